@@ -1,4 +1,5 @@
-//! Offsets and fields typed by hand from the register summaries of IHI 0069 (chapter 12) and the Arm register pages.
+//! Offsets and fields typed by hand from the register summaries of IHI 0069 (chapter 12) and the
+//! Arm register pages.
 
 use gic_arch::{RegisterInfo, gicd, gicr, gits, icc, ich, v2m};
 

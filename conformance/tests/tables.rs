@@ -1,5 +1,6 @@
-//! Table entries typed by hand: the architecture's first level (IHI 0069 §5.2) and KVM's ITS ABI revision 0
-//! (Linux's `Documentation/virt/kvm/devices/arm-vgic-its.rst`), and the LPI tables (IHI 0069 §5.1).
+//! Table entries typed by hand: the architecture's first level (IHI 0069 §5.2) and KVM's ITS ABI
+//! revision 0 (Linux's `Documentation/virt/kvm/devices/arm-vgic-its.rst`), and the LPI tables (IHI
+//! 0069 §5.1).
 
 use gic_arch::its::{CollectionEntry, DeviceEntry, Level1Entry, TranslationEntry};
 use gic_arch::{Lpi, Priority, lpi};

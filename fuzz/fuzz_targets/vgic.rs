@@ -1,5 +1,5 @@
-//! Guest and devices do anything in any order, and the machine moves meanwhile: the model does not panic, works within
-//! its budgets, and writes only where the guest lets it.
+//! Guest and devices do anything in any order, and the machine moves meanwhile: the model does not
+//! panic, works within its budgets, and writes only where the guest lets it.
 #![no_main]
 
 use doorbell_fuzz::machine::{Machine, Shape, Step};

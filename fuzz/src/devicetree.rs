@@ -65,8 +65,8 @@ const TEXTS: &[&str] = &[
     "simple-bus",
 ];
 
-/// Assembles a devicetree: each byte of `program` opens a node, closes one, or adds a property whose value the
-/// bytes after it give.
+/// Assembles a devicetree: each byte of `program` opens a node, closes one, or adds a property
+/// whose value the bytes after it give.
 pub fn assemble(program: &[u8]) -> Vec<u8> {
     let mut structure = Words::default();
     structure.begin("");
@@ -174,7 +174,8 @@ impl Words {
 mod tests {
     use super::*;
 
-    /// A node `intc@1000` with `compatible = "arm,gic-v3"` is taken for a GIC: the search gets to the meaning.
+    /// A node `intc@1000` with `compatible = "arm,gic-v3"` is taken for a GIC: the search gets to
+    /// the meaning.
     #[test]
     fn what_is_assembled_is_understood() {
         let open = NODES.iter().position(|name| *name == "intc@1000").expect("in the table");

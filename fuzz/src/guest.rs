@@ -39,8 +39,8 @@ pub enum Step {
     Command(Command),
     /// Puts any 256 bits into the queue.
     Raw(RawCommand),
-    /// Tells the ITS of the commands in the queue, and polls until they are done. A queue that stalled goes on only
-    /// where the guest says so.
+    /// Tells the ITS of the commands in the queue, and polls until they are done. A queue that
+    /// stalled goes on only where the guest says so.
     Ring { retry: bool },
     /// Writes any value to any register of the ITS that does not move the queue or a table.
     Write { register: u16, value: u64 },
@@ -166,7 +166,8 @@ impl Guest {
         self.queued += 1;
     }
 
-    /// Rings, and reads `GITS_CREADR` as often as commands can be left: each read does at least one.
+    /// Rings, and reads `GITS_CREADR` as often as commands can be left: each read does at least
+    /// one.
     fn ring(&mut self, retry: bool) {
         let end = self.queued % QUEUE_COMMANDS * 32;
         self.write_its(gits::CWRITER.offset(), AccessWidth::Double, end | u64::from(retry));
@@ -236,7 +237,8 @@ mod tests {
     use super::*;
     use crate::guest::command::Opcode;
 
-    /// Device 1's event 2 becomes the first LPI, in collection 0 at vCPU 1; then the guest rings it by INT.
+    /// Device 1's event 2 becomes the first LPI, in collection 0 at vCPU 1; then the guest rings it
+    /// by INT.
     #[test]
     fn what_a_well_behaved_guest_rings_arrives() {
         let shape = Shape {

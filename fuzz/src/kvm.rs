@@ -1,7 +1,8 @@
-//! A monitor that creates and restores a machine by KVM's attributes, and believes everything that it is sent.
+//! A monitor that creates and restores a machine by KVM's attributes, and believes everything that
+//! it is sent.
 //!
-//! What is refused has no effect, on the machine nor on the guest's memory; and nothing is written outside of the tables
-//! that the guest has said.
+//! What is refused has no effect, on the machine nor on the guest's memory; and nothing is written
+//! outside of the tables that the guest has said.
 
 mod input;
 
@@ -26,7 +27,8 @@ use crate::memory::{Memory, layout, pending_bits};
 /// Machines that are larger take too long to make.
 const MOST_CPUS: usize = 4;
 const MOST_ITS: usize = 3;
-/// Reads of memory that one access may take: entries of tables, each read for itself, and a few bytes for each.
+/// Reads of memory that one access may take: entries of tables, each read for itself, and a few
+/// bytes for each.
 const MOST_READS: u64 = 1 << 26;
 const ENTRY: u64 = 8;
 

@@ -1,8 +1,9 @@
-//! A machine of two vCPUs whose guest and devices do anything in any order: accesses of any width anywhere in the GIC's
-//! frames, commands, messages, lines, system registers, sleep.
+//! A machine of two vCPUs whose guest and devices do anything in any order: accesses of any width
+//! anywhere in the GIC's frames, commands, messages, lines, system registers, sleep.
 //!
-//! After each step: the model has read no more of the guest's memory than one access may, written nothing beside the
-//! pending tables that the guest names, and uses no more memory than its budgets allow.
+//! After each step: the model has read no more of the guest's memory than one access may, written
+//! nothing beside the pending tables that the guest names, and uses no more memory than its budgets
+//! allow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,8 @@ const ALIAS: u64 = 0x0600_0000;
 const TABLES: u32 = 0x100;
 const CPUS: u16 = 2;
 const QUEUE_COMMANDS: u64 = layout::QUEUE_BYTES / 32;
-/// Most reads of guest memory in one step: a pending table, and what a budget of work reads by the byte.
+/// Most reads of guest memory in one step: a pending table, and what a budget of work reads by the
+/// byte.
 const MOST_READS: u64 = 40_000;
 
 /// Configuration of the machine.
@@ -148,7 +150,8 @@ fn config(shape: Shape) -> VgicConfig {
 }
 
 impl Machine {
-    /// As after reset, but with tables, queue and interfaces in place: a guest that means no harm so far.
+    /// As after reset, but with tables, queue and interfaces in place: a guest that means no harm
+    /// so far.
     pub fn start(shape: Shape) -> Self {
         let mut machine = Self::reset_state(shape, Arc::default());
         machine.boot();

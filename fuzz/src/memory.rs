@@ -44,7 +44,8 @@ pub const fn pending_bits(table: u64) -> Range<u64> {
     table + 0x400..table + 0x2000
 }
 
-/// RAM that exists where it was written. What was never written reads as zero, but each LPI is enabled.
+/// RAM that exists where it was written. What was never written reads as zero, but each LPI is
+/// enabled.
 #[derive(Default)]
 pub struct Memory {
     pages: Mutex<BTreeMap<u64, Box<[u8; PAGE as usize]>>>,

@@ -1,5 +1,5 @@
-//! Debian packages without installing any: a private package index in the cache, from which packages are
-//! downloaded and unpacked side by side, as an ordinary user.
+//! Debian packages without installing any: a private package index in the cache, from which
+//! packages are downloaded and unpacked side by side, as an ordinary user.
 
 mod sources;
 
@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use self::sources::Sources;
 use crate::process;
 
-/// Beginnings of the names of packages that are unpacked even where they are installed. An installed part of another
-/// version would also make apt refuse the version asked for.
+/// Beginnings of the names of packages that are unpacked even where they are installed. An
+/// installed part of another version would also make apt refuse the version asked for.
 const UNPACKED: &[&str] = &["qemu", "device-tree-compiler"];
 
 /// A private package index.
@@ -77,7 +77,8 @@ impl Apt {
         process::capture(apt.current_dir(to)).map(drop)
     }
 
-    /// Downloads `packages` and what they need beyond what is installed, and unpacks all of it into `to`.
+    /// Downloads `packages` and what they need beyond what is installed, and unpacks all of it into
+    /// `to`.
     pub(crate) fn unpack_with_needs(
         &self,
         packages: &[&str],
@@ -126,7 +127,8 @@ Debug::NoLocking "1";
     }
 }
 
-/// Unpacks the files of `package` whose path matches one of `patterns` into `to`; each has to have its match.
+/// Unpacks the files of `package` whose path matches one of `patterns` into `to`; each has to have
+/// its match.
 pub(crate) fn unpack_matching(package: &Path, patterns: &[&str], to: &Path) -> Result<()> {
     let mut archive = process::command("dpkg-deb", to);
     let mut archive = archive.arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;

@@ -1,5 +1,5 @@
-//! The devicetree bindings, judged by dtschema, as the kernel's are: schemas and examples pass without a word, and every
-//! counter-example gets the complaint that it is there for.
+//! The devicetree bindings, judged by dtschema, as the kernel's are: schemas and examples pass
+//! without a word, and every counter-example gets the complaint that it is there for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -161,7 +161,8 @@ fn find_compiler(workspace: &Workspace) -> Result<Option<Tools>> {
     Ok(Some(Tools::of(workspace)))
 }
 
-/// The files with this extension, by name. A folder without any is an error: nothing would be checked.
+/// The files with this extension, by name. A folder without any is an error: nothing would be
+/// checked.
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries = folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))?;
     let paths: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;

@@ -80,7 +80,8 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// Messages of each vector where a board is only one of many.
 const FEW_MESSAGES: &str = "50";
 
-/// The chosen boards, each counted as one case, and every other devicetree of each tree together as one.
+/// The chosen boards, each counted as one case, and every other devicetree of each tree together as
+/// one.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let bench = Bench { command: machine::build(workspace)?, tools: Tools::of(workspace) };
     let mut unseen = BOARDS.to_vec();
@@ -123,7 +124,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Runs the command and compares what it says with what the devicetree compiler reads; a word on what happened.
+    /// Runs the command and compares what it says with what the devicetree compiler reads; a word
+    /// on what happened.
     fn try_board(&self, file: &Path, arguments: &[&str]) -> Result<String> {
         let facts = Facts::of(&Source::read(&self.tools, file)?);
         self.inspect(file, &facts)?;
@@ -219,8 +221,8 @@ fn judge(report: &Value, facts: &Facts) -> Result<String> {
     machine::judge_totals(&report["totals"])
 }
 
-/// Got some device fewer vectors than it needs? SPIs can be fewer than those that the functions want
-/// which the machine puts behind a board's bridges; other controllers have enough for all.
+/// Got some device fewer vectors than it needs? SPIs can be fewer than those that the functions
+/// want which the machine puts behind a board's bridges; other controllers have enough for all.
 fn explained_shortage(report: &Value) -> Result<bool> {
     let kind = |controller: &Value| {
         let controllers = report["controllers"].as_array().into_iter().flatten();

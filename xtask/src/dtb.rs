@@ -139,7 +139,8 @@ fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
     fs::remove_file(package).map_err(Into::into)
 }
 
-/// Downloads the package of `suite`'s newest arm64 kernel into `folder`, and says what it is called there.
+/// Downloads the package of `suite`'s newest arm64 kernel into `folder`, and says what it is called
+/// there.
 pub(crate) fn download_kernel(apt: &Apt, suite: Suite, folder: &Path) -> Result<PathBuf> {
     let metapackage = "linux-image-arm64:arm64";
     let kernel = apt.stands_for(metapackage, &apt.newest(metapackage, suite)?)?;

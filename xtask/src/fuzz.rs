@@ -1,5 +1,5 @@
-//! The fuzz targets, built for libFuzzer with the stable compiler: coverage needs no nightly, and code without
-//! `unsafe` needs no sanitizer.
+//! The fuzz targets, built for libFuzzer with the stable compiler: coverage needs no nightly, and
+//! code without `unsafe` needs no sanitizer.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The archive that Linux unpacks as its first file system (`Documentation/driver-api/early-userspace/
-//! buffer-format.rst`): cpio's "new ASCII" format.
+//! The archive that Linux unpacks as its first file system
+//! (`Documentation/driver-api/early-userspace/ buffer-format.rst`): cpio's "new ASCII" format.
 
 /// A file of the archive.
 #[derive(Debug)]

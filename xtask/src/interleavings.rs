@@ -65,8 +65,8 @@ fn checks(workspace: &Workspace, root: &Path, package: &str) -> Command {
     cargo
 }
 
-/// A cargo command with the flag. Its artifacts have a folder of their own, as the flag makes all of
-/// them differ.
+/// A cargo command with the flag. Its artifacts have a folder of their own, as the flag makes all
+/// of them differ.
 fn cargo(workspace: &Workspace, root: &Path, subcommand: &str, package: &str) -> Command {
     let mut cargo = process::cargo(root);
     cargo.args([subcommand, "--package", package, "--lib", "--all-features", "--locked"]);
@@ -113,8 +113,8 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Applies a fault to the copy, runs the checks there, and restores the copy. Fails unless every check
-/// that the fault names fails.
+/// Applies a fault to the copy, runs the checks there, and restores the copy. Fails unless every
+/// check that the fault names fails.
 fn find(workspace: &Workspace, copy: &Path, package: &str, mutant: &Mutant) -> Result<()> {
     let file = copy.join(workspace.relative(folder(workspace, package)?)).join(&mutant.file);
     let source =

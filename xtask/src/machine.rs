@@ -1,4 +1,5 @@
-//! The command on the machine that it carries with it, and the rules by which its totals are judged.
+//! The command on the machine that it carries with it, and the rules by which its totals are
+//! judged.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -42,7 +43,8 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 /// Samples of each measured case: enough that the fastest was not disturbed.
 const ROUNDS: &str = "51";
 
-/// There is no command queue between a driver and its direct LPIs: setting up and moving cost less than at an ITS.
+/// There is no command queue between a driver and its direct LPIs: setting up and moving cost less
+/// than at an ITS.
 fn judge_bench(measured: &Value) -> Result<()> {
     let cases = measured["cases"].as_array().context("no cases")?;
     let fastest = |name: &str| {

@@ -1,5 +1,5 @@
-//! Doorbell's own tasks. `cargo xtask test` installs what it needs and checks everything; the other commands
-//! run parts of it.
+//! Doorbell's own tasks. `cargo xtask test` installs what it needs and checks everything; the other
+//! commands run parts of it.
 #![forbid(unsafe_code)]
 
 mod apt;

@@ -53,9 +53,11 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("cannot start {}", shown(command)))
 }
 
-/// Runs `command` for at most `limit`, handing each line of its standard output to `line` as it comes.
+/// Runs `command` for at most `limit`, handing each line of its standard output to `line` as it
+/// comes.
 ///
-/// Its standard error goes where ours goes. A child that overruns is killed and reported as an error.
+/// Its standard error goes where ours goes. A child that overruns is killed and reported as an
+/// error.
 pub(crate) fn watch(
     command: &mut Command,
     limit: Duration,

@@ -81,7 +81,8 @@ pub(crate) struct Watch {
     cost: bool,
 }
 
-/// The test bench on every machine of the table, and the smallest kernels, on each QEMU that can be had.
+/// The test bench on every machine of the table, and the smallest kernels, on each QEMU that can be
+/// had.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let kernels = minimal::build(workspace)?;
     let image = Image::build(workspace, "testbench", "testbench")?;
@@ -318,7 +319,8 @@ impl Bench<'_> {
 
 /// Returns the monitor command for an effect that the image cannot have on itself.
 fn requested(line: &str) -> Option<&'static str> {
-    // A completion that does not come: neither fatal nor corrected, which the older QEMU would not pass on.
+    // A completion that does not come: neither fatal nor corrected, which the older QEMU would not
+    // pass on.
     let known = line.trim_end() == "request - an error at hp";
     known.then_some("pcie_aer_inject_error hp 0x4000")
 }

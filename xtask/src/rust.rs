@@ -26,8 +26,8 @@ const BARE_METAL: &[&str] = &[
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
 /// The machine that KVM's judge is built for: static programs, linked without any C tools.
 pub(crate) const JUDGE_TARGET: &str = "aarch64-unknown-linux-musl";
-/// The workspace, and what is outside of it: the fuzz targets, the bench's peers and the images, by name, as `--all`
-/// would take in what they use of the workspace.
+/// The workspace, and what is outside of it: the fuzz targets, the bench's peers and the images, by
+/// name, as `--all` would take in what they use of the workspace.
 const FORMATTED: &[&[&str]] = &[
     &["--all"],
     &["--manifest-path", "fuzz/Cargo.toml"],
@@ -63,7 +63,8 @@ pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<(
     Ok(())
 }
 
-/// Clippy over everything on the host, over the libraries and the images on bare metal, and over KVM's judge.
+/// Clippy over everything on the host, over the libraries and the images on bare metal, and over
+/// KVM's judge.
 pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "clippy")?;
     let mut host = process::cargo(&workspace.root);

@@ -8,7 +8,8 @@ use crate::process;
 use crate::step::Tally;
 use crate::workspace::Workspace;
 
-/// Building and running everything takes ten minutes, on a busy machine twice that; what takes longer hangs.
+/// Building and running everything takes ten minutes, on a busy machine twice that; what takes
+/// longer hangs.
 const LIMIT: Duration = Duration::from_mins(40);
 
 /// Every unit, property, integration and documentation test of the workspace.

@@ -14,7 +14,8 @@ use kvm_judge::scenario::{Guest, Plan, acknowledge_all, fire};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
 use vgic::saved_state::kvm::KvmView;
 
-/// Plans that are tried, if the environment does not say `plans=…`: Linux hands its command line's to its first process.
+/// Plans that are tried, if the environment does not say `plans=…`: Linux hands its command line's
+/// to its first process.
 const PLANS: u64 = 6;
 
 /// The plan whose outcome is kept as test data: of two levels of tables, with many LPIs.
@@ -129,8 +130,8 @@ fn listed(plan: &Plan) -> Result<(), Failure> {
     accept(wanted == acknowledged, || format!("{acknowledged:?}, not {wanted:?}"))
 }
 
-/// Without what differs and means nothing: `IDbits` of `ICC_CTLR_EL1` are the host's business; and KVM keeps the
-/// latch of a PPI until it is deactivated.
+/// Without what differs and means nothing: `IDbits` of `ICC_CTLR_EL1` are the host's business; and
+/// KVM keeps the latch of a PPI until it is deactivated.
 fn comparable(snapshot: &Snapshot) -> Snapshot {
     let mut comparable = snapshot.clone();
     for (device, attribute, value) in &mut comparable.attributes {

@@ -1,7 +1,7 @@
 //! A virtual machine of Linux's KVM.
 //!
-//! `unsafe` here: the kernel is given the guest's memory, which lives as long as the machine; it writes attributes'
-//! values where it is told; and the guest's program is assembled ([`program`]).
+//! `unsafe` here: the kernel is given the guest's memory, which lives as long as the machine; it
+//! writes attributes' values where it is told; and the guest's program is assembled ([`program`]).
 #![expect(unsafe_code, reason = "the kernel is given memory")]
 
 mod bare;
@@ -23,7 +23,8 @@ use std::sync::Arc;
 use vgic::saved_state::kvm::KvmDevice;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-/// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, counted in words of 32 bits.
+/// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, counted in words
+/// of 32 bits.
 const CORE_REGISTER: u64 = 0x6030_0000_0010_0000;
 /// The program counter there, behind x0 to x30 and the stack pointer.
 const PC: u64 = 32;
@@ -228,8 +229,8 @@ fn lend(vm: &VmFd, ram: &Ram) -> Result<(), Failure> {
         userspace_addr: ram.mapped().get_host_address(GuestAddress(RAM))? as u64,
         flags: 0,
     };
-    // SAFETY: the region lies in a mapping that `ram` keeps, and the machine drops it last. Nobody here holds a
-    // reference into it: all accesses go through `vm-memory`.
+    // SAFETY: the region lies in a mapping that `ram` keeps, and the machine drops it last. Nobody
+    // here holds a reference into it: all accesses go through `vm-memory`.
     unsafe { vm.set_user_memory_region(region) }?;
     Ok(())
 }

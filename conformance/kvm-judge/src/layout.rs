@@ -30,7 +30,8 @@ pub const PROGRAM: u64 = RAM;
 pub const OPERATIONS: u64 = RAM + 0x1000;
 /// Start of the GIC's memory: everything from here on belongs to a snapshot.
 pub const GIC_MEMORY: u64 = RAM + 0x1_0000;
-/// The first ITS's command queue, 64 KiB. What an ITS uses lies for the second one [further up](of_its).
+/// The first ITS's command queue, 64 KiB. What an ITS uses lies for the second one [further
+/// up](of_its).
 pub const QUEUE: u64 = GIC_MEMORY;
 /// The device table, 64 KiB: of one level, or the first of two.
 pub const DEVICE_TABLE: u64 = RAM + 0x2_0000;

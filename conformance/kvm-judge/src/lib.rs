@@ -1,8 +1,9 @@
-//! Linux's KVM as the judge of Doorbell's GIC: the same guest on both, and saved state from each to the other.
+//! Linux's KVM as the judge of Doorbell's GIC: the same guest on both, and saved state from each to
+//! the other.
 //!
-//! The program of this package is the only process of a small arm64 Linux that QEMU emulates. It has a guest program
-//! KVM's GICv3 and two ITSes, saves registers and tables by KVM's device attributes, and restores them elsewhere; and it has
-//! both come into being by the same steps. A
+//! The program of this package is the only process of a small arm64 Linux that QEMU emulates. It
+//! has a guest program KVM's GICv3 and two ITSes, saves registers and tables by KVM's device
+//! attributes, and restores them elsewhere; and it has both come into being by the same steps. A
 //! [`Snapshot`] has a text form, so that what a real KVM said can be kept as test data.
 //!
 //! # Example
@@ -16,7 +17,8 @@
 //! assert_eq!(snapshot.get(KvmDevice::Gic, Attribute::Distributor { offset: 0 }), Some(0x12));
 //! # Ok::<(), kvm_judge::SnapshotError>(())
 //! ```
-// Only `kvm.rs` and what it holds: the kernel is given memory, and the guest's program is assembled.
+// Only `kvm.rs` and what it holds: the kernel is given memory, and the guest's program is
+// assembled.
 #![deny(unsafe_code)]
 
 pub mod creation;

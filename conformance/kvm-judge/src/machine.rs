@@ -29,14 +29,15 @@ pub trait Machine {
     /// Drives the input of an SPI.
     fn drive(&mut self, spi: u32, level: Level) -> Result<(), Failure>;
 
-    /// Has the guest acknowledge an interrupt on a vCPU, and not end it. From 1020 to 1023, there is none.
+    /// Has the guest acknowledge an interrupt on a vCPU, and not end it. From 1020 to 1023, there
+    /// is none.
     fn take(&mut self, cpu: u16) -> Result<u32, Failure>;
 
     /// Has the guest end an interrupt that it took.
     fn end(&mut self, cpu: u16, intid: u32) -> Result<(), Failure>;
 
-    /// Has the guest acknowledge and end on a vCPU whatever is signalled to it; returns the INTIDs in their order.
-    /// The device of [`LEVEL_LINE`](crate::layout::LEVEL_LINE) lowers it then.
+    /// Has the guest acknowledge and end on a vCPU whatever is signalled to it; returns the INTIDs
+    /// in their order. The device of [`LEVEL_LINE`](crate::layout::LEVEL_LINE) lowers it then.
     fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure>;
 
     /// Reads an attribute.

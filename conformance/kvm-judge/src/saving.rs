@@ -48,7 +48,8 @@ pub fn restore(machine: &mut dyn Machine, snapshot: &Snapshot) -> Result<(), Fai
     Ok(())
 }
 
-/// Of registers in which writing ones sets bits and zeros do nothing, those that clear them: 0x80 further.
+/// Of registers in which writing ones sets bits and zeros do nothing, those that clear them: 0x80
+/// further.
 fn cleared_by(attribute: Attribute) -> Option<Attribute> {
     let sets = |offset: u32| matches!(offset, 0x100..0x180 | 0x300..0x380);
     match attribute {

@@ -6,8 +6,8 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 use vgic::saved_state::kvm::KvmDevice;
 
-/// The state of a GIC and its ITSes as KVM's attributes have it, in the order in which it is restored, and the memory
-/// that they use.
+/// The state of a GIC and its ITSes as KVM's attributes have it, in the order in which it is
+/// restored, and the memory that they use.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
     /// Values of attributes.

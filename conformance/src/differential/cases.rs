@@ -44,7 +44,8 @@ fn access(usual: u32) -> impl Strategy<Value = (u64, Width)> {
             (at, other.filter(|width| at % width.bytes() == 0).unwrap_or(own))
         })
         .prop_map(|(at, width)| {
-            // A misaligned word falls into accesses of 16 bits, about which nothing is said for priorities.
+            // A misaligned word falls into accesses of 16 bits, about which nothing is said for
+            // priorities.
             let split = !at.is_multiple_of(width.bytes()) && is_in(at, IPRIORITYR, 0x400);
             (if split { at & !3 } else { at }, width)
         })
@@ -84,7 +85,8 @@ fn wired_register() -> impl Strategy<Value = (u64, Width)> {
         2 => (0..290u64).prop_map(|index| (0x6000 + 8 * index, Width::Double)),
         1 => (0..580u64).prop_map(|index| (0x6000 + 4 * index, Width::Word)),
         2 => Just((0, Width::Word)),
-        // Doorbells, SGIs without affinity routing, and the extended ranges, none of which there is.
+        // Doorbells, SGIs without affinity routing, and the extended ranges, none of which there
+        // is.
         2 => reserved().prop_map(|offset| (offset, Width::Word)),
         1 => (0..0x4000u64).prop_map(|index| (4 * index, Width::Word)),
         1 => (0x800..0x1_0000u64).prop_map(|offset| (offset, Width::Word)),
@@ -139,7 +141,8 @@ fn lpi_register_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A half of a register that holds an address, so that the whole of it is in memory, whatever the other half was.
+/// A half of a register that holds an address, so that the whole of it is in memory, whatever the
+/// other half was.
 fn in_memory(at: u64, width: Width, value: u64) -> u64 {
     let holds_address = holds_double_word((at & !7) - ITS) && at & !7 != ITS + 8;
     match (holds_address, width, at % 8) {
@@ -218,8 +221,8 @@ fn delivery_step(wired: impl Strategy<Value = Step>) -> impl Strategy<Value = St
     ]
 }
 
-/// Of priorities, QEMU's distributor keeps more bits than its CPU interfaces have, of which Non-secure software sees
-/// one less. That does not put redistributors to sleep.
+/// Of priorities, QEMU's distributor keeps more bits than its CPU interfaces have, of which
+/// Non-secure software sees one less. That does not put redistributors to sleep.
 fn in_world(step: Step, world: World) -> Step {
     let kept = match world {
         World::Stopped => u64::MAX,
@@ -237,7 +240,8 @@ fn in_world(step: Step, world: World) -> Step {
     }
 }
 
-/// The trigger of an interrupt that is enabled is not changed, and no redistributor put to sleep whose CPU is not.
+/// The trigger of an interrupt that is enabled is not changed, and no redistributor put to sleep
+/// whose CPU is not.
 fn without_open_inputs(step: Step) -> Step {
     match step {
         Step::Store { at, width, .. } if is_in(at, ICFGR, 0x100) || is_waker(at) => {

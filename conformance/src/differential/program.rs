@@ -1,10 +1,10 @@
 //! The program of QEMU's CPUs, which acknowledge what is pending when they are told to.
 //!
 //! With two security states it begins as firmware, which gives all interrupts but those of
-//! [`SECURE`](super::world::SECURE) to the Non-secure side. It then unmasks all priorities and groups, and lets
-//! `ICC_EOIR<n>_EL1` drop the priority alone. Told to, it reads `ICC_IAR1_EL1`, and where that says nothing
-//! `ICC_IAR0_EL1`, until both say nothing. What has an active state stays active, so that a level that is still high is
-//! not seen twice.
+//! [`SECURE`](super::world::SECURE) to the Non-secure side. It then unmasks all priorities and
+//! groups, and lets `ICC_EOIR<n>_EL1` drop the priority alone. Told to, it reads `ICC_IAR1_EL1`,
+//! and where that says nothing `ICC_IAR0_EL1`, until both say nothing. What has an active state
+//! stays active, so that a level that is still high is not seen twice.
 
 use super::address_map::CPUS;
 

@@ -1,4 +1,5 @@
-//! A QEMU whose CPUs stand still or only acknowledge, driven over its standard input and output; its monitor resets it.
+//! A QEMU whose CPUs stand still or only acknowledge, driven over its standard input and output;
+//! its monitor resets it.
 
 use super::acknowledge::Acknowledged;
 use super::address_map::{CPUS, USED};
@@ -166,8 +167,8 @@ fn machine(world: World) -> &'static str {
 
 /// Arguments for the CPUs: none run, or they run the program in this file.
 fn processors(world: World, image: &Path) -> Vec<String> {
-    // Debian builds no `qtest` accelerator; stopped CPUs do as well. In one thread, a CPU that waits gives way to the
-    // next.
+    // Debian builds no `qtest` accelerator; stopped CPUs do as well. In one thread, a CPU that
+    // waits gives way to the next.
     let mut arguments = ["-S", "-accel", "tcg,thread=single"].map(str::to_owned).to_vec();
     let first = match world {
         World::Stopped => return arguments,

@@ -9,8 +9,8 @@ use super::step::Width;
 /// INTIDs with a distributor's registers, those of a CPU included.
 const INTIDS: u64 = 288;
 
-/// Arrays of the distributor with a bit, two bits or a byte for each interrupt, as far as they hold state: offset and
-/// bits.
+/// Arrays of the distributor with a bit, two bits or a byte for each interrupt, as far as they hold
+/// state: offset and bits.
 const FIELDS: [(u64, u64); 6] =
     [(0x0080, 1), (0x0100, 1), (0x0200, 1), (0x0300, 1), (0x0400, 8), (0x0C00, 2)];
 

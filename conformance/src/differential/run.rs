@@ -113,7 +113,8 @@ fn search(
     Ok((agreed, None))
 }
 
-/// Looks for a planted fault, as a comparison with `qemu` finds it. What it finds is as long as it was made.
+/// Looks for a planted fault, as a comparison with `qemu` finds it. What it finds is as long as it
+/// was made.
 ///
 /// # Errors
 /// A machine is not there any more.

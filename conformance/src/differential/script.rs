@@ -48,7 +48,8 @@ impl Query {
         Self { line, compared: Compared::Register { at, width }, inputs: Inputs::Open }
     }
 
-    /// Returns true if it may change the machine. A read of `GITS_CREADR` may make the queue progress.
+    /// Returns true if it may change the machine. A read of `GITS_CREADR` may make the queue
+    /// progress.
     pub(super) const fn acts(&self) -> bool {
         match self.compared {
             Compared::Whole | Compared::Acknowledged { .. } => true,
@@ -205,7 +206,8 @@ impl Script {
         self.load(ITS + CREADR, Width::Double);
     }
 
-    /// An enabled ITS has done all commands before: there is room for one less than the queue holds.
+    /// An enabled ITS has done all commands before: there is room for one less than the queue
+    /// holds.
     fn nothing(&mut self, commands: u64) {
         if !self.enabled {
             self.enable(true);
@@ -264,7 +266,8 @@ impl Script {
         }
     }
 
-    /// Before it, every redistributor reads its LPIs' configuration again: when else it does is its own affair.
+    /// Before it, every redistributor reads its LPIs' configuration again: when else it does is its
+    /// own affair.
     fn acknowledge(&mut self, cpus: Range<u16>) {
         if self.started {
             if !self.enabled {

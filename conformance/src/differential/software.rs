@@ -13,7 +13,8 @@ const LARGEST: u8 = 15;
 /// Mappings that software has made.
 #[derive(Debug, Default)]
 pub(super) struct Software {
-    /// Each event that may be mapped, as commands that failed count as well, and the collections that it may be in.
+    /// Each event that may be mapped, as commands that failed count as well, and the collections
+    /// that it may be in.
     events: BTreeMap<(u32, u32), BTreeSet<u16>>,
     /// Those that are mapped, and those beyond the table, which never are.
     collections: BTreeSet<u16>,

@@ -27,7 +27,8 @@ pub(super) enum Step {
     Nothing { commands: u8 },
     /// A message of DeviceID 0.
     Message { event: u32, width: Width },
-    /// Disables a CPU's LPIs, which writes its pending table, compares that, and enables them again.
+    /// Disables a CPU's LPIs, which writes its pending table, compares that, and enables them
+    /// again.
     Pending { cpu: u16 },
     /// Enables everything that a CPU needs to be interrupted, and so many LPIs.
     Deliver { lpis: u16 },
@@ -37,8 +38,8 @@ pub(super) enum Step {
     Enable { its: bool },
     /// Gives the ITS its queue anew, with so many pages.
     Requeue { pages: u8 },
-    /// Writes a register of a table or of the queue while the ITS is enabled: UNPREDICTABLE, and both machines
-    /// ignore it.
+    /// Writes a register of a table or of the queue while the ITS is enabled: UNPREDICTABLE, and
+    /// both machines ignore it.
     Rewrite { register: Rewritten, value: u64 },
     /// Tells the ITS of commands beyond the queue, then the truth.
     Overrun { beyond: u8, retry: bool },

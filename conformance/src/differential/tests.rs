@@ -66,7 +66,8 @@ fn what_is_found_is_made_small() {
         (mutant.model(WATCH_ALL).unwrap(), Model::new(mutant.world, WATCH_ALL).unwrap());
     let of = Comparison { family: Family::Wired, world: mutant.world };
     let found = compare(of, LIMITS, &mut faulty, &mut right).unwrap().mismatch.unwrap();
-    // The two writes that every case begins with, one write of a priority, and the read that shows it.
+    // The two writes that every case begins with, one write of a priority, and the read that shows
+    // it.
     assert_eq!(found.script.len(), 4, "{found}");
 }
 

@@ -17,7 +17,8 @@ pub enum World {
     NonSecure,
 }
 
-/// Interrupts that the Secure side keeps, of every CPU: SGIs and SPIs of Group 0, PPIs and SPIs of Secure Group 1.
+/// Interrupts that the Secure side keeps, of every CPU: SGIs and SPIs of Group 0, PPIs and SPIs of
+/// Secure Group 1.
 pub(super) const SECURE: [u32; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 28, 29, 30, 31, 40, 41, 42, 43];
 
 /// Of the CPU interface of QEMU's Cortex-A57.
@@ -45,7 +46,8 @@ impl World {
         }
     }
 
-    /// The model in it. Of priorities, a distributor stores more bits than QEMU's CPU interfaces have.
+    /// The model in it. Of priorities, a distributor stores more bits than QEMU's CPU interfaces
+    /// have.
     pub(super) fn model(self) -> VgicConfig {
         match self {
             Self::Stopped => virt(CPUS),

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-/// The distributor. Registers that set or clear by ones act so; disabling takes effect when `RWP` has counted down.
+/// The distributor. Registers that set or clear by ones act so; disabling takes effect when `RWP`
+/// has counted down.
 #[derive(Default)]
 pub(crate) struct Distributor {
     /// Number of reads of `GICD_CTLR` that return `RWP` after a write that takes time; `u32::MAX`:

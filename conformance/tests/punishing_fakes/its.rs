@@ -3,7 +3,8 @@
 use crate::board::{Memory, load64};
 use std::collections::HashMap;
 
-/// 16 DeviceID, EventID and collection bits, 8-byte entries, flat tables, targets by processor number.
+/// 16 DeviceID, EventID and collection bits, 8-byte entries, flat tables, targets by processor
+/// number.
 const TYPER: u64 = 15 << 13 | 15 << 8 | 7 << 4 | 1;
 
 pub(crate) struct Its {

@@ -1,4 +1,5 @@
-//! A GIC with an ITS and a GICv2m frame, set up as a guest does it, and one vCPU that takes interrupts.
+//! A GIC with an ITS and a GICv2m frame, set up as a guest does it, and one vCPU that takes
+//! interrupts.
 
 use gic_arch::icc;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};

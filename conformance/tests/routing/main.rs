@@ -1,5 +1,5 @@
-//! GSI routing over the GIC model: from eventfds, GSIs and MSI-X vectors to the interrupts that a vCPU takes. And KVM's
-//! tables, typed by hand from its header (include/uapi/linux/kvm.h).
+//! GSI routing over the GIC model: from eventfds, GSIs and MSI-X vectors to the interrupts that a
+//! vCPU takes. And KVM's tables, typed by hand from its header (include/uapi/linux/kvm.h).
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -225,7 +225,8 @@ fn eventfd_wakes_a_sleeping_vcpu() {
     assert_eq!(machine.kicks.count(), 1);
 }
 
-/// A level that persists is asked for after each interrupt, and comes again; one that does not, does not.
+/// A level that persists is asked for after each interrupt, and comes again; one that does not,
+/// does not.
 #[test]
 fn end_of_interrupt_resamples_a_level_eventfd() {
     let mut machine = Machine::new();

@@ -4,7 +4,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use doorbell_machine::ControllerChoice;
 use std::path::PathBuf;
 
-/// Delivers every device's message-signalled interrupts on the machine that a firmware description describes.
+/// Delivers every device's message-signalled interrupts on the machine that a firmware description
+/// describes.
 #[derive(Debug, Parser)]
 #[command(name = "doorbell", version, args_conflicts_with_subcommands = true)]
 #[command(
@@ -27,13 +28,16 @@ impl Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Build the machine, let the drivers program it, and deliver every device's interrupts (the default).
+    /// Build the machine, let the drivers program it, and deliver every device's interrupts (the
+    /// default).
     Run(RunArgs),
     /// List the embedded machines.
     Machines(OutputArgs),
-    /// Measure injection, acknowledgement, dispatch, and each kind of controller, as ratios to floors in the same run.
+    /// Measure injection, acknowledgement, dispatch, and each kind of controller, as ratios to
+    /// floors in the same run.
     Bench(BenchArgs),
-    /// Try every kind of endpoint on every kind of controller, behind every IOMMU layer, on bare metal and in guests.
+    /// Try every kind of endpoint on every kind of controller, behind every IOMMU layer, on bare
+    /// metal and in guests.
     Matrix(OutputArgs),
     /// Print what a description says: controllers, devices, routes.
     Inspect(InspectArgs),
@@ -100,7 +104,8 @@ pub(crate) struct BenchArgs {
     /// Samples of each case, of which the median and the fastest are shown.
     #[arg(long, value_name = "N", default_value_t = 301, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rounds: u32,
-    /// A program that measures something else, such as `peers/arm-vgic`: sampled in turn with the cases here.
+    /// A program that measures something else, such as `peers/arm-vgic`: sampled in turn with the
+    /// cases here.
     #[arg(long = "peer", value_name = "PROGRAM")]
     pub(crate) peers: Vec<PathBuf>,
     #[command(flatten)]
@@ -133,11 +138,12 @@ pub(crate) struct QtestArgs {
     /// Security states of the GIC; of two, the script sees what Non-secure software does.
     #[arg(long, value_enum, default_value = "one")]
     pub(crate) security: SecurityStates,
-    /// Let the CPUs take interrupts of every group and priority: their interfaces, which the protocol does not reach,
-    /// come up with all of that off.
+    /// Let the CPUs take interrupts of every group and priority: their interfaces, which the
+    /// protocol does not reach, come up with all of that off.
     #[arg(long)]
     pub(crate) unmask: bool,
-    /// Connect to a Unix socket instead of standard input and output; with `,server=on`, wait there for a connection.
+    /// Connect to a Unix socket instead of standard input and output; with `,server=on`, wait there
+    /// for a connection.
     #[arg(long, value_name = "[unix:]PATH[,server=on]")]
     pub(crate) socket: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! Delivers every device's message-signalled interrupts on the machine that a firmware description describes, and
-//! shows where each went.
+//! Delivers every device's message-signalled interrupts on the machine that a firmware description
+//! describes, and shows where each went.
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody reads: see `print`.
 

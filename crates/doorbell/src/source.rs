@@ -31,7 +31,8 @@ impl Source {
         if path.is_dir() { Self::acpi(path) } else { Self::dtb(path) }
     }
 
-    /// The firmware of the machine that this runs on: ACPI where there is a MADT, else the devicetree.
+    /// The firmware of the machine that this runs on: ACPI where there is a MADT, else the
+    /// devicetree.
     pub(crate) fn running() -> Result<Self> {
         let folder = Path::new(RUNNING_ACPI);
         if folder.join("APIC").exists() {
@@ -55,8 +56,8 @@ impl Source {
         Ok(Self { name, description })
     }
 
-    /// Reads a machine's ACPI tables from the files of a folder: `APIC`, `IORT` and `MCFG`, of any case,
-    /// plain or with an extension `dat`, `aml` or `bin`.
+    /// Reads a machine's ACPI tables from the files of a folder: `APIC`, `IORT` and `MCFG`, of any
+    /// case, plain or with an extension `dat`, `aml` or `bin`.
     pub(crate) fn acpi(folder: &Path) -> Result<Self> {
         let name = folder.display().to_string();
         let entries = folder.read_dir().with_context(|| format!("cannot read {name}"))?;

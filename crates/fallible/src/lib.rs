@@ -1,7 +1,8 @@
 //! Allocation that can fail: a kernel without memory gets an error, not an abort.
 //!
-//! Stable Rust has `Vec::try_reserve` and nothing more. This crate builds the rest from it: a collected vector, a
-//! box and a map whose insertion takes room that was reserved before. Of an [`Arc`] it asks the heap beforehand.
+//! Stable Rust has `Vec::try_reserve` and nothing more. This crate builds the rest from it: a
+//! collected vector, a box and a map whose insertion takes room that was reserved before. Of an
+//! [`Arc`] it asks the heap beforehand.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -58,8 +59,9 @@ pub fn try_box_array<T, const N: usize>(
 
 /// Counts references to a value.
 ///
-/// Stable Rust has no `Arc` that fails. So the heap is asked for as much and given it back, then the `Arc` takes it.
-/// Between these two steps another thread may have taken it: then the program aborts, as it does for `Arc::new`.
+/// Stable Rust has no `Arc` that fails. So the heap is asked for as much and given it back, then
+/// the `Arc` takes it. Between these two steps another thread may have taken it: then the program
+/// aborts, as it does for `Arc::new`.
 ///
 /// # Errors
 /// The allocator has no memory for it. The value is dropped.
@@ -104,7 +106,8 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.0.try_reserve(more)
     }
 
-    /// Inserts an entry or replaces one. Aborts where [`reserve`](Self::reserve) made no room and none can be had.
+    /// Inserts an entry or replaces one. Aborts where [`reserve`](Self::reserve) made no room and
+    /// none can be had.
     pub fn insert(&mut self, key: K, value: V) {
         match self.find(key) {
             Ok(index) => self.0[index].1 = value,

@@ -12,8 +12,8 @@ impl Affinity {
         Self(u32::from_be_bytes([aff3, aff2, aff1, aff0]))
     }
 
-    /// From `Aff3.Aff2.Aff1.Aff0` packed into 32 bits, Aff0 lowest: `GICR_TYPER[63:32]` and the KVM device
-    /// attributes have it so.
+    /// From `Aff3.Aff2.Aff1.Aff0` packed into 32 bits, Aff0 lowest: `GICR_TYPER[63:32]` and the KVM
+    /// device attributes have it so.
     pub const fn from_packed(packed: u32) -> Self {
         Self(packed)
     }
@@ -23,13 +23,15 @@ impl Affinity {
         self.0
     }
 
-    /// From `MPIDR_EL1` (or a devicetree `reg`): Aff3 in bits 39:32, Aff2–0 in bits 23:0. Other bits are ignored.
+    /// From `MPIDR_EL1` (or a devicetree `reg`): Aff3 in bits 39:32, Aff2–0 in bits 23:0. Other
+    /// bits are ignored.
     pub const fn from_mpidr(mpidr: u64) -> Self {
         let bytes = mpidr.to_le_bytes();
         Self::new(bytes[4], bytes[2], bytes[1], bytes[0])
     }
 
-    /// The affinity fields of `MPIDR_EL1` and `GICD_IROUTER`: Aff3 in bits 39:32, Aff2–0 in bits 23:0.
+    /// The affinity fields of `MPIDR_EL1` and `GICD_IROUTER`: Aff3 in bits 39:32, Aff2–0 in bits
+    /// 23:0.
     pub const fn mpidr(self) -> u64 {
         let [aff3, aff2, aff1, aff0] = self.levels();
         u64::from_be_bytes([0, 0, 0, aff3, 0, aff2, aff1, aff0])

@@ -1,5 +1,6 @@
-//! The CPU interface of a GICv2, `GICC_*` (IHI 0048 §4.4): memory-mapped and banked, so that each CPU finds its own
-//! at the same address. A GICv3 has system registers instead ([`icc`](crate::icc)).
+//! The CPU interface of a GICv2, `GICC_*` (IHI 0048 §4.4): memory-mapped and banked, so that each
+//! CPU finds its own at the same address. A GICv3 has system registers instead
+//! ([`icc`](crate::icc)).
 
 use crate::reg::{register_frame, register_values};
 use crate::{ReadOnly, Reg, RegArray, WriteOnly};
@@ -45,8 +46,8 @@ register_frame! {
     DIR: Reg<Iar, WriteOnly> = Reg::at(0x1000);
 }
 
-/// `GICC_CTLR`, as Secure software or a GIC without Security Extensions has it. Non-secure software sees bits 0 and 9
-/// as its own `EnableGrp1` and `EOImodeNS`, 5 and 6 as its own bypass bits.
+/// `GICC_CTLR`, as Secure software or a GIC without Security Extensions has it. Non-secure software
+/// sees bits 0 and 9 as its own `EnableGrp1` and `EOImodeNS`, 5 and 6 as its own bypass bits.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Ctlr {

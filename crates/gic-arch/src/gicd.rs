@@ -9,7 +9,8 @@ use bitfield_struct::bitfield;
 
 /// Size of the frame in bytes.
 pub const FRAME_SIZE: u64 = 0x1_0000;
-/// Size of a GICv2's frame in bytes: everything up to [`SPENDSGIR`], and its own identification registers.
+/// Size of a GICv2's frame in bytes: everything up to [`SPENDSGIR`], and its own identification
+/// registers.
 pub const GICV2_FRAME_SIZE: u64 = 0x1000;
 /// `PIDR2` of a GICv2's frame.
 pub const GICV2_PIDR2: Reg<crate::Pidr2, ReadOnly> = Reg::at(0x0fe8);
@@ -17,7 +18,8 @@ pub const GICV2_PIDR2: Reg<crate::Pidr2, ReadOnly> = Reg::at(0x0fe8);
 register_frame! {
     /// Every register of the frame but the identification registers, by ascending offset.
     REGISTERS;
-    /// Control: enables, affinity routing, security. Its layout depends on the view, see [`Ctlr`] and [`CtlrNs`].
+    /// Control: enables, affinity routing, security. Its layout depends on the view, see [`Ctlr`]
+    /// and [`CtlrNs`].
     CTLR: Reg<Ctlr> = Reg::at(0x0000);
     /// Implemented features.
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x0004);
@@ -102,7 +104,8 @@ pub const fn irouter(intid: IntId) -> Option<Reg<Irouter, ReadWrite>> {
     }
 }
 
-/// `GICD_CTLR` as a single-state system has it (`DS` = 1), or as Secure software sees it (`DS` = 0).
+/// `GICD_CTLR` as a single-state system has it (`DS` = 1), or as Secure software sees it (`DS` =
+/// 0).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Ctlr {
@@ -207,8 +210,8 @@ impl Typer {
         self.id_bits_minus_one() + 1
     }
 
-    /// Number of LPIs that the distributor supports: all INTIDs from 8192 on, or a power of two given by
-    /// `num_LPIs`; 0 without LPIs.
+    /// Number of LPIs that the distributor supports: all INTIDs from 8192 on, or a power of two
+    /// given by `num_LPIs`; 0 without LPIs.
     pub const fn lpi_count(self) -> u64 {
         if !self.lpis() {
             return 0;

@@ -1,5 +1,5 @@
-//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): two frames of 64 KiB each, RD_base and SGI_base (two
-//! more with virtual LPIs). All offsets here count from RD_base.
+//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): two frames of 64 KiB each, RD_base and
+//! SGI_base (two more with virtual LPIs). All offsets here count from RD_base.
 
 use crate::per_intid::IntIdRange::Private;
 use crate::reg::{register_frame, register_values};

@@ -1,5 +1,5 @@
-//! The Interrupt Translation Service, `GITS_*` (IHI 0069 §12.19): a control frame and a translation frame of 64 KiB
-//! each. All offsets here count from the control frame.
+//! The Interrupt Translation Service, `GITS_*` (IHI 0069 §12.19): a control frame and a translation
+//! frame of 64 KiB each. All offsets here count from the control frame.
 
 use crate::reg::{register_frame, register_values};
 use crate::{
@@ -307,8 +307,8 @@ pub struct Baser {
 }
 
 impl Baser {
-    /// Physical address of the table. With pages of 64 KiB, bits 51:48 of the address stand in bits 15:12 of the
-    /// register.
+    /// Physical address of the table. With pages of 64 KiB, bits 51:48 of the address stand in bits
+    /// 15:12 of the register.
     pub const fn address(self) -> u64 {
         let field = self.address_code() << 12;
         match self.page_size() {
@@ -318,8 +318,8 @@ impl Baser {
         }
     }
 
-    /// With the table at `address`, which is aligned to the page size that this value already has. Address bits that
-    /// the page size cannot express are dropped.
+    /// With the table at `address`, which is aligned to the page size that this value already has.
+    /// Address bits that the page size cannot express are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         let field = match self.page_size() {
             PageSize::Size4K => address & 0xffff_ffff_f000,

@@ -5,8 +5,8 @@ use crate::{Affinity, IntId, ReadOnly, ReadWrite, WriteOnly};
 use bitfield_struct::bitfield;
 use core::marker::PhantomData;
 
-/// The encoding of a system register in `MRS`/`MSR`: op0, op1, CRn, CRm, op2, packed as KVM's device attributes have
-/// it (2, 3, 4, 4, 3 bits).
+/// The encoding of a system register in `MRS`/`MSR`: op0, op1, CRn, CRm, op2, packed as KVM's
+/// device attributes have it (2, 3, 4, 4, 3 bits).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SysRegEncoding(u16);
 
@@ -126,7 +126,8 @@ system_registers! {
     IGRPEN1: SysReg<Igrpen> = SysReg::at(3, 0, 12, 12, 7);
 }
 
-/// System register enable for EL2 and below, `ICC_SRE_EL2`. Apart from [`REGISTERS`]: a kernel at EL1 has none.
+/// System register enable for EL2 and below, `ICC_SRE_EL2`. Apart from [`REGISTERS`]: a kernel at
+/// EL1 has none.
 pub const SRE_EL2: SysReg<SreEl2> = SysReg::at(3, 4, 12, 9, 5);
 
 /// The active-priority registers of Group 0.

@@ -203,8 +203,8 @@ impl ListRegisterState {
 pub struct ListRegister {
     /// The INTID that the guest sees.
     pub virtual_intid: u32,
-    /// With [`hw`](Self::hw): the physical INTID (bits 44:32). Without: bit 41 asks for a maintenance interrupt at the
-    /// end, see [`eoi`](Self::eoi).
+    /// With [`hw`](Self::hw): the physical INTID (bits 44:32). Without: bit 41 asks for a
+    /// maintenance interrupt at the end, see [`eoi`](Self::eoi).
     #[bits(13)]
     pub physical_intid: u16,
     #[bits(3)]
@@ -230,12 +230,14 @@ impl ListRegister {
         Priority::new(self.priority_value())
     }
 
-    /// Without [`hw`](Self::hw): a maintenance interrupt is asked for when the guest ends this interrupt.
+    /// Without [`hw`](Self::hw): a maintenance interrupt is asked for when the guest ends this
+    /// interrupt.
     pub const fn eoi(self) -> bool {
         !self.hw() && self.physical_intid() & (1 << 9) != 0
     }
 
-    /// Asks for (or not) a maintenance interrupt at the end; for list registers without [`hw`](Self::hw).
+    /// Asks for (or not) a maintenance interrupt at the end; for list registers without
+    /// [`hw`](Self::hw).
     pub const fn with_eoi(self, eoi: bool) -> Self {
         self.with_physical_intid(if eoi { 1 << 9 } else { 0 })
     }

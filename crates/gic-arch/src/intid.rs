@@ -6,8 +6,8 @@ use msi_types::Vector;
 /// An interrupt identifier, as acknowledged by a CPU interface. Any number can be represented;
 /// [`class`](Self::class) says what it means.
 ///
-/// Firmware and manuals count the interrupts of each class from 0; so do the constructors that are named after the
-/// classes. They return `None` beyond the class.
+/// Firmware and manuals count the interrupts of each class from 0; so do the constructors that are
+/// named after the classes. They return `None` beyond the class.
 ///
 /// ```
 /// use gic_arch::IntId;

@@ -1,5 +1,6 @@
 //! The device attributes by which Linux's KVM shows its GICv3 and ITS to a monitor
-//! (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`): groups, encodings, error numbers.
+//! (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`): groups, encodings, error
+//! numbers.
 
 use crate::Affinity;
 use crate::icc::SysRegEncoding;
@@ -47,8 +48,8 @@ pub enum Attribute {
         /// Bytes from the control frame's base.
         offset: u64,
     },
-    /// INTID of the PPI by which the virtual interface asks for maintenance, for guests that are hypervisors, 32 bits.
-    /// From Linux 6.16 on.
+    /// INTID of the PPI by which the virtual interface asks for maintenance, for guests that are
+    /// hypervisors, 32 bits. From Linux 6.16 on.
     MaintenanceInterrupt,
 }
 
@@ -68,14 +69,16 @@ pub mod frame {
     pub const REDISTRIBUTORS: u64 = 3;
     /// An ITS.
     pub const ITS: u64 = 4;
-    /// One of several regions of redistributors: a [`RedistributorRegion`](super::RedistributorRegion).
+    /// One of several regions of redistributors: a
+    /// [`RedistributorRegion`](super::RedistributorRegion).
     pub const REDISTRIBUTOR_REGION: u64 = 5;
 
     /// Address of a frame that was not given one.
     pub const NOWHERE: u64 = u64::MAX;
 }
 
-/// The value of [`frame::REDISTRIBUTOR_REGION`]: where consecutive redistributors lie, for how many there is room.
+/// The value of [`frame::REDISTRIBUTOR_REGION`]: where consecutive redistributors lie, for how many
+/// there is room.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct RedistributorRegion {
@@ -133,7 +136,8 @@ mod group {
 }
 
 impl Attribute {
-    /// From the group and attribute numbers. Bits that the group does not use are ignored, as KVM does.
+    /// From the group and attribute numbers. Bits that the group does not use are ignored, as KVM
+    /// does.
     ///
     /// # Errors
     /// [`UnknownGroup`] if neither device has it.
@@ -180,7 +184,8 @@ impl Attribute {
         }
     }
 
-    /// The attribute's number in its group. Of [`Levels`](Self::Levels), what is above its field is dropped.
+    /// The attribute's number in its group. Of [`Levels`](Self::Levels), what is above its field is
+    /// dropped.
     pub const fn number(self) -> u64 {
         match self {
             Self::Address(number) | Self::Control(number) | Self::Its { offset: number } => number,

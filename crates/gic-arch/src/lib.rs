@@ -1,11 +1,12 @@
-//! Registers, commands and tables of the Arm Generic Interrupt Controller, versions 3 and 3.1, and of its
-//! Interrupt Translation Service (ITS); with the CPU interface of a GICv2 ([`gicc`]).
+//! Registers, commands and tables of the Arm Generic Interrupt Controller, versions 3 and 3.1, and
+//! of its Interrupt Translation Service (ITS); with the CPU interface of a GICv2 ([`gicc`]).
 //!
-//! Types, no algorithms. Drivers and device models share these definitions, so that an offset or a field exists
-//! once: a driver takes [`Reg`] constants to address a register, a model takes the same constants (or a frame's
-//! `REGISTERS` table) to recognise one.
+//! Types, no algorithms. Drivers and device models share these definitions, so that an offset or a
+//! field exists once: a driver takes [`Reg`] constants to address a register, a model takes the
+//! same constants (or a frame's `REGISTERS` table) to recognise one.
 //!
-//! Source throughout: Arm IHI 0069 (GIC architecture specification) and the register pages of Arm DDI 0601.
+//! Source throughout: Arm IHI 0069 (GIC architecture specification) and the register pages of Arm
+//! DDI 0601.
 //!
 //! # Example
 //!

@@ -1,4 +1,5 @@
-//! The LPI tables in memory (IHI 0069 §5.1): configuration, shared by all redistributors, and pending, one each.
+//! The LPI tables in memory (IHI 0069 §5.1): configuration, shared by all redistributors, and
+//! pending, one each.
 
 use crate::{Lpi, Priority};
 use bitfield_struct::bitfield;
@@ -38,7 +39,8 @@ impl Config {
     }
 }
 
-/// Bytes of a configuration table for INTIDs of `id_bits` bits (at most 32); 0 if there are no LPIs.
+/// Bytes of a configuration table for INTIDs of `id_bits` bits (at most 32); 0 if there are no
+/// LPIs.
 pub const fn config_table_bytes(id_bits: u8) -> u64 {
     if id_bits < MIN_ID_BITS || id_bits > 32 { 0 } else { (1 << id_bits) - 8192 }
 }

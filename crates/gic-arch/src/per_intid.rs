@@ -9,8 +9,8 @@ pub enum IntIdRange {
     Spi,
     /// Distributor, `GICD_x<n>E`: extended SPIs 4096–5119.
     ExtendedSpi,
-    /// Distributor without affinity routing (GICv2): fields 0–31 are the accessing CPU's own SGIs and PPIs,
-    /// 32–1019 are SPIs.
+    /// Distributor without affinity routing (GICv2): fields 0–31 are the accessing CPU's own SGIs
+    /// and PPIs, 32–1019 are SPIs.
     Banked,
     /// Redistributor, `GICR_x0` and `GICR_x<n>E`: SGIs and PPIs 0–31, then extended PPIs 1056–1119.
     Private,
@@ -68,7 +68,8 @@ impl IntIdField {
         Self { registers: RegArray::at(offset, fields * bits / 32), offset, bits, range }
     }
 
-    /// The same registers, for other interrupts: [`Banked`](IntIdRange::Banked) ones of the distributor's.
+    /// The same registers, for other interrupts: [`Banked`](IntIdRange::Banked) ones of the
+    /// distributor's.
     pub const fn of_range(self, range: IntIdRange) -> Self {
         Self { range, ..self }
     }
@@ -103,8 +104,8 @@ impl IntIdField {
         }
     }
 
-    /// The field number of the lowest field in the register `offset` bytes into the frame, and how many fields a
-    /// 32-bit register holds; `None` if the array does not hold that byte.
+    /// The field number of the lowest field in the register `offset` bytes into the frame, and how
+    /// many fields a 32-bit register holds; `None` if the array does not hold that byte.
     pub const fn fields_at(self, offset: u32) -> Option<(u32, u32)> {
         match self.info("").index_of(offset) {
             Some(register) => Some((register * 32 / self.bits, 32 / self.bits)),

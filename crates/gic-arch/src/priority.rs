@@ -8,8 +8,8 @@ pub struct Priority(u8);
 impl Priority {
     /// The most urgent.
     pub const HIGHEST: Self = Self(0);
-    /// The running priority of a PE that handles nothing; as a mask, it lets everything through that can be
-    /// signalled.
+    /// The running priority of a PE that handles nothing; as a mask, it lets everything through
+    /// that can be signalled.
     pub const IDLE: Self = Self(0xff);
 
     /// The priority with this value.

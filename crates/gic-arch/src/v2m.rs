@@ -1,4 +1,5 @@
-//! GICv2m frames (Arm Server Base System Architecture, appendix on GICv2m): a doorbell for SPIs, 4 KiB.
+//! GICv2m frames (Arm Server Base System Architecture, appendix on GICv2m): a doorbell for SPIs, 4
+//! KiB.
 
 use crate::reg::{register_frame, register_values};
 use crate::{Pidr2, ReadOnly, Reg, RegArray, WriteOnly};
@@ -7,7 +8,8 @@ use bitfield_struct::bitfield;
 /// Size of the frame in bytes.
 pub const FRAME_SIZE: u64 = 0x1000;
 
-/// All identification registers, `PIDR4` first: where those of the larger frames lie in their last page.
+/// All identification registers, `PIDR4` first: where those of the larger frames lie in their last
+/// page.
 pub const ID_REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xfd0, 12);
 /// Peripheral identification 2: the architecture revision.
 pub const PIDR2: Reg<Pidr2, ReadOnly> = Reg::at(0xfe8);

@@ -1,6 +1,7 @@
-//! Codecs over every bit: each bit of a command, a table entry and a configuration byte reaches the field that the
-//! manual puts there and no other, and no two bits influence each other. With that, the codec is right for every value.
-//! The positions are typed from the manual, not taken from the crate.
+//! Codecs over every bit: each bit of a command, a table entry and a configuration byte reaches the
+//! field that the manual puts there and no other, and no two bits influence each other. With that,
+//! the codec is right for every value. The positions are typed from the manual, not taken from the
+//! crate.
 
 use gic_arch::Priority;
 use gic_arch::its::{
@@ -137,7 +138,8 @@ struct Codec<T> {
     write: fn(T, u64) -> T,
 }
 
-/// Every bit reaches its field and no other, and every field's value goes into its bits and no others.
+/// Every bit reaches its field and no other, and every field's value goes into its bits and no
+/// others.
 fn check_entry<T: Copy>(from: fn(u64) -> T, into: fn(T) -> u64, fields: &[Codec<T>]) {
     for bit in 0..64 {
         for other in 0..64 {

@@ -1,4 +1,5 @@
-//! The numbers of KVM's device attributes, typed by hand from Linux's documentation, and over their whole space.
+//! The numbers of KVM's device attributes, typed by hand from Linux's documentation, and over their
+//! whole space.
 use gic_arch::Affinity;
 use gic_arch::icc;
 use gic_arch::kvm::{

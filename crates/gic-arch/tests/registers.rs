@@ -137,7 +137,8 @@ fn fields_of_an_array_lie_side_by_side() {
     }
 }
 
-/// Typed from IHI 0048 §4.4, table 4-2, and the bit assignments of GICC_CTLR, GICC_IAR and GICD_SGIR.
+/// Typed from IHI 0048 §4.4, table 4-2, and the bit assignments of GICC_CTLR, GICC_IAR and
+/// GICD_SGIR.
 #[test]
 fn gicv2_cpu_interface_matches_the_manual() {
     let expected = [

@@ -1,4 +1,5 @@
-//! Aligned blocks of consecutive numbers: LPIs, the SPIs of message frames, whatever an endpoint's message counts up.
+//! Aligned blocks of consecutive numbers: LPIs, the SPIs of message frames, whatever an endpoint's
+//! message counts up.
 
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
@@ -18,8 +19,8 @@ impl Alignment {
         if to.is_power_of_two() { Some(Self(to)) } else { None }
     }
 
-    /// What a group of `count` needs whose members differ in the low bits alone (MultiMSI): the next power of two.
-    /// `None` above 2^31.
+    /// What a group of `count` needs whose members differ in the low bits alone (MultiMSI): the
+    /// next power of two. `None` above 2^31.
     pub const fn of_group(count: NonZeroU32) -> Option<Self> {
         match count.get().checked_next_power_of_two() {
             Some(to) => Some(Self(to)),
@@ -66,8 +67,9 @@ pub enum BlockError {
     AlreadyAllocated(u32),
 }
 
-/// Hands out aligned blocks of the numbers `first..first + count`, lowest first. All memory is taken when it is made:
-/// [`allocate`](Self::allocate) and [`free`](Self::free) may run with interrupts masked.
+/// Hands out aligned blocks of the numbers `first..first + count`, lowest first. All memory is
+/// taken when it is made: [`allocate`](Self::allocate) and [`free`](Self::free) may run with
+/// interrupts masked.
 #[derive(Debug)]
 pub struct BlockAllocator {
     first: u32,
@@ -80,7 +82,8 @@ pub struct BlockAllocator {
 }
 
 impl BlockAllocator {
-    /// An allocator of `count` numbers from `first` on, all free. Numbers beyond `u32::MAX` are left out.
+    /// An allocator of `count` numbers from `first` on, all free. Numbers beyond `u32::MAX` are
+    /// left out.
     ///
     /// # Errors
     /// [`BlockError::NoMemory`].
@@ -92,8 +95,8 @@ impl BlockAllocator {
         Ok(Self { first, count, used, search_from: 0, free: count })
     }
 
-    /// Hands out `count` consecutive numbers whose first is aligned (as a number, not counted from the range's
-    /// beginning), and returns that.
+    /// Hands out `count` consecutive numbers whose first is aligned (as a number, not counted from
+    /// the range's beginning), and returns that.
     ///
     /// # Errors
     /// [`BlockError::Exhausted`].
@@ -101,7 +104,8 @@ impl BlockAllocator {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// The same among the numbers of `within` alone, for messages whose data has fewer bits, or better has more.
+    /// The same among the numbers of `within` alone, for messages whose data has fewer bits, or
+    /// better has more.
     ///
     /// # Errors
     /// [`BlockError::Exhausted`].

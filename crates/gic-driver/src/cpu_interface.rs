@@ -1,5 +1,5 @@
-//! The CPU interface, `ICC_*_EL1` (IHI 0069 §12.2): acknowledging and ending interrupts, masking them by priority, and
-//! sending SGIs. Without a heap; each CPU uses its own.
+//! The CPU interface, `ICC_*_EL1` (IHI 0069 §12.2): acknowledging and ending interrupts, masking
+//! them by priority, and sending SGIs. Without a heap; each CPU uses its own.
 
 mod acknowledge;
 mod setup;
@@ -36,8 +36,9 @@ mod private {
 #[derive(Debug)]
 pub enum Combined {}
 
-/// Ending an interrupt drops the running priority alone: others of the same priority come through while it remains
-/// active, until [`CpuInterface::deactivate`], or until a guest that it was given to deactivates it.
+/// Ending an interrupt drops the running priority alone: others of the same priority come through
+/// while it remains active, until [`CpuInterface::deactivate`], or until a guest that it was given
+/// to deactivates it.
 #[derive(Debug)]
 pub enum Split {}
 
@@ -64,7 +65,8 @@ impl EoiMode for Split {
     }
 }
 
-/// An interrupt that this CPU acknowledged and has not ended. Ended in reverse order of acknowledgement, on the same CPU.
+/// An interrupt that this CPU acknowledged and has not ended. Ended in reverse order of
+/// acknowledgement, on the same CPU.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "the running priority stays raised until the interrupt is ended"]
 pub struct Acknowledged {
@@ -111,8 +113,8 @@ impl Active {
         self.sender
     }
 
-    /// Leaves the deactivation to somebody else: a guest, or code that only knows the number. An SGI of a GICv2 is
-    /// deactivated here: its deactivation names the sender too.
+    /// Leaves the deactivation to somebody else: a guest, or code that only knows the number. An
+    /// SGI of a GICv2 is deactivated here: its deactivation names the sender too.
     pub const fn hand_over(self) -> IntId {
         self.intid
     }
@@ -123,25 +125,26 @@ impl Active {
     }
 }
 
-/// The CPU interface of the CPU that uses it, whichever architecture the GIC is of: by system registers
-/// ([`CpuInterface`]) or mapped ([`CpuInterfaceV2`](crate::gicv2::CpuInterfaceV2)).
+/// The CPU interface of the CPU that uses it, whichever architecture the GIC is of: by system
+/// registers ([`CpuInterface`]) or mapped ([`CpuInterfaceV2`](crate::gicv2::CpuInterfaceV2)).
 pub trait GicCpuInterface {
     /// How interrupts are ended.
     type Mode: EoiMode;
 
-    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be signalled (any
-    /// more).
+    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be
+    /// signalled (any more).
     fn acknowledge(&self) -> Option<Acknowledged>;
     /// Ends an interrupt: drops the running priority, and as [`Combined`] deactivates it.
     fn end(&self, interrupt: Acknowledged) -> <Self::Mode as EoiMode>::Ended;
-    /// Does what remains after [`end`](Self::end): as [`Split`] deactivates the interrupt, which can be delivered
-    /// again; as [`Combined`] nothing.
+    /// Does what remains after [`end`](Self::end): as [`Split`] deactivates the interrupt, which
+    /// can be delivered again; as [`Combined`] nothing.
     fn deactivate(&self, ended: <Self::Mode as EoiMode>::Ended);
     /// Sets the priority mask: only interrupts more urgent than it are signalled.
     fn set_mask(&self, mask: Priority);
     /// The priority mask.
     fn mask(&self) -> Priority;
-    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without one.
+    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without
+    /// one.
     fn running_priority(&self) -> Priority;
     /// The most urgent pending interrupt, without taking it.
     fn highest_pending(&self) -> Option<IntId>;
@@ -186,9 +189,9 @@ impl<S: SystemRegisters, E: EoiMode> GicCpuInterface for CpuInterface<S, E> {
 pub struct CpuInterfaceConfig {
     /// Only interrupts more urgent than this are signalled.
     pub mask: Priority,
-    /// Where priorities split into group priority and subpriority: interrupts preempt others of a less urgent group
-    /// priority (`ICC_BPR1_EL1`, 0 to 7). The smallest value that the implementation has is taken for smaller
-    /// ones; 0 preempts at every priority.
+    /// Where priorities split into group priority and subpriority: interrupts preempt others of a
+    /// less urgent group priority (`ICC_BPR1_EL1`, 0 to 7). The smallest value that the
+    /// implementation has is taken for smaller ones; 0 preempts at every priority.
     pub binary_point: u8,
 }
 
@@ -204,14 +207,14 @@ impl Default for CpuInterfaceConfig {
 #[must_use = "the mask stays raised until it is restored"]
 pub struct SavedMask(Priority);
 
-/// How priorities at this CPU's mask relate to those that the same software writes into the distributor, the
-/// redistributors and LPI configurations.
+/// How priorities at this CPU's mask relate to those that the same software writes into the
+/// distributor, the redistributors and LPI configurations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PriorityScale {
     /// They are the same.
     Same,
-    /// The mask is not shifted, though the distributor's view is Non-secure: EL3 lets this software use Group 0
-    /// (`SCR_EL3.FIQ` = 0).
+    /// The mask is not shifted, though the distributor's view is Non-secure: EL3 lets this software
+    /// use Group 0 (`SCR_EL3.FIQ` = 0).
     Unshifted,
 }
 
@@ -225,9 +228,9 @@ impl PriorityScale {
     }
 }
 
-/// The CPU interface of the CPU that uses it. A cheap handle: making one accesses nothing, and where `S` can be copied,
-/// so can the handle – one for all CPUs where `S` means the CPU that executes. May be used in any context on its
-/// CPU, and does not migrate.
+/// The CPU interface of the CPU that uses it. A cheap handle: making one accesses nothing, and
+/// where `S` can be copied, so can the handle – one for all CPUs where `S` means the CPU that
+/// executes. May be used in any context on its CPU, and does not migrate.
 ///
 /// Works with Group 1, whose interrupts a kernel gets as IRQs.
 #[derive(Debug)]
@@ -247,9 +250,9 @@ impl<S: Clone, E> Clone for CpuInterface<S, E> {
 impl<S: Copy, E> Copy for CpuInterface<S, E> {}
 
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
-    /// Turns the CPU interface on: its system registers, the priority mask, the binary point, the way interrupts
-    /// are ended, and Group 1. Interrupts that somebody else left active do not count as running any more. Its
-    /// redistributor is awake.
+    /// Turns the CPU interface on: its system registers, the priority mask, the binary point, the
+    /// way interrupts are ended, and Group 1. Interrupts that somebody else left active do not
+    /// count as running any more. Its redistributor is awake.
     ///
     /// # Errors
     /// [`GicError::NoSystemRegisters`].
@@ -259,7 +262,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         Ok(Self::new(registers))
     }
 
-    /// A handle to a CPU interface that was enabled with the same way of ending interrupts. Accesses nothing.
+    /// A handle to a CPU interface that was enabled with the same way of ending interrupts.
+    /// Accesses nothing.
     pub const fn new(registers: S) -> Self {
         Self { registers, limit: sgi::Reach::UNLIMITED, mode: PhantomData }
     }
@@ -269,8 +273,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         Self { limit: self.limit.limited_by(sgi::Reach::of_distributor(distributor)), ..self }
     }
 
-    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be signalled (any
-    /// more).
+    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be
+    /// signalled (any more).
     pub fn acknowledge(&self) -> Option<Acknowledged> {
         Acknowledged::new(self.registers.read(icc::IAR1).intid(), 0)
     }
@@ -290,7 +294,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         }
     }
 
-    /// Turns the CPU interface off: no interrupts are signalled. Before the redistributor is put to sleep.
+    /// Turns the CPU interface off: no interrupts are signalled. Before the redistributor is put to
+    /// sleep.
     pub fn disable(&self) {
         self.registers.write(icc::IGRPEN1, Igrpen::new().with_enable(false));
     }
@@ -300,12 +305,14 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.registers.write(icc::PMR, u64::from(mask.get()));
     }
 
-    /// Masks interrupts by priority: afterwards only those more urgent than `threshold` are signalled, or fewer if
-    /// the mask was stricter. In place of the CPU's own interrupt mask (pseudo-NMI): interrupts of a more urgent
-    /// priority come through everywhere. Nests; undone by [`restore_mask`](Self::restore_mask).
+    /// Masks interrupts by priority: afterwards only those more urgent than `threshold` are
+    /// signalled, or fewer if the mask was stricter. In place of the CPU's own interrupt mask
+    /// (pseudo-NMI): interrupts of a more urgent priority come through everywhere. Nests; undone by
+    /// [`restore_mask`](Self::restore_mask).
     ///
-    /// The CPU's own mask is off meanwhile. `threshold` lies between the priority of ordinary interrupts (which it
-    /// masks: not more urgent than it) and that of the urgent ones, in [the mask's scale](Self::priority_scale).
+    /// The CPU's own mask is off meanwhile. `threshold` lies between the priority of ordinary
+    /// interrupts (which it masks: not more urgent than it) and that of the urgent ones, in [the
+    /// mask's scale](Self::priority_scale).
     pub fn mask_below(&self, threshold: Priority) -> SavedMask {
         let old = self.mask();
         if threshold.is_more_urgent_than(old) {
@@ -324,7 +331,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         priority(self.registers.read(icc::PMR))
     }
 
-    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without one.
+    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without
+    /// one.
     pub fn running_priority(&self) -> Priority {
         priority(self.registers.read(icc::RPR))
     }
@@ -350,9 +358,9 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.registers.read(icc::CTLR)
     }
 
-    /// Finds how the mask's priorities relate to a Non-secure distributor's: writes the lowest implemented bit into
-    /// the mask, which a Non-secure view loses, and restores the mask. With any other view they are the same.
-    /// This CPU's interrupts are masked.
+    /// Finds how the mask's priorities relate to a Non-secure distributor's: writes the lowest
+    /// implemented bit into the mask, which a Non-secure view loses, and restores the mask. With
+    /// any other view they are the same. This CPU's interrupts are masked.
     pub fn priority_scale(&self, distributor: crate::SecurityView) -> PriorityScale {
         if distributor != crate::SecurityView::NonSecure {
             return PriorityScale::Same;
@@ -367,7 +375,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
 }
 
 impl<S: SystemRegisters> CpuInterface<S, Split> {
-    /// Deactivates an interrupt: it can be delivered again. LPIs have no active state: nothing is done.
+    /// Deactivates an interrupt: it can be delivered again. LPIs have no active state: nothing is
+    /// done.
     pub fn deactivate(&self, interrupt: Active) {
         self.write_dir(interrupt);
     }

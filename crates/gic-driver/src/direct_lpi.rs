@@ -1,14 +1,16 @@
-//! LPIs without an ITS: a device writes the INTID to the `GICR_SETLPIR` of the redistributor that is to signal it (IHI
-//! 0069 §5.1, "Direct LPIs").
+//! LPIs without an ITS: a device writes the INTID to the `GICR_SETLPIR` of the redistributor that
+//! is to signal it (IHI 0069 §5.1, "Direct LPIs").
 //!
-//! One flat namespace of LPIs: no DeviceID, no EventID, no table and no allocation per device. All that is shared with
-//! an ITS are the tables and the allocator of [`Lpis`](crate::Lpis); of a machine's redistributors either all have these
-//! registers or none, and firmware, not the absence of an ITS, says that devices use them.
+//! One flat namespace of LPIs: no DeviceID, no EventID, no table and no allocation per device. All
+//! that is shared with an ITS are the tables and the allocator of [`Lpis`](crate::Lpis); of a
+//! machine's redistributors either all have these registers or none, and firmware, not the absence
+//! of an ITS, says that devices use them.
 //!
-//! - The message names the CPU (its address) and the LPI (its data). Changing an affinity rewrites the endpoint's
-//!   address, in two phases: [`begin_move`](msi_types::MsiParent::begin_move) prepares the new redistributor, which
-//!   may remember an old configuration byte of this LPI; the endpoint is rewritten and read back;
-//!   [`end_move`](msi_types::MsiParent::end_move) makes the new place the LPI's own.
+//! - The message names the CPU (its address) and the LPI (its data). Changing an affinity rewrites
+//!   the endpoint's address, in two phases: [`begin_move`](msi_types::MsiParent::begin_move)
+//!   prepares the new redistributor, which may remember an old configuration byte of this LPI; the
+//!   endpoint is rewritten and read back; [`end_move`](msi_types::MsiParent::end_move) makes the
+//!   new place the LPI's own.
 //! - What was pending at the old redistributor is delivered there. Whether something is pending
 //!   cannot be read while LPIs are enabled, so masking and unmasking invalidate at both. An LPI
 //!   that wanders over many CPUs is cleared at those that it left, and sent again at its target.
@@ -22,7 +24,8 @@
 //!     LPI configuration bytes (of `Lpis`)
 //!   invalidations of a redistributor
 //! ```
-//! A redistributor's gate is no lock: it keeps registers of redistributors that sleep from being used.
+//! A redistributor's gate is no lock: it keeps registers of redistributors that sleep from being
+//! used.
 
 mod blocks;
 mod cached_at;
@@ -55,8 +58,9 @@ use records::Records;
 use registers::Registers;
 use syncr::Invalidations;
 
-/// Direct LPIs of one GIC. Share it in an [`Arc`]; locks are inside. It is the [`MsiParent`](msi_types::MsiParent) of
-/// every bus and platform device that firmware sends here: there is nothing to map.
+/// Direct LPIs of one GIC. Share it in an [`Arc`]; locks are inside. It is the
+/// [`MsiParent`](msi_types::MsiParent) of every bus and platform device that firmware sends here:
+/// there is nothing to map.
 ///
 /// ```
 /// extern crate alloc;
@@ -93,7 +97,8 @@ struct PerCpu {
 }
 
 impl<P: Platform> DirectLpi<P> {
-    /// Takes the LPIs of a GIC. CPUs that are on can be used at once; others after [`cpu_on`](Self::cpu_on). Task.
+    /// Takes the LPIs of a GIC. CPUs that are on can be used at once; others after
+    /// [`cpu_on`](Self::cpu_on). Task.
     ///
     /// # Errors
     /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers, and
@@ -135,7 +140,8 @@ impl<P: Platform> DirectLpi<P> {
         self
     }
 
-    /// The doorbell of a CPU: the physical address of its `GICR_SETLPIR`. `None` for a CPU without redistributor.
+    /// The doorbell of a CPU: the physical address of its `GICR_SETLPIR`. `None` for a CPU without
+    /// redistributor.
     pub fn doorbell(&self, cpu: Cpu) -> Option<u64> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
         Some(Registers::of(redistributor)?.doorbell())
@@ -151,7 +157,8 @@ impl<P: Platform> DirectLpi<P> {
         &self.gic
     }
 
-    /// The last failure of an operation that has no way to report one (masking, freeing). Taken out.
+    /// The last failure of an operation that has no way to report one (masking, freeing). Taken
+    /// out.
     pub fn take_fault(&self) -> Option<MsiError> {
         self.fault.with(self.platform(), Option::take)
     }

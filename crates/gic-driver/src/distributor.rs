@@ -1,4 +1,5 @@
-//! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts, their state and routes. Without a heap.
+//! The distributor, `GICD_*` (IHI 0069 §12.9): shared interrupts, their state and routes. Without a
+//! heap.
 
 mod security;
 
@@ -32,8 +33,8 @@ pub struct DistributorConfig {
     pub route: Affinity,
 }
 
-/// The doorbells of message-based SPIs (IHI 0069 §3.1.2): physical addresses of registers to which a device writes an
-/// INTID.
+/// The doorbells of message-based SPIs (IHI 0069 §3.1.2): physical addresses of registers to which
+/// a device writes an INTID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MessageRegisters {
     /// Makes an edge-triggered SPI pending, asserts a level-triggered one.
@@ -48,7 +49,8 @@ pub struct SavedDistributor {
     control: Ctlr,
 }
 
-/// The distributor. All operations take `&self`; registers that need read-modify-write are behind a lock inside.
+/// The distributor. All operations take `&self`; registers that need read-modify-write are behind a
+/// lock inside.
 ///
 /// Configuration may run in any context unless it says "task".
 #[derive(Debug)]
@@ -60,13 +62,15 @@ pub struct Distributor<M> {
 }
 
 impl<M: Mmio> Distributor<M> {
-    /// Takes the distributor whose frame, at physical `address`, is mapped as `mmio`. Task; once, by the boot CPU.
+    /// Takes the distributor whose frame, at physical `address`, is mapped as `mmio`. Task; once,
+    /// by the boot CPU.
     ///
-    /// The security view is found out, not assumed. `GICD_TYPER.SecurityExtn` = 0 or `GICD_CTLR.DS` = 1 means one
-    /// state. Otherwise only the Secure layout of `GICD_CTLR` has bits 2, 5 and 7 (`EnableGrp1S`, `ARE_NS`,
-    /// `E1NWF`; the Non-secure one reads them as zero): one of them set means Secure. All zero is what both show
-    /// after reset; then the groups are turned off and bits 4 and 5 written, which both views need set (Non-secure
-    /// ignores bit 5): if bit 5 stays, the view is Secure.
+    /// The security view is found out, not assumed. `GICD_TYPER.SecurityExtn` = 0 or `GICD_CTLR.DS`
+    /// = 1 means one state. Otherwise only the Secure layout of `GICD_CTLR` has bits 2, 5 and 7
+    /// (`EnableGrp1S`, `ARE_NS`, `E1NWF`; the Non-secure one reads them as zero): one of them set
+    /// means Secure. All zero is what both show after reset; then the groups are turned off and
+    /// bits 4 and 5 written, which both views need set (Non-secure ignores bit 5): if bit 5 stays,
+    /// the view is Secure.
     ///
     /// A GICv2's distributor is told apart before anything is accessed that it does not have.
     ///
@@ -111,9 +115,10 @@ impl<M: Mmio> Distributor<M> {
         self.frame.aliases = Some(aliases);
     }
 
-    /// Brings the distributor and all shared interrupts to a known state: affinity routing; each interrupt
-    /// disabled, inactive, not pending, level-triggered, in the view's own group; then lets that group through.
-    /// Task; once, before the CPU interfaces are enabled. What Secure software keeps is untouched.
+    /// Brings the distributor and all shared interrupts to a known state: affinity routing; each
+    /// interrupt disabled, inactive, not pending, level-triggered, in the view's own group; then
+    /// lets that group through. Task; once, before the CPU interfaces are enabled. What Secure
+    /// software keeps is untouched.
     ///
     /// # Errors
     /// [`GicError::NoAffinityRouting`], [`GicError::TimedOut`].
@@ -138,11 +143,12 @@ impl<M: Mmio> Distributor<M> {
         self.set_forwarding(platform, Forwarding::On)
     }
 
-    /// Reads everything that [`restore`](Self::restore) needs. The caller keeps other software from changing it
-    /// meanwhile. Task.
+    /// Reads everything that [`restore`](Self::restore) needs. The caller keeps other software from
+    /// changing it meanwhile. Task.
     ///
     /// # Errors
-    /// [`GicError::StorageTooSmall`] if `storage` has fewer than [`saved_blocks`](Self::saved_blocks) blocks.
+    /// [`GicError::StorageTooSmall`] if `storage` has fewer than
+    /// [`saved_blocks`](Self::saved_blocks) blocks.
     pub fn save(&self, storage: &mut [SharedBlock]) -> Result<SavedDistributor, GicError> {
         self.check_storage(storage.len())?;
         for ((fields, block), saved) in self.blocks().zip(storage) {
@@ -155,8 +161,8 @@ impl<M: Mmio> Distributor<M> {
         Ok(SavedDistributor { control: self.frame.mmio.read(gicd::CTLR) })
     }
 
-    /// Brings a distributor that lost its state back to what [`save`](Self::save) read. Task; before the CPU
-    /// interfaces are enabled again.
+    /// Brings a distributor that lost its state back to what [`save`](Self::save) read. Task;
+    /// before the CPU interfaces are enabled again.
     ///
     /// # Errors
     /// [`GicError::StorageTooSmall`], [`GicError::NoAffinityRouting`], [`GicError::TimedOut`].
@@ -203,9 +209,9 @@ impl<M: Mmio> Distributor<M> {
         Ok(Interrupt::new(&self.frame, fields, intid))
     }
 
-    /// Routes an interrupt. One that is pending follows; one that a CPU is about to acknowledge is still delivered
-    /// there. If the interrupt is enabled, the old route may still be in effect on return:
-    /// [`Gic`](crate::Gic) disables it meanwhile.
+    /// Routes an interrupt. One that is pending follows; one that a CPU is about to acknowledge is
+    /// still delivered there. If the interrupt is enabled, the old route may still be in effect on
+    /// return: [`Gic`](crate::Gic) disables it meanwhile.
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`], [`GicError::NoOneOfN`].
@@ -278,8 +284,9 @@ impl<M: Mmio> Distributor<M> {
         Some(MessageRegisters { set: at(set), clear: at(clear) })
     }
 
-    /// Undoes what messages did to an SPI. A device that is gone cannot deassert the level that it held, and neither
-    /// `ICPENDR` nor another trigger does it for it. Nothing if there are no messages.
+    /// Undoes what messages did to an SPI. A device that is gone cannot deassert the level that it
+    /// held, and neither `ICPENDR` nor another trigger does it for it. Nothing if there are no
+    /// messages.
     pub fn clear_message(&self, spi: IntId) {
         if self.typer.mbis() {
             self.frame.mmio.write(self.doorbells().1, spi.get());
@@ -298,8 +305,8 @@ impl<M: Mmio> Distributor<M> {
         self.blocks().count()
     }
 
-    /// Priority bits of the implementation as this view has them, found by writing the first SPI's priority, which
-    /// is restored. `None` if there is no SPI, or Secure software keeps it.
+    /// Priority bits of the implementation as this view has them, found by writing the first SPI's
+    /// priority, which is restored. `None` if there is no SPI, or Secure software keeps it.
     pub fn priority_bits(&self) -> Option<u32> {
         let first = self.interrupt(IntId::new(IntId::SPI_BASE)).ok()?;
         let old = first.priority();
@@ -335,8 +342,9 @@ impl<M: Mmio> Distributor<M> {
         Ok(())
     }
 
-    /// Turns on affinity routing for the states that this view sees. Changing it while a group is enabled is
-    /// UNPREDICTABLE, so the groups go off before; those of the view's own are always off afterwards.
+    /// Turns on affinity routing for the states that this view sees. Changing it while a group is
+    /// enabled is UNPREDICTABLE, so the groups go off before; those of the view's own are always
+    /// off afterwards.
     fn enable_affinity_routing<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         let old = self.frame.mmio.read(gicd::CTLR);
         let wanted = security::routing_bits(self.view);

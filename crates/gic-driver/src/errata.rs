@@ -1,9 +1,11 @@
-//! Errata: what implementations do otherwise than the architecture says, keyed by the `IIDR` of the frame that shows it.
+//! Errata: what implementations do otherwise than the architecture says, keyed by the `IIDR` of the
+//! frame that shows it.
 //!
 //! Facts from the vendors' public errata notices and from Linux
 //! (`Documentation/arch/arm64/silicon-errata.rst`, `drivers/irqchip/irq-gic-v3.c`,
 //! `drivers/irqchip/irq-gic-v3-its.c`). Each [`Erratum`] says what has to be done, and by whom;
-//! [`Gic::errata`](crate::Gic::errata) and [`Its::errata`](crate::Its::errata) tell which a machine has.
+//! [`Gic::errata`](crate::Gic::errata) and [`Its::errata`](crate::Its::errata) tell which a machine
+//! has.
 //!
 //! | Number | Product | Who deals with it |
 //! |---|---|---|
@@ -65,8 +67,8 @@ pub enum Frame {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Erratum {
-    /// Reserved registers, `GICD_TYPER2` among them, abort when read: only registers of the base architecture are
-    /// touched. (This driver never reads others.)
+    /// Reserved registers, `GICD_TYPER2` among them, abort when read: only registers of the base
+    /// architecture are touched. (This driver never reads others.)
     ReservedRegistersAbort,
     /// An SPI whose target's redistributor sleeps is not signalled after another CPU deactivates it
     /// by its CPU interface. [`Gic::end`](crate::Gic::end) and
@@ -97,29 +99,33 @@ pub enum Erratum {
     /// that does not become active. The kernel wraps the CPU's registers into
     /// [`SynchronisedAcknowledge`](crate::cpu_interface::SynchronisedAcknowledge).
     AcknowledgeNotSynchronised,
-    /// Tables are accessed without looking into caches, whatever the attributes read back. [`Gic`](crate::Gic) acts
-    /// as if firmware had said so ([`TableAccess::NonCoherent`](crate::TableAccess::NonCoherent)).
+    /// Tables are accessed without looking into caches, whatever the attributes read back.
+    /// [`Gic`](crate::Gic) acts as if firmware had said so
+    /// ([`TableAccess::NonCoherent`](crate::TableAccess::NonCoherent)).
     TablesNotCoherent,
     /// Tables lie below 4 GiB. The drivers ask the platform for such memory
     /// ([`TableLayout::address_bits`](crate::TableLayout::address_bits)).
     TablesBelow4GiB,
-    /// The device table holds 20 bits of DeviceIDs although `GITS_TYPER` says more, and tables have the memory type 0
-    /// (Device-nGnRnE) whatever `GITS_BASER<n>` takes. [`Its`](crate::Its) provides such tables.
+    /// The device table holds 20 bits of DeviceIDs although `GITS_TYPER` says more, and tables have
+    /// the memory type 0 (Device-nGnRnE) whatever `GITS_BASER<n>` takes. [`Its`](crate::Its)
+    /// provides such tables.
     ItsTableAttributes,
-    /// The ITS reaches only redistributors of its own NUMA node: no collection, and so no MOVI and no SYNC, may name
-    /// another one. The kernel states [the CPUs](crate::ItsConfig::targets) of that node; [`Its`](crate::Its)
-    /// refuses the others.
+    /// The ITS reaches only redistributors of its own NUMA node: no collection, and so no MOVI and
+    /// no SYNC, may name another one. The kernel states [the CPUs](crate::ItsConfig::targets) of
+    /// that node; [`Its`](crate::Its) refuses the others.
     ItsLocalNodeOnly,
-    /// Devices do not write to `GITS_TRANSLATER`, which would take their DeviceID for 0, but to a word of their own
-    /// in a [window](crate::ItsConfig::pre_its) before the ITS. [`Its`](crate::Its) composes such messages, and
-    /// isolates no device: each can write to another's word.
+    /// Devices do not write to `GITS_TRANSLATER`, which would take their DeviceID for 0, but to a
+    /// word of their own in a [window](crate::ItsConfig::pre_its) before the ITS.
+    /// [`Its`](crate::Its) composes such messages, and isolates no device: each can write to
+    /// another's word.
     ItsBehindPreIts,
     /// An entry of an interrupt translation table takes 16 bytes, whatever `GITS_TYPER` says.
     /// [`Its`](crate::Its) makes them so large.
     ItsTranslationEntry16Bytes,
     /// The doorbell frame of virtual LPIs lies one place further in each redistributor (GICv4).
     VirtualLpiFrameOffset,
-    /// Unmapping a virtual PE leaves caches of it: invalidate by `GICR_INVALLR` after `VMOVP` (GICv4.1).
+    /// Unmapping a virtual PE leaves caches of it: invalidate by `GICR_INVALLR` after `VMOVP`
+    /// (GICv4.1).
     VirtualPeCachesSurviveUnmap,
 }
 

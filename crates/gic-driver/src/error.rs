@@ -69,7 +69,8 @@ pub enum GicError {
         /// The state that did not come.
         what: &'static str,
     },
-    /// `GICD_CTLR.ARE` stays 0: the GIC runs in GICv2 compatibility, under firmware that keeps it there.
+    /// `GICD_CTLR.ARE` stays 0: the GIC runs in GICv2 compatibility, under firmware that keeps it
+    /// there.
     #[error("{0}: affinity routing cannot be enabled")]
     NoAffinityRouting(Block),
     /// The caller asks for an interrupt that the block does not have.
@@ -119,7 +120,8 @@ pub enum GicError {
     /// The caller names a CPU that the configuration does not have.
     #[error("CPU {0} is not in the configuration of this GIC")]
     UnknownCpu(Cpu),
-    /// `GICD_ITARGETSR0` to `7` read as zero on a CPU that is not the only one: a GICv2 that cannot tell where it is.
+    /// `GICD_ITARGETSR0` to `7` read as zero on a CPU that is not the only one: a GICv2 that cannot
+    /// tell where it is.
     #[error("CPU {0} finds no number of its own at the distributor")]
     NoTarget(Cpu),
     /// The caller gives too little room to save into.

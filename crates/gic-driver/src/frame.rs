@@ -1,5 +1,5 @@
-//! What the distributor and the redistributors have in common: a frame with one field per interrupt, and a bit that
-//! says that a write is still taking effect.
+//! What the distributor and the redistributors have in common: a frame with one field per
+//! interrupt, and a bit that says that a write is still taking effect.
 
 use crate::{Block, GicError, IrqLock, Mmio, MmioExt, Platform, wait_until};
 use gic_arch::{ArchRevision, IntId, IntIdClass, IntIdField, IntIdRange, gicd, gicr, id};
@@ -51,8 +51,8 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// Takes the distributor's frame whose `PIDR2` says that it is a GICv2's (or a GICv1's). Bit 31 of its `CTLR` is no
-    /// `RWP` and reads as zero: writes take effect at once.
+    /// Takes the distributor's frame whose `PIDR2` says that it is a GICv2's (or a GICv1's). Bit 31
+    /// of its `CTLR` is no `RWP` and reads as zero: writes take effect at once.
     pub(crate) fn probe_v2(mmio: M, block: Block) -> Result<Self, GicError> {
         match mmio.read(gicd::GICV2_PIDR2).revision() {
             ArchRevision::V1 | ArchRevision::V2 => {

@@ -1,4 +1,5 @@
-//! One whole GIC: distributor, redistributors, CPU interfaces and LPIs, by the platform's CPU numbers.
+//! One whole GIC: distributor, redistributors, CPU interfaces and LPIs, by the platform's CPU
+//! numbers.
 //!
 //! ```text
 //! order of locks, outermost first; each masks interrupts, none is held while hardware is waited for
@@ -49,8 +50,9 @@ pub struct Priorities {
 }
 
 impl Default for Priorities {
-    /// One priority in the middle of the range for all, so that there is room for more urgent ones; the mask lets
-    /// everything through that an implementation of four priority bits can tell from it.
+    /// One priority in the middle of the range for all, so that there is room for more urgent ones;
+    /// the mask lets everything through that an implementation of four priority bits can tell from
+    /// it.
     fn default() -> Self {
         Self { wired: Priority::new(0xa0), lpi: Priority::new(0xa0), mask: Priority::new(0xf0) }
     }
@@ -64,8 +66,8 @@ impl Default for Priorities {
 pub struct GicConfig {
     /// Physical address of the distributor's frame.
     pub distributor: u64,
-    /// Size of the distributor's frame, where firmware states one: less than 64 KiB is refused before anything is
-    /// accessed.
+    /// Size of the distributor's frame, where firmware states one: less than 64 KiB is refused
+    /// before anything is accessed.
     pub distributor_bytes: Option<u64>,
     /// The regions of redistributors.
     pub redistributors: Vec<RedistributorRegion>,
@@ -73,7 +75,8 @@ pub struct GicConfig {
     pub cpus: Vec<Affinity>,
     /// Priorities.
     pub priorities: Priorities,
-    /// At most this many INTID bits for LPIs; `None` for [the default](crate::lpi::DEFAULT_ID_BITS).
+    /// At most this many INTID bits for LPIs; `None` for [the
+    /// default](crate::lpi::DEFAULT_ID_BITS).
     pub lpi_id_bits: Option<u8>,
     /// What firmware says about the redistributors' accesses to memory.
     pub table_access: TableAccess,
@@ -104,7 +107,8 @@ impl GicConfig {
 }
 
 /// One GIC. Share it in an [`Arc`]; locks are inside. Implements
-/// [`WiredParent`](msi_types::WiredParent) for SPIs and extended SPIs, and for the calling CPU's SGIs and PPIs.
+/// [`WiredParent`](msi_types::WiredParent) for SPIs and extended SPIs, and for the calling CPU's
+/// SGIs and PPIs.
 #[derive(Debug)]
 pub struct Gic<P: Platform> {
     platform: Arc<P>,
@@ -125,11 +129,11 @@ struct PerCpu<M> {
 }
 
 impl<P: Platform> Gic<P> {
-    /// Discovers a GIC and brings its distributor to a known state. No CPU takes interrupts yet: each is
-    /// [turned on](Self::cpu_on) by itself. Task; once, on the boot CPU.
+    /// Discovers a GIC and brings its distributor to a known state. No CPU takes interrupts yet:
+    /// each is [turned on](Self::cpu_on) by itself. Task; once, on the boot CPU.
     ///
-    /// A CPU without a redistributor, and LPIs that cannot be used, are no errors here: [`cpu_on`](Self::cpu_on) and
-    /// [`lpis`](Self::lpis) tell.
+    /// A CPU without a redistributor, and LPIs that cannot be used, are no errors here:
+    /// [`cpu_on`](Self::cpu_on) and [`lpis`](Self::lpis) tell.
     ///
     /// # Errors
     /// All of [`GicError`] but those of SGIs and CPU interfaces.
@@ -175,9 +179,10 @@ impl<P: Platform> Gic<P> {
         Ok(Self { platform, distributor, cpus, priorities, lpis, quirks, claims, moves })
     }
 
-    /// Makes a CPU take interrupts: wakes its redistributor, brings its SGIs and PPIs to a known state, gives the
-    /// redistributor its LPI tables, enables the CPU interface. Task; on that CPU, with its interrupts masked.
-    /// Whoever sends LPIs then invalidates what the redistributor may have cached.
+    /// Makes a CPU take interrupts: wakes its redistributor, brings its SGIs and PPIs to a known
+    /// state, gives the redistributor its LPI tables, enables the CPU interface. Task; on that CPU,
+    /// with its interrupts masked. Whoever sends LPIs then invalidates what the redistributor may
+    /// have cached.
     ///
     /// `None` as answer if LPIs are [not usable](Self::lpis) at all, or not there.
     ///
@@ -215,9 +220,9 @@ impl<P: Platform> Gic<P> {
         Ok(attached)
     }
 
-    /// Makes a CPU take no interrupts any more and lets its redistributor sleep. Shared interrupts that are routed to
-    /// it stay pending until they are routed elsewhere; LPIs were moved before. Task; on that CPU, with its
-    /// interrupts masked.
+    /// Makes a CPU take no interrupts any more and lets its redistributor sleep. Shared interrupts
+    /// that are routed to it stay pending until they are routed elsewhere; LPIs were moved before.
+    /// Task; on that CPU, with its interrupts masked.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], [`GicError::TimedOut`].
@@ -228,7 +233,8 @@ impl<P: Platform> Gic<P> {
         redistributor.sleep(&*self.platform)
     }
 
-    /// The CPU interface of the CPU that executes this, which was turned on by [`cpu_on`](Self::cpu_on). Any context.
+    /// The CPU interface of the CPU that executes this, which was turned on by
+    /// [`cpu_on`](Self::cpu_on). Any context.
     pub fn cpu_interface<S: SystemRegisters>(&self, registers: S) -> CpuInterface<S> {
         CpuInterface::new(registers).limited_by(self.distributor.typer())
     }
@@ -345,7 +351,8 @@ fn open_distributor<P: Platform>(
     Distributor::new(platform, mmio, base)
 }
 
-/// Each CPU with its redistributor, where there is one. Redistributors of other PEs are passed over.
+/// Each CPU with its redistributor, where there is one. Redistributors of other PEs are passed
+/// over.
 fn open_redistributors<P: Platform>(
     platform: &P,
     block: Block,

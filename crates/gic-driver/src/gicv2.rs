@@ -1,9 +1,11 @@
-//! A GICv2 (IHI 0048): distributor and CPU interfaces, for boards whose messages come by [GICv2m](crate::v2m) frames.
+//! A GICv2 (IHI 0048): distributor and CPU interfaces, for boards whose messages come by
+//! [GICv2m](crate::v2m) frames.
 //!
-//! Eight CPUs at most, no affinities, no redistributors, no LPIs. What its distributor has in common with a GICv3's is
-//! the same code; SPIs go to CPU interfaces by number (`GICD_ITARGETSR`), SGIs are sent by `GICD_SGIR`, and the
-//! CPU interface is mapped memory. Interrupts are taken as the kernel's own group has them: Group 0 where there is one
-//! security state, Group 1 for Non-secure software, which enables either by bit 0.
+//! Eight CPUs at most, no affinities, no redistributors, no LPIs. What its distributor has in
+//! common with a GICv3's is the same code; SPIs go to CPU interfaces by number (`GICD_ITARGETSR`),
+//! SGIs are sent by `GICD_SGIR`, and the CPU interface is mapped memory. Interrupts are taken as
+//! the kernel's own group has them: Group 0 where there is one security state, Group 1 for
+//! Non-secure software, which enables either by bit 0.
 //!
 //! ```
 //! extern crate alloc;
@@ -96,8 +98,8 @@ impl GicV2Config {
     }
 }
 
-/// One GICv2. Share it in an [`Arc`]; locks are inside. Implements [`WiredParent`](msi_types::WiredParent) for SPIs,
-/// and for the calling CPU's SGIs and PPIs.
+/// One GICv2. Share it in an [`Arc`]; locks are inside. Implements
+/// [`WiredParent`](msi_types::WiredParent) for SPIs, and for the calling CPU's SGIs and PPIs.
 #[derive(Debug)]
 pub struct GicV2<P: Platform> {
     platform: Arc<P>,
@@ -111,8 +113,9 @@ pub struct GicV2<P: Platform> {
 }
 
 impl<P: Platform> GicV2<P> {
-    /// Takes a GICv2 and brings its SPIs to a known state: disabled, inactive, not pending, level-triggered, to the CPU
-    /// that executes this. No CPU takes interrupts yet. Task; once, on the boot CPU.
+    /// Takes a GICv2 and brings its SPIs to a known state: disabled, inactive, not pending,
+    /// level-triggered, to the CPU that executes this. No CPU takes interrupts yet. Task; once, on
+    /// the boot CPU.
     ///
     /// # Errors
     /// [`GicError::NotMapped`], [`GicError::OtherVersion`], [`GicError::WrongRevision`],
@@ -147,8 +150,8 @@ impl<P: Platform> GicV2<P> {
         Ok(new)
     }
 
-    /// Makes the CPU that executes this take interrupts: its SGIs enabled, its PPIs disabled, its interface on. Task;
-    /// with its interrupts masked.
+    /// Makes the CPU that executes this take interrupts: its SGIs enabled, its PPIs disabled, its
+    /// interface on. Task; with its interrupts masked.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::NoTarget`].
@@ -180,8 +183,8 @@ impl<P: Platform> GicV2<P> {
         Ok(())
     }
 
-    /// Makes the CPU that executes this take no interrupts any more. SPIs that are routed to it stay pending until
-    /// they are routed elsewhere. Task; with its interrupts masked.
+    /// Makes the CPU that executes this take no interrupts any more. SPIs that are routed to it
+    /// stay pending until they are routed elsewhere. Task; with its interrupts masked.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`].
@@ -192,8 +195,8 @@ impl<P: Platform> GicV2<P> {
         Ok(())
     }
 
-    /// Sends an SGI to a CPU that is on, which may be this one. What the sender stored before is visible to the
-    /// receiver. Any context.
+    /// Sends an SGI to a CPU that is on, which may be this one. What the sender stored before is
+    /// visible to the receiver. Any context.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`] if it is not known, or off.
@@ -266,8 +269,8 @@ impl<P: Platform> GicV2<P> {
         self.frame.reset_block(&Fields::BANKED, block, defaults);
     }
 
-    /// The bit of the interface of the CPU that executes this: the targets of its own interrupts. Implementations for
-    /// one CPU have no such registers.
+    /// The bit of the interface of the CPU that executes this: the targets of its own interrupts.
+    /// Implementations for one CPU have no such registers.
     fn own_target(&self, cpu: Cpu) -> Result<NonZeroU8, GicError> {
         let own = gicd::ITARGETSR.registers().iter().take(8);
         let bits = own

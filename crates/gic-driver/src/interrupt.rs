@@ -16,11 +16,14 @@ pub enum Group {
     SecureOne,
 }
 
-/// An interrupt that its frame implements. Made by [`Distributor::interrupt`](crate::Distributor::interrupt) and
-/// [`Redistributor::interrupt`](crate::Redistributor::interrupt); nothing remains to be checked by its methods.
+/// An interrupt that its frame implements. Made by
+/// [`Distributor::interrupt`](crate::Distributor::interrupt) and
+/// [`Redistributor::interrupt`](crate::Redistributor::interrupt); nothing remains to be checked by
+/// its methods.
 ///
-/// Every operation touches the state of this interrupt alone and may run in any context. With two security states
-/// and the Non-secure view, an interrupt that Secure software keeps reads as zero and ignores writes.
+/// Every operation touches the state of this interrupt alone and may run in any context. With two
+/// security states and the Non-secure view, an interrupt that Secure software keeps reads as zero
+/// and ignores writes.
 #[derive(Debug)]
 pub struct Interrupt<'a, M> {
     frame: &'a Frame<M>,
@@ -44,7 +47,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.write_one(self.fields.set_enable);
     }
 
-    /// Holds it back. On return it is not forwarded any more, though a CPU may be about to acknowledge it.
+    /// Holds it back. On return it is not forwarded any more, though a CPU may be about to
+    /// acknowledge it.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if the hardware does not finish.
@@ -68,8 +72,9 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.read(self.fields.set_enable) != 0
     }
 
-    /// Sets the priority, as this security view has it. Bits that the implementation lacks are dropped. It stays until
-    /// the interrupt is claimed anew: an SPI that carries messages keeps it from one device to the next.
+    /// Sets the priority, as this security view has it. Bits that the implementation lacks are
+    /// dropped. It stays until the interrupt is claimed anew: an SPI that carries messages keeps it
+    /// from one device to the next.
     pub fn set_priority(&self, priority: Priority) {
         if let Some(location) = self.locate(self.fields.priority) {
             self.frame.mmio.write8(location.byte_offset(), priority.get());
@@ -81,7 +86,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         Priority::new(self.read(self.fields.priority).to_le_bytes()[0])
     }
 
-    /// Makes it pending, or drops its pending state. What a level-triggered source asserts stays pending.
+    /// Makes it pending, or drops its pending state. What a level-triggered source asserts stays
+    /// pending.
     pub fn set_pending(&self, pending: Pending) {
         self.write_one(match pending {
             Pending::Set => self.fields.set_pending,
@@ -94,7 +100,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.read(self.fields.set_pending) != 0
     }
 
-    /// Makes it active, as if it had been acknowledged: for restoring a guest's or a suspended state.
+    /// Makes it active, as if it had been acknowledged: for restoring a guest's or a suspended
+    /// state.
     pub fn activate(&self) {
         self.write_one(self.fields.set_active);
     }
@@ -163,8 +170,9 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         }
     }
 
-    /// Checks that this security view has a say over the interrupt, by setting its priority and reading it back.
-    /// With two security states, the registers of what Secure software keeps ignore Non-secure writes.
+    /// Checks that this security view has a say over the interrupt, by setting its priority and
+    /// reading it back. With two security states, the registers of what Secure software keeps
+    /// ignore Non-secure writes.
     ///
     /// # Errors
     /// [`GicError::KeptBySecure`].
@@ -187,7 +195,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.locate(field).map_or(0, |location| location.extract(frame.read(location.register())))
     }
 
-    /// Writes 1 to the interrupt's bit of a write-1-to-set or write-1-to-clear register; zeros change nothing.
+    /// Writes 1 to the interrupt's bit of a write-1-to-set or write-1-to-clear register; zeros
+    /// change nothing.
     fn write_one(&self, field: IntIdField) {
         if let Some(location) = self.locate(field) {
             self.frame.mmio.write(location.register(), location.mask());

@@ -1,8 +1,8 @@
-//! The Interrupt Translation Service (IHI 0069 §5): it turns a device's message, (DeviceID, EventID), into an LPI at a
-//! CPU's redistributor.
+//! The Interrupt Translation Service (IHI 0069 §5): it turns a device's message, (DeviceID,
+//! EventID), into an LPI at a CPU's redistributor.
 //!
-//! [`Its`] is the mechanism: it knows DeviceIDs, events and collections. [`ItsMsiParent`] is the policy of one bus above
-//! it: which requester has which DeviceID.
+//! [`Its`] is the mechanism: it knows DeviceIDs, events and collections. [`ItsMsiParent`] is the
+//! policy of one bus above it: which requester has which DeviceID.
 //!
 //! ```
 //! use gic_driver::its::IdMap;
@@ -24,31 +24,35 @@
 //! ```
 //!
 //! # After SYNC
-//! Every operation that ends or moves something returns after the ITS executed a SYNC for each redistributor
-//! concerned: what was discarded, moved or unmapped before it never again becomes pending at the old place.
+//! Every operation that ends or moves something returns after the ITS executed a SYNC for each
+//! redistributor concerned: what was discarded, moved or unmapped before it never again becomes
+//! pending at the old place.
 //!
 //! # After kexec
 //! A redistributor that cannot disable LPIs keeps the tables of a previous kernel
-//! ([`Platform::adopt_table`]), and what was pending in them. Before an LPI's first
-//! owner, the ITS clears it at each such redistributor: MAPTI to the first one's collection and CLEAR, MOVI to each
-//! further one's and CLEAR, then MOVI to the CPU asked for (IHI 0069 §5.3). The LPI stays disabled meanwhile. So each
-//! of these redistributors must be a target of the ITS ([`cpu_on`](Its::cpu_on)) when an LPI gets its first owner.
+//! ([`Platform::adopt_table`]), and what was pending in them. Before an LPI's first owner, the ITS
+//! clears it at each such redistributor: MAPTI to the first one's collection and CLEAR, MOVI to
+//! each further one's and CLEAR, then MOVI to the CPU asked for (IHI 0069 §5.3). The LPI stays
+//! disabled meanwhile. So each of these redistributors must be a target of the ITS
+//! ([`cpu_on`](Its::cpu_on)) when an LPI gets its first owner.
 //!
-//! A CPU that comes later cannot be cleared of LPIs that are in use: MOVI would merge what is pending there with what
-//! is pending elsewhere. [`Gic::cpu_on`](crate::Gic::cpu_on) refuses it with
-//! [`LpisInUse`](crate::lpi::AdoptionRefused::LpisInUse). Turn on all CPUs before devices allocate, or reboot.
+//! A CPU that comes later cannot be cleared of LPIs that are in use: MOVI would merge what is
+//! pending there with what is pending elsewhere. [`Gic::cpu_on`](crate::Gic::cpu_on) refuses it
+//! with [`LpisInUse`](crate::lpi::AdoptionRefused::LpisInUse). Turn on all CPUs before devices
+//! allocate, or reboot.
 //!
 //! # Cost
-//! The commands of one operation are posted together, with one write of `GITS_CWRITER`, and one read of
-//! `GITS_CREADR` if the ITS is fast. A device's first block of any size is one operation: MAPD, a MAPTI for each event,
-//! one invalidation and one SYNC. So is [`release`](Its::release): a DISCARD for each event, MAPD, and one SYNC for each
-//! redistributor concerned.
+//! The commands of one operation are posted together, with one write of `GITS_CWRITER`, and one
+//! read of `GITS_CREADR` if the ITS is fast. A device's first block of any size is one operation:
+//! MAPD, a MAPTI for each event, one invalidation and one SYNC. So is [`release`](Its::release): a
+//! DISCARD for each event, MAPD, and one SYNC for each redistributor concerned.
 //!
 //! # An ITS that does not respond
-//! A task waits as long as `GITS_CREADR` advances, and the [platform's bound](Platform::wait) beyond that; then the ITS
-//! counts as unresponsive. Later callers post their commands, look once, and fail. The ITS counts as responsive again
-//! as soon as `GITS_CREADR` advances: it executes what was posted in order, so nothing has to be reset. Operations
-//! marked *any context* wait for one such bound in all, whatever is queued before them, and judge nothing.
+//! A task waits as long as `GITS_CREADR` advances, and the [platform's bound](Platform::wait)
+//! beyond that; then the ITS counts as unresponsive. Later callers post their commands, look once,
+//! and fail. The ITS counts as responsive again as soon as `GITS_CREADR` advances: it executes what
+//! was posted in order, so nothing has to be reset. Operations marked *any context* wait for one
+//! such bound in all, whatever is queued before them, and judge nothing.
 //!
 //! # Locks, outermost first
 //! ```text
@@ -110,8 +114,8 @@ use tables::ItsTable;
 use task_lock::TaskLock;
 use watch::Context;
 
-/// One ITS, enabled. Never disabled again but by [`suspend`](Self::suspend): it has no `Drop`, and its memory stays
-/// with it.
+/// One ITS, enabled. Never disabled again but by [`suspend`](Self::suspend): it has no `Drop`, and
+/// its memory stays with it.
 #[derive(Debug)]
 pub struct Its<P: Platform> {
     frame: ControlFrame<P>,
@@ -139,28 +143,30 @@ struct State {
     shares: SortedMap<u32, Share>,
     next_cookie: u32,
     limbo: VecDeque<Limbo>,
-    /// Room for a batch to note each redistributor that it concerns: nothing is allocated under the queue's lock.
+    /// Room for a batch to note each redistributor that it concerns: nothing is allocated under the
+    /// queue's lock.
     targets: Vec<RdBase>,
-    /// Where the LPIs of the block that is being mapped must be cleared. Has room for all collections where LPI
-    /// tables were taken over.
+    /// Where the LPIs of the block that is being mapped must be cleared. Has room for all
+    /// collections where LPI tables were taken over.
     to_clear: Vec<CollectionId>,
 }
 
 impl<P: Platform> Its<P> {
-    /// Takes a device in, for at most `max` more events. All requesters with this DeviceID share one translation
-    /// table; each caller gets a share of its own. Task.
+    /// Takes a device in, for at most `max` more events. All requesters with this DeviceID share
+    /// one translation table; each caller gets a share of its own. Task.
     ///
-    /// A table that is too small for one more share is replaced if no event is in use; else the attachment is
-    /// refused, because messages would be lost meanwhile.
+    /// A table that is too small for one more share is replaced if no event is in use; else the
+    /// attachment is refused, because messages would be lost meanwhile.
     ///
     /// # Errors
-    /// [`ItsError::DeviceIdOutOfRange`], [`ItsError::TooManyEvents`], [`ItsError::AttachedForFewer`],
-    /// [`ItsError::NoMemory`], [`ItsError::Misplaced`].
+    /// [`ItsError::DeviceIdOutOfRange`], [`ItsError::TooManyEvents`],
+    /// [`ItsError::AttachedForFewer`], [`ItsError::NoMemory`], [`ItsError::Misplaced`].
     pub fn attach(&self, device: DeviceId, max: u32) -> Result<Attachment, ItsError> {
         self.attach_shared(device, max, max)
     }
 
-    /// As [`attach`](Self::attach), with a table for `room` events at least: others behind the same DeviceID will come.
+    /// As [`attach`](Self::attach), with a table for `room` events at least: others behind the same
+    /// DeviceID will come.
     pub(crate) fn attach_shared(
         &self,
         device: DeviceId,
@@ -189,14 +195,14 @@ impl<P: Platform> Its<P> {
         })
     }
 
-    /// Forgets a share. With the last one of its device, the device is unmapped and its table given back, if all
-    /// events were unmapped; a device whose owner forgot that keeps them. Task.
+    /// Forgets a share. With the last one of its device, the device is unmapped and its table given
+    /// back, if all events were unmapped; a device whose owner forgot that keeps them. Task.
     pub fn detach(&self, attachment: Attachment) {
         self.release(attachment, &mut core::iter::empty());
     }
 
-    /// Forgets a share with all its events, as [`unmap_events`](Self::unmap_events) for each of the `blocks` and
-    /// [`detach`](Self::detach) would, but as one batch. Task.
+    /// Forgets a share with all its events, as [`unmap_events`](Self::unmap_events) for each of the
+    /// `blocks` and [`detach`](Self::detach) would, but as one batch. Task.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "whoever gives an attachment back has it no more"
@@ -224,8 +230,8 @@ impl<P: Platform> Its<P> {
         });
     }
 
-    /// Brings the ITS to rest, for the system's suspension: its caches are written to memory, and messages are
-    /// dropped from now on. Devices are quiet. Task; the last CPU.
+    /// Brings the ITS to rest, for the system's suspension: its caches are written to memory, and
+    /// messages are dropped from now on. Devices are quiet. Task; the last CPU.
     ///
     /// # Errors
     /// [`ItsError::Fault`] if it does not come to rest: it goes on working then.
@@ -240,9 +246,9 @@ impl<P: Platform> Its<P> {
         })
     }
 
-    /// Takes the ITS into use again after [`suspend`](Self::suspend), whether or not it lost its registers, and
-    /// the collections that it held itself. The tables' memory was kept; the redistributors are awake with LPIs
-    /// enabled. Task.
+    /// Takes the ITS into use again after [`suspend`](Self::suspend), whether or not it lost its
+    /// registers, and the collections that it held itself. The tables' memory was kept; the
+    /// redistributors are awake with LPIs enabled. Task.
     ///
     /// # Errors
     /// [`ItsError::Fault`].
@@ -295,14 +301,15 @@ impl<P: Platform> Its<P> {
         self.gic.lpis()
     }
 
-    /// How many failures there were in operations that have no other way to report one (unmap, detach, mask), and
-    /// the last of them.
+    /// How many failures there were in operations that have no other way to report one (unmap,
+    /// detach, mask), and the last of them.
     pub fn faults(&self) -> (u32, Option<ItsError>) {
         let last = self.last_fault.with(self.platform(), |last| *last);
         (self.faults.load(Ordering::Relaxed), last)
     }
 
-    /// Lets a share go with its blocks: alone, or the device with them if nothing of it is anybody else's.
+    /// Lets a share go with its blocks: alone, or the device with them if nothing of it is anybody
+    /// else's.
     fn dismiss(&self, state: &mut State, share: &Share, blocks: Blocks) {
         let Some(known) = state.devices.get_mut(share.device) else { return };
         known.dismiss(share);

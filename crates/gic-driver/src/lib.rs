@@ -1,5 +1,6 @@
-//! Drivers for the Arm GICv3: distributor, redistributors, CPU interface, LPIs and every way to send messages to it, for
-//! any kernel or hypervisor; and for the GICv2 under the boards that send messages by GICv2m.
+//! Drivers for the Arm GICv3: distributor, redistributors, CPU interface, LPIs and every way to
+//! send messages to it, for any kernel or hypervisor; and for the GICv2 under the boards that send
+//! messages by GICv2m.
 //!
 //! The kernel gives a [`Platform`] – mappings, table memory, a clock – and gets typed drivers;
 //! nothing here knows an interrupt core. [`Distributor`], [`Redistributor`] and [`CpuInterface`]
@@ -15,13 +16,14 @@
 //! | [`Mbi`] | an SPI to the distributor or its alias | [`WiredParent`](msi_types::WiredParent) | not |
 //! | [`V2m`] | an SPI to a frame, over a [`Gic`] or a [`GicV2`] | [`WiredParent`](msi_types::WiredParent) | not |
 //!
-//! Both security views are supported, and are found out rather than assumed ([`SecurityView`]). Every wait for
-//! hardware is bounded by the platform's clock and names what it waited for. `unsafe` is confined to [`RawMmio`] and
-//! `sysreg` (the CPU's own registers, on AArch64).
+//! Both security views are supported, and are found out rather than assumed ([`SecurityView`]).
+//! Every wait for hardware is bounded by the platform's clock and names what it waited for.
+//! `unsafe` is confined to [`RawMmio`] and `sysreg` (the CPU's own registers, on AArch64).
 //!
 //! # Example
 //!
-//! A kernel's boot CPU takes a GIC into use, gives an SPI to a device driver, and handles one interrupt:
+//! A kernel's boot CPU takes a GIC into use, gives an SPI to a device driver, and handles one
+//! interrupt:
 //!
 //! ```
 //! extern crate alloc;

@@ -1,4 +1,5 @@
-//! The drivers' lock: it masks interrupts, because operations marked "any context" may interrupt a holder.
+//! The drivers' lock: it masks interrupts, because operations marked "any context" may interrupt a
+//! holder.
 
 use crate::platform::Platform;
 

@@ -1,8 +1,9 @@
 //! LPIs: their tables in memory, and who owns which (IHI 0069 §5.1).
 //!
-//! One configuration table serves all redistributors, each has a pending table of its own. Shared by whatever makes LPIs
-//! pending, an ITS or Direct LPI. A configuration byte that changes is published here, but redistributors may
-//! have cached the old one: invalidation is the sender's business, because only the sender has the means.
+//! One configuration table serves all redistributors, each has a pending table of its own. Shared
+//! by whatever makes LPIs pending, an ITS or Direct LPI. A configuration byte that changes is
+//! published here, but redistributors may have cached the old one: invalidation is the sender's
+//! business, because only the sender has the means.
 
 mod allocator;
 mod configuration;
@@ -29,7 +30,8 @@ use gic_arch::{Lpi, Priority, gicd};
 use stale::Stale;
 use tables::{ConfigTable, PendingTable};
 
-/// INTID bits that are used where the caller chooses none: 57344 LPIs, for 56 KiB and 8 KiB for each CPU.
+/// INTID bits that are used where the caller chooses none: 57344 LPIs, for 56 KiB and 8 KiB for
+/// each CPU.
 pub const DEFAULT_ID_BITS: u8 = 16;
 /// INTID bits beyond which no CPU interface acknowledges.
 pub const MAX_ID_BITS: u8 = 24;
@@ -37,14 +39,15 @@ pub const MAX_ID_BITS: u8 = 24;
 /// Choices for LPIs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LpiConfig {
-    /// At most this many INTID bits (14 to 24); `None` for [`DEFAULT_ID_BITS`]. The hardware may have fewer.
+    /// At most this many INTID bits (14 to 24); `None` for [`DEFAULT_ID_BITS`]. The hardware may
+    /// have fewer.
     pub id_bits: Option<u8>,
     /// Priority of a new LPI. With two security states, a Non-secure one.
     pub priority: Priority,
     /// What firmware says about the redistributors' accesses to memory.
     pub access: TableAccess,
-    /// Physical address bits of the tables' memory, at most 52: fewer where the redistributors reach less
-    /// ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
+    /// Physical address bits of the tables' memory, at most 52: fewer where the redistributors
+    /// reach less ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
     pub address_bits: u8,
 }
 
@@ -86,7 +89,8 @@ pub struct Attached {
     pub pending: PendingLpis,
 }
 
-/// The LPIs of one GIC. Locks inside: operations take `&self`, and may run in any context unless they say "task".
+/// The LPIs of one GIC. Locks inside: operations take `&self`, and may run in any context unless
+/// they say "task".
 #[derive(Debug)]
 pub struct Lpis<P: Platform> {
     platform: Arc<P>,
@@ -106,15 +110,17 @@ pub struct Lpis<P: Platform> {
 }
 
 impl<P: Platform> Lpis<P> {
-    /// Sets up the configuration table for the redistributors of one GIC. Task; once, on the boot CPU.
+    /// Sets up the configuration table for the redistributors of one GIC. Task; once, on the boot
+    /// CPU.
     ///
     /// LPIs that are enabled already are disabled where the implementation promises that it works
-    /// (`GICR_CTLR.CES`). Otherwise the tables in use are taken over, if the platform [reserved](Platform::adopt_table)
-    /// them: all LPIs become disabled, and the sender invalidates. Otherwise disabling is tried nevertheless.
+    /// (`GICR_CTLR.CES`). Otherwise the tables in use are taken over, if the platform
+    /// [reserved](Platform::adopt_table) them: all LPIs become disabled, and the sender
+    /// invalidates. Otherwise disabling is tried nevertheless.
     ///
     /// # Errors
-    /// [`LpiError::NotSupported`], [`LpiError::TooFewIdBits`], [`LpiError::NoMemory`], [`LpiError::Misplaced`],
-    /// [`LpiError::AlreadyEnabled`]; [`GicError::TimedOut`].
+    /// [`LpiError::NotSupported`], [`LpiError::TooFewIdBits`], [`LpiError::NoMemory`],
+    /// [`LpiError::Misplaced`], [`LpiError::AlreadyEnabled`]; [`GicError::TimedOut`].
     pub fn new<'a>(
         platform: Arc<P>,
         distributor: &crate::Distributor<P::Mmio>,
@@ -161,8 +167,9 @@ impl<P: Platform> Lpis<P> {
         })
     }
 
-    /// Hands out LPIs, disabled at the default priority. Their first INTID is aligned. Redistributors may have
-    /// cached what a previous owner configured: the sender invalidates when it maps them. Task.
+    /// Hands out LPIs, disabled at the default priority. Their first INTID is aligned.
+    /// Redistributors may have cached what a previous owner configured: the sender invalidates when
+    /// it maps them. Task.
     ///
     /// # Errors
     /// [`LpiError::Blocks`].
@@ -170,8 +177,8 @@ impl<P: Platform> Lpis<P> {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// [`allocate`](Self::allocate) among certain INTIDs alone, for senders whose message is the INTID and has not
-    /// all its bits. Task.
+    /// [`allocate`](Self::allocate) among certain INTIDs alone, for senders whose message is the
+    /// INTID and has not all its bits. Task.
     ///
     /// # Errors
     /// [`LpiError::Blocks`].
@@ -202,9 +209,10 @@ impl<P: Platform> Lpis<P> {
         })
     }
 
-    /// Gives a redistributor its tables and enables LPIs there. Awake. Also for one whose CPU was off or that lost
-    /// its state; if its LPIs are still enabled with these tables, nothing is done. The sender then invalidates all
-    /// that is cached there. Task; for one redistributor at a time.
+    /// Gives a redistributor its tables and enables LPIs there. Awake. Also for one whose CPU was
+    /// off or that lost its state; if its LPIs are still enabled with these tables, nothing is
+    /// done. The sender then invalidates all that is cached there. Task; for one redistributor at a
+    /// time.
     ///
     /// # Errors
     /// [`LpiError::NotSupported`], [`LpiError::NoMemory`], [`LpiError::Misplaced`],
@@ -213,8 +221,9 @@ impl<P: Platform> Lpis<P> {
         tables::attach(self, redistributor)
     }
 
-    /// Disables LPIs at a redistributor where the implementation allows that, so that what is pending there survives
-    /// the loss of its state in its table. Before its CPU or the whole system loses power. Task.
+    /// Disables LPIs at a redistributor where the implementation allows that, so that what is
+    /// pending there survives the loss of its state in its table. Before its CPU or the whole
+    /// system loses power. Task.
     ///
     /// [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor disabled them without
     /// being told to: it lost its power, and its table is undefined.
@@ -225,8 +234,9 @@ impl<P: Platform> Lpis<P> {
         tables::detach(self, redistributor)
     }
 
-    /// Takes out what was pending at a redistributor when it was [detached](Self::detach): its pending table is empty
-    /// afterwards, so that nothing of it becomes pending there again. Each LPI is given to `found`. Task.
+    /// Takes out what was pending at a redistributor when it was [detached](Self::detach): its
+    /// pending table is empty afterwards, so that nothing of it becomes pending there again. Each
+    /// LPI is given to `found`. Task.
     ///
     /// [`Collected::Unknown`] if the table was not written back, or the platform [cannot
     /// read](Platform::observe) what the redistributor wrote: then nothing is taken. The table
@@ -259,8 +269,8 @@ impl<P: Platform> Lpis<P> {
         self.allocator.with(&*self.platform, |allocator| allocator.has_free_within(intids))
     }
 
-    /// Were the tables taken over from firmware or a previous kernel? Then redistributors may have cached
-    /// configurations that nobody here wrote: the sender invalidates them all.
+    /// Were the tables taken over from firmware or a previous kernel? Then redistributors may have
+    /// cached configurations that nobody here wrote: the sender invalidates them all.
     pub fn were_adopted(&self) -> bool {
         self.config.is_adopted()
     }
@@ -275,8 +285,8 @@ impl<P: Platform> Lpis<P> {
         self.allocator.with(&*self.platform, |allocator| allocator.are_clear(range))
     }
 
-    /// States that LPIs were cleared at all redistributors of [`stale_at`](Self::stale_at). They are
-    /// allocated, so that none was added meanwhile.
+    /// States that LPIs were cleared at all redistributors of [`stale_at`](Self::stale_at). They
+    /// are allocated, so that none was added meanwhile.
     pub(crate) fn note_cleared(&self, range: &LpiRange) {
         self.allocator.with(&*self.platform, |allocator| allocator.note_cleared(range));
     }
@@ -305,8 +315,8 @@ impl<P: Platform> Lpis<P> {
 }
 
 impl<P: Platform> Drop for Lpis<P> {
-    /// Gives the configuration table back if no redistributor ever saw it. Tables that are in use stay where they
-    /// are: a redistributor goes on reading them until reset.
+    /// Gives the configuration table back if no redistributor ever saw it. Tables that are in use
+    /// stay where they are: a redistributor goes on reading them until reset.
     fn drop(&mut self) {
         if self.pending.get_mut().is_empty()
             && let Some(table) = self.config.take_unused()

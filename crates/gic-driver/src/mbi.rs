@@ -1,5 +1,5 @@
-//! Message-based interrupts of a GICv3 (IHI 0069 §3.1.2): a device makes an SPI pending by writing its number to
-//! `GICD_SETSPI_NSR`, or to an alias of it.
+//! Message-based interrupts of a GICv3 (IHI 0069 §3.1.2): a device makes an SPI pending by writing
+//! its number to `GICD_SETSPI_NSR`, or to an alias of it.
 //!
 //! ```
 //! extern crate alloc;
@@ -29,8 +29,8 @@ pub type Mbi<P> = SpiMessages<P, MbiDoorbell>;
 pub struct MbiConfig {
     /// `mbi-ranges`: which SPIs may be used. A group never spans two.
     pub ranges: Vec<SpiRange>,
-    /// `mbi-alias`: physical address of a frame that has the message registers, at the offsets of the distributor, and
-    /// nothing else.
+    /// `mbi-alias`: physical address of a frame that has the message registers, at the offsets of
+    /// the distributor, and nothing else.
     pub alias: Option<u64>,
 }
 
@@ -60,7 +60,8 @@ pub enum MbiError {
     /// Firmware states ranges that have INTIDs in common.
     #[error("the range at {0}, which firmware states (mbi-ranges), overlaps another one")]
     Overlap(Vector),
-    /// The distributor does not have an SPI, keeps it for Secure software, or gave it to somebody else.
+    /// The distributor does not have an SPI, keeps it for Secure software, or gave it to somebody
+    /// else.
     #[error("an SPI that firmware states (mbi-ranges) cannot be used: {0}")]
     Claim(MsiError),
 }
@@ -97,7 +98,8 @@ impl<P: Platform + 'static> Mbi<P> {
 }
 
 impl MbiDoorbell {
-    /// `registers` are those of the distributor at `distributor`; an alias has them at the same offsets.
+    /// `registers` are those of the distributor at `distributor`; an alias has them at the same
+    /// offsets.
     fn new(registers: MessageRegisters, distributor: u64, alias: Option<u64>) -> Self {
         let Some(alias) = alias else { return Self { registers, frame: Frame::Distributor } };
         let moved = |register: u64| alias.wrapping_add(register.wrapping_sub(distributor));

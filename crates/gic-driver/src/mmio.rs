@@ -6,11 +6,12 @@ pub use raw::RawMmio;
 
 use gic_arch::{RawRegister, Readable, Reg, RegisterValue, Writable};
 
-/// One mapped frame (or several adjacent ones). A cheap handle with `&self` access: any CPU may, for example,
-/// invalidate at any redistributor. Offsets count in bytes from the frame's base and come from
-/// [`gic_arch`]'s constants, aligned to the width.
+/// One mapped frame (or several adjacent ones). A cheap handle with `&self` access: any CPU may,
+/// for example, invalidate at any redistributor. Offsets count in bytes from the frame's base and
+/// come from [`gic_arch`]'s constants, aligned to the width.
 ///
-/// Implementations order accesses to one frame as device memory does. Drivers use the typed [`MmioExt`].
+/// Implementations order accesses to one frame as device memory does. Drivers use the typed
+/// [`MmioExt`].
 pub trait Mmio: Send + Sync {
     /// Reads 32 bits.
     fn read32(&self, offset: u32) -> u32;

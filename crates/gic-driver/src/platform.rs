@@ -22,8 +22,8 @@ pub struct TableLayout {
     pub bytes: u64,
     /// Alignment in bytes, a power of two.
     pub align: u64,
-    /// Physical address bits that the controller can name: the whole table lies below 2^`address_bits`, which is
-    /// at most 2^52.
+    /// Physical address bits that the controller can name: the whole table lies below
+    /// 2^`address_bits`, which is at most 2^52.
     pub address_bits: u8,
     /// Where the memory should be near to, if the platform has NUMA nodes.
     pub node: Option<u32>,
@@ -63,8 +63,8 @@ pub(crate) fn allocate_table<P: Platform>(
     Err(NoTable::Misplaced(address))
 }
 
-/// Zeroed, physically contiguous memory that a controller reads (and may write). Owned: given back by
-/// [`Platform::release_table`]; not `Clone`.
+/// Zeroed, physically contiguous memory that a controller reads (and may write). Owned: given back
+/// by [`Platform::release_table`]; not `Clone`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Table {
     /// Physical address.
@@ -115,32 +115,35 @@ pub trait Platform: Send + Sync {
     fn map(&self, region: PhysicalRegion) -> Option<Self::Mmio>;
 
     /// Allocates zeroed table memory, the zeros published as by [`publish`](Self::publish) with
-    /// [`Coherence::NonCoherent`]. Returns `None` if no memory meets the layout; drivers refuse memory that does
-    /// not. Task.
+    /// [`Coherence::NonCoherent`]. Returns `None` if no memory meets the layout; drivers refuse
+    /// memory that does not. Task.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table>;
     /// Takes table memory back. No controller uses it any more. Task.
     fn release_table(&self, table: Table);
-    /// Takes over memory that firmware or a previous kernel set up as a table and reserved. `None` if it is not
-    /// reserved. What is pending in such a table is cleared before it reaches anybody ([the ITS's
-    /// part](crate::its#after-kexec)). Task.
+    /// Takes over memory that firmware or a previous kernel set up as a table and reserved. `None`
+    /// if it is not reserved. What is pending in such a table is cleared before it reaches anybody
+    /// ([the ITS's part](crate::its#after-kexec)). Task.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
         let _ = region;
         None
     }
     /// Stores a byte in one store. `offset` is below the table's size.
     fn store8(&self, table: &Table, offset: u64, value: u8);
-    /// Stores 64 bits, little-endian, in one store. `offset` is a multiple of 8 below the table's size.
+    /// Stores 64 bits, little-endian, in one store. `offset` is a multiple of 8 below the table's
+    /// size.
     fn store64(&self, table: &Table, offset: u64, value: u64);
     /// Loads a byte. `offset` is below the table's size.
     fn load8(&self, table: &Table, offset: u64) -> u8;
-    /// Makes earlier stores to `range` of the table visible to the controller before any later register write.
+    /// Makes earlier stores to `range` of the table visible to the controller before any later
+    /// register write.
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence);
 
-    /// Makes what a controller wrote to `range` of the table, before a register that was read says so, visible to later
-    /// loads: a barrier if it is coherent, an invalidation of the caches if not. The CPU has stored nothing there
-    /// since it was published. Task.
+    /// Makes what a controller wrote to `range` of the table, before a register that was read says
+    /// so, visible to later loads: a barrier if it is coherent, an invalidation of the caches if
+    /// not. The CPU has stored nothing there since it was published. Task.
     ///
-    /// As provided, only a coherent controller can be observed; drivers do without where they cannot.
+    /// As provided, only a coherent controller can be observed; drivers do without where they
+    /// cannot.
     fn observe(&self, table: &Table, range: Range<u64>, coherence: Coherence) -> Observed {
         let _ = (table, range);
         match coherence {
@@ -159,21 +162,22 @@ pub trait Platform: Send + Sync {
     /// Restores what [`irq_save`](Self::irq_save) found.
     fn irq_restore(&self, state: Self::IrqState);
 
-    /// One turn of waiting for hardware: a pause, and whether to look again. `turn` counts from 0 in each wait; the
-    /// platform's clock decides when it is enough (about a second is customary).
+    /// One turn of waiting for hardware: a pause, and whether to look again. `turn` counts from 0
+    /// in each wait; the platform's clock decides when it is enough (about a second is customary).
     fn wait(&self, turn: u32) -> Wait;
-    /// One turn of waiting, with interrupts masked, for another CPU that holds a lock for a few instructions. A pause
-    /// is enough.
+    /// One turn of waiting, with interrupts masked, for another CPU that holds a lock for a few
+    /// instructions. A pause is enough.
     fn relax(&self) {
         core::hint::spin_loop();
     }
 
-    /// One turn of waiting for another task that holds a lock for long: it may wait for hardware or allocate. Task:
-    /// the caller holds no spin lock, and its interrupts are as the kernel has them in task context.
+    /// One turn of waiting for another task that holds a lock for long: it may wait for hardware or
+    /// allocate. Task: the caller holds no spin lock, and its interrupts are as the kernel has them
+    /// in task context.
     ///
-    /// A kernel whose tasks have priorities makes sure that a holder of lower priority runs: the caller sleeps, or
-    /// lends its priority. To give way to tasks of the same priority is not enough. As provided, it is a
-    /// [pause](Self::relax), for kernels that do not preempt tasks.
+    /// A kernel whose tasks have priorities makes sure that a holder of lower priority runs: the
+    /// caller sleeps, or lends its priority. To give way to tasks of the same priority is not
+    /// enough. As provided, it is a [pause](Self::relax), for kernels that do not preempt tasks.
     fn yield_task(&self) {
         self.relax();
     }
@@ -184,8 +188,8 @@ pub trait Platform: Send + Sync {
 #[error("timed out waiting for {0}")]
 pub struct TimedOut(pub &'static str);
 
-/// Waits, bounded by the platform's clock, until `done`. Looks one last time after the clock gave up, so that a CPU
-/// that was off the bus for long does not report a fault that is none.
+/// Waits, bounded by the platform's clock, until `done`. Looks one last time after the clock gave
+/// up, so that a CPU that was off the bus for long does not report a fault that is none.
 ///
 /// # Errors
 /// [`TimedOut`] with `what` was waited for.
@@ -215,8 +219,8 @@ pub enum ExceptionLevel {
     El2,
 }
 
-/// The CPU interface's system registers of the CPU that executes this. On hardware a zero-sized type over `MRS` and
-/// `MSR`; in a simulated machine the handle of one CPU.
+/// The CPU interface's system registers of the CPU that executes this. On hardware a zero-sized
+/// type over `MRS` and `MSR`; in a simulated machine the handle of one CPU.
 pub trait SystemRegisters {
     /// Reads a register.
     fn read_raw(&self, register: SysRegEncoding) -> u64;

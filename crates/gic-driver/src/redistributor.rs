@@ -1,5 +1,5 @@
-//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's own interrupts, its power state, and where its LPI
-//! tables are. Without a heap.
+//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's own interrupts, its power state,
+//! and where its LPI tables are. Without a heap.
 
 mod discovery;
 mod lpi_tables;
@@ -34,8 +34,8 @@ pub struct Redistributor<M> {
 }
 
 impl<M: Mmio> Redistributor<M> {
-    /// Takes the redistributor whose RD_base and SGI_base frames (128 KiB), at physical `address`, are mapped as
-    /// `mmio`. Writes nothing.
+    /// Takes the redistributor whose RD_base and SGI_base frames (128 KiB), at physical `address`,
+    /// are mapped as `mmio`. Writes nothing.
     ///
     /// # Errors
     /// [`GicError::WrongRevision`].
@@ -51,8 +51,9 @@ impl<M: Mmio> Redistributor<M> {
         self.waker = false;
     }
 
-    /// Wakes the redistributor: its CPU gets interrupts. Before the CPU interface is enabled, and before any other
-    /// register of it is used. Where Secure firmware keeps `GICR_WAKER` (it reads as zero), firmware did this.
+    /// Wakes the redistributor: its CPU gets interrupts. Before the CPU interface is enabled, and
+    /// before any other register of it is used. Where Secure firmware keeps `GICR_WAKER` (it reads
+    /// as zero), firmware did this.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `ChildrenAsleep` stays set.
@@ -67,8 +68,8 @@ impl<M: Mmio> Redistributor<M> {
         })
     }
 
-    /// Puts the redistributor to sleep: the last step before its CPU loses power, after its CPU interface was
-    /// disabled. Does nothing where Secure firmware keeps `GICR_WAKER`.
+    /// Puts the redistributor to sleep: the last step before its CPU loses power, after its CPU
+    /// interface was disabled. Does nothing where Secure firmware keeps `GICR_WAKER`.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `ChildrenAsleep` does not come.
@@ -86,8 +87,8 @@ impl<M: Mmio> Redistributor<M> {
         })
     }
 
-    /// Brings the CPU's own interrupts to a known state: PPIs disabled, SGIs enabled; all inactive, not pending, of
-    /// one priority, in the view's own group. Awake.
+    /// Brings the CPU's own interrupts to a known state: PPIs disabled, SGIs enabled; all inactive,
+    /// not pending, of one priority, in the view's own group. Awake.
     ///
     /// # Errors
     /// [`GicError::TimedOut`].

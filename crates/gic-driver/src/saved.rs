@@ -1,5 +1,6 @@
-//! What the distributor and the redistributors forget when they lose power. Plain values in the caller's memory: no
-//! heap. Saved and restored by the same driver within one suspend; not a format for storage.
+//! What the distributor and the redistributors forget when they lose power. Plain values in the
+//! caller's memory: no heap. Saved and restored by the same driver within one suspend; not a format
+//! for storage.
 
 use crate::frame::{Fields, Frame};
 use crate::{Mmio, MmioExt};
@@ -44,10 +45,12 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// Writes back everything but the enables. The block's interrupts are disabled, and that took effect.
+    /// Writes back everything but the enables. The block's interrupts are disabled, and that took
+    /// effect.
     ///
-    /// A level-triggered interrupt that was pending is made pending again, because the level of a message-based one
-    /// exists nowhere else; where the source gave up meanwhile, it is delivered once more than needed.
+    /// A level-triggered interrupt that was pending is made pending again, because the level of a
+    /// message-based one exists nowhere else; where the source gave up meanwhile, it is delivered
+    /// once more than needed.
     pub(crate) fn restore_block(&self, fields: &Fields, block: u32, saved: &InterruptBlock) {
         let InterruptBlock {
             group,
@@ -73,8 +76,8 @@ impl<M: Mmio> Frame<M> {
         self.set_word(fields.set_enable, block, saved.enabled);
     }
 
-    /// Brings a block to a known state: disabled, neither pending nor active, level-triggered, all of one group
-    /// and priority. Not waited for.
+    /// Brings a block to a known state: disabled, neither pending nor active, level-triggered, all
+    /// of one group and priority. Not waited for.
     pub(crate) fn reset_block(&self, fields: &Fields, block: u32, defaults: BlockDefaults) {
         let BlockDefaults { priority, group, group_modifier } = defaults;
         self.disable_block(fields, block);

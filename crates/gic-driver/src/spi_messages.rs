@@ -1,9 +1,9 @@
 //! Messages that make SPIs pending: what MBI and GICv2m have in common.
 //!
-//! A doorbell takes the number of an SPI, which then is an interrupt like any other: the root controller routes, masks
-//! and remembers it. So the message names no CPU; changing an affinity leaves it as it is, each vector of a group
-//! moves by itself, and whether one is pending can be read. All that stands on the one seam
-//! [`WiredParent`], whichever GIC is under it.
+//! A doorbell takes the number of an SPI, which then is an interrupt like any other: the root
+//! controller routes, masks and remembers it. So the message names no CPU; changing an affinity
+//! leaves it as it is, each vector of a group moves by itself, and whether one is pending can be
+//! read. All that stands on the one seam [`WiredParent`], whichever GIC is under it.
 
 mod bank;
 mod msi_parent;
@@ -48,8 +48,8 @@ pub enum Groups {
     Impossible,
 }
 
-/// SPIs behind doorbells of kind `D`: [`Mbi`](crate::Mbi) and [`V2m`](crate::V2m). Share it in an [`Arc`]; locks are
-/// inside. The SPIs belong to it as long as it lives.
+/// SPIs behind doorbells of kind `D`: [`Mbi`](crate::Mbi) and [`V2m`](crate::V2m). Share it in an
+/// [`Arc`]; locks are inside. The SPIs belong to it as long as it lives.
 pub struct SpiMessages<P: Platform, D> {
     platform: Arc<P>,
     wired: Arc<dyn WiredParent>,

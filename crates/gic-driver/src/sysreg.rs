@@ -1,15 +1,16 @@
 //! The CPU interface's system registers on hardware, by `MRS` and `MSR`.
 //!
-//! Audited: the instructions below read and write registers of the GIC's CPU interface alone. They touch no memory that
-//! Rust knows; the barriers only order. What they need – an exception level and a CPU that have these registers – is
-//! promised at [`CpuRegisters::new`].
+//! Audited: the instructions below read and write registers of the GIC's CPU interface alone. They
+//! touch no memory that Rust knows; the barriers only order. What they need – an exception level
+//! and a CPU that have these registers – is promised at [`CpuRegisters::new`].
 #![expect(unsafe_code, reason = "system registers are reached by inline assembly")]
 
 use crate::{ExceptionLevel, SystemRegisters};
 use core::arch::asm;
 use gic_arch::icc::{self, SysRegEncoding};
 
-/// The registers of the CPU that executes this. Zero-sized: make it, or copy it, wherever it is needed.
+/// The registers of the CPU that executes this. Zero-sized: make it, or copy it, wherever it is
+/// needed.
 ///
 /// A register that the constants of [`gic_arch::icc`] do not name reads as zero and ignores writes.
 #[derive(Clone, Copy, Debug)]
@@ -19,21 +20,23 @@ impl CpuRegisters {
     /// The CPU's registers.
     ///
     /// # Safety
-    /// Every CPU on which the value is used implements the GIC's system registers (`ID_AA64PFR0_EL1.GIC` is not 0),
-    /// executes at EL1 or above, and is not kept from them by a trap that nobody handles. Interrupts that the program
-    /// lets through by them have a handler.
+    /// Every CPU on which the value is used implements the GIC's system registers
+    /// (`ID_AA64PFR0_EL1.GIC` is not 0), executes at EL1 or above, and is not kept from them by a
+    /// trap that nobody handles. Interrupts that the program lets through by them have a handler.
     pub const unsafe fn new() -> Self {
         Self(())
     }
 }
 
-/// Dispatches on an encoding. With a constant one, as everywhere in this crate, one instruction remains.
+/// Dispatches on an encoding. With a constant one, as everywhere in this crate, one instruction
+/// remains.
 macro_rules! read_one_of {
     ($wanted:expr; $($register:ident: $name:literal),* $(,)?) => {
         match $wanted {
             $(wanted if wanted == icc::$register.encoding() => {
                 let value: u64;
-                // SAFETY: the promise at `new`; reading changes the CPU interface's state at most (`IAR`).
+                // SAFETY: the promise at `new`; reading changes the CPU interface's state at most
+                // (`IAR`).
                 unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value, options(nostack, preserves_flags)) };
                 value
             })*
@@ -67,7 +70,8 @@ impl SystemRegisters for CpuRegisters {
             IGRPEN1: "S3_0_C12_C12_7", SRE_EL2: "S3_4_C12_C9_5",
         );
         if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
-            // The acknowledgement has reached the redistributor before the handler looks at its device.
+            // The acknowledgement has reached the redistributor before the handler looks at its
+            // device.
             barrier_system();
         }
         value
@@ -93,7 +97,8 @@ impl SystemRegisters for CpuRegisters {
         // SAFETY: a barrier.
         unsafe { asm!("isb", options(nostack, preserves_flags)) };
         if register == icc::PMR.encoding() {
-            // Where the mask is a hint to the redistributor (`ICC_CTLR_EL1.PMHE`), it has arrived there.
+            // Where the mask is a hint to the redistributor (`ICC_CTLR_EL1.PMHE`), it has arrived
+            // there.
             barrier_system();
         }
     }
@@ -101,7 +106,8 @@ impl SystemRegisters for CpuRegisters {
     #[inline]
     fn exception_level(&self) -> ExceptionLevel {
         let current: u64;
-        // SAFETY: `CurrentEL` can be read at EL1 and above (the promise at `new`); reading it changes nothing.
+        // SAFETY: `CurrentEL` can be read at EL1 and above (the promise at `new`); reading it
+        // changes nothing.
         unsafe {
             asm!("mrs {}, CurrentEL", out(reg) current, options(nomem, nostack, preserves_flags))
         };

@@ -1,5 +1,6 @@
-//! GICv2m frames (Arm Server Base System Architecture): a device makes an SPI pending by writing its number to the
-//! frame's `MSI_SETSPI_NS`. Companions of a GICv2; hypervisors offer them beside a GICv3 as well.
+//! GICv2m frames (Arm Server Base System Architecture): a device makes an SPI pending by writing
+//! its number to the frame's `MSI_SETSPI_NS`. Companions of a GICv2; hypervisors offer them beside
+//! a GICv3 as well.
 //!
 //! ```
 //! extern crate alloc;
@@ -24,14 +25,15 @@ use msi_types::pci::MSI_MAX_VECTORS;
 use msi_types::{DoorbellPage, Granule, MsiError, MsiMessage, NotIsolated, Vector, WiredParent};
 use quirks::{DataBase, Encoding};
 
-/// SPIs behind one or several frames: the [`MsiParent`](msi_types::MsiParent) of every device that firmware sends here.
-/// The first frame with room serves a request.
+/// SPIs behind one or several frames: the [`MsiParent`](msi_types::MsiParent) of every device that
+/// firmware sends here. The first frame with room serves a request.
 pub type V2m<P> = SpiMessages<P, V2mDoorbell>;
 
 /// The lowest INTID that a frame may state.
 const FIRST_SPI: u32 = 32;
-/// What lies behind a frame's last SPI is at most this. SPI 1018 is the last that can be used, and a range that ends
-/// with the architecture's last, 1019, is refused: so does every kernel, and frames are described for them.
+/// What lies behind a frame's last SPI is at most this. SPI 1018 is the last that can be used, and
+/// a range that ends with the architecture's last, 1019, is refused: so does every kernel, and
+/// frames are described for them.
 const END: u32 = 1019;
 
 /// A frame, as firmware states it.
@@ -39,12 +41,13 @@ const END: u32 = 1019;
 pub struct V2mFrame<'a> {
     /// Physical address.
     pub address: u64,
-    /// The first SPI where firmware overrides the frame's register (`arm,msi-base-spi`, or the MADT's SPI base); both
-    /// this and the count are given and not zero, or the register counts.
+    /// The first SPI where firmware overrides the frame's register (`arm,msi-base-spi`, or the
+    /// MADT's SPI base); both this and the count are given and not zero, or the register counts.
     pub first_spi: Option<u32>,
     /// How many SPIs (`arm,msi-num-spis`, or the MADT's SPI count).
     pub spi_count: Option<u32>,
-    /// With ACPI, the MADT's OEM ID, without trailing blanks: it tells frames whose registers cannot be read.
+    /// With ACPI, the MADT's OEM ID, without trailing blanks: it tells frames whose registers
+    /// cannot be read.
     pub oem_id: Option<&'a str>,
 }
 
@@ -72,7 +75,8 @@ pub enum V2mError {
         "v2m frame@{0:x}: the platform cannot map registers at this address, which firmware states"
     )]
     NotMapped(u64),
-    /// The frame's registers cannot be read on this machine, and firmware does not say which SPIs it has.
+    /// The frame's registers cannot be read on this machine, and firmware does not say which SPIs
+    /// it has.
     #[error("v2m frame@{0:x}: its registers cannot be read, and firmware does not state its SPIs")]
     SpisUnknown(u64),
     /// The SPIs that the register or firmware states are none.
@@ -85,7 +89,8 @@ pub enum V2mError {
         /// How many.
         count: u32,
     },
-    /// The GIC does not have an SPI, keeps it for Secure software, or gave it to somebody else (or another frame).
+    /// The GIC does not have an SPI, keeps it for Secure software, or gave it to somebody else (or
+    /// another frame).
     #[error("an SPI of a v2m frame cannot be used: {0}")]
     Claim(MsiError),
 }
@@ -176,7 +181,8 @@ impl Doorbell for V2mDoorbell {
         None
     }
 
-    /// Where the data counts from a number that is not aligned itself, an aligned group of SPIs has data that is not.
+    /// Where the data counts from a number that is not aligned itself, an aligned group of SPIs has
+    /// data that is not.
     fn groups(&self) -> Groups {
         match self.encoding {
             Encoding::Data { base } if base.is_multiple_of(MSI_MAX_VECTORS.into()) => {

@@ -1,8 +1,8 @@
 //! Descriptions from ACPI tables: MADT, IORT and MCFG.
 //!
 //! [`Madt`], [`Iort`] and [`Mcfg`] walk a table in place, without allocation; [`parse`] makes a
-//! [`Description`] of them. Devices of the ACPI namespace are known by the path that IORT gives. What only
-//! AML says of them, such as their registers, is not read: AML is not interpreted.
+//! [`Description`] of them. Devices of the ACPI namespace are known by the path that IORT gives.
+//! What only AML says of them, such as their registers, is not read: AML is not interpreted.
 
 mod controllers;
 mod cpus;
@@ -42,11 +42,11 @@ use requesters::Requesters;
 
 /// Makes a description of a machine's tables.
 ///
-/// Total: any tables give a description, in time and memory proportional to their length. What is wrong with
-/// them becomes a [`Finding`](crate::Finding) and leaves its fact out.
+/// Total: any tables give a description, in time and memory proportional to their length. What is
+/// wrong with them becomes a [`Finding`](crate::Finding) and leaves its fact out.
 ///
-/// [`Description::compatible`] holds the MADT's OEM table ID and OEM ID, by which errata are known. Nodes
-/// are called after their table and the number that it gives them, such as `MADT/ITS@0`.
+/// [`Description::compatible`] holds the MADT's OEM table ID and OEM ID, by which errata are known.
+/// Nodes are called after their table and the number that it gives them, such as `MADT/ITS@0`.
 pub fn parse(tables: &Tables<'_>) -> Description {
     let mut findings = Findings::default();
     check_checksums(tables, &mut findings);

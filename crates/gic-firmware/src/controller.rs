@@ -24,17 +24,19 @@ pub struct Controller {
     pub kind: ControllerKind,
     /// State that firmware gives it.
     pub status: Fact<Status>,
-    /// Its registers. ITS: both frames. MBI: the frame that holds `SETSPI_NSR`, the distributor's or its alias.
-    /// v2m: the frame. Direct LPI: none of its own (the redistributors').
+    /// Its registers. ITS: both frames. MBI: the frame that holds `SETSPI_NSR`, the distributor's
+    /// or its alias. v2m: the frame. Direct LPI: none of its own (the redistributors').
     pub registers: Option<Fact<Region>>,
     /// The INTIDs it may use (MBI: always given; v2m: overrides the frame's `MSI_TYPER`).
     pub ranges: Vec<Fact<IntIdSpan>>,
-    /// Cells that follow the controller's phandle where a device refers to it (`#msi-cells`): 1 = a DeviceID.
+    /// Cells that follow the controller's phandle where a device refers to it (`#msi-cells`): 1 = a
+    /// DeviceID.
     pub msi_cells: Fact<u32>,
     /// Coherence of its table accesses with the CPUs' caches.
     pub coherence: Fact<Coherence>,
-    /// A window in front of the ITS where devices write instead of at `GITS_TRANSLATER` (SynQuacer): the
-    /// address says the DeviceID, four bytes each. Any bus master can pose as any other there.
+    /// A window in front of the ITS where devices write instead of at `GITS_TRANSLATER`
+    /// (SynQuacer): the address says the DeviceID, four bytes each. Any bus master can pose as any
+    /// other there.
     pub pre_its: Option<Fact<Region>>,
 }
 
@@ -68,9 +70,9 @@ impl Controller {
         window.checked_ilog2()?.checked_sub(2)
     }
 
-    /// The address that `device` writes to, for controllers with one doorbell: CPU physical, before any IOMMU.
-    /// `None` for Direct LPI (one per redistributor), for foreign controllers, and for a DeviceID outside the
-    /// pre-ITS window.
+    /// The address that `device` writes to, for controllers with one doorbell: CPU physical, before
+    /// any IOMMU. `None` for Direct LPI (one per redistributor), for foreign controllers, and for a
+    /// DeviceID outside the pre-ITS window.
     pub fn doorbell(&self, device: DeviceId) -> Option<u64> {
         let offset = match self.kind {
             ControllerKind::Its => {

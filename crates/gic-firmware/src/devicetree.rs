@@ -1,4 +1,5 @@
-//! Descriptions from and to flattened devicetrees (Devicetree Specification 0.4, format version 17).
+//! Descriptions from and to flattened devicetrees (Devicetree Specification 0.4, format version
+//! 17).
 
 mod address;
 mod blob;
@@ -27,9 +28,9 @@ use tree::{NodeRef, Tree};
 
 /// Reads a flattened devicetree. Bytes after it are ignored.
 ///
-/// Total: any input gives a description or an error, in time and memory proportional to its length. What is
-/// wrong within the tree becomes a [`Finding`](crate::Finding) and leaves its fact out; nodes that have nothing
-/// to do with interrupts are not judged.
+/// Total: any input gives a description or an error, in time and memory proportional to its length.
+/// What is wrong within the tree becomes a [`Finding`](crate::Finding) and leaves its fact out;
+/// nodes that have nothing to do with interrupts are not judged.
 ///
 /// # Errors
 ///

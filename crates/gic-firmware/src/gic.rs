@@ -22,13 +22,14 @@ pub struct Gic {
     pub status: Fact<Status>,
     /// The distributor's registers.
     pub distributor: Fact<Region>,
-    /// Regions full of redistributors (GICv3 and later), each to be walked until `GICR_TYPER.Last` or the
-    /// region's end.
+    /// Regions full of redistributors (GICv3 and later), each to be walked until `GICR_TYPER.Last`
+    /// or the region's end.
     pub redistributors: Vec<Fact<Region>>,
-    /// Distance between redistributors in bytes; `None` = as `GICR_TYPER` says (128 KiB, with virtual LPIs
-    /// 256 KiB).
+    /// Distance between redistributors in bytes; `None` = as `GICR_TYPER` says (128 KiB, with
+    /// virtual LPIs 256 KiB).
     pub redistributor_stride: Option<Fact<u64>>,
-    /// The memory-mapped CPU interface, which GICv2 always has and later versions may have for guests.
+    /// The memory-mapped CPU interface, which GICv2 always has and later versions may have for
+    /// guests.
     pub cpu_interface: Option<Fact<Region>>,
     /// Coherence of the redistributors' table accesses with the CPUs' caches.
     pub coherence: Fact<Coherence>,
@@ -64,7 +65,8 @@ impl Gic {
 
 /// The GIC architecture version that firmware names.
 ///
-/// Devicetree does not tell GICv4 from GICv3 (`GICD_PIDR2` does): [`V3`](Self::V3) there means "3 or later".
+/// Devicetree does not tell GICv4 from GICv3 (`GICD_PIDR2` does): [`V3`](Self::V3) there means "3
+/// or later".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum GicVersion {

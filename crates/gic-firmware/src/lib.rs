@@ -1,17 +1,17 @@
 //! A machine's interrupt controllers, the devices that signal through them, and each device's
 //! DeviceID there, as firmware describes them.
 //!
-//! A [`Description`] is the same whichever firmware it was read from. Every [`Fact`] in it remembers its
-//! [`Origin`]; what firmware got wrong stands in [`Description::findings`]. Requester IDs become DeviceIDs by
-//! [`Description::route`].
+//! A [`Description`] is the same whichever firmware it was read from. Every [`Fact`] in it
+//! remembers its [`Origin`]; what firmware got wrong stands in [`Description::findings`]. Requester
+//! IDs become DeviceIDs by [`Description::route`].
 //!
 //! | firmware | read | written |
 //! |---|---|---|
 //! | devicetree | [`devicetree::parse`] | `devicetree::write` (feature `write`) |
 //! | ACPI: MADT, IORT, MCFG | [`acpi::parse`] | `acpi::write` (feature `write`) |
 //!
-//! Input is never trusted: reading ends, in time and memory proportional to the input, with a description or an
-//! error, and never panics.
+//! Input is never trusted: reading ends, in time and memory proportional to the input, with a
+//! description or an error, and never panics.
 //!
 //! # Example
 //!

@@ -8,8 +8,8 @@ use core::ops::Deref;
 
 /// The place in the firmware's input that says something.
 ///
-/// Devicetree: a node's full path and a property. ACPI: a structure's place in its table, such as `MADT+0x2c`,
-/// and a field. Cheap to clone: facts of one node share its path.
+/// Devicetree: a node's full path and a property. ACPI: a structure's place in its table, such as
+/// `MADT+0x2c`, and a field. Cheap to clone: facts of one node share its path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     place: Option<Arc<str>>,
@@ -32,7 +32,8 @@ impl Origin {
         self.place.as_deref()
     }
 
-    /// The property by which – or by whose absence – the place says it; empty if it is the place as a whole.
+    /// The property by which – or by whose absence – the place says it; empty if it is the place as
+    /// a whole.
     pub const fn item(&self) -> &'static str {
         self.item
     }
@@ -56,8 +57,8 @@ impl fmt::Debug for Origin {
 
 /// A value and where it was read.
 ///
-/// Two facts are equal if they say the same, wherever each was read: so a description can be compared with
-/// another firmware's, and with itself after being written and read again.
+/// Two facts are equal if they say the same, wherever each was read: so a description can be
+/// compared with another firmware's, and with itself after being written and read again.
 #[derive(Clone, Debug)]
 pub struct Fact<T> {
     /// Stated value.

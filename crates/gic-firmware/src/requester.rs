@@ -32,7 +32,8 @@ pub struct PciHost {
 }
 
 impl PciHost {
-    /// An enabled generic ECAM host over all the buses that fit into `ecam` (1 MiB each, at most 256).
+    /// An enabled generic ECAM host over all the buses that fit into `ecam` (1 MiB each, at most
+    /// 256).
     pub fn ecam(id: impl Into<NodeId>, ecam: Region, msi: MsiRouting) -> Self {
         Self {
             id: id.into(),
@@ -136,7 +137,8 @@ impl PlatformDevice {
 /// Role of a node outside of PCI that names an MSI controller.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
-    /// A device: [`Description::platform_routes`](crate::Description::platform_routes) says where it signals.
+    /// A device: [`Description::platform_routes`](crate::Description::platform_routes) says where
+    /// it signals.
     Device,
     /// A bus whose devices have requester IDs (`fsl-mc`, with a map):
     /// [`Description::route_by`](crate::Description::route_by) says where they signal.
@@ -146,9 +148,11 @@ pub enum Role {
 /// Controllers that a node's messages go to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MsiRouting {
-    /// Applied to a requester ID before [`map`](Self::map) is asked; absent = all ones (`msi-map-mask`).
+    /// Applied to a requester ID before [`map`](Self::map) is asked; absent = all ones
+    /// (`msi-map-mask`).
     pub mask: Option<Fact<u32>>,
-    /// By requester ID (`msi-map`); `None` if there is no such property, which is not the same as an empty one.
+    /// By requester ID (`msi-map`); `None` if there is no such property, which is not the same as
+    /// an empty one.
     pub map: Option<Vec<Fact<MapEntry>>>,
     /// For the node itself, and for requesters without a map (`msi-parent`).
     pub parents: Vec<Fact<Parent>>,

@@ -1,19 +1,21 @@
 //! From a requester to the controller that serves it and the DeviceID it has there.
 //!
-//! Devicetree's rules, `msi-map` first (`pci/pci-msi.txt`, and where that is silent, what Linux does):
+//! Devicetree's rules, `msi-map` first (`pci/pci-msi.txt`, and where that is silent, what Linux
+//! does):
 //!
 //! 1. The requester ID is masked by `msi-map-mask` and looked up in `msi-map`, first match wins;
 //!    DeviceID = `msi-base` + (masked ID − `rid-base`).
 //! 2. An entry whose `rid-base` has bits that the mask clears ends the search, as in Linux.
-//! 3. What the map leaves out goes to the node's `msi-parent` with DeviceID = requester ID, unmasked. The binding
-//!    gives `msi-parent` beside a map to the bridge itself; Linux falls back to it, and so do we, saying so
-//!    ([`Via::ParentAfterMap`]). Without `msi-parent` there is no route.
-//! 4. Without a map: `msi-parent`, DeviceID = requester ID. Cells after the phandle are for the bridge itself.
-//!    Of several entries the first that leads to an enabled controller counts.
+//! 3. What the map leaves out goes to the node's `msi-parent` with DeviceID = requester ID,
+//!    unmasked. The binding gives `msi-parent` beside a map to the bridge itself; Linux falls back
+//!    to it, and so do we, saying so ([`Via::ParentAfterMap`]). Without `msi-parent` there is no
+//!    route.
+//! 4. Without a map: `msi-parent`, DeviceID = requester ID. Cells after the phandle are for the
+//!    bridge itself. Of several entries the first that leads to an enabled controller counts.
 //! 5. Neither: the bridge's own MSI controller, if it is one.
 //!
-//! A platform device has one route for each `msi-parent` entry, in firmware's order; drivers take the first
-//! that suits them.
+//! A platform device has one route for each `msi-parent` entry, in firmware's order; drivers take
+//! the first that suits them.
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;
@@ -117,7 +119,8 @@ impl RouteSpan {
 impl Description {
     /// Returns the route of the function with requester ID `requester` behind `host`.
     ///
-    /// The requester ID is the one that arrives at the bridge: behind a conventional bridge the alias.
+    /// The requester ID is the one that arrives at the bridge: behind a conventional bridge the
+    /// alias.
     pub fn route(&self, host: &PciHost, requester: RequesterId) -> Result<Route, NoRoute> {
         match self.route_by(&host.msi, requester) {
             Err(NoRoute::NotDescribed) => {
@@ -173,8 +176,9 @@ impl Description {
 
     /// Returns firmware's statements about the functions behind `host`, as spans of requester IDs.
     ///
-    /// Agrees with [`route`](Self::route): the first span that holds a requester ID and whose controller is
-    /// enabled makes the route, where spans of a map count masked IDs. References that lead nowhere are left out.
+    /// Agrees with [`route`](Self::route): the first span that holds a requester ID and whose
+    /// controller is enabled makes the route, where spans of a map count masked IDs. References
+    /// that lead nowhere are left out.
     pub fn host_spans(&self, host: &PciHost) -> Vec<RouteSpan> {
         let mut spans = self.bus_spans(&host.msi);
         if let Some(controller) = host.own_controller.filter(|_| host.msi.is_empty()) {
@@ -232,7 +236,8 @@ impl Description {
         Ok(Route { controller, device_id, via: Via::Parent(index) })
     }
 
-    /// The first usable one of `parents` with DeviceID = requester ID, else why the first one is not.
+    /// The first usable one of `parents` with DeviceID = requester ID, else why the first one is
+    /// not.
     fn first_parent(
         &self,
         parents: &[Fact<Parent>],

@@ -134,7 +134,8 @@ fn v2m_frames(index: usize) -> impl Strategy<Value = Controller> {
     })
 }
 
-/// Controllers in the order of the tree: the GIC's own facet, its ITSes, others on its bus, frames beside it.
+/// Controllers in the order of the tree: the GIC's own facet, its ITSes, others on its bus, frames
+/// beside it.
 fn controllers(gic: &Gic) -> impl Strategy<Value = Vec<Controller>> + use<> {
     let each = |count: usize, make: fn(usize) -> BoxedStrategy<Controller>| {
         (0..=count).prop_flat_map(move |count| (0..count).map(make).collect::<Vec<_>>())
@@ -315,7 +316,8 @@ fn route_by_the_book(
     Err(first_problem.unwrap_or(silent))
 }
 
-/// The first span that holds the requester and leads to an enabled controller, as `host_spans` promises.
+/// The first span that holds the requester and leads to an enabled controller, as `host_spans`
+/// promises.
 fn route_by_spans(machine: &Description, host: &PciHost, rid: u32) -> Option<(usize, u32)> {
     let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
     machine.host_spans(host).into_iter().find_map(|span| {

@@ -1,8 +1,9 @@
-//! An IOMMU with address spaces: which device is in which, and where the pages lead that it sees there.
+//! An IOMMU with address spaces: which device is in which, and where the pages lead that it sees
+//! there.
 //!
-//! Nothing passes that is not mapped, and what was stopped is kept with its sender. A region may be reserved for messages,
-//! which then pass untranslated, as on x86. Identity, one stage and two stages are what a domain can be; granules are
-//! the stages' own.
+//! Nothing passes that is not mapped, and what was stopped is kept with its sender. A region may be
+//! reserved for messages, which then pass untranslated, as on x86. Identity, one stage and two
+//! stages are what a domain can be; granules are the stages' own.
 
 use crate::lock::lock;
 use gic_firmware::Region;
@@ -120,8 +121,8 @@ impl Iommu {
         lock(&self.state).devices.insert(device, domain);
     }
 
-    /// Lets a device that shares its domain with nobody reach the page of the bus's address `physical` by the page of
-    /// `address`.
+    /// Lets a device that shares its domain with nobody reach the page of the bus's address
+    /// `physical` by the page of `address`.
     pub fn map(&self, device: RequesterId, address: u64, physical: u64) {
         let own = IommuDomain(OWN | device.get());
         let mut state = lock(&self.state);

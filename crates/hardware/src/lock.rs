@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks. A thread that panicked with the lock held has been reported already; what it left behind is still the
-/// machine's state.
+/// Locks. A thread that panicked with the lock held has been reported already; what it left behind
+/// is still the machine's state.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,5 @@
-//! PCI: host bridges, bridges and functions with real configuration space, and the code that finds them there.
+//! PCI: host bridges, bridges and functions with real configuration space, and the code that finds
+//! them there.
 
 mod bridge;
 mod config_bytes;
@@ -14,7 +15,8 @@ pub use host_bridge::{HostBridge, Translator, Windows};
 pub use message_store::{AddressWidth, StoreConfig};
 pub use segment::{DevFn, Segment};
 
-/// Registers of the configuration header and of the capabilities that the machine has (PCI Express Base §7.5).
+/// Registers of the configuration header and of the capabilities that the machine has (PCI Express
+/// Base §7.5).
 pub mod header {
     /// Vendor ID, 16 bits; all ones where there is no function.
     pub const VENDOR: u16 = 0x00;

@@ -59,7 +59,8 @@ impl Drop for Executing {
 pub enum InterleavePoint {
     /// Interrupts are not masked: this CPU, too, may take one.
     Unmasked,
-    /// Interrupts are masked here: devices go on. Not other CPUs: whoever masked may hold a lock that they take.
+    /// Interrupts are masked here: devices go on. Not other CPUs: whoever masked may hold a lock
+    /// that they take.
     Masked,
     /// In a handler that takes its time: devices and other CPUs go on.
     InHandler,

@@ -82,8 +82,8 @@ impl PlatformDeviceConfig {
     }
 }
 
-/// The features register: bit 0: 64-bit addresses; bit 1: 32-bit data; bits 4:2: how a message can be changed; bit 5: two
-/// messages for a level.
+/// The features register: bit 0: 64-bit addresses; bit 1: 32-bit data; bits 4:2: how a message can
+/// be changed; bit 5: two messages for a level.
 #[derive(Debug)]
 struct Features(u32);
 
@@ -182,7 +182,8 @@ impl PlatformDevice {
         if slot.is_masked() { Signalled::Held } else { self.settle(slot) }
     }
 
-    /// Takes the device away: its registers read as ones. It lowers its levels before it goes, as nobody could later.
+    /// Takes the device away: its registers read as ones. It lowers its levels before it goes, as
+    /// nobody could later.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
         if state.enabled {

@@ -1,9 +1,9 @@
 //! Guest RAM: sparse, touched by the drivers' threads and by the model's.
 //!
-//! Where a controller does not look into the CPUs' caches, a CPU's store goes to a cached copy of the word and stays
-//! there until it is cleaned: a table write that the driver forgot to clean is never seen by the model. Lines are as
-//! short as the architecture allows (a word of 8 bytes here): what the neighbours of a long line would clean by luck
-//! stays hidden.
+//! Where a controller does not look into the CPUs' caches, a CPU's store goes to a cached copy of
+//! the word and stays there until it is cleaned: a table write that the driver forgot to clean is
+//! never seen by the model. Lines are as short as the architecture allows (a word of 8 bytes here):
+//! what the neighbours of a long line would clean by luck stays hidden.
 
 mod allocator;
 mod page;
@@ -33,7 +33,8 @@ pub enum Caches {
     Snooped,
     /// None: a store is visible once it is cleaned.
     Hidden,
-    /// Some: a store is visible after a clean, or after a barrier for those who say that they snoop.
+    /// Some: a store is visible after a clean, or after a barrier for those who say that they
+    /// snoop.
     SnoopedBySome,
 }
 
@@ -67,7 +68,8 @@ struct WordRef<'a> {
 }
 
 impl Ram {
-    /// RAM in `regions`, all zero. Regions do not overlap; parts that do not fill a page at a region's ends are lost.
+    /// RAM in `regions`, all zero. Regions do not overlap; parts that do not fill a page at a
+    /// region's ends are lost.
     pub fn new(regions: &[Region], caches: Caches) -> Self {
         let banks: Box<[Bank]> = regions.iter().filter_map(|region| Bank::new(*region)).collect();
         let allocator = Allocator::new(banks.iter().map(|bank| bank.region));
@@ -168,7 +170,8 @@ impl Ram {
         self.banks.iter().find(|bank| bank.region.contains(address))
     }
 
-    /// The word that holds `address`, its page made if it is not there; `None` where there is no RAM.
+    /// The word that holds `address`, its page made if it is not there; `None` where there is no
+    /// RAM.
     fn place(&self, address: u64) -> Option<WordRef<'_>> {
         let bank = self.bank(address)?;
         let offset = address - bank.region.base();

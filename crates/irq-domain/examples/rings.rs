@@ -1,6 +1,7 @@
-//! A device that keeps its interrupt messages in its own memory: many rings, each told by a message that the device
-//! sends itself. The driver sees a vector, a message and a handler; it does not see which controller, which bus and
-//! which IOMMU lie behind. Here it is a doorbell for each CPU, so that a move rewrites the message.
+//! A device that keeps its interrupt messages in its own memory: many rings, each told by a message
+//! that the device sends itself. The driver sees a vector, a message and a handler; it does not see
+//! which controller, which bus and which IOMMU lie behind. Here it is a doorbell for each CPU, so
+//! that a move rewrites the message.
 //!
 //! ```text
 //! cargo run -p irq-domain --example rings

@@ -5,9 +5,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use msi_types::Cpu;
 
-/// Chooses CPUs for new interrupts, and for those whose CPU goes off line. Replaceable by the kernel.
+/// Chooses CPUs for new interrupts, and for those whose CPU goes off line. Replaceable by the
+/// kernel.
 pub trait AffinityPolicy: Send + Sync {
-    /// One of `online`, which is never empty and ascends. Anything else counts as the first of them. Task.
+    /// One of `online`, which is never empty and ascends. Anything else counts as the first of
+    /// them. Task.
     fn choose(&self, online: &[Cpu]) -> Cpu;
 }
 
@@ -24,10 +26,10 @@ impl AffinityPolicy for RoundRobin {
     }
 }
 
-/// CPUs for each of `vectors` vectors, so that all CPUs have about as many vectors and all vectors about as many
-/// CPUs: queues of a device, say, that [follow](crate::MsiDevice::allocate_managed) their CPUs. With fewer
-/// vectors than CPUs each gets neighbours in `cpus`, with more several share a CPU: give the CPUs node by
-/// node to keep a queue's CPUs on one node. Nothing without CPUs.
+/// CPUs for each of `vectors` vectors, so that all CPUs have about as many vectors and all vectors
+/// about as many CPUs: queues of a device, say, that [follow](crate::MsiDevice::allocate_managed)
+/// their CPUs. With fewer vectors than CPUs each gets neighbours in `cpus`, with more several share
+/// a CPU: give the CPUs node by node to keep a queue's CPUs on one node. Nothing without CPUs.
 ///
 /// ```
 /// use irq_domain::spread;
@@ -51,8 +53,9 @@ pub fn spread(vectors: u16, cpus: &[Cpu]) -> impl ExactSizeIterator<Item = &[Cpu
 pub struct Moved {
     /// Where the interrupts are delivered now: their effective affinity.
     pub to: Cpu,
-    /// Which interrupts moved: the one asked for, and those of its group where the controller delivers a group
-    /// as one (MultiMSI, if the message names the CPU). Empty if it was there already.
+    /// Which interrupts moved: the one asked for, and those of its group where the controller
+    /// delivers a group as one (MultiMSI, if the message names the CPU). Empty if it was there
+    /// already.
     pub irqs: Vec<Irq>,
 }
 

@@ -1,4 +1,5 @@
-//! Wired-to-MSI bridges: controllers whose wired inputs become messages, each with a vector of its own.
+//! Wired-to-MSI bridges: controllers whose wired inputs become messages, each with a vector of its
+//! own.
 
 use crate::error::{MsiDeviceError, RequestError};
 use crate::handle::IrqHandle;
@@ -9,8 +10,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use msi_types::{MessageStore, MsiParent, RequesterId, StoreError, Trigger};
 
-/// A bridge's registers: a message store with a slot for each input, such as HiSilicon's mbigen. An input sends its
-/// message when it is triggered, and not again before it was [ended](Self::end).
+/// A bridge's registers: a message store with a slot for each input, such as HiSilicon's mbigen. An
+/// input sends its message when it is triggered, and not again before it was [ended](Self::end).
 pub trait InputBridge: MessageStore {
     /// Says how the input is wired. Its interrupt is disabled meanwhile. Task.
     ///

@@ -102,17 +102,20 @@ impl Descriptor {
 #[derive(Debug)]
 pub(crate) struct Control {
     pub(crate) handler: Presence,
-    /// How many disables have no enable yet. The interrupt is masked at its source while this is not 0.
+    /// How many disables have no enable yet. The interrupt is masked at its source while this is
+    /// not 0.
     pub(crate) disables: u32,
     /// The source was never masked so far: its first handler has nothing to unmask.
     pub(crate) open: bool,
-    /// The endpoint is masked because its message is being rewritten: whoever does that unmasks it afterwards.
+    /// The endpoint is masked because its message is being rewritten: whoever does that unmasks it
+    /// afterwards.
     pub(crate) moving: bool,
     /// An arrival to be sent again when that is done.
     pub(crate) owed: bool,
     /// Closed gates whose handler is not freed yet.
     pub(crate) closing: u32,
-    /// The interrupt is managed, and none of its CPUs is on line: one of [`disables`](Self::disables) is for that.
+    /// The interrupt is managed, and none of its CPUs is on line: one of
+    /// [`disables`](Self::disables) is for that.
     pub(crate) shut_down: bool,
 }
 
@@ -219,8 +222,8 @@ enum Spacing {
     OwnLines,
 }
 
-/// Runs per CPU. A counter is written only by its CPU, within the exclusion of the gate; so without atomic
-/// additions.
+/// Runs per CPU. A counter is written only by its CPU, within the exclusion of the gate; so without
+/// atomic additions.
 #[derive(Debug)]
 pub(crate) struct Counts {
     cells: Vec<AtomicU64>,
@@ -246,13 +249,13 @@ impl Counts {
     }
 }
 
-/// Runs of which so many find nothing to do make an interrupt a screaming one: 99 900 of 100 000, the numbers by which
-/// Linux shuts a line off (kernel/irq/spurious.c).
+/// Runs of which so many find nothing to do make an interrupt a screaming one: 99 900 of 100 000,
+/// the numbers by which Linux shuts a line off (kernel/irq/spurious.c).
 const WINDOW: u64 = 100_000;
 const MOST_NOT_MINE: u64 = 99_900;
 
-/// Runs that found nothing to do. Written within the exclusion of the gate (or approximately, for private interrupts); so
-/// without atomic additions.
+/// Runs that found nothing to do. Written within the exclusion of the gate (or approximately, for
+/// private interrupts); so without atomic additions.
 #[derive(Debug, Default)]
 pub(crate) struct NotMine {
     total: AtomicU64,

@@ -37,8 +37,8 @@ pub enum RequestError {
     Bridge(#[from] MsiDeviceError),
 }
 
-/// Why an affinity could not be changed. The interrupt is where it was, unless a controller failed half-way and
-/// says so.
+/// Why an affinity could not be changed. The interrupt is where it was, unless a controller failed
+/// half-way and says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MoveError {
@@ -54,14 +54,15 @@ pub enum MoveError {
     /// None of the CPUs that the caller names is on line.
     #[error("none of the CPUs that the interrupt may be delivered to is on line")]
     NoneOnline,
-    /// The interrupt is managed for other CPUs: [`MsiDevice::allocate_managed`](crate::MsiDevice::allocate_managed).
+    /// The interrupt is managed for other CPUs:
+    /// [`MsiDevice::allocate_managed`](crate::MsiDevice::allocate_managed).
     #[error("the interrupt follows certain CPUs, and CPU {0} is none of them")]
     NotAmong(Cpu),
     /// The kernel's heap is exhausted. Nothing was moved.
     #[error("the kernel has no memory for the interrupt's affinity")]
     NoMemory,
-    /// The controller or the endpoint's limits refuse. [`MsiError::WouldTear`] if the endpoint can neither be
-    /// masked nor change its message in one store.
+    /// The controller or the endpoint's limits refuse. [`MsiError::WouldTear`] if the endpoint can
+    /// neither be masked nor change its message in one store.
     #[error(transparent)]
     Controller(#[from] MsiError),
     /// A controller composed a message for a group whose data is not aligned to the group's size.
@@ -79,8 +80,8 @@ pub enum MoveError {
     Store(#[from] StoreError),
 }
 
-/// An interrupt that stays on a CPU that goes off line, and why. It is not delivered until it is moved or the
-/// CPU is back.
+/// An interrupt that stays on a CPU that goes off line, and why. It is not delivered until it is
+/// moved or the CPU is back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stranded {
     /// The interrupt.
@@ -152,7 +153,8 @@ pub enum MsiDeviceError {
     /// A tier of the hierarchy does not fit the endpoint.
     #[error(transparent)]
     Tier(#[from] Mismatch),
-    /// A tier of the hierarchy takes messages that the device stores itself only from isolated devices.
+    /// A tier of the hierarchy takes messages that the device stores itself only from isolated
+    /// devices.
     #[error(
         "tier {tier} requires that a device which stores its messages itself is isolated, which it is not: {reason}"
     )]

@@ -14,10 +14,12 @@ use msi_types::{Cpu, Pending, Vector};
 /// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.
 ///
 /// **Dropping**, any context:
-/// - Where the caller [may wait](crate::Host::may_wait), drop returns once the handler has returned on whichever CPU
-///   it runs, and after its memory was freed. So do not hold a lock that the handler takes.
-/// - Elsewhere – in hard-IRQ context, inside its own handler or not, and with interrupts saved – drop neither waits
-///   nor frees. The handler is not entered again; a later task operation, such as [`Interrupts::reclaim`], frees it.
+/// - Where the caller [may wait](crate::Host::may_wait), drop returns once the handler has returned
+///   on whichever CPU it runs, and after its memory was freed. So do not hold a lock that the
+///   handler takes.
+/// - Elsewhere – in hard-IRQ context, inside its own handler or not, and with interrupts saved –
+///   drop neither waits nor frees. The handler is not entered again; a later task operation, such
+///   as [`Interrupts::reclaim`], frees it.
 #[must_use = "dropping the handle removes the handler"]
 pub struct IrqHandle {
     core: Arc<Interrupts>,
@@ -39,14 +41,14 @@ impl IrqHandle {
         self.descriptor.vector
     }
 
-    /// Masks the interrupt at its source. A handler that runs goes on; what arrives from now on is sent again
-    /// when it is enabled. Disables nest. Any.
+    /// Masks the interrupt at its source. A handler that runs goes on; what arrives from now on is
+    /// sent again when it is enabled. Disables nest. Any.
     pub fn disable(&self) {
         self.while_installed(|control| self.core.disable(&self.descriptor, control));
     }
 
-    /// [`disable`](Self::disable), then waits for the handler to return; nothing to wait for where the caller may
-    /// not. Task.
+    /// [`disable`](Self::disable), then waits for the handler to return; nothing to wait for where
+    /// the caller may not. Task.
     pub fn disable_and_wait(&self) {
         self.disable();
         self.synchronize();
@@ -78,14 +80,16 @@ impl IrqHandle {
         self.descriptor.target()
     }
 
-    /// Makes the interrupt pending as its device would, or drops what is pending at the controller. Any.
+    /// Makes the interrupt pending as its device would, or drops what is pending at the controller.
+    /// Any.
     pub fn set_pending(&self, pending: Pending) {
         self.while_installed(|_| {
             self.descriptor.source.set_pending(self.descriptor.vector, pending)
         });
     }
 
-    /// Is it pending, at the endpoint or at the controller? `None` where the hardware cannot be asked. Any.
+    /// Is it pending, at the endpoint or at the controller? `None` where the hardware cannot be
+    /// asked. Any.
     pub fn is_pending(&self) -> Option<bool> {
         self.while_installed(|_| self.descriptor.source.is_pending(self.descriptor.vector))?
     }
@@ -95,7 +99,8 @@ impl IrqHandle {
         self.descriptor.counts.per_cpu().sum()
     }
 
-    /// How often it was sent again, because it arrived while its handler ran elsewhere or was disabled. Any.
+    /// How often it was sent again, because it arrived while its handler ran elsewhere or was
+    /// disabled. Any.
     pub fn redelivered(&self) -> u64 {
         self.descriptor.redelivered.load(Ordering::Relaxed)
     }
@@ -123,8 +128,9 @@ impl fmt::Debug for IrqHandle {
     }
 }
 
-/// A requested private interrupt. Dropping it follows the rules of [`IrqHandle`], for all CPUs; the hardware is
-/// masked on the calling CPU alone, so each CPU calls [`disable_here`](Self::disable_here) before.
+/// A requested private interrupt. Dropping it follows the rules of [`IrqHandle`], for all CPUs; the
+/// hardware is masked on the calling CPU alone, so each CPU calls
+/// [`disable_here`](Self::disable_here) before.
 #[must_use = "dropping the handle removes the handler"]
 pub struct PerCpuHandle {
     core: Arc<Interrupts>,
@@ -146,7 +152,8 @@ impl PerCpuHandle {
         self.descriptor.vector
     }
 
-    /// Lets the interrupt through on the calling CPU. Does not nest. Any; nothing on a thread that is no CPU.
+    /// Lets the interrupt through on the calling CPU. Does not nest. Any; nothing on a thread that
+    /// is no CPU.
     pub fn enable_here(&self) {
         self.core.with_own_gate(&self.descriptor, |gate| {
             let owed = gate.enable();
@@ -157,7 +164,8 @@ impl PerCpuHandle {
         });
     }
 
-    /// Masks the interrupt on the calling CPU. Does not nest. Any; nothing on a thread that is no CPU.
+    /// Masks the interrupt on the calling CPU. Does not nest. Any; nothing on a thread that is no
+    /// CPU.
     pub fn disable_here(&self) {
         self.core.with_own_gate(&self.descriptor, |gate| {
             gate.disable();

@@ -71,14 +71,15 @@ impl fmt::Debug for Config {
 
 /// The interrupt core of one machine.
 ///
-/// Interrupts have a name of their own here, an [`Irq`]; a [`Vector`] by which the root controller acknowledges
-/// them; and, while somebody handles them, a handler. Handlers are requested for wired interrupts
-/// ([`request_wired`](Self::request_wired)), private ones ([`request_per_cpu`](Self::request_per_cpu)) and a
-/// device's message-signalled ones ([`MsiDevice`](crate::MsiDevice)); the handle that a request returns owns
-/// the handler.
+/// Interrupts have a name of their own here, an [`Irq`]; a [`Vector`] by which the root controller
+/// acknowledges them; and, while somebody handles them, a handler. Handlers are requested for wired
+/// interrupts ([`request_wired`](Self::request_wired)), private ones
+/// ([`request_per_cpu`](Self::request_per_cpu)) and a device's message-signalled ones
+/// ([`MsiDevice`](crate::MsiDevice)); the handle that a request returns owns the handler.
 ///
-/// **Disabling is eager**: it masks at the source, so dispatch never touches hardware and a disabled source
-/// cannot storm. What was under way when it was masked is remembered, and sent again when it is enabled.
+/// **Disabling is eager**: it masks at the source, so dispatch never touches hardware and a
+/// disabled source cannot storm. What was under way when it was masked is remembered, and sent
+/// again when it is enabled.
 pub struct Interrupts {
     pub(crate) table: Table,
     pub(crate) host: Arc<dyn Host>,
@@ -98,7 +99,8 @@ pub struct Interrupts {
     redelivered: AtomicU64,
 }
 
-/// A handler's run. However it ends, by return or by unwinding, what arrived meanwhile is sent again.
+/// A handler's run. However it ends, by return or by unwinding, what arrived meanwhile is sent
+/// again.
 struct Run<'a> {
     core: &'a Interrupts,
     running: Option<Running<'a, Action, AtomicU32>>,
@@ -138,17 +140,17 @@ impl Interrupts {
         })
     }
 
-    /// Runs the handler of `vector`, which `cpu` has acknowledged. Hard IRQ: takes no lock, allocates nothing,
-    /// and touches no hardware, except to send an interrupt again that arrived while its handler ran elsewhere, and to
-    /// shut off one that [screams](Host::screaming).
+    /// Runs the handler of `vector`, which `cpu` has acknowledged. Hard IRQ: takes no lock,
+    /// allocates nothing, and touches no hardware, except to send an interrupt again that arrived
+    /// while its handler ran elsewhere, and to shut off one that [screams](Host::screaming).
     ///
-    /// The caller is the trap loop of `cpu`, and ends the interrupt on the CPU interface itself, whatever the
-    /// answer:
-    /// - EOImode 0: read IAR, dispatch, write EOIR. Interrupts of the same and lower priority wait for the
-    ///   handler.
-    /// - EOImode 1: read IAR, write EOIR (priority drop), dispatch, write DIR (deactivation; LPIs have no
-    ///   active state and take none). Interrupts can nest; the same message that arrives again below its own
-    ///   handler is [deferred](Deferral::Running), not nested.
+    /// The caller is the trap loop of `cpu`, and ends the interrupt on the CPU interface itself,
+    /// whatever the answer:
+    /// - EOImode 0: read IAR, dispatch, write EOIR. Interrupts of the same and lower priority wait
+    ///   for the handler.
+    /// - EOImode 1: read IAR, write EOIR (priority drop), dispatch, write DIR (deactivation; LPIs
+    ///   have no active state and take none). Interrupts can nest; the same message that arrives
+    ///   again below its own handler is [deferred](Deferral::Running), not nested.
     ///
     /// The special INTIDs (1020 to 1023) are not vectors: the trap loop does not pass them on.
     #[inline]
@@ -188,7 +190,8 @@ impl Interrupts {
         }
     }
 
-    /// Shuts the interrupt off if its handler finds nothing to do all the time. Hard IRQ, once in a window with a lock.
+    /// Shuts the interrupt off if its handler finds nothing to do all the time. Hard IRQ, once in a
+    /// window with a lock.
     #[cold]
     fn not_mine(&self, descriptor: &Descriptor) {
         let screams =

@@ -4,8 +4,8 @@ use crate::descriptor::Descriptor;
 use core::fmt;
 use msi_types::{Cpu, Vector};
 
-/// An IRQ number: the core's own name of an interrupt, dense from 0, used again after it was freed. Never an
-/// INTID.
+/// An IRQ number: the core's own name of an interrupt, dense from 0, used again after it was freed.
+/// Never an INTID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Irq(u32);
 
@@ -36,7 +36,8 @@ impl fmt::Display for Irq {
 /// How an interrupt is handled between its arrival and the end of its handler.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Flow {
-    /// Edges and messages: what arrives while the handler runs or is disabled is sent again afterwards.
+    /// Edges and messages: what arrives while the handler runs or is disabled is sent again
+    /// afterwards.
     Edge,
     /// A level: while it is asserted, it arrives again by itself; nothing is remembered.
     Level,
@@ -78,7 +79,8 @@ impl IrqContext<'_> {
     }
 }
 
-/// What a handler says of an arrival. A handler that returns nothing says [`Handled`](Self::Handled).
+/// What a handler says of an arrival. A handler that returns nothing says
+/// [`Handled`](Self::Handled).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Verdict {
     /// Its device wanted something.
@@ -99,7 +101,8 @@ pub enum Start {
     /// The interrupt is let through by the request.
     #[default]
     Enabled,
-    /// It is let through by the first [`IrqHandle::enable`](crate::IrqHandle::enable). What arrives before is remembered.
+    /// It is let through by the first [`IrqHandle::enable`](crate::IrqHandle::enable). What arrives
+    /// before is remembered.
     Disabled,
 }
 
@@ -114,8 +117,8 @@ pub enum Dispatched {
     Unhandled(Unhandled),
 }
 
-/// Why a handler did not run at once. Nothing is lost: an edge or message is sent again through the controller,
-/// to wherever the interrupt is routed by then; a level is still asserted.
+/// Why a handler did not run at once. Nothing is lost: an edge or message is sent again through the
+/// controller, to wherever the interrupt is routed by then; a level is still asserted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Deferral {
     /// It runs on another CPU (or below the caller on this one). Sent again when it returns.

@@ -1,8 +1,9 @@
 //! What stands between a device and its controller: buses with quirks, IOMMUs, a hypervisor.
 //!
-//! A [`Layer`] states what it changes and nothing else. [`Over`] makes an [`MsiParent`](msi_types::MsiParent) of a layer
-//! and the parent below it: forwarding, roll-back, and the book of which message is held by whom are written there, once.
-//! What is not in [`Layer`] – masks, pending states, who owns which vector – goes to the parent: a layer cannot get in its
+//! A [`Layer`] states what it changes and nothing else. [`Over`] makes an
+//! [`MsiParent`](msi_types::MsiParent) of a layer and the parent below it: forwarding, roll-back,
+//! and the book of which message is held by whom are written there, once. What is not in [`Layer`]
+//! – masks, pending states, who owns which vector – goes to the parent: a layer cannot get in its
 //! way.
 
 mod doorbell_mapping;
@@ -21,7 +22,8 @@ use msi_types::{
     Rewrite, Tier,
 };
 
-/// What has to fit below a layer that chooses addresses: how the endpoint changes them is known where they are.
+/// What has to fit below a layer that chooses addresses: how the endpoint changes them is known
+/// where they are.
 const fn unaddressed(rewrite: Rewrite) -> Rewrite {
     match rewrite {
         Rewrite::LowWordOnly | Rewrite::Never => Rewrite::AddressOnly,
@@ -45,13 +47,15 @@ pub trait Layer: Send + Sync {
         Ok(device)
     }
 
-    /// What the level below has to fit, so that the endpoint can hold what this layer makes of it. Any.
+    /// What the level below has to fit, so that the endpoint can hold what this layer makes of it.
+    /// Any.
     fn fit(&self, fit: Fit) -> Fit {
         fit
     }
 
-    /// Makes the message that a device is to store of the one that the level below composed, and whatever that takes
-    /// (a page is mapped). `fit` is what the device can store. Each message held is [let go](Self::let_go) once.
+    /// Makes the message that a device is to store of the one that the level below composed, and
+    /// whatever that takes (a page is mapped). `fit` is what the device can store. Each message
+    /// held is [let go](Self::let_go) once.
     fn hold(
         &self,
         device: RequesterId,
@@ -67,8 +71,8 @@ pub trait Layer: Send + Sync {
         let _ = (device, held);
     }
 
-    /// Is the device kept from ringing others' interrupts, given what is true below? `page` says what shares a page
-    /// with the doorbells. Any.
+    /// Is the device kept from ringing others' interrupts, given what is true below? `page` says
+    /// what shares a page with the doorbells. Any.
     fn isolation(
         &self,
         device: RequesterId,

@@ -1,8 +1,10 @@
-//! An interrupt core for kernels and hypervisors: lock-free dispatch, affinity, and per-device MSI domains.
+//! An interrupt core for kernels and hypervisors: lock-free dispatch, affinity, and per-device MSI
+//! domains.
 //!
-//! It knows no controller. Controllers come in through [`msi_types::MsiParent`] (whatever turns a device's
-//! messages into interrupts: an ITS, a layer over one) and [`msi_types::WiredParent`] (the root controller's
-//! own inputs); devices through [`msi_types::MessageStore`] ([`pci`] has two); the kernel through [`Host`].
+//! It knows no controller. Controllers come in through [`msi_types::MsiParent`] (whatever turns a
+//! device's messages into interrupts: an ITS, a layer over one) and [`msi_types::WiredParent`] (the
+//! root controller's own inputs); devices through [`msi_types::MessageStore`] ([`pci`] has two);
+//! the kernel through [`Host`].
 //!
 //! ```text
 //!  CPU's trap loop ── dispatch(cpu, vector) ──▶ Interrupts ──▶ handler
@@ -14,28 +16,33 @@
 //!                                                          └──▶ MessageStore (MSI, MSI-X, a driver's own)
 //! ```
 //!
-//! Between a device and its controller there may be [`layer`]s: an IOMMU, a bus with quirks. A device's driver sees
-//! none of it.
+//! Between a device and its controller there may be [`layer`]s: an IOMMU, a bus with quirks. A
+//! device's driver sees none of it.
 //!
 //! # What holds
-//! - **Dispatch takes no lock and allocates nothing**: a table walk, two compare-and-swaps, an indirect call.
-//! - **A handler never runs beside itself**, unless it is private to each CPU. A message that is acknowledged
-//!   elsewhere while the handler still runs (its affinity just changed) is neither lost nor run there: it is
-//!   sent again through the controller, so that it arrives at its current target. Such *redeliveries* are
-//!   counted.
-//! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is sent again
-//!   at enable.
+//! - **Dispatch takes no lock and allocates nothing**: a table walk, two compare-and-swaps, an
+//!   indirect call.
+//! - **A handler never runs beside itself**, unless it is private to each CPU. A message that is
+//!   acknowledged elsewhere while the handler still runs (its affinity just changed) is neither
+//!   lost nor run there: it is sent again through the controller, so that it arrives at its current
+//!   target. Such *redeliveries* are counted.
+//! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is
+//!   sent again at enable.
 //! - **Dropping a handle synchronises** with the handler on whichever CPU it runs. Where the caller
-//!   [may not wait](Host::may_wait), a handler or any other interrupt of the kernel's own, drop neither waits nor frees.
-//! - **A screaming interrupt is shut off**: one whose handler [finds nothing to do](Verdict::NotMine), time after time.
-//! - **A message that comes before its handler waits for it**: at the endpoint if that can be masked at any time, else
-//!   it is acknowledged and sent again at the request. Controllers are not asked to mask new vectors.
+//!   [may not wait](Host::may_wait), a handler or any other interrupt of the kernel's own, drop
+//!   neither waits nor frees.
+//! - **A screaming interrupt is shut off**: one whose handler [finds nothing to
+//!   do](Verdict::NotMine), time after time.
+//! - **A message that comes before its handler waits for it**: at the endpoint if that can be
+//!   masked at any time, else it is acknowledged and sent again at the request. Controllers are not
+//!   asked to mask new vectors.
 //! - **Whatever fails half-way is rolled back**: allocations, set-up, affinity changes.
 //!
 //! # Contexts
-//! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside handlers and with
-//! interrupts saved; bounded. *Task*: may wait for hardware, for other CPUs or for a lock; only where the caller
-//! [may wait](Host::may_wait), and not under a lock that a handler takes.
+//! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside
+//! handlers and with interrupts saved; bounded. *Task*: may wait for hardware, for other CPUs or
+//! for a lock; only where the caller [may wait](Host::may_wait), and not under a lock that a
+//! handler takes.
 //!
 //! # Example
 //!

@@ -1,4 +1,5 @@
-//! Locks over [`Host`]: one for state that hard-IRQ handlers touch, two for state that only tasks touch.
+//! Locks over [`Host`]: one for state that hard-IRQ handlers touch, two for state that only tasks
+//! touch.
 //!
 //! Lock order, outermost first; a lock is never taken while one further down is held:
 //!
@@ -17,7 +18,8 @@ use core::ops::{Deref, DerefMut};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A lock that tasks and hard-IRQ handlers share: interrupts are saved while it is held, and for no longer.
+/// A lock that tasks and hard-IRQ handlers share: interrupts are saved while it is held, and for no
+/// longer.
 pub(crate) struct IrqLock<T>(SpinMutex<T>);
 
 impl<T> IrqLock<T> {

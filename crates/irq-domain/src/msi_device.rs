@@ -1,5 +1,5 @@
-//! A device's message-signalled interrupts: one domain per device, between its message store and its
-//! controller.
+//! A device's message-signalled interrupts: one domain per device, between its message store and
+//! its controller.
 
 mod allocation;
 mod counts;
@@ -58,7 +58,8 @@ impl fmt::Debug for MsiDeviceConfig<'_> {
 /// A vector that a device was granted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsiVector {
-    /// Its slot in the device's message store: the MSI-X table index, or the MultiMSI message number.
+    /// Its slot in the device's message store: the MSI-X table index, or the MultiMSI message
+    /// number.
     pub slot: u16,
     /// Its IRQ number.
     pub irq: Irq,
@@ -68,15 +69,17 @@ pub struct MsiVector {
     pub cpu: Cpu,
 }
 
-/// A device's own interrupt domain: its vectors stand between its message store and its controller, and whoever
-/// uses them sees neither. A device with several stores (MSI-X and IMS) has several of these, on one
-/// [`SharedDevice`].
+/// A device's own interrupt domain: its vectors stand between its message store and its controller,
+/// and whoever uses them sees neither. A device with several stores (MSI-X and IMS) has several of
+/// these, on one [`SharedDevice`].
 ///
-/// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate), [`request`](Self::request) for
-/// each slot; later, one by one, [`allocate_at`](Self::allocate_at) and [`free`](Self::free). Dropping it undoes everything, in the order that lets no message slip through: handlers are
-/// removed, the store is turned off, the vectors and the device are given back to the controller. Handles that
-/// outlive it are inert. Dropped where the caller [may not wait](crate::Host::may_wait), all that is put off to a
-/// later task operation; handlers may run until then.
+/// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate),
+/// [`request`](Self::request) for each slot; later, one by one, [`allocate_at`](Self::allocate_at)
+/// and [`free`](Self::free). Dropping it undoes everything, in the order that lets no message slip
+/// through: handlers are removed, the store is turned off, the vectors and the device are given
+/// back to the controller. Handles that outlive it are inert. Dropped where the caller [may not
+/// wait](crate::Host::may_wait), all that is put off to a later task operation; handlers may run
+/// until then.
 #[must_use = "dropping the domain tears it down"]
 pub struct MsiDevice {
     core: Arc<Interrupts>,
@@ -114,14 +117,15 @@ impl MsiDevice {
         Ok(Self { core: core.clone(), domain: Owned::new(domain) })
     }
 
-    /// Grants the device vectors at its lowest free slots: as many as the controller has of the `wanted` range
-    /// of counts, the most first. Places them on CPUs, writes their messages, and turns the store on. They are
-    /// held back until they are [requested](Self::request): at the endpoint if it can, else by the core, which sends
-    /// what came too early again.
+    /// Grants the device vectors at its lowest free slots: as many as the controller has of the
+    /// `wanted` range of counts, the most first. Places them on CPUs, writes their messages, and
+    /// turns the store on. They are held back until they are [requested](Self::request): at the
+    /// endpoint if it can, else by the core, which sends what came too early again.
     ///
-    /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`] (MultiMSI) is
-    /// granted in powers of two, once, on one CPU. A store that [signals by levels](MessageStore::trigger) needs a
-    /// controller that has them; its handlers quiet their device before they return. If anything fails, nothing of it remains. Task.
+    /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`]
+    /// (MultiMSI) is granted in powers of two, once, on one CPU. A store that [signals by
+    /// levels](MessageStore::trigger) needs a controller that has them; its handlers quiet their
+    /// device before they return. If anything fails, nothing of it remains. Task.
     pub fn allocate(
         &self,
         shape: Shape,
@@ -131,20 +135,23 @@ impl MsiDevice {
         Domain::allocate(&self.domain, &self.core, shape, wanted)
     }
 
-    /// Grants the device a vector at each of the given slots, wherever they are in its store, before or after others
-    /// are in use: for devices that add vectors one by one. If anything fails, nothing of it remains. Task.
+    /// Grants the device a vector at each of the given slots, wherever they are in its store,
+    /// before or after others are in use: for devices that add vectors one by one. If anything
+    /// fails, nothing of it remains. Task.
     pub fn allocate_at(&self, slots: &[u16]) -> Result<Vec<MsiVector>, MsiDeviceError> {
         self.core.reclaim();
         Domain::allocate_at(&self.domain, &self.core, slots)
     }
 
-    /// Grants the device a vector at `slot` that is delivered to one of `among` alone, a queue's own CPUs say: to that
-    /// one on line which has the fewest such vectors. When its CPU goes off line it follows to another of them; with
-    /// the last of them it is shut down, and comes back with the first. What its device sends meanwhile stays
-    /// pending. The controller sets aside what such moves take. Task.
+    /// Grants the device a vector at `slot` that is delivered to one of `among` alone, a queue's
+    /// own CPUs say: to that one on line which has the fewest such vectors. When its CPU goes off
+    /// line it follows to another of them; with the last of them it is shut down, and comes back
+    /// with the first. What its device sends meanwhile stays pending. The controller sets aside
+    /// what such moves take. Task.
     ///
     /// # Errors
-    /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is on line.
+    /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is on
+    /// line.
     pub fn allocate_managed(
         &self,
         slot: u16,
@@ -154,12 +161,13 @@ impl MsiDevice {
         Domain::allocate_managed(&self.domain, &self.core, slot, among)
     }
 
-    /// Gives the vector at `slot` back, with its handler: its handle is inert from now on, and the slot can be
-    /// allocated again, however it was allocated. Task; not within the handler.
+    /// Gives the vector at `slot` back, with its handler: its handle is inert from now on, and the
+    /// slot can be allocated again, however it was allocated. Task; not within the handler.
     ///
     /// # Errors
-    /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], as a group goes as a whole, by tearing the domain
-    /// down; [`MsiDeviceError::Store`] if the store did not take it: the vector was given back all the same.
+    /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], as a group goes as a whole, by
+    /// tearing the domain down; [`MsiDeviceError::Store`] if the store did not take it: the vector
+    /// was given back all the same.
     pub fn free(&self, slot: u16) -> Result<(), MsiDeviceError> {
         self.core.reclaim();
         self.domain.free(&self.core, slot)
@@ -175,7 +183,8 @@ impl MsiDevice {
         self.install(slot, name, Handler::try_handler(handler)?, Start::Enabled)
     }
 
-    /// Gives the vector at `slot` its handler, which runs from the first [`IrqHandle::enable`] on. Task.
+    /// Gives the vector at `slot` its handler, which runs from the first [`IrqHandle::enable`] on.
+    /// Task.
     pub fn request_disabled<R: Into<Verdict>>(
         &self,
         slot: u16,
@@ -199,10 +208,11 @@ impl MsiDevice {
         self.core.install(&descriptor, name, handler, start)
     }
 
-    /// Writes the messages, masks and enable of all vectors again, after the device lost them: a function-level reset, or
-    /// a suspend. The bus driver has restored what its accesses need (a PCI function's BARs and command register). What
-    /// the device wanted to send meanwhile is lost with its state. Between the loss and this, the device's vectors are
-    /// not turned on or off. Task.
+    /// Writes the messages, masks and enable of all vectors again, after the device lost them: a
+    /// function-level reset, or a suspend. The bus driver has restored what its accesses need (a
+    /// PCI function's BARs and command register). What the device wanted to send meanwhile is lost
+    /// with its state. Between the loss and this, the device's vectors are not turned on or off.
+    /// Task.
     ///
     /// # Errors
     /// [`MsiDeviceError::Store`] if the device did not take it all. It can be tried again.
@@ -213,8 +223,8 @@ impl MsiDevice {
     /// Undoes everything, like dropping, and says whether the store could be turned off. Task.
     ///
     /// # Errors
-    /// The store did not take it. Handlers, vectors and the attachment were given back all the same: such a
-    /// device is gone, or broken.
+    /// The store did not take it. Handlers, vectors and the attachment were given back all the
+    /// same: such a device is gone, or broken.
     pub fn tear_down(self) -> Result<(), StoreError> {
         Domain::tear_down(&self.domain, &self.core)
     }
@@ -234,14 +244,15 @@ impl MsiDevice {
         state.vectors.get(slot).map(|entry| entry.info(slot))
     }
 
-    /// The message that the store holds at `slot`: `None` where no vector is, and for all of a group but its
-    /// first. Task.
+    /// The message that the store holds at `slot`: `None` where no vector is, and for all of a
+    /// group but its first. Task.
     pub fn message(&self, slot: u16) -> Option<MsiMessage> {
         self.domain.state.lock(self.core.host()).vectors.get(slot)?.message
     }
 
-    /// The message that the device sends for the vector at `slot`, for devices that keep copies of it elsewhere: what
-    /// the store holds, or what the device makes of its group's message. It changes when the interrupt moves. Task.
+    /// The message that the device sends for the vector at `slot`, for devices that keep copies of
+    /// it elsewhere: what the store holds, or what the device makes of its group's message. It
+    /// changes when the interrupt moves. Task.
     pub fn sent_message(&self, slot: u16) -> Option<MsiMessage> {
         self.domain.sent_message(&self.core, slot)
     }
@@ -256,8 +267,8 @@ impl MsiDevice {
         InterruptIsolated::prove(self.domain.parent(), self.domain.share.requester)
     }
 
-    /// The proof that the device is kept from memory that is not its own, which passthrough asks for as well, or why
-    /// there is none. Any.
+    /// The proof that the device is kept from memory that is not its own, which passthrough asks
+    /// for as well, or why there is none. Any.
     pub fn prove_dma_isolated(&self) -> Result<DmaIsolated<'_>, NotDmaIsolated> {
         DmaIsolated::prove(self.domain.parent(), self.domain.share.requester)
     }
@@ -351,13 +362,14 @@ impl Domain {
         &*self.share.parent
     }
 
-    /// The endpoint's mask, where it holds vectors back in any context. A level that was asserted is held back by the
-    /// controller alone. Any.
+    /// The endpoint's mask, where it holds vectors back in any context. A level that was asserted
+    /// is held back by the controller alone. Any.
     fn endpoint_mask(&self) -> Option<&dyn FastMask> {
         self.store.fast_mask().filter(|_| self.store.trigger() == Trigger::Edge)
     }
 
-    /// Holds a vector back: at the endpoint where that is possible in any context, else at the controller. Any.
+    /// Holds a vector back: at the endpoint where that is possible in any context, else at the
+    /// controller. Any.
     pub(crate) fn mask(&self, slot: u16, vector: Vector) {
         match self.endpoint_mask() {
             Some(endpoint) => endpoint.mask(slot),

@@ -1,7 +1,8 @@
 //! PCI functions as message stores: finding the MSI and MSI-X capabilities, and driving them.
 //!
-//! The bus driver gives access ([`ConfigSpace`] for one function, [`TableMemory`] for one of its memory
-//! regions) and gets a [`MessageStore`](msi_types::MessageStore) for [`MsiDevice`](crate::MsiDevice).
+//! The bus driver gives access ([`ConfigSpace`] for one function, [`TableMemory`] for one of its
+//! memory regions) and gets a [`MessageStore`](msi_types::MessageStore) for
+//! [`MsiDevice`](crate::MsiDevice).
 //!
 //! Source: PCI Local Bus 3.0 §6.7 and §6.8, PCI Express Base §7.7.
 

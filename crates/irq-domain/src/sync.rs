@@ -8,24 +8,25 @@
 //!    └─ changing ◀─────── closing (idle) ◀──── closing (running or pinned)
 //! ```
 //!
-//! A vacant gate that is *awaited* keeps the resend mark for the value to come: its owner's messages may arrive
-//! before its handler is installed.
+//! A vacant gate that is *awaited* keeps the resend mark for the value to come: its owner's
+//! messages may arrive before its handler is installed.
 //!
 //! The rules, all kept by compare-and-swap on the one word:
-//! - *running* is set by one CPU at a time, never while disabled or closing: a handler never runs beside
-//!   itself;
-//! - whoever finds the gate busy or disabled leaves the *resend* mark, in one step with seeing why; the mark is
-//!   taken in one step with leaving or enabling, by one party. Marking is a read-modify-write even if the mark
-//!   is set already: it carries what the device wrote before to whoever runs next;
-//! - the value is read only while *running* or a *pin* is held; it is written only in *changing*, which is
-//!   entered from vacant, or from closing without runner and pins.
+//! - *running* is set by one CPU at a time, never while disabled or closing: a handler never runs
+//!   beside itself;
+//! - whoever finds the gate busy or disabled leaves the *resend* mark, in one step with seeing why;
+//!   the mark is taken in one step with leaving or enabling, by one party. Marking is a
+//!   read-modify-write even if the mark is set already: it carries what the device wrote before to
+//!   whoever runs next;
+//! - the value is read only while *running* or a *pin* is held; it is written only in *changing*,
+//!   which is entered from vacant, or from closing without runner and pins.
 //!
 //! Every access of the word is sequentially consistent. A program whose atomics are all so, and
 //! that has no data race, does nothing but interleave them (the C11 memory model's guarantee): so
 //! the model check, which tries interleavings, explores what can happen on weakly ordered CPUs,
 //! too. A house lint refuses other orderings here.
-// UNSAFETY: the value lives in an `UnsafeCell`, because a lock around it would cost dispatch a second pair of
-// atomic operations for an exclusion that the state word provides already.
+// UNSAFETY: the value lives in an `UnsafeCell`, because a lock around it would cost dispatch a
+// second pair of atomic operations for an exclusion that the state word provides already.
 #![expect(unsafe_code, reason = "the state word, not a lock, guards the value; each use says why")]
 
 use core::cell::UnsafeCell;
@@ -57,7 +58,8 @@ const EDGE: u32 = 1 << 6;
 const USED: u32 = 1 << 7;
 /// Without value so far, and arrivals are marked for the one that comes.
 const AWAITED: u32 = 1 << 8;
-/// One user of the value beside the runner. The count has the upper 16 bits: at most one pin per CPU.
+/// One user of the value beside the runner. The count has the upper 16 bits: at most one pin per
+/// CPU.
 const PIN: u32 = 1 << 16;
 const PINS: u32 = 0xffff << 16;
 
@@ -138,8 +140,9 @@ pub(crate) struct Gate<T, W = AtomicU32> {
     value: UnsafeCell<Option<T>>,
 }
 
-// SAFETY: shared references to the value are handed to several threads at once (runner and pins), hence `Sync`;
-// the value is put in and taken out by different threads, hence `Send`. All access follows the state word.
+// SAFETY: shared references to the value are handed to several threads at once (runner and pins),
+// hence `Sync`; the value is put in and taken out by different threads, hence `Send`. All access
+// follows the state word.
 unsafe impl<T: Send + Sync, W: Word> Sync for Gate<T, W> {}
 
 impl<T, W: Word> Gate<T, W> {
@@ -162,8 +165,8 @@ impl<T, W: Word> Gate<T, W> {
                 Err(now) => seen = now,
             }
         }
-        // SAFETY: this thread set CHANGING from vacant, so nobody else reads or writes the value until it
-        // clears.
+        // SAFETY: this thread set CHANGING from vacant, so nobody else reads or writes the value
+        // until it clears.
         unsafe { *self.value.get() = Some(value) };
         let mode = if when_busy == WhenBusy::Mark { EDGE } else { 0 };
         let mut seen = self.word.load();
@@ -176,8 +179,8 @@ impl<T, W: Word> Gate<T, W> {
         Ok(())
     }
 
-    /// From now on arrivals are marked, for the value to come. Nothing if one is there or on its way. Any
-    /// context.
+    /// From now on arrivals are marked, for the value to come. Nothing if one is there or on its
+    /// way. Any context.
     pub(crate) fn await_value(&self) {
         self.change_vacant(|seen| seen | AWAITED);
     }
@@ -240,7 +243,8 @@ impl<T, W: Word> Gate<T, W> {
     pub(crate) fn enable(&self) -> bool {
         let mut seen = self.word.load();
         while seen & INSTALLED != 0 {
-            // The mark of an arrival that only found the handler running stays: its runner sends it.
+            // The mark of an arrival that only found the handler running stays: its runner sends
+            // it.
             let owed = seen & (RESEND | RUNNING | CLOSING) == RESEND;
             let taken = if owed { RESEND } else { 0 };
             match self.word.swap_if(seen, seen & !(DISABLED | taken)) {
@@ -251,8 +255,8 @@ impl<T, W: Word> Gate<T, W> {
         false
     }
 
-    /// Arrivals find nothing from now on; the value goes by [`take`](Self::take). False if there was nothing to
-    /// close. Any context.
+    /// Arrivals find nothing from now on; the value goes by [`take`](Self::take). False if there
+    /// was nothing to close. Any context.
     pub(crate) fn close(&self) -> bool {
         let mut seen = self.word.load();
         while seen & (INSTALLED | CLOSING) == INSTALLED {
@@ -264,7 +268,8 @@ impl<T, W: Word> Gate<T, W> {
         false
     }
 
-    /// The value of a closed gate once nobody uses it; `None` before, or if there is none. Any context.
+    /// The value of a closed gate once nobody uses it; `None` before, or if there is none. Any
+    /// context.
     pub(crate) fn take(&self) -> Option<T> {
         let mut seen = self.word.load();
         loop {
@@ -276,8 +281,8 @@ impl<T, W: Word> Gate<T, W> {
                 Err(now) => seen = now,
             }
         }
-        // SAFETY: this thread replaced CLOSING, without runner and pins, by CHANGING: nobody else has a
-        // reference, and none is handed out before the next install.
+        // SAFETY: this thread replaced CLOSING, without runner and pins, by CHANGING: nobody else
+        // has a reference, and none is handed out before the next install.
         let value = unsafe { (&mut *self.value.get()).take() };
         self.word.store(USED);
         value
@@ -335,8 +340,8 @@ pub(crate) struct Running<'a, T, W: Word> {
 }
 
 impl<'a, T, W: Word> Running<'a, T, W> {
-    /// The handler returned. `Some` if the interrupt arrived meanwhile: the caller sends it again and drops the
-    /// pin. Others may run the handler already.
+    /// The handler returned. `Some` if the interrupt arrived meanwhile: the caller sends it again
+    /// and drops the pin. Others may run the handler already.
     #[inline]
     pub(crate) fn leave(self) -> Option<Pinned<'a, T, W>> {
         let gate = self.gate;
@@ -351,8 +356,8 @@ impl<T, W: Word> Deref for Running<'_, T, W> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: this guard's RUNNING keeps `take` away, and install needs a vacant gate; so nobody writes the
-        // value.
+        // SAFETY: this guard's RUNNING keeps `take` away, and install needs a vacant gate; so
+        // nobody writes the value.
         unsafe { self.gate.value_ref() }
     }
 }
@@ -375,7 +380,8 @@ impl<T, W: Word> Deref for Pinned<'_, T, W> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this pin keeps `take` away, and install needs a vacant gate; so nobody writes the value.
+        // SAFETY: this pin keeps `take` away, and install needs a vacant gate; so nobody writes the
+        // value.
         unsafe { self.gate.value_ref() }
     }
 }

@@ -1,5 +1,5 @@
-//! From a vector to its gates: a radix table whose parts are allocated on the first request of a vector among
-//! them and stay where they are for good, so that dispatch walks it without a lock.
+//! From a vector to its gates: a radix table whose parts are allocated on the first request of a
+//! vector among them and stay where they are for good, so that dispatch walks it without a lock.
 
 use crate::descriptor::Action;
 use crate::sync::Gate;
@@ -16,7 +16,8 @@ pub(crate) const VECTORS: u32 = 1 << 24;
 /// Each level resolves 8 bits.
 const FANOUT: usize = 256;
 
-/// The gates of one vector, on a cache line of its own: neighbouring vectors fire on different CPUs.
+/// The gates of one vector, on a cache line of its own: neighbouring vectors fire on different
+/// CPUs.
 #[repr(align(64))]
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -57,8 +58,8 @@ impl Slot {
 type Leaf = [Slot; FANOUT];
 type Middle = [OnceBox<Leaf>; FANOUT];
 
-/// The table. Memory in proportion to what is requested: 16 KiB per 256 vectors of which one is, 2 KiB per
-/// 65536.
+/// The table. Memory in proportion to what is requested: 16 KiB per 256 vectors of which one is, 2
+/// KiB per 65536.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// Vectors below 65536, one step nearer: most systems have no others.
@@ -71,7 +72,8 @@ impl Table {
         Ok(Self { low: try_box_array(OnceBox::new)?, high: try_box_array(OnceBox::new)? })
     }
 
-    /// The slot of a vector; `None` if no vector near it was ever requested. Any context; loads only.
+    /// The slot of a vector; `None` if no vector near it was ever requested. Any context; loads
+    /// only.
     #[inline]
     pub(crate) fn get(&self, vector: Vector) -> Option<&Slot> {
         let index = vector.index();
@@ -82,7 +84,8 @@ impl Table {
         middle.get((index >> 8) % FANOUT)?.get()?.get(index % FANOUT)
     }
 
-    /// The slot of a vector, made if it is not there; `None` for vectors beyond [`VECTORS`]. Task: allocates.
+    /// The slot of a vector, made if it is not there; `None` for vectors beyond [`VECTORS`]. Task:
+    /// allocates.
     pub(crate) fn ensure(&self, vector: Vector) -> Result<Option<&Slot>, TryReserveError> {
         let index = vector.index();
         let middle = match index >> 16 {

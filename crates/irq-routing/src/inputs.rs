@@ -47,8 +47,8 @@ impl Inputs {
         self.lines.pulse(line)
     }
 
-    /// Sends a message to the doorbell at its address. Doorbells without DeviceIDs ignore one; without
-    /// a DeviceID, no ITS is reached.
+    /// Sends a message to the doorbell at its address. Doorbells without DeviceIDs ignore one;
+    /// without a DeviceID, no ITS is reached.
     #[inline]
     pub(crate) fn send(&self, RoutedMessage { sender, message }: RoutedMessage) -> Delivery {
         let identified = match sender {

@@ -1,4 +1,5 @@
-//! The number by which `KVM_IRQ_LINE` names an input on Arm: an INTID with its kind and CPU, **not** a GSI.
+//! The number by which `KVM_IRQ_LINE` names an input on Arm: an INTID with its kind and CPU,
+//! **not** a GSI.
 //!
 //! | bits | field |
 //! |---|---|

@@ -7,10 +7,11 @@
 //! not. As for [`Router`](crate::Router), each GSI is the pin of its number until the first table
 //! is set.
 //!
-//! On Arm, inputs without a GSI are driven by [`VmFd::set_irq_line`], with a number of [`IrqLine`](crate::IrqLine).
+//! On Arm, inputs without a GSI are driven by [`VmFd::set_irq_line`], with a number of
+//! [`IrqLine`](crate::IrqLine).
 //!
-//! Messages of an ITS need their DeviceID ([`Sender::Device`]); the kernel knows no doorbells but those of ITSes. On
-//! x86, pins are the I/O APIC's.
+//! Messages of an ITS need their DeviceID ([`Sender::Device`]); the kernel knows no doorbells but
+//! those of ITSes. On x86, pins are the I/O APIC's.
 
 pub(crate) mod pulses;
 
@@ -175,7 +176,8 @@ impl KvmRouter {
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
 
-    /// Gives the kernel another table, all of it or nothing, unless it has it already. What is routed is taken.
+    /// Gives the kernel another table, all of it or nothing, unless it has it already. What is
+    /// routed is taken.
     fn set(&self, state: &mut KernelRoutes, table: Table, changes: u32) -> Result<(), RouteError> {
         if changes == 0 && state.table.is_some() {
             return Ok(());
@@ -306,8 +308,8 @@ impl fmt::Debug for KvmRouter {
     }
 }
 
-/// A bound eventfd, until it is dropped: then the kernel has served what it was serving, and later signals stay in the
-/// eventfd.
+/// A bound eventfd, until it is dropped: then the kernel has served what it was serving, and later
+/// signals stay in the eventfd.
 #[must_use = "dropping it ends the bind"]
 pub struct KvmIrqfd {
     vm: Arc<VmFd>,

@@ -1,4 +1,5 @@
-//! Routes in the layout of `KVM_SET_GSI_ROUTING`'s argument, as bytes in the machine's own byte order.
+//! Routes in the layout of `KVM_SET_GSI_ROUTING`'s argument, as bytes in the machine's own byte
+//! order.
 //!
 //! | offset | `struct kvm_irq_routing` |
 //! |---|---|
@@ -14,7 +15,8 @@
 //! | 12 | padding |
 //! | 16 | pin: irqchip (0), pin; message: address low, high, data, DeviceID |
 //!
-//! Source: Linux, Documentation/virt/kvm/api.rst, KVM_SET_GSI_ROUTING; on arm64 there is one irqchip.
+//! Source: Linux, Documentation/virt/kvm/api.rst, KVM_SET_GSI_ROUTING; on arm64 there is one
+//! irqchip.
 
 use crate::{NotAPin, Pin, Route, RoutedMessage, Sender};
 use alloc::vec::Vec;

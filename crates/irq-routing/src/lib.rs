@@ -1,7 +1,7 @@
 //! GSI routing for virtual machine monitors, hypervisors and their devices.
 //!
-//! Interrupts of a virtual machine have numbers in three namespaces that share nothing. This crate keeps them apart by
-//! type, and translates from the first to the last:
+//! Interrupts of a virtual machine have numbers in three namespaces that share nothing. This crate
+//! keeps them apart by type, and translates from the first to the last:
 //!
 //! | namespace | whose | here |
 //! |---|---|---|
@@ -9,11 +9,11 @@
 //! | INTID | the guest's interrupt controller: SPIs, LPIs | [`Pin`] for SPIs; LPIs are the guest's own affair |
 //! | DeviceID and EventID | a device's message, as an ITS sees it | [`RoutedMessage`] |
 //!
-//! A [`Router`] holds the routes of a model in this process and rings it ([`Inputs`]). Look-ups take no lock and
-//! allocate nothing; a change costs the same in tables of every size, many changes are one [`commit`](Routing::commit),
-//! and those that change nothing are skipped. [`IrqLine`] decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the
-//! tables of `KVM_SET_GSI_ROUTING`. [`msix`] is the table of a PCI function whose vectors take GSIs as they are
-//! unmasked.
+//! A [`Router`] holds the routes of a model in this process and rings it ([`Inputs`]). Look-ups
+//! take no lock and allocate nothing; a change costs the same in tables of every size, many changes
+//! are one [`commit`](Routing::commit), and those that change nothing are skipped. [`IrqLine`]
+//! decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the tables of `KVM_SET_GSI_ROUTING`.
+//! [`msix`] is the table of a PCI function whose vectors take GSIs as they are unmasked.
 //!
 //! | feature | adds |
 //! |---|---|

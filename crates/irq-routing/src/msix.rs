@@ -5,22 +5,23 @@
 //! message:
 //!
 //! - A GSI is allocated when its vector is unmasked for the first time, so that a device with
-//!   thousands of vectors takes as many GSIs as its driver uses. The table releases its GSIs when the
-//!   guest disables MSI-X, and those of masked vectors also when no other GSI is left.
-//! - One access of the guest commits its changes of routes at once; an unchanged message is no change.
-//! - A message of a masked vector becomes pending. It is sent on unmask, unless the device withdraws
-//!   it before ([`MsixTable::withdraw`]).
+//!   thousands of vectors takes as many GSIs as its driver uses. The table releases its GSIs when
+//!   the guest disables MSI-X, and those of masked vectors also when no other GSI is left.
+//! - One access of the guest commits its changes of routes at once; an unchanged message is no
+//!   change.
+//! - A message of a masked vector becomes pending. It is sent on unmask, unless the device
+//!   withdraws it before ([`MsixTable::withdraw`]).
 //!
-//! When a write that masks returns, no message of that vector is being sent, nor will be. Writing the
-//! message of an unmasked vector, which the specification leaves undefined, takes effect with the
-//! write.
+//! When a write that masks returns, no message of that vector is being sent, nor will be. Writing
+//! the message of an unmasked vector, which the specification leaves undefined, takes effect with
+//! the write.
 //!
 //! # Saving and restoring
 //! A table is saved as the guest reads it: every entry ([`MsixTable::read`]), the pending bits
-//! ([`MsixTable::read_pending`]) and Message Control ([`MsixTable::control`]). It is restored into a new table in this
-//! order: the entries ([`MsixTable::write`]), each pending vector ([`MsixTable::signal`]), and last Message Control
-//! ([`MsixTable::write_control`]), which sends what is pending and not masked. GSIs are not part of it: the restored
-//! table takes its own.
+//! ([`MsixTable::read_pending`]) and Message Control ([`MsixTable::control`]). It is restored into
+//! a new table in this order: the entries ([`MsixTable::write`]), each pending vector
+//! ([`MsixTable::signal`]), and last Message Control ([`MsixTable::write_control`]), which sends
+//! what is pending and not masked. GSIs are not part of it: the restored table takes its own.
 //!
 //! ```
 //! # use irq_routing::msix::{MsixTable, Signalled};
@@ -233,8 +234,9 @@ impl MsixTable {
     /// threads that are sending by a vector that the write masks.
     ///
     /// # Errors
-    /// A vector is not masked any more, but could not be given a GSI or a route: the monitor's limits, which are no
-    /// affair of the guest. Its messages are held as pending, until an access concerns it again and there is room.
+    /// A vector is not masked any more, but could not be given a GSI or a route: the monitor's
+    /// limits, which are no affair of the guest. Its messages are held as pending, until an access
+    /// concerns it again and there is room.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), RouteError> {
         let Some(words) = words_at(offset, bytes.len()) else { return Ok(()) };
         let mut guest = self.guest.lock();

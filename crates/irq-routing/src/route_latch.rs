@@ -19,7 +19,8 @@ const KIND: u64 = 0b11;
 /// so that two changes between a reader's loads do not restore the version.
 const STEP: u64 = KIND + 1;
 
-/// A GSI's route, or none. Has a cache line of its own: a change does not slow the neighbours' readers.
+/// A GSI's route, or none. Has a cache line of its own: a change does not slow the neighbours'
+/// readers.
 #[repr(align(64))]
 #[derive(Debug)]
 pub(crate) struct RouteLatch {

@@ -18,7 +18,8 @@ use msi_types::{Delivery, Gsi, Level};
 pub struct GsiSpace {
     /// All GSIs lie below this. KVM's are 4096 (`KVM_CAP_IRQ_ROUTING` says it).
     pub limit: u32,
-    /// GSIs below this are the monitor's own to number; [`Routing::allocate`] gives those from it on.
+    /// GSIs below this are the monitor's own to number; [`Routing::allocate`] gives those from it
+    /// on.
     pub first_allocated: u32,
 }
 

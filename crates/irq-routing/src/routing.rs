@@ -41,7 +41,8 @@ pub trait Routing: Send + Sync {
     /// Releases GSIs and clears their routes, as one change.
     ///
     /// # Errors
-    /// [`RouteError::NotAllocated`] for one that is not given out, or named twice: no other has been released either.
+    /// [`RouteError::NotAllocated`] for one that is not given out, or named twice: no other has
+    /// been released either.
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError>;
 
     /// Makes all the changes, in their order, or none. Redundant changes are skipped. A concurrent

@@ -30,8 +30,8 @@ impl Table {
         Self { chunks: chunks.into(), gsis, identity: AtomicBool::new(true) }
     }
 
-    /// Sets routes as [`set`](Self::set) does, then ends the identity mapping. The routes come first:
-    /// a reader that misses the identity mapping reads the route again.
+    /// Sets routes as [`set`](Self::set) does, then ends the identity mapping. The routes come
+    /// first: a reader that misses the identity mapping reads the route again.
     pub(crate) fn set_table(&self, routes: impl Iterator<Item = (Gsi, Option<Route>)>) -> Changes {
         let changes = self.set(routes);
         if self.identity.load(SeqCst) {

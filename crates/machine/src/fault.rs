@@ -17,8 +17,8 @@ pub enum Fault {
     /// Nothing.
     #[default]
     None,
-    /// The platform publishes nothing, as if the drivers had forgotten to: where tables are not coherent, the controllers
-    /// never see what was written.
+    /// The platform publishes nothing, as if the drivers had forgotten to: where tables are not
+    /// coherent, the controllers never see what was written.
     NeverPublishes,
     /// With each so many-th interrupt that is handled, the interrupt core makes it pending again.
     RePends(NonZeroU32),
@@ -79,7 +79,8 @@ impl Faults {
         }
     }
 
-    /// A device's handler, as the interrupt core runs it. `parent` is what the interrupt core sends again by.
+    /// A device's handler, as the interrupt core runs it. `parent` is what the interrupt core sends
+    /// again by.
     pub(crate) fn handler(
         self: &Arc<Self>,
         parent: Arc<dyn MsiParent>,

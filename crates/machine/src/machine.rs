@@ -113,8 +113,8 @@ pub enum TargetAddresses {
 /// The coherence of the controllers' table accesses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Snooping {
-    /// As the description says. Where it denies it (`dma-noncoherent`), the registers claim the opposite: that is
-    /// why firmware has to say it.
+    /// As the description says. Where it denies it (`dma-noncoherent`), the registers claim the
+    /// opposite: that is why firmware has to say it.
     #[default]
     AsDescribed,
     /// None does, and their registers say so, whatever the description says.
@@ -211,8 +211,8 @@ impl fmt::Debug for Machine {
     }
 }
 
-/// Builds the machine that `description` describes: its real controllers at their addresses, and at every PCI host
-/// bridge and platform device that can ring one of them somebody who does.
+/// Builds the machine that `description` describes: its real controllers at their addresses, and at
+/// every PCI host bridge and platform device that can ring one of them somebody who does.
 ///
 /// # Errors
 /// There is nothing that could be delivered, or not on this kind of machine.

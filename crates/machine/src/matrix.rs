@@ -1,9 +1,11 @@
-//! Every kind of endpoint on every parent, behind every layer, in every world: tried, not looked up.
+//! Every kind of endpoint on every parent, behind every layer, in every world: tried, not looked
+//! up.
 //!
-//! For each combination a machine is built, with an endpoint of each kind on its bus. A trial makes the endpoint's domain,
-//! allocates its vectors, has it send through the bus – and the IOMMU or the remapping unit, if there is one – while its
-//! interrupts move, adds and frees vectors, tears everything down, and does all that again on the same machine. The cell
-//! works if each message arrived once where it should and if everything was given back. It is refused if the drivers
+//! For each combination a machine is built, with an endpoint of each kind on its bus. A trial makes
+//! the endpoint's domain, allocates its vectors, has it send through the bus – and the IOMMU or the
+//! remapping unit, if there is one – while its interrupts move, adds and frees vectors, tears
+//! everything down, and does all that again on the same machine. The cell works if each message
+//! arrived once where it should and if everything was given back. It is refused if the drivers
 //! refused, and the reason is theirs.
 //!
 //! ```
@@ -34,7 +36,8 @@ use board::Board;
 use root::BoardConfig;
 use std::fmt;
 
-/// Defines the values of one of the matrix's dimensions, with the names that they have in its output.
+/// Defines the values of one of the matrix's dimensions, with the names that they have in its
+/// output.
 macro_rules! dimension {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {
         $(#[$doc])*
@@ -71,9 +74,11 @@ dimension! {
         PciMultiMsi => "pci-multi-msi",
         /// A PCI function with a table of eight messages.
         PciMsix => "pci-msix",
-        /// A device that keeps its messages in the memory of its 40 rings, which share 32 vectors or one.
+        /// A device that keeps its messages in the memory of its 40 rings, which share 32 vectors
+        /// or one.
         ImsRing => "ims-ring",
-        /// Messages that the PCI function with the table keeps to itself, behind a queue of commands.
+        /// Messages that the PCI function with the table keeps to itself, behind a queue of
+        /// commands.
         ImsQueue => "ims-queue",
         /// A device outside of PCI, with registers for its messages. A guest has it passed through.
         Platform => "platform",
@@ -103,8 +108,8 @@ dimension! {
     Layer {
         /// No IOMMU.
         None => "none",
-        /// An IOMMU that translates what devices write: doorbells are mapped in pages of 4 KiB; on x86 they lie in the
-        /// region that the hardware reserves for messages.
+        /// An IOMMU that translates what devices write: doorbells are mapped in pages of 4 KiB; on
+        /// x86 they lie in the region that the hardware reserves for messages.
         DoorbellMapping => "doorbell-mapping",
         /// An IOMMU that translates messages. Only x86 has one: on Arm that is the ITS.
         Remapping => "remapping",
@@ -118,8 +123,8 @@ dimension! {
         BareMetal => "bare-metal",
         /// In a guest, whose hypervisor traps the stores that PCI defines.
         Guest => "guest",
-        /// In a guest whose hypervisor's hardware remaps messages as the guest's virtual IOMMU says, if that remaps
-        /// messages at all: on x86, with [`Layer::Remapping`].
+        /// In a guest whose hypervisor's hardware remaps messages as the guest's virtual IOMMU
+        /// says, if that remaps messages at all: on x86, with [`Layer::Remapping`].
         GuestRemapped => "guest-remapped",
     }
 }

@@ -22,13 +22,14 @@ pub enum Migration {
     /// It stays.
     #[default]
     Never,
-    /// Again and again it is saved, and restored from the bytes of what was saved: mostly into a fresh model, which takes
-    /// its place; sometimes into the same one. The old model is dropped, with everything that belongs to it.
+    /// Again and again it is saved, and restored from the bytes of what was saved: mostly into a
+    /// fresh model, which takes its place; sometimes into the same one. The old model is dropped,
+    /// with everything that belongs to it.
     ///
-    /// Without threads, that is between any two register accesses of a driver, in handlers, and between a message and
-    /// its interrupt. With threads it is between any two accesses of the CPUs to their halves of the model, and devices
-    /// do not stand still: what they send meanwhile waits at the bus, as do the drivers' accesses, and reaches the fresh
-    /// model.
+    /// Without threads, that is between any two register accesses of a driver, in handlers, and
+    /// between a message and its interrupt. With threads it is between any two accesses of the CPUs
+    /// to their halves of the model, and devices do not stand still: what they send meanwhile waits
+    /// at the bus, as do the drivers' accesses, and reaches the fresh model.
     AtRandom {
         /// Decides when, where nothing else does, and where to.
         seed: u64,
@@ -100,7 +101,8 @@ impl Migrator {
         }
     }
 
-    /// Moves the model while no CPU accesses its half of it: between any two instructions of theirs.
+    /// Moves the model while no CPU accesses its half of it: between any two instructions of
+    /// theirs.
     fn migrate_to(&self, to: Destination, load: impl FnOnce()) -> Result<(), String> {
         let mut halves: Vec<_> = self.cores.iter().map(|core| core.vcpu()).collect();
         let mut vcpus: Vec<&mut Vcpu> = halves.iter_mut().map(|half| &mut **half).collect();

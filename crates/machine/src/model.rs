@@ -1,4 +1,5 @@
-//! The model of the GIC as the machine holds it: by a handle, so that a fresh model can take its place.
+//! The model of the GIC as the machine holds it: by a handle, so that a fresh model can take its
+//! place.
 
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::ram::Ram;
@@ -11,7 +12,8 @@ use vgic::{ConfigError, FaultReason, Vcpu, Vgic, VgicConfig};
 /// A change to a saved state before it is sent.
 pub(crate) type StateFilter = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
 
-/// The machine's one model. Whoever rings or accesses it does so here; only the CPUs have their halves of it.
+/// The machine's one model. Whoever rings or accesses it does so here; only the CPUs have their
+/// halves of it.
 pub(crate) struct GicModel {
     config: VgicConfig,
     memory: Arc<Ram>,
@@ -81,10 +83,12 @@ impl GicModel {
         assert!(self.wire.set(wire).is_ok(), "somebody does already");
     }
 
-    /// Puts a fresh model in the place of this one. Of what was, it gets the bytes of what this one saves. `vcpus` are
-    /// the halves of the CPUs that take part, in their order; nobody else may have any.
+    /// Puts a fresh model in the place of this one. Of what was, it gets the bytes of what this one
+    /// saves. `vcpus` are the halves of the CPUs that take part, in their order; nobody else may
+    /// have any.
     ///
-    /// Whoever accesses a register or rings a doorbell meanwhile waits at the bus, and reaches the fresh model.
+    /// Whoever accesses a register or rings a doorbell meanwhile waits at the bus, and reaches the
+    /// fresh model.
     ///
     /// # Errors
     /// The model's reason, or that somebody refers to the old model still.
@@ -108,7 +112,8 @@ impl GicModel {
         old.leave_behind()
     }
 
-    /// Saves the model and restores it, whatever it was in, from the bytes; for the rest as [`exchange`](Self::exchange).
+    /// Saves the model and restores it, whatever it was in, from the bytes; for the rest as
+    /// [`exchange`](Self::exchange).
     ///
     /// # Errors
     /// The model's reason.

@@ -1,40 +1,47 @@
-//! Judged by the devices: what each vector sent and what its handler saw, and whether it saw it where it should.
+//! Judged by the devices: what each vector sent and what its handler saw, and whether it saw it
+//! where it should.
 //!
-//! A message carries a sequence number in memory: the device stores it, notes the time, and sends. Time is a counter
-//! that every event advances. A [`Route`] knows until when each CPU was a possible target of the vector: *open* while it
-//! is the target or a move that may lead there is under way, closed when the move that led away was finished. The
-//! controllers' own counters take no part; what a driver sends again counts where and when it tells so.
+//! A message carries a sequence number in memory: the device stores it, notes the time, and sends.
+//! Time is a counter that every event advances. A [`Route`] knows until when each CPU was a
+//! possible target of the vector: *open* while it is the target or a move that may lead there is
+//! under way, closed when the move that led away was finished. The controllers' own counters take
+//! no part; what a driver sends again counts where and when it tells so.
 //!
 //! # The rule
-//! A handler run is on a *wrong CPU* if that CPU was not a target at any time since the message was sent. It is
-//! *spurious* if nothing was due.
+//! A handler run is on a *wrong CPU* if that CPU was not a target at any time since the message was
+//! sent. It is *spurious* if nothing was due.
 //!
-//! A run is due if the vector was acknowledged for a message and nothing else came of that: no other run, and no
-//! redelivery by the interrupt core. An acknowledgement is for a message if one was under way or arrived since the
-//! previous acknowledgement. What that means depends on the pending bits.
+//! A run is due if the vector was acknowledged for a message and nothing else came of that: no
+//! other run, and no redelivery by the interrupt core. An acknowledgement is for a message if one
+//! was under way or arrived since the previous acknowledgement. What that means depends on the
+//! pending bits.
 //!
-//! - **One pending bit, which goes along when the vector moves** (an ITS, SPIs). The previous acknowledgement is that on
-//!   any CPU. Each message makes one acknowledgement due, those that find the interrupt pending none. For the wrong
-//!   CPU, the message is the oldest one that was unhandled when the CPU went to look for interrupts. (Not: when the
-//!   handler ran. Between acknowledging and running, the CPU may be off its processor for long, while another CPU
+//! - **One pending bit, which goes along when the vector moves** (an ITS, SPIs). The previous
+//!   acknowledgement is that on any CPU. Each message makes one acknowledgement due, those that
+//!   find the interrupt pending none. For the wrong CPU, the message is the oldest one that was
+//!   unhandled when the CPU went to look for interrupts. (Not: when the handler ran. Between
+//!   acknowledging and running, the CPU may be off its processor for long, while another CPU
 //!   handles a later message.)
-//! - **A pending bit at each CPU, which stays there** (direct LPIs). The previous acknowledgement is that on the same
-//!   CPU. A message can be pending only at CPUs that were open while it was under way: from before it was sent until
-//!   the bus took it; if the endpoint held it back for the time of an operation, until that was over. What the driver
-//!   sends again can be pending where it tells, if that is a target. A CPU that acknowledges the vector takes all of it
-//!   that arrived before it went to look. What one run was for excuses no other run. That is stricter than to ask
-//!   whether the CPU was a target since the message was sent, and implies it.
+//! - **A pending bit at each CPU, which stays there** (direct LPIs). The previous acknowledgement
+//!   is that on the same CPU. A message can be pending only at CPUs that were open while it was
+//!   under way: from before it was sent until the bus took it; if the endpoint held it back for the
+//!   time of an operation, until that was over. What the driver sends again can be pending where it
+//!   tells, if that is a target. A CPU that acknowledges the vector takes all of it that arrived
+//!   before it went to look. What one run was for excuses no other run. That is stricter than to
+//!   ask whether the CPU was a target since the message was sent, and implies it.
 //!
-//! A run for which nothing was due is on a wrong CPU if the last message was sent after the CPU was closed, and spurious
-//! otherwise. No run is on a wrong CPU whose CPU was a target when it went to look. If the message was sent after the CPU
-//! was closed, it took something else: it is spurious.
+//! A run for which nothing was due is on a wrong CPU if the last message was sent after the CPU was
+//! closed, and spurious otherwise. No run is on a wrong CPU whose CPU was a target when it went to
+//! look. If the message was sent after the CPU was closed, it took something else: it is spurious.
 //!
-//! A run is *late*, and no fault, if its CPU went to look before the vector was allocated. The CPU may be off its
-//! processor between acknowledging and dispatching, and meanwhile the vector's owner may change.
+//! A run is *late*, and no fault, if its CPU went to look before the vector was allocated. The CPU
+//! may be off its processor between acknowledging and dispatching, and meanwhile the vector's owner
+//! may change.
 //!
-//! What the interrupt core sends again is due only if it was acknowledged for a message and deferred. Besides, no
-//! vector's handler runs more often than the vector has messages. Excused from that, each for its own vector, are only
-//! those that the driver sent again without knowing whether they were pending, and late ones.
+//! What the interrupt core sends again is due only if it was acknowledged for a message and
+//! deferred. Besides, no vector's handler runs more often than the vector has messages. Excused
+//! from that, each for its own vector, are only those that the driver sent again without knowing
+//! whether they were pending, and late ones.
 
 mod pending;
 mod route;
@@ -50,7 +57,8 @@ use msi_types::Cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Messages that the records look back at. What is older than half of it is settled or out of sight.
+/// Messages that the records look back at. What is older than half of it is settled or out of
+/// sight.
 const WINDOW: u64 = 1024;
 /// Messages that a device may be ahead of its handler. Beyond that its queue is full.
 const AHEAD: u64 = WINDOW / 2;
@@ -178,15 +186,16 @@ impl VectorRecord {
         }
     }
 
-    /// The vector was allocated, during an operation. No message is under way. Those that were sent before were entered in
-    /// another route's records, and may be pending at this one's vector until the operation is over.
+    /// The vector was allocated, during an operation. No message is under way. Those that were sent
+    /// before were entered in another route's records, and may be pending at this one's vector
+    /// until the operation is over.
     pub(crate) fn follow(&self, route: Arc<Route>) {
         let before = std::mem::replace(&mut *lock(&self.route), route);
         self.unknowable.fetch_add(before.unknowable(), Ordering::Relaxed);
     }
 
-    /// The device sends its next message by `fire`, which says what became of it. False if it could not, or if too many
-    /// messages wait for the handler. One thread at a time.
+    /// The device sends its next message by `fire`, which says what became of it. False if it could
+    /// not, or if too many messages wait for the handler. One thread at a time.
     pub(crate) fn send(&self, fire: impl FnOnce() -> SendOutcome) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
         if sent.saturating_sub(self.seen.load(Ordering::Acquire)) >= AHEAD {
@@ -217,8 +226,8 @@ impl VectorRecord {
         }
     }
 
-    /// The handler runs on `cpu`, which looked for interrupts at `looked_at`, and whose acknowledgement the route knows of.
-    /// Never beside itself.
+    /// The handler runs on `cpu`, which looked for interrupts at `looked_at`, and whose
+    /// acknowledgement the route knows of. Never beside itself.
     pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) {
         let number = self.ram.device_load64(self.mailbox).unwrap_or(0);
         let seen = self.seen.load(Ordering::Relaxed);
@@ -309,8 +318,8 @@ impl VectorRecord {
         }
     }
 
-    /// The oldest message that nobody had handled when the CPU looked; the last one, if all were: it arrived after an
-    /// earlier one's handler had seen its number. `None` if it is out of sight.
+    /// The oldest message that nobody had handled when the CPU looked; the last one, if all were:
+    /// it arrived after an earlier one's handler had seen its number. `None` if it is out of sight.
     fn oldest_unhandled(&self, run: Run) -> Option<u64> {
         let mut oldest = run.number.min(run.seen + 1);
         while oldest > 1 && self.seen_at.get(oldest - 1) > run.looked_at {

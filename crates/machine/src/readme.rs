@@ -1,5 +1,5 @@
-//! The examples of the project's README, word for word, at work: the kernel of the first one runs as the guest of the
-//! monitor of the second one.
+//! The examples of the project's README, word for word, at work: the kernel of the first one runs
+//! as the guest of the monitor of the second one.
 
 use crate::cpu::{NoKick, Registers};
 use crate::embedded::Firmware;

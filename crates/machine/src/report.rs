@@ -25,8 +25,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// The devices that an isolating controller cannot tell from `device`, because they share its DeviceID: functions
-    /// behind a conventional bridge, or under a map's mask. What isolates one isolates all of them, as one group.
+    /// The devices that an isolating controller cannot tell from `device`, because they share its
+    /// DeviceID: functions behind a conventional bridge, or under a map's mask. What isolates one
+    /// isolates all of them, as one group.
     pub fn one_group_with<'a>(&'a self, device: &'a DeviceReport) -> impl Iterator<Item = &'a str> {
         let isolated = matches!(device.isolation, Isolation::Isolated(_));
         let shares = move |other: &&DeviceReport| {
@@ -142,7 +143,8 @@ pub struct VectorReport {
     pub per_cpu: Vec<u64>,
 }
 
-/// Sums and verdict. What became of messages is judged by the devices, not by the model's own counters.
+/// Sums and verdict. What became of messages is judged by the devices, not by the model's own
+/// counters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Totals {
@@ -156,8 +158,9 @@ pub struct Totals {
     pub coalesced: u64,
     /// Vectors whose handler never saw the last number sent.
     pub lost: u64,
-    /// Acknowledged INTIDs without a handler; handler runs for which nothing was due; and those beyond a vector's
-    /// messages, except as often as its driver sent it again without knowing whether it was pending.
+    /// Acknowledged INTIDs without a handler; handler runs for which nothing was due; and those
+    /// beyond a vector's messages, except as often as its driver sent it again without knowing
+    /// whether it was pending.
     pub spurious: u64,
     /// Handler runs on a CPU that was not the target at any time since the message was sent.
     pub wrong_cpu: u64,
@@ -165,16 +168,19 @@ pub struct Totals {
     pub refused: u64,
     /// Devices that got fewer vectors than they are of use with.
     pub short: u64,
-    /// Faults of the drivers that the model of the controllers recorded: command errors, bad tables.
+    /// Faults of the drivers that the model of the controllers recorded: command errors, bad
+    /// tables.
     pub guest_faults: u64,
     /// Messages to an address where no doorbell listens.
     pub no_doorbell: u64,
-    /// Messages that a controller took and dropped. They take no part in the verdict: what is lost by them is lost.
+    /// Messages that a controller took and dropped. They take no part in the verdict: what is lost
+    /// by them is lost.
     pub blocked: u64,
-    /// Interrupts that the interrupt core and the drivers sent again themselves, by their own count.
+    /// Interrupts that the interrupt core and the drivers sent again themselves, by their own
+    /// count.
     pub redelivered: u64,
-    /// Acknowledged INTIDs whose handler had just been removed, or been replaced by that of another owner: under way
-    /// while a device was taken away.
+    /// Acknowledged INTIDs whose handler had just been removed, or been replaced by that of another
+    /// owner: under way while a device was taken away.
     pub late: u64,
     /// Affinity changes that completed.
     pub moves: u64,

@@ -88,7 +88,8 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Lets the drivers discover and program `machine`, runs the workload on real threads, and judges it.
+/// Lets the drivers discover and program `machine`, runs the workload on real threads, and judges
+/// it.
 ///
 /// `progress` is called a few times a second, from the caller's thread.
 ///

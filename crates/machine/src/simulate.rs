@@ -1,5 +1,5 @@
-//! The same machine without threads: a seeded scheduler decides what happens next, down to what overtakes a driver
-//! between two register accesses. The same seed gives the same trace.
+//! The same machine without threads: a seeded scheduler decides what happens next, down to what
+//! overtakes a driver between two register accesses. The same seed gives the same trace.
 
 mod scheduler;
 mod trace;

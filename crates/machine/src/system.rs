@@ -54,7 +54,8 @@ pub(crate) struct System {
     pub(crate) cpus: usize,
     pub(crate) notes: Vec<String>,
     pub(crate) name: String,
-    /// Devices that are pulled out: it goes up when one begins to go, and when it is gone. Odd meanwhile.
+    /// Devices that are pulled out: it goes up when one begins to go, and when it is gone. Odd
+    /// meanwhile.
     pub(crate) surprises: AtomicU64,
 }
 
@@ -78,7 +79,8 @@ impl System {
         u16::try_from(share.max(1)).unwrap_or(u16::MAX)
     }
 
-    /// Each vector whose last message was handled sends one; `sent` is told which, by device and vector.
+    /// Each vector whose last message was handled sends one; `sent` is told which, by device and
+    /// vector.
     pub(crate) fn send_each(&self, mut sent: impl FnMut(usize, usize)) {
         for (number, device) in self.devices.iter().enumerate() {
             for (index, vector) in device.vectors().iter().enumerate() {

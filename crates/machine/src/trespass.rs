@@ -22,7 +22,8 @@ pub enum IommuPages {
     NoIommu,
     /// An IOMMU that maps nothing for the intruder.
     None,
-    /// An IOMMU that maps the page of the doorbell for the intruder, as for everybody who is to interrupt.
+    /// An IOMMU that maps the page of the doorbell for the intruder, as for everybody who is to
+    /// interrupt.
     Doorbell,
 }
 
@@ -38,12 +39,13 @@ pub struct Trespass {
     pub isolation: Isolation,
     /// The victim's handler ran, though the victim had sent nothing.
     pub rang: bool,
-    /// After the intruder wrote zeros to the first word of the doorbell's page, what the victim sent did not arrive.
+    /// After the intruder wrote zeros to the first word of the doorbell's page, what the victim
+    /// sent did not arrive.
     pub silenced: bool,
     /// Registers of the doorbell's page that the intruder changed then.
     pub overwritten: Vec<Overwritten>,
-    /// With LPI tables of the intruder's at the redistributor, the victim's interrupts arrive exactly while the
-    /// intruder's table says so.
+    /// With LPI tables of the intruder's at the redistributor, the victim's interrupts arrive
+    /// exactly while the intruder's table says so.
     pub seized: bool,
     /// Writes of the intruder outside of its own memory.
     pub writes: usize,
@@ -53,9 +55,9 @@ pub struct Trespass {
     pub migrated: u64,
 }
 
-/// Brings the machine up and lets its first platform device act against the second one: it writes the message that the
-/// drivers gave to the second one, then zeros to the start of that page, and then where a redistributor's LPI tables are.
-/// `None` if there are not two that work.
+/// Brings the machine up and lets its first platform device act against the second one: it writes
+/// the message that the drivers gave to the second one, then zeros to the start of that page, and
+/// then where a redistributor's LPI tables are. `None` if there are not two that work.
 ///
 /// # Errors
 /// The drivers failed, or a controller could not be moved.

@@ -1,5 +1,5 @@
-//! The drivers on a machine whose interrupt controller is saved and restored at random moments, mostly into a fresh model,
-//! under load.
+//! The drivers on a machine whose interrupt controller is saved and restored at random moments,
+//! mostly into a fresh model, under load.
 
 #![expect(clippy::unwrap_used, reason = "the embedded machines are known to be sound")]
 
@@ -57,7 +57,8 @@ fn embedded_machines_survive_migration_on_threads() {
     }
 }
 
-/// Nothing else changes that would make a driver send an interrupt again: what a migration loses stays lost.
+/// Nothing else changes that would make a driver send an interrupt again: what a migration loses
+/// stays lost.
 #[test]
 fn nothing_is_lost_by_the_migrations_alone() {
     let disturbances = Disturbances {

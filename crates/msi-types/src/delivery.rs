@@ -14,9 +14,10 @@ pub enum Delivery {
     NoDoorbell,
 }
 
-/// Takes messages from senders known as `Id` at this point of the way: a [`RequesterId`](crate::RequesterId) on
-/// the bus, a [`DeviceId`](crate::DeviceId) at the ITS, [`NoIdentity`](crate::NoIdentity) at doorbells that do not ask.
-/// One translation per layer; layers stack.
+/// Takes messages from senders known as `Id` at this point of the way: a
+/// [`RequesterId`](crate::RequesterId) on the bus, a [`DeviceId`](crate::DeviceId) at the ITS,
+/// [`NoIdentity`](crate::NoIdentity) at doorbells that do not ask. One translation per layer;
+/// layers stack.
 ///
 /// Implementations take no lock, allocate nothing and make no system call unless a target sleeps.
 pub trait SignalMsi<Id>: Send + Sync {
@@ -29,7 +30,8 @@ pub trait SignalMsi<Id>: Send + Sync {
 pub enum Line {
     /// A shared peripheral interrupt, by INTID (32–1019, 4096–5119).
     Spi(u32),
-    /// A private peripheral interrupt of one CPU, by INTID (16–31, 1056–1119): timers, PMU, maintenance.
+    /// A private peripheral interrupt of one CPU, by INTID (16–31, 1056–1119): timers, PMU,
+    /// maintenance.
     Ppi {
         /// The CPU that owns the line.
         cpu: Cpu,
@@ -52,16 +54,18 @@ pub trait SetLine: Send + Sync {
     /// Drives `line` to `level`. Any thread.
     fn set_line(&self, line: Line, level: Level) -> Delivery;
 
-    /// Sends one edge on `line`, as one operation: an edge-triggered interrupt becomes pending at any
-    /// level of the line, and under concurrent pulses. The level of the line stays. A level-sensitive interrupt is therefore unaffected: a pulse ends before it can be taken.
-    /// Any thread.
+    /// Sends one edge on `line`, as one operation: an edge-triggered interrupt becomes pending at
+    /// any level of the line, and under concurrent pulses. The level of the line stays. A
+    /// level-sensitive interrupt is therefore unaffected: a pulse ends before it can be taken. Any
+    /// thread.
     fn pulse(&self, line: Line) -> Delivery;
 }
 
-/// Tells the virtual machine monitor that a CPU which sleeps or runs guest code has something to do.
+/// Tells the virtual machine monitor that a CPU which sleeps or runs guest code has something to
+/// do.
 pub trait Kick: Send + Sync {
-    /// Wakes `cpu`, or makes it leave the guest. Called from any thread, without locks held; called once for one
-    /// transition of the CPU to sleep, however many messages arrive.
+    /// Wakes `cpu`, or makes it leave the guest. Called from any thread, without locks held; called
+    /// once for one transition of the CPU to sleep, however many messages arrive.
     fn kick(&self, cpu: Cpu);
 }
 

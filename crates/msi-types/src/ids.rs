@@ -1,4 +1,5 @@
-//! Identifiers. Each is a type of its own, because mixing them up is the classic mistake of this field.
+//! Identifiers. Each is a type of its own, because mixing them up is the classic mistake of this
+//! field.
 
 use core::fmt;
 
@@ -21,7 +22,8 @@ macro_rules! identifier {
                 self.0
             }
 
-            /// The identifier as an index; every target of this library has at least 32-bit `usize`.
+            /// The identifier as an index; every target of this library has at least 32-bit
+            /// `usize`.
             pub const fn index(self) -> usize {
                 self.0 as usize
             }
@@ -58,8 +60,8 @@ identifier!(
     /// 7:3, function 2:0) within one host bridge. For a platform device it is the sideband ID that
     /// firmware states.
     ///
-    /// It says nothing to an interrupt controller before the bus's mapping (`msi-map`, IORT) made a [`DeviceId`]
-    /// of it.
+    /// It says nothing to an interrupt controller before the bus's mapping (`msi-map`, IORT) made a
+    /// [`DeviceId`] of it.
     RequesterId, "{:#06x}"
 );
 
@@ -76,8 +78,8 @@ identifier!(
 );
 
 identifier!(
-    /// A global system interrupt: the number by which a virtual machine monitor and its interrupt back end name
-    /// an input. Sparse; never an INTID.
+    /// A global system interrupt: the number by which a virtual machine monitor and its interrupt
+    /// back end name an input. Sparse; never an INTID.
     Gsi, "{}"
 );
 
@@ -87,12 +89,13 @@ identifier!(
 );
 
 identifier!(
-    /// An interrupt as the root controller acknowledges it (hwirq): on a GIC an INTID, on x86 a vector.
+    /// An interrupt as the root controller acknowledges it (hwirq): on a GIC an INTID, on x86 a
+    /// vector.
     Vector, "{}"
 );
 
-/// A sender without identity, for doorbells that take no DeviceID: `GICR_SETLPIR`, `GICD_SETSPI_NSR`,
-/// GICv2m. Any device that can write there can trigger them.
+/// A sender without identity, for doorbells that take no DeviceID: `GICR_SETLPIR`,
+/// `GICD_SETSPI_NSR`, GICv2m. Any device that can write there can trigger them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct NoIdentity;
 

@@ -8,8 +8,9 @@ use core::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum IsolatingMechanism {
-    /// An ITS translates (DeviceID, EventID): a device reaches only what its own interrupt translation table
-    /// holds. The grain is the DeviceID, so all functions that share one are one group.
+    /// An ITS translates (DeviceID, EventID): a device reaches only what its own interrupt
+    /// translation table holds. The grain is the DeviceID, so all functions that share one are one
+    /// group.
     Its,
     /// An interrupt remapping unit checks the requester against its table entry.
     InterruptRemapping,
@@ -32,7 +33,8 @@ pub enum NotIsolated {
     SharedDoorbell(&'static str),
     /// The doorbell shares a page with registers that reprogram the controller.
     DoorbellPageHoldsControls(&'static str),
-    /// It is not known what else lies in the doorbell's page, which the device can reach through its IOMMU.
+    /// It is not known what else lies in the doorbell's page, which the device can reach through
+    /// its IOMMU.
     DoorbellPageUnknown,
     /// No controller serves this requester.
     NoController,
@@ -93,7 +95,8 @@ impl Granule {
 pub enum DoorbellPage {
     /// Nothing that a device could harm (an ITS's translation frame).
     Alone,
-    /// Registers that reprogram this controller (a distributor's or a redistributor's control frame).
+    /// Registers that reprogram this controller (a distributor's or a redistributor's control
+    /// frame).
     HoldsControls(&'static str),
     /// The controller does not say.
     Unknown,
@@ -131,7 +134,8 @@ impl fmt::Display for Isolation {
     }
 }
 
-/// A parent's answer to "is this device kept from memory that is not its own?". The proof of it is [`DmaIsolated`].
+/// A parent's answer to "is this device kept from memory that is not its own?". The proof of it is
+/// [`DmaIsolated`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DmaIsolation {
     /// Yes: an IOMMU translates what it accesses.
@@ -171,7 +175,8 @@ impl fmt::Display for DmaIsolation {
     }
 }
 
-/// A device at a parent. The reference is the identity: it cannot outlive the parent, nor stand for another.
+/// A device at a parent. The reference is the identity: it cannot outlive the parent, nor stand for
+/// another.
 #[derive(Clone, Copy)]
 struct Subject<'a> {
     parent: &'a dyn MsiParent,
@@ -184,8 +189,8 @@ impl PartialEq for Subject<'_> {
     }
 }
 
-/// Proof that a device's parent keeps it from ringing others' interrupts. It is made by asking that parent and in no
-/// other way, and stands for that device at that parent alone:
+/// Proof that a device's parent keeps it from ringing others' interrupts. It is made by asking that
+/// parent and in no other way, and stands for that device at that parent alone:
 ///
 /// ```compile_fail,E0451
 /// use msi_types::{InterruptIsolated, IsolatingMechanism};

@@ -1,10 +1,11 @@
 //! The vocabulary of message-signalled interrupts.
 //!
-//! A device interrupts by writing 32 bits (the *data*) to an address (the *doorbell*). This crate names what
-//! travels on that way – [`MsiMessage`], [`RequesterId`], [`DeviceId`], [`EventId`], [`Vector`], [`Gsi`] –, the
-//! layouts in which PCI functions store messages ([`pci`]), and the seams where a controller, an endpoint and a
-//! device model meet. It knows no controller, allocates nothing and holds no algorithm, so that drivers,
-//! device models, kernels and virtual machine monitors can all stand on it.
+//! A device interrupts by writing 32 bits (the *data*) to an address (the *doorbell*). This crate
+//! names what travels on that way – [`MsiMessage`], [`RequesterId`], [`DeviceId`], [`EventId`],
+//! [`Vector`], [`Gsi`] –, the layouts in which PCI functions store messages ([`pci`]), and the
+//! seams where a controller, an endpoint and a device model meet. It knows no controller, allocates
+//! nothing and holds no algorithm, so that drivers, device models, kernels and virtual machine
+//! monitors can all stand on it.
 //!
 //! | seam | between |
 //! |---|---|

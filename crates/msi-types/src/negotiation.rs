@@ -66,16 +66,19 @@ macro_rules! set {
 set! {
     /// Capabilities that an endpoint may need, and that a level provides or blocks.
     Capabilities of Capability {
-        /// Messages that the device stores where it likes ([`Storage::Device`](crate::Storage::Device)).
+        /// Messages that the device stores where it likes
+        /// ([`Storage::Device`](crate::Storage::Device)).
         DeviceStorage => "messages that the device stores itself",
-        /// Messages written by this kernel reach the hardware unmodified, wherever they are stored. So it is on bare
-        /// metal. In a guest a hypervisor traps the stores that a bus defines and puts in what is real; of messages
-        /// stored elsewhere ([`Storage::Device`](crate::Storage::Device)) it knows nothing, unless its virtual IOMMU
+        /// Messages written by this kernel reach the hardware unmodified, wherever they are stored.
+        /// So it is on bare metal. In a guest a hypervisor traps the stores that a bus defines and
+        /// puts in what is real; of messages stored elsewhere
+        /// ([`Storage::Device`](crate::Storage::Device)) it knows nothing, unless its virtual IOMMU
         /// remaps them.
         MessageRemapping => "messages that reach the hardware as this kernel wrote them",
         /// More vectors after the first were taken into use.
         LateAllocation => "vectors that are added later",
-        /// Aligned groups of more than one vector ([`Shape::AlignedGroup`](crate::Shape::AlignedGroup)).
+        /// Aligned groups of more than one vector
+        /// ([`Shape::AlignedGroup`](crate::Shape::AlignedGroup)).
         Groups => "aligned groups of vectors",
         /// Holding a vector back at any time, for endpoints that cannot.
         Masking => "masking at the controller",
@@ -91,8 +94,8 @@ set! {
         WideData => "32 data bits",
         /// It can be masked.
         Maskable => "a mask for each vector",
-        /// It cannot trigger others' interrupts ([`InterruptIsolated`](crate::InterruptIsolated)), or its
-        /// owner sees every message that it stores.
+        /// It cannot trigger others' interrupts ([`InterruptIsolated`](crate::InterruptIsolated)),
+        /// or its owner sees every message that it stores.
         Isolation => "interrupt isolation",
     }
 }
@@ -149,7 +152,8 @@ impl Tier {
 /// Missing capability or property, and the level that misses it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum Mismatch {
-    /// The endpoint needs something that this level blocks, or that this level, the root, should provide.
+    /// The endpoint needs something that this level blocks, or that this level, the root, should
+    /// provide.
     #[error("the endpoint needs {capability}, which tier {tier} does not offer")]
     Missing {
         /// Missing capability.
@@ -173,7 +177,8 @@ pub enum Mismatch {
 /// Is shown each tier.
 type Visitor<'a> = &'a mut dyn FnMut(&Tier);
 
-/// Does an endpoint fit a hierarchy? `visit_tiers` is [`MsiParent::tiers`](crate::MsiParent::tiers).
+/// Does an endpoint fit a hierarchy? `visit_tiers` is
+/// [`MsiParent::tiers`](crate::MsiParent::tiers).
 ///
 /// # Errors
 /// The first thing that is missing, in the order of [`Capability::ALL`], then [`Property::ALL`].

@@ -12,8 +12,8 @@ use core::num::NonZeroU16;
 pub enum Shape {
     /// Each has a message and an affinity of its own (MSI-X, IMS).
     Independent,
-    /// One message whose low data bits the device replaces (MultiMSI): the count is a power of two, the data is
-    /// aligned to it. Controllers whose message names the CPU move the group as one.
+    /// One message whose low data bits the device replaces (MultiMSI): the count is a power of two,
+    /// the data is aligned to it. Controllers whose message names the CPU move the group as one.
     AlignedGroup,
 }
 
@@ -41,8 +41,8 @@ pub struct BlockRequest {
     pub initially: Initially,
 }
 
-/// A device known to a controller. Returned by [`MsiParent::attach`], given back to [`MsiParent::detach`]; not
-/// `Clone`, so that it cannot be detached twice.
+/// A device known to a controller. Returned by [`MsiParent::attach`], given back to
+/// [`MsiParent::detach`]; not `Clone`, so that it cannot be detached twice.
 #[derive(Debug)]
 #[must_use = "a device stays attached until the attachment is given back"]
 pub struct Attachment {
@@ -91,8 +91,8 @@ impl VectorBlock {
         if index < self.count.get() { self.first.checked_add(index as u32) } else { None }
     }
 
-    /// The vectors as blocks of their own, in order. For [`Shape::Independent`] alone: its parts are
-    /// given back one by one, in any order; an aligned group goes back whole.
+    /// The vectors as blocks of their own, in order. For [`Shape::Independent`] alone: its parts
+    /// are given back one by one, in any order; an aligned group goes back whole.
     pub fn split(self) -> impl ExactSizeIterator<Item = Self> {
         let Self { first, count } = self;
         (0..count.get()).map(move |index| {
@@ -108,8 +108,8 @@ impl VectorBlock {
     }
 }
 
-/// An affinity change that was begun: between [`MsiParent::begin_move`] and [`MsiParent::end_move`] the endpoint's
-/// store is rewritten, if [`message`](Move::message) says so.
+/// An affinity change that was begun: between [`MsiParent::begin_move`] and [`MsiParent::end_move`]
+/// the endpoint's store is rewritten, if [`message`](Move::message) says so.
 #[derive(Debug)]
 #[must_use = "a move that was begun is finished by end_move"]
 pub struct Move {
@@ -148,24 +148,26 @@ pub enum Pending {
 /// one platform device, and knows how the controller sees its requesters. The trait is object safe;
 /// implementations lock inside.
 ///
-/// *Task* operations may wait for hardware and must not be called in hard-IRQ context or under a lock that an
-/// interrupt handler takes. *Any* operations are safe in hard-IRQ context and bounded.
+/// *Task* operations may wait for hardware and must not be called in hard-IRQ context or under a
+/// lock that an interrupt handler takes. *Any* operations are safe in hard-IRQ context and bounded.
 pub trait MsiParent: Send + Sync {
     /// Is this requester kept from ringing others' interrupts? Any.
     fn isolation(&self, of: RequesterId) -> Isolation;
 
-    /// Is this requester kept from memory that is not its own? The answer of a layer that drives the IOMMU on the
-    /// requester's way; a controller alone does not isolate memory. Any.
+    /// Is this requester kept from memory that is not its own? The answer of a layer that drives
+    /// the IOMMU on the requester's way; a controller alone does not isolate memory. Any.
     fn dma_isolation(&self, of: RequesterId) -> DmaIsolation {
         let _ = of;
         DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu)
     }
 
-    /// Prepares for at most `max` vectors of a device, and takes it in. Requesters that the controller cannot tell
-    /// apart share one attachment's tables; each caller gets an [`Attachment`] of its own. Task.
+    /// Prepares for at most `max` vectors of a device, and takes it in. Requesters that the
+    /// controller cannot tell apart share one attachment's tables; each caller gets an
+    /// [`Attachment`] of its own. Task.
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError>;
 
-    /// Forgets the device once the last of its attachments is gone. All its blocks were freed before. Task.
+    /// Forgets the device once the last of its attachments is gone. All its blocks were freed
+    /// before. Task.
     fn detach(&self, device: Attachment);
 
     /// Hands out vectors, ready to be delivered to [`BlockRequest::cpu`]. All or nothing. Task.
@@ -178,9 +180,10 @@ pub trait MsiParent: Send + Sync {
         request: &BlockRequest,
     ) -> Result<VectorBlock, MsiError>;
 
-    /// [`allocate`](Self::allocate) for vectors of which each is delivered to one of `among` alone, as those CPUs come and
-    /// go: what that takes is set aside on each of them, on line or not, so that no such move fails for want of it. Where
-    /// vectors belong to no CPU there is nothing to set aside. Task.
+    /// [`allocate`](Self::allocate) for vectors of which each is delivered to one of `among` alone,
+    /// as those CPUs come and go: what that takes is set aside on each of them, on line or not, so
+    /// that no such move fails for want of it. Where vectors belong to no CPU there is nothing to
+    /// set aside. Task.
     ///
     /// # Errors
     /// As there; [`MsiError::NoVectors`] also if one of the CPUs has nothing left to set aside.
@@ -198,20 +201,22 @@ pub trait MsiParent: Send + Sync {
     /// [split](VectorBlock::split) off. Afterwards none of them becomes pending any more. Task.
     fn free(&self, device: &Attachment, block: VectorBlock);
 
-    /// Takes all vectors of a device back and forgets it, as [`free`](Self::free) for each of its `blocks` and
-    /// [`detach`](Self::detach) would: in one step where the controller has one. `blocks` are all those that were
-    /// allocated through this attachment and not freed yet, or their parts. Task.
+    /// Takes all vectors of a device back and forgets it, as [`free`](Self::free) for each of its
+    /// `blocks` and [`detach`](Self::detach) would: in one step where the controller has one.
+    /// `blocks` are all those that were allocated through this attachment and not freed yet, or
+    /// their parts. Task.
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
         blocks.for_each(|block| self.free(&device, block));
         self.detach(device);
     }
 
-    /// The message that makes the vector at `index` of `block` pending. Of an aligned group only index 0 has one:
-    /// the device makes the others itself. May ask somebody else, such as a hypervisor. Task.
+    /// The message that makes the vector at `index` of `block` pending. Of an aligned group only
+    /// index 0 has one: the device makes the others itself. May ask somebody else, such as a
+    /// hypervisor. Task.
     fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError>;
 
-    /// Makes the vector at `index` of `block`, which is masked, level-triggered, and answers its two messages in place
-    /// of the one of [`compose`](Self::compose). Freeing it ends that. Task.
+    /// Makes the vector at `index` of `block`, which is masked, level-triggered, and answers its
+    /// two messages in place of the one of [`compose`](Self::compose). Freeing it ends that. Task.
     ///
     /// # Errors
     /// [`MsiError::NoLevels`], as provided: few controllers have a second message.
@@ -220,12 +225,13 @@ pub trait MsiParent: Send + Sync {
         Err(MsiError::NoLevels)
     }
 
-    /// Prepares the delivery of `block`'s vector at `index` to `to`; the answer says which vectors move along and
-    /// whether the store must change. Task.
+    /// Prepares the delivery of `block`'s vector at `index` to `to`; the answer says which vectors
+    /// move along and whether the store must change. Task.
     fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;
 
-    /// Finishes what [`begin_move`](Self::begin_move) began. After `Written`, no new message arrives at the old
-    /// CPU; what was pending there is delivered once, there or at the new one. Task.
+    /// Finishes what [`begin_move`](Self::begin_move) began. After `Written`, no new message
+    /// arrives at the old CPU; what was pending there is delivered once, there or at the new one.
+    /// Task.
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError>;
 
     /// Holds the vector back at the controller. What arrives stays pending. Any.
@@ -237,15 +243,17 @@ pub trait MsiParent: Send + Sync {
     /// Makes the vector pending as its device would, or drops what is pending. Any.
     fn set_pending(&self, vector: Vector, pending: Pending);
 
-    /// Is it pending? `None` where the hardware cannot be asked, which is the case for physical LPIs. Any.
+    /// Is it pending? `None` where the hardware cannot be asked, which is the case for physical
+    /// LPIs. Any.
     fn is_pending(&self, vector: Vector) -> Option<bool> {
         let _ = vector;
         None
     }
 
-    /// Calls `visit` for each level of the hierarchy, the one next to the endpoint first, the root last: what it
-    /// offers, and what it asks for ([`negotiate`](crate::negotiate)). Without an implementation of its own, a
-    /// controller counts as one that offers everything and refuses when it is asked. Any.
+    /// Calls `visit` for each level of the hierarchy, the one next to the endpoint first, the root
+    /// last: what it offers, and what it asks for ([`negotiate`](crate::negotiate)). Without an
+    /// implementation of its own, a controller counts as one that offers everything and refuses
+    /// when it is asked. Any.
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
         visit(&Tier::new("controller").with_provides(Capabilities::ALL));
     }
@@ -257,8 +265,8 @@ pub trait MsiParent: Send + Sync {
         DoorbellPage::Unknown
     }
 
-    /// Writes one line per level of the hierarchy below this vector, the root last, for people. A line
-    /// begins with the level's name, a continuation with two blanks; the caller indents. Task.
+    /// Writes one line per level of the hierarchy below this vector, the root last, for people. A
+    /// line begins with the level's name, a continuation with two blanks; the caller indents. Task.
     fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 

@@ -1,5 +1,5 @@
-//! Passthrough: a device's interrupts, given to a guest or a driver in user space. It takes a proof of
-//! isolation for interrupts, and one for memory.
+//! Passthrough: a device's interrupts, given to a guest or a driver in user space. It takes a proof
+//! of isolation for interrupts, and one for memory.
 
 use crate::{
     Attachment, BlockRequest, DmaIsolated, InterruptIsolated, MsiError, MsiMessage, MsiParent,
@@ -37,8 +37,8 @@ pub enum PassthroughError {
     Controller(#[from] MsiError),
 }
 
-/// A device that was given away: its new owner may write any message into it, and have it access any address. So its
-/// path isolates both, which is proved of this device at this parent:
+/// A device that was given away: its new owner may write any message into it, and have it access
+/// any address. So its path isolates both, which is proved of this device at this parent:
 ///
 /// ```
 /// use msi_types::{DmaIsolated, InterruptIsolated, MsiParent, Passthrough, PassthroughError, RequesterId};
@@ -63,8 +63,9 @@ pub enum PassthroughError {
 /// }
 /// ```
 ///
-/// The grain is that of the mechanism: requesters that it cannot tell apart (an ITS: those that share a DeviceID; an
-/// IOMMU: those of one address space) are given away together or not at all, which is the caller's business.
+/// The grain is that of the mechanism: requesters that it cannot tell apart (an ITS: those that
+/// share a DeviceID; an IOMMU: those of one address space) are given away together or not at all,
+/// which is the caller's business.
 #[must_use = "the device is taken back when this is dropped"]
 pub struct Passthrough<'a> {
     proof: InterruptIsolated<'a>,
@@ -76,8 +77,8 @@ impl<'a> Passthrough<'a> {
     /// Gives the device of these proofs away, for at most `vectors` vectors. Task.
     ///
     /// # Errors
-    /// [`PassthroughError::ForeignProof`] if the proofs do not belong together. The parent is asked once more: what it
-    /// does not isolate any more is refused.
+    /// [`PassthroughError::ForeignProof`] if the proofs do not belong together. The parent is asked
+    /// once more: what it does not isolate any more is refused.
     pub fn new(
         interrupts: InterruptIsolated<'a>,
         dma: DmaIsolated<'a>,

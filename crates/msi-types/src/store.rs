@@ -10,8 +10,9 @@ pub enum Rewrite {
     Masked,
     /// Address and data change in one store: 64 bits wide or more.
     Atomic64,
-    /// One store changes the address; the data may not differ. (What a layer that chooses addresses asks for below it, as
-    /// the endpoint's own limits are checked with the addresses that it sees.)
+    /// One store changes the address; the data may not differ. (What a layer that chooses addresses
+    /// asks for below it, as the endpoint's own limits are checked with the addresses that it
+    /// sees.)
     AddressOnly,
     /// One 32-bit store changes the low address word; nothing else may differ.
     LowWordOnly,
@@ -31,12 +32,13 @@ pub enum Masking {
 /// Definition of the store's layout: decides who else knows the messages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Storage {
-    /// A bus's specification, so that a hypervisor can trap the writes and put in what is real (PCI MSI, MSI-X).
+    /// A bus's specification, so that a hypervisor can trap the writes and put in what is real (PCI
+    /// MSI, MSI-X).
     Bus,
     /// The device (IMS): what is written there is sent as it is.
     Device,
-    /// The device, of a kind that no hypervisor passes through: in a guest it is the hypervisor's emulation, which knows
-    /// what is stored (an IOMMU's own messages, virtio over MMIO).
+    /// The device, of a kind that no hypervisor passes through: in a guest it is the hypervisor's
+    /// emulation, which knows what is stored (an IOMMU's own messages, virtio over MMIO).
     Emulated,
 }
 
@@ -71,7 +73,8 @@ impl Fit {
     }
 }
 
-/// The store failed to take an update: a command queue reported an error, a device is gone, a read-back differed.
+/// The store failed to take an update: a command queue reported an error, a device is gone, a
+/// read-back differed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the device's message store failed at slot {slot}: {reason}")]
 pub struct StoreError {
@@ -86,8 +89,9 @@ pub struct StoreError {
 pub trait Slots {
     /// Stores the message of a slot.
     fn write(&mut self, slot: u16, message: MsiMessage);
-    /// Stores both messages of a slot. Called only for stores that [signal by levels](MessageStore::trigger): others
-    /// have one message in a slot, and take the first as provided.
+    /// Stores both messages of a slot. Called only for stores that [signal by
+    /// levels](MessageStore::trigger): others have one message in a slot, and take the first as
+    /// provided.
     fn write_level(&mut self, slot: u16, messages: LevelMessages) {
         self.write(slot, messages.assert);
     }
@@ -95,13 +99,15 @@ pub trait Slots {
     fn mask(&mut self, slot: u16);
     /// Lets a slot's vector through.
     fn unmask(&mut self, slot: u16);
-    /// The slot has no vector any more: what it holds must not be sent. Masks, if the store does not know better.
+    /// The slot has no vector any more: what it holds must not be sent. Masks, if the store does
+    /// not know better.
     fn clear(&mut self, slot: u16) {
         self.mask(slot);
     }
 }
 
-/// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS). Object safe.
+/// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS).
+/// Object safe.
 pub trait MessageStore: Send + Sync {
     /// Returns the number of slots.
     fn slots(&self) -> u16;
@@ -118,23 +124,24 @@ pub trait MessageStore: Send + Sync {
     fn trigger(&self) -> Trigger {
         Trigger::Edge
     }
-    /// Takes the bus lock, runs `change`, posts the writes and reads back, and unlocks. Sleeps if the store does:
-    /// task context.
+    /// Takes the bus lock, runs `change`, posts the writes and reads back, and unlocks. Sleeps if
+    /// the store does: task context.
     ///
     /// # Errors
-    /// The store did not take it all. It then holds the old message of the failed slot and those after it; what was
-    /// masked or unmasked after the failure may not have been.
+    /// The store did not take it all. It then holds the old message of the failed slot and those
+    /// after it; what was masked or unmasked after the failure may not have been.
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError>;
-    /// Tells a store whose vectors are one aligned group how many of them the controller granted: a power of two,
-    /// at most [`slots`](Self::slots) (MSI's Multiple Message Enable). Called while the store is off. Stores
-    /// whose slots are independent have nothing to do. Task.
+    /// Tells a store whose vectors are one aligned group how many of them the controller granted: a
+    /// power of two, at most [`slots`](Self::slots) (MSI's Multiple Message Enable). Called while
+    /// the store is off. Stores whose slots are independent have nothing to do. Task.
     fn grant(&self, vectors: NonZeroU16) -> Result<(), StoreError> {
         let _ = vectors;
         Ok(())
     }
-    /// The device is off and has lost what it held: it was reset, or without power. The store assumes nothing of its
-    /// registers any more; what they held comes by the next [`grant`](Self::grant), [`update`](Self::update) and
-    /// [`set_enabled`](Self::set_enabled). Task.
+    /// The device is off and has lost what it held: it was reset, or without power. The store
+    /// assumes nothing of its registers any more; what they held comes by the next
+    /// [`grant`](Self::grant), [`update`](Self::update) and [`set_enabled`](Self::set_enabled).
+    /// Task.
     fn forget(&self) {}
     /// Turns the function's interrupts on or off as a whole: the capability's enable bit. Task.
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError>;

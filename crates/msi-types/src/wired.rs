@@ -12,15 +12,16 @@ pub enum Trigger {
     Level,
 }
 
-/// Wired interrupts of the root controller, by INTID: the seam under MBI, GICv2m and Hyper-V's SPIs, and under
-/// wired devices. Object safe; the controller locks inside.
+/// Wired interrupts of the root controller, by INTID: the seam under MBI, GICv2m and Hyper-V's
+/// SPIs, and under wired devices. Object safe; the controller locks inside.
 ///
 /// "Task" operations may wait for hardware; "any" operations are safe in hard-IRQ context.
 pub trait WiredParent: Send + Sync {
     /// Takes `count` interrupts from `first` on for one owner. Task.
     ///
     /// # Errors
-    /// [`MsiError::UnknownVector`] if one is not implemented or already claimed: nothing is claimed then.
+    /// [`MsiError::UnknownVector`] if one is not implemented or already claimed: nothing is claimed
+    /// then.
     fn claim(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError>;
     /// Gives interrupts back: disabled, not pending. Task.
     fn release(&self, first: Vector, count: NonZeroU16);

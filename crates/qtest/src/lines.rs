@@ -63,7 +63,8 @@ impl Lines {
         Self { gic, intercepted: None, asserted: Vec::new(), told }
     }
 
-    /// Watches an object's lines from now on. Only one object can be watched, and only as it was first asked for.
+    /// Watches an object's lines from now on. Only one object can be watched, and only as it was
+    /// first asked for.
     pub(super) fn intercept(&mut self, path: &str, what: &Interception) -> Result<(), Mistake> {
         let object = self.object(path)?;
         if matches!(what, Interception::Inputs(Some(_))) {
@@ -77,7 +78,8 @@ impl Lines {
         Ok(())
     }
 
-    /// Drives an input of the GIC. A CPU's inputs are the GIC's to drive: it does so again at its next change.
+    /// Drives an input of the GIC. A CPU's inputs are the GIC's to drive: it does so again at its
+    /// next change.
     pub(super) fn set(
         &mut self,
         path: &str,

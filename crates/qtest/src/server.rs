@@ -13,7 +13,8 @@ const ENDLESS: usize = 64 << 20;
 /// Answers each line of `input` on `output`, until `input` ends.
 ///
 /// # Errors
-/// Whatever reading and writing ends with, or a line that has no end. Lines that are too long or no text are answered.
+/// Whatever reading and writing ends with, or a line that has no end. Lines that are too long or no
+/// text are answered.
 pub fn serve(
     machine: &mut Qtest,
     mut input: impl BufRead,

@@ -37,7 +37,8 @@ fn two_security_states_show_non_secure_view() {
         "readl 0x08000420",
         "readl 0x08000084",
     ];
-    // GICD_CTLR has EnableGrp1A and ARE_NS, priorities one bit less, and groups are the Secure side's.
+    // GICD_CTLR has EnableGrp1A and ARE_NS, priorities one bit less, and groups are the Secure
+    // side's.
     let expected = [
         "OK",
         "OK 0x0000000000000012",
@@ -126,7 +127,8 @@ fn intercepted_gic_reports_inputs_before_reply() {
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
-/// A machine whose CPUs take interrupts of both groups, and SGIs 0 (Group 0) and 1 (Group 1) of CPU 1 are enabled.
+/// A machine whose CPUs take interrupts of both groups, and SGIs 0 (Group 0) and 1 (Group 1) of CPU
+/// 1 are enabled.
 fn listening() -> Qtest {
     let mut machine = machine();
     machine.unmask();

@@ -1,9 +1,9 @@
-//! A heap that runs out: the allocator of each test program that uses this crate fails when a thread asks for that.
-//! Code that allocates without a way to fail aborts the program then. The block that was freed last can be had again,
-//! as from other heaps.
+//! A heap that runs out: the allocator of each test program that uses this crate fails when a
+//! thread asks for that. Code that allocates without a way to fail aborts the program then. The
+//! block that was freed last can be had again, as from other heaps.
 //!
-//! `unsafe`: the allocator hands each call to the system's with the same arguments, or answers null, which
-//! [`GlobalAlloc`] allows.
+//! `unsafe`: the allocator hands each call to the system's with the same arguments, or answers
+//! null, which [`GlobalAlloc`] allows.
 #![expect(unsafe_code, reason = "an allocator that fails on demand cannot be had otherwise")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -60,7 +60,8 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// Runs `f`, in which this thread's first `allocations` allocations succeed and all later ones fail.
+/// Runs `f`, in which this thread's first `allocations` allocations succeed and all later ones
+/// fail.
 pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     struct Restore;
     impl Drop for Restore {
@@ -74,8 +75,8 @@ pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs `operation` with no allocation that succeeds, then with one, and so on until it succeeds. `check` looks at
-/// each failure. Returns the result, and how many failed.
+/// Runs `operation` with no allocation that succeeds, then with one, and so on until it succeeds.
+/// `check` looks at each failure. Returns the result, and how many failed.
 pub fn until_it_succeeds<T, E>(
     mut operation: impl FnMut() -> Result<T, E>,
     mut check: impl FnMut(E),
@@ -90,7 +91,8 @@ pub fn until_it_succeeds<T, E>(
     }
 }
 
-/// While it lives, this thread's allocations succeed and are not counted: those of a fake, for example.
+/// While it lives, this thread's allocations succeed and are not counted: those of a fake, for
+/// example.
 #[derive(Debug)]
 pub struct Outside(());
 

@@ -1,4 +1,5 @@
-//! The model in a monitor with `vm-memory`: a device's thread rings a direct LPI. The guest is a list of exits.
+//! The model in a monitor with `vm-memory`: a device's thread rings a direct LPI. The guest is a
+//! list of exits.
 
 use gic_arch::{gicr, icc};
 use msi_types::{Cpu, Delivery, Kick, MsiMessage, NoIdentity, SignalMsi};

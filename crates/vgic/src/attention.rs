@@ -1,4 +1,5 @@
-//! Who must be kicked: the flag per vCPU that says it sleeps or runs guest code, and the one kick that ends it.
+//! Who must be kicked: the flag per vCPU that says it sleeps or runs guest code, and the one kick
+//! that ends it.
 //!
 //! The protocol is store buffering, so both sides use sequentially consistent accesses:
 //!
@@ -9,15 +10,16 @@
 //!           kick if it was 1        found one: returned(), does not sleep
 //! ```
 //!
-//! One of the two sees what the other did, so no wake-up is lost; and of many injectors one gets the 1, so there is
-//! one kick for one departure.
+//! One of the two sees what the other did, so no wake-up is lost; and of many injectors one gets
+//! the 1, so there is one kick for one departure.
 //!
 //! Work that an access left over is told in the same way: it is noted, and one vCPU that left is
 //! kicked. Each vCPU does a piece before it leaves. So it goes on as long as any vCPU is there, or
 //! comes back.
 //!
-//! A vCPU that runs guest code with list registers takes interrupts along. Whoever changes one of those *recalls* them:
-//! the change is complete once that vCPU has exited and folded its list registers back.
+//! A vCPU that runs guest code with list registers takes interrupts along. Whoever changes one of
+//! those *recalls* them: the change is complete once that vCPU has exited and folded its list
+//! registers back.
 //!
 //! Recalls are numbered. A register frame or a command that promises completion ([`Awaited`]) waits
 //! for recalls up to the number that was given out last when it began to wait. Each of these ends
@@ -119,8 +121,9 @@ impl Attention {
         })
     }
 
-    /// vCPU `cpu` may have something to do: kicks it if it left. To be called after whatever it has to do is visible
-    /// (by a sequentially consistent read-modify-write). Unknown vCPUs have nothing to do.
+    /// vCPU `cpu` may have something to do: kicks it if it left. To be called after whatever it has
+    /// to do is visible (by a sequentially consistent read-modify-write). Unknown vCPUs have
+    /// nothing to do.
     pub(crate) fn notify(&self, cpu: Cpu) {
         let Some(flag) = self.outside.get(cpu.index()) else { return };
         if flag.outside.load(SeqCst)
@@ -174,7 +177,8 @@ impl Attention {
         }
     }
 
-    /// vCPU `cpu` is about to leave the model: from now on it must be kicked. It looks for interrupts afterwards.
+    /// vCPU `cpu` is about to leave the model: from now on it must be kicked. It looks for
+    /// interrupts afterwards.
     pub(crate) fn leave(&self, cpu: Cpu) {
         if let Some(flag) = self.outside.get(cpu.index()) {
             flag.outside.swap(true, SeqCst);
@@ -212,7 +216,8 @@ impl Attention {
     }
 
     /// An interrupt in vCPU `cpu`'s list registers changed: they are recalled until it has
-    /// [`folded`](Self::folded) them, and [`notify`](Self::notify) is owed. `false`: they were folded meanwhile.
+    /// [`folded`](Self::folded) them, and [`notify`](Self::notify) is owed. `false`: they were
+    /// folded meanwhile.
     pub(crate) fn recall(&self, cpu: Cpu) -> bool {
         let Some(flag) = self.outside.get(cpu.index()) else { return false };
         self.recalled.fetch_add(1, SeqCst);

@@ -1,9 +1,10 @@
-//! Which interrupts a vCPU should look at: a bitmap with a summary, set from any thread, walked by the vCPU alone.
+//! Which interrupts a vCPU should look at: a bitmap with a summary, set from any thread, walked by
+//! the vCPU alone.
 //!
-//! Advisory: a set bit means "look at the word", and a word that is not ready costs its bit. The rule that makes it
-//! complete: whoever makes a word ready sets the bit afterwards; whoever clears a bit looks at the word again
-//! afterwards. Both are sequentially consistent, so one of the two sees the other. The same holds between a leaf and
-//! its summary bit.
+//! Advisory: a set bit means "look at the word", and a word that is not ready costs its bit. The
+//! rule that makes it complete: whoever makes a word ready sets the bit afterwards; whoever clears
+//! a bit looks at the word again afterwards. Both are sequentially consistent, so one of the two
+//! sees the other. The same holds between a leaf and its summary bit.
 
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::safeguard::Safeguard;
@@ -50,8 +51,8 @@ impl Candidates {
         }
     }
 
-    /// Calls `look` for each candidate, and forgets those that are stale. For the vCPU's own thread: bounded by the
-    /// number of interrupts, whatever other threads set meanwhile.
+    /// Calls `look` for each candidate, and forgets those that are stale. For the vCPU's own
+    /// thread: bounded by the number of interrupts, whatever other threads set meanwhile.
     pub(crate) fn visit(&self, mut look: impl FnMut(Slot) -> Look) {
         for leaf in bits(self.summary.load(SeqCst)) {
             let Some(word) = self.leaves.get(leaf) else { continue };

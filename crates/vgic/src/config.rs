@@ -1,4 +1,5 @@
-//! What a virtual GIC looks like: where it lies, for whom, and which options of the architecture it has.
+//! What a virtual GIC looks like: where it lies, for whom, and which options of the architecture it
+//! has.
 
 mod error;
 
@@ -15,8 +16,8 @@ use msi_types::Cpu;
 /// Most vCPUs that one virtual GIC serves.
 pub const MAX_CPUS: usize = 512;
 
-/// A virtual GIC. [`VgicConfig::new`] gives a complete one in the memory map of QEMU's `virt` machine; change what
-/// differs.
+/// A virtual GIC. [`VgicConfig::new`] gives a complete one in the memory map of QEMU's `virt`
+/// machine; change what differs.
 ///
 /// # What the ID registers say
 ///
@@ -44,16 +45,17 @@ pub struct VgicConfig {
     pub extended_ppis: u32,
     /// What the guest sees of security.
     pub security: SecurityView,
-    /// With [`SecurityView::NonSecure`], the interrupts that belong to the Secure side: the guest cannot see them.
+    /// With [`SecurityView::NonSecure`], the interrupts that belong to the Secure side: the guest
+    /// cannot see them.
     pub secure_interrupts: Vec<IntId>,
-    /// PPIs are level-sensitive, and the guest cannot change that: `GICR_ICFGR<n>` ignores writes, as
-    /// in Linux's KVM. Whether a PPI's trigger can be programmed is IMPLEMENTATION DEFINED (IHI 0069,
-    /// `GICR_ICFGR1`).
+    /// PPIs are level-sensitive, and the guest cannot change that: `GICR_ICFGR<n>` ignores writes,
+    /// as in Linux's KVM. Whether a PPI's trigger can be programmed is IMPLEMENTATION DEFINED (IHI
+    /// 0069, `GICR_ICFGR1`).
     pub level_ppis: bool,
     /// Priority bits: 4 (with one security state) or 5 to 8.
     pub priority_bits: u8,
-    /// INTID bits if there are LPIs: 14 to 20. A vCPU whose LPIs were enabled has a bit for each, in which its pending
-    /// table is read and written.
+    /// INTID bits if there are LPIs: 14 to 20. A vCPU whose LPIs were enabled has a bit for each,
+    /// in which its pending table is read and written.
     pub lpi_id_bits: Option<u8>,
     /// How many events can be mapped at most, roughly: the budget of translations, shared by all
     /// ITSes. Counted in powers of two up to 32 per device and in 32s beyond; at most 2^22. Memory
@@ -63,8 +65,8 @@ pub struct VgicConfig {
     /// themselves do not count. They take two bytes per vCPU and LPI, in parts of 8 KiB, and 17 KiB
     /// more per part in the same worst case.
     pub lpi_slots: u32,
-    /// How many devices can be mapped at most, at each ITS. Mapped DeviceIDs also take 4 KiB per 256
-    /// neighbours, up to 16 MiB for each ITS: enough for all of 16 bits.
+    /// How many devices can be mapped at most, at each ITS. Mapped DeviceIDs also take 4 KiB per
+    /// 256 neighbours, up to 16 MiB for each ITS: enough for all of 16 bits.
     pub its_devices: u32,
     /// The ITSes.
     pub its: Vec<ItsConfig>,
@@ -84,7 +86,8 @@ pub struct VgicConfig {
     /// SPIs can be signalled by writing to `GICD_SETSPI_NSR` (`GICD_TYPER.MBIS`).
     pub message_based_spis: bool,
     /// Guest physical address of a further frame (64 KiB) with the doorbells of
-    /// [`message_based_spis`](Self::message_based_spis) and nothing else (`mbi-alias` in a devicetree).
+    /// [`message_based_spis`](Self::message_based_spis) and nothing else (`mbi-alias` in a
+    /// devicetree).
     pub mbi_alias: Option<u64>,
     /// GICv2m frames.
     pub v2m: Vec<V2mConfig>,
@@ -106,8 +109,8 @@ pub struct CpuConfig {
 pub struct RedistributorRegion {
     /// Guest physical address of the first one's RD_base, 64 KiB aligned.
     pub base: u64,
-    /// Distance from one to the next: a multiple of 64 KiB, at least [`gicr::STRIDE_V3`]. Guests that
-    /// firmware tells no stride take exactly this.
+    /// Distance from one to the next: a multiple of 64 KiB, at least [`gicr::STRIDE_V3`]. Guests
+    /// that firmware tells no stride take exactly this.
     pub stride: u64,
     /// For how many there is room.
     pub count: u32,
@@ -118,14 +121,14 @@ pub struct RedistributorRegion {
 pub enum SecurityView {
     /// One security state (`GICD_CTLR.DS` = 1): all of the GIC, Groups 0 and 1.
     Single,
-    /// The Non-secure view of a GIC with two states (`DS` = 0), as a kernel under EL3 firmware has it: Non-secure
-    /// Group 1 only, priorities shifted into the lower half, redistributors awake.
+    /// The Non-secure view of a GIC with two states (`DS` = 0), as a kernel under EL3 firmware has
+    /// it: Non-secure Group 1 only, priorities shifted into the lower half, redistributors awake.
     NonSecure,
 }
 
 impl VgicConfig {
-    /// `cpus` vCPUs with one security state, 5 priority bits, 256 SPIs and no LPIs, at the addresses of QEMU's
-    /// `virt`; 16 vCPUs to a cluster.
+    /// `cpus` vCPUs with one security state, 5 priority bits, 256 SPIs and no LPIs, at the
+    /// addresses of QEMU's `virt`; 16 vCPUs to a cluster.
     ///
     /// Aborts where the heap has no memory for it: there, take [`try_new`](Self::try_new).
     pub fn new(cpus: u16) -> Self {
@@ -302,7 +305,8 @@ impl VgicConfig {
         }
     }
 
-    /// A machine carries an ITS or direct LPIs, beside GICv2m frames and (with the ITS) message-based SPIs.
+    /// A machine carries an ITS or direct LPIs, beside GICv2m frames and (with the ITS)
+    /// message-based SPIs.
     fn validate_direct_lpi(&self) -> Result<(), ConfigError> {
         if !self.direct_lpi {
             return Ok(());
@@ -384,7 +388,8 @@ pub(crate) struct RedistributorFrame {
 }
 
 impl CpuConfig {
-    /// The vCPU `index` of a machine like QEMU's `virt`: Aff0 counts to 16, Aff1 counts clusters, Aff2 continues.
+    /// The vCPU `index` of a machine like QEMU's `virt`: Aff0 counts to 16, Aff1 counts clusters,
+    /// Aff2 continues.
     pub const fn in_clusters_of_sixteen(index: u16) -> Self {
         let [cluster, _] = (index / 16).to_le_bytes();
         let [aff2, _] = (index / 16 / 256).to_le_bytes();

@@ -1,5 +1,6 @@
-//! A PE's CPU interface (IHI 0069 §4.8, §12.2): masks, binary points, active priorities, and the rules by which an
-//! interrupt preempts. Plain state of one vCPU; what is pending is not its business.
+//! A PE's CPU interface (IHI 0069 §4.8, §12.2): masks, binary points, active priorities, and the
+//! rules by which an interrupt preempts. Plain state of one vCPU; what is pending is not its
+//! business.
 
 mod saved;
 mod system_registers;
@@ -62,8 +63,8 @@ pub(crate) struct CpuInterface {
 }
 
 impl CpuInterface {
-    /// After reset. Where there are two security states, firmware has left the guest its half of the priorities,
-    /// all masked.
+    /// After reset. Where there are two security states, firmware has left the guest its half of
+    /// the priorities, all masked.
     pub(crate) fn new(features: Features) -> Self {
         Self {
             features,
@@ -87,8 +88,8 @@ impl CpuInterface {
         self.active[group.index()] |= 1 << level;
     }
 
-    /// The interrupt that runs is done: its group priority is no more active. `false`, and nothing happens, if what
-    /// runs is not in this group.
+    /// The interrupt that runs is done: its group priority is no more active. `false`, and nothing
+    /// happens, if what runs is not in this group.
     pub(crate) fn drop_priority(&mut self, group: Group) -> bool {
         if self.running_group() != Some(group) {
             return false;
@@ -98,8 +99,8 @@ impl CpuInterface {
         true
     }
 
-    /// Would an interrupt of this priority be signalled now? It must pass the mask, and its group priority must be
-    /// more urgent than what runs.
+    /// Would an interrupt of this priority be signalled now? It must pass the mask, and its group
+    /// priority must be more urgent than what runs.
     pub(crate) fn signals(&self, priority: Priority, group: Group) -> bool {
         self.takes(group)
             && priority.is_more_urgent_than(self.mask)
@@ -121,8 +122,8 @@ impl CpuInterface {
         self.features
     }
 
-    /// How urgent an interrupt of the group must be: [`signals`](Self::signals) says yes exactly to what is more urgent
-    /// than this.
+    /// How urgent an interrupt of the group must be: [`signals`](Self::signals) says yes exactly to
+    /// what is more urgent than this.
     pub(crate) fn limit(&self, group: Group) -> Priority {
         match (self.takes(group), self.running()) {
             (false, _) => Priority::HIGHEST,
@@ -160,8 +161,8 @@ impl CpuInterface {
         }
     }
 
-    /// The part of a priority that decides about preemption. Binary point N leaves bits 7:N+1; that of Group 1
-    /// leaves bits 7:N, unless Group 0's serves both.
+    /// The part of a priority that decides about preemption. Binary point N leaves bits 7:N+1; that
+    /// of Group 1 leaves bits 7:N, unless Group 0's serves both.
     fn group_priority(&self, priority: Priority, group: Group) -> Priority {
         let kept = match group {
             Group::One if !self.common_binary_point => self.binary_point[1],

@@ -1,5 +1,5 @@
-//! Direct LPIs (IHI 0069 §12.11): `GICR_SETLPIR` and `GICR_CLRLPIR`, which make an LPI pending at one redistributor and
-//! take it back. Whoever can write there can ring any LPI.
+//! Direct LPIs (IHI 0069 §12.11): `GICR_SETLPIR` and `GICR_CLRLPIR`, which make an LPI pending at
+//! one redistributor and take it back. Whoever can write there can ring any LPI.
 //!
 //! A message takes no lock and allocates nothing: each LPI of the redistributor's tables has a word
 //! there from `EnableLPIs` on. Ignored are: everything while LPIs are disabled here, LPIs beyond
@@ -15,7 +15,8 @@ use gic_arch::{IntId, Lpi, gicr};
 use msi_types::Delivery;
 
 impl Redistributor<'_> {
-    /// A write of 32 or 64 bits at an offset from RD_base; `None` if there is no doorbell of that width.
+    /// A write of 32 or 64 bits at an offset from RD_base; `None` if there is no doorbell of that
+    /// width.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
         let act = match offset {
             _ if offset == gicr::SETLPIR.offset() => Self::set_lpi,
@@ -59,7 +60,8 @@ impl Redistributor<'_> {
         Delivery::Blocked
     }
 
-    /// The LPI that a written value names, if the distributor has it. Bits above the INTID are RES0.
+    /// The LPI that a written value names, if the distributor has it. Bits above the INTID are
+    /// RES0.
     fn implemented_lpi(self, value: u64) -> Option<Lpi> {
         let id_bits = self.wired.config().lpi_id_bits?;
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();

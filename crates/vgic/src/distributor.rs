@@ -59,7 +59,8 @@ macro_rules! row {
 }
 
 impl<'a> Distributor<'a> {
-    /// The frame. Registers that only exist without affinity routing, or only in the Secure view, read as zero.
+    /// The frame. Registers that only exist without affinity routing, or only in the Secure view,
+    /// read as zero.
     const ROWS: &'a [Row<Self>] = &[
         row!(CTLR, value | d, _ | d.control().into(), |d, _, lanes| d.set_control(lanes)),
         row!(TYPER, constant | d, _ | u64::from(d.typer().into_bits())),
@@ -122,8 +123,8 @@ impl<'a> Distributor<'a> {
         }
     }
 
-    /// Affinity routing cannot be turned off, and one security state stays one. Both views have Group 1's enable in
-    /// bit 1.
+    /// Affinity routing cannot be turned off, and one security state stays one. Both views have
+    /// Group 1's enable in bit 1.
     fn set_control(self, lanes: Lanes) {
         let writable = self.writable_control();
         self.wired.set_control(|old| low_word(lanes.over(old.into())) & writable);
@@ -181,7 +182,8 @@ const fn extended_spi(index: u32) -> IntId {
 /// The identification registers of each frame.
 pub(crate) const ID_REGISTERS: RegisterInfo = id::REGISTERS.info("PIDR4");
 
-/// An identification register by its index: what Arm's own GICv3 parts say, with the frame's part number.
+/// An identification register by its index: what Arm's own GICv3 parts say, with the frame's part
+/// number.
 pub(crate) fn identification(index: u32, part: u8) -> u64 {
     let registers = [0x44, 0, 0, 0, part, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
     usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(0).into()

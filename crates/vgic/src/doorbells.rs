@@ -1,4 +1,5 @@
-//! What devices write: messages of senders without identity, and whatever else lies beside a doorbell.
+//! What devices write: messages of senders without identity, and whatever else lies beside a
+//! doorbell.
 
 use crate::vgic::Place;
 use crate::{AccessWidth, NotClaimed, Vgic};
@@ -15,13 +16,15 @@ pub enum DeviceWrite {
 }
 
 impl Vgic {
-    /// A device's write of the low `width` of `value`, from a sender without identity, wherever it goes: to a doorbell
-    /// (`GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR` and their alias, `GICR_SETLPIR`, `GICR_CLRLPIR`, GICv2m's `MSI_SETSPI_NS`),
-    /// or to another register beside it. **Nothing here isolates:** a device that reaches a redistributor's doorbell
-    /// reaches `GICR_CTLR` and `GICR_PROPBASER` as well, and every device can ring every interrupt. A monitor gives
-    /// devices the pages of an ITS, of a GICv2m frame or of [`VgicConfig::mbi_alias`] where it can.
+    /// A device's write of the low `width` of `value`, from a sender without identity, wherever it
+    /// goes: to a doorbell (`GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR` and their alias, `GICR_SETLPIR`,
+    /// `GICR_CLRLPIR`, GICv2m's `MSI_SETSPI_NS`), or to another register beside it. **Nothing here
+    /// isolates:** a device that reaches a redistributor's doorbell reaches `GICR_CTLR` and
+    /// `GICR_PROPBASER` as well, and every device can ring every interrupt. A monitor gives devices
+    /// the pages of an ITS, of a GICv2m frame or of [`VgicConfig::mbi_alias`] where it can.
     ///
-    /// `GITS_TRANSLATER` takes no message without identity: the way to an ITS is [`its`](Self::its).
+    /// `GITS_TRANSLATER` takes no message without identity: the way to an ITS is
+    /// [`its`](Self::its).
     ///
     /// # Errors
     /// [`NotClaimed`] outside of the model's regions.
@@ -41,8 +44,9 @@ impl Vgic {
     }
 }
 
-/// The doorbells that do not ask who rings. `Pending` if the interrupt is pending afterwards, enabled or not; `Blocked`
-/// if it is not, also because the message took it back; `NoDoorbell`, and nothing happens, at any other address.
+/// The doorbells that do not ask who rings. `Pending` if the interrupt is pending afterwards,
+/// enabled or not; `Blocked` if it is not, also because the message took it back; `NoDoorbell`, and
+/// nothing happens, at any other address.
 impl SignalMsi<NoIdentity> for Vgic {
     fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
         self.place(message.address)

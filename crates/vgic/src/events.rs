@@ -1,4 +1,5 @@
-//! What a guest did wrong: counted and rate-limited, for the virtual machine monitor to read. Never an error to it.
+//! What a guest did wrong: counted and rate-limited, for the virtual machine monitor to read. Never
+//! an error to it.
 
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::safeguard::Safeguard;
@@ -33,7 +34,8 @@ pub enum FaultReason {
     /// More was asked for than the model's memory budget allows.
     Budget,
     /// The heap has no memory left for what the guest asked for. The address is 0 where that is in
-    /// progress; it goes on when the guest polls for its end, or by [`Vgic::poll`](crate::Vgic::poll).
+    /// progress; it goes on when the guest polls for its end, or by
+    /// [`Vgic::poll`](crate::Vgic::poll).
     OutOfMemory,
 }
 
@@ -78,7 +80,8 @@ impl fmt::Display for FaultReason {
 pub struct GuestFault {
     /// What kind.
     pub reason: FaultReason,
-    /// Where: the guest physical address of the register or table; for a message, that of the doorbell.
+    /// Where: the guest physical address of the register or table; for a message, that of the
+    /// doorbell.
     pub address: u64,
     /// What: the value written, the INTID, or the ITS command error code; 0 if there is none. Of a
     /// message, the DeviceID in the upper half and the EventID in the lower.
@@ -91,7 +94,8 @@ impl fmt::Display for GuestFault {
     }
 }
 
-/// How many faults are kept with their details until they are read; what comes after them is only counted.
+/// How many faults are kept with their details until they are read; what comes after them is only
+/// counted.
 pub(crate) const KEPT: usize = 32;
 
 /// The guest's mistakes so far: a count of each kind, and the first few since they were last read.
@@ -147,8 +151,8 @@ struct Kept {
     popped: AtomicU64,
 }
 
-/// A fault's place. Its turn is `n` when the `n`th push may write here, `n + 1` when the `n`th pop may read, and after
-/// that `n + KEPT`.
+/// A fault's place. Its turn is `n` when the `n`th push may write here, `n + 1` when the `n`th pop
+/// may read, and after that `n + KEPT`.
 #[derive(Debug)]
 struct Place {
     turn: AtomicU64,

@@ -1,4 +1,5 @@
-//! The heap, which may have no memory left: tables whose pages come with use, and what is said then.
+//! The heap, which may have no memory left: tables whose pages come with use, and what is said
+//! then.
 
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;

@@ -1,5 +1,5 @@
-//! One wired interrupt (SGI, PPI, SPI): its whole state in one atomic word, so that every decision about it is made
-//! on one consistent value, and the pure rules of that state (IHI 0069 §4.1).
+//! One wired interrupt (SGI, PPI, SPI): its whole state in one atomic word, so that every decision
+//! about it is made on one consistent value, and the pure rules of that state (IHI 0069 §4.1).
 
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::slot::Slot;
@@ -29,7 +29,8 @@ pub(crate) struct State {
     pub(crate) priority_value: u8,
     /// The vCPU that it goes to, or [`NOWHERE`](State::NOWHERE).
     pub(crate) target_index: u16,
-    /// In a list register of the [`taker`](State::taker): what happens there is not known here until it is folded.
+    /// In a list register of the [`taker`](State::taker): what happens there is not known here
+    /// until it is folded.
     pub(crate) listed: bool,
     /// The latch is in the list register.
     pub(crate) lent: bool,
@@ -114,8 +115,8 @@ impl State {
         self.latch() || self.lent() || (!self.edge() && (self.line() || self.message()))
     }
 
-    /// Pending and to be signalled as far as the interrupt's own state goes. Groups, masks and running priorities
-    /// are the target's affair.
+    /// Pending and to be signalled as far as the interrupt's own state goes. Groups, masks and
+    /// running priorities are the target's affair.
     pub(crate) const fn ready(self) -> bool {
         self.pending() && self.enabled() && !self.active()
     }
@@ -125,7 +126,8 @@ impl State {
         self.ready() && !self.listed() && self.target() == Some(cpu)
     }
 
-    /// Active at this vCPU: it took it, or it is the target of what nobody took. In no list register.
+    /// Active at this vCPU: it took it, or it is the target of what nobody took. In no list
+    /// register.
     pub(crate) fn active_at(self, cpu: Cpu) -> bool {
         self.active() && !self.listed() && self.taker().or(self.target()) == Some(cpu)
     }
@@ -184,8 +186,8 @@ impl State {
     }
 }
 
-/// The word. Every write is a read-modify-write, so that each change is made on the value it was decided on and what
-/// a device wrote before its signal is visible to whoever acknowledges it.
+/// The word. Every write is a read-modify-write, so that each change is made on the value it was
+/// decided on and what a device wrote before its signal is visible to whoever acknowledges it.
 #[derive(Debug)]
 pub(crate) struct Interrupt(AtomicU64);
 
@@ -198,8 +200,8 @@ impl Interrupt {
         State::from_bits(self.0.load(SeqCst))
     }
 
-    /// Replaces the state by `change` of it: what it was and what it is. Writes even if nothing changes: the sender
-    /// of a coalesced signal must not be overtaken by the acknowledgement.
+    /// Replaces the state by `change` of it: what it was and what it is. Writes even if nothing
+    /// changes: the sender of a coalesced signal must not be overtaken by the acknowledgement.
     pub(crate) fn update(&self, change: impl Fn(State) -> State) -> (State, State) {
         let mut old = self.0.load(SeqCst);
         loop {

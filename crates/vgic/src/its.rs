@@ -115,8 +115,8 @@ impl fmt::Debug for Its {
 }
 
 impl Its {
-    /// An ITS after reset: disabled, nothing mapped. `targets` names the redistributors of `lpis`'s vCPUs in the way
-    /// that `config` says.
+    /// An ITS after reset: disabled, nothing mapped. `targets` names the redistributors of `lpis`'s
+    /// vCPUs in the way that `config` says.
     ///
     /// # Errors
     /// What [`ItsConfig::validate`] says, and [`OutOfMemory`].
@@ -136,7 +136,8 @@ impl Its {
         Ok(Self { config, index, targets, senders, lpis, events, state })
     }
 
-    /// Back to the state after reset: disabled, nothing mapped. What was pending of its devices is gone.
+    /// Back to the state after reset: disabled, nothing mapped. What was pending of its devices is
+    /// gone.
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
         self.lpis.note_work(&mut state.left, Progress::Done);

@@ -1,18 +1,21 @@
-//! A GICv3 and ITS device model with lock-free injection, for virtual machine monitors and hypervisors.
+//! A GICv3 and ITS device model with lock-free injection, for virtual machine monitors and
+//! hypervisors.
 //!
-//! The model has two kinds of halves. [`Vgic`] is shared: devices drive lines ([`SetLine`](msi_types::SetLine)) and send
-//! messages ([`Vgic::its`], [`Vgic::write_from_device`]) from any thread, and the bus forwards the guest's accesses to
-//! register frames ([`Vgic::read`], [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread: it answers the guest's
-//! accesses to the CPU interface's system registers, and says whether the vCPU is interrupted or may sleep. A hypervisor
-//! at EL2 makes a [`ListRegisterVcpu`] of it, whose guest acknowledges and ends interrupts in hardware. What the model
-//! needs of its monitor is two small traits: [`GuestMemory`] and [`Kick`](msi_types::Kick).
+//! The model has two kinds of halves. [`Vgic`] is shared: devices drive lines
+//! ([`SetLine`](msi_types::SetLine)) and send messages ([`Vgic::its`], [`Vgic::write_from_device`])
+//! from any thread, and the bus forwards the guest's accesses to register frames ([`Vgic::read`],
+//! [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread: it answers the guest's accesses to
+//! the CPU interface's system registers, and says whether the vCPU is interrupted or may sleep. A
+//! hypervisor at EL2 makes a [`ListRegisterVcpu`] of it, whose guest acknowledges and ends
+//! interrupts in hardware. What the model needs of its monitor is two small traits: [`GuestMemory`]
+//! and [`Kick`](msi_types::Kick).
 //!
 //! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless
 //! the vCPU is asleep or in the guest; then there is exactly one kick. Acknowledging one takes no
 //! lock and allocates nothing either.
 //!
-//! A guest can do nothing that makes the model panic, wait or grow without bounds; its mistakes are counted in
-//! [`Vgic::events`].
+//! A guest can do nothing that makes the model panic, wait or grow without bounds; its mistakes are
+//! counted in [`Vgic::events`].
 //!
 //! | implemented | |
 //! |---|---|
@@ -27,18 +30,22 @@
 //!
 //! # Choices that the architecture leaves
 //!
-//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero, unless a vCPU with list registers
-//!   has yet to exit, or more is mapped than one access may go through; vCPUs take the rest
-//!   further. Setting `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` goes through all that is mapped
-//!   before it returns, or is repeated until it has ([`Vgic::begin_write`]).
-//! - Of equal priorities, the lowest INTID goes first; LPIs among themselves take turns, and none starves.
+//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero, unless a
+//!   vCPU with list registers has yet to exit, or more is mapped than one access may go through;
+//!   vCPUs take the rest further. Setting `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` goes
+//!   through all that is mapped before it returns, or is repeated until it has
+//!   ([`Vgic::begin_write`]).
+//! - Of equal priorities, the lowest INTID goes first; LPIs among themselves take turns, and none
+//!   starves.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. The three
 //!   `STATUSR` are not implemented.
-//! - A special INTID in `ICC_EOIR<n>_EL1` drops no priority, nor does any where the other group runs; any other INTID
-//!   does, as in list registers. `ICC_DIR_EL1` without `EOImode` is ignored.
-//! - `ICC_SGI1R_EL1` sends SGIs of Group 1 only (KVM's also those of Group 0). With one security state, `ICC_ASGI1R_EL1`
-//!   does what `ICC_SGI0R_EL1` does. Of two, `GICR_NSACR` permits the Non-secure side nothing.
-//! - A 1-of-N interrupt goes to the next vCPU that takes part, and none is woken for it by `GICD_CTLR.E1NWF`.
+//! - A special INTID in `ICC_EOIR<n>_EL1` drops no priority, nor does any where the other group
+//!   runs; any other INTID does, as in list registers. `ICC_DIR_EL1` without `EOImode` is ignored.
+//! - `ICC_SGI1R_EL1` sends SGIs of Group 1 only (KVM's also those of Group 0). With one security
+//!   state, `ICC_ASGI1R_EL1` does what `ICC_SGI0R_EL1` does. Of two, `GICR_NSACR` permits the
+//!   Non-secure side nothing.
+//! - A 1-of-N interrupt goes to the next vCPU that takes part, and none is woken for it by
+//!   `GICD_CTLR.E1NWF`.
 //!
 //! # What is left over
 //!
@@ -59,7 +66,8 @@
 //!
 //! # Example
 //!
-//! A monitor with one vCPU, whose guest has enabled a PPI: the timer fires, and the guest handles it.
+//! A monitor with one vCPU, whose guest has enabled a PPI: the timer fires, and the guest handles
+//! it.
 //!
 //! ```
 //! use gic_arch::{IntId, gicd, gicr, icc};

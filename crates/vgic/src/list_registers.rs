@@ -1,9 +1,10 @@
-//! A vCPU half for hypervisors at EL2: the hardware's virtual CPU interface acknowledges and ends interrupts by itself,
-//! from list registers that are filled before the guest is entered and folded back after it has exited (IHI 0069 §6,
-//! §12.4).
+//! A vCPU half for hypervisors at EL2: the hardware's virtual CPU interface acknowledges and ends
+//! interrupts by itself, from list registers that are filled before the guest is entered and folded
+//! back after it has exited (IHI 0069 §6, §12.4).
 //!
-//! Outside of the guest this half is a software CPU interface like [`Vcpu`]: what the guest left in the hardware is
-//! loaded at the exit, so that trapped accesses and the question whether the vCPU may sleep have one answer.
+//! Outside of the guest this half is a software CPU interface like [`Vcpu`]: what the guest left in
+//! the hardware is loaded at the exit, so that trapped accesses and the question whether the vCPU
+//! may sleep have one answer.
 //!
 //! | | how |
 //! |---|---|
@@ -37,11 +38,12 @@ use msi_types::Cpu;
 /// Most list registers that a CPU has.
 pub const MAX_LIST_REGISTERS: usize = 16;
 
-/// What a CPU's virtual interface holds for the guest: to be loaded before the guest is entered and stored after it
-/// has exited. Registers that the CPU does not have are zero, and ignored.
+/// What a CPU's virtual interface holds for the guest: to be loaded before the guest is entered and
+/// stored after it has exited. Registers that the CPU does not have are zero, and ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VirtualInterface {
-    /// `ICH_HCR_EL2`. The hypervisor may add traps of its own; of what comes back, `EOIcount` is looked at.
+    /// `ICH_HCR_EL2`. The hypervisor may add traps of its own; of what comes back, `EOIcount` is
+    /// looked at.
     pub hcr: Hcr,
     /// `ICH_VMCR_EL2`.
     pub vmcr: Vmcr,
@@ -83,15 +85,16 @@ pub enum VirtualInterfaceMismatch {
 
 /// A vCPU whose guest runs with list registers. Owned by the vCPU's thread, outside of the guest.
 ///
-/// **Registers that read active or pending state** (`ISACTIVER`, `ISPENDR`, and their counterparts that clear) tell of what
-/// is in list registers what was so when its vCPU was entered. Linux's `synchronize_irq` asks for more: before a monitor
-/// forwards a guest's read of them, it lets the other vCPUs exit, and keeps them out until it has the answer.
+/// **Registers that read active or pending state** (`ISACTIVER`, `ISPENDR`, and their counterparts
+/// that clear) tell of what is in list registers what was so when its vCPU was entered. Linux's
+/// `synchronize_irq` asks for more: before a monitor forwards a guest's read of them, it lets the
+/// other vCPUs exit, and keeps them out until it has the answer.
 pub struct ListRegisterVcpu(Box<[Half; 1]>);
 
 /// A [`ListRegisterVcpu`] while its guest runs: a vCPU that entered [exits](Self::exit).
 ///
-/// If it is dropped instead, the vCPU runs no more, and its CPU interface takes no part. What was in
-/// its list registers is as it was at the entry: nothing is lost, but what the guest has
+/// If it is dropped instead, the vCPU runs no more, and its CPU interface takes no part. What was
+/// in its list registers is as it was at the entry: nothing is lost, but what the guest has
 /// acknowledged since is pending again. Nobody waits for the vCPU.
 #[must_use = "what is in list registers is only known again after the exit"]
 pub struct InGuest {
@@ -201,8 +204,8 @@ impl Vcpu {
 }
 
 impl ListRegisterVcpu {
-    /// The vCPU is about to run guest code: what to load into the hardware. Whatever arrives or changes from now on
-    /// kicks it, once; it then exits.
+    /// The vCPU is about to run guest code: what to load into the hardware. Whatever arrives or
+    /// changes from now on kicks it, once; it then exits.
     pub fn enter(mut self) -> (InGuest, VirtualInterface) {
         let cpu = self.0[0].vcpu.cpu();
         self.0[0].attention().leave(cpu);
@@ -225,7 +228,8 @@ impl ListRegisterVcpu {
         Ok(value)
     }
 
-    /// Writes a system register on behalf of the guest, whose access trapped: `ICC_SGI<n>R_EL1` always do.
+    /// Writes a system register on behalf of the guest, whose access trapped: `ICC_SGI<n>R_EL1`
+    /// always do.
     ///
     /// # Errors
     /// As [`Vcpu::write_sysreg`].
@@ -278,8 +282,8 @@ impl ListRegisterVcpu {
 }
 
 impl InGuest {
-    /// The guest has exited, kicked or not, and left this in the hardware. To be called before the reason of the exit
-    /// is looked at: other vCPUs may wait for it.
+    /// The guest has exited, kicked or not, and left this in the hardware. To be called before the
+    /// reason of the exit is looked at: other vCPUs may wait for it.
     #[must_use]
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
     pub fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {

@@ -1,5 +1,5 @@
-//! The lock of cold state, which no message needs. With the feature `std` the operating system puts a waiter to
-//! sleep; without it, waiters spin.
+//! The lock of cold state, which no message needs. With the feature `std` the operating system puts
+//! a waiter to sleep; without it, waiters spin.
 
 #[cfg(feature = "std")]
 mod imp {

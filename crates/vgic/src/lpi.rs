@@ -23,43 +23,48 @@
 //!
 //! # Why nothing is lost, misplaced or late
 //!
-//! 1. P is set only by an exchange of the whole word: at that moment the event was mapped and deliverable, with that
-//!    target, priority and INTID. A sender delayed before it fails; after it, it only hints.
-//! 2. The word's generation equals its sender's entry's exactly while the slot belongs to that sender. A generation
-//!    never comes back (`pool` retires what used them up). An entry may become another sender's: a message
-//!    asks whether it still is its own sender's after it has read it (`senders`).
+//! 1. P is set only by an exchange of the whole word: at that moment the event was mapped and
+//!    deliverable, with that target, priority and INTID. A sender delayed before it fails; after
+//!    it, it only hints.
+//! 2. The word's generation equals its sender's entry's exactly while the slot belongs to that
+//!    sender. A generation never comes back (`pool` retires what used them up). An entry may become
+//!    another sender's: a message asks whether it still is its own sender's after it has read it
+//!    (`senders`).
 //! 3. Hints carry no authority. A hint too many leads to a word that is not ready.
-//! 4. Whoever writes a word that is pending and enabled hints for that value, then notifies (*owing*). Word and leaf,
-//!    leaf and summary, summary and top, top and mask, mask and "outside" are pairs of sequentially consistent
-//!    accesses, of which one side sees the other.
-//! 5. All writes of a word are read-modify-writes, also for a message whose event is pending already: so the
-//!    acknowledgement that takes it has seen what the sender wrote before.
+//! 4. Whoever writes a word that is pending and enabled hints for that value, then notifies
+//!    (*owing*). Word and leaf, leaf and summary, summary and top, top and mask, mask and "outside"
+//!    are pairs of sequentially consistent accesses, of which one side sees the other.
+//! 5. All writes of a word are read-modify-writes, also for a message whose event is pending
+//!    already: so the acknowledgement that takes it has seen what the sender wrote before.
 //!
 //! Two events mapped to one LPI are two words, and may deliver it twice.
 //!
 //! # List registers
 //!
-//! A vCPU that runs guest code with list registers takes LPIs along (L): P is clear then, and set again by a message
-//! that comes meanwhile. When the vCPU exits it folds the list register into the word: what the guest did not
-//! acknowledge becomes pending again, at the target that the word names then. A command that removes pending state
-//! also sets R, so that the list register brings nothing back; it outlives DISCARD and MAPTI of the same event, and
-//! needs not outlive MAPD, after which the generation differs. Nothing is signalled from a word that is listed, so an
-//! LPI is in one list register at most.
+//! A vCPU that runs guest code with list registers takes LPIs along (L): P is clear then, and set
+//! again by a message that comes meanwhile. When the vCPU exits it folds the list register into the
+//! word: what the guest did not acknowledge becomes pending again, at the target that the word
+//! names then. A command that removes pending state also sets R, so that the list register brings
+//! nothing back; it outlives DISCARD and MAPTI of the same event, and needs not outlive MAPD, after
+//! which the generation differs. Nothing is signalled from a word that is listed, so an LPI is in
+//! one list register at most.
 //!
 //! A command that changes a listed word recalls its vCPU, and SYNC waits until every vCPU recalled
 //! before it has folded: after SYNC nothing is pending at an old place, in list registers neither.
-//! Disabling LPIs and MOVALL count what is in a list
-//! register as pending; if the guest has acknowledged it, and not exited since, it is delivered once more.
+//! Disabling LPIs and MOVALL count what is in a list register as pending; if the guest has
+//! acknowledged it, and not exited since, it is delivered once more.
 //!
 //! # Choices that the architecture leaves
 //!
-//! - MAPC of a mapped collection to another redistributor, and MOVI, take pending state along. MOVALL moves what is
-//!   pending at the first redistributor, nothing else.
+//! - MAPC of a mapped collection to another redistributor, and MOVI, take pending state along.
+//!   MOVALL moves what is pending at the first redistributor, nothing else.
 //! - MAPTI of a mapped event, and MAPD of a mapped device, discard what was pending before.
-//! - What is pending stays so when the ITS is disabled or the collection unmapped: it is at the redistributor.
-//! - What moves to a redistributor whose LPIs are disabled is held, and pending there once they are enabled.
-//! - A configuration byte may be read again at any command that touches its LPI, and is at INV, INVALL and when the
-//!   event becomes deliverable.
+//! - What is pending stays so when the ITS is disabled or the collection unmapped: it is at the
+//!   redistributor.
+//! - What moves to a redistributor whose LPIs are disabled is held, and pending there once they are
+//!   enabled.
+//! - A configuration byte may be read again at any command that touches its LPI, and is at INV,
+//!   INVALL and when the event becomes deliverable.
 //!
 //! # Sweeps
 //!
@@ -71,9 +76,10 @@
 //!
 //! # When the heap has no memory left
 //!
-//! Messages, acknowledgement and everything that takes mappings away allocate nothing. A command that maps an event or
-//! a device, moves an event or invalidates it takes its memory first: without, it fails, and nothing changed. A sweep
-//! waits where it is (`sweeps`). An enable does not take effect.
+//! Messages, acknowledgement and everything that takes mappings away allocate nothing. A command
+//! that maps an event or a device, moves an event or invalidates it takes its memory first:
+//! without, it fails, and nothing changed. A sweep waits where it is (`sweeps`). An enable does not
+//! take effect.
 //!
 //! # Locks
 //!
@@ -133,11 +139,13 @@ pub(crate) use shared::Injection;
 use shared::Shared;
 pub(crate) use tables::LpiTables;
 
-/// How many slots an access to a redistributor's register visits before the rest is left for the next.
+/// How many slots an access to a redistributor's register visits before the rest is left for the
+/// next.
 const SLOTS_PER_ACCESS: u64 = 1 << 14;
 /// How many slots are visited with the command lock held, before others get it.
 pub(crate) const SLOTS_PER_PIECE: u64 = 1 << 10;
-/// How long the command lock is left alone between two pieces of a long access, in turns of a spinning loop.
+/// How long the command lock is left alone between two pieces of a long access, in turns of a
+/// spinning loop.
 const SPINS_PER_PIECE: u32 = 64;
 
 /// The LPIs of one machine: shared by its ITSes, redistributors and vCPUs.
@@ -156,7 +164,8 @@ impl fmt::Debug for LpiCore {
 }
 
 impl LpiCore {
-    /// A core without mappings, all LPIs disabled. Sizes beyond what [`LpiConfig`] allows are cut down.
+    /// A core without mappings, all LPIs disabled. Sizes beyond what [`LpiConfig`] allows are cut
+    /// down.
     pub(crate) fn new(
         config: LpiConfig,
         memory: Arc<dyn GuestMemory>,
@@ -173,7 +182,8 @@ impl LpiCore {
         })
     }
 
-    /// The half that `cpu`'s thread owns; `None` if it is given out already, or there is no such vCPU.
+    /// The half that `cpu`'s thread owns; `None` if it is given out already, or there is no such
+    /// vCPU.
     pub(crate) fn queue(self: &Arc<Self>, cpu: Cpu) -> Option<LpiQueue> {
         let given = self.queues.get(cpu.index())?.swap(1, Ordering::SeqCst);
         (given == 0).then(|| LpiQueue::new(self.clone(), cpu))
@@ -200,8 +210,8 @@ impl LpiCore {
         self.notified(self.shared.signal(senders, device, event))
     }
 
-    /// Is an event of a device of an ITS mapped, to a collection that is? Any thread; lock-free. While a
-    /// command changes that, either answer.
+    /// Is an event of a device of an ITS mapped, to a collection that is? Any thread; lock-free.
+    /// While a command changes that, either answer.
     pub(crate) fn is_mapped(&self, senders: &Senders, device: u32, event: u32) -> bool {
         self.shared.is_mapped(senders, device, event)
     }
@@ -240,18 +250,21 @@ impl LpiCore {
         result
     }
 
-    /// `GICR_CTLR.EnableLPIs` was set: returns when that holds for every LPI. For callers that hold no locks.
+    /// `GICR_CTLR.EnableLPIs` was set: returns when that holds for every LPI. For callers that hold
+    /// no locks.
     pub(crate) fn finish_enabling(&self, cpu: Cpu) -> Result<(), OutOfMemory> {
         self.finish(Cause::Enable(cpu.get()))
     }
 
-    /// `GITS_CTLR.Enabled` was set: returns when that holds for every event. For callers that hold no locks.
+    /// `GITS_CTLR.Enabled` was set: returns when that holds for every event. For callers that hold
+    /// no locks.
     pub(crate) fn finish_enabling_its(&self, its: ItsIndex) -> Result<(), OutOfMemory> {
         self.finish(Cause::Admit(its))
     }
 
-    /// Takes time in proportion to what is mapped. Ends also if another access disables again what was enabled; and as
-    /// whoever then enables it once more comes here too, and goes nowhere else, it ends at all.
+    /// Takes time in proportion to what is mapped. Ends also if another access disables again what
+    /// was enabled; and as whoever then enables it once more comes here too, and goes nowhere else,
+    /// it ends at all.
     fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {
         while !self.with(|control| control.advance(cause, control.work() + SLOTS_PER_PIECE))? {
             // Whoever waits for the lock would seldom see it free.
@@ -293,7 +306,8 @@ impl LpiCore {
         self.with(Control::finish_sweeps)
     }
 
-    /// All redistributors are reset: LPIs are disabled, what was pending is gone, memory is not written.
+    /// All redistributors are reset: LPIs are disabled, what was pending is gone, memory is not
+    /// written.
     pub(crate) fn reset_lpis(&self) {
         self.with(Control::reset_lpis);
     }

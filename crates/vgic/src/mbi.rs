@@ -1,5 +1,6 @@
-//! Message-based SPIs (IHI 0069 §12.9): `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR` in the distributor's own frame and in
-//! an alias frame that holds nothing else, so that a device which may ring can reach nothing but doorbells.
+//! Message-based SPIs (IHI 0069 §12.9): `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR` in the
+//! distributor's own frame and in an alias frame that holds nothing else, so that a device which
+//! may ring can reach nothing but doorbells.
 
 use crate::distributor::low_word;
 use crate::interrupt::State;
@@ -39,7 +40,8 @@ impl Message {
 }
 
 impl Mbi<'_> {
-    /// A write of 16 or 32 bits at an offset of the frame; `None` if there is no doorbell of that width.
+    /// A write of 16 or 32 bits at an offset of the frame; `None` if there is no doorbell of that
+    /// width.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
         let message = match offset {
             _ if offset == gicd::SETSPI_NSR.offset() => Message::Set,

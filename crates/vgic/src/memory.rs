@@ -2,11 +2,12 @@
 
 /// The guest's physical memory, as its GIC sees it. Implemented by the virtual machine monitor.
 ///
-/// Addresses come from the guest: an implementation checks every one, and answers with [`MemoryFault`] where there
-/// is no memory. It is called from any thread, never on the injection path, and with locks of the model held: an
-/// implementation does not call into the model.
+/// Addresses come from the guest: an implementation checks every one, and answers with
+/// [`MemoryFault`] where there is no memory. It is called from any thread, never on the injection
+/// path, and with locks of the model held: an implementation does not call into the model.
 ///
-/// With the feature `vm-memory`, [`VmMemory`](crate::VmMemory) implements it by rust-vmm's crate of that name.
+/// With the feature `vm-memory`, [`VmMemory`](crate::VmMemory) implements it by rust-vmm's crate of
+/// that name.
 pub trait GuestMemory: Send + Sync {
     /// Fills `bytes` from `address` on.
     ///
@@ -14,13 +15,16 @@ pub trait GuestMemory: Send + Sync {
     /// [`MemoryFault`] if any byte of the range is not memory; `bytes` may then be partly filled.
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault>;
 
-    /// Stores `bytes` from `address` on and marks what it touched as dirty, where the monitor tracks that.
+    /// Stores `bytes` from `address` on and marks what it touched as dirty, where the monitor
+    /// tracks that.
     ///
     /// # Errors
-    /// [`MemoryFault`] if any byte of the range is not memory; nothing is promised about the rest then.
+    /// [`MemoryFault`] if any byte of the range is not memory; nothing is promised about the rest
+    /// then.
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault>;
 
-    /// A little-endian 64-bit word. Implementations that can, read it in one access: the guest may be writing it.
+    /// A little-endian 64-bit word. Implementations that can, read it in one access: the guest may
+    /// be writing it.
     ///
     /// # Errors
     /// As [`read`](Self::read).

@@ -149,7 +149,8 @@ impl<'a> Redistributor<'a> {
         self.wired.set_participation(self.cpu, set, clear);
     }
 
-    /// Busy while an LPI that was invalidated may still be in a list register, or has still to be found.
+    /// Busy while an LPI that was invalidated may still be in a list register, or has still to be
+    /// found.
     fn syncr(self) -> Syncr {
         self.advance();
         let busy = self.is_invalidating() || self.wired.is_outstanding(&self.private.invalidated);
@@ -169,7 +170,8 @@ impl<'a> Redistributor<'a> {
             .with_affinity_value(of.map_or(0, |of| of.affinity.packed()))
     }
 
-    /// Awake at once; asleep when nothing is in list registers any more. Zero where firmware owns it.
+    /// Awake at once; asleep when nothing is in list registers any more. Zero where firmware owns
+    /// it.
     fn waker(self) -> Waker {
         let asleep = self.private.participation.load(SeqCst) & participation::AWAKE == 0;
         match self.wired.config().security {

@@ -1,5 +1,6 @@
-//! A frame of registers as a table of rows: finds the row of an access, validates width, alignment and direction in
-//! one place, splits what spans several registers, and calls the row's functions with whole registers or fields.
+//! A frame of registers as a table of rows: finds the row of an access, validates width, alignment
+//! and direction in one place, splits what spans several registers, and calls the row's functions
+//! with whole registers or fields.
 
 use crate::{AccessWidth, FaultReason};
 use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo};
@@ -58,8 +59,8 @@ impl Lanes {
         (old & !self.mask) | (self.value & self.mask)
     }
 
-    /// The register's lowest bits if they were written, with zeros for what was not: how a write-only register takes
-    /// a narrower write. `None` if only upper lanes were written.
+    /// The register's lowest bits if they were written, with zeros for what was not: how a
+    /// write-only register takes a narrower write. `None` if only upper lanes were written.
     pub(crate) const fn zero_extended(self) -> Option<u64> {
         if self.mask & 1 == 1 { Some(self.value & self.mask) } else { None }
     }
@@ -85,8 +86,8 @@ impl<C> Row<C> {
         Self::new(info, Kind::Value { read: |_, _| 0, write })
     }
 
-    /// The narrowest access that the registers take: message and byte-per-interrupt registers take less than a word,
-    /// also where they read as zero.
+    /// The narrowest access that the registers take: message and byte-per-interrupt registers take
+    /// less than a word, also where they read as zero.
     fn narrowest(&self) -> AccessWidth {
         match (&self.kind, self.info.access) {
             (Kind::Zero, AccessKind::ReadWrite) => AccessWidth::Byte,
@@ -130,8 +131,8 @@ impl<C: Copy> Row<C> {
     }
 }
 
-/// The interrupts in one register of a field array, with their fields' shifts and masks. Field numbers without an
-/// interrupt are left out: they read as zero.
+/// The interrupts in one register of a field array, with their fields' shifts and masks. Field
+/// numbers without an interrupt are left out: they read as zero.
 fn fields(field: IntIdField, index: u32) -> impl Iterator<Item = (IntId, u32, u32)> {
     let bits = field.bits();
     let per_register = 32 / bits;
@@ -153,7 +154,8 @@ struct Found<'a, C> {
 pub(crate) struct Frame<'a, C>(pub(crate) &'a [Row<C>]);
 
 impl<C: Copy> Frame<'_, C> {
-    /// Reads `width` at `offset`. What is refused reads as zero and is told to `refused` with its offset.
+    /// Reads `width` at `offset`. What is refused reads as zero and is told to `refused` with its
+    /// offset.
     pub(crate) fn read(
         &self,
         context: C,
@@ -178,7 +180,8 @@ impl<C: Copy> Frame<'_, C> {
         }
     }
 
-    /// Writes `width` at `offset`. What is refused is ignored and told to `refused` with its offset.
+    /// Writes `width` at `offset`. What is refused is ignored and told to `refused` with its
+    /// offset.
     pub(crate) fn write(
         &self,
         context: C,
@@ -208,7 +211,8 @@ impl<C: Copy> Frame<'_, C> {
         }
     }
 
-    /// Is this an aligned 64-bit access to registers that are narrower? Then it is one to each of two words.
+    /// Is this an aligned 64-bit access to registers that are narrower? Then it is one to each of
+    /// two words.
     fn splits(&self, offset: u32, width: AccessWidth) -> bool {
         width == AccessWidth::Double
             && offset.is_multiple_of(8)

@@ -4,10 +4,12 @@ use crate::{GuestMemory, MemoryFault};
 use core::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
-/// The guest's memory as a monitor of the rust-vmm family has it: an `Arc` of a `GuestMemoryMmap`, or a
-/// `GuestMemoryAtomic` where memory comes and goes. What the model writes is marked in the regions' dirty bitmaps.
+/// The guest's memory as a monitor of the rust-vmm family has it: an `Arc` of a `GuestMemoryMmap`,
+/// or a `GuestMemoryAtomic` where memory comes and goes. What the model writes is marked in the
+/// regions' dirty bitmaps.
 ///
-/// A type of its own, because an implementation for every `vm-memory` type at once would be in the way of others.
+/// A type of its own, because an implementation for every `vm-memory` type at once would be in the
+/// way of others.
 #[derive(Clone, Debug)]
 pub struct VmMemory<M>(pub M);
 

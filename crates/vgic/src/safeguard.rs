@@ -1,5 +1,6 @@
-//! The steps of the lock-free algorithms that look removable and are not. Each is asked for by name where it stands, so that
-//! the model check can leave it out and must then find a lost or misdirected interrupt.
+//! The steps of the lock-free algorithms that look removable and are not. Each is asked for by name
+//! where it stands, so that the model check can leave it out and must then find a lost or
+//! misdirected interrupt.
 
 /// A step that the proof needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

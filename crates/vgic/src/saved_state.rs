@@ -1,11 +1,13 @@
-//! What a virtual GIC is at one moment, as plain data: to be stored or sent, and restored elsewhere or later.
+//! What a virtual GIC is at one moment, as plain data: to be stored or sent, and restored elsewhere
+//! or later.
 //!
 //! # Format
 //!
-//! [`SavedState`] is the whole of what a guest can observe of its GIC, and nothing else. Everything has a key of its
-//! own and is found by it: CPUs by affinity, ITSes by the address of their frames, interrupts by INTID, translations by
-//! DeviceID and EventID. No position in a list means anything, so the order of vCPUs may differ between the machine
-//! that was saved and the one that is restored. All lists ascend by their keys and have each key once.
+//! [`SavedState`] is the whole of what a guest can observe of its GIC, and nothing else. Everything
+//! has a key of its own and is found by it: CPUs by affinity, ITSes by the address of their frames,
+//! interrupts by INTID, translations by DeviceID and EventID. No position in a list means anything,
+//! so the order of vCPUs may differ between the machine that was saved and the one that is
+//! restored. All lists ascend by their keys and have each key once.
 //!
 //! | what | how it is stored |
 //! |---|---|
@@ -15,12 +17,13 @@
 //! | tables in guest memory | not written and not read: mappings and pending bits are all in the state |
 //! | power | `GICR_WAKER`; whether a PE is on is known to whoever implements PSCI |
 //!
-//! Not in it: counters of the guest's mistakes, who sleeps, observers, and what a frozen machine has in list registers,
-//! which is nothing.
+//! Not in it: counters of the guest's mistakes, who sleeps, observers, and what a frozen machine
+//! has in list registers, which is nothing.
 //!
 //! # Example
 //!
-//! A machine moves: [`Vgic::freeze`](crate::Vgic::freeze) tells what becomes of messages that come meanwhile.
+//! A machine moves: [`Vgic::freeze`](crate::Vgic::freeze) tells what becomes of messages that come
+//! meanwhile.
 //!
 //! ```
 //! # use msi_types::{Cpu, Kick, Level, Line, SetLine};
@@ -50,10 +53,11 @@
 //!
 //! # Versions
 //!
-//! `version` comes first, so that it can be read, as [`StateVersion`], before the rest is understood. A change of any
-//! field, of its meaning or of what is left out takes the next [`VERSION`]. A reader takes its own version, and those
-//! before it that it converts by name; it refuses any other. With the feature `serde` the types serialise in any format;
-//! self-describing ones reject a field that the version does not have, and the lack of one that it has.
+//! `version` comes first, so that it can be read, as [`StateVersion`], before the rest is
+//! understood. A change of any field, of its meaning or of what is left out takes the next
+//! [`VERSION`]. A reader takes its own version, and those before it that it converts by name; it
+//! refuses any other. With the feature `serde` the types serialise in any format; self-describing
+//! ones reject a field that the version does not have, and the lack of one that it has.
 
 mod cpu;
 mod distributor;
@@ -73,8 +77,8 @@ use alloc::vec::Vec;
 /// The version of the format that this library writes.
 pub const VERSION: u32 = 1;
 
-/// The version of a saved state, which is read from the same bytes, whatever follows: of a version that this library does
-/// not know it is all that can be read.
+/// The version of a saved state, which is read from the same bytes, whatever follows: of a version
+/// that this library does not know it is all that can be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize))]
 pub struct StateVersion {

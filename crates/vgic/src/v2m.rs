@@ -1,7 +1,8 @@
-//! GICv2m frames: a doorbell for a range of SPIs beside the GIC (Arm Server Base System Architecture, appendix on
-//! GICv2m).
+//! GICv2m frames: a doorbell for a range of SPIs beside the GIC (Arm Server Base System
+//! Architecture, appendix on GICv2m).
 //!
-//! A message is a pulse: it makes an edge-triggered SPI pending, and does nothing to a level-sensitive one.
+//! A message is a pulse: it makes an edge-triggered SPI pending, and does nothing to a
+//! level-sensitive one.
 
 use crate::distributor::{ID_REGISTERS, identification, low_word};
 use crate::interrupt::State;
@@ -33,12 +34,13 @@ pub struct V2mConfig {
 pub enum V2mNaming {
     /// The data is its INTID.
     IntId,
-    /// The data counts from the frame's first SPI, as on Applied Micro's X-Gene (`MSI_IIDR` 0x06000170).
+    /// The data counts from the frame's first SPI, as on Applied Micro's X-Gene (`MSI_IIDR`
+    /// 0x06000170).
     FromFirst,
     /// The data counts from INTID 32, as on Broadcom's Northstar 2 (`MSI_IIDR` 0x0000013f).
     FromSpiBase,
-    /// The address is the frame's base and 8 × (INTID − 32), whatever the data, as on Amazon's Graviton: the frame has
-    /// 8 KiB and no registers to read.
+    /// The address is the frame's base and 8 × (INTID − 32), whatever the data, as on Amazon's
+    /// Graviton: the frame has 8 KiB and no registers to read.
     ByAddress,
 }
 
@@ -224,7 +226,8 @@ impl<'a> V2m<'a> {
         }
     }
 
-    /// A write of 16 or 32 bits at an offset of the frame; `None` if there is no doorbell of that width.
+    /// A write of 16 or 32 bits at an offset of the frame; `None` if there is no doorbell of that
+    /// width.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
         let there = match self.config.naming {
             V2mNaming::ByAddress => offset.is_multiple_of(8),

@@ -29,8 +29,8 @@ pub struct Vcpu {
     pub(crate) room: Vec<Half>,
 }
 
-/// The system register does not exist in this direction, or not in the guest's view: the access is an Undefined
-/// Instruction exception (or a trap to EL3, for Group 0 in the Non-secure view).
+/// The system register does not exist in this direction, or not in the guest's view: the access is
+/// an Undefined Instruction exception (or a trap to EL3, for Group 0 in the Non-secure view).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the guest has no system register {:#06x} for this access", .0.packed())]
 pub struct Undefined(pub SysRegEncoding);
@@ -82,8 +82,9 @@ enum Source {
     Lpi,
 }
 
-/// How often an acknowledgement starts over because another thread took the interrupt away meanwhile. Each time
-/// something else made progress; a guest that retracts interrupts in a loop gets "spurious" in the end.
+/// How often an acknowledgement starts over because another thread took the interrupt away
+/// meanwhile. Each time something else made progress; a guest that retracts interrupts in a loop
+/// gets "spurious" in the end.
 const ATTEMPTS: usize = 64;
 
 impl fmt::Debug for Vcpu {
@@ -107,7 +108,8 @@ impl Vcpu {
         Ok(Self { cpu, gic, interface, lpis, room })
     }
 
-    /// Reads a system register (`MRS`) on behalf of the guest. Reading `ICC_IAR<n>_EL1` acknowledges.
+    /// Reads a system register (`MRS`) on behalf of the guest. Reading `ICC_IAR<n>_EL1`
+    /// acknowledges.
     ///
     /// # Errors
     /// [`Undefined`]: the guest takes an exception.
@@ -128,7 +130,8 @@ impl Vcpu {
         self.inputs().irq
     }
 
-    /// Which of the PE's interrupt inputs are asserted? At most one is: the most urgent pending interrupt decides.
+    /// Which of the PE's interrupt inputs are asserted? At most one is: the most urgent pending
+    /// interrupt decides.
     pub fn inputs(&mut self) -> Inputs {
         self.gic.go_on();
         match self.signalled().map(|candidate| candidate.group) {
@@ -138,22 +141,25 @@ impl Vcpu {
         }
     }
 
-    /// The vCPU is about to sleep (WFI), or to run guest code in which it does not look at [`inputs`](Self::inputs)
-    /// by itself. After [`Sleep::Ready`] the first interrupt to arrive calls [`Kick::kick`](msi_types::Kick::kick),
-    /// once; call [`returned`](Self::returned) when the vCPU is back.
+    /// The vCPU is about to sleep (WFI), or to run guest code in which it does not look at
+    /// [`inputs`](Self::inputs) by itself. After [`Sleep::Ready`] the first interrupt to arrive
+    /// calls [`Kick::kick`](msi_types::Kick::kick), once; call [`returned`](Self::returned) when
+    /// the vCPU is back.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
         let gic = Arc::clone(&self.gic);
         let attention = gic.attention();
         Sleep::of(attention.leave_unless(self.cpu, || self.inputs().any() || attention.has_work()))
     }
 
-    /// The vCPU is about to power down until an interrupt wakes it (`PSCI_CPU_SUSPEND`): its CPU interface takes no
-    /// part. As [`prepare_to_sleep`](Self::prepare_to_sleep), but what counts is the redistributor's `WakeRequest`: an
-    /// enabled interrupt is pending here, of a group that the distributor forwards, whatever the CPU interface masks
-    /// and whether `GICR_WAKER` says that the PE sleeps. Afterwards the vCPU starts with [`reset`](Self::reset).
+    /// The vCPU is about to power down until an interrupt wakes it (`PSCI_CPU_SUSPEND`): its CPU
+    /// interface takes no part. As [`prepare_to_sleep`](Self::prepare_to_sleep), but what counts is
+    /// the redistributor's `WakeRequest`: an enabled interrupt is pending here, of a group that the
+    /// distributor forwards, whatever the CPU interface masks and whether `GICR_WAKER` says that
+    /// the PE sleeps. Afterwards the vCPU starts with [`reset`](Self::reset).
     ///
-    /// A vCPU that is off (`PSCI_CPU_OFF`) is not woken by interrupts; what is pending stays so until it is on again.
-    /// [`reset`](Self::reset) it as it goes off: others then take the 1-of-N interrupts that were chosen for it.
+    /// A vCPU that is off (`PSCI_CPU_OFF`) is not woken by interrupts; what is pending stays so
+    /// until it is on again. [`reset`](Self::reset) it as it goes off: others then take the 1-of-N
+    /// interrupts that were chosen for it.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
         let gic = Arc::clone(&self.gic);
         let attention = gic.attention();
@@ -171,8 +177,8 @@ impl Vcpu {
         requested || lpis.is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
     }
 
-    /// The vCPU is about to run guest code, with these inputs asserted. Whatever arrives later kicks it, once; call
-    /// [`returned`](Self::returned) when the guest has exited.
+    /// The vCPU is about to run guest code, with these inputs asserted. Whatever arrives later
+    /// kicks it, once; call [`returned`](Self::returned) when the guest has exited.
     pub fn enter_guest(&mut self) -> Inputs {
         self.gic.attention().leave(self.cpu);
         let inputs = self.inputs();
@@ -188,12 +194,14 @@ impl Vcpu {
         }
     }
 
-    /// The vCPU is back from sleep or from the guest, kicked or not: it looks at its inputs by itself again.
+    /// The vCPU is back from sleep or from the guest, kicked or not: it looks at its inputs by
+    /// itself again.
     pub fn returned(&mut self) {
         self.gic.attention().returned(self.cpu);
     }
 
-    /// Puts the CPU interface into its state after reset. Interrupts keep theirs: those that were active stay so.
+    /// Puts the CPU interface into its state after reset. Interrupts keep theirs: those that were
+    /// active stay so.
     pub fn reset(&mut self) {
         self.gic.attention().pass_work_on();
         self.interface = CpuInterface::new(self.interface.features());
@@ -219,8 +227,8 @@ impl Vcpu {
         None
     }
 
-    /// Takes an LPI that is more urgent than everything wired, in one go. It passes mask and binary point: what is in
-    /// its group and less urgent could not either.
+    /// Takes an LPI that is more urgent than everything wired, in one go. It passes mask and binary
+    /// point: what is in its group and less urgent could not either.
     fn take_lpi(&mut self, group: Group) -> Option<Candidate> {
         let forwarded = self.forwarded();
         if group != Group::One || self.lpis.is_none() || !forwarded[group.index()] {
@@ -234,8 +242,8 @@ impl Vcpu {
         Some(Self::lpi_candidate(ready))
     }
 
-    /// Takes the pending state of what was found, or of an LPI that became pending meanwhile and is no less urgent;
-    /// `None` if it is gone.
+    /// Takes the pending state of what was found, or of an LPI that became pending meanwhile and is
+    /// no less urgent; `None` if it is gone.
     fn take(&mut self, candidate: Candidate) -> Option<Candidate> {
         match candidate.source {
             Source::Wired(slot, state) => {
@@ -249,16 +257,16 @@ impl Vcpu {
         }
     }
 
-    /// The most urgent pending interrupt of the groups that are enabled, if it is in `group`. Masks and what runs do
-    /// not matter: `ICC_HPPIR<n>_EL1`.
+    /// The most urgent pending interrupt of the groups that are enabled, if it is in `group`. Masks
+    /// and what runs do not matter: `ICC_HPPIR<n>_EL1`.
     pub(crate) fn highest(&mut self, group: Group) -> Option<IntId> {
         self.most_urgent()
             .filter(|candidate| candidate.group == group)
             .map(|candidate| candidate.intid)
     }
 
-    /// The guest ends an interrupt of `group`: `ICC_EOIR<n>_EL1`. What is not in the group that runs, and special
-    /// numbers, are ignored.
+    /// The guest ends an interrupt of `group`: `ICC_EOIR<n>_EL1`. What is not in the group that
+    /// runs, and special numbers, are ignored.
     pub(crate) fn end(&mut self, group: Group, intid: IntId) {
         if intid.class() == IntIdClass::Special || !self.interface.drop_priority(group) {
             return;
@@ -275,8 +283,8 @@ impl Vcpu {
         }
     }
 
-    /// The guest sends an SGI. From the Non-secure side, only those of its own group leave: the Secure side would
-    /// have to permit others (`GICR_NSACR`).
+    /// The guest sends an SGI. From the Non-secure side, only those of its own group leave: the
+    /// Secure side would have to permit others (`GICR_NSACR`).
     pub(crate) fn send(&mut self, sgi: Sgi, group: Group) {
         let permitted =
             group == Group::One || self.interface.features().security == SecurityView::Single;
@@ -291,7 +299,8 @@ impl Vcpu {
         self.publish(group);
     }
 
-    /// Tells the distributor whether this PE takes the group: 1-of-N interrupts go elsewhere if not.
+    /// Tells the distributor whether this PE takes the group: 1-of-N interrupts go elsewhere if
+    /// not.
     pub(crate) fn publish(&self, group: Group) {
         let bit = participation::GROUP[group.index()];
         if self.interface.takes(group) {
@@ -306,8 +315,8 @@ impl Vcpu {
         self.most_urgent().filter(|found| self.interface.signals(found.priority, found.group))
     }
 
-    /// The most urgent pending interrupt of the groups that are forwarded; of several, the one with the lowest INTID
-    /// (LPIs among themselves: any).
+    /// The most urgent pending interrupt of the groups that are forwarded; of several, the one with
+    /// the lowest INTID (LPIs among themselves: any).
     fn most_urgent(&mut self) -> Option<Candidate> {
         let forwarded = self.forwarded();
         let wired = self.most_urgent_wired(forwarded);
@@ -344,8 +353,8 @@ impl Vcpu {
         [zero && self.interface.takes(Group::Zero), one && self.interface.takes(Group::One)]
     }
 
-    /// Which groups distributor and redistributor forward to the CPU interface. A redistributor that sleeps forwards
-    /// nothing.
+    /// Which groups distributor and redistributor forward to the CPU interface. A redistributor
+    /// that sleeps forwards nothing.
     pub(crate) fn distributed(&self) -> [bool; 2] {
         let wired = self.gic.wired();
         let awake = wired

@@ -33,7 +33,8 @@ use core::ops::Range;
 use gic_arch::{gicd, gicr, gits};
 use msi_types::{Delivery, DeviceId, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
 
-/// A virtual GIC, as devices and the bus see it. `Sync`: every operation may be called from any thread.
+/// A virtual GIC, as devices and the bus see it. `Sync`: every operation may be called from any
+/// thread.
 pub struct Vgic {
     wired: Wired,
     events: Arc<Events>,
@@ -97,11 +98,12 @@ impl fmt::Debug for Vgic {
 }
 
 impl Vgic {
-    /// Makes a virtual GIC: the shared half, and one half per vCPU in the order of [`VgicConfig::cpus`].
+    /// Makes a virtual GIC: the shared half, and one half per vCPU in the order of
+    /// [`VgicConfig::cpus`].
     ///
-    /// Makes room for everything that later has no way to fail. (A few values are shared by counted references, which
-    /// stable Rust cannot allocate fallibly. The heap is asked first; two threads that make machines of its last few
-    /// hundred bytes may still meet the allocator's own error.)
+    /// Makes room for everything that later has no way to fail. (A few values are shared by counted
+    /// references, which stable Rust cannot allocate fallibly. The heap is asked first; two threads
+    /// that make machines of its last few hundred bytes may still meet the allocator's own error.)
     ///
     /// # Errors
     /// [`ConfigError`] for a GIC that cannot be, or that the heap has no memory for.
@@ -145,9 +147,9 @@ impl Vgic {
         Vcpu::new(cpu, Arc::clone(self), CpuInterface::new(features), queue)
     }
 
-    /// Registers who is told when the guest deactivates a level-sensitive line, to resample its source: on EOI, DIR
-    /// or a write to `ICACTIVER`, on the thread that did it. Lowering the line from there makes no spurious
-    /// interrupt.
+    /// Registers who is told when the guest deactivates a level-sensitive line, to resample its
+    /// source: on EOI, DIR or a write to `ICACTIVER`, on the thread that did it. Lowering the line
+    /// from there makes no spurious interrupt.
     ///
     /// # Errors
     /// [`ObserverTaken`] from the second call on.
@@ -155,8 +157,8 @@ impl Vgic {
         self.wired.observe(observer).map_err(|_| ObserverTaken)
     }
 
-    /// Reads `width` at a guest physical address. What no register takes reads as zero and is counted in
-    /// [`events`](Self::events).
+    /// Reads `width` at a guest physical address. What no register takes reads as zero and is
+    /// counted in [`events`](Self::events).
     ///
     /// # Errors
     /// [`NotClaimed`] outside of the model's regions.
@@ -236,8 +238,8 @@ impl Vgic {
         self.events.record(GuestFault { reason, address, detail });
     }
 
-    /// System reset: registers, interrupts and LPIs as after power-on; lines stay as they are driven. The vCPUs do
-    /// not run meanwhile; each owner calls [`Vcpu::reset`] afterwards.
+    /// System reset: registers, interrupts and LPIs as after power-on; lines stay as they are
+    /// driven. The vCPUs do not run meanwhile; each owner calls [`Vcpu::reset`] afterwards.
     pub fn reset(&self) {
         self.its.iter().for_each(|its| its.reset());
         self.wired.reset();
@@ -382,8 +384,8 @@ impl Vgic {
 }
 
 impl SetLine for Vgic {
-    /// `Pending` if the interrupt is pending afterwards, enabled or not; `Blocked` if it is not; `NoDoorbell` if there
-    /// is no such line.
+    /// `Pending` if the interrupt is pending afterwards, enabled or not; `Blocked` if it is not;
+    /// `NoDoorbell` if there is no such line.
     fn set_line(&self, line: Line, level: Level) -> Delivery {
         line_delivery(self.wired.drive(line, level))
     }

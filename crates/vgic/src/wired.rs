@@ -1,7 +1,9 @@
-//! SGIs, PPIs and SPIs: where their states lie, where they go, and what a change of one owes to whom.
+//! SGIs, PPIs and SPIs: where their states lie, where they go, and what a change of one owes to
+//! whom.
 //!
-//! Nothing here takes a lock but a change of routes. The order of every change is: the interrupt's word, then the
-//! target's candidates, then the target's wake flag; a vCPU looks in the opposite order.
+//! Nothing here takes a lock but a change of routes. The order of every change is: the interrupt's
+//! word, then the target's candidates, then the target's wake flag; a vCPU looks in the opposite
+//! order.
 
 mod links;
 mod lists;
@@ -31,8 +33,8 @@ use gic_arch::{Affinity, IntId, IntIdClass, Priority};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
 use spin::Once;
 
-/// A group of interrupts: Group 0 is signalled as FIQ, Group 1 as IRQ. Of two security states, the Non-secure side
-/// has Group 1 only.
+/// A group of interrupts: Group 0 is signalled as FIQ, Group 1 as IRQ. Of two security states, the
+/// Non-secure side has Group 1 only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Group {
     /// Group 0.
@@ -103,8 +105,8 @@ pub(crate) struct Wired {
     /// `EnableGrp0` (bit 0) and `EnableGrp1` (bit 1), and `E1NWF` (bit 7).
     control: AtomicU32,
     shared: Box<[Interrupt]>,
-    /// The routes as the guest wrote them. Held while the interrupt's word takes the target, so that two writers of
-    /// one route cannot leave register and word apart.
+    /// The routes as the guest wrote them. Held while the interrupt's word takes the target, so
+    /// that two writers of one route cannot leave register and word apart.
     routes: Mutex<Box<[u64]>>,
     cpus: Box<[Private]>,
     attention: Arc<Attention>,
@@ -175,9 +177,9 @@ impl Wired {
         *private.lpi_registers.lock() = LpiRegisters::new();
     }
 
-    /// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent priority. Where
-    /// there are two security states, firmware has given the guest its interrupts: Non-secure Group 1, the most
-    /// urgent that it can express.
+    /// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent
+    /// priority. Where there are two security states, firmware has given the guest its interrupts:
+    /// Non-secure Group 1, the most urgent that it can express.
     fn reset_state(&self, slot: Slot, before: State, target: u16) -> State {
         let intid = slot.intid();
         let state = State::new()
@@ -247,7 +249,8 @@ impl Wired {
         }
     }
 
-    /// A message changes a shared interrupt that the guest can see: `Pending` if it is pending afterwards.
+    /// A message changes a shared interrupt that the guest can see: `Pending` if it is pending
+    /// afterwards.
     pub(crate) fn signal(&self, intid: IntId, change: impl Fn(State) -> State) -> Delivery {
         let changed = self
             .try_change(Cpu::new(0), intid, |state| self.is_visible(state).then(|| change(state)));
@@ -317,7 +320,8 @@ impl Wired {
         Some((cpu, self.slot(intid).filter(|_| wired)?))
     }
 
-    /// An SGI as `ICC_SGI1R_EL1` and its kin ask for it: to those of its targets whose SGI is in `group`.
+    /// An SGI as `ICC_SGI1R_EL1` and its kin ask for it: to those of its targets whose SGI is in
+    /// `group`.
     pub(crate) fn send_sgi(&self, from: Cpu, sgi: Sgi, group: Group) {
         let intid = IntId::new(u32::from(sgi.intid()));
         for (affinity, target) in &self.by_affinity {
@@ -378,7 +382,8 @@ impl Wired {
         });
     }
 
-    /// `cpu` acknowledges the interrupt in `slot` if it still is as `expected`, apart from what does not matter.
+    /// `cpu` acknowledges the interrupt in `slot` if it still is as `expected`, apart from what
+    /// does not matter.
     pub(crate) fn acknowledge(&self, cpu: Cpu, slot: Slot, expected: State) -> bool {
         let Some(interrupt) = self.interrupt(cpu, slot) else { return false };
         interrupt
@@ -391,8 +396,9 @@ impl Wired {
             .is_some()
     }
 
-    /// The guest finished with an interrupt: by EOI, DIR or `ICACTIVER`. Tells the observer before anybody hears of
-    /// a level that is still high, so that a source which is done can lower it first.
+    /// The guest finished with an interrupt: by EOI, DIR or `ICACTIVER`. Tells the observer before
+    /// anybody hears of a level that is still high, so that a source which is done can lower it
+    /// first.
     pub(crate) fn deactivate(&self, cpu: Cpu, intid: IntId) {
         let Some(slot) = self.slot(intid) else { return };
         let Some(interrupt) = self.interrupt(cpu, slot) else { return };

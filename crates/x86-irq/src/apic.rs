@@ -3,7 +3,8 @@
 use core::fmt;
 use msi_types::Cpu;
 
-/// A local APIC's ID: 8 bits in xAPIC mode, 32 in x2APIC mode. Never a [`Cpu`], which is the kernel's own dense number.
+/// A local APIC's ID: 8 bits in xAPIC mode, 32 in x2APIC mode. Never a [`Cpu`], which is the
+/// kernel's own dense number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ApicId(u32);
 
@@ -31,8 +32,8 @@ impl fmt::Display for ApicId {
     }
 }
 
-/// A vector of a local APIC that a message may carry: 0x10 to 0xFE (SDM vol. 3A §11.11.2). The same number means
-/// another interrupt on each CPU.
+/// A vector of a local APIC that a message may carry: 0x10 to 0xFE (SDM vol. 3A §11.11.2). The same
+/// number means another interrupt on each CPU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApicVector(u8);
 
@@ -89,7 +90,8 @@ impl fmt::Display for Place {
     }
 }
 
-/// What [`Apic::irq_save`] found, for [`Apic::irq_restore`]. Only the implementation knows its meaning.
+/// What [`Apic::irq_save`] found, for [`Apic::irq_restore`]. Only the implementation knows its
+/// meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "interrupts stay off until the state is restored"]
 pub struct IrqState(usize);
@@ -106,25 +108,26 @@ impl IrqState {
     }
 }
 
-/// What a kernel does for this crate with its local APICs and its CPUs' interrupt state. Everything may be called in
-/// any context, with locks held: nothing here calls back.
+/// What a kernel does for this crate with its local APICs and its CPUs' interrupt state. Everything
+/// may be called in any context, with locks held: nothing here calls back.
 pub trait Apic: Send + Sync {
-    /// Sends an interprocessor interrupt: fixed, edge, physical destination. Returns once the APIC has sent it (delivery
-    /// status idle, in xAPIC mode).
+    /// Sends an interprocessor interrupt: fixed, edge, physical destination. Returns once the APIC
+    /// has sent it (delivery status idle, in xAPIC mode).
     fn send(&self, to: ApicId, vector: ApicVector);
 
-    /// Has `cpu` accepted the vector and not begun to serve it (its bit in the interrupt request register)? `None` where
-    /// that cannot be asked: an APIC answers its own CPU alone. [`VectorDomain::clean_up`] and
-    /// [`VectorDomain::offline`] ask on the CPU itself, and need an answer.
+    /// Has `cpu` accepted the vector and not begun to serve it (its bit in the interrupt request
+    /// register)? `None` where that cannot be asked: an APIC answers its own CPU alone.
+    /// [`VectorDomain::clean_up`] and [`VectorDomain::offline`] ask on the CPU itself, and need an
+    /// answer.
     ///
     /// [`VectorDomain::clean_up`]: crate::VectorDomain::clean_up
     /// [`VectorDomain::offline`]: crate::VectorDomain::offline
     fn is_requested(&self, cpu: Cpu, vector: ApicVector) -> Option<bool>;
 
-    /// Sees to it that `cpu` calls [`VectorDomain::clean_up`](crate::VectorDomain::clean_up) soon: by an interprocessor
-    /// interrupt of its own, or at its next timer tick. Called for CPUs that are on line, or that went
-    /// [off line](crate::VectorDomain::offline) a moment ago: there is then nothing left to clean up, and the request is
-    /// dropped.
+    /// Sees to it that `cpu` calls [`VectorDomain::clean_up`](crate::VectorDomain::clean_up) soon:
+    /// by an interprocessor interrupt of its own, or at its next timer tick. Called for CPUs that
+    /// are on line, or that went [off line](crate::VectorDomain::offline) a moment ago: there is
+    /// then nothing left to clean up, and the request is dropped.
     fn request_cleanup(&self, cpu: Cpu);
 
     /// Keeps interrupts from being taken on this CPU and returns what was before. Nests.

@@ -1,9 +1,10 @@
 //! Message-signalled interrupts on x86: vector allocation, message formats, interrupt remapping.
 //!
-//! A device on x86 interrupts by writing to the local APICs: the address says which, the data says which of the CPU's
-//! 200-odd vectors. This crate hands out those vectors, composes those messages, and puts a remapping unit between where
-//! there is one. For what stands above it – an interrupt core, a device's domain – it is one more [`MsiParent`], no
-//! different from an ITS. It drives no local APIC itself: what it needs of one, a kernel gives it by [`Apic`].
+//! A device on x86 interrupts by writing to the local APICs: the address says which, the data says
+//! which of the CPU's 200-odd vectors. This crate hands out those vectors, composes those messages,
+//! and puts a remapping unit between where there is one. For what stands above it – an interrupt
+//! core, a device's domain – it is one more [`MsiParent`], no different from an ITS. It drives no
+//! local APIC itself: what it needs of one, a kernel gives it by [`Apic`].
 //!
 //! | module | what |
 //! |---|---|

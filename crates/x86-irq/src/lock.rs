@@ -31,7 +31,8 @@ impl<T> IrqLock<T> {
     }
 }
 
-/// Data that tasks alone use, with interrupts as they are: whoever holds it may wait for hardware or allocate.
+/// Data that tasks alone use, with interrupts as they are: whoever holds it may wait for hardware
+/// or allocate.
 #[derive(Debug)]
 pub(crate) struct TaskLock<T>(spin::Mutex<T>);
 

@@ -1,10 +1,11 @@
 //! Who has which vector on which CPU.
 //!
-//! A vector is an interrupt's only on one CPU, so that the matrix of CPUs and vectors is what is handed out. Some of it
-//! is set aside:
+//! A vector is an interrupt's only on one CPU, so that the matrix of CPUs and vectors is what is
+//! handed out. Some of it is set aside:
 //! - *system* vectors are the kernel's own, on all CPUs;
-//! - *managed* vectors are set aside on each CPU of a set, whether on line or not, for an interrupt that is to follow
-//!   those CPUs as they come and go (a queue per CPU): moving it never fails for want of a vector;
+//! - *managed* vectors are set aside on each CPU of a set, whether on line or not, for an interrupt
+//!   that is to follow those CPUs as they come and go (a queue per CPU): moving it never fails for
+//!   want of a vector;
 //! - *normal* vectors are taken from the rest when they are needed.
 //!
 //! The caller chooses the CPU: the interrupt core spreads interrupts, for every controller alike.
@@ -113,8 +114,9 @@ impl VectorMatrix {
         self.take_checked(Place { cpu, vector })
     }
 
-    /// Hands out a normal vector of `cpu` for an interrupt whose vector can never change: the one that is free on most
-    /// CPUs on line, so that the interrupt can move; of equals the highest, where others come last.
+    /// Hands out a normal vector of `cpu` for an interrupt whose vector can never change: the one
+    /// that is free on most CPUs on line, so that the interrupt can move; of equals the highest,
+    /// where others come last.
     ///
     /// # Errors
     /// As for [`allocate`](Self::allocate).
@@ -130,7 +132,8 @@ impl VectorMatrix {
     /// Hands out a certain normal vector of a CPU on line.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if the CPU is off line, [`MatrixError::Taken`].
+    /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if the CPU is off line,
+    /// [`MatrixError::Taken`].
     pub fn take(&mut self, place: Place) -> Result<Place, MatrixError> {
         let map = self.map(place.cpu)?;
         if !map.online {
@@ -159,7 +162,8 @@ impl VectorMatrix {
         Ok(())
     }
 
-    /// Sets one vector aside on each CPU of the set, on line or not: all or nothing. Their numbers may differ.
+    /// Sets one vector aside on each CPU of the set, on line or not: all or nothing. Their numbers
+    /// may differ.
     ///
     /// # Errors
     /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if a CPU has none left.
@@ -186,7 +190,8 @@ impl VectorMatrix {
     /// No longer sets aside one vector on each CPU of the set, of those that no interrupt uses.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if a CPU has none: the others are released.
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if a CPU has none: the others are
+    /// released.
     pub fn release_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
         let mut result = Ok(());
         for cpu in on {
@@ -209,10 +214,12 @@ impl VectorMatrix {
         Ok(Place { cpu, vector })
     }
 
-    /// A managed vector that is in use is a normal one from now on: free for all once it is [taken back](Self::free).
+    /// A managed vector that is in use is a normal one from now on: free for all once it is [taken
+    /// back](Self::free).
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if it is no managed one, or is not in use.
+    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if it is no managed one, or is not
+    /// in use.
     pub fn unmanage(&mut self, place: Place) -> Result<(), MatrixError> {
         let map = self.cpus.get_mut(place.cpu.index()).ok_or(MatrixError::UnknownCpu(place.cpu))?;
         if !map.allocated.contains(place.vector) || !map.managed.remove(place.vector) {

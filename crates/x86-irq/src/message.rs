@@ -1,5 +1,5 @@
-//! Messages to local APICs in the compatibility format (SDM vol. 3A §11.11), and the two ways of giving them more than
-//! 8 bits of destination.
+//! Messages to local APICs in the compatibility format (SDM vol. 3A §11.11), and the two ways of
+//! giving them more than 8 bits of destination.
 
 use crate::apic::{ApicId, ApicVector};
 use bitfield_struct::bitfield;
@@ -55,12 +55,12 @@ pub struct Data {
 pub enum DestinationFormat {
     /// 8 bits, in address bits 19:12: hardware without interrupt remapping.
     Xapic,
-    /// 15 bits: bits 14:8 are in address bits 11:5. Hypervisors that say so: KVM's `KVM_FEATURE_MSI_EXT_DEST_ID`
-    /// (CPUID 0x4000_0001, EAX bit 15), Hyper-V's and Xen's alike.
+    /// 15 bits: bits 14:8 are in address bits 11:5. Hypervisors that say so: KVM's
+    /// `KVM_FEATURE_MSI_EXT_DEST_ID` (CPUID 0x4000_0001, EAX bit 15), Hyper-V's and Xen's alike.
     Extended15,
-    /// 32 bits: bits 31:8 are in address bits 63:40. What a virtual machine monitor gives to KVM after
-    /// `KVM_CAP_X2APIC_API` with `KVM_X2APIC_API_USE_32BIT_IDS`; the broadcast quirk has to be off too, or ID 255 means
-    /// everybody. Never seen on a bus.
+    /// 32 bits: bits 31:8 are in address bits 63:40. What a virtual machine monitor gives to KVM
+    /// after `KVM_CAP_X2APIC_API` with `KVM_X2APIC_API_USE_32BIT_IDS`; the broadcast quirk has to
+    /// be off too, or ID 255 means everybody. Never seen on a bus.
     Kvm32,
 }
 
@@ -74,8 +74,8 @@ impl DestinationFormat {
         })
     }
 
-    /// Does a physical destination of this ID reach that APIC and no other? Not where it cannot be encoded or means a
-    /// broadcast.
+    /// Does a physical destination of this ID reach that APIC and no other? Not where it cannot be
+    /// encoded or means a broadcast.
     pub const fn reaches(self, id: ApicId) -> bool {
         let broadcast = match self {
             Self::Xapic | Self::Extended15 => 0xff,
@@ -229,8 +229,8 @@ impl ApicMessage {
 
     /// The meaning of an address and data that a device wrote.
     ///
-    /// Strict: reserved bits have to be 0, and so does the vector of a delivery that has none. The one exception is the
-    /// level bit of an edge, which some systems set: it is ignored.
+    /// Strict: reserved bits have to be 0, and so does the vector of a delivery that has none. The
+    /// one exception is the level bit of an edge, which some systems set: it is ignored.
     pub fn decode(message: MsiMessage, format: DestinationFormat) -> Result<Self, MessageError> {
         let low = AddressLow::from(message.address_low());
         if low.top() != DOORBELL_TOP {

@@ -1,15 +1,19 @@
-//! Interrupt remapping in Intel's format (VT-d specification §5): a device's message names an entry of a table in memory,
-//! and the entry says which vector of which CPU that is, and who may ask for it.
+//! Interrupt remapping in Intel's format (VT-d specification §5): a device's message names an entry
+//! of a table in memory, and the entry says which vector of which CPU that is, and who may ask for
+//! it.
 //!
 //! What a layer of it changes for what stands above:
-//! - **Isolation.** The unit checks who sends against the entry, so that a device rings its own interrupts alone.
-//! - **Affinity.** A move writes the entry. The endpoint's message stays, whatever the endpoint can do.
-//! - **Groups.** All messages of a MultiMSI function carry one handle, and the vector's number as sub-handle; each has an
-//!   entry and moves alone.
+//! - **Isolation.** The unit checks who sends against the entry, so that a device rings its own
+//!   interrupts alone.
+//! - **Affinity.** A move writes the entry. The endpoint's message stays, whatever the endpoint can
+//!   do.
+//! - **Groups.** All messages of a MultiMSI function carry one handle, and the vector's number as
+//!   sub-handle; each has an entry and moves alone.
 //! - **Reach.** In x2APIC mode an entry names all 32 bits of an APIC ID.
 //!
-//! [`RemappedVectors`] is the driver's half: an [`MsiParent`] over a [`VectorDomain`]. [`RemapTable::translate`] is the
-//! unit's half, for device models and tests. Both read and write the table through [`RemapMemory`].
+//! [`RemappedVectors`] is the driver's half: an [`MsiParent`] over a [`VectorDomain`].
+//! [`RemapTable::translate`] is the unit's half, for device models and tests. Both read and write
+//! the table through [`RemapMemory`].
 
 mod handles;
 mod irte;
@@ -44,9 +48,9 @@ pub use translation::RemapFault;
 
 /// The unit's cache of entries. Implemented over its invalidation queue.
 pub trait EntryCache: Send + Sync {
-    /// Makes the unit forget what it cached of the `2^log2_count` entries from `first` on, which is a multiple of that
-    /// count, and waits until it has and interrupts that it sent on before have arrived (an interrupt entry cache
-    /// invalidation and an invalidation wait). Task.
+    /// Makes the unit forget what it cached of the `2^log2_count` entries from `first` on, which is
+    /// a multiple of that count, and waits until it has and interrupts that it sent on before have
+    /// arrived (an interrupt entry cache invalidation and an invalidation wait). Task.
     ///
     /// # Errors
     /// The unit did not answer.
@@ -71,8 +75,8 @@ pub struct RemappedVectorsConfig<M> {
     pub cache: Arc<dyn EntryCache>,
     /// Physical base address of the unit's registers, to name it in errors.
     pub base: u64,
-    /// How the unit sees a requester: `None` for those that are not behind it. [`Source::pci`] where no bridge takes a
-    /// requester's place.
+    /// How the unit sees a requester: `None` for those that are not behind it. [`Source::pci`]
+    /// where no bridge takes a requester's place.
     pub sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
 }
 
@@ -119,8 +123,8 @@ impl Entries {
         Some(Self { first: self.entry(index)?, count: NonZeroU16::MIN, ..self })
     }
 
-    /// The least aligned power of two that covers them: its first entry, and its log2. Where parts of
-    /// a block are left, it covers entries of others, which the unit then reads again.
+    /// The least aligned power of two that covers them: its first entry, and its log2. Where parts
+    /// of a block are left, it covers entries of others, which the unit then reads again.
     fn span(self) -> (u16, u8) {
         let last = self.first.saturating_add(self.count.get() - 1);
         let log2 = u16::BITS - (self.first ^ last).leading_zeros();
@@ -251,8 +255,8 @@ impl State {
         }
     }
 
-    /// Remembers the entries of a new block: each by itself, as each may be freed by itself; a group's
-    /// as one. Room was made.
+    /// Remembers the entries of a new block: each by itself, as each may be freed by itself; a
+    /// group's as one. Room was made.
     fn insert(&mut self, block: &VectorBlock, entries: Entries) {
         match entries.format {
             Format::Subhandles => self.entries.insert(block.first().get(), entries),
@@ -265,8 +269,8 @@ impl State {
         }
     }
 
-    /// The entries of a block, or of the part of one, that is freed. `None` if there are no such entries:
-    /// nothing is freed then.
+    /// The entries of a block, or of the part of one, that is freed. `None` if there are no such
+    /// entries: nothing is freed then.
     fn remove(&mut self, block: &VectorBlock) -> Option<Entries> {
         let first = *self.entries.get(block.first().get())?;
         let count = block.count();

@@ -1,11 +1,11 @@
 //! The vectors of all CPUs as the root of the interrupt hierarchy.
 //!
 //! # Numbers
-//! The CPUs acknowledge (CPU, vector); an interrupt core wants one number per interrupt, which stays the same when the
-//! interrupt moves. So the [`Vector`]s handed out here are *slots* of the domain, counted from
-//! [`FIRST_SLOT`] (numbers below are left for the interrupts that each CPU has for itself, by their own vectors), and the
-//! domain keeps what the trap entry needs: for each CPU a table from vector to slot. [`VectorDomain::arrive`] reads it
-//! without a lock:
+//! The CPUs acknowledge (CPU, vector); an interrupt core wants one number per interrupt, which
+//! stays the same when the interrupt moves. So the [`Vector`]s handed out here are *slots* of the
+//! domain, counted from [`FIRST_SLOT`] (numbers below are left for the interrupts that each CPU has
+//! for itself, by their own vectors), and the domain keeps what the trap entry needs: for each CPU
+//! a table from vector to slot. [`VectorDomain::arrive`] reads it without a lock:
 //!
 //! ```text
 //! trap(cpu, vector):
@@ -18,13 +18,14 @@
 //! ```
 //!
 //! # Masking
-//! A vector cannot be masked at a local APIC: endpoints mask. For those that cannot, [`MsiParent::mask`] holds the
-//! interrupt back at the trap entry: it is taken, remembered in one pending bit ([`Arrival::Held`]), and sent again by
-//! [`MsiParent::unmask`]. Nothing is lost; a device that storms while it is masked costs its CPU a trap per message.
+//! A vector cannot be masked at a local APIC: endpoints mask. For those that cannot,
+//! [`MsiParent::mask`] holds the interrupt back at the trap entry: it is taken, remembered in one
+//! pending bit ([`Arrival::Held`]), and sent again by [`MsiParent::unmask`]. Nothing is lost; a
+//! device that storms while it is masked costs its CPU a trap per message.
 //!
 //! # Moving
-//! A message names CPU and vector, so that a move writes the endpoint's address and, unless the same vector is free on
-//! the new CPU, its data. What the endpoint can do decides ([`Rewrite`]):
+//! A message names CPU and vector, so that a move writes the endpoint's address and, unless the
+//! same vector is free on the new CPU, its data. What the endpoint can do decides ([`Rewrite`]):
 //!
 //! | endpoint | move |
 //! |---|---|
@@ -34,13 +35,13 @@
 //!
 //! For the second kind a vector is chosen at first that is free on most CPUs.
 //!
-//! The place that an interrupt leaves is kept for it until an interrupt has arrived at the new one, which the device
-//! cannot have sent before it sent its last one to the old; and until the old CPU, asked by
-//! [`Apic::request_cleanup`], finds no request of that vector waiting. Only then is it handed out again: no message
-//! reaches another's handler. Freed vectors wait for the same.
+//! The place that an interrupt leaves is kept for it until an interrupt has arrived at the new one,
+//! which the device cannot have sent before it sent its last one to the old; and until the old CPU,
+//! asked by [`Apic::request_cleanup`], finds no request of that vector waiting. Only then is it
+//! handed out again: no message reaches another's handler. Freed vectors wait for the same.
 //!
-//! A *managed* interrupt moves among certain CPUs alone. A vector is set aside for it on each, so that such a move never fails
-//! for want of one.
+//! A *managed* interrupt moves among certain CPUs alone. A vector is set aside for it on each, so
+//! that such a move never fails for want of one.
 
 mod arrival;
 mod claims;
@@ -142,7 +143,8 @@ impl VectorDomain {
         })
     }
 
-    /// Where a vector is delivered now: its effective affinity. `None` if it is not handed out. Any.
+    /// Where a vector is delivered now: its effective affinity. `None` if it is not handed out.
+    /// Any.
     pub fn place(&self, vector: Vector) -> Option<Place> {
         self.slot(vector)?.place()
     }
@@ -150,7 +152,8 @@ impl VectorDomain {
     /// The message that makes a vector pending, in the compatibility format. Any.
     ///
     /// # Errors
-    /// [`MsiError::UnknownVector`]; [`MsiError::NotReachable`] if the format cannot name the CPU's APIC.
+    /// [`MsiError::UnknownVector`]; [`MsiError::NotReachable`] if the format cannot name the CPU's
+    /// APIC.
     pub fn message(&self, vector: Vector) -> Result<MsiMessage, MsiError> {
         let place = self.place(vector).ok_or(MsiError::UnknownVector(vector))?;
         self.with_core(|core| self.message_to(core, place))

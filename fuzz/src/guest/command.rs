@@ -1,4 +1,5 @@
-//! ITS commands (IHI 0069 §5.3), composed of small numbers so that they often mean something together.
+//! ITS commands (IHI 0069 §5.3), composed of small numbers so that they often mean something
+//! together.
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 
@@ -39,7 +40,8 @@ pub enum Opcode {
 }
 
 impl Command {
-    /// A command about device 1, its event 2, the first LPI, collection 0 and the second redistributor.
+    /// A command about device 1, its event 2, the first LPI, collection 0 and the second
+    /// redistributor.
     #[cfg(test)]
     pub fn about(opcode: Opcode) -> Self {
         Self {

@@ -1,4 +1,5 @@
-//! From reset to `main`: the image's header, the memory map with caches on, and what the loader said.
+//! From reset to `main`: the image's header, the memory map with caches on, and what the loader
+//! said.
 
 use crate::power::Conduit;
 use aarch64_rt::{InitialPagetable, initial_pagetable};
@@ -34,7 +35,8 @@ macro_rules! image {
     };
 }
 
-// The header of the Linux boot protocol (Documentation/arch/arm64/booting.rst), by which QEMU passes the devicetree in x0.
+// The header of the Linux boot protocol (Documentation/arch/arm64/booting.rst), by which QEMU
+// passes the devicetree in x0.
 core::arch::global_asm!(
     ".section .init.header, \"ax\"",
     ".global image_header",
@@ -64,8 +66,9 @@ const fn ram(gigabyte: usize) -> usize {
     gigabyte << 30 | VALID | NORMAL | INNER_SHAREABLE | ACCESSED
 }
 
-/// Physical addresses that the identity map covers as device memory, beside RAM from 1 GiB to 3 GiB: the low gigabyte with
-/// all of `virt`'s registers, and the one with its high configuration space.
+/// Physical addresses that the identity map covers as device memory, beside RAM from 1 GiB to 3
+/// GiB: the low gigabyte with all of `virt`'s registers, and the one with its high configuration
+/// space.
 pub const DEVICE_MEMORY: [core::ops::Range<u64>; 2] = [0..1 << 30, 256 << 30..257 << 30];
 
 // Identity-mapped by gigabytes. RAM is writable and executable throughout: this is a test bench.

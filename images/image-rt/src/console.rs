@@ -12,7 +12,8 @@ static CONSOLE: Mutex<Option<Uart<'static>>> = Mutex::new(None);
 
 /// Takes the UART. Once.
 pub fn init() {
-    // SAFETY: the PL011's registers are mapped as device memory by the start code, and this is the only user.
+    // SAFETY: the PL011's registers are mapped as device memory by the start code, and this is the
+    // only user.
     let uart = NonNull::new(PL011)
         .map(|registers| Uart::new(unsafe { UniqueMmioPointer::new(registers) }));
     *CONSOLE.lock() = uart;

@@ -144,7 +144,8 @@ pub fn start_virtual_timer() {
     start_virtual_timer_in(0);
 }
 
-/// Has this CPU's virtual timer fire after so many milliseconds, until it is stopped or started again.
+/// Has this CPU's virtual timer fire after so many milliseconds, until it is stopped or started
+/// again.
 pub fn start_virtual_timer_in(milliseconds: u64) {
     // SAFETY: the timer's interrupt has a handler or is held back.
     unsafe {

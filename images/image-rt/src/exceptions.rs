@@ -34,7 +34,8 @@ impl ExceptionHandlers for Handlers {
         );
     }
 
-    /// The vectors keep the general registers; handlers may use the vector registers too, as any Rust code.
+    /// The vectors keep the general registers; handlers may use the vector registers too, as any
+    /// Rust code.
     #[unsafe(naked)]
     extern "C" fn irq_current(_: RegisterStateRef) {
         naked_asm!(

@@ -1,4 +1,5 @@
-//! The heap: a buddy allocator, whose blocks are aligned to their size, which is what controllers' tables want.
+//! The heap: a buddy allocator, whose blocks are aligned to their size, which is what controllers'
+//! tables want.
 
 use crate::cpu;
 use buddy_system_allocator::Heap;

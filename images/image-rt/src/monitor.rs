@@ -1,15 +1,19 @@
-//! A stand-in for EL3 firmware on QEMU's `virt` with `secure=on`: gives all interrupts to the Non-secure state, keeps two
-//! security states (`GICD_CTLR.DS` = 0), starts the image below itself, and answers four PSCI calls by SMC.
+//! A stand-in for EL3 firmware on QEMU's `virt` with `secure=on`: gives all interrupts to the
+//! Non-secure state, keeps two security states (`GICD_CTLR.DS` = 0), starts the image below itself,
+//! and answers four PSCI calls by SMC.
 //!
-//! QEMU brings such firmware of its own only for Linux; an ELF file is started at EL3 on all CPUs at once. This code knows
-//! `virt`'s addresses, runs without MMU and caches, and has no stack. It is not for hardware.
+//! QEMU brings such firmware of its own only for Linux; an ELF file is started at EL3 on all CPUs
+//! at once. This code knows `virt`'s addresses, runs without MMU and caches, and has no stack. It
+//! is not for hardware.
 //!
-//! Group 0 goes to EL3 (`SCR_EL3.FIQ` = 1), as with Trusted Firmware: the Non-secure state sees priorities shifted.
+//! Group 0 goes to EL3 (`SCR_EL3.FIQ` = 1), as with Trusted Firmware: the Non-secure state sees
+//! priorities shifted.
 
 /// In `x1` at the image's start: this firmware is below. "EL3" in ASCII.
 pub const MARK: u64 = 0x454c33;
 
-// x19: this CPU's number. Mailboxes, 32 bytes each: state (0 off, 1 on, 2 to be started), entry, context.
+// x19: this CPU's number. Mailboxes, 32 bytes each: state (0 off, 1 on, 2 to be started), entry,
+// context.
 core::arch::global_asm!(
     ".section .init.reset, \"ax\"",
     ".global reset",

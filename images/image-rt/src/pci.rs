@@ -1,4 +1,5 @@
-//! PCI: configuration space by ECAM, enumeration with bus numbers and base addresses, and functions as message stores.
+//! PCI: configuration space by ECAM, enumeration with bus numbers and base addresses, and functions
+//! as message stores.
 
 mod enumerate;
 mod function;

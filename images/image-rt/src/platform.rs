@@ -1,8 +1,9 @@
-//! Porting Doorbell to a kernel: everything that it asks of one. [`Platform`] is for the drivers, [`Host`] for the
-//! interrupt core; a kernel that has an interrupt core of its own needs [`Platform`] alone.
+//! Porting Doorbell to a kernel: everything that it asks of one. [`Platform`] is for the drivers,
+//! [`Host`] for the interrupt core; a kernel that has an interrupt core of its own needs
+//! [`Platform`] alone.
 //!
-//! Here the kernel is an image whose memory is identity-mapped and never moves. Where yours differs, the comments say
-//! what the drivers count on.
+//! Here the kernel is an image whose memory is identity-mapped and never moves. Where yours
+//! differs, the comments say what the drivers count on.
 
 use crate::boot::DEVICE_MEMORY;
 use crate::cpu;
@@ -15,14 +16,15 @@ use gic_driver::{Coherence, PhysicalRegion, Platform, RawMmio, Table, TableLayou
 use irq_domain::{Host, IrqState};
 use msi_types::Cpu;
 
-/// The kernel. It has no state: the current CPU's number is in `TPIDR_EL1`, the heap and the page tables are the image's.
+/// The kernel. It has no state: the current CPU's number is in `TPIDR_EL1`, the heap and the page
+/// tables are the image's.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel;
 
 /// The CPU interface's registers of the CPU that asks.
 pub fn registers() -> CpuRegisters {
-    // SAFETY: `virt`'s CPUs with a GICv3 have its system registers, the image runs at EL1 or EL2, and the monitor
-    // traps nothing. The vectors handle interrupts.
+    // SAFETY: `virt`'s CPUs with a GICv3 have its system registers, the image runs at EL1 or EL2,
+    // and the monitor traps nothing. The vectors handle interrupts.
     unsafe { CpuRegisters::new() }
 }
 
@@ -40,13 +42,14 @@ impl Platform for Kernel {
         let mapped =
             DEVICE_MEMORY.iter().any(|range| range.start <= region.base && end <= range.end);
         let base = NonNull::new(region.base as *mut u8).filter(|_| mapped)?;
-        // SAFETY: the start code maps this as device memory, identically and for ever; the image has no references
-        // into it, and drivers reach each device by one mapping.
+        // SAFETY: the start code maps this as device memory, identically and for ever; the image
+        // has no references into it, and drivers reach each device by one mapping.
         Some(unsafe { RawMmio::new(base, region.bytes as usize) })
     }
 
-    /// Physically contiguous, zeroed, aligned as asked (up to 64 KiB and to the table's own size), below the limit. The
-    /// controller may read past the caches until it is told otherwise, so that the zeros are cleaned out to memory.
+    /// Physically contiguous, zeroed, aligned as asked (up to 64 KiB and to the table's own size),
+    /// below the limit. The controller may read past the caches until it is told otherwise, so that
+    /// the zeros are cleaned out to memory.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         let heap = heap_layout(layout.bytes, layout.align)?;
         // SAFETY: the size is not zero, `heap_layout` checked.
@@ -86,8 +89,8 @@ impl Platform for Kernel {
         unsafe { pointer::<u8>(table, offset).read_volatile() }
     }
 
-    /// A barrier where the controller looks into the caches, else a clean to the point of coherency. Both order the stores
-    /// before the register write that follows.
+    /// A barrier where the controller looks into the caches, else a clean to the point of
+    /// coherency. Both order the stores before the register write that follows.
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence) {
         match coherence {
             Coherence::Coherent => cpu::publish_stores(),

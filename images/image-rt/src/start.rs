@@ -1,4 +1,5 @@
-//! From [`Boot`] to an image with a console, a heap, and what the devicetree says beside interrupts.
+//! From [`Boot`] to an image with a console, a heap, and what the devicetree says beside
+//! interrupts.
 
 use crate::power::Conduit;
 use crate::{Boot, console, cpu, heap, memory, power};

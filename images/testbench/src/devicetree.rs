@@ -13,7 +13,8 @@ fn pci_host(tree: Fdt<'_>) -> Option<FdtNode<'_>> {
     tree.root().children().find(|node| node.is_compatible("pci-host-ecam-generic"))
 }
 
-/// The SMMUv3 to which the PCI host's `iommu-map` leads (bindings `iommu/arm,smmu-v3.yaml`, `pci/pci-iommu.txt`).
+/// The SMMUv3 to which the PCI host's `iommu-map` leads (bindings `iommu/arm,smmu-v3.yaml`,
+/// `pci/pci-iommu.txt`).
 pub(crate) fn smmu(blob: &[u8]) -> Option<SmmuDescription> {
     /// An interrupt: kind, number, flags.
     const INTERRUPT_CELLS: usize = 3;

@@ -1,4 +1,5 @@
-//! The image's kernel, with what the tests want of it: registers that count, and a table that is no memory.
+//! The image's kernel, with what the tests want of it: registers that count, and a table that is no
+//! memory.
 
 use crate::ledger::Counted;
 use core::ops::Range;
@@ -16,8 +17,8 @@ pub(crate) struct Kernel;
 const NO_MEMORY: u64 = 0x60_0000_0000;
 static BREAK_NEXT_TABLE: AtomicBool = AtomicBool::new(false);
 
-/// The next table is no memory: for the test of what the driver does when the controller cannot reach one. Only for an
-/// interrupt translation table, which drivers do not touch themselves.
+/// The next table is no memory: for the test of what the driver does when the controller cannot
+/// reach one. Only for an interrupt translation table, which drivers do not touch themselves.
 pub(crate) fn break_next_table() {
     BREAK_NEXT_TABLE.store(true, Ordering::Relaxed);
 }

@@ -160,7 +160,8 @@ impl Rig {
         Ok(Self { name: name.into(), device, vectors, handles, counts, cost, msi })
     }
 
-    /// Fires and waits for the handler: the runs by CPU that came of it. `None` if the device cannot.
+    /// Fires and waits for the handler: the runs by CPU that came of it. `None` if the device
+    /// cannot.
     pub(crate) fn fire(&self, slot: u16, expected: Cpu) -> Result<Option<Runs>, Verdict> {
         let before = (self.counts.on(slot, expected), self.counts.of(slot));
         if !self.device.fire(slot)? {

@@ -1,5 +1,6 @@
-//! A device made of software: a CPU's store to `GITS_TRANSLATER`, which QEMU's ITS takes for DeviceID 0, the host bridge
-//! that sends nothing itself. With as many vectors as wanted, for what real devices are too few or too slow.
+//! A device made of software: a CPU's store to `GITS_TRANSLATER`, which QEMU's ITS takes for
+//! DeviceID 0, the host bridge that sends nothing itself. With as many vectors as wanted, for what
+//! real devices are too few or too slow.
 
 use crate::machine::Machine;
 use crate::report::Verdict;

@@ -5,9 +5,10 @@
 //! $ cargo run --release -- bench --peer peers/arm-vgic/target/release/arm-vgic-peer
 //! ```
 //!
-//! A line on standard input is answered by one on standard output: `cases` by the names below, a name by the nanoseconds
-//! of one operation, measured once. Messages come by `signal_msi`, past the translation register, and a vCPU takes what
-//! its list registers hold by entering the guest and leaving it.
+//! A line on standard input is answered by one on standard output: `cases` by the names below, a
+//! name by the nanoseconds of one operation, measured once. Messages come by `signal_msi`, past the
+//! translation register, and a vCPU takes what its list registers hold by entering the guest and
+//! leaving it.
 
 mod lock;
 mod machine;
@@ -71,7 +72,8 @@ fn pending() -> Result<Sample, VgicError> {
     }))
 }
 
-/// Messages to random events of so many: each time one of each sixteenth, none of them pending. Taking them does not count.
+/// Messages to random events of so many: each time one of each sixteenth, none of them pending.
+/// Taking them does not count.
 fn random(events: u32) -> Result<Sample, VgicError> {
     let machine = Machine::mapped(events.div_ceil(machine::EVENTS), 1)?;
     let (mut next, sixteenth) = (1u32, events / BATCH);
@@ -107,7 +109,8 @@ fn depth(events: u32) -> Result<Sample, VgicError> {
     }))
 }
 
-/// Each thread sends to a vCPU of its own, what is pending there already; the mean of what it costs each.
+/// Each thread sends to a vCPU of its own, what is pending there already; the mean of what it costs
+/// each.
 fn two_threads() -> Result<Sample, VgicError> {
     let machine = Machine::mapped(2, 2)?;
     let events = [0, machine::EVENTS];

@@ -52,7 +52,8 @@ impl Sources {
         }
     }
 
-    /// The suite of an origin as `apt-cache madison` prints it, `http://mirror release/main arch Packages`.
+    /// The suite of an origin as `apt-cache madison` prints it, `http://mirror release/main arch
+    /// Packages`.
     pub(crate) fn suite_of(&self, origin: &str) -> Suite {
         let backports = format!(" {}/", self.name_of(Suite::Backports));
         if origin.contains(&backports) { Suite::Backports } else { Suite::Stable }

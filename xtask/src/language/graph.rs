@@ -76,8 +76,8 @@ impl Graph {
         targets.filter(|target| target != module).collect()
     }
 
-    /// Returns the module whose file has the item that `path` names in `inner`, which lies in the file
-    /// of `module`.
+    /// Returns the module whose file has the item that `path` names in `inner`, which lies in the
+    /// file of `module`.
     fn resolve(&self, inner: &Path, module: &Path, path: &[String], steps: usize) -> Option<Path> {
         let absolute = self.absolute(inner, module, path)?;
         let known = (0..=absolute.len())

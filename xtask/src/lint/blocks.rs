@@ -8,7 +8,8 @@ use anyhow::Result;
 use super::source;
 use crate::workspace::Workspace;
 
-/// Files that begin with a path, and the modules that they do not know, nor anything named after these.
+/// Files that begin with a path, and the modules that they do not know, nor anything named after
+/// these.
 ///
 /// Direct LPIs are no part of the ITS, nor it of them: LPI tables and their allocator know neither.
 const STRANGERS: &[(&str, &[&str])] = &[

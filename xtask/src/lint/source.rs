@@ -1,8 +1,10 @@
 //! The code of a Rust text, without comments, strings and characters.
 
-/// `text` with the content of comments, strings and character literals blanked; lines stay where they are.
+/// `text` with the content of comments, strings and character literals blanked; lines stay where
+/// they are.
 ///
-/// Knows line and nested block comments, strings with escapes, raw strings, and characters against lifetimes.
+/// Knows line and nested block comments, strings with escapes, raw strings, and characters against
+/// lifetimes.
 pub(crate) fn code_only(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
@@ -73,7 +75,8 @@ fn raw_string(rest: &str) -> Option<usize> {
     Some(body.find(&end).map_or(rest.len(), |at| 2 + hashes + at + end.len()))
 }
 
-/// A quote begins a character, not a lifetime, where an escape follows it or a quote closes it one character on.
+/// A quote begins a character, not a lifetime, where an escape follows it or a quote closes it one
+/// character on.
 fn is_character(rest: &str) -> bool {
     let mut following = rest.chars().skip(1);
     following.next() == Some('\\') || following.next() == Some('\'')

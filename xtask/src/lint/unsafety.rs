@@ -25,7 +25,8 @@ const AUDITED: &[&str] = &[
 /// Attribute that a package without an audited file must have at its top.
 const FORBIDDEN: &str = "#![forbid(unsafe_code)]";
 
-/// `unsafe` outside the audited files, and packages that do not forbid it although none of their files is audited.
+/// `unsafe` outside the audited files, and packages that do not forbid it although none of their
+/// files is audited.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in &workspace.packages {

@@ -1,8 +1,9 @@
 //! Cost of an interrupt in instructions. QEMU logs every one between the exception and its return,
 //! for the test bench and for Linux alike, while each reads from the same disk.
 //!
-//! QEMU counts virtual time in instructions meanwhile, so that neither timers nor the watching change what is seen, and
-//! runs one CPU. What the devices' own handlers do is told apart: it is not the interrupt core's.
+//! QEMU counts virtual time in instructions meanwhile, so that neither timers nor the watching
+//! change what is seen, and runs one CPU. What the devices' own handlers do is told apart: it is
+//! not the interrupt core's.
 
 mod linux;
 mod log;

@@ -1,5 +1,5 @@
-//! The other machine of ivshmem: serves QEMU the doorbells (`docs/specs/ivshmem-spec`), and rings back whatever vector it
-//! is rung at.
+//! The other machine of ivshmem: serves QEMU the doorbells (`docs/specs/ivshmem-spec`), and rings
+//! back whatever vector it is rung at.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

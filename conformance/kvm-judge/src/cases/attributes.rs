@@ -81,8 +81,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Bits of an attribute that are compared: not those that say what the machine is, which memory attributes KVM puts in
-/// the place of others, and what the model lets a guest have beyond KVM's.
+/// Bits of an attribute that are compared: not those that say what the machine is, which memory
+/// attributes KVM puts in the place of others, and what the model lets a guest have beyond KVM's.
 fn known(device: KvmDevice, attribute: Attribute) -> u64 {
     const QUEUE: u64 = 0x800f_ffff_ffff_f0ff;
     const TABLE: u64 = 0xc71f_ffff_ffff_f3ff;
@@ -240,7 +240,8 @@ fn any_value(dice: &mut Dice, attribute: Attribute) -> u64 {
     if dice.one_in(2) {
         value &= u64::from(dice.below(u32::MAX));
     }
-    // Only some values of these are not refused; and KVM rounds those of the interface only when the vCPU runs.
+    // Only some values of these are not refused; and KVM rounds those of the interface only when
+    // the vCPU runs.
     match attribute {
         Attribute::SystemRegister { register, .. } if register == icc::PMR.encoding() => {
             value & 0xf8

@@ -1,4 +1,5 @@
-//! A GIC comes into being by attributes, in right and wrong orders: KVM and the model take and refuse the same steps.
+//! A GIC comes into being by attributes, in right and wrong orders: KVM and the model take and
+//! refuse the same steps.
 
 use super::{Count, accept};
 use gic_arch::icc;

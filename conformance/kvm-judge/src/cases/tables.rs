@@ -1,4 +1,5 @@
-//! Tables that a guest has spoiled: KVM and the model refuse the same of them, and make the same of the rest.
+//! Tables that a guest has spoiled: KVM and the model refuse the same of them, and make the same of
+//! the rest.
 
 use super::{Count, Fired, accept, kvm, model};
 use kvm_judge::layout::{
@@ -10,8 +11,8 @@ use kvm_judge::{Failure, Machine, Snapshot, saving};
 /// Plans, and spoiled tables of each.
 const PLANS: u64 = 4;
 const SPOILED: u64 = 16;
-/// INTID bits of an event's entry beyond the sixteen that KVM has. KVM does not look at them, and reads the LPI's
-/// configuration from where they point; the model refuses them.
+/// INTID bits of an event's entry beyond the sixteen that KVM has. KVM does not look at them, and
+/// reads the LPI's configuration from where they point; the model refuses them.
 const BEYOND: u64 = 0xffff_0000_0000;
 
 pub(super) fn run(count: &mut Count) {

@@ -9,7 +9,8 @@ use msi_types::{DeviceId, EventId};
 pub struct Plan {
     /// Of the device tables.
     pub levels: Levels,
-    /// The ITSes. The second has some of the first one's devices, events and collections, for other LPIs and vCPUs.
+    /// The ITSes. The second has some of the first one's devices, events and collections, for other
+    /// LPIs and vCPUs.
     pub its: [ItsPlan; 2],
     /// SPIs, edge-triggered.
     pub wired: Vec<WiredPlan>,
@@ -121,7 +122,8 @@ const TWINS: usize = 2;
 const MOST_EVENT_BITS: u32 = 9;
 
 impl Plan {
-    /// The plan of a seed. All LPIs are distinct, and of those of one vCPU that are enabled no two have one priority.
+    /// The plan of a seed. All LPIs are distinct, and of those of one vCPU that are enabled no two
+    /// have one priority.
     pub fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let levels = if seed.is_multiple_of(2) { Levels::Flat } else { Levels::Two };
@@ -199,7 +201,8 @@ impl ItsPlan {
 impl ItsPlan {
     /// A few events are discarded or moved before anything is sent; now and then a device goes.
     ///
-    /// Not later: KVM still delivers an LPI that was pending when its event was discarded, and does not save it.
+    /// Not later: KVM still delivers an LPI that was pending when its event was discarded, and does
+    /// not save it.
     fn some_changes_before(&self, dice: &mut Dice) -> Vec<Command> {
         let mut changes = Vec::new();
         for (device, event) in self.events() {

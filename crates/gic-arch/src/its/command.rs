@@ -258,7 +258,8 @@ const fn action(word: u64) -> MapAction {
 }
 
 impl Command {
-    /// Reads a command. Total: every 256-bit pattern is a command or names its unknown opcode; RES0 bits are ignored.
+    /// Reads a command. Total: every 256-bit pattern is a command or names its unknown opcode; RES0
+    /// bits are ignored.
     pub const fn decode(raw: RawCommand) -> Result<Self, UnknownOpcode> {
         let [w0, w1, w2, w3] = raw;
         let Some(opcode) = Opcode::from_number(w0.to_le_bytes()[0]) else {
@@ -288,7 +289,8 @@ impl Command {
         })
     }
 
-    /// Writes a command. Operands beyond their fields' widths (see the variants) lose their upper bits.
+    /// Writes a command. Operands beyond their fields' widths (see the variants) lose their upper
+    /// bits.
     pub const fn encode(self) -> RawCommand {
         const fn device_word(opcode: Opcode, device: DeviceId) -> u64 {
             opcode.number() as u64 | (device.get() as u64) << 32

@@ -1,4 +1,5 @@
-//! Command errors (IHI 0069 §5.3, "command errors"): the code that an ITS reports in an SError, where it does.
+//! Command errors (IHI 0069 §5.3, "command errors"): the code that an ITS reports in an SError,
+//! where it does.
 
 use super::Opcode;
 use core::fmt;
@@ -72,8 +73,8 @@ pub struct CommandError {
 }
 
 impl CommandError {
-    /// The architecture's 24-bit code, `0x01CCEE`: the command's group and the reason. CLEAR reports group 5, not its
-    /// opcode 4; MOVALL reports a missing redistributor as reason 1.
+    /// The architecture's 24-bit code, `0x01CCEE`: the command's group and the reason. CLEAR
+    /// reports group 5, not its opcode 4; MOVALL reports a missing redistributor as reason 1.
     pub const fn code(self) -> u32 {
         let group = match self.opcode {
             Opcode::Clear => 0x05,

@@ -1,10 +1,11 @@
-//! Table entries in memory. The architecture fixes only the first level of two-level tables; device, collection and
-//! translation entries are those of KVM's ITS ABI revision 0 (`Documentation/virt/kvm/devices/arm-vgic-its.rst`):
-//! eight bytes each, little-endian.
+//! Table entries in memory. The architecture fixes only the first level of two-level tables;
+//! device, collection and translation entries are those of KVM's ITS ABI revision 0
+//! (`Documentation/virt/kvm/devices/arm-vgic-its.rst`): eight bytes each, little-endian.
 
 use bitfield_struct::bitfield;
 
-/// An entry of a first-level table (IHI 0069 §5.2): where the second-level page is. Written by software.
+/// An entry of a first-level table (IHI 0069 §5.2): where the second-level page is. Written by
+/// software.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Level1Entry {

@@ -15,8 +15,8 @@ pub struct SavedCpuInterface {
 
 impl SavedCpuInterface {
     /// Turns the CPU interface of the CPU that executes this on, as it was when
-    /// [`CpuInterface::save`](super::CpuInterface::save) read it. Interrupts that somebody else left active do not
-    /// count as running any more. Its redistributor is awake.
+    /// [`CpuInterface::save`](super::CpuInterface::save) read it. Interrupts that somebody else
+    /// left active do not count as running any more. Its redistributor is awake.
     ///
     /// # Errors
     /// [`GicError::NoSystemRegisters`].
@@ -58,8 +58,9 @@ fn enable_system_registers<S: SystemRegisters>(registers: &S) -> Result<(), GicE
     Ok(())
 }
 
-/// The Group 1 active-priority registers that an implementation with that many priority bits has (IHI 0069
-/// §12.2, `ICC_AP1R<n>_EL1`); the others are UNDEFINED. Those of Group 0 are EL3's where it keeps that group.
+/// The Group 1 active-priority registers that an implementation with that many priority bits has
+/// (IHI 0069 §12.2, `ICC_AP1R<n>_EL1`); the others are UNDEFINED. Those of Group 0 are EL3's where
+/// it keeps that group.
 fn active_priorities(control: Ctlr) -> &'static [SysReg<u64>] {
     let count = match control.pri_bits_minus_one() {
         0..=4 => 1,

@@ -47,7 +47,8 @@ impl Reach {
     }
 }
 
-/// SGIs go to Group 1 of the sender's security state. What the sender stored before is visible to the receiver.
+/// SGIs go to Group 1 of the sender's security state. What the sender stored before is visible to
+/// the receiver.
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// Sends an SGI to one PE, which may be this one.
     ///
@@ -59,8 +60,9 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         Ok(())
     }
 
-    /// Sends an SGI to several PEs. Neighbours in `targets` that one register write can reach (the same Aff3, Aff2
-    /// and Aff1, and the same sixteen of Aff0) share it: ascending order needs the fewest.
+    /// Sends an SGI to several PEs. Neighbours in `targets` that one register write can reach (the
+    /// same Aff3, Aff2 and Aff1, and the same sixteen of Aff0) share it: ascending order needs the
+    /// fewest.
     ///
     /// # Errors
     /// [`GicError::SgiOutOfReach`]: none is sent then.
@@ -96,8 +98,9 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.registers.write(icc::SGI1R, Sgi::new().with_intid(sgi.get()).with_all_but_self(true));
     }
 
-    /// Can both the distributor and this CPU interface reach all of them? The interface is asked only if one of them
-    /// needs more than every implementation has: reading `ICC_CTLR_EL1` may trap.
+    /// Can both the distributor and this CPU interface reach all of them? The interface is asked
+    /// only if one of them needs more than every implementation has: reading `ICC_CTLR_EL1` may
+    /// trap.
     fn check_reach(&self, targets: impl IntoIterator<Item = Affinity>) -> Result<(), GicError> {
         let mut reach = None;
         for target in targets.into_iter().filter(|target| Reach::NONE.check(*target).is_err()) {

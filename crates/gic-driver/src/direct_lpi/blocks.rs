@@ -12,7 +12,8 @@ use core::ops::Range;
 use gic_arch::{IntId, Lpi};
 use msi_types::{BlockRequest, Cpu, Fit, Initially, MsiError, MsiMessage, Shape, VectorBlock};
 
-/// INTIDs that PCI MSI's 16 data bits can hold. They are kept for those who need them as long as there are others.
+/// INTIDs that PCI MSI's 16 data bits can hold. They are kept for those who need them as long as
+/// there are others.
 const SHORT: u32 = 1 << 16;
 
 impl<P: Platform> DirectLpi<P> {

@@ -12,8 +12,8 @@ const USERS: u32 = OPEN - 1;
 
 /// The gate to one redistributor. Closed at first.
 ///
-/// Whoever wants to use the registers counts itself in one step with finding the gate open, so that whoever closes it
-/// waits for those who are inside, and nobody follows them.
+/// Whoever wants to use the registers counts itself in one step with finding the gate open, so that
+/// whoever closes it waits for those who are inside, and nobody follows them.
 #[derive(Debug, Default)]
 pub(super) struct Gate(AtomicU32);
 
@@ -32,7 +32,8 @@ impl Gate {
         self.0.fetch_or(ACCEPTING, Ordering::SeqCst);
     }
 
-    /// Nothing is placed there any more. Placements that saw it accepting before are in the records.
+    /// Nothing is placed there any more. Placements that saw it accepting before are in the
+    /// records.
     pub(super) fn refuse(&self) {
         self.0.fetch_and(!ACCEPTING, Ordering::SeqCst);
     }

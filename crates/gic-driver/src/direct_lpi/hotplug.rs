@@ -11,8 +11,8 @@ use msi_types::{Cpu, MsiError, Vector};
 /// What [`DirectLpi::cpu_on`] did.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CpuOn {
-    /// LPIs that were made pending because it cannot be known whether they were: handlers may run once more than
-    /// devices sent.
+    /// LPIs that were made pending because it cannot be known whether they were: handlers may run
+    /// once more than devices sent.
     pub redelivered: u32,
 }
 
@@ -21,19 +21,19 @@ pub struct CpuOn {
 pub struct CpuOff {
     /// LPIs that were pending at the CPU, and are pending at their targets now.
     pub carried: u32,
-    /// LPIs that were made pending at their targets because it cannot be known whether they were pending at the CPU:
-    /// handlers may run once more than devices sent.
+    /// LPIs that were made pending at their targets because it cannot be known whether they were
+    /// pending at the CPU: handlers may run once more than devices sent.
     pub redelivered: u32,
-    /// Vectors whose messages still go to the CPU, because they were not moved. What arrives while it is off stays
-    /// pending at its redistributor, as long as that keeps its power.
+    /// Vectors whose messages still go to the CPU, because they were not moved. What arrives while
+    /// it is off stays pending at its redistributor, as long as that keeps its power.
     pub stranded: Vec<Vector>,
 }
 
 impl<P: Platform> DirectLpi<P> {
-    /// A CPU takes LPIs, from now or [`Gic::cpu_on`](crate::Gic::cpu_on) on, which told what became of those that were
-    /// pending there ([`Attached::pending`](crate::lpi::Attached::pending);
-    /// [`Gic::resume`](crate::Gic::resume) tells it too). Its redistributor may remember configurations of before:
-    /// it reads all anew. Task, on any CPU.
+    /// A CPU takes LPIs, from now or [`Gic::cpu_on`](crate::Gic::cpu_on) on, which told what became
+    /// of those that were pending there ([`Attached::pending`](crate::lpi::Attached::pending);
+    /// [`Gic::resume`](crate::Gic::resume) tells it too). Its redistributor may remember
+    /// configurations of before: it reads all anew. Task, on any CPU.
     ///
     /// # Errors
     /// [`MsiError::NotReachable`] if its LPIs are not enabled; [`MsiError::Controller`].
@@ -59,18 +59,19 @@ impl<P: Platform> DirectLpi<P> {
         Ok(CpuOn { redelivered })
     }
 
-    /// A CPU leaves, after its vectors were moved elsewhere and before [`Gic::cpu_off`](crate::Gic::cpu_off). What
-    /// may be pending at its redistributor becomes pending at the targets: nothing is lost. On return its
-    /// redistributor's registers are not used any more. Task, on any CPU; the leaving one does not take interrupts
-    /// any more.
+    /// A CPU leaves, after its vectors were moved elsewhere and before
+    /// [`Gic::cpu_off`](crate::Gic::cpu_off). What may be pending at its redistributor becomes
+    /// pending at the targets: nothing is lost. On return its redistributor's registers are not
+    /// used any more. Task, on any CPU; the leaving one does not take interrupts any more.
     ///
-    /// Where `GICR_CTLR.CES` allows, LPIs are disabled there and its pending table says what has to be carried over.
-    /// Elsewhere all that may be pending is made pending at the targets, and counted. LPIs are left enabled if
-    /// messages still go there.
+    /// Where `GICR_CTLR.CES` allows, LPIs are disabled there and its pending table says what has to
+    /// be carried over. Elsewhere all that may be pending is made pending at the targets, and
+    /// counted. LPIs are left enabled if messages still go there.
     ///
     /// # Errors
-    /// [`MsiError::NotReachable`] if it is not on; [`MsiError::Controller`] if somebody else does not stop using its
-    /// registers: nothing is lost then either, but its redistributor must not be put to sleep yet.
+    /// [`MsiError::NotReachable`] if it is not on; [`MsiError::Controller`] if somebody else does
+    /// not stop using its registers: nothing is lost then either, but its redistributor must not be
+    /// put to sleep yet.
     /// [`MsiError::NoMemory`]: it stays on.
     pub fn cpu_off(&self, cpu: Cpu) -> Result<CpuOff, MsiError> {
         self.check_accepts(cpu)?;
@@ -129,7 +130,8 @@ impl<P: Platform> DirectLpi<P> {
         let mut count = 0;
         self.records
             .for_each(self.platform(), |_, record| count += usize::from(record.is_bound_for(cpu)));
-        // Nothing is placed here any more, so that there is room for all; no memory is asked for under a lock.
+        // Nothing is placed here any more, so that there is room for all; no memory is asked for
+        // under a lock.
         let mut stranded = Vec::new();
         let no_memory = MsiError::NoMemory("the list of stranded vectors");
         stranded.try_reserve_exact(count).map_err(|_| no_memory)?;

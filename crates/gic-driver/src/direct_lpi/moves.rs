@@ -34,7 +34,8 @@ impl<P: Platform> DirectLpi<P> {
         let new = self.message(to, span.first)?;
         check_rewrite(fit, self.message(from, span.first)?, new)?;
         self.mark_moving(span, from, to)?;
-        // A CPU that leaves from now on sees this move in the records; it is looked for one that left just before.
+        // A CPU that leaves from now on sees this move in the records; it is looked for one that
+        // left just before.
         let ready = self.check_accepts(to).and_then(|()| self.invalidate_at(to, span));
         match ready {
             Ok(()) => Ok(moved(Some(new))),
@@ -104,8 +105,8 @@ impl<P: Platform> DirectLpi<P> {
     }
 }
 
-/// Can the endpoint go from one message to the other without a moment in which it holds half of each? Its data, the
-/// INTID, stays.
+/// Can the endpoint go from one message to the other without a moment in which it holds half of
+/// each? Its data, the INTID, stays.
 fn check_rewrite(fit: Fit, old: MsiMessage, new: MsiMessage) -> Result<(), MsiError> {
     fit.check(new)?;
     let possible = match fit.rewrite {

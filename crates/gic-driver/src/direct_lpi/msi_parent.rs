@@ -10,11 +10,12 @@ use msi_types::{
     RequesterId, Tier, Vector, VectorBlock,
 };
 
-/// Why nothing is isolated, whatever an IOMMU does: the doorbell's page holds the redistributor's controls.
+/// Why nothing is isolated, whatever an IOMMU does: the doorbell's page holds the redistributor's
+/// controls.
 const PAGE: &str = "GICR_SETLPIR (with GICR_CTLR, GICR_PROPBASER and GICR_PENDBASER)";
 
-/// [`is_pending`](MsiParent::is_pending) stays `None`: `GICR_SETLPIR` and `GICR_CLRLPIR` are write-only, and the
-/// pending table is undefined while LPIs are enabled.
+/// [`is_pending`](MsiParent::is_pending) stays `None`: `GICR_SETLPIR` and `GICR_CLRLPIR` are
+/// write-only, and the pending table is undefined while LPIs are enabled.
 impl<P: Platform> MsiParent for DirectLpi<P> {
     fn isolation(&self, _of: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(PAGE))

@@ -1,5 +1,5 @@
-//! The registers that only redistributors with Direct LPIs have (IHI 0069 §12.11: `GICR_SETLPIR`, `GICR_CLRLPIR`,
-//! `GICR_INVLPIR`, `GICR_INVALLR`, `GICR_SYNCR`).
+//! The registers that only redistributors with Direct LPIs have (IHI 0069 §12.11: `GICR_SETLPIR`,
+//! `GICR_CLRLPIR`, `GICR_INVLPIR`, `GICR_INVALLR`, `GICR_SYNCR`).
 
 use crate::{Mmio, MmioExt, Redistributor};
 use gic_arch::{Lpi, gicr};
@@ -20,7 +20,8 @@ pub(super) struct Registers<'a, M> {
 }
 
 impl<'a, M: Mmio> Registers<'a, M> {
-    /// `None` where `GICR_TYPER.DirectLPI` is 0: whatever is at their offsets then is not to be touched.
+    /// `None` where `GICR_TYPER.DirectLPI` is 0: whatever is at their offsets then is not to be
+    /// touched.
     pub(super) fn of(redistributor: &'a Redistributor<M>) -> Option<Self> {
         redistributor.typer().direct_lpi().then_some(Self { redistributor })
     }

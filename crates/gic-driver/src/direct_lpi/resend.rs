@@ -30,10 +30,11 @@ pub enum ResendReason {
     Unknowable,
 }
 
-/// Hears of each LPI that the driver makes pending. The driver makes none pending that is not told here.
+/// Hears of each LPI that the driver makes pending. The driver makes none pending that is not told
+/// here.
 ///
-/// Both operations are *any* operations: they are called with the lock of the LPI's record held and interrupts masked,
-/// and must not call the driver.
+/// Both operations are *any* operations: they are called with the lock of the LPI's record held and
+/// interrupts masked, and must not call the driver.
 pub trait ResendObserver: Send + Sync {
     /// `GICR_SETLPIR` is about to be written: handlers may run for it from now on.
     fn resending(&self, resend: Resend);

@@ -96,7 +96,8 @@ mod init {
                 (state.enabled, state.pending, state.active, state.edge) = (true, true, true, true);
             }
         });
-        // Edge-triggered interrupts change their trigger only after they were disabled, which the fake checks.
+        // Edge-triggered interrupts change their trigger only after they were disabled, which the
+        // fake checks.
         open(&fake).unwrap().init(&fake, config()).unwrap();
         fake.at_distributor(|frame| {
             let control = frame.control;

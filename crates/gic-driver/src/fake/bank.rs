@@ -30,7 +30,8 @@ pub(crate) struct Bank {
     implemented: core::ops::Range<usize>,
     /// Fields whose trigger cannot be changed.
     fixed_triggers: usize,
-    /// Does Non-secure software look? Then groups are hidden, priorities shifted, Secure interrupts out of reach.
+    /// Does Non-secure software look? Then groups are hidden, priorities shifted, Secure interrupts
+    /// out of reach.
     pub(crate) non_secure_view: bool,
 }
 

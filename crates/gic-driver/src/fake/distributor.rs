@@ -48,8 +48,8 @@ pub(crate) struct FakeDistributor {
 }
 
 impl FakeDistributor {
-    /// After reset, with 64 SPIs and 32 extended ones. Those that Secure firmware gave away are Non-secure's: all but
-    /// SPI 33.
+    /// After reset, with 64 SPIs and 32 extended ones. Those that Secure firmware gave away are
+    /// Non-secure's: all but SPI 33.
     pub(crate) fn new(security: Security) -> Self {
         let typer = Typer::new()
             .with_it_lines_number(2)

@@ -1,4 +1,5 @@
-//! Table memory with two sides: what CPUs see, and what a controller sees that does not look into their caches.
+//! Table memory with two sides: what CPUs see, and what a controller sees that does not look into
+//! their caches.
 
 extern crate std;
 

@@ -37,7 +37,8 @@ pub(crate) struct FakeRedistributor {
 }
 
 impl FakeRedistributor {
-    /// The redistributor of the PE with affinity 0.0.0.`number`, after reset, with 32 extended PPIs.
+    /// The redistributor of the PE with affinity 0.0.0.`number`, after reset, with 32 extended
+    /// PPIs.
     pub(crate) fn new(number: u8, last: bool) -> Self {
         let typer = Typer::new()
             .with_plpis(true)
@@ -176,7 +177,8 @@ impl FakeRedistributor {
         }
     }
 
-    /// Registers of a sleeping redistributor, but those that identify it and wake it, are out of bounds.
+    /// Registers of a sleeping redistributor, but those that identify it and wake it, are out of
+    /// bounds.
     fn check_awake(&self, offset: u32) {
         assert!(self.powered, "GICR + {offset:#x} is used without power");
         let always =

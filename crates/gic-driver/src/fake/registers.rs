@@ -99,7 +99,8 @@ impl State {
         self.values.get(&register).copied().unwrap_or(0)
     }
 
-    /// At EL2, `ICC_SRE_EL2.SRE` makes the registers reachable, `ICC_SRE_EL1.SRE` RAZ/WI without it.
+    /// At EL2, `ICC_SRE_EL2.SRE` makes the registers reachable, `ICC_SRE_EL1.SRE` RAZ/WI without
+    /// it.
     fn check_reachable(&self, register: SysRegEncoding) {
         if self.hypervisor && register != icc::SRE.encoding() {
             let sre = SreEl2::from(self.value(icc::SRE_EL2.encoding()));

@@ -49,8 +49,9 @@ pub struct Resumed {
 }
 
 impl<P: Platform> Gic<P> {
-    /// Saves the GIC and stops it. The last step before the system loses power, after the other CPUs were turned off
-    /// and whoever sends LPIs was stopped. Task; on the last CPU, with its interrupts masked.
+    /// Saves the GIC and stops it. The last step before the system loses power, after the other
+    /// CPUs were turned off and whoever sends LPIs was stopped. Task; on the last CPU, with its
+    /// interrupts masked.
     ///
     /// Redistributors of CPUs that are off are left alone: they sleep, and may have no power.
     ///
@@ -82,9 +83,10 @@ impl<P: Platform> Gic<P> {
         }
     }
 
-    /// Brings the GIC back, whether it lost its state or not. The first step after the system gets power; the other
-    /// CPUs are [turned on](Self::cpu_on) afterwards, and whoever sends LPIs is resumed. Task; on the CPU that
-    /// suspended, with its interrupts masked. The CPU interface ends interrupts as it did before.
+    /// Brings the GIC back, whether it lost its state or not. The first step after the system gets
+    /// power; the other CPUs are [turned on](Self::cpu_on) afterwards, and whoever sends LPIs is
+    /// resumed. Task; on the CPU that suspended, with its interrupts masked. The CPU interface ends
+    /// interrupts as it did before.
     ///
     /// # Errors
     /// As [`cpu_on`](Self::cpu_on), and [`GicError::NoAffinityRouting`].

@@ -1,5 +1,5 @@
-//! Wired interrupts by INTID: SPIs and extended SPIs at the distributor; SGIs, PPIs and extended PPIs at the
-//! redistributor of the CPU that calls.
+//! Wired interrupts by INTID: SPIs and extended SPIs at the distributor; SGIs, PPIs and extended
+//! PPIs at the redistributor of the CPU that calls.
 
 use super::Gic;
 use crate::claims::{Moving, nth};
@@ -8,9 +8,9 @@ use core::num::NonZeroU16;
 use gic_arch::{Affinity, IntId};
 use msi_types::{ControllerFault, Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
 
-/// For private vectors – SGIs, PPIs and extended PPIs – what acts on the interrupt acts on the calling CPU's: each CPU
-/// masks and unmasks its own, and sets its own trigger. One claim covers all CPUs. They have no target: they do not
-/// move.
+/// For private vectors – SGIs, PPIs and extended PPIs – what acts on the interrupt acts on the
+/// calling CPU's: each CPU masks and unmasks its own, and sets its own trigger. One claim covers
+/// all CPUs. They have no target: they do not move.
 impl<P: Platform> WiredParent for Gic<P> {
     fn claim(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
@@ -25,8 +25,8 @@ impl<P: Platform> WiredParent for Gic<P> {
             if let Ok(intid) = nth(first, offset)
                 && let Ok(interrupt) = self.wired(intid.vector())
             {
-                // A distributor that does not finish has the request: nothing more can be done for a caller that
-                // gives up the interrupt.
+                // A distributor that does not finish has the request: nothing more can be done for
+                // a caller that gives up the interrupt.
                 let _ = interrupt.disable(&*self.platform);
                 interrupt.set_pending(Pending::Clear);
             }
@@ -154,8 +154,8 @@ impl<P: Platform> Gic<P> {
         Ok(())
     }
 
-    /// Checks that this security view has a say over each shared one. Private ones got their state when their CPU was
-    /// turned on.
+    /// Checks that this security view has a say over each shared one. Private ones got their state
+    /// when their CPU was turned on.
     fn prepare(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             let intid = nth(first, offset)?;

@@ -6,7 +6,8 @@ use core::marker::PhantomData;
 use gic_arch::gicc::{self, Ctlr, Iar};
 use gic_arch::{IntId, IntIdClass, Priority};
 
-/// The CPU interface of the CPU that uses it. A cheap handle. May be used in any context on its CPU.
+/// The CPU interface of the CPU that uses it. A cheap handle. May be used in any context on its
+/// CPU.
 #[derive(Debug)]
 pub struct CpuInterfaceV2<'a, M, E = Combined> {
     mmio: &'a M,
@@ -57,7 +58,8 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
         self.mmio.write(gicc::CTLR, control.with_enable_grp0(false));
     }
 
-    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be signalled (any more).
+    /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be
+    /// signalled (any more).
     pub fn acknowledge(&self) -> Option<Acknowledged> {
         let taken = self.mmio.read(gicc::IAR);
         // What the sender of an SGI stored before it is visible to the handler.
@@ -75,7 +77,8 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
         Priority::new(self.mmio.read(gicc::PMR).to_le_bytes()[0])
     }
 
-    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without one.
+    /// The running priority: that of the most urgent active interrupt, [`Priority::IDLE`] without
+    /// one.
     pub fn running_priority(&self) -> Priority {
         Priority::new(self.mmio.read(gicc::RPR).to_le_bytes()[0])
     }

@@ -7,8 +7,8 @@ use core::num::NonZeroU16;
 use gic_arch::{IntId, gicd};
 use msi_types::{ControllerFault, Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
 
-/// For SGIs and PPIs, what acts on the interrupt acts on the calling CPU's. One claim covers all CPUs. They do not
-/// move.
+/// For SGIs and PPIs, what acts on the interrupt acts on the calling CPU's. One claim covers all
+/// CPUs. They do not move.
 impl<P: Platform> WiredParent for GicV2<P> {
     fn claim(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {

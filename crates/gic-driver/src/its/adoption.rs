@@ -1,5 +1,5 @@
-//! Redistributors whose LPI tables were taken over: what is pending there for a previous kernel is cleared before the
-//! first owner of an LPI gets it.
+//! Redistributors whose LPI tables were taken over: what is pending there for a previous kernel is
+//! cleared before the first owner of an LPI gets it.
 
 use super::error::{ItsError, QueueError, fault};
 use super::events::invalidation;
@@ -11,8 +11,8 @@ use gic_arch::its::{CollectionId, Command, RdBase};
 use msi_types::Initially;
 
 impl<P: Platform> Its<P> {
-    /// Finds the collections of all redistributors at which a new block's LPIs must be cleared: none if nothing was
-    /// taken over, or if they had owners before.
+    /// Finds the collections of all redistributors at which a new block's LPIs must be cleared:
+    /// none if nothing was taken over, or if they had owners before.
     ///
     /// # Errors
     /// One of the redistributors is no target of this ITS.
@@ -31,7 +31,8 @@ impl<P: Platform> Its<P> {
         Ok(())
     }
 
-    /// After a block was mapped and its LPIs were cleared: enables them, which must not happen before.
+    /// After a block was mapped and its LPIs were cleared: enables them, which must not happen
+    /// before.
     pub(super) fn finish_clearing(
         &self,
         state: &State,

@@ -1,11 +1,13 @@
-//! Collections: the ITS's name for "delivered at that redistributor". One per CPU, with the CPU's number.
+//! Collections: the ITS's name for "delivered at that redistributor". One per CPU, with the CPU's
+//! number.
 //!
 //! # When a CPU leaves
-//! The interrupt core owns affinities: it moves each vector that it knows by itself ([`Its::move_event`]). Events that
-//! nobody moved are moved to an heir by [`Its::cpu_off`], one MOVI each in one batch, because MOVI alone takes exactly
-//! one event and its pending state along. The alternative, to tie the whole collection to the heir's redistributor (MAPC)
-//! and sweep the pending states (MOVALL), leaves interrupts pending at the heir when the collection goes back to its
-//! CPU, where neither DISCARD nor MOVI finds them any more; and it sweeps those of other ITSes.
+//! The interrupt core owns affinities: it moves each vector that it knows by itself
+//! ([`Its::move_event`]). Events that nobody moved are moved to an heir by [`Its::cpu_off`], one
+//! MOVI each in one batch, because MOVI alone takes exactly one event and its pending state along.
+//! The alternative, to tie the whole collection to the heir's redistributor (MAPC) and sweep the
+//! pending states (MOVALL), leaves interrupts pending at the heir when the collection goes back to
+//! its CPU, where neither DISCARD nor MOVI finds them any more; and it sweeps those of other ITSes.
 
 use super::Its;
 use super::error::ItsError;
@@ -76,7 +78,8 @@ impl Tie {
 }
 
 impl Collections {
-    /// For CPUs below `cpus`, which is at most 0xffff; those of `targets` alone, where that is stated.
+    /// For CPUs below `cpus`, which is at most 0xffff; those of `targets` alone, where that is
+    /// stated.
     pub(crate) fn new(
         cpus: u32,
         in_hardware: u32,
@@ -156,8 +159,8 @@ impl Collections {
         })
     }
 
-    /// Commands that make the ITS as it was before it lost its power: the collections that it held itself are mapped
-    /// again, and every redistributor reads the LPIs' configuration anew.
+    /// Commands that make the ITS as it was before it lost its power: the collections that it held
+    /// itself are mapped again, and every redistributor reads the LPIs' configuration anew.
     pub(crate) fn recover(&self) -> impl Iterator<Item = Command> {
         let tied = || self.ids().filter_map(|id| self.target(id).map(|target| (id, target)));
         let lost = tied().filter(|(id, _)| u32::from(id.get()) < self.in_hardware);
@@ -174,12 +177,15 @@ impl Collections {
 }
 
 impl<P: Platform> Its<P> {
-    /// Maps the CPU's collection to its redistributor, and makes that read the configuration of all LPIs anew: it may
-    /// remember what was true before it was off. [`Gic::cpu_on`](crate::Gic::cpu_on) came first. Task, on any CPU.
+    /// Maps the CPU's collection to its redistributor, and makes that read the configuration of all
+    /// LPIs anew: it may remember what was true before it was off.
+    /// [`Gic::cpu_on`](crate::Gic::cpu_on) came first. Task, on any CPU.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if the CPU is none of [`ItsConfig::targets`](super::ItsConfig::targets), not on at the GIC, its redistributor takes no LPIs, or it is beyond
-    /// [`ItsConfig::cpus`](super::ItsConfig::cpus). [`ItsError::Fault`]: the CPU then counts as it did before.
+    /// [`ItsError::NotReachable`] if the CPU is none of
+    /// [`ItsConfig::targets`](super::ItsConfig::targets), not on at the GIC, its redistributor
+    /// takes no LPIs, or it is beyond [`ItsConfig::cpus`](super::ItsConfig::cpus).
+    /// [`ItsError::Fault`]: the CPU then counts as it did before.
     pub fn cpu_on(&self, cpu: Cpu) -> Result<(), ItsError> {
         let target = self.rd_base(self.ready_redistributor(cpu)?);
         self.state.with(self.platform(), |_| {
@@ -199,12 +205,13 @@ impl<P: Platform> Its<P> {
         })
     }
 
-    /// The CPU leaves: events that are still mapped to it move to `heir`, with their pending states, and are
-    /// returned. On return its redistributor, awake until then, gets nothing from this ITS any more. Task, on any
-    /// CPU.
+    /// The CPU leaves: events that are still mapped to it move to `heir`, with their pending
+    /// states, and are returned. On return its redistributor, awake until then, gets nothing from
+    /// this ITS any more. Task, on any CPU.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if either CPU is off, or they are the same; [`ItsError::NoMemory`]: nothing is done.
+    /// [`ItsError::NotReachable`] if either CPU is off, or they are the same;
+    /// [`ItsError::NoMemory`]: nothing is done.
     /// [`ItsError::Fault`]: the CPU counts as on then; events that moved already stay at the heir ([`event_of`](Self::event_of)).
     pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<Vec<Lpi>, ItsError> {
         self.state.with(self.platform(), |_| {
@@ -213,7 +220,8 @@ impl<P: Platform> Its<P> {
             if leaving == heirs {
                 return Err(ItsError::NotReachable(heir, "it is the CPU that leaves"));
             }
-            // In the queue's order: whoever moves an event there later is refused, whoever did before is found.
+            // In the queue's order: whoever moves an event there later is refused, whoever did
+            // before is found.
             self.queue.in_order(&self.frame, || self.collections.set(leaving, Tie::Leaving(from)));
             let Ok(mut left) = self.routes.mapped_to(leaving) else {
                 self.queue.in_order(&self.frame, || self.collections.set(leaving, Tie::Home(from)));
@@ -229,8 +237,8 @@ impl<P: Platform> Its<P> {
         })
     }
 
-    /// Moves what is pending at one CPU's redistributor to another's, whichever ITS it came from, without touching any
-    /// event: for software that retargets events otherwise. Task.
+    /// Moves what is pending at one CPU's redistributor to another's, whichever ITS it came from,
+    /// without touching any event: for software that retargets events otherwise. Task.
     ///
     /// # Errors
     /// [`ItsError::NotReachable`], [`ItsError::Fault`].
@@ -285,7 +293,8 @@ impl<P: Platform> Its<P> {
         moves.chain(settle).chain(self.collections.retie(leaving, Tie::Unmapped))
     }
 
-    /// Undoes what may have been done. A command that finds no room changes nothing, neither here nor there.
+    /// Undoes what may have been done. A command that finds no room changes nothing, neither here
+    /// nor there.
     fn retie_back(&self, collection: CollectionId, before: Tie) {
         if self.collections.tie(collection) == before {
             return;

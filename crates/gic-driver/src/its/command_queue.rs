@@ -1,13 +1,13 @@
-//! The command queue (IHI 0069 §5.3): a ring in memory that software fills up to `CWRITER` and the ITS empties up to
-//! `CREADR`.
+//! The command queue (IHI 0069 §5.3): a ring in memory that software fills up to `CWRITER` and the
+//! ITS empties up to `CREADR`.
 //!
-//! Every command has a *sequence number*, counted from the driver's start and never wrapping; a ring position is
-//! derived from it, not the other way round. A waiter therefore compares numbers, however often the ring wraps and
-//! whoever else reads `CREADR` meanwhile: between two reads the ITS can advance by at most what is outstanding, which
-//! is less than one turn of the ring.
+//! Every command has a *sequence number*, counted from the driver's start and never wrapping; a
+//! ring position is derived from it, not the other way round. A waiter therefore compares numbers,
+//! however often the ring wraps and whoever else reads `CREADR` meanwhile: between two reads the
+//! ITS can advance by at most what is outstanding, which is less than one turn of the ring.
 //!
-//! Commands are drawn from the caller's iterator *under the ring's lock*, so that what a caller looks up or changes
-//! while it makes a command is in the order of the queue.
+//! Commands are drawn from the caller's iterator *under the ring's lock*, so that what a caller
+//! looks up or changes while it makes a command is in the order of the queue.
 
 use super::control_frame::ControlFrame;
 use super::error::{ProbeError, QueueError};
@@ -103,12 +103,12 @@ pub(crate) enum Ended {
 }
 
 impl CommandQueue {
-    /// Provides a ring of `bytes` (a multiple of 4 KiB within [`RING_BYTES`]) and programs `CBASER`, negotiating
-    /// shareability by read-back. The ITS is disabled and quiescent.
+    /// Provides a ring of `bytes` (a multiple of 4 KiB within [`RING_BYTES`]) and programs
+    /// `CBASER`, negotiating shareability by read-back. The ITS is disabled and quiescent.
     ///
     /// # Errors
-    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with everything given
-    /// back.
+    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with
+    /// everything given back.
     pub(crate) fn provision<P: Platform>(
         frame: &ControlFrame<P>,
         bytes: u32,
@@ -150,12 +150,14 @@ impl CommandQueue {
         Ok(Self { memory, coherence, register, slots, ring: IrqLock::new(ring) })
     }
 
-    /// Programs the registers again after they were lost. The ITS is disabled and quiescent, the queue is stopped.
+    /// Programs the registers again after they were lost. The ITS is disabled and quiescent, the
+    /// queue is stopped.
     pub(crate) fn restore<P: Platform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(gits::CBASER, self.register);
     }
 
-    /// Begins at wherever the ITS stands (position 0, after CBASER was written) and takes commands from now on.
+    /// Begins at wherever the ITS stands (position 0, after CBASER was written) and takes commands
+    /// from now on.
     pub(crate) fn start<P: Platform>(&self, frame: &ControlFrame<P>) {
         let slot = frame.registers.read(gits::CREADR).slot();
         let slot = if slot < self.slots { slot } else { 0 };
@@ -178,13 +180,13 @@ impl CommandQueue {
         })
     }
 
-    /// Posts all commands and waits until the ITS consumed them: one write of `CWRITER` per chunk that fits the ring,
-    /// hence one for whatever fits at once. Any context.
+    /// Posts all commands and waits until the ITS consumed them: one write of `CWRITER` per chunk
+    /// that fits the ring, hence one for whatever fits at once. Any context.
     ///
     /// # Errors
     /// [`QueueError::Stalled`] names the first refused command of these; the others were executed.
-    /// After [`QueueError::Timeout`] the commands that were posted may still be executed later, in order; those that
-    /// found no room are still in the iterator.
+    /// After [`QueueError::Timeout`] the commands that were posted may still be executed later, in
+    /// order; those that found no room are still in the iterator.
     pub(crate) fn run<P: Platform>(
         &self,
         frame: &ControlFrame<P>,
@@ -245,7 +247,8 @@ impl CommandQueue {
         })
     }
 
-    /// Does something between two commands: whoever makes a command later sees it, whoever made one before did not.
+    /// Does something between two commands: whoever makes a command later sees it, whoever made one
+    /// before did not.
     pub(crate) fn in_order<P: Platform>(&self, frame: &ControlFrame<P>, f: impl FnOnce()) {
         self.ring.with(&*frame.platform, |_| f());
     }
@@ -317,7 +320,8 @@ impl CommandQueue {
         }
         let creadr = frame.registers.read(gits::CREADR);
         let ahead = self.distance(ring.read_slot, creadr.slot());
-        // A position that was never written to is the hardware's nonsense: no progress, and the waiters' time runs out.
+        // A position that was never written to is the hardware's nonsense: no progress, and the
+        // waiters' time runs out.
         if creadr.slot() >= self.slots || u64::from(ahead) > ring.written - ring.read {
             return;
         }
@@ -328,14 +332,16 @@ impl CommandQueue {
         }
     }
 
-    /// Remembers the command at which the queue stopped, puts a harmless one in its place and restarts the queue.
+    /// Remembers the command at which the queue stopped, puts a harmless one in its place and
+    /// restarts the queue.
     fn replace_stalled<P: Platform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
         if ring.replaced != Some(ring.read) {
             ring.replaced = Some(ring.read);
             ring.faults.push(ring.read, self.load(frame, ring.read_slot));
             let harmless = match ring.good_target {
                 Some(target) => Command::Sync { target },
-                // Before the first SYNC succeeded no collection is mapped, so that there is nothing to unmap.
+                // Before the first SYNC succeeded no collection is mapped, so that there is nothing
+                // to unmap.
                 None => Command::Mapc {
                     collection: CollectionId::new(0),
                     target: RdBase::from_field(0),
@@ -363,8 +369,8 @@ impl CommandQueue {
         })
     }
 
-    /// Publishes the slots from `start` up to, not including, `end`; around the ring's end if `end` is not after
-    /// `start`.
+    /// Publishes the slots from `start` up to, not including, `end`; around the ring's end if `end`
+    /// is not after `start`.
     fn publish<P: Platform>(&self, frame: &ControlFrame<P>, slots: Range<u16>) {
         let publish = |range| frame.platform.publish(&self.memory, range, self.coherence);
         if slots.start < slots.end {

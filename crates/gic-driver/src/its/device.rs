@@ -65,7 +65,8 @@ impl Device {
         Ok(Self { itt, event_bits, mapping: Mapping::Unmapped, users: 0, promised: 0, events })
     }
 
-    /// Takes another attachment in, for `events` more events; `false` if the table is too small for all.
+    /// Takes another attachment in, for `events` more events; `false` if the table is too small for
+    /// all.
     pub(crate) fn admit(&mut self, events: u32) -> bool {
         let promised = self.promised.saturating_add(events);
         let fits = promised <= 1 << self.event_bits;

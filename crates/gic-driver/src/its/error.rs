@@ -21,7 +21,8 @@ pub enum ProbeError {
     /// The platform maps nothing there.
     #[error("its@{0:x}: its registers cannot be mapped")]
     Unmappable(u64),
-    /// The identification register names another architecture: firmware's description is wrong, or the block is off.
+    /// The identification register names another architecture: firmware's description is wrong, or
+    /// the block is off.
     #[error("its@{0:x}: no GICv3 or GICv4 ITS answers there")]
     NotAnIts(u64),
     /// The ITS serves virtual LPIs only.
@@ -35,7 +36,8 @@ pub enum ProbeError {
         /// The reason.
         reason: LpiError,
     },
-    /// The ITS is enabled already, and the caller did not ask to [take it over](super::IfEnabled::TakeOver).
+    /// The ITS is enabled already, and the caller did not ask to [take it
+    /// over](super::IfEnabled::TakeOver).
     #[error("its@{0:x}: it is enabled already: by another driver, firmware or a previous kernel")]
     AlreadyEnabled(u64),
     /// Somebody left the ITS enabled and it does not come to rest: the hardware's fault.
@@ -109,7 +111,8 @@ pub enum ItsError {
         /// What fits.
         bits: u8,
     },
-    /// Another requester behind the same DeviceID has it in use, with a table that is too small for both.
+    /// Another requester behind the same DeviceID has it in use, with a table that is too small for
+    /// both.
     #[error("DeviceID {0} is attached already, for fewer events")]
     AttachedForFewer(DeviceId),
     /// More events than the ITS gives one device.
@@ -151,7 +154,8 @@ pub enum ItsError {
         /// Where it is.
         address: u64,
     },
-    /// A command did not complete, the ITS is suspended, or the caller's attachment or block is another's.
+    /// A command did not complete, the ITS is suspended, or the caller's attachment or block is
+    /// another's.
     #[error("{0}")]
     Fault(ControllerFault),
 }
@@ -188,7 +192,8 @@ impl From<ItsError> for MsiError {
 /// How a span of commands ended badly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum QueueError {
-    /// The ITS stopped making progress. The first command that it did not complete, if memory still holds one.
+    /// The ITS stopped making progress. The first command that it did not complete, if memory still
+    /// holds one.
     Timeout(Option<Command>),
     /// The ITS refused this command; the others of the span were executed.
     Stalled(Option<Command>),

@@ -30,12 +30,12 @@ pub struct EventRequest {
 }
 
 impl<P: Platform> Its<P> {
-    /// Maps events to LPIs, both consecutive. All or nothing; everything is one batch. The vectors of the block are
-    /// the LPIs' INTIDs. Task.
+    /// Maps events to LPIs, both consecutive. All or nothing; everything is one batch. The vectors
+    /// of the block are the LPIs' INTIDs. Task.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`], [`ItsError::NoEvents`], [`ItsError::NoLpis`], [`ItsError::NoMemory`],
-    /// [`ItsError::Fault`].
+    /// [`ItsError::NotReachable`], [`ItsError::NoEvents`], [`ItsError::NoLpis`],
+    /// [`ItsError::NoMemory`], [`ItsError::Fault`].
     pub fn map_events(
         &self,
         attachment: &Attachment,
@@ -66,7 +66,8 @@ impl<P: Platform> Its<P> {
         })
     }
 
-    /// Discards events and gives their LPIs back. On return none of them becomes pending any more. Task.
+    /// Discards events and gives their LPIs back. On return none of them becomes pending any more.
+    /// Task.
     #[expect(clippy::needless_pass_by_value, reason = "whoever gives a block back has it no more")]
     pub fn unmap_events(&self, attachment: &Attachment, events: VectorBlock) {
         self.state.with(self.platform(), |state| {
@@ -79,11 +80,13 @@ impl<P: Platform> Its<P> {
         });
     }
 
-    /// Moves an event, and its pending state, to another CPU; its message stays as it is. On return it becomes pending
-    /// at the old one no more. Answers where it was. Task; not for the same LPI twice at a time.
+    /// Moves an event, and its pending state, to another CPU; its message stays as it is. On return
+    /// it becomes pending at the old one no more. Answers where it was. Task; not for the same LPI
+    /// twice at a time.
     ///
     /// # Errors
-    /// [`ItsError::NotMapped`], [`ItsError::NotReachable`], [`ItsError::Fault`]: it stays where it was.
+    /// [`ItsError::NotMapped`], [`ItsError::NotReachable`], [`ItsError::Fault`]: it stays where it
+    /// was.
     pub fn move_event(&self, lpi: Lpi, to: Cpu) -> Result<Cpu, ItsError> {
         let mut answer = Err(ItsError::NotMapped(lpi));
         let mut moved = None;
@@ -111,8 +114,8 @@ impl<P: Platform> Its<P> {
 
     /// Commands that move an event, under the queue's lock.
     ///
-    /// The invalidation is for a redistributor that had the LPI before and remembers its configuration of that time:
-    /// MOVI does not make it look again (IHI 0069 §5.1.1, §5.3).
+    /// The invalidation is for a redistributor that had the LPI before and remembers its
+    /// configuration of that time: MOVI does not make it look again (IHI 0069 §5.1.1, §5.3).
     fn movi(&self, lpi: Lpi, new: Route, from: RdBase, to: RdBase) -> [Command; 4] {
         self.routes.set(lpi, Some(new));
         let (device, event) = (new.device, new.event_id());
@@ -124,7 +127,8 @@ impl<P: Platform> Its<P> {
         ]
     }
 
-    /// Holds an LPI back: what arrives stays pending. On return its redistributor knows. Any context.
+    /// Holds an LPI back: what arrives stays pending. On return its redistributor knows. Any
+    /// context.
     ///
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
@@ -270,8 +274,9 @@ impl<P: Platform> Its<P> {
 
     /// Everything that a new block needs, as one batch.
     ///
-    /// The invalidation is necessary even though the LPIs were free: a redistributor may have cached the configuration
-    /// bytes in the life of their previous owner, or with their neighbours', and MAPTI does not make it look again.
+    /// The invalidation is necessary even though the LPIs were free: a redistributor may have
+    /// cached the configuration bytes in the life of their previous owner, or with their
+    /// neighbours', and MAPTI does not make it look again.
     fn post_map(
         &self,
         state: &mut State,
@@ -318,7 +323,8 @@ impl<P: Platform> Its<P> {
                     self.routes.set(lpi, None);
                 }
             };
-            // What the ITS does not know cannot be discarded: an event that it refused, or all of an unknown device's.
+            // What the ITS does not know cannot be discarded: an event that it refused, or all of
+            // an unknown device's.
             if matches!(command.opcode(), Opcode::Mapd | Opcode::Mapti) {
                 block.lpis().for_each(forget);
             }
@@ -331,8 +337,8 @@ impl<P: Platform> Its<P> {
             self.routes.set(lpi, Some(old));
             return;
         }
-        // The MOVI was executed, or may be later; a second one behind it takes it back. If that finds no room, the route goes on
-        // to say what the queue will do.
+        // The MOVI was executed, or may be later; a second one behind it takes it back. If that
+        // finds no room, the route goes on to say what the queue will do.
         let mut back = made_in_order(|| {
             let from = self.collections.target(new.collection)?;
             let to = self.collections.target(old.collection)?;

@@ -13,7 +13,8 @@ const REMEMBERED_FAULTS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Faults {
     known: Vec<(u64, RawCommand)>,
-    /// Covers those that found no place any more: whoever waits for one of these numbers is told that something failed.
+    /// Covers those that found no place any more: whoever waits for one of these numbers is told
+    /// that something failed.
     forgotten: Range<u64>,
 }
 

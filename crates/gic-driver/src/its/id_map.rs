@@ -1,4 +1,5 @@
-//! Which DeviceID a requester's messages carry: what `msi-map` (devicetree) or an IORT mapping (ACPI) says of one bus.
+//! Which DeviceID a requester's messages carry: what `msi-map` (devicetree) or an IORT mapping
+//! (ACPI) says of one bus.
 
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
@@ -64,8 +65,8 @@ impl IdMap {
         Self { mask: u32::MAX, ranges: Ranges::One(range) }
     }
 
-    /// Requesters are looked up by these bits of their number alone (`msi-map-mask`): those that differ in the others
-    /// share a DeviceID.
+    /// Requesters are looked up by these bits of their number alone (`msi-map-mask`): those that
+    /// differ in the others share a DeviceID.
     pub fn with_mask(self, mask: u32) -> Self {
         Self { mask, ..self }
     }

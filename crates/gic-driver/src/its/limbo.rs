@@ -1,9 +1,10 @@
 //! What the ITS may still use after a timeout.
 //!
-//! Events are discarded and devices unmapped before their LPIs and tables are used for something else. If the ITS does
-//! not answer in time, it may still execute those commands later, or what was posted before them. Until it did, nothing
-//! of it is given back: the commands that found no room are posted before any other, and what they protect is released
-//! when they were consumed. If that never happens it is never reused.
+//! Events are discarded and devices unmapped before their LPIs and tables are used for something
+//! else. If the ITS does not answer in time, it may still execute those commands later, or what was
+//! posted before them. Until it did, nothing of it is given back: the commands that found no room
+//! are posted before any other, and what they protect is released when they were consumed. If that
+//! never happens it is never reused.
 
 use super::command_queue::{Failed, Span};
 use super::error::{ItsError, QueueError};
@@ -59,7 +60,8 @@ impl<P: Platform> Its<P> {
         self.retire(state, Holds::Events(blocks));
     }
 
-    /// Unmaps a device with the events that it has left, all as one batch, and gives its table and their LPIs back.
+    /// Unmaps a device with the events that it has left, all as one batch, and gives its table and
+    /// their LPIs back.
     pub(super) fn retire_device(
         &self,
         state: &mut State,
@@ -88,7 +90,8 @@ impl<P: Platform> Its<P> {
         }
     }
 
-    /// Executes the commands that end the use of something. Answers with the commands that found no room.
+    /// Executes the commands that end the use of something. Answers with the commands that found no
+    /// room.
     fn end_use(
         &self,
         targets: &mut Vec<RdBase>,
@@ -135,13 +138,15 @@ impl<P: Platform> Its<P> {
         self.queue.wait(&self.frame, &mut Watch::new(Context::Task), &limbo.posted)
     }
 
-    /// An event whose discarding was refused was not mapped. But a table whose unmapping was refused stays the
-    /// device's: better lost than written to by the ITS when it is somebody else's.
+    /// An event whose discarding was refused was not mapped. But a table whose unmapping was
+    /// refused stays the device's: better lost than written to by the ITS when it is somebody
+    /// else's.
     fn give_back_unless(&self, refused: Option<Command>, state: &mut State, holds: Holds) {
         let still_mapped = refused.is_some_and(|command| command.opcode() == Opcode::Mapd);
         match holds {
             Holds::Device { blocks, .. } if still_mapped => self.free_lpis(&blocks),
-            // The first refusal is known alone: there may have been one of the unmapping behind it. It does no harm twice.
+            // The first refusal is known alone: there may have been one of the unmapping behind it.
+            // It does no harm twice.
             Holds::Device { unmap, itt, blocks } if !blocks.as_slice().is_empty() => {
                 self.free_lpis(&blocks);
                 self.retire_device(state, unmap, itt, Blocks::None);

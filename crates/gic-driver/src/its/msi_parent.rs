@@ -1,4 +1,5 @@
-//! The ITS as the parent of a bus's devices: which requester has which DeviceID, and what an endpoint can store.
+//! The ITS as the parent of a bus's devices: which requester has which DeviceID, and what an
+//! endpoint can store.
 
 use super::events::EventRequest;
 use super::id_map::IdMap;
@@ -13,11 +14,12 @@ use msi_types::{
     Properties, Property, RequesterId, Tier, Vector, VectorBlock,
 };
 
-/// Events that a DeviceID which several requesters may share gets room for: a function's MSI has 32 at most, and a bridge
-/// hides seldom more than eight functions.
+/// Events that a DeviceID which several requesters may share gets room for: a function's MSI has 32
+/// at most, and a bridge hides seldom more than eight functions.
 const SHARED_ROOM: u32 = 256;
 
-/// One bus's way to an ITS. Several buses, and platform devices, have one each over the same [`Its`].
+/// One bus's way to an ITS. Several buses, and platform devices, have one each over the same
+/// [`Its`].
 #[derive(Debug)]
 pub struct ItsMsiParent<P: Platform> {
     its: Arc<Its<P>>,

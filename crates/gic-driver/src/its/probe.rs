@@ -44,14 +44,14 @@ pub struct ItsConfig {
     pub device_id_bits: u8,
     /// The NUMA node that it is near to.
     pub node: Option<u32>,
-    /// By which names firmware identifies the machine, for [errata](crate::errata::matching): the compatible strings
-    /// of the devicetree's root, or ACPI's OEM table ID.
+    /// By which names firmware identifies the machine, for [errata](crate::errata::matching): the
+    /// compatible strings of the devicetree's root, or ACPI's OEM table ID.
     pub machine: Vec<String>,
     /// The CPUs that the ITS can target, where it does not reach all
     /// ([`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly)).
     pub targets: Option<Vec<Cpu>>,
-    /// The window before the ITS that devices write to in place of `GITS_TRANSLATER`, where firmware states one
-    /// (`socionext,synquacer-pre-its`): four bytes for each DeviceID.
+    /// The window before the ITS that devices write to in place of `GITS_TRANSLATER`, where
+    /// firmware states one (`socionext,synquacer-pre-its`): four bytes for each DeviceID.
     pub pre_its: Option<PhysicalRegion>,
     /// What to do if the ITS is enabled already.
     pub if_enabled: IfEnabled,
@@ -63,7 +63,8 @@ pub enum IfEnabled {
     /// It leaves the ITS alone and refuses it: another [`Its`] may drive it.
     #[default]
     Refuse,
-    /// It disables the ITS and waits until it is quiescent: firmware or a previous kernel (kexec) left it enabled.
+    /// It disables the ITS and waits until it is quiescent: firmware or a previous kernel (kexec)
+    /// left it enabled.
     TakeOver,
 }
 
@@ -111,11 +112,13 @@ struct Memory {
 }
 
 impl<P: Platform> Its<P> {
-    /// Takes the ITS at `config.base` into use, with the LPIs of its GIC: provides its tables and its command queue, and enables it. CPUs become
-    /// targets by [`cpu_on`](Self::cpu_on). Task; once for each ITS.
+    /// Takes the ITS at `config.base` into use, with the LPIs of its GIC: provides its tables and
+    /// its command queue, and enables it. CPUs become targets by [`cpu_on`](Self::cpu_on). Task;
+    /// once for each ITS.
     ///
     /// # Errors
-    /// [`ProbeError`]; all memory was given back, and the ITS is disabled but for [`ProbeError::AlreadyEnabled`].
+    /// [`ProbeError`]; all memory was given back, and the ITS is disabled but for
+    /// [`ProbeError::AlreadyEnabled`].
     pub fn new(gic: Arc<Gic<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
         config.check()?;
         let no_lpis = |reason| ProbeError::Lpis { base: config.base, reason };
@@ -261,7 +264,8 @@ fn collection_table<P: Platform>(
         memory_type,
     };
     let mut table = ItsTable::provision(frame, wanted)?.ok_or(too_few(typer.hcc().into()))?;
-    // Whether numbers below HCC count in the table depends on GITS_TYPER.CCT; it has room for all of them.
+    // Whether numbers below HCC count in the table depends on GITS_TYPER.CCT; it has room for all
+    // of them.
     if table.ids() < cpus.into() {
         let limit = table.ids();
         table.withdraw(frame);

@@ -48,8 +48,8 @@ impl Route {
     }
 }
 
-/// Routes by LPI. One atomic word each, so that reading takes no lock; the memory is provided in chunks, when LPIs
-/// are first mapped.
+/// Routes by LPI. One atomic word each, so that reading takes no lock; the memory is provided in
+/// chunks, when LPIs are first mapped.
 #[derive(Debug)]
 pub(crate) struct Routes {
     chunks: Vec<Once<Vec<AtomicU64>>>,

@@ -50,15 +50,16 @@ impl Block {
     }
 }
 
-/// Commands that are all made when the queue asks for the first: none, if `make` finds that there is nothing to do.
+/// Commands that are all made when the queue asks for the first: none, if `make` finds that there
+/// is nothing to do.
 pub(crate) fn made_in_order<const N: usize>(
     make: impl FnOnce() -> Option<[Command; N]>,
 ) -> impl Iterator<Item = Command> {
     core::iter::once_with(make).flatten().flatten()
 }
 
-/// MAPTI for an event. Where its LPI is `stale`, the event goes from one of these collections to the next, and is
-/// cleared at each, before it goes to its route's.
+/// MAPTI for an event. Where its LPI is `stale`, the event goes from one of these collections to
+/// the next, and is cleared at each, before it goes to its route's.
 pub(crate) fn map_event<'a>(
     routes: &'a Routes,
     lpi: Lpi,
@@ -80,8 +81,9 @@ pub(crate) fn map_event<'a>(
     })
 }
 
-/// DISCARD for each event that has a route, the device's unmapping if it goes with them, then SYNC for each redistributor
-/// where one of them was; with no event, for any, so that a device is never unmapped without one.
+/// DISCARD for each event that has a route, the device's unmapping if it goes with them, then SYNC
+/// for each redistributor where one of them was; with no event, for any, so that a device is never
+/// unmapped without one.
 pub(crate) struct Discards<'a, I> {
     routes: &'a Routes,
     collections: &'a Collections,
@@ -91,7 +93,8 @@ pub(crate) struct Discards<'a, I> {
 }
 
 impl<'a> Discards<'a, ()> {
-    /// `unmap`: MAPD with V=0, if the device goes. `targets`: empty, with room for all redistributors.
+    /// `unmap`: MAPD with V=0, if the device goes. `targets`: empty, with room for all
+    /// redistributors.
     pub(crate) fn new(
         routes: &'a Routes,
         collections: &'a Collections,

@@ -1,9 +1,10 @@
-//! The tables that the ITS keeps in memory, `GITS_BASER<n>` (IHI 0069 §5.2): devices and collections, flat or with two
-//! levels.
+//! The tables that the ITS keeps in memory, `GITS_BASER<n>` (IHI 0069 §5.2): devices and
+//! collections, flat or with two levels.
 //!
-//! What a register supports is found by writing and reading back: page size, two levels, shareability. The second
-//! level of a table is provided page by page, when an identifier first appears, and kept: an ITS that caches a first
-//! level has no command to forget it. Its size is bounded by the identifier bits.
+//! What a register supports is found by writing and reading back: page size, two levels,
+//! shareability. The second level of a table is provided page by page, when an identifier first
+//! appears, and kept: an ITS that caches a first level has no command to forget it. Its size is
+//! bounded by the identifier bits.
 
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;
@@ -97,11 +98,12 @@ impl Shape {
 }
 
 impl ItsTable {
-    /// Provides and programs the table of `wanted.kind`, if the ITS has a register for it. The ITS is disabled.
+    /// Provides and programs the table of `wanted.kind`, if the ITS has a register for it. The ITS
+    /// is disabled.
     ///
     /// # Errors
-    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with everything given
-    /// back.
+    /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with
+    /// everything given back.
     pub(crate) fn provision<P: Platform>(
         frame: &ControlFrame<P>,
         wanted: Wanted,
@@ -201,8 +203,8 @@ impl Abilities {
     }
 }
 
-/// Address bits that a register names: only pages of 64 KiB lie beyond 2^48 (IHI 0069 §12.19, `GITS_BASER<n>`). A
-/// first-level entry names 52 bits with each page size.
+/// Address bits that a register names: only pages of 64 KiB lie beyond 2^48 (IHI 0069 §12.19,
+/// `GITS_BASER<n>`). A first-level entry names 52 bits with each page size.
 const fn address_bits(page: PageSize) -> u8 {
     match page {
         PageSize::Size4K | PageSize::Size16K => 48,
@@ -210,8 +212,8 @@ const fn address_bits(page: PageSize) -> u8 {
     }
 }
 
-/// Clears the registers of tables that this driver does not provide: what a previous kernel left there would point
-/// into memory that is in use for something else by now. The ITS is disabled.
+/// Clears the registers of tables that this driver does not provide: what a previous kernel left
+/// there would point into memory that is in use for something else by now. The ITS is disabled.
 pub(crate) fn clear_all<M: Mmio>(registers: &M) {
     for register in gits::BASER.iter() {
         if registers.read(register).valid() {

@@ -2,9 +2,10 @@
 
 use crate::platform::Platform;
 
-/// Data that one task at a time uses, with interrupts as they are: its holder polls hardware and calls the
-/// platform's allocator, which must not happen with interrupts masked. Never taken in hard-IRQ context. A waiter
-/// calls [`Platform::yield_task`], so that a holder of lower priority runs.
+/// Data that one task at a time uses, with interrupts as they are: its holder polls hardware and
+/// calls the platform's allocator, which must not happen with interrupts masked. Never taken in
+/// hard-IRQ context. A waiter calls [`Platform::yield_task`], so that a holder of lower priority
+/// runs.
 #[derive(Debug)]
 pub(crate) struct TaskLock<T> {
     data: spin::Mutex<T>,

@@ -5,11 +5,11 @@ use crate::platform::{Platform, Wait};
 /// Where a caller waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Context {
-    /// In a task: as long as the ITS makes progress, because somebody else's long batch before ours is no fault. If
-    /// there is none for the platform's bound, the ITS is unresponsive.
+    /// In a task: as long as the ITS makes progress, because somebody else's long batch before ours
+    /// is no fault. If there is none for the platform's bound, the ITS is unresponsive.
     Task,
-    /// In any context, a handler too: for the platform's bound in all. That may be too short for what is queued, so
-    /// that nothing follows for others.
+    /// In any context, a handler too: for the platform's bound in all. That may be too short for
+    /// what is queued, so that nothing follows for others.
     Any,
 }
 
@@ -34,8 +34,8 @@ impl Watch {
         Self { context, turn: 0, seen: None, wait: Wait::Again }
     }
 
-    /// Judges a look at which the caller was not done, by the commands consumed until then. `unresponsive_at` is the
-    /// ring's: where the ITS stood when a task's time ran out.
+    /// Judges a look at which the caller was not done, by the commands consumed until then.
+    /// `unresponsive_at` is the ring's: where the ITS stood when a task's time ran out.
     pub(crate) fn judge(&mut self, read: u64, unresponsive_at: &mut Option<u64>) -> Verdict {
         if *unresponsive_at == Some(read) {
             return Verdict::GiveUp;

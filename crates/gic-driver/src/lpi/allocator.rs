@@ -6,8 +6,8 @@ use core::num::NonZeroU32;
 use core::ops::Range;
 use gic_arch::Lpi;
 
-/// Consecutive LPIs that one owner holds. Not `Clone`: whoever has it owns them, and gives them back by
-/// [`Lpis::free`](super::Lpis::free).
+/// Consecutive LPIs that one owner holds. Not `Clone`: whoever has it owns them, and gives them
+/// back by [`Lpis::free`](super::Lpis::free).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "LPIs stay allocated until the range is given back"]
 pub struct LpiRange {
@@ -16,8 +16,9 @@ pub struct LpiRange {
 }
 
 impl LpiRange {
-    /// For owners that keep their LPIs as plain numbers meanwhile: the range that [`first`](Self::first) and
-    /// [`count`](Self::count) described. Freeing checks that all of them are allocated, not by whom.
+    /// For owners that keep their LPIs as plain numbers meanwhile: the range that
+    /// [`first`](Self::first) and [`count`](Self::count) described. Freeing checks that all of them
+    /// are allocated, not by whom.
     pub const fn from_parts(first: Lpi, count: NonZeroU32) -> Self {
         Self { first, count }
     }

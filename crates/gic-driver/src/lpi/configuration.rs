@@ -15,8 +15,8 @@ const COHERENCE_COHERENT: u8 = 1;
 const COHERENCE_NONE: u8 = 2;
 
 impl<P: Platform> Lpis<P> {
-    /// Stores an LPI's configuration and publishes it. Redistributors may go on with the old one until the sender
-    /// invalidates.
+    /// Stores an LPI's configuration and publishes it. Redistributors may go on with the old one
+    /// until the sender invalidates.
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`].
@@ -63,8 +63,8 @@ impl<P: Platform> Lpis<P> {
         Ok(Config::from(byte))
     }
 
-    /// Do all redistributors that were attached look into the CPUs' caches when they read the configuration table?
-    /// Non-coherent until the first one is.
+    /// Do all redistributors that were attached look into the CPUs' caches when they read the
+    /// configuration table? Non-coherent until the first one is.
     pub fn coherence(&self) -> Coherence {
         if self.coherence.load(Ordering::Acquire) == COHERENCE_COHERENT {
             Coherence::Coherent
@@ -122,8 +122,8 @@ impl<P: Platform> Lpis<P> {
                 );
             }
             Coherence::NonCoherent => {
-                // Under the lock: whoever stored a byte before is covered by what follows, whoever stores one
-                // afterwards cleans it.
+                // Under the lock: whoever stored a byte before is covered by what follows, whoever
+                // stores one afterwards cleans it.
                 let old = self.config_lock.with(&*self.platform, |()| {
                     self.coherence.swap(COHERENCE_NONE, Ordering::AcqRel)
                 });

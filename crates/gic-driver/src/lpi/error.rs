@@ -81,8 +81,8 @@ pub enum AdoptionRefused {
         /// The table of the others.
         expected: u64,
     },
-    /// LPIs are allocated that may be pending in the redistributor's table for a previous kernel. They cannot be
-    /// cleared there any more.
+    /// LPIs are allocated that may be pending in the redistributor's table for a previous kernel.
+    /// They cannot be cleared there any more.
     LpisInUse,
     /// The redistributor uses another pending table than the one it was given.
     OtherPendingTable {

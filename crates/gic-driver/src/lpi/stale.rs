@@ -1,7 +1,8 @@
 //! LPIs that a previous kernel left pending in tables that were taken over.
 //!
-//! Such a table is its redistributor's: software cannot clear it. So the sender of an LPI clears it at each of these
-//! redistributors before its first owner here, and each LPI for which that was done is remembered.
+//! Such a table is its redistributor's: software cannot clear it. So the sender of an LPI clears it
+//! at each of these redistributors before its first owner here, and each LPI for which that was
+//! done is remembered.
 
 use super::LpiRange;
 use alloc::collections::TryReserveError;
@@ -9,7 +10,8 @@ use alloc::vec::Vec;
 use doorbell_fallible::try_collect;
 use gic_arch::Lpi;
 
-/// A redistributor whose pending table was taken over, by the two names that ITS commands have for it.
+/// A redistributor whose pending table was taken over, by the two names that ITS commands have for
+/// it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StaleAt {
     /// RD_base.

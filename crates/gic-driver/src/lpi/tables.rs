@@ -1,4 +1,5 @@
-//! The configuration table and the pending tables: made, or taken over, and given to redistributors.
+//! The configuration table and the pending tables: made, or taken over, and given to
+//! redistributors.
 
 use super::{
     AdoptionRefused, Attached, Collected, LpiError, LpiMessages, Lpis, PendingLpis, StaleAt,
@@ -87,8 +88,8 @@ pub(super) fn allocate_config<P: Platform>(
     Ok(ConfigTable { table, origin: Origin::Allocated })
 }
 
-/// Deals with LPIs that are enabled already, so that afterwards they are disabled everywhere, or enabled with one table
-/// that was taken over and in which every LPI is disabled.
+/// Deals with LPIs that are enabled already, so that afterwards they are disabled everywhere, or
+/// enabled with one table that was taken over and in which every LPI is disabled.
 pub(super) fn adopt_config<'a, P: Platform>(
     platform: &P,
     typer: gicd::Typer,
@@ -175,7 +176,8 @@ enum Known {
     No,
 }
 
-/// The table for a redistributor that was never attached: its own if LPIs are enabled, else a new one.
+/// The table for a redistributor that was never attached: its own if LPIs are enabled, else a new
+/// one.
 fn first_pending<P: Platform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
@@ -215,8 +217,8 @@ fn first_pending<P: Platform>(
     Ok(PendingTable { redistributor: address, table, contents: Contents::Undefined, tables })
 }
 
-/// What is pending at the redistributor may be a previous kernel's. Direct LPIs are cleared at each redistributor by
-/// its own registers, at any time; an ITS needs an event for each.
+/// What is pending at the redistributor may be a previous kernel's. Direct LPIs are cleared at each
+/// redistributor by its own registers, at any time; an ITS needs an event for each.
 fn note_stale<P: Platform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,

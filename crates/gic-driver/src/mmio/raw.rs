@@ -1,8 +1,8 @@
 //! Registers in mapped memory, on [`safe_mmio`].
 //!
-//! Audited: the one promise that all blocks below stand on is made at [`RawMmio::new`], that the whole frame is mapped
-//! as device memory for as long as the program runs. What is left to check at each access is that it lies in the
-//! frame and is aligned, which [`RawMmio::register`] does.
+//! Audited: the one promise that all blocks below stand on is made at [`RawMmio::new`], that the
+//! whole frame is mapped as device memory for as long as the program runs. What is left to check at
+//! each access is that it lies in the frame and is aligned, which [`RawMmio::register`] does.
 #![expect(unsafe_code, reason = "device memory is reached by raw pointers")]
 
 use super::Mmio;
@@ -10,28 +10,31 @@ use core::ptr::NonNull;
 use safe_mmio::UniqueMmioPointer;
 use safe_mmio::fields::{ReadPureWrite, WriteOnly};
 
-/// A frame mapped as device memory. On AArch64 each access is one plain load or store, which a hypervisor can decode.
+/// A frame mapped as device memory. On AArch64 each access is one plain load or store, which a
+/// hypervisor can decode.
 #[derive(Clone, Copy, Debug)]
 pub struct RawMmio {
     base: NonNull<u8>,
     bytes: usize,
 }
 
-// SAFETY: the frame stays mapped, and device memory takes accesses from any CPU (the promise at `new`).
+// SAFETY: the frame stays mapped, and device memory takes accesses from any CPU (the promise at
+// `new`).
 unsafe impl Send for RawMmio {}
-// SAFETY: as for `Send`; each access is one load or store, so that concurrent ones are ordered by the device.
+// SAFETY: as for `Send`; each access is one load or store, so that concurrent ones are ordered by
+// the device.
 unsafe impl Sync for RawMmio {}
 
 impl RawMmio {
     /// The frame of `bytes` bytes mapped at `base`.
     ///
     /// # Safety
-    /// - `base..base + bytes` is mapped as device memory, for the rest of the program's life, and is valid for
-    ///   volatile loads and stores of 8 (priorities), 32 and 64 bits from any CPU.
+    /// - `base..base + bytes` is mapped as device memory, for the rest of the program's life, and
+    ///   is valid for volatile loads and stores of 8 (priorities), 32 and 64 bits from any CPU.
     /// - No Rust reference points into it.
     /// - `base` is aligned to 8 bytes.
-    /// - Memory that the program tells the device to write (tables) is not used otherwise: this is what
-    ///   [`Platform::allocate_table`](crate::Platform::allocate_table) promises.
+    /// - Memory that the program tells the device to write (tables) is not used otherwise: this is
+    ///   what [`Platform::allocate_table`](crate::Platform::allocate_table) promises.
     pub const unsafe fn new(base: NonNull<u8>, bytes: usize) -> Self {
         Self { base, bytes }
     }
@@ -39,8 +42,8 @@ impl RawMmio {
     /// The register at `offset`.
     ///
     /// # Panics
-    /// If it is misaligned or beyond the frame. Offsets are constants of the architecture; the frame was mapped too
-    /// small then.
+    /// If it is misaligned or beyond the frame. Offsets are constants of the architecture; the
+    /// frame was mapped too small then.
     fn register<T>(&self, offset: u32) -> NonNull<T> {
         let start = offset as usize;
         let inside = start.checked_add(size_of::<T>()).is_some_and(|end| end <= self.bytes);
@@ -50,7 +53,8 @@ impl RawMmio {
             size_of::<T>(),
             self.bytes
         );
-        // SAFETY: inside the frame (checked above), which does not wrap the address space (the promise at `new`).
+        // SAFETY: inside the frame (checked above), which does not wrap the address space (the
+        // promise at `new`).
         unsafe { self.base.add(start).cast() }
     }
 }
@@ -58,8 +62,9 @@ impl RawMmio {
 impl Mmio for RawMmio {
     fn read32(&self, offset: u32) -> u32 {
         let register = self.register::<ReadPureWrite<u32>>(offset);
-        // SAFETY: aligned, in a frame mapped as device memory (`register`, `new`). The pointer lives for this one
-        // access; others of the same register, on other CPUs, are single accesses that the device orders.
+        // SAFETY: aligned, in a frame mapped as device memory (`register`, `new`). The pointer
+        // lives for this one access; others of the same register, on other CPUs, are single
+        // accesses that the device orders.
         unsafe { UniqueMmioPointer::new(register) }.read()
     }
 
@@ -97,8 +102,8 @@ mod tests {
     struct Memory(UnsafeCell<[u8; 32]>);
 
     fn over(memory: &mut Memory) -> RawMmio {
-        // SAFETY: plain memory takes volatile accesses as device memory does; it is borrowed for the whole test and
-        // not used otherwise meanwhile.
+        // SAFETY: plain memory takes volatile accesses as device memory does; it is borrowed for
+        // the whole test and not used otherwise meanwhile.
         unsafe { RawMmio::new(NonNull::new(memory.0.get().cast()).unwrap(), 32) }
     }
 

@@ -1,4 +1,5 @@
-//! Finding redistributors: firmware states regions, each holds one or more of them at a fixed distance.
+//! Finding redistributors: firmware states regions, each holds one or more of them at a fixed
+//! distance.
 
 use super::Redistributor;
 use crate::{Block, GicError, PhysicalRegion, Platform};
@@ -10,13 +11,13 @@ use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3};
 pub struct RedistributorRegion {
     /// Where.
     pub region: PhysicalRegion,
-    /// Distance of two redistributors in bytes, where firmware states it (`redistributor-stride`); otherwise
-    /// `GICR_TYPER.VLPIS` tells.
+    /// Distance of two redistributors in bytes, where firmware states it (`redistributor-stride`);
+    /// otherwise `GICR_TYPER.VLPIS` tells.
     pub stride: Option<u64>,
 }
 
-/// The redistributors of one region, in the order of their addresses. Ends after `GICR_TYPER.Last`, at the end of the
-/// region, or with the first error: at most one step for each 128 KiB.
+/// The redistributors of one region, in the order of their addresses. Ends after `GICR_TYPER.Last`,
+/// at the end of the region, or with the first error: at most one step for each 128 KiB.
 #[derive(Debug)]
 pub struct Walk<'a, P> {
     platform: &'a P,

@@ -17,7 +17,8 @@ pub enum PendingContents {
 /// What firmware says about the redistributors' accesses to memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum TableAccess {
-    /// Nothing: shareable, cacheable accesses are asked for, and what the hardware makes of it is read back.
+    /// Nothing: shareable, cacheable accesses are asked for, and what the hardware makes of it is
+    /// read back.
     #[default]
     Negotiate,
     /// They do not look into caches (`dma-noncoherent`), whatever the registers read back.
@@ -73,13 +74,13 @@ impl<M: Mmio> Redistributor<M> {
         (self.frame.mmio.read(gicr::PROPBASER), self.frame.mmio.read(gicr::PENDBASER))
     }
 
-    /// Gives the redistributor its tables. LPIs are disabled, and the tables' contents are published as for
-    /// [`Coherence::NonCoherent`]; [`start_lpis`](Self::start_lpis) follows.
+    /// Gives the redistributor its tables. LPIs are disabled, and the tables' contents are
+    /// published as for [`Coherence::NonCoherent`]; [`start_lpis`](Self::start_lpis) follows.
     ///
-    /// How the tables will be accessed is negotiated (`GICR_PROPBASER`): Inner Shareable, write-back is asked
-    /// for; where shareability reads back as zero, accesses do not look into the CPUs' caches, and Non-cacheable
-    /// is written instead, because cacheable but non-shareable accesses might hit stale lines of the
-    /// redistributor's own.
+    /// How the tables will be accessed is negotiated (`GICR_PROPBASER`): Inner Shareable,
+    /// write-back is asked for; where shareability reads back as zero, accesses do not look into
+    /// the CPUs' caches, and Non-cacheable is written instead, because cacheable but non-shareable
+    /// accesses might hit stale lines of the redistributor's own.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set before the registers may be written.
@@ -102,8 +103,8 @@ impl<M: Mmio> Redistributor<M> {
         let _ = self.lpis_enabled();
     }
 
-    /// Disables LPIs, if the implementation lets it. On [`LpiClearing::Cleared`] what is pending was written to the
-    /// pending table.
+    /// Disables LPIs, if the implementation lets it. On [`LpiClearing::Cleared`] what is pending
+    /// was written to the pending table.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.

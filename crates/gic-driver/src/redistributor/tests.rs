@@ -276,7 +276,8 @@ mod lpi_tables {
         let got = redistributor.program_lpi_tables(&fake, &tables()).unwrap();
         assert_eq!((got.config, got.pending), (Coherence::Coherent, Coherence::Coherent));
         fake.at_redistributor(0, |frame| {
-            // Address | RaWaWb << 7 | Inner Shareable << 10 | 16 − 1; the other with PTZ, which reads as zero.
+            // Address | RaWaWb << 7 | Inner Shareable << 10 | 16 − 1; the other with PTZ, which
+            // reads as zero.
             assert_eq!(u64::from(frame.propbaser), 0x1_2345_6000 | 7 << 7 | 1 << 10 | 15);
             assert_eq!(u64::from(frame.pendbaser), 0x2_3456_0000 | 7 << 7 | 1 << 10);
             assert!(frame.pending_table_zero);

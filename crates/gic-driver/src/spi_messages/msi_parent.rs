@@ -156,7 +156,8 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
     fn tear_down(&self, block: &VectorBlock) {
         for vector in vectors(block) {
             self.wired.mask(vector);
-            // While it is a level still: a message that raised it counts until another takes it back.
+            // While it is a level still: a message that raised it counts until another takes it
+            // back.
             self.wired.set_pending(vector, Pending::Clear);
             // It may refuse what it allowed before; the next owner asks again and hears of it.
             let _ = self.wired.set_trigger(vector, Trigger::Edge);

@@ -5,7 +5,8 @@
 pub(super) enum Encoding {
     /// The data is the INTID minus this.
     Data { base: u32 },
-    /// The address is the frame's with the SPI's number, counted from 32, in bits from 3 on; the data says nothing.
+    /// The address is the frame's with the SPI's number, counted from 32, in bits from 3 on; the
+    /// data says nothing.
     Address,
 }
 
@@ -35,7 +36,8 @@ const TABLE: &[Quirk] = &[
     Quirk { iidr: 0x0000_013f, base: DataBase::FirstSpi },
 ];
 
-/// OEM IDs of the MADT on machines whose frames have 8 KiB of doorbells and no registers: Amazon Graviton.
+/// OEM IDs of the MADT on machines whose frames have 8 KiB of doorbells and no registers: Amazon
+/// Graviton.
 const ADDRESS_ONLY: &[&str] = &["AMAZON"];
 
 /// From where the data of a frame with this `MSI_IIDR` counts.

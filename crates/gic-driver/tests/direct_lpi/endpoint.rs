@@ -101,8 +101,8 @@ impl Endpoint {
         }
     }
 
-    /// Changes the affinity as an interrupt core does: prepare, rewrite, finish. `between` runs at each point where the
-    /// device may see half of it.
+    /// Changes the affinity as an interrupt core does: prepare, rewrite, finish. `between` runs at
+    /// each point where the device may see half of it.
     pub(crate) fn relocate(
         &self,
         board: &Board,

@@ -1,5 +1,5 @@
-//! Table memory with two sides: what CPUs see, and what controllers see. A store reaches the controllers when it is
-//! published, what they write reaches the CPUs when it is observed.
+//! Table memory with two sides: what CPUs see, and what controllers see. A store reaches the
+//! controllers when it is published, what they write reaches the CPUs when it is observed.
 
 use gic_driver::{Coherence, TableLayout};
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
-//! An affinity move with a device that fires throughout, under a model checker: the driver itself, every access to
-//! hardware a place where others may run. For each safeguard there is hardware that behaves as if the driver had
-//! forgotten it, which the checker has to notice. The same scenarios run on real threads.
+//! An affinity move with a device that fires throughout, under a model checker: the driver itself,
+//! every access to hardware a place where others may run. For each safeguard there is hardware that
+//! behaves as if the driver had forgotten it, which the checker has to notice. The same scenarios
+//! run on real threads.
 
 use super::board::{Board, Schedule, schedule_by};
 use super::endpoint::{Endpoint, Kind};
@@ -99,7 +100,8 @@ struct World {
 const SET_UP: Schedule = Schedule { access: || (), lock: || (), wait: || () };
 /// Every lock and every access.
 const FINE: Schedule = Schedule { access: switch, lock: switch, wait: shuttle::thread::yield_now };
-/// Accesses alone: a tenth of the steps, so that what takes several switches in the right places is found.
+/// Accesses alone: a tenth of the steps, so that what takes several switches in the right places is
+/// found.
 const COARSE: Schedule = Schedule { lock: || (), ..FINE };
 
 thread_local! {
@@ -208,8 +210,8 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
     machine.finish();
 }
 
-/// The CPU leaves while a move to it begins: either the move is refused, or the vector is known to be stranded, and
-/// what arrives stays pending until the CPU is back.
+/// The CPU leaves while a move to it begins: either the move is refused, or the vector is known to
+/// be stranded, and what arrives stays pending until the CPU is back.
 fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     let machine = Machine::new(Kind::Atomic64, |_| ());
     machine.move_to(1, || ());

@@ -43,7 +43,8 @@ fn unmaskable_endpoints_move_only_by_one_store() {
     ] {
         for (to, possible) in [(1, low), (2, high)] {
             let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
-            // The device fires at each point where it could see half a message: the bus panics if it does.
+            // The device fires at each point where it could see half a message: the bus panics if
+            // it does.
             let result = device.relocate(&board, &direct, 0, to, &|| device.fire(&board, 0));
             let expected = if possible { Ok(1) } else { Err(MsiError::WouldTear) };
             assert_eq!(result.map(NonZeroU16::get), expected, "{kind:?} to {to}");

@@ -1,5 +1,5 @@
-//! Random devices, moves, masks, failures and CPUs that come and go: nothing is lost, nothing comes from nowhere,
-//! nothing comes through a mask, and nothing reaches a CPU that it was never sent to.
+//! Random devices, moves, masks, failures and CPUs that come and go: nothing is lost, nothing comes
+//! from nowhere, nothing comes through a mask, and nothing reaches a CPU that it was never sent to.
 
 use super::board::Board;
 use super::endpoint::{Endpoint, Kind, attach};
@@ -108,7 +108,8 @@ struct Vector {
     masked: bool,
     /// Resends for which it may run once more than it was sent.
     unknowable: u64,
-    /// CPUs where it may be pending: it was sent there, by its device or again, since it was last taken there.
+    /// CPUs where it may be pending: it was sent there, by its device or again, since it was last
+    /// taken there.
     places: Vec<u32>,
 }
 

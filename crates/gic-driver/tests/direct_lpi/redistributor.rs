@@ -1,6 +1,6 @@
-//! A redistributor with Direct LPIs that punishes: it remembers every configuration byte from the moment LPIs are
-//! enabled and reads it again only when told to, takes its time to, and panics where the architecture says
-//! UNPREDICTABLE.
+//! A redistributor with Direct LPIs that punishes: it remembers every configuration byte from the
+//! moment LPIs are enabled and reads it again only when told to, takes its time to, and panics
+//! where the architecture says UNPREDICTABLE.
 
 use super::memory::Memory;
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, Syncr, Typer, Waker};

@@ -85,8 +85,8 @@ impl World {
         }
     }
 
-    /// A previous kernel left LPIs enabled at these CPUs, with tables that are reserved, all of them configured and
-    /// the first 64 pending.
+    /// A previous kernel left LPIs enabled at these CPUs, with tables that are reserved, all of
+    /// them configured and the first 64 pending.
     pub(crate) fn leave_lpis(&mut self, cpus: &[usize]) {
         let table = |bytes| TableLayout { bytes, align: 0x1_0000, address_bits: 52, node: None };
         let config = self.memory.allocate(table(0x2000), 0);

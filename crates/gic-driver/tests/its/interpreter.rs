@@ -1,7 +1,7 @@
 //! An ITS, interpreted: what its commands do, and what a driver must never do to it.
 //!
-//! Independent of the driver: it knows registers, commands and entries from the architecture alone. It panics where a
-//! driver relies on what the architecture does not promise.
+//! Independent of the driver: it knows registers, commands and entries from the architecture alone.
+//! It panics where a driver relies on what the architecture does not promise.
 
 use super::execution::Execution;
 use super::memory::{Memory, View};
@@ -25,7 +25,8 @@ pub(crate) struct Hardware {
     pub(crate) reach: u64,
     /// A faulty command stops the queue; otherwise it is skipped.
     pub(crate) stalls: bool,
-    /// Commands executed for each time that software looks at `CREADR`; all at once when written, if `None`.
+    /// Commands executed for each time that software looks at `CREADR`; all at once when written,
+    /// if `None`.
     pub(crate) pace: Option<usize>,
     /// It pauses for so many looks at `CREADR` between two executions.
     pub(crate) pause: u32,
@@ -297,7 +298,8 @@ impl Interpreter {
         (offset + SLOT) % self.queue.bytes()
     }
 
-    /// What was posted belongs to the ITS until it was consumed, but for the command at which it stalled.
+    /// What was posted belongs to the ITS until it was consumed, but for the command at which it
+    /// stalled.
     fn check_outstanding(&self, memory: &mut Memory) {
         let mut offset = self.read;
         for (index, posted) in self.posted.iter().enumerate() {

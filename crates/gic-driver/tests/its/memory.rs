@@ -1,5 +1,5 @@
-//! Memory as a CPU and an ITS see it: a store is invisible to the ITS until it was published, and memory that was given
-//! back is gone for good.
+//! Memory as a CPU and an ITS see it: a store is invisible to the ITS until it was published, and
+//! memory that was given back is gone for good.
 
 use gic_driver::{Coherence, TableLayout};
 use std::collections::BTreeMap;

@@ -31,8 +31,9 @@ fn a_device_is_set_up_by_one_write_and_one_read() {
 
 #[test]
 fn a_small_machine_is_set_up_by_one_write_for_each_cpu_and_device() {
-    // An NVMe disk, a network card, an entropy source and an edu device on two CPUs: a driver that sends each
-    // mapping and each invalidation on its own needs 66 commands, 37 writes and 138 reads.
+    // An NVMe disk, a network card, an entropy source and an edu device on two CPUs: a driver that
+    // sends each mapping and each invalidation on its own needs 66 commands, 37 writes and 138
+    // reads.
     let setup = Setup::new(Hardware::default());
     let traffic = setup.traffic(|| {
         setup.cpu_on(0).unwrap();
@@ -271,7 +272,8 @@ fn a_move_that_timed_out_ends_where_it_began() {
     assert_eq!(setup.its.event_of(lpi(&block, 0)).unwrap().2, Cpu::new(1));
 }
 
-/// Makes the ITS forget an event behind the driver's back, so that the next command for it is faulty.
+/// Makes the ITS forget an event behind the driver's back, so that the next command for it is
+/// faulty.
 fn sabotage(setup: &Setup, device: u32) {
     let mut world = setup.board.world();
     let (itt, _) = world.its[0].mapped[&device];

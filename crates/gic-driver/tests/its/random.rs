@@ -1,5 +1,5 @@
-//! Random operations against a model: what the driver says, what the ITS does, and what memory is held, after each step
-//! and through failures.
+//! Random operations against a model: what the driver says, what the ITS does, and what memory is
+//! held, after each step and through failures.
 
 use crate::board::Board;
 use crate::interpreter::Hardware;

@@ -1,5 +1,6 @@
-//! Redistributors as stubborn as the architecture allows: the configuration of an LPI is what was in memory when it was
-//! last invalidated here, wherever the LPI was meanwhile; and nothing that an ITS asks takes effect before a SYNC.
+//! Redistributors as stubborn as the architecture allows: the configuration of an LPI is what was
+//! in memory when it was last invalidated here, wherever the LPI was meanwhile; and nothing that an
+//! ITS asks takes effect before a SYNC.
 
 use super::memory::{Memory, View};
 use gic_arch::{Shareability, gicr};
@@ -44,7 +45,8 @@ impl Redistributor {
         Self { target, pending, config, asleep: true, lpis_enabled: false, bases, stuck, delivered }
     }
 
-    /// A previous kernel used it: LPIs are enabled for good, with its tables, and these LPIs are pending.
+    /// A previous kernel used it: LPIs are enabled for good, with its tables, and these LPIs are
+    /// pending.
     pub(crate) fn leave_enabled(
         &mut self,
         config: u64,

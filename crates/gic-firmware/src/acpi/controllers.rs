@@ -201,8 +201,8 @@ impl Controllers {
         self.its.get(&id).copied()
     }
 
-    /// The frame that serves what IORT leaves out. Linux uses frames only on a GIC without LPIs, and there
-    /// the first one stands for all.
+    /// The frame that serves what IORT leaves out. Linux uses frames only on a GIC without LPIs,
+    /// and there the first one stands for all.
     pub(super) fn frame_for_all(&self) -> Option<ControllerIndex> {
         self.frame.filter(|_| self.its.is_empty())
     }

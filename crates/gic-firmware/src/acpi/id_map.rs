@@ -1,8 +1,8 @@
 //! ID mappings, composed from the requester to the node that takes its messages.
 //!
-//! As Linux has it: the first mapping that holds an ID counts, except that an ID at the end of a range
-//! belongs to a later range that begins with it. Firmware that states the number of IDs instead of the
-//! number minus one needs that.
+//! As Linux has it: the first mapping that holds an ID counts, except that an ID at the end of a
+//! range belongs to a later range that begins with it. Firmware that states the number of IDs
+//! instead of the number minus one needs that.
 
 use super::iort::{IdMapping, IortContents, IortNode};
 use super::origins::origin;
@@ -78,8 +78,8 @@ impl IdMaps {
         self.nodes.get(&offset).map_or(&[], |node| &node.mappings)
     }
 
-    /// Follows the IDs that `mapping` takes to the end of their way. IDs that an IOMMU does not map are
-    /// left out.
+    /// Follows the IDs that `mapping` takes to the end of their way. IDs that an IOMMU does not map
+    /// are left out.
     pub(super) fn follow(&self, mapping: IdMapping, findings: &mut Findings) -> Vec<Span> {
         let more = if mapping.is_single { 0 } else { mapping.id_count };
         let requester = if mapping.is_single { 0 } else { mapping.input };
@@ -165,7 +165,8 @@ impl Walk<'_> {
     }
 }
 
-/// The mappings of `node` for messages that pass it, none of which wraps or takes another's first ID.
+/// The mappings of `node` for messages that pass it, none of which wraps or takes another's first
+/// ID.
 fn passing(node: IortNode<'_>, findings: &mut Findings) -> Vec<IdMapping> {
     let own = node.own_mapping();
     let all = node.mappings().enumerate().filter(|&(index, _)| Some(index) != own);

@@ -233,8 +233,8 @@ impl<'a> IortContents<'a> {
 }
 
 impl SmmuV3 {
-    /// Revision 0 has no index of its own mapping. Up to revision 4 it counts unless all interrupts are wires;
-    /// from then on a flag says so.
+    /// Revision 0 has no index of its own mapping. Up to revision 4 it counts unless all interrupts
+    /// are wires; from then on a flag says so.
     fn read(node: Fields<'_>) -> Option<Self> {
         let revision = node.u8(3)?;
         let index = if revision == 0 { None } else { Some(node.u32(64)?) };

@@ -27,7 +27,8 @@ impl<'a> Madt<'a> {
         self.0
     }
 
-    /// The structures in their order. After an error that leaves the next one's place unknown, none.
+    /// The structures in their order. After an error that leaves the next one's place unknown,
+    /// none.
     pub const fn structures(self) -> MadtStructures<'a> {
         MadtStructures { table: self.0, at: FIRST_STRUCTURE }
     }

@@ -170,7 +170,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// The requester IDs of `node`, composed. A single mapping takes all that those before it leave.
+    /// The requester IDs of `node`, composed. A single mapping takes all that those before it
+    /// leave.
     fn spans(&mut self, node: IortNode<'_>) -> Vec<(IdMapping, Span)> {
         let mappings = self.maps.of(node.offset).iter();
         let (findings, mut spans) = (&mut *self.findings, Vec::new());
@@ -238,8 +239,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A device of the namespace. Single mappings make a device; ranges alone make a bus, whose devices
-    /// have requester IDs.
+    /// A device of the namespace. Single mappings make a device; ranges alone make a bus, whose
+    /// devices have requester IDs.
     fn component(&mut self, node: IortNode<'_>, path: &str) -> Option<PlatformDevice> {
         let singles: Vec<_> = node.mappings().filter(|mapping| mapping.is_single).collect();
         let parents: Vec<_> = singles.iter().flat_map(|mapping| self.parents(*mapping)).collect();

@@ -17,7 +17,8 @@ impl Signature {
     pub const IORT: Self = Self(*b"IORT");
     /// PCI memory-mapped configuration space.
     pub const MCFG: Self = Self(*b"MCFG");
-    /// Root System Description Pointer, which is no table; these are the first characters of its own.
+    /// Root System Description Pointer, which is no table; these are the first characters of its
+    /// own.
     pub(super) const RSDP: Self = Self(*b"RSD ");
     /// Extended System Description Table.
     pub const XSDT: Self = Self(*b"XSDT");

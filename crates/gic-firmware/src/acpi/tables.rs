@@ -20,7 +20,8 @@ pub struct Tables<'a> {
 }
 
 impl<'a> Tables<'a> {
-    /// The known ones of `blobs`, each a table with its header. Of several of a kind the first counts.
+    /// The known ones of `blobs`, each a table with its header. Of several of a kind the first
+    /// counts.
     ///
     /// # Errors
     ///

@@ -43,10 +43,10 @@ impl WrittenTables {
 
 /// Writes `description` as ACPI tables, for simulated machines, for tests and for conversion.
 ///
-/// Read back, the enabled controllers, hosts and devices have the same registers, DeviceIDs and routes.
-/// Disabled ones are left out: these tables list what can be used. Names become those that
-/// [`parse`](super::parse) gives, numbered in order unless they carry a number already; with such names, and
-/// without disabled parts, what is written reads back equal.
+/// Read back, the enabled controllers, hosts and devices have the same registers, DeviceIDs and
+/// routes. Disabled ones are left out: these tables list what can be used. Names become those that
+/// [`parse`](super::parse) gives, numbered in order unless they carry a number already; with such
+/// names, and without disabled parts, what is written reads back equal.
 ///
 /// # Errors
 ///

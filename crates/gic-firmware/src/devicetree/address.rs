@@ -60,7 +60,8 @@ fn entries<const N: usize>(
     }))
 }
 
-/// The `reg` entries of `node` as its bus has them: (address, size). Empty without `reg`; the error is a sentence.
+/// The `reg` entries of `node` as its bus has them: (address, size). Empty without `reg`; the error
+/// is a sentence.
 pub(super) fn bus_regions(node: NodeRef<'_, '_>) -> Result<Vec<(u128, u128)>, String> {
     let Some(value) = node.property("reg") else { return Ok(Vec::new()) };
     let shape = Shape::of(node.parent().unwrap_or(node))?;
@@ -121,7 +122,8 @@ fn region(node: NodeRef<'_, '_>, (address, size): (u128, u128)) -> Result<Region
         .ok_or_else(|| format!("{size:#x} bytes at {base:#x} reach past the address space"))
 }
 
-/// The `reg` entries of `node` as CPU physical regions. Those that cannot be had are reported and `None`.
+/// The `reg` entries of `node` as CPU physical regions. Those that cannot be had are reported and
+/// `None`.
 pub(super) fn regions(node: NodeRef<'_, '_>, findings: &mut Findings) -> Vec<Option<Fact<Region>>> {
     let entries = match bus_regions(node) {
         Ok(entries) => entries,
@@ -152,7 +154,8 @@ pub(super) fn regions_if_any(node: NodeRef<'_, '_>) -> Vec<Fact<Region>> {
         .collect()
 }
 
-/// A property that holds one address of `node`'s bus (`mbi-alias`), as the CPU has it; the error is a sentence.
+/// A property that holds one address of `node`'s bus (`mbi-alias`), as the CPU has it; the error is
+/// a sentence.
 pub(super) fn bus_address(node: NodeRef<'_, '_>, value: &[u8]) -> Result<u64, String> {
     let shape = Shape::of(node.parent().unwrap_or(node))?;
     let mut addresses = entries(value, [shape.address]).ok_or_else(|| {

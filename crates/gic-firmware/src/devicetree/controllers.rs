@@ -223,7 +223,8 @@ fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut Findings) -> Vec<Fact<IntIdS
         .collect()
 }
 
-/// A v2m frame's range, if both halves of the override are given and not zero; else its `MSI_TYPER` counts.
+/// A v2m frame's range, if both halves of the override are given and not zero; else its `MSI_TYPER`
+/// counts.
 fn v2m_range(node: NodeRef<'_, '_>) -> Option<Fact<IntIdSpan>> {
     const BASE: &str = "arm,msi-base-spi";
     let first = node.number(BASE).filter(|&first| first != 0)?;

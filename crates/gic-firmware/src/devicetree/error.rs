@@ -1,6 +1,7 @@
 //! Reasons for which a blob cannot be read at all.
 
-/// The blob is no devicetree that can be walked. The producer of the blob is at fault, or its transport.
+/// The blob is no devicetree that can be walked. The producer of the blob is at fault, or its
+/// transport.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("byte {offset:#x}: {kind}")]
 pub struct DtbError {
@@ -35,8 +36,8 @@ pub enum DtbErrorKind {
     /// The structure block ends too early.
     #[error("the structure block ends too early")]
     Ends,
-    /// A node or property name is not terminated, not UTF-8, longer than 255 bytes, or a node name is empty or
-    /// holds a slash.
+    /// A node or property name is not terminated, not UTF-8, longer than 255 bytes, or a node name
+    /// is empty or holds a slash.
     #[error("this is no name")]
     Name,
     /// A property reaches past the structure block.

@@ -292,8 +292,8 @@ fn iommu_map(node: NodeRef<'_, '_>) -> Fact<IommuMap> {
     Fact::new(map, node.origin(IOMMU_MAP))
 }
 
-/// A host's configuration space: ECAM where the host is of a kind that has nothing else, otherwise the region
-/// named `config`, else the first.
+/// A host's configuration space: ECAM where the host is of a kind that has nothing else, otherwise
+/// the region named `config`, else the first.
 fn config_space(node: NodeRef<'_, '_>) -> Option<Fact<ConfigSpace>> {
     let regions: Vec<Fact<Region>> = regions_if_any(node);
     if node.is_compatible(ECAM_HOSTS) {

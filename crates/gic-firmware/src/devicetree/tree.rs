@@ -21,7 +21,8 @@ pub(super) struct Tree<'a> {
     budget: Cell<u32>,
 }
 
-/// Many regions times many ranges must not add up to a standstill. Real trees need a few thousand steps.
+/// Many regions times many ranges must not add up to a standstill. Real trees need a few thousand
+/// steps.
 const RANGE_STEPS: u32 = 1 << 22;
 
 struct Node<'a> {
@@ -69,8 +70,9 @@ impl<'a> Tree<'a> {
         let mut properties: Vec<_> = node.properties().collect();
         properties.sort_by(|one, other| one.name().cmp(other.name()));
         let above = parent.and_then(|parent| self.nodes.get(parent));
-        // As Linux has it, the nearest ancestor that states a number counts; with none, one cell. (The
-        // specification knows no inheritance and two address cells, which no real tree relies on.)
+        // As Linux has it, the nearest ancestor that states a number counts; with none, one cell.
+        // (The specification knows no inheritance and two address cells, which no real tree relies
+        // on.)
         let inherited = above.map_or(ChildCells { address: 1, size: 1 }, |above| above.child_cells);
         let disabled_above = above.and_then(|above| above.disabled_by);
         self.nodes.push(Node {

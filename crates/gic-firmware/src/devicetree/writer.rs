@@ -22,10 +22,10 @@ use properties::{
 
 /// Writes `description` as a flattened devicetree, for simulated machines and for tests.
 ///
-/// What is written reads back equal, apart from findings, if every identifier is a node path, the lists are in
-/// the order in which the nodes are met here (CPUs, GIC, controllers, hosts, devices, each below its ancestors),
-/// and nothing enabled lies below something disabled. Another order changes the order of the lists and the
-/// indices with it, nothing else.
+/// What is written reads back equal, apart from findings, if every identifier is a node path, the
+/// lists are in the order in which the nodes are met here (CPUs, GIC, controllers, hosts, devices,
+/// each below its ancestors), and nothing enabled lies below something disabled. Another order
+/// changes the order of the lists and the indices with it, nothing else.
 ///
 /// Origins are not written: every fact lands in the node that its identifier names. A GIC's version
 /// is written by its compatible strings (devicetree does not tell GICv4 from GICv3), and an IOMMU's
@@ -89,7 +89,8 @@ pub enum WriteErrorKind {
     /// A reference carries another number of cells than its controller's `#msi-cells`.
     #[error("a reference does not have as many cells as its controller asks for")]
     Specifier,
-    /// A v2m frame has one range at most, a pre-ITS window 32 bits, an ECAM host a kind that says so.
+    /// A v2m frame has one range at most, a pre-ITS window 32 bits, an ECAM host a kind that says
+    /// so.
     #[error("a devicetree has no way to say this")]
     Inexpressible,
 }

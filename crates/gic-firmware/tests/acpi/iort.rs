@@ -241,8 +241,9 @@ fn other_nodes_are_passed_over() {
     assert_eq!(machine.findings, []);
 }
 
-/// The specification's text and Linux' leniency, one ID at a time: the output of the first of `mappings`
-/// that holds `id`; one that holds it as its last gives way to a later one that begins with it.
+/// The specification's text and Linux' leniency, one ID at a time: the output of the first of
+/// `mappings` that holds `id`; one that holds it as its last gives way to a later one that begins
+/// with it.
 fn map_by_the_book(mappings: &[Mapping], id: u32) -> Option<(u32, u32)> {
     let mut found = None;
     for &[input, more, output, target, _] in mappings {

@@ -50,7 +50,8 @@ impl AddressMap {
         !self.claims.iter().any(|(taken, ..)| overlap(*taken, region))
     }
 
-    /// The lowest unclaimed `size` bytes at a multiple of `align` (a power of two) within `from..below`.
+    /// The lowest unclaimed `size` bytes at a multiple of `align` (a power of two) within
+    /// `from..below`.
     pub fn find_free(&self, size: u64, align: u64, from: u64, below: u64) -> Option<Region> {
         let mut base = from.checked_next_multiple_of(align)?;
         for (taken, ..) in &self.claims {

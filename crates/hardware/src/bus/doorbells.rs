@@ -24,7 +24,8 @@ pub trait DeviceWrites: Send + Sync {
     fn write(&self, address: u64, data: u32) -> Written;
 }
 
-/// The end of a device's write on the bus: a controller's doorbell, another register, RAM, or nothing.
+/// The end of a device's write on the bus: a controller's doorbell, another register, RAM, or
+/// nothing.
 ///
 /// The sender has its DeviceID already: the host bridge or the platform's sideband gave it.
 #[derive(Default)]

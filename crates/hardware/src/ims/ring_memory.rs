@@ -145,7 +145,8 @@ pub struct RingStore {
 }
 
 impl RingStore {
-    /// Takes the device at `registers` over, which uses at most `slots` vectors. `None` without memory for its rings.
+    /// Takes the device at `registers` over, which uses at most `slots` vectors. `None` without
+    /// memory for its rings.
     pub fn new(bus: CpuBus, ram: Arc<Ram>, registers: u64, slots: u16) -> Option<Self> {
         let count = u16::try_from(bus.read32(registers + registers::COUNT)).ok()?;
         let base = ram.allocate(u64::from(count) * RING, 64)?;

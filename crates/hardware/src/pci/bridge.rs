@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 pub enum BridgeKind {
     /// PCI Express: functions keep their requester IDs.
     RootPort,
-    /// Conventional PCI: all functions behind it share the requester ID of the secondary bus's device 0, function 0.
+    /// Conventional PCI: all functions behind it share the requester ID of the secondary bus's
+    /// device 0, function 0.
     ToConventional,
 }
 
@@ -26,7 +27,8 @@ pub struct Bridge {
 }
 
 impl Bridge {
-    /// The way upstream for the functions that will be put on `segment` behind a bridge of this kind.
+    /// The way upstream for the functions that will be put on `segment` behind a bridge of this
+    /// kind.
     pub fn upstream(
         kind: BridgeKind,
         segment: &Segment,

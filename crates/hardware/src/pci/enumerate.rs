@@ -1,5 +1,5 @@
-//! The bus driver: finds functions by their configuration space, gives their regions addresses, and hands out what
-//! the interrupt core needs. It knows nothing of a host bridge but its windows.
+//! The bus driver: finds functions by their configuration space, gives their regions addresses, and
+//! hands out what the interrupt core needs. It knows nothing of a host bridge but its windows.
 
 use crate::bus::AccessWidth;
 use crate::pci::Windows;
@@ -167,7 +167,8 @@ impl Scan<'_> {
 }
 
 impl Found {
-    /// Gives the function its addresses and lets it answer and send: at first, and after it was taken out and put back.
+    /// Gives the function its addresses and lets it answer and send: at first, and after it was
+    /// taken out and put back.
     pub fn configure(&self) {
         for (index, bar) in (0u16..).zip(&self.bars) {
             if let Some(bar) = bar {
@@ -205,7 +206,8 @@ impl Found {
     }
 }
 
-/// Size of the region at a BAR (0 if there is none), and how many registers it takes. Decoding is off.
+/// Size of the region at a BAR (0 if there is none), and how many registers it takes. Decoding is
+/// off.
 fn size_of_bar(config: &FunctionConfigSpace, index: usize) -> (u64, usize) {
     let Ok(index) = u16::try_from(index) else { return (0, 1) };
     let register = header::BAR0 + index * 4;
@@ -347,7 +349,8 @@ mod tests {
         segment.plug(at, Arc::new(Function::new(config, segment, Arc::clone(upstream))));
     }
 
-    /// A function on the root bus, and two behind a bridge whose bus numbers firmware left at `secondary`.
+    /// A function on the root bus, and two behind a bridge whose bus numbers firmware left at
+    /// `secondary`.
     fn found_behind(
         kind: BridgeKind,
         secondary: u8,

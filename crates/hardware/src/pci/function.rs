@@ -128,7 +128,8 @@ impl Function {
             Store::Msix(capability) => capability.signal(config, index),
             Store::None => SignalAction::Off,
         };
-        // The lock is held until the message has arrived: a mask that software wrote and read back holds.
+        // The lock is held until the message has arrived: a mask that software wrote and read back
+        // holds.
         match outcome {
             SignalAction::Send(message) => Signalled::Sent(self.send(message)),
             SignalAction::Held => Signalled::Held,
@@ -151,8 +152,8 @@ impl Function {
         self.bars.follow(&state);
     }
 
-    /// A function-level reset, after which the bus driver has restored the header: command register and BARs. The message
-    /// store is as after power-on; what waited behind a mask is gone.
+    /// A function-level reset, after which the bus driver has restored the header: command register
+    /// and BARs. The message store is as after power-on; what waited behind a mask is gone.
     pub fn reset(&self) {
         let mut state = lock(&self.state);
         let header: Vec<_> = (header::COMMAND..header::BAR0 + 0x18)
@@ -336,8 +337,8 @@ fn place(config: StoreConfig, bar: u8, offset: u64, table_bytes: u64) -> Option<
     (bar == pba_bar).then(|| offset.checked_sub(start).map(BarWord::Pending))?
 }
 
-/// Between a function and the host bridge: a bridge to conventional PCI takes over its functions' transactions and
-/// sends them on under its secondary bus's number, device and function 0.
+/// Between a function and the host bridge: a bridge to conventional PCI takes over its functions'
+/// transactions and sends them on under its secondary bus's number, device and function 0.
 pub(super) struct BridgeUpstream {
     pub(super) kind: BridgeKind,
     pub(super) secondary: Arc<BusNumber>,

@@ -1,4 +1,5 @@
-//! A host bridge: configuration space by ECAM, a memory window, and the way of its functions' messages.
+//! A host bridge: configuration space by ECAM, a memory window, and the way of its functions'
+//! messages.
 
 use crate::bus::{AccessWidth, Doorbells, MmioDevice};
 use crate::pci::segment::{DevFn, Node, Segment};
@@ -22,7 +23,8 @@ pub struct Windows {
     pub buses: BusRange,
 }
 
-/// From a requester ID to the DeviceID that goes with its messages; `None` if firmware describes no way.
+/// From a requester ID to the DeviceID that goes with its messages; `None` if firmware describes no
+/// way.
 type Translation = dyn Fn(RequesterId) -> Option<DeviceId> + Send + Sync;
 
 /// The messages' way out: gives each its DeviceID.

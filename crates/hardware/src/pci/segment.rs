@@ -28,7 +28,8 @@ impl DevFn {
     }
 }
 
-/// The number of a bus, as the bridge above it was last told. Functions on the bus capture theirs from it.
+/// The number of a bus, as the bridge above it was last told. Functions on the bus capture theirs
+/// from it.
 #[derive(Debug, Default)]
 pub(super) struct BusNumber(AtomicU8);
 

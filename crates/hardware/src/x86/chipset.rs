@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use vgic::GuestMemory as _;
 
-/// Writes to the MiB at 0xFEE00000 are messages: to the remapping unit where there is one, else to the APICs. Others go to
-/// RAM.
+/// Writes to the MiB at 0xFEE00000 are messages: to the remapping unit where there is one, else to
+/// the APICs. Others go to RAM.
 pub struct Chipset {
     /// The local APICs.
     pub apics: Arc<LocalApics>,
@@ -20,7 +20,8 @@ pub struct Chipset {
     pub ram: Arc<Ram>,
 }
 
-/// A message in the compatibility format (SDM vol. 3A §11.11); `None` for one in the remappable format.
+/// A message in the compatibility format (SDM vol. 3A §11.11); `None` for one in the remappable
+/// format.
 fn compatible(message: MsiMessage) -> Option<Arriving> {
     let MsiMessage { address, data } = message;
     let [vector, mode, ..] = data.to_le_bytes();

@@ -1,5 +1,5 @@
-//! An interrupt remapping unit (VT-d specification §5.1, §9.9): reads the table that its address register names, and
-//! caches what it read until it is told to forget it.
+//! An interrupt remapping unit (VT-d specification §5.1, §9.9): reads the table that its address
+//! register names, and caches what it read until it is told to forget it.
 
 use super::local_apics::Arriving;
 use crate::lock::lock;

@@ -1,4 +1,5 @@
-//! Local APICs, as far as messages go (SDM vol. 3A chapter 11): a request bit and an in-service bit for each vector.
+//! Local APICs, as far as messages go (SDM vol. 3A chapter 11): a request bit and an in-service bit
+//! for each vector.
 
 use crate::lock::lock;
 use msi_types::{Cpu, Delivery};
@@ -113,7 +114,8 @@ impl LocalApics {
         self.apics.get(cpu.index()).is_some_and(|apic| lock(apic).requested.contains(vector))
     }
 
-    /// The CPU serves the highest vector that is requested, unless it serves one of that priority class or above.
+    /// The CPU serves the highest vector that is requested, unless it serves one of that priority
+    /// class or above.
     pub fn acknowledge(&self, cpu: Cpu) -> Option<u8> {
         let mut apic = lock(self.apics.get(cpu.index())?);
         let vector = apic.requested.highest()?;

@@ -53,7 +53,8 @@ impl Interrupts {
         installed.map_err(|_| RequestError::InUse(descriptor.vector))
     }
 
-    /// Masks an interrupt and closes its gates, if it has a handler. True if it had: the caller frees it. Any.
+    /// Masks an interrupt and closes its gates, if it has a handler. True if it had: the caller
+    /// frees it. Any.
     pub(crate) fn close(&self, descriptor: &Descriptor, after: Presence) -> bool {
         let mut control = descriptor.control.lock(self.host());
         match control.handler {
@@ -66,7 +67,8 @@ impl Interrupts {
         }
         control.end_handler(after);
         match descriptor.flow {
-            // The store is quietened as a whole and the controller takes the vector back: nothing to hold back.
+            // The store is quietened as a whole and the controller takes the vector back: nothing
+            // to hold back.
             _ if after == Presence::Gone => {}
             Flow::PerCpu => self.with_own_gate(descriptor, |_| descriptor.mask()),
             Flow::Edge | Flow::Level if control.moving => {}
@@ -86,8 +88,8 @@ impl Interrupts {
         }
     }
 
-    /// Runs `act` if the handler is still there, and keeps it from going meanwhile: afterwards the vector may
-    /// be another's. Any.
+    /// Runs `act` if the handler is still there, and keeps it from going meanwhile: afterwards the
+    /// vector may be another's. Any.
     pub(crate) fn while_installed<T>(
         &self,
         descriptor: &Descriptor,
@@ -131,15 +133,16 @@ impl Interrupts {
         }
     }
 
-    /// From now on the endpoint is masked for the rewriting of its message. Task, under the device's lock.
+    /// From now on the endpoint is masked for the rewriting of its message. Task, under the
+    /// device's lock.
     pub(crate) fn begin_rewrite(&self, descriptor: &Descriptor) {
         let mut control = descriptor.control.lock(self.host());
         control.moving = true;
         descriptor.mask();
     }
 
-    /// The rewriting is done: the endpoint gets the state that was asked for meanwhile. Task, under the
-    /// device's lock.
+    /// The rewriting is done: the endpoint gets the state that was asked for meanwhile. Task, under
+    /// the device's lock.
     pub(crate) fn end_rewrite(&self, descriptor: &Descriptor) {
         let mut control = descriptor.control.lock(self.host());
         control.moving = false;
@@ -149,8 +152,8 @@ impl Interrupts {
         }
     }
 
-    /// Returns once no handler of the interrupt runs that began before the call; at once if the caller may not
-    /// wait. Task.
+    /// Returns once no handler of the interrupt runs that began before the call; at once if the
+    /// caller may not wait. Task.
     pub(crate) fn synchronize(&self, descriptor: &Descriptor) {
         while self.host.may_wait() && self.slot(descriptor).shared.is_busy() {
             self.host.yield_now();

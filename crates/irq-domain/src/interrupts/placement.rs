@@ -11,10 +11,10 @@ use doorbell_fallible::try_collect;
 use msi_types::{Cpu, MsiError, WiredParent};
 
 impl Interrupts {
-    /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was pending there
-    /// is handled once, there or at the new one. Whatever the controller, the way is the same: it prepares the
-    /// new target, the endpoint is masked, rewritten and read back if its message changes, the controller
-    /// finishes; if a step fails, all is as before. Task.
+    /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was
+    /// pending there is handled once, there or at the new one. Whatever the controller, the way is
+    /// the same: it prepares the new target, the endpoint is masked, rewritten and read back if its
+    /// message changes, the controller finishes; if a step fails, all is as before. Task.
     ///
     /// # Errors
     /// [`MsiError::WouldTear`], among others: see [`MoveError`].
@@ -23,12 +23,13 @@ impl Interrupts {
         self.move_to(&descriptor, to)
     }
 
-    /// Delivers an interrupt to one of `among` from now on. It is moved if it is at none of them, to the one that
-    /// the policy chooses. When its CPU goes off line it follows to another of them; with the last of them it
-    /// goes to any CPU, and `among` is forgotten. Task.
+    /// Delivers an interrupt to one of `among` from now on. It is moved if it is at none of them,
+    /// to the one that the policy chooses. When its CPU goes off line it follows to another of
+    /// them; with the last of them it goes to any CPU, and `among` is forgotten. Task.
     ///
     /// # Errors
-    /// [`MoveError::NoneOnline`] if none of `among` is on line; as for [`set_affinity`](Self::set_affinity).
+    /// [`MoveError::NoneOnline`] if none of `among` is on line; as for
+    /// [`set_affinity`](Self::set_affinity).
     pub fn set_affinity_among(&self, irq: Irq, among: &[Cpu]) -> Result<Moved, MoveError> {
         let descriptor = self.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
         let managed =
@@ -129,8 +130,8 @@ impl Interrupts {
         Some(if online.contains(&chosen) { chosen } else { first })
     }
 
-    /// Tries `choice`, then the other CPUs on line as long as they cannot be reached: by the controller, or by an endpoint
-    /// whose address is too narrow for their doorbell.
+    /// Tries `choice`, then the other CPUs on line as long as they cannot be reached: by the
+    /// controller, or by an endpoint whose address is too narrow for their doorbell.
     pub(crate) fn first_reachable<T, E: Unreachable>(
         choice: Cpu,
         online: &[Cpu],

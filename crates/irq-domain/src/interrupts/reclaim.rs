@@ -13,7 +13,8 @@ use core::num::NonZeroU16;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// What an owner shares with the core. Its `drop` can move it out: freeing it is then somebody else's.
+/// What an owner shares with the core. Its `drop` can move it out: freeing it is then somebody
+/// else's.
 pub(crate) struct Owned<T>(Option<Shared<T>>);
 
 impl<T> Owned<T> {
@@ -58,8 +59,8 @@ pub(crate) enum HandlerState {
     Gone,
 }
 
-/// A list that takes entries in hard-IRQ context without allocating: its room is made when what may end here is
-/// made.
+/// A list that takes entries in hard-IRQ context without allocating: its room is made when what may
+/// end here is made.
 pub(crate) struct DeferredFree {
     list: IrqLock<Vec<Deferred>>,
     reserved: AtomicUsize,
@@ -123,9 +124,9 @@ impl DeferredFree {
 }
 
 impl Interrupts {
-    /// Frees what was dropped where it could not be freed, and is no longer used. The operations that request,
-    /// allocate and tear down do this by themselves; a kernel that does none of these for long calls it from time to
-    /// time. Task; nothing elsewhere.
+    /// Frees what was dropped where it could not be freed, and is no longer used. The operations
+    /// that request, allocate and tear down do this by themselves; a kernel that does none of these
+    /// for long calls it from time to time. Task; nothing elsewhere.
     pub fn reclaim(&self) {
         if !self.host.may_wait() {
             return;
@@ -161,8 +162,8 @@ impl Interrupts {
         self.deferred.unreserve();
     }
 
-    /// Ends what a handle owns: at once, and after its handler returned everywhere, if the caller may wait; else a
-    /// later task does. Any.
+    /// Ends what a handle owns: at once, and after its handler returned everywhere, if the caller
+    /// may wait; else a later task does. Any.
     pub(crate) fn release_handle(&self, descriptor: Shared<Descriptor>) {
         let closed = self.close(&descriptor, Presence::Vacant);
         if !self.host.may_wait() {
@@ -234,7 +235,8 @@ impl Interrupts {
     }
 }
 
-/// Drops the handlers of idle closed gates, outside of any lock: their destructors are the kernel's code.
+/// Drops the handlers of idle closed gates, outside of any lock: their destructors are the kernel's
+/// code.
 fn free_closed<'a>(gates: impl Iterator<Item = &'a Gate<Action>>) -> u32 {
     gates.fold(0, |taken, gate| taken + u32::from(gate.take().is_some()))
 }

@@ -27,8 +27,8 @@ pub struct WiredRequest<'a> {
 }
 
 impl Interrupts {
-    /// Claims a wired interrupt of the root controller, gives it a handler and a CPU, and lets it through.
-    /// Dropping the handle undoes it all. Task.
+    /// Claims a wired interrupt of the root controller, gives it a handler and a CPU, and lets it
+    /// through. Dropping the handle undoes it all. Task.
     pub fn request_wired<R: Into<Verdict>>(
         self: &Arc<Self>,
         request: WiredRequest<'_>,
@@ -39,8 +39,9 @@ impl Interrupts {
     }
 
     /// The same at another controller with wired inputs. Its vectors are of the one space that
-    /// [`dispatch`](Self::dispatch) knows: the root's own, where it stands before inputs of the root, or others (below
-    /// 2^24), where it has one input of the root and that one's handler dispatches what it finds. Task.
+    /// [`dispatch`](Self::dispatch) knows: the root's own, where it stands before inputs of the
+    /// root, or others (below 2^24), where it has one input of the root and that one's handler
+    /// dispatches what it finds. Task.
     pub fn request_wired_at<R: Into<Verdict>>(
         self: &Arc<Self>,
         parent: &Arc<dyn WiredParent>,
@@ -93,9 +94,9 @@ impl Interrupts {
         numbered.inspect_err(|_| parent.release(request.vector, NonZeroU16::MIN))
     }
 
-    /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI): one IRQ number, one
-    /// handler that may run on all CPUs at once. It is off on each CPU until that CPU calls
-    /// [`PerCpuHandle::enable_here`].
+    /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI): one IRQ
+    /// number, one handler that may run on all CPUs at once. It is off on each CPU until that CPU
+    /// calls [`PerCpuHandle::enable_here`].
     ///
     /// Priorities and triggers of private interrupts are set up by the root controller's driver, on
     /// each CPU. `trigger` says here whether an arrival that nests below its own handler must be

@@ -30,7 +30,8 @@ pub struct IrqInfo {
     pub vector: Vector,
     /// The name of its handler: the last one's if there is none now, `None` if there was none yet.
     pub name: Option<Name>,
-    /// The name of the device's domain and the slot in its message store, for message-signalled interrupts.
+    /// The name of the device's domain and the slot in its message store, for message-signalled
+    /// interrupts.
     pub slot: Option<(Name, u16)>,
     /// How it is handled.
     pub flow: Flow,
@@ -40,7 +41,8 @@ pub struct IrqInfo {
     pub enabled: bool,
     /// How often its handler ran, by CPU.
     pub counts: Vec<u64>,
-    /// How often it was sent again, because it arrived while its handler ran elsewhere or was disabled.
+    /// How often it was sent again, because it arrived while its handler ran elsewhere or was
+    /// disabled.
     pub redelivered: u64,
     /// How often its handler found nothing to do: [`Verdict::NotMine`](crate::Verdict::NotMine).
     pub not_mine: u64,
@@ -94,8 +96,8 @@ impl Interrupts {
         }
     }
 
-    /// Writes the hierarchy of an interrupt for people, one level per line, the device first and the root last:
-    /// what Linux shows in debugfs. Allocates nothing. Task.
+    /// Writes the hierarchy of an interrupt for people, one level per line, the device first and
+    /// the root last: what Linux shows in debugfs. Allocates nothing. Task.
     pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
         let Some(descriptor) = self.find(irq) else {
             return writeln!(out, "irq {irq}: does not exist");

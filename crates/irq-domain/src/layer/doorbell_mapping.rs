@@ -18,14 +18,15 @@ pub struct IommuDomain(pub u32);
 /// How a domain's devices reach doorbells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DoorbellMode {
-    /// They see physical addresses: nothing to map, and nothing that they could not write to. None of them counts as
-    /// [isolated from memory](msi_types::DmaIsolation).
+    /// They see physical addresses: nothing to map, and nothing that they could not write to. None
+    /// of them counts as [isolated from memory](msi_types::DmaIsolation).
     Identity,
-    /// Writes are translated in pages of this size: the doorbell's page is mapped at an address that the IOMMU driver
-    /// chooses.
+    /// Writes are translated in pages of this size: the doorbell's page is mapped at an address
+    /// that the IOMMU driver chooses.
     Mapped(Granule),
-    /// The second of two stages: a guest translates first, from what it had the device store (`stored`) to what it
-    /// takes for the doorbell (`doorbell`). The real doorbell's page is mapped there, at the second stage.
+    /// The second of two stages: a guest translates first, from what it had the device store
+    /// (`stored`) to what it takes for the doorbell (`doorbell`). The real doorbell's page is
+    /// mapped there, at the second stage.
     Nested {
         /// The second stage's page size.
         granule: Granule,
@@ -34,7 +35,8 @@ pub enum DoorbellMode {
         /// The guest-physical address to which the guest's stage translates that.
         doorbell: u64,
     },
-    /// The hardware lets writes to this region pass untranslated (x86: 0xfee0_0000, 1 MiB): doorbells lie in it.
+    /// The hardware lets writes to this region pass untranslated (x86: 0xfee0_0000, 1 MiB):
+    /// doorbells lie in it.
     Reserved {
         /// Its first address.
         base: u64,
@@ -46,7 +48,8 @@ pub enum DoorbellMode {
 /// Where a page is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placement {
-    /// Where the IOMMU driver has room below 2 to this power: the endpoint stores so many address bits.
+    /// Where the IOMMU driver has room below 2 to this power: the endpoint stores so many address
+    /// bits.
     Within {
         /// 32 or 64.
         address_bits: u8,
@@ -67,17 +70,18 @@ impl Placement {
 
 /// What an IOMMU driver gives. Task operations; the driver locks inside.
 pub trait Iommu: Send + Sync {
-    /// The address space of a device; `None` if the IOMMU does not serve it, and what it writes goes through as it is,
-    /// as in [`DoorbellMode::Identity`].
-    /// Constant as long as the device holds a message. Any.
+    /// The address space of a device; `None` if the IOMMU does not serve it, and what it writes
+    /// goes through as it is, as in [`DoorbellMode::Identity`]. Constant as long as the device
+    /// holds a message. Any.
     fn domain(&self, device: RequesterId) -> Option<IommuDomain>;
 
     /// How its devices reach doorbells. Constant as long as a device of it holds a message. Any.
     fn mode(&self, domain: IommuDomain) -> DoorbellMode;
 
-    /// Makes a page of doorbells (a physical address, aligned to the granule of the mode) writable for the domain's
-    /// devices, as device memory. On return they can write there. Answers at which page, one that the placement
-    /// [admits](Placement::admits). A page may be mapped at several places, for endpoints of several widths.
+    /// Makes a page of doorbells (a physical address, aligned to the granule of the mode) writable
+    /// for the domain's devices, as device memory. On return they can write there. Answers at which
+    /// page, one that the placement [admits](Placement::admits). A page may be mapped at several
+    /// places, for endpoints of several widths.
     ///
     /// # Errors
     /// Why not.
@@ -92,11 +96,13 @@ pub trait Iommu: Send + Sync {
     fn unmap(&self, domain: IommuDomain, mapped: u64);
 }
 
-/// Maps doorbells for the devices behind an IOMMU, and has them store the addresses that lead there.
+/// Maps doorbells for the devices behind an IOMMU, and has them store the addresses that lead
+/// there.
 ///
-/// A page is mapped once for each domain, before a device of it stores the first message that needs it – so a message
-/// that names a CPU is mapped before its interrupt moves to that CPU –, and unmapped after the last one is let go. It is
-/// mapped a second time, lower, for an endpoint whose address register is too narrow for where it is.
+/// A page is mapped once for each domain, before a device of it stores the first message that needs
+/// it – so a message that names a CPU is mapped before its interrupt moves to that CPU –, and
+/// unmapped after the last one is let go. It is mapped a second time, lower, for an endpoint whose
+/// address register is too narrow for where it is.
 pub struct DoorbellMapping<I> {
     iommu: I,
     host: Arc<dyn Host>,

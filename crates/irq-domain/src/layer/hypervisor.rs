@@ -3,18 +3,19 @@
 use super::Layer;
 use msi_types::{Capabilities, Capability, Properties, Property, Tier};
 
-/// What a hypervisor makes of the messages that its guest composes. A guest's kernel puts this layer over each controller
-/// that is virtual, below all other layers; bare metal has none.
+/// What a hypervisor makes of the messages that its guest composes. A guest's kernel puts this
+/// layer over each controller that is virtual, below all other layers; bare metal has none.
 ///
-/// PCI's MSI and MSI-X work in either case: a hypervisor traps their registers and puts in what is real. So do devices
-/// that it emulates ([`Storage::Emulated`](msi_types::Storage::Emulated)).
+/// PCI's MSI and MSI-X work in either case: a hypervisor traps their registers and puts in what is
+/// real. So do devices that it emulates ([`Storage::Emulated`](msi_types::Storage::Emulated)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Hypervisor {
-    /// Nothing: what a device stores elsewhere is sent as the guest wrote it, and means nothing to the hardware. So it
-    /// is below a virtual ITS alone.
+    /// Nothing: what a device stores elsewhere is sent as the guest wrote it, and means nothing to
+    /// the hardware. So it is below a virtual ITS alone.
     Traps,
-    /// The controller is its virtual IOMMU's interrupt remapping, and the hardware remaps the guest's messages as that
-    /// says, wherever they are stored. They are taken from devices that the remapping isolates.
+    /// The controller is its virtual IOMMU's interrupt remapping, and the hardware remaps the
+    /// guest's messages as that says, wherever they are stored. They are taken from devices that
+    /// the remapping isolates.
     Remaps,
 }
 

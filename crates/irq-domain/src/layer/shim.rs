@@ -28,9 +28,9 @@ pub enum AddressRule {
     Same,
     /// Devices see memory at its physical address plus this, modulo 2^64.
     Offset(u64),
-    /// A window of four bytes per sender in front of an ITS, which takes the DeviceID from the address (Socionext
-    /// Synquacer's pre-ITS): the device writes its EventID at `window + 4 * DeviceID`. Whoever can write there can
-    /// take any DeviceID, so nothing is isolated behind it.
+    /// A window of four bytes per sender in front of an ITS, which takes the DeviceID from the
+    /// address (Socionext Synquacer's pre-ITS): the device writes its EventID at `window + 4 *
+    /// DeviceID`. Whoever can write there can take any DeviceID, so nothing is isolated behind it.
     Window {
         /// Its first byte.
         window: u64,

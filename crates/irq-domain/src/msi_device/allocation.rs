@@ -116,7 +116,8 @@ impl Domain {
         try_collect((0..self.store.slots()).filter(|slot| !state.vectors.contains(*slot)))
     }
 
-    /// Puts the messages into the store, each masked if that is how it is held back, and turns the store on.
+    /// Puts the messages into the store, each masked if that is how it is held back, and turns the
+    /// store on.
     pub(super) fn write(
         &self,
         vectors: &SortedMap<u16, Entry>,
@@ -149,8 +150,8 @@ impl Domain {
         Ok(())
     }
 
-    /// Clears slots that lose their vectors, and turns the store off if it is to be off. Leaves nothing undone
-    /// because something else failed. Task.
+    /// Clears slots that lose their vectors, and turns the store off if it is to be off. Leaves
+    /// nothing undone because something else failed. Task.
     pub(super) fn quieten(
         &self,
         mut slots: impl Iterator<Item = u16>,
@@ -179,8 +180,8 @@ impl Domain {
         }
     }
 
-    /// Messages are held back at the endpoint or by the gate: the controller is spared an invalidation for each. An
-    /// interrupt becomes a level while the controller holds it back.
+    /// Messages are held back at the endpoint or by the gate: the controller is spared an
+    /// invalidation for each. An interrupt becomes a level while the controller holds it back.
     fn initially(&self) -> Initially {
         match self.store.trigger() {
             Trigger::Edge => Initially::Unmasked,
@@ -222,8 +223,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Independent vectors: the most that are wanted at once; where the controller is short of them, one
-    /// after the other until it has none.
+    /// Independent vectors: the most that are wanted at once; where the controller is short of
+    /// them, one after the other until it has none.
     fn independent(mut self, counts: Counts, free: &[u16]) -> Result<Self, MsiDeviceError> {
         let most = free.get(..usize::from(counts.most)).unwrap_or(free);
         match self.spread(most) {
@@ -297,7 +298,8 @@ impl<'a> Draft<'a> {
         (begin..self.allocations.len()).try_for_each(|index| self.number(index, cpu, None))
     }
 
-    /// A vector that is delivered to `among` alone: at first to one on line that has the fewest such vectors.
+    /// A vector that is delivered to `among` alone: at first to one on line that has the fewest
+    /// such vectors.
     pub(super) fn allocate_managed(
         &mut self,
         slot: u16,

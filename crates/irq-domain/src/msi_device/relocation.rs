@@ -62,8 +62,8 @@ impl Domain {
         let Some(message) = moved.message else {
             return self.end(moved, MoveOutcome::Written, group, state);
         };
-        // Held back until the controller is done too, if that is possible at the endpoint at any time; else the
-        // update masks and unmasks by itself.
+        // Held back until the controller is done too, if that is possible at the endpoint at any
+        // time; else the update masks and unmasks by itself.
         let hold = self.endpoint_mask().is_some();
         if hold {
             group.members(state).for_each(|member| core.begin_rewrite(member));
@@ -112,7 +112,8 @@ impl Domain {
         });
         if let Err(error) = written {
             if !held {
-                // A queue that stopped at the message did not come to the unmasking. The first error is reported.
+                // A queue that stopped at the message did not come to the unmasking. The first
+                // error is reported.
                 let _ = self.store.update(&mut |slots: &mut dyn Slots| {
                     group.slots().for_each(|slot| slots.unmask(slot));
                 });
@@ -165,8 +166,8 @@ struct Group {
 }
 
 impl Group {
-    /// `None` if the controller names vectors that are not of this allocation, or moves independent ones
-    /// together.
+    /// `None` if the controller names vectors that are not of this allocation, or moves independent
+    /// ones together.
     fn of(moved: &Move, allocation: &Allocation) -> Option<Self> {
         let index = allocation.block.index_of(moved.first)?;
         let count = moved.count.get();

@@ -49,7 +49,8 @@ impl Share {
         Ok(())
     }
 
-    /// One user less, with the blocks it had: with the last one's the device is detached, in one step. Task.
+    /// One user less, with the blocks it had: with the last one's the device is detached, in one
+    /// step. Task.
     pub(crate) fn leave(&self, host: &dyn Host, blocks: &mut dyn Iterator<Item = VectorBlock>) {
         let mut users = self.users.lock(host);
         users.count = users.count.saturating_sub(1);

@@ -27,8 +27,9 @@ impl fmt::Debug for SharedDeviceConfig {
     }
 }
 
-/// A device with several message stores, such as an MSI-X table and IMS: one attachment at the controller (behind an
-/// ITS, one DeviceID with one space of EventIDs), and any number of domains that come and go.
+/// A device with several message stores, such as an MSI-X table and IMS: one attachment at the
+/// controller (behind an ITS, one DeviceID with one space of EventIDs), and any number of domains
+/// that come and go.
 ///
 /// The device is detached when this and the last of its domains are gone. Dropped where the caller
 /// [may not wait](crate::Host::may_wait), that is put off to a later task operation.
@@ -88,7 +89,8 @@ impl fmt::Debug for SharedDevice {
 }
 
 impl Interrupts {
-    /// Ends the use that [`SharedDevice`] makes: at once if the caller is a task, else by a later one. Any.
+    /// Ends the use that [`SharedDevice`] makes: at once if the caller is a task, else by a later
+    /// one. Any.
     pub(crate) fn leave_share(&self, share: &Share) {
         share.leave(self.host(), &mut core::iter::empty());
         self.unreserve_deferred();

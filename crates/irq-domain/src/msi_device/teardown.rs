@@ -8,8 +8,8 @@ use crate::sync::Shared;
 use msi_types::{Shape, StoreError};
 
 impl Domain {
-    /// Removes the handlers, turns the store off, gives vectors, numbers and the attachment back. Once; later
-    /// calls do nothing. Task.
+    /// Removes the handlers, turns the store off, gives vectors, numbers and the attachment back.
+    /// Once; later calls do nothing. Task.
     pub(crate) fn tear_down(this: &Shared<Self>, core: &Interrupts) -> Result<(), StoreError> {
         let (allocations, vectors, power) = {
             let mut state = this.state.lock(core.host());
@@ -50,7 +50,8 @@ impl Domain {
         Ok(quiet?)
     }
 
-    /// Closes the vector at `slot` and makes its slot a free one. With the last vector the store is turned off.
+    /// Closes the vector at `slot` and makes its slot a free one. With the last vector the store is
+    /// turned off.
     fn take_out(&self, core: &Interrupts, slot: u16) -> Result<TakenOut, MsiDeviceError> {
         let mut state = self.state.lock(core.host());
         let missing = MsiDeviceError::NoVector(slot);
@@ -74,7 +75,8 @@ impl Domain {
 type TakenOut = (Entry, Result<(), StoreError>);
 
 impl Interrupts {
-    /// Gives the number of an interrupt without handler back. Its vector may be another's next. Task.
+    /// Gives the number of an interrupt without handler back. Its vector may be another's next.
+    /// Task.
     pub(crate) fn retire(&self, descriptor: &Descriptor) {
         self.slot(descriptor).shared.forget();
         self.numbers.lock(self.host()).remove(descriptor.irq);

@@ -3,14 +3,15 @@
 /// From where an access may be made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AccessContext {
-    /// From hard-IRQ handlers too: memory-mapped, without a lock that tasks hold with interrupts on.
+    /// From hard-IRQ handlers too: memory-mapped, without a lock that tasks hold with interrupts
+    /// on.
     Any,
     /// From tasks alone: through a mailbox or a hypercall, or behind such a lock.
     Task,
 }
 
-/// The configuration space of one function, at offsets below 256. Little-endian registers as numbers; an access
-/// is aligned to its width. What a function that is gone returns is all ones.
+/// The configuration space of one function, at offsets below 256. Little-endian registers as
+/// numbers; an access is aligned to its width. What a function that is gone returns is all ones.
 pub trait ConfigSpace: Send + Sync {
     /// Reads 8 bits.
     fn read8(&self, offset: u16) -> u8;
@@ -24,15 +25,15 @@ pub trait ConfigSpace: Send + Sync {
     fn write16(&self, offset: u16, value: u16);
     /// Writes 32 bits, as one store.
     fn write32(&self, offset: u16, value: u32);
-    /// From where the accesses may be made. MSI's mask bits are used in hard-IRQ handlers only if from there
-    /// too.
+    /// From where the accesses may be made. MSI's mask bits are used in hard-IRQ handlers only if
+    /// from there too.
     fn context(&self) -> AccessContext {
         AccessContext::Task
     }
 }
 
-/// One memory region of a function (a BAR), which the bus driver mapped. Accesses are 32 bits wide, aligned, in
-/// program order, and possible in any context. Little-endian registers as numbers.
+/// One memory region of a function (a BAR), which the bus driver mapped. Accesses are 32 bits wide,
+/// aligned, in program order, and possible in any context. Little-endian registers as numbers.
 pub trait TableMemory: Send + Sync {
     /// Length of the region in bytes.
     fn length(&self) -> u64;

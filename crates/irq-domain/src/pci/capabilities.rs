@@ -28,8 +28,8 @@ pub struct Capability {
     pub offset: u16,
 }
 
-/// The capabilities of a function, in the list's order. Ends where the list leaves the space that capabilities
-/// may use, and after 48 entries: a list that the device made a loop ends too. Task.
+/// The capabilities of a function, in the list's order. Ends where the list leaves the space that
+/// capabilities may use, and after 48 entries: a list that the device made a loop ends too. Task.
 pub fn capabilities(config: &dyn ConfigSpace) -> Capabilities<'_> {
     let present = config.read16(STATUS) & STATUS_CAPABILITIES != 0;
     let pointer = match config.read8(HEADER_TYPE) & 0x7f {

@@ -15,8 +15,8 @@ use msi_types::{
 /// Multiple Message Capable beyond this is reserved.
 const MAX_LOG2: u8 = 5;
 
-/// A function's MSI capability. The vectors are one group: slot 0 holds the message, the others have mask bits
-/// at most.
+/// A function's MSI capability. The vectors are one group: slot 0 holds the message, the others
+/// have mask bits at most.
 ///
 /// | the function has | [`Fit::rewrite`] | masking in any context |
 /// |---|---|---|
@@ -153,7 +153,8 @@ impl MessageStore for MsiStore {
 impl FastMask for MsiStore {
     fn mask(&self, slot: u16) {
         self.set_mask(slot, |masks, bit| masks | bit);
-        // Configuration writes are not posted, but the read costs little and holds for bridges that post them.
+        // Configuration writes are not posted, but the read costs little and holds for bridges that
+        // post them.
         self.registers.read_masks();
     }
 

@@ -20,7 +20,8 @@ use msi_types::{
 /// Base address registers of a function.
 const BARS: u8 = 6;
 
-/// Where a function's MSI-X table is: what the bus driver must map before it can make an [`MsixStore`].
+/// Where a function's MSI-X table is: what the bus driver must map before it can make an
+/// [`MsixStore`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsixCapability {
     /// The capability's place in configuration space.
@@ -80,9 +81,9 @@ impl fmt::Debug for MsixParts {
     }
 }
 
-/// A function's MSI-X table. Each entry is masked, written, read back and unmasked on its own. While the
-/// function is being set up, it is enabled with all vectors held back by the function mask: some functions
-/// answer table accesses only while enabled.
+/// A function's MSI-X table. Each entry is masked, written, read back and unmasked on its own.
+/// While the function is being set up, it is enabled with all vectors held back by the function
+/// mask: some functions answer table accesses only while enabled.
 pub struct MsixStore {
     parts: MsixParts,
     /// Vector Control of each entry but for the mask bit: its other bits are not ours.

@@ -1,6 +1,7 @@
 //! The gate under a model checker, with a mutant for each safeguard that it must catch.
 //!
-//! A mutant is a word that forgets: certain bits of whatever is swapped in, or that a swap is one step.
+//! A mutant is a word that forgets: certain bits of whatever is swapped in, or that a swap is one
+//! step.
 
 use super::{
     AWAITED, CHANGING, CLOSING, DISABLED, Entry, Gate, InstallError, PINS, RESEND, RUNNING,
@@ -252,8 +253,8 @@ fn a_handler_is_installed_under_load<W: Word + 'static>() {
 /// Schedules tried at random; the sound gate has to survive all of them.
 const SCHEDULES: usize = 10_000;
 
-/// The checker finds a schedule in which the mutant breaks a promise. It stops there, so that more schedules cost
-/// nothing but certainty.
+/// The checker finds a schedule in which the mutant breaks a promise. It stops there, so that more
+/// schedules cost nothing but certainty.
 fn is_caught(scenario: fn()) -> bool {
     catch_unwind(move || shuttle::check_random(scenario, 20 * SCHEDULES)).is_err()
 }

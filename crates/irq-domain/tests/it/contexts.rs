@@ -85,7 +85,8 @@ fn an_inert_handle_dropped_in_a_handler_frees_nothing_there() {
     let second = machine.attach(&store);
     second.allocate_at(&[0]).unwrap();
     let handle = second.request(0, "dropper", move |_| drop(inert.lock().unwrap().take())).unwrap();
-    // The store of the first device, which only the inert handle holds, faults if it is freed in hard IRQ.
+    // The store of the first device, which only the inert handle holds, faults if it is freed in
+    // hard IRQ.
     store.fire(0);
     machine.settle();
     assert_eq!(handle.count(), 1);
@@ -151,7 +152,8 @@ fn mask_bits_in_task_only_config_space_are_written_by_tasks() {
     device.tear_down().unwrap();
 }
 
-/// Calls into the core when the handler that owns it is freed, and needs each of its locks for that.
+/// Calls into the core when the handler that owns it is freed, and needs each of its locks for
+/// that.
 struct CallsBack(Arc<irq_domain::Interrupts>, Arc<AtomicBool>);
 
 impl Drop for CallsBack {

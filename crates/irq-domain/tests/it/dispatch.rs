@@ -63,7 +63,8 @@ fn the_handler_is_told_what_arrived_where() {
     assert_eq!(*told.lock().unwrap(), Some((handle.irq(), handle.vector(), Cpu::new(2))));
 }
 
-/// A handler that, on its first run on CPU 0, moves its interrupt to CPU 3 and lets a message arrive on CPU 1.
+/// A handler that, on its first run on CPU 0, moves its interrupt to CPU 3 and lets a message
+/// arrive on CPU 1.
 fn message_while_the_handler_runs(
     kind: Kind,
 ) -> (Machine, MsiDevice, Arc<OnceLock<IrqHandle>>, Arc<AtomicUsize>) {

@@ -261,7 +261,8 @@ struct CommandQueue {
     enabled: AtomicBool,
     batches: AtomicUsize,
     commands: AtomicU64,
-    /// Counts down at each command that writes; the one that finds 0 fails, and the batch stops there.
+    /// Counts down at each command that writes; the one that finds 0 fails, and the batch stops
+    /// there.
     fail_in: AtomicUsize,
 }
 

@@ -1,4 +1,5 @@
-//! The interrupt core against fakes that punish misuse: a kernel, two kinds of controller, a message store.
+//! The interrupt core against fakes that punish misuse: a kernel, two kinds of controller, a
+//! message store.
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
 mod affinity;

@@ -1,5 +1,5 @@
-//! The fakes. Each panics on what its real counterpart would answer with a hang, a stray write or a lost
-//! interrupt.
+//! The fakes. Each panics on what its real counterpart would answer with a hang, a stray write or a
+//! lost interrupt.
 
 mod controller;
 mod root;
@@ -33,7 +33,8 @@ pub(crate) fn take_screaming() -> Option<Irq> {
     SCREAMING.take()
 }
 
-/// Makes this thread a CPU in hard-IRQ context while `act` runs: its trap loop, or an interrupt of the kernel's own.
+/// Makes this thread a CPU in hard-IRQ context while `act` runs: its trap loop, or an interrupt of
+/// the kernel's own.
 pub(crate) fn in_hard_irq<T>(cpu: u32, act: impl FnOnce() -> T) -> T {
     in_context(Some(cpu), true, act)
 }
@@ -102,8 +103,8 @@ impl Host for Kernel {
     }
 }
 
-/// Task operations wait for hardware, allocate and free: not with interrupts off (which is so under a lock that a
-/// handler takes), and not in hard-IRQ context.
+/// Task operations wait for hardware, allocate and free: not with interrupts off (which is so under
+/// a lock that a handler takes), and not in hard-IRQ context.
 pub(crate) fn assert_task() {
     judge(is_task(), "a task operation with interrupts off, or in hard-IRQ context");
 }

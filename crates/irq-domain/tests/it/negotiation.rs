@@ -70,7 +70,8 @@ fn an_endpoint_without_a_property_that_a_tier_requires_is_refused() {
     assert_eq!(machine.controller.devices_attached(), 0);
 }
 
-/// A device whose storage is this, on a controller that isolates it or not, over this hypervisor if any.
+/// A device whose storage is this, on a controller that isolates it or not, over this hypervisor if
+/// any.
 fn attach_over(
     hypervisor: Option<Hypervisor>,
     isolation: Isolation,

@@ -1,5 +1,5 @@
-//! Pins that eventfds assert. A pin is driven under its own lock, so that its level follows the last
-//! change of its assertions.
+//! Pins that eventfds assert. A pin is driven under its own lock, so that its level follows the
+//! last change of its assertions.
 
 use crate::{Pin, Router};
 use alloc::sync::Arc;

@@ -22,8 +22,8 @@ const SENDER: u64 = 1 << 3;
 const SENDERS: u64 = (1 << 32) - SENDER;
 const GSI_SHIFT: u32 = 32;
 
-/// A vector's open and pending bits, its senders and its GSI. Has a cache line of its own, as vectors
-/// belong to different threads.
+/// A vector's open and pending bits, its senders and its GSI. Has a cache line of its own, as
+/// vectors belong to different threads.
 #[repr(align(64))]
 #[derive(Debug)]
 pub(crate) struct MsixVector(AtomicU64);
@@ -67,8 +67,8 @@ impl MsixVector {
         }
     }
 
-    /// Opens a closed vector: messages are sent by `gsi` from now on. Returns true if one was pending,
-    /// which the caller must send.
+    /// Opens a closed vector: messages are sent by `gsi` from now on. Returns true if one was
+    /// pending, which the caller must send.
     pub(crate) fn open(&self, gsi: Gsi) -> bool {
         let open = u64::from(gsi.get()) << GSI_SHIFT | OPEN;
         self.0.swap(open, SeqCst) & PENDING != 0

@@ -75,7 +75,8 @@ fn rerouted_level_leaves_no_line_high() {
     assert_eq!(heard, [event(3), line(50, Level::Low)]);
 }
 
-/// An interrupt controller keeps its observer as long as it lives, and the observer's routes lead to it.
+/// An interrupt controller keeps its observer as long as it lives, and the observer's routes lead
+/// to it.
 #[derive(Default)]
 struct Observed(OnceLock<Arc<dyn LineObserver>>);
 

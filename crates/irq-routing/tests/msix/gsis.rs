@@ -18,8 +18,8 @@ fn bus_change_sends_with_the_new_device_id() {
     assert_eq!(rig.controller.heard(), [Heard::Event(DeviceId::new(0x108), 3)]);
 }
 
-/// cloud-hypervisor ran out of its 4096 routes with one 2048-vector NVMe device, as each vector had a route from the
-/// beginning.
+/// cloud-hypervisor ran out of its 4096 routes with one 2048-vector NVMe device, as each vector had
+/// a route from the beginning.
 #[test]
 fn large_table_takes_gsis_for_used_vectors() {
     let (routing, controller) = routing(GsiSpace::default());
@@ -82,7 +82,8 @@ fn full_table_reuses_gsis_of_masked_vectors() {
     assert_eq!(pending(&table, 0), 1);
 }
 
-/// Refused vectors take nothing from those that have their GSIs: a message that changed in the same access is sent.
+/// Refused vectors take nothing from those that have their GSIs: a message that changed in the same
+/// access is sent.
 #[test]
 fn refused_vectors_leave_others_working() {
     let (routing, controller) = routing(GsiSpace { limit: 1001, first_allocated: 1000 });
@@ -101,7 +102,8 @@ fn refused_vectors_leave_others_working() {
     assert_eq!(controller.heard(), [event(22)]);
 }
 
-/// A driver that polled has done what the interrupt would have asked for: an unmask must not ask again.
+/// A driver that polled has done what the interrupt would have asked for: an unmask must not ask
+/// again.
 #[test]
 fn withdrawn_message_is_not_sent_on_unmask() {
     let rig = Rig::new(2);

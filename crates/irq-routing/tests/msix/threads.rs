@@ -38,8 +38,8 @@ impl Routing for Slow {
     }
 }
 
-/// libkrun gained 5 % when its vCPUs did not share a lock any more: a device's vectors share none with each other, nor
-/// with the guest that is changing one of them.
+/// libkrun gained 5 % when its vCPUs did not share a lock any more: a device's vectors share none
+/// with each other, nor with the guest that is changing one of them.
 #[test]
 fn message_does_not_wait_for_another_vector() {
     let controller = Arc::new(Controller::default());
@@ -64,7 +64,8 @@ fn message_does_not_wait_for_another_vector() {
     assert_eq!(controller.heard(), [event(10), event(11)]);
 }
 
-/// Devices send while the guest masks, unmasks and disables: nothing is sent that is masked, nothing is lost.
+/// Devices send while the guest masks, unmasks and disables: nothing is sent that is masked,
+/// nothing is lost.
 #[test]
 fn threads_lose_nothing_and_respect_masks() {
     let rig = Rig::new(4);

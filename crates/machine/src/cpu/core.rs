@@ -159,12 +159,14 @@ impl CpuCore {
         lock(&self.vcpu)
     }
 
-    /// May the CPU sleep? Then it is kicked once there is something to do, and says [`woken`](Self::woken).
+    /// May the CPU sleep? Then it is kicked once there is something to do, and says
+    /// [`woken`](Self::woken).
     pub(crate) fn may_sleep(&self) -> bool {
         lock(&self.vcpu).prepare_to_sleep() == Sleep::Ready
     }
 
-    /// Would the CPU sleep? If not, it did a piece of what the model left over, or has an interrupt.
+    /// Would the CPU sleep? If not, it did a piece of what the model left over, or has an
+    /// interrupt.
     pub(crate) fn may_idle(&self) -> bool {
         let may_sleep = self.may_sleep();
         self.woken();

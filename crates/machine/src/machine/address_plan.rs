@@ -1,10 +1,12 @@
-//! The machine's address space while it is planned: what firmware places, and what has to be invented in the gaps.
+//! The machine's address space while it is planned: what firmware places, and what has to be
+//! invented in the gaps.
 
 use super::Refusal;
 use doorbell_hardware::bus::{AddressMap, Overlap};
 use gic_firmware::Region;
 
-/// Invented regions lie above what boards use for registers, and below what they use no address bits for.
+/// Invented regions lie above what boards use for registers, and below what they use no address
+/// bits for.
 const FROM: u64 = 1 << 32;
 const BELOW: u64 = 1 << 48;
 /// Alignment of invented regions, which keeps them apart.

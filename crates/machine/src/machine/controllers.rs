@@ -60,8 +60,8 @@ impl ControllerChoice {
     }
 }
 
-/// It is enabled, of a kind that the machine has, and firmware places its registers. Direct LPIs have none of
-/// their own.
+/// It is enabled, of a kind that the machine has, and firmware places its registers. Direct LPIs
+/// have none of their own.
 fn is_usable(controller: &Controller) -> bool {
     let placed = controller.registers.is_some() || controller.kind == ControllerKind::DirectLpi;
     controller.status.is_enabled() && placed && ControllerChoice::Auto.admits(&controller.kind)

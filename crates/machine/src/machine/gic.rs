@@ -138,8 +138,8 @@ fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
     regions
 }
 
-/// The description without what the machine leaves out: regions of redistributors that stay empty, and windows in
-/// front of ITSes.
+/// The description without what the machine leaves out: regions of redistributors that stay empty,
+/// and windows in front of ITSes.
 pub(crate) fn populated(description: &Description) -> Description {
     let mut populated = description.clone();
     if let Some(gic) = &mut populated.gic {
@@ -165,7 +165,8 @@ fn device_id_bits(description: &Description, its: ControllerIndex) -> u8 {
     u8::try_from(bits.max(LEAST_DEVICE_ID_BITS)).unwrap_or(32)
 }
 
-/// What the registers say. Where firmware denies coherence, they claim it: that is why firmware has to speak.
+/// What the registers say. Where firmware denies coherence, they claim it: that is why firmware has
+/// to speak.
 fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
     match options.snooping {
         Snooping::AsDescribed => vgic::its::Coherence::Coherent,

@@ -58,7 +58,8 @@ pub(super) struct Functions {
 /// A requester and the address it will have to store.
 type Candidate = (RequesterId, u64);
 
-/// The requesters that each statement of a host's routing leads to a controller that takes part, ascending.
+/// The requesters that each statement of a host's routing leads to a controller that takes part,
+/// ascending.
 pub(super) type Candidates = BTreeMap<usize, Vec<Candidate>>;
 
 impl Functions {
@@ -124,7 +125,8 @@ impl Functions {
         }
     }
 
-    /// The first few requesters on the root bus; the last of them shares a device with another one if it can.
+    /// The first few requesters on the root bus; the last of them shares a device with another one
+    /// if it can.
     fn populate_root(&mut self, candidates: &[Candidate], first_bus: u8) {
         let here: Vec<_> = candidates.iter().filter(|(id, _)| id.pci_bus() == first_bus).collect();
         let devices = here.iter().filter(|(id, _)| id.pci_function() == 0);
@@ -150,8 +152,8 @@ impl Functions {
         }
     }
 
-    /// Two functions behind a bridge to conventional PCI: they have one requester ID, its secondary bus's first. False
-    /// if no bus is free for it.
+    /// Two functions behind a bridge to conventional PCI: they have one requester ID, its secondary
+    /// bus's first. False if no bus is free for it.
     fn populate_conventional(&mut self, candidates: &[Candidate], first_bus: u8) -> bool {
         let Some((alias, doorbell)) = self.find_alias(candidates.iter(), first_bus) else {
             return false;

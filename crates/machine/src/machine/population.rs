@@ -6,8 +6,8 @@ use doorbell_hardware::platform_device::PlatformDeviceConfig;
 /// The choice of a machine's devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Population {
-    /// For each statement of a host bridge's routing a few functions, with every kind of message store in turn; and what
-    /// firmware's platform devices are by their names.
+    /// For each statement of a host bridge's routing a few functions, with every kind of message
+    /// store in turn; and what firmware's platform devices are by their names.
     #[default]
     Usual,
     /// Chosen devices.
@@ -17,7 +17,8 @@ pub enum Population {
 /// Chosen devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ChosenDevices {
-    /// PCI functions, dealt out to the host bridges in turn. Those that find no place are left out, with a note.
+    /// PCI functions, dealt out to the host bridges in turn. Those that find no place are left out,
+    /// with a note.
     pub functions: Vec<ChosenFunction>,
     /// The parameters of firmware's platform devices, in their order, repeated as often as needed.
     /// The usual ones if there is none.

@@ -49,7 +49,8 @@ pub(super) struct Board {
     mode: DoorbellMode,
 }
 
-/// A guest's messages that nobody makes real: they go out as the guest wrote them, and mean nothing there.
+/// A guest's messages that nobody makes real: they go out as the guest wrote them, and mean nothing
+/// there.
 struct Untranslated;
 
 impl SignalMsi<RequesterId> for Untranslated {
@@ -58,8 +59,8 @@ impl SignalMsi<RequesterId> for Untranslated {
     }
 }
 
-/// A guest's messages that the host's unit remaps as the guest's says. It blocks those of the compatibility format, bit 4
-/// of the address 0 (Intel VT-d specification, §5.1.2).
+/// A guest's messages that the host's unit remaps as the guest's says. It blocks those of the
+/// compatibility format, bit 4 of the address 0 (Intel VT-d specification, §5.1.2).
 struct Remapped(Arc<dyn SignalMsi<RequesterId>>);
 
 impl SignalMsi<RequesterId> for Remapped {

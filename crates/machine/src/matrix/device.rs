@@ -33,7 +33,8 @@ const PLATFORM_REGISTERS: u64 = 0x0902_0000;
 const EMULATED_REGISTERS: u64 = 0x0903_0000;
 
 impl Endpoint {
-    /// Its number on the bus of the host bridge, PCI function or not. The function with the table has the queue too.
+    /// Its number on the bus of the host bridge, PCI function or not. The function with the table
+    /// has the queue too.
     const fn device(self) -> u8 {
         match self {
             Self::PciMsi => 1,
@@ -65,7 +66,8 @@ impl Endpoint {
 
 /// The targets of the devices' messages.
 pub(super) struct DeviceUpstreams {
-    /// Those whose stores the hypervisor sees, if there is one: PCI's own registers, and devices that it emulates.
+    /// Those whose stores the hypervisor sees, if there is one: PCI's own registers, and devices
+    /// that it emulates.
     pub(super) bus: Arc<dyn SignalMsi<RequesterId>>,
     /// Those that devices keep elsewhere.
     pub(super) own: Arc<dyn SignalMsi<RequesterId>>,

@@ -11,8 +11,8 @@ use super::trial::attempt;
 use super::*;
 use crate::migration::Migration;
 
-/// A platform that tells the truth about itself. Its controller moves all the time, as on all boards of these tests:
-/// nobody may notice. (Cells are tried where it stays, too.)
+/// A platform that tells the truth about itself. Its controller moves all the time, as on all
+/// boards of these tests: nobody may notice. (Cells are tried where it stays, too.)
 fn plan(parent: Parent, layer: Layer, world: World) -> BoardConfig {
     BoardConfig {
         migration: Migration::AtRandom { seed: 1 },

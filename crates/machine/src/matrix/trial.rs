@@ -265,7 +265,8 @@ impl<'a> Trial<'a> {
         self.deliver()
     }
 
-    /// A vector goes, and two come: at its slot, and one that follows two CPUs at a slot that had none.
+    /// A vector goes, and two come: at its slot, and one that follows two CPUs at a slot that had
+    /// none.
     fn change(&mut self) -> Result<(), TrialError> {
         let last = self.handles.keys().last().copied().unwrap_or_default();
         self.handles.remove(&1);

@@ -1,6 +1,7 @@
-//! Commands of an ITS, in a long queue: of the model, and of QEMU where it is installed. Both are driven by the same lines
-//! of QEMU's qtest protocol. INT is what a message does that comes to the ITS; SYNC does next to nothing, so that the
-//! difference is what making an LPI pending costs, without reading commands.
+//! Commands of an ITS, in a long queue: of the model, and of QEMU where it is installed. Both are
+//! driven by the same lines of QEMU's qtest protocol. INT is what a message does that comes to the
+//! ITS; SYNC does next to nothing, so that the difference is what making an LPI pending costs,
+//! without reading commands.
 
 use super::{Probe, Reference, each};
 use doorbell_qtest::{Qtest, RAM_BASE};
@@ -29,7 +30,8 @@ const TRANSLATIONS: u64 = RAM_BASE + 0x10_0000;
 const QUEUE: u64 = RAM_BASE + 0x20_0000;
 const QUEUE_PAGES: u64 = 0x100;
 
-/// Events of the one device, each mapped to an LPI of its own: their commands fill half of the queue.
+/// Events of the one device, each mapped to an LPI of its own: their commands fill half of the
+/// queue.
 const EVENTS: u32 = 1 << EVENT_BITS;
 const EVENT_BITS: u8 = 14;
 const FIRST_LPI: u32 = 8192;
@@ -137,7 +139,8 @@ struct ItsUnderTest<M> {
 }
 
 impl<M: QtestServer> ItsUnderTest<M> {
-    /// Maps every event, and leaves a queue whose first half are INTs, one for each event, and the other SYNCs.
+    /// Maps every event, and leaves a queue whose first half are INTs, one for each event, and the
+    /// other SYNCs.
     fn boot(&mut self) -> Result<(), String> {
         self.write32(REDISTRIBUTOR + u64::from(gicr::WAKER.offset()), 0)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PROPBASER.offset()), CONFIGURATION | 15)?;
@@ -188,8 +191,8 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.write32(ITS + u64::from(gits::CTLR.offset()), 1)
     }
 
-    /// Nanoseconds of one INT of an LPI that is not pending. The way of a line to the machine and back counts, divided by
-    /// all of them.
+    /// Nanoseconds of one INT of an LPI that is not pending. The way of a line to the machine and
+    /// back counts, divided by all of them.
     fn ints(&mut self) -> Result<f64, String> {
         self.redistributor_enable(0)?;
         self.machine.tell(&format!("memset {PENDING:#x} 0x10000 0"))?;

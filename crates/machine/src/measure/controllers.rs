@@ -1,4 +1,5 @@
-//! Vector set-up, affinity moves and delivery with each controller: the same device on each machine.
+//! Vector set-up, affinity moves and delivery with each controller: the same device on each
+//! machine.
 
 use super::{MeasureError, Probe, Reference, each};
 use crate::cpu::CpuCore;

@@ -82,8 +82,9 @@ impl EventMapping {
 }
 
 impl MeasuredGic {
-    /// Two vCPUs, with as many priority bits as it takes for a mask that lets 32 priorities of LPIs through; the events are mapped to consecutive LPIs (which start again from the first when they are used up);
-    /// device n to vCPU n modulo `targets`.
+    /// Two vCPUs, with as many priority bits as it takes for a mask that lets 32 priorities of LPIs
+    /// through; the events are mapped to consecutive LPIs (which start again from the first when
+    /// they are used up); device n to vCPU n modulo `targets`.
     pub(super) fn mapped(
         mapping: EventMapping,
         targets: u16,

@@ -10,8 +10,9 @@ use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// A message from its mapping to a pending list and from there to the vCPU, the plain way: one lock, ordered maps. 64k
-/// mappings, one LPI pending at a time, no priorities. Not a product: what a straightforward implementation costs.
+/// A message from its mapping to a pending list and from there to the vCPU, the plain way: one
+/// lock, ordered maps. 64k mappings, one LPI pending at a time, no priorities. Not a product: what
+/// a straightforward implementation costs.
 pub(super) fn locked_list() -> Probe {
     struct State {
         mappings: BTreeMap<(u32, u32), u32>,
@@ -38,7 +39,8 @@ pub(super) fn locked_list() -> Probe {
 
 const KVM: &str = "peer-kvm-signal-msi";
 
-/// `KVM_SIGNAL_MSI` to a local APIC that has the vector pending already: the system call and KVM's routing.
+/// `KVM_SIGNAL_MSI` to a local APIC that has the vector pending already: the system call and KVM's
+/// routing.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(super) fn kvm() -> Result<Probe, (&'static str, String)> {
     use kvm_bindings::kvm_msi;

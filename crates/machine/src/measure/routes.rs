@@ -42,7 +42,8 @@ fn failed(name: &str, error: impl Display) -> MeasureError {
     MeasureError::Case(name.to_owned(), error.to_string())
 }
 
-/// One route after the other gets another message, each as a commit of its own, all over a table of 2^`bits` routes.
+/// One route after the other gets another message, each as a commit of its own, all over a table of
+/// 2^`bits` routes.
 fn update(name: &'static str, bits: u32) -> Result<Probe, MeasureError> {
     let routes = 1 << bits;
     let space = GsiSpace { limit: 4096, first_allocated: 0 };

@@ -4,7 +4,8 @@
 use msi_types::Cpu;
 use std::collections::VecDeque;
 
-/// Acknowledgements that a [`SharedBit`] remembers. More than the CPUs that can acknowledge one vector at a time.
+/// Acknowledgements that a [`SharedBit`] remembers. More than the CPUs that can acknowledge one
+/// vector at a time.
 const ACKNOWLEDGEMENTS: usize = 64;
 /// Arrivals that it remembers: more than can wait for a handler.
 const ARRIVALS: usize = 1024;
@@ -105,8 +106,8 @@ impl PendingBits {
         }
     }
 
-    /// `cpu`, which went to look at `looked_at`, acknowledged the vector, as is noted at `now`. False if nothing can
-    /// have been pending for it.
+    /// `cpu`, which went to look at `looked_at`, acknowledged the vector, as is noted at `now`.
+    /// False if nothing can have been pending for it.
     pub(super) fn acknowledge(&mut self, cpu: Cpu, looked_at: u64, now: u64) -> bool {
         match &mut self.arrived {
             Arrived::Shared(bit) => {
@@ -170,9 +171,10 @@ impl CpuBit {
 
 /// The one pending bit of a vector, which any CPU may acknowledge.
 ///
-/// An acknowledgement takes everything that arrived before its CPU went to look. So the next one needs an arrival after
-/// that, and no two have the same arrival. Which of two that overlap in time came first cannot be known: an
-/// acknowledgement counts as earlier only if it was noted before the other CPU went to look.
+/// An acknowledgement takes everything that arrived before its CPU went to look. So the next one
+/// needs an arrival after that, and no two have the same arrival. Which of two that overlap in time
+/// came first cannot be known: an acknowledgement counts as earlier only if it was noted before the
+/// other CPU went to look.
 #[derive(Debug, Default)]
 struct SharedBit {
     arrivals: VecDeque<Arrival>,

@@ -104,7 +104,8 @@ impl Route {
         }
     }
 
-    /// The endpoint may hold messages back that nobody told of, until they [are released](Self::released).
+    /// The endpoint may hold messages back that nobody told of, until they [are
+    /// released](Self::released).
     pub(super) fn hold(&self) {
         let state = &mut *lock(&self.state);
         state.bits.begin(Cause::Untold, &state.open);
@@ -115,7 +116,8 @@ impl Route {
         lock(&self.state).bits.arrive(&[Cause::Untold, Cause::Held], self.clock.tick());
     }
 
-    /// The driver is about to make it pending at `cpu`. Elsewhere than at a target that is no excuse.
+    /// The driver is about to make it pending at `cpu`. Elsewhere than at a target that is no
+    /// excuse.
     pub(super) fn resending(&self, cpu: Cpu) {
         let state = &mut *lock(&self.state);
         if state.open.contains(&cpu) {
@@ -123,8 +125,8 @@ impl Route {
         }
     }
 
-    /// The interrupt core is about to make it pending at `cpu`. That is an excuse only for what was acknowledged and
-    /// not handled. Elsewhere than at a target it is none.
+    /// The interrupt core is about to make it pending at `cpu`. That is an excuse only for what was
+    /// acknowledged and not handled. Elsewhere than at a target it is none.
     pub(super) fn redelivering(&self, cpu: Cpu) {
         let state = &mut *lock(&self.state);
         if state.open.contains(&cpu) && state.due.resend() {

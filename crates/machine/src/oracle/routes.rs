@@ -1,4 +1,5 @@
-//! The routes of all vectors, as what passes between the interrupt core and the controllers tells them.
+//! The routes of all vectors, as what passes between the interrupt core and the controllers tells
+//! them.
 
 use super::{Clock, Pending, Route};
 #[cfg(test)]
@@ -126,8 +127,8 @@ fn vectors(first: Vector, count: NonZeroU16) -> impl Iterator<Item = Vector> {
     (0..u32::from(count.get())).filter_map(move |index| first.checked_add(index))
 }
 
-/// A parent whose vectors' targets are entered in the records: a new one before anything may lead there, an old one after
-/// nothing does.
+/// A parent whose vectors' targets are entered in the records: a new one before anything may lead
+/// there, an old one after nothing does.
 struct ObservedParent {
     routes: Arc<Routes>,
     pending: Pending,

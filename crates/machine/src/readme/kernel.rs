@@ -7,7 +7,8 @@ use gic_firmware::devicetree;
 use irq_domain::{Host, IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig};
 use msi_types::{Cpu, MessageStore, RequesterId, Shape};
 
-/// On the boot CPU, which unmasks interrupts afterwards. The kernel keeps the `Irqchip` as long as it takes interrupts.
+/// On the boot CPU, which unmasks interrupts afterwards. The kernel keeps the `Irqchip` as long as
+/// it takes interrupts.
 pub fn boot<K: Platform + Host + 'static>(
     kernel: Arc<K>,
     blob: &[u8],
@@ -27,7 +28,8 @@ pub fn take_interrupts<K: Platform>(
     irqchip.handle_irq(cpu, registers, |vector, why| panic!("interrupt {vector}: {why:?}"));
 }
 
-/// What a device's driver keeps: without the handle no handler runs, without the device there is no vector.
+/// What a device's driver keeps: without the handle no handler runs, without the device there is no
+/// vector.
 pub struct Pci {
     pub handle: IrqHandle,
     pub device: MsiDevice,

@@ -1,4 +1,5 @@
-//! The load: a thread for each device and for each kind of disturbance. A lost message never blocks a device.
+//! The load: a thread for each device and for each kind of disturbance. A lost message never blocks
+//! a device.
 
 use super::{CpuHotplug, DeviceHotplug, Moves, Progress, RunOptions};
 use crate::cpu::Cpus;
@@ -195,14 +196,15 @@ impl<'a> Load<'a> {
         is_unable
     }
 
-    /// Each vector's last message is sent when nobody disturbs any more, for the model to be moved under: no driver sends
-    /// it again because it moved a vector or a CPU, so if it is lost, nothing hides that.
+    /// Each vector's last message is sent when nobody disturbs any more, for the model to be moved
+    /// under: no driver sends it again because it moved a vector or a CPU, so if it is lost,
+    /// nothing hides that.
     fn keeps_one_back(&self) -> bool {
         self.migrator.is_some() && self.options.messages != 0
     }
 
-    /// Waits until the vector's last message was handled. False if it is lost: nobody who is patient sends another one
-    /// that would hide it.
+    /// Waits until the vector's last message was handled. False if it is lost: nobody who is
+    /// patient sends another one that would hide it.
     fn await_handler(&self, vector: &DeviceVector, wait_policy: WaitPolicy) -> bool {
         let since = Instant::now();
         let turns = match wait_policy {

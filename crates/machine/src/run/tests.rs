@@ -1,5 +1,5 @@
-//! Faults put into a whole machine with direct LPIs, while nothing else happens: the report tells each. And while
-//! everything happens, in any order, there are none.
+//! Faults put into a whole machine with direct LPIs, while nothing else happens: the report tells
+//! each. And while everything happens, in any order, there are none.
 
 use super::{
     CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, run, verdict,
@@ -41,7 +41,8 @@ struct SingleVector {
 }
 
 impl SingleVector {
-    /// The vector is at one CPU and was at another. Nothing is known of what was pending at a CPU that leaves.
+    /// The vector is at one CPU and was at another. Nothing is known of what was pending at a CPU
+    /// that leaves.
     fn new(migration: Migration) -> Self {
         let mut machine = machine(LpiDisabling::Impossible, None, migration);
         let powered = PoweredMachine::on(&mut machine);

@@ -20,7 +20,8 @@ const STEPS: usize = 30;
 /// During a long run a vector moves at one in so many steps.
 const MOVE_MEANWHILE: usize = 8;
 
-/// The scheduler. All on one thread; the locks are for the seams' sake, and never held while something happens.
+/// The scheduler. All on one thread; the locks are for the seams' sake, and never held while
+/// something happens.
 pub(super) struct Scheduler {
     cores: Vec<Arc<CpuCore>>,
     sleepers: Arc<Sleepers>,
@@ -117,8 +118,9 @@ impl Scheduler {
         }
     }
 
-    /// Each vector's last message is sent when nobody disturbs any more, for the model to be moved under: no driver sends
-    /// it again because it moved a vector or a CPU, so if it is lost, nothing hides that.
+    /// Each vector's last message is sent when nobody disturbs any more, for the model to be moved
+    /// under: no driver sends it again because it moved a vector or a CPU, so if it is lost,
+    /// nothing hides that.
     fn keeps_one_back(&self) -> bool {
         self.migrator.is_some() && self.messages != 0
     }

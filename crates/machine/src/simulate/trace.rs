@@ -47,7 +47,7 @@ pub enum TraceEvent {
         /// The device.
         device: usize,
     },
-    /// The interrupt controller's model was saved, and restored from the bytes of what was saved: mostly into a fresh
-    /// model, which took its place.
+    /// The interrupt controller's model was saved, and restored from the bytes of what was saved:
+    /// mostly into a fresh model, which took its place.
     Migrated,
 }

@@ -1,4 +1,5 @@
-//! A device as the workload sees it: the hardware that sends, the driver that handles, and the records about both.
+//! A device as the workload sees it: the hardware that sends, the driver that handles, and the
+//! records about both.
 
 use super::System;
 use crate::cpu::looked_at;
@@ -311,9 +312,9 @@ impl Device {
         self.vectors().iter().any(|vector| vector.is_off.load(Ordering::Relaxed))
     }
 
-    /// The smallest number of vectors with which the device is of use. A function sends all its causes by one MSI message
-    /// if it gets no more; a driver of MSI-X wants one vector for control and one for work; and each vector of a platform
-    /// device is a cause of its own.
+    /// The smallest number of vectors with which the device is of use. A function sends all its
+    /// causes by one MSI message if it gets no more; a driver of MSI-X wants one vector for control
+    /// and one for work; and each vector of a platform device is a cause of its own.
     pub(crate) fn useful_minimum(&self) -> u16 {
         match &self.config.hardware {
             DeviceHardware::Platform(device) => device.config().slots,
@@ -384,7 +385,8 @@ impl DeviceVector {
         }))
     }
 
-    /// Is this one of the handler's long runs? While it lasts, messages arrive for a handler that runs already.
+    /// Is this one of the handler's long runs? While it lasts, messages arrive for a handler that
+    /// runs already.
     fn takes_long(&self) -> bool {
         self.runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(LONG_RUNS)
     }

@@ -71,7 +71,8 @@ pub(crate) fn first_message(device: &Device, system: &System) -> Option<MsiMessa
 }
 
 impl System {
-    /// Takes `cpu` off line: its interrupts move away, then it is turned off. It stays if an endpoint cannot be moved.
+    /// Takes `cpu` off line: its interrupts move away, then it is turned off. It stays if an
+    /// endpoint cannot be moved.
     ///
     /// # Errors
     /// The drivers' reason.

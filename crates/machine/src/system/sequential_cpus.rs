@@ -25,7 +25,8 @@ impl SequentialCpus {
         Self::of(powered.cores.clone(), powered.migrator.clone(), &powered.platform)
     }
 
-    /// These CPUs. If their model moves, it does so from now on also between any two accesses of `platform`.
+    /// These CPUs. If their model moves, it does so from now on also between any two accesses of
+    /// `platform`.
     pub(crate) fn of(
         cores: Vec<Arc<CpuCore>>,
         migrator: Option<Arc<Migrator>>,
@@ -37,8 +38,8 @@ impl SequentialCpus {
         Self { cores, migrator }
     }
 
-    /// They take what is pending, until nothing is, and do what the model left over, as CPUs that want
-    /// to sleep do.
+    /// They take what is pending, until nothing is, and do what the model left over, as CPUs that
+    /// want to sleep do.
     ///
     /// # Panics
     /// The model keeps them from sleeping for good.

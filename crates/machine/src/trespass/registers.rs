@@ -57,8 +57,9 @@ pub(super) fn changed(before: Vec<Reading>, after: &[Reading]) -> Vec<Overwritte
         .collect()
 }
 
-/// The intruder gives the redistributor whose doorbell `victim` rings tables of its own, in memory of its own. Does the
-/// victim's LPI arrive while the intruder's table enables it, and not while it does not?
+/// The intruder gives the redistributor whose doorbell `victim` rings tables of its own, in memory
+/// of its own. Does the victim's LPI arrive while the intruder's table enables it, and not while it
+/// does not?
 pub(super) fn seize(
     system: &System,
     intruder: &HostileDevice,

@@ -1,4 +1,5 @@
-//! ChosenDevices that cannot store what their controller would have them send: refused with the reason, while the others run.
+//! ChosenDevices that cannot store what their controller would have them send: refused with the
+//! reason, while the others run.
 
 use crate::boards::{self, flashed, region};
 use crate::{assert_refusals_are_counted, moving};

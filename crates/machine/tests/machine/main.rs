@@ -1,4 +1,5 @@
-//! Unmodified drivers on unmodified models, in machines of every shape that a devicetree can describe.
+//! Unmodified drivers on unmodified models, in machines of every shape that a devicetree can
+//! describe.
 
 #![expect(clippy::unwrap_used, reason = "a test's own boards are known to be sound")]
 
@@ -68,7 +69,8 @@ fn assert_refusals_are_counted(report: &Report) {
     );
 }
 
-/// Everything was sent, and nothing went wrong on the way, nor behind the drivers' backs; and everybody is served.
+/// Everything was sent, and nothing went wrong on the way, nor behind the drivers' backs; and
+/// everybody is served.
 #[track_caller]
 fn assert_delivered(report: &Report, messages: u32) {
     assert_delivered_to(report, messages);

@@ -1,5 +1,6 @@
-//! Random machines: whoever is on them and wherever firmware leads them, those that cannot be served are refused with
-//! the reason, and for the others nothing is lost, spurious or at a wrong CPU.
+//! Random machines: whoever is on them and wherever firmware leads them, those that cannot be
+//! served are refused with the reason, and for the others nothing is lost, spurious or at a wrong
+//! CPU.
 
 mod drawn;
 

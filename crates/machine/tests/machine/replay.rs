@@ -1,4 +1,5 @@
-//! Without threads: whatever the order of events, nothing is lost; and the order is the seed's alone.
+//! Without threads: whatever the order of events, nothing is lost; and the order is the seed's
+//! alone.
 
 use crate::{boards, harbour, migration};
 use doorbell_machine::{

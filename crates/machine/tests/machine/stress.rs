@@ -51,7 +51,8 @@ fn a_million_messages(built: &BuildOptions) -> Report {
     report
 }
 
-/// With two vectors and nothing else on the machine, a CPU that misses its kick is woken by nobody else.
+/// With two vectors and nothing else on the machine, a CPU that misses its kick is woken by nobody
+/// else.
 #[test]
 fn sleeping_cpu_wakes_for_each_message() {
     let mut board = boards::bare(1, 1);

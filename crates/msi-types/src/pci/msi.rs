@@ -79,8 +79,8 @@ impl Layout {
     }
 }
 
-/// The data that a function with `2^log2_granted` vectors sends for its vector `index`: the low bits replaced.
-/// `log2_granted` above 5 counts as 5.
+/// The data that a function with `2^log2_granted` vectors sends for its vector `index`: the low
+/// bits replaced. `log2_granted` above 5 counts as 5.
 pub const fn vector_data(base: u32, log2_granted: u8, index: u16) -> u32 {
     let log2 = if log2_granted > 5 { 5 } else { log2_granted };
     let low = (1u32 << log2) - 1;

@@ -1,4 +1,5 @@
-//! The system registers of the CPU interface, `ICC_*` (IHI 0069 §12.2), as a table of encodings and functions.
+//! The system registers of the CPU interface, `ICC_*` (IHI 0069 §12.2), as a table of encodings and
+//! functions.
 
 use crate::cpu_interface::CpuInterface;
 use crate::vcpu::Vcpu;
@@ -243,8 +244,8 @@ impl CpuInterface {
             .with_ext_range(self.features.extended_range)
     }
 
-    /// Where there are two security states, `CBPR` here is the Non-secure one: Group 0's binary point, which the
-    /// guest cannot see, then serves its group.
+    /// Where there are two security states, `CBPR` here is the Non-secure one: Group 0's binary
+    /// point, which the guest cannot see, then serves its group.
     pub(super) fn set_control(&mut self, written: Ctlr) {
         self.common_binary_point = written.cbpr();
         self.split_eoi = written.eoi_mode();
@@ -258,8 +259,8 @@ impl CpuInterface {
         word
     }
 
-    /// The guest writes `ICC_AP<n>R<index>_EL1`: levels that the interface does not have, or that are the Secure
-    /// side's, stay clear.
+    /// The guest writes `ICC_AP<n>R<index>_EL1`: levels that the interface does not have, or that
+    /// are the Secure side's, stay clear.
     pub(super) fn set_active_word(&mut self, group: Group, index: u32, written: u32) {
         let levels = 1u32 << self.features.preemption_bits();
         let all = u128::MAX >> (128 - levels);

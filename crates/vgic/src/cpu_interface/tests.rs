@@ -30,7 +30,8 @@ fn priorities(priority_bits: u8) -> Vec<u8> {
         .collect()
 }
 
-/// "BPR0 = N: group priority = bits 7:N+1. BPR1 = N: bits 7:N." As a number without its subpriority.
+/// "BPR0 = N: group priority = bits 7:N+1. BPR1 = N: bits 7:N." As a number without its
+/// subpriority.
 fn group_priority(value: u8, group: Group, binary_points: [u8; 2], common: bool) -> u32 {
     let lowest = match (group, common) {
         (Group::One, false) => binary_points[1],

@@ -1,4 +1,5 @@
-//! The interface's state as the hardware's virtual CPU interface holds it: `ICH_VMCR_EL2` and the active priorities.
+//! The interface's state as the hardware's virtual CPU interface holds it: `ICH_VMCR_EL2` and the
+//! active priorities.
 
 use super::CpuInterface;
 use gic_arch::Priority;

@@ -1,8 +1,10 @@
-//! The commands (IHI 0069 §5.3): operands are checked here, and carried out on the machine's LPI state.
+//! The commands (IHI 0069 §5.3): operands are checked here, and carried out on the machine's LPI
+//! state.
 //!
-//! Choices that the architecture leaves beside those in [`crate::lpi`]: MAPTI may name a collection that is not mapped
-//! yet; DISCARD works although the event's collection is unmapped; unmapping what is not mapped is no error; a device
-//! or collection that is mapped stays usable when its first-level entry goes away.
+//! Choices that the architecture leaves beside those in [`crate::lpi`]: MAPTI may name a collection
+//! that is not mapped yet; DISCARD works although the event's collection is unmapped; unmapping
+//! what is not mapped is no error; a device or collection that is mapped stays usable when its
+//! first-level entry goes away.
 
 use super::Targets;
 use super::config::ItsConfig;
@@ -100,8 +102,8 @@ impl Executor<'_> {
                 self.control.move_all(self.its, from, to);
                 Ok(())
             }
-            // Every command has rewritten the words that it concerns before it is consumed; what was in list registers
-            // is waited for by the queue.
+            // Every command has rewritten the words that it concerns before it is consumed; what
+            // was in list registers is waited for by the queue.
             Command::Sync { target } => self.vcpu(target).map(drop),
         }
     }

@@ -24,8 +24,9 @@ pub struct ItsConfig {
     pub device_table: TableLevels,
     /// The collection table (`GITS_BASER1`), for collections beyond those held.
     pub collection_table: Option<TableLevels>,
-    /// Bits of collections' numbers, if they are limited (`GITS_TYPER.CIL`, `CIDbits`): 1 to 16. `None` says 16 without
-    /// saying it. For an ITS with a collection table: without one, [`held_collections`](Self::held_collections) are all.
+    /// Bits of collections' numbers, if they are limited (`GITS_TYPER.CIL`, `CIDbits`): 1 to 16.
+    /// `None` says 16 without saying it. For an ITS with a collection table: without one,
+    /// [`held_collections`](Self::held_collections) are all.
     pub collection_id_bits: Option<u8>,
     /// Page sizes of the tables.
     pub page_sizes: PageSizes,
@@ -35,9 +36,9 @@ pub struct ItsConfig {
     pub iidr: Iidr,
     /// What follows a command error.
     pub error_policy: ErrorPolicy,
-    /// How much is done at one register access before the rest is left for the next: a command is one unit, and so are
-    /// every 16 mappings that it visits. A command that has more to visit goes on
-    /// at the next access, or when a vCPU is about to leave.
+    /// How much is done at one register access before the rest is left for the next: a command is
+    /// one unit, and so are every 16 mappings that it visits. A command that has more to visit goes
+    /// on at the next access, or when a vCPU is about to leave.
     pub work_per_access: u32,
 }
 
@@ -82,7 +83,8 @@ pub enum Coherence {
 pub enum ErrorPolicy {
     /// The command is skipped.
     Skip,
-    /// The queue stalls at the command (`GITS_CREADR.Stalled`) until the guest writes `GITS_CWRITER.Retry`.
+    /// The queue stalls at the command (`GITS_CREADR.Stalled`) until the guest writes
+    /// `GITS_CWRITER.Retry`.
     Stall,
 }
 
@@ -104,7 +106,8 @@ pub enum ItsConfigError {
     /// Bits of collections' numbers.
     #[error("{0} bits of collections' numbers: an ITS has 1 to {MAX_COLLECTION_BITS}")]
     CollectionIdBits(u8),
-    /// A limit of collections' numbers that is no limit: there are no others than held ones, or it excludes some of them.
+    /// A limit of collections' numbers that is no limit: there are no others than held ones, or it
+    /// excludes some of them.
     #[error(
         "collections' numbers limited to {bits} bits where {held} are held: it says nothing, or too little"
     )]
@@ -123,8 +126,8 @@ pub enum ItsConfigError {
 }
 
 impl ItsConfig {
-    /// An ITS like KVM's: 16 bits of DeviceIDs and EventIDs, redistributors by number, 64 KiB pages, a device table
-    /// of one or two levels, a flat collection table, errors skipped.
+    /// An ITS like KVM's: 16 bits of DeviceIDs and EventIDs, redistributors by number, 64 KiB
+    /// pages, a device table of one or two levels, a flat collection table, errors skipped.
     pub const fn new(base: u64) -> Self {
         Self {
             base,

@@ -1,4 +1,5 @@
-//! The command queue (IHI 0069 §5.3.1): a ring in the guest's memory, worked off a budgeted piece at a time.
+//! The command queue (IHI 0069 §5.3.1): a ring in the guest's memory, worked off a budgeted piece
+//! at a time.
 
 use super::commands::{Executor, Refusal};
 use super::config::ErrorPolicy;
@@ -79,8 +80,8 @@ enum Step {
     Begun,
     /// Something that was begun is not done yet.
     Sweeps,
-    /// It is a SYNC, and an interrupt that was changed before it may still be in a list register. Or what was begun finds
-    /// no memory on the heap.
+    /// It is a SYNC, and an interrupt that was changed before it may still be in a list register.
+    /// Or what was begun finds no memory on the heap.
     Waits,
 }
 
@@ -148,14 +149,15 @@ impl Queue {
 }
 
 impl Its {
-    /// Goes on with what registers asked for, then executes commands until the queue is empty or stalled, or a
-    /// budget's worth is done. What is left is noted.
+    /// Goes on with what registers asked for, then executes commands until the queue is empty or
+    /// stalled, or a budget's worth is done. What is left is noted.
     pub(super) fn run(&self, state: &mut State) {
         let progress = self.run_within_budget(state);
         self.lpis.note_work(&mut state.left, progress);
     }
 
-    /// A queue that waits for vCPUs to exit goes on when they do. One that waits for memory goes on at the next access.
+    /// A queue that waits for vCPUs to exit goes on when they do. One that waits for memory goes on
+    /// at the next access.
     fn run_within_budget(&self, state: &mut State) -> Progress {
         let budget = u64::from(self.config.work_per_access) * SLOTS_PER_UNIT;
         let mut spent = 0;

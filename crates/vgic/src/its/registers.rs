@@ -134,7 +134,8 @@ impl Its {
         self.change(|state| state.queue.creadr().into_bits())
     }
 
-    /// A table that is taken away takes what it mapped along. Collections that the ITS holds are in no table.
+    /// A table that is taken away takes what it mapped along. Collections that the ITS holds are in
+    /// no table.
     fn set_baser(&self, index: u32, lanes: Lanes) {
         let mut state = self.state.lock();
         if state.enabled {

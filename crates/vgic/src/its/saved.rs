@@ -172,7 +172,8 @@ impl HeldIts<'_> {
         }))
     }
 
-    /// Puts an ITS that is as after reset into a saved state, which was checked: `vcpu` gives the vCPU of an affinity.
+    /// Puts an ITS that is as after reset into a saved state, which was checked: `vcpu` gives the
+    /// vCPU of an affinity.
     pub(crate) fn restore(
         &mut self,
         registers: RestoredRegisters,

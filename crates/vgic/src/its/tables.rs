@@ -1,8 +1,8 @@
 //! The tables that the guest gives the ITS (`GITS_BASERn`, IHI 0069 §5.2).
 //!
-//! What is mapped is held in the model's own memory. The guest's tables say which identifiers it has provided for:
-//! one beyond their size, or under an invalid first-level entry, is out of range. Like KVM, the model writes entries
-//! only when its state is saved.
+//! What is mapped is held in the model's own memory. The guest's tables say which identifiers it
+//! has provided for: one beyond their size, or under an invalid first-level entry, is out of range.
+//! Like KVM, the model writes entries only when its state is saved.
 
 use super::config::{Coherence, ItsConfig, PageSizes, TableLevels};
 use crate::memory::GuestMemory;
@@ -74,8 +74,8 @@ const fn fixed(written: Baser, config: &ItsConfig, kind: TableKind) -> Baser {
     shared.with_kind(kind).with_entry_bytes_minus_one(ENTRY_BYTES - 1)
 }
 
-/// Has the guest provided for this identifier? First-level entries are read each time: an invalid one may become
-/// valid without a command.
+/// Has the guest provided for this identifier? First-level entries are read each time: an invalid
+/// one may become valid without a command.
 pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {
     if !table.valid() {
         return false;

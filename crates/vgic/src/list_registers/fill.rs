@@ -37,7 +37,8 @@ impl Half {
         }
     }
 
-    /// Fills the next list register with what `take` finds. `false`: there is no room, or nothing is left.
+    /// Fills the next list register with what `take` finds. `false`: there is no room, or nothing
+    /// is left.
     fn fill_one(
         &mut self,
         registers: &mut Registers,

@@ -51,8 +51,8 @@ impl Half {
         }
     }
 
-    /// The guest ended an interrupt that is in no list register. Which one, the hardware does not say: as guests end
-    /// what they acknowledged last, it is the most urgent one.
+    /// The guest ended an interrupt that is in no list register. Which one, the hardware does not
+    /// say: as guests end what they acknowledged last, it is the most urgent one.
     fn end_unlisted(&mut self) {
         let (cpu, wired) = (self.vcpu.cpu(), self.vcpu.vgic().wired());
         let mut found: Option<(Priority, IntId)> = None;

@@ -1,5 +1,5 @@
-//! Slots that are taken back. What a device's entry led to is closed depth first, with a path of fixed length for
-//! memory: taking mappings away allocates nothing.
+//! Slots that are taken back. What a device's entry led to is closed depth first, with a path of
+//! fixed length for memory: taking mappings away allocates nothing.
 
 use super::directory::{CHUNK_BITS, Entry, MAX_DEPTH, depth};
 
@@ -10,8 +10,8 @@ pub(super) struct Closing {
     size: u32,
     /// A block that hangs under no node.
     block: Option<Entry>,
-    /// Nodes on the way down, each with the index of its entry that comes next. The last has blocks below it if it is
-    /// at `depth`.
+    /// Nodes on the way down, each with the index of its entry that comes next. The last has blocks
+    /// below it if it is at `depth`.
     path: [(Option<Entry>, u32); MAX_DEPTH as usize],
     /// How many nodes are on the way.
     nodes: usize,

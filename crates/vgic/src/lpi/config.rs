@@ -35,7 +35,8 @@ pub(crate) struct Priorities {
 }
 
 impl Priorities {
-    /// The level of a configured priority: bits that do not count make no levels, which would take memory.
+    /// The level of a configured priority: bits that do not count make no levels, which would take
+    /// memory.
     pub(super) const fn level(self, configured: Priority) -> Level {
         let bits = match self.view {
             PriorityView::Unshifted => self.bits,
@@ -67,8 +68,9 @@ impl Priorities {
 pub(crate) struct LpiConfig {
     /// Number of vCPUs, at most 512.
     pub(crate) vcpus: u16,
-    /// The budget of slots: about one per mapped event, counted in powers of two up to 32 per device and in 32s
-    /// beyond. At most 2^22; memory comes with use: 8 bytes and a few bits a slot.
+    /// The budget of slots: about one per mapped event, counted in powers of two up to 32 per
+    /// device and in 32s beyond. At most 2^22; memory comes with use: 8 bytes and a few bits a
+    /// slot.
     pub(crate) slots: u32,
     /// The budget of mapped devices, of all ITSes each.
     pub(crate) devices: u32,
@@ -81,7 +83,8 @@ pub(crate) struct LpiConfig {
 }
 
 impl LpiConfig {
-    /// A machine of this many vCPUs: 2^17 slots, 2^16 devices, 16 INTID bits, one security state, five priority bits.
+    /// A machine of this many vCPUs: 2^17 slots, 2^16 devices, 16 INTID bits, one security state,
+    /// five priority bits.
     pub(crate) const fn new(vcpus: u16) -> Self {
         let priorities = Priorities { view: PriorityView::Unshifted, bits: 5 };
         Self { vcpus, slots: 1 << 17, devices: 1 << 16, id_bits: 16, priorities, direct: false }

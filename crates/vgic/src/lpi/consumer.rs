@@ -87,8 +87,8 @@ impl Visitor for Take<'_> {
     #[inline]
     fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
         hint.clear();
-        // Whoever changed the word away from being ready here owes the hints for what it is now, so that a stale
-        // hint needs no other answer than going on.
+        // Whoever changed the word away from being ready here owes the hints for what it is now, so
+        // that a stale hint needs no other answer than going on.
         let vcpu = self.vcpu;
         let take = |word| is_ready_here(word, vcpu, level).then(|| word.with_pending(false));
         match self.shared.try_update_at(vcpu, position, take) {
@@ -124,8 +124,9 @@ impl Visitor for List<'_> {
     }
 }
 
-/// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it. Returns the vCPU to notify.
-/// If the event moved, it becomes pending at its new place; if it is not mapped any more, or was cleared, nowhere.
+/// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it. Returns
+/// the vCPU to notify. If the event moved, it becomes pending at its new place; if it is not mapped
+/// any more, or was cleared, nowhere.
 pub(super) fn fold(shared: &Shared, listed: ListedLpi, pending: bool) -> Option<u32> {
     let back = |word: Word| {
         let same = word.generation() == listed.generation || !Safeguard::FoldOwn.stands();

@@ -1,8 +1,8 @@
-//! The command side of the LPI core: what the guest's commands and registers say, and how it is written into the slot
-//! words. All of it under one lock.
+//! The command side of the LPI core: what the guest's commands and registers say, and how it is
+//! written into the slot words. All of it under one lock.
 //!
-//! Every word is made from this state by [`Control::refresh`]; a command changes the state and refreshes the slots
-//! that it concerns. Refreshing twice does no harm.
+//! Every word is made from this state by [`Control::refresh`]; a command changes the state and
+//! refreshes the slots that it concerns. Refreshing twice does no harm.
 
 use super::by_lpi::SlotsByLpi;
 use super::config::LpiConfig;
@@ -41,8 +41,8 @@ pub(crate) struct Control {
     pub(super) by_lpi: SlotsByLpi,
     /// By vCPU: the tables, while its LPIs are enabled.
     pub(super) redistributors: Box<[Option<LpiTables>]>,
-    /// By vCPU: room for the pending table's bits, from the first time on that its LPIs are enabled. A sweep that enables
-    /// or disables them has it meanwhile.
+    /// By vCPU: room for the pending table's bits, from the first time on that its LPIs are
+    /// enabled. A sweep that enables or disables them has it meanwhile.
     pub(super) images: Box<[PendingBits]>,
     pub(super) translators: Vec<Translator>,
     owed: Owed,
@@ -337,8 +337,8 @@ impl Control {
         self.route_of_event(ItsIndex::new(its), collection, now)
     }
 
-    /// Where the state sends the interrupt of an event in this collection. Without a mapped collection it stays with the
-    /// vCPU where it may be pending.
+    /// Where the state sends the interrupt of an event in this collection. Without a mapped
+    /// collection it stays with the vCPU where it may be pending.
     pub(super) fn route_of_event(
         &self,
         its: ItsIndex,
@@ -356,7 +356,8 @@ impl Control {
         })
     }
 
-    /// Enable and level, from the configuration table. An LPI whose byte cannot be read is disabled.
+    /// Enable and level, from the configuration table. An LPI whose byte cannot be read is
+    /// disabled.
     pub(super) fn settings(&self, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
         match tables.config(lpi, &*self.memory) {
             Ok(config) => self.settings_of(config),
@@ -387,7 +388,8 @@ impl Control {
         Ok(())
     }
 
-    /// Makes a word pending that is [prepared](Self::prepare), or holds it until its target's LPIs are enabled.
+    /// Makes a word pending that is [prepared](Self::prepare), or holds it until its target's LPIs
+    /// are enabled.
     pub(super) fn pend(&mut self, location: Location, refresh: Refresh) {
         self.shared.update(location, |word| word.with_held(true));
         self.write(location, refresh);

@@ -1,5 +1,6 @@
-//! From (sender, event) to a slot: an entry per sender, and nodes of 64 entries under those senders that have more
-//! events than one chunk of slots holds. Nodes are type-stable and change hands: see [`Nodes::translate`].
+//! From (sender, event) to a slot: an entry per sender, and nodes of 64 entries under those senders
+//! that have more events than one chunk of slots holds. Nodes are type-stable and change hands: see
+//! [`Nodes::translate`].
 
 use super::slots::Slot;
 use super::word::GENERATION_BITS;
@@ -29,8 +30,8 @@ const EVENT_BITS_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
 const DEPTH_SHIFT: u32 = EVENT_BITS_SHIFT + 5;
 const VALID: u64 = 1 << 63;
 
-/// An entry of a sender or of a node: where the slots (or the next node) are, and the generation of what it names. A
-/// sender's also has the number of its event bits.
+/// An entry of a sender or of a node: where the slots (or the next node) are, and the generation of
+/// what it names. A sender's also has the number of its event bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry(u64);
 
@@ -139,11 +140,13 @@ impl Nodes {
         Some(&page[(node & PAGE_MASK) as usize][(index & NODE_MASK) as usize])
     }
 
-    /// Finds the slot of a sender's event; `None` if there is none (never mapped, out of range, just unmapped).
+    /// Finds the slot of a sender's event; `None` if there is none (never mapped, out of range,
+    /// just unmapped).
     ///
-    /// A sender's node may pass to another sender between the load of the sender's entry and that of the node's: so
-    /// the sender's entry is loaded again at the end, and an entry that names a node carries the node's generation,
-    /// so that it never comes back the same. What stands in a slot's word is for the word's generation to answer.
+    /// A sender's node may pass to another sender between the load of the sender's entry and that
+    /// of the node's: so the sender's entry is loaded again at the end, and an entry that names a
+    /// node carries the node's generation, so that it never comes back the same. What stands in a
+    /// slot's word is for the word's generation to answer.
     #[inline]
     pub(super) fn translate(&self, sender: &AtomicU64, event: u32) -> Option<Place> {
         let root = Entry::from_bits(sender.load(Ordering::SeqCst));

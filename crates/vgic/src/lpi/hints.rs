@@ -1,6 +1,6 @@
-//! Where to look: for each vCPU and priority level a bit per slot, summarised twice, and a mask of levels. A set bit
-//! means "look at the word", nothing more; a bit too many costs a look, and no bit is ever missing for a ready word
-//! but between two steps of whoever is about to set it.
+//! Where to look: for each vCPU and priority level a bit per slot, summarised twice, and a mask of
+//! levels. A set bit means "look at the word", nothing more; a bit too many costs a look, and no
+//! bit is ever missing for a ready word but between two steps of whoever is about to set it.
 //!
 //! ```text
 //! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ word
@@ -134,8 +134,8 @@ impl Hint<'_> {
     }
 }
 
-/// Takes of one level that a leaf gets before the next leaf has its turn: as many as it has bits, so that each LPI that
-/// was ready when the turn began is taken.
+/// Takes of one level that a leaf gets before the next leaf has its turn: as many as it has bits,
+/// so that each LPI that was ready when the turn began is taken.
 const TURN: u8 = 1 << FANOUT_BITS;
 
 /// The number of no leaf; the next one is the first.
@@ -143,9 +143,10 @@ const NO_LEAF: u32 = u32::MAX;
 
 /// Whose turn it is at a level: round robin over leaves, and over the bits of a leaf.
 ///
-/// No ready LPI starves among those of its priority. A leaf's turn ends after [`TURN`] takes, or when the leaf is empty;
-/// within it, bits are visited in cyclic order. Turns go from leaf to leaf in cyclic order. So an LPI whose hint is set
-/// waits for at most as many takes of its level as the tree has bits.
+/// No ready LPI starves among those of its priority. A leaf's turn ends after [`TURN`] takes, or
+/// when the leaf is empty; within it, bits are visited in cyclic order. Turns go from leaf to leaf
+/// in cyclic order. So an LPI whose hint is set waits for at most as many takes of its level as the
+/// tree has bits.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     /// [`NO_LEAF`] before the first one.
@@ -156,9 +157,10 @@ struct Turn {
     left: u8,
 }
 
-/// Where a vCPU found something last, at each level and of all. These paths are left set although they may be empty,
-/// because the next interrupt most often comes from there: at each level the path from its top word to the leaf, and the
-/// last level's bit in the mask. Other levels' bits are not left: each would cost a look on the way to a less urgent one.
+/// Where a vCPU found something last, at each level and of all. These paths are left set although
+/// they may be empty, because the next interrupt most often comes from there: at each level the
+/// path from its top word to the leaf, and the last level's bit in the mask. Other levels' bits are
+/// not left: each would cost a look on the way to a less urgent one.
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
     by_level: [Turn; LEVELS],
@@ -202,7 +204,8 @@ impl Hints {
         })
     }
 
-    /// Makes sure that the word at `position` has its bits at `level`: before it is written so. Off the hot path.
+    /// Makes sure that the word at `position` has its bits at `level`: before it is written so. Off
+    /// the hot path.
     pub(super) fn ensure(&self, level: Level, position: Position) -> Result<(), OutOfMemory> {
         let tree = self.levels[level.index()]
             .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(Tree::new(self.slots)?)?))?;
@@ -214,8 +217,8 @@ impl Hints {
         self.levels[level.index()].get().map(|[tree]| tree)
     }
 
-    /// Says that the word at `position` is worth a look. The leaf is always written; its parents only where they are
-    /// clear.
+    /// Says that the word at `position` is worth a look. The leaf is always written; its parents
+    /// only where they are clear.
     #[inline]
     pub(super) fn hint(&self, level: Level, position: Position) {
         let Some(tree) = self.tree(level) else {
@@ -236,8 +239,9 @@ impl Hints {
         }
     }
 
-    /// Visits hints from the most urgent level on, of the first `count` levels only, until the visitor has found something.
-    /// One walk at a time per vCPU. Branches found empty are taken out on the way, but for the paths in `turns`.
+    /// Visits hints from the most urgent level on, of the first `count` levels only, until the
+    /// visitor has found something. One walk at a time per vCPU. Branches found empty are taken out
+    /// on the way, but for the paths in `turns`.
     pub(super) fn walk<V: Visitor>(
         &self,
         count: u32,
@@ -271,8 +275,8 @@ impl Hints {
         None
     }
 
-    /// Takes an empty level out of the mask. If it is not empty any more, it goes in again: whoever filled it may
-    /// have found the bit still set.
+    /// Takes an empty level out of the mask. If it is not empty any more, it goes in again: whoever
+    /// filled it may have found the bit still set.
     fn prune(&self, tree: &Tree, leaf: u32, level_bit: u64) {
         self.mask.fetch_and(!level_bit, SeqCst);
         if Safeguard::RecheckMask.stands() && !tree.is_empty_but_for(leaf) {

@@ -50,7 +50,8 @@ impl From<OutOfMemory> for NoRoom {
 pub(crate) struct MappedDevice {
     /// Bits of its EventIDs.
     pub(crate) event_bits: u8,
-    /// Where its interrupt translation table lies: bits 51:8 of an address. The model keeps nothing there.
+    /// Where its interrupt translation table lies: bits 51:8 of an address. The model keeps nothing
+    /// there.
     pub(crate) itt: u64,
 }
 
@@ -119,8 +120,8 @@ impl Control {
         self.translator(its).map(|translator| translator.senders.clone())
     }
 
-    /// `GITS_CTLR.Enabled`. Messages are taken once this [is done](Self::is_admitting), or none becomes pending through
-    /// this ITS any more once it [`is_quiescent`](Self::is_quiescent).
+    /// `GITS_CTLR.Enabled`. Messages are taken once this [is done](Self::is_admitting), or none
+    /// becomes pending through this ITS any more once it [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn set_its_enabled(&mut self, its: ItsIndex, enabled: bool) {
         if let Some(translator) = self.translator_mut(its)
             && translator.enabled != enabled
@@ -148,8 +149,8 @@ impl Control {
         Self::causes_of(its).into_iter().all(|cause| !self.is_sweeping(cause))
     }
 
-    /// Goes on with what the ITS's registers, then its last command asked for, until [`work`](Self::work) reaches
-    /// `limit`. Is it quiescent?
+    /// Goes on with what the ITS's registers, then its last command asked for, until
+    /// [`work`](Self::work) reaches `limit`. Is it quiescent?
     ///
     /// # Errors
     /// The heap has no memory left. It goes on from there the next time.
@@ -193,11 +194,12 @@ impl Control {
         }
     }
 
-    /// MAPD, V = 1. A mapped device is unmapped first, with all its events and what is pending of them. Slots are
-    /// taken when events are mapped.
+    /// MAPD, V = 1. A mapped device is unmapped first, with all its events and what is pending of
+    /// them. Slots are taken when events are mapped.
     ///
     /// # Errors
-    /// A device that was mapped is unmapped, and mapping it anew needs no memory. Another is not mapped.
+    /// A device that was mapped is unmapped, and mapping it anew needs no memory. Another is not
+    /// mapped.
     pub(crate) fn map_device(
         &mut self,
         its: ItsIndex,
@@ -237,15 +239,16 @@ impl Control {
         self.start(Cause::Teardown(its), Sweep::Unmap { its, devices: Some(0), closing });
     }
 
-    /// After all that an ITS had mapped is unmapped: in one go. What its last command was about is gone, too.
+    /// After all that an ITS had mapped is unmapped: in one go. What its last command was about is
+    /// gone, too.
     pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
         // What is left waits for memory, which none of this ITS's needs now.
         let _ = self.finish_sweeps();
         self.abandon(Cause::Command(its));
     }
 
-    /// MAPC, V = 1. Events of a collection that was mapped elsewhere move, and what is pending of them moves along.
-    /// Complete when its sweep is.
+    /// MAPC, V = 1. Events of a collection that was mapped elsewhere move, and what is pending of
+    /// them moves along. Complete when its sweep is.
     pub(crate) fn map_collection(
         &mut self,
         its: ItsIndex,
@@ -281,13 +284,14 @@ impl Control {
         self.start_refresh(Cause::Command(its), meant, Settings::Keep);
     }
 
-    /// INVALL: takes the configuration of every LPI of a redistributor from memory again. Complete when its sweep is.
+    /// INVALL: takes the configuration of every LPI of a redistributor from memory again. Complete
+    /// when its sweep is.
     pub(crate) fn invalidate_all_for(&mut self, its: ItsIndex, vcpu: u16) {
         self.start_refresh(Cause::Command(its), Meant::Target(vcpu.into()), Settings::Reload);
     }
 
-    /// MOVALL: what is pending at `from` is pending at `to` instead. Events stay with their collections. Complete when
-    /// its sweep is.
+    /// MOVALL: what is pending at `from` is pending at `to` instead. Events stay with their
+    /// collections. Complete when its sweep is.
     pub(crate) fn move_all(&mut self, its: ItsIndex, from: u16, to: u16) {
         if from != to {
             let cursor = self.all_chunks();
@@ -299,8 +303,8 @@ impl Control {
         }
     }
 
-    /// MAPTI and MAPI. An event that was mapped is mapped anew: what was pending of it is gone. The event fits its
-    /// device, the LPI the distributor.
+    /// MAPTI and MAPI. An event that was mapped is mapped anew: what was pending of it is gone. The
+    /// event fits its device, the LPI the distributor.
     pub(crate) fn map_event(
         &mut self,
         its: ItsIndex,

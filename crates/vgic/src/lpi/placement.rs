@@ -1,5 +1,5 @@
-//! Giving slots to senders and taking them back. A block's words carry its generation before an entry names it, and
-//! an entry is gone before the words are cleared.
+//! Giving slots to senders and taking them back. A block's words carry its generation before an
+//! entry names it, and an entry is gone before the words are cleared.
 
 use super::closing::Closing;
 use super::control::{Control, Settings};
@@ -13,8 +13,8 @@ use crate::atomic::{AtomicU64, Ordering};
 use gic_arch::Lpi;
 
 impl Control {
-    /// The slot of a sender's event, taken from the pool if need be. The sender has `event_bits` bits of events, and
-    /// `event` fits them. On error, nodes on the way to the slot may have come.
+    /// The slot of a sender's event, taken from the pool if need be. The sender has `event_bits`
+    /// bits of events, and `event` fits them. On error, nodes on the way to the slot may have come.
     pub(super) fn attach(
         &mut self,
         sender: &AtomicU64,
@@ -79,8 +79,8 @@ impl Control {
         Ok(block)
     }
 
-    /// Goes on closing what an entry named: nodes, and blocks, of which nothing is pending afterwards. `false`: nothing
-    /// is left.
+    /// Goes on closing what an entry named: nodes, and blocks, of which nothing is pending
+    /// afterwards. `false`: nothing is left.
     pub(super) fn close(&mut self, closing: &mut Closing) -> bool {
         let Some((node, index)) = closing.next_entry() else { return false };
         let Some(place) =

@@ -1,8 +1,9 @@
 //! Who owns which slot and which node: the allocator, under the command lock.
 //!
-//! Slots come in chunks of 32. A chunk serves blocks of one size at a time, from one slot to all 32, so that small
-//! devices share it; it is free for any size again when its last block is. Each time a block or a node changes hands
-//! its generation grows, and at the last generation it stays unused: a generation never comes back.
+//! Slots come in chunks of 32. A chunk serves blocks of one size at a time, from one slot to all
+//! 32, so that small devices share it; it is free for any size again when its last block is. Each
+//! time a block or a node changes hands its generation grows, and at the last generation it stays
+//! unused: a generation never comes back.
 
 use super::directory::{CHUNK_BITS, CHUNK_SLOTS};
 use super::mappings::NoRoom;
@@ -80,8 +81,8 @@ impl Pool {
         }
     }
 
-    /// Takes `2^size` slots, at most a chunk. `provide` makes the words of a chunk that is new, of which it is given the
-    /// first slot.
+    /// Takes `2^size` slots, at most a chunk. `provide` makes the words of a chunk that is new, of
+    /// which it is given the first slot.
     pub(super) fn take_block(
         &mut self,
         size: u32,
@@ -243,7 +244,8 @@ impl Pool {
         }
     }
 
-    /// How many chunks there are once all is given back. Those that will soon be retired do not count.
+    /// How many chunks there are once all is given back. Those that will soon be retired do not
+    /// count.
     pub(super) fn usable_chunks(&self) -> u64 {
         let retired = self.chunks.iter().filter(|chunk| chunk.generation >= LAST_USES).count();
         u64::from(self.chunk_limit).saturating_sub(retired as u64)

@@ -29,7 +29,8 @@ impl LpiQueue {
         self.consumer.take(self.core.shared(), than)
     }
 
-    /// Moves the most urgent pending LPI into a list register, if its priority is more urgent than `than`.
+    /// Moves the most urgent pending LPI into a list register, if its priority is more urgent than
+    /// `than`.
     pub(crate) fn list(&mut self, than: Priority) -> Option<ListedLpi> {
         self.consumer.list(self.core.shared(), than)
     }
@@ -41,8 +42,8 @@ impl LpiQueue {
         }
     }
 
-    /// The LPI that [`take`](Self::take) would acknowledge. To be asked between "outside" and sleep as well: what is
-    /// made pending after this was called notifies.
+    /// The LPI that [`take`](Self::take) would acknowledge. To be asked between "outside" and sleep
+    /// as well: what is made pending after this was called notifies.
     pub(crate) fn highest(&mut self, than: Priority) -> Option<ReadyLpi> {
         self.consumer.highest(self.core.shared(), than)
     }

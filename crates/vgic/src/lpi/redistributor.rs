@@ -1,4 +1,5 @@
-//! The redistributors' part: `EnableLPIs`, invalidation, and LPIs that are pending at a redistributor by themselves.
+//! The redistributors' part: `EnableLPIs`, invalidation, and LPIs that are pending at a
+//! redistributor by themselves.
 
 use super::by_lpi::MappedAt;
 use super::control::{Control, Refresh, Settings};
@@ -17,8 +18,8 @@ use gic_arch::lpi::Config;
 use gic_arch::{Lpi, gicr};
 
 impl Control {
-    /// `GICR_CTLR.EnableLPIs` 0 → 1: when its sweep is done ([`is_enabling`](Self::is_enabling)), messages are taken, and
-    /// what the pending table says is pending.
+    /// `GICR_CTLR.EnableLPIs` 0 → 1: when its sweep is done ([`is_enabling`](Self::is_enabling)),
+    /// messages are taken, and what the pending table says is pending.
     ///
     /// # Errors
     /// The heap has no memory left. LPIs stay disabled.
@@ -43,8 +44,8 @@ impl Control {
         Ok(())
     }
 
-    /// Makes sure of what a redistributor with these tables takes while LPIs are enabled: room for the pending table's
-    /// bits and, with direct LPIs, a word for every LPI.
+    /// Makes sure of what a redistributor with these tables takes while LPIs are enabled: room for
+    /// the pending table's bits and, with direct LPIs, a word for every LPI.
     pub(super) fn provide(&mut self, vcpu: u32, tables: &LpiTables) -> Result<(), OutOfMemory> {
         if let Some(own) = self.shared.own(vcpu).filter(|_| self.config.direct) {
             own.ensure_below(tables.end())?;
@@ -81,8 +82,8 @@ impl Control {
         }
     }
 
-    /// `GICR_CTLR.EnableLPIs` 1 → 0: when its sweep is done ([`is_disabling`](Self::is_disabling)), nothing becomes
-    /// pending here any more, and what was pending is in the pending table.
+    /// `GICR_CTLR.EnableLPIs` 1 → 0: when its sweep is done ([`is_disabling`](Self::is_disabling)),
+    /// nothing becomes pending here any more, and what was pending is in the pending table.
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
         let Some(tables) = self.redistributors.get_mut(vcpu as usize).and_then(Option::take) else {
             return;
@@ -188,7 +189,8 @@ impl Control {
         Ok(())
     }
 
-    /// `GICR_INVALLR`: takes every LPI's configuration from memory again. Complete when its sweep is.
+    /// `GICR_INVALLR`: takes every LPI's configuration from memory again. Complete when its sweep
+    /// is.
     pub(crate) fn invalidate_all(&mut self, vcpu: u32) {
         self.start_refresh(Cause::Invalidate(vcpu), Meant::Target(vcpu), Settings::Reload);
     }

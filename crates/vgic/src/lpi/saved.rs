@@ -1,4 +1,5 @@
-//! Mappings and pending LPIs as plain data, and back. What is visited is in proportion to what is mapped.
+//! Mappings and pending LPIs as plain data, and back. What is visited is in proportion to what is
+//! mapped.
 
 use super::control::{Control, Settings};
 use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_BITS, NODE_ENTRIES, depth};
@@ -83,7 +84,8 @@ impl Control {
         }
     }
 
-    /// Visits what an entry names: nodes down to blocks of `2^size` slots, of events from `first` on.
+    /// Visits what an entry names: nodes down to blocks of `2^size` slots, of events from `first`
+    /// on.
     fn each_slot_below(
         &self,
         entry: Entry,
@@ -122,7 +124,8 @@ impl Control {
     }
 }
 
-/// Taking the memory that a restore needs, while everything is as it was. Whether there is [`Room`] was asked before.
+/// Taking the memory that a restore needs, while everything is as it was. Whether there is [`Room`]
+/// was asked before.
 impl Control {
     /// Of the pool.
     pub(crate) fn reserve_room(&mut self, room: &Room) -> Result<(), NoRoom> {
@@ -143,8 +146,8 @@ impl Control {
         translator.senders.reserve(devices, &mut translator.growth)
     }
 
-    /// Of an event, in whatever slot; `tables` are its target's, if LPIs are enabled there. The pool is
-    /// [reserved](Self::reserve_room).
+    /// Of an event, in whatever slot; `tables` are its target's, if LPIs are enabled there. The
+    /// pool is [reserved](Self::reserve_room).
     pub(crate) fn reserve_event(
         &mut self,
         saved: SavedLpi,

@@ -42,7 +42,8 @@ impl fmt::Debug for Senders {
 /// Mapped devices, and which nodes of the tree are in use. Kept under the command lock.
 #[derive(Debug)]
 pub(super) struct Growth {
-    /// By number: how many devices are mapped in a leaf, or how many nodes are below a branch. With room for all.
+    /// By number: how many devices are mapped in a leaf, or how many nodes are below a branch. With
+    /// room for all.
     used: Vec<u16>,
     /// Numbers of nodes that were taken back. With room for all.
     free: Vec<u32>,
@@ -166,8 +167,8 @@ impl Senders {
         Some(entry(node, device, 0))
     }
 
-    /// Is this still the entry of the device? If so, what was read from it was this device's, or that
-    /// of one which was unmapped completely before: then its slots have another generation.
+    /// Is this still the entry of the device? If so, what was read from it was this device's, or
+    /// that of one which was unmapped completely before: then its slots have another generation.
     #[inline]
     pub(super) fn leads_to(&self, device: u32, sender: &AtomicU64) -> bool {
         !Safeguard::LookUpAgain.stands()
@@ -242,7 +243,8 @@ impl Senders {
     /// Maps a device that is not mapped: its entry.
     ///
     /// # Errors
-    /// The DeviceID is out of range, the budget used up, or the heap has no memory left. The tree is as before.
+    /// The DeviceID is out of range, the budget used up, or the heap has no memory left. The tree
+    /// is as before.
     pub(super) fn map(
         &self,
         device: u32,
@@ -319,7 +321,8 @@ impl Senders {
         place.get().ok_or(NoRoom::Budget)
     }
 
-    /// Unmaps a device, whose entry names nothing: nodes that lead to no device any more are taken back.
+    /// Unmaps a device, whose entry names nothing: nodes that lead to no device any more are taken
+    /// back.
     pub(super) fn unmap(&self, device: u32, growth: &mut Growth) {
         if let Some(leaf) = self.leaf_number(device) {
             growth.note(leaf, device, None);

@@ -77,8 +77,8 @@ impl Shared {
         })
     }
 
-    /// A message: makes the LPI of a device's event pending. Lock-free; any thread. The second value is the
-    /// vCPU to notify.
+    /// A message: makes the LPI of a device's event pending. Lock-free; any thread. The second
+    /// value is the vCPU to notify.
     #[inline]
     pub(super) fn signal(
         &self,
@@ -99,8 +99,8 @@ impl Shared {
         senders.leads_to(device, sender).then_some(place)
     }
 
-    /// Is a device's event mapped, to a collection that is? Then a message for it is dropped only while it
-    /// is disabled.
+    /// Is a device's event mapped, to a collection that is? Then a message for it is dropped only
+    /// while it is disabled.
     pub(super) fn is_mapped(&self, senders: &Senders, device: u32, event: u32) -> bool {
         self.find(senders, device, event).is_some_and(|place| {
             let word = self.slots.load(place.slot.position());
@@ -108,7 +108,8 @@ impl Shared {
         })
     }
 
-    /// Makes the LPI of a sender's event pending. Lock-free; any thread. The second value is the vCPU to notify.
+    /// Makes the LPI of a sender's event pending. Lock-free; any thread. The second value is the
+    /// vCPU to notify.
     #[inline]
     pub(super) fn inject(&self, sender: &AtomicU64, event: u32) -> (Injection, Option<u32>) {
         match self.nodes.translate(sender, event) {
@@ -152,8 +153,8 @@ impl Shared {
                 Word::from_bits(atomic.load(Ordering::SeqCst))
             };
             let pending = judged.with_pending(true).bits();
-            // Also if P is set already: only a read-modify-write orders what the sender wrote before this message
-            // with the acknowledgement that is to see it.
+            // Also if P is set already: only a read-modify-write orders what the sender wrote
+            // before this message with the acknowledgement that is to see it.
             match atomic.compare_exchange(
                 judged.bits(),
                 pending,
@@ -175,7 +176,8 @@ impl Shared {
     pub(super) fn owe(&self, written: Word, position: Position) -> Option<u32> {
         let target = written.target();
         if !written.is_ready() {
-            // Of what is in a list register, only its vCPU can say whether it was acknowledged: so it must exit.
+            // Of what is in a list register, only its vCPU can say whether it was acknowledged: so
+            // it must exit.
             let waits =
                 written.is_listed() && written.is_pending() && Safeguard::KickListed.stands();
             return waits.then_some(target);
@@ -262,7 +264,8 @@ impl Shared {
         self.own(vcpu)?.try_update(index, change)
     }
 
-    /// Makes sure that the word at `position` can be hinted for once it names this vCPU and level. Off the hot path.
+    /// Makes sure that the word at `position` can be hinted for once it names this vCPU and level.
+    /// Off the hot path.
     pub(super) fn ensure_hints(
         &self,
         target: u32,

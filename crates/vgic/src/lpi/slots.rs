@@ -17,8 +17,8 @@ const STRIDE_BITS: u32 = 4;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Slot(u32);
 
-/// Where a slot's word and hint bits lie: the slot number with its low nine bits rotated, so that the vectors of one
-/// device do not share a cache line but do share a page.
+/// Where a slot's word and hint bits lie: the slot number with its low nine bits rotated, so that
+/// the vectors of one device do not share a cache line but do share a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position(u32);
 

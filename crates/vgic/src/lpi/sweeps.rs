@@ -1,19 +1,20 @@
-//! Work that goes through many slots, done a piece at a time: no access of a guest's takes longer than a budget,
-//! however much is mapped.
+//! Work that goes through many slots, done a piece at a time: no access of a guest's takes longer
+//! than a budget, however much is mapped.
 //!
-//! A sweep starts when its cause has already changed the state ([`Control`]); what it has still to do is to bring the
-//! words of slots in line, one chunk after the other. [`Control::refresh`] makes a word from the state as it is at that
-//! moment, so that sweeps and commands may interleave: a slot that a command touches meanwhile is up to date, and is
-//! made so again. What a guest waits for – a command is consumed, `GICR_CTLR.RWP`, `GICR_SYNCR.Busy`,
-//! `GITS_CTLR.Quiescent` – tells it when the sweep is done.
+//! A sweep starts when its cause has already changed the state ([`Control`]); what it has still to
+//! do is to bring the words of slots in line, one chunk after the other. [`Control::refresh`] makes
+//! a word from the state as it is at that moment, so that sweeps and commands may interleave: a
+//! slot that a command touches meanwhile is up to date, and is made so again. What a guest waits
+//! for – a command is consumed, `GICR_CTLR.RWP`, `GICR_SYNCR.Busy`, `GITS_CTLR.Quiescent` – tells
+//! it when the sweep is done.
 //!
 //! Nothing tells it when LPIs or an ITS are *enabled*: from that write on messages must arrive. So
 //! the write goes on until its sweep is done, a piece at a time with the command lock released in
 //! between, or the vCPU repeats it. The register reads as disabled until then. A message that comes
 //! meanwhile is taken if its slot was reached, and otherwise came before.
 //!
-//! A sweep that finds no memory on the heap stays where it is, and goes on there the next time. It is
-//! not work that is left over: no vCPU stays awake for it. Whoever enables gives up then.
+//! A sweep that finds no memory on the heap stays where it is, and goes on there the next time. It
+//! is not work that is left over: no vCPU stays awake for it. Whoever enables gives up then.
 
 use super::closing::Closing;
 use super::control::{Control, Settings};
@@ -53,8 +54,8 @@ impl Cause {
     }
 }
 
-/// The chunks that a sweep has still to visit: those that were in use when it began. Later ones were filled from the
-/// state as it is.
+/// The chunks that a sweep has still to visit: those that were in use when it began. Later ones
+/// were filled from the state as it is.
 pub(super) struct Cursor {
     next: u32,
     end: u32,
@@ -95,7 +96,8 @@ pub(super) enum Sweep {
     MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
     /// Slots are taken back, then devices are unmapped from this DeviceID on, if there is one.
     Unmap { its: ItsIndex, devices: Option<u32>, closing: Closing },
-    /// What the pending table says becomes pending; `next` is the first LPI index that was not looked at.
+    /// What the pending table says becomes pending; `next` is the first LPI index that was not
+    /// looked at.
     Enable { cursor: Cursor, own: OwnCursor, vcpu: u32, pending: PendingBits, next: u32 },
     /// What is pending goes into the pending table.
     Disable { cursor: Cursor, own: OwnCursor, vcpu: u32, tables: LpiTables, pending: PendingBits },
@@ -123,8 +125,9 @@ impl Control {
         Cursor { next: 0, end: self.pool.chunk_count() }
     }
 
-    /// Starts a sweep. One for the same cause is replaced: the new one covers it. Only a command's would not be; its
-    /// ITS waits with the next command, and whoever does not has the last one finished first.
+    /// Starts a sweep. One for the same cause is replaced: the new one covers it. Only a command's
+    /// would not be; its ITS waits with the next command, and whoever does not has the last one
+    /// finished first.
     pub(super) fn start(&mut self, cause: Cause, sweep: Sweep) {
         if cause.is_commands() {
             let _ = self.advance(cause, u64::MAX);
@@ -172,7 +175,8 @@ impl Control {
         result
     }
 
-    /// Goes on with the sweeps of registers, of any redistributor and ITS. Is nothing left that can go on?
+    /// Goes on with the sweeps of registers, of any redistributor and ITS. Is nothing left that can
+    /// go on?
     pub(crate) fn advance_registers(&mut self, limit: u64) -> bool {
         self.advance_all(limit, |cause| !cause.is_commands())
     }

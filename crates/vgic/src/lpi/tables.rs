@@ -1,5 +1,5 @@
-//! The guest's LPI tables (IHI 0069 §5.1): configuration bytes and pending bits, read and written within the bounds
-//! that the guest and the distributor state.
+//! The guest's LPI tables (IHI 0069 §5.1): configuration bytes and pending bits, read and written
+//! within the bounds that the guest and the distributor state.
 
 use super::config::MAX_ID_BITS;
 use crate::heap::OutOfMemory;

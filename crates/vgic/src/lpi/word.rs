@@ -57,8 +57,8 @@ impl Level {
     }
 }
 
-/// What a word holds: P pending, E enabled, M mapped, D deliverable, H held, L listed and R revoked, priority
-/// level, target vCPU, LPI, and the generation that ties a slot to its owner.
+/// What a word holds: P pending, E enabled, M mapped, D deliverable, H held, L listed and R
+/// revoked, priority level, target vCPU, LPI, and the generation that ties a slot to its owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Word(u64);
 
@@ -128,8 +128,9 @@ impl Word {
         self.0 & HELD != 0
     }
 
-    /// May a vCPU acknowledge it? D is not asked for: what is pending at a redistributor stays deliverable there when
-    /// its ITS is disabled or its collection unmapped. What is in a list register waits until that was folded.
+    /// May a vCPU acknowledge it? D is not asked for: what is pending at a redistributor stays
+    /// deliverable there when its ITS is disabled or its collection unmapped. What is in a list
+    /// register waits until that was folded.
     pub(super) const fn is_ready(self) -> bool {
         self.0 & (PENDING | ENABLED | LISTED) == PENDING | ENABLED
     }
@@ -170,8 +171,8 @@ impl Word {
         self.cleared().with_held(false)
     }
 
-    /// A word for the same slot and generation: a list register's stay is remembered, and what it brings back does not
-    /// count.
+    /// A word for the same slot and generation: a list register's stay is remembered, and what it
+    /// brings back does not count.
     pub(super) const fn replaced_by(self, new: Self) -> Self {
         Self(new.0 | (self.0 & LISTED)).cleared()
     }

@@ -49,8 +49,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// If the heap has no memory for what enabling takes, LPIs are disabled again. What is pending goes back into the
-    /// pending table.
+    /// If the heap has no memory for what enabling takes, LPIs are disabled again. What is pending
+    /// goes back into the pending table.
     fn give_up_enabling(self, lpis: &LpiCore) {
         let cpu = self.cpu.get();
         let mut registers = self.private.lpi_registers.lock();
@@ -92,7 +92,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Was `EnableLPIs` cleared, and is what was pending not yet in the pending table (`GICR_CTLR.RWP`)?
+    /// Was `EnableLPIs` cleared, and is what was pending not yet in the pending table
+    /// (`GICR_CTLR.RWP`)?
     pub(super) fn is_disabling(self) -> bool {
         self.lpis.is_some_and(|lpis| {
             lpis.with_notification_owed(|control| control.is_disabling(self.cpu.get()))
@@ -163,7 +164,8 @@ impl<'a> Redistributor<'a> {
             .with_pending_table_zero(written.pending_table_zero())
     }
 
-    /// Writes are ignored where there are no LPIs, and while they are enabled (IHI 0069 has that UNPREDICTABLE).
+    /// Writes are ignored where there are no LPIs, and while they are enabled (IHI 0069 has that
+    /// UNPREDICTABLE).
     fn set_tables(self, change: impl FnOnce(&mut LpiRegisters)) {
         if self.lpis.is_none() {
             return;
@@ -211,7 +213,8 @@ impl<'a> Redistributor<'a> {
     }
 
     /// The LPI that a written register names, if LPIs are enabled here. A narrower write is
-    /// zero-extended; bits above the INTID are RES0 without virtual LPIs (IHI 0069, `GICR_INVLPIR`).
+    /// zero-extended; bits above the INTID are RES0 without virtual LPIs (IHI 0069,
+    /// `GICR_INVLPIR`).
     fn named_lpi(self, lanes: Lanes) -> Option<(&'a LpiCore, Lpi)> {
         let (lpis, value) = (self.enabled_lpis()?, lanes.zero_extended()?);
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();

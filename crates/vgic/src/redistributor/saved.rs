@@ -32,7 +32,8 @@ impl Redistributor<'_> {
         })
     }
 
-    /// Can this redistributor have these registers? Its interrupts and LPIs are looked at elsewhere.
+    /// Can this redistributor have these registers? Its interrupts and LPIs are looked at
+    /// elsewhere.
     pub(crate) fn restorable(
         self,
         saved: &RedistributorState,

@@ -19,7 +19,8 @@ pub struct CpuState {
     pub affinity: Affinity,
     /// Its redistributor.
     pub redistributor: RedistributorState,
-    /// Its CPU interface: software's or, for a vCPU with list registers, what the hardware held for the guest.
+    /// Its CPU interface: software's or, for a vCPU with list registers, what the hardware held for
+    /// the guest.
     pub interface: InterfaceState,
 }
 
@@ -31,8 +32,8 @@ pub struct CpuState {
     serde(deny_unknown_fields)
 )]
 pub struct RedistributorState {
-    /// `GICR_CTLR` as the guest reads it, `RWP` clear: `EnableLPIs` and the `DPG` bits; `CES` and `IR` are the
-    /// machine's.
+    /// `GICR_CTLR` as the guest reads it, `RWP` clear: `EnableLPIs` and the `DPG` bits; `CES` and
+    /// `IR` are the machine's.
     pub ctlr: u32,
     /// `GICR_TYPER` without `Last`, which depends on where the frame lies.
     pub typer: u64,
@@ -43,11 +44,12 @@ pub struct RedistributorState {
     /// `GICR_PENDBASER`, with `PTZ` as it was written, until LPIs are enabled. Where they are, the
     /// pending table holds nothing: what is pending is in this state.
     pub pendbaser: u64,
-    /// SGIs, PPIs and extended PPIs, by ascending INTID. What is not listed is as after reset, its line low.
+    /// SGIs, PPIs and extended PPIs, by ascending INTID. What is not listed is as after reset, its
+    /// line low.
     pub interrupts: Vec<InterruptState>,
-    /// LPIs that are pending at this redistributor by themselves (by `GICR_SETLPIR`, by MOVALL, or found in the pending
-    /// table without an event to belong to), by ascending INTID. While LPIs are disabled here, they are held, and
-    /// pending once they are enabled.
+    /// LPIs that are pending at this redistributor by themselves (by `GICR_SETLPIR`, by MOVALL, or
+    /// found in the pending table without an event to belong to), by ascending INTID. While LPIs
+    /// are disabled here, they are held, and pending once they are enabled.
     pub lpis: Vec<LpiState>,
 }
 
@@ -67,7 +69,8 @@ pub struct LpiState {
     pub configuration: Option<u8>,
 }
 
-/// A CPU interface. Priorities are as the hardware has them: in the Non-secure view, the guest's lie from 0x80 on.
+/// A CPU interface. Priorities are as the hardware has them: in the Non-secure view, the guest's
+/// lie from 0x80 on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(
     feature = "serde",
@@ -89,6 +92,7 @@ pub struct InterfaceState {
     pub igrpen1: bool,
     /// `ICC_AP0R<n>_EL1`.
     pub ap0r: [u32; 4],
-    /// `ICC_AP1R<n>_EL1`. In the Non-secure view too, bit n stands for the hardware's n-th group priority.
+    /// `ICC_AP1R<n>_EL1`. In the Non-secure view too, bit n stands for the hardware's n-th group
+    /// priority.
     pub ap1r: [u32; 4],
 }

@@ -19,7 +19,8 @@ pub struct DistributorState {
     pub typer: u32,
     /// `GICD_IIDR`.
     pub iidr: u32,
-    /// SPIs and extended SPIs, by ascending INTID. What is not listed is as after reset, its line low.
+    /// SPIs and extended SPIs, by ascending INTID. What is not listed is as after reset, its line
+    /// low.
     pub interrupts: Vec<InterruptState>,
 }
 
@@ -34,11 +35,13 @@ pub struct InterruptState {
     /// Which.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
-    /// `IGROUPR`: Group 1; of two security states, Non-secure Group 1. (`IGRPMODR` is zero in both views.)
+    /// `IGROUPR`: Group 1; of two security states, Non-secure Group 1. (`IGRPMODR` is zero in both
+    /// views.)
     pub group1: bool,
     /// `ISENABLER`.
     pub enabled: bool,
-    /// The priority as the hardware has it: in the Non-secure view, what the guest can express lies from 0x80 on.
+    /// The priority as the hardware has it: in the Non-secure view, what the guest can express lies
+    /// from 0x80 on.
     pub priority: u8,
     /// `ICFGR`: edge-triggered. SGIs are.
     pub edge: bool,
@@ -50,7 +53,8 @@ pub struct InterruptState {
     pub message: bool,
     /// `ISACTIVER`.
     pub active: bool,
-    /// If it is active: the CPU that acknowledged it, where that is known. Where not, it is the target's.
+    /// If it is active: the CPU that acknowledged it, where that is known. Where not, it is the
+    /// target's.
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]
     pub active_at: Option<Affinity>,
     /// `GICD_IROUTER<n>`; 0 for private interrupts.

@@ -66,8 +66,8 @@ pub struct DeviceState {
     pub device: DeviceId,
     /// Bits of its EventIDs.
     pub event_bits: u8,
-    /// Guest physical address of its interrupt translation table, as MAPD said: 256-byte aligned. Nothing is in it
-    /// but what a save by KVM's format has written there.
+    /// Guest physical address of its interrupt translation table, as MAPD said: 256-byte aligned.
+    /// Nothing is in it but what a save by KVM's format has written there.
     pub itt: u64,
     /// The events that are mapped, by ascending EventID.
     pub events: Vec<EventState>,
@@ -90,13 +90,15 @@ pub struct EventState {
     /// Its collection, mapped or not.
     #[cfg_attr(feature = "serde", serde(with = "numbers::collection"))]
     pub collection: CollectionId,
-    /// Its LPI is pending at the collection's redistributor; while LPIs are disabled there, held until they are enabled.
+    /// Its LPI is pending at the collection's redistributor; while LPIs are disabled there, held
+    /// until they are enabled.
     pub pending: bool,
-    /// If the collection is not mapped: the redistributor where what is pending stays. `None` means any.
+    /// If the collection is not mapped: the redistributor where what is pending stays. `None` means
+    /// any.
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]
     pub stays_at: Option<Affinity>,
-    /// The byte of the LPI's configuration as it was last read, of the priority the upper five bits. `None`: it is read
-    /// from the guest's table at the restore.
+    /// The byte of the LPI's configuration as it was last read, of the priority the upper five
+    /// bits. `None`: it is read from the guest's table at the restore.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "serde::Deserialize::deserialize"))]
     pub configuration: Option<u8>,
 }

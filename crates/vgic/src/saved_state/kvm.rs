@@ -1,9 +1,10 @@
-//! A saved state as Linux's KVM shows its GICv3 and ITS: device attributes, and tables in guest memory by KVM's ABI
-//! revision 0 (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`).
+//! A saved state as Linux's KVM shows its GICv3 and ITS: device attributes, and tables in guest
+//! memory by KVM's ABI revision 0 (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`,
+//! `arm-vgic-its.rst`).
 //!
-//! A [`KvmView`] takes a [`SavedState`], reads and writes attributes of it with KVM's values and error numbers, and
-//! gives a [`SavedState`] back. What was taken from a KVM loads into a machine of this library that is
-//! [like KVM's](VgicConfig::like_kvm), and the other way round.
+//! A [`KvmView`] takes a [`SavedState`], reads and writes attributes of it with KVM's values and
+//! error numbers, and gives a [`SavedState`] back. What was taken from a KVM loads into a machine
+//! of this library that is [like KVM's](VgicConfig::like_kvm), and the other way round.
 //!
 //! | to | do |
 //! |---|---|
@@ -13,30 +14,35 @@
 //!
 //! # What KVM has no attribute for
 //!
-//! A state with something that KVM cannot hold is [refused](OutsideKvm). Where redistributors lie, in one region or in
-//! several, is not part of a state: whoever makes KVM's GIC gives it the same regions. Nor can a machine become one of
-//! another [revision](VgicConfig::at_kvm_revision): `GICD_IIDR` takes its own value alone. Left out, because nothing comes of it: that a
-//! redistributor sleeps (`GICR_WAKER`), the levels of edge-triggered inputs, which CPU acknowledged an active SPI, the
-//! Group 1 binary point while Group 0's serves both, that software made a level-sensitive interrupt pending while it
-//! was active, cached configurations of LPIs, and commands' faults.
+//! A state with something that KVM cannot hold is [refused](OutsideKvm). Where redistributors lie,
+//! in one region or in several, is not part of a state: whoever makes KVM's GIC gives it the same
+//! regions. Nor can a machine become one of another [revision](VgicConfig::at_kvm_revision):
+//! `GICD_IIDR` takes its own value alone. Left out, because nothing comes of it: that a
+//! redistributor sleeps (`GICR_WAKER`), the levels of edge-triggered inputs, which CPU acknowledged
+//! an active SPI, the Group 1 binary point while Group 0's serves both, that software made a
+//! level-sensitive interrupt pending while it was active, cached configurations of LPIs, and
+//! commands' faults.
 //!
-//! KVM keeps what is pending with an event. So an LPI that is pending at a redistributor by itself becomes pending of an
-//! event that has it: of one that goes to the same CPU, else of any. Where there is none, it is left out: no device can
-//! send it. So is what is pending of an event whose collection is unmapped: MAPC leaves that UNPREDICTABLE
-//! (IHI 0069, MAPC), and a guest's MAPC cannot prevent a migration. So is a device without events
-//! whose translation table is not in memory: KVM would fail to restore it.
+//! KVM keeps what is pending with an event. So an LPI that is pending at a redistributor by itself
+//! becomes pending of an event that has it: of one that goes to the same CPU, else of any. Where
+//! there is none, it is left out: no device can send it. So is what is pending of an event whose
+//! collection is unmapped: MAPC leaves that UNPREDICTABLE (IHI 0069, MAPC), and a guest's MAPC
+//! cannot prevent a migration. So is a device without events whose translation table is not in
+//! memory: KVM would fail to restore it.
 //!
 //! # How KVM differs from its documentation
 //!
-//! As of Linux 6.1 and 6.12, and followed here: registers that do not exist read as zero and ignore writes, where a
-//! distributor or redistributor is addressed; unknown commands to an ITS succeed; `IDbits` in `ICC_CTLR_EL1` speaks of
-//! the host, and is not compared. The one enable in its `GICD_CTLR` is Group 1's, and forwards Group 0 too: what comes
-//! from KVM has Group 0 disabled here. What became pending while `GICD_CTLR` had it disabled, KVM forgets to signal: so
+//! As of Linux 6.1 and 6.12, and followed here: registers that do not exist read as zero and ignore
+//! writes, where a distributor or redistributor is addressed; unknown commands to an ITS succeed;
+//! `IDbits` in `ICC_CTLR_EL1` speaks of the host, and is not compared. The one enable in its
+//! `GICD_CTLR` is Group 1's, and forwards Group 0 too: what comes from KVM has Group 0 disabled
+//! here. What became pending while `GICD_CTLR` had it disabled, KVM forgets to signal: so
 //! [`KvmView::save`] has that register come first.
 //!
 //! # Example
 //!
-//! A machine goes to KVM's format and back: `registers` and the guest's memory are what KVM's own save would be.
+//! A machine goes to KVM's format and back: `registers` and the guest's memory are what KVM's own
+//! save would be.
 //!
 //! ```
 //! # use msi_types::{Cpu, Kick};
@@ -106,8 +112,8 @@ use gic_arch::kvm::{self, Attribute, Errno, LINE_LEVEL, control, frame};
 
 /// A saved state, seen as KVM's devices.
 ///
-/// Its devices are initialised and their vCPUs do not run, so that of KVM's reasons for `EBUSY` only those remain that
-/// lie in the registers themselves.
+/// Its devices are initialised and their vCPUs do not run, so that of KVM's reasons for `EBUSY`
+/// only those remain that lie in the registers themselves.
 pub struct KvmView<'a> {
     config: &'a VgicConfig,
     memory: &'a dyn GuestMemory,
@@ -141,11 +147,12 @@ impl<'a> KvmView<'a> {
         Ok(Self { config, memory, state })
     }
 
-    /// Writes the tables and pending bits to guest memory, and gives every attribute that has to be restored, in the
-    /// order of restoring it.
+    /// Writes the tables and pending bits to guest memory, and gives every attribute that has to be
+    /// restored, in the order of restoring it.
     ///
     /// # Errors
-    /// [`KvmError`] if memory or the guest's tables do not allow it; memory may be partly written then.
+    /// [`KvmError`] if memory or the guest's tables do not allow it; memory may be partly written
+    /// then.
     pub fn save(&mut self) -> Result<Vec<KvmRegister>, KvmError> {
         for index in 0..self.config.its.len() {
             self.command(KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;
@@ -163,12 +170,12 @@ impl<'a> KvmView<'a> {
         Ok(saved)
     }
 
-    /// Writes attributes in their order, reading an ITS's tables from guest memory before it is enabled. Bits that are
-    /// set by writing ones are first cleared.
+    /// Writes attributes in their order, reading an ITS's tables from guest memory before it is
+    /// enabled. Bits that are set by writing ones are first cleared.
     ///
     /// # Errors
-    /// [`KvmError`] for the first that cannot be written; the view is to be dropped then. Nothing but the view, and
-    /// pending bits in guest memory, was changed.
+    /// [`KvmError`] for the first that cannot be written; the view is to be dropped then. Nothing
+    /// but the view, and pending bits in guest memory, was changed.
     pub fn load(&mut self, registers: &[KvmRegister]) -> Result<(), KvmError> {
         for KvmRegister { device, attribute, value } in registers.iter().copied() {
             if order::needs_tables(attribute) {
@@ -195,8 +202,8 @@ impl<'a> KvmView<'a> {
         self.set(device, attribute, 0).map_err(|errno| KvmError { device, attribute, errno })
     }
 
-    /// `KVM_SET_DEVICE_ATTR`. Bits of `value` beyond the attribute's width are ignored. Tables are read or written by
-    /// [`Attribute::Control`].
+    /// `KVM_SET_DEVICE_ATTR`. Bits of `value` beyond the attribute's width are ignored. Tables are
+    /// read or written by [`Attribute::Control`].
     ///
     /// # Errors
     /// As KVM's.
@@ -278,8 +285,9 @@ impl<'a> KvmView<'a> {
         taken
     }
 
-    /// The saved state. Redistributors are awake, as KVM's always are; and of level-sensitive interrupts that are
-    /// active, none is latched: KVM keeps the latch until they are deactivated, and drops it then.
+    /// The saved state. Redistributors are awake, as KVM's always are; and of level-sensitive
+    /// interrupts that are active, none is latched: KVM keeps the latch until they are deactivated,
+    /// and drops it then.
     pub fn into_state(self) -> SavedState {
         let mut state = self.state;
         interrupts::drop_latches(&mut state);
@@ -323,8 +331,8 @@ impl<'a> KvmView<'a> {
         Ok(coded.with_base(region.base).into_bits())
     }
 
-    /// `KVM_GET_DEVICE_ATTR`. Of several regions of redistributors, this is the first; [`region`](Self::region) gives
-    /// any.
+    /// `KVM_GET_DEVICE_ATTR`. Of several regions of redistributors, this is the first;
+    /// [`region`](Self::region) gives any.
     ///
     /// # Errors
     /// As KVM's.

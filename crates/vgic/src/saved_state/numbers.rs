@@ -1,4 +1,5 @@
-//! Identifiers are stored as their numbers, affinities as `Aff3.Aff2.Aff1.Aff0` packed into 32 bits.
+//! Identifiers are stored as their numbers, affinities as `Aff3.Aff2.Aff1.Aff0` packed into 32
+//! bits.
 
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};

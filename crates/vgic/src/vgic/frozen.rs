@@ -20,14 +20,16 @@ use msi_types::Cpu;
 
 /// A machine of which no vCPU runs, from [`Vgic::freeze`] until this is dropped: the thaw.
 ///
-/// Devices need not stand still. **What becomes of messages and line changes that come meanwhile:** they are taken as
-/// ever, without waiting, and make their interrupts pending in the machine that is frozen. Who has returned from
-/// signalling before [`save`](Self::save) was called is in what it returns. What comes later is there when the machine
-/// thaws, or in the next `save`; if the machine is left behind instead, it is lost with it. So whoever moves a machine
-/// stops its devices, then saves (again), or has them signal at the new place what they signalled since: an interrupt
-/// that is pending there already stays one.
+/// Devices need not stand still. **What becomes of messages and line changes that come meanwhile:**
+/// they are taken as ever, without waiting, and make their interrupts pending in the machine that
+/// is frozen. Who has returned from signalling before [`save`](Self::save) was called is in what it
+/// returns. What comes later is there when the machine thaws, or in the next `save`; if the machine
+/// is left behind instead, it is lost with it. So whoever moves a machine stops its devices, then
+/// saves (again), or has them signal at the new place what they signalled since: an interrupt that
+/// is pending there already stays one.
 ///
-/// A message that was taken before the freeze and acknowledged is in the active state or, as an LPI, with the guest.
+/// A message that was taken before the freeze and acknowledged is in the active state or, as an
+/// LPI, with the guest.
 pub struct Frozen<'a> {
     gic: &'a Vgic,
     /// In the order of [`VgicConfig::cpus`](crate::VgicConfig::cpus).
@@ -35,18 +37,21 @@ pub struct Frozen<'a> {
 }
 
 impl Vgic {
-    /// Freezes the machine: `vcpus` are all of its vCPUs, in any order. As long as they are borrowed, none runs: their
-    /// threads hand them over, or keep them in locks. A vCPU with list registers becomes a [`Vcpu`] when it has exited
-    /// ([`into_software`](crate::ListRegisterVcpu::into_software)), which takes everything back out of them. A monitor
-    /// that accesses registers on its own account, or lets ITSes go on, waits for the thaw.
+    /// Freezes the machine: `vcpus` are all of its vCPUs, in any order. As long as they are
+    /// borrowed, none runs: their threads hand them over, or keep them in locks. A vCPU with list
+    /// registers becomes a [`Vcpu`] when it has exited
+    /// ([`into_software`](crate::ListRegisterVcpu::into_software)), which takes everything back out
+    /// of them. A monitor that accesses registers on its own account, or lets ITSes go on, waits
+    /// for the thaw.
     ///
-    /// Does not wait, and takes time in proportion to the number of vCPUs; if the guest has just asked for something
-    /// about all that is mapped (as INVALL, or clearing `GICR_CTLR.EnableLPIs`) and it is not done, that is finished here.
-    /// The latter writes a pending table: whoever copies the guest's memory copies what is dirty once more after this.
+    /// Does not wait, and takes time in proportion to the number of vCPUs; if the guest has just
+    /// asked for something about all that is mapped (as INVALL, or clearing `GICR_CTLR.EnableLPIs`)
+    /// and it is not done, that is finished here. The latter writes a pending table: whoever copies
+    /// the guest's memory copies what is dirty once more after this.
     ///
     /// # Errors
-    /// [`FreezeError`] if `vcpus` are not those of this machine, or if the heap has no memory for what is finished here:
-    /// that then goes on later.
+    /// [`FreezeError`] if `vcpus` are not those of this machine, or if the heap has no memory for
+    /// what is finished here: that then goes on later.
     pub fn freeze<'a>(
         &'a self,
         vcpus: impl IntoIterator<Item = &'a mut Vcpu>,
@@ -95,8 +100,8 @@ impl Vgic {
 }
 
 impl Frozen<'_> {
-    /// What the machine is now. Takes time and memory in proportion to what is mapped or was changed since reset, and
-    /// writes nothing to the guest's memory. May be called again.
+    /// What the machine is now. Takes time and memory in proportion to what is mapped or was
+    /// changed since reset, and writes nothing to the guest's memory. May be called again.
     ///
     /// # Errors
     /// The heap has no memory for it.
@@ -117,7 +122,8 @@ impl Frozen<'_> {
         Ok(SavedState { version: VERSION, distributor: gic.distributor().save()?, cpus, its })
     }
 
-    /// The ITSes, and by vCPU what is pending at redistributors: all at one moment as far as commands go.
+    /// The ITSes, and by vCPU what is pending at redistributors: all at one moment as far as
+    /// commands go.
     fn save_lpis(&self) -> Result<(Vec<ItsState>, Vec<Vec<LpiState>>), OutOfMemory> {
         let gic = self.gic;
         let Some(core) = &gic.lpis else {
@@ -133,19 +139,21 @@ impl Frozen<'_> {
         })
     }
 
-    /// Puts the machine into a saved state, whatever it was in before. `saved` comes from a machine with the same
-    /// [`VgicConfig`](crate::VgicConfig) but for the order of vCPUs and ITSes, budgets, and where frames lie other than
-    /// those of ITSes; the guest's memory is as it was when it was saved.
+    /// Puts the machine into a saved state, whatever it was in before. `saved` comes from a machine
+    /// with the same [`VgicConfig`](crate::VgicConfig) but for the order of vCPUs and ITSes,
+    /// budgets, and where frames lie other than those of ITSes; the guest's memory is as it was
+    /// when it was saved.
     ///
-    /// Everything is looked at before anything is changed. Lines are as they were saved: devices that are restored
-    /// afterwards drive theirs anew. A message that comes while this runs may find nothing mapped yet and be dropped, as
-    /// between a reset and its guest's first command. Who sleeps and has something to do is kicked. Nothing is written to
-    /// the guest's memory; its LPI configuration is read where the state does not have it. Takes time in proportion to
-    /// what is in the state and to the most that this machine ever had mapped.
+    /// Everything is looked at before anything is changed. Lines are as they were saved: devices
+    /// that are restored afterwards drive theirs anew. A message that comes while this runs may
+    /// find nothing mapped yet and be dropped, as between a reset and its guest's first command.
+    /// Who sleeps and has something to do is kicked. Nothing is written to the guest's memory; its
+    /// LPI configuration is read where the state does not have it. Takes time in proportion to what
+    /// is in the state and to the most that this machine ever had mapped.
     ///
     /// # Errors
-    /// [`RestoreError`] names the first object of the state that cannot be of this machine, or says that the heap has no
-    /// memory for it. Nothing has changed then.
+    /// [`RestoreError`] names the first object of the state that cannot be of this machine, or says
+    /// that the heap has no memory for it. Nothing has changed then.
     pub fn restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
         let features = gathered(self.vcpus.iter().map(|vcpu| vcpu.interface.features()))?;
         let plan = Plan::of(self.gic, features, saved)?;

@@ -23,20 +23,21 @@ impl Vgic {
         self.wired.serve_physical(physical).map_err(|_| PhysicalTaken)
     }
 
-    /// Links a virtual PPI or SPI to a physical interrupt: when the guest deactivates the first, the
-    /// second is deactivated, by the hardware where it is in a list register. For a hypervisor's
-    /// timer and for devices that a guest has to itself.
+    /// Links a virtual PPI or SPI to a physical interrupt: when the guest deactivates the first,
+    /// the second is deactivated, by the hardware where it is in a list register. For a
+    /// hypervisor's timer and for devices that a guest has to itself.
     ///
     /// The hypervisor takes the physical interrupt, drops its priority and leaves it active
-    /// (EOImode 1). It then drives `line` high, or [pulses](msi_types::SetLine::pulse) it for an edge. It need
-    /// not drive it low: a physical input that is still high after the deactivation fires again. A
-    /// level whose physical input fell before the guest acknowledged it is taken back at the exit. A
-    /// [`LineObserver`](msi_types::LineObserver) does not hear of linked interrupts.
+    /// (EOImode 1). It then drives `line` high, or [pulses](msi_types::SetLine::pulse) it for an
+    /// edge. It need not drive it low: a physical input that is still high after the deactivation
+    /// fires again. A level whose physical input fell before the guest acknowledged it is taken
+    /// back at the exit. A [`LineObserver`](msi_types::LineObserver) does not hear of linked
+    /// interrupts.
     ///
-    /// A pending or active state that the guest makes by registers alone is not linked. A system reset keeps
-    /// links; each physical interrupt that was active on behalf of the guest is deactivated.
-    /// [Saved states](crate::saved_state) contain no links: the destination links its own and drives
-    /// their levels, the source [unlinks](Self::unlink).
+    /// A pending or active state that the guest makes by registers alone is not linked. A system
+    /// reset keeps links; each physical interrupt that was active on behalf of the guest is
+    /// deactivated. [Saved states](crate::saved_state) contain no links: the destination links its
+    /// own and drives their levels, the source [unlinks](Self::unlink).
     ///
     /// # Errors
     /// [`LinkError`].
@@ -45,8 +46,8 @@ impl Vgic {
     }
 
     /// Ends a link. If the physical interrupt was active on behalf of the guest, it is deactivated;
-    /// the virtual one stays as it is. A vCPU that has it in a list register is kicked: until it has
-    /// exited, its guest may still deactivate the physical one.
+    /// the virtual one stays as it is. A vCPU that has it in a list register is kicked: until it
+    /// has exited, its guest may still deactivate the physical one.
     ///
     /// # Errors
     /// [`LinkError`]; not where there was no link.

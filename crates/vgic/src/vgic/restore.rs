@@ -1,4 +1,5 @@
-//! Restoring: a saved state is turned into a plan, which nothing can stop any more, and the plan is carried out.
+//! Restoring: a saved state is turned into a plan, which nothing can stop any more, and the plan is
+//! carried out.
 
 use super::Vgic;
 use crate::cpu_interface::{CpuInterface, Features};
@@ -73,7 +74,8 @@ impl Kick for Nowhere {
 }
 
 impl<'s> Plan<'s> {
-    /// Looks at everything, and takes the memory that it needs; `features` are the vCPUs' interfaces'.
+    /// Looks at everything, and takes the memory that it needs; `features` are the vCPUs'
+    /// interfaces'.
     pub(super) fn of(
         gic: &Vgic,
         features: Vec<Features>,
@@ -347,7 +349,8 @@ impl Check<'_> {
         }
     }
 
-    /// Makes sure that everything that is mapped fits into the machine's budgets and has its memory.
+    /// Makes sure that everything that is mapped fits into the machine's budgets and has its
+    /// memory.
     fn reserve(self, plan: &Plan<'_>) -> Result<(), NoRoom> {
         let Some(lpis) = &self.gic.lpis else { return Ok(()) };
         let mut room = Room::default();

@@ -79,8 +79,8 @@ impl Wired {
         Ok(())
     }
 
-    /// A change of an interrupt's word was made: if it held its physical interrupt and does no more,
-    /// that is deactivated.
+    /// A change of an interrupt's word was made: if it held its physical interrupt and does no
+    /// more, that is deactivated.
     pub(super) fn released(&self, line: Line, old: State, new: State) {
         if let Some(physical) = old.physical().filter(|_| old.held() && !new.held()) {
             self.deactivate_physical(line, physical);

@@ -1,7 +1,9 @@
-//! Wired interrupts in list registers of vCPUs that run guest code. The word stays the interrupt's state; `listed` says
-//! that pending and active state may have gone on in the list register, which its vCPU brings back when it exits.
+//! Wired interrupts in list registers of vCPUs that run guest code. The word stays the interrupt's
+//! state; `listed` says that pending and active state may have gone on in the list register, which
+//! its vCPU brings back when it exits.
 //!
-//! An interrupt is in one list register at most: what is listed elsewhere waits until it is folded there.
+//! An interrupt is in one list register at most: what is listed elsewhere waits until it is folded
+//! there.
 
 use super::{Wired, line_of};
 use crate::candidates::Look;
@@ -37,9 +39,9 @@ pub(crate) enum Forwarding {
 }
 
 impl State {
-    /// What a list register says of it. A level is sampled again when it is deactivated, so it is not pending there
-    /// while it is active. Nor is a physical interrupt: the physical distributor keeps its pending
-    /// state (IHI 0069, ICH_LR<n>_EL2, State).
+    /// What a list register says of it. A level is sampled again when it is deactivated, so it is
+    /// not pending there while it is active. Nor is a physical interrupt: the physical distributor
+    /// keeps its pending state (IHI 0069, ICH_LR<n>_EL2, State).
     fn list_state(self, forwarding: Forwarding) -> ListRegisterState {
         let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
         match (pending, self.active()) {
@@ -109,7 +111,8 @@ fn was_ended(filled: ListRegisterState, now: ListRegisterState) -> bool {
 }
 
 impl Wired {
-    /// The candidates of `cpu` that a list register can take: ready or active there. For the vCPU's own thread.
+    /// The candidates of `cpu` that a list register can take: ready or active there. For the vCPU's
+    /// own thread.
     pub(crate) fn listable(&self, cpu: Cpu, mut each: impl FnMut(Slot, State)) {
         let Some(private) = self.private(cpu) else { return };
         private.candidates.visit(|slot| {
@@ -123,8 +126,8 @@ impl Wired {
         });
     }
 
-    /// `cpu` takes the interrupt in `slot` into a list register, if it still is as `expected`, apart from what does not
-    /// matter. Returns the state for the list register.
+    /// `cpu` takes the interrupt in `slot` into a list register, if it still is as `expected`,
+    /// apart from what does not matter. Returns the state for the list register.
     pub(crate) fn list(
         &self,
         cpu: Cpu,
@@ -143,8 +146,8 @@ impl Wired {
         Some(old.to_list(forwarding))
     }
 
-    /// `cpu` brings a list register back. Tells the observer as [`deactivate`](Self::deactivate) does. Returns what the
-    /// interrupt is now; `None` if it was reset meanwhile.
+    /// `cpu` brings a list register back. Tells the observer as [`deactivate`](Self::deactivate)
+    /// does. Returns what the interrupt is now; `None` if it was reset meanwhile.
     pub(crate) fn fold(
         &self,
         cpu: Cpu,
@@ -180,7 +183,8 @@ impl Wired {
         Some(new)
     }
 
-    /// The guest makes an interrupt active by a register. A vCPU with list registers takes it along.
+    /// The guest makes an interrupt active by a register. A vCPU with list registers takes it
+    /// along.
     pub(crate) fn activate(&self, cpu: Cpu, intid: IntId) {
         let change = |state: State| self.is_visible(state).then(|| state.activated());
         let Some((old, new)) = self.try_change(cpu, intid, change) else { return };
@@ -200,7 +204,8 @@ impl Wired {
         }
     }
 
-    /// The guest changed an interrupt by a register: the change is complete once it is in no list register.
+    /// The guest changed an interrupt by a register: the change is complete once it is in no list
+    /// register.
     pub(super) fn recall_changed(&self, intid: IntId, old: State, new: State) {
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
             self.recall(intid, taker);
@@ -220,7 +225,8 @@ impl Wired {
     }
 }
 
-/// Does a list register of this interrupt ask for a maintenance interrupt at its end? Levels are sampled again then.
+/// Does a list register of this interrupt ask for a maintenance interrupt at its end? Levels are
+/// sampled again then.
 pub(crate) fn asks_for_end(slot: Slot, state: State) -> bool {
     !state.edge() && slot.intid().class() != IntIdClass::Sgi
 }

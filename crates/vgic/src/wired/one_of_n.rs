@@ -1,9 +1,9 @@
 //! 1-of-N interrupts (IHI 0069 §2.3.2): whom an SPI goes to that any participating PE may take.
 //!
-//! The choice is made when the interrupt becomes pending and is kept in its word. A PE that stops participating gives
-//! up what was chosen for it but not yet acknowledged, a PE that begins takes what nobody wanted. Choice and
-//! participation are store buffering: the chooser writes the word and looks at the participation again, the PE writes
-//! its participation and looks at the words.
+//! The choice is made when the interrupt becomes pending and is kept in its word. A PE that stops
+//! participating gives up what was chosen for it but not yet acknowledged, a PE that begins takes
+//! what nobody wanted. Choice and participation are store buffering: the chooser writes the word
+//! and looks at the participation again, the PE writes its participation and looks at the words.
 
 use super::{Group, Private, Wired, participation};
 use crate::interrupt::State;
@@ -11,7 +11,8 @@ use crate::slot::Slot;
 use core::sync::atomic::Ordering::SeqCst;
 use msi_types::Cpu;
 
-/// How often a choice is made anew because the chosen PE withdrew meanwhile. Afterwards the PE's own sweep finds it.
+/// How often a choice is made anew because the chosen PE withdrew meanwhile. Afterwards the PE's
+/// own sweep finds it.
 const ATTEMPTS: usize = 4;
 
 impl Private {
@@ -24,7 +25,8 @@ impl Private {
 }
 
 impl Wired {
-    /// `new`, aimed at a PE: where a 1-of-N interrupt becomes pending, or is pending without a PE, one is chosen.
+    /// `new`, aimed at a PE: where a 1-of-N interrupt becomes pending, or is pending without a PE,
+    /// one is chosen.
     pub(super) fn aim(&self, old: State, new: State) -> State {
         let becomes = new.pending() && !old.pending();
         let homeless = new.pending() && new.target().is_none();
@@ -47,7 +49,8 @@ impl Wired {
             .unwrap_or(State::NOWHERE)
     }
 
-    /// Chooses anew while the PE chosen for a pending 1-of-N interrupt does not participate any more.
+    /// Chooses anew while the PE chosen for a pending 1-of-N interrupt does not participate any
+    /// more.
     pub(super) fn settle_any(&self, slot: Slot, mut state: State) -> State {
         let Some(interrupt) = slot.shared_index().and_then(|index| self.shared.get(index)) else {
             return state;
@@ -77,8 +80,8 @@ impl Wired {
         state.any() && state.pending() && !state.active() && !at_participant
     }
 
-    /// Changes what a PE takes part in: sets and clears bits of [`participation`]. Interrupts that were chosen for
-    /// it, or that found nobody, are placed anew.
+    /// Changes what a PE takes part in: sets and clears bits of [`participation`]. Interrupts that
+    /// were chosen for it, or that found nobody, are placed anew.
     pub(crate) fn set_participation(&self, cpu: Cpu, set: u32, clear: u32) {
         let Some(private) = self.private(cpu) else { return };
         let old =

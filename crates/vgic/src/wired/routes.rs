@@ -1,4 +1,5 @@
-//! Routes: `GICD_IROUTER<n>` as the guest wrote it, and the target that an interrupt's word has from it.
+//! Routes: `GICD_IROUTER<n>` as the guest wrote it, and the target that an interrupt's word has
+//! from it.
 
 use super::Wired;
 use crate::interrupt::State;
@@ -44,7 +45,8 @@ impl Wired {
             .with_any_participating(written.any_participating() && self.config.one_of_n)
     }
 
-    /// The vCPU index that a route names, for [`State::target_index`]; [`State::NOWHERE`] if it names none, or any.
+    /// The vCPU index that a route names, for [`State::target_index`]; [`State::NOWHERE`] if it
+    /// names none, or any.
     pub(super) fn resolve(&self, route: Irouter) -> u16 {
         if route.any_participating() {
             return State::NOWHERE;

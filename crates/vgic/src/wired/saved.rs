@@ -48,8 +48,8 @@ impl Bank {
 }
 
 impl Wired {
-    /// The interrupts of a bank that are not as after reset, by ascending INTID. Each is read once: it is as it was at
-    /// one moment.
+    /// The interrupts of a bank that are not as after reset, by ascending INTID. Each is read once:
+    /// it is as it was at one moment.
     pub(crate) fn save(&self, bank: Bank) -> Result<Vec<InterruptState>, OutOfMemory> {
         let routes = self.routes.lock();
         let target = bank.target_after_reset(self.resolve(Irouter::new()));
@@ -173,7 +173,8 @@ impl Wired {
         }
     }
 
-    /// Where there are two security states, groups are firmware's, and the guest has its half of the priorities.
+    /// Where there are two security states, groups are firmware's, and the guest has its half of
+    /// the priorities.
     fn check_security(&self, bank: Bank, slot: Slot, state: State) -> Result<(), Problem> {
         if self.config.security == SecurityView::Single {
             return Ok(());
@@ -187,7 +188,8 @@ impl Wired {
         Problem::unless(!secure || state.with_latch(false) == untouched, "state", state.into_bits())
     }
 
-    /// Puts a bank that is as after reset into a saved state. What is pending is told to nobody yet.
+    /// Puts a bank that is as after reset into a saved state. What is pending is told to nobody
+    /// yet.
     pub(crate) fn restore(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
         for slot in self.slots(bank) {
             if let Some(interrupt) = self.interrupt(bank.owner(), slot) {
@@ -212,7 +214,8 @@ impl Wired {
         self.control.store(control, SeqCst);
     }
 
-    /// What a PE takes part in ([`participation`](super::participation)), before anything is pending.
+    /// What a PE takes part in ([`participation`](super::participation)), before anything is
+    /// pending.
     pub(crate) fn restore_participation(&self, cpu: Cpu, bits: u32) {
         if let Some(private) = self.private(cpu) {
             private.participation.store(bits, SeqCst);

@@ -1,5 +1,5 @@
-//! Registers of a machine on which so much is mapped that no access can go through all of it: what is not done is
-//! reported as not done, and done by whoever asks.
+//! Registers of a machine on which so much is mapped that no access can go through all of it: what
+//! is not done is reported as not done, and done by whoever asks.
 
 use crate::machine::{Machine, Ram};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Syncr};
@@ -169,7 +169,8 @@ fn the_write_that_enables_lpis_ends_when_all_of_them_are() {
     assert_eq!(taken, expected);
 }
 
-/// Looks at the machine when it is kicked: what `GITS_CTLR` and `GICR_CTLR` say, and what becomes of the last event.
+/// Looks at the machine when it is kicked: what `GITS_CTLR` and `GICR_CTLR` say, and what becomes
+/// of the last event.
 #[derive(Default)]
 struct Looks {
     gic: OnceLock<Weak<Vgic>>,
@@ -213,7 +214,8 @@ fn lpis_read_as_disabled_until_all_of_them_are_enabled() {
 fn an_its_reads_as_disabled_until_it_takes_every_message() {
     let (mut machine, looks) = watched();
     let ctlr = ITS + u64::from(gits::CTLR.offset());
-    // The first event is pending and masked. What its configuration says now is read when the ITS is enabled.
+    // The first event is pending and masked. What its configuration says now is read when the ITS
+    // is enabled.
     configure(&machine, false);
     machine.write_gicr(0, gicr::INVALLR, 0);
     polls(|| !read::<Syncr>(&machine, gicr::SYNCR).busy());

@@ -1,5 +1,5 @@
-//! How lines and messages become interrupts, beyond what the reference interpreter covers: level resampling, 1 of N,
-//! message-based SPIs, direct LPIs, active-priority registers, resets.
+//! How lines and messages become interrupts, beyond what the reference interpreter covers: level
+//! resampling, 1 of N, message-based SPIs, direct LPIs, active-priority registers, resets.
 
 use crate::machine::{Machine, Ram};
 use gic_arch::gicd::Irouter;

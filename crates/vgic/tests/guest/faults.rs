@@ -1,4 +1,5 @@
-//! Faults seen in other models, beside those at the ITS (`its/tests/faults.rs`) and in list registers (`lists`).
+//! Faults seen in other models, beside those at the ITS (`its/tests/faults.rs`) and in list
+//! registers (`lists`).
 
 use crate::machine::{Machine, Ram};
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
@@ -18,8 +19,8 @@ const PENDING: Range<u64> = 0x4001_0400..0x4001_2000;
 const QUEUE: Range<u64> = 0x4002_0000..0x4002_1000;
 const ITS: u64 = 0x0808_0000;
 
-/// Memory that has an LPI configuration table, a pending table and a command queue, and punishes every access beside
-/// them.
+/// Memory that has an LPI configuration table, a pending table and a command queue, and punishes
+/// every access beside them.
 struct OnlyTables(Ram);
 
 impl GuestMemory for OnlyTables {
@@ -159,7 +160,8 @@ fn a_level_that_stays_asserted_is_not_lost_by_being_disabled_moved_or_cleared() 
     machine.gic.set_line(Line::Spi(SPI), Level::High);
     assert_eq!(machine.acknowledge(0), u64::from(SPI));
 
-    // Disabled while active, pending state cleared, moved to the other CPU, deactivated: the wire is still high.
+    // Disabled while active, pending state cleared, moved to the other CPU, deactivated: the wire
+    // is still high.
     set_bit(&machine, gicd::ICENABLER, SPI);
     set_bit(&machine, gicd::ICPENDR, SPI);
     let route = gicd::Irouter::to(machine.gic.config().cpus[1].affinity);

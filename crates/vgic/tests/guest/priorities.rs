@@ -1,5 +1,6 @@
-//! Priorities as the guest sees them, exhaustively: every priority against every mask, in both views, with each number
-//! of priority bits. The rules are typed from the manual (IHI 0069 §4.8), not taken from the model.
+//! Priorities as the guest sees them, exhaustively: every priority against every mask, in both
+//! views, with each number of priority bits. The rules are typed from the manual (IHI 0069 §4.8),
+//! not taken from the model.
 
 use crate::machine::{Machine, Ram};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
@@ -25,7 +26,8 @@ impl Rules {
         views.into_iter().flat_map(|(view, least)| (least..=8).map(move |bits| Self { view, bits }))
     }
 
-    /// "Non-secure writes are stored shifted right by one, with bit 7 set." Bits that are not implemented are zero.
+    /// "Non-secure writes are stored shifted right by one, with bit 7 set." Bits that are not
+    /// implemented are zero.
     fn stored(self, written: u8) -> u8 {
         let shifted = match self.view {
             SecurityView::Single => written,

@@ -1,4 +1,5 @@
-//! A monitor whose kick and whose line observer use the model themselves: no lock is held when they are called.
+//! A monitor whose kick and whose line observer use the model themselves: no lock is held when they
+//! are called.
 
 use crate::machine::{Machine, Ram};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};

@@ -1,4 +1,5 @@
-//! Redistributors in several regions: vCPUs fill them in order, and what is where makes no difference to interrupts.
+//! Redistributors in several regions: vCPUs fill them in order, and what is where makes no
+//! difference to interrupts.
 
 use crate::machine::{Machine, Ram};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
@@ -19,8 +20,8 @@ const FIRST: u64 = 0x080a_0000;
 const FAR: u64 = 0x1_0000_0000;
 const BELOW: u64 = 0x0700_0000;
 
-/// Two vCPUs in a region that they fill, two in one above 4 GiB with wide strides, and one in a region with room for
-/// four below the others.
+/// Two vCPUs in a region that they fill, two in one above 4 GiB with wide strides, and one in a
+/// region with room for four below the others.
 fn regions() -> Vec<RedistributorRegion> {
     vec![
         RedistributorRegion { base: FIRST, stride: 0x2_0000, count: 2 },

@@ -1,5 +1,5 @@
-//! Every register of the frames and of the CPU interface by its number in the manual (IHI 0069 §12): what it reads
-//! after reset, and after all ones were written, in both views of security.
+//! Every register of the frames and of the CPU interface by its number in the manual (IHI 0069
+//! §12): what it reads after reset, and after all ones were written, in both views of security.
 
 use crate::machine::Machine;
 use gic_arch::IntId;
@@ -80,7 +80,8 @@ fn zero(name: &'static str, offset: u64, words: u64) -> Registers {
     array(name, offset, words, |_, _| 0, |_, _| 0)
 }
 
-/// A word of fields of `bits` bits, each `field`, for the interrupts that are there and that the view shows.
+/// A word of fields of `bits` bits, each `field`, for the interrupts that are there and that the
+/// view shows.
 fn fields(first: u64, bits: u64, word: u64, view: SecurityView, field: u64) -> u64 {
     let per_word = 32 / bits;
     let present = |intid: u64| {
@@ -91,8 +92,8 @@ fn fields(first: u64, bits: u64, word: u64, view: SecurityView, field: u64) -> u
     shown.fold(0, |value, at| value | field << (at * bits))
 }
 
-/// The arrays of one field per interrupt from `first` on: offsets of `IGROUPR`, and so on; `skipped` interrupts at the
-/// beginning of each array belong to another frame.
+/// The arrays of one field per interrupt from `first` on: offsets of `IGROUPR`, and so on;
+/// `skipped` interrupts at the beginning of each array belong to another frame.
 struct Arrays {
     first: u64,
     count: u64,
@@ -289,8 +290,8 @@ fn each_register_of_an_its_reads_as_the_manual_says() {
 /// What an access to a system register gives; `None` is an exception.
 type Answer = Option<u64>;
 
-/// `CRn`, `CRm` and `op2` of a register with `op0` 3 and `op1` 0, and what it reads after reset and after all ones, in both views. `None`:
-/// it cannot be read.
+/// `CRn`, `CRm` and `op2` of a register with `op0` 3 and `op1` 0, and what it reads after reset and
+/// after all ones, in both views. `None`: it cannot be read.
 type SystemRegister = (&'static str, [u16; 3], [[Answer; 2]; 2], Access);
 
 #[derive(Clone, Copy, PartialEq, Eq)]

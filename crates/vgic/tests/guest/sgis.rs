@@ -1,4 +1,5 @@
-//! SGIs: whom `ICC_SGI1R_EL1` and its kin reach (IHI 0069 §12.2), by affinity at every level, and by group.
+//! SGIs: whom `ICC_SGI1R_EL1` and its kin reach (IHI 0069 §12.2), by affinity at every level, and
+//! by group.
 
 use crate::machine::Machine;
 use gic_arch::icc::SysRegEncoding;

@@ -1,4 +1,5 @@
-//! The protocol by which vCPUs sleep and are kicked: no wake-up is lost, and one departure costs one kick at most.
+//! The protocol by which vCPUs sleep and are kicked: no wake-up is lost, and one departure costs
+//! one kick at most.
 
 use crate::machine::Machine;
 use gic_arch::gicd::Irouter;
@@ -293,8 +294,8 @@ impl Kick for Flag {
     }
 }
 
-/// Sends the next message as soon as the last one was handled: just when the vCPU is about to sleep, or to forget the
-/// interrupt as stale.
+/// Sends the next message as soon as the last one was handled: just when the vCPU is about to
+/// sleep, or to forget the interrupt as stale.
 #[test]
 fn no_message_is_lost_just_when_the_vcpu_falls_asleep() {
     const ROUNDS: u64 = 100_000;
@@ -341,8 +342,8 @@ fn no_message_is_lost_just_when_the_vcpu_falls_asleep() {
     });
 }
 
-/// A 1-of-N interrupt comes just as the first of two vCPUs begins or ceases to take part. Afterwards it is with the one
-/// that takes part.
+/// A 1-of-N interrupt comes just as the first of two vCPUs begins or ceases to take part.
+/// Afterwards it is with the one that takes part.
 fn comes_just_as_a_vcpu(joins: bool) {
     const ROUNDS: u64 = 10_000;
     let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });

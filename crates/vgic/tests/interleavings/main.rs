@@ -1,8 +1,9 @@
-//! Every interleaving of injectors, a vCPU that falls asleep, and whoever moves an interrupt: nothing is lost, and without
-//! any one of the safeguards something is.
+//! Every interleaving of injectors, a vCPU that falls asleep, and whoever moves an interrupt:
+//! nothing is lost, and without any one of the safeguards something is.
 //!
-//! The sources of the shared part are compiled here against a scheduler's atomics. What `wired.rs` and `vcpu.rs` do
-//! with them is repeated in a few lines, but for the departure itself; all of it is sequentially consistent, so that interleavings are executions.
+//! The sources of the shared part are compiled here against a scheduler's atomics. What `wired.rs`
+//! and `vcpu.rs` do with them is repeated in a few lines, but for the departure itself; all of it
+//! is sequentially consistent, so that interleavings are executions.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
@@ -137,7 +138,8 @@ impl Machine {
         self.attention.leave_unless(cpu, || self.look(cpu).is_some())
     }
 
-    /// After everything: what is ready at a vCPU is found there, and the vCPU is awake or was kicked.
+    /// After everything: what is ready at a vCPU is found there, and the vCPU is awake or was
+    /// kicked.
     fn check(&self, cpu: Cpu, sleeps: bool) {
         let ready = self.interrupts.iter().any(|interrupt| interrupt.state().ready_at(cpu));
         assert_eq!(self.look(cpu).is_some(), ready, "a candidate was lost");

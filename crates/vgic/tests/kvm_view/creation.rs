@@ -1,4 +1,5 @@
-//! Machines that come into being by KVM's attributes. Judged against a real KVM elsewhere; here is what becomes of them.
+//! Machines that come into being by KVM's attributes. Judged against a real KVM elsewhere; here is
+//! what becomes of them.
 
 use crate::board::Ram;
 use gic_arch::kvm::{Attribute, Errno, RedistributorRegion, control, frame};

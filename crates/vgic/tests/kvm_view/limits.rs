@@ -204,7 +204,8 @@ fn what_is_pending_without_a_collection_is_left_out() {
     }
 }
 
-/// What a KVM has after LPI 8200 was pending by itself at this CPU, with an event that goes to CPU 0.
+/// What a KVM has after LPI 8200 was pending by itself at this CPU, with an event that goes to
+/// CPU 0.
 fn moved_with_pending(cpu: usize) -> SavedState {
     let (config, memory) = (config(), Ram::new());
     let mut state = with_tables(Levels::Flat, &memory);

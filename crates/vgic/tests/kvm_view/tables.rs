@@ -93,7 +93,8 @@ fn two_devices() -> SavedState {
 #[test]
 fn what_was_there_of_old_is_not_found_again() {
     let memory = Ram::new();
-    // In front of the first device, and of the first event; in the table of the device without events.
+    // In front of the first device, and of the first event; in the table of the device without
+    // events.
     let old = [
         (DEVICES + 8, device(1)),
         (TRANSLATIONS, event(1, 9000, 5)),

@@ -19,7 +19,8 @@ const CONFIGURATION: u64 = Ram::BASE + 0x10_0000;
 const PENDING: u64 = Ram::BASE + 0x20_0000;
 pub(crate) const DEVICE: DeviceId = DeviceId::new(1);
 
-/// Device 1 has 16 events, mapped to LPIs from 8192 on, of ever less urgent priorities; collection n is vCPU n.
+/// Device 1 has 16 events, mapped to LPIs from 8192 on, of ever less urgent priorities; collection
+/// n is vCPU n.
 pub(crate) struct Translated {
     pub(crate) machine: Machine,
     written: Cell<u32>,

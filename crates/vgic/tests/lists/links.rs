@@ -1,5 +1,6 @@
 //! Virtual interrupts that are linked to physical ones: a physical interrupt is active from the
-//! moment when the hypervisor took it until the guest has deactivated the virtual one, and no longer.
+//! moment when the hypervisor took it until the guest has deactivated the virtual one, and no
+//! longer.
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};

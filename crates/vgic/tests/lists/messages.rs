@@ -1,4 +1,5 @@
-//! LPIs in list registers: no active state, recalled by commands, and the same for the guest as without.
+//! LPIs in list registers: no active state, recalled by commands, and the same for the guest as
+//! without.
 
 use crate::half::{Exits, Half};
 use crate::its::{Translated, clear, discard, inv, mapc, mapti, movall, movi, sync, unmapd};

@@ -1,5 +1,6 @@
-//! Interrupts that come while registers change, and while vCPUs are in the guest with few list registers: each is
-//! handled, without anything happening afterwards that would make a vCPU look again.
+//! Interrupts that come while registers change, and while vCPUs are in the guest with few list
+//! registers: each is handled, without anything happening afterwards that would make a vCPU look
+//! again.
 
 use crate::half::{Exits, Half};
 use crate::machine::Machine;
@@ -125,7 +126,8 @@ fn wait_until(done: impl Fn() -> bool) -> bool {
     true
 }
 
-/// Two vCPUs, with one list register and with two. In each round devices pulse their lines while `disturb` is done.
+/// Two vCPUs, with one list register and with two. In each round devices pulse their lines while
+/// `disturb` is done.
 fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
     let kicks = Arc::new(Kicks::default());
     let config = VgicConfig { one_of_n: true, ..VgicConfig::new(2) };

@@ -1,5 +1,5 @@
-//! Wired interrupts in list registers: maintenance, overflow, what is active beyond them, and what the guest changes
-//! meanwhile.
+//! Wired interrupts in list registers: maintenance, overflow, what is active beyond them, and what
+//! the guest changes meanwhile.
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};

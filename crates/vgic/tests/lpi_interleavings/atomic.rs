@@ -1,4 +1,5 @@
-//! The scheduler's atomics. A read-modify-write empties its thread's store buffer, as on every machine.
+//! The scheduler's atomics. A read-modify-write empties its thread's store buffer, as on every
+//! machine.
 
 use crate::safeguard::Safeguard;
 use crate::store_buffer;

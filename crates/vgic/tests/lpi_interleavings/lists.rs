@@ -103,7 +103,8 @@ fn what_was_unmapped_with_its_device_while_it_was_listed_does_not_come_back() {
     holds(unmapped_while_listed);
 }
 
-/// As [`unmapped_while_listed`], but the next owner of the slot is rung, and listed at another vCPU.
+/// As [`unmapped_while_listed`], but the next owner of the slot is rung, and listed at another
+/// vCPU.
 fn next_owner_listed_meanwhile() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -169,8 +170,8 @@ fn an_lpi_is_in_one_list_register_at_most() {
     holds(moved_and_rung_while_listed);
 }
 
-/// A vCPU that enters and exits twice, and reads `number` whenever its guest acknowledges: the last value that it read.
-/// It keeps what it `masks` at first.
+/// A vCPU that enters and exits twice, and reads `number` whenever its guest acknowledges: the last
+/// value that it read. It keeps what it `masks` at first.
 fn runs_twice(
     machine: &Arc<Machine>,
     vcpu: u16,
@@ -200,8 +201,8 @@ enum Left {
     OneEach,
 }
 
-/// A sender numbers its messages, both vCPUs enter twice, and commands come in between: the last message that was taken
-/// was seen, or is pending.
+/// A sender numbers its messages, both vCPUs enter twice, and commands come in between: the last
+/// message that was taken was seen, or is pending.
 fn entered_again(change: fn(&mut Commands), left: Left) {
     let (machine, mut commands) = one_event();
     let number = Arc::new(AtomicU64::new(0));

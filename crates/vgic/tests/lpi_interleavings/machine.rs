@@ -64,7 +64,8 @@ pub(super) fn lpi(number: u32) -> Lpi {
     Lpi::try_from(number).unwrap()
 }
 
-/// LPIs and the ITS are enabled, collection n is mapped to vCPU n, LPIs are enabled at priority 0xa0.
+/// LPIs and the ITS are enabled, collection n is mapped to vCPU n, LPIs are enabled at priority
+/// 0xa0.
 pub(super) fn machine() -> (Arc<Machine>, Commands) {
     machine_with(2)
 }

@@ -1,9 +1,11 @@
-//! The lock-free part of LPI delivery under a scheduler that chooses interleavings: senders, commands and vCPUs, with
-//! every safeguard of the algorithm in place, and then with each one left out, which must be found.
+//! The lock-free part of LPI delivery under a scheduler that chooses interleavings: senders,
+//! commands and vCPUs, with every safeguard of the algorithm in place, and then with each one left
+//! out, which must be found.
 //!
-//! The sources are compiled here against the scheduler's atomics. Its executions are sequentially consistent, and so is
-//! every access (others are refused here), so that what is explored is what can happen on hardware. What a sender wrote
-//! to plain memory before its message is not: that store buffer is modelled beside it (`store_buffer`).
+//! The sources are compiled here against the scheduler's atomics. Its executions are sequentially
+//! consistent, and so is every access (others are refused here), so that what is explored is what
+//! can happen on hardware. What a sender wrote to plain memory before its message is not: that
+//! store buffer is modelled beside it (`store_buffer`).
 
 #![expect(dead_code, reason = "only a part of the sources is driven here")]
 #![expect(unreachable_pub, reason = "the sources are a library's")]

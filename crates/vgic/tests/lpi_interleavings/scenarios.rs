@@ -65,7 +65,8 @@ pub(super) fn one_event() -> (Arc<Machine>, Commands) {
     (machine, commands)
 }
 
-/// A sender numbers its messages in memory; whoever handles the last interrupt has seen the last number.
+/// A sender numbers its messages in memory; whoever handles the last interrupt has seen the last
+/// number.
 fn the_last_message_is_seen() {
     let (machine, _commands) = one_event();
     let number = Arc::new(AtomicU64::new(0));
@@ -93,7 +94,8 @@ fn the_last_message_is_seen() {
     };
     sender.join().unwrap();
     let seen = handler.join().unwrap();
-    // The sender's buffer may keep its store for as long as it likes, but not from an interrupt that is still to come.
+    // The sender's buffer may keep its store for as long as it likes, but not from an interrupt
+    // that is still to come.
     let left = machine.vcpu(0).take();
     store_buffer::drain_all();
     assert!(left.is_some() || seen == 2, "message 2 came, message {seen} was seen");

@@ -1,5 +1,5 @@
-//! Store buffers: what a sender wrote before its message becomes visible to others only when its thread does a
-//! read-modify-write, or when the buffer gets round to it.
+//! Store buffers: what a sender wrote before its message becomes visible to others only when its
+//! thread does a read-modify-write, or when the buffer gets round to it.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;

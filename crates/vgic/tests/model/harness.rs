@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, GuestMemory, MemoryFault, SecurityView, Vcpu, Vgic, VgicConfig};
 
-/// The LPI configuration table, at [`Table::BASE`]. Pending tables are promised to be zero and never written.
+/// The LPI configuration table, at [`Table::BASE`]. Pending tables are promised to be zero and
+/// never written.
 struct Table(Mutex<[u8; 8192]>);
 
 impl Table {
@@ -158,8 +159,8 @@ impl Bench {
         self.vcpus = vcpus.into_iter().map(half).collect();
     }
 
-    /// Saves, and goes on with a new machine that was restored from the text of what was saved. A restored machine
-    /// saves as the same.
+    /// Saves, and goes on with a new machine that was restored from the text of what was saved. A
+    /// restored machine saves as the same.
     fn migrate(&mut self) {
         let mut left: Vec<Vcpu> = self.vcpus.drain(..).map(Half::into_software).collect();
         let saved = self.gic.freeze(&mut left).unwrap().save().unwrap();
@@ -201,7 +202,8 @@ impl Bench {
         }
     }
 
-    /// With list registers, the hardware does not say which interrupt a guest ended that is active elsewhere.
+    /// With list registers, the hardware does not say which interrupt a guest ended that is active
+    /// elsewhere.
     fn ends_its_own(&self, op: &Op) -> bool {
         let (cpu, intid) = match *op {
             Op::End { cpu, interrupt: index, .. } => (cpu, interrupt(index)),
@@ -214,8 +216,8 @@ impl Bench {
             .is_none_or(|it| it.owner.is_some() || !it.active || it.taker == Some(cpu))
     }
 
-    /// With few list registers, what the guest ends must be what it acknowledged last: the hardware only counts what
-    /// it ends beyond them.
+    /// With few list registers, what the guest ends must be what it acknowledged last: the hardware
+    /// only counts what it ends beyond them.
     fn is_lawful(&self, op: &Op) -> bool {
         match *op {
             Op::End { .. } | Op::Modes { .. } => false,

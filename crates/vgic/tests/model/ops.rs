@@ -47,8 +47,8 @@ pub(crate) enum Op {
         lpi: usize,
         set: bool,
     },
-    /// The LPI's configuration changes, and is invalidated. LPIs are unordered among themselves: none has a priority that
-    /// another can have.
+    /// The LPI's configuration changes, and is invalidated. LPIs are unordered among themselves:
+    /// none has a priority that another can have.
     Configure {
         lpi: usize,
         priority: u8,

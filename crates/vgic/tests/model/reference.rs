@@ -1,5 +1,5 @@
-//! The rules of the GIC, written down as plainly as they can be: one struct per interrupt, a list of them, and a
-//! loop over the list for every question. Shares no code with the model.
+//! The rules of the GIC, written down as plainly as they can be: one struct per interrupt, a list
+//! of them, and a loop over the list for every question. Shares no code with the model.
 
 /// Which of the guest's views of security.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,7 +192,8 @@ impl Gic {
         if group == 1 && cpu.cbpr { (cpu.bpr[0] + 1).min(7) } else { cpu.bpr[group] }
     }
 
-    /// Index of the most urgent interrupt that is pending at `cpu`, of the groups enabled there and everywhere.
+    /// Index of the most urgent interrupt that is pending at `cpu`, of the groups enabled there and
+    /// everywhere.
     fn most_urgent(&self, cpu: usize) -> Option<usize> {
         let at = &self.cpus[cpu];
         let forwarded = |it: &Interrupt| {

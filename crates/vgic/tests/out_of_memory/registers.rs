@@ -117,8 +117,8 @@ fn direct_lpis_without_heap_stay_disabled() {
     assert!(failures >= 14, "{failures} allocations failed");
 }
 
-/// The events' collection goes to a vCPU without hints for them while the ITS is enabled; then it is disabled, and
-/// their configuration changes.
+/// The events' collection goes to a vCPU without hints for them while the ITS is enabled; then it
+/// is disabled, and their configuration changes.
 #[test]
 fn an_its_without_heap_stays_disabled() {
     let failures = until_it_succeeds(|allocations| {

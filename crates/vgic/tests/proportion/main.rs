@@ -133,7 +133,8 @@ impl Machine {
         self.vcpus[cpu].write_sysreg(icc::IGRPEN1.encoding(), 1).unwrap();
     }
 
-    /// A two-level device table whose second levels are all "there": 2^19 of them would be 64 KiB each.
+    /// A two-level device table whose second levels are all "there": 2^19 of them would be 64 KiB
+    /// each.
     fn start_its(&mut self) {
         let valid = Level1Entry::new().with_valid(true).into_bits();
         (0..1u64 << 19).for_each(|index| self.ram.write_u64(LEVEL1 + 8 * index, valid).unwrap());
@@ -360,8 +361,8 @@ fn all_lpis_of_20_bits_can_be_mapped_for_less_than_a_hundred_bytes_each() {
     }
 }
 
-/// How long the machine stands still to be saved, and how long it and a fresh one take to be restored: the least of
-/// some rounds.
+/// How long the machine stands still to be saved, and how long it and a fresh one take to be
+/// restored: the least of some rounds.
 fn pause(machine: &mut Machine) -> [Duration; 3] {
     fn time<T>(act: impl FnOnce() -> T) -> (T, Duration) {
         let start = Instant::now();

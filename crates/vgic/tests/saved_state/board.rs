@@ -107,7 +107,8 @@ impl Board {
         Self { gic, vcpus, ram, kicks }
     }
 
-    /// With everything enabled that a kernel enables; LPIs have priority 0xa0; collection n is vCPU n's.
+    /// With everything enabled that a kernel enables; LPIs have priority 0xa0; collection n is vCPU
+    /// n's.
     pub(crate) fn running() -> Self {
         let mut board = Self::new(config());
         board.start();

@@ -1,5 +1,5 @@
-//! Saved states that were damaged: whatever is changed in one, it is refused without any effect, or it is a state that
-//! the machine can be in, and is then in.
+//! Saved states that were damaged: whatever is changed in one, it is refused without any effect, or
+//! it is a state that the machine can be in, and is then in.
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
 use crate::damage::{Damage, damaged, damages};
@@ -73,8 +73,8 @@ fn essence(saved: &SavedState) -> SavedState {
     saved
 }
 
-/// Interrupts that are as after reset need not be listed. Which CPU a 1-of-N interrupt goes to is chosen anew where the
-/// chosen one takes no part.
+/// Interrupts that are as after reset need not be listed. Which CPU a 1-of-N interrupt goes to is
+/// chosen anew where the chosen one takes no part.
 fn essential(interrupts: &mut Vec<InterruptState>) {
     for interrupt in &mut *interrupts {
         interrupt.chosen = None;

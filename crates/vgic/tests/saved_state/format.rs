@@ -8,15 +8,16 @@ use serde_json::{Value, json};
 use vgic::VgicConfig;
 use vgic::saved_state::{SavedState, StateVersion, VERSION};
 
-/// The state of [`something_of_everything`] as version 1 wrote it. It never changes: what would be written otherwise
-/// has another version.
+/// The state of [`something_of_everything`] as version 1 wrote it. It never changes: what would be
+/// written otherwise has another version.
 const VERSION_1: &str = include_str!("version-1.json");
 
 fn small() -> VgicConfig {
     VgicConfig { extended_spis: 0, extended_ppis: 0, ..config() }
 }
 
-/// A machine whose saved state has something in each of its lists, and in each field that may be empty.
+/// A machine whose saved state has something in each of its lists, and in each field that may be
+/// empty.
 fn something_of_everything() -> Board {
     let mut board = Board::new(small());
     board.start();

@@ -15,7 +15,8 @@ fn vtr(count: u8) -> Vtr {
         .with_pre_bits_minus_one(4)
 }
 
-/// A machine whose vCPU 0 goes into its guest with list registers, and what the guest got; the rest stays.
+/// A machine whose vCPU 0 goes into its guest with list registers, and what the guest got; the rest
+/// stays.
 fn entered(mut board: Board) -> (Board, vgic::InGuest, VirtualInterface) {
     let vcpu = board.vcpus.remove(0).with_list_registers(vtr(4)).unwrap();
     let (guest, interface) = vcpu.enter();

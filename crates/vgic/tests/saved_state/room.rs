@@ -1,4 +1,5 @@
-//! Machines with little room, used before: a state fits and is restored, or is refused without effect.
+//! Machines with little room, used before: a state fits and is restored, or is refused without
+//! effect.
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
 use gic_arch::IntId;

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_collect;
 
-/// The entries of a table. A block's first is a multiple of the least power of two that is not below its
-/// count, so that one invalidation covers it.
+/// The entries of a table. A block's first is a multiple of the least power of two that is not
+/// below its count, so that one invalidation covers it.
 #[derive(Debug)]
 pub(super) struct Handles {
     /// One bit for each entry, set while it is in use.

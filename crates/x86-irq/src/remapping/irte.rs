@@ -101,7 +101,8 @@ impl IrteTarget {
             .with_destination(mode.lay_out(self.destination))
     }
 
-    /// `None` if reserved bits are set, the vector or the delivery mode is illegal, or interrupts are posted.
+    /// `None` if reserved bits are set, the vector or the delivery mode is illegal, or interrupts
+    /// are posted.
     pub(super) fn decode(low: IrteLow, mode: ApicMode) -> Option<Self> {
         let target = Self {
             destination: mode.read(low.destination()),

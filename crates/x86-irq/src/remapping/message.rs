@@ -24,7 +24,8 @@ struct RemappableAddress {
 pub struct RemappableMessage {
     /// An index of the table.
     pub handle: u16,
-    /// What the data adds to it: a MultiMSI function writes its vector's number there. `None` if the data says nothing.
+    /// What the data adds to it: a MultiMSI function writes its vector's number there. `None` if
+    /// the data says nothing.
     pub subhandle: Option<u16>,
 }
 
@@ -48,12 +49,12 @@ impl RemappableMessage {
         MsiMessage { address: u32::from(address).into(), data: self.subhandle.unwrap_or(0).into() }
     }
 
-    /// The meaning of an address and data that a device wrote. The address's two low bits are ignored, and so is the data
-    /// of a message without a sub-handle.
+    /// The meaning of an address and data that a device wrote. The address's two low bits are
+    /// ignored, and so is the data of a message without a sub-handle.
     ///
     /// # Errors
-    /// [`MessageError::NotADoorbell`]; [`MessageError::Compatibility`]; [`MessageError::Reserved`] for data beyond 16
-    /// bits.
+    /// [`MessageError::NotADoorbell`]; [`MessageError::Compatibility`]; [`MessageError::Reserved`]
+    /// for data beyond 16 bits.
     pub fn decode(message: MsiMessage) -> Result<Self, MessageError> {
         let address = RemappableAddress::from(message.address_low());
         if message.address_high() != 0 || address.top() != DOORBELL_TOP {

@@ -5,12 +5,13 @@ use super::source::Source;
 use crate::apic::ApicId;
 use core::fmt;
 
-/// Memory of a table, zero at first: 64-bit words, counted from its base. Each is read and written in one access.
+/// Memory of a table, zero at first: 64-bit words, counted from its base. Each is read and written
+/// in one access.
 pub trait RemapMemory: Send + Sync {
     /// Reads a word. Any.
     fn read(&self, word: u32) -> u64;
-    /// Writes a word, after the words written before, so that the unit sees it on return (a barrier, or a clean where the
-    /// unit does not look into caches). Any.
+    /// Writes a word, after the words written before, so that the unit sees it on return (a
+    /// barrier, or a clean where the unit does not look into caches). Any.
     fn write(&self, word: u32, value: u64);
 }
 
@@ -91,7 +92,8 @@ pub struct RemapTableConfig {
     pub compatibility: CompatibilityFormat,
 }
 
-/// A remapping table over memory: entries, and what they make of messages ([`translate`](Self::translate)).
+/// A remapping table over memory: entries, and what they make of messages
+/// ([`translate`](Self::translate)).
 pub struct RemapTable<M> {
     pub(super) config: RemapTableConfig,
     memory: M,
@@ -124,8 +126,8 @@ impl<M: RemapMemory> RemapTable<M> {
             || self.config.compatibility == CompatibilityFormat::Blocked
     }
 
-    /// The value of the interrupt remapping table address register for a table at a physical address, which is a multiple
-    /// of [`TableSize::bytes`] and of 4 KiB.
+    /// The value of the interrupt remapping table address register for a table at a physical
+    /// address, which is a multiple of [`TableSize::bytes`] and of 4 KiB.
     pub fn address_register(&self, base: u64) -> u64 {
         let extended = u64::from(self.config.mode == ApicMode::X2apic) << 11;
         base & !0xfff | extended | u64::from(self.config.size.0 - 1)

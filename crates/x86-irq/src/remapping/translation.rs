@@ -7,8 +7,8 @@ use crate::apic::ApicId;
 use crate::message::{ApicMessage, DeliveryMode, DestinationFormat, MessageError};
 use msi_types::{MsiMessage, RequesterId, Trigger};
 
-/// Why the unit blocked a message: the fault reasons of VT-d specification §5.1. The sender is at fault, or whoever
-/// wrote the table.
+/// Why the unit blocked a message: the fault reasons of VT-d specification §5.1. The sender is at
+/// fault, or whoever wrote the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemapFault {
@@ -59,7 +59,8 @@ impl RemapFault {
         }
     }
 
-    /// The entry, where the message named one: bits 63:48 of a fault record's information. 0 otherwise, as there.
+    /// The entry, where the message named one: bits 63:48 of a fault record's information. 0
+    /// otherwise, as there.
     pub const fn index(self) -> u32 {
         match self {
             Self::BadRequest(_) | Self::CompatibilityBlocked => 0,
@@ -117,7 +118,8 @@ impl<M: RemapMemory> RemapTable<M> {
 }
 
 impl IrteTarget {
-    /// The APIC and what happens there, where that is all there is to it: a physical destination and an edge.
+    /// The APIC and what happens there, where that is all there is to it: a physical destination
+    /// and an edge.
     pub fn physical(&self) -> Option<(ApicId, DeliveryMode)> {
         let plain =
             self.mode == crate::message::DestinationMode::Physical && self.trigger == Trigger::Edge;

@@ -20,9 +20,10 @@ pub enum Arrival {
 }
 
 impl VectorDomain {
-    /// An interrupt arrived at `cpu` as `vector`: whose is it? The caller ends it at the APIC, whatever the answer. Hard
-    /// IRQ: takes no lock, allocates nothing, and calls [`Apic::request_cleanup`](crate::Apic::request_cleanup) at most,
-    /// for the first arrival after a move.
+    /// An interrupt arrived at `cpu` as `vector`: whose is it? The caller ends it at the APIC,
+    /// whatever the answer. Hard IRQ: takes no lock, allocates nothing, and calls
+    /// [`Apic::request_cleanup`](crate::Apic::request_cleanup) at most, for the first arrival after
+    /// a move.
     #[inline]
     pub fn arrive(&self, cpu: Cpu, vector: ApicVector) -> Arrival {
         let place = Place { cpu, vector };
@@ -70,8 +71,8 @@ impl VectorDomain {
         }
     }
 
-    /// Sends an interrupt that is remembered, if it may arrive now. Under the lock: the place does not change meanwhile.
-    /// True if it was sent.
+    /// Sends an interrupt that is remembered, if it may arrive now. Under the lock: the place does
+    /// not change meanwhile. True if it was sent.
     pub(super) fn pay(&self, core: &Core, slot: &Slot) -> bool {
         let Some(place) = slot.place() else { return false };
         let Some(id) = core.apic_id(place.cpu).filter(|_| core.matrix.is_online(place.cpu)) else {

@@ -12,7 +12,8 @@ use msi_types::Cpu;
 pub enum Cleanup {
     /// No, until it is [asked for](crate::Apic::request_cleanup).
     Done,
-    /// An interrupt waits to be taken at a place that was left: once that happened, at the next tick say, call again.
+    /// An interrupt waits to be taken at a place that was left: once that happened, at the next
+    /// tick say, call again.
     Again,
 }
 
@@ -21,7 +22,8 @@ pub enum Cleanup {
 pub struct Offline {
     /// Interrupts that waited at this CPU and were sent again to where they belong now.
     pub resent: u32,
-    /// Interrupts that still belong to it. They are not delivered until they are moved, or the CPU is back.
+    /// Interrupts that still belong to it. They are not delivered until they are moved, or the CPU
+    /// is back.
     pub stranded: u32,
 }
 
@@ -35,12 +37,12 @@ enum Standing {
 }
 
 impl VectorDomain {
-    /// The CPU takes interrupts from now on, as this APIC: its local APIC is on. What was to be sent there meanwhile is
-    /// sent. Task.
+    /// The CPU takes interrupts from now on, as this APIC: its local APIC is on. What was to be
+    /// sent there meanwhile is sent. Task.
     ///
     /// # Errors
-    /// [`CpuError`]. An APIC that the message format cannot name is no error: interrupts that need messages are refused
-    /// there, others (a remapping unit's) are not.
+    /// [`CpuError`]. An APIC that the message format cannot name is no error: interrupts that need
+    /// messages are refused there, others (a remapping unit's) are not.
     pub fn online(&self, cpu: Cpu, id: ApicId) -> Result<(), CpuError> {
         self.with_core(|core| {
             let same = core.apic_ids.iter().position(|other| *other == Some(id));
@@ -59,8 +61,9 @@ impl VectorDomain {
         })
     }
 
-    /// The CPU takes no more interrupts from now on. Called on the CPU itself with interrupts off, after those that
-    /// could be moved were: what waits in its APIC is sent again to where it belongs now. Any.
+    /// The CPU takes no more interrupts from now on. Called on the CPU itself with interrupts off,
+    /// after those that could be moved were: what waits in its APIC is sent again to where it
+    /// belongs now. Any.
     pub fn offline(&self, cpu: Cpu) -> Result<Offline, CpuError> {
         self.with_core(|core| {
             core.matrix.offline(cpu).map_err(|_| CpuError::Unknown(cpu))?;
@@ -83,9 +86,9 @@ impl VectorDomain {
         })
     }
 
-    /// Gives up the places at this CPU that interrupts have left, where an interrupt has arrived at the new place and
-    /// none waits at the old. Called on the CPU itself, when [`Apic::request_cleanup`] asked for it; the vectors are then
-    /// free for others. Any.
+    /// Gives up the places at this CPU that interrupts have left, where an interrupt has arrived at
+    /// the new place and none waits at the old. Called on the CPU itself, when
+    /// [`Apic::request_cleanup`] asked for it; the vectors are then free for others. Any.
     ///
     /// [`Apic::request_cleanup`]: crate::Apic::request_cleanup
     pub fn clean_up(&self, cpu: Cpu) -> Cleanup {
@@ -106,7 +109,8 @@ impl VectorDomain {
         })
     }
 
-    /// Asks the CPUs of these places to clean up; those off line have nothing to wait for. Not under the lock.
+    /// Asks the CPUs of these places to clean up; those off line have nothing to wait for. Not
+    /// under the lock.
     pub(super) fn clean_up_later(&self, places: impl IntoIterator<Item = Place>) {
         let mut last = None;
         for place in places {

@@ -20,8 +20,8 @@ const MOST_BY_DEFAULT: u16 = 16384;
 pub struct VectorDomainConfig<'a> {
     /// How many CPUs there are or can come on line.
     pub cpus: NonZeroU16,
-    /// How many interrupts there can be at a time, on all CPUs together. Memory for all of them is taken at once: some
-    /// 64 bytes each.
+    /// How many interrupts there can be at a time, on all CPUs together. Memory for all of them is
+    /// taken at once: some 64 bytes each.
     pub slots: NonZeroU16,
     /// The vectors to hand out.
     pub window: RangeInclusive<ApicVector>,
@@ -34,7 +34,8 @@ pub struct VectorDomainConfig<'a> {
 }
 
 impl VectorDomainConfig<'_> {
-    /// Vectors 0x20 to 0xEB but for 0x80, 8-bit destinations, as many interrupts as there are vectors, up to 16384.
+    /// Vectors 0x20 to 0xEB but for 0x80, 8-bit destinations, as many interrupts as there are
+    /// vectors, up to 16384.
     pub fn new(cpus: NonZeroU16, apic: Arc<dyn Apic>) -> Self {
         let vector = |number| ApicVector::new(number).unwrap_or(ApicVector::MAX);
         let per_cpu = u16::from(LAST_EXTERNAL - FIRST_EXTERNAL);

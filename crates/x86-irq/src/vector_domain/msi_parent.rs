@@ -15,8 +15,8 @@ use msi_types::{
 
 /// Endpoints that write to the local APICs themselves.
 ///
-/// Groups (MultiMSI) are refused: their vectors would have to be consecutive, aligned and on one CPU, and could not move
-/// one by one. Remapping provides them.
+/// Groups (MultiMSI) are refused: their vectors would have to be consecutive, aligned and on one
+/// CPU, and could not move one by one. Remapping provides them.
 impl MsiParent for VectorDomain {
     fn isolation(&self, _: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::SharedDoorbell(
@@ -41,7 +41,8 @@ impl MsiParent for VectorDomain {
         self.allocate_block(device, request, Stored::Endpoint(request.fit), Vec::new())
     }
 
-    /// An endpoint that cannot change its data is refused: the vectors set aside have different numbers.
+    /// An endpoint that cannot change its data is refused: the vectors set aside have different
+    /// numbers.
     fn allocate_managed(
         &self,
         device: &Attachment,
@@ -88,8 +89,8 @@ impl MsiParent for VectorDomain {
         self.let_through(vector);
     }
 
-    /// Setting sends an interprocessor interrupt to where the vector is. Clearing drops what is remembered behind the
-    /// mask; what the local APIC has accepted is delivered.
+    /// Setting sends an interprocessor interrupt to where the vector is. Clearing drops what is
+    /// remembered behind the mask; what the local APIC has accepted is delivered.
     fn set_pending(&self, vector: Vector, pending: Pending) {
         self.change_pending(vector, pending);
     }

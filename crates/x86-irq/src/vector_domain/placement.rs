@@ -130,7 +130,8 @@ impl VectorDomain {
         }
     }
 
-    /// What was set aside for a slot that is freed is so no more; what is in use of it becomes normal when it is given up.
+    /// What was set aside for a slot that is freed is so no more; what is in use of it becomes
+    /// normal when it is given up.
     fn unmanage(&self, core: &mut Core, vector: Vector) -> Option<Vec<Cpu>> {
         let (slot, state) = self.slot(vector).zip(core.slots.get_mut(self.index(vector)?))?;
         let among = state.managed.take()?;

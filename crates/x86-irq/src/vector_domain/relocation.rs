@@ -5,7 +5,8 @@ use super::{Core, VectorDomain};
 use crate::apic::Place;
 use msi_types::{Cpu, MsiError, MsiMessage, Rewrite, Vector};
 
-/// The device cannot change its data along with the address, so that its vector has to be free at the new CPU.
+/// The device cannot change its data along with the address, so that its vector has to be free at
+/// the new CPU.
 const SAME_VECTOR_TAKEN: &str = "its vector of the same number is taken, and the endpoint cannot change address and data at once";
 /// Each former place waits for a clean-up.
 const TOO_OFTEN: &str = "the interrupt left too many places lately that are not cleaned up yet";
@@ -45,7 +46,8 @@ pub(crate) enum Kept {
 }
 
 impl VectorDomain {
-    /// Takes a place for the slot at its new CPU; interrupts there are the slot's from now on. Task.
+    /// Takes a place for the slot at its new CPU; interrupts there are the slot's from now on.
+    /// Task.
     pub(crate) fn begin_place_move(&self, vector: Vector, to: Cpu) -> Result<PlaceMove, MsiError> {
         let unknown = MsiError::UnknownVector(vector);
         let (index, slot) = self.index(vector).zip(self.slot(vector)).ok_or(unknown)?;
@@ -134,8 +136,8 @@ impl VectorDomain {
                 Kept::New => {
                     slot.set_place(Some(new));
                     slot.add_former(old);
-                    // The layer's invalidation has drained the old place. What an endpoint sent before it
-                    // was rewritten may still be under way.
+                    // The layer's invalidation has drained the old place. What an endpoint sent
+                    // before it was rewritten may still be under way.
                     if let Phase::Owned { message: Stored::Nowhere, .. } = state.phase {
                         slot.await_arrival(None);
                     }
@@ -159,8 +161,8 @@ impl VectorDomain {
 }
 
 impl Core {
-    /// A place on a CPU, whatever its vector: the one that the interrupt left lately, if it still has it.
-    /// A managed interrupt has one set aside there.
+    /// A place on a CPU, whatever its vector: the one that the interrupt left lately, if it still
+    /// has it. A managed interrupt has one set aside there.
     fn place_on(&mut self, slot: &Slot, aside: Aside, to: Cpu) -> Result<Place, MsiError> {
         if let Aside::Elsewhere = aside {
             return Err(MsiError::NotReachable(to, "the interrupt is managed for other CPUs"));

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use msi_types::{Cpu, Fit};
 
-/// Places that an interrupt has left and that are not free again yet: a move that would leave one more is refused.
+/// Places that an interrupt has left and that are not free again yet: a move that would leave one
+/// more is refused.
 const MOST_FORMER: usize = 4;
 /// A freed slot leaves its present place too, and one that it was moving to.
 const FORMER_PLACES: usize = MOST_FORMER + 2;
@@ -39,8 +40,8 @@ impl Slot {
         self.place.store(place.map_or(0, pack), Ordering::Release);
     }
 
-    /// Under the lock. Sequentially consistent, as [`arrived`](Self::arrived) is: either the arrival sees the former
-    /// places, or whoever adds them sees the arrival.
+    /// Under the lock. Sequentially consistent, as [`arrived`](Self::arrived) is: either the
+    /// arrival sees the former places, or whoever adds them sees the arrival.
     pub(super) fn await_arrival(&self, place: Option<Place>) {
         self.awaited.store(place.map_or(0, pack), Ordering::SeqCst);
     }

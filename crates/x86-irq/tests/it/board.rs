@@ -1,4 +1,5 @@
-//! CPUs with local APICs that hold one request per vector, and devices that check how they are rewritten.
+//! CPUs with local APICs that hold one request per vector, and devices that check how they are
+//! rewritten.
 
 use core::num::NonZeroU16;
 use msi_types::{
@@ -12,7 +13,8 @@ use x86_irq::{
     Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, Place, VectorDomain, VectorDomainConfig,
 };
 
-/// Who sent a request that waits at an APIC: a device by its serial number, or the kernel by the slot it meant.
+/// Who sent a request that waits at an APIC: a device by its serial number, or the kernel by the
+/// slot it meant.
 pub(crate) type Sender = u32;
 
 #[derive(Default)]

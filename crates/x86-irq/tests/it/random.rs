@@ -1,4 +1,5 @@
-//! Random lives of devices and CPUs: nothing is lost, nothing reaches another's handler, everything comes back.
+//! Random lives of devices and CPUs: nothing is lost, nothing reaches another's handler, everything
+//! comes back.
 
 use crate::board::{Board, Device, Sender};
 use msi_types::{Cpu, MoveOutcome, MsiError, MsiParent, Pending, Rewrite};
@@ -13,7 +14,8 @@ enum Op {
     Attach(Rewrite, u32),
     Free(prop::sample::Index),
     Fire(prop::sample::Index),
-    /// To which CPU; whether the device sends before its store is rewritten, and after; whether that fails.
+    /// To which CPU; whether the device sends before its store is rewritten, and after; whether
+    /// that fails.
     Move(prop::sample::Index, u32, bool, bool, MoveOutcome),
     Mask(prop::sample::Index),
     Unmask(prop::sample::Index),
@@ -212,7 +214,8 @@ impl World {
         }
     }
 
-    /// As an interrupt core does it: away with everything that can be moved, then the APIC is asked.
+    /// As an interrupt core does it: away with everything that can be moved, then the APIC is
+    /// asked.
     fn offline(&mut self, cpu: Cpu) {
         let heir = self.board.cpus().find(|other| *other != cpu && self.board.is_online(*other));
         let Some(heir) = heir.filter(|_| self.board.is_online(cpu)) else { return };

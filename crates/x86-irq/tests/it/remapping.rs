@@ -379,7 +379,8 @@ fn ops() -> impl Strategy<Value = Op> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
-    /// Every message of every device reaches its place and no other's; after all is freed, all is free.
+    /// Every message of every device reaches its place and no other's; after all is freed, all is
+    /// free.
     #[test]
     fn entries_and_places_agree_through_any_history(ops in prop::collection::vec(ops(), 0..60)) {
         let rig = Rig::new();

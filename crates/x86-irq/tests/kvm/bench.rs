@@ -77,7 +77,8 @@ impl Bench {
         Ok(Self { machine, domain, apic, seen, delivered: BTreeMap::new(), held: 0 })
     }
 
-    /// Looks at what the guest counted, as its trap entry would have. Every arrival has to belong to somebody.
+    /// Looks at what the guest counted, as its trap entry would have. Every arrival has to belong
+    /// to somebody.
     pub(crate) fn pump(&mut self) -> Result<(), Failure> {
         for cpu in 0..self.seen.len() {
             let counts = self.machine.counts(cpu);

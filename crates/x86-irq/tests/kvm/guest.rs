@@ -38,7 +38,7 @@ pub(crate) const CODE: &[u8] = &[
     // idle:                                         ; 0x1021
     0xf4, //                                hlt
     0xeb, 0xfd, //                          jmp idle
-    // handler:                                      ; 0x1024, for each vector with another code segment
+    // handler: ; 0x1024, for each vector with another code segment
     0x8c,
     0xcb, //                          mov bx, cs          ; the vector; registers are nobody's
     0xc1, 0xe3, 0x02, //                    shl bx, 2

@@ -105,7 +105,8 @@ impl Machine {
         self.cpus[cpu].id
     }
 
-    /// Signals a message as the bus would. KVM takes 32-bit IDs here, of which 8-bit ones are a part.
+    /// Signals a message as the bus would. KVM takes 32-bit IDs here, of which 8-bit ones are a
+    /// part.
     pub(crate) fn signal(&self, message: MsiMessage) -> Result<(), Failure> {
         let msi = kvm_msi {
             address_lo: message.address_low(),
@@ -175,8 +176,9 @@ fn give_memory(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), Failure> {
         memory_size: guest::MEMORY as u64,
         userspace_addr: memory.get_host_address(GuestAddress(0))? as u64,
     };
-    // SAFETY: the mapping is of that size and belongs to the machine, whose drop stops the CPUs before it goes; if a CPU
-    // does not stop, the mapping may go under the guest, which then faults: nothing else is mapped through KVM.
+    // SAFETY: the mapping is of that size and belongs to the machine, whose drop stops the CPUs
+    // before it goes; if a CPU does not stop, the mapping may go under the guest, which then
+    // faults: nothing else is mapped through KVM.
     unsafe { vm.set_user_memory_region(region)? };
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Messages of this crate against real local APICs: those of KVM. A guest of a hundred bytes counts what arrives.
+//! Messages of this crate against real local APICs: those of KVM. A guest of a hundred bytes counts
+//! what arrives.
 //!
 //! Where there is no KVM, every trial is skipped and says why.
 

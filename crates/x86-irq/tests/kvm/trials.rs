@@ -151,7 +151,8 @@ fn moves(rewrite: Rewrite) -> Result<(), Failure> {
     same(&[CPU0, CPU1].map(|cpu| domain.available_on(cpu)), &free)
 }
 
-/// One thread moves, the other sends and waits for each message: none is lost, doubled or another's.
+/// One thread moves, the other sends and waits for each message: none is lost, doubled or
+/// another's.
 fn moves_under_fire() -> Result<(), Failure> {
     const MOVES: usize = 300;
     let mut bench = Bench::start(&[0, 1], DestinationFormat::Xapic)?;

@@ -23,7 +23,8 @@ impl Ecam {
     }
 }
 
-// ECAM is mapped as device memory by the start code: each access is one load or store at an aligned offset below 4 KiB.
+// ECAM is mapped as device memory by the start code: each access is one load or store at an aligned
+// offset below 4 KiB.
 impl ConfigSpace for Ecam {
     fn read8(&self, offset: u16) -> u8 {
         // SAFETY: mapped device memory, see above.

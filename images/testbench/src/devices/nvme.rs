@@ -198,7 +198,8 @@ impl Device for Nvme {
         self.queues[1..].iter().try_for_each(|queue| self.create(queue))
     }
 
-    /// Queue 0: a question to the controller. The others: a read of the sector with the queue's number, which says it.
+    /// Queue 0: a question to the controller. The others: a read of the sector with the queue's
+    /// number, which says it.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
         let queue = &self.queues[usize::from(slot)];
         if slot == 0 {

@@ -1,4 +1,5 @@
-//! virtio over PCI, by the `virtio-drivers` crate; the vectors, which that crate leaves alone, are set here.
+//! virtio over PCI, by the `virtio-drivers` crate; the vectors, which that crate leaves alone, are
+//! set here.
 
 mod transport;
 
@@ -31,7 +32,8 @@ const QUEUE_SLOT: u16 = 1;
 /// Memory as virtio-drivers wants it.
 pub(crate) struct Memory;
 
-// SAFETY: memory is identity-mapped and coherent; pages are from the heap, zeroed, aligned and owned.
+// SAFETY: memory is identity-mapped and coherent; pages are from the heap, zeroed, aligned and
+// owned.
 unsafe impl Hal for Memory {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         // SAFETY: the size is not zero.

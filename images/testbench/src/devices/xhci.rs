@@ -1,4 +1,5 @@
-//! xHCI with a keyboard: a control transfer says at which interrupter it completes, and interrupter *n* is vector *n*.
+//! xHCI with a keyboard: a control transfer says at which interrupter it completes, and interrupter
+//! *n* is vector *n*.
 
 use crate::check;
 use crate::report::{Outcome, Verdict};
@@ -235,7 +236,8 @@ impl Xhci {
             address(input)
         });
         let entry = core::ptr::with_exposed_provenance_mut::<u64>(address(&self.contexts) as usize);
-        // SAFETY: an entry of the page of device context addresses, which the controller reads when it is told to.
+        // SAFETY: an entry of the page of device context addresses, which the controller reads when
+        // it is told to.
         unsafe { entry.add(slot as usize).write_volatile(address(&self.device)) };
         self.command([input as u32, (input >> 32) as u32, 0, ADDRESS_DEVICE << 10 | slot << 24])
     }

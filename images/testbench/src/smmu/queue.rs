@@ -1,5 +1,5 @@
-//! The two queues in memory (IHI 0070, 3.5): commands to the SMMU, events from it. An index counts to twice the queue's
-//! length: what is beyond its bits tells a full queue from an empty one.
+//! The two queues in memory (IHI 0070, 3.5): commands to the SMMU, events from it. An index counts
+//! to twice the queue's length: what is beyond its bits tells a full queue from an empty one.
 
 use super::event::Event;
 use super::registers::Registers;

@@ -1,4 +1,5 @@
-//! Registers (IHI 0070, chapter 6): what the SMMU can, where its tables lie, and what is switched on.
+//! Registers (IHI 0070, chapter 6): what the SMMU can, where its tables lie, and what is switched
+//! on.
 
 use super::queue::{Commands, Events};
 use super::stream_table::{Fmt, StreamTable};

@@ -1,4 +1,5 @@
-//! Stream table entries and context descriptors (IHI 0070, chapter 5): which address space a device's accesses are of.
+//! Stream table entries and context descriptors (IHI 0070, chapter 5): which address space a
+//! device's accesses are of.
 
 use super::{SmmuError, memory, store};
 use alloc::collections::BTreeMap;
@@ -28,7 +29,8 @@ const SPAN: u64 = SPLIT as u64 + 1;
 /// A stream table entry: valid, first stage translates, second is left out.
 const VALID: u64 = 1;
 const STAGE_1: u64 = 0b101 << 1;
-/// Its second word: contexts are read as inner shareable, write-back cacheable; accesses keep their own shareability.
+/// Its second word: contexts are read as inner shareable, write-back cacheable; accesses keep their
+/// own shareability.
 const CONTEXT_CACHED: u64 = 3 << 6 | 1 << 4 | 1 << 2;
 const SHARED_AS_THEY_COME: u64 = 1 << 44;
 

@@ -1,6 +1,7 @@
-//! Translation tables of one address space (the architecture's VMSAv8-64, first stage): three levels of 512 entries, for
-//! 39 bits of address. RAM is at its own address in blocks of 2 MiB; doorbells are pages in a window where no device of
-//! `virt` is, so that one which is reached was translated.
+//! Translation tables of one address space (the architecture's VMSAv8-64, first stage): three
+//! levels of 512 entries, for 39 bits of address. RAM is at its own address in blocks of 2 MiB;
+//! doorbells are pages in a window where no device of `virt` is, so that one which is reached was
+//! translated.
 
 use super::{SmmuError, memory, store};
 use core::ops::Range;
@@ -18,7 +19,8 @@ const GIGABYTE: u64 = 1 << 30;
 const TABLE: u64 = 0b11;
 const LEAF_BLOCK: u64 = 0b01;
 const LEAF_PAGE: u64 = 0b11;
-/// Readable and writable without privilege, as PCI's accesses are; never executed; of this address space alone.
+/// Readable and writable without privilege, as PCI's accesses are; never executed; of this address
+/// space alone.
 const READ_WRITE: u64 = 1 << 6 | 1 << 10 | 1 << 11 | 3 << 53;
 /// Attributes 0, inner shareable, and 1 of the context.
 const NORMAL: u64 = 3 << 8;
@@ -77,7 +79,8 @@ impl AddressSpace {
         Ok(DOORBELL_WINDOW.start + PAGE * index as u64)
     }
 
-    /// Undoes [`map_doorbell`](Self::map_doorbell). What the SMMU remembers of it is the caller's to end.
+    /// Undoes [`map_doorbell`](Self::map_doorbell). What the SMMU remembers of it is the caller's
+    /// to end.
     pub(super) fn unmap_doorbell(&mut self, at: u64) {
         if let Some(index) = index_of(at) {
             self.used[index] = false;

@@ -1,5 +1,5 @@
-//! The ITS's commands, by what they do to a message: INV, INT, CLEAR, MOVI, MOVALL, DISCARD, MAPC; and a command that fails.
-//! Where there is none, what the distributor does to the same.
+//! The ITS's commands, by what they do to a message: INV, INT, CLEAR, MOVI, MOVALL, DISCARD, MAPC;
+//! and a command that fails. Where there is none, what the distributor does to the same.
 
 use super::online;
 use crate::check;

@@ -1,5 +1,5 @@
-//! Load: as many interrupts as the runner asks for, from every CPU and from a device, while their affinities move. Nothing is lost: the
-//! handler of each vector sees the last number that was sent.
+//! Load: as many interrupts as the runner asks for, from every CPU and from a device, while their
+//! affinities move. Nothing is lost: the handler of each vector sees the last number that was sent.
 
 use super::online;
 use crate::check;

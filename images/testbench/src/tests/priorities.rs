@@ -1,4 +1,5 @@
-//! Priorities: what preempts what, in which order, and what the mask holds back; and wired interrupts on the way.
+//! Priorities: what preempts what, in which order, and what the mask holds back; and wired
+//! interrupts on the way.
 
 use super::online;
 use crate::check;

@@ -1,4 +1,5 @@
-//! Debian's kernel with an init program that reads from a disk: what the test bench is compared with.
+//! Debian's kernel with an init program that reads from a disk: what the test bench is compared
+//! with.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! QEMU's log of instructions (`-d exec,nochain,int`, one instruction in a block) with its notes of what the CPU interface
-//! acknowledged and ended.
+//! QEMU's log of instructions (`-d exec,nochain,int`, one instruction in a block) with its notes of
+//! what the CPU interface acknowledged and ended.
 
 use std::fmt;
 

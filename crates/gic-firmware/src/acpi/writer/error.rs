@@ -34,7 +34,8 @@ pub enum WriteErrorKind {
     /// The mask is neither all ones nor zero.
     #[error("IORT has no mask of requester IDs")]
     Mask,
-    /// IORT leads to ITSes; a GICv2m frame serves everything, if it is the first and no ITS is there.
+    /// IORT leads to ITSes; a GICv2m frame serves everything, if it is the first and no ITS is
+    /// there.
     #[error("IORT cannot lead it to this controller")]
     Route,
     /// A table or a structure would be longer than its length field allows.

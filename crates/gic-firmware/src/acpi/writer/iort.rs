@@ -228,8 +228,8 @@ fn address(id: &NodeId, prefix: &str) -> Option<u64> {
     u64::from_str_radix(id.as_str().strip_prefix(prefix)?, 16).ok()
 }
 
-/// First input, number minus one and first output of `entry`, without an ID at its beginning that ends an
-/// earlier range: readers would take it for the later one's.
+/// First input, number minus one and first output of `entry`, without an ID at its beginning that
+/// ends an earlier range: readers would take it for the later one's.
 fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
     let (input, output) = (entry.rid_base.get(), entry.device_id_base.get());
     let more = entry.length.checked_sub(1)?;

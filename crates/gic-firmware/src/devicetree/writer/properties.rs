@@ -46,7 +46,8 @@ pub(super) fn set_gic_facet(node: &mut DeviceTreeNode, controller: &Controller, 
     }
 }
 
-/// Gives a node's children 64-bit addresses of the CPU's own, unless it has an address shape already.
+/// Gives a node's children 64-bit addresses of the CPU's own, unless it has an address shape
+/// already.
 pub(super) fn set_bus(node: &mut DeviceTreeNode) {
     if node.properties().any(|property| property.name() == "#address-cells") {
         return;

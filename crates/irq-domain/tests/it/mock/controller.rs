@@ -47,7 +47,8 @@ struct Inside {
 pub(crate) struct Controller {
     pub(crate) kind: Kind,
     pub(crate) capacity: u32,
-    /// Counts down at each fallible task operation; the one that finds 0 fails. `usize::MAX`: never.
+    /// Counts down at each fallible task operation; the one that finds 0 fails. `usize::MAX`:
+    /// never.
     pub(crate) fail_in: AtomicUsize,
     /// Added to the data of messages: a controller that forgot that groups are aligned.
     pub(crate) skew: AtomicU32,

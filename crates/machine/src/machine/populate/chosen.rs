@@ -43,7 +43,8 @@ struct FunctionPlacer<'a> {
 }
 
 impl FunctionPlacer<'_> {
-    /// A free place of this kind. Successive endpoints come under successive statements of the routing.
+    /// A free place of this kind. Successive endpoints come under successive statements of the
+    /// routing.
     fn find(&mut self, kind: FunctionPlacement, number: usize) -> Option<(u8, DevFn)> {
         if kind == FunctionPlacement::Conventional {
             return self.find_conventional();

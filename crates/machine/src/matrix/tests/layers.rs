@@ -222,7 +222,8 @@ fn registers_beside_doorbell_count_in_isolation() {
     }
 }
 
-/// A device writes what was given to another one: did the other's handler run, and how often was it stopped?
+/// A device writes what was given to another one: did the other's handler run, and how often was it
+/// stopped?
 fn trespass(layer: Layer) -> (bool, Vec<(RequesterId, u8)>) {
     let board = board(Parent::X86Vector, layer, World::BareMetal);
     let trial = Trial::begin(&board, Endpoint::PciMsi).unwrap();

@@ -17,11 +17,13 @@ enum Op {
     Run {
         cpu: usize,
     },
-    /// If it is pending there: the CPU takes it while its handler runs elsewhere, and the interrupt core sends it again.
+    /// If it is pending there: the CPU takes it while its handler runs elsewhere, and the interrupt
+    /// core sends it again.
     Defer {
         cpu: usize,
     },
-    /// A CPU that is not the target leaves, and what was pending there, if that can be known, goes along.
+    /// A CPU that is not the target leaves, and what was pending there, if that can be known, goes
+    /// along.
     Leave {
         cpu: usize,
         known: bool,

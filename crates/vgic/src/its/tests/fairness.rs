@@ -40,8 +40,8 @@ fn an_lpi_is_taken_beside_one_that_is_rung_again_and_again() {
     }
 }
 
-/// Takes that the LPI waits for which waits longest, where each that is taken is rung again at once. `looks` are asked for
-/// the next one before each.
+/// Takes that the LPI waits for which waits longest, where each that is taken is rung again at
+/// once. `looks` are asked for the next one before each.
 fn longest_wait(events: &[u32], looks: usize) -> u32 {
     let rig = crowd();
     let mut queue = rig.vcpu(0);

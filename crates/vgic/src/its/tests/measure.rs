@@ -1,4 +1,5 @@
-//! What injection and acknowledgement cost, beside an uncontended `fetch_or`. Not a test: it prints.
+//! What injection and acknowledgement cost, beside an uncontended `fetch_or`. Not a test: it
+//! prints.
 
 use super::rig::*;
 use super::std::time::Instant;

@@ -1,6 +1,6 @@
-//! A naive ITS, by lists and searches, against the real one: after each of a random sequence of commands, messages,
-//! register writes and acknowledgements, both have the same LPIs pending at the same redistributors, and have refused
-//! the same commands for the same reason.
+//! A naive ITS, by lists and searches, against the real one: after each of a random sequence of
+//! commands, messages, register writes and acknowledgements, both have the same LPIs pending at the
+//! same redistributors, and have refused the same commands for the same reason.
 
 mod naive;
 
@@ -119,7 +119,8 @@ struct Pair {
 }
 
 impl Pair {
-    /// Running: three devices, an LPI of each event, collection n mapped to vCPU n; LPIs enabled everywhere.
+    /// Running: three devices, an LPI of each event, collection n mapped to vCPU n; LPIs enabled
+    /// everywhere.
     fn new() -> Self {
         let rig = Rig::running(VCPUS);
         let mut model = Model::enabled();

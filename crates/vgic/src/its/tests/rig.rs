@@ -108,8 +108,8 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// With every table in place, LPIs and the ITS enabled, all LPIs configured as enabled with priority 0xa0, and
-    /// collection n mapped to vCPU n.
+    /// With every table in place, LPIs and the ITS enabled, all LPIs configured as enabled with
+    /// priority 0xa0, and collection n mapped to vCPU n.
     pub(super) fn running(vcpus: u16) -> Self {
         let rig = Self::new(vcpus, ItsConfig::new(BASE));
         rig.start(vcpus);
@@ -136,8 +136,8 @@ impl Rig {
         }
     }
 
-    /// Another machine over the same memory, restored from what this one saves; LPIs are `enabled` at some vCPUs. Saved
-    /// again, it says the same.
+    /// Another machine over the same memory, restored from what this one saves; LPIs are `enabled`
+    /// at some vCPUs. Saved again, it says the same.
     pub(super) fn restored_elsewhere(&self, vcpus: u16, enabled: &[u16]) -> Self {
         let (its, own) = self.save(vcpus);
         let rig = Self::over(self.ram.clone(), LpiConfig::new(vcpus), ItsConfig::new(BASE));

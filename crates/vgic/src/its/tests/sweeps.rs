@@ -1,5 +1,6 @@
-//! Work that goes through everything mapped: each access does a bounded piece of it, and nothing is consumed or reported
-//! as done before it is. Accesses that enable do all of it, and hold nobody else up.
+//! Work that goes through everything mapped: each access does a bounded piece of it, and nothing is
+//! consumed or reported as done before it is. Accesses that enable do all of it, and hold nobody
+//! else up.
 
 use super::rig::*;
 use crate::AccessWidth::{Double, Word};

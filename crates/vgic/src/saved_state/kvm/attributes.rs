@@ -20,7 +20,8 @@ pub(super) fn its_has(attribute: Attribute) -> Result<(), Errno> {
     }
 }
 
-/// Is it one of a GICv3 with so many INTIDs below 1024? Of its CPUs, only those that it has are asked for.
+/// Is it one of a GICv3 with so many INTIDs below 1024? Of its CPUs, only those that it has are
+/// asked for.
 pub(super) fn gic_has(attribute: Attribute, interrupts: u32) -> Result<(), Errno> {
     let known = match attribute {
         Attribute::Address(number) => {

@@ -13,9 +13,10 @@ use alloc::vec::Vec;
 use gic_arch::kvm::{Attribute, Errno, RedistributorRegion, control, frame};
 use gic_arch::{Iidr, IntId, IntIdClass, gicd, gits};
 
-/// A GICv3 and its ITSes between their creation and the machine's first run, for monitors that speak KVM's device API:
-/// `KVM_CREATE_DEVICE`, then `KVM_SET_DEVICE_ATTR`, `KVM_GET_DEVICE_ATTR` and `KVM_HAS_DEVICE_ATTR` in KVM's orders and
-/// with KVM's errors, and in the end a [`VgicConfig`].
+/// A GICv3 and its ITSes between their creation and the machine's first run, for monitors that
+/// speak KVM's device API: `KVM_CREATE_DEVICE`, then `KVM_SET_DEVICE_ATTR`, `KVM_GET_DEVICE_ATTR`
+/// and `KVM_HAS_DEVICE_ATTR` in KVM's orders and with KVM's errors, and in the end a
+/// [`VgicConfig`].
 ///
 /// | KVM | here |
 /// |---|---|
@@ -25,12 +26,13 @@ use gic_arch::{Iidr, IntId, IntIdClass, gicd, gits};
 /// | attributes | [`set`](Self::set), [`get`](Self::get), [`has`](Self::has) |
 /// | the first `KVM_RUN` | [`config`](Self::config) |
 ///
-/// As in KVM, `INIT` looks at no address; a frame may be given one afterwards, and what is missing or overlaps shows at
-/// the first run. Registers are there once the model is made: until then they are `EBUSY`, but `GICD_IIDR`, whose
-/// revision is what the machine will be, may be set before `INIT` (Linux 6.17 and later) and after it (all). Then comes
-/// [`KvmView`](super::KvmView).
+/// As in KVM, `INIT` looks at no address; a frame may be given one afterwards, and what is missing
+/// or overlaps shows at the first run. Registers are there once the model is made: until then they
+/// are `EBUSY`, but `GICD_IIDR`, whose revision is what the machine will be, may be set before
+/// `INIT` (Linux 6.17 and later) and after it (all). Then comes [`KvmView`](super::KvmView).
 ///
-/// Where an attribute's value lies in the caller's memory is its own business, and so is `EFAULT` for it.
+/// Where an attribute's value lies in the caller's memory is its own business, and so is `EFAULT`
+/// for it.
 ///
 /// # Example
 ///
@@ -86,8 +88,8 @@ const PRIVATE: u16 = 32;
 const MOST_INTERRUPTS: u16 = 992;
 
 impl KvmCreation {
-    /// A GICv3 that was just created, of a machine with guest physical addresses of so many bits (KVM's own choice
-    /// is 40).
+    /// A GICv3 that was just created, of a machine with guest physical addresses of so many bits
+    /// (KVM's own choice is 40).
     pub fn new(address_bits: u8) -> Self {
         Self {
             address_bits,
@@ -102,12 +104,12 @@ impl KvmCreation {
         }
     }
 
-    /// `KVM_CREATE_VCPU`: its number is the [`processor_number`](CpuConfig::processor_number), its affinity that of its
-    /// `MPIDR_EL1`. The first redistributor that is free becomes its own.
+    /// `KVM_CREATE_VCPU`: its number is the [`processor_number`](CpuConfig::processor_number), its
+    /// affinity that of its `MPIDR_EL1`. The first redistributor that is free becomes its own.
     ///
     /// # Errors
-    /// `EBUSY` once initialised, `EINVAL` for a number from 512 on and if redistributors overlap with the distributor,
-    /// `EEXIST` for a number that is taken.
+    /// `EBUSY` once initialised, `EINVAL` for a number from 512 on and if redistributors overlap
+    /// with the distributor, `EEXIST` for a number that is taken.
     pub fn add_cpu(&mut self, cpu: CpuConfig) -> Result<(), Errno> {
         if usize::from(cpu.processor_number) >= MAX_CPUS {
             return Err(Errno::Invalid);
@@ -261,8 +263,8 @@ impl KvmCreation {
         }
     }
 
-    /// `KVM_GET_DEVICE_ATTR`. A frame without an address is [`NOWHERE`](frame::NOWHERE). Of the regions of
-    /// redistributors, this is the first one; [`region`](Self::region) gives any.
+    /// `KVM_GET_DEVICE_ATTR`. A frame without an address is [`NOWHERE`](frame::NOWHERE). Of the
+    /// regions of redistributors, this is the first one; [`region`](Self::region) gives any.
     ///
     /// # Errors
     /// As KVM's.
@@ -308,7 +310,8 @@ impl KvmCreation {
         }
     }
 
-    /// `KVM_GET_DEVICE_ATTR` of a region of redistributors, by its number: a [`RedistributorRegion`].
+    /// `KVM_GET_DEVICE_ATTR` of a region of redistributors, by its number: a
+    /// [`RedistributorRegion`].
     ///
     /// # Errors
     /// `ENOENT` if there is none.
@@ -333,14 +336,14 @@ impl KvmCreation {
         }
     }
 
-    /// By which PPI the virtual interface of a guest that is a hypervisor asks for maintenance, if it was said. The
-    /// model has no such guests: this is for the monitor.
+    /// By which PPI the virtual interface of a guest that is a hypervisor asks for maintenance, if
+    /// it was said. The model has no such guests: this is for the monitor.
     pub fn maintenance_interrupt(&self) -> Option<IntId> {
         self.maintenance
     }
 
-    /// The first `KVM_RUN`: the machine that was created. Without an ITS, it has no LPIs. (A machine that KVM refuses to
-    /// run is dead; this one can still be completed.)
+    /// The first `KVM_RUN`: the machine that was created. Without an ITS, it has no LPIs. (A
+    /// machine that KVM refuses to run is dead; this one can still be completed.)
     ///
     /// # Errors
     /// What is missing or cannot be, as KVM finds it then.

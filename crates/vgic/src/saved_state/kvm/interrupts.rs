@@ -138,7 +138,8 @@ fn locate(kinds: &[Kind], offset: u32) -> Option<(&Kind, u32, u32)> {
         .find_map(|kind| kind.field.fields_at(offset).map(|(first, count)| (kind, first, count)))
 }
 
-/// Which of 32 lines from `first` on are high. Those of edge-triggered interrupts KVM does not look at.
+/// Which of 32 lines from `first` on are high. Those of edge-triggered interrupts KVM does not look
+/// at.
 pub(super) fn levels(interrupts: &[InterruptState], first: u16) -> u32 {
     let high = interrupts.iter().filter(|interrupt| interrupt.line && !interrupt.edge);
     high.filter_map(|interrupt| bit_of(interrupt.intid, first)).fold(0, |word, bit| word | bit)

@@ -89,9 +89,10 @@ pub(super) const fn errno(outside: OutsideKvm) -> Errno {
 }
 
 impl VgicConfig {
-    /// A machine like those of Linux's KVM, for saved states that come from there or go there: `cpus` vCPUs and
-    /// `interrupts` INTIDs below 1024, the private ones included (KVM's `NR_IRQS`: a multiple of 32). Without an ITS;
-    /// [`ItsConfig::like_kvm`] makes one. Its revision is the newest; [`at_kvm_revision`](Self::at_kvm_revision) changes it.
+    /// A machine like those of Linux's KVM, for saved states that come from there or go there:
+    /// `cpus` vCPUs and `interrupts` INTIDs below 1024, the private ones included (KVM's `NR_IRQS`:
+    /// a multiple of 32). Without an ITS; [`ItsConfig::like_kvm`] makes one. Its revision is the
+    /// newest; [`at_kvm_revision`](Self::at_kvm_revision) changes it.
     pub fn like_kvm(cpus: u16, interrupts: u32) -> Self {
         let spis = interrupts.clamp(32, 1020) - 32;
         Self {

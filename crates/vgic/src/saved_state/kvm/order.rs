@@ -29,7 +29,8 @@ pub(super) fn needs_tables(attribute: Attribute) -> bool {
     attribute == Attribute::Its { offset: gits::CTLR.offset().into() }
 }
 
-/// What clears the bits of a register in which ones are set and zeros do nothing, and the value that clears all.
+/// What clears the bits of a register in which ones are set and zeros do nothing, and the value
+/// that clears all.
 pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
     const ALL: u64 = 0xffff_ffff;
     let other = |pairs: [(IntIdField, IntIdField); 2], offset: u32| {

@@ -1,4 +1,5 @@
-//! The LPIs' pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and taking them over.
+//! The LPIs' pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and taking them
+//! over.
 
 use super::super::{CollectionState, EventState, SavedState};
 use crate::heap::{OutOfMemory, gathered};
@@ -72,8 +73,8 @@ pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno>
 /// What is pending as KVM keeps it: of events whose collections are mapped.
 ///
 /// LPIs that are pending by themselves become pending of events: of one that goes to the same CPU,
-/// else of any. KVM has no place for what no event has, nor for what is pending of a collection that
-/// was unmapped: MAPC leaves the behaviour of its interrupts UNPREDICTABLE (IHI 0069, MAPC).
+/// else of any. KVM has no place for what no event has, nor for what is pending of a collection
+/// that was unmapped: MAPC leaves the behaviour of its interrupts UNPREDICTABLE (IHI 0069, MAPC).
 pub(super) fn hand_over(state: &mut SavedState) -> Result<(), OutOfMemory> {
     let by_themselves = state.cpus.iter().flat_map(|cpu| {
         cpu.redistributor

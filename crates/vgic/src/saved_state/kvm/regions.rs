@@ -57,8 +57,8 @@ impl Region {
 }
 
 impl Regions {
-    /// One more region. That it overlaps with the distributor is seen here only of one without a count; of others when
-    /// a vCPU is placed.
+    /// One more region. That it overlaps with the distributor is seen here only of one without a
+    /// count; of others when a vCPU is placed.
     pub(super) fn add(
         &mut self,
         base: u64,
@@ -91,7 +91,8 @@ impl Regions {
 
     /// Gives vCPUs their redistributors, up to so many vCPUs or until no region has room.
     ///
-    /// `EINVAL`, with nothing done, if one should be placed and regions overlap with the distributor.
+    /// `EINVAL`, with nothing done, if one should be placed and regions overlap with the
+    /// distributor.
     pub(super) fn place(&mut self, cpus: usize, around: &Surroundings) -> Result<(), Errno> {
         if self.placed() >= cpus || !self.0.iter().any(Region::has_room) {
             return Ok(());

@@ -13,7 +13,8 @@ pub(super) const INVALIDATION: u8 = 3;
 
 /// The revision of what is written to `GICD_IIDR`.
 ///
-/// `EINVAL` for one that KVM's GICv3 never has or had without saying it, and for another implementer's.
+/// `EINVAL` for one that KVM's GICv3 never has or had without saying it, and for another
+/// implementer's.
 pub(super) fn written(word: u32) -> Result<u8, Errno> {
     let written = Iidr::from(word);
     let ours = written.with_revision(0) == IIDR;
@@ -33,9 +34,10 @@ impl VgicConfig {
     /// | 2 | 4.19 | groups as they configure them; `GICR_CTLR.EnableLPIs` stays set, and `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` are reserved |
     /// | 3 | 5.19 | `GICR_CTLR.CES` and `IR`: LPIs can be disabled again, and those registers work |
     ///
-    /// A guest that migrates keeps the revision with which it began. It is part of what a machine is: a state of one
-    /// revision is not restored into a machine of another. (KVM takes an older one at any time before the first run; its
-    /// kernels before the stable ones of 2026 take it without any effect.)
+    /// A guest that migrates keeps the revision with which it began. It is part of what a machine
+    /// is: a state of one revision is not restored into a machine of another. (KVM takes an older
+    /// one at any time before the first run; its kernels before the stable ones of 2026 take it
+    /// without any effect.)
     ///
     /// # Errors
     /// `EINVAL` for other revisions and for another implementer's GIC.

@@ -1,5 +1,5 @@
-//! An ITS's tables in guest memory by KVM's ABI revision 0 (`arm-vgic-its.rst`, "ITS Table ABI REV0"): saving, and
-//! restoring what a guest may have written to meanwhile.
+//! An ITS's tables in guest memory by KVM's ABI revision 0 (`arm-vgic-its.rst`, "ITS Table ABI
+//! REV0"): saving, and restoring what a guest may have written to meanwhile.
 
 mod scan;
 
@@ -58,9 +58,10 @@ pub(super) fn save(
     if collections.valid() { save_collections(collections, its, numbers, memory) } else { Ok(()) }
 }
 
-/// A reader goes from entry to entry by their distances, and one by one where an entry is invalid. So what it could
-/// find there of old has to be cleared: before the first entry of each page, and where a distance ends too early. A
-/// device without events is left out if its table is not in memory.
+/// A reader goes from entry to entry by their distances, and one by one where an entry is invalid.
+/// So what it could find there of old has to be cleared: before the first entry of each page, and
+/// where a distance ends too early. A device without events is left out if its table is not in
+/// memory.
 fn save_devices(
     table: Baser,
     devices: &[DeviceState],

@@ -1,4 +1,5 @@
-//! An ITS by lists and searches: one map of events, one of what is pending at redistributors by itself.
+//! An ITS by lists and searches: one map of events, one of what is pending at redistributors by
+//! itself.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
@@ -61,7 +62,8 @@ impl Model {
         self.memory.get(&lpi).copied().unwrap_or(Cached { enable: false, priority: 0 })
     }
 
-    /// Brings the events' places up to date. One that becomes deliverable has its configuration read.
+    /// Brings the events' places up to date. One that becomes deliverable has its configuration
+    /// read.
     pub(super) fn settle(&mut self) {
         let mut events = core::mem::take(&mut self.events);
         for event in events.values_mut() {
@@ -326,8 +328,8 @@ impl Model {
         }
     }
 
-    /// What may be the case after LPIs were enabled: where two events share an LPI that the table has pending, either
-    /// is pending.
+    /// What may be the case after LPIs were enabled: where two events share an LPI that the table
+    /// has pending, either is pending.
     pub(super) fn after_enabling(mut self, vcpu: u16) -> Vec<Self> {
         if !self.lpis_enabled.insert(vcpu) {
             return vec![self];
@@ -408,7 +410,8 @@ impl Model {
             .collect()
     }
 
-    /// What may be the case after one of what is pending was taken: where two events share the LPI, either.
+    /// What may be the case after one of what is pending was taken: where two events share the LPI,
+    /// either.
     pub(super) fn after_taking(&self, vcpu: u16, priority: u8, lpi: u32) -> Vec<Self> {
         let is_it = |cached: Cached| cached.enable && cached.priority & 0xf8 == priority;
         let mut possible = Vec::new();

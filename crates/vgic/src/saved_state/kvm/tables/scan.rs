@@ -11,7 +11,8 @@ use gic_arch::kvm::Errno;
 
 /// Most entries that a restore reads: as many as all devices could map with 256 events each.
 const MOST_READ: u32 = 1 << 24;
-/// Most entries that a save clears. A guest whose tables are larger, and full of what nobody mapped, gets those back.
+/// Most entries that a save clears. A guest whose tables are larger, and full of what nobody
+/// mapped, gets those back.
 const MOST_CLEARED: u64 = 1 << 23;
 /// Entries that are cleared at once.
 const CHUNK: usize = 512;
@@ -112,8 +113,8 @@ impl Budget {
         Ok(())
     }
 
-    /// Clears this many entries from `address` on, as far as the budget reaches. What is clear is not written: a page
-    /// that is written has to be sent again.
+    /// Clears this many entries from `address` on, as far as the budget reaches. What is clear is
+    /// not written: a page that is written has to be sent again.
     pub(super) fn clear(
         &mut self,
         address: u64,
