@@ -133,7 +133,7 @@ fn lagging_creadr_executes_every_command_once() {
             let target = board.its().translate(0x42, message.data);
             assert_eq!(
                 target,
-                Some((block.vector(index).unwrap().get(), 1)),
+                Some((block.hwirq(index).unwrap().get(), 1)),
                 "lag {lag}, event {index}"
             );
         }

@@ -1,7 +1,7 @@
 //! Interrupt identifiers (IHI 0069 §2.2).
 
 use core::fmt;
-use msi_types::Vector;
+use msi_types::HwIrq;
 
 /// An interrupt identifier, as acknowledged by a CPU interface. Any number can be represented;
 /// [`class`](Self::class) says what it means.
@@ -139,14 +139,14 @@ impl IntId {
     }
 
     /// The same number as the neutral vocabulary has it.
-    pub const fn vector(self) -> Vector {
-        Vector::new(self.0)
+    pub const fn hwirq(self) -> HwIrq {
+        HwIrq::new(self.0)
     }
 }
 
-impl From<Vector> for IntId {
-    fn from(vector: Vector) -> Self {
-        Self(vector.get())
+impl From<HwIrq> for IntId {
+    fn from(hwirq: HwIrq) -> Self {
+        Self(hwirq.get())
     }
 }
 

@@ -143,7 +143,7 @@ pub fn mbi(
 /// `None` for an empty one.
 fn spi_range(span: IntIdSpan) -> Option<SpiRange> {
     let count = NonZeroU16::new(u16::try_from(span.count()).unwrap_or(u16::MAX))?;
-    Some(SpiRange { first: span.first().vector(), count })
+    Some(SpiRange { first: span.first().hwirq(), count })
 }
 
 /// The configuration of a GICv2m frame.

@@ -10,7 +10,7 @@ use gic_driver::direct_lpi::ResendObserver;
 use gic_driver::{Platform, SystemRegisters};
 use gic_firmware::{Controller, ControllerIndex, Description, PciHost};
 use irq_domain::{Config, Dispatched, Host, Interrupts, Unhandled};
-use msi_types::{Cpu, DeviceId, MsiParent, RequesterId, Vector};
+use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 
 /// Choices of the kernel.
 #[derive(Clone)]
@@ -143,10 +143,10 @@ impl<P: Platform> Irqchip<P> {
         &self,
         cpu: Cpu,
         registers: &impl SystemRegisters,
-        mut unhandled: impl FnMut(Vector, Unhandled),
+        mut unhandled: impl FnMut(HwIrq, Unhandled),
     ) {
         self.gic.take_all(registers, |intid| {
-            let vector = intid.vector();
+            let vector = intid.hwirq();
             if let Dispatched::Unhandled(why) = self.interrupts.dispatch(cpu, vector) {
                 unhandled(vector, why);
             }

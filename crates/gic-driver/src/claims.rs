@@ -2,7 +2,7 @@
 
 use core::num::NonZeroU16;
 use gic_arch::{IntId, IntIdClass};
-use msi_types::{MsiError, Vector};
+use msi_types::{HwIrq, MsiError};
 
 /// One bit for each interrupt that has an owner. A private one has one owner for all CPUs.
 #[derive(Debug, Default)]
@@ -13,19 +13,19 @@ impl Claims {
     ///
     /// # Errors
     /// The first that has an owner, or is no wired one.
-    pub(crate) fn claim_all(&mut self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
+    pub(crate) fn claim_all(&mut self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             let intid = nth(first, offset)?;
             if self.0.replace(intid, true) != Some(false) {
                 self.release_all(first, offset);
-                return Err(MsiError::UnknownVector(intid.vector()));
+                return Err(MsiError::UnknownVector(intid.hwirq()));
             }
         }
         Ok(())
     }
 
     /// Gives the first `count` interrupts from `first` on back.
-    pub(crate) fn release_all(&mut self, first: Vector, count: u16) {
+    pub(crate) fn release_all(&mut self, first: HwIrq, count: u16) {
         for intid in (0..count).filter_map(|offset| nth(first, offset).ok()) {
             self.0.replace(intid, false);
         }
@@ -111,6 +111,6 @@ impl WiredBits {
 }
 
 /// The interrupt `offset` places after `first`.
-pub(crate) fn nth(first: Vector, offset: u16) -> Result<IntId, MsiError> {
+pub(crate) fn nth(first: HwIrq, offset: u16) -> Result<IntId, MsiError> {
     first.checked_add(u32::from(offset)).map(IntId::from).ok_or(MsiError::UnknownVector(first))
 }

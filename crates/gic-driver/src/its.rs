@@ -106,7 +106,7 @@ use doorbell_fallible::SortedMap;
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use limbo::Limbo;
-use msi_types::{Attachment, DeviceId, VectorBlock};
+use msi_types::{Attachment, DeviceId, HwIrqBlock};
 use placement::Placement;
 use routes::Routes;
 use sequences::Blocks;
@@ -207,7 +207,7 @@ impl<P: Platform> Its<P> {
         clippy::needless_pass_by_value,
         reason = "whoever gives an attachment back has it no more"
     )]
-    pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+    pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         // Before the lock: the caller's iterator may take locks of its own.
         let mut known = Vec::new();
         for block in blocks {

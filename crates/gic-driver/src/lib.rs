@@ -31,7 +31,7 @@
 //! use core::num::NonZeroU16;
 //! use gic_arch::SgiId;
 //! use gic_driver::{Gic, GicConfig, GicError, Platform, SystemRegisters};
-//! use msi_types::{Cpu, MsiError, Trigger, Vector, WiredParent};
+//! use msi_types::{Cpu, MsiError, Trigger, HwIrq, WiredParent};
 //!
 //! fn boot<P: Platform>(
 //!     platform: Arc<P>,
@@ -47,7 +47,7 @@
 //! }
 //!
 //! fn give_spi_42_to_a_driver(gic: &dyn WiredParent) -> Result<(), MsiError> {
-//!     let spi = Vector::new(42);
+//!     let spi = HwIrq::new(42);
 //!     gic.claim(spi, NonZeroU16::MIN)?;
 //!     gic.set_trigger(spi, Trigger::Edge)?;
 //!     gic.set_target(spi, Cpu::new(0))?;

@@ -18,7 +18,7 @@ use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange, check_range};
 use crate::{Gic, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use msi_types::{DoorbellPage, Granule, MsiError, MsiMessage, NotIsolated, Vector, WiredParent};
+use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
 
 /// The SPIs that firmware set aside for messages, behind the distributor's registers: the
 /// [`MsiParent`](msi_types::MsiParent) of every device that firmware sends here.
@@ -53,13 +53,13 @@ pub enum MbiError {
     #[error("{count} INTIDs from {first} on, which firmware states (mbi-ranges), are not all SPIs")]
     NotSpis {
         /// The first.
-        first: Vector,
+        first: HwIrq,
         /// How many.
         count: u16,
     },
     /// Firmware states ranges that have INTIDs in common.
     #[error("the range at {0}, which firmware states (mbi-ranges), overlaps another one")]
-    Overlap(Vector),
+    Overlap(HwIrq),
     /// The distributor does not have an SPI, keeps it for Secure software, or gave it to somebody
     /// else.
     #[error("an SPI that firmware states (mbi-ranges) cannot be used: {0}")]
@@ -115,11 +115,11 @@ const OWN_PAGE: &str = "GICD_SETSPI (the distributor's own)";
 impl Doorbell for MbiDoorbell {
     const KIND: &'static str = "mbi";
 
-    fn message(&self, spi: Vector) -> MsiMessage {
+    fn message(&self, spi: HwIrq) -> MsiMessage {
         MsiMessage { address: self.registers.set, data: spi.get() }
     }
 
-    fn deassert(&self, spi: Vector) -> Option<MsiMessage> {
+    fn deassert(&self, spi: HwIrq) -> Option<MsiMessage> {
         Some(MsiMessage { address: self.registers.clear, data: spi.get() })
     }
 

@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
-    Cpu, DoorbellPage, Granule, LevelMessages, MsiError, MsiMessage, NotIsolated, Shape, Vector,
+    Cpu, DoorbellPage, Granule, HwIrq, LevelMessages, MsiError, MsiMessage, NotIsolated, Shape,
     WiredParent,
 };
 
@@ -26,9 +26,9 @@ pub trait Doorbell: fmt::Debug + Send + Sync {
     /// As firmware names the kind (`"mbi"`).
     const KIND: &'static str;
     /// The message that makes an SPI of its ranges pending.
-    fn message(&self, spi: Vector) -> MsiMessage;
+    fn message(&self, spi: HwIrq) -> MsiMessage;
     /// The message that deasserts it, where there is one.
-    fn deassert(&self, spi: Vector) -> Option<MsiMessage>;
+    fn deassert(&self, spi: HwIrq) -> Option<MsiMessage>;
     /// Can a device count the low bits of the data up (MultiMSI)?
     fn groups(&self) -> Groups;
     /// Why a device can ring interrupts that are not its own.
@@ -63,7 +63,7 @@ pub struct SpiMessages<P: Platform, D> {
 struct Place {
     /// The bank's number.
     bank: usize,
-    first: Vector,
+    first: HwIrq,
 }
 
 impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
@@ -130,43 +130,43 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         })
     }
 
-    fn give_back(&self, first: Vector, count: NonZeroU16) {
+    fn give_back(&self, first: HwIrq, count: NonZeroU16) {
         self.banks.with(&*self.platform, |banks| {
             banks.iter_mut().for_each(|bank| bank.give_back(first, count))
         });
     }
 
     /// The doorbell of a vector that is handed out.
-    fn doorbell_of(&self, vector: Vector) -> Result<&D, MsiError> {
-        let unknown = MsiError::UnknownVector(vector);
+    fn doorbell_of(&self, hwirq: HwIrq) -> Result<&D, MsiError> {
+        let unknown = MsiError::UnknownVector(hwirq);
         let number = self
             .banks
-            .with(&*self.platform, |banks| banks.iter().position(|bank| bank.owns(vector)));
+            .with(&*self.platform, |banks| banks.iter().position(|bank| bank.owns(hwirq)));
         number.and_then(|number| self.doorbells.get(number)).ok_or(unknown)
     }
 
-    fn message_of(&self, vector: Vector) -> Result<MsiMessage, MsiError> {
-        Ok(self.doorbell_of(vector)?.message(vector))
+    fn message_of(&self, hwirq: HwIrq) -> Result<MsiMessage, MsiError> {
+        Ok(self.doorbell_of(hwirq)?.message(hwirq))
     }
 
-    fn level_messages_of(&self, vector: Vector) -> Result<LevelMessages, MsiError> {
-        let doorbell = self.doorbell_of(vector)?;
-        let deassert = doorbell.deassert(vector).ok_or(MsiError::NoLevels)?;
-        Ok(LevelMessages { assert: doorbell.message(vector), deassert })
+    fn level_messages_of(&self, hwirq: HwIrq) -> Result<LevelMessages, MsiError> {
+        let doorbell = self.doorbell_of(hwirq)?;
+        let deassert = doorbell.deassert(hwirq).ok_or(MsiError::NoLevels)?;
+        Ok(LevelMessages { assert: doorbell.message(hwirq), deassert })
     }
 
     /// Remembers where a vector goes; answers where it went.
-    fn retarget(&self, vector: Vector, cpu: Cpu) -> Result<Cpu, MsiError> {
-        let unknown = MsiError::UnknownVector(vector);
+    fn retarget(&self, hwirq: HwIrq, cpu: Cpu) -> Result<Cpu, MsiError> {
+        let unknown = MsiError::UnknownVector(hwirq);
         self.banks.with(&*self.platform, |banks| {
-            banks.iter_mut().find_map(|bank| bank.retarget(vector, cpu)).ok_or(unknown)
+            banks.iter_mut().find_map(|bank| bank.retarget(hwirq, cpu)).ok_or(unknown)
         })
     }
 
-    fn target(&self, vector: Vector) -> Result<Cpu, MsiError> {
-        let unknown = MsiError::UnknownVector(vector);
+    fn target(&self, hwirq: HwIrq) -> Result<Cpu, MsiError> {
+        let unknown = MsiError::UnknownVector(hwirq);
         self.banks.with(&*self.platform, |banks| {
-            banks.iter().find_map(|bank| bank.target(vector)).ok_or(unknown)
+            banks.iter().find_map(|bank| bank.target(hwirq)).ok_or(unknown)
         })
     }
 }

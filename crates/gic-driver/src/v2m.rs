@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use gic_arch::v2m;
 use msi_types::pci::MSI_MAX_VECTORS;
-use msi_types::{DoorbellPage, Granule, MsiError, MsiMessage, NotIsolated, Vector, WiredParent};
+use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
 use quirks::{DataBase, Encoding};
 
 /// SPIs behind one or several frames: the [`MsiParent`](msi_types::MsiParent) of every device that
@@ -158,13 +158,13 @@ fn check(address: u64, first: u32, count: u32) -> Result<SpiRange, V2mError> {
     if first < FIRST_SPI || end > END {
         return Err(bad);
     }
-    Ok(SpiRange { first: Vector::new(first), count })
+    Ok(SpiRange { first: HwIrq::new(first), count })
 }
 
 impl Doorbell for V2mDoorbell {
     const KIND: &'static str = "v2m";
 
-    fn message(&self, spi: Vector) -> MsiMessage {
+    fn message(&self, spi: HwIrq) -> MsiMessage {
         match self.encoding {
             Encoding::Data { base } => MsiMessage {
                 address: self.frame + u64::from(v2m::SETSPI_NS.offset()),
@@ -177,7 +177,7 @@ impl Doorbell for V2mDoorbell {
         }
     }
 
-    fn deassert(&self, _spi: Vector) -> Option<MsiMessage> {
+    fn deassert(&self, _spi: HwIrq) -> Option<MsiMessage> {
         None
     }
 

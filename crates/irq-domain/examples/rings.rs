@@ -9,9 +9,9 @@
 
 use irq_domain::{Config, Host, Interrupts, IrqState, MsiDevice, MsiDeviceConfig};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Isolation, Masking, MessageStore, Move, MoveOutcome,
-    MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape, Slots,
-    StoreError, Vector, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Isolation, Masking, MessageStore, Move,
+    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
+    Shape, Slots, StoreError,
 };
 use std::error::Error;
 use std::fmt;
@@ -131,7 +131,7 @@ impl Doorbells {
     const STRIDE: u64 = 0x2_0000;
     const VECTORS: u16 = 4;
 
-    fn message(cpu: Cpu, vector: Vector) -> MsiMessage {
+    fn message(cpu: Cpu, vector: HwIrq) -> MsiMessage {
         MsiMessage {
             address: Self::FIRST + u64::from(cpu.get()) * Self::STRIDE,
             data: vector.get(),
@@ -158,27 +158,27 @@ impl MsiParent for Doorbells {
 
     fn detach(&self, _: Attachment) {}
 
-    fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
         let (used, wanted) = (self.used.load(Relaxed), request.count.get());
         if used + wanted > Self::VECTORS {
             return Err(MsiError::NoVectors { wanted });
         }
         self.used.store(used + wanted, Relaxed);
         *self.cpu() = request.cpu;
-        Ok(VectorBlock::new(Vector::new(8192 + u32::from(used)), request.count))
+        Ok(HwIrqBlock::new(HwIrq::new(8192 + u32::from(used)), request.count))
     }
 
-    fn free(&self, _: &Attachment, block: VectorBlock) {
+    fn free(&self, _: &Attachment, block: HwIrqBlock) {
         self.used.fetch_sub(block.count().get(), Relaxed);
     }
 
-    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let vector = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         Ok(Self::message(*self.cpu(), vector))
     }
 
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let first = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let first = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         let message = Some(Self::message(to, first));
         Ok(Move { first, count: NonZeroU16::MIN, message, from: *self.cpu(), to })
     }
@@ -190,13 +190,13 @@ impl MsiParent for Doorbells {
         Ok(())
     }
 
-    fn mask(&self, _: Vector) {}
+    fn mask(&self, _: HwIrq) {}
 
-    fn unmask(&self, _: Vector) {}
+    fn unmask(&self, _: HwIrq) {}
 
-    fn set_pending(&self, _: Vector, _: Pending) {}
+    fn set_pending(&self, _: HwIrq, _: Pending) {}
 
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "doorbells: vector {vector}")
     }
 }

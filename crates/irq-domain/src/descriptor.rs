@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
-use msi_types::{Cpu, Pending, Vector, WiredParent};
+use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 
 /// A handler, as dispatch calls it.
 pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> Verdict + Send + Sync>;
@@ -32,7 +32,7 @@ impl fmt::Debug for Action {
 #[derive(Debug)]
 pub(crate) struct Descriptor {
     pub(crate) irq: Irq,
-    pub(crate) vector: Vector,
+    pub(crate) vector: HwIrq,
     pub(crate) flow: Flow,
     pub(crate) source: Source,
     /// The only CPUs that it is delivered to, if it is managed.
@@ -50,7 +50,7 @@ pub(crate) struct Descriptor {
 /// What a descriptor is made from.
 pub(crate) struct NewDescriptor {
     pub(crate) irq: Irq,
-    pub(crate) vector: Vector,
+    pub(crate) vector: HwIrq,
     pub(crate) flow: Flow,
     pub(crate) source: Source,
     pub(crate) target: Cpu,
@@ -171,7 +171,7 @@ pub(crate) enum Source {
 
 impl Source {
     /// Any.
-    fn mask(&self, vector: Vector) {
+    fn mask(&self, vector: HwIrq) {
         match self {
             Self::Msi { domain, slot } => domain.mask(*slot, vector),
             Self::Wired(parent) | Self::PerCpu(parent) => parent.mask(vector),
@@ -179,7 +179,7 @@ impl Source {
     }
 
     /// Any.
-    fn unmask(&self, vector: Vector) {
+    fn unmask(&self, vector: HwIrq) {
         match self {
             Self::Msi { domain, slot } => domain.unmask(*slot, vector),
             Self::Wired(parent) | Self::PerCpu(parent) => parent.unmask(vector),
@@ -187,7 +187,7 @@ impl Source {
     }
 
     /// Any.
-    pub(crate) fn set_pending(&self, vector: Vector, pending: Pending) {
+    pub(crate) fn set_pending(&self, vector: HwIrq, pending: Pending) {
         match self {
             Self::Msi { domain, .. } => domain.parent().set_pending(vector, pending),
             Self::Wired(parent) | Self::PerCpu(parent) => parent.set_pending(vector, pending),
@@ -195,7 +195,7 @@ impl Source {
     }
 
     /// Any.
-    pub(crate) fn is_pending(&self, vector: Vector) -> Option<bool> {
+    pub(crate) fn is_pending(&self, vector: HwIrq) -> Option<bool> {
         match self {
             Self::Msi { domain, slot } => domain.is_pending(*slot, vector),
             Self::Wired(parent) | Self::PerCpu(parent) => Some(parent.is_pending(vector)),

@@ -2,7 +2,7 @@
 
 use crate::irq::Irq;
 use alloc::collections::TryReserveError;
-use msi_types::{Cpu, Mismatch, MsiError, NotIsolated, StoreError, Vector};
+use msi_types::{Cpu, HwIrq, Mismatch, MsiError, NotIsolated, StoreError};
 
 /// Why a handler could not be installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -10,10 +10,10 @@ use msi_types::{Cpu, Mismatch, MsiError, NotIsolated, StoreError, Vector};
 pub enum RequestError {
     /// Another handler has the interrupt.
     #[error("vector {0} has a handler already")]
-    InUse(Vector),
+    InUse(HwIrq),
     /// No controller acknowledges such a number.
     #[error("vector {0} is beyond the 24 bits of the vector space")]
-    OutOfRange(Vector),
+    OutOfRange(HwIrq),
     /// The core was made without a root controller for wired interrupts.
     #[error("no wired parent was given to the interrupt core")]
     NoWiredParent,
@@ -146,7 +146,7 @@ pub enum MsiDeviceError {
     #[error(
         "the controller handed out vector {0}, which is beyond the 24 bits of the vector space"
     )]
-    VectorOutOfRange(Vector),
+    VectorOutOfRange(HwIrq),
     /// The device's domain was torn down.
     #[error("the device is gone")]
     Gone,

@@ -9,7 +9,7 @@ use crate::sync::Shared;
 use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;
-use msi_types::{Cpu, Pending, Vector};
+use msi_types::{Cpu, HwIrq, Pending};
 
 /// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.
 ///
@@ -37,7 +37,7 @@ impl IrqHandle {
     }
 
     /// The interrupt as the root controller acknowledges it. Any.
-    pub fn vector(&self) -> Vector {
+    pub fn vector(&self) -> HwIrq {
         self.descriptor.vector
     }
 
@@ -148,7 +148,7 @@ impl PerCpuHandle {
     }
 
     /// The interrupt as each CPU acknowledges it. Any.
-    pub fn vector(&self) -> Vector {
+    pub fn vector(&self) -> HwIrq {
         self.descriptor.vector
     }
 

@@ -25,7 +25,7 @@ use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
 use hotplug::Hotplug;
-use msi_types::{Cpu, Pending, Vector, WiredParent};
+use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 use reclaim::DeferredFree;
 pub(crate) use reclaim::Owned;
 
@@ -71,7 +71,7 @@ impl fmt::Debug for Config {
 
 /// The interrupt core of one machine.
 ///
-/// Interrupts have a name of their own here, an [`Irq`]; a [`Vector`] by which the root controller
+/// Interrupts have a name of their own here, an [`Irq`]; a [`HwIrq`] by which the root controller
 /// acknowledges them; and, while somebody handles them, a handler. Handlers are requested for wired
 /// interrupts ([`request_wired`](Self::request_wired)), private ones
 /// ([`request_per_cpu`](Self::request_per_cpu)) and a device's message-signalled ones
@@ -154,7 +154,7 @@ impl Interrupts {
     ///
     /// The special INTIDs (1020 to 1023) are not vectors: the trap loop does not pass them on.
     #[inline]
-    pub fn dispatch(&self, cpu: Cpu, vector: Vector) -> Dispatched {
+    pub fn dispatch(&self, cpu: Cpu, vector: HwIrq) -> Dispatched {
         if cpu.index() >= self.cpus() {
             return Dispatched::Unhandled(Unhandled::UnknownCpu);
         }

@@ -2,7 +2,7 @@
 
 use crate::descriptor::Descriptor;
 use core::fmt;
-use msi_types::{Cpu, Vector};
+use msi_types::{Cpu, HwIrq};
 
 /// An IRQ number: the core's own name of an interrupt, dense from 0, used again after it was freed.
 /// Never an INTID.
@@ -69,7 +69,7 @@ impl IrqContext<'_> {
     }
 
     /// The interrupt as the root controller acknowledged it.
-    pub fn vector(&self) -> Vector {
+    pub fn vector(&self) -> HwIrq {
         self.descriptor.vector
     }
 

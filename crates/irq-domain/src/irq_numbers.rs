@@ -67,34 +67,34 @@ mod tests {
     use crate::irq::Flow;
     use alloc::sync::Arc;
     use core::num::NonZeroU16;
-    use msi_types::{Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
+    use msi_types::{Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
     /// A root controller that numbers have nothing to do with.
     struct Untouched;
 
     impl WiredParent for Untouched {
-        fn claim(&self, _: Vector, _: NonZeroU16) -> Result<(), MsiError> {
+        fn claim(&self, _: HwIrq, _: NonZeroU16) -> Result<(), MsiError> {
             unreachable!()
         }
-        fn release(&self, _: Vector, _: NonZeroU16) {
+        fn release(&self, _: HwIrq, _: NonZeroU16) {
             unreachable!()
         }
-        fn set_trigger(&self, _: Vector, _: Trigger) -> Result<(), MsiError> {
+        fn set_trigger(&self, _: HwIrq, _: Trigger) -> Result<(), MsiError> {
             unreachable!()
         }
-        fn set_target(&self, _: Vector, _: Cpu) -> Result<(), MsiError> {
+        fn set_target(&self, _: HwIrq, _: Cpu) -> Result<(), MsiError> {
             unreachable!()
         }
-        fn mask(&self, _: Vector) {
+        fn mask(&self, _: HwIrq) {
             unreachable!()
         }
-        fn unmask(&self, _: Vector) {
+        fn unmask(&self, _: HwIrq) {
             unreachable!()
         }
-        fn set_pending(&self, _: Vector, _: Pending) {
+        fn set_pending(&self, _: HwIrq, _: Pending) {
             unreachable!()
         }
-        fn is_pending(&self, _: Vector) -> bool {
+        fn is_pending(&self, _: HwIrq) -> bool {
             unreachable!()
         }
     }
@@ -102,7 +102,7 @@ mod tests {
     fn interrupt(irq: Irq) -> Result<Descriptor, TryReserveError> {
         Descriptor::new(NewDescriptor {
             irq,
-            vector: Vector::new(27),
+            vector: HwIrq::new(27),
             flow: Flow::PerCpu,
             source: Source::PerCpu(Arc::new(Untouched)),
             target: Cpu::new(0),

@@ -64,21 +64,21 @@
 //! #     fn isolation(&self, _: RequesterId) -> Isolation { Isolation::NotIsolated(NotIsolated::NoController) }
 //! #     fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> { Ok(Attachment::new(0)) }
 //! #     fn detach(&self, _: Attachment) {}
-//! #     fn allocate(&self, _: &Attachment, r: &BlockRequest) -> Result<VectorBlock, MsiError> {
-//! #         Ok(VectorBlock::new(Vector::new(8192), r.count))
+//! #     fn allocate(&self, _: &Attachment, r: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
+//! #         Ok(HwIrqBlock::new(HwIrq::new(8192), r.count))
 //! #     }
-//! #     fn free(&self, _: &Attachment, _: VectorBlock) {}
-//! #     fn compose(&self, _: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+//! #     fn free(&self, _: &Attachment, _: HwIrqBlock) {}
+//! #     fn compose(&self, _: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
 //! #         Ok(MsiMessage { address: 0x0809_0040, data: index.into() })
 //! #     }
-//! #     fn begin_move(&self, b: &VectorBlock, i: u16, to: Cpu) -> Result<Move, MsiError> {
+//! #     fn begin_move(&self, b: &HwIrqBlock, i: u16, to: Cpu) -> Result<Move, MsiError> {
 //! #         Ok(Move { first: b.vector(i).unwrap(), count: NonZeroU16::MIN, message: None, from: to, to })
 //! #     }
 //! #     fn end_move(&self, _: Move, _: MoveOutcome) -> Result<(), MsiError> { Ok(()) }
-//! #     fn mask(&self, _: Vector) {}
-//! #     fn unmask(&self, _: Vector) {}
-//! #     fn set_pending(&self, _: Vector, _: Pending) {}
-//! #     fn describe(&self, v: Vector, out: &mut dyn fmt::Write) -> fmt::Result { writeln!(out, "its: LPI {v}") }
+//! #     fn mask(&self, _: HwIrq) {}
+//! #     fn unmask(&self, _: HwIrq) {}
+//! #     fn set_pending(&self, _: HwIrq, _: Pending) {}
+//! #     fn describe(&self, v: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result { writeln!(out, "its: LPI {v}") }
 //! # }
 //! # struct Store;
 //! # struct Open;

@@ -29,9 +29,9 @@ use core::fmt;
 use core::ops::RangeInclusive;
 use doorbell_fallible::{SortedMap, try_collect};
 use msi_types::{
-    Cpu, DmaIsolated, FastMask, InterruptIsolated, Isolation, Masking, MessageStore, MsiMessage,
-    MsiParent, NotDmaIsolated, NotIsolated, RequesterId, Shape, StoreError, Trigger, Vector,
-    VectorBlock,
+    Cpu, DmaIsolated, FastMask, HwIrq, HwIrqBlock, InterruptIsolated, Isolation, Masking,
+    MessageStore, MsiMessage, MsiParent, NotDmaIsolated, NotIsolated, RequesterId, Shape,
+    StoreError, Trigger,
 };
 
 /// A device, as its bus knows it.
@@ -64,7 +64,7 @@ pub struct MsiVector {
     /// Its IRQ number.
     pub irq: Irq,
     /// How the root controller acknowledges it.
-    pub vector: Vector,
+    pub vector: HwIrq,
     /// Where it is delivered.
     pub cpu: Cpu,
 }
@@ -323,7 +323,7 @@ enum Power {
 /// What goes back to the controller as one: an independent vector or a group. Its vectors are in
 /// consecutive slots.
 struct Allocation {
-    block: VectorBlock,
+    block: HwIrqBlock,
     shape: Shape,
     /// The slot of its first vector.
     first: u16,
@@ -370,7 +370,7 @@ impl Domain {
 
     /// Holds a vector back: at the endpoint where that is possible in any context, else at the
     /// controller. Any.
-    pub(crate) fn mask(&self, slot: u16, vector: Vector) {
+    pub(crate) fn mask(&self, slot: u16, vector: HwIrq) {
         match self.endpoint_mask() {
             Some(endpoint) => endpoint.mask(slot),
             None => self.parent().mask(vector),
@@ -378,7 +378,7 @@ impl Domain {
     }
 
     /// Lets it through. Any.
-    pub(crate) fn unmask(&self, slot: u16, vector: Vector) {
+    pub(crate) fn unmask(&self, slot: u16, vector: HwIrq) {
         match self.endpoint_mask() {
             Some(endpoint) => endpoint.unmask(slot),
             None => self.parent().unmask(vector),
@@ -386,7 +386,7 @@ impl Domain {
     }
 
     /// Any.
-    pub(crate) fn is_pending(&self, slot: u16, vector: Vector) -> Option<bool> {
+    pub(crate) fn is_pending(&self, slot: u16, vector: HwIrq) -> Option<bool> {
         let waiting = self.endpoint_mask().is_some_and(|endpoint| endpoint.is_pending(slot));
         if waiting { Some(true) } else { self.parent().is_pending(vector) }
     }
@@ -413,7 +413,7 @@ impl Domain {
         &self,
         core: &Interrupts,
         slot: u16,
-        vector: Vector,
+        vector: HwIrq,
         out: &mut dyn fmt::Write,
     ) -> fmt::Result {
         let (message, shape) = {

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use doorbell_fallible::{try_box, try_box_array, try_collect};
-use msi_types::{Cpu, Vector};
+use msi_types::{Cpu, HwIrq};
 use once_cell::race::OnceBox;
 
 /// Vectors are below this: the GIC's INTIDs have at most 24 bits.
@@ -75,7 +75,7 @@ impl Table {
     /// The slot of a vector; `None` if no vector near it was ever requested. Any context; loads
     /// only.
     #[inline]
-    pub(crate) fn get(&self, vector: Vector) -> Option<&Slot> {
+    pub(crate) fn get(&self, vector: HwIrq) -> Option<&Slot> {
         let index = vector.index();
         let middle = match index >> 16 {
             0 => &*self.low,
@@ -86,7 +86,7 @@ impl Table {
 
     /// The slot of a vector, made if it is not there; `None` for vectors beyond [`VECTORS`]. Task:
     /// allocates.
-    pub(crate) fn ensure(&self, vector: Vector) -> Result<Option<&Slot>, TryReserveError> {
+    pub(crate) fn ensure(&self, vector: HwIrq) -> Result<Option<&Slot>, TryReserveError> {
         let index = vector.index();
         let middle = match index >> 16 {
             0 => &*self.low,
@@ -108,9 +108,9 @@ mod tests {
     fn a_slot_stays_where_it_is() {
         let table = Table::new().unwrap();
         for raw in [0, 255, 256, 8192, 0xffff, 0x1_0000, 0x12_3456, VECTORS - 1] {
-            let made = core::ptr::from_ref(table.ensure(Vector::new(raw)).unwrap().unwrap());
-            assert_eq!(core::ptr::from_ref(table.get(Vector::new(raw)).unwrap()), made);
-            assert_eq!(core::ptr::from_ref(table.ensure(Vector::new(raw)).unwrap().unwrap()), made);
+            let made = core::ptr::from_ref(table.ensure(HwIrq::new(raw)).unwrap().unwrap());
+            assert_eq!(core::ptr::from_ref(table.get(HwIrq::new(raw)).unwrap()), made);
+            assert_eq!(core::ptr::from_ref(table.ensure(HwIrq::new(raw)).unwrap().unwrap()), made);
         }
     }
 
@@ -120,7 +120,7 @@ mod tests {
         let vectors = [0x00_0005, 0x00_0105, 0x01_0005, 0x01_0105, 0x05_0000, 0x00_0500];
         let mut slots: Vec<_> = vectors
             .iter()
-            .map(|v| core::ptr::from_ref(table.ensure(Vector::new(*v)).unwrap().unwrap()))
+            .map(|v| core::ptr::from_ref(table.ensure(HwIrq::new(*v)).unwrap().unwrap()))
             .collect();
         slots.sort_unstable();
         slots.dedup();
@@ -131,16 +131,16 @@ mod tests {
     fn numbers_beyond_the_space_have_no_slot() {
         let table = Table::new().unwrap();
         for raw in [VECTORS, 0x0100_0005, u32::MAX] {
-            assert!(table.ensure(Vector::new(raw)).unwrap().is_none());
-            assert!(table.get(Vector::new(raw)).is_none());
+            assert!(table.ensure(HwIrq::new(raw)).unwrap().is_none());
+            assert!(table.get(HwIrq::new(raw)).is_none());
         }
     }
 
     #[test]
     fn nothing_is_found_where_nothing_was_requested() {
         let table = Table::new().unwrap();
-        table.ensure(Vector::new(8192)).unwrap();
-        assert!(table.get(Vector::new(8192 + 256)).is_none());
-        assert!(table.get(Vector::new(0x2_0000)).is_none());
+        table.ensure(HwIrq::new(8192)).unwrap();
+        assert!(table.get(HwIrq::new(8192 + 256)).is_none());
+        assert!(table.get(HwIrq::new(0x2_0000)).is_none());
     }
 }

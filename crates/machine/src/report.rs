@@ -1,6 +1,6 @@
 //! The result of a run.
 
-use msi_types::{Cpu, DeviceId, Isolation, RequesterId, Vector};
+use msi_types::{Cpu, DeviceId, HwIrq, Isolation, RequesterId};
 use std::fmt;
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ pub struct VectorReport {
     /// The interrupt core's number, at the end of the run.
     pub irq: u32,
     /// The INTID, at the end of the run.
-    pub hwirq: Vector,
+    pub hwirq: HwIrq,
     /// The target CPU at the end of the run.
     pub cpu: Cpu,
     /// Messages that the device sent.

@@ -1,6 +1,6 @@
 //! Errors between a device's vectors and their controller.
 
-use crate::{Cpu, DeviceId, EventId, RequesterId, Vector};
+use crate::{Cpu, DeviceId, EventId, HwIrq, RequesterId};
 use core::fmt;
 
 /// Reason for which a controller or a layer refused or failed.
@@ -67,7 +67,7 @@ pub enum MsiError {
     AlreadyAttached(DeviceId),
     /// The vector is not one that this controller handed out.
     #[error("vector {0} does not belong to this controller")]
-    UnknownVector(Vector),
+    UnknownVector(HwIrq),
     /// The IOMMU in front of the device does not lead to the doorbell.
     #[error(
         "the IOMMU does not let requester {device} reach the doorbell at {address:#x}: {reason}"

@@ -91,7 +91,7 @@ identifier!(
 identifier!(
     /// An interrupt as the root controller acknowledges it (hwirq): on a GIC an INTID, on x86 a
     /// vector.
-    Vector, "{}"
+    HwIrq, "{}"
 );
 
 /// A sender without identity, for doorbells that take no DeviceID: `GICR_SETLPIR`,
@@ -121,7 +121,7 @@ impl RequesterId {
     }
 }
 
-impl Vector {
+impl HwIrq {
     /// The vector `offset` places after this one; `None` past the end of the number space.
     pub const fn checked_add(self, offset: u32) -> Option<Self> {
         match self.0.checked_add(offset) {

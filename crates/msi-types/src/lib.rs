@@ -2,7 +2,7 @@
 //!
 //! A device interrupts by writing 32 bits (the *data*) to an address (the *doorbell*). This crate
 //! names what travels on that way – [`MsiMessage`], [`RequesterId`], [`DeviceId`], [`EventId`],
-//! [`Vector`], [`Gsi`] –, the layouts in which PCI functions store messages ([`pci`]), and the
+//! [`HwIrq`], [`Gsi`] –, the layouts in which PCI functions store messages ([`pci`]), and the
 //! seams where a controller, an endpoint and a device model meet. It knows no controller, allocates
 //! nothing and holds no algorithm, so that drivers, device models, kernels and virtual machine
 //! monitors can all stand on it.
@@ -51,7 +51,7 @@ mod wired;
 
 pub use delivery::{Delivery, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
 pub use error::{ControllerFault, MsiError};
-pub use ids::{Cpu, DeviceId, EventId, Gsi, NoIdentity, RequesterId, Vector};
+pub use ids::{Cpu, DeviceId, EventId, Gsi, HwIrq, NoIdentity, RequesterId};
 pub use isolation::{
     DmaIsolated, DmaIsolation, DoorbellPage, Granule, InterruptIsolated, IsolatingMechanism,
     Isolation, NotDmaIsolated, NotIsolated,
@@ -59,7 +59,7 @@ pub use isolation::{
 pub use message::{LevelMessages, MsiMessage};
 pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, Tier, negotiate};
 pub use parent::{
-    Attachment, BlockRequest, Initially, Move, MoveOutcome, MsiParent, Pending, Shape, VectorBlock,
+    Attachment, BlockRequest, HwIrqBlock, Initially, Move, MoveOutcome, MsiParent, Pending, Shape,
 };
 pub use passthrough::{Passthrough, PassthroughError};
 pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Slots, Storage, StoreError};

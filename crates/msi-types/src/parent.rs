@@ -1,8 +1,8 @@
 //! The interface of a controller, or of a layer over one, to a device's vectors.
 
 use crate::{
-    Capabilities, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, Isolation, LevelMessages,
-    MsiError, MsiMessage, NotDmaIsolated, RequesterId, Tier, Vector,
+    Capabilities, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, HwIrq, Isolation, LevelMessages,
+    MsiError, MsiMessage, NotDmaIsolated, RequesterId, Tier,
 };
 use core::fmt;
 use core::num::NonZeroU16;
@@ -61,23 +61,23 @@ impl Attachment {
     }
 }
 
-/// Consecutive [`Vector`]s that one owner holds. Not `Clone`: the holder owns the vectors, and must
+/// Consecutive [`HwIrq`]s that one owner holds. Not `Clone`: the holder owns the vectors, and must
 /// free them by [`MsiParent::free`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "vectors stay allocated until the block is given back"]
-pub struct VectorBlock {
-    first: Vector,
+pub struct HwIrqBlock {
+    first: HwIrq,
     count: NonZeroU16,
 }
 
-impl VectorBlock {
+impl HwIrqBlock {
     /// For implementations of [`MsiParent`]. The range does not wrap the number space.
-    pub const fn new(first: Vector, count: NonZeroU16) -> Self {
+    pub const fn new(first: HwIrq, count: NonZeroU16) -> Self {
         Self { first, count }
     }
 
     /// The lowest vector.
-    pub const fn first(&self) -> Vector {
+    pub const fn first(&self) -> HwIrq {
         self.first
     }
 
@@ -87,7 +87,7 @@ impl VectorBlock {
     }
 
     /// The vector at `index`; `None` past the end.
-    pub const fn vector(&self, index: u16) -> Option<Vector> {
+    pub const fn hwirq(&self, index: u16) -> Option<HwIrq> {
         if index < self.count.get() { self.first.checked_add(index as u32) } else { None }
     }
 
@@ -96,14 +96,14 @@ impl VectorBlock {
     pub fn split(self) -> impl ExactSizeIterator<Item = Self> {
         let Self { first, count } = self;
         (0..count.get()).map(move |index| {
-            let vector = Vector::new(first.get().saturating_add(index.into()));
-            Self::new(vector, NonZeroU16::MIN)
+            let hwirq = HwIrq::new(first.get().saturating_add(index.into()));
+            Self::new(hwirq, NonZeroU16::MIN)
         })
     }
 
-    /// The place of `vector` in the block; `None` if it is another's.
-    pub fn index_of(&self, vector: Vector) -> Option<u16> {
-        let offset = vector.get().checked_sub(self.first.get())?;
+    /// The place of `hwirq` in the block; `None` if it is another's.
+    pub fn index_of(&self, hwirq: HwIrq) -> Option<u16> {
+        let offset = hwirq.get().checked_sub(self.first.get())?;
         u16::try_from(offset).ok().filter(|index| *index < self.count.get())
     }
 }
@@ -114,7 +114,7 @@ impl VectorBlock {
 #[must_use = "a move that was begun is finished by end_move"]
 pub struct Move {
     /// The vectors that move together: one, or the whole group.
-    pub first: Vector,
+    pub first: HwIrq,
     /// Number of vectors.
     pub count: NonZeroU16,
     /// Message that the store holds for the first of them from now on; `None` if the stored message
@@ -174,11 +174,8 @@ pub trait MsiParent: Send + Sync {
     ///
     /// # Errors
     /// Says which of the endpoint's limits the controller cannot meet, never truncates.
-    fn allocate(
-        &self,
-        device: &Attachment,
-        request: &BlockRequest,
-    ) -> Result<VectorBlock, MsiError>;
+    fn allocate(&self, device: &Attachment, request: &BlockRequest)
+    -> Result<HwIrqBlock, MsiError>;
 
     /// [`allocate`](Self::allocate) for vectors of which each is delivered to one of `among` alone,
     /// as those CPUs come and go: what that takes is set aside on each of them, on line or not, so
@@ -192,20 +189,20 @@ pub trait MsiParent: Send + Sync {
         device: &Attachment,
         request: &BlockRequest,
         among: &[Cpu],
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         let _ = among;
         self.allocate(device, request)
     }
 
     /// Takes vectors back: a block as it was handed out, or a part of an independent one that was
-    /// [split](VectorBlock::split) off. Afterwards none of them becomes pending any more. Task.
-    fn free(&self, device: &Attachment, block: VectorBlock);
+    /// [split](HwIrqBlock::split) off. Afterwards none of them becomes pending any more. Task.
+    fn free(&self, device: &Attachment, block: HwIrqBlock);
 
     /// Takes all vectors of a device back and forgets it, as [`free`](Self::free) for each of its
     /// `blocks` and [`detach`](Self::detach) would: in one step where the controller has one.
     /// `blocks` are all those that were allocated through this attachment and not freed yet, or
     /// their parts. Task.
-    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         blocks.for_each(|block| self.free(&device, block));
         self.detach(device);
     }
@@ -213,21 +210,21 @@ pub trait MsiParent: Send + Sync {
     /// The message that makes the vector at `index` of `block` pending. Of an aligned group only
     /// index 0 has one: the device makes the others itself. May ask somebody else, such as a
     /// hypervisor. Task.
-    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError>;
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError>;
 
     /// Makes the vector at `index` of `block`, which is masked, level-triggered, and answers its
     /// two messages in place of the one of [`compose`](Self::compose). Freeing it ends that. Task.
     ///
     /// # Errors
     /// [`MsiError::NoLevels`], as provided: few controllers have a second message.
-    fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
+    fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
         let _ = (block, index);
         Err(MsiError::NoLevels)
     }
 
     /// Prepares the delivery of `block`'s vector at `index` to `to`; the answer says which vectors
     /// move along and whether the store must change. Task.
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;
 
     /// Finishes what [`begin_move`](Self::begin_move) began. After `Written`, no new message
     /// arrives at the old CPU; what was pending there is delivered once, there or at the new one.
@@ -235,18 +232,18 @@ pub trait MsiParent: Send + Sync {
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError>;
 
     /// Holds the vector back at the controller. What arrives stays pending. Any.
-    fn mask(&self, vector: Vector);
+    fn mask(&self, hwirq: HwIrq);
 
     /// Lets the vector through. Any.
-    fn unmask(&self, vector: Vector);
+    fn unmask(&self, hwirq: HwIrq);
 
     /// Makes the vector pending as its device would, or drops what is pending. Any.
-    fn set_pending(&self, vector: Vector, pending: Pending);
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending);
 
     /// Is it pending? `None` where the hardware cannot be asked, which is the case for physical
     /// LPIs. Any.
-    fn is_pending(&self, vector: Vector) -> Option<bool> {
-        let _ = vector;
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        let _ = hwirq;
         None
     }
 
@@ -267,7 +264,7 @@ pub trait MsiParent: Send + Sync {
 
     /// Writes one line per level of the hierarchy below this vector, the root last, for people. A
     /// line begins with the level's name, a continuation with two blanks; the caller indents. Task.
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result;
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 
 #[cfg(test)]
@@ -276,19 +273,19 @@ mod tests {
 
     #[test]
     fn block_maps_indices_to_vectors_and_back() {
-        let block = VectorBlock::new(Vector::new(8200), NonZeroU16::new(4).unwrap());
+        let block = HwIrqBlock::new(HwIrq::new(8200), NonZeroU16::new(4).unwrap());
         for index in 0..4 {
-            assert_eq!(block.index_of(block.vector(index).unwrap()), Some(index));
+            assert_eq!(block.index_of(block.hwirq(index).unwrap()), Some(index));
         }
-        assert_eq!(block.vector(4), None);
-        assert_eq!(block.index_of(Vector::new(8199)), None);
-        assert_eq!(block.index_of(Vector::new(8204)), None);
+        assert_eq!(block.hwirq(4), None);
+        assert_eq!(block.index_of(HwIrq::new(8199)), None);
+        assert_eq!(block.index_of(HwIrq::new(8204)), None);
     }
 
     #[test]
     fn split_parts_are_the_vectors_in_order() {
-        let block = VectorBlock::new(Vector::new(8200), NonZeroU16::new(3).unwrap());
-        let single = |vector| VectorBlock::new(Vector::new(vector), NonZeroU16::MIN);
+        let block = HwIrqBlock::new(HwIrq::new(8200), NonZeroU16::new(3).unwrap());
+        let single = |hwirq| HwIrqBlock::new(HwIrq::new(hwirq), NonZeroU16::MIN);
         assert!(block.split().eq([8200, 8201, 8202].map(single)));
     }
 }

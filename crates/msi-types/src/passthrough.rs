@@ -2,8 +2,8 @@
 //! of isolation for interrupts, and one for memory.
 
 use crate::{
-    Attachment, BlockRequest, DmaIsolated, InterruptIsolated, MsiError, MsiMessage, MsiParent,
-    NotDmaIsolated, NotIsolated, RequesterId, VectorBlock,
+    Attachment, BlockRequest, DmaIsolated, HwIrqBlock, InterruptIsolated, MsiError, MsiMessage,
+    MsiParent, NotDmaIsolated, NotIsolated, RequesterId,
 };
 use core::fmt;
 
@@ -96,7 +96,7 @@ impl<'a> Passthrough<'a> {
     }
 
     /// Hands out vectors to the new owner. Task.
-    pub fn allocate(&self, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    pub fn allocate(&self, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
         match &self.attachment {
             Some(attachment) => self.parent().allocate(attachment, request),
             None => Err(MsiError::NoRoute(self.device())),
@@ -104,14 +104,14 @@ impl<'a> Passthrough<'a> {
     }
 
     /// Takes vectors back: all of them, before this is dropped. Task.
-    pub fn free(&self, block: VectorBlock) {
+    pub fn free(&self, block: HwIrqBlock) {
         if let Some(attachment) = &self.attachment {
             self.parent().free(attachment, block);
         }
     }
 
     /// The message that the new owner may store for a vector, or show to its guest. Task.
-    pub fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+    pub fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         self.parent().compose(block, index)
     }
 
@@ -148,8 +148,8 @@ impl fmt::Debug for Passthrough<'_> {
 mod tests {
     use super::*;
     use crate::{
-        Cpu, DmaIsolation, Fit, Initially, IsolatingMechanism, Isolation, Move, MoveOutcome,
-        Pending, Rewrite, Shape, Vector,
+        Cpu, DmaIsolation, Fit, HwIrq, Initially, IsolatingMechanism, Isolation, Move, MoveOutcome,
+        Pending, Rewrite, Shape,
     };
     use core::num::NonZeroU16;
     use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -189,30 +189,26 @@ mod tests {
         fn detach(&self, _: Attachment) {
             self.attached.fetch_sub(1, Ordering::Relaxed);
         }
-        fn allocate(
-            &self,
-            _: &Attachment,
-            request: &BlockRequest,
-        ) -> Result<VectorBlock, MsiError> {
+        fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
             self.vectors.fetch_add(1, Ordering::Relaxed);
-            Ok(VectorBlock::new(Vector::new(8192), request.count))
+            Ok(HwIrqBlock::new(HwIrq::new(8192), request.count))
         }
-        fn free(&self, _: &Attachment, _: VectorBlock) {
+        fn free(&self, _: &Attachment, _: HwIrqBlock) {
             self.vectors.fetch_sub(1, Ordering::Relaxed);
         }
-        fn compose(&self, _: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        fn compose(&self, _: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
             Ok(MsiMessage { address: 0x40, data: index.into() })
         }
-        fn begin_move(&self, block: &VectorBlock, _: u16, to: Cpu) -> Result<Move, MsiError> {
+        fn begin_move(&self, block: &HwIrqBlock, _: u16, to: Cpu) -> Result<Move, MsiError> {
             Ok(Move { first: block.first(), count: block.count(), message: None, from: to, to })
         }
         fn end_move(&self, _: Move, _: MoveOutcome) -> Result<(), MsiError> {
             Ok(())
         }
-        fn mask(&self, _: Vector) {}
-        fn unmask(&self, _: Vector) {}
-        fn set_pending(&self, _: Vector, _: Pending) {}
-        fn describe(&self, _: Vector, _: &mut dyn fmt::Write) -> fmt::Result {
+        fn mask(&self, _: HwIrq) {}
+        fn unmask(&self, _: HwIrq) {}
+        fn set_pending(&self, _: HwIrq, _: Pending) {}
+        fn describe(&self, _: HwIrq, _: &mut dyn fmt::Write) -> fmt::Result {
             Ok(())
         }
     }

@@ -1,6 +1,6 @@
 //! The interface of the root controller's wired interrupts to the layers on them.
 
-use crate::{Cpu, MsiError, Pending, Vector};
+use crate::{Cpu, HwIrq, MsiError, Pending};
 use core::num::NonZeroU16;
 
 /// Trigger mode of an interrupt.
@@ -22,19 +22,19 @@ pub trait WiredParent: Send + Sync {
     /// # Errors
     /// [`MsiError::UnknownVector`] if one is not implemented or already claimed: nothing is claimed
     /// then.
-    fn claim(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError>;
+    fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError>;
     /// Gives interrupts back: disabled, not pending. Task.
-    fn release(&self, first: Vector, count: NonZeroU16);
+    fn release(&self, first: HwIrq, count: NonZeroU16);
     /// Sets how the interrupt is signalled. Task; the interrupt is masked.
-    fn set_trigger(&self, vector: Vector, trigger: Trigger) -> Result<(), MsiError>;
+    fn set_trigger(&self, hwirq: HwIrq, trigger: Trigger) -> Result<(), MsiError>;
     /// Routes the interrupt to a CPU. Task.
-    fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError>;
+    fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError>;
     /// Disables forwarding; waits until the controller took it. Any.
-    fn mask(&self, vector: Vector);
+    fn mask(&self, hwirq: HwIrq);
     /// Enables forwarding. Any.
-    fn unmask(&self, vector: Vector);
+    fn unmask(&self, hwirq: HwIrq);
     /// Sets or clears the pending state. Any.
-    fn set_pending(&self, vector: Vector, pending: Pending);
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending);
     /// Is it pending (at the distributor or a redistributor)? Any.
-    fn is_pending(&self, vector: Vector) -> bool;
+    fn is_pending(&self, hwirq: HwIrq) -> bool;
 }

@@ -33,7 +33,7 @@ use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::SortedMap;
 use handles::Handles;
-use msi_types::{ControllerFault, Cpu, MsiError, RequesterId, Vector, VectorBlock};
+use msi_types::{ControllerFault, Cpu, HwIrq, HwIrqBlock, MsiError, RequesterId};
 
 #[cfg(doc)]
 use msi_types::MsiParent;
@@ -199,7 +199,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         }
     }
 
-    fn write_all(&self, entries: &Entries, first: Vector) -> Result<(), MsiError> {
+    fn write_all(&self, entries: &Entries, first: HwIrq) -> Result<(), MsiError> {
         for index in 0..entries.count.get() {
             let vector = first.checked_add(index.into()).ok_or(MsiError::UnknownVector(first))?;
             let place = self.vectors.place(vector).ok_or(MsiError::UnknownVector(vector))?;
@@ -241,7 +241,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
 
 impl State {
     /// A vector's entries, or its group's, and which of them is its own.
-    fn entries_of(&self, vector: Vector) -> Option<(Entries, u16)> {
+    fn entries_of(&self, vector: HwIrq) -> Option<(Entries, u16)> {
         let (first, entries) = self.entries.last_up_to(vector.get())?;
         let index = u16::try_from(vector.get() - first).ok()?;
         Some((*entries, entries.entry(index)?))
@@ -257,11 +257,11 @@ impl State {
 
     /// Remembers the entries of a new block: each by itself, as each may be freed by itself; a
     /// group's as one. Room was made.
-    fn insert(&mut self, block: &VectorBlock, entries: Entries) {
+    fn insert(&mut self, block: &HwIrqBlock, entries: Entries) {
         match entries.format {
             Format::Subhandles => self.entries.insert(block.first().get(), entries),
             Format::Handles => {
-                let single = |index| Some((block.vector(index)?.get(), entries.single(index)?));
+                let single = |index| Some((block.hwirq(index)?.get(), entries.single(index)?));
                 for (vector, single) in (0..entries.count.get()).filter_map(single) {
                     self.entries.insert(vector, single);
                 }
@@ -271,7 +271,7 @@ impl State {
 
     /// The entries of a block, or of the part of one, that is freed. `None` if there are no such
     /// entries: nothing is freed then.
-    fn remove(&mut self, block: &VectorBlock) -> Option<Entries> {
+    fn remove(&mut self, block: &HwIrqBlock) -> Option<Entries> {
         let first = *self.entries.get(block.first().get())?;
         let count = block.count();
         if first.format == Format::Subhandles {
@@ -282,8 +282,8 @@ impl State {
             };
         }
         let entries = Entries { count, ..first };
-        let vectors = || (0..count.get()).filter_map(|index| block.vector(index));
-        let owned = |(index, vector): (u16, Vector)| {
+        let vectors = || (0..count.get()).filter_map(|index| block.hwirq(index));
+        let owned = |(index, vector): (u16, HwIrq)| {
             let entry = self.entries.get(vector.get());
             entry.is_some_and(|entry| Some(entry.first) == entries.entry(index))
         };

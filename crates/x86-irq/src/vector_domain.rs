@@ -2,7 +2,7 @@
 //!
 //! # Numbers
 //! The CPUs acknowledge (CPU, vector); an interrupt core wants one number per interrupt, which
-//! stays the same when the interrupt moves. So the [`Vector`]s handed out here are *slots* of the
+//! stays the same when the interrupt moves. So the [`HwIrq`]s handed out here are *slots* of the
 //! domain, counted from [`FIRST_SLOT`] (numbers below are left for the interrupts that each CPU has
 //! for itself, by their own vectors), and the domain keeps what the trap entry needs: for each CPU
 //! a table from vector to slot. [`VectorDomain::arrive`] reads it without a lock:
@@ -63,7 +63,7 @@ use claims::Claims;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
-use msi_types::{Cpu, MsiError, MsiMessage, Vector};
+use msi_types::{Cpu, HwIrq, MsiError, MsiMessage};
 use slot::{Phase, Slot, SlotState};
 
 #[cfg(doc)]
@@ -145,7 +145,7 @@ impl VectorDomain {
 
     /// Where a vector is delivered now: its effective affinity. `None` if it is not handed out.
     /// Any.
-    pub fn place(&self, vector: Vector) -> Option<Place> {
+    pub fn place(&self, vector: HwIrq) -> Option<Place> {
         self.slot(vector)?.place()
     }
 
@@ -154,7 +154,7 @@ impl VectorDomain {
     /// # Errors
     /// [`MsiError::UnknownVector`]; [`MsiError::NotReachable`] if the format cannot name the CPU's
     /// APIC.
-    pub fn message(&self, vector: Vector) -> Result<MsiMessage, MsiError> {
+    pub fn message(&self, vector: HwIrq) -> Result<MsiMessage, MsiError> {
         let place = self.place(vector).ok_or(MsiError::UnknownVector(vector))?;
         self.with_core(|core| self.message_to(core, place))
     }
@@ -183,12 +183,12 @@ impl VectorDomain {
     }
 
     /// The index of a slot.
-    fn index(&self, vector: Vector) -> Option<usize> {
-        let index = Vector::new(vector.get().checked_sub(FIRST_SLOT)?).index();
+    fn index(&self, vector: HwIrq) -> Option<usize> {
+        let index = HwIrq::new(vector.get().checked_sub(FIRST_SLOT)?).index();
         (index < self.slots.len()).then_some(index)
     }
 
-    fn slot(&self, vector: Vector) -> Option<&Slot> {
+    fn slot(&self, vector: HwIrq) -> Option<&Slot> {
         self.slots.get(self.index(vector)?)
     }
 
@@ -221,8 +221,8 @@ impl VectorDomain {
 }
 
 /// The number of a slot, of which there are at most 65535.
-fn number(index: usize) -> Vector {
-    Vector::new(u32::try_from(index).map_or(u32::MAX, |index| FIRST_SLOT + index))
+fn number(index: usize) -> HwIrq {
+    HwIrq::new(u32::try_from(index).map_or(u32::MAX, |index| FIRST_SLOT + index))
 }
 
 impl Core {

@@ -10,7 +10,7 @@ use gic_bringup::RootGic;
 use gic_driver::cpu_interface::{Combined, SavedMask};
 use gic_driver::{Gic, Its};
 pub(crate) use image_rt::platform::registers;
-use msi_types::Vector;
+use msi_types::HwIrq;
 
 /// Set once it was seen that this QEMU's GICv2 (before 9.2) leaves what is pending at the old CPU
 /// when its target changes.
@@ -30,12 +30,8 @@ pub(crate) trait Tested {
     /// Returns the GICv3, or the verdict that there is none.
     fn gicv3(&self) -> Result<&Arc<Gic<Kernel>>, Verdict>;
     /// Gives a message its priority.
-    fn set_priority(
-        &self,
-        its: Option<&Its<Kernel>>,
-        vector: Vector,
-        priority: Priority,
-    ) -> Outcome;
+    fn set_priority(&self, its: Option<&Its<Kernel>>, vector: HwIrq, priority: Priority)
+    -> Outcome;
     /// The priority of what this CPU handles.
     fn running_priority(&self) -> Priority;
     /// Returns the highest pending interrupt.
@@ -54,7 +50,7 @@ impl Tested for Controller {
     fn set_priority(
         &self,
         its: Option<&Its<Kernel>>,
-        vector: Vector,
+        vector: HwIrq,
         priority: Priority,
     ) -> Outcome {
         match self {

@@ -19,7 +19,7 @@ use image_rt::start::Started;
 use image_rt::{cpu, exceptions};
 use irq_domain::layer::{DoorbellMapping, Over};
 use irq_domain::{Interrupts, Start, WiredRequest};
-use msi_types::{Cpu, MsiParent, RequesterId, Trigger, Vector};
+use msi_types::{Cpu, HwIrq, MsiParent, RequesterId, Trigger};
 use spin::Once;
 
 /// Everything that was found.
@@ -158,7 +158,7 @@ fn translated(
     below: Arc<dyn MsiParent>,
     interrupts: &Arc<Interrupts>,
 ) -> Translated {
-    let (vector, reader) = (Vector::new(smmu.event_spi()), smmu.clone());
+    let (vector, reader) = (HwIrq::new(smmu.event_spi()), smmu.clone());
     let request =
         WiredRequest { vector, trigger: Trigger::Edge, name: "smmu", start: Start::Enabled };
     let handle = interrupts.request_wired(request, move |_| reader.take_events());

@@ -34,7 +34,7 @@ fn kick() -> SgiId {
 /// Starts a CPU that is off, and waits until it takes interrupts.
 pub(crate) fn turn_on(machine: &Machine, cpu: Cpu) -> Result<(), Verdict> {
     KICK.call_once(|| {
-        let vector = kick().intid().vector();
+        let vector = kick().intid().hwirq();
         machine
             .interrupts
             .request_per_cpu(vector, Trigger::Edge, "kick", |_| ())

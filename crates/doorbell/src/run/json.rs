@@ -40,11 +40,11 @@ struct Device<'a> {
     refused: Option<&'a str>,
     /// The smallest number of vectors with which it is of use.
     useful_minimum: u16,
-    vectors: Vec<Vector>,
+    vectors: Vec<HwIrq>,
 }
 
 #[derive(Serialize)]
-struct Vector {
+struct HwIrq {
     irq: u32,
     hwirq: u32,
     cpu: u32,
@@ -110,12 +110,12 @@ impl<'a> Device<'a> {
             shares_device_id_with: report.one_group_with(device).collect(),
             refused: device.refused.as_deref(),
             useful_minimum: device.useful_minimum,
-            vectors: device.vectors.iter().map(Vector::of).collect(),
+            vectors: device.vectors.iter().map(HwIrq::of).collect(),
         }
     }
 }
 
-impl Vector {
+impl HwIrq {
     fn of(vector: &VectorReport) -> Self {
         Self {
             irq: vector.irq,

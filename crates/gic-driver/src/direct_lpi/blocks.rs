@@ -10,7 +10,7 @@ use crate::{Alignment, Platform};
 use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::Range;
 use gic_arch::{IntId, Lpi};
-use msi_types::{BlockRequest, Cpu, Fit, Initially, MsiError, MsiMessage, Shape, VectorBlock};
+use msi_types::{BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MsiError, MsiMessage, Shape};
 
 /// INTIDs that PCI MSI's 16 data bits can hold. They are kept for those who need them as long as
 /// there are others.
@@ -18,7 +18,7 @@ const SHORT: u32 = 1 << 16;
 
 impl<P: Platform> DirectLpi<P> {
     /// [`MsiParent::allocate`](msi_types::MsiParent::allocate). Task.
-    pub(super) fn allocate_block(&self, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
+    pub(super) fn allocate_block(&self, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
         let BlockRequest { count, shape, fit, cpu, initially } = *request;
         self.check_accepts(cpu)?;
         fit.check(self.message(cpu, Lpi::FIRST)?)?;
@@ -39,7 +39,7 @@ impl<P: Platform> DirectLpi<P> {
         let caches = self.gic.cpus().filter(|cpu| caches.contains(*cpu));
         let ready = self.check_accepts(cpu).and_then(|()| self.invalidate(caches, span));
         match ready {
-            Ok(()) => Ok(VectorBlock::new(first.intid().vector(), count)),
+            Ok(()) => Ok(HwIrqBlock::new(first.intid().hwirq(), count)),
             Err(error) => {
                 self.free_lpis(span);
                 Err(error)
@@ -48,7 +48,7 @@ impl<P: Platform> DirectLpi<P> {
     }
 
     /// [`MsiParent::free`](msi_types::MsiParent::free). Task.
-    pub(super) fn free_block(&self, block: &VectorBlock) {
+    pub(super) fn free_block(&self, block: &HwIrqBlock) {
         let Ok(first) = Lpi::try_from(block.first().get()) else {
             return self.note(MsiError::UnknownVector(block.first()));
         };
@@ -130,7 +130,7 @@ impl<P: Platform> DirectLpi<P> {
     /// Without an invalidation, which follows.
     fn enable_unpublished(&self, lpi: Lpi) {
         if self.gic.lpis().enable(lpi).is_err() {
-            self.note(MsiError::UnknownVector(lpi.intid().vector()));
+            self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
         }
     }
 
@@ -148,7 +148,7 @@ impl<P: Platform> DirectLpi<P> {
             // wakes.
             let Some(cached_at) = self.records.update(self.platform(), lpi, mark) else { continue };
             if self.gic.lpis().disable(lpi).is_err() {
-                self.note(MsiError::UnknownVector(lpi.intid().vector()));
+                self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
             }
             let cleared = self.invalidate(cached_at.iter(), Span::one(lpi)).and_then(|()| {
                 let missed = cached_at.filter(|cpu| !self.clear_at(cpu, lpi));
@@ -183,7 +183,7 @@ impl<P: Platform> DirectLpi<P> {
     fn free(&self, range: LpiRange) {
         let first = range.first();
         if self.gic.lpis().free(range).is_err() {
-            self.note(MsiError::UnknownVector(first.intid().vector()));
+            self.note(MsiError::UnknownVector(first.intid().hwirq()));
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::lpi::{Collected, PendingLpis};
 use crate::{Platform, wait_until};
 use alloc::vec::Vec;
 use gic_arch::Lpi;
-use msi_types::{Cpu, MsiError, Vector};
+use msi_types::{Cpu, HwIrq, MsiError};
 
 /// What [`DirectLpi::cpu_on`] did.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -26,7 +26,7 @@ pub struct CpuOff {
     pub redelivered: u32,
     /// Vectors whose messages still go to the CPU, because they were not moved. What arrives while
     /// it is off stays pending at its redistributor, as long as that keeps its power.
-    pub stranded: Vec<Vector>,
+    pub stranded: Vec<HwIrq>,
 }
 
 impl<P: Platform> DirectLpi<P> {
@@ -126,7 +126,7 @@ impl<P: Platform> DirectLpi<P> {
         }
     }
 
-    fn stranded(&self, cpu: Cpu) -> Result<Vec<Vector>, MsiError> {
+    fn stranded(&self, cpu: Cpu) -> Result<Vec<HwIrq>, MsiError> {
         let mut count = 0;
         self.records
             .for_each(self.platform(), |_, record| count += usize::from(record.is_bound_for(cpu)));
@@ -137,7 +137,7 @@ impl<P: Platform> DirectLpi<P> {
         stranded.try_reserve_exact(count).map_err(|_| no_memory)?;
         self.records.for_each(self.platform(), |lpi, record| {
             if record.is_bound_for(cpu) && stranded.len() < count {
-                stranded.push(lpi.intid().vector());
+                stranded.push(lpi.intid().hwirq());
             }
         });
         Ok(stranded)

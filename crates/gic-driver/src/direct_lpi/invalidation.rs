@@ -7,7 +7,7 @@ use crate::Platform;
 use crate::lpi::LpiError;
 use core::num::NonZeroU16;
 use gic_arch::{Lpi, Priority};
-use msi_types::{Cpu, MsiError, Pending, Vector};
+use msi_types::{Cpu, HwIrq, MsiError, Pending};
 
 /// From so many LPIs on, a redistributor forgets all at once instead of one by one.
 const BULK: u16 = 16;
@@ -37,13 +37,13 @@ impl Span {
 
 impl<P: Platform> DirectLpi<P> {
     /// [`MsiParent::mask`](msi_types::MsiParent::mask). Any context.
-    pub(super) fn disable(&self, vector: Vector) -> Result<(), MsiError> {
-        self.configure(vector, |lpi| self.gic.lpis().disable(lpi))
+    pub(super) fn disable(&self, hwirq: HwIrq) -> Result<(), MsiError> {
+        self.configure(hwirq, |lpi| self.gic.lpis().disable(lpi))
     }
 
     /// [`MsiParent::unmask`](msi_types::MsiParent::unmask). Any context.
-    pub(super) fn enable(&self, vector: Vector) -> Result<(), MsiError> {
-        self.configure(vector, |lpi| self.gic.lpis().enable(lpi))
+    pub(super) fn enable(&self, hwirq: HwIrq) -> Result<(), MsiError> {
+        self.configure(hwirq, |lpi| self.gic.lpis().enable(lpi))
     }
 
     /// Changes a vector's priority, of which the two low bits are dropped. On return it counts at
@@ -51,8 +51,8 @@ impl<P: Platform> DirectLpi<P> {
     ///
     /// # Errors
     /// [`MsiError::UnknownVector`]; [`MsiError::Controller`] if a redistributor does not answer.
-    pub fn set_priority(&self, vector: Vector, priority: Priority) -> Result<(), MsiError> {
-        self.configure(vector, |lpi| self.gic.lpis().set_priority(lpi, priority))
+    pub fn set_priority(&self, hwirq: HwIrq, priority: Priority) -> Result<(), MsiError> {
+        self.configure(hwirq, |lpi| self.gic.lpis().set_priority(lpi, priority))
     }
 
     /// Makes redistributors read the configuration of these LPIs anew. Goes on after a failure, and
@@ -80,8 +80,8 @@ impl<P: Platform> DirectLpi<P> {
     }
 
     /// Makes an LPI pending at its target, or not pending anywhere. Any context.
-    pub(super) fn change_pending(&self, vector: Vector, pending: Pending) {
-        let Ok(lpi) = Lpi::try_from(vector.get()) else { return };
+    pub(super) fn change_pending(&self, hwirq: HwIrq, pending: Pending) {
+        let Ok(lpi) = Lpi::try_from(hwirq.get()) else { return };
         // Under the record's lock: the target does not change before the register is written.
         self.records.update(self.platform(), lpi, |record| match pending {
             _ if record.is_freed() => {}
@@ -102,11 +102,11 @@ impl<P: Platform> DirectLpi<P> {
     /// after the store: a move that starts later invalidates at its new redistributor itself.
     fn configure(
         &self,
-        vector: Vector,
+        hwirq: HwIrq,
         store: impl FnOnce(Lpi) -> Result<(), LpiError>,
     ) -> Result<(), MsiError> {
-        let unknown = MsiError::UnknownVector(vector);
-        let lpi = Lpi::try_from(vector.get()).map_err(|_| unknown)?;
+        let unknown = MsiError::UnknownVector(hwirq);
+        let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
         self.records.get(self.platform(), lpi).ok_or(unknown)?;
         store(lpi).map_err(|_| unknown)?;
         let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;

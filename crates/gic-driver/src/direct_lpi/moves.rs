@@ -5,7 +5,7 @@ use super::invalidation::Span;
 use super::records::{Deferred, Record};
 use crate::Platform;
 use gic_arch::Lpi;
-use msi_types::{Cpu, Fit, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Vector};
+use msi_types::{Cpu, Fit, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
 impl<P: Platform> DirectLpi<P> {
     /// [`MsiParent::begin_move`](msi_types::MsiParent::begin_move). Task.
@@ -14,14 +14,14 @@ impl<P: Platform> DirectLpi<P> {
     /// endpoint cannot hold, or cannot take in one store. The new CPU is recorded first, and its
     /// redistributor invalidated second: a mask that starts later invalidates there itself, and a
     /// mask that started earlier has stored its configuration.
-    pub(super) fn prepare_move(&self, vector: Vector, to: Cpu) -> Result<Move, MsiError> {
-        let unknown = MsiError::UnknownVector(vector);
-        let lpi = Lpi::try_from(vector.get()).map_err(|_| unknown)?;
+    pub(super) fn prepare_move(&self, hwirq: HwIrq, to: Cpu) -> Result<Move, MsiError> {
+        let unknown = MsiError::UnknownVector(hwirq);
+        let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
         let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
         let span = Span::of(&record);
         let Record { target: from, fit, .. } = record;
         let moved = |message| Move {
-            first: span.first.intid().vector(),
+            first: span.first.intid().hwirq(),
             count: span.count,
             message,
             from,

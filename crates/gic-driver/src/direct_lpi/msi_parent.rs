@@ -5,9 +5,9 @@ use crate::Platform;
 use core::fmt;
 use gic_arch::Lpi;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, Isolation, Move,
-    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, Properties, Property,
-    RequesterId, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, HwIrq, HwIrqBlock,
+    Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
+    Properties, Property, RequesterId, Tier,
 };
 
 /// Why nothing is isolated, whatever an IOMMU does: the doorbell's page holds the redistributor's
@@ -31,45 +31,45 @@ impl<P: Platform> MsiParent for DirectLpi<P> {
         &self,
         _device: &Attachment,
         request: &BlockRequest,
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         self.allocate_block(request)
     }
 
-    fn free(&self, _device: &Attachment, block: VectorBlock) {
+    fn free(&self, _device: &Attachment, block: HwIrqBlock) {
         self.free_block(&block);
     }
 
-    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         let unknown = MsiError::UnknownVector(block.first());
-        let vector = block.vector(index).ok_or(unknown)?;
-        let lpi = Lpi::try_from(vector.get()).map_err(|_| unknown)?;
+        let hwirq = block.hwirq(index).ok_or(unknown)?;
+        let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
         let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
         self.message(record.target, lpi)
     }
 
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        self.prepare_move(vector, to)
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        self.prepare_move(hwirq, to)
     }
 
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         self.finish_move(&moved, outcome)
     }
 
-    fn mask(&self, vector: Vector) {
-        if let Err(error) = self.disable(vector) {
+    fn mask(&self, hwirq: HwIrq) {
+        if let Err(error) = self.disable(hwirq) {
             self.note(error);
         }
     }
 
-    fn unmask(&self, vector: Vector) {
-        if let Err(error) = self.enable(vector) {
+    fn unmask(&self, hwirq: HwIrq) {
+        if let Err(error) = self.enable(hwirq) {
             self.note(error);
         }
     }
 
-    fn set_pending(&self, vector: Vector, pending: Pending) {
-        self.change_pending(vector, pending);
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        self.change_pending(hwirq, pending);
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
@@ -83,13 +83,13 @@ impl<P: Platform> MsiParent for DirectLpi<P> {
         DoorbellPage::HoldsControls(PAGE)
     }
 
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         let record =
-            Lpi::try_from(vector.get()).ok().and_then(|lpi| self.records.get(self.platform(), lpi));
+            Lpi::try_from(hwirq.get()).ok().and_then(|lpi| self.records.get(self.platform(), lpi));
         let Some(record) = record else {
-            return writeln!(out, "direct-lpi: LPI {vector} is not allocated");
+            return writeln!(out, "direct-lpi: LPI {hwirq} is not allocated");
         };
         let base = self.doorbell(record.target).unwrap_or(0);
-        writeln!(out, "direct-lpi: LPI {vector} by GICR_SETLPIR@{base:x} at CPU {}", record.target)
+        writeln!(out, "direct-lpi: LPI {hwirq} by GICR_SETLPIR@{base:x} at CPU {}", record.target)
     }
 }

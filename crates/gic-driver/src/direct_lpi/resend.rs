@@ -4,13 +4,13 @@ use super::DirectLpi;
 use super::records::{Deferred, Record};
 use crate::Platform;
 use gic_arch::Lpi;
-use msi_types::{Cpu, Vector};
+use msi_types::{Cpu, HwIrq};
 
 /// An LPI that the driver makes pending at a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Resend {
     /// The LPI.
-    pub vector: Vector,
+    pub hwirq: HwIrq,
     /// Where it becomes pending.
     pub cpu: Cpu,
     /// Why, and whether its handler may run more often for it.
@@ -52,7 +52,7 @@ impl<P: Platform> DirectLpi<P> {
             Deferred::SetPending(before) => reason.min(before),
             Deferred::Nothing | Deferred::Free(_) => reason,
         };
-        let resend = Resend { vector: lpi.intid().vector(), cpu: record.target, reason };
+        let resend = Resend { hwirq: lpi.intid().hwirq(), cpu: record.target, reason };
         let done = self.at(record.target, |registers| {
             self.observer.iter().for_each(|observer| observer.resending(resend));
             registers.set(lpi);

@@ -15,7 +15,7 @@ use alloc::vec;
 use core::num::NonZeroU16;
 use gic_arch::gicr::{Propbaser, STRIDE_V3};
 use gic_arch::{IntId, SgiId, icc};
-use msi_types::{MsiError, Pending, Trigger, Vector, WiredParent};
+use msi_types::{HwIrq, MsiError, Pending, Trigger, WiredParent};
 
 extern crate std;
 
@@ -46,8 +46,8 @@ fn cpu(number: u32) -> Cpu {
     Cpu::new(number)
 }
 
-fn vector(number: u32) -> Vector {
-    Vector::new(number)
+fn hwirq(number: u32) -> HwIrq {
+    HwIrq::new(number)
 }
 
 fn count(count: u16) -> NonZeroU16 {

@@ -6,24 +6,24 @@ use crate::claims::{Moving, nth};
 use crate::{GicError, Interrupt, Platform, Route};
 use core::num::NonZeroU16;
 use gic_arch::{Affinity, IntId};
-use msi_types::{ControllerFault, Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
+use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
 /// For private vectors – SGIs, PPIs and extended PPIs – what acts on the interrupt acts on the
 /// calling CPU's: each CPU masks and unmasks its own, and sets its own trigger. One claim covers
 /// all CPUs. They have no target: they do not move.
 impl<P: Platform> WiredParent for Gic<P> {
-    fn claim(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
+    fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
-            self.wired(nth(first, offset)?.vector())?;
+            self.wired(nth(first, offset)?.hwirq())?;
         }
         self.claims.with(&*self.platform, |claims| claims.claim_all(first, count))?;
         self.prepare(first, count).inspect_err(|_| self.disclaim(first, count))
     }
 
-    fn release(&self, first: Vector, count: NonZeroU16) {
+    fn release(&self, first: HwIrq, count: NonZeroU16) {
         for offset in 0..count.get() {
             if let Ok(intid) = nth(first, offset)
-                && let Ok(interrupt) = self.wired(intid.vector())
+                && let Ok(interrupt) = self.wired(intid.hwirq())
             {
                 // A distributor that does not finish has the request: nothing more can be done for
                 // a caller that gives up the interrupt.
@@ -34,15 +34,15 @@ impl<P: Platform> WiredParent for Gic<P> {
         self.disclaim(first, count);
     }
 
-    fn set_trigger(&self, vector: Vector, trigger: Trigger) -> Result<(), MsiError> {
-        let interrupt = self.wired(vector)?;
+    fn set_trigger(&self, hwirq: HwIrq, trigger: Trigger) -> Result<(), MsiError> {
+        let interrupt = self.wired(hwirq)?;
         interrupt
             .set_trigger(&*self.platform, trigger)
             .map_err(|error| self.fault("set trigger", error))
     }
 
-    fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError> {
-        if IntId::from(vector).is_private() {
+    fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
+        if IntId::from(hwirq).is_private() {
             return Err(MsiError::NotReachable(cpu, "a private interrupt is each CPU's own"));
         }
         let affinity =
@@ -50,11 +50,11 @@ impl<P: Platform> WiredParent for Gic<P> {
         if !self.is_on(cpu) {
             return Err(MsiError::NotReachable(cpu, "it is off"));
         }
-        self.reroute(&self.wired(vector)?, cpu, affinity)
+        self.reroute(&self.wired(hwirq)?, cpu, affinity)
     }
 
-    fn mask(&self, vector: Vector) {
-        if let Ok(interrupt) = self.wired(vector) {
+    fn mask(&self, hwirq: HwIrq) {
+        if let Ok(interrupt) = self.wired(hwirq) {
             self.moves.with(&*self.platform, |moves| {
                 // One that is moving is disabled already; the note keeps it so at the end.
                 let _ = moves.note(interrupt.intid(), false);
@@ -65,8 +65,8 @@ impl<P: Platform> WiredParent for Gic<P> {
         }
     }
 
-    fn unmask(&self, vector: Vector) {
-        if let Ok(interrupt) = self.wired(vector) {
+    fn unmask(&self, hwirq: HwIrq) {
+        if let Ok(interrupt) = self.wired(hwirq) {
             self.moves.with(&*self.platform, |moves| {
                 if moves.note(interrupt.intid(), true).is_ok() {
                     interrupt.enable();
@@ -75,9 +75,9 @@ impl<P: Platform> WiredParent for Gic<P> {
         }
     }
 
-    fn set_pending(&self, vector: Vector, pending: Pending) {
-        if let Ok(interrupt) = self.wired(vector) {
-            let intid = IntId::from(vector);
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        if let Ok(interrupt) = self.wired(hwirq) {
+            let intid = IntId::from(hwirq);
             if pending == Pending::Clear && !intid.is_private() {
                 self.distributor.clear_message(intid);
             }
@@ -85,21 +85,21 @@ impl<P: Platform> WiredParent for Gic<P> {
         }
     }
 
-    fn is_pending(&self, vector: Vector) -> bool {
-        self.wired(vector).is_ok_and(|interrupt| interrupt.is_pending())
+    fn is_pending(&self, hwirq: HwIrq) -> bool {
+        self.wired(hwirq).is_ok_and(|interrupt| interrupt.is_pending())
     }
 }
 
 impl<P: Platform> Gic<P> {
     /// An interrupt where its state is: at the distributor, or at the calling CPU's redistributor.
-    fn wired(&self, vector: Vector) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
-        let intid = IntId::from(vector);
+    fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
+        let intid = IntId::from(hwirq);
         let found = if intid.is_private() {
             self.redistributor_frames(self.platform.cpu()).and_then(|own| own.interrupt(intid))
         } else {
             self.distributor.interrupt(intid)
         };
-        found.map_err(|_| MsiError::UnknownVector(vector))
+        found.map_err(|_| MsiError::UnknownVector(hwirq))
     }
 
     /// Changes the route of a shared interrupt, and returns once nothing new arrives at the old
@@ -145,7 +145,7 @@ impl<P: Platform> Gic<P> {
             let written = self.distributor.set_route(intid, route);
             written.and_then(|()| self.distributor.route(intid))
         };
-        let unknown = |_| MsiError::UnknownVector(intid.vector());
+        let unknown = |_| MsiError::UnknownVector(intid.hwirq());
         let old = self.distributor.route(intid).map_err(unknown)?;
         if write(Route::To(affinity)).map_err(unknown)? != Route::To(affinity) {
             write(old).map_err(unknown)?;
@@ -156,19 +156,19 @@ impl<P: Platform> Gic<P> {
 
     /// Checks that this security view has a say over each shared one. Private ones got their state
     /// when their CPU was turned on.
-    fn prepare(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
+    fn prepare(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             let intid = nth(first, offset)?;
             if intid.is_private() {
                 continue;
             }
-            let taken = self.wired(intid.vector())?.take(self.priorities.wired);
-            taken.map_err(|_| MsiError::UnknownVector(intid.vector()))?;
+            let taken = self.wired(intid.hwirq())?.take(self.priorities.wired);
+            taken.map_err(|_| MsiError::UnknownVector(intid.hwirq()))?;
         }
         Ok(())
     }
 
-    fn disclaim(&self, first: Vector, count: NonZeroU16) {
+    fn disclaim(&self, first: HwIrq, count: NonZeroU16) {
         self.claims.with(&*self.platform, |claims| claims.release_all(first, count.get()));
     }
 

@@ -13,8 +13,8 @@ use doorbell_test_support::Outside;
 use gic_arch::gicc::Iar;
 use gic_arch::{RegisterInfo, SgiId, v2m};
 use msi_types::{
-    BlockRequest, Fit, Initially, MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite,
-    Shape, Trigger, Vector, WiredParent,
+    BlockRequest, Fit, HwIrq, Initially, MsiError, MsiMessage, MsiParent, Pending, RequesterId,
+    Rewrite, Shape, Trigger, WiredParent,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -314,8 +314,8 @@ impl Platform for Board {
     }
 }
 
-fn vector(number: u32) -> Vector {
-    Vector::new(number)
+fn hwirq(number: u32) -> HwIrq {
+    HwIrq::new(number)
 }
 
 fn target(board: &Board, intid: u32) -> u8 {
@@ -499,11 +499,11 @@ fn a_gic_that_lost_power_comes_back_as_it_was() {
     board.run_on(1);
     gic.cpu_on(Cpu::new(1)).unwrap();
     board.run_on(0);
-    gic.set_trigger(vector(40), Trigger::Edge).unwrap();
-    gic.set_target(vector(40), Cpu::new(1)).unwrap();
-    gic.unmask(vector(40));
-    gic.set_pending(vector(41), Pending::Set);
-    gic.unmask(vector(27));
+    gic.set_trigger(hwirq(40), Trigger::Edge).unwrap();
+    gic.set_target(hwirq(40), Cpu::new(1)).unwrap();
+    gic.unmask(hwirq(40));
+    gic.set_pending(hwirq(41), Pending::Set);
+    gic.unmask(hwirq(27));
     gic.interrupt(IntId::new(27)).unwrap().set_priority(Priority::new(0x40));
     gic.cpu_interface().set_mask(Priority::new(0x80));
     board.state(|state| state.write(gicd::SPENDSGIR.get(1).unwrap().offset(), 0x0200));
@@ -561,12 +561,12 @@ fn a_private_vector_is_the_calling_cpus_own() {
     let board = Board::new();
     let gic = board.running();
     board.run_on(1);
-    gic.unmask(vector(27));
-    gic.set_pending(vector(27), Pending::Set);
-    assert!(gic.is_pending(vector(27)));
+    gic.unmask(hwirq(27));
+    gic.set_pending(hwirq(27), Pending::Set);
+    assert!(gic.is_pending(hwirq(27)));
     board.run_on(0);
-    assert!(!gic.is_pending(vector(27)) && !board.bit(gicd::ISENABLER, 27));
-    assert!(matches!(gic.set_target(vector(27), Cpu::new(1)), Err(MsiError::NotReachable(..))));
+    assert!(!gic.is_pending(hwirq(27)) && !board.bit(gicd::ISENABLER, 27));
+    assert!(matches!(gic.set_target(hwirq(27), Cpu::new(1)), Err(MsiError::NotReachable(..))));
 }
 
 #[test]
@@ -574,22 +574,22 @@ fn an_spi_is_claimed_configured_and_released() {
     let board = Board::new();
     let gic = board.running();
     let two = NonZeroU16::new(2).unwrap();
-    gic.claim(vector(40), two).unwrap();
-    assert_eq!(gic.claim(vector(41), two), Err(MsiError::UnknownVector(vector(41))));
-    assert!(gic.claim(vector(127), two).is_err(), "128 is not there");
-    gic.set_trigger(vector(40), Trigger::Edge).unwrap();
-    gic.set_target(vector(40), Cpu::new(1)).unwrap();
+    gic.claim(hwirq(40), two).unwrap();
+    assert_eq!(gic.claim(hwirq(41), two), Err(MsiError::UnknownVector(hwirq(41))));
+    assert!(gic.claim(hwirq(127), two).is_err(), "128 is not there");
+    gic.set_trigger(hwirq(40), Trigger::Edge).unwrap();
+    gic.set_target(hwirq(40), Cpu::new(1)).unwrap();
     assert_eq!(
         (target(&board, 40), target(&board, 41)),
         (1 << INTERFACE_OF[1], 1 << INTERFACE_OF[0])
     );
-    assert!(matches!(gic.set_target(vector(40), Cpu::new(2)), Err(MsiError::NotReachable(..))));
-    gic.unmask(vector(40));
-    assert!(gic.set_trigger(vector(40), Trigger::Level).is_err(), "it is enabled");
-    gic.set_pending(vector(40), Pending::Set);
-    gic.release(vector(40), two);
-    assert!(!board.bit(gicd::ISENABLER, 40) && !gic.is_pending(vector(40)));
-    assert_eq!(gic.claim(vector(40), two), Ok(()));
+    assert!(matches!(gic.set_target(hwirq(40), Cpu::new(2)), Err(MsiError::NotReachable(..))));
+    gic.unmask(hwirq(40));
+    assert!(gic.set_trigger(hwirq(40), Trigger::Level).is_err(), "it is enabled");
+    gic.set_pending(hwirq(40), Pending::Set);
+    gic.release(hwirq(40), two);
+    assert!(!board.bit(gicd::ISENABLER, 40) && !gic.is_pending(hwirq(40)));
+    assert_eq!(gic.claim(hwirq(40), two), Ok(()));
 }
 
 #[test]

@@ -5,30 +5,30 @@ use crate::claims::nth;
 use crate::{Interrupt, Mmio, MmioExt, Platform};
 use core::num::NonZeroU16;
 use gic_arch::{IntId, gicd};
-use msi_types::{ControllerFault, Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
+use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
 /// For SGIs and PPIs, what acts on the interrupt acts on the calling CPU's. One claim covers all
 /// CPUs. They do not move.
 impl<P: Platform> WiredParent for GicV2<P> {
-    fn claim(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
+    fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
-            self.wired(nth(first, offset)?.vector())?;
+            self.wired(nth(first, offset)?.hwirq())?;
         }
         self.claims.with(&*self.platform, |claims| claims.claim_all(first, count))?;
         self.prepare(first, count).inspect_err(|_| self.disclaim(first, count))
     }
 
-    fn release(&self, first: Vector, count: NonZeroU16) {
+    fn release(&self, first: HwIrq, count: NonZeroU16) {
         for offset in 0..count.get() {
             if let Ok(intid) = nth(first, offset) {
-                self.mask(intid.vector());
-                self.set_pending(intid.vector(), Pending::Clear);
+                self.mask(intid.hwirq());
+                self.set_pending(intid.hwirq(), Pending::Clear);
             }
         }
         self.disclaim(first, count);
     }
 
-    fn set_trigger(&self, vector: Vector, trigger: Trigger) -> Result<(), MsiError> {
+    fn set_trigger(&self, hwirq: HwIrq, trigger: Trigger) -> Result<(), MsiError> {
         let fault = ControllerFault {
             kind: "gicv2",
             base: self.config.distributor,
@@ -37,17 +37,17 @@ impl<P: Platform> WiredParent for GicV2<P> {
             event: None,
             reason: "it is enabled, or the hardware fixes it",
         };
-        let interrupt = self.wired(vector)?;
+        let interrupt = self.wired(hwirq)?;
         interrupt.set_trigger(&*self.platform, trigger).map_err(|_| MsiError::Controller(fault))
     }
 
-    fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError> {
-        if IntId::from(vector).is_private() {
+    fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
+        if IntId::from(hwirq).is_private() {
             return Err(MsiError::NotReachable(cpu, "a private interrupt is each CPU's own"));
         }
-        self.wired(vector)?;
+        self.wired(hwirq)?;
         let target = self.target_of(cpu).ok_or(MsiError::NotReachable(cpu, "it is off"))?;
-        let place = gicd::ITARGETSR.locate(vector.into()).ok_or(MsiError::UnknownVector(vector))?;
+        let place = gicd::ITARGETSR.locate(hwirq.into()).ok_or(MsiError::UnknownVector(hwirq))?;
         // IHI 0048 §4.3.12: it may be written at any time, and a pending interrupt moves to the new
         // target.
         self.frame.mmio.write8(place.byte_offset(), target.get());
@@ -60,48 +60,48 @@ impl<P: Platform> WiredParent for GicV2<P> {
         Ok(())
     }
 
-    fn mask(&self, vector: Vector) {
-        if let Ok(interrupt) = self.wired(vector) {
+    fn mask(&self, hwirq: HwIrq) {
+        if let Ok(interrupt) = self.wired(hwirq) {
             // There is nothing to wait for.
             let _ = interrupt.disable(&*self.platform);
         }
     }
 
-    fn unmask(&self, vector: Vector) {
-        if let Ok(interrupt) = self.wired(vector) {
+    fn unmask(&self, hwirq: HwIrq) {
+        if let Ok(interrupt) = self.wired(hwirq) {
             interrupt.enable();
         }
     }
 
-    fn set_pending(&self, vector: Vector, pending: Pending) {
-        if let Ok(interrupt) = self.wired(vector) {
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        if let Ok(interrupt) = self.wired(hwirq) {
             interrupt.set_pending(pending);
         }
     }
 
-    fn is_pending(&self, vector: Vector) -> bool {
-        self.wired(vector).is_ok_and(|interrupt| interrupt.is_pending())
+    fn is_pending(&self, hwirq: HwIrq) -> bool {
+        self.wired(hwirq).is_ok_and(|interrupt| interrupt.is_pending())
     }
 }
 
 impl<P: Platform> GicV2<P> {
-    fn wired(&self, vector: Vector) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
-        self.interrupt(vector.into()).map_err(|_| MsiError::UnknownVector(vector))
+    fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
+        self.interrupt(hwirq.into()).map_err(|_| MsiError::UnknownVector(hwirq))
     }
 
     /// Checks that this security view has a say over each SPI.
-    fn prepare(&self, first: Vector, count: NonZeroU16) -> Result<(), MsiError> {
+    fn prepare(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
-            let vector = nth(first, offset)?.vector();
-            if !IntId::from(vector).is_private() {
-                let taken = self.wired(vector)?.take(self.config.priority);
-                taken.map_err(|_| MsiError::UnknownVector(vector))?;
+            let hwirq = nth(first, offset)?.hwirq();
+            if !IntId::from(hwirq).is_private() {
+                let taken = self.wired(hwirq)?.take(self.config.priority);
+                taken.map_err(|_| MsiError::UnknownVector(hwirq))?;
             }
         }
         Ok(())
     }
 
-    fn disclaim(&self, first: Vector, count: NonZeroU16) {
+    fn disclaim(&self, first: HwIrq, count: NonZeroU16) {
         self.claims.with(&*self.platform, |claims| claims.release_all(first, count.get()));
     }
 }

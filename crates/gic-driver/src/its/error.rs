@@ -180,7 +180,7 @@ impl From<ItsError> for MsiError {
             ItsError::NoEvents { wanted, limit } => Self::DeviceFull { wanted, limit },
             ItsError::NoLpis { wanted } => Self::NoVectors { wanted },
             ItsError::NotReachable(cpu, reason) => Self::NotReachable(cpu, reason),
-            ItsError::NotMapped(lpi) => Self::UnknownVector(lpi.intid().vector()),
+            ItsError::NotMapped(lpi) => Self::UnknownVector(lpi.intid().hwirq()),
             ItsError::NoMemory(what) | ItsError::Misplaced { table: what, .. } => {
                 Self::NoMemory(what)
             }

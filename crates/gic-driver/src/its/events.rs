@@ -13,7 +13,7 @@ use core::num::NonZeroU16;
 use gic_arch::its::{CollectionId, Command, MapAction, Opcode, RdBase};
 use gic_arch::{Lpi, Priority};
 use msi_types::{
-    Attachment, Cpu, DeviceId, EventId, Initially, MsiMessage, Pending, Shape, VectorBlock,
+    Attachment, Cpu, DeviceId, EventId, HwIrqBlock, Initially, MsiMessage, Pending, Shape,
 };
 
 /// Which events are wanted.
@@ -40,7 +40,7 @@ impl<P: Platform> Its<P> {
         &self,
         attachment: &Attachment,
         request: EventRequest,
-    ) -> Result<VectorBlock, ItsError> {
+    ) -> Result<HwIrqBlock, ItsError> {
         self.state.with(self.platform(), |state| {
             self.settle(state)?;
             let (collection, target) = self.collections.home(request.cpu)?;
@@ -56,7 +56,7 @@ impl<P: Platform> Its<P> {
             let home = (collection, target);
             match posted.and_then(|()| self.finish_clearing(state, block, request.initially, home))
             {
-                Ok(()) => Ok(VectorBlock::new(block.first_lpi.intid().vector(), request.count)),
+                Ok(()) => Ok(HwIrqBlock::new(block.first_lpi.intid().hwirq(), request.count)),
                 Err(error) => {
                     self.undo_map(state, block, error);
                     give_share_back(state, attachment, request.count);
@@ -69,7 +69,7 @@ impl<P: Platform> Its<P> {
     /// Discards events and gives their LPIs back. On return none of them becomes pending any more.
     /// Task.
     #[expect(clippy::needless_pass_by_value, reason = "whoever gives a block back has it no more")]
-    pub fn unmap_events(&self, attachment: &Attachment, events: VectorBlock) {
+    pub fn unmap_events(&self, attachment: &Attachment, events: HwIrqBlock) {
         self.state.with(self.platform(), |state| {
             let Some(block) = self.block_of(state, attachment, &events) else { return };
             if let Err(error) = self.settle(state) {
@@ -251,7 +251,7 @@ impl<P: Platform> Its<P> {
         &self,
         state: &State,
         attachment: &Attachment,
-        events: &VectorBlock,
+        events: &HwIrqBlock,
     ) -> Option<Block> {
         let find = || {
             let share = state.shares.get(attachment.cookie())?;

@@ -9,9 +9,9 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::Lpi;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, IsolatingMechanism,
-    Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
-    Properties, Property, RequesterId, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, HwIrq, HwIrqBlock,
+    IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
+    Pending, Properties, Property, RequesterId, Tier,
 };
 
 /// Events that a DeviceID which several requesters may share gets room for: a function's MSI has 32
@@ -42,13 +42,13 @@ impl<P: Platform> ItsMsiParent<P> {
         &self.map
     }
 
-    fn message_of(&self, vector: Vector) -> Result<MsiMessage, MsiError> {
-        self.its.message(lpi(vector)?).ok_or(MsiError::UnknownVector(vector))
+    fn message_of(&self, hwirq: HwIrq) -> Result<MsiMessage, MsiError> {
+        self.its.message(lpi(hwirq)?).ok_or(MsiError::UnknownVector(hwirq))
     }
 
     /// Runs an operation that has no way to report a failure.
-    fn or_note(&self, vector: Vector, operation: impl FnOnce(Lpi) -> Result<(), ItsError>) {
-        if let Ok(lpi) = lpi(vector)
+    fn or_note(&self, hwirq: HwIrq, operation: impl FnOnce(Lpi) -> Result<(), ItsError>) {
+        if let Ok(lpi) = lpi(hwirq)
             && let Err(error) = operation(lpi)
         {
             self.its.note(error);
@@ -88,7 +88,7 @@ impl<P: Platform> MsiParent for ItsMsiParent<P> {
         self.its.detach(device);
     }
 
-    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         self.its.release(device, blocks);
     }
 
@@ -96,12 +96,12 @@ impl<P: Platform> MsiParent for ItsMsiParent<P> {
         &self,
         device: &Attachment,
         request: &BlockRequest,
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         let BlockRequest { count, shape, fit, cpu, initially } = *request;
         // The address is refused before anything is done for it.
         fit.check(MsiMessage { address: self.its.doorbell(), data: 0 })?;
         let block = self.its.map_events(device, EventRequest { count, shape, cpu, initially })?;
-        let last = block.vector(count.get() - 1).unwrap_or(block.first());
+        let last = block.hwirq(count.get() - 1).unwrap_or(block.first());
         match self.message_of(last).and_then(|message| fit.check(message)) {
             Ok(()) => Ok(block),
             Err(error) => {
@@ -111,20 +111,20 @@ impl<P: Platform> MsiParent for ItsMsiParent<P> {
         }
     }
 
-    fn free(&self, device: &Attachment, block: VectorBlock) {
+    fn free(&self, device: &Attachment, block: HwIrqBlock) {
         self.its.unmap_events(device, block);
     }
 
-    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        self.message_of(vector)
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        self.message_of(hwirq)
     }
 
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        let from = self.its.move_event(lpi(vector)?, to)?;
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let from = self.its.move_event(lpi(hwirq)?, to)?;
         // The message names no CPU, so that even a member of an aligned group moves alone.
-        Ok(Move { first: vector, count: core::num::NonZeroU16::MIN, message: None, from, to })
+        Ok(Move { first: hwirq, count: core::num::NonZeroU16::MIN, message: None, from, to })
     }
 
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
@@ -134,33 +134,33 @@ impl<P: Platform> MsiParent for ItsMsiParent<P> {
         Ok(())
     }
 
-    fn mask(&self, vector: Vector) {
-        self.or_note(vector, |lpi| self.its.mask(lpi));
+    fn mask(&self, hwirq: HwIrq) {
+        self.or_note(hwirq, |lpi| self.its.mask(lpi));
     }
 
-    fn unmask(&self, vector: Vector) {
-        self.or_note(vector, |lpi| self.its.unmask(lpi));
+    fn unmask(&self, hwirq: HwIrq) {
+        self.or_note(hwirq, |lpi| self.its.unmask(lpi));
     }
 
-    fn set_pending(&self, vector: Vector, pending: Pending) {
-        self.or_note(vector, |lpi| self.its.set_pending(lpi, pending));
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        self.or_note(hwirq, |lpi| self.its.set_pending(lpi, pending));
     }
 
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         let base = self.its.base();
-        match lpi(vector).ok().and_then(|lpi| self.its.event_of(lpi)) {
+        match lpi(hwirq).ok().and_then(|lpi| self.its.event_of(lpi)) {
             Some((device, event, cpu)) => {
                 writeln!(
                     out,
-                    "its@{base:x}: DeviceID {device}, EventID {event} to LPI {vector} at CPU {cpu}"
+                    "its@{base:x}: DeviceID {device}, EventID {event} to LPI {hwirq} at CPU {cpu}"
                 )
             }
-            None => writeln!(out, "its@{base:x}: LPI {vector} is not mapped"),
+            None => writeln!(out, "its@{base:x}: LPI {hwirq} is not mapped"),
         }
     }
 }
 
 /// The LPI that a vector stands for.
-fn lpi(vector: Vector) -> Result<Lpi, MsiError> {
-    Lpi::try_from(vector.get()).map_err(|_| MsiError::UnknownVector(vector))
+fn lpi(hwirq: HwIrq) -> Result<Lpi, MsiError> {
+    Lpi::try_from(hwirq.get()).map_err(|_| MsiError::UnknownVector(hwirq))
 }

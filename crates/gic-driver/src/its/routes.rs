@@ -58,7 +58,7 @@ pub(crate) struct Routes {
 impl Routes {
     /// For the LPIs of `id_bits` bits.
     pub(crate) fn new(id_bits: u8) -> Result<Self, TryReserveError> {
-        let lpis = (1_usize << id_bits.min(31)).saturating_sub(Lpi::FIRST.intid().vector().index());
+        let lpis = (1_usize << id_bits.min(31)).saturating_sub(Lpi::FIRST.intid().hwirq().index());
         let chunks = try_collect(core::iter::repeat_with(Once::new).take(lpis.div_ceil(CHUNK)))?;
         Ok(Self { chunks })
     }
@@ -106,7 +106,7 @@ impl Routes {
 }
 
 fn place(lpi: Lpi) -> (usize, usize) {
-    let index = IntId::vector(lpi.intid()).index() - Lpi::FIRST.intid().vector().index();
+    let index = IntId::hwirq(lpi.intid()).index() - Lpi::FIRST.intid().hwirq().index();
     (index / CHUNK, index % CHUNK)
 }
 

@@ -8,8 +8,8 @@ use doorbell_test_support::{Outside, until_it_succeeds, with_allocations};
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, Isolation, MoveOutcome, MsiParent, Pending,
-    RequesterId, Rewrite, Shape, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, HwIrqBlock, Initially, Isolation, MoveOutcome, MsiParent,
+    Pending, RequesterId, Rewrite, Shape,
 };
 use proptest::prelude::*;
 
@@ -32,7 +32,7 @@ fn gic_on(fake: &Fake) -> Arc<Gic<Fake>> {
 }
 
 fn range(first: u32, count: u16) -> SpiRange {
-    SpiRange { first: Vector::new(first), count: NonZeroU16::new(count).unwrap() }
+    SpiRange { first: HwIrq::new(first), count: NonZeroU16::new(count).unwrap() }
 }
 
 fn config(ranges: &[(u32, u16)]) -> MbiConfig {
@@ -58,7 +58,7 @@ fn attach(mbi: &Mbi<Fake>) -> Attachment {
     mbi.attach(RequesterId::new(1), 1).unwrap()
 }
 
-fn allocate(mbi: &Mbi<Fake>, count: u16, shape: Shape) -> Result<VectorBlock, MsiError> {
+fn allocate(mbi: &Mbi<Fake>, count: u16, shape: Shape) -> Result<HwIrqBlock, MsiError> {
     mbi.allocate(&attach(mbi), &request(count, shape))
 }
 
@@ -97,7 +97,7 @@ fn an_alias_has_the_registers_at_the_same_offsets() {
         MsiError::AddressTooWide { address: 0x1_0000_0040, bits: 32 }
     );
     // What was refused is free.
-    assert_eq!(mbi.allocate(&attach(&mbi), &request).unwrap().first(), Vector::new(65));
+    assert_eq!(mbi.allocate(&attach(&mbi), &request).unwrap().first(), HwIrq::new(65));
 }
 
 #[test]
@@ -117,14 +117,14 @@ fn ranges_that_make_no_sense_are_firmwares_fault() {
     for (first, count) in [(16, 8), (30, 4), (1000, 40), (5110, 20), (8192, 4), (u32::MAX, 2)] {
         assert_eq!(
             refused(&[(first, count)]),
-            MbiError::NotSpis { first: Vector::new(first), count }
+            MbiError::NotSpis { first: HwIrq::new(first), count }
         );
     }
-    assert_eq!(refused(&[(64, 8), (80, 8), (71, 2)]), MbiError::Overlap(Vector::new(71)));
+    assert_eq!(refused(&[(64, 8), (80, 8), (71, 2)]), MbiError::Overlap(HwIrq::new(71)));
     // Implemented are those below 96.
     assert_eq!(
         refused(&[(64, 8), (90, 8)]),
-        MbiError::Claim(MsiError::UnknownVector(Vector::new(96)))
+        MbiError::Claim(MsiError::UnknownVector(HwIrq::new(96)))
     );
     // Nothing of what was refused remains taken.
     assert!(Mbi::new(&gic, config(&[(64, 32)])).is_ok());
@@ -133,10 +133,10 @@ fn ranges_that_make_no_sense_are_firmwares_fault() {
 #[test]
 fn the_spis_are_nobody_elses_until_it_is_gone() {
     let (_, gic, mbi) = set_up(&[(64, 8)]);
-    assert!(gic.claim(Vector::new(71), NonZeroU16::MIN).is_err());
+    assert!(gic.claim(HwIrq::new(71), NonZeroU16::MIN).is_err());
     assert!(Mbi::new(&gic, config(&[(71, 2)])).is_err());
     drop(mbi);
-    assert_eq!(gic.claim(Vector::new(71), NonZeroU16::MIN), Ok(()));
+    assert_eq!(gic.claim(HwIrq::new(71), NonZeroU16::MIN), Ok(()));
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn moving_changes_the_route_and_not_the_message() {
     let route = |intid| gic.distributor().route(IntId::new(intid)).unwrap();
     let to = |cpu| Route::To(Affinity::new(0, 0, 0, cpu));
     let moved = mbi.begin_move(&block, 2, Cpu::new(0)).unwrap();
-    assert_eq!((moved.first, moved.count.get(), moved.message), (Vector::new(66), 1, None));
+    assert_eq!((moved.first, moved.count.get(), moved.message), (HwIrq::new(66), 1, None));
     assert_eq!((moved.from, moved.to), (Cpu::new(1), Cpu::new(0)));
     mbi.end_move(moved, MoveOutcome::Written).unwrap();
     assert_eq!([64, 65, 66, 67].map(route), [to(1), to(1), to(0), to(1)]);
@@ -213,7 +213,7 @@ fn moving_changes_the_route_and_not_the_message() {
     assert_eq!(route(66), to(0));
 }
 
-fn moved_to(mbi: &Mbi<Fake>, block: &VectorBlock, cpu: u32) -> Result<(), MsiError> {
+fn moved_to(mbi: &Mbi<Fake>, block: &HwIrqBlock, cpu: u32) -> Result<(), MsiError> {
     let moved = mbi.begin_move(block, 0, Cpu::new(cpu))?;
     mbi.end_move(moved, MoveOutcome::Written)
 }
@@ -254,16 +254,16 @@ fn a_masked_vector_that_moves_stays_masked() {
 fn a_vector_masked_or_unmasked_during_its_move_stays_so() {
     let (fake, gic, mbi) = set_up(&[(64, 8)]);
     let block = allocate(&mbi, 1, Shape::Independent).unwrap();
-    let (vector, wired) = (block.first(), gic.clone());
-    fake.meanwhile(move || wired.mask(vector));
+    let (hwirq, wired) = (block.first(), gic.clone());
+    fake.meanwhile(move || wired.mask(hwirq));
     moved_to(&mbi, &block, 0).unwrap();
     assert_eq!(delivery(&fake, 64), None);
 
     let (machine, wired) = (fake.clone(), gic.clone());
-    mbi.unmask(vector);
+    mbi.unmask(hwirq);
     fake.meanwhile(move || {
-        wired.mask(vector);
-        wired.unmask(vector);
+        wired.mask(hwirq);
+        wired.unmask(hwirq);
         assert!(!state(&machine, 64).enabled, "it is enabled before its route changed");
     });
     moved_to(&mbi, &block, 1).unwrap();
@@ -291,21 +291,21 @@ fn a_request_for_a_cpu_that_is_off_keeps_nothing() {
 #[test]
 fn pending_is_set_cleared_and_known() {
     let (_, _, mbi) = set_up(&[(64, 8)]);
-    let vector = allocate(&mbi, 1, Shape::Independent).unwrap().first();
-    assert_eq!(mbi.is_pending(vector), Some(false));
-    mbi.set_pending(vector, Pending::Set);
-    assert_eq!(mbi.is_pending(vector), Some(true));
-    mbi.set_pending(vector, Pending::Clear);
-    assert_eq!(mbi.is_pending(vector), Some(false));
+    let hwirq = allocate(&mbi, 1, Shape::Independent).unwrap().first();
+    assert_eq!(mbi.is_pending(hwirq), Some(false));
+    mbi.set_pending(hwirq, Pending::Set);
+    assert_eq!(mbi.is_pending(hwirq), Some(true));
+    mbi.set_pending(hwirq, Pending::Clear);
+    assert_eq!(mbi.is_pending(hwirq), Some(false));
 }
 
 #[test]
 fn vectors_that_are_not_handed_out_are_not_touched() {
     let (fake, _, mbi) = set_up(&[(64, 8)]);
-    for vector in [64, 40, 8192].map(Vector::new) {
-        mbi.unmask(vector);
-        mbi.set_pending(vector, Pending::Set);
-        assert_eq!(mbi.is_pending(vector), None);
+    for hwirq in [64, 40, 8192].map(HwIrq::new) {
+        mbi.unmask(hwirq);
+        mbi.set_pending(hwirq, Pending::Set);
+        assert_eq!(mbi.is_pending(hwirq), None);
     }
     for intid in [40, 64] {
         assert!(!state(&fake, intid).forwarded && !state(&fake, intid).pending);
@@ -347,7 +347,7 @@ proptest! {
     ) {
         let ranges = [(35, 13), (60, 30), (4099, 20)];
         let (_, _, mbi) = set_up(&ranges);
-        let mut live: Vec<VectorBlock> = Vec::new();
+        let mut live: Vec<HwIrqBlock> = Vec::new();
         for (log2, group, free) in requests {
             if free && let Some(block) = live.pop() {
                 mbi.free(&attach(&mbi), block);
@@ -381,7 +381,7 @@ fn ranges_without_heap_are_refused_and_released() {
     let (mbi, failures) = until_it_succeeds(make, |error| {
         assert!(matches!(error, MbiError::Claim(MsiError::NoMemory(_))), "{error}");
         for (first, count) in ranges {
-            let (first, count) = (Vector::new(first), NonZeroU16::new(count).unwrap());
+            let (first, count) = (HwIrq::new(first), NonZeroU16::new(count).unwrap());
             gic.claim(first, count).unwrap();
             gic.release(first, count);
         }

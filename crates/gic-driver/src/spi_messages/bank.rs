@@ -5,13 +5,13 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_collect;
 use gic_arch::IntId;
-use msi_types::{Cpu, Vector};
+use msi_types::{Cpu, HwIrq};
 
 /// Consecutive SPIs, or extended ones, that a doorbell may ring.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SpiRange {
     /// INTID of the first.
-    pub first: Vector,
+    pub first: HwIrq,
     /// How many.
     pub count: NonZeroU16,
 }
@@ -39,7 +39,7 @@ pub(crate) fn check_range(range: SpiRange) -> bool {
 /// A range, which of it is handed out, and where that goes.
 #[derive(Debug)]
 pub(crate) struct Bank {
-    first: Vector,
+    first: HwIrq,
     allocator: BlockAllocator,
     targets: Vec<Cpu>,
 }
@@ -54,33 +54,33 @@ impl Bank {
     }
 
     /// `None` if there is no room.
-    pub(super) fn take(&mut self, count: NonZeroU16, align: Alignment) -> Option<Vector> {
-        self.allocator.allocate(count.into(), align).ok().map(Vector::new)
+    pub(super) fn take(&mut self, count: NonZeroU16, align: Alignment) -> Option<HwIrq> {
+        self.allocator.allocate(count.into(), align).ok().map(HwIrq::new)
     }
 
     /// Does nothing if they are another bank's.
-    pub(super) fn give_back(&mut self, first: Vector, count: NonZeroU16) {
+    pub(super) fn give_back(&mut self, first: HwIrq, count: NonZeroU16) {
         // A block is never given back twice: it is not `Clone`.
         let _ = self.allocator.free(first.get(), count.into());
     }
 
     /// Is it one of these, and handed out?
-    pub(super) fn owns(&self, vector: Vector) -> bool {
-        self.allocator.is_allocated(vector.get())
+    pub(super) fn owns(&self, hwirq: HwIrq) -> bool {
+        self.allocator.is_allocated(hwirq.get())
     }
 
-    pub(super) fn target(&self, vector: Vector) -> Option<Cpu> {
-        self.targets.get(self.index(vector)?).copied()
+    pub(super) fn target(&self, hwirq: HwIrq) -> Option<Cpu> {
+        self.targets.get(self.index(hwirq)?).copied()
     }
 
     /// Answers the old target.
-    pub(super) fn retarget(&mut self, vector: Vector, cpu: Cpu) -> Option<Cpu> {
-        let index = self.index(vector)?;
+    pub(super) fn retarget(&mut self, hwirq: HwIrq, cpu: Cpu) -> Option<Cpu> {
+        let index = self.index(hwirq)?;
         Some(core::mem::replace(self.targets.get_mut(index)?, cpu))
     }
 
-    fn index(&self, vector: Vector) -> Option<usize> {
-        let index = vector.get().checked_sub(self.first.get())?;
-        self.owns(vector).then_some(index as usize)
+    fn index(&self, hwirq: HwIrq) -> Option<usize> {
+        let index = hwirq.get().checked_sub(self.first.get())?;
+        self.owns(hwirq).then_some(index as usize)
     }
 }

@@ -5,9 +5,9 @@ use crate::Platform;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Initially,
-    Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
-    Pending, Properties, Property, RequesterId, Tier, Trigger, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, HwIrq,
+    HwIrqBlock, Initially, Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage,
+    MsiParent, NotIsolated, Pending, Properties, Property, RequesterId, Tier, Trigger,
 };
 
 impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
@@ -27,9 +27,9 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
         &self,
         _device: &Attachment,
         request: &BlockRequest,
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         let place = self.take(request.count, request.shape)?;
-        let block = VectorBlock::new(place.first, request.count);
+        let block = HwIrqBlock::new(place.first, request.count);
         match self.set_up(place.bank, &block, request) {
             Ok(()) => Ok(block),
             Err(error) => {
@@ -39,28 +39,28 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
         }
     }
 
-    fn free(&self, _device: &Attachment, block: VectorBlock) {
+    fn free(&self, _device: &Attachment, block: HwIrqBlock) {
         self.tear_down(&block);
     }
 
-    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         self.message_of(nth(block, index)?)
     }
 
-    fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
-        let vector = nth(block, index)?;
-        let messages = self.level_messages_of(vector)?;
-        self.wired.set_trigger(vector, Trigger::Level)?;
+    fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
+        let hwirq = nth(block, index)?;
+        let messages = self.level_messages_of(hwirq)?;
+        self.wired.set_trigger(hwirq, Trigger::Level)?;
         Ok(messages)
     }
 
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let vector = nth(block, index)?;
-        let from = self.target(vector)?;
-        self.wired.set_target(vector, to)?;
-        self.retarget(vector, to)?;
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let hwirq = nth(block, index)?;
+        let from = self.target(hwirq)?;
+        self.wired.set_target(hwirq, to)?;
+        self.retarget(hwirq, to)?;
         // The message names no CPU, so that even a member of an aligned group moves alone.
-        Ok(Move { first: vector, count: NonZeroU16::MIN, message: None, from, to })
+        Ok(Move { first: hwirq, count: NonZeroU16::MIN, message: None, from, to })
     }
 
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
@@ -71,26 +71,26 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
         Ok(())
     }
 
-    fn mask(&self, vector: Vector) {
-        if self.doorbell_of(vector).is_ok() {
-            self.wired.mask(vector);
+    fn mask(&self, hwirq: HwIrq) {
+        if self.doorbell_of(hwirq).is_ok() {
+            self.wired.mask(hwirq);
         }
     }
 
-    fn unmask(&self, vector: Vector) {
-        if self.doorbell_of(vector).is_ok() {
-            self.wired.unmask(vector);
+    fn unmask(&self, hwirq: HwIrq) {
+        if self.doorbell_of(hwirq).is_ok() {
+            self.wired.unmask(hwirq);
         }
     }
 
-    fn set_pending(&self, vector: Vector, pending: Pending) {
-        if self.doorbell_of(vector).is_ok() {
-            self.wired.set_pending(vector, pending);
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        if self.doorbell_of(hwirq).is_ok() {
+            self.wired.set_pending(hwirq, pending);
         }
     }
 
-    fn is_pending(&self, vector: Vector) -> Option<bool> {
-        self.doorbell_of(vector).is_ok().then(|| self.wired.is_pending(vector))
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        self.doorbell_of(hwirq).is_ok().then(|| self.wired.is_pending(hwirq))
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
@@ -116,12 +116,12 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
         })
     }
 
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
-        match (self.doorbell_of(vector), self.target(vector)) {
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        match (self.doorbell_of(hwirq), self.target(hwirq)) {
             (Ok(doorbell), Ok(cpu)) => {
-                writeln!(out, "{}@{:x}: SPI {vector} at CPU {cpu}", D::KIND, doorbell.address())
+                writeln!(out, "{}@{:x}: SPI {hwirq} at CPU {cpu}", D::KIND, doorbell.address())
             }
-            _ => writeln!(out, "{}: SPI {vector} is not handed out", D::KIND),
+            _ => writeln!(out, "{}: SPI {hwirq} is not handed out", D::KIND),
         }
     }
 }
@@ -131,46 +131,46 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
     fn set_up(
         &self,
         bank: usize,
-        block: &VectorBlock,
+        block: &HwIrqBlock,
         request: &BlockRequest,
     ) -> Result<(), MsiError> {
         if let Some(doorbell) = self.doorbells.get(bank) {
-            for vector in vectors(block) {
-                request.fit.check(doorbell.message(vector))?;
+            for hwirq in vectors(block) {
+                request.fit.check(doorbell.message(hwirq))?;
             }
         }
-        for vector in vectors(block) {
-            self.wired.set_trigger(vector, Trigger::Edge)?;
+        for hwirq in vectors(block) {
+            self.wired.set_trigger(hwirq, Trigger::Edge)?;
             // Its last owner's device may have sent a message after the vector was given back.
-            self.wired.set_pending(vector, Pending::Clear);
-            self.wired.set_target(vector, request.cpu)?;
-            self.retarget(vector, request.cpu)?;
+            self.wired.set_pending(hwirq, Pending::Clear);
+            self.wired.set_target(hwirq, request.cpu)?;
+            self.retarget(hwirq, request.cpu)?;
         }
         if request.initially == Initially::Unmasked {
-            vectors(block).for_each(|vector| self.wired.unmask(vector));
+            vectors(block).for_each(|hwirq| self.wired.unmask(hwirq));
         }
         Ok(())
     }
 
     /// Masked and not pending: a level that a device left asserted ends with its trigger.
-    fn tear_down(&self, block: &VectorBlock) {
-        for vector in vectors(block) {
-            self.wired.mask(vector);
+    fn tear_down(&self, block: &HwIrqBlock) {
+        for hwirq in vectors(block) {
+            self.wired.mask(hwirq);
             // While it is a level still: a message that raised it counts until another takes it
             // back.
-            self.wired.set_pending(vector, Pending::Clear);
+            self.wired.set_pending(hwirq, Pending::Clear);
             // It may refuse what it allowed before; the next owner asks again and hears of it.
-            let _ = self.wired.set_trigger(vector, Trigger::Edge);
-            self.wired.set_pending(vector, Pending::Clear);
+            let _ = self.wired.set_trigger(hwirq, Trigger::Edge);
+            self.wired.set_pending(hwirq, Pending::Clear);
         }
         self.give_back(block.first(), block.count());
     }
 }
 
-fn vectors(block: &VectorBlock) -> impl Iterator<Item = Vector> {
-    (0..block.count().get()).filter_map(|index| block.vector(index))
+fn vectors(block: &HwIrqBlock) -> impl Iterator<Item = HwIrq> {
+    (0..block.count().get()).filter_map(|index| block.hwirq(index))
 }
 
-fn nth(block: &VectorBlock, index: u16) -> Result<Vector, MsiError> {
-    block.vector(index).ok_or(MsiError::UnknownVector(block.first()))
+fn nth(block: &HwIrqBlock, index: u16) -> Result<HwIrq, MsiError> {
+    block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))
 }

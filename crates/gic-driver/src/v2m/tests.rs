@@ -6,8 +6,8 @@ use doorbell_test_support::until_it_succeeds;
 use gic_arch::Affinity;
 use gic_arch::gicr::STRIDE_V3;
 use msi_types::{
-    BlockRequest, Capability, Cpu, Fit, Initially, Isolation, MsiParent, Pending, RequesterId,
-    Rewrite, Shape, VectorBlock,
+    BlockRequest, Capability, Cpu, Fit, HwIrqBlock, Initially, Isolation, MsiParent, Pending,
+    RequesterId, Rewrite, Shape,
 };
 
 extern crate std;
@@ -41,7 +41,7 @@ fn open(gic: &Arc<Gic<Fake>>, frames: &[V2mFrame<'_>]) -> Result<V2m<Fake>, V2mE
     V2m::new(gic.platform().clone(), gic.clone(), frames)
 }
 
-fn allocate(v2m: &V2m<Fake>, count: u16, shape: Shape) -> Result<VectorBlock, MsiError> {
+fn allocate(v2m: &V2m<Fake>, count: u16, shape: Shape) -> Result<HwIrqBlock, MsiError> {
     let device = v2m.attach(RequesterId::new(1), 1).unwrap();
     let fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
     let count = NonZeroU16::new(count).unwrap();
@@ -161,7 +161,7 @@ fn frames_that_share_spis_are_refused_and_keep_nothing() {
     let frames = [V2mFrame::new(FRAME), V2mFrame::new(OTHER)];
     assert_eq!(
         open(&gic, &frames).unwrap_err(),
-        V2mError::Claim(MsiError::UnknownVector(Vector::new(84)))
+        V2mError::Claim(MsiError::UnknownVector(HwIrq::new(84)))
     );
     assert_eq!(open(&gic, &[]).unwrap_err(), V2mError::NoFrames);
     assert!(open(&gic, &frames[..1]).is_ok());
@@ -182,13 +182,13 @@ fn a_message_that_comes_after_its_vector_was_given_back_is_not_the_next_owners()
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0)]);
     let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
     let block = allocate(&v2m, 1, Shape::Independent).unwrap();
-    let (device, vector) = (v2m.attach(RequesterId::new(1), 1).unwrap(), block.first());
+    let (device, hwirq) = (v2m.attach(RequesterId::new(1), 1).unwrap(), block.first());
     v2m.free(&device, block);
     // What the doorbell does.
-    WiredParent::set_pending(&*gic, vector, Pending::Set);
-    assert!(WiredParent::is_pending(&*gic, vector));
+    WiredParent::set_pending(&*gic, hwirq, Pending::Set);
+    assert!(WiredParent::is_pending(&*gic, hwirq));
     let next = allocate(&v2m, 1, Shape::Independent).unwrap();
-    assert_eq!((next.first(), v2m.is_pending(vector)), (vector, Some(false)));
+    assert_eq!((next.first(), v2m.is_pending(hwirq)), (hwirq, Some(false)));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn the_seam_for_people_names_frame_and_cpu() {
     let block = allocate(&v2m, 1, Shape::Independent).unwrap();
     let mut text = alloc::string::String::new();
     v2m.describe(block.first(), &mut text).unwrap();
-    v2m.describe(Vector::new(81), &mut text).unwrap();
+    v2m.describe(HwIrq::new(81), &mut text).unwrap();
     assert_eq!(text, "v2m@8020000: SPI 80 at CPU 0\nv2m: SPI 81 is not handed out\n");
 }
 
@@ -229,8 +229,8 @@ fn frames_without_heap_are_refused_and_released() {
         |error| {
             assert!(matches!(error, V2mError::Claim(MsiError::NoMemory(_))), "{error}");
             let one = NonZeroU16::MIN;
-            gic.claim(Vector::new(80), one).unwrap();
-            gic.release(Vector::new(80), one);
+            gic.claim(HwIrq::new(80), one).unwrap();
+            gic.release(HwIrq::new(80), one);
         },
     );
     assert!(failures >= 7, "{failures} allocations failed");

@@ -3,8 +3,8 @@
 use super::board::Board;
 use msi_types::pci::msi::vector_data;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiMessage, MsiParent,
-    RequesterId, Rewrite, Shape, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MoveOutcome, MsiError, MsiMessage,
+    MsiParent, RequesterId, Rewrite, Shape,
 };
 use std::num::NonZeroU16;
 use std::sync::Mutex;
@@ -26,7 +26,7 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) kind: Kind,
-    pub(crate) block: VectorBlock,
+    pub(crate) block: HwIrqBlock,
     state: Mutex<State>,
 }
 
@@ -77,7 +77,7 @@ impl Endpoint {
     }
 
     pub(crate) fn lpi(&self, index: u16) -> u32 {
-        self.block.vector(index).unwrap().get()
+        self.block.hwirq(index).unwrap().get()
     }
 
     /// Messages that a vector sent.

@@ -3,21 +3,21 @@
 use super::board::Board;
 use super::endpoint::{Endpoint, Kind, taken};
 use gic_arch::Priority;
-use msi_types::{MsiError, MsiParent, Pending, Vector};
+use msi_types::{HwIrq, MsiError, MsiParent, Pending};
 
 #[test]
 fn masking_holds_back_at_both_redistributors() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
-    let vector = device.block.first();
+    let hwirq = device.block.first();
     device.fire(&board, 0);
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     device.fire(&board, 0);
-    direct.mask(vector);
+    direct.mask(hwirq);
     assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
-    direct.unmask(vector);
-    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![vector.get()], vec![vector.get()]));
+    direct.unmask(hwirq);
+    assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![hwirq.get()], vec![hwirq.get()]));
 }
 
 #[test]
@@ -61,11 +61,11 @@ fn two_cpus_invalidate_at_one_redistributor_one_after_the_other() {
         for device in &devices {
             scope.spawn(|| {
                 for index in (0..8).cycle().take(400) {
-                    let vector = device.block.vector(index).unwrap();
-                    direct.mask(vector);
-                    let enabled = board.world().rd(0).remembered[&vector.get()] & 1;
+                    let hwirq = device.block.hwirq(index).unwrap();
+                    direct.mask(hwirq);
+                    let enabled = board.world().rd(0).remembered[&hwirq.get()] & 1;
                     assert_eq!(enabled, 0, "masked on return");
-                    direct.unmask(vector);
+                    direct.unmask(hwirq);
                 }
             });
         }
@@ -85,7 +85,7 @@ fn a_redistributor_that_does_not_answer_costs_one_wait() {
     board.world().rd(0).stuck = true;
     let reads = |index| {
         let before = board.world().rd(0).direct_writes;
-        direct.mask(device.block.vector(index).unwrap());
+        direct.mask(device.block.hwirq(index).unwrap());
         assert!(matches!(direct.take_fault(), Some(MsiError::Controller(_))));
         board.world().rd(0).direct_writes - before
     };
@@ -93,8 +93,8 @@ fn a_redistributor_that_does_not_answer_costs_one_wait() {
     assert_eq!((reads(1), reads(2)), (1, 1));
     board.world().rd(0).stuck = false;
     for index in 0..8 {
-        direct.mask(device.block.vector(index).unwrap());
-        direct.unmask(device.block.vector(index).unwrap());
+        direct.mask(device.block.hwirq(index).unwrap());
+        direct.unmask(device.block.hwirq(index).unwrap());
         device.fire(&board, index);
     }
     assert_eq!((taken(&board, 0).len(), direct.take_fault()), (8, None));
@@ -110,7 +110,7 @@ fn a_changed_priority_is_invalidated_at_both_redistributors() {
     let lpi = device.lpi(0);
     let cached = [0, 1].map(|cpu| board.world().rd(cpu).remembered[&lpi]);
     assert_eq!(cached, [0x43; 2], "0x40, RES1, enabled");
-    let foreign = Vector::new(8195);
+    let foreign = HwIrq::new(8195);
     let refused = direct.set_priority(foreign, Priority::new(0));
     assert_eq!(refused, Err(MsiError::UnknownVector(foreign)));
 }
@@ -120,13 +120,13 @@ fn pending_can_be_changed_but_not_read() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
-    let vector = device.block.first();
-    direct.set_pending(vector, Pending::Set);
-    assert_eq!(direct.is_pending(vector), None);
-    assert_eq!(taken(&board, 1), [vector.get()]);
+    let hwirq = device.block.first();
+    direct.set_pending(hwirq, Pending::Set);
+    assert_eq!(direct.is_pending(hwirq), None);
+    assert_eq!(taken(&board, 1), [hwirq.get()]);
     device.fire(&board, 0);
-    direct.set_pending(vector, Pending::Clear);
-    assert_eq!((direct.is_pending(vector), taken(&board, 1)), (None, vec![]));
+    direct.set_pending(hwirq, Pending::Clear);
+    assert_eq!((direct.is_pending(hwirq), taken(&board, 1)), (None, vec![]));
 }
 
 #[test]

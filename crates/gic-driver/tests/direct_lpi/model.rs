@@ -178,12 +178,12 @@ fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
         for _ in 0..4 { machine.device.fire(&machine.board, 0); (world.between)() },
         for cpu in ON { machine.move_to(*cpu, world.between) },
         {
-            let vector = machine.device.block.first();
-            machine.direct.mask(vector);
+            let hwirq = machine.device.block.first();
+            machine.direct.mask(hwirq);
             machine.masked.store(true, SeqCst);
             (0..10).for_each(|_| (world.between)());
             machine.masked.store(false, SeqCst);
-            machine.direct.unmask(vector);
+            machine.direct.unmask(hwirq);
         },
         look(&machine, 0, world.between),
         look(&machine, 1, world.between),
@@ -204,7 +204,7 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
             machine.direct.gic().cpu_off(Cpu::new(0), &machine.board.registers(Cpu::new(0))).unwrap();
         },
         machine.retrigger(),
-        { let vector = machine.device.block.first(); machine.direct.mask(vector); machine.direct.unmask(vector) },
+        { let hwirq = machine.device.block.first(); machine.direct.mask(hwirq); machine.direct.unmask(hwirq) },
         look(&machine, 1, world.between),
     }
     machine.finish();
@@ -241,16 +241,16 @@ fn two_cpus_invalidate_at_one_redistributor(world: World, hardware: fn(&Board)) 
     let second = other.clone();
     threads! { world, machine:
         for _ in 0..2 {
-            let vector = machine.device.block.first();
-            machine.direct.mask(vector);
-            assert_eq!(machine.board.world().rd(0).remembered[&vector.get()] & 1, 0, "masked on return");
-            machine.direct.unmask(vector);
+            let hwirq = machine.device.block.first();
+            machine.direct.mask(hwirq);
+            assert_eq!(machine.board.world().rd(0).remembered[&hwirq.get()] & 1, 0, "masked on return");
+            machine.direct.unmask(hwirq);
             machine.device.fire(&machine.board, 0);
         },
-        for vector in [0, 1].map(|index| second.block.vector(index).unwrap()) {
-            machine.direct.mask(vector);
-            assert_eq!(machine.board.world().rd(0).remembered[&vector.get()] & 1, 0, "masked on return");
-            machine.direct.unmask(vector);
+        for hwirq in [0, 1].map(|index| second.block.hwirq(index).unwrap()) {
+            machine.direct.mask(hwirq);
+            assert_eq!(machine.board.world().rd(0).remembered[&hwirq.get()] & 1, 0, "masked on return");
+            machine.direct.unmask(hwirq);
         },
     }
     machine.finish();

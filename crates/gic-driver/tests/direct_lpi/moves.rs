@@ -64,7 +64,7 @@ fn independent_vectors_move_one_by_one() {
     let request = BlockRequest { shape: Shape::Independent, ..request(ANY, 4, 0) };
     let block = direct.allocate(&attach(&direct), &request).unwrap();
     let moved = direct.begin_move(&block, 2, Cpu::new(1)).unwrap();
-    assert_eq!((moved.first, moved.count.get()), (block.vector(2).unwrap(), 1));
+    assert_eq!((moved.first, moved.count.get()), (block.hwirq(2).unwrap(), 1));
     direct.end_move(moved, MoveOutcome::Written).unwrap();
     let bases: Vec<_> =
         (0..4).map(|index| direct.compose(&block, index).unwrap().address).collect();

@@ -5,7 +5,7 @@ use super::endpoint::{Endpoint, Kind, attach, fit, request, taken};
 use doorbell_test_support::{until_it_succeeds, with_allocations};
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
 use gic_driver::lpi::PendingLpis;
-use msi_types::{Cpu, MsiError, MsiParent, Vector};
+use msi_types::{Cpu, HwIrq, MsiError, MsiParent};
 
 #[test]
 fn direct_lpis_without_heap_are_refused() {
@@ -61,7 +61,7 @@ fn a_cpu_that_leaves_without_heap_stays() {
     );
     assert_eq!(
         (failures, off.stranded),
-        (1, [0, 1].map(|index| Vector::new(device.lpi(index))).to_vec())
+        (1, [0, 1].map(|index| HwIrq::new(device.lpi(index))).to_vec())
     );
     with_allocations(0, || direct.cpu_on(Cpu::new(1), PendingLpis::Kept)).unwrap();
 }

@@ -99,7 +99,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// What is known of a vector.
 #[derive(Debug, Default)]
-struct Vector {
+struct HwIrq {
     /// Messages, those of software among them.
     sent: u64,
     /// How many were sent when it was taken last.
@@ -129,7 +129,7 @@ struct Machine {
     board: Board,
     direct: DirectLpi<Board>,
     devices: Vec<(Endpoint, Vec<u32>)>,
-    vectors: BTreeMap<u32, Vector>,
+    vectors: BTreeMap<u32, HwIrq>,
     on: [bool; CPUS as usize],
     resends: Arc<Recorder>,
 }
@@ -165,20 +165,20 @@ impl Machine {
     }
 
     fn note_sent(&mut self, lpi: u32, at: u32) {
-        let vector = self.vectors.get_mut(&lpi).unwrap();
-        vector.sent += 1;
-        vector.places.push(at);
+        let hwirq = self.vectors.get_mut(&lpi).unwrap();
+        hwirq.sent += 1;
+        hwirq.places.push(at);
     }
 
     /// What the driver sent again by itself may be pending where it says.
     fn note_resends(&mut self) {
         for resend in self.resends.take() {
-            let vector = self
+            let hwirq = self
                 .vectors
-                .get_mut(&resend.vector.get())
+                .get_mut(&resend.hwirq.get())
                 .expect("what is sent again is somebody's");
-            vector.places.push(resend.cpu.get());
-            vector.unknowable += u64::from(resend.reason == ResendReason::Unknowable);
+            hwirq.places.push(resend.cpu.get());
+            hwirq.unknowable += u64::from(resend.reason == ResendReason::Unknowable);
         }
     }
 
@@ -218,11 +218,10 @@ impl Machine {
                 self.note_sent(lpi, at);
             }
             Op::Retrigger { index, .. } => {
-                let vector =
-                    self.devices[device].0.block.vector(self.index(device, index)).unwrap();
-                self.direct.set_pending(vector, Pending::Set);
+                let hwirq = self.devices[device].0.block.hwirq(self.index(device, index)).unwrap();
+                self.direct.set_pending(hwirq, Pending::Set);
                 // Where, the driver tells.
-                self.vectors.get_mut(&vector.get()).unwrap().sent += 1;
+                self.vectors.get_mut(&hwirq.get()).unwrap().sent += 1;
             }
             Op::Move { index, to, .. } => {
                 let index = self.index(device, index);
@@ -234,15 +233,14 @@ impl Machine {
             }
             Op::Mask { index, .. } | Op::Unmask { index, .. } => {
                 self.unstick();
-                let vector =
-                    self.devices[device].0.block.vector(self.index(device, index)).unwrap();
+                let hwirq = self.devices[device].0.block.hwirq(self.index(device, index)).unwrap();
                 let mask = matches!(op, Op::Mask { .. });
                 if mask {
-                    self.direct.mask(vector);
+                    self.direct.mask(hwirq);
                 } else {
-                    self.direct.unmask(vector);
+                    self.direct.unmask(hwirq);
                 }
-                self.vectors.get_mut(&vector.get()).unwrap().masked = mask;
+                self.vectors.get_mut(&hwirq.get()).unwrap().masked = mask;
             }
             Op::Refill { cpu, .. } => {
                 let lpi = self.devices[device].0.lpi(0);
@@ -257,7 +255,7 @@ impl Machine {
         let Ok(device) = Endpoint::new(&self.direct, kind, count, cpu) else { return };
         let lpis: Vec<_> = (0..count).map(|index| device.lpi(index)).collect();
         for lpi in &lpis {
-            let new = self.vectors.insert(*lpi, Vector::default());
+            let new = self.vectors.insert(*lpi, HwIrq::default());
             assert!(new.is_none(), "{lpi} is handed out twice");
             assert_eq!(
                 self.board.world().pending_at(*lpi),
@@ -286,16 +284,15 @@ impl Machine {
         interface.end(interrupt);
         self.note_resends();
         assert!(self.on[cpu as usize], "CPU {cpu} is off");
-        let vector =
-            self.vectors.get_mut(&lpi).unwrap_or_else(|| panic!("{lpi} belongs to nobody"));
-        assert!(!vector.masked, "{lpi} came through its mask at CPU {cpu}");
+        let hwirq = self.vectors.get_mut(&lpi).unwrap_or_else(|| panic!("{lpi} belongs to nobody"));
+        assert!(!hwirq.masked, "{lpi} came through its mask at CPU {cpu}");
         assert!(
-            vector.places.contains(&cpu),
+            hwirq.places.contains(&cpu),
             "{lpi} was not sent to {cpu} since it was taken there"
         );
-        vector.places.retain(|place| *place != cpu);
-        vector.seen = vector.sent;
-        vector.runs += 1;
+        hwirq.places.retain(|place| *place != cpu);
+        hwirq.seen = hwirq.sent;
+        hwirq.runs += 1;
         true
     }
 
@@ -338,14 +335,14 @@ impl Machine {
     fn finish(mut self) {
         self.unstick();
         (0..CPUS).for_each(|cpu| self.come(cpu));
-        for (lpi, vector) in &mut self.vectors {
+        for (lpi, hwirq) in &mut self.vectors {
             self.direct.unmask((*lpi).into());
-            vector.masked = false;
+            hwirq.masked = false;
         }
         (0..CPUS).for_each(|cpu| while self.take(cpu) {});
-        for (lpi, vector) in &self.vectors {
-            assert_eq!(vector.seen, vector.sent, "{lpi} lost a message");
-            assert!(vector.runs <= vector.sent + vector.unknowable, "{lpi}: {vector:?}");
+        for (lpi, hwirq) in &self.vectors {
+            assert_eq!(hwirq.seen, hwirq.sent, "{lpi} lost a message");
+            assert!(hwirq.runs <= hwirq.sent + hwirq.unknowable, "{lpi}: {hwirq:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use super::board::Board;
 use super::endpoint::{Endpoint, Kind, attach, fit, request, taken};
 use gic_driver::direct_lpi::DirectLpi;
 use msi_types::{
-    BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiParent, Pending, Rewrite, Vector,
+    BlockRequest, Cpu, Fit, HwIrq, Initially, MoveOutcome, MsiError, MsiParent, Pending, Rewrite,
 };
 
 const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
@@ -13,10 +13,10 @@ const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked
 fn foreign_vectors_change_nothing_and_are_noted() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
-    for vector in [0, 42, 8192, 16384, u32::MAX].map(Vector::new) {
-        direct.mask(vector);
-        assert_eq!(direct.take_fault(), Some(MsiError::UnknownVector(vector)));
-        direct.set_pending(vector, Pending::Set);
+    for hwirq in [0, 42, 8192, 16384, u32::MAX].map(HwIrq::new) {
+        direct.mask(hwirq);
+        assert_eq!(direct.take_fault(), Some(MsiError::UnknownVector(hwirq)));
+        direct.set_pending(hwirq, Pending::Set);
     }
     assert!(board.world().rd(0).pending.is_empty());
 }
@@ -103,7 +103,7 @@ fn what_is_freed_is_pending_nowhere_and_disabled_everywhere() {
         (0..4).for_each(|index| device.fire(&board, index));
         device
     };
-    let lpis: Vec<_> = (0..4).map(|index| block.vector(index).unwrap().get()).collect();
+    let lpis: Vec<_> = (0..4).map(|index| block.hwirq(index).unwrap().get()).collect();
     direct.free(&attach(&direct), block);
     for lpi in lpis {
         assert_eq!(board.world().pending_at(lpi), []);

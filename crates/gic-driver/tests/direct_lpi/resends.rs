@@ -5,7 +5,7 @@ use super::endpoint::{Endpoint, Kind, attach, taken};
 use super::hotplug::{come, leave, left_behind};
 use gic_driver::direct_lpi::{DirectLpi, Resend, ResendObserver, ResendReason};
 use gic_driver::lpi::PendingLpis;
-use msi_types::{Cpu, MsiMessage, MsiParent, Pending, Vector};
+use msi_types::{Cpu, HwIrq, MsiMessage, MsiParent, Pending};
 use std::sync::{Arc, Mutex};
 
 /// Each resend that began, in order; each has to end before the next of the same LPI.
@@ -40,8 +40,8 @@ fn observed(board: &Board) -> (DirectLpi<Board>, Arc<Recorder>) {
     (board.direct_lpi().unwrap().with_observer(Arc::clone(&recorder) as _), recorder)
 }
 
-fn resend(vector: Vector, cpu: u32, reason: ResendReason) -> Resend {
-    Resend { vector, cpu: Cpu::new(cpu), reason }
+fn resend(hwirq: HwIrq, cpu: u32, reason: ResendReason) -> Resend {
+    Resend { hwirq, cpu: Cpu::new(cpu), reason }
 }
 
 #[test]
@@ -102,15 +102,15 @@ fn what_software_asks_for_is_told_where_and_when_it_becomes_pending() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
-    let vector = device.block.first();
-    direct.set_pending(vector, Pending::Set);
-    assert_eq!(recorder.take(), [resend(vector, 0, ResendReason::Requested)]);
-    direct.set_pending(vector, Pending::Clear);
+    let hwirq = device.block.first();
+    direct.set_pending(hwirq, Pending::Set);
+    assert_eq!(recorder.take(), [resend(hwirq, 0, ResendReason::Requested)]);
+    direct.set_pending(hwirq, Pending::Clear);
     leave(&board, &direct, 0);
-    direct.set_pending(vector, Pending::Set);
+    direct.set_pending(hwirq, Pending::Set);
     assert_eq!(recorder.take(), [], "its target is off");
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
-    assert_eq!(recorder.take(), [resend(vector, 1, ResendReason::Requested)]);
+    assert_eq!(recorder.take(), [resend(hwirq, 1, ResendReason::Requested)]);
 }
 
 #[test]
@@ -119,14 +119,14 @@ fn of_two_reasons_for_one_resend_the_one_that_is_known_counts() {
     board.world().rd(0).can_disable = false;
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
-    let vector = device.block.first();
+    let hwirq = device.block.first();
     // CPU 1, its target, is off when CPU 0, where it may be pending, leaves: it is owed twice.
     leave(&board, &direct, 1);
-    direct.set_pending(vector, Pending::Set);
+    direct.set_pending(hwirq, Pending::Set);
     leave(&board, &direct, 0);
     assert_eq!(recorder.take(), []);
     come(&board, &direct, 1);
-    assert_eq!(recorder.take(), [resend(vector, 1, ResendReason::Requested)]);
+    assert_eq!(recorder.take(), [resend(hwirq, 1, ResendReason::Requested)]);
 }
 
 #[test]
@@ -135,15 +135,15 @@ fn an_lpi_that_was_taken_back_is_not_sent_again() {
     let (direct, recorder) = observed(&board);
     let free = direct.gic().lpis().unwrap().available();
     let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
-    let (vector, lpi) = (stuck.block.first(), stuck.lpi(0));
+    let (hwirq, lpi) = (stuck.block.first(), stuck.lpi(0));
     leave(&board, &direct, 0);
     direct.free(&attach(&direct), stuck.block);
     // A device that should not have sends it to the other CPU, which leaves as well.
     let address = direct.doorbell(Cpu::new(1)).unwrap();
     board.world().write_message(MsiMessage { address, data: lpi });
     leave(&board, &direct, 1);
-    direct.set_pending(vector, Pending::Set);
-    direct.set_pending(vector, Pending::Clear);
+    direct.set_pending(hwirq, Pending::Set);
+    direct.set_pending(hwirq, Pending::Clear);
     come(&board, &direct, 0);
     assert_eq!(recorder.take(), []);
     assert_eq!(board.world().pending_at(lpi), []);

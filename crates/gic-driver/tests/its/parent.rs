@@ -37,7 +37,7 @@ fn a_composed_message_arrives() {
     assert_eq!(message.address, 0x808_0000 + 0x1_0040);
     let id = 0x1000 + FUNCTION.get();
     let arrived = setup.board.world().message(0, id, message.data | 3);
-    assert_eq!(arrived, Some((1, vectors.vector(3).unwrap().get())));
+    assert_eq!(arrived, Some((1, vectors.hwirq(3).unwrap().get())));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn one_member_of_a_group_moves_alone_and_the_store_stays_as_it_is() {
     let device = parent.attach(FUNCTION, 4).unwrap();
     let vectors = parent.allocate(&device, &block(4, Shape::AlignedGroup, MSI)).unwrap();
     let moved = parent.begin_move(&vectors, 2, Cpu::new(3)).unwrap();
-    let expected = (vectors.vector(2).unwrap(), 1, None, Cpu::new(1));
+    let expected = (vectors.hwirq(2).unwrap(), 1, None, Cpu::new(1));
     assert_eq!((moved.first, moved.count.get(), moved.message, moved.from), expected);
     parent.end_move(moved, MoveOutcome::Written).unwrap();
     let cpus = [0, 1, 2, 3]
@@ -188,7 +188,7 @@ fn a_vector_block_of_another_controller_is_refused() {
     let setup =
         Setup::with_config(Hardware::default(), &ItsConfig { device_id_bits: 14, ..config(0) });
     let parent = bus(&setup);
-    let spi = msi_types::VectorBlock::new(msi_types::Vector::new(40), NonZeroU16::MIN);
+    let spi = msi_types::HwIrqBlock::new(msi_types::HwIrq::new(40), NonZeroU16::MIN);
     assert_eq!(parent.compose(&spi, 0), Err(MsiError::UnknownVector(spi.first())));
     assert_eq!(
         parent.begin_move(&spi, 0, Cpu::new(0)).unwrap_err(),

@@ -8,7 +8,7 @@ use crate::steps::{CPUS, Step, hardware, step};
 use gic_arch::Lpi;
 use gic_driver::its::EventRequest;
 use gic_driver::{Coherence, ItsConfig, ItsError};
-use msi_types::{Attachment, Cpu, DeviceId, Initially, Pending, VectorBlock};
+use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, Initially, Pending};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ struct Share {
     attachment: Attachment,
     device: u32,
     max: u32,
-    blocks: Vec<VectorBlock>,
+    blocks: Vec<HwIrqBlock>,
 }
 
 struct Model {

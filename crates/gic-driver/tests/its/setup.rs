@@ -7,7 +7,7 @@ use super::interpreter::{Hardware, Traffic};
 use gic_arch::{Affinity, Lpi};
 use gic_driver::its::{EventRequest, ProbeError};
 use gic_driver::{Gic, GicConfig, Its, ItsConfig, ItsError, PhysicalRegion, RedistributorRegion};
-use msi_types::{Attachment, Cpu, DeviceId, Initially, Shape, VectorBlock};
+use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, Initially, Shape};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ impl Setup {
     }
 
     /// Unmasked, independent events.
-    pub(crate) fn map(&self, attachment: &Attachment, count: u16, cpu: u32) -> VectorBlock {
+    pub(crate) fn map(&self, attachment: &Attachment, count: u16, cpu: u32) -> HwIrqBlock {
         self.its.map_events(attachment, request(count, cpu)).unwrap()
     }
 
@@ -121,6 +121,6 @@ pub(crate) fn request(count: u16, cpu: u32) -> EventRequest {
 }
 
 /// The LPI at `index` of a block.
-pub(crate) fn lpi(block: &VectorBlock, index: u16) -> Lpi {
-    Lpi::try_from(block.vector(index).unwrap().get()).unwrap()
+pub(crate) fn lpi(block: &HwIrqBlock, index: u16) -> Lpi {
+    Lpi::try_from(block.hwirq(index).unwrap().get()).unwrap()
 }

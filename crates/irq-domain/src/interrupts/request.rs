@@ -11,13 +11,13 @@ use crate::table::Slot;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
-use msi_types::{Cpu, MsiError, Trigger, Vector, WiredParent};
+use msi_types::{Cpu, HwIrq, MsiError, Trigger, WiredParent};
 
 /// A wired interrupt, as its device's driver wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WiredRequest<'a> {
     /// Which input of the root controller: on a GIC the INTID of an SPI.
-    pub vector: Vector,
+    pub vector: HwIrq,
     /// How the device signals.
     pub trigger: Trigger,
     /// For people.
@@ -108,7 +108,7 @@ impl Interrupts {
     /// [`RequestError::OutOfRange`], [`RequestError::InUse`].
     pub fn request_per_cpu<R: Into<Verdict>>(
         self: &Arc<Self>,
-        vector: Vector,
+        vector: HwIrq,
         trigger: Trigger,
         name: &str,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
 use doorbell_fallible::try_collect;
-use msi_types::{Cpu, Vector};
+use msi_types::{Cpu, HwIrq};
 
 /// Where an interrupt is delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -27,7 +27,7 @@ pub struct IrqInfo {
     /// The interrupt.
     pub irq: Irq,
     /// As the root controller acknowledges it.
-    pub vector: Vector,
+    pub vector: HwIrq,
     /// The name of its handler: the last one's if there is none now, `None` if there was none yet.
     pub name: Option<Name>,
     /// The name of the device's domain and the slot in its message store, for message-signalled

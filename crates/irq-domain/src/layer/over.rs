@@ -10,8 +10,8 @@ use core::fmt;
 use doorbell_fallible::SortedMap;
 use msi_types::{
     Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Fit, Granule,
-    Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotDmaIsolated,
-    NotIsolated, Pending, RequesterId, Tier, Vector, VectorBlock,
+    HwIrq, HwIrqBlock, Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage,
+    MsiParent, NotDmaIsolated, NotIsolated, Pending, RequesterId, Tier,
 };
 
 /// A [`Layer`] over the parent below it.
@@ -32,7 +32,7 @@ const NO_MEMORY: MsiError = MsiError::NoMemory("a layer's records");
 struct Book {
     /// By the cookie of their attachment at the parent.
     devices: SortedMap<u32, RequesterId>,
-    vectors: SortedMap<Vector, Held>,
+    vectors: SortedMap<HwIrq, Held>,
     /// What freed vectors hold, until the parent has them back: by the number of the operation that
     /// frees them. There is room for all vectors.
     freed: Vec<(u64, Held)>,
@@ -43,7 +43,7 @@ impl Book {
     /// Notes new vectors, or nothing.
     fn insert(
         &mut self,
-        vectors: impl ExactSizeIterator<Item = Vector>,
+        vectors: impl ExactSizeIterator<Item = HwIrq>,
         held: Held,
     ) -> Result<(), TryReserveError> {
         self.vectors.reserve_many(vectors.len())?;
@@ -53,8 +53,8 @@ impl Book {
     }
 
     /// The block's vectors may be another's as soon as the parent has them.
-    fn strike_out(&mut self, block: &VectorBlock, operation: u64) {
-        for vector in (0..block.count().get()).filter_map(|index| block.vector(index)) {
+    fn strike_out(&mut self, block: &HwIrqBlock, operation: u64) {
+        for vector in (0..block.count().get()).filter_map(|index| block.hwirq(index)) {
             self.freed.extend(self.vectors.remove(vector).map(|held| (operation, held)));
         }
     }
@@ -114,11 +114,11 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         act(&mut self.book.lock(&*self.host))
     }
 
-    fn held(&self, vector: Vector) -> Result<Held, MsiError> {
+    fn held(&self, vector: HwIrq) -> Result<Held, MsiError> {
         self.with(|book| book.vectors.get(vector).copied()).ok_or(MsiError::UnknownVector(vector))
     }
 
-    fn note(&self, vector: Vector, change: impl FnOnce(&mut Held)) {
+    fn note(&self, vector: HwIrq, change: impl FnOnce(&mut Held)) {
         self.with(|book| book.vectors.get_mut(vector).map(change));
     }
 
@@ -148,14 +148,14 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         &self,
         device: &Attachment,
         request: &BlockRequest,
-        allocate: impl FnOnce(&BlockRequest) -> Result<VectorBlock, MsiError>,
-    ) -> Result<VectorBlock, MsiError> {
+        allocate: impl FnOnce(&BlockRequest) -> Result<HwIrqBlock, MsiError>,
+    ) -> Result<HwIrqBlock, MsiError> {
         let requester = self.with(|book| book.devices.get(device.cookie()).copied());
         let requester = requester.ok_or_else(|| self.not_attached())?;
         let block = allocate(&BlockRequest { fit: self.layer.fit(request.fit), ..*request })?;
         let first = block.first();
         let vectors = (0..block.count().get())
-            .map(|index| Vector::new(first.get().saturating_add(index.into())));
+            .map(|index| HwIrq::new(first.get().saturating_add(index.into())));
         if self.with(|book| book.insert(vectors, Held::by(requester, request.fit))).is_err() {
             self.parent.free(device, block);
             return Err(NO_MEMORY);
@@ -218,7 +218,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         &self,
         device: &Attachment,
         request: &BlockRequest,
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         self.allocate_below(device, request, |below| self.parent.allocate(device, below))
     }
 
@@ -227,29 +227,29 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         device: &Attachment,
         request: &BlockRequest,
         among: &[Cpu],
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         self.allocate_below(device, request, |below| {
             self.parent.allocate_managed(device, below, among)
         })
     }
 
-    fn free(&self, device: &Attachment, block: VectorBlock) {
+    fn free(&self, device: &Attachment, block: HwIrqBlock) {
         let operation = self.begin_freeing();
         self.with(|book| book.strike_out(&block, operation));
         self.parent.free(device, block);
         self.end_freeing(operation);
     }
 
-    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         self.with(|book| book.devices.remove(device.cookie()));
         let operation = self.begin_freeing();
-        let struck_out = |block: &VectorBlock| self.with(|book| book.strike_out(block, operation));
+        let struck_out = |block: &HwIrqBlock| self.with(|book| book.strike_out(block, operation));
         self.parent.release(device, &mut blocks.inspect(struck_out));
         self.end_freeing(operation);
     }
 
-    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let vector = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         let held = self.held(vector)?;
         let passed = self.pass(&held, self.parent.compose(block, index)?)?;
         self.note(vector, |held| held.stored = Some(passed));
@@ -257,8 +257,8 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         Ok(passed.held)
     }
 
-    fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
-        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+    fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
+        let vector = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         let held = self.held(vector)?;
         let below = self.parent.compose_level(block, index)?;
         let assert = self.pass(&held, below.assert)?;
@@ -272,7 +272,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         Ok(LevelMessages { assert: assert.held, deassert: deassert.held })
     }
 
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let moved = self.parent.begin_move(block, index, to)?;
         let Some(below) = moved.message else { return Ok(moved) };
         let held = self.held(moved.first);
@@ -308,19 +308,19 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         result
     }
 
-    fn mask(&self, vector: Vector) {
+    fn mask(&self, vector: HwIrq) {
         self.parent.mask(vector);
     }
 
-    fn unmask(&self, vector: Vector) {
+    fn unmask(&self, vector: HwIrq) {
         self.parent.unmask(vector);
     }
 
-    fn set_pending(&self, vector: Vector, pending: Pending) {
+    fn set_pending(&self, vector: HwIrq, pending: Pending) {
         self.parent.set_pending(vector, pending);
     }
 
-    fn is_pending(&self, vector: Vector) -> Option<bool> {
+    fn is_pending(&self, vector: HwIrq) -> Option<bool> {
         self.parent.is_pending(vector)
     }
 
@@ -333,7 +333,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         self.parent.doorbell_page(granule)
     }
 
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         if let Ok(Held { device, stored, .. }) = self.held(vector) {
             self.layer.describe(device, out)?;
             if let Some(Passed { below, .. }) = stored {

@@ -14,8 +14,8 @@ use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
 use doorbell_fallible::{SortedMap, try_collect};
 use msi_types::{
-    Attachment, BlockRequest, Capability, Cpu, Fit, Initially, LevelMessages, Masking, MsiError,
-    MsiMessage, Shape, Slots, StoreError, Trigger, VectorBlock,
+    Attachment, BlockRequest, Capability, Cpu, Fit, HwIrqBlock, Initially, LevelMessages, Masking,
+    MsiError, MsiMessage, Shape, Slots, StoreError, Trigger,
 };
 
 impl Domain {
@@ -333,7 +333,7 @@ impl<'a> Draft<'a> {
         count: NonZeroU16,
         shape: Shape,
         choice: Cpu,
-    ) -> Result<(VectorBlock, Cpu), MsiError> {
+    ) -> Result<(HwIrqBlock, Cpu), MsiError> {
         let (domain, attachment) = (self.domain, self.attachment);
         Interrupts::first_reachable(choice, self.online, |cpu| {
             let (fit, initially) = (domain.fit(), domain.initially());
@@ -443,15 +443,15 @@ impl Draft<'_> {
 }
 
 /// A block's vector, if it lies within the vector space.
-fn in_range(block: &VectorBlock, index: u16) -> Result<msi_types::Vector, MsiDeviceError> {
-    let vector = block.vector(index).ok_or(MsiDeviceError::VectorOutOfRange(block.first()))?;
+fn in_range(block: &HwIrqBlock, index: u16) -> Result<msi_types::HwIrq, MsiDeviceError> {
+    let vector = block.hwirq(index).ok_or(MsiDeviceError::VectorOutOfRange(block.first()))?;
     if vector.get() < VECTORS { Ok(vector) } else { Err(MsiDeviceError::VectorOutOfRange(vector)) }
 }
 
 /// The device replaces the low bits of a group's data.
 fn check_alignment(
     shape: Shape,
-    block: &VectorBlock,
+    block: &HwIrqBlock,
     message: MsiMessage,
 ) -> Result<(), MsiDeviceError> {
     let count = block.count().get();

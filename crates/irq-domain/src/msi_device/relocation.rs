@@ -7,7 +7,7 @@ use crate::interrupts::Interrupts;
 use crate::irq::Irq;
 use crate::sync::Shared;
 use alloc::vec::Vec;
-use msi_types::{Cpu, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, Slots, Vector};
+use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, Slots};
 
 impl Domain {
     /// Moves the vector at `slot`, and its group where that moves as one. Task.
@@ -159,7 +159,7 @@ impl Domain {
 struct Group {
     /// The slot that holds their message.
     first: u16,
-    vector: Vector,
+    vector: HwIrq,
     /// The device replaces the low data bits of its message: it has to be a multiple of this.
     alignment: u16,
     count: u16,

@@ -7,7 +7,7 @@ use crate::sync::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::fmt;
-use msi_types::{Attachment, MsiParent, RequesterId, VectorBlock};
+use msi_types::{Attachment, HwIrqBlock, MsiParent, RequesterId};
 
 /// A device's attachment. It goes back to the controller with the last of its users.
 pub(crate) struct Share {
@@ -51,7 +51,7 @@ impl Share {
 
     /// One user less, with the blocks it had: with the last one's the device is detached, in one
     /// step. Task.
-    pub(crate) fn leave(&self, host: &dyn Host, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+    pub(crate) fn leave(&self, host: &dyn Host, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         let mut users = self.users.lock(host);
         users.count = users.count.saturating_sub(1);
         match users.attachment.take() {
@@ -69,7 +69,7 @@ impl Share {
     }
 
     /// Gives one block back. Task.
-    pub(super) fn free(&self, host: &dyn Host, block: VectorBlock) {
+    pub(super) fn free(&self, host: &dyn Host, block: HwIrqBlock) {
         if let Some(attachment) = &self.users.lock(host).attachment {
             self.parent.free(attachment, block);
         }

@@ -5,7 +5,7 @@ use irq_domain::{
     AffinityPolicy, Config, Interrupts, IrqHandle, MoveError, MsiDevice, Start, Stranded,
     WiredRequest,
 };
-use msi_types::{Cpu, Masking, MoveOutcome, MsiError, Rewrite, Shape, Trigger, Vector};
+use msi_types::{Cpu, HwIrq, Masking, MoveOutcome, MsiError, Rewrite, Shape, Trigger};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -357,7 +357,7 @@ fn line_under(policy: impl AffinityPolicy + 'static) -> (Arc<Interrupts>, IrqHan
     let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
     let interrupts = Arc::new(Interrupts::new(config.with_policy(Box::new(policy))).unwrap());
     let request = WiredRequest {
-        vector: Vector::new(40),
+        vector: HwIrq::new(40),
         trigger: Trigger::Edge,
         name: "line",
         start: Start::Enabled,

@@ -5,8 +5,8 @@ use irq_domain::{
     BridgeConfig, InputBridge, InputRequest, MsiDeviceError, RequestError, Start, WiredBridge,
 };
 use msi_types::{
-    Cpu, FastMask, Fit, Masking, MessageStore, RequesterId, Slots, Storage, StoreError, Trigger,
-    Vector,
+    Cpu, FastMask, Fit, HwIrq, Masking, MessageStore, RequesterId, Slots, Storage, StoreError,
+    Trigger,
 };
 use std::sync::{Arc, Mutex};
 
@@ -152,7 +152,7 @@ fn a_level_that_rose_without_a_handler_is_its_successors() {
     let machine = Machine::new(Kind::Stays);
     let (hardware, bridge) = attach(&machine);
     let first = bridge.request(LEVEL, |_| {}).unwrap();
-    let vector: Vector = first.vector();
+    let vector: HwIrq = first.vector();
     hardware.drive(2, true);
     first.disable();
     // Taken while it is disabled: the handler that would have ended it goes.

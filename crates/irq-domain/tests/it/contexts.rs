@@ -5,7 +5,7 @@ use crate::mock::{Hotplug as _, Kernel, Kind, Machine, StoreKind, in_hard_irq};
 use irq_domain::pci::AccessContext;
 use irq_domain::{Dispatched, Host, IrqHandle, MsiDevice, Start, WiredRequest};
 use msi_types::pci::msi;
-use msi_types::{Cpu, Shape, Trigger, Vector};
+use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -160,7 +160,7 @@ impl Drop for CallsBack {
     fn drop(&mut self) {
         self.0.offline(Cpu::new(3)).unwrap();
         let other = WiredRequest {
-            vector: Vector::new(60),
+            vector: HwIrq::new(60),
             trigger: Trigger::Edge,
             name: "other",
             start: Start::Enabled,

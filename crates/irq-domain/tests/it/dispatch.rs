@@ -2,7 +2,7 @@
 
 use crate::mock::{FIRST, Kind, Machine, StoreKind, in_hard_irq, in_task};
 use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Start, Unhandled};
-use msi_types::{Cpu, Shape, Trigger, Vector};
+use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -18,7 +18,7 @@ fn one_vector(
     (device, handle)
 }
 
-fn dispatch(machine: &Machine, cpu: u32, vector: Vector) -> Dispatched {
+fn dispatch(machine: &Machine, cpu: u32, vector: HwIrq) -> Dispatched {
     in_hard_irq(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), vector))
 }
 
@@ -28,7 +28,7 @@ fn a_vector_that_never_had_a_handler_is_unknown() {
     let (_device, _handle) = one_vector(&machine, |_| {});
     for vector in [0, FIRST + 1, FIRST + 4096, 1 << 24, u32::MAX] {
         assert_eq!(
-            dispatch(&machine, 0, Vector::new(vector)),
+            dispatch(&machine, 0, HwIrq::new(vector)),
             Dispatched::Unhandled(Unhandled::Unknown)
         );
     }
@@ -127,7 +127,7 @@ fn a_level_is_not_sent_again_because_it_tells_by_itself() {
     let machine = Machine::new(Kind::Stays);
     let interrupts = machine.interrupts.clone();
     let request = irq_domain::WiredRequest {
-        vector: Vector::new(40),
+        vector: HwIrq::new(40),
         trigger: Trigger::Level,
         name: "uart",
         start: Start::Enabled,

@@ -85,7 +85,7 @@ fn disable_and_wait_returns_after_the_handler() {
 fn drops_itself(
     machine: &Machine,
     device: &MsiDevice,
-) -> (irq_domain::Irq, msi_types::Vector, Arc<AtomicBool>) {
+) -> (irq_domain::Irq, msi_types::HwIrq, Arc<AtomicBool>) {
     let freed = Arc::new(AtomicBool::new(false));
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let (mine, witness) = (own.clone(), Freed(freed.clone()));
@@ -139,7 +139,7 @@ fn a_wired_handler_that_drops_itself_gives_its_input_back_by_a_later_task() {
     let machine = Machine::new(Kind::Stays);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
-    let vector = msi_types::Vector::new(50);
+    let vector = msi_types::HwIrq::new(50);
     let request = irq_domain::WiredRequest {
         vector,
         trigger: msi_types::Trigger::Edge,

@@ -10,7 +10,7 @@ use irq_domain::{
     Config, Dispatched, Host, Interrupts, Irq, IrqState, MsiDevice, MsiDeviceConfig, Stranded,
     UnknownCpu,
 };
-use msi_types::{Cpu, RequesterId, Vector};
+use msi_types::{Cpu, HwIrq, RequesterId};
 use std::cell::Cell;
 use std::num::NonZeroU16;
 use std::ops::{Deref, DerefMut};
@@ -221,7 +221,7 @@ impl Machine {
     }
 
     /// Takes what is pending on `cpu`, as its trap loop would, until nothing is.
-    pub(crate) fn take_interrupts(&self, cpu: u32) -> Vec<(Vector, Dispatched)> {
+    pub(crate) fn take_interrupts(&self, cpu: u32) -> Vec<(HwIrq, Dispatched)> {
         let mut taken = Vec::new();
         while let Some(vector) = self.controller.acknowledge(cpu) {
             taken.push((

@@ -10,13 +10,13 @@ use irq_domain::{
     Config, Dispatched, Interrupts, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError,
     RequestError, SharedDevice, SharedDeviceConfig, Start, WiredRequest,
 };
-use msi_types::{Cpu, Granule, MsiError, RequesterId, Shape, Trigger, Vector};
+use msi_types::{Cpu, Granule, HwIrq, MsiError, RequesterId, Shape, Trigger};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 const DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
 const LINE: WiredRequest<'static> = WiredRequest {
-    vector: Vector::new(40),
+    vector: HwIrq::new(40),
     trigger: Trigger::Edge,
     name: "line",
     start: Start::Enabled,
@@ -159,7 +159,7 @@ fn a_handler_without_memory_is_refused() {
     let message = until_it_succeeds(3, || device.request(1, "message", handler()), refused);
     let line = until_it_succeeds(5, || interrupts.request_wired(LINE, handler()), refused);
     drop(line);
-    let (private, edge) = (Vector::new(27), Trigger::Edge);
+    let (private, edge) = (HwIrq::new(27), Trigger::Edge);
     let private = || interrupts.request_per_cpu(private, edge, "timer", handler());
     drop(until_it_succeeds(5, private, refused));
     assert_eq!(in_use(&machine), before);
@@ -276,7 +276,7 @@ impl Busy {
         handles[0].set_affinity_among(&[1, 3].map(Cpu::new)).unwrap();
         let private = machine
             .interrupts
-            .request_per_cpu(Vector::new(27), Trigger::Edge, "timer", |_| {})
+            .request_per_cpu(HwIrq::new(27), Trigger::Edge, "timer", |_| {})
             .unwrap();
         Self { machine, device, handles, private }
     }

@@ -2,12 +2,12 @@
 
 use crate::mock::{Kind, Machine, StoreKind, in_hard_irq, take_screaming};
 use irq_domain::{Dispatched, IrqHandle, Start, Unhandled, Verdict, WiredRequest};
-use msi_types::{Cpu, Trigger, Vector};
+use msi_types::{Cpu, HwIrq, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 const LINE: WiredRequest<'static> = WiredRequest {
-    vector: Vector::new(33),
+    vector: HwIrq::new(33),
     trigger: Trigger::Level,
     name: "line",
     start: Start::Enabled,
@@ -101,7 +101,7 @@ fn a_line_screams_whatever_it_did_before() {
 #[test]
 fn a_private_interrupt_is_not_shut_off() {
     let machine = Machine::new(Kind::Stays);
-    let vector = Vector::new(27);
+    let vector = HwIrq::new(27);
     let private =
         machine.interrupts.request_per_cpu(vector, Trigger::Level, "timer", |_| Verdict::NotMine);
     let private = private.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::mock::{Kind, Machine, StoreKind};
 use irq_domain::{EffectiveAffinity, Flow, Irq, Start, WiredRequest};
-use msi_types::{Cpu, Shape, Trigger, Vector};
+use msi_types::{Cpu, HwIrq, Shape, Trigger};
 
 fn describe(machine: &Machine, irq: Irq) -> String {
     let mut out = String::new();
@@ -30,7 +30,7 @@ fn the_hierarchy_of_a_message_signalled_interrupt_names_every_level() {
 fn the_hierarchy_of_interrupts_at_the_root_is_one_level() {
     let machine = Machine::new(Kind::Stays);
     let request = WiredRequest {
-        vector: Vector::new(33),
+        vector: HwIrq::new(33),
         trigger: Trigger::Level,
         name: "uart",
         start: Start::Enabled,
@@ -39,7 +39,7 @@ fn the_hierarchy_of_interrupts_at_the_root_is_one_level() {
     uart.disable();
     let timer = machine
         .interrupts
-        .request_per_cpu(Vector::new(27), Trigger::Level, "timer", |_| {})
+        .request_per_cpu(HwIrq::new(27), Trigger::Level, "timer", |_| {})
         .unwrap();
     assert_eq!(
         describe(&machine, uart.irq()),

@@ -4,18 +4,18 @@ use crate::mock::{Hotplug as _, Kernel, Kind, Machine, Root, StoreKind, in_hard_
 use irq_domain::{
     Config, Deferral, Dispatched, Interrupts, RequestError, Start, Verdict, WiredRequest,
 };
-use msi_types::{Cpu, MsiError, Shape, Trigger, Vector, WiredParent};
+use msi_types::{Cpu, HwIrq, MsiError, Shape, Trigger, WiredParent};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const UART: WiredRequest<'static> = WiredRequest {
-    vector: Vector::new(33),
+    vector: HwIrq::new(33),
     trigger: Trigger::Level,
     name: "uart",
     start: Start::Enabled,
 };
-const TIMER: Vector = Vector::new(27);
+const TIMER: HwIrq = HwIrq::new(27);
 
 #[test]
 fn a_request_sets_up_the_input_and_a_drop_gives_it_back() {
@@ -50,7 +50,7 @@ fn an_input_can_be_requested_again_after_it_was_dropped() {
 #[test]
 fn a_vector_beyond_the_space_is_refused() {
     let machine = Machine::new(Kind::Stays);
-    let vector = Vector::new(1 << 24);
+    let vector = HwIrq::new(1 << 24);
     let refused = machine.interrupts.request_wired(WiredRequest { vector, ..UART }, |_| {});
     assert_eq!(refused.err(), Some(RequestError::OutOfRange(vector)));
 }
@@ -200,7 +200,7 @@ fn a_private_interrupt_has_no_affinity() {
 #[test]
 fn a_private_edge_that_arrives_while_disabled_is_sent_again_at_enable() {
     let machine = Machine::new(Kind::Stays);
-    let sgi = Vector::new(1);
+    let sgi = HwIrq::new(1);
     let handle = machine.interrupts.request_per_cpu(sgi, Trigger::Edge, "ipi", |_| {}).unwrap();
     let early = in_hard_irq(3, || machine.interrupts.dispatch(Cpu::new(3), sgi));
     assert_eq!(early, Dispatched::Deferred(Deferral::Disabled));
@@ -212,7 +212,7 @@ fn a_private_edge_that_arrives_while_disabled_is_sent_again_at_enable() {
 fn a_private_edge_that_nests_below_its_own_handler_is_sent_again() {
     let machine = Machine::new(Kind::Stays);
     let (interrupts, runs) = (machine.interrupts.clone(), AtomicUsize::new(0));
-    let sgi = Vector::new(1);
+    let sgi = HwIrq::new(1);
     let handle = machine
         .interrupts
         .request_per_cpu(sgi, Trigger::Edge, "ipi", move |_| {
@@ -235,7 +235,7 @@ fn inputs_of_two_parents_have_their_own_handlers() {
     let machine = Machine::new(Kind::Stays);
     let second = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
     let parent: Arc<dyn WiredParent> = second.clone();
-    let button = WiredRequest { vector: Vector::new(FIRST_BEHIND + 3), name: "button", ..UART };
+    let button = WiredRequest { vector: HwIrq::new(FIRST_BEHIND + 3), name: "button", ..UART };
     let uart = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let pressed = machine.interrupts.request_wired_at(&parent, button, |_| {}).unwrap();
     assert_eq!(machine.interrupts.dispatch(Cpu::new(0), button.vector), Dispatched::Handled);
@@ -266,11 +266,11 @@ fn a_vector_of_two_parents_has_one_owner() {
 fn a_handler_dispatches_the_inputs_behind_its_own() {
     let machine = Machine::new(Kind::Stays);
     let parent: Arc<dyn WiredParent> = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
-    let behind = WiredRequest { vector: Vector::new(FIRST_BEHIND + 5), name: "behind", ..UART };
+    let behind = WiredRequest { vector: HwIrq::new(FIRST_BEHIND + 5), name: "behind", ..UART };
     let handle = machine.interrupts.request_wired_at(&parent, behind, |_| {}).unwrap();
     let interrupts = machine.interrupts.clone();
     let mux = move |context: &irq_domain::IrqContext<'_>| match interrupts
-        .dispatch(context.cpu(), Vector::new(FIRST_BEHIND + 5))
+        .dispatch(context.cpu(), HwIrq::new(FIRST_BEHIND + 5))
     {
         Dispatched::Handled => Verdict::Handled,
         _ => Verdict::NotMine,

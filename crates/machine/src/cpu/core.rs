@@ -6,7 +6,7 @@ use doorbell_hardware::platform::{Executing, MachinePlatform};
 use gic_arch::icc::SysRegEncoding;
 use gic_driver::{CpuInterface, SystemRegisters};
 use irq_domain::{Dispatched, Interrupts, Unhandled};
-use msi_types::{Cpu, Vector};
+use msi_types::{Cpu, HwIrq};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,16 +45,16 @@ pub(crate) struct UnhandledCounts {
 
 impl UnhandledCounts {
     /// The vector's handler is about to go.
-    pub(crate) fn going(&self, vector: Vector) {
+    pub(crate) fn going(&self, vector: HwIrq) {
         lock(&self.gone_at).insert(vector.get(), u64::MAX);
     }
 
     /// It has gone, at this time.
-    pub(crate) fn gone(&self, vector: Vector, now: u64) {
+    pub(crate) fn gone(&self, vector: HwIrq, now: u64) {
         lock(&self.gone_at).insert(vector.get(), now);
     }
 
-    fn count(&self, vector: Vector, why: Unhandled) {
+    fn count(&self, vector: HwIrq, why: Unhandled) {
         let gone_at = lock(&self.gone_at).get(&vector.get()).copied();
         let under_way = gone_at.is_some_and(|gone_at| looked_at() < gone_at);
         let counter =
@@ -138,7 +138,7 @@ impl CpuCore {
     fn take_one_of(&self, interrupts: &Interrupts, looked_at: u64) -> bool {
         let interface: CpuInterface<_> = CpuInterface::new(Registers(&self.vcpu));
         let Some(acknowledged) = interface.acknowledge() else { return false };
-        let vector = acknowledged.intid().vector();
+        let vector = acknowledged.intid().hwirq();
         let route = self.routes.get(vector);
         if let Some(route) = &route {
             route.acknowledged(self.cpu, looked_at);

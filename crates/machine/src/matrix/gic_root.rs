@@ -18,8 +18,8 @@ use gic_driver::{
 };
 use irq_domain::Interrupts;
 use msi_types::{
-    BlockRequest, Cpu, DeviceId, Fit, Initially, MsiParent, RequesterId, Rewrite, Shape, SignalMsi,
-    Vector, WiredParent,
+    BlockRequest, Cpu, DeviceId, Fit, HwIrq, Initially, MsiParent, RequesterId, Rewrite, Shape,
+    SignalMsi, WiredParent,
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -160,7 +160,7 @@ impl MsiDriver {
                 Ok(Self::DirectLpi(Arc::new(direct)))
             }
             Parent::Mbi => {
-                let range = SpiRange { first: Vector::new(FIRST_SPI), count: SPIS };
+                let range = SpiRange { first: HwIrq::new(FIRST_SPI), count: SPIS };
                 let config = MbiConfig { ranges: vec![range], alias: None };
                 Ok(Self::Spis(Arc::new(Mbi::new(gic, config).map_err(|error| failed(&error))?)))
             }

@@ -3,9 +3,9 @@
 use super::{MeasureError, Probe, Reference, each};
 use irq_domain::{Config, Dispatched, Host, Interrupts, IrqState, MsiDevice, MsiDeviceConfig};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Isolation, Masking, MessageStore, Move, MoveOutcome,
-    MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape, Slots,
-    StoreError, Vector, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Isolation, Masking, MessageStore, Move,
+    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
+    Shape, Slots, StoreError,
 };
 use std::fmt;
 use std::num::NonZeroU16;
@@ -80,18 +80,18 @@ impl MsiParent for IdleParent {
 
     fn detach(&self, _: Attachment) {}
 
-    fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<VectorBlock, MsiError> {
-        Ok(VectorBlock::new(Vector::new(FIRST_LPI), request.count))
+    fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
+        Ok(HwIrqBlock::new(HwIrq::new(FIRST_LPI), request.count))
     }
 
-    fn free(&self, _: &Attachment, _: VectorBlock) {}
+    fn free(&self, _: &Attachment, _: HwIrqBlock) {}
 
-    fn compose(&self, _: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+    fn compose(&self, _: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         Ok(MsiMessage { address: 0, data: index.into() })
     }
 
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let first = block.vector(index).unwrap_or(Vector::new(FIRST_LPI));
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let first = block.hwirq(index).unwrap_or(HwIrq::new(FIRST_LPI));
         Ok(Move { first, count: NonZeroU16::MIN, message: None, from: to, to })
     }
 
@@ -99,11 +99,11 @@ impl MsiParent for IdleParent {
         Ok(())
     }
 
-    fn mask(&self, _: Vector) {}
-    fn unmask(&self, _: Vector) {}
-    fn set_pending(&self, _: Vector, _: Pending) {}
+    fn mask(&self, _: HwIrq) {}
+    fn unmask(&self, _: HwIrq) {}
+    fn set_pending(&self, _: HwIrq, _: Pending) {}
 
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "  {vector}")
     }
 }

@@ -6,8 +6,9 @@ use super::{Clock, Pending, Route};
 use doorbell_hardware::lock::lock;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, DmaIsolation, DoorbellPage, Granule, Isolation, LevelMessages,
-    Move, MoveOutcome, MsiError, MsiMessage, MsiParent, RequesterId, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Cpu, DmaIsolation, DoorbellPage, Granule, HwIrq, HwIrqBlock,
+    Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, RequesterId,
+    Tier,
 };
 use std::collections::HashMap;
 #[cfg(test)]
@@ -56,16 +57,16 @@ impl Routes {
 
     /// Ignores the drivers' reports of resends of `vector` from now on.
     #[cfg(test)]
-    pub(crate) fn ignore_resends(&self, vector: Vector) {
+    pub(crate) fn ignore_resends(&self, vector: HwIrq) {
         lock(&self.unheard).insert(vector.get());
     }
 
     /// `None` if the vector is nobody's.
-    pub(crate) fn get(&self, vector: Vector) -> Option<Arc<Route>> {
+    pub(crate) fn get(&self, vector: HwIrq) -> Option<Arc<Route>> {
         self.read().get(&vector.get()).cloned()
     }
 
-    pub(super) fn add(&self, vector: Vector, pending: Pending, target: Cpu) {
+    pub(super) fn add(&self, vector: HwIrq, pending: Pending, target: Cpu) {
         let route = Route::new(Arc::clone(&self.clock), self.cpus, pending);
         route.settle(target);
         // Its device may send before the records of the device follow it here.
@@ -73,7 +74,7 @@ impl Routes {
         self.write().insert(vector.get(), Arc::new(route));
     }
 
-    fn remove(&self, block: &VectorBlock) {
+    fn remove(&self, block: &HwIrqBlock) {
         let mut by_vector = self.write();
         for vector in vectors(block.first(), block.count()) {
             by_vector.remove(&vector.get());
@@ -91,13 +92,13 @@ impl Routes {
     /// The route of what a driver tells.
     fn told(&self, resend: Resend) -> Option<Arc<Route>> {
         #[cfg(test)]
-        if lock(&self.unheard).contains(&resend.vector.get()) {
+        if lock(&self.unheard).contains(&resend.hwirq.get()) {
             return None;
         }
-        self.get(resend.vector)
+        self.get(resend.hwirq)
     }
 
-    fn of(&self, first: Vector, count: NonZeroU16) -> impl Iterator<Item = Arc<Route>> {
+    fn of(&self, first: HwIrq, count: NonZeroU16) -> impl Iterator<Item = Arc<Route>> {
         vectors(first, count).filter_map(|vector| self.get(vector))
     }
 }
@@ -123,7 +124,7 @@ impl ResendObserver for Routes {
     }
 }
 
-fn vectors(first: Vector, count: NonZeroU16) -> impl Iterator<Item = Vector> {
+fn vectors(first: HwIrq, count: NonZeroU16) -> impl Iterator<Item = HwIrq> {
     (0..u32::from(count.get())).filter_map(move |index| first.checked_add(index))
 }
 
@@ -136,7 +137,7 @@ struct ObservedParent {
 }
 
 impl ObservedParent {
-    fn entered(&self, block: VectorBlock, target: Cpu) -> VectorBlock {
+    fn entered(&self, block: HwIrqBlock, target: Cpu) -> HwIrqBlock {
         for vector in vectors(block.first(), block.count()) {
             self.routes.add(vector, self.pending, target);
         }
@@ -165,7 +166,7 @@ impl MsiParent for ObservedParent {
         &self,
         device: &Attachment,
         request: &BlockRequest,
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         Ok(self.entered(self.parent.allocate(device, request)?, request.cpu))
     }
 
@@ -174,29 +175,29 @@ impl MsiParent for ObservedParent {
         device: &Attachment,
         request: &BlockRequest,
         among: &[Cpu],
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         Ok(self.entered(self.parent.allocate_managed(device, request, among)?, request.cpu))
     }
 
-    fn free(&self, device: &Attachment, block: VectorBlock) {
+    fn free(&self, device: &Attachment, block: HwIrqBlock) {
         self.routes.remove(&block);
         self.parent.free(device, block);
     }
 
-    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         self.parent.release(device, &mut blocks.inspect(|block| self.routes.remove(block)));
     }
 
-    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         self.parent.compose(block, index)
     }
 
-    fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
+    fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
         self.parent.compose_level(block, index)
     }
 
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let route = block.vector(index).and_then(|vector| self.routes.get(vector));
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let route = block.hwirq(index).and_then(|vector| self.routes.get(vector));
         // Some controllers redirect it at once. Those that move with it wait for the endpoint.
         let before = route.as_ref().and_then(|route| route.target());
         if let Some(route) = &route {
@@ -222,15 +223,15 @@ impl MsiParent for ObservedParent {
         result
     }
 
-    fn mask(&self, vector: Vector) {
+    fn mask(&self, vector: HwIrq) {
         self.parent.mask(vector);
     }
 
-    fn unmask(&self, vector: Vector) {
+    fn unmask(&self, vector: HwIrq) {
         self.parent.unmask(vector);
     }
 
-    fn set_pending(&self, vector: Vector, pending: msi_types::Pending) {
+    fn set_pending(&self, vector: HwIrq, pending: msi_types::Pending) {
         // A driver whose pending bits stay reports each resend itself.
         let travels = self.pending == Pending::Travels && pending == msi_types::Pending::Set;
         let route = self.routes.get(vector).filter(|_| travels);
@@ -244,7 +245,7 @@ impl MsiParent for ObservedParent {
         }
     }
 
-    fn is_pending(&self, vector: Vector) -> Option<bool> {
+    fn is_pending(&self, vector: HwIrq) -> Option<bool> {
         self.parent.is_pending(vector)
     }
 
@@ -256,7 +257,7 @@ impl MsiParent for ObservedParent {
         self.parent.doorbell_page(granule)
     }
 
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         self.parent.describe(vector, out)
     }
 }

@@ -7,7 +7,7 @@ use doorbell_hardware::ram::Caches;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use gic_firmware::Region;
 use irq_domain::{Deferral, Dispatched};
-use msi_types::Vector;
+use msi_types::HwIrq;
 
 const CPUS: usize = 3;
 
@@ -17,7 +17,7 @@ struct Rig {
     routes: Routes,
 }
 
-const VECTOR: Vector = Vector::new(8192);
+const VECTOR: HwIrq = HwIrq::new(8192);
 
 impl Rig {
     fn new(pending: Pending) -> Self {
@@ -89,7 +89,7 @@ impl Rig {
     }
 
     fn resend_to(&self, cpu: u32, reason: ResendReason) {
-        let resend = Resend { vector: VECTOR, cpu: Cpu::new(cpu), reason };
+        let resend = Resend { hwirq: VECTOR, cpu: Cpu::new(cpu), reason };
         self.routes.resending(resend);
         self.routes.resent(resend);
     }

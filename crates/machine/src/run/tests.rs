@@ -14,7 +14,7 @@ use doorbell_hardware::bus::AccessWidth;
 use gic_arch::gicr;
 use gic_bringup::MsiController;
 use irq_domain::IrqHandle;
-use msi_types::{Cpu, Vector};
+use msi_types::{Cpu, HwIrq};
 use proptest::prelude::*;
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -72,7 +72,7 @@ impl SingleVector {
         })
     }
 
-    fn vector(&self) -> Vector {
+    fn vector(&self) -> HwIrq {
         self.with_handle(IrqHandle::vector)
     }
 

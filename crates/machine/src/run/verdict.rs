@@ -81,7 +81,7 @@ fn device_report(system: &System, device: &Device, totals: &mut Totals) -> Devic
 #[derive(Clone, Copy)]
 struct FinalVector {
     irq: u32,
-    hwirq: msi_types::Vector,
+    hwirq: msi_types::HwIrq,
     cpu: msi_types::Cpu,
 }
 

@@ -12,7 +12,7 @@ use doorbell_hardware::pci::{Function, Signalled, StoreConfig};
 use doorbell_hardware::platform_device::{Line, PlatformDevice, PlatformStore};
 use gic_firmware::ControllerIndex;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
-use msi_types::{DeviceId, MsiParent, RequesterId, Shape, Vector};
+use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId, Shape};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -241,7 +241,7 @@ impl Device {
         let Driver::Active(device, handles) = std::mem::replace(&mut *driver, Driver::Gone) else {
             return;
         };
-        let interrupts: Vec<Vector> = handles.iter().map(IrqHandle::vector).collect();
+        let interrupts: Vec<HwIrq> = handles.iter().map(IrqHandle::vector).collect();
         for interrupt in &interrupts {
             system.records.unhandled.going(*interrupt);
         }

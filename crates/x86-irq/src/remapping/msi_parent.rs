@@ -7,9 +7,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule,
-    IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
-    Pending, RequesterId, Shape, Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, HwIrq,
+    HwIrqBlock, IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent,
+    NotIsolated, Pending, RequesterId, Shape, Tier,
 };
 
 /// A group's function writes its low bits of 16.
@@ -57,7 +57,7 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         &self,
         device: &Attachment,
         request: &BlockRequest,
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         self.allocate_entries(device, request, Vec::new())
     }
 
@@ -66,12 +66,12 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         device: &Attachment,
         request: &BlockRequest,
         among: &[Cpu],
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         among.iter().try_for_each(|cpu| self.check_reachable(*cpu))?;
         self.allocate_entries(device, request, for_each(request.count, among)?)
     }
 
-    fn free(&self, device: &Attachment, block: VectorBlock) {
+    fn free(&self, device: &Attachment, block: HwIrqBlock) {
         self.with_state(|state| {
             if let Some(entries) = state.remove(&block) {
                 self.give_back(state, device, &block, &entries);
@@ -79,14 +79,14 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         });
     }
 
-    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        let vector = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let vector = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         let (entries, entry) = self.entries(vector)?;
         Ok(entries.message(entry))
     }
 
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let first = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let first = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         self.check_reachable(to)?;
         let (entries, entry) = self.entries(first)?;
         let begun = self.vectors.begin_place_move(first, to)?;
@@ -119,19 +119,19 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         self.vectors.end_place_move(moved.first, Kept::from(outcome)).and(undone)
     }
 
-    fn mask(&self, vector: Vector) {
+    fn mask(&self, vector: HwIrq) {
         self.vectors.mask(vector);
     }
 
-    fn unmask(&self, vector: Vector) {
+    fn unmask(&self, vector: HwIrq) {
         self.vectors.unmask(vector);
     }
 
-    fn set_pending(&self, vector: Vector, pending: Pending) {
+    fn set_pending(&self, vector: HwIrq, pending: Pending) {
         self.vectors.set_pending(vector, pending);
     }
 
-    fn is_pending(&self, vector: Vector) -> Option<bool> {
+    fn is_pending(&self, vector: HwIrq) -> Option<bool> {
         self.vectors.is_pending(vector)
     }
 
@@ -144,7 +144,7 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         self.vectors.doorbell_page(granule)
     }
 
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         match self.entries(vector) {
             Ok((entries, entry)) => {
                 let source = entries.source;
@@ -166,7 +166,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         device: &Attachment,
         request: &BlockRequest,
         managed: Vec<Vec<Cpu>>,
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         let count = request.count;
         let format = match request.shape {
             Shape::Independent => Format::Handles,
@@ -202,7 +202,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         })
     }
 
-    fn entries(&self, vector: Vector) -> Result<(Entries, u16), MsiError> {
+    fn entries(&self, vector: HwIrq) -> Result<(Entries, u16), MsiError> {
         self.with_state(|state| state.entries_of(vector)).ok_or(MsiError::UnknownVector(vector))
     }
 
@@ -211,7 +211,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         &self,
         state: &mut super::State,
         device: &Attachment,
-        block: &VectorBlock,
+        block: &HwIrqBlock,
         entries: &Entries,
     ) {
         let reuse = match self.clear_all(entries) {

@@ -4,13 +4,13 @@ use super::slot::{HELD, PENDING, RELEASED, Slot};
 use super::{Core, VectorDomain, number};
 use crate::apic::{ApicVector, Place};
 use core::sync::atomic::Ordering;
-use msi_types::{Cpu, Pending, Vector};
+use msi_types::{Cpu, HwIrq, Pending};
 
 /// What the trap entry does with an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Arrival {
     /// Hands it to whoever dispatches by this number.
-    Deliver(Vector),
+    Deliver(HwIrq),
     /// Nothing: it is masked, and will be sent again.
     Held,
     /// Nothing: it was freed while this one was under way.
@@ -44,21 +44,21 @@ impl VectorDomain {
     }
 
     /// Any.
-    pub(crate) fn hold_back(&self, vector: Vector) {
+    pub(crate) fn hold_back(&self, vector: HwIrq) {
         if let Some(slot) = self.slot(vector) {
             slot.flags.fetch_or(HELD, Ordering::AcqRel);
         }
     }
 
     /// Any.
-    pub(crate) fn let_through(&self, vector: Vector) {
+    pub(crate) fn let_through(&self, vector: HwIrq) {
         let Some(slot) = self.slot(vector) else { return };
         slot.flags.fetch_and(!HELD, Ordering::AcqRel);
         self.with_core(|core| self.pay(core, slot));
     }
 
     /// Any.
-    pub(crate) fn change_pending(&self, vector: Vector, pending: Pending) {
+    pub(crate) fn change_pending(&self, vector: HwIrq, pending: Pending) {
         let Some(slot) = self.slot(vector) else { return };
         match pending {
             Pending::Set => self.with_core(|core| {
@@ -87,7 +87,7 @@ impl VectorDomain {
     }
 
     /// Any.
-    pub(crate) fn pending(&self, vector: Vector) -> Option<bool> {
+    pub(crate) fn pending(&self, vector: HwIrq) -> Option<bool> {
         let slot = self.slot(vector)?;
         if slot.flags.load(Ordering::Acquire) & PENDING != 0 {
             return Some(true);

@@ -8,9 +8,9 @@ use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_collect;
 use msi_types::{
-    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, Isolation,
-    Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape,
-    Tier, Vector, VectorBlock,
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, HwIrq,
+    HwIrqBlock, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
+    Pending, RequesterId, Shape, Tier,
 };
 
 /// Endpoints that write to the local APICs themselves.
@@ -36,7 +36,7 @@ impl MsiParent for VectorDomain {
         &self,
         device: &Attachment,
         request: &BlockRequest,
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         check_shape(request)?;
         self.allocate_block(device, request, Stored::Endpoint(request.fit), Vec::new())
     }
@@ -48,7 +48,7 @@ impl MsiParent for VectorDomain {
         device: &Attachment,
         request: &BlockRequest,
         among: &[Cpu],
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         check_shape(request)?;
         self.allocate_block(
             device,
@@ -58,16 +58,16 @@ impl MsiParent for VectorDomain {
         )
     }
 
-    fn free(&self, device: &Attachment, block: VectorBlock) {
+    fn free(&self, device: &Attachment, block: HwIrqBlock) {
         self.free_block(device, &block, Reuse::Allowed);
     }
 
-    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        self.message(block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?)
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        self.message(block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?)
     }
 
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let first = block.vector(index).ok_or(MsiError::UnknownVector(block.first()))?;
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let first = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         let begun = self.begin_place_move(first, to)?;
         let count = NonZeroU16::MIN;
         Ok(Move { first, count, message: begun.message, from: begun.from.cpu, to: begun.to.cpu })
@@ -81,21 +81,21 @@ impl MsiParent for VectorDomain {
     }
 
     /// Holds the interrupt back at the trap entry: see [Masking](crate::vector_domain#masking).
-    fn mask(&self, vector: Vector) {
+    fn mask(&self, vector: HwIrq) {
         self.hold_back(vector);
     }
 
-    fn unmask(&self, vector: Vector) {
+    fn unmask(&self, vector: HwIrq) {
         self.let_through(vector);
     }
 
     /// Setting sends an interprocessor interrupt to where the vector is. Clearing drops what is
     /// remembered behind the mask; what the local APIC has accepted is delivered.
-    fn set_pending(&self, vector: Vector, pending: Pending) {
+    fn set_pending(&self, vector: HwIrq, pending: Pending) {
         self.change_pending(vector, pending);
     }
 
-    fn is_pending(&self, vector: Vector) -> Option<bool> {
+    fn is_pending(&self, vector: HwIrq) -> Option<bool> {
         self.pending(vector)
     }
 
@@ -110,7 +110,7 @@ impl MsiParent for VectorDomain {
         DoorbellPage::Alone
     }
 
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         let Some((slot, place)) = self.slot(vector).and_then(|slot| Some((slot, slot.place()?)))
         else {
             return writeln!(out, "x86: slot {vector} is not handed out");

@@ -7,7 +7,7 @@ use crate::matrix::{MatrixError, VectorMatrix};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, MsiError, Rewrite, Vector, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Initially, MsiError, Rewrite,
 };
 
 impl VectorDomain {
@@ -19,7 +19,7 @@ impl VectorDomain {
         request: &BlockRequest,
         message: Stored,
         mut managed: Vec<Vec<Cpu>>,
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         let count = request.count.get();
         let claim = self.claims.with(self.apic(), |claims| claims.charge(device, count))?;
         let phase = Phase::Owned { claim, message };
@@ -43,7 +43,7 @@ impl VectorDomain {
                     return Err(error);
                 }
             }
-            Ok(VectorBlock::new(number(first), request.count))
+            Ok(HwIrqBlock::new(number(first), request.count))
         });
         if allocated.is_err() {
             self.claims.with(self.apic(), |claims| claims.refund(claim, count));
@@ -107,9 +107,9 @@ impl VectorDomain {
     }
 
     /// Takes slots back: what still arrives is [released](crate::Arrival::Released). Task.
-    pub(crate) fn free_block(&self, device: &Attachment, block: &VectorBlock, reuse: Reuse) {
+    pub(crate) fn free_block(&self, device: &Attachment, block: &HwIrqBlock, reuse: Reuse) {
         let claim = ClaimId::of(device);
-        let vectors = || (0..block.count().get()).filter_map(|index| block.vector(index));
+        let vectors = || (0..block.count().get()).filter_map(|index| block.hwirq(index));
         let mut freed = 0;
         for vector in vectors() {
             // What it was managed for is dropped without the lock.
@@ -132,7 +132,7 @@ impl VectorDomain {
 
     /// What was set aside for a slot that is freed is so no more; what is in use of it becomes
     /// normal when it is given up.
-    fn unmanage(&self, core: &mut Core, vector: Vector) -> Option<Vec<Cpu>> {
+    fn unmanage(&self, core: &mut Core, vector: HwIrq) -> Option<Vec<Cpu>> {
         let (slot, state) = self.slot(vector).zip(core.slots.get_mut(self.index(vector)?))?;
         let among = state.managed.take()?;
         for cpu in &among {
@@ -147,7 +147,7 @@ impl VectorDomain {
     }
 
     /// True if the slot was the device's.
-    fn release(&self, core: &mut Core, claim: ClaimId, vector: Vector, reuse: Reuse) -> bool {
+    fn release(&self, core: &mut Core, claim: ClaimId, vector: HwIrq, reuse: Reuse) -> bool {
         let Some(index) = self.index(vector) else { return false };
         let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else {
             return false;

@@ -3,7 +3,7 @@
 use super::slot::{Phase, Slot, Stored};
 use super::{Core, VectorDomain};
 use crate::apic::Place;
-use msi_types::{Cpu, MsiError, MsiMessage, Rewrite, Vector};
+use msi_types::{Cpu, HwIrq, MsiError, MsiMessage, Rewrite};
 
 /// The device cannot change its data along with the address, so that its vector has to be free at
 /// the new CPU.
@@ -48,7 +48,7 @@ pub(crate) enum Kept {
 impl VectorDomain {
     /// Takes a place for the slot at its new CPU; interrupts there are the slot's from now on.
     /// Task.
-    pub(crate) fn begin_place_move(&self, vector: Vector, to: Cpu) -> Result<PlaceMove, MsiError> {
+    pub(crate) fn begin_place_move(&self, vector: HwIrq, to: Cpu) -> Result<PlaceMove, MsiError> {
         let unknown = MsiError::UnknownVector(vector);
         let (index, slot) = self.index(vector).zip(self.slot(vector)).ok_or(unknown)?;
         self.with_core(|core| {
@@ -124,7 +124,7 @@ impl VectorDomain {
     }
 
     /// Ends a move: the place that was left becomes a former one. Task.
-    pub(crate) fn end_place_move(&self, vector: Vector, kept: Kept) -> Result<(), MsiError> {
+    pub(crate) fn end_place_move(&self, vector: HwIrq, kept: Kept) -> Result<(), MsiError> {
         let unknown = MsiError::UnknownVector(vector);
         let (index, slot) = self.index(vector).zip(self.slot(vector)).ok_or(unknown)?;
         let may_go = self.with_core(|core| {

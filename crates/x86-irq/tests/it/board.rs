@@ -3,8 +3,8 @@
 
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, MsiError, MsiMessage, MsiParent, RequesterId,
-    Rewrite, Shape, Vector, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Initially, MsiError, MsiMessage,
+    MsiParent, RequesterId, Rewrite, Shape,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -222,7 +222,7 @@ impl Board {
 pub(crate) struct Device {
     pub(crate) serial: Sender,
     pub(crate) attachment: Attachment,
-    pub(crate) block: VectorBlock,
+    pub(crate) block: HwIrqBlock,
     pub(crate) message: MsiMessage,
     pub(crate) rewrite: Rewrite,
     /// The only CPUs for its interrupt, if it is managed.
@@ -273,7 +273,7 @@ impl Device {
         Ok(Self { serial, attachment, block, message, rewrite, among })
     }
 
-    pub(crate) fn vector(&self) -> Vector {
+    pub(crate) fn vector(&self) -> HwIrq {
         self.block.first()
     }
 

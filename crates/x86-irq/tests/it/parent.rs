@@ -2,8 +2,8 @@
 
 use crate::board::{Board, Device, request};
 use msi_types::{
-    Capability, Cpu, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated, Pending,
-    RequesterId, Rewrite, Shape, Vector,
+    Capability, Cpu, HwIrq, Isolation, MoveOutcome, MsiError, MsiParent, NotIsolated, Pending,
+    RequesterId, Rewrite, Shape,
 };
 use x86_irq::message::DestinationFormat;
 use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, FIRST_SLOT, Offline, Place};
@@ -25,7 +25,7 @@ fn relocate(board: &Board, device: &mut Device, to: Cpu) -> Result<(), MsiError>
 fn slots_begin_above_the_vectors_of_a_cpu() {
     let board = Board::new(1);
     let device = device(&board, Rewrite::Masked);
-    assert_eq!(device.vector(), Vector::new(FIRST_SLOT));
+    assert_eq!(device.vector(), HwIrq::new(FIRST_SLOT));
     assert!(FIRST_SLOT > u8::MAX.into());
 }
 
@@ -367,7 +367,7 @@ fn two_cpus_have_two_apics() {
 fn numbers_that_were_never_handed_out_are_harmless() {
     let board = Board::new(1);
     for raw in [0, FIRST_SLOT - 1, FIRST_SLOT, FIRST_SLOT + 19, FIRST_SLOT + 20, u32::MAX] {
-        let vector = Vector::new(raw);
+        let vector = HwIrq::new(raw);
         board.domain.mask(vector);
         board.domain.unmask(vector);
         board.domain.set_pending(vector, Pending::Set);

@@ -231,7 +231,7 @@ fn a_group_has_one_handle_and_each_vector_an_entry_that_moves_alone() {
         // The function replaces the low bits.
         let sent = MsiMessage { data: base.data | u32::from(index), ..base };
         let place = rig.translate(NIC, sent).unwrap();
-        assert_eq!(rig.board.domain.place(block.vector(index).unwrap()), Some(place));
+        assert_eq!(rig.board.domain.place(block.hwirq(index).unwrap()), Some(place));
         assert_eq!(place.cpu, if index == 3 { CPU1 } else { CPU0 });
     }
     let beyond = MsiMessage { data: base.data + 8, ..base };
@@ -427,7 +427,7 @@ proptest! {
                         }
                     };
                     let place = rig.translate(*requester, sent).unwrap();
-                    let vector = block.vector(index).unwrap();
+                    let vector = block.hwirq(index).unwrap();
                     prop_assert_eq!(rig.board.domain.place(vector), Some(place));
                     prop_assert!(rig.translate(RequesterId::new(0), sent).is_err());
                 }

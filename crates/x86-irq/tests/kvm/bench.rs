@@ -2,7 +2,7 @@
 
 use crate::machine::{Failure, Machine};
 use core::num::NonZeroU16;
-use msi_types::{Cpu, MsiMessage, Vector};
+use msi_types::{Cpu, HwIrq, MsiMessage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ pub(crate) struct Bench {
     pub(crate) domain: Arc<VectorDomain>,
     apic: Arc<KvmApic>,
     seen: Vec<Vec<u32>>,
-    delivered: BTreeMap<Vector, u32>,
+    delivered: BTreeMap<HwIrq, u32>,
     held: u32,
 }
 
@@ -103,7 +103,7 @@ impl Bench {
     }
 
     /// How often an interrupt was handed on.
-    pub(crate) fn delivered(&self, vector: Vector) -> u32 {
+    pub(crate) fn delivered(&self, vector: HwIrq) -> u32 {
         self.delivered.get(&vector).copied().unwrap_or(0)
     }
 
@@ -116,7 +116,7 @@ impl Bench {
     }
 
     /// Signals, and waits until the interrupt was handed on once more.
-    pub(crate) fn deliver(&mut self, vector: Vector, message: MsiMessage) -> Result<(), Failure> {
+    pub(crate) fn deliver(&mut self, vector: HwIrq, message: MsiMessage) -> Result<(), Failure> {
         let before = self.delivered(vector);
         self.machine.signal(message)?;
         self.wait(|bench| bench.delivered(vector) > before)?;

@@ -5,8 +5,8 @@ use crate::machine::{Failure, Machine, absent};
 use core::num::NonZeroU16;
 use libtest_mimic::{Completion, Failed, Trial};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, Move, MoveOutcome, MsiError, MsiMessage,
-    MsiParent, RequesterId, Rewrite, Shape, VectorBlock,
+    Attachment, BlockRequest, Cpu, Fit, HwIrqBlock, Initially, Move, MoveOutcome, MsiError,
+    MsiMessage, MsiParent, RequesterId, Rewrite, Shape,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -83,7 +83,7 @@ fn wide_ids() -> Result<(), Failure> {
 struct Device<'a> {
     parent: &'a dyn MsiParent,
     attachment: Attachment,
-    block: VectorBlock,
+    block: HwIrqBlock,
     message: MsiMessage,
 }
 

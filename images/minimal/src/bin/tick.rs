@@ -28,7 +28,7 @@ fn main(boot: Boot) -> ! {
         IRQCHIP.get().expect("it is up").handle_irq(Cpu::new(0), &registers(), unhandled);
     });
     let timer = irqchip.interrupts().request_per_cpu(
-        VIRTUAL_TIMER.vector(),
+        VIRTUAL_TIMER.hwirq(),
         Trigger::Level,
         "timer",
         |_| {

@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 use gic_driver::its::EventRequest;
 use gic_driver::{Its, ItsError};
 use image_rt::cpu;
-use msi_types::{Attachment, Cpu, DeviceId, Initially, MsiMessage, Shape, VectorBlock};
+use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, Initially, MsiMessage, Shape};
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     report.case("every LPI can be mapped, and not one more", || all_of_them(machine));
@@ -18,7 +18,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
 
 type QemuIts = Its<crate::platform::Kernel>;
 
-fn map(its: &QemuIts, device: &Attachment, count: u16) -> Result<VectorBlock, ItsError> {
+fn map(its: &QemuIts, device: &Attachment, count: u16) -> Result<HwIrqBlock, ItsError> {
     let count = NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN);
     let request = EventRequest {
         count,

@@ -14,13 +14,13 @@ use gic_arch::Priority;
 use image_rt::cpu;
 use image_rt::lock::IrqMutex;
 use irq_domain::{Start, WiredRequest};
-use msi_types::{Cpu, Pending, Trigger, Vector};
+use msi_types::{Cpu, HwIrq, Pending, Trigger};
 
 /// The least of the three, which all get at first, and the most.
 const USUAL: Priority = Priority::new(0xa0);
 const URGENT: Priority = Priority::new(0x40);
 /// An SPI that no device of `virt` has.
-const FREE_SPI: Vector = Vector::new(250);
+const FREE_SPI: HwIrq = HwIrq::new(250);
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     report.case("the most urgent of several pending messages comes first", || in_order(machine));
@@ -142,7 +142,7 @@ fn masked(machine: &Machine) -> Outcome {
     check!(early == [1], "behind the mask came {early:?}");
     let wanted = device.vectors[0].vector;
     // QEMU's GICv2 does not show at HPPIR what the mask holds back; it is pending all the same.
-    let held_back = waiting.map_or(pending == Some(true), |intid| intid.vector() == wanted);
+    let held_back = waiting.map_or(pending == Some(true), |intid| intid.hwirq() == wanted);
     check!(held_back, "{waiting:?} waited, not {wanted}");
     cpu::wait_until(2000, || events(&log).len() == 2);
     check!(events(&log) == [1, 0], "afterwards {:?}", events(&log));

@@ -11,9 +11,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use gic_arch::{IntId, SgiId};
 use image_rt::cpu::{self, MAX_CPUS};
-use msi_types::{Cpu, Trigger, Vector};
+use msi_types::{Cpu, HwIrq, Trigger};
 
-const VIRTUAL_TIMER: Vector = IntId::ppi(11).expect("there are 16").vector();
+const VIRTUAL_TIMER: HwIrq = IntId::ppi(11).expect("there are 16").hwirq();
 /// SGI 15 wakes CPUs; these are free.
 const TRIED: core::ops::Range<u8> = 0..8;
 
@@ -36,7 +36,7 @@ fn listen(
     let arrived: Arrived = Arc::new([const { AtomicU64::new(0) }; MAX_CPUS]);
     let counts = arrived.clone();
     let handle = machine.interrupts.request_per_cpu(
-        sgi.intid().vector(),
+        sgi.intid().hwirq(),
         Trigger::Edge,
         "sgi",
         move |context| {

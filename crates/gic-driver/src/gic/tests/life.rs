@@ -77,7 +77,7 @@ fn wired_interrupts_work_where_lpis_are_refused() {
     let gic = discovered(&fake).unwrap();
     assert!(matches!(gic.lpis().unwrap_err(), LpiError::AlreadyEnabled { .. }));
     assert_eq!(gic.cpu_on(cpu(0), &FakeRegisters::default()), Ok(None));
-    assert_eq!(gic.claim(vector(40), count(1)), Ok(()));
+    assert_eq!(gic.claim(hwirq(40), count(1)), Ok(()));
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn a_gic_with_errata_of_its_distributor_without_heap_is_refused() {
 #[test]
 fn a_suspend_without_heap_changes_nothing() {
     let (fake, gic, registers) = running();
-    gic.unmask(vector(40));
+    gic.unmask(hwirq(40));
     let (saved, failures) = until_it_succeeds(
         || gic.suspend(cpu(0), &registers[0]),
         |error| {

@@ -31,7 +31,7 @@ fn extended_spis_that_are_not_there_are_not_touched() {
         let fake = Fake::with_cpus(CPUS);
         fake.at_distributor(|frame| frame.iidr = iidr);
         let gic = discovered(&fake).unwrap();
-        assert_eq!(gic.claim(vector(4096), count(1)).is_ok(), there, "{iidr:#x}");
+        assert_eq!(gic.claim(hwirq(4096), count(1)).is_ok(), there, "{iidr:#x}");
         assert_eq!(fake.at_distributor(|frame| frame.routes.contains_key(&0x8000)), there);
     }
 }
@@ -43,7 +43,7 @@ fn affinities_are_one_level_down_where_the_gic_has_them_so() {
     let config = GicConfig { cpus, ..named(&["asr,asr8601-gic-v3", "arm,gic-v3"]) };
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
     gic.cpu_on(cpu(2), &FakeRegisters::default()).unwrap();
-    gic.set_target(vector(40), cpu(2)).unwrap();
+    gic.set_target(hwirq(40), cpu(2)).unwrap();
     assert_eq!(gic.affinity(cpu(2)), Some(Affinity::new(0, 0, 0, 2)));
     assert_eq!(fake.at_distributor(|frame| frame.routes[&0x6140]), 2);
 }
@@ -76,7 +76,7 @@ fn an_spi_of_another_cpu_is_deactivated_at_the_distributor() {
         for (cpu, registers) in gic.cpus().zip(&registers) {
             gic.cpu_on(cpu, registers).unwrap();
         }
-        gic.set_target(vector(40), cpu(target)).unwrap();
+        gic.set_target(hwirq(40), cpu(target)).unwrap();
         registers[0].raise(40);
         let interface = gic.cpu_interface(&registers[0]);
         let taken = interface.acknowledge().unwrap();
@@ -101,7 +101,7 @@ fn a_split_deactivation_of_another_cpus_spi_is_the_distributors() {
         for (cpu, registers) in gic.cpus().zip(&registers) {
             gic.cpu_on_with::<_, Split>(cpu, registers).unwrap();
         }
-        gic.set_target(vector(40), cpu(target)).unwrap();
+        gic.set_target(hwirq(40), cpu(target)).unwrap();
         registers[0].raise(40);
         let interface = gic.cpu_interface_with::<_, Split>(&registers[0]);
         let taken = interface.acknowledge().unwrap();
@@ -149,13 +149,13 @@ fn registers_of_spis_are_read_at_the_chip_that_owns_them() {
     for chips in [2, 4] {
         let (fake, gic) = of_chips(chips);
         for intid in [40, 400, 700, 4100] {
-            gic.claim(vector(intid), count(1)).unwrap();
-            gic.set_trigger(vector(intid), Trigger::Edge).unwrap();
-            gic.unmask(vector(intid));
-            gic.set_target(vector(intid), cpu(0)).unwrap();
-            assert!(!gic.is_pending(vector(intid)));
-            gic.set_pending(vector(intid), Pending::Set);
-            assert!(gic.is_pending(vector(intid)));
+            gic.claim(hwirq(intid), count(1)).unwrap();
+            gic.set_trigger(hwirq(intid), Trigger::Edge).unwrap();
+            gic.unmask(hwirq(intid));
+            gic.set_target(hwirq(intid), cpu(0)).unwrap();
+            assert!(!gic.is_pending(hwirq(intid)));
+            gic.set_pending(hwirq(intid), Pending::Set);
+            assert!(gic.is_pending(hwirq(intid)));
         }
         let registers = FakeRegisters::default();
         gic.cpu_on(cpu(0), &registers).unwrap();

@@ -13,9 +13,9 @@ fn lose_power(fake: &Fake) {
 #[test]
 fn a_gic_that_lost_power_comes_back_with_routes_enables_and_lpis() {
     let (fake, gic, registers) = running();
-    gic.claim(vector(40), count(1)).unwrap();
-    gic.set_target(vector(40), cpu(2)).unwrap();
-    gic.unmask(vector(40));
+    gic.claim(hwirq(40), count(1)).unwrap();
+    gic.set_target(hwirq(40), cpu(2)).unwrap();
+    gic.unmask(hwirq(40));
     gic.redistributor_frames(cpu(0)).unwrap().interrupt(IntId::new(27)).unwrap().enable();
     for off in [1, 2] {
         gic.cpu_off(cpu(off), &registers[off as usize]).unwrap();
@@ -40,7 +40,7 @@ fn a_gic_that_lost_power_comes_back_with_routes_enables_and_lpis() {
 #[test]
 fn a_suspend_that_did_not_cost_power_is_undone() {
     let (fake, gic, registers) = running();
-    gic.unmask(vector(40));
+    gic.unmask(hwirq(40));
     let saved = gic.suspend(cpu(0), &registers[0]).unwrap();
     assert!(!fake.at_distributor(|frame| frame.control.enable_grp1()));
     gic.resume(&saved, &registers[0]).unwrap();
@@ -71,7 +71,7 @@ fn resume_keeps_the_split_eoi_mode() {
 #[test]
 fn a_suspend_that_times_out_stops_the_rest_and_can_be_resumed() {
     let (fake, gic, registers) = running();
-    gic.unmask(vector(40));
+    gic.unmask(hwirq(40));
     fake.at_distributor(|frame| frame.stuck = true);
     let refused = gic.suspend(cpu(0), &registers[0]).unwrap_err();
     let SuspendError::Incomplete { error, saved } = refused else { panic!("{refused}") };

@@ -5,20 +5,20 @@ use super::*;
 #[test]
 fn an_interrupt_has_one_owner() {
     let (_, gic, _) = running();
-    gic.claim(vector(40), count(4)).unwrap();
-    assert_eq!(gic.claim(vector(43), count(2)), Err(MsiError::UnknownVector(vector(43))));
+    gic.claim(hwirq(40), count(4)).unwrap();
+    assert_eq!(gic.claim(hwirq(43), count(2)), Err(MsiError::UnknownVector(hwirq(43))));
     // Nothing of the refused claim remains.
-    assert_eq!(gic.claim(vector(44), count(1)), Ok(()));
-    gic.release(vector(40), count(4));
-    assert_eq!(gic.claim(vector(40), count(4)), Ok(()));
+    assert_eq!(gic.claim(hwirq(44), count(1)), Ok(()));
+    gic.release(hwirq(40), count(4));
+    assert_eq!(gic.claim(hwirq(40), count(4)), Ok(()));
 }
 
 #[test]
 fn a_claim_that_collides_at_its_end_keeps_nothing() {
     let (_, gic, _) = running();
-    gic.claim(vector(43), count(1)).unwrap();
-    assert!(gic.claim(vector(40), count(4)).is_err());
-    assert_eq!(gic.claim(vector(40), count(3)), Ok(()));
+    gic.claim(hwirq(43), count(1)).unwrap();
+    assert!(gic.claim(hwirq(40), count(4)).is_err());
+    assert_eq!(gic.claim(hwirq(40), count(3)), Ok(()));
 }
 
 #[test]
@@ -26,9 +26,9 @@ fn what_is_no_wired_interrupt_here_is_not_given_out() {
     let (_, gic, _) = running();
     let none = [(95, 2), (1019, 1), (1023, 1), (1087, 2), (4127, 2), (8192, 1), (u32::MAX, 1)];
     for (first, many) in none {
-        assert!(gic.claim(vector(first), count(many)).is_err(), "{first}");
+        assert!(gic.claim(hwirq(first), count(many)).is_err(), "{first}");
     }
-    assert_eq!(gic.claim(vector(4096), count(32)), Ok(()));
+    assert_eq!(gic.claim(hwirq(4096), count(32)), Ok(()));
 }
 
 #[test]
@@ -40,17 +40,17 @@ fn a_private_vector_is_unmasked_masked_and_made_pending_at_the_calling_cpu_alone
                 |index| fake.at_redistributor(index, |frame| *frame.bank.state(IntId::new(intid)));
             [0, 1].map(|index| (state(index).forwarded, state(index).pending))
         };
-        gic.mask(vector(intid));
+        gic.mask(hwirq(intid));
         fake.run_on(1);
-        gic.mask(vector(intid));
-        gic.unmask(vector(intid));
-        gic.set_pending(vector(intid), Pending::Set);
-        assert!(gic.is_pending(vector(intid)));
+        gic.mask(hwirq(intid));
+        gic.unmask(hwirq(intid));
+        gic.set_pending(hwirq(intid), Pending::Set);
+        assert!(gic.is_pending(hwirq(intid)));
         assert_eq!(states(), [(false, false), (true, true)], "{intid}");
-        gic.mask(vector(intid));
-        gic.set_pending(vector(intid), Pending::Clear);
+        gic.mask(hwirq(intid));
+        gic.set_pending(hwirq(intid), Pending::Clear);
         fake.run_on(0);
-        gic.unmask(vector(intid));
+        gic.unmask(hwirq(intid));
         assert_eq!(states(), [(true, false), (false, false)], "{intid}");
     }
 }
@@ -58,16 +58,16 @@ fn a_private_vector_is_unmasked_masked_and_made_pending_at_the_calling_cpu_alone
 #[test]
 fn a_private_vector_has_one_owner_and_a_trigger_but_no_target() {
     let (fake, gic, _) = running();
-    gic.claim(vector(27), count(1)).unwrap();
-    assert_eq!(gic.claim(vector(27), count(1)), Err(MsiError::UnknownVector(vector(27))));
-    gic.set_trigger(vector(27), Trigger::Edge).unwrap();
+    gic.claim(hwirq(27), count(1)).unwrap();
+    assert_eq!(gic.claim(hwirq(27), count(1)), Err(MsiError::UnknownVector(hwirq(27))));
+    gic.set_trigger(hwirq(27), Trigger::Edge).unwrap();
     assert!(fake.at_redistributor(0, |frame| frame.bank.state(IntId::new(27)).edge));
-    let refused = gic.set_target(vector(27), cpu(1));
+    let refused = gic.set_target(hwirq(27), cpu(1));
     assert!(matches!(refused, Err(MsiError::NotReachable(_, _))));
-    gic.unmask(vector(27));
-    gic.release(vector(27), count(1));
+    gic.unmask(hwirq(27));
+    gic.release(hwirq(27), count(1));
     assert!(!fake.at_redistributor(0, |frame| frame.bank.state(IntId::new(27)).forwarded));
-    assert_eq!(gic.claim(vector(27), count(1)), Ok(()));
+    assert_eq!(gic.claim(hwirq(27), count(1)), Ok(()));
 }
 
 #[test]
@@ -75,18 +75,18 @@ fn an_interrupt_of_secure_software_is_not_given_out() {
     let fake =
         Fake::new(FakeDistributor::new(Security::NonSecure), vec![FakeRedistributor::new(0, true)]);
     let gic = Gic::new(Arc::new(fake), config()).unwrap();
-    assert_eq!(gic.claim(vector(32), count(2)), Err(MsiError::UnknownVector(vector(33))));
-    assert_eq!(gic.claim(vector(32), count(1)), Ok(()));
+    assert_eq!(gic.claim(hwirq(32), count(2)), Err(MsiError::UnknownVector(hwirq(33))));
+    assert_eq!(gic.claim(hwirq(32), count(1)), Ok(()));
 }
 
 #[test]
 fn released_interrupts_are_disabled_and_not_pending() {
     let (fake, gic, _) = running();
-    gic.claim(vector(40), count(1)).unwrap();
-    gic.unmask(vector(40));
-    gic.set_pending(vector(40), Pending::Set);
-    assert!(gic.is_pending(vector(40)));
-    gic.release(vector(40), count(1));
+    gic.claim(hwirq(40), count(1)).unwrap();
+    gic.unmask(hwirq(40));
+    gic.set_pending(hwirq(40), Pending::Set);
+    assert!(gic.is_pending(hwirq(40)));
+    gic.release(hwirq(40), count(1));
     let state = fake.at_distributor(|frame| *frame.spis.state(IntId::new(40)));
     assert!(!state.enabled && !state.forwarded && !state.pending);
 }
@@ -94,17 +94,17 @@ fn released_interrupts_are_disabled_and_not_pending() {
 #[test]
 fn a_masked_interrupt_is_not_forwarded_on_return() {
     let (fake, gic, _) = running();
-    gic.unmask(vector(40));
-    gic.mask(vector(40));
+    gic.unmask(hwirq(40));
+    gic.mask(hwirq(40));
     assert!(!fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).forwarded));
 }
 
 #[test]
 fn the_trigger_of_an_unmasked_interrupt_is_refused_with_the_reason() {
     let (_, gic, _) = running();
-    assert_eq!(gic.set_trigger(vector(40), Trigger::Edge), Ok(()));
-    gic.unmask(vector(40));
-    let refused = gic.set_trigger(vector(40), Trigger::Level).unwrap_err();
+    assert_eq!(gic.set_trigger(hwirq(40), Trigger::Edge), Ok(()));
+    gic.unmask(hwirq(40));
+    let refused = gic.set_trigger(hwirq(40), Trigger::Level).unwrap_err();
     assert_eq!(
         std::string::ToString::to_string(&refused),
         "gicv3@8000000, set trigger: the interrupt is enabled"
@@ -116,7 +116,7 @@ fn a_cpu_that_is_off_or_unknown_is_no_target() {
     let (_, gic, registers) = running();
     gic.cpu_off(cpu(1), &registers[1]).unwrap();
     for number in [1, 9] {
-        let refused = gic.set_target(vector(40), cpu(number));
+        let refused = gic.set_target(hwirq(40), cpu(number));
         assert!(matches!(refused, Err(MsiError::NotReachable(..))), "{number}");
     }
 }

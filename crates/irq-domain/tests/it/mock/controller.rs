@@ -3,8 +3,8 @@
 use super::{Hook, Locked, assert_task, count_down, judge, lock};
 use msi_types::{
     Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, DoorbellPage, Fit, Granule,
-    Initially, Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent,
-    NotIsolated, Pending, RequesterId, Shape, Tier, Vector, VectorBlock,
+    HwIrq, HwIrqBlock, Initially, Isolation, LevelMessages, Move, MoveOutcome, MsiError,
+    MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Shape, Tier,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,15 +28,15 @@ pub(crate) enum Kind {
 struct Line {
     cpu: Cpu,
     masked: bool,
-    group: (Vector, NonZeroU16),
+    group: (HwIrq, NonZeroU16),
     moving: bool,
 }
 
 #[derive(Debug, Default)]
 struct Inside {
-    devices: BTreeMap<u32, BTreeSet<Vector>>,
-    lines: BTreeMap<Vector, Line>,
-    pending: BTreeSet<(Cpu, Vector)>,
+    devices: BTreeMap<u32, BTreeSet<HwIrq>>,
+    lines: BTreeMap<HwIrq, Line>,
+    pending: BTreeSet<(Cpu, HwIrq)>,
     attached: u32,
     outcomes: Vec<MoveOutcome>,
     unreachable: BTreeSet<Cpu>,
@@ -127,14 +127,14 @@ impl Controller {
         }
     }
 
-    fn data(&self, vector: Vector) -> u32 {
+    fn data(&self, vector: HwIrq) -> u32 {
         vector.get() + self.skew.load(Ordering::Relaxed)
     }
 
     /// A device's message arrives. Panics if it is torn or stray.
     pub(crate) fn signal(&self, message: MsiMessage) {
         let mut inside = self.inside();
-        let vector = Vector::new(message.data);
+        let vector = HwIrq::new(message.data);
         let line =
             inside.lines.get(&vector).unwrap_or_else(|| panic!("stray message {message:x?}"));
         let cpu = match self.kind {
@@ -149,7 +149,7 @@ impl Controller {
     }
 
     /// A CPU reads its acknowledge register.
-    pub(crate) fn acknowledge(&self, cpu: u32) -> Option<Vector> {
+    pub(crate) fn acknowledge(&self, cpu: u32) -> Option<HwIrq> {
         let mut inside = self.inside();
         let cpu = Cpu::new(cpu);
         let found = inside.pending.iter().copied().find(|(place, vector)| {
@@ -159,11 +159,11 @@ impl Controller {
         Some(found.1)
     }
 
-    pub(crate) fn is_masked(&self, vector: Vector) -> bool {
+    pub(crate) fn is_masked(&self, vector: HwIrq) -> bool {
         self.inside().lines[&vector].masked
     }
 
-    pub(crate) fn pending_at(&self) -> Vec<(Cpu, Vector)> {
+    pub(crate) fn pending_at(&self) -> Vec<(Cpu, HwIrq)> {
         self.inside().pending.iter().copied().collect()
     }
 
@@ -176,21 +176,21 @@ impl Controller {
     }
 
     /// The controller moves a vector by itself, as when its CPU was turned off under it.
-    pub(crate) fn displace(&self, vector: Vector, cpu: Cpu) {
+    pub(crate) fn displace(&self, vector: HwIrq, cpu: Cpu) {
         self.inside().lines.get_mut(&vector).unwrap().cpu = cpu;
     }
 
-    fn set_masked(&self, vector: Vector, masked: bool) {
+    fn set_masked(&self, vector: HwIrq, masked: bool) {
         match self.inside().lines.get_mut(&vector) {
             Some(line) => line.masked = masked,
             None => judge(false, "masked or unmasked after it was freed"),
         }
     }
 
-    fn take_back(&self, device: &Attachment, block: &VectorBlock) {
+    fn take_back(&self, device: &Attachment, block: &HwIrqBlock) {
         let mut inside = self.inside();
         for index in 0..block.count().get() {
-            let vector = block.vector(index).unwrap();
+            let vector = block.hwirq(index).unwrap();
             let line = inside.lines.remove(&vector);
             judge(line.is_some_and(|line| !line.moving), "freed twice, or while it moves");
             let of_device = inside.devices.get_mut(&device.cookie());
@@ -213,7 +213,7 @@ impl Controller {
 fn find_free(inside: &Inside, capacity: u32, count: u32, alignment: u32) -> Option<u32> {
     let starts = (FIRST..FIRST + capacity).step_by(alignment as usize);
     starts.filter(|start| start + count <= FIRST + capacity).find(|start| {
-        (*start..start + count).all(|vector| !inside.lines.contains_key(&Vector::new(vector)))
+        (*start..start + count).all(|vector| !inside.lines.contains_key(&HwIrq::new(vector)))
     })
 }
 
@@ -226,7 +226,7 @@ impl MsiParent for Controller {
         visit(&self.tier.lock().unwrap());
     }
 
-    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = VectorBlock>) {
+    fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         assert_task();
         self.releases.fetch_add(1, Ordering::Relaxed);
         blocks.for_each(|block| self.take_back(&device, &block));
@@ -258,7 +258,7 @@ impl MsiParent for Controller {
         device: &Attachment,
         request: &BlockRequest,
         among: &[Cpu],
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         assert!(among.contains(&request.cpu));
         let block = self.allocate(device, request)?;
         lock(&self.managed).push(among.to_vec());
@@ -269,7 +269,7 @@ impl MsiParent for Controller {
         &self,
         device: &Attachment,
         request: &BlockRequest,
-    ) -> Result<VectorBlock, MsiError> {
+    ) -> Result<HwIrqBlock, MsiError> {
         self.may_fail()?;
         let hook = self.meanwhile.lock().unwrap().take();
         if let Some(Hook(hook)) = hook {
@@ -291,10 +291,10 @@ impl MsiParent for Controller {
         request
             .fit
             .check(MsiMessage { address: self.doorbell(request.cpu), data: first + count - 1 })?;
-        for vector in (first..first + count).map(Vector::new) {
+        for vector in (first..first + count).map(HwIrq::new) {
             let group = match request.shape {
                 Shape::AlignedGroup if self.kind != Kind::Stays => {
-                    (Vector::new(first), request.count)
+                    (HwIrq::new(first), request.count)
                 }
                 _ => (vector, NonZeroU16::MIN),
             };
@@ -302,18 +302,18 @@ impl MsiParent for Controller {
             inside.lines.insert(vector, Line { cpu: request.cpu, masked, group, moving: false });
             inside.devices.get_mut(&device.cookie()).expect("not attached").insert(vector);
         }
-        Ok(VectorBlock::new(Vector::new(first), request.count))
+        Ok(HwIrqBlock::new(HwIrq::new(first), request.count))
     }
 
-    fn free(&self, device: &Attachment, block: VectorBlock) {
+    fn free(&self, device: &Attachment, block: HwIrqBlock) {
         assert_task();
         self.frees.fetch_add(1, Ordering::Relaxed);
         self.take_back(device, &block);
     }
 
-    fn compose(&self, block: &VectorBlock, index: u16) -> Result<MsiMessage, MsiError> {
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         self.may_fail()?;
-        let vector = block.vector(index).expect("index past the block");
+        let vector = block.hwirq(index).expect("index past the block");
         let inside = self.inside();
         Ok(MsiMessage {
             address: self.doorbell(inside.lines[&vector].cpu),
@@ -321,10 +321,10 @@ impl MsiParent for Controller {
         })
     }
 
-    fn compose_level(&self, block: &VectorBlock, index: u16) -> Result<LevelMessages, MsiError> {
+    fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
         let assert = self.compose(block, index)?;
         assert!(
-            block.vector(index).is_some_and(|vector| self.is_masked(vector)),
+            block.hwirq(index).is_some_and(|vector| self.is_masked(vector)),
             "a level while it is forwarded"
         );
         Ok(LevelMessages {
@@ -333,13 +333,13 @@ impl MsiParent for Controller {
         })
     }
 
-    fn begin_move(&self, block: &VectorBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         self.may_fail()?;
         let mut inside = self.inside();
         if inside.unreachable.contains(&to) {
             return Err(MsiError::NotReachable(to, "as the test wants"));
         }
-        let vector = block.vector(index).expect("index past the block");
+        let vector = block.hwirq(index).expect("index past the block");
         let line = inside.lines.get_mut(&vector).expect("moved after it was freed");
         assert!(!line.moving, "moved twice at once");
         line.moving = true;
@@ -366,17 +366,17 @@ impl MsiParent for Controller {
         Ok(())
     }
 
-    fn mask(&self, vector: Vector) {
+    fn mask(&self, vector: HwIrq) {
         self.mask_calls.fetch_add(1, Ordering::Relaxed);
         self.set_masked(vector, true);
     }
 
-    fn unmask(&self, vector: Vector) {
+    fn unmask(&self, vector: HwIrq) {
         self.unmask_calls.fetch_add(1, Ordering::Relaxed);
         self.set_masked(vector, false);
     }
 
-    fn set_pending(&self, vector: Vector, pending: Pending) {
+    fn set_pending(&self, vector: HwIrq, pending: Pending) {
         let mut inside = self.inside();
         let Some(cpu) = inside.lines.get(&vector).map(|line| line.cpu) else {
             return judge(false, "set pending after it was freed");
@@ -387,7 +387,7 @@ impl MsiParent for Controller {
         }
     }
 
-    fn describe(&self, vector: Vector, out: &mut dyn fmt::Write) -> fmt::Result {
+    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "mock controller: vector {vector}")
     }
 }

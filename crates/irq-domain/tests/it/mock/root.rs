@@ -1,7 +1,7 @@
 //! The root's wired inputs.
 
 use super::{assert_task, judge, lock};
-use msi_types::{Cpu, MsiError, Pending, Trigger, Vector, WiredParent};
+use msi_types::{Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::ops::Range;
@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub(crate) struct Root {
     inputs: Range<u32>,
-    pub(crate) lines: Mutex<BTreeMap<Vector, WiredLine>>,
-    pub(crate) pending: Mutex<BTreeSet<Vector>>,
+    pub(crate) lines: Mutex<BTreeMap<HwIrq, WiredLine>>,
+    pub(crate) pending: Mutex<BTreeSet<HwIrq>>,
     /// No trigger can be set.
     pub(crate) stuck: AtomicBool,
 }
@@ -43,10 +43,10 @@ impl Root {
     }
 
     pub(crate) fn line(&self, vector: u32) -> Option<WiredLine> {
-        lock(&self.lines).get(&Vector::new(vector)).copied()
+        lock(&self.lines).get(&HwIrq::new(vector)).copied()
     }
 
-    fn change(&self, vector: Vector, change: impl FnOnce(&mut WiredLine)) {
+    fn change(&self, vector: HwIrq, change: impl FnOnce(&mut WiredLine)) {
         // Private vectors are nobody's claim.
         if vector.get() >= 32 {
             match lock(&self.lines).get_mut(&vector) {
@@ -58,7 +58,7 @@ impl Root {
 }
 
 impl WiredParent for Root {
-    fn claim(&self, first: Vector, _: NonZeroU16) -> Result<(), MsiError> {
+    fn claim(&self, first: HwIrq, _: NonZeroU16) -> Result<(), MsiError> {
         assert_task();
         let mut lines = lock(&self.lines);
         if !self.inputs.contains(&first.get()) || lines.contains_key(&first) {
@@ -69,12 +69,12 @@ impl WiredParent for Root {
         Ok(())
     }
 
-    fn release(&self, first: Vector, _: NonZeroU16) {
+    fn release(&self, first: HwIrq, _: NonZeroU16) {
         assert_task();
         judge(lock(&self.lines).remove(&first).is_some(), "released twice");
     }
 
-    fn set_trigger(&self, vector: Vector, trigger: Trigger) -> Result<(), MsiError> {
+    fn set_trigger(&self, vector: HwIrq, trigger: Trigger) -> Result<(), MsiError> {
         assert_task();
         self.change(vector, |line| {
             assert!(line.masked, "the trigger changes while it can fire");
@@ -87,21 +87,21 @@ impl WiredParent for Root {
         }
     }
 
-    fn set_target(&self, vector: Vector, cpu: Cpu) -> Result<(), MsiError> {
+    fn set_target(&self, vector: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
         assert_task();
         self.change(vector, |line| line.target = Some(cpu));
         Ok(())
     }
 
-    fn mask(&self, vector: Vector) {
+    fn mask(&self, vector: HwIrq) {
         self.change(vector, |line| line.masked = true);
     }
 
-    fn unmask(&self, vector: Vector) {
+    fn unmask(&self, vector: HwIrq) {
         self.change(vector, |line| line.masked = false);
     }
 
-    fn set_pending(&self, vector: Vector, pending: Pending) {
+    fn set_pending(&self, vector: HwIrq, pending: Pending) {
         let mut all = lock(&self.pending);
         match pending {
             Pending::Set => all.insert(vector),
@@ -109,7 +109,7 @@ impl WiredParent for Root {
         };
     }
 
-    fn is_pending(&self, vector: Vector) -> bool {
+    fn is_pending(&self, vector: HwIrq) -> bool {
         lock(&self.pending).contains(&vector)
     }
 }
