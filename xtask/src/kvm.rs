@@ -168,7 +168,7 @@ impl Report {
         let counted = format!("{} passed, {} failed", self.passed, self.failed.len());
         match &self.total {
             Some(total) => {
-                ensure!(*total == counted, "the judge counts {total}, its lines {counted}")
+                ensure!(*total == counted, "the judge counts {total}, its lines {counted}");
             }
             None => bail!("the judge did not come to its end; the last line is `{}`", self.last),
         }

@@ -95,7 +95,7 @@ impl ModelMachine {
         let gic = &self.gic;
         match operation {
             Operation::Write32(address, value) => {
-                gic.write(address, AccessWidth::Word, value.into())?
+                gic.write(address, AccessWidth::Word, value.into())?;
             }
             Operation::Write64(address, value) => gic.write(address, AccessWidth::Double, value)?,
             Operation::Read32(address) => return Ok(Some(gic.read(address, AccessWidth::Word)?)),

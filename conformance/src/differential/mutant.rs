@@ -127,7 +127,7 @@ pub const MUTANTS: &[Mutant] = &[
         one_page.then(|| format!("{register} {value}").replace("1100000", "1100001"))
     }),
     built("doorbells of message-based SPIs", Some(Family::Wired), |config| {
-        config.message_based_spis = true
+        config.message_based_spis = true;
     }),
     line("a line's level is inverted", Family::Wired, |line| {
         let (rest, level) =

@@ -78,7 +78,7 @@ impl Board {
     fn write(&self, address: u64, bytes: u32, value: u64) {
         match address {
             0x0800_0000..0x0801_0000 => {
-                self.distributor().write(address - DISTRIBUTOR, bytes, value)
+                self.distributor().write(address - DISTRIBUTOR, bytes, value);
             }
             0x0808_0000..0x080A_0000 => self.its().write(address - ITS, bytes, value),
             _ => {

@@ -145,11 +145,11 @@ impl Its {
             // MOVI
             0x01 => {
                 self.events.get_mut(&(device, event)).expect("MOVI of a mapped event").1 =
-                    collection
+                    collection;
             }
             // INT, CLEAR, INV
             0x03 | 0x04 | 0x0C => {
-                assert!(self.events.contains_key(&(device, event)), "event {event:#x}")
+                assert!(self.events.contains_key(&(device, event)), "event {event:#x}");
             }
             // SYNC
             0x05 => assert!(self.collections.values().any(|target| *target == w2 >> 16 & 0xFFFF)),

@@ -216,7 +216,7 @@ mod tests {
     fn one_allocation_makes_a_box() {
         with_allocations(1, || assert_eq!(try_box(7).map(|boxed| *boxed), Ok([7])));
         with_allocations(1, || {
-            assert_eq!(try_box_array::<_, 3>(|| 7).map(|boxed| *boxed), Ok([7; 3]))
+            assert_eq!(try_box_array::<_, 3>(|| 7).map(|boxed| *boxed), Ok([7; 3]));
         });
     }
 

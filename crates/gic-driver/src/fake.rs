@@ -161,7 +161,7 @@ impl FakeMmio {
     fn write(&self, offset: u32, bytes: u32, value: u64) {
         match self.frame {
             Frame::Distributor => {
-                self.machine.at_distributor(|frame| frame.write(offset, bytes, value))
+                self.machine.at_distributor(|frame| frame.write(offset, bytes, value));
             }
             Frame::Redistributor(index) => {
                 self.machine.at_redistributor(index, |frame| frame.write(offset, bytes, value));

@@ -303,7 +303,7 @@ fn route_by_the_book(
                 return Ok((index.get(), rid, via(place)));
             }
             Target::Controller(index) => {
-                first_problem = first_problem.or(Some(NoRoute::Disabled(index)))
+                first_problem = first_problem.or(Some(NoRoute::Disabled(index)));
             }
             Target::Nowhere => first_problem = first_problem.or(Some(NoRoute::Nowhere)),
         }

@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{RINGS} rings share {} vector", granted.len());
     let vector = granted.first().ok_or("nothing was granted")?;
     let handle = device.request(vector.slot, "wifi0-rings", |context| {
-        println!("handled on CPU {}", context.cpu())
+        println!("handled on CPU {}", context.cpu());
     })?;
 
     // The message as it was granted, both halves of it, into each ring.

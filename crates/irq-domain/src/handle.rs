@@ -84,7 +84,7 @@ impl IrqHandle {
     /// Any.
     pub fn set_pending(&self, pending: Pending) {
         self.while_installed(|_| {
-            self.descriptor.source.set_pending(self.descriptor.vector, pending)
+            self.descriptor.source.set_pending(self.descriptor.vector, pending);
         });
     }
 

@@ -221,7 +221,7 @@ impl VectorRecord {
             // The operation that held it back is over: it has arrived.
             SendOutcome::Held if *operations == 0 => route.message_ended(SendOutcome::Sent),
             SendOutcome::Held | SendOutcome::Sent | SendOutcome::NotSent => {
-                route.message_ended(left)
+                route.message_ended(left);
             }
         }
     }

@@ -215,10 +215,10 @@ impl Vgic {
         let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, value);
         match place {
             Place::Distributor(frame) => {
-                Distributor::FRAME.write(frame, offset, width, value, refused)
+                Distributor::FRAME.write(frame, offset, width, value, refused);
             }
             Place::Redistributor(frame) => {
-                Redistributor::FRAME.write(frame, offset, width, value, refused)
+                Redistributor::FRAME.write(frame, offset, width, value, refused);
             }
             Place::MbiAlias(frame) => Mbi::ALIAS.write(frame, offset, width, value, refused),
             Place::V2m(frame) => frame.write(offset, width, value, refused),

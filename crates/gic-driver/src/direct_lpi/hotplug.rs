@@ -47,7 +47,7 @@ impl<P: Platform> DirectLpi<P> {
             let lost = pending == PendingLpis::Lost && record.cached_at().contains(cpu);
             match record.deferred {
                 Deferred::SetPending(reason) if record.target == cpu => {
-                    self.deliver(lpi, record, reason)
+                    self.deliver(lpi, record, reason);
                 }
                 Deferred::Nothing if lost => {
                     self.deliver(lpi, record, ResendReason::Unknowable);

@@ -117,7 +117,7 @@ impl<P: Platform> Its<P> {
             match self.finish(&mut limbo) {
                 Ok(()) => self.give_back(state, limbo.holds),
                 Err(QueueError::Stalled(refused)) => {
-                    self.give_back_unless(refused, state, limbo.holds)
+                    self.give_back_unless(refused, state, limbo.holds);
                 }
                 Err(error @ (QueueError::Timeout(_) | QueueError::Stopped)) => {
                     state.limbo.push_front(limbo);

@@ -61,7 +61,7 @@ pub(crate) fn apply(errata: &[&'static Entry], typer: Typer, config: &ItsConfig)
                 corrected.device_id_bits = corrected.device_id_bits.min(THUNDERX_DEVICE_ID_BITS);
             }
             Erratum::ItsTranslationEntry16Bytes => {
-                corrected.typer.set_itt_entry_bytes_minus_one(15)
+                corrected.typer.set_itt_entry_bytes_minus_one(15);
             }
             // The caller's business (see `Its::errata`), of other frames, or of virtual LPIs.
             _ => {}

@@ -95,7 +95,7 @@ mod limits {
         ] {
             let fake = machine(1);
             fake.at_distributor(|frame| {
-                frame.typer = frame.typer.with_id_bits_minus_one(hardware - 1)
+                frame.typer = frame.typer.with_id_bits_minus_one(hardware - 1);
             });
             let lpis = set_up(&fake, LpiConfig { id_bits: choice, ..CONFIG }).unwrap();
             assert_eq!(lpis.id_bits(), expected, "{hardware} {choice:?}");
@@ -469,7 +469,7 @@ mod attaching {
         );
         lpis.attach(&redistributor(&fake, 1)).unwrap();
         fake.at_redistributor(1, |frame| {
-            frame.pendbaser = Pendbaser::new().with_address(OLD_PENDING)
+            frame.pendbaser = Pendbaser::new().with_address(OLD_PENDING);
         });
         let pending = lpis.attach(&redistributor(&fake, 1)).unwrap_err();
         assert!(

@@ -307,7 +307,7 @@ mod lpi_tables {
             redistributor.program_lpi_tables(&fake, &LpiTables { access, ..tables() }).unwrap();
         assert_eq!((got.config, got.pending), (Coherence::NonCoherent, Coherence::NonCoherent));
         fake.at_redistributor(0, |frame| {
-            assert_eq!(frame.propbaser.shareability(), Shareability::Non)
+            assert_eq!(frame.propbaser.shareability(), Shareability::Non);
         });
     }
 

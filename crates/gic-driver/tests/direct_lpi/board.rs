@@ -320,10 +320,10 @@ impl Frame {
         let world = &mut *self.board.world();
         match self.cpu {
             Some(cpu) => {
-                world.redistributors[cpu as usize].1.write(&mut world.memory, offset, value)
+                world.redistributors[cpu as usize].1.write(&mut world.memory, offset, value);
             }
             None => {
-                _ = world.distributor.insert(offset, u32::try_from(value & 0xffff_ffff).unwrap())
+                _ = world.distributor.insert(offset, u32::try_from(value & 0xffff_ffff).unwrap());
             }
         }
     }

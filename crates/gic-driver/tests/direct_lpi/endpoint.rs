@@ -147,7 +147,7 @@ impl Endpoint {
         match self.kind {
             Kind::Atomic64 => set(&|state| state.words[..2].copy_from_slice(&[low, high])),
             Kind::Fixed => {
-                assert_eq!(self.message(), message, "a store that cannot change is changed")
+                assert_eq!(self.message(), message, "a store that cannot change is changed");
             }
             Kind::Masked | Kind::Words => {
                 if self.kind == Kind::Masked {

@@ -190,7 +190,7 @@ impl Machine {
             Op::Leave { cpu } => self.leave(cpu),
             Op::Come { cpu } => self.come(cpu),
             Op::LosePower { cpu } if !self.on[cpu as usize] => {
-                self.board.world().rd(cpu).lose_power()
+                self.board.world().rd(cpu).lose_power();
             }
             Op::LosePower { .. } => {}
             Op::Stick { cpu } => self.board.world().rd(cpu).stuck = true,

@@ -167,10 +167,10 @@ impl Redistributor {
                 }
             }
             _ if offset == gicr::INVLPIR.offset() => {
-                self.begin_invalidation("INVLPIR", Some(low), value)
+                self.begin_invalidation("INVLPIR", Some(low), value);
             }
             _ if offset == gicr::INVALLR.offset() => {
-                self.begin_invalidation("INVALLR", None, value)
+                self.begin_invalidation("INVALLR", None, value);
             }
             0x1_0000.. => {
                 self.check_awake(offset);

@@ -397,7 +397,7 @@ impl Mmio for Frame {
             CBASER => world.its[its].set_queue(Cbaser::from(value)),
             CWRITER => world.post(its, Cwriter::from(value)),
             0x100..0x140 => {
-                world.its[its].set_table((offset as usize - 0x100) / 8, Baser::from(value))
+                world.its[its].set_table((offset as usize - 0x100) / 8, Baser::from(value));
             }
             _ => panic!("write of {offset:#x}"),
         }

@@ -188,7 +188,7 @@ impl Controllers {
             match structure.contents {
                 MadtContents::Its(its) => controllers.its(structure.offset, its, findings),
                 MadtContents::MsiFrame(frame) => {
-                    controllers.frame(structure.offset, frame, findings)
+                    controllers.frame(structure.offset, frame, findings);
                 }
                 _ => {}
             }

@@ -291,7 +291,7 @@ fn inexpressible_facts_are_refused() {
     };
     assert_eq!(refused(sharing), WriteErrorKind::Segment);
     let bare = |machine: &mut Description| {
-        machine.devices[0].msi = MsiRouting::parent(ControllerIndex::new(0))
+        machine.devices[0].msi = MsiRouting::parent(ControllerIndex::new(0));
     };
     assert_eq!(refused(bare), WriteErrorKind::Route);
 }

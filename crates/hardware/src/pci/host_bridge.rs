@@ -148,7 +148,7 @@ impl MmioDevice for Ecam {
         let value = u32::try_from(value & 0xffff_ffff).unwrap_or(0);
         match self.node(offset) {
             Some((Node::Function(function), register)) => {
-                function.config_write(register, width, value)
+                function.config_write(register, width, value);
             }
             Some((Node::Bridge(bridge), register)) => bridge.config_write(register, width, value),
             None => {}

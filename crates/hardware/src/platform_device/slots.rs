@@ -124,7 +124,7 @@ impl Slot {
                 message.data = if plan.data == DataWidth::Bits16 { value & 0xffff } else { value };
             }
             registers::SLOT_CONTROL if place.message == MessageIndex::First => {
-                self.control(plan, value)
+                self.control(plan, value);
             }
             _ => {}
         }

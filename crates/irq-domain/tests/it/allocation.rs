@@ -304,20 +304,20 @@ impl Model {
                 self.requested.get_mut(&slot).into_iter().for_each(|requested| {
                     requested.handle.disable();
                     requested.disables += 1;
-                })
+                });
             }
             Step::Enable { slot } => {
                 self.requested.get_mut(&slot).into_iter().for_each(|requested| {
                     requested.handle.enable();
                     requested.disables = requested.disables.saturating_sub(1);
-                })
+                });
             }
             Step::Fire { slot } => self.fire(slot),
             Step::Settle => self.settle(),
             Step::Move { slot, cpu } => self.relocate(slot, Cpu::new(cpu)),
             Step::Offline { cpu } => drop(self.machine.interrupts.offline(Cpu::new(cpu)).unwrap()),
             Step::Online { cpu } => {
-                drop(self.machine.interrupts.bring_online(Cpu::new(cpu)).unwrap())
+                drop(self.machine.interrupts.bring_online(Cpu::new(cpu)).unwrap());
             }
             Step::ControllerFails { after } => {
                 self.machine.controller.fail_in.store(after, Ordering::Relaxed);
@@ -352,7 +352,7 @@ impl Model {
         seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
         let note = seen.clone();
         let handler = move |_: &irq_domain::IrqContext<'_>| {
-            note.store(sent.load(Ordering::SeqCst), Ordering::SeqCst)
+            note.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
         };
         if let Ok(handle) = self.device.request(slot, "test", handler) {
             self.requested.insert(slot, Requested { handle, seen, disables: 0 });

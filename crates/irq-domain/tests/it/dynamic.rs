@@ -337,10 +337,10 @@ impl Model {
             }
             Step::Replace { domain } => self.replace(domain),
             Step::ControllerFails { after } => {
-                self.machine.controller.fail_in.store(after, Relaxed)
+                self.machine.controller.fail_in.store(after, Relaxed);
             }
             Step::StoreFails { domain, after } => {
-                self.domains[domain].0.fail_in.store(after, Relaxed)
+                self.domains[domain].0.fail_in.store(after, Relaxed);
             }
         }
         self.check();

@@ -86,7 +86,7 @@ fn an_attachment_without_memory_is_given_back() {
             assert_eq!(
                 (error, machine.controller.devices_attached()),
                 (MsiDeviceError::NoMemory, 1)
-            )
+            );
         },
     );
     drop(domain);

@@ -153,7 +153,7 @@ fn handlers_and_devices_come_and_go_under_load() {
         let unknown = with_cpus(&machine, || {
             thread::scope(|scope| {
                 scope.spawn(|| {
-                    (0..MESSAGES).for_each(|number| steady.fire((number % 4).try_into().unwrap()))
+                    (0..MESSAGES).for_each(|number| steady.fire((number % 4).try_into().unwrap()));
                 });
                 for _ in 0..100 {
                     let passing = Device::new(&machine, store);

@@ -78,7 +78,7 @@ impl Model {
                 (0..count).for_each(|index| self.write(at / count * count + index, values[index]));
             }
             Step::Control(control) => {
-                (self.enable, self.mask) = (control.enable(), control.function_mask())
+                (self.enable, self.mask) = (control.enable(), control.function_mask());
             }
             Step::Signal(vector) if vector >= 5 => return (vec![], Some(Signalled::NoSuchVector)),
             Step::Signal(vector) => {

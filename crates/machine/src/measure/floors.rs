@@ -26,7 +26,7 @@ pub(super) fn probes() -> Vec<Probe> {
     let hashed: HashMap<u32, u32> = (0..MAPPED).map(|key| (key, key)).collect();
     let ordered: BTreeMap<u32, u32> = (0..MAPPED).map(|key| (key, key)).collect();
     let set = |word: &AtomicU64, bit: u32| {
-        _ = black_box(word).fetch_or(1 << (bit % 64), Ordering::SeqCst)
+        _ = black_box(word).fetch_or(1 << (bit % 64), Ordering::SeqCst);
     };
     let count = |mutex: &Mutex<u64>| *mutex.lock().unwrap_or_else(PoisonError::into_inner) += 1;
     let read =

@@ -206,7 +206,7 @@ impl MsiParent for ObservedParent {
         let moved = self.parent.begin_move(block, index, to);
         match (&moved, route.zip(before)) {
             (Ok(moved), _) => {
-                self.routes.of(moved.first, moved.count).for_each(|route| route.open(to))
+                self.routes.of(moved.first, moved.count).for_each(|route| route.open(to));
             }
             (Err(_), Some((route, before))) => route.settle(before),
             (Err(_), None) => {}

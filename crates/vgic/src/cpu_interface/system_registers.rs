@@ -155,7 +155,7 @@ static ROWS: &[Row] = &[
         |v| v.in_group_zero(icc::IGRPEN0.encoding(), |v| enable(v, Group::Zero)),
         |v, value| {
             v.in_group_zero(icc::IGRPEN0.encoding(), |v| {
-                v.enable_group(Group::Zero, Igrpen::from(value))
+                v.enable_group(Group::Zero, Igrpen::from(value));
             })
         }
     ),

@@ -260,7 +260,7 @@ impl Its {
         self.events.record(GuestFault { reason, address: self.config.base, detail });
         match (fault, self.config.error_policy) {
             (CommandFault::Unreadable(_), _) | (_, ErrorPolicy::Stall) => {
-                state.queue.stalled = true
+                state.queue.stalled = true;
             }
             (_, ErrorPolicy::Skip) => state.queue.advance(),
         }

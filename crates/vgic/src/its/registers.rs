@@ -153,7 +153,7 @@ impl Its {
             self.lpis.with_notification_owed(|control| match index {
                 0 => control.unmap_all_devices(self.index),
                 _ => {
-                    control.unmap_collections_from(self.index, self.config.held_collections.into())
+                    control.unmap_collections_from(self.index, self.config.held_collections.into());
                 }
             });
             self.run(&mut state);

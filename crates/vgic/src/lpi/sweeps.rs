@@ -401,7 +401,7 @@ impl Control {
                     self.pend_event(event).inspect_err(|OutOfMemory| pending.set(lpi))?;
                 }
                 own @ Location::Own { .. } => {
-                    _ = self.shared.update(own, |word| word.with_held(true))
+                    _ = self.shared.update(own, |word| word.with_held(true));
                 }
             }
         }

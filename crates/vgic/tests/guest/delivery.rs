@@ -178,7 +178,7 @@ fn a_one_of_n_interrupt_goes_to_one_cpu_and_takes_turns() {
 fn a_one_of_n_interrupt_leaves_a_cpu_that_stops_participating() {
     let withdraw: [fn(&mut Machine, usize); 3] = [
         |machine, cpu| {
-            machine.write_gicr(cpu, gicr::WAKER, Waker::new().with_processor_sleep(true))
+            machine.write_gicr(cpu, gicr::WAKER, Waker::new().with_processor_sleep(true));
         },
         |machine, cpu| machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_dpg1_ns(true)),
         |machine, cpu| machine.msr(cpu, icc::IGRPEN1.encoding(), 0),

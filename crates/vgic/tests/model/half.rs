@@ -204,10 +204,10 @@ impl Lists {
             _ if register == icc::BPR0.encoding() => hardware.set_binary_point(0, low),
             _ if register == icc::BPR1.encoding() => hardware.set_binary_point(1, low),
             _ if register == icc::IGRPEN0.encoding() => {
-                hardware.registers.vmcr.set_veng0(low & 1 == 1)
+                hardware.registers.vmcr.set_veng0(low & 1 == 1);
             }
             _ if register == icc::IGRPEN1.encoding() => {
-                hardware.registers.vmcr.set_veng1(low & 1 == 1)
+                hardware.registers.vmcr.set_veng1(low & 1 == 1);
             }
             _ if register == icc::CTLR.encoding() => {
                 hardware.registers.vmcr.set_vcbpr(Ctlr::from(value).cbpr());

@@ -287,7 +287,7 @@ impl Bench {
                 }
             }
             Op::Sgi { from, group, target, interrupt } => {
-                self.sgi(from, group, target, PRIVATE[interrupt])
+                self.sgi(from, group, target, PRIVATE[interrupt]);
             }
             Op::Acknowledge { cpu, group } => self.acknowledge(cpu, group),
             Op::EndLast { cpu, group } => {

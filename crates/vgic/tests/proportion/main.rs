@@ -116,7 +116,7 @@ impl Machine {
     fn start_cpu(&mut self, cpu: usize) {
         let frame = self.gic.config().redistributors[0].base + gicr::STRIDE_V3 * cpu as u64;
         let write = |offset: u32, width, value| {
-            self.gic.write(frame + u64::from(offset), width, value).unwrap()
+            self.gic.write(frame + u64::from(offset), width, value).unwrap();
         };
         write(gicr::WAKER.offset(), Word, 0);
         let tables = Propbaser::new().with_id_bits_minus_one(19).with_address(CONFIGURATION);

@@ -58,7 +58,7 @@ fn places<'a>(value: &'a mut Value, is_meant: fn(&Value) -> bool, found: &mut Ve
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| places(item, is_meant, found)),
         Value::Object(fields) => {
-            fields.values_mut().for_each(|field| places(field, is_meant, found))
+            fields.values_mut().for_each(|field| places(field, is_meant, found));
         }
         _ => {}
     }
@@ -129,7 +129,7 @@ impl Damage {
                 on_place(tree, at, |value| *value = copied);
             }
             Self::Remove { list, at } => {
-                on_list(tree, list, |items| drop(items.remove(at % items.len())))
+                on_list(tree, list, |items| drop(items.remove(at % items.len())));
             }
             Self::Repeat { list, at } => on_list(tree, list, |items| {
                 let at = at % items.len();

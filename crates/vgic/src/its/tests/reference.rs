@@ -241,7 +241,7 @@ impl Pair {
             }
             match taken {
                 Some((priority, lpi)) => {
-                    self.models.extend(model.after_taking(vcpu, priority, lpi))
+                    self.models.extend(model.after_taking(vcpu, priority, lpi));
                 }
                 None => self.models.push(model.clone()),
             }
