@@ -132,7 +132,9 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
 
     fn give_back(&self, first: HwIrq, count: NonZeroU16) {
         self.banks.with(&*self.platform, |banks| {
-            banks.iter_mut().for_each(|bank| bank.give_back(first, count));
+            for bank in banks.iter_mut() {
+                bank.give_back(first, count);
+            }
         });
     }
 
