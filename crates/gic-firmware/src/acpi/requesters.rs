@@ -151,12 +151,12 @@ impl Reader<'_, '_> {
             None => Fact::new(IommuMap::Absent, segment.origin.clone()),
         };
         let status = Fact::new(Status::Enabled, segment.origin.clone());
-        let frame = self.controllers.frame_for_all().map(|frame| {
+        let mapped = self.routing(&spans);
+        let msi = self.controllers.frame_for_all().map_or(mapped, |frame| {
             let parent = Parent { target: Target::Controller(frame), specifier: Vec::new() };
-            Fact::new(parent, origin(Signature::MADT, 0, "GIC MSI frame"))
+            let origin = origin(Signature::MADT, 0, "GIC MSI frame");
+            MsiRouting { parents: vec![Fact::new(parent, origin)], ..MsiRouting::default() }
         });
-        let mut msi = self.routing(&spans);
-        msi.parents.extend(frame);
         PciHost {
             id: NodeId::from(id),
             compatible: Vec::new(),
