@@ -28,7 +28,7 @@ pub use mcfg::{Allocation, Mcfg};
 pub use table::{Signature, Table, TableError, TableErrorKind};
 pub use tables::Tables;
 #[cfg(feature = "write")]
-pub use writer::{WriteError, WriteErrorKind, WrittenTables, write};
+pub use writer::{Extensions, WriteError, WriteErrorKind, WrittenTables, write, write_with};
 
 use crate::description::Description;
 use crate::finding::Rule;
@@ -52,9 +52,10 @@ pub fn parse(tables: &Tables<'_>) -> Description {
     check_checksums(tables, &mut findings);
     let madt = structures(tables.madt, &mut findings);
     let gic = controllers::gic(&madt, &mut findings);
-    let controllers = Controllers::read(&madt, &mut findings);
+    let nodes = nodes(tables.iort, &mut findings);
+    let controllers = Controllers::read(&madt, &nodes, &mut findings);
     let cpus = cpus::read(&madt, &mut findings);
-    let requesters = Requesters::read(tables, &controllers, &mut findings);
+    let requesters = Requesters::read(tables, &nodes, &controllers, &mut findings);
     let header = tables.madt.table();
     Description {
         model: model(header),
@@ -87,6 +88,12 @@ fn check_checksums(tables: &Tables<'_>, findings: &mut Findings) {
 /// The sound structures of a MADT.
 fn structures(madt: Madt<'_>, findings: &mut Findings) -> Vec<MadtStructure> {
     madt.structures().filter_map(|structure| sound(structure, findings)).collect()
+}
+
+/// The sound nodes of an IORT.
+fn nodes<'a>(iort: Option<Iort<'a>>, findings: &mut Findings) -> Vec<IortNode<'a>> {
+    let nodes = iort.into_iter().flat_map(Iort::nodes);
+    nodes.filter_map(|node| sound(node, findings)).collect()
 }
 
 fn model(table: Table<'_>) -> Option<Fact<String>> {

@@ -1,6 +1,7 @@
 //! The GIC and its MSI controllers, from the MADT.
 
 use super::cpus::giccs;
+use super::iort::{IortContents, IortNode};
 use super::madt::{GicIts, Gicc, Gicd, Gicr, MadtContents, MadtStructure, MsiFrame};
 use super::origins::{madt_id, origin};
 use super::table::Signature;
@@ -9,7 +10,7 @@ use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::gic::{Gic, GicVersion};
-use crate::origin::Fact;
+use crate::origin::{Fact, NodeId};
 use crate::region::Region;
 use crate::status::Status;
 use alloc::collections::BTreeMap;
@@ -179,10 +180,15 @@ pub(super) struct Controllers {
     pub(super) list: Vec<Controller>,
     its: BTreeMap<u32, ControllerIndex>,
     frame: Option<ControllerIndex>,
+    direct_lpi: Option<ControllerIndex>,
 }
 
 impl Controllers {
-    pub(super) fn read(madt: &[MadtStructure], findings: &mut Findings) -> Self {
+    pub(super) fn read(
+        madt: &[MadtStructure],
+        nodes: &[IortNode<'_>],
+        findings: &mut Findings,
+    ) -> Self {
         let mut controllers = Self::default();
         for structure in madt {
             match structure.contents {
@@ -192,6 +198,11 @@ impl Controllers {
                 }
                 _ => {}
             }
+        }
+        let is_group =
+            |node: &&IortNode<'_>| node.contents == IortContents::DraftRedistributorGroup;
+        for node in nodes.iter().filter(is_group) {
+            controllers.redistributors(node.offset, findings);
         }
         controllers
     }
@@ -205,6 +216,28 @@ impl Controllers {
     /// and there the first one stands for all.
     pub(super) fn frame_for_all(&self) -> Option<ControllerIndex> {
         self.frame.filter(|_| self.its.is_empty())
+    }
+
+    /// The redistributors as a controller, if the draft node is there.
+    pub(super) fn direct_lpi(&self) -> Option<ControllerIndex> {
+        self.direct_lpi
+    }
+
+    /// With an ITS in the system, `GICR_SETLPIR` is IMPLEMENTATION DEFINED (IHI 0069 §12.11).
+    fn redistributors(&mut self, offset: usize, findings: &mut Findings) {
+        let place = origin(Signature::IORT, offset, "");
+        if self.direct_lpi.is_some() {
+            return findings.add(Rule::DuplicateId, place, "a table has one redistributor group");
+        }
+        let status = if self.its.is_empty() { Status::Enabled } else { Status::Disabled };
+        if !status.is_enabled() {
+            findings.add(Rule::DirectLpiWithIts, place.clone(), "an ITS is described, too");
+        }
+        self.direct_lpi = Some(ControllerIndex::new(self.list.len()));
+        let id = NodeId::new("IORT/redistributor-group");
+        let status = Fact::new(status, place);
+        self.list
+            .push(Controller { status, ..Controller::new(id, ControllerKind::DirectLpi, None) });
     }
 
     fn its(&mut self, offset: usize, its: GicIts, findings: &mut Findings) {

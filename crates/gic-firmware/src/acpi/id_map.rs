@@ -36,6 +36,8 @@ struct Node {
 enum Kind {
     /// Its end: an ITS, by its number; `None` if the group is empty.
     ItsGroup(Option<u32>),
+    /// Its end: the redistributors.
+    Redistributors,
     /// An IOMMU, which maps IDs further.
     Iommu,
     /// Nothing that takes IDs.
@@ -51,10 +53,21 @@ pub(super) struct Span {
     pub(super) more: u32,
     /// The first one's ID at the end.
     pub(super) device: u32,
-    /// The ITS at the end, by its number; `None` if the reference is broken.
-    pub(super) its: Option<u32>,
+    /// The end.
+    pub(super) end: End,
     /// The first IOMMU on the way, as its node's offset.
     pub(super) iommu: Option<usize>,
+}
+
+/// The end of a message's way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// The ITS with this number.
+    Its(u32),
+    /// The redistributors.
+    Redistributors,
+    /// None: the reference is broken.
+    Nowhere,
 }
 
 impl IdMaps {
@@ -66,6 +79,7 @@ impl IdMaps {
             let kind = match node.contents {
                 IortContents::ItsGroup(group) => Kind::ItsGroup(group.ids().next()),
                 IortContents::SmmuV2(_) | IortContents::SmmuV3(_) => Kind::Iommu,
+                IortContents::DraftRedistributorGroup => Kind::Redistributors,
                 _ => Kind::Other,
             };
             (node.offset, Node { kind, mappings: passing(node, findings) })
@@ -83,7 +97,8 @@ impl IdMaps {
     pub(super) fn follow(&self, mapping: IdMapping, findings: &mut Findings) -> Vec<Span> {
         let more = if mapping.is_single { 0 } else { mapping.id_count };
         let requester = if mapping.is_single { 0 } else { mapping.input };
-        let start = Span { requester, more, device: mapping.output, its: None, iommu: None };
+        let start =
+            Span { requester, more, device: mapping.output, end: End::Nowhere, iommu: None };
         let mut spans = Vec::new();
         Walk { maps: self, origin: mapping_origin(mapping), findings, spans: &mut spans }.enter(
             mapping.target,
@@ -117,7 +132,8 @@ impl Walk<'_> {
             return self.spans.push(span);
         };
         match node.kind {
-            Kind::ItsGroup(Some(its)) => self.spans.push(Span { its: Some(its), ..span }),
+            Kind::ItsGroup(Some(its)) => self.spans.push(Span { end: End::Its(its), ..span }),
+            Kind::Redistributors => self.spans.push(Span { end: End::Redistributors, ..span }),
             Kind::ItsGroup(None) => {
                 let origin = origin(Signature::IORT, offset, "number of ITSes");
                 self.findings.add(Rule::IortReference, origin, "the group has no ITS");

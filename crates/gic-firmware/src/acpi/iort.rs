@@ -9,6 +9,13 @@ pub(super) const MAPPING_BYTES: usize = 20;
 /// Flag of an ID mapping: the input ID does not matter.
 pub(super) const SINGLE_MAPPING: u32 = 1;
 
+/// Type, revision and mark of this project's draft of a node for direct LPIs
+/// (`docs/specs/iort-redistributor-group.md`).
+pub(super) const DRAFT_TYPE: u8 = 31;
+pub(super) const DRAFT_REVISION: u8 = 0;
+pub(super) const DRAFT_MARK: [u8; 16] =
+    *b"\x54\x8a\x1d\x6f\x0e\x3c\x7e\x4b\x9d\x2a\x8f\x41\xc6\xb0\xe7\xd3";
+
 /// An IO Remapping Table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Iort<'a>(Table<'a>);
@@ -134,6 +141,9 @@ pub enum IortContents<'a> {
     Rmr,
     /// Type 7: GICv5's Interrupt Wire Bridge.
     Iwb,
+    /// All redistributors, as doorbells of direct LPIs: a **draft** of this project, type 31 with
+    /// its mark.
+    DraftRedistributorGroup,
     /// A node of a type that is not known.
     Other(u8),
 }
@@ -227,6 +237,10 @@ impl<'a> IortContents<'a> {
             5 => Self::Pmcg(Pmcg { page_0: node.u64(16)?, overflow_gsiv: node.u32(24)? }),
             6 => Self::Rmr,
             7 => Self::Iwb,
+            DRAFT_TYPE if node.u8(3)? == DRAFT_REVISION && node.array(16) == Some(DRAFT_MARK) => {
+                node.slice(32, 8)?;
+                Self::DraftRedistributorGroup
+            }
             other => Self::Other(other),
         })
     }

@@ -1,8 +1,8 @@
 //! Requesters: PCI segments of MCFG and IORT, named components, SMMUs and their counters.
 
 use super::controllers::Controllers;
-use super::id_map::{IdMaps, Span, mapping_origin};
-use super::iort::{IdMapping, Iort, IortContents, IortNode};
+use super::id_map::{End, IdMaps, Span, mapping_origin};
+use super::iort::{IdMapping, IortContents, IortNode};
 use super::mcfg::{Allocation, Mcfg};
 use super::origins::{origin, sound};
 use super::table::Signature;
@@ -39,13 +39,13 @@ pub(super) struct Requesters {
 impl Requesters {
     pub(super) fn read(
         tables: &Tables<'_>,
+        nodes: &[IortNode<'_>],
         controllers: &Controllers,
         findings: &mut Findings,
     ) -> Self {
-        let nodes = tables.iort.map_or_else(Vec::new, |iort| nodes(iort, findings));
         let maps = IdMaps::read(nodes.iter().copied(), findings);
         let mut reader = Reader { maps, controllers, findings };
-        let complexes = reader.root_complexes(&nodes);
+        let complexes = reader.root_complexes(nodes);
         let mut hosts = Vec::new();
         let mut seen = BTreeSet::new();
         for allocation in tables.mcfg.into_iter().flat_map(Mcfg::allocations) {
@@ -58,7 +58,7 @@ impl Requesters {
         hosts.extend(others.map(|(segment, node)| reader.complex(*segment, *node)));
         let mut known = BTreeSet::new();
         let mut devices = Vec::new();
-        for node in &nodes {
+        for node in nodes {
             let Some(device) = reader.device(*node) else { continue };
             if known.insert(device.id.clone()) {
                 devices.push(device);
@@ -73,11 +73,6 @@ impl Requesters {
         }
         Self { hosts, devices }
     }
-}
-
-/// The sound nodes of an IORT.
-fn nodes<'a>(iort: Iort<'a>, findings: &mut Findings) -> Vec<IortNode<'a>> {
-    iort.nodes().filter_map(|node| sound(node, findings)).collect()
 }
 
 struct Reader<'c, 'f> {
@@ -213,14 +208,21 @@ impl Reader<'_, '_> {
     }
 
     fn target(&mut self, span: Span, origin: &Origin) -> Target {
-        // A broken reference was reported where it was followed.
-        let Some(its) = span.its else { return Target::Nowhere };
-        if let Some(index) = self.controllers.of_its(its) {
-            return Target::Controller(index);
+        match span.end {
+            End::Its(its) => {
+                if let Some(index) = self.controllers.of_its(its) {
+                    return Target::Controller(index);
+                }
+                let message = format!("the MADT has no ITS with number {its}");
+                self.findings.add(Rule::UnknownIts, origin.clone(), message);
+                Target::Nowhere
+            }
+            End::Redistributors => {
+                self.controllers.direct_lpi().map_or(Target::Nowhere, Target::Controller)
+            }
+            // A broken reference was reported where it was followed.
+            End::Nowhere => Target::Nowhere,
         }
-        let message = format!("the MADT has no ITS with number {its}");
-        self.findings.add(Rule::UnknownIts, origin.clone(), message);
-        Target::Nowhere
     }
 
     /// The device that `node` is, if it signals by message.
@@ -295,7 +297,10 @@ impl Reader<'_, '_> {
         let spans = self.maps.follow(mapping, self.findings);
         let parent = |span: Span| {
             let target = self.target(span, &mapping_origin(mapping));
-            Fact::new(Parent { target, specifier: vec![span.device] }, mapping_origin(mapping))
+            // Without DeviceIDs, a reference carries nothing.
+            let has_id = span.end != End::Redistributors;
+            let specifier = has_id.then_some(span.device).into_iter().collect();
+            Fact::new(Parent { target, specifier }, mapping_origin(mapping))
         };
         spans.into_iter().map(parent).collect()
     }

@@ -2,9 +2,12 @@
 
 mod bytes;
 mod error;
+mod extensions;
 mod iort;
 mod madt;
 mod numbering;
+
+pub use extensions::Extensions;
 
 pub use error::{WriteError, WriteErrorKind};
 
@@ -52,6 +55,18 @@ impl WrittenTables {
 ///
 /// The caller's description says something that these tables cannot.
 pub fn write(description: &Description) -> Result<WrittenTables, WriteError> {
+    write_with(description, Extensions::default())
+}
+
+/// Writes `description` like [`write`], with these extensions.
+///
+/// # Errors
+///
+/// The caller's description says something that these tables cannot.
+pub fn write_with(
+    description: &Description,
+    extensions: Extensions,
+) -> Result<WrittenTables, WriteError> {
     let oem = Oem::of(&description.compatible);
     let segments = Segments::of(description)?;
     let finish = |id: &NodeId, signature, revision, body: Vec<u8>| {
@@ -59,7 +74,7 @@ pub fn write(description: &Description) -> Result<WrittenTables, WriteError> {
     };
     let gic =
         description.gic.as_ref().ok_or_else(|| WriteErrorKind::NoGic.of(&NodeId::new("MADT")))?;
-    let madt = madt::body(description, gic)?;
+    let madt = madt::body(description, gic, extensions)?;
     let mcfg = mcfg(description, &segments)?;
     let iort = iort::body(description, &segments)?;
     Ok(WrittenTables {

@@ -1,11 +1,12 @@
 //! Requesters and their way to a controller.
 
 use super::bytes::{
-    Mapping, describe, gicd, iort, its_group, madt, mcfg, msi_frame, named_component, node, offset,
-    pmcg, root_complex, rules, smmu_v2, smmu_v3, usual_madt,
+    Mapping, describe, gicc, gicd, gicr, iort, its_group, madt, mcfg, msi_frame, named_component,
+    node, offset, pmcg, root_complex, rules, smmu_v2, smmu_v3, usual_madt,
 };
 use gic_firmware::{
-    BusRange, ConfigSpace, Description, IommuMap, NoRoute, PciHost, Region, Role, Rule, Target, Via,
+    BusRange, ConfigSpace, ControllerKind, Description, IommuMap, NoRoute, PciHost, Region, Role,
+    Rule, Target, Via,
 };
 use msi_types::RequesterId;
 use proptest::collection::vec;
@@ -243,6 +244,53 @@ fn other_nodes_are_passed_over() {
     let machine =
         machine(&[node(6, 1, &[0; 12], &[]), node(7, 0, &[0; 16], &[]), node(99, 0, &[], &[])]);
     assert_eq!(machine.findings, []);
+}
+
+/// The draft node for direct LPIs with this revision, whose mark's last byte is `last`.
+fn redistributor_group(revision: u8, last: u8) -> Vec<u8> {
+    let mark =
+        [0x54, 0x8a, 0x1d, 0x6f, 0x0e, 0x3c, 0x7e, 0x4b, 0x9d, 0x2a, 0x8f, 0x41, 0xc6, 0xb0, 0xe7];
+    node(31, revision, &[&mark[..], &[last], &[0; 8]].concat(), &[])
+}
+
+fn without_its(nodes: &[Vec<u8>]) -> Description {
+    let madt = madt(&[gicd(0x800_0000, 3), gicr(0, 0x80a_0000, 0x4_0000), gicc(82, 0, 1, 0, 0)]);
+    describe(&[madt, mcfg(&[(0x10_0000_0000, 0, 0, 0xff)]), iort(nodes)])
+}
+
+#[test]
+fn draft_group_makes_redistributors_a_controller() {
+    let nodes = [
+        redistributor_group(0, 0xd3),
+        root_complex(0, &[[0, 0xffff, 0, GROUP, 0]]),
+        named_component("\\_SB.DMA0", &[[0, 0, 0, GROUP, SINGLE]]),
+    ];
+    let machine = without_its(&nodes);
+    assert_eq!(machine.findings, []);
+    let controller = &machine.controllers[0];
+    assert_eq!(controller.kind, ControllerKind::DirectLpi);
+    assert_eq!(machine.doorbells(controller), [0x80a_0040]);
+    assert_eq!(device(&machine, &machine.hosts[0], 5).map(|(_, controller)| controller), Ok(0));
+    let route = machine.platform_routes(&machine.devices[0])[0].unwrap();
+    assert_eq!(route.controller.get(), 0);
+    assert!(machine.devices[0].msi.parents[0].specifier.is_empty());
+}
+
+#[test]
+fn other_revision_or_mark_is_no_draft_group() {
+    for group in [redistributor_group(1, 0xd3), redistributor_group(0, 0xd4), node(31, 0, &[], &[])]
+    {
+        let machine = without_its(&[group, root_complex(0, &[[0, 0xffff, 0, GROUP, 0]])]);
+        assert_eq!((rules(&machine), machine.controllers.len()), (vec![Rule::IortReference], 0));
+    }
+}
+
+#[test]
+fn draft_group_beside_an_its_is_not_used() {
+    let machine = machine(&[redistributor_group(0, 0xd3), redistributor_group(0, 0xd3)]);
+    assert_eq!(rules(&machine), [Rule::DirectLpiWithIts, Rule::DuplicateId]);
+    let enabled = machine.controllers.iter().filter(|one| one.status.is_enabled());
+    assert!(enabled.map(|one| &one.kind).eq([&ControllerKind::Its; 2]));
 }
 
 /// The specification's text and Linux' leniency, one ID at a time: the output of the first of

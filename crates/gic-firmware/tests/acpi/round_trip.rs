@@ -1,7 +1,7 @@
 //! Written tables read back equal.
 
 use gic_arch::{Affinity, IntId};
-use gic_firmware::acpi::{Tables, WriteErrorKind, parse, write};
+use gic_firmware::acpi::{Extensions, Tables, WriteErrorKind, parse, write, write_with};
 use gic_firmware::{
     BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu,
     Description, Fact, Gic, GicVersion, IntIdSpan, IommuMap, MapEntry, MsiRouting, Parent, PciHost,
@@ -212,6 +212,25 @@ proptest! {
     fn written_tables_read_back_equal(description in prop_oneof![3 => with_its(), 1 => with_frames()]) {
         prop_assert_eq!(read(&description), description);
     }
+}
+
+/// Only a caller that asks for it gets the draft.
+#[test]
+fn direct_lpis_are_written_as_the_draft() {
+    let mut machine = foreign();
+    let redistributors = "IORT/redistributor-group";
+    machine.controllers = vec![Controller::new(redistributors, ControllerKind::DirectLpi, None)];
+    let first = ControllerIndex::new(0);
+    machine.hosts[0].msi = MsiRouting::parent(first);
+    machine.devices[0].msi = MsiRouting::parent(first);
+    assert_eq!(write(&machine).unwrap_err().kind, WriteErrorKind::Controller);
+    let written = write_with(&machine, Extensions::DRAFT_REDISTRIBUTOR_GROUP).unwrap();
+    let read = parse(&Tables::from_blobs(written.all().map(|(_, table)| table)).unwrap());
+    assert_eq!(read.findings, []);
+    assert_eq!(read.controllers, machine.controllers);
+    let route = read.route(&read.hosts[0], RequesterId::new(0xffff)).unwrap();
+    assert_eq!(route.controller, first);
+    assert_eq!(read.devices[0].msi, machine.devices[0].msi);
 }
 
 /// A machine whose names are no table's.

@@ -22,7 +22,7 @@ pub enum WriteErrorKind {
     /// A stride, a pre-ITS window and a region of 4 GiB have no field.
     #[error("these registers have no field in the MADT")]
     Registers,
-    /// Only ITSes and GICv2m frames have structures.
+    /// Only ITSes and GICv2m frames have structures; direct LPIs have a draft.
     #[error("ACPI has no structure for this kind of controller")]
     Controller,
     /// The host's buses start below address 0, or its segment has more than 16 bits.

@@ -3,8 +3,10 @@
 use super::bytes::Structure;
 use super::error::{WriteError, WriteErrorKind};
 use super::numbering::{Segments, numbered};
-use crate::acpi::iort::{MAPPING_BYTES, NODE_BYTES, SINGLE_MAPPING};
-use crate::controller::{ControllerIndex, ControllerKind};
+use crate::acpi::iort::{
+    DRAFT_MARK, DRAFT_REVISION, DRAFT_TYPE, MAPPING_BYTES, NODE_BYTES, SINGLE_MAPPING,
+};
+use crate::controller::{Controller, ControllerIndex, ControllerKind};
 use crate::description::Description;
 use crate::origin::NodeId;
 use crate::requester::{MapEntry, MsiRouting, PlatformDevice, Role, Target};
@@ -35,6 +37,12 @@ pub(super) fn body(
             Structure::new(8).set(0, 1u32.to_le_bytes()).set(4, id.to_le_bytes()).bytes();
         writer.node(0, 1, &contents, &[]);
     }
+    if let Some(place) = direct_lpi(description) {
+        let group = writer.offset(&description.controllers)?;
+        writer.groups.insert(place, group);
+        let contents = Structure::new(24).set(0, DRAFT_MARK).bytes();
+        writer.node(DRAFT_TYPE, DRAFT_REVISION, &contents, &[]);
+    }
     for (segment, host) in segments.complexes() {
         let mappings = writer.mappings(&host.id, &host.msi)?;
         if !mappings.is_empty() {
@@ -62,7 +70,7 @@ type Mapping = [u32; 5];
 
 struct Writer<'d> {
     description: &'d Description,
-    /// The group of each ITS, by the ITS's place in the description.
+    /// The group of each controller, by the controller's place in the description.
     groups: BTreeMap<usize, u32>,
     nodes: Vec<u8>,
     count: u32,
@@ -70,7 +78,7 @@ struct Writer<'d> {
 
 impl Writer<'_> {
     /// The offset of the next node in the table.
-    fn offset(&self, of: &[crate::Controller]) -> Result<u32, WriteError> {
+    fn offset(&self, of: &[Controller]) -> Result<u32, WriteError> {
         let offset =
             u32::try_from(self.nodes.len()).ok().and_then(|bytes| bytes.checked_add(FIRST_NODE));
         let id = of.first().map_or_else(|| NodeId::new("IORT"), |one| one.id.clone());
@@ -193,8 +201,13 @@ impl Writer<'_> {
         let mut mappings = Vec::new();
         for parent in &device.msi.parents {
             let Some(group) = self.group(&device.id, parent.target)? else { continue };
-            let output = parent.device_id().ok_or_else(|| WriteErrorKind::Route.of(&device.id))?;
-            mappings.push([0, 0, output.get(), group, SINGLE_MAPPING]);
+            let output = match parent.device_id() {
+                Some(output) => output.get(),
+                // A reference to redistributors carries nothing.
+                None if !self.needs_device_id(parent.target) => 0,
+                None => return Err(WriteErrorKind::Route.of(&device.id)),
+            };
+            mappings.push([0, 0, output, group, SINGLE_MAPPING]);
         }
         Ok(mappings)
     }
@@ -207,6 +220,11 @@ impl Writer<'_> {
             None if !self.is_enabled(target) => Ok(None),
             None => Err(WriteErrorKind::Route.of(id)),
         }
+    }
+
+    fn needs_device_id(&self, target: Target) -> bool {
+        let Target::Controller(index) = target else { return false };
+        self.description.controller(index).is_some_and(|one| one.kind.needs_device_id())
     }
 
     fn is_enabled(&self, target: Target) -> bool {
@@ -241,4 +259,12 @@ fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
         return Some((input.checked_add(1)?, more.checked_sub(1)?, output.checked_add(1)?));
     }
     Some((input, more, output))
+}
+
+/// The place of the enabled controller for direct LPIs. The MADT's writer refused it unless the draft
+/// was asked for.
+fn direct_lpi(description: &Description) -> Option<usize> {
+    let is_enabled =
+        |one: &Controller| one.kind == ControllerKind::DirectLpi && one.status.is_enabled();
+    description.controllers.iter().position(is_enabled)
 }

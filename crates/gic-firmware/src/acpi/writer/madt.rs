@@ -2,6 +2,7 @@
 
 use super::bytes::Structure;
 use super::error::{WriteError, WriteErrorKind};
+use super::extensions::Extensions;
 use super::numbering::{number, numbered, numbers};
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
@@ -14,7 +15,11 @@ use alloc::vec::Vec;
 /// A GICC of ACPI 6.5.
 const GICC_BYTES: u8 = 82;
 
-pub(super) fn body(description: &Description, gic: &Gic) -> Result<Vec<u8>, WriteError> {
+pub(super) fn body(
+    description: &Description,
+    gic: &Gic,
+    extensions: Extensions,
+) -> Result<Vec<u8>, WriteError> {
     if !gic.status.is_enabled() {
         return Err(WriteErrorKind::NoGic.of(&gic.id));
     }
@@ -40,15 +45,22 @@ pub(super) fn body(description: &Description, gic: &Gic) -> Result<Vec<u8>, Writ
     for (_, controller, id) in numbered(description, &ControllerKind::V2m, "MADT/MSI-frame@") {
         body.extend(frame(controller, id)?);
     }
-    match description.controllers.iter().find(|one| one.status.is_enabled() && !has_structure(one))
+    match description
+        .controllers
+        .iter()
+        .find(|one| one.status.is_enabled() && !has_structure(one, extensions))
     {
         Some(other) => Err(WriteErrorKind::Controller.of(&other.id)),
         None => Ok(body),
     }
 }
 
-const fn has_structure(controller: &Controller) -> bool {
-    matches!(controller.kind, ControllerKind::Its | ControllerKind::V2m)
+const fn has_structure(controller: &Controller, extensions: Extensions) -> bool {
+    match controller.kind {
+        ControllerKind::Its | ControllerKind::V2m => true,
+        ControllerKind::DirectLpi => extensions.draft_redistributor_group,
+        ControllerKind::Mbi | ControllerKind::Other(_) => false,
+    }
 }
 
 fn gicc(cpu: &Cpu, ordinal: u32, uid: u32, interface: Option<&Fact<Region>>) -> Vec<u8> {
