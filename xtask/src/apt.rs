@@ -14,7 +14,7 @@ use crate::process;
 
 /// Beginnings of the names of packages that are unpacked even where they are installed. An
 /// installed part of another version would also make apt refuse the version asked for.
-const UNPACKED: &[&str] = &["qemu", "device-tree-compiler"];
+const UNPACKED: &[&str] = &["qemu", "device-tree-compiler", "acpica"];
 
 /// A private package index.
 #[derive(Debug)]

@@ -22,9 +22,9 @@ pub(crate) enum Tree {
 }
 
 /// QEMU's `virt` as [`VIRT`]'s rows vary it: a name, options of the machine, further arguments.
-type Virt = (&'static str, &'static str, &'static [&'static str]);
+pub(crate) type Virt = (&'static str, &'static str, &'static [&'static str]);
 
-const VIRT: &[Virt] = &[
+pub(crate) const VIRT: &[Virt] = &[
     ("virt-1-cpu", "gic-version=3", &["-smp", "1"]),
     ("virt-4-cpus", "gic-version=3", &["-smp", "4"]),
     ("virt-200-cpus", "gic-version=3", &["-smp", "200"]),

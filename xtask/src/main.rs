@@ -2,6 +2,7 @@
 //! commands run parts of it.
 #![forbid(unsafe_code)]
 
+mod acpi;
 mod apt;
 mod bindings;
 mod boards;

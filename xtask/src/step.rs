@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    bindings, boards, deny, differential, examples, fuzz, interleavings, kvm, lint, machine, qemu,
-    rust, tests,
+    acpi, bindings, boards, deny, differential, examples, fuzz, interleavings, kvm, lint, machine,
+    qemu, rust, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -45,6 +45,11 @@ const STEPS: &[Step] = &[
         name: "boards",
         about: "the command on real boards' and QEMU's devicetrees",
         run: boards::run,
+    },
+    Step {
+        name: "acpi",
+        about: "ACPI tables of QEMU's and ours, by iasl and by devicetrees",
+        run: acpi::run,
     },
     Step { name: "bindings", about: "the devicetree bindings, by dtschema", run: bindings::run },
     Step {

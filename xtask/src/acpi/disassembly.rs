@@ -1,0 +1,157 @@
+//! `iasl`'s words for a table: lines of fields, `[offset length] name : value`.
+
+use anyhow::{Context, Result};
+
+/// A field of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Field {
+    offset: u64,
+    name: String,
+    value: String,
+}
+
+/// The fields of a table in their order.
+#[derive(Clone, Debug)]
+pub(super) struct Table(Vec<Field>);
+
+/// Consecutive fields that belong together.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<'a>(&'a [Field]);
+
+impl Table {
+    /// Reads a disassembly. Lines that are no fields are passed over.
+    pub(super) fn read(text: &str) -> Self {
+        Self(text.lines().filter_map(Field::read).collect())
+    }
+
+    /// The parts that begin with a field of this name.
+    pub(super) fn parts(&self, beginning: &str) -> Vec<Part<'_>> {
+        Part(&self.0).parts(beginning)
+    }
+
+    /// Name, affinity, and whether enabled.
+    pub(super) fn cpus(&self) -> Result<Vec<(String, String, bool)>> {
+        let row = |part: Part<'_>| {
+            let mpidr = part.number("ARM MPIDR")?;
+            let affinity = [32, 16, 8, 0].map(|shift| ((mpidr >> shift) & 0xff).to_string());
+            let id = format!("MADT/GICC@{}", part.number("Processor UID")?);
+            Ok((id, affinity.join("."), part.number("Processor Enabled")? == 1))
+        };
+        self.structures(0x0b)?.into_iter().map(row).collect()
+    }
+
+    /// Base and size of each region.
+    pub(super) fn redistributors(&self) -> Result<Vec<(u64, u64)>> {
+        // The structure's own length has the same name, and comes first.
+        let row = |part: Part<'_>| Ok((part.number("Base Address")?, part.last("Length")?));
+        self.structures(0x0e)?.into_iter().map(row).collect()
+    }
+
+    /// Name, and doorbell with ranges of each controller.
+    pub(super) fn controllers(&self) -> Result<Vec<(String, String)>> {
+        let mut rows = Vec::new();
+        for part in self.parts("Subtable Type") {
+            let kind = part.number("Subtable Type")?;
+            if kind == 0x0f {
+                let id = part.number("Translation ID")?;
+                let doorbell = part.number("Base Address")? + 0x1_0040;
+                rows.push((format!("MADT/ITS@{id}"), format!("its [{doorbell}] []")));
+            } else if kind == 0x0d {
+                let (first, count) = (part.number("SPI Base")?, part.number("SPI Count")?);
+                let range = format!("[{{\"count\":{count},\"first\":{first}}}]");
+                let is_stated = part.number("Select SPI")? == 1;
+                let doorbell = part.number("Base Address")? + 0x40;
+                let id = format!("MADT/MSI-frame@{}", part.number("MSI Frame ID")?);
+                let ranges = if is_stated { &range } else { "[]" };
+                rows.push((id, format!("v2m [{doorbell}] {ranges}")));
+            }
+        }
+        Ok(rows)
+    }
+
+    fn structures(&self, kind: u64) -> Result<Vec<Part<'_>>> {
+        let mut found = Vec::new();
+        for part in self.parts("Subtable Type") {
+            if part.number("Subtable Type")? == kind {
+                found.push(part);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl<'a> Part<'a> {
+    /// The parts of this one that begin with a field of this name.
+    pub(super) fn parts(self, beginning: &str) -> Vec<Self> {
+        let begins = self.0.iter().enumerate().filter(|(_, field)| field.name == beginning);
+        let begins: Vec<_> = begins.map(|(index, _)| index).collect();
+        let ends = begins.iter().skip(1).copied().chain([self.0.len()]);
+        begins.iter().zip(ends).map(|(begin, end)| Self(&self.0[*begin..end])).collect()
+    }
+
+    /// The offset of the first field.
+    pub(super) fn offset(self) -> u64 {
+        self.0.first().map_or(0, |field| field.offset)
+    }
+
+    /// The value of the first field of this name.
+    pub(super) fn text(self, name: &str) -> Result<&'a str> {
+        let field = self.0.iter().find(|field| field.name == name);
+        Ok(&field.with_context(|| format!("iasl shows no {name}"))?.value)
+    }
+
+    pub(super) fn number(self, name: &str) -> Result<u64> {
+        parse(name, self.text(name)?)
+    }
+
+    /// The number in the last field of this name.
+    pub(super) fn last(self, name: &str) -> Result<u64> {
+        let field = self.0.iter().rfind(|field| field.name == name);
+        parse(name, &field.with_context(|| format!("iasl shows no {name}"))?.value)
+    }
+}
+
+fn parse(name: &str, value: &str) -> Result<u64> {
+    let digits = value.split_whitespace().next().unwrap_or_default();
+    u64::from_str_radix(digits, 16).with_context(|| format!("{name} is {value}"))
+}
+
+impl Field {
+    /// `[02Ch 0044   1]  Name : value`; a flag of the field before has no place of its own.
+    fn read(line: &str) -> Option<Self> {
+        let (place, rest) = match line.strip_prefix('[') {
+            Some(rest) => rest.split_once(']')?,
+            None if line.starts_with(' ') => ("0h", line),
+            None => return None,
+        };
+        let (name, value) = rest.split_once(" : ")?;
+        let offset = u64::from_str_radix(place.split_once('h')?.0, 16).ok()?;
+        let name = name.trim().trim_end_matches(" (decoded below)").to_owned();
+        Some(Self { offset, name, value: value.trim().to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const TEXT: &str = "\
+/* A comment : of iasl */
+[02Ch 0044   1]                Subtable Type : 0E [Generic Interrupt Redistributor]
+[02Dh 0045   1]                       Length : 10
+[030h 0048   8]                 Base Address : 00000000080A0000
+[038h 0056   4]                       Length : 00F60000
+[03Ch 0060   1]                Subtable Type : 0F [Generic Interrupt Translator]
+[040h 0064   4]               Translation ID : 00000002
+[044h 0068   8]                 Base Address : 0000000008080000
+";
+
+    #[test]
+    fn fields_are_read_by_name_and_part() {
+        let table = Table::read(TEXT);
+        assert_eq!(table.redistributors().unwrap(), [(0x80a_0000, 0xf6_0000)]);
+        let its = ("MADT/ITS@2".to_owned(), format!("its [{}] []", 0x809_0040));
+        assert_eq!(table.controllers().unwrap(), [its]);
+        assert_eq!(table.parts("Subtable Type")[1].offset(), 0x3c);
+    }
+}

@@ -1,0 +1,151 @@
+//! QEMU's ACPI tables, read over its test protocol where firmware would read them: from fw_cfg
+//! (`docs/specs/fw_cfg.rst`). No guest runs.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::dtb::{Tools, Virt};
+
+/// fw_cfg's DMA register on `virt`, and RAM to talk through.
+const DMA_REGISTER: u64 = 0x0902_0010;
+const CONTROL: u64 = 0x4000_0000;
+const BUFFER: u64 = 0x4000_1000;
+/// Bits of a control word: read, and select the file whose number is in the upper half.
+const READ: u32 = 2;
+const SELECT: u32 = 8;
+/// The file that lists all others; each takes so many bytes there.
+const DIRECTORY: u16 = 0x19;
+const ENTRY_BYTES: usize = 64;
+const TABLES: &[u8] = b"etc/acpi/tables";
+/// Bytes that are read at once.
+const PIECE: usize = 2048;
+const HEADER_BYTES: usize = 36;
+
+/// Writes the tables of a machine to `folder`, each to a file of its signature's name.
+pub(super) fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let blob = Qemu::start(tools, virt)?.tables()?;
+    let mut rest = blob.as_slice();
+    while let Some(mut table) = first_table(rest)? {
+        rest = &rest[table.len()..];
+        let name = String::from_utf8(table[..4].to_vec())?;
+        // Firmware computes the sums when it puts the tables into memory.
+        let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+        table[9] = table[9].wrapping_sub(sum);
+        fs::write(folder.join(name), table)?;
+    }
+    ensure!(folder.join("APIC").exists(), "QEMU gives no MADT");
+    Ok(())
+}
+
+/// The table that `blob` begins with; none where zeroes follow the last.
+fn first_table(blob: &[u8]) -> Result<Option<Vec<u8>>> {
+    let Some(header) = blob.get(..HEADER_BYTES).filter(|header| header[0] != 0) else {
+        return Ok(None);
+    };
+    let length = u32::from_le_bytes(header[4..8].try_into()?) as usize;
+    let table = blob.get(..length).filter(|table| table.len() >= HEADER_BYTES);
+    Ok(Some(table.context("a table is longer than the file")?.to_vec()))
+}
+
+/// A QEMU that waits for orders; dropped, it ends.
+struct Qemu {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Qemu {
+    fn start(tools: &Tools, (_, options, arguments): &Virt) -> Result<Self> {
+        let mut qemu = tools.command("qemu-system-aarch64");
+        qemu.args(["-S", "-display", "none", "-nic", "none", "-cpu", "max"]).args(*arguments);
+        qemu.args(["-qtest", "stdio", "-qtest-log", "none", "-M", &format!("virt,{options}")]);
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = qemu.spawn().context("cannot start QEMU")?;
+        let orders = child.stdin.take().context("no standard input")?;
+        let answers = BufReader::new(child.stdout.take().context("no standard output")?);
+        Ok(Self { child, orders, answers })
+    }
+
+    fn tables(&mut self) -> Result<Vec<u8>> {
+        let count = self.file(DIRECTORY, 4)?;
+        let count = u32::from_be_bytes(count[..].try_into()?) as usize;
+        ensure!(count < 1000, "fw_cfg has {count} files");
+        let directory = self.file(DIRECTORY, 4 + count * ENTRY_BYTES)?;
+        for entry in directory[4..].chunks_exact(ENTRY_BYTES) {
+            if entry[8..].strip_prefix(TABLES).is_some_and(|rest| rest[0] == 0) {
+                let size = u32::from_be_bytes(entry[..4].try_into()?) as usize;
+                return self.file(u16::from_be_bytes(entry[4..6].try_into()?), size);
+            }
+        }
+        bail!("fw_cfg has no ACPI tables");
+    }
+
+    /// The first `length` bytes of a file: fw_cfg puts them into RAM, from which they are read.
+    fn file(&mut self, selector: u16, length: usize) -> Result<Vec<u8>> {
+        let word = u32::from(selector) << 16 | SELECT | READ;
+        let mut control = word.to_be_bytes().to_vec();
+        control.extend(u32::try_from(length)?.to_be_bytes());
+        control.extend(BUFFER.to_be_bytes());
+        self.order(&format!("write {CONTROL:#x} {} 0x{}", control.len(), hex(&control)))?;
+        self.order(&format!("writeq {DMA_REGISTER:#x} {:#x}", CONTROL.swap_bytes()))?;
+        let done = self.order(&format!("read {CONTROL:#x} 4"))?;
+        ensure!(done == "0x00000000", "fw_cfg answers {done}");
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let at = BUFFER + bytes.len() as u64;
+            let size = PIECE.min(length - bytes.len());
+            let answer = self.order(&format!("read {at:#x} {size}"))?;
+            let digits = answer.strip_prefix("0x").context("no bytes")?.as_bytes();
+            for pair in digits.chunks(2) {
+                bytes.push(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Gives an order and waits for its answer.
+    fn order(&mut self, order: &str) -> Result<String> {
+        writeln!(self.orders, "{order}")?;
+        let mut line = String::new();
+        loop {
+            line.clear();
+            ensure!(self.answers.read_line(&mut line)? != 0, "QEMU ended");
+            if let Some(answer) = line.strip_prefix("OK") {
+                return Ok(answer.trim().to_owned());
+            }
+            // Interrupts announce themselves between answers.
+            ensure!(!line.starts_with("FAIL"), "QEMU refuses {order}: {line}");
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn tables_follow_each_other_until_zeroes() {
+        let mut table = vec![0; 40];
+        table[..8].copy_from_slice(b"APIC\x28\0\0\0");
+        let blob = [&table[..], &[0; 50]].concat();
+        assert_eq!(first_table(&blob).unwrap(), Some(table));
+        assert_eq!(first_table(&blob[40..]).unwrap(), None);
+        assert!(first_table(&blob[..39]).is_err());
+    }
+}
