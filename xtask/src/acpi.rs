@@ -46,12 +46,15 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         let compiled = bench.compile(&sources);
         tally.case("iasl compiles our sources to what is kept of them", compiled);
         tally.case("our sources, by iasl", bench.agree_with_iasl("marina", &sources));
+        tally.case("an IORT that the command writes", bench.convert_to_iort(&sources));
     }
     let qemu = dtb::fetch(workspace).into_iter().find(|(tree, _)| *tree == Tree::Qemu);
     if let Err(absent) = qemu.context("no such devicetrees")?.1 {
         tally.skip(format!("QEMU's tables: {absent:#}"));
         return Ok(());
     }
+    let tree = bench.convert_to_tree(&Tools::of(workspace), &sources);
+    tally.case("a devicetree that the command writes", tree);
     for virt in VIRT {
         let name = virt.0;
         let tables = bench.folder.join(name);
@@ -164,6 +167,40 @@ impl Bench {
         }
         println!("{}: {} CPUs alike", virt.0, cpus(&from_tables)?.len());
         Ok(())
+    }
+
+    /// Compiles the IORT that the command writes for the machine in `folder`, and compares the routes.
+    fn convert_to_iort(&self, folder: &Path) -> Result<()> {
+        let output = self.folder.join("emitted");
+        fs::create_dir_all(&output)?;
+        for name in ["apic.aml", "mcfg.aml"] {
+            fs::copy(folder.join(name), output.join(name))?;
+        }
+        let source = output.join("iort.asl");
+        fs::write(&source, self.emit("iort", folder)?)?;
+        process::capture(self.iasl()?.arg("-p").arg(output.join("iort")).arg(&source))?;
+        let (before, after) = (self.inspect(folder)?, self.inspect(&output)?);
+        same("devices", list(&before, "devices")?, list(&after, "devices")?)
+    }
+
+    /// Compiles the devicetree that the command writes for the machine in `folder`, and compares the
+    /// routes.
+    fn convert_to_tree(&self, tools: &Tools, folder: &Path) -> Result<()> {
+        let source = self.folder.join("emitted.dts");
+        let blob = source.with_extension("dtb");
+        fs::create_dir_all(&self.folder)?;
+        fs::write(&source, self.emit("dts", folder)?)?;
+        let mut dtc = tools.command("dtc");
+        process::capture(dtc.args(["-q", "-o"]).arg(&blob).arg(&source))?;
+        let (before, after) = (self.inspect(folder)?, self.inspect(&blob)?);
+        same("CPUs", &list(&before, "cpus")?.len(), &list(&after, "cpus")?.len())?;
+        same("redistributors", &redistributors(&before)?, &redistributors(&after)?)?;
+        same("routes", &walk::all_routes(&before)?, &walk::all_routes(&after)?)
+    }
+
+    fn emit(&self, form: &str, source: &Path) -> Result<String> {
+        let mut inspect = process::command(&self.command.to_string_lossy(), Path::new("/"));
+        process::capture(inspect.args(["inspect", "--emit", form]).arg(source))
     }
 
     fn names_an_its(&self, tables: &Path) -> Result<bool> {

@@ -112,11 +112,23 @@ pub(crate) struct BenchArgs {
     pub(crate) output: OutputArgs,
 }
 
+/// A form of description.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Form {
+    /// Devicetree source.
+    Dts,
+    /// The source of an IORT.
+    Iort,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// A flattened devicetree, or a folder of ACPI tables; without it, this machine's own firmware.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: Option<PathBuf>,
+    /// Write the interrupt part as source of another form: a devicetree for `dtc`, an IORT for `iasl`.
+    #[arg(long, value_name = "FORM", value_enum, conflicts_with = "json")]
+    pub(crate) emit: Option<Form>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

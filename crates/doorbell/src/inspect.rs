@@ -3,11 +3,13 @@
 mod report;
 mod text;
 
-use crate::cli::InspectArgs;
+use crate::cli::{Form, InspectArgs};
 use crate::exit::Outcome;
 use crate::print;
 use crate::source::Source;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use gic_firmware::{acpi, devicetree};
+use std::io::Write;
 
 pub(crate) use report::Inspection;
 pub(crate) use text::print as print_text;
@@ -15,6 +17,12 @@ pub(crate) use text::print as print_text;
 /// Prints what a description says.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
     let source = args.source.as_deref().map_or_else(Source::running, Source::at)?;
+    if let Some(form) = args.emit {
+        let text =
+            emit(&source, form).with_context(|| format!("cannot convert {}", source.name))?;
+        print::text(|out| out.write_all(text.as_bytes()))?;
+        return Ok(Outcome::Good);
+    }
     let inspection = Inspection::of(&source);
     if args.output.json {
         print::json(&inspection)?;
@@ -22,4 +30,13 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
         print::text(|out| print_text(out, &inspection))?;
     }
     Ok(Outcome::Good)
+}
+
+/// Spells a description in another form.
+fn emit(source: &Source, form: Form) -> Result<String> {
+    let description = &source.description;
+    Ok(match form {
+        Form::Dts => devicetree::write_source(&devicetree::with_node_paths(description))?,
+        Form::Iort => acpi::iort_source(description)?.context("nothing in it needs an IORT")?,
+    })
 }

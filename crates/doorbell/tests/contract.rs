@@ -185,6 +185,21 @@ fn tables_are_found_by_name() {
     );
 }
 
+#[test]
+fn inspect_emits_the_other_form_or_says_why_not() {
+    let dts = doorbell(&["inspect", "--emit", "dts", TABLES]);
+    assert_eq!(dts.status.code(), Some(0));
+    let dts = String::from_utf8(dts.stdout).unwrap();
+    assert!(dts.starts_with("/dts-v1/;") && dts.contains("msi-parent = <0x02 0x40>;"), "{dts}");
+    let iort = doorbell(&["inspect", "--emit", "iort", &test_data("single-its.dtb")]);
+    assert_eq!(iort.status.code(), Some(0));
+    assert!(String::from_utf8(iort.stdout).unwrap().contains("Signature : \"IORT\""));
+    let refused = doorbell(&["inspect", "--emit", "iort", &test_data("direct-lpi.dtb")]);
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(2), 0));
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(why.contains("ACPI has no structure for this kind of controller"), "{why}");
+}
+
 /// `estuary` with one message-based SPI for each device.
 fn scarce() -> PathBuf {
     let mut board = embedded::machine("estuary").unwrap().firmware.describe().unwrap();

@@ -28,7 +28,9 @@ pub use mcfg::{Allocation, Mcfg};
 pub use table::{Signature, Table, TableError, TableErrorKind};
 pub use tables::Tables;
 #[cfg(feature = "write")]
-pub use writer::{Extensions, WriteError, WriteErrorKind, WrittenTables, write, write_with};
+pub use writer::{
+    Extensions, WriteError, WriteErrorKind, WrittenTables, iort_source, write, write_with,
+};
 
 use crate::description::Description;
 use crate::finding::Rule;

@@ -15,7 +15,7 @@ mod writer;
 pub use blob::{MAX_DEPTH, MAX_PATH};
 pub use error::{DtbError, DtbErrorKind};
 #[cfg(feature = "write")]
-pub use writer::{WriteError, WriteErrorKind, write};
+pub use writer::{WriteError, WriteErrorKind, with_node_paths, write, write_source};
 
 use crate::description::Description;
 use crate::finding::Rule;

@@ -54,6 +54,22 @@ pub(super) fn first_host_route(said: &Value, requester: u64) -> Result<Route> {
     Ok(controller.map(|one| (one["doorbells"].to_string(), device)))
 }
 
+/// Every device's routes, without names: requesters, DeviceIDs and doorbells.
+pub(super) fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
+    let controllers = list(said, "controllers")?;
+    let doorbells = |id: &Value| {
+        let controller = controllers.iter().find(|one| one["id"] == *id);
+        controller.map_or(Value::Null, |one| one["doorbells"].clone())
+    };
+    let row = |route: &Value| {
+        let (first, length) = (&route["rid_base"], &route["length"]);
+        let doorbells = doorbells(&route["controller"]);
+        format!("{first}+{length} {} {doorbells}", route["device_id_base"])
+    };
+    let devices = list(said, "devices")?.iter();
+    devices.map(|device| Ok(list(device, "routes")?.iter().map(row).collect())).collect()
+}
+
 /// The route that the command shows.
 fn shown(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Route> {
     let device = list(said, "devices")?.iter().find(|device| is_meant(device));

@@ -24,6 +24,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
 
+/// Names of what IORT describes itself, as devicetrees have them.
+pub(super) const SMMU_V3: &str = "arm,smmu-v3";
+pub(super) const PMCG: &str = "arm,smmu-v3-pmcg";
+
 /// Register pages 0 and 1 of an SMMUv3 (IHI 0070 §6).
 const SMMU_V3_BYTES: u64 = 0x2_0000;
 /// The smallest page of a counter group (IHI 0070 §10.4).
@@ -231,11 +235,11 @@ impl Reader<'_, '_> {
             IortContents::NamedComponent(component) => self.component(node, component.path),
             IortContents::SmmuV3(smmu) => {
                 let id = format!("IORT/SMMUv3@{:x}", smmu.base);
-                self.own_messages(node, id, "arm,smmu-v3", (smmu.base, SMMU_V3_BYTES))
+                self.own_messages(node, id, SMMU_V3, (smmu.base, SMMU_V3_BYTES))
             }
             IortContents::Pmcg(pmcg) => {
                 let id = format!("IORT/PMCG@{:x}", pmcg.page_0);
-                self.own_messages(node, id, "arm,smmu-v3-pmcg", (pmcg.page_0, PMCG_BYTES))
+                self.own_messages(node, id, PMCG, (pmcg.page_0, PMCG_BYTES))
             }
             _ => None,
         }

@@ -6,8 +6,10 @@ mod extensions;
 mod iort;
 mod madt;
 mod numbering;
+mod source;
 
 pub use extensions::Extensions;
+pub use source::iort_source;
 
 pub use error::{WriteError, WriteErrorKind};
 
@@ -19,10 +21,11 @@ use alloc::vec::Vec;
 use bytes::{Oem, Structure, table};
 use numbering::Segments;
 
-/// The revision of the MADT of ACPI 6.6, of the MCFG, and of the IORT of DEN 0049E.e.
+/// The revisions of the MADT of ACPI 6.6, of the MCFG, and of the IORT of DEN 0049D, which all
+/// compilers and operating systems know.
 const MADT_REVISION: u8 = 7;
 const MCFG_REVISION: u8 = 1;
-const IORT_REVISION: u8 = 6;
+const IORT_REVISION: u8 = 0;
 
 /// The tables of a machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,7 +50,8 @@ impl WrittenTables {
 /// Writes `description` as ACPI tables, for simulated machines, for tests and for conversion.
 ///
 /// Read back, the enabled controllers, hosts and devices have the same registers, DeviceIDs and
-/// routes. Disabled ones are left out: these tables list what can be used. Names become those that
+/// routes. Disabled ones are left out: these tables list what can be used. IOMMUs are left out, too:
+/// ways through them are written as they end. Names become those that
 /// [`parse`](super::parse) gives, numbered in order unless they carry a number already; with such
 /// names, and without disabled parts, what is written reads back equal.
 ///

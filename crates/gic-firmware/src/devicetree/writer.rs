@@ -1,6 +1,9 @@
 //! A description as a devicetree.
 
+mod names;
 mod properties;
+
+pub use names::with_node_paths;
 
 use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
 use super::controllers::PRE_ITS;
@@ -13,6 +16,7 @@ use crate::requester::{
     ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
 };
 use alloc::collections::BTreeSet;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use properties::{
@@ -35,6 +39,19 @@ use properties::{
 ///
 /// The caller's description says something that a devicetree cannot.
 pub fn write(description: &Description) -> Result<Vec<u8>, WriteError> {
+    tree(description).map(|tree| tree.to_dtb())
+}
+
+/// Writes `description` like [`write`], as the source that `dtc` compiles.
+///
+/// # Errors
+///
+/// The caller's description says something that a devicetree cannot.
+pub fn write_source(description: &Description) -> Result<String, WriteError> {
+    tree(description).map(|tree| tree.to_string())
+}
+
+fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     check_unique(description)?;
     let mut writer = Writer { tree: DeviceTree::new(), controllers: &description.controllers };
     writer.root(description);
@@ -54,7 +71,7 @@ pub fn write(description: &Description) -> Result<Vec<u8>, WriteError> {
     for device in &description.devices {
         writer.device(device)?;
     }
-    Ok(writer.tree.to_dtb())
+    Ok(writer.tree)
 }
 
 /// A description that no devicetree can express. The caller is at fault.
@@ -222,7 +239,9 @@ impl Writer<'_> {
         let routing = self.routing(&host.id, &host.msi)?;
         let node = self.node(&host.id)?;
         set(node, "device_type", "pci");
-        set(node, "compatible", strings(&host.compatible));
+        if !host.compatible.is_empty() {
+            set(node, "compatible", strings(&host.compatible));
+        }
         // PCI's own address shape.
         set(node, "#address-cells", 3u32);
         set(node, "#size-cells", 2u32);
@@ -248,7 +267,9 @@ impl Writer<'_> {
     fn device(&mut self, device: &PlatformDevice) -> Result<(), WriteError> {
         let routing = self.routing(&device.id, &device.msi)?;
         let node = self.node(&device.id)?;
-        set(node, "compatible", strings(&device.compatible));
+        if !device.compatible.is_empty() {
+            set(node, "compatible", strings(&device.compatible));
+        }
         if !device.registers.is_empty() {
             set(node, "reg", regions(device.registers.iter().map(|region| region.value)));
         }

@@ -1,6 +1,7 @@
 //! Descriptions from ACPI tables.
 
 mod bytes;
+mod convert;
 mod hostile;
 mod iort;
 mod madt;

@@ -180,7 +180,7 @@ fn named(
     }
 }
 
-fn with_its() -> impl Strategy<Value = Description> {
+pub(crate) fn with_its() -> impl Strategy<Value = Description> {
     itses().prop_flat_map(|itses| {
         let count = itses.len();
         (gics(), cpus(), Just(itses), hosts(maps(count)), devices(count)).prop_map(
@@ -192,13 +192,13 @@ fn with_its() -> impl Strategy<Value = Description> {
     })
 }
 
-fn with_frames() -> impl Strategy<Value = Description> {
+pub(crate) fn with_frames() -> impl Strategy<Value = Description> {
     let first = || Just(MsiRouting::parent(ControllerIndex::new(0)));
     (gics(), cpus(), frames(), hosts(first()))
         .prop_map(|(gic, cpus, frames, hosts)| named(gic, cpus, frames, hosts))
 }
 
-fn read(description: &Description) -> Description {
+pub(crate) fn read(description: &Description) -> Description {
     let written = write(description).expect("everything in it can be written");
     parse(
         &Tables::from_blobs(written.all().map(|(_, table)| table)).expect("what we write is sound"),
@@ -234,7 +234,7 @@ fn direct_lpis_are_written_as_the_draft() {
 }
 
 /// A machine whose names are no table's.
-fn foreign() -> Description {
+pub(crate) fn foreign() -> Description {
     let at = |base| region(base, 0x2_0000).value;
     let route = MsiRouting::parent(ControllerIndex::new(1));
     Description {

@@ -6,6 +6,7 @@ use super::numbering::{Segments, numbered};
 use crate::acpi::iort::{
     DRAFT_MARK, DRAFT_REVISION, DRAFT_TYPE, MAPPING_BYTES, NODE_BYTES, SINGLE_MAPPING,
 };
+use crate::acpi::requesters::{PMCG, SMMU_V3};
 use crate::controller::{Controller, ControllerIndex, ControllerKind};
 use crate::description::Description;
 use crate::origin::NodeId;
@@ -35,7 +36,7 @@ pub(super) fn body(
         writer.groups.insert(place, group);
         let contents =
             Structure::new(8).set(0, 1u32.to_le_bytes()).set(4, id.to_le_bytes()).bytes();
-        writer.node(0, 1, &contents, &[]);
+        writer.node(0, 0, &contents, &[]);
     }
     if let Some(place) = direct_lpi(description) {
         let group = writer.offset(&description.controllers)?;
@@ -91,11 +92,11 @@ impl Writer<'_> {
         segment: u32,
         mappings: &[Mapping],
     ) -> Result<(), WriteError> {
-        let contents = Structure::new(24)
+        let contents = Structure::new(20)
             .set(0, MEMORY_PROPERTIES.to_le_bytes())
             .set(12, segment.to_le_bytes())
             .set(16, [ADDRESS_BITS]);
-        self.checked_node(id, 2, 4, &contents.bytes(), mappings)
+        self.checked_node(id, 2, 1, &contents.bytes(), mappings)
     }
 
     fn device(&mut self, ordinal: usize, device: &PlatformDevice) -> Result<(), WriteError> {
@@ -107,15 +108,14 @@ impl Writer<'_> {
             return Ok(());
         }
         let id = &device.id;
-        if let Some(base) = address(id, "IORT/SMMUv3@") {
-            // Without wires, the mapping for its own messages counts; the flag says so.
-            let contents =
-                Structure::new(52).set(0, base.to_le_bytes()).set(8, (1u32 << 4).to_le_bytes());
-            return self.checked_node(id, 4, 5, &contents.bytes(), &mappings);
+        if let Some(base) = registers(device, SMMU_V3) {
+            // All interrupts are messages, by the first mapping.
+            let contents = Structure::new(52).set(0, base.to_le_bytes());
+            return self.checked_node(id, 4, 1, &contents.bytes(), first(&mappings));
         }
-        if let Some(base) = address(id, "IORT/PMCG@") {
+        if let Some(base) = registers(device, PMCG) {
             let contents = Structure::new(24).set(0, base.to_le_bytes());
-            return self.checked_node(id, 5, 2, &contents.bytes(), &mappings);
+            return self.checked_node(id, 5, 1, &contents.bytes(), first(&mappings));
         }
         let invented = || format!("\\_SB.D{ordinal:03X}");
         let path =
@@ -127,7 +127,7 @@ impl Writer<'_> {
         contents.extend(path.bytes());
         // The name ends with a zero, and the mappings are aligned.
         contents.resize((contents.len() + 1).next_multiple_of(4), 0);
-        self.checked_node(id, 1, 4, &contents, &mappings)
+        self.checked_node(id, 1, 1, &contents, &mappings)
     }
 
     fn checked_node(
@@ -155,7 +155,6 @@ impl Writer<'_> {
         let at = if mappings.is_empty() { 0 } else { field(array) };
         let head = Structure::new(NODE_BYTES)
             .set(0, [kind, low, high, revision])
-            .set(4, self.count.to_le_bytes())
             .set(8, field(mappings.len()).to_le_bytes())
             .set(12, at.to_le_bytes());
         self.nodes.extend(head.bytes());
@@ -241,9 +240,16 @@ impl Writer<'_> {
     }
 }
 
-/// The address at the end of a name that the reader gave.
-fn address(id: &NodeId, prefix: &str) -> Option<u64> {
-    u64::from_str_radix(id.as_str().strip_prefix(prefix)?, 16).ok()
+/// The registers of a device that has a node type of its own.
+fn registers(device: &PlatformDevice, compatible: &str) -> Option<u64> {
+    let is_such =
+        device.role == Role::Device && device.compatible.iter().any(|one| one == compatible);
+    device.registers.first().filter(|_| is_such).map(|region| region.base())
+}
+
+/// A node's own messages have one mapping.
+fn first(mappings: &[Mapping]) -> &[Mapping] {
+    mappings.get(..1).unwrap_or_default()
 }
 
 /// First input, number minus one and first output of `entry`, without an ID at its beginning that

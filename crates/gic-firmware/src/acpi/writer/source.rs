@@ -1,0 +1,151 @@
+//! An IORT as the source of a data table, for `iasl`.
+
+use super::error::{WriteError, WriteErrorKind};
+use crate::acpi::iort::{IdMapping, Iort, IortContents, IortNode};
+use crate::acpi::table::{Fields, Table};
+use crate::description::Description;
+use crate::origin::NodeId;
+use alloc::format;
+use alloc::string::String;
+use core::fmt::Write as _;
+
+/// Writes the IORT of `description` as a source for `iasl`; `None` if it needs none. The MADT, whose
+/// ITSes it refers to by number, is [`write`](super::write)'s.
+///
+/// # Errors
+///
+/// The caller's description says something that these tables cannot.
+pub fn iort_source(description: &Description) -> Result<Option<String>, WriteError> {
+    let Some(blob) = super::write(description)?.iort else { return Ok(None) };
+    source(&blob).map(Some).ok_or_else(|| WriteErrorKind::TooLong.of(&NodeId::new("IORT")))
+}
+
+/// The source of a table that this crate wrote: its nodes have the revisions that are spelled here.
+fn source(blob: &[u8]) -> Option<String> {
+    let table = Table::new(blob).ok()?;
+    let iort = Iort::new(table).ok()?;
+    let mut source = Source(String::new());
+    source.text("Signature", "IORT");
+    source.number("Table Length", 0, 4);
+    source.number("Revision", table.revision().into(), 1);
+    source.number("Checksum", 0, 1);
+    source.text("Oem ID", table.oem_id());
+    source.text("Oem Table ID", table.oem_table_id());
+    source.number("Oem Revision", 1, 4);
+    source.text("Asl Compiler ID", "INTL");
+    source.number("Asl Compiler Revision", 0, 4);
+    source.number("Node Count", iort.stated_nodes().into(), 4);
+    source.number("Node Offset", 48, 4);
+    source.number("Reserved", 0, 4);
+    for node in iort.nodes() {
+        let node = node.ok()?;
+        let bytes = table.bytes().get(node.offset..)?;
+        source.node(node, Fields(bytes))?;
+    }
+    Some(source.0)
+}
+
+struct Source(String);
+
+impl Source {
+    fn line(&mut self, name: &str, value: &str) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.0, "{name:>30} : {value}");
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.line(name, &format!("\"{text}\""));
+    }
+
+    /// A number of so many bytes.
+    fn number(&mut self, name: &str, number: u64, bytes: usize) {
+        self.line(name, &format!("{number:0width$X}", width = 2 * bytes));
+    }
+
+    /// Fields whose values do not matter here: name and bytes.
+    fn zeroes(&mut self, fields: &[(&str, usize)]) {
+        for (name, bytes) in fields {
+            self.number(name, 0, *bytes);
+        }
+    }
+
+    fn node(&mut self, node: IortNode<'_>, fields: Fields<'_>) -> Option<()> {
+        let _ = writeln!(self.0, "\n// At {:#x}", node.offset);
+        self.number("Type", fields.u8(0)?.into(), 1);
+        self.number("Length", fields.u16(1)?.into(), 2);
+        self.number("Revision", node.revision.into(), 1);
+        self.number("Reserved", 0, 4);
+        self.number("Mapping Count", fields.u32(8)?.into(), 4);
+        self.number("Mapping Offset", fields.u32(12)?.into(), 4);
+        match node.contents {
+            IortContents::ItsGroup(group) => {
+                self.number("ItsCount", 1, 4);
+                self.number("Identifiers", group.ids().next()?.into(), 4);
+            }
+            IortContents::NamedComponent(component) => {
+                self.number("Node Flags", 0, 4);
+                self.memory();
+                self.number("Memory Size Limit", component.address_bits.into(), 1);
+                self.text("Device Name", component.path);
+                let end = 29 + component.path.len() + 1;
+                let padding = end.next_multiple_of(4) - end;
+                if padding > 0 {
+                    self.line("Padding", &["00"; 3].get(..padding)?.join(" "));
+                }
+            }
+            IortContents::RootComplex(complex) => {
+                self.memory();
+                self.number("ATS Attribute", 0, 4);
+                self.number("PCI Segment Number", complex.segment.into(), 4);
+                self.number("Memory Size Limit", fields.u8(32)?.into(), 1);
+                self.number("Reserved", 0, 3);
+            }
+            IortContents::SmmuV3(smmu) => self.smmu(smmu.base),
+            IortContents::Pmcg(pmcg) => {
+                self.number("Page 0 Base Address", pmcg.page_0, 8);
+                self.zeroes(&[("Overflow Interrupt GSIV", 4), ("Node Reference", 4)]);
+                self.number("Page 1 Base Address", 0, 8);
+            }
+            _ => return None,
+        }
+        node.mappings().for_each(|mapping| self.mapping(mapping));
+        Some(())
+    }
+
+    fn smmu(&mut self, base: u64) {
+        self.number("Base Address", base, 8);
+        self.number("Flags (decoded below)", 0, 4);
+        for flag in ["COHACC Override", "HTTU Override", "Proximity Domain Valid"] {
+            self.line(flag, "0");
+        }
+        self.zeroes(&[("Reserved", 4), ("VATOS Address", 8), ("Model", 4)]);
+        for wire in ["Event GSIV", "PRI GSIV", "GERR GSIV", "Sync GSIV"] {
+            self.number(wire, 0, 4);
+        }
+        self.zeroes(&[("Proximity Domain", 4), ("Device ID Mapping Index", 4)]);
+    }
+
+    /// Cacheable, coherent memory.
+    fn memory(&mut self) {
+        self.line("Memory Properties", "[IORT Memory Access Properties]");
+        self.number("Cache Coherency", 1, 4);
+        self.number("Hints (decoded below)", 0, 1);
+        for hint in ["Transient", "Write Allocate", "Read Allocate", "Override"] {
+            self.line(hint, "0");
+        }
+        self.number("Reserved", 0, 2);
+        self.number("Memory Flags (decoded below)", 3, 1);
+        self.line("Coherency", "1");
+        self.line("Device Attribute", "1");
+    }
+
+    fn mapping(&mut self, mapping: IdMapping) {
+        self.0.push('\n');
+        self.number("Input base", mapping.input.into(), 4);
+        self.number("ID Count", mapping.id_count.into(), 4);
+        self.number("Output Base", mapping.output.into(), 4);
+        self.number("Output Reference", mapping.target.into(), 4);
+        self.number("Flags (decoded below)", mapping.is_single.into(), 4);
+        self.line("Single Mapping", if mapping.is_single { "1" } else { "0" });
+    }
+}

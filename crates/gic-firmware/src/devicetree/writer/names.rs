@@ -1,0 +1,93 @@
+//! Names that a devicetree can have, for descriptions from elsewhere.
+
+use crate::controller::ControllerKind;
+use crate::description::Description;
+use crate::gic::{Gic, GicVersion};
+use crate::origin::NodeId;
+use crate::requester::{ConfigSpace, PciHost, PlatformDevice};
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+
+/// `description` under names that a devicetree can have, with the compatible strings that tell its
+/// reader the same. Names that are node paths already stay.
+pub fn with_node_paths(description: &Description) -> Description {
+    let mut description = description.clone();
+    let mut names = Names::default();
+    for cpu in &mut description.cpus {
+        names.rename(&mut cpu.id, &format!("/cpus/cpu@{:x}", cpu.affinity.mpidr()));
+    }
+    let mut parent = String::new();
+    if let Some(gic) = &mut description.gic {
+        names.rename(&mut gic.id, &format!("/interrupt-controller@{:x}", gic.distributor.base()));
+        make_compatible(gic);
+        parent = String::from(gic.id.as_str());
+    }
+    for controller in &mut description.controllers {
+        let base = controller.registers.as_ref().map_or(0, |region| region.base());
+        match controller.kind {
+            // Facets of the GIC.
+            ControllerKind::DirectLpi | ControllerKind::Mbi => {
+                controller.id = NodeId::new(&parent);
+                continue;
+            }
+            ControllerKind::Its | ControllerKind::V2m | ControllerKind::Other(_) => {}
+        }
+        names.rename(&mut controller.id, &format!("{parent}/msi-controller@{base:x}"));
+    }
+    for host in &mut description.hosts {
+        rename_host(host, &mut names);
+    }
+    for device in &mut description.devices {
+        rename_device(device, &mut names);
+    }
+    description
+}
+
+fn make_compatible(gic: &mut Gic) {
+    if gic.compatible.is_empty() {
+        let name = match gic.version.value {
+            GicVersion::V2 => "arm,gic-400",
+            GicVersion::V3 | GicVersion::V4 => "arm,gic-v3",
+        };
+        gic.compatible = vec![String::from(name)];
+    }
+}
+
+fn rename_host(host: &mut PciHost, names: &mut Names) {
+    let config = host.config.as_ref().map(|config| config.value);
+    let base = config.map_or(0, |config| config.region().base());
+    names.rename(&mut host.id, &format!("/pcie@{base:x}"));
+    if host.compatible.is_empty() && matches!(config, Some(ConfigSpace::Ecam(_))) {
+        host.compatible = vec![String::from("pci-host-ecam-generic")];
+    }
+}
+
+/// A device of the ACPI namespace keeps the last part of its path.
+fn rename_device(device: &mut PlatformDevice, names: &mut Names) {
+    let last = device.id.as_str().rsplit(['.', '\\', '/']).next().unwrap_or_default();
+    let name = match device.registers.first() {
+        Some(registers) => format!("/device@{:x}", registers.base()),
+        None => format!("/{}", last.to_lowercase()),
+    };
+    names.rename(&mut device.id, &name);
+}
+
+/// The names that are taken.
+#[derive(Default)]
+struct Names(BTreeSet<String>);
+
+impl Names {
+    /// Gives a node without a path this one, with a number if it is taken.
+    fn rename(&mut self, id: &mut NodeId, path: &str) {
+        if !id.as_str().starts_with('/') {
+            let numbered = (1..u32::MAX).map(|number| format!("{path}-{number}"));
+            let mut free = [String::from(path)].into_iter().chain(numbered);
+            if let Some(path) = free.find(|path| !self.0.contains(path)) {
+                *id = NodeId::from(path);
+            }
+        }
+        self.0.insert(String::from(id.as_str()));
+    }
+}

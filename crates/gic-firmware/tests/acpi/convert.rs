@@ -1,0 +1,109 @@
+//! From one firmware's form to the other's, and back.
+
+use super::round_trip::{foreign, read, with_frames, with_its};
+use gic_firmware::acpi::{WriteErrorKind, iort_source};
+use gic_firmware::devicetree::{parse, with_node_paths, write, write_source};
+use gic_firmware::{ControllerKind, Description, Fact, GicVersion};
+use proptest::prelude::*;
+
+/// `machine` without its names, and without what only one of the forms can say.
+fn nameless(machine: Description) -> Description {
+    let mut machine = Description {
+        model: None,
+        compatible: Vec::new(),
+        memory: Vec::new(),
+        findings: Vec::new(),
+        ..machine
+    };
+    if let Some(gic) = &mut machine.gic {
+        gic.id = "".into();
+        gic.compatible.clear();
+        // Devicetree does not tell GICv4 from GICv3.
+        gic.version = Fact::stated(gic.version.value.min(GicVersion::V3));
+    }
+    machine.cpus.iter_mut().for_each(|cpu| cpu.id = "".into());
+    machine.controllers.iter_mut().for_each(|controller| controller.id = "".into());
+    for host in &mut machine.hosts {
+        (host.id, host.compatible) = ("".into(), Vec::new());
+    }
+    machine.devices.iter_mut().for_each(|device| device.id = "".into());
+    machine
+}
+
+fn as_devicetree(machine: &Description) -> Description {
+    let blob = write(&with_node_paths(machine)).expect("everything in it can be written");
+    parse(&blob).expect("what we write is sound")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn acpi_and_devicetree_say_the_same(
+        machine in prop_oneof![3 => with_its(), 1 => with_frames()],
+    ) {
+        let tree = as_devicetree(&machine);
+        prop_assert_eq!(nameless(tree.clone()), nameless(machine.clone()));
+        prop_assert_eq!(nameless(read(&tree)), nameless(machine));
+    }
+}
+
+#[test]
+fn node_paths_stay() {
+    let machine = foreign();
+    assert_eq!(with_node_paths(&machine), machine);
+}
+
+#[test]
+fn tables_names_become_unique_paths() {
+    let mut machine = read(&foreign());
+    machine.devices.push(machine.devices[0].clone());
+    machine.devices[1].id = "\\_SB.PCI0.D000".into();
+    let tree = with_node_paths(&machine);
+    assert_eq!(tree.cpus[0].id.as_str(), "/cpus/cpu@5");
+    let its = &tree.controllers[1].id;
+    assert_eq!(its.as_str(), "/interrupt-controller@8000000/msi-controller@20000000");
+    assert_eq!(tree.hosts[0].id.as_str(), "/pcie@40000000");
+    let devices: Vec<_> = tree.devices.iter().map(|device| device.id.as_str()).collect();
+    assert_eq!(devices, ["/d000", "/d000-1"]);
+}
+
+#[test]
+fn devicetree_source_has_the_nodes() {
+    let source = write_source(&with_node_paths(&read(&foreign()))).unwrap();
+    assert!(source.starts_with("/dts-v1/;"), "{source}");
+    for part in [
+        "msi-controller@20000000 {",
+        "compatible = \"arm,gic-v3-its\";",
+        "msi-parent = <0x02 0x09>;",
+    ] {
+        assert!(source.contains(part), "{part} in {source}");
+    }
+}
+
+#[test]
+fn iort_source_spells_the_mappings() {
+    let source = iort_source(&foreign()).unwrap().unwrap();
+    let words: Vec<_> = source.lines().map(str::trim).collect();
+    let at = words.iter().position(|line| *line == "PCI Segment Number : 00000000").unwrap();
+    let mapping = [
+        "Memory Size Limit : 40",
+        "Reserved : 000000",
+        "",
+        "Input base : 00000000",
+        "ID Count : 0000FFFF",
+        "Output Base : 00000000",
+        "Output Reference : 00000048",
+        "Flags (decoded below) : 00000000",
+        "Single Mapping : 0",
+    ];
+    assert_eq!(words[at + 1..][..mapping.len()], mapping);
+    assert!(words.contains(&"Device Name : \"\\_SB.D000\""), "{source}");
+}
+
+#[test]
+fn iort_source_has_no_draft() {
+    let mut machine = foreign();
+    machine.controllers[0].kind = ControllerKind::DirectLpi;
+    assert_eq!(iort_source(&machine).unwrap_err().kind, WriteErrorKind::Controller);
+}
