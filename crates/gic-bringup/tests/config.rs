@@ -5,7 +5,7 @@
 use gic_arch::{Affinity, Iidr, IntId};
 use gic_bringup::config::{self, RootConfig};
 use gic_bringup::{BringUpError, ControllerError, Options};
-use gic_driver::errata::{self, Erratum, Frame};
+use gic_driver::errata::{self, Erratum, IdRegister};
 use gic_driver::{Coherence, GicConfig, GicV2Config, PhysicalRegion, TableAccess, V2mFrame};
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Cpu, Description, Fact, Gic, GicVersion,
@@ -42,7 +42,7 @@ fn errata_of(names: &[&str]) -> Vec<Erratum> {
     let read = devicetree::parse(&devicetree::write(&described).unwrap()).unwrap();
     let names = v3(&read, &Options::default()).machine;
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    errata::matching(Frame::Redistributor, Iidr::from(0x0201_743b), &names)
+    errata::matching(IdRegister::Redistributor, Iidr::from(0x0201_743b), &names)
         .map(|entry| entry.erratum)
         .collect()
 }

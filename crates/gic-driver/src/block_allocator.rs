@@ -128,7 +128,7 @@ impl BlockAllocator {
                 None => break,
             }
         }
-        self.mark(place, count, Use::Taken);
+        self.mark(place, count, Mark::Allocated);
         Ok(self.first + place)
     }
 
@@ -136,12 +136,12 @@ impl BlockAllocator {
     ///
     /// # Errors
     /// [`BlockError::OutOfRange`], [`BlockError::AlreadyAllocated`]: nothing is taken then.
-    pub fn take(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
+    pub fn allocate_at(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
         let place = self.place(first, count.get())?;
         if let Some(used) = self.last_used(place, place + count.get()) {
             return Err(BlockError::AlreadyAllocated(self.first + used));
         }
-        self.mark(place, count.get(), Use::Taken);
+        self.mark(place, count.get(), Mark::Allocated);
         Ok(())
     }
 
@@ -155,7 +155,7 @@ impl BlockAllocator {
         if let Some(free) = self.next_free(place).filter(|free| *free < end) {
             return Err(BlockError::NotAllocated(self.first + free));
         }
-        self.mark(place, count.get(), Use::Free);
+        self.mark(place, count.get(), Mark::Free);
         Ok(())
     }
 
@@ -225,24 +225,24 @@ impl BlockAllocator {
         None
     }
 
-    fn mark(&mut self, place: u32, count: u32, new: Use) {
+    fn mark(&mut self, place: u32, count: u32, new: Mark) {
         for bit in place..place + count {
             let (word, bit) = split(bit);
             if let Some(word) = self.used.get_mut(word) {
                 match new {
-                    Use::Taken => *word |= 1 << bit,
-                    Use::Free => *word &= !(1 << bit),
+                    Mark::Allocated => *word |= 1 << bit,
+                    Mark::Free => *word &= !(1 << bit),
                 }
             }
         }
         match new {
-            Use::Taken => {
+            Mark::Allocated => {
                 self.free -= count;
                 if place == self.search_from {
                     self.search_from = place + count;
                 }
             }
-            Use::Free => {
+            Mark::Free => {
                 self.free += count;
                 self.search_from = self.search_from.min(place);
             }
@@ -252,8 +252,8 @@ impl BlockAllocator {
 
 /// What becomes of numbers.
 #[derive(Clone, Copy, Debug)]
-enum Use {
-    Taken,
+enum Mark {
+    Allocated,
     Free,
 }
 

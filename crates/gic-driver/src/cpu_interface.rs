@@ -34,18 +34,18 @@ mod private {
 
 /// Ending an interrupt drops the running priority and deactivates it.
 #[derive(Debug)]
-pub enum Combined {}
+pub enum CombinedEoi {}
 
 /// Ending an interrupt drops the running priority alone: others of the same priority come through
 /// while it remains active, until [`CpuInterface::deactivate`], or until a guest that it was given
 /// to deactivates it.
 #[derive(Debug)]
-pub enum Split {}
+pub enum SplitEoi {}
 
-impl private::Sealed for Combined {}
-impl private::Sealed for Split {}
+impl private::Sealed for CombinedEoi {}
+impl private::Sealed for SplitEoi {}
 
-impl EoiMode for Combined {
+impl EoiMode for CombinedEoi {
     type Ended = ();
     const SPLIT: bool = false;
     fn ended(_: Active) -> Self::Ended {}
@@ -54,7 +54,7 @@ impl EoiMode for Combined {
     }
 }
 
-impl EoiMode for Split {
+impl EoiMode for SplitEoi {
     type Ended = Active;
     const SPLIT: bool = true;
     fn ended(active: Active) -> Self::Ended {
@@ -134,10 +134,10 @@ pub trait GicCpuInterface {
     /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be
     /// signalled (any more).
     fn acknowledge(&self) -> Option<Acknowledged>;
-    /// Ends an interrupt: drops the running priority, and as [`Combined`] deactivates it.
+    /// Ends an interrupt: drops the running priority, and as [`CombinedEoi`] deactivates it.
     fn end(&self, interrupt: Acknowledged) -> <Self::Mode as EoiMode>::Ended;
-    /// Does what remains after [`end`](Self::end): as [`Split`] deactivates the interrupt, which
-    /// can be delivered again; as [`Combined`] nothing.
+    /// Does what remains after [`end`](Self::end): as [`SplitEoi`] deactivates the interrupt, which
+    /// can be delivered again; as [`CombinedEoi`] nothing.
     fn deactivate(&self, ended: <Self::Mode as EoiMode>::Ended);
     /// Sets the priority mask: only interrupts more urgent than it are signalled.
     fn set_mask(&self, mask: Priority);
@@ -234,9 +234,9 @@ impl PriorityScale {
 ///
 /// Works with Group 1, whose interrupts a kernel gets as IRQs.
 #[derive(Debug)]
-pub struct CpuInterface<S, E = Combined> {
+pub struct CpuInterface<S, E = CombinedEoi> {
     registers: S,
-    limit: sgi::Reach,
+    limit: sgi::SgiReach,
     mode: PhantomData<E>,
 }
 
@@ -265,12 +265,12 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// A handle to a CPU interface that was enabled with the same way of ending interrupts.
     /// Accesses nothing.
     pub const fn new(registers: S) -> Self {
-        Self { registers, limit: sgi::Reach::UNLIMITED, mode: PhantomData }
+        Self { registers, limit: sgi::SgiReach::UNLIMITED, mode: PhantomData }
     }
 
     /// Limits SGIs to what this distributor forwards, too.
     pub fn limited_by(self, distributor: gicd::Typer) -> Self {
-        Self { limit: self.limit.limited_by(sgi::Reach::of_distributor(distributor)), ..self }
+        Self { limit: self.limit.limited_by(sgi::SgiReach::of_distributor(distributor)), ..self }
     }
 
     /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be
@@ -279,7 +279,7 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         Acknowledged::new(self.registers.read(icc::IAR1).intid(), 0)
     }
 
-    /// Ends an interrupt: drops the running priority, and as [`Combined`] deactivates it.
+    /// Ends an interrupt: drops the running priority, and as [`CombinedEoi`] deactivates it.
     pub fn end(&self, interrupt: Acknowledged) -> E::Ended {
         self.registers.write(icc::EOIR1, IntIdValue::of(interrupt.intid()));
         E::ended(interrupt.ended())
@@ -374,7 +374,7 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     }
 }
 
-impl<S: SystemRegisters> CpuInterface<S, Split> {
+impl<S: SystemRegisters> CpuInterface<S, SplitEoi> {
     /// Deactivates an interrupt: it can be delivered again. LPIs have no active state: nothing is
     /// done.
     pub fn deactivate(&self, interrupt: Active) {

@@ -24,19 +24,18 @@
 //!     LPI configuration bytes (of `Lpis`)
 //!   invalidations of a redistributor
 //! ```
-//! A redistributor's gate is no lock: it keeps registers of redistributors that sleep from being
-//! used.
+//! `RegisterAccess` is no lock: it refuses the registers of a redistributor that sleeps.
 
 mod blocks;
 mod cached_at;
 mod cpu_set;
 mod error;
-mod gate;
 mod hotplug;
 mod invalidation;
 mod moves;
 mod msi_parent;
 mod records;
+mod register_access;
 mod registers;
 mod resend;
 mod syncr;
@@ -52,10 +51,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use cpu_set::CpuSet;
-use gate::Gate;
 use msi_types::{ControllerFault, Cpu, MsiError};
 use records::Records;
-use registers::Registers;
+use register_access::RegisterAccess;
+use registers::DirectLpiRegisters;
 use syncr::Invalidations;
 
 /// Direct LPIs of one GIC. Share it in an [`Arc`]; locks are inside. It is the
@@ -92,7 +91,7 @@ pub struct DirectLpi<P: Platform> {
 /// The driver's state of one redistributor.
 #[derive(Debug, Default)]
 struct PerCpu {
-    gate: Gate,
+    access: RegisterAccess,
     invalidations: Invalidations,
 }
 
@@ -109,7 +108,7 @@ impl<P: Platform> DirectLpi<P> {
         let lpis = gic.lpis();
         let mut found = 0;
         for redistributor in gic.cpus().filter_map(|cpu| gic.redistributor_frames(cpu).ok()) {
-            if Registers::of(redistributor).is_none() {
+            if DirectLpiRegisters::of(redistributor).is_none() {
                 return Err(DirectLpiError::NotDirect { address: redistributor.address() });
             }
             found += 1;
@@ -144,7 +143,7 @@ impl<P: Platform> DirectLpi<P> {
     /// redistributor.
     pub fn doorbell(&self, cpu: Cpu) -> Option<u64> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
-        Some(Registers::of(redistributor)?.doorbell())
+        Some(DirectLpiRegisters::of(redistributor)?.doorbell())
     }
 
     /// All doorbells, for whoever maps them into an IOMMU's domain.
@@ -172,19 +171,19 @@ impl<P: Platform> DirectLpi<P> {
     }
 
     /// Uses a CPU's registers, unless its redistributor sleeps or is about to.
-    fn at<R>(&self, cpu: Cpu, f: impl FnOnce(Registers<'_, P::Mmio>) -> R) -> Option<R> {
+    fn at<R>(&self, cpu: Cpu, f: impl FnOnce(DirectLpiRegisters<'_, P::Mmio>) -> R) -> Option<R> {
         let redistributor = self.gic.redistributor_frames(cpu).ok()?;
-        let registers = Registers::of(redistributor)?;
-        let _inside = self.gate(cpu)?.enter()?;
+        let registers = DirectLpiRegisters::of(redistributor)?;
+        let _guard = self.access(cpu)?.enter()?;
         Some(f(registers))
     }
 
-    fn gate(&self, cpu: Cpu) -> Option<&Gate> {
-        self.per_cpu.get(cpu.index()).map(|per_cpu| &per_cpu.gate)
+    fn access(&self, cpu: Cpu) -> Option<&RegisterAccess> {
+        self.per_cpu.get(cpu.index()).map(|per_cpu| &per_cpu.access)
     }
 
     fn accepts(&self, cpu: Cpu) -> bool {
-        self.gate(cpu).is_some_and(Gate::accepts)
+        self.access(cpu).is_some_and(RegisterAccess::accepts)
     }
 
     fn check_accepts(&self, cpu: Cpu) -> Result<(), MsiError> {

@@ -85,7 +85,7 @@ impl<M: Mmio> Distributor<M> {
         let frame = Frame::probe(mmio, block)?;
         let mut typer = frame.mmio.read(gicd::TYPER);
         let mut errata =
-            errata::matching(errata::Frame::Distributor, frame.mmio.read(gicd::IIDR), &[]);
+            errata::matching(errata::IdRegister::Distributor, frame.mmio.read(gicd::IIDR), &[]);
         if errata.any(|entry| entry.erratum == Erratum::ExtendedSpisNotThere) {
             typer = typer.with_espi(false).with_nmi(false);
         }
@@ -136,7 +136,7 @@ impl<M: Mmio> Distributor<M> {
         for (fields, block) in self.blocks() {
             self.frame.reset_block(fields, block, defaults);
         }
-        self.frame.settle(platform)?;
+        self.frame.wait_for_rwp(platform)?;
         for register in self.route_registers() {
             self.frame.mmio.write(register, Irouter::to(config.route));
         }
@@ -174,12 +174,12 @@ impl<M: Mmio> Distributor<M> {
     ) -> Result<(), GicError> {
         self.check_storage(storage.len())?;
         // A stop that timed out may still be taking effect.
-        self.frame.settle(platform)?;
+        self.frame.wait_for_rwp(platform)?;
         self.enable_affinity_routing(platform)?;
         for (fields, block) in self.blocks() {
             self.frame.disable_block(fields, block);
         }
-        self.frame.settle(platform)?;
+        self.frame.wait_for_rwp(platform)?;
         for ((fields, block), saved) in self.blocks().zip(storage) {
             for (route, register) in saved.routes.iter().zip(routes_of(fields, block)) {
                 if let Some((_, register)) = register {
@@ -378,7 +378,7 @@ impl<M: Mmio> Distributor<M> {
 
     fn write_control<P: Platform>(&self, platform: &P, value: Ctlr) -> Result<(), GicError> {
         self.frame.mmio.write(gicd::CTLR, value.with_rwp(false));
-        self.frame.settle(platform)
+        self.frame.wait_for_rwp(platform)
     }
 }
 

@@ -37,10 +37,10 @@
 //!
 //! ```
 //! use gic_arch::Iidr;
-//! use gic_driver::errata::{self, Erratum, Frame};
+//! use gic_driver::errata::{self, Erratum, IdRegister};
 //!
 //! let iidr = Iidr::from(0xa100034c);
-//! let found: Vec<_> = errata::matching(Frame::Its, iidr, &[]).map(|entry| entry.erratum).collect();
+//! let found: Vec<_> = errata::matching(IdRegister::Its, iidr, &[]).map(|entry| entry.erratum).collect();
 //! assert_eq!(found, [Erratum::ItsTableAttributes, Erratum::ItsLocalNodeOnly]);
 //! ```
 
@@ -52,7 +52,7 @@ use gic_arch::Iidr;
 
 /// Whose `IIDR` shows the erratum.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Frame {
+pub enum IdRegister {
     /// `GICD_IIDR`.
     Distributor,
     /// `GICR_IIDR`.
@@ -131,9 +131,9 @@ pub enum Erratum {
 
 /// One row of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct ErratumEntry {
     /// Whose `IIDR`.
-    pub frame: Frame,
+    pub frame: IdRegister,
     /// The bits of `IIDR` that count.
     pub mask: u32,
     /// What they are.
@@ -151,26 +151,26 @@ pub struct Entry {
     pub product: &'static str,
 }
 
-/// The errata of a frame. `machine`: as in [`Entry::machines`].
+/// The errata of a frame. `machine`: as in [`ErratumEntry::machines`].
 pub fn matching<'a>(
-    frame: Frame,
+    frame: IdRegister,
     iidr: Iidr,
     machine: &'a [&'a str],
-) -> impl Iterator<Item = &'static Entry> + 'a {
+) -> impl Iterator<Item = &'static ErratumEntry> + 'a {
     matching_names(frame, iidr, machine)
 }
 
 /// [`matching`], for names of any type.
 pub(crate) fn matching_names<S: AsRef<str>>(
-    frame: Frame,
+    frame: IdRegister,
     iidr: Iidr,
     machine: &[S],
-) -> impl Iterator<Item = &'static Entry> {
+) -> impl Iterator<Item = &'static ErratumEntry> {
     TABLE.iter().filter(move |entry| entry.applies(frame, iidr, machine))
 }
 
-impl Entry {
-    fn applies<S: AsRef<str>>(&self, frame: Frame, iidr: Iidr, machine: &[S]) -> bool {
+impl ErratumEntry {
+    fn applies<S: AsRef<str>>(&self, frame: IdRegister, iidr: Iidr, machine: &[S]) -> bool {
         self.frame == frame
             && u32::from(iidr) & self.mask == self.value
             && (self.machines.is_empty()
@@ -184,13 +184,13 @@ mod tests {
     extern crate std;
     use std::vec::Vec;
 
-    fn found(frame: Frame, iidr: u32, machine: &[&str]) -> Vec<Erratum> {
+    fn found(frame: IdRegister, iidr: u32, machine: &[&str]) -> Vec<Erratum> {
         matching(frame, Iidr::from(iidr), machine).map(|entry| entry.erratum).collect()
     }
 
     #[test]
     fn every_row_can_match() {
-        assert_eq!(found(Frame::Cpu, 0x430f_0a11, &[]), [Erratum::AcknowledgeNotSynchronised]);
+        assert_eq!(found(IdRegister::Cpu, 0x430f_0a11, &[]), [Erratum::AcknowledgeNotSynchronised]);
         for entry in TABLE {
             assert_eq!(entry.value & !entry.mask, 0, "{} {}", entry.product, entry.number);
         }
@@ -199,28 +199,28 @@ mod tests {
     #[test]
     fn a_masked_revision_does_not_keep_a_row_from_matching() {
         assert_eq!(
-            found(Frame::Distributor, 0x0401_743b, &[]),
+            found(IdRegister::Distributor, 0x0401_743b, &[]),
             [Erratum::SpiWakeLostOnDeactivation]
         );
-        assert_eq!(found(Frame::Distributor, 0x0403_043b, &[]), []);
+        assert_eq!(found(IdRegister::Distributor, 0x0403_043b, &[]), []);
     }
 
     #[test]
     fn an_iidr_that_healthy_machines_share_needs_the_machine() {
-        assert_eq!(found(Frame::Its, 0x0201_743b, &["rockchip,rk3399"]), []);
+        assert_eq!(found(IdRegister::Its, 0x0201_743b, &["rockchip,rk3399"]), []);
         let rk3588 = ["radxa,rock-5b", "rockchip,rk3588"];
-        assert_eq!(found(Frame::Its, 0x0201_743b, &rk3588), [Erratum::TablesNotCoherent]);
+        assert_eq!(found(IdRegister::Its, 0x0201_743b, &rk3588), [Erratum::TablesNotCoherent]);
     }
 
     #[test]
     fn a_frame_does_not_answer_for_another() {
-        assert_eq!(found(Frame::Redistributor, 0xa100_034c, &[]), []);
+        assert_eq!(found(IdRegister::Redistributor, 0xa100_034c, &[]), []);
     }
 
     #[test]
     fn models_have_no_errata() {
         for iidr in [0x4b00_143b, 0x4b00_243b, 0x4b00_343b, 0x0000_043b] {
-            for frame in [Frame::Distributor, Frame::Redistributor, Frame::Its] {
+            for frame in [IdRegister::Distributor, IdRegister::Redistributor, IdRegister::Its] {
                 assert_eq!(found(frame, iidr, &[]), []);
             }
         }

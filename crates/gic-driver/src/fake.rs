@@ -7,7 +7,7 @@ mod memory;
 mod redistributor;
 mod registers;
 
-pub(crate) use bank::{Bank, State};
+pub(crate) use bank::{Bank, InterruptState};
 pub(crate) use distributor::{FakeDistributor, Security};
 pub(crate) use memory::Memory;
 pub(crate) use redistributor::FakeRedistributor;
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Meanwhile {
 
 /// A machine with one GIC, and the kernel on it.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub(crate) struct FakeMachine {
     pub(crate) distributor: Mutex<FakeDistributor>,
     pub(crate) redistributors: Mutex<Vec<FakeRedistributor>>,
     pub(crate) memory: Mutex<Memory>,
@@ -60,14 +60,14 @@ pub(crate) struct Machine {
 
 /// A handle to the machine: platform and registers alike.
 #[derive(Clone, Debug)]
-pub(crate) struct Fake(pub(crate) Arc<Machine>);
+pub(crate) struct Fake(pub(crate) Arc<FakeMachine>);
 
 impl Fake {
     pub(crate) fn new(
         distributor: FakeDistributor,
         redistributors: Vec<FakeRedistributor>,
     ) -> Self {
-        Self(Arc::new(Machine {
+        Self(Arc::new(FakeMachine {
             distributor: Mutex::new(distributor),
             redistributors: Mutex::new(redistributors),
             memory: Mutex::default(),
@@ -96,11 +96,11 @@ impl Fake {
     }
 
     pub(crate) fn distributor_frame(&self) -> FakeMmio {
-        FakeMmio { machine: self.clone(), frame: Frame::Distributor }
+        FakeMmio { machine: self.clone(), frame: FakeFrame::Distributor }
     }
 
     pub(crate) fn redistributor_frame(&self, index: usize) -> FakeMmio {
-        FakeMmio { machine: self.clone(), frame: Frame::Redistributor(index) }
+        FakeMmio { machine: self.clone(), frame: FakeFrame::Redistributor(index) }
     }
 
     pub(crate) fn at_distributor<R>(&self, f: impl FnOnce(&mut FakeDistributor) -> R) -> R {
@@ -124,7 +124,7 @@ impl Fake {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Frame {
+enum FakeFrame {
     Distributor,
     DistributorAlias(u32),
     Redistributor(usize),
@@ -134,20 +134,22 @@ enum Frame {
 #[derive(Clone, Debug)]
 pub(crate) struct FakeMmio {
     machine: Fake,
-    frame: Frame,
+    frame: FakeFrame,
 }
 
 impl FakeMmio {
     fn read(&self, offset: u32, bytes: u32) -> u64 {
         match self.frame {
-            Frame::Distributor => self.machine.at_distributor(|frame| frame.read(offset, bytes)),
-            Frame::DistributorAlias(chip) => {
+            FakeFrame::Distributor => {
+                self.machine.at_distributor(|frame| frame.read(offset, bytes))
+            }
+            FakeFrame::DistributorAlias(chip) => {
                 self.machine.at_distributor(|frame| frame.read_alias(chip, offset, bytes))
             }
-            Frame::Redistributor(index) => {
+            FakeFrame::Redistributor(index) => {
                 self.machine.at_redistributor(index, |frame| frame.read(offset, bytes))
             }
-            Frame::V2m(address) => {
+            FakeFrame::V2m(address) => {
                 let [typer, iidr] = self.machine.0.v2m.lock().unwrap()[&address];
                 match offset {
                     _ if offset == v2m::TYPER.offset() && bytes == 4 => typer.into(),
@@ -160,14 +162,16 @@ impl FakeMmio {
 
     fn write(&self, offset: u32, bytes: u32, value: u64) {
         match self.frame {
-            Frame::Distributor => {
+            FakeFrame::Distributor => {
                 self.machine.at_distributor(|frame| frame.write(offset, bytes, value));
             }
-            Frame::Redistributor(index) => {
+            FakeFrame::Redistributor(index) => {
                 self.machine.at_redistributor(index, |frame| frame.write(offset, bytes, value));
             }
-            Frame::DistributorAlias(chip) => panic!("GICD + {offset:#x} is written at chip {chip}"),
-            Frame::V2m(_) => panic!("software writes to a v2m frame + {offset:#x}"),
+            FakeFrame::DistributorAlias(chip) => {
+                panic!("GICD + {offset:#x} is written at chip {chip}")
+            }
+            FakeFrame::V2m(_) => panic!("software writes to a v2m frame + {offset:#x}"),
         }
     }
 }
@@ -200,11 +204,14 @@ impl Platform for Fake {
         }
         if region.base & ((1 << 44) - 1) == DISTRIBUTOR + 0x158_0000 {
             let chip = u32::try_from(region.base >> 44).unwrap();
-            return Some(FakeMmio { machine: self.clone(), frame: Frame::DistributorAlias(chip) });
+            return Some(FakeMmio {
+                machine: self.clone(),
+                frame: FakeFrame::DistributorAlias(chip),
+            });
         }
         if self.0.v2m.lock().unwrap().contains_key(&region.base) {
             assert_eq!(region.bytes, v2m::FRAME_SIZE);
-            return Some(FakeMmio { machine: self.clone(), frame: Frame::V2m(region.base) });
+            return Some(FakeMmio { machine: self.clone(), frame: FakeFrame::V2m(region.base) });
         }
         let offset = region.base.checked_sub(REDISTRIBUTORS)?;
         assert_eq!(region.bytes, STRIDE_V3, "RD_base and SGI_base");

@@ -68,7 +68,7 @@ impl<M: Mmio> Frame<M> {
     }
 
     /// Waits until all writes that `RWP` tracks took effect.
-    pub(crate) fn settle<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+    pub(crate) fn wait_for_rwp<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         self.wait(platform, "RWP = 0", || !self.write_pending())
     }
 

@@ -21,7 +21,7 @@ use quirks::Quirks;
 pub use suspend::{Resumed, SuspendError, Suspended};
 
 use crate::claims::{Claims, Moves};
-use crate::cpu_interface::{Combined, CpuInterface, CpuInterfaceConfig, EoiMode};
+use crate::cpu_interface::{CombinedEoi, CpuInterface, CpuInterfaceConfig, EoiMode};
 use crate::distributor::{Distributor, DistributorConfig};
 use crate::errata::{self, Erratum};
 use crate::lpi::{Attached, LpiConfig, LpiError, Lpis};
@@ -81,7 +81,7 @@ pub struct GicConfig {
     /// What firmware says about the redistributors' accesses to memory.
     pub table_access: TableAccess,
     /// By which names firmware identifies the machine, for
-    /// [errata](crate::errata::Entry::machines): the compatible strings of the devicetree's root
+    /// [errata](crate::errata::ErratumEntry::machines): the compatible strings of the devicetree's root
     /// and of the GIC's node, its quirk properties, or ACPI's OEM table ID.
     pub machine: Vec<String>,
 }
@@ -194,7 +194,7 @@ impl<P: Platform> Gic<P> {
         cpu: Cpu,
         registers: &S,
     ) -> Result<Option<Attached>, GicError> {
-        self.cpu_on_with::<S, Combined>(cpu, registers)
+        self.cpu_on_with::<S, CombinedEoi>(cpu, registers)
     }
 
     /// [`cpu_on`](Self::cpu_on) with a choice of how interrupts are ended.
@@ -321,7 +321,8 @@ fn corrected<M: Mmio>(
     redistributor: &Redistributor<M>,
     machine: &[String],
 ) -> LpiConfig {
-    for entry in errata::matching_names(errata::Frame::Redistributor, redistributor.iidr(), machine)
+    for entry in
+        errata::matching_names(errata::IdRegister::Redistributor, redistributor.iidr(), machine)
     {
         match entry.erratum {
             Erratum::TablesNotCoherent => choice.access = TableAccess::NonCoherent,

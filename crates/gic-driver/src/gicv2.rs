@@ -42,7 +42,7 @@ pub use cpu_interface::CpuInterfaceV2;
 pub use suspend::SuspendedV2;
 
 use crate::claims::Claims;
-use crate::cpu_interface::{Combined, EoiMode};
+use crate::cpu_interface::{CombinedEoi, EoiMode};
 use crate::frame::{Fields, Frame, is_v3_or_later};
 use crate::saved::BlockDefaults;
 use crate::{Block, GicError, Interrupt, IrqLock, MmioExt, PhysicalRegion, Platform};
@@ -156,7 +156,7 @@ impl<P: Platform> GicV2<P> {
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::NoTarget`].
     pub fn cpu_on(&self, cpu: Cpu) -> Result<(), GicError> {
-        self.cpu_on_with::<Combined>(cpu)
+        self.cpu_on_with::<CombinedEoi>(cpu)
     }
 
     /// [`cpu_on`](Self::cpu_on) with a choice of how interrupts are ended.

@@ -54,7 +54,7 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     /// [`GicError::TimedOut`] if the hardware does not finish.
     pub fn disable<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         self.request_disable();
-        self.settle(platform)
+        self.wait_for_rwp(platform)
     }
 
     /// The first half of [`disable`](Self::disable).
@@ -63,8 +63,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     }
 
     /// Waits until what was requested took effect.
-    pub(crate) fn settle<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
-        self.frame.settle(platform)
+    pub(crate) fn wait_for_rwp<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+        self.frame.wait_for_rwp(platform)
     }
 
     /// Is it forwarded?

@@ -67,21 +67,21 @@ mod adoption;
 mod collections;
 mod command_queue;
 mod control_frame;
+mod deferred_unmap;
 mod device;
 mod error;
 mod events;
 mod faults;
 mod id_map;
-mod limbo;
 mod msi_parent;
 mod placement;
 mod probe;
+mod queue_wait;
 mod quirks;
 mod routes;
 mod sequences;
 mod tables;
 mod task_lock;
-mod watch;
 
 pub use error::{ItsError, ProbeError};
 pub use events::EventRequest;
@@ -89,7 +89,7 @@ pub use id_map::{IdMap, IdRange};
 pub use msi_parent::ItsMsiParent;
 pub use probe::{IfEnabled, ItsConfig};
 
-use crate::errata::Entry;
+use crate::errata::ErratumEntry;
 use crate::gic::GicWithLpis;
 use crate::lock::IrqLock;
 use crate::lpi::Lpis;
@@ -101,18 +101,18 @@ use collections::Collections;
 use command_queue::CommandQueue;
 use control_frame::ControlFrame;
 use core::sync::atomic::{AtomicU32, Ordering};
+use deferred_unmap::DeferredUnmap;
 use device::{Device, Mapping, Share};
 use doorbell_fallible::SortedMap;
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use limbo::Limbo;
 use msi_types::{Attachment, DeviceId, HwIrqBlock};
 use placement::Placement;
-use routes::Routes;
-use sequences::Blocks;
+use queue_wait::Context;
+use routes::EventRoutes;
+use sequences::EventBlocks;
 use tables::ItsTable;
 use task_lock::TaskLock;
-use watch::Context;
 
 /// One ITS, enabled. Never disabled again but by [`suspend`](Self::suspend): it has no `Drop`, and
 /// its memory stays with it.
@@ -123,18 +123,18 @@ pub struct Its<P: Platform> {
     gic: GicWithLpis<P>,
     queue: CommandQueue,
     collections: Collections,
-    routes: Routes,
+    routes: EventRoutes,
     placement: Placement,
     doorbell_window: Option<PhysicalRegion>,
-    errata: Vec<&'static Entry>,
-    state: TaskLock<State>,
+    errata: Vec<&'static ErratumEntry>,
+    state: TaskLock<TaskState>,
     faults: AtomicU32,
     last_fault: IrqLock<Option<ItsError>>,
 }
 
 /// What only tasks touch.
 #[derive(Debug)]
-struct State {
+struct TaskState {
     device_table: ItsTable,
     collection_table: Option<ItsTable>,
     device_id_bits: u8,
@@ -142,7 +142,7 @@ struct State {
     /// By the cookie of their [`Attachment`].
     shares: SortedMap<u32, Share>,
     next_cookie: u32,
-    limbo: VecDeque<Limbo>,
+    deferred_unmaps: VecDeque<DeferredUnmap>,
     /// Room for a batch to note each redistributor that it concerns: nothing is allocated under the
     /// queue's lock.
     targets: Vec<RdBase>,
@@ -180,7 +180,7 @@ impl<P: Platform> Its<P> {
                     bits: state.device_id_bits,
                 });
             }
-            self.settle(state)?;
+            self.finish_deferred_unmaps(state)?;
             let no_memory = |_| ItsError::NoMemory("a device's attachment");
             state.shares.reserve().map_err(no_memory)?;
             state.devices.reserve().map_err(no_memory)?;
@@ -188,7 +188,7 @@ impl<P: Platform> Its<P> {
                 .device_table
                 .ensure(&self.frame, device.get())
                 .map_err(|error| ItsError::no_table("a second-level ITS table", error))?;
-            self.admit(state, device, max, room)?;
+            self.attach_device(state, device, max, room)?;
             let cookie = state.new_cookie();
             state.shares.insert(cookie, Share { device, limit: max, used: 0 });
             Ok(Attachment::new(cookie))
@@ -221,11 +221,11 @@ impl<P: Platform> Its<P> {
             }
         }
         self.state.with(self.platform(), |state| {
-            if let Err(error) = self.settle(state) {
+            if let Err(error) = self.finish_deferred_unmaps(state) {
                 self.note(error);
             }
             if let Some(share) = state.shares.remove(attachment.cookie()) {
-                self.dismiss(state, &share, Blocks::Many(known));
+                self.detach_share(state, &share, EventBlocks::Many(known));
             }
         });
     }
@@ -237,7 +237,7 @@ impl<P: Platform> Its<P> {
     /// [`ItsError::Fault`] if it does not come to rest: it goes on working then.
     pub fn suspend(&self) -> Result<(), ItsError> {
         self.state.with(self.platform(), |state| {
-            self.settle(state)?;
+            self.finish_deferred_unmaps(state)?;
             self.queue.stop(&self.frame).map_err(|error| error.at(self.frame.base))?;
             self.quiesce().inspect_err(|_| {
                 self.frame.enable();
@@ -292,7 +292,7 @@ impl<P: Platform> Its<P> {
     /// Errata of this ITS. The driver works around those that concern it alone; with
     /// [`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly), the caller states its
     /// [targets](ItsConfig::targets).
-    pub fn errata(&self) -> impl Iterator<Item = &'static Entry> {
+    pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.errata.iter().copied()
     }
 
@@ -310,11 +310,11 @@ impl<P: Platform> Its<P> {
 
     /// Lets a share go with its blocks: alone, or the device with them if nothing of it is anybody
     /// else's.
-    fn dismiss(&self, state: &mut State, share: &Share, blocks: Blocks) {
+    fn detach_share(&self, state: &mut TaskState, share: &Share, blocks: EventBlocks) {
         let Some(known) = state.devices.get_mut(share.device) else { return };
-        known.dismiss(share);
+        known.remove_share(share);
         let events: u32 = blocks.as_slice().iter().map(|block| u32::from(block.count.get())).sum();
-        if known.users == 0 && known.taken() == events {
+        if known.users == 0 && known.allocated_events() == events {
             if let Some(device) = state.devices.remove(share.device) {
                 self.unmap_device(state, share.device, device, blocks);
             }
@@ -324,45 +324,57 @@ impl<P: Platform> Its<P> {
     }
 
     /// Unmaps a device that nobody uses any more.
-    fn drop_unused(&self, state: &mut State, id: DeviceId) {
+    fn drop_unused(&self, state: &mut TaskState, id: DeviceId) {
         let unused =
             state.devices.get(id).is_some_and(|device| device.users == 0 && device.is_idle());
         if unused && let Some(device) = state.devices.remove(id) {
-            self.unmap_device(state, id, device, Blocks::None);
+            self.unmap_device(state, id, device, EventBlocks::None);
         }
     }
 
     /// Unmaps a device that has these blocks left, and no others.
-    fn unmap_device(&self, state: &mut State, id: DeviceId, device: Device, blocks: Blocks) {
+    fn unmap_device(
+        &self,
+        state: &mut TaskState,
+        id: DeviceId,
+        device: Device,
+        blocks: EventBlocks,
+    ) {
         match device.mapping {
             // The first block that is mapped tells the ITS of the device: there is none.
             Mapping::Unmapped => self.platform().release_table(device.itt),
             Mapping::Mapped => {
                 let unmap = device.mapd(id, MapAction::Unmap);
-                self.retire_device(state, unmap, device.itt, blocks);
+                self.release_device(state, unmap, device.itt, blocks);
             }
         }
     }
 
     /// Gives a share of the device, known or new.
-    fn admit(&self, state: &mut State, id: DeviceId, max: u32, room: u32) -> Result<(), ItsError> {
+    fn attach_device(
+        &self,
+        state: &mut TaskState,
+        id: DeviceId,
+        max: u32,
+        room: u32,
+    ) -> Result<(), ItsError> {
         let mut wanted = max.max(room);
         if let Some(known) = state.devices.get_mut(id) {
-            if known.admit(max) {
+            if known.add_share(max) {
                 return Ok(());
             }
             if !known.is_idle() {
                 return Err(ItsError::AttachedForFewer(id));
             }
-            wanted = known.promised().saturating_add(max).max(room);
+            wanted = known.reserved().saturating_add(max).max(room);
         }
         let mut device = Device::provision(self.platform(), self.typer, wanted, self.placement)?;
         if let Some(old) = state.devices.remove(id) {
             device.inherit(&old);
-            self.unmap_device(state, id, old, Blocks::None);
+            self.unmap_device(state, id, old, EventBlocks::None);
         }
-        let admitted = device.admit(max);
-        debug_assert!(admitted, "the table was made for it");
+        let added = device.add_share(max);
+        debug_assert!(added, "the table was made for it");
         state.devices.insert(id, device);
         Ok(())
     }
@@ -404,7 +416,7 @@ impl<P: Platform> Its<P> {
     }
 }
 
-impl State {
+impl TaskState {
     /// Attachments are few: a number that is free is near.
     fn new_cookie(&mut self) -> u32 {
         while self.shares.contains(self.next_cookie) {

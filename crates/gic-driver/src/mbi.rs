@@ -70,12 +70,12 @@ pub enum MbiError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MbiDoorbell {
     registers: MessageRegisters,
-    frame: Frame,
+    frame: MbiFrame,
 }
 
 /// Whose frame holds the registers that devices write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Frame {
+enum MbiFrame {
     Distributor,
     Alias,
 }
@@ -101,11 +101,11 @@ impl MbiDoorbell {
     /// `registers` are those of the distributor at `distributor`; an alias has them at the same
     /// offsets.
     fn new(registers: MessageRegisters, distributor: u64, alias: Option<u64>) -> Self {
-        let Some(alias) = alias else { return Self { registers, frame: Frame::Distributor } };
+        let Some(alias) = alias else { return Self { registers, frame: MbiFrame::Distributor } };
         let moved = |register: u64| alias.wrapping_add(register.wrapping_sub(distributor));
         let registers =
             MessageRegisters { set: moved(registers.set), clear: moved(registers.clear) };
-        Self { registers, frame: Frame::Alias }
+        Self { registers, frame: MbiFrame::Alias }
     }
 }
 
@@ -129,15 +129,15 @@ impl Doorbell for MbiDoorbell {
 
     fn not_isolated(&self) -> NotIsolated {
         match self.frame {
-            Frame::Distributor => NotIsolated::DoorbellPageHoldsControls(OWN_PAGE),
-            Frame::Alias => NotIsolated::SharedDoorbell("the alias of GICD_SETSPI (mbi-alias)"),
+            MbiFrame::Distributor => NotIsolated::DoorbellPageHoldsControls(OWN_PAGE),
+            MbiFrame::Alias => NotIsolated::SharedDoorbell("the alias of GICD_SETSPI (mbi-alias)"),
         }
     }
 
     fn page(&self, _granule: Granule) -> DoorbellPage {
         match self.frame {
-            Frame::Distributor => DoorbellPage::HoldsControls(OWN_PAGE),
-            Frame::Alias => DoorbellPage::Alone,
+            MbiFrame::Distributor => DoorbellPage::HoldsControls(OWN_PAGE),
+            MbiFrame::Alias => DoorbellPage::Alone,
         }
     }
 

@@ -4,7 +4,9 @@
 mod discovery;
 mod lpi_tables;
 
-pub use discovery::{RedistributorRegion, Walk, find_redistributor, walk_redistributors};
+pub use discovery::{
+    RedistributorRegion, RedistributorWalk, find_redistributor, walk_redistributors,
+};
 pub(crate) use lpi_tables::is_coherent;
 pub use lpi_tables::{LpiClearing, LpiTables, NegotiatedTables, PendingContents, TableAccess};
 
@@ -101,7 +103,7 @@ impl<M: Mmio> Redistributor<M> {
         for block in self.blocks() {
             self.frame.reset_block(&Fields::PRIVATE, block, defaults);
         }
-        self.frame.settle(platform)?;
+        self.frame.wait_for_rwp(platform)?;
         for sgi in 0..IntId::SGI_COUNT {
             Interrupt::new(&self.frame, &Fields::PRIVATE, IntId::new(sgi)).enable();
         }
@@ -116,7 +118,7 @@ impl<M: Mmio> Redistributor<M> {
         for block in self.blocks() {
             self.frame.disable_block(&Fields::PRIVATE, block);
         }
-        self.frame.settle(platform)?;
+        self.frame.wait_for_rwp(platform)?;
         for (block, saved) in self.blocks().zip(&saved.blocks) {
             self.frame.restore_block(&Fields::PRIVATE, block, saved);
             self.frame.restore_enables(&Fields::PRIVATE, block, saved);

@@ -5,11 +5,11 @@
 //! leaves it as it is, each vector of a group moves by itself, and whether one is pending can be
 //! read. All that stands on the one seam [`WiredParent`], whichever GIC is under it.
 
-mod bank;
 mod msi_parent;
+mod range_allocator;
 
-pub use bank::SpiRange;
-pub(crate) use bank::{Bank, check_range};
+pub use range_allocator::SpiRange;
+pub(crate) use range_allocator::{RangeAllocator, check_range};
 
 use crate::{Alignment, IrqLock, Platform};
 use alloc::sync::Arc;
@@ -53,16 +53,16 @@ pub enum Groups {
 pub struct SpiMessages<P: Platform, D> {
     platform: Arc<P>,
     wired: Arc<dyn WiredParent>,
-    banks: IrqLock<Vec<Bank>>,
+    allocators: IrqLock<Vec<RangeAllocator>>,
     ranges: Vec<SpiRange>,
     doorbells: Vec<D>,
 }
 
-/// Vectors of one bank.
+/// Vectors of one range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place {
-    /// The bank's number.
-    bank: usize,
+struct Allocation {
+    /// The range's index.
+    allocator: usize,
     first: HwIrq,
 }
 
@@ -73,17 +73,17 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         wired: Arc<dyn WiredParent>,
         ranges: impl IntoIterator<Item = (SpiRange, D)>,
     ) -> Result<Self, MsiError> {
-        let (banks, doorbells) = (IrqLock::new(Vec::new()), Vec::new());
-        let mut new = Self { platform, wired, banks, ranges: Vec::new(), doorbells };
+        let (allocators, doorbells) = (IrqLock::new(Vec::new()), Vec::new());
+        let mut new = Self { platform, wired, allocators, ranges: Vec::new(), doorbells };
         for (range, doorbell) in ranges {
             let no_memory = MsiError::NoMemory("a range of SPIs");
-            let bank = Bank::new(range).map_err(|_| no_memory)?;
-            new.banks.get_mut().try_reserve(1).map_err(|_| no_memory)?;
+            let allocator = RangeAllocator::new(range).map_err(|_| no_memory)?;
+            new.allocators.get_mut().try_reserve(1).map_err(|_| no_memory)?;
             new.ranges.try_reserve(1).map_err(|_| no_memory)?;
             new.doorbells.try_reserve(1).map_err(|_| no_memory)?;
             // Those claimed so far are released with `new`.
             new.wired.claim(range.first, range.count)?;
-            new.banks.get_mut().push(bank);
+            new.allocators.get_mut().push(allocator);
             new.ranges.push(range);
             new.doorbells.push(doorbell);
         }
@@ -101,14 +101,14 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
     }
 
     /// Takes vectors from the first range that has room.
-    fn take(&self, count: NonZeroU16, shape: Shape) -> Result<Place, MsiError> {
+    fn allocate_vectors(&self, count: NonZeroU16, shape: Shape) -> Result<Allocation, MsiError> {
         let no_vectors = MsiError::NoVectors { wanted: count.get() };
         let align = match shape {
             Shape::Independent => Alignment::ONE,
             Shape::AlignedGroup => Alignment::of_group(count.into()).ok_or(no_vectors)?,
         };
-        let fits = |bank: usize| {
-            let doorbell = self.doorbells.get(bank);
+        let fits = |allocator: usize| {
+            let doorbell = self.doorbells.get(allocator);
             doorbell.is_some_and(|doorbell| {
                 count.get() == 1
                     || shape == Shape::Independent
@@ -118,22 +118,22 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         if !(0..self.doorbells.len()).any(fits) {
             return Err(MsiError::NoGroups);
         }
-        self.banks.with(&*self.platform, |banks| {
-            banks
+        self.allocators.with(&*self.platform, |allocators| {
+            allocators
                 .iter_mut()
                 .enumerate()
                 .filter(|(number, _)| fits(*number))
-                .find_map(|(number, bank)| {
-                    Some(Place { bank: number, first: bank.take(count, align)? })
+                .find_map(|(number, allocator)| {
+                    Some(Allocation { allocator: number, first: allocator.allocate(count, align)? })
                 })
                 .ok_or(no_vectors)
         })
     }
 
-    fn give_back(&self, first: HwIrq, count: NonZeroU16) {
-        self.banks.with(&*self.platform, |banks| {
-            for bank in banks.iter_mut() {
-                bank.give_back(first, count);
+    fn free_vectors(&self, first: HwIrq, count: NonZeroU16) {
+        self.allocators.with(&*self.platform, |allocators| {
+            for allocator in allocators.iter_mut() {
+                allocator.free(first, count);
             }
         });
     }
@@ -141,9 +141,9 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
     /// The doorbell of a vector that is handed out.
     fn doorbell_of(&self, hwirq: HwIrq) -> Result<&D, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
-        let number = self
-            .banks
-            .with(&*self.platform, |banks| banks.iter().position(|bank| bank.owns(hwirq)));
+        let number = self.allocators.with(&*self.platform, |allocators| {
+            allocators.iter().position(|allocator| allocator.owns(hwirq))
+        });
         number.and_then(|number| self.doorbells.get(number)).ok_or(unknown)
     }
 
@@ -160,15 +160,18 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
     /// Remembers where a vector goes; answers where it went.
     fn retarget(&self, hwirq: HwIrq, cpu: Cpu) -> Result<Cpu, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
-        self.banks.with(&*self.platform, |banks| {
-            banks.iter_mut().find_map(|bank| bank.retarget(hwirq, cpu)).ok_or(unknown)
+        self.allocators.with(&*self.platform, |allocators| {
+            allocators
+                .iter_mut()
+                .find_map(|allocator| allocator.retarget(hwirq, cpu))
+                .ok_or(unknown)
         })
     }
 
     fn target(&self, hwirq: HwIrq) -> Result<Cpu, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
-        self.banks.with(&*self.platform, |banks| {
-            banks.iter().find_map(|bank| bank.target(hwirq)).ok_or(unknown)
+        self.allocators.with(&*self.platform, |allocators| {
+            allocators.iter().find_map(|allocator| allocator.target(hwirq)).ok_or(unknown)
         })
     }
 }

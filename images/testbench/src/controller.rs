@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::AtomicBool;
 use gic_arch::{IntId, Lpi, Priority};
 use gic_bringup::RootGic;
-use gic_driver::cpu_interface::{Combined, SavedMask};
+use gic_driver::cpu_interface::{CombinedEoi, SavedMask};
 use gic_driver::{Gic, Its};
 pub(crate) use image_rt::platform::registers;
 use msi_types::HwIrq;
@@ -83,7 +83,7 @@ impl Tested for Controller {
     fn mask_below(&self, threshold: Priority) -> Unmasked {
         match self {
             Self::V3(gic) => {
-                let interface = gic.cpu_interface_with::<_, Combined>(registers());
+                let interface = gic.cpu_interface_with::<_, CombinedEoi>(registers());
                 let scale = interface.priority_scale(gic.distributor().view());
                 Unmasked::V3(interface.mask_below(scale.mask_for(threshold)))
             }

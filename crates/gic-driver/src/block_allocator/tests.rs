@@ -84,7 +84,7 @@ proptest! {
                     }
                 }
                 Op::Take { first, count } => {
-                    let got = allocator.take(first, nonzero(count)).is_ok();
+                    let got = allocator.allocate_at(first, nonzero(count)).is_ok();
                     prop_assert_eq!(got, Model::inside(first, count) && model.is_free(first, count));
                     if got {
                         model.taken.extend(first..first + count);
@@ -121,7 +121,7 @@ fn alignment_counts_from_zero_not_from_the_first_number() {
 #[test]
 fn a_block_longer_than_a_word_of_the_bitmap_is_one_run() {
     let mut allocator = BlockAllocator::new(0, 256).unwrap();
-    allocator.take(130, nonzero(1)).unwrap();
+    allocator.allocate_at(130, nonzero(1)).unwrap();
     assert_eq!(allocator.allocate(nonzero(126), Alignment::ONE), Ok(0));
     assert_eq!(allocator.allocate(nonzero(125), Alignment::ONE), Ok(131));
 }
@@ -169,7 +169,7 @@ proptest! {
         let mut allocator = BlockAllocator::new(FIRST, COUNT).unwrap();
         let mut model = Model::default();
         for (first, count) in taken {
-            if allocator.take(first, nonzero(count)).is_ok() {
+            if allocator.allocate_at(first, nonzero(count)).is_ok() {
                 model.taken.extend(first..first + count);
             }
         }

@@ -7,12 +7,12 @@ use gic_arch::{Affinity, SgiId, gicd};
 
 /// Which PEs an SGI can reach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Reach {
+pub(super) struct SgiReach {
     range_selector: bool,
     aff3: bool,
 }
 
-impl Reach {
+impl SgiReach {
     pub(super) const UNLIMITED: Self = Self { range_selector: true, aff3: true };
     /// What every implementation has.
     const NONE: Self = Self { range_selector: false, aff3: false };
@@ -103,9 +103,9 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// trap.
     fn check_reach(&self, targets: impl IntoIterator<Item = Affinity>) -> Result<(), GicError> {
         let mut reach = None;
-        for target in targets.into_iter().filter(|target| Reach::NONE.check(*target).is_err()) {
+        for target in targets.into_iter().filter(|target| SgiReach::NONE.check(*target).is_err()) {
             let reach = reach.get_or_insert_with(|| {
-                self.limit.limited_by(Reach::of_interface(self.registers.read(icc::CTLR)))
+                self.limit.limited_by(SgiReach::of_interface(self.registers.read(icc::CTLR)))
             });
             reach.check(target)?;
         }

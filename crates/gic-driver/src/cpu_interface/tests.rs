@@ -10,7 +10,7 @@ fn combined(registers: &FakeRegisters) -> CpuInterface<&FakeRegisters> {
     CpuInterface::enable(registers, CpuInterfaceConfig::default()).unwrap()
 }
 
-fn split(registers: &FakeRegisters) -> CpuInterface<&FakeRegisters, Split> {
+fn split(registers: &FakeRegisters) -> CpuInterface<&FakeRegisters, SplitEoi> {
     CpuInterface::enable(registers, CpuInterfaceConfig::default()).unwrap()
 }
 
@@ -56,7 +56,7 @@ fn enabling_sets_registers_mask_and_group() {
 #[test]
 fn a_higher_exception_level_that_keeps_the_registers_is_reported() {
     let registers = FakeRegisters::without_system_registers();
-    let refused = CpuInterface::<_, Combined>::enable(&registers, CpuInterfaceConfig::default());
+    let refused = CpuInterface::<_, CombinedEoi>::enable(&registers, CpuInterfaceConfig::default());
     assert_eq!(refused.err(), Some(GicError::NoSystemRegisters));
 }
 
@@ -216,9 +216,9 @@ mod sgis {
 
     /// System registers that must not be read; a copy is the same CPU's.
     #[derive(Clone, Copy)]
-    struct Unread<'a>(&'a FakeRegisters);
+    struct WriteOnlyRegisters<'a>(&'a FakeRegisters);
 
-    impl SystemRegisters for Unread<'_> {
+    impl SystemRegisters for WriteOnlyRegisters<'_> {
         fn read_raw(&self, register: icc::SysRegEncoding) -> u64 {
             panic!("{register:?} is read");
         }
@@ -231,7 +231,8 @@ mod sgis {
     fn a_copied_handle_sends_to_what_every_implementation_reaches_without_a_read() {
         let registers = FakeRegisters::default();
         combined(&registers);
-        let handle = CpuInterface::<_>::new(Unread(&registers)).limited_by(gicd::Typer::new());
+        let handle =
+            CpuInterface::<_>::new(WriteOnlyRegisters(&registers)).limited_by(gicd::Typer::new());
         let copy = handle;
         handle.send(sgi(1), Affinity::new(0, 2, 1, 15)).unwrap();
         copy.send_to(sgi(1), [Affinity::new(0, 0, 0, 3)]).unwrap();

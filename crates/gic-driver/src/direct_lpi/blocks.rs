@@ -1,9 +1,9 @@
 //! Allocating and freeing LPIs.
 
 use super::DirectLpi;
-use super::cached_at::Previous;
+use super::cached_at::PreviousTargets;
 use super::cpu_set::CpuSet;
-use super::invalidation::Span;
+use super::invalidation::LpiBlock;
 use super::records::{Deferred, Record};
 use crate::lpi::LpiRange;
 use crate::{Alignment, Platform};
@@ -23,25 +23,25 @@ impl<P: Platform> DirectLpi<P> {
         self.check_accepts(cpu)?;
         fit.check(self.message(cpu, Lpi::FIRST)?)?;
         let (first, _) = self.allocate_lpis(count, shape, fit)?.into_parts();
-        let span = Span { first, count };
-        if !span.lpis().all(|lpi| self.records.reserve(lpi)) {
+        let block = LpiBlock { first, count };
+        if !block.lpis().all(|lpi| self.records.reserve(lpi)) {
             self.free(LpiRange::from_parts(first, count.into()));
             return Err(MsiError::NoMemory("the records of LPIs"));
         }
-        let unowned = self.insert(span, request);
+        let unowned = self.insert(block, request);
         if initially == Initially::Unmasked {
-            span.lpis().for_each(|lpi| self.enable_unpublished(lpi));
+            block.lpis().for_each(|lpi| self.enable_unpublished(lpi));
         }
         // The records were inserted before the CPU is checked again: a CPU that leaves now sees
         // them. Redistributors at which a previous owner's messages arrived may have cached other
         // configurations.
         let caches = unowned.with(cpu);
         let caches = self.gic.cpus().filter(|cpu| caches.contains(*cpu));
-        let ready = self.check_accepts(cpu).and_then(|()| self.invalidate(caches, span));
+        let ready = self.check_accepts(cpu).and_then(|()| self.invalidate(caches, block));
         match ready {
             Ok(()) => Ok(HwIrqBlock::new(first.intid().hwirq(), count)),
             Err(error) => {
-                self.free_lpis(span);
+                self.free_lpis(block);
                 Err(error)
             }
         }
@@ -56,7 +56,7 @@ impl<P: Platform> DirectLpi<P> {
         if !self.records.get(self.platform(), first).is_some_and(owned) {
             return self.note(MsiError::UnknownVector(block.first()));
         }
-        self.free_lpis(Span { first, count: block.count() });
+        self.free_lpis(LpiBlock { first, count: block.count() });
     }
 
     /// The message that makes an LPI pending at a CPU.
@@ -98,17 +98,17 @@ impl<P: Platform> DirectLpi<P> {
     /// Makes the LPIs the new owner's, with nothing pending: an earlier owner's device may have
     /// sent a message after the LPI was freed. Returns the redistributors at which that was
     /// possible.
-    fn insert(&self, span: Span, request: &BlockRequest) -> CpuSet {
+    fn insert(&self, block: LpiBlock, request: &BlockRequest) -> CpuSet {
         let mut everywhere = CpuSet::NONE;
-        for lpi in span.lpis() {
+        for lpi in block.lpis() {
             let (first, count) = match request.shape {
                 Shape::Independent => (lpi, NonZeroU16::MIN),
-                Shape::AlignedGroup => (span.first, span.count),
+                Shape::AlignedGroup => (block.first, block.count),
             };
             let record = Record {
                 target: request.cpu,
                 moving: None,
-                previous: Previous::default(),
+                previous: PreviousTargets::default(),
                 first,
                 count,
                 fit: request.fit,
@@ -137,8 +137,8 @@ impl<P: Platform> DirectLpi<P> {
     /// Disables and clears the LPIs, then frees them. An LPI whose redistributor does not answer
     /// stays allocated for ever, and one whose redistributor sleeps until that wakes: its next
     /// owner might get a message of this one's device.
-    fn free_lpis(&self, span: Span) {
-        for lpi in span.lpis() {
+    fn free_lpis(&self, block: LpiBlock) {
+        for lpi in block.lpis() {
             let mark = |record: &mut Record| {
                 let cached_at = record.cached_at();
                 record.deferred = Deferred::Free(cached_at);
@@ -150,10 +150,10 @@ impl<P: Platform> DirectLpi<P> {
             if self.gic.lpis().disable(lpi).is_err() {
                 self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
             }
-            let cleared = self.invalidate(cached_at.iter(), Span::one(lpi)).and_then(|()| {
+            let cleared = self.invalidate(cached_at.iter(), LpiBlock::one(lpi)).and_then(|()| {
                 let missed = cached_at.filter(|cpu| !self.clear_at(cpu, lpi));
                 // Early revisions of the architecture have SYNCR cover what was cleared, too.
-                self.invalidate(cached_at.iter(), Span::one(lpi)).map(|()| missed)
+                self.invalidate(cached_at.iter(), LpiBlock::one(lpi)).map(|()| missed)
             });
             match cleared {
                 Ok(missed) => self.free_if_cleared(lpi, |cpu| missed.contains(cpu)),

@@ -8,9 +8,9 @@ const PREVIOUS: usize = 3;
 /// The CPUs that an LPI's message named before: few, so that masking costs the same on machines of
 /// every size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Previous([Option<Cpu>; PREVIOUS]);
+pub(super) struct PreviousTargets([Option<Cpu>; PREVIOUS]);
 
-impl Previous {
+impl PreviousTargets {
     /// `true` if one more finds room.
     pub(super) fn has_room_for(self, cpu: Cpu) -> bool {
         self.contains(cpu) || self.0.contains(&None)
@@ -42,12 +42,12 @@ impl Previous {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct CachedAt {
     ends: [Option<Cpu>; 2],
-    previous: Previous,
+    previous: PreviousTargets,
 }
 
 impl CachedAt {
     /// The redistributors of these CPUs, each once.
-    pub(super) fn new(target: Cpu, moving: Option<Cpu>, mut previous: Previous) -> Self {
+    pub(super) fn new(target: Cpu, moving: Option<Cpu>, mut previous: PreviousTargets) -> Self {
         let ends = [Some(target), moving.filter(|cpu| *cpu != target)];
         ends.into_iter().flatten().for_each(|cpu| previous.remove(cpu));
         Self { ends, previous }
@@ -56,7 +56,7 @@ impl CachedAt {
     /// Those for which `keep` says so.
     pub(super) fn filter(self, keep: impl Fn(Cpu) -> bool) -> Self {
         let kept = |cpu: Option<Cpu>| cpu.filter(|cpu| keep(*cpu));
-        Self { ends: self.ends.map(kept), previous: Previous(self.previous.0.map(kept)) }
+        Self { ends: self.ends.map(kept), previous: PreviousTargets(self.previous.0.map(kept)) }
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = Cpu> {

@@ -75,16 +75,16 @@ impl<P: Platform> DirectLpi<P> {
     /// [`MsiError::NoMemory`]: it stays on.
     pub fn cpu_off(&self, cpu: Cpu) -> Result<CpuOff, MsiError> {
         self.check_accepts(cpu)?;
-        let gate = self.gate(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
-        gate.refuse();
-        let stranded = self.stranded(cpu).inspect_err(|_| gate.accept())?;
+        let access = self.access(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
+        access.refuse();
+        let stranded = self.stranded(cpu).inspect_err(|_| access.accept())?;
         let mut off = CpuOff { carried: 0, redelivered: 0, stranded };
         match if off.stranded.is_empty() { self.carry(cpu) } else { None } {
             Some(carried) => off.carried = carried,
             None => off.redelivered = self.redeliver(cpu),
         }
-        gate.close();
-        wait_until(self.platform(), "the last user of its registers", || !gate.is_used())
+        access.close();
+        wait_until(self.platform(), "the last user of its registers", || !access.is_used())
             .map_err(|late| self.fault_at(cpu, "cpu_off", late.0))?;
         Ok(off)
     }
@@ -92,11 +92,11 @@ impl<P: Platform> DirectLpi<P> {
     /// Uses a redistributor from now on: nothing is pending there that nobody owns, and nothing is
     /// cached.
     pub(super) fn open(&self, cpu: Cpu) -> Result<(), MsiError> {
-        let gate = self.gate(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
-        gate.open();
+        let access = self.access(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
+        access.open();
         self.clear_unowned(cpu);
-        self.invalidate_all_at(cpu).inspect_err(|_| gate.close())?;
-        gate.accept();
+        self.invalidate_all_at(cpu).inspect_err(|_| access.close())?;
+        access.accept();
         Ok(())
     }
 

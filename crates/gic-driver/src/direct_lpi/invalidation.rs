@@ -14,12 +14,12 @@ const BULK: u16 = 16;
 
 /// Consecutive LPIs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Span {
+pub(super) struct LpiBlock {
     pub(super) first: Lpi,
     pub(super) count: NonZeroU16,
 }
 
-impl Span {
+impl LpiBlock {
     pub(super) const fn one(lpi: Lpi) -> Self {
         Self { first: lpi, count: NonZeroU16::MIN }
     }
@@ -60,17 +60,17 @@ impl<P: Platform> DirectLpi<P> {
     pub(super) fn invalidate(
         &self,
         cpus: impl Iterator<Item = Cpu>,
-        span: Span,
+        block: LpiBlock,
     ) -> Result<(), MsiError> {
-        cpus.map(|cpu| self.invalidate_at(cpu, span)).fold(Ok(()), Result::and)
+        cpus.map(|cpu| self.invalidate_at(cpu, block)).fold(Ok(()), Result::and)
     }
 
     /// The same at one redistributor. One that sleeps reads all anew once it is awake. Any context.
-    pub(super) fn invalidate_at(&self, cpu: Cpu, span: Span) -> Result<(), MsiError> {
-        if span.count.get() >= BULK {
+    pub(super) fn invalidate_at(&self, cpu: Cpu, block: LpiBlock) -> Result<(), MsiError> {
+        if block.count.get() >= BULK {
             self.run_at(cpu, core::iter::once(Invalidation::All))
         } else {
-            self.run_at(cpu, span.lpis().map(Invalidation::One))
+            self.run_at(cpu, block.lpis().map(Invalidation::One))
         }
     }
 
@@ -110,7 +110,7 @@ impl<P: Platform> DirectLpi<P> {
         self.records.get(self.platform(), lpi).ok_or(unknown)?;
         store(lpi).map_err(|_| unknown)?;
         let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
-        self.invalidate(record.cached_at().iter(), Span::one(lpi))
+        self.invalidate(record.cached_at().iter(), LpiBlock::one(lpi))
     }
 
     fn run_at(&self, cpu: Cpu, wanted: impl Iterator<Item = Invalidation>) -> Result<(), MsiError> {

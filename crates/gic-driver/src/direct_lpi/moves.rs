@@ -1,7 +1,7 @@
 //! The two phases of an affinity change.
 
 use super::DirectLpi;
-use super::invalidation::Span;
+use super::invalidation::LpiBlock;
 use super::records::{Deferred, Record};
 use crate::Platform;
 use gic_arch::Lpi;
@@ -18,11 +18,11 @@ impl<P: Platform> DirectLpi<P> {
         let unknown = MsiError::UnknownVector(hwirq);
         let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
         let record = self.records.get(self.platform(), lpi).ok_or(unknown)?;
-        let span = Span::of(&record);
+        let block = LpiBlock::of(&record);
         let Record { target: from, fit, .. } = record;
         let moved = |message| Move {
-            first: span.first.intid().hwirq(),
-            count: span.count,
+            first: block.first.intid().hwirq(),
+            count: block.count,
             message,
             from,
             to,
@@ -31,16 +31,16 @@ impl<P: Platform> DirectLpi<P> {
             return Ok(moved(None));
         }
         self.check_accepts(to)?;
-        let new = self.message(to, span.first)?;
-        check_rewrite(fit, self.message(from, span.first)?, new)?;
-        self.mark_moving(span, from, to)?;
+        let new = self.message(to, block.first)?;
+        check_rewrite(fit, self.message(from, block.first)?, new)?;
+        self.mark_moving(block, from, to)?;
         // A CPU that leaves from now on sees this move in the records; it is looked for one that
         // left just before.
-        let ready = self.check_accepts(to).and_then(|()| self.invalidate_at(to, span));
+        let ready = self.check_accepts(to).and_then(|()| self.invalidate_at(to, block));
         match ready {
             Ok(()) => Ok(moved(Some(new))),
             Err(error) => {
-                self.each(span, |_, record| record.moving = None);
+                self.each(block, |_, record| record.moving = None);
                 Err(error)
             }
         }
@@ -60,7 +60,7 @@ impl<P: Platform> DirectLpi<P> {
         if record.moving != Some(moved.to) || record.count != moved.count {
             return Err(unknown);
         }
-        self.each(Span::of(&record), |lpi, record| {
+        self.each(LpiBlock::of(&record), |lpi, record| {
             record.moving = None;
             if outcome == MoveOutcome::RolledBack {
                 record.previous.add(moved.to);
@@ -77,8 +77,8 @@ impl<P: Platform> DirectLpi<P> {
     }
 
     /// Marks the group as moving, unless it is, or has moved. Its first member decides.
-    fn mark_moving(&self, span: Span, from: Cpu, to: Cpu) -> Result<(), MsiError> {
-        let first = self.records.update(self.platform(), span.first, |record| {
+    fn mark_moving(&self, block: LpiBlock, from: Cpu, to: Cpu) -> Result<(), MsiError> {
+        let first = self.records.update(self.platform(), block.first, |record| {
             let idle = record.moving.is_none() && record.target == from;
             if idle {
                 record.moving = Some(to);
@@ -88,7 +88,7 @@ impl<P: Platform> DirectLpi<P> {
         if first != Some(true) {
             return Err(self.fault_at(to, "move", "a move of this LPI is under way"));
         }
-        self.each(span, |lpi, record| {
+        self.each(block, |lpi, record| {
             // It may become pending at one CPU more.
             if !record.previous.has_room_for(to) {
                 self.resend_from(record.previous.iter(), lpi, record);
@@ -98,8 +98,8 @@ impl<P: Platform> DirectLpi<P> {
         Ok(())
     }
 
-    fn each(&self, span: Span, mut change: impl FnMut(Lpi, &mut Record)) {
-        for lpi in span.lpis() {
+    fn each(&self, block: LpiBlock, mut change: impl FnMut(Lpi, &mut Record)) {
+        for lpi in block.lpis() {
             self.records.update(self.platform(), lpi, |record| change(lpi, record));
         }
     }

@@ -1,7 +1,7 @@
 //! The state of each allocated LPI: where its message goes, and where it may be pending.
 
 use super::ResendReason;
-use super::cached_at::{CachedAt, Previous};
+use super::cached_at::{CachedAt, PreviousTargets};
 use super::cpu_set::CpuSet;
 use crate::{IrqLock, Platform};
 use alloc::vec::Vec;
@@ -21,7 +21,7 @@ pub(super) struct Record {
     /// The CPU that its message will name, between `begin_move` and `end_move`.
     pub(super) moving: Option<Cpu>,
     /// The CPUs that its message named before, at which it may still be pending.
-    pub(super) previous: Previous,
+    pub(super) previous: PreviousTargets,
     /// The first LPI of its group, which moves together.
     pub(super) first: Lpi,
     /// LPIs in the group.
@@ -60,18 +60,18 @@ pub(super) enum Deferred {
     Free(CachedAt),
 }
 
-struct Entry {
+struct RecordSlot {
     record: Option<Record>,
     /// Redistributors at which it may be pending for nobody: devices of earlier owners sent
     /// messages there.
     unowned: CpuSet,
 }
 
-type Slot = IrqLock<Entry>;
+type RecordLock = IrqLock<RecordSlot>;
 
 /// Records by LPI. Their memory is allocated in chunks, when LPIs are first allocated.
 pub(super) struct Records {
-    chunks: Vec<Once<Vec<Slot>>>,
+    chunks: Vec<Once<Vec<RecordLock>>>,
     /// The CPUs at which an LPI may be pending before its first owner.
     unowned: CpuSet,
 }
@@ -86,7 +86,7 @@ impl Records {
 
     /// Allocates the memory for an LPI's record; `false` if there is none. Task.
     pub(super) fn reserve(&self, lpi: Lpi) -> bool {
-        let entry = || IrqLock::new(Entry { record: None, unowned: self.unowned });
+        let entry = || IrqLock::new(RecordSlot { record: None, unowned: self.unowned });
         let chunk = || filled(CHUNK, entry).ok_or(());
         self.chunks.get(place(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
     }
@@ -144,7 +144,7 @@ impl Records {
         present.flat_map(|(chunk, _)| (0..CHUNK).filter_map(move |index| lpi_at(chunk, index)))
     }
 
-    fn slot(&self, lpi: Lpi) -> Option<&Slot> {
+    fn slot(&self, lpi: Lpi) -> Option<&RecordLock> {
         let (chunk, index) = place(lpi);
         self.chunks.get(chunk)?.get()?.get(index)
     }

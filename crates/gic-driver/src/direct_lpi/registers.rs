@@ -15,11 +15,11 @@ pub(super) enum Invalidation {
 
 /// These registers of one redistributor. Having it proves that they exist.
 #[derive(Debug)]
-pub(super) struct Registers<'a, M> {
+pub(super) struct DirectLpiRegisters<'a, M> {
     redistributor: &'a Redistributor<M>,
 }
 
-impl<'a, M: Mmio> Registers<'a, M> {
+impl<'a, M: Mmio> DirectLpiRegisters<'a, M> {
     /// `None` where `GICR_TYPER.DirectLPI` is 0: whatever is at their offsets then is not to be
     /// touched.
     pub(super) fn of(redistributor: &'a Redistributor<M>) -> Option<Self> {

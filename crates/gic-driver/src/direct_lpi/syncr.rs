@@ -11,7 +11,7 @@
 //! Interrupts are masked in step 1 alone, so that a handler which interrupts a waiter can
 //! invalidate too.
 
-use super::registers::{Invalidation, Registers};
+use super::registers::{DirectLpiRegisters, Invalidation};
 use crate::{IrqLock, Mmio, Platform, TimedOut, wait_until};
 use core::iter::Peekable;
 
@@ -39,10 +39,10 @@ impl Invalidations {
     pub(super) fn run<P: Platform, M: Mmio>(
         &self,
         platform: &P,
-        registers: &Registers<'_, M>,
+        registers: &DirectLpiRegisters<'_, M>,
         wanted: impl Iterator<Item = Invalidation>,
     ) -> Result<(), TimedOut> {
-        let mut run = Run { wanted: wanted.peekable(), own: 0 };
+        let mut run = InvalidationRun { wanted: wanted.peekable(), own: 0 };
         let mut stuck = false;
         let before = self.0.with(platform, |progress| progress.complete);
         let result = wait_until(platform, WAIT, || {
@@ -64,7 +64,7 @@ impl Invalidations {
 
 impl Progress {
     /// Reads `Busy`; `true` if it is 0.
-    fn look<M: Mmio>(&mut self, registers: &Registers<'_, M>) -> bool {
+    fn look<M: Mmio>(&mut self, registers: &DirectLpiRegisters<'_, M>) -> bool {
         let idle = !registers.is_busy();
         if idle {
             self.complete = self.written;
@@ -75,15 +75,19 @@ impl Progress {
 }
 
 /// One caller's invalidations.
-struct Run<I: Iterator<Item = Invalidation>> {
+struct InvalidationRun<I: Iterator<Item = Invalidation>> {
     wanted: Peekable<I>,
     /// The number of the last one that it wrote.
     own: u64,
 }
 
-impl<I: Iterator<Item = Invalidation>> Run<I> {
+impl<I: Iterator<Item = Invalidation>> InvalidationRun<I> {
     /// Goes on as far as possible without waiting; `true` if all are complete.
-    fn step<M: Mmio>(&mut self, progress: &mut Progress, registers: &Registers<'_, M>) -> bool {
+    fn step<M: Mmio>(
+        &mut self,
+        progress: &mut Progress,
+        registers: &DirectLpiRegisters<'_, M>,
+    ) -> bool {
         while progress.look(registers) {
             let Some(next) = self.wanted.next() else { return true };
             registers.invalidate(next);

@@ -64,9 +64,9 @@ pub(super) fn detect<P: Platform, M: Mmio>(
     }
     let quiet = Ctlr::from(control.into_bits() & !all_groups()).with_rwp(false);
     frame.mmio.write(gicd::CTLR, quiet);
-    frame.settle(platform)?;
+    frame.wait_for_rwp(platform)?;
     frame.mmio.write(gicd::CTLR, quiet.with_are(true).with_are_ns(true));
-    frame.settle(platform)?;
+    frame.wait_for_rwp(platform)?;
     let secure = frame.mmio.read(gicd::CTLR).are_ns();
     Ok(if secure { SecurityView::Secure } else { SecurityView::NonSecure })
 }

@@ -218,7 +218,7 @@ mod interrupts {
         ]
     }
 
-    fn states(fake: &Fake) -> Vec<(IntId, crate::fake::State)> {
+    fn states(fake: &Fake) -> Vec<(IntId, crate::fake::InterruptState)> {
         fake.at_distributor(|frame| {
             let spis = (32..96).map(IntId::new).map(|intid| (intid, *frame.spis.state(intid)));
             let spis: Vec<_> = spis.collect();
@@ -243,7 +243,7 @@ mod interrupts {
     }
 
     /// What the operation is for, written down a second time.
-    fn expected(mut state: crate::fake::State, op: Op) -> crate::fake::State {
+    fn expected(mut state: crate::fake::InterruptState, op: Op) -> crate::fake::InterruptState {
         match op {
             Op::Enable => (state.enabled, state.forwarded) = (true, true),
             Op::Disable => (state.enabled, state.forwarded) = (false, false),
@@ -404,14 +404,14 @@ mod routes {
 mod suspend {
     use super::*;
 
-    fn state() -> impl Strategy<Value = crate::fake::State> {
+    fn state() -> impl Strategy<Value = crate::fake::InterruptState> {
         (any::<[bool; 6]>(), any::<u8>()).prop_map(|(flags, priority)| {
             let [enabled, pending, active, edge, group, _] = flags;
             let group_modifier = false;
             let forwarded = enabled;
             let priority = priority & 0xf8;
             let held = false;
-            crate::fake::State {
+            crate::fake::InterruptState {
                 enabled,
                 forwarded,
                 pending,

@@ -1,11 +1,11 @@
 //! The rows.
 
-use super::{Entry, Erratum, Frame};
+use super::{Erratum, ErratumEntry, IdRegister};
 
 /// All errata that are known.
-pub const TABLE: &[Entry] = &[
-    Entry {
-        frame: Frame::Distributor,
+pub const TABLE: &[ErratumEntry] = &[
+    ErratumEntry {
+        frame: IdRegister::Distributor,
         mask: 0xe8f0_0fff,
         value: 0xa000_034c,
         machines: &[],
@@ -13,8 +13,8 @@ pub const TABLE: &[Entry] = &[
         number: "38539",
         product: "Cavium ThunderX, OCTEON TX, OCTEON TX2",
     },
-    Entry {
-        frame: Frame::Distributor,
+    ErratumEntry {
+        frame: IdRegister::Distributor,
         mask: 0xff0e_0fff,
         value: 0x0400_043b,
         machines: &[],
@@ -22,8 +22,8 @@ pub const TABLE: &[Entry] = &[
         number: "2941627",
         product: "Arm GIC-700, variants 0 and 1",
     },
-    Entry {
-        frame: Frame::Distributor,
+    ErratumEntry {
+        frame: IdRegister::Distributor,
         mask: 0xff0f_0fff,
         value: 0x0402_043b,
         machines: &[],
@@ -31,8 +31,8 @@ pub const TABLE: &[Entry] = &[
         number: "2941627",
         product: "Arm GIC-700, variant 2",
     },
-    Entry {
-        frame: Frame::Distributor,
+    ErratumEntry {
+        frame: IdRegister::Distributor,
         mask: 0xffff_ffff,
         value: 0x0402_043b,
         machines: &["jep106:036b:0241"],
@@ -40,8 +40,8 @@ pub const TABLE: &[Entry] = &[
         number: "T241-FABRIC-4",
         product: "NVIDIA T241, several chips",
     },
-    Entry {
-        frame: Frame::Distributor,
+    ErratumEntry {
+        frame: IdRegister::Distributor,
         mask: 0xffff_ffff,
         value: 0x0204_043b,
         machines: &[],
@@ -49,8 +49,8 @@ pub const TABLE: &[Entry] = &[
         number: "161010803",
         product: "HiSilicon Hip06",
     },
-    Entry {
-        frame: Frame::Distributor,
+    ErratumEntry {
+        frame: IdRegister::Distributor,
         mask: 0xffff_ffff,
         value: 0x0000_0000,
         machines: &[],
@@ -58,8 +58,8 @@ pub const TABLE: &[Entry] = &[
         number: "161010803",
         product: "HiSilicon Hip07",
     },
-    Entry {
-        frame: Frame::Distributor,
+    ErratumEntry {
+        frame: IdRegister::Distributor,
         mask: 0xff00_0fff,
         value: 0x0000_043b,
         machines: &["rockchip,rk3399"],
@@ -67,8 +67,8 @@ pub const TABLE: &[Entry] = &[
         number: "RK3399 integration",
         product: "Rockchip RK3399 (GIC-500)",
     },
-    Entry {
-        frame: Frame::Distributor,
+    ErratumEntry {
+        frame: IdRegister::Distributor,
         mask: 0,
         value: 0,
         machines: &["asr,asr8601-gic-v3"],
@@ -76,8 +76,8 @@ pub const TABLE: &[Entry] = &[
         number: "8601001",
         product: "ASR8601",
     },
-    Entry {
-        frame: Frame::Redistributor,
+    ErratumEntry {
+        frame: IdRegister::Redistributor,
         mask: 0,
         value: 0,
         machines: &["qcom,msm8996-gic-v3"],
@@ -85,8 +85,8 @@ pub const TABLE: &[Entry] = &[
         number: "MSM8996 firmware",
         product: "Qualcomm MSM8996",
     },
-    Entry {
-        frame: Frame::Redistributor,
+    ErratumEntry {
+        frame: IdRegister::Redistributor,
         mask: 0,
         value: 0,
         machines: &["mediatek,broken-save-restore-fw"],
@@ -94,8 +94,8 @@ pub const TABLE: &[Entry] = &[
         number: "Chromebook firmware",
         product: "MediaTek MT8183, MT8192, MT8195",
     },
-    Entry {
-        frame: Frame::Redistributor,
+    ErratumEntry {
+        frame: IdRegister::Redistributor,
         mask: 0xffff_ffff,
         value: 0x0201_743b,
         machines: &["rockchip,rk3588", "rockchip,rk3588s"],
@@ -103,8 +103,8 @@ pub const TABLE: &[Entry] = &[
         number: "3588001",
         product: "Rockchip RK3588 (GIC-600)",
     },
-    Entry {
-        frame: Frame::Redistributor,
+    ErratumEntry {
+        frame: IdRegister::Redistributor,
         mask: 0xffff_ffff,
         value: 0x0201_743b,
         machines: &["rockchip,rk3566", "rockchip,rk3568"],
@@ -112,8 +112,8 @@ pub const TABLE: &[Entry] = &[
         number: "3568002",
         product: "Rockchip RK3566, RK3568 (GIC-600)",
     },
-    Entry {
-        frame: Frame::Redistributor,
+    ErratumEntry {
+        frame: IdRegister::Redistributor,
         mask: 0xffff_ffff,
         value: 0x0201_743b,
         machines: &["renesas,r8a779f0", "renesas,r8a779g0", "renesas,r8a779h0"],
@@ -121,8 +121,8 @@ pub const TABLE: &[Entry] = &[
         number: "GEN4GICITS1",
         product: "Renesas R-Car S4, V4H, V4M (GIC-600)",
     },
-    Entry {
-        frame: Frame::Its,
+    ErratumEntry {
+        frame: IdRegister::Its,
         mask: 0xffff_0fff,
         value: 0xa100_034c,
         machines: &[],
@@ -130,8 +130,8 @@ pub const TABLE: &[Entry] = &[
         number: "22375, 24313",
         product: "Cavium ThunderX, pass 1",
     },
-    Entry {
-        frame: Frame::Its,
+    ErratumEntry {
+        frame: IdRegister::Its,
         mask: 0xffff_0fff,
         value: 0xa100_034c,
         machines: &[],
@@ -139,8 +139,8 @@ pub const TABLE: &[Entry] = &[
         number: "23144",
         product: "Cavium ThunderX, pass 1",
     },
-    Entry {
-        frame: Frame::Its,
+    ErratumEntry {
+        frame: IdRegister::Its,
         mask: 0xffff_ffff,
         value: 0x0000_1070,
         machines: &[],
@@ -148,8 +148,8 @@ pub const TABLE: &[Entry] = &[
         number: "0065",
         product: "Qualcomm QDF2400",
     },
-    Entry {
-        frame: Frame::Its,
+    ErratumEntry {
+        frame: IdRegister::Its,
         mask: 0xffff_ffff,
         value: 0x0001_143b,
         machines: &["socionext,synquacer-pre-its"],
@@ -157,8 +157,8 @@ pub const TABLE: &[Entry] = &[
         number: "pre-ITS",
         product: "Socionext SynQuacer (GIC-500)",
     },
-    Entry {
-        frame: Frame::Its,
+    ErratumEntry {
+        frame: IdRegister::Its,
         mask: 0xffff_ffff,
         value: 0x0000_0004,
         machines: &[],
@@ -166,8 +166,8 @@ pub const TABLE: &[Entry] = &[
         number: "161600802",
         product: "HiSilicon Hip07",
     },
-    Entry {
-        frame: Frame::Its,
+    ErratumEntry {
+        frame: IdRegister::Its,
         mask: 0xffff_ffff,
         value: 0x0005_1736,
         machines: &[],
@@ -175,8 +175,8 @@ pub const TABLE: &[Entry] = &[
         number: "162100801",
         product: "HiSilicon Hip09",
     },
-    Entry {
-        frame: Frame::Its,
+    ErratumEntry {
+        frame: IdRegister::Its,
         mask: 0xffff_ffff,
         value: 0x0201_743b,
         machines: &["rockchip,rk3588", "rockchip,rk3588s"],
@@ -184,8 +184,8 @@ pub const TABLE: &[Entry] = &[
         number: "3588001",
         product: "Rockchip RK3588 (GIC-600)",
     },
-    Entry {
-        frame: Frame::Its,
+    ErratumEntry {
+        frame: IdRegister::Its,
         mask: 0xffff_ffff,
         value: 0x0201_743b,
         machines: &["rockchip,rk3566", "rockchip,rk3568"],
@@ -193,8 +193,8 @@ pub const TABLE: &[Entry] = &[
         number: "3568002",
         product: "Rockchip RK3566, RK3568 (GIC-600)",
     },
-    Entry {
-        frame: Frame::Its,
+    ErratumEntry {
+        frame: IdRegister::Its,
         mask: 0xffff_ffff,
         value: 0x0201_743b,
         machines: &["renesas,r8a779f0", "renesas,r8a779g0", "renesas,r8a779h0"],
@@ -202,8 +202,8 @@ pub const TABLE: &[Entry] = &[
         number: "GEN4GICITS1",
         product: "Renesas R-Car S4, V4H, V4M (GIC-600)",
     },
-    Entry {
-        frame: Frame::Cpu,
+    ErratumEntry {
+        frame: IdRegister::Cpu,
         mask: 0xff0f_fff0,
         value: 0x430f_0a10,
         machines: &[],
@@ -211,8 +211,8 @@ pub const TABLE: &[Entry] = &[
         number: "23154, 38545",
         product: "Marvell (Cavium) ThunderX",
     },
-    Entry {
-        frame: Frame::Cpu,
+    ErratumEntry {
+        frame: IdRegister::Cpu,
         mask: 0xff0f_fff0,
         value: 0x430f_0a20,
         machines: &[],
@@ -220,8 +220,8 @@ pub const TABLE: &[Entry] = &[
         number: "23154, 38545",
         product: "Marvell (Cavium) ThunderX 81xx",
     },
-    Entry {
-        frame: Frame::Cpu,
+    ErratumEntry {
+        frame: IdRegister::Cpu,
         mask: 0xff0f_fff0,
         value: 0x430f_0a30,
         machines: &[],
@@ -229,8 +229,8 @@ pub const TABLE: &[Entry] = &[
         number: "23154, 38545",
         product: "Marvell (Cavium) ThunderX 83xx",
     },
-    Entry {
-        frame: Frame::Cpu,
+    ErratumEntry {
+        frame: IdRegister::Cpu,
         mask: 0xff0f_fff0,
         value: 0x430f_0b10,
         machines: &[],
@@ -238,8 +238,8 @@ pub const TABLE: &[Entry] = &[
         number: "23154, 38545",
         product: "Marvell (Cavium) OCTEON TX2 98xx",
     },
-    Entry {
-        frame: Frame::Cpu,
+    ErratumEntry {
+        frame: IdRegister::Cpu,
         mask: 0xff0f_fff0,
         value: 0x430f_0b20,
         machines: &[],
@@ -247,8 +247,8 @@ pub const TABLE: &[Entry] = &[
         number: "23154, 38545",
         product: "Marvell (Cavium) OCTEON TX2 96xx",
     },
-    Entry {
-        frame: Frame::Cpu,
+    ErratumEntry {
+        frame: IdRegister::Cpu,
         mask: 0xff0f_fff0,
         value: 0x430f_0b30,
         machines: &[],
@@ -256,8 +256,8 @@ pub const TABLE: &[Entry] = &[
         number: "23154, 38545",
         product: "Marvell (Cavium) OCTEON TX2 95xx",
     },
-    Entry {
-        frame: Frame::Cpu,
+    ErratumEntry {
+        frame: IdRegister::Cpu,
         mask: 0xff0f_fff0,
         value: 0x430f_0b40,
         machines: &[],
@@ -265,8 +265,8 @@ pub const TABLE: &[Entry] = &[
         number: "23154, 38545",
         product: "Marvell (Cavium) OCTEON TX2 95xxN",
     },
-    Entry {
-        frame: Frame::Cpu,
+    ErratumEntry {
+        frame: IdRegister::Cpu,
         mask: 0xff0f_fff0,
         value: 0x430f_0b50,
         machines: &[],
@@ -274,8 +274,8 @@ pub const TABLE: &[Entry] = &[
         number: "23154, 38545",
         product: "Marvell (Cavium) OCTEON TX2 95xxMM",
     },
-    Entry {
-        frame: Frame::Cpu,
+    ErratumEntry {
+        frame: IdRegister::Cpu,
         mask: 0xff0f_fff0,
         value: 0x430f_0b60,
         machines: &[],

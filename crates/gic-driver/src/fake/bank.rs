@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use gic_arch::{IntId, IntIdField, IntIdRange};
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(crate) struct State {
+pub(crate) struct InterruptState {
     pub(crate) enabled: bool,
     /// Cleared once a disable took effect.
     pub(crate) forwarded: bool,
@@ -25,7 +25,7 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Bank {
     fields: &'static Fields,
-    states: Vec<State>,
+    states: Vec<InterruptState>,
     /// First field that is implemented, and the first after them.
     implemented: core::ops::Range<usize>,
     /// Fields whose trigger cannot be changed.
@@ -54,11 +54,11 @@ impl Bank {
     pub(crate) fn new(fields: &'static Fields, implemented: core::ops::Range<usize>) -> Self {
         // Those of SGIs.
         let fixed_triggers = if fields.group.range() == IntIdRange::Private { 16 } else { 0 };
-        let states = vec![State::default(); implemented.end];
+        let states = vec![InterruptState::default(); implemented.end];
         Self { fields, states, implemented, fixed_triggers, non_secure_view: false }
     }
 
-    pub(crate) fn state(&mut self, intid: IntId) -> &mut State {
+    pub(crate) fn state(&mut self, intid: IntId) -> &mut InterruptState {
         let index = self.fields.group.range().index_of(intid).unwrap();
         &mut self.states[usize::try_from(index).unwrap()]
     }
@@ -71,12 +71,12 @@ impl Bank {
         Some(())
     }
 
-    pub(crate) fn states(&self) -> &[State] {
+    pub(crate) fn states(&self) -> &[InterruptState] {
         &self.states
     }
 
     /// Writes to `ICENABLER` take effect now.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn complete_writes(&mut self) {
         for state in &mut self.states {
             state.forwarded = state.enabled;
         }
@@ -142,7 +142,7 @@ impl Bank {
     }
 
     fn visible(&self, index: usize) -> bool {
-        let kept = |state: &State| self.non_secure_view && !state.group;
+        let kept = |state: &InterruptState| self.non_secure_view && !state.group;
         self.implemented.contains(&index)
             && self.states.get(index).is_some_and(|state| !kept(state))
     }

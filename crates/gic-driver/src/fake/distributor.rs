@@ -185,7 +185,7 @@ impl FakeDistributor {
     }
 
     /// The interrupt whose route lies at `offset`, if it is implemented.
-    fn at_route(&mut self, offset: u32) -> Option<&mut super::State> {
+    fn at_route(&mut self, offset: u32) -> Option<&mut super::InterruptState> {
         let (bank, base, first) = match offset {
             0..0x8000 => (&mut self.spis, 0x6000, 0),
             _ => (&mut self.extended, 0x8000, IntId::EXTENDED_SPI_BASE),
@@ -195,7 +195,7 @@ impl FakeDistributor {
     }
 
     /// Routes of interrupts that are not forwarded take effect.
-    fn settle_routes(&mut self) {
+    fn complete_route_writes(&mut self) {
         for (offset, route) in self.routes.clone() {
             if self.at_route(offset).is_none_or(|state| !state.forwarded) {
                 self.in_effect.insert(offset, route);
@@ -209,9 +209,9 @@ impl FakeDistributor {
         }
         let pending = self.stuck || self.pending_writes > 0;
         if !pending {
-            self.spis.settle();
-            self.extended.settle();
-            self.settle_routes();
+            self.spis.complete_writes();
+            self.extended.complete_writes();
+            self.complete_route_writes();
         }
         match self.security {
             Security::Single | Security::Secure => self.control.with_rwp(pending).into(),

@@ -137,7 +137,7 @@ impl FakeRedistributor {
         }
         let pending = self.stuck || self.pending_writes > 0;
         if !pending {
-            self.bank.settle();
+            self.bank.complete_writes();
         }
         self.control.with_rwp(pending).into()
     }

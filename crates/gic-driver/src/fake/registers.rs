@@ -11,10 +11,10 @@ use gic_arch::icc::{self, Ctlr, Sgi, Sre, SreEl2, SysRegEncoding};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
-pub(crate) struct FakeRegisters(RefCell<State>);
+pub(crate) struct FakeRegisters(RefCell<RegisterState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct RegisterState {
     values: BTreeMap<SysRegEncoding, u64>,
     pending: VecDeque<u32>,
     running: Vec<u32>,
@@ -89,12 +89,12 @@ impl FakeRegisters {
         self.0.borrow().sgis.clone()
     }
 
-    fn control(state: &State) -> u64 {
+    fn control(state: &RegisterState) -> u64 {
         state.values.get(&icc::CTLR.encoding()).copied().unwrap_or(FEATURES)
     }
 }
 
-impl State {
+impl RegisterState {
     fn value(&self, register: SysRegEncoding) -> u64 {
         self.values.get(&register).copied().unwrap_or(0)
     }
@@ -148,7 +148,7 @@ impl SystemRegisters for FakeRegisters {
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
         let _outside = Outside::new();
         let state = &mut *self.0.borrow_mut();
-        let enabled = |state: &State| {
+        let enabled = |state: &RegisterState| {
             Sre::from(state.values.get(&icc::SRE.encoding()).copied().unwrap_or(0)).sre()
         };
         if register == icc::SRE_EL2.encoding() {

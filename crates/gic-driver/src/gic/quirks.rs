@@ -1,8 +1,8 @@
 //! What a GIC does otherwise than the architecture says, and what the driver does about it.
 
 use super::Gic;
-use crate::cpu_interface::{Acknowledged, Active, EoiMode, Split};
-use crate::errata::{self, Entry, Erratum, Frame};
+use crate::cpu_interface::{Acknowledged, Active, EoiMode, SplitEoi};
+use crate::errata::{self, Erratum, ErratumEntry, IdRegister};
 use crate::frame::ChipAliases;
 use crate::{
     Block, CpuInterface, Distributor, GicError, Mmio, PhysicalRegion, Platform, Redistributor,
@@ -15,14 +15,14 @@ use gic_arch::{Affinity, IntId, gicd};
 
 /// The errata of a machine's distributor and redistributors.
 #[derive(Debug)]
-pub(super) struct Quirks(Vec<&'static Entry>);
+pub(super) struct Quirks(Vec<&'static ErratumEntry>);
 
 impl Quirks {
     pub(super) fn of_distributor<M: Mmio>(
         distributor: &Distributor<M>,
         machine: &[String],
     ) -> Result<Self, GicError> {
-        let found = errata::matching_names(Frame::Distributor, distributor.iidr(), machine);
+        let found = errata::matching_names(IdRegister::Distributor, distributor.iidr(), machine);
         let no_memory = |_| GicError::NoMemory(Block::Distributor(distributor.address()));
         try_collect(found).map(Self).map_err(no_memory)
     }
@@ -51,7 +51,9 @@ impl Quirks {
         redistributor: &mut Redistributor<M>,
         machine: &[String],
     ) -> Result<(), GicError> {
-        for entry in errata::matching_names(Frame::Redistributor, redistributor.iidr(), machine) {
+        for entry in
+            errata::matching_names(IdRegister::Redistributor, redistributor.iidr(), machine)
+        {
             if !self.0.contains(&entry) {
                 let no_memory =
                     |_| GicError::NoMemory(Block::Redistributor(redistributor.address()));
@@ -104,7 +106,7 @@ fn chip_aliases<P: Platform>(
 
 impl<P: Platform> Gic<P> {
     /// What is known to be wrong with this GIC. Each [`Erratum`] says who does something about it.
-    pub fn errata(&self) -> impl Iterator<Item = &'static Entry> {
+    pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.quirks.0.iter().copied()
     }
 
@@ -129,7 +131,7 @@ impl<P: Platform> Gic<P> {
     /// CPU of the interface.
     pub fn deactivate<S: SystemRegisters>(
         &self,
-        interface: &CpuInterface<S, Split>,
+        interface: &CpuInterface<S, SplitEoi>,
         interrupt: Active,
     ) {
         let intid = interrupt.intid();

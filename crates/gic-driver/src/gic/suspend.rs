@@ -13,10 +13,10 @@ use msi_types::Cpu;
 
 /// What a GIC forgets while the system sleeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Suspended(Box<[State; 1]>);
+pub struct Suspended(Box<[SavedState; 1]>);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct State {
+struct SavedState {
     cpu: Cpu,
     interface: SavedCpuInterface,
     distributor: SavedDistributor,
@@ -69,7 +69,7 @@ impl<P: Platform> Gic<P> {
         let distributor = self.distributor.save(&mut shared)?;
         let private = redistributor.save();
         let interface = self.cpu_interface(registers).save();
-        let saved = try_box(State { cpu, interface, distributor, shared, private });
+        let saved = try_box(SavedState { cpu, interface, distributor, shared, private });
         let saved = Suspended(saved.map_err(|_| self.no_memory())?);
         self.set_on(cpu, false);
         self.cpu_interface(registers).disable();
@@ -95,7 +95,7 @@ impl<P: Platform> Gic<P> {
         saved: &Suspended,
         registers: &S,
     ) -> Result<Resumed, GicError> {
-        let [State { cpu, interface, distributor, shared, private }] = &*saved.0;
+        let [SavedState { cpu, interface, distributor, shared, private }] = &*saved.0;
         let redistributor = self.redistributor_frames(*cpu)?;
         self.distributor.restore(&*self.platform, distributor, shared)?;
         redistributor.wake(&*self.platform)?;

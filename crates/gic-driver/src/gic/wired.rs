@@ -61,7 +61,7 @@ impl<P: Platform> WiredParent for Gic<P> {
                 interrupt.request_disable();
             });
             // There is nobody to tell; the request is made.
-            let _ = interrupt.settle(&*self.platform);
+            let _ = interrupt.wait_for_rwp(&*self.platform);
         }
     }
 
@@ -127,7 +127,7 @@ impl<P: Platform> Gic<P> {
             MsiError::NotReachable(cpu, "the interrupt is being moved elsewhere")
         })?;
         let result = interrupt
-            .settle(&*self.platform)
+            .wait_for_rwp(&*self.platform)
             .map_err(|error| self.fault("set target", error))
             .and_then(|()| self.write_route(intid, cpu, affinity));
         self.moves.with(&*self.platform, |moves| {

@@ -1,6 +1,6 @@
 //! The memory-mapped CPU interface.
 
-use crate::cpu_interface::{Acknowledged, Active, Combined, EoiMode, GicCpuInterface, Split};
+use crate::cpu_interface::{Acknowledged, Active, CombinedEoi, EoiMode, GicCpuInterface, SplitEoi};
 use crate::{GicError, Mmio, MmioExt};
 use core::marker::PhantomData;
 use gic_arch::gicc::{self, Ctlr, Iar};
@@ -9,7 +9,7 @@ use gic_arch::{IntId, IntIdClass, Priority};
 /// The CPU interface of the CPU that uses it. A cheap handle. May be used in any context on its
 /// CPU.
 #[derive(Debug)]
-pub struct CpuInterfaceV2<'a, M, E = Combined> {
+pub struct CpuInterfaceV2<'a, M, E = CombinedEoi> {
     mmio: &'a M,
     mode: PhantomData<E>,
 }
@@ -106,7 +106,7 @@ impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
 }
 
 impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
-    /// Ends an interrupt: drops the running priority, and as [`Combined`] deactivates it.
+    /// Ends an interrupt: drops the running priority, and as [`CombinedEoi`] deactivates it.
     pub fn end(&self, interrupt: Acknowledged) -> E::Ended {
         let active = interrupt.ended();
         self.mmio.write(gicc::EOIR, value_of(&active));
@@ -114,7 +114,7 @@ impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
     }
 }
 
-impl<M: Mmio> CpuInterfaceV2<'_, M, Split> {
+impl<M: Mmio> CpuInterfaceV2<'_, M, SplitEoi> {
     /// Deactivates an interrupt: it can be delivered again.
     #[expect(clippy::needless_pass_by_value, reason = "an interrupt is deactivated once")]
     pub fn deactivate(&self, interrupt: Active) {

@@ -2,7 +2,7 @@ mod out_of_memory;
 
 use super::*;
 use crate::GicCpuInterface;
-use crate::cpu_interface::Split;
+use crate::cpu_interface::SplitEoi;
 use crate::v2m::{V2m, V2mFrame};
 use crate::{Coherence, Gic, GicConfig, Mmio, Table, TableLayout, Wait};
 use alloc::vec;
@@ -29,10 +29,10 @@ const INTERFACE_OF: [usize; 3] = [2, 0, 1];
 
 /// A GICv2 whose registers below SPI 32 are banked.
 #[derive(Clone, Debug)]
-struct Board(Arc<Mutex<State>>);
+struct Board(Arc<Mutex<BoardState>>);
 
 #[derive(Debug)]
-struct State {
+struct BoardState {
     cpu: u32,
     pidr2: u32,
     /// The read-only targets of a CPU's own interrupts are there.
@@ -59,7 +59,7 @@ struct Interface {
 
 impl Board {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self(Arc::new(Mutex::new(BoardState {
             cpu: 0,
             pidr2: 0x2b,
             has_targets: true,
@@ -72,7 +72,7 @@ impl Board {
         })))
     }
 
-    fn state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+    fn state<R>(&self, f: impl FnOnce(&mut BoardState) -> R) -> R {
         let _outside = Outside::new();
         f(&mut self.0.lock().unwrap())
     }
@@ -106,7 +106,7 @@ fn in_array(offset: u32, info: RegisterInfo) -> Option<u32> {
     info.index_of(offset)
 }
 
-impl State {
+impl BoardState {
     fn words(&mut self, offset: u32) -> &mut BTreeMap<u32, u32> {
         if in_array(offset, gicd::SPENDSGIR.info("")).is_some() {
             return &mut self.banked[self.cpu as usize];
@@ -235,9 +235,9 @@ impl Interface {
 }
 
 #[derive(Clone, Debug)]
-struct Registers(Board, u64, u64);
+struct BoardFrame(Board, u64, u64);
 
-impl Mmio for Registers {
+impl Mmio for BoardFrame {
     fn read32(&self, offset: u32) -> u32 {
         self.check_mapped(offset);
         self.0.state(|state| match self.1 {
@@ -271,17 +271,17 @@ impl Mmio for Registers {
     }
 }
 
-impl Registers {
+impl BoardFrame {
     fn check_mapped(&self, offset: u32) {
         assert!(u64::from(offset) < self.2, "{offset:#x} is not mapped");
     }
 }
 
 impl Platform for Board {
-    type Mmio = Registers;
+    type Mmio = BoardFrame;
     type IrqState = ();
 
-    fn map(&self, region: PhysicalRegion) -> Option<Registers> {
+    fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         let sizes: &[u64] = match region.base {
             INTERFACE => &[0x1000, 0x2000],
             // What a GICv3's driver takes it for.
@@ -292,7 +292,7 @@ impl Platform for Board {
         let PhysicalRegion { base, bytes } = region;
         [DISTRIBUTOR, INTERFACE, FRAME]
             .contains(&base)
-            .then(|| Registers(self.clone(), base, bytes))
+            .then(|| BoardFrame(self.clone(), base, bytes))
     }
     fn allocate_table(&self, _: TableLayout) -> Option<Table> {
         panic!("there are no tables")
@@ -457,8 +457,8 @@ fn gic_of_8_kib(board: &Board) -> GicV2<Board> {
 fn ending_and_deactivating_can_be_split() {
     let board = Board::new();
     let gic = gic_of_8_kib(&board);
-    gic.cpu_on_with::<Split>(Cpu::new(0)).unwrap();
-    let interface = gic.cpu_interface_with::<Split>();
+    gic.cpu_on_with::<SplitEoi>(Cpu::new(0)).unwrap();
+    let interface = gic.cpu_interface_with::<SplitEoi>();
     let sgi = Iar::new().with_intid(3).with_cpu_id(2);
     board.state(|state| state.interfaces[0].pending.push(sgi));
     let active = interface.end(interface.acknowledge().unwrap());
@@ -473,11 +473,11 @@ fn ending_and_deactivating_can_be_split() {
 fn a_split_end_is_refused_without_dir_or_eoi_mode() {
     let board = Board::new();
     let small = board.gic().unwrap();
-    let refused = small.cpu_on_with::<Split>(Cpu::new(0));
+    let refused = small.cpu_on_with::<SplitEoi>(Cpu::new(0));
     assert!(matches!(refused, Err(GicError::NoSplitEnd(_))));
     board.state(|state| state.interfaces[0].no_eoi_mode = true);
     let gic = gic_of_8_kib(&board);
-    assert!(matches!(gic.cpu_on_with::<Split>(Cpu::new(0)), Err(GicError::NoSplitEnd(_))));
+    assert!(matches!(gic.cpu_on_with::<SplitEoi>(Cpu::new(0)), Err(GicError::NoSplitEnd(_))));
     assert!(!gic.is_on(Cpu::new(0)));
     assert_eq!(gic.cpu_on(Cpu::new(0)), Ok(()));
 }
@@ -495,7 +495,7 @@ fn lose_power(board: &Board) {
 fn a_gic_that_lost_power_comes_back_as_it_was() {
     let board = Board::new();
     let gic = gic_of_8_kib(&board);
-    gic.cpu_on_with::<Split>(Cpu::new(0)).unwrap();
+    gic.cpu_on_with::<SplitEoi>(Cpu::new(0)).unwrap();
     board.run_on(1);
     gic.cpu_on(Cpu::new(1)).unwrap();
     board.run_on(0);
@@ -637,10 +637,10 @@ fn one_trap_loop_deactivates_once_in_either_mode() {
     let raise = || board.state(|state| state.interfaces[0].pending.push(sgi));
     raise();
     assert_eq!(take(&gic.cpu_interface()), Some(IntId::new(3)));
-    gic.cpu_on_with::<Split>(Cpu::new(0)).unwrap();
+    gic.cpu_on_with::<SplitEoi>(Cpu::new(0)).unwrap();
     raise();
-    assert_eq!(take(&gic.cpu_interface_with::<Split>()), Some(IntId::new(3)));
-    assert_eq!(take(&gic.cpu_interface_with::<Split>()), None);
+    assert_eq!(take(&gic.cpu_interface_with::<SplitEoi>()), Some(IntId::new(3)));
+    assert_eq!(take(&gic.cpu_interface_with::<SplitEoi>()), None);
     assert_eq!(
         board.state(|state| state.interfaces[0].deactivated.clone()),
         [sgi, sgi],

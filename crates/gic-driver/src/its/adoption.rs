@@ -3,9 +3,9 @@
 
 use super::error::{ItsError, QueueError, fault};
 use super::events::invalidation;
-use super::sequences::Block;
-use super::watch::Context;
-use super::{Its, State};
+use super::queue_wait::Context;
+use super::sequences::EventBlock;
+use super::{Its, TaskState};
 use crate::platform::Platform;
 use gic_arch::its::{CollectionId, Command, RdBase};
 use msi_types::Initially;
@@ -16,7 +16,11 @@ impl<P: Platform> Its<P> {
     ///
     /// # Errors
     /// One of the redistributors is no target of this ITS.
-    pub(super) fn find_stale(&self, state: &mut State, block: Block) -> Result<(), ItsError> {
+    pub(super) fn find_stale(
+        &self,
+        state: &mut TaskState,
+        block: EventBlock,
+    ) -> Result<(), ItsError> {
         state.to_clear.clear();
         if self.lpis().are_clear(&block.range()) {
             return Ok(());
@@ -24,9 +28,9 @@ impl<P: Platform> Its<P> {
         for at in (0..).map_while(|index| self.lpis().stale_at(index)) {
             let target = self.rd_base_of(at.address, at.processor_number);
             let reason = "a redistributor that has LPIs of a previous kernel pending is no target of this ITS";
-            let home = self.collections.home_of(target);
+            let collection = self.collections.of_target(target);
             // The room was reserved for all collections.
-            state.to_clear.push(home.ok_or(fault(self.frame.base, "CLEAR", reason))?);
+            state.to_clear.push(collection.ok_or(fault(self.frame.base, "CLEAR", reason))?);
         }
         Ok(())
     }
@@ -35,8 +39,8 @@ impl<P: Platform> Its<P> {
     /// before.
     pub(super) fn finish_clearing(
         &self,
-        state: &State,
-        block: Block,
+        state: &TaskState,
+        block: EventBlock,
         initially: Initially,
         (collection, target): (CollectionId, RdBase),
     ) -> Result<(), QueueError> {

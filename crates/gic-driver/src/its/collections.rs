@@ -5,13 +5,13 @@
 //! The interrupt core owns affinities: it moves each vector that it knows by itself
 //! ([`Its::move_event`]). Events that nobody moved are moved to an heir by [`Its::cpu_off`], one
 //! MOVI each in one batch, because MOVI alone takes exactly one event and its pending state along.
-//! The alternative, to tie the whole collection to the heir's redistributor (MAPC) and sweep the
+//! The alternative, to bind the whole collection to the heir's redistributor (MAPC) and sweep the
 //! pending states (MOVALL), leaves interrupts pending at the heir when the collection goes back to
 //! its CPU, where neither DISCARD nor MOVI finds them any more; and it sweeps those of other ITSes.
 
 use super::Its;
 use super::error::ItsError;
-use super::routes::Route;
+use super::routes::EventRoute;
 use crate::platform::Platform;
 use crate::redistributor::Redistributor;
 use alloc::collections::TryReserveError;
@@ -34,36 +34,36 @@ pub(crate) struct Collections {
 
 /// The state of one collection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Tie {
+enum Binding {
     /// Its CPU is none of the ITS's targets, and never will be.
     Excluded,
     /// Its CPU is off.
     Unmapped,
-    /// To its CPU.
-    Home(RdBase),
-    /// To its CPU still, but nothing new is.
+    /// Maps to the redistributor of its CPU.
+    Mapped(RdBase),
+    /// Maps to it still; no further event is moved here.
     Leaving(RdBase),
 }
 
-const HOME: u64 = 1 << 62;
+const MAPPED: u64 = 1 << 62;
 const LEAVING: u64 = 1 << 63;
-const EXCLUDED: u64 = HOME | LEAVING;
+const EXCLUDED: u64 = MAPPED | LEAVING;
 
-impl Tie {
+impl Binding {
     fn pack(self) -> u64 {
         match self {
             Self::Excluded => EXCLUDED,
             Self::Unmapped => 0,
-            Self::Home(target) => HOME | target.field(),
+            Self::Mapped(target) => MAPPED | target.field(),
             Self::Leaving(target) => LEAVING | target.field(),
         }
     }
 
     fn unpack(word: u64) -> Self {
         let target = RdBase::from_field(word);
-        match (word & HOME != 0, word & LEAVING != 0) {
+        match (word & MAPPED != 0, word & LEAVING != 0) {
             (true, true) => Self::Excluded,
-            (true, false) => Self::Home(target),
+            (true, false) => Self::Mapped(target),
             (false, true) => Self::Leaving(target),
             (false, false) => Self::Unmapped,
         }
@@ -72,7 +72,7 @@ impl Tie {
     fn target(self) -> Option<RdBase> {
         match self {
             Self::Excluded | Self::Unmapped => None,
-            Self::Home(target) | Self::Leaving(target) => Some(target),
+            Self::Mapped(target) | Self::Leaving(target) => Some(target),
         }
     }
 }
@@ -87,31 +87,31 @@ impl Collections {
     ) -> Result<Self, TryReserveError> {
         let states = try_collect((0..cpus).map(|cpu| {
             let reached = targets.is_none_or(|targets| targets.contains(&Cpu::new(cpu)));
-            let tie = if reached { Tie::Unmapped } else { Tie::Excluded };
-            AtomicU64::new(tie.pack())
+            let binding = if reached { Binding::Unmapped } else { Binding::Excluded };
+            AtomicU64::new(binding.pack())
         }))?;
         Ok(Self { states, in_hardware })
     }
 
     /// The collection of a CPU that is on.
-    pub(crate) fn home(&self, cpu: Cpu) -> Result<(CollectionId, RdBase), ItsError> {
+    pub(crate) fn of_cpu(&self, cpu: Cpu) -> Result<(CollectionId, RdBase), ItsError> {
         let collection = self.id(cpu)?;
-        match self.tie(collection) {
-            Tie::Home(target) => Ok((collection, target)),
-            Tie::Excluded => Err(ItsError::NotReachable(cpu, EXCLUDED_REASON)),
-            Tie::Unmapped => Err(ItsError::NotReachable(cpu, "it is off")),
-            Tie::Leaving(_) => Err(ItsError::NotReachable(cpu, "it is leaving")),
+        match self.binding(collection) {
+            Binding::Mapped(target) => Ok((collection, target)),
+            Binding::Excluded => Err(ItsError::NotReachable(cpu, EXCLUDED_REASON)),
+            Binding::Unmapped => Err(ItsError::NotReachable(cpu, "it is off")),
+            Binding::Leaving(_) => Err(ItsError::NotReachable(cpu, "it is leaving")),
         }
     }
 
     /// Where a collection's interrupts are delivered now.
     pub(crate) fn target(&self, collection: CollectionId) -> Option<RdBase> {
-        self.tie(collection).target()
+        self.binding(collection).target()
     }
 
     /// The collection of the CPU that has this redistributor, if it is on.
-    pub(crate) fn home_of(&self, target: RdBase) -> Option<CollectionId> {
-        self.ids().find(|collection| self.tie(*collection) == Tie::Home(target))
+    pub(crate) fn of_target(&self, target: RdBase) -> Option<CollectionId> {
+        self.ids().find(|collection| self.binding(*collection) == Binding::Mapped(target))
     }
 
     /// Some redistributor that is in use.
@@ -135,23 +135,23 @@ impl Collections {
         (0..u16::try_from(self.states.len()).unwrap_or(u16::MAX)).map(CollectionId::new)
     }
 
-    fn tie(&self, collection: CollectionId) -> Tie {
+    fn binding(&self, collection: CollectionId) -> Binding {
         self.states
             .get(usize::from(collection.get()))
-            .map_or(Tie::Unmapped, |state| Tie::unpack(state.load(Ordering::Acquire)))
+            .map_or(Binding::Unmapped, |state| Binding::unpack(state.load(Ordering::Acquire)))
     }
 
-    fn set(&self, collection: CollectionId, tie: Tie) {
+    fn set(&self, collection: CollectionId, binding: Binding) {
         if let Some(state) = self.states.get(usize::from(collection.get())) {
-            state.store(tie.pack(), Ordering::Release);
+            state.store(binding.pack(), Ordering::Release);
         }
     }
 
-    /// The command that ties a collection anew; its state changes as the command enters the queue.
-    fn retie(&self, collection: CollectionId, tie: Tie) -> impl Iterator<Item = Command> {
+    /// The command that binds a collection anew; its state changes as the command enters the queue.
+    fn rebind(&self, collection: CollectionId, binding: Binding) -> impl Iterator<Item = Command> {
         core::iter::once_with(move || {
-            self.set(collection, tie);
-            let (target, action) = match tie.target() {
+            self.set(collection, binding);
+            let (target, action) = match binding.target() {
                 Some(target) => (target, MapAction::Map),
                 None => (RdBase::from_field(0), MapAction::Unmap),
             };
@@ -162,14 +162,14 @@ impl Collections {
     /// Commands that make the ITS as it was before it lost its power: the collections that it held
     /// itself are mapped again, and every redistributor reads the LPIs' configuration anew.
     pub(crate) fn recover(&self) -> impl Iterator<Item = Command> {
-        let tied = || self.ids().filter_map(|id| self.target(id).map(|target| (id, target)));
-        let lost = tied().filter(|(id, _)| u32::from(id.get()) < self.in_hardware);
+        let bound = || self.ids().filter_map(|id| self.target(id).map(|target| (id, target)));
+        let lost = bound().filter(|(id, _)| u32::from(id.get()) < self.in_hardware);
         let map = lost.map(|(collection, target)| Command::Mapc {
             collection,
             target,
             action: MapAction::Map,
         });
-        let reload = tied().flat_map(|(collection, target)| {
+        let reload = bound().flat_map(|(collection, target)| {
             [Command::Invall { collection }, Command::Sync { target }]
         });
         map.chain(reload)
@@ -190,16 +190,17 @@ impl<P: Platform> Its<P> {
         let target = self.rd_base(self.ready_redistributor(cpu)?);
         self.state.with(self.platform(), |_| {
             let collection = self.collections.id(cpu)?;
-            let old = self.collections.tie(collection);
-            if old == Tie::Excluded {
+            let old = self.collections.binding(collection);
+            if old == Binding::Excluded {
                 return Err(ItsError::NotReachable(cpu, EXCLUDED_REASON));
             }
             let reload = [Command::Invall { collection }, Command::Sync { target }];
-            let result =
-                self.run(&mut self.collections.retie(collection, Tie::Home(target)).chain(reload));
+            let result = self.run(
+                &mut self.collections.rebind(collection, Binding::Mapped(target)).chain(reload),
+            );
             match result {
-                Ok(()) => self.queue.trust(&self.frame, target),
-                Err(_) => self.retie_back(collection, old),
+                Ok(()) => self.queue.set_verified_target(&self.frame, target),
+                Err(_) => self.undo_rebind(collection, old),
             }
             result
         })
@@ -215,21 +216,23 @@ impl<P: Platform> Its<P> {
     /// [`ItsError::Fault`]: the CPU counts as on then; events that moved already stay at the heir ([`event_of`](Self::event_of)).
     pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<Vec<Lpi>, ItsError> {
         self.state.with(self.platform(), |_| {
-            let (leaving, from) = self.collections.home(cpu)?;
-            let (heirs, to) = self.collections.home(heir)?;
+            let (leaving, from) = self.collections.of_cpu(cpu)?;
+            let (heirs, to) = self.collections.of_cpu(heir)?;
             if leaving == heirs {
                 return Err(ItsError::NotReachable(heir, "it is the CPU that leaves"));
             }
             // In the queue's order: whoever moves an event there later is refused, whoever did
             // before is found.
-            self.queue.in_order(&self.frame, || self.collections.set(leaving, Tie::Leaving(from)));
+            self.queue
+                .in_order(&self.frame, || self.collections.set(leaving, Binding::Leaving(from)));
             let Ok(mut left) = self.routes.mapped_to(leaving) else {
-                self.queue.in_order(&self.frame, || self.collections.set(leaving, Tie::Home(from)));
+                self.queue
+                    .in_order(&self.frame, || self.collections.set(leaving, Binding::Mapped(from)));
                 return Err(ItsError::NoMemory("a list of a CPU's events"));
             };
             let result = self.run(&mut self.evacuate(&left, (leaving, from), (heirs, to)));
             if let Err(error) = result {
-                self.retie_back(leaving, Tie::Home(from));
+                self.undo_rebind(leaving, Binding::Mapped(from));
                 return Err(error);
             }
             left.retain(|lpi| self.routes.of(*lpi).is_some_and(|route| route.collection == heirs));
@@ -245,7 +248,7 @@ impl<P: Platform> Its<P> {
     pub fn move_all_pending(&self, from: Cpu, to: Cpu) -> Result<(), ItsError> {
         self.state.with(self.platform(), |_| {
             let ((_, from), (collection, to)) =
-                (self.collections.home(from)?, self.collections.home(to)?);
+                (self.collections.of_cpu(from)?, self.collections.of_cpu(to)?);
             let sync = |target| Command::Sync { target };
             let moved = [
                 Command::Movall { from, to },
@@ -281,25 +284,25 @@ impl<P: Platform> Its<P> {
     ) -> impl Iterator<Item = Command> {
         let moves = events.iter().filter_map(move |lpi| {
             let route = self.routes.of(*lpi).filter(|route| route.collection == leaving)?;
-            self.routes.set(*lpi, Some(Route { collection: heirs, ..route }));
+            self.routes.set(*lpi, Some(EventRoute { collection: heirs, ..route }));
             Some(Command::Movi { device: route.device, event: route.event_id(), collection: heirs })
         });
         // The heir may remember old configurations of the LPIs that it gets.
-        let settle = [
+        let reload = [
             Command::Invall { collection: heirs },
             Command::Sync { target: from },
             Command::Sync { target: to },
         ];
-        moves.chain(settle).chain(self.collections.retie(leaving, Tie::Unmapped))
+        moves.chain(reload).chain(self.collections.rebind(leaving, Binding::Unmapped))
     }
 
     /// Undoes what may have been done. A command that finds no room changes nothing, neither here
     /// nor there.
-    fn retie_back(&self, collection: CollectionId, before: Tie) {
-        if self.collections.tie(collection) == before {
+    fn undo_rebind(&self, collection: CollectionId, before: Binding) {
+        if self.collections.binding(collection) == before {
             return;
         }
-        if let Err(error) = self.run(&mut self.collections.retie(collection, before)) {
+        if let Err(error) = self.run(&mut self.collections.rebind(collection, before)) {
             self.note(error);
         }
     }

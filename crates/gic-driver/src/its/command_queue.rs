@@ -13,7 +13,7 @@ use super::control_frame::ControlFrame;
 use super::error::{ProbeError, QueueError};
 use super::faults::Faults;
 use super::placement::Placement;
-use super::watch::{Context, Verdict, Watch};
+use super::queue_wait::{Context, QueueWait, Verdict};
 use crate::lock::IrqLock;
 use crate::mmio::MmioExt;
 use crate::platform::{ADDRESS_BITS, Coherence, Platform, Table};
@@ -43,7 +43,7 @@ pub(crate) struct CommandQueue {
 /// The part under the lock.
 #[derive(Debug)]
 struct Ring {
-    life: Life,
+    state: QueueState,
     /// Commands posted ever: the sequence number of the next one.
     written: u64,
     /// Commands consumed ever: the sequence number of the one that the ITS executes.
@@ -51,7 +51,7 @@ struct Ring {
     write_slot: u16,
     read_slot: u16,
     /// A redistributor that the ITS is known to accept in a SYNC.
-    good_target: Option<RdBase>,
+    verified_target: Option<RdBase>,
     /// The command that was replaced last.
     replaced: Option<u64>,
     /// Where the ITS stood when a task's time ran out: it is unresponsive while it stands there.
@@ -60,16 +60,16 @@ struct Ring {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Life {
+enum QueueState {
     Stopped,
     Running,
 }
 
 /// Commands of one caller in the ring, by sequence number.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Span(Range<u64>);
+pub(crate) struct CommandSpan(Range<u64>);
 
-impl Span {
+impl CommandSpan {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -88,14 +88,14 @@ impl Span {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Posted {
     /// The commands that are in the ring.
-    pub(crate) span: Span,
+    pub(crate) span: CommandSpan,
     /// Did the iterator end, or the room?
-    pub(crate) ended: Ended,
+    pub(crate) ended: PostingEnd,
 }
 
 /// Why posting stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Ended {
+pub(crate) enum PostingEnd {
     /// All commands are in the ring.
     Commands,
     /// The ring is full.
@@ -137,12 +137,12 @@ impl CommandQueue {
         }
         let slots = u16::try_from(bytes / COMMAND_BYTES).unwrap_or(u16::MAX);
         let ring = Ring {
-            life: Life::Stopped,
+            state: QueueState::Stopped,
             written: 0,
             read: 0,
             write_slot: 0,
             read_slot: 0,
-            good_target: None,
+            verified_target: None,
             replaced: None,
             unresponsive_at: None,
             faults,
@@ -163,7 +163,7 @@ impl CommandQueue {
         let slot = if slot < self.slots { slot } else { 0 };
         frame.registers.write(gits::CWRITER, Cwriter::new().with_slot(slot));
         self.ring.with(&*frame.platform, |ring| {
-            ring.life = Life::Running;
+            ring.state = QueueState::Running;
             ring.read = ring.written;
             (ring.read_slot, ring.write_slot) = (slot, slot);
         });
@@ -171,10 +171,10 @@ impl CommandQueue {
 
     /// Waits until the ring is empty, and takes no commands any more.
     pub(crate) fn stop<P: Platform>(&self, frame: &ControlFrame<P>) -> Result<(), QueueError> {
-        self.poll(frame, &mut Watch::new(Context::Task), |ring| {
+        self.poll(frame, &mut QueueWait::new(Context::Task), |ring| {
             let empty = ring.read == ring.written;
             if empty {
-                ring.life = Life::Stopped;
+                ring.state = QueueState::Stopped;
             }
             empty
         })
@@ -192,23 +192,23 @@ impl CommandQueue {
         frame: &ControlFrame<P>,
         context: Context,
         commands: &mut dyn Iterator<Item = Command>,
-    ) -> Result<(), Failed> {
-        let mut watch = Watch::new(context);
-        let mut all = Span(0..0);
+    ) -> Result<(), FailedRun> {
+        let mut wait = QueueWait::new(context);
+        let mut all = CommandSpan(0..0);
         loop {
             let posted = self
                 .try_post(frame, commands)
-                .map_err(|error| Failed { error, span: all.clone() })?;
+                .map_err(|error| FailedRun { error, span: all.clone() })?;
             all.extend(&posted.span);
             let waited = match posted.ended {
-                Ended::Commands => self.wait(frame, &mut watch, &all),
+                PostingEnd::Commands => self.wait(frame, &mut wait, &all),
                 // Half a ring: so that a long batch costs few register writes.
-                Ended::Room => {
-                    self.poll(frame, &mut watch, |ring| self.room(ring) >= self.slots / 2)
+                PostingEnd::Room => {
+                    self.poll(frame, &mut wait, |ring| self.room(ring) >= self.slots / 2)
                 }
             };
-            waited.map_err(|error| Failed { error, span: all.clone() })?;
-            if posted.ended == Ended::Commands {
+            waited.map_err(|error| FailedRun { error, span: all.clone() })?;
+            if posted.ended == PostingEnd::Commands {
                 return Ok(());
             }
         }
@@ -221,7 +221,7 @@ impl CommandQueue {
         commands: &mut dyn Iterator<Item = Command>,
     ) -> Result<Posted, QueueError> {
         self.ring.with(&*frame.platform, |ring| {
-            if ring.life == Life::Stopped {
+            if ring.state == QueueState::Stopped {
                 return Err(QueueError::Stopped);
             }
             let wanted = commands.size_hint().0.max(1);
@@ -229,10 +229,10 @@ impl CommandQueue {
                 self.refresh(frame, ring);
             }
             let (first, first_slot) = (ring.written, ring.write_slot);
-            let mut ended = Ended::Room;
+            let mut ended = PostingEnd::Room;
             while self.room(ring) > 0 {
                 let Some(command) = commands.next() else {
-                    ended = Ended::Commands;
+                    ended = PostingEnd::Commands;
                     break;
                 };
                 self.store(frame, ring.write_slot, command);
@@ -243,7 +243,7 @@ impl CommandQueue {
                 self.publish(frame, first_slot..ring.write_slot);
                 frame.registers.write(gits::CWRITER, Cwriter::new().with_slot(ring.write_slot));
             }
-            Ok(Posted { span: Span(first..ring.written), ended })
+            Ok(Posted { span: CommandSpan(first..ring.written), ended })
         })
     }
 
@@ -254,8 +254,8 @@ impl CommandQueue {
     }
 
     /// Remembers a redistributor that the ITS executed a SYNC for.
-    pub(crate) fn trust<P: Platform>(&self, frame: &ControlFrame<P>, target: RdBase) {
-        self.ring.with(&*frame.platform, |ring| ring.good_target = Some(target));
+    pub(crate) fn set_verified_target<P: Platform>(&self, frame: &ControlFrame<P>, target: RdBase) {
+        self.ring.with(&*frame.platform, |ring| ring.verified_target = Some(target));
     }
 
     /// Waits until these commands were consumed. Any context.
@@ -265,14 +265,14 @@ impl CommandQueue {
     pub(crate) fn wait<P: Platform>(
         &self,
         frame: &ControlFrame<P>,
-        watch: &mut Watch,
-        span: &Span,
+        wait: &mut QueueWait,
+        span: &CommandSpan,
     ) -> Result<(), QueueError> {
         if span.is_empty() {
             return Ok(());
         }
         let mut result = Ok(());
-        self.poll(frame, watch, |ring| {
+        self.poll(frame, wait, |ring| {
             let done = ring.read >= span.0.end;
             if done {
                 result = ring.faults.take(&span.0);
@@ -282,11 +282,11 @@ impl CommandQueue {
         result
     }
 
-    /// Looks at the ring, outside the lock between two looks, until `done` or the watch ends.
+    /// Looks at the ring, outside the lock between two looks, until `done` or the wait ends.
     fn poll<P: Platform>(
         &self,
         frame: &ControlFrame<P>,
-        watch: &mut Watch,
+        wait: &mut QueueWait,
         mut done: impl FnMut(&mut Ring) -> bool,
     ) -> Result<(), QueueError> {
         loop {
@@ -298,7 +298,7 @@ impl CommandQueue {
                 if done(ring) {
                     return Ok(true);
                 }
-                match watch.judge(ring.read, &mut ring.unresponsive_at) {
+                match wait.judge(ring.read, &mut ring.unresponsive_at) {
                     Verdict::Wait => Ok(false),
                     Verdict::GiveUp => {
                         let oldest = Command::decode(self.load(frame, ring.read_slot)).ok();
@@ -309,13 +309,13 @@ impl CommandQueue {
             if is_done {
                 return Ok(());
             }
-            watch.pause(&*frame.platform);
+            wait.pause(&*frame.platform);
         }
     }
 
     /// Reads `CREADR` and accounts for what was consumed; gets a stalled queue going again.
     fn refresh<P: Platform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
-        if ring.life == Life::Stopped {
+        if ring.state == QueueState::Stopped {
             return;
         }
         let creadr = frame.registers.read(gits::CREADR);
@@ -338,7 +338,7 @@ impl CommandQueue {
         if ring.replaced != Some(ring.read) {
             ring.replaced = Some(ring.read);
             ring.faults.push(ring.read, self.load(frame, ring.read_slot));
-            let harmless = match ring.good_target {
+            let harmless = match ring.verified_target {
                 Some(target) => Command::Sync { target },
                 // Before the first SYNC succeeded no collection is mapped, so that there is nothing
                 // to unmap.
@@ -399,11 +399,11 @@ impl CommandQueue {
 
 /// A run that did not end well.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Failed {
+pub(crate) struct FailedRun {
     /// Why.
     pub(crate) error: QueueError,
     /// The commands that are in the ring, if any.
-    pub(crate) span: Span,
+    pub(crate) span: CommandSpan,
 }
 
 fn byte(slot: u16) -> u64 {

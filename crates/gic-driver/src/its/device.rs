@@ -23,7 +23,7 @@ pub(crate) struct Device {
     /// Attachments.
     pub(crate) users: u32,
     /// Events that all attachments together may have.
-    promised: u32,
+    reserved: u32,
     events: BlockAllocator,
 }
 
@@ -62,40 +62,40 @@ impl Device {
         let itt = placement
             .allocate(platform, bytes.max(ITT_ALIGNMENT), ITT_ALIGNMENT, ADDRESS_BITS)
             .map_err(|error| ItsError::no_table(NAME, error))?;
-        Ok(Self { itt, event_bits, mapping: Mapping::Unmapped, users: 0, promised: 0, events })
+        Ok(Self { itt, event_bits, mapping: Mapping::Unmapped, users: 0, reserved: 0, events })
     }
 
     /// Takes another attachment in, for `events` more events; `false` if the table is too small for
     /// all.
-    pub(crate) fn admit(&mut self, events: u32) -> bool {
-        let promised = self.promised.saturating_add(events);
-        let fits = promised <= 1 << self.event_bits;
+    pub(crate) fn add_share(&mut self, events: u32) -> bool {
+        let reserved = self.reserved.saturating_add(events);
+        let fits = reserved <= 1 << self.event_bits;
         if fits {
-            self.promised = promised;
+            self.reserved = reserved;
             self.users += 1;
         }
         fits
     }
 
     /// Lets an attachment go.
-    pub(crate) fn dismiss(&mut self, share: &Share) {
+    pub(crate) fn remove_share(&mut self, share: &Share) {
         self.users = self.users.saturating_sub(1);
-        self.promised = self.promised.saturating_sub(share.limit);
+        self.reserved = self.reserved.saturating_sub(share.limit);
     }
 
     /// Takes over the attachments of the device that this one replaces.
     pub(crate) fn inherit(&mut self, old: &Self) {
         self.users = old.users;
-        self.promised = old.promised;
+        self.reserved = old.reserved;
     }
 
     /// Events that the attachments may have, taken together.
-    pub(crate) fn promised(&self) -> u32 {
-        self.promised
+    pub(crate) fn reserved(&self) -> u32 {
+        self.reserved
     }
 
     /// The lowest free block of events: contiguous; an aligned group at a multiple of its size.
-    pub(crate) fn take_events(&mut self, count: NonZeroU16, shape: Shape) -> Option<u16> {
+    pub(crate) fn allocate_events(&mut self, count: NonZeroU16, shape: Shape) -> Option<u16> {
         let align = match shape {
             Shape::Independent => Some(Alignment::ONE),
             Shape::AlignedGroup => Alignment::of_group(count.into()),
@@ -105,18 +105,18 @@ impl Device {
     }
 
     /// Gives a block back that was taken.
-    pub(crate) fn give_events_back(&mut self, first: u16, count: NonZeroU16) {
+    pub(crate) fn free_events(&mut self, first: u16, count: NonZeroU16) {
         let result = self.events.free(first.into(), count.into());
         debug_assert!(result.is_ok(), "a block that was taken: {result:?}");
     }
 
     /// Has it no events?
     pub(crate) fn is_idle(&self) -> bool {
-        self.taken() == 0
+        self.allocated_events() == 0
     }
 
     /// Events that were taken and not given back.
-    pub(crate) fn taken(&self) -> u32 {
+    pub(crate) fn allocated_events(&self) -> u32 {
         self.events.capacity() - self.events.available()
     }
 

@@ -193,7 +193,7 @@ impl From<ItsError> for MsiError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum QueueError {
     /// The ITS stopped making progress. The first command that it did not complete, if memory still
-    /// holds one.
+    /// resources one.
     Timeout(Option<Command>),
     /// The ITS refused this command; the others of the span were executed.
     Stalled(Option<Command>),

@@ -1,12 +1,12 @@
 //! Events: mapped to LPIs, moved between CPUs, masked, made pending, discarded.
 
-use super::command_queue::Failed;
+use super::command_queue::FailedRun;
 use super::device::{Device, Mapping};
 use super::error::{ItsError, QueueError, fault};
-use super::routes::Route;
-use super::sequences::{Block, Blocks, made_in_order, map_event};
-use super::watch::Context;
-use super::{Its, State};
+use super::queue_wait::Context;
+use super::routes::EventRoute;
+use super::sequences::{EventBlock, EventBlocks, made_in_order, map_event};
+use super::{Its, TaskState};
 use crate::Alignment;
 use crate::platform::Platform;
 use core::num::NonZeroU16;
@@ -42,41 +42,41 @@ impl<P: Platform> Its<P> {
         request: EventRequest,
     ) -> Result<HwIrqBlock, ItsError> {
         self.state.with(self.platform(), |state| {
-            self.settle(state)?;
-            let (collection, target) = self.collections.home(request.cpu)?;
-            let (device, first_event) = self.take_events(state, attachment, request)?;
-            let taken = self.take_lpis(state, device, first_event, request.count);
-            let block = taken.inspect_err(|_| {
-                give_events_back(state, attachment, device, first_event, request.count);
+            self.finish_deferred_unmaps(state)?;
+            let (collection, target) = self.collections.of_cpu(request.cpu)?;
+            let (device, first_event) = self.allocate_events(state, attachment, request)?;
+            let allocated = self.allocate_lpis(state, device, first_event, request.count);
+            let block = allocated.inspect_err(|_| {
+                free_events(state, attachment, device, first_event, request.count);
             })?;
             if request.initially == Initially::Unmasked && state.to_clear.is_empty() {
                 self.enable_all(block);
             }
             let posted = self.post_map(state, block, collection, target);
-            let home = (collection, target);
-            match posted.and_then(|()| self.finish_clearing(state, block, request.initially, home))
+            let placement = (collection, target);
+            match posted
+                .and_then(|()| self.finish_clearing(state, block, request.initially, placement))
             {
                 Ok(()) => Ok(HwIrqBlock::new(block.first_lpi.intid().hwirq(), request.count)),
                 Err(error) => {
                     self.undo_map(state, block, error);
-                    give_share_back(state, attachment, request.count);
+                    free_share_events(state, attachment, request.count);
                     Err(error.at(self.frame.base))
                 }
             }
         })
     }
 
-    /// Discards events and gives their LPIs back. On return none of them becomes pending any more.
-    /// Task.
+    /// Discards events and frees their LPIs. On return none of them becomes pending any more. Task.
     #[expect(clippy::needless_pass_by_value, reason = "whoever gives a block back has it no more")]
     pub fn unmap_events(&self, attachment: &Attachment, events: HwIrqBlock) {
         self.state.with(self.platform(), |state| {
             let Some(block) = self.block_of(state, attachment, &events) else { return };
-            if let Err(error) = self.settle(state) {
+            if let Err(error) = self.finish_deferred_unmaps(state) {
                 self.note(error);
             }
-            give_share_back(state, attachment, block.count);
-            self.discard(state, Blocks::One(block));
+            free_share_events(state, attachment, block.count);
+            self.discard(state, EventBlocks::One(block));
         });
     }
 
@@ -92,11 +92,11 @@ impl<P: Platform> Its<P> {
         let mut moved = None;
         let mut commands = made_in_order(|| {
             let route = self.routes.of(lpi)?;
-            let home = self.collections.home(to);
-            answer = home.map(|_| cpu_of(route.collection));
-            let (collection, target) = home.ok()?;
+            let bound = self.collections.of_cpu(to);
+            answer = bound.map(|_| cpu_of(route.collection));
+            let (collection, target) = bound.ok()?;
             let from = self.collections.target(route.collection)?;
-            let new = Route { collection, ..route };
+            let new = EventRoute { collection, ..route };
             if new == route {
                 return None;
             }
@@ -105,7 +105,7 @@ impl<P: Platform> Its<P> {
         });
         let result = self.queue.run(&self.frame, Context::Task, &mut commands);
         drop(commands);
-        let Err(Failed { error, .. }) = result else { return answer };
+        let Err(FailedRun { error, .. }) = result else { return answer };
         if let Some((old, new)) = moved {
             self.undo_move(lpi, old, new, error);
         }
@@ -116,7 +116,7 @@ impl<P: Platform> Its<P> {
     ///
     /// The invalidation is for a redistributor that had the LPI before and remembers its
     /// configuration of that time: MOVI does not make it look again (IHI 0069 §5.1.1, §5.3).
-    fn movi(&self, lpi: Lpi, new: Route, from: RdBase, to: RdBase) -> [Command; 4] {
+    fn movi(&self, lpi: Lpi, new: EventRoute, from: RdBase, to: RdBase) -> [Command; 4] {
         self.routes.set(lpi, Some(new));
         let (device, event) = (new.device, new.event_id());
         [
@@ -127,7 +127,7 @@ impl<P: Platform> Its<P> {
         ]
     }
 
-    /// Holds an LPI back: what arrives stays pending. On return its redistributor knows. Any
+    /// Disables an LPI: messages that arrive stay pending. On return its redistributor knows. Any
     /// context.
     ///
     /// # Errors
@@ -206,9 +206,9 @@ impl<P: Platform> Its<P> {
         answer
     }
 
-    fn take_events(
+    fn allocate_events(
         &self,
-        state: &mut State,
+        state: &mut TaskState,
         attachment: &Attachment,
         request: EventRequest,
     ) -> Result<(DeviceId, u16), ItsError> {
@@ -220,44 +220,44 @@ impl<P: Platform> Its<P> {
             return Err(none);
         }
         let known = state.devices.get_mut(share.device).ok_or(unknown)?;
-        let first = known.take_events(request.count, request.shape).ok_or(none)?;
+        let first = known.allocate_events(request.count, request.shape).ok_or(none)?;
         share.used = used;
         Ok((share.device, first))
     }
 
     /// Allocates LPIs, and finds out where they must be cleared.
-    fn take_lpis(
+    fn allocate_lpis(
         &self,
-        state: &mut State,
+        state: &mut TaskState,
         device: DeviceId,
         first_event: u16,
         count: NonZeroU16,
-    ) -> Result<Block, ItsError> {
+    ) -> Result<EventBlock, ItsError> {
         let lpis = self
             .lpis()
             .allocate(count.into(), Alignment::ONE)
             .map_err(|_| ItsError::NoLpis { wanted: count.get() })?;
-        let block = Block { device, first_event, first_lpi: lpis.first(), count };
+        let block = EventBlock { device, first_event, first_lpi: lpis.first(), count };
         let routes = self.routes.reserve(block.first_lpi, count.get());
         let ready = routes.map_err(|_| ItsError::NoMemory("routes of LPIs"));
         ready
             .and_then(|()| self.find_stale(state, block))
-            .inspect_err(|_| self.free_lpis(&Blocks::One(block)))?;
+            .inspect_err(|_| self.free_lpis(&EventBlocks::One(block)))?;
         Ok(block)
     }
 
     /// The device and events that a block stands for; that they are not the attachment's is noted.
     pub(super) fn block_of(
         &self,
-        state: &State,
+        state: &TaskState,
         attachment: &Attachment,
         events: &HwIrqBlock,
-    ) -> Option<Block> {
+    ) -> Option<EventBlock> {
         let find = || {
             let share = state.shares.get(attachment.cookie())?;
             let first_lpi = Lpi::try_from(events.first().get()).ok()?;
             let route = self.routes.of(first_lpi).filter(|route| route.device == share.device)?;
-            Some(Block {
+            Some(EventBlock {
                 device: route.device,
                 first_event: route.event,
                 first_lpi,
@@ -275,12 +275,12 @@ impl<P: Platform> Its<P> {
     /// Everything that a new block needs, as one batch.
     ///
     /// The invalidation is necessary even though the LPIs were free: a redistributor may have
-    /// cached the configuration bytes in the life of their previous owner, or with their
-    /// neighbours', and MAPTI does not make it look again.
+    /// cached the configuration bytes for their previous owner, or with their neighbours', and
+    /// MAPTI does not make it look again.
     fn post_map(
         &self,
-        state: &mut State,
-        block: Block,
+        state: &mut TaskState,
+        block: EventBlock,
         collection: CollectionId,
         target: RdBase,
     ) -> Result<(), QueueError> {
@@ -291,7 +291,7 @@ impl<P: Platform> Its<P> {
         };
         let to_clear = &state.to_clear;
         let map = block.lpis().flat_map(|(event, lpi)| {
-            let route = Route::new(block.device, event, collection);
+            let route = EventRoute::new(block.device, event, collection);
             map_event(&self.routes, lpi, route, to_clear)
         });
         let others = to_clear.iter().filter(|other| **other != collection);
@@ -314,7 +314,7 @@ impl<P: Platform> Its<P> {
     }
 
     /// Takes a block back whose mapping failed somewhere.
-    fn undo_map(&self, state: &mut State, block: Block, error: QueueError) {
+    fn undo_map(&self, state: &mut TaskState, block: EventBlock, error: QueueError) {
         if let QueueError::Stalled(Some(command)) = error {
             let forget = |(event, lpi): (u16, Lpi)| {
                 let its_own =
@@ -329,10 +329,10 @@ impl<P: Platform> Its<P> {
                 block.lpis().for_each(forget);
             }
         }
-        self.discard(state, Blocks::One(block));
+        self.discard(state, EventBlocks::One(block));
     }
 
-    fn undo_move(&self, lpi: Lpi, old: Route, new: Route, error: QueueError) {
+    fn undo_move(&self, lpi: Lpi, old: EventRoute, new: EventRoute, error: QueueError) {
         if let QueueError::Stalled(Some(Command::Movi { .. })) = error {
             self.routes.set(lpi, Some(old));
             return;
@@ -350,7 +350,7 @@ impl<P: Platform> Its<P> {
     }
 
     /// Enables a block's LPIs in the configuration table: those that were allocated are within it.
-    pub(super) fn enable_all(&self, block: Block) {
+    pub(super) fn enable_all(&self, block: EventBlock) {
         for (_, lpi) in block.lpis() {
             let result = self.lpis().enable(lpi);
             debug_assert!(result.is_ok(), "its@{:x}: {result:?}", self.frame.base);
@@ -359,7 +359,7 @@ impl<P: Platform> Its<P> {
 }
 
 /// Makes a redistributor read the configuration bytes of a block anew.
-pub(super) fn invalidation(block: Block, collection: CollectionId) -> Command {
+pub(super) fn invalidation(block: EventBlock, collection: CollectionId) -> Command {
     if block.count.get() == 1 {
         Command::Inv { device: block.device, event: EventId::new(block.first_event.into()) }
     } else {
@@ -371,21 +371,21 @@ fn cpu_of(collection: CollectionId) -> Cpu {
     Cpu::new(collection.get().into())
 }
 
-fn give_share_back(state: &mut State, attachment: &Attachment, count: NonZeroU16) {
+fn free_share_events(state: &mut TaskState, attachment: &Attachment, count: NonZeroU16) {
     if let Some(share) = state.shares.get_mut(attachment.cookie()) {
         share.used = share.used.saturating_sub(count.get().into());
     }
 }
 
-fn give_events_back(
-    state: &mut State,
+fn free_events(
+    state: &mut TaskState,
     attachment: &Attachment,
     device: DeviceId,
     first: u16,
     count: NonZeroU16,
 ) {
-    give_share_back(state, attachment, count);
+    free_share_events(state, attachment, count);
     if let Some(known) = state.devices.get_mut(device) {
-        Device::give_events_back(known, first, count);
+        Device::free_events(known, first, count);
     }
 }

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use gic_arch::its::{Command, RawCommand};
 
-/// Failed commands that were not collected by their callers yet, remembered one by one.
+/// Number of refused commands that are kept until their callers ask.
 const REMEMBERED_FAULTS: usize = 16;
 
 /// Commands that the ITS refused, until those who posted them ask.

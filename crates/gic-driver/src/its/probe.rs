@@ -4,11 +4,11 @@ use super::collections::Collections;
 use super::command_queue::{CommandQueue, RING_BYTES};
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;
-use super::quirks::{self, Corrected};
-use super::routes::Routes;
-use super::tables::{self, ItsTable, Wanted};
+use super::quirks::{self, CorrectedConfig};
+use super::routes::EventRoutes;
+use super::tables::{self, ItsTable, TableRequest};
 use super::task_lock::TaskLock;
-use super::{Its, State};
+use super::{Its, TaskState};
 use crate::errata::Erratum;
 use crate::gic::{Gic, GicWithLpis};
 use crate::lock::IrqLock;
@@ -105,7 +105,7 @@ impl ItsConfig {
 }
 
 /// The memory that an ITS works with.
-struct Memory {
+struct ItsMemory {
     device_table: ItsTable,
     collection_table: Option<ItsTable>,
     queue: CommandQueue,
@@ -139,11 +139,11 @@ impl<P: Platform> Its<P> {
             return Err(ProbeError::BadConfig { base: config.base, reason });
         }
         let corrected = quirks::apply(&errata, frame.registers.read(gits::TYPER), config);
-        let Corrected { typer, placement, .. } = corrected;
+        let CorrectedConfig { typer, placement, .. } = corrected;
         if !typer.physical() {
             return Err(ProbeError::NoPhysicalLpis(config.base));
         }
-        let routes = Routes::new(lpis.id_bits()).map_err(no_memory)?;
+        let routes = EventRoutes::new(lpis.id_bits()).map_err(no_memory)?;
         let collections =
             Collections::new(config.cpus, typer.hcc().into(), config.targets.as_deref())
                 .map_err(no_memory)?;
@@ -155,19 +155,19 @@ impl<P: Platform> Its<P> {
         }
         frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
         tables::clear_all(&frame.registers);
-        let Memory { device_table, collection_table, queue } =
+        let ItsMemory { device_table, collection_table, queue } =
             provision(&frame, &corrected, config)?;
         queue.start(&frame);
         frame.enable();
         let device_id_bits = u8::try_from(device_table.ids().ilog2()).unwrap_or(u8::MAX);
-        let state = State {
+        let state = TaskState {
             device_table,
             collection_table,
             device_id_bits,
             devices: SortedMap::new(),
             shares: SortedMap::new(),
             next_cookie: 0,
-            limbo: VecDeque::new(),
+            deferred_unmaps: VecDeque::new(),
             targets,
             to_clear,
         };
@@ -191,14 +191,14 @@ impl<P: Platform> Its<P> {
 /// All of it, or nothing.
 fn provision<P: Platform>(
     frame: &ControlFrame<P>,
-    corrected: &Corrected,
+    corrected: &CorrectedConfig,
     config: &ItsConfig,
-) -> Result<Memory, ProbeError> {
+) -> Result<ItsMemory, ProbeError> {
     let device_table = device_table(frame, corrected)?;
     let collection_table = match collection_table(frame, corrected, config.cpus) {
         Ok(table) => table,
         Err(error) => {
-            device_table.withdraw(frame);
+            device_table.release(frame);
             return Err(error);
         }
     };
@@ -208,11 +208,11 @@ fn provision<P: Platform>(
         corrected.coherence,
         corrected.placement,
     ) {
-        Ok(queue) => Ok(Memory { device_table, collection_table, queue }),
+        Ok(queue) => Ok(ItsMemory { device_table, collection_table, queue }),
         Err(error) => {
-            device_table.withdraw(frame);
+            device_table.release(frame);
             if let Some(table) = collection_table {
-                table.withdraw(frame);
+                table.release(frame);
             }
             Err(error)
         }
@@ -221,9 +221,9 @@ fn provision<P: Platform>(
 
 fn device_table<P: Platform>(
     frame: &ControlFrame<P>,
-    corrected: &Corrected,
+    corrected: &CorrectedConfig,
 ) -> Result<ItsTable, ProbeError> {
-    let wanted = Wanted {
+    let request = TableRequest {
         kind: TableKind::Devices,
         name: "device table",
         ids: 1 << corrected.device_id_bits,
@@ -236,17 +236,17 @@ fn device_table<P: Platform>(
         table: "device table",
         reason: "the ITS has no register for one",
     };
-    ItsTable::provision(frame, wanted)?.ok_or(missing)
+    ItsTable::provision(frame, request)?.ok_or(missing)
 }
 
 /// A table for collections, where those in the ITS itself do not suffice.
 fn collection_table<P: Platform>(
     frame: &ControlFrame<P>,
-    corrected: &Corrected,
+    corrected: &CorrectedConfig,
     cpus: u32,
 ) -> Result<Option<ItsTable>, ProbeError> {
     const NAME: &str = "collection table";
-    let Corrected { typer, coherence, placement, memory_type, .. } = *corrected;
+    let CorrectedConfig { typer, coherence, placement, memory_type, .. } = *corrected;
     let too_few = |limit| ProbeError::TooFewCollections { base: frame.base, cpus, limit };
     let named = 1_u64 << typer.collection_id_bits();
     if u64::from(cpus) > named {
@@ -255,7 +255,7 @@ fn collection_table<P: Platform>(
     if cpus <= typer.hcc().into() {
         return Ok(None);
     }
-    let wanted = Wanted {
+    let request = TableRequest {
         kind: TableKind::Collections,
         name: NAME,
         ids: cpus.into(),
@@ -263,18 +263,18 @@ fn collection_table<P: Platform>(
         placement,
         memory_type,
     };
-    let mut table = ItsTable::provision(frame, wanted)?.ok_or(too_few(typer.hcc().into()))?;
+    let mut table = ItsTable::provision(frame, request)?.ok_or(too_few(typer.hcc().into()))?;
     // Whether numbers below HCC count in the table depends on GITS_TYPER.CCT; it has room for all
     // of them.
     if table.ids() < cpus.into() {
         let limit = table.ids();
-        table.withdraw(frame);
+        table.release(frame);
         return Err(too_few(limit));
     }
     match (0..cpus).try_for_each(|cpu| table.ensure(frame, cpu)) {
         Ok(()) => Ok(Some(table)),
         Err(error) => {
-            table.withdraw(frame);
+            table.release(frame);
             Err(ProbeError::no_table(frame.base, NAME, error))
         }
     }

@@ -2,7 +2,7 @@
 
 use super::placement::Placement;
 use super::probe::ItsConfig;
-use crate::errata::{self, Entry, Erratum, Frame};
+use crate::errata::{self, Erratum, ErratumEntry, IdRegister};
 use crate::platform::{ADDRESS_BITS, Coherence, PhysicalRegion};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -18,7 +18,7 @@ const THUNDERX_DEVICE_ID_BITS: u8 = 20;
 
 /// What the hardware says of itself and what the caller asked for, corrected by the errata.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Corrected {
+pub(crate) struct CorrectedConfig {
     pub(crate) typer: Typer,
     pub(crate) coherence: Coherence,
     pub(crate) device_id_bits: u8,
@@ -36,13 +36,20 @@ pub(crate) enum MemoryType {
 }
 
 /// The errata of this implementation on this machine.
-pub(crate) fn find(iidr: Iidr, config: &ItsConfig) -> Result<Vec<&'static Entry>, TryReserveError> {
-    try_collect(errata::matching_names(Frame::Its, iidr, &config.machine))
+pub(crate) fn find(
+    iidr: Iidr,
+    config: &ItsConfig,
+) -> Result<Vec<&'static ErratumEntry>, TryReserveError> {
+    try_collect(errata::matching_names(IdRegister::Its, iidr, &config.machine))
 }
 
 /// Applies the errata, before anything is allocated.
-pub(crate) fn apply(errata: &[&'static Entry], typer: Typer, config: &ItsConfig) -> Corrected {
-    let mut corrected = Corrected {
+pub(crate) fn apply(
+    errata: &[&'static ErratumEntry],
+    typer: Typer,
+    config: &ItsConfig,
+) -> CorrectedConfig {
+    let mut corrected = CorrectedConfig {
         typer,
         coherence: config.coherence,
         device_id_bits: config.device_id_bits.min(typer.device_id_bits()),

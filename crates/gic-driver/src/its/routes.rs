@@ -16,13 +16,13 @@ const NONE: u64 = u64::MAX;
 
 /// Where an LPI comes from, and where it is delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Route {
+pub(crate) struct EventRoute {
     pub(crate) device: DeviceId,
     pub(crate) event: u16,
     pub(crate) collection: CollectionId,
 }
 
-impl Route {
+impl EventRoute {
     /// EventIDs have at most 16 bits here ([`super::device::MAX_EVENT_BITS`]).
     pub(crate) fn new(device: DeviceId, event: u16, collection: CollectionId) -> Self {
         Self { device, event, collection }
@@ -51,11 +51,11 @@ impl Route {
 /// Routes by LPI. One atomic word each, so that reading takes no lock; the memory is provided in
 /// chunks, when LPIs are first mapped.
 #[derive(Debug)]
-pub(crate) struct Routes {
+pub(crate) struct EventRoutes {
     chunks: Vec<Once<Vec<AtomicU64>>>,
 }
 
-impl Routes {
+impl EventRoutes {
     /// For the LPIs of `id_bits` bits.
     pub(crate) fn new(id_bits: u8) -> Result<Self, TryReserveError> {
         let lpis = (1_usize << id_bits.min(31)).saturating_sub(Lpi::FIRST.intid().hwirq().index());
@@ -74,14 +74,14 @@ impl Routes {
     }
 
     /// Where this LPI comes from; `None` if it is not mapped here. Any context.
-    pub(crate) fn of(&self, lpi: Lpi) -> Option<Route> {
-        Route::unpack(self.word(lpi)?.load(Ordering::Acquire))
+    pub(crate) fn of(&self, lpi: Lpi) -> Option<EventRoute> {
+        EventRoute::unpack(self.word(lpi)?.load(Ordering::Acquire))
     }
 
     /// Changes a route whose memory was provided. Under the command queue's lock.
-    pub(crate) fn set(&self, lpi: Lpi, route: Option<Route>) {
+    pub(crate) fn set(&self, lpi: Lpi, route: Option<EventRoute>) {
         if let Some(word) = self.word(lpi) {
-            word.store(route.map_or(NONE, Route::pack), Ordering::Release);
+            word.store(route.map_or(NONE, EventRoute::pack), Ordering::Release);
         }
     }
 
@@ -93,7 +93,7 @@ impl Routes {
             words.iter().enumerate().map(move |(index, word)| (number * CHUNK + index, word))
         });
         let here = routes.filter(|(_, word)| {
-            Route::unpack(word.load(Ordering::Acquire))
+            EventRoute::unpack(word.load(Ordering::Acquire))
                 .is_some_and(|route| route.collection == collection)
         });
         try_collect(here.filter_map(|(index, _)| Lpi::from_index(u32::try_from(index).ok()?)))
@@ -118,18 +118,18 @@ mod tests {
     proptest! {
         #[test]
         fn packing_loses_nothing(device: u32, event: u16, collection in 0..u16::MAX) {
-            let route = Route::new(DeviceId::new(device), event, CollectionId::new(collection));
-            prop_assert_eq!(Route::unpack(route.pack()), Some(route));
+            let route = EventRoute::new(DeviceId::new(device), event, CollectionId::new(collection));
+            prop_assert_eq!(EventRoute::unpack(route.pack()), Some(route));
         }
 
         #[test]
         fn a_route_is_found_at_its_own_lpi_alone(index in 0..57_344_u32, other in 0..57_344_u32) {
             prop_assume!(index != other);
-            let routes = Routes::new(16).unwrap();
+            let routes = EventRoutes::new(16).unwrap();
             let (lpi, other) = (Lpi::from_index(index).unwrap(), Lpi::from_index(other).unwrap());
             routes.reserve(lpi, 1).unwrap();
             routes.reserve(other, 1).unwrap();
-            let route = Route::new(DeviceId::new(1), 2, CollectionId::new(3));
+            let route = EventRoute::new(DeviceId::new(1), 2, CollectionId::new(3));
             routes.set(lpi, Some(route));
             prop_assert_eq!((routes.of(lpi), routes.of(other)), (Some(route), None));
         }
@@ -137,18 +137,18 @@ mod tests {
 
     #[test]
     fn reserving_covers_a_block_that_straddles_chunks() {
-        let routes = Routes::new(16).unwrap();
+        let routes = EventRoutes::new(16).unwrap();
         let first = Lpi::from_index(1000).unwrap();
         routes.reserve(first, 2048).unwrap();
         let last = Lpi::from_index(1000 + 2047).unwrap();
-        let route = Route::new(DeviceId::new(1), 2, CollectionId::new(3));
+        let route = EventRoute::new(DeviceId::new(1), 2, CollectionId::new(3));
         routes.set(last, Some(route));
         assert_eq!(routes.of(last), Some(route));
     }
 
     #[test]
     fn an_lpi_beyond_the_tables_has_no_route() {
-        let routes = Routes::new(14).unwrap();
+        let routes = EventRoutes::new(14).unwrap();
         let beyond = Lpi::from_index(57_000).unwrap();
         routes.reserve(beyond, 1).unwrap();
         assert_eq!(routes.of(beyond), None);

@@ -1,7 +1,7 @@
 //! Commands that are made when the queue asks for them.
 
 use super::collections::Collections;
-use super::routes::{Route, Routes};
+use super::routes::{EventRoute, EventRoutes};
 use crate::lpi::LpiRange;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
@@ -11,23 +11,23 @@ use msi_types::DeviceId;
 
 /// A block of a device's events on its way in or out.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Block {
+pub(crate) struct EventBlock {
     pub(crate) device: DeviceId,
     pub(crate) first_event: u16,
     pub(crate) first_lpi: Lpi,
     pub(crate) count: NonZeroU16,
 }
 
-/// Blocks of one device that end together: one of them takes no memory.
+/// Blocks of one device that are unmapped together; a single one takes no memory.
 #[derive(Debug)]
-pub(crate) enum Blocks {
+pub(crate) enum EventBlocks {
     None,
-    One(Block),
-    Many(Vec<Block>),
+    One(EventBlock),
+    Many(Vec<EventBlock>),
 }
 
-impl Blocks {
-    pub(crate) fn as_slice(&self) -> &[Block] {
+impl EventBlocks {
+    pub(crate) fn as_slice(&self) -> &[EventBlock] {
         match self {
             Self::None => &[],
             Self::One(block) => core::slice::from_ref(block),
@@ -36,7 +36,7 @@ impl Blocks {
     }
 }
 
-impl Block {
+impl EventBlock {
     pub(crate) fn lpis(self) -> impl ExactSizeIterator<Item = (u16, Lpi)> + use<> {
         // The allocators handed out both ranges, so that neither wraps.
         let lpi = move |index: u16| {
@@ -61,9 +61,9 @@ pub(crate) fn made_in_order<const N: usize>(
 /// MAPTI for an event. Where its LPI is `stale`, the event goes from one of these collections to
 /// the next, and is cleared at each, before it goes to its route's.
 pub(crate) fn map_event<'a>(
-    routes: &'a Routes,
+    routes: &'a EventRoutes,
     lpi: Lpi,
-    route: Route,
+    route: EventRoute,
     stale: &'a [CollectionId],
 ) -> impl Iterator<Item = Command> + 'a {
     let (device, event) = (route.device, route.event_id());
@@ -84,30 +84,30 @@ pub(crate) fn map_event<'a>(
 /// DISCARD for each event that has a route, the device's unmapping if it goes with them, then SYNC
 /// for each redistributor where one of them was; with no event, for any, so that a device is never
 /// unmapped without one.
-pub(crate) struct Discards<'a, I> {
-    routes: &'a Routes,
+pub(crate) struct DiscardCommands<'a, I> {
+    routes: &'a EventRoutes,
     collections: &'a Collections,
     lpis: I,
     unmap: Option<Command>,
     targets: &'a mut Vec<RdBase>,
 }
 
-impl<'a> Discards<'a, ()> {
+impl<'a> DiscardCommands<'a, ()> {
     /// `unmap`: MAPD with V=0, if the device goes. `targets`: empty, with room for all
     /// redistributors.
     pub(crate) fn new(
-        routes: &'a Routes,
+        routes: &'a EventRoutes,
         collections: &'a Collections,
-        blocks: &'a [Block],
+        blocks: &'a [EventBlock],
         unmap: Option<Command>,
         targets: &'a mut Vec<RdBase>,
-    ) -> Discards<'a, impl Iterator<Item = Lpi>> {
+    ) -> DiscardCommands<'a, impl Iterator<Item = Lpi>> {
         let lpis = blocks.iter().flat_map(|block| block.lpis().map(|(_, lpi)| lpi));
-        Discards { routes, collections, lpis, unmap, targets }
+        DiscardCommands { routes, collections, lpis, unmap, targets }
     }
 }
 
-impl<I: Iterator<Item = Lpi>> Iterator for Discards<'_, I> {
+impl<I: Iterator<Item = Lpi>> Iterator for DiscardCommands<'_, I> {
     type Item = Command;
 
     fn next(&mut self) -> Option<Command> {

@@ -31,7 +31,7 @@ pub(crate) struct ItsTable {
     value: Baser,
     memory: Table,
     coherence: Coherence,
-    shape: Shape,
+    shape: TableShape,
     placement: Placement,
     /// Second-level pages by index in the first level.
     second_level: SortedMap<u64, Table>,
@@ -39,7 +39,7 @@ pub(crate) struct ItsTable {
 
 /// What a table is wanted for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct TableRequest {
     pub(crate) kind: TableKind,
     /// Its name in errors.
     pub(crate) name: &'static str,
@@ -52,7 +52,7 @@ pub(crate) struct Wanted {
 
 /// What a register supports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Abilities {
+pub(crate) struct BaserAbilities {
     pub(crate) page: PageSize,
     pub(crate) entry_bytes: u64,
     pub(crate) levels: Levels,
@@ -69,7 +69,7 @@ pub(crate) enum Levels {
 
 /// Size and form of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct TableShape {
     pub(crate) levels: Levels,
     /// Pages that the register names.
     pub(crate) pages: u64,
@@ -79,9 +79,9 @@ pub(crate) struct Shape {
     pub(crate) ids_per_page: u64,
 }
 
-impl Shape {
+impl TableShape {
     /// The form for `ids` identifiers; fewer where the register cannot name enough pages.
-    pub(crate) fn choose(abilities: Abilities, ids: u64) -> Self {
+    pub(crate) fn choose(abilities: BaserAbilities, ids: u64) -> Self {
         let page = abilities.page.bytes();
         let flat_pages = (ids * abilities.entry_bytes).div_ceil(page).max(1);
         let ids_per_page = page / abilities.entry_bytes;
@@ -98,7 +98,7 @@ impl Shape {
 }
 
 impl ItsTable {
-    /// Provides and programs the table of `wanted.kind`, if the ITS has a register for it. The ITS
+    /// Provides and programs the table of `request.kind`, if the ITS has a register for it. The ITS
     /// is disabled.
     ///
     /// # Errors
@@ -106,29 +106,29 @@ impl ItsTable {
     /// everything given back.
     pub(crate) fn provision<P: Platform>(
         frame: &ControlFrame<P>,
-        wanted: Wanted,
+        request: TableRequest,
     ) -> Result<Option<Self>, ProbeError> {
-        let find = |register: &Reg<Baser>| frame.registers.read(*register).kind() == wanted.kind;
+        let find = |register: &Reg<Baser>| frame.registers.read(*register).kind() == request.kind;
         let Some(register) = gits::BASER.iter().find(find) else { return Ok(None) };
         let refused =
-            |reason| ProbeError::TableRefused { base: frame.base, table: wanted.name, reason };
+            |reason| ProbeError::TableRefused { base: frame.base, table: request.name, reason };
         let abilities =
-            Abilities::probe(&frame.registers, register).ok_or(refused("no page size"))?;
-        let shape = Shape::choose(abilities, wanted.ids);
+            BaserAbilities::probe(&frame.registers, register).ok_or(refused("no page size"))?;
+        let shape = TableShape::choose(abilities, request.ids);
         let page = abilities.page.bytes();
-        let memory = wanted
+        let memory = request
             .placement
             .allocate(&*frame.platform, shape.pages * page, page, address_bits(abilities.page))
-            .map_err(|error| ProbeError::no_table(frame.base, wanted.name, error))?;
+            .map_err(|error| ProbeError::no_table(frame.base, request.name, error))?;
         let value = Baser::new()
             .with_page_size(abilities.page)
             .with_pages_minus_one(u8::try_from(shape.pages - 1).unwrap_or(u8::MAX))
             .with_indirect(shape.levels == Levels::Two)
             .with_address(memory.address)
             .with_valid(true);
-        match program(&frame.registers, register, value, wanted) {
+        match program(&frame.registers, register, value, request) {
             Ok((value, coherence)) => {
-                let (placement, second_level) = (wanted.placement, SortedMap::new());
+                let (placement, second_level) = (request.placement, SortedMap::new());
                 Ok(Some(Self {
                     register,
                     value,
@@ -148,7 +148,7 @@ impl ItsTable {
     }
 
     /// Takes the table out of the disabled ITS and gives its memory back.
-    pub(crate) fn withdraw<P: Platform>(self, frame: &ControlFrame<P>) {
+    pub(crate) fn release<P: Platform>(self, frame: &ControlFrame<P>) {
         frame.registers.write(self.register, Baser::new());
         for page in self.second_level.into_values() {
             frame.platform.release_table(page);
@@ -188,7 +188,7 @@ impl ItsTable {
     }
 }
 
-impl Abilities {
+impl BaserAbilities {
     /// Finds out by writing and reading back. `None` if the register accepts no page size.
     fn probe<M: Mmio>(registers: &M, register: Reg<Baser>) -> Option<Self> {
         let page =
@@ -227,13 +227,13 @@ fn program<M: Mmio>(
     registers: &M,
     register: Reg<Baser>,
     bare: Baser,
-    wanted: Wanted,
+    request: TableRequest,
 ) -> Result<(Baser, Coherence), &'static str> {
     let cached = bare
         .with_shareability(Shareability::Inner)
         .with_inner_cache(Cacheability::ReadWriteAllocateWriteBack)
         .with_outer_cache(OuterCacheability::SameAsInner);
-    let uncached = match wanted.memory_type {
+    let uncached = match request.memory_type {
         MemoryType::Negotiated => {
             bare.with_shareability(Shareability::Non).with_inner_cache(Cacheability::NonCacheable)
         }
@@ -241,8 +241,8 @@ fn program<M: Mmio>(
             bare.with_shareability(Shareability::Inner).with_inner_cache(Cacheability::Device)
         }
     };
-    let negotiated = wanted.memory_type == MemoryType::Negotiated;
-    let (value, coherence) = if negotiated && wanted.coherence == Coherence::Coherent {
+    let negotiated = request.memory_type == MemoryType::Negotiated;
+    let (value, coherence) = if negotiated && request.coherence == Coherence::Coherent {
         registers.write(register, cached);
         match registers.read(register).shareability() {
             Shareability::Non => (uncached, Coherence::NonCoherent),
@@ -273,11 +273,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn abilities() -> impl Strategy<Value = Abilities> {
+    fn abilities() -> impl Strategy<Value = BaserAbilities> {
         let page =
             prop_oneof![Just(PageSize::Size4K), Just(PageSize::Size16K), Just(PageSize::Size64K)];
         let levels = prop_oneof![Just(Levels::One), Just(Levels::Two)];
-        (page, 1..=32_u64, levels).prop_map(|(page, entry_bytes, levels)| Abilities {
+        (page, 1..=32_u64, levels).prop_map(|(page, entry_bytes, levels)| BaserAbilities {
             page,
             entry_bytes,
             levels,
@@ -289,7 +289,7 @@ mod tests {
         fn every_identifier_below_the_reach_has_a_place(
             abilities in abilities(), ids in 1..=1_u64 << 32, pick in any::<u64>(),
         ) {
-            let shape = Shape::choose(abilities, ids);
+            let shape = TableShape::choose(abilities, ids);
             let id = pick % shape.ids;
             let page = abilities.page.bytes();
             match shape.levels {
@@ -303,28 +303,30 @@ mod tests {
 
         #[test]
         fn a_register_names_at_most_256_pages(abilities in abilities(), ids in 1..=1_u64 << 32) {
-            let shape = Shape::choose(abilities, ids);
+            let shape = TableShape::choose(abilities, ids);
             prop_assert!((1..=MAX_PAGES).contains(&shape.pages));
         }
 
         #[test]
         fn the_reach_is_cut_only_if_the_register_is_full(abilities in abilities(), ids in 1..=1_u64 << 32) {
-            let shape = Shape::choose(abilities, ids);
+            let shape = TableShape::choose(abilities, ids);
             prop_assert!(shape.ids == ids || shape.pages == MAX_PAGES);
         }
     }
 
     #[test]
     fn two_levels_are_not_used_for_a_small_table() {
-        let abilities = Abilities { page: PageSize::Size4K, entry_bytes: 8, levels: Levels::Two };
-        assert_eq!(Shape::choose(abilities, 1024).levels, Levels::One);
-        assert_eq!(Shape::choose(abilities, 1025).levels, Levels::Two);
+        let abilities =
+            BaserAbilities { page: PageSize::Size4K, entry_bytes: 8, levels: Levels::Two };
+        assert_eq!(TableShape::choose(abilities, 1024).levels, Levels::One);
+        assert_eq!(TableShape::choose(abilities, 1025).levels, Levels::Two);
     }
 
     #[test]
     fn twenty_device_bits_take_one_first_level_page_of_64_kilobytes() {
-        let abilities = Abilities { page: PageSize::Size64K, entry_bytes: 8, levels: Levels::Two };
-        let shape = Shape::choose(abilities, 1 << 20);
+        let abilities =
+            BaserAbilities { page: PageSize::Size64K, entry_bytes: 8, levels: Levels::Two };
+        let shape = TableShape::choose(abilities, 1 << 20);
         assert_eq!((shape.pages, shape.ids, shape.ids_per_page), (1, 1 << 20, 8192));
     }
 }

@@ -24,11 +24,11 @@ const PENDING: &str = "LPI pending table";
 #[derive(Debug)]
 pub(super) struct ConfigTable {
     table: Table,
-    origin: Origin,
+    origin: TableOrigin,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Origin {
+enum TableOrigin {
     Allocated,
     Adopted,
 }
@@ -37,7 +37,7 @@ impl ConfigTable {
     /// The table's memory if it is ours to release.
     pub(super) fn take_unused(&mut self) -> Option<Table> {
         let none = Table { address: 0, bytes: 0, handle: 0 };
-        (self.origin == Origin::Allocated).then(|| mem::replace(&mut self.table, none))
+        (self.origin == TableOrigin::Allocated).then(|| mem::replace(&mut self.table, none))
     }
 
     pub(super) fn table(&self) -> &Table {
@@ -45,7 +45,7 @@ impl ConfigTable {
     }
 
     pub(super) fn is_adopted(&self) -> bool {
-        self.origin == Origin::Adopted
+        self.origin == TableOrigin::Adopted
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn allocate_config<P: Platform>(
 ) -> Result<ConfigTable, LpiError> {
     let (bytes, align) = (config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT);
     let table = allocate(platform, CONFIG, TableLayout { bytes, align, address_bits, node: None })?;
-    Ok(ConfigTable { table, origin: Origin::Allocated })
+    Ok(ConfigTable { table, origin: TableOrigin::Allocated })
 }
 
 /// Deals with LPIs that are enabled already, so that afterwards they are disabled everywhere, or
@@ -143,7 +143,7 @@ fn take_over_config<P: Platform>(
         platform.store8(&table, offset, 0);
     }
     platform.publish(&table, 0..bytes.min(table.bytes), Coherence::NonCoherent);
-    Some(ConfigTable { table, origin: Origin::Adopted })
+    Some(ConfigTable { table, origin: TableOrigin::Adopted })
 }
 
 /// [`Lpis::attach`].
@@ -154,24 +154,24 @@ pub(super) fn attach<P: Platform>(
     if !redistributor.typer().plpis() {
         return Err(LpiError::NotSupported(Block::Redistributor(redistributor.address())).into());
     }
-    let known = take_pending(lpis, redistributor.address());
-    let (mut table, before) = match known {
-        Some(table) => (table, Known::Yes),
-        None => (first_pending(lpis, redistributor)?, Known::No),
+    let known = remove_pending(lpis, redistributor.address());
+    let (mut table, prior_use) = match known {
+        Some(table) => (table, PriorUse::Yes),
+        None => (first_pending(lpis, redistributor)?, PriorUse::No),
     };
     let result = if redistributor.lpis_enabled() {
         verify(lpis, redistributor, &table).map(|()| PendingLpis::Kept)
     } else {
-        start(lpis, redistributor, &mut table, before)
+        start(lpis, redistributor, &mut table, prior_use)
     };
     let tables = table.tables;
-    put_pending(lpis, table);
+    insert_pending(lpis, table);
     Ok(Attached { tables, pending: result? })
 }
 
 /// Was the pending table in use before?
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Known {
+enum PriorUse {
     Yes,
     No,
 }
@@ -283,15 +283,15 @@ fn start<P: Platform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
     table: &mut PendingTable,
-    before: Known,
+    prior_use: PriorUse,
 ) -> Result<PendingLpis, GicError> {
     if table.contents == Contents::Undefined {
         clear(&*lpis.platform, &table.table);
     }
-    let (contents, fate) = match (table.contents, before) {
+    let (contents, fate) = match (table.contents, prior_use) {
         (Contents::Flushed, _) => (PendingContents::Pending, PendingLpis::Kept),
-        (Contents::Undefined, Known::Yes) => (PendingContents::Zero, PendingLpis::Lost),
-        (Contents::Zero, _) | (Contents::Undefined, Known::No) => {
+        (Contents::Undefined, PriorUse::Yes) => (PendingContents::Zero, PendingLpis::Lost),
+        (Contents::Zero, _) | (Contents::Undefined, PriorUse::No) => {
             (PendingContents::Zero, PendingLpis::Kept)
         }
     };
@@ -319,7 +319,7 @@ pub(super) fn detach<P: Platform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<PendingLpis, GicError> {
-    let Some(mut table) = take_pending(lpis, redistributor.address()) else {
+    let Some(mut table) = remove_pending(lpis, redistributor.address()) else {
         return Ok(PendingLpis::Kept);
     };
     let flushed = flush(lpis, redistributor);
@@ -328,7 +328,7 @@ pub(super) fn detach<P: Platform>(
     }
     // Undefined although LPIs are disabled: the redistributor lost its power, and wrote nothing.
     let lost = table.contents == Contents::Undefined;
-    put_pending(lpis, table);
+    insert_pending(lpis, table);
     flushed.map(|_| if lost { PendingLpis::Lost } else { PendingLpis::Kept })
 }
 
@@ -347,7 +347,7 @@ pub(super) fn collect<P: Platform>(
     redistributor: &Redistributor<P::Mmio>,
     mut found: impl FnMut(Lpi),
 ) -> Collected {
-    let Some(mut table) = take_pending(lpis, redistributor.address()) else {
+    let Some(mut table) = remove_pending(lpis, redistributor.address()) else {
         return Collected::All;
     };
     let answer = match table.contents {
@@ -359,7 +359,7 @@ pub(super) fn collect<P: Platform>(
             }
         }),
     };
-    put_pending(lpis, table);
+    insert_pending(lpis, table);
     answer
 }
 
@@ -395,7 +395,7 @@ fn lpi_at(offset: u64, bit: u32) -> Option<Lpi> {
     Lpi::try_from(intid).ok()
 }
 
-fn take_pending<P: Platform>(lpis: &Lpis<P>, redistributor: u64) -> Option<PendingTable> {
+fn remove_pending<P: Platform>(lpis: &Lpis<P>, redistributor: u64) -> Option<PendingTable> {
     lpis.pending.with(&*lpis.platform, |tables| {
         let index = tables.iter().position(|table| table.redistributor == redistributor)?;
         Some(tables.swap_remove(index))
@@ -403,7 +403,7 @@ fn take_pending<P: Platform>(lpis: &Lpis<P>, redistributor: u64) -> Option<Pendi
 }
 
 /// The room was reserved for all redistributors: nothing is allocated under the lock.
-fn put_pending<P: Platform>(lpis: &Lpis<P>, table: PendingTable) {
+fn insert_pending<P: Platform>(lpis: &Lpis<P>, table: PendingTable) {
     lpis.pending.with(&*lpis.platform, |tables| tables.push(table));
 }
 

@@ -62,7 +62,7 @@ fn allocate(mbi: &Mbi<Fake>, count: u16, shape: Shape) -> Result<HwIrqBlock, Msi
     mbi.allocate(&attach(mbi), &request(count, shape))
 }
 
-fn state(fake: &Fake, intid: u32) -> crate::fake::State {
+fn state(fake: &Fake, intid: u32) -> crate::fake::InterruptState {
     fake.at_distributor(|frame| *frame.spis.state(IntId::new(intid)))
 }
 

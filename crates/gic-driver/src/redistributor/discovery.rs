@@ -19,7 +19,7 @@ pub struct RedistributorRegion {
 /// The redistributors of one region, in the order of their addresses. Ends after `GICR_TYPER.Last`,
 /// at the end of the region, or with the first error: at most one step for each 128 KiB.
 #[derive(Debug)]
-pub struct Walk<'a, P> {
+pub struct RedistributorWalk<'a, P> {
     platform: &'a P,
     region: RedistributorRegion,
     /// The next one's offset; `None` after the end.
@@ -27,8 +27,11 @@ pub struct Walk<'a, P> {
 }
 
 /// Walks one region. Task.
-pub fn walk_redistributors<P: Platform>(platform: &P, region: RedistributorRegion) -> Walk<'_, P> {
-    Walk { platform, region, next: Some(0) }
+pub fn walk_redistributors<P: Platform>(
+    platform: &P,
+    region: RedistributorRegion,
+) -> RedistributorWalk<'_, P> {
+    RedistributorWalk { platform, region, next: Some(0) }
 }
 
 /// Finds the redistributor of a PE. Task.
@@ -51,7 +54,7 @@ pub fn find_redistributor<P: Platform>(
     Err(GicError::NoRedistributor(affinity))
 }
 
-impl<P: Platform> Iterator for Walk<'_, P> {
+impl<P: Platform> Iterator for RedistributorWalk<'_, P> {
     type Item = Result<Redistributor<P::Mmio>, GicError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -70,7 +73,7 @@ impl<P: Platform> Iterator for Walk<'_, P> {
     }
 }
 
-impl<P: Platform> Walk<'_, P> {
+impl<P: Platform> RedistributorWalk<'_, P> {
     fn look_at(&self, offset: u64) -> Result<Redistributor<P::Mmio>, GicError> {
         let PhysicalRegion { base, bytes } = self.region.region;
         if let Some(stride) = self.region.stride

@@ -89,7 +89,7 @@ impl<M: Mmio> Redistributor<M> {
         platform: &P,
         tables: &LpiTables,
     ) -> Result<NegotiatedTables, GicError> {
-        self.frame.settle(platform)?;
+        self.frame.wait_for_rwp(platform)?;
         Ok(NegotiatedTables {
             config: self.program_config(tables),
             pending: self.program_pending(tables),
@@ -111,7 +111,7 @@ impl<M: Mmio> Redistributor<M> {
     pub fn disable_lpis<P: Platform>(&self, platform: &P) -> Result<LpiClearing, GicError> {
         if self.lpis_enabled() {
             self.write_enable_lpis(false);
-            self.frame.settle(platform)?;
+            self.frame.wait_for_rwp(platform)?;
         }
         Ok(if self.lpis_enabled() { LpiClearing::Stuck } else { LpiClearing::Cleared })
     }

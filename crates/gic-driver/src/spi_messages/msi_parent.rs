@@ -28,9 +28,9 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
         _device: &Attachment,
         request: &BlockRequest,
     ) -> Result<HwIrqBlock, MsiError> {
-        let place = self.take(request.count, request.shape)?;
-        let block = HwIrqBlock::new(place.first, request.count);
-        match self.set_up(place.bank, &block, request) {
+        let allocation = self.allocate_vectors(request.count, request.shape)?;
+        let block = HwIrqBlock::new(allocation.first, request.count);
+        match self.set_up(allocation.allocator, &block, request) {
             Ok(()) => Ok(block),
             Err(error) => {
                 self.tear_down(&block);
@@ -130,11 +130,11 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
     /// Edge-triggered, routed, and forwarded if that is wanted.
     fn set_up(
         &self,
-        bank: usize,
+        allocator: usize,
         block: &HwIrqBlock,
         request: &BlockRequest,
     ) -> Result<(), MsiError> {
-        if let Some(doorbell) = self.doorbells.get(bank) {
+        if let Some(doorbell) = self.doorbells.get(allocator) {
             for hwirq in vectors(block) {
                 request.fit.check(doorbell.message(hwirq))?;
             }
@@ -163,7 +163,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
             let _ = self.wired.set_trigger(hwirq, Trigger::Edge);
             self.wired.set_pending(hwirq, Pending::Clear);
         }
-        self.give_back(block.first(), block.count());
+        self.free_vectors(block.first(), block.count());
     }
 }
 

@@ -195,30 +195,30 @@ impl Board {
         DirectLpi::new(self.running_gic())
     }
 
-    pub(crate) fn registers(&self, cpu: Cpu) -> Registers {
-        Registers { board: self.clone(), cpu: cpu.get(), values: Arc::default() }
+    pub(crate) fn registers(&self, cpu: Cpu) -> BoardRegisters {
+        BoardRegisters { board: self.clone(), cpu: cpu.get(), values: Arc::default() }
     }
 
-    pub(crate) fn interface(&self, cpu: u32) -> CpuInterface<Registers> {
+    pub(crate) fn interface(&self, cpu: u32) -> CpuInterface<BoardRegisters> {
         CpuInterface::new(self.registers(Cpu::new(cpu)))
     }
 }
 
 impl Platform for Board {
-    type Mmio = Frame;
+    type Mmio = BoardFrame;
     type IrqState = ();
 
-    fn map(&self, region: PhysicalRegion) -> Option<Frame> {
+    fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         must_be_task("map");
         if region.base == DISTRIBUTOR {
-            return Some(Frame { board: self.clone(), cpu: None });
+            return Some(BoardFrame { board: self.clone(), cpu: None });
         }
         if region.base == ITS {
             return None;
         }
         let cpu = self.world().redistributors.iter().position(|(base, _)| *base == region.base);
         let cpu = cpu.unwrap_or_else(|| panic!("{:#x} is mapped, where nothing is", region.base));
-        Some(Frame { board: self.clone(), cpu: Some(cpu.try_into().unwrap()) })
+        Some(BoardFrame { board: self.clone(), cpu: Some(cpu.try_into().unwrap()) })
     }
 
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
@@ -289,12 +289,12 @@ fn must_be_task(what: &str) {
 
 /// The distributor's frame, or a CPU's redistributor's.
 #[derive(Clone, Debug)]
-pub(crate) struct Frame {
+pub(crate) struct BoardFrame {
     board: Board,
     cpu: Option<u32>,
 }
 
-impl Frame {
+impl BoardFrame {
     fn read(&self, offset: u32) -> u64 {
         SCHEDULE.get()();
         let world = &mut *self.board.world();
@@ -329,7 +329,7 @@ impl Frame {
     }
 }
 
-impl Mmio for Frame {
+impl Mmio for BoardFrame {
     fn read32(&self, offset: u32) -> u32 {
         u32::try_from(self.read(offset)).unwrap()
     }
@@ -349,13 +349,13 @@ impl Mmio for Frame {
 
 /// A CPU interface, at which what its redistributor signals can be acknowledged.
 #[derive(Clone, Debug)]
-pub(crate) struct Registers {
+pub(crate) struct BoardRegisters {
     board: Board,
     cpu: u32,
     values: Arc<Mutex<BTreeMap<SysRegEncoding, u64>>>,
 }
 
-impl SystemRegisters for Registers {
+impl SystemRegisters for BoardRegisters {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
         if register == icc::IAR1.encoding() || register == icc::HPPIR1.encoding() {
             SCHEDULE.get()();

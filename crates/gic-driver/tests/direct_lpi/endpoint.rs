@@ -27,11 +27,11 @@ pub(crate) enum Kind {
 pub(crate) struct Endpoint {
     pub(crate) kind: Kind,
     pub(crate) block: HwIrqBlock,
-    state: Mutex<State>,
+    state: Mutex<EndpointState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct EndpointState {
     /// Low word, high word, data.
     words: [u32; 3],
     /// Held back, and which fired meanwhile.
@@ -71,8 +71,12 @@ impl Endpoint {
         let block = parent.allocate(&attach(parent), &request(fit(kind), count, cpu))?;
         let message = parent.compose(&block, 0)?;
         let words = [message.address_low(), message.address_high(), message.data];
-        let state =
-            State { words, masked: false, waiting: Vec::new(), sent: vec![0; count.into()] };
+        let state = EndpointState {
+            words,
+            masked: false,
+            waiting: Vec::new(),
+            sent: vec![0; count.into()],
+        };
         Ok(Self { kind, block, state: Mutex::new(state) })
     }
 
@@ -143,7 +147,7 @@ impl Endpoint {
 
     fn rewrite(&self, board: &Board, message: MsiMessage, between: &dyn Fn()) {
         let [low, high, data] = [message.address_low(), message.address_high(), message.data];
-        let set = |change: &dyn Fn(&mut State)| change(&mut self.state.lock().unwrap());
+        let set = |change: &dyn Fn(&mut EndpointState)| change(&mut self.state.lock().unwrap());
         match self.kind {
             Kind::Atomic64 => set(&|state| state.words[..2].copy_from_slice(&[low, high])),
             Kind::Fixed => {
@@ -168,7 +172,7 @@ impl Endpoint {
     }
 }
 
-impl State {
+impl EndpointState {
     fn message(&self) -> MsiMessage {
         let [low, high, data] = self.words;
         MsiMessage { address: u64::from(high) << 32 | u64::from(low), data }

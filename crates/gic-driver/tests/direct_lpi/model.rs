@@ -24,7 +24,7 @@ const LOOKS: usize = 6;
 type Thread = Box<dyn FnOnce() + Send>;
 
 /// Five CPUs and a device with one vector, at CPU 0 first.
-struct Machine {
+struct Scenario {
     board: Board,
     direct: DirectLpi<Board>,
     device: Endpoint,
@@ -37,7 +37,7 @@ struct Machine {
     left: AtomicBool,
 }
 
-impl Machine {
+impl Scenario {
     fn new(kind: Kind, hardware: impl Fn(&Board)) -> Arc<Self> {
         let board = Board::new(5, 0).with_lpis(4);
         // Others may be late.
@@ -140,7 +140,7 @@ macro_rules! threads {
     };
 }
 
-fn look(machine: &Machine, cpu: u32, between: fn()) {
+fn look(machine: &Scenario, cpu: u32, between: fn()) {
     for _ in 0..LOOKS {
         machine.take(cpu);
         between();
@@ -159,7 +159,7 @@ fn a_vector_moves_while_its_device_fires(
     path: &'static [u32],
     hardware: fn(&Board),
 ) {
-    let machine = Machine::new(kind, hardware);
+    let machine = Scenario::new(kind, hardware);
     threads! { world, machine:
         for _ in 0..3 { machine.device.fire(&machine.board, 0); (world.between)() },
         for cpu in path { machine.move_to(*cpu, world.between) },
@@ -173,7 +173,7 @@ fn a_vector_moves_while_its_device_fires(
 
 /// A handler masks and unmasks the vector while it moves.
 fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
-    let machine = Machine::new(Kind::Atomic64, hardware);
+    let machine = Scenario::new(Kind::Atomic64, hardware);
     threads! { world, machine:
         for _ in 0..4 { machine.device.fire(&machine.board, 0); (world.between)() },
         for cpu in ON { machine.move_to(*cpu, world.between) },
@@ -193,7 +193,7 @@ fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
 
 /// Its CPU goes off line, after the vector moved, while the device and software send.
 fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
-    let machine = Machine::new(Kind::Masked, hardware);
+    let machine = Scenario::new(Kind::Masked, hardware);
     threads! { world, machine:
         for _ in 0..3 { machine.device.fire(&machine.board, 0); (world.between)() },
         {
@@ -213,7 +213,7 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
 /// The CPU leaves while a move to it begins: either the move is refused, or the vector is known to
 /// be stranded, and what arrives stays pending until the CPU is back.
 fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
-    let machine = Machine::new(Kind::Atomic64, |_| ());
+    let machine = Scenario::new(Kind::Atomic64, |_| ());
     machine.move_to(1, || ());
     threads! { world, machine:
         { let _refused = machine.device.relocate(&machine.board, &machine.direct, 0, 0, &world.between); },
@@ -235,7 +235,7 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
 
 /// Two CPUs mask and unmask vectors of one redistributor.
 fn two_cpus_invalidate_at_one_redistributor(world: World, hardware: fn(&Board)) {
-    let machine = Machine::new(Kind::Fixed, |_| ());
+    let machine = Scenario::new(Kind::Fixed, |_| ());
     hardware(&machine.board);
     let other = Arc::new(Endpoint::new(&machine.direct, Kind::Fixed, 2, 0).unwrap());
     let second = other.clone();

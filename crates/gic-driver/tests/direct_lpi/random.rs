@@ -125,7 +125,7 @@ fn hardware() -> impl Strategy<Value = Hardware> {
     any::<(bool, bool)>().prop_map(|(ces, coherent)| Hardware { ces, coherent })
 }
 
-struct Machine {
+struct RandomMachine {
     board: Board,
     direct: DirectLpi<Board>,
     devices: Vec<(Endpoint, Vec<u32>)>,
@@ -134,7 +134,7 @@ struct Machine {
     resends: Arc<Recorder>,
 }
 
-impl Machine {
+impl RandomMachine {
     fn new(hardware: [Hardware; CPUS as usize]) -> Self {
         // The last CPU is above 4 GiB.
         let board = Board::new(CPUS - 1, 1).with_lpis(6);
@@ -355,7 +355,7 @@ proptest! {
         hardware in prop::array::uniform6(hardware()),
         ops in prop::collection::vec(op(), 1..60),
     ) {
-        let mut machine = Machine::new(hardware);
+        let mut machine = RandomMachine::new(hardware);
         for op in &ops {
             machine.run(op);
         }

@@ -29,7 +29,7 @@ fn attaching_takes_nothing_from_one_flat_namespace() {
         [8192, 8193, 8194],
         "one namespace"
     );
-    // Nothing ties an LPI to the device that asked for it.
+    // Nothing binds an LPI to the device that asked for it.
     for block in blocks {
         direct.free(&attachments[0], block);
     }
@@ -47,7 +47,7 @@ fn tables_and_allocator_alone_are_shared_with_its() {
         include_str!("../../src/direct_lpi/cached_at.rs"),
         include_str!("../../src/direct_lpi/cpu_set.rs"),
         include_str!("../../src/direct_lpi/error.rs"),
-        include_str!("../../src/direct_lpi/gate.rs"),
+        include_str!("../../src/direct_lpi/register_access.rs"),
         include_str!("../../src/direct_lpi/hotplug.rs"),
         include_str!("../../src/direct_lpi/invalidation.rs"),
         include_str!("../../src/direct_lpi/moves.rs"),

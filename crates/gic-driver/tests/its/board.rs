@@ -196,23 +196,23 @@ fn must_be_task(what: &str) {
 }
 
 impl Platform for Board {
-    type Mmio = Frame;
+    type Mmio = BoardFrame;
     type IrqState = ();
 
-    fn map(&self, region: PhysicalRegion) -> Option<Frame> {
+    fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         must_be_task("map");
-        let frame = |block| Frame { board: self.clone(), block };
+        let frame = |block| BoardFrame { board: self.clone(), block };
         if region.base == DISTRIBUTOR {
-            return Some(frame(Block::Distributor));
+            return Some(frame(BoardBlock::Distributor));
         }
         if let Some(offset) = region.base.checked_sub(REDISTRIBUTOR) {
             let cpu = (offset / REDISTRIBUTOR_STRIDE) as usize;
             return (cpu < self.world().redistributors.len())
-                .then(|| frame(Block::Redistributor(cpu)));
+                .then(|| frame(BoardBlock::Redistributor(cpu)));
         }
         let its = (region.base.checked_sub(ITS)? / ITS_STRIDE) as usize;
         assert_eq!(region.bytes, 0x2_0000, "an ITS has two frames");
-        (its < self.world().its.len()).then(|| frame(Block::Its(its)))
+        (its < self.world().its.len()).then(|| frame(BoardBlock::Its(its)))
     }
 
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
@@ -319,7 +319,7 @@ impl Platform for Board {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Block {
+pub(crate) enum BoardBlock {
     Distributor,
     Redistributor(usize),
     Its(usize),
@@ -327,9 +327,9 @@ pub(crate) enum Block {
 
 /// A mapped frame.
 #[derive(Clone, Debug)]
-pub(crate) struct Frame {
+pub(crate) struct BoardFrame {
     pub(crate) board: Board,
-    pub(crate) block: Block,
+    pub(crate) block: BoardBlock,
 }
 
 const CTLR: u32 = gits::CTLR.offset();
@@ -340,16 +340,16 @@ const CBASER: u32 = gits::CBASER.offset();
 const CWRITER: u32 = gits::CWRITER.offset();
 const CREADR: u32 = gits::CREADR.offset();
 
-impl Mmio for Frame {
+impl Mmio for BoardFrame {
     fn read32(&self, offset: u32) -> u32 {
         let mut world = self.board.world();
         match (self.block, offset) {
             (_, PIDR2) => 0x3b,
-            (Block::Redistributor(cpu), offset) => world.redistributors[cpu].read(offset),
-            (Block::Distributor, offset) if offset == gicd::CTLR.offset() => world.distributor,
-            (Block::Its(its), CTLR) => world.its[its].control().into(),
-            (Block::Its(its), IIDR) => world.its[its].hardware.iidr,
-            (Block::Distributor, offset) if offset == gicd::TYPER.offset() => {
+            (BoardBlock::Redistributor(cpu), offset) => world.redistributors[cpu].read(offset),
+            (BoardBlock::Distributor, offset) if offset == gicd::CTLR.offset() => world.distributor,
+            (BoardBlock::Its(its), CTLR) => world.its[its].control().into(),
+            (BoardBlock::Its(its), IIDR) => world.its[its].hardware.iidr,
+            (BoardBlock::Distributor, offset) if offset == gicd::TYPER.offset() => {
                 let typer = gicd::Typer::new().with_lpis(true).with_id_bits_minus_one(15);
                 typer.with_num_lpis(world.num_lpis).into()
             }
@@ -360,9 +360,9 @@ impl Mmio for Frame {
     fn write32(&self, offset: u32, value: u32) {
         let mut world = self.board.world();
         match (self.block, offset) {
-            (Block::Its(its), CTLR) => world.its[its].set_control(Ctlr::from(value)),
-            (Block::Distributor, CTLR) => world.distributor = value,
-            (Block::Redistributor(cpu), _) => world.redistributors[cpu].write(offset, value),
+            (BoardBlock::Its(its), CTLR) => world.its[its].set_control(Ctlr::from(value)),
+            (BoardBlock::Distributor, CTLR) => world.distributor = value,
+            (BoardBlock::Redistributor(cpu), _) => world.redistributors[cpu].write(offset, value),
             _ => {}
         }
     }
@@ -370,12 +370,12 @@ impl Mmio for Frame {
     fn read64(&self, offset: u32) -> u64 {
         let world = &mut *self.board.world();
         let its = match self.block {
-            Block::Its(its) => its,
-            Block::Redistributor(cpu) => {
+            BoardBlock::Its(its) => its,
+            BoardBlock::Redistributor(cpu) => {
                 let last = cpu + 1 == world.redistributors.len();
                 return world.redistributors[cpu].read64(offset, u16::try_from(cpu).unwrap(), last);
             }
-            Block::Distributor => return 0,
+            BoardBlock::Distributor => return 0,
         };
         match offset {
             TYPER => world.its[its].hardware.typer.into(),
@@ -389,9 +389,11 @@ impl Mmio for Frame {
     fn write64(&self, offset: u32, value: u64) {
         let mut world = self.board.world();
         let its = match self.block {
-            Block::Its(its) => its,
-            Block::Redistributor(cpu) => return world.redistributors[cpu].write64(offset, value),
-            Block::Distributor => return,
+            BoardBlock::Its(its) => its,
+            BoardBlock::Redistributor(cpu) => {
+                return world.redistributors[cpu].write64(offset, value);
+            }
+            BoardBlock::Distributor => return,
         };
         match offset {
             CBASER => world.its[its].set_queue(Cbaser::from(value)),

@@ -10,8 +10,8 @@ use msi_types::{Cpu, DeviceId, Pending};
 fn cpu_off(setup: &Setup, cpu: u32, heir: u32) -> Vec<u32> {
     let moved = setup.its.cpu_off(Cpu::new(cpu), Cpu::new(heir)).unwrap();
     let world = &mut *setup.board.world();
-    let tie = world.its[0].collection(&mut world.memory, u16::try_from(cpu).unwrap());
-    assert_eq!(tie, None, "the ITS still knows CPU {cpu}");
+    let binding = world.its[0].collection(&mut world.memory, u16::try_from(cpu).unwrap());
+    assert_eq!(binding, None, "the ITS still knows CPU {cpu}");
     let leaving = &mut world.redistributors[cpu as usize];
     assert!(leaving.pending.is_empty(), "CPU {cpu} leaves with {:?}", leaving.pending);
     leaving.forget();

@@ -22,7 +22,7 @@ struct Event {
     pending: bool,
 }
 
-struct Share {
+struct ModelShare {
     attachment: Attachment,
     device: u32,
     max: u32,
@@ -32,7 +32,7 @@ struct Share {
 struct Model {
     setup: Setup,
     free: u32,
-    shares: Vec<Share>,
+    shares: Vec<ModelShare>,
     events: BTreeMap<Lpi, Event>,
     /// Events that once existed and do not now.
     gone: BTreeSet<Lpi>,
@@ -105,7 +105,7 @@ impl Model {
         let result = self.setup.its.attach(DeviceId::new(device), max);
         assert!(result.is_ok() || known || self.stuck || !self.memory, "{result:?}");
         if let Ok(attachment) = result {
-            self.shares.push(Share { attachment, device, max, blocks: Vec::new() });
+            self.shares.push(ModelShare { attachment, device, max, blocks: Vec::new() });
         }
     }
 
@@ -122,7 +122,8 @@ impl Model {
         if self.shares.is_empty() {
             return;
         }
-        let Share { attachment, blocks, .. } = self.shares.remove(index.index(self.shares.len()));
+        let ModelShare { attachment, blocks, .. } =
+            self.shares.remove(index.index(self.shares.len()));
         for block in &blocks {
             for index in 0..block.count().get() {
                 self.events.remove(&lpi(block, index)).unwrap();

@@ -130,9 +130,9 @@ fn an_interface_without_system_registers_leaves_the_cpu_off() {
 fn ending_and_deactivating_can_be_split() {
     let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
     let registers = FakeRegisters::default();
-    gic.cpu_on_with::<_, Split>(cpu(0), &registers).unwrap();
+    gic.cpu_on_with::<_, SplitEoi>(cpu(0), &registers).unwrap();
     registers.raise(40);
-    let interface = gic.cpu_interface_with::<_, Split>(&registers);
+    let interface = gic.cpu_interface_with::<_, SplitEoi>(&registers);
     let active = interface.end(interface.acknowledge().unwrap());
     assert!(registers.deactivated().is_empty());
     interface.deactivate(active);

@@ -99,11 +99,11 @@ fn a_split_deactivation_of_another_cpus_spi_is_the_distributors() {
         let gic = discovered(&fake).unwrap();
         let registers: Vec<_> = gic.cpus().map(|_| FakeRegisters::default()).collect();
         for (cpu, registers) in gic.cpus().zip(&registers) {
-            gic.cpu_on_with::<_, Split>(cpu, registers).unwrap();
+            gic.cpu_on_with::<_, SplitEoi>(cpu, registers).unwrap();
         }
         gic.set_target(hwirq(40), cpu(target)).unwrap();
         registers[0].raise(40);
-        let interface = gic.cpu_interface_with::<_, Split>(&registers[0]);
+        let interface = gic.cpu_interface_with::<_, SplitEoi>(&registers[0]);
         let taken = interface.acknowledge().unwrap();
         fake.at_distributor(|frame| frame.spis.state(IntId::new(40)).active = true);
         let active = gic.end(&interface, taken);

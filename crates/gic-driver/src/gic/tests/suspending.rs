@@ -54,8 +54,8 @@ fn resume_keeps_the_split_eoi_mode() {
     let fake = Fake::with_cpus(1);
     let gic = discovered(&fake).unwrap();
     let registers = FakeRegisters::default();
-    gic.cpu_on_with::<_, Split>(cpu(0), &registers).unwrap();
-    let interface = gic.cpu_interface_with::<_, Split>(&registers);
+    gic.cpu_on_with::<_, SplitEoi>(cpu(0), &registers).unwrap();
+    let interface = gic.cpu_interface_with::<_, SplitEoi>(&registers);
     interface.set_mask(Priority::new(0xc0));
     let saved = gic.suspend(cpu(0), &registers).unwrap();
     registers.reset();

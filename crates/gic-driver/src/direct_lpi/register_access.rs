@@ -1,4 +1,5 @@
-//! Whether a CPU's redistributor may be used: it may not once it sleeps.
+//! Permission to use a redistributor's registers. They are not accessed once the redistributor
+//! sleeps.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,18 +11,18 @@ const OPEN: u32 = 1 << 30;
 const ACCEPTING: u32 = 1 << 31;
 const USERS: u32 = OPEN - 1;
 
-/// The gate to one redistributor. Closed at first.
+/// The permission to use one redistributor's registers; closed at first.
 ///
-/// Whoever wants to use the registers counts itself in one step with finding the gate open, so that
-/// whoever closes it waits for those who are inside, and nobody follows them.
+/// A user checks that access is open and counts itself in one atomic step. After
+/// [`close`](Self::close) nobody enters, so the count falls to zero.
 #[derive(Debug, Default)]
-pub(super) struct Gate(AtomicU32);
+pub(super) struct RegisterAccess(AtomicU32);
 
 /// The right to use the registers, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Inside<'a>(&'a Gate);
+pub(super) struct RegisterGuard<'a>(&'a RegisterAccess);
 
-impl Gate {
+impl RegisterAccess {
     /// The redistributor is awake. Nothing is placed there yet.
     pub(super) fn open(&self) {
         self.0.fetch_or(OPEN, Ordering::SeqCst);
@@ -32,13 +33,12 @@ impl Gate {
         self.0.fetch_or(ACCEPTING, Ordering::SeqCst);
     }
 
-    /// Nothing is placed there any more. Placements that saw it accepting before are in the
-    /// records.
+    /// No LPI is placed there any more. LPIs that were placed before are in the records.
     pub(super) fn refuse(&self) {
         self.0.fetch_and(!ACCEPTING, Ordering::SeqCst);
     }
 
-    /// Nobody enters any more; those who are inside still [are](Self::is_used).
+    /// Admits no further user. Earlier users may still hold a [guard](Self::is_used).
     pub(super) fn close(&self) {
         self.0.fetch_and(USERS, Ordering::SeqCst);
     }
@@ -52,14 +52,14 @@ impl Gate {
     }
 
     /// `None` if it is closed.
-    pub(super) fn enter(&self) -> Option<Inside<'_>> {
+    pub(super) fn enter(&self) -> Option<RegisterGuard<'_>> {
         let enter = |word: u32| (word & OPEN != 0).then_some(word + ONE_USER);
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).ok()?;
-        Some(Inside(self))
+        Some(RegisterGuard(self))
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for RegisterGuard<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_sub(ONE_USER, Ordering::SeqCst);
     }

@@ -6,11 +6,11 @@
 //! are posted before any other, and what they protect is released when they were consumed. If that
 //! never happens it is never reused.
 
-use super::command_queue::{Failed, Span};
+use super::command_queue::{CommandSpan, FailedRun};
 use super::error::{ItsError, QueueError};
-use super::sequences::{Blocks, Discards};
-use super::watch::{Context, Watch};
-use super::{Its, State};
+use super::queue_wait::{Context, QueueWait};
+use super::sequences::{DiscardCommands, EventBlocks};
+use super::{Its, TaskState};
 use crate::platform::{Platform, Table};
 use alloc::collections::{TryReserveError, VecDeque};
 use alloc::vec::Vec;
@@ -19,28 +19,28 @@ use gic_arch::its::{Command, Opcode, RdBase};
 
 /// Resources that wait for commands.
 #[derive(Debug)]
-pub(crate) struct Limbo {
-    posted: Span,
+pub(crate) struct DeferredUnmap {
+    posted: CommandSpan,
     rest: VecDeque<Command>,
-    holds: Holds,
+    resources: Resources,
 }
 
 /// What is given back once the ITS cannot use it any more.
 #[derive(Debug)]
-pub(crate) enum Holds {
+pub(crate) enum Resources {
     /// Events of a device that stays, and their LPIs.
-    Events(Blocks),
+    Events(EventBlocks),
     /// A device's table, and the LPIs of the events that it had to the end.
     Device {
         /// MAPD with V=0.
         unmap: Command,
         itt: Table,
-        blocks: Blocks,
+        blocks: EventBlocks,
     },
 }
 
-impl Holds {
-    fn blocks(&self) -> &Blocks {
+impl Resources {
+    fn blocks(&self) -> &EventBlocks {
         match self {
             Self::Events(blocks) | Self::Device { blocks, .. } => blocks,
         }
@@ -55,35 +55,41 @@ impl Holds {
 }
 
 impl<P: Platform> Its<P> {
-    /// Discards those events of blocks of one device that have a route, and gives the blocks back.
-    pub(super) fn discard(&self, state: &mut State, blocks: Blocks) {
-        self.retire(state, Holds::Events(blocks));
+    /// Discards the events of one device's blocks that have a route, and frees the blocks.
+    pub(super) fn discard(&self, state: &mut TaskState, blocks: EventBlocks) {
+        self.release_resources(state, Resources::Events(blocks));
     }
 
     /// Unmaps a device with the events that it has left, all as one batch, and gives its table and
     /// their LPIs back.
-    pub(super) fn retire_device(
+    pub(super) fn release_device(
         &self,
-        state: &mut State,
+        state: &mut TaskState,
         unmap: Command,
         itt: Table,
-        blocks: Blocks,
+        blocks: EventBlocks,
     ) {
-        self.retire(state, Holds::Device { unmap, itt, blocks });
+        self.release_resources(state, Resources::Device { unmap, itt, blocks });
     }
 
     /// Executes the commands that end the use of something, and gives it back afterwards.
-    fn retire(&self, state: &mut State, holds: Holds) {
-        let (result, rest) = self.end_use(&mut state.targets, &holds);
-        let Err(Failed { error, span }) = result else { return self.give_back(state, holds) };
+    fn release_resources(&self, state: &mut TaskState, resources: Resources) {
+        let (result, rest) = self.run_unmap(&mut state.targets, &resources);
+        let Err(FailedRun { error, span }) = result else {
+            return self.free_resources(state, resources);
+        };
         self.note(error.at(self.frame.base));
         if let QueueError::Stalled(refused) = error {
-            return self.give_back_unless(refused, state, holds);
+            return self.free_after_refusal(refused, state, resources);
         }
         match rest {
-            Ok(rest) if span.is_empty() && rest.is_empty() => self.give_back(state, holds),
-            Ok(rest) if state.limbo.try_reserve(1).is_ok() => {
-                state.limbo.push_back(Limbo { posted: span, rest: rest.into(), holds });
+            Ok(rest) if span.is_empty() && rest.is_empty() => self.free_resources(state, resources),
+            Ok(rest) if state.deferred_unmaps.try_reserve(1).is_ok() => {
+                state.deferred_unmaps.push_back(DeferredUnmap {
+                    posted: span,
+                    rest: rest.into(),
+                    resources,
+                });
             }
             // Better lost than given to somebody else while the ITS may use it.
             _ => self.note(ItsError::NoMemory("commands that an ITS did not take")),
@@ -92,15 +98,20 @@ impl<P: Platform> Its<P> {
 
     /// Executes the commands that end the use of something. Answers with the commands that found no
     /// room.
-    fn end_use(
+    fn run_unmap(
         &self,
         targets: &mut Vec<RdBase>,
-        holds: &Holds,
-    ) -> (Result<(), Failed>, Result<Vec<Command>, TryReserveError>) {
+        resources: &Resources,
+    ) -> (Result<(), FailedRun>, Result<Vec<Command>, TryReserveError>) {
         targets.clear();
-        let blocks = holds.blocks().as_slice();
-        let mut commands =
-            Discards::new(&self.routes, &self.collections, blocks, holds.unmap(), targets);
+        let blocks = resources.blocks().as_slice();
+        let mut commands = DiscardCommands::new(
+            &self.routes,
+            &self.collections,
+            blocks,
+            resources.unmap(),
+            targets,
+        );
         let result = self.queue.run(&self.frame, Context::Task, &mut commands);
         let rest = try_collect(&mut commands);
         // A command for which there is no memory still ends its route.
@@ -112,15 +123,15 @@ impl<P: Platform> Its<P> {
     ///
     /// # Errors
     /// The ITS still does not go on.
-    pub(super) fn settle(&self, state: &mut State) -> Result<(), ItsError> {
-        while let Some(mut limbo) = state.limbo.pop_front() {
-            match self.finish(&mut limbo) {
-                Ok(()) => self.give_back(state, limbo.holds),
+    pub(super) fn finish_deferred_unmaps(&self, state: &mut TaskState) -> Result<(), ItsError> {
+        while let Some(mut deferred) = state.deferred_unmaps.pop_front() {
+            match self.finish(&mut deferred) {
+                Ok(()) => self.free_resources(state, deferred.resources),
                 Err(QueueError::Stalled(refused)) => {
-                    self.give_back_unless(refused, state, limbo.holds);
+                    self.free_after_refusal(refused, state, deferred.resources);
                 }
                 Err(error @ (QueueError::Timeout(_) | QueueError::Stopped)) => {
-                    state.limbo.push_front(limbo);
+                    state.deferred_unmaps.push_front(deferred);
                     return Err(error.at(self.frame.base));
                 }
             }
@@ -128,44 +139,49 @@ impl<P: Platform> Its<P> {
         Ok(())
     }
 
-    fn finish(&self, limbo: &mut Limbo) -> Result<(), QueueError> {
-        let mut rest = core::iter::from_fn(|| limbo.rest.pop_front());
+    fn finish(&self, deferred: &mut DeferredUnmap) -> Result<(), QueueError> {
+        let mut rest = core::iter::from_fn(|| deferred.rest.pop_front());
         let posted = self.queue.run(&self.frame, Context::Task, &mut rest);
-        if let Err(Failed { span, .. }) = &posted {
-            limbo.posted.extend(span);
+        if let Err(FailedRun { span, .. }) = &posted {
+            deferred.posted.extend(span);
         }
         posted.map_err(|failed| failed.error)?;
-        self.queue.wait(&self.frame, &mut Watch::new(Context::Task), &limbo.posted)
+        self.queue.wait(&self.frame, &mut QueueWait::new(Context::Task), &deferred.posted)
     }
 
     /// An event whose discarding was refused was not mapped. But a table whose unmapping was
     /// refused stays the device's: better lost than written to by the ITS when it is somebody
     /// else's.
-    fn give_back_unless(&self, refused: Option<Command>, state: &mut State, holds: Holds) {
+    fn free_after_refusal(
+        &self,
+        refused: Option<Command>,
+        state: &mut TaskState,
+        resources: Resources,
+    ) {
         let still_mapped = refused.is_some_and(|command| command.opcode() == Opcode::Mapd);
-        match holds {
-            Holds::Device { blocks, .. } if still_mapped => self.free_lpis(&blocks),
+        match resources {
+            Resources::Device { blocks, .. } if still_mapped => self.free_lpis(&blocks),
             // The first refusal is known alone: there may have been one of the unmapping behind it.
             // It does no harm twice.
-            Holds::Device { unmap, itt, blocks } if !blocks.as_slice().is_empty() => {
+            Resources::Device { unmap, itt, blocks } if !blocks.as_slice().is_empty() => {
                 self.free_lpis(&blocks);
-                self.retire_device(state, unmap, itt, Blocks::None);
+                self.release_device(state, unmap, itt, EventBlocks::None);
             }
-            holds => self.give_back(state, holds),
+            resources => self.free_resources(state, resources),
         }
     }
 
-    fn give_back(&self, state: &mut State, holds: Holds) {
-        match holds {
-            Holds::Device { itt, blocks, .. } => {
+    fn free_resources(&self, state: &mut TaskState, resources: Resources) {
+        match resources {
+            Resources::Device { itt, blocks, .. } => {
                 self.free_lpis(&blocks);
                 self.platform().release_table(itt);
             }
-            Holds::Events(blocks) => {
+            Resources::Events(blocks) => {
                 self.free_lpis(&blocks);
                 for block in blocks.as_slice() {
                     if let Some(known) = state.devices.get_mut(block.device) {
-                        known.give_events_back(block.first_event, block.count);
+                        known.free_events(block.first_event, block.count);
                     }
                 }
                 if let Some(block) = blocks.as_slice().first() {
@@ -175,7 +191,7 @@ impl<P: Platform> Its<P> {
         }
     }
 
-    pub(super) fn free_lpis(&self, blocks: &Blocks) {
+    pub(super) fn free_lpis(&self, blocks: &EventBlocks) {
         for block in blocks.as_slice() {
             let freed = self.lpis().free(block.range());
             debug_assert!(freed.is_ok(), "the LPIs were allocated with the events: {freed:?}");

@@ -36,15 +36,15 @@ pub(crate) fn check_range(range: SpiRange) -> bool {
     first.is_shared() && last.is_some_and(|last| last.class() == first.class())
 }
 
-/// A range, which of it is handed out, and where that goes.
+/// The SPIs of a range that are allocated, and their target CPUs.
 #[derive(Debug)]
-pub(crate) struct Bank {
+pub(crate) struct RangeAllocator {
     first: HwIrq,
     allocator: BlockAllocator,
     targets: Vec<Cpu>,
 }
 
-impl Bank {
+impl RangeAllocator {
     pub(crate) fn new(range: SpiRange) -> Result<Self, BlockError> {
         let SpiRange { first, count } = range;
         let allocator = BlockAllocator::new(first.get(), count.get().into())?;
@@ -54,17 +54,17 @@ impl Bank {
     }
 
     /// `None` if there is no room.
-    pub(super) fn take(&mut self, count: NonZeroU16, align: Alignment) -> Option<HwIrq> {
+    pub(super) fn allocate(&mut self, count: NonZeroU16, align: Alignment) -> Option<HwIrq> {
         self.allocator.allocate(count.into(), align).ok().map(HwIrq::new)
     }
 
-    /// Does nothing if they are another bank's.
-    pub(super) fn give_back(&mut self, first: HwIrq, count: NonZeroU16) {
-        // A block is never given back twice: it is not `Clone`.
+    /// Does nothing if they belong to another range.
+    pub(super) fn free(&mut self, first: HwIrq, count: NonZeroU16) {
+        // A block is never freed twice: it is not `Clone`.
         let _ = self.allocator.free(first.get(), count.into());
     }
 
-    /// Is it one of these, and handed out?
+    /// Returns true for an SPI of this range that is allocated.
     pub(super) fn owns(&self, hwirq: HwIrq) -> bool {
         self.allocator.is_allocated(hwirq.get())
     }

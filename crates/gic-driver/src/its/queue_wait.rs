@@ -15,11 +15,11 @@ pub(crate) enum Context {
 
 /// One caller's wait, over all chunks of its commands.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct QueueWait {
     context: Context,
     turn: u32,
     /// Where the ITS stood at the last look.
-    seen: Option<u64>,
+    last_read: Option<u64>,
     wait: Wait,
 }
 
@@ -29,9 +29,9 @@ pub(crate) enum Verdict {
     GiveUp,
 }
 
-impl Watch {
+impl QueueWait {
     pub(crate) fn new(context: Context) -> Self {
-        Self { context, turn: 0, seen: None, wait: Wait::Again }
+        Self { context, turn: 0, last_read: None, wait: Wait::Again }
     }
 
     /// Judges a look at which the caller was not done, by the commands consumed until then.
@@ -40,7 +40,7 @@ impl Watch {
         if *unresponsive_at == Some(read) {
             return Verdict::GiveUp;
         }
-        if self.context == Context::Task && self.seen.replace(read) != Some(read) {
+        if self.context == Context::Task && self.last_read.replace(read) != Some(read) {
             (self.turn, self.wait) = (0, Wait::Again);
         }
         if self.wait == Wait::Again {
