@@ -4,7 +4,7 @@
 use crate::bus::{AccessWidth, Bus};
 use crate::ram::{Publication, Ram};
 use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
-use irq_domain::{Host, IrqState};
+use irq_domain::{Host, IrqState, LocalCpu};
 use msi_types::Cpu;
 use std::cell::Cell;
 use std::fmt;
@@ -265,11 +265,7 @@ impl Platform for MachinePlatform {
     }
 }
 
-impl Host for MachinePlatform {
-    fn current_cpu(&self) -> Option<Cpu> {
-        EXECUTING.get()
-    }
-
+impl LocalCpu for MachinePlatform {
     /// A CPU's exceptions are taken with interrupts masked.
     fn may_wait(&self) -> bool {
         MASKED.get() == 0
@@ -287,6 +283,12 @@ impl Host for MachinePlatform {
 
     fn relax(&self) {
         Platform::relax(self);
+    }
+}
+
+impl Host for MachinePlatform {
+    fn current_cpu(&self) -> Option<Cpu> {
+        EXECUTING.get()
     }
 }
 

@@ -7,7 +7,7 @@
 //! cargo run -p irq-domain --example rings
 //! ```
 
-use irq_domain::{Config, Host, Interrupts, IrqState, MsiDevice, MsiDeviceConfig};
+use irq_domain::{Config, Host, Interrupts, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig};
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Isolation, Masking, MessageStore, Move,
     MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
@@ -204,11 +204,7 @@ impl MsiParent for Doorbells {
 /// A kernel whose threads are no CPUs.
 struct Kernel;
 
-impl Host for Kernel {
-    fn current_cpu(&self) -> Option<Cpu> {
-        None
-    }
-
+impl LocalCpu for Kernel {
     fn may_wait(&self) -> bool {
         true
     }
@@ -221,5 +217,11 @@ impl Host for Kernel {
 
     fn relax(&self) {
         std::thread::yield_now();
+    }
+}
+
+impl Host for Kernel {
+    fn current_cpu(&self) -> Option<Cpu> {
+        None
     }
 }

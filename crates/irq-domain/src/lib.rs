@@ -29,7 +29,7 @@
 //! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is
 //!   sent again at enable.
 //! - **Dropping a handle synchronises** with the handler on whichever CPU it runs. Where the caller
-//!   [may not wait](Host::may_wait), a handler or any other interrupt of the kernel's own, drop
+//!   [may not wait](LocalCpu::may_wait), a handler or any other interrupt of the kernel's own, drop
 //!   neither waits nor frees.
 //! - **A screaming interrupt is shut off**: one whose handler [finds nothing to
 //!   do](Verdict::NotMine), time after time.
@@ -41,7 +41,7 @@
 //! # Contexts
 //! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside
 //! handlers and with interrupts saved; bounded. *Task*: may wait for hardware, for other CPUs or
-//! for a lock; only where the caller [may wait](Host::may_wait), and not under a lock that a
+//! for a lock; only where the caller [may wait](LocalCpu::may_wait), and not under a lock that a
 //! handler takes.
 //!
 //! # Example
@@ -52,12 +52,14 @@
 //! # use core::{fmt, num::NonZeroU16};
 //! # use msi_types::*;
 //! # struct Kernel;
+//! # impl LocalCpu for Kernel {
+//! #     fn may_wait(&self) -> bool { true }
+//! #     fn irq_save(&self) -> IrqState { IrqState::new(0) }
+//! #     fn irq_restore(&self, _: IrqState) {}
+//! #     fn relax(&self) { std::thread::yield_now() }
+//! # }
 //! # impl irq_domain::Host for Kernel {
 //! #     fn current_cpu(&self) -> Option<Cpu> { None }
-//! #     fn may_wait(&self) -> bool { true }
-//! #     fn irq_save(&self) -> irq_domain::IrqState { irq_domain::IrqState::new(0) }
-//! #     fn irq_restore(&self, _: irq_domain::IrqState) {}
-//! #     fn relax(&self) { std::thread::yield_now() }
 //! # }
 //! # struct Controller;
 //! # impl MsiParent for Controller {
@@ -72,7 +74,7 @@
 //! #         Ok(MsiMessage { address: 0x0809_0040, data: index.into() })
 //! #     }
 //! #     fn begin_move(&self, b: &HwIrqBlock, i: u16, to: Cpu) -> Result<Move, MsiError> {
-//! #         Ok(Move { first: b.vector(i).unwrap(), count: NonZeroU16::MIN, message: None, from: to, to })
+//! #         Ok(Move { first: b.hwirq(i).unwrap(), count: NonZeroU16::MIN, message: None, from: to, to })
 //! #     }
 //! #     fn end_move(&self, _: Move, _: MoveOutcome) -> Result<(), MsiError> { Ok(()) }
 //! #     fn mask(&self, _: HwIrq) {}
@@ -147,8 +149,10 @@ pub use affinity::{AffinityPolicy, Moved, RoundRobin, spread};
 pub use bridge::{BridgeConfig, InputBridge, InputRequest, WiredBridge};
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
 pub use handle::{IrqHandle, PerCpuHandle};
-pub use host::{Host, IrqState};
+pub use host::Host;
 pub use interrupts::{Config, EffectiveAffinity, Interrupts, IrqInfo, WiredRequest};
 pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Start, Unhandled, Verdict};
 pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDeviceConfig};
+#[doc(no_inline)]
+pub use msi_types::{IrqState, LocalCpu};
 pub use name::Name;

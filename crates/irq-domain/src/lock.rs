@@ -12,9 +12,10 @@
 //!          └─ the list of deferred frees, a store's mask bits (IrqLock); whatever the controller locks inside
 //! ```
 
-use crate::host::{Host, IrqState};
+use crate::host::Host;
 use core::fmt;
 use core::ops::{Deref, DerefMut};
+use msi_types::IrqState;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 

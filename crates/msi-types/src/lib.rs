@@ -13,6 +13,7 @@
 //! | [`WiredParent`] | the root controller and the drivers that turn messages into wired interrupts (MBI, GICv2m) |
 //! | [`MessageStore`] | a device's vectors and the registers or memory that hold its messages |
 //! | [`SignalMsi`], [`SetLine`] | a device model and an interrupt controller model |
+//! | [`LocalCpu`] | a kernel and what it runs of interrupt cores and drivers |
 //! | [`Kick`], [`LineObserver`] | an interrupt controller model and the virtual machine monitor |
 //!
 //! # Example
@@ -41,6 +42,7 @@ mod delivery;
 mod error;
 mod ids;
 mod isolation;
+mod local_cpu;
 mod message;
 mod negotiation;
 mod parent;
@@ -56,6 +58,7 @@ pub use isolation::{
     DmaIsolated, DmaIsolation, DoorbellPage, Granule, InterruptIsolated, IsolatingMechanism,
     Isolation, NotDmaIsolated, NotIsolated,
 };
+pub use local_cpu::{IrqState, LocalCpu};
 pub use message::{LevelMessages, MsiMessage};
 pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, Tier, negotiate};
 pub use parent::{

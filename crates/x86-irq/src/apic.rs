@@ -1,7 +1,7 @@
 //! Local APICs: their names, their vectors, and what a kernel does with them for this crate.
 
 use core::fmt;
-use msi_types::Cpu;
+use msi_types::{Cpu, LocalCpu};
 
 /// A local APIC's ID: 8 bits in xAPIC mode, 32 in x2APIC mode. Never a [`Cpu`], which is the
 /// kernel's own dense number.
@@ -90,27 +90,9 @@ impl fmt::Display for Place {
     }
 }
 
-/// What [`Apic::irq_save`] found, for [`Apic::irq_restore`]. Only the implementation knows its
-/// meaning.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "interrupts stay off until the state is restored"]
-pub struct IrqState(usize);
-
-impl IrqState {
-    /// For implementations of [`Apic`]: `raw` means something to them alone (RFLAGS, say).
-    pub const fn new(raw: usize) -> Self {
-        Self(raw)
-    }
-
-    /// For implementations of [`Apic`]: the number given to [`IrqState::new`].
-    pub const fn get(self) -> usize {
-        self.0
-    }
-}
-
-/// What a kernel does for this crate with its local APICs and its CPUs' interrupt state. Everything
-/// may be called in any context, with locks held: nothing here calls back.
-pub trait Apic: Send + Sync {
+/// The kernel's access to its local APICs. Every function may be called in any context and with
+/// locks held: it calls nothing of this crate.
+pub trait Apic: LocalCpu {
     /// Sends an interprocessor interrupt: fixed, edge, physical destination. Returns once the APIC
     /// has sent it (delivery status idle, in xAPIC mode).
     fn send(&self, to: ApicId, vector: ApicVector);
@@ -129,13 +111,4 @@ pub trait Apic: Send + Sync {
     /// are on line, or that went [off line](crate::VectorDomain::offline) a moment ago: there is
     /// then nothing left to clean up, and the request is dropped.
     fn request_cleanup(&self, cpu: Cpu);
-
-    /// Keeps interrupts from being taken on this CPU and returns what was before. Nests.
-    fn irq_save(&self) -> IrqState;
-
-    /// Goes back to what [`irq_save`](Self::irq_save) returned.
-    fn irq_restore(&self, state: IrqState);
-
-    /// One turn of a wait for another CPU: a pause instruction.
-    fn relax(&self);
 }

@@ -29,16 +29,19 @@
 //! use msi_types::{BlockRequest, Cpu, Fit, Initially, MsiMessage, MsiParent, RequesterId, Rewrite, Shape};
 //! use std::sync::Arc;
 //! use x86_irq::message::{ApicMessage, DeliveryMode, DestinationFormat};
-//! use x86_irq::{Apic, ApicId, ApicVector, Arrival, IrqState, VectorDomain, VectorDomainConfig};
+//! use x86_irq::{Apic, ApicId, ApicVector, Arrival, IrqState, LocalCpu, VectorDomain, VectorDomainConfig};
 //!
 //! struct Kernel;
+//! impl LocalCpu for Kernel {
+//!     fn irq_save(&self) -> IrqState { IrqState::new(0) }
+//!     fn irq_restore(&self, _: IrqState) {}
+//!     fn relax(&self) { std::hint::spin_loop() }
+//!     fn may_wait(&self) -> bool { true }
+//! }
 //! impl Apic for Kernel {
 //!     fn send(&self, _: ApicId, _: ApicVector) { /* write the interrupt command register */ }
 //!     fn is_requested(&self, _: Cpu, _: ApicVector) -> Option<bool> { Some(false) /* read IRR */ }
 //!     fn request_cleanup(&self, _: Cpu) { /* set a flag for the next tick */ }
-//!     fn irq_save(&self) -> IrqState { IrqState::new(0) }
-//!     fn irq_restore(&self, _: IrqState) {}
-//!     fn relax(&self) { std::hint::spin_loop() }
 //! }
 //!
 //! let cpu = Cpu::new(0);
@@ -79,8 +82,10 @@ pub mod message;
 pub mod remapping;
 pub mod vector_domain;
 
-pub use apic::{Apic, ApicId, ApicVector, IrqState, Place};
+pub use apic::{Apic, ApicId, ApicVector, Place};
 pub use matrix::{MatrixError, VectorMatrix};
+#[doc(no_inline)]
+pub use msi_types::{IrqState, LocalCpu};
 pub use remapping::{RemapTable, RemappedVectors, RemappedVectorsConfig};
 pub use vector_domain::{
     Arrival, Cleanup, CpuError, FIRST_SLOT, Offline, VectorDomain, VectorDomainConfig,

@@ -13,7 +13,7 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{Coherence, PhysicalRegion, Platform, RawMmio, Table, TableLayout, Wait};
-use irq_domain::{Host, IrqState};
+use irq_domain::{Host, IrqState, LocalCpu};
 use msi_types::Cpu;
 
 /// The kernel. It has no state: the current CPU's number is in `TPIDR_EL1`, the heap and the page
@@ -125,12 +125,7 @@ impl Platform for Kernel {
     }
 }
 
-impl Host for Kernel {
-    /// A kernel with threads asks its per-CPU data. The core calls this only with interrupts saved.
-    fn current_cpu(&self) -> Option<Cpu> {
-        Some(Platform::cpu(self))
-    }
-
+impl LocalCpu for Kernel {
     /// A CPU runs one task, and takes interrupts with interrupts masked.
     fn may_wait(&self) -> bool {
         !cpu::irq_is_masked()
@@ -147,6 +142,13 @@ impl Host for Kernel {
     /// A kernel with a scheduler would yield in task context.
     fn relax(&self) {
         core::hint::spin_loop();
+    }
+}
+
+impl Host for Kernel {
+    /// A kernel with threads asks its per-CPU data. The core calls this only with interrupts saved.
+    fn current_cpu(&self) -> Option<Cpu> {
+        Some(Platform::cpu(self))
     }
 }
 

@@ -6,7 +6,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use gic_driver::{Coherence, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use image_rt::platform::Kernel as Image;
-use irq_domain::{Host, IrqState};
+use irq_domain::{Host, IrqState, LocalCpu};
 use msi_types::Cpu;
 
 /// The kernel.
@@ -77,24 +77,26 @@ impl Platform for Kernel {
     }
 }
 
-impl Host for Kernel {
-    fn current_cpu(&self) -> Option<Cpu> {
-        Image.current_cpu()
-    }
-
+impl LocalCpu for Kernel {
     fn may_wait(&self) -> bool {
         Image.may_wait()
     }
 
     fn irq_save(&self) -> IrqState {
-        Host::irq_save(&Image)
+        LocalCpu::irq_save(&Image)
     }
 
     fn irq_restore(&self, state: IrqState) {
-        Host::irq_restore(&Image, state);
+        LocalCpu::irq_restore(&Image, state);
     }
 
     fn relax(&self) {
-        Host::relax(&Image);
+        LocalCpu::relax(&Image);
+    }
+}
+
+impl Host for Kernel {
+    fn current_cpu(&self) -> Option<Cpu> {
+        Image.current_cpu()
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use x86_irq::remapping::RemapMemory;
-use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, VectorDomain};
+use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, LocalCpu, VectorDomain};
 
 /// The kernel, as the vector domain sees it.
 pub struct X86Kernel {
@@ -45,7 +45,7 @@ impl X86Kernel {
             self.strays.fetch_add(1, Ordering::Relaxed);
         }
         self.apics.end(cpu);
-        true
+        self.platform.may_wait()
     }
 
     /// The tick: the CPU cleans up if it was asked to. True if it did.
@@ -67,6 +67,24 @@ impl X86Kernel {
     }
 }
 
+impl LocalCpu for X86Kernel {
+    fn irq_save(&self) -> IrqState {
+        LocalCpu::irq_save(&*self.platform)
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        LocalCpu::irq_restore(&*self.platform, state);
+    }
+
+    fn relax(&self) {
+        LocalCpu::relax(&*self.platform);
+    }
+
+    fn may_wait(&self) -> bool {
+        self.platform.may_wait()
+    }
+}
+
 impl Apic for X86Kernel {
     fn send(&self, to: ApicId, vector: ApicVector) {
         let cpu = self.apics.cpus().find(|cpu| LocalApics::id(*cpu) == to.get());
@@ -84,18 +102,6 @@ impl Apic for X86Kernel {
         if let Some(asked) = self.cleanups.get(cpu.index()) {
             asked.store(true, Ordering::Release);
         }
-    }
-
-    fn irq_save(&self) -> IrqState {
-        IrqState::new(Host::irq_save(&*self.platform).get())
-    }
-
-    fn irq_restore(&self, state: IrqState) {
-        Host::irq_restore(&*self.platform, irq_domain::IrqState::new(state.get()));
-    }
-
-    fn relax(&self) {
-        Host::relax(&*self.platform);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::function::{Function, attach};
 use crate::mock::{Hotplug as _, Kernel, Kind, Machine, StoreKind, in_hard_irq};
 use irq_domain::pci::AccessContext;
-use irq_domain::{Dispatched, Host, IrqHandle, MsiDevice, Start, WiredRequest};
+use irq_domain::{Dispatched, IrqHandle, LocalCpu, MsiDevice, Start, WiredRequest};
 use msi_types::pci::msi;
 use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering};

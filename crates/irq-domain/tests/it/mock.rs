@@ -7,8 +7,8 @@ mod store;
 
 use doorbell_test_support::Outside;
 use irq_domain::{
-    Config, Dispatched, Host, Interrupts, Irq, IrqState, MsiDevice, MsiDeviceConfig, Stranded,
-    UnknownCpu,
+    Config, Dispatched, Host, Interrupts, Irq, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig,
+    Stranded, UnknownCpu,
 };
 use msi_types::{Cpu, HwIrq, RequesterId};
 use std::cell::Cell;
@@ -66,12 +66,7 @@ fn is_task() -> bool {
 #[derive(Debug)]
 pub(crate) struct Kernel;
 
-impl Host for Kernel {
-    fn current_cpu(&self) -> Option<Cpu> {
-        judge(SAVED.get() > 0, "asked for the CPU while it may change");
-        CPU.get().map(Cpu::new)
-    }
-
+impl LocalCpu for Kernel {
     fn may_wait(&self) -> bool {
         is_task()
     }
@@ -92,6 +87,13 @@ impl Host for Kernel {
     fn yield_now(&self) {
         assert_task();
         std::thread::yield_now();
+    }
+}
+
+impl Host for Kernel {
+    fn current_cpu(&self) -> Option<Cpu> {
+        judge(SAVED.get() > 0, "asked for the CPU while it may change");
+        CPU.get().map(Cpu::new)
     }
 
     fn screaming(&self, irq: Irq) {

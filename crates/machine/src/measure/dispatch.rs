@@ -1,7 +1,9 @@
 //! From an acknowledged INTID to its handler.
 
 use super::{MeasureError, Probe, Reference, each};
-use irq_domain::{Config, Dispatched, Host, Interrupts, IrqState, MsiDevice, MsiDeviceConfig};
+use irq_domain::{
+    Config, Dispatched, Host, Interrupts, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig,
+};
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Isolation, Masking, MessageStore, Move,
     MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
@@ -46,11 +48,7 @@ pub(super) fn probe() -> Result<Probe, MeasureError> {
 
 struct IdleHost;
 
-impl Host for IdleHost {
-    fn current_cpu(&self) -> Option<Cpu> {
-        None
-    }
-
+impl LocalCpu for IdleHost {
     fn may_wait(&self) -> bool {
         true
     }
@@ -63,6 +61,12 @@ impl Host for IdleHost {
 
     fn relax(&self) {
         std::thread::yield_now();
+    }
+}
+
+impl Host for IdleHost {
+    fn current_cpu(&self) -> Option<Cpu> {
+        None
     }
 }
 

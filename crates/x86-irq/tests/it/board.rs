@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use x86_irq::message::{ApicMessage, DeliveryMode, DestinationFormat};
 use x86_irq::{
-    Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, Place, VectorDomain, VectorDomainConfig,
+    Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, LocalCpu, Place, VectorDomain,
+    VectorDomainConfig,
 };
 
 /// Who sent a request that waits at an APIC: a device by its serial number, or the kernel by the
@@ -61,6 +62,29 @@ fn cpu_of(id: ApicId) -> Cpu {
     Cpu::new((id.get() - 1) / 2)
 }
 
+impl LocalCpu for Apics {
+    fn irq_save(&self) -> IrqState {
+        let mut state = self.state();
+        state.saved += 1;
+        assert_eq!(state.saved, 1, "one lock at a time");
+        IrqState::new(state.saved)
+    }
+
+    fn irq_restore(&self, was: IrqState) {
+        let mut state = self.state();
+        assert_eq!(was.get(), state.saved);
+        state.saved -= 1;
+    }
+
+    fn relax(&self) {
+        unreachable!("one thread waits for nobody");
+    }
+
+    fn may_wait(&self) -> bool {
+        true
+    }
+}
+
 impl Apic for Apics {
     fn send(&self, to: ApicId, vector: ApicVector) {
         self.state().resent += 1;
@@ -79,23 +103,6 @@ impl Apic for Apics {
         let mut state = self.state();
         assert!(state.online[cpu.index()], "nobody cleans up there");
         state.cleanups.insert(cpu);
-    }
-
-    fn irq_save(&self) -> IrqState {
-        let mut state = self.state();
-        state.saved += 1;
-        assert_eq!(state.saved, 1, "one lock at a time");
-        IrqState::new(state.saved)
-    }
-
-    fn irq_restore(&self, was: IrqState) {
-        let mut state = self.state();
-        assert_eq!(was.get(), state.saved);
-        state.saved -= 1;
-    }
-
-    fn relax(&self) {
-        unreachable!("one thread waits for nobody");
     }
 }
 

@@ -14,7 +14,7 @@ use x86_irq::remapping::{
     Source, TableSize,
 };
 use x86_irq::{
-    Apic, ApicId, ApicVector, Arrival, IrqState, RemapTable, RemappedVectors,
+    Apic, ApicId, ApicVector, Arrival, IrqState, LocalCpu, RemapTable, RemappedVectors,
     RemappedVectorsConfig, VectorDomain, VectorDomainConfig,
 };
 
@@ -32,15 +32,7 @@ impl Hardware {
     }
 }
 
-impl Apic for Hardware {
-    fn send(&self, _: ApicId, _: ApicVector) {}
-
-    fn is_requested(&self, _: Cpu, _: ApicVector) -> Option<bool> {
-        Some(false)
-    }
-
-    fn request_cleanup(&self, _: Cpu) {}
-
+impl LocalCpu for Hardware {
     fn irq_save(&self) -> IrqState {
         IrqState::new(0)
     }
@@ -50,6 +42,20 @@ impl Apic for Hardware {
     fn relax(&self) {
         unreachable!("one thread waits for nobody");
     }
+
+    fn may_wait(&self) -> bool {
+        true
+    }
+}
+
+impl Apic for Hardware {
+    fn send(&self, _: ApicId, _: ApicVector) {}
+
+    fn is_requested(&self, _: Cpu, _: ApicVector) -> Option<bool> {
+        Some(false)
+    }
+
+    fn request_cleanup(&self, _: Cpu) {}
 }
 
 struct Words(Arc<Hardware>);

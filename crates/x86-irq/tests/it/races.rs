@@ -6,7 +6,8 @@ use msi_types::{
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, OnceLock};
 use x86_irq::{
-    Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, VectorDomain, VectorDomainConfig,
+    Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, LocalCpu, VectorDomain,
+    VectorDomainConfig,
 };
 
 const CPU0: Cpu = Cpu::new(0);
@@ -19,6 +20,22 @@ struct Apics {
     /// Goes off line as soon as it is asked to clean up.
     leaving: Mutex<Option<Cpu>>,
     asked: Mutex<Vec<Cpu>>,
+}
+
+impl LocalCpu for Apics {
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+
+    fn irq_restore(&self, _: IrqState) {}
+
+    fn relax(&self) {
+        unreachable!("one thread waits for nobody");
+    }
+
+    fn may_wait(&self) -> bool {
+        true
+    }
 }
 
 impl Apic for Apics {
@@ -34,16 +51,6 @@ impl Apic for Apics {
         if leaves {
             self.domain.get().unwrap().offline(cpu).unwrap();
         }
-    }
-
-    fn irq_save(&self) -> IrqState {
-        IrqState::new(0)
-    }
-
-    fn irq_restore(&self, _: IrqState) {}
-
-    fn relax(&self) {
-        unreachable!("one thread waits for nobody");
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use x86_irq::message::{ApicMessage, DestinationFormat};
 use x86_irq::{
-    Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, Place, VectorDomain, VectorDomainConfig,
+    Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, LocalCpu, Place, VectorDomain,
+    VectorDomainConfig,
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -18,6 +19,22 @@ pub(crate) struct KvmApic {
     machine: Arc<Machine>,
     cleanups: Mutex<BTreeSet<Cpu>>,
     resent: Mutex<u32>,
+}
+
+impl LocalCpu for KvmApic {
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+
+    fn irq_restore(&self, _: IrqState) {}
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
+
+    fn may_wait(&self) -> bool {
+        true
+    }
 }
 
 impl Apic for KvmApic {
@@ -36,16 +53,6 @@ impl Apic for KvmApic {
 
     fn request_cleanup(&self, cpu: Cpu) {
         self.cleanups.lock().expect("no thread panicked").insert(cpu);
-    }
-
-    fn irq_save(&self) -> IrqState {
-        IrqState::new(0)
-    }
-
-    fn irq_restore(&self, _: IrqState) {}
-
-    fn relax(&self) {
-        std::thread::yield_now();
     }
 }
 

@@ -1,0 +1,49 @@
+//! The kernel's services on the CPU that executes the caller.
+
+/// Interrupt state of a CPU, as returned by [`LocalCpu::irq_save`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "interrupts stay off until the state is restored"]
+pub struct IrqState(usize);
+
+impl IrqState {
+    /// For implementations of [`LocalCpu`], which alone know the meaning of `raw` (DAIF, RFLAGS).
+    pub const fn new(raw: usize) -> Self {
+        Self(raw)
+    }
+
+    /// For implementations of [`LocalCpu`]: the number given to [`IrqState::new`].
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// The interrupt mask of the CPU that executes the caller, and the ways to wait on it.
+///
+/// A kernel implements this once for its interrupt core and its controllers' drivers. Every
+/// function may be called in any context unless it says "task", and calls nothing of its callers.
+pub trait LocalCpu: Send + Sync {
+    /// Masks interrupts on this CPU and returns the state before. Nests.
+    fn irq_save(&self) -> IrqState;
+
+    /// Restores a state that [`irq_save`](Self::irq_save) returned.
+    fn irq_restore(&self, state: IrqState);
+
+    /// One turn of a wait for a lock that another CPU holds for a few instructions: a pause.
+    /// Interrupts may be masked.
+    fn relax(&self);
+
+    /// Returns true if the caller may wait for another CPU. False in hard-IRQ context, in every
+    /// interrupt handler of the kernel, and with interrupts masked. A kernel that knows also
+    /// returns false with preemption off.
+    fn may_wait(&self) -> bool;
+
+    /// One turn of a wait that may be long: for another task, for a handler on another CPU, or for
+    /// hardware. Locks of tasks may be held. Task: the caller [may wait](Self::may_wait).
+    ///
+    /// A kernel with a scheduler yields or sleeps. If its tasks have priorities, it must let a lock
+    /// holder of lower priority run: the caller sleeps, or lends its priority. As provided, this is
+    /// [`relax`](Self::relax), for kernels that do not preempt tasks.
+    fn yield_now(&self) {
+        self.relax();
+    }
+}
