@@ -6,7 +6,7 @@ use doorbell_machine::{
 };
 use std::num::NonZeroU32;
 
-const MACHINES: [&str; 4] = ["harbour", "lagoon", "estuary", "cove"];
+const MACHINES: [&str; 5] = ["harbour", "lagoon", "estuary", "cove", "marina"];
 
 fn machine(name: &str, fault: Fault) -> doorbell_machine::Machine {
     let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
