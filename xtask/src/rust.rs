@@ -22,6 +22,8 @@ const BARE_METAL: &[&str] = &[
     "gic-firmware",
     "gic-bringup",
 ];
+/// Those of them that serve a kernel without a heap, by what their default features leave out.
+const HEAPLESS: &[&str] = &["gic-driver"];
 /// The machine they are built for.
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
 /// The machine that KVM's judge is built for: static programs, linked without any C tools.
@@ -78,6 +80,10 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     bare.args(["clippy", "--lib", "--target", BARE_TARGET]);
     bare.args(BARE_METAL.iter().flat_map(|package| ["--package", package]));
     tally.case(BARE_TARGET, process::must(bare.args(["--", "-D", "warnings"])));
+    let mut heapless = process::cargo(&workspace.root);
+    heapless.args(["clippy", "--lib", "--target", BARE_TARGET, "--no-default-features"]);
+    heapless.args(HEAPLESS.iter().flat_map(|package| ["--package", package]));
+    tally.case("without a heap", process::must(heapless.args(["--", "-D", "warnings"])));
     let mut images = process::cargo(&workspace.root.join("images"));
     images.args(["clippy", "--workspace", "--target", BARE_TARGET, "--target-dir"]);
     images.arg(workspace.target.join("images"));

@@ -5,7 +5,8 @@ use crate::its::Its;
 use crate::redistributor::Redistributor;
 use gic_arch::icc::SysRegEncoding;
 use gic_driver::{
-    Coherence, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, Wait,
+    Coherence, LpiPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout,
+    Wait,
 };
 use msi_types::Cpu;
 use std::cell::RefCell;
@@ -126,6 +127,16 @@ impl Platform for Board {
         Some(Frame { board: self.clone(), base: region.base })
     }
 
+    fn irq_save(&self) {}
+
+    fn irq_restore(&self, (): ()) {}
+
+    fn wait(&self, turn: u32) -> Wait {
+        if turn < 10_000 { Wait::Again } else { Wait::GiveUp }
+    }
+}
+
+impl LpiPlatform for Board {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         let mut next = self.next_table.lock().unwrap();
         let address = next.next_multiple_of(layout.align);
@@ -158,14 +169,6 @@ impl Platform for Board {
 
     fn cpu(&self) -> Cpu {
         Cpu::new(0)
-    }
-
-    fn irq_save(&self) {}
-
-    fn irq_restore(&self, (): ()) {}
-
-    fn wait(&self, turn: u32) -> Wait {
-        if turn < 10_000 { Wait::Again } else { Wait::GiveUp }
     }
 }
 

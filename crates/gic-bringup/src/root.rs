@@ -7,22 +7,25 @@ use core::fmt;
 use gic_arch::{IntId, SgiId};
 use gic_driver::cpu_interface::Acknowledged;
 use gic_driver::lpi::PendingLpis;
-use gic_driver::{Gic, GicCpuInterface, GicError, GicV2, Platform, SystemRegisters};
+use gic_driver::{Gic, GicCpuInterface, GicError, GicV2, LpiPlatform, SystemRegisters};
 use msi_types::{Cpu, WiredParent};
 
 /// The GIC that the CPUs take interrupts from.
-pub enum RootGic<P: Platform> {
+pub enum RootGic<P: LpiPlatform> {
     /// GICv3 or later: redistributors, and system registers.
     V3(Arc<Gic<P>>),
     /// GICv2: at most eight CPUs, and memory-mapped CPU interfaces.
-    V2(Arc<GicV2<P>>),
+    V2(Arc<GicV2<Arc<P>>>),
 }
 
-impl<P: Platform> RootGic<P> {
+impl<P: LpiPlatform> RootGic<P> {
     pub(crate) fn new(platform: Arc<P>, config: RootConfig) -> Result<Self, BringUpError> {
         Ok(match config {
             RootConfig::V3(config) => Self::V3(Arc::new(Gic::new(platform, config)?)),
-            RootConfig::V2(config) => Self::V2(Arc::new(GicV2::new(platform, config)?)),
+            RootConfig::V2(config) => {
+                let boot = platform.cpu();
+                Self::V2(Arc::new(GicV2::new(platform, config, boot)?))
+            }
         })
     }
 
@@ -120,7 +123,7 @@ impl<P: Platform> RootGic<P> {
     }
 }
 
-impl<P: Platform + 'static> RootGic<P> {
+impl<P: LpiPlatform + 'static> RootGic<P> {
     /// Its wired interrupts, as the interrupt core and drivers of messages take them.
     pub fn wired(&self) -> Arc<dyn WiredParent> {
         match self {
@@ -138,7 +141,7 @@ fn take_all(interface: &impl GicCpuInterface, mut take: impl FnMut(Acknowledged)
     }
 }
 
-impl<P: Platform> fmt::Debug for RootGic<P> {
+impl<P: LpiPlatform> fmt::Debug for RootGic<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::V3(_) => "RootGic::V3",

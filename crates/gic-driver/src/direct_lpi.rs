@@ -46,7 +46,7 @@ pub use resend::{Resend, ResendObserver, ResendReason};
 
 use crate::gic::GicWithLpis;
 use crate::lpi::LpiMessages;
-use crate::{Gic, IrqLock, Platform};
+use crate::{Gic, IrqLock, LpiPlatform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -65,11 +65,11 @@ use syncr::Invalidations;
 /// extern crate alloc;
 /// use alloc::sync::Arc;
 /// use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
-/// use gic_driver::{Gic, Platform};
+/// use gic_driver::{Gic, LpiPlatform};
 /// use msi_types::{BlockRequest, MsiError, MsiMessage, MsiParent, RequesterId};
 ///
 /// /// After each CPU was turned on by `Gic::cpu_on`, which answered `attached`.
-/// fn bring_up<P: Platform>(gic: Arc<Gic<P>>) -> Result<DirectLpi<P>, DirectLpiError> {
+/// fn bring_up<P: LpiPlatform>(gic: Arc<Gic<P>>) -> Result<DirectLpi<P>, DirectLpiError> {
 ///     DirectLpi::new(gic)
 /// }
 ///
@@ -80,7 +80,7 @@ use syncr::Invalidations;
 ///     parent.compose(&block, 0)
 /// }
 /// ```
-pub struct DirectLpi<P: Platform> {
+pub struct DirectLpi<P: LpiPlatform> {
     gic: GicWithLpis<P>,
     per_cpu: Vec<PerCpu>,
     records: Records,
@@ -95,7 +95,7 @@ struct PerCpu {
     invalidations: Invalidations,
 }
 
-impl<P: Platform> DirectLpi<P> {
+impl<P: LpiPlatform> DirectLpi<P> {
     /// Takes the LPIs of a GIC. CPUs that are on can be used at once; others after
     /// [`cpu_on`](Self::cpu_on). Task.
     ///
@@ -207,13 +207,13 @@ impl<P: Platform> DirectLpi<P> {
     }
 }
 
-impl<P: Platform> Drop for DirectLpi<P> {
+impl<P: LpiPlatform> Drop for DirectLpi<P> {
     fn drop(&mut self) {
         self.gic.lpis().unclaim();
     }
 }
 
-impl<P: Platform> fmt::Debug for DirectLpi<P> {
+impl<P: LpiPlatform> fmt::Debug for DirectLpi<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DirectLpi").field("per_cpu", &self.per_cpu).finish_non_exhaustive()
     }

@@ -1,5 +1,6 @@
 //! What can go wrong, and with which object.
 
+#[cfg(feature = "alloc")]
 use crate::lpi::LpiError;
 use core::fmt;
 use gic_arch::{Affinity, ArchRevision, IntId};
@@ -148,6 +149,7 @@ pub enum GicError {
     #[error("no SGI reaches affinity {0}: {1}")]
     SgiOutOfReach(Affinity, &'static str),
     /// LPIs.
+    #[cfg(feature = "alloc")]
     #[error(transparent)]
     Lpi(#[from] LpiError),
 }

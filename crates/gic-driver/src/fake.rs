@@ -15,7 +15,7 @@ pub(crate) use registers::FakeRegisters;
 
 extern crate std;
 
-use crate::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use crate::{Coherence, LpiPlatform, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -219,7 +219,30 @@ impl Platform for Fake {
         let index = redistributors.iter().position(|frame| frame.offset == offset)?;
         Some(self.redistributor_frame(index))
     }
+    fn irq_save(&self) -> u32 {
+        let mut masked = self.0.masked.lock().unwrap();
+        *masked += 1;
+        *masked - 1
+    }
+    fn irq_restore(&self, state: u32) {
+        let mut masked = self.0.masked.lock().unwrap();
+        *masked -= 1;
+        assert_eq!(*masked, state, "interrupt states are restored in reverse order");
+    }
+    fn wait(&self, turn: u32) -> Wait {
+        assert_eq!(*self.0.masked.lock().unwrap(), 0, "hardware is waited for under a lock");
+        let meanwhile = self.0.meanwhile.0.lock().unwrap().take();
+        if let Some(act) = meanwhile {
+            act();
+        }
+        if turn < PATIENCE { Wait::Again } else { Wait::GiveUp }
+    }
+    fn relax(&self) {
+        panic!("a lock is taken by whoever holds it");
+    }
+}
 
+impl LpiPlatform for Fake {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         self.in_memory(|memory| memory.allocate(layout))
     }
@@ -244,26 +267,5 @@ impl Platform for Fake {
 
     fn cpu(&self) -> Cpu {
         *self.0.executing.lock().unwrap()
-    }
-    fn irq_save(&self) -> u32 {
-        let mut masked = self.0.masked.lock().unwrap();
-        *masked += 1;
-        *masked - 1
-    }
-    fn irq_restore(&self, state: u32) {
-        let mut masked = self.0.masked.lock().unwrap();
-        *masked -= 1;
-        assert_eq!(*masked, state, "interrupt states are restored in reverse order");
-    }
-    fn wait(&self, turn: u32) -> Wait {
-        assert_eq!(*self.0.masked.lock().unwrap(), 0, "hardware is waited for under a lock");
-        let meanwhile = self.0.meanwhile.0.lock().unwrap().take();
-        if let Some(act) = meanwhile {
-            act();
-        }
-        if turn < PATIENCE { Wait::Again } else { Wait::GiveUp }
-    }
-    fn relax(&self) {
-        panic!("a lock is taken by whoever holds it");
     }
 }

@@ -29,7 +29,7 @@ use crate::platform::ADDRESS_BITS;
 use crate::redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
 };
-use crate::{Block, GicError, IrqLock, Mmio, PhysicalRegion, Platform, SystemRegisters};
+use crate::{Block, GicError, IrqLock, LpiPlatform, Mmio, PhysicalRegion, SystemRegisters};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -110,7 +110,7 @@ impl GicConfig {
 /// [`WiredParent`](msi_types::WiredParent) for SPIs and extended SPIs, and for the calling CPU's
 /// SGIs and PPIs.
 #[derive(Debug)]
-pub struct Gic<P: Platform> {
+pub struct Gic<P: LpiPlatform> {
     platform: Arc<P>,
     distributor: Distributor<P::Mmio>,
     cpus: Vec<PerCpu<P::Mmio>>,
@@ -128,7 +128,7 @@ struct PerCpu<M> {
     on: AtomicBool,
 }
 
-impl<P: Platform> Gic<P> {
+impl<P: LpiPlatform> Gic<P> {
     /// Discovers a GIC and brings its distributor to a known state. No CPU takes interrupts yet:
     /// each is [turned on](Self::cpu_on) by itself. Task; once, on the boot CPU.
     ///
@@ -343,7 +343,7 @@ fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
     }
 }
 
-fn open_distributor<P: Platform>(
+fn open_distributor<P: LpiPlatform>(
     platform: &P,
     base: u64,
 ) -> Result<Distributor<P::Mmio>, GicError> {
@@ -354,7 +354,7 @@ fn open_distributor<P: Platform>(
 
 /// Each CPU with its redistributor, where there is one. Redistributors of other PEs are passed
 /// over.
-fn open_redistributors<P: Platform>(
+fn open_redistributors<P: LpiPlatform>(
     platform: &P,
     block: Block,
     regions: &[RedistributorRegion],

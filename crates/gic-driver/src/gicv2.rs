@@ -13,15 +13,20 @@
 //! use gic_driver::gicv2::{GicV2, GicV2Config};
 //! use gic_driver::v2m::{V2m, V2mFrame};
 //! use gic_driver::{GicError, Platform};
+//! use msi_types::Cpu;
 //!
 //! // On the boot CPU; the others call `cpu_on` once they run.
-//! fn boot<P: Platform + 'static>(platform: Arc<P>, config: GicV2Config) -> Result<Arc<GicV2<P>>, GicError> {
-//!     let gic = Arc::new(GicV2::new(platform.clone(), config)?);
-//!     gic.cpu_on(platform.cpu())?;
+//! fn boot<P: Platform>(platform: P, config: GicV2Config) -> Result<GicV2<P>, GicError> {
+//!     let this = Cpu::new(0);
+//!     let gic = GicV2::new(platform, config, this)?;
+//!     gic.cpu_on(this)?;
 //!     Ok(gic)
 //! }
 //!
-//! fn messages<P: Platform + 'static>(gic: &Arc<GicV2<P>>, frame: u64) -> Option<V2m<P>> {
+//! // With a heap, and the platform in an `Arc`, which is a platform, too.
+//! type SharedGic<P> = Arc<GicV2<Arc<P>>>;
+//!
+//! fn messages<P: Platform + 'static>(gic: &SharedGic<P>, frame: u64) -> Option<V2m<P>> {
 //!     V2m::new(gic.platform().clone(), gic.clone(), &[V2mFrame::new(frame)]).ok()
 //! }
 //!
@@ -35,10 +40,12 @@
 //! ```
 
 mod cpu_interface;
+#[cfg(feature = "alloc")]
 mod suspend;
 mod wired;
 
 pub use cpu_interface::CpuInterfaceV2;
+#[cfg(feature = "alloc")]
 pub use suspend::SuspendedV2;
 
 use crate::claims::Claims;
@@ -46,7 +53,6 @@ use crate::cpu_interface::{CombinedEoi, EoiMode};
 use crate::frame::{Fields, Frame, is_v3_or_later};
 use crate::saved::BlockDefaults;
 use crate::{Block, GicError, Interrupt, IrqLock, MmioExt, PhysicalRegion, Platform};
-use alloc::sync::Arc;
 use core::num::NonZeroU8;
 use core::sync::atomic::{AtomicU8, Ordering, fence};
 use gic_arch::gicc::{self, Sgir};
@@ -98,11 +104,11 @@ impl GicV2Config {
     }
 }
 
-/// One GICv2. Share it in an [`Arc`]; locks are inside. Implements
+/// One GICv2, shared by reference; locks are inside, and no heap is needed. Implements
 /// [`WiredParent`](msi_types::WiredParent) for SPIs, and for the calling CPU's SGIs and PPIs.
 #[derive(Debug)]
 pub struct GicV2<P: Platform> {
-    platform: Arc<P>,
+    platform: P,
     config: GicV2Config,
     frame: Frame<P::Mmio>,
     interface: P::Mmio,
@@ -114,16 +120,15 @@ pub struct GicV2<P: Platform> {
 
 impl<P: Platform> GicV2<P> {
     /// Takes a GICv2 and brings its SPIs to a known state: disabled, inactive, not pending,
-    /// level-triggered, to the CPU that executes this. No CPU takes interrupts yet. Task; once, on
-    /// the boot CPU.
+    /// level-triggered, to the CPU that executes this, `boot`. No CPU takes interrupts yet. Task;
+    /// once.
     ///
     /// # Errors
     /// [`GicError::NotMapped`], [`GicError::OtherVersion`], [`GicError::WrongRevision`],
     /// [`GicError::UnknownCpu`] if the CPU is not among [`GicV2Config::cpus`] or those are more
     /// than eight; [`GicError::NoTarget`].
-    pub fn new(platform: Arc<P>, config: GicV2Config) -> Result<Self, GicError> {
+    pub fn new(platform: P, config: GicV2Config, boot: Cpu) -> Result<Self, GicError> {
         let block = Block::Distributor(config.distributor);
-        let boot = platform.cpu();
         if boot.index() >= config.cpus || config.cpus > MAX_CPUS {
             return Err(GicError::UnknownCpu(boot));
         }
@@ -246,7 +251,7 @@ impl<P: Platform> GicV2<P> {
     }
 
     /// The platform.
-    pub fn platform(&self) -> &Arc<P> {
+    pub fn platform(&self) -> &P {
         &self.platform
     }
 

@@ -6,12 +6,12 @@
 //!
 //! ```
 //! use gic_driver::its::IdMap;
-//! use gic_driver::{Gic, Its, ItsConfig, ItsMsiParent, Platform};
+//! use gic_driver::{Gic, Its, ItsConfig, ItsMsiParent, LpiPlatform};
 //! use msi_types::Cpu;
 //! use std::sync::Arc;
 //!
 //! /// The parent of a PCI host bridge's functions, whose requester IDs are their DeviceIDs.
-//! fn its_of_a_bridge<P: Platform>(
+//! fn its_of_a_bridge<P: LpiPlatform>(
 //!     gic: Arc<Gic<P>>,
 //!     base: u64,
 //! ) -> Result<ItsMsiParent<P>, Box<dyn std::error::Error>> {
@@ -30,7 +30,7 @@
 //!
 //! # After kexec
 //! A redistributor that cannot disable LPIs keeps the tables of a previous kernel
-//! ([`Platform::adopt_table`]), and what was pending in them. Before an LPI's first owner, the ITS
+//! ([`LpiPlatform::adopt_table`]), and what was pending in them. Before an LPI's first owner, the ITS
 //! clears it at each such redistributor: MAPTI to the first one's collection and CLEAR, MOVI to
 //! each further one's and CLEAR, then MOVI to the CPU asked for (IHI 0069 §5.3). The LPI stays
 //! disabled meanwhile. So each of these redistributors must be a target of the ITS
@@ -48,7 +48,7 @@
 //! DISCARD for each event, MAPD, and one SYNC for each redistributor concerned.
 //!
 //! # An ITS that does not respond
-//! A task waits as long as `GITS_CREADR` advances, and the [platform's bound](Platform::wait)
+//! A task waits as long as `GITS_CREADR` advances, and the [platform's bound](crate::Platform::wait)
 //! beyond that; then the ITS counts as unresponsive. Later callers post their commands, look once,
 //! and fail. The ITS counts as responsive again as soon as `GITS_CREADR` advances: it executes what
 //! was posted in order, so nothing has to be reset. Operations marked *any context* wait for one
@@ -93,7 +93,7 @@ use crate::errata::ErratumEntry;
 use crate::gic::GicWithLpis;
 use crate::lock::IrqLock;
 use crate::lpi::Lpis;
-use crate::platform::{PhysicalRegion, Platform, TimedOut};
+use crate::platform::{LpiPlatform, PhysicalRegion, TimedOut};
 use crate::redistributor::Redistributor;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -117,7 +117,7 @@ use task_lock::TaskLock;
 /// One ITS, enabled. Never disabled again but by [`suspend`](Self::suspend): it has no `Drop`, and
 /// its memory stays with it.
 #[derive(Debug)]
-pub struct Its<P: Platform> {
+pub struct Its<P: LpiPlatform> {
     frame: ControlFrame<P>,
     typer: Typer,
     gic: GicWithLpis<P>,
@@ -151,7 +151,7 @@ struct TaskState {
     to_clear: Vec<CollectionId>,
 }
 
-impl<P: Platform> Its<P> {
+impl<P: LpiPlatform> Its<P> {
     /// Takes a device in, for at most `max` more events. All requesters with this DeviceID share
     /// one translation table; each caller gets a share of its own. Task.
     ///

@@ -2,11 +2,12 @@
 //! send messages to it, for any kernel or hypervisor; and for the GICv2 under the boards that send
 //! messages by GICv2m.
 //!
-//! The kernel gives a [`Platform`] – mappings, table memory, a clock – and gets typed drivers;
-//! nothing here knows an interrupt core. [`Distributor`], [`Redistributor`] and [`CpuInterface`]
-//! allocate nothing, so that wired interrupts, timers and IPIs work in early boot; the crate still
-//! links with a global allocator alone. [`Gic`] puts them together by CPU numbers and adds
-//! [`Lpis`]. On it stand the parents of devices' messages, each an
+//! The kernel gives a [`Platform`] – mappings, an interrupt mask, a clock – and gets typed drivers;
+//! nothing here knows an interrupt core. [`Distributor`], [`Redistributor`] and [`CpuInterface`],
+//! or [`GicV2`], serve wired interrupts, timers and IPIs. They need no heap: without the feature
+//! `alloc`, which is on by default, the crate links without a global allocator. [`Gic`] puts them
+//! together by CPU numbers and adds [`Lpis`], for which the platform is an [`LpiPlatform`] with
+//! table memory. On it stand the parents of devices' messages, each an
 //! [`MsiParent`](msi_types::MsiParent); which of them serves a device is firmware's to say.
 //!
 //! | | a message is | stands on | isolates |
@@ -20,9 +21,48 @@
 //! Every wait for hardware is bounded by the platform's clock and names what it waited for.
 //! `unsafe` is confined to [`RawMmio`] and `sysreg` (the CPU's own registers, on AArch64).
 //!
-//! # Example
+//! # Examples
 //!
-//! A kernel's boot CPU takes a GIC into use, gives an SPI to a device driver, and handles one
+//! A kernel of one CPU without a heap has a timer's interrupt:
+//!
+//! ```
+//! use gic_arch::{Affinity, IntId, Priority};
+//! use gic_driver::cpu_interface::CpuInterfaceConfig;
+//! use gic_driver::distributor::DistributorConfig;
+//! use gic_driver::redistributor::{PrivateConfig, find_redistributor};
+//! use gic_driver::{CpuInterface, Distributor, GicError, PhysicalRegion, Platform};
+//! use gic_driver::{RedistributorRegion, SystemRegisters};
+//!
+//! fn start_timer<P: Platform>(
+//!     platform: &P,
+//!     gicd: (P::Mmio, u64), // mapped, and its physical address
+//!     gicr: PhysicalRegion,
+//!     cpu: Affinity, // MPIDR_EL1
+//!     registers: &impl SystemRegisters,
+//!     timer: IntId,
+//! ) -> Result<(), GicError> {
+//!     let priority = Priority::new(0xa0);
+//!     let distributor = Distributor::new(platform, gicd.0, gicd.1)?;
+//!     distributor.init(platform, DistributorConfig { priority, route: cpu })?;
+//!     let region = RedistributorRegion { region: gicr, stride: None };
+//!     let redistributor = find_redistributor(platform, &[region], cpu)?;
+//!     redistributor.wake(platform)?;
+//!     redistributor.init(platform, PrivateConfig { priority, view: distributor.view() })?;
+//!     <CpuInterface<_>>::enable(registers, CpuInterfaceConfig::default())?;
+//!     redistributor.interrupt(timer)?.enable();
+//!     Ok(())
+//! }
+//!
+//! fn on_timer_interrupt(registers: &impl SystemRegisters, mut handle: impl FnMut(IntId)) {
+//!     let interface = <CpuInterface<_>>::new(registers);
+//!     while let Some(interrupt) = interface.acknowledge() {
+//!         handle(interrupt.intid());
+//!         interface.end(interrupt);
+//!     }
+//! }
+//! ```
+//!
+//! With a heap, a kernel's boot CPU takes a GIC into use, gives an SPI to a device driver, and handles one
 //! interrupt:
 //!
 //! ```
@@ -30,10 +70,10 @@
 //! use alloc::sync::Arc;
 //! use core::num::NonZeroU16;
 //! use gic_arch::SgiId;
-//! use gic_driver::{Gic, GicConfig, GicError, Platform, SystemRegisters};
+//! use gic_driver::{Gic, GicConfig, GicError, LpiPlatform, SystemRegisters};
 //! use msi_types::{Cpu, MsiError, Trigger, HwIrq, WiredParent};
 //!
-//! fn boot<P: Platform>(
+//! fn boot<P: LpiPlatform>(
 //!     platform: Arc<P>,
 //!     config: GicConfig, // what firmware describes
 //!     registers: &impl SystemRegisters, // of this CPU: `sysreg::CpuRegisters` on hardware
@@ -55,7 +95,7 @@
 //!     Ok(())
 //! }
 //!
-//! fn on_interrupt<P: Platform>(gic: &Gic<P>, registers: &impl SystemRegisters) {
+//! fn on_interrupt<P: LpiPlatform>(gic: &Gic<P>, registers: &impl SystemRegisters) {
 //!     let interface = gic.cpu_interface(registers);
 //!     if let Some(interrupt) = interface.acknowledge() {
 //!         // … the handler of `interrupt.intid()` …
@@ -64,13 +104,20 @@
 //! }
 //! ```
 #![no_std]
+#![cfg_attr(
+    not(feature = "alloc"),
+    expect(dead_code, unused_imports, reason = "parts of the modules serve `Gic` and LPIs alone")
+)]
 
+#[cfg(any(feature = "alloc", test))]
 extern crate alloc;
 
 mod barrier;
+#[cfg(feature = "alloc")]
 mod block_allocator;
 mod claims;
 pub mod cpu_interface;
+#[cfg(feature = "alloc")]
 pub mod direct_lpi;
 pub mod distributor;
 pub mod errata;
@@ -78,40 +125,54 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod frame;
+#[cfg(feature = "alloc")]
 pub mod gic;
 pub mod gicv2;
 mod interrupt;
+#[cfg(feature = "alloc")]
 pub mod its;
 pub mod lock;
+#[cfg(feature = "alloc")]
 pub mod lpi;
+#[cfg(feature = "alloc")]
 pub mod mbi;
 mod mmio;
 mod platform;
 pub mod redistributor;
 mod saved;
+#[cfg(feature = "alloc")]
 pub mod spi_messages;
 #[cfg(target_arch = "aarch64")]
 pub mod sysreg;
+#[cfg(feature = "alloc")]
 pub mod v2m;
 
+#[cfg(feature = "alloc")]
 pub use block_allocator::{Alignment, BlockAllocator, BlockError};
 pub use cpu_interface::{CpuInterface, GicCpuInterface};
+#[cfg(feature = "alloc")]
 pub use direct_lpi::{DirectLpi, DirectLpiError};
 pub use distributor::{Distributor, Route, SecurityView};
 pub use error::{Block, GicError};
+#[cfg(feature = "alloc")]
 pub use gic::{Gic, GicConfig};
 pub use gicv2::{GicV2, GicV2Config};
 pub use interrupt::{Group, Interrupt};
+#[cfg(feature = "alloc")]
 pub use its::{Its, ItsConfig, ItsError, ItsMsiParent};
 pub use lock::IrqLock;
+#[cfg(feature = "alloc")]
 pub use lpi::{LpiError, LpiRange, Lpis};
+#[cfg(feature = "alloc")]
 pub use mbi::{Mbi, MbiConfig, MbiError};
 pub use mmio::{Mmio, MmioExt, RawMmio, Width};
 pub use platform::{
-    Coherence, ExceptionLevel, Observed, PhysicalRegion, Platform, SystemRegisters, Table,
-    TableLayout, TimedOut, Wait, wait_until,
+    Coherence, ExceptionLevel, LpiPlatform, Observed, PhysicalRegion, Platform, SystemRegisters,
+    Table, TableLayout, TimedOut, Wait, wait_until,
 };
 pub use redistributor::{Redistributor, RedistributorRegion, TableAccess};
 pub use saved::{InterruptBlock, PrivateState, SharedBlock};
+#[cfg(feature = "alloc")]
 pub use spi_messages::SpiRange;
+#[cfg(feature = "alloc")]
 pub use v2m::{V2m, V2mError, V2mFrame};

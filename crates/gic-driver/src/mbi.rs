@@ -5,17 +5,17 @@
 //! extern crate alloc;
 //! use alloc::sync::Arc;
 //! use gic_driver::mbi::{Mbi, MbiConfig, MbiError};
-//! use gic_driver::{Gic, Platform};
+//! use gic_driver::{Gic, LpiPlatform};
 //!
 //! /// `mbi-ranges` and `mbi-alias` are firmware's.
-//! fn bring_up<P: Platform + 'static>(gic: &Arc<Gic<P>>, config: MbiConfig) -> Result<Mbi<P>, MbiError> {
+//! fn bring_up<P: LpiPlatform + 'static>(gic: &Arc<Gic<P>>, config: MbiConfig) -> Result<Mbi<P>, MbiError> {
 //!     Mbi::new(gic, config)
 //! }
 //! ```
 
 use crate::distributor::MessageRegisters;
 use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange, check_range};
-use crate::{Gic, Platform};
+use crate::{Gic, LpiPlatform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
@@ -80,7 +80,7 @@ enum MbiFrame {
     Alias,
 }
 
-impl<P: Platform + 'static> Mbi<P> {
+impl<P: LpiPlatform + 'static> Mbi<P> {
     /// Takes the SPIs of the ranges from a GIC. Task.
     ///
     /// # Errors

@@ -109,8 +109,8 @@ impl SystemRegisters for CpuRegisters {
         // SAFETY: `CurrentEL` can be read at EL1 and above (the promise at `new`); reading it
         // changes nothing.
         unsafe {
-            asm!("mrs {}, CurrentEL", out(reg) current, options(nomem, nostack, preserves_flags))
-        };
+            asm!("mrs {}, CurrentEL", out(reg) current, options(nomem, nostack, preserves_flags));
+        }
         if current >> 2 & 3 == 2 { ExceptionLevel::El2 } else { ExceptionLevel::El1 }
     }
 }

@@ -3,7 +3,9 @@
 
 use crate::bus::{AccessWidth, Bus};
 use crate::ram::{Publication, Ram};
-use gic_driver::{Coherence, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use gic_driver::{
+    Coherence, LpiPlatform, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait,
+};
 use irq_domain::{Host, IrqState, LocalCpu};
 use msi_types::Cpu;
 use std::cell::Cell;
@@ -194,6 +196,36 @@ impl Platform for MachinePlatform {
         self.bus.covers(answered).then(|| Frame { bus: self.cpu_bus(), base: region.base })
     }
 
+    fn irq_save(&self) {
+        MASKED.set(MASKED.get() + 1);
+    }
+
+    fn irq_restore(&self, (): ()) {
+        MASKED.set(MASKED.get().saturating_sub(1));
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        if pause(&self.interleave) {
+            return if turn < TURNS { Wait::Again } else { Wait::GiveUp };
+        }
+        if turn == 0 {
+            WAITING_SINCE.set(Some(Instant::now()));
+        }
+        std::thread::yield_now();
+        match WAITING_SINCE.get() {
+            Some(since) if since.elapsed() > PATIENCE => Wait::GiveUp,
+            _ => Wait::Again,
+        }
+    }
+
+    fn relax(&self) {
+        if !pause(&self.interleave) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl LpiPlatform for MachinePlatform {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         let address =
             self.ram.allocate_below(layout.bytes, layout.align, 1 << layout.address_bits)?;
@@ -229,34 +261,6 @@ impl Platform for MachinePlatform {
     fn cpu(&self) -> Cpu {
         // Code that runs on no CPU (device threads' owner, tests) counts as the boot CPU's.
         EXECUTING.get().unwrap_or_default()
-    }
-
-    fn irq_save(&self) {
-        MASKED.set(MASKED.get() + 1);
-    }
-
-    fn irq_restore(&self, (): ()) {
-        MASKED.set(MASKED.get().saturating_sub(1));
-    }
-
-    fn wait(&self, turn: u32) -> Wait {
-        if pause(&self.interleave) {
-            return if turn < TURNS { Wait::Again } else { Wait::GiveUp };
-        }
-        if turn == 0 {
-            WAITING_SINCE.set(Some(Instant::now()));
-        }
-        std::thread::yield_now();
-        match WAITING_SINCE.get() {
-            Some(since) if since.elapsed() > PATIENCE => Wait::GiveUp,
-            _ => Wait::Again,
-        }
-    }
-
-    fn relax(&self) {
-        if !pause(&self.interleave) {
-            std::thread::yield_now();
-        }
     }
 
     fn yield_task(&self) {

@@ -12,7 +12,9 @@ use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::NonNull;
 use gic_driver::sysreg::CpuRegisters;
-use gic_driver::{Coherence, PhysicalRegion, Platform, RawMmio, Table, TableLayout, Wait};
+use gic_driver::{
+    Coherence, LpiPlatform, PhysicalRegion, Platform, RawMmio, Table, TableLayout, Wait,
+};
 use irq_domain::{Host, IrqState, LocalCpu};
 use msi_types::Cpu;
 
@@ -47,6 +49,27 @@ impl Platform for Kernel {
         Some(unsafe { RawMmio::new(base, region.bytes as usize) })
     }
 
+    fn irq_save(&self) -> u64 {
+        cpu::irq_save()
+    }
+
+    fn irq_restore(&self, state: u64) {
+        cpu::irq_restore(state);
+    }
+
+    /// About a second in all. The first turns do not wait: most hardware is ready by then.
+    fn wait(&self, turn: u32) -> Wait {
+        if turn > 16 {
+            let start = cpu::ticks();
+            while (cpu::ticks() - start) * 1000 < cpu::ticks_per_millisecond() {
+                core::hint::spin_loop();
+            }
+        }
+        if turn < MOST_TURNS { Wait::Again } else { Wait::GiveUp }
+    }
+}
+
+impl LpiPlatform for Kernel {
     /// Physically contiguous, zeroed, aligned as asked (up to 64 KiB and to the table's own size),
     /// below the limit. The controller may read past the caches until it is told otherwise, so that
     /// the zeros are cleaned out to memory.
@@ -104,25 +127,6 @@ impl Platform for Kernel {
     fn cpu(&self) -> Cpu {
         Cpu::new(cpu::current() as u32)
     }
-
-    fn irq_save(&self) -> u64 {
-        cpu::irq_save()
-    }
-
-    fn irq_restore(&self, state: u64) {
-        cpu::irq_restore(state);
-    }
-
-    /// About a second in all. The first turns do not wait: most hardware is ready by then.
-    fn wait(&self, turn: u32) -> Wait {
-        if turn > 16 {
-            let start = cpu::ticks();
-            while (cpu::ticks() - start) * 1000 < cpu::ticks_per_millisecond() {
-                core::hint::spin_loop();
-            }
-        }
-        if turn < MOST_TURNS { Wait::Again } else { Wait::GiveUp }
-    }
 }
 
 impl LocalCpu for Kernel {
@@ -148,7 +152,7 @@ impl LocalCpu for Kernel {
 impl Host for Kernel {
     /// A kernel with threads asks its per-CPU data. The core calls this only with interrupts saved.
     fn current_cpu(&self) -> Option<Cpu> {
-        Some(Platform::cpu(self))
+        Some(LpiPlatform::cpu(self))
     }
 }
 

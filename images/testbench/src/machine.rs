@@ -10,7 +10,7 @@ use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gic_arch::Affinity;
 use gic_bringup::{Irqchip, MsiController, Options, config};
-use gic_driver::{Its, Platform};
+use gic_driver::{Its, LpiPlatform};
 use gic_firmware::{
     ConfigSpace, Controller as Described, ControllerIndex, ControllerKind, Description, PciHost,
 };
@@ -70,7 +70,9 @@ pub(crate) fn bring_up(
     let options = Options { max_cpus: cpu::MAX_CPUS, ..Options::default() };
     let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description.clone(), &options);
     let irqchip = irqchip.expect("the interrupt controllers");
-    irqchip.cpu_on(Platform::cpu(&Kernel), &registers(), |_| ()).expect("the boot CPU's interface");
+    irqchip
+        .cpu_on(LpiPlatform::cpu(&Kernel), &registers(), |_| ())
+        .expect("the boot CPU's interface");
     if let Some((index, reason)) = irqchip.refused().next() {
         panic!("controller {index:?}: {reason}");
     }
@@ -113,7 +115,7 @@ pub(crate) fn bring_up(
 /// The trap loop: everything that is pending, one after the other.
 fn take_interrupts() {
     let machine = machine();
-    let here = Platform::cpu(&Kernel);
+    let here = LpiPlatform::cpu(&Kernel);
     machine.irqchip.handle_irq(here, &registers(), |vector, _| {
         UNHANDLED.fetch_add(1, Ordering::Relaxed);
         LAST_UNHANDLED.store(vector.get(), Ordering::Relaxed);

@@ -4,7 +4,7 @@
 use crate::ledger::Counted;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
-use gic_driver::{Coherence, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use gic_driver::{Coherence, LpiPlatform, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use image_rt::platform::Kernel as Image;
 use irq_domain::{Host, IrqState, LocalCpu};
 use msi_types::Cpu;
@@ -31,6 +31,20 @@ impl Platform for Kernel {
         Some(Counted::new(Image.map(region)?, region.base))
     }
 
+    fn irq_save(&self) -> u64 {
+        Platform::irq_save(&Image)
+    }
+
+    fn irq_restore(&self, state: u64) {
+        Platform::irq_restore(&Image, state);
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        Image.wait(turn)
+    }
+}
+
+impl LpiPlatform for Kernel {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         if BREAK_NEXT_TABLE.swap(false, Ordering::Relaxed) {
             return Some(Table { address: NO_MEMORY, bytes: layout.bytes, handle: 0 });
@@ -62,18 +76,6 @@ impl Platform for Kernel {
 
     fn cpu(&self) -> Cpu {
         Image.cpu()
-    }
-
-    fn irq_save(&self) -> u64 {
-        Platform::irq_save(&Image)
-    }
-
-    fn irq_restore(&self, state: u64) {
-        Platform::irq_restore(&Image, state);
-    }
-
-    fn wait(&self, turn: u32) -> Wait {
-        Image.wait(turn)
     }
 }
 

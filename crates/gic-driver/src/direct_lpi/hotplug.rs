@@ -3,7 +3,7 @@
 use super::records::Deferred;
 use super::{DirectLpi, ResendReason};
 use crate::lpi::{Collected, PendingLpis};
-use crate::{Platform, wait_until};
+use crate::{LpiPlatform, wait_until};
 use alloc::vec::Vec;
 use gic_arch::Lpi;
 use msi_types::{Cpu, HwIrq, MsiError};
@@ -29,7 +29,7 @@ pub struct CpuOff {
     pub stranded: Vec<HwIrq>,
 }
 
-impl<P: Platform> DirectLpi<P> {
+impl<P: LpiPlatform> DirectLpi<P> {
     /// A CPU takes LPIs, from now or [`Gic::cpu_on`](crate::Gic::cpu_on) on, which told what became
     /// of those that were pending there ([`Attached::pending`](crate::lpi::Attached::pending);
     /// [`Gic::resume`](crate::Gic::resume) tells it too). Its redistributor may remember

@@ -3,11 +3,11 @@
 use super::DirectLpi;
 use super::invalidation::LpiBlock;
 use super::records::{Deferred, Record};
-use crate::Platform;
+use crate::LpiPlatform;
 use gic_arch::Lpi;
 use msi_types::{Cpu, Fit, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
-impl<P: Platform> DirectLpi<P> {
+impl<P: LpiPlatform> DirectLpi<P> {
     /// [`MsiParent::begin_move`](msi_types::MsiParent::begin_move). Task.
     ///
     /// Everything that can be refused is refused before anything changes: an address that the

@@ -3,7 +3,7 @@
 use super::ResendReason;
 use super::cached_at::{CachedAt, PreviousTargets};
 use super::cpu_set::CpuSet;
-use crate::{IrqLock, Platform};
+use crate::{IrqLock, LpiPlatform};
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use gic_arch::Lpi;
@@ -93,7 +93,7 @@ impl Records {
 
     /// Adds an LPI for which there is [memory](Self::reserve). Returns where it may be pending for
     /// nobody. Any context.
-    pub(super) fn insert<P: Platform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
+    pub(super) fn insert<P: LpiPlatform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
         let Some(slot) = self.slot(lpi) else { return CpuSet::NONE };
         slot.with(platform, |entry| {
             entry.record = Some(record);
@@ -102,7 +102,7 @@ impl Records {
     }
 
     /// Takes an LPI out, and returns its record. Any context.
-    pub(super) fn remove<P: Platform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
+    pub(super) fn remove<P: LpiPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
         self.slot(lpi)?.with(platform, |entry| {
             let record = entry.record.take()?;
             let ends = [Some(record.target), record.moving];
@@ -112,12 +112,12 @@ impl Records {
     }
 
     /// A copy of the record; `None` if the LPI is not allocated. Any context.
-    pub(super) fn get<P: Platform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
+    pub(super) fn get<P: LpiPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
         self.update(platform, lpi, |record| *record)
     }
 
     /// Changes the record. Any context.
-    pub(super) fn update<P: Platform, R>(
+    pub(super) fn update<P: LpiPlatform, R>(
         &self,
         platform: &P,
         lpi: Lpi,
@@ -128,7 +128,7 @@ impl Records {
 
     /// Calls `look` with each record; those that are added or taken out meanwhile may be missed.
     /// Task.
-    pub(super) fn for_each<P: Platform>(
+    pub(super) fn for_each<P: LpiPlatform>(
         &self,
         platform: &P,
         mut look: impl FnMut(Lpi, &mut Record),

@@ -5,7 +5,7 @@ use crate::cpu_interface::{Acknowledged, Active, EoiMode, SplitEoi};
 use crate::errata::{self, Erratum, ErratumEntry, IdRegister};
 use crate::frame::ChipAliases;
 use crate::{
-    Block, CpuInterface, Distributor, GicError, Mmio, PhysicalRegion, Platform, Redistributor,
+    Block, CpuInterface, Distributor, GicError, LpiPlatform, Mmio, PhysicalRegion, Redistributor,
     RedistributorRegion, Route, SystemRegisters, barrier,
 };
 use alloc::string::String;
@@ -28,7 +28,7 @@ impl Quirks {
     }
 
     /// Before [`Distributor::init`].
-    pub(super) fn apply_to_distributor<P: Platform>(
+    pub(super) fn apply_to_distributor<P: LpiPlatform>(
         &self,
         platform: &P,
         distributor: &mut Distributor<P::Mmio>,
@@ -85,7 +85,7 @@ const CHIP_SHIFT: u32 = 44;
 
 /// Maps the aliases of the chips, if they are more than two: fewer do not have the erratum. Regions
 /// of redistributors tell which there are.
-fn chip_aliases<P: Platform>(
+fn chip_aliases<P: LpiPlatform>(
     platform: &P,
     distributor: u64,
     regions: &[RedistributorRegion],
@@ -104,7 +104,7 @@ fn chip_aliases<P: Platform>(
     Ok(Some(ChipAliases(aliases)))
 }
 
-impl<P: Platform> Gic<P> {
+impl<P: LpiPlatform> Gic<P> {
     /// What is known to be wrong with this GIC. Each [`Erratum`] says who does something about it.
     pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.quirks.0.iter().copied()

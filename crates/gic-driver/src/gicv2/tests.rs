@@ -1,10 +1,12 @@
 mod out_of_memory;
 
 use super::*;
-use crate::GicCpuInterface;
 use crate::cpu_interface::SplitEoi;
 use crate::v2m::{V2m, V2mFrame};
-use crate::{Coherence, Gic, GicConfig, Mmio, Table, TableLayout, Wait};
+use crate::{
+    Coherence, Gic, GicConfig, GicCpuInterface, LpiPlatform, Mmio, Table, TableLayout, Wait,
+};
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
@@ -82,7 +84,7 @@ impl Board {
     }
 
     fn gic(&self) -> Result<Arc<GicV2<Self>>, GicError> {
-        GicV2::new(Arc::new(self.clone()), GicV2Config::new(DISTRIBUTOR, INTERFACE, 3))
+        GicV2::new(self.clone(), GicV2Config::new(DISTRIBUTOR, INTERFACE, 3), self.cpu())
             .map(Arc::new)
     }
 
@@ -294,6 +296,14 @@ impl Platform for Board {
             .contains(&base)
             .then(|| BoardFrame(self.clone(), base, bytes))
     }
+    fn irq_save(&self) {}
+    fn irq_restore(&self, (): ()) {}
+    fn wait(&self, _: u32) -> Wait {
+        Wait::GiveUp
+    }
+}
+
+impl LpiPlatform for Board {
     fn allocate_table(&self, _: TableLayout) -> Option<Table> {
         panic!("there are no tables")
     }
@@ -306,11 +316,6 @@ impl Platform for Board {
     fn publish(&self, _: &Table, _: Range<u64>, _: Coherence) {}
     fn cpu(&self) -> Cpu {
         Cpu::new(self.state(|state| state.cpu))
-    }
-    fn irq_save(&self) {}
-    fn irq_restore(&self, (): ()) {}
-    fn wait(&self, _: u32) -> Wait {
-        Wait::GiveUp
     }
 }
 
@@ -398,8 +403,9 @@ fn a_cpu_that_finds_no_number_is_the_only_one_or_named() {
 
 #[test]
 fn more_than_eight_cpus_or_unknown_ones_are_refused() {
-    let platform = Arc::new(Board::new());
-    let new = |cpus| GicV2::new(platform.clone(), GicV2Config::new(DISTRIBUTOR, INTERFACE, cpus));
+    let board = Board::new();
+    let config = |cpus| GicV2Config::new(DISTRIBUTOR, INTERFACE, cpus);
+    let new = |cpus| GicV2::new(&board, config(cpus), Cpu::new(0));
     assert!(new(9).is_err() && new(0).is_err() && new(8).is_ok());
     assert_eq!(new(3).unwrap().cpu_on(Cpu::new(3)), Err(GicError::UnknownCpu(Cpu::new(3))));
 }
@@ -447,10 +453,10 @@ fn loads_of_the_handler_come_after_the_acknowledgement() {
     gic.cpu_interface().end(taken);
 }
 
-fn gic_of_8_kib(board: &Board) -> GicV2<Board> {
+fn gic_of_8_kib(board: &Board) -> GicV2<&Board> {
     let config =
         GicV2Config { cpu_interface_bytes: 0x2000, ..GicV2Config::new(DISTRIBUTOR, INTERFACE, 3) };
-    GicV2::new(Arc::new(board.clone()), config).unwrap()
+    GicV2::new(board, config, Cpu::new(0)).unwrap()
 }
 
 #[test]
@@ -596,7 +602,7 @@ fn an_spi_is_claimed_configured_and_released() {
 fn frames_of_messages_stand_on_it() {
     let board = Board::new();
     let gic = board.running();
-    let v2m = V2m::new(gic.platform().clone(), gic.clone(), &[V2mFrame::new(FRAME)]).unwrap();
+    let v2m = V2m::new(Arc::new(board.clone()), gic.clone(), &[V2mFrame::new(FRAME)]).unwrap();
     let device = v2m.attach(RequesterId::new(1), 4).unwrap();
     let fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
     let count = NonZeroU16::new(4).unwrap();

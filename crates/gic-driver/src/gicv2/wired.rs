@@ -14,7 +14,7 @@ impl<P: Platform> WiredParent for GicV2<P> {
         for offset in 0..count.get() {
             self.wired(nth(first, offset)?.hwirq())?;
         }
-        self.claims.with(&*self.platform, |claims| claims.claim_all(first, count))?;
+        self.claims.with(&self.platform, |claims| claims.claim_all(first, count))?;
         self.prepare(first, count).inspect_err(|_| self.disclaim(first, count))
     }
 
@@ -38,7 +38,7 @@ impl<P: Platform> WiredParent for GicV2<P> {
             reason: "it is enabled, or the hardware fixes it",
         };
         let interrupt = self.wired(hwirq)?;
-        interrupt.set_trigger(&*self.platform, trigger).map_err(|_| MsiError::Controller(fault))
+        interrupt.set_trigger(&self.platform, trigger).map_err(|_| MsiError::Controller(fault))
     }
 
     fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
@@ -63,7 +63,7 @@ impl<P: Platform> WiredParent for GicV2<P> {
     fn mask(&self, hwirq: HwIrq) {
         if let Ok(interrupt) = self.wired(hwirq) {
             // There is nothing to wait for.
-            let _ = interrupt.disable(&*self.platform);
+            let _ = interrupt.disable(&self.platform);
         }
     }
 
@@ -102,6 +102,6 @@ impl<P: Platform> GicV2<P> {
     }
 
     fn disclaim(&self, first: HwIrq, count: NonZeroU16) {
-        self.claims.with(&*self.platform, |claims| claims.release_all(first, count.get()));
+        self.claims.with(&self.platform, |claims| claims.release_all(first, count.get()));
     }
 }

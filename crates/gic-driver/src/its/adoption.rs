@@ -6,11 +6,11 @@ use super::events::invalidation;
 use super::queue_wait::Context;
 use super::sequences::EventBlock;
 use super::{Its, TaskState};
-use crate::platform::Platform;
+use crate::platform::LpiPlatform;
 use gic_arch::its::{CollectionId, Command, RdBase};
 use msi_types::Initially;
 
-impl<P: Platform> Its<P> {
+impl<P: LpiPlatform> Its<P> {
     /// Finds the collections of all redistributors at which a new block's LPIs must be cleared:
     /// none if nothing was taken over, or if they had owners before.
     ///

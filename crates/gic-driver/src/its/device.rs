@@ -2,7 +2,7 @@
 
 use super::error::ItsError;
 use super::placement::Placement;
-use crate::platform::{ADDRESS_BITS, Platform, Table};
+use crate::platform::{ADDRESS_BITS, LpiPlatform, Table};
 use crate::{Alignment, BlockAllocator};
 use core::num::NonZeroU16;
 use gic_arch::gits::Typer;
@@ -48,7 +48,7 @@ pub(crate) struct Share {
 
 impl Device {
     /// Provides a table for `events` events, nobody's yet.
-    pub(crate) fn provision<P: Platform>(
+    pub(crate) fn provision<P: LpiPlatform>(
         platform: &P,
         typer: Typer,
         events: u32,

@@ -8,7 +8,7 @@ use super::routes::EventRoute;
 use super::sequences::{EventBlock, EventBlocks, made_in_order, map_event};
 use super::{Its, TaskState};
 use crate::Alignment;
-use crate::platform::Platform;
+use crate::platform::LpiPlatform;
 use core::num::NonZeroU16;
 use gic_arch::its::{CollectionId, Command, MapAction, Opcode, RdBase};
 use gic_arch::{Lpi, Priority};
@@ -29,7 +29,7 @@ pub struct EventRequest {
     pub initially: Initially,
 }
 
-impl<P: Platform> Its<P> {
+impl<P: LpiPlatform> Its<P> {
     /// Maps events to LPIs, both consecutive. All or nothing; everything is one batch. The vectors
     /// of the block are the LPIs' INTIDs. Task.
     ///

@@ -1,7 +1,7 @@
 //! Where the memory of an ITS may lie.
 
+use crate::platform::{LpiPlatform, Table, TableLayout};
 use crate::platform::{NoTable, allocate_table};
-use crate::platform::{Platform, Table, TableLayout};
 
 /// What limits the place of an ITS's memory, apart from the register or command that names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct Placement {
 
 impl Placement {
     /// Allocates `bytes` that a field of `address_bits` names. Task.
-    pub(crate) fn allocate<P: Platform>(
+    pub(crate) fn allocate<P: LpiPlatform>(
         self,
         platform: &P,
         bytes: u64,

@@ -14,7 +14,7 @@ use crate::gic::{Gic, GicWithLpis};
 use crate::lock::IrqLock;
 use crate::lpi::LpiMessages;
 use crate::mmio::MmioExt;
-use crate::platform::{Coherence, PhysicalRegion, Platform};
+use crate::platform::{Coherence, LpiPlatform, PhysicalRegion};
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -111,7 +111,7 @@ struct ItsMemory {
     queue: CommandQueue,
 }
 
-impl<P: Platform> Its<P> {
+impl<P: LpiPlatform> Its<P> {
     /// Takes the ITS at `config.base` into use, with the LPIs of its GIC: provides its tables and
     /// its command queue, and enables it. CPUs become targets by [`cpu_on`](Self::cpu_on). Task;
     /// once for each ITS.
@@ -189,7 +189,7 @@ impl<P: Platform> Its<P> {
 }
 
 /// All of it, or nothing.
-fn provision<P: Platform>(
+fn provision<P: LpiPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
     config: &ItsConfig,
@@ -219,7 +219,7 @@ fn provision<P: Platform>(
     }
 }
 
-fn device_table<P: Platform>(
+fn device_table<P: LpiPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
 ) -> Result<ItsTable, ProbeError> {
@@ -240,7 +240,7 @@ fn device_table<P: Platform>(
 }
 
 /// A table for collections, where those in the ITS itself do not suffice.
-fn collection_table<P: Platform>(
+fn collection_table<P: LpiPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
     cpus: u32,

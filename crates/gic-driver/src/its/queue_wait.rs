@@ -1,6 +1,6 @@
 //! How long a caller waits for the command queue.
 
-use crate::platform::{Platform, Wait};
+use crate::platform::{LpiPlatform, Wait};
 
 /// Where a caller waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +52,7 @@ impl QueueWait {
         Verdict::GiveUp
     }
 
-    pub(crate) fn pause<P: Platform>(&mut self, platform: &P) {
+    pub(crate) fn pause<P: LpiPlatform>(&mut self, platform: &P) {
         self.wait = platform.wait(self.turn);
         self.turn = self.turn.saturating_add(1);
     }

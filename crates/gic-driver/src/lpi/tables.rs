@@ -8,7 +8,9 @@ use crate::platform::{NoTable, allocate_table};
 use crate::redistributor::{
     LpiClearing, LpiTables, NegotiatedTables, PendingContents, Redistributor, is_coherent,
 };
-use crate::{Block, Coherence, GicError, Observed, PhysicalRegion, Platform, Table, TableLayout};
+use crate::{
+    Block, Coherence, GicError, LpiPlatform, Observed, PhysicalRegion, Table, TableLayout,
+};
 use core::mem;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::lpi::{
@@ -78,7 +80,7 @@ enum Contents {
 }
 
 /// A new, zeroed configuration table: every LPI disabled.
-pub(super) fn allocate_config<P: Platform>(
+pub(super) fn allocate_config<P: LpiPlatform>(
     platform: &P,
     id_bits: u8,
     address_bits: u8,
@@ -90,7 +92,7 @@ pub(super) fn allocate_config<P: Platform>(
 
 /// Deals with LPIs that are enabled already, so that afterwards they are disabled everywhere, or
 /// enabled with one table that was taken over and in which every LPI is disabled.
-pub(super) fn adopt_config<'a, P: Platform>(
+pub(super) fn adopt_config<'a, P: LpiPlatform>(
     platform: &P,
     typer: gicd::Typer,
     redistributors: impl Iterator<Item = &'a Redistributor<P::Mmio>>,
@@ -132,7 +134,7 @@ where
     Ok(adopted)
 }
 
-fn take_over_config<P: Platform>(
+fn take_over_config<P: LpiPlatform>(
     platform: &P,
     base: Propbaser,
     id_bits: u8,
@@ -147,7 +149,7 @@ fn take_over_config<P: Platform>(
 }
 
 /// [`Lpis::attach`].
-pub(super) fn attach<P: Platform>(
+pub(super) fn attach<P: LpiPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<Attached, GicError> {
@@ -178,7 +180,7 @@ enum PriorUse {
 
 /// The table for a redistributor that was never attached: its own if LPIs are enabled, else a new
 /// one.
-fn first_pending<P: Platform>(
+fn first_pending<P: LpiPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<PendingTable, GicError> {
@@ -219,7 +221,7 @@ fn first_pending<P: Platform>(
 
 /// What is pending at the redistributor may be a previous kernel's. Direct LPIs are cleared at each
 /// redistributor by its own registers, at any time; an ITS needs an event for each.
-fn note_stale<P: Platform>(
+fn note_stale<P: LpiPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<(), AdoptionRefused> {
@@ -237,11 +239,11 @@ fn note_stale<P: Platform>(
     })
 }
 
-fn forget_stale<P: Platform>(lpis: &Lpis<P>, address: u64) {
+fn forget_stale<P: LpiPlatform>(lpis: &Lpis<P>, address: u64) {
     lpis.allocator.with(&*lpis.platform, |allocator| allocator.forget_stale(address));
 }
 
-fn adopted_coherence<P: Platform>(
+fn adopted_coherence<P: LpiPlatform>(
     lpis: &Lpis<P>,
     config: Propbaser,
     pending: Pendbaser,
@@ -257,7 +259,7 @@ fn adopted_coherence<P: Platform>(
 }
 
 /// LPIs are enabled: do they use the tables that we think they do?
-fn verify<P: Platform>(
+fn verify<P: LpiPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
     table: &PendingTable,
@@ -279,7 +281,7 @@ fn verify<P: Platform>(
 }
 
 /// LPIs are disabled: programs the tables and enables them.
-fn start<P: Platform>(
+fn start<P: LpiPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
     table: &mut PendingTable,
@@ -315,7 +317,7 @@ fn start<P: Platform>(
 }
 
 /// [`Lpis::detach`].
-pub(super) fn detach<P: Platform>(
+pub(super) fn detach<P: LpiPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<PendingLpis, GicError> {
@@ -333,7 +335,7 @@ pub(super) fn detach<P: Platform>(
 }
 
 /// Makes a redistributor write its pending table; `false` if it did not.
-fn flush<P: Platform>(
+fn flush<P: LpiPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<bool, GicError> {
@@ -342,7 +344,7 @@ fn flush<P: Platform>(
 }
 
 /// [`Lpis::collect_pending`].
-pub(super) fn collect<P: Platform>(
+pub(super) fn collect<P: LpiPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
     mut found: impl FnMut(Lpi),
@@ -364,7 +366,7 @@ pub(super) fn collect<P: Platform>(
 }
 
 /// Reads a table that was written back, and clears it.
-fn empty<P: Platform>(
+fn empty<P: LpiPlatform>(
     platform: &P,
     table: &mut PendingTable,
     mut found: impl FnMut(Lpi),
@@ -395,7 +397,7 @@ fn lpi_at(offset: u64, bit: u32) -> Option<Lpi> {
     Lpi::try_from(intid).ok()
 }
 
-fn remove_pending<P: Platform>(lpis: &Lpis<P>, redistributor: u64) -> Option<PendingTable> {
+fn remove_pending<P: LpiPlatform>(lpis: &Lpis<P>, redistributor: u64) -> Option<PendingTable> {
     lpis.pending.with(&*lpis.platform, |tables| {
         let index = tables.iter().position(|table| table.redistributor == redistributor)?;
         Some(tables.swap_remove(index))
@@ -403,18 +405,18 @@ fn remove_pending<P: Platform>(lpis: &Lpis<P>, redistributor: u64) -> Option<Pen
 }
 
 /// The room was reserved for all redistributors: nothing is allocated under the lock.
-fn insert_pending<P: Platform>(lpis: &Lpis<P>, table: PendingTable) {
+fn insert_pending<P: LpiPlatform>(lpis: &Lpis<P>, table: PendingTable) {
     lpis.pending.with(&*lpis.platform, |tables| tables.push(table));
 }
 
-fn clear<P: Platform>(platform: &P, table: &Table) {
+fn clear<P: LpiPlatform>(platform: &P, table: &Table) {
     for offset in (0..table.bytes).step_by(8) {
         platform.store64(table, offset, 0);
     }
     platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
 }
 
-fn allocate<P: Platform>(
+fn allocate<P: LpiPlatform>(
     platform: &P,
     table: &'static str,
     layout: TableLayout,

@@ -9,7 +9,7 @@ use gic_arch::icc::{self, SysRegEncoding};
 use gic_arch::{Affinity, id};
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
 use gic_driver::{
-    Coherence, CpuInterface, Gic, GicConfig, Mmio, Observed, PhysicalRegion, Platform,
+    Coherence, CpuInterface, Gic, GicConfig, LpiPlatform, Mmio, Observed, PhysicalRegion, Platform,
     RedistributorRegion, SystemRegisters, Table, TableLayout, Wait,
 };
 use msi_types::{Cpu, MsiMessage};
@@ -221,6 +221,27 @@ impl Platform for Board {
         Some(BoardFrame { board: self.clone(), cpu: Some(cpu.try_into().unwrap()) })
     }
 
+    fn irq_save(&self) {
+        LOCK.get()();
+        MASKED.set(MASKED.get() + u32::from(COUNTS.get()));
+    }
+
+    fn irq_restore(&self, (): ()) {
+        MASKED.set(MASKED.get() - u32::from(COUNTS.get()));
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        assert_eq!(MASKED.get(), 0, "hardware is waited for under a lock");
+        YIELD.get()();
+        if turn < self.world().patience { Wait::Again } else { Wait::GiveUp }
+    }
+
+    fn relax(&self) {
+        YIELD.get()();
+    }
+}
+
+impl LpiPlatform for Board {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         must_be_task("allocate_table");
         let address = self.world().memory.allocate(layout)?;
@@ -261,25 +282,6 @@ impl Platform for Board {
 
     fn cpu(&self) -> Cpu {
         Cpu::new(CPU.get())
-    }
-
-    fn irq_save(&self) {
-        LOCK.get()();
-        MASKED.set(MASKED.get() + u32::from(COUNTS.get()));
-    }
-
-    fn irq_restore(&self, (): ()) {
-        MASKED.set(MASKED.get() - u32::from(COUNTS.get()));
-    }
-
-    fn wait(&self, turn: u32) -> Wait {
-        assert_eq!(MASKED.get(), 0, "hardware is waited for under a lock");
-        YIELD.get()();
-        if turn < self.world().patience { Wait::Again } else { Wait::GiveUp }
-    }
-
-    fn relax(&self) {
-        YIELD.get()();
     }
 }
 

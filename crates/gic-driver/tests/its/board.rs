@@ -8,7 +8,8 @@ use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::{gicd, id};
 use gic_driver::{
-    Coherence, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout, Wait,
+    Coherence, LpiPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout,
+    Wait,
 };
 use msi_types::Cpu;
 use std::cell::{Cell, RefCell};
@@ -215,6 +216,33 @@ impl Platform for Board {
         (its < self.world().its.len()).then(|| frame(BoardBlock::Its(its)))
     }
 
+    fn irq_save(&self) {
+        MASKED.set(MASKED.get() + 1);
+    }
+
+    fn irq_restore(&self, (): ()) {
+        MASKED.set(MASKED.get() - 1);
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        std::thread::yield_now();
+        match HANDLER.take() {
+            Some((0, handler)) => handler(),
+            Some((more, handler)) => HANDLER.set(Some((more - 1, handler))),
+            None => {}
+        }
+        let mut world = self.world();
+        world.turns += 1;
+        if turn >= world.patience { Wait::GiveUp } else { Wait::Again }
+    }
+
+    fn relax(&self) {
+        assert_ne!(MASKED.get(), 0, "a task spins, and whom it waits for may never run");
+        std::thread::yield_now();
+    }
+}
+
+impl LpiPlatform for Board {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         must_be_task("allocate_table");
         if let Some(interlude) = ALLOCATING.take() {
@@ -284,31 +312,6 @@ impl Platform for Board {
 
     fn cpu(&self) -> Cpu {
         Cpu::new(0)
-    }
-
-    fn irq_save(&self) {
-        MASKED.set(MASKED.get() + 1);
-    }
-
-    fn irq_restore(&self, (): ()) {
-        MASKED.set(MASKED.get() - 1);
-    }
-
-    fn wait(&self, turn: u32) -> Wait {
-        std::thread::yield_now();
-        match HANDLER.take() {
-            Some((0, handler)) => handler(),
-            Some((more, handler)) => HANDLER.set(Some((more - 1, handler))),
-            None => {}
-        }
-        let mut world = self.world();
-        world.turns += 1;
-        if turn >= world.patience { Wait::GiveUp } else { Wait::Again }
-    }
-
-    fn relax(&self) {
-        assert_ne!(MASKED.get(), 0, "a task spins, and whom it waits for may never run");
-        std::thread::yield_now();
     }
 
     fn yield_task(&self) {

@@ -6,10 +6,8 @@ use doorbell_test_support::{until_it_succeeds, with_allocations};
 #[test]
 fn a_gicv2_takes_heap_for_its_suspension_alone() {
     let board = Board::new();
-    let platform = Arc::new(board.clone());
-    let gic =
-        with_allocations(0, || GicV2::new(platform, GicV2Config::new(DISTRIBUTOR, INTERFACE, 3)))
-            .unwrap();
+    let config = GicV2Config::new(DISTRIBUTOR, INTERFACE, 3);
+    let gic = with_allocations(0, || GicV2::new(&board, config, Cpu::new(0))).unwrap();
     with_allocations(0, || gic.cpu_on(Cpu::new(0))).unwrap();
     let (saved, failures) = until_it_succeeds(
         || gic.suspend(Cpu::new(0)),

@@ -1,0 +1,144 @@
+//! Memory that a controller reads, and the rest of what LPIs need.
+
+use super::{PhysicalRegion, Platform};
+use core::ops::Range;
+use msi_types::Cpu;
+
+/// What a table needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TableLayout {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Alignment in bytes, a power of two.
+    pub align: u64,
+    /// Physical address bits that the controller can name: the whole table lies below
+    /// 2^`address_bits`, which is at most 2^52.
+    pub address_bits: u8,
+    /// Where the memory should be near to, if the platform has NUMA nodes.
+    pub node: Option<u32>,
+}
+
+/// Address bits of the GIC's table registers and commands (IHI 0069 §5.2, §12.11, §12.19).
+pub(crate) const ADDRESS_BITS: u8 = 52;
+
+impl TableLayout {
+    fn admits(&self, table: &Table) -> bool {
+        let end = table.address.checked_add(self.bytes);
+        let reachable = end.is_some_and(|end| end <= 1 << self.address_bits.min(ADDRESS_BITS));
+        reachable && table.address.is_multiple_of(self.align) && table.bytes >= self.bytes
+    }
+}
+
+/// Why there is no table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoTable {
+    /// The platform gave no memory.
+    NoMemory,
+    /// The platform gave memory at this address, which the layout rules out. It was released.
+    Misplaced(u64),
+}
+
+/// Allocates a table and checks that the platform kept to `layout`. Task.
+pub(crate) fn allocate_table<P: LpiPlatform>(
+    platform: &P,
+    layout: TableLayout,
+) -> Result<Table, NoTable> {
+    let table = platform.allocate_table(layout).ok_or(NoTable::NoMemory)?;
+    if layout.admits(&table) {
+        return Ok(table);
+    }
+    let address = table.address;
+    platform.release_table(table);
+    Err(NoTable::Misplaced(address))
+}
+
+/// Zeroed, physically contiguous memory that a controller reads (and may write). Owned: given back
+/// by [`LpiPlatform::release_table`]; not `Clone`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Physical address.
+    pub address: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Whatever lets the platform find its mapping again.
+    pub handle: usize,
+}
+
+/// Does a controller's access to a table look into the CPUs' caches?
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Coherence {
+    /// Yes: a barrier publishes a write.
+    Coherent,
+    /// No: a write is cleaned to the point of coherency.
+    NonCoherent,
+}
+
+/// Can the CPU read what a controller wrote?
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Observed {
+    /// Loads return it.
+    Yes,
+    /// Loads may return what the CPU's caches remember.
+    No,
+}
+
+/// What LPIs and the ITS need of a kernel beside its [`Platform`]: table memory, CPU numbers, and
+/// tasks that wait for each other. [`Gic`](crate::Gic), which has LPIs, needs it too.
+///
+/// Everything may be called in any context unless it says "task".
+pub trait LpiPlatform: Platform {
+    /// The CPU that executes this.
+    fn cpu(&self) -> Cpu;
+
+    /// Allocates zeroed table memory, the zeros published as by [`publish`](Self::publish) with
+    /// [`Coherence::NonCoherent`]. Returns `None` if no memory meets the layout; drivers refuse
+    /// memory that does not. Task.
+    fn allocate_table(&self, layout: TableLayout) -> Option<Table>;
+    /// Takes table memory back. No controller uses it any more. Task.
+    fn release_table(&self, table: Table);
+    /// Takes over memory that firmware or a previous kernel set up as a table and reserved. `None`
+    /// if it is not reserved. What is pending in such a table is cleared before it reaches anybody
+    /// ([the ITS's part](crate::its#after-kexec)). Task.
+    fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
+        let _ = region;
+        None
+    }
+    /// Stores a byte in one store. `offset` is below the table's size.
+    fn store8(&self, table: &Table, offset: u64, value: u8);
+    /// Stores 64 bits, little-endian, in one store. `offset` is a multiple of 8 below the table's
+    /// size.
+    fn store64(&self, table: &Table, offset: u64, value: u64);
+    /// Loads a byte. `offset` is below the table's size.
+    fn load8(&self, table: &Table, offset: u64) -> u8;
+    /// Makes earlier stores to `range` of the table visible to the controller before any later
+    /// register write.
+    fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence);
+
+    /// Makes what a controller wrote to `range` of the table, before a register that was read says
+    /// so, visible to later loads: a barrier if it is coherent, an invalidation of the caches if
+    /// not. The CPU has stored nothing there since it was published. Task.
+    ///
+    /// As provided, only a coherent controller can be observed; drivers do without where they
+    /// cannot.
+    fn observe(&self, table: &Table, range: Range<u64>, coherence: Coherence) -> Observed {
+        let _ = (table, range);
+        match coherence {
+            Coherence::Coherent => {
+                crate::barrier::observe_device();
+                Observed::Yes
+            }
+            Coherence::NonCoherent => Observed::No,
+        }
+    }
+
+    /// One turn of waiting for another task that holds a lock for long: it may wait for hardware or
+    /// allocate. Task: the caller holds no spin lock, and its interrupts are as the kernel has them
+    /// in task context.
+    ///
+    /// A kernel whose tasks have priorities makes sure that a holder of lower priority runs: the
+    /// caller sleeps, or lends its priority. To give way to tasks of the same priority is not
+    /// enough. As provided, it is a [pause](Platform::relax), for kernels that do not preempt tasks.
+    fn yield_task(&self) {
+        self.relax();
+    }
+}

@@ -1,0 +1,88 @@
+use super::*;
+use crate::cpu_interface::{CombinedEoi, CpuInterfaceConfig};
+use crate::distributor::DistributorConfig;
+use crate::fake::{DISTRIBUTOR, Fake, FakeMmio, FakeRegisters, REDISTRIBUTORS};
+use crate::redistributor::{PrivateConfig, find_redistributor};
+use crate::{CpuInterface, Distributor, GicError, Redistributor, RedistributorRegion};
+use doorbell_test_support::with_allocations;
+use gic_arch::gicr::STRIDE_V3;
+use gic_arch::{Affinity, IntId, Priority};
+use msi_types::Trigger;
+
+/// What a kernel implements that has a timer and no heap: four methods, and no more compile here.
+struct Timekeeper(Fake);
+
+impl Platform for Timekeeper {
+    type Mmio = FakeMmio;
+    type IrqState = u32;
+
+    fn map(&self, region: PhysicalRegion) -> Option<FakeMmio> {
+        self.0.map(region)
+    }
+
+    fn irq_save(&self) -> u32 {
+        self.0.irq_save()
+    }
+
+    fn irq_restore(&self, state: u32) {
+        self.0.irq_restore(state);
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        self.0.wait(turn)
+    }
+}
+
+fn start_timer<P: Platform>(
+    platform: &P,
+    registers: &FakeRegisters,
+    timer: IntId,
+) -> Result<Redistributor<P::Mmio>, GicError> {
+    let (priority, cpu) = (Priority::new(0xa0), Affinity::new(0, 0, 0, 1));
+    let mmio = platform.map(PhysicalRegion { base: DISTRIBUTOR, bytes: 0x1_0000 }).unwrap();
+    let distributor = Distributor::new(platform, mmio, DISTRIBUTOR)?;
+    distributor.init(platform, DistributorConfig { priority, route: cpu })?;
+    let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: 2 * STRIDE_V3 };
+    let region = RedistributorRegion { region, stride: None };
+    let redistributor = find_redistributor(platform, &[region], cpu)?;
+    redistributor.wake(platform)?;
+    redistributor.init(platform, PrivateConfig { priority, view: distributor.view() })?;
+    CpuInterface::<_, CombinedEoi>::enable(registers, CpuInterfaceConfig::default())?;
+    let interrupt = redistributor.interrupt(timer)?;
+    interrupt.set_trigger(platform, Trigger::Level)?;
+    interrupt.enable();
+    Ok(redistributor)
+}
+
+#[test]
+fn a_timer_needs_four_methods_and_no_heap() {
+    let fake = Fake::with_cpus(2);
+    let (kernel, registers) = (Timekeeper(fake.clone()), FakeRegisters::default());
+    let timer = IntId::ppi(11).unwrap();
+    let redistributor = with_allocations(0, || start_timer(&kernel, &registers, timer)).unwrap();
+    assert_eq!(redistributor.affinity(), Affinity::new(0, 0, 0, 1));
+    let interrupt = redistributor.interrupt(timer).unwrap();
+    assert!(interrupt.is_enabled());
+    registers.raise(timer.get());
+    let taken = with_allocations(0, || {
+        let interface = CpuInterface::<_, CombinedEoi>::new(&registers);
+        let taken = interface.acknowledge()?;
+        let intid = taken.intid();
+        interface.end(taken);
+        Some(intid)
+    });
+    assert_eq!(taken, Some(timer));
+    with_allocations(0, || interrupt.disable(&kernel)).unwrap();
+    assert!(!interrupt.is_enabled());
+}
+
+#[test]
+fn references_and_arcs_to_a_platform_are_platforms() {
+    fn waits(platform: impl Platform) -> Wait {
+        platform.irq_restore(platform.irq_save());
+        platform.wait(u32::MAX)
+    }
+    let kernel = Timekeeper(Fake::with_cpus(1));
+    assert_eq!(waits(&kernel), Wait::GiveUp);
+    assert_eq!(waits(alloc::sync::Arc::new(kernel)), Wait::GiveUp);
+}
