@@ -99,7 +99,7 @@ impl Tested for Controller {
     fn restore_mask(&self, before: Unmasked) {
         match (self, before) {
             (Self::V3(gic), Unmasked::V3(saved)) => {
-                gic.cpu_interface(registers()).restore_mask(saved)
+                gic.cpu_interface(registers()).restore_mask(saved);
             }
             (Self::V2(gic), Unmasked::V2(mask)) => gic.cpu_interface().set_mask(mask),
             _ => unreachable!("a machine has one controller"),
