@@ -2,54 +2,54 @@
 //!
 //! # State
 //!
-//! Every mapped event has a **slot**: one atomic word that is its translation and its pending bit.
+//! Every mapped event has an **entry**: one atomic word, which is its translation and its pending bit.
 //! Its value names target, priority and INTID of one moment, so an LPI is never pending at two
 //! places or at an old one. An LPI can also be pending at a redistributor that no event of it
-//! targets: by `GICR_SETLPIR`, by MOVALL, from the pending table. That is a word of its own, in a
+//! targets: by `GICR_SETLPIR`, by MOVALL, from the pending table. That is an entry of its own, in a
 //! flat table of the redistributor. When the LPI's event comes to that redistributor, what is
-//! pending there passes into the event's word. So an LPI has one place at each redistributor.
+//! pending there passes into the event's entry. So an LPI has one place at each redistributor.
 //!
 //! | object | holds |
 //! |---|---|
-//! | word (`word`, `slots`, `own`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
-//! | sender's entry (`senders`, `directory`) | from DeviceID and EventID to the slot, and the generation its word must have |
-//! | hints (`hints`) | per vCPU and level a bit per word, summarised: "look at the word" |
+//! | entry (`entry`, `entries`, `own`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
+//! | sender's entry (`senders`, `itt`) | from DeviceID and EventID to the entry, and the generation it must have |
+//! | hints (`hints`) | per vCPU and level a bit per entry, summarised: "look at the entry" |
 //! | outside ([`Attention`]) | the vCPU sleeps or runs guest code: it must be kicked |
-//! | cold state (`control`, `pool`, `by_lpi`) | collections, devices, `EnableLPIs`, owners of slots: under the command lock |
+//! | cold state (`control`, `pool`, `by_lpi`) | collections, devices, `EnableLPIs`, owners of entries: under the command lock |
 //!
 //! D folds everything that can forbid a message: event and collection mapped, ITS enabled, target's
 //! `EnableLPIs`. A message reads no other flag, and a command that forbids has finished when it has
-//! rewritten the words.
+//! rewritten the entries.
 //!
 //! # Why nothing is lost, misplaced or late
 //!
-//! 1. P is set only by an exchange of the whole word: at that moment the event was mapped and
+//! 1. P is set only by an exchange of the whole entry: at that moment the event was mapped and
 //!    deliverable, with that target, priority and INTID. A sender delayed before it fails; after
 //!    it, it only hints.
-//! 2. The word's generation equals its sender's entry's exactly while the slot belongs to that
+//! 2. The entry's generation equals its sender's entry's exactly while the entry belongs to that
 //!    sender. A generation never comes back (`pool` retires what used them up). An entry may become
 //!    another sender's: a message asks whether it still is its own sender's after it has read it
 //!    (`senders`).
-//! 3. Hints carry no authority. A hint too many leads to a word that is not ready.
-//! 4. Whoever writes a word that is pending and enabled hints for that value, then notifies
+//! 3. Hints carry no authority. A hint too many leads to an entry that is not ready.
+//! 4. Whoever writes an entry that is pending and enabled hints for that value, then notifies
 //!    (*owing*). Word and leaf, leaf and summary, summary and top, top and mask, mask and "outside"
 //!    are pairs of sequentially consistent accesses, of which one side sees the other.
-//! 5. All writes of a word are read-modify-writes, also for a message whose event is pending
+//! 5. All writes of an entry are read-modify-writes, also for a message whose event is pending
 //!    already: so the acknowledgement that takes it has seen what the sender wrote before.
 //!
-//! Two events mapped to one LPI are two words, and may deliver it twice.
+//! Two events mapped to one LPI are two entries, and may deliver it twice.
 //!
 //! # List registers
 //!
 //! A vCPU that runs guest code with list registers takes LPIs along (L): P is clear then, and set
 //! again by a message that comes meanwhile. When the vCPU exits it folds the list register into the
-//! word: what the guest did not acknowledge becomes pending again, at the target that the word
+//! entry: what the guest did not acknowledge becomes pending again, at the target that the entry
 //! names then. A command that removes pending state also sets R, so that the list register brings
 //! nothing back; it outlives DISCARD and MAPTI of the same event, and needs not outlive MAPD, after
-//! which the generation differs. Nothing is signalled from a word that is listed, so an LPI is in
+//! which the generation differs. Nothing is signalled from an entry that is listed, so an LPI is in
 //! one list register at most.
 //!
-//! A command that changes a listed word recalls its vCPU, and SYNC waits until every vCPU recalled
+//! A command that changes a listed entry recalls its vCPU, and SYNC waits until every vCPU recalled
 //! before it has folded: after SYNC nothing is pending at an old place, in list registers neither.
 //! Disabling LPIs and MOVALL count what is in a list register as pending; if the guest has
 //! acknowledged it, and not exited since, it is delivered once more.
@@ -85,19 +85,21 @@
 //!
 //! ```text
 //! Its.state              one per ITS: registers and queue
-//!   └─ LpiCore.control   one per machine: cold state, and whoever rewrites words for it
+//!   └─ LpiCore.control   one per machine: cold state, and whoever rewrites entries for it
 //! (none)                 messages, acknowledgement, notification: no kick is sent with a lock held
 //! ```
 //!
-//! `LpiCore.control` is held for 1024 words at a time at most, but for what a monitor asks for.
+//! `LpiCore.control` is held for 1024 entries at a time at most, but for what a monitor asks for.
 
 mod by_lpi;
 mod closing;
 mod config;
 mod consumer;
 mod control;
-mod directory;
+mod entries;
+mod entry;
 mod hints;
+mod itt;
 mod mappings;
 mod own;
 mod placement;
@@ -107,12 +109,10 @@ mod redistributor;
 mod saved;
 mod senders;
 mod shared;
-mod slots;
 mod sweeps;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod word;
 
 use crate::atomic::{AtomicU32, Ordering};
 use crate::attention::Attention;
@@ -139,11 +139,11 @@ pub(crate) use shared::Injection;
 use shared::Shared;
 pub(crate) use tables::LpiTables;
 
-/// How many slots an access to a redistributor's register visits before the rest is left for the
+/// How many entries an access to a redistributor's register visits before the rest is left for the
 /// next.
-const SLOTS_PER_ACCESS: u64 = 1 << 14;
-/// How many slots are visited with the command lock held, before others get it.
-pub(crate) const SLOTS_PER_PIECE: u64 = 1 << 10;
+const ENTRIES_PER_ACCESS: u64 = 1 << 14;
+/// How many entries are visited with the command lock held, before others get it.
+pub(crate) const ENTRIES_PER_PIECE: u64 = 1 << 10;
 /// How long the command lock is left alone between two pieces of a long access, in turns of a
 /// spinning loop.
 const SPINS_PER_PIECE: u32 = 64;
@@ -266,7 +266,7 @@ impl LpiCore {
     /// was enabled; and as whoever then enables it once more comes here too, and goes nowhere else,
     /// it ends at all.
     fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {
-        while !self.with(|control| control.advance(cause, control.work() + SLOTS_PER_PIECE))? {
+        while !self.with(|control| control.advance(cause, control.work() + ENTRIES_PER_PIECE))? {
             // Whoever waits for the lock would seldom see it free.
             (0..SPINS_PER_PIECE).for_each(|_| core::hint::spin_loop());
         }
@@ -277,8 +277,8 @@ impl LpiCore {
     /// no locks.
     pub(crate) fn advance_registers(&self) {
         let piece =
-            |control: &mut Control| control.advance_registers(control.work() + SLOTS_PER_PIECE);
-        let is_done = (0..SLOTS_PER_ACCESS / SLOTS_PER_PIECE).any(|_| self.with(piece));
+            |control: &mut Control| control.advance_registers(control.work() + ENTRIES_PER_PIECE);
+        let is_done = (0..ENTRIES_PER_ACCESS / ENTRIES_PER_PIECE).any(|_| self.with(piece));
         if !is_done || self.attention.has_work() {
             self.with(Control::note_registers);
         }

@@ -5,15 +5,15 @@
 /// A step that the proof needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Safeguard {
-    /// A message for an event that is pending already is still a read-modify-write of the word.
+    /// A message for an event that is pending already is still a read-modify-write of the entry.
     CoalesceByExchange,
-    /// A message writes the pending bit only over the very word that it has judged.
-    CompareWord,
-    /// A message compares the word's generation with the one it found the slot by.
+    /// A message writes the pending bit only over the very entry that it has judged.
+    CompareEntry,
+    /// A message compares the entry's generation with that of the link to it.
     Generation,
-    /// Disabling LPIs removes "deliverable" from every word, instead of being a flag beside them.
+    /// Disabling LPIs removes "deliverable" from every entry, instead of being a flag beside them.
     SweepOnDisable,
-    /// After a hint or candidate was forgotten, the word that it led to is looked at again.
+    /// After a hint or candidate was forgotten, the entry that it led to is looked at again.
     LookAgain,
     /// After an empty leaf was taken out of its summary, the leaf is looked at again.
     RecheckLeaf,
@@ -23,17 +23,17 @@ pub(crate) enum Safeguard {
     RecheckMask,
     /// Whoever changes a pending word's target, priority or enable hints for the new value.
     Owing,
-    /// A message that found its slot through nodes looks at the device's entry again.
+    /// A message that found its entry through nodes looks at the device's entry again.
     ReloadRoot,
     /// A message looks again whether the entry that it has read is its device's.
     LookUpAgain,
-    /// A list register brings an LPI back to the owner of its slot only, not to the next one.
+    /// A list register brings an LPI back to the owner of its entry only, not to the next one.
     FoldOwn,
     /// What a command cleared or unmapped, a list register does not bring back.
     Revoke,
     /// A command that changes what is in a list register recalls it.
     Recall,
-    /// What is pending at a redistributor by itself joins its event's word when that comes there.
+    /// What is pending at a redistributor by itself joins its event's entry when that comes there.
     TakeOwn,
     /// A guest fault is handed out after all of it was written.
     WholeFault,

@@ -421,7 +421,7 @@ fn lpi_core(
     };
     let sizes = LpiConfig {
         id_bits,
-        slots: config.lpi_slots,
+        entries: config.lpi_slots,
         devices: config.its_devices,
         direct: config.direct_lpi,
         priorities: Priorities { view, bits: config.priority_bits },

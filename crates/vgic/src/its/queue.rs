@@ -7,15 +7,15 @@ use super::{Its, State};
 use crate::attention::Recalls;
 use crate::events::{FaultReason, GuestFault};
 use crate::heap::OutOfMemory;
-use crate::lpi::{Control, SLOTS_PER_PIECE};
+use crate::lpi::{Control, ENTRIES_PER_PIECE};
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::progress::Progress;
 use core::fmt;
 use gic_arch::gits::{Cbaser, Creadr, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, Command, CommandError, Opcode, RawCommand, UnknownOpcode};
 
-/// How many slots count as much as a command.
-const SLOTS_PER_UNIT: u64 = 16;
+/// How many entries count as much as a command.
+const ENTRIES_PER_UNIT: u64 = 16;
 
 /// The registers of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,7 +42,7 @@ pub enum CommandFault {
     /// The guest's command is none.
     #[error("the guest's ITS command queue holds nonsense: {0}")]
     Unknown(UnknownOpcode),
-    /// The model's budget of slots, devices or table nodes is used up.
+    /// The model's budget of entries, devices or table nodes is used up.
     #[error("{}: the model's budget for mappings is used up", .0.name())]
     NoRoom(Opcode),
     /// The heap has no memory left for what the command maps. It may succeed later.
@@ -159,10 +159,10 @@ impl Its {
     /// A queue that waits for vCPUs to exit goes on when they do. One that waits for memory goes on
     /// at the next access.
     fn run_within_budget(&self, state: &mut State) -> Progress {
-        let budget = u64::from(self.config.work_per_access) * SLOTS_PER_UNIT;
+        let budget = u64::from(self.config.work_per_access) * ENTRIES_PER_UNIT;
         let mut spent = 0;
         while spent < budget {
-            let piece = SLOTS_PER_PIECE.min(budget - spent);
+            let piece = ENTRIES_PER_PIECE.min(budget - spent);
             let (result, work) = self.lpis.with_notification_owed(|control| {
                 let before = control.work();
                 let result = self.advance(state, control, before + piece);
@@ -176,7 +176,7 @@ impl Its {
                 Some(Ok(Step::Begun)) => state.queue.begun = true,
                 Some(Err(fault)) => self.fail(state, fault),
             }
-            spent += SLOTS_PER_UNIT;
+            spent += ENTRIES_PER_UNIT;
         }
         Progress::Unfinished
     }

@@ -1,7 +1,7 @@
-//! From an LPI to the slot of the event that is mapped to it. Of several events on one LPI, which a
-//! guest should not map, only the count is known: whoever looks for them visits every slot.
+//! From an LPI to the entry of the event that is mapped to it. Of several events on one LPI, which a
+//! guest should not map, only the count is known: whoever looks for them visits every entry.
 
-use super::slots::Slot;
+use super::entries::EntryIndex;
 use crate::heap::{OutOfMemory, boxed};
 use alloc::boxed::Box;
 use doorbell_fallible::try_box_array;
@@ -10,7 +10,7 @@ use doorbell_fallible::try_box_array;
 const PAGE_BITS: u32 = 10;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 
-/// The mapped slots of one LPI.
+/// The mapped entries of one LPI.
 #[derive(Clone, Copy, Default)]
 struct Mapped {
     count: u32,
@@ -18,8 +18,8 @@ struct Mapped {
     numbers: u32,
 }
 
-/// Slots by LPI. Pages come with use; there are as many as the distributor's LPIs fill.
-pub(super) struct SlotsByLpi {
+/// Entries by LPI. Pages come with use; there are as many as the distributor's LPIs fill.
+pub(super) struct EntriesByLpi {
     pages: Box<[Option<Box<[Mapped; 1 << PAGE_BITS]>>]>,
 }
 
@@ -28,23 +28,23 @@ pub(super) struct SlotsByLpi {
 pub(super) enum MappedAt {
     /// Nowhere.
     Nowhere,
-    /// In this slot.
-    One(Slot),
-    /// In several slots.
+    /// In this entry.
+    One(EntryIndex),
+    /// In several entries.
     Several,
 }
 
 impl MappedAt {
-    /// The slot, if it is the only one.
-    pub(super) const fn one(self) -> Option<Slot> {
+    /// The entry, if it is the only one.
+    pub(super) const fn one(self) -> Option<EntryIndex> {
         match self {
-            Self::One(slot) => Some(slot),
+            Self::One(index) => Some(index),
             Self::Nowhere | Self::Several => None,
         }
     }
 }
 
-impl SlotsByLpi {
+impl EntriesByLpi {
     /// Of a distributor with this many LPIs.
     pub(super) fn new(lpis: u32) -> Result<Self, OutOfMemory> {
         let pages = lpis.div_ceil(1 << PAGE_BITS) as usize;
@@ -59,21 +59,21 @@ impl SlotsByLpi {
         Ok(())
     }
 
-    /// An LPI, by index, is mapped in a slot. There [is](Self::ensure) room to note it.
-    pub(super) fn insert(&mut self, lpi_index: u32, slot: Slot) {
+    /// An LPI, by index, is mapped in an entry. There [is](Self::ensure) room to note it.
+    pub(super) fn insert(&mut self, lpi_index: u32, index: EntryIndex) {
         if let Some(Some(page)) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
             let mapped = &mut page[(lpi_index & PAGE_MASK) as usize];
             mapped.count += 1;
-            mapped.numbers ^= slot.get();
+            mapped.numbers ^= index.get();
         }
     }
 
-    /// An LPI that was mapped in a slot is not any more.
-    pub(super) fn remove(&mut self, lpi_index: u32, slot: Slot) {
+    /// An LPI that was mapped in an entry is not any more.
+    pub(super) fn remove(&mut self, lpi_index: u32, index: EntryIndex) {
         if let Some(Some(page)) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
             let mapped = &mut page[(lpi_index & PAGE_MASK) as usize];
             mapped.count = mapped.count.saturating_sub(1);
-            mapped.numbers ^= slot.get();
+            mapped.numbers ^= index.get();
         }
     }
 
@@ -83,7 +83,7 @@ impl SlotsByLpi {
         let mapped = page.map_or(Mapped::default(), |page| page[(lpi_index & PAGE_MASK) as usize]);
         match mapped.count {
             0 => MappedAt::Nowhere,
-            1 => MappedAt::One(Slot::new(mapped.numbers)),
+            1 => MappedAt::One(EntryIndex::new(mapped.numbers)),
             _ => MappedAt::Several,
         }
     }

@@ -1,8 +1,8 @@
 //! How big an LPI core may get.
 
-use super::directory::CHUNK_SLOTS;
-use super::hints::SLOTS_PER_SUMMARY;
-use super::word::{LPI_INDEX_BITS, Level, TARGET_BITS};
+use super::entry::{LPI_INDEX_BITS, Level, TARGET_BITS};
+use super::hints::ENTRIES_PER_SUMMARY;
+use super::itt::CHUNK_ENTRIES;
 use gic_arch::{Priority, lpi};
 
 /// Most INTID bits: 2^20 − 8192 LPIs.
@@ -10,11 +10,11 @@ pub(crate) const MAX_ID_BITS: u8 = 20;
 /// Most event bits of a device.
 pub(crate) const MAX_EVENT_BITS: u8 = {
     #[expect(clippy::cast_possible_truncation, reason = "23")]
-    let bits = super::directory::MAX_EVENT_BITS as u8;
+    let bits = super::itt::MAX_EVENT_BITS as u8;
     bits
 };
-/// Most slots that can be configured.
-const MAX_SLOTS: u32 = 1 << 22;
+/// Most entries that can be configured.
+const MAX_ENTRIES: u32 = 1 << 22;
 
 /// Where in the CPU interface's range the configured priorities of LPIs are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,10 +68,10 @@ impl Priorities {
 pub(crate) struct LpiConfig {
     /// Number of vCPUs, at most 512.
     pub(crate) vcpus: u16,
-    /// The budget of slots: about one per mapped event, counted in powers of two up to 32 per
+    /// The budget of entries: about one per mapped event, counted in powers of two up to 32 per
     /// device and in 32s beyond. At most 2^22; memory comes with use: 8 bytes and a few bits a
-    /// slot.
-    pub(crate) slots: u32,
+    /// entry.
+    pub(crate) entries: u32,
     /// The budget of mapped devices, of all ITSes each.
     pub(crate) devices: u32,
     /// INTID bits of the distributor: 14 to [`MAX_ID_BITS`].
@@ -83,20 +83,20 @@ pub(crate) struct LpiConfig {
 }
 
 impl LpiConfig {
-    /// A machine of this many vCPUs: 2^17 slots, 2^16 devices, 16 INTID bits, one security state,
+    /// A machine of this many vCPUs: 2^17 entries, 2^16 devices, 16 INTID bits, one security state,
     /// five priority bits.
     pub(crate) const fn new(vcpus: u16) -> Self {
         let priorities = Priorities { view: PriorityView::Unshifted, bits: 5 };
-        Self { vcpus, slots: 1 << 17, devices: 1 << 16, id_bits: 16, priorities, direct: false }
+        Self { vcpus, entries: 1 << 17, devices: 1 << 16, id_bits: 16, priorities, direct: false }
     }
 
     pub(super) const fn bounded(self) -> Self {
         Self {
             vcpus: if self.vcpus > 1 << TARGET_BITS { 1 << TARGET_BITS } else { self.vcpus },
-            slots: if self.slots > MAX_SLOTS {
-                MAX_SLOTS
+            entries: if self.entries > MAX_ENTRIES {
+                MAX_ENTRIES
             } else {
-                self.slots.next_multiple_of(CHUNK_SLOTS)
+                self.entries.next_multiple_of(CHUNK_ENTRIES)
             },
             id_bits: if self.id_bits > MAX_ID_BITS { MAX_ID_BITS } else { self.id_bits },
             ..self
@@ -104,7 +104,7 @@ impl LpiConfig {
     }
 
     pub(super) const fn chunks(self) -> u32 {
-        self.slots / CHUNK_SLOTS
+        self.entries / CHUNK_ENTRIES
     }
 
     /// How many LPIs the distributor has.
@@ -112,9 +112,9 @@ impl LpiConfig {
         (1u32 << self.id_bits).saturating_sub(gic_arch::Lpi::FIRST.get())
     }
 
-    /// The first position that is no slot's.
+    /// The first position that is no entry's.
     pub(super) const fn first_own_position(self) -> u32 {
-        self.slots.next_multiple_of(SLOTS_PER_SUMMARY)
+        self.entries.next_multiple_of(ENTRIES_PER_SUMMARY)
     }
 
     /// Every chunk can hang under a node of its own, and these under others.

@@ -1,9 +1,9 @@
 //! Acknowledging the most urgent pending LPI of a vCPU: one consumer at a time.
 
+use super::entries::Position;
+use super::entry::{Entry, Level};
 use super::hints::{Hint, Turns, Visit, Visitor};
 use super::shared::Shared;
-use super::slots::Position;
-use super::word::{Level, Word};
 use crate::safeguard::Safeguard;
 use gic_arch::{Lpi, Priority};
 
@@ -42,7 +42,7 @@ impl Consumer {
         self.walk(shared, than, &mut Take { shared, vcpu })
     }
 
-    /// As [`take`](Self::take), for a list register: the word remembers it.
+    /// As [`take`](Self::take), for a list register: the entry remembers it.
     pub(super) fn list(&mut self, shared: &Shared, than: Priority) -> Option<ListedLpi> {
         let vcpu = self.vcpu;
         self.walk(shared, than, &mut List { shared, vcpu })
@@ -66,12 +66,12 @@ impl Consumer {
     }
 }
 
-fn is_ready_here(word: Word, vcpu: u32, level: Level) -> bool {
-    word.is_ready() && word.target() == vcpu && word.level() == level
+fn is_ready_here(entry: Entry, vcpu: u32, level: Level) -> bool {
+    entry.is_ready() && entry.target() == vcpu && entry.level() == level
 }
 
-fn ready(word: Word, shared: &Shared) -> ReadyLpi {
-    ReadyLpi { lpi: word.lpi(), priority: shared.priorities.of(word.level()) }
+fn ready(entry: Entry, shared: &Shared) -> ReadyLpi {
+    ReadyLpi { lpi: entry.lpi(), priority: shared.priorities.of(entry.level()) }
 }
 
 /// Takes the pending bit of what a hint leads to.
@@ -87,10 +87,10 @@ impl Visitor for Take<'_> {
     #[inline]
     fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
         hint.clear();
-        // Whoever changed the word away from being ready here owes the hints for what it is now, so
+        // Whoever changed the entry away from being ready here owes the hints for what it is now, so
         // that a stale hint needs no other answer than going on.
         let vcpu = self.vcpu;
-        let take = |word| is_ready_here(word, vcpu, level).then(|| word.with_pending(false));
+        let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.with_pending(false));
         match self.shared.try_update_at(vcpu, position, take) {
             Some(taken) => Visit::Found(ready(taken, self.shared)),
             None => Visit::Stale,
@@ -111,7 +111,7 @@ impl Visitor for List<'_> {
     fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ListedLpi> {
         hint.clear();
         let vcpu = self.vcpu;
-        let take = |word| is_ready_here(word, vcpu, level).then(|| word.listed());
+        let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.listed());
         match self.shared.try_update_at(vcpu, position, take) {
             Some(taken) => Visit::Found(ListedLpi {
                 ready: ready(taken, self.shared),
@@ -128,10 +128,10 @@ impl Visitor for List<'_> {
 /// the vCPU to notify. If the event moved, it becomes pending at its new place; if it is not mapped
 /// any more, or was cleared, nowhere.
 pub(super) fn fold(shared: &Shared, listed: ListedLpi, pending: bool) -> Option<u32> {
-    let back = |word: Word| {
-        let same = word.generation() == listed.generation || !Safeguard::FoldOwn.stands();
-        let ours = word.is_listed() && same;
-        ours.then(|| word.folded(pending))
+    let back = |entry: Entry| {
+        let same = entry.generation() == listed.generation || !Safeguard::FoldOwn.stands();
+        let ours = entry.is_listed() && same;
+        ours.then(|| entry.folded(pending))
     };
     let old = shared.try_update_at(listed.vcpu, listed.position, back)?;
     shared.owe(old.folded(pending), listed.position)
@@ -148,15 +148,15 @@ impl Visitor for Peek<'_> {
     const TAKES: bool = false;
 
     fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
-        let word = self.shared.load_at(self.vcpu, position);
-        if is_ready_here(word, self.vcpu, level) {
-            return Visit::Found(ready(word, self.shared));
+        let entry = self.shared.load_at(self.vcpu, position);
+        if is_ready_here(entry, self.vcpu, level) {
+            return Visit::Found(ready(entry, self.shared));
         }
         hint.clear();
-        let word = self.shared.load_at(self.vcpu, position);
-        if Safeguard::LookAgain.stands() && is_ready_here(word, self.vcpu, level) {
+        let entry = self.shared.load_at(self.vcpu, position);
+        if Safeguard::LookAgain.stands() && is_ready_here(entry, self.vcpu, level) {
             hint.set();
-            return Visit::Found(ready(word, self.shared));
+            return Visit::Found(ready(entry, self.shared));
         }
         Visit::Stale
     }

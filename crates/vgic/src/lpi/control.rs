@@ -1,20 +1,20 @@
 //! The command side of the LPI core: what the guest's commands and registers say, and how it is
-//! written into the slot words. All of it under one lock.
+//! written into the entry entries. All of it under one lock.
 //!
-//! Every word is made from this state by [`Control::refresh`]; a command changes the state and
-//! refreshes the slots that it concerns. Refreshing twice does no harm.
+//! Every entry is made from this state by [`Control::refresh`]; a command changes the state and
+//! refreshes the entries that it concerns. Refreshing twice does no harm.
 
-use super::by_lpi::SlotsByLpi;
+use super::by_lpi::EntriesByLpi;
 use super::config::LpiConfig;
-use super::directory::Place;
+use super::entries::{EntryIndex, Position};
+use super::entry::{Entry, Level};
+use super::itt::EntryRef;
 use super::mappings::ItsIndex;
 use super::pool::{Owner, Pool};
 use super::senders::{Growth, Senders};
 use super::shared::{Injection, Location, Shared};
-use super::slots::{Position, Slot};
 use super::sweeps::{Cause, Work};
 use super::tables::{LpiTables, PendingBits};
-use super::word::{Level, Word};
 use crate::atomic::AtomicU64;
 use crate::attention::{Attention, Recalls};
 use crate::events::{Events, FaultReason, GuestFault};
@@ -38,7 +38,7 @@ pub(crate) struct Control {
     attention: Arc<Attention>,
     pub(super) config: LpiConfig,
     pub(super) pool: Pool,
-    pub(super) by_lpi: SlotsByLpi,
+    pub(super) by_lpi: EntriesByLpi,
     /// By vCPU: the tables, while its LPIs are enabled.
     pub(super) redistributors: Box<[Option<LpiTables>]>,
     /// By vCPU: room for the pending table's bits, from the first time on that its LPIs are
@@ -66,13 +66,13 @@ pub(super) struct Translator {
 /// Where a refresh takes enable and priority from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Settings {
-    /// From the word, unless it becomes deliverable: then from memory.
+    /// From the entry, unless it becomes deliverable: then from memory.
     Keep,
     /// From memory.
     Reload,
     /// These, from memory.
     Read(Config),
-    /// From the word.
+    /// From the entry.
     Given,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct Route {
     is_open: bool,
 }
 
-/// What a word becomes. There is memory for the hints that it takes.
+/// What an entry becomes. There is memory for the hints that it takes.
 #[derive(Clone, Copy)]
 pub(super) struct Refresh {
     route: Route,
@@ -108,16 +108,16 @@ impl Owed {
     }
 
     fn insert(&mut self, vcpu: u32) {
-        if let Some(word) = self.0.get_mut((vcpu / 64) as usize) {
-            *word |= 1 << (vcpu % 64);
+        if let Some(bits) = self.0.get_mut((vcpu / 64) as usize) {
+            *bits |= 1 << (vcpu % 64);
         }
     }
 
     fn pop(&mut self) -> Option<u32> {
-        let (word, base) =
-            self.0.iter_mut().zip((0..).step_by(64)).find(|(word, _)| **word != 0)?;
-        let bit = word.trailing_zeros();
-        *word &= *word - 1;
+        let (bits, base) =
+            self.0.iter_mut().zip((0..).step_by(64)).find(|(bits, _)| **bits != 0)?;
+        let bit = bits.trailing_zeros();
+        *bits &= *bits - 1;
         Some(base + bit)
     }
 }
@@ -138,7 +138,7 @@ impl Control {
             attention,
             config,
             pool: Pool::new(config.chunks(), config.nodes()),
-            by_lpi: SlotsByLpi::new(config.lpis())?,
+            by_lpi: EntriesByLpi::new(config.lpis())?,
             redistributors: boxed((0..vcpus).map(|_| None))?,
             images: boxed((0..vcpus).map(|_| PendingBits::default()))?,
             translators: Vec::new(),
@@ -162,14 +162,14 @@ impl Control {
         self.owed.pop()
     }
 
-    /// Slots visited so far: what a budget of work is measured by.
+    /// Entries visited so far: what a budget of work is measured by.
     pub(crate) const fn work(&self) -> u64 {
         self.work
     }
 
-    /// Counts slots as visited.
-    pub(super) fn count_work(&mut self, slots: u32) {
-        self.work += u64::from(slots);
+    /// Counts entries as visited.
+    pub(super) fn count_work(&mut self, entries: u32) {
+        self.work += u64::from(entries);
     }
 
     /// The memory that tables and commands lie in.
@@ -182,14 +182,14 @@ impl Control {
         u64::from(lpi.get()) < 1 << self.config.id_bits
     }
 
-    pub(super) fn owe(&mut self, written: Word, position: Position) {
+    pub(super) fn owe(&mut self, written: Entry, position: Position) {
         if let Some(vcpu) = self.shared.owe(written, position) {
             self.owed.insert(vcpu);
         }
     }
 
-    /// A word was changed: if its LPI is in a list register, it is recalled.
-    pub(super) fn recall(&mut self, old: Word) {
+    /// An entry was changed: if its LPI is in a list register, it is recalled.
+    pub(super) fn recall(&mut self, old: Entry) {
         let listed = old.is_listed() && Safeguard::Recall.stands();
         if listed && self.attention.recall(Cpu::new(old.target())) {
             self.owed.insert(old.target());
@@ -229,20 +229,20 @@ impl Control {
         self.redistributors.get(vcpu as usize).copied().flatten()
     }
 
-    /// Visits every slot that somebody owns, in one go.
-    pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, Slot)) {
+    /// Visits every entry that somebody owns, in one go.
+    pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, EntryIndex)) {
         for chunk in 0..self.pool.chunk_count() {
-            for (slot, _) in self.pool.owned_slots(chunk) {
+            for (index, _) in self.pool.owned_entries(chunk) {
                 self.work += 1;
-                each(self, slot);
+                each(self, index);
             }
         }
     }
 
-    /// Writes what the state says of a word's place into the word.
+    /// Writes what the state says of an entry into it.
     ///
     /// # Errors
-    /// The heap has no memory for the word's hints. The word is unchanged.
+    /// The heap has no memory for the entry's hints. The entry is unchanged.
     pub(super) fn refresh(
         &mut self,
         location: Location,
@@ -254,10 +254,10 @@ impl Control {
         Ok(())
     }
 
-    /// What a word becomes; `None` if it maps nothing.
+    /// What an entry becomes; `None` if it maps nothing.
     ///
     /// # Errors
-    /// The heap has no memory for the word's hints.
+    /// The heap has no memory for the entry's hints.
     pub(super) fn prepared(
         &self,
         location: Location,
@@ -268,14 +268,14 @@ impl Control {
         self.prepare(location, now, route, settings).map(Some)
     }
 
-    /// What a word becomes that is to hold `now` and goes this way.
+    /// What an entry becomes that is to hold `now` and goes this way.
     ///
     /// # Errors
-    /// The heap has no memory for the word's hints.
+    /// The heap has no memory for the entry's hints.
     pub(super) fn prepare(
         &self,
         location: Location,
-        now: Word,
+        now: Entry,
         route: Route,
         settings: Settings,
     ) -> Result<Refresh, OutOfMemory> {
@@ -297,23 +297,23 @@ impl Control {
         Ok(Refresh { route, enabled, level, deliverable, is_covered: covering.is_some(), reloads })
     }
 
-    /// Writes a word.
+    /// Writes an entry.
     pub(super) fn write(&mut self, location: Location, refresh: Refresh) {
         let Refresh { route, enabled, level, deliverable, is_covered, reloads } = refresh;
-        let index = self.shared.load(location).lpi_index();
-        let is_event = matches!(location, Location::Slot(_));
-        let brought = is_event && self.take_own(route.target, index);
-        let (old, new) = self.shared.update(location, |word| {
-            let kept = word
+        let lpi_index = self.shared.load(location).lpi_index();
+        let is_event = matches!(location, Location::Event(_));
+        let brought = is_event && self.take_own(route.target, lpi_index);
+        let (old, new) = self.shared.update(location, |entry| {
+            let kept = entry
                 .with_target(route.target)
                 .with_level(level)
                 .with_enabled(enabled)
                 .with_mapped(route.is_mapped)
                 .with_deliverable(deliverable);
             if is_covered {
-                kept.with_pending(word.is_pending() || word.is_held() || brought).with_held(false)
+                kept.with_pending(entry.is_pending() || entry.is_held() || brought).with_held(false)
             } else {
-                kept.cleared().with_held(word.is_pending_or_held() || brought)
+                kept.cleared().with_held(entry.is_pending_or_held() || brought)
             }
         });
         if old != new {
@@ -324,16 +324,16 @@ impl Control {
         }
     }
 
-    /// Where the state sends a word's interrupt; `None` if it maps nothing.
-    pub(super) fn route_of(&self, location: Location, now: Word) -> Option<Route> {
-        let slot = match location {
+    /// Where the state sends an entry's interrupt; `None` if it maps nothing.
+    pub(super) fn route_of(&self, location: Location, now: Entry) -> Option<Route> {
+        let index = match location {
             Location::Own { vcpu, index } => {
-                let has_word = self.shared.own(vcpu)?.has(index);
-                return has_word.then_some(Route { target: vcpu, is_mapped: true, is_open: true });
+                let has_entry = self.shared.own(vcpu)?.has(index);
+                return has_entry.then_some(Route { target: vcpu, is_mapped: true, is_open: true });
             }
-            Location::Slot(slot) => slot,
+            Location::Event(index) => index,
         };
-        let Owner::Event { its, collection } = self.pool.owner(slot) else { return None };
+        let Owner::Event { its, collection } = self.pool.owner(index) else { return None };
         self.route_of_event(ItsIndex::new(its), collection, now)
     }
 
@@ -343,7 +343,7 @@ impl Control {
         &self,
         its: ItsIndex,
         collection: u16,
-        now: Word,
+        now: Entry,
     ) -> Option<Route> {
         let translator = self.translator(its)?;
         let vcpu = translator.collections.get(collection).copied();
@@ -373,9 +373,9 @@ impl Control {
         (config.enable(), self.config.priorities.level(config.priority()))
     }
 
-    /// Removes what is pending at a word's place. Was something?
+    /// Removes what is pending at an entry's place. Was something?
     pub(super) fn clear(&mut self, location: Location) -> bool {
-        let (old, _) = self.shared.update(location, Word::emptied);
+        let (old, _) = self.shared.update(location, Entry::emptied);
         self.recall(old);
         old.is_pending_or_held()
     }
@@ -388,14 +388,14 @@ impl Control {
         Ok(())
     }
 
-    /// Makes a word pending that is [prepared](Self::prepare), or holds it until its target's LPIs
+    /// Makes an entry pending that is [prepared](Self::prepare), or holds it until its target's LPIs
     /// are enabled.
     pub(super) fn pend(&mut self, location: Location, refresh: Refresh) {
-        self.shared.update(location, |word| word.with_held(true));
+        self.shared.update(location, |entry| entry.with_held(true));
         self.write(location, refresh);
     }
 
-    pub(super) fn find(&self, sender: &AtomicU64, event: u32) -> Option<Place> {
+    pub(super) fn find(&self, sender: &AtomicU64, event: u32) -> Option<EntryRef> {
         self.shared.nodes.translate(sender, event)
     }
 }

@@ -1,4 +1,4 @@
-//! Where to look: for each vCPU and priority level a bit per slot, summarised twice, and a mask of
+//! Where to look: for each vCPU and priority level a bit per entry, summarised twice, and a mask of
 //! levels. A set bit means "look at the word", nothing more; a bit too many costs a look, and no
 //! bit is ever missing for a ready word but between two steps of whoever is about to set it.
 //!
@@ -6,8 +6,8 @@
 //! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ word
 //! ```
 
-use super::slots::Position;
-use super::word::{LEVELS, Level};
+use super::entries::Position;
+use super::entry::{LEVELS, Level};
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::heap::{OutOfMemory, boxed, no_pages, provide};
 use crate::safeguard::Safeguard;
@@ -17,7 +17,7 @@ use once_cell::race::OnceBox;
 
 const FANOUT_BITS: u32 = 6;
 /// Positions whose leaves are under one summary, and in one page.
-pub(super) const SLOTS_PER_SUMMARY: u32 = 1 << (2 * FANOUT_BITS);
+pub(super) const ENTRIES_PER_SUMMARY: u32 = 1 << (2 * FANOUT_BITS);
 const BIT_MASK: u32 = (1 << FANOUT_BITS) - 1;
 
 const fn bit(index: u32) -> u64 {
@@ -28,17 +28,17 @@ const fn bit(index: u32) -> u64 {
 #[repr(align(128))]
 pub(super) struct Hints {
     mask: AtomicU64,
-    slots: u32,
+    entries: u32,
     levels: Box<[OnceBox<[Tree; 1]>]>,
 }
 
-/// The bits of one level. Leaves come in pages, with [`Hints::ensure`]: most vCPUs use few slots.
+/// The bits of one level. Leaves come in pages, with [`Hints::ensure`]: most vCPUs use few entries.
 struct Tree {
     pages: Box<[OnceBox<[Page; 1]>]>,
     tops: Box<[AtomicU64]>,
 }
 
-/// The leaves under one summary: 4096 slots.
+/// The leaves under one summary: 4096 entries.
 struct Page {
     summary: AtomicU64,
     leaves: [AtomicU64; 1 << FANOUT_BITS],
@@ -55,8 +55,8 @@ impl Page {
 }
 
 impl Tree {
-    fn new(slots: u32) -> Result<Self, OutOfMemory> {
-        let pages = slots.div_ceil(1 << (2 * FANOUT_BITS));
+    fn new(entries: u32) -> Result<Self, OutOfMemory> {
+        let pages = entries.div_ceil(1 << (2 * FANOUT_BITS));
         let tops = pages.div_ceil(1 << FANOUT_BITS) as usize;
         Ok(Self { pages: no_pages(pages)?, tops: boxed((0..tops).map(|_| AtomicU64::new(0)))? })
     }
@@ -68,7 +68,7 @@ impl Tree {
         }
     }
 
-    /// The page of this summary; `None` where no slot can be hinted for.
+    /// The page of this summary; `None` where no entry can be hinted for.
     fn page(&self, summary: u32) -> Option<&Page> {
         self.pages.get(summary as usize)?.get().map(|[page]| page)
     }
@@ -195,11 +195,11 @@ impl Turns {
 }
 
 impl Hints {
-    /// Hints over this many slots; levels come with [`ensure`](Self::ensure).
-    pub(super) fn new(slots: u32) -> Result<Self, OutOfMemory> {
+    /// Hints over this many entries; levels come with [`ensure`](Self::ensure).
+    pub(super) fn new(entries: u32) -> Result<Self, OutOfMemory> {
         Ok(Self {
             mask: AtomicU64::new(0),
-            slots,
+            entries,
             levels: boxed((0..LEVELS).map(|_| OnceBox::new()))?,
         })
     }
@@ -208,7 +208,7 @@ impl Hints {
     /// the hot path.
     pub(super) fn ensure(&self, level: Level, position: Position) -> Result<(), OutOfMemory> {
         let tree = self.levels[level.index()]
-            .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(Tree::new(self.slots)?)?))?;
+            .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(Tree::new(self.entries)?)?))?;
         tree[0].ensure(position)
     }
 
@@ -224,13 +224,13 @@ impl Hints {
         let Some(tree) = self.tree(level) else {
             return;
         };
-        let slot = position.get();
-        let leaf = slot >> FANOUT_BITS;
+        let index = position.get();
+        let leaf = index >> FANOUT_BITS;
         let summary = leaf >> FANOUT_BITS;
         let Some(page) = tree.page(summary) else {
             return;
         };
-        page.leaf(leaf).fetch_or(bit(slot), SeqCst);
+        page.leaf(leaf).fetch_or(bit(index), SeqCst);
         set_if_clear(&page.summary, bit(leaf));
         set_if_clear(tree.top(summary >> FANOUT_BITS), bit(summary));
         let level_bit = 1u64 << level.index();

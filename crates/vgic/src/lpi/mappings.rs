@@ -2,13 +2,13 @@
 
 use super::closing::Closing;
 use super::control::{Control, Settings, Translator};
-use super::directory::{Entry, Place};
+use super::entries::EntryIndex;
+use super::entry::Entry;
+use super::itt::{EntryRef, Link};
 use super::pool::Owner;
 use super::senders::Senders;
 use super::shared::{Injection, Location};
-use super::slots::Slot;
 use super::sweeps::{Cause, Meant, OwnCursor, Sweep};
-use super::word::Word;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::OutOfMemory;
 use alloc::sync::Arc;
@@ -24,7 +24,7 @@ impl ItsIndex {
         Self(index)
     }
 
-    /// The owner of an event's slot.
+    /// The owner of an event's entry.
     pub(super) const fn owner(self, collection: u16) -> Owner {
         Owner::Event { its: self.0, collection }
     }
@@ -58,15 +58,15 @@ pub(crate) struct MappedDevice {
 impl MappedDevice {
     const ITT: u64 = 0x000f_ffff_ffff_ff00;
 
-    /// As one word, which is not zero.
+    /// As one integer, which is not zero.
     pub(super) const fn packed(self) -> u64 {
         self.itt & Self::ITT | self.event_bits as u64
     }
 
     /// From [`packed`](Self::packed); `None` if it is zero.
-    pub(super) const fn unpacked(word: u64) -> Option<Self> {
-        let [event_bits, ..] = word.to_le_bytes();
-        if word == 0 { None } else { Some(Self { event_bits, itt: word & Self::ITT }) }
+    pub(super) const fn unpacked(bits: u64) -> Option<Self> {
+        let [event_bits, ..] = bits.to_le_bytes();
+        if bits == 0 { None } else { Some(Self { event_bits, itt: bits & Self::ITT }) }
     }
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct MappedEvent {
     its: ItsIndex,
     device: u32,
     event: u32,
-    slot: Slot,
+    index: EntryIndex,
     /// Its collection.
     pub(crate) collection: u16,
 }
@@ -87,7 +87,7 @@ impl Translator {
         self.senders.mapped_from(first, &self.growth)
     }
 
-    /// Nothing leads to a device's slots any more: those are left to close.
+    /// Nothing leads to a device's entries any more: those are left to close.
     pub(super) fn close_device(&mut self, device: u32, mapped: MappedDevice) -> Closing {
         let Some(sender) = self.senders.get(device) else { return Closing::default() };
         let closing = Closing::of(Control::take_sender(sender), mapped.event_bits.into());
@@ -185,17 +185,17 @@ impl Control {
 
     /// A mapped event.
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
-        let place = self.find(self.translator(its)?.senders.get(device)?, event)?;
-        match self.pool.owner(place.slot) {
+        let found = self.find(self.translator(its)?.senders.get(device)?, event)?;
+        match self.pool.owner(found.index) {
             Owner::Event { collection, .. } => {
-                Some(MappedEvent { its, device, event, slot: place.slot, collection })
+                Some(MappedEvent { its, device, event, index: found.index, collection })
             }
             Owner::Nobody => None,
         }
     }
 
     /// MAPD, V = 1. A mapped device is unmapped first, with all its events and what is pending of
-    /// them. Slots are taken when events are mapped.
+    /// them. Entries are taken when events are mapped.
     ///
     /// # Errors
     /// A device that was mapped is unmapped, and mapping it anew needs no memory. Another is not
@@ -225,9 +225,9 @@ impl Control {
         }
     }
 
-    /// Takes away what leads from a sender to its slots.
-    pub(super) fn take_sender(sender: &AtomicU64) -> Entry {
-        Entry::from_bits(sender.swap(Entry::NONE.bits(), Ordering::SeqCst))
+    /// Takes away what leads from a sender to its entries.
+    pub(super) fn take_sender(sender: &AtomicU64) -> Link {
+        Link::from_bits(sender.swap(Link::NONE.bits(), Ordering::SeqCst))
     }
 
     /// Unmaps all devices. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
@@ -312,28 +312,28 @@ impl Control {
         lpi: Lpi,
         collection: u16,
     ) -> Result<(), NoRoom> {
-        let place = self.attach_event(its, (device, event), lpi)?;
+        let found = self.attach_event(its, (device, event), lpi)?;
         let target = self.collection(its, collection).unwrap_or(0);
-        let word = Word::unmapped(place.generation)
+        let entry = Entry::unmapped(found.generation)
             .with_target(u32::from(target))
             .with_lpi_index(lpi.index());
-        let location = Location::Slot(place.slot);
-        let route = self.route_of_event(its, collection, word).ok_or(NoRoom::Budget)?;
-        let refresh = self.prepare(location, word, route, Settings::Reload)?;
-        self.give_slot(place.slot, its.owner(collection), lpi);
-        let (old, _) = self.shared.update(location, |old| old.replaced_by(word));
+        let location = Location::Event(found.index);
+        let route = self.route_of_event(its, collection, entry).ok_or(NoRoom::Budget)?;
+        let refresh = self.prepare(location, entry, route, Settings::Reload)?;
+        self.give_entry(found.index, its.owner(collection), lpi);
+        let (old, _) = self.shared.update(location, |old| old.replaced_by(entry));
         self.recall(old);
         self.write(location, refresh);
         Ok(())
     }
 
-    /// The slot of an event that is to be mapped to an LPI, which can be noted.
+    /// The entry of an event that is to be mapped to an LPI, which can be noted.
     pub(super) fn attach_event(
         &mut self,
         its: ItsIndex,
         (device, event): (u32, u32),
         lpi: Lpi,
-    ) -> Result<Place, NoRoom> {
+    ) -> Result<EntryRef, NoRoom> {
         let event_bits = self.event_bits(its, device).ok_or(NoRoom::Budget)?;
         let senders = self.senders(its).ok_or(NoRoom::Budget)?;
         let sender = senders.get(device).ok_or(NoRoom::Budget)?;
@@ -347,37 +347,37 @@ impl Control {
         event: MappedEvent,
         collection: u16,
     ) -> Result<(), OutOfMemory> {
-        let location = Location::Slot(event.slot);
+        let location = Location::Event(event.index);
         let now = self.shared.load(location);
         let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(()) };
         let refresh = self.prepare(location, now, route, Settings::Keep)?;
-        self.pool.set_owner(event.slot, event.its.owner(collection));
+        self.pool.set_owner(event.index, event.its.owner(collection));
         self.write(location, refresh);
         Ok(())
     }
 
     /// The event's LPI by itself, at the redistributor that the event targets.
     fn own_lpi_of(&self, event: MappedEvent) -> Location {
-        let word = self.shared.load(Location::Slot(event.slot));
-        Location::Own { vcpu: word.target(), index: word.lpi_index() }
+        let entry = self.shared.load(Location::Event(event.index));
+        Location::Own { vcpu: entry.target(), index: entry.lpi_index() }
     }
 
     /// CLEAR: nothing of the event is pending at its redistributor.
     pub(crate) fn clear_event(&mut self, event: MappedEvent) {
         self.clear(self.own_lpi_of(event));
-        self.clear(Location::Slot(event.slot));
+        self.clear(Location::Event(event.index));
     }
 
     /// DISCARD: as CLEAR, and the event is no longer mapped.
     pub(crate) fn discard_event(&mut self, event: MappedEvent) {
         self.clear(self.own_lpi_of(event));
-        self.unmap_slot(event.slot);
+        self.unmap_entry(event.index);
     }
 
     /// INV: takes the configuration of the event's LPI from memory again.
     pub(crate) fn invalidate_event(&mut self, event: MappedEvent) -> Result<(), OutOfMemory> {
         self.refresh(self.own_lpi_of(event), Settings::Reload)?;
-        self.refresh(Location::Slot(event.slot), Settings::Reload)
+        self.refresh(Location::Event(event.index), Settings::Reload)
     }
 
     /// INT: a message for the event.

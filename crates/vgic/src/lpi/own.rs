@@ -1,12 +1,12 @@
 //! LPIs that are pending at a redistributor by themselves: by `GICR_SETLPIR`, by MOVALL, from the
-//! pending table. A flat table per redistributor with a word for each LPI; the target and the LPI
-//! follow from the word's place.
+//! pending table. A flat table per redistributor with an entry for each LPI; the target and the LPI
+//! follow from the entry's place.
 //!
 //! Pages come on the command path. With direct LPIs, `EnableLPIs` makes all of them that the
-//! guest's tables cover, so that a message always finds its word and allocates nothing. A page
+//! guest's tables cover, so that a message always finds its entry and allocates nothing. A page
 //! stays as long as the table.
 
-use super::word::Word;
+use super::entry::Entry;
 use crate::atomic::{AtomicU16, Ordering::SeqCst};
 use crate::heap::{OutOfMemory, no_pages, provide};
 use alloc::boxed::Box;
@@ -21,7 +21,7 @@ pub(super) const BLOCK: u32 = if PAGE_BITS < 6 { 1 << PAGE_BITS } else { 64 };
 
 type Page = [AtomicU16; 1 << PAGE_BITS];
 
-/// The words of one redistributor.
+/// The entries of one redistributor.
 pub(super) struct OwnLpis {
     vcpu: u32,
     pages: Box<[OnceBox<Page>]>,
@@ -33,7 +33,7 @@ impl OwnLpis {
         Ok(Self { vcpu, pages: no_pages(lpis.div_ceil(1 << PAGE_BITS))? })
     }
 
-    /// Makes sure that an LPI has a word. Off the hot path.
+    /// Makes sure that an LPI has an entry. Off the hot path.
     pub(super) fn ensure(&self, lpi: Lpi) -> Result<(), OutOfMemory> {
         match self.pages.get((lpi.index() >> PAGE_BITS) as usize) {
             Some(page) => provide(page, || AtomicU16::new(0)),
@@ -41,42 +41,42 @@ impl OwnLpis {
         }
     }
 
-    /// Makes sure that every LPI below `end` has a word. Off the hot path.
+    /// Makes sure that every LPI below `end` has an entry. Off the hot path.
     pub(super) fn ensure_below(&self, end: u32) -> Result<(), OutOfMemory> {
         let mut pages = (Lpi::FIRST.get()..end).step_by(1 << PAGE_BITS);
         pages.try_for_each(|intid| Lpi::try_from(intid).map_or(Ok(()), |lpi| self.ensure(lpi)))
     }
 
     #[inline]
-    fn word(&self, index: u32) -> Option<&AtomicU16> {
+    fn entry(&self, index: u32) -> Option<&AtomicU16> {
         let page = self.pages.get((index >> PAGE_BITS) as usize)?.get()?;
         Some(&page[(index & PAGE_MASK) as usize])
     }
 
-    const fn expand(&self, index: u32, bits: u16) -> Word {
-        Word::expanded(bits, self.vcpu, index)
+    const fn expand(&self, index: u32, bits: u16) -> Entry {
+        Entry::expanded(bits, self.vcpu, index)
     }
 
-    /// Has the LPI with this index a word?
+    /// Has the LPI with this index an entry?
     pub(super) fn has(&self, index: u32) -> bool {
-        self.word(index).is_some()
+        self.entry(index).is_some()
     }
 
-    /// The word of the LPI with this index; an empty one where there is none.
+    /// The entry of the LPI with this index; an empty one where there is none.
     #[inline]
-    pub(super) fn load(&self, index: u32) -> Word {
-        self.expand(index, self.word(index).map_or(0, |word| word.load(SeqCst)))
+    pub(super) fn load(&self, index: u32) -> Entry {
+        self.expand(index, self.entry(index).map_or(0, |entry| entry.load(SeqCst)))
     }
 
-    /// Replaces a word by `change` of it, in one read-modify-write, while that gives something;
+    /// Replaces an entry by `change` of it, in one read-modify-write, while that gives something;
     /// returns the old value, `None` if nothing changed.
     #[inline]
     pub(super) fn try_update(
         &self,
         index: u32,
-        change: impl Fn(Word) -> Option<Word>,
-    ) -> Option<Word> {
-        let atomic = self.word(index)?;
+        change: impl Fn(Entry) -> Option<Entry>,
+    ) -> Option<Entry> {
+        let atomic = self.entry(index)?;
         let mut old = atomic.load(SeqCst);
         loop {
             let new = change(self.expand(index, old))?.compact();
@@ -87,14 +87,14 @@ impl OwnLpis {
         }
     }
 
-    /// The first block with words, from the one on that begins at this LPI index.
+    /// The first block with entries, from the one on that begins at this LPI index.
     pub(super) fn block_from(&self, index: u32) -> Option<LpiBlock> {
         let mut pages = self.pages.iter().zip(0u32..).skip((index >> PAGE_BITS) as usize);
         let (_, page) = pages.find(|(page, _)| page.get().is_some())?;
         Some(LpiBlock { first: index.max(page << PAGE_BITS) })
     }
 
-    /// All blocks with words.
+    /// All blocks with entries.
     pub(super) fn blocks(&self) -> impl Iterator<Item = LpiBlock> {
         core::iter::successors(self.block_from(0), |block| self.block_from(block.next()))
     }

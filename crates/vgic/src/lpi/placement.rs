@@ -1,33 +1,33 @@
-//! Giving slots to senders and taking them back. A block's words carry its generation before an
-//! entry names it, and an entry is gone before the words are cleared.
+//! Giving entries to senders and taking them back. A block's entries carry its generation before an
+//! link names it, and a link is gone before the entries are cleared.
 
 use super::closing::Closing;
 use super::control::{Control, Settings};
-use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_ENTRIES, Place, depth, node_index};
+use super::entries::EntryIndex;
+use super::entry::Entry;
+use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, EntryRef, Link, NODE_LINKS, depth, node_index};
 use super::mappings::NoRoom;
 use super::pool::{Block, Owner};
 use super::shared::Location;
-use super::slots::Slot;
-use super::word::Word;
 use crate::atomic::{AtomicU64, Ordering};
 use gic_arch::Lpi;
 
 impl Control {
-    /// The slot of a sender's event, taken from the pool if need be. The sender has `event_bits`
-    /// bits of events, and `event` fits them. On error, nodes on the way to the slot may have come.
+    /// The entry of a sender's event, taken from the pool if need be. The sender has `event_bits`
+    /// bits of events, and `event` fits them. On error, nodes on the way to the entry may have come.
     pub(super) fn attach(
         &mut self,
         sender: &AtomicU64,
         event_bits: u32,
         event: u32,
-    ) -> Result<Place, NoRoom> {
-        if let Some(place) = self.find(sender, event) {
-            return Ok(place);
+    ) -> Result<EntryRef, NoRoom> {
+        if let Some(found) = self.find(sender, event) {
+            return Ok(found);
         }
         if depth(event_bits) == 0 {
             let block = self.open_block(event_bits)?;
-            let entry = Entry::new(block.first.get(), block.generation).of_sender(event_bits);
-            sender.store(entry.bits(), Ordering::SeqCst);
+            let link = Link::new(block.first.get(), block.generation).of_device(event_bits);
+            sender.store(link.bits(), Ordering::SeqCst);
         } else {
             self.attach_through_nodes(sender, event_bits, event)?;
         }
@@ -41,108 +41,107 @@ impl Control {
         event: u32,
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
-        let mut node = match Entry::from_bits(sender.load(Ordering::SeqCst)) {
+        let mut node = match Link::from_bits(sender.load(Ordering::SeqCst)) {
             root if root.is_valid() => root.index(),
             _ => {
-                let entry = self.open_node()?.of_sender(event_bits);
-                sender.store(entry.bits(), Ordering::SeqCst);
-                entry.index()
+                let link = self.open_node()?.of_device(event_bits);
+                sender.store(link.bits(), Ordering::SeqCst);
+                link.index()
             }
         };
         for below in (1..depth(event_bits)).rev() {
-            let place = shared.nodes.entry(node, node_index(event, below)).ok_or(NoRoom::Budget)?;
-            let mut entry = Entry::from_bits(place.load(Ordering::SeqCst));
-            if !entry.is_valid() {
-                entry = self.open_node()?;
-                place.store(entry.bits(), Ordering::SeqCst);
+            let cell = shared.nodes.link(node, node_index(event, below)).ok_or(NoRoom::Budget)?;
+            let mut link = Link::from_bits(cell.load(Ordering::SeqCst));
+            if !link.is_valid() {
+                link = self.open_node()?;
+                cell.store(link.bits(), Ordering::SeqCst);
             }
-            node = entry.index();
+            node = link.index();
         }
-        let place = shared.nodes.entry(node, node_index(event, 0)).ok_or(NoRoom::Budget)?;
+        let cell = shared.nodes.link(node, node_index(event, 0)).ok_or(NoRoom::Budget)?;
         let block = self.open_block(CHUNK_BITS)?;
-        place.store(Entry::new(block.first.get(), block.generation).bits(), Ordering::SeqCst);
+        cell.store(Link::new(block.first.get(), block.generation).bits(), Ordering::SeqCst);
         Ok(())
     }
 
-    fn open_node(&mut self) -> Result<Entry, NoRoom> {
+    fn open_node(&mut self) -> Result<Link, NoRoom> {
         let (node, generation) = self.pool.take_node(|node| self.shared.nodes.ensure(node))?;
-        Ok(Entry::new(node, generation))
+        Ok(Link::new(node, generation))
     }
 
     fn open_block(&mut self, size: u32) -> Result<Block, NoRoom> {
-        // The words of a chunk are in one page.
-        let block = self.pool.take_block(size, |first| self.shared.slots.ensure(first))?;
+        // The entries of a chunk are in one page.
+        let block = self.pool.take_block(size, |first| self.shared.entries.ensure(first))?;
         self.count_work(1 << size);
-        for slot in block_slots(block.first, size) {
-            self.shared.update(Location::Slot(slot), |_| Word::unmapped(block.generation));
+        for index in block_entries(block.first, size) {
+            self.shared.update(Location::Event(index), |_| Entry::unmapped(block.generation));
         }
         Ok(block)
     }
 
-    /// Goes on closing what an entry named: nodes, and blocks, of which nothing is pending
+    /// Goes on closing what a link named: nodes, and blocks, of which nothing is pending
     /// afterwards. `false`: nothing is left.
     pub(super) fn close(&mut self, closing: &mut Closing) -> bool {
-        let Some((node, index)) = closing.next_entry() else { return false };
-        let Some(place) =
-            self.shared.nodes.entry(node.index(), index).filter(|_| index < NODE_ENTRIES)
+        let Some((node, index)) = closing.next_link() else { return false };
+        let Some(cell) = self.shared.nodes.link(node.index(), index).filter(|_| index < NODE_LINKS)
         else {
             self.pool.release_node(node.index());
             closing.leave_node();
             return true;
         };
-        let below = Entry::from_bits(place.swap(Entry::NONE.bits(), Ordering::SeqCst));
+        let below = Link::from_bits(cell.swap(Link::NONE.bits(), Ordering::SeqCst));
         self.count_work(1);
         if below.is_valid()
             && let Some(block) = closing.enter(below)
         {
-            self.close_block(Slot::new(block.index()), closing.size());
+            self.close_block(EntryIndex::new(block.index()), closing.size());
         }
         true
     }
 
-    pub(super) fn close_block(&mut self, first: Slot, size: u32) {
+    pub(super) fn close_block(&mut self, first: EntryIndex, size: u32) {
         self.count_work(1 << size);
-        for slot in block_slots(first, size) {
-            self.unmap_slot(slot);
+        for index in block_entries(first, size) {
+            self.unmap_entry(index);
         }
         self.pool.release_block(first, size);
     }
 
-    /// A slot becomes an event's, mapped to an LPI.
-    pub(super) fn give_slot(&mut self, slot: Slot, owner: Owner, lpi: Lpi) {
-        self.forget_lpi(slot);
-        self.pool.set_owner(slot, owner);
-        self.by_lpi.insert(lpi.index(), slot);
+    /// An entry becomes an event's, mapped to an LPI.
+    pub(super) fn give_entry(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
+        self.forget_lpi(index);
+        self.pool.set_owner(index, owner);
+        self.by_lpi.insert(lpi.index(), index);
     }
 
-    /// An event's slot is not mapped to the LPI any more that its word names.
-    fn forget_lpi(&mut self, slot: Slot) {
-        if self.pool.owner(slot) != Owner::Nobody {
-            let index = self.shared.load(Location::Slot(slot)).lpi_index();
-            self.by_lpi.remove(index, slot);
-            if let Some(left) = self.by_lpi.find(index).one().map(Location::Slot)
+    /// An event's entry is not mapped any more to the LPI that it names.
+    fn forget_lpi(&mut self, index: EntryIndex) {
+        if self.pool.owner(index) != Owner::Nobody {
+            let lpi_index = self.shared.load(Location::Event(index)).lpi_index();
+            self.by_lpi.remove(lpi_index, index);
+            if let Some(left) = self.by_lpi.find(lpi_index).one().map(Location::Event)
                 // Without memory for its hints, what is pending stays beside the event.
                 && let Ok(Some(refresh)) = self.prepared(left, Settings::Keep)
-                && self.take_own(self.shared.load(left).target(), index)
+                && self.take_own(self.shared.load(left).target(), lpi_index)
             {
                 self.pend(left, refresh);
             }
         }
     }
 
-    /// Makes a slot map nothing. Its generation stays: that ties it to its block's owner.
-    pub(super) fn unmap_slot(&mut self, slot: Slot) {
-        self.forget_lpi(slot);
-        self.pool.set_owner(slot, Owner::Nobody);
-        let unmapped = |word: Word| {
-            let target = word.target();
-            word.replaced_by(Word::unmapped(word.generation()).with_target(target))
+    /// Makes an entry map nothing. Its generation stays: that ties it to its block's owner.
+    pub(super) fn unmap_entry(&mut self, index: EntryIndex) {
+        self.forget_lpi(index);
+        self.pool.set_owner(index, Owner::Nobody);
+        let unmapped = |entry: Entry| {
+            let target = entry.target();
+            entry.replaced_by(Entry::unmapped(entry.generation()).with_target(target))
         };
-        let (old, _) = self.shared.update(Location::Slot(slot), unmapped);
+        let (old, _) = self.shared.update(Location::Event(index), unmapped);
         self.recall(old);
     }
 }
 
-fn block_slots(first: Slot, size: u32) -> impl Iterator<Item = Slot> {
-    (0..(1u32 << size).min(CHUNK_SLOTS)).map(move |at| first.offset(at))
+fn block_entries(first: EntryIndex, size: u32) -> impl Iterator<Item = EntryIndex> {
+    (0..(1u32 << size).min(CHUNK_ENTRIES)).map(move |at| first.offset(at))
 }

@@ -1,26 +1,26 @@
-//! Who owns which slot and which node: the allocator, under the command lock.
+//! Who owns which entry and which node: the allocator, under the command lock.
 //!
-//! Slots come in chunks of 32. A chunk serves blocks of one size at a time, from one slot to all
+//! Entries come in chunks of 32. A chunk serves blocks of one size at a time, from one entry to all
 //! 32, so that small devices share it; it is free for any size again when its last block is. Each
 //! time a block or a node changes hands its generation grows, and at the last generation it stays
 //! unused: a generation never comes back.
 
-use super::directory::{CHUNK_BITS, CHUNK_SLOTS};
+use super::entries::EntryIndex;
+use super::entry::GENERATION_MAX;
+use super::itt::{CHUNK_BITS, CHUNK_ENTRIES};
 use super::mappings::NoRoom;
-use super::slots::Slot;
-use super::word::GENERATION_MAX;
 use crate::heap::OutOfMemory;
 use alloc::vec::Vec;
 
-/// From this generation on, a chunk may not serve all its slots once more.
-const LAST_USES: u32 = GENERATION_MAX - CHUNK_SLOTS;
+/// From this generation on, a chunk may not serve all its entries once more.
+const LAST_USES: u32 = GENERATION_MAX - CHUNK_ENTRIES;
 const SIZES: usize = CHUNK_BITS as usize + 1;
 /// The list of chunks without blocks. Before it comes, by block size, one of the chunks with room.
 const FREE: usize = SIZES;
 /// The number of no chunk.
 const NO_CHUNK: u32 = u32::MAX;
 
-/// Whose a slot is.
+/// Whose an entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
     /// Its block may belong to a device, but no event is mapped here.
@@ -37,26 +37,26 @@ pub(super) enum Owner {
 struct Chunk {
     /// log2 of the block size that it serves.
     size: u32,
-    /// One bit per slot in use.
+    /// One bit per entry in use.
     used: u32,
     generation: u32,
-    owners: [Owner; CHUNK_SLOTS as usize],
+    owners: [Owner; CHUNK_ENTRIES as usize],
     list: Option<usize>,
     /// Its neighbours in that list.
     previous: u32,
     next: u32,
 }
 
-/// A block of slots: a power of two, up to a chunk.
+/// A block of entries: a power of two, up to a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Block {
-    /// First slot.
-    pub(super) first: Slot,
-    /// Which owner this is of the slots, counted.
+    /// First entry.
+    pub(super) first: EntryIndex,
+    /// Which owner this is of the entries, counted.
     pub(super) generation: u32,
 }
 
-/// The slots and nodes that there are.
+/// The entries and nodes that there are.
 pub(super) struct Pool {
     chunks: Vec<Chunk>,
     chunk_limit: u32,
@@ -81,12 +81,12 @@ impl Pool {
         }
     }
 
-    /// Takes `2^size` slots, at most a chunk. `provide` makes the words of a chunk that is new, of
-    /// which it is given the first slot.
+    /// Takes `2^size` entries, at most a chunk. `provide` makes the entries of a chunk that is new, of
+    /// which it is given the first entry.
     pub(super) fn take_block(
         &mut self,
         size: u32,
-        provide: impl FnOnce(Slot) -> Result<(), OutOfMemory>,
+        provide: impl FnOnce(EntryIndex) -> Result<(), OutOfMemory>,
     ) -> Result<Block, NoRoom> {
         let size = size.min(CHUNK_BITS);
         let number = match self.lists[size as usize] {
@@ -94,7 +94,7 @@ impl Pool {
             number => number,
         };
         let chunk = self.chunks.get_mut(number as usize).ok_or(NoRoom::Budget)?;
-        let free = (0..CHUNK_SLOTS).step_by(1 << size).find(|at| chunk.used & (1 << at) == 0);
+        let free = (0..CHUNK_ENTRIES).step_by(1 << size).find(|at| chunk.used & (1 << at) == 0);
         let at = free.ok_or(NoRoom::Budget)?;
         chunk.used |= block_bits(at, size);
         chunk.generation += 1;
@@ -102,13 +102,13 @@ impl Pool {
         if !has_room {
             self.file(number, None);
         }
-        Ok(Block { first: Slot::new(number * CHUNK_SLOTS + at), generation })
+        Ok(Block { first: EntryIndex::new(number * CHUNK_ENTRIES + at), generation })
     }
 
     fn open_chunk(
         &mut self,
         size: u32,
-        provide: impl FnOnce(Slot) -> Result<(), OutOfMemory>,
+        provide: impl FnOnce(EntryIndex) -> Result<(), OutOfMemory>,
     ) -> Result<u32, NoRoom> {
         let number = match self.lists[FREE] {
             NO_CHUNK => self.new_chunk(provide)?,
@@ -121,18 +121,18 @@ impl Pool {
 
     fn new_chunk(
         &mut self,
-        provide: impl FnOnce(Slot) -> Result<(), OutOfMemory>,
+        provide: impl FnOnce(EntryIndex) -> Result<(), OutOfMemory>,
     ) -> Result<u32, NoRoom> {
         let number =
             u32::try_from(self.chunks.len()).ok().filter(|number| *number < self.chunk_limit);
         let number = number.ok_or(NoRoom::Budget)?;
         self.chunks.try_reserve(1).map_err(OutOfMemory::from)?;
-        provide(Slot::new(number * CHUNK_SLOTS))?;
+        provide(EntryIndex::new(number * CHUNK_ENTRIES))?;
         self.chunks.push(Chunk {
             size: 0,
             used: 0,
             generation: 0,
-            owners: [Owner::Nobody; CHUNK_SLOTS as usize],
+            owners: [Owner::Nobody; CHUNK_ENTRIES as usize],
             list: None,
             previous: NO_CHUNK,
             next: NO_CHUNK,
@@ -166,15 +166,15 @@ impl Pool {
         }
     }
 
-    /// Gives a block back, of the size that it was taken with. Its words no longer name it.
-    pub(super) fn release_block(&mut self, first: Slot, size: u32) {
-        let (number, at) = (first.get() / CHUNK_SLOTS, first.get() % CHUNK_SLOTS);
+    /// Gives a block back, of the size that it was taken with. Its entries no longer name it.
+    pub(super) fn release_block(&mut self, first: EntryIndex, size: u32) {
+        let (number, at) = (first.get() / CHUNK_ENTRIES, first.get() % CHUNK_ENTRIES);
         let Some(chunk) = self.chunks.get_mut(number as usize) else {
             return;
         };
         let bits = block_bits(at, size.min(CHUNK_BITS));
-        for slot in set_bits(bits) {
-            chunk.owners[slot as usize] = Owner::Nobody;
+        for index in set_bits(bits) {
+            chunk.owners[index as usize] = Owner::Nobody;
         }
         chunk.used &= !bits;
         let list = match (chunk.generation, chunk.used) {
@@ -218,7 +218,7 @@ impl Pool {
     pub(super) fn reserve(
         &mut self,
         (chunks, nodes): (u64, u64),
-        provide_chunk: impl Fn(Slot) -> Result<(), OutOfMemory>,
+        provide_chunk: impl Fn(EntryIndex) -> Result<(), OutOfMemory>,
         provide_node: impl Fn(u32) -> Result<(), OutOfMemory>,
     ) -> Result<(), NoRoom> {
         let left = |limit: u32, made: usize, usable: u64| {
@@ -257,16 +257,16 @@ impl Pool {
         u64::from(self.node_limit).saturating_sub(retired as u64)
     }
 
-    /// Whose a slot is.
-    pub(super) fn owner(&self, slot: Slot) -> Owner {
-        let chunk = self.chunks.get((slot.get() / CHUNK_SLOTS) as usize);
-        chunk.map_or(Owner::Nobody, |chunk| chunk.owners[(slot.get() % CHUNK_SLOTS) as usize])
+    /// Whose an entry is.
+    pub(super) fn owner(&self, index: EntryIndex) -> Owner {
+        let chunk = self.chunks.get((index.get() / CHUNK_ENTRIES) as usize);
+        chunk.map_or(Owner::Nobody, |chunk| chunk.owners[(index.get() % CHUNK_ENTRIES) as usize])
     }
 
-    /// Notes whose a slot is.
-    pub(super) fn set_owner(&mut self, slot: Slot, owner: Owner) {
-        if let Some(chunk) = self.chunks.get_mut((slot.get() / CHUNK_SLOTS) as usize) {
-            chunk.owners[(slot.get() % CHUNK_SLOTS) as usize] = owner;
+    /// Notes whose an entry is.
+    pub(super) fn set_owner(&mut self, index: EntryIndex, owner: Owner) {
+        if let Some(chunk) = self.chunks.get_mut((index.get() / CHUNK_ENTRIES) as usize) {
+            chunk.owners[(index.get() % CHUNK_ENTRIES) as usize] = owner;
         }
     }
 
@@ -275,14 +275,17 @@ impl Pool {
         u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)
     }
 
-    /// The slots of a chunk that somebody owns.
-    pub(super) fn owned_slots(&self, chunk: u32) -> impl Iterator<Item = (Slot, Owner)> + use<> {
+    /// The entries of a chunk that somebody owns.
+    pub(super) fn owned_entries(
+        &self,
+        chunk: u32,
+    ) -> impl Iterator<Item = (EntryIndex, Owner)> + use<> {
         let (used, owners) = match self.chunks.get(chunk as usize) {
             Some(found) => (found.used, found.owners),
-            None => (0, [Owner::Nobody; CHUNK_SLOTS as usize]),
+            None => (0, [Owner::Nobody; CHUNK_ENTRIES as usize]),
         };
         set_bits(used)
-            .map(move |at| (Slot::new(chunk * CHUNK_SLOTS + at), owners[at as usize]))
+            .map(move |at| (EntryIndex::new(chunk * CHUNK_ENTRIES + at), owners[at as usize]))
             .filter(|(_, owner)| *owner != Owner::Nobody)
     }
 }

@@ -3,12 +3,12 @@
 
 use super::by_lpi::MappedAt;
 use super::control::{Control, Refresh, Settings};
+use super::entries::EntryIndex;
+use super::entry::Entry;
 use super::own::{BLOCK, LpiBlock, OwnLpis};
 use super::shared::Location;
-use super::slots::Slot;
 use super::sweeps::{Cause, Meant, OwnCursor, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
-use super::word::Word;
 use crate::events::FaultReason;
 use crate::heap::OutOfMemory;
 use crate::safeguard::Safeguard;
@@ -45,7 +45,7 @@ impl Control {
     }
 
     /// Makes sure of what a redistributor with these tables takes while LPIs are enabled: room for
-    /// the pending table's bits and, with direct LPIs, a word for every LPI.
+    /// the pending table's bits and, with direct LPIs, an entry for every LPI.
     pub(super) fn provide(&mut self, vcpu: u32, tables: &LpiTables) -> Result<(), OutOfMemory> {
         if let Some(own) = self.shared.own(vcpu).filter(|_| self.config.direct) {
             own.ensure_below(tables.end())?;
@@ -89,7 +89,7 @@ impl Control {
             return;
         };
         self.abandon(Cause::Invalidate(vcpu));
-        // What the pending table said and no slot has taken yet.
+        // What the pending table said and no entry has taken yet.
         let pending =
             if let Some(Sweep::Enable { pending, next, .. }) = self.abandon(Cause::Enable(vcpu)) {
                 pending.from(next)
@@ -110,11 +110,11 @@ impl Control {
 
     /// All redistributors are reset: what was pending is gone. In one go.
     pub(super) fn reset_lpis(&mut self) {
-        self.sweep(|control, slot| control.reset_word(Location::Slot(slot)));
+        self.sweep(|control, index| control.reset_entry(Location::Event(index)));
         for vcpu in (0..).take(self.redistributors.len()) {
             let shared = self.shared.clone();
             for block in shared.own(vcpu).into_iter().flat_map(OwnLpis::blocks) {
-                block.indices().for_each(|index| self.reset_word(Location::Own { vcpu, index }));
+                block.indices().for_each(|index| self.reset_entry(Location::Own { vcpu, index }));
             }
             if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
                 *place = None;
@@ -126,12 +126,12 @@ impl Control {
         self.note_registers();
     }
 
-    fn reset_word(&mut self, location: Location) {
-        let (old, _) = self.shared.update(location, |word| stopped(word).with_held(false));
+    fn reset_entry(&mut self, location: Location) {
+        let (old, _) = self.shared.update(location, |entry| stopped(entry).with_held(false));
         self.recall(old);
     }
 
-    /// Where the redistributor has words of its own.
+    /// Where the redistributor has entries of its own.
     pub(super) fn own_blocks(&self, vcpu: u32) -> impl Iterator<Item = LpiBlock> {
         self.shared.own(vcpu).into_iter().flat_map(OwnLpis::blocks)
     }
@@ -148,14 +148,14 @@ impl Control {
     pub(super) fn pending(&mut self, vcpu: u32) -> Vec<Lpi> {
         let mut found = BTreeSet::new();
         let is_pending =
-            |word: Word| word.target() == vcpu && (word.is_pending() || word.is_held());
-        self.sweep(|control, slot| {
-            let word = control.shared.load(Location::Slot(slot));
-            found.extend(is_pending(word).then(|| word.lpi()));
+            |entry: Entry| entry.target() == vcpu && (entry.is_pending() || entry.is_held());
+        self.sweep(|control, index| {
+            let entry = control.shared.load(Location::Event(index));
+            found.extend(is_pending(entry).then(|| entry.lpi()));
         });
         for index in self.own_blocks(vcpu).flat_map(LpiBlock::indices) {
-            let word = self.shared.load(Location::Own { vcpu, index });
-            found.extend(is_pending(word).then(|| word.lpi()));
+            let entry = self.shared.load(Location::Own { vcpu, index });
+            found.extend(is_pending(entry).then(|| entry.lpi()));
         }
         found.into_iter().collect()
     }
@@ -170,7 +170,7 @@ impl Control {
         self.refresh(Location::own(vcpu, lpi), Settings::Reload)?;
         match self.by_lpi.find(lpi.index()) {
             MappedAt::Nowhere => {}
-            MappedAt::One(slot) => self.invalidate_slot(slot, vcpu)?,
+            MappedAt::One(index) => self.invalidate_entry(index, vcpu)?,
             MappedAt::Several => {
                 // One after the other would be as many sweeps; one for all of them is enough.
                 let target = Meant::Target(vcpu);
@@ -181,8 +181,8 @@ impl Control {
         Ok(())
     }
 
-    fn invalidate_slot(&mut self, slot: Slot, vcpu: u32) -> Result<(), OutOfMemory> {
-        let location = Location::Slot(slot);
+    fn invalidate_entry(&mut self, index: EntryIndex, vcpu: u32) -> Result<(), OutOfMemory> {
+        let location = Location::Event(index);
         if self.shared.load(location).target() == vcpu {
             self.refresh(location, Settings::Reload)?;
         }
@@ -217,18 +217,18 @@ impl Control {
         Ok(read)
     }
 
-    /// One word's part of MOVALL.
+    /// One entry's part of MOVALL.
     pub(super) fn move_if_pending(
         &mut self,
         location: Location,
         from: u32,
         to: u32,
     ) -> Result<(), OutOfMemory> {
-        let word = self.shared.load(location);
-        if word.target() != from || !word.is_pending_or_held() {
+        let entry = self.shared.load(location);
+        if entry.target() != from || !entry.is_pending_or_held() {
             return Ok(());
         }
-        let there = self.prepare_at(to, word.lpi())?;
+        let there = self.prepare_at(to, entry.lpi())?;
         if self.clear(location)
             && let Some((own, refresh)) = there
         {
@@ -245,7 +245,7 @@ impl Control {
         Ok(())
     }
 
-    /// The word in which an LPI is pending at a redistributor, and what it becomes then.
+    /// The entry in which an LPI is pending at a redistributor, and what it becomes then.
     fn prepare_at(&self, vcpu: u32, lpi: Lpi) -> Result<Option<(Location, Refresh)>, OutOfMemory> {
         let location = self.place_of(vcpu, lpi);
         if let (Location::Own { .. }, Some(own)) = (location, self.shared.own(vcpu)) {
@@ -254,16 +254,16 @@ impl Control {
         Ok(self.prepared(location, Settings::Keep)?.map(|refresh| (location, refresh)))
     }
 
-    /// Where an LPI is pending at a redistributor: in the word of its event if that targets the
+    /// Where an LPI is pending at a redistributor: in the entry of its event if that targets the
     /// vCPU, otherwise by itself.
     pub(super) fn place_of(&self, vcpu: u32, lpi: Lpi) -> Location {
-        match self.by_lpi.find(lpi.index()).one().map(Location::Slot) {
+        match self.by_lpi.find(lpi.index()).one().map(Location::Event) {
             Some(event) if self.shared.load(event).target() == vcpu => event,
             _ => Location::own(vcpu, lpi),
         }
     }
 
-    /// Takes what is pending at a redistributor by itself, for the word of an event that targets
+    /// Takes what is pending at a redistributor by itself, for the entry of an event that targets
     /// it. Was something?
     pub(super) fn take_own(&mut self, vcpu: u32, index: u32) -> bool {
         let own = Location::Own { vcpu, index };
@@ -271,8 +271,8 @@ impl Control {
     }
 }
 
-/// A word of a redistributor whose LPIs are disabled.
-pub(super) fn stopped(word: Word) -> Word {
-    let closes = word.is_deliverable() && Safeguard::SweepOnDisable.stands();
-    word.cleared().with_deliverable(word.is_deliverable() && !closes)
+/// An entry of a redistributor whose LPIs are disabled.
+pub(super) fn stopped(entry: Entry) -> Entry {
+    let closes = entry.is_deliverable() && Safeguard::SweepOnDisable.stands();
+    entry.cleared().with_deliverable(entry.is_deliverable() && !closes)
 }

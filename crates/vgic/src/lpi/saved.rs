@@ -2,16 +2,16 @@
 //! mapped.
 
 use super::control::{Control, Settings};
-use super::directory::{CHUNK_BITS, CHUNK_SLOTS, Entry, NODE_BITS, NODE_ENTRIES, depth};
-use super::hints::SLOTS_PER_SUMMARY;
+use super::entries::{EntryIndex, Position};
+use super::entry::{Entry, Level};
+use super::hints::ENTRIES_PER_SUMMARY;
+use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, Link, NODE_BITS, NODE_LINKS, depth};
 use super::mappings::{ItsIndex, MappedDevice, NoRoom};
 use super::own::LpiBlock;
 use super::pool::Owner;
 use super::shared::Location;
-use super::slots::{Position, Slot};
 use super::sweeps::OwnCursor;
 use super::tables::LpiTables;
-use super::word::{Level, Word};
 use crate::heap::OutOfMemory;
 use core::sync::atomic::Ordering;
 use gic_arch::Lpi;
@@ -60,11 +60,11 @@ impl Control {
             return Ok(());
         };
         let mut outcome = Ok(());
-        self.each_slot(Entry::from_bits(sender.load(Ordering::SeqCst)), &mut |event, slot| {
-            if let Owner::Event { collection, .. } = self.pool.owner(slot)
+        self.each_entry(Link::from_bits(sender.load(Ordering::SeqCst)), &mut |event, index| {
+            if let Owner::Event { collection, .. } = self.pool.owner(index)
                 && outcome.is_ok()
             {
-                outcome = each(event, collection, self.saved(Location::Slot(slot)));
+                outcome = each(event, collection, self.saved(Location::Event(index)));
             }
         });
         outcome
@@ -77,30 +77,31 @@ impl Control {
             .filter(|saved| saved.pending)
     }
 
-    fn each_slot(&self, root: Entry, each: &mut dyn FnMut(u32, Slot)) {
+    fn each_entry(&self, root: Link, each: &mut dyn FnMut(u32, EntryIndex)) {
         if root.is_valid() {
             let event_bits = root.event_bits();
             self.each_slot_below(root, depth(event_bits), event_bits.min(CHUNK_BITS), 0, each);
         }
     }
 
-    /// Visits what an entry names: nodes down to blocks of `2^size` slots, of events from `first`
+    /// Visits what a link names: nodes down to blocks of `2^size` entries, of events from `first`
     /// on.
     fn each_slot_below(
         &self,
-        entry: Entry,
+        link: Link,
         depth: u32,
         size: u32,
         first: u32,
-        each: &mut dyn FnMut(u32, Slot),
+        each: &mut dyn FnMut(u32, EntryIndex),
     ) {
         let Some(below) = depth.checked_sub(1) else {
-            (0..1 << size).for_each(|at| each(first + at, Slot::new(entry.index()).offset(at)));
+            (0..1 << size)
+                .for_each(|at| each(first + at, EntryIndex::new(link.index()).offset(at)));
             return;
         };
-        for index in 0..NODE_ENTRIES {
-            let Some(place) = self.shared.nodes.entry(entry.index(), index) else { break };
-            let child = Entry::from_bits(place.load(Ordering::SeqCst));
+        for index in 0..NODE_LINKS {
+            let Some(cell) = self.shared.nodes.link(link.index(), index) else { break };
+            let child = Link::from_bits(cell.load(Ordering::SeqCst));
             if child.is_valid() {
                 let first = first + (index << (CHUNK_BITS + NODE_BITS * below));
                 self.each_slot_below(child, below, size, first, each);
@@ -108,17 +109,17 @@ impl Control {
         }
     }
 
-    /// One load of the word: what is pending is pending at one place.
+    /// One load of the entry: what is pending is pending at one place.
     fn saved(&self, location: Location) -> SavedLpi {
-        let word = self.shared.load(location);
+        let entry = self.shared.load(location);
         SavedLpi {
-            lpi: word.lpi(),
-            target: word.target(),
-            pending: word.is_pending_or_held(),
+            lpi: entry.lpi(),
+            target: entry.target(),
+            pending: entry.is_pending_or_held(),
             configuration: Some(
                 Config::new()
-                    .with_enable(word.is_enabled())
-                    .with_priority(word.level().configured()),
+                    .with_enable(entry.is_enabled())
+                    .with_priority(entry.level().configured()),
             ),
         }
     }
@@ -131,7 +132,7 @@ impl Control {
     pub(crate) fn reserve_room(&mut self, room: &Room) -> Result<(), NoRoom> {
         let Self { pool, shared, .. } = self;
         let counts = (room.chunks(), room.nodes);
-        pool.reserve(counts, |first| shared.slots.ensure(first), |node| shared.nodes.ensure(node))
+        pool.reserve(counts, |first| shared.entries.ensure(first), |node| shared.nodes.ensure(node))
     }
 
     /// Of an ITS with so many mapped collections, and with these devices, ascending.
@@ -146,7 +147,7 @@ impl Control {
         translator.senders.reserve(devices, &mut translator.growth)
     }
 
-    /// Of an event, in whatever slot; `tables` are its target's, if LPIs are enabled there. The
+    /// Of an event, in whatever entry; `tables` are its target's, if LPIs are enabled there. The
     /// pool is [reserved](Self::reserve_room).
     pub(crate) fn reserve_event(
         &mut self,
@@ -156,7 +157,7 @@ impl Control {
         self.by_lpi.ensure(saved.lpi.index())?;
         let Some(level) = self.level_of(saved, tables) else { return Ok(()) };
         let positions =
-            (0..self.pool.chunk_count() * CHUNK_SLOTS).step_by(SLOTS_PER_SUMMARY as usize);
+            (0..self.pool.chunk_count() * CHUNK_ENTRIES).step_by(ENTRIES_PER_SUMMARY as usize);
         positions
             .map(Position::new)
             .try_for_each(|position| self.shared.ensure_hints(saved.target, level, position))
@@ -174,7 +175,7 @@ impl Control {
         self.shared.ensure_hints(saved.target, level, position)
     }
 
-    /// Of a redistributor whose LPIs are enabled. Also for those that have words of their own.
+    /// Of a redistributor whose LPIs are enabled. Also for those that have entries of their own.
     pub(crate) fn reserve_enabled(
         &mut self,
         vcpu: u32,
@@ -238,42 +239,42 @@ impl Control {
         collection: u16,
         saved: SavedLpi,
     ) -> Result<(), NoRoom> {
-        let place = self.attach_event(its, event, saved.lpi)?;
-        self.give_slot(place.slot, its.owner(collection), saved.lpi);
-        self.restore_word(Location::Slot(place.slot), Word::unmapped(place.generation), saved)?;
+        let found = self.attach_event(its, event, saved.lpi)?;
+        self.give_entry(found.index, its.owner(collection), saved.lpi);
+        self.restore_entry(Location::Event(found.index), Entry::unmapped(found.generation), saved)?;
         Ok(())
     }
 
     /// An LPI that is pending at a redistributor by itself; of its event, if that targets it.
     pub(crate) fn restore_pending_by_itself(&mut self, saved: SavedLpi) -> Result<(), OutOfMemory> {
         let own = match self.place_of(saved.target, saved.lpi) {
-            event @ Location::Slot(_) => return self.pend_event(event),
+            event @ Location::Event(_) => return self.pend_event(event),
             own @ Location::Own { .. } => own,
         };
         self.shared.own(saved.target).map_or(Ok(()), |own| own.ensure(saved.lpi))?;
-        self.restore_word(own, Word::unmapped(0), saved)
+        self.restore_entry(own, Entry::unmapped(0), saved)
     }
 
-    fn restore_word(
+    fn restore_entry(
         &mut self,
         location: Location,
-        word: Word,
+        entry: Entry,
         saved: SavedLpi,
     ) -> Result<(), OutOfMemory> {
-        let word = word
+        let entry = entry
             .with_target(saved.target)
             .with_lpi_index(saved.lpi.index())
             .with_held(saved.pending);
-        let (word, settings) = match saved.configuration {
-            None => (word, Settings::Reload),
+        let (entry, settings) = match saved.configuration {
+            None => (entry, Settings::Reload),
             Some(config) => {
-                let word = word
+                let entry = entry
                     .with_enabled(config.enable())
                     .with_level(self.config.priorities.level(config.priority()));
-                (word, Settings::Given)
+                (entry, Settings::Given)
             }
         };
-        let (old, _) = self.shared.update(location, |old| old.replaced_by(word));
+        let (old, _) = self.shared.update(location, |old| old.replaced_by(entry));
         self.recall(old);
         self.refresh(location, settings)
     }
@@ -304,9 +305,9 @@ impl Room {
     }
 
     fn chunks(&self) -> u64 {
-        let slots =
-            self.blocks.iter().enumerate().map(|(size, blocks)| (blocks << size, CHUNK_SLOTS));
-        slots.map(|(slots, chunk)| slots.div_ceil(chunk.into())).sum()
+        let entries =
+            self.blocks.iter().enumerate().map(|(size, blocks)| (blocks << size, CHUNK_ENTRIES));
+        entries.map(|(entries, chunk)| entries.div_ceil(chunk.into())).sum()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The devices of an ITS as senders: from a DeviceID to the entry that leads to its slots.
+//! The devices of an ITS as senders: from a DeviceID to the entry that leads to its entries.
 //!
 //! A tree of 256-way nodes within a budget, as DeviceIDs are the guest's to choose. Nodes are
 //! type-stable; one without mapped devices is taken back and used elsewhere. So a reader that was
@@ -17,12 +17,12 @@ use once_cell::race::OnceBox;
 
 const NODE_BITS: u32 = 8;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
-const NODE_ENTRIES: usize = 1 << NODE_BITS;
+const NODE_LINKS: usize = 1 << NODE_BITS;
 /// Most nodes of the tree below its root: 16 MiB. All of 16-bit DeviceIDs need 256.
 pub(super) const NODE_LIMIT: u32 = 4096;
 
 /// Entries of devices, or numbers of nodes plus one.
-type Node = [AtomicU64; NODE_ENTRIES];
+type Node = [AtomicU64; NODE_LINKS];
 
 /// The entries of an ITS's devices.
 pub(crate) struct Senders {
@@ -54,7 +54,7 @@ pub(super) struct Growth {
 }
 
 /// What MAPD said of a leaf's devices: [`MappedDevice::packed`], or zero.
-type Leaf = [u64; NODE_ENTRIES];
+type Leaf = [u64; NODE_LINKS];
 
 impl Growth {
     /// May the tree have this many nodes, if it has no others?
@@ -168,7 +168,7 @@ impl Senders {
     }
 
     /// Is this still the entry of the device? If so, what was read from it was this device's, or
-    /// that of one which was unmapped completely before: then its slots have another generation.
+    /// that of one which was unmapped completely before: then its entries have another generation.
     #[inline]
     pub(super) fn leads_to(&self, device: u32, sender: &AtomicU64) -> bool {
         !Safeguard::LookUpAgain.stands()

@@ -1,12 +1,12 @@
 //! What injection and acknowledgement touch: atomics in type-stable tables, no lock.
 
 use super::config::{LpiConfig, Priorities};
-use super::directory::{Nodes, Place};
+use super::entries::{EntryIndex, EntryTable, Position};
+use super::entry::{Entry, Level};
 use super::hints::Hints;
+use super::itt::{EntryRef, Nodes};
 use super::own::OwnLpis;
 use super::senders::Senders;
-use super::slots::{Position, Slot, SlotTable};
-use super::word::{Level, Word};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::OutOfMemory;
 use crate::safeguard::Safeguard;
@@ -16,9 +16,9 @@ use gic_arch::Lpi;
 
 /// The tables.
 pub(super) struct Shared {
-    /// Words by position.
-    pub(super) slots: SlotTable,
-    /// Nodes between senders and slots.
+    /// Entries by position.
+    pub(super) entries: EntryTable,
+    /// Nodes between senders and entries.
     pub(super) nodes: Nodes,
     /// Hints by vCPU.
     pub(super) hints: Box<[Hints]>,
@@ -27,15 +27,15 @@ pub(super) struct Shared {
     /// Positions from this one on are those of a redistributor's own LPIs, by index: the same for
     /// each vCPU, whose hints are its own, too.
     first_own: u32,
-    /// What the words' levels mean to the CPU interfaces.
+    /// What the entries' levels mean to the CPU interfaces.
     pub(super) priorities: Priorities,
 }
 
-/// Where a word lies.
+/// Where an entry lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Location {
-    /// In a slot.
-    Slot(Slot),
+    /// In an entry.
+    Event(EntryIndex),
     /// At a redistributor, for its own LPI of this index.
     Own {
         /// Whose redistributor.
@@ -68,7 +68,7 @@ impl Shared {
     pub(super) fn new(config: &LpiConfig) -> Result<Self, OutOfMemory> {
         let (first_own, lpis) = (config.first_own_position(), config.lpis());
         Ok(Self {
-            slots: SlotTable::new(config.slots)?,
+            entries: EntryTable::new(config.entries)?,
             nodes: Nodes::new(config.nodes())?,
             hints: by_vcpu(config, |_| Hints::new(first_own + lpis))?,
             own: by_vcpu(config, |vcpu| OwnLpis::new(vcpu, lpis))?,
@@ -87,24 +87,24 @@ impl Shared {
         event: u32,
     ) -> (Injection, Option<u32>) {
         match self.find(senders, device, event) {
-            Some(place) => self.pend(place),
+            Some(found) => self.pend(found),
             None => (Injection::Dropped, None),
         }
     }
 
     #[inline]
-    fn find(&self, senders: &Senders, device: u32, event: u32) -> Option<Place> {
+    fn find(&self, senders: &Senders, device: u32, event: u32) -> Option<EntryRef> {
         let sender = senders.get(device)?;
-        let place = self.nodes.translate(sender, event)?;
-        senders.leads_to(device, sender).then_some(place)
+        let found = self.nodes.translate(sender, event)?;
+        senders.leads_to(device, sender).then_some(found)
     }
 
     /// Is a device's event mapped, to a collection that is? Then a message for it is dropped only
     /// while it is disabled.
     pub(super) fn is_mapped(&self, senders: &Senders, device: u32, event: u32) -> bool {
-        self.find(senders, device, event).is_some_and(|place| {
-            let word = self.slots.load(place.slot.position());
-            word.generation() == place.generation && word.is_mapped()
+        self.find(senders, device, event).is_some_and(|found| {
+            let entry = self.entries.load(found.index.position());
+            entry.generation() == found.generation && entry.is_mapped()
         })
     }
 
@@ -113,7 +113,7 @@ impl Shared {
     #[inline]
     pub(super) fn inject(&self, sender: &AtomicU64, event: u32) -> (Injection, Option<u32>) {
         match self.nodes.translate(sender, event) {
-            Some(place) => self.pend(place),
+            Some(found) => self.pend(found),
             None => (Injection::Dropped, None),
         }
     }
@@ -123,7 +123,7 @@ impl Shared {
     pub(super) fn ring(&self, vcpu: u32, lpi: Lpi) -> (Injection, Option<u32>) {
         let index = lpi.index();
         // Also if P is set already, as for an event's message.
-        let pend = |word: Word| word.is_deliverable().then(|| word.with_pending(true));
+        let pend = |entry: Entry| entry.is_deliverable().then(|| entry.with_pending(true));
         match self.own.get(vcpu as usize).and_then(|own| own.try_update(index, pend)) {
             None => (Injection::Dropped, None),
             Some(seen) if seen.is_pending() => (Injection::Coalesced, None),
@@ -134,23 +134,23 @@ impl Shared {
     }
 
     #[inline]
-    fn pend(&self, place: Place) -> (Injection, Option<u32>) {
-        let position = place.slot.position();
-        let Some(atomic) = self.slots.word(position) else {
+    fn pend(&self, found: EntryRef) -> (Injection, Option<u32>) {
+        let position = found.index.position();
+        let Some(atomic) = self.entries.entry(position) else {
             return (Injection::Dropped, None);
         };
-        let mut seen = Word::from_bits(atomic.load(Ordering::SeqCst));
+        let mut seen = Entry::from_bits(atomic.load(Ordering::SeqCst));
         loop {
-            if !may_pend(seen, place) {
+            if !may_pend(seen, found) {
                 return (Injection::Dropped, None);
             }
             if seen.is_pending() && !Safeguard::CoalesceByExchange.stands() {
                 return (Injection::Coalesced, None);
             }
-            let judged = if Safeguard::CompareWord.stands() {
+            let judged = if Safeguard::CompareEntry.stands() {
                 seen
             } else {
-                Word::from_bits(atomic.load(Ordering::SeqCst))
+                Entry::from_bits(atomic.load(Ordering::SeqCst))
             };
             let pending = judged.with_pending(true).bits();
             // Also if P is set already: only a read-modify-write orders what the sender wrote
@@ -162,7 +162,7 @@ impl Shared {
                 Ordering::SeqCst,
             ) {
                 Ok(_) => break,
-                Err(now) => seen = Word::from_bits(now),
+                Err(now) => seen = Entry::from_bits(now),
             }
         }
         if seen.is_pending() {
@@ -171,9 +171,9 @@ impl Shared {
         (Injection::Fresh, self.owe(seen.with_pending(true), position))
     }
 
-    /// Hints for a word that was just written, if it is ready. Returns the vCPU to notify.
+    /// Hints for an entry that was just written, if it is ready. Returns the vCPU to notify.
     #[inline]
-    pub(super) fn owe(&self, written: Word, position: Position) -> Option<u32> {
+    pub(super) fn owe(&self, written: Entry, position: Position) -> Option<u32> {
         let target = written.target();
         if !written.is_ready() {
             // Of what is in a list register, only its vCPU can say whether it was acknowledged: so
@@ -195,49 +195,53 @@ impl Shared {
         Position::new(self.first_own + index)
     }
 
-    /// Where the hints of a word lie.
+    /// Where the hints of an entry lie.
     pub(super) const fn position(&self, location: Location) -> Position {
         match location {
-            Location::Slot(slot) => slot.position(),
+            Location::Event(index) => index.position(),
             Location::Own { index, .. } => self.own_position(index),
         }
     }
 
-    /// What a word holds.
-    pub(super) fn load(&self, location: Location) -> Word {
+    /// What an entry holds.
+    pub(super) fn load(&self, location: Location) -> Entry {
         match location {
-            Location::Slot(slot) => self.slots.load(slot.position()),
+            Location::Event(index) => self.entries.load(index.position()),
             Location::Own { vcpu, index } => {
-                self.own(vcpu).map_or(Word::unmapped(0), |own| own.load(index))
+                self.own(vcpu).map_or(Entry::unmapped(0), |own| own.load(index))
             }
         }
     }
 
-    /// Replaces a word by `change` of it, in one read-modify-write; returns the old and the new
+    /// Replaces an entry by `change` of it, in one read-modify-write; returns the old and the new
     /// value.
-    pub(super) fn update(&self, location: Location, change: impl Fn(Word) -> Word) -> (Word, Word) {
+    pub(super) fn update(
+        &self,
+        location: Location,
+        change: impl Fn(Entry) -> Entry,
+    ) -> (Entry, Entry) {
         let old = match location {
-            Location::Slot(slot) => {
-                self.slots.try_update(slot.position(), |word| Some(change(word)))
+            Location::Event(index) => {
+                self.entries.try_update(index.position(), |entry| Some(change(entry)))
             }
             Location::Own { vcpu, index } => {
-                self.own(vcpu).and_then(|own| own.try_update(index, |word| Some(change(word))))
+                self.own(vcpu).and_then(|own| own.try_update(index, |entry| Some(change(entry))))
             }
         };
-        let old = old.unwrap_or(Word::unmapped(0));
+        let old = old.unwrap_or(Entry::unmapped(0));
         (old, change(old))
     }
 
-    /// What the word holds that a hint of `vcpu` leads to.
+    /// What the entry holds that a hint of `vcpu` leads to.
     #[inline]
-    pub(super) fn load_at(&self, vcpu: u32, position: Position) -> Word {
+    pub(super) fn load_at(&self, vcpu: u32, position: Position) -> Entry {
         match position.get().checked_sub(self.first_own) {
-            None => self.slots.load(position),
+            None => self.entries.load(position),
             Some(index) => self.load(Location::Own { vcpu, index }),
         }
     }
 
-    /// Replaces the word that a hint of `vcpu` leads to by `change` of it, in one
+    /// Replaces the entry that a hint of `vcpu` leads to by `change` of it, in one
     /// read-modify-write, while that gives something; returns the old value, `None` if nothing
     /// changed.
     #[inline]
@@ -245,26 +249,26 @@ impl Shared {
         &self,
         vcpu: u32,
         position: Position,
-        change: impl Fn(Word) -> Option<Word>,
-    ) -> Option<Word> {
+        change: impl Fn(Entry) -> Option<Entry>,
+    ) -> Option<Entry> {
         match position.get().checked_sub(self.first_own) {
-            None => self.slots.try_update(position, change),
+            None => self.entries.try_update(position, change),
             Some(index) => self.try_update_own(vcpu, index, change),
         }
     }
 
-    /// Apart, so that what a hint of a slot needs stays short.
+    /// Apart, so that what a hint of an entry needs stays short.
     #[inline(never)]
     fn try_update_own(
         &self,
         vcpu: u32,
         index: u32,
-        change: impl Fn(Word) -> Option<Word>,
-    ) -> Option<Word> {
+        change: impl Fn(Entry) -> Option<Entry>,
+    ) -> Option<Entry> {
         self.own(vcpu)?.try_update(index, change)
     }
 
-    /// Makes sure that the word at `position` can be hinted for once it names this vCPU and level.
+    /// Makes sure that the entry at `position` can be hinted for once it names this vCPU and level.
     /// Off the hot path.
     pub(super) fn ensure_hints(
         &self,
@@ -290,7 +294,7 @@ fn by_vcpu<T>(
 }
 
 #[inline]
-fn may_pend(seen: Word, place: Place) -> bool {
+fn may_pend(seen: Entry, found: EntryRef) -> bool {
     seen.is_deliverable()
-        && (seen.generation() == place.generation || !Safeguard::Generation.stands())
+        && (seen.generation() == found.generation || !Safeguard::Generation.stands())
 }

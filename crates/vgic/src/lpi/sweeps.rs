@@ -1,28 +1,28 @@
-//! Work that goes through many slots, done a piece at a time: no access of a guest's takes longer
+//! Work that goes through many entries, done a piece at a time: no access of a guest's takes longer
 //! than a budget, however much is mapped.
 //!
 //! A sweep starts when its cause has already changed the state ([`Control`]); what it has still to
-//! do is to bring the words of slots in line, one chunk after the other. [`Control::refresh`] makes
-//! a word from the state as it is at that moment, so that sweeps and commands may interleave: a
-//! slot that a command touches meanwhile is up to date, and is made so again. What a guest waits
+//! do is to bring the entries in line, one chunk after the other. [`Control::refresh`] makes
+//! an entry from the state as it is at that moment, so that sweeps and commands may interleave: a
+//! entry that a command touches meanwhile is up to date, and is made so again. What a guest waits
 //! for – a command is consumed, `GICR_CTLR.RWP`, `GICR_SYNCR.Busy`, `GITS_CTLR.Quiescent` – tells
 //! it when the sweep is done.
 //!
 //! Nothing tells it when LPIs or an ITS are *enabled*: from that write on messages must arrive. So
 //! the write goes on until its sweep is done, a piece at a time with the command lock released in
 //! between, or the vCPU repeats it. The register reads as disabled until then. A message that comes
-//! meanwhile is taken if its slot was reached, and otherwise came before.
+//! meanwhile is taken if its entry was reached, and otherwise came before.
 //!
 //! A sweep that finds no memory on the heap stays where it is, and goes on there the next time. It
 //! is not work that is left over: no vCPU stays awake for it. Whoever enables gives up then.
 
 use super::closing::Closing;
 use super::control::{Control, Settings};
+use super::entries::EntryIndex;
 use super::mappings::ItsIndex;
 use super::own::{BLOCK, LpiBlock};
 use super::pool::Owner;
 use super::shared::Location;
-use super::slots::Slot;
 use super::tables::{LpiTables, PendingBits};
 use crate::events::FaultReason;
 use crate::heap::OutOfMemory;
@@ -90,11 +90,11 @@ impl Cause {
 
 /// What a sweep does.
 pub(super) enum Sweep {
-    /// Words are refreshed.
+    /// Entries are refreshed.
     Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
     /// MOVALL.
     MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
-    /// Slots are taken back, then devices are unmapped from this DeviceID on, if there is one.
+    /// Entries are taken back, then devices are unmapped from this DeviceID on, if there is one.
     Unmap { its: ItsIndex, devices: Option<u32>, closing: Closing },
     /// What the pending table says becomes pending; `next` is the first LPI index that was not
     /// looked at.
@@ -106,7 +106,7 @@ pub(super) enum Sweep {
 /// Whether a block of own LPIs was visited, and its configuration was readable.
 pub(super) type Visited = Result<Result<(), MemoryFault>, OutOfMemory>;
 
-/// Which slots a sweep is about.
+/// Which entries a sweep is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Meant {
     /// Events of an ITS.
@@ -135,7 +135,7 @@ impl Control {
         self.sweeps.insert(cause, Work { sweep, is_starved: false });
     }
 
-    /// Starts to refresh words.
+    /// Starts to refresh entries.
     pub(super) fn start_refresh(&mut self, cause: Cause, meant: Meant, settings: Settings) {
         let cursor = self.all_chunks();
         self.start(cause, Sweep::Refresh { cursor, own: OwnCursor::START, meant, settings });
@@ -214,9 +214,9 @@ impl Control {
     fn sweep_on(&mut self, sweep: &mut Sweep, limit: u64) -> Result<bool, OutOfMemory> {
         match sweep {
             Sweep::Refresh { cursor, own, meant, settings } => {
-                let visited = self.visit(cursor, limit, |control, slot, owner| {
-                    if control.is_meant(*meant, slot, owner) {
-                        control.refresh(Location::Slot(slot), *settings)?;
+                let visited = self.visit(cursor, limit, |control, index, owner| {
+                    if control.is_meant(*meant, index, owner) {
+                        control.refresh(Location::Event(index), *settings)?;
                     }
                     Ok(())
                 });
@@ -232,29 +232,28 @@ impl Control {
             Sweep::MoveAll { cursor, own, from, to } => {
                 let each =
                     |control: &mut Self, location| control.move_if_pending(location, *from, *to);
-                Ok(self
-                    .visit(cursor, limit, |control, slot, _| each(control, Location::Slot(slot)))?
-                    && self.visit_own(*from, own, limit, |control, block| {
-                        let mut own =
-                            block.indices().map(|index| Location::Own { vcpu: *from, index });
-                        own.try_for_each(|location| each(control, location)).map(Ok)
-                    })?)
+                Ok(self.visit(cursor, limit, |control, index, _| {
+                    each(control, Location::Event(index))
+                })? && self.visit_own(*from, own, limit, |control, block| {
+                    let mut own = block.indices().map(|index| Location::Own { vcpu: *from, index });
+                    own.try_for_each(|location| each(control, location)).map(Ok)
+                })?)
             }
             Sweep::Unmap { its, devices, closing } => {
                 Ok(self.unmap_on(*its, devices, closing, limit))
             }
             Sweep::Enable { cursor, own, vcpu, pending, next } => {
-                Ok(self.visit(cursor, limit, |control, slot, _| {
-                    control.enable_slot(slot, *vcpu, pending)
+                Ok(self.visit(cursor, limit, |control, index, _| {
+                    control.enable_entry(index, *vcpu, pending)
                 })? && self.visit_own(*vcpu, own, limit, |control, block| {
                     control.enable_own(*vcpu, block, pending)
                 })? && self.pend_rest(*vcpu, pending, next, limit)?)
             }
             Sweep::Disable { cursor, own, vcpu, pending, .. } => {
                 let mut each =
-                    |control: &mut Self, location| control.disable_word(location, *vcpu, pending);
-                Ok(self.visit(cursor, limit, |control, slot, _| {
-                    each(control, Location::Slot(slot));
+                    |control: &mut Self, location| control.disable_entry(location, *vcpu, pending);
+                Ok(self.visit(cursor, limit, |control, index, _| {
+                    each(control, Location::Event(index));
                     Ok(())
                 })? && self.visit_own(*vcpu, own, limit, |control, block| {
                     block
@@ -283,21 +282,21 @@ impl Control {
         }
     }
 
-    /// Visits the slots that somebody owns, chunk by chunk.
+    /// Visits the entries that somebody owns, chunk by chunk.
     fn visit(
         &mut self,
         cursor: &mut Cursor,
         limit: u64,
-        mut each: impl FnMut(&mut Self, Slot, Owner) -> Result<(), OutOfMemory>,
+        mut each: impl FnMut(&mut Self, EntryIndex, Owner) -> Result<(), OutOfMemory>,
     ) -> Result<bool, OutOfMemory> {
         while cursor.next < cursor.end {
             if self.work() >= limit {
                 return Ok(false);
             }
             self.count_work(1);
-            for (slot, owner) in self.pool.owned_slots(cursor.next) {
+            for (index, owner) in self.pool.owned_entries(cursor.next) {
                 self.count_work(1);
-                each(self, slot, owner)?;
+                each(self, index, owner)?;
             }
             cursor.next += 1;
         }
@@ -328,15 +327,15 @@ impl Control {
         Ok(true)
     }
 
-    fn is_meant(&self, meant: Meant, slot: Slot, owner: Owner) -> bool {
-        let word = || self.shared.load(Location::Slot(slot));
+    fn is_meant(&self, meant: Meant, index: EntryIndex, owner: Owner) -> bool {
+        let entry = || self.shared.load(Location::Event(index));
         match (meant, owner) {
             (Meant::Its(its), Owner::Event { its: of, .. }) => its == of,
             (Meant::Collection { its, collection }, owner) => {
                 owner == Owner::Event { its, collection }
             }
-            (Meant::Target(vcpu), _) => word().target() == vcpu,
-            (Meant::Lpi(vcpu, lpi), _) => word().target() == vcpu && word().lpi() == lpi,
+            (Meant::Target(vcpu), _) => entry().target() == vcpu,
+            (Meant::Lpi(vcpu, lpi), _) => entry().target() == vcpu && entry().lpi() == lpi,
             (Meant::Its(_), Owner::Nobody) => false,
         }
     }
@@ -365,7 +364,7 @@ impl Control {
     pub(super) fn close_on(&mut self, closing: &mut Closing, limit: u64) -> bool {
         while self.work() < limit {
             if let Some(block) = closing.take_block() {
-                self.close_block(Slot::new(block.index()), closing.size());
+                self.close_block(EntryIndex::new(block.index()), closing.size());
             }
             if !self.close(closing) {
                 return true;
@@ -374,17 +373,17 @@ impl Control {
         closing.is_done()
     }
 
-    fn enable_slot(
+    fn enable_entry(
         &mut self,
-        slot: Slot,
+        index: EntryIndex,
         vcpu: u32,
         pending: &mut PendingBits,
     ) -> Result<(), OutOfMemory> {
-        let location = Location::Slot(slot);
-        let word = self.shared.load(location);
-        if word.target() == vcpu {
-            if pending.take(word.lpi()) {
-                self.shared.update(location, |word| word.with_held(true));
+        let location = Location::Event(index);
+        let entry = self.shared.load(location);
+        if entry.target() == vcpu {
+            if pending.take(entry.lpi()) {
+                self.shared.update(location, |entry| entry.with_held(true));
             }
             self.refresh(location, Settings::Reload)?;
         }
@@ -397,11 +396,11 @@ impl Control {
                 continue;
             }
             match self.place_of(vcpu, lpi) {
-                event @ Location::Slot(_) => {
+                event @ Location::Event(_) => {
                     self.pend_event(event).inspect_err(|OutOfMemory| pending.set(lpi))?;
                 }
                 own @ Location::Own { .. } => {
-                    _ = self.shared.update(own, |word| word.with_held(true));
+                    _ = self.shared.update(own, |entry| entry.with_held(true));
                 }
             }
         }
@@ -427,7 +426,7 @@ impl Control {
         Ok(true)
     }
 
-    fn disable_word(&mut self, location: Location, vcpu: u32, pending: &mut PendingBits) {
+    fn disable_entry(&mut self, location: Location, vcpu: u32, pending: &mut PendingBits) {
         if self.shared.load(location).target() == vcpu {
             let (old, _) = self.shared.update(location, super::redistributor::stopped);
             self.recall(old);

@@ -74,7 +74,7 @@ pub(super) fn machine() -> (Arc<Machine>, Commands) {
 pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     let config = LpiConfig {
         vcpus: VCPUS,
-        slots: 64,
+        entries: 64,
         devices: 4,
         id_bits: 14,
         direct: false,

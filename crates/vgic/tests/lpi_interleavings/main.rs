@@ -42,10 +42,14 @@ mod lpi {
     mod consumer;
     #[path = "../../src/lpi/control.rs"]
     mod control;
-    #[path = "../../src/lpi/directory.rs"]
-    mod directory;
+    #[path = "../../src/lpi/entries.rs"]
+    mod entries;
+    #[path = "../../src/lpi/entry.rs"]
+    mod entry;
     #[path = "../../src/lpi/hints.rs"]
     mod hints;
+    #[path = "../../src/lpi/itt.rs"]
+    mod itt;
     #[path = "../../src/lpi/mappings.rs"]
     mod mappings;
     #[path = "../../src/lpi/own.rs"]
@@ -60,14 +64,10 @@ mod lpi {
     mod senders;
     #[path = "../../src/lpi/shared.rs"]
     mod shared;
-    #[path = "../../src/lpi/slots.rs"]
-    mod slots;
     #[path = "../../src/lpi/sweeps.rs"]
     mod sweeps;
     #[path = "../../src/lpi/tables.rs"]
     mod tables;
-    #[path = "../../src/lpi/word.rs"]
-    mod word;
 
     #[path = "direct.rs"]
     mod direct;

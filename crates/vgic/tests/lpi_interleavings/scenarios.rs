@@ -268,7 +268,7 @@ fn slots_change_hands() {
 fn a_device_never_rings_an_interrupt_of_the_next_owner_of_its_slots() {
     holds(slots_change_hands);
     needs(Safeguard::Generation, slots_change_hands);
-    needs(Safeguard::CompareWord, slots_change_hands);
+    needs(Safeguard::CompareEntry, slots_change_hands);
 }
 
 /// The same where the entry that led to the device's slots is the next device's.
@@ -326,7 +326,7 @@ fn lpis_are_disabled() {
 fn what_was_sent_is_delivered_or_in_the_pending_table() {
     holds(lpis_are_disabled);
     needs(Safeguard::SweepOnDisable, lpis_are_disabled);
-    needs(Safeguard::CompareWord, lpis_are_disabled);
+    needs(Safeguard::CompareEntry, lpis_are_disabled);
 }
 
 /// An LPI is in the pending table, and a message comes for it while LPIs are being enabled.

@@ -211,7 +211,7 @@ fn two_threads(show: &impl Fn(&str, Cost)) {
 #[ignore = "a measurement: run it alone, in release"]
 fn what_the_write_that_enables_an_its_costs() {
     for bits in [17, 20] {
-        let size = LpiConfig { slots: 1 << (bits + 1), ..LpiConfig::new(2) };
+        let size = LpiConfig { entries: 1 << (bits + 1), ..LpiConfig::new(2) };
         let rig = Rig::sized(size, ItsConfig::new(BASE));
         rig.enable_lpis(0);
         rig.provide_tables();

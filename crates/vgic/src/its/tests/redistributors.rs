@@ -88,7 +88,7 @@ fn pending_survives_a_round_through_the_table() {
 
 #[test]
 fn a_pending_table_full_of_ones_takes_no_slots() {
-    let size = LpiConfig { slots: 1 << 9, ..LpiConfig::new(1) };
+    let size = LpiConfig { entries: 1 << 9, ..LpiConfig::new(1) };
     let rig = Rig::sized(size, ItsConfig::new(BASE));
     rig.ram.write(PENDING, &[0xff; 0x2000]).unwrap();
     rig.enable_lpis(0);
@@ -104,7 +104,7 @@ fn a_pending_table_full_of_ones_takes_no_slots() {
 
 #[test]
 fn movall_moves_every_lpi_whatever_the_budget() {
-    let size = LpiConfig { slots: 1 << 9, ..LpiConfig::new(2) };
+    let size = LpiConfig { entries: 1 << 9, ..LpiConfig::new(2) };
     let rig = Rig::sized(size, ItsConfig::new(BASE));
     rig.ram.write(PENDING, &[0xff; 0x2000]).unwrap();
     rig.enable_lpis(0);

@@ -1,16 +1,16 @@
-//! The word: one mapped event's translation and its pending bit, in one atomic value; or an LPI's
+//! The entry: one mapped event's translation and its pending bit, in one atomic value; or an LPI's
 //! state at one redistributor.
 
 use crate::safeguard::Safeguard;
 use gic_arch::Lpi;
 
-/// Bits of a word's LPI index: INTIDs reach up to 8192 + 2^20 − 1.
+/// Bits of an entry's LPI index: INTIDs reach up to 8192 + 2^20 − 1.
 pub(super) const LPI_INDEX_BITS: u32 = 20;
-/// Bits of a word's generation.
+/// Bits of an entry's generation.
 pub(super) const GENERATION_BITS: u32 = 22;
 /// The last generation; a chunk that reached it takes no more owners.
 pub(super) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
-/// Bits of a word's target.
+/// Bits of an entry's target.
 pub(super) const TARGET_BITS: u32 = 9;
 /// Priority levels: as many as a configuration byte can say.
 pub(super) const LEVELS: usize = 1 << LEVEL_BITS;
@@ -57,13 +57,13 @@ impl Level {
     }
 }
 
-/// What a word holds: P pending, E enabled, M mapped, D deliverable, H held, L listed and R
-/// revoked, priority level, target vCPU, LPI, and the generation that ties a slot to its owner.
+/// What an entry holds: P pending, E enabled, M mapped, D deliverable, H held, L listed and R
+/// revoked, priority level, target vCPU, LPI, and the generation that ties an entry to its owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Word(u64);
+pub(super) struct Entry(u64);
 
-impl Word {
-    /// A slot of this generation that maps nothing.
+impl Entry {
+    /// An entry of this generation that maps nothing.
     pub(super) const fn unmapped(generation: u32) -> Self {
         Self(generation as u64 & mask(GENERATION_BITS))
     }
@@ -78,7 +78,7 @@ impl Word {
         self.0
     }
 
-    /// Level and flags alone: what a word holds whose place says the rest.
+    /// Level and flags alone: what an entry holds whose place says the rest.
     pub(super) const fn compact(self) -> u16 {
         (self.0 >> LEVEL_SHIFT) as u16
     }
@@ -171,7 +171,7 @@ impl Word {
         self.cleared().with_held(false)
     }
 
-    /// A word for the same slot and generation: a list register's stay is remembered, and what it
+    /// A new mapping of the same generation: a list register's stay is remembered, and what it
     /// brings back does not count.
     pub(super) const fn replaced_by(self, new: Self) -> Self {
         Self(new.0 | (self.0 & LISTED)).cleared()

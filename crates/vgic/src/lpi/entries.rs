@@ -1,29 +1,29 @@
-//! The table of slot words. Type-stable: a page, once there, stays as long as the table.
+//! The table of entry entries. Type-stable: a page, once there, stays as long as the table.
 
-use super::word::Word;
+use super::entry::Entry;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::{OutOfMemory, no_pages, provide};
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 
-/// Slots of a page: 4 KiB of words.
+/// Entries of a page: 4 KiB of entries.
 const PAGE_BITS: u32 = 9;
-const PAGE_SLOTS: usize = 1 << PAGE_BITS;
+const PAGE_ENTRIES: usize = 1 << PAGE_BITS;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
-/// Neighbouring slots are this many words apart (as a power of two): 128 bytes.
+/// Neighbouring entries are this many entries apart (as a power of two): 128 bytes.
 const STRIDE_BITS: u32 = 4;
 
-/// A slot, as the allocator counts.
+/// An entry, as the allocator counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Slot(u32);
+pub(super) struct EntryIndex(u32);
 
-/// Where a slot's word and hint bits lie: the slot number with its low nine bits rotated, so that
+/// Position of an entry and of its hint bits: the entry's index with its low nine bits rotated, so that
 /// the vectors of one device do not share a cache line but do share a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position(u32);
 
-impl Slot {
-    /// The slot with this number.
+impl EntryIndex {
+    /// The entry with this number.
     pub(super) const fn new(number: u32) -> Self {
         Self(number)
     }
@@ -33,7 +33,7 @@ impl Slot {
         self.0
     }
 
-    /// The slot `offset` places on.
+    /// The entry `offset` places on.
     pub(super) const fn offset(self, offset: u32) -> Self {
         Self(self.0.wrapping_add(offset))
     }
@@ -58,51 +58,51 @@ impl Position {
     }
 }
 
-type Page = [AtomicU64; PAGE_SLOTS];
+type Page = [AtomicU64; PAGE_ENTRIES];
 
-/// The words.
-pub(super) struct SlotTable {
+/// The entries.
+pub(super) struct EntryTable {
     pages: Box<[OnceBox<Page>]>,
 }
 
-impl SlotTable {
-    /// A table that can hold `slots` slots; pages come with [`ensure`](Self::ensure).
-    pub(super) fn new(slots: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self { pages: no_pages(slots.div_ceil(1 << PAGE_BITS))? })
+impl EntryTable {
+    /// A table that can hold `entries` entries; pages come with [`ensure`](Self::ensure).
+    pub(super) fn new(entries: u32) -> Result<Self, OutOfMemory> {
+        Ok(Self { pages: no_pages(entries.div_ceil(1 << PAGE_BITS))? })
     }
 
-    /// Makes sure that the page of `slot` is there. Off the hot path.
-    pub(super) fn ensure(&self, slot: Slot) -> Result<(), OutOfMemory> {
-        match self.pages.get((slot.get() >> PAGE_BITS) as usize) {
+    /// Makes sure that the page of `entry` is there. Off the hot path.
+    pub(super) fn ensure(&self, index: EntryIndex) -> Result<(), OutOfMemory> {
+        match self.pages.get((index.get() >> PAGE_BITS) as usize) {
             Some(page) => provide(page, || AtomicU64::new(0)),
             None => Ok(()),
         }
     }
 
-    /// The word at `position`; `None` where no slot was ever made.
+    /// The entry at `position`; `None` where none was ever made.
     #[inline]
-    pub(super) fn word(&self, position: Position) -> Option<&AtomicU64> {
+    pub(super) fn entry(&self, position: Position) -> Option<&AtomicU64> {
         let page = self.pages.get((position.get() >> PAGE_BITS) as usize)?.get()?;
         Some(&page[(position.get() & PAGE_MASK) as usize])
     }
 
-    /// What the word at `position` holds; an unmapped word where no slot was ever made.
+    /// What the entry at `position` holds; an unmapped one where none was ever made.
     #[inline]
-    pub(super) fn load(&self, position: Position) -> Word {
-        self.word(position)
-            .map_or(Word::unmapped(0), |word| Word::from_bits(word.load(Ordering::SeqCst)))
+    pub(super) fn load(&self, position: Position) -> Entry {
+        self.entry(position)
+            .map_or(Entry::unmapped(0), |entry| Entry::from_bits(entry.load(Ordering::SeqCst)))
     }
 
-    /// Replaces the word at `position` by `change` of it, in one read-modify-write, while that
+    /// Replaces the entry at `position` by `change` of it, in one read-modify-write, while that
     /// gives something; returns the old value, `None` if nothing changed.
     #[inline]
     pub(super) fn try_update(
         &self,
         position: Position,
-        change: impl Fn(Word) -> Option<Word>,
-    ) -> Option<Word> {
-        let atomic = self.word(position)?;
-        let mut old = Word::from_bits(atomic.load(Ordering::SeqCst));
+        change: impl Fn(Entry) -> Option<Entry>,
+    ) -> Option<Entry> {
+        let atomic = self.entry(position)?;
+        let mut old = Entry::from_bits(atomic.load(Ordering::SeqCst));
         loop {
             let new = change(old)?;
             match atomic.compare_exchange(
@@ -112,7 +112,7 @@ impl SlotTable {
                 Ordering::SeqCst,
             ) {
                 Ok(_) => return Some(old),
-                Err(seen) => old = Word::from_bits(seen),
+                Err(seen) => old = Entry::from_bits(seen),
             }
         }
     }

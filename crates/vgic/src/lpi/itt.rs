@@ -1,24 +1,24 @@
-//! From (sender, event) to a slot: an entry per sender, and nodes of 64 entries under those senders
-//! that have more events than one chunk of slots holds. Nodes are type-stable and change hands: see
+//! From (sender, event) to an entry: a link per sender, and nodes of 64 links under those senders
+//! that have more events than one chunk of entries holds. Nodes are type-stable and change hands: see
 //! [`Nodes::translate`].
 
-use super::slots::Slot;
-use super::word::GENERATION_BITS;
+use super::entries::EntryIndex;
+use super::entry::GENERATION_BITS;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 
-/// Slots of a chunk, as a power of two.
+/// Entries of a chunk, as a power of two.
 pub(super) const CHUNK_BITS: u32 = 5;
-/// Slots of a chunk.
-pub(super) const CHUNK_SLOTS: u32 = 1 << CHUNK_BITS;
+/// Entries of a chunk.
+pub(super) const CHUNK_ENTRIES: u32 = 1 << CHUNK_BITS;
 /// Entries of a node, as a power of two.
 pub(super) const NODE_BITS: u32 = 6;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
 /// Entries of a node.
-pub(super) const NODE_ENTRIES: u32 = 1 << NODE_BITS;
+pub(super) const NODE_LINKS: u32 = 1 << NODE_BITS;
 /// Most event bits that a sender can have: a chunk under three nodes.
 pub(super) const MAX_EVENT_BITS: u32 = CHUNK_BITS + MAX_DEPTH * NODE_BITS;
 /// Nodes of a page.
@@ -30,22 +30,22 @@ const EVENT_BITS_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
 const DEPTH_SHIFT: u32 = EVENT_BITS_SHIFT + 5;
 const VALID: u64 = 1 << 63;
 
-/// An entry of a sender or of a node: where the slots (or the next node) are, and the generation of
+/// A link of a sender or of a node: where the entries (or the next node) are, and the generation of
 /// what it names. A sender's also has the number of its event bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Entry(u64);
+pub(super) struct Link(u64);
 
-impl Entry {
+impl Link {
     /// Names nothing.
     pub(super) const NONE: Self = Self(0);
 
-    /// Names a block of slots or a node.
+    /// Names a block of entries or a node.
     pub(super) const fn new(index: u32, generation: u32) -> Self {
         Self(VALID | index as u64 | (generation as u64) << INDEX_BITS)
     }
 
-    /// As a sender's entry: with the number of its event bits.
-    pub(super) const fn of_sender(self, event_bits: u32) -> Self {
+    /// As a sender's link: with the number of its event bits.
+    pub(super) const fn of_device(self, event_bits: u32) -> Self {
         Self(
             self.0
                 | (event_bits as u64) << EVENT_BITS_SHIFT
@@ -68,13 +68,13 @@ impl Entry {
         self.0 & VALID != 0
     }
 
-    /// First slot, or node.
+    /// First entry, or node.
     #[expect(clippy::cast_possible_truncation, reason = "the index is the low half")]
     pub(super) const fn index(self) -> u32 {
         self.0 as u32
     }
 
-    /// The generation of the slots or of the node.
+    /// The generation of the entries or of the node.
     pub(super) const fn generation(self) -> u32 {
         ((self.0 >> INDEX_BITS) & ((1 << GENERATION_BITS) - 1)) as u32
     }
@@ -84,35 +84,35 @@ impl Entry {
         (self.0 >> EVENT_BITS_SHIFT) as u32 & 0x1f
     }
 
-    /// How many nodes lie between a sender's entry and its slots.
+    /// How many nodes lie between a sender's link and its entries.
     const fn depth(self) -> u32 {
         (self.0 >> DEPTH_SHIFT) as u32 & 3
     }
 }
 
-/// Most nodes that lie between a sender and its slots.
+/// Most nodes that lie between a sender and its entries.
 pub(super) const MAX_DEPTH: u32 = 3;
 
-/// How many nodes lie between a sender with this many event bits and its slots.
+/// How many nodes lie between a sender with this many event bits and its entries.
 pub(super) const fn depth(event_bits: u32) -> u32 {
     event_bits.saturating_sub(CHUNK_BITS).div_ceil(NODE_BITS)
 }
 
-/// Which entry of the node that has `below` nodes below it leads to `event`.
+/// Which link of the node that has `below` nodes below it leads to `event`.
 pub(super) const fn node_index(event: u32, below: u32) -> u32 {
     (event >> (CHUNK_BITS + NODE_BITS * below)) & NODE_MASK
 }
 
 /// Where an event's word is, and the generation that the word must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
-    /// The slot.
-    pub(super) slot: Slot,
+pub(super) struct EntryRef {
+    /// The entry.
+    pub(super) index: EntryIndex,
     /// Its generation.
     pub(super) generation: u32,
 }
 
-type Node = [AtomicU64; NODE_ENTRIES as usize];
+type Node = [AtomicU64; NODE_LINKS as usize];
 
 /// The nodes.
 pub(super) struct Nodes {
@@ -133,29 +133,29 @@ impl Nodes {
         }
     }
 
-    /// An entry of a node; `None` where no such node was ever made.
+    /// A link of a node; `None` where no such node was ever made.
     #[inline]
-    pub(super) fn entry(&self, node: u32, index: u32) -> Option<&AtomicU64> {
+    pub(super) fn link(&self, node: u32, index: u32) -> Option<&AtomicU64> {
         let page = self.pages.get((node >> PAGE_BITS) as usize)?.get()?;
         Some(&page[(node & PAGE_MASK) as usize][(index & NODE_MASK) as usize])
     }
 
-    /// Finds the slot of a sender's event; `None` if there is none (never mapped, out of range,
+    /// Finds the entry of a sender's event; `None` if there is none (never mapped, out of range,
     /// just unmapped).
     ///
-    /// A sender's node may pass to another sender between the load of the sender's entry and that
-    /// of the node's: so the sender's entry is loaded again at the end, and an entry that names a
+    /// A sender's node may pass to another sender between the load of the sender's link and that
+    /// of the node's: so the sender's link is loaded again at the end, and a link that names a
     /// node carries the node's generation, so that it never comes back the same. What stands in a
-    /// slot's word is for the word's generation to answer.
+    /// entry's word is for the word's generation to answer.
     #[inline]
-    pub(super) fn translate(&self, sender: &AtomicU64, event: u32) -> Option<Place> {
-        let root = Entry::from_bits(sender.load(Ordering::SeqCst));
+    pub(super) fn translate(&self, sender: &AtomicU64, event: u32) -> Option<EntryRef> {
+        let root = Link::from_bits(sender.load(Ordering::SeqCst));
         if !root.is_valid() || u64::from(event) >> root.event_bits() != 0 {
             return None;
         }
         if root.depth() == 0 {
-            return Some(Place {
-                slot: Slot::new(root.index()).offset(event),
+            return Some(EntryRef {
+                index: EntryIndex::new(root.index()).offset(event),
                 generation: root.generation(),
             });
         }
@@ -165,13 +165,13 @@ impl Nodes {
     fn translate_through_nodes(
         &self,
         sender: &AtomicU64,
-        root: Entry,
+        root: Link,
         event: u32,
-    ) -> Option<Place> {
+    ) -> Option<EntryRef> {
         let mut at = root;
         for below in (0..root.depth()).rev() {
-            at = Entry::from_bits(
-                self.entry(at.index(), node_index(event, below))?.load(Ordering::SeqCst),
+            at = Link::from_bits(
+                self.link(at.index(), node_index(event, below))?.load(Ordering::SeqCst),
             );
             if !at.is_valid() {
                 return None;
@@ -180,8 +180,8 @@ impl Nodes {
         if Safeguard::ReloadRoot.stands() && sender.load(Ordering::SeqCst) != root.bits() {
             return None;
         }
-        Some(Place {
-            slot: Slot::new(at.index()).offset(event & (CHUNK_SLOTS - 1)),
+        Some(EntryRef {
+            index: EntryIndex::new(at.index()).offset(event & (CHUNK_ENTRIES - 1)),
             generation: at.generation(),
         })
     }
