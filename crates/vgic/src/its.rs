@@ -49,7 +49,7 @@ use crate::access::AccessWidth;
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::heap::{OutOfMemory, shared};
 use crate::lock::Mutex;
-use crate::lpi::{Injection, ItsIndex, LpiCore, NoRoom, Senders};
+use crate::lpi::{DeviceTable, Injection, ItsIndex, LpiCore, NoRoom};
 use crate::progress::Progress;
 use crate::registers::Frame;
 use alloc::boxed::Box;
@@ -65,7 +65,7 @@ pub(crate) struct Its {
     config: ItsConfig,
     index: ItsIndex,
     targets: Targets,
-    senders: Arc<Senders>,
+    device_table: Arc<DeviceTable>,
     lpis: Arc<LpiCore>,
     events: Arc<Events>,
     state: Mutex<State>,
@@ -127,13 +127,13 @@ impl Its {
         events: Arc<Events>,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
-        let senders = shared(Senders::new(config.device_id_bits)?)?;
-        let index = lpis.add_its(senders.clone()).map_err(|no_room| match no_room {
+        let device_table = shared(DeviceTable::new(config.device_id_bits)?)?;
+        let index = lpis.add_its(device_table.clone()).map_err(|no_room| match no_room {
             NoRoom::Budget => ConfigError::Its(ItsConfigError::TooMany),
             NoRoom::OutOfMemory => ConfigError::OutOfMemory(OutOfMemory),
         })?;
         let state = Mutex::new(State::new(&config));
-        Ok(Self { config, index, targets, senders, lpis, events, state })
+        Ok(Self { config, index, targets, device_table, lpis, events, state })
     }
 
     /// Back to the state after reset: disabled, nothing mapped. What was pending of its devices is
@@ -231,7 +231,7 @@ impl Its {
     /// A device's write to `GITS_TRANSLATER`: 16 or 32 bits, zero-extended. Lock-free; any thread.
     #[inline]
     pub(crate) fn translate(&self, device: DeviceId, data: u32) -> Delivery {
-        match self.lpis.signal(&self.senders, device.get(), data) {
+        match self.lpis.signal(&self.device_table, device.get(), data) {
             Injection::Fresh | Injection::Coalesced => Delivery::Pending,
             Injection::Dropped => {
                 self.dropped(device, data);
@@ -242,7 +242,7 @@ impl Its {
 
     #[cold]
     fn dropped(&self, device: DeviceId, data: u32) {
-        let is_mapped = self.lpis.is_mapped(&self.senders, device.get(), data);
+        let is_mapped = self.lpis.is_mapped(&self.device_table, device.get(), data);
         let reason =
             if is_mapped { FaultReason::DisabledMessage } else { FaultReason::UnmappedMessage };
         let detail = u64::from(device.get()) << 32 | u64::from(data);

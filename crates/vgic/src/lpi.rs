@@ -12,8 +12,8 @@
 //! | object | holds |
 //! |---|---|
 //! | entry (`entry`, `entries`, `own`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
-//! | sender's entry (`senders`, `itt`) | from DeviceID and EventID to the entry, and the generation it must have |
-//! | hints (`hints`) | per vCPU and level a bit per entry, summarised: "look at the entry" |
+//! | device table entry (`device_table`, `itt`) | from DeviceID and EventID to the entry, and the generation it must have |
+//! | ready bits (`ready_bitmap`) | per vCPU and level a bit per entry, summarised: "look at the entry" |
 //! | outside ([`Attention`]) | the vCPU sleeps or runs guest code: it must be kicked |
 //! | cold state (`control`, `pool`, `by_lpi`) | collections, devices, `EnableLPIs`, owners of entries: under the command lock |
 //!
@@ -26,11 +26,11 @@
 //! 1. P is set only by an exchange of the whole entry: at that moment the event was mapped and
 //!    deliverable, with that target, priority and INTID. A sender delayed before it fails; after
 //!    it, it only hints.
-//! 2. The entry's generation equals its sender's entry's exactly while the entry belongs to that
+//! 2. The entry's generation equals its device table entry's exactly while the entry belongs to that
 //!    sender. A generation never comes back (`pool` retires what used them up). An entry may become
 //!    another sender's: a message asks whether it still is its own sender's after it has read it
-//!    (`senders`).
-//! 3. Hints carry no authority. A hint too many leads to an entry that is not ready.
+//!    (`device_table`).
+//! 3. Ready bits carry no authority. A stray ready bit leads to an entry that is not ready.
 //! 4. Whoever writes an entry that is pending and enabled hints for that value, then notifies
 //!    (*owing*). Word and leaf, leaf and summary, summary and top, top and mask, mask and "outside"
 //!    are pairs of sequentially consistent accesses, of which one side sees the other.
@@ -96,18 +96,18 @@ mod closing;
 mod config;
 mod consumer;
 mod control;
+mod device_table;
 mod entries;
 mod entry;
-mod hints;
 mod itt;
 mod mappings;
 mod own;
 mod placement;
 mod pool;
 mod queue;
+mod ready_bitmap;
 mod redistributor;
 mod saved;
-mod senders;
 mod shared;
 mod sweeps;
 mod tables;
@@ -131,10 +131,10 @@ use sweeps::Cause;
 pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, Priorities, PriorityView};
 pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
+pub(crate) use device_table::DeviceTable;
 pub(crate) use mappings::{ItsIndex, MappedDevice, MappedEvent, NoRoom};
 pub(crate) use queue::LpiQueue;
 pub(crate) use saved::{Room, SavedLpi};
-pub(crate) use senders::Senders;
 pub(crate) use shared::Injection;
 use shared::Shared;
 pub(crate) use tables::LpiTables;
@@ -200,20 +200,20 @@ impl LpiCore {
     }
 
     /// Adds an ITS with these senders, up to 2^16 of them.
-    pub(crate) fn add_its(&self, senders: Arc<Senders>) -> Result<ItsIndex, NoRoom> {
-        self.control.lock().add_its(senders)
+    pub(crate) fn add_its(&self, device_table: Arc<DeviceTable>) -> Result<ItsIndex, NoRoom> {
+        self.control.lock().add_its(device_table)
     }
 
     /// A message from a device of an ITS. Any thread; lock-free.
     #[inline]
-    pub(crate) fn signal(&self, senders: &Senders, device: u32, event: u32) -> Injection {
-        self.notified(self.shared.signal(senders, device, event))
+    pub(crate) fn signal(&self, device_table: &DeviceTable, device: u32, event: u32) -> Injection {
+        self.notified(self.shared.signal(device_table, device, event))
     }
 
     /// Is an event of a device of an ITS mapped, to a collection that is? Any thread; lock-free.
     /// While a command changes that, either answer.
-    pub(crate) fn is_mapped(&self, senders: &Senders, device: u32, event: u32) -> bool {
-        self.shared.is_mapped(senders, device, event)
+    pub(crate) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
+        self.shared.is_mapped(device_table, device, event)
     }
 
     #[inline]

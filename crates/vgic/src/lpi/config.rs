@@ -1,8 +1,8 @@
 //! How big an LPI core may get.
 
 use super::entry::{LPI_INDEX_BITS, Level, TARGET_BITS};
-use super::hints::ENTRIES_PER_SUMMARY;
 use super::itt::CHUNK_ENTRIES;
+use super::ready_bitmap::ENTRIES_PER_SUMMARY;
 use gic_arch::{Priority, lpi};
 
 /// Most INTID bits: 2^20 − 8192 LPIs.

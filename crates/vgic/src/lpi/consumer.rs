@@ -2,7 +2,7 @@
 
 use super::entries::Position;
 use super::entry::{Entry, Level};
-use super::hints::{Hint, Turns, Visit, Visitor};
+use super::ready_bitmap::{ReadyBit, Turns, Visit, Visitor};
 use super::shared::Shared;
 use crate::safeguard::Safeguard;
 use gic_arch::{Lpi, Priority};
@@ -61,8 +61,8 @@ impl Consumer {
         than: Priority,
         visitor: &mut V,
     ) -> Option<V::Found> {
-        let hints = shared.hints.get(self.vcpu as usize)?;
-        hints.walk(shared.priorities.levels_before(than), &mut self.turns, visitor)
+        let bitmap = shared.ready.get(self.vcpu as usize)?;
+        bitmap.walk(shared.priorities.levels_before(than), &mut self.turns, visitor)
     }
 }
 
@@ -85,9 +85,14 @@ impl Visitor for Take<'_> {
     const TAKES: bool = true;
 
     #[inline]
-    fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
-        hint.clear();
-        // Whoever changed the entry away from being ready here owes the hints for what it is now, so
+    fn visit(
+        &mut self,
+        ready_bit: ReadyBit<'_>,
+        level: Level,
+        position: Position,
+    ) -> Visit<ReadyLpi> {
+        ready_bit.clear();
+        // Whoever changed the entry away from being ready here owes the bitmap for what it is now, so
         // that a stale hint needs no other answer than going on.
         let vcpu = self.vcpu;
         let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.with_pending(false));
@@ -108,8 +113,13 @@ impl Visitor for List<'_> {
     type Found = ListedLpi;
     const TAKES: bool = true;
 
-    fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ListedLpi> {
-        hint.clear();
+    fn visit(
+        &mut self,
+        ready_bit: ReadyBit<'_>,
+        level: Level,
+        position: Position,
+    ) -> Visit<ListedLpi> {
+        ready_bit.clear();
         let vcpu = self.vcpu;
         let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.listed());
         match self.shared.try_update_at(vcpu, position, take) {
@@ -147,15 +157,20 @@ impl Visitor for Peek<'_> {
     type Found = ReadyLpi;
     const TAKES: bool = false;
 
-    fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<ReadyLpi> {
+    fn visit(
+        &mut self,
+        ready_bit: ReadyBit<'_>,
+        level: Level,
+        position: Position,
+    ) -> Visit<ReadyLpi> {
         let entry = self.shared.load_at(self.vcpu, position);
         if is_ready_here(entry, self.vcpu, level) {
             return Visit::Found(ready(entry, self.shared));
         }
-        hint.clear();
+        ready_bit.clear();
         let entry = self.shared.load_at(self.vcpu, position);
         if Safeguard::LookAgain.stands() && is_ready_here(entry, self.vcpu, level) {
-            hint.set();
+            ready_bit.set();
             return Visit::Found(ready(entry, self.shared));
         }
         Visit::Stale

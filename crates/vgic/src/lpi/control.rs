@@ -6,12 +6,12 @@
 
 use super::by_lpi::EntriesByLpi;
 use super::config::LpiConfig;
+use super::device_table::{DeviceTable, MappedDevices};
 use super::entries::{EntryIndex, Position};
 use super::entry::{Entry, Level};
 use super::itt::EntryRef;
 use super::mappings::ItsIndex;
 use super::pool::{Owner, Pool};
-use super::senders::{Growth, Senders};
 use super::shared::{Injection, Location, Shared};
 use super::sweeps::{Cause, Work};
 use super::tables::{LpiTables, PendingBits};
@@ -56,9 +56,9 @@ pub(crate) struct Control {
 /// What one ITS's commands said.
 pub(super) struct Translator {
     pub(super) enabled: bool,
-    pub(super) senders: Arc<Senders>,
+    pub(super) device_table: Arc<DeviceTable>,
     /// Mapped devices.
-    pub(super) growth: Growth,
+    pub(super) mapped_devices: MappedDevices,
     /// vCPUs of mapped collections.
     pub(super) collections: SortedMap<u16, u16>,
 }
@@ -217,8 +217,8 @@ impl Control {
     }
 
     /// A message, sent by a command.
-    pub(super) fn inject(&mut self, sender: &AtomicU64, event: u32) -> Injection {
-        let (injection, vcpu) = self.shared.inject(sender, event);
+    pub(super) fn inject(&mut self, dte: &AtomicU64, event: u32) -> Injection {
+        let (injection, vcpu) = self.shared.inject(dte, event);
         if let Some(vcpu) = vcpu {
             self.owed.insert(vcpu);
         }
@@ -291,7 +291,7 @@ impl Control {
             _ => (now.is_enabled(), now.level()),
         };
         if enabled {
-            self.shared.ensure_hints(target, level, self.shared.position(location))?;
+            self.shared.ensure_ready_bit(target, level, self.shared.position(location))?;
         }
         let reloads = matches!(settings, Settings::Reload | Settings::Read(_));
         Ok(Refresh { route, enabled, level, deliverable, is_covered: covering.is_some(), reloads })
@@ -395,7 +395,7 @@ impl Control {
         self.write(location, refresh);
     }
 
-    pub(super) fn find(&self, sender: &AtomicU64, event: u32) -> Option<EntryRef> {
-        self.shared.nodes.translate(sender, event)
+    pub(super) fn find(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
+        self.shared.nodes.translate(dte, event)
     }
 }

@@ -1,4 +1,4 @@
-//! The table of entry entries. Type-stable: a page, once there, stays as long as the table.
+//! The table of translation entries. Type-stable: a page, once there, stays as long as the table.
 
 use super::entry::Entry;
 use crate::atomic::{AtomicU64, Ordering};
@@ -6,14 +6,14 @@ use crate::heap::{OutOfMemory, no_pages, provide};
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 
-/// Entries of a page: 4 KiB of entries.
+/// Entries of a page: 4 KiB.
 const PAGE_BITS: u32 = 9;
 const PAGE_ENTRIES: usize = 1 << PAGE_BITS;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
-/// Neighbouring entries are this many entries apart (as a power of two): 128 bytes.
+/// Entries with neighbouring indices are this many apart (as a power of two): 128 bytes.
 const STRIDE_BITS: u32 = 4;
 
-/// An entry, as the allocator counts.
+/// The number of an entry, as the allocator counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct EntryIndex(u32);
 

@@ -1,4 +1,4 @@
-//! From (sender, event) to an entry: a link per sender, and nodes of 64 links under those senders
+//! From (sender, event) to an entry: a link per sender, and nodes of 64 links under those devices
 //! that have more events than one chunk of entries holds. Nodes are type-stable and change hands: see
 //! [`Nodes::translate`].
 
@@ -148,8 +148,8 @@ impl Nodes {
     /// node carries the node's generation, so that it never comes back the same. What stands in a
     /// entry's word is for the word's generation to answer.
     #[inline]
-    pub(super) fn translate(&self, sender: &AtomicU64, event: u32) -> Option<EntryRef> {
-        let root = Link::from_bits(sender.load(Ordering::SeqCst));
+    pub(super) fn translate(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
+        let root = Link::from_bits(dte.load(Ordering::SeqCst));
         if !root.is_valid() || u64::from(event) >> root.event_bits() != 0 {
             return None;
         }
@@ -159,15 +159,10 @@ impl Nodes {
                 generation: root.generation(),
             });
         }
-        self.translate_through_nodes(sender, root, event)
+        self.translate_through_nodes(dte, root, event)
     }
 
-    fn translate_through_nodes(
-        &self,
-        sender: &AtomicU64,
-        root: Link,
-        event: u32,
-    ) -> Option<EntryRef> {
+    fn translate_through_nodes(&self, dte: &AtomicU64, root: Link, event: u32) -> Option<EntryRef> {
         let mut at = root;
         for below in (0..root.depth()).rev() {
             at = Link::from_bits(
@@ -177,7 +172,7 @@ impl Nodes {
                 return None;
             }
         }
-        if Safeguard::ReloadRoot.stands() && sender.load(Ordering::SeqCst) != root.bits() {
+        if Safeguard::ReloadRoot.stands() && dte.load(Ordering::SeqCst) != root.bits() {
             return None;
         }
         Some(EntryRef {

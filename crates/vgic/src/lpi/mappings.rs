@@ -2,11 +2,11 @@
 
 use super::closing::Closing;
 use super::control::{Control, Settings, Translator};
+use super::device_table::DeviceTable;
 use super::entries::EntryIndex;
 use super::entry::Entry;
 use super::itt::{EntryRef, Link};
 use super::pool::Owner;
-use super::senders::Senders;
 use super::shared::{Injection, Location};
 use super::sweeps::{Cause, Meant, OwnCursor, Sweep};
 use crate::atomic::{AtomicU64, Ordering};
@@ -84,27 +84,32 @@ pub(crate) struct MappedEvent {
 impl Translator {
     /// The first mapped device from this DeviceID on.
     pub(super) fn device_from(&self, first: u32) -> Option<(u32, MappedDevice)> {
-        self.senders.mapped_from(first, &self.growth)
+        self.device_table.mapped_from(first, &self.mapped_devices)
     }
 
     /// Nothing leads to a device's entries any more: those are left to close.
     pub(super) fn close_device(&mut self, device: u32, mapped: MappedDevice) -> Closing {
-        let Some(sender) = self.senders.get(device) else { return Closing::default() };
-        let closing = Closing::of(Control::take_sender(sender), mapped.event_bits.into());
-        self.senders.unmap(device, &mut self.growth);
+        let Some(dte) = self.device_table.get(device) else { return Closing::default() };
+        let closing = Closing::of(Control::take_dte(dte), mapped.event_bits.into());
+        self.device_table.unmap(device, &mut self.mapped_devices);
         closing
     }
 }
 
 impl Control {
     /// Adds an ITS, disabled and without mappings.
-    pub(super) fn add_its(&mut self, senders: Arc<Senders>) -> Result<ItsIndex, NoRoom> {
+    pub(super) fn add_its(&mut self, device_table: Arc<DeviceTable>) -> Result<ItsIndex, NoRoom> {
         let index = u16::try_from(self.translators.len()).map_err(|_| NoRoom::Budget)?;
         self.make_room_for_sweeps()?;
         self.translators.try_reserve(1).map_err(OutOfMemory::from)?;
-        let growth = senders.growth()?;
+        let mapped_devices = device_table.no_devices()?;
         let collections = SortedMap::new();
-        self.translators.push(Translator { enabled: false, growth, senders, collections });
+        self.translators.push(Translator {
+            enabled: false,
+            mapped_devices,
+            device_table,
+            collections,
+        });
         Ok(ItsIndex(index))
     }
 
@@ -116,8 +121,8 @@ impl Control {
         self.translators.get_mut(usize::from(its.0))
     }
 
-    pub(super) fn senders(&self, its: ItsIndex) -> Option<Arc<Senders>> {
-        self.translator(its).map(|translator| translator.senders.clone())
+    pub(super) fn device_table(&self, its: ItsIndex) -> Option<Arc<DeviceTable>> {
+        self.translator(its).map(|translator| translator.device_table.clone())
     }
 
     /// `GITS_CTLR.Enabled`. Messages are taken once this [is done](Self::is_admitting), or none
@@ -175,7 +180,10 @@ impl Control {
     /// A mapped device's event bits.
     pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
         let translator = self.translator(its)?;
-        translator.senders.mapped(device, &translator.growth).map(|device| device.event_bits)
+        translator
+            .device_table
+            .mapped(device, &translator.mapped_devices)
+            .map(|device| device.event_bits)
     }
 
     /// A mapped collection's vCPU.
@@ -185,7 +193,7 @@ impl Control {
 
     /// A mapped event.
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
-        let found = self.find(self.translator(its)?.senders.get(device)?, event)?;
+        let found = self.find(self.translator(its)?.device_table.get(device)?, event)?;
         match self.pool.owner(found.index) {
             Owner::Event { collection, .. } => {
                 Some(MappedEvent { its, device, event, index: found.index, collection })
@@ -209,25 +217,25 @@ impl Control {
         self.unmap_device(its, device);
         let limit = self.config.devices as usize;
         let translator = self.translator_mut(its).ok_or(NoRoom::Budget)?;
-        if translator.growth.devices() >= limit {
+        if translator.mapped_devices.devices() >= limit {
             return Err(NoRoom::Budget);
         }
-        translator.senders.map(device, mapped, &mut translator.growth)?;
+        translator.device_table.map(device, mapped, &mut translator.mapped_devices)?;
         Ok(())
     }
 
     /// MAPD, V = 0. Complete when its sweep is.
     pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
         let Some(translator) = self.translator_mut(its) else { return };
-        if let Some(mapped) = translator.senders.mapped(device, &translator.growth) {
+        if let Some(mapped) = translator.device_table.mapped(device, &translator.mapped_devices) {
             let closing = translator.close_device(device, mapped);
             self.start(Cause::Command(its), Sweep::Unmap { its, devices: None, closing });
         }
     }
 
     /// Takes away what leads from a sender to its entries.
-    pub(super) fn take_sender(sender: &AtomicU64) -> Link {
-        Link::from_bits(sender.swap(Link::NONE.bits(), Ordering::SeqCst))
+    pub(super) fn take_dte(dte: &AtomicU64) -> Link {
+        Link::from_bits(dte.swap(Link::NONE.bits(), Ordering::SeqCst))
     }
 
     /// Unmaps all devices. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
@@ -335,10 +343,10 @@ impl Control {
         lpi: Lpi,
     ) -> Result<EntryRef, NoRoom> {
         let event_bits = self.event_bits(its, device).ok_or(NoRoom::Budget)?;
-        let senders = self.senders(its).ok_or(NoRoom::Budget)?;
-        let sender = senders.get(device).ok_or(NoRoom::Budget)?;
+        let device_table = self.device_table(its).ok_or(NoRoom::Budget)?;
+        let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
         self.by_lpi.ensure(lpi.index())?;
-        self.attach(sender, u32::from(event_bits), event)
+        self.attach(dte, u32::from(event_bits), event)
     }
 
     /// MOVI: the event, and what is pending of it, goes to another collection.
@@ -382,11 +390,11 @@ impl Control {
 
     /// INT: a message for the event.
     pub(crate) fn signal_event(&mut self, event: MappedEvent) -> Injection {
-        let Some(senders) = self.senders(event.its) else {
+        let Some(device_table) = self.device_table(event.its) else {
             return Injection::Dropped;
         };
-        match senders.get(event.device) {
-            Some(sender) => self.inject(sender, event.event),
+        match device_table.get(event.device) {
+            Some(dte) => self.inject(dte, event.event),
             None => Injection::Dropped,
         }
     }

@@ -17,35 +17,35 @@ impl Control {
     /// bits of events, and `event` fits them. On error, nodes on the way to the entry may have come.
     pub(super) fn attach(
         &mut self,
-        sender: &AtomicU64,
+        dte: &AtomicU64,
         event_bits: u32,
         event: u32,
     ) -> Result<EntryRef, NoRoom> {
-        if let Some(found) = self.find(sender, event) {
+        if let Some(found) = self.find(dte, event) {
             return Ok(found);
         }
         if depth(event_bits) == 0 {
             let block = self.open_block(event_bits)?;
             let link = Link::new(block.first.get(), block.generation).of_device(event_bits);
-            sender.store(link.bits(), Ordering::SeqCst);
+            dte.store(link.bits(), Ordering::SeqCst);
         } else {
-            self.attach_through_nodes(sender, event_bits, event)?;
+            self.attach_through_nodes(dte, event_bits, event)?;
         }
-        self.find(sender, event).ok_or(NoRoom::Budget)
+        self.find(dte, event).ok_or(NoRoom::Budget)
     }
 
     fn attach_through_nodes(
         &mut self,
-        sender: &AtomicU64,
+        dte: &AtomicU64,
         event_bits: u32,
         event: u32,
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
-        let mut node = match Link::from_bits(sender.load(Ordering::SeqCst)) {
+        let mut node = match Link::from_bits(dte.load(Ordering::SeqCst)) {
             root if root.is_valid() => root.index(),
             _ => {
                 let link = self.open_node()?.of_device(event_bits);
-                sender.store(link.bits(), Ordering::SeqCst);
+                dte.store(link.bits(), Ordering::SeqCst);
                 link.index()
             }
         };

@@ -4,11 +4,11 @@
 use super::control::{Control, Settings};
 use super::entries::{EntryIndex, Position};
 use super::entry::{Entry, Level};
-use super::hints::ENTRIES_PER_SUMMARY;
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, Link, NODE_BITS, NODE_LINKS, depth};
 use super::mappings::{ItsIndex, MappedDevice, NoRoom};
 use super::own::LpiBlock;
 use super::pool::Owner;
+use super::ready_bitmap::ENTRIES_PER_SUMMARY;
 use super::shared::Location;
 use super::sweeps::OwnCursor;
 use super::tables::LpiTables;
@@ -54,13 +54,13 @@ impl Control {
         device: u32,
         mut each: impl FnMut(u32, u16, SavedLpi) -> Result<(), OutOfMemory>,
     ) -> Result<(), OutOfMemory> {
-        let Some(sender) =
-            self.translator(its).and_then(|translator| translator.senders.get(device))
+        let Some(dte) =
+            self.translator(its).and_then(|translator| translator.device_table.get(device))
         else {
             return Ok(());
         };
         let mut outcome = Ok(());
-        self.each_entry(Link::from_bits(sender.load(Ordering::SeqCst)), &mut |event, index| {
+        self.each_entry(Link::from_bits(dte.load(Ordering::SeqCst)), &mut |event, index| {
             if let Owner::Event { collection, .. } = self.pool.owner(index)
                 && outcome.is_ok()
             {
@@ -144,7 +144,7 @@ impl Control {
     ) -> Result<(), NoRoom> {
         let translator = self.translator_mut(its).ok_or(NoRoom::Budget)?;
         translator.collections.reserve_many(collections).map_err(OutOfMemory::from)?;
-        translator.senders.reserve(devices, &mut translator.growth)
+        translator.device_table.reserve(devices, &mut translator.mapped_devices)
     }
 
     /// Of an event, in whatever entry; `tables` are its target's, if LPIs are enabled there. The
@@ -160,7 +160,7 @@ impl Control {
             (0..self.pool.chunk_count() * CHUNK_ENTRIES).step_by(ENTRIES_PER_SUMMARY as usize);
         positions
             .map(Position::new)
-            .try_for_each(|position| self.shared.ensure_hints(saved.target, level, position))
+            .try_for_each(|position| self.shared.ensure_ready_bit(saved.target, level, position))
     }
 
     /// Of an LPI that is pending at a redistributor by itself.
@@ -172,7 +172,7 @@ impl Control {
         self.shared.own(saved.target).map_or(Ok(()), |own| own.ensure(saved.lpi))?;
         let Some(level) = self.level_of(saved, tables) else { return Ok(()) };
         let position = self.shared.position(Location::own(saved.target, saved.lpi));
-        self.shared.ensure_hints(saved.target, level, position)
+        self.shared.ensure_ready_bit(saved.target, level, position)
     }
 
     /// Of a redistributor whose LPIs are enabled. Also for those that have entries of their own.
@@ -325,7 +325,7 @@ impl Control {
     ) -> bool {
         let Some(translator) = self.translator(its) else { return false };
         devices.len() <= self.config.devices as usize
-            && translator.growth.allows(translator.senders.nodes_of(devices))
+            && translator.mapped_devices.allows(translator.device_table.nodes_of(devices))
     }
 }
 

@@ -1,12 +1,12 @@
 //! What injection and acknowledgement touch: atomics in type-stable tables, no lock.
 
 use super::config::{LpiConfig, Priorities};
+use super::device_table::DeviceTable;
 use super::entries::{EntryIndex, EntryTable, Position};
 use super::entry::{Entry, Level};
-use super::hints::Hints;
 use super::itt::{EntryRef, Nodes};
 use super::own::OwnLpis;
-use super::senders::Senders;
+use super::ready_bitmap::ReadyBitmap;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::OutOfMemory;
 use crate::safeguard::Safeguard;
@@ -20,8 +20,8 @@ pub(super) struct Shared {
     pub(super) entries: EntryTable,
     /// Nodes between senders and entries.
     pub(super) nodes: Nodes,
-    /// Hints by vCPU.
-    pub(super) hints: Box<[Hints]>,
+    /// ReadyBitmap by vCPU.
+    pub(super) ready: Box<[ReadyBitmap]>,
     /// By vCPU: what is pending at its redistributor itself.
     own: Box<[OwnLpis]>,
     /// Positions from this one on are those of a redistributor's own LPIs, by index: the same for
@@ -70,7 +70,7 @@ impl Shared {
         Ok(Self {
             entries: EntryTable::new(config.entries)?,
             nodes: Nodes::new(config.nodes())?,
-            hints: by_vcpu(config, |_| Hints::new(first_own + lpis))?,
+            ready: by_vcpu(config, |_| ReadyBitmap::new(first_own + lpis))?,
             own: by_vcpu(config, |vcpu| OwnLpis::new(vcpu, lpis))?,
             first_own,
             priorities: config.priorities,
@@ -82,27 +82,27 @@ impl Shared {
     #[inline]
     pub(super) fn signal(
         &self,
-        senders: &Senders,
+        device_table: &DeviceTable,
         device: u32,
         event: u32,
     ) -> (Injection, Option<u32>) {
-        match self.find(senders, device, event) {
+        match self.find(device_table, device, event) {
             Some(found) => self.pend(found),
             None => (Injection::Dropped, None),
         }
     }
 
     #[inline]
-    fn find(&self, senders: &Senders, device: u32, event: u32) -> Option<EntryRef> {
-        let sender = senders.get(device)?;
-        let found = self.nodes.translate(sender, event)?;
-        senders.leads_to(device, sender).then_some(found)
+    fn find(&self, device_table: &DeviceTable, device: u32, event: u32) -> Option<EntryRef> {
+        let dte = device_table.get(device)?;
+        let found = self.nodes.translate(dte, event)?;
+        device_table.leads_to(device, dte).then_some(found)
     }
 
     /// Is a device's event mapped, to a collection that is? Then a message for it is dropped only
     /// while it is disabled.
-    pub(super) fn is_mapped(&self, senders: &Senders, device: u32, event: u32) -> bool {
-        self.find(senders, device, event).is_some_and(|found| {
+    pub(super) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
+        self.find(device_table, device, event).is_some_and(|found| {
             let entry = self.entries.load(found.index.position());
             entry.generation() == found.generation && entry.is_mapped()
         })
@@ -111,8 +111,8 @@ impl Shared {
     /// Makes the LPI of a sender's event pending. Lock-free; any thread. The second value is the
     /// vCPU to notify.
     #[inline]
-    pub(super) fn inject(&self, sender: &AtomicU64, event: u32) -> (Injection, Option<u32>) {
-        match self.nodes.translate(sender, event) {
+    pub(super) fn inject(&self, dte: &AtomicU64, event: u32) -> (Injection, Option<u32>) {
+        match self.nodes.translate(dte, event) {
             Some(found) => self.pend(found),
             None => (Injection::Dropped, None),
         }
@@ -171,7 +171,7 @@ impl Shared {
         (Injection::Fresh, self.owe(seen.with_pending(true), position))
     }
 
-    /// Hints for an entry that was just written, if it is ready. Returns the vCPU to notify.
+    /// ReadyBitmap for an entry that was just written, if it is ready. Returns the vCPU to notify.
     #[inline]
     pub(super) fn owe(&self, written: Entry, position: Position) -> Option<u32> {
         let target = written.target();
@@ -182,7 +182,7 @@ impl Shared {
                 written.is_listed() && written.is_pending() && Safeguard::KickListed.stands();
             return waits.then_some(target);
         }
-        self.hints.get(target as usize)?.hint(written.level(), position);
+        self.ready.get(target as usize)?.set(written.level(), position);
         Some(target)
     }
 
@@ -270,13 +270,13 @@ impl Shared {
 
     /// Makes sure that the entry at `position` can be hinted for once it names this vCPU and level.
     /// Off the hot path.
-    pub(super) fn ensure_hints(
+    pub(super) fn ensure_ready_bit(
         &self,
         target: u32,
         level: Level,
         position: Position,
     ) -> Result<(), OutOfMemory> {
-        self.hints.get(target as usize).map_or(Ok(()), |hints| hints.ensure(level, position))
+        self.ready.get(target as usize).map_or(Ok(()), |bitmap| bitmap.ensure(level, position))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tests of the tree of senders. Here, as the model check compiles its source.
 
+use super::device_table::{DeviceTable, NODE_LIMIT};
 use super::mappings::MappedDevice;
-use super::senders::{NODE_LIMIT, Senders};
 use crate::atomic::Ordering;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -24,47 +24,54 @@ proptest! {
         let within = |device: &u32| u64::from(*device) >> bits == 0;
         let (before, devices): (Vec<_>, Vec<_>) =
             (before.into_iter().filter(within).collect(), devices.into_iter().filter(within).collect());
-        let senders = Senders::new(bits).unwrap();
-        let mut growth = senders.growth().unwrap();
+        let device_table = DeviceTable::new(bits).unwrap();
+        let mut mapped_devices = device_table.no_devices().unwrap();
         for devices in [before, devices] {
             for device in &devices {
-                let mapped = senders.map(*device, MAPPED, &mut growth).unwrap();
+                let mapped = device_table.map(*device, MAPPED, &mut mapped_devices).unwrap();
                 mapped.store(u64::from(*device) + 1, Ordering::SeqCst);
             }
-            let mapped = core::iter::successors(senders.mapped_from(0, &growth), |(device, _)| {
-                senders.mapped_from(device.checked_add(1)?, &growth)
+            let mapped = core::iter::successors(device_table.mapped_from(0, &mapped_devices), |(device, _)| {
+                device_table.mapped_from(device.checked_add(1)?, &mapped_devices)
             });
             prop_assert!(mapped.eq(devices.iter().map(|device| (*device, MAPPED))));
-            prop_assert_eq!(growth.devices(), devices.len());
-            prop_assert_eq!(growth.in_use(), senders.nodes_of(devices.iter().copied()) as usize);
+            prop_assert_eq!(mapped_devices.devices(), devices.len());
+            prop_assert_eq!(mapped_devices.in_use(), device_table.nodes_of(devices.iter().copied()) as usize);
             for device in &devices {
-                let sender = senders.get(*device).unwrap();
-                prop_assert!(senders.leads_to(*device, sender));
-                prop_assert_eq!(sender.swap(0, Ordering::SeqCst), u64::from(*device) + 1);
+                let dte = device_table.get(*device).unwrap();
+                prop_assert!(device_table.leads_to(*device, dte));
+                prop_assert_eq!(dte.swap(0, Ordering::SeqCst), u64::from(*device) + 1);
             }
             for device in &devices {
-                senders.unmap(*device, &mut growth);
+                device_table.unmap(*device, &mut mapped_devices);
             }
-            prop_assert_eq!(growth.in_use(), 0);
+            prop_assert_eq!(mapped_devices.in_use(), 0);
         }
     }
 }
 
 #[test]
 fn a_device_beyond_the_budget_leaves_the_tree_as_it_was() {
-    let senders = Senders::new(32).unwrap();
-    let mut growth = senders.growth().unwrap();
+    let device_table = DeviceTable::new(32).unwrap();
+    let mut mapped_devices = device_table.no_devices().unwrap();
     let far_apart = |device: u32| device << 16;
     let mapped = (0..8192)
-        .take_while(|device| senders.map(far_apart(*device), MAPPED, &mut growth).is_ok())
+        .take_while(|device| {
+            device_table.map(far_apart(*device), MAPPED, &mut mapped_devices).is_ok()
+        })
         .count();
-    let used = growth.in_use();
-    assert!(mapped > 2000 && growth.allows(NODE_LIMIT) && !growth.allows(NODE_LIMIT + 1));
+    let used = mapped_devices.in_use();
+    assert!(
+        mapped > 2000
+            && mapped_devices.allows(NODE_LIMIT)
+            && !mapped_devices.allows(NODE_LIMIT + 1)
+    );
 
-    assert!(senders.map(u32::MAX, MAPPED, &mut growth).is_err());
+    assert!(device_table.map(u32::MAX, MAPPED, &mut mapped_devices).is_err());
 
-    assert_eq!(growth.in_use(), used);
-    (0..mapped)
-        .for_each(|device| senders.unmap(far_apart(u32::try_from(device).unwrap()), &mut growth));
-    assert_eq!(growth.in_use(), 0);
+    assert_eq!(mapped_devices.in_use(), used);
+    (0..mapped).for_each(|device| {
+        device_table.unmap(far_apart(u32::try_from(device).unwrap()), &mut mapped_devices)
+    });
+    assert_eq!(mapped_devices.in_use(), 0);
 }

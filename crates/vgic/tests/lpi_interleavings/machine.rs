@@ -3,8 +3,8 @@
 use super::config::{LpiConfig, Priorities, PriorityView};
 use super::consumer::{Consumer, ListedLpi, fold};
 use super::control::Control;
+use super::device_table::DeviceTable;
 use super::mappings::{ItsIndex, MappedDevice, MappedEvent};
-use super::senders::Senders;
 use super::shared::{Injection, Shared};
 use crate::attention::Attention;
 use crate::events::Events;
@@ -47,7 +47,7 @@ impl Kick for Kicks {
 /// What threads share.
 pub(super) struct Machine {
     shared: Arc<Shared>,
-    senders: Arc<Senders>,
+    senders: Arc<DeviceTable>,
     attention: Arc<Attention>,
     kicks: Arc<Kicks>,
     ram: Arc<Ram>,
@@ -85,7 +85,7 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     (0..VCPUS).for_each(|vcpu| shared.own(vcpu.into()).unwrap().ensure(lpi(8192)).unwrap());
     let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
     let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
-    let senders = Arc::new(Senders::new(device_id_bits).unwrap());
+    let senders = Arc::new(DeviceTable::new(device_id_bits).unwrap());
     let attention = Arc::new(Attention::new(usize::from(VCPUS), kicks.clone()).unwrap());
     let events = Arc::new(Events::new());
     let control = Control::new(config, shared.clone(), ram.clone(), events, attention.clone());

@@ -42,12 +42,12 @@ mod lpi {
     mod consumer;
     #[path = "../../src/lpi/control.rs"]
     mod control;
+    #[path = "../../src/lpi/device_table.rs"]
+    mod device_table;
     #[path = "../../src/lpi/entries.rs"]
     mod entries;
     #[path = "../../src/lpi/entry.rs"]
     mod entry;
-    #[path = "../../src/lpi/hints.rs"]
-    mod hints;
     #[path = "../../src/lpi/itt.rs"]
     mod itt;
     #[path = "../../src/lpi/mappings.rs"]
@@ -58,10 +58,10 @@ mod lpi {
     mod placement;
     #[path = "../../src/lpi/pool.rs"]
     mod pool;
+    #[path = "../../src/lpi/ready_bitmap.rs"]
+    mod ready_bitmap;
     #[path = "../../src/lpi/redistributor.rs"]
     mod redistributor;
-    #[path = "../../src/lpi/senders.rs"]
-    mod senders;
     #[path = "../../src/lpi/shared.rs"]
     mod shared;
     #[path = "../../src/lpi/sweeps.rs"]

@@ -25,7 +25,7 @@ pub(super) const NODE_LIMIT: u32 = 4096;
 type Node = [AtomicU64; NODE_LINKS];
 
 /// The entries of an ITS's devices.
-pub(crate) struct Senders {
+pub(crate) struct DeviceTable {
     root: Box<Node>,
     /// The nodes below the root, by number.
     nodes: Box<[OnceBox<Node>]>,
@@ -33,15 +33,15 @@ pub(crate) struct Senders {
     height: u32,
 }
 
-impl fmt::Debug for Senders {
+impl fmt::Debug for DeviceTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Senders").field("bits", &self.bits).finish_non_exhaustive()
+        f.debug_struct("DeviceTable").field("bits", &self.bits).finish_non_exhaustive()
     }
 }
 
 /// Mapped devices, and which nodes of the tree are in use. Kept under the command lock.
 #[derive(Debug)]
-pub(super) struct Growth {
+pub(super) struct MappedDevices {
     /// By number: how many devices are mapped in a leaf, or how many nodes are below a branch. With
     /// room for all.
     used: Vec<u16>,
@@ -56,7 +56,7 @@ pub(super) struct Growth {
 /// What MAPD said of a leaf's devices: [`MappedDevice::packed`], or zero.
 type Leaf = [u64; NODE_LINKS];
 
-impl Growth {
+impl MappedDevices {
     /// May the tree have this many nodes, if it has no others?
     pub(super) const fn allows(&self, nodes: u32) -> bool {
         nodes <= self.limit
@@ -121,7 +121,7 @@ impl Growth {
     }
 }
 
-impl Senders {
+impl DeviceTable {
     /// For DeviceIDs of this many bits, at most 32.
     pub(crate) fn new(bits: u8) -> Result<Self, OutOfMemory> {
         let bits = u32::from(bits).clamp(1, 32);
@@ -132,7 +132,7 @@ impl Senders {
     }
 
     /// A tree without devices.
-    pub(super) fn growth(&self) -> Result<Growth, OutOfMemory> {
+    pub(super) fn no_devices(&self) -> Result<MappedDevices, OutOfMemory> {
         let limit = u32::try_from(self.nodes.len()).unwrap_or(NODE_LIMIT);
         let (mut used, mut free) = (Vec::new(), Vec::new());
         used.try_reserve_exact(self.nodes.len())?;
@@ -140,7 +140,7 @@ impl Senders {
         let mut mapped = Vec::new();
         mapped.try_reserve_exact(self.root_number() + 1)?;
         mapped.resize_with(self.root_number() + 1, || None);
-        Ok(Growth { used, free, limit, mapped: mapped.into_boxed_slice(), devices: 0 })
+        Ok(MappedDevices { used, free, limit, mapped: mapped.into_boxed_slice(), devices: 0 })
     }
 
     /// The root comes after all other nodes.
@@ -170,9 +170,9 @@ impl Senders {
     /// Is this still the entry of the device? If so, what was read from it was this device's, or
     /// that of one which was unmapped completely before: then its entries have another generation.
     #[inline]
-    pub(super) fn leads_to(&self, device: u32, sender: &AtomicU64) -> bool {
+    pub(super) fn leads_to(&self, device: u32, dte: &AtomicU64) -> bool {
         !Safeguard::LookUpAgain.stands()
-            || self.get(device).is_some_and(|found| core::ptr::eq(found, sender))
+            || self.get(device).is_some_and(|found| core::ptr::eq(found, dte))
     }
 
     /// The node that a branch's entry names.
@@ -196,33 +196,50 @@ impl Senders {
     }
 
     /// What MAPD said of a device, if it is mapped.
-    pub(super) fn mapped(&self, device: u32, growth: &Growth) -> Option<MappedDevice> {
-        let leaf = growth.leaf(self.leaf_number(device)?)?;
+    pub(super) fn mapped(
+        &self,
+        device: u32,
+        mapped_devices: &MappedDevices,
+    ) -> Option<MappedDevice> {
+        let leaf = mapped_devices.leaf(self.leaf_number(device)?)?;
         MappedDevice::unpacked(leaf[(device & NODE_MASK) as usize])
     }
 
     /// The first mapped device from this one on.
-    pub(super) fn mapped_from(&self, first: u32, growth: &Growth) -> Option<(u32, MappedDevice)> {
+    pub(super) fn mapped_from(
+        &self,
+        first: u32,
+        mapped_devices: &MappedDevices,
+    ) -> Option<(u32, MappedDevice)> {
         if !self.has(first) {
             return None;
         }
         let at = At { node: &self.root, number: self.root_number(), height: self.height, first: 0 };
-        self.mapped_below(&at, first, growth)
+        self.mapped_below(&at, first, mapped_devices)
     }
 
-    fn mapped_below(&self, at: &At<'_>, from: u32, growth: &Growth) -> Option<(u32, MappedDevice)> {
+    fn mapped_below(
+        &self,
+        at: &At<'_>,
+        from: u32,
+        mapped_devices: &MappedDevices,
+    ) -> Option<(u32, MappedDevice)> {
         let shift = at.height * NODE_BITS;
         let mut entries =
             at.node.iter().zip(0u32..).skip((from.saturating_sub(at.first) >> shift) as usize);
         entries.find_map(|(link, index)| {
             let first = at.first + (index << shift);
             if at.height == 0 {
-                let packed = growth.leaf(at.number)?[index as usize];
+                let packed = mapped_devices.leaf(at.number)?[index as usize];
                 return MappedDevice::unpacked(packed).map(|mapped| (first, mapped));
             }
             let number = number_of(link.load(Ordering::SeqCst))? as usize;
             let node = self.nodes.get(number)?.get()?;
-            self.mapped_below(&At { node, number, height: at.height - 1, first }, from, growth)
+            self.mapped_below(
+                &At { node, number, height: at.height - 1, first },
+                from,
+                mapped_devices,
+            )
         })
     }
 
@@ -249,15 +266,15 @@ impl Senders {
         &self,
         device: u32,
         mapped: MappedDevice,
-        growth: &mut Growth,
+        mapped_devices: &mut MappedDevices,
     ) -> Result<&AtomicU64, NoRoom> {
         if !self.has(device) {
             return Err(NoRoom::Budget);
         }
         let at = At { node: &self.root, number: self.root_number(), height: self.height, first: 0 };
-        let found = self.map_below(&at, device, growth)?;
-        growth.note(found.leaf, device, Some(mapped));
-        Ok(found.sender)
+        let found = self.map_below(&at, device, mapped_devices)?;
+        mapped_devices.note(found.leaf, device, Some(mapped));
+        Ok(found.dte)
     }
 
     /// A node is linked when all below it is there.
@@ -265,31 +282,31 @@ impl Senders {
         &'a self,
         at: &At<'a>,
         device: u32,
-        growth: &mut Growth,
+        mapped_devices: &mut MappedDevices,
     ) -> Result<Mapped<'a>, NoRoom> {
         let link = entry(at.node, device, at.height);
         if at.height == 0 {
-            growth.provide(at.number)?;
-            return Ok(Mapped { sender: link, leaf: at.number, is_more: true });
+            mapped_devices.provide(at.number)?;
+            return Ok(Mapped { dte: link, leaf: at.number, is_more: true });
         }
         let named = link.load(Ordering::SeqCst);
-        let number =
-            if named == 0 { growth.take() } else { number_of(named) }.ok_or(NoRoom::Budget)?;
+        let number = if named == 0 { mapped_devices.take() } else { number_of(named) }
+            .ok_or(NoRoom::Budget)?;
         let mapped = self.node_at(number).and_then(|node| {
             let below = At { node, number: number as usize, height: at.height - 1, first: 0 };
-            self.map_below(&below, device, growth)
+            self.map_below(&below, device, mapped_devices)
         });
         match mapped {
             Ok(mapped) => {
                 if mapped.is_more {
-                    growth.gain(number);
+                    mapped_devices.gain(number);
                 }
                 link.store(u64::from(number) + 1, Ordering::SeqCst);
                 Ok(Mapped { is_more: named == 0, ..mapped })
             }
             Err(error) => {
                 if named == 0 {
-                    growth.free.push(number);
+                    mapped_devices.free.push(number);
                 }
                 Err(error)
             }
@@ -300,15 +317,15 @@ impl Senders {
     pub(super) fn reserve(
         &self,
         devices: impl Iterator<Item = u32>,
-        growth: &mut Growth,
+        mapped_devices: &mut MappedDevices,
     ) -> Result<(), NoRoom> {
         let nodes = self.nodes_of(devices) as usize;
-        for number in (0..nodes.max(growth.used.len())).chain([self.root_number()]) {
+        for number in (0..nodes.max(mapped_devices.used.len())).chain([self.root_number()]) {
             if let Some(place) = self.nodes.get(number) {
                 provide(place, || AtomicU64::new(0))?;
             }
             if number < self.root_number() || self.height == 0 {
-                growth.provide(number)?;
+                mapped_devices.provide(number)?;
             }
         }
         Ok(())
@@ -323,26 +340,32 @@ impl Senders {
 
     /// Unmaps a device, whose entry names nothing: nodes that lead to no device any more are taken
     /// back.
-    pub(super) fn unmap(&self, device: u32, growth: &mut Growth) {
+    pub(super) fn unmap(&self, device: u32, mapped_devices: &mut MappedDevices) {
         if let Some(leaf) = self.leaf_number(device) {
-            growth.note(leaf, device, None);
-            self.unmap_below(&self.root, self.height, device, growth);
+            mapped_devices.note(leaf, device, None);
+            self.unmap_below(&self.root, self.height, device, mapped_devices);
         }
     }
 
     /// Is there less below this node now?
-    fn unmap_below(&self, node: &Node, height: u32, device: u32, growth: &mut Growth) -> bool {
+    fn unmap_below(
+        &self,
+        node: &Node,
+        height: u32,
+        device: u32,
+        mapped_devices: &mut MappedDevices,
+    ) -> bool {
         if height == 0 {
             return true;
         }
         let link = entry(node, device, height);
         let named = link.load(Ordering::SeqCst);
         let Some((below, number)) = self.node(named).zip(number_of(named)) else { return false };
-        let is_less = self.unmap_below(below, height - 1, device, growth);
-        let is_empty = is_less && growth.lose(number);
+        let is_less = self.unmap_below(below, height - 1, device, mapped_devices);
+        let is_empty = is_less && mapped_devices.lose(number);
         if is_empty {
             link.store(0, Ordering::SeqCst);
-            growth.free.push(number);
+            mapped_devices.free.push(number);
         }
         is_empty
     }
@@ -360,7 +383,7 @@ struct At<'a> {
 
 /// A device's entry in its leaf; and whether the node above has one more node or device below it.
 struct Mapped<'a> {
-    sender: &'a AtomicU64,
+    dte: &'a AtomicU64,
     leaf: usize,
     is_more: bool,
 }

@@ -24,15 +24,15 @@ const fn bit(index: u32) -> u64 {
     1 << (index & BIT_MASK)
 }
 
-/// The hints of one vCPU. Aligned so that two vCPUs share no cache line.
+/// The bitmap of one vCPU. Aligned so that two vCPUs share no cache line.
 #[repr(align(128))]
-pub(super) struct Hints {
+pub(super) struct ReadyBitmap {
     mask: AtomicU64,
     entries: u32,
     levels: Box<[OnceBox<[Tree; 1]>]>,
 }
 
-/// The bits of one level. Leaves come in pages, with [`Hints::ensure`]: most vCPUs use few entries.
+/// The bits of one level. Leaves come in pages, with [`ReadyBitmap::ensure`]: most vCPUs use few entries.
 struct Tree {
     pages: Box<[OnceBox<[Page; 1]>]>,
     tops: Box<[AtomicU64]>,
@@ -113,16 +113,21 @@ pub(super) trait Visitor {
     /// Does it take what it finds?
     const TAKES: bool;
     /// Looks at the word at `position`, and keeps or clears the hint.
-    fn visit(&mut self, hint: Hint<'_>, level: Level, position: Position) -> Visit<Self::Found>;
+    fn visit(
+        &mut self,
+        ready_bit: ReadyBit<'_>,
+        level: Level,
+        position: Position,
+    ) -> Visit<Self::Found>;
 }
 
 /// One hint bit.
-pub(super) struct Hint<'a> {
+pub(super) struct ReadyBit<'a> {
     leaf: &'a AtomicU64,
     bit: u64,
 }
 
-impl Hint<'_> {
+impl ReadyBit<'_> {
     /// Clears the bit: the word is about to be looked at.
     pub(super) fn clear(&self) {
         self.leaf.fetch_and(!self.bit, SeqCst);
@@ -194,8 +199,8 @@ impl Turns {
     }
 }
 
-impl Hints {
-    /// Hints over this many entries; levels come with [`ensure`](Self::ensure).
+impl ReadyBitmap {
+    /// ReadyBitmap over this many entries; levels come with [`ensure`](Self::ensure).
     pub(super) fn new(entries: u32) -> Result<Self, OutOfMemory> {
         Ok(Self {
             mask: AtomicU64::new(0),
@@ -220,7 +225,7 @@ impl Hints {
     /// Says that the word at `position` is worth a look. The leaf is always written; its parents
     /// only where they are clear.
     #[inline]
-    pub(super) fn hint(&self, level: Level, position: Position) {
+    pub(super) fn set(&self, level: Level, position: Position) {
         let Some(tree) = self.tree(level) else {
             return;
         };
@@ -239,7 +244,7 @@ impl Hints {
         }
     }
 
-    /// Visits hints from the most urgent level on, of the first `count` levels only, until the
+    /// Visits bitmap from the most urgent level on, of the first `count` levels only, until the
     /// visitor has found something. One walk at a time per vCPU. Branches found empty are taken out
     /// on the way, but for the paths in `turns`.
     pub(super) fn walk<V: Visitor>(
@@ -370,9 +375,9 @@ impl<V: Visitor> LevelWalk<'_, V> {
         let mut bits = word.load(SeqCst).rotate_right(first);
         while bits != 0 {
             let at = (first + bits.trailing_zeros()) & BIT_MASK;
-            let hint = Hint { leaf: word, bit: bit(at) };
+            let ready_bit = ReadyBit { leaf: word, bit: bit(at) };
             let position = Position::new((leaf << FANOUT_BITS) | at);
-            if let Visit::Found(found) = self.visitor.visit(hint, self.level, position) {
+            if let Visit::Found(found) = self.visitor.visit(ready_bit, self.level, position) {
                 self.turns.found(self.level, leaf, at.to_le_bytes()[0], V::TAKES);
                 return Some(found);
             }
