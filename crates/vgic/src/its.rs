@@ -142,7 +142,7 @@ impl Its {
         let mut state = self.state.lock();
         self.lpis.note_work(&mut state.left, Progress::Done);
         *state = State::new(&self.config);
-        self.lpis.with_notification_owed(|control| {
+        self.lpis.with_kicks_deferred(|control| {
             control.set_its_enabled(self.index, false);
             control.unmap_all_devices(self.index);
             control.unmap_collections_from(self.index, 0);
@@ -154,7 +154,7 @@ impl Its {
     pub(crate) fn read(&self, offset: u32, width: AccessWidth) -> u64 {
         let refused = &mut |offset, reason| self.refused(offset, reason);
         let value = Frame::ITS.read(self, offset, width, refused);
-        self.lpis.notify_owed();
+        self.lpis.send_kicks();
         value
     }
 
@@ -162,7 +162,7 @@ impl Its {
     pub(crate) fn begin_write(&self, offset: u32, width: AccessWidth, value: u64) {
         let refused = &mut |offset, reason| self.refused(offset, reason);
         Frame::ITS.write(self, offset, width, value, refused);
-        self.lpis.notify_owed();
+        self.lpis.send_kicks();
     }
 
     fn refused(&self, offset: u32, reason: FaultReason) {
@@ -179,7 +179,7 @@ impl Its {
 
     /// Was the ITS enabled, and does that not hold for every event yet?
     pub(crate) fn is_enabling(&self) -> bool {
-        self.lpis.with_notification_owed(|control| control.is_admitting(self.index))
+        self.lpis.with_kicks_deferred(|control| control.is_admitting(self.index))
     }
 
     /// Finishes what enabling the ITS began, in time that is in proportion to what is mapped.
@@ -192,7 +192,7 @@ impl Its {
 
     /// If the heap has no memory for what enabling takes, the ITS is disabled again.
     fn give_up_enabling(&self, state: &mut State) {
-        self.lpis.with_notification_owed(|control| {
+        self.lpis.with_kicks_deferred(|control| {
             if control.is_admission_starved(self.index) {
                 state.enabled = false;
                 control.set_its_enabled(self.index, false);
@@ -203,7 +203,7 @@ impl Its {
     /// Executes a further piece of the queue, if commands are waiting.
     pub(crate) fn poll(&self) {
         self.run(&mut self.state.lock());
-        self.lpis.notify_owed();
+        self.lpis.send_kicks();
     }
 
     /// As [`poll`](Self::poll), if something is left over or waits, and no other thread is at work.
@@ -214,7 +214,7 @@ impl Its {
         {
             self.run(&mut state);
             drop(state);
-            self.lpis.notify_owed();
+            self.lpis.send_kicks();
         }
     }
 

@@ -133,7 +133,6 @@ extern crate std;
 
 mod access;
 mod atomic;
-mod attention;
 mod candidates;
 mod config;
 mod cpu_interface;
@@ -163,6 +162,7 @@ mod tests;
 mod v2m;
 mod vcpu;
 mod vgic;
+mod wakeup;
 mod wired;
 
 pub use access::{AccessWidth, BadWidth};

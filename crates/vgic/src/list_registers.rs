@@ -22,9 +22,9 @@ mod fill;
 mod fold;
 mod rank;
 
-use crate::attention::Attention;
 use crate::lpi::ListedLpi;
 use crate::slot::Slot;
+use crate::wakeup::VcpuWakeup;
 use crate::wired::Filled;
 use crate::{Inputs, SecurityView, Sleep, Undefined, Vcpu, Vgic};
 use alloc::boxed::Box;
@@ -208,8 +208,8 @@ impl ListRegisterVcpu {
     /// changes from now on kicks it, once; it then exits.
     pub fn enter(mut self) -> (InGuest, VirtualInterface) {
         let cpu = self.0[0].vcpu.cpu();
-        self.0[0].attention().leave(cpu);
-        self.0[0].attention().fills(cpu);
+        self.0[0].wakeup().leave(cpu);
+        self.0[0].wakeup().fills(cpu);
         self.0[0].vcpu.vgic().go_on();
         let interface = self.0[0].fill();
         self.0[0].vcpu.exit_for_work();
@@ -319,13 +319,13 @@ impl Half {
     fn exit(&mut self, fold: impl FnOnce(&mut Self)) {
         self.vcpu.returned();
         fold(self);
-        if self.attention().folded(self.vcpu.cpu()) {
+        if self.wakeup().folded(self.vcpu.cpu()) {
             self.vcpu.vgic().poll_all_its();
         }
     }
 
-    fn attention(&self) -> &Attention {
-        self.vcpu.vgic().attention()
+    fn wakeup(&self) -> &VcpuWakeup {
+        self.vcpu.vgic().wakeup()
     }
 }
 

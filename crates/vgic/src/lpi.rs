@@ -14,7 +14,7 @@
 //! | entry (`entry`, `entries`, `own`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
 //! | device table entry (`device_table`, `itt`) | from DeviceID and EventID to the entry, and the generation it must have |
 //! | ready bits (`ready_bitmap`) | per vCPU and level a bit per entry, summarised: "look at the entry" |
-//! | outside ([`Attention`]) | the vCPU sleeps or runs guest code: it must be kicked |
+//! | outside ([`VcpuWakeup`]) | the vCPU sleeps or runs guest code: it must be kicked |
 //! | cold state (`control`, `pool`, `by_lpi`) | collections, devices, `EnableLPIs`, owners of entries: under the command lock |
 //!
 //! D folds everything that can forbid a message: event and collection mapped, ITS enabled, target's
@@ -115,12 +115,12 @@ mod tables;
 mod tests;
 
 use crate::atomic::{AtomicU32, Ordering};
-use crate::attention::Attention;
 use crate::events::Events;
 use crate::heap::{OutOfMemory, boxed, shared};
 use crate::lock::Mutex;
 use crate::memory::GuestMemory;
 use crate::progress::Progress;
+use crate::wakeup::VcpuWakeup;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -151,7 +151,7 @@ const SPINS_PER_PIECE: u32 = 64;
 /// The LPIs of one machine: shared by its ITSes, redistributors and vCPUs.
 pub(crate) struct LpiCore {
     shared: Arc<Shared>,
-    attention: Arc<Attention>,
+    wakeup: Arc<VcpuWakeup>,
     control: Mutex<Control>,
     /// One bit per vCPU: its queue was given out.
     queues: Box<[AtomicU32]>,
@@ -169,15 +169,15 @@ impl LpiCore {
     pub(crate) fn new(
         config: LpiConfig,
         memory: Arc<dyn GuestMemory>,
-        attention: Arc<Attention>,
+        wakeup: Arc<VcpuWakeup>,
         events: Arc<Events>,
     ) -> Result<Arc<Self>, OutOfMemory> {
         let config = config.bounded();
         let tables = shared(Shared::new(&config)?)?;
         shared(Self {
             shared: tables.clone(),
-            control: Mutex::new(Control::new(config, tables, memory, events, attention.clone())?),
-            attention,
+            control: Mutex::new(Control::new(config, tables, memory, events, wakeup.clone())?),
+            wakeup,
             queues: boxed((0..config.vcpus).map(|_| AtomicU32::new(0)))?,
         })
     }
@@ -207,7 +207,7 @@ impl LpiCore {
     /// A message from a device of an ITS. Any thread; lock-free.
     #[inline]
     pub(crate) fn signal(&self, device_table: &DeviceTable, device: u32, event: u32) -> Injection {
-        self.notified(self.shared.signal(device_table, device, event))
+        self.kicked(self.shared.signal(device_table, device, event))
     }
 
     /// Is an event of a device of an ITS mapped, to a collection that is? Any thread; lock-free.
@@ -217,36 +217,36 @@ impl LpiCore {
     }
 
     #[inline]
-    fn notified(&self, (injection, vcpu): (Injection, Option<u32>)) -> Injection {
+    fn kicked(&self, (injection, vcpu): (Injection, Option<u32>)) -> Injection {
         if let Some(vcpu) = vcpu {
-            self.notify(vcpu);
+            self.kick(vcpu);
         }
         injection
     }
 
     #[inline]
-    fn notify(&self, vcpu: u32) {
-        self.attention.notify(Cpu::new(vcpu));
+    fn kick(&self, vcpu: u32) {
+        self.wakeup.kick(Cpu::new(vcpu));
     }
 
     /// Runs `change` under the command lock, for callers that hold locks themselves: they owe
-    /// [`notify_owed`](Self::notify_owed) after they let go of them.
-    pub(crate) fn with_notification_owed<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
+    /// [`send_kicks`](Self::send_kicks) after they let go of them.
+    pub(crate) fn with_kicks_deferred<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
         change(&mut self.control.lock())
     }
 
     /// Notifies the vCPUs that commands found something for, and one of what is left over.
-    pub(crate) fn notify_owed(&self) {
-        self.attention.tell_of_work();
+    pub(crate) fn send_kicks(&self) {
+        self.wakeup.kick_for_work();
         loop {
-            let Some(vcpu) = self.control.lock().pop_owed() else { return };
-            self.notify(vcpu);
+            let Some(vcpu) = self.control.lock().pop_kick() else { return };
+            self.kick(vcpu);
         }
     }
 
     fn with<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
-        let result = self.with_notification_owed(change);
-        self.notify_owed();
+        let result = self.with_kicks_deferred(change);
+        self.send_kicks();
         result
     }
 
@@ -279,7 +279,7 @@ impl LpiCore {
         let piece =
             |control: &mut Control| control.advance_registers(control.work() + ENTRIES_PER_PIECE);
         let is_done = (0..ENTRIES_PER_ACCESS / ENTRIES_PER_PIECE).any(|_| self.with(piece));
-        if !is_done || self.attention.has_work() {
+        if !is_done || self.wakeup.has_work() {
             self.with(Control::note_registers);
         }
     }
@@ -298,7 +298,7 @@ impl LpiCore {
 
     /// One of the ITSes has this left over now, and had `left` before.
     pub(crate) fn note_work(&self, left: &mut bool, progress: Progress) {
-        self.attention.note_work(left, progress);
+        self.wakeup.note_work(left, progress);
     }
 
     /// Finishes every sweep, in one go.
@@ -325,7 +325,7 @@ impl LpiCore {
     /// `GICR_SETLPIR`. Any thread; lock-free.
     #[inline]
     pub(crate) fn set_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
-        self.notified(self.shared.ring(cpu.get(), lpi))
+        self.kicked(self.shared.ring(cpu.get(), lpi))
     }
 
     /// `GICR_CLRLPIR`.
@@ -336,6 +336,6 @@ impl LpiCore {
     /// The LPIs that are pending at `cpu`'s redistributor.
     #[cfg(test)]
     pub(crate) fn pending(&self, cpu: Cpu) -> alloc::vec::Vec<Lpi> {
-        self.with_notification_owed(|control| control.pending(cpu.get()))
+        self.with_kicks_deferred(|control| control.pending(cpu.get()))
     }
 }

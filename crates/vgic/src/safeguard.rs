@@ -22,7 +22,7 @@ pub(crate) enum Safeguard {
     /// After an empty level was taken out of the mask, the level is looked at again.
     RecheckMask,
     /// Whoever changes a pending word's target, priority or enable hints for the new value.
-    Owing,
+    SetReadyBit,
     /// A message that found its entry through nodes looks at the device's entry again.
     ReloadRoot,
     /// A message looks again whether the entry that it has read is its device's.

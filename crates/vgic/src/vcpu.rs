@@ -147,8 +147,8 @@ impl Vcpu {
     /// the vCPU is back.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
         let gic = Arc::clone(&self.gic);
-        let attention = gic.attention();
-        Sleep::of(attention.leave_unless(self.cpu, || self.inputs().any() || attention.has_work()))
+        let wakeup = gic.wakeup();
+        Sleep::of(wakeup.leave_unless(self.cpu, || self.inputs().any() || wakeup.has_work()))
     }
 
     /// The vCPU is about to power down until an interrupt wakes it (`PSCI_CPU_SUSPEND`): its CPU
@@ -162,10 +162,8 @@ impl Vcpu {
     /// interrupts that were chosen for it.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
         let gic = Arc::clone(&self.gic);
-        let attention = gic.attention();
-        Sleep::of(
-            attention.leave_unless(self.cpu, || self.wake_requested() || attention.has_work()),
-        )
+        let wakeup = gic.wakeup();
+        Sleep::of(wakeup.leave_unless(self.cpu, || self.wake_requested() || wakeup.has_work()))
     }
 
     fn wake_requested(&mut self) -> bool {
@@ -180,7 +178,7 @@ impl Vcpu {
     /// The vCPU is about to run guest code, with these inputs asserted. Whatever arrives later
     /// kicks it, once; call [`returned`](Self::returned) when the guest has exited.
     pub fn enter_guest(&mut self) -> Inputs {
-        self.gic.attention().leave(self.cpu);
+        self.gic.wakeup().leave(self.cpu);
         let inputs = self.inputs();
         self.exit_for_work();
         inputs
@@ -188,22 +186,22 @@ impl Vcpu {
 
     /// The vCPU has left for the guest: if work is left over, it is kicked at once.
     pub(crate) fn exit_for_work(&self) {
-        let attention = self.gic.attention();
-        if attention.has_work() {
-            attention.notify(self.cpu);
+        let wakeup = self.gic.wakeup();
+        if wakeup.has_work() {
+            wakeup.kick(self.cpu);
         }
     }
 
     /// The vCPU is back from sleep or from the guest, kicked or not: it looks at its inputs by
     /// itself again.
     pub fn returned(&mut self) {
-        self.gic.attention().returned(self.cpu);
+        self.gic.wakeup().returned(self.cpu);
     }
 
     /// Puts the CPU interface into its state after reset. Interrupts keep theirs: those that were
     /// active stay so.
     pub fn reset(&mut self) {
-        self.gic.attention().pass_work_on();
+        self.gic.wakeup().pass_work_on();
         self.interface = CpuInterface::new(self.interface.features());
         for group in [Group::Zero, Group::One] {
             self.publish(group);

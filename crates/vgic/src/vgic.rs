@@ -7,7 +7,6 @@ mod restore;
 pub use frozen::Frozen;
 pub use links::PhysicalTaken;
 
-use crate::attention::Attention;
 use crate::config::{RedistributorFrame, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::distributor::Distributor;
@@ -20,6 +19,7 @@ use crate::progress::Progress;
 use crate::redistributor::Redistributor;
 use crate::v2m::V2m;
 use crate::vcpu::Vcpu;
+use crate::wakeup::VcpuWakeup;
 use crate::wired::Wired;
 use crate::{
     AccessWidth, ConfigError, Events, FaultReason, GuestFault, GuestMemory, SecurityView,
@@ -38,7 +38,7 @@ use msi_types::{Delivery, DeviceId, Kick, Level, Line, LineObserver, SetLine, Si
 pub struct Vgic {
     wired: Wired,
     events: Arc<Events>,
-    attention: Arc<Attention>,
+    wakeup: Arc<VcpuWakeup>,
     lpis: Option<Arc<LpiCore>>,
     its: Box<[Arc<Its>]>,
     frames: Box<[RedistributorFrame]>,
@@ -113,16 +113,16 @@ impl Vgic {
         kick: Arc<dyn Kick>,
     ) -> Result<(Arc<Self>, Vec<Vcpu>), ConfigError> {
         config.validate()?;
-        let attention = shared(Attention::new(config.cpus.len(), kick)?)?;
+        let wakeup = shared(VcpuWakeup::new(config.cpus.len(), kick)?)?;
         let events = shared(Events::new())?;
-        let lpis = lpi_core(&config, memory, &attention, &events)?;
+        let lpis = lpi_core(&config, memory, &wakeup, &events)?;
         let its = translators(&config, lpis.as_ref(), &events)?;
         let gic = shared(Self {
             frames: collected(config.redistributor_frames())?.into_boxed_slice(),
             regions: regions(&config)?,
-            wired: Wired::new(config, Arc::clone(&attention))?,
+            wired: Wired::new(config, Arc::clone(&wakeup))?,
             events,
-            attention,
+            wakeup,
             lpis,
             its,
         })?;
@@ -275,13 +275,13 @@ impl Vgic {
     /// What waits for memory on the heap ([`FaultReason::OutOfMemory`]) goes on here, too.
     pub fn poll(&self) -> Progress {
         self.do_piece();
-        Progress::done(!self.attention.has_work())
+        Progress::done(!self.wakeup.has_work())
     }
 
     /// Does a piece of what is left over, if anything is and no other thread is at work.
     #[inline]
     pub(crate) fn go_on(&self) {
-        if self.attention.has_work() {
+        if self.wakeup.has_work() {
             self.do_piece();
         }
     }
@@ -308,7 +308,7 @@ impl Vgic {
     /// After a restore: commands that were waiting go on.
     fn note_restored_commands(&self) {
         self.its.iter().for_each(|its| its.note_restored());
-        self.attention.tell_of_work();
+        self.wakeup.kick_for_work();
     }
 
     /// What went wrong with the commands of the ITS at this index.
@@ -330,8 +330,8 @@ impl Vgic {
         &self.wired
     }
 
-    pub(crate) fn attention(&self) -> &Attention {
-        &self.attention
+    pub(crate) fn wakeup(&self) -> &VcpuWakeup {
+        &self.wakeup
     }
 
     fn region(&self, address: u64) -> Option<&Region> {
@@ -410,7 +410,7 @@ fn line_delivery(state: Option<State>) -> Delivery {
 fn lpi_core(
     config: &VgicConfig,
     memory: Arc<dyn GuestMemory>,
-    attention: &Arc<Attention>,
+    wakeup: &Arc<VcpuWakeup>,
     events: &Arc<Events>,
 ) -> Result<Option<Arc<LpiCore>>, OutOfMemory> {
     let Ok(vcpus) = u16::try_from(config.cpus.len()) else { return Ok(None) };
@@ -427,7 +427,7 @@ fn lpi_core(
         priorities: Priorities { view, bits: config.priority_bits },
         ..LpiConfig::new(vcpus)
     };
-    LpiCore::new(sizes, memory, Arc::clone(attention), Arc::clone(events)).map(Some)
+    LpiCore::new(sizes, memory, Arc::clone(wakeup), Arc::clone(events)).map(Some)
 }
 
 fn translators(

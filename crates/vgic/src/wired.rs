@@ -15,7 +15,6 @@ pub use links::{LinkError, PhysicalInterrupts};
 pub(crate) use lists::{Filled, Forwarding, asks_for_end};
 pub(crate) use saved::{Bank, RestoredInterrupt};
 
-use crate::attention::{Attention, Awaited};
 use crate::candidates::{Candidates, Look};
 use crate::config::cpu;
 use crate::heap::{OutOfMemory, boxed};
@@ -23,6 +22,7 @@ use crate::interrupt::{Interrupt, State};
 use crate::lock::Mutex;
 use crate::redistributor::LpiRegisters;
 use crate::slot::Slot;
+use crate::wakeup::{Awaited, VcpuWakeup};
 use crate::{SecurityView, VgicConfig};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -109,7 +109,7 @@ pub(crate) struct Wired {
     /// that two writers of one route cannot leave register and word apart.
     routes: Mutex<Box<[u64]>>,
     cpus: Box<[Private]>,
-    attention: Arc<Attention>,
+    wakeup: Arc<VcpuWakeup>,
     /// By writes to the distributor's registers.
     awaited: Awaited,
     observer: Once<Arc<dyn LineObserver>>,
@@ -117,7 +117,7 @@ pub(crate) struct Wired {
 }
 
 impl Wired {
-    pub(crate) fn new(config: VgicConfig, attention: Arc<Attention>) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(config: VgicConfig, wakeup: Arc<VcpuWakeup>) -> Result<Self, OutOfMemory> {
         let mut by_affinity =
             boxed(config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))))?;
         by_affinity.sort_unstable();
@@ -127,7 +127,7 @@ impl Wired {
             shared: boxed((0..Slot::SHARED).map(|_| Interrupt::new(State::new())))?,
             routes: Mutex::new(boxed((0..Slot::SHARED).map(|_| 0))?),
             cpus: boxed(config.cpus.iter().map(|_| Private::new()))?,
-            attention,
+            wakeup,
             awaited: Awaited::new(),
             observer: Once::new(),
             physical: Once::new(),
@@ -287,7 +287,7 @@ impl Wired {
         if let Some(private) = self.private(target) {
             private.candidates.set(slot);
             if self.forwards(Group::of(state)) {
-                self.attention.notify(target);
+                self.wakeup.kick(target);
             }
         }
     }
@@ -341,12 +341,12 @@ impl Wired {
 
     /// Has a vCPU with list registers not yet seen what the guest changed by the distributor?
     pub(crate) fn awaits_folding(&self) -> bool {
-        self.awaited.is_outstanding(&self.attention)
+        self.awaited.is_outstanding(&self.wakeup)
     }
 
     /// Has a vCPU with list registers not yet seen what was changed where this is asked for?
     pub(crate) fn is_outstanding(&self, awaited: &Awaited) -> bool {
-        awaited.is_outstanding(&self.attention)
+        awaited.is_outstanding(&self.wakeup)
     }
 
     /// What [`set_control`](Self::set_control) stored.
@@ -362,8 +362,8 @@ impl Wired {
             return;
         }
         for index in 0..self.cpus.len() {
-            let _ = self.attention.recall(cpu(index));
-            self.attention.notify(cpu(index));
+            let _ = self.wakeup.recall(cpu(index));
+            self.wakeup.kick(cpu(index));
         }
         self.awaited.ask();
     }

@@ -4,12 +4,12 @@
 use super::commands::{Executor, Refusal};
 use super::config::ErrorPolicy;
 use super::{Its, State};
-use crate::attention::Recalls;
 use crate::events::{FaultReason, GuestFault};
 use crate::heap::OutOfMemory;
 use crate::lpi::{Control, ENTRIES_PER_PIECE};
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::progress::Progress;
+use crate::wakeup::Recalls;
 use core::fmt;
 use gic_arch::gits::{Cbaser, Creadr, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, Command, CommandError, Opcode, RawCommand, UnknownOpcode};
@@ -163,7 +163,7 @@ impl Its {
         let mut spent = 0;
         while spent < budget {
             let piece = ENTRIES_PER_PIECE.min(budget - spent);
-            let (result, work) = self.lpis.with_notification_owed(|control| {
+            let (result, work) = self.lpis.with_kicks_deferred(|control| {
                 let before = control.work();
                 let result = self.advance(state, control, before + piece);
                 (result, control.work() - before)
@@ -190,7 +190,7 @@ impl Its {
 
     /// Finishes what was begun, in one go.
     pub(super) fn finish_begun(&self, state: &mut State) {
-        let is_done = self.lpis.with_notification_owed(|control| {
+        let is_done = self.lpis.with_kicks_deferred(|control| {
             // What finds no memory stays begun.
             let _ = control.finish_sweeps();
             control.is_quiescent(self.index)

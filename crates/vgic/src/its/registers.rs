@@ -90,8 +90,8 @@ impl Its {
     /// `Enabled` reads as zero until it has taken effect.
     fn ctlr(&self, state: &State) -> Ctlr {
         let quiescent = !state.enabled
-            && self.lpis.with_notification_owed(|control| control.is_quiescent(self.index));
-        let admits = self.lpis.with_notification_owed(|control| control.is_admitting(self.index));
+            && self.lpis.with_kicks_deferred(|control| control.is_quiescent(self.index));
+        let admits = self.lpis.with_kicks_deferred(|control| control.is_admitting(self.index));
         Ctlr::new().with_enabled(state.enabled && !admits).with_quiescent(quiescent)
     }
 
@@ -104,7 +104,7 @@ impl Its {
             if enabled != state.enabled {
                 state.enabled = enabled;
                 self.lpis
-                    .with_notification_owed(|control| control.set_its_enabled(self.index, enabled));
+                    .with_kicks_deferred(|control| control.set_its_enabled(self.index, enabled));
             }
         });
         self.give_up_enabling(&mut self.state.lock());
@@ -150,7 +150,7 @@ impl Its {
             _ => return,
         }
         if old.valid() && !new.valid() {
-            self.lpis.with_notification_owed(|control| match index {
+            self.lpis.with_kicks_deferred(|control| match index {
                 0 => control.unmap_all_devices(self.index),
                 _ => {
                     control.unmap_collections_from(self.index, self.config.held_collections.into());

@@ -144,7 +144,7 @@ pub(super) fn fold(shared: &Shared, listed: ListedLpi, pending: bool) -> Option<
         ours.then(|| entry.folded(pending))
     };
     let old = shared.try_update_at(listed.vcpu, listed.position, back)?;
-    shared.owe(old.folded(pending), listed.position)
+    shared.set_ready_bit(old.folded(pending), listed.position)
 }
 
 /// Looks at what a hint leads to and leaves it there.

@@ -16,12 +16,12 @@ use super::shared::{Injection, Location, Shared};
 use super::sweeps::{Cause, Work};
 use super::tables::{LpiTables, PendingBits};
 use crate::atomic::AtomicU64;
-use crate::attention::{Attention, Recalls};
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::heap::{OutOfMemory, boxed};
 use crate::memory::GuestMemory;
 use crate::progress::Progress;
 use crate::safeguard::Safeguard;
+use crate::wakeup::{Recalls, VcpuWakeup};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -35,7 +35,7 @@ pub(crate) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) memory: Arc<dyn GuestMemory>,
     pub(super) events: Arc<Events>,
-    attention: Arc<Attention>,
+    wakeup: Arc<VcpuWakeup>,
     pub(super) config: LpiConfig,
     pub(super) pool: Pool,
     pub(super) by_lpi: EntriesByLpi,
@@ -45,7 +45,7 @@ pub(crate) struct Control {
     /// enabled. A sweep that enables or disables them has it meanwhile.
     pub(super) images: Box<[PendingBits]>,
     pub(super) translators: Vec<Translator>,
-    owed: Owed,
+    pending_kicks: PendingKicks,
     /// Do registers' sweeps go on?
     left: bool,
     /// Work in progress. There is room for all of it.
@@ -100,9 +100,9 @@ pub(super) struct Refresh {
 }
 
 /// vCPUs to notify once the lock is released.
-struct Owed(Box<[u64]>);
+struct PendingKicks(Box<[u64]>);
 
-impl Owed {
+impl PendingKicks {
     fn new(vcpus: u16) -> Result<Self, OutOfMemory> {
         Ok(Self(boxed(core::iter::repeat_n(0, usize::from(vcpus).div_ceil(64)))?))
     }
@@ -128,21 +128,21 @@ impl Control {
         shared: Arc<Shared>,
         memory: Arc<dyn GuestMemory>,
         events: Arc<Events>,
-        attention: Arc<Attention>,
+        wakeup: Arc<VcpuWakeup>,
     ) -> Result<Self, OutOfMemory> {
         let vcpus = usize::from(config.vcpus);
         let mut control = Self {
             shared,
             memory,
             events,
-            attention,
+            wakeup,
             config,
             pool: Pool::new(config.chunks(), config.nodes()),
             by_lpi: EntriesByLpi::new(config.lpis())?,
             redistributors: boxed((0..vcpus).map(|_| None))?,
             images: boxed((0..vcpus).map(|_| PendingBits::default()))?,
             translators: Vec::new(),
-            owed: Owed::new(config.vcpus)?,
+            pending_kicks: PendingKicks::new(config.vcpus)?,
             left: false,
             sweeps: SortedMap::new(),
             work: 0,
@@ -158,8 +158,8 @@ impl Control {
     }
 
     /// Takes one vCPU that is to be notified.
-    pub(super) fn pop_owed(&mut self) -> Option<u32> {
-        self.owed.pop()
+    pub(super) fn pop_kick(&mut self) -> Option<u32> {
+        self.pending_kicks.pop()
     }
 
     /// Entries visited so far: what a budget of work is measured by.
@@ -182,34 +182,34 @@ impl Control {
         u64::from(lpi.get()) < 1 << self.config.id_bits
     }
 
-    pub(super) fn owe(&mut self, written: Entry, position: Position) {
-        if let Some(vcpu) = self.shared.owe(written, position) {
-            self.owed.insert(vcpu);
+    pub(super) fn set_ready_bit(&mut self, written: Entry, position: Position) {
+        if let Some(vcpu) = self.shared.set_ready_bit(written, position) {
+            self.pending_kicks.insert(vcpu);
         }
     }
 
     /// An entry was changed: if its LPI is in a list register, it is recalled.
     pub(super) fn recall(&mut self, old: Entry) {
         let listed = old.is_listed() && Safeguard::Recall.stands();
-        if listed && self.attention.recall(Cpu::new(old.target())) {
-            self.owed.insert(old.target());
+        if listed && self.wakeup.recall(Cpu::new(old.target())) {
+            self.pending_kicks.insert(old.target());
         }
     }
 
     /// Notes whether registers' sweeps go on.
     pub(super) fn note_registers(&mut self) {
         let progress = Progress::done(!self.has_register_work());
-        self.attention.note_work(&mut self.left, progress);
+        self.wakeup.note_work(&mut self.left, progress);
     }
 
     /// The recalls so far.
     pub(crate) fn recalls(&self) -> Recalls {
-        self.attention.recalls()
+        self.wakeup.recalls()
     }
 
     /// Is something that one of these recalled perhaps still in a list register?
     pub(crate) fn awaits(&self, recalls: Recalls) -> bool {
-        self.attention.awaits(recalls)
+        self.wakeup.awaits(recalls)
     }
 
     pub(super) fn record(&self, reason: FaultReason, address: u64, detail: u64) {
@@ -220,7 +220,7 @@ impl Control {
     pub(super) fn inject(&mut self, dte: &AtomicU64, event: u32) -> Injection {
         let (injection, vcpu) = self.shared.inject(dte, event);
         if let Some(vcpu) = vcpu {
-            self.owed.insert(vcpu);
+            self.pending_kicks.insert(vcpu);
         }
         injection
     }
@@ -319,8 +319,8 @@ impl Control {
         if old != new {
             self.recall(old);
         }
-        if (old != new || reloads) && Safeguard::Owing.stands() {
-            self.owe(new, self.shared.position(location));
+        if (old != new || reloads) && Safeguard::SetReadyBit.stands() {
+            self.set_ready_bit(new, self.shared.position(location));
         }
     }
 

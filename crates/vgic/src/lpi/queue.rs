@@ -38,7 +38,7 @@ impl LpiQueue {
     /// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it.
     pub(crate) fn fold(&mut self, listed: ListedLpi, pending: bool) {
         if let Some(vcpu) = consumer::fold(self.core.shared(), listed, pending) {
-            self.core.notify(vcpu);
+            self.core.kick(vcpu);
         }
     }
 

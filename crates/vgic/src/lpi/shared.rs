@@ -127,9 +127,10 @@ impl Shared {
         match self.own.get(vcpu as usize).and_then(|own| own.try_update(index, pend)) {
             None => (Injection::Dropped, None),
             Some(seen) if seen.is_pending() => (Injection::Coalesced, None),
-            Some(seen) => {
-                (Injection::Fresh, self.owe(seen.with_pending(true), self.own_position(index)))
-            }
+            Some(seen) => (
+                Injection::Fresh,
+                self.set_ready_bit(seen.with_pending(true), self.own_position(index)),
+            ),
         }
     }
 
@@ -168,12 +169,12 @@ impl Shared {
         if seen.is_pending() {
             return (Injection::Coalesced, None);
         }
-        (Injection::Fresh, self.owe(seen.with_pending(true), position))
+        (Injection::Fresh, self.set_ready_bit(seen.with_pending(true), position))
     }
 
     /// ReadyBitmap for an entry that was just written, if it is ready. Returns the vCPU to notify.
     #[inline]
-    pub(super) fn owe(&self, written: Entry, position: Position) -> Option<u32> {
+    pub(super) fn set_ready_bit(&self, written: Entry, position: Position) -> Option<u32> {
         let target = written.target();
         if !written.is_ready() {
             // Of what is in a list register, only its vCPU can say whether it was acknowledged: so

@@ -54,7 +54,7 @@ impl<'a> Redistributor<'a> {
     fn give_up_enabling(self, lpis: &LpiCore) {
         let cpu = self.cpu.get();
         let mut registers = self.private.lpi_registers.lock();
-        let gives_up = lpis.with_notification_owed(|control| {
+        let gives_up = lpis.with_kicks_deferred(|control| {
             let is_starved = control.is_enabling_starved(cpu);
             if is_starved {
                 control.disable_lpis(cpu);
@@ -78,8 +78,8 @@ impl<'a> Redistributor<'a> {
                 return self.fault(FaultReason::LpiTablesInUse, 0);
             }
             let (propbaser, pendbaser) = (registers.propbaser, registers.pendbaser);
-            let begun = lpis
-                .with_notification_owed(|control| control.enable_lpis(cpu, propbaser, pendbaser));
+            let begun =
+                lpis.with_kicks_deferred(|control| control.enable_lpis(cpu, propbaser, pendbaser));
             if let Err(OutOfMemory) = begun {
                 return self.fault(FaultReason::OutOfMemory, 0);
             }
@@ -87,7 +87,7 @@ impl<'a> Redistributor<'a> {
             registers.pendbaser = pendbaser.with_pending_table_zero(false);
         } else if !enable && registers.enabled && self.wired.config().can_clear_enable_lpis {
             registers.enabled = false;
-            lpis.with_notification_owed(|control| control.disable_lpis(cpu));
+            lpis.with_kicks_deferred(|control| control.disable_lpis(cpu));
             self.private.disabled.ask();
         }
     }
@@ -96,21 +96,21 @@ impl<'a> Redistributor<'a> {
     /// (`GICR_CTLR.RWP`)?
     pub(super) fn is_disabling(self) -> bool {
         self.lpis.is_some_and(|lpis| {
-            lpis.with_notification_owed(|control| control.is_disabling(self.cpu.get()))
+            lpis.with_kicks_deferred(|control| control.is_disabling(self.cpu.get()))
         })
     }
 
     /// Was `EnableLPIs` set, and has that not taken effect everywhere?
     pub(crate) fn is_enabling(self) -> bool {
         self.lpis.is_some_and(|lpis| {
-            lpis.with_notification_owed(|control| control.is_enabling(self.cpu.get()))
+            lpis.with_kicks_deferred(|control| control.is_enabling(self.cpu.get()))
         })
     }
 
     /// Is an invalidation not complete (`GICR_SYNCR.Busy`)?
     pub(super) fn is_invalidating(self) -> bool {
         self.lpis.is_some_and(|lpis| {
-            lpis.with_notification_owed(|control| control.is_invalidating(self.cpu.get()))
+            lpis.with_kicks_deferred(|control| control.is_invalidating(self.cpu.get()))
         })
     }
 

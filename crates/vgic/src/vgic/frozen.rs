@@ -130,7 +130,7 @@ impl Frozen<'_> {
             return Ok((Vec::new(), gathered(self.vcpus.iter().map(|_| Vec::new()))?));
         };
         let held = gathered(gic.its.iter().map(|its| its.hold()))?;
-        core.with_notification_owed(|control| {
+        core.with_kicks_deferred(|control| {
             let its = held.iter().map(|its| its.save(control, |vcpu| gic.affinity(vcpu)));
             let mut its = checked(its)?;
             its.sort_unstable_by_key(|its| its.base);

@@ -126,7 +126,7 @@ impl<'s> Plan<'s> {
     fn restore_lpis<'g>(&self, gic: &'g Vgic, mut held: Vec<HeldIts<'g>>) -> Result<(), NoRoom> {
         let Some(lpis) = &gic.lpis else { return Ok(()) };
         held.extend(gic.its.iter().map(|its| its.hold()));
-        lpis.with_notification_owed(|control| {
+        lpis.with_kicks_deferred(|control| {
             for (vcpu, planned) in (0..).zip(&self.cpus) {
                 if let Some(tables) = planned.tables(gic) {
                     control.restore_enabled(vcpu, tables)?;
@@ -357,7 +357,7 @@ impl Check<'_> {
         for device in plan.its.iter().flat_map(|its| &its.saved.devices) {
             room.add_device(device.event_bits, device.events.iter().map(|state| state.event.get()));
         }
-        lpis.with_notification_owed(|control| {
+        lpis.with_kicks_deferred(|control| {
             let devices = self.gic.its.iter().zip(&plan.its).all(|(its, planned)| {
                 let devices = planned.saved.devices.iter().map(|device| device.device.get());
                 control.has_room_for_devices(its.index(), devices)

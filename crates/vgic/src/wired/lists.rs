@@ -200,7 +200,7 @@ impl Wired {
     /// A device changed an interrupt: who has it in a list register looks anew.
     pub(super) fn refresh_listed(&self, old: State, new: State) {
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
-            self.attention.notify(taker);
+            self.wakeup.kick(taker);
         }
     }
 
@@ -214,14 +214,14 @@ impl Wired {
 
     /// Recalls what `cpu` has in list registers. The frame that shows the interrupt waits for it.
     pub(super) fn recall(&self, intid: IntId, cpu: Cpu) {
-        if !self.attention.recall(cpu) {
+        if !self.wakeup.recall(cpu) {
             return;
         }
         match self.private(cpu).filter(|_| intid.is_private()) {
             Some(private) => private.awaited.ask(),
             None => self.awaited.ask(),
         }
-        self.attention.notify(cpu);
+        self.wakeup.kick(cpu);
     }
 }
 

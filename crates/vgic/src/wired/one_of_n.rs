@@ -93,10 +93,10 @@ impl Wired {
             }
         }
         if changed {
-            if self.attention.recall(cpu) {
+            if self.wakeup.recall(cpu) {
                 private.awaited.ask();
             }
-            self.attention.notify(cpu);
+            self.wakeup.kick(cpu);
         }
     }
 

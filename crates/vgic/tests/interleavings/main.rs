@@ -11,9 +11,6 @@ extern crate alloc;
 #[expect(dead_code, reason = "a part is enough here")]
 #[path = "../lpi_interleavings/atomic.rs"]
 mod atomic;
-#[expect(dead_code, reason = "a part is enough here")]
-#[path = "../../src/attention.rs"]
-mod attention;
 #[path = "../../src/candidates.rs"]
 mod candidates;
 #[expect(dead_code, reason = "a part is enough here")]
@@ -37,10 +34,12 @@ mod slot;
 #[expect(dead_code, reason = "a part is enough here")]
 #[path = "../lpi_interleavings/store_buffer.rs"]
 mod store_buffer;
+#[expect(dead_code, reason = "a part is enough here")]
+#[path = "../../src/wakeup.rs"]
+mod wakeup;
 mod wired;
 
 use atomic::leave_out;
-use attention::Attention;
 use candidates::{Candidates, Look};
 use interrupt::{Interrupt, State};
 use msi_types::{Cpu, Kick, Level};
@@ -52,6 +51,7 @@ use shuttle::thread;
 use shuttle::{Config, FailurePersistence};
 use slot::Slot;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use wakeup::VcpuWakeup;
 
 /// Counts kicks.
 struct Kicks([AtomicUsize; 2]);
@@ -66,7 +66,7 @@ impl Kick for Kicks {
 struct Machine {
     interrupts: [Interrupt; 2],
     candidates: [Candidates; 2],
-    attention: Attention,
+    wakeup: VcpuWakeup,
     kicks: Arc<Kicks>,
 }
 
@@ -81,7 +81,7 @@ impl Machine {
         Arc::new(Self {
             interrupts: [Interrupt::new(state), Interrupt::new(state)],
             candidates: [Candidates::new(), Candidates::new()],
-            attention: Attention::new(2, kicks.clone()).unwrap(),
+            wakeup: VcpuWakeup::new(2, kicks.clone()).unwrap(),
             kicks,
         })
     }
@@ -90,7 +90,7 @@ impl Machine {
     fn settle(&self, index: usize, state: State) {
         if let Some(target) = state.target().filter(|_| state.ready()) {
             self.candidates[target.index()].set(slot(index));
-            self.attention.notify(target);
+            self.wakeup.kick(target);
         }
     }
 
@@ -135,7 +135,7 @@ impl Machine {
 
     /// As `Vcpu::prepare_to_sleep`: does it sleep?
     fn leave(&self, cpu: Cpu) -> bool {
-        self.attention.leave_unless(cpu, || self.look(cpu).is_some())
+        self.wakeup.leave_unless(cpu, || self.look(cpu).is_some())
     }
 
     /// After everything: what is ready at a vCPU is found there, and the vCPU is awake or was
@@ -331,7 +331,7 @@ fn of_two_pulses_none_swallows_the_other() {
 
 fn one_moves_while_it_fires() {
     let machine = Machine::new();
-    machine.attention.leave(OTHER);
+    machine.wakeup.leave(OTHER);
     let injector = spawn(&machine, |machine| machine.fire(0));
     let router = spawn(&machine, |machine| machine.route(0, 1));
     let handled = machine.handle(CPU).is_some();

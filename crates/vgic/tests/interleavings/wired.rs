@@ -9,10 +9,10 @@ mod links;
 #[path = "../../src/wired/lists.rs"]
 mod lists;
 
-use crate::attention::Attention;
 use crate::candidates::Candidates;
 use crate::interrupt::{Interrupt, State};
 use crate::slot::Slot;
+use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
 use gic_arch::IntId;
 pub(crate) use links::PhysicalInterrupts;
@@ -50,7 +50,7 @@ pub(crate) struct Wired {
     interrupt: Interrupt,
     private: Private,
     awaited: Awaited,
-    attention: Attention,
+    wakeup: VcpuWakeup,
     physical: Once<Arc<dyn PhysicalInterrupts>>,
 }
 
@@ -64,7 +64,7 @@ impl Wired {
             interrupt: Interrupt::new(state),
             private: Private { candidates: Candidates::new(), awaited: Awaited },
             awaited: Awaited,
-            attention: Attention::new(1, Arc::new(NoKick)).unwrap(),
+            wakeup: VcpuWakeup::new(1, Arc::new(NoKick)).unwrap(),
             physical: Once::new(),
         }
     }
@@ -98,7 +98,7 @@ impl Wired {
     fn settle(&self, slot: Slot, state: State) {
         if state.ready_at(CPU) {
             self.private.candidates.set(slot);
-            self.attention.notify(CPU);
+            self.wakeup.kick(CPU);
         }
     }
 
@@ -141,8 +141,8 @@ impl Wired {
 
     /// The vCPU enters, with the interrupt in its list register if it can be.
     pub(crate) fn fill(&self) -> Option<Filled> {
-        self.attention.leave(CPU);
-        self.attention.fills(CPU);
+        self.wakeup.leave(CPU);
+        self.wakeup.fills(CPU);
         let mut seen = None;
         self.listable(CPU, |_, state| seen = Some(state));
         let active = || Some(self.interrupt.state()).filter(|state| state.active_at(CPU));
@@ -151,7 +151,7 @@ impl Wired {
 
     /// The vCPU has exited, and folded.
     pub(crate) fn exited(&self) {
-        self.attention.returned(CPU);
-        self.attention.folded(CPU);
+        self.wakeup.returned(CPU);
+        self.wakeup.folded(CPU);
     }
 }

@@ -67,7 +67,7 @@ fn rung_while_lpis_are_enabled() {
 #[test]
 fn a_direct_lpi_is_delivered_as_often_as_it_became_pending() {
     holds(rung_while_lpis_are_enabled);
-    needs(Safeguard::Owing, rung_while_lpis_are_enabled);
+    needs(Safeguard::SetReadyBit, rung_while_lpis_are_enabled);
 }
 
 fn rung_and_taken_back() {
@@ -104,7 +104,7 @@ fn rung_while_it_is_invalidated() {
 #[test]
 fn an_invalidation_holds_a_direct_lpi_back_and_loses_none() {
     holds(rung_while_it_is_invalidated);
-    needs(Safeguard::Owing, rung_while_it_is_invalidated);
+    needs(Safeguard::SetReadyBit, rung_while_it_is_invalidated);
 }
 
 /// The vCPU enters and exits twice, while the LPI is rung, disabled and moved by MOVALL.

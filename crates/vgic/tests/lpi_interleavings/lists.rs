@@ -292,6 +292,6 @@ fn vcpus_that_enter_again_lose_no_message() {
     holds(entered_again_while_the_event_follows);
     holds(entered_again_while_lpis_are_disabled);
     holds(entered_again_while_an_its_is_disabled);
-    needs(Safeguard::Owing, entered_again_while_it_moves);
+    needs(Safeguard::SetReadyBit, entered_again_while_it_moves);
     needs(Safeguard::TakeOwn, entered_again_while_the_event_follows);
 }

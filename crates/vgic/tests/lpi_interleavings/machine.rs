@@ -6,10 +6,10 @@ use super::control::Control;
 use super::device_table::DeviceTable;
 use super::mappings::{ItsIndex, MappedDevice, MappedEvent};
 use super::shared::{Injection, Shared};
-use crate::attention::Attention;
 use crate::events::Events;
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::progress::Progress;
+use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 use gic_arch::{Lpi, Priority, gicr};
@@ -48,7 +48,7 @@ impl Kick for Kicks {
 pub(super) struct Machine {
     shared: Arc<Shared>,
     senders: Arc<DeviceTable>,
-    attention: Arc<Attention>,
+    wakeup: Arc<VcpuWakeup>,
     kicks: Arc<Kicks>,
     ram: Arc<Ram>,
 }
@@ -86,12 +86,12 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
     let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
     let senders = Arc::new(DeviceTable::new(device_id_bits).unwrap());
-    let attention = Arc::new(Attention::new(usize::from(VCPUS), kicks.clone()).unwrap());
+    let wakeup = Arc::new(VcpuWakeup::new(usize::from(VCPUS), kicks.clone()).unwrap());
     let events = Arc::new(Events::new());
-    let control = Control::new(config, shared.clone(), ram.clone(), events, attention.clone());
+    let control = Control::new(config, shared.clone(), ram.clone(), events, wakeup.clone());
     let mut control = control.unwrap();
     let its = control.add_its(senders.clone()).unwrap();
-    let machine = Arc::new(Machine { shared, senders, attention, kicks, ram });
+    let machine = Arc::new(Machine { shared, senders, wakeup, kicks, ram });
     (8192..8200).for_each(|number| machine.configure(number, true, 0xa0));
     control.set_its_enabled(its, true);
     let mut commands = Commands { machine: machine.clone(), control, its };
@@ -113,7 +113,7 @@ impl Machine {
     pub(super) fn send(&self, device: u32, event: u32) -> Injection {
         let (injection, vcpu) = self.shared.signal(&self.senders, device, event);
         if let Some(vcpu) = vcpu {
-            self.attention.notify(Cpu::new(vcpu));
+            self.wakeup.kick(Cpu::new(vcpu));
         }
         injection
     }
@@ -122,7 +122,7 @@ impl Machine {
     pub(super) fn ring(&self, vcpu: u16, number: u32) -> Injection {
         let (injection, vcpu) = self.shared.ring(vcpu.into(), lpi(number));
         if let Some(vcpu) = vcpu {
-            self.attention.notify(Cpu::new(vcpu));
+            self.wakeup.kick(Cpu::new(vcpu));
         }
         injection
     }
@@ -137,8 +137,8 @@ impl Machine {
 
     /// An access leaves work over.
     pub(super) fn leaves_work(&self) {
-        self.attention.note_work(&mut false, Progress::Unfinished);
-        self.attention.tell_of_work();
+        self.wakeup.note_work(&mut false, Progress::Unfinished);
+        self.wakeup.kick_for_work();
     }
 
     pub(super) fn kicks(&self, vcpu: u16) -> usize {
@@ -155,9 +155,9 @@ impl Machine {
 }
 
 impl Commands {
-    fn notify(&mut self) {
-        while let Some(vcpu) = self.control.pop_owed() {
-            self.machine.attention.notify(Cpu::new(vcpu));
+    fn send_kicks(&mut self) {
+        while let Some(vcpu) = self.control.pop_kick() {
+            self.machine.wakeup.kick(Cpu::new(vcpu));
         }
     }
 
@@ -186,18 +186,18 @@ impl Commands {
 
     pub(super) fn movi(&mut self, device: u32, event: u32, collection: u16) {
         self.control.move_event(self.event(device, event), collection).unwrap();
-        self.notify();
+        self.send_kicks();
     }
 
     pub(super) fn movall(&mut self, from: u16, to: u16) {
         self.control.move_all(self.its, from, to);
         self.control.finish_sweeps().unwrap();
-        self.notify();
+        self.send_kicks();
     }
 
     pub(super) fn inv(&mut self, device: u32, event: u32) {
         self.control.invalidate_event(self.event(device, event)).unwrap();
-        self.notify();
+        self.send_kicks();
     }
 
     /// SYNC: is everything before it complete?
@@ -210,20 +210,20 @@ impl Commands {
         let pendbaser = gicr::Pendbaser::new().with_address(PENDING * (1 + u64::from(vcpu)));
         self.control.enable_lpis(vcpu.into(), propbaser, pendbaser).unwrap();
         self.control.finish_sweeps().unwrap();
-        self.notify();
+        self.send_kicks();
     }
 
     /// `GICR_INVLPIR`.
     pub(super) fn invalidate(&mut self, vcpu: u16, number: u32) {
         self.control.invalidate(vcpu.into(), lpi(number)).unwrap();
         self.control.finish_sweeps().unwrap();
-        self.notify();
+        self.send_kicks();
     }
 
     pub(super) fn set_its_enabled(&mut self, enabled: bool) {
         self.control.set_its_enabled(self.its, enabled);
         self.control.finish_sweeps().unwrap();
-        self.notify();
+        self.send_kicks();
     }
 
     pub(super) fn disable_lpis(&mut self, vcpu: u16) {
@@ -233,7 +233,7 @@ impl Commands {
 
     pub(super) fn clear_lpi(&mut self, vcpu: u16, number: u32) {
         self.control.clear_lpi(vcpu.into(), lpi(number));
-        self.notify();
+        self.send_kicks();
     }
 
     pub(super) fn pending(&mut self, vcpu: u16) -> Vec<u32> {
@@ -260,13 +260,13 @@ impl Vcpu {
     /// Says that it leaves, then looks. `true`: it is gone.
     pub(super) fn leave(&mut self) -> bool {
         let machine = self.machine.clone();
-        machine.attention.leave_unless(self.cpu, || self.highest())
+        machine.wakeup.leave_unless(self.cpu, || self.highest())
     }
 
     /// Says that it leaves, then looks for work. `true`: it is gone.
     pub(super) fn leave_unless_work(&self) -> bool {
-        let attention = &self.machine.attention;
-        attention.leave_unless(self.cpu, || attention.has_work())
+        let wakeup = &self.machine.wakeup;
+        wakeup.leave_unless(self.cpu, || wakeup.has_work())
     }
 
     fn highest(&mut self) -> bool {
@@ -275,17 +275,17 @@ impl Vcpu {
 
     /// Takes what is most urgent into its list register and runs guest code.
     pub(super) fn enter(&mut self) -> Option<ListedLpi> {
-        self.machine.attention.leave(self.cpu);
-        self.machine.attention.fills(self.cpu);
+        self.machine.wakeup.leave(self.cpu);
+        self.machine.wakeup.fills(self.cpu);
         self.consumer.list(&self.machine.shared, Priority::IDLE)
     }
 
     /// Brings it back, acknowledged by the guest or not.
     pub(super) fn exit(&mut self, listed: Option<ListedLpi>, pending: bool) {
-        self.machine.attention.returned(self.cpu);
+        self.machine.wakeup.returned(self.cpu);
         if let Some(vcpu) = listed.and_then(|listed| fold(&self.machine.shared, listed, pending)) {
-            self.machine.attention.notify(Cpu::new(vcpu));
+            self.machine.wakeup.kick(Cpu::new(vcpu));
         }
-        self.machine.attention.folded(self.cpu);
+        self.machine.wakeup.folded(self.cpu);
     }
 }

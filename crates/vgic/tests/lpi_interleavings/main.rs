@@ -16,8 +16,6 @@ extern crate alloc;
 mod atomic;
 mod store_buffer;
 
-#[path = "../../src/attention.rs"]
-mod attention;
 #[path = "../../src/events.rs"]
 mod events;
 #[path = "../../src/heap.rs"]
@@ -28,6 +26,8 @@ mod memory;
 mod progress;
 #[path = "../../src/safeguard.rs"]
 mod safeguard;
+#[path = "../../src/wakeup.rs"]
+mod wakeup;
 
 /// The core, with the scenarios inside so that they see what the core shows nobody else.
 #[path = ""]

@@ -140,7 +140,7 @@ fn a_move_takes_the_message_along() {
 #[test]
 fn a_moved_event_is_at_its_new_vcpu_and_nowhere_else() {
     holds(a_move_takes_the_message_along);
-    needs(Safeguard::Owing, a_move_takes_the_message_along);
+    needs(Safeguard::SetReadyBit, a_move_takes_the_message_along);
 }
 
 fn there_and_back() {
@@ -216,7 +216,7 @@ fn inv_enables() {
 #[test]
 fn an_lpi_that_is_enabled_while_a_message_comes_is_delivered() {
     holds(inv_enables);
-    needs(Safeguard::Owing, inv_enables);
+    needs(Safeguard::SetReadyBit, inv_enables);
 }
 
 fn inv_changes_the_priority() {
@@ -232,7 +232,7 @@ fn inv_changes_the_priority() {
 #[test]
 fn a_change_of_priority_loses_nothing() {
     holds(inv_changes_the_priority);
-    needs(Safeguard::Owing, inv_changes_the_priority);
+    needs(Safeguard::SetReadyBit, inv_changes_the_priority);
 }
 
 fn a_discarded_event_stays_away() {
@@ -348,7 +348,7 @@ fn lpis_are_enabled() {
 #[test]
 fn what_is_in_the_pending_table_or_sent_is_delivered_once_lpis_are_enabled() {
     holds(lpis_are_enabled);
-    needs(Safeguard::Owing, lpis_are_enabled);
+    needs(Safeguard::SetReadyBit, lpis_are_enabled);
 }
 
 /// An event is pending in an ITS that is enabled again, and a message comes for it meanwhile.
@@ -457,6 +457,6 @@ fn a_vcpu_sleeps_over_a_stale_hint() {
 #[test]
 fn a_vcpu_never_sleeps_over_a_hint_that_was_stale() {
     holds(a_vcpu_sleeps_over_a_stale_hint);
-    needs(Safeguard::Owing, a_vcpu_sleeps_over_a_stale_hint);
+    needs(Safeguard::SetReadyBit, a_vcpu_sleeps_over_a_stale_hint);
     needs(Safeguard::LookAgain, a_vcpu_sleeps_over_a_stale_hint);
 }

@@ -11,7 +11,7 @@ fn rig() -> Rig {
 }
 
 fn control<R>(rig: &Rig, change: impl FnOnce(&mut Control) -> R) -> R {
-    rig.lpis.with_notification_owed(change)
+    rig.lpis.with_kicks_deferred(change)
 }
 
 fn map(rig: &Rig, device: u32) -> bool {

@@ -30,7 +30,7 @@ fn mapped(events: u32) -> Rig {
 }
 
 fn invalidate(rig: &Rig, vcpu: u16, number: u32) -> u64 {
-    let work = || rig.lpis.with_notification_owed(|control| control.work());
+    let work = || rig.lpis.with_kicks_deferred(|control| control.work());
     let before = work();
     rig.lpis.invalidate(cpu(vcpu), Lpi::try_from(number).unwrap()).unwrap();
     rig.finish_sweeps();

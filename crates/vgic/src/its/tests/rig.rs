@@ -3,12 +3,12 @@
 use super::std::sync::{Condvar, Mutex};
 use super::std::time::Duration;
 use crate::AccessWidth::{Double, Word};
-use crate::attention::Attention;
 use crate::events::Events;
 use crate::its::{Its, ItsConfig, Targets};
 use crate::lpi::{Control, Injection, LpiConfig, LpiCore, LpiQueue, LpiTables, SavedLpi};
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::saved_state::ItsState;
+use crate::wakeup::VcpuWakeup;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -101,7 +101,7 @@ impl Kick for Kicks {
 pub(super) struct Rig {
     pub(super) ram: Arc<Ram>,
     pub(super) kicks: Arc<Kicks>,
-    pub(super) attention: Arc<Attention>,
+    pub(super) wakeup: Arc<VcpuWakeup>,
     pub(super) events: Arc<Events>,
     pub(super) lpis: Arc<LpiCore>,
     pub(super) its: Its,
@@ -144,7 +144,7 @@ impl Rig {
         let registers = rig.its.restorable(&its).expect("it was saved");
         let vcpu = |affinity: Affinity| affinity.aff0().into();
         let mut held = rig.its.hold();
-        rig.lpis.with_notification_owed(|control| {
+        rig.lpis.with_kicks_deferred(|control| {
             for vcpu in enabled {
                 let tables = LpiTables::new(Self::propbaser(), Self::pendbaser(*vcpu), 16);
                 control.restore_enabled((*vcpu).into(), tables).unwrap();
@@ -155,7 +155,7 @@ impl Rig {
             }
         });
         drop(held);
-        rig.lpis.notify_owed();
+        rig.lpis.send_kicks();
         assert_eq!(rig.save(vcpus), (its, own));
         rig
     }
@@ -163,7 +163,7 @@ impl Rig {
     /// The ITS, and what is pending at redistributors by themselves.
     fn save(&self, vcpus: u16) -> (ItsState, Vec<SavedLpi>) {
         let held = self.its.hold();
-        self.lpis.with_notification_owed(|control| {
+        self.lpis.with_kicks_deferred(|control| {
             let mut own = Vec::new();
             for vcpu in 0..vcpus {
                 own.extend(control.pending_by_themselves(vcpu.into()));
@@ -186,12 +186,12 @@ impl Rig {
         let size = LpiConfig { direct: true, ..size };
         let vcpus = size.vcpus;
         let kicks = Arc::new(Kicks::new(vcpus));
-        let attention = Arc::new(Attention::new(usize::from(vcpus), kicks.clone()).unwrap());
+        let wakeup = Arc::new(VcpuWakeup::new(usize::from(vcpus), kicks.clone()).unwrap());
         let events = Arc::new(Events::new());
-        let lpis = LpiCore::new(size, ram.clone(), attention.clone(), events.clone()).unwrap();
+        let lpis = LpiCore::new(size, ram.clone(), wakeup.clone(), events.clone()).unwrap();
         let targets = Targets::ProcessorNumbers((0..vcpus).collect());
         let its = Its::new(config, targets, lpis.clone(), events.clone()).expect("a possible ITS");
-        Self { ram, kicks, attention, events, lpis, its }
+        Self { ram, kicks, wakeup, events, lpis, its }
     }
 
     pub(super) fn provide_tables(&self) {
@@ -230,18 +230,18 @@ impl Rig {
         pendbaser: gicr::Pendbaser,
     ) {
         let enable = |control: &mut Control| control.enable_lpis(vcpu.into(), propbaser, pendbaser);
-        self.lpis.with_notification_owed(enable).unwrap();
+        self.lpis.with_kicks_deferred(enable).unwrap();
         self.finish_sweeps();
     }
 
     /// Finishes what registers asked for.
     pub(super) fn finish_sweeps(&self) {
-        self.lpis.with_notification_owed(Control::finish_sweeps).unwrap();
-        self.lpis.notify_owed();
+        self.lpis.with_kicks_deferred(Control::finish_sweeps).unwrap();
+        self.lpis.send_kicks();
     }
 
     pub(super) fn disable_lpis(&self, vcpu: u16) {
-        self.lpis.with_notification_owed(|control| control.disable_lpis(vcpu.into()));
+        self.lpis.with_kicks_deferred(|control| control.disable_lpis(vcpu.into()));
         self.finish_sweeps();
     }
 

@@ -91,11 +91,11 @@ impl Field {
                 continue;
             }
             let kicks = self.rig.kicks(vcpu);
-            self.rig.attention.leave(cpu(vcpu));
+            self.rig.wakeup.leave(cpu(vcpu));
             if queue.highest(Priority::IDLE).is_none() && !self.stop.load(SeqCst) {
                 assert!(self.rig.kicks.wait(vcpu, kicks), "vCPU {vcpu} slept over its interrupts");
             }
-            self.rig.attention.returned(cpu(vcpu));
+            self.rig.wakeup.returned(cpu(vcpu));
         }
     }
 

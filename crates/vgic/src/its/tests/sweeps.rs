@@ -45,7 +45,7 @@ fn crowded() -> Rig {
 }
 
 fn work(rig: &Rig) -> u64 {
-    rig.lpis.with_notification_owed(|control| control.work())
+    rig.lpis.with_kicks_deferred(|control| control.work())
 }
 
 /// Polls until `done`, and counts: no poll does more than a budget's worth.
@@ -166,23 +166,23 @@ mod redistributor {
     use super::*;
 
     fn begin_disabling(rig: &Rig) {
-        rig.lpis.with_notification_owed(|control| control.disable_lpis(0));
+        rig.lpis.with_kicks_deferred(|control| control.disable_lpis(0));
     }
 
     fn begin_enabling(rig: &Rig) {
         let (propbaser, pendbaser) = (Rig::propbaser(), Rig::pendbaser(0));
         rig.lpis
-            .with_notification_owed(|control| control.enable_lpis(0, propbaser, pendbaser))
+            .with_kicks_deferred(|control| control.enable_lpis(0, propbaser, pendbaser))
             .unwrap();
     }
 
     fn is_disabling(rig: &Rig) -> bool {
-        rig.lpis.with_notification_owed(|control| control.is_disabling(0))
+        rig.lpis.with_kicks_deferred(|control| control.is_disabling(0))
     }
 
     fn poll(rig: &Rig) {
-        rig.lpis.with_notification_owed(|control| control.advance_registers(control.work() + 1000));
-        rig.lpis.notify_owed();
+        rig.lpis.with_kicks_deferred(|control| control.advance_registers(control.work() + 1000));
+        rig.lpis.send_kicks();
     }
 
     fn table(rig: &Rig) -> Vec<u8> {
@@ -247,7 +247,7 @@ mod redistributor {
         rig.configure(last, false, 0);
 
         rig.lpis.invalidate_all(cpu(0));
-        let busy = || rig.lpis.with_notification_owed(|control| control.is_invalidating(0));
+        let busy = || rig.lpis.with_kicks_deferred(|control| control.is_invalidating(0));
         assert!(busy());
         polls(&rig, || {
             poll(&rig);

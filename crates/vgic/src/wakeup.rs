@@ -1,29 +1,28 @@
-//! Who must be kicked: the flag per vCPU that says it sleeps or runs guest code, and the one kick
-//! that ends it.
+//! Per-vCPU wake-up state: `needs_kick` is set while the vCPU is in WFI or in guest mode. At most
+//! one kick is sent each time a vCPU leaves the model, and none is lost.
 //!
 //! The protocol is store buffering, so both sides use sequentially consistent accesses:
 //!
 //! ```text
-//! injector                          vCPU
-//! makes an interrupt visible        leave(): outside := 1
-//! notify(): outside set? swap 0,    looks for interrupts
-//!           kick if it was 1        found one: returned(), does not sleep
+//! producer                              vCPU
+//! makes an interrupt visible            leave(): needs_kick := 1
+//! kick(): needs_kick set? swap 0,       looks for interrupts
+//!         kick if it was 1              found one: returned(), does not sleep
 //! ```
 //!
-//! One of the two sees what the other did, so no wake-up is lost; and of many injectors one gets
-//! the 1, so there is one kick for one departure.
+//! One of the two sees what the other did, so no wake-up is lost. Of several producers one swaps
+//! the 1 out, so each departure gets one kick.
 //!
-//! Work that an access left over is told in the same way: it is noted, and one vCPU that left is
-//! kicked. Each vCPU does a piece before it leaves. So it goes on as long as any vCPU is there, or
-//! comes back.
+//! Work that an access left over is announced in the same way: it is noted, and one vCPU that left
+//! is kicked. Each vCPU does a piece before it leaves, so the work proceeds while any vCPU is in
+//! the model or comes back.
 //!
-//! A vCPU that runs guest code with list registers takes interrupts along. Whoever changes one of
-//! those *recalls* them: the change is complete once that vCPU has exited and folded its list
-//! registers back.
+//! A vCPU in guest mode holds interrupts in list registers. A change to one of these *recalls*
+//! them: the change is complete once the vCPU has exited and folded its list registers back.
 //!
 //! Recalls are numbered. A register frame or a command that promises completion ([`Awaited`]) waits
-//! for recalls up to the number that was given out last when it began to wait. Each of these ends
-//! when its vCPU exits, so later recalls by others do not prolong the wait.
+//! for recalls up to the last number given out when it began to wait. Each of these ends when its
+//! vCPU exits, so later recalls by others do not prolong the wait.
 
 use crate::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use crate::heap::{OutOfMemory, boxed};
@@ -34,18 +33,18 @@ use alloc::sync::Arc;
 
 use msi_types::{Cpu, Kick};
 
-/// The vCPUs' flags, and the way to kick them. Shared by everything that makes interrupts pending.
-pub(crate) struct Attention {
-    outside: Box<[Flag]>,
+/// The wake-up state of all vCPUs. Shared by everything that makes interrupts pending.
+pub(crate) struct VcpuWakeup {
+    vcpus: Box<[VcpuState]>,
     kick: Arc<dyn Kick>,
-    /// How many vCPUs are recalled; for a moment also one too many.
+    /// Number of recalled vCPUs; for a moment also one too many.
     recalled: AtomicU64,
     /// The number of recalls so far, which is that of the latest.
     recalls: AtomicU64,
-    /// How many sources have work left over.
+    /// Number of sources that have work left over.
     work: AtomicU64,
-    /// There is some that no vCPU was kicked for.
-    untold: AtomicBool,
+    /// Work was noted, and no vCPU has been kicked for it yet.
+    must_kick: AtomicBool,
 }
 
 /// The state of a vCPU's list registers. From [`RECALLED`](lists::RECALLED) on: interrupts of which
@@ -85,61 +84,61 @@ impl Awaited {
     }
 
     /// Is something in list registers that was recalled before?
-    pub(crate) fn is_outstanding(&self, attention: &Attention) -> bool {
+    pub(crate) fn is_outstanding(&self, wakeup: &VcpuWakeup) -> bool {
         let asked = self.asked.load(SeqCst);
         if self.counted.load(SeqCst) < asked {
-            // In this order: who finds `counted` up to date finds `until` as well.
-            self.until.fetch_max(attention.recalls().0, SeqCst);
+            // In this order: a reader that finds `counted` up to date finds `until` as well.
+            self.until.fetch_max(wakeup.recalls().0, SeqCst);
             self.counted.fetch_max(asked, SeqCst);
         }
-        attention.awaits(Recalls(self.until.load(SeqCst)))
+        wakeup.awaits(Recalls(self.until.load(SeqCst)))
     }
 }
 
 /// A cache line of its own: injectors of distinct vCPUs must not meet.
 #[repr(align(128))]
-struct Flag {
-    outside: AtomicBool,
+struct VcpuState {
+    needs_kick: AtomicBool,
     lists: AtomicU64,
 }
 
-impl Flag {
+impl VcpuState {
     fn new() -> Self {
-        Self { outside: AtomicBool::new(false), lists: AtomicU64::new(lists::EMPTY) }
+        Self { needs_kick: AtomicBool::new(false), lists: AtomicU64::new(lists::EMPTY) }
     }
 }
 
-impl Attention {
+impl VcpuWakeup {
     pub(crate) fn new(cpus: usize, kick: Arc<dyn Kick>) -> Result<Self, OutOfMemory> {
         Ok(Self {
-            outside: boxed((0..cpus).map(|_| Flag::new()))?,
+            vcpus: boxed((0..cpus).map(|_| VcpuState::new()))?,
             kick,
             recalled: AtomicU64::new(0),
             recalls: AtomicU64::new(0),
             work: AtomicU64::new(0),
-            untold: AtomicBool::new(false),
+            must_kick: AtomicBool::new(false),
         })
     }
 
-    /// vCPU `cpu` may have something to do: kicks it if it left. To be called after whatever it has
-    /// to do is visible (by a sequentially consistent read-modify-write). Unknown vCPUs have
-    /// nothing to do.
-    pub(crate) fn notify(&self, cpu: Cpu) {
-        let Some(flag) = self.outside.get(cpu.index()) else { return };
-        if flag.outside.load(SeqCst)
-            && (flag.outside.swap(false, SeqCst) || !Safeguard::OneKick.stands())
+    /// Kicks vCPU `cpu` if it is in WFI or in guest mode. The caller first makes the interrupt
+    /// visible by a sequentially consistent read-modify-write. Unknown vCPUs are ignored.
+    pub(crate) fn kick(&self, cpu: Cpu) {
+        let Some(vcpu) = self.vcpus.get(cpu.index()) else { return };
+        if vcpu.needs_kick.load(SeqCst)
+            && (vcpu.needs_kick.swap(false, SeqCst) || !Safeguard::OneKick.stands())
         {
             self.kick.kick(cpu);
         }
     }
 
-    /// What one source of work, which holds its lock, has left over now; `left` is what it had
-    /// before. [`tell_of_work`](Self::tell_of_work) is owed once the lock is released.
+    /// Notes the work that one source, which holds its lock, has left over now; `left` says whether
+    /// it had some before. The caller must call [`kick_for_work`](Self::kick_for_work) after it
+    /// releases the lock.
     pub(crate) fn note_work(&self, left: &mut bool, progress: Progress) {
         match (*left, progress) {
             (false, Progress::Unfinished) => {
                 self.work.fetch_add(1, SeqCst);
-                self.untold.store(true, SeqCst);
+                self.must_kick.store(true, SeqCst);
             }
             (true, Progress::Done) => {
                 self.work.fetch_sub(1, SeqCst);
@@ -149,10 +148,10 @@ impl Attention {
         *left = progress == Progress::Unfinished;
     }
 
-    /// vCPUs that are here find noted work before they leave; one of those that left is kicked. For
-    /// callers that hold no locks.
-    pub(crate) fn tell_of_work(&self) {
-        if self.untold.load(SeqCst) && self.untold.swap(false, SeqCst) {
+    /// Kicks one of the vCPUs that left if work was noted; the others find it before they leave.
+    /// For callers that hold no locks.
+    pub(crate) fn kick_for_work(&self) {
+        if self.must_kick.load(SeqCst) && self.must_kick.swap(false, SeqCst) {
             self.kick_one();
         }
     }
@@ -163,7 +162,7 @@ impl Attention {
         self.work.load(SeqCst) != 0
     }
 
-    /// A vCPU that was to look for work goes off instead.
+    /// Kicks another vCPU for noted work, as the caller's vCPU leaves without doing it.
     pub(crate) fn pass_work_on(&self) {
         if self.has_work() {
             self.kick_one();
@@ -171,8 +170,9 @@ impl Attention {
     }
 
     fn kick_one(&self) {
-        let left = |flag: &Flag| flag.outside.load(SeqCst) && flag.outside.swap(false, SeqCst);
-        if let Some((_, cpu)) = self.outside.iter().zip(0..).find(|(flag, _)| left(flag)) {
+        let left =
+            |vcpu: &VcpuState| vcpu.needs_kick.load(SeqCst) && vcpu.needs_kick.swap(false, SeqCst);
+        if let Some((_, cpu)) = self.vcpus.iter().zip(0..).find(|(vcpu, _)| left(vcpu)) {
             self.kick.kick(Cpu::new(cpu));
         }
     }
@@ -180,8 +180,8 @@ impl Attention {
     /// vCPU `cpu` is about to leave the model: from now on it must be kicked. It looks for
     /// interrupts afterwards.
     pub(crate) fn leave(&self, cpu: Cpu) {
-        if let Some(flag) = self.outside.get(cpu.index()) {
-            flag.outside.swap(true, SeqCst);
+        if let Some(vcpu) = self.vcpus.get(cpu.index()) {
+            vcpu.needs_kick.swap(true, SeqCst);
         }
     }
 
@@ -203,27 +203,27 @@ impl Attention {
 
     /// vCPU `cpu` is back, or did not leave: it will look by itself.
     pub(crate) fn returned(&self, cpu: Cpu) {
-        if let Some(flag) = self.outside.get(cpu.index()) {
-            flag.outside.store(false, SeqCst);
+        if let Some(vcpu) = self.vcpus.get(cpu.index()) {
+            vcpu.needs_kick.store(false, SeqCst);
         }
     }
 
     /// vCPU `cpu` is about to take interrupts into list registers.
     pub(crate) fn fills(&self, cpu: Cpu) {
-        if let Some(flag) = self.outside.get(cpu.index()) {
-            flag.lists.store(lists::FILLED, SeqCst);
+        if let Some(vcpu) = self.vcpus.get(cpu.index()) {
+            vcpu.lists.store(lists::FILLED, SeqCst);
         }
     }
 
-    /// An interrupt in vCPU `cpu`'s list registers changed: they are recalled until it has
-    /// [`folded`](Self::folded) them, and [`notify`](Self::notify) is owed. `false`: they were
-    /// folded meanwhile.
+    /// Recalls vCPU `cpu`'s list registers, in which an interrupt changed, until it has
+    /// [`folded`](Self::folded) them. The caller must then [`kick`](Self::kick) the vCPU. `false`:
+    /// they were folded meanwhile.
     pub(crate) fn recall(&self, cpu: Cpu) -> bool {
-        let Some(flag) = self.outside.get(cpu.index()) else { return false };
+        let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
         self.recalled.fetch_add(1, SeqCst);
         let number = self.recalls.fetch_add(1, SeqCst) + 1;
         let recalled = lists::RECALLED + number;
-        let before = flag.lists.compare_exchange(lists::FILLED, recalled, SeqCst, SeqCst);
+        let before = vcpu.lists.compare_exchange(lists::FILLED, recalled, SeqCst, SeqCst);
         if before.is_err() {
             self.recalled.fetch_sub(1, SeqCst);
         }
@@ -232,8 +232,8 @@ impl Attention {
 
     /// vCPU `cpu` has nothing in list registers any more. Was it recalled?
     pub(crate) fn folded(&self, cpu: Cpu) -> bool {
-        let Some(flag) = self.outside.get(cpu.index()) else { return false };
-        let recalled = flag.lists.swap(lists::EMPTY, SeqCst) > lists::RECALLED;
+        let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
+        let recalled = vcpu.lists.swap(lists::EMPTY, SeqCst) > lists::RECALLED;
         if recalled {
             self.recalled.fetch_sub(1, SeqCst);
         }
@@ -249,12 +249,12 @@ impl Attention {
     pub(crate) fn awaits(&self, Recalls(until): Recalls) -> bool {
         let among = lists::RECALLED + 1..=lists::RECALLED + until;
         self.recalled.load(SeqCst) != 0
-            && self.outside.iter().any(|flag| among.contains(&flag.lists.load(SeqCst)))
+            && self.vcpus.iter().any(|vcpu| among.contains(&vcpu.lists.load(SeqCst)))
     }
 }
 
-impl core::fmt::Debug for Attention {
+impl core::fmt::Debug for VcpuWakeup {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Attention").field("cpus", &self.outside.len()).finish_non_exhaustive()
+        f.debug_struct("VcpuWakeup").field("cpus", &self.vcpus.len()).finish_non_exhaustive()
     }
 }
