@@ -11,11 +11,11 @@
 //!
 //! | object | holds |
 //! |---|---|
-//! | entry (`entry`, `entries`, `own`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
+//! | entry (`entry`, `entries`, `redistributor_lpis`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
 //! | device table entry (`device_table`, `itt`) | from DeviceID and EventID to the entry, and the generation it must have |
 //! | ready bits (`ready_bitmap`) | per vCPU and level a bit per entry, summarised: "look at the entry" |
 //! | outside ([`VcpuWakeup`]) | the vCPU sleeps or runs guest code: it must be kicked |
-//! | cold state (`control`, `pool`, `by_lpi`) | collections, devices, `EnableLPIs`, owners of entries: under the command lock |
+//! | cold state (`control`, `entry_allocator`, `entries_by_lpi`) | collections, devices, `EnableLPIs`, owners of entries: under the command lock |
 //!
 //! D folds everything that can forbid a message: event and collection mapped, ITS enabled, target's
 //! `EnableLPIs`. A message reads no other flag, and a command that forbids has finished when it has
@@ -27,7 +27,7 @@
 //!    deliverable, with that target, priority and INTID. A sender delayed before it fails; after
 //!    it, it only hints.
 //! 2. The entry's generation equals its device table entry's exactly while the entry belongs to that
-//!    sender. A generation never comes back (`pool` retires what used them up). An entry may become
+//!    sender. A generation never comes back (`entry_allocator` retires what used them up). An entry may become
 //!    another sender's: a message asks whether it still is its own sender's after it has read it
 //!    (`device_table`).
 //! 3. Ready bits carry no authority. A stray ready bit leads to an entry that is not ready.
@@ -91,22 +91,22 @@
 //!
 //! `LpiCore.control` is held for 1024 entries at a time at most, but for what a monitor asks for.
 
-mod by_lpi;
-mod closing;
+mod allocation;
 mod config;
 mod consumer;
 mod control;
 mod device_table;
 mod entries;
+mod entries_by_lpi;
 mod entry;
+mod entry_allocator;
 mod itt;
+mod itt_teardown;
 mod mappings;
-mod own;
-mod placement;
-mod pool;
-mod queue;
+mod pending_lpis;
 mod ready_bitmap;
 mod redistributor;
+mod redistributor_lpis;
 mod saved;
 mod shared;
 mod sweeps;
@@ -133,7 +133,7 @@ pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use device_table::DeviceTable;
 pub(crate) use mappings::{ItsIndex, MappedDevice, MappedEvent, NoRoom};
-pub(crate) use queue::LpiQueue;
+pub(crate) use pending_lpis::PendingLpis;
 pub(crate) use saved::{Room, SavedLpi};
 pub(crate) use shared::Injection;
 use shared::Shared;
@@ -153,13 +153,13 @@ pub(crate) struct LpiCore {
     shared: Arc<Shared>,
     wakeup: Arc<VcpuWakeup>,
     control: Mutex<Control>,
-    /// One bit per vCPU: its queue was given out.
-    queues: Box<[AtomicU32]>,
+    /// One bit per vCPU: its `PendingLpis` was given out.
+    given_out: Box<[AtomicU32]>,
 }
 
 impl fmt::Debug for LpiCore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LpiCore").field("vcpus", &self.queues.len()).finish_non_exhaustive()
+        f.debug_struct("LpiCore").field("vcpus", &self.given_out.len()).finish_non_exhaustive()
     }
 }
 
@@ -178,19 +178,19 @@ impl LpiCore {
             shared: tables.clone(),
             control: Mutex::new(Control::new(config, tables, memory, events, wakeup.clone())?),
             wakeup,
-            queues: boxed((0..config.vcpus).map(|_| AtomicU32::new(0)))?,
+            given_out: boxed((0..config.vcpus).map(|_| AtomicU32::new(0)))?,
         })
     }
 
     /// The half that `cpu`'s thread owns; `None` if it is given out already, or there is no such
     /// vCPU.
-    pub(crate) fn queue(self: &Arc<Self>, cpu: Cpu) -> Option<LpiQueue> {
-        let given = self.queues.get(cpu.index())?.swap(1, Ordering::SeqCst);
-        (given == 0).then(|| LpiQueue::new(self.clone(), cpu))
+    pub(crate) fn pending_lpis(self: &Arc<Self>, cpu: Cpu) -> Option<PendingLpis> {
+        let given = self.given_out.get(cpu.index())?.swap(1, Ordering::SeqCst);
+        (given == 0).then(|| PendingLpis::new(self.clone(), cpu))
     }
 
-    fn release_queue(&self, cpu: Cpu) {
-        if let Some(given) = self.queues.get(cpu.index()) {
+    fn release_pending_lpis(&self, cpu: Cpu) {
+        if let Some(given) = self.given_out.get(cpu.index()) {
             given.store(0, Ordering::SeqCst);
         }
     }

@@ -5,7 +5,7 @@ use crate::cpu_interface::{self, CpuInterface};
 use crate::heap::OutOfMemory;
 use crate::interrupt::State;
 use crate::list_registers::Half;
-use crate::lpi::{LpiQueue, ReadyLpi};
+use crate::lpi::{PendingLpis, ReadyLpi};
 use crate::slot::Slot;
 use crate::vgic::Vgic;
 use crate::wired::{Group, participation};
@@ -24,7 +24,7 @@ pub struct Vcpu {
     cpu: Cpu,
     gic: Arc<Vgic>,
     pub(crate) interface: CpuInterface,
-    pub(crate) lpis: Option<LpiQueue>,
+    pub(crate) lpis: Option<PendingLpis>,
     /// Memory for the half with list registers.
     pub(crate) room: Vec<Half>,
 }
@@ -101,7 +101,7 @@ impl Vcpu {
         cpu: Cpu,
         gic: Arc<Vgic>,
         interface: CpuInterface,
-        lpis: Option<LpiQueue>,
+        lpis: Option<PendingLpis>,
     ) -> Result<Self, OutOfMemory> {
         let mut room = Vec::new();
         room.try_reserve_exact(1)?;

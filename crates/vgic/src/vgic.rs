@@ -143,8 +143,8 @@ impl Vgic {
             extended_range: config.extended_spis > 0 || config.extended_ppis > 0,
         };
         let cpu = cpu(index);
-        let queue = self.lpis.as_ref().and_then(|lpis| lpis.queue(cpu));
-        Vcpu::new(cpu, Arc::clone(self), CpuInterface::new(features), queue)
+        let lpis = self.lpis.as_ref().and_then(|lpis| lpis.pending_lpis(cpu));
+        Vcpu::new(cpu, Arc::clone(self), CpuInterface::new(features), lpis)
     }
 
     /// Registers who is told when the guest deactivates a level-sensitive line, to resample its

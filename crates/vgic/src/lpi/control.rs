@@ -4,14 +4,14 @@
 //! Every entry is made from this state by [`Control::refresh`]; a command changes the state and
 //! refreshes the entries that it concerns. Refreshing twice does no harm.
 
-use super::by_lpi::EntriesByLpi;
 use super::config::LpiConfig;
 use super::device_table::{DeviceTable, MappedDevices};
 use super::entries::{EntryIndex, Position};
+use super::entries_by_lpi::EntriesByLpi;
 use super::entry::{Entry, Level};
+use super::entry_allocator::{EntryAllocator, Owner};
 use super::itt::EntryRef;
 use super::mappings::ItsIndex;
-use super::pool::{Owner, Pool};
 use super::shared::{Injection, Location, Shared};
 use super::sweeps::{Cause, Work};
 use super::tables::{LpiTables, PendingBits};
@@ -37,7 +37,7 @@ pub(crate) struct Control {
     pub(super) events: Arc<Events>,
     wakeup: Arc<VcpuWakeup>,
     pub(super) config: LpiConfig,
-    pub(super) pool: Pool,
+    pub(super) allocator: EntryAllocator,
     pub(super) by_lpi: EntriesByLpi,
     /// By vCPU: the tables, while its LPIs are enabled.
     pub(super) redistributors: Box<[Option<LpiTables>]>,
@@ -137,7 +137,7 @@ impl Control {
             events,
             wakeup,
             config,
-            pool: Pool::new(config.chunks(), config.nodes()),
+            allocator: EntryAllocator::new(config.chunks(), config.nodes()),
             by_lpi: EntriesByLpi::new(config.lpis())?,
             redistributors: boxed((0..vcpus).map(|_| None))?,
             images: boxed((0..vcpus).map(|_| PendingBits::default()))?,
@@ -231,8 +231,8 @@ impl Control {
 
     /// Visits every entry that somebody owns, in one go.
     pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, EntryIndex)) {
-        for chunk in 0..self.pool.chunk_count() {
-            for (index, _) in self.pool.owned_entries(chunk) {
+        for chunk in 0..self.allocator.chunk_count() {
+            for (index, _) in self.allocator.owned_entries(chunk) {
                 self.work += 1;
                 each(self, index);
             }
@@ -333,7 +333,7 @@ impl Control {
             }
             Location::Event(index) => index,
         };
-        let Owner::Event { its, collection } = self.pool.owner(index) else { return None };
+        let Owner::Event { its, collection } = self.allocator.owner(index) else { return None };
         self.route_of_event(ItsIndex::new(its), collection, now)
     }
 

@@ -1,12 +1,12 @@
 //! What an ITS's commands do once their operands are checked.
 
-use super::closing::Closing;
 use super::control::{Control, Settings, Translator};
 use super::device_table::DeviceTable;
 use super::entries::EntryIndex;
 use super::entry::Entry;
+use super::entry_allocator::Owner;
 use super::itt::{EntryRef, Link};
-use super::pool::Owner;
+use super::itt_teardown::IttTeardown;
 use super::shared::{Injection, Location};
 use super::sweeps::{Cause, Meant, OwnCursor, Sweep};
 use crate::atomic::{AtomicU64, Ordering};
@@ -88,11 +88,11 @@ impl Translator {
     }
 
     /// Nothing leads to a device's entries any more: those are left to close.
-    pub(super) fn close_device(&mut self, device: u32, mapped: MappedDevice) -> Closing {
-        let Some(dte) = self.device_table.get(device) else { return Closing::default() };
-        let closing = Closing::of(Control::take_dte(dte), mapped.event_bits.into());
+    pub(super) fn close_device(&mut self, device: u32, mapped: MappedDevice) -> IttTeardown {
+        let Some(dte) = self.device_table.get(device) else { return IttTeardown::default() };
+        let teardown = IttTeardown::of(Control::take_dte(dte), mapped.event_bits.into());
         self.device_table.unmap(device, &mut self.mapped_devices);
-        closing
+        teardown
     }
 }
 
@@ -194,7 +194,7 @@ impl Control {
     /// A mapped event.
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
         let found = self.find(self.translator(its)?.device_table.get(device)?, event)?;
-        match self.pool.owner(found.index) {
+        match self.allocator.owner(found.index) {
             Owner::Event { collection, .. } => {
                 Some(MappedEvent { its, device, event, index: found.index, collection })
             }
@@ -228,8 +228,8 @@ impl Control {
     pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
         let Some(translator) = self.translator_mut(its) else { return };
         if let Some(mapped) = translator.device_table.mapped(device, &translator.mapped_devices) {
-            let closing = translator.close_device(device, mapped);
-            self.start(Cause::Command(its), Sweep::Unmap { its, devices: None, closing });
+            let teardown = translator.close_device(device, mapped);
+            self.start(Cause::Command(its), Sweep::Unmap { its, devices: None, teardown });
         }
     }
 
@@ -240,11 +240,11 @@ impl Control {
 
     /// Unmaps all devices. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn unmap_all_devices(&mut self, its: ItsIndex) {
-        let closing = match self.abandon(Cause::Teardown(its)) {
-            Some(Sweep::Unmap { closing, .. }) => closing,
-            _ => Closing::default(),
+        let teardown = match self.abandon(Cause::Teardown(its)) {
+            Some(Sweep::Unmap { teardown, .. }) => teardown,
+            _ => IttTeardown::default(),
         };
-        self.start(Cause::Teardown(its), Sweep::Unmap { its, devices: Some(0), closing });
+        self.start(Cause::Teardown(its), Sweep::Unmap { its, devices: Some(0), teardown });
     }
 
     /// After all that an ITS had mapped is unmapped: in one go. What its last command was about is
@@ -359,7 +359,7 @@ impl Control {
         let now = self.shared.load(location);
         let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(()) };
         let refresh = self.prepare(location, now, route, Settings::Keep)?;
-        self.pool.set_owner(event.index, event.its.owner(collection));
+        self.allocator.set_owner(event.index, event.its.owner(collection));
         self.write(location, refresh);
         Ok(())
     }

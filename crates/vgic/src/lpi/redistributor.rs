@@ -1,11 +1,11 @@
 //! The redistributors' part: `EnableLPIs`, invalidation, and LPIs that are pending at a
 //! redistributor by themselves.
 
-use super::by_lpi::MappedAt;
 use super::control::{Control, Refresh, Settings};
 use super::entries::EntryIndex;
+use super::entries_by_lpi::MappedAt;
 use super::entry::Entry;
-use super::own::{BLOCK, LpiBlock, OwnLpis};
+use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
 use super::shared::Location;
 use super::sweeps::{Cause, Meant, OwnCursor, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
@@ -113,7 +113,7 @@ impl Control {
         self.sweep(|control, index| control.reset_entry(Location::Event(index)));
         for vcpu in (0..).take(self.redistributors.len()) {
             let shared = self.shared.clone();
-            for block in shared.own(vcpu).into_iter().flat_map(OwnLpis::blocks) {
+            for block in shared.own(vcpu).into_iter().flat_map(RedistributorLpis::blocks) {
                 block.indices().for_each(|index| self.reset_entry(Location::Own { vcpu, index }));
             }
             if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
@@ -133,7 +133,7 @@ impl Control {
 
     /// Where the redistributor has entries of its own.
     pub(super) fn own_blocks(&self, vcpu: u32) -> impl Iterator<Item = LpiBlock> {
-        self.shared.own(vcpu).into_iter().flat_map(OwnLpis::blocks)
+        self.shared.own(vcpu).into_iter().flat_map(RedistributorLpis::blocks)
     }
 
     /// `GICR_CLRLPIR`. Beside it there are no events that the LPI could be pending for.

@@ -4,11 +4,11 @@
 use super::control::{Control, Settings};
 use super::entries::{EntryIndex, Position};
 use super::entry::{Entry, Level};
+use super::entry_allocator::Owner;
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, Link, NODE_BITS, NODE_LINKS, depth};
 use super::mappings::{ItsIndex, MappedDevice, NoRoom};
-use super::own::LpiBlock;
-use super::pool::Owner;
 use super::ready_bitmap::ENTRIES_PER_SUMMARY;
+use super::redistributor_lpis::LpiBlock;
 use super::shared::Location;
 use super::sweeps::OwnCursor;
 use super::tables::LpiTables;
@@ -61,7 +61,7 @@ impl Control {
         };
         let mut outcome = Ok(());
         self.each_entry(Link::from_bits(dte.load(Ordering::SeqCst)), &mut |event, index| {
-            if let Owner::Event { collection, .. } = self.pool.owner(index)
+            if let Owner::Event { collection, .. } = self.allocator.owner(index)
                 && outcome.is_ok()
             {
                 outcome = each(event, collection, self.saved(Location::Event(index)));
@@ -128,11 +128,15 @@ impl Control {
 /// Taking the memory that a restore needs, while everything is as it was. Whether there is [`Room`]
 /// was asked before.
 impl Control {
-    /// Of the pool.
+    /// Of the allocator.
     pub(crate) fn reserve_room(&mut self, room: &Room) -> Result<(), NoRoom> {
-        let Self { pool, shared, .. } = self;
+        let Self { allocator, shared, .. } = self;
         let counts = (room.chunks(), room.nodes);
-        pool.reserve(counts, |first| shared.entries.ensure(first), |node| shared.nodes.ensure(node))
+        allocator.reserve(
+            counts,
+            |first| shared.entries.ensure(first),
+            |node| shared.nodes.ensure(node),
+        )
     }
 
     /// Of an ITS with so many mapped collections, and with these devices, ascending.
@@ -157,7 +161,7 @@ impl Control {
         self.by_lpi.ensure(saved.lpi.index())?;
         let Some(level) = self.level_of(saved, tables) else { return Ok(()) };
         let positions =
-            (0..self.pool.chunk_count() * CHUNK_ENTRIES).step_by(ENTRIES_PER_SUMMARY as usize);
+            (0..self.allocator.chunk_count() * CHUNK_ENTRIES).step_by(ENTRIES_PER_SUMMARY as usize);
         positions
             .map(Position::new)
             .try_for_each(|position| self.shared.ensure_ready_bit(saved.target, level, position))
@@ -280,7 +284,7 @@ impl Control {
     }
 }
 
-/// What a saved state needs of the pool, added up.
+/// What a saved state needs of the allocator, added up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Room {
     /// Blocks, by the logarithm of their size.
@@ -314,7 +318,8 @@ impl Room {
 impl Control {
     /// Does this fit, once nothing else is mapped?
     pub(crate) fn has_room(&self, room: &Room) -> bool {
-        room.chunks() <= self.pool.usable_chunks() && room.nodes <= self.pool.usable_nodes()
+        room.chunks() <= self.allocator.usable_chunks()
+            && room.nodes <= self.allocator.usable_nodes()
     }
 
     /// Can these devices be mapped at an ITS, ascending, once no other is?

@@ -5,8 +5,8 @@ use super::device_table::DeviceTable;
 use super::entries::{EntryIndex, EntryTable, Position};
 use super::entry::{Entry, Level};
 use super::itt::{EntryRef, Nodes};
-use super::own::OwnLpis;
 use super::ready_bitmap::ReadyBitmap;
+use super::redistributor_lpis::RedistributorLpis;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::OutOfMemory;
 use crate::safeguard::Safeguard;
@@ -23,7 +23,7 @@ pub(super) struct Shared {
     /// ReadyBitmap by vCPU.
     pub(super) ready: Box<[ReadyBitmap]>,
     /// By vCPU: what is pending at its redistributor itself.
-    own: Box<[OwnLpis]>,
+    own: Box<[RedistributorLpis]>,
     /// Positions from this one on are those of a redistributor's own LPIs, by index: the same for
     /// each vCPU, whose hints are its own, too.
     first_own: u32,
@@ -71,7 +71,7 @@ impl Shared {
             entries: EntryTable::new(config.entries)?,
             nodes: Nodes::new(config.nodes())?,
             ready: by_vcpu(config, |_| ReadyBitmap::new(first_own + lpis))?,
-            own: by_vcpu(config, |vcpu| OwnLpis::new(vcpu, lpis))?,
+            own: by_vcpu(config, |vcpu| RedistributorLpis::new(vcpu, lpis))?,
             first_own,
             priorities: config.priorities,
         })
@@ -188,7 +188,7 @@ impl Shared {
     }
 
     /// A vCPU's redistributor's own LPIs.
-    pub(super) fn own(&self, vcpu: u32) -> Option<&OwnLpis> {
+    pub(super) fn own(&self, vcpu: u32) -> Option<&RedistributorLpis> {
         self.own.get(vcpu as usize)
     }
 

@@ -16,12 +16,12 @@
 //! A sweep that finds no memory on the heap stays where it is, and goes on there the next time. It
 //! is not work that is left over: no vCPU stays awake for it. Whoever enables gives up then.
 
-use super::closing::Closing;
 use super::control::{Control, Settings};
 use super::entries::EntryIndex;
+use super::entry_allocator::Owner;
+use super::itt_teardown::IttTeardown;
 use super::mappings::ItsIndex;
-use super::own::{BLOCK, LpiBlock};
-use super::pool::Owner;
+use super::redistributor_lpis::{BLOCK, LpiBlock};
 use super::shared::Location;
 use super::tables::{LpiTables, PendingBits};
 use crate::events::FaultReason;
@@ -95,7 +95,7 @@ pub(super) enum Sweep {
     /// MOVALL.
     MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
     /// Entries are taken back, then devices are unmapped from this DeviceID on, if there is one.
-    Unmap { its: ItsIndex, devices: Option<u32>, closing: Closing },
+    Unmap { its: ItsIndex, devices: Option<u32>, teardown: IttTeardown },
     /// What the pending table says becomes pending; `next` is the first LPI index that was not
     /// looked at.
     Enable { cursor: Cursor, own: OwnCursor, vcpu: u32, pending: PendingBits, next: u32 },
@@ -122,7 +122,7 @@ pub(super) enum Meant {
 impl Control {
     /// All chunks that are in use.
     pub(super) fn all_chunks(&self) -> Cursor {
-        Cursor { next: 0, end: self.pool.chunk_count() }
+        Cursor { next: 0, end: self.allocator.chunk_count() }
     }
 
     /// Starts a sweep. One for the same cause is replaced: the new one covers it. Only a command's
@@ -239,8 +239,8 @@ impl Control {
                     own.try_for_each(|location| each(control, location)).map(Ok)
                 })?)
             }
-            Sweep::Unmap { its, devices, closing } => {
-                Ok(self.unmap_on(*its, devices, closing, limit))
+            Sweep::Unmap { its, devices, teardown } => {
+                Ok(self.unmap_on(*its, devices, teardown, limit))
             }
             Sweep::Enable { cursor, own, vcpu, pending, next } => {
                 Ok(self.visit(cursor, limit, |control, index, _| {
@@ -294,7 +294,7 @@ impl Control {
                 return Ok(false);
             }
             self.count_work(1);
-            for (index, owner) in self.pool.owned_entries(cursor.next) {
+            for (index, owner) in self.allocator.owned_entries(cursor.next) {
                 self.count_work(1);
                 each(self, index, owner)?;
             }
@@ -344,33 +344,33 @@ impl Control {
         &mut self,
         its: ItsIndex,
         devices: &mut Option<u32>,
-        closing: &mut Closing,
+        teardown: &mut IttTeardown,
         limit: u64,
     ) -> bool {
         loop {
-            if !self.close_on(closing, limit) {
+            if !self.close_on(teardown, limit) {
                 return false;
             }
             let Some((first, translator)) = devices.zip(self.translator_mut(its)) else {
                 return true;
             };
             let Some((device, mapped)) = translator.device_from(first) else { return true };
-            *closing = translator.close_device(device, mapped);
+            *teardown = translator.close_device(device, mapped);
             *devices = device.checked_add(1);
             self.count_work(1);
         }
     }
 
-    pub(super) fn close_on(&mut self, closing: &mut Closing, limit: u64) -> bool {
+    pub(super) fn close_on(&mut self, teardown: &mut IttTeardown, limit: u64) -> bool {
         while self.work() < limit {
-            if let Some(block) = closing.take_block() {
-                self.close_block(EntryIndex::new(block.index()), closing.size());
+            if let Some(block) = teardown.take_block() {
+                self.close_block(EntryIndex::new(block.index()), teardown.size());
             }
-            if !self.close(closing) {
+            if !self.close(teardown) {
                 return true;
             }
         }
-        closing.is_done()
+        teardown.is_done()
     }
 
     fn enable_entry(

@@ -32,10 +32,8 @@ mod wakeup;
 /// The core, with the scenarios inside so that they see what the core shows nobody else.
 #[path = ""]
 mod lpi {
-    #[path = "../../src/lpi/by_lpi.rs"]
-    mod by_lpi;
-    #[path = "../../src/lpi/closing.rs"]
-    mod closing;
+    #[path = "../../src/lpi/allocation.rs"]
+    mod allocation;
     #[path = "../../src/lpi/config.rs"]
     mod config;
     #[path = "../../src/lpi/consumer.rs"]
@@ -46,22 +44,24 @@ mod lpi {
     mod device_table;
     #[path = "../../src/lpi/entries.rs"]
     mod entries;
+    #[path = "../../src/lpi/entries_by_lpi.rs"]
+    mod entries_by_lpi;
     #[path = "../../src/lpi/entry.rs"]
     mod entry;
+    #[path = "../../src/lpi/entry_allocator.rs"]
+    mod entry_allocator;
     #[path = "../../src/lpi/itt.rs"]
     mod itt;
+    #[path = "../../src/lpi/itt_teardown.rs"]
+    mod itt_teardown;
     #[path = "../../src/lpi/mappings.rs"]
     mod mappings;
-    #[path = "../../src/lpi/own.rs"]
-    mod own;
-    #[path = "../../src/lpi/placement.rs"]
-    mod placement;
-    #[path = "../../src/lpi/pool.rs"]
-    mod pool;
     #[path = "../../src/lpi/ready_bitmap.rs"]
     mod ready_bitmap;
     #[path = "../../src/lpi/redistributor.rs"]
     mod redistributor;
+    #[path = "../../src/lpi/redistributor_lpis.rs"]
+    mod redistributor_lpis;
     #[path = "../../src/lpi/shared.rs"]
     mod shared;
     #[path = "../../src/lpi/sweeps.rs"]

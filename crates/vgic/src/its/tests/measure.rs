@@ -6,7 +6,7 @@ use super::std::time::Instant;
 use super::std::{hint::black_box, println, thread};
 use crate::AccessWidth::Word;
 use crate::its::ItsConfig;
-use crate::lpi::{LpiConfig, LpiQueue};
+use crate::lpi::{LpiConfig, PendingLpis};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -71,7 +71,7 @@ fn shuffled(count: u32, spread: impl Fn(u32) -> (u32, u32)) -> Vec<(u32, u32)> {
     order
 }
 
-fn empty(queue: &mut LpiQueue) {
+fn empty(queue: &mut PendingLpis) {
     while take(queue).is_some() {}
 }
 

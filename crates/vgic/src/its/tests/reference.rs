@@ -115,7 +115,7 @@ struct Pair {
     rig: Rig,
     /// What may be the case, as far as the real one has shown.
     models: Vec<Model>,
-    queues: Vec<crate::lpi::LpiQueue>,
+    queues: Vec<crate::lpi::PendingLpis>,
 }
 
 impl Pair {

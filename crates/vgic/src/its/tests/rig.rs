@@ -5,7 +5,7 @@ use super::std::time::Duration;
 use crate::AccessWidth::{Double, Word};
 use crate::events::Events;
 use crate::its::{Its, ItsConfig, Targets};
-use crate::lpi::{Control, Injection, LpiConfig, LpiCore, LpiQueue, LpiTables, SavedLpi};
+use crate::lpi::{Control, Injection, LpiConfig, LpiCore, LpiTables, PendingLpis, SavedLpi};
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::saved_state::ItsState;
 use crate::wakeup::VcpuWakeup;
@@ -289,8 +289,8 @@ impl Rig {
         self.its.translate(DeviceId::new(device), event)
     }
 
-    pub(super) fn vcpu(&self, vcpu: u16) -> LpiQueue {
-        self.lpis.queue(cpu(vcpu)).expect("not given out")
+    pub(super) fn vcpu(&self, vcpu: u16) -> PendingLpis {
+        self.lpis.pending_lpis(cpu(vcpu)).expect("not given out")
     }
 
     /// `GICR_SETLPIR`.
@@ -308,11 +308,11 @@ impl Rig {
 }
 
 /// Acknowledges everything, most urgent first.
-pub(super) fn drain(queue: &mut LpiQueue) -> Vec<u32> {
+pub(super) fn drain(queue: &mut PendingLpis) -> Vec<u32> {
     core::iter::from_fn(|| take(queue)).collect()
 }
 
-pub(super) fn take(queue: &mut LpiQueue) -> Option<u32> {
+pub(super) fn take(queue: &mut PendingLpis) -> Option<u32> {
     queue.take(Priority::IDLE).map(|ready| ready.lpi.get())
 }
 

@@ -5,7 +5,7 @@ use super::itt::{CHUNK_BITS, Link, MAX_DEPTH, depth};
 
 /// What a device's link led to, on the way of being taken back: depth first.
 #[derive(Default)]
-pub(super) struct Closing {
+pub(super) struct IttTeardown {
     /// Blocks have `2^size` entries.
     size: u32,
     /// A block that hangs under no node.
@@ -18,18 +18,18 @@ pub(super) struct Closing {
     depth: usize,
 }
 
-impl Closing {
+impl IttTeardown {
     /// What a sender's link led to.
     pub(super) fn of(root: Link, event_bits: u32) -> Self {
-        let mut closing = Self {
+        let mut teardown = Self {
             size: event_bits.min(CHUNK_BITS),
             depth: depth(event_bits) as usize,
             ..Self::default()
         };
         if root.is_valid() {
-            closing.block = closing.enter(root);
+            teardown.block = teardown.enter(root);
         }
-        closing
+        teardown
     }
 
     /// log2 of the blocks' size.

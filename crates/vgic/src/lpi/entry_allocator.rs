@@ -57,7 +57,7 @@ pub(super) struct Block {
 }
 
 /// The entries and nodes that there are.
-pub(super) struct Pool {
+pub(super) struct EntryAllocator {
     chunks: Vec<Chunk>,
     chunk_limit: u32,
     /// The first chunk of each list.
@@ -69,7 +69,7 @@ pub(super) struct Pool {
     free_nodes: Vec<u32>,
 }
 
-impl Pool {
+impl EntryAllocator {
     pub(super) fn new(chunk_limit: u32, node_limit: u32) -> Self {
         Self {
             chunks: Vec::new(),

@@ -1,19 +1,19 @@
 //! Giving entries to senders and taking them back. A block's entries carry its generation before an
 //! link names it, and a link is gone before the entries are cleared.
 
-use super::closing::Closing;
 use super::control::{Control, Settings};
 use super::entries::EntryIndex;
 use super::entry::Entry;
+use super::entry_allocator::{Block, Owner};
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, EntryRef, Link, NODE_LINKS, depth, node_index};
+use super::itt_teardown::IttTeardown;
 use super::mappings::NoRoom;
-use super::pool::{Block, Owner};
 use super::shared::Location;
 use crate::atomic::{AtomicU64, Ordering};
 use gic_arch::Lpi;
 
 impl Control {
-    /// The entry of a sender's event, taken from the pool if need be. The sender has `event_bits`
+    /// The entry of a sender's event, taken from the allocator if need be. The sender has `event_bits`
     /// bits of events, and `event` fits them. On error, nodes on the way to the entry may have come.
     pub(super) fn attach(
         &mut self,
@@ -65,13 +65,13 @@ impl Control {
     }
 
     fn open_node(&mut self) -> Result<Link, NoRoom> {
-        let (node, generation) = self.pool.take_node(|node| self.shared.nodes.ensure(node))?;
+        let (node, generation) = self.allocator.take_node(|node| self.shared.nodes.ensure(node))?;
         Ok(Link::new(node, generation))
     }
 
     fn open_block(&mut self, size: u32) -> Result<Block, NoRoom> {
         // The entries of a chunk are in one page.
-        let block = self.pool.take_block(size, |first| self.shared.entries.ensure(first))?;
+        let block = self.allocator.take_block(size, |first| self.shared.entries.ensure(first))?;
         self.count_work(1 << size);
         for index in block_entries(block.first, size) {
             self.shared.update(Location::Event(index), |_| Entry::unmapped(block.generation));
@@ -81,20 +81,20 @@ impl Control {
 
     /// Goes on closing what a link named: nodes, and blocks, of which nothing is pending
     /// afterwards. `false`: nothing is left.
-    pub(super) fn close(&mut self, closing: &mut Closing) -> bool {
-        let Some((node, index)) = closing.next_link() else { return false };
+    pub(super) fn close(&mut self, teardown: &mut IttTeardown) -> bool {
+        let Some((node, index)) = teardown.next_link() else { return false };
         let Some(cell) = self.shared.nodes.link(node.index(), index).filter(|_| index < NODE_LINKS)
         else {
-            self.pool.release_node(node.index());
-            closing.leave_node();
+            self.allocator.release_node(node.index());
+            teardown.leave_node();
             return true;
         };
         let below = Link::from_bits(cell.swap(Link::NONE.bits(), Ordering::SeqCst));
         self.count_work(1);
         if below.is_valid()
-            && let Some(block) = closing.enter(below)
+            && let Some(block) = teardown.enter(below)
         {
-            self.close_block(EntryIndex::new(block.index()), closing.size());
+            self.close_block(EntryIndex::new(block.index()), teardown.size());
         }
         true
     }
@@ -104,19 +104,19 @@ impl Control {
         for index in block_entries(first, size) {
             self.unmap_entry(index);
         }
-        self.pool.release_block(first, size);
+        self.allocator.release_block(first, size);
     }
 
     /// An entry becomes an event's, mapped to an LPI.
     pub(super) fn give_entry(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
         self.forget_lpi(index);
-        self.pool.set_owner(index, owner);
+        self.allocator.set_owner(index, owner);
         self.by_lpi.insert(lpi.index(), index);
     }
 
     /// An event's entry is not mapped any more to the LPI that it names.
     fn forget_lpi(&mut self, index: EntryIndex) {
-        if self.pool.owner(index) != Owner::Nobody {
+        if self.allocator.owner(index) != Owner::Nobody {
             let lpi_index = self.shared.load(Location::Event(index)).lpi_index();
             self.by_lpi.remove(lpi_index, index);
             if let Some(left) = self.by_lpi.find(lpi_index).one().map(Location::Event)
@@ -132,7 +132,7 @@ impl Control {
     /// Makes an entry map nothing. Its generation stays: that ties it to its block's owner.
     pub(super) fn unmap_entry(&mut self, index: EntryIndex) {
         self.forget_lpi(index);
-        self.pool.set_owner(index, Owner::Nobody);
+        self.allocator.set_owner(index, Owner::Nobody);
         let unmapped = |entry: Entry| {
             let target = entry.target();
             entry.replaced_by(Entry::unmapped(entry.generation()).with_target(target))

@@ -8,18 +8,18 @@ use gic_arch::Priority;
 use msi_types::Cpu;
 
 /// The pending LPIs of one vCPU. There is one such value per vCPU at a time; its thread owns it.
-pub(crate) struct LpiQueue {
+pub(crate) struct PendingLpis {
     core: Arc<LpiCore>,
     consumer: Consumer,
 }
 
-impl fmt::Debug for LpiQueue {
+impl fmt::Debug for PendingLpis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LpiQueue").field("cpu", &self.consumer.vcpu).finish_non_exhaustive()
+        f.debug_struct("PendingLpis").field("cpu", &self.consumer.vcpu).finish_non_exhaustive()
     }
 }
 
-impl LpiQueue {
+impl PendingLpis {
     pub(super) fn new(core: Arc<LpiCore>, cpu: Cpu) -> Self {
         Self { core, consumer: Consumer::new(cpu.get()) }
     }
@@ -49,8 +49,8 @@ impl LpiQueue {
     }
 }
 
-impl Drop for LpiQueue {
+impl Drop for PendingLpis {
     fn drop(&mut self) {
-        self.core.release_queue(Cpu::new(self.consumer.vcpu));
+        self.core.release_pending_lpis(Cpu::new(self.consumer.vcpu));
     }
 }

@@ -22,12 +22,12 @@ pub(super) const BLOCK: u32 = if PAGE_BITS < 6 { 1 << PAGE_BITS } else { 64 };
 type Page = [AtomicU16; 1 << PAGE_BITS];
 
 /// The entries of one redistributor.
-pub(super) struct OwnLpis {
+pub(super) struct RedistributorLpis {
     vcpu: u32,
     pages: Box<[OnceBox<Page>]>,
 }
 
-impl OwnLpis {
+impl RedistributorLpis {
     /// Of a redistributor with this many LPIs; pages come with [`ensure`](Self::ensure).
     pub(super) fn new(vcpu: u32, lpis: u32) -> Result<Self, OutOfMemory> {
         Ok(Self { vcpu, pages: no_pages(lpis.div_ceil(1 << PAGE_BITS))? })
