@@ -1,7 +1,7 @@
 //! What devices write: messages of senders without identity, and whatever else lies beside a
 //! doorbell.
 
-use crate::vgic::Place;
+use crate::vgic::FrameAt;
 use crate::{AccessWidth, NotClaimed, Vgic};
 use gic_arch::gits;
 use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
@@ -36,8 +36,8 @@ impl Vgic {
         width: AccessWidth,
         value: u64,
     ) -> Result<DeviceWrite, NotClaimed> {
-        let (place, offset) = self.place(address).ok_or(NotClaimed(address))?;
-        match place.ring(offset, width, value & width.mask()) {
+        let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
+        match frame.ring(offset, width, value & width.mask()) {
             Some(delivery) => Ok(DeviceWrite::Message(delivery)),
             None => self.write(address, width, value).map(|()| DeviceWrite::Register),
         }
@@ -49,13 +49,13 @@ impl Vgic {
 /// nothing happens, at any other address.
 impl SignalMsi<NoIdentity> for Vgic {
     fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
-        self.place(message.address)
-            .and_then(|(place, offset)| place.ring(offset, AccessWidth::Word, message.data.into()))
+        self.frame_at(message.address)
+            .and_then(|(frame, offset)| frame.ring(offset, AccessWidth::Word, message.data.into()))
             .unwrap_or(Delivery::NoDoorbell)
     }
 }
 
-impl Place<'_> {
+impl FrameAt<'_> {
     /// Rings the doorbell at an offset; `None` if there is none of that width.
     fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
         match self {

@@ -102,7 +102,7 @@ pub(crate) const KEPT: usize = 32;
 #[derive(Debug)]
 pub struct Events {
     counts: [AtomicU64; FaultReason::ALL.len()],
-    kept: Kept,
+    kept: FaultQueue,
 }
 
 impl Default for Events {
@@ -114,7 +114,10 @@ impl Default for Events {
 impl Events {
     /// No mistakes yet.
     pub(crate) const fn new() -> Self {
-        Self { counts: [const { AtomicU64::new(0) }; FaultReason::ALL.len()], kept: Kept::new() }
+        Self {
+            counts: [const { AtomicU64::new(0) }; FaultReason::ALL.len()],
+            kept: FaultQueue::new(),
+        }
     }
 
     /// Counts a fault, and keeps it if there is room. Lock-free; any thread.
@@ -143,54 +146,54 @@ impl Events {
 
 /// The faults that are kept: a bounded queue for many writers and readers, none of whom waits.
 #[derive(Debug)]
-struct Kept {
-    places: [Place; KEPT],
+struct FaultQueue {
+    cells: [FaultCell; KEPT],
     /// How many faults were ever pushed.
     pushed: AtomicU64,
     /// How many were ever popped.
     popped: AtomicU64,
 }
 
-/// A fault's place. Its turn is `n` when the `n`th push may write here, `n + 1` when the `n`th pop
+/// A fault's cell. Its turn is `n` when the `n`th push may write here, `n + 1` when the `n`th pop
 /// may read, and after that `n + KEPT`.
 #[derive(Debug)]
-struct Place {
+struct FaultCell {
     turn: AtomicU64,
     reason: AtomicU64,
     address: AtomicU64,
     detail: AtomicU64,
 }
 
-impl Kept {
+impl FaultQueue {
     const fn new() -> Self {
-        let mut places = [const { Place::with_turn(0) }; KEPT];
+        let mut cells = [const { FaultCell::with_turn(0) }; KEPT];
         let mut turn = 0;
         while turn < KEPT {
-            places[turn] = Place::with_turn(turn as u64);
+            cells[turn] = FaultCell::with_turn(turn as u64);
             turn += 1;
         }
-        Self { places, pushed: AtomicU64::new(0), popped: AtomicU64::new(0) }
+        Self { cells, pushed: AtomicU64::new(0), popped: AtomicU64::new(0) }
     }
 
-    fn place(&self, number: u64) -> &Place {
+    fn cell(&self, number: u64) -> &FaultCell {
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "the remainder is less than the number of places"
+            reason = "the remainder is less than the number of cells"
         )]
         let index = (number % KEPT as u64) as usize;
-        &self.places[index]
+        &self.cells[index]
     }
 
     /// Keeps a fault, or nothing if there is no room.
     fn push(&self, fault: GuestFault) {
         let mut number = self.pushed.load(SeqCst);
         loop {
-            let place = self.place(number);
-            match place.turn.load(SeqCst).cmp(&number) {
+            let cell = self.cell(number);
+            match cell.turn.load(SeqCst).cmp(&number) {
                 Ordering::Less => return,
                 Ordering::Equal => {
                     match self.pushed.compare_exchange(number, number + 1, SeqCst, SeqCst) {
-                        Ok(_) => return place.write(fault, number + 1),
+                        Ok(_) => return cell.write(fault, number + 1),
                         Err(now) => number = now,
                     }
                 }
@@ -203,12 +206,12 @@ impl Kept {
     fn pop(&self) -> Option<GuestFault> {
         let mut number = self.popped.load(SeqCst);
         loop {
-            let place = self.place(number);
-            match place.turn.load(SeqCst).cmp(&(number + 1)) {
+            let cell = self.cell(number);
+            match cell.turn.load(SeqCst).cmp(&(number + 1)) {
                 Ordering::Less => return None,
                 Ordering::Equal => {
                     match self.popped.compare_exchange(number, number + 1, SeqCst, SeqCst) {
-                        Ok(_) => return Some(place.read(number + KEPT as u64)),
+                        Ok(_) => return Some(cell.read(number + KEPT as u64)),
                         Err(now) => number = now,
                     }
                 }
@@ -218,7 +221,7 @@ impl Kept {
     }
 }
 
-impl Place {
+impl FaultCell {
     const fn with_turn(turn: u64) -> Self {
         Self {
             turn: AtomicU64::new(turn),

@@ -68,11 +68,11 @@ pub(crate) struct Its {
     device_table: Arc<DeviceTable>,
     lpis: Arc<LpiCore>,
     events: Arc<Events>,
-    state: Mutex<State>,
+    state: Mutex<ItsRegisters>,
 }
 
 /// What the registers hold.
-struct State {
+struct ItsRegisters {
     enabled: bool,
     queue: Queue,
     tables: Tables,
@@ -132,7 +132,7 @@ impl Its {
             NoRoom::Budget => ConfigError::Its(ItsConfigError::TooMany),
             NoRoom::OutOfMemory => ConfigError::OutOfMemory(OutOfMemory),
         })?;
-        let state = Mutex::new(State::new(&config));
+        let state = Mutex::new(ItsRegisters::new(&config));
         Ok(Self { config, index, targets, device_table, lpis, events, state })
     }
 
@@ -141,7 +141,7 @@ impl Its {
     pub(crate) fn reset(&self) {
         let mut state = self.state.lock();
         self.lpis.note_work(&mut state.left, Progress::Done);
-        *state = State::new(&self.config);
+        *state = ItsRegisters::new(&self.config);
         self.lpis.with_kicks_deferred(|control| {
             control.set_its_enabled(self.index, false);
             control.unmap_all_devices(self.index);
@@ -191,7 +191,7 @@ impl Its {
     }
 
     /// If the heap has no memory for what enabling takes, the ITS is disabled again.
-    fn give_up_enabling(&self, state: &mut State) {
+    fn give_up_enabling(&self, state: &mut ItsRegisters) {
         self.lpis.with_kicks_deferred(|control| {
             if control.is_admission_starved(self.index) {
                 state.enabled = false;
@@ -260,7 +260,7 @@ impl SignalMsi<DeviceId> for Its {
     }
 }
 
-impl State {
+impl ItsRegisters {
     fn new(config: &ItsConfig) -> Self {
         Self {
             enabled: false,

@@ -22,7 +22,7 @@ use msi_types::Cpu;
 #[derive(Clone, Copy)]
 pub(crate) struct Redistributor<'a> {
     pub(crate) cpu: Cpu,
-    pub(crate) place: RedistributorFrame,
+    pub(crate) frame: RedistributorFrame,
     pub(crate) private: &'a Private,
     pub(crate) wired: &'a Wired,
     pub(crate) lpis: Option<&'a LpiCore>,
@@ -99,7 +99,7 @@ impl<'a> Redistributor<'a> {
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
 
     pub(crate) fn fault(&self, reason: FaultReason, detail: u64) {
-        self.events.record(GuestFault { reason, address: self.place.base, detail });
+        self.events.record(GuestFault { reason, address: self.frame.base, detail });
     }
 
     /// `EnableLPIs` reads as zero until it has taken effect.
@@ -163,7 +163,7 @@ impl<'a> Redistributor<'a> {
         Typer::new()
             .with_plpis(config.lpi_id_bits.is_some())
             .with_direct_lpi(config.direct_lpi)
-            .with_last(self.place.last)
+            .with_last(self.frame.last)
             .with_dpgs(config.one_of_n)
             .with_processor_number(of.map_or(0, |of| of.processor_number))
             .with_ppi_num(low_byte(config.extended_ppis / 32))

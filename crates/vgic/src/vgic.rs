@@ -81,7 +81,7 @@ pub struct NotClaimed(pub u64);
 pub struct ObserverTaken;
 
 /// Where an access goes.
-pub(crate) enum Place<'a> {
+pub(crate) enum FrameAt<'a> {
     Distributor(Distributor<'a>),
     MbiAlias(Mbi<'a>),
     Redistributor(Redistributor<'a>),
@@ -163,15 +163,17 @@ impl Vgic {
     /// # Errors
     /// [`NotClaimed`] outside of the model's regions.
     pub fn read(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
-        let (place, offset) = self.place(address).ok_or(NotClaimed(address))?;
+        let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, 0);
-        Ok(match place {
-            Place::Distributor(frame) => Distributor::FRAME.read(frame, offset, width, refused),
-            Place::Redistributor(frame) => Redistributor::FRAME.read(frame, offset, width, refused),
-            Place::MbiAlias(frame) => Mbi::ALIAS.read(frame, offset, width, refused),
-            Place::V2m(frame) => frame.read(offset, width, refused),
-            Place::Its(its) => its.read(offset, width),
-            Place::Empty => {
+        Ok(match frame {
+            FrameAt::Distributor(frame) => Distributor::FRAME.read(frame, offset, width, refused),
+            FrameAt::Redistributor(frame) => {
+                Redistributor::FRAME.read(frame, offset, width, refused)
+            }
+            FrameAt::MbiAlias(frame) => Mbi::ALIAS.read(frame, offset, width, refused),
+            FrameAt::V2m(frame) => frame.read(offset, width, refused),
+            FrameAt::Its(its) => its.read(offset, width),
+            FrameAt::Empty => {
                 refused(offset, FaultReason::UnknownRegister);
                 0
             }
@@ -187,9 +189,9 @@ impl Vgic {
     /// [`NotClaimed`] outside of the model's regions.
     pub fn write(&self, address: u64, width: AccessWidth, value: u64) -> Result<(), NotClaimed> {
         let begun = self.begin_write(address, width, value)?;
-        match self.place(address) {
-            Some((Place::Its(its), _)) if begun == Progress::Unfinished => its.finish_enabling(),
-            Some((Place::Redistributor(frame), _)) if begun == Progress::Unfinished => {
+        match self.frame_at(address) {
+            Some((FrameAt::Its(its), _)) if begun == Progress::Unfinished => its.finish_enabling(),
+            Some((FrameAt::Redistributor(frame), _)) if begun == Progress::Unfinished => {
                 frame.finish_enabling();
             }
             _ => {}
@@ -210,24 +212,24 @@ impl Vgic {
         width: AccessWidth,
         value: u64,
     ) -> Result<Progress, NotClaimed> {
-        let (place, offset) = self.place(address).ok_or(NotClaimed(address))?;
+        let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         let value = value & width.mask();
         let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, value);
-        match place {
-            Place::Distributor(frame) => {
+        match frame {
+            FrameAt::Distributor(frame) => {
                 Distributor::FRAME.write(frame, offset, width, value, refused);
             }
-            Place::Redistributor(frame) => {
+            FrameAt::Redistributor(frame) => {
                 Redistributor::FRAME.write(frame, offset, width, value, refused);
             }
-            Place::MbiAlias(frame) => Mbi::ALIAS.write(frame, offset, width, value, refused),
-            Place::V2m(frame) => frame.write(offset, width, value, refused),
-            Place::Its(its) => its.begin_write(offset, width, value),
-            Place::Empty => refused(offset, FaultReason::UnknownRegister),
+            FrameAt::MbiAlias(frame) => Mbi::ALIAS.write(frame, offset, width, value, refused),
+            FrameAt::V2m(frame) => frame.write(offset, width, value, refused),
+            FrameAt::Its(its) => its.begin_write(offset, width, value),
+            FrameAt::Empty => refused(offset, FaultReason::UnknownRegister),
         }
-        let is_enabling = match place {
-            Place::Redistributor(frame) if offset == gicr::CTLR.offset() => frame.is_enabling(),
-            Place::Its(its) if offset == gits::CTLR.offset() => its.is_enabling(),
+        let is_enabling = match frame {
+            FrameAt::Redistributor(frame) if offset == gicr::CTLR.offset() => frame.is_enabling(),
+            FrameAt::Its(its) if offset == gits::CTLR.offset() => its.is_enabling(),
             _ => false,
         };
         Ok(Progress::done(!is_enabling))
@@ -340,25 +342,27 @@ impl Vgic {
     }
 
     /// Which frame holds an address, and the offset in it.
-    pub(crate) fn place(&self, address: u64) -> Option<(Place<'_>, u32)> {
+    pub(crate) fn frame_at(&self, address: u64) -> Option<(FrameAt<'_>, u32)> {
         let region = self.region(address)?;
         let offset = address - region.addresses.start;
         let (wired, events) = (&self.wired, &*self.events);
-        let place = match region.block {
+        let frame = match region.block {
             Block::Redistributors(index) => return self.redistributor(index, offset),
-            Block::Distributor => Place::Distributor(Distributor { wired, events }),
-            Block::Its(index) => Place::Its(self.its.get(index)?),
-            Block::MbiAlias => Place::MbiAlias(Mbi { wired, events, base: region.addresses.start }),
+            Block::Distributor => FrameAt::Distributor(Distributor { wired, events }),
+            Block::Its(index) => FrameAt::Its(self.its.get(index)?),
+            Block::MbiAlias => {
+                FrameAt::MbiAlias(Mbi { wired, events, base: region.addresses.start })
+            }
             Block::V2m(index) => {
                 let config = self.wired.config().v2m.get(index)?;
-                Place::V2m(V2m { config, wired, events })
+                FrameAt::V2m(V2m { config, wired, events })
             }
         };
-        Some((place, low_offset(offset)))
+        Some((frame, low_offset(offset)))
     }
 
     /// The redistributor at `offset` bytes into a region, and the offset in its frames.
-    fn redistributor(&self, region: usize, offset: u64) -> Option<(Place<'_>, u32)> {
+    fn redistributor(&self, region: usize, offset: u64) -> Option<(FrameAt<'_>, u32)> {
         let config = self.wired.config();
         let stride = config.redistributors.get(region)?.stride;
         let before: u64 =
@@ -366,12 +370,12 @@ impl Vgic {
         let index = usize::try_from(before + offset / stride).ok()?;
         let within = low_offset(offset % stride);
         let present = self.frames.get(index).zip(self.wired.private(cpu(index)));
-        let place = present.filter(|_| u64::from(within) < gicr::STRIDE_V3).map_or(
-            Place::Empty,
-            |(place, private)| {
-                Place::Redistributor(Redistributor {
+        let frame = present.filter(|_| u64::from(within) < gicr::STRIDE_V3).map_or(
+            FrameAt::Empty,
+            |(frame, private)| {
+                FrameAt::Redistributor(Redistributor {
                     cpu: cpu(index),
-                    place: *place,
+                    frame: *frame,
                     private,
                     wired: &self.wired,
                     lpis: self.lpis.as_deref(),
@@ -379,7 +383,7 @@ impl Vgic {
                 })
             },
         );
-        Some((place, within))
+        Some((frame, within))
     }
 }
 

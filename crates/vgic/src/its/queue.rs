@@ -3,7 +3,7 @@
 
 use super::commands::{Executor, Refusal};
 use super::config::ErrorPolicy;
-use super::{Its, State};
+use super::{Its, ItsRegisters};
 use crate::events::{FaultReason, GuestFault};
 use crate::heap::OutOfMemory;
 use crate::lpi::{Control, ENTRIES_PER_PIECE};
@@ -73,7 +73,7 @@ impl fmt::Display for CommandFaults {
 
 /// What became of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
+enum CommandProgress {
     /// It is carried out.
     Done,
     /// It is carried out as soon as its sweep is.
@@ -151,14 +151,14 @@ impl Queue {
 impl Its {
     /// Goes on with what registers asked for, then executes commands until the queue is empty or
     /// stalled, or a budget's worth is done. What is left is noted.
-    pub(super) fn run(&self, state: &mut State) {
+    pub(super) fn run(&self, state: &mut ItsRegisters) {
         let progress = self.run_within_budget(state);
         self.lpis.note_work(&mut state.left, progress);
     }
 
     /// A queue that waits for vCPUs to exit goes on when they do. One that waits for memory goes on
     /// at the next access.
-    fn run_within_budget(&self, state: &mut State) -> Progress {
+    fn run_within_budget(&self, state: &mut ItsRegisters) -> Progress {
         let budget = u64::from(self.config.work_per_access) * ENTRIES_PER_UNIT;
         let mut spent = 0;
         while spent < budget {
@@ -170,10 +170,10 @@ impl Its {
             });
             spent += work;
             match result {
-                None | Some(Ok(Step::Waits)) => return Progress::Done,
-                Some(Ok(Step::Sweeps)) => continue,
-                Some(Ok(Step::Done)) => state.queue.advance(),
-                Some(Ok(Step::Begun)) => state.queue.begun = true,
+                None | Some(Ok(CommandProgress::Waits)) => return Progress::Done,
+                Some(Ok(CommandProgress::Sweeps)) => continue,
+                Some(Ok(CommandProgress::Done)) => state.queue.advance(),
+                Some(Ok(CommandProgress::Begun)) => state.queue.begun = true,
                 Some(Err(fault)) => self.fail(state, fault),
             }
             spent += ENTRIES_PER_UNIT;
@@ -189,7 +189,7 @@ impl Its {
     }
 
     /// Finishes what was begun, in one go.
-    pub(super) fn finish_begun(&self, state: &mut State) {
+    pub(super) fn finish_begun(&self, state: &mut ItsRegisters) {
         let is_done = self.lpis.with_kicks_deferred(|control| {
             // What finds no memory stays begun.
             let _ = control.finish_sweeps();
@@ -203,14 +203,14 @@ impl Its {
     /// Does the next thing that is to be done; `None` if there is none.
     fn advance(
         &self,
-        state: &mut State,
+        state: &mut ItsRegisters,
         control: &mut Control,
         limit: u64,
-    ) -> Option<Result<Step, CommandFault>> {
+    ) -> Option<Result<CommandProgress, CommandFault>> {
         match control.advance_its(self.index, limit) {
             Ok(true) => {}
-            Ok(false) => return Some(Ok(Step::Sweeps)),
-            Err(OutOfMemory) => return Some(Ok(Step::Waits)),
+            Ok(false) => return Some(Ok(CommandProgress::Sweeps)),
+            Err(OutOfMemory) => return Some(Ok(CommandProgress::Waits)),
         }
         if core::mem::take(&mut state.queue.begun) {
             state.queue.advance();
@@ -218,13 +218,17 @@ impl Its {
         (state.enabled && state.queue.has_work()).then(|| self.step(state, control))
     }
 
-    fn step(&self, state: &mut State, control: &mut Control) -> Result<Step, CommandFault> {
+    fn step(
+        &self,
+        state: &mut ItsRegisters,
+        control: &mut Control,
+    ) -> Result<CommandProgress, CommandFault> {
         let raw = state.queue.fetch(control.memory()).map_err(CommandFault::Unreadable)?;
         let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
         if matches!(command, Command::Sync { .. }) {
             let until = *state.queue.awaited.get_or_insert_with(|| control.recalls());
             if control.awaits(until) {
-                return Ok(Step::Waits);
+                return Ok(CommandProgress::Waits);
             }
         }
         let mut executor = Executor {
@@ -235,8 +239,8 @@ impl Its {
             control,
         };
         match executor.execute(command) {
-            Ok(()) if control.is_quiescent(self.index) => Ok(Step::Done),
-            Ok(()) => Ok(Step::Begun),
+            Ok(()) if control.is_quiescent(self.index) => Ok(CommandProgress::Done),
+            Ok(()) => Ok(CommandProgress::Begun),
             Err(Refusal::Reason(reason)) => {
                 Err(CommandFault::Refused(CommandError { opcode: command.opcode(), reason }))
             }
@@ -245,7 +249,7 @@ impl Its {
         }
     }
 
-    fn fail(&self, state: &mut State, fault: CommandFault) {
+    fn fail(&self, state: &mut ItsRegisters, fault: CommandFault) {
         state.faults.count += 1;
         state.faults.last = Some(fault);
         let (reason, detail) = match fault {

@@ -3,7 +3,7 @@
 use super::config::Coherence;
 use super::queue::Queue;
 use super::tables::Tables;
-use super::{Its, State};
+use super::{Its, ItsRegisters};
 use crate::distributor::{ID_REGISTERS, identification};
 use crate::events::{FaultReason, GuestFault};
 use crate::registers::{Frame, Kind, Lanes, Row};
@@ -80,7 +80,7 @@ impl Its {
     }
 
     /// Changes the registers, and goes on by one access's budget.
-    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+    fn change<R>(&self, change: impl FnOnce(&mut ItsRegisters) -> R) -> R {
         let mut state = self.state.lock();
         let result = change(&mut state);
         self.run(&mut state);
@@ -88,7 +88,7 @@ impl Its {
     }
 
     /// `Enabled` reads as zero until it has taken effect.
-    fn ctlr(&self, state: &State) -> Ctlr {
+    fn ctlr(&self, state: &ItsRegisters) -> Ctlr {
         let quiescent = !state.enabled
             && self.lpis.with_kicks_deferred(|control| control.is_quiescent(self.index));
         let admits = self.lpis.with_kicks_deferred(|control| control.is_admitting(self.index));

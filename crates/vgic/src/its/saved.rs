@@ -3,7 +3,7 @@
 use super::config::Coherence;
 use super::queue::Queue;
 use super::tables::Tables;
-use super::{Its, State};
+use super::{Its, ItsRegisters};
 use crate::heap::{OutOfMemory, checked, gathered, push};
 use crate::lock::MutexGuard;
 use crate::lpi::{Control, ItsIndex, LpiTables, MappedDevice, NoRoom, SavedLpi};
@@ -21,7 +21,7 @@ const ITT_BITS: u64 = 0x000f_ffff_ffff_ff00;
 /// An ITS whose registers nobody changes meanwhile.
 pub(crate) struct HeldIts<'a> {
     its: &'a Its,
-    state: MutexGuard<'a, State>,
+    state: MutexGuard<'a, ItsRegisters>,
 }
 
 /// Registers of an ITS that can be restored.

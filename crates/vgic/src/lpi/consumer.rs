@@ -60,7 +60,7 @@ impl Consumer {
         shared: &Shared,
         than: Priority,
         visitor: &mut V,
-    ) -> Option<V::Found> {
+    ) -> Option<V::Output> {
         let bitmap = shared.ready.get(self.vcpu as usize)?;
         bitmap.walk(shared.priorities.levels_before(than), &mut self.turns, visitor)
     }
@@ -81,7 +81,7 @@ struct Take<'a> {
 }
 
 impl Visitor for Take<'_> {
-    type Found = ReadyLpi;
+    type Output = ReadyLpi;
     const TAKES: bool = true;
 
     #[inline]
@@ -110,7 +110,7 @@ struct List<'a> {
 }
 
 impl Visitor for List<'_> {
-    type Found = ListedLpi;
+    type Output = ListedLpi;
     const TAKES: bool = true;
 
     fn visit(
@@ -154,7 +154,7 @@ struct Peek<'a> {
 }
 
 impl Visitor for Peek<'_> {
-    type Found = ReadyLpi;
+    type Output = ReadyLpi;
     const TAKES: bool = false;
 
     fn visit(

@@ -17,18 +17,18 @@ use once_cell::race::OnceBox;
 
 const NODE_BITS: u32 = 8;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
-const NODE_LINKS: usize = 1 << NODE_BITS;
+const NODE_ENTRIES: usize = 1 << NODE_BITS;
 /// Most nodes of the tree below its root: 16 MiB. All of 16-bit DeviceIDs need 256.
 pub(super) const NODE_LIMIT: u32 = 4096;
 
 /// Entries of devices, or numbers of nodes plus one.
-type Node = [AtomicU64; NODE_LINKS];
+type TableNode = [AtomicU64; NODE_ENTRIES];
 
 /// The entries of an ITS's devices.
 pub(crate) struct DeviceTable {
-    root: Box<Node>,
+    root: Box<TableNode>,
     /// The nodes below the root, by number.
-    nodes: Box<[OnceBox<Node>]>,
+    nodes: Box<[OnceBox<TableNode>]>,
     bits: u32,
     height: u32,
 }
@@ -49,12 +49,12 @@ pub(super) struct MappedDevices {
     free: Vec<u32>,
     limit: u32,
     /// By the number of the leaf, last those of a root that is one: what MAPD said.
-    mapped: Box<[Option<Box<Leaf>>]>,
+    mapped: Box<[Option<Box<DeviceLeaf>>]>,
     devices: usize,
 }
 
 /// What MAPD said of a leaf's devices: [`MappedDevice::packed`], or zero.
-type Leaf = [u64; NODE_LINKS];
+type DeviceLeaf = [u64; NODE_ENTRIES];
 
 impl MappedDevices {
     /// May the tree have this many nodes, if it has no others?
@@ -86,7 +86,7 @@ impl MappedDevices {
     }
 
     /// What MAPD said of a leaf's devices.
-    fn leaf(&self, leaf: usize) -> Option<&Leaf> {
+    fn leaf(&self, leaf: usize) -> Option<&DeviceLeaf> {
         self.mapped.get(leaf)?.as_deref()
     }
 
@@ -177,7 +177,7 @@ impl DeviceTable {
 
     /// The node that a branch's entry names.
     #[inline]
-    fn node(&self, named: u64) -> Option<&Node> {
+    fn node(&self, named: u64) -> Option<&TableNode> {
         self.nodes.get(number_of(named)? as usize)?.get()
     }
 
@@ -214,13 +214,14 @@ impl DeviceTable {
         if !self.has(first) {
             return None;
         }
-        let at = At { node: &self.root, number: self.root_number(), height: self.height, first: 0 };
+        let at =
+            NodeAt { node: &self.root, number: self.root_number(), height: self.height, first: 0 };
         self.mapped_below(&at, first, mapped_devices)
     }
 
     fn mapped_below(
         &self,
-        at: &At<'_>,
+        at: &NodeAt<'_>,
         from: u32,
         mapped_devices: &MappedDevices,
     ) -> Option<(u32, MappedDevice)> {
@@ -236,7 +237,7 @@ impl DeviceTable {
             let number = number_of(link.load(Ordering::SeqCst))? as usize;
             let node = self.nodes.get(number)?.get()?;
             self.mapped_below(
-                &At { node, number, height: at.height - 1, first },
+                &NodeAt { node, number, height: at.height - 1, first },
                 from,
                 mapped_devices,
             )
@@ -271,7 +272,8 @@ impl DeviceTable {
         if !self.has(device) {
             return Err(NoRoom::Budget);
         }
-        let at = At { node: &self.root, number: self.root_number(), height: self.height, first: 0 };
+        let at =
+            NodeAt { node: &self.root, number: self.root_number(), height: self.height, first: 0 };
         let found = self.map_below(&at, device, mapped_devices)?;
         mapped_devices.note(found.leaf, device, Some(mapped));
         Ok(found.dte)
@@ -280,20 +282,20 @@ impl DeviceTable {
     /// A node is linked when all below it is there.
     fn map_below<'a>(
         &'a self,
-        at: &At<'a>,
+        at: &NodeAt<'a>,
         device: u32,
         mapped_devices: &mut MappedDevices,
-    ) -> Result<Mapped<'a>, NoRoom> {
+    ) -> Result<MappedDte<'a>, NoRoom> {
         let link = entry(at.node, device, at.height);
         if at.height == 0 {
             mapped_devices.provide(at.number)?;
-            return Ok(Mapped { dte: link, leaf: at.number, is_more: true });
+            return Ok(MappedDte { dte: link, leaf: at.number, is_more: true });
         }
         let named = link.load(Ordering::SeqCst);
         let number = if named == 0 { mapped_devices.take() } else { number_of(named) }
             .ok_or(NoRoom::Budget)?;
         let mapped = self.node_at(number).and_then(|node| {
-            let below = At { node, number: number as usize, height: at.height - 1, first: 0 };
+            let below = NodeAt { node, number: number as usize, height: at.height - 1, first: 0 };
             self.map_below(&below, device, mapped_devices)
         });
         match mapped {
@@ -302,7 +304,7 @@ impl DeviceTable {
                     mapped_devices.gain(number);
                 }
                 link.store(u64::from(number) + 1, Ordering::SeqCst);
-                Ok(Mapped { is_more: named == 0, ..mapped })
+                Ok(MappedDte { is_more: named == 0, ..mapped })
             }
             Err(error) => {
                 if named == 0 {
@@ -332,7 +334,7 @@ impl DeviceTable {
     }
 
     /// The node with this number, which comes now if it was never there.
-    fn node_at(&self, number: u32) -> Result<&Node, NoRoom> {
+    fn node_at(&self, number: u32) -> Result<&TableNode, NoRoom> {
         let place = self.nodes.get(number as usize).ok_or(NoRoom::Budget)?;
         provide(place, || AtomicU64::new(0))?;
         place.get().ok_or(NoRoom::Budget)
@@ -350,7 +352,7 @@ impl DeviceTable {
     /// Is there less below this node now?
     fn unmap_below(
         &self,
-        node: &Node,
+        node: &TableNode,
         height: u32,
         device: u32,
         mapped_devices: &mut MappedDevices,
@@ -372,8 +374,8 @@ impl DeviceTable {
 }
 
 /// A node of the tree.
-struct At<'a> {
-    node: &'a Node,
+struct NodeAt<'a> {
+    node: &'a TableNode,
     number: usize,
     /// How many nodes are below it on the way to a device.
     height: u32,
@@ -382,7 +384,7 @@ struct At<'a> {
 }
 
 /// A device's entry in its leaf; and whether the node above has one more node or device below it.
-struct Mapped<'a> {
+struct MappedDte<'a> {
     dte: &'a AtomicU64,
     leaf: usize,
     is_more: bool,
@@ -395,6 +397,6 @@ fn number_of(named: u64) -> Option<u32> {
 
 /// A node's entry on the way to a device.
 #[inline]
-fn entry(node: &Node, device: u32, height: u32) -> &AtomicU64 {
+fn entry(node: &TableNode, device: u32, height: u32) -> &AtomicU64 {
     &node[((device >> (height * NODE_BITS)) & NODE_MASK) as usize]
 }

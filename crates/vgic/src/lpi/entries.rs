@@ -58,11 +58,11 @@ impl Position {
     }
 }
 
-type Page = [AtomicU64; PAGE_ENTRIES];
+type EntryPage = [AtomicU64; PAGE_ENTRIES];
 
 /// The entries.
 pub(super) struct EntryTable {
-    pages: Box<[OnceBox<Page>]>,
+    pages: Box<[OnceBox<EntryPage>]>,
 }
 
 impl EntryTable {

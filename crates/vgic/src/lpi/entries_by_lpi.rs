@@ -12,7 +12,7 @@ const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 
 /// The mapped entries of one LPI.
 #[derive(Clone, Copy, Default)]
-struct Mapped {
+struct EntriesOfLpi {
     count: u32,
     /// The exclusive or of their numbers: the number, where there is one.
     numbers: u32,
@@ -20,7 +20,7 @@ struct Mapped {
 
 /// Entries by LPI. Pages come with use; there are as many as the distributor's LPIs fill.
 pub(super) struct EntriesByLpi {
-    pages: Box<[Option<Box<[Mapped; 1 << PAGE_BITS]>>]>,
+    pages: Box<[Option<Box<[EntriesOfLpi; 1 << PAGE_BITS]>>]>,
 }
 
 /// Where an LPI is mapped.
@@ -54,7 +54,7 @@ impl EntriesByLpi {
     /// Makes sure that an LPI, by index, can be noted.
     pub(super) fn ensure(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
         if let Some(page @ None) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
-            *page = Some(try_box_array(Mapped::default)?);
+            *page = Some(try_box_array(EntriesOfLpi::default)?);
         }
         Ok(())
     }
@@ -80,7 +80,8 @@ impl EntriesByLpi {
     /// Where an LPI, by index, is mapped.
     pub(super) fn find(&self, lpi_index: u32) -> MappedAt {
         let page = self.pages.get((lpi_index >> PAGE_BITS) as usize).and_then(Option::as_ref);
-        let mapped = page.map_or(Mapped::default(), |page| page[(lpi_index & PAGE_MASK) as usize]);
+        let mapped =
+            page.map_or(EntriesOfLpi::default(), |page| page[(lpi_index & PAGE_MASK) as usize]);
         match mapped.count {
             0 => MappedAt::Nowhere,
             1 => MappedAt::One(EntryIndex::new(mapped.numbers)),

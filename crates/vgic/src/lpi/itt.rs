@@ -112,11 +112,11 @@ pub(super) struct EntryRef {
     pub(super) generation: u32,
 }
 
-type Node = [AtomicU64; NODE_LINKS as usize];
+type IttNode = [AtomicU64; NODE_LINKS as usize];
 
 /// The nodes.
 pub(super) struct Nodes {
-    pages: Box<[OnceBox<[Node; 1 << PAGE_BITS]>]>,
+    pages: Box<[OnceBox<[IttNode; 1 << PAGE_BITS]>]>,
 }
 
 impl Nodes {

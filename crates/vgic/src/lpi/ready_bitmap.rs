@@ -29,22 +29,22 @@ const fn bit(index: u32) -> u64 {
 pub(super) struct ReadyBitmap {
     mask: AtomicU64,
     entries: u32,
-    levels: Box<[OnceBox<[Tree; 1]>]>,
+    levels: Box<[OnceBox<[LevelBitmap; 1]>]>,
 }
 
 /// The bits of one level. Leaves come in pages, with [`ReadyBitmap::ensure`]: most vCPUs use few entries.
-struct Tree {
-    pages: Box<[OnceBox<[Page; 1]>]>,
+struct LevelBitmap {
+    pages: Box<[OnceBox<[BitmapPage; 1]>]>,
     tops: Box<[AtomicU64]>,
 }
 
 /// The leaves under one summary: 4096 entries.
-struct Page {
+struct BitmapPage {
     summary: AtomicU64,
     leaves: [AtomicU64; 1 << FANOUT_BITS],
 }
 
-impl Page {
+impl BitmapPage {
     fn new() -> Self {
         Self { summary: AtomicU64::new(0), leaves: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
@@ -54,7 +54,7 @@ impl Page {
     }
 }
 
-impl Tree {
+impl LevelBitmap {
     fn new(entries: u32) -> Result<Self, OutOfMemory> {
         let pages = entries.div_ceil(1 << (2 * FANOUT_BITS));
         let tops = pages.div_ceil(1 << FANOUT_BITS) as usize;
@@ -63,13 +63,13 @@ impl Tree {
 
     fn ensure(&self, position: Position) -> Result<(), OutOfMemory> {
         match self.pages.get((position.get() >> (2 * FANOUT_BITS)) as usize) {
-            Some(page) => provide(page, Page::new),
+            Some(page) => provide(page, BitmapPage::new),
             None => Ok(()),
         }
     }
 
     /// The page of this summary; `None` where no entry can be hinted for.
-    fn page(&self, summary: u32) -> Option<&Page> {
+    fn page(&self, summary: u32) -> Option<&BitmapPage> {
         self.pages.get(summary as usize)?.get().map(|[page]| page)
     }
 
@@ -109,7 +109,7 @@ pub(super) enum Visit<T> {
 /// Something to do with a hint, given as the leaf word and the bit in it.
 pub(super) trait Visitor {
     /// What the walk looks for.
-    type Found;
+    type Output;
     /// Does it take what it finds?
     const TAKES: bool;
     /// Looks at the word at `position`, and keeps or clears the hint.
@@ -118,7 +118,7 @@ pub(super) trait Visitor {
         ready_bit: ReadyBit<'_>,
         level: Level,
         position: Position,
-    ) -> Visit<Self::Found>;
+    ) -> Visit<Self::Output>;
 }
 
 /// One hint bit.
@@ -213,12 +213,12 @@ impl ReadyBitmap {
     /// the hot path.
     pub(super) fn ensure(&self, level: Level, position: Position) -> Result<(), OutOfMemory> {
         let tree = self.levels[level.index()]
-            .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(Tree::new(self.entries)?)?))?;
+            .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(LevelBitmap::new(self.entries)?)?))?;
         tree[0].ensure(position)
     }
 
     #[inline]
-    fn tree(&self, level: Level) -> Option<&Tree> {
+    fn tree(&self, level: Level) -> Option<&LevelBitmap> {
         self.levels[level.index()].get().map(|[tree]| tree)
     }
 
@@ -252,7 +252,7 @@ impl ReadyBitmap {
         count: u32,
         turns: &mut Turns,
         visitor: &mut V,
-    ) -> Option<V::Found> {
+    ) -> Option<V::Output> {
         let meant = 1u64.checked_shl(count).map_or(u64::MAX, |end| end - 1);
         let mut levels = self.mask.load(SeqCst) & meant;
         while levels != 0 {
@@ -282,7 +282,7 @@ impl ReadyBitmap {
 
     /// Takes an empty level out of the mask. If it is not empty any more, it goes in again: whoever
     /// filled it may have found the bit still set.
-    fn prune(&self, tree: &Tree, leaf: u32, level_bit: u64) {
+    fn prune(&self, tree: &LevelBitmap, leaf: u32, level_bit: u64) {
         self.mask.fetch_and(!level_bit, SeqCst);
         if Safeguard::RecheckMask.stands() && !tree.is_empty_but_for(leaf) {
             self.mask.fetch_or(level_bit, SeqCst);
@@ -312,7 +312,7 @@ const fn from(first: u32, group: u32) -> u64 {
 
 /// The walk through one level's tree.
 struct LevelWalk<'a, V> {
-    tree: &'a Tree,
+    tree: &'a LevelBitmap,
     level: Level,
     turns: &'a mut Turns,
     visitor: &'a mut V,
@@ -321,7 +321,7 @@ struct LevelWalk<'a, V> {
 impl<V: Visitor> LevelWalk<'_, V> {
     /// The leaf whose turn it is, as long as it lasts.
     #[inline]
-    fn turn(&mut self) -> Option<V::Found> {
+    fn turn(&mut self) -> Option<V::Output> {
         let Turn { leaf, next, left } = self.turns.of(self.level);
         if left == 0 {
             return None;
@@ -331,13 +331,13 @@ impl<V: Visitor> LevelWalk<'_, V> {
 
     /// All leaves, in cyclic order from the one on that comes next.
     #[inline(never)]
-    fn others(&mut self) -> Option<V::Found> {
+    fn others(&mut self) -> Option<V::Output> {
         let next = self.turns.of(self.level).leaf.wrapping_add(1);
         self.leaves(next).or_else(|| self.leaves(0))
     }
 
     /// The leaves from this number on.
-    fn leaves(&mut self, first: u32) -> Option<V::Found> {
+    fn leaves(&mut self, first: u32) -> Option<V::Output> {
         for top in first >> (2 * FANOUT_BITS)..self.tree.top_count() {
             let mut summaries = self.tree.top(top).load(SeqCst) & from(first >> FANOUT_BITS, top);
             while summaries != 0 {
@@ -354,7 +354,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         None
     }
 
-    fn page(&mut self, page: &Page, summary: u32, first: u32) -> Option<V::Found> {
+    fn page(&mut self, page: &BitmapPage, summary: u32, first: u32) -> Option<V::Output> {
         let mut leaves = page.summary.load(SeqCst) & from(first, summary);
         while leaves != 0 {
             let leaf = (summary << FANOUT_BITS) | leaves.trailing_zeros();
@@ -369,7 +369,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
 
     /// The bits of a leaf, in cyclic order from `first` on.
     #[inline]
-    fn leaf(&mut self, page: &Page, leaf: u32, first: u8) -> Option<V::Found> {
+    fn leaf(&mut self, page: &BitmapPage, leaf: u32, first: u8) -> Option<V::Output> {
         let word = page.leaf(leaf);
         let first = u32::from(first) & BIT_MASK;
         let mut bits = word.load(SeqCst).rotate_right(first);
@@ -387,7 +387,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
     }
 
     /// Takes an empty leaf out of its summary, unless it is the one that was found last.
-    fn prune_leaf(&self, page: &Page, leaf: u32) {
+    fn prune_leaf(&self, page: &BitmapPage, leaf: u32) {
         if self.turns.is_leaf(self.level, leaf) || page.leaf(leaf).load(SeqCst) != 0 {
             return;
         }
@@ -398,7 +398,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
     }
 
     /// Takes an empty summary out of its top word.
-    fn prune_summary(&self, page: &Page, summary: u32) {
+    fn prune_summary(&self, page: &BitmapPage, summary: u32) {
         if page.summary.load(SeqCst) != 0 {
             return;
         }

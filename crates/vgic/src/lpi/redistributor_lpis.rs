@@ -19,12 +19,12 @@ const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 /// LPIs of an [`LpiBlock`].
 pub(super) const BLOCK: u32 = if PAGE_BITS < 6 { 1 << PAGE_BITS } else { 64 };
 
-type Page = [AtomicU16; 1 << PAGE_BITS];
+type LpiPage = [AtomicU16; 1 << PAGE_BITS];
 
 /// The entries of one redistributor.
 pub(super) struct RedistributorLpis {
     vcpu: u32,
-    pages: Box<[OnceBox<Page>]>,
+    pages: Box<[OnceBox<LpiPage>]>,
 }
 
 impl RedistributorLpis {

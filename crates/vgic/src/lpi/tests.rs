@@ -71,7 +71,7 @@ fn a_device_beyond_the_budget_leaves_the_tree_as_it_was() {
 
     assert_eq!(mapped_devices.in_use(), used);
     (0..mapped).for_each(|device| {
-        device_table.unmap(far_apart(u32::try_from(device).unwrap()), &mut mapped_devices)
+        device_table.unmap(far_apart(u32::try_from(device).unwrap()), &mut mapped_devices);
     });
     assert_eq!(mapped_devices.in_use(), 0);
 }

@@ -82,7 +82,7 @@ impl Vgic {
     pub(super) fn redistributor_of(&self, cpu: Cpu) -> Option<Redistributor<'_>> {
         Some(Redistributor {
             cpu,
-            place: *self.frames.get(cpu.index())?,
+            frame: *self.frames.get(cpu.index())?,
             private: self.wired.private(cpu)?,
             wired: &self.wired,
             lpis: self.lpis.as_deref(),
