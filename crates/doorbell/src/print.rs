@@ -41,7 +41,7 @@ pub(crate) fn tell(what: impl fmt::Display) {
 }
 
 /// An empty table with a header.
-pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
+pub(crate) fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)

@@ -69,6 +69,7 @@ pub fn parse(tables: &Tables<'_>) -> Description {
         cpus,
         gic,
         controllers: controllers.list,
+        iommus: requesters.iommus,
         hosts: requesters.hosts,
         devices: requesters.devices,
         memory: Vec::new(),

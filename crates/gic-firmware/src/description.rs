@@ -3,6 +3,7 @@
 use crate::controller::{Controller, ControllerIndex};
 use crate::finding::Finding;
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic};
+use crate::iommu::{Iommu, IommuIndex};
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
 use crate::requester::{PciHost, PlatformDevice};
@@ -28,6 +29,8 @@ pub struct Description {
     pub gic: Option<Gic>,
     /// Everything that takes messages, of whatever kind. [`ControllerIndex`] counts here.
     pub controllers: Vec<Controller>,
+    /// IOMMUs. [`IommuIndex`] counts here.
+    pub iommus: Vec<Iommu>,
     /// PCI host bridges.
     pub hosts: Vec<PciHost>,
     /// Devices outside of PCI that name an MSI controller.
@@ -42,6 +45,11 @@ impl Description {
     /// The controller with this index; `None` if the index is another description's.
     pub fn controller(&self, index: ControllerIndex) -> Option<&Controller> {
         self.controllers.get(index.get())
+    }
+
+    /// The IOMMU with this index; `None` if the index is another description's.
+    pub fn iommu(&self, index: IommuIndex) -> Option<&Iommu> {
+        self.iommus.get(index.get())
     }
 
     /// All controllers with their indices.

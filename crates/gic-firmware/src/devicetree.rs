@@ -7,6 +7,7 @@ mod controllers;
 mod cpus;
 mod error;
 mod gic;
+mod iommus;
 mod requesters;
 mod tree;
 #[cfg(feature = "write")]
@@ -23,6 +24,7 @@ use crate::findings::Findings;
 use crate::origin::Fact;
 use alloc::string::String;
 use controllers::Controllers;
+use iommus::Iommus;
 use requesters::Requesters;
 use tree::{NodeRef, Tree};
 
@@ -44,13 +46,15 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
     }
     let gic = gic::root(&tree, &mut findings);
     let controllers = Controllers::read(&tree, &mut findings);
-    let requesters = Requesters::read(&tree, &controllers, &mut findings);
+    let iommus = Iommus::read(&tree);
+    let requesters = Requesters::read(&tree, &controllers, &iommus, &mut findings);
     Ok(Description {
         model: model(&tree),
         compatible: tree.nodes().next().map(NodeRef::compatible).unwrap_or_default(),
         cpus: cpus::read(&tree, &mut findings),
         gic,
         controllers: controllers.list,
+        iommus: iommus.list,
         hosts: requesters.hosts,
         devices: requesters.devices,
         memory: cpus::memory(&tree),

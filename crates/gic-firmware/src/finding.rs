@@ -105,7 +105,7 @@ rules! {
         "A register region cannot be translated to a CPU physical address."
         "Give every bus above the node a `ranges` property that covers the address.";
     UnknownPhandle "unknown-phandle" Error
-        "A reference to an MSI controller leads to no node."
+        "A reference to an MSI controller or an IOMMU leads to no node."
         "Refer to the controller by its label, so that the compiler writes the phandle.";
     DuplicatePhandle "duplicate-phandle" Error
         "Two nodes have the same phandle; references reach the first."
@@ -113,6 +113,9 @@ rules! {
     NotAnMsiController "not-an-msi-controller" Error
         "A reference to an MSI controller leads to a node that is none."
         "Refer to a node with `msi-controller`.";
+    NotAnIommu "not-an-iommu" Error
+        "A reference to an IOMMU leads to a node that is none."
+        "Refer to a node with `#iommu-cells`.";
     MissingMsiController "missing-msi-controller" Warning
         "An MSI controller lacks `msi-controller`: drivers ignore it."
         "Add `msi-controller;` to the node.";

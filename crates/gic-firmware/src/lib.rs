@@ -51,6 +51,7 @@ mod doorbells;
 mod finding;
 mod findings;
 mod gic;
+mod iommu;
 mod origin;
 mod region;
 mod requester;
@@ -62,11 +63,11 @@ pub use controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 pub use description::{Cpu, Description};
 pub use finding::{Finding, Rule, Severity};
 pub use gic::{Gic, GicVersion};
+pub use iommu::{Iommu, IommuIndex, IommuRouting, StreamEntry};
 pub use origin::{Fact, NodeId, Origin};
 pub use region::Region;
 pub use requester::{
-    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role,
-    Target,
+    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
 };
 pub use route::{NoRoute, Route, RouteSpan, Via};
 pub use status::Status;

@@ -1,6 +1,7 @@
 //! Senders of messages: PCI hosts, platform devices and other buses.
 
 use crate::controller::ControllerIndex;
+use crate::iommu::IommuRouting;
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
 use crate::status::Status;
@@ -27,8 +28,8 @@ pub struct PciHost {
     pub msi: MsiRouting,
     /// The controller that the bridge itself is, if it is one.
     pub own_controller: Option<ControllerIndex>,
-    /// State of the description of its functions' way through an IOMMU.
-    pub iommu_map: Fact<IommuMap>,
+    /// The IOMMUs that its functions pass.
+    pub iommu: IommuRouting,
 }
 
 impl PciHost {
@@ -44,19 +45,9 @@ impl PciHost {
             segment: None,
             msi,
             own_controller: None,
-            iommu_map: Fact::stated(IommuMap::Absent),
+            iommu: IommuRouting::default(),
         }
     }
-}
-
-/// Presence of an IOMMU between a host's functions and memory. Their StreamIDs there are not
-/// described.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum IommuMap {
-    /// It does, for some of them at least.
-    Present,
-    /// None is described.
-    Absent,
 }
 
 /// Method of access to a host bridge's configuration space.

@@ -5,8 +5,8 @@ use gic_arch::{Affinity, IntId};
 use gic_firmware::devicetree::{WriteErrorKind, parse, write};
 use gic_firmware::{
     BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu,
-    Description, Fact, Gic, IntIdSpan, IommuMap, MapEntry, MsiRouting, NoRoute, Parent, PciHost,
-    PlatformDevice, Region, Role, Status, Target, Via,
+    Description, Fact, Gic, IntIdSpan, Iommu, IommuIndex, IommuRouting, MapEntry, MsiRouting,
+    NoRoute, Parent, PciHost, PlatformDevice, Region, Role, Status, StreamEntry, Target, Via,
 };
 use msi_types::{DeviceId, RequesterId};
 use proptest::collection::{btree_set, vec};
@@ -188,9 +188,33 @@ fn routings(controllers: &[Controller]) -> BoxedStrategy<MsiRouting> {
         .boxed()
 }
 
+const IOMMUS: usize = 2;
+
+fn iommus() -> impl Strategy<Value = Vec<Iommu>> {
+    vec((statuses(), option::of(regions())), IOMMUS).prop_map(|iommus| {
+        let iommu = |(index, (status, registers)): (usize, (_, Option<Region>))| Iommu {
+            id: format!("/iommu@{index}").as_str().into(),
+            compatible: vec!["arm,smmu-v3".into()],
+            status,
+            registers: registers.map(Fact::stated),
+        };
+        iommus.into_iter().enumerate().map(iommu).collect()
+    })
+}
+
+fn streams() -> impl Strategy<Value = IommuRouting> {
+    let entry = (any::<u32>(), any::<u32>(), 0..IOMMUS, any::<u32>());
+    let entry = entry.prop_map(|(rid_base, length, iommu, stream_id_base)| {
+        let (rid_base, iommu) = (RequesterId::new(rid_base), Some(IommuIndex::new(iommu)));
+        Fact::stated(StreamEntry { rid_base, length, iommu, stream_id_base })
+    });
+    let some = (option::of(any::<u32>()), vec(entry, 1..4))
+        .prop_map(|(mask, map)| IommuRouting { mask: mask.map(Fact::stated), map });
+    prop_oneof![Just(IommuRouting::default()), some]
+}
+
 fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
-    let parts =
-        (regions(), any::<bool>(), any::<[u8; 2]>(), option::of(any::<u32>()), any::<bool>());
+    let parts = (regions(), any::<bool>(), any::<[u8; 2]>(), option::of(any::<u32>()), streams());
     let host = (parts, routings(controllers), statuses()).prop_map(
         |((window, is_ecam, buses, segment, iommu), msi, status)| {
             let config =
@@ -205,7 +229,7 @@ fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
                     last: buses[0].max(buses[1]),
                 }),
                 segment: segment.map(Fact::stated),
-                iommu_map: Fact::stated(if iommu { IommuMap::Present } else { IommuMap::Absent }),
+                iommu,
                 ..PciHost::ecam("/", window, msi)
             }
         },
@@ -255,13 +279,15 @@ fn descriptions() -> impl Strategy<Value = Description> {
         })
         .prop_flat_map(|(gic, controllers)| {
             let (hosts, devices) = (hosts(&controllers), devices(&controllers));
-            (Just(gic), Just(controllers), hosts, devices, cpus(), vec(regions(), 0..3))
+            let parts = (cpus(), iommus(), vec(regions(), 0..3));
+            (Just(gic), Just(controllers), hosts, devices, parts)
         })
-        .prop_map(|(gic, controllers, hosts, devices, cpus, memory)| Description {
+        .prop_map(|(gic, controllers, hosts, devices, (cpus, iommus, memory))| Description {
             model: Some(Fact::stated("generated".into())),
             compatible: vec_of(["radxa,rock-5b", "rockchip,rk3588"]),
             gic: Some(gic),
             controllers,
+            iommus,
             hosts,
             devices,
             cpus,

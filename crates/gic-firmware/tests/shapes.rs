@@ -3,7 +3,7 @@
 use gic_arch::{Affinity, IntId};
 use gic_firmware::{
     BusRange, Coherence, ConfigSpace, Controller, ControllerKind, Description, GicVersion,
-    IntIdSpan, IommuMap, NoRoute, PciHost, Region, Role, Status, Via, devicetree,
+    IntIdSpan, IommuIndex, NoRoute, PciHost, Region, Role, Status, Via, devicetree,
 };
 use msi_types::{DeviceId, RequesterId};
 
@@ -214,7 +214,17 @@ fn the_mask_makes_functions_share_a_device_id() {
         assert_eq!(found, Ok((its1.clone(), 0x418, Via::Map(0))));
     }
     assert_eq!(answer(&machine, "/pcie@20000000", 0x0320), Ok((its1, 0x420, Via::Map(0))));
-    assert_eq!(host(&machine, "/pcie@20000000").iommu_map.value, IommuMap::Present);
+}
+
+#[test]
+fn requesters_pass_the_iommu_of_the_map() {
+    let machine = read!("msi-map");
+    let ids: Vec<_> = machine.iommus.iter().map(|iommu| iommu.id.as_str()).collect();
+    assert_eq!(ids, ["/iommu@60000000"]);
+    let streams = &host(&machine, "/pcie@20000000").iommu;
+    let stream = |rid| streams.stream(RequesterId::new(rid));
+    assert_eq!(stream(0x318), Some((IommuIndex::new(0), 0x318)));
+    assert_eq!(stream(0x1_0000), None);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! The small types keep what they promise.
 
 use gic_arch::IntId;
-use gic_firmware::{BusRange, Fact, IntIdSpan, NodeId, Origin, Region, Rule};
+use gic_firmware::{
+    BusRange, Fact, IntIdSpan, IommuIndex, IommuRouting, NodeId, Origin, Region, Rule, StreamEntry,
+};
+use msi_types::RequesterId;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -30,6 +33,28 @@ proptest! {
         let extended = (first..first + count).all(|intid| (4096..5120).contains(&intid));
         prop_assert_eq!(span.is_shared(), count > 0 && (spis || extended));
     }
+}
+
+#[test]
+fn streams_follow_the_first_entry_that_holds_the_masked_id() {
+    let entry = |rid, length, iommu: Option<usize>, stream_id_base| {
+        let (rid_base, iommu) = (RequesterId::new(rid), iommu.map(IommuIndex::new));
+        Fact::stated(StreamEntry { rid_base, length, iommu, stream_id_base })
+    };
+    let map = vec![
+        entry(0x100, 0x100, Some(1), 0x5000),
+        entry(0, 0x1000, Some(0), u32::MAX - 0x20),
+        entry(0x2000, 1, None, 0),
+        entry(0x1, 0x8000, Some(0), 0),
+        entry(0x4000, 1, Some(0), 0),
+    ];
+    let routing = IommuRouting { mask: Some(Fact::stated(0xfff0)), map };
+    let stream = |rid| routing.stream(RequesterId::new(rid));
+    assert_eq!(stream(0x12f), Some((IommuIndex::new(1), 0x5020)));
+    assert_eq!(stream(0x1f), Some((IommuIndex::new(0), u32::MAX - 0x10)));
+    assert_eq!(stream(0x40), None, "past 32 bits");
+    assert_eq!(stream(0x2000), None, "a broken reference");
+    assert_eq!(stream(0x4000), None, "the mask clears a bit of the entry before");
 }
 
 #[test]

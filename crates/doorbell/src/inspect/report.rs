@@ -2,8 +2,8 @@
 
 use crate::source::Source;
 use gic_firmware::{
-    Controller, ControllerKind, Description, Finding, Gic, MsiRouting, NodeId, PciHost,
-    PlatformDevice, RouteSpan, Via,
+    Controller, ControllerKind, Description, Fact, Finding, Gic, IommuRouting, MsiRouting, NodeId,
+    PciHost, PlatformDevice, RouteSpan, StreamEntry, Via,
 };
 use serde::Serialize;
 
@@ -76,6 +76,8 @@ pub(crate) struct RouteRow {
     pub(crate) controller: String,
     pub(crate) device_id_base: u32,
     pub(crate) via: String,
+    /// The IOMMUs that some of these requesters pass.
+    pub(crate) iommus: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -158,19 +160,29 @@ impl DeviceRow {
     fn of_host(description: &Description, host: &PciHost) -> Self {
         let kind = host.compatible.first().map_or("pci", String::as_str);
         let spans = description.host_spans(host);
-        Self::new(description, (&host.id, kind, host.status.is_enabled()), &host.msi, &spans)
+        Self::new(
+            description,
+            (&host.id, kind, host.status.is_enabled()),
+            (&host.msi, &host.iommu),
+            &spans,
+        )
     }
 
     fn of_device(description: &Description, device: &PlatformDevice) -> Self {
         let kind = device.compatible.first().map_or("platform", String::as_str);
         let spans = description.device_spans(device);
-        Self::new(description, (&device.id, kind, device.status.is_enabled()), &device.msi, &spans)
+        Self::new(
+            description,
+            (&device.id, kind, device.status.is_enabled()),
+            (&device.msi, &IommuRouting::default()),
+            &spans,
+        )
     }
 
     fn new(
         description: &Description,
         (id, kind, enabled): (&NodeId, &str, bool),
-        msi: &MsiRouting,
+        (msi, iommu): (&MsiRouting, &IommuRouting),
         spans: &[RouteSpan],
     ) -> Self {
         let controllers: Vec<&Controller> =
@@ -184,6 +196,7 @@ impl DeviceRow {
                 controller: controller.id.to_string(),
                 device_id_base: span.device_id_base.get(),
                 via: statement(msi, span.via),
+                iommus: passed(description, iommu, *span),
             })
             .collect();
         Self {
@@ -194,6 +207,27 @@ impl DeviceRow {
             routes,
         }
     }
+}
+
+/// The names of the IOMMUs that requesters of `span` pass.
+fn passed(description: &Description, routing: &IommuRouting, span: RouteSpan) -> Vec<String> {
+    let mask = routing.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
+    let (first, last) = (span.rid_base.get(), span.rid_base.get().saturating_add(span.length));
+    let overlaps = |entry: &&Fact<StreamEntry>| {
+        let entry_last = entry.rid_base.get().saturating_add(entry.length);
+        // A mask folds requester IDs: any of them may pass.
+        mask != u32::MAX || (entry.rid_base.get() < last && first < entry_last)
+    };
+    let mut names: Vec<String> = Vec::new();
+    for entry in routing.map.iter().filter(overlaps) {
+        let Some(iommu) = entry.iommu.and_then(|index| description.iommu(index)) else { continue };
+        let state = if iommu.status.is_enabled() { "" } else { " (disabled)" };
+        let name = format!("{}{state}", iommu.id);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// The statement that makes a route, in the words of the firmware at hand.

@@ -71,19 +71,26 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     if devices.is_empty() {
         return writeln!(out, "no device names an MSI controller");
     }
-    let mut rows =
-        table(["device", "kind", "enabled", "requesters", "DeviceIDs", "controller", "by"]);
+    let passes_iommu =
+        |device: &DeviceRow| device.routes.iter().any(|route| !route.iommus.is_empty());
+    let header =
+        ["device", "kind", "enabled", "requesters", "DeviceIDs", "controller", "by", "through"];
+    let columns = if devices.iter().any(passes_iommu) { header.len() } else { header.len() - 1 };
+    let mut rows = table(header.into_iter().take(columns));
+    let mut add = |cells: [&str; 8]| {
+        rows.add_row(cells.into_iter().take(columns));
+    };
     for device in devices {
         let enabled = yes_no(device.enabled);
         if device.routes.is_empty() {
-            rows.add_row([&device.id, &device.kind, enabled, "", "", "none", ""]);
+            add([&device.id, &device.kind, enabled, "", "", "none", "", ""]);
         }
         for route in &device.routes {
             let span = |base: u32| match route.length {
                 1 => format!("{base:#x}"),
                 length => format!("{base:#x}+{length:#x}"),
             };
-            rows.add_row([
+            add([
                 &device.id,
                 &device.kind,
                 enabled,
@@ -91,6 +98,7 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
                 &span(route.device_id_base),
                 &route.controller,
                 &route.via,
+                &route.iommus.join(" "),
             ]);
         }
     }

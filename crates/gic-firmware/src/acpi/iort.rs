@@ -191,6 +191,20 @@ pub struct SmmuV2 {
     pub model: u32,
 }
 
+impl SmmuV2 {
+    /// Its model by the name that devicetrees have for it.
+    pub const fn compatible(self) -> &'static str {
+        match self.model {
+            0 => "arm,smmu-v1",
+            2 => "arm,mmu-400",
+            3 => "arm,mmu-500",
+            4 => "arm,mmu-401",
+            5 => "cavium,smmu-v2",
+            _ => "arm,smmu-v2",
+        }
+    }
+}
+
 /// An SMMUv3.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SmmuV3 {

@@ -9,11 +9,11 @@ use super::table::Signature;
 use super::tables::Tables;
 use crate::finding::Rule;
 use crate::findings::Findings;
+use crate::iommu::{Iommu, IommuIndex, IommuRouting, StreamEntry};
 use crate::origin::{Fact, NodeId, Origin};
 use crate::region::Region;
 use crate::requester::{
-    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role,
-    Target,
+    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
 };
 use crate::status::Status;
 use alloc::collections::btree_map::Entry;
@@ -36,6 +36,7 @@ const PMCG_BYTES: u64 = 0x1000;
 /// Everything in the tables that signals by message, or may.
 #[derive(Default)]
 pub(super) struct Requesters {
+    pub(super) iommus: Vec<Iommu>,
     pub(super) hosts: Vec<PciHost>,
     pub(super) devices: Vec<PlatformDevice>,
 }
@@ -48,7 +49,8 @@ impl Requesters {
         findings: &mut Findings,
     ) -> Self {
         let maps = IdMaps::read(nodes.iter().copied(), findings);
-        let mut reader = Reader { maps, controllers, findings };
+        let (iommus, by_offset) = iommus(nodes);
+        let mut reader = Reader { maps, controllers, iommus: by_offset, findings };
         let complexes = reader.root_complexes(nodes);
         let mut hosts = Vec::new();
         let mut seen = BTreeSet::new();
@@ -75,13 +77,45 @@ impl Requesters {
                 );
             }
         }
-        Self { hosts, devices }
+        Self { iommus, hosts, devices }
     }
+}
+
+/// The SMMUs among `nodes`, and their places by the nodes' offsets.
+fn iommus(nodes: &[IortNode<'_>]) -> (Vec<Iommu>, BTreeMap<usize, IommuIndex>) {
+    let (mut list, mut by_offset) = (Vec::new(), BTreeMap::new());
+    for node in nodes {
+        let (id, compatible, base, size) = match node.contents {
+            IortContents::SmmuV2(smmu) => {
+                (format!("IORT/SMMUv2@{:x}", smmu.base), smmu.compatible(), smmu.base, smmu.span)
+            }
+            IortContents::SmmuV3(smmu) => {
+                (smmu_v3_id(smmu.base), SMMU_V3, smmu.base, SMMU_V3_BYTES)
+            }
+            _ => continue,
+        };
+        let origin = |item| origin(Signature::IORT, node.offset, item);
+        by_offset.insert(node.offset, IommuIndex::new(list.len()));
+        list.push(Iommu {
+            id: NodeId::from(id),
+            compatible: vec![String::from(compatible)],
+            status: Fact::new(Status::Enabled, origin("")),
+            registers: Region::new(base, size)
+                .map(|region| Fact::new(region, origin("base address"))),
+        });
+    }
+    (list, by_offset)
+}
+
+fn smmu_v3_id(base: u64) -> String {
+    format!("IORT/SMMUv3@{base:x}")
 }
 
 struct Reader<'c, 'f> {
     maps: IdMaps,
     controllers: &'c Controllers,
+    /// IOMMUs by their nodes' offsets.
+    iommus: BTreeMap<usize, IommuIndex>,
     findings: &'f mut Findings,
 }
 
@@ -144,11 +178,6 @@ impl Reader<'_, '_> {
 
     fn host(&mut self, id: String, segment: Fact<u32>, complex: Option<IortNode<'_>>) -> PciHost {
         let spans = complex.map_or_else(Vec::new, |node| self.spans(node));
-        let through = spans.iter().find(|(_, span)| span.iommu.is_some());
-        let iommu_map = match through {
-            Some((mapping, _)) => Fact::new(IommuMap::Present, mapping_origin(*mapping)),
-            None => Fact::new(IommuMap::Absent, segment.origin.clone()),
-        };
         let status = Fact::new(Status::Enabled, segment.origin.clone());
         let mapped = self.routing(&spans);
         let msi = self.controllers.frame_for_all().map_or(mapped, |frame| {
@@ -165,7 +194,7 @@ impl Reader<'_, '_> {
             segment: Some(segment),
             msi,
             own_controller: None,
-            iommu_map,
+            iommu: complex.map_or_else(IommuRouting::default, |node| self.streams(node)),
         }
     }
 
@@ -188,6 +217,29 @@ impl Reader<'_, '_> {
             }
         }
         spans
+    }
+
+    /// The mappings of `node` that lead to IOMMUs.
+    fn streams(&self, node: IortNode<'_>) -> IommuRouting {
+        let mappings = self.maps.of(node.offset).iter();
+        let single = mappings.clone().next().filter(|mapping| mapping.is_single);
+        let mappings = mappings.take(if single.is_some() { 1 } else { usize::MAX });
+        let entries = mappings.filter_map(|mapping| {
+            let offset = usize::try_from(mapping.target).ok()?;
+            let iommu = Some(self.iommus.get(&offset).copied()?);
+            let (input, more) =
+                if mapping.is_single { (0, 0) } else { (mapping.input, mapping.id_count) };
+            let entry = StreamEntry {
+                rid_base: RequesterId::new(input),
+                length: more.saturating_add(1),
+                iommu,
+                stream_id_base: mapping.output,
+            };
+            Some(Fact::new(entry, mapping_origin(*mapping)))
+        });
+        let map: Vec<_> = entries.collect();
+        let mask = single.filter(|_| !map.is_empty());
+        IommuRouting { mask: mask.map(|mapping| Fact::new(0, mapping_origin(*mapping))), map }
     }
 
     fn routing(&mut self, spans: &[(IdMapping, Span)]) -> MsiRouting {
@@ -234,7 +286,7 @@ impl Reader<'_, '_> {
         match node.contents {
             IortContents::NamedComponent(component) => self.component(node, component.path),
             IortContents::SmmuV3(smmu) => {
-                let id = format!("IORT/SMMUv3@{:x}", smmu.base);
+                let id = smmu_v3_id(smmu.base);
                 self.own_messages(node, id, SMMU_V3, (smmu.base, SMMU_V3_BYTES))
             }
             IortContents::Pmcg(pmcg) => {

@@ -3,14 +3,14 @@
 
 use super::address::{cells, regions_if_any};
 use super::controllers::Controllers;
+use super::iommus::{self, Iommus};
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::origin::Fact;
 use crate::region::Region;
 use crate::requester::{
-    BusRange, ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role,
-    Target,
+    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
 };
 use alloc::format;
 use alloc::vec::Vec;
@@ -27,7 +27,6 @@ pub(super) const ECAM_HOSTS: &[&str] = &[
 const MAP: &str = "msi-map";
 const MASK: &str = "msi-map-mask";
 const PARENT: &str = "msi-parent";
-const IOMMU_MAP: &str = "iommu-map";
 
 /// The nodes of the tree that signal by message, or may.
 #[derive(Default)]
@@ -40,10 +39,11 @@ impl Requesters {
     pub(super) fn read(
         tree: &Tree<'_>,
         controllers: &Controllers,
+        iommus: &Iommus,
         findings: &mut Findings,
     ) -> Self {
         let mut requesters = Self::default();
-        let mut reader = Reader { tree, controllers, findings };
+        let mut reader = Reader { tree, controllers, iommus, findings };
         for node in tree.nodes() {
             if is_pci_host(node) {
                 requesters.hosts.push(reader.host(node));
@@ -67,6 +67,7 @@ fn is_pci_bridge(node: NodeRef<'_, '_>) -> bool {
 struct Reader<'t, 'a, 'f> {
     tree: &'t Tree<'a>,
     controllers: &'t Controllers,
+    iommus: &'t Iommus,
     findings: &'f mut Findings,
 }
 
@@ -84,7 +85,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
                 .map(|segment| Fact::new(segment, node.origin("linux,pci-domain"))),
             msi: self.routing(node),
             own_controller: self.controllers.of_node(node),
-            iommu_map: iommu_map(node),
+            iommu: self.iommus.routing(self.tree, node, self.findings),
         }
     }
 
@@ -280,16 +281,11 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
 
 /// A map, or a kind of bus that is known to have requester IDs of its own, makes a bus.
 fn role(node: NodeRef<'_, '_>) -> Role {
-    if node.has(MAP) || node.has(IOMMU_MAP) || node.is_compatible(&["fsl,qoriq-mc"]) {
+    if node.has(MAP) || node.has(iommus::MAP) || node.is_compatible(&["fsl,qoriq-mc"]) {
         Role::Bus
     } else {
         Role::Device
     }
-}
-
-fn iommu_map(node: NodeRef<'_, '_>) -> Fact<IommuMap> {
-    let map = if node.has(IOMMU_MAP) { IommuMap::Present } else { IommuMap::Absent };
-    Fact::new(map, node.origin(IOMMU_MAP))
 }
 
 /// A host's configuration space: ECAM where the host is of a kind that has nothing else, otherwise

@@ -7,13 +7,15 @@ pub use names::with_node_paths;
 
 use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
 use super::controllers::PRE_ITS;
+use super::iommus;
 use super::requesters::ECAM_HOSTS;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::{Cpu, Description};
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
+use crate::iommu::{Iommu, IommuIndex, IommuRouting};
 use crate::origin::{Fact, NodeId};
 use crate::requester::{
-    ConfigSpace, IommuMap, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+    ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
 };
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString as _};
@@ -27,13 +29,12 @@ use properties::{
 /// Writes `description` as a flattened devicetree, for simulated machines and for tests.
 ///
 /// What is written reads back equal, apart from findings, if every identifier is a node path, the
-/// lists are in the order in which the nodes are met here (CPUs, GIC, controllers, hosts, devices,
+/// lists are in the order in which the nodes are met here (CPUs, GIC, controllers, IOMMUs, hosts, devices,
 /// each below its ancestors), and nothing enabled lies below something disabled. Another order
 /// changes the order of the lists and the indices with it, nothing else.
 ///
 /// Origins are not written: every fact lands in the node that its identifier names. A GIC's version
-/// is written by its compatible strings (devicetree does not tell GICv4 from GICv3), and an IOMMU's
-/// presence as an empty `iommu-map`.
+/// is written by its compatible strings (devicetree does not tell GICv4 from GICv3).
 ///
 /// # Errors
 ///
@@ -53,7 +54,11 @@ pub fn write_source(description: &Description) -> Result<String, WriteError> {
 
 fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     check_unique(description)?;
-    let mut writer = Writer { tree: DeviceTree::new(), controllers: &description.controllers };
+    let mut writer = Writer {
+        tree: DeviceTree::new(),
+        controllers: &description.controllers,
+        iommus: &description.iommus,
+    };
     writer.root(description);
     for cpu in &description.cpus {
         writer.cpu(cpu)?;
@@ -64,6 +69,9 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     for (number, controller) in (1u32..).zip(&description.controllers) {
         writer.controller(controller, description.gic.as_ref())?;
         set(writer.node(&controller.id)?, "phandle", number);
+    }
+    for (index, iommu) in description.iommus.iter().enumerate() {
+        writer.iommu(index, iommu)?;
     }
     for host in &description.hosts {
         writer.host(host)?;
@@ -137,6 +145,7 @@ fn check_unique(description: &Description) -> Result<(), WriteError> {
 struct Writer<'d> {
     tree: DeviceTree,
     controllers: &'d [Controller],
+    iommus: &'d [Iommu],
 }
 
 impl Writer<'_> {
@@ -237,6 +246,7 @@ impl Writer<'_> {
 
     fn host(&mut self, host: &PciHost) -> Result<(), WriteError> {
         let routing = self.routing(&host.id, &host.msi)?;
+        let streams = self.streams(&host.id, &host.iommu)?;
         let node = self.node(&host.id)?;
         set(node, "device_type", "pci");
         if !host.compatible.is_empty() {
@@ -256,8 +266,11 @@ impl Writer<'_> {
         if let Some(segment) = &host.segment {
             set(node, "linux,pci-domain", segment.value);
         }
-        if host.iommu_map.value == IommuMap::Present {
-            flag(node, "iommu-map");
+        if !host.iommu.map.is_empty() {
+            set(node, iommus::MAP, streams);
+        }
+        if let Some(mask) = &host.iommu.mask {
+            set(node, iommus::MASK, mask.value);
         }
         routing.set_on(node);
         set_status(node, host.status.value);
@@ -276,13 +289,45 @@ impl Writer<'_> {
         let says_so =
             device.msi.map.is_some() || device.compatible.iter().any(|name| name == "fsl,qoriq-mc");
         match (device.role, says_so) {
-            (Role::Bus, false) => flag(node, "iommu-map"),
+            (Role::Bus, false) => flag(node, iommus::MAP),
             (Role::Device, true) => return Err(WriteErrorKind::Inexpressible.of(&device.id)),
             _ => {}
         }
         routing.set_on(node);
         set_status(node, device.status.value);
         Ok(())
+    }
+
+    /// IOMMUs are numbered after the controllers.
+    fn iommu(&mut self, index: usize, iommu: &Iommu) -> Result<(), WriteError> {
+        let phandle = self.iommu_phandle(&iommu.id, IommuIndex::new(index))?;
+        let node = self.node(&iommu.id)?;
+        if !iommu.compatible.is_empty() {
+            set(node, "compatible", strings(&iommu.compatible));
+        }
+        if let Some(registers) = &iommu.registers {
+            set(node, "reg", regions([registers.value]));
+        }
+        set(node, iommus::CELLS, 1u32);
+        set(node, "phandle", phandle);
+        set_status(node, iommu.status.value);
+        Ok(())
+    }
+
+    fn iommu_phandle(&self, id: &NodeId, index: IommuIndex) -> Result<u32, WriteError> {
+        let place = Some(index.get()).filter(|&place| place < self.iommus.len());
+        let number = place.and_then(|place| u32::try_from(self.controllers.len() + place + 1).ok());
+        number.ok_or_else(|| WriteErrorKind::Nowhere.of(id))
+    }
+
+    fn streams(&self, id: &NodeId, routing: &IommuRouting) -> Result<Vec<u32>, WriteError> {
+        let mut cells = Vec::new();
+        for entry in &routing.map {
+            let iommu = entry.iommu.ok_or_else(|| WriteErrorKind::Nowhere.of(id))?;
+            let phandle = self.iommu_phandle(id, iommu)?;
+            cells.extend([entry.rid_base.get(), phandle, entry.stream_id_base, entry.length]);
+        }
+        Ok(cells)
     }
 
     fn routing(&self, id: &NodeId, msi: &MsiRouting) -> Result<Routing, WriteError> {

@@ -13,6 +13,8 @@ fn nameless(machine: Description) -> Description {
         compatible: Vec::new(),
         memory: Vec::new(),
         findings: Vec::new(),
+        // Tables are written without them.
+        iommus: Vec::new(),
         ..machine
     };
     if let Some(gic) = &mut machine.gic {
@@ -27,6 +29,15 @@ fn nameless(machine: Description) -> Description {
         (host.id, host.compatible) = ("".into(), Vec::new());
     }
     machine.devices.iter_mut().for_each(|device| device.id = "".into());
+    // Devicetree has IOMMUs before other devices.
+    machine.devices.sort_by_key(|device| {
+        let registers: Vec<_> = device.registers.iter().map(|region| region.base()).collect();
+        let parents = device.msi.parents.iter();
+        let parents: Vec<_> = parents.map(|parent| parent.value.specifier.clone()).collect();
+        let map = device.msi.map.iter().flatten();
+        let map: Vec<_> = map.map(|entry| (entry.rid_base, entry.device_id_base)).collect();
+        (registers, parents, map)
+    });
     machine
 }
 

@@ -5,7 +5,7 @@ use super::bytes::{
     node, offset, pmcg, root_complex, rules, smmu_v2, smmu_v3, usual_madt,
 };
 use gic_firmware::{
-    BusRange, ConfigSpace, ControllerKind, Description, IommuMap, NoRoute, PciHost, Region, Role,
+    BusRange, ConfigSpace, ControllerKind, Description, IommuIndex, NoRoute, PciHost, Region, Role,
     Rule, Target, Via,
 };
 use msi_types::RequesterId;
@@ -37,7 +37,7 @@ fn root_complex_maps_requesters() {
     assert_eq!(host.config.as_ref().unwrap().value, ConfigSpace::Ecam(ecam));
     assert_eq!(device(&machine, host, 0x1ff), Ok((0x20ff, 1)));
     assert_eq!(device(&machine, host, 0x200), Err(NoRoute::Unmapped(RequesterId::new(0x200))));
-    assert_eq!(host.iommu_map.value, IommuMap::Absent);
+    assert_eq!(host.iommu.stream(RequesterId::new(0x1ff)), None);
     let origin = &host.msi.map.as_ref().unwrap()[0].origin;
     assert_eq!(origin.to_string(), "IORT+0x6c: ID mapping");
 }
@@ -51,7 +51,11 @@ fn ways_through_smmus_are_composed() {
         let machine = machine(&[smmu, complex.clone()]);
         assert_eq!(machine.findings, []);
         let host = &machine.hosts[0];
-        assert_eq!(host.iommu_map.value, IommuMap::Present);
+        let stream = |rid| host.iommu.stream(RequesterId::new(rid));
+        assert_eq!(stream(0xff), Some((IommuIndex::new(0), 0x10ff)));
+        assert_eq!(stream(0x101), Some((IommuIndex::new(0), 0x8001)), "whatever the SMMU maps");
+        assert_eq!(stream(0x200), None);
+        assert!(machine.iommus[0].id.as_str().starts_with("IORT/SMMUv"));
         assert_eq!(device(&machine, host, 0x80), Ok((0x80, 1)));
         assert_eq!(device(&machine, host, 0x1ff), Ok((0x1_00ff, 1)));
         assert!(device(&machine, host, 0x7f).is_err(), "the SMMU does not map it");

@@ -4,7 +4,7 @@ use gic_arch::{Affinity, IntId};
 use gic_firmware::acpi::{Extensions, Tables, WriteErrorKind, parse, write, write_with};
 use gic_firmware::{
     BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu,
-    Description, Fact, Gic, GicVersion, IntIdSpan, IommuMap, MapEntry, MsiRouting, Parent, PciHost,
+    Description, Fact, Gic, GicVersion, IntIdSpan, Iommu, MapEntry, MsiRouting, Parent, PciHost,
     PlatformDevice, Region, Role, Status, Target,
 };
 use msi_types::{DeviceId, RequesterId};
@@ -119,7 +119,6 @@ fn hosts(msi: impl Strategy<Value = MsiRouting>) -> impl Strategy<Value = Vec<Pc
                 buses: Fact::stated(BusRange { first, last }),
                 segment: Some(Fact::stated(index)),
                 config: Some(Fact::stated(ConfigSpace::Ecam(window.value))),
-                iommu_map: Fact::stated(IommuMap::Absent),
                 ..PciHost::ecam(
                     format!("MCFG/{index:04x}:{first:02x}-{last:02x}"),
                     window.value,
@@ -180,11 +179,23 @@ fn named(
     }
 }
 
+/// The IOMMU that a device is, if it is one.
+fn smmu(device: &PlatformDevice) -> Option<Iommu> {
+    let is_smmu = device.compatible.iter().any(|name| name == "arm,smmu-v3");
+    is_smmu.then(|| Iommu {
+        id: device.id.clone(),
+        compatible: device.compatible.clone(),
+        status: device.status.clone(),
+        registers: device.registers.first().cloned(),
+    })
+}
+
 pub(crate) fn with_its() -> impl Strategy<Value = Description> {
     itses().prop_flat_map(|itses| {
         let count = itses.len();
         (gics(), cpus(), Just(itses), hosts(maps(count)), devices(count)).prop_map(
             |(gic, cpus, itses, hosts, devices)| Description {
+                iommus: devices.iter().filter_map(smmu).collect(),
                 devices,
                 ..named(gic, cpus, itses, hosts)
             },

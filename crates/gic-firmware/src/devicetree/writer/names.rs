@@ -5,7 +5,7 @@ use crate::description::Description;
 use crate::gic::{Gic, GicVersion};
 use crate::origin::NodeId;
 use crate::requester::{ConfigSpace, PciHost, PlatformDevice};
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -36,11 +36,22 @@ pub fn with_node_paths(description: &Description) -> Description {
         }
         names.rename(&mut controller.id, &format!("{parent}/msi-controller@{base:x}"));
     }
+    let mut renamed = BTreeMap::new();
+    for iommu in &mut description.iommus {
+        let base = iommu.registers.as_ref().map_or(0, |region| region.base());
+        let before = iommu.id.clone();
+        names.rename(&mut iommu.id, &format!("/iommu@{base:x}"));
+        renamed.insert(before, iommu.id.clone());
+    }
     for host in &mut description.hosts {
         rename_host(host, &mut names);
     }
     for device in &mut description.devices {
-        rename_device(device, &mut names);
+        // An IOMMU that signals by message is one node.
+        match renamed.get(&device.id) {
+            Some(id) => device.id = id.clone(),
+            None => rename_device(device, &mut names),
+        }
     }
     description
 }

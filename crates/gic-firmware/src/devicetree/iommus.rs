@@ -1,0 +1,99 @@
+//! IOMMUs and the requesters that pass them (bindings `iommu/iommu.txt`, `pci/pci-iommu.txt`).
+
+use super::address::{cells, regions_if_any};
+use super::tree::{NodeRef, Tree};
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::iommu::{Iommu, IommuIndex, IommuRouting, StreamEntry};
+use crate::origin::Fact;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::vec::Vec;
+use msi_types::RequesterId;
+
+/// Marks an IOMMU.
+pub(super) const CELLS: &str = "#iommu-cells";
+pub(super) const MAP: &str = "iommu-map";
+pub(super) const MASK: &str = "iommu-map-mask";
+
+/// The IOMMUs of a tree, and the node of each.
+#[derive(Default)]
+pub(super) struct Iommus {
+    pub(super) list: Vec<Iommu>,
+    by_node: BTreeMap<usize, IommuIndex>,
+}
+
+impl Iommus {
+    pub(super) fn read(tree: &Tree<'_>) -> Self {
+        let mut iommus = Self::default();
+        // Hosts are known to carry the mark by mistake.
+        for node in tree.nodes().filter(|node| node.has(CELLS) && !node.has(MAP)) {
+            iommus.by_node.insert(node.index(), IommuIndex::new(iommus.list.len()));
+            iommus.list.push(Iommu {
+                id: node.id(),
+                compatible: node.compatible(),
+                status: node.status(),
+                registers: regions_if_any(node).into_iter().next(),
+            });
+        }
+        iommus
+    }
+
+    /// The way of the functions behind the host `node`.
+    ///
+    /// An entry has four cells whatever `#iommu-cells` says: the binding's StreamID is one cell, and
+    /// trees with two cells beside `iommu-map` count on that.
+    pub(super) fn routing(
+        &self,
+        tree: &Tree<'_>,
+        node: NodeRef<'_, '_>,
+        findings: &mut Findings,
+    ) -> IommuRouting {
+        let Some(value) = node.property(MAP) else { return IommuRouting::default() };
+        let origin = node.origin(MAP);
+        let cells = cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(4));
+        let Some(cells) = cells else {
+            let message = format!("{} bytes are no whole number of four-cell entries", value.len());
+            findings.add(Rule::MalformedProperty, origin, message);
+            return IommuRouting::default();
+        };
+        let (entries, _) = cells.as_chunks();
+        let mut entry = |&[rid_base, phandle, stream_id_base, length]: &[u32; 4]| {
+            let iommu = self.target(tree, node, phandle, findings);
+            let rid_base = RequesterId::new(rid_base);
+            Fact::new(StreamEntry { rid_base, length, iommu, stream_id_base }, origin.clone())
+        };
+        let map = entries.iter().map(&mut entry).collect();
+        IommuRouting { mask: mask(node, findings), map }
+    }
+
+    fn target(
+        &self,
+        tree: &Tree<'_>,
+        from: NodeRef<'_, '_>,
+        phandle: u32,
+        findings: &mut Findings,
+    ) -> Option<IommuIndex> {
+        let Some(node) = tree.by_phandle(phandle) else {
+            let message = format!("no node has phandle {phandle:#x}");
+            findings.add(Rule::UnknownPhandle, from.origin(MAP), message);
+            return None;
+        };
+        let index = self.by_node.get(&node.index()).copied();
+        if index.is_none() {
+            let message = format!("{} is no IOMMU", node.path());
+            findings.add(Rule::NotAnIommu, from.origin(MAP), message);
+        }
+        index
+    }
+}
+
+fn mask(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<u32>> {
+    let value = node.property(MASK)?;
+    let mask = node.number(MASK);
+    if mask.is_none() {
+        let message = format!("{} bytes are no mask of one cell", value.len());
+        findings.add(Rule::MalformedProperty, node.origin(MASK), message);
+    }
+    Some(Fact::new(mask?, node.origin(MASK)))
+}

@@ -1,0 +1,84 @@
+//! IOMMUs between requesters and memory, as firmware describes them.
+
+use crate::origin::{Fact, NodeId};
+use crate::region::Region;
+use crate::status::Status;
+use alloc::string::String;
+use alloc::vec::Vec;
+use msi_types::RequesterId;
+
+/// An IOMMU.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Iommu {
+    /// Its node. If it signals by message, a platform device has the same.
+    pub id: NodeId,
+    /// Its compatible strings, most specific first.
+    pub compatible: Vec<String>,
+    /// State that firmware gives it.
+    pub status: Fact<Status>,
+    /// Its registers.
+    pub registers: Option<Fact<Region>>,
+}
+
+/// An IOMMU, as its place in [`Description::iommus`](crate::Description::iommus).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IommuIndex(usize);
+
+impl IommuIndex {
+    /// The IOMMU at this place.
+    pub const fn new(index: usize) -> Self {
+        Self(index)
+    }
+
+    /// Its place.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// The way of a host's functions through IOMMUs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct IommuRouting {
+    /// Applied to a requester ID before [`map`](Self::map) is asked; absent = all ones
+    /// (`iommu-map-mask`).
+    pub mask: Option<Fact<u32>>,
+    /// By requester ID (`iommu-map`, or an IORT's mappings to SMMUs). What it leaves out passes no
+    /// IOMMU.
+    pub map: Vec<Fact<StreamEntry>>,
+}
+
+impl IommuRouting {
+    /// The IOMMU that `requester` passes, and its StreamID there. `None` without one, and where the
+    /// reference is broken.
+    ///
+    /// As for `msi-map`, the first entry that holds the masked ID counts, and one whose first ID has
+    /// bits that the mask clears ends the search.
+    pub fn stream(&self, requester: RequesterId) -> Option<(IommuIndex, u32)> {
+        let mask = self.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
+        let masked = requester.get() & mask;
+        for entry in &self.map {
+            let first = entry.rid_base.get();
+            if first & !mask != 0 {
+                return None;
+            }
+            if let Some(offset) = masked.checked_sub(first).filter(|&offset| offset < entry.length)
+            {
+                return Some((entry.iommu?, entry.stream_id_base.checked_add(offset)?));
+            }
+        }
+        None
+    }
+}
+
+/// One line of a map from requester IDs to StreamIDs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct StreamEntry {
+    /// First requester ID.
+    pub rid_base: RequesterId,
+    /// Number of requester IDs.
+    pub length: u32,
+    /// The IOMMU; `None` if the reference is broken. A finding says how.
+    pub iommu: Option<IommuIndex>,
+    /// The StreamID of the first.
+    pub stream_id_base: u32,
+}
