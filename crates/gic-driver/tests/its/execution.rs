@@ -3,7 +3,8 @@
 use super::interpreter::Interpreter;
 use super::memory::Memory;
 use super::redistributor::{Effect, Redistributor, apply};
-use gic_arch::its::{Command, DeviceEntry, MapAction, TranslationEntry};
+use crate::entries::{DeviceEntry, TranslationEntry};
+use gic_arch::its::{Command, MapAction};
 
 /// One command. `None` is a command error.
 pub(crate) struct Execution<'a> {

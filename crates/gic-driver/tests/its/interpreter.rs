@@ -6,8 +6,9 @@
 use super::execution::Execution;
 use super::memory::{Memory, View};
 use super::redistributor::{ConfigTable, Effect, Redistributor};
+use crate::entries::{DeviceEntry, TranslationEntry};
 use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize, TableKind, Typer};
-use gic_arch::its::{Command, DeviceEntry, Level1Entry, TranslationEntry};
+use gic_arch::its::{Command, Level1Entry};
 use gic_arch::{Cacheability, Shareability};
 use std::collections::{BTreeMap, VecDeque};
 

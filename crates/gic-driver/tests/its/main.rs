@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
 
 mod board;
+mod entries;
 mod execution;
 mod interpreter;
 mod memory;

@@ -1,0 +1,33 @@
+//! Table entries of the interpreter. The architecture leaves their format to the implementation.
+
+use bitfield_struct::bitfield;
+
+/// An entry of the device table.
+#[bitfield(u64)]
+pub(crate) struct DeviceEntry {
+    #[bits(5)]
+    pub(crate) event_bits_minus_one: u8,
+    #[bits(44)]
+    itt_address_51_8: u64,
+    #[bits(14)]
+    __: u16,
+    pub(crate) valid: bool,
+}
+
+impl DeviceEntry {
+    pub(crate) const fn itt_address(self) -> u64 {
+        self.itt_address_51_8() << 8
+    }
+
+    pub(crate) const fn with_itt_address(self, address: u64) -> Self {
+        self.with_itt_address_51_8((address >> 8) & 0xfff_ffff_ffff)
+    }
+}
+
+/// An entry of a device's translation table; all zero without an event.
+#[bitfield(u64)]
+pub(crate) struct TranslationEntry {
+    pub(crate) collection: u16,
+    pub(crate) intid: u32,
+    __: u16,
+}
