@@ -2,8 +2,9 @@
 //! revision 0 (Linux's `Documentation/virt/kvm/devices/arm-vgic-its.rst`), and the LPI tables (IHI
 //! 0069 §5.1).
 
-use gic_arch::its::{CollectionEntry, DeviceEntry, Level1Entry, TranslationEntry};
+use gic_arch::its::Level1Entry;
 use gic_arch::{Lpi, Priority, lpi};
+use vgic_kvm::abi::{CollectionEntry, DeviceEntry, TranslationEntry};
 
 #[test]
 fn first_level_entry() {

@@ -12,13 +12,12 @@ use std::sync::Arc;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::gits::{Baser, Cbaser, PageSize};
 use gic_arch::its::Level1Entry;
-use gic_arch::kvm::{Attribute, Errno, control};
 use gic_arch::{gicr, gits, icc};
 use msi_types::{Cpu, Kick};
-use vgic::its::ItsConfig;
 use vgic::saved_state::SavedState;
-use vgic::saved_state::kvm::{KvmCreation, KvmDevice, KvmView};
 use vgic::{CpuConfig, GuestMemory, Vcpu, Vgic, VgicConfig};
+use vgic_kvm::abi::{Attribute, Errno, control};
+use vgic_kvm::{KvmCreation, KvmDevice, KvmView, kvm_config, kvm_its_config};
 
 pub use self::input::{Access, Act, Make};
 use crate::guest::Damage;
@@ -62,8 +61,8 @@ impl Monitor {
         let small =
             |config: &VgicConfig| config.cpus.len() <= MOST_CPUS && config.its.len() <= MOST_ITS;
         let usual = || VgicConfig {
-            its: [0x0808_0000, 0x0810_0000].map(ItsConfig::like_kvm).into(),
-            ..VgicConfig::like_kvm(2, 96)
+            its: [0x0808_0000, 0x0810_0000].map(kvm_its_config).into(),
+            ..kvm_config(2, 96)
         };
         let config = creation.config().ok().filter(small).unwrap_or_else(usual);
         let memory = Arc::new(Memory::default());
@@ -280,8 +279,8 @@ fn take_make(creation: &mut KvmCreation, make: Make) {
 #[cfg(test)]
 mod test {
     use super::*;
-    use gic_arch::kvm::frame;
     use input::{Device, Named, TableAddress, Value, Word};
+    use vgic_kvm::abi::frame;
 
     fn set(device: Device, attribute: Named, value: Value) -> Access {
         Access::Set { device, attribute, value }

@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 /// Longest subject of a commit.
 const SUBJECT: usize = 72;
 /// Packages whose files are searched for circles.
-const LAYERED: &[&str] = &["vgic", "irq-domain", "gic-firmware"];
+const LAYERED: &[&str] = &["vgic", "vgic-kvm", "irq-domain", "gic-firmware"];
 
 /// Prints a table of the measurements; commits count from a revision on.
 pub(crate) fn run(workspace: &Workspace, since: Option<&str>) -> Result<ExitCode> {

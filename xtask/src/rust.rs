@@ -18,6 +18,7 @@ const BARE_METAL: &[&str] = &[
     "gic-driver",
     "x86-irq",
     "vgic",
+    "vgic-kvm",
     "irq-routing",
     "gic-firmware",
     "gic-bringup",

@@ -5,14 +5,14 @@ mod creation;
 mod routes;
 mod tables;
 
-use gic_arch::kvm::Attribute;
 use gic_arch::{gicr, icc};
 use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::CPUS;
 use kvm_judge::model::ModelMachine;
 use kvm_judge::scenario::{Guest, Plan, acknowledge_all, fire};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
-use vgic::saved_state::kvm::KvmView;
+use vgic_kvm::KvmView;
+use vgic_kvm::abi::Attribute;
 
 /// Plans that are tried, if the environment does not say `plans=…`: Linux hands its command line's
 /// to its first process.

@@ -3,9 +3,9 @@
 use crate::Failure;
 use crate::layout::{CPUS, DISTRIBUTOR, INTERRUPTS, ITS, REDISTRIBUTORS};
 use gic_arch::gicd;
-use gic_arch::kvm::{Attribute, Errno, control, frame};
 use vgic::CpuConfig;
-use vgic::saved_state::kvm::{KvmCreation, KvmDevice, KvmIncomplete};
+use vgic_kvm::abi::{Attribute, Errno, control, frame};
+use vgic_kvm::{KvmCreation, KvmDevice, KvmIncomplete};
 
 /// Bits of guest physical addresses.
 pub const ADDRESS_BITS: u8 = 40;

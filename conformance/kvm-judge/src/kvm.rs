@@ -13,14 +13,14 @@ use crate::creation::{Creation, NEWEST, bring_up};
 use crate::layout::{ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REPORT, SPECIAL};
 use crate::{Failure, Machine, Operation, Ram};
 use gic_arch::gits;
-use gic_arch::kvm::{Attribute, Errno};
 use kvm_bindings::{
     KVM_MSI_VALID_DEVID, kvm_create_device, kvm_device_attr, kvm_msi, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{DeviceFd, VcpuExit, VcpuFd, VmFd};
 use msi_types::{Delivery, DeviceId, EventId, Level};
 use std::sync::Arc;
-use vgic::saved_state::kvm::KvmDevice;
+use vgic_kvm::KvmDevice;
+use vgic_kvm::abi::{Attribute, Errno};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, counted in words

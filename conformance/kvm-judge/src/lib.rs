@@ -9,9 +9,9 @@
 //! # Example
 //!
 //! ```
-//! use gic_arch::kvm::Attribute;
+//! use vgic_kvm::abi::Attribute;
 //! use kvm_judge::Snapshot;
-//! use vgic::saved_state::kvm::KvmDevice;
+//! use vgic_kvm::KvmDevice;
 //!
 //! let snapshot: Snapshot = "gicv3 1 0x0 0x12\nmemory 0x40020000 0100000000000080\n".parse()?;
 //! assert_eq!(snapshot.get(KvmDevice::Gic, Attribute::Distributor { offset: 0 }), Some(0x12));

@@ -3,10 +3,10 @@
 use crate::layout::CPUS;
 use crate::{Operation, Ram};
 use gic_arch::Affinity;
-use gic_arch::kvm::{Attribute, Errno};
 use msi_types::{Delivery, DeviceId, EventId, Level};
 use std::error::Error;
-use vgic::saved_state::kvm::KvmDevice;
+use vgic_kvm::KvmDevice;
+use vgic_kvm::abi::{Attribute, Errno};
 
 /// Failure of a machine itself, rather than of its guest.
 pub type Failure = Box<dyn Error + Send + Sync>;

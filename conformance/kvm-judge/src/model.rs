@@ -4,13 +4,12 @@ use crate::creation::{ADDRESS_BITS, Creation, NEWEST, bring_up};
 use crate::layout::{ITS, LEVEL_LINE, SPECIAL};
 use crate::{Failure, Machine, Operation, Ram};
 use gic_arch::icc;
-use gic_arch::kvm::{Attribute, Errno};
 use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, Level, Line, MsiMessage, SetLine};
 use std::sync::Arc;
-use vgic::its::ItsConfig;
 use vgic::saved_state::SavedState;
-use vgic::saved_state::kvm::{KvmCreation, KvmDevice, KvmView};
 use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+use vgic_kvm::abi::{Attribute, Errno};
+use vgic_kvm::{KvmCreation, KvmDevice, KvmView, kvm_its_config};
 
 /// A machine of Doorbell's.
 #[derive(Debug)]
@@ -136,7 +135,7 @@ impl Machine for ModelMachine {
         event: EventId,
     ) -> Result<Delivery, Failure> {
         self.settle()?;
-        let address = ItsConfig::like_kvm(*ITS.get(its).ok_or("no such ITS")?).doorbell();
+        let address = kvm_its_config(*ITS.get(its).ok_or("no such ITS")?).doorbell();
         let its = self.gic.its(its).ok_or("the machine has no such ITS")?;
         Ok(its.signal_msi(device, MsiMessage { address, data: event.get() }))
     }

@@ -4,9 +4,9 @@
 use crate::layout::INTERRUPTS;
 use crate::machine::affinities;
 use crate::{Failure, Machine, Snapshot};
-use gic_arch::kvm::{Attribute, LINE_LEVEL, control};
 use gic_arch::{Affinity, IntId, gicd, gicr, gits, icc};
-use vgic::saved_state::kvm::KvmDevice;
+use vgic_kvm::KvmDevice;
+use vgic_kvm::abi::{Attribute, LINE_LEVEL, control};
 
 const ITSES: [KvmDevice; 2] = [KvmDevice::Its(0), KvmDevice::Its(1)];
 

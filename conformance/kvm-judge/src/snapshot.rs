@@ -1,10 +1,10 @@
 //! A GIC's state as attributes and memory, with a text form that people and programs read.
 
-use gic_arch::kvm::{Attribute, UnknownGroup};
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
-use vgic::saved_state::kvm::KvmDevice;
+use vgic_kvm::KvmDevice;
+use vgic_kvm::abi::{Attribute, UnknownGroup};
 
 /// The state of a GIC and its ITSes as KVM's attributes have it, in the order in which it is
 /// restored, and the memory that they use.

@@ -1,12 +1,12 @@
 //! Snapshots of a real KVM, kept as data: Doorbell restores one, delivers the same and saves the
 //! same. Needs no KVM.
 
-use gic_arch::kvm::Attribute;
 use gic_arch::{gicr, icc};
 use kvm_judge::layout::CPUS;
 use kvm_judge::model::ModelMachine;
 use kvm_judge::scenario::{Guest, Plan, acknowledge_all, fire};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
+use vgic_kvm::abi::Attribute;
 
 /// Of plan [`SEED`].
 const KEPT: &str = include_str!("../data/linux-6.1.snapshot");

@@ -27,6 +27,16 @@ pub fn try_collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, TryReser
     Ok(collected)
 }
 
+/// Appends an item to a vector.
+///
+/// # Errors
+/// The allocator has no memory for it. The item is dropped, the vector is unchanged.
+pub fn try_push<T>(items: &mut Vec<T>, item: T) -> Result<(), TryReserveError> {
+    items.try_reserve(1)?;
+    items.push(item);
+    Ok(())
+}
+
 /// Boxes a value.
 ///
 /// The box is of an array of one, as no box of a plain value can be made from a vector.
@@ -205,6 +215,7 @@ mod tests {
     fn exhausted_memory_is_an_error() {
         with_allocations(0, || {
             assert!(try_collect([1, 2].into_iter()).is_err());
+            assert!(try_push(&mut Vec::new(), 1).is_err());
             assert!(try_box(1).is_err());
             assert!(try_box_array::<_, 4>(|| 1).is_err());
             assert!(SortedMap::<u32, u32>::new().reserve().is_err());

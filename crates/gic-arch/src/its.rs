@@ -10,4 +10,4 @@ pub use command::{
 };
 pub use error::{CommandError, CommandErrorReason};
 pub use ids::{CollectionId, ITT_ALIGNMENT, RdBase};
-pub use table::{CollectionEntry, DeviceEntry, Level1Entry, TranslationEntry};
+pub use table::Level1Entry;

@@ -45,7 +45,6 @@ pub mod ich;
 mod id_registers;
 mod intid;
 pub mod its;
-pub mod kvm;
 pub mod lpi;
 mod memory_attributes;
 mod per_intid;

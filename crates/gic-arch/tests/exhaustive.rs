@@ -4,10 +4,7 @@
 //! crate.
 
 use gic_arch::Priority;
-use gic_arch::its::{
-    CollectionEntry, Command, DeviceEntry, Level1Entry, MapAction, Opcode, RawCommand,
-    TranslationEntry,
-};
+use gic_arch::its::{Command, Level1Entry, MapAction, Opcode, RawCommand};
 use gic_arch::lpi::Config;
 use std::collections::BTreeMap;
 
@@ -156,10 +153,6 @@ fn check_entry<T: Copy>(from: fn(u64) -> T, into: fn(T) -> u64, fields: &[Codec<
     }
 }
 
-fn low<const N: u32>(value: u64) -> u64 {
-    value & (u64::MAX >> (64 - N))
-}
-
 #[test]
 fn first_level_entry_bits_match_the_layout() {
     let fields = [
@@ -177,87 +170,6 @@ fn first_level_entry_bits_match_the_layout() {
         },
     ];
     check_entry(Level1Entry::from_bits, Level1Entry::into_bits, &fields);
-}
-
-#[test]
-fn device_entry_bits_match_the_layout() {
-    let fields = [
-        Codec::<DeviceEntry> {
-            high: 4,
-            low: 0,
-            read: |entry| entry.event_bits_minus_one().into(),
-            write: |entry, value| entry.with_event_bits_minus_one(low::<5>(value).to_le_bytes()[0]),
-        },
-        Codec {
-            high: 48,
-            low: 5,
-            read: |entry| entry.itt_address() >> 8,
-            write: |entry, value| entry.with_itt_address(value << 8),
-        },
-        Codec {
-            high: 62,
-            low: 49,
-            read: |entry| entry.next().into(),
-            write: |entry, value| entry.with_next(u16::try_from(low::<14>(value)).unwrap()),
-        },
-        Codec {
-            high: 63,
-            low: 63,
-            read: |entry| entry.valid().into(),
-            write: |e, v| e.with_valid(v != 0),
-        },
-    ];
-    check_entry(DeviceEntry::from_bits, DeviceEntry::into_bits, &fields);
-}
-
-#[test]
-fn translation_entry_bits_match_the_layout() {
-    let fields = [
-        Codec::<TranslationEntry> {
-            high: 15,
-            low: 0,
-            read: |entry| entry.collection().into(),
-            write: |entry, value| entry.with_collection(u16::try_from(value).unwrap()),
-        },
-        Codec {
-            high: 47,
-            low: 16,
-            read: |entry| entry.intid().into(),
-            write: |entry, value| entry.with_intid(u32::try_from(value).unwrap()),
-        },
-        Codec {
-            high: 63,
-            low: 48,
-            read: |entry| entry.next().into(),
-            write: |entry, value| entry.with_next(u16::try_from(value).unwrap()),
-        },
-    ];
-    check_entry(TranslationEntry::from_bits, TranslationEntry::into_bits, &fields);
-}
-
-#[test]
-fn collection_entry_bits_match_the_layout() {
-    let fields = [
-        Codec::<CollectionEntry> {
-            high: 15,
-            low: 0,
-            read: |entry| entry.collection().into(),
-            write: |entry, value| entry.with_collection(u16::try_from(value).unwrap()),
-        },
-        Codec {
-            high: 51,
-            low: 16,
-            read: |entry| entry.target(),
-            write: |entry, value| entry.with_target(value),
-        },
-        Codec {
-            high: 63,
-            low: 63,
-            read: |entry| entry.valid().into(),
-            write: |e, v| e.with_valid(v != 0),
-        },
-    ];
-    check_entry(CollectionEntry::from_bits, CollectionEntry::into_bits, &fields);
 }
 
 #[test]

@@ -235,8 +235,8 @@ keeps_every_bit! {
         gits::Statusr, Iidr, Pidr2, v2m::Typer, gicc::Ctlr, gicc::Iar, gicc::Sgir;
     values_of_64_bits_keep_every_bit: u64 =>
         gicd::Irouter, gicr::Typer, gicr::Propbaser, gicr::Pendbaser, gits::Typer, gits::Umsir, gits::Cbaser,
-        gits::Cwriter, gits::Creadr, gits::Baser, its::Level1Entry, its::DeviceEntry, its::TranslationEntry,
-        its::CollectionEntry, icc::IntIdValue, icc::Ctlr, icc::Sre, icc::Igrpen, icc::Sgi, ich::Hcr, ich::Vtr,
+        gits::Cwriter, gits::Creadr, gits::Baser, its::Level1Entry,
+        icc::IntIdValue, icc::Ctlr, icc::Sre, icc::Igrpen, icc::Sgi, ich::Hcr, ich::Vtr,
         ich::Misr, ich::Vmcr, ich::ListRegister;
     values_of_8_bits_keep_every_bit: u8 => lpi::Config;
 }
@@ -273,10 +273,6 @@ proptest! {
         prop_assert_eq!(gits::Cbaser::from(raw).with_address(0), gits::Cbaser::from(raw & !0xf_ffff_ffff_f000));
         prop_assert_eq!(gicr::Propbaser::from(raw).with_address(address).address(), address & 0xf_ffff_ffff_f000);
         prop_assert_eq!(gicr::Pendbaser::from(raw).with_address(address).address(), address & 0xf_ffff_ffff_0000);
-        prop_assert_eq!(
-            its::DeviceEntry::from(raw).with_itt_address(address).itt_address(),
-            address & 0xf_ffff_ffff_ff00
-        );
         prop_assert_eq!(
             its::Level1Entry::from(raw).with_address(address).address(),
             address & 0xf_ffff_ffff_f000

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use doorbell_fallible::{try_arc, try_box_array, try_collect};
+use doorbell_fallible::{try_arc, try_box_array, try_collect, try_push};
 use once_cell::race::OnceBox;
 
 /// The heap has no memory left for this.
@@ -50,9 +50,7 @@ pub(crate) fn checked<T, E: From<OutOfMemory>>(
 
 /// Appends an item.
 pub(crate) fn push<T>(all: &mut Vec<T>, item: T) -> Result<(), OutOfMemory> {
-    all.try_reserve(1)?;
-    all.push(item);
-    Ok(())
+    Ok(try_push(all, item)?)
 }
 
 /// Counts references to a value.

@@ -63,13 +63,12 @@ mod cpu;
 mod distributor;
 mod error;
 mod its;
-pub mod kvm;
 #[cfg(feature = "serde")]
 mod numbers;
 
 pub use cpu::{CpuState, InterfaceState, LpiState, RedistributorState};
 pub use distributor::{DistributorState, InterruptState};
-pub use error::{FreezeError, Object, Problem, RestoreError};
+pub use error::{FreezeError, NotRestorable, Object, Problem, RestoreError};
 pub use its::{CollectionState, DeviceState, EventState, ItsState};
 
 use alloc::vec::Vec;

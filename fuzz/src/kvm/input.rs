@@ -1,9 +1,9 @@
 //! The fuzzer's input: arbitrary, and often enough something that gets past the first check.
 
-use gic_arch::kvm::{Attribute, RedistributorRegion, frame};
 use gic_arch::{Affinity, icc};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use vgic::saved_state::kvm::KvmDevice;
+use vgic_kvm::KvmDevice;
+use vgic_kvm::abi::{Attribute, RedistributorRegion, frame};
 
 use crate::guest::Damage;
 use crate::memory::layout;

@@ -2,13 +2,13 @@
 
 use super::{Count, Fired, kvm};
 use gic_arch::icc::{self, SysRegEncoding};
-use gic_arch::kvm::{Attribute, Errno};
 use gic_arch::{Affinity, gicd, gicr, gits, id};
 use kvm_judge::model::ModelMachine;
 use kvm_judge::scenario::{Dice, Plan};
 use kvm_judge::{Failure, Machine, saving};
 use vgic::VgicConfig;
-use vgic::saved_state::kvm::{KvmDevice, KvmRegister, KvmView};
+use vgic_kvm::abi::{Attribute, Errno};
+use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
 
 /// Random sequences that are tried, and accesses in each.
 const SEQUENCES: u64 = 4;

@@ -3,13 +3,13 @@
 
 use super::{Count, accept};
 use gic_arch::icc;
-use gic_arch::kvm::{Attribute, RedistributorRegion, control, frame};
 use gic_arch::{Affinity, gicd};
 use kvm_judge::Failure;
 use kvm_judge::creation::{ADDRESS_BITS, Creation, Step, revise};
 use kvm_judge::kvm::BareMachine;
 use kvm_judge::scenario::Dice;
-use vgic::saved_state::kvm::{KvmCreation, KvmDevice};
+use vgic_kvm::abi::{Attribute, RedistributorRegion, control, frame};
+use vgic_kvm::{KvmCreation, KvmDevice};
 
 /// Random orders that are tried, and steps of each.
 const ORDERS: u64 = 150;

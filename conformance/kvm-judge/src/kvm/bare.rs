@@ -3,13 +3,13 @@
 use super::{INTERRUPTED, create, errno};
 use crate::Failure;
 use crate::creation::{ADDRESS_BITS, Creation, Outcome, Step};
-use gic_arch::kvm::{Attribute, Errno, frame};
 use kvm_bindings::{
     kvm_device_attr, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, kvm_vcpu_init,
 };
 use kvm_ioctls::{DeviceFd, Kvm, VcpuFd, VmFd};
-use vgic::saved_state::kvm::KvmDevice;
+use vgic_kvm::KvmDevice;
+use vgic_kvm::abi::{Attribute, Errno, frame};
 
 /// A machine that has a GICv3 and nothing else yet.
 #[derive(Debug)]

@@ -51,8 +51,8 @@ impl Tables {
 }
 
 impl ItsConfig {
-    /// What `GITS_BASER<index>` holds after `written` was written to it.
-    pub(crate) const fn accepted_baser(&self, index: u32, written: Baser) -> Baser {
+    /// Returns the value that `GITS_BASER<index>` holds after a guest wrote `written`.
+    pub const fn accepted_baser(&self, index: u32, written: Baser) -> Baser {
         Tables::accepted(self, index, written)
     }
 }

@@ -1,6 +1,7 @@
 //! What a state is refused for, and which object of it.
 
 use super::VERSION;
+use crate::config::ConfigError;
 use crate::heap::OutOfMemory;
 use crate::lpi::NoRoom;
 use core::fmt;
@@ -22,6 +23,17 @@ impl From<OutOfMemory> for RestoreError {
     fn from(OutOfMemory: OutOfMemory) -> Self {
         Problem::OutOfMemory.of(Object::Machine)
     }
+}
+
+/// A configuration and a saved state that do not fit each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotRestorable {
+    /// The configuration describes no machine.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The machine cannot be in this state.
+    #[error(transparent)]
+    State(#[from] RestoreError),
 }
 
 /// An object of a saved state.

@@ -7,10 +7,9 @@ use crate::heap::{OutOfMemory, checked, gathered, shared};
 use crate::its::{HeldIts, Its, RestoredRegisters};
 use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};
 use crate::redistributor::{LpiRegisters, RestoredRedistributor};
-use crate::saved_state::kvm::OutsideKvm;
 use crate::saved_state::{
-    CpuState, DeviceState, InterruptState, ItsState, LpiState, Object, Problem, RestoreError,
-    SavedState, VERSION,
+    CpuState, DeviceState, InterruptState, ItsState, LpiState, NotRestorable, Object, Problem,
+    RestoreError, SavedState, VERSION,
 };
 use crate::vcpu::Vcpu;
 use crate::wired::{Bank, RestoredInterrupt};
@@ -43,8 +42,12 @@ struct PlannedIts<'s> {
 }
 
 impl VgicConfig {
-    /// Can a machine made from this be restored from `saved`? A machine that nobody runs is asked.
-    pub(crate) fn check_restorable(&self, saved: &SavedState) -> Result<(), OutsideKvm> {
+    /// Checks that a fresh machine of this configuration can be restored from `saved`. Makes a
+    /// machine for it that does not run.
+    ///
+    /// # Errors
+    /// There is no such machine, or it cannot be in this state.
+    pub fn check_restorable(&self, saved: &SavedState) -> Result<(), NotRestorable> {
         let memory = shared(Nowhere).map_err(RestoreError::from)?;
         let kick = shared(Nowhere).map_err(RestoreError::from)?;
         let config = self.duplicate().map_err(RestoreError::from)?;

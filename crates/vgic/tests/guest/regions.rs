@@ -8,7 +8,6 @@ use gic_arch::lpi::Config;
 use gic_arch::{Affinity, IntId, Priority, gicd, gicr, gits};
 use msi_types::{Delivery, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
 use vgic::its::{ItsConfig, RedistributorNaming};
-use vgic::saved_state::kvm::KvmView;
 use vgic::{
     AccessWidth, Block, CpuConfig, FaultReason, GuestMemory, RedistributorRegion, VgicConfig,
 };
@@ -38,8 +37,9 @@ fn config(redistributor_naming: RedistributorNaming) -> VgicConfig {
         cpus: (0..5).map(cpu).collect(),
         redistributors: regions(),
         lpi_id_bits: Some(16),
-        its: vec![ItsConfig { redistributor_naming, ..ItsConfig::like_kvm(ITS) }],
-        ..VgicConfig::like_kvm(0, 96)
+        its: vec![ItsConfig { redistributor_naming, ..ItsConfig::new(ITS) }],
+        spis: 64,
+        ..VgicConfig::new(0)
     }
 }
 
@@ -262,22 +262,4 @@ fn a_machine_moves_to_one_with_the_same_regions_or_with_others() {
         target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
         assert_eq!(acknowledge_all(&mut target), each_at_home());
     }
-}
-
-#[test]
-fn kvms_view_does_not_ask_where_redistributors_lie() {
-    let mut source = with_lpis(RedistributorNaming::ProcessorNumber);
-    send_all(&source);
-    let config = source.gic.config().clone();
-    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save().unwrap();
-    let registers = KvmView::new(&config, saved, &*source.ram).unwrap().save().unwrap();
-
-    let mut target = Machine::over(config.clone(), source.ram);
-    let fresh = target.gic.freeze(&mut target.vcpus).unwrap().save().unwrap();
-    let mut view = KvmView::new(&config, fresh, &*target.ram).unwrap();
-    view.load(&registers).unwrap();
-    let loaded = view.into_state();
-    target.gic.freeze(&mut target.vcpus).unwrap().restore(&loaded).unwrap();
-
-    assert_eq!(acknowledge_all(&mut target), each_at_home());
 }

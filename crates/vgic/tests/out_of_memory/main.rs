@@ -6,7 +6,6 @@
 mod board;
 mod commands;
 mod creation;
-mod kvm;
 mod random;
 mod registers;
 mod state;

@@ -2,8 +2,8 @@
 //! it is a state that the machine can be in, and is then in.
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
-use crate::damage::{Damage, damaged, damages};
 use crate::round_trip::busy;
+use doorbell_test_damage::{Damage, damaged, damages};
 use gic_arch::lpi::Config;
 use gic_arch::{IntId, gicd, icc};
 use msi_types::{Cpu, Level, Line, SetLine};

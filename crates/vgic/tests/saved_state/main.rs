@@ -3,7 +3,6 @@
 
 mod board;
 mod corrupt;
-mod damage;
 mod format;
 mod lists;
 mod meanwhile;

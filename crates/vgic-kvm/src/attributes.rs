@@ -1,0 +1,115 @@
+//! Which attributes there are (`KVM_HAS_DEVICE_ATTR`).
+
+use crate::abi::{Attribute, Errno, LINE_LEVEL, control, frame};
+use crate::{interface, its};
+use gic_arch::gicr;
+use gic_arch::{IntIdField, gicd, id};
+
+/// Is it one of an ITS?
+pub(super) fn its_has(attribute: Attribute) -> Result<(), Errno> {
+    match attribute {
+        Attribute::Address(frame::ITS)
+        | Attribute::Control(
+            control::INIT
+            | control::ITS_SAVE_TABLES
+            | control::ITS_RESTORE_TABLES
+            | control::ITS_RESET,
+        ) => Ok(()),
+        Attribute::Its { offset } => its::check_offset(offset),
+        _ => Err(Errno::NoRegister),
+    }
+}
+
+/// Is it one of a GICv3 with so many INTIDs below 1024? Of its CPUs, only those that it has are
+/// asked for.
+pub(super) fn gic_has(attribute: Attribute, interrupts: u32) -> Result<(), Errno> {
+    let known = match attribute {
+        Attribute::Address(number) => {
+            matches!(
+                number,
+                frame::DISTRIBUTOR | frame::REDISTRIBUTORS | frame::REDISTRIBUTOR_REGION
+            )
+        }
+        Attribute::Control(number) => {
+            matches!(number, control::INIT | control::SAVE_PENDING_TABLES)
+        }
+        Attribute::InterruptCount | Attribute::MaintenanceInterrupt => true,
+        Attribute::Levels { info, .. } => info == LINE_LEVEL,
+        Attribute::Distributor { offset } => {
+            within(DISTRIBUTOR, offset)
+                || of_interrupt(offset).is_some_and(|intid| intid < interrupts)
+        }
+        Attribute::Redistributor { offset, .. } => within(REDISTRIBUTOR, offset),
+        Attribute::SystemRegister { register, .. } => interface::has(register),
+        Attribute::Its { .. } => false,
+    };
+    if known { Ok(()) } else { Err(Errno::NoRegister) }
+}
+
+/// Where a register lies, and its bytes.
+type Place = (u32, u32);
+
+/// Of the distributor, those that are not of interrupts.
+const DISTRIBUTOR: &[Place] = &[
+    (gicd::CTLR.offset(), 16),
+    (gicd::STATUSR.offset(), 4),
+    (IDENTIFICATION, IDENTIFICATION_BYTES),
+];
+
+/// Of the distributor, those with fields of interrupts, beside the routes.
+const FIELDS: &[IntIdField] = &[
+    gicd::IGROUPR,
+    gicd::ISENABLER,
+    gicd::ICENABLER,
+    gicd::ISPENDR,
+    gicd::ICPENDR,
+    gicd::ISACTIVER,
+    gicd::ICACTIVER,
+    gicd::IPRIORITYR,
+    gicd::ITARGETSR,
+    gicd::ICFGR,
+    gicd::IGRPMODR,
+];
+
+const REDISTRIBUTOR: &[Place] = &[
+    (gicr::CTLR.offset(), 4),
+    (gicr::IIDR.offset(), 4),
+    (gicr::TYPER.offset(), 8),
+    (gicr::WAKER.offset(), 4),
+    (gicr::PROPBASER.offset(), 8),
+    (gicr::PENDBASER.offset(), 8),
+    (gicr::INVLPIR.offset(), 8),
+    (gicr::INVALLR.offset(), 8),
+    (gicr::SYNCR.offset(), 4),
+    (IDENTIFICATION, IDENTIFICATION_BYTES),
+    (gicr::IGROUPR.offset(), 4),
+    (gicr::ISENABLER.offset(), 4),
+    (gicr::ICENABLER.offset(), 4),
+    (gicr::ISPENDR.offset(), 4),
+    (gicr::ICPENDR.offset(), 4),
+    (gicr::ISACTIVER.offset(), 4),
+    (gicr::ICACTIVER.offset(), 4),
+    (gicr::IPRIORITYR.offset(), 32),
+    (gicr::ICFGR.offset(), 8),
+    (gicr::IGRPMODR.offset(), 4),
+    (gicr::NSACR.offset(), 4),
+];
+
+const IDENTIFICATION: u32 = id::REGISTERS.info("").offset;
+const IDENTIFICATION_BYTES: u32 = 48;
+
+/// Is there a word of 32 bits of one of these?
+fn within(places: &[Place], offset: u32) -> bool {
+    let here = |(start, bytes): &Place| (*start..start + bytes).contains(&offset);
+    offset.is_multiple_of(4) && places.iter().any(here)
+}
+
+/// The first interrupt with a field at this offset of the distributor.
+fn of_interrupt(offset: u32) -> Option<u32> {
+    if !offset.is_multiple_of(4) {
+        return None;
+    }
+    let route = gicd::IROUTER.info("").index_of(offset);
+    route
+        .or_else(|| FIELDS.iter().find_map(|field| field.fields_at(offset)).map(|(first, _)| first))
+}

@@ -1,0 +1,78 @@
+//! The distributor's registers.
+
+use crate::abi::Errno;
+use crate::interrupts;
+use crate::word::half;
+use gic_arch::gicd::{self, Ctlr};
+use gic_arch::{IntId, id};
+use vgic::saved_state::DistributorState;
+
+/// What `GICD_STATUSR` reads as; `GICR_STATUSR` reads as zero.
+const STATUS: u32 = u32::MAX;
+/// `GICD_PIDR2`, `GICR_PIDR2`: a GICv3.
+pub(super) const PIDR2: u32 = 0x3b;
+/// Aff2, Aff1 and Aff0 in the low half of `GICD_IROUTER<n>`.
+const AFFINITY: u32 = 0x00ff_ffff;
+
+/// The register at `offset`, or the half of it.
+pub(crate) fn get(state: &DistributorState, offset: u32) -> u32 {
+    match offset {
+        _ if offset == gicd::CTLR.offset() => state.ctlr,
+        _ if offset == gicd::TYPER.offset() => state.typer,
+        _ if offset == gicd::IIDR.offset() => state.iidr,
+        _ if offset == gicd::STATUSR.offset() => STATUS,
+        _ if offset == id::PIDR2.offset() => PIDR2,
+        _ => route(state, offset)
+            .or_else(|| interrupts::get(interrupts::DISTRIBUTOR, &state.interrupts, offset))
+            .unwrap_or(0),
+    }
+}
+
+/// Writes the register at `offset`, or the half of it.
+pub(crate) fn set(state: &mut DistributorState, offset: u32, word: u32) -> Result<(), Errno> {
+    match offset {
+        _ if offset == gicd::CTLR.offset() => {
+            // KVM cannot forward Group 0 alone.
+            let written = Ctlr::from(word);
+            let both = written.enable_grp0() && written.enable_grp1();
+            state.ctlr = Ctlr::from(state.ctlr)
+                .with_enable_grp0(both)
+                .with_enable_grp1(written.enable_grp1())
+                .with_e1nwf(written.e1nwf())
+                .into_bits();
+        }
+        // The guest of another machine, or of one of another revision, would see this one.
+        _ if offset == gicd::IIDR.offset() && word != state.iidr => return Err(Errno::Invalid),
+        _ if offset == gicd::IIDR.offset() => {}
+        _ => {
+            if set_route(state, offset, word).is_none() {
+                interrupts::set(interrupts::DISTRIBUTOR, &mut state.interrupts, offset, word);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The half of `GICD_IROUTER<n>` at `offset`; `None` if there is none.
+fn route(state: &DistributorState, offset: u32) -> Option<u32> {
+    let (intid, register) = routed(offset)?;
+    let at = state.interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
+    Some(half(state.interrupts.get(at)?.route, register, offset))
+}
+
+/// `Aff3` stays zero, and a route names one PE.
+fn set_route(state: &mut DistributorState, offset: u32, word: u32) -> Option<()> {
+    let (intid, register) = routed(offset)?;
+    let at = state.interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
+    let interrupt = state.interrupts.get_mut(at)?;
+    if offset == register {
+        (interrupt.route, interrupt.chosen) = ((word & AFFINITY).into(), None);
+    }
+    Some(())
+}
+
+/// The interrupt whose route lies at `offset`, and where the register begins.
+fn routed(offset: u32) -> Option<(IntId, u32)> {
+    let index = gicd::IROUTER.info("").index_of(offset).filter(|_| offset.is_multiple_of(4))?;
+    Some((IntId::new(index), gicd::IROUTER.get(index)?.offset()))
+}

@@ -1,0 +1,218 @@
+//! Registers with a field for each wired interrupt: distributor and redistributors have the same.
+
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use doorbell_fallible::try_collect;
+use gic_arch::{IntId, IntIdClass, IntIdField, gicd, gicr};
+use vgic::saved_state::{InterruptState, SavedState};
+
+/// Priority bits that KVM keeps.
+const PRIORITY_MASK: u8 = 0xf8;
+/// An edge in `ICFGR`.
+const EDGE: u32 = 2;
+
+/// One kind of register.
+pub(super) struct Kind {
+    field: IntIdField,
+    get: fn(&InterruptState) -> u32,
+    /// What writing the field's bits does.
+    set: fn(&mut InterruptState, u32),
+}
+
+/// The distributor's registers.
+pub(super) const DISTRIBUTOR: &[Kind] = &kinds([
+    gicd::IGROUPR,
+    gicd::ISENABLER,
+    gicd::ICENABLER,
+    gicd::ISPENDR,
+    gicd::ISACTIVER,
+    gicd::ICACTIVER,
+    gicd::IPRIORITYR,
+    gicd::ICFGR,
+]);
+/// The redistributors' registers.
+pub(super) const REDISTRIBUTOR: &[Kind] = &kinds([
+    gicr::IGROUPR,
+    gicr::ISENABLER,
+    gicr::ICENABLER,
+    gicr::ISPENDR,
+    gicr::ISACTIVER,
+    gicr::ICACTIVER,
+    gicr::IPRIORITYR,
+    gicr::ICFGR,
+]);
+
+/// Of `ICPENDR`, reads as zero and writes are ignored, as of registers that are not here.
+const fn kinds(fields: [IntIdField; 8]) -> [Kind; 8] {
+    let [group, enable, disable, pend, activate, deactivate, priority, trigger] = fields;
+    [
+        Kind {
+            field: group,
+            get: |interrupt| interrupt.group1.into(),
+            set: |interrupt, bits| interrupt.group1 = bits != 0,
+        },
+        Kind {
+            field: enable,
+            get: |interrupt| interrupt.enabled.into(),
+            set: |interrupt, bits| interrupt.enabled |= bits != 0,
+        },
+        Kind {
+            field: disable,
+            get: |interrupt| interrupt.enabled.into(),
+            set: |interrupt, bits| interrupt.enabled &= bits == 0,
+        },
+        Kind {
+            field: pend,
+            get: |interrupt| interrupt.latch.into(),
+            set: |interrupt, bits| interrupt.latch = bits != 0,
+        },
+        Kind {
+            field: activate,
+            get: |interrupt| interrupt.active.into(),
+            set: |interrupt, bits| interrupt.active |= bits != 0,
+        },
+        Kind { field: deactivate, get: |interrupt| interrupt.active.into(), set: deactivate_if },
+        Kind {
+            field: priority,
+            get: |interrupt| interrupt.priority.into(),
+            set: |interrupt, bits| interrupt.priority = bits.to_le_bytes()[0] & PRIORITY_MASK,
+        },
+        Kind {
+            field: trigger,
+            get: |interrupt| if interrupt.edge { EDGE } else { 0 },
+            set: set_trigger,
+        },
+    ]
+}
+
+fn deactivate_if(interrupt: &mut InterruptState, bits: u32) {
+    if bits != 0 {
+        (interrupt.active, interrupt.active_at) = (false, None);
+    }
+}
+
+/// Private interrupts keep theirs.
+fn set_trigger(interrupt: &mut InterruptState, bits: u32) {
+    if interrupt.intid.is_shared() {
+        interrupt.edge = bits & EDGE != 0;
+    }
+}
+
+/// The register at `offset`; `None` if it is of none of these kinds.
+pub(super) fn get(kinds: &[Kind], interrupts: &[InterruptState], offset: u32) -> Option<u32> {
+    let (kind, first, count) = locate(kinds, offset)?;
+    let fields = (0..count).filter_map(|index| {
+        let intid = kind.field.range().intid_at(first + index)?;
+        let at = interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
+        Some((kind.get)(interrupts.get(at)?) << (index * kind.field.bits()))
+    });
+    Some(fields.fold(0, |register, field| register | field))
+}
+
+/// Writes the register at `offset`; `None` if it is of none of these kinds.
+pub(super) fn set(
+    kinds: &[Kind],
+    interrupts: &mut [InterruptState],
+    offset: u32,
+    word: u32,
+) -> Option<()> {
+    let (kind, first, count) = locate(kinds, offset)?;
+    let bits = kind.field.bits();
+    for index in 0..count {
+        let found = kind.field.range().intid_at(first + index);
+        let found = found.and_then(|intid| {
+            interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()
+        });
+        if let Some(interrupt) = found.and_then(|at| interrupts.get_mut(at)) {
+            (kind.set)(interrupt, (word >> (index * bits)) & ((1 << bits) - 1));
+        }
+    }
+    Some(())
+}
+
+fn locate(kinds: &[Kind], offset: u32) -> Option<(&Kind, u32, u32)> {
+    if !offset.is_multiple_of(4) {
+        return None;
+    }
+    kinds
+        .iter()
+        .find_map(|kind| kind.field.fields_at(offset).map(|(first, count)| (kind, first, count)))
+}
+
+/// Which of 32 lines from `first` on are high. Those of edge-triggered interrupts KVM does not look
+/// at.
+pub(super) fn levels(interrupts: &[InterruptState], first: u16) -> u32 {
+    let high = interrupts.iter().filter(|interrupt| interrupt.line && !interrupt.edge);
+    high.filter_map(|interrupt| bit_of(interrupt.intid, first)).fold(0, |word, bit| word | bit)
+}
+
+/// Drives 32 lines from `first` on. Makes no edge.
+pub(super) fn set_levels(interrupts: &mut [InterruptState], first: u16, word: u32) {
+    for interrupt in interrupts {
+        let bit =
+            bit_of(interrupt.intid, first).filter(|_| interrupt.intid.class() != IntIdClass::Sgi);
+        if let Some(bit) = bit {
+            interrupt.line = word & bit != 0;
+        }
+    }
+}
+
+fn bit_of(intid: IntId, first: u16) -> Option<u32> {
+    let distance = intid.get().checked_sub(first.into()).filter(|distance| *distance < 32)?;
+    Some(1 << distance)
+}
+
+/// Has the state list all of its interrupts.
+pub(super) fn list_all(state: &mut SavedState, spis: u32) -> Result<(), TryReserveError> {
+    fill(&mut state.distributor.interrupts, 32..32 + spis)?;
+    let mut private = state.cpus.iter_mut().map(|cpu| &mut cpu.redistributor.interrupts);
+    private.try_for_each(|interrupts| fill(interrupts, 0..32))
+}
+
+fn fill(
+    interrupts: &mut Vec<InterruptState>,
+    intids: core::ops::Range<u32>,
+) -> Result<(), TryReserveError> {
+    let all = try_collect(intids.map(|intid| {
+        let intid = IntId::new(intid);
+        let at = interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid);
+        at.ok().and_then(|at| interrupts.get(at)).copied().unwrap_or_else(|| after_reset(intid))
+    }))?;
+    *interrupts = all;
+    Ok(())
+}
+
+/// Takes away the latches that KVM drops when the interrupt is deactivated.
+pub(super) fn drop_latches(state: &mut SavedState) {
+    let private = state.cpus.iter_mut().flat_map(|cpu| &mut cpu.redistributor.interrupts);
+    for interrupt in private.chain(&mut state.distributor.interrupts) {
+        interrupt.latch &= interrupt.edge || !interrupt.active;
+    }
+}
+
+/// Has the state list the interrupts that are not as after reset.
+pub(super) fn list_changed(state: &mut SavedState) {
+    let changed = |interrupt: &InterruptState| *interrupt != after_reset(interrupt.intid);
+    state.distributor.interrupts.retain(changed);
+    for cpu in &mut state.cpus {
+        cpu.redistributor.interrupts.retain(changed);
+    }
+}
+
+/// An interrupt after reset, with one security state.
+fn after_reset(intid: IntId) -> InterruptState {
+    InterruptState {
+        intid,
+        group1: false,
+        enabled: false,
+        priority: 0,
+        edge: intid.class() == IntIdClass::Sgi,
+        latch: false,
+        line: false,
+        message: false,
+        active: false,
+        active_at: None,
+        route: 0,
+        chosen: None,
+    }
+}

@@ -1,0 +1,163 @@
+//! An ITS's registers.
+
+use crate::abi::Errno;
+use crate::word::low_word;
+use gic_arch::gits::{self, Baser, Cbaser, Creadr, Ctlr, Cwriter};
+use gic_arch::{Iidr, id};
+use vgic::its::ItsConfig;
+use vgic::saved_state::ItsState;
+
+/// The registers that have attributes.
+enum Which {
+    Ctlr,
+    Iidr,
+    Typer,
+    Cbaser,
+    Cwriter,
+    Creadr,
+    Baser(usize),
+    Identification(usize),
+}
+
+impl Which {
+    /// `EINVAL` for a misaligned offset, `ENXIO` for one without a register.
+    fn at(offset: u64) -> Result<Self, Errno> {
+        let word = offset < u64::from(gits::TYPER.offset()) || offset >= IDENTIFICATION;
+        if !offset.is_multiple_of(if word { 4 } else { 8 }) {
+            return Err(Errno::Invalid);
+        }
+        let offset = u32::try_from(offset).map_err(|_| Errno::NoRegister)?;
+        let index = |within: u32, bytes: u32| usize::try_from(within / bytes).unwrap_or(usize::MAX);
+        let baser = gits::BASER.info("");
+        let identification = id::REGISTERS.info("");
+        Ok(match offset {
+            _ if offset == gits::CTLR.offset() => Self::Ctlr,
+            _ if offset == gits::IIDR.offset() => Self::Iidr,
+            _ if offset == gits::TYPER.offset() => Self::Typer,
+            _ if offset == gits::CBASER.offset() => Self::Cbaser,
+            _ if offset == gits::CWRITER.offset() => Self::Cwriter,
+            _ if offset == gits::CREADR.offset() => Self::Creadr,
+            _ if (baser.offset..baser.end()).contains(&offset) => {
+                Self::Baser(index(offset - baser.offset, 8))
+            }
+            _ if (identification.offset..identification.end()).contains(&offset) => {
+                Self::Identification(index(offset - identification.offset, 4))
+            }
+            _ => return Err(Errno::NoRegister),
+        })
+    }
+}
+
+/// Where the registers of 32 bits begin again.
+const IDENTIFICATION: u64 = 0xffd0;
+/// From `GITS_PIDR4` on.
+const IDENTIFICATIONS: [u64; 12] = [0x40, 0, 0, 0, 0x92, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
+
+/// Is there a register?
+pub(super) fn check_offset(offset: u64) -> Result<(), Errno> {
+    Which::at(offset).map(drop)
+}
+
+pub(super) fn get(state: &ItsState, offset: u64) -> Result<u64, Errno> {
+    Ok(match Which::at(offset)? {
+        Which::Ctlr => {
+            let idle = Creadr::from_bits(state.creadr).offset()
+                == Cwriter::from_bits(state.cwriter).offset();
+            Ctlr::from(state.ctlr).with_quiescent(idle).into_bits().into()
+        }
+        Which::Iidr => state.iidr.into(),
+        Which::Typer => state.typer,
+        Which::Cbaser => state.cbaser,
+        Which::Cwriter => state.cwriter,
+        Which::Creadr => state.creadr,
+        Which::Baser(index) => state.baser.get(index).copied().unwrap_or(0),
+        Which::Identification(index) => IDENTIFICATIONS.get(index).copied().unwrap_or(0),
+    })
+}
+
+pub(super) fn set(
+    state: &mut ItsState,
+    config: &ItsConfig,
+    offset: u64,
+    value: u64,
+) -> Result<(), Errno> {
+    let enabled = Ctlr::from(state.ctlr).enabled();
+    let queue_bytes = Cbaser::from_bits(state.cbaser).bytes();
+    match Which::at(offset)? {
+        Which::Ctlr => set_ctlr(state, Ctlr::from(low_word(value)).enabled()),
+        // The revision is that of the tables' format; there is one.
+        Which::Iidr if Iidr::from(low_word(value)).revision() != 0 => {
+            return Err(Errno::Invalid);
+        }
+        Which::Cbaser if !enabled => {
+            state.cbaser = accepted_cbaser(value);
+            (state.creadr, state.cwriter) = (0, 0);
+        }
+        Which::Cwriter => {
+            let offset = Cwriter::from_bits(value).offset();
+            if offset < queue_bytes {
+                state.cwriter = Cwriter::at_offset(offset).into_bits();
+            }
+        }
+        Which::Creadr => {
+            let offset = Creadr::from_bits(value).offset();
+            match (enabled, offset < queue_bytes) {
+                (true, _) => return Err(Errno::Busy),
+                (false, false) => return Err(Errno::Invalid),
+                (false, true) => state.creadr = Creadr::at_offset(offset).into_bits(),
+            }
+        }
+        Which::Baser(index) if !enabled => set_baser(state, config, index, value),
+        Which::Iidr | Which::Cbaser | Which::Typer | Which::Baser(_) | Which::Identification(_) => {
+        }
+    }
+    Ok(())
+}
+
+/// Not without a queue and both tables.
+fn set_ctlr(state: &mut ItsState, enable: bool) {
+    let [devices, collections, ..] = state.baser.map(Baser::from_bits);
+    let complete =
+        Cbaser::from_bits(state.cbaser).valid() && devices.valid() && collections.valid();
+    let was = Ctlr::from(state.ctlr).enabled();
+    let enabled = enable && (was || complete);
+    state.ctlr = Ctlr::new().with_enabled(enabled).with_quiescent(!enabled).into_bits();
+}
+
+/// The queue lies at a multiple of 64 KiB.
+fn accepted_cbaser(value: u64) -> u64 {
+    let written = Cbaser::from_bits(value);
+    Cbaser::new()
+        .with_pages_minus_one(written.pages_minus_one())
+        .with_shareability(written.shareability())
+        .with_address(written.address() & !0xffff)
+        .with_outer_cache(written.outer_cache())
+        .with_inner_cache(written.inner_cache())
+        .with_valid(written.valid())
+        .into_bits()
+}
+
+/// A table that is taken away takes along what it mapped.
+fn set_baser(state: &mut ItsState, config: &ItsConfig, index: usize, value: u64) {
+    let number = u32::try_from(index).unwrap_or(u32::MAX);
+    let accepted = config.accepted_baser(number, Baser::from_bits(value));
+    if let Some(register) = state.baser.get_mut(index) {
+        *register = accepted.into_bits();
+    }
+    match index {
+        0 if !accepted.valid() => state.devices.clear(),
+        1 if !accepted.valid() => state.collections.clear(),
+        _ => {}
+    }
+}
+
+/// As after creation; the tables' registers keep what they say beside `Valid`.
+pub(super) fn reset(state: &mut ItsState) {
+    state.ctlr = Ctlr::new().with_quiescent(true).into_bits();
+    (state.cbaser, state.creadr, state.cwriter) = (0, 0, 0);
+    for register in &mut state.baser {
+        *register = Baser::from_bits(*register).with_valid(false).into_bits();
+    }
+    state.devices.clear();
+    state.collections.clear();
+}

@@ -1,0 +1,198 @@
+//! What KVM's GIC cannot be, and what it cannot be in.
+
+use crate::abi::Errno;
+use alloc::collections::TryReserveError;
+use gic_arch::gicd::{self, Irouter};
+use gic_arch::gicr;
+use gic_arch::gits::{Creadr, PageSize};
+use gic_arch::{Affinity, IntId, IntIdClass};
+use vgic::its::{Coherence, ItsConfig, PageSizes, RedistributorNaming};
+use vgic::saved_state::{
+    InterruptState, ItsState, NotRestorable, Problem, RestoreError, SavedState,
+};
+use vgic::{ConfigError, OutOfMemory, SecurityView, VgicConfig};
+
+/// A machine or a state of it that KVM cannot have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutsideKvm {
+    /// Another number of priority bits than 5.
+    #[error("the machine has {0} priority bits, KVM's have 5")]
+    PriorityBits(u8),
+    /// Extended SPIs or PPIs.
+    #[error("the machine has extended SPIs or PPIs, KVM's have none")]
+    ExtendedRange,
+    /// The Non-secure view of two security states.
+    #[error("the machine has two security states, KVM's have one")]
+    TwoSecurityStates,
+    /// INTIDs of more than 16 bits.
+    #[error("the machine has INTIDs of {0} bits, KVM's have at most 16")]
+    IntIdBits(u8),
+    /// Direct LPIs.
+    #[error("the machine has direct LPIs, KVM's have none")]
+    DirectLpi,
+    /// Tables outside of the guest's caches.
+    #[error("the machine's table accesses are not coherent, KVM's are")]
+    NotCoherent,
+    /// An affinity that routes cannot name.
+    #[error("the CPU {0} has an Aff3, KVM's have none")]
+    Affinity(Affinity),
+    /// An ITS of another kind.
+    #[error("its@{its:x}: its {what} is not as KVM's")]
+    Its {
+        /// Its address.
+        its: u64,
+        /// What differs.
+        what: &'static str,
+    },
+    /// Group 0 without Group 1: KVM has one enable.
+    #[error("the distributor forwards Group 0 alone, KVM's both or none")]
+    GroupZeroAlone,
+    /// An SPI for any CPU.
+    #[error("interrupt {} goes to any CPU, KVM's go to one", .0.get())]
+    OneOfN(IntId),
+    /// A CPU that declines 1-of-N interrupts.
+    #[error("CPU {0} declines interrupts of a group, KVM's cannot")]
+    Declines(Affinity),
+    /// A PPI that is edge-triggered. With [`VgicConfig::level_ppis`] none is.
+    #[error("interrupt {} of CPU {cpu} is edge-triggered, KVM's PPIs are not", .intid.get())]
+    EdgePpi {
+        /// Whose.
+        cpu: Affinity,
+        /// Which.
+        intid: IntId,
+    },
+    /// An SPI that a message holds pending.
+    #[error("interrupt {} is held by a message, which KVM does not know", .0.get())]
+    MessageLevel(IntId),
+    /// LPI configuration tables that differ.
+    #[error("CPU {0} has another LPI configuration table than others, KVM has one for all")]
+    ConfigurationTables(Affinity),
+    /// A queue that stopped at an error.
+    #[error("its@{0:x}: its queue is stalled, KVM's skip faulty commands")]
+    Stalled(u64),
+    /// A machine that cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A state that the machine cannot be in.
+    #[error(transparent)]
+    State(#[from] RestoreError),
+}
+
+impl From<NotRestorable> for OutsideKvm {
+    fn from(error: NotRestorable) -> Self {
+        match error {
+            NotRestorable::Config(error) => Self::Config(error),
+            NotRestorable::State(error) => Self::State(error),
+        }
+    }
+}
+
+impl From<TryReserveError> for OutsideKvm {
+    fn from(error: TryReserveError) -> Self {
+        Self::State(OutOfMemory::from(error).into())
+    }
+}
+
+/// What KVM says of tables with which the machine cannot be in this state.
+pub(super) const fn errno(outside: OutsideKvm) -> Errno {
+    match outside {
+        OutsideKvm::State(RestoreError {
+            problem: Problem::NoRoom | Problem::OutOfMemory, ..
+        })
+        | OutsideKvm::Config(ConfigError::OutOfMemory(_)) => Errno::NoMemory,
+        _ => Errno::Invalid,
+    }
+}
+
+const PRIORITY_BITS: u8 = 5;
+const ID_BITS: u8 = 16;
+
+pub(super) fn check_machine(config: &VgicConfig) -> Result<(), OutsideKvm> {
+    if config.priority_bits != PRIORITY_BITS {
+        return Err(OutsideKvm::PriorityBits(config.priority_bits));
+    }
+    if config.extended_spis > 0 || config.extended_ppis > 0 {
+        return Err(OutsideKvm::ExtendedRange);
+    }
+    if config.security != SecurityView::Single {
+        return Err(OutsideKvm::TwoSecurityStates);
+    }
+    if let Some(bits) = config.lpi_id_bits.filter(|bits| *bits > ID_BITS) {
+        return Err(OutsideKvm::IntIdBits(bits));
+    }
+    if config.direct_lpi {
+        return Err(OutsideKvm::DirectLpi);
+    }
+    if config.coherence != Coherence::Coherent {
+        return Err(OutsideKvm::NotCoherent);
+    }
+    let aff3 = config.cpus.iter().find(|cpu| cpu.affinity.levels()[0] != 0);
+    match aff3 {
+        Some(cpu) => Err(OutsideKvm::Affinity(cpu.affinity)),
+        None => config.its.iter().try_for_each(check_its_machine),
+    }
+}
+
+fn check_its_machine(its: &ItsConfig) -> Result<(), OutsideKvm> {
+    let differences = [
+        (its.device_id_bits > ID_BITS, "number of DeviceID bits"),
+        (its.event_id_bits > ID_BITS, "number of EventID bits"),
+        (
+            its.redistributor_naming != RedistributorNaming::ProcessorNumber,
+            "way of naming redistributors",
+        ),
+        (its.held_collections > 0, "number of collections without a table"),
+        (its.collection_table.is_none(), "lack of a collection table"),
+        (its.page_sizes != PageSizes::Only(PageSize::Size64K), "choice of page sizes"),
+        (its.coherence != Coherence::Coherent, "way to memory"),
+        (its.iidr.revision() != 0, "table format (GITS_IIDR.Revision)"),
+    ];
+    match differences.into_iter().find(|(differs, _)| *differs) {
+        Some((_, what)) => Err(OutsideKvm::Its { its: its.base, what }),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn check_state(state: &SavedState) -> Result<(), OutsideKvm> {
+    let control = gicd::Ctlr::from(state.distributor.ctlr);
+    if control.enable_grp0() && !control.enable_grp1() {
+        return Err(OutsideKvm::GroupZeroAlone);
+    }
+    state.distributor.interrupts.iter().try_for_each(check_shared)?;
+    check_cpus(state)?;
+    state.its.iter().try_for_each(check_its)
+}
+
+fn check_shared(interrupt: &InterruptState) -> Result<(), OutsideKvm> {
+    if Irouter::from(interrupt.route).any_participating() {
+        return Err(OutsideKvm::OneOfN(interrupt.intid));
+    }
+    if interrupt.message { Err(OutsideKvm::MessageLevel(interrupt.intid)) } else { Ok(()) }
+}
+
+fn check_cpus(state: &SavedState) -> Result<(), OutsideKvm> {
+    let mut table = None;
+    for cpu in &state.cpus {
+        let control = gicr::Ctlr::from(cpu.redistributor.ctlr);
+        if control.dpg0() || control.dpg1_ns() || control.dpg1_s() {
+            return Err(OutsideKvm::Declines(cpu.affinity));
+        }
+        let propbaser = cpu.redistributor.propbaser;
+        if control.enable_lpis() && *table.get_or_insert(propbaser) != propbaser {
+            return Err(OutsideKvm::ConfigurationTables(cpu.affinity));
+        }
+        let edge = |interrupt: &&InterruptState| {
+            interrupt.intid.class() == IntIdClass::Ppi && interrupt.edge
+        };
+        if let Some(interrupt) = cpu.redistributor.interrupts.iter().find(edge) {
+            return Err(OutsideKvm::EdgePpi { cpu: cpu.affinity, intid: interrupt.intid });
+        }
+    }
+    Ok(())
+}
+
+fn check_its(its: &ItsState) -> Result<(), OutsideKvm> {
+    let is_stalled = Creadr::from_bits(its.creadr).stalled();
+    if is_stalled { Err(OutsideKvm::Stalled(its.base)) } else { Ok(()) }
+}

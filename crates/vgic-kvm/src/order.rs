@@ -1,0 +1,121 @@
+//! Which attributes have to be saved, in the order of restoring them
+//! (`arm-vgic-its.rst`, "ITS Restore Sequence"; `arm-vgic-v3.rst`).
+
+use crate::KvmDevice;
+use crate::abi::{Attribute, LINE_LEVEL};
+use core::ops::Range;
+use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, icc};
+use vgic::VgicConfig;
+
+/// Everything that belongs to a state.
+pub(super) fn saved(config: &VgicConfig) -> impl Iterator<Item = (KvmDevice, Attribute)> {
+    let shared = 32..32 + config.spis;
+    let lpis = config.lpi_id_bits.is_some();
+    let redistributors = config.cpus.iter().flat_map(move |cpu| redistributor(cpu.affinity, lpis));
+    let first = config.cpus.first().map_or(Affinity::default(), |cpu| cpu.affinity);
+    let lines = shared.clone().step_by(32).map(move |intid| levels(first, intid));
+    let interfaces = config.cpus.iter().flat_map(|cpu| {
+        let of = |register| Attribute::SystemRegister { cpu: cpu.affinity, register };
+        core::iter::once(levels(cpu.affinity, 0)).chain(INTERFACE.iter().copied().map(of))
+    });
+    let gic = distributor(shared).chain(redistributors).chain(lines).chain(interfaces);
+    let all_its = (0..config.its.len())
+        .flat_map(|index| its().map(move |attribute| (KvmDevice::Its(index), attribute)));
+    gic.map(|attribute| (KvmDevice::Gic, attribute)).chain(all_its)
+}
+
+/// Is this where the tables have to be read from guest memory, right before?
+pub(super) fn needs_tables(attribute: Attribute) -> bool {
+    attribute == Attribute::Its { offset: gits::CTLR.offset().into() }
+}
+
+/// What clears the bits of a register in which ones are set and zeros do nothing, and the value
+/// that clears all.
+pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
+    const ALL: u64 = 0xffff_ffff;
+    let other = |pairs: [(IntIdField, IntIdField); 2], offset: u32| {
+        let mut found = pairs.into_iter().filter(|(set, _)| set.fields_at(offset).is_some());
+        found.next().map(|(set, clear)| offset - set.offset() + clear.offset())
+    };
+    match attribute {
+        Attribute::Distributor { offset } => {
+            let pairs = [(gicd::ISENABLER, gicd::ICENABLER), (gicd::ISACTIVER, gicd::ICACTIVER)];
+            other(pairs, offset).map(|offset| (Attribute::Distributor { offset }, ALL))
+        }
+        Attribute::Redistributor { cpu, offset } => {
+            let pairs = [(gicr::ISENABLER, gicr::ICENABLER), (gicr::ISACTIVER, gicr::ICACTIVER)];
+            other(pairs, offset).map(|offset| (Attribute::Redistributor { cpu, offset }, ALL))
+        }
+        _ => None,
+    }
+}
+
+fn distributor(intids: Range<u32>) -> impl Iterator<Item = Attribute> {
+    // KVM forgets to signal what becomes pending while it is disabled.
+    let first = [gicd::IIDR.offset(), gicd::CTLR.offset()];
+    let routes = intids.clone().filter_map(|intid| gicd::irouter(IntId::new(intid)));
+    let routes = routes.flat_map(|route| [route.offset(), route.offset() + 4]);
+    let fields = [
+        gicd::IGROUPR,
+        gicd::ISENABLER,
+        gicd::ICFGR,
+        gicd::IPRIORITYR,
+        gicd::ISPENDR,
+        gicd::ISACTIVER,
+    ];
+    let fields = fields.into_iter().flat_map(move |field| registers(field, intids.clone()));
+    let offsets = first.into_iter().chain(routes).chain(fields);
+    offsets.map(|offset| Attribute::Distributor { offset })
+}
+
+/// LPIs are enabled when their tables are known.
+fn redistributor(cpu: Affinity, lpis: bool) -> impl Iterator<Item = Attribute> {
+    let tables = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset()];
+    let tables = tables.into_iter().filter(move |_| lpis).flat_map(|offset| [offset, offset + 4]);
+    let fields = [
+        gicr::IGROUPR,
+        gicr::ISENABLER,
+        gicr::ICFGR,
+        gicr::IPRIORITYR,
+        gicr::ISPENDR,
+        gicr::ISACTIVER,
+    ];
+    let fields = fields.into_iter().flat_map(|field| registers(field, 0..32));
+    let offsets = tables.chain(fields).chain([gicr::CTLR.offset()]);
+    offsets.map(move |offset| Attribute::Redistributor { cpu, offset })
+}
+
+/// Offsets of the registers that hold a field of these interrupts.
+fn registers(field: IntIdField, intids: Range<u32>) -> impl Iterator<Item = u32> {
+    let located = intids.filter_map(move |intid| field.locate(IntId::new(intid)));
+    let mut last = None;
+    located
+        .map(|place| place.register().offset())
+        .filter(move |offset| last.replace(*offset) != Some(*offset))
+}
+
+fn levels(cpu: Affinity, first: u32) -> Attribute {
+    Attribute::Levels { cpu, info: LINE_LEVEL, first: u16::try_from(first).unwrap_or_default() }
+}
+
+/// `CTLR` says whether one binary point serves both groups.
+const INTERFACE: &[icc::SysRegEncoding] = &[
+    icc::SRE.encoding(),
+    icc::CTLR.encoding(),
+    icc::PMR.encoding(),
+    icc::BPR0.encoding(),
+    icc::BPR1.encoding(),
+    icc::AP0R0.encoding(),
+    icc::AP1R0.encoding(),
+    icc::IGRPEN0.encoding(),
+    icc::IGRPEN1.encoding(),
+];
+
+/// The queue's base comes before its offsets, which it clears; the enable last, behind the tables.
+fn its() -> impl Iterator<Item = Attribute> {
+    let first = [gits::IIDR.offset(), gits::CBASER.offset()];
+    let tables = gits::BASER.iter().map(gic_arch::Reg::offset);
+    let last = [gits::CWRITER.offset(), gits::CREADR.offset(), gits::CTLR.offset()];
+    let offsets = first.into_iter().chain(tables).chain(last);
+    offsets.map(|offset| Attribute::Its { offset: offset.into() })
+}

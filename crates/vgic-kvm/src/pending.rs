@@ -1,0 +1,145 @@
+//! The LPIs' pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and taking them
+//! over.
+
+use crate::abi::Errno;
+use alloc::collections::TryReserveError;
+use doorbell_fallible::try_collect;
+use gic_arch::gicr::Pendbaser;
+use gic_arch::{Affinity, IntId, Lpi, lpi};
+use vgic::saved_state::{CollectionState, EventState, SavedState};
+use vgic::{GuestMemory, MemoryFault};
+
+/// A bit of a pending table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Bit {
+    address: u64,
+    bit: u8,
+}
+
+impl Bit {
+    /// Where an LPI's is, in the table that a `GICR_PENDBASER` names. `None` for what is no LPI.
+    pub(super) fn of(pendbaser: u64, intid: IntId) -> Option<Self> {
+        let (offset, bit) = lpi::pending_location(Lpi::try_from(intid).ok()?);
+        Some(Self { address: Pendbaser::from(pendbaser).address() + offset, bit })
+    }
+
+    /// Is it set?
+    pub(super) fn read(self, memory: &dyn GuestMemory) -> Result<bool, Errno> {
+        Ok(self.byte(memory)? & (1 << self.bit) != 0)
+    }
+
+    fn byte(self, memory: &dyn GuestMemory) -> Result<u8, Errno> {
+        let mut byte = [0];
+        memory.read(self.address, &mut byte).map_err(fault)?;
+        Ok(byte[0])
+    }
+
+    /// Writes only what changes: a page that is written has to be sent again.
+    fn write(self, memory: &dyn GuestMemory, set: bool) -> Result<(), Errno> {
+        let byte = self.byte(memory)?;
+        let mask = 1 << self.bit;
+        let wanted = if set { byte | mask } else { byte & !mask };
+        if wanted == byte { Ok(()) } else { memory.write(self.address, &[wanted]).map_err(fault) }
+    }
+}
+
+pub(super) fn fault(_: MemoryFault) -> Errno {
+    Errno::Fault
+}
+
+/// Writes the bit of every LPI that an event is mapped to.
+pub(super) fn save(state: &SavedState, memory: &dyn GuestMemory) -> Result<(), Errno> {
+    let mut bits =
+        try_collect(events(state).map(|(cpu, event)| (cpu, event.intid, event.pending)))?;
+    // Of several events, one that is pending comes first.
+    bits.sort_unstable_by_key(|(cpu, intid, pending)| (*cpu, *intid, !pending));
+    bits.dedup_by_key(|(cpu, intid, _)| (*cpu, *intid));
+    for (cpu, intid, pending) in bits {
+        let pendbaser =
+            state.cpus.iter().find(|of| of.affinity == cpu).map(|of| of.redistributor.pendbaser);
+        // Without a table there is nothing to clear.
+        let table =
+            pendbaser.filter(|pendbaser| pending || Pendbaser::from(*pendbaser).address() != 0);
+        if let Some(bit) = table.and_then(|pendbaser| Bit::of(pendbaser, intid)) {
+            bit.write(memory, pending)?;
+        }
+    }
+    Ok(())
+}
+
+/// Clears bits that were taken over.
+pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno> {
+    bits.iter().try_for_each(|bit| bit.write(memory, false))
+}
+
+/// What is pending as KVM keeps it: of events whose collections are mapped.
+///
+/// LPIs that are pending by themselves become pending of events: of one that goes to the same CPU,
+/// else of any. KVM has no place for what no event has, nor for what is pending of a collection
+/// that was unmapped: MAPC leaves the behaviour of its interrupts UNPREDICTABLE (IHI 0069, MAPC).
+pub(super) fn hand_over(state: &mut SavedState) -> Result<(), TryReserveError> {
+    let by_themselves = state.cpus.iter().flat_map(|cpu| {
+        cpu.redistributor
+            .lpis
+            .iter()
+            .map(|lpi| ByItself { place: (lpi.intid, cpu.affinity), is_left: true })
+    });
+    let mut all = try_collect(by_themselves)?;
+    all.sort_unstable_by_key(|lpi| lpi.place);
+    state.cpus.iter_mut().for_each(|cpu| cpu.redistributor.lpis.clear());
+    forget_unmapped(state);
+    if all.is_empty() {
+        return Ok(());
+    }
+    each_event(state, |cpu, event| {
+        if let Ok(at) = all.binary_search_by_key(&(event.intid, cpu), |lpi| lpi.place) {
+            event.pending |= core::mem::take(&mut all[at].is_left);
+        }
+    });
+    all.retain(|lpi| lpi.is_left);
+    all.dedup_by_key(|lpi| lpi.place.0);
+    each_event(state, |_, event| {
+        if let Ok(at) = all.binary_search_by_key(&event.intid, |lpi| lpi.place.0) {
+            event.pending |= core::mem::take(&mut all[at].is_left);
+        }
+    });
+    Ok(())
+}
+
+/// An LPI that is pending by itself at a CPU.
+struct ByItself {
+    place: (IntId, Affinity),
+    /// No event has it yet.
+    is_left: bool,
+}
+
+fn forget_unmapped(state: &mut SavedState) {
+    for its in &mut state.its {
+        for event in its.devices.iter_mut().flat_map(|device| &mut device.events) {
+            event.pending &= target(&its.collections, event).is_some();
+        }
+    }
+}
+
+fn each_event(state: &mut SavedState, mut change: impl FnMut(Affinity, &mut EventState)) {
+    for its in &mut state.its {
+        for event in its.devices.iter_mut().flat_map(|device| &mut device.events) {
+            if let Some(cpu) = target(&its.collections, event) {
+                change(cpu, event);
+            }
+        }
+    }
+}
+
+/// Every event whose collection is mapped, with the CPU that it goes to.
+fn events(state: &SavedState) -> impl Iterator<Item = (Affinity, &EventState)> {
+    state.its.iter().flat_map(|its| {
+        let events = its.devices.iter().flat_map(|device| &device.events);
+        events.filter_map(|event| Some((target(&its.collections, event)?, event)))
+    })
+}
+
+fn target(collections: &[CollectionState], event: &EventState) -> Option<Affinity> {
+    let at = collections.binary_search_by_key(&event.collection, |state| state.collection).ok()?;
+    collections.get(at).map(|state| state.target)
+}

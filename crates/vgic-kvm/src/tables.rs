@@ -1,0 +1,398 @@
+//! An ITS's tables in guest memory by KVM's ABI revision 0 (`arm-vgic-its.rst`, "ITS Table ABI
+//! REV0"): saving, and restoring what a guest may have written to meanwhile.
+
+mod scan;
+
+use crate::abi::{CollectionEntry, DeviceEntry, Errno, TranslationEntry};
+use crate::pending::{Bit, fault};
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use doorbell_fallible::{SortedMap, try_collect, try_push};
+use gic_arch::gicr::{Pendbaser, Typer};
+use gic_arch::gits::{self, Baser};
+use gic_arch::its::CollectionId;
+use gic_arch::{Affinity, IntId};
+use msi_types::{DeviceId, EventId};
+use scan::{Budget, Next};
+use vgic::saved_state::{CollectionState, CpuState, DeviceState, EventState, ItsState};
+use vgic::{GuestMemory, VgicConfig};
+
+/// Bytes of every entry.
+const ENTRY: u64 = 8;
+/// DeviceIDs, EventIDs and ICIDs have 16 bits.
+const IDS: u64 = 1 << 16;
+/// Bits of an EventID.
+const EVENT_BITS: u8 = 16;
+/// What a collection's target has where it is not mapped.
+const UNMAPPED: u64 = CollectionEntry::UNMAPPED as u64;
+
+/// How tables name redistributors: `GICR_TYPER.Processor_Number`.
+pub(super) struct Numbers(Vec<(u16, Affinity)>);
+
+impl Numbers {
+    pub(super) fn of(cpus: &[CpuState]) -> Result<Self, TryReserveError> {
+        let number = |cpu: &CpuState| Typer::from(cpu.redistributor.typer).processor_number();
+        Ok(Self(try_collect(cpus.iter().map(|cpu| (number(cpu), cpu.affinity)))?))
+    }
+
+    fn number(&self, affinity: Affinity) -> Option<u16> {
+        self.0.iter().find(|(_, cpu)| *cpu == affinity).map(|(number, _)| *number)
+    }
+
+    fn affinity(&self, number: u64) -> Option<Affinity> {
+        self.0.iter().find(|(of, _)| u64::from(*of) == number).map(|(_, cpu)| *cpu)
+    }
+}
+
+/// Writes all tables.
+pub(super) fn save(
+    its: &ItsState,
+    numbers: &Numbers,
+    memory: &dyn GuestMemory,
+) -> Result<(), Errno> {
+    let [devices, collections, ..] = its.baser.map(Baser::from_bits);
+    let mut budget = Budget::new(u32::MAX, u32::MAX);
+    if devices.valid() {
+        save_devices(devices, &its.devices, memory, &mut budget)?;
+    }
+    if collections.valid() { save_collections(collections, its, numbers, memory) } else { Ok(()) }
+}
+
+/// A reader goes from entry to entry by their distances, and one by one where an entry is invalid.
+/// So what it could find there of old has to be cleared: before the first entry of each page, and
+/// where a distance ends too early. A device without events is left out if its table is not in
+/// memory.
+fn save_devices(
+    table: Baser,
+    devices: &[DeviceState],
+    memory: &dyn GuestMemory,
+    budget: &mut Budget,
+) -> Result<(), Errno> {
+    let mut saved = Vec::new();
+    for device in devices {
+        match save_events(device, memory, budget) {
+            // A reader would look for events there.
+            Err(Errno::Fault) if device.events.is_empty() => {}
+            outcome => {
+                outcome?;
+                try_push(&mut saved, device)?;
+            }
+        }
+    }
+    let ids = try_collect(saved.iter().map(|device| u64::from(device.device.get())))?;
+    for page in scan::pages(table, memory)? {
+        let inside = |id: &&u64| (page.first..page.first + page.entries).contains(*id);
+        let first = ids.iter().find(inside).map_or(page.entries, |id| id - page.first);
+        budget.clear(page.address, first, memory)?;
+        // Nobody reads beyond the last device.
+        if ids.last().is_some_and(|last| *last < page.first + page.entries) {
+            break;
+        }
+    }
+    for (device, next) in saved.into_iter().zip(followers(&ids)) {
+        let id = u64::from(device.device.get());
+        let address = scan::locate(table, id, memory)?.ok_or(Errno::Invalid)?;
+        let distance = next.map_or(0, |next| next - id);
+        let hop = u16::try_from(distance)
+            .map_or(DeviceEntry::NEXT_MAX, |hop| hop.min(DeviceEntry::NEXT_MAX));
+        if distance > u64::from(hop) && !table.indirect() {
+            budget.clear(address + ENTRY * u64::from(hop), distance - u64::from(hop), memory)?;
+        }
+        let entry = DeviceEntry::new()
+            .with_valid(true)
+            .with_next(hop)
+            .with_itt_address(device.itt)
+            .with_event_bits_minus_one(device.event_bits.saturating_sub(1));
+        memory.write_u64(address, entry.into_bits()).map_err(fault)?;
+    }
+    Ok(())
+}
+
+fn save_events(
+    device: &DeviceState,
+    memory: &dyn GuestMemory,
+    budget: &mut Budget,
+) -> Result<(), Errno> {
+    let ids = try_collect(device.events.iter().map(|event| u64::from(event.event.get())))?;
+    let all = 1 << device.event_bits;
+    if ids.is_empty() {
+        // Also where the budget does not reach.
+        memory.read_u64(device.itt + ENTRY * (all - 1)).map_err(fault)?;
+    }
+    budget.clear(device.itt, ids.first().copied().unwrap_or(all), memory)?;
+    for (event, next) in device.events.iter().zip(followers(&ids)) {
+        let id = u64::from(event.event.get());
+        let distance =
+            u16::try_from(next.map_or(0, |next| next - id)).map_err(|_| Errno::Invalid)?;
+        let entry = TranslationEntry::new()
+            .with_next(distance)
+            .with_intid(event.intid.get())
+            .with_collection(event.collection.get());
+        memory.write_u64(device.itt + ENTRY * id, entry.into_bits()).map_err(fault)?;
+    }
+    Ok(())
+}
+
+/// Of each, the one that follows.
+fn followers(ids: &[u64]) -> impl Iterator<Item = Option<u64>> {
+    ids.iter().skip(1).copied().map(Some).chain([None])
+}
+
+/// Those that events use and nobody mapped are in the table too, so that a reader knows them.
+fn save_collections(
+    table: Baser,
+    its: &ItsState,
+    numbers: &Numbers,
+    memory: &dyn GuestMemory,
+) -> Result<(), Errno> {
+    let mut entries = Vec::new();
+    for state in &its.collections {
+        let number = numbers.number(state.target).ok_or(Errno::Invalid)?;
+        try_push(&mut entries, (state.collection, u64::from(number)))?;
+    }
+    let used = its.devices.iter().flat_map(|device| &device.events).map(|event| event.collection);
+    let mut used = try_collect(used)?;
+    used.sort_unstable();
+    used.dedup();
+    let mapped = |id: &CollectionId| {
+        its.collections.binary_search_by_key(id, |state| state.collection).is_ok()
+    };
+    for id in used.into_iter().filter(|id| !mapped(id)) {
+        try_push(&mut entries, (id, UNMAPPED))?;
+    }
+    let room = table.bytes() / ENTRY;
+    if u64::try_from(entries.len()).map_or(true, |count| count > room) {
+        return Err(Errno::Invalid);
+    }
+    let ends = table.address() + table.bytes();
+    let mut addresses = (table.address()..ends).step_by(8);
+    for ((collection, target), address) in entries.into_iter().zip(&mut addresses) {
+        let entry = CollectionEntry::new()
+            .with_valid(true)
+            .with_collection(collection.get())
+            .with_target(target);
+        memory.write_u64(address, entry.into_bits()).map_err(fault)?;
+    }
+    addresses.next().map_or(Ok(()), |end| memory.write_u64(end, 0).map_err(fault))
+}
+
+/// What the tables say.
+pub(super) struct Restored {
+    pub(super) collections: Vec<CollectionState>,
+    pub(super) devices: Vec<DeviceState>,
+    /// Pending bits that are in the events now.
+    pub(super) consumed: Vec<Bit>,
+}
+
+impl Restored {
+    /// Exchanges these mappings and those of an ITS.
+    pub(super) const fn exchange(&mut self, its: &mut ItsState) {
+        core::mem::swap(&mut self.collections, &mut its.collections);
+        core::mem::swap(&mut self.devices, &mut its.devices);
+    }
+}
+
+/// Reads all tables. Memory is the guest's: whatever is in it, the work is bounded.
+pub(super) fn restore(
+    config: &VgicConfig,
+    its: &ItsState,
+    cpus: &[CpuState],
+    memory: &dyn GuestMemory,
+) -> Result<Restored, Errno> {
+    let [devices, collections, ..] = its.baser.map(Baser::from_bits);
+    let mut reader = Reader {
+        cpus,
+        numbers: Numbers::of(cpus)?,
+        memory,
+        budget: Budget::new(config.its_devices, config.lpi_slots),
+        known: SortedMap::new(),
+        restored: Restored { collections: Vec::new(), devices: Vec::new(), consumed: Vec::new() },
+        found: Vec::new(),
+    };
+    if collections.valid() {
+        let named = 1 << gits::Typer::from(its.typer).collection_id_bits();
+        reader.collections(collections, named)?;
+    }
+    if devices.valid() {
+        reader.devices(devices)?;
+    }
+    reader.take_each_bit_once()
+}
+
+struct Reader<'a> {
+    cpus: &'a [CpuState],
+    numbers: Numbers,
+    memory: &'a dyn GuestMemory,
+    budget: Budget,
+    /// Collections that are in the table, mapped or not.
+    known: SortedMap<CollectionId, ()>,
+    restored: Restored,
+    /// Pending bits of events, each with the indices of a device and of its event.
+    found: Vec<(Bit, usize, usize)>,
+}
+
+impl Reader<'_> {
+    /// As far as `named` numbers reach.
+    fn collections(&mut self, table: Baser, named: u64) -> Result<(), Errno> {
+        let room = (table.bytes() / ENTRY).min(named);
+        for index in 0..room {
+            self.budget.spend()?;
+            let word = self.memory.read_u64(table.address() + ENTRY * index).map_err(fault)?;
+            let entry = CollectionEntry::from_bits(word);
+            if !entry.valid() {
+                break;
+            }
+            let collection = CollectionId::new(entry.collection());
+            if u64::from(entry.collection()) >= room {
+                return Err(Errno::Invalid);
+            }
+            if self.known.contains(collection) {
+                return Err(Errno::Exists);
+            }
+            self.known.reserve()?;
+            self.known.insert(collection, ());
+            // The low 32 bits count, as in KVM.
+            match entry.target() & UNMAPPED {
+                UNMAPPED => {}
+                number => {
+                    let target = self.numbers.affinity(number).ok_or(Errno::Invalid)?;
+                    try_push(
+                        &mut self.restored.collections,
+                        CollectionState { collection, target },
+                    )?;
+                }
+            }
+        }
+        self.restored.collections.sort_unstable_by_key(|state| state.collection);
+        Ok(())
+    }
+
+    fn devices(&mut self, table: Baser) -> Result<(), Errno> {
+        for page in scan::pages(table, self.memory)? {
+            let goes_on = self.page(page)?;
+            if goes_on == Next::End {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn page(&mut self, page: scan::Page) -> Result<Next, Errno> {
+        let mut index = 0;
+        while index < page.entries {
+            self.budget.spend()?;
+            let word = self.memory.read_u64(page.address + ENTRY * index).map_err(fault)?;
+            let entry = DeviceEntry::from_bits(word);
+            if !entry.valid() {
+                index += 1;
+                continue;
+            }
+            self.device(page.first + index, entry)?;
+            match entry.next() {
+                0 => return Ok(Next::End),
+                distance => index += u64::from(distance),
+            }
+        }
+        Ok(Next::Page)
+    }
+
+    fn device(&mut self, id: u64, entry: DeviceEntry) -> Result<(), Errno> {
+        let event_bits = entry.event_bits_minus_one() + 1;
+        if event_bits > EVENT_BITS {
+            return Err(Errno::Invalid);
+        }
+        self.budget.map_device()?;
+        let events = self.events(entry.itt_address(), event_bits)?;
+        let device = DeviceId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?);
+        let state = DeviceState { device, event_bits, itt: entry.itt_address(), events };
+        Ok(try_push(&mut self.restored.devices, state)?)
+    }
+
+    fn events(&mut self, itt: u64, event_bits: u8) -> Result<Vec<EventState>, Errno> {
+        let all = 1_u64 << event_bits;
+        let mut events = Vec::new();
+        let mut id = 0;
+        while id < all {
+            self.budget.spend()?;
+            let address = itt.checked_add(ENTRY * id).ok_or(Errno::Fault)?;
+            let entry = TranslationEntry::from_bits(self.memory.read_u64(address).map_err(fault)?);
+            if entry.intid() == 0 {
+                id += 1;
+                continue;
+            }
+            let distance = u64::from(entry.next());
+            if id + distance >= all {
+                return Err(Errno::Invalid);
+            }
+            self.budget.map_event()?;
+            let event = self.event(id, entry, events.len())?;
+            try_push(&mut events, event)?;
+            if distance == 0 {
+                break;
+            }
+            id += distance;
+        }
+        Ok(events)
+    }
+
+    /// `index` is the event's among those of the device that comes next.
+    fn event(
+        &mut self,
+        id: u64,
+        entry: TranslationEntry,
+        index: usize,
+    ) -> Result<EventState, Errno> {
+        let intid = IntId::new(entry.intid());
+        let collection = CollectionId::new(entry.collection());
+        if !intid.is_lpi() || u64::from(entry.intid()) >= IDS || !self.known.contains(collection) {
+            return Err(Errno::Invalid);
+        }
+        Ok(EventState {
+            event: EventId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?),
+            intid,
+            collection,
+            pending: self.find_pending(collection, intid, index)?,
+            stays_at: None,
+            configuration: None,
+        })
+    }
+
+    /// Is the LPI's bit set in the pending table of the collection's CPU?
+    fn find_pending(
+        &mut self,
+        collection: CollectionId,
+        intid: IntId,
+        event: usize,
+    ) -> Result<bool, Errno> {
+        let mapped = &self.restored.collections;
+        let at = mapped.binary_search_by_key(&collection, |state| state.collection).ok();
+        let target = at.and_then(|at| mapped.get(at)).map(|state| state.target);
+        let cpu = target.and_then(|target| self.cpus.iter().find(|cpu| cpu.affinity == target));
+        let table = cpu.map(|cpu| cpu.redistributor.pendbaser);
+        let bit = table
+            .filter(|pendbaser| Pendbaser::from(*pendbaser).address() != 0)
+            .and_then(|pendbaser| Bit::of(pendbaser, intid));
+        let Some(bit) = bit else { return Ok(false) };
+        let pending = bit.read(self.memory)?;
+        if pending {
+            try_push(&mut self.found, (bit, self.restored.devices.len(), event))?;
+        }
+        Ok(pending)
+    }
+
+    /// Of several events on one LPI, the first takes its pending bit over.
+    fn take_each_bit_once(self) -> Result<Restored, Errno> {
+        let Self { mut restored, mut found, .. } = self;
+        found.sort_unstable();
+        for (bit, device, event) in found {
+            if restored.consumed.last() != Some(&bit) {
+                try_push(&mut restored.consumed, bit)?;
+            } else if let Some(device) = restored.devices.get_mut(device)
+                && let Some(event) = device.events.get_mut(event)
+            {
+                event.pending = false;
+            }
+        }
+        Ok(restored)
+    }
+}

@@ -1,0 +1,138 @@
+//! Where entries lie, and how much may be read and cleared.
+
+use super::{ENTRY, IDS};
+use crate::abi::Errno;
+use crate::pending::fault;
+use alloc::vec::Vec;
+use doorbell_fallible::{try_collect, try_push};
+use gic_arch::gits::Baser;
+use gic_arch::its::Level1Entry;
+use vgic::GuestMemory;
+
+/// Most entries that a restore reads: as many as all devices could map with 256 events each.
+const MOST_READ: u32 = 1 << 24;
+/// Most entries that a save clears. A guest whose tables are larger, and full of what nobody
+/// mapped, gets those back.
+const MOST_CLEARED: u64 = 1 << 23;
+/// Entries that are cleared at once.
+const CHUNK: usize = 512;
+
+/// Consecutive entries of a device table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Page {
+    /// DeviceID of the first.
+    pub(super) first: u64,
+    pub(super) entries: u64,
+    pub(super) address: u64,
+}
+
+/// How a reader goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    /// With the next page.
+    Page,
+    /// Not at all.
+    End,
+}
+
+/// The pages of a device table that are there, as far as 16 bits of DeviceIDs reach.
+pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>, Errno> {
+    if !table.indirect() {
+        let entries = (table.bytes() / ENTRY).min(IDS);
+        return Ok(try_collect(core::iter::once(Page {
+            first: 0,
+            entries,
+            address: table.address(),
+        }))?);
+    }
+    let entries = table.page_size().bytes() / ENTRY;
+    let mut pages = Vec::new();
+    for index in 0..(table.bytes() / ENTRY).min(IDS / entries) {
+        if let Some(address) = second_level(table, index, memory)? {
+            try_push(&mut pages, Page { first: index * entries, entries, address })?;
+        }
+    }
+    Ok(pages)
+}
+
+/// Where a device's entry lies; `None` if the guest has not provided for it.
+pub(super) fn locate(
+    table: Baser,
+    id: u64,
+    memory: &dyn GuestMemory,
+) -> Result<Option<u64>, Errno> {
+    if !table.indirect() {
+        let inside = id < table.bytes() / ENTRY;
+        return Ok(inside.then_some(table.address() + ENTRY * id));
+    }
+    let entries = table.page_size().bytes() / ENTRY;
+    if id / entries >= table.bytes() / ENTRY {
+        return Ok(None);
+    }
+    let page = second_level(table, id / entries, memory)?;
+    Ok(page.map(|address| address + ENTRY * (id % entries)))
+}
+
+fn second_level(table: Baser, index: u64, memory: &dyn GuestMemory) -> Result<Option<u64>, Errno> {
+    let entry =
+        Level1Entry::from_bits(memory.read_u64(table.address() + ENTRY * index).map_err(fault)?);
+    let address = entry.address() & !(table.page_size().bytes() - 1);
+    Ok(entry.valid().then_some(address))
+}
+
+/// What is left of the work that one save or restore may take.
+#[derive(Debug)]
+pub(super) struct Budget {
+    reads: u32,
+    clears: u64,
+    devices: u32,
+    events: u32,
+}
+
+impl Budget {
+    /// For a machine that can have this much mapped.
+    pub(super) const fn new(devices: u32, events: u32) -> Self {
+        Self { reads: MOST_READ, clears: MOST_CLEARED, devices, events }
+    }
+
+    /// A device is mapped.
+    pub(super) fn map_device(&mut self) -> Result<(), Errno> {
+        self.devices = self.devices.checked_sub(1).ok_or(Errno::NoMemory)?;
+        Ok(())
+    }
+
+    /// An event is mapped.
+    pub(super) fn map_event(&mut self) -> Result<(), Errno> {
+        self.events = self.events.checked_sub(1).ok_or(Errno::NoMemory)?;
+        Ok(())
+    }
+
+    /// An entry is read.
+    pub(super) fn spend(&mut self) -> Result<(), Errno> {
+        self.reads = self.reads.checked_sub(1).ok_or(Errno::NoMemory)?;
+        Ok(())
+    }
+
+    /// Clears this many entries from `address` on, as far as the budget reaches. What is clear is
+    /// not written: a page that is written has to be sent again.
+    pub(super) fn clear(
+        &mut self,
+        address: u64,
+        entries: u64,
+        memory: &dyn GuestMemory,
+    ) -> Result<(), Errno> {
+        let entries = entries.min(self.clears);
+        self.clears -= entries;
+        let mut bytes = [0; CHUNK * 8];
+        for first in (0..entries).step_by(CHUNK) {
+            let count = usize::try_from(entries - first).unwrap_or(CHUNK).min(CHUNK);
+            let (part, at) = (&mut bytes[..8 * count], address + ENTRY * first);
+            memory.read(at, part).map_err(fault)?;
+            if part.iter().any(|byte| *byte != 0) {
+                part.fill(0);
+                memory.write(at, part).map_err(fault)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,331 @@
+//! The view of a saved state: attributes are read and written.
+
+use crate::abi::{self, Attribute, Errno, LINE_LEVEL, control, frame};
+use crate::word::low_word;
+use crate::{
+    KvmDevice, KvmError, KvmRegister, OutsideKvm, attributes, distributor, interface, interrupts,
+    its, limits, order, pending, redistributor, tables,
+};
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use doorbell_fallible::try_push;
+use gic_arch::Affinity;
+use vgic::saved_state::{CpuState, ItsState, SavedState};
+use vgic::{GuestMemory, VgicConfig};
+
+/// A saved state, seen as KVM's devices.
+///
+/// Its devices are initialised and their vCPUs do not run, so that of KVM's reasons for `EBUSY`
+/// only those remain that lie in the registers themselves.
+pub struct KvmView<'a> {
+    config: &'a VgicConfig,
+    memory: &'a dyn GuestMemory,
+    /// Lists every wired interrupt, also those that are as after reset.
+    state: SavedState,
+}
+
+impl core::fmt::Debug for KvmView<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("KvmView").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl<'a> KvmView<'a> {
+    /// Views the state of a machine made from `config`, whose guest has this memory. A state is
+    /// accepted if such a machine can be restored from it, and KVM can hold it.
+    ///
+    /// # Errors
+    /// [`OutsideKvm`] for a machine or a state that KVM cannot have, and for a damaged state.
+    pub fn new(
+        config: &'a VgicConfig,
+        state: SavedState,
+        memory: &'a dyn GuestMemory,
+    ) -> Result<Self, OutsideKvm> {
+        limits::check_machine(config)?;
+        limits::check_state(&state)?;
+        config.check_restorable(&state)?;
+        let mut state = state;
+        pending::hand_over(&mut state)?;
+        interrupts::list_all(&mut state, config.spis)?;
+        Ok(Self { config, memory, state })
+    }
+
+    /// Writes the tables and pending bits to guest memory, and gives every attribute that has to be
+    /// restored, in the order of restoring it.
+    ///
+    /// # Errors
+    /// [`KvmError`] if memory or the guest's tables do not allow it; memory may be partly written
+    /// then.
+    pub fn save(&mut self) -> Result<Vec<KvmRegister>, KvmError> {
+        for index in 0..self.config.its.len() {
+            self.command(KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;
+        }
+        if self.config.lpi_id_bits.is_some() {
+            self.command(KvmDevice::Gic, control::SAVE_PENDING_TABLES)?;
+        }
+        let mut saved = Vec::new();
+        for (device, attribute) in order::saved(self.config) {
+            let value = self.get(device, attribute).and_then(|value| {
+                Ok(try_push(&mut saved, KvmRegister { device, attribute, value })?)
+            });
+            value.map_err(|errno| KvmError { device, attribute, errno })?;
+        }
+        Ok(saved)
+    }
+
+    /// Writes attributes in their order, reading an ITS's tables from guest memory before it is
+    /// enabled. Bits that are set by writing ones are first cleared.
+    ///
+    /// # Errors
+    /// [`KvmError`] for the first that cannot be written; the view is to be dropped then. Nothing
+    /// but the view, and pending bits in guest memory, was changed.
+    pub fn load(&mut self, registers: &[KvmRegister]) -> Result<(), KvmError> {
+        for KvmRegister { device, attribute, value } in registers.iter().copied() {
+            if order::needs_tables(attribute) {
+                self.command(device, control::ITS_RESTORE_TABLES)?;
+            }
+            if let Some((clear, ones)) = order::cleared_by(attribute) {
+                self.set(device, clear, ones).map_err(|errno| KvmError {
+                    device,
+                    attribute: clear,
+                    errno,
+                })?;
+            }
+            self.set(device, attribute, value).map_err(|errno| KvmError {
+                device,
+                attribute,
+                errno,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, device: KvmDevice, command: u64) -> Result<(), KvmError> {
+        let attribute = Attribute::Control(command);
+        self.set(device, attribute, 0).map_err(|errno| KvmError { device, attribute, errno })
+    }
+
+    /// `KVM_SET_DEVICE_ATTR`. Bits of `value` beyond the attribute's width are ignored. Tables are
+    /// read or written by [`Attribute::Control`].
+    ///
+    /// # Errors
+    /// As KVM's.
+    pub fn set(
+        &mut self,
+        device: KvmDevice,
+        attribute: Attribute,
+        value: u64,
+    ) -> Result<(), Errno> {
+        match device {
+            KvmDevice::Gic => self.set_gic(attribute, value),
+            KvmDevice::Its(index) => self.set_its(index, attribute, value),
+        }
+    }
+
+    fn set_gic(&mut self, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        let word = low_word(value);
+        match attribute {
+            Attribute::Address(frame::DISTRIBUTOR | frame::REDISTRIBUTORS) => Err(Errno::Exists),
+            Attribute::Address(frame::REDISTRIBUTOR_REGION) => Err(Errno::Invalid),
+            Attribute::InterruptCount | Attribute::MaintenanceInterrupt => Err(Errno::Busy),
+            Attribute::Control(control::INIT) => Ok(()),
+            Attribute::Control(control::SAVE_PENDING_TABLES) => {
+                pending::save(&self.state, self.memory)
+            }
+            Attribute::Distributor { offset } => {
+                distributor::set(&mut self.state.distributor, offset, word)
+            }
+            Attribute::Redistributor { cpu, offset } => {
+                let index = self.cpu_index(cpu)?;
+                redistributor::set(&mut self.state.cpus, index, self.config, offset, word)
+            }
+            Attribute::SystemRegister { cpu, register } => {
+                let bits = self.config.priority_bits;
+                interface::set(&mut self.cpu_mut(cpu)?.interface, bits, register, value)
+            }
+            Attribute::Levels { cpu, info, first } => {
+                self.check_levels(cpu, info, first)?;
+                let interrupts = match first {
+                    0 => &mut self.cpu_mut(cpu)?.redistributor.interrupts,
+                    _ => &mut self.state.distributor.interrupts,
+                };
+                interrupts::set_levels(interrupts, first, word);
+                Ok(())
+            }
+            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => {
+                Err(Errno::NoRegister)
+            }
+        }
+    }
+
+    fn set_its(&mut self, index: usize, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        let its = self.its_index(index)?;
+        match attribute {
+            Attribute::Address(frame::ITS) => Err(Errno::Exists),
+            Attribute::Address(_) => Err(Errno::NoDevice),
+            Attribute::Control(control::ITS_SAVE_TABLES) => {
+                tables::save(&self.state.its[its], &self.numbers()?, self.memory)
+            }
+            Attribute::Control(control::ITS_RESTORE_TABLES) => self.restore_tables(its),
+            Attribute::Control(control::ITS_RESET) => {
+                its::reset(&mut self.state.its[its]);
+                Ok(())
+            }
+            Attribute::Control(_) => Ok(()),
+            Attribute::Its { offset } => {
+                let config = &self.config.its[index];
+                its::set(&mut self.state.its[its], config, offset, value)
+            }
+            _ => Err(Errno::NoRegister),
+        }
+    }
+
+    /// What the tables say, if the machine can have it mapped.
+    fn restore_tables(&mut self, its: usize) -> Result<(), Errno> {
+        let state = &mut self.state;
+        let mut restored = tables::restore(self.config, &state.its[its], &state.cpus, self.memory)?;
+        restored.exchange(&mut state.its[its]);
+        let possible =
+            self.config.check_restorable(state).map_err(|error| limits::errno(error.into()));
+        let taken = possible.and_then(|()| pending::clear(&restored.consumed, self.memory));
+        if taken.is_err() {
+            restored.exchange(&mut state.its[its]);
+        }
+        taken
+    }
+
+    /// The saved state. Redistributors are awake, as KVM's always are; and of level-sensitive
+    /// interrupts that are active, none is latched: KVM keeps the latch until they are deactivated,
+    /// and drops it then.
+    pub fn into_state(self) -> SavedState {
+        let mut state = self.state;
+        interrupts::drop_latches(&mut state);
+        interrupts::list_changed(&mut state);
+        for cpu in &mut state.cpus {
+            cpu.redistributor.waker = 0;
+        }
+        state
+    }
+
+    /// `KVM_HAS_DEVICE_ATTR`.
+    ///
+    /// # Errors
+    /// As KVM's, for what there is not.
+    pub fn has(&self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
+        match (device, attribute) {
+            (KvmDevice::Its(index), _) => {
+                self.its_index(index).and_then(|_| attributes::its_has(attribute))
+            }
+            (_, Attribute::Redistributor { cpu, .. } | Attribute::SystemRegister { cpu, .. }) => {
+                self.cpu(cpu)?;
+                attributes::gic_has(attribute, self.interrupt_count())
+            }
+            _ => attributes::gic_has(attribute, self.interrupt_count()),
+        }
+    }
+
+    /// `KVM_GET_DEVICE_ATTR` of a region of redistributors, by its number: a
+    /// [`RedistributorRegion`](abi::RedistributorRegion). A single one is that of
+    /// [`REDISTRIBUTORS`](frame::REDISTRIBUTORS), without a count.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is none.
+    pub fn region(&self, index: u8) -> Result<u64, Errno> {
+        let region = self.config.redistributors.get(usize::from(index)).ok_or(Errno::NoEntry)?;
+        let count = match self.config.redistributors.len() {
+            1 => 0,
+            _ => u16::try_from(region.count).map_err(|_| Errno::NoEntry)?,
+        };
+        let coded = abi::RedistributorRegion::new().with_index(index.into()).with_count(count);
+        Ok(coded.with_base(region.base).into_bits())
+    }
+
+    /// `KVM_GET_DEVICE_ATTR`. Of several regions of redistributors, this is the first;
+    /// [`region`](Self::region) gives any.
+    ///
+    /// # Errors
+    /// As KVM's.
+    pub fn get(&self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
+        match device {
+            KvmDevice::Gic => self.get_gic(attribute),
+            KvmDevice::Its(index) => self.get_its(index, attribute),
+        }
+    }
+
+    fn get_gic(&self, attribute: Attribute) -> Result<u64, Errno> {
+        match attribute {
+            Attribute::Address(frame::DISTRIBUTOR) => Ok(self.config.distributor),
+            Attribute::Address(frame::REDISTRIBUTORS) => {
+                self.config.redistributors.first().map(|region| region.base).ok_or(Errno::NoEntry)
+            }
+            Attribute::Address(frame::REDISTRIBUTOR_REGION) => self.region(0),
+            Attribute::InterruptCount => Ok(self.interrupt_count().into()),
+            Attribute::MaintenanceInterrupt => Ok(0),
+            Attribute::Distributor { offset } => {
+                Ok(distributor::get(&self.state.distributor, offset).into())
+            }
+            Attribute::Redistributor { cpu, offset } => {
+                Ok(redistributor::get(self.cpu(cpu)?, self.config, offset).into())
+            }
+            Attribute::SystemRegister { cpu, register } => {
+                interface::get(&self.cpu(cpu)?.interface, register)
+            }
+            Attribute::Levels { cpu, info, first } => {
+                self.check_levels(cpu, info, first)?;
+                let interrupts = match first {
+                    0 => &self.cpu(cpu)?.redistributor.interrupts,
+                    _ => &self.state.distributor.interrupts,
+                };
+                Ok(interrupts::levels(interrupts, first).into())
+            }
+            Attribute::Address(_) | Attribute::Control(_) | Attribute::Its { .. } => {
+                Err(Errno::NoRegister)
+            }
+        }
+    }
+
+    fn get_its(&self, index: usize, attribute: Attribute) -> Result<u64, Errno> {
+        let its = &self.state.its[self.its_index(index)?];
+        match attribute {
+            Attribute::Address(frame::ITS) => Ok(its.base),
+            Attribute::Address(_) => Err(Errno::NoDevice),
+            Attribute::Its { offset } => its::get(its, offset),
+            _ => Err(Errno::NoRegister),
+        }
+    }
+
+    /// SPIs and private interrupts, rounded up to KVM's steps.
+    fn interrupt_count(&self) -> u32 {
+        (32 + self.config.spis).next_multiple_of(32)
+    }
+
+    fn check_levels(&self, cpu: Affinity, info: u32, first: u16) -> Result<(), Errno> {
+        let known = self.cpu(cpu).is_ok() && info == LINE_LEVEL && first.is_multiple_of(32);
+        if known { Ok(()) } else { Err(Errno::Invalid) }
+    }
+
+    fn cpu_index(&self, affinity: Affinity) -> Result<usize, Errno> {
+        self.state.cpus.iter().position(|cpu| cpu.affinity == affinity).ok_or(Errno::Invalid)
+    }
+
+    fn cpu(&self, affinity: Affinity) -> Result<&CpuState, Errno> {
+        Ok(&self.state.cpus[self.cpu_index(affinity)?])
+    }
+
+    fn cpu_mut(&mut self, affinity: Affinity) -> Result<&mut CpuState, Errno> {
+        let index = self.cpu_index(affinity)?;
+        Ok(&mut self.state.cpus[index])
+    }
+
+    /// Where the state has the ITS that is at this index of the configuration.
+    fn its_index(&self, index: usize) -> Result<usize, Errno> {
+        let base = self.config.its.get(index).ok_or(Errno::NoDevice)?.base;
+        let of = |its: &ItsState| its.base == base;
+        self.state.its.iter().position(of).ok_or(Errno::NoDevice)
+    }
+
+    /// How tables name redistributors.
+    fn numbers(&self) -> Result<tables::Numbers, TryReserveError> {
+        tables::Numbers::of(&self.state.cpus)
+    }
+}

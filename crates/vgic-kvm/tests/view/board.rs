@@ -1,0 +1,159 @@
+//! A machine like KVM's, its memory, and where everything lies.
+
+use gic_arch::gits::{Baser, Cbaser, Ctlr, PageSize, TableKind};
+use gic_arch::its::Level1Entry;
+use msi_types::{Cpu, Kick};
+use std::sync::{Arc, Mutex};
+use vgic::saved_state::SavedState;
+use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
+use vgic_kvm::abi::Errno;
+use vgic_kvm::abi::{Attribute, control};
+use vgic_kvm::{KvmDevice, KvmView, kvm_config, kvm_its_config};
+
+pub(crate) const CPUS: u16 = 3;
+pub(crate) const SPIS: u32 = 64;
+pub(crate) const ITS: u64 = 0x0808_0000;
+pub(crate) const RAM: u64 = 0x4000_0000;
+pub(crate) const RAM_BYTES: usize = 2 << 20;
+pub(crate) const QUEUE: u64 = RAM;
+pub(crate) const DEVICES: u64 = RAM + 0x1_0000;
+pub(crate) const COLLECTIONS: u64 = RAM + 0x2_0000;
+pub(crate) const PENDING: u64 = RAM + 0x4_0000;
+/// Eight pages of the second level.
+pub(crate) const SECOND_LEVEL: u64 = RAM + 0x8_0000;
+/// 4 KiB each.
+pub(crate) const TRANSLATIONS: u64 = RAM + 0x10_0000;
+/// Devices in a page.
+pub(crate) const PAGE: u64 = 0x2000;
+
+pub(crate) struct Ram(Mutex<Vec<u8>>);
+
+impl Ram {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(vec![0; RAM_BYTES]))
+    }
+
+    pub(crate) fn put(&self, words: &[(u64, u64)]) {
+        for (address, word) in words {
+            self.write_u64(*address, *word).unwrap();
+        }
+    }
+
+    pub(crate) fn word(&self, address: u64) -> u64 {
+        self.read_u64(address).unwrap()
+    }
+
+    fn range(address: u64, len: usize) -> Result<std::ops::Range<usize>, MemoryFault> {
+        let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
+        let range = start.and_then(|start| Some(start..start.checked_add(len)?));
+        range.filter(|range| range.end <= RAM_BYTES).ok_or(MemoryFault { address })
+    }
+}
+
+impl GuestMemory for Ram {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        let range = Self::range(address, bytes.len())?;
+        bytes.copy_from_slice(&self.0.lock().unwrap()[range]);
+        Ok(())
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+        let range = Self::range(address, bytes.len())?;
+        self.0.lock().unwrap()[range].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+pub(crate) struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
+}
+
+pub(crate) fn config() -> VgicConfig {
+    VgicConfig { its: vec![kvm_its_config(ITS)], ..kvm_config(CPUS, 32 + SPIS) }
+}
+
+/// The state of a machine after reset.
+pub(crate) fn fresh() -> SavedState {
+    let (gic, mut vcpus) = Vgic::new(config(), Arc::new(Ram::new()), Arc::new(NoKick)).unwrap();
+    gic.freeze(&mut vcpus).unwrap().save().unwrap()
+}
+
+/// What a machine saves that was put into this state; or why it cannot be.
+pub(crate) fn through_a_machine(
+    state: &SavedState,
+    memory: Arc<Ram>,
+) -> Result<SavedState, String> {
+    let (gic, mut vcpus) = Vgic::new(config(), memory, Arc::new(NoKick)).unwrap();
+    let mut frozen = gic.freeze(&mut vcpus).unwrap();
+    frozen.restore(state).map_err(|error| error.to_string())?;
+    Ok(frozen.save().unwrap())
+}
+
+/// Levels of the device table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Levels {
+    Flat,
+    Two,
+}
+
+pub(crate) fn table(kind: TableKind, address: u64) -> Baser {
+    Baser::new()
+        .with_page_size(PageSize::Size64K)
+        .with_kind(kind)
+        .with_entry_bytes_minus_one(7)
+        .with_valid(true)
+        .with_address(address)
+}
+
+/// A state whose ITS is set up and enabled; the first level of a device table of two is in memory.
+pub(crate) fn with_tables(levels: Levels, memory: &Ram) -> SavedState {
+    let mut state = fresh();
+    set_up_tables(&mut state, levels, memory);
+    state
+}
+
+/// Sets the ITS up and enables it, gives each redistributor a pending table and wakes it.
+pub(crate) fn set_up_tables(state: &mut SavedState, levels: Levels, memory: &Ram) {
+    let its = &mut state.its[0];
+    let devices = table(TableKind::Devices, DEVICES).with_indirect(levels == Levels::Two);
+    its.baser[0] = devices.into_bits();
+    its.baser[1] = table(TableKind::Collections, COLLECTIONS).into_bits();
+    its.cbaser =
+        Cbaser::new().with_valid(true).with_address(QUEUE).with_pages_minus_one(15).into_bits();
+    its.ctlr = Ctlr::new().with_enabled(true).into_bits();
+    if levels == Levels::Two {
+        for page in 0..8 {
+            let entry =
+                Level1Entry::new().with_valid(true).with_address(SECOND_LEVEL + 0x1_0000 * page);
+            memory.put(&[(DEVICES + 8 * page, entry.into_bits())]);
+        }
+    }
+    for (cpu, pending) in state.cpus.iter_mut().zip((PENDING..).step_by(0x1_0000)) {
+        cpu.redistributor.pendbaser = pending;
+        cpu.redistributor.waker = 0;
+    }
+}
+
+/// Reads the tables that are in memory.
+pub(crate) fn restore_tables(levels: Levels, memory: &Ram) -> Result<SavedState, Errno> {
+    let (config, state) = (config(), with_tables(levels, memory));
+    let mut view = KvmView::new(&config, state, memory).unwrap();
+    view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_RESTORE_TABLES), 0)?;
+    Ok(view.into_state())
+}
+
+/// Writes the pending bits of a state.
+pub(crate) fn save_pending(state: SavedState, memory: &Ram) -> Result<(), Errno> {
+    let config = config();
+    let mut view = KvmView::new(&config, state, memory).unwrap();
+    view.set(KvmDevice::Gic, Attribute::Control(control::SAVE_PENDING_TABLES), 0)
+}
+
+/// Writes the tables of a state.
+pub(crate) fn save_tables(state: SavedState, memory: &Ram) -> Result<(), Errno> {
+    let config = config();
+    let mut view = KvmView::new(&config, state, memory).unwrap();
+    view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_SAVE_TABLES), 0)
+}

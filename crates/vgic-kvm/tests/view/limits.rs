@@ -1,0 +1,285 @@
+//! What KVM cannot be or be in is refused, each with its own reason.
+
+use crate::board::{Levels, NoKick, PENDING, Ram, config, fresh, with_tables};
+use gic_arch::gicd::Irouter;
+use gic_arch::gits::Creadr;
+use gic_arch::its::CollectionId;
+use gic_arch::{Affinity, IntId, gicd, gicr};
+use msi_types::{DeviceId, EventId};
+use std::sync::Arc;
+use vgic::its::{Coherence, ItsConfig, PageSizes, RedistributorNaming, TableLevels};
+use vgic::saved_state::{
+    CollectionState, DeviceState, EventState, InterruptState, LpiState, Problem, SavedState,
+};
+use vgic::{AccessWidth, ConfigError, SecurityView, Vgic, VgicConfig};
+use vgic_kvm::{KvmView, OutsideKvm};
+
+fn machine(change: impl FnOnce(&mut VgicConfig)) -> Option<OutsideKvm> {
+    let mut config = config();
+    change(&mut config);
+    KvmView::new(&config, fresh(), &Ram::new()).err()
+}
+
+fn its(change: impl FnOnce(&mut ItsConfig)) -> Option<&'static str> {
+    match machine(|config| change(&mut config.its[0])) {
+        Some(OutsideKvm::Its { what, .. }) => Some(what),
+        _ => None,
+    }
+}
+
+fn state(change: impl FnOnce(&mut SavedState)) -> Option<OutsideKvm> {
+    let (config, memory) = (config(), Ram::new());
+    let mut state = with_tables(Levels::Flat, &memory);
+    change(&mut state);
+    KvmView::new(&config, state, &memory).err()
+}
+
+fn interrupt(intid: u32) -> InterruptState {
+    InterruptState {
+        intid: IntId::new(intid),
+        group1: true,
+        enabled: true,
+        priority: 0,
+        edge: false,
+        latch: false,
+        line: false,
+        message: false,
+        active: false,
+        active_at: None,
+        route: 0,
+        chosen: None,
+    }
+}
+
+#[test]
+fn a_machine_like_kvm_s_in_an_ordinary_state_is_none_of_these() {
+    assert_eq!(machine(|_| {}), None);
+    assert_eq!(state(|_| {}), None);
+}
+
+#[test]
+fn machines_that_kvm_cannot_be() {
+    assert_eq!(machine(|config| config.priority_bits = 6), Some(OutsideKvm::PriorityBits(6)));
+    assert_eq!(machine(|config| config.extended_spis = 32), Some(OutsideKvm::ExtendedRange));
+    assert_eq!(machine(|config| config.extended_ppis = 32), Some(OutsideKvm::ExtendedRange));
+    let two = machine(|config| config.security = SecurityView::NonSecure);
+    assert_eq!(two, Some(OutsideKvm::TwoSecurityStates));
+    assert_eq!(machine(|config| config.lpi_id_bits = Some(17)), Some(OutsideKvm::IntIdBits(17)));
+    assert_eq!(machine(|config| config.direct_lpi = true), Some(OutsideKvm::DirectLpi));
+    assert_eq!(
+        machine(|config| config.coherence = Coherence::NonCoherent),
+        Some(OutsideKvm::NotCoherent)
+    );
+    let far = Affinity::new(1, 0, 0, 0);
+    assert_eq!(machine(|config| config.cpus[1].affinity = far), Some(OutsideKvm::Affinity(far)));
+}
+
+#[test]
+fn an_its_that_kvm_s_cannot_be() {
+    assert_eq!(its(|its| its.device_id_bits = 17), Some("number of DeviceID bits"));
+    assert_eq!(its(|its| its.event_id_bits = 17), Some("number of EventID bits"));
+    let named = its(|its| its.redistributor_naming = RedistributorNaming::Address);
+    assert_eq!(named, Some("way of naming redistributors"));
+    assert_eq!(its(|its| its.held_collections = 1), Some("number of collections without a table"));
+    assert_eq!(its(|its| its.collection_table = None), Some("lack of a collection table"));
+    assert_eq!(its(|its| its.page_sizes = PageSizes::Any), Some("choice of page sizes"));
+    assert_eq!(its(|its| its.coherence = Coherence::NonCoherent), Some("way to memory"));
+    let format = its(|its| its.iidr = its.iidr.with_revision(1));
+    assert_eq!(format, Some("table format (GITS_IIDR.Revision)"));
+    assert_eq!(its(|its| its.device_table = TableLevels::Flat), None);
+}
+
+#[test]
+fn states_that_kvm_s_gic_cannot_be_in() {
+    let alone = gicd::Ctlr::new().with_enable_grp0(true).into_bits();
+    assert_eq!(state(|state| state.distributor.ctlr = alone), Some(OutsideKvm::GroupZeroAlone));
+    let any = Irouter::new().with_any_participating(true).into_bits();
+    let listed = |interrupt| state(|state| state.distributor.interrupts = vec![interrupt]);
+    let shared = IntId::new(40);
+    let routed = listed(InterruptState { route: any, ..interrupt(40) });
+    assert_eq!(routed, Some(OutsideKvm::OneOfN(shared)));
+    let held = listed(InterruptState { message: true, ..interrupt(40) });
+    assert_eq!(held, Some(OutsideKvm::MessageLevel(shared)));
+    let edge = InterruptState { edge: true, ..interrupt(20) };
+    let (cpu, intid) = (Affinity::from_packed(1), IntId::new(20));
+    let private = state(|state| state.cpus[1].redistributor.interrupts = vec![edge]);
+    assert_eq!(private, Some(OutsideKvm::EdgePpi { cpu, intid }));
+    let declines = gicr::Ctlr::new().with_dpg1_ns(true).into_bits();
+    let unwilling = state(|state| state.cpus[1].redistributor.ctlr |= declines);
+    assert_eq!(unwilling, Some(OutsideKvm::Declines(cpu)));
+}
+
+#[test]
+fn a_guest_cannot_make_ppis_edge_triggered_in_a_machine_like_kvm_s() {
+    assert!(config().level_ppis);
+    for level_ppis in [true, false] {
+        let config = VgicConfig { level_ppis, ..config() };
+        let memory = Arc::new(Ram::new());
+        let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap();
+        let (cpu, intid) = (config.cpus[0].affinity, IntId::new(20));
+        let trigger = gicr::ICFGR.locate(intid).unwrap();
+        let address = config.redistributors[0].base + u64::from(trigger.register().offset());
+        gic.write(address, AccessWidth::Word, trigger.mask().into()).unwrap();
+        let state = gic.freeze(&mut vcpus).unwrap().save().unwrap();
+        let refused = KvmView::new(&config, state, &*memory).err();
+        assert_eq!(refused, (!level_ppis).then_some(OutsideKvm::EdgePpi { cpu, intid }));
+    }
+}
+
+#[test]
+fn a_machine_with_level_sensitive_ppis_refuses_an_edge_triggered_one() {
+    let mut state = fresh();
+    state.cpus[1].redistributor.interrupts = vec![InterruptState { edge: true, ..interrupt(20) }];
+    for (level_ppis, expected) in
+        [(true, Err(Problem::Value { field: "trigger", value: 1 })), (false, Ok(()))]
+    {
+        let config = VgicConfig { level_ppis, ..config() };
+        let (gic, mut vcpus) = Vgic::new(config, Arc::new(Ram::new()), Arc::new(NoKick)).unwrap();
+        let restored = gic.freeze(&mut vcpus).unwrap().restore(&state);
+        assert_eq!(restored.map_err(|error| error.problem), expected);
+    }
+}
+
+#[test]
+fn lpi_tables_of_their_own_are_refused_where_lpis_are_enabled() {
+    let cpu = Affinity::from_packed(1);
+    let enabled = gicr::Ctlr::new().with_enable_lpis(true).into_bits();
+    let other = |state: &mut SavedState| state.cpus[1].redistributor.propbaser = 0x4004_000f;
+    assert_eq!(state(other), None);
+    let both = state(|state| {
+        other(state);
+        state.cpus.iter_mut().for_each(|cpu| cpu.redistributor.ctlr |= enabled);
+    });
+    assert_eq!(both, Some(OutsideKvm::ConfigurationTables(cpu)));
+}
+
+#[test]
+fn a_stalled_queue_is_refused() {
+    let stalled = Creadr::new().with_stalled(true).into_bits();
+    assert_eq!(
+        state(|state| state.its[0].creadr = stalled),
+        Some(OutsideKvm::Stalled(0x0808_0000))
+    );
+}
+
+/// An event of collection 5 with LPI 8200, which is mapped to CPU 0 or not at all.
+fn event(state: &mut SavedState, pending: bool, mapped: bool) {
+    let (collection, target) = (CollectionId::new(5), state.cpus[0].affinity);
+    let event = EventState {
+        event: EventId::new(2),
+        intid: IntId::new(8200),
+        collection,
+        pending,
+        stays_at: None,
+        configuration: None,
+    };
+    let device = DeviceState {
+        device: DeviceId::new(9),
+        event_bits: 2,
+        itt: 0x4010_0000,
+        events: vec![event],
+    };
+    state.its[0].devices = vec![device];
+    state.its[0].collections =
+        mapped.then_some(CollectionState { collection, target }).into_iter().collect();
+}
+
+#[test]
+fn what_is_pending_without_a_collection_is_left_out() {
+    for (is_mapped, bit) in [(true, 1), (false, 0)] {
+        let (config, memory) = (config(), Ram::new());
+        let mut state = with_tables(Levels::Flat, &memory);
+        event(&mut state, true, is_mapped);
+        if !is_mapped {
+            state.its[0].devices[0].events[0].stays_at = Some(state.cpus[0].affinity);
+        }
+        let mut view = KvmView::new(&config, state, &memory).unwrap();
+        let saved = view.save().unwrap();
+        assert_eq!(memory.word(PENDING + 8200 / 8) & 1, bit);
+        let mut restored = KvmView::new(&config, fresh(), &memory).unwrap();
+        restored.load(&saved).unwrap();
+        for state in [view.into_state(), restored.into_state()] {
+            assert_eq!(state.its[0].devices[0].events[0].pending, is_mapped);
+        }
+    }
+}
+
+/// What a KVM has after LPI 8200 was pending by itself at this CPU, with an event that goes to
+/// CPU 0.
+fn moved_with_pending(cpu: usize) -> SavedState {
+    let (config, memory) = (config(), Ram::new());
+    let mut state = with_tables(Levels::Flat, &memory);
+    event(&mut state, false, true);
+    state.cpus[cpu].redistributor.lpis =
+        vec![LpiState { intid: IntId::new(8200), configuration: None }];
+    let saved = KvmView::new(&config, state, &memory).unwrap().save().unwrap();
+    let mut view = KvmView::new(&config, fresh(), &memory).unwrap();
+    view.load(&saved).unwrap();
+    view.into_state()
+}
+
+#[test]
+fn what_movall_moved_becomes_pending_of_its_event() {
+    for cpu in [0, 1] {
+        let moved = moved_with_pending(cpu);
+        assert!(moved.its[0].devices[0].events[0].pending, "pending at CPU {cpu}");
+        assert!(moved.cpus.iter().all(|cpu| cpu.redistributor.lpis.is_empty()));
+    }
+}
+
+#[test]
+fn an_lpi_of_no_event_is_left_out_and_writes_nothing() {
+    let (config, memory) = (config(), Ram::new());
+    let mut state = with_tables(Levels::Flat, &memory);
+    let lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];
+    state.cpus[1].redistributor.lpis = lpis.clone();
+    state.cpus[2].redistributor.lpis = lpis;
+    // Nobody has given this one a pending table.
+    state.cpus[2].redistributor.pendbaser = 0;
+    let mut view = KvmView::new(&config, state, &memory).unwrap();
+    assert_eq!(view.save().map(|_| ()), Ok(()));
+    assert_eq!(memory.word(PENDING + 0x1_0000 + 8200 / 8), 0);
+    assert!(view.into_state().cpus.iter().all(|cpu| cpu.redistributor.lpis.is_empty()));
+}
+
+/// What the view says of a state with two devices, which was damaged.
+fn damaged(damage: impl FnOnce(&mut SavedState)) -> Option<Problem> {
+    let refused = state(|state| {
+        event(state, false, true);
+        let [device] = state.its[0].devices.as_slice() else { panic!("one device") };
+        let more =
+            EventState { event: EventId::new(3), intid: IntId::new(8201), ..device.events[0] };
+        let mut other = DeviceState { device: DeviceId::new(12), ..device.clone() };
+        other.events.push(more);
+        state.its[0].devices.push(other);
+        damage(state);
+    });
+    match refused {
+        Some(OutsideKvm::State(error)) => Some(error.problem),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_damaged_state_is_refused_with_its_problem() {
+    let value = |field, value| Some(Problem::Value { field, value });
+    let bits = |bits| damaged(move |state| state.its[0].devices[0].event_bits = bits);
+    for wrong in [0, 17, 255] {
+        assert_eq!(bits(wrong), value("number of EventID bits", wrong.into()));
+    }
+    assert_eq!(damaged(|state| state.its[0].devices.reverse()), Some(Problem::Order));
+    assert_eq!(damaged(|state| state.its[0].devices[1].events.reverse()), Some(Problem::Order));
+    let itt = u64::MAX - 7;
+    assert_eq!(damaged(|state| state.its[0].devices[0].itt = itt), value("translation table", itt));
+    let point = damaged(|state| state.cpus[0].interface.bpr0 = 255);
+    assert_eq!(point, value("binary point of Group 0", 255));
+    assert_eq!(damaged(|state| state.cpus.truncate(2)), Some(Problem::Absent));
+    assert_eq!(damaged(|_| {}), None);
+}
+
+#[test]
+fn a_machine_that_cannot_be_is_refused() {
+    let affinity = config().cpus[0].affinity;
+    let twice = machine(|config| config.cpus[1].affinity = affinity);
+    assert_eq!(twice, Some(OutsideKvm::Config(ConfigError::DuplicateAffinity(affinity))));
+}

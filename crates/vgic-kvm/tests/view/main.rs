@@ -1,0 +1,12 @@
+//! Saved states seen as KVM's device attributes and tables.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod board;
+mod creation;
+mod hostile;
+mod limits;
+mod out_of_memory;
+mod regions;
+mod registers;
+mod round_trip;
+mod tables;

@@ -1,0 +1,115 @@
+//! A heap without memory: each call returns an error, and none aborts.
+
+use crate::board::{Levels, Ram, TRANSLATIONS, config, fresh, with_tables};
+use doorbell_test_support::with_allocations;
+use gic_arch::IntId;
+use gic_arch::its::CollectionId;
+use msi_types::{DeviceId, EventId};
+use vgic::saved_state::{CollectionState, DeviceState, EventState, LpiState, Problem, SavedState};
+use vgic::{ConfigError, OutOfMemory, VgicConfig};
+use vgic_kvm::abi::Errno;
+use vgic_kvm::{KvmError, KvmRegister, KvmView, OutsideKvm};
+
+/// Two devices, one with 20 events. An LPI is pending at a redistributor that is not its event's.
+fn running(memory: &Ram) -> SavedState {
+    let mut state = with_tables(Levels::Flat, memory);
+    let collections = (0..3).map(CollectionId::new).zip(&state.cpus);
+    state.its[0].collections = collections
+        .map(|(collection, cpu)| CollectionState { collection, target: cpu.affinity })
+        .collect();
+    let events = (0..20_u16).map(|index| EventState {
+        event: EventId::new(u32::from(index) * 9),
+        intid: IntId::new(8192 + u32::from(index)),
+        collection: CollectionId::new(index % 3),
+        pending: false,
+        stays_at: None,
+        configuration: None,
+    });
+    let device = |device, event_bits, itt, events| DeviceState {
+        device: DeviceId::new(device),
+        event_bits,
+        itt,
+        events,
+    };
+    state.its[0].devices = vec![
+        device(1, 3, TRANSLATIONS, Vec::new()),
+        device(0x300, 8, TRANSLATIONS + 0x100, events.collect()),
+    ];
+    state.cpus[2].redistributor.lpis =
+        vec![LpiState { intid: IntId::new(8193), configuration: None }];
+    state
+}
+
+/// Attempts with ever more allocations until one succeeds. Returns its result, and how many failed.
+fn until_it_succeeds<T, E>(
+    mut attempt: impl FnMut(u32) -> Result<T, E>,
+    mut check: impl FnMut(E),
+) -> (T, u32) {
+    for allocations in 0..1000 {
+        match attempt(allocations) {
+            Ok(done) => return (done, allocations),
+            Err(error) => check(error),
+        }
+    }
+    panic!("it fails with 1000 allocations");
+}
+
+fn is_no_memory(error: KvmError) {
+    assert_eq!(error.errno, Errno::NoMemory);
+}
+
+fn viewed<'a>(config: &'a VgicConfig, state: &SavedState, memory: &'a Ram) -> KvmView<'a> {
+    KvmView::new(config, state.clone(), memory).unwrap()
+}
+
+fn saved(config: &VgicConfig, state: &SavedState, memory: &Ram) -> (Vec<KvmRegister>, u32) {
+    let save = |allocations| {
+        let mut view = viewed(config, state, memory);
+        with_allocations(allocations, || view.save())
+    };
+    until_it_succeeds(save, is_no_memory)
+}
+
+#[test]
+fn a_view_without_heap_is_an_error() {
+    let (config, memory) = (config(), &Ram::new());
+    let state = running(memory);
+    let view = |allocations| {
+        let state = state.clone();
+        with_allocations(allocations, || KvmView::new(&config, state, memory).map(drop))
+    };
+    let ((), failures) = until_it_succeeds(view, |error| match error {
+        OutsideKvm::Config(error) => assert_eq!(error, ConfigError::OutOfMemory(OutOfMemory)),
+        OutsideKvm::State(error) => assert_eq!(error.problem, Problem::OutOfMemory),
+        error => panic!("{error}"),
+    });
+    assert!(failures >= 40, "{failures} allocations failed");
+}
+
+#[test]
+fn a_save_without_heap_is_enomem() {
+    let (config, memory) = (config(), &Ram::new());
+    let (registers, failures) = saved(&config, &running(memory), memory);
+    assert!(registers.len() > 100 && failures >= 5, "{failures} allocations failed");
+}
+
+#[test]
+fn a_load_without_heap_is_enomem() {
+    let (config, memory) = (config(), &Ram::new());
+    let (state, fresh) = (running(memory), fresh());
+    let (registers, _) = saved(&config, &state, memory);
+    let load = |allocations| {
+        let mut view = viewed(&config, &fresh, memory);
+        let loaded = with_allocations(allocations, || view.load(&registers));
+        if loaded.is_err() {
+            // Its pending bits are in memory again.
+            saved(&config, &state, memory);
+        }
+        loaded.map(|()| view.into_state())
+    };
+    let (loaded, failures) = until_it_succeeds(load, is_no_memory);
+    assert!(failures >= 40, "{failures} allocations failed");
+    assert_eq!(loaded.its[0].devices.len(), 2);
+    let events = loaded.its.iter().flat_map(|its| &its.devices).flat_map(|device| &device.events);
+    assert_eq!(events.filter(|event| event.pending).count(), 1);
+}

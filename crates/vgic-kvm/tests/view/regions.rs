@@ -1,0 +1,88 @@
+//! Redistributors in several regions: a state does not depend on their addresses.
+
+use crate::board::{ITS, Levels, NoKick, RAM, Ram, TRANSLATIONS, set_up_tables};
+use gic_arch::its::CollectionId;
+use gic_arch::lpi::Config;
+use gic_arch::{Affinity, IntId, Priority, gicd, gicr, icc};
+use msi_types::{DeviceId, EventId};
+use std::sync::Arc;
+use vgic::saved_state::{CollectionState, DeviceState, EventState, SavedState};
+use vgic::{CpuConfig, GuestMemory, RedistributorRegion, Vcpu, Vgic, VgicConfig};
+use vgic_kvm::{KvmView, kvm_config, kvm_its_config};
+
+const CONFIGURATION: u64 = RAM + 0x18_0000;
+
+/// Two vCPUs in a region that they fill, two in one above 4 GiB with wide strides, and one in a
+/// region with room for four below the others.
+fn config() -> VgicConfig {
+    let region = |base, stride, count| RedistributorRegion { base, stride, count };
+    let cpu = |cpu: u8| CpuConfig {
+        affinity: Affinity::new(0, 0, 3 * cpu, cpu % 2),
+        processor_number: 10 * u16::from(cpu),
+    };
+    VgicConfig {
+        cpus: (0..5).map(cpu).collect(),
+        redistributors: vec![
+            region(0x080a_0000, 0x2_0000, 2),
+            region(0x1_0000_0000, 0x4_0000, 2),
+            region(0x0700_0000, 0x3_0000, 4),
+        ],
+        its: vec![kvm_its_config(ITS)],
+        ..kvm_config(0, 96)
+    }
+}
+
+fn machine(config: &VgicConfig, memory: &Arc<Ram>) -> (Arc<Vgic>, Vec<Vcpu>) {
+    Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap()
+}
+
+/// Event n of a device is LPI 8192 + n, of collection n, and pending at vCPU n.
+fn with_pending_lpis(mut state: SavedState, memory: &Ram) -> SavedState {
+    let byte = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
+    memory.write(CONFIGURATION, &[byte; 64]).unwrap();
+    set_up_tables(&mut state, Levels::Flat, memory);
+    let mut events = Vec::new();
+    for (number, cpu) in (0_u16..).zip(&mut state.cpus) {
+        let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(15);
+        cpu.redistributor.propbaser = propbaser.with_address(CONFIGURATION).into_bits();
+        cpu.redistributor.ctlr |= gicr::Ctlr::new().with_enable_lpis(true).into_bits();
+        (cpu.interface.pmr, cpu.interface.igrpen1) = (0xf8, true);
+        let collection = CollectionId::new(number);
+        state.its[0].collections.push(CollectionState { collection, target: cpu.affinity });
+        events.push(EventState {
+            event: EventId::new(number.into()),
+            intid: IntId::new(8192 + u32::from(number)),
+            collection,
+            pending: true,
+            stays_at: None,
+            configuration: None,
+        });
+    }
+    let device = DeviceId::new(7);
+    state.its[0].devices = vec![DeviceState { device, event_bits: 5, itt: TRANSLATIONS, events }];
+    let control = gicd::Ctlr::from(state.distributor.ctlr).with_enable_grp1(true);
+    state.distributor.ctlr = control.into_bits();
+    state
+}
+
+#[test]
+fn a_state_moves_between_several_regions() {
+    let (config, memory) = (config(), Arc::new(Ram::new()));
+    let (source, mut vcpus) = machine(&config, &memory);
+    let state = with_pending_lpis(source.freeze(&mut vcpus).unwrap().save().unwrap(), &memory);
+    let registers = KvmView::new(&config, state, &*memory).unwrap().save().unwrap();
+
+    let (target, mut vcpus) = machine(&config, &memory);
+    let mut frozen = target.freeze(&mut vcpus).unwrap();
+    let mut view = KvmView::new(&config, frozen.save().unwrap(), &*memory).unwrap();
+    view.load(&registers).unwrap();
+    frozen.restore(&view.into_state()).unwrap();
+    frozen.thaw();
+
+    let mut acknowledge = || -> Vec<_> {
+        let iar = icc::IAR1.encoding();
+        vcpus.iter_mut().map(|vcpu| vcpu.read_sysreg(iar).unwrap()).collect()
+    };
+    assert_eq!(acknowledge(), [8192, 8193, 8194, 8195, 8196]);
+    assert_eq!(acknowledge(), [1023; 5]);
+}

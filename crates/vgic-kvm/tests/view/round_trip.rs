@@ -1,0 +1,240 @@
+//! What goes through KVM's attributes and tables comes back.
+
+use crate::board::{
+    CPUS, Levels, Ram, SPIS, TRANSLATIONS, config, fresh, through_a_machine, with_tables,
+};
+use gic_arch::its::CollectionId;
+use gic_arch::{Affinity, IntId, IntIdClass, gicd, gicr, icc};
+use msi_types::{DeviceId, EventId};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vgic::saved_state::{
+    CollectionState, CpuState, DeviceState, EventState, InterfaceState, InterruptState, SavedState,
+};
+use vgic_kvm::KvmView;
+
+fn affinities() -> impl Strategy<Value = Affinity> {
+    (0..u32::from(CPUS)).prop_map(Affinity::from_packed)
+}
+
+/// An interrupt in any state that KVM can hold.
+fn interrupt(intid: IntId) -> impl Strategy<Value = InterruptState> {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (flags, any::<u8>(), affinities()).prop_map(
+        move |((group1, edge, latch, line, active), priority, cpu)| {
+            let edge = match intid.class() {
+                IntIdClass::Sgi => true,
+                IntIdClass::Ppi => false,
+                _ => edge,
+            };
+            InterruptState {
+                intid,
+                group1,
+                // Not as after reset, so that it is listed.
+                enabled: true,
+                priority: priority & 0xf8,
+                edge,
+                latch: latch && (edge || !active),
+                line: line && !edge,
+                message: false,
+                active,
+                active_at: None,
+                route: if intid.is_shared() { cpu.mpidr() } else { 0 },
+                chosen: None,
+            }
+        },
+    )
+}
+
+fn interrupts(intids: std::ops::Range<u32>) -> impl Strategy<Value = Vec<InterruptState>> {
+    proptest::sample::subsequence(intids.collect::<Vec<_>>(), 0..8).prop_flat_map(|intids| {
+        intids.into_iter().map(|intid| interrupt(IntId::new(intid))).collect::<Vec<_>>()
+    })
+}
+
+fn interface() -> impl Strategy<Value = InterfaceState> {
+    let points = (2_u8..8, 3_u8..8, any::<u8>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (points, flags, any::<[u32; 2]>()).prop_map(
+        |((bpr0, bpr1, pmr), (igrpen0, igrpen1, split), active)| InterfaceState {
+            ctlr: icc::Ctlr::new().with_eoi_mode(split).into_bits(),
+            pmr: pmr & 0xf8,
+            bpr0,
+            bpr1,
+            igrpen0,
+            igrpen1,
+            ap0r: [active[0], 0, 0, 0],
+            ap1r: [active[1], 0, 0, 0],
+        },
+    )
+}
+
+/// Devices with EventID bits and, by EventID, a collection and whether it is pending.
+type Devices = BTreeMap<u16, (u8, BTreeMap<u16, (prop::sample::Index, bool)>)>;
+
+#[derive(Debug)]
+struct Mappings {
+    levels: Levels,
+    collections: BTreeMap<u16, Affinity>,
+    /// Used by events, mapped by nobody.
+    unmapped: u16,
+    devices: Devices,
+}
+
+fn mappings(levels: Levels) -> impl Strategy<Value = Mappings> {
+    let bound = if levels == Levels::Two { u16::MAX } else { 0x1fff };
+    let events = (1_u8..9).prop_flat_map(|bits| {
+        (
+            Just(bits),
+            btree_map(0..1_u16 << bits, (any::<prop::sample::Index>(), any::<bool>()), 0..6),
+        )
+    });
+    let collections = btree_map(0_u16..0x2000, affinities(), 1..5);
+    (collections, 0_u16..0x2000, btree_map(0..=bound, events, 0..6)).prop_map(
+        move |(collections, unmapped, devices)| Mappings { levels, collections, unmapped, devices },
+    )
+}
+
+fn levels() -> impl Strategy<Value = Levels> {
+    prop_oneof![Just(Levels::Flat), Just(Levels::Two)]
+}
+
+/// A state, and how its tables are laid out.
+pub(crate) fn states() -> impl Strategy<Value = (Levels, SavedState)> {
+    levels().prop_flat_map(|levels| (Just(levels), states_with(levels)))
+}
+
+/// Two states with tables at the same places.
+fn pairs() -> impl Strategy<Value = (Levels, SavedState, SavedState)> {
+    levels().prop_flat_map(|levels| (Just(levels), states_with(levels), states_with(levels)))
+}
+
+fn states_with(levels: Levels) -> impl Strategy<Value = SavedState> {
+    let cpus = vec((interrupts(0..32), interface(), any::<bool>()), usize::from(CPUS));
+    (mappings(levels), interrupts(32..32 + SPIS), cpus, any::<bool>()).prop_map(
+        |(mappings, shared, cpus, groups)| {
+            let mut state = with_tables(mappings.levels, &Ram::new());
+            let enables = gicd::Ctlr::from(state.distributor.ctlr)
+                .with_enable_grp1(true)
+                .with_enable_grp0(groups);
+            state.distributor.ctlr = enables.into_bits();
+            state.distributor.interrupts = shared;
+            for (cpu, (private, interface, lpis)) in state.cpus.iter_mut().zip(cpus) {
+                put_cpu(cpu, private, interface, lpis);
+            }
+            put_mappings(&mut state, &mappings);
+            state
+        },
+    )
+}
+
+fn put_cpu(
+    cpu: &mut CpuState,
+    private: Vec<InterruptState>,
+    interface: InterfaceState,
+    lpis: bool,
+) {
+    let fixed = icc::Ctlr::from(cpu.interface.ctlr);
+    let split = icc::Ctlr::from(interface.ctlr).eoi_mode();
+    cpu.interface = InterfaceState { ctlr: fixed.with_eoi_mode(split).into_bits(), ..interface };
+    cpu.redistributor.interrupts = private;
+    cpu.redistributor.propbaser = gicr::Propbaser::new().with_id_bits_minus_one(15).into_bits();
+    let control = gicr::Ctlr::from(cpu.redistributor.ctlr).with_enable_lpis(lpis);
+    cpu.redistributor.ctlr = control.into_bits();
+}
+
+fn put_mappings(state: &mut SavedState, mappings: &Mappings) {
+    let collection = CollectionId::new;
+    let collections = mappings.collections.iter();
+    state.its[0].collections = collections
+        .map(|(id, target)| CollectionState { collection: collection(*id), target: *target })
+        .collect();
+    let usable: Vec<_> = mappings.collections.keys().copied().chain([mappings.unmapped]).collect();
+    let mut lpi = IntId::LPI_BASE;
+    let devices = (TRANSLATIONS..).step_by(0x1000).zip(&mappings.devices);
+    let devices = devices.map(|(itt, (id, (event_bits, events)))| {
+        let events = events.iter().map(|(event, (index, pending))| {
+            lpi += 1;
+            let of = *index.get(&usable);
+            EventState {
+                event: EventId::new((*event).into()),
+                intid: IntId::new(lpi),
+                collection: collection(of),
+                pending: *pending && mappings.collections.contains_key(&of),
+                stays_at: None,
+                configuration: None,
+            }
+        });
+        DeviceState {
+            device: DeviceId::new((*id).into()),
+            event_bits: *event_bits,
+            itt,
+            events: events.collect(),
+        }
+    });
+    state.its[0].devices = devices.collect();
+}
+
+/// The guest's own part of the tables is in memory.
+pub(crate) fn memory(levels: Levels) -> Ram {
+    let memory = Ram::new();
+    with_tables(levels, &memory);
+    memory
+}
+
+/// A state that goes to KVM's form, and from there into a fresh machine's.
+fn moved(state: &SavedState, memory: &Ram) -> SavedState {
+    moved_over(fresh(), state, memory)
+}
+
+fn moved_over(before: SavedState, state: &SavedState, memory: &Ram) -> SavedState {
+    let config = config();
+    let saved = KvmView::new(&config, state.clone(), memory).unwrap().save().unwrap();
+    let mut view = KvmView::new(&config, before, memory).unwrap();
+    view.load(&saved).unwrap();
+    view.into_state()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_state_goes_through_kvm_s_attributes_and_tables_unchanged((levels, state) in states()) {
+        prop_assert_eq!(moved(&state, &memory(levels)), state);
+    }
+
+    #[test]
+    fn a_second_save_over_the_first_says_what_is_mapped_then(
+        (levels, first, second) in pairs(),
+    ) {
+        let memory = memory(levels);
+        moved(&first, &memory);
+        prop_assert_eq!(moved(&second, &memory), second);
+    }
+
+    #[test]
+    fn nothing_stays_of_what_a_view_showed_before(
+        (levels, mut before, state) in pairs(),
+    ) {
+        // An enabled ITS, and enabled LPIs, keep their tables.
+        before.its[0].ctlr = fresh().its[0].ctlr;
+        for (cpu, fresh) in before.cpus.iter_mut().zip(fresh().cpus) {
+            cpu.redistributor.ctlr = fresh.redistributor.ctlr;
+        }
+        let memory = memory(levels);
+        prop_assert_eq!(moved_over(before, &state, &memory), state);
+    }
+
+    #[test]
+    fn a_machine_can_be_put_into_what_comes_back((levels, state) in states()) {
+        let memory = memory(levels);
+        let mut again = through_a_machine(&moved(&state, &memory), Arc::new(memory)).unwrap();
+        for event in again.its[0].devices.iter_mut().flat_map(|device| &mut device.events) {
+            // Read from the guest's table, and kept where nothing is mapped.
+            (event.configuration, event.stays_at) = (None, None);
+        }
+        prop_assert_eq!(again, state);
+    }
+}

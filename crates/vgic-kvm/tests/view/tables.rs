@@ -1,0 +1,326 @@
+//! The tables, entry by entry: vectors typed from `arm-vgic-its.rst`, "ITS Table ABI REV0".
+
+use crate::board::{
+    COLLECTIONS, DEVICES, Levels, PAGE, PENDING, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS,
+    config, restore_tables, save_pending, save_tables, table, with_tables,
+};
+use gic_arch::IntId;
+use gic_arch::gits::{TableKind, Typer};
+use gic_arch::its::CollectionId;
+use msi_types::{DeviceId, EventId};
+use vgic::saved_state::{CollectionState, DeviceState, EventState, SavedState};
+use vgic_kvm::abi::{Attribute, Errno, control};
+use vgic_kvm::{KvmDevice, KvmView};
+
+const VALID: u64 = 1 << 63;
+
+/// A device's entry: valid, with its table at the first place and two bits of EventIDs.
+fn device(next: u64) -> u64 {
+    VALID | next << 49 | TRANSLATIONS >> 8 << 5 | 1
+}
+
+fn event(next: u64, intid: u64, collection: u64) -> u64 {
+    next << 48 | intid << 16 | collection
+}
+
+fn collection(number: u64, cpu: u64) -> u64 {
+    VALID | cpu << 16 | number
+}
+
+/// Memory with one device whose event 0 is mapped, and collection 5 on CPU 1.
+fn small() -> Ram {
+    let memory = Ram::new();
+    memory.put(&[
+        (DEVICES, device(0)),
+        (TRANSLATIONS, event(0, 8200, 5)),
+        (COLLECTIONS, collection(5, 1)),
+    ]);
+    memory
+}
+
+fn numbers(state: &SavedState) -> Vec<(u32, Vec<u32>)> {
+    let events =
+        |device: &DeviceState| device.events.iter().map(|event| event.event.get()).collect();
+    state.its[0].devices.iter().map(|device| (device.device.get(), events(device))).collect()
+}
+
+fn refused(words: &[(u64, u64)]) -> Errno {
+    let memory = small();
+    memory.put(words);
+    restore_tables(Levels::Flat, &memory).unwrap_err()
+}
+
+#[test]
+fn entries_lie_and_look_as_documented() {
+    let memory = Ram::new();
+    save_tables(two_devices(), &memory).unwrap();
+    assert_eq!(memory.word(DEVICES + 8 * 3), device(4));
+    assert_eq!(memory.word(DEVICES + 8 * 7), VALID | (TRANSLATIONS + 0x1000) >> 8 << 5);
+    assert_eq!(memory.word(TRANSLATIONS + 8), event(2, 8200, 5));
+    assert_eq!(memory.word(TRANSLATIONS + 8 * 3), event(0, 8201, 6));
+    assert_eq!(memory.word(COLLECTIONS), collection(5, 2));
+    // Used, and mapped by nobody.
+    assert_eq!(memory.word(COLLECTIONS + 8), VALID | 0xffff_ffff << 16 | 6);
+    assert_eq!(memory.word(COLLECTIONS + 16), 0);
+}
+
+/// Device 3 with events 1 and 3; device 7 without.
+fn two_devices() -> SavedState {
+    let mut state = with_tables(Levels::Flat, &Ram::new());
+    let target = state.cpus[2].affinity;
+    state.its[0].collections = vec![CollectionState { collection: CollectionId::new(5), target }];
+    let mapped = |event, intid, collection| EventState {
+        event: EventId::new(event),
+        intid: IntId::new(intid),
+        collection: CollectionId::new(collection),
+        pending: false,
+        stays_at: None,
+        configuration: None,
+    };
+    let device = |id, event_bits, itt, events| DeviceState {
+        device: DeviceId::new(id),
+        event_bits,
+        itt,
+        events,
+    };
+    state.its[0].devices = vec![
+        device(3, 2, TRANSLATIONS, vec![mapped(1, 8200, 5), mapped(3, 8201, 6)]),
+        device(7, 1, TRANSLATIONS + 0x1000, Vec::new()),
+    ];
+    state
+}
+
+#[test]
+fn what_was_there_of_old_is_not_found_again() {
+    let memory = Ram::new();
+    // In front of the first device, and of the first event; in the table of the device without
+    // events.
+    let old = [
+        (DEVICES + 8, device(1)),
+        (TRANSLATIONS, event(1, 9000, 5)),
+        (TRANSLATIONS + 0x1008, event(0, 9001, 5)),
+    ];
+    memory.put(&old);
+    save_tables(two_devices(), &memory).unwrap();
+    assert_eq!(
+        numbers(&restore_tables(Levels::Flat, &memory).unwrap()),
+        [(3, vec![1, 3]), (7, vec![])]
+    );
+}
+
+#[test]
+fn of_devices_far_apart_what_lies_where_the_distance_ends_is_not_found_again() {
+    let memory = Ram::new();
+    let mut state = two_devices();
+    // Three pages of 64 KiB hold device 20000; a distance ends at 16383.
+    state.its[0].baser[0] |= 2;
+    state.its[0].baser[1] = table(TableKind::Collections, SECOND_LEVEL).into_bits();
+    state.its[0].devices[0].device = DeviceId::new(0);
+    state.its[0].devices[1].device = DeviceId::new(20000);
+    memory.put(&[
+        (DEVICES + 8 * 16383, device(1)),
+        (DEVICES + 8 * 19999, device(1)),
+        (DEVICES + 8, device(1)),
+    ]);
+    save_tables(state, &memory).unwrap();
+    assert_eq!(memory.word(DEVICES), device(16383));
+    assert_eq!((memory.word(DEVICES + 8 * 16383), memory.word(DEVICES + 8 * 19999)), (0, 0));
+    assert_ne!(memory.word(DEVICES + 8 * 20000), 0);
+    // Nobody comes here.
+    assert_eq!(memory.word(DEVICES + 8), device(1));
+}
+
+#[test]
+fn a_reader_steps_over_what_is_invalid_and_stops_at_distance_zero() {
+    let memory = small();
+    memory.put(&[
+        (DEVICES, 0),
+        (DEVICES + 8 * 2, device(3)),
+        (DEVICES + 8 * 5, device(0)),
+        (DEVICES + 8 * 6, device(0)),
+    ]);
+    assert_eq!(
+        numbers(&restore_tables(Levels::Flat, &memory).unwrap()),
+        [(2, vec![0]), (5, vec![0])]
+    );
+}
+
+#[test]
+fn a_device_table_of_two_levels_is_read_page_by_page() {
+    let memory = small();
+    memory.put(&[
+        (SECOND_LEVEL + 8 * 4, device(PAGE)),
+        (SECOND_LEVEL + 0x1_0000, device(PAGE - 2)),
+        (SECOND_LEVEL + 0x1_0000 + 8 * (PAGE - 2), device(0)),
+        (SECOND_LEVEL + 0x2_0000, device(0)),
+    ]);
+    let found = numbers(&restore_tables(Levels::Two, &memory).unwrap());
+    assert_eq!(found, [(4, vec![0]), (0x2000, vec![0]), (0x3ffe, vec![0])]);
+}
+
+#[test]
+fn collections_are_read_up_to_the_first_that_is_invalid() {
+    let memory = small();
+    memory.put(&[(COLLECTIONS + 8, collection(2, 0)), (COLLECTIONS + 24, collection(9, 0))]);
+    let state = restore_tables(Levels::Flat, &memory).unwrap();
+    let found: Vec<_> =
+        state.its[0].collections.iter().map(|state| state.collection.get()).collect();
+    assert_eq!(found, [2, 5]);
+}
+
+#[test]
+fn a_collection_without_a_cpu_is_known_but_not_mapped() {
+    let memory = small();
+    memory.put(&[(COLLECTIONS, collection(5, 0xffff_ffff))]);
+    let state = restore_tables(Levels::Flat, &memory).unwrap();
+    assert!(state.its[0].collections.is_empty());
+    assert_eq!(numbers(&state), [(0, vec![0])]);
+}
+
+#[test]
+fn a_pending_bit_is_taken_over_from_the_table_of_the_collection_s_cpu() {
+    let memory = small();
+    let bit = |cpu: u64| PENDING + 0x1_0000 * cpu + 8200 / 8;
+    memory.put(&[(bit(1), 0xff), (bit(0), 0xff)]);
+    let state = restore_tables(Levels::Flat, &memory).unwrap();
+    assert!(state.its[0].devices[0].events[0].pending);
+    assert_eq!((memory.word(bit(1)), memory.word(bit(0))), (0xfe, 0xff));
+}
+
+#[test]
+fn an_lpi_of_two_events_is_pending_once() {
+    let memory = small();
+    memory.put(&[
+        (PENDING + 0x1_0000 + 8200 / 8, 1),
+        (TRANSLATIONS, event(2, 8200, 5)),
+        (TRANSLATIONS + 16, event(0, 8200, 5)),
+    ]);
+    let state = restore_tables(Levels::Flat, &memory).unwrap();
+    let pending: Vec<_> =
+        state.its[0].devices[0].events.iter().map(|event| event.pending).collect();
+    assert_eq!(pending, [true, false]);
+}
+
+/// `two_devices` with both events in collection 5, which is CPU 2's; the first is pending.
+fn one_pending() -> SavedState {
+    let mut state = two_devices();
+    for event in &mut state.its[0].devices[0].events {
+        event.collection = CollectionId::new(5);
+    }
+    state.its[0].devices[0].events[0].pending = true;
+    state
+}
+
+#[test]
+fn the_bit_of_an_lpi_is_set_if_any_of_its_events_is_pending_and_cleared_if_none_is() {
+    let memory = Ram::new();
+    let table = PENDING + 0x2_0000;
+    let mut state = one_pending();
+    // 8200 is pending; 8201, of old, is not any more.
+    memory.put(&[(table + 8200 / 8, 0b10)]);
+    save_pending(state.clone(), &memory).unwrap();
+    assert_eq!(memory.word(table + 8200 / 8), 0b01);
+    state.its[0].devices[0].events[1].intid = IntId::new(8200);
+    memory.put(&[(table + 8200 / 8, 0)]);
+    save_pending(state, &memory).unwrap();
+    assert_eq!(memory.word(table + 8200 / 8), 0b01);
+}
+
+#[test]
+fn without_a_pending_table_nothing_may_be_pending() {
+    let mut state = one_pending();
+    state.cpus[2].redistributor.pendbaser = 0;
+    assert_eq!(save_pending(state.clone(), &Ram::new()), Err(Errno::Fault));
+    state.its[0].devices[0].events[0].pending = false;
+    assert_eq!(save_pending(state, &Ram::new()), Ok(()));
+}
+
+#[test]
+fn tables_that_cannot_be_are_refused_with_kvm_s_errors() {
+    assert_eq!(refused(&[(COLLECTIONS, collection(5, 3))]), Errno::Invalid, "no such CPU");
+    assert_eq!(refused(&[(COLLECTIONS + 8, collection(5, 0))]), Errno::Exists, "twice");
+    assert_eq!(
+        refused(&[(COLLECTIONS + 8, collection(0x2000, 0))]),
+        Errno::Invalid,
+        "beyond the table"
+    );
+    assert_eq!(refused(&[(TRANSLATIONS, event(0, 8191, 5))]), Errno::Invalid, "no LPI");
+    assert_eq!(
+        refused(&[(TRANSLATIONS, event(0, 0x1_0000, 5))]),
+        Errno::Invalid,
+        "more than 16 bits"
+    );
+    assert_eq!(
+        refused(&[(TRANSLATIONS, event(4, 8200, 5))]),
+        Errno::Invalid,
+        "the next beyond EventIDs"
+    );
+    assert_eq!(refused(&[(TRANSLATIONS, event(0, 8200, 6))]), Errno::Invalid, "no such collection");
+    assert_eq!(refused(&[(DEVICES, device(0) | 0x1f)]), Errno::Invalid, "EventIDs of 32 bits");
+    assert_eq!(refused(&[(DEVICES, VALID | 0x1_0000 << 5 | 1)]), Errno::Fault, "no memory");
+}
+
+#[test]
+fn a_collection_beyond_the_limit_of_their_numbers_is_refused() {
+    for (bits, outcome) in [(3, Ok(())), (2, Err(Errno::Invalid))] {
+        let memory = small();
+        let mut config = config();
+        config.its[0].collection_id_bits = Some(bits);
+        let mut state = with_tables(Levels::Flat, &memory);
+        let typer = Typer::from(state.its[0].typer)
+            .with_cil(true)
+            .with_collection_id_bits_minus_one(bits - 1);
+        state.its[0].typer = typer.into_bits();
+        memory.put(&[(COLLECTIONS, collection(5, 0))]);
+        let mut view = KvmView::new(&config, state, &memory).unwrap();
+        assert_eq!(
+            view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_RESTORE_TABLES), 0),
+            outcome
+        );
+    }
+}
+
+/// Devices 3 and 7; the second has no events, and its table is elsewhere.
+fn with_an_empty_device_at(itt: u64) -> Result<Vec<u32>, Errno> {
+    let memory = Ram::new();
+    let mut state = two_devices();
+    state.its[0].devices[1] =
+        DeviceState { itt, event_bits: 16, ..state.its[0].devices[1].clone() };
+    save_tables(state, &memory)?;
+    let restored = restore_tables(Levels::Flat, &memory)?;
+    Ok(numbers(&restored).into_iter().map(|(device, _)| device).collect())
+}
+
+#[test]
+fn a_device_without_events_and_without_memory_is_left_out() {
+    assert_eq!(with_an_empty_device_at(TRANSLATIONS + 0x1000), Ok(vec![3, 7]));
+    assert_eq!(with_an_empty_device_at(0xf000_0000), Ok(vec![3]));
+    let ends_too_late = RAM + RAM_BYTES as u64 - 0x1000;
+    assert_eq!(with_an_empty_device_at(ends_too_late), Ok(vec![3]));
+}
+
+#[test]
+fn events_without_memory_cannot_be_saved() {
+    let mut state = two_devices();
+    state.its[0].devices[0].itt = 0xf000_0000;
+    assert_eq!(save_tables(state, &Ram::new()), Err(Errno::Fault));
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let memory = small();
+    memory.put(&[
+        (PENDING + 0x1_0000 + 8200 / 8, 1),
+        (TRANSLATIONS, event(1, 8200, 5)),
+        (TRANSLATIONS + 8, event(0, 1, 5)),
+    ]);
+    assert_eq!(restore_tables(Levels::Flat, &memory).unwrap_err(), Errno::Invalid);
+    assert_eq!(memory.word(PENDING + 0x1_0000 + 8200 / 8), 1);
+}
+
+#[test]
+fn a_device_that_the_guest_s_table_does_not_hold_cannot_be_saved() {
+    let mut state = two_devices();
+    state.its[0].devices[1].device = DeviceId::new(0x2000);
+    assert_eq!(save_tables(state, &Ram::new()), Err(Errno::Invalid));
+}
