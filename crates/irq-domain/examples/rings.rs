@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The message as it was granted, both halves of it, into each ring.
     let message = device.sent_message(vector.slot).ok_or("no message")?;
     memory.lock().fill(Some(message));
-    interrupts.dispatch(memory.fire(0)?, handle.vector());
+    interrupts.dispatch(memory.fire(0)?, handle.hwirq());
 
     // The rings follow when the interrupt moves.
     let elsewhere = Cpu::new(1 - vector.cpu.get());
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for ring in 0..RINGS {
         let cpu = memory.fire(ring)?;
         assert_eq!(cpu, elsewhere);
-        interrupts.dispatch(cpu, handle.vector());
+        interrupts.dispatch(cpu, handle.hwirq());
     }
     println!("{} runs", handle.count());
     Ok(())
@@ -131,11 +131,8 @@ impl Doorbells {
     const STRIDE: u64 = 0x2_0000;
     const VECTORS: u16 = 4;
 
-    fn message(cpu: Cpu, vector: HwIrq) -> MsiMessage {
-        MsiMessage {
-            address: Self::FIRST + u64::from(cpu.get()) * Self::STRIDE,
-            data: vector.get(),
-        }
+    fn message(cpu: Cpu, hwirq: HwIrq) -> MsiMessage {
+        MsiMessage { address: Self::FIRST + u64::from(cpu.get()) * Self::STRIDE, data: hwirq.get() }
     }
 
     fn cpu_at(address: u64) -> Cpu {
@@ -173,8 +170,8 @@ impl MsiParent for Doorbells {
     }
 
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        let vector = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        Ok(Self::message(*self.cpu(), vector))
+        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        Ok(Self::message(*self.cpu(), hwirq))
     }
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
@@ -196,8 +193,8 @@ impl MsiParent for Doorbells {
 
     fn set_pending(&self, _: HwIrq, _: Pending) {}
 
-    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        writeln!(out, "doorbells: vector {vector}")
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(out, "doorbells: vector {hwirq}")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which CPU takes an interrupt.
+//! Choice of the CPU that takes an interrupt.
 
 use crate::irq::Irq;
 use alloc::vec::Vec;
@@ -51,9 +51,9 @@ pub fn spread(vectors: u16, cpus: &[Cpu]) -> impl ExactSizeIterator<Item = &[Cpu
 /// An affinity change that took effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Moved {
-    /// Where the interrupts are delivered now: their effective affinity.
+    /// The interrupts' effective affinity.
     pub to: Cpu,
-    /// Which interrupts moved: the one asked for, and those of its group where the controller
+    /// The interrupts that moved: the one asked for, and those of its group where the controller
     /// delivers a group as one (MultiMSI, if the message names the CPU). Empty if it was there
     /// already.
     pub irqs: Vec<Irq>,

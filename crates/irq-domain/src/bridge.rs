@@ -27,7 +27,7 @@ pub trait InputBridge: MessageStore {
 pub struct BridgeConfig<'a> {
     /// For people: the node's name.
     pub name: &'a str,
-    /// Who sends.
+    /// The bridge's requester ID.
     pub requester: RequesterId,
     /// The controller that takes its messages, with the layers between.
     pub parent: Arc<dyn MsiParent>,
@@ -47,13 +47,13 @@ impl fmt::Debug for BridgeConfig<'_> {
 /// A bridge's input, as the driver of the device on it wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InputRequest<'a> {
-    /// Which input.
+    /// The input.
     pub input: u16,
-    /// How the device signals.
+    /// The device's trigger.
     pub trigger: Trigger,
     /// For people.
     pub name: &'a str,
-    /// Whether it is let through at once.
+    /// Enabled or disabled after the request.
     pub start: Start,
 }
 

@@ -16,7 +16,7 @@ use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 /// A handler, as dispatch calls it.
 pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> Verdict + Send + Sync>;
 
-/// What a gate holds.
+/// Value of a gate.
 pub(crate) struct Action {
     pub(crate) handler: Handler,
     pub(crate) descriptor: Shared<Descriptor>,
@@ -32,7 +32,7 @@ impl fmt::Debug for Action {
 #[derive(Debug)]
 pub(crate) struct Descriptor {
     pub(crate) irq: Irq,
-    pub(crate) vector: HwIrq,
+    pub(crate) hwirq: HwIrq,
     pub(crate) flow: Flow,
     pub(crate) source: Source,
     /// The only CPUs that it is delivered to, if it is managed.
@@ -47,10 +47,10 @@ pub(crate) struct Descriptor {
     target: AtomicU32,
 }
 
-/// What a descriptor is made from.
+/// Parameters of a new descriptor.
 pub(crate) struct NewDescriptor {
     pub(crate) irq: Irq,
-    pub(crate) vector: HwIrq,
+    pub(crate) hwirq: HwIrq,
     pub(crate) flow: Flow,
     pub(crate) source: Source,
     pub(crate) target: Cpu,
@@ -65,7 +65,7 @@ impl Descriptor {
         let spacing = if new.flow == Flow::PerCpu { Spacing::OwnLines } else { Spacing::Dense };
         Ok(Self {
             irq: new.irq,
-            vector: new.vector,
+            hwirq: new.hwirq,
             flow: new.flow,
             source: new.source,
             among: new.among,
@@ -79,7 +79,7 @@ impl Descriptor {
         })
     }
 
-    /// Where it is delivered; of no meaning for a private interrupt. Any.
+    /// The CPU that it is delivered to; without meaning for a private interrupt. Any.
     pub(crate) fn target(&self) -> Cpu {
         Cpu::new(self.target.load(Ordering::Relaxed))
     }
@@ -90,28 +90,27 @@ impl Descriptor {
     }
 
     pub(crate) fn mask(&self) {
-        self.source.mask(self.vector);
+        self.source.mask(self.hwirq);
     }
 
     pub(crate) fn unmask(&self) {
-        self.source.unmask(self.vector);
+        self.source.unmask(self.hwirq);
     }
 }
 
-/// What the tasks and handlers that turn an interrupt on and off agree on.
+/// Control state of an interrupt, which tasks and handlers change.
 #[derive(Debug)]
 pub(crate) struct Control {
     pub(crate) handler: Presence,
-    /// How many disables have no enable yet. The interrupt is masked at its source while this is
-    /// not 0.
+    /// Number of disables without an enable yet. The interrupt is masked at its source while this
+    /// is not 0.
     pub(crate) disables: u32,
     /// The source was never masked so far: its first handler has nothing to unmask.
     pub(crate) open: bool,
-    /// The endpoint is masked because its message is being rewritten: whoever does that unmasks it
-    /// afterwards.
+    /// The endpoint is masked while its message is rewritten, and unmasked afterwards.
     pub(crate) moving: bool,
     /// An arrival to be sent again when that is done.
-    pub(crate) owed: bool,
+    pub(crate) resend: bool,
     /// Closed gates whose handler is not freed yet.
     pub(crate) closing: u32,
     /// The interrupt is managed, and none of its CPUs is on line: one of
@@ -124,14 +123,14 @@ impl Control {
     pub(crate) fn begin_handler(&mut self) {
         self.handler = Presence::Installed;
         self.disables = 1 + u32::from(self.shut_down);
-        self.owed = false;
+        self.resend = false;
     }
 
     /// The handler goes.
     pub(crate) fn end_handler(&mut self, after: Presence) {
         self.handler = after;
         self.disables = 1 + u32::from(self.shut_down);
-        self.owed = false;
+        self.resend = false;
     }
 }
 
@@ -142,7 +141,7 @@ impl Default for Control {
             disables: 1,
             open: false,
             moving: false,
-            owed: false,
+            resend: false,
             closing: 0,
             shut_down: false,
         }
@@ -171,34 +170,34 @@ pub(crate) enum Source {
 
 impl Source {
     /// Any.
-    fn mask(&self, vector: HwIrq) {
+    fn mask(&self, hwirq: HwIrq) {
         match self {
-            Self::Msi { domain, slot } => domain.mask(*slot, vector),
-            Self::Wired(parent) | Self::PerCpu(parent) => parent.mask(vector),
+            Self::Msi { domain, slot } => domain.mask(*slot, hwirq),
+            Self::Wired(parent) | Self::PerCpu(parent) => parent.mask(hwirq),
         }
     }
 
     /// Any.
-    fn unmask(&self, vector: HwIrq) {
+    fn unmask(&self, hwirq: HwIrq) {
         match self {
-            Self::Msi { domain, slot } => domain.unmask(*slot, vector),
-            Self::Wired(parent) | Self::PerCpu(parent) => parent.unmask(vector),
+            Self::Msi { domain, slot } => domain.unmask(*slot, hwirq),
+            Self::Wired(parent) | Self::PerCpu(parent) => parent.unmask(hwirq),
         }
     }
 
     /// Any.
-    pub(crate) fn set_pending(&self, vector: HwIrq, pending: Pending) {
+    pub(crate) fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         match self {
-            Self::Msi { domain, .. } => domain.parent().set_pending(vector, pending),
-            Self::Wired(parent) | Self::PerCpu(parent) => parent.set_pending(vector, pending),
+            Self::Msi { domain, .. } => domain.parent().set_pending(hwirq, pending),
+            Self::Wired(parent) | Self::PerCpu(parent) => parent.set_pending(hwirq, pending),
         }
     }
 
     /// Any.
-    pub(crate) fn is_pending(&self, vector: HwIrq) -> Option<bool> {
+    pub(crate) fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
         match self {
-            Self::Msi { domain, slot } => domain.is_pending(*slot, vector),
-            Self::Wired(parent) | Self::PerCpu(parent) => Some(parent.is_pending(vector)),
+            Self::Msi { domain, slot } => domain.is_pending(*slot, hwirq),
+            Self::Wired(parent) | Self::PerCpu(parent) => Some(parent.is_pending(hwirq)),
         }
     }
 }
@@ -213,7 +212,7 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Where the counters of several CPUs lie.
+/// Layout of the counters of several CPUs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Spacing {
     /// Side by side: one CPU counts at a time.

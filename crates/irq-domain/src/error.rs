@@ -1,10 +1,10 @@
-//! Why an operation was refused or failed. Each sentence says whose the fault is.
+//! Errors. Each message names the party at fault.
 
 use crate::irq::Irq;
 use alloc::collections::TryReserveError;
 use msi_types::{Cpu, HwIrq, Mismatch, MsiError, NotIsolated, StoreError};
 
-/// Why a handler could not be installed.
+/// A handler could not be installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -37,7 +37,7 @@ pub enum RequestError {
     Bridge(#[from] MsiDeviceError),
 }
 
-/// Why an affinity could not be changed. The interrupt is where it was, unless a controller failed
+/// An affinity could not be changed. The interrupt is where it was, unless a controller failed
 /// half-way and says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -86,7 +86,7 @@ pub enum MoveError {
 pub struct Stranded {
     /// The interrupt.
     pub irq: Irq,
-    /// Why it could not be moved.
+    /// The reason.
     pub error: MoveError,
 }
 
@@ -95,7 +95,7 @@ pub struct Stranded {
 #[error("CPU {0} is not one of those that the interrupt core was made for")]
 pub struct UnknownCpu(pub Cpu);
 
-/// Why a device's vectors could not be set up. Nothing of the attempt remains.
+/// A device's vectors could not be set up. Nothing of the attempt remains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MsiDeviceError {
@@ -161,7 +161,7 @@ pub enum MsiDeviceError {
     NotIsolated {
         /// The tier.
         tier: &'static str,
-        /// Why the device is not isolated.
+        /// The reason.
         reason: NotIsolated,
     },
     /// No CPU is on line.

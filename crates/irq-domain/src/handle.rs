@@ -1,4 +1,4 @@
-//! Handles: whoever has one owns a handler.
+//! Handles: the owners of handlers.
 
 use crate::affinity::Moved;
 use crate::descriptor::{Control, Descriptor};
@@ -14,9 +14,9 @@ use msi_types::{Cpu, HwIrq, Pending};
 /// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.
 ///
 /// **Dropping**, any context:
-/// - Where the caller [may wait](crate::LocalCpu::may_wait), drop returns once the handler has returned
-///   on whichever CPU it runs, and after its memory was freed. So do not hold a lock that the
-///   handler takes.
+/// - Where the caller [may wait](crate::LocalCpu::may_wait), drop returns once the handler has
+///   returned on whichever CPU it runs, and after its memory was freed. So do not hold a lock that
+///   the handler takes.
 /// - Elsewhere – in hard-IRQ context, inside its own handler or not, and with interrupts saved –
 ///   drop neither waits nor frees. The handler is not entered again; a later task operation, such
 ///   as [`Interrupts::reclaim`], frees it.
@@ -37,8 +37,8 @@ impl IrqHandle {
     }
 
     /// The interrupt as the root controller acknowledges it. Any.
-    pub fn vector(&self) -> HwIrq {
-        self.descriptor.vector
+    pub fn hwirq(&self) -> HwIrq {
+        self.descriptor.hwirq
     }
 
     /// Masks the interrupt at its source. A handler that runs goes on; what arrives from now on is
@@ -75,7 +75,7 @@ impl IrqHandle {
         self.core.set_affinity_among(self.descriptor.irq, among)
     }
 
-    /// Where it is delivered. Any.
+    /// The CPU that it is delivered to. Any.
     pub fn effective_affinity(&self) -> Cpu {
         self.descriptor.target()
     }
@@ -84,22 +84,22 @@ impl IrqHandle {
     /// Any.
     pub fn set_pending(&self, pending: Pending) {
         self.while_installed(|_| {
-            self.descriptor.source.set_pending(self.descriptor.vector, pending);
+            self.descriptor.source.set_pending(self.descriptor.hwirq, pending);
         });
     }
 
     /// Is it pending, at the endpoint or at the controller? `None` where the hardware cannot be
     /// asked. Any.
     pub fn is_pending(&self) -> Option<bool> {
-        self.while_installed(|_| self.descriptor.source.is_pending(self.descriptor.vector))?
+        self.while_installed(|_| self.descriptor.source.is_pending(self.descriptor.hwirq))?
     }
 
-    /// How often the handler ran. Any.
+    /// Number of handler runs. Any.
     pub fn count(&self) -> u64 {
         self.descriptor.counts.per_cpu().sum()
     }
 
-    /// How often it was sent again, because it arrived while its handler ran elsewhere or was
+    /// Number of redeliveries: it arrived while its handler ran elsewhere or was
     /// disabled. Any.
     pub fn redelivered(&self) -> u64 {
         self.descriptor.redelivered.load(Ordering::Relaxed)
@@ -121,10 +121,7 @@ impl Drop for IrqHandle {
 
 impl fmt::Debug for IrqHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IrqHandle")
-            .field("irq", &self.irq())
-            .field("vector", &self.vector())
-            .finish()
+        f.debug_struct("IrqHandle").field("irq", &self.irq()).field("hwirq", &self.hwirq()).finish()
     }
 }
 
@@ -148,17 +145,17 @@ impl PerCpuHandle {
     }
 
     /// The interrupt as each CPU acknowledges it. Any.
-    pub fn vector(&self) -> HwIrq {
-        self.descriptor.vector
+    pub fn hwirq(&self) -> HwIrq {
+        self.descriptor.hwirq
     }
 
     /// Lets the interrupt through on the calling CPU. Does not nest. Any; nothing on a thread that
     /// is no CPU.
     pub fn enable_here(&self) {
         self.core.with_own_gate(&self.descriptor, |gate| {
-            let owed = gate.enable();
+            let resend = gate.enable();
             self.descriptor.unmask();
-            if owed {
+            if resend {
                 self.core.redeliver(&self.descriptor);
             }
         });
@@ -173,7 +170,7 @@ impl PerCpuHandle {
         });
     }
 
-    /// How often the handler ran, on all CPUs together. Any.
+    /// Number of handler runs on all CPUs together. Any.
     pub fn count(&self) -> u64 {
         self.descriptor.counts.per_cpu().sum()
     }
@@ -191,7 +188,7 @@ impl fmt::Debug for PerCpuHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PerCpuHandle")
             .field("irq", &self.irq())
-            .field("vector", &self.vector())
+            .field("hwirq", &self.hwirq())
             .finish()
     }
 }

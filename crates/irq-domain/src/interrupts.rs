@@ -33,16 +33,16 @@ pub(crate) use candidates::Candidates;
 pub use request::WiredRequest;
 pub use view::{EffectiveAffinity, IrqInfo};
 
-/// What an interrupt core is made for.
+/// Configuration of an interrupt core.
 pub struct Config {
-    /// How many CPUs there are or can come on line: [`Cpu`]s 0 to one less.
+    /// Number of CPUs that are or can come on line: [`Cpu`]s 0 to one less.
     pub cpus: NonZeroU16,
     /// The kernel.
     pub host: Arc<dyn Host>,
     /// The root controller's wired and private interrupts, if it has any for the core to hand out.
     /// Without it, requests for either are refused.
     pub wired: Option<Arc<dyn WiredParent>>,
-    /// Who chooses CPUs: [`RoundRobin`] without it.
+    /// The choice of CPUs: [`RoundRobin`] without it.
     pub policy: Option<Box<dyn AffinityPolicy>>,
 }
 
@@ -140,7 +140,7 @@ impl Interrupts {
         })
     }
 
-    /// Runs the handler of `vector`, which `cpu` has acknowledged. Hard IRQ: takes no lock,
+    /// Runs the handler of `hwirq`, which `cpu` has acknowledged. Hard IRQ: takes no lock,
     /// allocates nothing, and touches no hardware, except to send an interrupt again that arrived
     /// while its handler ran elsewhere, and to shut off one that [screams](Host::screaming).
     ///
@@ -154,11 +154,11 @@ impl Interrupts {
     ///
     /// The special INTIDs (1020 to 1023) are not vectors: the trap loop does not pass them on.
     #[inline]
-    pub fn dispatch(&self, cpu: Cpu, vector: HwIrq) -> Dispatched {
+    pub fn dispatch(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
         if cpu.index() >= self.cpus() {
             return Dispatched::Unhandled(Unhandled::UnknownCpu);
         }
-        let Some(slot) = self.table.get(vector) else {
+        let Some(slot) = self.table.get(hwirq) else {
             return Dispatched::Unhandled(Unhandled::Unknown);
         };
         match (self.run(&slot.shared, cpu), slot.private(cpu)) {
@@ -205,12 +205,12 @@ impl Interrupts {
         }
     }
 
-    /// How often an interrupt was sent again through its controller, all together. Any.
+    /// Number of redeliveries of all interrupts. Any.
     pub fn redelivered(&self) -> u64 {
         self.redelivered.load(Ordering::Relaxed)
     }
 
-    /// How many CPUs the core was made for. Any.
+    /// Number of CPUs that the core was made for. Any.
     pub fn cpus(&self) -> usize {
         self.online.len()
     }
@@ -220,7 +220,7 @@ impl Interrupts {
     pub(crate) fn redeliver(&self, descriptor: &Descriptor) {
         descriptor.redelivered.fetch_add(1, Ordering::Relaxed);
         self.redelivered.fetch_add(1, Ordering::Relaxed);
-        descriptor.source.set_pending(descriptor.vector, Pending::Set);
+        descriptor.source.set_pending(descriptor.hwirq, Pending::Set);
     }
 
     pub(crate) fn host(&self) -> &dyn Host {
@@ -229,7 +229,7 @@ impl Interrupts {
 
     /// The slot of an existing interrupt.
     pub(crate) fn slot(&self, descriptor: &Descriptor) -> &Slot {
-        self.table.get(descriptor.vector).expect("the slot was made before the descriptor")
+        self.table.get(descriptor.hwirq).expect("the slot was made before the descriptor")
     }
 
     fn policy(&self) -> &dyn AffinityPolicy {

@@ -1,4 +1,4 @@
-//! IRQ numbers, and what a handler is told.
+//! IRQ numbers, flows, and results of dispatch.
 
 use crate::descriptor::Descriptor;
 use core::fmt;
@@ -33,7 +33,7 @@ impl fmt::Display for Irq {
     }
 }
 
-/// How an interrupt is handled between its arrival and the end of its handler.
+/// Handling of an interrupt between its arrival and the end of its handler.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Flow {
     /// Edges and messages: what arrives while the handler runs or is disabled is sent again
@@ -55,7 +55,7 @@ impl fmt::Display for Flow {
     }
 }
 
-/// What a handler is told. It runs in hard-IRQ context.
+/// Argument of a handler, which runs in hard-IRQ context.
 #[derive(Debug)]
 pub struct IrqContext<'a> {
     pub(crate) descriptor: &'a Descriptor,
@@ -69,8 +69,8 @@ impl IrqContext<'_> {
     }
 
     /// The interrupt as the root controller acknowledged it.
-    pub fn vector(&self) -> HwIrq {
-        self.descriptor.vector
+    pub fn hwirq(&self) -> HwIrq {
+        self.descriptor.hwirq
     }
 
     /// The CPU on which the handler runs.
@@ -79,7 +79,7 @@ impl IrqContext<'_> {
     }
 }
 
-/// What a handler says of an arrival. A handler that returns nothing says
+/// Result of a handler. A handler that returns nothing returns
 /// [`Handled`](Self::Handled).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Verdict {
@@ -95,7 +95,7 @@ impl From<()> for Verdict {
     }
 }
 
-/// Whether a new handler runs at once.
+/// Initial state of a new handler.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Start {
     /// The interrupt is let through by the request.
@@ -106,7 +106,7 @@ pub enum Start {
     Disabled,
 }
 
-/// What became of an arrival.
+/// Result of dispatch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Dispatched {
     /// The handler ran.
@@ -117,7 +117,7 @@ pub enum Dispatched {
     Unhandled(Unhandled),
 }
 
-/// Why a handler did not run at once. Nothing is lost: an edge or message is sent again through the
+/// A handler did not run at once. Nothing is lost: an edge or message is sent again through the
 /// controller, to wherever the interrupt is routed by then; a level is still asserted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Deferral {
@@ -127,7 +127,7 @@ pub enum Deferral {
     Disabled,
 }
 
-/// Why an arrival was not handled.
+/// An arrival was not handled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Unhandled {
     /// The vector had a handler before: the arrival was under way when that was dropped.

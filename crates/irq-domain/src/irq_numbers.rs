@@ -6,7 +6,7 @@ use crate::sync::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
-/// Which IRQ is which interrupt.
+/// Interrupts by IRQ number.
 #[derive(Debug, Default)]
 pub(crate) struct IrqNumbers {
     used: Vec<Option<Shared<Descriptor>>>,
@@ -102,7 +102,7 @@ mod tests {
     fn interrupt(irq: Irq) -> Result<Descriptor, TryReserveError> {
         Descriptor::new(NewDescriptor {
             irq,
-            vector: HwIrq::new(27),
+            hwirq: HwIrq::new(27),
             flow: Flow::PerCpu,
             source: Source::PerCpu(Arc::new(Untouched)),
             target: Cpu::new(0),

@@ -1,4 +1,4 @@
-//! What stands between a device and its controller: buses with quirks, IOMMUs, a hypervisor.
+//! Levels between a device and its controller: buses with quirks, IOMMUs, a hypervisor.
 //!
 //! A [`Layer`] states what it changes and nothing else. [`Over`] makes an
 //! [`MsiParent`](msi_types::MsiParent) of a layer and the parent below it: forwarding, roll-back,
@@ -22,7 +22,7 @@ use msi_types::{
     Rewrite, Tier,
 };
 
-/// What has to fit below a layer that chooses addresses: how the endpoint changes them is known
+/// Fit below a layer that chooses addresses: the way the endpoint changes them is known
 /// where they are.
 const fn unaddressed(rewrite: Rewrite) -> Rewrite {
     match rewrite {
@@ -39,7 +39,7 @@ pub trait Layer: Send + Sync {
     /// Its name, and what it adds to or takes from the levels below. Any.
     fn tier(&self) -> Tier;
 
-    /// Who the level below sees. Any.
+    /// The requester that the level below sees. Any.
     ///
     /// # Errors
     /// [`MsiError::Bus`] if this requester cannot be passed on.
@@ -47,7 +47,7 @@ pub trait Layer: Send + Sync {
         Ok(device)
     }
 
-    /// What the level below has to fit, so that the endpoint can hold what this layer makes of it.
+    /// The fit that the level below must keep, so that the endpoint can hold this layer's message.
     /// Any.
     fn fit(&self, fit: Fit) -> Fit {
         fit

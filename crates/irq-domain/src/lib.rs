@@ -113,7 +113,7 @@
 //!
 //! // The trap loop of CPU 0, with what it read from the controller:
 //! for _ in 0..2 {
-//!     assert_eq!(interrupts.dispatch(Cpu::new(0), handle.vector()), Dispatched::Handled);
+//!     assert_eq!(interrupts.dispatch(Cpu::new(0), handle.hwirq()), Dispatched::Handled);
 //! }
 //! assert_eq!(handle.count(), 2);
 //!

@@ -72,7 +72,7 @@ impl<T> DerefMut for IrqGuard<'_, T> {
     }
 }
 
-/// A lock of tasks alone: interrupts stay as they are, and whoever holds it may wait for hardware.
+/// A lock of tasks alone: interrupts stay as they are, and its holder may wait for hardware.
 pub(crate) struct TaskLock<T>(SpinMutex<T>);
 
 impl<T> TaskLock<T> {

@@ -38,11 +38,11 @@ use msi_types::{
 pub struct MsiDeviceConfig<'a> {
     /// For people: the function's address, or the node's name.
     pub name: &'a str,
-    /// Who sends.
+    /// The device's requester ID.
     pub requester: RequesterId,
     /// The controller that serves it, with the layers between.
     pub parent: Arc<dyn MsiParent>,
-    /// Where it keeps its messages.
+    /// The store of its messages.
     pub store: Arc<dyn MessageStore>,
 }
 
@@ -63,14 +63,14 @@ pub struct MsiVector {
     pub slot: u16,
     /// Its IRQ number.
     pub irq: Irq,
-    /// How the root controller acknowledges it.
-    pub vector: HwIrq,
-    /// Where it is delivered.
+    /// The interrupt as the root controller acknowledges it.
+    pub hwirq: HwIrq,
+    /// The CPU that it is delivered to.
     pub cpu: Cpu,
 }
 
 /// A device's own interrupt domain: its vectors stand between its message store and its controller,
-/// and whoever uses them sees neither. A device with several stores (MSI-X and IMS) has several of
+/// and its users see neither. A device with several stores (MSI-X and IMS) has several of
 /// these, on one [`SharedDevice`].
 ///
 /// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate),
@@ -78,8 +78,8 @@ pub struct MsiVector {
 /// and [`free`](Self::free). Dropping it undoes everything, in the order that lets no message slip
 /// through: handlers are removed, the store is turned off, the vectors and the device are given
 /// back to the controller. Handles that outlive it are inert. Dropped where the caller [may not
-/// wait](crate::LocalCpu::may_wait), all that is put off to a later task operation; handlers may run
-/// until then.
+/// wait](crate::LocalCpu::may_wait), all that is put off to a later task operation; handlers may
+/// run until then.
 #[must_use = "dropping the domain tears it down"]
 pub struct MsiDevice {
     core: Arc<Interrupts>,
@@ -293,7 +293,7 @@ impl fmt::Debug for MsiDevice {
     }
 }
 
-/// What a [`MsiDevice`] and its interrupts share.
+/// State that a [`MsiDevice`] and its interrupts share.
 pub(crate) struct Domain {
     pub(crate) name: Name,
     pub(crate) share: Shared<Share>,
@@ -320,7 +320,7 @@ enum Power {
     On,
 }
 
-/// What goes back to the controller as one: an independent vector or a group. Its vectors are in
+/// Unit of freeing at the controller: an independent vector or a group. Its vectors are in
 /// consecutive slots.
 struct Allocation {
     block: HwIrqBlock,
@@ -340,7 +340,7 @@ struct Entry {
     /// The first slot of its allocation.
     first: u16,
     descriptor: Shared<Descriptor>,
-    /// What the store holds; of a group only the first vector has a message.
+    /// The message in the store; of a group only the first vector has one.
     message: Option<MsiMessage>,
     /// The second message of a level.
     deassert: Option<MsiMessage>,
@@ -351,7 +351,7 @@ impl Entry {
         MsiVector {
             slot,
             irq: self.descriptor.irq,
-            vector: self.descriptor.vector,
+            hwirq: self.descriptor.hwirq,
             cpu: self.descriptor.target(),
         }
     }
@@ -370,25 +370,25 @@ impl Domain {
 
     /// Holds a vector back: at the endpoint where that is possible in any context, else at the
     /// controller. Any.
-    pub(crate) fn mask(&self, slot: u16, vector: HwIrq) {
+    pub(crate) fn mask(&self, slot: u16, hwirq: HwIrq) {
         match self.endpoint_mask() {
             Some(endpoint) => endpoint.mask(slot),
-            None => self.parent().mask(vector),
+            None => self.parent().mask(hwirq),
         }
     }
 
     /// Lets it through. Any.
-    pub(crate) fn unmask(&self, slot: u16, vector: HwIrq) {
+    pub(crate) fn unmask(&self, slot: u16, hwirq: HwIrq) {
         match self.endpoint_mask() {
             Some(endpoint) => endpoint.unmask(slot),
-            None => self.parent().unmask(vector),
+            None => self.parent().unmask(hwirq),
         }
     }
 
     /// Any.
-    pub(crate) fn is_pending(&self, slot: u16, vector: HwIrq) -> Option<bool> {
+    pub(crate) fn is_pending(&self, slot: u16, hwirq: HwIrq) -> Option<bool> {
         let waiting = self.endpoint_mask().is_some_and(|endpoint| endpoint.is_pending(slot));
-        if waiting { Some(true) } else { self.parent().is_pending(vector) }
+        if waiting { Some(true) } else { self.parent().is_pending(hwirq) }
     }
 
     fn sent_message(&self, core: &Interrupts, slot: u16) -> Option<MsiMessage> {
@@ -413,7 +413,7 @@ impl Domain {
         &self,
         core: &Interrupts,
         slot: u16,
-        vector: HwIrq,
+        hwirq: HwIrq,
         out: &mut dyn fmt::Write,
     ) -> fmt::Result {
         let (message, shape) = {
@@ -439,6 +439,6 @@ impl Domain {
             ", masked at {masked_at}, {}",
             self.parent().isolation(self.share.requester)
         )?;
-        self.parent().describe(vector, out)
+        self.parent().describe(hwirq, out)
     }
 }

@@ -18,7 +18,7 @@ pub use msix_store::{MsixCapability, MsixParts, MsixStore};
 
 use alloc::collections::TryReserveError;
 
-/// Why a function's capability cannot be driven. The fault is the device's, or its hypervisor's.
+/// A function's capability cannot be driven. The fault is the device's, or its hypervisor's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PciError {
@@ -41,21 +41,21 @@ pub enum PciError {
     /// Multiple Message Capable holds a reserved value.
     #[error("the MSI capability claims 2^{log2} vectors, more than 32")]
     ReservedVectorCount {
-        /// What it holds.
+        /// The field's value.
         log2: u8,
     },
     /// The table or the pending bits lie in a base address register that does not exist.
     #[error("MSI-X refers to base address register {bir}, which does not exist")]
     ReservedBar {
-        /// Which one.
+        /// The register's index.
         bir: u8,
     },
     /// The table or the pending bits do not fit their memory region.
     #[error("MSI-X needs {end:#x} bytes of base address register {bir}, which has {length:#x}")]
     OutsideBar {
-        /// Which one.
+        /// The register's index.
         bir: u8,
-        /// Where the table or the pending bits end.
+        /// End of the table or of the pending bits.
         end: u64,
         /// The region's length in bytes.
         length: u64,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!            install                  enter                 leave
-//! vacant ──▶ changing ──▶ installed ─────────▶ running ─────────────▶ installed (perhaps pinned, to send again)
+//! vacant ──▶ changing ──▶ installed ─────────▶ running ─────────────▶ installed (perhaps pinned,
+//! to send again)
 //!    ▲                        │ close             │ close
 //!    │         take           ▼                   ▼         leave, unpin
 //!    └─ changing ◀─────── closing (idle) ◀──── closing (running or pinned)
@@ -14,10 +15,10 @@
 //! The rules, all kept by compare-and-swap on the one word:
 //! - *running* is set by one CPU at a time, never while disabled or closing: a handler never runs
 //!   beside itself;
-//! - whoever finds the gate busy or disabled leaves the *resend* mark, in one step with seeing why;
-//!   the mark is taken in one step with leaving or enabling, by one party. Marking is a
+//! - an arrival that finds the gate busy or disabled leaves the *resend* mark, in one step with
+//!   seeing why; the mark is taken in one step with leaving or enabling, by one party. Marking is a
 //!   read-modify-write even if the mark is set already: it carries what the device wrote before to
-//!   whoever runs next;
+//!   the next run;
 //! - the value is read only while *running* or a *pin* is held; it is written only in *changing*,
 //!   which is entered from vacant, or from closing without runner and pins.
 //!
@@ -98,7 +99,7 @@ impl Word for AtomicU32 {
     }
 }
 
-/// What to do about an arrival that cannot run now.
+/// Treatment of an arrival that cannot run now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WhenBusy {
     /// Mark it, to be sent again: edges and messages.
@@ -107,7 +108,7 @@ pub(crate) enum WhenBusy {
     Ignore,
 }
 
-/// What an arrival found.
+/// Result of an arrival.
 pub(crate) enum Entry<'a, T, W: Word> {
     /// The handler is the caller's until the guard is [left](Running::leave) or dropped.
     Entered(Running<'a, T, W>),
@@ -119,14 +120,14 @@ pub(crate) enum Entry<'a, T, W: Word> {
     Absent(History),
 }
 
-/// Whether a gate without value had one before.
+/// Past of a gate without value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum History {
     Used,
     Unused,
 }
 
-/// Why a value could not be installed. Carries it back.
+/// A value could not be installed. Carries it back.
 pub(crate) enum InstallError<T> {
     /// One is installed.
     Occupied(T),
@@ -245,10 +246,10 @@ impl<T, W: Word> Gate<T, W> {
         while seen & INSTALLED != 0 {
             // The mark of an arrival that only found the handler running stays: its runner sends
             // it.
-            let owed = seen & (RESEND | RUNNING | CLOSING) == RESEND;
-            let taken = if owed { RESEND } else { 0 };
+            let resend = seen & (RESEND | RUNNING | CLOSING) == RESEND;
+            let taken = if resend { RESEND } else { 0 };
             match self.word.swap_if(seen, seen & !(DISABLED | taken)) {
-                Ok(_) => return owed,
+                Ok(_) => return resend,
                 Err(now) => seen = now,
             }
         }

@@ -11,7 +11,7 @@ use msi_types::{Cpu, HwIrq};
 use once_cell::race::OnceBox;
 
 /// Vectors are below this: the GIC's INTIDs have at most 24 bits.
-pub(crate) const VECTORS: u32 = 1 << 24;
+pub(crate) const HWIRQS: u32 = 1 << 24;
 
 /// Each level resolves 8 bits.
 const FANOUT: usize = 256;
@@ -75,8 +75,8 @@ impl Table {
     /// The slot of a vector; `None` if no vector near it was ever requested. Any context; loads
     /// only.
     #[inline]
-    pub(crate) fn get(&self, vector: HwIrq) -> Option<&Slot> {
-        let index = vector.index();
+    pub(crate) fn get(&self, hwirq: HwIrq) -> Option<&Slot> {
+        let index = hwirq.index();
         let middle = match index >> 16 {
             0 => &*self.low,
             high => self.high.get(high)?.get()?,
@@ -84,10 +84,10 @@ impl Table {
         middle.get((index >> 8) % FANOUT)?.get()?.get(index % FANOUT)
     }
 
-    /// The slot of a vector, made if it is not there; `None` for vectors beyond [`VECTORS`]. Task:
+    /// The slot of a vector, made if it is not there; `None` for vectors beyond [`HWIRQS`]. Task:
     /// allocates.
-    pub(crate) fn ensure(&self, vector: HwIrq) -> Result<Option<&Slot>, TryReserveError> {
-        let index = vector.index();
+    pub(crate) fn ensure(&self, hwirq: HwIrq) -> Result<Option<&Slot>, TryReserveError> {
+        let index = hwirq.index();
         let middle = match index >> 16 {
             0 => &*self.low,
             high => match self.high.get(high) {
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_slot_stays_where_it_is() {
         let table = Table::new().unwrap();
-        for raw in [0, 255, 256, 8192, 0xffff, 0x1_0000, 0x12_3456, VECTORS - 1] {
+        for raw in [0, 255, 256, 8192, 0xffff, 0x1_0000, 0x12_3456, HWIRQS - 1] {
             let made = core::ptr::from_ref(table.ensure(HwIrq::new(raw)).unwrap().unwrap());
             assert_eq!(core::ptr::from_ref(table.get(HwIrq::new(raw)).unwrap()), made);
             assert_eq!(core::ptr::from_ref(table.ensure(HwIrq::new(raw)).unwrap().unwrap()), made);
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn numbers_beyond_the_space_have_no_slot() {
         let table = Table::new().unwrap();
-        for raw in [VECTORS, 0x0100_0005, u32::MAX] {
+        for raw in [HWIRQS, 0x0100_0005, u32::MAX] {
             assert!(table.ensure(HwIrq::new(raw)).unwrap().is_none());
             assert!(table.get(HwIrq::new(raw)).is_none());
         }

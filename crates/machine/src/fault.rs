@@ -90,7 +90,7 @@ impl Faults {
         match self.kind {
             Fault::RePends(every) => Box::new(move |context| {
                 if faults.is_one_in(every) {
-                    parent.set_pending(context.vector(), Pending::Set);
+                    parent.set_pending(context.hwirq(), Pending::Set);
                 }
                 handler(context);
             }),

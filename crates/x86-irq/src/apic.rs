@@ -75,7 +75,7 @@ impl fmt::Display for ApicVector {
     }
 }
 
-/// Where an interrupt is delivered: what has to be unique on x86.
+/// A CPU and a vector of it, which an interrupt on x86 has to itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Place {
     /// The CPU.

@@ -31,7 +31,7 @@ impl<T> IrqLock<T> {
     }
 }
 
-/// Data that tasks alone use, with interrupts as they are: whoever holds it may wait for hardware
+/// Data that tasks alone use, with interrupts as they are: its holder may wait for hardware
 /// or allocate.
 #[derive(Debug)]
 pub(crate) struct TaskLock<T>(spin::Mutex<T>);

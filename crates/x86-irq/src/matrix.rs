@@ -1,4 +1,4 @@
-//! Who has which vector on which CPU.
+//! Allocation of vectors on all CPUs.
 //!
 //! A vector is an interrupt's only on one CPU, so that the matrix of CPUs and vectors is what is
 //! handed out. Some of it is set aside:
@@ -21,7 +21,7 @@ use core::ops::RangeInclusive;
 use doorbell_fallible::try_collect;
 use msi_types::Cpu;
 
-/// Why a vector was not handed out or taken back.
+/// A vector was not handed out or taken back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MatrixError {
@@ -228,12 +228,12 @@ impl VectorMatrix {
         Ok(())
     }
 
-    /// How many normal vectors are free on the CPUs on line.
+    /// Number of normal vectors that are free on the CPUs on line.
     pub fn available(&self) -> u32 {
         self.available
     }
 
-    /// How many normal vectors are free on a CPU, on line or not; 0 for one that there is not.
+    /// Number of normal vectors that are free on a CPU, on line or not; 0 for an unknown one.
     pub fn available_on(&self, cpu: Cpu) -> u32 {
         self.map(cpu).map_or(0, |map| map.available)
     }

@@ -50,7 +50,7 @@ pub struct Data {
     __: u16,
 }
 
-/// How many destination bits a message has, and where.
+/// Width and position of a message's destination bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DestinationFormat {
     /// 8 bits, in address bits 19:12: hardware without interrupt remapping.
@@ -85,7 +85,7 @@ impl DestinationFormat {
     }
 }
 
-/// What a destination is.
+/// Meaning of a destination.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DestinationMode {
     /// An APIC's ID.
@@ -94,7 +94,7 @@ pub enum DestinationMode {
     Logical,
 }
 
-/// Who chooses among several destinations.
+/// Choice among several destinations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Redirection {
     /// Nobody: the message goes where it says.
@@ -103,7 +103,7 @@ pub enum Redirection {
     Hint,
 }
 
-/// What the message does at its destination.
+/// Effect of a message at its destination.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DeliveryMode {
     /// Makes the vector pending.
@@ -154,7 +154,7 @@ impl DeliveryMode {
     }
 }
 
-/// How the message signals.
+/// Trigger and level of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Signal {
     /// An edge: what devices send.
@@ -168,15 +168,15 @@ pub enum Signal {
 /// A message in the compatibility format.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ApicMessage {
-    /// Where to.
+    /// Destination APIC.
     pub destination: ApicId,
-    /// What the destination is.
+    /// Meaning of the destination.
     pub mode: DestinationMode,
-    /// Who chooses among destinations.
+    /// Choice among destinations.
     pub redirection: Redirection,
-    /// What happens there.
+    /// Effect at the destination.
     pub delivery: DeliveryMode,
-    /// How.
+    /// Trigger and level.
     pub signal: Signal,
 }
 
@@ -277,7 +277,7 @@ fn destination(high: u32, low: AddressLow, format: DestinationFormat) -> ApicId 
     })
 }
 
-/// Why a message cannot be written, or means nothing.
+/// A message cannot be encoded, or is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {

@@ -61,11 +61,11 @@ pub trait EntryCache: Send + Sync {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the remapping unit did not invalidate its interrupt entry cache: {reason}")]
 pub struct InvalidationError {
-    /// What happened (`"timeout"`, `"queue error"`).
+    /// The failure (`"timeout"`, `"queue error"`).
     pub reason: &'static str,
 }
 
-/// What a remapping layer is made from.
+/// Parts of a remapping layer.
 pub struct RemappedVectorsConfig<M> {
     /// The CPUs' vectors.
     pub vectors: Arc<VectorDomain>,
@@ -75,8 +75,8 @@ pub struct RemappedVectorsConfig<M> {
     pub cache: Arc<dyn EntryCache>,
     /// Physical base address of the unit's registers, to name it in errors.
     pub base: u64,
-    /// How the unit sees a requester: `None` for those that are not behind it. [`Source::pci`]
-    /// where no bridge takes a requester's place.
+    /// The source as which the unit sees a requester: `None` for those that are not behind it.
+    /// [`Source::pci`] where no bridge takes a requester's place.
     pub sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
 }
 
@@ -133,7 +133,7 @@ impl Entries {
     }
 }
 
-/// How messages name the entries.
+/// Assignment of entries to messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Format {
     /// Each by its own handle.
@@ -164,7 +164,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         &self.table
     }
 
-    /// How many entries of the table are in use. Task.
+    /// Number of entries in use. Task.
     pub fn entries_in_use(&self) -> u32 {
         self.with_state(|state| state.handles.used())
     }
@@ -173,7 +173,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         self.state.with(self.vectors.apic(), f)
     }
 
-    /// What an entry says of a vector's place.
+    /// The target of an entry for a vector at `place`.
     fn target(&self, place: Place) -> Result<IrteTarget, MsiError> {
         let unreachable = MsiError::NotReachable(
             place.cpu,
@@ -241,9 +241,9 @@ impl<M: RemapMemory> RemappedVectors<M> {
 
 impl State {
     /// A vector's entries, or its group's, and which of them is its own.
-    fn entries_of(&self, vector: HwIrq) -> Option<(Entries, u16)> {
-        let (first, entries) = self.entries.last_up_to(vector.get())?;
-        let index = u16::try_from(vector.get() - first).ok()?;
+    fn entries_of(&self, hwirq: HwIrq) -> Option<(Entries, u16)> {
+        let (first, entries) = self.entries.last_up_to(hwirq.get())?;
+        let index = u16::try_from(hwirq.get() - first).ok()?;
         Some((*entries, entries.entry(index)?))
     }
 

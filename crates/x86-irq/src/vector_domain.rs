@@ -92,7 +92,7 @@ pub struct VectorDomain {
     core: IrqLock<Core>,
 }
 
-/// What changes under the lock. All memory is taken when the domain is made.
+/// State under the lock. All memory is taken when the domain is made.
 struct Core {
     matrix: VectorMatrix,
     /// By CPU; `None` until it first came on line.
@@ -100,7 +100,7 @@ struct Core {
     slots: Vec<SlotState>,
 }
 
-/// Why a CPU cannot come or go.
+/// A CPU cannot come or go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CpuError {
@@ -112,7 +112,7 @@ pub enum CpuError {
     DuplicateId {
         /// The ID.
         id: ApicId,
-        /// Whose it is.
+        /// The CPU that has it.
         of: Cpu,
     },
 }
@@ -143,10 +143,10 @@ impl VectorDomain {
         })
     }
 
-    /// Where a vector is delivered now: its effective affinity. `None` if it is not handed out.
+    /// The effective affinity of a vector. `None` if it is not handed out.
     /// Any.
-    pub fn place(&self, vector: HwIrq) -> Option<Place> {
-        self.slot(vector)?.place()
+    pub fn place(&self, hwirq: HwIrq) -> Option<Place> {
+        self.slot(hwirq)?.place()
     }
 
     /// The message that makes a vector pending, in the compatibility format. Any.
@@ -154,8 +154,8 @@ impl VectorDomain {
     /// # Errors
     /// [`MsiError::UnknownVector`]; [`MsiError::NotReachable`] if the format cannot name the CPU's
     /// APIC.
-    pub fn message(&self, vector: HwIrq) -> Result<MsiMessage, MsiError> {
-        let place = self.place(vector).ok_or(MsiError::UnknownVector(vector))?;
+    pub fn message(&self, hwirq: HwIrq) -> Result<MsiMessage, MsiError> {
+        let place = self.place(hwirq).ok_or(MsiError::UnknownVector(hwirq))?;
         self.with_core(|core| self.message_to(core, place))
     }
 
@@ -164,12 +164,12 @@ impl VectorDomain {
         self.with_core(|core| core.apic_id(cpu))
     }
 
-    /// How many vectors are free on a CPU. Any.
+    /// Number of vectors that are free on a CPU. Any.
     pub fn available_on(&self, cpu: Cpu) -> u32 {
         self.with_core(|core| core.matrix.available_on(cpu))
     }
 
-    /// How many slots are in use: handed out, or freed and not cleaned up yet. Any.
+    /// Number of slots in use: handed out, or freed and not cleaned up yet. Any.
     pub fn slots_in_use(&self) -> usize {
         self.with_core(|core| core.slots.iter().filter(|slot| slot.phase != Phase::Free).count())
     }
@@ -183,20 +183,20 @@ impl VectorDomain {
     }
 
     /// The index of a slot.
-    fn index(&self, vector: HwIrq) -> Option<usize> {
-        let index = HwIrq::new(vector.get().checked_sub(FIRST_SLOT)?).index();
+    fn index(&self, hwirq: HwIrq) -> Option<usize> {
+        let index = HwIrq::new(hwirq.get().checked_sub(FIRST_SLOT)?).index();
         (index < self.slots.len()).then_some(index)
     }
 
-    fn slot(&self, vector: HwIrq) -> Option<&Slot> {
-        self.slots.get(self.index(vector)?)
+    fn slot(&self, hwirq: HwIrq) -> Option<&Slot> {
+        self.slots.get(self.index(hwirq)?)
     }
 
     fn entry(&self, place: Place) -> Option<&AtomicU32> {
         self.table.get(place.cpu.index())?.get(place.vector.index())
     }
 
-    /// Which slot interrupts at `place` belong to from now on.
+    /// Assigns interrupts at `place` to a slot.
     fn set_entry(&self, place: Place, index: Option<usize>) {
         let value = index.map_or(0, |index| u32::try_from(index).map_or(0, |index| index + 1));
         if let Some(entry) = self.entry(place) {

@@ -66,7 +66,7 @@ fn delivery_modes_have_the_manuals_codes() {
 
 #[test]
 fn an_edge_with_the_level_bit_set_is_an_edge() {
-    // What many systems show: "Address: fee00018 Data: 4049" without RH and DM.
+    // Many systems show "Address: fee00018 Data: 4049" without RH and DM.
     let decoded = ApicMessage::decode(message(0xfee0_0000, 0x4049), DestinationFormat::Xapic);
     assert_eq!(decoded, Ok(ApicMessage::fixed(ApicId::new(0), vector(0x49))));
 }

@@ -162,7 +162,7 @@ fn translated(
 ) -> Translated {
     let (vector, reader) = (HwIrq::new(smmu.event_spi()), smmu.clone());
     let request =
-        WiredRequest { vector, trigger: Trigger::Edge, name: "smmu", start: Start::Enabled };
+        WiredRequest { hwirq: vector, trigger: Trigger::Edge, name: "smmu", start: Start::Enabled };
     let handle = interrupts.request_wired(request, move |_| reader.take_events());
     // For ever: the SMMU is never given back.
     core::mem::forget(handle.expect("the SMMU's event interrupt"));

@@ -42,7 +42,7 @@ impl Interrupts {
         let mut control = descriptor.control.lock(self.host());
         match control.handler {
             Presence::Gone => return Err(RequestError::Gone),
-            Presence::Installed => return Err(RequestError::InUse(descriptor.vector)),
+            Presence::Installed => return Err(RequestError::InUse(descriptor.hwirq)),
             Presence::Vacant => {}
         }
         let installed = gate.install(action, when_busy);
@@ -50,7 +50,7 @@ impl Interrupts {
             control.begin_handler();
         }
         drop(control);
-        installed.map_err(|_| RequestError::InUse(descriptor.vector))
+        installed.map_err(|_| RequestError::InUse(descriptor.hwirq))
     }
 
     /// Masks an interrupt and closes its gates, if it has a handler. True if it had: the caller
@@ -117,18 +117,18 @@ impl Interrupts {
             return;
         }
         control.disables = 0;
-        control.owed |= self.slot(descriptor).shared.enable();
+        control.resend |= self.slot(descriptor).shared.enable();
         if !control.moving {
             if !core::mem::take(&mut control.open) {
                 descriptor.unmask();
             }
-            self.pay(descriptor, &mut control.owed);
+            self.send_deferred(descriptor, &mut control.resend);
         }
     }
 
     /// Sends an arrival again that was put off.
-    fn pay(&self, descriptor: &Descriptor, owed: &mut bool) {
-        if core::mem::take(owed) {
+    fn send_deferred(&self, descriptor: &Descriptor, resend: &mut bool) {
+        if core::mem::take(resend) {
             self.redeliver(descriptor);
         }
     }
@@ -148,7 +148,7 @@ impl Interrupts {
         control.moving = false;
         if control.disables == 0 {
             descriptor.unmask();
-            self.pay(descriptor, &mut control.owed);
+            self.send_deferred(descriptor, &mut control.resend);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which CPU an interrupt is delivered to.
+//! Placement of interrupts on CPUs.
 
 use super::Interrupts;
 use super::candidates::Candidates;
@@ -53,7 +53,7 @@ impl Interrupts {
         Ok(moved)
     }
 
-    /// Where an interrupt is delivered; `None` for private and unknown ones. Task.
+    /// The CPU that an interrupt is delivered to; `None` for private and unknown ones. Task.
     pub fn effective_affinity(&self, irq: Irq) -> Option<Cpu> {
         let descriptor = self.find(irq)?;
         match descriptor.source {
@@ -111,7 +111,7 @@ impl Interrupts {
         if descriptor.target() == to {
             return Ok(());
         }
-        parent.set_target(descriptor.vector, to)?;
+        parent.set_target(descriptor.hwirq, to)?;
         descriptor.set_target(to);
         if let Some(irqs) = list {
             irqs.push(descriptor.irq);

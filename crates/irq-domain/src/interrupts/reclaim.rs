@@ -13,8 +13,8 @@ use core::num::NonZeroU16;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// What an owner shares with the core. Its `drop` can move it out: freeing it is then somebody
-/// else's.
+/// A value that an owner shares with the core. Its `drop` can move it out: freeing it is then
+/// somebody else's.
 pub(crate) struct Owned<T>(Option<Shared<T>>);
 
 impl<T> Owned<T> {
@@ -50,7 +50,7 @@ impl Deferred {
     }
 }
 
-/// What is left of a dropped handle's handler.
+/// State of a dropped handle's handler.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HandlerState {
     /// It is closed, and may still run.
@@ -187,7 +187,7 @@ impl Interrupts {
     /// Gives a device's domain up: at once if the caller may wait, else by a later task. Any.
     pub(crate) fn release_device(&self, domain: Shared<Domain>) {
         if self.host.may_wait() {
-            // Whoever wants to hear of a store that failed calls `MsiDevice::tear_down`.
+            // `MsiDevice::tear_down` is for callers that want the error of the store.
             let _ = Domain::tear_down(&domain, self);
         } else {
             self.deferred.push(Deferred::Device(domain), self.host());
@@ -227,7 +227,7 @@ impl Interrupts {
             Source::Msi { .. } => return,
             Source::Wired(parent) => {
                 let _not_while_it_moves = self.wired_targets.lock(self.host());
-                parent.release(descriptor.vector, NonZeroU16::MIN);
+                parent.release(descriptor.hwirq, NonZeroU16::MIN);
             }
             Source::PerCpu(_) => {}
         }

@@ -16,13 +16,13 @@ use msi_types::{Cpu, HwIrq, MsiError, Trigger, WiredParent};
 /// A wired interrupt, as its device's driver wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WiredRequest<'a> {
-    /// Which input of the root controller: on a GIC the INTID of an SPI.
-    pub vector: HwIrq,
-    /// How the device signals.
+    /// The input of the root controller: on a GIC the INTID of an SPI.
+    pub hwirq: HwIrq,
+    /// The device's trigger.
     pub trigger: Trigger,
     /// For people.
     pub name: &'a str,
-    /// Whether it is let through at once.
+    /// Enabled or disabled after the request.
     pub start: Start,
 }
 
@@ -52,16 +52,16 @@ impl Interrupts {
         // A refused handler is dropped after the locks: its destructor is the kernel's code.
         let handler = Handler::try_handler(handler)?;
         let slot =
-            self.table.ensure(request.vector)?.ok_or(RequestError::OutOfRange(request.vector))?;
+            self.table.ensure(request.hwirq)?.ok_or(RequestError::OutOfRange(request.hwirq))?;
         // No CPU goes off line between being chosen and being seen as a target.
         let placing = self.hotplug.read(self.host());
         let _one_at_a_time = self.root_requests.lock(self.host());
         if slot.all_private().any(|gate| !gate.is_vacant()) {
-            return Err(RequestError::InUse(request.vector));
+            return Err(RequestError::InUse(request.hwirq));
         }
         let descriptor = self.claim_wired(parent, &request, &placing.online)?;
         self.install(&descriptor, request.name, handler.clone(), request.start).inspect_err(|_| {
-            parent.release(request.vector, NonZeroU16::MIN);
+            parent.release(request.hwirq, NonZeroU16::MIN);
             self.numbers.lock(self.host()).remove(descriptor.irq);
         })
     }
@@ -73,13 +73,13 @@ impl Interrupts {
         online: &[Cpu],
     ) -> Result<Shared<Descriptor>, RequestError> {
         let target = self.choose_cpu(online).ok_or(RequestError::NoCpu)?;
-        parent.claim(request.vector, NonZeroU16::MIN)?;
+        parent.claim(request.hwirq, NonZeroU16::MIN)?;
         let prepared =
             prepare_wired(&**parent, request, target, online).map_err(RequestError::from);
         let numbered = prepared.and_then(|target| {
             Ok(self.number(|irq| NewDescriptor {
                 irq,
-                vector: request.vector,
+                hwirq: request.hwirq,
                 flow: match request.trigger {
                     Trigger::Edge => Flow::Edge,
                     Trigger::Level => Flow::Level,
@@ -91,7 +91,7 @@ impl Interrupts {
                 open: false,
             })?)
         });
-        numbered.inspect_err(|_| parent.release(request.vector, NonZeroU16::MIN))
+        numbered.inspect_err(|_| parent.release(request.hwirq, NonZeroU16::MIN))
     }
 
     /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI): one IRQ
@@ -108,7 +108,7 @@ impl Interrupts {
     /// [`RequestError::OutOfRange`], [`RequestError::InUse`].
     pub fn request_per_cpu<R: Into<Verdict>>(
         self: &Arc<Self>,
-        vector: HwIrq,
+        hwirq: HwIrq,
         trigger: Trigger,
         name: &str,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
@@ -118,16 +118,16 @@ impl Interrupts {
         // A refused handler is dropped after the locks: its destructor is the kernel's code.
         let handler = Handler::try_handler(handler)?;
         let name = Name::try_new(name)?;
-        let slot = self.table.ensure(vector)?.ok_or(RequestError::OutOfRange(vector))?;
+        let slot = self.table.ensure(hwirq)?.ok_or(RequestError::OutOfRange(hwirq))?;
         slot.ensure_private(self.cpus())?;
         let _one_at_a_time = self.root_requests.lock(self.host());
         if !slot.shared.is_vacant() || slot.all_private().any(|gate| !gate.is_vacant()) {
-            return Err(RequestError::InUse(vector));
+            return Err(RequestError::InUse(hwirq));
         }
         self.reserve_deferred()?;
         let numbered = self.number(|irq| NewDescriptor {
             irq,
-            vector,
+            hwirq,
             flow: Flow::PerCpu,
             source: Source::PerCpu(parent.clone()),
             target: Cpu::default(),
@@ -158,10 +158,10 @@ fn prepare_wired(
     first_choice: Cpu,
     online: &[Cpu],
 ) -> Result<Cpu, MsiError> {
-    parent.mask(request.vector);
-    parent.set_trigger(request.vector, request.trigger)?;
+    parent.mask(request.hwirq);
+    parent.set_trigger(request.hwirq, request.trigger)?;
     Interrupts::first_reachable(first_choice, online, |cpu| {
-        parent.set_target(request.vector, cpu).map(|()| cpu)
+        parent.set_target(request.hwirq, cpu).map(|()| cpu)
     })
 }
 
@@ -179,7 +179,7 @@ fn install_private(
         let action = Action { handler: handler.clone(), descriptor: descriptor.clone() };
         gate.install(action, when_busy).map_err(|refused| match refused {
             InstallError::Occupied(_) | InstallError::Closing(_) => {
-                RequestError::InUse(descriptor.vector)
+                RequestError::InUse(descriptor.hwirq)
             }
         })?;
     }

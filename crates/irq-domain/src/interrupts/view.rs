@@ -1,4 +1,4 @@
-//! What people want to see of the interrupts.
+//! Statistics and descriptions for people.
 
 use super::Interrupts;
 use crate::descriptor::{Descriptor, Source};
@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 use doorbell_fallible::try_collect;
 use msi_types::{Cpu, HwIrq};
 
-/// Where an interrupt is delivered.
+/// Effective affinity of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EffectiveAffinity {
     /// To this CPU.
@@ -27,24 +27,24 @@ pub struct IrqInfo {
     /// The interrupt.
     pub irq: Irq,
     /// As the root controller acknowledges it.
-    pub vector: HwIrq,
+    pub hwirq: HwIrq,
     /// The name of its handler: the last one's if there is none now, `None` if there was none yet.
     pub name: Option<Name>,
     /// The name of the device's domain and the slot in its message store, for message-signalled
     /// interrupts.
     pub slot: Option<(Name, u16)>,
-    /// How it is handled.
+    /// Its flow.
     pub flow: Flow,
-    /// Where it is delivered.
+    /// Its effective affinity.
     pub affinity: EffectiveAffinity,
     /// Is it let through? (For a private interrupt: on any CPU.)
     pub enabled: bool,
-    /// How often its handler ran, by CPU.
+    /// Handler runs by CPU.
     pub counts: Vec<u64>,
-    /// How often it was sent again, because it arrived while its handler ran elsewhere or was
+    /// Number of redeliveries: it arrived while its handler ran elsewhere or was
     /// disabled.
     pub redelivered: u64,
-    /// How often its handler found nothing to do: [`Verdict::NotMine`](crate::Verdict::NotMine).
+    /// Number of runs that found nothing to do: [`Verdict::NotMine`](crate::Verdict::NotMine).
     pub not_mine: u64,
 }
 
@@ -73,7 +73,7 @@ impl Interrupts {
     fn info(&self, descriptor: &Descriptor) -> Result<IrqInfo, TryReserveError> {
         Ok(IrqInfo {
             irq: descriptor.irq,
-            vector: descriptor.vector,
+            hwirq: descriptor.hwirq,
             name: descriptor.name.lock(self.host()).clone(),
             slot: match &descriptor.source {
                 Source::Msi { domain, slot } => Some((domain.name.clone(), *slot)),
@@ -123,9 +123,9 @@ impl Interrupts {
         writeln!(out)?;
         let out: &mut dyn fmt::Write = &mut Indented { out, in_line: false };
         match &descriptor.source {
-            Source::Msi { domain, slot } => domain.describe(self, *slot, descriptor.vector, out),
-            Source::Wired(_) => writeln!(out, "root: wired vector {}", descriptor.vector),
-            Source::PerCpu(_) => writeln!(out, "root: private vector {}", descriptor.vector),
+            Source::Msi { domain, slot } => domain.describe(self, *slot, descriptor.hwirq, out),
+            Source::Wired(_) => writeln!(out, "root: wired vector {}", descriptor.hwirq),
+            Source::PerCpu(_) => writeln!(out, "root: private vector {}", descriptor.hwirq),
         }
     }
 }

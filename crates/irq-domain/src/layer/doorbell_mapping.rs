@@ -15,7 +15,7 @@ use msi_types::{
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IommuDomain(pub u32);
 
-/// How a domain's devices reach doorbells.
+/// Translation of a domain's doorbell writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DoorbellMode {
     /// They see physical addresses: nothing to map, and nothing that they could not write to. None
@@ -30,7 +30,8 @@ pub enum DoorbellMode {
     Nested {
         /// The second stage's page size.
         granule: Granule,
-        /// What the guest had the device store: the address of a doorbell in the guest's own space.
+        /// The address of a doorbell in the guest's own space, as the guest had the device store
+        /// it.
         stored: u64,
         /// The guest-physical address to which the guest's stage translates that.
         doorbell: u64,
@@ -45,10 +46,10 @@ pub enum DoorbellMode {
     },
 }
 
-/// Where a page is mapped.
+/// Address at which a page is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placement {
-    /// Where the IOMMU driver has room below 2 to this power: the endpoint stores so many address
+    /// Any free page below 2 to this power: the endpoint stores so many address
     /// bits.
     Within {
         /// 32 or 64.
@@ -68,14 +69,15 @@ impl Placement {
     }
 }
 
-/// What an IOMMU driver gives. Task operations; the driver locks inside.
+/// Services of an IOMMU driver. Task operations; the driver locks inside.
 pub trait Iommu: Send + Sync {
     /// The address space of a device; `None` if the IOMMU does not serve it, and what it writes
     /// goes through as it is, as in [`DoorbellMode::Identity`]. Constant as long as the device
     /// holds a message. Any.
     fn domain(&self, device: RequesterId) -> Option<IommuDomain>;
 
-    /// How its devices reach doorbells. Constant as long as a device of it holds a message. Any.
+    /// Translation of its devices' doorbell writes. Constant as long as a device of it holds a
+    /// message. Any.
     fn mode(&self, domain: IommuDomain) -> DoorbellMode;
 
     /// Makes a page of doorbells (a physical address, aligned to the granule of the mode) writable
@@ -116,7 +118,7 @@ struct Mapped {
     users: usize,
 }
 
-/// Why a doorbell is not mapped.
+/// A doorbell is not mapped.
 enum Refusal {
     NoMemory,
     Unmapped(&'static str),
@@ -147,7 +149,7 @@ impl<I: Iommu> DoorbellMapping<I> {
         &self.iommu
     }
 
-    /// How many pages are mapped, in all domains together. Task.
+    /// Number of pages mapped in all domains together. Task.
     pub fn pages(&self) -> usize {
         self.pages.lock(&*self.host).len()
     }
@@ -219,7 +221,7 @@ impl<I: Iommu> DoorbellMapping<I> {
 
 impl<I: Iommu> Layer for DoorbellMapping<I> {
     fn tier(&self) -> Tier {
-        // What a device has to hold is known when its doorbell is mapped.
+        // The address that a device must hold is known once its doorbell is mapped.
         Tier::new("iommu").with_relieves(Properties::NONE.with(Property::WideAddress))
     }
 

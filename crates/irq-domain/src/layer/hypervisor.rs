@@ -3,7 +3,7 @@
 use super::Layer;
 use msi_types::{Capabilities, Capability, Properties, Property, Tier};
 
-/// What a hypervisor makes of the messages that its guest composes. A guest's kernel puts this
+/// Treatment of the messages that a hypervisor's guest composes. A guest's kernel puts this
 /// layer over each controller that is virtual, below all other layers; bare metal has none.
 ///
 /// PCI's MSI and MSI-X work in either case: a hypervisor traps their registers and puts in what is

@@ -33,8 +33,8 @@ struct Book {
     /// By the cookie of their attachment at the parent.
     devices: SortedMap<u32, RequesterId>,
     vectors: SortedMap<HwIrq, Held>,
-    /// What freed vectors hold, until the parent has them back: by the number of the operation that
-    /// frees them. There is room for all vectors.
+    /// Messages of freed vectors, until the parent has them back: by the number of the operation
+    /// that frees them. There is room for all vectors.
     freed: Vec<(u64, Held)>,
     operations: u64,
 }
@@ -48,14 +48,14 @@ impl Book {
     ) -> Result<(), TryReserveError> {
         self.vectors.reserve_many(vectors.len())?;
         self.freed.try_reserve(self.vectors.len() + vectors.len())?;
-        vectors.for_each(|vector| self.vectors.insert(vector, held));
+        vectors.for_each(|hwirq| self.vectors.insert(hwirq, held));
         Ok(())
     }
 
     /// The block's vectors may be another's as soon as the parent has them.
     fn strike_out(&mut self, block: &HwIrqBlock, operation: u64) {
-        for vector in (0..block.count().get()).filter_map(|index| block.hwirq(index)) {
-            self.freed.extend(self.vectors.remove(vector).map(|held| (operation, held)));
+        for hwirq in (0..block.count().get()).filter_map(|index| block.hwirq(index)) {
+            self.freed.extend(self.vectors.remove(hwirq).map(|held| (operation, held)));
         }
     }
 
@@ -65,11 +65,11 @@ impl Book {
     }
 }
 
-/// What a device stores for a vector.
+/// Messages that a device stores for a vector.
 #[derive(Clone, Copy)]
 struct Held {
     device: RequesterId,
-    /// What it can store.
+    /// The messages that it can store.
     fit: Fit,
     /// `None` before, and for all of a group but its first vector.
     stored: Option<Passed>,
@@ -105,7 +105,7 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         &self.layer
     }
 
-    /// What is below.
+    /// The parent below the layer.
     pub fn parent(&self) -> &Arc<P> {
         &self.parent
     }
@@ -114,12 +114,12 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         act(&mut self.book.lock(&*self.host))
     }
 
-    fn held(&self, vector: HwIrq) -> Result<Held, MsiError> {
-        self.with(|book| book.vectors.get(vector).copied()).ok_or(MsiError::UnknownVector(vector))
+    fn held(&self, hwirq: HwIrq) -> Result<Held, MsiError> {
+        self.with(|book| book.vectors.get(hwirq).copied()).ok_or(MsiError::UnknownVector(hwirq))
     }
 
-    fn note(&self, vector: HwIrq, change: impl FnOnce(&mut Held)) {
-        self.with(|book| book.vectors.get_mut(vector).map(change));
+    fn note(&self, hwirq: HwIrq, change: impl FnOnce(&mut Held)) {
+        self.with(|book| book.vectors.get_mut(hwirq).map(change));
     }
 
     /// Has the layer pass a message on to the device.
@@ -249,22 +249,22 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
     }
 
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
-        let vector = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        let held = self.held(vector)?;
+        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let held = self.held(hwirq)?;
         let passed = self.pass(&held, self.parent.compose(block, index)?)?;
-        self.note(vector, |held| held.stored = Some(passed));
+        self.note(hwirq, |held| held.stored = Some(passed));
         self.let_go(held.device, [held.stored]);
         Ok(passed.held)
     }
 
     fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
-        let vector = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        let held = self.held(vector)?;
+        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let held = self.held(hwirq)?;
         let below = self.parent.compose_level(block, index)?;
         let assert = self.pass(&held, below.assert)?;
         let deassert = self.pass(&held, below.deassert);
         let deassert = deassert.inspect_err(|_| self.let_go(held.device, [Some(assert)]))?;
-        self.note(vector, |held| {
+        self.note(hwirq, |held| {
             held.stored = Some(assert);
             held.deassert = Some(deassert);
         });
@@ -289,17 +289,17 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
     }
 
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
-        let vector = moved.first;
-        let held = self.held(vector);
+        let hwirq = moved.first;
+        let held = self.held(hwirq);
         let message = held.ok().and_then(|held| held.moving).map(|passed| passed.below);
         let result = self.parent.end_move(Move { message, ..moved }, outcome);
-        // What the device stores is the truth, even if the controller failed to finish.
+        // The device's message counts, even if the controller failed to finish.
         if let Ok(Held { device, stored, moving: Some(new), .. }) = held {
             let (stays, goes) = match outcome {
                 MoveOutcome::Written => (Some(new), stored),
                 MoveOutcome::RolledBack => (stored, Some(new)),
             };
-            self.note(vector, |held| {
+            self.note(hwirq, |held| {
                 held.stored = stays;
                 held.moving = None;
             });
@@ -308,20 +308,20 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         result
     }
 
-    fn mask(&self, vector: HwIrq) {
-        self.parent.mask(vector);
+    fn mask(&self, hwirq: HwIrq) {
+        self.parent.mask(hwirq);
     }
 
-    fn unmask(&self, vector: HwIrq) {
-        self.parent.unmask(vector);
+    fn unmask(&self, hwirq: HwIrq) {
+        self.parent.unmask(hwirq);
     }
 
-    fn set_pending(&self, vector: HwIrq, pending: Pending) {
-        self.parent.set_pending(vector, pending);
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        self.parent.set_pending(hwirq, pending);
     }
 
-    fn is_pending(&self, vector: HwIrq) -> Option<bool> {
-        self.parent.is_pending(vector)
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        self.parent.is_pending(hwirq)
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
@@ -333,14 +333,14 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         self.parent.doorbell_page(granule)
     }
 
-    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        if let Ok(Held { device, stored, .. }) = self.held(vector) {
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        if let Ok(Held { device, stored, .. }) = self.held(hwirq) {
             self.layer.describe(device, out)?;
             if let Some(Passed { below, .. }) = stored {
                 writeln!(out, "  to address {:#x}, data {:#x} below", below.address, below.data)?;
             }
         }
-        self.parent.describe(vector, out)
+        self.parent.describe(hwirq, out)
     }
 }
 

@@ -7,7 +7,7 @@ use msi_types::{
     Properties, Property, RequesterId, Rewrite, Tier,
 };
 
-/// How a bus changes who its devices are.
+/// A bus's change of requester IDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RequesterRule {
     /// Not at all.
@@ -16,12 +16,12 @@ pub enum RequesterRule {
     Shifted {
         /// By how many bits: below 32.
         shift: u8,
-        /// What is added then.
+        /// Added after the shift.
         base: u32,
     },
 }
 
-/// How a bus changes where messages go.
+/// A bus's change of message addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddressRule {
     /// Not at all.
@@ -30,11 +30,11 @@ pub enum AddressRule {
     Offset(u64),
     /// A window of four bytes per sender in front of an ITS, which takes the DeviceID from the
     /// address (Socionext Synquacer's pre-ITS): the device writes its EventID at `window + 4 *
-    /// DeviceID`. Whoever can write there can take any DeviceID, so nothing is isolated behind it.
+    /// DeviceID`. Every writer can take any DeviceID, so nothing is isolated behind it.
     Window {
         /// Its first byte.
         window: u64,
-        /// How many DeviceIDs it has room for.
+        /// Number of DeviceIDs that fit.
         devices: u32,
     },
 }

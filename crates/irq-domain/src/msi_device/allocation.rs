@@ -7,7 +7,7 @@ use crate::error::MsiDeviceError;
 use crate::interrupts::{Candidates, Interrupts};
 use crate::irq::Flow;
 use crate::sync::Shared;
-use crate::table::VECTORS;
+use crate::table::HWIRQS;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
@@ -164,7 +164,7 @@ impl Domain {
         off.and(cleared)
     }
 
-    /// What the controller has to fit, and how the store will be rewritten.
+    /// The messages that the store can hold, and the way it is rewritten.
     pub(super) fn fit(&self) -> Fit {
         self.store.fit()
     }
@@ -196,7 +196,7 @@ fn is_shortage(error: MsiDeviceError) -> bool {
     matches!(refused, MsiError::NoVectors { .. } | MsiError::DeviceFull { .. } | MsiError::NoGroups)
 }
 
-/// What was taken so far; dropped before [`commit`](Self::commit), it gives all of it back.
+/// Resources taken so far. Drop before [`commit`](Self::commit) gives all of them back.
 pub(super) struct Draft<'a> {
     domain: &'a Shared<Domain>,
     core: &'a Interrupts,
@@ -368,12 +368,12 @@ impl<'a> Draft<'a> {
     ) -> Result<(), MsiDeviceError> {
         let Some(allocation) = self.allocations.get(index) else { return Ok(()) };
         for (index, slot) in (0..).zip(allocation.slots()) {
-            let vector = in_range(&allocation.block, index)?;
+            let hwirq = in_range(&allocation.block, index)?;
             let place =
-                self.core.table.ensure(vector)?.ok_or(MsiDeviceError::VectorOutOfRange(vector))?;
+                self.core.table.ensure(hwirq)?.ok_or(MsiDeviceError::VectorOutOfRange(hwirq))?;
             let descriptor = self.core.number(|irq| NewDescriptor {
                 irq,
-                vector,
+                hwirq,
                 flow: self.domain.flow(),
                 source: Source::Msi { domain: self.domain.clone(), slot },
                 target: cpu,
@@ -412,7 +412,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// What was drafted is the device's. Room was made.
+    /// Moves everything into the device's state. Room was reserved.
     fn commit(mut self, state: &mut State) {
         for allocation in core::mem::take(&mut self.allocations) {
             state.allocations.insert(allocation.first, allocation);
@@ -444,8 +444,8 @@ impl Draft<'_> {
 
 /// A block's vector, if it lies within the vector space.
 fn in_range(block: &HwIrqBlock, index: u16) -> Result<msi_types::HwIrq, MsiDeviceError> {
-    let vector = block.hwirq(index).ok_or(MsiDeviceError::VectorOutOfRange(block.first()))?;
-    if vector.get() < VECTORS { Ok(vector) } else { Err(MsiDeviceError::VectorOutOfRange(vector)) }
+    let hwirq = block.hwirq(index).ok_or(MsiDeviceError::VectorOutOfRange(block.first()))?;
+    if hwirq.get() < HWIRQS { Ok(hwirq) } else { Err(MsiDeviceError::VectorOutOfRange(hwirq)) }
 }
 
 /// The device replaces the low bits of a group's data.

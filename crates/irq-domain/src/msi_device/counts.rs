@@ -1,4 +1,4 @@
-//! How many vectors a device asks for.
+//! Acceptable numbers of vectors.
 
 use super::State;
 use crate::error::MsiDeviceError;

@@ -91,7 +91,7 @@ impl Domain {
     ) -> Result<(), MoveError> {
         self.fit().check(message)?;
         let entry =
-            state.vectors.get_mut(group.first).ok_or(MsiError::UnknownVector(group.vector))?;
+            state.vectors.get_mut(group.first).ok_or(MsiError::UnknownVector(group.hwirq))?;
         if !message.data.is_multiple_of(u32::from(group.alignment)) {
             return Err(MoveError::Misaligned { data: message.data, count: group.alignment });
         }
@@ -159,7 +159,7 @@ impl Domain {
 struct Group {
     /// The slot that holds their message.
     first: u16,
-    vector: HwIrq,
+    hwirq: HwIrq,
     /// The device replaces the low data bits of its message: it has to be a multiple of this.
     alignment: u16,
     count: u16,
@@ -181,7 +181,7 @@ impl Group {
         };
         Some(Self {
             first: allocation.first.checked_add(index)?,
-            vector: moved.first,
+            hwirq: moved.first,
             alignment,
             count,
         })

@@ -13,7 +13,7 @@ impl Domain {
         if state.power == Power::Off {
             return Ok(());
         }
-        // Whoever turns a vector on or off meanwhile leaves the endpoint's mask to the end of this.
+        // An enable or disable meanwhile leaves the endpoint's mask to the end of this.
         let held = self.endpoint_mask().is_some();
         if held {
             for entry in state.vectors.values() {

@@ -1,4 +1,4 @@
-//! What the domains of one device have in common at their controller.
+//! The attachment that the domains of one device share.
 
 use crate::error::MsiDeviceError;
 use crate::host::Host;

@@ -10,11 +10,11 @@ use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};
 
 /// A device that will have several domains.
 pub struct SharedDeviceConfig {
-    /// Who sends.
+    /// The device's requester ID.
     pub requester: RequesterId,
     /// The controller that serves it, with the layers between.
     pub parent: Arc<dyn MsiParent>,
-    /// How many vectors its domains will have at most, all together.
+    /// Upper bound of the vectors of all its domains together.
     pub vectors: u32,
 }
 

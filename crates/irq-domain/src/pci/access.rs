@@ -1,4 +1,4 @@
-//! What the bus driver gives.
+//! The bus driver's services.
 
 /// From where an access may be made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

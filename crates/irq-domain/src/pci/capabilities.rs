@@ -10,7 +10,7 @@ const STATUS_CAPABILITIES: u16 = 1 << 4;
 /// Header type, without the multi-function bit.
 const HEADER_TYPE: u16 = 0x0e;
 const HEADER_TYPE_CARDBUS: u8 = 2;
-/// Where the list begins: in types 0 and 1, and in CardBus bridges.
+/// Pointer to the list: in header types 0 and 1, and in CardBus bridges.
 const POINTER: u16 = 0x34;
 const POINTER_CARDBUS: u16 = 0x14;
 /// Capabilities lie behind the standard header.
@@ -22,9 +22,9 @@ const MOST: u8 = 48;
 /// One entry of the list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Capability {
-    /// What it is.
+    /// The capability ID.
     pub id: u8,
-    /// Where it is in configuration space.
+    /// Offset in configuration space.
     pub offset: u16,
 }
 

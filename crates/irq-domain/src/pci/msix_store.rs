@@ -20,7 +20,7 @@ use msi_types::{
 /// Base address registers of a function.
 const BARS: u8 = 6;
 
-/// Where a function's MSI-X table is: what the bus driver must map before it can make an
+/// A function's MSI-X table, which the bus driver must map before it can make an
 /// [`MsixStore`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MsixCapability {
@@ -28,9 +28,9 @@ pub struct MsixCapability {
     pub offset: u16,
     /// Entries of the table: 1 to 2048.
     pub slots: u16,
-    /// Where the table is.
+    /// BAR and offset of the table.
     pub table: BarOffset,
-    /// Where the pending bits are.
+    /// BAR and offset of the pending bits.
     pub pending: BarOffset,
 }
 
@@ -61,9 +61,9 @@ impl MsixCapability {
     }
 }
 
-/// What an [`MsixStore`] is made from.
+/// Parts of an [`MsixStore`].
 pub struct MsixParts {
-    /// What [`MsixCapability::find`] said.
+    /// The result of [`MsixCapability::find`].
     pub capability: MsixCapability,
     /// The function's configuration space.
     pub config: Arc<dyn ConfigSpace>,
@@ -91,7 +91,7 @@ pub struct MsixStore {
     power: TaskLock<Power>,
 }
 
-/// What Message Control says.
+/// State of Message Control.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Power {
     /// Disabled; the table was not touched yet.
@@ -128,7 +128,7 @@ impl MsixStore {
         }
     }
 
-    /// Whoever had the function before may have left entries unmasked.
+    /// The previous owner of the function may have left entries unmasked.
     fn mask_all(&self) {
         for (slot, kept) in (0..).zip(&self.controls) {
             let found = VectorControl::from(self.read(slot, ENTRY_CONTROL)).with_masked(false);

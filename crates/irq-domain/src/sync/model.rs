@@ -114,7 +114,7 @@ impl<W: Word + 'static> Machine<W> {
         }
     }
 
-    /// What a handle's drop does in a task.
+    /// The steps of a handle's drop in a task.
     fn close_and_free(&self) {
         assert!(self.gate.close());
         assert!(matches!(self.gate.enter(), Entry::Absent(_)), "entered after it was closed");

@@ -3,7 +3,7 @@
 //!
 //! The protocol, on one counter that begins at one:
 //! 1. a clone adds one while its original lives, so that the count is not zero;
-//! 2. a drop subtracts one, and whoever takes the last one frees the value: nobody else has it.
+//! 2. a drop subtracts one; the drop that takes the last one frees the value, alone with it.
 //!
 //! The count cannot overflow: each owner is a value of at least a pointer's size, and this crate
 //! forgets none.

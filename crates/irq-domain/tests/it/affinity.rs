@@ -71,7 +71,7 @@ fn a_message_that_comes_while_the_endpoint_is_rewritten_arrives_at_the_new_cpu()
     let store = setup.store.clone();
     *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || store.fire(0))));
     setup.handles[0].set_affinity(Cpu::new(2)).unwrap();
-    assert_eq!(setup.machine.controller.pending_at(), [(Cpu::new(2), setup.handles[0].vector())]);
+    assert_eq!(setup.machine.controller.pending_at(), [(Cpu::new(2), setup.handles[0].hwirq())]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn moving_to_where_it_is_writes_nothing() {
 fn an_interrupt_that_its_controller_moved_by_itself_is_brought_back() {
     let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
     let home = setup.handles[0].effective_affinity();
-    setup.machine.controller.displace(setup.handles[0].vector(), Cpu::new(3));
+    setup.machine.controller.displace(setup.handles[0].hwirq(), Cpu::new(3));
     assert_eq!(setup.fire(0), Cpu::new(3));
     setup.handles[0].set_affinity(home).unwrap();
     assert_eq!(setup.fire(0), home);
@@ -96,7 +96,7 @@ fn an_interrupt_that_its_controller_moved_by_itself_is_brought_back() {
 #[test]
 fn an_interrupt_that_is_moved_to_where_its_controller_has_it_already_counts_as_there() {
     let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
-    setup.machine.controller.displace(setup.handles[0].vector(), Cpu::new(3));
+    setup.machine.controller.displace(setup.handles[0].hwirq(), Cpu::new(3));
     let moved = setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
     assert_eq!(moved.irqs, [setup.handles[0].irq()]);
     assert_eq!(setup.handles[0].effective_affinity(), Cpu::new(3));
@@ -215,7 +215,7 @@ fn what_is_enabled_during_its_move_is_unmasked_only_afterwards() {
     let handle = setup.handles[0].clone();
     handle.disable();
     // Under way when it was disabled: to be sent again when it is enabled.
-    setup.machine.interrupts.dispatch(Cpu::new(0), handle.vector());
+    setup.machine.interrupts.dispatch(Cpu::new(0), handle.hwirq());
     let (other_cpu, store, controller) =
         (handle.clone(), setup.store.clone(), setup.machine.controller.clone());
     *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || {
@@ -225,15 +225,15 @@ fn what_is_enabled_during_its_move_is_unmasked_only_afterwards() {
     })));
     handle.set_affinity(Cpu::new(2)).unwrap();
     assert!(!setup.store.is_masked(0));
-    assert_eq!(setup.machine.controller.pending_at(), [(Cpu::new(2), handle.vector())]);
+    assert_eq!(setup.machine.controller.pending_at(), [(Cpu::new(2), handle.hwirq())]);
 }
 
 #[test]
-fn what_is_enabled_and_disabled_again_during_its_move_is_still_owed_its_message() {
+fn toggling_during_a_move_keeps_the_deferred_message() {
     let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     handle.disable();
-    setup.machine.interrupts.dispatch(Cpu::new(0), handle.vector());
+    setup.machine.interrupts.dispatch(Cpu::new(0), handle.hwirq());
     let other_cpu = handle.clone();
     *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || {
         other_cpu.enable();
@@ -357,7 +357,7 @@ fn line_under(policy: impl AffinityPolicy + 'static) -> (Arc<Interrupts>, IrqHan
     let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
     let interrupts = Arc::new(Interrupts::new(config.with_policy(Box::new(policy))).unwrap());
     let request = WiredRequest {
-        vector: HwIrq::new(40),
+        hwirq: HwIrq::new(40),
         trigger: Trigger::Edge,
         name: "line",
         start: Start::Enabled,

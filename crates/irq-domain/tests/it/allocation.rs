@@ -227,7 +227,7 @@ fn a_tear_down_turns_the_store_off_and_gives_everything_back() {
     assert!(machine.interrupts.snapshot().unwrap().is_empty());
 }
 
-/// What a driver may do, and what may go wrong next.
+/// Operations of a driver, and faults that the next one meets.
 #[derive(Clone, Debug)]
 enum Step {
     Allocate { min: u16, more: u16 },
@@ -266,7 +266,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// A requested vector, as the model sees it.
 struct Requested {
     handle: IrqHandle,
-    /// What the handler saw last of the device's count.
+    /// The device's count as the handler saw it last.
     seen: Arc<AtomicU32>,
     disables: u32,
 }
@@ -398,7 +398,7 @@ impl Model {
         }
     }
 
-    /// What holds after every step.
+    /// Checks the invariants that hold after every step.
     fn check(&self) {
         let vectors = self.device.vectors().unwrap();
         assert_eq!(vectors.len(), self.machine.controller.vectors_in_use(), "leaked vectors");
@@ -406,7 +406,7 @@ impl Model {
         assert_eq!(snapshot.len(), vectors.len(), "leaked numbers");
         assert!(snapshot.iter().all(|info| info.irq.get() < 8), "numbers are not dense");
         for vector in &vectors {
-            assert!((FIRST..FIRST + 11).contains(&vector.vector.get()));
+            assert!((FIRST..FIRST + 11).contains(&vector.hwirq.get()));
             assert_eq!(self.device.message(vector.slot), self.store.message(vector.slot));
         }
         for slot in 0..8 {

@@ -152,7 +152,7 @@ fn a_level_that_rose_without_a_handler_is_its_successors() {
     let machine = Machine::new(Kind::Stays);
     let (hardware, bridge) = attach(&machine);
     let first = bridge.request(LEVEL, |_| {}).unwrap();
-    let vector: HwIrq = first.vector();
+    let hwirq: HwIrq = first.hwirq();
     hardware.drive(2, true);
     first.disable();
     // Taken while it is disabled: the handler that would have ended it goes.
@@ -161,7 +161,7 @@ fn a_level_that_rose_without_a_handler_is_its_successors() {
     let device = hardware.clone();
     let second = bridge.request(LEVEL, move |_| device.drive(2, false)).unwrap();
     machine.settle();
-    assert_eq!((second.count(), second.vector()), (1, vector));
+    assert_eq!((second.count(), second.hwirq()), (1, hwirq));
 }
 
 #[test]

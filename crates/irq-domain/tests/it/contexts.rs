@@ -1,4 +1,4 @@
-//! What each context may do: hard IRQ below dispatch and beside it, interrupts saved, tasks.
+//! Contexts: hard IRQ below dispatch and beside it, interrupts saved, tasks.
 
 use crate::function::{Function, attach};
 use crate::mock::{Hotplug as _, Kernel, Kind, Machine, StoreKind, in_hard_irq};
@@ -38,11 +38,11 @@ fn returns_while_handler_runs(drop_it: impl FnOnce(IrqHandle) + Send) -> bool {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine);
     let (handle, entered, leave) = long_handler(&device);
-    let vector = handle.vector();
+    let hwirq = handle.hwirq();
     let (done, finished) = channel();
     let returned = std::thread::scope(|scope| {
         let interrupts = &machine.interrupts;
-        scope.spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+        scope.spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), hwirq)));
         entered.recv().unwrap();
         scope.spawn(move || {
             drop_it(handle);
@@ -130,9 +130,9 @@ fn a_handler_that_disables_itself_does_not_wait() {
         mine.lock().unwrap().as_ref().unwrap().disable_and_wait();
     };
     let handle = device.request(0, "test", handler).unwrap();
-    let vector = handle.vector();
+    let hwirq = handle.hwirq();
     *own.lock().unwrap() = Some(handle);
-    let dispatched = in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), vector));
+    let dispatched = in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), hwirq));
     assert_eq!(dispatched, Dispatched::Handled);
     let handle = own.lock().unwrap().take().unwrap();
     assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().enabled);
@@ -147,7 +147,7 @@ fn mask_bits_in_task_only_config_space_are_written_by_tasks() {
     device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
     let handle = device.request(1, "test", |_| {}).unwrap();
     in_hard_irq(2, || handle.disable());
-    assert!(machine.controller.is_masked(handle.vector()));
+    assert!(machine.controller.is_masked(handle.hwirq()));
     drop(handle);
     device.tear_down().unwrap();
 }
@@ -160,7 +160,7 @@ impl Drop for CallsBack {
     fn drop(&mut self) {
         self.0.offline(Cpu::new(3)).unwrap();
         let other = WiredRequest {
-            vector: HwIrq::new(60),
+            hwirq: HwIrq::new(60),
             trigger: Trigger::Edge,
             name: "other",
             start: Start::Enabled,
@@ -184,14 +184,14 @@ fn must_return(act: impl FnOnce() + Send + 'static) {
 fn a_refused_wired_handler_is_freed_without_locks() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine);
-    let vector = device.vectors().unwrap()[0].vector;
+    let hwirq = device.vectors().unwrap()[0].hwirq;
     let _owner = device.request(0, "owner", |_| {}).unwrap();
     let freed = Arc::new(AtomicBool::new(false));
     let (interrupts, owned) =
         (machine.interrupts.clone(), CallsBack(machine.interrupts.clone(), freed.clone()));
     must_return(move || {
         let request =
-            WiredRequest { vector, trigger: Trigger::Edge, name: "refused", start: Start::Enabled };
+            WiredRequest { hwirq, trigger: Trigger::Edge, name: "refused", start: Start::Enabled };
         assert!(interrupts.request_wired(request, move |_| _ = &owned).is_err());
     });
     assert!(freed.load(Ordering::SeqCst));
@@ -214,17 +214,17 @@ fn a_wired_request_frees_no_deferred_handler_under_its_locks() {
         leaving.lock().unwrap().recv().unwrap();
     };
     let handle = device.request(0, "leaving", handler).unwrap();
-    let vector = handle.vector();
+    let hwirq = handle.hwirq();
     *own.lock().unwrap() = Some(handle);
     let interrupts = machine.interrupts.clone();
     let cpu =
-        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), hwirq)));
     entries.recv().unwrap();
     // The vector's handler is on its way out, and the root has an input of the same number.
     let interrupts = machine.interrupts.clone();
     must_return(move || {
         let request = WiredRequest {
-            vector,
+            hwirq,
             trigger: Trigger::Edge,
             name: "same number",
             start: Start::Enabled,

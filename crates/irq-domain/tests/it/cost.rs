@@ -1,4 +1,4 @@
-//! What the core asks of a controller whose every operation costs a round trip.
+//! Operations at a controller of which each costs a round trip.
 
 use crate::mock::{Kind, Machine, StoreKind};
 use msi_types::Shape;
@@ -52,7 +52,7 @@ fn a_later_handler_of_an_unmaskable_endpoint_is_unmasked_at_the_controller() {
     device.allocate(Shape::AlignedGroup, 1..=1).unwrap();
     let first = device.request(0, "first", |_| {}).unwrap();
     drop(first);
-    assert!(machine.controller.is_masked(device.vectors().unwrap()[0].vector));
+    assert!(machine.controller.is_masked(device.vectors().unwrap()[0].hwirq));
     let second = device.request(0, "second", |_| {}).unwrap();
     store.fire(0);
     machine.settle();

@@ -1,4 +1,4 @@
-//! What becomes of an arrival.
+//! Arrivals: handled, deferred, sent again, or without handler.
 
 use crate::mock::{FIRST, Kind, Machine, StoreKind, in_hard_irq, in_task};
 use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Start, Unhandled};
@@ -18,17 +18,17 @@ fn one_vector(
     (device, handle)
 }
 
-fn dispatch(machine: &Machine, cpu: u32, vector: HwIrq) -> Dispatched {
-    in_hard_irq(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), vector))
+fn dispatch(machine: &Machine, cpu: u32, hwirq: HwIrq) -> Dispatched {
+    in_hard_irq(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), hwirq))
 }
 
 #[test]
 fn a_vector_that_never_had_a_handler_is_unknown() {
     let machine = Machine::new(Kind::Stays);
     let (_device, _handle) = one_vector(&machine, |_| {});
-    for vector in [0, FIRST + 1, FIRST + 4096, 1 << 24, u32::MAX] {
+    for hwirq in [0, FIRST + 1, FIRST + 4096, 1 << 24, u32::MAX] {
         assert_eq!(
-            dispatch(&machine, 0, HwIrq::new(vector)),
+            dispatch(&machine, 0, HwIrq::new(hwirq)),
             Dispatched::Unhandled(Unhandled::Unknown)
         );
     }
@@ -38,16 +38,16 @@ fn a_vector_that_never_had_a_handler_is_unknown() {
 fn a_vector_whose_handler_is_gone_is_released() {
     let machine = Machine::new(Kind::Stays);
     let (_device, handle) = one_vector(&machine, |_| {});
-    let vector = handle.vector();
+    let hwirq = handle.hwirq();
     drop(handle);
-    assert_eq!(dispatch(&machine, 0, vector), Dispatched::Unhandled(Unhandled::Released));
+    assert_eq!(dispatch(&machine, 0, hwirq), Dispatched::Unhandled(Unhandled::Released));
 }
 
 #[test]
 fn a_cpu_beyond_those_of_the_machine_is_unknown() {
     let machine = Machine::new(Kind::Stays);
     let (_device, handle) = one_vector(&machine, |_| panic!("ran"));
-    let done = machine.interrupts.dispatch(Cpu::new(4), handle.vector());
+    let done = machine.interrupts.dispatch(Cpu::new(4), handle.hwirq());
     assert_eq!(done, Dispatched::Unhandled(Unhandled::UnknownCpu));
 }
 
@@ -57,10 +57,10 @@ fn the_handler_is_told_what_arrived_where() {
     let told = Arc::new(Mutex::new(None));
     let note = told.clone();
     let (_device, handle) = one_vector(&machine, move |context| {
-        *note.lock().unwrap() = Some((context.irq(), context.vector(), context.cpu()));
+        *note.lock().unwrap() = Some((context.irq(), context.hwirq(), context.cpu()));
     });
-    assert_eq!(dispatch(&machine, 2, handle.vector()), Dispatched::Handled);
-    assert_eq!(*told.lock().unwrap(), Some((handle.irq(), handle.vector(), Cpu::new(2))));
+    assert_eq!(dispatch(&machine, 2, handle.hwirq()), Dispatched::Handled);
+    assert_eq!(*told.lock().unwrap(), Some((handle.irq(), handle.hwirq(), Cpu::new(2))));
 }
 
 /// A handler that, on its first run on CPU 0, moves its interrupt to CPU 3 and lets a message
@@ -75,7 +75,7 @@ fn message_while_the_handler_runs(
     let (device, made) = one_vector(&machine, move |context| {
         if count.fetch_add(1, Ordering::Relaxed) == 0 {
             in_task(|| own.get().unwrap().set_affinity(Cpu::new(3)).unwrap());
-            let elsewhere = in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), context.vector()));
+            let elsewhere = in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), context.hwirq()));
             assert_eq!(elsewhere, Dispatched::Deferred(Deferral::Running));
         }
     });
@@ -87,11 +87,11 @@ fn message_while_the_handler_runs(
 fn a_message_that_arrives_while_the_handler_runs_elsewhere_is_sent_again_to_its_current_target() {
     for kind in [Kind::Stays, Kind::NamesCpu] {
         let (machine, _device, handle, runs) = message_while_the_handler_runs(kind);
-        let vector = handle.get().unwrap().vector();
-        assert_eq!(dispatch(&machine, 0, vector), Dispatched::Handled);
+        let hwirq = handle.get().unwrap().hwirq();
+        assert_eq!(dispatch(&machine, 0, hwirq), Dispatched::Handled);
         assert_eq!(runs.load(Ordering::Relaxed), 1, "it ran on the wrong CPU");
-        assert_eq!(machine.controller.pending_at(), [(Cpu::new(3), vector)]);
-        assert_eq!(machine.take_interrupts(3), [(vector, Dispatched::Handled)]);
+        assert_eq!(machine.controller.pending_at(), [(Cpu::new(3), hwirq)]);
+        assert_eq!(machine.take_interrupts(3), [(hwirq, Dispatched::Handled)]);
         assert_eq!(runs.load(Ordering::Relaxed), 2);
     }
 }
@@ -100,7 +100,7 @@ fn a_message_that_arrives_while_the_handler_runs_elsewhere_is_sent_again_to_its_
 fn redeliveries_are_counted_for_the_interrupt_and_in_total() {
     let (machine, _device, handle, _) = message_while_the_handler_runs(Kind::Stays);
     let handle = handle.get().unwrap();
-    dispatch(&machine, 0, handle.vector());
+    dispatch(&machine, 0, handle.hwirq());
     machine.settle();
     assert_eq!((handle.redelivered(), machine.interrupts.redelivered()), (1, 1));
 }
@@ -113,11 +113,11 @@ fn several_messages_during_one_run_are_sent_again_once() {
     let (_device, handle) = one_vector(&machine, move |context| {
         if first.fetch_add(1, Ordering::Relaxed) == 0 {
             for cpu in [1, 2, 1] {
-                interrupts.dispatch(Cpu::new(cpu), context.vector());
+                interrupts.dispatch(Cpu::new(cpu), context.hwirq());
             }
         }
     });
-    dispatch(&machine, 0, handle.vector());
+    dispatch(&machine, 0, handle.hwirq());
     machine.settle();
     assert_eq!((handle.count(), handle.redelivered()), (2, 1));
 }
@@ -127,7 +127,7 @@ fn a_level_is_not_sent_again_because_it_tells_by_itself() {
     let machine = Machine::new(Kind::Stays);
     let interrupts = machine.interrupts.clone();
     let request = irq_domain::WiredRequest {
-        vector: HwIrq::new(40),
+        hwirq: HwIrq::new(40),
         trigger: Trigger::Level,
         name: "uart",
         start: Start::Enabled,
@@ -135,11 +135,11 @@ fn a_level_is_not_sent_again_because_it_tells_by_itself() {
     let handle = machine
         .interrupts
         .request_wired(request, move |context| {
-            let again = interrupts.dispatch(Cpu::new(1), context.vector());
+            let again = interrupts.dispatch(Cpu::new(1), context.hwirq());
             assert_eq!(again, Dispatched::Deferred(Deferral::Running));
         })
         .unwrap();
-    dispatch(&machine, 0, handle.vector());
+    dispatch(&machine, 0, handle.hwirq());
     assert!(machine.root.pending.lock().unwrap().is_empty());
     assert_eq!(handle.redelivered(), 0);
 }
@@ -149,7 +149,7 @@ fn a_message_that_was_under_way_when_it_was_disabled_is_sent_again_at_enable() {
     let machine = Machine::new(Kind::Stays);
     let (_device, handle) = one_vector(&machine, |_| {});
     handle.disable();
-    let done = dispatch(&machine, 0, handle.vector());
+    let done = dispatch(&machine, 0, handle.hwirq());
     assert_eq!(done, Dispatched::Deferred(Deferral::Disabled));
     machine.settle();
     assert_eq!(handle.count(), 0);
@@ -165,13 +165,13 @@ fn a_message_deferred_while_running_and_then_disabled_waits_for_enable() {
     let (own, interrupts, runs) = (handle.clone(), machine.interrupts.clone(), AtomicUsize::new(0));
     let (_device, made) = one_vector(&machine, move |context| {
         if runs.fetch_add(1, Ordering::Relaxed) == 0 {
-            interrupts.dispatch(Cpu::new(1), context.vector());
+            interrupts.dispatch(Cpu::new(1), context.hwirq());
             own.get().unwrap().disable();
         }
     });
     handle.set(made).unwrap();
     let handle = handle.get().unwrap();
-    dispatch(&machine, 0, handle.vector());
+    dispatch(&machine, 0, handle.hwirq());
     machine.settle();
     assert_eq!(handle.count(), 1, "ran while disabled");
     handle.enable();
@@ -203,7 +203,7 @@ fn an_enable_without_a_disable_changes_nothing() {
     let (_device, handle) = one_vector(&machine, |_| {});
     handle.enable();
     handle.disable();
-    assert_eq!(dispatch(&machine, 0, handle.vector()), Dispatched::Deferred(Deferral::Disabled));
+    assert_eq!(dispatch(&machine, 0, handle.hwirq()), Dispatched::Deferred(Deferral::Disabled));
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn disabling_masks_at_the_source_at_once() {
             if kind.fast {
                 store.is_masked(0)
             } else {
-                machine.controller.is_masked(handle.vector())
+                machine.controller.is_masked(handle.hwirq())
             }
         };
         assert!(!masked(), "{kind:?}");
@@ -237,12 +237,12 @@ fn a_handler_that_panics_leaves_the_interrupt_usable() {
     let (_device, handle) = one_vector(&machine, move |_| {
         assert!(runs.fetch_add(1, Ordering::Relaxed) > 0, "the first run fails");
     });
-    let vector = handle.vector();
+    let hwirq = handle.hwirq();
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        machine.interrupts.dispatch(Cpu::new(0), vector)
+        machine.interrupts.dispatch(Cpu::new(0), hwirq)
     }));
     assert!(unwound.is_err());
-    assert_eq!(dispatch(&machine, 0, vector), Dispatched::Handled);
+    assert_eq!(dispatch(&machine, 0, hwirq), Dispatched::Handled);
     drop(handle);
 }
 
@@ -253,13 +253,13 @@ fn a_message_that_arrives_while_a_handler_panics_is_sent_again() {
     let (inner, count) = (machine.clone(), runs.clone());
     let (_device, handle) = one_vector(&machine, move |context| {
         if count.fetch_add(1, Ordering::Relaxed) == 0 {
-            let elsewhere = inner.interrupts.dispatch(Cpu::new(1), context.vector());
+            let elsewhere = inner.interrupts.dispatch(Cpu::new(1), context.hwirq());
             assert_eq!(elsewhere, Dispatched::Deferred(Deferral::Running));
             panic!("the first run fails");
         }
     });
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        machine.interrupts.dispatch(Cpu::new(0), handle.vector())
+        machine.interrupts.dispatch(Cpu::new(0), handle.hwirq())
     }));
     assert!(unwound.is_err());
     machine.settle();

@@ -179,11 +179,11 @@ fn free_beside_the_handler(drops_itself: bool) {
         wait.lock().unwrap().recv().unwrap();
     });
     let handle = handle.unwrap();
-    let vector = handle.vector();
+    let hwirq = handle.hwirq();
     *own.lock().unwrap() = Some(handle);
     let cpu = std::thread::spawn({
         let machine = machine.clone();
-        move || in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), vector))
+        move || in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), hwirq))
     });
     inside.recv().unwrap();
     let task = std::thread::spawn({
@@ -200,7 +200,7 @@ fn free_beside_the_handler(drops_itself: bool) {
     task.join().unwrap().unwrap();
     assert_eq!(cpu.join().unwrap(), Dispatched::Handled);
     assert_eq!(machine.controller.vectors_in_use(), 0);
-    let late = machine.interrupts.dispatch(Cpu::new(0), vector);
+    let late = machine.interrupts.dispatch(Cpu::new(0), hwirq);
     assert_eq!(late, Dispatched::Unhandled(Unhandled::Released));
 }
 
@@ -244,7 +244,7 @@ fn every_vector_of_a_group_has_a_message_that_the_device_sends() {
     let granted = device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
     for vector in granted {
         let sent = device.sent_message(vector.slot).unwrap();
-        assert_eq!(sent.data, vector.vector.get());
+        assert_eq!(sent.data, vector.hwirq.get());
         assert_eq!(sent.address, device.message(0).unwrap().address);
     }
     assert_eq!(device.sent_message(4), None);

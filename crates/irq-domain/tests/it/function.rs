@@ -11,7 +11,7 @@ use msi_types::{MessageStore, MsiMessage, RequesterId};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Where the tests' capability is.
+/// Offset of the tests' capability.
 pub(crate) const AT: u16 = 0x50;
 /// The MSI-X table and pending bits in their region.
 pub(crate) const TABLE_AT: u64 = 0x1000;
@@ -147,7 +147,7 @@ impl Function {
         }
     }
 
-    /// What the function itself sees at `at`.
+    /// Configuration space at `at`, as the function itself sees it.
     fn own<const N: usize>(&self, at: u16) -> [u8; N] {
         self.bytes.lock().unwrap()[usize::from(at)..][..N].try_into().unwrap()
     }

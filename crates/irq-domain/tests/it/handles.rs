@@ -50,9 +50,9 @@ fn dropping_a_handle_in_a_task_waits_for_the_handler_on_another_cpu() {
             done.store(true, Ordering::SeqCst);
         })
         .unwrap();
-    let (interrupts, vector) = (machine.interrupts.clone(), handle.vector());
+    let (interrupts, hwirq) = (machine.interrupts.clone(), handle.hwirq());
     let cpu =
-        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), hwirq)));
     inside.wait();
     drop(handle);
     assert!(finished.load(Ordering::SeqCst), "drop returned while the handler ran");
@@ -72,9 +72,9 @@ fn disable_and_wait_returns_after_the_handler() {
             done.store(true, Ordering::SeqCst);
         })
         .unwrap();
-    let (interrupts, vector) = (machine.interrupts.clone(), handle.vector());
+    let (interrupts, hwirq) = (machine.interrupts.clone(), handle.hwirq());
     let cpu =
-        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), hwirq)));
     inside.wait();
     handle.disable_and_wait();
     assert!(finished.load(Ordering::SeqCst));
@@ -95,13 +95,13 @@ fn drops_itself(
             assert!(!witness.0.load(Ordering::SeqCst), "freed under its own feet");
         })
         .unwrap();
-    let (irq, vector) = (handle.irq(), handle.vector());
+    let (irq, hwirq) = (handle.irq(), handle.hwirq());
     *own.lock().unwrap() = Some(handle);
     assert_eq!(
-        in_hard_irq(2, || machine.interrupts.dispatch(Cpu::new(2), vector)),
+        in_hard_irq(2, || machine.interrupts.dispatch(Cpu::new(2), hwirq)),
         Dispatched::Handled
     );
-    (irq, vector, freed)
+    (irq, hwirq, freed)
 }
 
 #[test]
@@ -118,8 +118,8 @@ fn a_handler_that_drops_its_own_handle_is_freed_by_a_later_task() {
 fn a_handler_that_dropped_its_own_handle_does_not_run_again() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine, 1);
-    let (_, vector, _) = drops_itself(&machine, &device);
-    let again = machine.interrupts.dispatch(Cpu::new(0), vector);
+    let (_, hwirq, _) = drops_itself(&machine, &device);
+    let again = machine.interrupts.dispatch(Cpu::new(0), hwirq);
     assert_eq!(again, Dispatched::Unhandled(Unhandled::Released));
 }
 
@@ -131,7 +131,7 @@ fn a_vector_can_be_requested_again_after_its_handler_dropped_itself() {
     let handle = device.request(0, "again", |_| {}).unwrap();
     assert!(freed.load(Ordering::SeqCst));
     assert_eq!(handle.irq(), irq);
-    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), handle.vector()), Dispatched::Handled);
+    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), handle.hwirq()), Dispatched::Handled);
 }
 
 #[test]
@@ -139,9 +139,9 @@ fn a_wired_handler_that_drops_itself_gives_its_input_back_by_a_later_task() {
     let machine = Machine::new(Kind::Stays);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
-    let vector = msi_types::HwIrq::new(50);
+    let hwirq = msi_types::HwIrq::new(50);
     let request = irq_domain::WiredRequest {
-        vector,
+        hwirq,
         trigger: msi_types::Trigger::Edge,
         name: "button",
         start: Start::Enabled,
@@ -151,7 +151,7 @@ fn a_wired_handler_that_drops_itself_gives_its_input_back_by_a_later_task() {
         .request_wired(request, move |_| drop(mine.lock().unwrap().take()))
         .unwrap();
     *own.lock().unwrap() = Some(handle);
-    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), vector));
+    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), hwirq));
     assert!(machine.root.line(50).unwrap().masked);
     machine.interrupts.reclaim();
     assert_eq!(machine.root.line(50), None);
@@ -176,10 +176,10 @@ fn two_handlers_that_drop_each_others_handles_do_not_deadlock() {
     let cpus: Vec<_> = (0..2u16)
         .map(|cpu| {
             let interrupts = machine.interrupts.clone();
-            let vector = device.vectors().unwrap()[usize::from(cpu)].vector;
+            let hwirq = device.vectors().unwrap()[usize::from(cpu)].hwirq;
             let cpu = u32::from(cpu);
             std::thread::spawn(move || {
-                in_hard_irq(cpu, || interrupts.dispatch(Cpu::new(cpu), vector))
+                in_hard_irq(cpu, || interrupts.dispatch(Cpu::new(cpu), hwirq))
             })
         })
         .collect();
@@ -197,9 +197,9 @@ fn a_device_that_is_dropped_inside_its_handler_is_torn_down_by_a_later_task() {
     let own = Arc::new(Mutex::new(None));
     let mine = own.clone();
     let handle = device.request(0, "test", move |_| drop(mine.lock().unwrap().take())).unwrap();
-    let vector = handle.vector();
+    let hwirq = handle.hwirq();
     *own.lock().unwrap() = Some((device, handle));
-    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), vector));
+    in_hard_irq(0, || machine.interrupts.dispatch(Cpu::new(0), hwirq));
     assert_eq!(machine.controller.vectors_in_use(), 1, "torn down in hard-IRQ context");
     machine.interrupts.reclaim();
     assert_eq!(
@@ -224,10 +224,10 @@ fn a_device_is_torn_down_after_a_handler_that_dropped_its_own_handle_returned() 
             done.store(true, Ordering::SeqCst);
         })
         .unwrap();
-    let (interrupts, vector) = (machine.interrupts.clone(), handle.vector());
+    let (interrupts, hwirq) = (machine.interrupts.clone(), handle.hwirq());
     *own.lock().unwrap() = Some(handle);
     let cpu =
-        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), vector)));
+        std::thread::spawn(move || in_hard_irq(1, || interrupts.dispatch(Cpu::new(1), hwirq)));
     dropped.wait();
     drop(device);
     assert!(finished.load(Ordering::SeqCst), "torn down while the handler ran");
@@ -248,13 +248,13 @@ fn a_handle_that_outlives_its_device_is_inert_even_if_the_vector_is_anothers() {
             count.fetch_add(1, Ordering::Relaxed);
         })
         .unwrap();
-    assert_eq!(stale.vector(), fresh.vector());
+    assert_eq!(stale.hwirq(), fresh.hwirq());
     stale.disable();
     stale.set_pending(Pending::Set);
     assert_eq!(machine.controller.pending_at(), []);
     assert!(stale.set_affinity(Cpu::new(3)).is_err());
     drop(stale);
-    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), fresh.vector()), Dispatched::Handled);
+    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), fresh.hwirq()), Dispatched::Handled);
     assert_eq!(runs.load(Ordering::Relaxed), 1);
 }
 
@@ -264,7 +264,7 @@ fn a_vector_has_one_handler_at_a_time() {
     let device = device(&machine, 1);
     let first = device.request(0, "first", |_| {}).unwrap();
     let second = device.request(0, "second", |_| {});
-    assert_eq!(second.err(), Some(RequestError::InUse(first.vector())));
+    assert_eq!(second.err(), Some(RequestError::InUse(first.hwirq())));
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn attach(machine: &Machine, store: Arc<dyn MessageStore>) -> MsiDevice {
     MsiDevice::attach(&machine.interrupts, config).unwrap()
 }
 
-/// What a wireless device's firmware knows of a ring: whom to tell, and whether it may.
+/// A ring as a wireless device's firmware knows it: its message, and its mask.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ring {
     address_low: u32,
@@ -50,7 +50,7 @@ struct Ring {
 struct RingMemory {
     controller: Arc<Controller>,
     rings: Mutex<Vec<Ring>>,
-    /// How many vectors the rings share.
+    /// Number of vectors that the rings share.
     vectors: AtomicUsize,
 }
 

@@ -52,7 +52,7 @@ impl Translation {
         }
     }
 
-    /// What a write of a device becomes.
+    /// Translates a write of a device.
     fn translate(&self, device: RequesterId, address: u64) -> u64 {
         let Some(domain) = self.domains.get(&device.pci_bus()) else { return address };
         let granule = self.granule();

@@ -29,13 +29,13 @@ fn it_is_held_back_by_its_controller_until_it_has_a_handler() {
     let machine = Machine::new(Kind::Stays);
     let (store, device) = level(&machine);
     store.fire(0);
-    let vector = device.vectors().unwrap()[0].vector;
-    assert!(machine.controller.is_masked(vector));
+    let hwirq = device.vectors().unwrap()[0].hwirq;
+    assert!(machine.controller.is_masked(hwirq));
     let handle = requested(&device);
     machine.settle();
     assert_eq!(handle.count(), 1);
     drop(handle);
-    assert!(machine.controller.is_masked(vector));
+    assert!(machine.controller.is_masked(hwirq));
 }
 
 #[test]
@@ -44,8 +44,8 @@ fn it_arrives_again_by_itself_so_that_nothing_is_sent_again_for_it() {
     let (store, device) = level(&machine);
     let handle = requested(&device);
     handle.disable();
-    let vector = device.vectors().unwrap()[0].vector;
-    machine.interrupts.dispatch(Cpu::new(0), vector);
+    let hwirq = device.vectors().unwrap()[0].hwirq;
+    machine.interrupts.dispatch(Cpu::new(0), hwirq);
     handle.enable();
     assert_eq!((machine.controller.pending_at(), handle.redelivered()), (vec![], 0));
     store.fire(0);

@@ -28,7 +28,7 @@ thread_local! {
     static SCREAMING: Cell<Option<Irq>> = const { Cell::new(None) };
 }
 
-/// What this thread's dispatches shut off last, once.
+/// Takes the interrupt that this thread's dispatches shut off last.
 pub(crate) fn take_screaming() -> Option<Irq> {
     SCREAMING.take()
 }
@@ -39,7 +39,7 @@ pub(crate) fn in_hard_irq<T>(cpu: u32, act: impl FnOnce() -> T) -> T {
     in_context(Some(cpu), true, act)
 }
 
-/// What a task does elsewhere in the middle of a handler.
+/// Runs `act` as a task elsewhere would, in the middle of a handler.
 pub(crate) fn in_task<T>(act: impl FnOnce() -> T) -> T {
     in_context(None, false, act)
 }
@@ -225,11 +225,9 @@ impl Machine {
     /// Takes what is pending on `cpu`, as its trap loop would, until nothing is.
     pub(crate) fn take_interrupts(&self, cpu: u32) -> Vec<(HwIrq, Dispatched)> {
         let mut taken = Vec::new();
-        while let Some(vector) = self.controller.acknowledge(cpu) {
-            taken.push((
-                vector,
-                in_hard_irq(cpu, || self.interrupts.dispatch(Cpu::new(cpu), vector)),
-            ));
+        while let Some(hwirq) = self.controller.acknowledge(cpu) {
+            taken
+                .push((hwirq, in_hard_irq(cpu, || self.interrupts.dispatch(Cpu::new(cpu), hwirq))));
         }
         taken
     }

@@ -268,7 +268,7 @@ fn a_32_bit_function_is_refused_a_doorbell_above_four_gigabytes() {
 }
 
 #[test]
-fn data_that_the_function_cannot_hold_is_refused_whoever_composed_it() {
+fn data_wider_than_the_function_is_refused() {
     let (_, store) = store(control(0, true, true));
     let (machine, device) = attach(Kind::Stays, store);
     machine.controller.skew.store(0x1_0000, std::sync::atomic::Ordering::Relaxed);
@@ -289,6 +289,6 @@ fn an_unmaskable_function_moves_within_four_gigabytes_and_not_beyond() {
     let (_machine, device) = attach(Kind::NamesCpuFarApart, far);
     device.allocate(Shape::AlignedGroup, 1..=1).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
-    assert_eq!(handle.vector().get(), FIRST);
+    assert_eq!(handle.hwirq().get(), FIRST);
     assert_eq!(handle.set_affinity(Cpu::new(3)), Err(MoveError::Controller(MsiError::WouldTear)));
 }

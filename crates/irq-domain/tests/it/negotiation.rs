@@ -1,4 +1,4 @@
-//! What a hierarchy offers, what an endpoint needs, and guests.
+//! Offers of a hierarchy, needs of an endpoint, and guests.
 
 use crate::mock::{Kernel, Kind, Machine, StoreKind};
 use irq_domain::layer::{Hypervisor, Over};

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 const DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
 const LINE: WiredRequest<'static> = WiredRequest {
-    vector: HwIrq::new(40),
+    hwirq: HwIrq::new(40),
     trigger: Trigger::Edge,
     name: "line",
     start: Start::Enabled,
@@ -42,7 +42,7 @@ fn until_it_succeeds<T, E>(
     }
 }
 
-/// What is in use: numbers, devices, vectors, lines.
+/// Counts of numbers, devices, vectors and lines in use.
 fn in_use(machine: &Machine) -> [usize; 4] {
     let Machine { interrupts, controller, root } = machine;
     let lines = root.lines.lock().unwrap().len();
@@ -337,15 +337,15 @@ fn handles_dropped_in_interrupts_keep_no_memory() {
 fn dispatch_takes_no_memory() {
     let Busy { machine, handles, private, .. } = &Busy::new();
     with_allocations(0, || {
-        for (cpu, vector) in
-            handles.iter().map(|handle| (handle.effective_affinity(), handle.vector()))
+        for (cpu, hwirq) in
+            handles.iter().map(|handle| (handle.effective_affinity(), handle.hwirq()))
         {
-            let dispatched = in_hard_irq(cpu.get(), || machine.interrupts.dispatch(cpu, vector));
+            let dispatched = in_hard_irq(cpu.get(), || machine.interrupts.dispatch(cpu, hwirq));
             assert_eq!(dispatched, Dispatched::Handled);
         }
         in_hard_irq(1, || private.enable_here());
         let dispatched =
-            in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), private.vector()));
+            in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), private.hwirq()));
         assert_eq!(dispatched, Dispatched::Handled);
     });
 }

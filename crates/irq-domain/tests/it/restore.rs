@@ -89,7 +89,7 @@ fn an_interrupt_disabled_during_the_restore_stays_masked() {
         let disabled = handle.clone();
         *store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || disabled.disable())));
         device.restore().unwrap();
-        assert!(store.is_masked(0) || machine.controller.is_masked(handle.vector()), "{kind:?}");
+        assert!(store.is_masked(0) || machine.controller.is_masked(handle.hwirq()), "{kind:?}");
     }
 }
 

@@ -63,11 +63,11 @@ fn with_cpus(machine: &Machine, act: impl FnOnce()) -> u64 {
             scope.spawn(move || {
                 in_hard_irq(cpu, || {
                     while !stop.load(Ordering::Relaxed) {
-                        let Some(vector) = machine.controller.acknowledge(cpu) else {
+                        let Some(hwirq) = machine.controller.acknowledge(cpu) else {
                             thread::yield_now();
                             continue;
                         };
-                        let done = machine.interrupts.dispatch(Cpu::new(cpu), vector);
+                        let done = machine.interrupts.dispatch(Cpu::new(cpu), hwirq);
                         if done == Dispatched::Unhandled(Unhandled::Unknown) {
                             unknown.fetch_add(1, Ordering::Relaxed);
                         }

@@ -1,4 +1,4 @@
-//! What handlers say of arrivals, interrupts that scream, and handlers that start disabled.
+//! Verdicts of handlers, interrupts that scream, and handlers that start disabled.
 
 use crate::mock::{Kind, Machine, StoreKind, in_hard_irq, take_screaming};
 use irq_domain::{Dispatched, IrqHandle, Start, Unhandled, Verdict, WiredRequest};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 const LINE: WiredRequest<'static> = WiredRequest {
-    vector: HwIrq::new(33),
+    hwirq: HwIrq::new(33),
     trigger: Trigger::Level,
     name: "line",
     start: Start::Enabled,
@@ -27,7 +27,7 @@ fn arrive(machine: &Machine, times: u32) -> Dispatched {
     let mut last = Dispatched::Handled;
     in_hard_irq(0, || {
         for _ in 0..times {
-            last = machine.interrupts.dispatch(Cpu::new(0), LINE.vector);
+            last = machine.interrupts.dispatch(Cpu::new(0), LINE.hwirq);
         }
     });
     last
@@ -101,14 +101,14 @@ fn a_line_screams_whatever_it_did_before() {
 #[test]
 fn a_private_interrupt_is_not_shut_off() {
     let machine = Machine::new(Kind::Stays);
-    let vector = HwIrq::new(27);
+    let hwirq = HwIrq::new(27);
     let private =
-        machine.interrupts.request_per_cpu(vector, Trigger::Level, "timer", |_| Verdict::NotMine);
+        machine.interrupts.request_per_cpu(hwirq, Trigger::Level, "timer", |_| Verdict::NotMine);
     let private = private.unwrap();
     in_hard_irq(0, || {
         private.enable_here();
         for _ in 0..100_000 {
-            machine.interrupts.dispatch(Cpu::new(0), vector);
+            machine.interrupts.dispatch(Cpu::new(0), hwirq);
         }
     });
     assert_eq!((private.count(), take_screaming()), (100_000, None));

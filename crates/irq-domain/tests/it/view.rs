@@ -1,4 +1,4 @@
-//! What people see.
+//! Descriptions and snapshots.
 
 use crate::mock::{Kind, Machine, StoreKind};
 use irq_domain::{EffectiveAffinity, Flow, Irq, Start, WiredRequest};
@@ -16,7 +16,7 @@ fn the_hierarchy_of_a_message_signalled_interrupt_names_every_level() {
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 2..=2).unwrap();
     let handle = device.request(1, "queue-1", |_| {}).unwrap();
-    machine.interrupts.dispatch(Cpu::new(1), handle.vector());
+    machine.interrupts.dispatch(Cpu::new(1), handle.hwirq());
     assert_eq!(
         describe(&machine, handle.irq()),
         "irq 1: queue-1, edge, cpu 1, enabled, 1 runs, 0 redelivered\n  \
@@ -30,7 +30,7 @@ fn the_hierarchy_of_a_message_signalled_interrupt_names_every_level() {
 fn the_hierarchy_of_interrupts_at_the_root_is_one_level() {
     let machine = Machine::new(Kind::Stays);
     let request = WiredRequest {
-        vector: HwIrq::new(33),
+        hwirq: HwIrq::new(33),
         trigger: Trigger::Level,
         name: "uart",
         start: Start::Enabled,
@@ -64,12 +64,12 @@ fn the_snapshot_has_a_line_for_each_interrupt_with_counts_by_cpu() {
     device.allocate(Shape::Independent, 2..=2).unwrap();
     let handle = device.request(0, "queue-0", |_| {}).unwrap();
     for cpu in [0, 2, 2] {
-        machine.interrupts.dispatch(Cpu::new(cpu), handle.vector());
+        machine.interrupts.dispatch(Cpu::new(cpu), handle.hwirq());
     }
     let snapshot = machine.interrupts.snapshot().unwrap();
     assert_eq!(snapshot.len(), 2);
     let first = &snapshot[0];
-    assert_eq!((first.irq, first.vector, first.flow), (handle.irq(), handle.vector(), Flow::Edge));
+    assert_eq!((first.irq, first.hwirq, first.flow), (handle.irq(), handle.hwirq(), Flow::Edge));
     assert_eq!((first.name.as_deref(), first.enabled), (Some("queue-0"), true));
     assert_eq!(first.affinity, EffectiveAffinity::Cpu(handle.effective_affinity()));
     assert_eq!(first.counts, [1, 0, 2, 0]);

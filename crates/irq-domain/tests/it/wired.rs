@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const UART: WiredRequest<'static> = WiredRequest {
-    vector: HwIrq::new(33),
+    hwirq: HwIrq::new(33),
     trigger: Trigger::Level,
     name: "uart",
     start: Start::Enabled,
@@ -34,7 +34,7 @@ fn an_input_that_is_taken_is_refused_and_nothing_remains_of_the_attempt() {
     let machine = Machine::new(Kind::Stays);
     let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let second = machine.interrupts.request_wired(UART, |_| {});
-    assert_eq!(second.err(), Some(RequestError::Controller(MsiError::UnknownVector(UART.vector))));
+    assert_eq!(second.err(), Some(RequestError::Controller(MsiError::UnknownVector(UART.hwirq))));
     assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1);
 }
 
@@ -44,15 +44,15 @@ fn an_input_can_be_requested_again_after_it_was_dropped() {
     drop(machine.interrupts.request_wired(UART, |_| {}).unwrap());
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     assert_eq!(handle.irq().get(), 0);
-    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), UART.vector), Dispatched::Handled);
+    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), UART.hwirq), Dispatched::Handled);
 }
 
 #[test]
 fn a_vector_beyond_the_space_is_refused() {
     let machine = Machine::new(Kind::Stays);
-    let vector = HwIrq::new(1 << 24);
-    let refused = machine.interrupts.request_wired(WiredRequest { vector, ..UART }, |_| {});
-    assert_eq!(refused.err(), Some(RequestError::OutOfRange(vector)));
+    let hwirq = HwIrq::new(1 << 24);
+    let refused = machine.interrupts.request_wired(WiredRequest { hwirq, ..UART }, |_| {});
+    assert_eq!(refused.err(), Some(RequestError::OutOfRange(hwirq)));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn an_edge_that_arrives_while_disabled_is_set_pending_again_at_the_root() {
     let request = WiredRequest { trigger: Trigger::Edge, ..UART };
     let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();
     handle.disable();
-    machine.interrupts.dispatch(Cpu::new(0), UART.vector);
+    machine.interrupts.dispatch(Cpu::new(0), UART.hwirq);
     assert_eq!(handle.is_pending(), Some(false));
     handle.enable();
     assert_eq!(handle.is_pending(), Some(true));
@@ -130,8 +130,8 @@ fn a_private_vector_has_one_owner() {
 fn a_vector_that_is_wired_cannot_be_private() {
     let machine = Machine::new(Kind::Stays);
     let _wired = machine.interrupts.request_wired(UART, |_| {}).unwrap();
-    let private = machine.interrupts.request_per_cpu(UART.vector, Trigger::Level, "timer", |_| {});
-    assert_eq!(private.err(), Some(RequestError::InUse(UART.vector)));
+    let private = machine.interrupts.request_per_cpu(UART.hwirq, Trigger::Level, "timer", |_| {});
+    assert_eq!(private.err(), Some(RequestError::InUse(UART.hwirq)));
 }
 
 #[test]
@@ -159,9 +159,9 @@ fn a_line_whose_handle_was_dropped_is_not_moved() {
 fn a_vector_that_is_private_cannot_be_wired() {
     let machine = Machine::new(Kind::Stays);
     let _private =
-        machine.interrupts.request_per_cpu(UART.vector, Trigger::Level, "timer", |_| {}).unwrap();
+        machine.interrupts.request_per_cpu(UART.hwirq, Trigger::Level, "timer", |_| {}).unwrap();
     let wired = machine.interrupts.request_wired(UART, |_| {});
-    assert_eq!(wired.err(), Some(RequestError::InUse(UART.vector)));
+    assert_eq!(wired.err(), Some(RequestError::InUse(UART.hwirq)));
     assert_eq!(machine.root.line(33), None);
 }
 
@@ -172,9 +172,9 @@ fn a_vector_that_a_device_has_cannot_be_wired_and_nothing_remains_of_the_attempt
     device.allocate(Shape::Independent, 1..=1).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
     let wired =
-        machine.interrupts.request_wired(WiredRequest { vector: handle.vector(), ..UART }, |_| {});
-    assert_eq!(wired.err(), Some(RequestError::InUse(handle.vector())));
-    assert_eq!(machine.root.line(handle.vector().get()), None);
+        machine.interrupts.request_wired(WiredRequest { hwirq: handle.hwirq(), ..UART }, |_| {});
+    assert_eq!(wired.err(), Some(RequestError::InUse(handle.hwirq())));
+    assert_eq!(machine.root.line(handle.hwirq().get()), None);
     assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1);
 }
 
@@ -235,10 +235,10 @@ fn inputs_of_two_parents_have_their_own_handlers() {
     let machine = Machine::new(Kind::Stays);
     let second = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
     let parent: Arc<dyn WiredParent> = second.clone();
-    let button = WiredRequest { vector: HwIrq::new(FIRST_BEHIND + 3), name: "button", ..UART };
+    let button = WiredRequest { hwirq: HwIrq::new(FIRST_BEHIND + 3), name: "button", ..UART };
     let uart = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let pressed = machine.interrupts.request_wired_at(&parent, button, |_| {}).unwrap();
-    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), button.vector), Dispatched::Handled);
+    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), button.hwirq), Dispatched::Handled);
     assert_eq!((uart.count(), pressed.count()), (0, 1));
     pressed.set_affinity(Cpu::new(2)).unwrap();
     assert_eq!(second.line(FIRST_BEHIND + 3).unwrap().target, Some(Cpu::new(2)));
@@ -258,7 +258,7 @@ fn a_vector_of_two_parents_has_one_owner() {
     let parent: Arc<dyn WiredParent> = second.clone();
     let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let refused = machine.interrupts.request_wired_at(&parent, UART, |_| {});
-    assert_eq!(refused.err(), Some(RequestError::InUse(UART.vector)));
+    assert_eq!(refused.err(), Some(RequestError::InUse(UART.hwirq)));
     assert_eq!(second.line(33), None);
 }
 
@@ -266,7 +266,7 @@ fn a_vector_of_two_parents_has_one_owner() {
 fn a_handler_dispatches_the_inputs_behind_its_own() {
     let machine = Machine::new(Kind::Stays);
     let parent: Arc<dyn WiredParent> = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
-    let behind = WiredRequest { vector: HwIrq::new(FIRST_BEHIND + 5), name: "behind", ..UART };
+    let behind = WiredRequest { hwirq: HwIrq::new(FIRST_BEHIND + 5), name: "behind", ..UART };
     let handle = machine.interrupts.request_wired_at(&parent, behind, |_| {}).unwrap();
     let interrupts = machine.interrupts.clone();
     let mux = move |context: &irq_domain::IrqContext<'_>| match interrupts
@@ -276,6 +276,6 @@ fn a_handler_dispatches_the_inputs_behind_its_own() {
         _ => Verdict::NotMine,
     };
     let _mux = machine.interrupts.request_wired(UART, mux).unwrap();
-    let dispatched = in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), UART.vector));
+    let dispatched = in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), UART.hwirq));
     assert_eq!((dispatched, handle.count()), (Dispatched::Handled, 1));
 }

@@ -38,7 +38,7 @@ pub(super) fn probe() -> Result<Probe, MeasureError> {
         let _attached = &device;
         let start = Instant::now();
         for handle in handles.iter().cycle().take(REPEATS as usize) {
-            if interrupts.dispatch(Cpu::new(0), handle.vector()) != Dispatched::Handled {
+            if interrupts.dispatch(Cpu::new(0), handle.hwirq()) != Dispatched::Handled {
                 return Err("a vector has no handler".to_owned());
             }
         }

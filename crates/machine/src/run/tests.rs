@@ -73,7 +73,7 @@ impl SingleVector {
     }
 
     fn vector(&self) -> HwIrq {
-        self.with_handle(IrqHandle::vector)
+        self.with_handle(IrqHandle::hwirq)
     }
 
     fn send(&self) {

@@ -87,7 +87,7 @@ struct FinalVector {
 
 impl FinalVector {
     fn of(handle: &IrqHandle) -> Self {
-        Self { irq: handle.irq().get(), hwirq: handle.vector(), cpu: handle.effective_affinity() }
+        Self { irq: handle.irq().get(), hwirq: handle.hwirq(), cpu: handle.effective_affinity() }
     }
 }
 

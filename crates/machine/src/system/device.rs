@@ -215,7 +215,7 @@ impl Device {
         let _sending = lock(&self.sending);
         for vector in vectors {
             let now = granted.iter().find(|now| now.slot == vector.slot);
-            if let Some(route) = now.and_then(|now| system.records.routes.get(now.vector)) {
+            if let Some(route) = now.and_then(|now| system.records.routes.get(now.hwirq)) {
                 vector.record.follow(route);
             }
         }
@@ -241,7 +241,7 @@ impl Device {
         let Driver::Active(device, handles) = std::mem::replace(&mut *driver, Driver::Gone) else {
             return;
         };
-        let interrupts: Vec<HwIrq> = handles.iter().map(IrqHandle::vector).collect();
+        let interrupts: Vec<HwIrq> = handles.iter().map(IrqHandle::hwirq).collect();
         for interrupt in &interrupts {
             system.records.unhandled.going(*interrupt);
         }

@@ -1,4 +1,4 @@
-//! Which entries are in use.
+//! Allocation of table entries.
 
 use super::table::TableSize;
 use alloc::collections::TryReserveError;

@@ -63,18 +63,18 @@ pub struct Irte {
     pub high: IrteHigh,
 }
 
-/// Where an entry sends an interrupt.
+/// Target of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IrteTarget {
-    /// Where to.
+    /// Destination APIC.
     pub destination: ApicId,
-    /// What the destination is.
+    /// Meaning of the destination.
     pub mode: DestinationMode,
-    /// Who chooses among destinations.
+    /// Choice among destinations.
     pub redirection: Redirection,
-    /// What happens there.
+    /// Effect at the destination.
     pub delivery: DeliveryMode,
-    /// How it is signalled.
+    /// Trigger.
     pub trigger: Trigger,
 }
 
@@ -133,7 +133,7 @@ impl Irte {
         Filled { target, source }
     }
 
-    /// Who may use the entry; `None` if it does not say so properly.
+    /// The requesters that may use the entry; `None` if its fields are reserved.
     pub fn source(&self) -> Option<Source> {
         let check =
             SourceCheck::from_fields(self.high.source_validation(), self.high.source_qualifier())?;

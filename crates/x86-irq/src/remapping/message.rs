@@ -24,7 +24,7 @@ struct RemappableAddress {
 pub struct RemappableMessage {
     /// An index of the table.
     pub handle: u16,
-    /// What the data adds to it: a MultiMSI function writes its vector's number there. `None` if
+    /// The data's addend: a MultiMSI function writes its vector's number there. `None` if
     /// the data says nothing.
     pub subhandle: Option<u16>,
 }

@@ -119,20 +119,20 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         self.vectors.end_place_move(moved.first, Kept::from(outcome)).and(undone)
     }
 
-    fn mask(&self, vector: HwIrq) {
-        self.vectors.mask(vector);
+    fn mask(&self, hwirq: HwIrq) {
+        self.vectors.mask(hwirq);
     }
 
-    fn unmask(&self, vector: HwIrq) {
-        self.vectors.unmask(vector);
+    fn unmask(&self, hwirq: HwIrq) {
+        self.vectors.unmask(hwirq);
     }
 
-    fn set_pending(&self, vector: HwIrq, pending: Pending) {
-        self.vectors.set_pending(vector, pending);
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        self.vectors.set_pending(hwirq, pending);
     }
 
-    fn is_pending(&self, vector: HwIrq) -> Option<bool> {
-        self.vectors.is_pending(vector)
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        self.vectors.is_pending(hwirq)
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
@@ -144,8 +144,8 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         self.vectors.doorbell_page(granule)
     }
 
-    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        match self.entries(vector) {
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self.entries(hwirq) {
             Ok((entries, entry)) => {
                 let source = entries.source;
                 writeln!(
@@ -154,9 +154,9 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
                     self.base, source.id
                 )?;
             }
-            Err(_) => writeln!(out, "remapping@{:x}: vector {vector} has no entry", self.base)?,
+            Err(_) => writeln!(out, "remapping@{:x}: vector {hwirq} has no entry", self.base)?,
         }
-        self.vectors.describe(vector, out)
+        self.vectors.describe(hwirq, out)
     }
 }
 
@@ -175,7 +175,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
             }
             Shape::AlignedGroup => return Err(MsiError::NoGroups),
         };
-        // What a group's function adds to the data stays below its count.
+        // A group's function adds less than its count to the data.
         request.fit.check(MsiMessage {
             data: u32::from(count.get() - 1),
             ..RemappableMessage::HIGHEST.encode()
@@ -202,8 +202,8 @@ impl<M: RemapMemory> RemappedVectors<M> {
         })
     }
 
-    fn entries(&self, vector: HwIrq) -> Result<(Entries, u16), MsiError> {
-        self.with_state(|state| state.entries_of(vector)).ok_or(MsiError::UnknownVector(vector))
+    fn entries(&self, hwirq: HwIrq) -> Result<(Entries, u16), MsiError> {
+        self.with_state(|state| state.entries_of(hwirq)).ok_or(MsiError::UnknownVector(hwirq))
     }
 
     /// Entries and vectors that the unit may still use are never handed out again.

@@ -1,8 +1,8 @@
-//! Who may use an entry (VT-d specification, chapter 9: SID, SQ, SVT).
+//! Requesters that may use an entry (VT-d specification, chapter 9: SID, SQ, SVT).
 
 use msi_types::RequesterId;
 
-/// How the unit compares a requester with an entry's source.
+/// Comparison of a requester with an entry's source.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SourceCheck {
     /// Not at all: anybody may. Isolates nothing.
@@ -46,12 +46,12 @@ impl SourceCheck {
     }
 }
 
-/// Who may use an entry.
+/// Requesters that may use an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Source {
-    /// What requesters are compared with.
+    /// The ID that requesters are compared with.
     pub id: u16,
-    /// How.
+    /// The comparison.
     pub check: SourceCheck,
 }
 

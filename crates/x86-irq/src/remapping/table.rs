@@ -15,7 +15,7 @@ pub trait RemapMemory: Send + Sync {
     fn write(&self, word: u32, value: u64);
 }
 
-/// How many entries: a power of two from 2 to 65536.
+/// Number of entries: a power of two from 2 to 65536.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TableSize(u8);
 
@@ -28,18 +28,18 @@ impl TableSize {
         if log2 >= 1 && log2 <= 16 { Some(Self(log2)) } else { None }
     }
 
-    /// How many entries.
+    /// Number of entries.
     pub const fn entries(self) -> u32 {
         1 << self.0
     }
 
-    /// How many bytes; the memory is aligned to that, and to 4 KiB at least.
+    /// Size in bytes; the memory is aligned to that, and to 4 KiB at least.
     pub const fn bytes(self) -> u64 {
         self.entries() as u64 * 16
     }
 }
 
-/// How entries name APICs: the register's EIME.
+/// Format of APIC IDs in entries: the register's EIME.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ApicMode {
     /// 8 bits.
@@ -72,7 +72,7 @@ impl ApicMode {
     }
 }
 
-/// What the unit does with messages in the compatibility format: the status register's CFIS.
+/// Treatment of messages in the compatibility format: the status register's CFIS.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CompatibilityFormat {
     /// Blocks them.
@@ -81,14 +81,14 @@ pub enum CompatibilityFormat {
     Passed,
 }
 
-/// What a table is made for.
+/// Configuration of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RemapTableConfig {
-    /// How many entries.
+    /// Number of entries.
     pub size: TableSize,
-    /// How they name APICs.
+    /// Format of their APIC IDs.
     pub mode: ApicMode,
-    /// What happens to messages that name none. [`ApicMode::X2apic`] always blocks.
+    /// Treatment of messages that name none. [`ApicMode::X2apic`] always blocks.
     pub compatibility: CompatibilityFormat,
 }
 
@@ -110,12 +110,12 @@ impl<M: RemapMemory> RemapTable<M> {
         &self.memory
     }
 
-    /// How many entries.
+    /// Number of entries.
     pub const fn size(&self) -> TableSize {
         self.config.size
     }
 
-    /// How entries name APICs.
+    /// Format of APIC IDs in entries.
     pub const fn mode(&self) -> ApicMode {
         self.config.mode
     }

@@ -1,4 +1,4 @@
-//! What the unit makes of a message: the other end of what the driver writes.
+//! Translation of a message by the unit, from the entries that the driver writes.
 
 use super::irte::IrteTarget;
 use super::message::RemappableMessage;
@@ -7,8 +7,8 @@ use crate::apic::ApicId;
 use crate::message::{ApicMessage, DeliveryMode, DestinationFormat, MessageError};
 use msi_types::{MsiMessage, RequesterId, Trigger};
 
-/// Why the unit blocked a message: the fault reasons of VT-d specification §5.1. The sender is at
-/// fault, or whoever wrote the table.
+/// The unit blocked a message: the fault reasons of VT-d specification §5.1. The sender is at
+/// fault, or the writer of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemapFault {
@@ -39,7 +39,7 @@ pub enum RemapFault {
     /// The entry is another's.
     #[error("requester {requester} named entry {index}, which is another's")]
     WrongSource {
-        /// Who.
+        /// The requester.
         requester: RequesterId,
         /// The entry.
         index: u32,

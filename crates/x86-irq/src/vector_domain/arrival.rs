@@ -6,10 +6,10 @@ use crate::apic::{ApicVector, Place};
 use core::sync::atomic::Ordering;
 use msi_types::{Cpu, HwIrq, Pending};
 
-/// What the trap entry does with an interrupt.
+/// Duty of the trap entry for an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Arrival {
-    /// Hands it to whoever dispatches by this number.
+    /// Dispatches it by this number.
     Deliver(HwIrq),
     /// Nothing: it is masked, and will be sent again.
     Held,
@@ -44,22 +44,22 @@ impl VectorDomain {
     }
 
     /// Any.
-    pub(crate) fn hold_back(&self, vector: HwIrq) {
-        if let Some(slot) = self.slot(vector) {
+    pub(crate) fn hold_back(&self, hwirq: HwIrq) {
+        if let Some(slot) = self.slot(hwirq) {
             slot.flags.fetch_or(HELD, Ordering::AcqRel);
         }
     }
 
     /// Any.
-    pub(crate) fn let_through(&self, vector: HwIrq) {
-        let Some(slot) = self.slot(vector) else { return };
+    pub(crate) fn let_through(&self, hwirq: HwIrq) {
+        let Some(slot) = self.slot(hwirq) else { return };
         slot.flags.fetch_and(!HELD, Ordering::AcqRel);
         self.with_core(|core| self.pay(core, slot));
     }
 
     /// Any.
-    pub(crate) fn change_pending(&self, vector: HwIrq, pending: Pending) {
-        let Some(slot) = self.slot(vector) else { return };
+    pub(crate) fn change_pending(&self, hwirq: HwIrq, pending: Pending) {
+        let Some(slot) = self.slot(hwirq) else { return };
         match pending {
             Pending::Set => self.with_core(|core| {
                 let set = |flags| (flags & RELEASED == 0).then_some(flags | PENDING);
@@ -87,8 +87,8 @@ impl VectorDomain {
     }
 
     /// Any.
-    pub(crate) fn pending(&self, vector: HwIrq) -> Option<bool> {
-        let slot = self.slot(vector)?;
+    pub(crate) fn pending(&self, hwirq: HwIrq) -> Option<bool> {
+        let slot = self.slot(hwirq)?;
         if slot.flags.load(Ordering::Acquire) & PENDING != 0 {
             return Some(true);
         }

@@ -1,4 +1,4 @@
-//! Who may have how many vectors.
+//! Limits of each device's vectors.
 
 use doorbell_fallible::SortedMap;
 use msi_types::{Attachment, MsiError};

@@ -17,7 +17,7 @@ pub enum Cleanup {
     Again,
 }
 
-/// What a CPU left behind.
+/// Vectors that a CPU left behind.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Offline {
     /// Interrupts that waited at this CPU and were sent again to where they belong now.
@@ -27,7 +27,7 @@ pub struct Offline {
     pub stranded: u32,
 }
 
-/// What a place is to its slot.
+/// Relation of a place to its slot.
 enum Standing {
     Present,
     /// It was left; `true` if it may be given up.
@@ -75,7 +75,7 @@ impl VectorDomain {
                     Standing::Former(_) => {}
                     Standing::Other => continue,
                 }
-                // Where the APIC cannot be asked, rather twice than never.
+                // Sends twice rather than never if the APIC cannot be asked.
                 let waits = self.apic().is_requested(cpu, place.vector) != Some(false);
                 left.resent += u32::from(waits && self.send_again(core, index));
                 if let Standing::Former(_) = self.standing(core, index, place) {

@@ -1,4 +1,4 @@
-//! What a vector domain is made for.
+//! Configuration of a vector domain.
 
 use crate::apic::{Apic, ApicVector};
 use crate::message::DestinationFormat;
@@ -16,18 +16,18 @@ const SYSTEM_CALL: &[ApicVector] = &[ApicVector::new(0x80).unwrap()];
 /// Memory for this many interrupts is little; more are asked for.
 const MOST_BY_DEFAULT: u16 = 16384;
 
-/// What a [`VectorDomain`](crate::VectorDomain) is made for.
+/// Configuration of a [`VectorDomain`](crate::VectorDomain).
 pub struct VectorDomainConfig<'a> {
-    /// How many CPUs there are or can come on line.
+    /// Number of CPUs that are or can come on line.
     pub cpus: NonZeroU16,
-    /// How many interrupts there can be at a time, on all CPUs together. Memory for all of them is
+    /// Upper bound of interrupts at a time, on all CPUs together. Memory for all of them is
     /// taken at once: some 64 bytes each.
     pub slots: NonZeroU16,
     /// The vectors to hand out.
     pub window: RangeInclusive<ApicVector>,
     /// Those of them that are the kernel's own, on all CPUs.
     pub system: &'a [ApicVector],
-    /// How messages name their destination.
+    /// Format of messages' destinations.
     pub destinations: DestinationFormat,
     /// The kernel.
     pub apic: Arc<dyn Apic>,

@@ -81,22 +81,22 @@ impl MsiParent for VectorDomain {
     }
 
     /// Holds the interrupt back at the trap entry: see [Masking](crate::vector_domain#masking).
-    fn mask(&self, vector: HwIrq) {
-        self.hold_back(vector);
+    fn mask(&self, hwirq: HwIrq) {
+        self.hold_back(hwirq);
     }
 
-    fn unmask(&self, vector: HwIrq) {
-        self.let_through(vector);
+    fn unmask(&self, hwirq: HwIrq) {
+        self.let_through(hwirq);
     }
 
     /// Setting sends an interprocessor interrupt to where the vector is. Clearing drops what is
     /// remembered behind the mask; what the local APIC has accepted is delivered.
-    fn set_pending(&self, vector: HwIrq, pending: Pending) {
-        self.change_pending(vector, pending);
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        self.change_pending(hwirq, pending);
     }
 
-    fn is_pending(&self, vector: HwIrq) -> Option<bool> {
-        self.pending(vector)
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        self.pending(hwirq)
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
@@ -110,10 +110,10 @@ impl MsiParent for VectorDomain {
         DoorbellPage::Alone
     }
 
-    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        let Some((slot, place)) = self.slot(vector).and_then(|slot| Some((slot, slot.place()?)))
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        let Some((slot, place)) = self.slot(hwirq).and_then(|slot| Some((slot, slot.place()?)))
         else {
-            return writeln!(out, "x86: slot {vector} is not handed out");
+            return writeln!(out, "x86: slot {hwirq} is not handed out");
         };
         write!(out, "x86: {place}")?;
         if let Some(id) = self.apic_id(place.cpu) {

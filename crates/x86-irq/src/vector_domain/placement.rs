@@ -112,7 +112,7 @@ impl VectorDomain {
         let vectors = || (0..block.count().get()).filter_map(|index| block.hwirq(index));
         let mut freed = 0;
         for vector in vectors() {
-            // What it was managed for is dropped without the lock.
+            // The list of its CPUs is dropped without the lock.
             let (released, _managed) = self.with_core(|core| {
                 let released = self.release(core, claim, vector, reuse);
                 (released, if released { self.unmanage(core, vector) } else { None })
@@ -130,10 +130,10 @@ impl VectorDomain {
         }
     }
 
-    /// What was set aside for a slot that is freed is so no more; what is in use of it becomes
+    /// Releases the vectors set aside for a freed slot. Those in use become
     /// normal when it is given up.
-    fn unmanage(&self, core: &mut Core, vector: HwIrq) -> Option<Vec<Cpu>> {
-        let (slot, state) = self.slot(vector).zip(core.slots.get_mut(self.index(vector)?))?;
+    fn unmanage(&self, core: &mut Core, hwirq: HwIrq) -> Option<Vec<Cpu>> {
+        let (slot, state) = self.slot(hwirq).zip(core.slots.get_mut(self.index(hwirq)?))?;
         let among = state.managed.take()?;
         for cpu in &among {
             let used = slot.former().find(|place| place.cpu == *cpu);
@@ -147,8 +147,8 @@ impl VectorDomain {
     }
 
     /// True if the slot was the device's.
-    fn release(&self, core: &mut Core, claim: ClaimId, vector: HwIrq, reuse: Reuse) -> bool {
-        let Some(index) = self.index(vector) else { return false };
+    fn release(&self, core: &mut Core, claim: ClaimId, hwirq: HwIrq, reuse: Reuse) -> bool {
+        let Some(index) = self.index(hwirq) else { return false };
         let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else {
             return false;
         };

@@ -38,7 +38,7 @@ enum Aside {
     Elsewhere,
 }
 
-/// Which place a move ended with.
+/// The place that a move ended with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kept {
     New,
@@ -48,9 +48,9 @@ pub(crate) enum Kept {
 impl VectorDomain {
     /// Takes a place for the slot at its new CPU; interrupts there are the slot's from now on.
     /// Task.
-    pub(crate) fn begin_place_move(&self, vector: HwIrq, to: Cpu) -> Result<PlaceMove, MsiError> {
-        let unknown = MsiError::UnknownVector(vector);
-        let (index, slot) = self.index(vector).zip(self.slot(vector)).ok_or(unknown)?;
+    pub(crate) fn begin_place_move(&self, hwirq: HwIrq, to: Cpu) -> Result<PlaceMove, MsiError> {
+        let unknown = MsiError::UnknownVector(hwirq);
+        let (index, slot) = self.index(hwirq).zip(self.slot(hwirq)).ok_or(unknown)?;
         self.with_core(|core| {
             let state = core.slots.get(index).ok_or(unknown)?;
             let Phase::Owned { message, .. } = state.phase else { return Err(unknown) };
@@ -124,9 +124,9 @@ impl VectorDomain {
     }
 
     /// Ends a move: the place that was left becomes a former one. Task.
-    pub(crate) fn end_place_move(&self, vector: HwIrq, kept: Kept) -> Result<(), MsiError> {
-        let unknown = MsiError::UnknownVector(vector);
-        let (index, slot) = self.index(vector).zip(self.slot(vector)).ok_or(unknown)?;
+    pub(crate) fn end_place_move(&self, hwirq: HwIrq, kept: Kept) -> Result<(), MsiError> {
+        let unknown = MsiError::UnknownVector(hwirq);
+        let (index, slot) = self.index(hwirq).zip(self.slot(hwirq)).ok_or(unknown)?;
         let may_go = self.with_core(|core| {
             let state = core.slots.get_mut(index).ok_or(unknown)?;
             let (Some(new), Some(old)) = (state.moving.take(), slot.place()) else {

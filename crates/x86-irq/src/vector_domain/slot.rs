@@ -19,12 +19,13 @@ pub(super) const PENDING: u32 = 2;
 /// The interrupt was freed.
 pub(super) const RELEASED: u32 = 4;
 
-/// What arrivals use: no lock. A place is 0 for none, or see [`pack`].
+/// State of a slot that arrivals use without a lock. A place is 0 for none, or see [`pack`].
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     pub(super) flags: AtomicU32,
     place: AtomicU32,
-    /// Where an interrupt has to arrive before the former places can be given up; 0 once it has.
+    /// The place at which an interrupt must arrive before the former ones are given up; 0
+    /// afterwards.
     awaited: AtomicU32,
     /// Written under the lock.
     former: [AtomicU32; FORMER_PLACES],
@@ -41,7 +42,7 @@ impl Slot {
     }
 
     /// Under the lock. Sequentially consistent, as [`arrived`](Self::arrived) is: either the
-    /// arrival sees the former places, or whoever adds them sees the arrival.
+    /// arrival sees the former places, or the thread that adds them sees the arrival.
     pub(super) fn await_arrival(&self, place: Option<Place>) {
         self.awaited.store(place.map_or(0, pack), Ordering::SeqCst);
     }
@@ -89,11 +90,11 @@ impl Slot {
     }
 }
 
-/// What changes under the lock.
+/// State of a slot under the lock.
 #[derive(Debug, Default)]
 pub(super) struct SlotState {
     pub(super) phase: Phase,
-    /// Where the interrupt is going, between the two phases of a move.
+    /// The destination of a move, between its two phases.
     pub(super) moving: Option<Place>,
     /// The only CPUs that it is delivered to, with a vector set aside on each, if it is managed.
     pub(super) managed: Option<Vec<Cpu>>,
@@ -114,7 +115,7 @@ pub(super) enum Phase {
     Lost,
 }
 
-/// Who keeps the interrupt's message.
+/// The keeper of the interrupt's message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stored {
     /// An endpoint, with these limits.
@@ -123,7 +124,7 @@ pub(crate) enum Stored {
     Nowhere,
 }
 
-/// What becomes of freed vectors.
+/// Fate of freed vectors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reuse {
     /// They are handed out again once cleaned up.

@@ -14,7 +14,7 @@ use x86_irq::{
     VectorDomainConfig,
 };
 
-/// Who sent a request that waits at an APIC: a device by its serial number, or the kernel by the
+/// Sender of a request that waits at an APIC: a device by its serial number, or the kernel by the
 /// slot it meant.
 pub(crate) type Sender = u32;
 
@@ -113,7 +113,7 @@ pub(crate) struct Board {
     cpus: u32,
 }
 
-/// How a message's interrupt ended.
+/// End of a message's interrupt.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Taken {
     pub(crate) place: Place,

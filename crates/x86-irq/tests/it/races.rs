@@ -55,7 +55,7 @@ impl Apic for Apics {
 }
 
 #[test]
-fn a_cpu_that_leaves_has_cleaned_up_whoever_asks_it() {
+fn a_leaving_cpu_has_cleaned_up_for_every_caller() {
     let apics = Arc::new(Apics::default());
     let config = VectorDomainConfig::new(NonZeroU16::new(2).unwrap(), apics.clone());
     let domain = Arc::new(VectorDomain::new(config).unwrap());
@@ -81,7 +81,7 @@ fn a_cpu_that_leaves_has_cleaned_up_whoever_asks_it() {
     assert_eq!(*apics.asked.lock().unwrap(), [CPU0]);
     assert_eq!(domain.available_on(CPU0), free, "its departure gave the place up");
 
-    // What was asked of it is void when it is back.
+    // Requests to it are void once it is back.
     domain.online(CPU0, ApicId::new(0)).unwrap();
     assert_eq!(domain.clean_up(CPU0), Cleanup::Done);
     assert_eq!((domain.available_on(CPU0), domain.place(block.first())), (free, Some(place)));

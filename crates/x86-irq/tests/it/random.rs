@@ -60,7 +60,7 @@ struct World {
     devices: Vec<Device>,
     freed: BTreeSet<Sender>,
     /// Devices whose last message was not handed on yet.
-    owed: BTreeSet<Sender>,
+    undelivered: BTreeSet<Sender>,
     masked: BTreeSet<Sender>,
     next: Sender,
 }
@@ -72,7 +72,7 @@ impl World {
             board,
             devices: Vec::new(),
             freed: BTreeSet::new(),
-            owed: BTreeSet::new(),
+            undelivered: BTreeSet::new(),
             masked: BTreeSet::new(),
             next: 0,
         }
@@ -85,7 +85,7 @@ impl World {
     fn fire(&mut self, device: usize) {
         let device = &self.devices[device];
         if self.board.write(device.message, device.serial) {
-            self.owed.insert(device.serial);
+            self.undelivered.insert(device.serial);
         }
     }
 
@@ -97,7 +97,7 @@ impl World {
                 let Some(index) = self.pick(index) else { return };
                 let device = self.devices.swap_remove(index);
                 self.freed.insert(device.serial);
-                self.owed.remove(&device.serial);
+                self.undelivered.remove(&device.serial);
                 self.masked.remove(&device.serial);
                 device.free(&*self.board.domain);
             }
@@ -115,7 +115,7 @@ impl World {
             Op::Retrigger(index) => {
                 let Some(index) = self.pick(index) else { return };
                 self.board.domain.set_pending(self.devices[index].vector(), Pending::Set);
-                self.owed.insert(self.devices[index].serial);
+                self.undelivered.insert(self.devices[index].serial);
             }
             Op::Run(cpu) => self.run(Cpu::new(cpu)),
             Op::CleanUp(cpu) => self.board.clean_up(Cpu::new(cpu)),
@@ -203,7 +203,7 @@ impl World {
                         taken.from.iter().all(|s| *s == owner.serial || *s == Sender::MAX),
                         "{taken:?}"
                     );
-                    self.owed.remove(&owner.serial);
+                    self.undelivered.remove(&owner.serial);
                 }
                 Arrival::Held => {
                     assert!(alive.iter().all(|sender| self.masked.contains(sender)), "{taken:?}");
@@ -245,7 +245,7 @@ impl World {
 
     fn end(mut self) {
         self.settle();
-        assert_eq!(self.owed, BTreeSet::new(), "lost");
+        assert_eq!(self.undelivered, BTreeSet::new(), "lost");
         for device in core::mem::take(&mut self.devices) {
             self.freed.insert(device.serial);
             device.free(&*self.board.domain);

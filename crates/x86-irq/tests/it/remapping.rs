@@ -102,7 +102,7 @@ impl Rig {
         Self { board, unit, parent }
     }
 
-    /// What the unit makes of a message, with its cache.
+    /// Translates a message as the unit does, with its cache.
     fn translate(&self, from: RequesterId, message: MsiMessage) -> Result<Place, RemapFault> {
         let table = RemapTable::new(config(), Cached(self.unit.clone()));
         let (id, delivery) = table.translate(from, message)?.physical().unwrap();

@@ -109,7 +109,7 @@ impl Bench {
         Ok(())
     }
 
-    /// How often an interrupt was handed on.
+    /// Number of times that an interrupt was handed on.
     pub(crate) fn delivered(&self, vector: HwIrq) -> u32 {
         self.delivered.get(&vector).copied().unwrap_or(0)
     }

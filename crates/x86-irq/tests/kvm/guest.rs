@@ -9,7 +9,7 @@
 //! | 0x7000 | stacks, growing down, 0x100 bytes per CPU |
 //! | 0x8000 | counters, 256 × 4 bytes per CPU: its data segment |
 
-/// Where the guest begins.
+/// Entry point of the guest.
 pub(crate) const ENTRY: u64 = 0x1000;
 /// Bytes of memory.
 pub(crate) const MEMORY: usize = 0x10000;
@@ -65,12 +65,12 @@ pub(crate) fn vector_table() -> Vec<u8> {
     (0..=u8::MAX).flat_map(entry).flat_map(u16::to_le_bytes).collect()
 }
 
-/// Where a CPU's stack ends.
+/// End of a CPU's stack.
 pub(crate) fn stack(cpu: usize) -> u64 {
     0x7000 + 0x100 * (cpu as u64 + 1)
 }
 
-/// Where a CPU's counters lie.
+/// Address of a CPU's counters.
 pub(crate) fn counters(cpu: usize) -> u64 {
     0x8000 + 0x400 * cpu as u64
 }

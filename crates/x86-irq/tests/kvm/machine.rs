@@ -24,10 +24,10 @@ use x86_irq::{ApicId, ApicVector, Place};
 const LIMIT: Duration = Duration::from_secs(10);
 /// CPUID leaf 1, ECX: x2APIC.
 const X2APIC: u32 = 1 << 21;
-/// Where Intel's KVM keeps a task state segment for real mode: anywhere without memory.
+/// Address of the task state segment of Intel's KVM for real mode: anywhere without memory.
 const TSS: usize = 0xfffb_d000;
 
-/// What a trial fails with.
+/// Failure of a trial.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// The machine. Dropping it stops its CPUs.
@@ -43,14 +43,14 @@ struct Processor {
     events: Mutex<Receiver<Event>>,
 }
 
-/// What a CPU's thread reports.
+/// Report of a CPU's thread.
 enum Event {
     Ready,
     Stopped,
     Failed(String),
 }
 
-/// Why there is no machine here; `None` if there can be one.
+/// The reason why no machine can be made here; `None` if one can.
 pub(crate) fn absent() -> Option<String> {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,
@@ -120,12 +120,12 @@ impl Machine {
         }
     }
 
-    /// How often a CPU took a vector.
+    /// Number of times that a CPU took a vector.
     pub(crate) fn count(&self, place: Place) -> u32 {
         self.counts(place.cpu.index())[usize::from(place.vector.get())]
     }
 
-    /// How often a CPU took each vector.
+    /// Number of times that a CPU took each vector.
     pub(crate) fn counts(&self, cpu: usize) -> Vec<u32> {
         let counters = self.memory.get_slice(GuestAddress(guest::counters(cpu)), 0x400);
         let counters = counters.expect("the counters lie in memory");

@@ -159,7 +159,7 @@ fn moves_under_fire() -> Result<(), Failure> {
     let domain = bench.domain.clone();
     let mut device = Device::new(&*domain, Rewrite::Atomic64)?;
     let vector = device.block.first();
-    // What the device holds: replaced in one go, at any time.
+    // The device's message: replaced in one go, at any time.
     let stored = Mutex::new(device.message);
     let read = || *stored.lock().expect("no thread panicked");
     let sent = std::thread::scope(|scope| {

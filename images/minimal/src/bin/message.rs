@@ -54,7 +54,7 @@ fn main(boot: Boot) -> ! {
     let driver = driver.expect("a vector");
     device.write32(RAISE, 1);
     assert!(cpu::wait_until(5000, || MESSAGES.load(Ordering::Relaxed) > 0), "no message");
-    println!("ok - the first message, vector {}", driver.handle.vector());
+    println!("ok - the first message, vector {}", driver.handle.hwirq());
     drop(driver.handle);
     driver.device.tear_down().expect("the device stops");
     power::system_off()

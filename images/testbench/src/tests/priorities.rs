@@ -64,7 +64,7 @@ fn set_priority(
     slot: usize,
     priority: Priority,
 ) -> Outcome {
-    machine.gic().set_priority(machine.its.as_deref(), device.vectors[slot].vector, priority)
+    machine.gic().set_priority(machine.its.as_deref(), device.vectors[slot].hwirq, priority)
 }
 
 /// An SPI's priority stays with it, and its next owner is not of these tests.
@@ -140,7 +140,7 @@ fn masked(machine: &Machine) -> Outcome {
     let (waiting, pending) = (gic.highest_pending(), device.handles[0].is_pending());
     gic.restore_mask(before);
     check!(early == [1], "behind the mask came {early:?}");
-    let wanted = device.vectors[0].vector;
+    let wanted = device.vectors[0].hwirq;
     // QEMU's GICv2 does not show at HPPIR what the mask holds back; it is pending all the same.
     let held_back = waiting.map_or(pending == Some(true), |intid| intid.hwirq() == wanted);
     check!(held_back, "{waiting:?} waited, not {wanted}");
@@ -153,7 +153,7 @@ fn wired(machine: &Machine) -> Outcome {
     let (last, runs) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
     let (cpu_of_last, count) = (last.clone(), runs.clone());
     let request = WiredRequest {
-        vector: FREE_SPI,
+        hwirq: FREE_SPI,
         trigger: Trigger::Edge,
         name: "spi",
         start: Start::Enabled,

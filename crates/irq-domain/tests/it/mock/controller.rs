@@ -12,7 +12,7 @@ use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// How a controller's messages relate to CPUs.
+/// Relation between a controller's messages and CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// The message stays the same wherever it is delivered (ITS).
@@ -52,21 +52,21 @@ pub(crate) struct Controller {
     pub(crate) fail_in: AtomicUsize,
     /// Added to the data of messages: a controller that forgot that groups are aligned.
     pub(crate) skew: AtomicU32,
-    /// How often a vector was masked or unmasked here.
+    /// Calls of mask and unmask.
     pub(crate) mask_calls: AtomicUsize,
     pub(crate) unmask_calls: AtomicUsize,
-    /// How often a whole device was released, and blocks were freed by themselves.
+    /// Releases of a whole device, and frees of single blocks.
     pub(crate) releases: AtomicUsize,
     pub(crate) frees: AtomicUsize,
-    /// Who was attached, in order.
+    /// Requesters in the order of their attachment.
     pub(crate) requesters: Mutex<Vec<RequesterId>>,
     /// For which CPUs vectors were set aside.
     pub(crate) managed: Mutex<Vec<Vec<Cpu>>>,
     pub(crate) page: Mutex<DoorbellPage>,
-    /// What the hierarchy offers and asks for.
+    /// The hierarchy's offers and demands.
     pub(crate) tier: Mutex<Tier>,
     pub(crate) isolation: Mutex<Isolation>,
-    /// What the last allocation had to fit.
+    /// Fit of the last allocation.
     pub(crate) fit: Mutex<Option<Fit>>,
     /// Called once, at the start of an allocation: what another CPU does meanwhile.
     pub(crate) meanwhile: Mutex<Option<Hook>>,
@@ -127,16 +127,15 @@ impl Controller {
         }
     }
 
-    fn data(&self, vector: HwIrq) -> u32 {
-        vector.get() + self.skew.load(Ordering::Relaxed)
+    fn data(&self, hwirq: HwIrq) -> u32 {
+        hwirq.get() + self.skew.load(Ordering::Relaxed)
     }
 
     /// A device's message arrives. Panics if it is torn or stray.
     pub(crate) fn signal(&self, message: MsiMessage) {
         let mut inside = self.inside();
-        let vector = HwIrq::new(message.data);
-        let line =
-            inside.lines.get(&vector).unwrap_or_else(|| panic!("stray message {message:x?}"));
+        let hwirq = HwIrq::new(message.data);
+        let line = inside.lines.get(&hwirq).unwrap_or_else(|| panic!("stray message {message:x?}"));
         let cpu = match self.kind {
             Kind::Stays => line.cpu,
             Kind::NamesCpu | Kind::NamesCpuFarApart => {
@@ -145,22 +144,22 @@ impl Controller {
                 named.unwrap_or_else(|| panic!("torn message {message:x?}"))
             }
         };
-        inside.pending.insert((cpu, vector));
+        inside.pending.insert((cpu, hwirq));
     }
 
     /// A CPU reads its acknowledge register.
     pub(crate) fn acknowledge(&self, cpu: u32) -> Option<HwIrq> {
         let mut inside = self.inside();
         let cpu = Cpu::new(cpu);
-        let found = inside.pending.iter().copied().find(|(place, vector)| {
-            *place == cpu && inside.lines.get(vector).is_some_and(|line| !line.masked)
+        let found = inside.pending.iter().copied().find(|(place, hwirq)| {
+            *place == cpu && inside.lines.get(hwirq).is_some_and(|line| !line.masked)
         })?;
         inside.pending.remove(&found);
         Some(found.1)
     }
 
-    pub(crate) fn is_masked(&self, vector: HwIrq) -> bool {
-        self.inside().lines[&vector].masked
+    pub(crate) fn is_masked(&self, hwirq: HwIrq) -> bool {
+        self.inside().lines[&hwirq].masked
     }
 
     pub(crate) fn pending_at(&self) -> Vec<(Cpu, HwIrq)> {
@@ -176,12 +175,12 @@ impl Controller {
     }
 
     /// The controller moves a vector by itself, as when its CPU was turned off under it.
-    pub(crate) fn displace(&self, vector: HwIrq, cpu: Cpu) {
-        self.inside().lines.get_mut(&vector).unwrap().cpu = cpu;
+    pub(crate) fn displace(&self, hwirq: HwIrq, cpu: Cpu) {
+        self.inside().lines.get_mut(&hwirq).unwrap().cpu = cpu;
     }
 
-    fn set_masked(&self, vector: HwIrq, masked: bool) {
-        match self.inside().lines.get_mut(&vector) {
+    fn set_masked(&self, hwirq: HwIrq, masked: bool) {
+        match self.inside().lines.get_mut(&hwirq) {
             Some(line) => line.masked = masked,
             None => judge(false, "masked or unmasked after it was freed"),
         }
@@ -190,21 +189,21 @@ impl Controller {
     fn take_back(&self, device: &Attachment, block: &HwIrqBlock) {
         let mut inside = self.inside();
         for index in 0..block.count().get() {
-            let vector = block.hwirq(index).unwrap();
-            let line = inside.lines.remove(&vector);
+            let hwirq = block.hwirq(index).unwrap();
+            let line = inside.lines.remove(&hwirq);
             judge(line.is_some_and(|line| !line.moving), "freed twice, or while it moves");
             let of_device = inside.devices.get_mut(&device.cookie());
-            judge(of_device.is_some_and(|vectors| vectors.remove(&vector)), "not the device's");
-            inside.pending.retain(|(_, pending)| *pending != vector);
+            judge(of_device.is_some_and(|vectors| vectors.remove(&hwirq)), "not the device's");
+            inside.pending.retain(|(_, pending)| *pending != hwirq);
         }
     }
 
-    /// How many vectors are handed out.
+    /// Number of vectors handed out.
     pub(crate) fn vectors_in_use(&self) -> usize {
         self.inside().lines.len()
     }
 
-    /// How many devices are attached.
+    /// Number of devices attached.
     pub(crate) fn devices_attached(&self) -> usize {
         self.inside().devices.len()
     }
@@ -213,7 +212,7 @@ impl Controller {
 fn find_free(inside: &Inside, capacity: u32, count: u32, alignment: u32) -> Option<u32> {
     let starts = (FIRST..FIRST + capacity).step_by(alignment as usize);
     starts.filter(|start| start + count <= FIRST + capacity).find(|start| {
-        (*start..start + count).all(|vector| !inside.lines.contains_key(&HwIrq::new(vector)))
+        (*start..start + count).all(|hwirq| !inside.lines.contains_key(&HwIrq::new(hwirq)))
     })
 }
 
@@ -291,16 +290,16 @@ impl MsiParent for Controller {
         request
             .fit
             .check(MsiMessage { address: self.doorbell(request.cpu), data: first + count - 1 })?;
-        for vector in (first..first + count).map(HwIrq::new) {
+        for hwirq in (first..first + count).map(HwIrq::new) {
             let group = match request.shape {
                 Shape::AlignedGroup if self.kind != Kind::Stays => {
                     (HwIrq::new(first), request.count)
                 }
-                _ => (vector, NonZeroU16::MIN),
+                _ => (hwirq, NonZeroU16::MIN),
             };
             let masked = request.initially == Initially::Masked;
-            inside.lines.insert(vector, Line { cpu: request.cpu, masked, group, moving: false });
-            inside.devices.get_mut(&device.cookie()).expect("not attached").insert(vector);
+            inside.lines.insert(hwirq, Line { cpu: request.cpu, masked, group, moving: false });
+            inside.devices.get_mut(&device.cookie()).expect("not attached").insert(hwirq);
         }
         Ok(HwIrqBlock::new(HwIrq::new(first), request.count))
     }
@@ -313,18 +312,15 @@ impl MsiParent for Controller {
 
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         self.may_fail()?;
-        let vector = block.hwirq(index).expect("index past the block");
+        let hwirq = block.hwirq(index).expect("index past the block");
         let inside = self.inside();
-        Ok(MsiMessage {
-            address: self.doorbell(inside.lines[&vector].cpu),
-            data: self.data(vector),
-        })
+        Ok(MsiMessage { address: self.doorbell(inside.lines[&hwirq].cpu), data: self.data(hwirq) })
     }
 
     fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
         let assert = self.compose(block, index)?;
         assert!(
-            block.hwirq(index).is_some_and(|vector| self.is_masked(vector)),
+            block.hwirq(index).is_some_and(|hwirq| self.is_masked(hwirq)),
             "a level while it is forwarded"
         );
         Ok(LevelMessages {
@@ -339,8 +335,8 @@ impl MsiParent for Controller {
         if inside.unreachable.contains(&to) {
             return Err(MsiError::NotReachable(to, "as the test wants"));
         }
-        let vector = block.hwirq(index).expect("index past the block");
-        let line = inside.lines.get_mut(&vector).expect("moved after it was freed");
+        let hwirq = block.hwirq(index).expect("index past the block");
+        let line = inside.lines.get_mut(&hwirq).expect("moved after it was freed");
         assert!(!line.moving, "moved twice at once");
         line.moving = true;
         let (first, count) = line.group;
@@ -366,28 +362,28 @@ impl MsiParent for Controller {
         Ok(())
     }
 
-    fn mask(&self, vector: HwIrq) {
+    fn mask(&self, hwirq: HwIrq) {
         self.mask_calls.fetch_add(1, Ordering::Relaxed);
-        self.set_masked(vector, true);
+        self.set_masked(hwirq, true);
     }
 
-    fn unmask(&self, vector: HwIrq) {
+    fn unmask(&self, hwirq: HwIrq) {
         self.unmask_calls.fetch_add(1, Ordering::Relaxed);
-        self.set_masked(vector, false);
+        self.set_masked(hwirq, false);
     }
 
-    fn set_pending(&self, vector: HwIrq, pending: Pending) {
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         let mut inside = self.inside();
-        let Some(cpu) = inside.lines.get(&vector).map(|line| line.cpu) else {
+        let Some(cpu) = inside.lines.get(&hwirq).map(|line| line.cpu) else {
             return judge(false, "set pending after it was freed");
         };
         match pending {
-            Pending::Set => drop(inside.pending.insert((cpu, vector))),
-            Pending::Clear => inside.pending.retain(|(_, other)| *other != vector),
+            Pending::Set => drop(inside.pending.insert((cpu, hwirq))),
+            Pending::Clear => inside.pending.retain(|(_, other)| *other != hwirq),
         }
     }
 
-    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        writeln!(out, "mock controller: vector {vector}")
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(out, "mock controller: vector {hwirq}")
     }
 }

@@ -42,14 +42,14 @@ impl Root {
         }
     }
 
-    pub(crate) fn line(&self, vector: u32) -> Option<WiredLine> {
-        lock(&self.lines).get(&HwIrq::new(vector)).copied()
+    pub(crate) fn line(&self, hwirq: u32) -> Option<WiredLine> {
+        lock(&self.lines).get(&HwIrq::new(hwirq)).copied()
     }
 
-    fn change(&self, vector: HwIrq, change: impl FnOnce(&mut WiredLine)) {
+    fn change(&self, hwirq: HwIrq, change: impl FnOnce(&mut WiredLine)) {
         // Private vectors are nobody's claim.
-        if vector.get() >= 32 {
-            match lock(&self.lines).get_mut(&vector) {
+        if hwirq.get() >= 32 {
+            match lock(&self.lines).get_mut(&hwirq) {
                 Some(line) => change(line),
                 None => judge(false, "not claimed"),
             }
@@ -64,7 +64,7 @@ impl WiredParent for Root {
         if !self.inputs.contains(&first.get()) || lines.contains_key(&first) {
             return Err(MsiError::UnknownVector(first));
         }
-        // Whoever had it before may have left it open.
+        // Its previous owner may have left it unmasked.
         lines.insert(first, WiredLine { masked: false, trigger: None, target: None });
         Ok(())
     }
@@ -74,42 +74,42 @@ impl WiredParent for Root {
         judge(lock(&self.lines).remove(&first).is_some(), "released twice");
     }
 
-    fn set_trigger(&self, vector: HwIrq, trigger: Trigger) -> Result<(), MsiError> {
+    fn set_trigger(&self, hwirq: HwIrq, trigger: Trigger) -> Result<(), MsiError> {
         assert_task();
-        self.change(vector, |line| {
+        self.change(hwirq, |line| {
             assert!(line.masked, "the trigger changes while it can fire");
             line.trigger = Some(trigger);
         });
         if self.stuck.load(Ordering::Relaxed) {
-            Err(MsiError::UnknownVector(vector))
+            Err(MsiError::UnknownVector(hwirq))
         } else {
             Ok(())
         }
     }
 
-    fn set_target(&self, vector: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
+    fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
         assert_task();
-        self.change(vector, |line| line.target = Some(cpu));
+        self.change(hwirq, |line| line.target = Some(cpu));
         Ok(())
     }
 
-    fn mask(&self, vector: HwIrq) {
-        self.change(vector, |line| line.masked = true);
+    fn mask(&self, hwirq: HwIrq) {
+        self.change(hwirq, |line| line.masked = true);
     }
 
-    fn unmask(&self, vector: HwIrq) {
-        self.change(vector, |line| line.masked = false);
+    fn unmask(&self, hwirq: HwIrq) {
+        self.change(hwirq, |line| line.masked = false);
     }
 
-    fn set_pending(&self, vector: HwIrq, pending: Pending) {
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         let mut all = lock(&self.pending);
         match pending {
-            Pending::Set => all.insert(vector),
-            Pending::Clear => all.remove(&vector),
+            Pending::Set => all.insert(hwirq),
+            Pending::Clear => all.remove(&hwirq),
         };
     }
 
-    fn is_pending(&self, vector: HwIrq) -> bool {
-        lock(&self.pending).contains(&vector)
+    fn is_pending(&self, hwirq: HwIrq) -> bool {
+        lock(&self.pending).contains(&hwirq)
     }
 }

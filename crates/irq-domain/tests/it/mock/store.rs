@@ -11,7 +11,7 @@ use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What kind of store a test wants.
+/// Kind of a test's store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StoreKind {
     pub(crate) slots: u16,
@@ -72,7 +72,7 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// What lies between a device and its controller.
+/// The path between a device and its controller.
 pub(crate) struct Bus(pub Box<dyn Fn(MsiMessage) -> MsiMessage + Send>);
 
 impl fmt::Debug for Bus {
