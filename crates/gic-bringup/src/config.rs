@@ -16,7 +16,7 @@ use gic_driver::{
 };
 use gic_firmware::{Controller, ControllerIndex, Description, Gic, GicVersion, IntIdSpan, PciHost};
 
-/// The interrupt core and an ITS count CPUs in 16 bits; CPU 65535 is nobody's at an ITS.
+/// The interrupt core and an ITS count CPUs in 16 bits; CPU 65535 has no collection at an ITS.
 const MAX_CPUS: usize = 0xffff;
 /// A GICv2 has eight CPU interfaces.
 const MAX_CPUS_V2: usize = 8;

@@ -122,7 +122,7 @@ impl<P: LpiPlatform> Irqchip<P> {
         Ok(())
     }
 
-    /// ITSes that let the CPU go take it back.
+    /// ITSes that took the CPU offline take it online again.
     fn return_to_itses(&self, cpu: Cpu) {
         for its in self.msi.itses() {
             // The ITS that fails is the one that is reported already.

@@ -1,4 +1,4 @@
-//! The root controller, whichever of the two architectures it is of.
+//! The root controller of either architecture.
 
 use crate::config::RootConfig;
 use crate::error::BringUpError;

@@ -19,8 +19,8 @@ impl Alignment {
         if to.is_power_of_two() { Some(Self(to)) } else { None }
     }
 
-    /// What a group of `count` needs whose members differ in the low bits alone (MultiMSI): the
-    /// next power of two. `None` above 2^31.
+    /// The alignment of a group of `count` whose members differ in the low bits alone (MultiMSI):
+    /// the next power of two. `None` above 2^31.
     pub const fn of_group(count: NonZeroU32) -> Option<Self> {
         match count.get().checked_next_power_of_two() {
             Some(to) => Some(Self(to)),
@@ -34,47 +34,47 @@ impl Alignment {
     }
 }
 
-/// Why a block was not handed out or taken back.
+/// Reasons to refuse an allocation or a free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BlockError {
     /// No run of free numbers is long enough at that alignment.
     #[error("no {count} consecutive numbers aligned to {align} are free")]
     Exhausted {
-        /// How many were asked for.
+        /// Numbers asked for.
         count: u32,
         /// Their alignment.
         align: u32,
     },
-    /// The caller gives back, or takes, numbers that this allocator does not have.
+    /// The caller frees, or allocates, numbers that this allocator does not have.
     #[error("{count} numbers from {first} on are beyond this allocator")]
     OutOfRange {
         /// The first.
         first: u32,
-        /// How many.
+        /// Length of the block.
         count: u32,
     },
-    /// The caller gives back a number that is free.
+    /// The caller frees a number that is free.
     #[error("number {0} is not allocated")]
     NotAllocated(u32),
     /// There is no memory for the book of so many numbers.
     #[error("no memory to keep account of {count} numbers")]
     NoMemory {
-        /// How many.
+        /// Length of the block.
         count: u32,
     },
-    /// The caller takes a number that is not free.
+    /// The caller asks for a certain number that is not free.
     #[error("number {0} is already allocated")]
     AlreadyAllocated(u32),
 }
 
-/// Hands out aligned blocks of the numbers `first..first + count`, lowest first. All memory is
-/// taken when it is made: [`allocate`](Self::allocate) and [`free`](Self::free) may run with
-/// interrupts masked.
+/// Allocates aligned blocks of the numbers `first..first + count`, lowest first. All its memory is
+/// allocated by [`new`](Self::new): [`allocate`](Self::allocate) and [`free`](Self::free) may run
+/// with interrupts masked.
 #[derive(Debug)]
 pub struct BlockAllocator {
     first: u32,
     count: u32,
-    /// One bit for each number, set while it is handed out.
+    /// One bit for each number, set while it is allocated.
     used: Vec<u64>,
     /// No number below this place is free.
     search_from: u32,
@@ -95,8 +95,8 @@ impl BlockAllocator {
         Ok(Self { first, count, used, search_from: 0, free: count })
     }
 
-    /// Hands out `count` consecutive numbers whose first is aligned (as a number, not counted from
-    /// the range's beginning), and returns that.
+    /// Allocates `count` consecutive numbers and returns the first. The first is aligned as a
+    /// number, not counted from the range's beginning.
     ///
     /// # Errors
     /// [`BlockError::Exhausted`].
@@ -104,8 +104,8 @@ impl BlockAllocator {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// The same among the numbers of `within` alone, for messages whose data has fewer bits, or
-    /// better has more.
+    /// As [`allocate`](Self::allocate), among the numbers of `within` alone: a message's data may
+    /// have fewer bits.
     ///
     /// # Errors
     /// [`BlockError::Exhausted`].
@@ -132,7 +132,7 @@ impl BlockAllocator {
         Ok(self.first + place)
     }
 
-    /// Takes `count` certain numbers from `first` on.
+    /// Allocates the `count` numbers from `first` on.
     ///
     /// # Errors
     /// [`BlockError::OutOfRange`], [`BlockError::AlreadyAllocated`]: nothing is taken then.
@@ -145,7 +145,7 @@ impl BlockAllocator {
         Ok(())
     }
 
-    /// Takes numbers back: a whole block or a part of one.
+    /// Frees numbers: a whole block or a part of one.
     ///
     /// # Errors
     /// [`BlockError::OutOfRange`], [`BlockError::NotAllocated`]: nothing is freed then.
@@ -159,23 +159,23 @@ impl BlockAllocator {
         Ok(())
     }
 
-    /// Is this number handed out?
+    /// Returns true for an allocated number.
     pub fn is_allocated(&self, number: u32) -> bool {
         self.place(number, 1).is_ok_and(|place| self.last_used(place, place + 1).is_some())
     }
 
-    /// How many numbers are free.
+    /// Number of free numbers.
     pub fn available(&self) -> u32 {
         self.free
     }
 
-    /// Is one of these numbers free?
+    /// Returns true if one of these numbers is free.
     pub fn has_free_within(&self, within: Range<u32>) -> bool {
         let Range { start, end } = self.places(&within);
         self.next_free(start).is_some_and(|free| free < end)
     }
 
-    /// How many numbers there are.
+    /// Number of all numbers, free and allocated.
     pub fn capacity(&self) -> u32 {
         self.count
     }
@@ -250,7 +250,7 @@ impl BlockAllocator {
     }
 }
 
-/// What becomes of numbers.
+/// The new state of numbers.
 #[derive(Clone, Copy, Debug)]
 enum Mark {
     Allocated,

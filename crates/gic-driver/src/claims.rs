@@ -9,7 +9,7 @@ use msi_types::{HwIrq, MsiError};
 pub(crate) struct Claims(WiredBits);
 
 impl Claims {
-    /// Takes interrupts, all or none.
+    /// Claims interrupts, all or none.
     ///
     /// # Errors
     /// The first that has an owner, or is no wired one.
@@ -24,7 +24,7 @@ impl Claims {
         Ok(())
     }
 
-    /// Gives the first `count` interrupts from `first` on back.
+    /// Releases the first `count` interrupts from `first` on.
     pub(crate) fn release_all(&mut self, first: HwIrq, count: u16) {
         for intid in (0..count).filter_map(|offset| nth(first, offset).ok()) {
             self.0.replace(intid, false);
@@ -32,16 +32,16 @@ impl Claims {
     }
 }
 
-/// Interrupts whose route changes. Each is disabled meanwhile; what others make of its enable takes
+/// Interrupts whose route changes. Each is disabled meanwhile; enables and disables of it take
 /// effect at the end.
 #[derive(Debug, Default)]
 pub(crate) struct Moves {
     moving: WiredBits,
-    /// Of one that is moving: whether it is enabled at the end.
+    /// Interrupts to enable at the end of their move.
     enabled: WiredBits,
 }
 
-/// An interrupt is moved by somebody else, or is none that moves.
+/// The interrupt is being moved already, or cannot be moved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Moving;
 
@@ -81,7 +81,7 @@ struct WiredBits {
 }
 
 impl WiredBits {
-    /// Answers the old value; `None` if the interrupt is no wired one.
+    /// Returns the old value; `None` if the interrupt is no wired one.
     fn replace(&mut self, intid: IntId, value: bool) -> Option<bool> {
         let (word, mask) = self.bit(intid)?;
         let old = *word & mask != 0;

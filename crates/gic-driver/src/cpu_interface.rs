@@ -14,9 +14,9 @@ use core::marker::PhantomData;
 use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue};
 use gic_arch::{IntId, IntIdClass, Priority, gicd};
 
-/// How ending an interrupt works (`ICC_CTLR_EL1.EOImode`), as a type.
+/// The way interrupts are ended (`ICC_CTLR_EL1.EOImode`), as a type.
 pub trait EoiMode: private::Sealed + fmt::Debug {
-    /// What remains to be done after [`CpuInterface::end`].
+    /// The work that remains after [`CpuInterface::end`].
     type Ended;
     /// The register's field.
     #[doc(hidden)]
@@ -113,22 +113,22 @@ impl Active {
         self.sender
     }
 
-    /// Leaves the deactivation to somebody else: a guest, or code that only knows the number. An
-    /// SGI of a GICv2 is deactivated here: its deactivation names the sender too.
+    /// Leaves the deactivation to other code: a guest, or code that only knows the number. An SGI
+    /// of a GICv2 is deactivated here: its deactivation names the sender too.
     pub const fn hand_over(self) -> IntId {
         self.intid
     }
 
-    /// Takes it back from somebody who got it by [`hand_over`](Self::hand_over).
+    /// The inverse of [`hand_over`](Self::hand_over).
     pub const fn taken_back(intid: IntId) -> Self {
         Self { intid, sender: 0 }
     }
 }
 
-/// The CPU interface of the CPU that uses it, whichever architecture the GIC is of: by system
-/// registers ([`CpuInterface`]) or mapped ([`CpuInterfaceV2`](crate::gicv2::CpuInterfaceV2)).
+/// The CPU interface of the CPU that uses it, for both architectures: by system registers
+/// ([`CpuInterface`]) or mapped ([`CpuInterfaceV2`](crate::gicv2::CpuInterfaceV2)).
 pub trait GicCpuInterface {
-    /// How interrupts are ended.
+    /// The way interrupts are ended.
     type Mode: EoiMode;
 
     /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be
@@ -184,14 +184,14 @@ impl<S: SystemRegisters, E: EoiMode> GicCpuInterface for CpuInterface<S, E> {
     }
 }
 
-/// What a CPU interface is set to when it is enabled.
+/// Settings of a CPU interface when it is enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuInterfaceConfig {
     /// Only interrupts more urgent than this are signalled.
     pub mask: Priority,
-    /// Where priorities split into group priority and subpriority: interrupts preempt others of a
-    /// less urgent group priority (`ICC_BPR1_EL1`, 0 to 7). The smallest value that the
-    /// implementation has is taken for smaller ones; 0 preempts at every priority.
+    /// The binary point, which splits priorities into group priority and subpriority
+    /// (`ICC_BPR1_EL1`, 0 to 7). Interrupts preempt others of a less urgent group priority; 0
+    /// preempts at every priority. Values below the implementation's smallest act as the smallest.
     pub binary_point: u8,
 }
 
@@ -207,8 +207,8 @@ impl Default for CpuInterfaceConfig {
 #[must_use = "the mask stays raised until it is restored"]
 pub struct SavedMask(Priority);
 
-/// How priorities at this CPU's mask relate to those that the same software writes into the
-/// distributor, the redistributors and LPI configurations.
+/// The relation of priorities at this CPU's mask to those of the distributor, the redistributors
+/// and LPI configurations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PriorityScale {
     /// They are the same.
@@ -251,7 +251,7 @@ impl<S: Copy, E> Copy for CpuInterface<S, E> {}
 
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// Turns the CPU interface on: its system registers, the priority mask, the binary point, the
-    /// way interrupts are ended, and Group 1. Interrupts that somebody else left active do not
+    /// way interrupts are ended, and Group 1. Interrupts that other software left active do not
     /// count as running any more. Its redistributor is awake.
     ///
     /// # Errors

@@ -8,9 +8,9 @@
 //!
 //! - The message names the CPU (its address) and the LPI (its data). Changing an affinity rewrites
 //!   the endpoint's address, in two phases: [`begin_move`](msi_types::MsiParent::begin_move)
-//!   prepares the new redistributor, which may remember an old configuration byte of this LPI; the
-//!   endpoint is rewritten and read back; [`end_move`](msi_types::MsiParent::end_move) makes the
-//!   new place the LPI's own.
+//!   prepares the new redistributor, which may have cached an old configuration byte of this LPI;
+//!   the endpoint is rewritten and read back; [`end_move`](msi_types::MsiParent::end_move) makes
+//!   the new place the LPI's own.
 //! - What was pending at the old redistributor is delivered there. Whether something is pending
 //!   cannot be read while LPIs are enabled, so masking and unmasking invalidate at both. An LPI
 //!   that wanders over many CPUs is cleared at those that it left, and sent again at its target.
@@ -133,7 +133,7 @@ impl<P: LpiPlatform> DirectLpi<P> {
         Ok(new)
     }
 
-    /// With somebody who hears of each LPI that the driver itself makes pending.
+    /// Adds an observer of each LPI that the driver itself makes pending.
     pub fn with_observer(mut self, observer: Arc<dyn ResendObserver>) -> Self {
         self.observer = Some(observer);
         self
@@ -146,7 +146,7 @@ impl<P: LpiPlatform> DirectLpi<P> {
         Some(DirectLpiRegisters::of(redistributor)?.doorbell())
     }
 
-    /// All doorbells, for whoever maps them into an IOMMU's domain.
+    /// All doorbells, to be mapped into an IOMMU's domain.
     pub fn doorbells(&self) -> impl Iterator<Item = u64> {
         self.gic.cpus().filter_map(|cpu| self.doorbell(cpu))
     }

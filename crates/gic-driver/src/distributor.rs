@@ -13,7 +13,7 @@ use crate::{Block, GicError, Group, Mmio, MmioExt, Platform};
 use gic_arch::gicd::{self, Ctlr, Irouter, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg, WriteOnly};
 
-/// Where a shared interrupt goes.
+/// The target of a shared interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Route {
     /// To one PE.
@@ -29,7 +29,7 @@ pub enum Route {
 pub struct DistributorConfig {
     /// Priority of every interrupt, as this security view has it.
     pub priority: Priority,
-    /// Where every interrupt goes: usually the boot CPU.
+    /// The initial target of every interrupt: usually the boot CPU.
     pub route: Affinity,
 }
 
@@ -43,7 +43,7 @@ pub struct MessageRegisters {
     pub clear: u64,
 }
 
-/// What [`Distributor::save`] keeps beside the caller's blocks.
+/// State that [`Distributor::save`] keeps beside the caller's blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SavedDistributor {
     control: Ctlr,
@@ -228,7 +228,7 @@ impl<M: Mmio> Distributor<M> {
         Ok(())
     }
 
-    /// Where an interrupt goes.
+    /// The target of an interrupt.
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`].
@@ -249,7 +249,7 @@ impl<M: Mmio> Distributor<M> {
         self.set_forwarding(platform, Forwarding::Off)
     }
 
-    /// What it implements.
+    /// The implementation's features.
     pub fn typer(&self) -> Typer {
         self.typer
     }
@@ -300,7 +300,7 @@ impl<M: Mmio> Distributor<M> {
         }
     }
 
-    /// How many blocks [`save`](Self::save) fills: at most 63.
+    /// Number of blocks that [`save`](Self::save) fills: at most 63.
     pub fn saved_blocks(&self) -> usize {
         self.blocks().count()
     }

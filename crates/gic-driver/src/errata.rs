@@ -1,5 +1,5 @@
-//! Errata: what implementations do otherwise than the architecture says, keyed by the `IIDR` of the
-//! frame that shows it.
+//! Errata: deviations of implementations from the architecture, keyed by the `IIDR` of the frame
+//! that shows them.
 //!
 //! Facts from the vendors' public errata notices and from Linux
 //! (`Documentation/arch/arm64/silicon-errata.rst`, `drivers/irqchip/irq-gic-v3.c`,
@@ -50,7 +50,7 @@ pub use table::TABLE;
 
 use gic_arch::Iidr;
 
-/// Whose `IIDR` shows the erratum.
+/// The register that identifies an implementation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum IdRegister {
     /// `GICD_IIDR`.
@@ -63,7 +63,7 @@ pub enum IdRegister {
     Cpu,
 }
 
-/// What has to be done differently.
+/// A deviation from the architecture and its workaround.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Erratum {
@@ -132,22 +132,22 @@ pub enum Erratum {
 /// One row of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ErratumEntry {
-    /// Whose `IIDR`.
+    /// The identification register that shows it.
     pub frame: IdRegister,
     /// The bits of `IIDR` that count.
     pub mask: u32,
-    /// What they are.
+    /// The value of these bits.
     pub value: u32,
     /// Needed if healthy implementations have the same IIDR: the machines that have the
     /// erratum, by a compatible string or quirk property of the devicetree's root or GIC node,
     /// ACPI's OEM table ID, or the SoC's identification by firmware (SMCCC `SOC_ID`, as `jep106:`
     /// and two hexadecimal numbers). Empty: all.
     pub machines: &'static [&'static str],
-    /// What has to be done differently.
+    /// The deviation and its workaround.
     pub erratum: Erratum,
     /// The vendor's number for it.
     pub number: &'static str,
-    /// Which implementation.
+    /// The implementation.
     pub product: &'static str,
 }
 

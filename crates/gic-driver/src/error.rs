@@ -1,4 +1,4 @@
-//! What can go wrong, and with which object.
+//! Errors of the distributor, redistributors and CPU interfaces. Each names the block that failed.
 
 #[cfg(feature = "alloc")]
 use crate::lpi::LpiError;
@@ -27,7 +27,7 @@ impl fmt::Display for Block {
     }
 }
 
-/// Why the distributor, a redistributor or a CPU interface could not be used as asked.
+/// Reasons to refuse an operation of the distributor, a redistributor or a CPU interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GicError {
@@ -39,7 +39,7 @@ pub enum GicError {
         "{block}: firmware states a frame of {bytes:#x} bytes; a GICv3 has 64 KiB, a GICv2 needs another driver"
     )]
     FrameTooSmall {
-        /// Whose frame.
+        /// The block that the frame belongs to.
         block: Block,
         /// Its size as stated.
         bytes: u64,
@@ -47,9 +47,9 @@ pub enum GicError {
     /// Firmware states the distributor of another GIC than the one that is driven.
     #[error("{block} is that of a {found} (GICD_TYPER.IDbits), which needs another driver")]
     OtherVersion {
-        /// What was looked at.
+        /// The block at that address.
         block: Block,
-        /// What it is.
+        /// The kind of hardware that answers there.
         found: &'static str,
     },
     /// Firmware states an address at which there is no GIC, or one of another version.
@@ -57,15 +57,15 @@ pub enum GicError {
         "{block}: not a GIC of the version that is driven (PIDR2 says {found:?}); firmware may state a wrong address"
     )]
     WrongRevision {
-        /// What was looked at.
+        /// The block at that address.
         block: Block,
-        /// What its `PIDR2` says.
+        /// The revision that its `PIDR2` shows.
         found: ArchRevision,
     },
     /// The hardware did not do in time what it must do.
     #[error("{block}: timed out waiting for {what}")]
     TimedOut {
-        /// Whose register was polled.
+        /// The block whose register was polled.
         block: Block,
         /// The state that did not come.
         what: &'static str,
@@ -77,7 +77,7 @@ pub enum GicError {
     /// The caller asks for an interrupt that the block does not have.
     #[error("{block} has no {intid}")]
     NoSuchInterrupt {
-        /// What was asked.
+        /// The block that lacks the feature.
         block: Block,
         /// The interrupt.
         intid: IntId,
@@ -102,7 +102,7 @@ pub enum GicError {
         "redistributor region {base:#x}: the stride {stride:#x} of firmware is no multiple of 64 KiB from 128 KiB on"
     )]
     BadStride {
-        /// Where the region begins.
+        /// The region's base address.
         base: u64,
         /// The stride in bytes.
         stride: u64,
@@ -110,9 +110,9 @@ pub enum GicError {
     /// Firmware states a region that ends inside a redistributor.
     #[error("redistributor region {base:#x}: it ends inside the redistributor at {at:#x}")]
     RegionTruncated {
-        /// Where the region begins.
+        /// The region's base address.
         base: u64,
-        /// Where the redistributor begins.
+        /// The redistributor's base address.
         at: u64,
     },
     /// No region holds a redistributor of that affinity.
@@ -128,7 +128,7 @@ pub enum GicError {
     /// The caller gives too little room to save into.
     #[error("{block}: saving takes {wanted} blocks, the caller gives {given}")]
     StorageTooSmall {
-        /// What was to be saved.
+        /// The block that was to be saved.
         block: Block,
         /// Blocks of 32 interrupts that it has.
         wanted: usize,

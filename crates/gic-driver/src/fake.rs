@@ -26,7 +26,7 @@ use msi_types::Cpu;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-/// How often a register that takes its time shows the old state.
+/// Reads that still show the old state of a slow register.
 pub(crate) const LAG: u32 = 3;
 /// Turns after which the platform's clock gives up.
 const PATIENCE: u32 = 50;
@@ -34,7 +34,7 @@ const PATIENCE: u32 = 50;
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
 pub(crate) const REDISTRIBUTORS: u64 = 0x80a_0000;
 
-/// What another CPU does while hardware is waited for.
+/// Actions of another CPU during a wait for hardware.
 #[derive(Default)]
 pub(crate) struct Meanwhile(Mutex<Option<std::boxed::Box<dyn FnOnce() + Send>>>);
 
@@ -90,7 +90,7 @@ impl Fake {
         *self.0.meanwhile.0.lock().unwrap() = Some(std::boxed::Box::new(act));
     }
 
-    /// What follows runs on this CPU.
+    /// Runs the following accesses on this CPU.
     pub(crate) fn run_on(&self, cpu: u32) {
         *self.0.executing.lock().unwrap() = Cpu::new(cpu);
     }

@@ -1,5 +1,5 @@
-//! What the distributor and the redistributors have in common: a frame with one field per
-//! interrupt, and a bit that says that a write is still taking effect.
+//! Register frames of the distributor and the redistributors: one field per interrupt, and `RWP`,
+//! which is 1 while a write takes effect.
 
 use crate::{Block, GicError, IrqLock, Mmio, MmioExt, Platform, wait_until};
 use gic_arch::{ArchRevision, IntId, IntIdClass, IntIdField, IntIdRange, gicd, gicr, id};
@@ -10,7 +10,7 @@ pub(crate) struct Frame<M> {
     pub(crate) mmio: M,
     pub(crate) block: Block,
     pub(crate) fields_lock: IrqLock<()>,
-    /// Where the registers of shared interrupts are read, if not here.
+    /// Aliases at which registers of shared interrupts are read, where an erratum needs them.
     pub(crate) aliases: Option<ChipAliases<M>>,
 }
 
@@ -62,12 +62,12 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// Where a register of that interrupt is read.
+    /// The frame in which a register of that interrupt is read.
     pub(crate) fn reads(&self, intid: IntId) -> &M {
         self.aliases.as_ref().and_then(|aliases| aliases.of(intid)).unwrap_or(&self.mmio)
     }
 
-    /// Waits until all writes that `RWP` tracks took effect.
+    /// Waits until all writes that `RWP` tracks have taken effect.
     pub(crate) fn wait_for_rwp<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         self.wait(platform, "RWP = 0", || !self.write_pending())
     }

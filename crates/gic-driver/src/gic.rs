@@ -58,10 +58,10 @@ impl Default for Priorities {
     }
 }
 
-/// What firmware states and the kernel chooses.
+/// Configuration that firmware states and the kernel chooses.
 ///
-/// A GICv2 is [`GicV2`](crate::GicV2)'s. [`Gic::new`] refuses it by `GICD_TYPER`, whatever size
-/// firmware states for its distributor, before it accesses what a GICv2 does not have.
+/// A GICv2 needs [`GicV2`](crate::GicV2). [`Gic::new`] refuses it before any access to registers
+/// that a GICv2 lacks, for any size of the distributor that firmware states.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GicConfig {
     /// Physical address of the distributor's frame.
@@ -78,7 +78,7 @@ pub struct GicConfig {
     /// At most this many INTID bits for LPIs; `None` for [the
     /// default](crate::lpi::DEFAULT_ID_BITS).
     pub lpi_id_bits: Option<u8>,
-    /// What firmware says about the redistributors' accesses to memory.
+    /// Coherence of the redistributors' accesses to memory, as firmware states it.
     pub table_access: TableAccess,
     /// By which names firmware identifies the machine, for
     /// [errata](crate::errata::ErratumEntry::machines): the compatible strings of the devicetree's root
@@ -181,7 +181,7 @@ impl<P: LpiPlatform> Gic<P> {
 
     /// Makes a CPU take interrupts: wakes its redistributor, brings its SGIs and PPIs to a known
     /// state, gives the redistributor its LPI tables, enables the CPU interface. Task; on that CPU,
-    /// with its interrupts masked. Whoever sends LPIs then invalidates what the redistributor may
+    /// with its interrupts masked. The sender of LPIs then invalidates what the redistributor may
     /// have cached.
     ///
     /// `None` as answer if LPIs are [not usable](Self::lpis) at all, or not there.
@@ -315,7 +315,7 @@ impl<P: LpiPlatform> Gic<P> {
     }
 }
 
-/// What was chosen for LPIs, with a redistributor's errata.
+/// Returns the LPI configuration, corrected by a redistributor's errata.
 fn corrected<M: Mmio>(
     mut choice: LpiConfig,
     redistributor: &Redistributor<M>,

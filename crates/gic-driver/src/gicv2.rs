@@ -65,7 +65,7 @@ const MAX_CPUS: usize = 8;
 /// Registers of `GICD_ITARGETSR` for 32 interrupts.
 const TARGET_WORDS: u32 = 8;
 
-/// What firmware states and the kernel chooses.
+/// Configuration that firmware states and the kernel chooses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GicV2Config {
     /// Physical address of the distributor (`GICD`, 4 KiB).
@@ -76,7 +76,7 @@ pub struct GicV2Config {
     /// [split](GicV2::cpu_on_with) where firmware states 8 KiB or more, because `GICC_DIR` is the
     /// second page's.
     pub cpu_interface_bytes: u64,
-    /// How many CPUs there are, at most 8.
+    /// Number of CPUs, at most 8.
     pub cpus: usize,
     /// Priority of every interrupt, as the security view has it.
     pub priority: Priority,
@@ -94,7 +94,7 @@ impl GicV2Config {
 }
 
 impl GicV2Config {
-    /// What is mapped of the CPU interface.
+    /// Bytes of the CPU interface that are mapped.
     fn interface_bytes(&self) -> u64 {
         if self.cpu_interface_bytes < gicc::FRAME_SIZE {
             gicc::FIRST_PAGE_SIZE

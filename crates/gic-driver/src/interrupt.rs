@@ -37,17 +37,17 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         Self { frame, fields, intid }
     }
 
-    /// Which interrupt.
+    /// The interrupt's INTID.
     pub fn intid(&self) -> IntId {
         self.intid
     }
 
-    /// Lets it be forwarded.
+    /// Enables forwarding.
     pub fn enable(&self) {
         self.write_one(self.fields.set_enable);
     }
 
-    /// Holds it back. On return it is not forwarded any more, though a CPU may be about to
+    /// Disables forwarding. On return it is not forwarded any more, though a CPU may be about to
     /// acknowledge it.
     ///
     /// # Errors
@@ -62,12 +62,12 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.write_one(self.fields.clear_enable);
     }
 
-    /// Waits until what was requested took effect.
+    /// Waits until the requested change has taken effect.
     pub(crate) fn wait_for_rwp<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         self.frame.wait_for_rwp(platform)
     }
 
-    /// Is it forwarded?
+    /// Returns true if forwarding is enabled.
     pub fn is_enabled(&self) -> bool {
         self.read(self.fields.set_enable) != 0
     }
@@ -95,7 +95,7 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         });
     }
 
-    /// Is it pending (or active and pending)?
+    /// Returns true in the states pending, and active and pending.
     pub fn is_pending(&self) -> bool {
         self.read(self.fields.set_pending) != 0
     }
@@ -135,7 +135,7 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         if self.trigger() == trigger { Ok(()) } else { Err(GicError::FixedTrigger(self.intid)) }
     }
 
-    /// How it is signalled.
+    /// The trigger mode.
     pub fn trigger(&self) -> Trigger {
         if self.read(self.fields.trigger) & 0b10 == 0 { Trigger::Level } else { Trigger::Edge }
     }

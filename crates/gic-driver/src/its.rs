@@ -48,11 +48,12 @@
 //! DISCARD for each event, MAPD, and one SYNC for each redistributor concerned.
 //!
 //! # An ITS that does not respond
-//! A task waits as long as `GITS_CREADR` advances, and the [platform's bound](crate::Platform::wait)
-//! beyond that; then the ITS counts as unresponsive. Later callers post their commands, look once,
-//! and fail. The ITS counts as responsive again as soon as `GITS_CREADR` advances: it executes what
-//! was posted in order, so nothing has to be reset. Operations marked *any context* wait for one
-//! such bound in all, whatever is queued before them, and judge nothing.
+//! A task waits as long as `GITS_CREADR` advances, and the [platform's
+//! bound](crate::Platform::wait) beyond that; then the ITS counts as unresponsive. Later callers
+//! post their commands, poll once, and fail. The ITS counts as responsive again as soon as
+//! `GITS_CREADR` advances: it executes what was posted in order, so nothing has to be reset.
+//! Operations marked *any context* wait for one such bound in all, however long the queue is, and
+//! do not declare the ITS unresponsive.
 //!
 //! # Locks, outermost first
 //! ```text
@@ -132,7 +133,7 @@ pub struct Its<P: LpiPlatform> {
     last_fault: IrqLock<Option<ItsError>>,
 }
 
-/// What only tasks touch.
+/// State that only tasks access.
 #[derive(Debug)]
 struct TaskState {
     device_table: ItsTable,
@@ -146,13 +147,13 @@ struct TaskState {
     /// Room for a batch to note each redistributor that it concerns: nothing is allocated under the
     /// queue's lock.
     targets: Vec<RdBase>,
-    /// Where the LPIs of the block that is being mapped must be cleared. Has room for all
-    /// collections where LPI tables were taken over.
+    /// Collections at which the LPIs of the block being mapped must be cleared. Has room for all
+    /// collections if LPI tables were adopted.
     to_clear: Vec<CollectionId>,
 }
 
 impl<P: LpiPlatform> Its<P> {
-    /// Takes a device in, for at most `max` more events. All requesters with this DeviceID share
+    /// Attaches a device, for at most `max` more events. All requesters with this DeviceID share
     /// one translation table; each caller gets a share of its own. Task.
     ///
     /// A table that is too small for one more share is replaced if no event is in use; else the
@@ -195,13 +196,13 @@ impl<P: LpiPlatform> Its<P> {
         })
     }
 
-    /// Forgets a share. With the last one of its device, the device is unmapped and its table given
-    /// back, if all events were unmapped; a device whose owner forgot that keeps them. Task.
+    /// Removes a share. The last share of a device unmaps the device and frees its table, if all
+    /// its events were unmapped. A device whose owner left events mapped keeps them. Task.
     pub fn detach(&self, attachment: Attachment) {
         self.release(attachment, &mut core::iter::empty());
     }
 
-    /// Forgets a share with all its events, as [`unmap_events`](Self::unmap_events) for each of the
+    /// Removes a share with all its events, as [`unmap_events`](Self::unmap_events) for each of the
     /// `blocks` and [`detach`](Self::detach) would, but as one batch. Task.
     #[expect(
         clippy::needless_pass_by_value,
@@ -284,7 +285,7 @@ impl<P: LpiPlatform> Its<P> {
         }
     }
 
-    /// What the hardware has.
+    /// The hardware's features.
     pub fn typer(&self) -> Typer {
         self.typer
     }
@@ -296,20 +297,19 @@ impl<P: LpiPlatform> Its<P> {
         self.errata.iter().copied()
     }
 
-    /// The LPIs that this ITS hands out.
+    /// The LPIs that this ITS allocates from.
     pub fn lpis(&self) -> &Lpis<P> {
         self.gic.lpis()
     }
 
-    /// How many failures there were in operations that have no other way to report one (unmap,
-    /// detach, mask), and the last of them.
+    /// Number of failures in operations that cannot report one (unmap, detach, mask), and the last
+    /// failure.
     pub fn faults(&self) -> (u32, Option<ItsError>) {
         let last = self.last_fault.with(self.platform(), |last| *last);
         (self.faults.load(Ordering::Relaxed), last)
     }
 
-    /// Lets a share go with its blocks: alone, or the device with them if nothing of it is anybody
-    /// else's.
+    /// Removes a share with its blocks, and unmaps the device if no other share has events.
     fn detach_share(&self, state: &mut TaskState, share: &Share, blocks: EventBlocks) {
         let Some(known) = state.devices.get_mut(share.device) else { return };
         known.remove_share(share);
@@ -323,7 +323,7 @@ impl<P: LpiPlatform> Its<P> {
         }
     }
 
-    /// Unmaps a device that nobody uses any more.
+    /// Unmaps a device that has neither shares nor events.
     fn drop_unused(&self, state: &mut TaskState, id: DeviceId) {
         let unused =
             state.devices.get(id).is_some_and(|device| device.users == 0 && device.is_idle());
@@ -341,7 +341,7 @@ impl<P: LpiPlatform> Its<P> {
         blocks: EventBlocks,
     ) {
         match device.mapping {
-            // The first block that is mapped tells the ITS of the device: there is none.
+            // MAPD is sent with a device's first block: none was mapped.
             Mapping::Unmapped => self.platform().release_table(device.itt),
             Mapping::Mapped => {
                 let unmap = device.mapd(id, MapAction::Unmap);
@@ -350,7 +350,7 @@ impl<P: LpiPlatform> Its<P> {
         }
     }
 
-    /// Gives a share of the device, known or new.
+    /// Adds a share to a known device, or to a new one.
     fn attach_device(
         &self,
         state: &mut TaskState,
@@ -392,7 +392,7 @@ impl<P: LpiPlatform> Its<P> {
             .map_err(|failed| failed.error.at(self.frame.base))
     }
 
-    /// How commands name a redistributor.
+    /// The name of a redistributor in commands.
     fn rd_base(&self, redistributor: &Redistributor<P::Mmio>) -> RdBase {
         self.rd_base_of(redistributor.address(), redistributor.processor_number())
     }
@@ -405,7 +405,7 @@ impl<P: LpiPlatform> Its<P> {
         }
     }
 
-    /// Remembers a failure that cannot be reported otherwise.
+    /// Records a failure that the operation cannot return.
     fn note(&self, error: ItsError) {
         self.faults.fetch_add(1, Ordering::Relaxed);
         self.last_fault.with(self.platform(), |last| *last = Some(error));
@@ -417,7 +417,7 @@ impl<P: LpiPlatform> Its<P> {
 }
 
 impl TaskState {
-    /// Attachments are few: a number that is free is near.
+    /// Attachments are few: a free number is near.
     fn new_cookie(&mut self) -> u32 {
         while self.shares.contains(self.next_cookie) {
             self.next_cookie = self.next_cookie.wrapping_add(1);

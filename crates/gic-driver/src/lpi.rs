@@ -44,7 +44,7 @@ pub struct LpiConfig {
     pub id_bits: Option<u8>,
     /// Priority of a new LPI. With two security states, a Non-secure one.
     pub priority: Priority,
-    /// What firmware says about the redistributors' accesses to memory.
+    /// Coherence of the redistributors' accesses to memory, as firmware states it.
     pub access: TableAccess,
     /// Physical address bits of the tables' memory, at most 52: fewer where the redistributors
     /// reach less ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
@@ -62,16 +62,16 @@ pub enum LpiMessages {
     Direct,
 }
 
-/// What became of the LPIs that were pending at a redistributor when it lost its state.
+/// The fate of LPIs that were pending at a redistributor when it lost its state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingLpis {
     /// Nothing was lost: they are pending again, or there were none.
     Kept,
-    /// They are lost. Whoever sends them makes them pending anew.
+    /// They are lost. Their sender makes them pending anew.
     Lost,
 }
 
-/// What came of [`Lpis::collect_pending`].
+/// The result of [`Lpis::collect_pending`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Collected {
     /// Everything that was pending there.
@@ -80,12 +80,12 @@ pub enum Collected {
     Unknown,
 }
 
-/// What [`Lpis::attach`] did.
+/// The result of [`Lpis::attach`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attached {
-    /// How the redistributor accesses its tables.
+    /// The redistributor's accesses to its tables.
     pub tables: NegotiatedTables,
-    /// What became of LPIs that were pending there before.
+    /// The fate of LPIs that were pending there before.
     pub pending: PendingLpis,
 }
 
@@ -167,7 +167,7 @@ impl<P: LpiPlatform> Lpis<P> {
         })
     }
 
-    /// Hands out LPIs, disabled at the default priority. Their first INTID is aligned.
+    /// Allocates LPIs, disabled at the default priority. Their first INTID is aligned.
     /// Redistributors may have cached what a previous owner configured: the sender invalidates when
     /// it maps them. Task.
     ///
@@ -195,7 +195,7 @@ impl<P: LpiPlatform> Lpis<P> {
         Ok(range)
     }
 
-    /// Takes LPIs back, and disables them. Nothing sends them any more. Task.
+    /// Frees LPIs, and disables them. Nothing sends them any more. Task.
     ///
     /// # Errors
     /// [`LpiError::Blocks`] if they are not all allocated: nothing is freed then.
@@ -254,12 +254,12 @@ impl<P: LpiPlatform> Lpis<P> {
         self.id_bits
     }
 
-    /// How many LPIs there are, from 8192 on.
+    /// Number of LPIs, from 8192 on.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// How many LPIs are free.
+    /// Number of free LPIs.
     pub fn available(&self) -> u32 {
         self.allocator.with(&*self.platform, |allocator| allocator.available())
     }
@@ -270,7 +270,7 @@ impl<P: LpiPlatform> Lpis<P> {
     }
 
     /// Were the tables taken over from firmware or a previous kernel? Then redistributors may have
-    /// cached configurations that nobody here wrote: the sender invalidates them all.
+    /// cached configurations of a previous kernel: the sender invalidates them all.
     pub fn were_adopted(&self) -> bool {
         self.config.is_adopted()
     }
@@ -291,8 +291,8 @@ impl<P: LpiPlatform> Lpis<P> {
         self.allocator.with(&*self.platform, |allocator| allocator.note_cleared(range));
     }
 
-    /// States which messages make LPIs pending. ITSes share them with each other, direct LPIs with
-    /// nobody.
+    /// States which messages make LPIs pending. ITSes share them with each other; direct LPIs are
+    /// not shared.
     pub(crate) fn claim(&self, wanted: LpiMessages) -> Result<(), LpiError> {
         self.messages.with(&*self.platform, |messages| match *messages {
             Some(LpiMessages::Translated) if wanted == LpiMessages::Translated => Ok(()),
@@ -315,8 +315,8 @@ impl<P: LpiPlatform> Lpis<P> {
 }
 
 impl<P: LpiPlatform> Drop for Lpis<P> {
-    /// Gives the configuration table back if no redistributor ever saw it. Tables that are in use
-    /// stay where they are: a redistributor goes on reading them until reset.
+    /// Frees the configuration table if no redistributor ever used it. Tables that are in use stay
+    /// where they are: a redistributor goes on reading them until reset.
     fn drop(&mut self) {
         if self.pending.get_mut().is_empty()
             && let Some(table) = self.config.take_unused()
@@ -357,7 +357,7 @@ fn bookkeeping(
     Ok((allocator, pending))
 }
 
-/// How many LPIs both the distributor and tables for `id_bits` bits have.
+/// Number of LPIs that both the distributor and tables for `id_bits` bits have.
 fn lpi_count(typer: gicd::Typer, id_bits: u8) -> u32 {
     let count = config_table_bytes(id_bits).min(typer.lpi_count());
     u32::try_from(count).unwrap_or(u32::MAX)

@@ -24,7 +24,7 @@ use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated,
 /// [`MsiParent`](msi_types::MsiParent) of every device that firmware sends here.
 pub type Mbi<P> = SpiMessages<P, MbiDoorbell>;
 
-/// What firmware states.
+/// Configuration that firmware states.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MbiConfig {
     /// `mbi-ranges`: which SPIs may be used. A group never spans two.
@@ -34,7 +34,7 @@ pub struct MbiConfig {
     pub alias: Option<u64>,
 }
 
-/// Why messages cannot be used as firmware describes them.
+/// Reasons to refuse the message ranges that firmware describes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MbiError {
@@ -54,26 +54,26 @@ pub enum MbiError {
     NotSpis {
         /// The first.
         first: HwIrq,
-        /// How many.
+        /// Number of SPIs.
         count: u16,
     },
     /// Firmware states ranges that have INTIDs in common.
     #[error("the range at {0}, which firmware states (mbi-ranges), overlaps another one")]
     Overlap(HwIrq),
-    /// The distributor does not have an SPI, keeps it for Secure software, or gave it to somebody
-    /// else.
+    /// The distributor does not have an SPI, keeps it for Secure software, or another owner claimed
+    /// it.
     #[error("an SPI that firmware states (mbi-ranges) cannot be used: {0}")]
     Claim(MsiError),
 }
 
-/// Where devices write. One for all ranges.
+/// The register that devices write; one for all ranges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MbiDoorbell {
     registers: MessageRegisters,
     frame: MbiFrame,
 }
 
-/// Whose frame holds the registers that devices write.
+/// The frame that holds the registers that devices write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum MbiFrame {
     Distributor,
@@ -109,7 +109,7 @@ impl MbiDoorbell {
     }
 }
 
-/// What a device reaches where there is no alias.
+/// The doorbell where there is no alias.
 const OWN_PAGE: &str = "GICD_SETSPI (the distributor's own)";
 
 impl Doorbell for MbiDoorbell {

@@ -28,7 +28,8 @@ pub enum Wait {
     GiveUp,
 }
 
-/// What a kernel gives the drivers, by `&self`: several controllers in one process need no global.
+/// The kernel's services for the drivers, by `&self`: several controllers in one process need no
+/// global.
 ///
 /// A timer's interrupt, SGIs, other PPIs and SPIs need nothing else, and no heap. LPIs and the ITS
 /// need [`LpiPlatform`]. References and `Arc`s to a platform are platforms, too.
@@ -116,7 +117,7 @@ pub fn wait_until<P: Platform>(
     }
 }
 
-/// Where a kernel or hypervisor executes.
+/// The exception level at which a kernel or hypervisor executes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ExceptionLevel {
     /// EL1: a kernel.

@@ -1,5 +1,5 @@
-//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's own interrupts, its power state,
-//! and where its LPI tables are. Without a heap.
+//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's own interrupts, its power state
+//! and the base registers of its LPI tables. Without a heap.
 
 mod discovery;
 mod lpi_tables;
@@ -169,12 +169,12 @@ impl<M: Mmio> Redistributor<M> {
         self.typer.processor_number()
     }
 
-    /// What it implements.
+    /// The implementation's features.
     pub fn typer(&self) -> Typer {
         self.typer
     }
 
-    /// Who made it, for the [errata](crate::errata).
+    /// The implementation, which the [errata](crate::errata) are keyed by.
     pub fn iidr(&self) -> Iidr {
         self.frame.mmio.read(gicr::IIDR)
     }

@@ -1,6 +1,6 @@
-//! What the distributor and the redistributors forget when they lose power. Plain values in the
-//! caller's memory: no heap. Saved and restored by the same driver within one suspend; not a format
-//! for storage.
+//! State that the distributor and the redistributors lose with their power. Plain values in the
+//! caller's memory: no heap. The same driver saves and restores them within one suspend; this is
+//! not a format for storage.
 
 use crate::frame::{Fields, Frame};
 use crate::{Mmio, MmioExt};
@@ -121,7 +121,7 @@ impl<M: Mmio> Frame<M> {
     }
 }
 
-/// What [`Frame::reset_block`] puts into each of 32 interrupts.
+/// The state that [`Frame::reset_block`] gives each of 32 interrupts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockDefaults {
     pub(crate) priority: u8,

@@ -1,9 +1,10 @@
-//! Messages that make SPIs pending: what MBI and GICv2m have in common.
+//! SPI messages, the common part of MBI and GICv2m. An SPI is allocated to one owner at a time and
+//! targets one CPU.
 //!
-//! A doorbell takes the number of an SPI, which then is an interrupt like any other: the root
-//! controller routes, masks and remembers it. So the message names no CPU; changing an affinity
-//! leaves it as it is, each vector of a group moves by itself, and whether one is pending can be
-//! read. All that stands on the one seam [`WiredParent`], whichever GIC is under it.
+//! A doorbell takes the number of an SPI, which is an ordinary interrupt: the root controller
+//! routes, masks and latches it. So the message names no CPU; changing an affinity leaves it as it
+//! is, each vector of a group moves by itself, and whether one is pending can be read.
+//! [`WiredParent`] is the only interface to the GIC below.
 
 mod msi_parent;
 mod range_allocator;
@@ -21,7 +22,7 @@ use msi_types::{
     WiredParent,
 };
 
-/// What distinguishes one kind of doorbell from another.
+/// A kind of doorbell.
 pub trait Doorbell: fmt::Debug + Send + Sync {
     /// As firmware names the kind (`"mbi"`).
     const KIND: &'static str;
@@ -31,9 +32,9 @@ pub trait Doorbell: fmt::Debug + Send + Sync {
     fn deassert(&self, spi: HwIrq) -> Option<MsiMessage>;
     /// Can a device count the low bits of the data up (MultiMSI)?
     fn groups(&self) -> Groups;
-    /// Why a device can ring interrupts that are not its own.
+    /// The reason that a device can make other devices' interrupts pending.
     fn not_isolated(&self) -> NotIsolated;
-    /// What else a device reaches that reaches it.
+    /// Other registers in the doorbell's page, which a device that reaches it can write.
     fn page(&self, granule: Granule) -> DoorbellPage;
     /// The address that devices write to, or the lowest of them.
     fn address(&self) -> u64;
@@ -100,7 +101,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         &self.doorbells
     }
 
-    /// Takes vectors from the first range that has room.
+    /// Allocates vectors from the first range that has room.
     fn allocate_vectors(&self, count: NonZeroU16, shape: Shape) -> Result<Allocation, MsiError> {
         let no_vectors = MsiError::NoVectors { wanted: count.get() };
         let align = match shape {
@@ -138,7 +139,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         });
     }
 
-    /// The doorbell of a vector that is handed out.
+    /// The doorbell of an allocated vector.
     fn doorbell_of(&self, hwirq: HwIrq) -> Result<&D, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         let number = self.allocators.with(&*self.platform, |allocators| {
@@ -157,7 +158,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         Ok(LevelMessages { assert: doorbell.message(hwirq), deassert })
     }
 
-    /// Remembers where a vector goes; answers where it went.
+    /// Changes the target of a vector; returns the old one.
     fn retarget(&self, hwirq: HwIrq, cpu: Cpu) -> Result<Cpu, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         self.allocators.with(&*self.platform, |allocators| {

@@ -21,8 +21,8 @@ impl CpuRegisters {
     ///
     /// # Safety
     /// Every CPU on which the value is used implements the GIC's system registers
-    /// (`ID_AA64PFR0_EL1.GIC` is not 0), executes at EL1 or above, and is not kept from them by a
-    /// trap that nobody handles. Interrupts that the program lets through by them have a handler.
+    /// (`ID_AA64PFR0_EL1.GIC` is not 0), executes at EL1 or above, and has no unhandled trap on
+    /// them. Interrupts that the program enables by them have a handler.
     pub const unsafe fn new() -> Self {
         Self(())
     }
@@ -97,8 +97,8 @@ impl SystemRegisters for CpuRegisters {
         // SAFETY: a barrier.
         unsafe { asm!("isb", options(nostack, preserves_flags)) };
         if register == icc::PMR.encoding() {
-            // Where the mask is a hint to the redistributor (`ICC_CTLR_EL1.PMHE`), it has arrived
-            // there.
+            // `ICC_CTLR_EL1.PMHE` makes the mask a hint to the redistributor: the barrier waits for
+            // its arrival.
             barrier_system();
         }
     }

@@ -31,9 +31,8 @@ pub type V2m<P> = SpiMessages<P, V2mDoorbell>;
 
 /// The lowest INTID that a frame may state.
 const FIRST_SPI: u32 = 32;
-/// What lies behind a frame's last SPI is at most this. SPI 1018 is the last that can be used, and
-/// a range that ends with the architecture's last, 1019, is refused: so does every kernel, and
-/// frames are described for them.
+/// Limit of a frame's end. SPI 1018 is the last that can be used. A range that ends with the
+/// architecture's last, 1019, is refused, as kernels do for which frames are described.
 const END: u32 = 1019;
 
 /// A frame, as firmware states it.
@@ -44,7 +43,7 @@ pub struct V2mFrame<'a> {
     /// The first SPI where firmware overrides the frame's register (`arm,msi-base-spi`, or the
     /// MADT's SPI base); both this and the count are given and not zero, or the register counts.
     pub first_spi: Option<u32>,
-    /// How many SPIs (`arm,msi-num-spis`, or the MADT's SPI count).
+    /// Number of SPIs (`arm,msi-num-spis`, or the MADT's SPI count).
     pub spi_count: Option<u32>,
     /// With ACPI, the MADT's OEM ID, without trailing blanks: it tells frames whose registers
     /// cannot be read.
@@ -63,7 +62,7 @@ impl V2mFrame<'_> {
     }
 }
 
-/// Why frames cannot be used as firmware describes them.
+/// Reasons to refuse the frames that firmware describes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum V2mError {
@@ -86,10 +85,10 @@ pub enum V2mError {
         address: u64,
         /// The first.
         first: u32,
-        /// How many.
+        /// Number of SPIs.
         count: u32,
     },
-    /// The GIC does not have an SPI, keeps it for Secure software, or gave it to somebody else (or
+    /// The GIC does not have an SPI, keeps it for Secure software, or another owner claimed it (or
     /// another frame).
     #[error("an SPI of a v2m frame cannot be used: {0}")]
     Claim(MsiError),
@@ -181,8 +180,7 @@ impl Doorbell for V2mDoorbell {
         None
     }
 
-    /// Where the data counts from a number that is not aligned itself, an aligned group of SPIs has
-    /// data that is not.
+    /// An aligned group of SPIs has unaligned data if the data counts from an unaligned number.
     fn groups(&self) -> Groups {
         match self.encoding {
             Encoding::Data { base } if base.is_multiple_of(MSI_MAX_VECTORS.into()) => {

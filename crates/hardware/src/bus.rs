@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Somebody with registers.
+/// A device with registers in a region of the bus.
 pub trait MmioDevice: Send + Sync {
     /// Reads at `offset` bytes from the start of the claimed region.
     fn read(&self, offset: u64, width: AccessWidth) -> u64;
@@ -44,7 +44,7 @@ impl Bus {
         Ok(())
     }
 
-    /// A CPU's read. All ones where nobody answers.
+    /// A CPU's read. All ones where no device answers.
     pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
         if let Some((device, offset)) = self.find(address) {
             device.read(offset, width)
@@ -54,7 +54,7 @@ impl Bus {
         }
     }
 
-    /// A CPU's write. Lost where nobody answers.
+    /// A CPU's write. Lost where no device answers.
     pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
         if let Some((device, offset)) = self.find(address) {
             device.write(offset, width, value & width.mask());
@@ -63,7 +63,7 @@ impl Bus {
         }
     }
 
-    /// Does somebody answer in all of this region?
+    /// Returns true if devices answer in all of this region.
     pub fn covers(&self, region: Region) -> bool {
         let holder = |address| self.map.find(address).map(|(index, _)| index);
         region
@@ -71,7 +71,7 @@ impl Bus {
             .is_some_and(|last| holder(region.base()).is_some_and(|at| holder(last) == Some(at)))
     }
 
-    /// CPU accesses that nobody answered.
+    /// CPU accesses that no device answered.
     pub fn strays(&self) -> u64 {
         self.strays.load(Ordering::Relaxed)
     }

@@ -106,12 +106,12 @@ pub struct Iommu {
 }
 
 impl Iommu {
-    /// In front of `upstream`. Nobody is in any domain.
+    /// In front of `upstream`. No device is in any domain.
     pub fn new(upstream: Arc<dyn SignalMsi<RequesterId>>) -> Self {
         Self { upstream, state: Mutex::default() }
     }
 
-    /// Makes a domain, empty; what it was before is forgotten.
+    /// Makes a domain empty, in place of an earlier one.
     pub fn create(&self, domain: IommuDomain, mode: DoorbellMode) {
         lock(&self.state).spaces.insert(domain, AddressSpace::new(mode));
     }
@@ -121,8 +121,8 @@ impl Iommu {
         lock(&self.state).devices.insert(device, domain);
     }
 
-    /// Lets a device that shares its domain with nobody reach the page of the bus's address
-    /// `physical` by the page of `address`.
+    /// Lets a device that is alone in its domain reach the page of the bus's address `physical` by
+    /// the page of `address`.
     pub fn map(&self, device: RequesterId, address: u64, physical: u64) {
         let own = IommuDomain(OWN | device.get());
         let mut state = lock(&self.state);

@@ -61,8 +61,8 @@ impl Drop for Executing {
 pub enum InterleavePoint {
     /// Interrupts are not masked: this CPU, too, may take one.
     Unmasked,
-    /// Interrupts are masked here: devices go on. Not other CPUs: whoever masked may hold a lock
-    /// that they take.
+    /// Interrupts are masked here: devices go on. Other CPUs do not: this one may hold a lock that
+    /// they take.
     Masked,
     /// In a handler that takes its time: devices and other CPUs go on.
     InHandler,
@@ -88,7 +88,7 @@ impl MachinePlatform {
         Self { bus, ram, publishes: true, interleave: Arc::default() }
     }
 
-    /// Publishes nothing, as if the drivers forgot to.
+    /// Publishes nothing, as if the drivers did not.
     #[must_use]
     pub fn without_publication(self) -> Self {
         Self { publishes: false, ..self }
@@ -147,7 +147,7 @@ impl fmt::Debug for CpuBus {
     }
 }
 
-/// Lets others go on. True if somebody decides who.
+/// Lets others go on. True if a scheduler chooses them.
 fn pause(interleave: &OnceLock<Arc<dyn Interleave>>) -> bool {
     let Some(interleave) = interleave.get() else { return false };
     interleave.at(if MASKED.get() == 0 {

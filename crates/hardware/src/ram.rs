@@ -81,7 +81,7 @@ impl Ram {
         self.banks.iter().map(|bank| bank.region)
     }
 
-    /// Zeroed memory that nobody else has; `None` if there is none. `align` is a power of two.
+    /// Allocates zeroed memory; `None` if there is none. `align` is a power of two.
     pub fn allocate(&self, bytes: u64, align: u64) -> Option<u64> {
         self.allocate_below(bytes, align, u64::MAX)
     }
@@ -93,7 +93,7 @@ impl Ram {
         Some(address)
     }
 
-    /// Takes memory back that [`allocate`](Self::allocate) gave.
+    /// Frees memory of [`allocate`](Self::allocate).
     pub fn release(&self, address: u64, bytes: u64) {
         let bytes = allocator::rounded(bytes);
         self.fill(address..address + bytes, POISON);

@@ -38,7 +38,7 @@ impl Allocator {
     }
 }
 
-// SAFETY: the buddy allocator hands out disjoint blocks of the layout's size and alignment.
+// SAFETY: the buddy allocator returns disjoint blocks of the layout's size and alignment.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.with(|heap| heap.alloc(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr))
@@ -46,7 +46,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         if let Some(pointer) = NonNull::new(pointer) {
-            // SAFETY: the caller gives back what it got, with its layout.
+            // SAFETY: the caller frees its own allocation, with its layout.
             self.with(|heap| unsafe { heap.dealloc(pointer, layout) });
         }
     }

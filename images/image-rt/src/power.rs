@@ -57,7 +57,7 @@ unsafe impl Send for CpuStack {}
 unsafe impl Sync for CpuStack {}
 
 impl CpuStack {
-    /// A new one, which is never given back.
+    /// A new one, which is never freed.
     pub fn new() -> Self {
         Self(Box::into_raw(Box::new(Stack::new())))
     }

@@ -12,7 +12,7 @@ use dtoolkit::{Node, Property};
 const MEMORY_32: u32 = 0x0200_0000;
 const SPACE: u32 = 0x0300_0000;
 
-/// What an image starts with.
+/// State of the machine when an image starts.
 #[derive(Clone, Debug)]
 pub struct Started {
     /// The devicetree.

@@ -1,5 +1,4 @@
-//! The interrupt controller, whichever of the two architectures it is of: what the tests ask of
-//! either.
+//! The interrupt controller of either architecture: what the tests ask of either.
 
 use crate::platform::Kernel;
 use crate::report::{Outcome, Verdict};

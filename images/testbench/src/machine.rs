@@ -164,7 +164,7 @@ fn translated(
     let request =
         WiredRequest { hwirq: vector, trigger: Trigger::Edge, name: "smmu", start: Start::Enabled };
     let handle = interrupts.request_wired(request, move |_| reader.take_events());
-    // For ever: the SMMU is never given back.
+    // For ever: the SMMU is never released.
     core::mem::forget(handle.expect("the SMMU's event interrupt"));
     let layer = DoorbellMapping::new(Behind(smmu.clone()), Arc::new(Kernel));
     Translated { smmu, doorbells: Arc::new(Over::new(layer, below, Arc::new(Kernel))) }

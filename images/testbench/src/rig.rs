@@ -182,7 +182,7 @@ impl Rig {
         if self.device.prompt(slot) { 2000 } else { 20_000 }
     }
 
-    /// Gives everything back.
+    /// Releases everything.
     pub(crate) fn tear_down(self) -> Outcome {
         drop(self.handles);
         self.msi.tear_down()?;

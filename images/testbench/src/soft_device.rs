@@ -111,7 +111,7 @@ impl SoftDevice {
         self.sender.fire(slot);
     }
 
-    /// Gives everything back.
+    /// Releases everything.
     pub(crate) fn tear_down(self) -> Result<(), Verdict> {
         drop(self.handles);
         Ok(self.msi.tear_down()?)

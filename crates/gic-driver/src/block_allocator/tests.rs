@@ -18,7 +18,7 @@ enum Op {
     Free {
         which: usize,
     },
-    /// Frees numbers that nobody checked.
+    /// Frees numbers without a check.
     FreeBlindly {
         first: u32,
         count: u32,

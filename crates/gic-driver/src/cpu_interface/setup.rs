@@ -15,7 +15,7 @@ pub struct SavedCpuInterface {
 
 impl SavedCpuInterface {
     /// Turns the CPU interface of the CPU that executes this on, as it was when
-    /// [`CpuInterface::save`](super::CpuInterface::save) read it. Interrupts that somebody else
+    /// [`CpuInterface::save`](super::CpuInterface::save) read it. Interrupts that other software
     /// left active do not count as running any more. Its redistributor is awake.
     ///
     /// # Errors

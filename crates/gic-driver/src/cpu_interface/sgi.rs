@@ -5,7 +5,7 @@ use crate::{GicError, SystemRegisters};
 use gic_arch::icc::{self, Ctlr, Sgi};
 use gic_arch::{Affinity, SgiId, gicd};
 
-/// Which PEs an SGI can reach.
+/// The affinities that an SGI can name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct SgiReach {
     range_selector: bool,
@@ -14,7 +14,7 @@ pub(super) struct SgiReach {
 
 impl SgiReach {
     pub(super) const UNLIMITED: Self = Self { range_selector: true, aff3: true };
-    /// What every implementation has.
+    /// The least that every implementation has.
     const NONE: Self = Self { range_selector: false, aff3: false };
 
     fn of_interface(control: Ctlr) -> Self {

@@ -165,7 +165,7 @@ impl<P: LpiPlatform> DirectLpi<P> {
         }
     }
 
-    /// Frees an LPI that was given back, unless it has to be cleared at a redistributor that is
+    /// Frees an LPI whose owner freed it, unless it has to be cleared at a redistributor that is
     /// still `missed`.
     pub(super) fn free_if_cleared(&self, lpi: Lpi, missed: impl Fn(Cpu) -> bool) {
         let done = self.records.update(self.platform(), lpi, |record| {

@@ -1,9 +1,9 @@
-//! Why there are no Direct LPIs.
+//! Errors of taking direct LPIs into use.
 
 use crate::lpi::LpiError;
 use msi_types::MsiError;
 
-/// Why Direct LPIs cannot be used.
+/// Reasons to refuse direct LPIs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectLpiError {

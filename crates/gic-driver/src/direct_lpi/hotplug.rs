@@ -1,4 +1,5 @@
-//! CPUs that come and go, and what is pending at them.
+//! CPU hotplug: LPIs that are pending at an off-going CPU become pending at their targets, none is
+//! lost.
 
 use super::records::Deferred;
 use super::{DirectLpi, ResendReason};
@@ -8,7 +9,7 @@ use alloc::vec::Vec;
 use gic_arch::Lpi;
 use msi_types::{Cpu, HwIrq, MsiError};
 
-/// What [`DirectLpi::cpu_on`] did.
+/// The result of [`DirectLpi::cpu_on`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CpuOn {
     /// LPIs that were made pending because it cannot be known whether they were: handlers may run
@@ -16,7 +17,7 @@ pub struct CpuOn {
     pub redelivered: u32,
 }
 
-/// What [`DirectLpi::cpu_off`] did.
+/// The result of [`DirectLpi::cpu_off`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct CpuOff {
     /// LPIs that were pending at the CPU, and are pending at their targets now.
@@ -30,10 +31,10 @@ pub struct CpuOff {
 }
 
 impl<P: LpiPlatform> DirectLpi<P> {
-    /// A CPU takes LPIs, from now or [`Gic::cpu_on`](crate::Gic::cpu_on) on, which told what became
-    /// of those that were pending there ([`Attached::pending`](crate::lpi::Attached::pending);
-    /// [`Gic::resume`](crate::Gic::resume) tells it too). Its redistributor may remember
-    /// configurations of before: it reads all anew. Task, on any CPU.
+    /// Makes a CPU take LPIs, after [`Gic::cpu_on`](crate::Gic::cpu_on). That call, like
+    /// [`Gic::resume`](crate::Gic::resume), returned the fate of LPIs that were pending there
+    /// ([`Attached::pending`](crate::lpi::Attached::pending)). The redistributor may have cached
+    /// old configurations: it reads all anew. Task, on any CPU.
     ///
     /// # Errors
     /// [`MsiError::NotReachable`] if its LPIs are not enabled; [`MsiError::Controller`].
@@ -59,19 +60,19 @@ impl<P: LpiPlatform> DirectLpi<P> {
         Ok(CpuOn { redelivered })
     }
 
-    /// A CPU leaves, after its vectors were moved elsewhere and before
-    /// [`Gic::cpu_off`](crate::Gic::cpu_off). What may be pending at its redistributor becomes
-    /// pending at the targets: nothing is lost. On return its redistributor's registers are not
-    /// used any more. Task, on any CPU; the leaving one does not take interrupts any more.
+    /// Takes a CPU offline, after its vectors were moved elsewhere and before
+    /// [`Gic::cpu_off`](crate::Gic::cpu_off). LPIs that may be pending at its redistributor become
+    /// pending at their targets: none is lost. On return its redistributor's registers are not used
+    /// any more. Task, on any CPU; the leaving one does not take interrupts any more.
     ///
-    /// Where `GICR_CTLR.CES` allows, LPIs are disabled there and its pending table says what has to
-    /// be carried over. Elsewhere all that may be pending is made pending at the targets, and
-    /// counted. LPIs are left enabled if messages still go there.
+    /// With `GICR_CTLR.CES`, LPIs are disabled there, and its pending table lists those to carry
+    /// over. Without, every LPI that may be pending is made pending at its target, and counted.
+    /// LPIs stay enabled if messages still go there.
     ///
     /// # Errors
-    /// [`MsiError::NotReachable`] if it is not on; [`MsiError::Controller`] if somebody else does
-    /// not stop using its registers: nothing is lost then either, but its redistributor must not be
-    /// put to sleep yet.
+    /// [`MsiError::NotReachable`] if it is not on; [`MsiError::Controller`] if another user keeps
+    /// using its registers: nothing is lost then either, but its redistributor must not be put to
+    /// sleep yet.
     /// [`MsiError::NoMemory`]: it stays on.
     pub fn cpu_off(&self, cpu: Cpu) -> Result<CpuOff, MsiError> {
         self.check_accepts(cpu)?;
@@ -89,8 +90,8 @@ impl<P: LpiPlatform> DirectLpi<P> {
         Ok(off)
     }
 
-    /// Uses a redistributor from now on: nothing is pending there that nobody owns, and nothing is
-    /// cached.
+    /// Opens the access to a redistributor. On return no LPI without an owner is pending there, and
+    /// no configuration is cached.
     pub(super) fn open(&self, cpu: Cpu) -> Result<(), MsiError> {
         let access = self.access(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
         access.open();
@@ -105,8 +106,8 @@ impl<P: LpiPlatform> DirectLpi<P> {
             && self.gic.redistributor_frames(cpu).is_ok_and(crate::Redistributor::lpis_enabled)
     }
 
-    /// Clears, at a redistributor that slept, LPIs that are pending for nobody, and frees those
-    /// that waited for it.
+    /// Clears LPIs without an owner at a redistributor that slept, and frees those that waited for
+    /// it.
     fn clear_unowned(&self, cpu: Cpu) {
         for lpi in self.records.lpis() {
             let waited = self.records.update(self.platform(), lpi, |record| {
@@ -166,8 +167,8 @@ impl<P: LpiPlatform> DirectLpi<P> {
         Some(carried)
     }
 
-    /// An LPI that nobody owns was sent by a device that should not have: it is dropped, as freeing
-    /// it did or will do.
+    /// Drops an LPI without an owner, as freeing it did or will do: its device sent after the LPI
+    /// was freed.
     fn carry_one(&self, lpi: Lpi) -> bool {
         let owned = self.records.update(self.platform(), lpi, |record| {
             let owned = !record.is_freed();
@@ -179,7 +180,7 @@ impl<P: LpiPlatform> DirectLpi<P> {
         owned == Some(true)
     }
 
-    /// Makes pending elsewhere what may be pending here.
+    /// Makes LPIs pending at their targets that may be pending here.
     fn redeliver(&self, cpu: Cpu) -> u32 {
         let mut redelivered = 0;
         self.records.for_each(self.platform(), |lpi, record| {

@@ -9,7 +9,7 @@ use core::num::NonZeroU16;
 use gic_arch::{Lpi, Priority};
 use msi_types::{Cpu, HwIrq, MsiError, Pending};
 
-/// From so many LPIs on, a redistributor forgets all at once instead of one by one.
+/// From so many LPIs on, one invalidation covers all instead of one each.
 const BULK: u16 = 16;
 
 /// Consecutive LPIs.

@@ -10,7 +10,7 @@ use msi_types::{
     Properties, Property, RequesterId, Tier,
 };
 
-/// Why nothing is isolated, whatever an IOMMU does: the doorbell's page holds the redistributor's
+/// The reason that an IOMMU cannot isolate a device: the doorbell's page holds the redistributor's
 /// controls.
 const PAGE: &str = "GICR_SETLPIR (with GICR_CTLR, GICR_PROPBASER and GICR_PENDBASER)";
 

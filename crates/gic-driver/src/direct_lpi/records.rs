@@ -1,4 +1,5 @@
-//! The state of each allocated LPI: where its message goes, and where it may be pending.
+//! Records of allocated LPIs: the target of the message, and the CPUs where it may be pending. A
+//! record changes under its own lock alone.
 
 use super::ResendReason;
 use super::cached_at::{CachedAt, PreviousTargets};
@@ -26,10 +27,11 @@ pub(super) struct Record {
     pub(super) first: Lpi,
     /// LPIs in the group.
     pub(super) count: NonZeroU16,
-    /// What the endpoint can hold, and how it is rewritten.
+    /// Limits of the endpoint's message registers, and the way they are rewritten.
     pub(super) fit: Fit,
     pub(super) deferred: Deferred,
-    /// Sleeping redistributors at which it may be pending for nobody: they clear it when they wake.
+    /// Sleeping redistributors at which it may be pending for an earlier owner: it is cleared there
+    /// when they wake.
     pub(super) stale: CpuSet,
 }
 
@@ -39,12 +41,12 @@ impl Record {
         CachedAt::new(self.target, self.moving, self.previous)
     }
 
-    /// Messages go to the CPU, or are about to.
+    /// Returns true if its messages go to the CPU, or are about to.
     pub(super) fn is_bound_for(&self, cpu: Cpu) -> bool {
         !self.is_freed() && (self.target == cpu || self.moving == Some(cpu))
     }
 
-    /// Its owner gave it back.
+    /// Returns true if its owner freed it.
     pub(super) const fn is_freed(&self) -> bool {
         matches!(self.deferred, Deferred::Free(_))
     }
@@ -62,7 +64,7 @@ pub(super) enum Deferred {
 
 struct RecordSlot {
     record: Option<Record>,
-    /// Redistributors at which it may be pending for nobody: devices of earlier owners sent
+    /// Redistributors at which it may be pending without an owner: devices of earlier owners sent
     /// messages there.
     unowned: CpuSet,
 }
@@ -91,8 +93,8 @@ impl Records {
         self.chunks.get(place(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
     }
 
-    /// Adds an LPI for which there is [memory](Self::reserve). Returns where it may be pending for
-    /// nobody. Any context.
+    /// Adds an LPI for which there is [memory](Self::reserve). Returns the CPUs where it may be
+    /// pending without an owner. Any context.
     pub(super) fn insert<P: LpiPlatform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
         let Some(slot) = self.slot(lpi) else { return CpuSet::NONE };
         slot.with(platform, |entry| {

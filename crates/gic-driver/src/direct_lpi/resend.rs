@@ -1,4 +1,5 @@
-//! What the driver itself makes pending, told to whoever compares handler runs with messages.
+//! LPIs that the driver itself makes pending. Each is reported to a [`ResendObserver`], which
+//! compares handler runs with messages.
 
 use super::DirectLpi;
 use super::records::{Deferred, Record};
@@ -11,13 +12,13 @@ use msi_types::{Cpu, HwIrq};
 pub struct Resend {
     /// The LPI.
     pub hwirq: HwIrq,
-    /// Where it becomes pending.
+    /// The CPU at which it becomes pending.
     pub cpu: Cpu,
-    /// Why, and whether its handler may run more often for it.
+    /// The reason, which tells if its handler may run more often.
     pub reason: ResendReason,
 }
 
-/// Why the driver makes an LPI pending. What is known of it comes first.
+/// Reasons to make an LPI pending, the more certain ones first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ResendReason {
     /// [`MsiParent::set_pending`](msi_types::MsiParent::set_pending) asked for it.
@@ -30,11 +31,10 @@ pub enum ResendReason {
     Unknowable,
 }
 
-/// Hears of each LPI that the driver makes pending. The driver makes none pending that is not told
-/// here.
+/// Observes each LPI that the driver makes pending; the driver makes none pending without a call.
 ///
-/// Both operations are *any* operations: they are called with the lock of the LPI's record held and
-/// interrupts masked, and must not call the driver.
+/// Both are called in any context, with the lock of the LPI's record held and interrupts masked.
+/// They must not call the driver.
 pub trait ResendObserver: Send + Sync {
     /// `GICR_SETLPIR` is about to be written: handlers may run for it from now on.
     fn resending(&self, resend: Resend);

@@ -242,7 +242,7 @@ mod interrupts {
         Ok(())
     }
 
-    /// What the operation is for, written down a second time.
+    /// The expected state after an operation, written down a second time.
     fn expected(mut state: crate::fake::InterruptState, op: Op) -> crate::fake::InterruptState {
         match op {
             Op::Enable => (state.enabled, state.forwarded) = (true, true),

@@ -35,7 +35,7 @@ pub(crate) struct Bank {
     pub(crate) non_secure_view: bool,
 }
 
-/// Which register array an offset belongs to.
+/// The register array of an offset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Array {
     Group,

@@ -8,7 +8,7 @@ use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
 use gic_arch::{IntId, id};
 use std::collections::BTreeMap;
 
-/// Who looks at what.
+/// The security configuration and the view of the accesses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Security {
     /// One security state.
@@ -43,7 +43,7 @@ pub(crate) struct FakeDistributor {
     pub(crate) stuck: bool,
     /// Firmware keeps affinity routing off.
     pub(crate) no_affinity_routing: bool,
-    /// How often `CTLR` was written.
+    /// Writes of `CTLR`.
     pub(crate) control_writes: u32,
 }
 
@@ -88,7 +88,7 @@ impl FakeDistributor {
         self.spis = Bank::new(&Fields::SPI, 32..1020);
     }
 
-    /// What EL3 firmware does before it starts a kernel.
+    /// Gives the interrupts to Non-secure software, as EL3 firmware does before it starts a kernel.
     fn give_to_non_secure(&mut self) {
         self.control = self.control.with_are(true);
         for intid in (32..96).filter(|intid| *intid != 33) {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     tables: BTreeMap<u64, Bytes>,
-    /// What firmware or a previous kernel reserved.
+    /// Regions that firmware or a previous kernel reserved.
     pub(crate) reserved: Vec<PhysicalRegion>,
     /// Bytes after which there is no more.
     pub(crate) limit: Option<u64>,
@@ -85,13 +85,13 @@ impl Memory {
         }
     }
 
-    /// What a non-coherent controller reads at a physical address.
+    /// Reads a byte as a non-coherent controller does.
     pub(crate) fn non_coherent(&self, address: u64) -> u8 {
         let (base, table) = self.tables.range(..=address).next_back().unwrap();
         table.cleaned[usize::try_from(address - base).unwrap()]
     }
 
-    /// What a controller writes, into both sides.
+    /// Writes a byte as a controller does, into both views.
     pub(crate) fn controller_writes(&mut self, address: u64, value: u8) {
         let (base, table) = self.tables.range_mut(..=address).next_back().unwrap();
         let offset = usize::try_from(address - base).unwrap();
@@ -99,7 +99,7 @@ impl Memory {
         table.cleaned[offset] = value;
     }
 
-    /// How many tables lie at or above this address.
+    /// Number of tables at or above this address.
     pub(crate) fn tables_from(&self, address: u64) -> usize {
         self.tables.range(address..).count()
     }

@@ -30,7 +30,7 @@ struct RegisterState {
     unsynchronised: bool,
 }
 
-/// What software cannot write in `ICC_CTLR_EL1`: five priority bits, the range selector, Aff3.
+/// Read-only fields of `ICC_CTLR_EL1`: five priority bits, the range selector, Aff3.
 const FEATURES: u64 = 4 << 8 | 1 << 18 | 1 << 15;
 
 impl FakeRegisters {
@@ -57,7 +57,7 @@ impl FakeRegisters {
         self.0.borrow_mut().unsynchronised = true;
     }
 
-    /// Forgets all registers, as without power.
+    /// Loses all registers, as without power.
     pub(crate) fn reset(&self) {
         let state = &mut *self.0.borrow_mut();
         state.values.clear();

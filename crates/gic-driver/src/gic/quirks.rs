@@ -1,4 +1,4 @@
-//! What a GIC does otherwise than the architecture says, and what the driver does about it.
+//! Workarounds for errata of a GIC's distributor and redistributors.
 
 use super::Gic;
 use crate::cpu_interface::{Acknowledged, Active, EoiMode, SplitEoi};
@@ -71,7 +71,7 @@ impl Quirks {
         self.0.iter().any(|entry| entry.erratum == erratum)
     }
 
-    /// How the GIC names a CPU whose affinity is that of `MPIDR_EL1`.
+    /// Converts the affinity of `MPIDR_EL1` to the GIC's name of the CPU.
     pub(super) fn affinity(&self, of: Affinity) -> Affinity {
         let [_, aff2, aff1, _] = of.levels();
         if self.has(Erratum::AffinityOneLevelDown) { Affinity::new(0, 0, aff2, aff1) } else { of }
@@ -105,7 +105,7 @@ fn chip_aliases<P: LpiPlatform>(
 }
 
 impl<P: LpiPlatform> Gic<P> {
-    /// What is known to be wrong with this GIC. Each [`Erratum`] says who does something about it.
+    /// Errata of this GIC. Each [`Erratum`] names the side that works around it.
     pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.quirks.0.iter().copied()
     }

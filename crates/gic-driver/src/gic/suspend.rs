@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use doorbell_fallible::{try_box, try_collect};
 use msi_types::Cpu;
 
-/// What a GIC forgets while the system sleeps.
+/// State that a GIC loses while the system sleeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Suspended(Box<[SavedState; 1]>);
 
@@ -24,7 +24,7 @@ struct SavedState {
     private: PrivateState,
 }
 
-/// Why a suspend did not do all that it should.
+/// Errors of a suspend.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SuspendError {
@@ -41,7 +41,7 @@ pub enum SuspendError {
     },
 }
 
-/// What a resume could not bring back.
+/// State that a resume could not restore.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Resumed {
     /// LPIs that were pending at the last CPU's redistributor.
@@ -50,7 +50,7 @@ pub struct Resumed {
 
 impl<P: LpiPlatform> Gic<P> {
     /// Saves the GIC and stops it. The last step before the system loses power, after the other
-    /// CPUs were turned off and whoever sends LPIs was stopped. Task; on the last CPU, with its
+    /// CPUs were turned off and the senders of LPIs stopped. Task; on the last CPU, with its
     /// interrupts masked.
     ///
     /// Redistributors of CPUs that are off are left alone: they sleep, and may have no power.
@@ -83,10 +83,10 @@ impl<P: LpiPlatform> Gic<P> {
         }
     }
 
-    /// Brings the GIC back, whether it lost its state or not. The first step after the system gets
-    /// power; the other CPUs are [turned on](Self::cpu_on) afterwards, and whoever sends LPIs is
-    /// resumed. Task; on the CPU that suspended, with its interrupts masked. The CPU interface ends
-    /// interrupts as it did before.
+    /// Restores the GIC, even if it kept its state. The first step after the system gets power; the
+    /// other CPUs are [turned on](Self::cpu_on) and the senders of LPIs resumed afterwards. Task;
+    /// on the CPU that suspended, with its interrupts masked. The CPU interface ends interrupts as
+    /// before.
     ///
     /// # Errors
     /// As [`cpu_on`](Self::cpu_on), and [`GicError::NoAffinityRouting`].
@@ -106,7 +106,7 @@ impl<P: LpiPlatform> Gic<P> {
         Ok(Resumed { lpis: attached.map_or(PendingLpis::Kept, |attached| attached.pending) })
     }
 
-    /// Room for what the distributor forgets.
+    /// Allocates the blocks for the distributor's state.
     fn storage(&self) -> Result<Vec<SharedBlock>, GicError> {
         let blocks = core::iter::repeat_n(SharedBlock::default(), self.distributor.saved_blocks());
         try_collect(blocks).map_err(|_| self.no_memory())

@@ -60,7 +60,7 @@ impl<P: LpiPlatform> WiredParent for Gic<P> {
                 let _ = moves.note(interrupt.intid(), false);
                 interrupt.request_disable();
             });
-            // There is nobody to tell; the request is made.
+            // The caller has no result; the request is made.
             let _ = interrupt.wait_for_rwp(&*self.platform);
         }
     }

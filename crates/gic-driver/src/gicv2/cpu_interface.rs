@@ -43,7 +43,7 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
         }
     }
 
-    /// Interrupts that somebody else left active do not count as running any more.
+    /// Interrupts that other software left active do not count as running any more.
     pub(super) fn restore(self, saved: SavedInterfaceV2) {
         for register in gicc::APR.iter() {
             self.mmio.write(register, 0);
@@ -62,7 +62,7 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
     /// signalled (any more).
     pub fn acknowledge(&self) -> Option<Acknowledged> {
         let taken = self.mmio.read(gicc::IAR);
-        // What the sender of an SGI stored before it is visible to the handler.
+        // The handler of an SGI must see the sender's earlier stores.
         self.mmio.read_barrier();
         Acknowledged::new(IntId::new(taken.intid().into()), taken.cpu_id())
     }

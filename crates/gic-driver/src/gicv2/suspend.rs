@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 use gic_arch::gicd::{self, Ctlr};
 use msi_types::Cpu;
 
-/// What a GICv2 forgets while the system sleeps.
+/// State that a GICv2 loses while the system sleeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SuspendedV2 {
     cpu: Cpu,

@@ -286,7 +286,7 @@ impl Platform for Board {
     fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         let sizes: &[u64] = match region.base {
             INTERFACE => &[0x1000, 0x2000],
-            // What a GICv3's driver takes it for.
+            // Sizes that a GICv3's driver maps.
             DISTRIBUTOR => &[0x1000, 0x1_0000],
             _ => &[0x1000],
         };

@@ -3,11 +3,11 @@
 //!
 //! # When a CPU leaves
 //! The interrupt core owns affinities: it moves each vector that it knows by itself
-//! ([`Its::move_event`]). Events that nobody moved are moved to an heir by [`Its::cpu_off`], one
-//! MOVI each in one batch, because MOVI alone takes exactly one event and its pending state along.
-//! The alternative, to bind the whole collection to the heir's redistributor (MAPC) and sweep the
-//! pending states (MOVALL), leaves interrupts pending at the heir when the collection goes back to
-//! its CPU, where neither DISCARD nor MOVI finds them any more; and it sweeps those of other ITSes.
+//! ([`Its::move_event`]). [`Its::cpu_off`] moves the remaining events to an heir, with one MOVI
+//! each in one batch. MOVI alone moves exactly one event with its pending state. The alternative,
+//! to bind the whole collection to the heir's redistributor (MAPC) and sweep the pending states
+//! (MOVALL), leaves interrupts pending at the heir when the collection goes back to its CPU, where
+//! neither DISCARD nor MOVI finds them any more; and it sweeps those of other ITSes.
 
 use super::Its;
 use super::error::ItsError;
@@ -104,7 +104,7 @@ impl Collections {
         }
     }
 
-    /// Where a collection's interrupts are delivered now.
+    /// The redistributor that a collection is mapped to.
     pub(crate) fn target(&self, collection: CollectionId) -> Option<RdBase> {
         self.binding(collection).target()
     }
@@ -114,12 +114,12 @@ impl Collections {
         self.ids().find(|collection| self.binding(*collection) == Binding::Mapped(target))
     }
 
-    /// Some redistributor that is in use.
+    /// Any redistributor that a collection is mapped to.
     pub(crate) fn any_target(&self) -> Option<RdBase> {
         self.ids().find_map(|collection| self.target(collection))
     }
 
-    /// How many there are.
+    /// Number of collections.
     pub(crate) fn count(&self) -> usize {
         self.states.len()
     }
@@ -178,7 +178,7 @@ impl Collections {
 
 impl<P: LpiPlatform> Its<P> {
     /// Maps the CPU's collection to its redistributor, and makes that read the configuration of all
-    /// LPIs anew: it may remember what was true before it was off.
+    /// LPIs anew: it may have cached configurations of before it was off.
     /// [`Gic::cpu_on`](crate::Gic::cpu_on) came first. Task, on any CPU.
     ///
     /// # Errors
@@ -206,9 +206,9 @@ impl<P: LpiPlatform> Its<P> {
         })
     }
 
-    /// The CPU leaves: events that are still mapped to it move to `heir`, with their pending
-    /// states, and are returned. On return its redistributor, awake until then, gets nothing from
-    /// this ITS any more. Task, on any CPU.
+    /// Takes a CPU offline: events that are still mapped to it move to `heir`, with their pending
+    /// states, and are returned. On return this ITS sends nothing more to its redistributor, which
+    /// must be awake until then. Task, on any CPU.
     ///
     /// # Errors
     /// [`ItsError::NotReachable`] if either CPU is off, or they are the same;
@@ -221,8 +221,8 @@ impl<P: LpiPlatform> Its<P> {
             if leaving == heirs {
                 return Err(ItsError::NotReachable(heir, "it is the CPU that leaves"));
             }
-            // In the queue's order: whoever moves an event there later is refused, whoever did
-            // before is found.
+            // In the queue's order: a later move to this CPU is refused, an earlier one is found in
+            // the routes.
             self.queue
                 .in_order(&self.frame, || self.collections.set(leaving, Binding::Leaving(from)));
             let Ok(mut left) = self.routes.mapped_to(leaving) else {
@@ -240,8 +240,8 @@ impl<P: LpiPlatform> Its<P> {
         })
     }
 
-    /// Moves what is pending at one CPU's redistributor to another's, whichever ITS it came from,
-    /// without touching any event: for software that retargets events otherwise. Task.
+    /// Moves all pending LPIs of one CPU's redistributor to another's, those of other ITSes too,
+    /// and changes no event. For software that retargets events by other means. Task.
     ///
     /// # Errors
     /// [`ItsError::NotReachable`], [`ItsError::Fault`].
@@ -287,7 +287,7 @@ impl<P: LpiPlatform> Its<P> {
             self.routes.set(*lpi, Some(EventRoute { collection: heirs, ..route }));
             Some(Command::Movi { device: route.device, event: route.event_id(), collection: heirs })
         });
-        // The heir may remember old configurations of the LPIs that it gets.
+        // The heir may have cached old configurations of the LPIs that it gets.
         let reload = [
             Command::Invall { collection: heirs },
             Command::Sync { target: from },
@@ -296,8 +296,8 @@ impl<P: LpiPlatform> Its<P> {
         moves.chain(reload).chain(self.collections.rebind(leaving, Binding::Unmapped))
     }
 
-    /// Undoes what may have been done. A command that finds no room changes nothing, neither here
-    /// nor there.
+    /// Undoes a rebinding that may have been queued. A command that found no room has changed
+    /// nothing.
     fn undo_rebind(&self, collection: CollectionId, before: Binding) {
         if self.collections.binding(collection) == before {
             return;

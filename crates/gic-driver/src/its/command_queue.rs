@@ -3,11 +3,11 @@
 //!
 //! Every command has a *sequence number*, counted from the driver's start and never wrapping; a
 //! ring position is derived from it, not the other way round. A waiter therefore compares numbers,
-//! however often the ring wraps and whoever else reads `CREADR` meanwhile: between two reads the
-//! ITS can advance by at most what is outstanding, which is less than one turn of the ring.
+//! for any number of wraps and other readers of `CREADR`. Between two reads the ITS advances at
+//! most by the outstanding commands, which are less than one turn of the ring.
 //!
-//! Commands are drawn from the caller's iterator *under the ring's lock*, so that what a caller
-//! looks up or changes while it makes a command is in the order of the queue.
+//! Commands are drawn from the caller's iterator *under the ring's lock*, so that lookups and
+//! changes that make a command happen in the queue's order.
 
 use super::control_frame::ControlFrame;
 use super::error::{ProbeError, QueueError};
@@ -54,7 +54,7 @@ struct Ring {
     verified_target: Option<RdBase>,
     /// The command that was replaced last.
     replaced: Option<u64>,
-    /// Where the ITS stood when a task's time ran out: it is unresponsive while it stands there.
+    /// Value of `read` when a task's wait timed out: the ITS is unresponsive until `read` advances.
     unresponsive_at: Option<u64>,
     faults: Faults,
 }
@@ -84,7 +84,7 @@ impl CommandSpan {
     }
 }
 
-/// What [`CommandQueue::try_post`] did.
+/// The result of [`CommandQueue::try_post`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Posted {
     /// The commands that are in the ring.
@@ -93,7 +93,7 @@ pub(crate) struct Posted {
     pub(crate) ended: PostingEnd,
 }
 
-/// Why posting stopped.
+/// Reasons for posting to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PostingEnd {
     /// All commands are in the ring.
@@ -108,7 +108,7 @@ impl CommandQueue {
     ///
     /// # Errors
     /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with
-    /// everything given back.
+    /// everything freed.
     pub(crate) fn provision<P: LpiPlatform>(
         frame: &ControlFrame<P>,
         bytes: u32,
@@ -247,13 +247,12 @@ impl CommandQueue {
         })
     }
 
-    /// Does something between two commands: whoever makes a command later sees it, whoever made one
-    /// before did not.
+    /// Runs `f` between two commands: every command is made either before `f` or after it.
     pub(crate) fn in_order<P: LpiPlatform>(&self, frame: &ControlFrame<P>, f: impl FnOnce()) {
         self.ring.with(&*frame.platform, |_| f());
     }
 
-    /// Remembers a redistributor that the ITS executed a SYNC for.
+    /// Records a redistributor for which the ITS executed a SYNC.
     pub(crate) fn set_verified_target<P: LpiPlatform>(
         &self,
         frame: &ControlFrame<P>,
@@ -336,8 +335,8 @@ impl CommandQueue {
         }
     }
 
-    /// Remembers the command at which the queue stopped, puts a harmless one in its place and
-    /// restarts the queue.
+    /// Records the command at which the queue stopped, replaces it by a harmless one and restarts
+    /// the queue.
     fn replace_stalled<P: LpiPlatform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
         if ring.replaced != Some(ring.read) {
             ring.replaced = Some(ring.read);
@@ -404,7 +403,7 @@ impl CommandQueue {
 /// A run that did not end well.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FailedRun {
-    /// Why.
+    /// The cause.
     pub(crate) error: QueueError,
     /// The commands that are in the ring, if any.
     pub(crate) span: CommandSpan,

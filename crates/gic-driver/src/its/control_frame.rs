@@ -28,8 +28,7 @@ impl<P: LpiPlatform> ControlFrame<P> {
         }
     }
 
-    /// Disables the ITS, whoever enabled it, and waits until all effects are done: only then may
-    /// its tables change.
+    /// Disables the ITS and waits until all effects are done: only then may its tables change.
     pub(crate) fn quiesce(&self) -> Result<(), TimedOut> {
         let control = self.registers.read(gits::CTLR);
         // Quiescent is unknown while the ITS is enabled, so that the register is written first.

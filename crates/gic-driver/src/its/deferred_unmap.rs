@@ -1,10 +1,10 @@
-//! What the ITS may still use after a timeout.
+//! Unmapping that the ITS did not complete in time. LPIs and tables are freed only after the ITS
+//! has executed the commands that end their use.
 //!
-//! Events are discarded and devices unmapped before their LPIs and tables are used for something
-//! else. If the ITS does not answer in time, it may still execute those commands later, or what was
-//! posted before them. Until it did, nothing of it is given back: the commands that found no room
-//! are posted before any other, and what they protect is released when they were consumed. If that
-//! never happens it is never reused.
+//! Events are discarded and devices unmapped before their LPIs and tables are reused. An ITS that
+//! does not answer in time may still execute those commands, or earlier ones, later. So the
+//! resources are kept: commands that found no room are posted before any other, and their resources
+//! are freed once they are consumed. If the ITS never answers, they are never reused.
 
 use super::command_queue::{CommandSpan, FailedRun};
 use super::error::{ItsError, QueueError};
@@ -25,7 +25,7 @@ pub(crate) struct DeferredUnmap {
     resources: Resources,
 }
 
-/// What is given back once the ITS cannot use it any more.
+/// Resources that are freed once the ITS cannot use them any more.
 #[derive(Debug)]
 pub(crate) enum Resources {
     /// Events of a device that stays, and their LPIs.
@@ -60,8 +60,7 @@ impl<P: LpiPlatform> Its<P> {
         self.release_resources(state, Resources::Events(blocks));
     }
 
-    /// Unmaps a device with the events that it has left, all as one batch, and gives its table and
-    /// their LPIs back.
+    /// Unmaps a device with its remaining events as one batch, and frees its table and their LPIs.
     pub(super) fn release_device(
         &self,
         state: &mut TaskState,
@@ -72,7 +71,7 @@ impl<P: LpiPlatform> Its<P> {
         self.release_resources(state, Resources::Device { unmap, itt, blocks });
     }
 
-    /// Executes the commands that end the use of something, and gives it back afterwards.
+    /// Executes the commands that end the use of resources, then frees them.
     fn release_resources(&self, state: &mut TaskState, resources: Resources) {
         let (result, rest) = self.run_unmap(&mut state.targets, &resources);
         let Err(FailedRun { error, span }) = result else {
@@ -91,12 +90,12 @@ impl<P: LpiPlatform> Its<P> {
                     resources,
                 });
             }
-            // Better lost than given to somebody else while the ITS may use it.
+            // The resources leak: the ITS may still use them.
             _ => self.note(ItsError::NoMemory("commands that an ITS did not take")),
         }
     }
 
-    /// Executes the commands that end the use of something. Answers with the commands that found no
+    /// Executes the commands that end the use of resources. Returns the commands that found no
     /// room.
     fn run_unmap(
         &self,
@@ -119,7 +118,7 @@ impl<P: LpiPlatform> Its<P> {
         (result, rest)
     }
 
-    /// Completes what did not complete in time. Before anything new is posted for a device.
+    /// Completes the deferred unmaps. Called before anything new is posted for a device.
     ///
     /// # Errors
     /// The ITS still does not go on.
@@ -149,9 +148,9 @@ impl<P: LpiPlatform> Its<P> {
         self.queue.wait(&self.frame, &mut QueueWait::new(Context::Task), &deferred.posted)
     }
 
-    /// An event whose discarding was refused was not mapped. But a table whose unmapping was
-    /// refused stays the device's: better lost than written to by the ITS when it is somebody
-    /// else's.
+    /// Frees resources whose commands were partly refused. An event whose DISCARD was refused was
+    /// not mapped. A table whose unmapping was refused leaks, because the ITS may still write to
+    /// it.
     fn free_after_refusal(
         &self,
         refused: Option<Command>,
@@ -161,8 +160,8 @@ impl<P: LpiPlatform> Its<P> {
         let still_mapped = refused.is_some_and(|command| command.opcode() == Opcode::Mapd);
         match resources {
             Resources::Device { blocks, .. } if still_mapped => self.free_lpis(&blocks),
-            // The first refusal is known alone: there may have been one of the unmapping behind it.
-            // It does no harm twice.
+            // Only the first refusal is known: the unmapping behind it may have been refused too.
+            // It is sent again, which is harmless.
             Resources::Device { unmap, itt, blocks } if !blocks.as_slice().is_empty() => {
                 self.free_lpis(&blocks);
                 self.release_device(state, unmap, itt, EventBlocks::None);

@@ -1,4 +1,5 @@
-//! Devices: interrupt translation tables, and who has which of their events.
+//! Devices: their interrupt translation tables, and the shares that their attachments have of the
+//! events.
 
 use super::error::ItsError;
 use super::placement::Placement;
@@ -47,7 +48,7 @@ pub(crate) struct Share {
 }
 
 impl Device {
-    /// Provides a table for `events` events, nobody's yet.
+    /// Provides a table for `events` events, without shares.
     pub(crate) fn provision<P: LpiPlatform>(
         platform: &P,
         typer: Typer,
@@ -104,7 +105,7 @@ impl Device {
         u16::try_from(first).ok()
     }
 
-    /// Gives a block back that was taken.
+    /// Frees an allocated block.
     pub(crate) fn free_events(&mut self, first: u16, count: NonZeroU16) {
         let result = self.events.free(first.into(), count.into());
         debug_assert!(result.is_ok(), "a block that was taken: {result:?}");
@@ -115,7 +116,7 @@ impl Device {
         self.allocated_events() == 0
     }
 
-    /// Events that were taken and not given back.
+    /// Number of allocated events.
     pub(crate) fn allocated_events(&self) -> u32 {
         self.events.capacity() - self.events.available()
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with an ITS.
+//! Errors of an ITS: of its initialization, of operations, and of its command queue.
 
 use crate::lpi::LpiError;
 use crate::platform::{NoTable, TimedOut};
@@ -6,7 +6,7 @@ use gic_arch::Lpi;
 use gic_arch::its::Command;
 use msi_types::{ControllerFault, Cpu, DeviceId, MsiError};
 
-/// Why an ITS was not taken into use. It is left disabled, and all memory was given back.
+/// Reasons that an ITS was not taken into use. It is left disabled, and all memory was freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbeError {
@@ -15,7 +15,7 @@ pub enum ProbeError {
     BadConfig {
         /// The ITS's physical base.
         base: u64,
-        /// What is impossible.
+        /// The impossible setting.
         reason: &'static str,
     },
     /// The platform maps nothing there.
@@ -40,12 +40,12 @@ pub enum ProbeError {
     /// over](super::IfEnabled::TakeOver).
     #[error("its@{0:x}: it is enabled already: by another driver, firmware or a previous kernel")]
     AlreadyEnabled(u64),
-    /// Somebody left the ITS enabled and it does not come to rest: the hardware's fault.
+    /// The ITS was left enabled and does not become quiescent: a fault of the hardware.
     #[error("its@{base:x}: {wait}")]
     NotQuiescent {
         /// The ITS's physical base.
         base: u64,
-        /// What was waited for.
+        /// The condition that did not come true.
         wait: TimedOut,
     },
     /// A table register does not take what the architecture says it takes.
@@ -53,9 +53,9 @@ pub enum ProbeError {
     TableRefused {
         /// The ITS's physical base.
         base: u64,
-        /// Which table.
+        /// The table.
         table: &'static str,
-        /// What was refused.
+        /// The refused setting.
         reason: &'static str,
     },
     /// The platform gave no memory.
@@ -63,7 +63,7 @@ pub enum ProbeError {
     NoMemory {
         /// The ITS's physical base.
         base: u64,
-        /// What it was wanted for.
+        /// The table that needs it.
         table: &'static str,
     },
     /// The platform placed memory where the ITS cannot use it.
@@ -73,9 +73,9 @@ pub enum ProbeError {
     Misplaced {
         /// The ITS's physical base.
         base: u64,
-        /// What it was wanted for.
+        /// The table that needs it.
         table: &'static str,
-        /// Where it is.
+        /// Its physical address.
         address: u64,
     },
     /// The ITS has fewer collections than there are CPUs.
@@ -85,7 +85,7 @@ pub enum ProbeError {
         base: u64,
         /// CPUs to serve.
         cpus: u32,
-        /// What the ITS can hold.
+        /// Number of collections that the ITS can hold.
         limit: u64,
     },
 }
@@ -99,7 +99,7 @@ impl ProbeError {
     }
 }
 
-/// Why an operation on a running ITS failed. Nothing of it is left behind.
+/// Errors of operations on a running ITS. A failed operation leaves no change behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ItsError {
@@ -108,7 +108,7 @@ pub enum ItsError {
     DeviceIdOutOfRange {
         /// The DeviceID.
         id: DeviceId,
-        /// What fits.
+        /// DeviceID bits that fit.
         bits: u8,
     },
     /// Another requester behind the same DeviceID has it in use, with a table that is too small for
@@ -118,7 +118,7 @@ pub enum ItsError {
     /// More events than the ITS gives one device.
     #[error("{wanted} events are more than the {limit} that one device can have")]
     TooManyEvents {
-        /// How many were asked for.
+        /// Number asked for.
         wanted: u32,
         /// The limit.
         limit: u32,
@@ -126,15 +126,15 @@ pub enum ItsError {
     /// The device's events are used up, or no block of this shape is free.
     #[error("no block of {wanted} events is free in a device attached for {limit}")]
     NoEvents {
-        /// How many were asked for.
+        /// Number asked for.
         wanted: u16,
-        /// What the device was attached for.
+        /// Number that the device was attached for.
         limit: u32,
     },
     /// No such block of LPIs is free.
     #[error("no block of {wanted} LPIs is free")]
     NoLpis {
-        /// How many were asked for.
+        /// Number asked for.
         wanted: u16,
     },
     /// The CPU has no collection, or it is off.
@@ -149,9 +149,9 @@ pub enum ItsError {
     /// The platform placed memory where the ITS cannot use it.
     #[error("the platform placed {table} at {address:#x}: misaligned, too small or out of reach")]
     Misplaced {
-        /// What it was wanted for.
+        /// The table that needs it.
         table: &'static str,
-        /// Where it is.
+        /// Its physical address.
         address: u64,
     },
     /// A command did not complete, the ITS is suspended, or the caller's attachment or block is
@@ -189,7 +189,7 @@ impl From<ItsError> for MsiError {
     }
 }
 
-/// How a span of commands ended badly.
+/// Failures of a run of commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum QueueError {
     /// The ITS stopped making progress. The first command that it did not complete, if memory still

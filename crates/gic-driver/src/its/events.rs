@@ -16,14 +16,14 @@ use msi_types::{
     Attachment, Cpu, DeviceId, EventId, HwIrqBlock, Initially, MsiMessage, Pending, Shape,
 };
 
-/// Which events are wanted.
+/// A request for events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EventRequest {
-    /// How many.
+    /// Number of events.
     pub count: NonZeroU16,
-    /// Whether the EventIDs must be an aligned group.
+    /// The form of the EventIDs: independent, or an aligned group.
     pub shape: Shape,
-    /// Where they are delivered first.
+    /// The first target.
     pub cpu: Cpu,
     /// Forwarded at once or not.
     pub initially: Initially,
@@ -81,8 +81,8 @@ impl<P: LpiPlatform> Its<P> {
     }
 
     /// Moves an event, and its pending state, to another CPU; its message stays as it is. On return
-    /// it becomes pending at the old one no more. Answers where it was. Task; not for the same LPI
-    /// twice at a time.
+    /// it cannot become pending at the old CPU any more. Returns the old CPU. Task; not for the
+    /// same LPI twice at a time.
     ///
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::NotReachable`], [`ItsError::Fault`]: it stays where it
@@ -114,8 +114,8 @@ impl<P: LpiPlatform> Its<P> {
 
     /// Commands that move an event, under the queue's lock.
     ///
-    /// The invalidation is for a redistributor that had the LPI before and remembers its
-    /// configuration of that time: MOVI does not make it look again (IHI 0069 §5.1.1, §5.3).
+    /// The invalidation is for a redistributor that had the LPI before and cached its
+    /// configuration: MOVI does not invalidate it (IHI 0069 §5.1.1, §5.3).
     fn movi(&self, lpi: Lpi, new: EventRoute, from: RdBase, to: RdBase) -> [Command; 4] {
         self.routes.set(lpi, Some(new));
         let (device, event) = (new.device, new.event_id());
@@ -137,7 +137,7 @@ impl<P: LpiPlatform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Lets an LPI through. Any context.
+    /// Enables an LPI. Any context.
     ///
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
@@ -225,7 +225,7 @@ impl<P: LpiPlatform> Its<P> {
         Ok((share.device, first))
     }
 
-    /// Allocates LPIs, and finds out where they must be cleared.
+    /// Allocates LPIs, and finds the collections at which they must be cleared.
     fn allocate_lpis(
         &self,
         state: &mut TaskState,
@@ -246,7 +246,8 @@ impl<P: LpiPlatform> Its<P> {
         Ok(block)
     }
 
-    /// The device and events that a block stands for; that they are not the attachment's is noted.
+    /// The device and events of a block. A block that is not the attachment's is recorded as a
+    /// fault.
     pub(super) fn block_of(
         &self,
         state: &TaskState,
@@ -306,14 +307,14 @@ impl<P: LpiPlatform> Its<P> {
             .map_err(|failed| failed.error);
         drop(commands);
         let refused = matches!(result, Err(QueueError::Stalled(Some(command))) if command.opcode() == Opcode::Mapd);
-        // After a timeout it is in the queue, ahead of whatever follows.
+        // After a timeout it is in the queue, ahead of all later commands.
         if told && !refused {
             known.mapping = Mapping::Mapped;
         }
         result
     }
 
-    /// Takes a block back whose mapping failed somewhere.
+    /// Undoes a mapping that failed.
     fn undo_map(&self, state: &mut TaskState, block: EventBlock, error: QueueError) {
         if let QueueError::Stalled(Some(command)) = error {
             let forget = |(event, lpi): (u16, Lpi)| {
@@ -323,8 +324,8 @@ impl<P: LpiPlatform> Its<P> {
                     self.routes.set(lpi, None);
                 }
             };
-            // What the ITS does not know cannot be discarded: an event that it refused, or all of
-            // an unknown device's.
+            // An event that the ITS refused cannot be discarded, nor any of a device that it
+            // refused.
             if matches!(command.opcode(), Opcode::Mapd | Opcode::Mapti) {
                 block.lpis().for_each(forget);
             }
@@ -337,8 +338,8 @@ impl<P: LpiPlatform> Its<P> {
             self.routes.set(lpi, Some(old));
             return;
         }
-        // The MOVI was executed, or may be later; a second one behind it takes it back. If that
-        // finds no room, the route goes on to say what the queue will do.
+        // The MOVI was executed, or may be later; a second one behind it undoes it. If that finds
+        // no room, the route keeps describing the queue's result.
         let mut back = made_in_order(|| {
             let from = self.collections.target(new.collection)?;
             let to = self.collections.target(old.collection)?;

@@ -9,12 +9,12 @@ use gic_arch::its::{Command, RawCommand};
 /// Number of refused commands that are kept until their callers ask.
 const REMEMBERED_FAULTS: usize = 16;
 
-/// Commands that the ITS refused, until those who posted them ask.
+/// Commands that the ITS refused, kept until their callers ask.
 #[derive(Debug)]
 pub(crate) struct Faults {
     known: Vec<(u64, RawCommand)>,
-    /// Covers those that found no place any more: whoever waits for one of these numbers is told
-    /// that something failed.
+    /// Covers commands that found no room: a caller that waits for one of these numbers gets an
+    /// unspecific failure.
     forgotten: Range<u64>,
 }
 
@@ -37,7 +37,7 @@ impl Faults {
         self.known.push((sequence, raw));
     }
 
-    /// Reports the first fault in `span`, and forgets them all.
+    /// Reports the first fault in `span`, and removes all of them.
     pub(crate) fn take(&mut self, span: &Range<u64>) -> Result<(), QueueError> {
         let overlaps = self.forgotten.start < span.end && span.start < self.forgotten.end;
         let first =

@@ -1,5 +1,5 @@
-//! Which DeviceID a requester's messages carry: what `msi-map` (devicetree) or an IORT mapping
-//! (ACPI) says of one bus.
+//! The mapping from requester IDs of one bus to DeviceIDs, as `msi-map` (devicetree) or an IORT
+//! mapping (ACPI) states it.
 
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
@@ -9,7 +9,7 @@ use msi_types::{DeviceId, RequesterId};
 pub struct IdRange {
     /// The lowest requester, after masking.
     pub first_requester: RequesterId,
-    /// How many.
+    /// Number of requesters.
     pub length: u32,
     /// The DeviceID of the first.
     pub first_device: DeviceId,
@@ -44,7 +44,7 @@ enum Ranges {
 }
 
 impl IdMap {
-    /// What these ranges say; where they overlap, the first one counts.
+    /// Creates a map of these ranges; where they overlap, the first one counts.
     pub fn new(ranges: Vec<IdRange>) -> Self {
         Self { mask: u32::MAX, ranges: Ranges::Many(ranges) }
     }

@@ -1,9 +1,9 @@
-//! Where the memory of an ITS may lie.
+//! Placement of an ITS's memory: every table lies within the address bits that the ITS can drive.
 
 use crate::platform::{LpiPlatform, Table, TableLayout};
 use crate::platform::{NoTable, allocate_table};
 
-/// What limits the place of an ITS's memory, apart from the register or command that names it.
+/// Limits on the location of an ITS's memory, apart from the register or command that names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Placement {
     /// The ITS's NUMA node.

@@ -26,10 +26,10 @@ use msi_types::Cpu;
 
 /// 2047 commands at a time.
 const DEFAULT_QUEUE_BYTES: u32 = 0x1_0000;
-/// Collection 0xffff is nobody's.
+/// Collection 0xffff is never used.
 const MAX_CPUS: u32 = 0xffff;
 
-/// What is known of an ITS before it is touched.
+/// Configuration of an ITS, known before any access to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ItsConfig {
     /// Physical base address of its control frame, as firmware states it.
@@ -38,7 +38,8 @@ pub struct ItsConfig {
     pub cpus: u32,
     /// Size of the command queue: a multiple of 4 KiB up to 1 MiB.
     pub queue_bytes: u32,
-    /// Whether firmware says that the ITS looks into caches. If so, the ITS is asked as well.
+    /// Coherence of its accesses, as firmware states it. Coherent accesses are negotiated with the
+    /// ITS too.
     pub coherence: Coherence,
     /// DeviceIDs need at most so many bits: saves table memory where the ITS has more.
     pub device_id_bits: u8,
@@ -53,11 +54,11 @@ pub struct ItsConfig {
     /// The window before the ITS that devices write to in place of `GITS_TRANSLATER`, where
     /// firmware states one (`socionext,synquacer-pre-its`): four bytes for each DeviceID.
     pub pre_its: Option<PhysicalRegion>,
-    /// What to do if the ITS is enabled already.
+    /// The treatment of an ITS that is enabled already.
     pub if_enabled: IfEnabled,
 }
 
-/// What [`Its::new`] does with an ITS that is enabled already.
+/// The treatment by [`Its::new`] of an ITS that is enabled already.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum IfEnabled {
     /// It leaves the ITS alone and refuses it: another [`Its`] may drive it.
@@ -117,7 +118,7 @@ impl<P: LpiPlatform> Its<P> {
     /// once for each ITS.
     ///
     /// # Errors
-    /// [`ProbeError`]; all memory was given back, and the ITS is disabled but for
+    /// [`ProbeError`]; all memory was freed, and the ITS is disabled but for
     /// [`ProbeError::AlreadyEnabled`].
     pub fn new(gic: Arc<Gic<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
         config.check()?;
@@ -264,8 +265,7 @@ fn collection_table<P: LpiPlatform>(
         memory_type,
     };
     let mut table = ItsTable::provision(frame, request)?.ok_or(too_few(typer.hcc().into()))?;
-    // Whether numbers below HCC count in the table depends on GITS_TYPER.CCT; it has room for all
-    // of them.
+    // GITS_TYPER.CCT tells if collections below HCC use the table; it has room for all of them.
     if table.ids() < cpus.into() {
         let limit = table.ids();
         table.release(frame);

@@ -1,12 +1,13 @@
-//! How long a caller waits for the command queue.
+//! Bounded waits for the command queue: a task waits while the ITS makes progress, other contexts
+//! for one bound in all.
 
 use crate::platform::{LpiPlatform, Wait};
 
-/// Where a caller waits.
+/// The context of a caller that waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Context {
-    /// In a task: as long as the ITS makes progress, because somebody else's long batch before ours
-    /// is no fault. If there is none for the platform's bound, the ITS is unresponsive.
+    /// In a task: as long as the ITS makes progress, because another caller's long batch is no
+    /// fault. If there is none for the platform's bound, the ITS is unresponsive.
     Task,
     /// In any context, a handler too: for the platform's bound in all. That may be too short for
     /// what is queued, so that nothing follows for others.
@@ -18,12 +19,12 @@ pub(crate) enum Context {
 pub(crate) struct QueueWait {
     context: Context,
     turn: u32,
-    /// Where the ITS stood at the last look.
+    /// Commands consumed at the last poll.
     last_read: Option<u64>,
     wait: Wait,
 }
 
-/// Whether to look again.
+/// The decision after a poll.
 pub(crate) enum Verdict {
     Wait,
     GiveUp,
@@ -34,8 +35,9 @@ impl QueueWait {
         Self { context, turn: 0, last_read: None, wait: Wait::Again }
     }
 
-    /// Judges a look at which the caller was not done, by the commands consumed until then.
-    /// `unresponsive_at` is the ring's: where the ITS stood when a task's time ran out.
+    /// Decides after a poll at which the caller's commands were not done. `read` is the number of
+    /// commands consumed. `unresponsive_at` is the ring's: the value of `read` at which a task
+    /// timed out.
     pub(crate) fn judge(&mut self, read: u64, unresponsive_at: &mut Option<u64>) -> Verdict {
         if *unresponsive_at == Some(read) {
             return Verdict::GiveUp;

@@ -1,4 +1,4 @@
-//! What this driver does about an ITS's errata.
+//! Workarounds for errata of an ITS.
 
 use super::placement::Placement;
 use super::probe::ItsConfig;
@@ -16,7 +16,7 @@ const PRE_ITS_SHIFT: u32 = 2;
 /// DeviceID bits that ThunderX's device table has room for.
 const THUNDERX_DEVICE_ID_BITS: u8 = 20;
 
-/// What the hardware says of itself and what the caller asked for, corrected by the errata.
+/// The hardware's features and the caller's configuration, corrected by the errata.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CorrectedConfig {
     pub(crate) typer: Typer,

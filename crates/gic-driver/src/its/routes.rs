@@ -14,7 +14,7 @@ const CHUNK: usize = 1024;
 /// No event. Not a route, because collection 0xffff is never used.
 const NONE: u64 = u64::MAX;
 
-/// Where an LPI comes from, and where it is delivered.
+/// The event and the collection that an LPI is mapped from and to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EventRoute {
     pub(crate) device: DeviceId,
@@ -73,7 +73,7 @@ impl EventRoutes {
         Ok(())
     }
 
-    /// Where this LPI comes from; `None` if it is not mapped here. Any context.
+    /// The event of this LPI; `None` if it is not mapped here. Any context.
     pub(crate) fn of(&self, lpi: Lpi) -> Option<EventRoute> {
         EventRoute::unpack(self.word(lpi)?.load(Ordering::Acquire))
     }

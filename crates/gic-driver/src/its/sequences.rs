@@ -38,7 +38,7 @@ impl EventBlocks {
 
 impl EventBlock {
     pub(crate) fn lpis(self) -> impl ExactSizeIterator<Item = (u16, Lpi)> + use<> {
-        // The allocators handed out both ranges, so that neither wraps.
+        // Both ranges were allocated, so neither wraps.
         let lpi = move |index: u16| {
             Lpi::from_index(self.first_lpi.index() + u32::from(index)).unwrap_or(self.first_lpi)
         };

@@ -3,8 +3,8 @@
 //!
 //! What a register supports is found by writing and reading back: page size, two levels,
 //! shareability. The second level of a table is provided page by page, when an identifier first
-//! appears, and kept: an ITS that caches a first level has no command to forget it. Its size is
-//! bounded by the identifier bits.
+//! appears, and kept: no command invalidates a cached first level. Its size is bounded by the
+//! identifier bits.
 
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;
@@ -37,7 +37,7 @@ pub(crate) struct ItsTable {
     second_level: SortedMap<u64, Table>,
 }
 
-/// What a table is wanted for.
+/// The requirements on a table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableRequest {
     pub(crate) kind: TableKind,
@@ -50,7 +50,7 @@ pub(crate) struct TableRequest {
     pub(crate) memory_type: MemoryType,
 }
 
-/// What a register supports.
+/// Features of a `GITS_BASER<n>`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BaserAbilities {
     pub(crate) page: PageSize,
@@ -58,7 +58,7 @@ pub(crate) struct BaserAbilities {
     pub(crate) levels: Levels,
 }
 
-/// How many levels a table has, or may have.
+/// Levels of a table, or those that a register supports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Levels {
     /// The entries themselves.
@@ -103,7 +103,7 @@ impl ItsTable {
     ///
     /// # Errors
     /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with
-    /// everything given back.
+    /// everything freed.
     pub(crate) fn provision<P: LpiPlatform>(
         frame: &ControlFrame<P>,
         request: TableRequest,
@@ -147,7 +147,7 @@ impl ItsTable {
         }
     }
 
-    /// Takes the table out of the disabled ITS and gives its memory back.
+    /// Removes the table from the disabled ITS and frees its memory.
     pub(crate) fn release<P: LpiPlatform>(self, frame: &ControlFrame<P>) {
         frame.registers.write(self.register, Baser::new());
         for page in self.second_level.into_values() {
@@ -189,7 +189,7 @@ impl ItsTable {
 }
 
 impl BaserAbilities {
-    /// Finds out by writing and reading back. `None` if the register accepts no page size.
+    /// Probes by writing and reading back. `None` if the register accepts no page size.
     fn probe<M: Mmio>(registers: &M, register: Reg<Baser>) -> Option<Self> {
         let page =
             [PageSize::Size64K, PageSize::Size16K, PageSize::Size4K].into_iter().find(|page| {

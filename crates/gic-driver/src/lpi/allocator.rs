@@ -6,8 +6,8 @@ use core::num::NonZeroU32;
 use core::ops::Range;
 use gic_arch::Lpi;
 
-/// Consecutive LPIs that one owner holds. Not `Clone`: whoever has it owns them, and gives them
-/// back by [`Lpis::free`](super::Lpis::free).
+/// Consecutive LPIs that one owner holds. Not `Clone`: the value owns them, and
+/// [`Lpis::free`](super::Lpis::free) consumes it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "LPIs stay allocated until the range is given back"]
 pub struct LpiRange {
@@ -18,7 +18,7 @@ pub struct LpiRange {
 impl LpiRange {
     /// For owners that keep their LPIs as plain numbers meanwhile: the range that
     /// [`first`](Self::first) and [`count`](Self::count) described. Freeing checks that all of them
-    /// are allocated, not by whom.
+    /// are allocated, not their owner.
     pub const fn from_parts(first: Lpi, count: NonZeroU32) -> Self {
         Self { first, count }
     }
@@ -33,7 +33,7 @@ impl LpiRange {
         self.first
     }
 
-    /// How many.
+    /// Number of LPIs.
     pub const fn count(&self) -> NonZeroU32 {
         self.count
     }
@@ -57,7 +57,7 @@ impl LpiRange {
 #[derive(Debug)]
 pub(super) struct LpiAllocator {
     blocks: BlockAllocator,
-    /// Where tables were taken over.
+    /// LPIs to clear, if tables were adopted.
     stale: Option<Stale>,
 }
 
@@ -87,7 +87,7 @@ impl LpiAllocator {
         }
     }
 
-    /// Forgets a redistributor: its pending table is another, or empty.
+    /// Removes a redistributor: its pending table is another, or empty.
     pub(super) fn forget_stale(&mut self, address: u64) {
         if let Some(stale) = &mut self.stale {
             stale.remove(address);
@@ -99,7 +99,7 @@ impl LpiAllocator {
         self.stale.as_ref()?.get(index)
     }
 
-    /// Is none of these LPIs pending for a previous kernel?
+    /// Returns true if none of these LPIs can be pending for a previous kernel.
     pub(super) fn are_clear(&self, range: &LpiRange) -> bool {
         self.stale.as_ref().is_none_or(|stale| stale.is_cleared(range))
     }

@@ -122,8 +122,8 @@ impl<P: LpiPlatform> Lpis<P> {
                 );
             }
             Coherence::NonCoherent => {
-                // Under the lock: whoever stored a byte before is covered by what follows, whoever
-                // stores one afterwards cleans it.
+                // Under the lock: bytes stored before are cleaned below, and a later store cleans
+                // its own.
                 let old = self.config_lock.with(&*self.platform, |()| {
                     self.coherence.swap(COHERENCE_NONE, Ordering::AcqRel)
                 });

@@ -1,11 +1,11 @@
-//! Why LPIs cannot be used.
+//! Errors of LPIs and their tables.
 
 use super::LpiMessages;
 use crate::{Block, BlockError};
 use core::fmt;
 use gic_arch::Lpi;
 
-/// Why LPIs cannot be used as asked.
+/// Reasons to refuse an operation on LPIs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LpiError {
@@ -18,13 +18,13 @@ pub enum LpiError {
     /// LPIs need 14 INTID bits or more.
     #[error("{bits} INTID bits leave no LPIs: those begin with 14")]
     TooFewIdBits {
-        /// What was chosen, or what the hardware or a table that was taken over has.
+        /// INTID bits of the configuration, the hardware or an adopted table.
         bits: u8,
     },
     /// The platform gave no memory.
     #[error("no memory for the {table}: {bytes} bytes")]
     NoMemory {
-        /// Which table.
+        /// The table.
         table: &'static str,
         /// Its size.
         bytes: u64,
@@ -34,17 +34,17 @@ pub enum LpiError {
         "the platform placed the {table} at {address:#x}: misaligned, too small or out of reach"
     )]
     Misplaced {
-        /// Which table.
+        /// The table.
         table: &'static str,
-        /// Where.
+        /// Its physical address.
         address: u64,
     },
     /// LPIs were found enabled, cannot be disabled, and the tables in use cannot be taken over.
     #[error("{block}: LPIs are already enabled and stay so: {reason}")]
     AlreadyEnabled {
-        /// Which redistributor.
+        /// The redistributor.
         block: Block,
-        /// Why its tables cannot be taken over.
+        /// The reason that its tables cannot be adopted.
         reason: AdoptionRefused,
     },
     /// Other messages make these LPIs pending already.
@@ -61,17 +61,17 @@ pub enum LpiError {
     Blocks(#[from] BlockError),
 }
 
-/// Why tables that are in use already cannot be taken over.
+/// Reasons that tables in use cannot be adopted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AdoptionRefused {
     /// The platform does not know the configuration table as reserved memory.
     ConfigNotReserved {
-        /// Where it is.
+        /// Its physical address.
         address: u64,
     },
     /// The platform does not know the pending table as reserved memory.
     PendingNotReserved {
-        /// Where it is.
+        /// Its physical address.
         address: u64,
     },
     /// The redistributor uses another configuration table than the others.

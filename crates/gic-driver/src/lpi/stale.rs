@@ -1,8 +1,8 @@
 //! LPIs that a previous kernel left pending in tables that were taken over.
 //!
 //! Such a table is its redistributor's: software cannot clear it. So the sender of an LPI clears it
-//! at each of these redistributors before its first owner here, and each LPI for which that was
-//! done is remembered.
+//! at each of these redistributors before its first owner. One bit records each LPI for which that
+//! was done.
 
 use super::LpiRange;
 use alloc::collections::TryReserveError;
@@ -20,7 +20,7 @@ pub(crate) struct StaleAt {
     pub(crate) processor_number: u16,
 }
 
-/// What may be pending for nobody, and where.
+/// LPIs that may be pending for a previous kernel, by redistributor.
 #[derive(Debug)]
 pub(super) struct Stale {
     redistributors: Vec<StaleAt>,

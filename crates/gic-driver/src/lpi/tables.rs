@@ -68,7 +68,7 @@ pub(super) struct PendingTable {
     tables: NegotiatedTables,
 }
 
-/// What is known of a pending table.
+/// The known contents of a pending table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Contents {
     /// The redistributor uses it, so that it is undefined; or used it until it lost its state.
@@ -171,7 +171,7 @@ pub(super) fn attach<P: LpiPlatform>(
     Ok(Attached { tables, pending: result? })
 }
 
-/// Was the pending table in use before?
+/// Use of the pending table before this attach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum PriorUse {
     Yes,
@@ -219,8 +219,8 @@ fn first_pending<P: LpiPlatform>(
     Ok(PendingTable { redistributor: address, table, contents: Contents::Undefined, tables })
 }
 
-/// What is pending at the redistributor may be a previous kernel's. Direct LPIs are cleared at each
-/// redistributor by its own registers, at any time; an ITS needs an event for each.
+/// Records a redistributor whose pending LPIs may be a previous kernel's. Direct LPIs are cleared
+/// by the redistributor's own registers, at any time; an ITS needs an event for each.
 fn note_stale<P: LpiPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
@@ -258,7 +258,7 @@ fn adopted_coherence<P: LpiPlatform>(
     }
 }
 
-/// LPIs are enabled: do they use the tables that we think they do?
+/// Checks that a redistributor with LPIs enabled uses the tables that the driver expects.
 fn verify<P: LpiPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,

@@ -18,7 +18,7 @@ const CONFIG: LpiConfig = LpiConfig {
     access: TableAccess::Negotiate,
     address_bits: 52,
 };
-/// Where a previous kernel had its tables.
+/// Tables of a previous kernel.
 const OLD_CONFIG: u64 = 0x4000_0000;
 const OLD_PENDING: u64 = 0x4100_0000;
 
@@ -52,7 +52,7 @@ fn one(lpis: &Lpis<Fake>) -> Lpi {
     lpis.allocate(count(1), Alignment::ONE).unwrap().first()
 }
 
-/// What a redistributor that does not look into caches reads as the configuration of an LPI.
+/// The configuration of an LPI that a non-coherent redistributor reads.
 fn seen(fake: &Fake, lpi: Lpi) -> u8 {
     let base = fake.at_redistributor(0, |frame| frame.propbaser.address());
     fake.in_memory(|memory| memory.non_coherent(base + u64::from(lpi.index())))

@@ -96,7 +96,7 @@ fn an_alias_has_the_registers_at_the_same_offsets() {
         allocate(&mbi, 1, Shape::Independent).unwrap_err(),
         MsiError::AddressTooWide { address: 0x1_0000_0040, bits: 32 }
     );
-    // What was refused is free.
+    // The refused SPIs are free.
     assert_eq!(mbi.allocate(&attach(&mbi), &request).unwrap().first(), HwIrq::new(65));
 }
 
@@ -218,7 +218,7 @@ fn moved_to(mbi: &Mbi<Fake>, block: &HwIrqBlock, cpu: u32) -> Result<(), MsiErro
     mbi.end_move(moved, MoveOutcome::Written)
 }
 
-/// Where a message arrives now.
+/// The target of a message.
 fn delivery(fake: &Fake, intid: u32) -> Option<u64> {
     fake.at_distributor(|frame| frame.delivers_to(IntId::new(intid)))
 }

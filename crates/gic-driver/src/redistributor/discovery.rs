@@ -9,7 +9,7 @@ use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3};
 /// A region of redistributors, as firmware states it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RedistributorRegion {
-    /// Where.
+    /// The region.
     pub region: PhysicalRegion,
     /// Distance of two redistributors in bytes, where firmware states it (`redistributor-stride`);
     /// otherwise `GICR_TYPER.VLPIS` tells.

@@ -5,7 +5,7 @@ use crate::{Coherence, GicError, Mmio, MmioExt, Platform};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Cacheability, OuterCacheability, Shareability};
 
-/// Whether a pending table may be taken for empty.
+/// The contents of a pending table that the redistributor is told (`GICR_PENDBASER.PTZ`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingContents {
     /// It is all zero: nothing is read.
@@ -14,7 +14,7 @@ pub enum PendingContents {
     Pending,
 }
 
-/// What firmware says about the redistributors' accesses to memory.
+/// Coherence of the redistributors' accesses to memory, as firmware states it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum TableAccess {
     /// Nothing: shareable, cacheable accesses are asked for, and what the hardware makes of it is
@@ -34,13 +34,13 @@ pub struct LpiTables {
     pub id_bits: u8,
     /// The pending table, 64 KiB aligned, below 2^52.
     pub pending: u64,
-    /// What the pending table holds.
+    /// The contents of the pending table.
     pub contents: PendingContents,
-    /// What firmware says.
+    /// The coherence that firmware states.
     pub access: TableAccess,
 }
 
-/// How the redistributor accesses its tables.
+/// The redistributor's accesses to its tables.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct NegotiatedTables {
     /// The configuration table.
@@ -49,7 +49,7 @@ pub struct NegotiatedTables {
     pub pending: Coherence,
 }
 
-/// What came of clearing `EnableLPIs`.
+/// The result of clearing `EnableLPIs`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LpiClearing {
     /// It is clear: pending LPIs are in the pending table, the base registers may be written.
@@ -59,12 +59,12 @@ pub enum LpiClearing {
 }
 
 impl<M: Mmio> Redistributor<M> {
-    /// Are LPIs enabled?
+    /// Returns true if LPIs are enabled.
     pub fn lpis_enabled(&self) -> bool {
         self.frame.mmio.read(gicr::CTLR).enable_lpis()
     }
 
-    /// Does the implementation promise that LPIs can be disabled again (`CES`)?
+    /// Returns true if the implementation lets software disable LPIs again (`CES`).
     pub fn can_disable_lpis(&self) -> bool {
         self.frame.mmio.read(gicr::CTLR).ces()
     }

@@ -134,7 +134,7 @@ mod power {
     fn waking_waits_until_the_interfaces_are_awake() {
         let (fake, redistributor) = one();
         redistributor.wake(&fake).unwrap();
-        // The fake lets nobody in before.
+        // The fake refuses earlier accesses.
         redistributor.interrupt(IntId::new(27)).unwrap().enable();
     }
 

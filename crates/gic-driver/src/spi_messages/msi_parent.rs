@@ -141,7 +141,7 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         }
         for hwirq in vectors(block) {
             self.wired.set_trigger(hwirq, Trigger::Edge)?;
-            // Its last owner's device may have sent a message after the vector was given back.
+            // Its last owner's device may have sent a message after the vector was freed.
             self.wired.set_pending(hwirq, Pending::Clear);
             self.wired.set_target(hwirq, request.cpu)?;
             self.retarget(hwirq, request.cpu)?;

@@ -12,7 +12,7 @@ use msi_types::{Cpu, HwIrq};
 pub struct SpiRange {
     /// INTID of the first.
     pub first: HwIrq,
-    /// How many.
+    /// Number of SPIs.
     pub count: NonZeroU16,
 }
 
@@ -73,7 +73,7 @@ impl RangeAllocator {
         self.targets.get(self.index(hwirq)?).copied()
     }
 
-    /// Answers the old target.
+    /// Returns the old target.
     pub(super) fn retarget(&mut self, hwirq: HwIrq, cpu: Cpu) -> Option<Cpu> {
         let index = self.index(hwirq)?;
         Some(core::mem::replace(self.targets.get_mut(index)?, cpu))

@@ -1,6 +1,6 @@
 //! Frames that take other data than the INTID.
 
-/// How a message names the SPI.
+/// The name of an SPI in a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Encoding {
     /// The data is the INTID minus this.

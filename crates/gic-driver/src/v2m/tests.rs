@@ -184,7 +184,7 @@ fn a_message_that_comes_after_its_vector_was_given_back_is_not_the_next_owners()
     let block = allocate(&v2m, 1, Shape::Independent).unwrap();
     let (device, hwirq) = (v2m.attach(RequesterId::new(1), 1).unwrap(), block.first());
     v2m.free(&device, block);
-    // What the doorbell does.
+    // As the doorbell does.
     WiredParent::set_pending(&*gic, hwirq, Pending::Set);
     assert!(WiredParent::is_pending(&*gic, hwirq));
     let next = allocate(&v2m, 1, Shape::Independent).unwrap();

@@ -55,7 +55,7 @@ impl World {
         redistributor.set(message.data);
     }
 
-    /// Where an LPI is pending.
+    /// The CPUs at which an LPI is pending.
     pub(crate) fn pending_at(&self, lpi: u32) -> Vec<u32> {
         let at = self.redistributors.iter().zip(0..);
         at.filter(|((_, rd), _)| rd.pending.contains(&lpi)).map(|(_, cpu)| cpu).collect()
@@ -81,14 +81,14 @@ thread_local! {
     static COUNTS: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Where a scheduler of its own runs others.
+/// Hooks for a scheduler that switches threads.
 #[derive(Clone, Copy)]
 pub(crate) struct Schedule {
     /// Before each access to registers and tables.
     pub(crate) access: fn(),
     /// Before each lock.
     pub(crate) lock: fn(),
-    /// Where somebody else has to act.
+    /// Called while another thread has to act.
     pub(crate) wait: fn(),
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn schedule_by(schedule: Schedule) {
     COUNTS.set(false);
 }
 
-/// What follows runs on this CPU.
+/// Runs the following accesses on this CPU.
 pub(crate) fn run_on(cpu: u32) {
     CPU.set(cpu);
 }

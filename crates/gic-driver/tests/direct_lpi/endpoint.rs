@@ -9,7 +9,7 @@ use msi_types::{
 use std::num::NonZeroU16;
 use std::sync::Mutex;
 
-/// How a device stores its message.
+/// The way a device stores its message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// MSI-X, or MSI with mask bits.
@@ -89,7 +89,7 @@ impl Endpoint {
         self.state.lock().unwrap().sent[usize::from(index)]
     }
 
-    /// What is stored.
+    /// The stored message.
     pub(crate) fn message(&self) -> MsiMessage {
         self.state.lock().unwrap().message()
     }

@@ -6,7 +6,7 @@ use gic_driver::direct_lpi::{CpuOff, CpuOn, DirectLpi};
 use gic_driver::lpi::PendingLpis;
 use msi_types::{Cpu, MsiError, MsiParent, Pending};
 
-/// What the leaving CPU's kernel does after the vectors were moved.
+/// Takes a CPU offline as its kernel does after the vectors were moved.
 pub(crate) fn leave(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOff {
     let left = direct.cpu_off(Cpu::new(cpu)).unwrap();
     direct.gic().cpu_off(Cpu::new(cpu), &board.registers(Cpu::new(cpu))).unwrap();
@@ -232,7 +232,7 @@ fn a_cpu_that_leaves_gets_nothing_new() {
 #[test]
 fn a_cpu_that_comes_back_remembers_nothing_of_before() {
     let board = Board::new(2, 0);
-    // Its LPIs stay enabled while it is off, with all that it remembers.
+    // Its LPIs stay enabled while it is off, with all its caches.
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();

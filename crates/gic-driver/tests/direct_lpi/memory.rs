@@ -52,7 +52,7 @@ impl Memory {
         self.copy(table, range, CPU, CONTROLLER);
     }
 
-    /// Answers whether that is possible.
+    /// Returns true if that is possible.
     pub(crate) fn observe(&mut self, table: u64, range: Range<u64>, coherence: Coherence) -> bool {
         let possible = coherence == Coherence::Coherent || self.observable;
         if possible {

@@ -1,7 +1,7 @@
 //! An affinity move with a device that fires throughout, under a model checker: the driver itself,
 //! every access to hardware a place where others may run. For each safeguard there is hardware that
-//! behaves as if the driver had forgotten it, which the checker has to notice. The same scenarios
-//! run on real threads.
+//! behaves as if the driver lacked it, which the checker has to notice. The same scenarios run on
+//! real threads.
 
 use super::board::{Board, Schedule, schedule_by};
 use super::endpoint::{Endpoint, Kind};
@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 const SCHEDULES: usize = 1_000;
 /// Switches in the right places that a fault may need.
 const DEPTH: usize = 5;
-/// How often the scenarios run on real threads.
+/// Runs of each scenario on real threads.
 const ROUNDS: usize = 200;
-/// How often a CPU looks while the others act.
+/// Polls of a CPU while the others act.
 const LOOKS: usize = 6;
 
 type Thread = Box<dyn FnOnce() + Send>;
@@ -89,7 +89,7 @@ impl Scenario {
     }
 }
 
-/// How threads are run, and what lets others run in between.
+/// The way threads run, and the point at which others may run.
 #[derive(Clone, Copy)]
 struct World {
     run: fn(Vec<Thread>),
@@ -268,7 +268,7 @@ fn check(scenario: impl Fn() + Send + Sync + 'static) {
     }
 }
 
-/// Where the scheduler may switch, without the hint that somebody waits.
+/// A point at which the scheduler may switch, without the hint of a wait.
 fn switch() {
     shuttle::sync::atomic::AtomicBool::new(false).load(SeqCst);
 }
@@ -312,7 +312,7 @@ fn invalidations_from_two_cpus_do_not_meet() {
 
 #[test]
 fn without_invalidation_at_the_new_redistributor_messages_are_lost() {
-    // In this scenario nobody else invalidates there.
+    // In this scenario no other code invalidates there.
     let forgets = |board: &Board| board.world().rd(1).ignores_invalidation = true;
     assert!(is_caught(move || a_vector_moves_while_its_device_fires(
         CHECKED,
@@ -332,7 +332,7 @@ fn masked_at_the_new_redistributor_alone_it_comes_through_at_the_old_one() {
 fn masked_at_the_old_redistributor_alone_it_comes_through_at_the_new_one() {
     let forgets = |board: &Board| {
         let world = &mut *board.world();
-        // It remembers it enabled, so that moving alone would not show.
+        // It has cached it enabled, so that moving alone would not show.
         let lpi = *world.redistributors[0]
             .1
             .remembered

@@ -11,7 +11,7 @@ const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked
 fn a_move_invalidates_before_the_endpoint_is_rewritten() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    // Both redistributors remember it disabled; enabling it tells only its target.
+    // Both redistributors have cached it disabled; enabling it invalidates only its target.
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
     let lpi = device.lpi(0);
     assert_eq!(board.world().rd(1).remembered[&lpi] & 1, 0);

@@ -97,12 +97,12 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What is known of a vector.
+/// The model of a vector.
 #[derive(Debug, Default)]
 struct HwIrq {
     /// Messages, those of software among them.
     sent: u64,
-    /// How many were sent when it was taken last.
+    /// Messages sent when it was taken last.
     seen: u64,
     runs: u64,
     masked: bool,
@@ -170,7 +170,7 @@ impl RandomMachine {
         hwirq.places.push(at);
     }
 
-    /// What the driver sent again by itself may be pending where it says.
+    /// Notes that resent LPIs may be pending at the reported CPU.
     fn note_resends(&mut self) {
         for resend in self.resends.take() {
             let hwirq = self
@@ -220,7 +220,7 @@ impl RandomMachine {
             Op::Retrigger { index, .. } => {
                 let hwirq = self.devices[device].0.block.hwirq(self.index(device, index)).unwrap();
                 self.direct.set_pending(hwirq, Pending::Set);
-                // Where, the driver tells.
+                // The driver reports the CPU.
                 self.vectors.get_mut(&hwirq.get()).unwrap().sent += 1;
             }
             Op::Move { index, to, .. } => {

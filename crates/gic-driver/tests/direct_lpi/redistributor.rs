@@ -1,13 +1,13 @@
-//! A redistributor with Direct LPIs that punishes: it remembers every configuration byte from the
-//! moment LPIs are enabled and reads it again only when told to, takes its time to, and panics
-//! where the architecture says UNPREDICTABLE.
+//! A strict redistributor with direct LPIs: it caches every configuration byte from the moment LPIs
+//! are enabled and reads it again only when told to, takes its time to, and panics where the
+//! architecture says UNPREDICTABLE.
 
 use super::memory::Memory;
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, Syncr, Typer, Waker};
 use gic_arch::{Shareability, id};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How often `SYNCR` and `RWP` show that something is going on.
+/// Reads of `SYNCR` and `RWP` that show 1.
 const LAG: u32 = 2;
 const FIRST_LPI: u32 = 8192;
 
@@ -17,16 +17,16 @@ pub(crate) struct Redistributor {
     /// `CES`, and whether disabling LPIs works in truth.
     pub(crate) can_disable: bool,
     pub(crate) disables: bool,
-    /// Whether it looks into caches.
+    /// True if its accesses are coherent.
     pub(crate) coherent: bool,
     /// Invalidations never end.
     pub(crate) stuck: bool,
-    /// Invalidations that software asks for are forgotten: a broken driver.
+    /// Ignores invalidations, as a broken driver would show.
     pub(crate) ignores_invalidation: bool,
     /// `SYNCR.Busy` reads 0 all the time: a driver that does not look at it.
     pub(crate) hides_busy: bool,
     pub(crate) pending: BTreeSet<u32>,
-    /// What it remembers of the configuration table.
+    /// Cached bytes of the configuration table.
     pub(crate) remembered: BTreeMap<u32, u8>,
     /// As `GICD_TYPER` says.
     pub(crate) lpis: u64,
@@ -98,7 +98,7 @@ impl Redistributor {
         if self.asleep { None } else { self.pending.iter().find(enabled).copied() }
     }
 
-    /// Reads one configuration byte again although nobody asked, as it may at any time.
+    /// Reads one configuration byte again unasked, as it may at any time.
     pub(crate) fn refill(&mut self, memory: &Memory, intid: u32) {
         if self.enabled && self.implements(intid) {
             let byte =

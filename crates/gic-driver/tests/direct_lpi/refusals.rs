@@ -82,7 +82,7 @@ fn a_redistributor_that_does_not_answer_leaves_everything_as_it_was() {
     ));
     let refused = direct.allocate(&attach(&direct), &request(ANY, 4, 1));
     assert!(matches!(refused, Err(MsiError::Controller(_))));
-    // What a redistributor that does not answer may remember is nobody's.
+    // LPIs that an unresponsive redistributor may have cached are not reused.
     assert_eq!(direct.gic().lpis().unwrap().available(), free - 4);
     board.world().rd(1).stuck = false;
     device.fire(&board, 0);

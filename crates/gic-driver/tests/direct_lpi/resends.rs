@@ -1,4 +1,4 @@
-//! What the driver makes pending itself is told, each with its reason, and nothing else is.
+//! LPIs that the driver makes pending are reported with their reasons; nothing else is.
 
 use super::board::Board;
 use super::endpoint::{Endpoint, Kind, attach, taken};
@@ -120,7 +120,8 @@ fn of_two_reasons_for_one_resend_the_one_that_is_known_counts() {
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
     let hwirq = device.block.first();
-    // CPU 1, its target, is off when CPU 0, where it may be pending, leaves: it is owed twice.
+    // CPU 1, its target, is off when CPU 0, where it may be pending, leaves: it must be resent
+    // twice.
     leave(&board, &direct, 1);
     direct.set_pending(hwirq, Pending::Set);
     leave(&board, &direct, 0);

@@ -1,4 +1,4 @@
-//! What direct LPIs share with an ITS, and with whom they share nothing.
+//! Sharing between direct LPIs and an ITS.
 
 use super::board::{Board, ITS, REDISTRIBUTOR};
 use super::endpoint::{Endpoint, Kind, request, taken};

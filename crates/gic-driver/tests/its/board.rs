@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) patience: u32,
     /// Turns of all waits.
     pub(crate) turns: u32,
-    /// How often a task let others run.
+    /// Number of times that a task let others run.
     pub(crate) yields: u32,
     /// `GICD_TYPER.num_LPIs`.
     pub(crate) num_lpis: u8,
@@ -48,7 +48,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A device's message. Answers the redistributor and the LPI that became pending.
+    /// Receives a device's message. Returns the redistributor and the LPI that became pending.
     pub(crate) fn message(&mut self, its: usize, device: u32, event: u32) -> Option<(usize, u32)> {
         let (lpi, target) = self.its[its].translate(&mut self.memory, device, event)?;
         let at = self.redistributors.iter().position(|rd| rd.target == target).unwrap();
@@ -134,7 +134,7 @@ type Handler = Box<dyn FnOnce()>;
 
 thread_local! {
     static MASKED: Cell<u32> = const { Cell::new(0) };
-    /// What interrupts this thread's next wait for hardware but so many.
+    /// A handler that interrupts one of this thread's waits, after so many others.
     static HANDLER: RefCell<Option<(u32, Handler)>> = const { RefCell::new(None) };
     /// Called by this thread's allocations, without a lock of the board's.
     static ALLOCATING: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };

@@ -1,4 +1,4 @@
-//! What the commands do.
+//! Execution of the commands.
 
 use super::interpreter::Interpreter;
 use super::memory::Memory;

@@ -12,7 +12,7 @@ use gic_arch::its::{Command, Level1Entry};
 use gic_arch::{Cacheability, Shareability};
 use std::collections::{BTreeMap, VecDeque};
 
-/// What this ITS is like.
+/// Features of this ITS.
 #[derive(Clone, Debug)]
 pub(crate) struct Hardware {
     pub(crate) typer: Typer,
@@ -31,9 +31,9 @@ pub(crate) struct Hardware {
     pub(crate) pace: Option<usize>,
     /// It pauses for so many looks at `CREADR` between two executions.
     pub(crate) pause: u32,
-    /// How often `CTLR` is read before the ITS comes to rest.
+    /// Reads of `CTLR` before the ITS is quiescent.
     pub(crate) rest_after: u32,
-    /// Found enabled, with tables that belong to somebody else.
+    /// Found enabled, with another owner's tables.
     pub(crate) left_enabled: bool,
     pub(crate) entry_bytes: u8,
     pub(crate) lpis: u32,
@@ -65,7 +65,7 @@ impl Default for Hardware {
     }
 }
 
-/// How often software touched the queue.
+/// Counts of software's accesses to the queue.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Traffic {
     pub(crate) writes: u32,
@@ -76,7 +76,7 @@ pub(crate) struct Traffic {
 #[derive(Debug)]
 pub(crate) struct Interpreter {
     pub(crate) hardware: Hardware,
-    /// Where the redistributors read configurations.
+    /// The configuration table that the redistributors read.
     pub(crate) config: ConfigTable,
     control: Ctlr,
     unrest: u32,
@@ -299,7 +299,7 @@ impl Interpreter {
         (offset + SLOT) % self.queue.bytes()
     }
 
-    /// What was posted belongs to the ITS until it was consumed, but for the command at which it
+    /// Checks that posted commands are unchanged until they are consumed, but for the one that
     /// stalled.
     fn check_outstanding(&self, memory: &mut Memory) {
         let mut offset = self.read;
@@ -337,7 +337,7 @@ impl Interpreter {
         }
     }
 
-    /// Which LPI a message is, and at which redistributor. `None` if it is dropped.
+    /// The LPI and the redistributor of a message. `None` if it is dropped.
     pub(crate) fn translate(
         &mut self,
         memory: &mut Memory,
@@ -353,7 +353,7 @@ impl Interpreter {
         (entry.intid() != 0).then_some((entry.intid(), target))
     }
 
-    /// Where an entry of a table lies; `None` if the identifier is out of range.
+    /// The address of a table's entry; `None` if the identifier is out of range.
     pub(crate) fn entry(&self, memory: &mut Memory, table: usize, id: u32) -> Option<u64> {
         let register = self.tables[table];
         if !register.valid() {

@@ -1,5 +1,5 @@
 //! Memory as a CPU and an ITS see it: a store is invisible to the ITS until it was published, and
-//! memory that was given back is gone for good.
+//! freed memory is never reused.
 
 use gic_driver::{Coherence, TableLayout};
 use std::collections::BTreeMap;
@@ -72,7 +72,7 @@ impl Memory {
         }
     }
 
-    /// What a device reads. Memory that was given back is an error of the driver's.
+    /// Reads as a device does. An access to freed memory is an error of the driver.
     pub(crate) fn device_read(&mut self, view: View, address: u64, count: usize) -> Vec<u8> {
         let (region, range) = self.locate(address, count);
         match view {
@@ -92,7 +92,7 @@ impl Memory {
         }
     }
 
-    /// How many allocations lie at or above this address.
+    /// Number of allocations at or above this address.
     pub(crate) fn regions_from(&self, address: u64) -> usize {
         self.regions.range(address..).count()
     }

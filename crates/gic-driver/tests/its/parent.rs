@@ -48,7 +48,7 @@ fn a_requester_without_a_mapping_is_refused_and_not_isolated() {
     assert_eq!(parent.attach(stranger, 1).unwrap_err(), MsiError::NoRoute(stranger));
     assert_eq!(parent.isolation(stranger), Isolation::NotIsolated(NotIsolated::NoController));
     assert!(matches!(parent.isolation(FUNCTION), Isolation::Isolated(_)));
-    // What an IOMMU maps for it holds nothing else, so that the proof survives the mapping.
+    // The page that an IOMMU maps for it holds nothing else, so the proof survives the mapping.
     for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
         assert_eq!(parent.doorbell_page(granule), DoorbellPage::Alone);
     }

@@ -178,7 +178,7 @@ fn device_numbers_beyond_what_an_implementation_can_hold_are_refused() {
 /// Misplacements that no ITS can work with: misaligned, beyond 2^52.
 const UNREACHABLE: [u64; 3] = [0x80, 0x1000, 1 << 52];
 
-/// Probes with one of the ITS's own tables misplaced; all is given back if that is refused.
+/// Probes with one of the ITS's own tables misplaced; all is freed if that is refused.
 fn probe_misplaced(
     hardware: Hardware,
     config: &ItsConfig,

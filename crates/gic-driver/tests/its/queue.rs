@@ -107,7 +107,7 @@ fn moves_and_masks_cost_one_write_and_one_read_each() {
         setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
         setup.its.mask(lpi(&block, 0)).unwrap();
     });
-    // The new redistributor may remember an old configuration.
+    // The new redistributor may have cached an old configuration.
     let expected = ["MOVI", "INV", "SYNC", "SYNC", "INV", "SYNC"];
     assert_eq!((opcodes(&traffic), traffic.writes, traffic.reads), (expected.to_vec(), 2, 2));
 }
@@ -272,7 +272,7 @@ fn a_move_that_timed_out_ends_where_it_began() {
     assert_eq!(setup.its.event_of(lpi(&block, 0)).unwrap().2, Cpu::new(1));
 }
 
-/// Makes the ITS forget an event behind the driver's back, so that the next command for it is
+/// Removes an event from the ITS behind the driver's back, so that the next command for it is
 /// faulty.
 fn sabotage(setup: &Setup, device: u32) {
     let mut world = setup.board.world();
@@ -359,7 +359,7 @@ fn a_device_that_is_released_while_the_its_hangs_keeps_its_table_until_it_goes_o
     assert_eq!(setup.board.world().memory.live_regions(), regions + 1);
     assert_eq!(setup.its.lpis().available(), setup.its.lpis().count() - 4);
     setup.board.world().set_stuck(false);
-    // Somebody else's business settles it.
+    // Another operation completes it.
     let other = setup.attach(6, 1);
     setup.its.detach(other);
     assert_eq!(setup.board.world().memory.live_regions(), regions);

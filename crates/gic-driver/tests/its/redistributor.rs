@@ -6,7 +6,7 @@ use super::memory::{Memory, View};
 use gic_arch::{Shareability, gicr};
 use std::collections::BTreeSet;
 
-/// What an ITS command does at a redistributor, once it is synchronised.
+/// The effect of an ITS command at a redistributor, once it is synchronised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
     Reload(u32),
@@ -28,7 +28,7 @@ pub(crate) struct Redistributor {
     bases: [u64; 2],
     /// `GICR_CTLR.CES` is 0, and LPIs stay enabled.
     stuck: bool,
-    /// What it delivered while nobody looked, as one that reads configurations at any time.
+    /// LPIs delivered between polls, as by a redistributor that reads configurations at any time.
     pub(crate) delivered: Vec<u32>,
 }
 
@@ -126,7 +126,7 @@ impl Redistributor {
         }
     }
 
-    /// Forgets what it cached, as if it had been without power: all LPIs look disabled.
+    /// Loses its caches, as if it had been without power: all LPIs look disabled.
     pub(crate) fn forget(&mut self) {
         self.config.clear();
         self.pending.clear();
@@ -169,7 +169,7 @@ impl Redistributor {
     }
 }
 
-/// Where configuration bytes lie, and how many.
+/// Address and size of the configuration bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConfigTable {
     pub(crate) address: u64,

@@ -103,7 +103,7 @@ impl Setup {
         self.board.world().redistributors[cpu].acknowledge()
     }
 
-    /// What `action` costs.
+    /// The queue accesses of `action`.
     pub(crate) fn traffic(&self, action: impl FnOnce()) -> Traffic {
         self.board.world().its[0].traffic = Traffic::default();
         action();

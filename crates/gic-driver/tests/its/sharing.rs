@@ -10,7 +10,7 @@ use msi_types::{Cpu, DeviceId};
 fn two_attachments_of_one_device_share_its_table_and_not_its_events() {
     let setup = Setup::new(Hardware::default());
     let (one, other) = (setup.attach(5, 16), setup.attach(5, 16));
-    // A table of 16 events was replaced by one of 32, because nobody had events yet.
+    // A table of 16 events was replaced by one of 32, because no share had events yet.
     let (first, second) = (setup.map(&one, 16, 0), setup.map(&other, 16, 1));
     let events = |block, index| setup.its.event_of(lpi(block, index)).unwrap().1.get();
     assert_eq!((events(&first, 15), events(&second, 0)), (15, 16));

@@ -14,7 +14,7 @@ pub enum Written {
     Register,
     /// RAM took it.
     Memory,
-    /// Nobody answered.
+    /// No region has the address.
     Nowhere,
 }
 
@@ -48,7 +48,7 @@ impl Doorbells {
         self.bells.push((address, controller));
     }
 
-    /// A message was written by somebody whom the bus gives no DeviceID.
+    /// The bus gives the writer of a message no DeviceID.
     pub fn refuse(&self) -> Delivery {
         self.blocked.fetch_add(1, Ordering::Relaxed);
         Delivery::Blocked
@@ -76,7 +76,7 @@ impl Doorbells {
         self.registers.load(Ordering::Relaxed)
     }
 
-    /// Messages to an address where nobody listens.
+    /// Messages to an address without a doorbell.
     pub fn unanswered(&self) -> u64 {
         self.unanswered.load(Ordering::Relaxed)
     }

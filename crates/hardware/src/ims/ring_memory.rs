@@ -41,7 +41,7 @@ pub struct RingDevice {
 struct RingState {
     enabled: bool,
     rings: u64,
-    /// By ring: work that nobody was told of yet.
+    /// By ring: work that was not reported yet.
     waiting: Vec<bool>,
 }
 

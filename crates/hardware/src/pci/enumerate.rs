@@ -1,5 +1,5 @@
 //! The bus driver: finds functions by their configuration space, gives their regions addresses, and
-//! hands out what the interrupt core needs. It knows nothing of a host bridge but its windows.
+//! returns what the interrupt core needs. It knows nothing of a host bridge but its windows.
 
 use crate::bus::AccessWidth;
 use crate::pci::Windows;

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// PCI vendor ID of the machine's functions: nobody's.
+/// PCI vendor ID of the machine's functions, which no vendor has.
 const VENDOR: u32 = 0xd00b;
 /// Device ID: what the low byte says beside it is the kind of store.
 const DEVICE: u32 = 0x0001;
@@ -137,7 +137,8 @@ impl Function {
         }
     }
 
-    /// Takes the function out of its slot. Nobody answers there; what waited behind a mask is gone.
+    /// Takes the function out of its slot. Nothing answers there; messages that waited behind a
+    /// mask are gone.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
         *state =
@@ -170,7 +171,7 @@ impl Function {
         self.bars.follow(&state);
     }
 
-    /// Reads configuration space, at most 32 bits. All ones if nobody is there.
+    /// Reads configuration space, at most 32 bits. All ones in an empty slot.
     pub fn config_read(&self, offset: u16, width: AccessWidth) -> u32 {
         let state = lock(&self.state);
         if state.plugged { state.config.load(offset, width) } else { u32::MAX }

@@ -70,17 +70,17 @@ impl Segment {
         Self { number: Arc::new(BusNumber::new(number)), nodes: BTreeMap::new() }
     }
 
-    /// Puts a function on the bus; whoever was in its place goes.
+    /// Puts a function on the bus, in place of an earlier one.
     pub fn plug(&mut self, at: DevFn, function: Arc<Function>) {
         self.nodes.insert(at, Node::Function(function));
     }
 
-    /// Puts a bridge to another bus on the bus; whoever was in its place goes.
+    /// Puts a bridge to another bus on the bus, in place of an earlier one.
     pub fn plug_bridge(&mut self, at: DevFn, bridge: Arc<Bridge>) {
         self.nodes.insert(at, Node::Bridge(bridge));
     }
 
-    /// Is anybody there?
+    /// Returns true if a function or bridge is there.
     pub fn is_taken(&self, at: DevFn) -> bool {
         self.nodes.contains_key(&at)
     }

@@ -3,7 +3,7 @@
 use gic_firmware::Region;
 use std::collections::BTreeMap;
 
-/// Everything is handed out in multiples of this, so that no two owners share a cache line.
+/// Granule of allocations, so that no two owners share a cache line.
 const GRAIN: u64 = 256;
 
 /// Free ranges, by base.
@@ -36,7 +36,7 @@ impl Allocator {
         Some(start)
     }
 
-    /// Takes a range back, and joins it with its neighbours.
+    /// Frees a range, and joins it with its neighbours.
     pub(super) fn give(&mut self, base: u64, bytes: u64) {
         let mut joined = (base, bytes);
         if let Some((&before, &size)) = self.free.range(..base).next_back()

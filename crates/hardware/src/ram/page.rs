@@ -13,7 +13,7 @@ const WORDS: usize = 8192;
 pub(super) struct Page {
     /// The words in memory.
     words: Box<[AtomicU64]>,
-    /// Words that a CPU wrote and nobody cleaned yet.
+    /// Words that a CPU wrote and that are not cleaned yet.
     dirty: Mutex<BTreeMap<usize, u64>>,
 }
 

@@ -1,5 +1,5 @@
 //! An interrupt remapping unit (VT-d specification §5.1, §9.9): reads the table that its address
-//! register names, and caches what it read until it is told to forget it.
+//! register names, and caches entries until they are invalidated.
 
 use super::local_apics::Arriving;
 use crate::lock::lock;
@@ -101,7 +101,7 @@ impl RemappingUnit {
         }
         let at = base + index * ENTRY;
         let entry = [self.ram.device_load64(at)?, self.ram.device_load64(at + 8)?];
-        // An absent entry is not cached, as nobody invalidates when one is made.
+        // An absent entry is not cached, as software does not invalidate when it makes one.
         if entry[0] & 1 != 0 {
             cache.insert(index, entry);
         }

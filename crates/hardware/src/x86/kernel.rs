@@ -17,7 +17,7 @@ pub struct X86Kernel {
     platform: Arc<MachinePlatform>,
     /// By CPU: it was asked to clean up.
     cleanups: Box<[AtomicBool]>,
-    /// Arrivals that nobody was asked for.
+    /// Arrivals without a request.
     strays: AtomicU64,
 }
 

@@ -43,7 +43,7 @@ unsafe impl Hal for Memory {
     }
 
     unsafe fn dma_dealloc(_: PhysAddr, memory: NonNull<u8>, pages: usize) -> i32 {
-        // SAFETY: the caller gives back what `dma_alloc` made.
+        // SAFETY: the caller frees memory of `dma_alloc`.
         unsafe { dealloc(memory.as_ptr(), pages_layout(pages)) };
         0
     }

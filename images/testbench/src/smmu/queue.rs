@@ -22,7 +22,7 @@ const SYNC: u64 = 0x46;
 const EVERY_STREAM: u64 = 31;
 const LEAF: u64 = 1;
 
-/// Commands before CMD_SYNC: what the SMMU is to forget, and to read anew when it needs it.
+/// Commands before CMD_SYNC, which invalidate what the SMMU has cached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Forget {
     /// CMD_CFGI_STE: a stream's entry and context.

@@ -132,7 +132,7 @@ impl Registers {
         self.0.read32(EVENTQ_PROD) & 0xf_ffff
     }
 
-    /// Gives back event records up to an index.
+    /// Releases event records up to an index.
     pub(super) fn set_events_read(&self, index: u32) {
         self.0.write32(EVENTQ_CONS, index);
     }

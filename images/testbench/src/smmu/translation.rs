@@ -60,7 +60,7 @@ impl AddressSpace {
         self.root.address
     }
 
-    /// Maps a page of doorbells. Answers where.
+    /// Maps a page of doorbells. Returns its address.
     pub(super) fn map_doorbell(
         &mut self,
         page: u64,

@@ -81,7 +81,7 @@ fn driven(machine: &Machine, is_kind: fn(&MsiController<Kernel>) -> bool) -> &'s
     if machine.irqchip.controllers().any(|(_, driver)| is_kind(driver)) { "on" } else { "off" }
 }
 
-/// What was taken into use, if firmware's map of PCI's requesters says the same.
+/// The IOMMU that was taken into use, if firmware's map of PCI's requesters says the same.
 fn iommu(machine: &Machine) -> &'static str {
     let mapped =
         machine.description.hosts.iter().any(|host| host.iommu_map.value == IommuMap::Present);

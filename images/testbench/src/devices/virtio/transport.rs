@@ -1,4 +1,4 @@
-//! virtio-drivers' PCI transport, with one feature more. Memory is handed out by the device's own
+//! virtio-drivers' PCI transport, with one feature more. Memory is allocated by the device's own
 //! addresses here, so that `VIRTIO_F_ACCESS_PLATFORM` can be accepted behind an SMMU.
 
 use virtio_drivers::transport::pci::PciTransport;
