@@ -238,7 +238,7 @@ impl Platform for Fake {
         if turn < PATIENCE { Wait::Again } else { Wait::GiveUp }
     }
     fn relax(&self) {
-        panic!("a lock is taken by whoever holds it");
+        panic!("a lock is taken by its holder");
     }
 }
 

@@ -204,10 +204,7 @@ impl<P: LpiPlatform> Its<P> {
 
     /// Removes a share with all its events, as [`unmap_events`](Self::unmap_events) for each of the
     /// `blocks` and [`detach`](Self::detach) would, but as one batch. Task.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "whoever gives an attachment back has it no more"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "the caller gives the attachment up")]
     pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         // Before the lock: the caller's iterator may take locks of its own.
         let mut known = Vec::new();

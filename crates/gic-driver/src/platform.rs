@@ -1,4 +1,5 @@
-//! What a kernel gives the drivers: [`Platform`] for every interrupt, [`LpiPlatform`] for LPIs.
+//! The kernel's services for the drivers: [`Platform`] for every interrupt, [`LpiPlatform`] for
+//! LPIs.
 
 mod forwarding;
 mod tables;

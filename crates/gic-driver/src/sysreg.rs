@@ -37,7 +37,13 @@ macro_rules! read_one_of {
                 let value: u64;
                 // SAFETY: the promise at `new`; reading changes the CPU interface's state at most
                 // (`IAR`).
-                unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value, options(nostack, preserves_flags)) };
+                unsafe {
+                    asm!(
+                        concat!("mrs {}, ", $name),
+                        out(reg) value,
+                        options(nostack, preserves_flags),
+                    );
+                }
                 value
             })*
             _ => 0,
@@ -51,7 +57,13 @@ macro_rules! write_one_of {
         match $wanted {
             $(wanted if wanted == icc::$register.encoding() => {
                 // SAFETY: the promise at `new`.
-                unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) $value, options(nostack, preserves_flags)) };
+                unsafe {
+                    asm!(
+                        concat!("msr ", $name, ", {}"),
+                        in(reg) $value,
+                        options(nostack, preserves_flags),
+                    );
+                }
             })*
             _ => {}
         }
@@ -62,12 +74,13 @@ impl SystemRegisters for CpuRegisters {
     #[inline]
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
         let value = read_one_of!(register;
-            PMR: "S3_0_C4_C6_0", IAR0: "S3_0_C12_C8_0", HPPIR0: "S3_0_C12_C8_2", BPR0: "S3_0_C12_C8_3",
-            AP0R0: "S3_0_C12_C8_4", AP0R1: "S3_0_C12_C8_5", AP0R2: "S3_0_C12_C8_6", AP0R3: "S3_0_C12_C8_7",
-            AP1R0: "S3_0_C12_C9_0", AP1R1: "S3_0_C12_C9_1", AP1R2: "S3_0_C12_C9_2", AP1R3: "S3_0_C12_C9_3",
-            RPR: "S3_0_C12_C11_3", IAR1: "S3_0_C12_C12_0", HPPIR1: "S3_0_C12_C12_2", BPR1: "S3_0_C12_C12_3",
-            CTLR: "S3_0_C12_C12_4", SRE: "S3_0_C12_C12_5", IGRPEN0: "S3_0_C12_C12_6",
-            IGRPEN1: "S3_0_C12_C12_7", SRE_EL2: "S3_4_C12_C9_5",
+            PMR: "S3_0_C4_C6_0", IAR0: "S3_0_C12_C8_0", HPPIR0: "S3_0_C12_C8_2",
+            BPR0: "S3_0_C12_C8_3", AP0R0: "S3_0_C12_C8_4", AP0R1: "S3_0_C12_C8_5",
+            AP0R2: "S3_0_C12_C8_6", AP0R3: "S3_0_C12_C8_7", AP1R0: "S3_0_C12_C9_0",
+            AP1R1: "S3_0_C12_C9_1", AP1R2: "S3_0_C12_C9_2", AP1R3: "S3_0_C12_C9_3",
+            RPR: "S3_0_C12_C11_3", IAR1: "S3_0_C12_C12_0", HPPIR1: "S3_0_C12_C12_2",
+            BPR1: "S3_0_C12_C12_3", CTLR: "S3_0_C12_C12_4", SRE: "S3_0_C12_C12_5",
+            IGRPEN0: "S3_0_C12_C12_6", IGRPEN1: "S3_0_C12_C12_7", SRE_EL2: "S3_4_C12_C9_5",
         );
         if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
             // The acknowledgement has reached the redistributor before the handler looks at its
@@ -88,11 +101,13 @@ impl SystemRegisters for CpuRegisters {
         }
         write_one_of!(register, value;
             PMR: "S3_0_C4_C6_0", EOIR0: "S3_0_C12_C8_1", BPR0: "S3_0_C12_C8_3",
-            AP0R0: "S3_0_C12_C8_4", AP0R1: "S3_0_C12_C8_5", AP0R2: "S3_0_C12_C8_6", AP0R3: "S3_0_C12_C8_7",
-            AP1R0: "S3_0_C12_C9_0", AP1R1: "S3_0_C12_C9_1", AP1R2: "S3_0_C12_C9_2", AP1R3: "S3_0_C12_C9_3",
-            DIR: "S3_0_C12_C11_1", SGI1R: "S3_0_C12_C11_5", ASGI1R: "S3_0_C12_C11_6", SGI0R: "S3_0_C12_C11_7",
-            EOIR1: "S3_0_C12_C12_1", BPR1: "S3_0_C12_C12_3", CTLR: "S3_0_C12_C12_4", SRE: "S3_0_C12_C12_5",
-            IGRPEN0: "S3_0_C12_C12_6", IGRPEN1: "S3_0_C12_C12_7", SRE_EL2: "S3_4_C12_C9_5",
+            AP0R0: "S3_0_C12_C8_4", AP0R1: "S3_0_C12_C8_5", AP0R2: "S3_0_C12_C8_6",
+            AP0R3: "S3_0_C12_C8_7", AP1R0: "S3_0_C12_C9_0", AP1R1: "S3_0_C12_C9_1",
+            AP1R2: "S3_0_C12_C9_2", AP1R3: "S3_0_C12_C9_3", DIR: "S3_0_C12_C11_1",
+            SGI1R: "S3_0_C12_C11_5", ASGI1R: "S3_0_C12_C11_6", SGI0R: "S3_0_C12_C11_7",
+            EOIR1: "S3_0_C12_C12_1", BPR1: "S3_0_C12_C12_3", CTLR: "S3_0_C12_C12_4",
+            SRE: "S3_0_C12_C12_5", IGRPEN0: "S3_0_C12_C12_6", IGRPEN1: "S3_0_C12_C12_7",
+            SRE_EL2: "S3_4_C12_C9_5",
         );
         // SAFETY: a barrier.
         unsafe { asm!("isb", options(nostack, preserves_flags)) };

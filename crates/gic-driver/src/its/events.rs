@@ -68,7 +68,7 @@ impl<P: LpiPlatform> Its<P> {
     }
 
     /// Discards events and frees their LPIs. On return none of them becomes pending any more. Task.
-    #[expect(clippy::needless_pass_by_value, reason = "whoever gives a block back has it no more")]
+    #[expect(clippy::needless_pass_by_value, reason = "the caller gives the block up")]
     pub fn unmap_events(&self, attachment: &Attachment, events: HwIrqBlock) {
         self.state.with(self.platform(), |state| {
             let Some(block) = self.block_of(state, attachment, &events) else { return };

@@ -4,7 +4,7 @@ use super::{PhysicalRegion, Platform};
 use core::ops::Range;
 use msi_types::Cpu;
 
-/// What a table needs.
+/// The requirements on a table's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TableLayout {
     /// Size in bytes.
@@ -14,7 +14,7 @@ pub struct TableLayout {
     /// Physical address bits that the controller can name: the whole table lies below
     /// 2^`address_bits`, which is at most 2^52.
     pub address_bits: u8,
-    /// Where the memory should be near to, if the platform has NUMA nodes.
+    /// The NUMA node that the memory should be near to.
     pub node: Option<u32>,
 }
 
@@ -29,7 +29,7 @@ impl TableLayout {
     }
 }
 
-/// Why there is no table.
+/// Reasons that a table cannot be allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoTable {
     /// The platform gave no memory.
@@ -52,8 +52,8 @@ pub(crate) fn allocate_table<P: LpiPlatform>(
     Err(NoTable::Misplaced(address))
 }
 
-/// Zeroed, physically contiguous memory that a controller reads (and may write). Owned: given back
-/// by [`LpiPlatform::release_table`]; not `Clone`.
+/// Zeroed, physically contiguous memory that a controller reads (and may write). Owned: freed by
+/// [`LpiPlatform::release_table`]; not `Clone`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Table {
     /// Physical address.
@@ -82,8 +82,8 @@ pub enum Observed {
     No,
 }
 
-/// What LPIs and the ITS need of a kernel beside its [`Platform`]: table memory, CPU numbers, and
-/// tasks that wait for each other. [`Gic`](crate::Gic), which has LPIs, needs it too.
+/// The kernel's services for LPIs and the ITS, beside its [`Platform`]: table memory, CPU numbers,
+/// and tasks that wait for each other. [`Gic`](crate::Gic), which has LPIs, needs it too.
 ///
 /// Everything may be called in any context unless it says "task".
 pub trait LpiPlatform: Platform {
@@ -94,11 +94,11 @@ pub trait LpiPlatform: Platform {
     /// [`Coherence::NonCoherent`]. Returns `None` if no memory meets the layout; drivers refuse
     /// memory that does not. Task.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table>;
-    /// Takes table memory back. No controller uses it any more. Task.
+    /// Frees table memory. No controller uses it any more. Task.
     fn release_table(&self, table: Table);
     /// Takes over memory that firmware or a previous kernel set up as a table and reserved. `None`
-    /// if it is not reserved. What is pending in such a table is cleared before it reaches anybody
-    /// ([the ITS's part](crate::its#after-kexec)). Task.
+    /// if it is not reserved. LPIs that are pending in such a table are cleared before their first
+    /// owner ([the ITS's part](crate::its#after-kexec)). Task.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
         let _ = region;
         None

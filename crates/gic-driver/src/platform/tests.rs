@@ -9,7 +9,7 @@ use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId, Priority};
 use msi_types::Trigger;
 
-/// What a kernel implements that has a timer and no heap: four methods, and no more compile here.
+/// A kernel with a timer and no heap: four methods, and no more compile here.
 struct Timekeeper(Fake);
 
 impl Platform for Timekeeper {
