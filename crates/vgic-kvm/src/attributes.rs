@@ -1,4 +1,4 @@
-//! Which attributes there are (`KVM_HAS_DEVICE_ATTR`).
+//! The attributes that exist (`KVM_HAS_DEVICE_ATTR`).
 
 use crate::abi::{Attribute, Errno, LINE_LEVEL, control, frame};
 use crate::{interface, its};
@@ -46,7 +46,7 @@ pub(super) fn gic_has(attribute: Attribute, interrupts: u32) -> Result<(), Errno
     if known { Ok(()) } else { Err(Errno::NoRegister) }
 }
 
-/// Where a register lies, and its bytes.
+/// Offset of a register, and its bytes.
 type Place = (u32, u32);
 
 /// Of the distributor, those that are not of interrupts.

@@ -73,7 +73,7 @@ pub struct KvmCreation {
     initialised: Initialised,
 }
 
-/// Whether `INIT` came.
+/// State of `INIT`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Initialised {
     No,
@@ -254,7 +254,7 @@ impl KvmCreation {
         }
     }
 
-    /// Why a register of an ITS cannot be accessed.
+    /// The error of an access to an ITS's register.
     fn its_register(&self, index: usize, offset: u64) -> Errno {
         match (its::check_offset(offset), self.its.get(index)) {
             (Err(errno), _) => errno,

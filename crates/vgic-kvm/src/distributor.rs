@@ -7,7 +7,7 @@ use gic_arch::gicd::{self, Ctlr};
 use gic_arch::{IntId, id};
 use vgic::saved_state::DistributorState;
 
-/// What `GICD_STATUSR` reads as; `GICR_STATUSR` reads as zero.
+/// Value of `GICD_STATUSR`; `GICR_STATUSR` reads as zero.
 const STATUS: u32 = u32::MAX;
 /// `GICD_PIDR2`, `GICR_PIDR2`: a GICv3.
 pub(super) const PIDR2: u32 = 0x3b;

@@ -15,7 +15,7 @@ const EDGE: u32 = 2;
 pub(super) struct Kind {
     field: IntIdField,
     get: fn(&InterruptState) -> u32,
-    /// What writing the field's bits does.
+    /// Writes the field's bits.
     set: fn(&mut InterruptState, u32),
 }
 
@@ -139,8 +139,8 @@ fn locate(kinds: &[Kind], offset: u32) -> Option<(&Kind, u32, u32)> {
         .find_map(|kind| kind.field.fields_at(offset).map(|(first, count)| (kind, first, count)))
 }
 
-/// Which of 32 lines from `first` on are high. Those of edge-triggered interrupts KVM does not look
-/// at.
+/// Returns a bit for each of 32 lines from `first` on that is high. KVM does not look at lines of
+/// edge-triggered interrupts.
 pub(super) fn levels(interrupts: &[InterruptState], first: u16) -> u32 {
     let high = interrupts.iter().filter(|interrupt| interrupt.line && !interrupt.edge);
     high.filter_map(|interrupt| bit_of(interrupt.intid, first)).fold(0, |word, bit| word | bit)

@@ -48,7 +48,7 @@ impl Which {
     }
 }
 
-/// Where the registers of 32 bits begin again.
+/// Offset from which registers have 32 bits again.
 const IDENTIFICATION: u64 = 0xffd0;
 /// From `GITS_PIDR4` on.
 const IDENTIFICATIONS: [u64; 12] = [0x40, 0, 0, 0, 0x92, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];

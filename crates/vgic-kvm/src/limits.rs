@@ -1,4 +1,4 @@
-//! What KVM's GIC cannot be, and what it cannot be in.
+//! Machines that KVM cannot have, and states that they cannot be in.
 
 use crate::abi::Errno;
 use alloc::collections::TryReserveError;
@@ -42,7 +42,7 @@ pub enum OutsideKvm {
     Its {
         /// Its address.
         its: u64,
-        /// What differs.
+        /// The difference.
         what: &'static str,
     },
     /// Group 0 without Group 1: KVM has one enable.
@@ -57,9 +57,9 @@ pub enum OutsideKvm {
     /// A PPI that is edge-triggered. With [`VgicConfig::level_ppis`] none is.
     #[error("interrupt {} of CPU {cpu} is edge-triggered, KVM's PPIs are not", .intid.get())]
     EdgePpi {
-        /// Whose.
+        /// The PPI's CPU.
         cpu: Affinity,
-        /// Which.
+        /// The PPI.
         intid: IntId,
     },
     /// An SPI that a message holds pending.
@@ -94,7 +94,7 @@ impl From<TryReserveError> for OutsideKvm {
     }
 }
 
-/// What KVM says of tables with which the machine cannot be in this state.
+/// KVM's error for tables that describe no state of the machine.
 pub(super) const fn errno(outside: OutsideKvm) -> Errno {
     match outside {
         OutsideKvm::State(RestoreError {

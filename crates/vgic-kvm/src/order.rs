@@ -1,4 +1,4 @@
-//! Which attributes have to be saved, in the order of restoring them
+//! Attributes that are saved, in the order of restoring them
 //! (`arm-vgic-its.rst`, "ITS Restore Sequence"; `arm-vgic-v3.rst`).
 
 use crate::KvmDevice;
@@ -29,8 +29,8 @@ pub(super) fn needs_tables(attribute: Attribute) -> bool {
     attribute == Attribute::Its { offset: gits::CTLR.offset().into() }
 }
 
-/// What clears the bits of a register in which ones are set and zeros do nothing, and the value
-/// that clears all.
+/// Returns the attribute that clears the bits of a set-enable or set-active register, and the value
+/// that clears all of them.
 pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
     const ALL: u64 = 0xffff_ffff;
     let other = |pairs: [(IntIdField, IntIdField); 2], offset: u32| {

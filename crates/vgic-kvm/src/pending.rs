@@ -17,7 +17,7 @@ pub(super) struct Bit {
 }
 
 impl Bit {
-    /// Where an LPI's is, in the table that a `GICR_PENDBASER` names. `None` for what is no LPI.
+    /// Locates an LPI's bit in the table at a `GICR_PENDBASER`. `None` if `intid` is no LPI.
     pub(super) fn of(pendbaser: u64, intid: IntId) -> Option<Self> {
         let (offset, bit) = lpi::pending_location(Lpi::try_from(intid).ok()?);
         Some(Self { address: Pendbaser::from(pendbaser).address() + offset, bit })
@@ -72,7 +72,7 @@ pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno>
     bits.iter().try_for_each(|bit| bit.write(memory, false))
 }
 
-/// What is pending as KVM keeps it: of events whose collections are mapped.
+/// Converts pending LPIs to KVM's form: each is pending with an event of a mapped collection.
 ///
 /// LPIs that are pending by themselves become pending of events: of one that goes to the same CPU,
 /// else of any. KVM has no place for what no event has, nor for what is pending of a collection

@@ -19,7 +19,7 @@ struct Region {
     placed: usize,
 }
 
-/// What regions have to get on with.
+/// Frames and limits that a region must not conflict with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surroundings {
     /// vCPUs, by which a region without a count is measured.
@@ -123,12 +123,12 @@ impl Regions {
         self.0.iter().any(|region| overlap((base, bytes), (region.base, region.bytes(cpus))))
     }
 
-    /// How many vCPUs have a redistributor: the first so many.
+    /// Number of vCPUs with a redistributor. These are the first in order.
     pub(super) fn placed(&self) -> usize {
         self.0.iter().map(|region| region.placed).sum()
     }
 
-    /// Where the first one is.
+    /// Address of the first region.
     pub(super) fn first(&self) -> u64 {
         self.0.first().map_or(frame::NOWHERE, |region| region.base)
     }

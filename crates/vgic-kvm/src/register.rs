@@ -1,4 +1,4 @@
-//! How a device, its attribute and a value are named.
+//! Names of devices, and their attributes with values.
 
 use crate::abi::{Attribute, Errno};
 
@@ -16,9 +16,9 @@ pub enum KvmDevice {
 pub struct KvmRegister {
     /// Of which device.
     pub device: KvmDevice,
-    /// Which.
+    /// The attribute.
     pub attribute: Attribute,
-    /// What it holds; the bits beyond its width are zero.
+    /// Its value; the bits beyond its width are zero.
     pub value: u64,
 }
 
@@ -28,8 +28,8 @@ pub struct KvmRegister {
 pub struct KvmError {
     /// Of which device.
     pub device: KvmDevice,
-    /// Which.
+    /// The attribute.
     pub attribute: Attribute,
-    /// Why.
+    /// KVM's error.
     pub errno: Errno,
 }

@@ -23,10 +23,10 @@ const ENTRY: u64 = 8;
 const IDS: u64 = 1 << 16;
 /// Bits of an EventID.
 const EVENT_BITS: u8 = 16;
-/// What a collection's target has where it is not mapped.
+/// Target of a collection that is not mapped.
 const UNMAPPED: u64 = CollectionEntry::UNMAPPED as u64;
 
-/// How tables name redistributors: `GICR_TYPER.Processor_Number`.
+/// Redistributors by the number that tables have for them: `GICR_TYPER.Processor_Number`.
 pub(super) struct Numbers(Vec<(u16, Affinity)>);
 
 impl Numbers {
@@ -176,7 +176,7 @@ fn save_collections(
     addresses.next().map_or(Ok(()), |end| memory.write_u64(end, 0).map_err(fault))
 }
 
-/// What the tables say.
+/// Contents of the tables.
 pub(super) struct Restored {
     pub(super) collections: Vec<CollectionState>,
     pub(super) devices: Vec<DeviceState>,

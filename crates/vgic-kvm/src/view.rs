@@ -180,7 +180,7 @@ impl<'a> KvmView<'a> {
         }
     }
 
-    /// What the tables say, if the machine can have it mapped.
+    /// Takes the mappings of the tables over, if the machine can have them.
     fn restore_tables(&mut self, its: usize) -> Result<(), Errno> {
         let state = &mut self.state;
         let mut restored = tables::restore(self.config, &state.its[its], &state.cpus, self.memory)?;
@@ -317,14 +317,14 @@ impl<'a> KvmView<'a> {
         Ok(&mut self.state.cpus[index])
     }
 
-    /// Where the state has the ITS that is at this index of the configuration.
+    /// Returns the state's index of the ITS that is at this index of the configuration.
     fn its_index(&self, index: usize) -> Result<usize, Errno> {
         let base = self.config.its.get(index).ok_or(Errno::NoDevice)?.base;
         let of = |its: &ItsState| its.base == base;
         self.state.its.iter().position(of).ok_or(Errno::NoDevice)
     }
 
-    /// How tables name redistributors.
+    /// The redistributors' numbers in tables.
     fn numbers(&self) -> Result<tables::Numbers, TryReserveError> {
         tables::Numbers::of(&self.state.cpus)
     }

@@ -7,7 +7,7 @@ use std::{error::Error, sync::Arc, thread};
 use vgic::{AccessWidth, Sleep, Vcpu, Vgic, VgicConfig, VmMemory};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-/// Why the guest exits.
+/// An exit of the guest.
 enum Exit {
     Mmio(u64, AccessWidth, u64),
     Msr(icc::SysRegEncoding, u64),

@@ -1,6 +1,6 @@
 //! Widths of register accesses.
 
-/// How many bytes an access to a register frame moves.
+/// Width of an access to a register frame.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum AccessWidth {
     /// One byte.

@@ -10,8 +10,8 @@
 //! or `LDSETAL`.
 //!
 //! Pages of tables come by `OnceBox`, which publishes them with release and acquire. A page is
-//! there before the word, entry or hint is written that leads to it, and whoever follows that has
-//! read it.
+//! there before the word, entry or hint that leads to it is written, and a reader follows that word
+//! to the page.
 
 use crate::safeguard::Safeguard;
 

@@ -1,10 +1,11 @@
-//! Which interrupts a vCPU should look at: a bitmap with a summary, set from any thread, walked by
-//! the vCPU alone.
+//! Bitmap with a summary of interrupts that a vCPU has to look at. Any thread sets bits, the vCPU
+//! alone walks them.
 //!
-//! Advisory: a set bit means "look at the word", and a word that is not ready costs its bit. The
-//! rule that makes it complete: whoever makes a word ready sets the bit afterwards; whoever clears
-//! a bit looks at the word again afterwards. Both are sequentially consistent, so one of the two
-//! sees the other. The same holds between a leaf and its summary bit.
+//! False positives are allowed: a set bit means "look at the word", and is cleared if the word is
+//! not ready. No ready word lacks its bit: a writer that makes a word ready sets the bit
+//! afterwards, and a reader that clears a bit looks at the word again afterwards. Both are
+//! sequentially consistent, so one of the two sees the other. The same holds between a leaf and its
+//! summary bit.
 
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::safeguard::Safeguard;
@@ -21,7 +22,7 @@ pub(crate) struct Candidates {
     leaves: [AtomicU64; LEAVES],
 }
 
-/// What a look at a candidate's word found.
+/// Result of a look at a candidate's word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
     /// Ready at this vCPU: the bit stays.

@@ -1,5 +1,5 @@
-//! What a virtual GIC looks like: where it lies, for whom, and which options of the architecture it
-//! has.
+//! Configuration of a virtual GIC: its memory map, its vCPUs and the options of the architecture
+//! that it has.
 
 mod error;
 
@@ -35,7 +35,7 @@ pub struct VgicConfig {
     pub cpus: Vec<CpuConfig>,
     /// Guest physical address of the distributor's frame (64 KiB).
     pub distributor: u64,
-    /// Where redistributors lie. The vCPUs fill them in order.
+    /// Regions of redistributors. The vCPUs fill them in order.
     pub redistributors: Vec<RedistributorRegion>,
     /// Number of SPIs, from INTID 32 on: a multiple of 32 up to 960, or 988.
     pub spis: u32,
@@ -43,7 +43,7 @@ pub struct VgicConfig {
     pub extended_spis: u32,
     /// Number of extended PPIs, from INTID 1056 on: 0, 32 or 64.
     pub extended_ppis: u32,
-    /// What the guest sees of security.
+    /// The security states that the guest sees.
     pub security: SecurityView,
     /// With [`SecurityView::NonSecure`], the interrupts that belong to the Secure side: the guest
     /// cannot see them.
@@ -57,16 +57,16 @@ pub struct VgicConfig {
     /// INTID bits if there are LPIs: 14 to 20. A vCPU whose LPIs were enabled has a bit for each,
     /// in which its pending table is read and written.
     pub lpi_id_bits: Option<u8>,
-    /// How many events can be mapped at most, roughly: the budget of translations, shared by all
-    /// ITSes. Counted in powers of two up to 32 per device and in 32s beyond; at most 2^22. Memory
-    /// comes with use, and stays: a guest that gives every priority to LPIs everywhere makes 17 KiB
-    /// per vCPU and 4096 of these (with the default of 2^17, half a MiB per vCPU), and twice that
-    /// where more than five priority bits count. LPIs that are pending at redistributors by
-    /// themselves do not count. They take two bytes per vCPU and LPI, in parts of 8 KiB, and 17 KiB
-    /// more per part in the same worst case.
+    /// Budget of translations: about the largest number of events that can be mapped, shared by all
+    /// ITSes, at most 2^22. A device takes a power of two up to 32, and multiples of 32 beyond.
+    /// Memory is allocated with use and kept. Worst case: 17 KiB × vCPUs × ceil(`lpi_slots` /
+    /// 4096), doubled above five priority bits; it takes a guest that gives every priority to LPIs
+    /// everywhere. LPIs that are pending at redistributors by themselves do not count. They take
+    /// two bytes per vCPU and LPI, in parts of 8 KiB, and in the same worst case 17 KiB more per
+    /// part.
     pub lpi_slots: u32,
-    /// How many devices can be mapped at most, at each ITS. Mapped DeviceIDs also take 4 KiB per
-    /// 256 neighbours, up to 16 MiB for each ITS: enough for all of 16 bits.
+    /// Largest number of devices that can be mapped at each ITS. Mapped DeviceIDs also take 4 KiB
+    /// per 256 neighbours, up to 16 MiB for each ITS: enough for all of 16 bits.
     pub its_devices: u32,
     /// The ITSes.
     pub its: Vec<ItsConfig>,
@@ -91,7 +91,7 @@ pub struct VgicConfig {
     pub mbi_alias: Option<u64>,
     /// GICv2m frames.
     pub v2m: Vec<V2mConfig>,
-    /// Whether the redistributors' accesses to LPI tables are coherent with the guest's caches.
+    /// Coherence of the redistributors' accesses to LPI tables with the guest's caches.
     pub coherence: Coherence,
 }
 
@@ -116,7 +116,7 @@ pub struct RedistributorRegion {
     pub count: u32,
 }
 
-/// What the guest sees of security states.
+/// The security states that a guest sees.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SecurityView {
     /// One security state (`GICD_CTLR.DS` = 1): all of the GIC, Groups 0 and 1.
@@ -232,7 +232,7 @@ impl VgicConfig {
         self.lpi_id_bits.unwrap_or(wired)
     }
 
-    /// Where each vCPU's redistributor lies, and whether it is the last of its region.
+    /// Each vCPU's redistributor frame, in order.
     pub(crate) fn redistributor_frames(&self) -> impl Iterator<Item = RedistributorFrame> + Clone {
         let frames = self.redistributors.iter().flat_map(|region| {
             (0..u64::from(region.count)).map(move |index| RedistributorFrame {
@@ -379,7 +379,7 @@ impl RedistributorRegion {
     }
 }
 
-/// Where a redistributor lies.
+/// A redistributor's frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RedistributorFrame {
     pub(crate) base: u64,

@@ -12,7 +12,7 @@ use crate::SecurityView;
 use crate::wired::Group;
 use gic_arch::Priority;
 
-/// What the interface is built with.
+/// Options that the interface is built with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Features {
     pub(crate) security: SecurityView,
@@ -39,7 +39,7 @@ impl Features {
         }
     }
 
-    /// How many active-priority registers a group has.
+    /// Number of active-priority registers of a group.
     pub(crate) fn active_priority_registers(self) -> usize {
         1 << self.preemption_bits().saturating_sub(5)
     }
@@ -117,13 +117,13 @@ impl CpuInterface {
         }
     }
 
-    /// What the interface is built with.
+    /// Options that the interface is built with.
     pub(crate) fn features(&self) -> Features {
         self.features
     }
 
-    /// How urgent an interrupt of the group must be: [`signals`](Self::signals) says yes exactly to
-    /// what is more urgent than this.
+    /// Priority limit of the group: [`signals`](Self::signals) holds exactly for interrupts that
+    /// are more urgent.
     pub(crate) fn limit(&self, group: Group) -> Priority {
         match (self.takes(group), self.running()) {
             (false, _) => Priority::HIGHEST,

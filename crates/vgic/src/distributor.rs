@@ -14,7 +14,7 @@ use msi_types::Cpu;
 /// `GICD_CTLR.E1NWF`: kept for reading back.
 const E1NWF: u32 = 1 << 7;
 
-/// What an access to the distributor acts on.
+/// The distributor's state for one access.
 #[derive(Clone, Copy)]
 pub(crate) struct Distributor<'a> {
     pub(crate) wired: &'a Wired,
@@ -113,7 +113,7 @@ impl<'a> Distributor<'a> {
         self.control_view(self.wired.control()) | Ctlr::new().with_rwp(pending).into_bits()
     }
 
-    /// What the guest reads where this is stored, `RWP` clear.
+    /// Value that the guest reads for a stored one, `RWP` clear.
     fn control_view(self, stored: u32) -> u32 {
         match self.wired.config().security {
             SecurityView::Single => Ctlr::from(stored).with_are(true).with_ds(true).into_bits(),

@@ -7,7 +7,7 @@ use bitfield_struct::bitfield;
 use gic_arch::{IntId, Priority};
 use msi_types::{Cpu, Level};
 
-/// What the distributor or a redistributor knows of one interrupt.
+/// State of one interrupt at the distributor or a redistributor.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct State {
@@ -186,8 +186,9 @@ impl State {
     }
 }
 
-/// The word. Every write is a read-modify-write, so that each change is made on the value it was
-/// decided on and what a device wrote before its signal is visible to whoever acknowledges it.
+/// The word of an interrupt. Every write is a read-modify-write. So each change applies to the value
+/// it was decided on, and a device's writes before its signal are visible to the vCPU that
+/// acknowledges it.
 #[derive(Debug)]
 pub(crate) struct Interrupt(AtomicU64);
 

@@ -38,8 +38,8 @@ use msi_types::Cpu;
 /// Most list registers that a CPU has.
 pub const MAX_LIST_REGISTERS: usize = 16;
 
-/// What a CPU's virtual interface holds for the guest: to be loaded before the guest is entered and
-/// stored after it has exited. Registers that the CPU does not have are zero, and ignored.
+/// State of a CPU's virtual interface: to be loaded before the guest is entered and stored after it
+/// has exited. Registers that the CPU does not have are zero, and ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VirtualInterface {
     /// `ICH_HCR_EL2`. The hypervisor may add traps of its own; of what comes back, `EOIcount` is
@@ -53,7 +53,7 @@ pub struct VirtualInterface {
     pub list: [ListRegister; MAX_LIST_REGISTERS],
 }
 
-/// Why a machine's guest cannot run on a CPU's virtual interface.
+/// A machine's guest cannot run on a CPU's virtual interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum VirtualInterfaceMismatch {
     /// Priority bits differ.
@@ -103,7 +103,7 @@ pub struct InGuest {
     half: Option<Box<[Half; 1]>>,
 }
 
-/// What such a vCPU is. It lies in the memory that its [`Vcpu`] was made with.
+/// State of a vCPU with list registers. It lies in the memory that its [`Vcpu`] was made with.
 pub(crate) struct Half {
     vcpu: Vcpu,
     count: usize,
@@ -114,7 +114,7 @@ pub(crate) struct Half {
     active: SlotSet,
 }
 
-/// What a list register was filled with.
+/// Contents of a list register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Listed {
     Nothing,
@@ -270,7 +270,7 @@ impl ListRegisterVcpu {
         vcpu
     }
 
-    /// Which vCPU this is.
+    /// Number of this vCPU.
     pub fn cpu(&self) -> Cpu {
         self.0[0].vcpu.cpu()
     }
@@ -292,7 +292,7 @@ impl InGuest {
         ListRegisterVcpu(half)
     }
 
-    /// Which vCPU this is.
+    /// Number of this vCPU.
     pub fn cpu(&self) -> Cpu {
         self.cpu
     }
@@ -308,7 +308,8 @@ impl Drop for InGuest {
 }
 
 impl Half {
-    /// What was acknowledged outside of the guest is active: it gets a list register.
+    /// Marks an interrupt active that was acknowledged outside of the guest: it gets a list
+    /// register.
     fn note_acknowledged(&mut self, intid: IntId) {
         if let Some(slot) = Slot::of(intid) {
             self.active.insert(slot);

@@ -21,7 +21,7 @@ pub(crate) struct Mbi<'a> {
     pub(crate) base: u64,
 }
 
-/// What a message does to an interrupt.
+/// Effect of a message on an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Message {
     /// `SETSPI`: an edge, or the level goes up.
@@ -61,7 +61,7 @@ impl Mbi<'_> {
         }
     }
 
-    /// What is no SPI of this machine, or the Secure side's, is ignored.
+    /// Ignores numbers that are no SPI of this machine, and SPIs of the Secure side.
     fn signal(self, message: Message, number: u64) -> Delivery {
         let intid = IntId::new(low_word(number & INTID_BITS));
         if !intid.is_shared() || !self.wired.config().implements(intid) {

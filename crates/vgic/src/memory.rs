@@ -1,4 +1,4 @@
-//! What the model reads and writes in the guest's memory: LPI tables, ITS tables and commands.
+//! Access to the guest's memory, for LPI tables, ITS tables and commands.
 
 /// The guest's physical memory, as its GIC sees it. Implemented by the virtual machine monitor.
 ///

@@ -11,7 +11,7 @@ use msi_types::Cpu;
 pub(crate) trait PerInterrupt: Copy {
     /// The interrupts.
     fn wired(&self) -> &Wired;
-    /// Whose private interrupts the frame shows; any vCPU where it shows shared ones.
+    /// The vCPU of the private interrupts that the frame shows; any vCPU if it shows shared ones.
     fn owner(&self) -> Cpu;
     /// The interrupt that the guest tried to name is not there; for counting.
     fn missing(&self, intid: IntId);

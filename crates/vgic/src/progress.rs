@@ -1,6 +1,6 @@
-//! Whether there is more to do.
+//! Progress of work that is done in pieces.
 
-/// How far the model came with what the guest asked for.
+/// Progress of the work that the guest asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "what is unfinished goes on when the caller comes again"]
 pub enum Progress {

@@ -7,13 +7,13 @@ use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo};
 
 /// One register, or array of registers, of a frame; `C` is what its functions act on.
 pub(crate) struct Row<C> {
-    /// Where, how wide, how many, and what software may do.
+    /// Offset, width, count and permitted accesses.
     pub(crate) info: RegisterInfo,
-    /// What happens.
+    /// Behaviour.
     pub(crate) kind: Kind<C>,
 }
 
-/// What a row's registers do.
+/// Behaviour of a row's registers.
 pub(crate) enum Kind<C> {
     /// Reads as zero, writes are ignored.
     Zero,
@@ -37,7 +37,7 @@ pub(crate) enum Kind<C> {
     },
 }
 
-/// Which fields of a written register take effect.
+/// Fields of a written register that take effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// All.

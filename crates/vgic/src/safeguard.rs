@@ -21,7 +21,8 @@ pub(crate) enum Safeguard {
     RecheckSummary,
     /// After an empty level was taken out of the mask, the level is looked at again.
     RecheckMask,
-    /// Whoever changes a pending word's target, priority or enable hints for the new value.
+    /// A change of a pending word's target, priority or enable sets the ready bit for the new
+    /// value.
     SetReadyBit,
     /// A message that found its entry through nodes looks at the device's entry again.
     ReloadRoot,
@@ -29,11 +30,12 @@ pub(crate) enum Safeguard {
     LookUpAgain,
     /// A list register brings an LPI back to the owner of its entry only, not to the next one.
     FoldOwn,
-    /// What a command cleared or unmapped, a list register does not bring back.
+    /// A list register does not restore pending state that a command cleared or unmapped.
     Revoke,
     /// A command that changes what is in a list register recalls it.
     Recall,
-    /// What is pending at a redistributor by itself joins its event's entry when that comes there.
+    /// An LPI that is pending at a redistributor by itself joins its event's entry when that
+    /// arrives.
     TakeOwn,
     /// A guest fault is handed out after all of it was written.
     WholeFault,

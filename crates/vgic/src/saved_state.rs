@@ -1,5 +1,4 @@
-//! What a virtual GIC is at one moment, as plain data: to be stored or sent, and restored elsewhere
-//! or later.
+//! State of a virtual GIC as plain data: to be stored or sent, and restored elsewhere or later.
 //!
 //! # Format
 //!
@@ -15,10 +14,10 @@
 //! | wired interrupts | one record each, with hardware priorities; those that are as after reset and low are left out |
 //! | LPIs | the pending state with the event, or with the redistributor if it is pending there by itself |
 //! | tables in guest memory | not written and not read: mappings and pending bits are all in the state |
-//! | power | `GICR_WAKER`; whether a PE is on is known to whoever implements PSCI |
+//! | power | `GICR_WAKER`; the implementation of PSCI knows whether a PE is on |
 //!
-//! Not in it: counters of the guest's mistakes, who sleeps, observers, and what a frozen machine
-//! has in list registers, which is nothing.
+//! A state does not contain counters of the guest's mistakes, sleeping vCPUs and observers. List
+//! registers of a frozen machine are empty.
 //!
 //! # Example
 //!

@@ -21,15 +21,15 @@ pub struct V2mConfig {
     pub base: u64,
     /// INTID of the first SPI that the frame rings.
     pub first_spi: u32,
-    /// How many it rings.
+    /// Number of SPIs.
     pub count: u32,
     /// `MSI_IIDR`: drivers choose quirks by it.
     pub iidr: u32,
-    /// How messages name an SPI.
+    /// Encoding of SPIs in messages.
     pub naming: V2mNaming,
 }
 
-/// How a message to a GICv2m frame names an SPI.
+/// Encoding of an SPI in a message to a GICv2m frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum V2mNaming {
     /// The data is its INTID.
@@ -44,7 +44,7 @@ pub enum V2mNaming {
     ByAddress,
 }
 
-/// What no GICv2m frame can be.
+/// A GICv2m frame that cannot be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum V2mConfigError {
     /// The base.
@@ -59,7 +59,7 @@ pub enum V2mConfigError {
         base: u64,
         /// The first SPI.
         first_spi: u32,
-        /// How many.
+        /// Their number.
         count: u32,
     },
     /// Two frames ring the same SPI.
@@ -165,7 +165,7 @@ impl V2mConfig {
     }
 }
 
-/// What an access to a frame acts on.
+/// A frame's state for one access.
 #[derive(Clone, Copy)]
 pub(crate) struct V2m<'a> {
     pub(crate) config: &'a V2mConfig,
@@ -173,7 +173,7 @@ pub(crate) struct V2m<'a> {
     pub(crate) events: &'a Events,
 }
 
-/// Where the identification registers of a 4 KiB frame lie.
+/// Place of the identification registers of a 4 KiB frame.
 const V2M_ID_REGISTERS: RegisterInfo = v2m::ID_REGISTERS.info(ID_REGISTERS.name);
 
 impl<'a> V2m<'a> {
@@ -237,7 +237,7 @@ impl<'a> V2m<'a> {
         (there && taken).then(|| self.signal(offset, value))
     }
 
-    /// What is no SPI of the frame, or the Secure side's, is ignored.
+    /// Ignores numbers that are no SPI of the frame, and SPIs of the Secure side.
     fn signal(self, offset: u32, value: u64) -> Delivery {
         let spi = self.config.named(offset, low_word(value));
         let Some(spi) = spi.filter(|spi| self.config.spis().contains(spi)) else {

@@ -35,7 +35,7 @@ pub struct Vcpu {
 #[error("the guest has no system register {:#06x} for this access", .0.packed())]
 pub struct Undefined(pub SysRegEncoding);
 
-/// Which interrupt inputs of the PE are asserted.
+/// The interrupt inputs of a PE.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Inputs {
     /// IRQ: Group 1 has an interrupt that preempts.
@@ -51,7 +51,7 @@ impl Inputs {
     }
 }
 
-/// Whether a vCPU may sleep or enter the guest.
+/// Permission of a vCPU to sleep or to enter the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sleep {
     /// Nothing is to be signalled: whatever comes from now on kicks the vCPU, once.
@@ -82,9 +82,8 @@ enum Source {
     Lpi,
 }
 
-/// How often an acknowledgement starts over because another thread took the interrupt away
-/// meanwhile. Each time something else made progress; a guest that retracts interrupts in a loop
-/// gets "spurious" in the end.
+/// Most restarts of an acknowledgement that lost its interrupt to another thread. Each time another
+/// thread made progress; a guest that retracts interrupts in a loop gets "spurious" in the end.
 const ATTEMPTS: usize = 64;
 
 impl fmt::Debug for Vcpu {
@@ -130,7 +129,7 @@ impl Vcpu {
         self.inputs().irq
     }
 
-    /// Which of the PE's interrupt inputs are asserted? At most one is: the most urgent pending
+    /// Returns the PE's interrupt inputs. At most one is asserted: the most urgent pending
     /// interrupt decides.
     pub fn inputs(&mut self) -> Inputs {
         self.gic.go_on();
@@ -308,7 +307,7 @@ impl Vcpu {
         }
     }
 
-    /// What the PE is signalled now.
+    /// The interrupt that the PE is signalled now.
     fn signalled(&mut self) -> Option<Candidate> {
         self.most_urgent().filter(|found| self.interface.signals(found.priority, found.group))
     }
@@ -345,14 +344,14 @@ impl Vcpu {
         best
     }
 
-    /// Which groups distributor and CPU interface have enabled.
+    /// Groups that the distributor and the CPU interface have enabled.
     pub(crate) fn forwarded(&self) -> [bool; 2] {
         let [zero, one] = self.distributed();
         [zero && self.interface.takes(Group::Zero), one && self.interface.takes(Group::One)]
     }
 
-    /// Which groups distributor and redistributor forward to the CPU interface. A redistributor
-    /// that sleeps forwards nothing.
+    /// Groups that the distributor and the redistributor forward to the CPU interface. A
+    /// redistributor that sleeps forwards nothing.
     pub(crate) fn distributed(&self) -> [bool; 2] {
         let wired = self.gic.wired();
         let awake = wired
@@ -370,7 +369,7 @@ impl Vcpu {
         }
     }
 
-    /// Which vCPU this is.
+    /// Number of this vCPU.
     pub fn cpu(&self) -> Cpu {
         self.cpu
     }

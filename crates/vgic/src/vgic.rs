@@ -42,7 +42,7 @@ pub struct Vgic {
     lpis: Option<Arc<LpiCore>>,
     its: Box<[Arc<Its>]>,
     frames: Box<[RedistributorFrame]>,
-    /// What the model answers for, ascending.
+    /// Regions of the model, by ascending address.
     regions: Box<[Region]>,
 }
 
@@ -51,11 +51,11 @@ pub struct Vgic {
 pub struct Region {
     /// The addresses.
     pub addresses: Range<u64>,
-    /// What is there.
+    /// The registers there.
     pub block: Block,
 }
 
-/// What is in a [`Region`].
+/// Contents of a [`Region`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Block {
     /// The distributor.
@@ -80,7 +80,7 @@ pub struct NotClaimed(pub u64);
 #[error("the GIC has a line observer already")]
 pub struct ObserverTaken;
 
-/// Where an access goes.
+/// Target of an access.
 pub(crate) enum FrameAt<'a> {
     Distributor(Distributor<'a>),
     MbiAlias(Mbi<'a>),
@@ -255,7 +255,7 @@ impl Vgic {
         self.region(address).is_some()
     }
 
-    /// What the model answers for, by ascending address.
+    /// The regions that the model claims, by ascending address.
     pub fn regions(&self) -> &[Region] {
         &self.regions
     }
@@ -313,7 +313,7 @@ impl Vgic {
         self.wakeup.kick_for_work();
     }
 
-    /// What went wrong with the commands of the ITS at this index.
+    /// Faults of the commands of the ITS at this index.
     pub fn command_faults(&self, index: usize) -> Option<CommandFaults> {
         self.its.get(index).map(|its| its.command_faults())
     }
@@ -323,7 +323,7 @@ impl Vgic {
         &self.events
     }
 
-    /// What this virtual GIC was made from.
+    /// The configuration that this virtual GIC was made from.
     pub fn config(&self) -> &VgicConfig {
         self.wired.config()
     }
@@ -341,7 +341,7 @@ impl Vgic {
         self.regions.get(after.checked_sub(1)?).filter(|region| region.addresses.contains(&address))
     }
 
-    /// Which frame holds an address, and the offset in it.
+    /// Returns the frame at an address, and the offset in it.
     pub(crate) fn frame_at(&self, address: u64) -> Option<(FrameAt<'_>, u32)> {
         let region = self.region(address)?;
         let offset = address - region.addresses.start;

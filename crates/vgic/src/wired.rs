@@ -1,9 +1,8 @@
-//! SGIs, PPIs and SPIs: where their states lie, where they go, and what a change of one owes to
-//! whom.
+//! Per-interrupt state, routing and vCPU notification for SGIs, PPIs and SPIs.
 //!
-//! Nothing here takes a lock but a change of routes. The order of every change is: the interrupt's
-//! word, then the target's candidates, then the target's wake flag; a vCPU looks in the opposite
-//! order.
+//! Only a change of routes takes a lock. Every change stores the interrupt's word first, then sets
+//! the target's candidate bit, then reads the target's wake-up state. A vCPU reads them in the
+//! opposite order.
 
 mod links;
 mod lists;
@@ -59,7 +58,7 @@ impl Group {
 pub(crate) struct Private {
     pub(crate) interrupts: [Interrupt; Slot::PRIVATE],
     pub(crate) candidates: Candidates,
-    /// What decides whether 1-of-N interrupts, or any at all, go to this PE: [`participation`].
+    /// Decides whether 1-of-N interrupts, or any at all, go to this PE: [`participation`].
     pub(crate) participation: AtomicU32,
     /// Cold: under a lock.
     pub(crate) lpi_registers: Mutex<LpiRegisters>,
@@ -138,8 +137,7 @@ impl Wired {
     }
 
     /// Gives everything its state after reset; lines stay as they are driven, and links are kept.
-    /// Nothing owes anything: no group is
-    /// enabled, and no vCPU runs.
+    /// Nobody is notified: no group is enabled, and no vCPU runs.
     pub(crate) fn reset(&self) {
         self.control.store(0, SeqCst);
         let mut routes = self.routes.lock();
@@ -196,7 +194,7 @@ impl Wired {
         }
     }
 
-    /// Who is told that the guest finished with a line. Once.
+    /// Sets the observer of a line's end of interrupt. Once.
     pub(crate) fn observe(
         &self,
         observer: Arc<dyn LineObserver>,
@@ -235,7 +233,7 @@ impl Wired {
         self.config.security == SecurityView::Single || state.group1()
     }
 
-    /// The state of an interrupt in `slot`, whoever can see it.
+    /// The state of an interrupt in `slot`, visible to the guest or not.
     pub(crate) fn state(&self, cpu: Cpu, slot: Slot) -> State {
         self.interrupt(cpu, slot).map_or(State::new(), Interrupt::state)
     }
@@ -260,7 +258,8 @@ impl Wired {
         }
     }
 
-    /// Changes an interrupt and pays what that owes. `None`: there is none, or `change` declines.
+    /// Changes an interrupt and sends the notifications that follow. `None`: there is none, or
+    /// `change` declines.
     fn try_change(
         &self,
         cpu: Cpu,
@@ -277,7 +276,7 @@ impl Wired {
         Some((old, new))
     }
 
-    /// Whoever made a word what `state` is tells its target, if it is ready.
+    /// After storing `state`, notifies its target if it is ready.
     fn settle(&self, slot: Slot, state: State) {
         let state = if state.any() { self.settle_any(slot, state) } else { state };
         if !state.ready() {
@@ -349,7 +348,7 @@ impl Wired {
         awaited.is_outstanding(&self.wakeup)
     }
 
-    /// What [`set_control`](Self::set_control) stored.
+    /// The value that [`set_control`](Self::set_control) stored.
     pub(crate) fn control(&self) -> u32 {
         self.control.load(SeqCst)
     }

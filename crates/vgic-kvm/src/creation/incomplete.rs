@@ -1,11 +1,11 @@
-//! What a machine lacks at its first run.
+//! Errors of a machine's first run.
 
 use crate::KvmDevice;
 use crate::abi::Errno;
 use gic_arch::Affinity;
 use vgic::ConfigError;
 
-/// Why a machine cannot run as it was created.
+/// A machine cannot run as it was created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KvmIncomplete {
@@ -32,7 +32,7 @@ pub enum KvmIncomplete {
 }
 
 impl KvmIncomplete {
-    /// What `KVM_RUN` fails with.
+    /// Error number of `KVM_RUN`.
     pub const fn errno(self) -> Errno {
         match self {
             Self::NoRedistributor(_) | Self::NoDistributor | Self::NoItsAddress(_) => {

@@ -1,4 +1,4 @@
-//! Where entries lie, and how much may be read and cleared.
+//! Addresses of entries, and limits of the work on them.
 
 use super::{ENTRY, IDS};
 use crate::abi::Errno;
@@ -26,7 +26,7 @@ pub(super) struct Page {
     pub(super) address: u64,
 }
 
-/// How a reader goes on.
+/// The next step of a reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Next {
     /// With the next page.
@@ -55,7 +55,7 @@ pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>,
     Ok(pages)
 }
 
-/// Where a device's entry lies; `None` if the guest has not provided for it.
+/// Returns the address of a device's entry; `None` if the guest has not provided for it.
 pub(super) fn locate(
     table: Baser,
     id: u64,
@@ -80,7 +80,7 @@ fn second_level(table: Baser, index: u64, memory: &dyn GuestMemory) -> Result<Op
     Ok(entry.valid().then_some(address))
 }
 
-/// What is left of the work that one save or restore may take.
+/// Work that one save or restore may still do.
 #[derive(Debug)]
 pub(super) struct Budget {
     reads: u32,

@@ -80,7 +80,7 @@ pub(crate) fn fresh() -> SavedState {
     gic.freeze(&mut vcpus).unwrap().save().unwrap()
 }
 
-/// What a machine saves that was put into this state; or why it cannot be.
+/// Restores a machine and saves it again; or returns the restore's error.
 pub(crate) fn through_a_machine(
     state: &SavedState,
     memory: Arc<Ram>,

@@ -51,7 +51,7 @@ fn add_its(creation: &mut KvmCreation, base: u64) -> KvmDevice {
     its
 }
 
-/// What the view of the machine says of an attribute.
+/// Reads an attribute of a fresh machine's view.
 fn viewed(config: &VgicConfig, attribute: Attribute) -> Result<u64, Errno> {
     let memory = Arc::new(Ram::new());
     let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap();

@@ -1,4 +1,4 @@
-//! What KVM cannot be or be in is refused, each with its own reason.
+//! Each limit of KVM is refused with its own reason.
 
 use crate::board::{Levels, NoKick, PENDING, Ram, config, fresh, with_tables};
 use gic_arch::gicd::Irouter;
@@ -204,8 +204,8 @@ fn what_is_pending_without_a_collection_is_left_out() {
     }
 }
 
-/// What a KVM has after LPI 8200 was pending by itself at this CPU, with an event that goes to
-/// CPU 0.
+/// Moves a state to KVM in which LPI 8200 is pending by itself at this CPU, with an event that goes
+/// to CPU 0.
 fn moved_with_pending(cpu: usize) -> SavedState {
     let (config, memory) = (config(), Ram::new());
     let mut state = with_tables(Levels::Flat, &memory);
@@ -242,7 +242,7 @@ fn an_lpi_of_no_event_is_left_out_and_writes_nothing() {
     assert!(view.into_state().cpus.iter().all(|cpu| cpu.redistributor.lpis.is_empty()));
 }
 
-/// What the view says of a state with two devices, which was damaged.
+/// Views a damaged state with two devices, and returns the problem.
 fn damaged(damage: impl FnOnce(&mut SavedState)) -> Option<Problem> {
     let refused = state(|state| {
         event(state, false, true);

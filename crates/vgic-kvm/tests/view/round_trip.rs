@@ -1,4 +1,4 @@
-//! What goes through KVM's attributes and tables comes back.
+//! States that go through KVM's attributes and tables come back unchanged.
 
 use crate::board::{
     CPUS, Levels, Ram, SPIS, TRANSLATIONS, config, fresh, through_a_machine, with_tables,

@@ -1,4 +1,4 @@
-//! Why a configuration is refused.
+//! Errors of configurations.
 
 use super::MAX_CPUS;
 use crate::heap::OutOfMemory;
@@ -6,7 +6,7 @@ use crate::its::ItsConfigError;
 use crate::v2m::V2mConfigError;
 use gic_arch::{Affinity, IntId};
 
-/// Why a [`VgicConfig`](crate::VgicConfig) describes no GIC that can be.
+/// A [`VgicConfig`](crate::VgicConfig) describes no possible GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No vCPU, or more than [`MAX_CPUS`].

@@ -8,9 +8,9 @@ use crate::{SecurityView, Undefined};
 use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue, Sgi, Sre, SysRegEncoding};
 use gic_arch::{IntId, Priority};
 
-/// What `MRS` gives.
+/// Handler of `MRS`.
 type Read = fn(&mut Vcpu) -> Result<u64, Undefined>;
-/// What `MSR` does.
+/// Handler of `MSR`.
 type Write = fn(&mut Vcpu, u64) -> Result<(), Undefined>;
 
 /// One register.
@@ -244,8 +244,8 @@ impl CpuInterface {
             .with_ext_range(self.features.extended_range)
     }
 
-    /// Where there are two security states, `CBPR` here is the Non-secure one: Group 0's binary
-    /// point, which the guest cannot see, then serves its group.
+    /// With two security states, `CBPR` is the Non-secure one: Group 0's binary point, which the
+    /// guest cannot see, then serves its group.
     pub(super) fn set_control(&mut self, written: Ctlr) {
         self.common_binary_point = written.cbpr();
         self.split_eoi = written.eoi_mode();

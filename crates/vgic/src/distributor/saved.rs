@@ -15,8 +15,8 @@ impl Distributor<'_> {
         })
     }
 
-    /// What is stored for the control register, if this distributor can have these registers. Its
-    /// interrupts are looked at elsewhere.
+    /// Returns the control register's stored value, if this distributor can have these registers.
+    /// The interrupts are checked elsewhere.
     pub(crate) fn restorable(self, saved: &DistributorState) -> Result<u32, Problem> {
         Problem::unless_same("GICD_TYPER", saved.typer.into(), self.typer().into_bits().into())?;
         let iidr = self.wired.config().iidr.into_bits();

@@ -7,7 +7,7 @@ use crate::wired::{Filled, Forwarding, Group, asks_for_end};
 use gic_arch::Priority;
 use gic_arch::ich::{Hcr, ListRegister, ListRegisterState};
 
-/// What waits for a list register.
+/// Interrupts that wait for a list register.
 struct Waiting {
     pending: Ranked,
     active: Ranked,

@@ -1,4 +1,4 @@
-//! What belongs to one CPU: its redistributor and its CPU interface.
+//! State of one CPU: its redistributor and its CPU interface.
 
 use super::InterruptState;
 #[cfg(feature = "serde")]
@@ -14,7 +14,7 @@ use gic_arch::{Affinity, IntId};
     serde(deny_unknown_fields)
 )]
 pub struct CpuState {
-    /// Which.
+    /// Its affinity.
     #[cfg_attr(feature = "serde", serde(with = "numbers::affinity"))]
     pub affinity: Affinity,
     /// Its redistributor.
@@ -61,7 +61,7 @@ pub struct RedistributorState {
     serde(deny_unknown_fields)
 )]
 pub struct LpiState {
-    /// Which.
+    /// Its INTID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
     /// As [`EventState::configuration`](super::EventState::configuration).

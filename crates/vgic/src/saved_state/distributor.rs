@@ -32,7 +32,7 @@ pub struct DistributorState {
     serde(deny_unknown_fields)
 )]
 pub struct InterruptState {
-    /// Which.
+    /// Its INTID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
     /// `IGROUPR`: Group 1; of two security states, Non-secure Group 1. (`IGRPMODR` is zero in both

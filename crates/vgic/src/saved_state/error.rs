@@ -1,4 +1,4 @@
-//! What a state is refused for, and which object of it.
+//! Reasons to refuse a state, each with the object concerned.
 
 use super::VERSION;
 use crate::config::ConfigError;
@@ -15,7 +15,7 @@ use msi_types::{DeviceId, EventId};
 pub struct RestoreError {
     /// Of what.
     pub object: Object,
-    /// Why.
+    /// The problem with it.
     pub problem: Problem,
 }
 
@@ -54,16 +54,16 @@ pub enum Object {
     Interface(Affinity),
     /// A private interrupt.
     Private {
-        /// Whose.
+        /// Its CPU.
         cpu: Affinity,
-        /// Which.
+        /// Its INTID.
         intid: IntId,
     },
     /// An LPI that is pending at a redistributor by itself.
     Lpi {
-        /// Where.
+        /// Its CPU.
         cpu: Affinity,
-        /// Which.
+        /// Its INTID.
         intid: IntId,
     },
     /// An ITS, by the address of its control frame.
@@ -72,14 +72,14 @@ pub enum Object {
     Collection {
         /// Of which ITS.
         its: u64,
-        /// Which.
+        /// Its number.
         collection: CollectionId,
     },
     /// A device.
     Device {
         /// Of which ITS.
         its: u64,
-        /// Which.
+        /// Its DeviceID.
         device: DeviceId,
     },
     /// An event.
@@ -88,12 +88,12 @@ pub enum Object {
         its: u64,
         /// Of which device.
         device: DeviceId,
-        /// Which.
+        /// Its EventID.
         event: EventId,
     },
 }
 
-/// What is wrong with an object of a saved state.
+/// A problem with an object of a saved state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Problem {
@@ -107,25 +107,25 @@ pub enum Problem {
     Order,
     /// A register says that the state is another kind of machine's.
     OtherMachine {
-        /// Which.
+        /// The register.
         register: &'static str,
-        /// What the state says.
+        /// Its value in the state.
         saved: u64,
-        /// What the machine says.
+        /// Its value in the machine.
         machine: u64,
     },
     /// A value that this field cannot have on this machine.
     Value {
-        /// Which.
+        /// The field.
         field: &'static str,
-        /// What the state says.
+        /// Its value in the state.
         value: u64,
     },
     /// A field names a CPU that the machine does not have, or that cannot be meant.
     NoSuchCpu {
-        /// Which.
+        /// The field.
         field: &'static str,
-        /// What the state says.
+        /// Its value in the state.
         cpu: Affinity,
     },
     /// The machine's budgets for LPIs or devices do not suffice for all that is mapped.
@@ -211,7 +211,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a machine cannot be frozen: its vCPUs were not all given.
+/// A machine cannot be frozen: its vCPUs were not all given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FreezeError {
     /// A vCPU is missing: it may be running.

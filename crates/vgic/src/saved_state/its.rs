@@ -45,7 +45,7 @@ pub struct ItsState {
     serde(deny_unknown_fields)
 )]
 pub struct CollectionState {
-    /// Which.
+    /// Its number.
     #[cfg_attr(feature = "serde", serde(with = "numbers::collection"))]
     pub collection: CollectionId,
     /// Its redistributor.
@@ -61,7 +61,7 @@ pub struct CollectionState {
     serde(deny_unknown_fields)
 )]
 pub struct DeviceState {
-    /// Which.
+    /// Its DeviceID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::device"))]
     pub device: DeviceId,
     /// Bits of its EventIDs.
@@ -81,7 +81,7 @@ pub struct DeviceState {
     serde(deny_unknown_fields)
 )]
 pub struct EventState {
-    /// Which.
+    /// Its EventID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::event"))]
     pub event: EventId,
     /// Its LPI.

@@ -20,13 +20,12 @@ use msi_types::Cpu;
 
 /// A machine of which no vCPU runs, from [`Vgic::freeze`] until this is dropped: the thaw.
 ///
-/// Devices need not stand still. **What becomes of messages and line changes that come meanwhile:**
-/// they are taken as ever, without waiting, and make their interrupts pending in the machine that
-/// is frozen. Who has returned from signalling before [`save`](Self::save) was called is in what it
-/// returns. What comes later is there when the machine thaws, or in the next `save`; if the machine
-/// is left behind instead, it is lost with it. So whoever moves a machine stops its devices, then
-/// saves (again), or has them signal at the new place what they signalled since: an interrupt that
-/// is pending there already stays one.
+/// Devices may continue to signal. **Messages and line changes during a freeze** are accepted
+/// without waiting, and make their interrupts pending in the frozen machine. A signal that returned
+/// before the call of [`save`](Self::save) is in the saved state. A later one is pending after the
+/// thaw, or in the next `save`; it is lost if the machine is dropped instead. So to move a machine,
+/// stop its devices, then save (again), or repeat their later signals at the new place: an
+/// interrupt that is pending there already stays one.
 ///
 /// A message that was taken before the freeze and acknowledged is in the active state or, as an
 /// LPI, with the guest.
@@ -46,8 +45,8 @@ impl Vgic {
     ///
     /// Does not wait, and takes time in proportion to the number of vCPUs; if the guest has just
     /// asked for something about all that is mapped (as INVALL, or clearing `GICR_CTLR.EnableLPIs`)
-    /// and it is not done, that is finished here. The latter writes a pending table: whoever copies
-    /// the guest's memory copies what is dirty once more after this.
+    /// and it is not done, that is finished here. The latter writes a pending table: dirty
+    /// pages of the guest's memory must be copied once more after this.
     ///
     /// # Errors
     /// [`FreezeError`] if `vcpus` are not those of this machine, or if the heap has no memory for
@@ -100,9 +99,8 @@ impl Vgic {
 }
 
 impl Frozen<'_> {
-    /// What the machine is now. Takes time and memory in proportion to what is mapped or was
+    /// Returns the machine's state. Takes time and memory in proportion to what is mapped or was
     /// changed since reset, and writes nothing to the guest's memory. May be called again.
-    ///
     /// # Errors
     /// The heap has no memory for it.
     pub fn save(&self) -> Result<SavedState, OutOfMemory> {

@@ -20,7 +20,7 @@ use gic_arch::lpi::Config;
 use gic_arch::{Affinity, IntId, Lpi};
 use msi_types::{Cpu, Kick};
 
-/// What a saved state means to this machine.
+/// A saved state in terms of this machine.
 pub(super) struct Plan<'s> {
     control: u32,
     shared: Vec<RestoredInterrupt>,
@@ -118,8 +118,8 @@ impl<'s> Plan<'s> {
         for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
             gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
         }
-        // Whoever is owed a notification for an LPI gets it here, too.
-        // That takes no memory: words are what their sweeps would make them.
+        // Pending notifications for LPIs are sent here, too. That takes no memory: entries have the
+        // values that their sweeps would give them.
         let _ = gic.finish_sweeps();
         gic.note_restored_commands();
         mapped.map_err(|no_room| Problem::from(no_room).of(Object::Machine))
@@ -173,7 +173,7 @@ impl PlannedCpu<'_> {
         }
     }
 
-    /// Where its LPI tables are, if its LPIs are enabled.
+    /// Its LPI tables, if its LPIs are enabled.
     fn tables(&self, gic: &Vgic) -> Option<LpiTables> {
         let LpiRegisters { enabled, propbaser, pendbaser } = self.redistributor.lpi_registers;
         let id_bits = gic.config().lpi_id_bits.filter(|_| enabled)?;
@@ -337,7 +337,7 @@ impl Check<'_> {
         })
     }
 
-    /// What is pending stays somewhere only while its collection is not mapped.
+    /// A pending event names its redistributor only while its collection is not mapped.
     fn stay(
         self,
         its: &ItsState,

@@ -29,7 +29,7 @@ pub(crate) struct Filled {
     pub(crate) physical: Option<IntId>,
 }
 
-/// What happens to pending signals of an interrupt's group.
+/// Treatment of pending signals of an interrupt's group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Forwarding {
     /// They may be signalled.
@@ -39,7 +39,8 @@ pub(crate) enum Forwarding {
 }
 
 impl State {
-    /// What a list register says of it. A level is sampled again when it is deactivated, so it is
+    /// The interrupt's state in a list register. A level is sampled again when it is deactivated,
+    /// so it is
     /// not pending there while it is active. Nor is a physical interrupt: the physical distributor
     /// keeps its pending state (IHI 0069, ICH_LR<n>_EL2, State).
     fn list_state(self, forwarding: Forwarding) -> ListRegisterState {

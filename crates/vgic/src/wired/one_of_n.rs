@@ -11,8 +11,8 @@ use crate::slot::Slot;
 use core::sync::atomic::Ordering::SeqCst;
 use msi_types::Cpu;
 
-/// How often a choice is made anew because the chosen PE withdrew meanwhile. Afterwards the PE's
-/// own sweep finds it.
+/// Most choices for one interrupt if the chosen PE withdraws meanwhile. Afterwards the PE's own
+/// sweep finds it.
 const ATTEMPTS: usize = 4;
 
 impl Private {

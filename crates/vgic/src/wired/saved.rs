@@ -20,7 +20,7 @@ pub(crate) struct RestoredInterrupt {
     route: u64,
 }
 
-/// Whose interrupts are meant.
+/// The interrupts of one owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Bank {
     /// The distributor's.
@@ -30,7 +30,7 @@ pub(crate) enum Bank {
 }
 
 impl Bank {
-    /// Where an interrupt of the bank goes that nobody routed; for shared ones `unrouted`.
+    /// Target of an interrupt of the bank after reset; of shared ones `unrouted`.
     fn target_after_reset(self, unrouted: u16) -> u16 {
         match self {
             Self::Shared => unrouted,
@@ -173,8 +173,8 @@ impl Wired {
         }
     }
 
-    /// Where there are two security states, groups are firmware's, and the guest has its half of
-    /// the priorities.
+    /// With two security states, firmware owns the groups, and the guest has its half of the
+    /// priorities.
     fn check_security(&self, bank: Bank, slot: Slot, state: State) -> Result<(), Problem> {
         if self.config.security == SecurityView::Single {
             return Ok(());
@@ -214,15 +214,14 @@ impl Wired {
         self.control.store(control, SeqCst);
     }
 
-    /// What a PE takes part in ([`participation`](super::participation)), before anything is
-    /// pending.
+    /// Restores a PE's [`participation`](super::participation), before anything is pending.
     pub(crate) fn restore_participation(&self, cpu: Cpu, bits: u32) {
         if let Some(private) = self.private(cpu) {
             private.participation.store(bits, SeqCst);
         }
     }
 
-    /// Everything is restored: whoever has something to do hears of it.
+    /// After everything is restored, notifies the targets of ready interrupts.
     pub(crate) fn settle_restored(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
         for RestoredInterrupt { slot, .. } in interrupts {
             let state = self.state(bank.owner(), *slot);

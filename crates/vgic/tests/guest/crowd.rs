@@ -1,5 +1,5 @@
-//! Registers of a machine on which so much is mapped that no access can go through all of it: what
-//! is not done is reported as not done, and done by whoever asks.
+//! Registers of a machine on which so much is mapped that no access can go through all of it:
+//! unfinished work is reported as unfinished, and continued by each access that asks for it.
 
 use crate::machine::{Machine, Ram};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Syncr};

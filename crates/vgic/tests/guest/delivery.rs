@@ -1,5 +1,5 @@
-//! How lines and messages become interrupts, beyond what the reference interpreter covers: level
-//! resampling, 1 of N, message-based SPIs, direct LPIs, active-priority registers, resets.
+//! Delivery of lines and messages beyond what the reference interpreter covers: level resampling, 1
+//! of N, message-based SPIs, direct LPIs, active-priority registers, resets.
 
 use crate::machine::{Machine, Ram};
 use gic_arch::gicd::Irouter;
@@ -154,7 +154,7 @@ fn pulse(machine: &Machine) {
     machine.gic.set_line(Line::Spi(SPI), Level::Low);
 }
 
-/// Which CPUs are signalled.
+/// The CPUs that are signalled.
 fn signalled(machine: &mut Machine) -> Vec<usize> {
     let irq = machine.vcpus.iter_mut().map(Vcpu::irq_pending);
     irq.enumerate().filter(|(_, irq)| *irq).map(|(cpu, _)| cpu).collect()

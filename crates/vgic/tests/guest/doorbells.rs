@@ -1,4 +1,4 @@
-//! What devices write: doorbells without identity, and the registers beside them.
+//! Writes of devices: doorbells without identity, and the registers beside them.
 
 use crate::machine::{Machine, Ram};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};

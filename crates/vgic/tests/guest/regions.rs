@@ -180,7 +180,7 @@ fn with_lpis(redistributor_naming: RedistributorNaming) -> Machine {
     machine
 }
 
-/// How commands name a redistributor.
+/// A redistributor's name in commands.
 fn target(machine: &Machine, cpu: usize) -> RdBase {
     match machine.gic.config().its[0].redistributor_naming {
         RedistributorNaming::ProcessorNumber => {

@@ -33,7 +33,7 @@ fn machine(security: SecurityView) -> Machine {
     })
 }
 
-/// What the words of a register or an array read.
+/// Values of the words of a register or an array.
 type Words = Box<dyn Fn(u64, SecurityView) -> u64>;
 
 /// A register, or an array of registers.
@@ -287,7 +287,7 @@ fn each_register_of_an_its_reads_as_the_manual_says() {
     check(ITS, &its());
 }
 
-/// What an access to a system register gives; `None` is an exception.
+/// Result of an access to a system register; `None` is an exception.
 type Answer = Option<u64>;
 
 /// `CRn`, `CRm` and `op2` of a register with `op0` 3 and `op1` 0, and what it reads after reset and

@@ -33,7 +33,7 @@ fn machine(security: SecurityView) -> Machine {
     Machine::running(config)
 }
 
-/// Which CPUs have the SGI pending.
+/// The CPUs that have the SGI pending.
 fn reached(machine: &Machine, sgi: u32) -> Vec<usize> {
     let pending = |cpu: &usize| {
         let address = machine.frame(*cpu) + u64::from(gicr::ISPENDR.offset());

@@ -175,7 +175,7 @@ const STOP: u32 = 7;
 struct Board {
     sent: Vec<AtomicU64>,
     seen: Vec<AtomicU64>,
-    /// How often a vCPU said that it leaves.
+    /// Departures that vCPUs announced.
     departures: AtomicUsize,
     stop: AtomicBool,
 }

@@ -92,8 +92,8 @@ fn last() -> u64 {
     u64::from(FIRST + EVENTS - 1)
 }
 
-/// What vCPU 0's monitor does while the guest only waits: asks whether to sleep, and sleeps until
-/// it is kicked.
+/// Runs vCPU 0's monitor while the guest only waits: asks whether to sleep, and sleeps until a
+/// kick.
 fn waits(machine: &mut Machine) -> Option<u64> {
     for _ in 0..MANY {
         let kicks = machine.kicks.of(0);

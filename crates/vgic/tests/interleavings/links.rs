@@ -35,7 +35,7 @@ impl PhysicalInterrupts for Physical {
     }
 }
 
-/// What the guest does with what is in its list register.
+/// Handling of list registers by the guest.
 #[derive(Clone, Copy)]
 enum Guest {
     Masks,
@@ -82,7 +82,7 @@ impl Machine {
         self.wired.exited();
     }
 
-    /// When the guest has ended everything, the physical interrupt can fire again.
+    /// The physical interrupt can fire again after the guest has ended everything.
     fn check(&self) {
         for _ in 0..3 {
             self.run(Guest::Ends);

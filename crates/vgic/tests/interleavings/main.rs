@@ -1,5 +1,5 @@
-//! Every interleaving of injectors, a vCPU that falls asleep, and whoever moves an interrupt:
-//! nothing is lost, and without any one of the safeguards something is.
+//! Every interleaving of injectors, a vCPU that falls asleep, and a thread that moves an interrupt:
+//! no interrupt is lost, and without any one of the safeguards one is.
 //!
 //! The sources of the shared part are compiled here against a scheduler's atomics. What `wired.rs`
 //! and `vcpu.rs` do with them is repeated in a few lines, but for the departure itself; all of it
@@ -149,7 +149,7 @@ impl Machine {
     }
 }
 
-/// Which interleavings to try.
+/// The interleavings to try.
 #[derive(Clone, Copy)]
 enum Explore {
     /// All of them: at least this many.

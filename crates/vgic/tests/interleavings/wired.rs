@@ -116,7 +116,7 @@ impl Wired {
         Some((old, new))
     }
 
-    /// Whether it holds the physical interrupt is asked before the update instead of by it.
+    /// Reads the link to the physical interrupt before the update instead of with it.
     pub(crate) fn unlink_in_two_steps(&self) {
         let before = self.interrupt.state();
         let (_, new) = self.interrupt.update(|state| state.linked(None));

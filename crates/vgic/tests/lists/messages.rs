@@ -359,7 +359,7 @@ impl Side {
 }
 
 impl Reference {
-    /// What the op does, and whether it may have answered this.
+    /// Applies the op. Returns whether it may have answered this.
     fn follow(&mut self, op: Op, answer: u64) -> bool {
         match op {
             Op::Send(event) => self.message(event),

@@ -17,7 +17,7 @@ use vgic::{AccessWidth, VgicConfig};
 const SPIS: [u32; 3] = [40, 41, 42];
 const ROUNDS: u64 = 6_000;
 
-/// Who was kicked.
+/// The kicked vCPUs.
 #[derive(Default)]
 struct Kicks([Arc<AtomicBool>; 2]);
 

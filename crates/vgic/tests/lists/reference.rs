@@ -73,7 +73,7 @@ impl Reference {
         self.pending[cpu].remove(&event)
     }
 
-    /// What is pending at a CPU, in ascending order.
+    /// Interrupts that are pending at a CPU, in ascending order.
     pub(crate) fn pending(&self, cpu: usize) -> Vec<u32> {
         self.pending[cpu].iter().copied().collect()
     }

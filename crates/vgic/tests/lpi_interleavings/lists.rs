@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::thread;
 
-/// What the guest does with what is in its list register.
+/// Handling of list registers by the guest.
 #[derive(Clone, Copy)]
 enum Guest {
     Acknowledges,
@@ -193,7 +193,7 @@ fn runs_twice(
     })
 }
 
-/// How many LPIs one event can leave pending.
+/// Number of LPIs that one event can leave pending.
 #[derive(Clone, Copy)]
 enum Left {
     One,

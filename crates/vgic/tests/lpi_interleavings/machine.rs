@@ -44,7 +44,7 @@ impl Kick for Kicks {
     }
 }
 
-/// What threads share.
+/// State that threads share.
 pub(super) struct Machine {
     shared: Arc<Shared>,
     senders: Arc<DeviceTable>,
@@ -53,7 +53,7 @@ pub(super) struct Machine {
     ram: Arc<Ram>,
 }
 
-/// What the command thread owns.
+/// State of the command thread.
 pub(super) struct Commands {
     machine: Arc<Machine>,
     control: Control,

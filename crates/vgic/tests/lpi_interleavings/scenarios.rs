@@ -1,4 +1,4 @@
-//! What must hold, and that each safeguard is what makes it hold.
+//! Invariants of LPIs, and the safeguard that each depends on.
 
 use super::machine::{Commands, Machine, machine, machine_with};
 use super::shared::Injection;
@@ -65,7 +65,7 @@ pub(super) fn one_event() -> (Arc<Machine>, Commands) {
     (machine, commands)
 }
 
-/// A sender numbers its messages in memory; whoever handles the last interrupt has seen the last
+/// A sender numbers its messages in memory; the handler of the last interrupt has seen the last
 /// number.
 fn the_last_message_is_seen() {
     let (machine, _commands) = one_event();
@@ -390,7 +390,7 @@ fn a_path_is_pruned() {
     assert_eq!(taken + machine.vcpu(0).drain().len(), 1, "the hint was pruned away");
 }
 
-/// Who looks has taken nothing before, so that no part of the path is hot.
+/// The checking thread has taken nothing before, so that no part of the path is hot.
 fn a_cold_path_is_pruned() {
     let (machine, _commands) = one_event();
     machine.send(1, 0);

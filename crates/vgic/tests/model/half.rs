@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use vgic::{InGuest, Inputs, ListRegisterVcpu, Undefined, Vcpu};
 
-/// When a vCPU with list registers exits.
+/// Exits of a vCPU with list registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Exits {
     /// Around every access.
     Always,
-    /// When it is kicked, when a maintenance interrupt is asserted, and for what traps.
+    /// On kicks, on maintenance interrupts, and for accesses that trap.
     Needed,
 }
 
@@ -109,7 +109,7 @@ impl Half {
         }
     }
 
-    /// What it reads while it is out of the guest.
+    /// Reads a register outside of the guest.
     pub(crate) fn read_outside(&mut self, register: SysRegEncoding) -> Option<u64> {
         match self {
             Self::Software(vcpu) => vcpu.read_sysreg(register).ok(),

@@ -35,7 +35,7 @@ impl GuestMemory for Table {
     }
 }
 
-/// What else than lines makes interrupts pending: a machine has one of them.
+/// Sources of interrupts beside lines: a machine has one of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Doorbells {
     /// Message-based SPIs.
@@ -44,7 +44,7 @@ pub(crate) enum Doorbells {
     Lpis,
 }
 
-/// Who was kicked.
+/// The kicked vCPUs.
 #[derive(Default)]
 struct Kicks([Arc<AtomicBool>; AFFINITIES.len()]);
 
@@ -54,7 +54,7 @@ impl Kick for Kicks {
     }
 }
 
-/// What the vCPUs' halves are.
+/// Kinds of vCPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// Software.
@@ -89,7 +89,7 @@ pub(crate) struct Bench {
     doorbells: Doorbells,
     table: Arc<Table>,
     reference: Gic,
-    /// What each CPU acknowledged and did not end.
+    /// Interrupts that each CPU acknowledged and did not end.
     handled: Vec<Vec<u32>>,
 }
 
@@ -176,7 +176,7 @@ impl Bench {
         self.split(vcpus);
     }
 
-    /// What a guest does first, so that interrupts get through.
+    /// Enables groups and interrupts, as a guest does first.
     pub(crate) fn enable_everything(&mut self) {
         self.apply(&Op::Control { groups: [true; 2] });
         for lpi in 0..LPIS.len() {
@@ -549,7 +549,7 @@ impl Bench {
         self.vcpus[cpu].read_sysreg(register).ok()
     }
 
-    /// What the registers read.
+    /// Compares the registers' values.
     fn compare_registers(&mut self) {
         if self.kind == Kind::Software {
             assert!(self.kicks.0.iter().all(|kicked| !kicked.load(SeqCst)), "nobody left");

@@ -69,7 +69,7 @@ impl Kick for Kicks {
     }
 }
 
-/// What is known of an SPI.
+/// Known state of an SPI.
 #[derive(Clone, Copy, Debug)]
 struct Spi {
     pending: bool,

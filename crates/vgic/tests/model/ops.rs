@@ -1,4 +1,4 @@
-//! What guest, devices and monitor do: random steps, on a few interrupts of each kind.
+//! Random steps of guest, devices and monitor, on a few interrupts of each kind.
 
 use gic_arch::Affinity;
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ pub(crate) const SHARED: [u32; 6] = [32, 33, 64, 95, 4096, 4127];
 pub(crate) const SECURE: [u32; 3] = [15, 31, 95];
 /// Direct LPIs.
 pub(crate) const LPIS: [u32; 3] = [8193, 8300, 9000];
-/// Where no interrupt is: special, reserved, not implemented.
+/// INTIDs without an interrupt: special, reserved, not implemented.
 const NONE: [u32; 4] = [1023, 1055, 96, 8192];
 
 /// A register with a field per interrupt.

@@ -1,7 +1,7 @@
 //! The rules of the GIC, written down as plainly as they can be: one struct per interrupt, a list
 //! of them, and a loop over the list for every question. Shares no code with the model.
 
-/// Which of the guest's views of security.
+/// The guest's view of security.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum View {
     Single,

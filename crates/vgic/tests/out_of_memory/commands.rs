@@ -21,7 +21,7 @@ fn inv(device: u32, event: u32) -> Command {
     Command::Inv { device: DeviceId::new(device), event: EventId::new(event) }
 }
 
-/// What is mapped, apart from the queue.
+/// Mappings without the queue.
 fn mappings(board: &mut Board) -> ItsState {
     ItsState { creadr: 0, cwriter: 0, ..board.save().its.remove(0) }
 }

@@ -106,7 +106,7 @@ proptest! {
                 Step::Command(command, allocations) => {
                     let faults = short.gic.command_faults(0).unwrap().count;
                     run_with(&short, allocations, [command]);
-                    // What is in progress goes on when memory is back.
+                    // A command in progress continues once memory is back.
                     prop_assert_eq!(short.gic.poll(), Progress::Done);
                     prop_assert!(is_idle(&short));
                     if short.gic.command_faults(0).unwrap().count == faults {

@@ -25,7 +25,7 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// How many bytes `act` leaves in use.
+/// Bytes that `act` leaves in use.
 fn bytes_of<T>(act: impl FnOnce() -> T) -> (T, usize) {
     let before = ALLOCATOR.current_usage();
     let made = act();
@@ -361,8 +361,8 @@ fn all_lpis_of_20_bits_can_be_mapped_for_less_than_a_hundred_bytes_each() {
     }
 }
 
-/// How long the machine stands still to be saved, and how long it and a fresh one take to be
-/// restored: the least of some rounds.
+/// Time that the machine stands still to be saved, and times to restore it and a fresh one: the
+/// least of some rounds.
 fn pause(machine: &mut Machine) -> [Duration; 3] {
     fn time<T>(act: impl FnOnce() -> T) -> (T, Duration) {
         let start = Instant::now();
@@ -398,6 +398,6 @@ fn a_pause_lasts_in_proportion_to_what_is_mapped_and_not_to_what_can_be_or_once_
 
     let part = pause(&mut machine);
 
-    // What is not mapped, 512 vCPUs with their wired interrupts, is most of it then.
+    // Most of it then is not mappings but 512 vCPUs with their wired interrupts.
     assert!(part.iter().zip(&all).all(|(part, all)| *part * 4 < *all), "{part:?} of {all:?}");
 }

@@ -160,7 +160,7 @@ impl Board {
         self.write_gicr(cpu, gicr::PENDBASER, gicr::Pendbaser::new().with_address(pending));
     }
 
-    /// What is saved of it.
+    /// Saves the machine.
     pub(crate) fn save(&mut self) -> SavedState {
         self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap()
     }

@@ -46,7 +46,7 @@ pub(crate) fn non_secure() -> Board {
     board
 }
 
-/// What a state says apart from what may be said in several ways.
+/// Reduces a state to what can be said in one way only.
 fn essence(saved: &SavedState) -> SavedState {
     let mut saved = saved.clone();
     let canonical = |byte: Option<u8>| {
@@ -98,7 +98,7 @@ fn essential(interrupts: &mut Vec<InterruptState>) {
     });
 }
 
-/// Where a state leaves something open, it is as the machine has it.
+/// Fills what a state leaves open with the machine's values.
 fn fill_in(open: &mut SavedState, found: &SavedState) {
     let events = |state: &mut SavedState| -> Vec<_> {
         let devices = state.its.iter().flat_map(|its| &its.devices);
@@ -121,7 +121,7 @@ fn fill_in(open: &mut SavedState, found: &SavedState) {
     }
 }
 
-/// What a guest and its devices then do harms nobody.
+/// Lets the guest and its devices go on: nothing they do panics.
 fn go_on(board: &mut Board) {
     for cpu in 0..usize::from(CPUS) {
         for _ in 0..20 {

@@ -84,7 +84,7 @@ fn a_vcpu_that_sleeps_while_it_is_frozen_is_kicked_by_a_message() {
     assert_eq!(board.kicks.of(1), 1);
 }
 
-/// Who sends through which machine: the device's connection is moved with it.
+/// Connection of the device to a machine, which moves with it.
 struct Wire {
     gic: RwLock<Arc<Vgic>>,
     /// By event: how many messages were sent, counted before each is.
@@ -118,7 +118,7 @@ impl Wire {
     }
 }
 
-/// What the guest has seen of each event when it handled it last.
+/// Last message that the guest saw of each event.
 #[derive(Default)]
 struct Guest(BTreeMap<u32, u64>);
 

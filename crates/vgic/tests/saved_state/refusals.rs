@@ -1,4 +1,4 @@
-//! What is refused, and what of it the error names.
+//! Refused states, and the object that each error names.
 
 use crate::board::{Board, CPUS, ITS, config, mapd, mapti};
 use crate::corrupt::non_secure;
@@ -17,7 +17,7 @@ const CPU0: Affinity = Affinity::new(0, 0, 0, 1);
 const STRANGER: Affinity = Affinity::new(9, 9, 9, 9);
 const NARROW: DeviceId = DeviceId::new(5);
 
-/// Why a busy machine's state is refused after a change of it. Nothing has changed then.
+/// Returns the error of restoring a busy machine's state after a change. The machine is unchanged.
 fn refused(change: impl FnOnce(&mut SavedState)) -> RestoreError {
     refused_by(&mut Board::running(), &mut busy(), change)
 }
@@ -296,7 +296,7 @@ fn registers_that_cannot_be_so_are_named() {
     }
 }
 
-/// Why a state of the Non-secure view is refused after a change of it.
+/// Returns the error of restoring a state of the Non-secure view after a change.
 fn refused_non_secure(change: impl FnOnce(&mut SavedState)) -> RestoreError {
     refused_by(&mut non_secure(), &mut non_secure(), change)
 }

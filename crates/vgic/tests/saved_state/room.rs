@@ -16,7 +16,7 @@ use vgic::saved_state::{
 /// A device's EventID bits and mapped events.
 type Device = (u8, BTreeSet<u32>);
 
-/// What is mapped, and what is pending at each redistributor by itself.
+/// Mappings, and LPIs that are pending at redistributors by themselves.
 #[derive(Clone, Debug)]
 struct Contents {
     devices: BTreeMap<u32, Device>,
@@ -33,7 +33,7 @@ fn contents() -> impl Strategy<Value = Contents> {
     (btree_map(id, device(), 0..8), lpis).prop_map(|(devices, lpis)| Contents { devices, lpis })
 }
 
-/// What a machine has mapped and unmapped again before.
+/// Devices that a machine mapped and unmapped before.
 fn history() -> impl Strategy<Value = Vec<(u32, Device)>> {
     vec((0..4u32, device()), 0..6)
 }
@@ -64,7 +64,7 @@ fn put(contents: &Contents, state: &mut SavedState) {
     }
 }
 
-/// What is pending at the CPU that the LPI's event goes to is pending of the event.
+/// Joins LPIs that are pending by themselves to events that go to the same CPU.
 fn joined(mut state: SavedState) -> SavedState {
     let its = &mut state.its[0];
     let events = its.devices.iter_mut().flat_map(|device| &mut device.events);

@@ -1,4 +1,4 @@
-//! What a restored machine is like.
+//! Behaviour of restored machines.
 
 use crate::board::{Board, CPUS, ITS, config, mapc, mapd, mapti, movall, unmapc};
 use gic_arch::gicd::Irouter;

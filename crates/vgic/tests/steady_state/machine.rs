@@ -54,12 +54,12 @@ impl Memory {
         }
     }
 
-    /// How often was it read or written?
+    /// Number of reads and writes.
     pub(crate) fn accesses(&self) -> usize {
         self.accesses.load(SeqCst)
     }
 
-    /// Whoever reads this LPI's configuration waits until it is [`open`](Self::open) again.
+    /// Blocks readers of this LPI's configuration until it is [`open`](Self::open) again.
     pub(crate) fn close(&self, lpi: u32) {
         *self.gate.lock().unwrap() =
             Gate::Closed { address: CONFIGURATION + u64::from(lpi - FIRST) };

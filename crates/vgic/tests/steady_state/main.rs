@@ -1,5 +1,5 @@
-//! What a message and its interrupt do *not* do, once everything is mapped: allocate, touch the
-//! guest's memory, wait for a command that is being executed, kick a vCPU that is awake.
+//! Costs of a message and its interrupt once everything is mapped: they do not allocate, access the
+//! guest's memory, wait for a command that is being executed, or kick a vCPU that is awake.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod machine;
@@ -41,9 +41,8 @@ fn mapped() -> (Machine, Vcpu) {
     (machine, vcpu)
 }
 
-/// How many bytes `act` has allocated at a time, and how often the guest's memory was accessed,
-/// where it did least of some rounds: what the test's own harness allocates meanwhile is in few of
-/// them.
+/// Bytes that `act` allocates at a time, and accesses to the guest's memory: the least of some
+/// rounds, as the test's own harness allocates in few of them.
 fn costs(memory: &Memory, mut act: impl FnMut()) -> (usize, usize) {
     let round = || {
         let accesses = memory.accesses();
