@@ -5,7 +5,6 @@ use crate::error::BringUpError;
 use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::{IntId, SgiId};
-use gic_driver::cpu_interface::Acknowledged;
 use gic_driver::lpi::PendingLpis;
 use gic_driver::{Gic, GicCpuInterface, GicError, GicV2, LpiPlatform, SystemRegisters};
 use msi_types::{Cpu, WiredParent};
@@ -83,18 +82,12 @@ impl<P: LpiPlatform> RootGic<P> {
         match self {
             Self::V3(gic) => {
                 let interface = gic.cpu_interface(registers);
-                take_all(&interface, |interrupt| {
+                while let Some(interrupt) = interface.acknowledge() {
                     handle(interrupt.intid());
                     gic.end(&interface, interrupt);
-                });
+                }
             }
-            Self::V2(gic) => {
-                let interface = gic.cpu_interface();
-                take_all(&interface, |interrupt| {
-                    handle(interrupt.intid());
-                    interface.end(interrupt);
-                });
-            }
+            Self::V2(gic) => gic.cpu_interface().handle_pending(handle),
         }
     }
 
@@ -130,14 +123,6 @@ impl<P: LpiPlatform + 'static> RootGic<P> {
             Self::V3(gic) => gic.clone(),
             Self::V2(gic) => gic.clone(),
         }
-    }
-}
-
-/// Acknowledges until nothing is pending.
-#[inline]
-fn take_all(interface: &impl GicCpuInterface, mut take: impl FnMut(Acknowledged)) {
-    while let Some(interrupt) = interface.acknowledge() {
-        take(interrupt);
     }
 }
 

@@ -148,6 +148,20 @@ pub trait GicCpuInterface {
     fn running_priority(&self) -> Priority;
     /// The most urgent pending interrupt, without taking it.
     fn highest_pending(&self) -> Option<IntId>;
+
+    /// Takes everything that is pending, one interrupt after the other: calls `handle`, ends and
+    /// deactivates it. A kernel's whole IRQ exception where no [erratum](crate::errata) wants
+    /// [`Gic::end`](crate::Gic::end).
+    #[inline]
+    fn handle_pending(&self, mut handle: impl FnMut(IntId))
+    where
+        Self: Sized,
+    {
+        while let Some(interrupt) = self.acknowledge() {
+            handle(interrupt.intid());
+            self.deactivate(self.end(interrupt));
+        }
+    }
 }
 
 impl<S: SystemRegisters, E: EoiMode> GicCpuInterface for CpuInterface<S, E> {

@@ -9,7 +9,7 @@ use crate::errata::{self, Erratum};
 use crate::frame::{ChipAliases, Fields, Frame, is_v3_or_later};
 use crate::interrupt::Interrupt;
 use crate::saved::{BlockDefaults, SharedBlock};
-use crate::{Block, GicError, Group, Mmio, MmioExt, Platform};
+use crate::{Block, GicError, Group, Mmio, MmioExt, PhysicalRegion, Platform};
 use gic_arch::gicd::{self, Ctlr, Irouter, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, IntIdRange, Priority, Reg, WriteOnly};
 
@@ -62,6 +62,17 @@ pub struct Distributor<M> {
 }
 
 impl<M: Mmio> Distributor<M> {
+    /// Maps the frame at physical `address` and takes the distributor as [`new`](Self::new) does.
+    ///
+    /// # Errors
+    /// [`GicError::NotMapped`], and those of [`new`](Self::new).
+    pub fn map<P: Platform<Mmio = M>>(platform: &P, address: u64) -> Result<Self, GicError> {
+        let frame = PhysicalRegion { base: address, bytes: gicd::FRAME_SIZE };
+        let block = Block::Distributor(address);
+        let mmio = platform.map(frame).ok_or(GicError::NotMapped(block))?;
+        Self::new(platform, mmio, address)
+    }
+
     /// Takes the distributor whose frame, at physical `address`, is mapped as `mmio`. Task; once,
     /// by the boot CPU.
     ///

@@ -29,7 +29,7 @@ use crate::platform::ADDRESS_BITS;
 use crate::redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
 };
-use crate::{Block, GicError, IrqLock, LpiPlatform, Mmio, PhysicalRegion, SystemRegisters};
+use crate::{Block, GicError, IrqLock, LpiPlatform, Mmio, SystemRegisters};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -151,7 +151,7 @@ impl<P: LpiPlatform> Gic<P> {
         let boot = platform.cpu();
         let route = *cpus.get(boot.index()).ok_or(GicError::UnknownCpu(boot))?;
         check_frame(distributor, distributor_bytes)?;
-        let mut distributor = open_distributor(&*platform, distributor)?;
+        let mut distributor = Distributor::map(&*platform, distributor)?;
         let mut quirks = Quirks::of_distributor(&distributor, &machine)?;
         quirks.apply_to_distributor(&*platform, &mut distributor, &redistributors)?;
         let route = quirks.affinity(route);
@@ -341,15 +341,6 @@ fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
         }
         _ => Ok(()),
     }
-}
-
-fn open_distributor<P: LpiPlatform>(
-    platform: &P,
-    base: u64,
-) -> Result<Distributor<P::Mmio>, GicError> {
-    let region = PhysicalRegion { base, bytes: gicd::FRAME_SIZE };
-    let mmio = platform.map(region).ok_or(GicError::NotMapped(Block::Distributor(base)))?;
-    Distributor::new(platform, mmio, base)
 }
 
 /// Each CPU with its redistributor, where there is one. Redistributors of other PEs are passed

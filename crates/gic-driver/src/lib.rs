@@ -27,24 +27,22 @@
 //!
 //! ```
 //! use gic_arch::{Affinity, IntId, Priority};
-//! use gic_driver::cpu_interface::CpuInterfaceConfig;
-//! use gic_driver::distributor::DistributorConfig;
-//! use gic_driver::redistributor::{PrivateConfig, find_redistributor};
-//! use gic_driver::{CpuInterface, Distributor, GicError, PhysicalRegion, Platform};
-//! use gic_driver::{RedistributorRegion, SystemRegisters};
+//! use gic_driver::{CpuInterface, CpuInterfaceConfig, Distributor, DistributorConfig, GicError};
+//! use gic_driver::{GicCpuInterface, PhysicalRegion, Platform, PrivateConfig};
+//! use gic_driver::{RedistributorRegion, SystemRegisters, find_redistributor};
 //!
 //! fn start_timer<P: Platform>(
 //!     platform: &P,
-//!     gicd: (P::Mmio, u64), // mapped, and its physical address
-//!     gicr: PhysicalRegion,
+//!     distributor: u64, // physical addresses, as firmware describes
+//!     redistributors: PhysicalRegion,
 //!     cpu: Affinity, // MPIDR_EL1
 //!     registers: &impl SystemRegisters,
 //!     timer: IntId,
 //! ) -> Result<(), GicError> {
 //!     let priority = Priority::new(0xa0);
-//!     let distributor = Distributor::new(platform, gicd.0, gicd.1)?;
+//!     let distributor = Distributor::map(platform, distributor)?;
 //!     distributor.init(platform, DistributorConfig { priority, route: cpu })?;
-//!     let region = RedistributorRegion { region: gicr, stride: None };
+//!     let region = RedistributorRegion { region: redistributors, stride: None };
 //!     let redistributor = find_redistributor(platform, &[region], cpu)?;
 //!     redistributor.wake(platform)?;
 //!     redistributor.init(platform, PrivateConfig { priority, view: distributor.view() })?;
@@ -53,12 +51,8 @@
 //!     Ok(())
 //! }
 //!
-//! fn on_timer_interrupt(registers: &impl SystemRegisters, mut handle: impl FnMut(IntId)) {
-//!     let interface = <CpuInterface<_>>::new(registers);
-//!     while let Some(interrupt) = interface.acknowledge() {
-//!         handle(interrupt.intid());
-//!         interface.end(interrupt);
-//!     }
+//! fn on_interrupt(registers: &impl SystemRegisters, handle: impl FnMut(IntId)) {
+//!     <CpuInterface<_>>::new(registers).handle_pending(handle);
 //! }
 //! ```
 //!
@@ -149,10 +143,10 @@ pub mod v2m;
 
 #[cfg(feature = "alloc")]
 pub use block_allocator::{Alignment, BlockAllocator, BlockError};
-pub use cpu_interface::{CpuInterface, GicCpuInterface};
+pub use cpu_interface::{CpuInterface, CpuInterfaceConfig, GicCpuInterface};
 #[cfg(feature = "alloc")]
 pub use direct_lpi::{DirectLpi, DirectLpiError};
-pub use distributor::{Distributor, Route, SecurityView};
+pub use distributor::{Distributor, DistributorConfig, Route, SecurityView};
 pub use error::{Block, GicError};
 #[cfg(feature = "alloc")]
 pub use gic::{Gic, GicConfig};
@@ -170,7 +164,9 @@ pub use platform::{
     Coherence, ExceptionLevel, LpiPlatform, Observed, PhysicalRegion, Platform, SystemRegisters,
     Table, TableLayout, TimedOut, Wait, wait_until,
 };
-pub use redistributor::{Redistributor, RedistributorRegion, TableAccess};
+pub use redistributor::{
+    PrivateConfig, Redistributor, RedistributorRegion, TableAccess, find_redistributor,
+};
 pub use saved::{InterruptBlock, PrivateState, SharedBlock};
 #[cfg(feature = "alloc")]
 pub use spi_messages::SpiRange;

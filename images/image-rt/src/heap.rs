@@ -24,6 +24,13 @@ pub unsafe fn init(memory: Range<usize>) {
     HEAP.with(|heap| unsafe { heap.add_to_heap(memory.start, memory.end) });
 }
 
+/// RAM behind the image, up to the devicetree if that lies there.
+pub(crate) fn free_memory(ram: &Range<usize>, devicetree: usize) -> Range<usize> {
+    let start = crate::memory::image().end;
+    let end = if devicetree > start { devicetree } else { ram.end };
+    start..end
+}
+
 /// Bytes in use.
 pub fn used() -> usize {
     HEAP.with(|heap| heap.stats_alloc_actual())

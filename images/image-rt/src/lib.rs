@@ -1,5 +1,5 @@
 //! Runtime of bare-metal images for QEMU's `virt` machine: from reset to a Rust `main` with caches
-//! on, a console, a heap, interrupts and several CPUs.
+//! on, a console and interrupts; with the feature `heap`, an allocator, PCI and several CPUs.
 //!
 //! | the machine starts the image | it runs at |
 //! |---|---|
@@ -21,16 +21,19 @@
 //! ```
 #![no_std]
 
+#[cfg(feature = "heap")]
 extern crate alloc;
 
 pub mod boot;
 pub mod console;
 pub mod cpu;
 pub mod exceptions;
+#[cfg(feature = "heap")]
 pub mod heap;
 pub mod lock;
 pub mod memory;
 pub mod monitor;
+#[cfg(feature = "heap")]
 pub mod pci;
 pub mod platform;
 pub mod power;

@@ -1,16 +1,19 @@
-//! From [`Boot`] to an image with a console, a heap, and what the devicetree says beside
-//! interrupts.
+//! From [`Boot`] to an image with a console, a heap if it wants one, and what the devicetree says
+//! in short.
 
 use crate::power::Conduit;
-use crate::{Boot, console, cpu, heap, memory, power};
+use crate::{Boot, console, cpu, power};
 use core::ops::Range;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
+use gic_driver::PhysicalRegion;
 
 /// PCI address space code of 32-bit memory in the first cell of a range.
 const MEMORY_32: u32 = 0x0200_0000;
 const SPACE: u32 = 0x0300_0000;
+/// A GICv3, and the GICv2 of `virt`.
+const GICS: [&str; 2] = ["arm,gic-v3", "arm,cortex-a15-gic"];
 
 /// State of the machine when an image starts.
 #[derive(Clone, Debug)]
@@ -19,11 +22,14 @@ pub struct Started {
     pub devicetree: &'static [u8],
     /// RAM.
     pub memory: Range<usize>,
+    /// The GIC's first two regions: the distributor, and a GICv3's redistributors or a GICv2's CPU
+    /// interface (devicetree bindings `arm,gic-v3`, `arm,gic`).
+    pub gic: Option<[PhysicalRegion; 2]>,
     /// The PCI host's window for 32-bit memory, at the same addresses on both sides.
     pub pci_window: Option<Range<u64>>,
 }
 
-/// Takes the console, firmware's conduit and the heap into use. First, and once.
+/// Takes the console, firmware's conduit and the heap, if there is one, into use. First, and once.
 ///
 /// # Safety
 /// `boot` is what the loader handed over, and nothing uses RAM behind the image yet.
@@ -31,14 +37,17 @@ pub unsafe fn start(boot: Boot) -> Started {
     console::init();
     let guess = if cpu::level() == cpu::Level::El2 { Conduit::Smc } else { Conduit::Hvc };
     power::set_conduit(boot.conduit.unwrap_or(guess));
-    // SAFETY: the loader put it there, outside of the image and, by `free_memory`, of the heap.
+    // SAFETY: the loader put it there, outside of the image and, by `heap::free_memory`, of the heap.
     let devicetree = unsafe { blob(boot.devicetree) };
     let tree = Fdt::new(devicetree).unwrap_or_else(|error| panic!("no devicetree: {error}"));
     let memory = ram(tree).unwrap_or_else(|| panic!("the devicetree states no memory"));
-    // SAFETY: RAM behind the image and before the devicetree, or all behind the image.
-    unsafe { heap::init(free_memory(&memory, boot.devicetree)) };
+    // SAFETY: nothing uses RAM behind the image (the caller's promise) but the devicetree.
+    #[cfg(feature = "heap")]
+    unsafe {
+        crate::heap::init(crate::heap::free_memory(&memory, boot.devicetree));
+    }
     power::set_conduit(boot.conduit.unwrap_or_else(|| conduit(tree)));
-    Started { devicetree, memory, pci_window: pci_window(tree) }
+    Started { devicetree, memory, gic: gic(tree), pci_window: pci_window(tree) }
 }
 
 /// The blob that the loader handed over.
@@ -52,13 +61,6 @@ unsafe fn blob(address: usize) -> &'static [u8] {
     let size = u32::from_be_bytes([size[4], size[5], size[6], size[7]]);
     // SAFETY: as above.
     unsafe { core::slice::from_raw_parts(start, size as usize) }
-}
-
-/// RAM behind the image, up to the devicetree if that lies there.
-fn free_memory(ram: &Range<usize>, devicetree: usize) -> Range<usize> {
-    let start = memory::image().end;
-    let end = if devicetree > start { devicetree } else { ram.end };
-    start..end
 }
 
 fn conduit(tree: Fdt<'_>) -> Conduit {
@@ -75,6 +77,16 @@ fn ram(tree: Fdt<'_>) -> Option<Range<usize>> {
     let first = node.reg().ok()??.next()?;
     let (start, size) = (first.address::<u64>().ok()?, first.size::<u64>().ok()?);
     Some(start as usize..(start + size) as usize)
+}
+
+fn gic(tree: Fdt<'_>) -> Option<[PhysicalRegion; 2]> {
+    let is_gic = |node: &FdtNode<'_>| GICS.iter().any(|name| node.is_compatible(name));
+    let node = tree.root().children().find(is_gic)?;
+    let mut regions = node.reg().ok()??.map(|region| {
+        let (base, bytes) = (region.address::<u64>().ok()?, region.size::<u64>().ok()?);
+        Some(PhysicalRegion { base, bytes })
+    });
+    Some([regions.next()??, regions.next()??])
 }
 
 fn pci_host(tree: Fdt<'_>) -> Option<FdtNode<'_>> {

@@ -16,12 +16,31 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Builds a package's program of this name.
+    /// Builds a package's program of this name, with the package's default features.
     pub(super) fn build(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
+        Self::build_with(workspace, package, program, &[])
+    }
+
+    /// Builds a program without features: it does not link where it needs a global allocator and
+    /// has none.
+    pub(super) fn build_heapless(
+        workspace: &Workspace,
+        package: &str,
+        program: &str,
+    ) -> Result<Self> {
+        Self::build_with(workspace, package, program, &["--no-default-features"])
+    }
+
+    fn build_with(
+        workspace: &Workspace,
+        package: &str,
+        program: &str,
+        features: &[&str],
+    ) -> Result<Self> {
         rust::need_target(&workspace.root, rust::BARE_TARGET)?;
         let target = workspace.target.join("images");
         let mut cargo = process::cargo(&workspace.root.join("images"));
-        cargo.args(["build", "--release", "--package", package, "--bin", program]);
+        cargo.args(["build", "--release", "--package", package, "--bin", program]).args(features);
         process::must(cargo.args(["--target", rust::BARE_TARGET, "--target-dir"]).arg(&target))?;
         let elf = target.join(rust::BARE_TARGET).join("release").join(program);
         let flat = elf.with_extension("img");

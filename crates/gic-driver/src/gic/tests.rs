@@ -5,6 +5,7 @@ mod suspending;
 mod wired;
 
 use super::*;
+use crate::PhysicalRegion;
 use crate::cpu_interface::SplitEoi;
 use crate::fake::{
     DISTRIBUTOR, Fake, FakeDistributor, FakeRedistributor, FakeRegisters, REDISTRIBUTORS, Security,

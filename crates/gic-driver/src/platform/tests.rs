@@ -1,9 +1,9 @@
 use super::*;
-use crate::cpu_interface::{CombinedEoi, CpuInterfaceConfig};
-use crate::distributor::DistributorConfig;
 use crate::fake::{DISTRIBUTOR, Fake, FakeMmio, FakeRegisters, REDISTRIBUTORS};
-use crate::redistributor::{PrivateConfig, find_redistributor};
-use crate::{CpuInterface, Distributor, GicError, Redistributor, RedistributorRegion};
+use crate::{
+    CpuInterface, CpuInterfaceConfig, Distributor, DistributorConfig, GicCpuInterface, GicError,
+    PrivateConfig, Redistributor, RedistributorRegion, find_redistributor,
+};
 use doorbell_test_support::with_allocations;
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId, Priority};
@@ -39,15 +39,14 @@ fn start_timer<P: Platform>(
     timer: IntId,
 ) -> Result<Redistributor<P::Mmio>, GicError> {
     let (priority, cpu) = (Priority::new(0xa0), Affinity::new(0, 0, 0, 1));
-    let mmio = platform.map(PhysicalRegion { base: DISTRIBUTOR, bytes: 0x1_0000 }).unwrap();
-    let distributor = Distributor::new(platform, mmio, DISTRIBUTOR)?;
+    let distributor = Distributor::map(platform, DISTRIBUTOR)?;
     distributor.init(platform, DistributorConfig { priority, route: cpu })?;
     let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: 2 * STRIDE_V3 };
     let region = RedistributorRegion { region, stride: None };
     let redistributor = find_redistributor(platform, &[region], cpu)?;
     redistributor.wake(platform)?;
     redistributor.init(platform, PrivateConfig { priority, view: distributor.view() })?;
-    CpuInterface::<_, CombinedEoi>::enable(registers, CpuInterfaceConfig::default())?;
+    <CpuInterface<_>>::enable(registers, CpuInterfaceConfig::default())?;
     let interrupt = redistributor.interrupt(timer)?;
     interrupt.set_trigger(platform, Trigger::Level)?;
     interrupt.enable();
@@ -64,12 +63,11 @@ fn a_timer_needs_four_methods_and_no_heap() {
     let interrupt = redistributor.interrupt(timer).unwrap();
     assert!(interrupt.is_enabled());
     registers.raise(timer.get());
-    let taken = with_allocations(0, || {
-        let interface = CpuInterface::<_, CombinedEoi>::new(&registers);
-        let taken = interface.acknowledge()?;
-        let intid = taken.intid();
-        interface.end(taken);
-        Some(intid)
+    let mut taken = None;
+    with_allocations(0, || {
+        <CpuInterface<_>>::new(&registers).handle_pending(|intid| {
+            assert_eq!(taken.replace(intid), None);
+        });
     });
     assert_eq!(taken, Some(timer));
     with_allocations(0, || interrupt.disable(&kernel)).unwrap();

@@ -1,45 +1,46 @@
-//! The smallest kernel with interrupts: its timer ticks three times.
+//! The smallest kernel with interrupts: a GICv3's timer ticks three times. There is no heap.
 #![no_std]
 #![no_main]
 
-extern crate alloc;
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
-use gic_arch::IntId;
-use gic_bringup::Irqchip;
+use gic_arch::{Affinity, IntId, Priority};
+use gic_driver::{CpuInterface, CpuInterfaceConfig, Distributor, DistributorConfig};
+use gic_driver::{GicCpuInterface, GicError, PhysicalRegion, PrivateConfig};
+use gic_driver::{RedistributorRegion, find_redistributor};
 use image_rt::platform::{Kernel, registers};
 use image_rt::{Boot, cpu, exceptions, power, println, start};
-use msi_types::{Cpu, Trigger};
 image_rt::image!(main);
 
 const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("there are 16");
-static IRQCHIP: spin::Once<Irqchip<Kernel>> = spin::Once::new();
 static TICKS: AtomicU32 = AtomicU32::new(0);
 
 fn main(boot: Boot) -> ! {
     // SAFETY: what the loader handed over, before anything else.
-    let blob = unsafe { start::start(boot) }.devicetree;
-    let firmware = gic_firmware::devicetree::parse(blob).expect("a devicetree");
-    let irqchip = Irqchip::new(Arc::new(Kernel), Arc::new(Kernel), firmware).expect("a GIC");
-    let irqchip = IRQCHIP.call_once(|| irqchip);
-    irqchip.cpu_on(Cpu::new(0), &registers(), |_| ()).expect("this CPU's interface");
+    let gic = unsafe { start::start(boot) }.gic.expect("a GIC");
     exceptions::set_irq_handler(|| {
-        let unhandled = |vector, why| panic!("interrupt {vector}: {why:?}");
-        IRQCHIP.get().expect("it is up").handle_irq(Cpu::new(0), &registers(), unhandled);
-    });
-    let timer = irqchip.interrupts().request_per_cpu(
-        VIRTUAL_TIMER.hwirq(),
-        Trigger::Level,
-        "timer",
-        |_| {
+        <CpuInterface<_>>::new(registers()).handle_pending(|intid| {
+            assert_eq!(intid, VIRTUAL_TIMER);
             TICKS.fetch_add(1, Ordering::Relaxed);
             cpu::start_virtual_timer_in(10);
-        },
-    );
-    timer.as_ref().expect("the timer's interrupt").enable_here();
+        });
+    });
+    enable_timer(gic).expect("this CPU's GICv3");
     cpu::start_virtual_timer_in(10);
     cpu::irq_enable();
     assert!(cpu::wait_until(5000, || TICKS.load(Ordering::Relaxed) >= 3), "no tick");
     println!("ok - three ticks of the timer");
     power::system_off()
+}
+
+fn enable_timer([gicd, redistributors]: [PhysicalRegion; 2]) -> Result<(), GicError> {
+    let (priority, this) = (Priority::new(0xa0), Affinity::from_mpidr(cpu::mpidr()));
+    let distributor = Distributor::map(&Kernel, gicd.base)?;
+    distributor.init(&Kernel, DistributorConfig { priority, route: this })?;
+    let region = RedistributorRegion { region: redistributors, stride: None };
+    let redistributor = find_redistributor(&Kernel, &[region], this)?;
+    redistributor.wake(&Kernel)?;
+    redistributor.init(&Kernel, PrivateConfig { priority, view: distributor.view() })?;
+    <CpuInterface<_>>::enable(registers(), CpuInterfaceConfig::default())?;
+    redistributor.interrupt(VIRTUAL_TIMER)?.enable();
+    Ok(())
 }
