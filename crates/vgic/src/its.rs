@@ -31,10 +31,12 @@
 
 mod commands;
 mod config;
+mod execution;
 mod queue;
 mod registers;
 mod saved;
 mod tables;
+mod targets;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +45,7 @@ pub use config::{
 };
 pub use queue::{CommandFault, CommandFaults};
 pub(crate) use saved::{HeldIts, RestoredRegisters};
+pub(crate) use targets::Targets;
 
 use crate::ConfigError;
 use crate::access::AccessWidth;
@@ -52,10 +55,8 @@ use crate::lock::Mutex;
 use crate::lpi::{DeviceTable, Injection, ItsIndex, LpiCore, NoRoom};
 use crate::progress::Progress;
 use crate::registers::Frame;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
-use gic_arch::its::RdBase;
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use queue::Queue;
 use tables::Tables;
@@ -79,33 +80,6 @@ struct ItsRegisters {
     faults: CommandFaults,
     /// Is more to do than the last access did?
     left: bool,
-}
-
-/// How commands name the vCPUs' redistributors.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Targets {
-    /// By vCPU: `GICR_TYPER.Processor_Number`.
-    ProcessorNumbers(Box<[u16]>),
-    /// By vCPU: the physical address of RD_base.
-    Addresses(Box<[u64]>),
-}
-
-impl Targets {
-    /// The vCPU that a command names.
-    fn find(&self, target: RdBase) -> Option<u16> {
-        let vcpu = match self {
-            Self::ProcessorNumbers(numbers) => {
-                let number = target.processor_number()?;
-                // Most often the numbers are the vCPUs' own.
-                if numbers.get(usize::from(number)) == Some(&number) {
-                    return Some(number);
-                }
-                numbers.iter().position(|of| *of == number)
-            }
-            Self::Addresses(addresses) => addresses.iter().position(|of| *of == target.address()),
-        };
-        u16::try_from(vcpu?).ok()
-    }
 }
 
 impl fmt::Debug for Its {

@@ -51,6 +51,6 @@ impl Safeguard {
     /// Is the step in place? Always, outside the model check.
     #[inline]
     pub(crate) fn stands(self) -> bool {
-        !crate::atomic::is_left_out(self)
+        !crate::atomic::is_left_out(self as u8)
     }
 }

@@ -81,6 +81,6 @@ pub(crate) fn leave_out(safeguard: Option<Safeguard>) {
     LEFT_OUT.set(safeguard);
 }
 
-pub(crate) fn is_left_out(safeguard: Safeguard) -> bool {
-    LEFT_OUT.get() == Some(safeguard)
+pub(crate) fn is_left_out(step: u8) -> bool {
+    LEFT_OUT.get().is_some_and(|safeguard| safeguard as u8 == step)
 }
