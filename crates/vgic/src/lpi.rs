@@ -100,8 +100,10 @@ mod entries;
 mod entries_by_lpi;
 mod entry;
 mod entry_allocator;
+mod injection;
 mod itt;
 mod itt_teardown;
+mod mapping;
 mod mappings;
 mod pending_lpis;
 mod ready_bitmap;
@@ -109,6 +111,7 @@ mod redistributor;
 mod redistributor_lpis;
 mod saved;
 mod shared;
+mod sweep;
 mod sweeps;
 mod tables;
 #[cfg(test)]
@@ -126,16 +129,17 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::Lpi;
 use msi_types::Cpu;
-use sweeps::Cause;
+use sweep::Cause;
 
 pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, Priorities, PriorityView};
 pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use device_table::DeviceTable;
-pub(crate) use mappings::{ItsIndex, MappedDevice, MappedEvent, NoRoom};
+pub(crate) use injection::Injection;
+pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
+pub(crate) use mappings::MappedEvent;
 pub(crate) use pending_lpis::PendingLpis;
 pub(crate) use saved::{Room, SavedLpi};
-pub(crate) use shared::Injection;
 use shared::Shared;
 pub(crate) use tables::LpiTables;
 
@@ -207,21 +211,13 @@ impl LpiCore {
     /// A message from a device of an ITS. Any thread; lock-free.
     #[inline]
     pub(crate) fn signal(&self, device_table: &DeviceTable, device: u32, event: u32) -> Injection {
-        self.kicked(self.shared.signal(device_table, device, event))
+        injection::kick(&self.wakeup, self.shared.signal(device_table, device, event))
     }
 
     /// Is an event of a device of an ITS mapped, to a collection that is? Any thread; lock-free.
     /// While a command changes that, either answer.
     pub(crate) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
         self.shared.is_mapped(device_table, device, event)
-    }
-
-    #[inline]
-    fn kicked(&self, (injection, vcpu): (Injection, Option<u32>)) -> Injection {
-        if let Some(vcpu) = vcpu {
-            self.kick(vcpu);
-        }
-        injection
     }
 
     #[inline]
@@ -325,7 +321,7 @@ impl LpiCore {
     /// `GICR_SETLPIR`. Any thread; lock-free.
     #[inline]
     pub(crate) fn set_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
-        self.kicked(self.shared.ring(cpu.get(), lpi))
+        injection::kick(&self.wakeup, self.shared.set_lpi(cpu.get(), lpi))
     }
 
     /// `GICR_CLRLPIR`.

@@ -1,14 +1,15 @@
 //! Giving entries to senders and taking them back. A block's entries carry its generation before an
 //! link names it, and a link is gone before the entries are cleared.
 
-use super::control::{Control, Settings};
+use super::control::Control;
 use super::entries::EntryIndex;
 use super::entry::Entry;
 use super::entry_allocator::{Block, Owner};
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, EntryRef, Link, NODE_LINKS, depth, node_index};
 use super::itt_teardown::IttTeardown;
-use super::mappings::NoRoom;
+use super::mapping::NoRoom;
 use super::shared::Location;
+use super::sweep::Settings;
 use crate::atomic::{AtomicU64, Ordering};
 use gic_arch::Lpi;
 

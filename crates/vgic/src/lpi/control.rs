@@ -10,10 +10,11 @@ use super::entries::{EntryIndex, Position};
 use super::entries_by_lpi::EntriesByLpi;
 use super::entry::{Entry, Level};
 use super::entry_allocator::{EntryAllocator, Owner};
+use super::injection::Injection;
 use super::itt::EntryRef;
-use super::mappings::ItsIndex;
-use super::shared::{Injection, Location, Shared};
-use super::sweeps::{Cause, Work};
+use super::mapping::ItsIndex;
+use super::shared::{Location, Shared};
+use super::sweep::{Cause, Settings, Work};
 use super::tables::{LpiTables, PendingBits};
 use crate::atomic::AtomicU64;
 use crate::events::{Events, FaultReason, GuestFault};
@@ -61,19 +62,6 @@ pub(super) struct Translator {
     pub(super) mapped_devices: MappedDevices,
     /// vCPUs of mapped collections.
     pub(super) collections: SortedMap<u16, u16>,
-}
-
-/// Where a refresh takes enable and priority from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Settings {
-    /// From the entry, unless it becomes deliverable: then from memory.
-    Keep,
-    /// From memory.
-    Reload,
-    /// These, from memory.
-    Read(Config),
-    /// From the entry.
-    Given,
 }
 
 /// Where an interrupt goes.
@@ -218,7 +206,7 @@ impl Control {
 
     /// A message, sent by a command.
     pub(super) fn inject(&mut self, dte: &AtomicU64, event: u32) -> Injection {
-        let (injection, vcpu) = self.shared.inject(dte, event);
+        let (injection, vcpu) = self.shared.signal_event(dte, event);
         if let Some(vcpu) = vcpu {
             self.pending_kicks.insert(vcpu);
         }

@@ -5,7 +5,7 @@
 //! delayed may hold an entry that belongs to another device by then, and asks for it again
 //! ([`Senders::leads_to`]) before it acts on what the entry said.
 
-use super::mappings::{MappedDevice, NoRoom};
+use super::mapping::{MappedDevice, NoRoom};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::safeguard::Safeguard;

@@ -171,6 +171,12 @@ impl Entry {
         self.cleared().with_held(false)
     }
 
+    /// Of a redistributor whose LPIs are disabled.
+    pub(super) fn stopped(self) -> Self {
+        let closes = self.is_deliverable() && Safeguard::SweepOnDisable.stands();
+        self.cleared().with_deliverable(self.is_deliverable() && !closes)
+    }
+
     /// A new mapping of the same generation: a list register's stay is remembered, and what it
     /// brings back does not count.
     pub(super) const fn replaced_by(self, new: Self) -> Self {

@@ -8,7 +8,7 @@
 use super::entries::EntryIndex;
 use super::entry::GENERATION_MAX;
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES};
-use super::mappings::NoRoom;
+use super::mapping::{ItsIndex, NoRoom};
 use crate::heap::OutOfMemory;
 use alloc::vec::Vec;
 
@@ -32,6 +32,13 @@ pub(super) enum Owner {
         /// Which collection.
         collection: u16,
     },
+}
+
+impl Owner {
+    /// The owner of an event's entry.
+    pub(super) const fn event(its: ItsIndex, collection: u16) -> Self {
+        Self::Event { its: its.get(), collection }
+    }
 }
 
 struct Chunk {

@@ -1,74 +1,21 @@
 //! What an ITS's commands do once their operands are checked.
 
-use super::control::{Control, Settings, Translator};
+use super::control::{Control, Translator};
 use super::device_table::DeviceTable;
 use super::entries::EntryIndex;
 use super::entry::Entry;
 use super::entry_allocator::Owner;
+use super::injection::Injection;
 use super::itt::{EntryRef, Link};
 use super::itt_teardown::IttTeardown;
-use super::shared::{Injection, Location};
-use super::sweeps::{Cause, Meant, OwnCursor, Sweep};
+use super::mapping::{ItsIndex, MappedDevice, NoRoom};
+use super::shared::Location;
+use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::OutOfMemory;
 use alloc::sync::Arc;
 use doorbell_fallible::SortedMap;
 use gic_arch::Lpi;
-
-/// Which ITS, among those that share redistributors.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct ItsIndex(u16);
-
-impl ItsIndex {
-    pub(super) const fn new(index: u16) -> Self {
-        Self(index)
-    }
-
-    /// The owner of an event's entry.
-    pub(super) const fn owner(self, collection: u16) -> Owner {
-        Owner::Event { its: self.0, collection }
-    }
-}
-
-/// Why something cannot be mapped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum NoRoom {
-    /// The model's budget for mappings is used up.
-    Budget,
-    /// The heap has no memory left.
-    OutOfMemory,
-}
-
-impl From<OutOfMemory> for NoRoom {
-    fn from(OutOfMemory: OutOfMemory) -> Self {
-        Self::OutOfMemory
-    }
-}
-
-/// What MAPD says of a device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct MappedDevice {
-    /// Bits of its EventIDs.
-    pub(crate) event_bits: u8,
-    /// Where its interrupt translation table lies: bits 51:8 of an address. The model keeps nothing
-    /// there.
-    pub(crate) itt: u64,
-}
-
-impl MappedDevice {
-    const ITT: u64 = 0x000f_ffff_ffff_ff00;
-
-    /// As one integer, which is not zero.
-    pub(super) const fn packed(self) -> u64 {
-        self.itt & Self::ITT | self.event_bits as u64
-    }
-
-    /// From [`packed`](Self::packed); `None` if it is zero.
-    pub(super) const fn unpacked(bits: u64) -> Option<Self> {
-        let [event_bits, ..] = bits.to_le_bytes();
-        if bits == 0 { None } else { Some(Self { event_bits, itt: bits & Self::ITT }) }
-    }
-}
 
 /// An event that is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,15 +57,15 @@ impl Control {
             device_table,
             collections,
         });
-        Ok(ItsIndex(index))
+        Ok(ItsIndex::new(index))
     }
 
     pub(super) fn translator(&self, its: ItsIndex) -> Option<&Translator> {
-        self.translators.get(usize::from(its.0))
+        self.translators.get(usize::from(its.get()))
     }
 
     pub(super) fn translator_mut(&mut self, its: ItsIndex) -> Option<&mut Translator> {
-        self.translators.get_mut(usize::from(its.0))
+        self.translators.get_mut(usize::from(its.get()))
     }
 
     pub(super) fn device_table(&self, its: ItsIndex) -> Option<Arc<DeviceTable>> {
@@ -141,7 +88,7 @@ impl Control {
     }
 
     fn refresh_its(&mut self, cause: Cause, its: ItsIndex) {
-        self.start_refresh(cause, Meant::Its(its.0), Settings::Keep);
+        self.start_refresh(cause, Meant::Its(its.get()), Settings::Keep);
     }
 
     /// Has the ITS been enabled, and does that not hold for every event yet?
@@ -288,7 +235,7 @@ impl Control {
     }
 
     fn refresh_collection(&mut self, its: ItsIndex, collection: u16) {
-        let meant = Meant::Collection { its: its.0, collection };
+        let meant = Meant::Collection { its: its.get(), collection };
         self.start_refresh(Cause::Command(its), meant, Settings::Keep);
     }
 
@@ -328,7 +275,7 @@ impl Control {
         let location = Location::Event(found.index);
         let route = self.route_of_event(its, collection, entry).ok_or(NoRoom::Budget)?;
         let refresh = self.prepare(location, entry, route, Settings::Reload)?;
-        self.give_entry(found.index, its.owner(collection), lpi);
+        self.give_entry(found.index, Owner::event(its, collection), lpi);
         let (old, _) = self.shared.update(location, |old| old.replaced_by(entry));
         self.recall(old);
         self.write(location, refresh);
@@ -359,7 +306,7 @@ impl Control {
         let now = self.shared.load(location);
         let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(()) };
         let refresh = self.prepare(location, now, route, Settings::Keep)?;
-        self.allocator.set_owner(event.index, event.its.owner(collection));
+        self.allocator.set_owner(event.index, Owner::event(event.its, collection));
         self.write(location, refresh);
         Ok(())
     }

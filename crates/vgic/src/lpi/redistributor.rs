@@ -1,13 +1,12 @@
 //! The redistributors' part: `EnableLPIs`, invalidation, and LPIs that are pending at a
 //! redistributor by themselves.
 
-use super::control::{Control, Refresh, Settings};
+use super::control::{Control, Refresh};
 use super::entries::EntryIndex;
 use super::entries_by_lpi::MappedAt;
-use super::entry::Entry;
 use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
 use super::shared::Location;
-use super::sweeps::{Cause, Meant, OwnCursor, Sweep, Visited};
+use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
 use crate::events::FaultReason;
 use crate::heap::OutOfMemory;
@@ -127,7 +126,7 @@ impl Control {
     }
 
     fn reset_entry(&mut self, location: Location) {
-        let (old, _) = self.shared.update(location, |entry| stopped(entry).with_held(false));
+        let (old, _) = self.shared.update(location, |entry| entry.stopped().with_held(false));
         self.recall(old);
     }
 
@@ -147,8 +146,9 @@ impl Control {
     #[cfg(test)]
     pub(super) fn pending(&mut self, vcpu: u32) -> Vec<Lpi> {
         let mut found = BTreeSet::new();
-        let is_pending =
-            |entry: Entry| entry.target() == vcpu && (entry.is_pending() || entry.is_held());
+        let is_pending = |entry: super::entry::Entry| {
+            entry.target() == vcpu && (entry.is_pending() || entry.is_held())
+        };
         self.sweep(|control, index| {
             let entry = control.shared.load(Location::Event(index));
             found.extend(is_pending(entry).then(|| entry.lpi()));
@@ -269,10 +269,4 @@ impl Control {
         let own = Location::Own { vcpu, index };
         Safeguard::TakeOwn.stands() && self.shared.load(own).is_pending_or_held() && self.clear(own)
     }
-}
-
-/// An entry of a redistributor whose LPIs are disabled.
-pub(super) fn stopped(entry: Entry) -> Entry {
-    let closes = entry.is_deliverable() && Safeguard::SweepOnDisable.stands();
-    entry.cleared().with_deliverable(entry.is_deliverable() && !closes)
 }

@@ -1,16 +1,16 @@
 //! Mappings and pending LPIs as plain data, and back. What is visited is in proportion to what is
 //! mapped.
 
-use super::control::{Control, Settings};
+use super::control::Control;
 use super::entries::{EntryIndex, Position};
 use super::entry::{Entry, Level};
 use super::entry_allocator::Owner;
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, Link, NODE_BITS, NODE_LINKS, depth};
-use super::mappings::{ItsIndex, MappedDevice, NoRoom};
+use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::ready_bitmap::ENTRIES_PER_SUMMARY;
 use super::redistributor_lpis::LpiBlock;
 use super::shared::Location;
-use super::sweeps::OwnCursor;
+use super::sweep::{OwnCursor, Settings};
 use super::tables::LpiTables;
 use crate::heap::OutOfMemory;
 use core::sync::atomic::Ordering;
@@ -244,7 +244,7 @@ impl Control {
         saved: SavedLpi,
     ) -> Result<(), NoRoom> {
         let found = self.attach_event(its, event, saved.lpi)?;
-        self.give_entry(found.index, its.owner(collection), saved.lpi);
+        self.give_entry(found.index, Owner::event(its, collection), saved.lpi);
         self.restore_entry(Location::Event(found.index), Entry::unmapped(found.generation), saved)?;
         Ok(())
     }

@@ -1,15 +1,12 @@
 //! What injection and acknowledgement touch: atomics in type-stable tables, no lock.
 
 use super::config::{LpiConfig, Priorities};
-use super::device_table::DeviceTable;
 use super::entries::{EntryIndex, EntryTable, Position};
 use super::entry::{Entry, Level};
-use super::itt::{EntryRef, Nodes};
+use super::itt::Nodes;
 use super::ready_bitmap::ReadyBitmap;
 use super::redistributor_lpis::RedistributorLpis;
-use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::OutOfMemory;
-use crate::safeguard::Safeguard;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use gic_arch::Lpi;
@@ -52,17 +49,6 @@ impl Location {
     }
 }
 
-/// What became of a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Injection {
-    /// The LPI is pending now.
-    Fresh,
-    /// It was pending already.
-    Coalesced,
-    /// Nothing is mapped there, or it may not become pending.
-    Dropped,
-}
-
 impl Shared {
     /// Nothing is mapped, all LPIs are disabled.
     pub(super) fn new(config: &LpiConfig) -> Result<Self, OutOfMemory> {
@@ -77,122 +63,12 @@ impl Shared {
         })
     }
 
-    /// A message: makes the LPI of a device's event pending. Lock-free; any thread. The second
-    /// value is the vCPU to notify.
-    #[inline]
-    pub(super) fn signal(
-        &self,
-        device_table: &DeviceTable,
-        device: u32,
-        event: u32,
-    ) -> (Injection, Option<u32>) {
-        match self.find(device_table, device, event) {
-            Some(found) => self.pend(found),
-            None => (Injection::Dropped, None),
-        }
-    }
-
-    #[inline]
-    fn find(&self, device_table: &DeviceTable, device: u32, event: u32) -> Option<EntryRef> {
-        let dte = device_table.get(device)?;
-        let found = self.nodes.translate(dte, event)?;
-        device_table.leads_to(device, dte).then_some(found)
-    }
-
-    /// Is a device's event mapped, to a collection that is? Then a message for it is dropped only
-    /// while it is disabled.
-    pub(super) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
-        self.find(device_table, device, event).is_some_and(|found| {
-            let entry = self.entries.load(found.index.position());
-            entry.generation() == found.generation && entry.is_mapped()
-        })
-    }
-
-    /// Makes the LPI of a sender's event pending. Lock-free; any thread. The second value is the
-    /// vCPU to notify.
-    #[inline]
-    pub(super) fn inject(&self, dte: &AtomicU64, event: u32) -> (Injection, Option<u32>) {
-        match self.nodes.translate(dte, event) {
-            Some(found) => self.pend(found),
-            None => (Injection::Dropped, None),
-        }
-    }
-
-    /// `GICR_SETLPIR`. Lock-free; any thread. The second value is the vCPU to notify.
-    #[inline]
-    pub(super) fn ring(&self, vcpu: u32, lpi: Lpi) -> (Injection, Option<u32>) {
-        let index = lpi.index();
-        // Also if P is set already, as for an event's message.
-        let pend = |entry: Entry| entry.is_deliverable().then(|| entry.with_pending(true));
-        match self.own.get(vcpu as usize).and_then(|own| own.try_update(index, pend)) {
-            None => (Injection::Dropped, None),
-            Some(seen) if seen.is_pending() => (Injection::Coalesced, None),
-            Some(seen) => (
-                Injection::Fresh,
-                self.set_ready_bit(seen.with_pending(true), self.own_position(index)),
-            ),
-        }
-    }
-
-    #[inline]
-    fn pend(&self, found: EntryRef) -> (Injection, Option<u32>) {
-        let position = found.index.position();
-        let Some(atomic) = self.entries.entry(position) else {
-            return (Injection::Dropped, None);
-        };
-        let mut seen = Entry::from_bits(atomic.load(Ordering::SeqCst));
-        loop {
-            if !may_pend(seen, found) {
-                return (Injection::Dropped, None);
-            }
-            if seen.is_pending() && !Safeguard::CoalesceByExchange.stands() {
-                return (Injection::Coalesced, None);
-            }
-            let judged = if Safeguard::CompareEntry.stands() {
-                seen
-            } else {
-                Entry::from_bits(atomic.load(Ordering::SeqCst))
-            };
-            let pending = judged.with_pending(true).bits();
-            // Also if P is set already: only a read-modify-write orders what the sender wrote
-            // before this message with the acknowledgement that is to see it.
-            match atomic.compare_exchange(
-                judged.bits(),
-                pending,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            ) {
-                Ok(_) => break,
-                Err(now) => seen = Entry::from_bits(now),
-            }
-        }
-        if seen.is_pending() {
-            return (Injection::Coalesced, None);
-        }
-        (Injection::Fresh, self.set_ready_bit(seen.with_pending(true), position))
-    }
-
-    /// ReadyBitmap for an entry that was just written, if it is ready. Returns the vCPU to notify.
-    #[inline]
-    pub(super) fn set_ready_bit(&self, written: Entry, position: Position) -> Option<u32> {
-        let target = written.target();
-        if !written.is_ready() {
-            // Of what is in a list register, only its vCPU can say whether it was acknowledged: so
-            // it must exit.
-            let waits =
-                written.is_listed() && written.is_pending() && Safeguard::KickListed.stands();
-            return waits.then_some(target);
-        }
-        self.ready.get(target as usize)?.set(written.level(), position);
-        Some(target)
-    }
-
     /// A vCPU's redistributor's own LPIs.
     pub(super) fn own(&self, vcpu: u32) -> Option<&RedistributorLpis> {
         self.own.get(vcpu as usize)
     }
 
-    const fn own_position(&self, index: u32) -> Position {
+    pub(super) const fn own_position(&self, index: u32) -> Position {
         Position::new(self.first_own + index)
     }
 
@@ -292,10 +168,4 @@ fn by_vcpu<T>(
         all.push(make(vcpu.into())?);
     }
     Ok(all.into_boxed_slice())
-}
-
-#[inline]
-fn may_pend(seen: Entry, found: EntryRef) -> bool {
-    seen.is_deliverable()
-        && (seen.generation() == found.generation || !Safeguard::Generation.stands())
 }

@@ -16,108 +16,19 @@
 //! A sweep that finds no memory on the heap stays where it is, and goes on there the next time. It
 //! is not work that is left over: no vCPU stays awake for it. Whoever enables gives up then.
 
-use super::control::{Control, Settings};
+use super::control::Control;
 use super::entries::EntryIndex;
+use super::entry::Entry;
 use super::entry_allocator::Owner;
 use super::itt_teardown::IttTeardown;
-use super::mappings::ItsIndex;
+use super::mapping::ItsIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock};
 use super::shared::Location;
-use super::tables::{LpiTables, PendingBits};
+use super::sweep::{Cause, Cursor, Meant, OwnCursor, Settings, Sweep, Visited, Work};
+use super::tables::PendingBits;
 use crate::events::FaultReason;
 use crate::heap::OutOfMemory;
-use crate::memory::MemoryFault;
 use gic_arch::Lpi;
-
-/// What a sweep is for. There is one at a time for each.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Cause {
-    /// A device table was taken away: its devices are unmapped.
-    Teardown(ItsIndex),
-    /// An ITS was disabled, or lost its collections.
-    Resettle(ItsIndex),
-    /// An ITS was enabled.
-    Admit(ItsIndex),
-    /// A command of an ITS.
-    Command(ItsIndex),
-    /// `GICR_CTLR.EnableLPIs` of a vCPU's redistributor was set.
-    Enable(u32),
-    /// It was cleared.
-    Disable(u32),
-    /// `GICR_INVLPIR` or `GICR_INVALLR` of a vCPU's redistributor.
-    Invalidate(u32),
-}
-
-impl Cause {
-    pub(super) const fn is_commands(self) -> bool {
-        matches!(self, Self::Command(_))
-    }
-}
-
-/// The chunks that a sweep has still to visit: those that were in use when it began. Later ones
-/// were filled from the state as it is.
-pub(super) struct Cursor {
-    next: u32,
-    end: u32,
-}
-
-/// The own LPIs of a redistributor that a sweep has still to visit.
-pub(super) struct OwnCursor {
-    /// The index of the first one.
-    next: u32,
-    /// Was a table found that cannot be read? One fault is recorded for all of it.
-    is_unreadable: bool,
-}
-
-impl OwnCursor {
-    /// All are still to be visited.
-    pub(super) const START: Self = Self { next: 0, is_unreadable: false };
-}
-
-/// Work in progress. There is room for one of each [`Cause`] from the beginning.
-pub(super) struct Work {
-    sweep: Sweep,
-    /// It could not go on because the heap has no memory left.
-    is_starved: bool,
-}
-
-impl Cause {
-    /// How many there are for each ITS.
-    pub(super) const PER_ITS: usize = 4;
-    /// How many there are for each vCPU.
-    pub(super) const PER_VCPU: usize = 3;
-}
-
-/// What a sweep does.
-pub(super) enum Sweep {
-    /// Entries are refreshed.
-    Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
-    /// MOVALL.
-    MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
-    /// Entries are taken back, then devices are unmapped from this DeviceID on, if there is one.
-    Unmap { its: ItsIndex, devices: Option<u32>, teardown: IttTeardown },
-    /// What the pending table says becomes pending; `next` is the first LPI index that was not
-    /// looked at.
-    Enable { cursor: Cursor, own: OwnCursor, vcpu: u32, pending: PendingBits, next: u32 },
-    /// What is pending goes into the pending table.
-    Disable { cursor: Cursor, own: OwnCursor, vcpu: u32, tables: LpiTables, pending: PendingBits },
-}
-
-/// Whether a block of own LPIs was visited, and its configuration was readable.
-pub(super) type Visited = Result<Result<(), MemoryFault>, OutOfMemory>;
-
-/// Which entries a sweep is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Meant {
-    /// Events of an ITS.
-    Its(u16),
-    /// Events of a collection.
-    Collection { its: u16, collection: u16 },
-    /// What targets a vCPU.
-    Target(u32),
-    /// One LPI of a vCPU.
-    Lpi(u32, Lpi),
-}
 
 impl Control {
     /// All chunks that are in use.
@@ -428,7 +339,7 @@ impl Control {
 
     fn disable_entry(&mut self, location: Location, vcpu: u32, pending: &mut PendingBits) {
         if self.shared.load(location).target() == vcpu {
-            let (old, _) = self.shared.update(location, super::redistributor::stopped);
+            let (old, _) = self.shared.update(location, Entry::stopped);
             self.recall(old);
             if old.is_pending_anywhere() {
                 pending.set(old.lpi());

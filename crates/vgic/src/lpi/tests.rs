@@ -1,7 +1,7 @@
 //! Tests of the tree of senders. Here, as the model check compiles its source.
 
 use super::device_table::{DeviceTable, NODE_LIMIT};
-use super::mappings::MappedDevice;
+use super::mapping::MappedDevice;
 use crate::atomic::Ordering;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;

@@ -1,8 +1,8 @@
 //! Direct LPIs, rung while commands and vCPUs change their words.
 
+use super::injection::Injection;
 use super::machine::machine;
 use super::scenarios::{LPI, OTHER, holds, needs, spawn};
-use super::shared::Injection;
 use crate::safeguard::Safeguard;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};

@@ -1,8 +1,8 @@
 //! LPIs in list registers while commands change them.
 
+use super::injection::Injection;
 use super::machine::{Commands, Machine};
 use super::scenarios::{LPI, holds, needs, one_event, spawn};
-use super::shared::Injection;
 use crate::safeguard::Safeguard;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};

@@ -4,8 +4,10 @@ use super::config::{LpiConfig, Priorities, PriorityView};
 use super::consumer::{Consumer, ListedLpi, fold};
 use super::control::Control;
 use super::device_table::DeviceTable;
-use super::mappings::{ItsIndex, MappedDevice, MappedEvent};
-use super::shared::{Injection, Shared};
+use super::injection::{self, Injection};
+use super::mapping::{ItsIndex, MappedDevice};
+use super::mappings::MappedEvent;
+use super::shared::Shared;
 use crate::events::Events;
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::progress::Progress;
@@ -111,20 +113,12 @@ impl Machine {
     }
 
     pub(super) fn send(&self, device: u32, event: u32) -> Injection {
-        let (injection, vcpu) = self.shared.signal(&self.senders, device, event);
-        if let Some(vcpu) = vcpu {
-            self.wakeup.kick(Cpu::new(vcpu));
-        }
-        injection
+        injection::kick(&self.wakeup, self.shared.signal(&self.senders, device, event))
     }
 
     /// `GICR_SETLPIR`.
     pub(super) fn ring(&self, vcpu: u16, number: u32) -> Injection {
-        let (injection, vcpu) = self.shared.ring(vcpu.into(), lpi(number));
-        if let Some(vcpu) = vcpu {
-            self.wakeup.kick(Cpu::new(vcpu));
-        }
-        injection
+        injection::kick(&self.wakeup, self.shared.set_lpi(vcpu.into(), lpi(number)))
     }
 
     pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {

@@ -50,10 +50,14 @@ mod lpi {
     mod entry;
     #[path = "../../src/lpi/entry_allocator.rs"]
     mod entry_allocator;
+    #[path = "../../src/lpi/injection.rs"]
+    mod injection;
     #[path = "../../src/lpi/itt.rs"]
     mod itt;
     #[path = "../../src/lpi/itt_teardown.rs"]
     mod itt_teardown;
+    #[path = "../../src/lpi/mapping.rs"]
+    mod mapping;
     #[path = "../../src/lpi/mappings.rs"]
     mod mappings;
     #[path = "../../src/lpi/ready_bitmap.rs"]
@@ -64,6 +68,8 @@ mod lpi {
     mod redistributor_lpis;
     #[path = "../../src/lpi/shared.rs"]
     mod shared;
+    #[path = "../../src/lpi/sweep.rs"]
+    mod sweep;
     #[path = "../../src/lpi/sweeps.rs"]
     mod sweeps;
     #[path = "../../src/lpi/tables.rs"]

@@ -1,7 +1,7 @@
 //! Invariants of LPIs, and the safeguard that each depends on.
 
+use super::injection::Injection;
 use super::machine::{Commands, Machine, machine, machine_with};
-use super::shared::Injection;
 use crate::atomic::leave_out;
 use crate::safeguard::Safeguard;
 use crate::store_buffer;

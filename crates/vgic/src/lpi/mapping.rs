@@ -1,0 +1,59 @@
+//! The terms of a mapping: its ITS, its device, and the reasons for which there is none. They name
+//! no other part of the LPI core.
+
+use crate::heap::OutOfMemory;
+
+/// The number of an ITS, among those that share redistributors.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct ItsIndex(u16);
+
+impl ItsIndex {
+    pub(super) const fn new(index: u16) -> Self {
+        Self(index)
+    }
+
+    /// The number.
+    pub(super) const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// The reason for which something cannot be mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoRoom {
+    /// The model's budget for mappings is used up.
+    Budget,
+    /// The heap has no memory left.
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for NoRoom {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// What MAPD says of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MappedDevice {
+    /// Bits of its EventIDs.
+    pub(crate) event_bits: u8,
+    /// Where its interrupt translation table lies: bits 51:8 of an address. The model keeps nothing
+    /// there.
+    pub(crate) itt: u64,
+}
+
+impl MappedDevice {
+    const ITT: u64 = 0x000f_ffff_ffff_ff00;
+
+    /// As one integer, which is not zero.
+    pub(super) const fn packed(self) -> u64 {
+        self.itt & Self::ITT | self.event_bits as u64
+    }
+
+    /// From [`packed`](Self::packed); `None` if it is zero.
+    pub(super) const fn unpacked(bits: u64) -> Option<Self> {
+        let [event_bits, ..] = bits.to_le_bytes();
+        if bits == 0 { None } else { Some(Self { event_bits, itt: bits & Self::ITT }) }
+    }
+}
