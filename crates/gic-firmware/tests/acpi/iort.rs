@@ -1,8 +1,8 @@
 //! Requesters and their way to a controller.
 
 use super::bytes::{
-    Mapping, describe, gicc, gicd, gicr, iort, its_group, madt, mcfg, msi_frame, named_component,
-    node, offset, pmcg, root_complex, rules, smmu_v2, smmu_v3, usual_madt,
+    Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, msi_frame,
+    named_component, node, offset, pmcg, root_complex, rules, smmu_v2, smmu_v3, usual_madt,
 };
 use gic_firmware::{
     BusRange, ConfigSpace, ControllerKind, Description, IommuIndex, NoRoute, PciHost, Region, Role,
@@ -140,6 +140,35 @@ fn unwired_counter_groups_signal_by_message() {
     assert_eq!(machine.devices[0].id.as_str(), "IORT/PMCG@50000000");
     let routes = machine.platform_routes(&machine.devices[0]);
     assert_eq!(routes[0].unwrap().device_id, 0x33.into());
+}
+
+#[test]
+fn own_mapping_serves_no_client_whatever_its_flag() {
+    let smmu = GROUP + 24;
+    let maps: &[Mapping] = &[[0, 0xffff, 0xbeef_0000, GROUP, 0], [0, 0xffff, 0, GROUP, 0]];
+    let complex = root_complex(0, &[[0, 0xffff, 0, smmu, 0]]);
+    let machine = machine(&[smmu_v3(1, 0, 0, 0, maps), complex]);
+    assert_eq!(rules(&machine), [Rule::SingleMapping]);
+    assert_eq!(device(&machine, &machine.hosts[0], 5), Ok((5, 1)));
+}
+
+#[test]
+fn single_mapping_to_an_smmu_has_one_stream() {
+    let smmu = GROUP + 24;
+    let mappings = [[0, 0, 0x77, smmu, SINGLE], [0, 9, 0, smmu, 0]];
+    let maps: &[Mapping] = &[[0, 0xffff, 0, GROUP, 0]];
+    let machine = machine(&[smmu_v2(0x900_0000, maps), root_complex(0, &mappings)]);
+    let host = &machine.hosts[0];
+    assert_eq!(host.iommu.map.len(), 1);
+    assert_eq!(host.iommu.stream(RequesterId::new(5)), Some((IommuIndex::new(0), 0x77)));
+    assert_eq!(device(&machine, host, 5), Ok((0x77, 1)));
+}
+
+#[test]
+fn frames_beside_an_its_serve_no_host() {
+    let structures = [gicd(0x1000, 3), its(0, 0, 0x10_0000), msi_frame(0, 0x2000, 1, 16, 80)];
+    let machine = describe(&[madt(&structures), mcfg(&[(0, 0, 0, 0xf)])]);
+    assert_eq!(device(&machine, &machine.hosts[0], 8), Err(NoRoute::NotDescribed));
 }
 
 #[test]

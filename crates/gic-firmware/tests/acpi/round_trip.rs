@@ -66,7 +66,7 @@ fn itses() -> impl Strategy<Value = Vec<Controller>> {
 }
 
 fn frames() -> impl Strategy<Value = Vec<Controller>> {
-    vec((base(), option::of((0..1020u32, 1..99u32))), 1..4).prop_map(|frames| {
+    vec((base(), option::of((32..1000u32, 1..20u32))), 1..4).prop_map(|frames| {
         let frame = |(index, (base, spis)): (usize, (u64, Option<(u32, u32)>))| {
             let span = spis.and_then(|(first, count)| IntIdSpan::new(IntId::new(first), count));
             let registers = Some(region(base, 0x1000).value);
@@ -276,6 +276,27 @@ fn foreign_names_become_numbers_in_order() {
     assert_eq!((route.controller.get(), route.device_id.get()), (1, 0x123));
     assert_eq!(machine.devices[0].id.as_str(), "\\_SB.D000");
     assert_eq!(machine.platform_routes(&machine.devices[0])[0].unwrap().device_id, 9.into());
+}
+
+#[test]
+fn shared_id_stays_with_the_first_entry() {
+    let mut machine = foreign();
+    let entry = |rid, length, index, device| MapEntry {
+        rid_base: RequesterId::new(rid),
+        length,
+        target: target(index),
+        device_id_base: DeviceId::new(device),
+    };
+    machine.hosts[0].msi = MsiRouting::map([entry(0, 0x11, 0, 0), entry(0x10, 0x10, 1, 0x5000)]);
+    let read = read(&machine);
+    assert_eq!(read.findings, []);
+    for rid in [0, 0xf, 0x10, 0x11, 0x1f] {
+        let route = |machine: &Description| {
+            let route = machine.route(&machine.hosts[0], RequesterId::new(rid)).unwrap();
+            (route.controller, route.device_id)
+        };
+        assert_eq!(route(&read), route(&machine), "{rid:#x}");
+    }
 }
 
 #[test]
