@@ -1,14 +1,18 @@
 //! One interrupt: its numbers, its counters, and what its level of the hierarchy offers.
 
+use crate::control::Control;
+use crate::error::MoveError;
+use crate::host::Host;
 use crate::irq::{Flow, Irq, IrqContext, Verdict};
 use crate::lock::{IrqLock, TaskLock};
-use crate::msi_device::Domain;
 use crate::name::Name;
+use crate::runtime::Runtime;
 use crate::sync::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
@@ -16,10 +20,30 @@ use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 /// A handler, as dispatch calls it.
 pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> Verdict + Send + Sync>;
 
+impl Handler {
+    /// Moves a handler to the heap. Task.
+    ///
+    /// # Errors
+    /// The allocator has no memory for it. The handler is dropped.
+    pub(crate) fn try_handler<R: Into<Verdict>>(
+        run: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<Self, TryReserveError> {
+        Self::try_unsized(move |context: &IrqContext<'_>| run(context).into(), |block| block)
+    }
+}
+
 /// Value of a gate.
 pub(crate) struct Action {
     pub(crate) handler: Handler,
     pub(crate) descriptor: Shared<Descriptor>,
+}
+
+impl Action {
+    #[inline]
+    pub(crate) fn context(&self, cpu: Cpu) -> IrqContext<'_> {
+        let Descriptor { irq, hwirq, .. } = *self.descriptor;
+        IrqContext { irq, hwirq, cpu, run: PhantomData }
+    }
 }
 
 impl fmt::Debug for Action {
@@ -43,7 +67,7 @@ pub(crate) struct Descriptor {
     pub(crate) wanted: TaskLock<Option<Vec<Cpu>>>,
     pub(crate) redelivered: AtomicU64,
     pub(crate) counts: Counts,
-    pub(crate) not_mine: NotMine,
+    pub(crate) not_mine: UnhandledRuns,
     target: AtomicU32,
 }
 
@@ -57,7 +81,7 @@ pub(crate) struct NewDescriptor {
     pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) cpus: usize,
     /// Does its source let it through before it has a handler?
-    pub(crate) open: bool,
+    pub(crate) unmasked: bool,
 }
 
 impl Descriptor {
@@ -69,12 +93,12 @@ impl Descriptor {
             flow: new.flow,
             source: new.source,
             among: new.among,
-            control: IrqLock::new(Control { open: new.open, ..Control::default() }),
+            control: IrqLock::new(Control::new(new.unmasked)),
             name: TaskLock::new(None),
             wanted: TaskLock::new(None),
             redelivered: AtomicU64::new(0),
             counts: Counts::new(new.cpus, spacing)?,
-            not_mine: NotMine::default(),
+            not_mine: UnhandledRuns::default(),
             target: AtomicU32::new(new.target.get()),
         })
     }
@@ -96,83 +120,78 @@ impl Descriptor {
     pub(crate) fn unmask(&self) {
         self.source.unmask(self.hwirq);
     }
-}
 
-/// Control state of an interrupt, which tasks and handlers change.
-#[derive(Debug)]
-pub(crate) struct Control {
-    pub(crate) handler: Presence,
-    /// Number of disables without an enable yet. The interrupt is masked at its source while this
-    /// is not 0.
-    pub(crate) disables: u32,
-    /// The source was never masked so far: its first handler has nothing to unmask.
-    pub(crate) open: bool,
-    /// The endpoint is masked while its message is rewritten, and unmasked afterwards.
-    pub(crate) moving: bool,
-    /// An arrival to be sent again when that is done.
-    pub(crate) resend: bool,
-    /// Closed gates whose handler is not freed yet.
-    pub(crate) closing: u32,
-    /// The interrupt is managed, and none of its CPUs is on line: one of
-    /// [`disables`](Self::disables) is for that.
-    pub(crate) shut_down: bool,
-}
-
-impl Control {
-    /// A handler was installed, disabled.
-    pub(crate) fn begin_handler(&mut self) {
-        self.handler = Presence::Installed;
-        self.disables = 1 + u32::from(self.shut_down);
-        self.resend = false;
+    /// Sends an arrival again, to the current target. Any.
+    #[cold]
+    pub(crate) fn redeliver(&self, runtime: &Runtime) {
+        self.redelivered.fetch_add(1, Ordering::Relaxed);
+        runtime.count_redelivery();
+        self.source.set_pending(self.hwirq, Pending::Set);
     }
 
-    /// The handler goes.
-    pub(crate) fn end_handler(&mut self, after: Presence) {
-        self.handler = after;
-        self.disables = 1 + u32::from(self.shut_down);
-        self.resend = false;
+    /// Masks the endpoint for the rewriting of its message. Task, under the device's lock.
+    pub(crate) fn begin_rewrite(&self, host: &dyn Host) {
+        let mut control = self.control.lock(host);
+        control.begin_rewrite();
+        self.mask();
     }
-}
 
-impl Default for Control {
-    fn default() -> Self {
-        Self {
-            handler: Presence::Vacant,
-            disables: 1,
-            open: false,
-            moving: false,
-            resend: false,
-            closing: 0,
-            shut_down: false,
+    /// Gives the endpoint the state that was asked for during the rewriting. Task, under the
+    /// device's lock.
+    pub(crate) fn end_rewrite(&self, runtime: &Runtime) {
+        let mut control = self.control.lock(runtime.host());
+        if control.end_rewrite() {
+            self.unmask();
+            if control.take_resend() {
+                self.redeliver(runtime);
+            }
         }
     }
 }
 
-/// Has the interrupt a handler?
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Presence {
-    Vacant,
-    /// Yes, and there is a handle for it: the next handler comes after that was dropped.
-    Installed,
-    /// The interrupt itself is being given back; a handle may outlive it.
-    Gone,
-}
-
 /// The level directly below the core.
 pub(crate) enum Source {
-    /// A slot of a device's domain.
-    Msi { domain: Shared<Domain>, slot: u16 },
+    /// A vector of a device.
+    Device(Shared<dyn IrqSource>),
     /// An input of the root controller.
     Wired(Arc<dyn WiredParent>),
     /// A private interrupt; masked and sent on the calling CPU.
     PerCpu(Arc<dyn WiredParent>),
 }
 
+/// A source of interrupts with a message of its own: a vector of a device. Any context, unless a
+/// function says otherwise.
+pub(crate) trait IrqSource: Send + Sync {
+    fn mask(&self, hwirq: HwIrq);
+    fn unmask(&self, hwirq: HwIrq);
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending);
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool>;
+
+    /// The name of the device's domain, and the slot in its message store.
+    fn slot(&self) -> (&Name, u16);
+
+    /// Moves the interrupt, and its group where that moves as one; lists the interrupts that moved
+    /// if the caller wants to know. Task.
+    fn relocate(
+        &self,
+        runtime: &Runtime,
+        descriptor: &Descriptor,
+        to: Cpu,
+        list: Option<&mut Vec<Irq>>,
+    ) -> Result<(), MoveError>;
+
+    /// The target once no move is under way. Task.
+    fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu;
+
+    /// Writes the levels from the device to the root. Task.
+    fn describe(&self, host: &dyn Host, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result;
+}
+
 impl Source {
     /// Any.
     fn mask(&self, hwirq: HwIrq) {
         match self {
-            Self::Msi { domain, slot } => domain.mask(*slot, hwirq),
+            Self::Device(source) => source.mask(hwirq),
             Self::Wired(parent) | Self::PerCpu(parent) => parent.mask(hwirq),
         }
     }
@@ -180,7 +199,7 @@ impl Source {
     /// Any.
     fn unmask(&self, hwirq: HwIrq) {
         match self {
-            Self::Msi { domain, slot } => domain.unmask(*slot, hwirq),
+            Self::Device(source) => source.unmask(hwirq),
             Self::Wired(parent) | Self::PerCpu(parent) => parent.unmask(hwirq),
         }
     }
@@ -188,7 +207,7 @@ impl Source {
     /// Any.
     pub(crate) fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         match self {
-            Self::Msi { domain, .. } => domain.parent().set_pending(hwirq, pending),
+            Self::Device(source) => source.set_pending(hwirq, pending),
             Self::Wired(parent) | Self::PerCpu(parent) => parent.set_pending(hwirq, pending),
         }
     }
@@ -196,7 +215,7 @@ impl Source {
     /// Any.
     pub(crate) fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
         match self {
-            Self::Msi { domain, slot } => domain.is_pending(*slot, hwirq),
+            Self::Device(source) => source.is_pending(hwirq),
             Self::Wired(parent) | Self::PerCpu(parent) => Some(parent.is_pending(hwirq)),
         }
     }
@@ -205,7 +224,10 @@ impl Source {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Msi { domain, slot } => write!(f, "Msi({} slot {slot})", domain.name),
+            Self::Device(source) => {
+                let (name, slot) = source.slot();
+                write!(f, "Device({name} slot {slot})")
+            }
             Self::Wired(_) => f.write_str("Wired"),
             Self::PerCpu(_) => f.write_str("PerCpu"),
         }
@@ -251,12 +273,12 @@ impl Counts {
 /// Runs of which so many find nothing to do make an interrupt a screaming one: 99 900 of 100 000,
 /// the numbers by which Linux shuts a line off (kernel/irq/spurious.c).
 const WINDOW: u64 = 100_000;
-const MOST_NOT_MINE: u64 = 99_900;
+const MOST_UNHANDLED: u64 = 99_900;
 
 /// Runs that found nothing to do. Written within the exclusion of the gate (or approximately, for
 /// private interrupts); so without atomic additions.
 #[derive(Debug, Default)]
-pub(crate) struct NotMine {
+pub(crate) struct UnhandledRuns {
     total: AtomicU64,
     /// Since the window began.
     recent: AtomicU64,
@@ -264,7 +286,7 @@ pub(crate) struct NotMine {
     start: AtomicU64,
 }
 
-impl NotMine {
+impl UnhandledRuns {
     pub(crate) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
@@ -274,7 +296,7 @@ impl NotMine {
         self.total.store(self.total() + 1, Ordering::Relaxed);
         let recent = self.recent.load(Ordering::Relaxed) + 1;
         self.recent.store(recent, Ordering::Relaxed);
-        if recent <= MOST_NOT_MINE {
+        if recent <= MOST_UNHANDLED {
             return false;
         }
         let runs: u64 = counts.per_cpu().sum();

@@ -1,9 +1,11 @@
 //! Handles: the owners of handlers.
 
 use crate::affinity::Moved;
-use crate::descriptor::{Control, Descriptor};
+use crate::control::Control;
+use crate::deferred_free::Owned;
+use crate::descriptor::Descriptor;
 use crate::error::MoveError;
-use crate::interrupts::{Interrupts, Owned};
+use crate::interrupts::Interrupts;
 use crate::irq::Irq;
 use crate::sync::Shared;
 use alloc::sync::Arc;
@@ -156,7 +158,7 @@ impl PerCpuHandle {
             let resend = gate.enable();
             self.descriptor.unmask();
             if resend {
-                self.core.redeliver(&self.descriptor);
+                self.descriptor.redeliver(&self.core.runtime);
             }
         });
     }

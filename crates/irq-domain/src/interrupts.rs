@@ -9,27 +9,24 @@ mod request;
 mod view;
 
 use crate::affinity::{AffinityPolicy, RoundRobin};
+use crate::cpu_lists::Hotplug;
+use crate::deferred_free::DeferredFree;
 use crate::descriptor::{Action, Descriptor};
 use crate::host::Host;
-use crate::irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Unhandled, Verdict};
+use crate::irq::{Deferral, Dispatched, Flow, Irq, Unhandled, Verdict};
 use crate::irq_numbers::IrqNumbers;
 use crate::lock::{TaskLock, TaskRwLock};
+use crate::runtime::Runtime;
 use crate::sync::{Entry, Gate, History, Running, Shared};
 use crate::table::{Slot, Table};
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use doorbell_fallible::try_collect;
-use hotplug::Hotplug;
-use msi_types::{Cpu, HwIrq, Pending, WiredParent};
-use reclaim::DeferredFree;
-pub(crate) use reclaim::Owned;
+use core::sync::atomic::AtomicU32;
+use msi_types::{Cpu, HwIrq, WiredParent};
 
-pub(crate) use candidates::Candidates;
 pub use request::WiredRequest;
 pub use view::{EffectiveAffinity, IrqInfo};
 
@@ -82,12 +79,10 @@ impl fmt::Debug for Config {
 /// again when it is enabled.
 pub struct Interrupts {
     pub(crate) table: Table,
-    pub(crate) host: Arc<dyn Host>,
+    pub(crate) runtime: Runtime,
     pub(crate) numbers: TaskLock<IrqNumbers>,
     /// Read: CPUs are being chosen for new interrupts. Write: a CPU comes or goes.
     pub(crate) hotplug: TaskRwLock<Hotplug>,
-    /// By CPU: may interrupts be sent to it?
-    online: Vec<AtomicBool>,
     wired: Option<Arc<dyn WiredParent>>,
     /// Held while a wired interrupt's target changes.
     wired_targets: TaskLock<()>,
@@ -95,8 +90,36 @@ pub struct Interrupts {
     root_requests: TaskLock<()>,
     policy: Option<Box<dyn AffinityPolicy>>,
     round_robin: RoundRobin,
-    deferred: DeferredFree,
-    redelivered: AtomicU64,
+    deferred: DeferredFree<Deferred>,
+}
+
+/// Something that a handle owns and its drop tears down.
+pub(crate) trait Teardown: Send + Sync {
+    /// Task.
+    fn tear_down(&self, core: &Interrupts);
+}
+
+/// Something that is still to be freed.
+enum Deferred {
+    /// A handle's interrupt.
+    Handle(Shared<Descriptor>, HandlerState),
+    /// A device's domain, or its attachment.
+    Owner(Shared<dyn Teardown>),
+}
+
+impl Deferred {
+    const fn is_handle(&self) -> bool {
+        matches!(self, Self::Handle(..))
+    }
+}
+
+/// State of a dropped handle's handler.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HandlerState {
+    /// It is closed, and may still run.
+    Closed,
+    /// Nothing: it went with its device.
+    Gone,
 }
 
 /// A handler's run. However it ends, by return or by unwinding, what arrived meanwhile is sent
@@ -110,7 +133,7 @@ impl Drop for Run<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(pinned) = self.running.take().and_then(Running::leave) {
-            self.core.redeliver(&pinned.descriptor);
+            pinned.descriptor.redeliver(&self.core.runtime);
         }
     }
 }
@@ -126,17 +149,15 @@ impl Interrupts {
         let cpus = config.cpus.get();
         Ok(Self {
             table: Table::new()?,
-            host: config.host,
+            runtime: Runtime::try_new(config.host, cpus)?,
             numbers: TaskLock::new(IrqNumbers::default()),
             hotplug: TaskRwLock::new(Hotplug::try_new(cpus.into())?),
-            online: try_collect((0..cpus).map(|cpu| AtomicBool::new(cpu == 0)))?,
             wired: config.wired,
             wired_targets: TaskLock::new(()),
             root_requests: TaskLock::new(()),
             policy: config.policy,
             round_robin: RoundRobin::default(),
             deferred: DeferredFree::new(),
-            redelivered: AtomicU64::new(0),
         })
     }
 
@@ -181,7 +202,7 @@ impl Interrupts {
         running.descriptor.counts.count(cpu);
         let running = Run { core: self, running: Some(running) };
         let Some(action) = running.running.as_deref() else { return Dispatched::Handled };
-        match (action.handler)(&IrqContext { descriptor: &action.descriptor, cpu }) {
+        match (action.handler)(&action.context(cpu)) {
             Verdict::Handled => Dispatched::Handled,
             Verdict::NotMine => {
                 self.not_mine(&action.descriptor);
@@ -201,30 +222,22 @@ impl Interrupts {
                 .while_installed(descriptor, |control| self.disable(descriptor, control))
                 .is_some()
         {
-            self.host.screaming(descriptor.irq);
+            self.host().screaming(descriptor.irq);
         }
     }
 
     /// Number of redeliveries of all interrupts. Any.
     pub fn redelivered(&self) -> u64 {
-        self.redelivered.load(Ordering::Relaxed)
+        self.runtime.redelivered()
     }
 
     /// Number of CPUs that the core was made for. Any.
     pub fn cpus(&self) -> usize {
-        self.online.len()
-    }
-
-    /// Sends an arrival again, to wherever the interrupt is routed now. Any.
-    #[cold]
-    pub(crate) fn redeliver(&self, descriptor: &Descriptor) {
-        descriptor.redelivered.fetch_add(1, Ordering::Relaxed);
-        self.redelivered.fetch_add(1, Ordering::Relaxed);
-        descriptor.source.set_pending(descriptor.hwirq, Pending::Set);
+        self.runtime.cpus()
     }
 
     pub(crate) fn host(&self) -> &dyn Host {
-        &*self.host
+        self.runtime.host()
     }
 
     /// The slot of an existing interrupt.

@@ -1,7 +1,7 @@
 //! IRQ numbers, flows, and results of dispatch.
 
-use crate::descriptor::Descriptor;
 use core::fmt;
+use core::marker::PhantomData;
 use msi_types::{Cpu, HwIrq};
 
 /// An IRQ number: the core's own name of an interrupt, dense from 0, used again after it was freed.
@@ -58,19 +58,22 @@ impl fmt::Display for Flow {
 /// Argument of a handler, which runs in hard-IRQ context.
 #[derive(Debug)]
 pub struct IrqContext<'a> {
-    pub(crate) descriptor: &'a Descriptor,
+    pub(crate) irq: Irq,
+    pub(crate) hwirq: HwIrq,
     pub(crate) cpu: Cpu,
+    /// Ends with the handler's run.
+    pub(crate) run: PhantomData<&'a ()>,
 }
 
 impl IrqContext<'_> {
     /// The interrupt.
     pub fn irq(&self) -> Irq {
-        self.descriptor.irq
+        self.irq
     }
 
     /// The interrupt as the root controller acknowledged it.
     pub fn hwirq(&self) -> HwIrq {
-        self.descriptor.hwirq
+        self.hwirq
     }
 
     /// The CPU on which the handler runs.

@@ -108,7 +108,7 @@ mod tests {
             target: Cpu::new(0),
             among: None,
             cpus: 1,
-            open: false,
+            unmasked: false,
         })
     }
 

@@ -130,6 +130,9 @@ extern crate std;
 
 mod affinity;
 mod bridge;
+mod control;
+mod cpu_lists;
+mod deferred_free;
 mod descriptor;
 mod error;
 mod handle;
@@ -142,6 +145,7 @@ mod lock;
 mod msi_device;
 mod name;
 pub mod pci;
+mod runtime;
 mod sync;
 mod table;
 

@@ -9,7 +9,8 @@
 //!    ├─ a device's attachment, then a layer's book, then its pages (TaskLock)
 //!    └─ IRQ numbers, names (TaskLock)
 //!       └─ an interrupt's control block (IrqLock)
-//!          └─ the list of deferred frees, a store's mask bits (IrqLock); whatever the controller locks inside
+//!          └─ the list of deferred frees, a store's mask bits (IrqLock); locks
+//!             inside the controller
 //! ```
 
 use crate::host::Host;

@@ -9,15 +9,18 @@ mod relocation;
 mod restore;
 mod share;
 mod shared_device;
+mod source;
 mod teardown;
 
-pub(crate) use share::Share;
+use share::Share;
 pub use shared_device::{SharedDevice, SharedDeviceConfig};
 
+use crate::deferred_free::Owned;
 use crate::descriptor::{Descriptor, Handler};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::handle::IrqHandle;
-use crate::interrupts::{Interrupts, Owned};
+use crate::host::Host;
+use crate::interrupts::{Interrupts, Teardown};
 use crate::irq::{Irq, IrqContext, Start, Verdict};
 use crate::lock::TaskLock;
 use crate::name::Name;
@@ -83,7 +86,8 @@ pub struct MsiVector {
 #[must_use = "dropping the domain tears it down"]
 pub struct MsiDevice {
     core: Arc<Interrupts>,
-    domain: Owned<Domain>,
+    domain: Shared<Domain>,
+    owner: Owned<dyn Teardown>,
 }
 
 impl MsiDevice {
@@ -113,8 +117,10 @@ impl MsiDevice {
     ) -> Result<Self, TryReserveError> {
         let state = TaskLock::new(State::default());
         let domain = Shared::try_new(Domain { name: Name::try_new(name)?, share, store, state })?;
+        let owner =
+            Shared::<dyn Teardown>::try_unsized(DomainOwner(domain.clone()), |block| block)?;
         core.reserve_deferred()?;
-        Ok(Self { core: core.clone(), domain: Owned::new(domain) })
+        Ok(Self { core: core.clone(), domain, owner: Owned::new(owner) })
     }
 
     /// Grants the device vectors at its lowest free slots: as many as the controller has of the
@@ -281,8 +287,8 @@ impl MsiDevice {
 
 impl Drop for MsiDevice {
     fn drop(&mut self) {
-        if let Some(domain) = self.domain.take() {
-            self.core.release_device(domain);
+        if let Some(owner) = self.owner.take() {
+            self.core.release_owner(owner);
         }
     }
 }
@@ -290,6 +296,16 @@ impl Drop for MsiDevice {
 impl fmt::Debug for MsiDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MsiDevice").field("name", &self.domain.name).finish_non_exhaustive()
+    }
+}
+
+/// The ownership of a domain that ends with its [`MsiDevice`].
+struct DomainOwner(Shared<Domain>);
+
+impl Teardown for DomainOwner {
+    fn tear_down(&self, core: &Interrupts) {
+        // `MsiDevice::tear_down` is for callers that want the error of the store.
+        let _ = Domain::tear_down(&self.0, core);
     }
 }
 
@@ -411,13 +427,13 @@ impl Domain {
     /// Task.
     pub(crate) fn describe(
         &self,
-        core: &Interrupts,
+        host: &dyn Host,
         slot: u16,
         hwirq: HwIrq,
         out: &mut dyn fmt::Write,
     ) -> fmt::Result {
         let (message, shape) = {
-            let state = self.state.lock(core.host());
+            let state = self.state.lock(host);
             let entry = state.vectors.get(slot);
             let allocation = entry.and_then(|entry| state.allocations.get(entry.first));
             (entry.and_then(|entry| entry.message), allocation.map(|allocation| allocation.shape))

@@ -1,9 +1,8 @@
 //! The gate of an interrupt: one atomic word that decides who may touch its handler.
 //!
 //! ```text
-//!            install                  enter                 leave
-//! vacant ──▶ changing ──▶ installed ─────────▶ running ─────────────▶ installed (perhaps pinned,
-//! to send again)
+//!            install                  enter          leave
+//! vacant ──▶ changing ──▶ installed ─────────▶ running ─────▶ installed (pinned to resend)
 //!    ▲                        │ close             │ close
 //!    │         take           ▼                   ▼         leave, unpin
 //!    └─ changing ◀─────── closing (idle) ◀──── closing (running or pinned)

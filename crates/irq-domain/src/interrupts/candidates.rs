@@ -1,30 +1,8 @@
-//! CPUs to try for an interrupt, best first, in room that was reserved.
+//! Order of the CPUs to try for an interrupt, best first.
 
 use super::Interrupts;
-use alloc::collections::TryReserveError;
-use alloc::vec::Vec;
-use doorbell_fallible::try_collect;
+use crate::cpu_lists::Candidates;
 use msi_types::Cpu;
-
-/// Room for a list of CPUs, and for a count by CPU.
-pub(crate) struct Candidates {
-    cpus: Vec<Cpu>,
-    load: Vec<u32>,
-}
-
-impl Candidates {
-    pub(crate) fn try_new(cpus: usize) -> Result<Self, TryReserveError> {
-        let mut list = Vec::new();
-        list.try_reserve_exact(cpus)?;
-        Ok(Self { cpus: list, load: try_collect((0..cpus).map(|_| 0))? })
-    }
-
-    /// The CPUs on line that are among these.
-    pub(super) fn fill(&mut self, online: &[Cpu], among: &[Cpu]) {
-        self.cpus.clear();
-        self.cpus.extend(online.iter().filter(|cpu| among.contains(cpu)));
-    }
-}
 
 impl Interrupts {
     /// The candidates, the policy's choice first.

@@ -1,7 +1,8 @@
 //! Handlers in and out, interrupts on and off.
 
 use super::Interrupts;
-use crate::descriptor::{Action, Control, Descriptor, Handler, Presence};
+use crate::control::{Control, HandlerPhase};
+use crate::descriptor::{Action, Descriptor, Handler};
 use crate::error::RequestError;
 use crate::handle::IrqHandle;
 use crate::irq::{Flow, Start};
@@ -40,14 +41,14 @@ impl Interrupts {
             if descriptor.flow == Flow::Level { WhenBusy::Ignore } else { WhenBusy::Mark };
         let action = Action { handler, descriptor: descriptor.clone() };
         let mut control = descriptor.control.lock(self.host());
-        match control.handler {
-            Presence::Gone => return Err(RequestError::Gone),
-            Presence::Installed => return Err(RequestError::InUse(descriptor.hwirq)),
-            Presence::Vacant => {}
+        match control.handler() {
+            HandlerPhase::Gone => return Err(RequestError::Gone),
+            HandlerPhase::Installed => return Err(RequestError::InUse(descriptor.hwirq)),
+            HandlerPhase::Vacant => {}
         }
         let installed = gate.install(action, when_busy);
         if installed.is_ok() {
-            control.begin_handler();
+            control.install();
         }
         drop(control);
         installed.map_err(|_| RequestError::InUse(descriptor.hwirq))
@@ -55,26 +56,20 @@ impl Interrupts {
 
     /// Masks an interrupt and closes its gates, if it has a handler. True if it had: the caller
     /// frees it. Any.
-    pub(crate) fn close(&self, descriptor: &Descriptor, after: Presence) -> bool {
+    pub(crate) fn close(&self, descriptor: &Descriptor, after: HandlerPhase) -> bool {
         let mut control = descriptor.control.lock(self.host());
-        match control.handler {
-            Presence::Installed => {}
-            Presence::Vacant => {
-                control.handler = after;
-                return false;
-            }
-            Presence::Gone => return false,
+        if !control.remove(after) {
+            return false;
         }
-        control.end_handler(after);
         match descriptor.flow {
             // The store is quietened as a whole and the controller takes the vector back: nothing
             // to hold back.
-            _ if after == Presence::Gone => {}
+            _ if after == HandlerPhase::Gone => {}
             Flow::PerCpu => self.with_own_gate(descriptor, |_| descriptor.mask()),
-            Flow::Edge | Flow::Level if control.moving => {}
+            Flow::Edge | Flow::Level if control.is_rewriting() => {}
             Flow::Edge | Flow::Level => descriptor.mask(),
         }
-        control.closing += self.close_gates(descriptor);
+        control.add_closing(self.close_gates(descriptor));
         true
     }
 
@@ -96,15 +91,14 @@ impl Interrupts {
         act: impl FnOnce(&mut Control) -> T,
     ) -> Option<T> {
         let mut control = descriptor.control.lock(self.host());
-        (control.handler == Presence::Installed).then(|| act(&mut control))
+        control.is_installed().then(|| act(&mut control))
     }
 
     /// Any.
     pub(crate) fn disable(&self, descriptor: &Descriptor, control: &mut Control) {
-        control.disables = control.disables.saturating_add(1);
-        if control.disables == 1 {
+        if control.disable() {
             self.slot(descriptor).shared.disable();
-            if !control.moving {
+            if !control.is_rewriting() {
                 descriptor.mask();
             }
         }
@@ -112,62 +106,36 @@ impl Interrupts {
 
     /// Any.
     pub(crate) fn enable(&self, descriptor: &Descriptor, control: &mut Control) {
-        if control.disables != 1 {
-            control.disables = control.disables.saturating_sub(1);
+        if !control.enable() {
             return;
         }
-        control.disables = 0;
-        control.resend |= self.slot(descriptor).shared.enable();
-        if !control.moving {
-            if !core::mem::take(&mut control.open) {
+        control.defer(self.slot(descriptor).shared.enable());
+        if !control.is_rewriting() {
+            if !control.take_unmasked() {
                 descriptor.unmask();
             }
-            self.send_deferred(descriptor, &mut control.resend);
-        }
-    }
-
-    /// Sends an arrival again that was put off.
-    fn send_deferred(&self, descriptor: &Descriptor, resend: &mut bool) {
-        if core::mem::take(resend) {
-            self.redeliver(descriptor);
-        }
-    }
-
-    /// From now on the endpoint is masked for the rewriting of its message. Task, under the
-    /// device's lock.
-    pub(crate) fn begin_rewrite(&self, descriptor: &Descriptor) {
-        let mut control = descriptor.control.lock(self.host());
-        control.moving = true;
-        descriptor.mask();
-    }
-
-    /// The rewriting is done: the endpoint gets the state that was asked for meanwhile. Task, under
-    /// the device's lock.
-    pub(crate) fn end_rewrite(&self, descriptor: &Descriptor) {
-        let mut control = descriptor.control.lock(self.host());
-        control.moving = false;
-        if control.disables == 0 {
-            descriptor.unmask();
-            self.send_deferred(descriptor, &mut control.resend);
+            if control.take_resend() {
+                descriptor.redeliver(&self.runtime);
+            }
         }
     }
 
     /// Returns once no handler of the interrupt runs that began before the call; at once if the
     /// caller may not wait. Task.
     pub(crate) fn synchronize(&self, descriptor: &Descriptor) {
-        while self.host.may_wait() && self.slot(descriptor).shared.is_busy() {
-            self.host.yield_now();
+        while self.host().may_wait() && self.slot(descriptor).shared.is_busy() {
+            self.host().yield_now();
         }
     }
 
     /// A private interrupt's gate of the CPU that calls. Any.
     pub(crate) fn with_own_gate(&self, descriptor: &Descriptor, act: impl FnOnce(&Gate<Action>)) {
-        let state = self.host.irq_save();
-        if let Some(cpu) = self.host.current_cpu()
+        let state = self.host().irq_save();
+        if let Some(cpu) = self.host().current_cpu()
             && let Some(gate) = self.slot(descriptor).private(cpu)
         {
             act(gate);
         }
-        self.host.irq_restore(state);
+        self.host().irq_restore(state);
     }
 }

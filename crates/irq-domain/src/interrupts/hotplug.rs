@@ -2,41 +2,11 @@
 //! off line takes was reserved when the core was made.
 
 use super::Interrupts;
-use super::candidates::Candidates;
 use super::placement::{Unreachable, unless_unknown};
+use crate::cpu_lists::Hotplug;
 use crate::descriptor::{Descriptor, Source};
 use crate::error::{MoveError, Stranded, UnknownCpu};
-use alloc::collections::TryReserveError;
-use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
-use doorbell_fallible::try_collect;
 use msi_types::Cpu;
-
-/// The CPUs that interrupts may be sent to.
-pub(crate) struct Hotplug {
-    /// Ascending.
-    pub(crate) online: Vec<Cpu>,
-    room: Candidates,
-}
-
-impl Hotplug {
-    /// With the boot CPU, and room for all.
-    pub(super) fn try_new(cpus: usize) -> Result<Self, TryReserveError> {
-        let mut online = try_collect((0..).map(Cpu::new).take(cpus))?;
-        online.truncate(1);
-        Ok(Self { online, room: Candidates::try_new(cpus)? })
-    }
-
-    fn insert(&mut self, cpu: Cpu) {
-        if let Err(index) = self.online.binary_search(&cpu) {
-            self.online.insert(index, cpu);
-        }
-    }
-
-    fn remove(&mut self, cpu: Cpu) {
-        self.online.retain(|other| *other != cpu);
-    }
-}
 
 impl Interrupts {
     /// The CPU can take interrupts from now on: its controller interface works. Managed interrupts
@@ -48,9 +18,9 @@ impl Interrupts {
         cpu: Cpu,
         mut stranded: impl FnMut(Stranded),
     ) -> Result<(), UnknownCpu> {
-        let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
+        self.check_known(cpu)?;
         let mut hotplug = self.hotplug.write(self.host());
-        online.store(true, Ordering::SeqCst);
+        self.runtime.set_online(cpu, true);
         hotplug.insert(cpu);
         for descriptor in self.each() {
             if let Err(error) = self.start(&descriptor, cpu) {
@@ -70,9 +40,9 @@ impl Interrupts {
         cpu: Cpu,
         mut stranded: impl FnMut(Stranded),
     ) -> Result<(), UnknownCpu> {
-        let online = self.online.get(cpu.index()).ok_or(UnknownCpu(cpu))?;
+        self.check_known(cpu)?;
         let mut hotplug = self.hotplug.write(self.host());
-        online.store(false, Ordering::SeqCst);
+        self.runtime.set_online(cpu, false);
         hotplug.remove(cpu);
         for descriptor in self.each() {
             if let Err(error) = self.evacuate(&descriptor, cpu, &mut hotplug) {
@@ -84,7 +54,11 @@ impl Interrupts {
 
     /// May interrupts be sent to this CPU? Any.
     pub fn is_online(&self, cpu: Cpu) -> bool {
-        self.online.get(cpu.index()).is_some_and(|online| online.load(Ordering::SeqCst))
+        self.runtime.is_online(cpu)
+    }
+
+    fn check_known(&self, cpu: Cpu) -> Result<(), UnknownCpu> {
+        if cpu.index() < self.cpus() { Ok(()) } else { Err(UnknownCpu(cpu)) }
     }
 
     /// The CPUs on line, ascending. Task.
@@ -142,7 +116,7 @@ impl Interrupts {
     /// stays pending.
     fn shut_down(&self, descriptor: &Descriptor) {
         let mut control = descriptor.control.lock(self.host());
-        if !core::mem::replace(&mut control.shut_down, true) {
+        if control.shut_down() {
             self.disable(descriptor, &mut control);
         }
     }
@@ -150,12 +124,12 @@ impl Interrupts {
     /// Lets a managed interrupt through again that was shut down, on one of its CPUs.
     fn start(&self, descriptor: &Descriptor, cpu: Cpu) -> Result<(), MoveError> {
         let managed = descriptor.among.as_ref().is_some_and(|among| among.contains(&cpu));
-        if !managed || !descriptor.control.lock(self.host()).shut_down {
+        if !managed || !descriptor.control.lock(self.host()).is_shut_down() {
             return Ok(());
         }
         unless_unknown(self.relocate(descriptor, cpu, None))?;
         let mut control = descriptor.control.lock(self.host());
-        control.shut_down = false;
+        control.start();
         self.enable(descriptor, &mut control);
         Ok(())
     }
@@ -169,7 +143,7 @@ impl Interrupts {
                 let _targets = self.wired_targets.lock(self.host());
                 Some(descriptor.target())
             }
-            Source::Msi { domain, .. } => Some(domain.settled_target(self, descriptor)),
+            Source::Device(source) => Some(source.settled_target(self.host(), descriptor)),
         }
     }
 }

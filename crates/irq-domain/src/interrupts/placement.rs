@@ -1,9 +1,9 @@
 //! Placement of interrupts on CPUs.
 
 use super::Interrupts;
-use super::candidates::Candidates;
 use crate::affinity::Moved;
-use crate::descriptor::{Descriptor, Presence, Source};
+use crate::cpu_lists::Candidates;
+use crate::descriptor::{Descriptor, Source};
 use crate::error::MoveError;
 use crate::irq::Irq;
 use alloc::vec::Vec;
@@ -58,7 +58,7 @@ impl Interrupts {
         let descriptor = self.find(irq)?;
         match descriptor.source {
             Source::PerCpu(_) => None,
-            Source::Msi { .. } | Source::Wired(_) => Some(descriptor.target()),
+            Source::Device(_) | Source::Wired(_) => Some(descriptor.target()),
         }
     }
 
@@ -85,7 +85,7 @@ impl Interrupts {
         list: Option<&mut Vec<Irq>>,
     ) -> Result<(), MoveError> {
         match &descriptor.source {
-            Source::Msi { domain, slot } => domain.relocate(self, (descriptor, *slot), to, list),
+            Source::Device(source) => source.relocate(&self.runtime, descriptor, to, list),
             Source::Wired(parent) => self.relocate_wired(descriptor, &**parent, to, list),
             Source::PerCpu(_) => Err(MoveError::PerCpu(descriptor.irq)),
         }
@@ -103,11 +103,10 @@ impl Interrupts {
         }
         let _targets = self.wired_targets.lock(self.host());
         // The input is given back under this lock, after its handler went.
-        let present = descriptor.control.lock(self.host()).handler;
-        if present != Presence::Installed {
+        if !descriptor.control.lock(self.host()).is_installed() {
             return Err(MoveError::UnknownIrq(descriptor.irq));
         }
-        self.check_online(to)?;
+        self.runtime.check_online(to)?;
         if descriptor.target() == to {
             return Ok(());
         }
@@ -117,10 +116,6 @@ impl Interrupts {
             irqs.push(descriptor.irq);
         }
         Ok(())
-    }
-
-    pub(crate) fn check_online(&self, cpu: Cpu) -> Result<(), MoveError> {
-        if self.is_online(cpu) { Ok(()) } else { Err(MoveError::Offline(cpu)) }
     }
 
     /// The policy's choice among the CPUs on line; `None` if there are none.

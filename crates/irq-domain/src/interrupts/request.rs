@@ -88,7 +88,7 @@ impl Interrupts {
                 target,
                 among: None,
                 cpus: self.cpus(),
-                open: false,
+                unmasked: false,
             })?)
         });
         numbered.inspect_err(|_| parent.release(request.hwirq, NonZeroU16::MIN))
@@ -133,11 +133,11 @@ impl Interrupts {
             target: Cpu::default(),
             among: None,
             cpus: self.cpus(),
-            open: false,
+            unmasked: false,
         });
         let descriptor = numbered.inspect_err(|_| self.unreserve_deferred())?;
         *descriptor.name.lock(self.host()) = Some(name);
-        descriptor.control.lock(self.host()).begin_handler();
+        descriptor.control.lock(self.host()).install();
         let handle = PerCpuHandle::new(self.clone(), descriptor.clone());
         install_private(slot, &descriptor, trigger, &handler)?;
         Ok(handle)

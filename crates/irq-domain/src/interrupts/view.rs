@@ -76,7 +76,10 @@ impl Interrupts {
             hwirq: descriptor.hwirq,
             name: descriptor.name.lock(self.host()).clone(),
             slot: match &descriptor.source {
-                Source::Msi { domain, slot } => Some((domain.name.clone(), *slot)),
+                Source::Device(source) => {
+                    let (name, slot) = source.slot();
+                    Some((name.clone(), slot))
+                }
                 Source::Wired(_) | Source::PerCpu(_) => None,
             },
             flow: descriptor.flow,
@@ -123,7 +126,7 @@ impl Interrupts {
         writeln!(out)?;
         let out: &mut dyn fmt::Write = &mut Indented { out, in_line: false };
         match &descriptor.source {
-            Source::Msi { domain, slot } => domain.describe(self, *slot, descriptor.hwirq, out),
+            Source::Device(source) => source.describe(self.host(), descriptor.hwirq, out),
             Source::Wired(_) => writeln!(out, "root: wired vector {}", descriptor.hwirq),
             Source::PerCpu(_) => writeln!(out, "root: private vector {}", descriptor.hwirq),
         }

@@ -1,10 +1,13 @@
 //! Vectors for a device: negotiated, placed, numbered, written; or nothing at all.
 
 use super::counts::Counts;
+use super::source::SlotSource;
 use super::{Allocation, Domain, Entry, MsiVector, Power, State};
-use crate::descriptor::{NewDescriptor, Presence, Source};
+use crate::control::HandlerPhase;
+use crate::cpu_lists::Candidates;
+use crate::descriptor::{IrqSource, NewDescriptor, Source};
 use crate::error::MsiDeviceError;
-use crate::interrupts::{Candidates, Interrupts};
+use crate::interrupts::Interrupts;
 use crate::irq::Flow;
 use crate::sync::Shared;
 use crate::table::HWIRQS;
@@ -371,15 +374,17 @@ impl<'a> Draft<'a> {
             let hwirq = in_range(&allocation.block, index)?;
             let place =
                 self.core.table.ensure(hwirq)?.ok_or(MsiDeviceError::VectorOutOfRange(hwirq))?;
+            let source = SlotSource { domain: self.domain.clone(), slot };
+            let source = Shared::<dyn IrqSource>::try_unsized(source, |block| block)?;
             let descriptor = self.core.number(|irq| NewDescriptor {
                 irq,
                 hwirq,
                 flow: self.domain.flow(),
-                source: Source::Msi { domain: self.domain.clone(), slot },
+                source: Source::Device(source),
                 target: cpu,
                 among: among.take(),
                 cpus: self.core.cpus(),
-                open: self.domain.flow() == Flow::Edge && self.domain.endpoint_mask().is_none(),
+                unmasked: self.domain.flow() == Flow::Edge && self.domain.endpoint_mask().is_none(),
             })?;
             place.shared.await_value();
             let entry =
@@ -433,7 +438,7 @@ impl Draft<'_> {
     /// Nothing is drafted any more.
     fn give_back(&mut self) {
         for entry in core::mem::take(&mut self.vectors).into_values() {
-            entry.descriptor.control.lock(self.core.host()).handler = Presence::Gone;
+            entry.descriptor.control.lock(self.core.host()).remove(HandlerPhase::Gone);
             self.core.retire(&entry.descriptor);
         }
         for allocation in core::mem::take(&mut self.allocations) {

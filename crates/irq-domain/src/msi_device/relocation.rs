@@ -3,8 +3,9 @@
 use super::{Allocation, Domain, Power, State};
 use crate::descriptor::Descriptor;
 use crate::error::MoveError;
-use crate::interrupts::Interrupts;
+use crate::host::Host;
 use crate::irq::Irq;
+use crate::runtime::Runtime;
 use crate::sync::Shared;
 use alloc::vec::Vec;
 use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, Slots};
@@ -13,13 +14,13 @@ impl Domain {
     /// Moves the vector at `slot`, and its group where that moves as one. Task.
     pub(crate) fn relocate(
         &self,
-        core: &Interrupts,
+        runtime: &Runtime,
         (descriptor, slot): (&Descriptor, u16),
         to: Cpu,
         mut list: Option<&mut Vec<Irq>>,
     ) -> Result<(), MoveError> {
-        let mut state = self.state.lock(core.host());
-        core.check_online(to)?;
+        let mut state = self.state.lock(runtime.host());
+        runtime.check_online(to)?;
         let unknown = MoveError::UnknownIrq(descriptor.irq);
         let entry = state.vectors.get(slot).ok_or(unknown)?;
         let allocation = state.allocations.get(entry.first).ok_or(unknown)?;
@@ -39,7 +40,7 @@ impl Domain {
         if group.is_there(&moved, &state) {
             return self.end(moved, MoveOutcome::Written, &group, &state);
         }
-        self.carry_out(core, &mut state, moved, &group)?;
+        self.carry_out(runtime, &mut state, moved, &group)?;
         if let Some(irqs) = list {
             irqs.extend(group.members(&state).map(|member| member.irq));
         }
@@ -47,14 +48,14 @@ impl Domain {
     }
 
     /// The target once no move is under way. Task.
-    pub(crate) fn settled_target(&self, core: &Interrupts, descriptor: &Descriptor) -> Cpu {
-        let _state = self.state.lock(core.host());
+    pub(crate) fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu {
+        let _state = self.state.lock(host);
         descriptor.target()
     }
 
     fn carry_out(
         &self,
-        core: &Interrupts,
+        runtime: &Runtime,
         state: &mut State,
         moved: Move,
         group: &Group,
@@ -66,7 +67,7 @@ impl Domain {
         // time; else the update masks and unmasks by itself.
         let hold = self.endpoint_mask().is_some();
         if hold {
-            group.members(state).for_each(|member| core.begin_rewrite(member));
+            group.members(state).for_each(|member| member.begin_rewrite(runtime.host()));
         }
         let result = match self.rewrite(state, group, message) {
             Ok(()) => self.end(moved, MoveOutcome::Written, group, state),
@@ -77,7 +78,7 @@ impl Domain {
             }
         };
         if hold {
-            group.members(state).for_each(|member| core.end_rewrite(member));
+            group.members(state).for_each(|member| member.end_rewrite(runtime));
         }
         result
     }

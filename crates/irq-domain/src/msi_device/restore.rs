@@ -17,13 +17,13 @@ impl Domain {
         let held = self.endpoint_mask().is_some();
         if held {
             for entry in state.vectors.values() {
-                entry.descriptor.control.lock(core.host()).moving = true;
+                entry.descriptor.control.lock(core.host()).begin_rewrite();
             }
         }
         let written = self.write(&state.vectors, shape(&state), Power::Off);
         if held {
             for entry in state.vectors.values() {
-                core.end_rewrite(&entry.descriptor);
+                entry.descriptor.end_rewrite(&core.runtime);
             }
         }
         written

@@ -2,8 +2,10 @@
 
 use super::share::Share;
 use super::{Domain, MsiDevice};
+use crate::deferred_free::Owned;
 use crate::error::MsiDeviceError;
-use crate::interrupts::{Interrupts, Owned};
+use crate::interrupts::{Interrupts, Teardown};
+use crate::sync::Shared;
 use alloc::sync::Arc;
 use core::fmt;
 use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};
@@ -36,7 +38,18 @@ impl fmt::Debug for SharedDeviceConfig {
 #[must_use = "dropping it, and all its domains, detaches the device"]
 pub struct SharedDevice {
     core: Arc<Interrupts>,
-    share: Owned<Share>,
+    share: Shared<Share>,
+    owner: Owned<dyn Teardown>,
+}
+
+/// The use that a [`SharedDevice`] makes of its attachment.
+struct ShareOwner(Shared<Share>);
+
+impl Teardown for ShareOwner {
+    fn tear_down(&self, core: &Interrupts) {
+        self.0.leave(core.host(), &mut core::iter::empty());
+        core.unreserve_deferred();
+    }
 }
 
 impl SharedDevice {
@@ -47,8 +60,9 @@ impl SharedDevice {
     ) -> Result<Self, MsiDeviceError> {
         core.reclaim();
         let share = Share::try_new(config.parent, config.requester)?;
+        let owner = Shared::<dyn Teardown>::try_unsized(ShareOwner(share.clone()), |block| block)?;
         core.reserve_deferred()?;
-        let device = Self { core: core.clone(), share: Owned::new(share) };
+        let device = Self { core: core.clone(), share, owner: Owned::new(owner) };
         device.share.attach(core.host(), config.vectors)?;
         Ok(device)
     }
@@ -74,8 +88,8 @@ impl SharedDevice {
 
 impl Drop for SharedDevice {
     fn drop(&mut self) {
-        if let Some(share) = self.share.take() {
-            self.core.release_share(share);
+        if let Some(owner) = self.owner.take() {
+            self.core.release_owner(owner);
         }
     }
 }
@@ -85,14 +99,5 @@ impl fmt::Debug for SharedDevice {
         f.debug_struct("SharedDevice")
             .field("requester", &self.share.requester)
             .finish_non_exhaustive()
-    }
-}
-
-impl Interrupts {
-    /// Ends the use that [`SharedDevice`] makes: at once if the caller is a task, else by a later
-    /// one. Any.
-    pub(crate) fn leave_share(&self, share: &Share) {
-        share.leave(self.host(), &mut core::iter::empty());
-        self.unreserve_deferred();
     }
 }

@@ -1,7 +1,8 @@
 //! Everything back, in the order that lets no message slip through.
 
 use super::{Domain, Entry, Power};
-use crate::descriptor::{Descriptor, Presence};
+use crate::control::HandlerPhase;
+use crate::descriptor::Descriptor;
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
 use crate::sync::Shared;
@@ -21,7 +22,7 @@ impl Domain {
             (allocations, vectors, core::mem::replace(&mut state.power, Power::Off))
         };
         for entry in vectors.values() {
-            core.close(&entry.descriptor, Presence::Gone);
+            core.close(&entry.descriptor, HandlerPhase::Gone);
         }
         let quiet = match power {
             Power::Off => Ok(()),
@@ -62,7 +63,7 @@ impl Domain {
             return Err(MsiDeviceError::OfAGroup(slot));
         }
         let entry = state.vectors.remove(slot).ok_or(missing)?;
-        core.close(&entry.descriptor, Presence::Gone);
+        core.close(&entry.descriptor, HandlerPhase::Gone);
         if state.vectors.is_empty() {
             state.power = Power::Off;
         }

@@ -14,13 +14,10 @@
     reason = "the count, not a scope, says how long the value lives; each use says why"
 )]
 
-use crate::descriptor::Handler;
-use crate::irq::{IrqContext, Verdict};
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -53,7 +50,8 @@ impl Owners for AtomicUsize {
     }
 }
 
-struct Block<O, T: ?Sized> {
+/// A value and the count of its owners.
+pub(crate) struct Block<O, T: ?Sized> {
     owners: O,
     value: T,
 }
@@ -81,17 +79,22 @@ impl<T, O: Owners> Shared<T, O> {
     }
 }
 
-impl Handler {
-    /// Moves a handler to the heap. Task.
+impl<T: ?Sized, O: Owners> Shared<T, O> {
+    /// Moves a value to the heap and shares it as a trait object: `unsize` returns its argument.
+    /// Task.
     ///
     /// # Errors
-    /// The allocator has no memory for it. The handler is dropped.
-    pub(crate) fn try_handler<R: Into<Verdict>>(
-        run: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    /// The allocator has no memory for it. The value is dropped.
+    pub(crate) fn try_unsized<V>(
+        value: V,
+        unsize: impl FnOnce(Box<Block<O, V>>) -> Box<Block<O, T>>,
     ) -> Result<Self, TryReserveError> {
-        let run = move |context: &IrqContext<'_>| run(context).into();
-        let made = ManuallyDrop::new(Shared::<_>::try_new(run)?);
-        Ok(Self { block: made.block, _owns: PhantomData })
+        let made: NonNull<Block<O, V>> =
+            NonNull::from(Box::leak(try_box(Block { owners: O::one(), value })?)).cast();
+        // SAFETY: the block was leaked just now, from a box of an array of one block, which has the
+        // layout of the block.
+        let block = unsize(unsafe { Box::from_raw(made.as_ptr()) });
+        Ok(Self { block: NonNull::from(Box::leak(block)), _owns: PhantomData })
     }
 }
 

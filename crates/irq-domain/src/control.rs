@@ -1,0 +1,154 @@
+//! The control state of an interrupt.
+//!
+//! | state | set by | cleared by |
+//! |---|---|---|
+//! | handler `Installed` | a request | the handle's drop, or its device |
+//! | handler `Gone` | the device that gives the vector back | never: the descriptor ends |
+//! | `disables` | each disable, the install, a shutdown | each enable, the CPU's return |
+//! | `unmasked` | the allocation, if its source lets messages through | the first enable |
+//! | `rewriting` | a move or a restore, before the message is rewritten | the same, afterwards |
+//! | `resend` | an enable that finds an arrival marked at the gate | the enable, or the end of the rewrite |
+//! | `closing` | the close of a handler, per gate | a task that frees the handler |
+//! | `shut_down` | the last of a managed interrupt's CPUs that goes off line | the first that is back |
+//!
+//! All changes are made under the descriptor's lock, by any context but for `rewriting` (a task
+//! under the device's lock) and `shut_down` (a task under the hotplug lock). The source is masked
+//! while `disables` is not 0; while `rewriting`, changes wait for its end.
+
+/// The control state, which tasks and handlers change.
+#[derive(Debug)]
+pub(crate) struct Control {
+    handler: HandlerPhase,
+    disables: u32,
+    unmasked: bool,
+    rewriting: bool,
+    resend: bool,
+    closing: u32,
+    shut_down: bool,
+}
+
+/// Presence of an interrupt's handler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HandlerPhase {
+    /// No handler.
+    Vacant,
+    /// A handler, and a handle for it: the next handler comes after that was dropped.
+    Installed,
+    /// The interrupt itself is being given back; a handle may outlive it.
+    Gone,
+}
+
+impl Control {
+    /// Without handler; `unmasked` if the source lets messages through already.
+    pub(crate) const fn new(unmasked: bool) -> Self {
+        Self {
+            handler: HandlerPhase::Vacant,
+            disables: 1,
+            unmasked,
+            rewriting: false,
+            resend: false,
+            closing: 0,
+            shut_down: false,
+        }
+    }
+
+    pub(crate) const fn handler(&self) -> HandlerPhase {
+        self.handler
+    }
+
+    pub(crate) fn is_installed(&self) -> bool {
+        self.handler == HandlerPhase::Installed
+    }
+
+    pub(crate) const fn is_rewriting(&self) -> bool {
+        self.rewriting
+    }
+
+    pub(crate) const fn is_shut_down(&self) -> bool {
+        self.shut_down
+    }
+
+    /// A handler was installed, disabled.
+    pub(crate) fn install(&mut self) {
+        self.change_handler(HandlerPhase::Installed);
+    }
+
+    /// Removes the handler; returns whether there was one. Without one, the interrupt can still
+    /// become `Gone`.
+    pub(crate) fn remove(&mut self, after: HandlerPhase) -> bool {
+        let before = self.handler;
+        match before {
+            HandlerPhase::Installed => self.change_handler(after),
+            HandlerPhase::Vacant => self.handler = after,
+            HandlerPhase::Gone => {}
+        }
+        before == HandlerPhase::Installed
+    }
+
+    fn change_handler(&mut self, to: HandlerPhase) {
+        self.handler = to;
+        self.disables = 1 + u32::from(self.shut_down);
+        self.resend = false;
+    }
+
+    /// Returns true if the interrupt was enabled before.
+    pub(crate) fn disable(&mut self) -> bool {
+        self.disables = self.disables.saturating_add(1);
+        self.disables == 1
+    }
+
+    /// Returns true if the interrupt is enabled by this.
+    pub(crate) fn enable(&mut self) -> bool {
+        let last = self.disables == 1;
+        self.disables = self.disables.saturating_sub(1);
+        last
+    }
+
+    /// Notes an arrival to be sent again, if there is one.
+    pub(crate) fn defer(&mut self, arrived: bool) {
+        self.resend |= arrived;
+    }
+
+    /// Returns true once if an arrival is to be sent again.
+    pub(crate) fn take_resend(&mut self) -> bool {
+        core::mem::take(&mut self.resend)
+    }
+
+    /// Returns true once if the source was never masked: its first handler unmasks nothing.
+    pub(crate) fn take_unmasked(&mut self) -> bool {
+        core::mem::take(&mut self.unmasked)
+    }
+
+    /// The endpoint's message is being rewritten.
+    pub(crate) fn begin_rewrite(&mut self) {
+        self.rewriting = true;
+    }
+
+    /// The message was rewritten. Returns true if the interrupt is enabled.
+    pub(crate) fn end_rewrite(&mut self) -> bool {
+        self.rewriting = false;
+        self.disables == 0
+    }
+
+    /// Closed gates have handlers to be freed.
+    pub(crate) fn add_closing(&mut self, gates: u32) {
+        self.closing += gates;
+    }
+
+    /// Handlers of closed gates were freed. Returns true if no other is left.
+    pub(crate) fn remove_closing(&mut self, gates: u32) -> bool {
+        self.closing = self.closing.saturating_sub(gates);
+        self.closing == 0
+    }
+
+    /// Marks a managed interrupt without CPU. Returns true if it was not marked before: the caller
+    /// disables it.
+    pub(crate) fn shut_down(&mut self) -> bool {
+        !core::mem::replace(&mut self.shut_down, true)
+    }
+
+    /// A CPU of a managed interrupt is back: the caller enables it.
+    pub(crate) fn start(&mut self) {
+        self.shut_down = false;
+    }
+}

@@ -1,0 +1,59 @@
+//! The kernel, the CPUs on line and the count of redeliveries, for the core and its sources.
+
+use crate::error::MoveError;
+use crate::host::Host;
+use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use doorbell_fallible::try_collect;
+use msi_types::Cpu;
+
+/// Parts of the interrupt core that interrupt sources use as well.
+pub(crate) struct Runtime {
+    pub(crate) host: Arc<dyn Host>,
+    /// By CPU: interrupts may be sent to it.
+    online: Vec<AtomicBool>,
+    redelivered: AtomicU64,
+}
+
+impl Runtime {
+    /// With CPU 0 on line.
+    pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
+        let online = try_collect((0..cpus).map(|cpu| AtomicBool::new(cpu == 0)))?;
+        Ok(Self { host, online, redelivered: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn host(&self) -> &dyn Host {
+        &*self.host
+    }
+
+    pub(crate) fn cpus(&self) -> usize {
+        self.online.len()
+    }
+
+    /// Any.
+    pub(crate) fn is_online(&self, cpu: Cpu) -> bool {
+        self.online.get(cpu.index()).is_some_and(|online| online.load(Ordering::SeqCst))
+    }
+
+    /// Any.
+    pub(crate) fn check_online(&self, cpu: Cpu) -> Result<(), MoveError> {
+        if self.is_online(cpu) { Ok(()) } else { Err(MoveError::Offline(cpu)) }
+    }
+
+    /// The CPU is one of those that the core was made for.
+    pub(crate) fn set_online(&self, cpu: Cpu, online: bool) {
+        if let Some(flag) = self.online.get(cpu.index()) {
+            flag.store(online, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn count_redelivery(&self) {
+        self.redelivered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn redelivered(&self) -> u64 {
+        self.redelivered.load(Ordering::Relaxed)
+    }
+}
