@@ -169,7 +169,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Compiles the IORT that the command writes for the machine in `folder`, and compares the routes.
+    /// Compiles the IORT that the command writes for the machine in `folder`, and compares the
+    /// routes.
     fn convert_to_iort(&self, folder: &Path) -> Result<()> {
         let output = self.folder.join("emitted");
         fs::create_dir_all(&output)?;
@@ -184,8 +185,8 @@ impl Bench {
         same("routes", &walk::all_routes(&before)?, &walk::all_routes(&after)?)
     }
 
-    /// Compiles the devicetree that the command writes for the machine in `folder`, and compares the
-    /// routes.
+    /// Compiles the devicetree that the command writes for the machine in `folder`, and compares
+    /// the routes.
     fn convert_to_tree(&self, tools: &Tools, folder: &Path) -> Result<()> {
         let source = self.folder.join("emitted.dts");
         let blob = source.with_extension("dtb");

@@ -31,6 +31,7 @@ const RULES: &[Rule] = &[
     ("length", length::check),
     ("openers", openers::check),
     ("words", words::check),
+    ("width", width::check),
 ];
 
 /// Every rule, each counted as one case.

@@ -103,8 +103,10 @@ mod test {
     use serde_json::json;
 
     fn totals(lost: u64, coalesced: u64) -> Value {
-        json!({ "vectors": 2, "sent": 10, "delivered": 9, "coalesced": coalesced, "lost": lost, "spurious": 0, "wrong_cpu": 0,
-            "guest_faults": 0, "no_doorbell": 0 })
+        json!({
+            "vectors": 2, "sent": 10, "delivered": 9, "coalesced": coalesced, "lost": lost,
+            "spurious": 0, "wrong_cpu": 0, "guest_faults": 0, "no_doorbell": 0,
+        })
     }
 
     #[test]

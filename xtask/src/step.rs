@@ -16,7 +16,8 @@ const STEPS: &[Step] = &[
     Step { name: "format", about: "rustfmt's check", run: rust::check_format },
     Step {
         name: "lint",
-        about: "house lints: layers, blocks, manifests, orphans, unsafe, orderings, length, openers, words",
+        about: "house lints: layers, blocks, manifests, orphans, unsafe, orderings, length, \
+                openers, words, width",
         run: lint::run,
     },
     Step {

@@ -108,7 +108,10 @@ mod test {
             tally_of(&[
                 "test moves   ... ignored (/dev/kvm cannot be used: no such file (os error 2))"
             ]),
-            r#"Tally { passed: 0, failed: [], skipped: ["moves: /dev/kvm cannot be used: no such file (os error 2)"] }"#
+            concat!(
+                r#"Tally { passed: 0, failed: [], skipped: ["#,
+                r#""moves: /dev/kvm cannot be used: no such file (os error 2)"] }"#,
+            )
         );
     }
 

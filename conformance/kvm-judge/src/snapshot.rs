@@ -144,14 +144,19 @@ mod test {
         #[test]
         fn snapshot_text_round_trips(
             attributes in proptest::collection::vec(attributes(), 0..8),
-            memory in proptest::collection::vec((any::<u64>(), proptest::collection::vec(any::<u8>(), 1..40)), 0..4),
+            memory in proptest::collection::vec(
+                (any::<u64>(), proptest::collection::vec(any::<u8>(), 1..40)),
+                0..4,
+            ),
         ) {
             let snapshot = Snapshot { attributes, memory };
             prop_assert_eq!(snapshot.to_string().parse(), Ok(snapshot));
         }
 
         #[test]
-        fn no_text_makes_the_reader_panic(text in "((gicv3|its0|memory) )?[0-9a-fx ]{0,30}[é#]?\n?") {
+        fn no_text_makes_the_reader_panic(
+            text in "((gicv3|its0|memory) )?[0-9a-fx ]{0,30}[é#]?\n?",
+        ) {
             let _ = text.parse::<Snapshot>();
         }
     }

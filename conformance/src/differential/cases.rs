@@ -93,7 +93,8 @@ fn wired_register() -> impl Strategy<Value = (u64, Width)> {
     ]
     .prop_map(|(offset, width)| (GICD + offset, width));
     let private = prop_oneof![
-        6 => (bits, 0..3u64).prop_map(|(array, index)| (SGI_FRAME + array + 4 * index, Width::Word)),
+        6 => (bits, 0..3u64)
+            .prop_map(|(array, index)| (SGI_FRAME + array + 4 * index, Width::Word)),
         2 => (0..9u64).prop_map(|index| (SGI_FRAME + 0x400 + 4 * index, Width::Word)),
         1 => (0..33u64).prop_map(|index| (SGI_FRAME + 0x400 + index, Width::Byte)),
         2 => (0..3u64).prop_map(|index| (SGI_FRAME + 0xC00 + 4 * index, Width::Word)),
@@ -118,7 +119,9 @@ fn reserved() -> impl Strategy<Value = u64> {
 
 fn lpi_register_step() -> impl Strategy<Value = Step> {
     let offset = prop_oneof![
-        4 => select(vec![0u64, 0x80, 0x84, 0x88, 0x8c, 0x90, 0x94, 0x100, 0x104, 0x108, 0x10c, 0x110, 0x138]),
+        4 => select(vec![
+            0u64, 0x80, 0x84, 0x88, 0x8c, 0x90, 0x94, 0x100, 0x104, 0x108, 0x10c, 0x110, 0x138,
+        ]),
         1 => (0..0x40u64).prop_map(|index| 4 * index),
         1 => (0..0x4000u64).prop_map(|index| 4 * index),
     ];
@@ -167,7 +170,8 @@ const BEYOND_A_PAGE: u64 = 0xf_f000;
 fn lpi_value() -> impl Strategy<Value = u64> {
     let address = (SPARE.start >> 12..SPARE.end >> 12).prop_map(|page| page << 12);
     prop_oneof![
-        3 => (address, any::<u64>()).prop_map(|(address, other)| other & !0x000f_ffff_ffff_f000 | address),
+        3 => (address, any::<u64>())
+            .prop_map(|(address, other)| other & !0x000f_ffff_ffff_f000 | address),
         1 => Just(0),
         1 => Just(1),
     ]
@@ -267,16 +271,21 @@ fn command_step() -> impl Strategy<Value = Step> {
         20 => command().prop_map(Step::Command),
         1 => (command(), any::<u32>()).prop_map(|(command, ones)| Step::Reserved { command, ones }),
         1 => any::<u8>().prop_map(|commands| Step::Nothing { commands }),
-        1 => (rewritten(), lpi_value()).prop_map(|(register, value)| Step::Rewrite { register, value }),
+        1 => (rewritten(), lpi_value())
+            .prop_map(|(register, value)| Step::Rewrite { register, value }),
         3 => configure(),
-        3 => (prop_oneof![6 => event(), 1 => NAMED_EVENTS..NAMED_EVENTS + 3], prop_oneof![3 => Just(Width::Word), 1 => any_width()])
+        3 => (
+            prop_oneof![6 => event(), 1 => NAMED_EVENTS..NAMED_EVENTS + 3],
+            prop_oneof![3 => Just(Width::Word), 1 => any_width()],
+        )
             .prop_map(|(event, width)| Step::Message { event, width }),
         2 => (0..CPUS).prop_map(|cpu| Step::Pending { cpu }),
         1 => (0..CPUS, 0..0x40u16, any::<u8>())
             .prop_map(|(cpu, offset, byte)| Step::Preset { cpu, offset, byte }),
         1 => any::<bool>().prop_map(|its| Step::Enable { its }),
         1 => (1..3u8).prop_map(|pages| Step::Requeue { pages }),
-        1 => (any::<u8>(), any::<bool>()).prop_map(|(beyond, retry)| Step::Overrun { beyond, retry }),
+        1 => (any::<u8>(), any::<bool>())
+            .prop_map(|(beyond, retry)| Step::Overrun { beyond, retry }),
     ]
 }
 
@@ -293,16 +302,28 @@ fn rewritten() -> impl Strategy<Value = Rewritten> {
 
 fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        3 => (device(), prop_oneof![12 => 1..6u8, 2 => Just(13u8), 2 => select(vec![0u8, 6, 16, 31]), 1 => 0..32u8]).prop_map(|(device, size)| Command::Mapd { device, size }),
+        3 => (
+            device(),
+            prop_oneof![
+                12 => 1..6u8,
+                2 => Just(13u8),
+                2 => select(vec![0u8, 6, 16, 31]),
+                1 => 0..32u8,
+            ],
+        )
+            .prop_map(|(device, size)| Command::Mapd { device, size }),
         1 => device().prop_map(|device| Command::Unmapd { device }),
-        2 => (collection(), target()).prop_map(|(collection, target)| Command::Mapc { collection, target }),
+        2 => (collection(), target())
+            .prop_map(|(collection, target)| Command::Mapc { collection, target }),
         1 => collection().prop_map(|collection| Command::Unmapc { collection }),
-        8 => (event_of(), no_lpi(), collection()).prop_map(|((device, event), out_of_range, collection)| Command::Mapti {
-            device,
-            event,
-            intid: out_of_range.unwrap_or(intid(device, event)),
-            collection
-        }),
+        8 => (event_of(), no_lpi(), collection()).prop_map(
+            |((device, event), out_of_range, collection)| Command::Mapti {
+                device,
+                event,
+                intid: out_of_range.unwrap_or(intid(device, event)),
+                collection,
+            },
+        ),
         2 => (named_event_of(), collection())
             .prop_map(|((device, event), collection)| Command::Mapi { device, event, collection }),
         3 => (event_of(), collection())
@@ -349,7 +370,10 @@ fn target() -> impl Strategy<Value = u16> {
 
 /// An INTID out of range; without it, the event's own.
 fn no_lpi() -> impl Strategy<Value = Option<u32>> {
-    prop_oneof![12 => Just(None), 1 => select(vec![0u32, 31, 1022, 8191, 0x1_0000, u32::MAX]).prop_map(Some)]
+    prop_oneof![
+        12 => Just(None),
+        1 => select(vec![0u32, 31, 1022, 8191, 0x1_0000, u32::MAX]).prop_map(Some),
+    ]
 }
 
 fn unknown_opcode() -> impl Strategy<Value = u8> {

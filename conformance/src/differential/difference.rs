@@ -235,7 +235,8 @@ pub const DIFFERENCES: &[Difference] = &[
         when: When::Always,
         verdict: Verdict::Allowed,
         section: "§12.19 GITS_CBASER.Physical_Address",
-        because: "bits 15:12 of the address are reserved: Doorbell's are zero, QEMU's hold what was written",
+        because: "bits 15:12 of the address are reserved: Doorbell's are zero, QEMU's hold what \
+                  was written",
     },
     Difference {
         name: "reserved bits of GITS_CWRITER",

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "doorbell", version, args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Exit status: 0 good; 1 findings, or a run that is not clean; 2 could not run, or could not write \
-the output.\nA reader that closes the pipe early ends the output, and changes neither the exit status nor says anything."
+    after_help = "Exit status: 0 good; 1 findings, or a run that is not clean; 2 could not run, \
+                  or could not write the output.\nA reader that closes the pipe early ends the \
+                  output, and changes neither the exit status nor says anything."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -102,7 +103,12 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// Samples of each case, of which the median and the fastest are shown.
-    #[arg(long, value_name = "N", default_value_t = 301, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 301,
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
     pub(crate) rounds: u32,
     /// A program that measures something else, such as `peers/arm-vgic`: sampled in turn with the
     /// cases here.
@@ -126,7 +132,8 @@ pub(crate) struct InspectArgs {
     /// A flattened devicetree, or a folder of ACPI tables; without it, this machine's own firmware.
     #[arg(value_name = "SOURCE")]
     pub(crate) source: Option<PathBuf>,
-    /// Write the interrupt part as source of another form: a devicetree for `dtc`, an IORT for `iasl`.
+    /// Write the interrupt part as source of another form: a devicetree for `dtc`, an IORT for
+    /// `iasl`.
     #[arg(long, value_name = "FORM", value_enum, conflicts_with = "json")]
     pub(crate) emit: Option<Form>,
     #[command(flatten)]
@@ -145,7 +152,12 @@ pub(crate) enum SecurityStates {
 #[derive(Debug, Args)]
 pub(crate) struct QtestArgs {
     /// CPUs, and so redistributors.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=512)
+    )]
     pub(crate) cpus: u16,
     /// Security states of the GIC; of two, the script sees what Non-secure software does.
     #[arg(long, value_enum, default_value = "one")]

@@ -41,7 +41,8 @@ impl Source {
         let dtb = Path::new(RUNNING_DTB);
         if !dtb.exists() {
             bail!(
-                "Linux shows no firmware of this machine: neither {RUNNING_ACPI}/APIC nor {RUNNING_DTB}"
+                "Linux shows no firmware of this machine: neither {RUNNING_ACPI}/APIC nor \
+                 {RUNNING_DTB}"
             );
         }
         Self::dtb(dtb)

@@ -248,7 +248,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_sorted_map_agrees_with_a_tree(steps in prop::collection::vec((0..8_u32, any::<bool>()), 0..50)) {
+        fn a_sorted_map_agrees_with_a_tree(
+            steps in prop::collection::vec((0..8_u32, any::<bool>()), 0..50),
+        ) {
             let (mut map, mut tree) = (SortedMap::new(), BTreeMap::new());
             for (value, (key, insert)) in steps.into_iter().enumerate() {
                 if insert {

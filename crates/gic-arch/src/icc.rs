@@ -60,7 +60,10 @@ impl<V, A> SysReg<V, A> {
 
 /// Declares system registers and the table of their names and encodings.
 macro_rules! system_registers {
-    ($(#[$table_doc:meta])* $table:ident; $($(#[$doc:meta])* $name:ident: $kind:ty = $value:expr;)*) => {
+    (
+        $(#[$table_doc:meta])* $table:ident;
+        $($(#[$doc:meta])* $name:ident: $kind:ty = $value:expr;)*
+    ) => {
         $( $(#[$doc])* pub const $name: $kind = $value; )*
         $(#[$table_doc])*
         pub const $table: &[(&str, $crate::icc::SysRegEncoding)] =

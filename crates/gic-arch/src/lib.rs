@@ -30,7 +30,8 @@
 //!
 //! // A register value.
 //! let typer = gits::Typer::from(0x1f_0001_efb1);
-//! assert_eq!((typer.event_id_bits(), typer.device_id_bits(), typer.itt_entry_bytes()), (16, 16, 12));
+//! assert_eq!((typer.event_id_bits(), typer.device_id_bits()), (16, 16));
+//! assert_eq!(typer.itt_entry_bytes(), 12);
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]

@@ -221,7 +221,10 @@ impl RegisterInfo {
 
 /// Declares a frame's register constants and, from the same lines, its table.
 macro_rules! register_frame {
-    ($(#[$table_doc:meta])* $table:ident; $($(#[$doc:meta])* $name:ident: $kind:ty = $value:expr;)*) => {
+    (
+        $(#[$table_doc:meta])* $table:ident;
+        $($(#[$doc:meta])* $name:ident: $kind:ty = $value:expr;)*
+    ) => {
         $( $(#[$doc])* pub const $name: $kind = $value; )*
         $(#[$table_doc])*
         pub const $table: &[$crate::RegisterInfo] = &[$( $name.info(stringify!($name)) ),*];

@@ -54,7 +54,8 @@ proptest! {
     fn decoding_keeps_exactly_the_defined_bits(raw in raw_commands()) {
         if let Ok(command) = Command::decode(raw) {
             let defined = command.opcode().defined_bits();
-            let expected: Vec<u64> = raw.iter().zip(defined).map(|(word, bits)| word & bits).collect();
+            let expected: Vec<u64> =
+                raw.iter().zip(defined).map(|(word, bits)| word & bits).collect();
             prop_assert_eq!(command.encode().to_vec(), expected);
         } else {
             prop_assert_eq!(Opcode::from_number(raw[0].to_le_bytes()[0]), None);
@@ -67,7 +68,10 @@ proptest! {
     }
 
     #[test]
-    fn reserved_bits_do_not_change_the_meaning(command in commands(), noise in any::<RawCommand>()) {
+    fn reserved_bits_do_not_change_the_meaning(
+        command in commands(),
+        noise in any::<RawCommand>(),
+    ) {
         let defined = command.opcode().defined_bits();
         let mut raw = command.encode();
         for ((word, bits), noise) in raw.iter_mut().zip(defined).zip(noise) {

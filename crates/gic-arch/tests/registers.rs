@@ -224,18 +224,21 @@ macro_rules! keeps_every_bit {
     ($($name:ident: $raw:ty => $($value:ty),+;)*) => {
         proptest! {
             $( #[test] fn $name(raw in any::<$raw>()) {
-                $( prop_assert_eq!(<$raw>::from(<$value>::from(raw)), raw, "{}", stringify!($value)); )+
+                $(
+                    let kept = <$raw>::from(<$value>::from(raw));
+                    prop_assert_eq!(kept, raw, "{}", stringify!($value));
+                )+
             } )*
         }
     };
 }
 keeps_every_bit! {
     values_of_32_bits_keep_every_bit: u32 =>
-        gicd::Ctlr, gicd::CtlrNs, gicd::Typer, gicd::Statusr, gicr::Ctlr, gicr::Waker, gicr::Syncr, gits::Ctlr,
-        gits::Statusr, Iidr, Pidr2, v2m::Typer, gicc::Ctlr, gicc::Iar, gicc::Sgir;
+        gicd::Ctlr, gicd::CtlrNs, gicd::Typer, gicd::Statusr, gicr::Ctlr, gicr::Waker, gicr::Syncr,
+        gits::Ctlr, gits::Statusr, Iidr, Pidr2, v2m::Typer, gicc::Ctlr, gicc::Iar, gicc::Sgir;
     values_of_64_bits_keep_every_bit: u64 =>
-        gicd::Irouter, gicr::Typer, gicr::Propbaser, gicr::Pendbaser, gits::Typer, gits::Umsir, gits::Cbaser,
-        gits::Cwriter, gits::Creadr, gits::Baser, its::Level1Entry,
+        gicd::Irouter, gicr::Typer, gicr::Propbaser, gicr::Pendbaser, gits::Typer, gits::Umsir,
+        gits::Cbaser, gits::Cwriter, gits::Creadr, gits::Baser, its::Level1Entry,
         icc::IntIdValue, icc::Ctlr, icc::Sre, icc::Igrpen, icc::Sgi, ich::Hcr, ich::Vtr,
         ich::Misr, ich::Vmcr, ich::ListRegister;
     values_of_8_bits_keep_every_bit: u8 => lpi::Config;
@@ -269,10 +272,22 @@ proptest! {
 
     #[test]
     fn address_fields_touch_nothing_else(address in any::<u64>(), raw in any::<u64>()) {
-        prop_assert_eq!(gits::Cbaser::from(raw).with_address(address).address(), address & 0xf_ffff_ffff_f000);
-        prop_assert_eq!(gits::Cbaser::from(raw).with_address(0), gits::Cbaser::from(raw & !0xf_ffff_ffff_f000));
-        prop_assert_eq!(gicr::Propbaser::from(raw).with_address(address).address(), address & 0xf_ffff_ffff_f000);
-        prop_assert_eq!(gicr::Pendbaser::from(raw).with_address(address).address(), address & 0xf_ffff_ffff_0000);
+        prop_assert_eq!(
+            gits::Cbaser::from(raw).with_address(address).address(),
+            address & 0xf_ffff_ffff_f000
+        );
+        prop_assert_eq!(
+            gits::Cbaser::from(raw).with_address(0),
+            gits::Cbaser::from(raw & !0xf_ffff_ffff_f000)
+        );
+        prop_assert_eq!(
+            gicr::Propbaser::from(raw).with_address(address).address(),
+            address & 0xf_ffff_ffff_f000
+        );
+        prop_assert_eq!(
+            gicr::Pendbaser::from(raw).with_address(address).address(),
+            address & 0xf_ffff_ffff_0000
+        );
         prop_assert_eq!(
             its::Level1Entry::from(raw).with_address(address).address(),
             address & 0xf_ffff_ffff_f000
@@ -291,7 +306,11 @@ proptest! {
     }
 
     #[test]
-    fn an_sgi_names_its_target_and_no_neighbour(packed in any::<u32>(), other in any::<u32>(), sgi in 0u8..16) {
+    fn an_sgi_names_its_target_and_no_neighbour(
+        packed in any::<u32>(),
+        other in any::<u32>(),
+        sgi in 0u8..16,
+    ) {
         let target = Affinity::from_packed(packed);
         let value = icc::Sgi::to(sgi, target);
         prop_assert!(value.names(target));
@@ -303,11 +322,18 @@ proptest! {
     #[test]
     fn redistributor_names_survive_their_field(address in any::<u64>(), number in any::<u16>()) {
         prop_assert_eq!(its::RdBase::from_address(address).address(), address & 0xf_ffff_ffff_0000);
-        prop_assert_eq!(its::RdBase::from_processor_number(number).processor_number(), Some(number));
+        prop_assert_eq!(
+            its::RdBase::from_processor_number(number).processor_number(),
+            Some(number)
+        );
     }
 
     #[test]
-    fn located_fields_are_independent(number in 32u32..1020, register in any::<u32>(), value in any::<u32>()) {
+    fn located_fields_are_independent(
+        number in 32u32..1020,
+        register in any::<u32>(),
+        value in any::<u32>(),
+    ) {
         for field in SPI_FIELDS {
             let place = field.locate(IntId::new(number)).unwrap();
             let changed = place.insert(register, value);

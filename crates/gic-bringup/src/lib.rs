@@ -2,8 +2,8 @@
 //! running, the interrupt core over them, and each device's parent.
 //!
 //! A kernel gives a [`Description`](gic_firmware::Description), a
-//! [`LpiPlatform`](gic_driver::LpiPlatform) for the drivers and a [`Host`](irq_domain::Host) for the
-//! interrupt core. It gets an [`Irqchip`]:
+//! [`LpiPlatform`](gic_driver::LpiPlatform) for the drivers and a [`Host`](irq_domain::Host) for
+//! the interrupt core. It gets an [`Irqchip`]:
 //!
 //! | the kernel | calls |
 //! |---|---|

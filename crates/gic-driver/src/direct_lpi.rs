@@ -19,7 +19,7 @@
 //! - It isolates nothing, and says so.
 //!
 //! ```text
-//! order of locks, outermost first; each masks interrupts, none is held while hardware is waited for
+//! order of locks, outermost first; each masks interrupts, none is held during a wait for hardware
 //!   record of an LPI
 //!     LPI configuration bytes (of `Lpis`)
 //!   invalidations of a redistributor
@@ -73,7 +73,10 @@ use syncr::Invalidations;
 ///     DirectLpi::new(gic)
 /// }
 ///
-/// fn first_message(parent: &dyn MsiParent, wanted: &BlockRequest) -> Result<MsiMessage, MsiError> {
+/// fn first_message(
+///     parent: &dyn MsiParent,
+///     wanted: &BlockRequest,
+/// ) -> Result<MsiMessage, MsiError> {
 ///     let device = parent.attach(RequesterId::pci(1, 0, 0), wanted.count.get().into())?;
 ///     let block = parent.allocate(&device, wanted)?;
 ///     // GICR_SETLPIR of the CPU asked for, and the INTID.

@@ -40,7 +40,8 @@
 //! use gic_driver::errata::{self, Erratum, IdRegister};
 //!
 //! let iidr = Iidr::from(0xa100034c);
-//! let found: Vec<_> = errata::matching(IdRegister::Its, iidr, &[]).map(|entry| entry.erratum).collect();
+//! let entries = errata::matching(IdRegister::Its, iidr, &[]);
+//! let found: Vec<_> = entries.map(|entry| entry.erratum).collect();
 //! assert_eq!(found, [Erratum::ItsTableAttributes, Erratum::ItsLocalNodeOnly]);
 //! ```
 

@@ -36,7 +36,8 @@ pub enum GicError {
     NotMapped(Block),
     /// Firmware states a frame that is smaller than a GICv3's: it describes an older GIC.
     #[error(
-        "{block}: firmware states a frame of {bytes:#x} bytes; a GICv3 has 64 KiB, a GICv2 needs another driver"
+        "{block}: firmware states a frame of {bytes:#x} bytes; a GICv3 has 64 KiB, a GICv2 needs \
+         another driver"
     )]
     FrameTooSmall {
         /// The block that the frame belongs to.
@@ -54,7 +55,8 @@ pub enum GicError {
     },
     /// Firmware states an address at which there is no GIC, or one of another version.
     #[error(
-        "{block}: not a GIC of the version that is driven (PIDR2 says {found:?}); firmware may state a wrong address"
+        "{block}: not a GIC of the version that is driven (PIDR2 says {found:?}); firmware may \
+         state a wrong address"
     )]
     WrongRevision {
         /// The block at that address.
@@ -99,7 +101,8 @@ pub enum GicError {
     NoOneOfN(Block),
     /// Firmware states a stride in which no redistributor fits.
     #[error(
-        "redistributor region {base:#x}: the stride {stride:#x} of firmware is no multiple of 64 KiB from 128 KiB on"
+        "redistributor region {base:#x}: the stride {stride:#x} of firmware is no multiple of 64 \
+         KiB from 128 KiB on"
     )]
     BadStride {
         /// The region's base address.

@@ -2,7 +2,7 @@
 //! numbers.
 //!
 //! ```text
-//! order of locks, outermost first; each masks interrupts, none is held while hardware is waited for
+//! order of locks, outermost first; each masks interrupts, none is held during a wait for hardware
 //!   claims (which INTIDs have an owner)
 //!   moves (which SPIs change their route)
 //!   LPI allocator
@@ -81,8 +81,8 @@ pub struct GicConfig {
     /// Coherence of the redistributors' accesses to memory, as firmware states it.
     pub table_access: TableAccess,
     /// By which names firmware identifies the machine, for
-    /// [errata](crate::errata::ErratumEntry::machines): the compatible strings of the devicetree's root
-    /// and of the GIC's node, its quirk properties, or ACPI's OEM table ID.
+    /// [errata](crate::errata::ErratumEntry::machines): the compatible strings of the devicetree's
+    /// root and of the GIC's node, its quirk properties, or ACPI's OEM table ID.
     pub machine: Vec<String>,
 }
 

@@ -143,8 +143,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     /// Puts it into a group.
     ///
     /// # Errors
-    /// [`GicError::GroupRefused`]: the Non-secure view cannot change groups, and one security state has no
-    /// [`Group::SecureOne`].
+    /// [`GicError::GroupRefused`]: the Non-secure view cannot change groups, and one security state
+    /// has no [`Group::SecureOne`].
     pub fn set_group<P: Platform>(
         &self,
         platform: &P,

@@ -30,8 +30,8 @@
 //!
 //! # After kexec
 //! A redistributor that cannot disable LPIs keeps the tables of a previous kernel
-//! ([`LpiPlatform::adopt_table`]), and what was pending in them. Before an LPI's first owner, the ITS
-//! clears it at each such redistributor: MAPTI to the first one's collection and CLEAR, MOVI to
+//! ([`LpiPlatform::adopt_table`]), and what was pending in them. Before an LPI's first owner, the
+//! ITS clears it at each such redistributor: MAPTI to the first one's collection and CLEAR, MOVI to
 //! each further one's and CLEAR, then MOVI to the CPU asked for (IHI 0069 §5.3). The LPI stays
 //! disabled meanwhile. So each of these redistributors must be a target of the ITS
 //! ([`cpu_on`](Its::cpu_on)) when an LPI gets its first owner.

@@ -56,8 +56,8 @@
 //! }
 //! ```
 //!
-//! With a heap, a kernel's boot CPU takes a GIC into use, gives an SPI to a device driver, and handles one
-//! interrupt:
+//! With a heap, a kernel's boot CPU takes a GIC into use, gives an SPI to a device driver, and
+//! handles one interrupt:
 //!
 //! ```
 //! extern crate alloc;

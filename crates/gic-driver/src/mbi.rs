@@ -8,7 +8,10 @@
 //! use gic_driver::{Gic, LpiPlatform};
 //!
 //! /// `mbi-ranges` and `mbi-alias` are firmware's.
-//! fn bring_up<P: LpiPlatform + 'static>(gic: &Arc<Gic<P>>, config: MbiConfig) -> Result<Mbi<P>, MbiError> {
+//! fn bring_up<P: LpiPlatform + 'static>(
+//!     gic: &Arc<Gic<P>>,
+//!     config: MbiConfig,
+//! ) -> Result<Mbi<P>, MbiError> {
 //!     Mbi::new(gic, config)
 //! }
 //! ```
@@ -40,7 +43,8 @@ pub struct MbiConfig {
 pub enum MbiError {
     /// `GICD_TYPER.MBIS` is 0: firmware describes what the hardware has not.
     #[error(
-        "distributor@{distributor:x} has no message registers (GICD_TYPER.MBIS is 0), which firmware describes"
+        "distributor@{distributor:x} has no message registers (GICD_TYPER.MBIS is 0), which \
+         firmware describes"
     )]
     NotSupported {
         /// The distributor.

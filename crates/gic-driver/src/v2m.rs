@@ -8,7 +8,10 @@
 //! use gic_driver::v2m::{V2m, V2mError, V2mFrame};
 //! use gic_driver::{Gic, LpiPlatform};
 //!
-//! fn bring_up<P: LpiPlatform + 'static>(gic: Arc<Gic<P>>, frame: u64) -> Result<V2m<P>, V2mError> {
+//! fn bring_up<P: LpiPlatform + 'static>(
+//!     gic: Arc<Gic<P>>,
+//!     frame: u64,
+//! ) -> Result<V2m<P>, V2mError> {
 //!     V2m::new(gic.platform().clone(), gic, &[V2mFrame::new(frame)])
 //! }
 //! ```

@@ -15,8 +15,8 @@ use gic_arch::Affinity;
 /// A machine as far as its interrupts are concerned.
 ///
 /// Addresses are CPU physical addresses. Nodes that firmware disables are listed too, with their
-/// [`Status`]: an operating system must skip them, a linter of firmware needs them. Lists are in the
-/// order of the input.
+/// [`Status`]: an operating system must skip them, a linter of firmware needs them. Lists are in
+/// the order of the input.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Description {
     /// The machine's model name, if it has one.

@@ -97,7 +97,8 @@ macro_rules! rules {
 rules! {
     MalformedProperty "malformed-property" Error
         "A property of the interrupt system has a length or value that its binding does not allow."
-        "Compare the property with its binding; #address-cells, #size-cells and #msi-cells decide its shape.";
+        "Compare the property with its binding; #address-cells, #size-cells and #msi-cells decide \
+         its shape.";
     MissingProperty "missing-property" Error
         "A node of the interrupt system lacks a property it cannot do without."
         "Add the property that the node's binding requires.";
@@ -126,7 +127,8 @@ rules! {
         "A platform device names an ITS without saying its DeviceID."
         "Give the ITS `#msi-cells = <1>` and the reference one cell.";
     MapMask "msi-map-mask" Error
-        "A map entry's first requester ID has bits that the mask clears: Linux refuses the whole map."
+        "A map entry's first requester ID has bits that the mask clears: Linux refuses the whole \
+         map."
         "Clear those bits in the entry, or keep them in `msi-map-mask`.";
     MapOverlap "msi-map-overlap" Warning
         "Two map entries claim the same requester ID; the first one wins."

@@ -365,11 +365,15 @@ proptest! {
     }
 
     #[test]
-    fn routes_are_those_of_the_binding(description in descriptions(), rids in vec(0..=0xffffu32, 16)) {
+    fn routes_are_those_of_the_binding(
+        description in descriptions(),
+        rids in vec(0..=0xffffu32, 16),
+    ) {
         for host in &description.hosts {
             for &rid in &rids {
                 let route = description.route(host, RequesterId::new(rid));
-                let plain = route.map(|route| (route.controller.get(), route.device_id.get(), route.via));
+                let plain =
+                    route.map(|route| (route.controller.get(), route.device_id.get(), route.via));
                 prop_assert_eq!(plain, route_by_the_book(&description, host, rid));
             }
         }

@@ -20,7 +20,11 @@ proptest! {
     }
 
     #[test]
-    fn a_region_contains_what_lies_between_its_ends(base in any::<u64>(), size in any::<u64>(), at in any::<u64>()) {
+    fn a_region_contains_what_lies_between_its_ends(
+        base in any::<u64>(),
+        size in any::<u64>(),
+        at in any::<u64>(),
+    ) {
         let Some(region) = Region::new(base, size) else { return Ok(()) };
         let inside = at >= base && u128::from(at) < u128::from(base) + u128::from(size);
         prop_assert_eq!(region.contains(at), inside);

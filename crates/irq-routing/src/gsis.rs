@@ -95,7 +95,9 @@ mod tests {
     proptest! {
         #[test]
         fn lowest_free_gsi_is_given(
-            first in 0u32..140, size in 0u32..140, steps in prop::collection::vec((0u8..3, 0u32..300), 0..200),
+            first in 0u32..140,
+            size in 0u32..140,
+            steps in prop::collection::vec((0u8..3, 0u32..300), 0..200),
         ) {
             let limit = first + size;
             let mut gsis = Gsis::new(first, limit);

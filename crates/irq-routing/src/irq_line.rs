@@ -160,7 +160,8 @@ mod tests {
         #[test]
         fn what_a_number_names_has_that_number(number: u32) {
             if let Ok(line) = IrqLine::decode(number) {
-                let ignored = if matches!(line, IrqLine::Line(Line::Spi(_))) { 0xf0ff_0000 } else { 0 };
+                let ignored =
+                    if matches!(line, IrqLine::Line(Line::Spi(_))) { 0xf0ff_0000 } else { 0 };
                 prop_assert_eq!(line.encode(), Ok(number & !ignored));
             }
         }

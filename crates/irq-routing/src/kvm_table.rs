@@ -197,7 +197,10 @@ pub(crate) mod tests {
             words in prop::collection::vec(0u32..4, 12), wide: u32, at in 0usize..12,
         ) {
             let mut bytes = [0; ENTRY_SIZE];
-            let words = words.iter().enumerate().map(|(index, word)| if index == at { wide } else { *word });
+            let words = words
+                .iter()
+                .enumerate()
+                .map(|(index, word)| if index == at { wide } else { *word });
             bytes.chunks_exact_mut(4).zip(words).for_each(|(place, word)| {
                 place.copy_from_slice(&word.to_ne_bytes());
             });

@@ -47,7 +47,8 @@ fn routes() -> impl Strategy<Value = Route> {
 fn steps() -> impl Strategy<Value = Step> {
     let gsi = || prop_oneof![0u32..8, 98u32..104, 296u32..302];
     prop_oneof![
-        4 => prop::collection::vec((gsi(), prop::option::of(routes())), 0..6).prop_map(Step::Commit),
+        4 => prop::collection::vec((gsi(), prop::option::of(routes())), 0..6)
+            .prop_map(Step::Commit),
         1 => prop::collection::vec((gsi(), routes()), 0..6).prop_map(Step::Replace),
         2 => Just(Step::Allocate),
         1 => prop::collection::vec(0usize..8, 0..4).prop_map(Step::Release),
@@ -136,7 +137,8 @@ proptest! {
                     prop_assert_eq!(router.commit(&asked).ok(), model.commit(&changes));
                 }
                 Step::Replace(routes) => {
-                    let asked: Vec<_> = routes.iter().map(|(gsi, route)| (Gsi::new(*gsi), *route)).collect();
+                    let asked: Vec<_> =
+                        routes.iter().map(|(gsi, route)| (Gsi::new(*gsi), *route)).collect();
                     prop_assert_eq!(router.replace(&asked).is_ok(), model.replace(&routes));
                 }
                 Step::Allocate => {
@@ -144,7 +146,8 @@ proptest! {
                 }
                 Step::Release(places) => {
                     let given: Vec<_> = model.taken.iter().copied().collect();
-                    let gsis: Vec<_> = places.iter().map(|at| given.get(*at).copied().unwrap_or(299)).collect();
+                    let gsis: Vec<_> =
+                        places.iter().map(|at| given.get(*at).copied().unwrap_or(299)).collect();
                     let asked: Vec<_> = gsis.iter().copied().map(Gsi::new).collect();
                     prop_assert_eq!(router.release(&asked).is_ok(), model.release(&gsis));
                 }
@@ -152,7 +155,8 @@ proptest! {
             for gsi in (0..8).chain(98..108).chain(294..304).chain([5000, u32::MAX]) {
                 prop_assert_eq!(router.route(Gsi::new(gsi)), model.route(gsi), "GSI {}", gsi);
             }
-            let all: Vec<_> = model.routes.iter().map(|(gsi, route)| (Gsi::new(*gsi), *route)).collect();
+            let all: Vec<_> =
+                model.routes.iter().map(|(gsi, route)| (Gsi::new(*gsi), *route)).collect();
             prop_assert_eq!(router.routes(), all);
         }
     }

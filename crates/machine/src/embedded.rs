@@ -57,27 +57,32 @@ pub const fn machines() -> &'static [EmbeddedMachine] {
     &[
         EmbeddedMachine {
             name: "harbour",
-            description: "8 CPUs, 2 ITSes, 2 PCIe host bridges with maps and a mask, 3 platform devices",
+            description: "8 CPUs, 2 ITSes, 2 PCIe host bridges with maps and a mask, 3 platform \
+                          devices",
             firmware: Firmware::Devicetree(include_bytes!("../machines/harbour.dtb")),
         },
         EmbeddedMachine {
             name: "lagoon",
-            description: "4 CPUs, direct LPIs without an ITS, a PCIe host bridge, 2 platform devices",
+            description: "4 CPUs, direct LPIs without an ITS, a PCIe host bridge, 2 platform \
+                          devices",
             firmware: Firmware::Devicetree(include_bytes!("../machines/lagoon.dtb")),
         },
         EmbeddedMachine {
             name: "estuary",
-            description: "4 CPUs, message-based SPIs (mbi) beside an ITS, a PCIe host bridge and a platform device on each, and one that holds a level",
+            description: "4 CPUs, message-based SPIs (mbi) beside an ITS, a PCIe host bridge and \
+                          a platform device on each, and one that holds a level",
             firmware: Firmware::Devicetree(include_bytes!("../machines/estuary.dtb")),
         },
         EmbeddedMachine {
             name: "cove",
-            description: "4 CPUs, 2 GICv2m frames on a GICv3, a PCIe host bridge and a platform device on each",
+            description: "4 CPUs, 2 GICv2m frames on a GICv3, a PCIe host bridge and a platform \
+                          device on each",
             firmware: Firmware::Devicetree(include_bytes!("../machines/cove.dtb")),
         },
         EmbeddedMachine {
             name: "marina",
-            description: "6 CPUs, 2 ITSes by ACPI, 2 PCI segments, one behind an SMMU, 4 platform devices",
+            description: "6 CPUs, 2 ITSes by ACPI, 2 PCI segments, one behind an SMMU, 4 platform \
+                          devices",
             firmware: Firmware::Acpi(&[
                 include_bytes!("../machines/marina/apic.aml"),
                 include_bytes!("../machines/marina/iort.aml"),

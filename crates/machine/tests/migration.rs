@@ -75,7 +75,11 @@ fn nothing_is_lost_by_the_migrations_alone() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 0, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 8,
+        max_shrink_iters: 0,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn nothing_is_lost_whenever_the_machine_is_moved(seed in any::<u64>(), cpus in 1..=8u16) {

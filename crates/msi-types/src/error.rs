@@ -23,7 +23,8 @@ pub enum MsiError {
     },
     /// The doorbell's address does not fit the endpoint's address register.
     #[error(
-        "the doorbell at {address:#x} needs more than the {bits} address bits that the endpoint stores"
+        "the doorbell at {address:#x} needs more than the {bits} address bits that the endpoint \
+         stores"
     )]
     AddressTooWide {
         /// The doorbell.

@@ -5,7 +5,11 @@ use core::fmt;
 
 /// Defines a small set over an enum.
 macro_rules! set {
-    ($(#[$doc:meta])* $set:ident of $item:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)* }) => {
+    (
+        $(#[$doc:meta])* $set:ident of $item:ident {
+            $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)*
+        }
+    ) => {
         /// One of a set of facts.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[non_exhaustive]

@@ -29,7 +29,8 @@ pub enum PassthroughError {
     },
     /// The two proofs are of different devices, or at different parents.
     #[error(
-        "requester {0} cannot be passed through: the proof of DMA isolation is not of this device at this parent"
+        "requester {0} cannot be passed through: the proof of DMA isolation is not of this device \
+         at this parent"
     )]
     ForeignProof(RequesterId),
     /// The controller refused the device.
@@ -41,7 +42,8 @@ pub enum PassthroughError {
 /// any address. So its path isolates both, which is proved of this device at this parent:
 ///
 /// ```
-/// use msi_types::{DmaIsolated, InterruptIsolated, MsiParent, Passthrough, PassthroughError, RequesterId};
+/// use msi_types::{DmaIsolated, InterruptIsolated, MsiParent, RequesterId};
+/// use msi_types::{Passthrough, PassthroughError};
 ///
 /// fn give_away(
 ///     parent: &dyn MsiParent,

@@ -330,7 +330,10 @@ fn endless_line_is_skipped() {
 fn word() -> impl Strategy<Value = String> {
     let commands =
         "readb|readw|readl|readq|writeb|writew|writel|writeq|read|write|memset|b64read|b64write";
-    let others = "clock_step|clock_set|irq_intercept_in|irq_intercept_out|set_irq_in|unnamed-gpio-in|sysbus-irq|inl|outw";
+    let others = concat!(
+        "clock_step|clock_set|irq_intercept_in|irq_intercept_out|set_irq_in|unnamed-gpio-in|",
+        "sysbus-irq|inl|outw",
+    );
     prop_oneof![
         commands,
         others,
@@ -351,7 +354,10 @@ proptest! {
         for words in lines {
             let answer = machine.answer(&words.join(" ")).to_string();
             let reply = answer.lines().next_back().unwrap_or_default();
-            prop_assert!(["OK", "FAIL", "ERR "].iter().any(|word| reply.starts_with(word)), "{answer}");
+            prop_assert!(
+                ["OK", "FAIL", "ERR "].iter().any(|word| reply.starts_with(word)),
+                "{answer}"
+            );
         }
     }
 }

@@ -60,7 +60,8 @@ fn damage() -> impl Strategy<Value = Damage> {
     let at = any::<usize>;
     prop_oneof![
         6 => (at(), prop_oneof![0..8u32, 0..64u32]).prop_map(|(at, bit)| Damage::Bit { at, bit }),
-        2 => (at(), prop_oneof![0..70_000u64, any::<u64>()]).prop_map(|(at, number)| Damage::Number { at, number }),
+        2 => (at(), prop_oneof![0..70_000u64, any::<u64>()])
+            .prop_map(|(at, number)| Damage::Number { at, number }),
         2 => (at(), at()).prop_map(|(at, from)| Damage::Copy { at, from }),
         1 => (at(), at()).prop_map(|(list, at)| Damage::Remove { list, at }),
         1 => (at(), at()).prop_map(|(list, at)| Damage::Repeat { list, at }),

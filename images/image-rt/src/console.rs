@@ -53,5 +53,7 @@ macro_rules! print {
 #[macro_export]
 macro_rules! println {
     () => { $crate::print!("\n") };
-    ($($arguments:tt)*) => { $crate::console::print(format_args!("{}\n", format_args!($($arguments)*))) };
+    ($($arguments:tt)*) => {
+        $crate::console::print(format_args!("{}\n", format_args!($($arguments)*)))
+    };
 }

@@ -11,7 +11,13 @@ macro_rules! read_register {
     ($name:literal) => {{
         let value: u64;
         // SAFETY: reading this register has no side effect.
-        unsafe { core::arch::asm!(concat!("mrs {}, ", $name), out(reg) value, options(nostack, preserves_flags)) };
+        unsafe {
+            core::arch::asm!(
+                concat!("mrs {}, ", $name),
+                out(reg) value,
+                options(nostack, preserves_flags),
+            );
+        }
         value
     }};
 }

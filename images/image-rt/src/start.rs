@@ -37,7 +37,8 @@ pub unsafe fn start(boot: Boot) -> Started {
     console::init();
     let guess = if cpu::level() == cpu::Level::El2 { Conduit::Smc } else { Conduit::Hvc };
     power::set_conduit(boot.conduit.unwrap_or(guess));
-    // SAFETY: the loader put it there, outside of the image and, by `heap::free_memory`, of the heap.
+    // SAFETY: the loader put it there, outside of the image and, by `heap::free_memory`, of the
+    // heap.
     let devicetree = unsafe { blob(boot.devicetree) };
     let tree = Fdt::new(devicetree).unwrap_or_else(|error| panic!("no devicetree: {error}"));
     let memory = ram(tree).unwrap_or_else(|| panic!("the devicetree states no memory"));

@@ -61,7 +61,8 @@ impl core::fmt::Display for Ledger {
         let Self { commands, writes, reads, accesses } = self;
         write!(
             f,
-            "{commands} commands, {writes} CWRITER writes, {reads} CREADR reads, {accesses} accesses"
+            "{commands} commands, {writes} CWRITER writes, {reads} CREADR reads, {accesses} \
+             accesses"
         )
     }
 }

@@ -166,7 +166,8 @@ mod test {
 
     #[test]
     fn stanza_with_an_inline_key_is_read() {
-        let stanza = "# where from\nTypes: deb\nURIs: http://mirror/debian\nSuites: trixie\nSigned-By:\n -----BEGIN\n .\n";
+        let stanza = "# where from\nTypes: deb\nURIs: http://mirror/debian\n\
+                      Suites: trixie\nSigned-By:\n -----BEGIN\n .\n";
         assert_eq!(from_stanza(stanza), Some(source(Some("\n -----BEGIN\n ."))));
     }
 

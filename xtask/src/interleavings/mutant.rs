@@ -70,7 +70,8 @@ impl Mutant {
 mod test {
     use super::*;
 
-    const TEXT: &str = "Prose: not a fault.\n\nfault: b is missing\nfile: src/a.rs\n- b();\n- c();\n+ c();\nfails: b_is_called\n";
+    const TEXT: &str = "Prose: not a fault.\n\nfault: b is missing\nfile: src/a.rs\n- b();\n\
+                        - c();\n+ c();\nfails: b_is_called\n";
 
     fn mutant() -> Mutant {
         parse(TEXT).expect("it is well formed").remove(0)

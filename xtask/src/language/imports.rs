@@ -258,7 +258,8 @@ mod test {
 
     #[test]
     fn items_for_tests_are_left_out() {
-        let code = "#[cfg(test)]\nmod tests { use crate::a; }\n#[cfg(all(test, b))]\nmod c;\nuse crate::d;\n";
+        let code = "#[cfg(test)]\nmod tests { use crate::a; }\n#[cfg(all(test, b))]\nmod c;\n\
+                    use crate::d;\n";
         assert_eq!(paths(code), [":crate::d"]);
     }
 }

@@ -73,7 +73,8 @@ mod test {
 
     #[test]
     fn modules_and_their_types_are_found_in_code() {
-        let text = "use crate::its::Commands;\n// its own\nfn f(_: ItsConfig, _: Item) {}\n\"its registers\"";
+        let text = "use crate::its::Commands;\n// its own\nfn f(_: ItsConfig, _: Item) {}\n\"its \
+            registers\"";
         let found = [(1, "its".to_owned()), (3, "ItsConfig".to_owned())];
         assert_eq!(lines_with(text, &["its"]), found);
         assert_eq!(lines_with("DirectLpi", &["direct_lpi"]), [(1, "DirectLpi".to_owned())]);

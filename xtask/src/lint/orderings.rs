@@ -58,7 +58,8 @@ mod test {
 
     #[test]
     fn weaker_orderings_are_found_in_code() {
-        let text = "// Relaxed\nx.load(Ordering::Acquire);\nuse Ordering::{Relaxed, SeqCst};\nx.load(SeqCst)";
+        let text = "// Relaxed\nx.load(Ordering::Acquire);\nuse Ordering::{Relaxed, \
+            SeqCst};\nx.load(SeqCst)";
         assert_eq!(weaker_orderings(text), [(2, "Acquire"), (3, "Relaxed")]);
     }
 }

@@ -14,14 +14,22 @@ pub(crate) const MOST: usize = 100;
 /// Files with prose or code.
 const EXTENSIONS: &[&str] = &["rs", "md", "toml", "yaml", "yml"];
 
+/// Recorded output of the command, whose lines are as wide as its tables.
+const RECORDED: &str = "crates/doorbell/tests/cmd";
+
+/// Folders that still have such lines.
+const EXEMPT: &[&str] = &["crates/irq-domain", "crates/vgic", "crates/x86-irq"];
+
 /// Returns the lines that are too wide and could be wrapped.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for file in files::with_extensions(workspace, EXTENSIONS)? {
-        let text = fs::read_to_string(&file)?;
-        for (line, width) in wide_lines(&file, &text) {
-            let shown = workspace.relative(&file).display();
-            findings.push(format!("{shown}:{line}: {width} columns, more than {MOST}"));
+        let shown = workspace.relative(&file);
+        if EXEMPT.iter().chain([&RECORDED]).any(|folder| shown.starts_with(folder)) {
+            continue;
+        }
+        for (line, width) in wide_lines(&file, &fs::read_to_string(&file)?) {
+            findings.push(format!("{}:{line}: {width} columns, more than {MOST}", shown.display()));
         }
     }
     Ok(findings)
@@ -41,10 +49,11 @@ fn wide_lines(file: &Path, text: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// Returns true for a row of a table, and for a single word such as an address.
+/// Returns true for a row of a table, a single word such as an address, and the header of a
+/// manifest's section.
 fn is_unbreakable(line: &str) -> bool {
     let text = line.trim_start().trim_start_matches(['/', '!', '#', '*', '-', '>']).trim();
-    text.starts_with('|') || !text.contains(' ')
+    text.starts_with('|') || !text.contains(' ') || text.starts_with("[target.")
 }
 
 #[cfg(test)]
@@ -67,6 +76,7 @@ mod test {
         assert_eq!(count("a.md", &format!("| {} |", "a ".repeat(60))), 0);
         assert_eq!(count("a.rs", &format!("//! | {} |", "a ".repeat(60))), 0);
         assert_eq!(count("a.rs", &format!("// https://{}", "a".repeat(120))), 0);
+        assert_eq!(count("a.toml", &format!("[target.'cfg({})']", "a ".repeat(60))), 0);
     }
 
     #[test]

@@ -86,7 +86,9 @@ fn words_of(line: &str) -> impl Iterator<Item = &str> {
 mod test {
     use super::*;
 
-    const TABLE: &str = "| crate | package |\n\n## Words that are not used\n\nNever:\n\n| word | instead |\n|---|---|\n| knot, knots | binding |\n| heap | free |\n";
+    const TABLE: &str = "| crate | package |\n\n## Words that are not used\n\nNever:\n\n\
+                         | word | instead |\n|---|---|\n\
+                         | knot, knots | binding |\n| heap | free |\n";
 
     #[test]
     fn the_second_table_is_read() {

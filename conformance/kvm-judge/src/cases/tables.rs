@@ -68,7 +68,10 @@ fn spoil(snapshot: &Snapshot, plan: &Plan, dice: &mut Dice) -> (Snapshot, String
         |address: u64| if address >= of_its(1, RAM) { address - of_its(1, 0) } else { address };
     let in_table = |address: u64| match plan.levels {
         Levels::Flat => (DEVICE_TABLE..COLLECTION_TABLE + 0x1_0000).contains(&address),
-        Levels::Two => (DEVICE_TABLE..COLLECTION_TABLE + 0x1_0000).contains(&address) || address >= SECOND_LEVEL,
+        Levels::Two => {
+            (DEVICE_TABLE..COLLECTION_TABLE + 0x1_0000).contains(&address)
+                || address >= SECOND_LEVEL
+        }
     } || (TRANSLATIONS..SECOND_LEVEL).contains(&address);
     let mut rows: Vec<_> =
         spoiled.memory.iter_mut().filter(|(address, _)| in_table(place(*address))).collect();

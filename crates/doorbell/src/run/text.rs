@@ -128,7 +128,8 @@ fn print_totals(out: &mut Output, report: &Report) -> io::Result<()> {
     writeln!(out, "{vectors} vectors, {moves} affinity moves")?;
     writeln!(
         out,
-        "{sent} messages sent, {delivered} delivered, {coalesced} coalesced, {redelivered} redelivered"
+        "{sent} messages sent, {delivered} delivered, {coalesced} coalesced, {redelivered} \
+         redelivered"
     )?;
     writeln!(out, "lost {lost}, spurious {spurious}, wrong CPU {wrong_cpu}")?;
     writeln!(

@@ -76,7 +76,8 @@ proptest! {
             match op {
                 Op::Allocate { count, align } => {
                     let got = allocator.allocate(nonzero(count), Alignment::to(align).unwrap());
-                    let expected = model.lowest(count, align).ok_or(BlockError::Exhausted { count, align });
+                    let expected =
+                        model.lowest(count, align).ok_or(BlockError::Exhausted { count, align });
                     prop_assert_eq!(got, expected);
                     if let Ok(first) = got {
                         model.taken.extend(first..first + count);
@@ -85,7 +86,10 @@ proptest! {
                 }
                 Op::Take { first, count } => {
                     let got = allocator.allocate_at(first, nonzero(count)).is_ok();
-                    prop_assert_eq!(got, Model::inside(first, count) && model.is_free(first, count));
+                    prop_assert_eq!(
+                        got,
+                        Model::inside(first, count) && model.is_free(first, count)
+                    );
                     if got {
                         model.taken.extend(first..first + count);
                         live.push((first, count));
@@ -182,9 +186,11 @@ proptest! {
                 && first + count <= within.end
         };
         let expected = (FIRST.max(start)..FIRST + COUNT).find(fits).ok_or(());
-        let any = (FIRST..FIRST + COUNT).any(|number| within.contains(&number) && model.is_free(number, 1));
+        let any = (FIRST..FIRST + COUNT)
+            .any(|number| within.contains(&number) && model.is_free(number, 1));
         prop_assert_eq!(allocator.has_free_within(within.clone()), any);
-        let got = allocator.allocate_within(nonzero(count), Alignment::to(1 << log).unwrap(), within);
+        let got =
+            allocator.allocate_within(nonzero(count), Alignment::to(1 << log).unwrap(), within);
         prop_assert_eq!(got.map_err(|_| ()), expected);
     }
 }

@@ -279,7 +279,9 @@ mod sgis {
         }
 
         #[test]
-        fn a_sorted_set_needs_one_write_for_each_sixteen(aff0 in prop::collection::btree_set(any::<u8>(), 1..60)) {
+        fn a_sorted_set_needs_one_write_for_each_sixteen(
+            aff0 in prop::collection::btree_set(any::<u8>(), 1..60),
+        ) {
             let registers = FakeRegisters::default();
             let targets = aff0.iter().map(|aff0| Affinity::new(0, 0, 0, *aff0));
             combined(&registers).send_to(sgi(1), targets).unwrap();

@@ -13,7 +13,8 @@ pub enum DirectLpiError {
     /// A redistributor has no `GICR_SETLPIR` and its kin (`GICR_TYPER.DirectLPI` = 0): firmware
     /// describes Direct LPIs on hardware that has none.
     #[error(
-        "redistributor@{address:x} has no Direct LPIs (GICR_TYPER.DirectLPI is 0), which firmware describes"
+        "redistributor@{address:x} has no Direct LPIs (GICR_TYPER.DirectLPI is 0), which firmware \
+         describes"
     )]
     NotDirect {
         /// Its RD_base.

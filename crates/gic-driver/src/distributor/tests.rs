@@ -289,8 +289,12 @@ mod interrupts {
             match op {
                 Op::Enable => prop_assert!(interrupt.is_enabled()),
                 Op::Disable => prop_assert!(!interrupt.is_enabled()),
-                Op::Priority(priority) => prop_assert_eq!(interrupt.priority().get(), priority & 0xf8),
-                Op::Pend(pending) => prop_assert_eq!(interrupt.is_pending(), pending == Pending::Set),
+                Op::Priority(priority) => {
+                    prop_assert_eq!(interrupt.priority().get(), priority & 0xf8);
+                }
+                Op::Pend(pending) => {
+                    prop_assert_eq!(interrupt.is_pending(), pending == Pending::Set);
+                }
                 Op::Activate => prop_assert!(interrupt.is_active()),
                 Op::Deactivate => prop_assert!(!interrupt.is_active()),
                 Op::Trigger(trigger) => prop_assert_eq!(interrupt.trigger(), trigger),
@@ -451,9 +455,14 @@ mod suspend {
                     _ => *frame.spis.state(*intid),
                 });
                 prop_assert_eq!(now, *state);
-                prop_assert_eq!(distributor.route(*intid), Ok(Route::To(Affinity::from_packed(*route))));
+                prop_assert_eq!(
+                    distributor.route(*intid),
+                    Ok(Route::To(Affinity::from_packed(*route)))
+                );
             }
-            prop_assert!(fake.at_distributor(|frame| frame.control.enable_grp1() && frame.control.are()));
+            prop_assert!(
+                fake.at_distributor(|frame| frame.control.enable_grp1() && frame.control.are())
+            );
         }
     }
 

@@ -27,7 +27,8 @@ impl<P: LpiPlatform> Its<P> {
         }
         for at in (0..).map_while(|index| self.lpis().stale_at(index)) {
             let target = self.rd_base_of(at.address, at.processor_number);
-            let reason = "a redistributor that has LPIs of a previous kernel pending is no target of this ITS";
+            let reason = "a redistributor that has LPIs of a previous kernel pending is no target \
+                of this ITS";
             let collection = self.collections.of_target(target);
             // The room was reserved for all collections.
             state.to_clear.push(collection.ok_or(fault(self.frame.base, "CLEAR", reason))?);

@@ -213,7 +213,8 @@ impl<P: LpiPlatform> Its<P> {
     /// # Errors
     /// [`ItsError::NotReachable`] if either CPU is off, or they are the same;
     /// [`ItsError::NoMemory`]: nothing is done.
-    /// [`ItsError::Fault`]: the CPU counts as on then; events that moved already stay at the heir ([`event_of`](Self::event_of)).
+    /// [`ItsError::Fault`]: the CPU counts as on then; events that moved already stay at the heir
+    /// ([`event_of`](Self::event_of)).
     pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<Vec<Lpi>, ItsError> {
         self.state.with(self.platform(), |_| {
             let (leaving, from) = self.collections.of_cpu(cpu)?;

@@ -68,7 +68,8 @@ pub enum ProbeError {
     },
     /// The platform placed memory where the ITS cannot use it.
     #[error(
-        "its@{base:x}: the platform placed the {table} at {address:#x}: misaligned, too small or out of reach"
+        "its@{base:x}: the platform placed the {table} at {address:#x}: misaligned, too small or \
+         out of reach"
     )]
     Misplaced {
         /// The ITS's physical base.

@@ -306,7 +306,10 @@ impl<P: LpiPlatform> Its<P> {
             .run(&self.frame, Context::Task, &mut commands)
             .map_err(|failed| failed.error);
         drop(commands);
-        let refused = matches!(result, Err(QueueError::Stalled(Some(command))) if command.opcode() == Opcode::Mapd);
+        let refused = matches!(
+            result,
+            Err(QueueError::Stalled(Some(command))) if command.opcode() == Opcode::Mapd
+        );
         // After a timeout it is in the queue, ahead of all later commands.
         if told && !refused {
             known.mapping = Mapping::Mapped;

@@ -118,7 +118,8 @@ mod tests {
     proptest! {
         #[test]
         fn packing_loses_nothing(device: u32, event: u16, collection in 0..u16::MAX) {
-            let route = EventRoute::new(DeviceId::new(device), event, CollectionId::new(collection));
+            let route =
+                EventRoute::new(DeviceId::new(device), event, CollectionId::new(collection));
             prop_assert_eq!(EventRoute::unpack(route.pack()), Some(route));
         }
 

@@ -295,7 +295,9 @@ mod tests {
             match shape.levels {
                 Levels::One => prop_assert!((id + 1) * abilities.entry_bytes <= shape.pages * page),
                 Levels::Two => {
-                    prop_assert!((id / shape.ids_per_page + 1) * LEVEL1_ENTRY <= shape.pages * page);
+                    prop_assert!(
+                        (id / shape.ids_per_page + 1) * LEVEL1_ENTRY <= shape.pages * page
+                    );
                     prop_assert!((id % shape.ids_per_page + 1) * abilities.entry_bytes <= page);
                 }
             }
@@ -308,7 +310,10 @@ mod tests {
         }
 
         #[test]
-        fn the_reach_is_cut_only_if_the_register_is_full(abilities in abilities(), ids in 1..=1_u64 << 32) {
+        fn the_reach_is_cut_only_if_the_register_is_full(
+            abilities in abilities(),
+            ids in 1..=1_u64 << 32,
+        ) {
             let shape = TableShape::choose(abilities, ids);
             prop_assert!(shape.ids == ids || shape.pages == MAX_PAGES);
         }

@@ -112,14 +112,21 @@ impl fmt::Display for AdoptionRefused {
                 write!(f, "their pending table at {address:#x} is not reserved memory")
             }
             Self::OtherConfigTable { found, expected } => {
-                write!(f, "their configuration table is at {found:#x}, that of the others at {expected:#x}")
+                write!(
+                    f,
+                    "their configuration table is at {found:#x}, that of the others at \
+                     {expected:#x}"
+                )
             }
             Self::LpisInUse => f.write_str(
-                "what is pending there for a previous kernel cannot be cleared while LPIs are in use; turn on all \
-                 CPUs before devices allocate LPIs, or reboot instead of kexec",
+                "what is pending there for a previous kernel cannot be cleared while LPIs are in \
+                 use; turn on all CPUs before devices allocate LPIs, or reboot instead of kexec",
             ),
             Self::OtherPendingTable { found, expected } => {
-                write!(f, "their pending table is at {found:#x}, not at {expected:#x} where it was put")
+                write!(
+                    f,
+                    "their pending table is at {found:#x}, not at {expected:#x} where it was put"
+                )
             }
         }
     }

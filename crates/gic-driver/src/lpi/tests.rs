@@ -246,7 +246,8 @@ mod configuration {
                         own.1 = priority & 0xfc;
                     }
                     _ => {
-                        let config = Config::new().with_enable(true).with_priority(Priority::new(priority));
+                        let config =
+                            Config::new().with_enable(true).with_priority(Priority::new(priority));
                         lpis.set_config(lpi, config).unwrap();
                         *own = (true, priority & 0xfc);
                     }

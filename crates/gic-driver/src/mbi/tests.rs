@@ -355,10 +355,15 @@ proptest! {
             let shape = if group { Shape::AlignedGroup } else { Shape::Independent };
             if let Ok(block) = allocate(&mbi, 1 << log2, shape) {
                 let (first, end) = (block.first().get(), block.first().get() + (1 << log2));
-                prop_assert!(ranges.iter().any(|(start, count)| *start <= first && end <= start + u32::from(*count)));
+                prop_assert!(
+                    ranges
+                        .iter()
+                        .any(|(start, count)| *start <= first && end <= start + u32::from(*count))
+                );
                 prop_assert!(!group || first.is_multiple_of(1 << log2));
                 for other in &live {
-                    let (other, other_end) = (other.first().get(), other.first().get() + u32::from(other.count().get()));
+                    let (other, other_end) =
+                        (other.first().get(), other.first().get() + u32::from(other.count().get()));
                     prop_assert!(end <= other || other_end <= first);
                 }
                 live.push(block);

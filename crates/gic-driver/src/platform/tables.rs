@@ -137,7 +137,8 @@ pub trait LpiPlatform: Platform {
     ///
     /// A kernel whose tasks have priorities makes sure that a holder of lower priority runs: the
     /// caller sleeps, or lends its priority. To give way to tasks of the same priority is not
-    /// enough. As provided, it is a [pause](Platform::relax), for kernels that do not preempt tasks.
+    /// enough. As provided, it is a [pause](Platform::relax), for kernels that do not preempt
+    /// tasks.
     fn yield_task(&self) {
         self.relax();
     }

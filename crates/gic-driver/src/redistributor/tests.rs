@@ -243,7 +243,8 @@ mod interrupts {
                     let state = frame.bank.state(IntId::new(u32::try_from(number).unwrap()));
                     (state.enabled, state.forwarded, state.pending, state.active) =
                         (*enabled, *enabled, *pending, *active);
-                    (state.edge, state.group, state.priority) = (*edge && index >= 16, *group, priority & 0xf8);
+                    (state.edge, state.group, state.priority) =
+                        (*edge && index >= 16, *group, priority & 0xf8);
                 }
             });
             let before = fake.at_redistributor(0, |frame| frame.bank.states().to_vec());

@@ -201,10 +201,18 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
             machine.left.store(true, SeqCst);
             let left = machine.direct.cpu_off(Cpu::new(0)).unwrap();
             assert!(left.stranded.is_empty());
-            machine.direct.gic().cpu_off(Cpu::new(0), &machine.board.registers(Cpu::new(0))).unwrap();
+            machine
+                .direct
+                .gic()
+                .cpu_off(Cpu::new(0), &machine.board.registers(Cpu::new(0)))
+                .unwrap();
         },
         machine.retrigger(),
-        { let hwirq = machine.device.block.first(); machine.direct.mask(hwirq); machine.direct.unmask(hwirq) },
+        {
+            let hwirq = machine.device.block.first();
+            machine.direct.mask(hwirq);
+            machine.direct.unmask(hwirq);
+        },
         look(&machine, 1, world.between),
     }
     machine.finish();
@@ -216,11 +224,18 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     let machine = Scenario::new(Kind::Atomic64, |_| ());
     machine.move_to(1, || ());
     threads! { world, machine:
-        { let _refused = machine.device.relocate(&machine.board, &machine.direct, 0, 0, &world.between); },
+        {
+            let (board, direct) = (&machine.board, &machine.direct);
+            let _refused = machine.device.relocate(board, direct, 0, 0, &world.between);
+        },
         {
             machine.left.store(true, SeqCst);
             machine.direct.cpu_off(Cpu::new(0)).unwrap();
-            machine.direct.gic().cpu_off(Cpu::new(0), &machine.board.registers(Cpu::new(0))).unwrap();
+            machine
+                .direct
+                .gic()
+                .cpu_off(Cpu::new(0), &machine.board.registers(Cpu::new(0)))
+                .unwrap();
         },
         look(&machine, 1, world.between),
     }
@@ -243,13 +258,21 @@ fn two_cpus_invalidate_at_one_redistributor(world: World, hardware: fn(&Board)) 
         for _ in 0..2 {
             let hwirq = machine.device.block.first();
             machine.direct.mask(hwirq);
-            assert_eq!(machine.board.world().rd(0).remembered[&hwirq.get()] & 1, 0, "masked on return");
+            assert_eq!(
+                machine.board.world().rd(0).remembered[&hwirq.get()] & 1,
+                0,
+                "masked on return"
+            );
             machine.direct.unmask(hwirq);
             machine.device.fire(&machine.board, 0);
         },
         for hwirq in [0, 1].map(|index| second.block.hwirq(index).unwrap()) {
             machine.direct.mask(hwirq);
-            assert_eq!(machine.board.world().rd(0).remembered[&hwirq.get()] & 1, 0, "masked on return");
+            assert_eq!(
+                machine.board.world().rd(0).remembered[&hwirq.get()] & 1,
+                0,
+                "masked on return"
+            );
             machine.direct.unmask(hwirq);
         },
     }

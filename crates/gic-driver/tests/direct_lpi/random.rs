@@ -82,7 +82,11 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (kind, 0u8..4, cpu.clone()).prop_map(|(kind, log2, cpu)| Op::Add { kind, log2, cpu }),
         1 => device.prop_map(|device| Op::Remove { device }),
         8 => (device, index.clone()).prop_map(|(device, index)| Op::Fire { device, index }),
-        6 => (device, index.clone(), cpu.clone()).prop_map(|(device, index, to)| Op::Move { device, index, to }),
+        6 => (device, index.clone(), cpu.clone()).prop_map(|(device, index, to)| Op::Move {
+            device,
+            index,
+            to,
+        }),
         1 => (device, cpu.clone()).prop_map(|(device, to)| Op::FailToMove { device, to }),
         2 => (device, index.clone()).prop_map(|(device, index)| Op::Mask { device, index }),
         3 => (device, index.clone()).prop_map(|(device, index)| Op::Unmask { device, index }),

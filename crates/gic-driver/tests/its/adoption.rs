@@ -88,7 +88,10 @@ fn a_cpu_that_comes_late_is_refused_while_lpis_are_in_use() {
     let refused = turn_on(&setup, 3).unwrap_err();
     let in_use = AdoptionRefused::LpisInUse;
     assert!(
-        matches!(refused, GicError::Lpi(LpiError::AlreadyEnabled { reason, .. }) if reason == in_use),
+        matches!(
+            refused,
+            GicError::Lpi(LpiError::AlreadyEnabled { reason, .. }) if reason == in_use
+        ),
         "{refused}"
     );
     assert!(refused.to_string().contains("turn on all CPUs before devices allocate"), "{refused}");
@@ -144,7 +147,10 @@ fn a_redistributor_that_is_refused_keeps_nobody_waiting() {
     let refused = turn_on(&setup, 3).unwrap_err();
     let reason = AdoptionRefused::PendingNotReserved { address: pending };
     assert!(
-        matches!(refused, GicError::Lpi(LpiError::AlreadyEnabled { reason: it, .. }) if it == reason),
+        matches!(
+            refused,
+            GicError::Lpi(LpiError::AlreadyEnabled { reason: it, .. }) if it == reason
+        ),
         "{refused}"
     );
     let device = setup.attach(5, 2);

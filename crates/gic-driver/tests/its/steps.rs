@@ -53,9 +53,9 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(device, max)| Step::Attach { device, max }),
         1 => any::<Index>().prop_map(Step::Detach),
         2 => any::<Index>().prop_map(Step::Release),
-        4 => (any::<Index>(), 1_u16..6, 0..CPUS, initially).prop_map(|(attachment, count, cpu, initially)| {
-            Step::Map { attachment, count, cpu, initially }
-        }),
+        4 => (any::<Index>(), 1_u16..6, 0..CPUS, initially).prop_map(
+            |(attachment, count, cpu, initially)| Step::Map { attachment, count, cpu, initially },
+        ),
         2 => any::<Index>().prop_map(Step::Unmap),
         4 => (any::<Index>(), 0..CPUS).prop_map(|(event, cpu)| Step::Move { event, cpu }),
         1 => any::<Index>().prop_map(Step::Mask),

@@ -41,8 +41,8 @@ impl Iommus {
 
     /// The way of the functions behind the host `node`.
     ///
-    /// An entry has four cells whatever `#iommu-cells` says: the binding's StreamID is one cell, and
-    /// trees with two cells beside `iommu-map` count on that.
+    /// An entry has four cells whatever `#iommu-cells` says: the binding's StreamID is one cell,
+    /// and trees with two cells beside `iommu-map` count on that.
     pub(super) fn routing(
         &self,
         tree: &Tree<'_>,

@@ -29,9 +29,9 @@ use properties::{
 /// Writes `description` as a flattened devicetree, for simulated machines and for tests.
 ///
 /// What is written reads back equal, apart from findings, if every identifier is a node path, the
-/// lists are in the order in which the nodes are met here (CPUs, GIC, controllers, IOMMUs, hosts, devices,
-/// each below its ancestors), and nothing enabled lies below something disabled. Another order
-/// changes the order of the lists and the indices with it, nothing else.
+/// lists are in the order in which the nodes are met here (CPUs, GIC, controllers, IOMMUs, hosts,
+/// devices, each below its ancestors), and nothing enabled lies below something disabled. Another
+/// order changes the order of the lists and the indices with it, nothing else.
 ///
 /// Origins are not written: every fact lands in the node that its identifier names. A GIC's version
 /// is written by its compatible strings (devicetree does not tell GICv4 from GICv3).

@@ -62,7 +62,10 @@ proptest! {
 
     #[test]
     fn changed_words_never_panic(
-        changes in vec((0..3usize, any::<Index>(), prop_oneof![0..64u32, any::<u32>(), Just(u32::MAX)]), 1..8),
+        changes in vec(
+            (0..3usize, any::<Index>(), prop_oneof![0..64u32, any::<u32>(), Just(u32::MAX)]),
+            1..8,
+        ),
     ) {
         let mut blobs = sound();
         for (table, at, word) in changes {

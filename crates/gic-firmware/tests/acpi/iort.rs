@@ -365,7 +365,8 @@ proptest! {
     fn composition_is_that_of_the_book(outer in ranges(GROUP + 24), inner in ranges(GROUP)) {
         let machine = machine(&[smmu_v2(0, &inner), root_complex(0, &outer)]);
         for id in 0..300 {
-            let expected = map_by_the_book(&outer, id).and_then(|(id, _)| map_by_the_book(&inner, id));
+            let expected =
+                map_by_the_book(&outer, id).and_then(|(id, _)| map_by_the_book(&inner, id));
             let found = device(&machine, &machine.hosts[0], id).ok();
             prop_assert_eq!(found.map(|(id, _)| id), expected.map(|(id, _)| id), "{:#x}", id);
         }

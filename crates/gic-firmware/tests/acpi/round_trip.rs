@@ -220,7 +220,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn written_tables_read_back_equal(description in prop_oneof![3 => with_its(), 1 => with_frames()]) {
+    fn written_tables_read_back_equal(
+        description in prop_oneof![3 => with_its(), 1 => with_frames()],
+    ) {
         prop_assert_eq!(read(&description), description);
     }
 }

@@ -107,7 +107,10 @@ impl Segment {
 
     /// Do all bridges on the way to `function` forward this address?
     fn reaches(&self, function: &Function, address: u64) -> bool {
-        let here = |node: &Node| matches!(node, Node::Function(other) if std::ptr::eq(Arc::as_ptr(other), function));
+        let here = |node: &Node| match node {
+            Node::Function(other) => std::ptr::eq(Arc::as_ptr(other), function),
+            Node::Bridge(_) => false,
+        };
         self.nodes.values().any(here)
             || self.bridges().any(|bridge| {
                 bridge.forwards(address) && bridge.segment().reaches(function, address)

@@ -69,13 +69,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn owners_never_overlap_and_all_comes_back(requests in prop::collection::vec((1u64..0x4000, 0u32..17), 1..60)) {
+        fn owners_never_overlap_and_all_comes_back(
+            requests in prop::collection::vec((1u64..0x4000, 0u32..17), 1..60),
+        ) {
             let mut allocator = allocator();
             let mut owned: Vec<(u64, u64)> = Vec::new();
             for (bytes, log2) in requests {
                 let Some(base) = allocator.take(bytes, 1 << log2, u64::MAX) else { continue };
                 prop_assert_eq!(base % (1 << log2), 0);
-                prop_assert!(owned.iter().all(|(other, size)| base + bytes <= *other || other + size <= base));
+                prop_assert!(
+                    owned
+                        .iter()
+                        .all(|(other, size)| base + bytes <= *other || other + size <= base)
+                );
                 owned.push((base, rounded(bytes)));
             }
             for (base, bytes) in owned {

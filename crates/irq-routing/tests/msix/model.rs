@@ -127,7 +127,8 @@ proptest! {
             for (word, value) in (0..).zip(model.words.as_flattened()) {
                 prop_assert_eq!(read32(&rig.table, word * 4), *value);
             }
-            let bits = model.pending.iter().rev().fold(0, |bits, pending| bits << 1 | u32::from(*pending));
+            let bits =
+                model.pending.iter().rev().fold(0, |bits, pending| bits << 1 | u32::from(*pending));
             prop_assert_eq!(pending(&rig.table, 0), bits);
             let open = (0..5).map(|vector| model.open(vector));
             let gsis: Vec<_> = (0..5).map(|vector| rig.table.gsi(vector).is_some()).collect();

@@ -32,7 +32,8 @@ pub enum Refusal {
     },
     /// Devices are sent to redistributors that belong to an ITS.
     #[error(
-        "{direct} is described with direct LPIs beside the ITS {its}: a GIC with an ITS does not have them"
+        "{direct} is described with direct LPIs beside the ITS {its}: a GIC with an ITS does not \
+         have them"
     )]
     DirectLpiBesideIts {
         /// The GIC.
@@ -42,7 +43,8 @@ pub enum Refusal {
     },
     /// Devices are sent to redistributors and to the distributor's message registers.
     #[error(
-        "{direct} is described with direct LPIs beside the message-based SPIs of {mbi}: devices could not choose"
+        "{direct} is described with direct LPIs beside the message-based SPIs of {mbi}: devices \
+         could not choose"
     )]
     DirectLpiBesideMbi {
         /// The GIC.

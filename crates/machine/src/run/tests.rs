@@ -212,7 +212,11 @@ fn needless_resends_are_reported_under_disturbance() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn in_no_order_does_a_run_need_an_excuse(
@@ -221,7 +225,8 @@ proptest! {
         can_disable: bool,
         migrates: bool,
     ) {
-        let lpi_disabling = if can_disable { LpiDisabling::Possible } else { LpiDisabling::Impossible };
+        let lpi_disabling =
+            if can_disable { LpiDisabling::Possible } else { LpiDisabling::Impossible };
         let migration = if migrates { Migration::AtRandom { seed } } else { STAYS };
         let machine = machine(lpi_disabling, NonZeroU16::new(cpus), migration);
         let totals = simulate(machine, &everything(seed, 40)).unwrap().report.totals;

@@ -263,7 +263,11 @@ fn a_v2m_frame_s_page_holds_no_controls() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn nothing_is_lost_spurious_or_at_a_wrong_cpu(
@@ -274,12 +278,17 @@ proptest! {
         migrates in any::<bool>(),
         can_disable in any::<bool>(),
     ) {
-        let lpi_disabling = if can_disable { LpiDisabling::Possible } else { LpiDisabling::Impossible };
+        let lpi_disabling =
+            if can_disable { LpiDisabling::Possible } else { LpiDisabling::Impossible };
         let (cpus, migration) = (cpus.try_into().ok(), migration(migrates, seed));
         let built = BuildOptions { cpus, lpi_disabling, migration, ..BuildOptions::default() };
         let machine = build(&embedded(name), &built).unwrap();
         let disturbances =
-            Disturbances { moves: Moves::Random, cpus: CpuHotplug::Replugged, devices: DeviceHotplug::Readded };
+            Disturbances {
+                moves: Moves::Random,
+                cpus: CpuHotplug::Replugged,
+                devices: DeviceHotplug::Readded,
+            };
         let run_options = RunOptions { messages: 40, seed, disturbances };
         let report = if threads {
             run(machine, &run_options, &mut |_| {}).unwrap()

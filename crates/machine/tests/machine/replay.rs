@@ -86,7 +86,8 @@ proptest! {
         migrates: bool,
     ) {
         let migration = migration(migrates, seed);
-        let options = BuildOptions { cpus: NonZeroU16::new(cpus), migration, ..BuildOptions::default() };
+        let options =
+            BuildOptions { cpus: NonZeroU16::new(cpus), migration, ..BuildOptions::default() };
         let machine = build(&harbour(), &options).unwrap();
         let options = RunOptions { messages: 25, seed, disturbances: EVERYTHING };
         let report = simulate(machine, &options).unwrap().report;

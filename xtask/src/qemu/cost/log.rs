@@ -40,7 +40,8 @@ impl fmt::Display for Spans {
         let core = self.core();
         write!(
             f,
-            "{acknowledge} to IAR, {dispatch} to the handler, {finish} to EOI, {leave} to the return; "
+            "{acknowledge} to IAR, {dispatch} to the handler, {finish} to EOI, {leave} to the \
+             return; "
         )?;
         write!(f, "{core} from IAR to EOI")
     }

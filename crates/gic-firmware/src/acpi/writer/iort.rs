@@ -267,8 +267,8 @@ fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
     Some((input, more, output))
 }
 
-/// The place of the enabled controller for direct LPIs. The MADT's writer refused it unless the draft
-/// was asked for.
+/// The place of the enabled controller for direct LPIs. The MADT's writer refused it unless the
+/// draft was asked for.
 fn direct_lpi(description: &Description) -> Option<usize> {
     let is_enabled =
         |one: &Controller| one.kind == ControllerKind::DirectLpi && one.status.is_enabled();

@@ -9,8 +9,8 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt::Write as _;
 
-/// Writes the IORT of `description` as a source for `iasl`; `None` if it needs none. The MADT, whose
-/// ITSes it refers to by number, is [`write`](super::write)'s.
+/// Writes the IORT of `description` as a source for `iasl`; `None` if it needs none. The MADT,
+/// whose ITSes it refers to by number, is [`write`](super::write)'s.
 ///
 /// # Errors
 ///

@@ -201,7 +201,11 @@ fn reserved_region_passes_only_its_doorbells() {
     let beside = behind(Parent::Its, DoorbellMode::Reserved { base: 0x0800_0000, length: 0x1000 });
     let outcome = attempt(&beside, Endpoint::PciMsix);
     assert!(
-        matches!(&outcome, Outcome::Refused(reason) if reason.contains("outside the region that the hardware reserves")),
+        matches!(
+            &outcome,
+            Outcome::Refused(reason)
+                if reason.contains("outside the region that the hardware reserves")
+        ),
         "{outcome:?}"
     );
 }

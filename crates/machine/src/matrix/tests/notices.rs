@@ -114,7 +114,9 @@ proptest! {
         let board = board(parent, layer, World::BareMetal);
         board.devices().queue().refuse_after(write);
         let setback = Trial::begin(&board, Endpoint::ImsQueue).map(|_| ()).unwrap_err();
-        prop_assert!(matches!(setback, TrialError::Broken(reason) if reason.contains("refused the command")));
+        prop_assert!(
+            matches!(setback, TrialError::Broken(reason) if reason.contains("refused the command"))
+        );
         board.settle();
         prop_assert_eq!(board.check_quiet(), Ok(()));
         prop_assert_eq!(board.devices().queue().messages(), 0);

@@ -160,7 +160,11 @@ fn number(cpu: usize) -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn exactly_the_uncalled_runs_are_reported(
@@ -172,7 +176,8 @@ proptest! {
             hardware.act(op);
         }
         let record = &hardware.rig.record;
-        let told = record.wrong_cpu.load(Ordering::Relaxed) + record.spurious.load(Ordering::Relaxed);
+        let told =
+            record.wrong_cpu.load(Ordering::Relaxed) + record.spurious.load(Ordering::Relaxed);
         prop_assert_eq!(told, hardware.faults);
     }
 }
