@@ -12,7 +12,6 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use gic_bringup::MsiController;
 use gic_driver::SecurityView;
-use gic_firmware::IommuMap;
 use image_rt::cpu;
 use msi_types::Cpu;
 
@@ -83,8 +82,7 @@ fn driven(machine: &Machine, is_kind: fn(&MsiController<Kernel>) -> bool) -> &'s
 
 /// The IOMMU that was taken into use, if firmware's map of PCI's requesters says the same.
 fn iommu(machine: &Machine) -> &'static str {
-    let mapped =
-        machine.description.hosts.iter().any(|host| host.iommu_map.value == IommuMap::Present);
+    let mapped = machine.description.hosts.iter().any(|host| !host.iommu.map.is_empty());
     match (mapped, &machine.smmu) {
         (true, Some(_)) => "smmuv3",
         (false, None) => "none",
