@@ -5,7 +5,7 @@ use crate::its::Its;
 use crate::redistributor::Redistributor;
 use gic_arch::icc::SysRegEncoding;
 use gic_driver::{
-    Coherence, LpiPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout,
+    Coherence, GicPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout,
     Wait,
 };
 use msi_types::Cpu;
@@ -136,7 +136,7 @@ impl Platform for Board {
     }
 }
 
-impl LpiPlatform for Board {
+impl GicPlatform for Board {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         let mut next = self.next_table.lock().unwrap();
         let address = next.next_multiple_of(layout.align);

@@ -3,7 +3,7 @@
 use crate::error::CpuError;
 use crate::irqchip::Irqchip;
 use gic_driver::lpi::PendingLpis;
-use gic_driver::{LpiPlatform, SystemRegisters};
+use gic_driver::{GicPlatform, SystemRegisters};
 use irq_domain::Stranded;
 use msi_types::Cpu;
 
@@ -15,7 +15,7 @@ pub struct Started {
     pending: Option<PendingLpis>,
 }
 
-impl<P: LpiPlatform> Irqchip<P> {
+impl<P: GicPlatform> Irqchip<P> {
     /// Makes the CPU that executes this take interrupts: [`cpu_starting`](Self::cpu_starting), then
     /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not come back to it are
     /// handed to `stranded`. Task, before the CPU unmasks interrupts.

@@ -7,7 +7,7 @@ use crate::root::RootGic;
 use alloc::sync::Arc;
 use core::fmt;
 use gic_driver::direct_lpi::ResendObserver;
-use gic_driver::{LpiPlatform, SystemRegisters};
+use gic_driver::{GicPlatform, SystemRegisters};
 use gic_firmware::{Controller, ControllerIndex, Description, PciHost};
 use irq_domain::{Config, Dispatched, Host, Interrupts, Unhandled};
 use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
@@ -41,7 +41,7 @@ impl fmt::Debug for Options<'_> {
 
 /// A machine's interrupt controllers, running, and the interrupt core over them. A kernel keeps it
 /// as long as its CPUs take interrupts.
-pub struct Irqchip<P: LpiPlatform> {
+pub struct Irqchip<P: GicPlatform> {
     pub(crate) description: Arc<Description>,
     pub(crate) platform: Arc<P>,
     pub(crate) gic: RootGic<P>,
@@ -49,7 +49,7 @@ pub struct Irqchip<P: LpiPlatform> {
     pub(crate) interrupts: Arc<Interrupts>,
 }
 
-impl<P: LpiPlatform + 'static> Irqchip<P> {
+impl<P: GicPlatform + 'static> Irqchip<P> {
     /// Takes every controller into use that firmware enables. CPU 0 is the first CPU of the
     /// description, and the one that executes this. No CPU takes interrupts yet: each calls
     /// [`cpu_on`](Self::cpu_on), the boot CPU too. Task; once.
@@ -134,7 +134,7 @@ impl<P: LpiPlatform + 'static> Irqchip<P> {
     }
 }
 
-impl<P: LpiPlatform> Irqchip<P> {
+impl<P: GicPlatform> Irqchip<P> {
     /// Handles an IRQ of the CPU: takes everything that is pending and runs its handlers, until
     /// nothing is. Hard IRQ. `unhandled` hears of interrupts that found no handler. `registers` are
     /// the CPU's own; they are not used where the GIC is a GICv2.
@@ -174,7 +174,7 @@ impl<P: LpiPlatform> Irqchip<P> {
     }
 }
 
-impl<P: LpiPlatform> fmt::Debug for Irqchip<P> {
+impl<P: GicPlatform> fmt::Debug for Irqchip<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Irqchip").field("gic", &self.gic).finish_non_exhaustive()
     }

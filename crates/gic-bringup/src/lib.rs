@@ -2,7 +2,7 @@
 //! running, the interrupt core over them, and each device's parent.
 //!
 //! A kernel gives a [`Description`](gic_firmware::Description), a
-//! [`LpiPlatform`](gic_driver::LpiPlatform) for the drivers and a [`Host`](irq_domain::Host) for
+//! [`GicPlatform`](gic_driver::GicPlatform) for the drivers and a [`Host`](irq_domain::Host) for
 //! the interrupt core. It gets an [`Irqchip`]:
 //!
 //! | the kernel | calls |
@@ -22,14 +22,14 @@
 //!
 //! ```
 //! use gic_bringup::Irqchip;
-//! use gic_driver::{LpiPlatform, SystemRegisters};
+//! use gic_driver::{GicPlatform, SystemRegisters};
 //! use gic_firmware::devicetree;
 //! use irq_domain::{Host, IrqHandle, MsiDevice, MsiDeviceConfig};
 //! use msi_types::{Cpu, MessageStore, RequesterId, Shape};
 //! use std::{error::Error, sync::Arc};
 //!
 //! /// On the boot CPU, which unmasks interrupts afterwards.
-//! fn boot<K: LpiPlatform + Host + 'static>(
+//! fn boot<K: GicPlatform + Host + 'static>(
 //!     kernel: Arc<K>,
 //!     devicetree: &[u8],
 //!     registers: &impl SystemRegisters,
@@ -40,7 +40,7 @@
 //! }
 //!
 //! /// A PCI function gets a vector. The device keeps what is returned.
-//! fn probe<K: LpiPlatform + 'static>(
+//! fn probe<K: GicPlatform + 'static>(
 //!     irqchip: &Irqchip<K>,
 //!     function: RequesterId,
 //!     store: Arc<dyn MessageStore>,

@@ -10,14 +10,14 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use gic_driver::its::IdMap;
-use gic_driver::{DirectLpi, Its, ItsMsiParent, LpiPlatform, Mbi, V2m};
+use gic_driver::{DirectLpi, GicPlatform, Its, ItsMsiParent, Mbi, V2m};
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, NoRoute, PciHost, Via,
 };
 use msi_types::{DeviceId, MsiParent, RequesterId};
 
 /// The driver of one controller.
-pub enum MsiController<P: LpiPlatform> {
+pub enum MsiController<P: GicPlatform> {
     /// An ITS.
     Its(Arc<Its<P>>),
     /// The redistributors' `GICR_SETLPIR`.
@@ -29,7 +29,7 @@ pub enum MsiController<P: LpiPlatform> {
 }
 
 /// Everything that a controller is brought up from.
-pub(crate) struct Site<'a, P: LpiPlatform> {
+pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) description: &'a Description,
     pub(crate) gic: &'a RootGic<P>,
     pub(crate) platform: &'a Arc<P>,
@@ -38,7 +38,7 @@ pub(crate) struct Site<'a, P: LpiPlatform> {
 }
 
 /// All of them, by their places in the description.
-pub(crate) struct MsiControllers<P: LpiPlatform> {
+pub(crate) struct MsiControllers<P: GicPlatform> {
     drivers: Vec<(ControllerIndex, Result<MsiController<P>, ControllerError>)>,
     buses: Vec<Bus>,
 }
@@ -50,7 +50,7 @@ struct Bus {
     parent: Arc<dyn MsiParent>,
 }
 
-impl<P: LpiPlatform + 'static> MsiController<P> {
+impl<P: GicPlatform + 'static> MsiController<P> {
     fn new(site: &Site<'_, P>, controller: &Controller) -> Result<Self, ControllerError> {
         let Site { description, gic, platform, .. } = *site;
         let v3 = || gic.v3().ok_or(ControllerError::NeedsGicV3);
@@ -89,7 +89,7 @@ impl<P: LpiPlatform + 'static> MsiController<P> {
     }
 }
 
-impl<P: LpiPlatform> MsiController<P> {
+impl<P: GicPlatform> MsiController<P> {
     /// The number of SPIs behind its doorbell; `None` if it makes LPIs pending.
     pub fn spis(&self) -> Option<u32> {
         let ranges = match self {
@@ -101,7 +101,7 @@ impl<P: LpiPlatform> MsiController<P> {
     }
 }
 
-impl<P: LpiPlatform + 'static> MsiControllers<P> {
+impl<P: GicPlatform + 'static> MsiControllers<P> {
     /// Takes each into use that firmware enables and the options admit.
     pub(crate) fn new(site: &Site<'_, P>) -> Result<Self, TryReserveError> {
         let description = site.description;
@@ -187,7 +187,7 @@ impl<P: LpiPlatform + 'static> MsiControllers<P> {
     }
 }
 
-impl<P: LpiPlatform> MsiControllers<P> {
+impl<P: GicPlatform> MsiControllers<P> {
     pub(crate) fn itses(&self) -> impl Iterator<Item = &Arc<Its<P>>> {
         self.drivers.iter().filter_map(|(_, driver)| match driver {
             Ok(MsiController::Its(its)) => Some(its),
@@ -203,7 +203,7 @@ impl<P: LpiPlatform> MsiControllers<P> {
     }
 }
 
-impl<P: LpiPlatform> fmt::Debug for MsiController<P> {
+impl<P: GicPlatform> fmt::Debug for MsiController<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Its(_) => "MsiController::Its",

@@ -6,18 +6,18 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::{IntId, SgiId};
 use gic_driver::lpi::PendingLpis;
-use gic_driver::{Gic, GicCpuInterface, GicError, GicV2, LpiPlatform, SystemRegisters};
+use gic_driver::{Gic, GicCpuInterface, GicError, GicPlatform, GicV2, SystemRegisters};
 use msi_types::{Cpu, WiredParent};
 
 /// The GIC that the CPUs take interrupts from.
-pub enum RootGic<P: LpiPlatform> {
+pub enum RootGic<P: GicPlatform> {
     /// GICv3 or later: redistributors, and system registers.
     V3(Arc<Gic<P>>),
     /// GICv2: at most eight CPUs, and memory-mapped CPU interfaces.
     V2(Arc<GicV2<Arc<P>>>),
 }
 
-impl<P: LpiPlatform> RootGic<P> {
+impl<P: GicPlatform> RootGic<P> {
     pub(crate) fn new(platform: Arc<P>, config: RootConfig) -> Result<Self, BringUpError> {
         Ok(match config {
             RootConfig::V3(config) => Self::V3(Arc::new(Gic::new(platform, config)?)),
@@ -116,7 +116,7 @@ impl<P: LpiPlatform> RootGic<P> {
     }
 }
 
-impl<P: LpiPlatform + 'static> RootGic<P> {
+impl<P: GicPlatform + 'static> RootGic<P> {
     /// Its wired interrupts, as the interrupt core and drivers of messages take them.
     pub fn wired(&self) -> Arc<dyn WiredParent> {
         match self {
@@ -126,7 +126,7 @@ impl<P: LpiPlatform + 'static> RootGic<P> {
     }
 }
 
-impl<P: LpiPlatform> fmt::Debug for RootGic<P> {
+impl<P: GicPlatform> fmt::Debug for RootGic<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::V3(_) => "RootGic::V3",

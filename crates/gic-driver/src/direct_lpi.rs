@@ -46,7 +46,7 @@ pub use resend::{Resend, ResendObserver, ResendReason};
 
 use crate::gic::GicWithLpis;
 use crate::lpi::LpiMessages;
-use crate::{Gic, IrqLock, LpiPlatform};
+use crate::{Gic, GicPlatform, IrqLock};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -65,11 +65,11 @@ use syncr::Invalidations;
 /// extern crate alloc;
 /// use alloc::sync::Arc;
 /// use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
-/// use gic_driver::{Gic, LpiPlatform};
+/// use gic_driver::{Gic, GicPlatform};
 /// use msi_types::{BlockRequest, MsiError, MsiMessage, MsiParent, RequesterId};
 ///
 /// /// After each CPU was turned on by `Gic::cpu_on`, which answered `attached`.
-/// fn bring_up<P: LpiPlatform>(gic: Arc<Gic<P>>) -> Result<DirectLpi<P>, DirectLpiError> {
+/// fn bring_up<P: GicPlatform>(gic: Arc<Gic<P>>) -> Result<DirectLpi<P>, DirectLpiError> {
 ///     DirectLpi::new(gic)
 /// }
 ///
@@ -83,7 +83,7 @@ use syncr::Invalidations;
 ///     parent.compose(&block, 0)
 /// }
 /// ```
-pub struct DirectLpi<P: LpiPlatform> {
+pub struct DirectLpi<P: GicPlatform> {
     gic: GicWithLpis<P>,
     per_cpu: Vec<PerCpu>,
     records: Records,
@@ -98,7 +98,7 @@ struct PerCpu {
     invalidations: Invalidations,
 }
 
-impl<P: LpiPlatform> DirectLpi<P> {
+impl<P: GicPlatform> DirectLpi<P> {
     /// Takes the LPIs of a GIC. CPUs that are on can be used at once; others after
     /// [`cpu_on`](Self::cpu_on). Task.
     ///
@@ -210,13 +210,13 @@ impl<P: LpiPlatform> DirectLpi<P> {
     }
 }
 
-impl<P: LpiPlatform> Drop for DirectLpi<P> {
+impl<P: GicPlatform> Drop for DirectLpi<P> {
     fn drop(&mut self) {
         self.gic.lpis().unclaim();
     }
 }
 
-impl<P: LpiPlatform> fmt::Debug for DirectLpi<P> {
+impl<P: GicPlatform> fmt::Debug for DirectLpi<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DirectLpi").field("per_cpu", &self.per_cpu).finish_non_exhaustive()
     }

@@ -15,7 +15,7 @@ pub(crate) use registers::FakeRegisters;
 
 extern crate std;
 
-use crate::{Coherence, LpiPlatform, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use crate::{Coherence, GicPlatform, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -242,7 +242,7 @@ impl Platform for Fake {
     }
 }
 
-impl LpiPlatform for Fake {
+impl GicPlatform for Fake {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         self.in_memory(|memory| memory.allocate(layout))
     }

@@ -29,7 +29,7 @@ use crate::platform::ADDRESS_BITS;
 use crate::redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
 };
-use crate::{Block, GicError, IrqLock, LpiPlatform, Mmio, SystemRegisters};
+use crate::{Block, GicError, GicPlatform, IrqLock, Mmio, SystemRegisters};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -110,7 +110,7 @@ impl GicConfig {
 /// [`WiredParent`](msi_types::WiredParent) for SPIs and extended SPIs, and for the calling CPU's
 /// SGIs and PPIs.
 #[derive(Debug)]
-pub struct Gic<P: LpiPlatform> {
+pub struct Gic<P: GicPlatform> {
     platform: Arc<P>,
     distributor: Distributor<P::Mmio>,
     cpus: Vec<PerCpu<P::Mmio>>,
@@ -128,7 +128,7 @@ struct PerCpu<M> {
     on: AtomicBool,
 }
 
-impl<P: LpiPlatform> Gic<P> {
+impl<P: GicPlatform> Gic<P> {
     /// Discovers a GIC and brings its distributor to a known state. No CPU takes interrupts yet:
     /// each is [turned on](Self::cpu_on) by itself. Task; once, on the boot CPU.
     ///
@@ -345,7 +345,7 @@ fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
 
 /// Each CPU with its redistributor, where there is one. Redistributors of other PEs are passed
 /// over.
-fn open_redistributors<P: LpiPlatform>(
+fn open_redistributors<P: GicPlatform>(
     platform: &P,
     block: Block,
     regions: &[RedistributorRegion],

@@ -6,12 +6,12 @@
 //!
 //! ```
 //! use gic_driver::its::IdMap;
-//! use gic_driver::{Gic, Its, ItsConfig, ItsMsiParent, LpiPlatform};
+//! use gic_driver::{Gic, Its, ItsConfig, ItsMsiParent, GicPlatform};
 //! use msi_types::Cpu;
 //! use std::sync::Arc;
 //!
 //! /// The parent of a PCI host bridge's functions, whose requester IDs are their DeviceIDs.
-//! fn its_of_a_bridge<P: LpiPlatform>(
+//! fn its_of_a_bridge<P: GicPlatform>(
 //!     gic: Arc<Gic<P>>,
 //!     base: u64,
 //! ) -> Result<ItsMsiParent<P>, Box<dyn std::error::Error>> {
@@ -30,7 +30,7 @@
 //!
 //! # After kexec
 //! A redistributor that cannot disable LPIs keeps the tables of a previous kernel
-//! ([`LpiPlatform::adopt_table`]), and what was pending in them. Before an LPI's first owner, the
+//! ([`GicPlatform::adopt_table`]), and what was pending in them. Before an LPI's first owner, the
 //! ITS clears it at each such redistributor: MAPTI to the first one's collection and CLEAR, MOVI to
 //! each further one's and CLEAR, then MOVI to the CPU asked for (IHI 0069 §5.3). The LPI stays
 //! disabled meanwhile. So each of these redistributors must be a target of the ITS
@@ -94,7 +94,7 @@ use crate::errata::ErratumEntry;
 use crate::gic::GicWithLpis;
 use crate::lock::IrqLock;
 use crate::lpi::Lpis;
-use crate::platform::{LpiPlatform, PhysicalRegion, TimedOut};
+use crate::platform::{GicPlatform, PhysicalRegion, TimedOut};
 use crate::redistributor::Redistributor;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -118,7 +118,7 @@ use task_lock::TaskLock;
 /// One ITS, enabled. Never disabled again but by [`suspend`](Self::suspend): it has no `Drop`, and
 /// its memory stays with it.
 #[derive(Debug)]
-pub struct Its<P: LpiPlatform> {
+pub struct Its<P: GicPlatform> {
     frame: ControlFrame<P>,
     typer: Typer,
     gic: GicWithLpis<P>,
@@ -152,7 +152,7 @@ struct TaskState {
     to_clear: Vec<CollectionId>,
 }
 
-impl<P: LpiPlatform> Its<P> {
+impl<P: GicPlatform> Its<P> {
     /// Attaches a device, for at most `max` more events. All requesters with this DeviceID share
     /// one translation table; each caller gets a share of its own. Task.
     ///

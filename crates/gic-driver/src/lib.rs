@@ -6,7 +6,7 @@
 //! nothing here knows an interrupt core. [`Distributor`], [`Redistributor`] and [`CpuInterface`],
 //! or [`GicV2`], serve wired interrupts, timers and IPIs. They need no heap: without the feature
 //! `alloc`, which is on by default, the crate links without a global allocator. [`Gic`] puts them
-//! together by CPU numbers and adds [`Lpis`], for which the platform is an [`LpiPlatform`] with
+//! together by CPU numbers and adds [`Lpis`], for which the platform is a [`GicPlatform`] with
 //! table memory. On it stand the parents of devices' messages, each an
 //! [`MsiParent`](msi_types::MsiParent); which of them serves a device is firmware's to say.
 //!
@@ -64,10 +64,10 @@
 //! use alloc::sync::Arc;
 //! use core::num::NonZeroU16;
 //! use gic_arch::SgiId;
-//! use gic_driver::{Gic, GicConfig, GicError, LpiPlatform, SystemRegisters};
+//! use gic_driver::{Gic, GicConfig, GicError, GicPlatform, SystemRegisters};
 //! use msi_types::{Cpu, MsiError, Trigger, HwIrq, WiredParent};
 //!
-//! fn boot<P: LpiPlatform>(
+//! fn boot<P: GicPlatform>(
 //!     platform: Arc<P>,
 //!     config: GicConfig, // what firmware describes
 //!     registers: &impl SystemRegisters, // of this CPU: `sysreg::CpuRegisters` on hardware
@@ -89,7 +89,7 @@
 //!     Ok(())
 //! }
 //!
-//! fn on_interrupt<P: LpiPlatform>(gic: &Gic<P>, registers: &impl SystemRegisters) {
+//! fn on_interrupt<P: GicPlatform>(gic: &Gic<P>, registers: &impl SystemRegisters) {
 //!     let interface = gic.cpu_interface(registers);
 //!     if let Some(interrupt) = interface.acknowledge() {
 //!         // … the handler of `interrupt.intid()` …
@@ -161,7 +161,7 @@ pub use lpi::{LpiError, LpiRange, Lpis};
 pub use mbi::{Mbi, MbiConfig, MbiError};
 pub use mmio::{Mmio, MmioExt, RawMmio, Width};
 pub use platform::{
-    Coherence, ExceptionLevel, LpiPlatform, Observed, PhysicalRegion, Platform, SystemRegisters,
+    Coherence, ExceptionLevel, GicPlatform, Observed, PhysicalRegion, Platform, SystemRegisters,
     Table, TableLayout, TimedOut, Wait, wait_until,
 };
 pub use redistributor::{

@@ -15,7 +15,7 @@ pub use allocator::LpiRange;
 pub use error::{AdoptionRefused, LpiError};
 
 use crate::redistributor::{NegotiatedTables, Redistributor, TableAccess};
-use crate::{Alignment, Block, GicError, IrqLock, LpiPlatform};
+use crate::{Alignment, Block, GicError, GicPlatform, IrqLock};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 pub(crate) use stale::StaleAt;
@@ -92,7 +92,7 @@ pub struct Attached {
 /// The LPIs of one GIC. Locks inside: operations take `&self`, and may run in any context unless
 /// they say "task".
 #[derive(Debug)]
-pub struct Lpis<P: LpiPlatform> {
+pub struct Lpis<P: GicPlatform> {
     platform: Arc<P>,
     id_bits: u8,
     count: u32,
@@ -109,13 +109,13 @@ pub struct Lpis<P: LpiPlatform> {
     messages: IrqLock<Option<LpiMessages>>,
 }
 
-impl<P: LpiPlatform> Lpis<P> {
+impl<P: GicPlatform> Lpis<P> {
     /// Sets up the configuration table for the redistributors of one GIC. Task; once, on the boot
     /// CPU.
     ///
     /// LPIs that are enabled already are disabled where the implementation promises that it works
     /// (`GICR_CTLR.CES`). Otherwise the tables in use are taken over, if the platform
-    /// [reserved](LpiPlatform::adopt_table) them: all LPIs become disabled, and the sender
+    /// [reserved](GicPlatform::adopt_table) them: all LPIs become disabled, and the sender
     /// invalidates. Otherwise disabling is tried nevertheless.
     ///
     /// # Errors
@@ -239,7 +239,7 @@ impl<P: LpiPlatform> Lpis<P> {
     /// LPI is given to `found`. Task.
     ///
     /// [`Collected::Unknown`] if the table was not written back, or the platform [cannot
-    /// read](LpiPlatform::observe) what the redistributor wrote: then nothing is taken. The table
+    /// read](GicPlatform::observe) what the redistributor wrote: then nothing is taken. The table
     /// counts as [lost](PendingLpis::Lost), and nothing of it becomes pending again.
     pub fn collect_pending(
         &self,
@@ -314,7 +314,7 @@ impl<P: LpiPlatform> Lpis<P> {
     }
 }
 
-impl<P: LpiPlatform> Drop for Lpis<P> {
+impl<P: GicPlatform> Drop for Lpis<P> {
     /// Frees the configuration table if no redistributor ever used it. Tables that are in use stay
     /// where they are: a redistributor goes on reading them until reset.
     fn drop(&mut self) {

@@ -5,10 +5,10 @@
 //! extern crate alloc;
 //! use alloc::sync::Arc;
 //! use gic_driver::mbi::{Mbi, MbiConfig, MbiError};
-//! use gic_driver::{Gic, LpiPlatform};
+//! use gic_driver::{Gic, GicPlatform};
 //!
 //! /// `mbi-ranges` and `mbi-alias` are firmware's.
-//! fn bring_up<P: LpiPlatform + 'static>(
+//! fn bring_up<P: GicPlatform + 'static>(
 //!     gic: &Arc<Gic<P>>,
 //!     config: MbiConfig,
 //! ) -> Result<Mbi<P>, MbiError> {
@@ -18,7 +18,7 @@
 
 use crate::distributor::MessageRegisters;
 use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange, check_range};
-use crate::{Gic, LpiPlatform};
+use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
@@ -84,7 +84,7 @@ enum MbiFrame {
     Alias,
 }
 
-impl<P: LpiPlatform + 'static> Mbi<P> {
+impl<P: GicPlatform + 'static> Mbi<P> {
     /// Takes the SPIs of the ranges from a GIC. Task.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
-//! The kernel's services for the drivers: [`Platform`] for every interrupt, [`LpiPlatform`] for
-//! LPIs.
+//! The kernel's services for the drivers: [`Platform`] for every interrupt, [`GicPlatform`] for
+//! a whole GIC with LPIs.
 
 mod forwarding;
 mod tables;
 
 pub(crate) use tables::{ADDRESS_BITS, NoTable, allocate_table};
-pub use tables::{Coherence, LpiPlatform, Observed, Table, TableLayout};
+pub use tables::{Coherence, GicPlatform, Observed, Table, TableLayout};
 
 use crate::mmio::Mmio;
 use gic_arch::icc::{SysReg, SysRegEncoding};
@@ -32,8 +32,8 @@ pub enum Wait {
 /// The kernel's services for the drivers, by `&self`: several controllers in one process need no
 /// global.
 ///
-/// A timer's interrupt, SGIs, other PPIs and SPIs need nothing else, and no heap. LPIs and the ITS
-/// need [`LpiPlatform`]. References and `Arc`s to a platform are platforms, too.
+/// A timer's interrupt, SGIs, other PPIs and SPIs need nothing else, and no heap. A whole
+/// [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a platform are platforms, too.
 ///
 /// Everything may be called in any context unless it says "task".
 ///

@@ -6,9 +6,9 @@
 //! extern crate alloc;
 //! use alloc::sync::Arc;
 //! use gic_driver::v2m::{V2m, V2mError, V2mFrame};
-//! use gic_driver::{Gic, LpiPlatform};
+//! use gic_driver::{Gic, GicPlatform};
 //!
-//! fn bring_up<P: LpiPlatform + 'static>(
+//! fn bring_up<P: GicPlatform + 'static>(
 //!     gic: Arc<Gic<P>>,
 //!     frame: u64,
 //! ) -> Result<V2m<P>, V2mError> {

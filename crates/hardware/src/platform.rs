@@ -4,7 +4,7 @@
 use crate::bus::{AccessWidth, Bus};
 use crate::ram::{Publication, Ram};
 use gic_driver::{
-    Coherence, LpiPlatform, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait,
+    Coherence, GicPlatform, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait,
 };
 use irq_domain::{Host, IrqState, LocalCpu};
 use msi_types::Cpu;
@@ -225,7 +225,7 @@ impl Platform for MachinePlatform {
     }
 }
 
-impl LpiPlatform for MachinePlatform {
+impl GicPlatform for MachinePlatform {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         let address =
             self.ram.allocate_below(layout.bytes, layout.align, 1 << layout.address_bits)?;

@@ -1,5 +1,5 @@
 //! Porting Doorbell to a kernel: everything that it asks of one. [`Platform`] is for the drivers;
-//! with LPIs they need `LpiPlatform`, too, and the interrupt core needs `Host`: `with_heap.rs`.
+//! with LPIs they need `GicPlatform`, too, and the interrupt core needs `Host`: `with_heap.rs`.
 //!
 //! Here the kernel is an image whose memory is identity-mapped and never moves. Where yours
 //! differs, the comments say what the drivers count on.

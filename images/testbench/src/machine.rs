@@ -10,7 +10,7 @@ use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gic_arch::Affinity;
 use gic_bringup::{Irqchip, MsiController, Options, config};
-use gic_driver::{Its, LpiPlatform};
+use gic_driver::{GicPlatform, Its};
 use gic_firmware::{
     ConfigSpace, Controller as Described, ControllerIndex, ControllerKind, Description, PciHost,
 };
@@ -71,7 +71,7 @@ pub(crate) fn bring_up(
     let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description.clone(), &options);
     let irqchip = irqchip.expect("the interrupt controllers");
     irqchip
-        .cpu_on(LpiPlatform::cpu(&Kernel), &registers(), |_| ())
+        .cpu_on(GicPlatform::cpu(&Kernel), &registers(), |_| ())
         .expect("the boot CPU's interface");
     if let Some((index, reason)) = irqchip.refused().next() {
         panic!("controller {index:?}: {reason}");
@@ -115,7 +115,7 @@ pub(crate) fn bring_up(
 /// The trap loop: everything that is pending, one after the other.
 fn take_interrupts() {
     let machine = machine();
-    let here = LpiPlatform::cpu(&Kernel);
+    let here = GicPlatform::cpu(&Kernel);
     machine.irqchip.handle_irq(here, &registers(), |vector, _| {
         UNHANDLED.fetch_add(1, Ordering::Relaxed);
         LAST_UNHANDLED.store(vector.get(), Ordering::Relaxed);

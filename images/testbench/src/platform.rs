@@ -4,7 +4,7 @@
 use crate::ledger::Counted;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
-use gic_driver::{Coherence, LpiPlatform, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use gic_driver::{Coherence, GicPlatform, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use image_rt::platform::Kernel as Image;
 use irq_domain::{Host, IrqState, LocalCpu};
 use msi_types::Cpu;
@@ -44,7 +44,7 @@ impl Platform for Kernel {
     }
 }
 
-impl LpiPlatform for Kernel {
+impl GicPlatform for Kernel {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         if BREAK_NEXT_TABLE.swap(false, Ordering::Relaxed) {
             return Some(Table { address: NO_MEMORY, bytes: layout.bytes, handle: 0 });

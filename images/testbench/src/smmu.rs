@@ -19,7 +19,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
-use gic_driver::{Coherence, LpiPlatform, PhysicalRegion, Platform, Table, TableLayout, Wait};
+use gic_driver::{Coherence, GicPlatform, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use image_rt::lock::IrqMutex;
 use irq_domain::layer::{DoorbellMode, Iommu, IommuDomain, Placement};
 use msi_types::{Granule, RequesterId};

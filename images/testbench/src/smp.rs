@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use core::sync::atomic::{AtomicU64, Ordering};
 use gic_arch::SgiId;
-use gic_driver::LpiPlatform;
+use gic_driver::GicPlatform;
 use image_rt::cpu::{self, MAX_CPUS};
 use image_rt::lock::IrqMutex;
 use image_rt::power::{self, CpuStack};

@@ -6,7 +6,7 @@ use super::cpu_set::CpuSet;
 use super::invalidation::LpiBlock;
 use super::records::{Deferred, Record};
 use crate::lpi::LpiRange;
-use crate::{Alignment, LpiPlatform};
+use crate::{Alignment, GicPlatform};
 use core::num::{NonZeroU16, NonZeroU32};
 use core::ops::Range;
 use gic_arch::{IntId, Lpi};
@@ -16,7 +16,7 @@ use msi_types::{BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MsiError, MsiMess
 /// there are others.
 const SHORT: u32 = 1 << 16;
 
-impl<P: LpiPlatform> DirectLpi<P> {
+impl<P: GicPlatform> DirectLpi<P> {
     /// [`MsiParent::allocate`](msi_types::MsiParent::allocate). Task.
     pub(super) fn allocate_block(&self, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
         let BlockRequest { count, shape, fit, cpu, initially } = *request;

@@ -4,7 +4,7 @@
 use super::records::Deferred;
 use super::{DirectLpi, ResendReason};
 use crate::lpi::{Collected, PendingLpis};
-use crate::{LpiPlatform, wait_until};
+use crate::{GicPlatform, wait_until};
 use alloc::vec::Vec;
 use gic_arch::Lpi;
 use msi_types::{Cpu, HwIrq, MsiError};
@@ -30,7 +30,7 @@ pub struct CpuOff {
     pub stranded: Vec<HwIrq>,
 }
 
-impl<P: LpiPlatform> DirectLpi<P> {
+impl<P: GicPlatform> DirectLpi<P> {
     /// Makes a CPU take LPIs, after [`Gic::cpu_on`](crate::Gic::cpu_on). That call, like
     /// [`Gic::resume`](crate::Gic::resume), returned the fate of LPIs that were pending there
     /// ([`Attached::pending`](crate::lpi::Attached::pending)). The redistributor may have cached

@@ -3,7 +3,7 @@
 use super::records::{Deferred, Record};
 use super::registers::Invalidation;
 use super::{DirectLpi, ResendReason};
-use crate::LpiPlatform;
+use crate::GicPlatform;
 use crate::lpi::LpiError;
 use core::num::NonZeroU16;
 use gic_arch::{Lpi, Priority};
@@ -35,7 +35,7 @@ impl LpiBlock {
     }
 }
 
-impl<P: LpiPlatform> DirectLpi<P> {
+impl<P: GicPlatform> DirectLpi<P> {
     /// [`MsiParent::mask`](msi_types::MsiParent::mask). Any context.
     pub(super) fn disable(&self, hwirq: HwIrq) -> Result<(), MsiError> {
         self.configure(hwirq, |lpi| self.gic.lpis().disable(lpi))

@@ -3,11 +3,11 @@
 use super::DirectLpi;
 use super::invalidation::LpiBlock;
 use super::records::{Deferred, Record};
-use crate::LpiPlatform;
+use crate::GicPlatform;
 use gic_arch::Lpi;
 use msi_types::{Cpu, Fit, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
-impl<P: LpiPlatform> DirectLpi<P> {
+impl<P: GicPlatform> DirectLpi<P> {
     /// [`MsiParent::begin_move`](msi_types::MsiParent::begin_move). Task.
     ///
     /// Everything that can be refused is refused before anything changes: an address that the

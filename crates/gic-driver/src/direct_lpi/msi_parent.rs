@@ -1,7 +1,7 @@
 //! Direct LPIs as the parent of devices. There is nothing to know about a device.
 
 use super::DirectLpi;
-use crate::LpiPlatform;
+use crate::GicPlatform;
 use core::fmt;
 use gic_arch::Lpi;
 use msi_types::{
@@ -16,7 +16,7 @@ const PAGE: &str = "GICR_SETLPIR (with GICR_CTLR, GICR_PROPBASER and GICR_PENDBA
 
 /// [`is_pending`](MsiParent::is_pending) stays `None`: `GICR_SETLPIR` and `GICR_CLRLPIR` are
 /// write-only, and the pending table is undefined while LPIs are enabled.
-impl<P: LpiPlatform> MsiParent for DirectLpi<P> {
+impl<P: GicPlatform> MsiParent for DirectLpi<P> {
     fn isolation(&self, _of: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(PAGE))
     }

@@ -4,7 +4,7 @@
 use super::ResendReason;
 use super::cached_at::{CachedAt, PreviousTargets};
 use super::cpu_set::CpuSet;
-use crate::{IrqLock, LpiPlatform};
+use crate::{GicPlatform, IrqLock};
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use gic_arch::Lpi;
@@ -95,7 +95,7 @@ impl Records {
 
     /// Adds an LPI for which there is [memory](Self::reserve). Returns the CPUs where it may be
     /// pending without an owner. Any context.
-    pub(super) fn insert<P: LpiPlatform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
+    pub(super) fn insert<P: GicPlatform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
         let Some(slot) = self.slot(lpi) else { return CpuSet::NONE };
         slot.with(platform, |entry| {
             entry.record = Some(record);
@@ -104,7 +104,7 @@ impl Records {
     }
 
     /// Takes an LPI out, and returns its record. Any context.
-    pub(super) fn remove<P: LpiPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
+    pub(super) fn remove<P: GicPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
         self.slot(lpi)?.with(platform, |entry| {
             let record = entry.record.take()?;
             let ends = [Some(record.target), record.moving];
@@ -114,12 +114,12 @@ impl Records {
     }
 
     /// A copy of the record; `None` if the LPI is not allocated. Any context.
-    pub(super) fn get<P: LpiPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
+    pub(super) fn get<P: GicPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
         self.update(platform, lpi, |record| *record)
     }
 
     /// Changes the record. Any context.
-    pub(super) fn update<P: LpiPlatform, R>(
+    pub(super) fn update<P: GicPlatform, R>(
         &self,
         platform: &P,
         lpi: Lpi,
@@ -130,7 +130,7 @@ impl Records {
 
     /// Calls `look` with each record; those that are added or taken out meanwhile may be missed.
     /// Task.
-    pub(super) fn for_each<P: LpiPlatform>(
+    pub(super) fn for_each<P: GicPlatform>(
         &self,
         platform: &P,
         mut look: impl FnMut(Lpi, &mut Record),

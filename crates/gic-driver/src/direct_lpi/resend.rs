@@ -3,7 +3,7 @@
 
 use super::DirectLpi;
 use super::records::{Deferred, Record};
-use crate::LpiPlatform;
+use crate::GicPlatform;
 use gic_arch::Lpi;
 use msi_types::{Cpu, HwIrq};
 
@@ -43,7 +43,7 @@ pub trait ResendObserver: Send + Sync {
     fn resent(&self, resend: Resend);
 }
 
-impl<P: LpiPlatform> DirectLpi<P> {
+impl<P: GicPlatform> DirectLpi<P> {
     /// Makes an LPI pending at its target, now or once that is on.
     pub(super) fn deliver(&self, lpi: Lpi, record: &mut Record, reason: ResendReason) {
         // Two that are deferred are one: if one of them is known to be due, its handler runs for

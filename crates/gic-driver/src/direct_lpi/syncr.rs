@@ -12,7 +12,7 @@
 //! invalidate too.
 
 use super::registers::{DirectLpiRegisters, Invalidation};
-use crate::{IrqLock, LpiPlatform, Mmio, TimedOut, wait_until};
+use crate::{GicPlatform, IrqLock, Mmio, TimedOut, wait_until};
 use core::iter::Peekable;
 
 const WAIT: &str = "SYNCR.Busy = 0";
@@ -36,7 +36,7 @@ impl Invalidations {
     ///
     /// One bound of the platform's clock covers all of them, with the waits for other CPUs. At a
     /// redistributor that outlasted a wait before, it fails at once unless `Busy` is 0 again.
-    pub(super) fn run<P: LpiPlatform, M: Mmio>(
+    pub(super) fn run<P: GicPlatform, M: Mmio>(
         &self,
         platform: &P,
         registers: &DirectLpiRegisters<'_, M>,

@@ -2,15 +2,15 @@
 
 use super::Gic;
 use crate::lpi::{LpiError, Lpis};
-use crate::platform::LpiPlatform;
+use crate::platform::GicPlatform;
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
 
 /// A share of a GIC that has LPIs.
-pub(crate) struct GicWithLpis<P: LpiPlatform>(Arc<Gic<P>>);
+pub(crate) struct GicWithLpis<P: GicPlatform>(Arc<Gic<P>>);
 
-impl<P: LpiPlatform> GicWithLpis<P> {
+impl<P: GicPlatform> GicWithLpis<P> {
     /// # Errors
     /// Why there are no LPIs.
     pub(crate) fn new(gic: Arc<Gic<P>>) -> Result<Self, LpiError> {
@@ -26,13 +26,13 @@ impl<P: LpiPlatform> GicWithLpis<P> {
     }
 }
 
-impl<P: LpiPlatform> fmt::Debug for GicWithLpis<P> {
+impl<P: GicPlatform> fmt::Debug for GicWithLpis<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "GIC of the distributor@{:x}", self.0.distributor.address())
     }
 }
 
-impl<P: LpiPlatform> Deref for GicWithLpis<P> {
+impl<P: GicPlatform> Deref for GicWithLpis<P> {
     type Target = Arc<Gic<P>>;
 
     fn deref(&self) -> &Arc<Gic<P>> {

@@ -5,7 +5,7 @@ use crate::cpu_interface::{Acknowledged, Active, EoiMode, SplitEoi};
 use crate::errata::{self, Erratum, ErratumEntry, IdRegister};
 use crate::frame::ChipAliases;
 use crate::{
-    Block, CpuInterface, Distributor, GicError, LpiPlatform, Mmio, PhysicalRegion, Redistributor,
+    Block, CpuInterface, Distributor, GicError, GicPlatform, Mmio, PhysicalRegion, Redistributor,
     RedistributorRegion, Route, SystemRegisters, barrier,
 };
 use alloc::string::String;
@@ -28,7 +28,7 @@ impl Quirks {
     }
 
     /// Before [`Distributor::init`].
-    pub(super) fn apply_to_distributor<P: LpiPlatform>(
+    pub(super) fn apply_to_distributor<P: GicPlatform>(
         &self,
         platform: &P,
         distributor: &mut Distributor<P::Mmio>,
@@ -85,7 +85,7 @@ const CHIP_SHIFT: u32 = 44;
 
 /// Maps the aliases of the chips, if they are more than two: fewer do not have the erratum. Regions
 /// of redistributors tell which there are.
-fn chip_aliases<P: LpiPlatform>(
+fn chip_aliases<P: GicPlatform>(
     platform: &P,
     distributor: u64,
     regions: &[RedistributorRegion],
@@ -104,7 +104,7 @@ fn chip_aliases<P: LpiPlatform>(
     Ok(Some(ChipAliases(aliases)))
 }
 
-impl<P: LpiPlatform> Gic<P> {
+impl<P: GicPlatform> Gic<P> {
     /// Errata of this GIC. Each [`Erratum`] names the side that works around it.
     pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.quirks.0.iter().copied()

@@ -5,7 +5,7 @@ use crate::cpu_interface::SavedCpuInterface;
 use crate::distributor::SavedDistributor;
 use crate::lpi::PendingLpis;
 use crate::saved::{PrivateState, SharedBlock};
-use crate::{Block, GicError, LpiPlatform, SystemRegisters};
+use crate::{Block, GicError, GicPlatform, SystemRegisters};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use doorbell_fallible::{try_box, try_collect};
@@ -48,7 +48,7 @@ pub struct Resumed {
     pub lpis: PendingLpis,
 }
 
-impl<P: LpiPlatform> Gic<P> {
+impl<P: GicPlatform> Gic<P> {
     /// Saves the GIC and stops it. The last step before the system loses power, after the other
     /// CPUs were turned off and the senders of LPIs stopped. Task; on the last CPU, with its
     /// interrupts masked.

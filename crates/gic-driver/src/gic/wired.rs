@@ -3,7 +3,7 @@
 
 use super::Gic;
 use crate::claims::{Moving, nth};
-use crate::{GicError, Interrupt, LpiPlatform, Route};
+use crate::{GicError, GicPlatform, Interrupt, Route};
 use core::num::NonZeroU16;
 use gic_arch::{Affinity, IntId};
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
@@ -11,7 +11,7 @@ use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredPa
 /// For private vectors – SGIs, PPIs and extended PPIs – what acts on the interrupt acts on the
 /// calling CPU's: each CPU masks and unmasks its own, and sets its own trigger. One claim covers
 /// all CPUs. They have no target: they do not move.
-impl<P: LpiPlatform> WiredParent for Gic<P> {
+impl<P: GicPlatform> WiredParent for Gic<P> {
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             self.wired(nth(first, offset)?.hwirq())?;
@@ -90,7 +90,7 @@ impl<P: LpiPlatform> WiredParent for Gic<P> {
     }
 }
 
-impl<P: LpiPlatform> Gic<P> {
+impl<P: GicPlatform> Gic<P> {
     /// An interrupt where its state is: at the distributor, or at the calling CPU's redistributor.
     fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
         let intid = IntId::from(hwirq);

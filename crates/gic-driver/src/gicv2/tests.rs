@@ -4,7 +4,7 @@ use super::*;
 use crate::cpu_interface::SplitEoi;
 use crate::v2m::{V2m, V2mFrame};
 use crate::{
-    Coherence, Gic, GicConfig, GicCpuInterface, LpiPlatform, Mmio, Table, TableLayout, Wait,
+    Coherence, Gic, GicConfig, GicCpuInterface, GicPlatform, Mmio, Table, TableLayout, Wait,
 };
 use alloc::sync::Arc;
 use alloc::vec;
@@ -303,7 +303,7 @@ impl Platform for Board {
     }
 }
 
-impl LpiPlatform for Board {
+impl GicPlatform for Board {
     fn allocate_table(&self, _: TableLayout) -> Option<Table> {
         panic!("there are no tables")
     }

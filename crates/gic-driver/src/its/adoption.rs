@@ -6,11 +6,11 @@ use super::events::invalidation;
 use super::queue_wait::Context;
 use super::sequences::EventBlock;
 use super::{Its, TaskState};
-use crate::platform::LpiPlatform;
+use crate::platform::GicPlatform;
 use gic_arch::its::{CollectionId, Command, RdBase};
 use msi_types::Initially;
 
-impl<P: LpiPlatform> Its<P> {
+impl<P: GicPlatform> Its<P> {
     /// Finds the collections of all redistributors at which a new block's LPIs must be cleared:
     /// none if nothing was taken over, or if they had owners before.
     ///

@@ -12,7 +12,7 @@
 use super::Its;
 use super::error::ItsError;
 use super::routes::EventRoute;
-use crate::platform::LpiPlatform;
+use crate::platform::GicPlatform;
 use crate::redistributor::Redistributor;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -176,7 +176,7 @@ impl Collections {
     }
 }
 
-impl<P: LpiPlatform> Its<P> {
+impl<P: GicPlatform> Its<P> {
     /// Maps the CPU's collection to its redistributor, and makes that read the configuration of all
     /// LPIs anew: it may have cached configurations of before it was off.
     /// [`Gic::cpu_on`](crate::Gic::cpu_on) came first. Task, on any CPU.

@@ -16,7 +16,7 @@ use super::placement::Placement;
 use super::queue_wait::{Context, QueueWait, Verdict};
 use crate::lock::IrqLock;
 use crate::mmio::MmioExt;
-use crate::platform::{ADDRESS_BITS, Coherence, LpiPlatform, Table};
+use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table};
 use core::ops::Range;
 use gic_arch::gits::{self, Cbaser, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, MapAction, RawCommand, RdBase};
@@ -109,7 +109,7 @@ impl CommandQueue {
     /// # Errors
     /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with
     /// everything freed.
-    pub(crate) fn provision<P: LpiPlatform>(
+    pub(crate) fn provision<P: GicPlatform>(
         frame: &ControlFrame<P>,
         bytes: u32,
         coherence: Coherence,
@@ -152,13 +152,13 @@ impl CommandQueue {
 
     /// Programs the registers again after they were lost. The ITS is disabled and quiescent, the
     /// queue is stopped.
-    pub(crate) fn restore<P: LpiPlatform>(&self, frame: &ControlFrame<P>) {
+    pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(gits::CBASER, self.register);
     }
 
     /// Begins at wherever the ITS stands (position 0, after CBASER was written) and takes commands
     /// from now on.
-    pub(crate) fn start<P: LpiPlatform>(&self, frame: &ControlFrame<P>) {
+    pub(crate) fn start<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         let slot = frame.registers.read(gits::CREADR).slot();
         let slot = if slot < self.slots { slot } else { 0 };
         frame.registers.write(gits::CWRITER, Cwriter::new().with_slot(slot));
@@ -170,7 +170,7 @@ impl CommandQueue {
     }
 
     /// Waits until the ring is empty, and takes no commands any more.
-    pub(crate) fn stop<P: LpiPlatform>(&self, frame: &ControlFrame<P>) -> Result<(), QueueError> {
+    pub(crate) fn stop<P: GicPlatform>(&self, frame: &ControlFrame<P>) -> Result<(), QueueError> {
         self.poll(frame, &mut QueueWait::new(Context::Task), |ring| {
             let empty = ring.read == ring.written;
             if empty {
@@ -187,7 +187,7 @@ impl CommandQueue {
     /// [`QueueError::Stalled`] names the first refused command of these; the others were executed.
     /// After [`QueueError::Timeout`] the commands that were posted may still be executed later, in
     /// order; those that found no room are still in the iterator.
-    pub(crate) fn run<P: LpiPlatform>(
+    pub(crate) fn run<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
         context: Context,
@@ -215,7 +215,7 @@ impl CommandQueue {
     }
 
     /// Posts as many commands as find room, without waiting. Any context.
-    pub(crate) fn try_post<P: LpiPlatform>(
+    pub(crate) fn try_post<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
         commands: &mut dyn Iterator<Item = Command>,
@@ -248,12 +248,12 @@ impl CommandQueue {
     }
 
     /// Runs `f` between two commands: every command is made either before `f` or after it.
-    pub(crate) fn in_order<P: LpiPlatform>(&self, frame: &ControlFrame<P>, f: impl FnOnce()) {
+    pub(crate) fn in_order<P: GicPlatform>(&self, frame: &ControlFrame<P>, f: impl FnOnce()) {
         self.ring.with(&*frame.platform, |_| f());
     }
 
     /// Records a redistributor for which the ITS executed a SYNC.
-    pub(crate) fn set_verified_target<P: LpiPlatform>(
+    pub(crate) fn set_verified_target<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
         target: RdBase,
@@ -265,7 +265,7 @@ impl CommandQueue {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub(crate) fn wait<P: LpiPlatform>(
+    pub(crate) fn wait<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
         wait: &mut QueueWait,
@@ -286,7 +286,7 @@ impl CommandQueue {
     }
 
     /// Looks at the ring, outside the lock between two looks, until `done` or the wait ends.
-    fn poll<P: LpiPlatform>(
+    fn poll<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
         wait: &mut QueueWait,
@@ -317,7 +317,7 @@ impl CommandQueue {
     }
 
     /// Reads `CREADR` and accounts for what was consumed; gets a stalled queue going again.
-    fn refresh<P: LpiPlatform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
+    fn refresh<P: GicPlatform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
         if ring.state == QueueState::Stopped {
             return;
         }
@@ -337,7 +337,7 @@ impl CommandQueue {
 
     /// Records the command at which the queue stopped, replaces it by a harmless one and restarts
     /// the queue.
-    fn replace_stalled<P: LpiPlatform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
+    fn replace_stalled<P: GicPlatform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
         if ring.replaced != Some(ring.read) {
             ring.replaced = Some(ring.read);
             ring.faults.push(ring.read, self.load(frame, ring.read_slot));
@@ -359,13 +359,13 @@ impl CommandQueue {
             .write(gits::CWRITER, Cwriter::new().with_slot(ring.write_slot).with_retry(true));
     }
 
-    fn store<P: LpiPlatform>(&self, frame: &ControlFrame<P>, slot: u16, command: Command) {
+    fn store<P: GicPlatform>(&self, frame: &ControlFrame<P>, slot: u16, command: Command) {
         for (offset, word) in (byte(slot)..).step_by(8).zip(command.encode()) {
             frame.platform.store64(&self.memory, offset, word);
         }
     }
 
-    fn load<P: LpiPlatform>(&self, frame: &ControlFrame<P>, slot: u16) -> RawCommand {
+    fn load<P: GicPlatform>(&self, frame: &ControlFrame<P>, slot: u16) -> RawCommand {
         let mut bytes = (byte(slot)..).map(|offset| frame.platform.load8(&self.memory, offset));
         core::array::from_fn(|_| {
             u64::from_le_bytes(core::array::from_fn(|_| bytes.next().unwrap_or_default()))
@@ -374,7 +374,7 @@ impl CommandQueue {
 
     /// Publishes the slots from `start` up to, not including, `end`; around the ring's end if `end`
     /// is not after `start`.
-    fn publish<P: LpiPlatform>(&self, frame: &ControlFrame<P>, slots: Range<u16>) {
+    fn publish<P: GicPlatform>(&self, frame: &ControlFrame<P>, slots: Range<u16>) {
         let publish = |range| frame.platform.publish(&self.memory, range, self.coherence);
         if slots.start < slots.end {
             publish(byte(slots.start)..byte(slots.end));
@@ -414,7 +414,7 @@ fn byte(slot: u16) -> u64 {
 }
 
 /// Writes `CBASER` with the best attributes that the ITS takes.
-fn program<P: LpiPlatform>(
+fn program<P: GicPlatform>(
     frame: &ControlFrame<P>,
     bare: Cbaser,
     coherence: Coherence,

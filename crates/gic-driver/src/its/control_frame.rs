@@ -2,20 +2,20 @@
 
 use super::error::ProbeError;
 use crate::mmio::MmioExt;
-use crate::platform::{LpiPlatform, PhysicalRegion, TimedOut, wait_until};
+use crate::platform::{GicPlatform, PhysicalRegion, TimedOut, wait_until};
 use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::{ArchRevision, gits, id};
 
 /// Both frames of an ITS, with the platform under them.
-pub(crate) struct ControlFrame<P: LpiPlatform> {
+pub(crate) struct ControlFrame<P: GicPlatform> {
     pub(crate) platform: Arc<P>,
     pub(crate) registers: P::Mmio,
     /// Physical address.
     pub(crate) base: u64,
 }
 
-impl<P: LpiPlatform> ControlFrame<P> {
+impl<P: GicPlatform> ControlFrame<P> {
     /// Maps the frames and makes sure that they are an ITS's.
     pub(crate) fn map(platform: Arc<P>, base: u64) -> Result<Self, ProbeError> {
         let region = PhysicalRegion { base, bytes: gits::SIZE };
@@ -47,7 +47,7 @@ impl<P: LpiPlatform> ControlFrame<P> {
     }
 }
 
-impl<P: LpiPlatform> fmt::Debug for ControlFrame<P> {
+impl<P: GicPlatform> fmt::Debug for ControlFrame<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "its@{:x}", self.base)
     }

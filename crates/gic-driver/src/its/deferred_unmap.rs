@@ -11,7 +11,7 @@ use super::error::{ItsError, QueueError};
 use super::queue_wait::{Context, QueueWait};
 use super::sequences::{DiscardCommands, EventBlocks};
 use super::{Its, TaskState};
-use crate::platform::{LpiPlatform, Table};
+use crate::platform::{GicPlatform, Table};
 use alloc::collections::{TryReserveError, VecDeque};
 use alloc::vec::Vec;
 use doorbell_fallible::try_collect;
@@ -54,7 +54,7 @@ impl Resources {
     }
 }
 
-impl<P: LpiPlatform> Its<P> {
+impl<P: GicPlatform> Its<P> {
     /// Discards the events of one device's blocks that have a route, and frees the blocks.
     pub(super) fn discard(&self, state: &mut TaskState, blocks: EventBlocks) {
         self.release_resources(state, Resources::Events(blocks));

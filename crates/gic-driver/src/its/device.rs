@@ -3,7 +3,7 @@
 
 use super::error::ItsError;
 use super::placement::Placement;
-use crate::platform::{ADDRESS_BITS, LpiPlatform, Table};
+use crate::platform::{ADDRESS_BITS, GicPlatform, Table};
 use crate::{Alignment, BlockAllocator};
 use core::num::NonZeroU16;
 use gic_arch::gits::Typer;
@@ -49,7 +49,7 @@ pub(crate) struct Share {
 
 impl Device {
     /// Provides a table for `events` events, without shares.
-    pub(crate) fn provision<P: LpiPlatform>(
+    pub(crate) fn provision<P: GicPlatform>(
         platform: &P,
         typer: Typer,
         events: u32,

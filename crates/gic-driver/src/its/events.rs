@@ -8,7 +8,7 @@ use super::routes::EventRoute;
 use super::sequences::{EventBlock, EventBlocks, made_in_order, map_event};
 use super::{Its, TaskState};
 use crate::Alignment;
-use crate::platform::LpiPlatform;
+use crate::platform::GicPlatform;
 use core::num::NonZeroU16;
 use gic_arch::its::{CollectionId, Command, MapAction, Opcode, RdBase};
 use gic_arch::{Lpi, Priority};
@@ -29,7 +29,7 @@ pub struct EventRequest {
     pub initially: Initially,
 }
 
-impl<P: LpiPlatform> Its<P> {
+impl<P: GicPlatform> Its<P> {
     /// Maps events to LPIs, both consecutive. All or nothing; everything is one batch. The vectors
     /// of the block are the LPIs' INTIDs. Task.
     ///

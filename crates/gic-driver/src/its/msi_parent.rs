@@ -4,7 +4,7 @@
 use super::events::EventRequest;
 use super::id_map::IdMap;
 use super::{Its, ItsError};
-use crate::platform::LpiPlatform;
+use crate::platform::GicPlatform;
 use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::Lpi;
@@ -21,12 +21,12 @@ const SHARED_ROOM: u32 = 256;
 /// One bus's way to an ITS. Several buses, and platform devices, have one each over the same
 /// [`Its`].
 #[derive(Debug)]
-pub struct ItsMsiParent<P: LpiPlatform> {
+pub struct ItsMsiParent<P: GicPlatform> {
     its: Arc<Its<P>>,
     map: IdMap,
 }
 
-impl<P: LpiPlatform> ItsMsiParent<P> {
+impl<P: GicPlatform> ItsMsiParent<P> {
     /// Devices of a bus whose requesters are mapped by `map`.
     pub fn new(its: Arc<Its<P>>, map: IdMap) -> Self {
         Self { its, map }
@@ -56,7 +56,7 @@ impl<P: LpiPlatform> ItsMsiParent<P> {
     }
 }
 
-impl<P: LpiPlatform> MsiParent for ItsMsiParent<P> {
+impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     fn isolation(&self, of: RequesterId) -> Isolation {
         match self.map.device(of) {
             Some(_) if self.its.doorbell_window.is_some() => Isolation::NotIsolated(

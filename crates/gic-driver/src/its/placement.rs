@@ -1,6 +1,6 @@
 //! Placement of an ITS's memory: every table lies within the address bits that the ITS can drive.
 
-use crate::platform::{LpiPlatform, Table, TableLayout};
+use crate::platform::{GicPlatform, Table, TableLayout};
 use crate::platform::{NoTable, allocate_table};
 
 /// Limits on the location of an ITS's memory, apart from the register or command that names it.
@@ -14,7 +14,7 @@ pub(crate) struct Placement {
 
 impl Placement {
     /// Allocates `bytes` that a field of `address_bits` names. Task.
-    pub(crate) fn allocate<P: LpiPlatform>(
+    pub(crate) fn allocate<P: GicPlatform>(
         self,
         platform: &P,
         bytes: u64,

@@ -14,7 +14,7 @@ use crate::gic::{Gic, GicWithLpis};
 use crate::lock::IrqLock;
 use crate::lpi::LpiMessages;
 use crate::mmio::MmioExt;
-use crate::platform::{Coherence, LpiPlatform, PhysicalRegion};
+use crate::platform::{Coherence, GicPlatform, PhysicalRegion};
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -112,7 +112,7 @@ struct ItsMemory {
     queue: CommandQueue,
 }
 
-impl<P: LpiPlatform> Its<P> {
+impl<P: GicPlatform> Its<P> {
     /// Takes the ITS at `config.base` into use, with the LPIs of its GIC: provides its tables and
     /// its command queue, and enables it. CPUs become targets by [`cpu_on`](Self::cpu_on). Task;
     /// once for each ITS.
@@ -190,7 +190,7 @@ impl<P: LpiPlatform> Its<P> {
 }
 
 /// All of it, or nothing.
-fn provision<P: LpiPlatform>(
+fn provision<P: GicPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
     config: &ItsConfig,
@@ -220,7 +220,7 @@ fn provision<P: LpiPlatform>(
     }
 }
 
-fn device_table<P: LpiPlatform>(
+fn device_table<P: GicPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
 ) -> Result<ItsTable, ProbeError> {
@@ -241,7 +241,7 @@ fn device_table<P: LpiPlatform>(
 }
 
 /// A table for collections, where those in the ITS itself do not suffice.
-fn collection_table<P: LpiPlatform>(
+fn collection_table<P: GicPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
     cpus: u32,

@@ -1,7 +1,7 @@
 //! Bounded waits for the command queue: a task waits while the ITS makes progress, other contexts
 //! for one bound in all.
 
-use crate::platform::{LpiPlatform, Wait};
+use crate::platform::{GicPlatform, Wait};
 
 /// The context of a caller that waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +54,7 @@ impl QueueWait {
         Verdict::GiveUp
     }
 
-    pub(crate) fn pause<P: LpiPlatform>(&mut self, platform: &P) {
+    pub(crate) fn pause<P: GicPlatform>(&mut self, platform: &P) {
         self.wait = platform.wait(self.turn);
         self.turn = self.turn.saturating_add(1);
     }

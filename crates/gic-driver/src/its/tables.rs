@@ -11,7 +11,7 @@ use super::error::ProbeError;
 use super::placement::Placement;
 use super::quirks::MemoryType;
 use crate::mmio::{Mmio, MmioExt};
-use crate::platform::{ADDRESS_BITS, Coherence, LpiPlatform, NoTable, Table};
+use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, NoTable, Table};
 use doorbell_fallible::SortedMap;
 use gic_arch::gits::{self, Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
@@ -104,7 +104,7 @@ impl ItsTable {
     /// # Errors
     /// [`ProbeError::NoMemory`], [`ProbeError::Misplaced`] or [`ProbeError::TableRefused`], with
     /// everything freed.
-    pub(crate) fn provision<P: LpiPlatform>(
+    pub(crate) fn provision<P: GicPlatform>(
         frame: &ControlFrame<P>,
         request: TableRequest,
     ) -> Result<Option<Self>, ProbeError> {
@@ -148,7 +148,7 @@ impl ItsTable {
     }
 
     /// Removes the table from the disabled ITS and frees its memory.
-    pub(crate) fn release<P: LpiPlatform>(self, frame: &ControlFrame<P>) {
+    pub(crate) fn release<P: GicPlatform>(self, frame: &ControlFrame<P>) {
         frame.registers.write(self.register, Baser::new());
         for page in self.second_level.into_values() {
             frame.platform.release_table(page);
@@ -157,7 +157,7 @@ impl ItsTable {
     }
 
     /// Programs the register again after it was lost; the memory was kept. The ITS is disabled.
-    pub(crate) fn restore<P: LpiPlatform>(&self, frame: &ControlFrame<P>) {
+    pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(self.register, self.value);
     }
 
@@ -167,7 +167,7 @@ impl ItsTable {
     }
 
     /// Makes sure that there is memory for the entry of `id`, which is below [`ids`](Self::ids).
-    pub(crate) fn ensure<P: LpiPlatform>(
+    pub(crate) fn ensure<P: GicPlatform>(
         &mut self,
         frame: &ControlFrame<P>,
         id: u32,

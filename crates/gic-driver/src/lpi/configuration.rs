@@ -1,7 +1,7 @@
 //! Configuration bytes: changed under one lock, and published to those who do not look into caches.
 
 use super::{LpiError, Lpis};
-use crate::{Coherence, LpiPlatform};
+use crate::{Coherence, GicPlatform};
 use core::num::NonZeroU32;
 use core::sync::atomic::Ordering;
 use gic_arch::lpi::{Config, config_offset};
@@ -14,7 +14,7 @@ const COHERENCE_COHERENT: u8 = 1;
 /// One of them does not.
 const COHERENCE_NONE: u8 = 2;
 
-impl<P: LpiPlatform> Lpis<P> {
+impl<P: GicPlatform> Lpis<P> {
     /// Stores an LPI's configuration and publishes it. Redistributors may go on with the old one
     /// until the sender invalidates.
     ///

@@ -9,7 +9,7 @@ use crate::redistributor::{
     LpiClearing, LpiTables, NegotiatedTables, PendingContents, Redistributor, is_coherent,
 };
 use crate::{
-    Block, Coherence, GicError, LpiPlatform, Observed, PhysicalRegion, Table, TableLayout,
+    Block, Coherence, GicError, GicPlatform, Observed, PhysicalRegion, Table, TableLayout,
 };
 use core::mem;
 use gic_arch::gicr::{Pendbaser, Propbaser};
@@ -80,7 +80,7 @@ enum Contents {
 }
 
 /// A new, zeroed configuration table: every LPI disabled.
-pub(super) fn allocate_config<P: LpiPlatform>(
+pub(super) fn allocate_config<P: GicPlatform>(
     platform: &P,
     id_bits: u8,
     address_bits: u8,
@@ -92,7 +92,7 @@ pub(super) fn allocate_config<P: LpiPlatform>(
 
 /// Deals with LPIs that are enabled already, so that afterwards they are disabled everywhere, or
 /// enabled with one table that was taken over and in which every LPI is disabled.
-pub(super) fn adopt_config<'a, P: LpiPlatform>(
+pub(super) fn adopt_config<'a, P: GicPlatform>(
     platform: &P,
     typer: gicd::Typer,
     redistributors: impl Iterator<Item = &'a Redistributor<P::Mmio>>,
@@ -134,7 +134,7 @@ where
     Ok(adopted)
 }
 
-fn take_over_config<P: LpiPlatform>(
+fn take_over_config<P: GicPlatform>(
     platform: &P,
     base: Propbaser,
     id_bits: u8,
@@ -149,7 +149,7 @@ fn take_over_config<P: LpiPlatform>(
 }
 
 /// [`Lpis::attach`].
-pub(super) fn attach<P: LpiPlatform>(
+pub(super) fn attach<P: GicPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<Attached, GicError> {
@@ -180,7 +180,7 @@ enum PriorUse {
 
 /// The table for a redistributor that was never attached: its own if LPIs are enabled, else a new
 /// one.
-fn first_pending<P: LpiPlatform>(
+fn first_pending<P: GicPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<PendingTable, GicError> {
@@ -221,7 +221,7 @@ fn first_pending<P: LpiPlatform>(
 
 /// Records a redistributor whose pending LPIs may be a previous kernel's. Direct LPIs are cleared
 /// by the redistributor's own registers, at any time; an ITS needs an event for each.
-fn note_stale<P: LpiPlatform>(
+fn note_stale<P: GicPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<(), AdoptionRefused> {
@@ -239,11 +239,11 @@ fn note_stale<P: LpiPlatform>(
     })
 }
 
-fn forget_stale<P: LpiPlatform>(lpis: &Lpis<P>, address: u64) {
+fn forget_stale<P: GicPlatform>(lpis: &Lpis<P>, address: u64) {
     lpis.allocator.with(&*lpis.platform, |allocator| allocator.forget_stale(address));
 }
 
-fn adopted_coherence<P: LpiPlatform>(
+fn adopted_coherence<P: GicPlatform>(
     lpis: &Lpis<P>,
     config: Propbaser,
     pending: Pendbaser,
@@ -259,7 +259,7 @@ fn adopted_coherence<P: LpiPlatform>(
 }
 
 /// Checks that a redistributor with LPIs enabled uses the tables that the driver expects.
-fn verify<P: LpiPlatform>(
+fn verify<P: GicPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
     table: &PendingTable,
@@ -281,7 +281,7 @@ fn verify<P: LpiPlatform>(
 }
 
 /// LPIs are disabled: programs the tables and enables them.
-fn start<P: LpiPlatform>(
+fn start<P: GicPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
     table: &mut PendingTable,
@@ -317,7 +317,7 @@ fn start<P: LpiPlatform>(
 }
 
 /// [`Lpis::detach`].
-pub(super) fn detach<P: LpiPlatform>(
+pub(super) fn detach<P: GicPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<PendingLpis, GicError> {
@@ -335,7 +335,7 @@ pub(super) fn detach<P: LpiPlatform>(
 }
 
 /// Makes a redistributor write its pending table; `false` if it did not.
-fn flush<P: LpiPlatform>(
+fn flush<P: GicPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
 ) -> Result<bool, GicError> {
@@ -344,7 +344,7 @@ fn flush<P: LpiPlatform>(
 }
 
 /// [`Lpis::collect_pending`].
-pub(super) fn collect<P: LpiPlatform>(
+pub(super) fn collect<P: GicPlatform>(
     lpis: &Lpis<P>,
     redistributor: &Redistributor<P::Mmio>,
     mut found: impl FnMut(Lpi),
@@ -366,7 +366,7 @@ pub(super) fn collect<P: LpiPlatform>(
 }
 
 /// Reads a table that was written back, and clears it.
-fn empty<P: LpiPlatform>(
+fn empty<P: GicPlatform>(
     platform: &P,
     table: &mut PendingTable,
     mut found: impl FnMut(Lpi),
@@ -397,7 +397,7 @@ fn lpi_at(offset: u64, bit: u32) -> Option<Lpi> {
     Lpi::try_from(intid).ok()
 }
 
-fn remove_pending<P: LpiPlatform>(lpis: &Lpis<P>, redistributor: u64) -> Option<PendingTable> {
+fn remove_pending<P: GicPlatform>(lpis: &Lpis<P>, redistributor: u64) -> Option<PendingTable> {
     lpis.pending.with(&*lpis.platform, |tables| {
         let index = tables.iter().position(|table| table.redistributor == redistributor)?;
         Some(tables.swap_remove(index))
@@ -405,18 +405,18 @@ fn remove_pending<P: LpiPlatform>(lpis: &Lpis<P>, redistributor: u64) -> Option<
 }
 
 /// The room was reserved for all redistributors: nothing is allocated under the lock.
-fn insert_pending<P: LpiPlatform>(lpis: &Lpis<P>, table: PendingTable) {
+fn insert_pending<P: GicPlatform>(lpis: &Lpis<P>, table: PendingTable) {
     lpis.pending.with(&*lpis.platform, |tables| tables.push(table));
 }
 
-fn clear<P: LpiPlatform>(platform: &P, table: &Table) {
+fn clear<P: GicPlatform>(platform: &P, table: &Table) {
     for offset in (0..table.bytes).step_by(8) {
         platform.store64(table, offset, 0);
     }
     platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
 }
 
-fn allocate<P: LpiPlatform>(
+fn allocate<P: GicPlatform>(
     platform: &P,
     table: &'static str,
     layout: TableLayout,

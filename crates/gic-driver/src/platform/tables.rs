@@ -39,7 +39,7 @@ pub(crate) enum NoTable {
 }
 
 /// Allocates a table and checks that the platform kept to `layout`. Task.
-pub(crate) fn allocate_table<P: LpiPlatform>(
+pub(crate) fn allocate_table<P: GicPlatform>(
     platform: &P,
     layout: TableLayout,
 ) -> Result<Table, NoTable> {
@@ -53,7 +53,7 @@ pub(crate) fn allocate_table<P: LpiPlatform>(
 }
 
 /// Zeroed, physically contiguous memory that a controller reads (and may write). Owned: freed by
-/// [`LpiPlatform::release_table`]; not `Clone`.
+/// [`GicPlatform::release_table`]; not `Clone`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Table {
     /// Physical address.
@@ -82,11 +82,11 @@ pub enum Observed {
     No,
 }
 
-/// The kernel's services for LPIs and the ITS, beside its [`Platform`]: table memory, CPU numbers,
-/// and tasks that wait for each other. [`Gic`](crate::Gic), which has LPIs, needs it too.
+/// The kernel's services for a whole GIC with LPIs and ITSes, beside its [`Platform`]: table
+/// memory, CPU numbers, and tasks that wait for each other.
 ///
 /// Everything may be called in any context unless it says "task".
-pub trait LpiPlatform: Platform {
+pub trait GicPlatform: Platform {
     /// The CPU that executes this.
     fn cpu(&self) -> Cpu;
 

@@ -9,7 +9,7 @@ use gic_arch::icc::{self, SysRegEncoding};
 use gic_arch::{Affinity, id};
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
 use gic_driver::{
-    Coherence, CpuInterface, Gic, GicConfig, LpiPlatform, Mmio, Observed, PhysicalRegion, Platform,
+    Coherence, CpuInterface, Gic, GicConfig, GicPlatform, Mmio, Observed, PhysicalRegion, Platform,
     RedistributorRegion, SystemRegisters, Table, TableLayout, Wait,
 };
 use msi_types::{Cpu, MsiMessage};
@@ -241,7 +241,7 @@ impl Platform for Board {
     }
 }
 
-impl LpiPlatform for Board {
+impl GicPlatform for Board {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         must_be_task("allocate_table");
         let address = self.world().memory.allocate(layout)?;

@@ -8,7 +8,7 @@ use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::{gicd, id};
 use gic_driver::{
-    Coherence, LpiPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout,
+    Coherence, GicPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout,
     Wait,
 };
 use msi_types::Cpu;
@@ -242,7 +242,7 @@ impl Platform for Board {
     }
 }
 
-impl LpiPlatform for Board {
+impl GicPlatform for Board {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         must_be_task("allocate_table");
         if let Some(interlude) = ALLOCATING.take() {

@@ -2,14 +2,14 @@ extern crate alloc;
 use alloc::{boxed::Box, sync::Arc};
 use core::error::Error;
 use gic_bringup::Irqchip;
-use gic_driver::{LpiPlatform, SystemRegisters};
+use gic_driver::{GicPlatform, SystemRegisters};
 use gic_firmware::devicetree;
 use irq_domain::{Host, IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig};
 use msi_types::{Cpu, MessageStore, RequesterId, Shape};
 
 /// On the boot CPU, which unmasks interrupts afterwards. The kernel keeps the `Irqchip` as long as
 /// it takes interrupts.
-pub fn boot<K: LpiPlatform + Host + 'static>(
+pub fn boot<K: GicPlatform + Host + 'static>(
     kernel: Arc<K>,
     blob: &[u8],
     registers: &impl SystemRegisters,
@@ -20,7 +20,7 @@ pub fn boot<K: LpiPlatform + Host + 'static>(
 }
 
 /// The IRQ exception of a CPU: runs the handlers of everything that is pending.
-pub fn take_interrupts<K: LpiPlatform>(
+pub fn take_interrupts<K: GicPlatform>(
     irqchip: &Irqchip<K>,
     cpu: Cpu,
     registers: &impl SystemRegisters,
@@ -36,7 +36,7 @@ pub struct Pci {
 }
 
 /// A driver takes its PCI function into use, with up to 32 vectors.
-pub fn probe<K: LpiPlatform + 'static>(
+pub fn probe<K: GicPlatform + 'static>(
     irqchip: &Irqchip<K>,
     requester: RequesterId,
     (store, shape): (Arc<dyn MessageStore>, Shape),

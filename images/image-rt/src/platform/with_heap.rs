@@ -6,11 +6,11 @@ use alloc::alloc::{alloc_zeroed, dealloc};
 use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::NonNull;
-use gic_driver::{Coherence, LpiPlatform, Table, TableLayout};
+use gic_driver::{Coherence, GicPlatform, Table, TableLayout};
 use irq_domain::{Host, IrqState, LocalCpu};
 use msi_types::Cpu;
 
-impl LpiPlatform for Kernel {
+impl GicPlatform for Kernel {
     /// Physically contiguous, zeroed, aligned as asked (up to 64 KiB and to the table's own size),
     /// below the limit. The controller may read past the caches until it is told otherwise, so that
     /// the zeros are cleaned out to memory.
@@ -93,7 +93,7 @@ impl LocalCpu for Kernel {
 impl Host for Kernel {
     /// A kernel with threads asks its per-CPU data. The core calls this only with interrupts saved.
     fn current_cpu(&self) -> Option<Cpu> {
-        Some(LpiPlatform::cpu(self))
+        Some(GicPlatform::cpu(self))
     }
 }
 

@@ -6,7 +6,7 @@ use super::registers::Registers;
 use super::stream_table::{SpaceId, StreamId};
 use super::{SmmuError, memory, store, wait_for};
 use crate::platform::Kernel;
-use gic_driver::{LpiPlatform, Table};
+use gic_driver::{GicPlatform, Table};
 
 /// Both queues are as long, or shorter where the SMMU wants it.
 const USUAL_BITS: u32 = 7;
