@@ -1,19 +1,19 @@
 //! Levels between a device and its controller: buses with quirks, IOMMUs, a hypervisor.
 //!
-//! A [`Layer`] states what it changes and nothing else. [`Over`] makes an
+//! A [`Layer`] states what it changes and nothing else. [`LayeredParent`] makes an
 //! [`MsiParent`](msi_types::MsiParent) of a layer and the parent below it: forwarding, roll-back,
-//! and the book of which message is held by whom are written there, once. What is not in [`Layer`]
+//! and the record of which message is held by whom are written there, once. What is not in [`Layer`]
 //! – masks, pending states, who owns which vector – goes to the parent: a layer cannot get in its
 //! way.
 
 mod doorbell_mapping;
 mod hypervisor;
-mod over;
+mod layered_parent;
 mod shim;
 
 pub use doorbell_mapping::{DoorbellMapping, DoorbellMode, Iommu, IommuDomain, Placement};
 pub use hypervisor::Hypervisor;
-pub use over::Over;
+pub use layered_parent::LayeredParent;
 pub use shim::{AddressRule, RequesterRule, ShimLayer};
 
 use core::fmt;

@@ -6,7 +6,7 @@
 //! ```text
 //! hotplug (TaskRwLock)
 //! └─ a device's state, the wired interrupts' state (TaskLock)
-//!    ├─ a device's attachment, then a layer's book, then its pages (TaskLock)
+//!    ├─ a device's attachment, then a layer's records, then its pages (TaskLock)
 //!    └─ IRQ numbers, names (TaskLock)
 //!       └─ an interrupt's control block (IrqLock)
 //!          └─ the list of deferred frees, a store's mask bits (IrqLock); locks

@@ -77,14 +77,14 @@ impl fmt::Display for ApicVector {
 
 /// A CPU and a vector of it, which an interrupt on x86 has to itself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Place {
+pub struct CpuVector {
     /// The CPU.
     pub cpu: Cpu,
     /// The vector that it takes the interrupt as.
     pub vector: ApicVector,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for CpuVector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "vector {} at CPU {}", self.vector, self.cpu)
     }

@@ -82,7 +82,7 @@ pub mod message;
 pub mod remapping;
 pub mod vector_domain;
 
-pub use apic::{Apic, ApicId, ApicVector, Place};
+pub use apic::{Apic, ApicId, ApicVector, CpuVector};
 pub use matrix::{MatrixError, VectorMatrix};
 #[doc(no_inline)]
 pub use msi_types::{IrqState, LocalCpu};

@@ -12,7 +12,7 @@
 
 mod bitmap;
 
-use crate::apic::{ApicVector, Place};
+use crate::apic::{ApicVector, CpuVector};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use bitmap::Bitmap;
@@ -33,10 +33,10 @@ pub enum MatrixError {
     Exhausted(Cpu),
     /// The caller asked for a certain vector that is not free.
     #[error("{0} is taken")]
-    Taken(Place),
+    Taken(CpuVector),
     /// The caller gave back what was not handed out.
     #[error("{0} is not handed out")]
-    NotAllocated(Place),
+    NotAllocated(CpuVector),
     /// The caller gave back more managed vectors than there are.
     #[error("CPU {0} has no managed vector that is set aside and unused")]
     NotManaged(Cpu),
@@ -108,10 +108,10 @@ impl VectorMatrix {
     ///
     /// # Errors
     /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`].
-    pub fn allocate(&mut self, cpu: Cpu) -> Result<Place, MatrixError> {
+    pub fn allocate(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
         self.check_usable(cpu)?;
         let vector = self.free_vectors(cpu).next().ok_or(MatrixError::Exhausted(cpu))?;
-        self.take_checked(Place { cpu, vector })
+        self.take_checked(CpuVector { cpu, vector })
     }
 
     /// Hands out a normal vector of `cpu` for an interrupt whose vector can never change: the one
@@ -120,13 +120,13 @@ impl VectorMatrix {
     ///
     /// # Errors
     /// As for [`allocate`](Self::allocate).
-    pub fn allocate_common(&mut self, cpu: Cpu) -> Result<Place, MatrixError> {
+    pub fn allocate_common(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
         self.check_usable(cpu)?;
         let free_on =
             |vector| self.cpus.iter().filter(|map| map.online && self.is_free(map, vector)).count();
         let vector = self.free_vectors(cpu).max_by_key(|v| free_on(*v));
         let vector = vector.ok_or(MatrixError::Exhausted(cpu))?;
-        self.take_checked(Place { cpu, vector })
+        self.take_checked(CpuVector { cpu, vector })
     }
 
     /// Hands out a certain normal vector of a CPU on line.
@@ -134,7 +134,7 @@ impl VectorMatrix {
     /// # Errors
     /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if the CPU is off line,
     /// [`MatrixError::Taken`].
-    pub fn take(&mut self, place: Place) -> Result<Place, MatrixError> {
+    pub fn take(&mut self, place: CpuVector) -> Result<CpuVector, MatrixError> {
         let map = self.map(place.cpu)?;
         if !map.online {
             return Err(MatrixError::Exhausted(place.cpu));
@@ -150,7 +150,7 @@ impl VectorMatrix {
     ///
     /// # Errors
     /// [`MatrixError::UnknownCpu`], [`MatrixError::NotAllocated`].
-    pub fn free(&mut self, place: Place) -> Result<(), MatrixError> {
+    pub fn free(&mut self, place: CpuVector) -> Result<(), MatrixError> {
         let map = self.cpus.get_mut(place.cpu.index()).ok_or(MatrixError::UnknownCpu(place.cpu))?;
         if !map.allocated.remove(place.vector) {
             return Err(MatrixError::NotAllocated(place));
@@ -204,14 +204,14 @@ impl VectorMatrix {
     ///
     /// # Errors
     /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is off line or has none.
-    pub fn allocate_managed(&mut self, cpu: Cpu) -> Result<Place, MatrixError> {
+    pub fn allocate_managed(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
         let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
         let unused =
             |vector: &ApicVector| map.managed.contains(*vector) && !map.allocated.contains(*vector);
         let vector = self.window.0.up_to(self.window.1).find(unused).filter(|_| map.online);
         let vector = vector.ok_or(MatrixError::Exhausted(cpu))?;
         map.allocated.insert(vector);
-        Ok(Place { cpu, vector })
+        Ok(CpuVector { cpu, vector })
     }
 
     /// A managed vector that is in use is a normal one from now on: free for all once it is [taken
@@ -220,7 +220,7 @@ impl VectorMatrix {
     /// # Errors
     /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if it is no managed one, or is not
     /// in use.
-    pub fn unmanage(&mut self, place: Place) -> Result<(), MatrixError> {
+    pub fn unmanage(&mut self, place: CpuVector) -> Result<(), MatrixError> {
         let map = self.cpus.get_mut(place.cpu.index()).ok_or(MatrixError::UnknownCpu(place.cpu))?;
         if !map.allocated.contains(place.vector) || !map.managed.remove(place.vector) {
             return Err(MatrixError::NotManaged(place.cpu));
@@ -239,7 +239,7 @@ impl VectorMatrix {
     }
 
     /// Is this vector handed out?
-    pub fn is_allocated(&self, place: Place) -> bool {
+    pub fn is_allocated(&self, place: CpuVector) -> bool {
         self.map(place.cpu).is_ok_and(|map| map.allocated.contains(place.vector))
     }
 
@@ -248,7 +248,7 @@ impl VectorMatrix {
         self.map(cpu).is_ok_and(|map| map.online)
     }
 
-    fn take_checked(&mut self, place: Place) -> Result<Place, MatrixError> {
+    fn take_checked(&mut self, place: CpuVector) -> Result<CpuVector, MatrixError> {
         let map = self.cpus.get_mut(place.cpu.index()).ok_or(MatrixError::UnknownCpu(place.cpu))?;
         map.allocated.insert(place.vector);
         map.available -= 1;

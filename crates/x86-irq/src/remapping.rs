@@ -23,7 +23,7 @@ mod source;
 mod table;
 mod translation;
 
-use crate::apic::{ApicId, Place};
+use crate::apic::{ApicId, CpuVector};
 use crate::lock::TaskLock;
 use crate::vector_domain::VectorDomain;
 use alloc::boxed::Box;
@@ -174,7 +174,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
     }
 
     /// The target of an entry for a vector at `place`.
-    fn target(&self, place: Place) -> Result<IrteTarget, MsiError> {
+    fn target(&self, place: CpuVector) -> Result<IrteTarget, MsiError> {
         let unreachable = MsiError::NotReachable(
             place.cpu,
             "its APIC ID does not fit the remapping table's entries",
@@ -222,7 +222,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
     }
 
     /// Sends an entry's interrupts elsewhere.
-    fn retarget(&self, entries: &Entries, entry: u16, place: Place) -> Result<(), MsiError> {
+    fn retarget(&self, entries: &Entries, entry: u16, place: CpuVector) -> Result<(), MsiError> {
         self.table.retarget(entry, self.target(place)?, entries.source);
         self.cache.invalidate(entry, 0).map_err(|error| self.fault("entry changed", error))
     }

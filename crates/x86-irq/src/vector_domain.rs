@@ -52,7 +52,7 @@ mod placement;
 mod relocation;
 mod slot;
 
-use crate::apic::{Apic, ApicId, ApicVector, Place};
+use crate::apic::{Apic, ApicId, ApicVector, CpuVector};
 use crate::lock::{IrqLock, TaskLock};
 use crate::matrix::{MatrixError, VectorMatrix};
 use crate::message::{ApicMessage, DestinationFormat};
@@ -74,8 +74,8 @@ pub(crate) use claims::ClaimId;
 pub use cleanup::{Cleanup, Offline};
 pub use config::VectorDomainConfig;
 pub(crate) use msi_parent::for_each;
-pub(crate) use relocation::Kept;
-pub(crate) use slot::{Reuse, Stored};
+pub(crate) use relocation::KeptPlace;
+pub(crate) use slot::{MessageKeeper, Reuse};
 
 /// The number of the first slot.
 pub const FIRST_SLOT: u32 = 256;
@@ -145,7 +145,7 @@ impl VectorDomain {
 
     /// The effective affinity of a vector. `None` if it is not handed out.
     /// Any.
-    pub fn place(&self, hwirq: HwIrq) -> Option<Place> {
+    pub fn place(&self, hwirq: HwIrq) -> Option<CpuVector> {
         self.slot(hwirq)?.place()
     }
 
@@ -192,24 +192,24 @@ impl VectorDomain {
         self.slots.get(self.index(hwirq)?)
     }
 
-    fn entry(&self, place: Place) -> Option<&AtomicU32> {
+    fn entry(&self, place: CpuVector) -> Option<&AtomicU32> {
         self.table.get(place.cpu.index())?.get(place.vector.index())
     }
 
     /// Assigns interrupts at `place` to a slot.
-    fn set_entry(&self, place: Place, index: Option<usize>) {
+    fn set_entry(&self, place: CpuVector, index: Option<usize>) {
         let value = index.map_or(0, |index| u32::try_from(index).map_or(0, |index| index + 1));
         if let Some(entry) = self.entry(place) {
             entry.store(value, Ordering::Release);
         }
     }
 
-    fn entry_index(&self, place: Place) -> Option<usize> {
+    fn entry_index(&self, place: CpuVector) -> Option<usize> {
         let index = self.entry(place)?.load(Ordering::Acquire).checked_sub(1)?;
         usize::try_from(index).ok()
     }
 
-    fn message_to(&self, core: &Core, place: Place) -> Result<MsiMessage, MsiError> {
+    fn message_to(&self, core: &Core, place: CpuVector) -> Result<MsiMessage, MsiError> {
         let unreachable =
             MsiError::NotReachable(place.cpu, "its APIC ID does not fit the message format");
         let id = core
@@ -231,7 +231,7 @@ impl Core {
     }
 
     /// A place that nobody uses any more. It was handed out by the matrix, so it can be given back.
-    fn release(&mut self, place: Place) {
+    fn release(&mut self, place: CpuVector) {
         let freed = self.matrix.free(place);
         debug_assert_eq!(freed, Ok::<(), MatrixError>(()));
     }

@@ -17,7 +17,7 @@ use gic_firmware::{
 use image_rt::pci::{self, Function};
 use image_rt::start::Started;
 use image_rt::{cpu, exceptions};
-use irq_domain::layer::{DoorbellMapping, Over};
+use irq_domain::layer::{DoorbellMapping, LayeredParent};
 use irq_domain::{Interrupts, Start, WiredRequest};
 use msi_types::{Cpu, HwIrq, MsiParent, RequesterId, Trigger};
 use spin::Once;
@@ -42,7 +42,7 @@ pub(crate) struct Machine {
 pub(crate) struct Translated {
     pub(crate) smmu: Arc<Smmu>,
     /// The layer that maps doorbells.
-    pub(crate) doorbells: Arc<Over<DoorbellMapping<Behind>, dyn MsiParent>>,
+    pub(crate) doorbells: Arc<LayeredParent<DoorbellMapping<Behind>, dyn MsiParent>>,
 }
 
 static MACHINE: Once<Machine> = Once::new();
@@ -167,7 +167,7 @@ fn translated(
     // For ever: the SMMU is never released.
     core::mem::forget(handle.expect("the SMMU's event interrupt"));
     let layer = DoorbellMapping::new(Behind(smmu.clone()), Arc::new(Kernel));
-    Translated { smmu, doorbells: Arc::new(Over::new(layer, below, Arc::new(Kernel))) }
+    Translated { smmu, doorbells: Arc::new(LayeredParent::new(layer, below, Arc::new(Kernel))) }
 }
 
 fn functions(host: &PciHost, around: &Started) -> Vec<Function> {

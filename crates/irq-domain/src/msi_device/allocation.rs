@@ -45,12 +45,12 @@ impl Domain {
             }
         }
         this.share.with(core.host(), |attachment| {
-            let draft = Draft::new(this, core, attachment, &placing.online);
-            let draft = match shape {
-                Shape::Independent => draft.independent(counts, &free),
-                Shape::AlignedGroup => draft.group(counts),
+            let transaction = Transaction::new(this, core, attachment, &placing.online);
+            let transaction = match shape {
+                Shape::Independent => transaction.independent(counts, &free),
+                Shape::AlignedGroup => transaction.group(counts),
             }?;
-            this.establish(&mut state, draft, shape)
+            this.establish(&mut state, transaction, shape)
         })
     }
 
@@ -64,29 +64,30 @@ impl Domain {
         this.check_present(&state)?;
         this.check_slots(&state, slots)?;
         this.share.with(core.host(), |attachment| {
-            let mut draft = Draft::new(this, core, attachment, &placing.online);
-            draft.spread(slots)?;
-            this.establish(&mut state, draft, Shape::Independent)
+            let mut transaction = Transaction::new(this, core, attachment, &placing.online);
+            transaction.spread(slots)?;
+            this.establish(&mut state, transaction, Shape::Independent)
         })
     }
 
-    /// Composes, writes and commits what was drafted.
+    /// Composes, writes and commits what was taken.
     pub(super) fn establish(
         &self,
         state: &mut State,
-        mut draft: Draft<'_>,
+        mut transaction: Transaction<'_>,
         shape: Shape,
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
-        draft.compose()?;
-        let granted = try_collect(draft.vectors.iter().map(|(slot, entry)| entry.info(slot)))?;
-        state.allocations.reserve_many(draft.allocations.len())?;
-        state.vectors.reserve_many(draft.vectors.len())?;
-        self.write(&draft.vectors, shape, state.power).inspect_err(|_| {
+        transaction.compose()?;
+        let granted =
+            try_collect(transaction.vectors.iter().map(|(slot, entry)| entry.info(slot)))?;
+        state.allocations.reserve_many(transaction.allocations.len())?;
+        state.vectors.reserve_many(transaction.vectors.len())?;
+        self.write(&transaction.vectors, shape, state.power).inspect_err(|_| {
             // The first error is the one to report.
-            let _ = self.quieten(draft.vectors.iter().map(|(slot, _)| slot), state.power);
+            let _ = self.quieten(transaction.vectors.iter().map(|(slot, _)| slot), state.power);
         })?;
         state.power = Power::On;
-        draft.commit(state);
+        transaction.commit(state);
         Ok(granted)
     }
 
@@ -200,7 +201,7 @@ fn is_shortage(error: MsiDeviceError) -> bool {
 }
 
 /// Resources taken so far. Drop before [`commit`](Self::commit) gives all of them back.
-pub(super) struct Draft<'a> {
+pub(super) struct Transaction<'a> {
     domain: &'a Shared<Domain>,
     core: &'a Interrupts,
     attachment: &'a Attachment,
@@ -209,7 +210,7 @@ pub(super) struct Draft<'a> {
     vectors: SortedMap<u16, Entry>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> Transaction<'a> {
     pub(super) fn new(
         domain: &'a Shared<Domain>,
         core: &'a Interrupts,
@@ -290,7 +291,7 @@ impl<'a> Draft<'a> {
         self.reserve(count.get(), count)?;
         let shape = Shape::Independent;
         let (block, cpu) = self.request(count, shape, *choice)?;
-        // All are the draft's before the first can fail.
+        // All are the transaction's before the first can fail.
         let begin = self.allocations.len();
         let slots = slots.iter().map(|(_, slot)| *slot);
         self.allocations.extend(block.split().zip(slots).map(|(block, first)| Allocation {
@@ -428,14 +429,14 @@ impl<'a> Draft<'a> {
     }
 }
 
-impl Drop for Draft<'_> {
+impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         self.give_back();
     }
 }
 
-impl Draft<'_> {
-    /// Nothing is drafted any more.
+impl Transaction<'_> {
+    /// Nothing is taken any more.
     fn give_back(&mut self) {
         for entry in core::mem::take(&mut self.vectors).into_values() {
             entry.descriptor.control.lock(self.core.host()).remove(HandlerPhase::Gone);

@@ -1,6 +1,6 @@
 //! Vectors that follow certain CPUs.
 
-use super::allocation::Draft;
+use super::allocation::Transaction;
 use super::{Domain, MsiVector};
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
@@ -20,9 +20,9 @@ impl Domain {
         this.check_present(&state)?;
         this.check_slots(&state, &[slot])?;
         this.share.with(core.host(), |attachment| {
-            let mut draft = Draft::new(this, core, attachment, &placing.online);
-            draft.allocate_managed(slot, among)?;
-            this.establish(&mut state, draft, Shape::Independent)
+            let mut transaction = Transaction::new(this, core, attachment, &placing.online);
+            transaction.allocate_managed(slot, among)?;
+            this.establish(&mut state, transaction, Shape::Independent)
         })
     }
 }

@@ -40,7 +40,7 @@ impl Domain {
 
     /// Gives the vector at `slot` back, with its handler. Task.
     pub(super) fn free(&self, core: &Interrupts, slot: u16) -> Result<(), MsiDeviceError> {
-        let (entry, quiet) = self.take_out(core, slot)?;
+        let (entry, quiet) = self.remove_entry(core, slot)?;
         // Without the device's lock: whatever the handler owned is dropped here.
         core.free_handler(&entry.descriptor);
         core.retire(&entry.descriptor);
@@ -53,7 +53,7 @@ impl Domain {
 
     /// Closes the vector at `slot` and makes its slot a free one. With the last vector the store is
     /// turned off.
-    fn take_out(&self, core: &Interrupts, slot: u16) -> Result<TakenOut, MsiDeviceError> {
+    fn remove_entry(&self, core: &Interrupts, slot: u16) -> Result<RemovedEntry, MsiDeviceError> {
         let mut state = self.state.lock(core.host());
         let missing = MsiDeviceError::NoVector(slot);
         let allocation =
@@ -73,7 +73,7 @@ impl Domain {
 }
 
 /// The vector, and what the store said.
-type TakenOut = (Entry, Result<(), StoreError>);
+type RemovedEntry = (Entry, Result<(), StoreError>);
 
 impl Interrupts {
     /// Gives the number of an interrupt without handler back. Its vector may be another's next.

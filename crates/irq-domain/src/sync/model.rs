@@ -14,14 +14,14 @@ use std::boxed::Box;
 use std::panic::catch_unwind;
 use std::vec::Vec;
 
-/// The word under the checker; with `FORGOTTEN` bits, or `TORN` swaps, a mutant.
-struct Checked<const FORGOTTEN: u32, const TORN: bool>(AtomicU32);
+/// The word under the checker; with `FORGOTTEN` bits, or `SPLIT` swaps, a mutant.
+struct Checked<const FORGOTTEN: u32, const SPLIT: bool>(AtomicU32);
 
 type Sound = Checked<0, false>;
-type Torn = Checked<0, true>;
-type Forgets<const BITS: u32> = Checked<BITS, false>;
+type SplitSwap = Checked<0, true>;
+type Without<const BITS: u32> = Checked<BITS, false>;
 
-impl<const FORGOTTEN: u32, const TORN: bool> Word for Checked<FORGOTTEN, TORN> {
+impl<const FORGOTTEN: u32, const SPLIT: bool> Word for Checked<FORGOTTEN, SPLIT> {
     fn new(value: u32) -> Self {
         Self(AtomicU32::new(value))
     }
@@ -35,7 +35,7 @@ impl<const FORGOTTEN: u32, const TORN: bool> Word for Checked<FORGOTTEN, TORN> {
     }
 
     fn swap_if(&self, current: u32, new: u32) -> Result<u32, u32> {
-        if !TORN {
+        if !SPLIT {
             return self.0.compare_exchange(current, new & !FORGOTTEN, SeqCst, SeqCst);
         }
         let now = self.0.load(SeqCst);
@@ -291,45 +291,45 @@ fn what_arrives_before_an_awaited_handler_is_not_lost() {
 
 #[test]
 fn without_the_awaited_bit_early_messages_are_lost() {
-    assert!(is_caught(a_handler_is_installed_under_load::<Forgets<AWAITED>>));
-    assert!(is_caught(a_handler_is_installed_under_load::<Forgets<RESEND>>));
+    assert!(is_caught(a_handler_is_installed_under_load::<Without<AWAITED>>));
+    assert!(is_caught(a_handler_is_installed_under_load::<Without<RESEND>>));
 }
 
 #[test]
 fn without_the_running_bit_a_handler_runs_beside_itself() {
-    assert!(is_caught(two_cpus_share_an_interrupt::<Forgets<RUNNING>>));
-    assert!(is_caught(a_handle_is_dropped_under_load::<Forgets<RUNNING>>));
+    assert!(is_caught(two_cpus_share_an_interrupt::<Without<RUNNING>>));
+    assert!(is_caught(a_handle_is_dropped_under_load::<Without<RUNNING>>));
 }
 
 #[test]
 fn without_the_resend_mark_messages_are_lost() {
-    assert!(is_caught(two_cpus_share_an_interrupt::<Forgets<RESEND>>));
-    assert!(is_caught(an_interrupt_is_disabled_under_load::<Forgets<RESEND>>));
+    assert!(is_caught(two_cpus_share_an_interrupt::<Without<RESEND>>));
+    assert!(is_caught(an_interrupt_is_disabled_under_load::<Without<RESEND>>));
 }
 
 #[test]
 fn without_the_disabled_bit_it_runs_while_disabled() {
-    assert!(is_caught(an_interrupt_is_disabled_under_load::<Forgets<DISABLED>>));
+    assert!(is_caught(an_interrupt_is_disabled_under_load::<Without<DISABLED>>));
 }
 
 #[test]
 fn without_pins_a_handler_is_freed_while_it_is_sent_again() {
-    assert!(is_caught(a_handle_is_dropped_under_load::<Forgets<PINS>>));
+    assert!(is_caught(a_handle_is_dropped_under_load::<Without<PINS>>));
 }
 
 #[test]
 fn without_the_closing_bit_it_is_entered_after_it_was_closed() {
-    assert!(is_caught(a_handle_is_dropped_under_load::<Forgets<CLOSING>>));
+    assert!(is_caught(a_handle_is_dropped_under_load::<Without<CLOSING>>));
 }
 
 #[test]
 fn without_the_changing_bit_two_parties_change_the_value() {
-    assert!(is_caught(a_handler_is_replaced_under_load::<Forgets<CHANGING>>));
+    assert!(is_caught(a_handler_is_replaced_under_load::<Without<CHANGING>>));
 }
 
 #[test]
 fn with_swaps_in_two_steps_nothing_holds() {
-    assert!(is_caught(two_cpus_share_an_interrupt::<Torn>));
-    assert!(is_caught(an_interrupt_is_disabled_under_load::<Torn>));
-    assert!(is_caught(a_handle_is_dropped_under_load::<Torn>));
+    assert!(is_caught(two_cpus_share_an_interrupt::<SplitSwap>));
+    assert!(is_caught(an_interrupt_is_disabled_under_load::<SplitSwap>));
+    assert!(is_caught(a_handle_is_dropped_under_load::<SplitSwap>));
 }

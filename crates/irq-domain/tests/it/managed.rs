@@ -1,7 +1,7 @@
 //! Vectors that follow certain CPUs.
 
 use crate::mock::{CPUS, Hotplug as _, Kernel, Kind, Machine, StoreKind};
-use irq_domain::layer::{Over, ShimLayer};
+use irq_domain::layer::{LayeredParent, ShimLayer};
 use irq_domain::{MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{Cpu, MsiParent, RequesterId};
 use std::sync::Arc;
@@ -164,7 +164,8 @@ fn without_a_cpu_on_line_nothing_is_granted_and_nothing_remains() {
 #[test]
 fn layers_pass_on_for_which_cpus_a_vector_is_managed() {
     let machine = Machine::new(Kind::NamesCpu);
-    let bridge = Over::new(ShimLayer::new("bridge"), machine.controller.clone(), Arc::new(Kernel));
+    let bridge =
+        LayeredParent::new(ShimLayer::new("bridge"), machine.controller.clone(), Arc::new(Kernel));
     let parent: Arc<dyn MsiParent> = Arc::new(bridge);
     let store = machine.store(StoreKind::MSIX);
     let config =

@@ -1,7 +1,7 @@
 //! Offers of a hierarchy, needs of an endpoint, and guests.
 
 use crate::mock::{Kernel, Kind, Machine, StoreKind};
-use irq_domain::layer::{Hypervisor, Over};
+use irq_domain::layer::{Hypervisor, LayeredParent};
 use irq_domain::{MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
     Capabilities, Capability, IsolatingMechanism, Isolation, Mismatch, MsiParent, NotDmaIsolated,
@@ -82,7 +82,7 @@ fn attach_over(
     let store = machine.store(StoreKind { storage, ..StoreKind::MSIX });
     let parent: Arc<dyn MsiParent> = match hypervisor {
         Some(hypervisor) => {
-            Arc::new(Over::new(hypervisor, machine.controller.clone(), Arc::new(Kernel)))
+            Arc::new(LayeredParent::new(hypervisor, machine.controller.clone(), Arc::new(Kernel)))
         }
         None => machine.controller.clone(),
     };
@@ -123,8 +123,11 @@ fn a_hypervisor_that_remaps_makes_stored_messages_real() {
     let virtual_alone = Capabilities::ALL.without(Capability::MessageRemapping);
     *machine.controller.tier.lock().unwrap() = Tier::new("mock").with_provides(virtual_alone);
     *machine.controller.isolation.lock().unwrap() = PROOF;
-    let parent: Arc<dyn MsiParent> =
-        Arc::new(Over::new(Hypervisor::Remaps, machine.controller.clone(), Arc::new(Kernel)));
+    let parent: Arc<dyn MsiParent> = Arc::new(LayeredParent::new(
+        Hypervisor::Remaps,
+        machine.controller.clone(),
+        Arc::new(Kernel),
+    ));
     let store = machine.store(StoreKind::SLOW);
     let config =
         MsiDeviceConfig { name: "device", requester: RequesterId::pci(1, 0, 0), parent, store };

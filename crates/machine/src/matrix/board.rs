@@ -10,7 +10,9 @@ use doorbell_hardware::iommu::{Iommu, IommuDriver};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_firmware::Region;
-use irq_domain::layer::{DoorbellMapping, DoorbellMode, Hypervisor, IommuDomain, Over, ShimLayer};
+use irq_domain::layer::{
+    DoorbellMapping, DoorbellMode, Hypervisor, IommuDomain, LayeredParent, ShimLayer,
+};
 use irq_domain::{Config, Interrupts};
 use msi_types::{Delivery, Granule, MsiMessage, MsiParent, RequesterId, SignalMsi};
 #[cfg(test)]
@@ -34,7 +36,7 @@ pub(super) struct Quirks {
 }
 
 /// The layer of doorbell mappings, with what is below.
-type DoorbellLayer = Over<DoorbellMapping<IommuDriver>, dyn MsiParent>;
+type DoorbellLayer = LayeredParent<DoorbellMapping<IommuDriver>, dyn MsiParent>;
 
 /// The machine, up.
 pub(super) struct Board {
@@ -138,17 +140,19 @@ impl Board {
         let platform = Arc::new(MachinePlatform::new(Arc::new(bus), Arc::clone(&ram)));
         let Driven { root, parent, wired } = hardware.drive(&platform)?;
         let parent = match hypervisor(plan.world, plan.layer) {
-            Some(layer) => Arc::new(Over::new(layer, parent, Arc::clone(&platform) as _)),
+            Some(layer) => Arc::new(LayeredParent::new(layer, parent, Arc::clone(&platform) as _)),
             None => parent,
         };
         let mapping = unit.map(|unit| {
             let layer = DoorbellMapping::new(IommuDriver::new(unit), Arc::clone(&platform) as _);
-            Arc::new(Over::new(layer, Arc::clone(&parent), Arc::clone(&platform) as _))
+            Arc::new(LayeredParent::new(layer, Arc::clone(&parent), Arc::clone(&platform) as _))
         });
         let parent = mapping.as_ref().map_or(parent, |layer| Arc::clone(layer) as _);
         let parent = shim.map_or_else(
             || Arc::clone(&parent),
-            |shim| Arc::new(Over::new(shim, Arc::clone(&parent), Arc::clone(&platform) as _)),
+            |shim| {
+                Arc::new(LayeredParent::new(shim, Arc::clone(&parent), Arc::clone(&platform) as _))
+            },
         );
         let cpus = NonZeroU16::new(CPUS).unwrap_or(NonZeroU16::MIN);
         let config = Config::new(cpus, Arc::clone(&platform) as _);

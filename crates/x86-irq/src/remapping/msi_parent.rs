@@ -1,7 +1,7 @@
 //! The layer as the parent of endpoints.
 
 use super::{Entries, Format, RemapMemory, RemappableMessage, RemappedVectors, SourceCheck};
-use crate::vector_domain::{Kept, Reuse, Stored, for_each};
+use crate::vector_domain::{KeptPlace, MessageKeeper, Reuse, for_each};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
@@ -96,7 +96,7 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
             // The first error is the one to report. The new place stays the interrupt's until it is
             // cleaned up.
             let _ = self.retarget(&entries, entry, begun.from);
-            self.vectors.end_place_move(first, Kept::Old)?;
+            self.vectors.end_place_move(first, KeptPlace::Old)?;
             return Err(error);
         }
         let count = NonZeroU16::MIN;
@@ -116,7 +116,7 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
                 self.retarget(&entries, entry, old)
             }
         };
-        self.vectors.end_place_move(moved.first, Kept::from(outcome)).and(undone)
+        self.vectors.end_place_move(moved.first, KeptPlace::from(outcome)).and(undone)
     }
 
     fn mask(&self, hwirq: HwIrq) {
@@ -187,7 +187,8 @@ impl<M: RemapMemory> RemappedVectors<M> {
                 .get(device.cookie())
                 .ok_or(MsiError::DeviceFull { wanted: count.get(), limit: 0 })?;
             state.reserve(format, count).map_err(|_| NO_MEMORY)?;
-            let block = self.vectors.allocate_block(device, request, Stored::Nowhere, managed)?;
+            let block =
+                self.vectors.allocate_block(device, request, MessageKeeper::Nowhere, managed)?;
             let Some(first) = state.handles.allocate(count) else {
                 self.vectors.free_block(device, &block, Reuse::Allowed);
                 return Err(MsiError::NoVectors { wanted: count.get() });

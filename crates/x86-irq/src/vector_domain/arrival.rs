@@ -2,7 +2,7 @@
 
 use super::slot::{HELD, PENDING, RELEASED, Slot};
 use super::{Core, VectorDomain, number};
-use crate::apic::{ApicVector, Place};
+use crate::apic::{ApicVector, CpuVector};
 use core::sync::atomic::Ordering;
 use msi_types::{Cpu, HwIrq, Pending};
 
@@ -26,7 +26,7 @@ impl VectorDomain {
     /// a move.
     #[inline]
     pub fn arrive(&self, cpu: Cpu, vector: ApicVector) -> Arrival {
-        let place = Place { cpu, vector };
+        let place = CpuVector { cpu, vector };
         let Some((index, slot)) =
             self.entry_index(place).and_then(|i| Some((i, self.slots.get(i)?)))
         else {

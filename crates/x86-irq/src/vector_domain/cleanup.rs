@@ -2,7 +2,7 @@
 
 use super::slot::{PENDING, Phase, RELEASED};
 use super::{Core, CpuError, VectorDomain};
-use crate::apic::{ApicId, ApicVector, Place};
+use crate::apic::{ApicId, ApicVector, CpuVector};
 use core::sync::atomic::Ordering;
 use msi_types::Cpu;
 
@@ -28,7 +28,7 @@ pub struct Offline {
 }
 
 /// Relation of a place to its slot.
-enum Standing {
+enum PlaceRole {
     Present,
     /// It was left; `true` if it may be given up.
     Former(bool),
@@ -70,15 +70,15 @@ impl VectorDomain {
             let mut left = Offline::default();
             for place in self.places_on(cpu) {
                 let Some(index) = self.entry_index(place) else { continue };
-                match self.standing(core, index, place) {
-                    Standing::Present => left.stranded += 1,
-                    Standing::Former(_) => {}
-                    Standing::Other => continue,
+                match self.role_of(core, index, place) {
+                    PlaceRole::Present => left.stranded += 1,
+                    PlaceRole::Former(_) => {}
+                    PlaceRole::Other => continue,
                 }
                 // Sends twice rather than never if the APIC cannot be asked.
                 let waits = self.apic().is_requested(cpu, place.vector) != Some(false);
                 left.resent += u32::from(waits && self.send_again(core, index));
-                if let Standing::Former(_) = self.standing(core, index, place) {
+                if let PlaceRole::Former(_) = self.role_of(core, index, place) {
                     self.give_up(core, index, place);
                 }
             }
@@ -96,7 +96,7 @@ impl VectorDomain {
             let mut result = Cleanup::Done;
             for place in self.places_on(cpu) {
                 let Some(index) = self.entry_index(place) else { continue };
-                if let Standing::Former(true) = self.standing(core, index, place) {
+                if let PlaceRole::Former(true) = self.role_of(core, index, place) {
                     let gone = !core.matrix.is_online(cpu);
                     if gone || self.apic().is_requested(cpu, place.vector) == Some(false) {
                         self.give_up(core, index, place);
@@ -111,7 +111,7 @@ impl VectorDomain {
 
     /// Asks the CPUs of these places to clean up; those off line have nothing to wait for. Not
     /// under the lock.
-    pub(super) fn clean_up_later(&self, places: impl IntoIterator<Item = Place>) {
+    pub(super) fn clean_up_later(&self, places: impl IntoIterator<Item = CpuVector>) {
         let mut last = None;
         for place in places {
             if self.with_core(|core| core.matrix.is_online(place.cpu)) {
@@ -121,7 +121,7 @@ impl VectorDomain {
             } else {
                 self.with_core(|core| {
                     if let Some(index) = self.entry_index(place)
-                        && let Standing::Former(_) = self.standing(core, index, place)
+                        && let PlaceRole::Former(_) = self.role_of(core, index, place)
                     {
                         self.give_up(core, index, place);
                     }
@@ -130,29 +130,29 @@ impl VectorDomain {
         }
     }
 
-    fn places_on(&self, cpu: Cpu) -> impl Iterator<Item = Place> {
-        self.window.0.up_to(self.window.1).map(move |vector: ApicVector| Place { cpu, vector })
+    fn places_on(&self, cpu: Cpu) -> impl Iterator<Item = CpuVector> {
+        self.window.0.up_to(self.window.1).map(move |vector: ApicVector| CpuVector { cpu, vector })
     }
 
-    fn standing(&self, core: &Core, index: usize, place: Place) -> Standing {
+    fn role_of(&self, core: &Core, index: usize, place: CpuVector) -> PlaceRole {
         let Some((slot, state)) = self.slots.get(index).zip(core.slots.get(index)) else {
-            return Standing::Other;
+            return PlaceRole::Other;
         };
         if slot.place() == Some(place) {
-            return Standing::Present;
+            return PlaceRole::Present;
         }
         let former = slot.former().any(|former| former == place);
         match state.phase {
             Phase::Owned { .. } if former => {
-                Standing::Former(state.impatient || !slot.awaits_arrival())
+                PlaceRole::Former(state.impatient || !slot.awaits_arrival())
             }
-            Phase::Draining if former => Standing::Former(true),
-            _ => Standing::Other,
+            Phase::Draining if former => PlaceRole::Former(true),
+            _ => PlaceRole::Other,
         }
     }
 
     /// The place is free for others.
-    fn give_up(&self, core: &mut Core, index: usize, place: Place) {
+    fn give_up(&self, core: &mut Core, index: usize, place: CpuVector) {
         self.set_entry(place, None);
         core.release(place);
         let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else {

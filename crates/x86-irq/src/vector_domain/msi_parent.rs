@@ -1,7 +1,7 @@
 //! The domain as the parent of endpoints: no remapping between.
 
-use super::relocation::Kept;
-use super::slot::Stored;
+use super::relocation::KeptPlace;
+use super::slot::MessageKeeper;
 use super::{Reuse, VectorDomain};
 use alloc::vec::Vec;
 use core::fmt;
@@ -38,7 +38,7 @@ impl MsiParent for VectorDomain {
         request: &BlockRequest,
     ) -> Result<HwIrqBlock, MsiError> {
         check_shape(request)?;
-        self.allocate_block(device, request, Stored::Endpoint(request.fit), Vec::new())
+        self.allocate_block(device, request, MessageKeeper::Endpoint(request.fit), Vec::new())
     }
 
     /// An endpoint that cannot change its data is refused: the vectors set aside have different
@@ -53,7 +53,7 @@ impl MsiParent for VectorDomain {
         self.allocate_block(
             device,
             request,
-            Stored::Endpoint(request.fit),
+            MessageKeeper::Endpoint(request.fit),
             for_each(request.count, among)?,
         )
     }
@@ -77,7 +77,7 @@ impl MsiParent for VectorDomain {
         if moved.from == moved.to {
             return Ok(());
         }
-        self.end_place_move(moved.first, Kept::from(outcome))
+        self.end_place_move(moved.first, KeptPlace::from(outcome))
     }
 
     /// Holds the interrupt back at the trap entry: see [Masking](crate::vector_domain#masking).
@@ -146,7 +146,7 @@ pub(crate) fn for_each(count: NonZeroU16, among: &[Cpu]) -> Result<Vec<Vec<Cpu>>
     Ok(lists)
 }
 
-impl From<MoveOutcome> for Kept {
+impl From<MoveOutcome> for KeptPlace {
     fn from(outcome: MoveOutcome) -> Self {
         match outcome {
             MoveOutcome::Written => Self::New,

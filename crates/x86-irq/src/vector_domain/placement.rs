@@ -1,8 +1,8 @@
 //! Handing vectors out, and taking them back.
 
-use super::slot::{HELD, Phase, RELEASED, Reuse, Slot, SlotState, Stored};
+use super::slot::{HELD, MessageKeeper, Phase, RELEASED, Reuse, Slot, SlotState};
 use super::{ClaimId, Core, VectorDomain, number};
-use crate::apic::Place;
+use crate::apic::CpuVector;
 use crate::matrix::{MatrixError, VectorMatrix};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ impl VectorDomain {
         &self,
         device: &Attachment,
         request: &BlockRequest,
-        message: Stored,
+        message: MessageKeeper,
         mut managed: Vec<Vec<Cpu>>,
     ) -> Result<HwIrqBlock, MsiError> {
         let count = request.count.get();
@@ -25,10 +25,10 @@ impl VectorDomain {
         let phase = Phase::Owned { claim, message };
         let allocated = self.with_core(|core| {
             core.check_cpu(request.cpu, count)?;
-            if let Stored::Endpoint(fit) = message {
+            if let MessageKeeper::Endpoint(fit) = message {
                 // Of all vectors, the highest has the widest message.
                 fit.check(
-                    self.message_to(core, Place { cpu: request.cpu, vector: self.window.1 })?,
+                    self.message_to(core, CpuVector { cpu: request.cpu, vector: self.window.1 })?,
                 )?;
             }
             let first = core.free_run(count).ok_or(MsiError::NoVectors { wanted: count })?;
@@ -65,7 +65,7 @@ impl VectorDomain {
         let keeps_its_vector =
             |fit: Fit| !matches!(fit.rewrite, Rewrite::Masked | Rewrite::Atomic64);
         let fixed = match phase {
-            Phase::Owned { message: Stored::Endpoint(fit), .. } => keeps_its_vector(fit),
+            Phase::Owned { message: MessageKeeper::Endpoint(fit), .. } => keeps_its_vector(fit),
             _ => false,
         };
         let matrix = &mut core.matrix;

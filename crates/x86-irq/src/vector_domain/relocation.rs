@@ -1,8 +1,8 @@
 //! From one place to another, in two phases.
 
-use super::slot::{Phase, Slot, Stored};
+use super::slot::{MessageKeeper, Phase, Slot};
 use super::{Core, VectorDomain};
-use crate::apic::Place;
+use crate::apic::CpuVector;
 use msi_types::{Cpu, HwIrq, MsiError, MsiMessage, Rewrite};
 
 /// The device cannot change its data along with the address, so that its vector has to be free at
@@ -14,17 +14,17 @@ const TOO_OFTEN: &str = "the interrupt left too many places lately that are not 
 /// A move that was begun.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlaceMove {
-    pub(crate) from: Place,
-    pub(crate) to: Place,
+    pub(crate) from: CpuVector,
+    pub(crate) to: CpuVector,
     /// For the endpoint; `None` if there is nothing to store.
     pub(crate) message: Option<MsiMessage>,
 }
 
 /// A move that is asked for.
 struct Step {
-    from: Place,
+    from: CpuVector,
     to: Cpu,
-    message: Stored,
+    message: MessageKeeper,
     aside: Aside,
 }
 
@@ -40,7 +40,7 @@ enum Aside {
 
 /// The place that a move ended with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kept {
+pub(crate) enum KeptPlace {
     New,
     Old,
 }
@@ -88,14 +88,14 @@ impl VectorDomain {
         core: &mut Core,
         slot: &Slot,
         Step { from, to, message, aside }: Step,
-    ) -> Result<(Place, Option<MsiMessage>), MsiError> {
+    ) -> Result<(CpuVector, Option<MsiMessage>), MsiError> {
         if !core.matrix.is_online(to) {
             return Err(MsiError::NotReachable(to, "it is not on line"));
         }
-        let Stored::Endpoint(fit) = message else {
+        let MessageKeeper::Endpoint(fit) = message else {
             return Ok((core.place_on(slot, aside, to)?, None));
         };
-        let same = Place { cpu: to, vector: from.vector };
+        let same = CpuVector { cpu: to, vector: from.vector };
         let (old, new) = (self.message_to(core, from)?, self.message_to(core, same)?);
         fit.check(new)?;
         let takes_address = match fit.rewrite {
@@ -124,7 +124,7 @@ impl VectorDomain {
     }
 
     /// Ends a move: the place that was left becomes a former one. Task.
-    pub(crate) fn end_place_move(&self, hwirq: HwIrq, kept: Kept) -> Result<(), MsiError> {
+    pub(crate) fn end_place_move(&self, hwirq: HwIrq, kept: KeptPlace) -> Result<(), MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         let (index, slot) = self.index(hwirq).zip(self.slot(hwirq)).ok_or(unknown)?;
         let may_go = self.with_core(|core| {
@@ -133,17 +133,17 @@ impl VectorDomain {
                 return Err(unknown);
             };
             match kept {
-                Kept::New => {
+                KeptPlace::New => {
                     slot.set_place(Some(new));
                     slot.add_former(old);
                     // The layer's invalidation has drained the old place. What an endpoint sent
                     // before it was rewritten may still be under way.
-                    if let Phase::Owned { message: Stored::Nowhere, .. } = state.phase {
+                    if let Phase::Owned { message: MessageKeeper::Nowhere, .. } = state.phase {
                         slot.await_arrival(None);
                     }
                 }
                 // The endpoint may have held the new message for a moment.
-                Kept::Old => {
+                KeptPlace::Old => {
                     slot.await_arrival(Some(old));
                     slot.add_former(new);
                 }
@@ -154,7 +154,7 @@ impl VectorDomain {
             Ok(may_go)
         })?;
         let of_cpu_off_line =
-            |place: &Place| !self.with_core(|core| core.matrix.is_online(place.cpu));
+            |place: &CpuVector| !self.with_core(|core| core.matrix.is_online(place.cpu));
         self.clean_up_later(slot.former().filter(|place| may_go || of_cpu_off_line(place)));
         Ok(())
     }
@@ -163,7 +163,7 @@ impl VectorDomain {
 impl Core {
     /// A place on a CPU, whatever its vector: the one that the interrupt left lately, if it still
     /// has it. A managed interrupt has one set aside there.
-    fn place_on(&mut self, slot: &Slot, aside: Aside, to: Cpu) -> Result<Place, MsiError> {
+    fn place_on(&mut self, slot: &Slot, aside: Aside, to: Cpu) -> Result<CpuVector, MsiError> {
         if let Aside::Elsewhere = aside {
             return Err(MsiError::NotReachable(to, "the interrupt is managed for other CPUs"));
         }

@@ -1,7 +1,7 @@
 //! One interrupt: what its arrivals read and write without a lock, and what changes under it.
 
 use super::claims::ClaimId;
-use crate::apic::{ApicVector, Place};
+use crate::apic::{ApicVector, CpuVector};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use msi_types::{Cpu, Fit};
@@ -32,18 +32,18 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn place(&self) -> Option<Place> {
+    pub(super) fn place(&self) -> Option<CpuVector> {
         unpack(self.place.load(Ordering::Acquire))
     }
 
     /// Under the lock.
-    pub(super) fn set_place(&self, place: Option<Place>) {
+    pub(super) fn set_place(&self, place: Option<CpuVector>) {
         self.place.store(place.map_or(0, pack), Ordering::Release);
     }
 
     /// Under the lock. Sequentially consistent, as [`arrived`](Self::arrived) is: either the
     /// arrival sees the former places, or the thread that adds them sees the arrival.
-    pub(super) fn await_arrival(&self, place: Option<Place>) {
+    pub(super) fn await_arrival(&self, place: Option<CpuVector>) {
         self.awaited.store(place.map_or(0, pack), Ordering::SeqCst);
     }
 
@@ -52,13 +52,13 @@ impl Slot {
     }
 
     /// An interrupt arrived. Is it the one that was waited for? Any, without the lock.
-    pub(super) fn arrived(&self, place: Place) -> bool {
+    pub(super) fn arrived(&self, place: CpuVector) -> bool {
         let place = pack(place);
         self.awaited.load(Ordering::SeqCst) == place
             && self.awaited.compare_exchange(place, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    pub(super) fn former(&self) -> impl Iterator<Item = Place> {
+    pub(super) fn former(&self) -> impl Iterator<Item = CpuVector> {
         self.former.iter().filter_map(|place| unpack(place.load(Ordering::SeqCst)))
     }
 
@@ -72,7 +72,7 @@ impl Slot {
     }
 
     /// Under the lock; the array is long enough for all that can be added.
-    pub(super) fn add_former(&self, place: Place) {
+    pub(super) fn add_former(&self, place: CpuVector) {
         let free = self.former.iter().find(|place| place.load(Ordering::SeqCst) == 0);
         debug_assert!(free.is_some());
         if let Some(free) = free {
@@ -81,7 +81,7 @@ impl Slot {
     }
 
     /// Under the lock.
-    pub(super) fn remove_former(&self, place: Place) {
+    pub(super) fn remove_former(&self, place: CpuVector) {
         for former in &self.former {
             if former.load(Ordering::SeqCst) == pack(place) {
                 former.store(0, Ordering::SeqCst);
@@ -95,7 +95,7 @@ impl Slot {
 pub(super) struct SlotState {
     pub(super) phase: Phase,
     /// The destination of a move, between its two phases.
-    pub(super) moving: Option<Place>,
+    pub(super) moving: Option<CpuVector>,
     /// The only CPUs that it is delivered to, with a vector set aside on each, if it is managed.
     pub(super) managed: Option<Vec<Cpu>>,
     /// Former places are given up without an arrival at the present one.
@@ -108,7 +108,7 @@ pub(super) enum Phase {
     #[default]
     Free,
     /// Handed out.
-    Owned { claim: ClaimId, message: Stored },
+    Owned { claim: ClaimId, message: MessageKeeper },
     /// Freed; places remain to be cleaned up.
     Draining,
     /// Freed, and never used again.
@@ -117,7 +117,7 @@ pub(super) enum Phase {
 
 /// The keeper of the interrupt's message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Stored {
+pub(crate) enum MessageKeeper {
     /// An endpoint, with these limits.
     Endpoint(Fit),
     /// Nobody: a layer delivers to wherever the place is.
@@ -134,11 +134,11 @@ pub(crate) enum Reuse {
 }
 
 /// Never 0: vectors begin at 0x10.
-fn pack(place: Place) -> u32 {
+fn pack(place: CpuVector) -> u32 {
     place.cpu.get() << 8 | u32::from(place.vector.get())
 }
 
-fn unpack(raw: u32) -> Option<Place> {
+fn unpack(raw: u32) -> Option<CpuVector> {
     let [vector, ..] = raw.to_le_bytes();
-    Some(Place { cpu: Cpu::new(raw >> 8), vector: ApicVector::new(vector)? })
+    Some(CpuVector { cpu: Cpu::new(raw >> 8), vector: ApicVector::new(vector)? })
 }

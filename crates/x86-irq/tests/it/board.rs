@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use x86_irq::message::{ApicMessage, DeliveryMode, DestinationFormat};
 use x86_irq::{
-    Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, LocalCpu, Place, VectorDomain,
+    Apic, ApicId, ApicVector, Arrival, Cleanup, CpuVector, IrqState, LocalCpu, VectorDomain,
     VectorDomainConfig,
 };
 
@@ -116,7 +116,7 @@ pub(crate) struct Board {
 /// End of a message's interrupt.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Taken {
-    pub(crate) place: Place,
+    pub(crate) place: CpuVector,
     pub(crate) arrival: Arrival,
     pub(crate) from: BTreeSet<Sender>,
 }
@@ -194,7 +194,7 @@ impl Board {
             drop(state);
             let arrival = self.domain.arrive(cpu, vector);
             self.apics.state().current = None;
-            taken.push(Taken { place: Place { cpu, vector }, arrival, from });
+            taken.push(Taken { place: CpuVector { cpu, vector }, arrival, from });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::board::{Board, Device};
 use msi_types::{Cpu, MoveOutcome, MsiError, MsiParent, Rewrite};
-use x86_irq::{Arrival, Place};
+use x86_irq::{Arrival, CpuVector};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -63,7 +63,7 @@ fn it_is_delivered_to_its_own_cpus_alone() {
     let mut follower = managed(&board, 1);
     let refused = MsiError::NotReachable(CPU2, "the interrupt is managed for other CPUs");
     assert_eq!(relocate(&board, &mut follower, CPU2), Err(refused));
-    assert_eq!(board.domain.place(follower.vector()).map(|Place { cpu, .. }| cpu), Some(CPU0));
+    assert_eq!(board.domain.place(follower.vector()).map(|CpuVector { cpu, .. }| cpu), Some(CPU0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use core::num::NonZeroU16;
 use msi_types::Cpu;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
-use x86_irq::{ApicVector, MatrixError, Place, VectorMatrix};
+use x86_irq::{ApicVector, CpuVector, MatrixError, VectorMatrix};
 
 const CPUS: u32 = 3;
 const FIRST: u8 = 0x20;
@@ -125,8 +125,8 @@ fn cpus(numbers: &[u32]) -> Vec<Cpu> {
     numbers.iter().copied().map(Cpu::new).collect()
 }
 
-fn place(raw: (u32, u8)) -> Place {
-    Place { cpu: Cpu::new(raw.0), vector: vector(raw.1) }
+fn place(raw: (u32, u8)) -> CpuVector {
+    CpuVector { cpu: Cpu::new(raw.0), vector: vector(raw.1) }
 }
 
 fn apply(op: Op, matrix: &mut VectorMatrix, model: &mut Model) {

@@ -6,7 +6,7 @@ use msi_types::{
     RequesterId, Rewrite, Shape,
 };
 use x86_irq::message::DestinationFormat;
-use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, FIRST_SLOT, Offline, Place};
+use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, CpuVector, FIRST_SLOT, Offline};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -146,10 +146,10 @@ fn an_endpoint_with_one_writable_word_moves_to_the_same_vector_alone() {
     let mut device = device(&board, Rewrite::LowWordOnly);
     let vector = board.domain.place(device.vector()).unwrap().vector;
     relocate(&board, &mut device, CPU1).unwrap();
-    assert_eq!(board.domain.place(device.vector()), Some(Place { cpu: CPU1, vector }));
+    assert_eq!(board.domain.place(device.vector()), Some(CpuVector { cpu: CPU1, vector }));
     // And back, although nothing arrived meanwhile: the old place is still its own.
     relocate(&board, &mut device, CPU0).unwrap();
-    assert_eq!(board.domain.place(device.vector()), Some(Place { cpu: CPU0, vector }));
+    assert_eq!(board.domain.place(device.vector()), Some(CpuVector { cpu: CPU0, vector }));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use x86_irq::remapping::{
     RemapTable, RemapTableConfig, RemappedVectors, RemappedVectorsConfig, Source, SourceCheck,
     TableSize,
 };
-use x86_irq::{ApicId, Arrival, Place};
+use x86_irq::{ApicId, Arrival, CpuVector};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -103,14 +103,14 @@ impl Rig {
     }
 
     /// Translates a message as the unit does, with its cache.
-    fn translate(&self, from: RequesterId, message: MsiMessage) -> Result<Place, RemapFault> {
+    fn translate(&self, from: RequesterId, message: MsiMessage) -> Result<CpuVector, RemapFault> {
         let table = RemapTable::new(config(), Cached(self.unit.clone()));
         let (id, delivery) = table.translate(from, message)?.physical().unwrap();
         let x86_irq::message::DeliveryMode::Fixed(vector) = delivery else {
             panic!("{delivery:?}")
         };
         let cpu = self.board.cpus().find(|cpu| crate::board::id_of(*cpu) == id).unwrap();
-        Ok(Place { cpu, vector })
+        Ok(CpuVector { cpu, vector })
     }
 
     fn relocate(&self, device: &Device, to: Cpu, outcome: MoveOutcome) -> Result<(), MsiError> {

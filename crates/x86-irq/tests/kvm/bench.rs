@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use x86_irq::message::{ApicMessage, DestinationFormat};
 use x86_irq::{
-    Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, LocalCpu, Place, VectorDomain,
+    Apic, ApicId, ApicVector, Arrival, Cleanup, CpuVector, IrqState, LocalCpu, VectorDomain,
     VectorDomainConfig,
 };
 
@@ -104,7 +104,7 @@ impl Bench {
         match self.domain.arrive(cpu, vector) {
             Arrival::Deliver(slot) => *self.delivered.entry(slot).or_default() += 1,
             Arrival::Held => self.held += 1,
-            other => return Err(format!("{} was {other:?}", Place { cpu, vector }).into()),
+            other => return Err(format!("{} was {other:?}", CpuVector { cpu, vector }).into()),
         }
         Ok(())
     }

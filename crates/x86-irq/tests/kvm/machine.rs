@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileMemory};
 use x86_irq::message::{ApicMessage, DestinationFormat};
-use x86_irq::{ApicId, ApicVector, Place};
+use x86_irq::{ApicId, ApicVector, CpuVector};
 
 /// A message that has not arrived by then never will.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -121,7 +121,7 @@ impl Machine {
     }
 
     /// Number of times that a CPU took a vector.
-    pub(crate) fn count(&self, place: Place) -> u32 {
+    pub(crate) fn count(&self, place: CpuVector) -> u32 {
         self.counts(place.cpu.index())[usize::from(place.vector.get())]
     }
 
@@ -136,7 +136,7 @@ impl Machine {
     }
 
     /// Waits until a CPU took a vector so often.
-    pub(crate) fn wait_for(&self, place: Place, count: u32) -> Result<(), Failure> {
+    pub(crate) fn wait_for(&self, place: CpuVector, count: u32) -> Result<(), Failure> {
         let start = Instant::now();
         while self.count(place) < count {
             if start.elapsed() > LIMIT {

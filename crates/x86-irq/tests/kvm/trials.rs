@@ -15,7 +15,7 @@ use x86_irq::remapping::{
     ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapFault, RemapMemory,
     RemapTable, RemapTableConfig, RemappedVectors, RemappedVectorsConfig, Source, TableSize,
 };
-use x86_irq::{ApicVector, Place};
+use x86_irq::{ApicVector, CpuVector};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -56,7 +56,7 @@ fn every_vector() -> Result<(), Failure> {
         for vector in (0x20..0xfe).filter_map(ApicVector::new) {
             let message = ApicMessage::fixed(machine.id(cpu.index()), vector);
             machine.signal(message.encode(DestinationFormat::Xapic)?)?;
-            machine.wait_for(Place { cpu, vector }, 1)?;
+            machine.wait_for(CpuVector { cpu, vector }, 1)?;
             expected[cpu.index()][usize::from(vector.get())] = 1;
         }
     }
@@ -66,7 +66,7 @@ fn every_vector() -> Result<(), Failure> {
 fn wide_ids() -> Result<(), Failure> {
     let machine = Machine::start(&[0, 300])?;
     let vector = ApicVector::new(0x41).ok_or("illegal")?;
-    let place = Place { cpu: CPU1, vector };
+    let place = CpuVector { cpu: CPU1, vector };
     let message = ApicMessage::fixed(machine.id(1), vector);
     machine.signal(message.encode(DestinationFormat::Kvm32)?)?;
     machine.wait_for(place, 1)?;

@@ -19,32 +19,32 @@ use msi_types::{
 /// Every message that reaches a device went through the layer's [`hold`](Layer::hold), and is let
 /// go when the device no longer stores it: after a move is finished, after its vector is freed, or
 /// at once if a step fails.
-pub struct Over<L, P: ?Sized> {
+pub struct LayeredParent<L, P: ?Sized> {
     layer: L,
     host: Arc<dyn Host>,
-    book: TaskLock<Book>,
+    records: TaskLock<Records>,
     parent: Arc<P>,
 }
 
 const NO_MEMORY: MsiError = MsiError::NoMemory("a layer's records");
 
 #[derive(Default)]
-struct Book {
+struct Records {
     /// By the cookie of their attachment at the parent.
     devices: SortedMap<u32, RequesterId>,
-    vectors: SortedMap<HwIrq, Held>,
+    vectors: SortedMap<HwIrq, DeviceMessages>,
     /// Messages of freed vectors, until the parent has them back: by the number of the operation
     /// that frees them. There is room for all vectors.
-    freed: Vec<(u64, Held)>,
+    freed: Vec<(u64, DeviceMessages)>,
     operations: u64,
 }
 
-impl Book {
+impl Records {
     /// Notes new vectors, or nothing.
     fn insert(
         &mut self,
         vectors: impl ExactSizeIterator<Item = HwIrq>,
-        held: Held,
+        held: DeviceMessages,
     ) -> Result<(), TryReserveError> {
         self.vectors.reserve_many(vectors.len())?;
         self.freed.try_reserve(self.vectors.len() + vectors.len())?;
@@ -53,13 +53,13 @@ impl Book {
     }
 
     /// The block's vectors may be another's as soon as the parent has them.
-    fn strike_out(&mut self, block: &HwIrqBlock, operation: u64) {
+    fn remove_block(&mut self, block: &HwIrqBlock, operation: u64) {
         for hwirq in (0..block.count().get()).filter_map(|index| block.hwirq(index)) {
             self.freed.extend(self.vectors.remove(hwirq).map(|held| (operation, held)));
         }
     }
 
-    fn take_freed(&mut self, operation: u64) -> Option<Held> {
+    fn take_freed(&mut self, operation: u64) -> Option<DeviceMessages> {
         let index = self.freed.iter().position(|(by, _)| *by == operation)?;
         Some(self.freed.swap_remove(index).1)
     }
@@ -67,7 +67,7 @@ impl Book {
 
 /// Messages that a device stores for a vector.
 #[derive(Clone, Copy)]
-struct Held {
+struct DeviceMessages {
     device: RequesterId,
     /// The messages that it can store.
     fit: Fit,
@@ -88,16 +88,16 @@ struct Passed {
     held: MsiMessage,
 }
 
-impl Held {
+impl DeviceMessages {
     const fn by(device: RequesterId, fit: Fit) -> Self {
         Self { device, fit, stored: None, moving: None, deassert: None }
     }
 }
 
-impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
+impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
     /// Puts `layer` over `parent`.
     pub fn new(layer: L, parent: Arc<P>, host: Arc<dyn Host>) -> Self {
-        Self { layer, host, book: TaskLock::new(Book::default()), parent }
+        Self { layer, host, records: TaskLock::new(Records::default()), parent }
     }
 
     /// The layer.
@@ -110,20 +110,21 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         &self.parent
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Book) -> T) -> T {
-        act(&mut self.book.lock(&*self.host))
+    fn with<T>(&self, act: impl FnOnce(&mut Records) -> T) -> T {
+        act(&mut self.records.lock(&*self.host))
     }
 
-    fn held(&self, hwirq: HwIrq) -> Result<Held, MsiError> {
-        self.with(|book| book.vectors.get(hwirq).copied()).ok_or(MsiError::UnknownVector(hwirq))
+    fn held(&self, hwirq: HwIrq) -> Result<DeviceMessages, MsiError> {
+        self.with(|records| records.vectors.get(hwirq).copied())
+            .ok_or(MsiError::UnknownVector(hwirq))
     }
 
-    fn note(&self, hwirq: HwIrq, change: impl FnOnce(&mut Held)) {
-        self.with(|book| book.vectors.get_mut(hwirq).map(change));
+    fn note(&self, hwirq: HwIrq, change: impl FnOnce(&mut DeviceMessages)) {
+        self.with(|records| records.vectors.get_mut(hwirq).map(change));
     }
 
     /// Has the layer pass a message on to the device.
-    fn pass(&self, to: &Held, below: MsiMessage) -> Result<Passed, MsiError> {
+    fn pass(&self, to: &DeviceMessages, below: MsiMessage) -> Result<Passed, MsiError> {
         Ok(Passed { below, held: self.layer.hold(to.device, below, to.fit)? })
     }
 
@@ -150,13 +151,16 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
         request: &BlockRequest,
         allocate: impl FnOnce(&BlockRequest) -> Result<HwIrqBlock, MsiError>,
     ) -> Result<HwIrqBlock, MsiError> {
-        let requester = self.with(|book| book.devices.get(device.cookie()).copied());
+        let requester = self.with(|records| records.devices.get(device.cookie()).copied());
         let requester = requester.ok_or_else(|| self.not_attached())?;
         let block = allocate(&BlockRequest { fit: self.layer.fit(request.fit), ..*request })?;
         let first = block.first();
         let vectors = (0..block.count().get())
             .map(|index| HwIrq::new(first.get().saturating_add(index.into())));
-        if self.with(|book| book.insert(vectors, Held::by(requester, request.fit))).is_err() {
+        if self
+            .with(|records| records.insert(vectors, DeviceMessages::by(requester, request.fit)))
+            .is_err()
+        {
             self.parent.free(device, block);
             return Err(NO_MEMORY);
         }
@@ -164,21 +168,21 @@ impl<L: Layer, P: MsiParent + ?Sized> Over<L, P> {
     }
 
     fn begin_freeing(&self) -> u64 {
-        self.with(|book| {
-            book.operations += 1;
-            book.operations
+        self.with(|records| {
+            records.operations += 1;
+            records.operations
         })
     }
 
     /// The parent has the vectors back: what they held is let go.
     fn end_freeing(&self, operation: u64) {
-        while let Some(held) = self.with(|book| book.take_freed(operation)) {
+        while let Some(held) = self.with(|records| records.take_freed(operation)) {
             self.let_go(held.device, [held.stored, held.moving, held.deassert]);
         }
     }
 }
 
-impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
+impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
     fn isolation(&self, of: RequesterId) -> Isolation {
         let Ok(requester) = self.layer.requester(of) else {
             return Isolation::NotIsolated(NotIsolated::NoController);
@@ -197,9 +201,9 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
 
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
         let attachment = self.parent.attach(self.layer.requester(device)?, max)?;
-        let noted = self.with(|book| {
-            book.devices.reserve()?;
-            book.devices.insert(attachment.cookie(), device);
+        let noted = self.with(|records| {
+            records.devices.reserve()?;
+            records.devices.insert(attachment.cookie(), device);
             Ok::<_, TryReserveError>(())
         });
         if noted.is_err() {
@@ -210,7 +214,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
     }
 
     fn detach(&self, device: Attachment) {
-        self.with(|book| book.devices.remove(device.cookie()));
+        self.with(|records| records.devices.remove(device.cookie()));
         self.parent.detach(device);
     }
 
@@ -235,16 +239,17 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
 
     fn free(&self, device: &Attachment, block: HwIrqBlock) {
         let operation = self.begin_freeing();
-        self.with(|book| book.strike_out(&block, operation));
+        self.with(|records| records.remove_block(&block, operation));
         self.parent.free(device, block);
         self.end_freeing(operation);
     }
 
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
-        self.with(|book| book.devices.remove(device.cookie()));
+        self.with(|records| records.devices.remove(device.cookie()));
         let operation = self.begin_freeing();
-        let struck_out = |block: &HwIrqBlock| self.with(|book| book.strike_out(block, operation));
-        self.parent.release(device, &mut blocks.inspect(struck_out));
+        let removed =
+            |block: &HwIrqBlock| self.with(|records| records.remove_block(block, operation));
+        self.parent.release(device, &mut blocks.inspect(removed));
         self.end_freeing(operation);
     }
 
@@ -294,7 +299,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
         let message = held.ok().and_then(|held| held.moving).map(|passed| passed.below);
         let result = self.parent.end_move(Move { message, ..moved }, outcome);
         // The device's message counts, even if the controller failed to finish.
-        if let Ok(Held { device, stored, moving: Some(new), .. }) = held {
+        if let Ok(DeviceMessages { device, stored, moving: Some(new), .. }) = held {
             let (stays, goes) = match outcome {
                 MoveOutcome::Written => (Some(new), stored),
                 MoveOutcome::RolledBack => (stored, Some(new)),
@@ -334,7 +339,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        if let Ok(Held { device, stored, .. }) = self.held(hwirq) {
+        if let Ok(DeviceMessages { device, stored, .. }) = self.held(hwirq) {
             self.layer.describe(device, out)?;
             if let Some(Passed { below, .. }) = stored {
                 writeln!(out, "  to address {:#x}, data {:#x} below", below.address, below.data)?;
@@ -344,8 +349,8 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for Over<L, P> {
     }
 }
 
-impl<L, P: ?Sized> fmt::Debug for Over<L, P> {
+impl<L, P: ?Sized> fmt::Debug for LayeredParent<L, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Over(..)")
+        f.write_str("LayeredParent(..)")
     }
 }

@@ -1,0 +1,84 @@
+//! Buses with quirks.
+
+use super::*;
+
+#[test]
+fn a_bus_with_an_offset_has_devices_store_other_addresses() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let parent =
+        shim(&machine, ShimLayer::new("bridge").with_addresses(AddressRule::Offset(0x1000_0000)));
+    let store = machine.store(StoreKind::MSIX);
+    let device = attach(&machine, &parent, DEVICE, &store).unwrap();
+    let granted = device.allocate_at(&[0]).unwrap();
+    let expected = 0x180a_0040 + u64::from(granted[0].cpu.get()) * 0x2_0000;
+    assert_eq!(store.message(0).unwrap().address, expected);
+    machine.interrupts.set_affinity(granted[0].irq, Cpu::new(3)).unwrap();
+    assert_eq!(store.message(0).unwrap().address, 0x180a_0040 + 3 * 0x2_0000);
+}
+
+#[test]
+fn a_bus_that_shifts_requesters_attaches_what_the_controller_sees() {
+    let machine = Machine::new(Kind::Stays);
+    let rule = RequesterRule::Shifted { shift: 4, base: 3 };
+    let parent = shim(&machine, ShimLayer::new("bridge").with_requesters(rule));
+    let _device = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).unwrap();
+    assert_eq!(*machine.controller.requesters.lock().unwrap(), [RequesterId::new(0x1003)]);
+}
+
+#[test]
+fn a_requester_that_does_not_fit_its_bus_is_refused() {
+    for rule in [
+        RequesterRule::Shifted { shift: 31, base: 0 },
+        RequesterRule::Shifted { shift: 64, base: 0 },
+        RequesterRule::Shifted { shift: 0, base: u32::MAX },
+    ] {
+        let machine = Machine::new(Kind::Stays);
+        let parent = shim(&machine, ShimLayer::new("bridge").with_requesters(rule));
+        let refused = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).err();
+        assert!(matches!(
+            refused,
+            Some(MsiDeviceError::Controller(MsiError::Bus { level: "bridge", device: DEVICE, .. }))
+        ));
+    }
+}
+
+#[test]
+fn a_window_in_front_of_an_its_names_the_device_in_the_address_and_isolates_nobody() {
+    let machine = Machine::new(Kind::Stays);
+    *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
+    let rule = AddressRule::Window { window: 0x5800_0000, devices: 0x200 };
+    let parent = shim(&machine, ShimLayer::new("pre-its").with_addresses(rule));
+    let device = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).unwrap();
+    device.allocate_at(&[0]).unwrap();
+    assert_eq!(device.message(0).unwrap().address, 0x5800_0000 + 0x100 * 4);
+    assert_eq!(device.prove_isolated().err(), Some(NotIsolated::SharedDoorbell("pre-its")));
+    let far = RequesterId::new(0x200);
+    let outside =
+        attach(&machine, &parent, far, &machine.store(StoreKind::MSIX)).unwrap().allocate_at(&[0]);
+    assert!(matches!(
+        outside,
+        Err(MsiDeviceError::Controller(MsiError::Bus { level: "pre-its", .. }))
+    ));
+}
+
+#[test]
+fn a_narrow_bus_refuses_what_it_would_truncate() {
+    let wide = Machine::new(Kind::NamesCpuFarApart);
+    wide.interrupts.offline(Cpu::new(0)).unwrap();
+    let parent = shim(&wide, ShimLayer::new("bridge").with_widths(32, 32));
+    let device = attach(&wide, &parent, DEVICE, &wide.store(StoreKind::MSIX)).unwrap();
+    let refused = device.allocate(Shape::Independent, 8..=8);
+    assert!(matches!(
+        refused,
+        Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))
+    ));
+    let machine = Machine::new(Kind::Stays);
+    let parent = shim(&machine, ShimLayer::new("bridge").with_widths(64, 12));
+    let device = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).unwrap();
+    let refused = device.allocate_at(&[0]);
+    assert!(matches!(
+        refused,
+        Err(MsiDeviceError::Controller(MsiError::DataTooWide { bits: 12, .. }))
+    ));
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}

@@ -1,0 +1,381 @@
+//! IOMMUs: mapped, nested and reserved doorbells, and isolation.
+
+use super::*;
+
+#[test]
+fn each_page_of_doorbells_is_mapped_once_and_unmapped_with_its_last_user() {
+    for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
+        for (kind, pages) in [(Kind::Stays, 1), (Kind::NamesCpu, 4)] {
+            let machine = Machine::new(kind);
+            let translation = Translation::new(DoorbellMode::Mapped(granule));
+            let parent = iommu(&machine, &translation);
+            let (store, device) = behind(&machine, &parent, &translation, DEVICE);
+            device.allocate(Shape::Independent, 8..=8).unwrap();
+            let handles: Vec<_> =
+                (0..8).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
+            (0..8).for_each(|slot| store.fire(slot));
+            machine.settle();
+            assert!(handles.iter().all(|handle| handle.count() == 1));
+            assert_eq!((translation.pages(), translation.maps.load(Relaxed)), (pages, pages));
+            drop(device);
+            assert_eq!(translation.pages(), 0, "{kind:?} {granule:?}");
+        }
+    }
+}
+
+#[test]
+fn devices_of_one_domain_share_its_pages_and_others_have_their_own() {
+    let machine = Machine::new(Kind::Stays);
+    let translation = Translation::new(MAPPED);
+    let parent = iommu(&machine, &translation);
+    let devices = [1, 2, 3].map(|bus| {
+        let (_, device) = behind(&machine, &parent, &translation, RequesterId::pci(bus, 0, 0));
+        device.allocate_at(&[0]).unwrap();
+        device
+    });
+    assert_eq!(translation.pages(), 2);
+    let [first, second, third] = devices;
+    drop((first, third));
+    assert_eq!(translation.pages(), 1);
+    drop(second);
+    assert_eq!(translation.pages(), 0);
+}
+
+#[test]
+fn the_new_doorbell_is_mapped_before_the_endpoint_is_rewritten_and_the_old_one_until_after() {
+    let setup = one_vector(Kind::NamesCpu, MAPPED);
+    let seen = Arc::new(AtomicUsize::new(0));
+    let (note, translation) = (seen.clone(), setup.translation.clone());
+    let hook = move || note.store(translation.pages(), Relaxed);
+    *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(hook)));
+    setup.handle.set_affinity(Cpu::new(2)).unwrap();
+    assert_eq!((seen.load(Relaxed), setup.translation.pages()), (2, 1));
+    setup.arrives();
+}
+
+#[test]
+fn an_interrupt_whose_new_doorbell_cannot_be_mapped_stays_where_it_is() {
+    let setup = one_vector(Kind::NamesCpu, MAPPED);
+    setup.translation.fail_in.store(0, Relaxed);
+    let refused = setup.handle.set_affinity(Cpu::new(2));
+    assert!(matches!(
+        refused,
+        Err(MoveError::Controller(MsiError::Unmapped { device: DEVICE, .. }))
+    ));
+    assert_eq!(setup.machine.controller.outcomes(), [MoveOutcome::RolledBack]);
+    assert_eq!(setup.translation.pages(), 1);
+    setup.arrives();
+}
+
+#[test]
+fn a_doorbell_that_was_mapped_for_a_move_that_failed_is_unmapped() {
+    let setup = one_vector(Kind::NamesCpu, MAPPED);
+    setup.store.fail_in.store(0, Relaxed);
+    setup.handle.set_affinity(Cpu::new(2)).unwrap_err();
+    assert_eq!(setup.translation.pages(), 1);
+    setup.arrives();
+}
+
+#[test]
+fn a_move_to_where_it_is_maps_nothing_and_unmaps_nothing() {
+    let setup = one_vector(Kind::NamesCpu, MAPPED);
+    setup.handle.set_affinity(setup.handle.effective_affinity()).unwrap();
+    assert_eq!(setup.translation.maps.load(Relaxed), 1);
+    setup.arrives();
+    drop(setup.device);
+    assert_eq!(setup.translation.pages(), 0);
+}
+
+#[test]
+fn a_device_whose_doorbell_cannot_be_mapped_gets_nothing() {
+    let machine = Machine::new(Kind::NamesCpu);
+    let translation = Translation::new(MAPPED);
+    let parent = iommu(&machine, &translation);
+    let (_, device) = behind(&machine, &parent, &translation, DEVICE);
+    translation.fail_in.store(2, Relaxed);
+    let refused = device.allocate(Shape::Independent, 8..=8);
+    assert!(matches!(refused, Err(MsiDeviceError::Controller(MsiError::Unmapped { .. }))));
+    assert_eq!((translation.pages(), machine.controller.vectors_in_use()), (0, 0));
+}
+
+#[test]
+fn a_device_that_is_not_translated_stores_the_doorbell_itself() {
+    for (requester, mode) in [
+        (DEVICE, DoorbellMode::Identity),
+        (RequesterId::pci(9, 0, 0), MAPPED),
+        (DEVICE, DoorbellMode::Reserved { base: 0x0809_0000, length: 0x1_0000 }),
+    ] {
+        let machine = Machine::new(Kind::Stays);
+        let translation = Translation::new(mode);
+        let parent = iommu(&machine, &translation);
+        let (_, device) = behind(&machine, &parent, &translation, requester);
+        device.allocate_at(&[0]).unwrap();
+        assert_eq!(device.message(0).unwrap().address, 0x0809_0040);
+        assert_eq!(translation.pages(), 0);
+    }
+}
+
+#[test]
+fn a_doorbell_outside_the_reserved_region_is_refused() {
+    let machine = Machine::new(Kind::Stays);
+    let translation =
+        Translation::new(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 });
+    let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
+    let refused = device.allocate_at(&[0]);
+    let address = 0x0809_0040;
+    assert!(matches!(
+        refused,
+        Err(MsiDeviceError::Controller(MsiError::Unmapped { device: DEVICE, address: found, .. })) if found == address
+    ));
+}
+
+const NESTED: DoorbellMode =
+    DoorbellMode::Nested { granule: Granule::Size4K, stored: 0x1234_5040, doorbell: 0x0900_0040 };
+
+#[test]
+fn under_a_guests_translation_the_guests_address_is_stored_and_leads_to_the_real_doorbell() {
+    let setup = one_vector(Kind::Stays, NESTED);
+    assert_eq!(setup.device.message(0).unwrap().address, 0x1234_5040);
+    assert_eq!(
+        *setup.translation.mapped.lock().unwrap(),
+        BTreeMap::from([((10, 0x0900_0000), 0x0809_0000)])
+    );
+    setup.arrives();
+}
+
+#[test]
+fn under_a_guests_translation_there_is_one_doorbell() {
+    let setup = one_vector(Kind::NamesCpu, NESTED);
+    let refused = setup.handle.set_affinity(Cpu::new(1));
+    assert!(matches!(refused, Err(MoveError::Controller(MsiError::Unmapped { .. }))));
+    setup.arrives();
+}
+
+#[test]
+fn a_doorbell_above_four_gigabytes_is_brought_within_an_endpoints_reach() {
+    let machine = Machine::new(Kind::NamesCpuFarApart);
+    let translation = Translation::new(MAPPED);
+    let parent = iommu(&machine, &translation);
+    // Its doorbell alone lies below.
+    machine.interrupts.offline(Cpu::new(0)).unwrap();
+    let narrow = machine.store(StoreKind { address_bits: 32, ..StoreKind::MSIX });
+    assert!(
+        attach(&machine, &parent, DEVICE, &narrow)
+            .unwrap()
+            .allocate(Shape::Independent, 8..=8)
+            .is_ok()
+    );
+}
+
+#[test]
+fn an_endpoint_behind_an_iommu_needs_no_wide_address() {
+    let machine = Machine::new(Kind::Stays);
+    let wide = Properties::NONE.with(Property::WideAddress);
+    let tier = Tier::new("mock").with_provides(Capabilities::ALL).with_requires(wide);
+    *machine.controller.tier.lock().unwrap() = tier;
+    let parent = iommu(&machine, &Translation::new(MAPPED));
+    let narrow = StoreKind {
+        address_bits: 32,
+        rewrite: Rewrite::LowWordOnly,
+        group: false,
+        ..StoreKind::MSI
+    };
+    let device = attach(&machine, &parent, DEVICE, &machine.store(narrow)).unwrap();
+    device.allocate_at(&[0]).unwrap();
+    // The layer chooses the address: how the endpoint changes it is checked there.
+    let below = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::AddressOnly };
+    assert_eq!(*machine.controller.fit.lock().unwrap(), Some(below));
+}
+
+#[test]
+fn a_page_may_be_mapped_where_its_placement_says() {
+    let narrow = Placement::Within { address_bits: 32 };
+    assert!(narrow.admits(0xffff_f000) && !narrow.admits(0x1_0000_0000));
+    assert!(Placement::Within { address_bits: 64 }.admits(u64::MAX));
+    assert!(Placement::At(0x1000).admits(0x1000) && !Placement::At(0x1000).admits(0x2000));
+}
+
+#[test]
+fn a_guests_doorbell_lies_in_its_page_as_the_real_one() {
+    let machine = Machine::new(Kind::Stays);
+    let granule = Granule::Size4K;
+    let mode = DoorbellMode::Nested { granule, stored: 0x1234_5080, doorbell: 0x0900_0080 };
+    let translation = Translation::new(mode);
+    let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
+    let refused = device.allocate_at(&[0]);
+    assert!(matches!(refused, Err(MsiDeviceError::Controller(MsiError::Unmapped { .. }))));
+    assert_eq!(translation.pages(), 0);
+}
+
+#[test]
+fn a_reserved_region_ends_at_its_length() {
+    for (length, lies_inside) in [(0x40, false), (0x41, true)] {
+        let machine = Machine::new(Kind::Stays);
+        let translation = Translation::new(DoorbellMode::Reserved { base: 0x0809_0000, length });
+        let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
+        assert_eq!(device.allocate_at(&[0]).is_ok(), lies_inside, "{length:#x}");
+    }
+}
+
+#[test]
+fn a_message_composed_again_lets_the_last_one_go() {
+    let machine = Machine::new(Kind::Stays);
+    let translation = Translation::new(MAPPED);
+    let parent = iommu(&machine, &translation);
+    let device = parent.attach(DEVICE, 2).unwrap();
+    let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+    let (count, shape, cpu) = (NonZeroU16::MIN, Shape::Independent, Cpu::new(0));
+    let request = BlockRequest { count, shape, fit, cpu, initially: Initially::Masked };
+    let [edge, level] = [(); 2].map(|()| parent.allocate(&device, &request).unwrap());
+    for _ in 0..2 {
+        parent.compose(&edge, 0).unwrap();
+        parent.compose_level(&level, 0).unwrap();
+    }
+    parent.free(&device, level);
+    assert_eq!(translation.pages(), 1);
+    parent.free(&device, edge);
+    assert_eq!(translation.pages(), 0);
+    parent.detach(device);
+}
+
+#[test]
+fn a_requester_that_cannot_be_passed_on_is_not_isolated() {
+    let machine = Machine::new(Kind::Stays);
+    *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
+    let rule = RequesterRule::Shifted { shift: 0, base: u32::MAX };
+    let layer = ShimLayer::new("bridge").with_requesters(rule);
+    let parent = stack(&machine, &Translation::new(MAPPED), layer);
+    assert_eq!(parent.isolation(DEVICE), Isolation::NotIsolated(NotIsolated::NoController));
+    assert_eq!(parent.dma_isolation(DEVICE), DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu));
+}
+
+#[test]
+fn an_iommu_that_passes_accesses_leaves_isolation_to_the_next() {
+    let machine = Machine::new(Kind::Stays);
+    let below = iommu(&machine, &Translation::new(MAPPED));
+    let layer =
+        DoorbellMapping::new(Driver(Translation::new(DoorbellMode::Identity)), Arc::new(Kernel));
+    let parent = LayeredParent::new(layer, below, Arc::new(Kernel));
+    assert_eq!(parent.dma_isolation(DEVICE), DmaIsolation::Isolated);
+}
+
+#[test]
+fn endpoints_of_different_widths_share_a_domain_in_any_order() {
+    let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
+    for (kinds, pages) in [([StoreKind::MSIX, narrow], 2), ([narrow, StoreKind::MSIX], 1)] {
+        let machine = Machine::new(Kind::Stays);
+        let translation = Translation::new(MAPPED);
+        let parent = iommu(&machine, &translation);
+        let devices = kinds.map(|kind| {
+            let device = attach(&machine, &parent, DEVICE, &machine.store(kind)).unwrap();
+            device.allocate(Shape::Independent, 8..=8).unwrap();
+            device
+        });
+        assert_eq!(translation.pages(), pages);
+        let [first, second] = devices;
+        drop(first);
+        assert_eq!(translation.pages(), 1);
+        drop(second);
+        assert_eq!(translation.pages(), 0);
+    }
+}
+
+#[test]
+fn a_narrow_endpoint_moves_within_its_reach() {
+    let setup = one_vector(Kind::NamesCpuFarApart, MAPPED);
+    let parent = iommu(&setup.machine, &setup.translation);
+    let narrow = setup.machine.store(StoreKind { address_bits: 32, ..StoreKind::MSIX });
+    let device = attach(&setup.machine, &parent, RequesterId::pci(3, 0, 0), &narrow).unwrap();
+    device.allocate_at(&[0]).unwrap();
+    let handle = device.request(0, "test", |_| {}).unwrap();
+    for cpu in [3, 1, 2] {
+        handle.set_affinity(Cpu::new(cpu)).unwrap();
+        assert!(device.message(0).unwrap().address < 1 << 32);
+    }
+}
+
+#[test]
+fn both_messages_of_a_level_are_mapped_or_neither() {
+    let machine = Machine::new(Kind::Stays);
+    let translation = Translation::new(MAPPED);
+    let parent = iommu(&machine, &translation);
+    let device = parent.attach(DEVICE, 1).unwrap();
+    let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+    let (count, shape, cpu) = (NonZeroU16::MIN, Shape::Independent, Cpu::new(0));
+    let request = BlockRequest { count, shape, fit, cpu, initially: Initially::Masked };
+    let block = parent.allocate(&device, &request).unwrap();
+    translation.fail_in.store(1, Relaxed);
+    parent.compose_level(&block, 0).unwrap_err();
+    assert_eq!(translation.pages(), 0);
+    parent.compose_level(&block, 0).unwrap();
+    assert_eq!(translation.pages(), 2);
+    parent.release(device, &mut std::iter::once(block));
+    assert_eq!(translation.pages(), 0);
+}
+
+#[test]
+fn what_shares_the_doorbells_page_decides_over_isolation() {
+    let isolated = Isolation::Isolated(IsolatingMechanism::Its);
+    let not = Isolation::NotIsolated;
+    for (mode, page, expected) in [
+        (MAPPED, DoorbellPage::Alone, isolated),
+        (
+            MAPPED,
+            DoorbellPage::HoldsControls("its"),
+            not(NotIsolated::DoorbellPageHoldsControls("its")),
+        ),
+        (MAPPED, DoorbellPage::Unknown, not(NotIsolated::DoorbellPageUnknown)),
+        (
+            NESTED,
+            DoorbellPage::HoldsControls("its"),
+            not(NotIsolated::DoorbellPageHoldsControls("its")),
+        ),
+        (DoorbellMode::Identity, DoorbellPage::Alone, isolated),
+        (DoorbellMode::Reserved { base: 0, length: 0x1000 }, DoorbellPage::Unknown, isolated),
+    ] {
+        let machine = Machine::new(Kind::Stays);
+        *machine.controller.isolation.lock().unwrap() = isolated;
+        *machine.controller.page.lock().unwrap() = page;
+        let parent = iommu(&machine, &Translation::new(mode));
+        assert_eq!(parent.isolation(DEVICE), expected, "{mode:?} {page:?}");
+    }
+}
+
+#[test]
+fn an_iommu_that_translates_isolates_memory() {
+    let no = DmaIsolation::NotIsolated;
+    let reserved = DoorbellMode::Reserved { base: 0, length: 0x1000 };
+    for (mode, expected) in [
+        (MAPPED, DmaIsolation::Isolated),
+        (NESTED, DmaIsolation::Isolated),
+        (reserved, DmaIsolation::Isolated),
+        (DoorbellMode::Identity, no(NotDmaIsolated::Identity)),
+    ] {
+        let machine = Machine::new(Kind::Stays);
+        let parent = iommu(&machine, &Translation::new(mode));
+        assert_eq!(parent.dma_isolation(DEVICE), expected, "{mode:?}");
+        assert_eq!(machine.controller.dma_isolation(DEVICE), no(NotDmaIsolated::NoIommu));
+    }
+}
+
+#[test]
+fn a_device_that_its_iommu_does_not_serve_reaches_all_memory() {
+    let machine = Machine::new(Kind::Stays);
+    *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
+    let parent = iommu(&machine, &Translation::new(MAPPED));
+    let unserved = RequesterId::pci(0xff, 0, 0);
+    assert_eq!(parent.dma_isolation(unserved), DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu));
+    let interrupts = InterruptIsolated::prove(&*parent, unserved).unwrap();
+    assert_eq!(interrupts.mechanism(), IsolatingMechanism::Its);
+    assert_eq!(DmaIsolated::prove(&*parent, unserved).err(), Some(NotDmaIsolated::NoIommu));
+}
+
+#[test]
+fn a_mapping_never_isolates_what_is_not() {
+    let machine = Machine::new(Kind::Stays);
+    let parent = iommu(&machine, &Translation::new(MAPPED));
+    assert_eq!(
+        parent.isolation(DEVICE),
+        Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))
+    );
+}
