@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_masked_revision_does_not_keep_a_row_from_matching() {
+    fn masked_revision_still_matches() {
         assert_eq!(
             found(IdRegister::Distributor, 0x0401_743b, &[]),
             [Erratum::SpiWakeLostOnDeactivation]
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_iidr_that_healthy_machines_share_needs_the_machine() {
+    fn shared_iidr_needs_the_machine() {
         assert_eq!(found(IdRegister::Its, 0x0201_743b, &["rockchip,rk3399"]), []);
         let rk3588 = ["radxa,rock-5b", "rockchip,rk3588"];
         assert_eq!(found(IdRegister::Its, 0x0201_743b, &rk3588), [Erratum::TablesNotCoherent]);

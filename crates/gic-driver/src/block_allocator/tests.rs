@@ -117,13 +117,13 @@ proptest! {
 }
 
 #[test]
-fn alignment_counts_from_zero_not_from_the_first_number() {
+fn alignment_counts_from_zero() {
     let mut allocator = BlockAllocator::new(100, 100).unwrap();
     assert_eq!(allocator.allocate(nonzero(32), Alignment::to(32).unwrap()), Ok(128));
 }
 
 #[test]
-fn a_block_longer_than_a_word_of_the_bitmap_is_one_run() {
+fn block_spans_bitmap_words() {
     let mut allocator = BlockAllocator::new(0, 256).unwrap();
     allocator.allocate_at(130, nonzero(1)).unwrap();
     assert_eq!(allocator.allocate(nonzero(126), Alignment::ONE), Ok(0));
@@ -131,7 +131,7 @@ fn a_block_longer_than_a_word_of_the_bitmap_is_one_run() {
 }
 
 #[test]
-fn freeing_twice_names_the_first_number_that_is_free() {
+fn double_free_names_the_first_free_number() {
     let mut allocator = BlockAllocator::new(8192, 64).unwrap();
     let first = allocator.allocate(nonzero(4), Alignment::ONE).unwrap();
     allocator.free(first + 2, nonzero(1)).unwrap();
@@ -140,7 +140,7 @@ fn freeing_twice_names_the_first_number_that_is_free() {
 }
 
 #[test]
-fn numbers_at_the_end_of_the_number_space_do_not_overflow() {
+fn numbers_near_the_maximum_do_not_overflow() {
     let mut allocator = BlockAllocator::new(u32::MAX - 3, 100).unwrap();
     assert_eq!(allocator.capacity(), 3);
     let big = Alignment::to(1 << 31).unwrap();
@@ -163,7 +163,7 @@ fn groups_are_aligned_to_the_next_power_of_two() {
 
 proptest! {
     #[test]
-    fn a_part_of_the_numbers_is_searched_like_the_whole(
+    fn allocation_within_a_range_finds_the_lowest(
         taken in prop::collection::vec((FIRST..FIRST + COUNT, 1u32..9), 0..20),
         count in 1u32..9,
         log in 0u32..5,

@@ -19,7 +19,7 @@ fn sgi(number: u8) -> SgiId {
 }
 
 #[test]
-fn an_acknowledgement_that_did_not_become_active_is_none() {
+fn inactive_acknowledgement_is_none() {
     let registers = FakeRegisters::default();
     let safe = SynchronisedAcknowledge::new(&registers);
     let interface: CpuInterface<_> =
@@ -34,7 +34,7 @@ fn an_acknowledgement_that_did_not_become_active_is_none() {
 }
 
 #[test]
-fn at_el2_the_system_registers_are_enabled_for_both_levels() {
+fn el2_enables_system_registers_for_both_levels() {
     let registers = FakeRegisters::at_el2();
     combined(&registers);
     let sre = SreEl2::from(registers.get(icc::SRE_EL2.encoding()));
@@ -54,14 +54,14 @@ fn enabling_sets_registers_mask_and_group() {
 }
 
 #[test]
-fn a_higher_exception_level_that_keeps_the_registers_is_reported() {
+fn trapped_system_registers_are_reported() {
     let registers = FakeRegisters::without_system_registers();
     let refused = CpuInterface::<_, CombinedEoi>::enable(&registers, CpuInterfaceConfig::default());
     assert_eq!(refused.err(), Some(GicError::NoSystemRegisters));
 }
 
 #[test]
-fn what_a_previous_kernel_left_running_does_not_mask_anything() {
+fn enable_clears_stale_active_priorities() {
     let registers = FakeRegisters::default();
     registers.set(icc::AP1R0.encoding(), 1 << 20);
     combined(&registers);
@@ -69,7 +69,7 @@ fn what_a_previous_kernel_left_running_does_not_mask_anything() {
 }
 
 #[test]
-fn nothing_pending_is_none_and_not_an_interrupt_1023() {
+fn nothing_pending_acknowledges_none() {
     let registers = FakeRegisters::default();
     assert_eq!(combined(&registers).acknowledge(), None);
 }
@@ -86,7 +86,7 @@ fn ending_deactivates_where_the_two_are_combined() {
 }
 
 #[test]
-fn ending_leaves_the_interrupt_active_where_the_two_are_split() {
+fn split_end_leaves_the_interrupt_active() {
     let registers = FakeRegisters::default();
     let interface = split(&registers);
     registers.raise(42);
@@ -117,7 +117,7 @@ fn another_may_deactivate_later_by_the_number() {
 }
 
 #[test]
-fn looking_at_the_highest_pending_does_not_take_it() {
+fn highest_pending_does_not_acknowledge() {
     let registers = FakeRegisters::default();
     let interface = combined(&registers);
     assert_eq!(interface.highest_pending(), None);
@@ -127,7 +127,7 @@ fn looking_at_the_highest_pending_does_not_take_it() {
 }
 
 #[test]
-fn masking_by_priority_nests_and_never_loosens_a_mask() {
+fn mask_below_nests_and_never_loosens() {
     let registers = FakeRegisters::default();
     let interface = combined(&registers);
     let outer = interface.mask_below(Priority::new(0x40));
@@ -140,7 +140,7 @@ fn masking_by_priority_nests_and_never_loosens_a_mask() {
 }
 
 #[test]
-fn a_mask_that_loses_its_lowest_bit_is_in_the_distributors_non_secure_scale() {
+fn shifted_mask_has_the_same_scale() {
     for (registers, scale) in [
         (FakeRegisters::with_shifted_mask(), PriorityScale::Same),
         (FakeRegisters::default(), PriorityScale::Unshifted),
@@ -153,13 +153,13 @@ fn a_mask_that_loses_its_lowest_bit_is_in_the_distributors_non_secure_scale() {
 }
 
 #[test]
-fn an_unshifted_mask_sees_distributor_priorities_in_the_upper_half() {
+fn unshifted_mask_maps_to_the_upper_half() {
     let mask_for = |scale: PriorityScale| scale.mask_for(Priority::new(0xa0)).get();
     assert_eq!((mask_for(PriorityScale::Same), mask_for(PriorityScale::Unshifted)), (0xa0, 0xd0));
 }
 
 #[test]
-fn implemented_features_are_read_from_the_control_register() {
+fn features_come_from_the_control_register() {
     let registers = FakeRegisters::default();
     let interface = combined(&registers);
     assert_eq!((interface.priority_bits(), interface.binary_point()), (5, 3));
@@ -197,7 +197,7 @@ mod sgis {
     }
 
     #[test]
-    fn targets_beyond_what_cpu_interface_and_distributor_support_are_refused() {
+    fn unreachable_sgi_targets_are_refused() {
         let registers = FakeRegisters::default();
         let all = gicd::Typer::new().with_rss(true).with_a3v(true);
         for (typer, target, reachable) in [
@@ -228,7 +228,7 @@ mod sgis {
     }
 
     #[test]
-    fn a_copied_handle_sends_to_what_every_implementation_reaches_without_a_read() {
+    fn copied_handle_sends_without_a_read() {
         let registers = FakeRegisters::default();
         combined(&registers);
         let handle =
@@ -240,7 +240,7 @@ mod sgis {
     }
 
     #[test]
-    fn a_set_with_one_unreachable_target_sends_nothing() {
+    fn one_unreachable_target_sends_nothing() {
         let registers = FakeRegisters::default();
         let interface = combined(&registers).limited_by(gicd::Typer::new());
         let targets = [Affinity::new(0, 0, 0, 1), Affinity::new(0, 0, 0, 17)];

@@ -49,7 +49,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cpu_that_was_added_is_there_until_it_is_taken_out(
+        fn cpu_set_holds_a_cpu_until_removed(
             cpus in prop::collection::btree_set(0u32..200, 1..20),
             out in any::<u32>(),
             machine in 1u32..200,

@@ -45,7 +45,7 @@ mod views {
     }
 
     #[test]
-    fn the_secure_view_is_found_without_a_write_once_its_layout_shows() {
+    fn secure_view_is_found_without_a_write() {
         let fake = machine(Security::Secure);
         fake.at_distributor(|frame| frame.control = frame.control.with_are_ns(true));
         assert_eq!(open(&fake).unwrap().view(), SecurityView::Secure);
@@ -58,7 +58,7 @@ mod views {
     }
 
     #[test]
-    fn the_non_secure_view_is_found_while_a_previous_kernels_group_is_enabled() {
+    fn non_secure_view_is_found_with_group_enabled() {
         let fake = machine(Security::NonSecure);
         fake.at_distributor(|frame| {
             frame.control = frame.control.with_are_ns(true).with_enable_grp1(true);
@@ -67,7 +67,7 @@ mod views {
     }
 
     #[test]
-    fn groups_are_off_before_the_probe_touches_affinity_routing() {
+    fn groups_are_off_before_affinity_routing() {
         let fake = machine(Security::NonSecure);
         fake.at_distributor(|frame| frame.control = frame.control.with_enable_grp1(true));
         // The fake panics if affinity routing changes while a group is enabled.
@@ -88,7 +88,7 @@ mod init {
     use super::*;
 
     #[test]
-    fn one_security_state_ends_with_group_1_through_and_all_interrupts_quiet() {
+    fn one_security_state_leaves_interrupts_quiet() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| {
             for intid in 32..96 {
@@ -127,7 +127,7 @@ mod init {
     }
 
     #[test]
-    fn the_non_secure_view_takes_its_own_and_leaves_what_secure_software_keeps() {
+    fn non_secure_init_keeps_secure_interrupts() {
         let fake = machine(Security::NonSecure);
         let kept = fake.at_distributor(|frame| {
             let state = frame.spis.state(IntId::new(33));
@@ -144,7 +144,7 @@ mod init {
     }
 
     #[test]
-    fn a_group_that_firmware_left_enabled_is_off_before_affinity_routing_changes() {
+    fn enabled_group_is_off_before_are_changes() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.control = frame.control.with_enable_grp0(true));
         open(&fake).unwrap().init(&fake, config()).unwrap();
@@ -167,7 +167,7 @@ mod init {
     }
 
     #[test]
-    fn firmware_that_keeps_affinity_routing_off_is_named() {
+    fn locked_affinity_routing_is_named() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.no_affinity_routing = true);
         let refused = open(&fake).unwrap().init(&fake, config()).unwrap_err();
@@ -175,7 +175,7 @@ mod init {
     }
 
     #[test]
-    fn a_write_that_never_finishes_is_a_timeout_that_names_the_frame_and_the_bit() {
+    fn stuck_rwp_times_out_with_its_name() {
         let fake = machine(Security::Single);
         let distributor = open(&fake).unwrap();
         fake.at_distributor(|frame| frame.stuck = true);
@@ -260,7 +260,7 @@ mod interrupts {
 
     proptest! {
         #[test]
-        fn an_operation_changes_its_own_field_of_its_own_interrupt_alone(
+        fn operation_changes_its_own_field_alone(
             ops in prop::collection::vec((0usize..96, op()), 1..40)
         ) {
             let (fake, distributor) = initialised(Security::Single);
@@ -316,7 +316,7 @@ mod interrupts {
     }
 
     #[test]
-    fn the_trigger_of_an_enabled_interrupt_is_left_alone() {
+    fn trigger_of_an_enabled_interrupt_is_kept() {
         let (fake, distributor) = initialised(Security::Single);
         let interrupt = distributor.interrupt(IntId::new(40)).unwrap();
         interrupt.enable();
@@ -325,7 +325,7 @@ mod interrupts {
     }
 
     #[test]
-    fn priorities_of_the_non_secure_view_are_read_as_written() {
+    fn non_secure_priorities_read_as_written() {
         let (_, distributor) = initialised(Security::NonSecure);
         let interrupt = distributor.interrupt(IntId::new(40)).unwrap();
         interrupt.set_priority(Priority::new(0x50));
@@ -333,7 +333,7 @@ mod interrupts {
     }
 
     #[test]
-    fn an_interrupt_that_secure_software_keeps_cannot_be_taken() {
+    fn secure_interrupt_cannot_be_taken() {
         let (_, distributor) = initialised(Security::NonSecure);
         let take =
             |number| distributor.interrupt(IntId::new(number)).unwrap().take(Priority::HIGHEST);
@@ -371,7 +371,7 @@ mod routes {
     }
 
     #[test]
-    fn one_of_n_is_refused_where_it_is_not_implemented() {
+    fn unimplemented_one_of_n_is_refused() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.typer = frame.typer.with_no_1_of_n(true));
         let refused = open(&fake).unwrap().set_route(IntId::new(42), Route::AnyParticipating);
@@ -389,7 +389,7 @@ mod routes {
     }
 
     #[test]
-    fn without_message_based_spis_there_is_no_doorbell() {
+    fn no_doorbell_without_message_based_spis() {
         let fake = machine(Security::Single);
         fake.at_distributor(|frame| frame.typer = frame.typer.with_mbis(false));
         assert_eq!(open(&fake).unwrap().message_registers(), None);
@@ -431,7 +431,7 @@ mod suspend {
 
     proptest! {
         #[test]
-        fn a_distributor_that_lost_power_comes_back_as_it_was(
+        fn restore_after_power_loss_equals_saved_state(
             states in prop::collection::vec(state(), 96),
             routes in prop::collection::vec(any::<u32>(), 96),
         ) {
@@ -467,7 +467,7 @@ mod suspend {
     }
 
     #[test]
-    fn a_distributor_that_kept_its_state_survives_a_restore() {
+    fn restore_over_kept_state_is_harmless() {
         let (fake, distributor) = initialised(Security::Single);
         distributor.interrupt(IntId::new(50)).unwrap().enable();
         let mut storage = vec![SharedBlock::default(); distributor.saved_blocks()];
@@ -497,7 +497,7 @@ mod suspend {
     }
 
     #[test]
-    fn too_little_room_is_refused_before_anything_is_read() {
+    fn save_refuses_too_little_room() {
         let (_, distributor) = initialised(Security::Single);
         let refused = distributor.save(&mut [SharedBlock::default(); 2]);
         let block = Block::Distributor(DISTRIBUTOR);

@@ -343,7 +343,7 @@ fn a_gicv3_is_refused_by_its_typer() {
 }
 
 #[test]
-fn the_driver_of_gicv3_refuses_a_gicv2_stated_as_64_kib() {
+fn gicv3_driver_refuses_a_gicv2() {
     let board = Board::new();
     let config = GicConfig {
         distributor_bytes: Some(0x1_0000),
@@ -370,7 +370,7 @@ fn spis_go_to_the_boot_cpu_disabled_in_group_0() {
 }
 
 #[test]
-fn a_cpu_that_was_turned_on_has_sgis_and_an_interface_that_keeps_its_bypass() {
+fn cpu_on_enables_sgis_and_keeps_bypass() {
     let board = Board::new();
     let bypass = gicc::Ctlr::new().with_irq_byp_dis_grp0(true).with_fiq_en(true);
     board.state(|state| state.interfaces[0].registers.insert(gicc::CTLR.offset(), bypass.into()));
@@ -391,7 +391,7 @@ fn a_cpu_that_was_turned_on_has_sgis_and_an_interface_that_keeps_its_bypass() {
 }
 
 #[test]
-fn a_cpu_that_finds_no_number_is_the_only_one_or_named() {
+fn cpu_without_number_must_be_the_only_one() {
     let board = Board::new();
     board.state(|state| state.has_targets = false);
     assert_eq!(board.gic().unwrap_err(), GicError::NoTarget(Cpu::new(0)));
@@ -402,7 +402,7 @@ fn a_cpu_that_finds_no_number_is_the_only_one_or_named() {
 }
 
 #[test]
-fn more_than_eight_cpus_or_unknown_ones_are_refused() {
+fn more_than_eight_cpus_are_refused() {
     let board = Board::new();
     let config = |cpus| GicV2Config::new(DISTRIBUTOR, INTERFACE, cpus);
     let new = |cpus| GicV2::new(&board, config(cpus), Cpu::new(0));
@@ -427,7 +427,7 @@ fn an_sgi_names_interfaces_and_not_cpus() {
 }
 
 #[test]
-fn an_interrupt_is_ended_with_what_was_acknowledged() {
+fn end_writes_the_acknowledged_value() {
     let board = Board::new();
     let gic = board.running();
     let interface = gic.cpu_interface();
@@ -444,7 +444,7 @@ fn an_interrupt_is_ended_with_what_was_acknowledged() {
 }
 
 #[test]
-fn loads_of_the_handler_come_after_the_acknowledgement() {
+fn handler_loads_follow_the_acknowledgement() {
     let board = Board::new();
     let gic = board.running();
     board.state(|state| state.interfaces[0].pending.push(Iar::new().with_intid(3).with_cpu_id(1)));
@@ -476,7 +476,7 @@ fn ending_and_deactivating_can_be_split() {
 }
 
 #[test]
-fn a_split_end_is_refused_without_dir_or_eoi_mode() {
+fn split_end_needs_dir_and_eoi_mode() {
     let board = Board::new();
     let small = board.gic().unwrap();
     let refused = small.cpu_on_with::<SplitEoi>(Cpu::new(0));
@@ -540,7 +540,7 @@ fn a_gic_that_lost_power_comes_back_as_it_was() {
 }
 
 #[test]
-fn the_running_priority_is_that_of_what_was_acknowledged_and_not_ended() {
+fn running_priority_is_the_active_interrupts() {
     let board = Board::new();
     let gic = board.running();
     let interface = gic.cpu_interface();

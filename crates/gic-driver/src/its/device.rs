@@ -156,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn a_device_cannot_have_more_events_than_the_message_can_name() {
+    fn events_are_limited_by_message_bits() {
         let typer = Typer::new().with_event_id_bits_minus_one(31);
         let error = ItsError::TooManyEvents { wanted: 65_537, limit: 65_536 };
         assert_eq!(event_bits(typer, 65_537), Err(error));
     }
 
     #[test]
-    fn a_device_cannot_have_more_events_than_the_its_has_bits_for() {
+    fn events_are_limited_by_its_bits() {
         let typer = Typer::new().with_event_id_bits_minus_one(4);
         assert_eq!(event_bits(typer, 33), Err(ItsError::TooManyEvents { wanted: 33, limit: 32 }));
     }

@@ -58,7 +58,7 @@ mod tests {
     const RAW: RawCommand = [0x05, 0, 0, 0];
 
     #[test]
-    fn a_fault_is_reported_once_and_to_its_span_alone() {
+    fn fault_is_reported_once_to_its_span() {
         let mut faults = Faults::new().unwrap();
         faults.push(7, RAW);
         assert_eq!(faults.take(&(0..7)), Ok(()));
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_that_was_forgotten_is_still_reported_as_one() {
+    fn dropped_fault_is_still_reported() {
         let mut faults = Faults::new().unwrap();
         for sequence in 0..100 {
             faults.push(sequence, RAW);

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_requester_is_counted_from_its_ranges_beginning() {
+    fn requester_counts_from_its_range() {
         let map = IdMap::new(alloc::vec![range(0x100, 0x100, 0x2_0000), range(0x400, 1, 7)]);
         assert_eq!(map.device(RequesterId::new(0x1ff)), Some(DeviceId::new(0x2_00ff)));
         assert_eq!(map.device(RequesterId::new(0x400)), Some(DeviceId::new(7)));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_ends_beyond_the_number_space_gives_no_device() {
+    fn range_beyond_the_maximum_has_no_device() {
         let map = IdMap::new(alloc::vec![range(0, u32::MAX, 0xffff_fff0)]);
         assert_eq!(map.device(RequesterId::new(0xf)), Some(DeviceId::new(u32::MAX)));
         assert_eq!(map.device(RequesterId::new(0x10)), None);

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn reserving_covers_a_block_that_straddles_chunks() {
+    fn reserve_covers_blocks_across_chunks() {
         let routes = EventRoutes::new(16).unwrap();
         let first = Lpi::from_index(1000).unwrap();
         routes.reserve(first, 2048).unwrap();

@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn twenty_device_bits_take_one_first_level_page_of_64_kilobytes() {
+    fn one_64k_page_covers_20_device_bits() {
         let abilities =
             BaserAbilities { page: PageSize::Size64K, entry_bytes: 8, levels: Levels::Two };
         let shape = TableShape::choose(abilities, 1 << 20);

@@ -84,7 +84,7 @@ mod limits {
     use super::*;
 
     #[test]
-    fn id_bits_are_bounded_by_choice_hardware_and_sense() {
+    fn id_bits_are_bounded_by_choice_and_hardware() {
         for (hardware, choice, expected) in [
             (16, None, 16),
             (24, None, 16),
@@ -140,7 +140,7 @@ mod limits {
     }
 
     #[test]
-    fn memory_that_ends_before_the_tables_is_reported_with_table_and_size() {
+    fn exhausted_memory_names_table_and_size() {
         let fake = machine(1);
         fake.in_memory(|memory| memory.limit = Some(0xf000));
         let lpis = set_up(&fake, CONFIG).unwrap();
@@ -149,7 +149,7 @@ mod limits {
     }
 
     #[test]
-    fn memory_in_an_impossible_place_is_given_back_and_refused() {
+    fn misplaced_memory_is_freed_and_refused() {
         let fake = machine(1);
         fake.in_memory(|memory| memory.misalignment = 0x800);
         let refused = set_up(&fake, CONFIG).unwrap_err();
@@ -161,7 +161,7 @@ mod limits {
     }
 
     #[test]
-    fn memory_beyond_the_limit_is_given_back_and_refused() {
+    fn memory_beyond_the_limit_is_freed_and_refused() {
         let fake = machine(1);
         let narrow = LpiConfig { address_bits: 32, ..CONFIG };
         fake.in_memory(|memory| memory.misalignment = 1 << 32);
@@ -176,7 +176,7 @@ mod limits {
     }
 
     #[test]
-    fn tables_that_no_redistributor_saw_are_given_back() {
+    fn unused_tables_are_freed() {
         let fake = machine(1);
         drop(set_up(&fake, CONFIG).unwrap());
         assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
@@ -204,7 +204,7 @@ mod configuration {
     }
 
     #[test]
-    fn an_lpi_that_was_freed_is_disabled_for_those_who_do_not_look_into_caches() {
+    fn freed_lpi_is_disabled_for_non_coherent_reads() {
         let fake = machine(1);
         fake.at_redistributor(0, |frame| frame.coherent = false);
         let lpis = set_up(&fake, CONFIG).unwrap();
@@ -219,7 +219,7 @@ mod configuration {
 
     proptest! {
         #[test]
-        fn a_change_touches_its_own_lpi_alone_and_is_published(
+        fn change_publishes_its_own_lpi_alone(
             changes in prop::collection::vec((0u32..16, 0u8..4, any::<u8>()), 1..40),
             coherent in any::<bool>(),
         ) {
@@ -299,12 +299,12 @@ mod coherence {
     use super::*;
 
     #[test]
-    fn before_any_redistributor_negotiated_everything_is_cleaned() {
+    fn everything_is_cleaned_before_negotiation() {
         assert_eq!(set_up(&machine(1), CONFIG).unwrap().coherence(), Coherence::NonCoherent);
     }
 
     #[test]
-    fn one_redistributor_that_does_not_look_into_caches_decides_for_all() {
+    fn one_non_coherent_redistributor_decides() {
         let fake = machine(3);
         fake.at_redistributor(1, |frame| frame.coherent = false);
         let lpis = set_up(&fake, CONFIG).unwrap();
@@ -319,7 +319,7 @@ mod coherence {
     }
 
     #[test]
-    fn what_was_published_for_coherent_ones_is_cleaned_for_the_first_that_is_not() {
+    fn coherent_stores_are_cleaned_for_non_coherent() {
         let fake = machine(2);
         fake.at_redistributor(1, |frame| frame.coherent = false);
         let lpis = set_up(&fake, CONFIG).unwrap();
@@ -336,7 +336,7 @@ mod attaching {
     use super::*;
 
     #[test]
-    fn redistributors_share_the_configuration_and_have_pending_tables_of_their_own() {
+    fn one_config_table_but_own_pending_tables() {
         let fake = machine(3);
         let lpis = set_up(&fake, CONFIG).unwrap();
         for redistributor in redistributors(&fake) {
@@ -367,7 +367,7 @@ mod attaching {
     }
 
     #[test]
-    fn what_is_pending_survives_where_lpis_can_be_disabled_before() {
+    fn pending_lpis_survive_disabling() {
         let fake = machine(1);
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
@@ -383,7 +383,7 @@ mod attaching {
     }
 
     #[test]
-    fn what_is_pending_is_reported_lost_where_they_cannot() {
+    fn pending_lpis_without_disabling_are_lost() {
         let fake = machine(1);
         fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
         let lpis = set_up(&fake, CONFIG).unwrap();
@@ -395,7 +395,7 @@ mod attaching {
     }
 
     #[test]
-    fn a_table_whose_redistributor_lost_power_is_not_taken_for_written() {
+    fn power_loss_leaves_the_table_unwritten() {
         let fake = machine(1);
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
@@ -407,7 +407,7 @@ mod attaching {
     }
 
     #[test]
-    fn a_table_that_was_written_survives_a_second_detach() {
+    fn written_table_survives_a_second_detach() {
         let fake = machine(1);
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
@@ -421,7 +421,7 @@ mod attaching {
     }
 
     #[test]
-    fn a_table_that_cannot_be_read_is_not_loaded_again() {
+    fn unreadable_table_is_not_loaded_again() {
         let fake = machine(1);
         fake.at_redistributor(0, |frame| frame.coherent = false);
         let lpis = set_up(&fake, CONFIG).unwrap();
@@ -437,7 +437,7 @@ mod attaching {
     }
 
     #[test]
-    fn a_pending_table_that_is_declared_empty_is_empty() {
+    fn pending_table_declared_empty_is_empty() {
         let fake = machine(1);
         fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
         let lpis = set_up(&fake, CONFIG).unwrap();
@@ -453,7 +453,7 @@ mod attaching {
     }
 
     #[test]
-    fn a_redistributor_that_somebody_else_gave_other_tables_meanwhile_is_refused() {
+    fn foreign_tables_are_refused() {
         let fake = machine(2);
         let lpis = set_up(&fake, CONFIG).unwrap();
         leave_enabled(&fake, 0, false);

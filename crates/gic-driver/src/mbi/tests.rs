@@ -79,7 +79,7 @@ fn the_message_is_setspi_and_the_intid() {
 }
 
 #[test]
-fn an_alias_has_the_registers_at_the_same_offsets() {
+fn alias_has_the_same_register_offsets() {
     let gic = gic_on(&Fake::with_cpus(CPUS));
     let mbi =
         Mbi::new(&gic, MbiConfig { alias: Some(0x1_0000_0000), ..config(&[(64, 8)]) }).unwrap();
@@ -101,7 +101,7 @@ fn an_alias_has_the_registers_at_the_same_offsets() {
 }
 
 #[test]
-fn a_distributor_without_message_registers_is_refused() {
+fn missing_message_registers_are_refused() {
     let fake = Fake::with_cpus(CPUS);
     fake.at_distributor(|frame| frame.typer = frame.typer.with_mbis(false));
     let refused = Mbi::new(&gic_on(&fake), config(&[(64, 8)])).unwrap_err();
@@ -140,7 +140,7 @@ fn the_spis_are_nobody_elses_until_it_is_gone() {
 }
 
 #[test]
-fn a_group_is_aligned_and_does_not_span_two_ranges() {
+fn group_is_aligned_within_one_range() {
     let (_, _, mbi) = set_up(&[(66, 7), (73, 15)]);
     let first = |count| allocate(&mbi, count, Shape::AlignedGroup).map(|block| block.first().get());
     assert_eq!(first(4), Ok(68));
@@ -159,7 +159,7 @@ fn extended_spis_serve_as_well() {
 }
 
 #[test]
-fn a_vector_is_edge_triggered_routed_and_forwarded() {
+fn vector_is_edge_routed_and_forwarded() {
     let (fake, gic, mbi) = set_up(&[(64, 8)]);
     let _block = allocate(&mbi, 1, Shape::Independent).unwrap();
     assert!(state(&fake, 64).edge && state(&fake, 64).forwarded);
@@ -168,7 +168,7 @@ fn a_vector_is_edge_triggered_routed_and_forwarded() {
 }
 
 #[test]
-fn a_level_has_two_messages_and_ends_with_its_owner() {
+fn level_has_two_messages_until_freed() {
     let (fake, _, mbi) = set_up(&[(64, 1)]);
     let masked = BlockRequest { initially: Initially::Masked, ..request(1, Shape::Independent) };
     let block = mbi.allocate(&attach(&mbi), &masked).unwrap();
@@ -184,7 +184,7 @@ fn a_level_has_two_messages_and_ends_with_its_owner() {
 }
 
 #[test]
-fn an_edge_that_is_forwarded_does_not_become_a_level() {
+fn forwarded_edge_does_not_become_a_level() {
     let (fake, _, mbi) = set_up(&[(64, 1)]);
     let block = allocate(&mbi, 1, Shape::Independent).unwrap();
     assert!(matches!(mbi.compose_level(&block, 0), Err(MsiError::Controller(_))));
@@ -224,7 +224,7 @@ fn delivery(fake: &Fake, intid: u32) -> Option<u64> {
 }
 
 #[test]
-fn after_a_move_no_message_arrives_at_the_old_cpu() {
+fn no_message_reaches_the_old_cpu_after_a_move() {
     let (fake, _, mbi) = set_up(&[(64, 8), (4096, 8)]);
     for _ in 0..2 {
         let block = allocate(&mbi, 8, Shape::Independent).unwrap();
@@ -251,7 +251,7 @@ fn a_masked_vector_that_moves_stays_masked() {
 }
 
 #[test]
-fn a_vector_masked_or_unmasked_during_its_move_stays_so() {
+fn mask_changes_during_a_move_persist() {
     let (fake, gic, mbi) = set_up(&[(64, 8)]);
     let block = allocate(&mbi, 1, Shape::Independent).unwrap();
     let (hwirq, wired) = (block.first(), gic.clone());
@@ -300,7 +300,7 @@ fn pending_is_set_cleared_and_known() {
 }
 
 #[test]
-fn vectors_that_are_not_handed_out_are_not_touched() {
+fn unallocated_vectors_are_not_accessed() {
     let (fake, _, mbi) = set_up(&[(64, 8)]);
     for hwirq in [64, 40, 8192].map(HwIrq::new) {
         mbi.unmask(hwirq);
@@ -313,7 +313,7 @@ fn vectors_that_are_not_handed_out_are_not_touched() {
 }
 
 #[test]
-fn a_device_behind_an_iommu_reaches_the_distributor_unless_there_is_an_alias() {
+fn iommu_maps_only_the_alias() {
     let gic = gic_on(&Fake::with_cpus(CPUS));
     let page = |alias| {
         let mbi = Mbi::new(&gic, MbiConfig { alias, ..config(&[(64, 8)]) }).unwrap();
@@ -324,7 +324,7 @@ fn a_device_behind_an_iommu_reaches_the_distributor_unless_there_is_an_alias() {
 }
 
 #[test]
-fn nobody_is_isolated_and_the_reason_names_the_page() {
+fn no_device_is_isolated_from_the_page() {
     let gic = gic_on(&Fake::with_cpus(CPUS));
     let reason = |alias| {
         let mbi = Mbi::new(&gic, MbiConfig { alias, ..config(&[(64, 8)]) }).unwrap();

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn accesses_hit_their_own_bytes_in_little_endian_order() {
+    fn accesses_are_little_endian() {
         let mut memory = Memory(UnsafeCell::new([0; 32]));
         let mmio = over(&mut memory);
         mmio.write32(4, 0x1122_3344);
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "a 8-byte register at offset 0x1c of a frame of 0x20 bytes")]
-    fn an_access_that_crosses_the_end_of_the_frame_is_caught() {
+    fn access_across_the_end_is_caught() {
         let mut memory = Memory(UnsafeCell::new([0; 32]));
         over(&mut memory).read64(28);
     }

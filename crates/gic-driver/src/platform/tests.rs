@@ -75,7 +75,7 @@ fn a_timer_needs_four_methods_and_no_heap() {
 }
 
 #[test]
-fn references_and_arcs_to_a_platform_are_platforms() {
+fn references_to_platforms_are_platforms() {
     fn waits(platform: impl Platform) -> Wait {
         platform.irq_restore(platform.irq_save());
         platform.wait(u32::MAX)

@@ -44,13 +44,13 @@ mod discovery {
     use super::*;
 
     #[test]
-    fn a_walk_ends_after_the_last_though_the_region_goes_on() {
+    fn walk_ends_after_the_last() {
         let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, true), at(0x4_0000, 2, true)]);
         assert_eq!(walked(&fake, region(0, 0xf6_0000, None)), [Ok(0), Ok(1)]);
     }
 
     #[test]
-    fn a_walk_ends_with_the_region_though_none_was_the_last() {
+    fn walk_ends_with_the_region() {
         let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, false), at(0x4_0000, 2, true)]);
         assert_eq!(walked(&fake, region(0, 0x4_0000, None)), [Ok(0), Ok(1)]);
     }
@@ -64,13 +64,13 @@ mod discovery {
     }
 
     #[test]
-    fn firmwares_stride_outweighs_that_of_the_hardware() {
+    fn firmware_stride_overrides_hardware() {
         let fake = machine(vec![at(0, 0, false), at(0x10_0000, 1, true)]);
         assert_eq!(walked(&fake, region(0, 0x20_0000, Some(0x10_0000))), [Ok(0), Ok(1)]);
     }
 
     #[test]
-    fn a_stride_in_which_no_redistributor_fits_is_firmwares_fault() {
+    fn too_small_stride_is_refused() {
         let fake = machine(vec![at(0, 0, false)]);
         for stride in [0, 0x1_0000, 0x2_8000] {
             let refused = GicError::BadStride { base: REDISTRIBUTORS, stride };
@@ -79,13 +79,13 @@ mod discovery {
     }
 
     #[test]
-    fn a_stride_that_leaves_the_number_space_ends_the_walk() {
+    fn overflowing_stride_ends_the_walk() {
         let fake = machine(vec![at(0, 0, false)]);
         assert_eq!(walked(&fake, region(0, 0x20_0000, Some(u64::MAX - 0xffff))), [Ok(0)]);
     }
 
     #[test]
-    fn a_region_that_ends_inside_a_redistributor_is_named_with_the_place() {
+    fn truncated_region_names_the_address() {
         let fake = machine(vec![at(0, 0, false), at(0x2_0000, 1, true)]);
         let truncated =
             GicError::RegionTruncated { base: REDISTRIBUTORS, at: REDISTRIBUTORS + 0x2_0000 };
@@ -98,7 +98,7 @@ mod discovery {
     }
 
     #[test]
-    fn what_is_no_redistributor_is_named_with_its_address_and_ends_the_walk() {
+    fn foreign_frame_ends_the_walk_with_its_address() {
         let mut second = at(0x2_0000, 1, false);
         second.pidr2 = 0;
         let fake = machine(vec![at(0, 0, false), second, at(0x4_0000, 2, true)]);
@@ -117,7 +117,7 @@ mod discovery {
     }
 
     #[test]
-    fn a_redistributor_is_found_by_affinity_in_a_later_region() {
+    fn affinity_is_found_in_a_later_region() {
         let fake = machine(vec![at(0, 0, true), at(0x100_0000, 7, false), at(0x102_0000, 8, true)]);
         let regions = [region(0, 0x2_0000, None), region(0x100_0000, 0x4_0000, None)];
         let found = find_redistributor(&fake, &regions, Affinity::new(0, 0, 0, 8)).unwrap();
@@ -146,7 +146,7 @@ mod power {
     }
 
     #[test]
-    fn a_waker_that_secure_firmware_keeps_is_no_obstacle() {
+    fn secure_waker_is_no_obstacle() {
         let fake = machine(vec![FakeRedistributor::new(0, true).awake()]);
         fake.at_redistributor(0, |frame| frame.waker_hidden = true);
         let redistributor =
@@ -155,7 +155,7 @@ mod power {
     }
 
     #[test]
-    fn a_redistributor_that_does_not_wake_is_a_timeout_that_names_it() {
+    fn failed_wake_times_out_by_name() {
         let (fake, redistributor) = one();
         fake.at_redistributor(0, |frame| frame.stuck = true);
         let block = Block::Redistributor(REDISTRIBUTORS);
@@ -172,7 +172,7 @@ mod interrupts {
     }
 
     #[test]
-    fn after_initialisation_sgis_are_enabled_and_the_others_are_not() {
+    fn init_enables_sgis_alone() {
         let (fake, redistributor) = awake();
         fake.at_redistributor(0, |frame| {
             let state = frame.bank.state(IntId::new(1060));
@@ -188,7 +188,7 @@ mod interrupts {
     }
 
     #[test]
-    fn only_extended_ppis_that_are_implemented_are_there() {
+    fn only_implemented_extended_ppis_exist() {
         let (_, redistributor) = awake();
         for (number, there) in
             [(0, true), (31, true), (32, false), (1056, true), (1087, true), (1088, false)]
@@ -230,7 +230,7 @@ mod interrupts {
 
     proptest! {
         #[test]
-        fn a_redistributor_that_lost_power_comes_back_as_it_was(
+        fn restore_after_power_loss_equals_saved(
             flags in prop::collection::vec(any::<[bool; 5]>(), 64),
             priorities in prop::collection::vec(any::<u8>(), 64),
         ) {
@@ -272,7 +272,7 @@ mod lpi_tables {
     }
 
     #[test]
-    fn shareable_cacheable_tables_are_asked_for_first() {
+    fn shareable_tables_are_tried_first() {
         let (fake, redistributor) = awake();
         let got = redistributor.program_lpi_tables(&fake, &tables()).unwrap();
         assert_eq!((got.config, got.pending), (Coherence::Coherent, Coherence::Coherent));
@@ -286,7 +286,7 @@ mod lpi_tables {
     }
 
     #[test]
-    fn where_shareability_does_not_stick_the_tables_become_non_cacheable() {
+    fn non_shareable_tables_become_non_cacheable() {
         let (fake, redistributor) = awake();
         fake.at_redistributor(0, |frame| frame.coherent = false);
         let got = redistributor.program_lpi_tables(&fake, &tables()).unwrap();
@@ -301,7 +301,7 @@ mod lpi_tables {
     }
 
     #[test]
-    fn firmware_that_says_non_coherent_is_believed_against_the_registers() {
+    fn firmware_overrides_claimed_coherence() {
         let (fake, redistributor) = awake();
         let access = TableAccess::NonCoherent;
         let got =
@@ -313,7 +313,7 @@ mod lpi_tables {
     }
 
     #[test]
-    fn a_table_with_pending_lpis_is_not_declared_empty() {
+    fn pending_table_with_lpis_is_not_empty() {
         let (fake, redistributor) = awake();
         let contents = PendingContents::Pending;
         redistributor.program_lpi_tables(&fake, &LpiTables { contents, ..tables() }).unwrap();
@@ -321,7 +321,7 @@ mod lpi_tables {
     }
 
     #[test]
-    fn lpis_are_disabled_and_their_registers_can_be_written_at_once() {
+    fn base_registers_can_be_written_once_disabled() {
         let (fake, redistributor) = awake();
         redistributor.program_lpi_tables(&fake, &tables()).unwrap();
         redistributor.start_lpis();
@@ -332,7 +332,7 @@ mod lpi_tables {
     }
 
     #[test]
-    fn tables_are_programmed_after_earlier_writes_took_effect() {
+    fn tables_follow_earlier_writes() {
         let (fake, redistributor) = awake();
         redistributor.mmio().write32(0x1_0180, u32::MAX);
         redistributor.program_lpi_tables(&fake, &tables()).unwrap();

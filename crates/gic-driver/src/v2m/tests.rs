@@ -69,7 +69,7 @@ fn the_message_is_the_doorbell_and_the_intid() {
 }
 
 #[test]
-fn firmware_overrides_the_register_with_both_numbers_or_not_at_all() {
+fn firmware_must_override_both_numbers() {
     for (first, count, expected) in [
         (Some(100), Some(8), (100, 8)),
         (Some(100), None, (80, 64)),
@@ -84,7 +84,7 @@ fn firmware_overrides_the_register_with_both_numbers_or_not_at_all() {
 }
 
 #[test]
-fn ranges_beyond_what_every_kernel_takes_are_refused() {
+fn ranges_beyond_common_limits_are_refused() {
     for (first, count, accepted) in [
         (32, 1, true),
         (31, 8, false),
@@ -107,7 +107,7 @@ fn ranges_beyond_what_every_kernel_takes_are_refused() {
 }
 
 #[test]
-fn implementations_that_count_otherwise_are_known_by_their_iidr() {
+fn iidr_selects_the_data_encoding() {
     for (iidr, data) in
         [(0x0600_0170, 0), (0x0000_013f, 64 - 32), (0x0600_0171, 64), (0x0000_043b, 64)]
     {
@@ -118,7 +118,7 @@ fn implementations_that_count_otherwise_are_known_by_their_iidr() {
 }
 
 #[test]
-fn data_that_counts_from_an_odd_number_has_no_groups() {
+fn odd_data_base_has_no_groups() {
     let (_, gic) = machine(&[(FRAME, typer(70, 64), 0x0600_0170)]);
     let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
     assert_eq!(allocate(&v2m, 2, Shape::AlignedGroup), Err(MsiError::NoGroups));
@@ -126,7 +126,7 @@ fn data_that_counts_from_an_odd_number_has_no_groups() {
 }
 
 #[test]
-fn a_frame_of_addresses_is_never_read_and_has_no_groups() {
+fn address_frame_is_not_read_and_has_no_groups() {
     // The platform maps nothing there: reading would abort.
     let (_, gic) = machine(&[]);
     let frame = V2mFrame {
@@ -156,7 +156,7 @@ fn the_first_frame_with_room_serves() {
 }
 
 #[test]
-fn frames_that_share_spis_are_refused_and_keep_nothing() {
+fn overlapping_frames_keep_nothing() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(84, 8), 0)]);
     let frames = [V2mFrame::new(FRAME), V2mFrame::new(OTHER)];
     assert_eq!(
@@ -178,7 +178,7 @@ fn there_are_no_levels_and_no_isolation() {
 }
 
 #[test]
-fn a_message_that_comes_after_its_vector_was_given_back_is_not_the_next_owners() {
+fn late_message_does_not_reach_the_next_owner() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0)]);
     let v2m = open(&gic, &[V2mFrame::new(FRAME)]).unwrap();
     let block = allocate(&v2m, 1, Shape::Independent).unwrap();
@@ -192,7 +192,7 @@ fn a_message_that_comes_after_its_vector_was_given_back_is_not_the_next_owners()
 }
 
 #[test]
-fn tiers_tell_whether_there_are_groups_and_pages_what_else_is_there() {
+fn tier_states_groups_and_page() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(90, 8), 0x0600_0170)]);
     let groups = |frame| {
         let v2m = open(&gic, &[V2mFrame::new(frame)]).unwrap();

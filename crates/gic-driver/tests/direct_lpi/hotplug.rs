@@ -28,7 +28,7 @@ pub(crate) fn left_behind(board: &Board, direct: &DirectLpi<Board>) -> Endpoint 
 }
 
 #[test]
-fn review_demand_3_where_ces_allows_exactly_what_was_pending_goes_along() {
+fn ces_carries_exactly_the_pending_lpis() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = left_behind(&board, &direct);
@@ -43,7 +43,7 @@ fn review_demand_3_where_ces_allows_exactly_what_was_pending_goes_along() {
 }
 
 #[test]
-fn review_demand_3_without_ces_what_may_be_pending_is_sent_again_and_counted() {
+fn without_ces_possible_lpis_are_resent() {
     for blinding in [
         |board: &Board| board.world().rd(0).can_disable = false,
         |board: &Board| board.world().rd(0).disables = false,
@@ -63,7 +63,7 @@ fn review_demand_3_without_ces_what_may_be_pending_is_sent_again_and_counted() {
 }
 
 #[test]
-fn review_demand_3_a_table_that_cannot_be_read_back_is_done_without() {
+fn unreadable_table_falls_back_to_resending() {
     for (observable, expected) in [(false, (0, 1)), (true, (1, 0))] {
         let board = Board::new(2, 0);
         board.world().rd(0).coherent = false;
@@ -77,7 +77,7 @@ fn review_demand_3_a_table_that_cannot_be_read_back_is_done_without() {
 }
 
 #[test]
-fn review_demand_3_an_lpi_that_is_masked_goes_along_masked() {
+fn masked_lpi_is_carried_masked() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = left_behind(&board, &direct);
@@ -89,7 +89,7 @@ fn review_demand_3_an_lpi_that_is_masked_goes_along_masked() {
 }
 
 #[test]
-fn review_demand_3_what_could_not_be_moved_stays_pending_until_the_cpu_is_back() {
+fn unmoved_lpis_stay_pending_until_cpu_on() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
@@ -103,7 +103,7 @@ fn review_demand_3_what_could_not_be_moved_stays_pending_until_the_cpu_is_back()
 }
 
 #[test]
-fn what_software_sets_while_the_target_is_off_is_delivered_once_it_is_on() {
+fn pending_set_while_offline_is_delivered_later() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
@@ -117,7 +117,7 @@ fn what_software_sets_while_the_target_is_off_is_delivered_once_it_is_on() {
 }
 
 #[test]
-fn what_software_set_while_the_target_was_off_follows_a_move() {
+fn pending_set_while_offline_follows_a_move() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
@@ -128,7 +128,7 @@ fn what_software_set_while_the_target_was_off_follows_a_move() {
 }
 
 #[test]
-fn masking_while_the_target_is_off_counts_when_it_is_back() {
+fn mask_while_offline_counts_after_cpu_on() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
@@ -142,7 +142,7 @@ fn masking_while_the_target_is_off_counts_when_it_is_back() {
 }
 
 #[test]
-fn what_was_lost_with_the_power_is_sent_again_and_counted() {
+fn lpis_lost_with_power_are_resent() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
@@ -152,7 +152,7 @@ fn what_was_lost_with_the_power_is_sent_again_and_counted() {
 }
 
 #[test]
-fn an_lpi_that_is_freed_while_its_redistributor_sleeps_is_nobodys_until_that_is_awake() {
+fn free_waits_for_a_sleeping_redistributor() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let free = direct.gic().lpis().unwrap().available();
@@ -178,7 +178,7 @@ fn give_back_and_fire(board: &Board, direct: &DirectLpi<Board>, endpoint: Endpoi
 }
 
 #[test]
-fn a_message_that_comes_after_its_lpi_was_given_back_is_not_the_next_owners() {
+fn late_message_is_dropped_for_the_next_owner() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     for next_cpu in [0, 1] {
@@ -196,7 +196,7 @@ fn a_message_that_comes_after_its_lpi_was_given_back_is_not_the_next_owners() {
 }
 
 #[test]
-fn a_message_that_waits_at_a_redistributor_that_sleeps_is_not_the_next_owners() {
+fn message_at_sleeping_cpu_skips_the_next_owner() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let last = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
@@ -230,7 +230,7 @@ fn a_cpu_that_leaves_gets_nothing_new() {
 }
 
 #[test]
-fn a_cpu_that_comes_back_remembers_nothing_of_before() {
+fn cpu_on_invalidates_old_configurations() {
     let board = Board::new(2, 0);
     // Its LPIs stay enabled while it is off, with all its caches.
     board.world().rd(0).can_disable = false;
@@ -259,7 +259,7 @@ fn a_system_that_sleeps_keeps_what_is_pending() {
 }
 
 #[test]
-fn nothing_comes_back_with_a_cpu_whose_table_could_not_be_read() {
+fn unreadable_table_returns_nothing() {
     let board = Board::new(2, 0);
     board.world().rd(0).coherent = false;
     let direct = board.direct_lpi().unwrap();
@@ -271,7 +271,7 @@ fn nothing_comes_back_with_a_cpu_whose_table_could_not_be_read() {
 }
 
 #[test]
-fn the_next_owner_gets_nothing_from_a_table_that_could_not_be_read() {
+fn unreadable_table_is_cleared_for_next_owner() {
     let board = Board::new(2, 0);
     board.world().rd(0).coherent = false;
     let direct = board.direct_lpi().unwrap();
@@ -287,7 +287,7 @@ fn the_next_owner_gets_nothing_from_a_table_that_could_not_be_read() {
 }
 
 #[test]
-fn what_lost_its_power_while_its_cpu_was_off_is_sent_again() {
+fn power_loss_while_offline_is_resent() {
     for suspends in [false, true] {
         let board = Board::new(2, 0);
         let direct = board.direct_lpi().unwrap();
@@ -307,7 +307,7 @@ fn what_lost_its_power_while_its_cpu_was_off_is_sent_again() {
 }
 
 #[test]
-fn what_was_lost_where_it_was_moved_away_from_is_sent_again() {
+fn loss_at_a_previous_target_is_resent() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
@@ -320,7 +320,7 @@ fn what_was_lost_where_it_was_moved_away_from_is_sent_again() {
 }
 
 #[test]
-fn what_waits_at_a_sleeping_redistributor_is_sent_again_once() {
+fn waiting_lpi_is_resent_once() {
     let board = Board::new(5, 0);
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
@@ -336,7 +336,7 @@ fn what_waits_at_a_sleeping_redistributor_is_sent_again_once() {
 }
 
 #[test]
-fn a_message_that_waits_at_a_sleeping_redistributor_is_not_the_owners_after_the_next() {
+fn message_at_sleeping_cpu_skips_later_owners() {
     let board = Board::new(2, 0);
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
@@ -354,7 +354,7 @@ fn a_message_that_waits_at_a_sleeping_redistributor_is_not_the_owners_after_the_
 }
 
 #[test]
-fn what_a_previous_kernel_left_pending_is_nobodys() {
+fn pending_of_a_previous_kernel_is_cleared() {
     for late in [None, Some(0), Some(1)] {
         let board = Board::new(3, 0);
         (0..3).for_each(|cpu| {

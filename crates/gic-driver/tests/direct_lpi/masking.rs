@@ -21,7 +21,7 @@ fn masking_holds_back_at_both_redistributors() {
 }
 
 #[test]
-fn masking_invalidates_at_four_redistributors_at_most() {
+fn mask_invalidates_at_most_four_times() {
     let board = Board::new(8, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
@@ -51,7 +51,7 @@ fn masking_invalidates_at_four_redistributors_at_most() {
 }
 
 #[test]
-fn two_cpus_invalidate_at_one_redistributor_one_after_the_other() {
+fn invalidations_at_one_cpu_are_serialised() {
     let board = Board::new(1, 0);
     board.world().patience = 10_000_000;
     let direct = board.direct_lpi().unwrap();
@@ -78,7 +78,7 @@ fn two_cpus_invalidate_at_one_redistributor_one_after_the_other() {
 }
 
 #[test]
-fn a_redistributor_that_does_not_answer_costs_one_wait() {
+fn unresponsive_redistributor_costs_one_wait() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Fixed, 8, 0).unwrap();
@@ -101,7 +101,7 @@ fn a_redistributor_that_does_not_answer_costs_one_wait() {
 }
 
 #[test]
-fn a_changed_priority_is_invalidated_at_both_redistributors() {
+fn priority_change_invalidates_at_both() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();

@@ -53,7 +53,7 @@ fn a_32_bit_endpoint_cannot_ring_above_4_gib() {
 }
 
 #[test]
-fn an_endpoint_that_reaches_nothing_is_refused_early() {
+fn unreachable_endpoint_is_refused_early() {
     for (low, high, required) in [(1, 1, false), (0, 2, true), (2, 0, false)] {
         let direct = Board::new(low, high).direct_lpi().unwrap();
         let mut found = None;

@@ -311,7 +311,7 @@ fn moving_loses_nothing() {
 }
 
 #[test]
-fn masking_while_it_moves_holds_back_everywhere_and_loses_nothing() {
+fn mask_during_a_move_loses_nothing() {
     check(|| a_vector_is_masked_while_it_moves(CHECKED, |_| ()));
 }
 
@@ -324,7 +324,7 @@ fn a_cpu_that_leaves_takes_nothing_along() {
 }
 
 #[test]
-fn a_move_to_a_cpu_that_leaves_is_refused_or_known() {
+fn move_to_an_offgoing_cpu_is_refused_or_known() {
     check(|| a_vector_moves_to_a_cpu_that_leaves(CHECKED));
 }
 
@@ -334,7 +334,7 @@ fn invalidations_from_two_cpus_do_not_meet() {
 }
 
 #[test]
-fn without_invalidation_at_the_new_redistributor_messages_are_lost() {
+fn missing_invalidation_loses_messages() {
     // In this scenario no other code invalidates there.
     let forgets = |board: &Board| board.world().rd(1).ignores_invalidation = true;
     assert!(is_caught(move || a_vector_moves_while_its_device_fires(
@@ -346,13 +346,13 @@ fn without_invalidation_at_the_new_redistributor_messages_are_lost() {
 }
 
 #[test]
-fn masked_at_the_new_redistributor_alone_it_comes_through_at_the_old_one() {
+fn mask_at_the_new_cpu_alone_leaks() {
     let forgets = |board: &Board| board.world().rd(0).ignores_invalidation = true;
     assert!(is_caught(move || a_vector_is_masked_while_it_moves(CHECKED, forgets)));
 }
 
 #[test]
-fn masked_at_the_old_redistributor_alone_it_comes_through_at_the_new_one() {
+fn mask_at_the_old_cpu_alone_leaks() {
     let forgets = |board: &Board| {
         let world = &mut *board.world();
         // It has cached it enabled, so that moving alone would not show.

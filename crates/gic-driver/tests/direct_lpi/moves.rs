@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
 
 #[test]
-fn a_move_invalidates_before_the_endpoint_is_rewritten() {
+fn move_invalidates_before_the_rewrite() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     // Both redistributors have cached it disabled; enabling it invalidates only its target.
@@ -73,7 +73,7 @@ fn independent_vectors_move_one_by_one() {
 }
 
 #[test]
-fn what_is_pending_at_many_cpus_is_sent_again_at_its_target() {
+fn many_previous_cpus_are_resent_at_target() {
     let board = Board::new(5, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();

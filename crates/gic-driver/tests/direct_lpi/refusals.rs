@@ -36,7 +36,7 @@ fn a_cpu_that_is_off_or_unknown_gets_nothing() {
 }
 
 #[test]
-fn more_than_there_are_is_refused_and_a_smaller_block_is_not() {
+fn too_large_block_is_refused() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     let count = u16::try_from(direct.gic().lpis().unwrap().count()).unwrap();
@@ -48,7 +48,7 @@ fn more_than_there_are_is_refused_and_a_smaller_block_is_not() {
 }
 
 #[test]
-fn fewer_data_bits_than_any_lpi_needs_are_refused_with_the_data() {
+fn too_few_data_bits_are_refused() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     let refused = direct.allocate(&attach(&direct), &request(Fit { data_bits: 13, ..ANY }, 1, 0));
@@ -70,7 +70,7 @@ fn a_second_move_waits_for_the_first() {
 }
 
 #[test]
-fn a_redistributor_that_does_not_answer_leaves_everything_as_it_was() {
+fn failed_invalidation_changes_nothing() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
@@ -93,7 +93,7 @@ fn a_redistributor_that_does_not_answer_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn what_is_freed_is_pending_nowhere_and_disabled_everywhere() {
+fn freed_lpi_is_disabled_and_not_pending() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let Endpoint { block, .. } = {
@@ -125,7 +125,7 @@ fn vectors_that_are_asked_for_masked_are() {
 }
 
 #[test]
-fn a_rolled_back_move_delivers_what_reached_the_new_place() {
+fn rolled_back_move_delivers_its_messages() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, Kind::Atomic64, 1, 0).unwrap();

@@ -56,7 +56,7 @@ fn moves_and_masks_send_nothing_again() {
 }
 
 #[test]
-fn what_may_be_pending_at_many_cpus_is_told_as_unknowable() {
+fn many_previous_cpus_report_unknowable() {
     let board = Board::new(5, 0);
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
@@ -69,7 +69,7 @@ fn what_may_be_pending_at_many_cpus_is_told_as_unknowable() {
 }
 
 #[test]
-fn what_was_pending_at_a_cpu_that_left_is_told_as_carried() {
+fn off_going_cpu_reports_carried() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
@@ -78,7 +78,7 @@ fn what_was_pending_at_a_cpu_that_left_is_told_as_carried() {
 }
 
 #[test]
-fn what_may_have_been_pending_at_a_cpu_that_left_is_told_as_unknowable() {
+fn off_going_cpu_reports_unknowable() {
     let board = Board::new(2, 0);
     board.world().rd(0).can_disable = false;
     let (direct, recorder) = observed(&board);
@@ -89,7 +89,7 @@ fn what_may_have_been_pending_at_a_cpu_that_left_is_told_as_unknowable() {
 }
 
 #[test]
-fn what_was_lost_with_the_power_is_told_as_unknowable() {
+fn power_loss_reports_unknowable() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
     let device = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
@@ -98,7 +98,7 @@ fn what_was_lost_with_the_power_is_told_as_unknowable() {
 }
 
 #[test]
-fn what_software_asks_for_is_told_where_and_when_it_becomes_pending() {
+fn requested_pending_is_reported() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
     let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
@@ -114,7 +114,7 @@ fn what_software_asks_for_is_told_where_and_when_it_becomes_pending() {
 }
 
 #[test]
-fn of_two_reasons_for_one_resend_the_one_that_is_known_counts() {
+fn the_more_certain_reason_is_reported() {
     let board = Board::new(3, 0);
     board.world().rd(0).can_disable = false;
     let (direct, recorder) = observed(&board);

@@ -14,7 +14,7 @@ use msi_types::{
 const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
 
 #[test]
-fn attaching_takes_nothing_from_one_flat_namespace() {
+fn attach_allocates_no_lpis() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let free = direct.gic().lpis().unwrap().available();
@@ -40,7 +40,7 @@ fn attaching_takes_nothing_from_one_flat_namespace() {
 }
 
 #[test]
-fn tables_and_allocator_alone_are_shared_with_its() {
+fn only_tables_and_allocator_are_shared() {
     let sources = [
         include_str!("../../src/direct_lpi.rs"),
         include_str!("../../src/direct_lpi/blocks.rs"),
@@ -99,7 +99,7 @@ fn an_its_beside_direct_lpis_is_refused() {
 }
 
 #[test]
-fn direct_lpis_beside_an_its_are_refused_untouched() {
+fn direct_lpis_beside_an_its_are_refused() {
     let board = Board::new(2, 0);
     let gic = board.running_gic();
     // The ITS does not work, but it is there.
@@ -121,7 +121,7 @@ fn direct_lpis_that_failed_can_be_tried_again() {
 }
 
 #[test]
-fn no_requester_is_isolated_and_the_reason_prints() {
+fn no_requester_is_isolated() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     for requester in [0, 1, 0x100, 0xffff, u32::MAX] {

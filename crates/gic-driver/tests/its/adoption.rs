@@ -30,7 +30,7 @@ fn nobody_takes_anything(setup: &Setup) {
 }
 
 #[test]
-fn a_first_owner_gets_nothing_of_a_previous_kernel() {
+fn first_owner_gets_no_stale_lpi() {
     for left in [&[0, 1, 2, 3][..], &[0, 2], &[1], &[3, 1]] {
         for (count, cpu) in [(1, 1), (3, 0), (40, 3)] {
             let setup = after_kexec(Hardware::default(), left, &[0, 1, 2, 3]);
@@ -81,7 +81,7 @@ fn a_second_owner_costs_nothing_more() {
 }
 
 #[test]
-fn a_cpu_that_comes_late_is_refused_while_lpis_are_in_use() {
+fn late_cpu_is_refused_while_lpis_are_used() {
     let setup = after_kexec(Hardware::default(), &[0, 3], &[0, 1]);
     let device = setup.attach(5, 2);
     let block = setup.map(&device, 2, 1);
@@ -106,7 +106,7 @@ fn a_cpu_that_comes_late_is_refused_while_lpis_are_in_use() {
 }
 
 #[test]
-fn an_its_that_does_not_reach_a_stale_redistributor_maps_nothing() {
+fn unreachable_stale_redistributor_maps_nothing() {
     let setup = after_kexec(Hardware::default(), &[0, 1], &[0, 1, 2]);
     let device = setup.attach(5, 3);
     let used = setup.map(&device, 1, 2);
@@ -139,7 +139,7 @@ fn a_redistributor_that_lost_its_power_is_clear() {
 }
 
 #[test]
-fn a_redistributor_that_is_refused_keeps_nobody_waiting() {
+fn refused_redistributor_is_not_waited_for() {
     let setup = after_kexec(Hardware::default(), &[0], &[0]);
     let table = setup.board.world().its[0].config.address;
     let pending = 0xdead_0000;
@@ -159,7 +159,7 @@ fn a_redistributor_that_is_refused_keeps_nobody_waiting() {
 }
 
 #[test]
-fn clearing_that_failed_is_done_for_the_next_owner() {
+fn failed_clearing_is_repeated() {
     let setup = after_kexec(Hardware::default(), &[0, 1, 2, 3], &[0, 1, 2, 3]);
     let device = setup.attach(5, 64);
     setup.board.world().set_stuck(true);

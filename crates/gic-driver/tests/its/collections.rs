@@ -19,7 +19,7 @@ fn cpu_off(setup: &Setup, cpu: u32, heir: u32) -> Vec<u32> {
 }
 
 #[test]
-fn what_a_leaving_cpu_did_not_handle_is_delivered_at_its_heir() {
+fn cpu_off_delivers_pending_events_at_the_heir() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 3);
     let (block, other) = (setup.map(&device, 2, 1), setup.map(&device, 1, 2));
@@ -35,7 +35,7 @@ fn what_a_leaving_cpu_did_not_handle_is_delivered_at_its_heir() {
 }
 
 #[test]
-fn a_thousand_events_leave_a_cpu_in_a_ring_of_127_commands() {
+fn cpu_off_moves_more_events_than_the_ring_holds() {
     let setup = Setup::new(Hardware { pace: Some(9), ..Hardware::default() });
     let device = setup.attach(5, 1000);
     let block = setup.map(&device, 1000, 1);
@@ -68,7 +68,7 @@ fn a_cpu_that_comes_back_takes_events_again() {
 }
 
 #[test]
-fn a_redistributor_that_was_off_reads_all_configurations_anew() {
+fn cpu_on_reloads_all_configurations() {
     let setup = Setup::new(Hardware::default());
     cpu_off(&setup, 1, 3);
     let traffic = setup.traffic(|| setup.cpu_on(1).unwrap());
@@ -89,7 +89,7 @@ fn a_cpu_whose_leaving_timed_out_is_still_there() {
 }
 
 #[test]
-fn pending_states_can_be_swept_from_one_cpu_to_another() {
+fn movall_moves_pending_states() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     let block = setup.map(&device, 2, 1);
@@ -130,7 +130,7 @@ fn suspension_and_resumption_keep_every_mapping() {
 }
 
 #[test]
-fn a_suspended_its_refuses_commands_and_keeps_what_was_given_back_until_it_is_resumed() {
+fn suspended_its_keeps_freed_resources() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     let free = setup.its.lpis().available();
@@ -152,7 +152,7 @@ fn a_suspended_its_refuses_commands_and_keeps_what_was_given_back_until_it_is_re
 }
 
 #[test]
-fn a_mask_that_was_set_during_suspension_counts_afterwards() {
+fn mask_during_suspension_counts_after_resume() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
@@ -164,7 +164,7 @@ fn a_mask_that_was_set_during_suspension_counts_afterwards() {
 }
 
 #[test]
-fn a_device_attached_during_suspension_is_mapped_afterwards() {
+fn attach_during_suspension_is_mapped_later() {
     let setup = Setup::new(Hardware::default());
     setup.its.suspend().unwrap();
     let device = setup.its.attach(DeviceId::new(9), 1).unwrap();
@@ -191,7 +191,7 @@ fn a_cpu_that_the_gic_did_not_turn_on_is_refused() {
 }
 
 #[test]
-fn a_cpu_whose_redistributor_takes_no_lpis_is_refused() {
+fn cpu_without_enabled_lpis_is_refused() {
     let board = crate::board::Board::new(vec![Hardware::default()], 4);
     let setup = Setup::on(board, &crate::setup::config(0));
     crate::setup::turn_on(&setup.gic, 1);

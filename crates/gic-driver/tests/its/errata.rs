@@ -9,7 +9,7 @@ use gic_driver::{ItsConfig, ItsError, ItsMsiParent, PhysicalRegion};
 use msi_types::{Cpu, DeviceId, Isolation, MsiParent, RequesterId};
 
 #[test]
-fn thunderx_gets_tables_of_its_memory_type_and_size() {
+fn thunderx_gets_its_memory_type_and_size() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(20);
     let hardware =
         Hardware { iidr: 0xa100_134c, typer, looks_into_caches: false, ..Hardware::default() };
@@ -17,7 +17,7 @@ fn thunderx_gets_tables_of_its_memory_type_and_size() {
 }
 
 #[test]
-fn an_its_that_reaches_one_node_is_told_of_no_other() {
+fn local_node_its_names_no_other_target() {
     let targets = Some([0, 1].map(Cpu::new).to_vec());
     let board = Board::new(vec![Hardware { reach: 2, ..Hardware::default() }], 4);
     let setup = Setup::on(board, &ItsConfig { targets, ..config(0) });
@@ -43,7 +43,7 @@ fn synquacer() -> (Hardware, ItsConfig) {
 }
 
 #[test]
-fn devices_before_a_pre_its_have_words_of_their_own() {
+fn pre_its_devices_have_own_doorbells() {
     let (hardware, config) = synquacer();
     let setup = Setup::with_config(hardware, &ItsConfig { pre_its: Some(WINDOW), ..config });
     let device = setup.attach(0x123, 2);

@@ -18,7 +18,7 @@ fn a_message_arrives_where_its_event_was_mapped() {
 }
 
 #[test]
-fn after_unmapping_nothing_is_pending_and_no_message_arrives() {
+fn unmapped_events_are_not_delivered() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 3);
     let block = setup.map(&device, 3, 1);
@@ -51,7 +51,7 @@ fn a_move_takes_the_pending_state_along() {
 }
 
 #[test]
-fn what_arrives_while_masked_is_delivered_afterwards() {
+fn masked_messages_are_delivered_on_unmask() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 0);
@@ -75,7 +75,7 @@ fn an_event_can_be_handed_out_masked() {
 }
 
 #[test]
-fn a_reused_lpi_does_not_inherit_the_mask_of_its_previous_owner() {
+fn reused_lpi_does_not_inherit_the_mask() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 0);
@@ -103,7 +103,7 @@ fn pending_states_can_be_set_and_dropped() {
 }
 
 #[test]
-fn a_group_has_event_numbers_whose_low_bits_the_device_may_replace() {
+fn group_events_differ_in_low_bits() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 16);
     let _one = setup.map(&device, 1, 0);
@@ -132,7 +132,7 @@ fn a_cpu_that_was_never_on_is_refused() {
 }
 
 #[test]
-fn an_attachment_has_no_more_events_than_it_was_made_for() {
+fn attachment_is_limited_to_its_events() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 3);
     let _block = setup.map(&device, 2, 0);
@@ -141,7 +141,7 @@ fn an_attachment_has_no_more_events_than_it_was_made_for() {
 }
 
 #[test]
-fn a_second_level_page_is_provided_for_each_region_of_device_numbers_that_appears() {
+fn second_level_pages_are_provided_on_demand() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
     let hardware =
         Hardware { typer, indirect: true, looks_into_caches: false, ..Hardware::default() };
@@ -158,7 +158,7 @@ fn a_second_level_page_is_provided_for_each_region_of_device_numbers_that_appear
 }
 
 #[test]
-fn a_changed_priority_has_reached_the_redistributor() {
+fn priority_change_reaches_the_redistributor() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 2);
@@ -174,7 +174,7 @@ fn a_changed_priority_has_reached_the_redistributor() {
 }
 
 #[test]
-fn a_misplaced_translation_table_is_refused_and_given_back() {
+fn misplaced_itt_is_refused_and_freed() {
     for shift in [0x80, 1 << 52] {
         let setup = Setup::new(Hardware::default());
         let before = setup.board.world().memory.live_regions();
@@ -189,7 +189,7 @@ fn a_misplaced_translation_table_is_refused_and_given_back() {
 }
 
 #[test]
-fn a_misplaced_second_level_page_is_refused_and_given_back() {
+fn misplaced_second_level_is_refused_and_freed() {
     for shift in [0x1000, 1 << 52] {
         let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
         let setup = Setup::new(Hardware { typer, indirect: true, ..Hardware::default() });
@@ -205,7 +205,7 @@ fn a_misplaced_second_level_page_is_refused_and_given_back() {
 }
 
 #[test]
-fn an_event_unmasked_elsewhere_is_delivered_where_it_was_masked() {
+fn event_unmasked_elsewhere_is_delivered() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 0);
@@ -218,7 +218,7 @@ fn an_event_unmasked_elsewhere_is_delivered_where_it_was_masked() {
 }
 
 #[test]
-fn an_event_masked_elsewhere_stays_masked_after_a_move() {
+fn mask_elsewhere_survives_a_move() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 0);

@@ -161,7 +161,7 @@ fn a_map_of_many_ranges_takes_what_it_was_given() {
 }
 
 #[test]
-fn adopted_lpis_take_no_heap_when_they_are_cleared() {
+fn clearing_adopted_lpis_needs_no_heap() {
     let board = Board::new(vec![Hardware::default()], 4);
     board.world().leave_lpis(&[0, 1, 2, 3]);
     let gic = gic(&board);

@@ -41,7 +41,7 @@ fn a_composed_message_arrives() {
 }
 
 #[test]
-fn a_requester_without_a_mapping_is_refused_and_not_isolated() {
+fn unmapped_requester_is_refused() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let stranger = RequesterId::pci(2, 0, 0);
@@ -55,7 +55,7 @@ fn a_requester_without_a_mapping_is_refused_and_not_isolated() {
 }
 
 #[test]
-fn a_doorbell_that_the_endpoint_cannot_store_is_refused_before_anything_is_allocated() {
+fn too_wide_doorbell_is_refused_early() {
     // The doorbell at 0x8090040 needs 28 bits.
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
@@ -68,7 +68,7 @@ fn a_doorbell_that_the_endpoint_cannot_store_is_refused_before_anything_is_alloc
 }
 
 #[test]
-fn event_numbers_that_the_endpoint_cannot_store_are_refused_and_rolled_back() {
+fn too_wide_event_ids_are_rolled_back() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 32).unwrap();
@@ -82,7 +82,7 @@ fn event_numbers_that_the_endpoint_cannot_store_are_refused_and_rolled_back() {
 }
 
 #[test]
-fn one_member_of_a_group_moves_alone_and_the_store_stays_as_it_is() {
+fn group_member_moves_alone() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 4).unwrap();
@@ -122,7 +122,7 @@ fn masks_and_pending_states_go_by_vector() {
 }
 
 #[test]
-fn requesters_behind_one_alias_find_room_one_after_the_other() {
+fn aliased_requesters_share_one_table() {
     let setup = Setup::new(Hardware::default());
     let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity().with_mask(0xff00));
     let attachments =
@@ -137,7 +137,7 @@ fn requesters_behind_one_alias_find_room_one_after_the_other() {
 }
 
 #[test]
-fn a_device_with_several_blocks_is_released_by_one_write() {
+fn release_of_several_blocks_is_one_write() {
     let setup = Setup::new(Hardware::default());
     let parent = bus(&setup);
     let (free, regions) = (setup.its.lpis().available(), setup.board.world().memory.live_regions());
@@ -156,7 +156,7 @@ fn a_device_with_several_blocks_is_released_by_one_write() {
 }
 
 #[test]
-fn a_requester_that_is_released_leaves_those_who_share_its_alias_alone() {
+fn release_keeps_other_aliases() {
     let setup = Setup::new(Hardware::default());
     let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity().with_mask(0xff00));
     let [one, other] =
@@ -184,7 +184,7 @@ fn a_vector_is_described_by_its_event_and_cpu() {
 }
 
 #[test]
-fn a_vector_block_of_another_controller_is_refused() {
+fn foreign_vector_block_is_refused() {
     let setup =
         Setup::with_config(Hardware::default(), &ItsConfig { device_id_bits: 14, ..config(0) });
     let parent = bus(&setup);

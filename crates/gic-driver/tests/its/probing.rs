@@ -16,7 +16,7 @@ pub(crate) fn works(hardware: Hardware, config: &ItsConfig) {
 }
 
 #[test]
-fn an_its_works_with_each_page_size_and_form_of_table() {
+fn all_page_sizes_and_table_forms_work() {
     for page in [PageSize::Size4K, PageSize::Size16K, PageSize::Size64K] {
         for indirect in [false, true] {
             for looks_into_caches in [false, true] {
@@ -35,7 +35,7 @@ fn an_its_works_with_each_page_size_and_form_of_table() {
 }
 
 #[test]
-fn firmware_that_says_non_coherent_outweighs_an_its_that_says_coherent() {
+fn firmware_non_coherence_overrides_the_its() {
     works(Hardware::default(), &ItsConfig { coherence: Coherence::NonCoherent, ..config(0) });
 }
 
@@ -56,19 +56,19 @@ fn an_enabled_its_is_refused_and_left_alone() {
 }
 
 #[test]
-fn an_its_that_was_left_enabled_is_brought_to_rest_first() {
+fn enabled_its_is_quiesced_first() {
     works(Hardware { left_enabled: true, rest_after: 10, ..Hardware::default() }, &taking_over());
 }
 
 #[test]
-fn an_its_that_names_redistributors_by_address_is_addressed_so() {
+fn physical_target_addresses_are_used() {
     let hardware = Hardware::default();
     let typer = hardware.typer.with_pta(true);
     works(Hardware { typer, ..hardware }, &config(0));
 }
 
 #[test]
-fn an_its_with_collections_of_its_own_needs_no_table() {
+fn internal_collections_need_no_table() {
     let hardware = Hardware::default();
     let typer = hardware.typer.with_hcc(4);
     works(Hardware { typer, ..hardware.clone() }, &config(0));
@@ -86,7 +86,7 @@ fn an_its_that_never_rests_is_refused() {
 }
 
 #[test]
-fn memory_refused_at_any_point_leaves_nothing_behind() {
+fn memory_refusal_leaves_nothing_behind() {
     for allowance in 0.. {
         let board = crate::board::Board::new(vec![Hardware::default()], 4);
         let gic = crate::setup::gic(&board);
@@ -123,7 +123,7 @@ fn an_its_without_physical_lpis_is_refused() {
 }
 
 #[test]
-fn a_queue_that_no_register_can_express_is_refused() {
+fn inexpressible_queue_size_is_refused() {
     for queue_bytes in [0, 0x800, 0x1800, 0x11_0000] {
         let (_, its) = probe(Hardware::default(), &ItsConfig { queue_bytes, ..config(0) });
         assert!(matches!(its.unwrap_err(), ProbeError::BadConfig { .. }));
@@ -131,7 +131,7 @@ fn a_queue_that_no_register_can_express_is_refused() {
 }
 
 #[test]
-fn an_its_that_is_wrong_about_coherence_is_known_by_its_machine() {
+fn machine_name_overrides_its_coherence() {
     let hardware = Hardware {
         iidr: 0x0201_743b,
         looks_into_caches: false,
@@ -144,7 +144,7 @@ fn an_its_that_is_wrong_about_coherence_is_known_by_its_machine() {
 
 #[test]
 #[should_panic(expected = "a command was posted before it was published")]
-fn the_same_its_on_an_unknown_machine_would_not_work() {
+fn same_its_on_an_unknown_machine_fails() {
     let hardware = Hardware {
         iidr: 0x0201_743b,
         looks_into_caches: false,
@@ -155,7 +155,7 @@ fn the_same_its_on_an_unknown_machine_would_not_work() {
 }
 
 #[test]
-fn translation_entries_that_are_larger_than_declared_get_their_room() {
+fn larger_translation_entries_get_room() {
     let declared = Hardware::default().typer.with_itt_entry_bytes_minus_one(7);
     let setup = Setup::new(Hardware { typer: declared, iidr: 0x1070, ..Hardware::default() });
     setup.board.world().its[0].hardware.typer.set_itt_entry_bytes_minus_one(15);
@@ -166,7 +166,7 @@ fn translation_entries_that_are_larger_than_declared_get_their_room() {
 }
 
 #[test]
-fn device_numbers_beyond_what_an_implementation_can_hold_are_refused() {
+fn device_ids_beyond_the_erratum_are_refused() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(23);
     let setup =
         Setup::new(Hardware { typer, indirect: true, iidr: 0xa100_034c, ..Hardware::default() });
@@ -251,7 +251,7 @@ fn rk3568() -> (Hardware, ItsConfig) {
 }
 
 #[test]
-fn tables_lie_where_an_its_of_32_bits_reaches_them() {
+fn tables_respect_32_address_bits() {
     let (hardware, config) = rk3568();
     let setup = Setup::with_config(hardware, &config);
     let block = setup.map(&setup.attach(0x4321, 4), 4, 2);

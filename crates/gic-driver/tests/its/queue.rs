@@ -30,7 +30,7 @@ fn a_device_is_set_up_by_one_write_and_one_read() {
 }
 
 #[test]
-fn a_small_machine_is_set_up_by_one_write_for_each_cpu_and_device() {
+fn setup_takes_one_write_per_cpu_and_device() {
     // An NVMe disk, a network card, an entropy source and an edu device on two CPUs: a driver that
     // sends each mapping and each invalidation on its own needs 66 commands, 37 writes and 138
     // reads.
@@ -69,7 +69,7 @@ fn a_device_is_torn_down_by_one_write() {
 }
 
 #[test]
-fn a_device_with_more_events_than_the_ring_has_room_for_is_torn_down_round_by_round() {
+fn release_of_a_large_device_fits_the_ring() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1000);
     let block = setup.map(&device, 1000, 1);
@@ -84,7 +84,7 @@ fn a_device_with_more_events_than_the_ring_has_room_for_is_torn_down_round_by_ro
 }
 
 #[test]
-fn a_device_that_is_given_back_block_by_block_is_torn_down_by_a_write_for_each_and_one() {
+fn freeing_block_by_block_costs_a_write_each() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 3);
     let block = setup.map(&device, 3, 1);
@@ -98,7 +98,7 @@ fn a_device_that_is_given_back_block_by_block_is_torn_down_by_a_write_for_each_a
 }
 
 #[test]
-fn moves_and_masks_cost_one_write_and_one_read_each() {
+fn move_and_mask_cost_one_write_and_read() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
@@ -113,14 +113,14 @@ fn moves_and_masks_cost_one_write_and_one_read_each() {
 }
 
 #[test]
-fn a_device_that_has_no_events_never_troubles_the_queue() {
+fn device_without_events_sends_no_command() {
     let setup = Setup::new(Hardware::default());
     let traffic = setup.traffic(|| setup.its.detach(setup.attach(5, 3)));
     assert_eq!(traffic, Traffic::default());
 }
 
 #[test]
-fn a_batch_that_is_larger_than_the_ring_goes_round_it() {
+fn batch_larger_than_the_ring_completes() {
     for pace in [None, Some(1), Some(7), Some(1000)] {
         let setup = Setup::new(Hardware { pace, ..Hardware::default() });
         setup.board.world().patience = 3;
@@ -136,7 +136,7 @@ fn a_batch_that_is_larger_than_the_ring_goes_round_it() {
 }
 
 #[test]
-fn the_ring_wraps_any_number_of_times_at_any_pace() {
+fn ring_wraps_at_any_pace() {
     for pace in [None, Some(1), Some(2), Some(5)] {
         let setup = Setup::new(Hardware { pace, ..Hardware::default() });
         let device = setup.attach(5, 1);
@@ -149,7 +149,7 @@ fn the_ring_wraps_any_number_of_times_at_any_pace() {
 }
 
 #[test]
-fn several_waiters_each_see_their_own_commands_done() {
+fn concurrent_waiters_see_their_own_commands() {
     let setup = Setup::new(Hardware { pace: Some(1), ..Hardware::default() });
     setup.board.world().patience = 100_000;
     std::thread::scope(|scope| {
@@ -177,7 +177,7 @@ fn several_waiters_each_see_their_own_commands_done() {
 }
 
 #[test]
-fn a_timeout_names_the_first_command_that_was_not_completed() {
+fn timeout_names_the_oldest_command() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     setup.board.world().set_stuck(true);
@@ -199,7 +199,7 @@ fn an_its_that_is_slow_but_works_is_no_timeout() {
 }
 
 #[test]
-fn a_position_that_was_never_posted_is_no_progress() {
+fn impossible_creadr_is_no_progress() {
     let setup = Setup::new(Hardware { pace: Some(1), ..Hardware::default() });
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
@@ -210,7 +210,7 @@ fn a_position_that_was_never_posted_is_no_progress() {
 }
 
 #[test]
-fn what_timed_out_is_reused_only_after_the_its_went_on() {
+fn timed_out_resources_wait_for_progress() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     let free = setup.its.lpis().available();
@@ -226,7 +226,7 @@ fn what_timed_out_is_reused_only_after_the_its_went_on() {
 }
 
 #[test]
-fn a_full_ring_that_does_not_move_is_never_overrun() {
+fn full_ring_is_never_overrun() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 400);
     let free = setup.its.lpis().available();
@@ -244,7 +244,7 @@ fn a_full_ring_that_does_not_move_is_never_overrun() {
 }
 
 #[test]
-fn a_device_whose_mapping_found_no_room_is_mapped_later() {
+fn unposted_mapping_is_posted_later() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
@@ -281,7 +281,7 @@ fn sabotage(setup: &Setup, device: u32) {
 }
 
 #[test]
-fn a_faulty_command_is_reported_to_its_caller_and_the_queue_goes_on() {
+fn faulty_command_is_reported_to_its_caller() {
     for pace in [None, Some(1)] {
         let setup = Setup::new(Hardware { pace, ..Hardware::default() });
         let device = setup.attach(5, 2);
@@ -333,7 +333,7 @@ fn a_fault_is_not_reported_to_others() {
 }
 
 #[test]
-fn a_device_of_which_the_its_forgot_an_event_is_still_unmapped() {
+fn lost_event_does_not_block_unmapping() {
     for stalls in [true, false] {
         let setup = Setup::new(Hardware { stalls, ..Hardware::default() });
         let regions = setup.board.world().memory.live_regions();
@@ -348,7 +348,7 @@ fn a_device_of_which_the_its_forgot_an_event_is_still_unmapped() {
 }
 
 #[test]
-fn a_device_that_is_released_while_the_its_hangs_keeps_its_table_until_it_goes_on() {
+fn release_during_a_hang_keeps_the_table() {
     let setup = Setup::new(Hardware::default());
     setup.board.world().patience = 3;
     let regions = setup.board.world().memory.live_regions();
@@ -418,7 +418,7 @@ fn the_very_first_command_may_be_faulty() {
 }
 
 #[test]
-fn an_its_that_skips_faulty_commands_goes_on_as_well() {
+fn its_that_skips_faults_continues() {
     let setup = Setup::new(Hardware { stalls: false, ..Hardware::default() });
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
@@ -428,7 +428,7 @@ fn an_its_that_skips_faulty_commands_goes_on_as_well() {
 }
 
 #[test]
-fn an_unresponsive_its_fails_later_callers_at_once() {
+fn unresponsive_its_fails_later_callers_at_once() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 4);
     let block = setup.map(&device, 1, 1);

@@ -353,7 +353,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_driver_agrees_with_the_model_through_any_failure(
+    fn driver_agrees_with_the_model(
         hardware in hardware(),
         coherent: bool,
         large_queue: bool,

@@ -7,7 +7,7 @@ use gic_driver::{Its, ItsError};
 use msi_types::{Cpu, DeviceId};
 
 #[test]
-fn two_attachments_of_one_device_share_its_table_and_not_its_events() {
+fn attachments_share_the_table_not_events() {
     let setup = Setup::new(Hardware::default());
     let (one, other) = (setup.attach(5, 16), setup.attach(5, 16));
     // A table of 16 events was replaced by one of 32, because no share had events yet.
@@ -34,7 +34,7 @@ fn a_device_is_unmapped_with_its_last_attachment() {
 }
 
 #[test]
-fn a_share_that_would_need_a_larger_table_is_refused_while_events_are_in_use() {
+fn too_large_share_is_refused_while_in_use() {
     let setup = Setup::new(Hardware::default());
     let one = setup.attach(5, 4);
     let _block = setup.map(&one, 4, 0);
@@ -65,7 +65,7 @@ fn a_block_is_not_taken_from_somebody_else() {
 }
 
 #[test]
-fn several_itses_share_the_lpis_and_know_their_own_alone() {
+fn itses_share_lpis_not_events() {
     let board = Board::new(vec![Hardware::default(), Hardware::default()], 4);
     let gic = gic(&board);
     turn_on(&gic, 2);
@@ -85,7 +85,7 @@ fn several_itses_share_the_lpis_and_know_their_own_alone() {
 }
 
 #[test]
-fn lpis_that_are_used_up_are_refused_and_nothing_is_taken() {
+fn exhausted_lpis_are_refused() {
     // GICD_TYPER.num_LPIs = 1: four of them.
     let setup = Setup::with_lpis(Hardware::default(), &config(0), 1);
     let device = setup.attach(5, 8);

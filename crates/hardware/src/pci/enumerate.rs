@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_answer_through_bridges_without_overlap() {
+    fn bridged_regions_answer_without_overlap() {
         let (found, _, _, bus) = found_behind(BridgeKind::RootPort, 0x21);
         let mut bars: Vec<_> = found.iter().flat_map(|found| found.bars.iter().flatten()).collect();
         bars.sort_by_key(|bar| bar.base);

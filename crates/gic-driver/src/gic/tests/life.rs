@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_cpu_that_was_turned_on_has_sgis_lpis_and_an_interface() {
+fn cpu_on_enables_sgis_lpis_and_interface() {
     let (fake, gic, registers) = running();
     for (index, registers) in registers.iter().enumerate() {
         fake.at_redistributor(index, |frame| {
@@ -29,7 +29,7 @@ fn an_its_learns_how_to_name_a_redistributor() {
 }
 
 #[test]
-fn a_cpu_without_redistributor_is_named_when_it_is_turned_on() {
+fn cpu_on_names_a_missing_redistributor() {
     let fake = Fake::with_cpus(1);
     let gic = discovered(&fake).unwrap();
     let refused = gic.cpu_on(cpu(1), &FakeRegisters::default());
@@ -55,7 +55,7 @@ fn an_address_without_a_distributor_is_named() {
 }
 
 #[test]
-fn a_frame_of_an_older_gic_is_refused_before_it_is_touched() {
+fn older_gic_is_refused_before_any_access() {
     let config = GicConfig { distributor_bytes: Some(0x1000), ..config() };
     let refused = Gic::new(Arc::new(Fake::with_cpus(CPUS)), config.clone()).unwrap_err();
     assert_eq!(
@@ -81,7 +81,7 @@ fn wired_interrupts_work_where_lpis_are_refused() {
 }
 
 #[test]
-fn a_machine_whose_registers_lie_about_coherence_is_known_by_its_name() {
+fn machine_name_overrides_claimed_coherence() {
     for (name, expected) in
         [("rockchip,rk3588", Coherence::NonCoherent), ("other", Coherence::Coherent)]
     {
@@ -95,7 +95,7 @@ fn a_machine_whose_registers_lie_about_coherence_is_known_by_its_name() {
 }
 
 #[test]
-fn lpi_tables_lie_where_redistributors_of_32_bits_reach_them() {
+fn lpi_tables_respect_32_address_bits() {
     for (name, expected) in [("rockchip,rk3566", 0), ("other", 2)] {
         let fake = Fake::with_cpus(1);
         fake.at_redistributor(0, |frame| frame.iidr = 0x0201_743b);
@@ -108,7 +108,7 @@ fn lpi_tables_lie_where_redistributors_of_32_bits_reach_them() {
 }
 
 #[test]
-fn a_cpu_that_was_turned_off_takes_nothing_and_can_be_turned_on_again() {
+fn cpu_off_and_on_again() {
     let (fake, gic, registers) = running();
     gic.cpu_off(cpu(1), &registers[1]).unwrap();
     assert!(!gic.is_on(cpu(1)) && fake.at_redistributor(1, |frame| frame.sleep));
@@ -119,7 +119,7 @@ fn a_cpu_that_was_turned_off_takes_nothing_and_can_be_turned_on_again() {
 }
 
 #[test]
-fn an_interface_without_system_registers_leaves_the_cpu_off() {
+fn missing_system_registers_leave_the_cpu_off() {
     let gic = discovered(&Fake::with_cpus(CPUS)).unwrap();
     let refused = gic.cpu_on(cpu(0), &FakeRegisters::without_system_registers());
     assert_eq!(refused, Err(GicError::NoSystemRegisters));

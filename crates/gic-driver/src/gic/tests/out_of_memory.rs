@@ -38,7 +38,7 @@ fn a_gic_without_heap_is_refused() {
 }
 
 #[test]
-fn a_gic_with_errata_of_its_distributor_without_heap_is_refused() {
+fn no_heap_for_distributor_errata_is_refused() {
     let fake = Fake::with_cpus(CPUS);
     fake.at_distributor(|frame| frame.iidr = 0x0402_043b);
     let (gic, failures) = until_it_succeeds(

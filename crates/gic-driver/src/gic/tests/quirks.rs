@@ -26,7 +26,7 @@ fn a_waker_that_is_unusable_is_left_alone() {
 }
 
 #[test]
-fn extended_spis_that_are_not_there_are_not_touched() {
+fn phantom_extended_spis_are_not_accessed() {
     for (iidr, there) in [(0x0204_043b, false), (0, false), (0x0202_043b, true)] {
         let fake = Fake::with_cpus(CPUS);
         fake.at_distributor(|frame| frame.iidr = iidr);
@@ -37,7 +37,7 @@ fn extended_spis_that_are_not_there_are_not_touched() {
 }
 
 #[test]
-fn affinities_are_one_level_down_where_the_gic_has_them_so() {
+fn affinities_shift_one_level_down() {
     let fake = Fake::with_cpus(CPUS);
     let cpus = (0..CPUS).map(|cpu| Affinity::new(0, 0, cpu, 0)).collect();
     let config = GicConfig { cpus, ..named(&["asr,asr8601-gic-v3", "arm,gic-v3"]) };
@@ -49,7 +49,7 @@ fn affinities_are_one_level_down_where_the_gic_has_them_so() {
 }
 
 #[test]
-fn exposed_secure_registers_end_in_one_security_state() {
+fn exposed_secure_registers_disable_security() {
     for (name, expected) in
         [("rockchip,rk3399", SecurityView::Single), ("other", SecurityView::Secure)]
     {
@@ -66,7 +66,7 @@ fn exposed_secure_registers_end_in_one_security_state() {
 }
 
 #[test]
-fn an_spi_of_another_cpu_is_deactivated_at_the_distributor() {
+fn foreign_spi_is_deactivated_at_distributor() {
     for (iidr, target, expected) in
         [(0x0400_043b, 1, false), (0x0400_043b, 0, true), (0x0403_043b, 1, true)]
     {
@@ -92,7 +92,7 @@ fn an_spi_of_another_cpu_is_deactivated_at_the_distributor() {
 }
 
 #[test]
-fn a_split_deactivation_of_another_cpus_spi_is_the_distributors() {
+fn split_deactivates_foreign_spi_at_distributor() {
     for (target, by_interface) in [(1, vec![]), (0, vec![40])] {
         let fake = Fake::with_cpus(CPUS);
         fake.at_distributor(|frame| frame.iidr = 0x0402_043b);
@@ -145,7 +145,7 @@ fn of_chips(chips: u8) -> (Fake, Gic<Fake>) {
 }
 
 #[test]
-fn registers_of_spis_are_read_at_the_chip_that_owns_them() {
+fn spi_registers_are_read_at_the_owning_chip() {
     for chips in [2, 4] {
         let (fake, gic) = of_chips(chips);
         for intid in [40, 400, 700, 4100] {

@@ -11,7 +11,7 @@ fn lose_power(fake: &Fake) {
 }
 
 #[test]
-fn a_gic_that_lost_power_comes_back_with_routes_enables_and_lpis() {
+fn resume_restores_routes_enables_and_lpis() {
     let (fake, gic, registers) = running();
     gic.claim(hwirq(40), count(1)).unwrap();
     gic.set_target(hwirq(40), cpu(2)).unwrap();
@@ -69,7 +69,7 @@ fn resume_keeps_the_split_eoi_mode() {
 }
 
 #[test]
-fn a_suspend_that_times_out_stops_the_rest_and_can_be_resumed() {
+fn suspend_timeout_stops_the_rest() {
     let (fake, gic, registers) = running();
     gic.unmask(hwirq(40));
     fake.at_distributor(|frame| frame.stuck = true);
@@ -87,7 +87,7 @@ fn a_suspend_that_times_out_stops_the_rest_and_can_be_resumed() {
 }
 
 #[test]
-fn a_suspend_names_the_redistributor_that_does_not_stop() {
+fn suspend_names_the_stuck_redistributor() {
     let (fake, gic, registers) = running();
     fake.at_redistributor(0, |frame| frame.stuck = true);
     let refused = gic.suspend(cpu(0), &registers[0]).unwrap_err();
@@ -100,7 +100,7 @@ fn a_suspend_names_the_redistributor_that_does_not_stop() {
 }
 
 #[test]
-fn pending_lpis_that_cannot_be_saved_are_reported_lost() {
+fn unsaved_pending_lpis_are_reported_lost() {
     let fake = Fake::with_cpus(CPUS);
     fake.at_redistributor(0, |frame| frame.control = frame.control.with_ces(false));
     let gic = discovered(&fake).unwrap();

@@ -14,7 +14,7 @@ fn an_interrupt_has_one_owner() {
 }
 
 #[test]
-fn a_claim_that_collides_at_its_end_keeps_nothing() {
+fn colliding_claim_keeps_nothing() {
     let (_, gic, _) = running();
     gic.claim(hwirq(43), count(1)).unwrap();
     assert!(gic.claim(hwirq(40), count(4)).is_err());
@@ -22,7 +22,7 @@ fn a_claim_that_collides_at_its_end_keeps_nothing() {
 }
 
 #[test]
-fn what_is_no_wired_interrupt_here_is_not_given_out() {
+fn unwired_interrupts_cannot_be_claimed() {
     let (_, gic, _) = running();
     let none = [(95, 2), (1019, 1), (1023, 1), (1087, 2), (4127, 2), (8192, 1), (u32::MAX, 1)];
     for (first, many) in none {
@@ -32,7 +32,7 @@ fn what_is_no_wired_interrupt_here_is_not_given_out() {
 }
 
 #[test]
-fn a_private_vector_is_unmasked_masked_and_made_pending_at_the_calling_cpu_alone() {
+fn private_vector_changes_at_the_calling_cpu() {
     let (fake, gic, _) = running();
     for intid in [5, 27, 1060] {
         let states = || {
@@ -56,7 +56,7 @@ fn a_private_vector_is_unmasked_masked_and_made_pending_at_the_calling_cpu_alone
 }
 
 #[test]
-fn a_private_vector_has_one_owner_and_a_trigger_but_no_target() {
+fn private_vector_has_owner_and_trigger() {
     let (fake, gic, _) = running();
     gic.claim(hwirq(27), count(1)).unwrap();
     assert_eq!(gic.claim(hwirq(27), count(1)), Err(MsiError::UnknownVector(hwirq(27))));
@@ -71,7 +71,7 @@ fn a_private_vector_has_one_owner_and_a_trigger_but_no_target() {
 }
 
 #[test]
-fn an_interrupt_of_secure_software_is_not_given_out() {
+fn secure_interrupt_cannot_be_claimed() {
     let fake =
         Fake::new(FakeDistributor::new(Security::NonSecure), vec![FakeRedistributor::new(0, true)]);
     let gic = Gic::new(Arc::new(fake), config()).unwrap();
@@ -80,7 +80,7 @@ fn an_interrupt_of_secure_software_is_not_given_out() {
 }
 
 #[test]
-fn released_interrupts_are_disabled_and_not_pending() {
+fn released_interrupts_are_disabled_and_idle() {
     let (fake, gic, _) = running();
     gic.claim(hwirq(40), count(1)).unwrap();
     gic.unmask(hwirq(40));
@@ -100,7 +100,7 @@ fn a_masked_interrupt_is_not_forwarded_on_return() {
 }
 
 #[test]
-fn the_trigger_of_an_unmasked_interrupt_is_refused_with_the_reason() {
+fn trigger_of_an_unmasked_interrupt_is_refused() {
     let (_, gic, _) = running();
     assert_eq!(gic.set_trigger(hwirq(40), Trigger::Edge), Ok(()));
     gic.unmask(hwirq(40));

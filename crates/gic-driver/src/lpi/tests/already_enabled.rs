@@ -13,7 +13,7 @@ fn lpis_that_can_be_disabled_get_new_tables() {
 }
 
 #[test]
-fn reserved_tables_are_taken_over_with_every_lpi_disabled() {
+fn reserved_tables_are_adopted_disabled() {
     let fake = machine(2);
     leave_enabled(&fake, 0, false);
     leave_enabled(&fake, 1, false);
@@ -29,7 +29,7 @@ fn reserved_tables_are_taken_over_with_every_lpi_disabled() {
 }
 
 #[test]
-fn the_smallest_of_the_tables_taken_over_bounds_the_lpis() {
+fn smallest_adopted_table_bounds_the_lpis() {
     let fake = machine(2);
     leave_enabled(&fake, 0, false);
     leave_enabled(&fake, 1, false);
@@ -39,7 +39,7 @@ fn the_smallest_of_the_tables_taken_over_bounds_the_lpis() {
 }
 
 #[test]
-fn a_redistributor_whose_lpis_were_off_uses_the_table_that_was_taken_over() {
+fn disabled_redistributor_uses_adopted_table() {
     let fake = machine(2);
     leave_enabled(&fake, 0, false);
     reserve(&fake, &[OLD_CONFIG, OLD_PENDING]);
@@ -49,7 +49,7 @@ fn a_redistributor_whose_lpis_were_off_uses_the_table_that_was_taken_over() {
 }
 
 #[test]
-fn tables_that_nobody_reserved_are_refused_with_the_reason() {
+fn unreserved_tables_are_refused() {
     let fake = machine(1);
     leave_enabled(&fake, 0, false);
     let reason = AdoptionRefused::ConfigNotReserved { address: OLD_CONFIG };
@@ -58,7 +58,7 @@ fn tables_that_nobody_reserved_are_refused_with_the_reason() {
 }
 
 #[test]
-fn disabling_is_tried_though_the_hardware_promises_nothing() {
+fn disabling_is_tried_without_ces() {
     let fake = machine(1);
     leave_enabled(&fake, 0, false);
     fake.at_redistributor(0, |frame| frame.lpis_stuck = false);
@@ -67,7 +67,7 @@ fn disabling_is_tried_though_the_hardware_promises_nothing() {
 }
 
 #[test]
-fn two_different_configuration_tables_are_refused() {
+fn differing_config_tables_are_refused() {
     let fake = machine(2);
     leave_enabled(&fake, 0, false);
     leave_enabled(&fake, 1, false);
@@ -80,7 +80,7 @@ fn two_different_configuration_tables_are_refused() {
 }
 
 #[test]
-fn a_pending_table_that_nobody_reserved_is_refused_at_its_redistributor() {
+fn unreserved_pending_table_is_refused() {
     let fake = machine(1);
     leave_enabled(&fake, 0, false);
     reserve(&fake, &[OLD_CONFIG]);

@@ -4,7 +4,7 @@ use super::*;
 use doorbell_test_support::{until_it_succeeds, with_allocations};
 
 #[test]
-fn tables_that_are_taken_over_without_heap_are_refused() {
+fn adoption_without_heap_is_refused() {
     let fake = machine(2);
     leave_enabled(&fake, 0, false);
     leave_enabled(&fake, 1, false);
