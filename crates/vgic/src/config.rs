@@ -416,13 +416,13 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_valid_for_one_vcpu_and_for_the_limit() {
+    fn the_default_is_valid_for_one_vcpu_and_most() {
         assert_eq!(VgicConfig::new(1).validate(), Ok(()));
         assert_eq!(VgicConfig::new(512).validate(), Ok(()));
     }
 
     #[test]
-    fn each_impossible_machine_is_refused_with_its_reason() {
+    fn impossible_machines_are_refused_by_reason() {
         let affinity = VgicConfig::new(2).cpus[1].affinity;
         assert_eq!(refused(|c| c.cpus.clear()), ConfigError::CpuCount(0));
         assert_eq!(
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_collections_is_one_that_can_be_said() {
+    fn a_collection_limit_must_be_expressible() {
         let its = |bits, held_collections, collection_table| {
             let collection_id_bits = Some(bits);
             ItsConfig {
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn direct_lpis_stand_beside_frames_and_neither_beside_an_its_nor_message_based_spis() {
+    fn direct_lpis_exclude_an_its_and_mbis() {
         let direct = |change: fn(&mut VgicConfig)| {
             let mut config =
                 VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), ..VgicConfig::new(1) };
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn an_its_stands_beside_message_based_spis_and_frames() {
+    fn an_its_allows_mbis_and_frames() {
         let config = VgicConfig {
             lpi_id_bits: Some(16),
             its: vec![ItsConfig::new(0x0808_0000)],
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn redistributors_fill_the_regions_in_order_and_each_region_ends_with_a_last_one() {
+    fn redistributors_fill_regions_in_order() {
         let mut config = VgicConfig::new(3);
         config.redistributors = vec![
             RedistributorRegion { base: 0x10_0000, stride: 0x2_0000, count: 2 },

@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_marked_dirty_page_by_page() {
+    fn writes_read_back_and_mark_pages_dirty() {
         let ram = ram();
         let memory = VmMemory(ram.clone());
 
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_memory_is_a_fault_with_its_address() {
+    fn an_access_outside_memory_faults() {
         let memory = VmMemory(ram());
         for address in [0, BASE - 1, BASE + BYTES as u64 - 4, u64::MAX - 3] {
             assert_eq!(memory.read(address, &mut [0; 8]), Err(MemoryFault { address }));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_exchanged_while_the_machine_runs_is_the_new_one() {
+    fn exchanged_memory_takes_effect() {
         let memory = GuestMemoryAtomic::new(GuestMemoryMmap::<()>::new());
         let seen = VmMemory(memory.clone());
         assert!(seen.write(BASE, &[1]).is_err());

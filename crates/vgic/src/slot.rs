@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_wired_interrupt_has_a_slot_that_leads_back_to_it() {
+    fn every_wired_intid_has_its_own_slot() {
         for number in 0..10_000 {
             let intid = IntId::new(number);
             let wired = intid.is_private() || intid.is_shared();

@@ -49,7 +49,7 @@ fn time_of_this_thread() -> Duration {
 }
 
 #[test]
-fn a_vcpu_sleeps_while_another_ones_command_waits_for_a_page() {
+fn a_vcpu_sleeps_while_a_command_waits() {
     let config =
         VgicConfig { lpi_id_bits: Some(14), its: vec![ItsConfig::new(ITS)], ..VgicConfig::new(1) };
     let memory = Arc::new(Absent::default());

@@ -60,7 +60,7 @@ fn viewed(config: &VgicConfig, attribute: Attribute) -> Result<u64, Errno> {
 }
 
 #[test]
-fn what_was_created_is_the_machine_that_the_view_shows() {
+fn the_view_shows_the_created_machine() {
     let mut creation = with_cpus(3);
     let region = |index, base, count| {
         RedistributorRegion::new().with_index(index).with_base(base).with_count(count).into_bits()
@@ -103,7 +103,7 @@ fn what_was_created_is_the_machine_that_the_view_shows() {
 }
 
 #[test]
-fn each_thing_that_is_missing_has_its_name_and_number() {
+fn each_missing_part_has_its_error() {
     let cpu = Affinity::from_packed(1);
     let errno = |creation: &KvmCreation| {
         let missing = creation.config().unwrap_err();
@@ -156,7 +156,7 @@ fn the_revision_is_what_the_guest_sees() {
 }
 
 #[test]
-fn the_maintenance_interrupt_is_a_ppi_that_is_said_before_init() {
+fn the_maintenance_ppi_is_set_before_init() {
     let mut creation = placed(1);
     let interrupt = Attribute::MaintenanceInterrupt;
     assert_eq!((creation.get(GIC, interrupt), creation.maintenance_interrupt()), (Ok(0), None));
@@ -176,7 +176,7 @@ fn a_machine_without_an_its_has_no_lpis() {
 }
 
 #[test]
-fn registers_come_with_the_model_and_what_names_nothing_is_refused_before() {
+fn registers_are_busy_before_the_model_is_made() {
     let mut creation = initialised(1);
     let its = add_its(&mut creation, 0x0808_0000);
     let cpu = Affinity::from_packed(0);

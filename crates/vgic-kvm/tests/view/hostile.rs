@@ -100,7 +100,7 @@ proptest! {
 }
 
 #[test]
-fn a_table_that_sends_its_reader_everywhere_ends_all_the_same() {
+fn a_table_full_of_detours_ends() {
     let memory = Ram::new();
     // Each of 8192 devices has 2^16 events, all in the same table, which maps nothing.
     for index in 0..0x2000 {

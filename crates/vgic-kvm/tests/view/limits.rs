@@ -52,7 +52,7 @@ fn interrupt(intid: u32) -> InterruptState {
 }
 
 #[test]
-fn a_machine_like_kvm_s_in_an_ordinary_state_is_none_of_these() {
+fn an_ordinary_state_is_within_kvms_limits() {
     assert_eq!(machine(|_| {}), None);
     assert_eq!(state(|_| {}), None);
 }
@@ -110,7 +110,7 @@ fn states_that_kvm_s_gic_cannot_be_in() {
 }
 
 #[test]
-fn a_guest_cannot_make_ppis_edge_triggered_in_a_machine_like_kvm_s() {
+fn a_kvm_guest_cannot_make_ppis_edge_triggered() {
     assert!(config().level_ppis);
     for level_ppis in [true, false] {
         let config = VgicConfig { level_ppis, ..config() };
@@ -127,7 +127,7 @@ fn a_guest_cannot_make_ppis_edge_triggered_in_a_machine_like_kvm_s() {
 }
 
 #[test]
-fn a_machine_with_level_sensitive_ppis_refuses_an_edge_triggered_one() {
+fn level_ppis_refuse_an_edge_triggered_one() {
     let mut state = fresh();
     state.cpus[1].redistributor.interrupts = vec![InterruptState { edge: true, ..interrupt(20) }];
     for (level_ppis, expected) in
@@ -141,7 +141,7 @@ fn a_machine_with_level_sensitive_ppis_refuses_an_edge_triggered_one() {
 }
 
 #[test]
-fn lpi_tables_of_their_own_are_refused_where_lpis_are_enabled() {
+fn differing_propbasers_are_refused_if_enabled() {
     let cpu = Affinity::from_packed(1);
     let enabled = gicr::Ctlr::new().with_enable_lpis(true).into_bits();
     let other = |state: &mut SavedState| state.cpus[1].redistributor.propbaser = 0x4004_000f;
@@ -185,7 +185,7 @@ fn event(state: &mut SavedState, pending: bool, mapped: bool) {
 }
 
 #[test]
-fn what_is_pending_without_a_collection_is_left_out() {
+fn pending_state_of_no_collection_is_dropped() {
     for (is_mapped, bit) in [(true, 1), (false, 0)] {
         let (config, memory) = (config(), Ram::new());
         let mut state = with_tables(Levels::Flat, &memory);
@@ -219,7 +219,7 @@ fn moved_with_pending(cpu: usize) -> SavedState {
 }
 
 #[test]
-fn what_movall_moved_becomes_pending_of_its_event() {
+fn an_lpi_moved_by_movall_joins_its_event() {
     for cpu in [0, 1] {
         let moved = moved_with_pending(cpu);
         assert!(moved.its[0].devices[0].events[0].pending, "pending at CPU {cpu}");
@@ -228,7 +228,7 @@ fn what_movall_moved_becomes_pending_of_its_event() {
 }
 
 #[test]
-fn an_lpi_of_no_event_is_left_out_and_writes_nothing() {
+fn an_lpi_of_no_event_is_dropped() {
     let (config, memory) = (config(), Ram::new());
     let mut state = with_tables(Levels::Flat, &memory);
     let lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];

@@ -35,7 +35,7 @@ fn with_enabled_its(test: impl FnOnce(&mut KvmView<'_>)) {
 }
 
 #[test]
-fn pending_is_set_to_what_is_written_and_shows_the_latch_alone() {
+fn writing_pending_sets_the_latch() {
     with_view(|view| {
         let pending = Attribute::Distributor { offset: gicd::ISPENDR.offset() + 4 };
         let levels = Attribute::Levels { cpu: CPU, info: 0, first: 32 };
@@ -50,7 +50,7 @@ fn pending_is_set_to_what_is_written_and_shows_the_latch_alone() {
 }
 
 #[test]
-fn registers_that_do_not_exist_read_as_zero_and_take_what_is_written() {
+fn absent_registers_read_zero_and_ignore_writes() {
     with_view(|view| {
         for offset in [0x30, 0x2, 0x84 + 0x70, 0x6000, 0xfffc, 0x4_0000] {
             for attribute in [Attribute::Distributor { offset }, redistributor(offset)] {
@@ -86,7 +86,7 @@ fn group_0_is_not_forwarded_alone() {
 }
 
 #[test]
-fn one_configuration_table_serves_all_redistributors() {
+fn all_redistributors_share_one_propbaser() {
     with_view(|view| {
         let low = |cpu| Attribute::Redistributor {
             cpu: Affinity::from_packed(cpu),
@@ -167,7 +167,7 @@ fn an_its_register_has_its_alignment() {
 }
 
 #[test]
-fn a_disabled_its_takes_its_queue_and_is_enabled_only_when_complete() {
+fn an_its_is_enabled_only_when_complete() {
     with_view(|view| {
         let (base, write, read) =
             (its(gits::CBASER.offset()), its(gits::CWRITER.offset()), its(gits::CREADR.offset()));
@@ -205,7 +205,7 @@ fn an_enabled_its_keeps_its_queue_and_tables() {
 }
 
 #[test]
-fn a_reset_its_keeps_of_its_tables_what_is_not_valid() {
+fn a_reset_its_keeps_its_table_attributes() {
     with_enabled_its(|view| {
         let table = view.get(ITS, its(0x100)).unwrap();
         view.set(ITS, Attribute::Control(control::ITS_RESET), 0).unwrap();
@@ -216,7 +216,7 @@ fn a_reset_its_keeps_of_its_tables_what_is_not_valid() {
 }
 
 #[test]
-fn what_was_given_at_creation_is_there_and_cannot_be_given_again() {
+fn creation_attributes_read_back_and_are_fixed() {
     with_view(|view| {
         let address = Attribute::Address;
         assert_eq!(view.get(GIC, address(frame::DISTRIBUTOR)), Ok(0x0800_0000));

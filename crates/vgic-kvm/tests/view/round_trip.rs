@@ -201,12 +201,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn a_state_goes_through_kvm_s_attributes_and_tables_unchanged((levels, state) in states()) {
+    fn attributes_and_tables_keep_a_state((levels, state) in states()) {
         prop_assert_eq!(moved(&state, &memory(levels)), state);
     }
 
     #[test]
-    fn a_second_save_over_the_first_says_what_is_mapped_then(
+    fn a_second_save_replaces_the_first(
         (levels, first, second) in pairs(),
     ) {
         let memory = memory(levels);

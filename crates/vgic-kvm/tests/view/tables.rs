@@ -109,7 +109,7 @@ fn what_was_there_of_old_is_not_found_again() {
 }
 
 #[test]
-fn of_devices_far_apart_what_lies_where_the_distance_ends_is_not_found_again() {
+fn saturated_distances_hide_stale_devices() {
     let memory = Ram::new();
     let mut state = two_devices();
     // Three pages of 64 KiB hold device 20000; a distance ends at 16383.
@@ -131,7 +131,7 @@ fn of_devices_far_apart_what_lies_where_the_distance_ends_is_not_found_again() {
 }
 
 #[test]
-fn a_reader_steps_over_what_is_invalid_and_stops_at_distance_zero() {
+fn a_reader_skips_invalid_entries() {
     let memory = small();
     memory.put(&[
         (DEVICES, 0),
@@ -146,7 +146,7 @@ fn a_reader_steps_over_what_is_invalid_and_stops_at_distance_zero() {
 }
 
 #[test]
-fn a_device_table_of_two_levels_is_read_page_by_page() {
+fn a_two_level_device_table_is_read_by_pages() {
     let memory = small();
     memory.put(&[
         (SECOND_LEVEL + 8 * 4, device(PAGE)),
@@ -159,7 +159,7 @@ fn a_device_table_of_two_levels_is_read_page_by_page() {
 }
 
 #[test]
-fn collections_are_read_up_to_the_first_that_is_invalid() {
+fn collections_end_at_the_first_invalid_one() {
     let memory = small();
     memory.put(&[(COLLECTIONS + 8, collection(2, 0)), (COLLECTIONS + 24, collection(9, 0))]);
     let state = restore_tables(Levels::Flat, &memory).unwrap();
@@ -169,7 +169,7 @@ fn collections_are_read_up_to_the_first_that_is_invalid() {
 }
 
 #[test]
-fn a_collection_without_a_cpu_is_known_but_not_mapped() {
+fn a_collection_without_a_cpu_is_unmapped() {
     let memory = small();
     memory.put(&[(COLLECTIONS, collection(5, 0xffff_ffff))]);
     let state = restore_tables(Levels::Flat, &memory).unwrap();
@@ -178,7 +178,7 @@ fn a_collection_without_a_cpu_is_known_but_not_mapped() {
 }
 
 #[test]
-fn a_pending_bit_is_taken_over_from_the_table_of_the_collection_s_cpu() {
+fn a_pending_bit_comes_from_the_targets_table() {
     let memory = small();
     let bit = |cpu: u64| PENDING + 0x1_0000 * cpu + 8200 / 8;
     memory.put(&[(bit(1), 0xff), (bit(0), 0xff)]);
@@ -212,7 +212,7 @@ fn one_pending() -> SavedState {
 }
 
 #[test]
-fn the_bit_of_an_lpi_is_set_if_any_of_its_events_is_pending_and_cleared_if_none_is() {
+fn an_lpis_bit_is_the_or_of_its_events() {
     let memory = Ram::new();
     let table = PENDING + 0x2_0000;
     let mut state = one_pending();
@@ -227,7 +227,7 @@ fn the_bit_of_an_lpi_is_set_if_any_of_its_events_is_pending_and_cleared_if_none_
 }
 
 #[test]
-fn without_a_pending_table_nothing_may_be_pending() {
+fn without_a_pending_table_nothing_is_pending() {
     let mut state = one_pending();
     state.cpus[2].redistributor.pendbaser = 0;
     assert_eq!(save_pending(state.clone(), &Ram::new()), Err(Errno::Fault));
@@ -236,7 +236,7 @@ fn without_a_pending_table_nothing_may_be_pending() {
 }
 
 #[test]
-fn tables_that_cannot_be_are_refused_with_kvm_s_errors() {
+fn impossible_tables_give_kvms_errors() {
     assert_eq!(refused(&[(COLLECTIONS, collection(5, 3))]), Errno::Invalid, "no such CPU");
     assert_eq!(refused(&[(COLLECTIONS + 8, collection(5, 0))]), Errno::Exists, "twice");
     assert_eq!(
@@ -261,7 +261,7 @@ fn tables_that_cannot_be_are_refused_with_kvm_s_errors() {
 }
 
 #[test]
-fn a_collection_beyond_the_limit_of_their_numbers_is_refused() {
+fn a_collection_beyond_the_limit_is_refused() {
     for (bits, outcome) in [(3, Ok(())), (2, Err(Errno::Invalid))] {
         let memory = small();
         let mut config = config();
@@ -292,7 +292,7 @@ fn with_an_empty_device_at(itt: u64) -> Result<Vec<u32>, Errno> {
 }
 
 #[test]
-fn a_device_without_events_and_without_memory_is_left_out() {
+fn a_device_without_events_or_memory_is_dropped() {
     assert_eq!(with_an_empty_device_at(TRANSLATIONS + 0x1000), Ok(vec![3, 7]));
     assert_eq!(with_an_empty_device_at(0xf000_0000), Ok(vec![3]));
     let ends_too_late = RAM + RAM_BYTES as u64 - 0x1000;
@@ -319,7 +319,7 @@ fn what_is_refused_changes_nothing() {
 }
 
 #[test]
-fn a_device_that_the_guest_s_table_does_not_hold_cannot_be_saved() {
+fn a_device_beyond_the_table_cannot_be_saved() {
     let mut state = two_devices();
     state.its[0].devices[1].device = DeviceId::new(0x2000);
     assert_eq!(save_tables(state, &Ram::new()), Err(Errno::Invalid));

@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_each_register_of_the_architecture_once_in_order() {
+    fn the_table_has_each_register_once_in_order() {
         let mut expected: std::vec::Vec<_> =
             icc::REGISTERS.iter().map(|(_, encoding)| *encoding).collect();
         expected.sort_unstable();

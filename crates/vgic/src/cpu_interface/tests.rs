@@ -41,7 +41,7 @@ fn group_priority(value: u8, group: Group, binary_points: [u8; 2], common: bool)
 }
 
 #[test]
-fn an_interrupt_preempts_exactly_if_its_group_priority_is_lower_than_the_running_one() {
+fn only_a_lower_group_priority_preempts() {
     for bits in 4..=8 {
         for binary_point in 0..=7 {
             for (common, running_group) in [(false, 0), (true, 0), (false, 1), (true, 1)] {
@@ -76,7 +76,7 @@ fn check_preemption(bits: u8, binary_point: u8, common: bool, running_group: Gro
 }
 
 #[test]
-fn the_mask_lets_through_exactly_what_is_more_urgent_than_it() {
+fn the_mask_passes_only_more_urgent_priorities() {
     for bits in 4..=8 {
         for mask in priorities(bits) {
             let interface = CpuInterface { mask: Priority::new(mask), ..open(bits) };
@@ -102,7 +102,7 @@ fn a_disabled_group_signals_nothing() {
 }
 
 #[test]
-fn the_running_priority_is_that_of_the_innermost_activation_and_dropping_goes_back_step_by_step() {
+fn priority_drop_uncovers_the_previous_priority() {
     for bits in 4..=8 {
         let levels: Vec<_> = priorities(bits.min(7)).into_iter().rev().collect();
         let mut interface = open(bits);
@@ -122,7 +122,7 @@ fn the_running_priority_is_that_of_the_innermost_activation_and_dropping_goes_ba
 }
 
 #[test]
-fn group_zero_goes_first_when_both_groups_have_the_running_priority() {
+fn group_zero_drops_first_at_equal_priorities() {
     let mut interface = open(5);
     interface.activate(Priority::new(0x40), Group::One);
     interface.activate(Priority::new(0x40), Group::Zero);
@@ -132,14 +132,14 @@ fn group_zero_goes_first_when_both_groups_have_the_running_priority() {
 }
 
 #[test]
-fn binary_points_start_at_the_smallest_value_that_leaves_every_preemption_bit() {
+fn binary_points_keep_every_preemption_bit() {
     for (bits, zero, one) in [(4, 3, 4), (5, 2, 3), (6, 1, 2), (7, 0, 1), (8, 0, 1)] {
         assert_eq!(CpuInterface::new(features(bits)).binary_point, [zero, one], "{bits} bits");
     }
 }
 
 #[test]
-fn there_are_as_many_active_priority_registers_as_preemption_bits_ask_for() {
+fn preemption_bits_give_active_priority_count() {
     for (bits, registers) in [(4, 1), (5, 1), (6, 2), (7, 4), (8, 4)] {
         assert_eq!(features(bits).active_priority_registers(), registers, "{bits} bits");
     }

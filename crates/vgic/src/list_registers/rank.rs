@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_urgent_come_out_in_order_and_the_rest_is_remembered() {
+    fn the_most_urgent_come_first_with_an_overflow() {
         let mut ranked = Ranked::new();
         for number in 0..40 {
             let slot = Slot::new(number).unwrap();
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_priorities_the_lowest_intid_comes_first() {
+    fn equal_priorities_go_by_lowest_intid() {
         let mut ranked = Ranked::new();
         for number in [5, 3, 4] {
             ranked.insert(Seen { slot: Slot::new(number).unwrap(), state: State::new() });

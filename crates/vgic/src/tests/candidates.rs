@@ -37,7 +37,7 @@ fn a_stale_candidate_is_forgotten() {
 }
 
 #[test]
-fn a_candidate_that_became_ready_while_its_bit_was_cleared_is_kept() {
+fn a_candidate_ready_during_clearing_is_kept() {
     let candidates = Candidates::new();
     candidates.set(slot(70));
 

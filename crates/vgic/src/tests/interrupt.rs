@@ -7,7 +7,7 @@ const LEVEL: State = State::new().with_enabled(true);
 const EDGE: State = LEVEL.with_edge(true);
 
 #[test]
-fn a_level_is_pending_as_long_as_the_line_is_high() {
+fn a_level_is_pending_while_the_line_is_high() {
     let high = LEVEL.driven(Level::High);
     assert!(high.pending());
     assert!(high.acknowledged().pending(), "active and pending");
@@ -15,7 +15,7 @@ fn a_level_is_pending_as_long_as_the_line_is_high() {
 }
 
 #[test]
-fn an_edge_is_pending_until_acknowledged_whatever_the_line_does() {
+fn an_edge_is_pending_until_acknowledged() {
     let fired = EDGE.driven(Level::High).driven(Level::Low);
     assert!(fired.pending());
     assert!(!fired.acknowledged().pending());
@@ -45,7 +45,7 @@ fn a_level_is_unaffected_by_pulses() {
 }
 
 #[test]
-fn an_active_interrupt_is_not_ready_until_it_is_deactivated() {
+fn an_active_interrupt_is_not_ready() {
     let again = LEVEL.driven(Level::High).acknowledged();
     assert!(!again.ready());
     assert!(again.with_active(false).ready());

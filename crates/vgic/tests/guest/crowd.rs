@@ -112,7 +112,7 @@ fn disable(machine: &Machine) -> u32 {
 }
 
 #[test]
-fn rwp_says_when_disabled_lpis_are_in_the_pending_table_and_until_then_nothing_can_be_changed() {
+fn rwp_is_set_until_the_pending_table_is_written() {
     let machine = crowded();
     assert_eq!(send(&machine, LAST), Delivery::Pending);
     let last = PENDING + u64::from(LAST_LPI) / 8;
@@ -147,7 +147,7 @@ fn syncr_says_when_everything_was_invalidated() {
 }
 
 #[test]
-fn the_write_that_enables_lpis_ends_when_all_of_them_are() {
+fn enabling_lpis_ends_when_all_are() {
     let mut machine = crowded();
     disable(&machine);
     let first_and_last = [(8192, 1), (LAST_LPI, 0x80)];
@@ -197,7 +197,7 @@ fn watched() -> (Machine, Arc<Looks>) {
 }
 
 #[test]
-fn lpis_read_as_disabled_until_all_of_them_are_enabled() {
+fn lpis_read_as_disabled_until_all_are_enabled() {
     let (mut machine, looks) = watched();
     disable(&machine);
     machine.ram.write(PENDING + 8192 / 8, &[1]).unwrap();
@@ -211,7 +211,7 @@ fn lpis_read_as_disabled_until_all_of_them_are_enabled() {
 }
 
 #[test]
-fn an_its_reads_as_disabled_until_it_takes_every_message() {
+fn an_its_reads_disabled_until_it_takes_messages() {
     let (mut machine, looks) = watched();
     let ctlr = ITS + u64::from(gits::CTLR.offset());
     // The first event is pending and masked. What its configuration says now is read when the ITS

@@ -41,7 +41,7 @@ fn observed(lowers: bool) -> (Machine, Arc<Resampler>) {
 }
 
 #[test]
-fn the_observer_hears_when_a_level_is_deactivated_and_can_lower_it_without_a_spurious_interrupt() {
+fn an_observer_can_lower_a_level_at_its_end() {
     let (mut machine, resampler) = observed(true);
     machine.gic.set_line(Line::Spi(SPI), Level::High);
     assert_eq!(machine.acknowledge(0), u64::from(SPI));
@@ -77,7 +77,7 @@ fn the_observer_does_not_hear_of_edges() {
 }
 
 #[test]
-fn with_split_eoi_the_observer_hears_of_the_deactivation_not_of_the_priority_drop() {
+fn with_split_eoi_observers_see_deactivation() {
     let (mut machine, resampler) = observed(true);
     machine.msr(0, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());
     machine.gic.set_line(Line::Spi(SPI), Level::High);
@@ -129,7 +129,7 @@ fn lines_that_do_not_exist_are_refused() {
 }
 
 #[test]
-fn a_line_reports_whether_its_interrupt_is_pending_even_if_it_is_disabled() {
+fn a_line_reports_pending_even_if_disabled() {
     let machine = Machine::running(VgicConfig::new(1));
     assert_eq!(machine.gic.set_line(Line::Spi(SPI), Level::High), Delivery::Pending);
     assert_eq!(machine.gic.set_line(Line::Spi(SPI), Level::Low), Delivery::Blocked);
@@ -161,7 +161,7 @@ fn signalled(machine: &mut Machine) -> Vec<usize> {
 }
 
 #[test]
-fn a_one_of_n_interrupt_goes_to_one_cpu_and_takes_turns() {
+fn one_of_n_takes_turns() {
     let mut machine = any_cpu(3);
     let mut taken = Vec::new();
     for _ in 0..6 {
@@ -175,7 +175,7 @@ fn a_one_of_n_interrupt_goes_to_one_cpu_and_takes_turns() {
 }
 
 #[test]
-fn a_one_of_n_interrupt_leaves_a_cpu_that_stops_participating() {
+fn one_of_n_leaves_a_cpu_that_withdraws() {
     let withdraw: [fn(&mut Machine, usize); 3] = [
         |machine, cpu| {
             machine.write_gicr(cpu, gicr::WAKER, Waker::new().with_processor_sleep(true));
@@ -195,7 +195,7 @@ fn a_one_of_n_interrupt_leaves_a_cpu_that_stops_participating() {
 }
 
 #[test]
-fn a_one_of_n_interrupt_that_nobody_takes_waits_for_the_first_cpu_that_does() {
+fn an_untaken_one_of_n_waits_for_a_cpu() {
     let mut machine = any_cpu(2);
     for cpu in 0..2 {
         machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_dpg1_ns(true));
@@ -209,7 +209,7 @@ fn a_one_of_n_interrupt_that_nobody_takes_waits_for_the_first_cpu_that_does() {
 }
 
 #[test]
-fn a_pending_interrupt_follows_its_route_to_any_cpu_and_back() {
+fn a_pending_interrupt_follows_its_route() {
     let mut machine = any_cpu(2);
     let route = gicd::irouter(IntId::new(SPI)).unwrap();
     let second = machine.gic.config().cpus[1].affinity;
@@ -240,7 +240,7 @@ fn a_message_makes_an_edge_spi_pending_once() {
 }
 
 #[test]
-fn a_message_holds_a_level_spi_pending_until_another_message_clears_it() {
+fn a_message_holds_a_level_spi_until_cleared() {
     let mut machine =
         Machine::running(VgicConfig { message_based_spis: true, ..VgicConfig::new(1) });
     machine.enable_spi(SPI);
@@ -256,7 +256,7 @@ fn a_message_holds_a_level_spi_pending_until_another_message_clears_it() {
 }
 
 #[test]
-fn messages_have_no_effect_where_the_distributor_does_not_offer_them() {
+fn messages_need_a_distributor_with_mbis() {
     let mut machine = Machine::running(VgicConfig::new(1));
     machine.enable_spi(SPI);
     machine.write_gicd(gicd::SETSPI_NSR, SPI);
@@ -280,7 +280,7 @@ fn direct(security: SecurityView, configuration: &[u8]) -> Machine {
 }
 
 #[test]
-fn a_direct_lpi_is_delivered_where_it_was_written_and_needs_no_deactivation() {
+fn a_direct_lpi_needs_no_deactivation() {
     let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
 
     machine.write_gicr(1, gicr::SETLPIR, 8195);
@@ -294,7 +294,7 @@ fn a_direct_lpi_is_delivered_where_it_was_written_and_needs_no_deactivation() {
 }
 
 #[test]
-fn a_direct_lpi_can_be_written_with_32_bits_and_taken_back() {
+fn a_direct_lpi_takes_32_bits_and_can_be_cleared() {
     let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
     let doorbell = machine.frame(0) + u64::from(gicr::SETLPIR.offset());
 
@@ -306,7 +306,7 @@ fn a_direct_lpi_can_be_written_with_32_bits_and_taken_back() {
 }
 
 #[test]
-fn the_most_urgent_of_lpis_and_wired_interrupts_comes_first_and_the_lower_number_of_equals() {
+fn lpis_and_wires_share_one_priority_order() {
     let mut machine = direct(SecurityView::Single, &[0x41, 0x81, 0x80]);
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
@@ -332,7 +332,7 @@ fn the_most_urgent_of_lpis_and_wired_interrupts_comes_first_and_the_lower_number
 }
 
 #[test]
-fn the_configuration_of_an_lpi_changes_when_it_is_invalidated() {
+fn an_invalidation_changes_an_lpis_configuration() {
     let mut machine = direct(SecurityView::Single, &[0xa0; 16]);
     machine.write_gicr(0, gicr::SETLPIR, 8195);
     assert!(signalled(&mut machine).is_empty());
@@ -344,7 +344,7 @@ fn the_configuration_of_an_lpi_changes_when_it_is_invalidated() {
 }
 
 #[test]
-fn an_lpi_has_a_non_secure_priority_where_there_are_two_security_states() {
+fn non_secure_lpis_have_non_secure_priorities() {
     let mut machine = direct(SecurityView::NonSecure, &[0x41; 16]);
     machine.write_gicr(0, gicr::SETLPIR, 8192);
     assert_eq!(machine.acknowledge(0), 8192);
@@ -365,7 +365,7 @@ fn lpis_wait_for_group_one_at_the_distributor() {
 }
 
 #[test]
-fn an_lpi_is_not_acknowledged_as_group_zero_nor_by_a_cpu_that_sleeps() {
+fn sleepers_and_group_zero_acknowledge_no_lpi() {
     let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
     machine.msr(0, icc::IGRPEN0.encoding(), 1);
     machine.write_gicr(0, gicr::SETLPIR, 8192);
@@ -379,7 +379,7 @@ fn an_lpi_is_not_acknowledged_as_group_zero_nor_by_a_cpu_that_sleeps() {
 }
 
 #[test]
-fn a_vcpu_that_goes_off_and_on_keeps_its_lpis_and_gets_what_came_meanwhile() {
+fn a_vcpu_off_and_on_keeps_its_lpis() {
     let mut machine = direct(SecurityView::Single, &[0xa1; 16]);
     machine.write_gicr(0, gicr::SETLPIR, 8192);
     machine.vcpus[0].reset();
@@ -401,8 +401,7 @@ fn take(machine: &mut Machine) -> u64 {
 }
 
 #[test]
-fn an_end_of_what_was_not_acknowledged_drops_the_priority_unless_it_is_special_or_of_another_group()
-{
+fn an_unacknowledged_end_drops_the_priority() {
     for (register, intid, running) in [
         (icc::EOIR1.encoding(), 1020, 0xa0),
         (icc::EOIR1.encoding(), 1023, 0xa0),
@@ -428,7 +427,7 @@ fn an_end_of_what_was_not_acknowledged_drops_the_priority_unless_it_is_special_o
 }
 
 #[test]
-fn the_active_priorities_can_be_read_and_written_back() {
+fn active_priorities_read_and_write_back() {
     let mut machine = Machine::running(VgicConfig { priority_bits: 7, ..VgicConfig::new(1) });
     let registers = icc::AP1R.map(icc::SysReg::encoding);
 
@@ -441,7 +440,7 @@ fn the_active_priorities_can_be_read_and_written_back() {
 }
 
 #[test]
-fn the_non_secure_side_cannot_make_secure_priorities_active() {
+fn secure_active_priorities_are_out_of_reach() {
     let config = VgicConfig { security: SecurityView::NonSecure, ..VgicConfig::new(1) };
     let mut machine = Machine::running(config);
     machine.msr(0, icc::AP1R0.encoding(), 0xffff_ffff);
@@ -449,7 +448,7 @@ fn the_non_secure_side_cannot_make_secure_priorities_active() {
 }
 
 #[test]
-fn registers_that_the_guest_does_not_have_are_undefined() {
+fn absent_registers_are_undefined() {
     let mut machine = Machine::running(VgicConfig::new(1));
     let vcpu = &mut machine.vcpus[0];
     assert!(vcpu.read_sysreg(icc::EOIR1.encoding()).is_err());
@@ -460,7 +459,7 @@ fn registers_that_the_guest_does_not_have_are_undefined() {
 }
 
 #[test]
-fn a_system_reset_forgets_everything_but_the_lines() {
+fn a_system_reset_keeps_only_the_lines() {
     let mut machine = Machine::running(VgicConfig::new(1));
     machine.enable_spi(SPI);
     machine.gic.set_line(Line::Spi(SPI), Level::High);

@@ -57,7 +57,7 @@ fn every_lpi_is_delivered_wherever_it_moves() {
 }
 
 #[test]
-fn the_queues_of_many_devices_reach_all_of_64_vcpus() {
+fn queues_of_many_devices_reach_64_vcpus() {
     let mut machine = machine(64);
     let queues =
         || (0..40u32).flat_map(|device| (0..64usize).map(move |cpu| (cpu, FIRST + 64 * device)));
@@ -92,7 +92,7 @@ fn all_lpis_can_be_pending_at_once_at_every_vcpu() {
 }
 
 #[test]
-fn an_invalidated_lpi_that_was_disabled_is_not_delivered() {
+fn an_invalidated_disabled_lpi_is_not_delivered() {
     let mut machine = machine(2);
     for lpi in [FIRST, 0xffff] {
         assert_eq!(ring(&machine, 1, lpi), Delivery::Pending);
@@ -107,7 +107,7 @@ fn an_invalidated_lpi_that_was_disabled_is_not_delivered() {
 }
 
 #[test]
-fn direct_lpis_go_on_where_a_saved_machine_is_restored() {
+fn restored_direct_lpis_continue() {
     let mut source = machine(2);
     for lpi in (FIRST..=0xffff).step_by(100) {
         assert_eq!(ring(&source, 1, lpi), Delivery::Pending);

@@ -40,7 +40,7 @@ const SET: u64 = gicd::SETSPI_NSR.offset() as u64;
 const CLEAR: u64 = gicd::CLRSPI_NSR.offset() as u64;
 
 #[test]
-fn a_message_to_either_frame_makes_an_edge_spi_pending_once() {
+fn either_frame_makes_an_edge_spi_pending() {
     for frame in doorbells() {
         let mut machine = Machine::running(mbi(SecurityView::Single));
         machine.make_edge(SPI);
@@ -56,7 +56,7 @@ fn a_message_to_either_frame_makes_an_edge_spi_pending_once() {
 }
 
 #[test]
-fn a_level_that_a_message_raised_stays_until_a_message_clears_it() {
+fn a_message_level_stays_until_cleared() {
     for frame in doorbells() {
         let mut machine = Machine::running(mbi(SecurityView::Single));
         machine.enable_spi(SPI);
@@ -90,7 +90,7 @@ fn an_extended_spi_is_rung_by_its_number() {
 }
 
 #[test]
-fn what_is_no_spi_of_the_machine_is_ignored_and_counted() {
+fn an_unknown_spi_is_ignored_and_counted() {
     let machine = Machine::running(mbi(SecurityView::Single));
     let faults = || machine.gic.events().count(FaultReason::NoSuchInterrupt);
     let before = faults();
@@ -101,7 +101,7 @@ fn what_is_no_spi_of_the_machine_is_ignored_and_counted() {
 }
 
 #[test]
-fn in_the_non_secure_view_messages_do_not_reach_secure_spis() {
+fn messages_do_not_reach_secure_spis() {
     let config =
         VgicConfig { secure_interrupts: vec![IntId::new(SPI)], ..mbi(SecurityView::NonSecure) };
     let machine = Machine::new(config);
@@ -110,7 +110,7 @@ fn in_the_non_secure_view_messages_do_not_reach_secure_spis() {
 }
 
 #[test]
-fn without_message_based_spis_the_registers_are_no_doorbells() {
+fn without_mbis_there_are_no_doorbells() {
     let machine = Machine::running(VgicConfig::new(1));
     assert_eq!(ring(&machine.gic, 0x0800_0000 + SET, SPI), NoDoorbell);
     assert_eq!(machine.read_gicd(gicd::TYPER) >> 16 & 1, 0);
@@ -165,7 +165,7 @@ fn clrlpir(machine: &Machine, cpu: usize) -> u64 {
 }
 
 #[test]
-fn a_message_to_a_redistributor_is_delivered_there_and_nowhere_else() {
+fn setlpir_delivers_at_its_redistributor_only() {
     let mut machine = direct(&[0xa1; 64]);
 
     assert_eq!(ring(&machine.gic, setlpir(&machine, 1), 8200), Pending);
@@ -190,7 +190,7 @@ fn a_message_can_take_an_lpi_back() {
 }
 
 #[test]
-fn an_lpi_that_was_never_rung_before_wakes_a_vcpu_that_sleeps_with_one_kick() {
+fn a_first_setlpir_wakes_a_sleeper_once() {
     let mut machine = direct(&[0xa1; 64]);
     assert_eq!(machine.vcpus[1].prepare_to_sleep(), Sleep::Ready);
 
@@ -210,7 +210,7 @@ fn an_lpi_that_was_never_rung_before_wakes_a_vcpu_that_sleeps_with_one_kick() {
 }
 
 #[test]
-fn an_lpi_that_is_rung_and_that_nobody_looked_for_is_saved() {
+fn a_deferred_setlpir_is_saved() {
     let mut machine = direct(&[0xa1; 64]);
     ring(&machine.gic, setlpir(&machine, 1), 8200);
 
@@ -227,7 +227,7 @@ fn an_lpi_that_is_rung_and_that_nobody_looked_for_is_saved() {
 }
 
 #[test]
-fn what_nobody_looked_for_goes_into_the_pending_table_or_away_with_a_reset() {
+fn a_deferred_setlpir_is_flushed_or_reset() {
     let mut machine = direct(&[0xa1; 64]);
     let enable = |machine: &Machine| {
         machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
@@ -263,7 +263,7 @@ fn an_lpi_that_was_taken_back_can_be_rung_again() {
 }
 
 #[test]
-fn a_message_for_an_lpi_that_is_not_there_is_ignored() {
+fn a_message_for_no_lpi_is_ignored() {
     let machine = direct(&[0xa1; 64]);
     let counted = || machine.gic.events().count(FaultReason::NoSuchInterrupt);
     let before = counted();
@@ -278,7 +278,7 @@ fn a_message_for_an_lpi_that_is_not_there_is_ignored() {
 }
 
 #[test]
-fn messages_while_lpis_are_disabled_are_dropped_not_kept() {
+fn messages_while_lpis_are_disabled_are_dropped() {
     let mut machine = direct(&[0xa1; 64]);
     ring(&machine.gic, setlpir(&machine, 0), 8200);
     assert_eq!(machine.acknowledge(0), 8200);
@@ -294,7 +294,7 @@ fn messages_while_lpis_are_disabled_are_dropped_not_kept() {
 }
 
 #[test]
-fn a_changed_configuration_counts_once_it_is_invalidated_one_by_one_or_all() {
+fn a_configuration_counts_once_invalidated() {
     const INVALIDATE: [fn(&Machine); 2] = [
         |machine| machine.write_gicr(0, gicr::INVLPIR, 8200),
         |machine| machine.write_gicr(0, gicr::INVALLR, 0),
@@ -322,7 +322,7 @@ fn a_changed_configuration_counts_once_it_is_invalidated_one_by_one_or_all() {
 }
 
 #[test]
-fn invalidating_one_lpi_leaves_its_neighbours_and_other_redistributors_cached() {
+fn invalidating_one_lpi_leaves_the_others_cached() {
     let mut machine = direct(&[0xa1; 64]);
     for cpu in 0..2 {
         for lpi in [8200, 8201] {
@@ -350,7 +350,7 @@ fn a_new_priority_counts_once_it_is_invalidated() {
 }
 
 #[test]
-fn a_redistributors_doorbell_takes_32_and_64_bits() {
+fn setlpir_takes_32_and_64_bits() {
     let machine = direct(&[0xa1; 64]);
     for (width, reached) in [
         (Half, DeviceWrite::Register),
@@ -362,7 +362,7 @@ fn a_redistributors_doorbell_takes_32_and_64_bits() {
 }
 
 #[test]
-fn beside_a_redistributors_doorbell_a_device_reaches_all_of_the_redistributor() {
+fn a_device_reaches_a_whole_redistributor() {
     let machine = direct(&[0xa1; 64]);
     let frame = machine.frame(1);
     let write = |register: u32, width, value| {
@@ -393,7 +393,7 @@ fn a_message_elsewhere_is_none_and_does_nothing() {
 }
 
 #[test]
-fn beside_an_its_redistributors_have_no_doorbells_and_the_its_asks_who_rings() {
+fn beside_an_its_there_is_no_setlpir() {
     let its = ItsConfig::new(0x0808_0000);
     let config = VgicConfig { lpi_id_bits: Some(15), its: vec![its], ..VgicConfig::new(2) };
     let machine = Machine::running(config);
@@ -418,7 +418,7 @@ const NAMINGS: [V2mNaming; 4] =
     [V2mNaming::IntId, V2mNaming::FromFirst, V2mNaming::FromSpiBase, V2mNaming::ByAddress];
 
 #[test]
-fn a_frame_rings_the_spis_of_its_range_and_no_others() {
+fn a_frame_rings_exactly_its_spis() {
     for naming in NAMINGS {
         let machine = Machine::running(frames(naming));
         let frame = machine.gic.config().v2m[0];
@@ -465,7 +465,7 @@ fn a_frame_says_its_range_and_who_made_it() {
 }
 
 #[test]
-fn a_frame_that_is_rung_by_address_has_nothing_to_read() {
+fn a_frame_rung_by_address_has_no_registers() {
     let machine = Machine::running(frames(V2mNaming::ByAddress));
     for offset in (0..0x2000).step_by(4) {
         assert_eq!(machine.read(FRAME + offset, Word), 0);
@@ -527,7 +527,7 @@ fn the_regions_name_every_frame() {
 }
 
 #[test]
-fn frames_that_cannot_be_are_refused_with_their_reason() {
+fn impossible_frames_are_refused_by_reason() {
     let refused = |frames: &[V2mConfig]| {
         VgicConfig { v2m: frames.to_vec(), ..VgicConfig::new(1) }.validate().unwrap_err()
     };
@@ -565,7 +565,7 @@ fn frames_that_cannot_be_are_refused_with_their_reason() {
 }
 
 #[test]
-fn an_alias_needs_message_based_spis_and_its_own_page() {
+fn an_alias_needs_mbis_and_its_own_page() {
     let without = VgicConfig { message_based_spis: false, ..mbi(SecurityView::Single) };
     assert_eq!(without.validate(), Err(ConfigError::MbiAlias(ALIAS)));
     let misaligned = VgicConfig { mbi_alias: Some(ALIAS + 0x1000), ..mbi(SecurityView::Single) };

@@ -84,7 +84,7 @@ fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
 }
 
 #[test]
-fn invalidating_an_lpi_that_does_not_exist_reads_and_writes_nothing_beside_the_tables() {
+fn invalidating_an_absent_lpi_touches_no_memory() {
     let config = VgicConfig {
         lpi_id_bits: Some(20),
         redistributor_invalidation: true,
@@ -126,7 +126,7 @@ fn invalidating_an_lpi_that_does_not_exist_reads_and_writes_nothing_beside_the_t
 }
 
 #[test]
-fn a_pending_interrupt_that_was_disabled_is_not_acknowledged_until_it_is_enabled_again() {
+fn a_disabled_pending_interrupt_waits() {
     let mut machine = Machine::running(VgicConfig::new(1));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
@@ -141,7 +141,7 @@ fn a_pending_interrupt_that_was_disabled_is_not_acknowledged_until_it_is_enabled
 }
 
 #[test]
-fn a_private_interrupt_that_was_disabled_is_not_acknowledged() {
+fn a_disabled_private_interrupt_waits() {
     let mut machine = Machine::running(VgicConfig::new(1));
     let bit = gicr::ISENABLER.locate(IntId::new(PPI)).unwrap();
     machine.write_gicr(0, bit.register(), bit.mask());
@@ -154,7 +154,7 @@ fn a_private_interrupt_that_was_disabled_is_not_acknowledged() {
 }
 
 #[test]
-fn a_level_that_stays_asserted_is_not_lost_by_being_disabled_moved_or_cleared() {
+fn an_asserted_level_survives_every_change() {
     let mut machine = Machine::running(VgicConfig::new(2));
     machine.enable_spi(SPI);
     machine.gic.set_line(Line::Spi(SPI), Level::High);

@@ -43,7 +43,7 @@ fn every_offset_takes_every_width_without_harm() {
 }
 
 #[test]
-fn an_address_outside_of_the_regions_is_not_claimed() {
+fn addresses_outside_regions_are_unclaimed() {
     let machine = Machine::new(everything(SecurityView::Single));
     for address in [0x07ff_ffff, 0x0801_0000, 0x0816_0000, 0, u64::MAX] {
         assert!(!machine.gic.claims(address), "{address:#x}");
@@ -53,7 +53,7 @@ fn an_address_outside_of_the_regions_is_not_claimed() {
 }
 
 #[test]
-fn room_that_no_redistributor_fills_reads_as_zero_and_is_counted() {
+fn unfilled_room_reads_as_zero_and_is_counted() {
     let machine = Machine::new(everything(SecurityView::Single));
     let third = machine.frame(2);
 
@@ -63,7 +63,7 @@ fn room_that_no_redistributor_fills_reads_as_zero_and_is_counted() {
 }
 
 #[test]
-fn an_unknown_register_is_reported_with_its_address() {
+fn an_unknown_register_reports_its_address() {
     let machine = Machine::new(VgicConfig::new(1));
 
     machine.write(0x0800_0020, AccessWidth::Word, 0x77);
@@ -74,7 +74,7 @@ fn an_unknown_register_is_reported_with_its_address() {
 }
 
 #[test]
-fn narrow_accesses_reach_priorities_but_not_enables() {
+fn narrow_accesses_reach_only_priorities() {
     let machine = Machine::new(VgicConfig::new(1));
     let priority = 0x0800_0000 + u64::from(gicd::IPRIORITYR.offset()) + 33;
     let enable = 0x0800_0000 + u64::from(gicd::ISENABLER.offset()) + 5;
@@ -97,7 +97,7 @@ fn the_distributor_tells_what_the_machine_has() {
 }
 
 #[test]
-fn each_redistributor_names_its_cpu_and_the_last_one_ends_the_walk() {
+fn each_redistributor_names_its_cpu_and_the_last() {
     let machine = Machine::new(everything(SecurityView::Single));
     for (cpu, of) in machine.gic.config().cpus.clone().into_iter().enumerate() {
         let typer = gicr::Typer::from(machine.read_gicr(cpu, gicr::TYPER));
@@ -111,7 +111,7 @@ fn each_redistributor_names_its_cpu_and_the_last_one_ends_the_walk() {
 }
 
 #[test]
-fn all_frames_carry_the_configured_identification() {
+fn all_frames_have_the_configured_iidr() {
     let iidr = Iidr::new().with_implementer(0x123).with_product_id(7);
     let machine = Machine::new(VgicConfig { iidr, ..VgicConfig::new(1) });
 
@@ -122,7 +122,7 @@ fn all_frames_carry_the_configured_identification() {
 }
 
 #[test]
-fn affinity_routing_and_the_single_security_state_cannot_be_turned_off() {
+fn are_and_ds_cannot_be_cleared() {
     let machine = Machine::new(VgicConfig::new(1));
 
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
@@ -133,7 +133,7 @@ fn affinity_routing_and_the_single_security_state_cannot_be_turned_off() {
 }
 
 #[test]
-fn the_non_secure_view_of_the_control_register_has_group_one_in_bit_one() {
+fn non_secure_ctlr_has_group_one_in_bit_one() {
     let machine = Machine::new(everything(SecurityView::NonSecure));
 
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(0xffff_ffff));
@@ -142,14 +142,14 @@ fn the_non_secure_view_of_the_control_register_has_group_one_in_bit_one() {
 }
 
 #[test]
-fn the_waker_belongs_to_firmware_in_the_non_secure_view() {
+fn the_non_secure_view_has_no_waker() {
     let machine = Machine::new(everything(SecurityView::NonSecure));
     machine.write_gicr(0, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
     assert_eq!(machine.read_gicr(0, gicr::WAKER), 0);
 }
 
 #[test]
-fn a_redistributor_sleeps_after_reset_until_it_is_woken() {
+fn a_reset_redistributor_sleeps_until_woken() {
     let machine = Machine::new(VgicConfig::new(1));
     assert_eq!(machine.read_gicr(0, gicr::WAKER), 0b110);
     machine.write_gicr(0, gicr::WAKER, gicr::Waker::new());
@@ -157,7 +157,7 @@ fn a_redistributor_sleeps_after_reset_until_it_is_woken() {
 }
 
 #[test]
-fn non_secure_priorities_are_shifted_and_lose_their_lowest_bit() {
+fn non_secure_priorities_lose_their_lowest_bit() {
     let machine =
         Machine::new(VgicConfig { priority_bits: 5, ..everything(SecurityView::NonSecure) });
     let register = gicd::IPRIORITYR.locate(IntId::new(40)).unwrap().register();
@@ -184,7 +184,7 @@ fn a_route_can_be_written_in_halves() {
 }
 
 #[test]
-fn lpi_tables_cannot_change_while_lpis_are_enabled() {
+fn lpi_tables_are_fixed_while_enabled() {
     let machine = Machine::new(everything(SecurityView::Single));
     let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(0x4000_0000);
     machine.write_gicr(0, gicr::PROPBASER, tables);
@@ -198,7 +198,7 @@ fn lpi_tables_cannot_change_while_lpis_are_enabled() {
 }
 
 #[test]
-fn lpis_can_be_disabled_again_only_where_the_redistributor_says_so() {
+fn lpis_can_be_disabled_only_with_ces() {
     for can_clear_enable_lpis in [false, true] {
         let machine =
             Machine::new(VgicConfig { can_clear_enable_lpis, ..everything(SecurityView::Single) });
@@ -215,7 +215,7 @@ fn lpis_can_be_disabled_again_only_where_the_redistributor_says_so() {
 }
 
 #[test]
-fn a_non_coherent_redistributor_reads_shareability_as_zero() {
+fn non_coherent_shareability_reads_as_zero() {
     let machine = Machine::new(VgicConfig {
         coherence: Coherence::NonCoherent,
         ..everything(SecurityView::Single)
@@ -229,7 +229,7 @@ fn a_non_coherent_redistributor_reads_shareability_as_zero() {
 }
 
 #[test]
-fn the_promise_of_an_empty_pending_table_does_not_read_back() {
+fn ptz_does_not_read_back() {
     let machine = Machine::new(everything(SecurityView::Single));
     machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_pending_table_zero(true));
     assert_eq!(machine.read_gicr(0, gicr::PENDBASER), 0);

@@ -71,7 +71,7 @@ fn priority_register(machine: &Machine) -> u64 {
 }
 
 #[test]
-fn every_mask_and_every_priority_reads_back_as_far_as_it_is_implemented() {
+fn priorities_read_back_as_implemented() {
     for rules in Rules::all() {
         let mut machine = rules.machine();
         let register = priority_register(&machine);
@@ -91,7 +91,7 @@ fn every_mask_and_every_priority_reads_back_as_far_as_it_is_implemented() {
 }
 
 #[test]
-fn the_guest_is_interrupted_exactly_by_what_is_more_urgent_than_its_mask() {
+fn the_mask_decides_on_interrupts() {
     for rules in Rules::all() {
         let mut machine = rules.machine();
         let register = priority_register(&machine);
@@ -111,7 +111,7 @@ fn the_guest_is_interrupted_exactly_by_what_is_more_urgent_than_its_mask() {
 }
 
 #[test]
-fn the_running_priority_is_the_group_priority_of_what_was_acknowledged() {
+fn the_running_priority_is_the_group_priority() {
     for rules in Rules::all() {
         let mut machine = rules.machine();
         let register = priority_register(&machine);
@@ -156,7 +156,7 @@ fn with_lpis(rules: Rules) -> Machine {
 }
 
 #[test]
-fn the_guest_is_interrupted_exactly_by_lpis_that_are_more_urgent_than_its_mask() {
+fn the_mask_decides_on_lpis() {
     for rules in Rules::all() {
         let mut machine = with_lpis(rules);
         for (lpi, priority) in lpis() {
@@ -173,7 +173,7 @@ fn the_guest_is_interrupted_exactly_by_lpis_that_are_more_urgent_than_its_mask()
 }
 
 #[test]
-fn lpis_come_by_every_bit_of_their_priorities_that_is_implemented() {
+fn lpis_come_by_every_implemented_priority_bit() {
     for rules in Rules::all() {
         let mut machine = with_lpis(rules);
         machine.msr(0, icc::PMR.encoding(), 0xff);

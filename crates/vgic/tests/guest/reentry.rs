@@ -161,7 +161,7 @@ fn a_command_kicks_without_a_lock() {
 }
 
 #[test]
-fn a_register_of_a_redistributor_kicks_without_a_lock() {
+fn a_redistributor_register_kicks_without_a_lock() {
     kicks(pending_and_disabled, |machine| machine.write_gicr(0, gicr::INVLPIR, LPI.into()));
     kicks(pending_and_disabled, |machine| machine.write_gicr(0, gicr::INVALLR, 0));
     kicks(
@@ -178,7 +178,7 @@ fn a_register_of_a_redistributor_kicks_without_a_lock() {
 }
 
 #[test]
-fn a_line_a_message_and_a_register_of_the_distributor_kick_without_a_lock() {
+fn lines_and_messages_kick_without_a_lock() {
     kicks(nothing, |machine| _ = machine.gic.set_line(Line::Spi(SPI), Level::High));
     kicks(nothing, |machine| machine.write_gicd(gicd::SETSPI_NSR, SPI));
     kicks(nothing, |machine| {
@@ -213,7 +213,7 @@ fn a_restore_kicks_without_a_lock() {
 }
 
 #[test]
-fn an_observer_hears_of_a_deactivation_without_a_lock() {
+fn observers_are_called_without_a_lock() {
     kicks(nothing, |machine| {
         machine.vcpus[0].returned();
         machine.gic.set_line(Line::Spi(SPI), Level::High);

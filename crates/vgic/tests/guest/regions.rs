@@ -68,7 +68,7 @@ fn each_region_has_its_own_walk_that_ends() {
 }
 
 #[test]
-fn the_model_answers_for_whole_regions_by_ascending_address() {
+fn regions_are_listed_by_ascending_address() {
     let machine = machine();
     let redistributors = machine.gic.regions().iter().filter_map(|region| match region.block {
         Block::Redistributors(index) => Some((region.addresses.clone(), index)),
@@ -102,7 +102,7 @@ fn a_region_without_room_is_in_nobodys_way() {
 }
 
 #[test]
-fn between_redistributors_and_after_the_last_one_there_are_zeros() {
+fn gaps_between_redistributors_read_as_zero() {
     let machine = machine();
     let padding = [FAR + 0x2_0008, FAR + 0x6_0008, BELOW + 0x2_0008];
     let unfilled = [BELOW + 0x3_0008, BELOW + 0x9_0008];
@@ -126,7 +126,7 @@ fn a_frames_registers_are_those_of_its_vcpu() {
 }
 
 #[test]
-fn an_spi_goes_to_the_vcpu_that_its_route_names_in_whichever_region() {
+fn an_spi_follows_its_route_to_any_region() {
     let mut machine = machine();
     for target in 0..CPUS {
         let spi = 40 + u32::try_from(target).unwrap();
@@ -231,7 +231,7 @@ fn each_at_home() -> Vec<Vec<u64>> {
 }
 
 #[test]
-fn lpis_arrive_in_every_region_however_commands_name_redistributors() {
+fn lpis_arrive_in_every_region_by_either_name() {
     for naming in [RedistributorNaming::ProcessorNumber, RedistributorNaming::Address] {
         let mut machine = with_lpis(naming);
         send_all(&machine);
@@ -240,7 +240,7 @@ fn lpis_arrive_in_every_region_however_commands_name_redistributors() {
 }
 
 #[test]
-fn all_pending_lpis_move_from_one_region_to_another() {
+fn movall_works_between_regions() {
     for naming in [RedistributorNaming::ProcessorNumber, RedistributorNaming::Address] {
         let mut machine = with_lpis(naming);
         send_all(&machine);
@@ -252,7 +252,7 @@ fn all_pending_lpis_move_from_one_region_to_another() {
 }
 
 #[test]
-fn a_machine_moves_to_one_with_the_same_regions_or_with_others() {
+fn a_state_moves_to_other_regions() {
     let one = vec![RedistributorRegion { base: FIRST, stride: 0x2_0000, count: 5 }];
     for redistributors in [regions(), one] {
         let mut source = with_lpis(RedistributorNaming::ProcessorNumber);

@@ -273,17 +273,17 @@ fn check(base: u64, registers: &[Registers]) {
 }
 
 #[test]
-fn each_register_of_the_distributor_reads_as_the_manual_says() {
+fn distributor_registers_read_as_the_manual_says() {
     check(DISTRIBUTOR, &distributor());
 }
 
 #[test]
-fn each_register_of_a_redistributor_reads_as_the_manual_says() {
+fn redistributor_reads_as_the_manual_says() {
     check(REDISTRIBUTOR, &redistributor());
 }
 
 #[test]
-fn each_register_of_an_its_reads_as_the_manual_says() {
+fn its_registers_read_as_the_manual_says() {
     check(ITS, &its());
 }
 
@@ -353,7 +353,7 @@ const SYSTEM_REGISTERS: [SystemRegister; 27] = {
 };
 
 #[test]
-fn each_register_of_the_cpu_interface_reads_as_the_manual_says() {
+fn cpu_interface_reads_as_the_manual_says() {
     for view in VIEWS {
         for (name, [crn, crm, op2], values, access) in SYSTEM_REGISTERS {
             let mut machine = machine(view);
@@ -378,7 +378,7 @@ fn each_register_of_the_cpu_interface_reads_as_the_manual_says() {
 }
 
 #[test]
-fn an_access_of_a_width_that_the_manual_allows_is_no_fault() {
+fn permitted_widths_are_no_faults() {
     for view in VIEWS {
         let machine = machine(view);
         for it in distributor() {

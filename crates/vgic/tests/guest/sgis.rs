@@ -49,7 +49,7 @@ fn to(sgi: u64, affinity: Affinity) -> u64 {
 }
 
 #[test]
-fn an_sgi_reaches_exactly_the_cpu_that_its_affinity_names() {
+fn an_sgi_reaches_exactly_its_affinity() {
     for (cpu, affinity) in AFFINITIES.into_iter().enumerate() {
         let mut machine = machine(Single);
         machine.msr(3, SGI1R, to(5, affinity));
@@ -58,7 +58,7 @@ fn an_sgi_reaches_exactly_the_cpu_that_its_affinity_names() {
 }
 
 #[test]
-fn a_target_list_reaches_those_of_its_range_of_sixteen_that_exist() {
+fn a_target_list_reaches_its_existing_cpus() {
     let mut machine = machine(Single);
     machine.msr(0, SGI1R, 5 << 24 | 0xffff);
     assert_eq!(reached(&machine, 5), [0, 1]);
@@ -69,14 +69,14 @@ fn a_target_list_reaches_those_of_its_range_of_sixteen_that_exist() {
 }
 
 #[test]
-fn all_but_the_sender_are_reached_whatever_else_the_register_says() {
+fn irm_reaches_all_but_the_sender() {
     let mut machine = machine(Single);
     machine.msr(4, SGI1R, 1 << 40 | to(5, AFFINITIES[4]));
     assert_eq!(reached(&machine, 5), [0, 1, 2, 3, 5, 6, 7, 8]);
 }
 
 #[test]
-fn with_one_security_state_a_register_reaches_the_sgis_of_its_group_alone() {
+fn an_sgi_register_reaches_its_group_alone() {
     for (register, group, reaches) in [
         (SGI1R, 1, true),
         (SGI1R, 0, false),
@@ -96,7 +96,7 @@ fn with_one_security_state_a_register_reaches_the_sgis_of_its_group_alone() {
 }
 
 #[test]
-fn the_non_secure_side_sends_its_own_sgis_and_no_others() {
+fn non_secure_sgis_are_non_secure_only() {
     for (register, sgi, reaches) in [
         (SGI1R, 5, true),
         (SGI1R, 7, false),
@@ -115,7 +115,7 @@ fn the_non_secure_side_sends_its_own_sgis_and_no_others() {
 }
 
 #[test]
-fn an_sgi_that_comes_while_the_last_one_is_handled_comes_again() {
+fn an_sgi_sent_during_its_handler_comes_again() {
     let mut machine = machine(Single);
     let enable = machine.frame(1) + u64::from(gicr::ISENABLER.offset());
     machine.write(enable, AccessWidth::Word, 1 << 5);

@@ -35,7 +35,7 @@ fn a_vcpu_that_attends_is_not_kicked() {
 }
 
 #[test]
-fn a_vcpu_that_left_is_kicked_once_however_much_arrives() {
+fn a_departed_vcpu_is_kicked_once() {
     let mut machine = machine();
     machine.enable_spi(SPI + 1);
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
@@ -67,7 +67,7 @@ fn a_vcpu_that_is_back_is_not_kicked() {
 }
 
 #[test]
-fn a_vcpu_that_enters_the_guest_knows_its_inputs_and_is_kicked_for_more() {
+fn an_entering_vcpu_is_kicked_for_more_inputs() {
     let mut machine = machine();
     pulse(&machine.gic, SPI);
     assert!(machine.vcpus[0].enter_guest().irq);
@@ -77,7 +77,7 @@ fn a_vcpu_that_enters_the_guest_knows_its_inputs_and_is_kicked_for_more() {
 }
 
 #[test]
-fn what_makes_a_pending_interrupt_deliverable_kicks() {
+fn becoming_deliverable_kicks() {
     let ways: [fn(&mut Machine); 3] = [
         |machine| machine.enable_spi(SPI + 1),
         |machine| {
@@ -123,7 +123,7 @@ fn enabling_a_group_kicks_for_what_waited_for_it() {
 }
 
 #[test]
-fn a_distributor_write_that_changes_nothing_kicks_nobody() {
+fn a_write_without_change_kicks_nobody() {
     let mut machine = machine();
     let same = gicd::Ctlr::from(u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap());
     assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
@@ -206,7 +206,7 @@ fn run(mut vcpu: Vcpu, alarm: &Alarm, board: &Board) {
 }
 
 #[test]
-fn no_message_is_lost_while_vcpus_sleep_and_routes_move() {
+fn moving_routes_lose_no_message_of_sleepers() {
     let alarm = Arc::new(Alarm::new(CPUS));
     let mut machine = Machine::kicking(VgicConfig::new(2), alarm.clone());
     machine.start();
@@ -297,7 +297,7 @@ impl Kick for Flag {
 /// Sends the next message as soon as the last one was handled: just when the vCPU is about to
 /// sleep, or to forget the interrupt as stale.
 #[test]
-fn no_message_is_lost_just_when_the_vcpu_falls_asleep() {
+fn a_vcpu_falling_asleep_loses_no_message() {
     const ROUNDS: u64 = 100_000;
     let flag = Arc::new(Flag::default());
     let mut machine = Machine::kicking(VgicConfig::new(1), flag.clone());
@@ -385,12 +385,12 @@ fn comes_just_as_a_vcpu(joins: bool) {
 }
 
 #[test]
-fn a_one_of_n_interrupt_that_comes_just_as_a_vcpu_joins_is_not_lost() {
+fn a_joining_vcpu_loses_no_one_of_n_interrupt() {
     comes_just_as_a_vcpu(true);
 }
 
 #[test]
-fn a_one_of_n_interrupt_that_comes_just_as_a_vcpu_withdraws_is_not_lost() {
+fn a_leaving_vcpu_loses_no_one_of_n_interrupt() {
     comes_just_as_a_vcpu(false);
 }
 
@@ -413,7 +413,7 @@ fn spin_until(done: impl Fn() -> bool) -> bool {
 }
 
 #[test]
-fn raising_the_priority_of_a_masked_interrupt_kicks() {
+fn raising_a_masked_priority_kicks() {
     let mut machine = machine();
     machine.msr(0, icc::PMR.encoding(), 0x80);
     let priority = gicd::IPRIORITYR.locate(IntId::new(SPI)).unwrap();
@@ -428,7 +428,7 @@ fn raising_the_priority_of_a_masked_interrupt_kicks() {
 }
 
 #[test]
-fn a_one_of_n_interrupt_wakes_one_vcpu_of_all_that_sleep() {
+fn a_one_of_n_interrupt_wakes_one_sleeper() {
     let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(3) });
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
@@ -468,7 +468,7 @@ fn power_down(machine: &mut Machine) -> Sleep {
 }
 
 #[test]
-fn a_vcpu_that_powers_down_is_woken_by_what_its_interface_does_not_take() {
+fn an_untaken_interrupt_wakes_a_powered_down_cpu() {
     let mut machine = machine();
     assert_eq!(power_down(&mut machine), Sleep::Ready);
 
@@ -479,7 +479,7 @@ fn a_vcpu_that_powers_down_is_woken_by_what_its_interface_does_not_take() {
 }
 
 #[test]
-fn a_vcpu_does_not_power_down_over_a_pending_interrupt() {
+fn pending_interrupts_prevent_power_down() {
     let mut machine = machine();
     pulse(&machine.gic, SPI);
     assert_eq!(power_down(&mut machine), Sleep::DontSleep);
@@ -488,7 +488,7 @@ fn a_vcpu_does_not_power_down_over_a_pending_interrupt() {
 }
 
 #[test]
-fn what_is_disabled_or_not_forwarded_keeps_no_vcpu_from_powering_down() {
+fn disabled_interrupts_allow_power_down() {
     let mut machine = machine();
     pulse(&machine.gic, SPI + 1);
     assert_eq!(power_down(&mut machine), Sleep::Ready);
@@ -499,7 +499,7 @@ fn what_is_disabled_or_not_forwarded_keeps_no_vcpu_from_powering_down() {
 }
 
 #[test]
-fn a_vcpu_that_is_on_again_starts_from_reset_and_finds_what_is_pending() {
+fn a_vcpu_on_again_is_reset_and_finds_pending() {
     let mut machine = machine();
     machine.msr(0, icc::CTLR.encoding(), 2);
     assert_eq!(power_down(&mut machine), Sleep::Ready);
@@ -531,7 +531,7 @@ fn a_vcpu_that_is_off_leaves_the_others_alone() {
 }
 
 #[test]
-fn a_vcpu_that_is_reset_as_it_goes_off_takes_no_one_of_n_interrupts() {
+fn a_vcpu_reset_at_power_off_takes_no_one_of_n() {
     let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
     machine.enable_spi(SPI);
     let any = Irouter::new().with_any_participating(true);
@@ -545,7 +545,7 @@ fn a_vcpu_that_is_reset_as_it_goes_off_takes_no_one_of_n_interrupts() {
 }
 
 #[test]
-fn a_vcpu_that_is_on_again_has_kept_its_private_interrupts() {
+fn a_vcpu_on_again_keeps_private_interrupts() {
     let mut machine = machine();
     let timer = IntId::new(27);
     for array in [gicr::ISENABLER, gicr::ISPENDR] {

@@ -110,7 +110,7 @@ fn waits(machine: &mut Machine) -> Option<u64> {
 }
 
 #[test]
-fn commands_beyond_the_budget_end_while_the_guest_waits() {
+fn surplus_commands_end_while_the_guest_waits() {
     let mut machine = machine(1);
     map_and_ring(&machine);
     assert_eq!(waits(&mut machine), Some(last()));
@@ -119,7 +119,7 @@ fn commands_beyond_the_budget_end_while_the_guest_waits() {
 }
 
 #[test]
-fn commands_beyond_the_budget_end_while_the_guest_runs() {
+fn surplus_commands_end_while_the_guest_runs() {
     let mut machine = machine(1);
     map_and_ring(&machine);
     for _ in 0..MANY {
@@ -138,7 +138,7 @@ fn commands_beyond_the_budget_end_while_the_guest_runs() {
 }
 
 #[test]
-fn commands_beyond_the_budget_end_while_list_registers_are_used() {
+fn surplus_commands_end_with_list_registers() {
     let mut machine = machine(1);
     map_and_ring(&machine);
     let vtr = Vtr::new()
@@ -159,7 +159,7 @@ fn commands_beyond_the_budget_end_while_list_registers_are_used() {
 }
 
 #[test]
-fn commands_beyond_the_budget_end_while_the_vcpu_is_powered_down() {
+fn surplus_commands_end_with_the_vcpu_off() {
     let mut machine = machine(1);
     map_and_ring(&machine);
     for _ in 0..MANY {
@@ -249,7 +249,7 @@ fn repeat(machine: &Machine, address: u64, value: u64) -> usize {
 }
 
 #[test]
-fn enabling_is_done_in_pieces_where_a_monitor_asks_for_them() {
+fn enabling_is_done_in_pieces_on_request() {
     const DEVICES: u32 = 40;
     let machine = machine(1);
     let settle = |machine: &Machine| while machine.gic.poll() == Progress::Unfinished {};

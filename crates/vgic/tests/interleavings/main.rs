@@ -221,7 +221,7 @@ fn one_fires() {
 }
 
 #[test]
-fn an_interrupt_that_arrives_while_the_vcpu_falls_asleep_wakes_it() {
+fn an_interrupt_wakes_a_vcpu_falling_asleep() {
     holds(Explore::All(400), one_fires);
     needs(Safeguard::LeaveFirst, one_fires);
 }
@@ -234,7 +234,7 @@ fn one_fires_again() {
 }
 
 #[test]
-fn a_candidate_that_is_being_forgotten_is_not_lost() {
+fn a_forgotten_candidate_is_not_lost() {
     holds(Explore::All(20_000), one_fires_again);
     needs(Safeguard::LookAgain, one_fires_again);
 }
@@ -275,7 +275,7 @@ fn one_fires_while_it_is_handled() {
 }
 
 #[test]
-fn an_interrupt_that_is_acknowledged_while_it_fires_again_stays_pending() {
+fn an_interrupt_firing_at_its_ack_stays_pending() {
     holds(Explore::Random(50_000), one_fires_while_it_is_handled);
 }
 
@@ -343,6 +343,6 @@ fn one_moves_while_it_fires() {
 }
 
 #[test]
-fn an_interrupt_that_moves_while_it_fires_wakes_exactly_its_new_target() {
+fn a_moving_interrupt_wakes_only_its_new_target() {
     holds(Explore::Random(50_000), one_moves_while_it_fires);
 }

@@ -124,7 +124,7 @@ fn listed(hardware: &Hardware) -> Vec<(ListRegisterState, Option<u16>)> {
 const LISTED: (ListRegisterState, Option<u16>) = (Pending, Some(77));
 
 #[test]
-fn the_hardware_deactivates_a_linked_interrupt_without_an_exit() {
+fn a_linked_interrupt_ends_without_an_exit() {
     let mut board = board();
     board.machine.gic.observe_lines(board.distributor.clone()).unwrap();
     for _ in 0..3 {
@@ -162,7 +162,7 @@ fn it_fires_again_before_the_exit() {
 }
 
 #[test]
-fn a_level_that_fell_before_the_acknowledgement_is_taken_back() {
+fn a_level_fallen_before_the_ack_is_taken_back() {
     for level in [Level::Low, Level::High] {
         let mut board = board();
         board.fire();
@@ -178,7 +178,7 @@ fn a_level_that_fell_before_the_acknowledgement_is_taken_back() {
 }
 
 #[test]
-fn a_level_that_the_hypervisor_lowers_may_fire_again() {
+fn a_level_lowered_by_the_hypervisor_fires_again() {
     let board = board();
     board.fire();
     board.machine.gic.set_line(Line::Spi(SPI), Level::Low);
@@ -199,7 +199,7 @@ enum End {
 }
 
 #[test]
-fn whoever_ends_a_linked_interrupt_deactivates_the_physical_one() {
+fn every_end_deactivates_the_physical_interrupt() {
     for end in [End::Listed, End::Trapped, End::Register, End::RegisterWhileListed] {
         let mut board = board();
         board.fire();
@@ -228,7 +228,7 @@ fn whoever_ends_a_linked_interrupt_deactivates_the_physical_one() {
 }
 
 #[test]
-fn an_end_that_finds_no_list_register_deactivates_the_physical_one() {
+fn an_unlisted_end_deactivates_the_physical_one() {
     let mut board = board();
     let mut vcpu = board.vcpu(1);
     board.fire();
@@ -249,7 +249,7 @@ fn an_end_that_finds_no_list_register_deactivates_the_physical_one() {
 }
 
 #[test]
-fn a_software_interface_deactivates_the_physical_interrupt() {
+fn a_software_interface_deactivates_physically() {
     let mut board = board();
     for _ in 0..2 {
         board.fire();
@@ -262,7 +262,7 @@ fn a_software_interface_deactivates_the_physical_interrupt() {
 }
 
 #[test]
-fn an_edge_that_the_guest_takes_back_may_come_again() {
+fn an_edge_cleared_by_the_guest_comes_again() {
     let board = board();
     board.machine.make_edge(SPI);
     for _ in 0..2 {
@@ -276,7 +276,7 @@ fn an_edge_that_the_guest_takes_back_may_come_again() {
 
 /// The hypervisor hears the physical input by its interrupt alone, and never lowers the line.
 #[test]
-fn a_level_that_the_guest_takes_for_an_edge_comes_each_time() {
+fn a_level_taken_for_an_edge_comes_each_time() {
     let mut board = board();
     board.machine.make_edge(SPI);
     for _ in 0..2 {
@@ -287,7 +287,7 @@ fn a_level_that_the_guest_takes_for_an_edge_comes_each_time() {
 }
 
 #[test]
-fn a_linked_interrupt_is_never_listed_pending_and_active() {
+fn a_linked_one_is_never_pending_and_active() {
     let mut board = board();
     board.machine.make_edge(SPI);
     board.distributor.active.lock().unwrap().insert(PHYSICAL);
@@ -305,7 +305,7 @@ fn a_linked_interrupt_is_never_listed_pending_and_active() {
 }
 
 #[test]
-fn a_reset_deactivates_the_physical_interrupt_and_keeps_the_link() {
+fn a_reset_deactivates_and_keeps_the_link() {
     let mut board = board();
     board.fire();
     board.machine.gic.reset();
@@ -318,7 +318,7 @@ fn a_reset_deactivates_the_physical_interrupt_and_keeps_the_link() {
 }
 
 #[test]
-fn an_interrupt_that_is_unlinked_lets_the_physical_one_go() {
+fn unlinking_releases_the_physical_interrupt() {
     let mut board = board();
     board.fire();
     board.machine.gic.unlink(Line::Spi(SPI)).unwrap();
@@ -327,7 +327,7 @@ fn an_interrupt_that_is_unlinked_lets_the_physical_one_go() {
 }
 
 #[test]
-fn an_interrupt_that_is_unlinked_in_a_list_register_lets_go_at_the_exit() {
+fn unlinking_a_listed_one_releases_at_the_exit() {
     let mut board = board();
     board.fire();
     let (inside, mut hardware) = enter(board.vcpu(4));
@@ -388,7 +388,7 @@ fn what_cannot_be_linked_is_refused() {
 }
 
 #[test]
-fn a_vcpu_that_is_dropped_in_the_guest_loses_nothing() {
+fn a_vcpu_dropped_in_the_guest_loses_nothing() {
     let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
     machine.make_edge(SPI);
     machine.enable_spi(SPI);

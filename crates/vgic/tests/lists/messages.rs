@@ -38,7 +38,7 @@ fn enter(vcpu: ListRegisterVcpu) -> (InGuest, Hardware) {
 }
 
 #[test]
-fn an_lpi_is_listed_pending_untied_and_without_maintenance_at_its_end() {
+fn an_lpi_is_listed_pending_without_maintenance() {
     let (_translated, _inside, mut hardware, _) = listed();
     let register = hardware.registers.list[0];
     assert_eq!(
@@ -53,7 +53,7 @@ fn an_lpi_is_listed_pending_untied_and_without_maintenance_at_its_end() {
 }
 
 #[test]
-fn an_acknowledged_lpi_is_gone_at_the_exit_and_an_unacknowledged_one_comes_again() {
+fn an_unacknowledged_lpi_comes_again() {
     for acknowledged in [false, true] {
         let (_translated, inside, mut hardware, _) = listed();
         if acknowledged {
@@ -67,7 +67,7 @@ fn an_acknowledged_lpi_is_gone_at_the_exit_and_an_unacknowledged_one_comes_again
 }
 
 #[test]
-fn a_message_that_comes_while_the_previous_one_is_listed_is_not_lost() {
+fn a_message_for_a_listed_lpi_is_not_lost() {
     let (translated, inside, mut hardware, _) = listed();
     hardware.acknowledge(1);
 
@@ -80,7 +80,7 @@ fn a_message_that_comes_while_the_previous_one_is_listed_is_not_lost() {
 }
 
 #[test]
-fn a_message_that_comes_before_the_previous_one_is_acknowledged_is_coalesced() {
+fn a_message_before_the_ack_is_coalesced() {
     let (translated, inside, hardware, _) = listed();
     translated.send(0);
     let (_inside, mut hardware) = enter(inside.exit(&hardware.registers));
@@ -90,7 +90,7 @@ fn a_message_that_comes_before_the_previous_one_is_acknowledged_is_coalesced() {
 }
 
 #[test]
-fn a_command_for_a_listed_lpi_kicks_its_vcpu_and_sync_waits_for_the_exit() {
+fn a_command_for_a_listed_lpi_awaits_the_exit() {
     let commands = [movi(0, 1), discard(0), clear(0), unmapd(), movall(0, 1), mapti(0, 1)];
     for command in commands {
         let (translated, inside, hardware, second) = listed();
@@ -113,7 +113,7 @@ fn a_command_for_a_listed_lpi_kicks_its_vcpu_and_sync_waits_for_the_exit() {
 }
 
 #[test]
-fn syncr_waits_for_the_exit_of_the_vcpu_that_has_the_lpi() {
+fn syncr_awaits_the_exit_of_the_lpis_vcpu() {
     let config = |its| VgicConfig { redistributor_invalidation: true, ..its };
     let (translated, inside, hardware, _second) = listed_in(Translated::configured(2, config));
     let syncr = |cpu| translated.machine.read_gicr(cpu, gicr::SYNCR);
@@ -159,7 +159,7 @@ fn sync_ends_although_others_go_on_recalling() {
 }
 
 #[test]
-fn a_listed_lpi_goes_where_its_command_sends_it_or_nowhere() {
+fn a_listed_lpi_follows_its_command() {
     let cases: [(&[Command], bool); 7] = [
         (&[movi(0, 1)], true),
         (&[movall(0, 1)], true),
@@ -182,7 +182,7 @@ fn a_listed_lpi_goes_where_its_command_sends_it_or_nowhere() {
 }
 
 #[test]
-fn a_listed_lpi_that_was_acknowledged_does_not_move() {
+fn an_acknowledged_lpi_does_not_move() {
     let (translated, inside, mut hardware, second) = listed();
     hardware.acknowledge(1);
     translated.run([movi(0, 1), sync()]);
@@ -194,7 +194,7 @@ fn a_listed_lpi_that_was_acknowledged_does_not_move() {
 }
 
 #[test]
-fn a_moved_lpi_is_in_no_second_list_register_before_the_first_is_folded() {
+fn a_moved_lpi_is_listed_once_at_a_time() {
     let (translated, inside, hardware, second) = listed();
     translated.run([movi(0, 1)]);
     translated.send(0);
@@ -209,7 +209,7 @@ fn a_moved_lpi_is_in_no_second_list_register_before_the_first_is_folded() {
 }
 
 #[test]
-fn a_listed_lpi_that_is_disabled_is_taken_out_and_comes_back_enabled() {
+fn a_listed_disabled_lpi_comes_back_enabled() {
     let (translated, inside, hardware, _) = listed();
     translated.configure(0, false);
     translated.run([inv(0), sync()]);
@@ -225,7 +225,7 @@ fn a_listed_lpi_that_is_disabled_is_taken_out_and_comes_back_enabled() {
 }
 
 #[test]
-fn a_redistributor_that_is_disabled_by_another_vcpu_keeps_what_is_listed_in_its_pending_table() {
+fn disabling_lpis_saves_listed_ones_to_the_table() {
     let (translated, inside, hardware, _) = listed();
     translated.machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
     let (inside, left) = enter(inside.exit(&hardware.registers));
@@ -238,7 +238,7 @@ fn a_redistributor_that_is_disabled_by_another_vcpu_keeps_what_is_listed_in_its_
 }
 
 #[test]
-fn commands_for_what_is_not_listed_wait_for_nobody() {
+fn commands_for_unlisted_lpis_wait_for_nobody() {
     let (translated, _inside, _hardware, _) = listed();
     translated.send(5);
     translated.run([movi(5, 1), discard(6), sync()]);
@@ -386,7 +386,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_guest_with_list_registers_takes_the_same_lpis_as_one_without(
+    fn list_registers_take_the_same_lpis(
         count in 1u8..=16,
         exits in exits(),
         ops in proptest::collection::vec(ops(), 1..150),
@@ -398,7 +398,7 @@ proptest! {
     }
 
     #[test]
-    fn an_lpi_is_taken_as_often_as_it_becomes_pending(
+    fn an_lpi_is_taken_as_often_as_it_is_pending(
         lists in prop::option::of((1u8..=16, exits())),
         ops in proptest::collection::vec(ops(), 1..150),
     ) {

@@ -166,12 +166,12 @@ fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
 }
 
 #[test]
-fn no_interrupt_is_lost_that_comes_while_registers_change_and_vcpus_are_in_the_guest() {
+fn no_interrupt_is_lost_in_the_guest() {
     nothing_is_lost_while(|machine, _, round| change_a_register(machine, round));
 }
 
 #[test]
-fn no_interrupt_stays_in_a_list_register_of_a_vcpu_that_it_was_moved_away_from() {
+fn no_moved_interrupt_stays_listed() {
     nothing_is_lost_while(|machine, board, round| {
         let (from, to) = if round % 2 == 0 { (0, 1) } else { (1, 0) };
         board.masked[from].store(true, Ordering::SeqCst);

@@ -62,7 +62,7 @@ impl LineObserver for Observer {
 }
 
 #[test]
-fn a_level_asks_for_maintenance_at_its_end_and_comes_again_while_it_is_high() {
+fn a_high_level_comes_again_after_maintenance() {
     let mut machine = machine();
     let observer = Arc::new(Observer::default());
     machine.gic.observe_lines(observer.clone()).unwrap();
@@ -82,7 +82,7 @@ fn a_level_asks_for_maintenance_at_its_end_and_comes_again_while_it_is_high() {
 }
 
 #[test]
-fn a_level_that_was_lowered_in_time_does_not_come_again() {
+fn a_lowered_level_does_not_come_again() {
     let mut machine = machine();
     high(&machine, SPI);
     let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
@@ -94,7 +94,7 @@ fn a_level_that_was_lowered_in_time_does_not_come_again() {
 }
 
 #[test]
-fn a_level_that_is_lowered_before_it_is_acknowledged_is_taken_out() {
+fn a_level_lowered_before_the_ack_is_taken_out() {
     let mut machine = machine();
     high(&machine, SPI);
     let (inside, hardware) = enter(lists(&mut machine, 4), 4);
@@ -107,7 +107,7 @@ fn a_level_that_is_lowered_before_it_is_acknowledged_is_taken_out() {
 }
 
 #[test]
-fn an_edge_that_fires_while_it_is_active_is_pending_and_active_and_needs_no_exit() {
+fn an_active_edge_fires_again_without_an_exit() {
     let mut machine = machine();
     machine.make_edge(SPI);
     high(&machine, SPI);
@@ -126,7 +126,7 @@ fn an_edge_that_fires_while_it_is_active_is_pending_and_active_and_needs_no_exit
 }
 
 #[test]
-fn the_most_urgent_go_first_and_the_rest_asks_for_an_exit_when_nothing_listed_is_pending() {
+fn the_most_urgent_are_listed_first() {
     let mut machine = machine();
     for (spi, priority) in (SPI..SPI + 4).zip([0x40, 0x10, 0x30, 0x20]) {
         set_priority(&machine, spi, priority);
@@ -147,7 +147,7 @@ fn the_most_urgent_go_first_and_the_rest_asks_for_an_exit_when_nothing_listed_is
 }
 
 #[test]
-fn more_than_sixteen_pending_interrupts_are_no_more_than_an_overflow() {
+fn sixteen_pending_and_more_are_an_overflow() {
     let mut machine = Machine::running(VgicConfig::new(1));
     for spi in 32..72 {
         machine.enable_spi(spi);
@@ -159,7 +159,7 @@ fn more_than_sixteen_pending_interrupts_are_no_more_than_an_overflow() {
 }
 
 #[test]
-fn what_is_active_beyond_the_list_registers_ends_by_count_the_most_urgent_first() {
+fn unlisted_active_interrupts_end_by_count() {
     let mut machine = machine();
     let mut order = Vec::new();
     let mut vcpu = lists(&mut machine, 1);
@@ -189,7 +189,7 @@ fn what_is_active_beyond_the_list_registers_ends_by_count_the_most_urgent_first(
 }
 
 #[test]
-fn dir_is_trapped_by_itself_or_with_its_neighbours_where_it_must_be() {
+fn dir_is_trapped_where_it_must_be() {
     for (tds, active, expected) in [
         (true, 0, (true, false)),
         (true, 2, (true, false)),
@@ -209,7 +209,7 @@ fn dir_is_trapped_by_itself_or_with_its_neighbours_where_it_must_be() {
 }
 
 #[test]
-fn a_group_that_the_guest_enables_by_itself_makes_it_exit_if_something_waits() {
+fn enabling_a_group_exits_for_what_waits() {
     let mut machine = machine();
     machine.msr(0, icc::IGRPEN1.encoding(), 0);
     let (inside, hardware) = enter(lists(&mut machine, 4), 4);
@@ -227,7 +227,7 @@ fn a_group_that_the_guest_enables_by_itself_makes_it_exit_if_something_waits() {
 }
 
 #[test]
-fn a_change_by_registers_is_complete_when_the_vcpu_has_exited() {
+fn a_register_change_ends_with_the_exit() {
     const CHANGES: [fn(&Machine); 4] = [
         |machine| {
             let at = gicd::ICENABLER.locate(IntId::new(SPI)).unwrap();
@@ -256,7 +256,7 @@ fn a_change_by_registers_is_complete_when_the_vcpu_has_exited() {
 }
 
 #[test]
-fn an_sgi_is_listed_as_an_edge_and_sent_by_a_trapped_write() {
+fn an_sgi_is_listed_as_an_edge() {
     let mut machine = machine();
     machine.write(
         machine.frame(0) + u64::from(gicr::ISENABLER.offset()),
@@ -275,7 +275,7 @@ fn an_sgi_is_listed_as_an_edge_and_sent_by_a_trapped_write() {
 }
 
 #[test]
-fn a_vcpu_with_list_registers_sleeps_unless_something_is_signalled_outside_of_the_guest() {
+fn a_list_register_vcpu_sleeps_unless_signalled() {
     let mut machine = machine();
     high(&machine, SPI);
     let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
@@ -290,7 +290,7 @@ fn a_vcpu_with_list_registers_sleeps_unless_something_is_signalled_outside_of_th
 }
 
 #[test]
-fn what_is_acknowledged_by_a_trapped_read_ends_in_a_list_register() {
+fn a_trapped_ack_ends_in_a_list_register() {
     let mut machine = machine();
     machine.make_edge(SPI);
     high(&machine, SPI);
@@ -323,7 +323,7 @@ fn a_reset_forgets_what_is_listed() {
 }
 
 #[test]
-fn a_machine_runs_only_on_virtual_interfaces_like_its_own() {
+fn a_machine_needs_a_like_virtual_interface() {
     let refused = |config: VgicConfig, vtr: Vtr| {
         Machine::new(config).vcpus.remove(0).with_list_registers(vtr).unwrap_err()
     };
@@ -342,7 +342,7 @@ fn a_machine_runs_only_on_virtual_interfaces_like_its_own() {
 }
 
 #[test]
-fn what_the_guest_activates_by_a_register_is_active_although_it_ended_before() {
+fn a_register_activates_an_ended_interrupt() {
     let mut machine = machine();
     machine.make_edge(SPI);
     high(&machine, SPI);
@@ -360,7 +360,7 @@ fn what_the_guest_activates_by_a_register_is_active_although_it_ended_before() {
 }
 
 #[test]
-fn a_one_of_n_interrupt_leaves_a_vcpu_whose_guest_disables_its_group_by_itself() {
+fn disabling_a_group_moves_a_one_of_n_interrupt() {
     let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
     machine.enable_spi(SPI);
     let any = gicd::Irouter::new().with_any_participating(true);
@@ -377,7 +377,7 @@ fn a_one_of_n_interrupt_leaves_a_vcpu_whose_guest_disables_its_group_by_itself()
 }
 
 #[test]
-fn interrupts_of_the_extended_ranges_go_through_list_registers() {
+fn extended_ranges_go_through_list_registers() {
     let mut machine =
         Machine::running(VgicConfig { extended_spis: 32, extended_ppis: 32, ..VgicConfig::new(1) });
     let base = machine.gic.config().distributor;
@@ -402,7 +402,7 @@ fn interrupts_of_the_extended_ranges_go_through_list_registers() {
 }
 
 #[test]
-fn dir_is_trapped_with_its_neighbours_for_guests_that_need_it() {
+fn dir_is_trapped_with_its_neighbours() {
     let mut machine = machine();
     let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
     vcpu.write_sysreg(icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits())
@@ -412,7 +412,7 @@ fn dir_is_trapped_with_its_neighbours_for_guests_that_need_it() {
 }
 
 #[test]
-fn a_redistributor_sleeps_only_when_nothing_of_it_is_listed_any_more() {
+fn a_redistributor_sleeps_with_nothing_listed() {
     let mut machine = machine();
     high(&machine, SPI);
     let (inside, hardware) = enter(lists(&mut machine, 4), 4);
@@ -468,7 +468,7 @@ fn a_write_is_pending_in_its_own_frame_only() {
 }
 
 #[test]
-fn the_active_state_is_that_of_the_entry_until_the_vcpu_exits() {
+fn the_active_state_is_that_of_the_entry() {
     let mut machine = machine();
     high(&machine, SPI);
     let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
@@ -488,7 +488,7 @@ fn the_active_state_is_that_of_the_entry_until_the_vcpu_exits() {
 }
 
 #[test]
-fn what_is_loaded_into_the_hardware_has_the_bits_of_the_manual() {
+fn loaded_bits_are_the_manuals() {
     let mut machine = machine();
     machine.msr(0, icc::CTLR.encoding(), 0b11);
     machine.msr(0, icc::BPR0.encoding(), 4);

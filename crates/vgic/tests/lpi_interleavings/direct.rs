@@ -43,7 +43,7 @@ fn rung_while_lpis_are_disabled() {
 }
 
 #[test]
-fn a_direct_lpi_is_delivered_or_in_the_pending_table() {
+fn a_direct_lpi_is_delivered_or_in_the_table() {
     holds(rung_while_lpis_are_disabled);
     needs(Safeguard::SweepOnDisable, rung_while_lpis_are_disabled);
 }
@@ -65,7 +65,7 @@ fn rung_while_lpis_are_enabled() {
 }
 
 #[test]
-fn a_direct_lpi_is_delivered_as_often_as_it_became_pending() {
+fn a_direct_lpi_comes_as_often_as_pending() {
     holds(rung_while_lpis_are_enabled);
     needs(Safeguard::SetReadyBit, rung_while_lpis_are_enabled);
 }
@@ -83,7 +83,7 @@ fn rung_and_taken_back() {
 }
 
 #[test]
-fn a_direct_lpi_that_was_taken_back_does_not_come_back() {
+fn a_cleared_direct_lpi_does_not_come_back() {
     holds(rung_and_taken_back);
 }
 
@@ -102,7 +102,7 @@ fn rung_while_it_is_invalidated() {
 }
 
 #[test]
-fn an_invalidation_holds_a_direct_lpi_back_and_loses_none() {
+fn an_invalidation_loses_no_direct_lpi() {
     holds(rung_while_it_is_invalidated);
     needs(Safeguard::SetReadyBit, rung_while_it_is_invalidated);
 }

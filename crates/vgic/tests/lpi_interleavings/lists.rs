@@ -37,7 +37,7 @@ fn moved_while_listed(guest: Guest) {
 }
 
 #[test]
-fn an_lpi_that_moves_while_it_is_listed_is_delivered_once() {
+fn an_lpi_moving_while_listed_comes_once() {
     holds(|| moved_while_listed(Guest::Acknowledges));
     holds(|| moved_while_listed(Guest::Masks));
 }
@@ -66,7 +66,7 @@ fn synced_while_listed() {
 }
 
 #[test]
-fn after_sync_a_moved_lpi_is_in_no_list_register_of_its_old_place() {
+fn after_sync_the_old_place_lists_no_moved_lpi() {
     holds(synced_while_listed);
     needs(Safeguard::Recall, synced_while_listed);
 }
@@ -82,7 +82,7 @@ fn mapped_anew_while_listed() {
 }
 
 #[test]
-fn what_was_discarded_while_it_was_listed_does_not_come_back() {
+fn a_listed_discarded_lpi_does_not_come_back() {
     holds(mapped_anew_while_listed);
     needs(Safeguard::Revoke, mapped_anew_while_listed);
 }
@@ -99,7 +99,7 @@ fn unmapped_while_listed() {
 }
 
 #[test]
-fn what_was_unmapped_with_its_device_while_it_was_listed_does_not_come_back() {
+fn a_listed_unmapped_lpi_does_not_come_back() {
     holds(unmapped_while_listed);
 }
 
@@ -123,7 +123,7 @@ fn next_owner_listed_meanwhile() {
 }
 
 #[test]
-fn what_comes_back_from_a_list_register_is_not_the_next_owners() {
+fn a_folded_lpi_is_not_the_next_owners() {
     holds(next_owner_listed_meanwhile);
     needs(Safeguard::FoldOwn, next_owner_listed_meanwhile);
 }
@@ -142,7 +142,7 @@ fn rung_while_listed() {
 }
 
 #[test]
-fn a_message_that_comes_while_its_lpi_is_listed_makes_the_vcpu_exit() {
+fn a_message_for_a_listed_lpi_forces_an_exit() {
     holds(rung_while_listed);
     needs(Safeguard::KickListed, rung_while_listed);
 }

@@ -27,7 +27,7 @@ fn two_faults() {
 }
 
 #[test]
-fn faults_that_are_recorded_and_read_at_once_are_all_kept() {
+fn faults_read_while_recorded_are_kept() {
     holds(two_faults);
     needs(Safeguard::WholeFault, two_faults);
 }

@@ -102,7 +102,7 @@ fn the_last_message_is_seen() {
 }
 
 #[test]
-fn every_message_is_seen_by_the_interrupt_that_it_is_coalesced_into() {
+fn every_coalesced_message_is_seen() {
     holds(the_last_message_is_seen);
     needs(Safeguard::CoalesceByExchange, the_last_message_is_seen);
 }
@@ -117,7 +117,7 @@ fn two_senders_of_one_event() {
 }
 
 #[test]
-fn what_two_senders_made_pending_is_taken_as_often() {
+fn two_senders_lpis_are_taken_as_often() {
     holds(two_senders_of_one_event);
 }
 
@@ -138,7 +138,7 @@ fn a_move_takes_the_message_along() {
 }
 
 #[test]
-fn a_moved_event_is_at_its_new_vcpu_and_nowhere_else() {
+fn a_moved_event_is_at_its_new_vcpu_only() {
     holds(a_move_takes_the_message_along);
     needs(Safeguard::SetReadyBit, a_move_takes_the_message_along);
 }
@@ -156,7 +156,7 @@ fn there_and_back() {
 }
 
 #[test]
-fn an_event_that_moves_there_and_back_loses_nothing() {
+fn an_event_moving_there_and_back_loses_nothing() {
     holds(there_and_back);
 }
 
@@ -195,7 +195,7 @@ fn an_event_follows_its_lpi(is_running: bool) {
 }
 
 #[test]
-fn an_event_that_follows_its_lpi_has_one_pending_bit_with_it() {
+fn an_event_following_its_lpi_shares_its_pending() {
     holds(|| an_event_follows_its_lpi(false));
     holds(|| an_event_follows_its_lpi(true));
     needs(Safeguard::TakeOwn, || an_event_follows_its_lpi(false));
@@ -214,7 +214,7 @@ fn inv_enables() {
 }
 
 #[test]
-fn an_lpi_that_is_enabled_while_a_message_comes_is_delivered() {
+fn an_lpi_enabled_during_a_message_is_delivered() {
     holds(inv_enables);
     needs(Safeguard::SetReadyBit, inv_enables);
 }
@@ -248,7 +248,7 @@ fn a_discarded_event_stays_away() {
 }
 
 #[test]
-fn a_discarded_event_never_becomes_pending_at_its_old_place() {
+fn a_discarded_event_leaves_its_old_vcpu_alone() {
     holds(a_discarded_event_stays_away);
 }
 
@@ -265,7 +265,7 @@ fn slots_change_hands() {
 }
 
 #[test]
-fn a_device_never_rings_an_interrupt_of_the_next_owner_of_its_slots() {
+fn a_device_never_rings_its_slots_next_owner() {
     holds(slots_change_hands);
     needs(Safeguard::Generation, slots_change_hands);
     needs(Safeguard::CompareEntry, slots_change_hands);
@@ -285,7 +285,7 @@ fn entries_change_hands() {
 }
 
 #[test]
-fn a_device_never_rings_an_interrupt_of_the_next_owner_of_its_entry() {
+fn a_device_never_rings_its_entrys_next_owner() {
     holds(entries_change_hands);
     needs(Safeguard::LookUpAgain, entries_change_hands);
 }
@@ -304,7 +304,7 @@ fn nodes_change_hands() {
 }
 
 #[test]
-fn a_device_never_rings_an_interrupt_of_the_next_owner_of_its_nodes() {
+fn a_device_never_rings_its_nodes_next_owner() {
     holds(nodes_change_hands);
     needs(Safeguard::ReloadRoot, nodes_change_hands);
 }
@@ -323,7 +323,7 @@ fn lpis_are_disabled() {
 }
 
 #[test]
-fn what_was_sent_is_delivered_or_in_the_pending_table() {
+fn a_message_is_delivered_or_in_the_table() {
     holds(lpis_are_disabled);
     needs(Safeguard::SweepOnDisable, lpis_are_disabled);
     needs(Safeguard::CompareEntry, lpis_are_disabled);
@@ -346,7 +346,7 @@ fn lpis_are_enabled() {
 }
 
 #[test]
-fn what_is_in_the_pending_table_or_sent_is_delivered_once_lpis_are_enabled() {
+fn enabling_lpis_delivers_table_and_messages() {
     holds(lpis_are_enabled);
     needs(Safeguard::SetReadyBit, lpis_are_enabled);
 }
@@ -367,7 +367,7 @@ fn an_its_is_enabled() {
 }
 
 #[test]
-fn what_was_pending_or_is_sent_while_an_its_is_enabled_is_delivered() {
+fn enabling_an_its_delivers_every_message() {
     holds(an_its_is_enabled);
 }
 
@@ -435,7 +435,7 @@ fn a_vcpu_sleeps() {
 }
 
 #[test]
-fn a_vcpu_never_sleeps_over_an_interrupt_and_is_kicked_once() {
+fn no_vcpu_sleeps_over_an_interrupt() {
     holds(a_vcpu_sleeps);
     needs(Safeguard::LeaveFirst, a_vcpu_sleeps);
     needs(Safeguard::OneKick, a_vcpu_sleeps);
@@ -455,7 +455,7 @@ fn a_vcpu_sleeps_over_a_stale_hint() {
 }
 
 #[test]
-fn a_vcpu_never_sleeps_over_a_hint_that_was_stale() {
+fn no_vcpu_sleeps_over_a_stale_ready_bit() {
     holds(a_vcpu_sleeps_over_a_stale_hint);
     needs(Safeguard::SetReadyBit, a_vcpu_sleeps_over_a_stale_hint);
     needs(Safeguard::LookAgain, a_vcpu_sleeps_over_a_stale_hint);

@@ -40,7 +40,7 @@ proptest! {
     }
 
     #[test]
-    fn the_model_answers_as_the_reference_does_once_everything_is_enabled(
+    fn an_enabled_model_answers_as_the_reference(
         (view, bits) in views(),
         doorbells in doorbells(),
         ops in proptest::collection::vec(ops(), 1..200),
@@ -51,7 +51,7 @@ proptest! {
     }
 
     #[test]
-    fn with_list_registers_the_model_answers_as_the_reference_does(
+    fn list_registers_answer_as_the_reference(
         bits in 5u8..=8,
         doorbells in doorbells(),
         kind in prop_oneof![
@@ -70,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn with_few_list_registers_a_lawful_guest_sees_no_difference(
+    fn few_list_registers_make_no_difference(
         bits in 5u8..=8,
         doorbells in doorbells(),
         count in 1u8..=4,

@@ -321,7 +321,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn one_participating_vcpu_takes_each_one_of_n_interrupt(
+    fn one_participant_takes_each_one_of_n_interrupt(
         (half, security) in prop_oneof![
             Just(((|vcpu, _| Half::Software(vcpu)) as NewHalf, SecurityView::Single)),
             Just(((|vcpu, _| Half::Software(vcpu)) as _, SecurityView::NonSecure)),

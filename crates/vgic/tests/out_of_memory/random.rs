@@ -99,7 +99,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_machine_short_of_memory_does_what_it_accepts(steps in prop::collection::vec(step(), 1..60)) {
+    fn short_of_memory_accepted_commands_take_effect(steps in prop::collection::vec(step(), 1..60)) {
         let (mut short, mut reference) = (board(), board());
         for step in steps {
             match step {

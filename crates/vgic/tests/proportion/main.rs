@@ -217,7 +217,7 @@ fn mapti(device: u32, event: u32, lpi: u32, collection: u16) -> Command {
 }
 
 #[test]
-fn a_machine_of_512_sparse_vcpus_is_small_until_it_is_used() {
+fn sparse_vcpus_are_small_until_used() {
     let _turn = turn();
     let (machine, bytes) = Machine::start();
     assert!(bytes < 8 * MIB, "{bytes} bytes");
@@ -225,7 +225,7 @@ fn a_machine_of_512_sparse_vcpus_is_small_until_it_is_used() {
 }
 
 #[test]
-fn every_vcpu_is_reached_by_sgis_and_spis_by_its_affinity() {
+fn sgis_and_spis_reach_vcpus_by_affinity() {
     let _turn = turn();
     let (mut machine, _) = Machine::start();
     let bit = gicd::ISENABLER.locate(IntId::new(40)).unwrap();
@@ -253,7 +253,7 @@ fn every_vcpu_is_reached_by_sgis_and_spis_by_its_affinity() {
 }
 
 #[test]
-fn device_ids_of_32_bits_cost_only_what_is_mapped() {
+fn device_ids_of_32_bits_cost_what_is_mapped() {
     let _turn = turn();
     let (mut machine, _) = Machine::start();
     let devices: Vec<u32> = (0..1024u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
@@ -275,7 +275,7 @@ fn device_ids_of_32_bits_cost_only_what_is_mapped() {
 }
 
 #[test]
-fn a_saved_state_is_in_proportion_to_what_is_mapped_and_is_restored() {
+fn a_saved_state_is_in_proportion_to_mappings() {
     let _turn = turn();
     let (mut machine, _) = Machine::start();
     let save =
@@ -318,7 +318,7 @@ fn an_lpi_at_each_of_512_vcpus_costs_little() {
 }
 
 #[test]
-fn whatever_priorities_an_lpi_had_at_a_vcpu_its_hints_stay_below_what_the_budget_says() {
+fn ready_bitmaps_stay_within_their_budget() {
     let _turn = turn();
     let (mut machine, _) = Machine::start();
     machine.run([mapd(0, 1), mapti(0, 0, 8192, 0)]);
@@ -339,7 +339,7 @@ fn whatever_priorities_an_lpi_had_at_a_vcpu_its_hints_stay_below_what_the_budget
 }
 
 #[test]
-fn all_lpis_of_20_bits_can_be_mapped_for_less_than_a_hundred_bytes_each() {
+fn all_20_bit_lpis_take_100_bytes_each() {
     let _turn = turn();
     let (mut machine, _) = Machine::start();
     let count = (1u32 << 20) - 8192;
@@ -383,7 +383,7 @@ fn pause(machine: &mut Machine) -> [Duration; 3] {
 }
 
 #[test]
-fn a_pause_lasts_in_proportion_to_what_is_mapped_and_not_to_what_can_be_or_once_was() {
+fn a_pause_is_in_proportion_to_mappings() {
     let _turn = turn();
     let (mut machine, _) = Machine::start();
     let (few, many) = (64, 1 << 18);

@@ -161,12 +161,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_damaged_state_is_refused_without_effect_or_is_what_the_machine_then_is(damages in damages()) {
+    fn a_damaged_state_is_refused_or_restored(damages in damages()) {
         refused_or_restored(&mut busy(), &mut other_work(), &damages)?;
     }
 
     #[test]
-    fn so_is_one_of_a_machine_with_two_security_states(damages in damages()) {
+    fn so_is_one_with_two_security_states(damages in damages()) {
         let mut other = non_secure();
         other.acknowledge(1);
         other.gic.set_line(Line::Spi(41), Level::High);

@@ -78,7 +78,7 @@ fn what_is_written_today_is_what_version_1_wrote() {
 }
 
 #[test]
-fn each_list_of_the_format_has_something_and_each_optional_field_is_there_once() {
+fn each_list_and_optional_field_is_used() {
     let everything: Value = serde_json::from_str(VERSION_1).unwrap();
     let mut seen = std::collections::BTreeMap::<String, bool>::new();
     each_field(&everything, &mut |name, value| {
@@ -103,7 +103,7 @@ fn each_field(value: &Value, visit: &mut impl FnMut(&str, &Value)) {
 }
 
 #[test]
-fn the_version_is_read_where_nothing_else_is_understood() {
+fn an_unknown_formats_version_is_read() {
     let later = json!({ "version": VERSION + 1, "what nobody knows yet": [] }).to_string();
 
     assert!(serde_json::from_str::<SavedState>(&later).is_err());
@@ -161,7 +161,7 @@ fn a_text_that_ends_too_early_is_refused() {
 }
 
 #[test]
-fn the_version_is_what_bytes_that_describe_nothing_begin_with() {
+fn bytes_begin_with_the_version() {
     let saved: SavedState = serde_json::from_str(VERSION_1).unwrap();
     let bytes = postcard::to_allocvec(&saved).unwrap();
 
@@ -176,7 +176,7 @@ fn the_version_is_what_bytes_that_describe_nothing_begin_with() {
 }
 
 #[test]
-fn a_list_that_says_it_is_longer_than_anything_is_refused_where_the_bytes_end() {
+fn an_overlong_list_ends_with_the_bytes() {
     // The version, the distributor's three registers, and how many interrupts are said to follow.
     let bytes = [&[1, 0, 0, 0][..], &[0xff; 9], &[1]].concat();
 

@@ -47,7 +47,7 @@ fn moved(mut board: Board, vcpu: ListRegisterVcpu) -> Board {
 }
 
 #[test]
-fn what_was_in_list_registers_is_saved_as_pending_or_active() {
+fn list_registers_are_saved_as_pending_or_active() {
     let (board, guest, mut interface) = entered(with_level_and_lpi());
     assert_eq!(
         states(&interface),
@@ -66,7 +66,7 @@ fn what_was_in_list_registers_is_saved_as_pending_or_active() {
 }
 
 #[test]
-fn an_interrupt_that_was_active_gets_a_list_register_after_the_restore() {
+fn an_active_interrupt_is_listed_after_restore() {
     let mut board = with_level_and_lpi();
     assert_eq!(board.acknowledge(0), 40);
     let mut moved = board.moved();
@@ -81,7 +81,7 @@ fn an_interrupt_that_was_active_gets_a_list_register_after_the_restore() {
 }
 
 #[test]
-fn a_vcpu_that_went_on_without_list_registers_gets_what_is_active_when_it_has_them_again() {
+fn regained_list_registers_get_active_interrupts() {
     let (mut board, guest, mut interface) = entered(with_level_and_lpi());
     interface.list[0] = interface.list[0].with_state(ListRegisterState::Active);
     interface.active_priorities[1][0] = 1;

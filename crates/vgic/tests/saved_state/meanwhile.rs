@@ -30,7 +30,7 @@ fn pending_lpis(saved: &SavedState) -> BTreeSet<u32> {
 }
 
 #[test]
-fn a_message_before_the_save_is_in_it_and_one_after_is_in_the_next_and_after_the_thaw() {
+fn a_later_message_is_in_the_next_save() {
     let mut board = with_device();
     let its = board.gic.its(0).unwrap();
     let send = |event| {
@@ -53,7 +53,7 @@ fn a_message_before_the_save_is_in_it_and_one_after_is_in_the_next_and_after_the
 }
 
 #[test]
-fn a_line_that_changes_meanwhile_is_in_the_next_save_and_counts_after_the_thaw() {
+fn a_line_changed_meanwhile_is_in_the_next_save() {
     let mut board = Board::running();
     board.enable_spi(40);
     let route = Irouter::to(board.gic.config().cpus[0].affinity);
@@ -72,7 +72,7 @@ fn a_line_that_changes_meanwhile_is_in_the_next_save_and_counts_after_the_thaw()
 }
 
 #[test]
-fn a_vcpu_that_sleeps_while_it_is_frozen_is_kicked_by_a_message() {
+fn a_message_kicks_a_sleeping_frozen_vcpu() {
     let mut board = with_device();
     assert_eq!(board.vcpus[1].prepare_to_sleep(), vgic::Sleep::Ready);
     let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
@@ -140,7 +140,7 @@ impl Guest {
 }
 
 #[test]
-fn nothing_is_lost_while_a_machine_is_frozen_saved_and_thawed_under_load() {
+fn freezing_under_load_loses_nothing() {
     let mut board = with_device();
     let wire = Wire::new(&board);
     let mut guest = Guest::default();
@@ -166,7 +166,7 @@ fn nothing_is_lost_while_a_machine_is_frozen_saved_and_thawed_under_load() {
 }
 
 #[test]
-fn nothing_is_lost_when_a_machine_moves_under_load_and_its_devices_stop_for_the_last_save_only() {
+fn moving_under_load_loses_nothing() {
     let mut board = with_device();
     let wire = Wire::new(&board);
     let mut guest = Guest::default();

@@ -40,7 +40,7 @@ fn the_second_enable_reads_the_pending_table() {
 }
 
 #[test]
-fn an_enable_after_a_restore_reads_the_pending_table() {
+fn enabling_after_restore_reads_the_table() {
     let mut board = enabled_with_the_promise().moved();
     enable(&board, false);
     enable(&board, true);
@@ -62,7 +62,7 @@ fn the_promise_is_kept_until_lpis_are_enabled() {
 }
 
 #[test]
-fn a_state_with_the_promise_and_enabled_lpis_is_refused() {
+fn enabled_lpis_with_ptz_are_refused() {
     let mut saved = enabled_with_the_promise().save();
     let cpu = &mut saved.cpus[0];
     assert!(!Pendbaser::from(cpu.redistributor.pendbaser).pending_table_zero());

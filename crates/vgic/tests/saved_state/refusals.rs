@@ -58,7 +58,7 @@ fn a_state_of_another_version_is_refused() {
 }
 
 #[test]
-fn a_state_of_another_machine_names_the_register_that_differs() {
+fn another_machines_state_names_the_register() {
     let of = |change: fn(&mut VgicConfig)| {
         let mut other = config();
         change(&mut other);
@@ -94,7 +94,7 @@ fn a_state_of_another_machine_names_the_register_that_differs() {
 }
 
 #[test]
-fn what_the_machine_has_and_the_state_has_not_is_named_and_the_other_way_round() {
+fn missing_and_unknown_objects_are_named() {
     assert_eq!(
         refused(|saved| drop(saved.cpus.remove(0))),
         RestoreError { object: Object::Cpu(CPU0), problem: Problem::Absent }
@@ -175,7 +175,7 @@ fn what_is_there_twice_or_out_of_order_is_named() {
 }
 
 #[test]
-fn an_interrupt_that_cannot_be_so_is_named_with_the_field() {
+fn an_impossible_interrupt_names_the_field() {
     let problem = |change: fn(&mut InterruptState)| {
         let refused = refused(|saved| change(spi(saved, 40)));
         assert_eq!(refused.object, Object::Shared(IntId::new(40)));
@@ -206,7 +206,7 @@ fn an_interrupt_that_cannot_be_so_is_named_with_the_field() {
 }
 
 #[test]
-fn a_private_interrupt_that_cannot_be_so_is_named_with_its_cpu() {
+fn an_impossible_ppi_names_its_cpu() {
     let intid = IntId::new(3);
     let problem = |change: fn(&mut InterruptState)| {
         let refused = refused(|saved| {
@@ -302,7 +302,7 @@ fn refused_non_secure(change: impl FnOnce(&mut SavedState)) -> RestoreError {
 }
 
 #[test]
-fn the_secure_side_of_the_cpu_interface_is_not_the_guests() {
+fn secure_interface_state_is_refused() {
     let problem = |change: fn(&mut InterfaceState)| {
         let refused = refused_non_secure(|saved| change(&mut saved.cpus[0].interface));
         assert_eq!(refused.object, Object::Interface(CPU0));
@@ -320,7 +320,7 @@ fn the_secure_side_of_the_cpu_interface_is_not_the_guests() {
 }
 
 #[test]
-fn the_secure_side_of_interrupts_is_not_the_guests() {
+fn secure_interrupt_state_is_refused() {
     let problem = |intid: u32, change: fn(&mut InterruptState)| {
         let refused = refused_non_secure(|saved| change(spi(saved, intid)));
         assert_eq!(refused.object, Object::Shared(IntId::new(intid)));
@@ -402,7 +402,7 @@ fn mappings_that_cannot_be_so_are_named() {
 }
 
 #[test]
-fn a_collection_beyond_the_limit_of_their_numbers_is_refused() {
+fn a_collection_beyond_the_limit_is_refused() {
     let mut limited = config();
     limited.its[0].collection_id_bits = Some(3);
     let beyond = CollectionId::new(8);
@@ -441,7 +441,7 @@ fn what_does_not_fit_into_the_budgets_is_refused() {
 }
 
 #[test]
-fn a_machine_whose_slots_were_all_used_once_takes_a_state_that_needs_all() {
+fn used_slots_take_a_state_that_needs_all() {
     let mut source = Board::new(VgicConfig { lpi_slots: 96, ..config() });
     source.start();
     source.run((1..4).map(|device| mapd(device, 5, 0)));
@@ -455,7 +455,7 @@ fn a_machine_whose_slots_were_all_used_once_takes_a_state_that_needs_all() {
 }
 
 #[test]
-fn a_machine_freezes_with_all_of_its_vcpus_and_no_others() {
+fn freezing_takes_exactly_the_machines_vcpus() {
     let (mut board, mut other) = (Board::running(), Board::running());
     let freeze = |vcpus: Vec<&mut vgic::Vcpu>| board.gic.freeze(vcpus).map(drop);
     let (first, rest) = board.vcpus.split_first_mut().unwrap();

@@ -94,7 +94,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_fits_is_restored_and_what_does_not_is_refused_without_effect(
+    fn a_state_that_does_not_fit_has_no_effect(
         contents in contents(),
         history in history(),
         lpi_slots in 32..700u32,

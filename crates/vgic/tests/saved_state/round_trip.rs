@@ -60,7 +60,7 @@ fn a_restored_machine_saves_as_the_same() {
 }
 
 #[test]
-fn a_device_keeps_its_table_and_the_number_of_its_events() {
+fn a_device_keeps_its_table_and_event_count() {
     let saved = busy().moved().save();
     let devices = saved.its[0].devices.iter();
     let found: Vec<_> =
@@ -69,7 +69,7 @@ fn a_device_keeps_its_table_and_the_number_of_its_events() {
 }
 
 #[test]
-fn a_restored_machine_signals_what_the_saved_one_would_have() {
+fn a_restored_machine_signals_as_the_saved_one() {
     let (mut stayed, mut moved) = (busy(), busy().moved());
     for cpu in 0..usize::from(CPUS) {
         let expected = stayed.handle_all(cpu);
@@ -79,7 +79,7 @@ fn a_restored_machine_signals_what_the_saved_one_would_have() {
 }
 
 #[test]
-fn what_was_acknowledged_before_is_ended_afterwards() {
+fn an_acknowledged_interrupt_ends_after_restore() {
     let mut moved = busy().moved();
     assert_eq!(moved.mrs(0, icc::RPR.encoding()), 0);
     moved.gic.set_line(Line::Spi(40), Level::Low);
@@ -91,7 +91,7 @@ fn what_was_acknowledged_before_is_ended_afterwards() {
 }
 
 #[test]
-fn saving_does_not_change_the_machine_or_its_memory() {
+fn saving_changes_nothing() {
     let (mut untouched, mut board) = (busy(), busy());
     let writes = board.ram.writes.load(SeqCst);
 
@@ -105,7 +105,7 @@ fn saving_does_not_change_the_machine_or_its_memory() {
 }
 
 #[test]
-fn restoring_replaces_whatever_the_machine_was_before() {
+fn restoring_replaces_the_former_state() {
     let saved = busy().save();
     let mut other = Board::running();
     other.run([mapd(77, 5, 0x4010_0000), mapti(77, 3, 8230, 1)]);
@@ -121,7 +121,7 @@ fn restoring_replaces_whatever_the_machine_was_before() {
 }
 
 #[test]
-fn a_machine_after_reset_saves_as_little_more_than_its_registers() {
+fn a_reset_machine_saves_little() {
     let mut board = Board::new(VgicConfig { lpi_id_bits: Some(20), ..VgicConfig::new(1) });
     let saved = board.save();
     assert!(
@@ -132,7 +132,7 @@ fn a_machine_after_reset_saves_as_little_more_than_its_registers() {
 }
 
 #[test]
-fn vcpus_and_itses_are_found_by_affinity_and_address_whatever_their_order() {
+fn order_of_vcpus_and_itses_is_irrelevant() {
     let second = ItsConfig { device_id_bits: 8, ..ItsConfig::new(0x0c00_0000) };
     let mut first = config();
     first.its.push(second);
@@ -154,7 +154,7 @@ fn vcpus_and_itses_are_found_by_affinity_and_address_whatever_their_order() {
 }
 
 #[test]
-fn commands_that_wait_are_executed_after_the_restore() {
+fn waiting_commands_run_after_the_restore() {
     let mut slow = config();
     slow.its[0].work_per_access = 1;
     let mut board = Board::new(slow);
@@ -182,7 +182,7 @@ fn a_stalled_queue_is_stalled_after_the_restore() {
 }
 
 #[test]
-fn messages_are_held_while_lpis_are_disabled_and_pending_once_they_are_enabled() {
+fn messages_held_at_the_save_come_once_enabled() {
     let board = Board::running();
     board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0)]);
     board.send(5, 0);
@@ -197,7 +197,7 @@ fn messages_are_held_while_lpis_are_disabled_and_pending_once_they_are_enabled()
 }
 
 #[test]
-fn a_configuration_that_was_not_invalidated_is_kept_and_one_that_is_not_saved_is_read() {
+fn cached_configurations_are_kept() {
     let mut board = Board::running();
     board.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0), mapti(5, 1, 8193, 0)]);
     board.configure(8192, false, 0);
@@ -231,7 +231,7 @@ fn a_vcpu_that_sleeps_is_kicked_by_the_restore() {
 }
 
 #[test]
-fn the_non_secure_view_is_restored_with_its_priorities() {
+fn non_secure_priorities_are_restored() {
     let config = VgicConfig {
         security: SecurityView::NonSecure,
         secure_interrupts: vec![IntId::new(33)],
@@ -260,7 +260,7 @@ fn the_non_secure_view_is_restored_with_its_priorities() {
 }
 
 #[test]
-fn a_1_of_n_interrupt_that_found_nobody_goes_to_who_takes_part_after_the_restore() {
+fn an_untaken_one_of_n_finds_a_restored_cpu() {
     let mut board = Board::running();
     board.enable_spi(41);
     board.write_gicd(
@@ -279,7 +279,7 @@ fn a_1_of_n_interrupt_that_found_nobody_goes_to_who_takes_part_after_the_restore
 }
 
 #[test]
-fn a_1_of_n_interrupt_stays_with_the_cpu_that_was_chosen_and_the_next_one_is_after_it() {
+fn a_chosen_one_of_n_cpu_is_kept() {
     let mut board = Board::running();
     board.enable_spi(41);
     board.write_gicd(
@@ -299,7 +299,7 @@ fn a_1_of_n_interrupt_stays_with_the_cpu_that_was_chosen_and_the_next_one_is_aft
 }
 
 #[test]
-fn direct_lpis_are_pending_where_they_were_and_can_be_sent_again() {
+fn restored_direct_lpis_can_be_sent_again() {
     let config = VgicConfig {
         lpi_id_bits: Some(16),
         direct_lpi: true,

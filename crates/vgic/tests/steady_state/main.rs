@@ -66,7 +66,7 @@ fn ring(machine: &Machine) -> usize {
 }
 
 #[test]
-fn messages_to_an_its_and_their_interrupts_allocate_nothing_and_leave_guest_memory_alone() {
+fn its_messages_allocate_nothing() {
     let _turn = turn();
     let (machine, mut vcpu) = mapped();
     let costs = costs(&machine.memory, || {
@@ -94,7 +94,7 @@ fn group(round: u32) -> impl Iterator<Item = u32> {
 }
 
 #[test]
-fn direct_lpis_allocate_nothing_and_leave_guest_memory_alone() {
+fn direct_lpis_allocate_nothing() {
     let _turn = turn();
     let (machine, mut vcpu) = Machine::start(with_direct_lpis());
     let mut round = 0;
@@ -107,7 +107,7 @@ fn direct_lpis_allocate_nothing_and_leave_guest_memory_alone() {
 }
 
 #[test]
-fn invalidated_direct_lpis_are_taken_without_allocation() {
+fn invalidated_direct_lpis_allocate_nothing() {
     let _turn = turn();
     let (machine, mut vcpu) = Machine::start(with_direct_lpis());
     (0..10).flat_map(group).for_each(|lpi| invalidate(&machine, lpi));
@@ -121,7 +121,7 @@ fn invalidated_direct_lpis_are_taken_without_allocation() {
 }
 
 #[test]
-fn wires_and_message_based_spis_allocate_nothing_and_leave_guest_memory_alone() {
+fn wires_and_mbis_allocate_nothing() {
     let _turn = turn();
     let (machine, mut vcpu) = mapped();
     let address = machine.gic.config().distributor + u64::from(gicd::SETSPI_NSR.offset());
@@ -137,7 +137,7 @@ fn wires_and_message_based_spis_allocate_nothing_and_leave_guest_memory_alone() 
 }
 
 #[test]
-fn a_departure_with_a_kick_allocates_nothing_and_there_is_one_kick() {
+fn a_departure_allocates_nothing_and_kicks_once() {
     let _turn = turn();
     let (machine, mut vcpu) = mapped();
     let costs = costs(&machine.memory, || {
@@ -155,7 +155,7 @@ fn a_departure_with_a_kick_allocates_nothing_and_there_is_one_kick() {
 }
 
 #[test]
-fn list_registers_are_filled_and_folded_without_an_allocation_and_without_guest_memory() {
+fn list_registers_allocate_nothing() {
     let _turn = turn();
     let (machine, vcpu) = mapped();
     let vtr = Vtr::new()
@@ -200,7 +200,7 @@ fn ends_meanwhile(machine: &Machine, hold: impl FnOnce() + Send, act: impl FnOnc
 }
 
 #[test]
-fn messages_to_an_its_and_their_interrupts_wait_for_no_command() {
+fn its_messages_wait_for_no_command() {
     let _turn = turn();
     let (machine, mut vcpu) = mapped();
     let inv = Command::Inv { device: DeviceId::new(NARROW), event: EventId::new(0) };
@@ -220,7 +220,7 @@ fn messages_to_an_its_and_their_interrupts_wait_for_no_command() {
 }
 
 #[test]
-fn messages_without_a_mapping_are_counted_and_wait_for_no_command() {
+fn unmapped_messages_wait_for_no_command() {
     let _turn = turn();
     let (machine, _) = mapped();
     let ring = || {
@@ -236,7 +236,7 @@ fn messages_without_a_mapping_are_counted_and_wait_for_no_command() {
 }
 
 #[test]
-fn wires_and_their_interrupts_wait_for_no_command() {
+fn wires_wait_for_no_command() {
     let _turn = turn();
     let (machine, mut vcpu) = mapped();
     let inv = Command::Inv { device: DeviceId::new(NARROW), event: EventId::new(0) };
