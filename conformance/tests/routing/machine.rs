@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use vgic::AccessWidth::{Double, Word};
 use vgic::its::ItsConfig;
-use vgic::{GuestMemory, MemoryFault, V2mConfig, V2mNaming, Vcpu, Vgic, VgicConfig};
+use vgic::{GuestMemory, MemoryFault, V2mConfig, Vcpu, Vgic, VgicConfig};
 
 const RAM: u64 = 0x4000_0000;
 const QUEUE: u64 = RAM;
@@ -78,13 +78,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        let frame = V2mConfig {
-            base: FRAME,
-            first_spi: FRAME_SPIS.start,
-            count: 16,
-            iidr: 0,
-            naming: V2mNaming::IntId,
-        };
+        let frame = V2mConfig::new(FRAME, FRAME_SPIS.start, 16);
         let config = VgicConfig {
             lpi_id_bits: Some(16),
             its: vec![ItsConfig::new(ITS)],

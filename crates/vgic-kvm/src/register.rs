@@ -25,6 +25,7 @@ pub struct KvmRegister {
 /// An attribute could not be read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{attribute:x?} of {device:?}: {errno}")]
+#[non_exhaustive]
 pub struct KvmError {
     /// Of which device.
     pub device: KvmDevice,

@@ -17,7 +17,8 @@ use msi_types::Cpu;
 pub const MAX_CPUS: usize = 512;
 
 /// A virtual GIC. [`VgicConfig::new`] gives a complete one in the memory map of QEMU's `virt`
-/// machine; change what differs.
+/// machine. Name the fields that differ, and end with `..VgicConfig::new(cpus)`: later versions may
+/// add fields, whose values keep the behaviour of this one. Likewise for [`ItsConfig`].
 ///
 /// # What the ID registers say
 ///

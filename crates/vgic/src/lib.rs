@@ -169,11 +169,13 @@ pub use access::{AccessWidth, BadWidth};
 pub use config::{ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig};
 pub use doorbells::DeviceWrite;
 pub use events::{Events, FaultReason, GuestFault};
+pub use gic_arch;
 pub use heap::OutOfMemory;
 pub use list_registers::{
     InGuest, ListRegisterVcpu, MAX_LIST_REGISTERS, VirtualInterface, VirtualInterfaceMismatch,
 };
 pub use memory::{GuestMemory, MemoryFault};
+pub use msi_types;
 pub use progress::Progress;
 #[cfg(feature = "vm-memory")]
 pub use rust_vmm::VmMemory;

@@ -55,6 +55,7 @@ pub struct VirtualInterface {
 
 /// A machine's guest cannot run on a CPU's virtual interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum VirtualInterfaceMismatch {
     /// Priority bits differ.
     #[error("the machine has {machine} priority bits, this CPU's virtual interface {hardware}")]

@@ -46,6 +46,7 @@ pub enum V2mNaming {
 
 /// A GICv2m frame that cannot be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum V2mConfigError {
     /// The base.
     #[error("the GICv2m frame at {0:#x} is not aligned to its size")]

@@ -48,6 +48,7 @@ pub struct Vgic {
 
 /// A range of guest physical addresses that the model answers for.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Region {
     /// The addresses.
     pub addresses: Range<u64>,

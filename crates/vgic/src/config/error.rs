@@ -8,6 +8,7 @@ use gic_arch::{Affinity, IntId};
 
 /// A [`VgicConfig`](crate::VgicConfig) describes no possible GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// No vCPU, or more than [`MAX_CPUS`].
     #[error("the machine has {0} vCPUs: a virtual GIC serves 1 to {MAX_CPUS}")]

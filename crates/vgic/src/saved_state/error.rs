@@ -213,6 +213,7 @@ impl fmt::Display for Problem {
 
 /// A machine cannot be frozen: its vCPUs were not all given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FreezeError {
     /// A vCPU is missing: it may be running.
     #[error("the vCPU with affinity {0} was not given: it may be running")]

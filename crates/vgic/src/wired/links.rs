@@ -29,6 +29,7 @@ pub trait PhysicalInterrupts: Send + Sync {
 
 /// A virtual interrupt cannot be linked to a physical one. The hypervisor's mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LinkError {
     /// The machine has no such line.
     #[error("the machine has no {0:?} to link")]
