@@ -32,8 +32,8 @@ pub fn check(description: &Description) {
 /// A route leads to an enabled controller, and lies in the span of the statement that makes it.
 fn check_route(description: &Description, host: &PciHost, requester: RequesterId, route: Route) {
     check_target(description, route);
-    let spans = description.host_spans(host);
-    let span = spans.iter().find(|span| span.via == route.via).expect("a route has its span");
+    let mut spans = description.host_spans(host);
+    let span = spans.find(|span| span.via == route.via).expect("a route has its span");
     assert_eq!(span.controller, route.controller);
     if let Via::Map(_) = route.via {
         let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);

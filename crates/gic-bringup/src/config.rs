@@ -176,8 +176,7 @@ pub fn id_map(
     host: &PciHost,
     controller: ControllerIndex,
 ) -> Result<Option<IdMap>, TryReserveError> {
-    let spans =
-        description.host_spans(host).into_iter().filter(|span| span.controller == controller);
+    let spans = description.host_spans(host).filter(|span| span.controller == controller);
     let ranges = try_collect(spans.map(|span| IdRange {
         first_requester: span.rid_base,
         length: span.length,

@@ -6,6 +6,7 @@ use crate::msi::{MsiController, MsiControllers, Site};
 use crate::root::RootGic;
 use alloc::sync::Arc;
 use core::fmt;
+use doorbell_fallible::try_arc;
 use gic_driver::direct_lpi::ResendObserver;
 use gic_driver::{GicPlatform, SystemRegisters};
 use gic_firmware::{Controller, ControllerIndex, Description, PciHost};
@@ -85,7 +86,7 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
             Site { description: &description, gic: &gic, platform: &platform, cpus, options };
         let msi = MsiControllers::new(&site)?;
         let interrupts = Interrupts::new(Config::new(cpus, host).with_wired(gic.wired()))?;
-        Ok(Self { description, platform, gic, msi, interrupts: Arc::new(interrupts) })
+        Ok(Self { description, platform, gic, msi, interrupts: try_arc(interrupts)? })
     }
 
     /// The parent of a PCI function's messages. `requester` is the ID that arrives at the bridge:

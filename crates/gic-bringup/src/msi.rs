@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
+use doorbell_fallible::try_arc;
 use gic_driver::its::IdMap;
 use gic_driver::{DirectLpi, GicPlatform, Its, ItsMsiParent, Mbi, V2m};
 use gic_firmware::{
@@ -57,21 +58,21 @@ impl<P: GicPlatform + 'static> MsiController<P> {
         Ok(match controller.kind {
             ControllerKind::Its => {
                 let config = config::its(description, controller, site.cpus)?;
-                Self::Its(Arc::new(Its::new(v3()?.clone(), &config)?))
+                Self::Its(try_arc(Its::new(v3()?.clone(), &config)?)?)
             }
             ControllerKind::DirectLpi => {
                 let driver = DirectLpi::new(v3()?.clone())?;
-                Self::DirectLpi(Arc::new(match &site.options.resend_observer {
+                Self::DirectLpi(try_arc(match &site.options.resend_observer {
                     Some(observer) => driver.with_observer(observer.clone()),
                     None => driver,
-                }))
+                })?)
             }
             ControllerKind::Mbi => {
-                Self::Mbi(Arc::new(Mbi::new(v3()?, config::mbi(description, controller)?)?))
+                Self::Mbi(try_arc(Mbi::new(v3()?, config::mbi(description, controller)?)?)?)
             }
             ControllerKind::V2m => {
                 let frame = config::v2m(controller)?;
-                Self::V2m(Arc::new(V2m::new(platform.clone(), gic.wired(), &[frame])?))
+                Self::V2m(try_arc(V2m::new(platform.clone(), gic.wired(), &[frame])?)?)
             }
             ControllerKind::Other(_) => return Err(ControllerError::Foreign),
         })
@@ -79,13 +80,13 @@ impl<P: GicPlatform + 'static> MsiController<P> {
 
     /// The parent of what has these DeviceIDs. Where there are no DeviceIDs, it is the controller
     /// itself.
-    fn parent(&self, map: impl FnOnce() -> IdMap) -> Arc<dyn MsiParent> {
-        match self {
-            Self::Its(its) => Arc::new(ItsMsiParent::new(its.clone(), map())),
+    fn parent(&self, map: impl FnOnce() -> IdMap) -> Result<Arc<dyn MsiParent>, TryReserveError> {
+        Ok(match self {
+            Self::Its(its) => try_arc(ItsMsiParent::new(its.clone(), map()))?,
             Self::DirectLpi(direct_lpi) => direct_lpi.clone(),
             Self::Mbi(mbi) => mbi.clone(),
             Self::V2m(v2m) => v2m.clone(),
-        }
+        })
     }
 }
 
@@ -136,8 +137,9 @@ impl<P: GicPlatform + 'static> MsiControllers<P> {
             else {
                 continue;
             };
+            let parent = driver.parent(|| map)?;
             self.buses.try_reserve(1)?;
-            self.buses.push(Bus { host: place, controller: *index, parent: driver.parent(|| map) });
+            self.buses.push(Bus { host: place, controller: *index, parent });
         }
         Ok(())
     }
@@ -174,7 +176,10 @@ impl<P: GicPlatform + 'static> MsiControllers<P> {
         let is_host =
             |bus: &&Bus| description.hosts.get(bus.host).is_some_and(|known| known.id == host.id);
         let bus = self.buses.iter().filter(is_host).find(|bus| bus.controller == route.controller);
-        Ok(bus.map_or_else(|| driver.parent(IdMap::identity), |bus| bus.parent.clone()))
+        match bus {
+            Some(bus) => Ok(bus.parent.clone()),
+            None => Ok(driver.parent(IdMap::identity)?),
+        }
     }
 
     pub(crate) fn of_device(
@@ -183,7 +188,7 @@ impl<P: GicPlatform + 'static> MsiControllers<P> {
         requester: RequesterId,
         device: DeviceId,
     ) -> Result<Arc<dyn MsiParent>, NoParent> {
-        Ok(self.driver(controller)?.parent(|| IdMap::single(requester, device)))
+        Ok(self.driver(controller)?.parent(|| IdMap::single(requester, device))?)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::config::RootConfig;
 use crate::error::BringUpError;
 use alloc::sync::Arc;
 use core::fmt;
+use doorbell_fallible::try_arc;
 use gic_arch::{IntId, SgiId};
 use gic_driver::lpi::PendingLpis;
 use gic_driver::{Gic, GicCpuInterface, GicError, GicPlatform, GicV2, SystemRegisters};
@@ -20,10 +21,10 @@ pub enum RootGic<P: GicPlatform> {
 impl<P: GicPlatform> RootGic<P> {
     pub(crate) fn new(platform: Arc<P>, config: RootConfig) -> Result<Self, BringUpError> {
         Ok(match config {
-            RootConfig::V3(config) => Self::V3(Arc::new(Gic::new(platform, config)?)),
+            RootConfig::V3(config) => Self::V3(try_arc(Gic::new(platform, config)?)?),
             RootConfig::V2(config) => {
                 let boot = platform.cpu();
-                Self::V2(Arc::new(GicV2::new(platform, config, boot)?))
+                Self::V2(try_arc(GicV2::new(platform, config, boot)?)?)
             }
         })
     }

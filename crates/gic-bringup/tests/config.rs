@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
+use doorbell_test_support::until_it_succeeds;
 use gic_arch::{Affinity, Iidr, IntId};
 use gic_bringup::config::{self, RootConfig};
 use gic_bringup::{BringUpError, ControllerError, Options};
@@ -178,4 +179,30 @@ fn id_map_masks_only_what_a_map_routes() {
     assert_eq!(map.device(RequesterId::new(0x0305)), Some(DeviceId::new(0x1_0005)));
     let other = config::id_map(&described, &described.hosts[0], ControllerIndex::new(1)).unwrap();
     assert!(other.is_none(), "the host sends nothing to another controller");
+}
+
+#[test]
+fn exhausted_memory_refuses_each_configuration() {
+    let mut described = machine();
+    described.compatible = vec!["radxa,rock-5b".to_owned(), "rockchip,rk3588".to_owned()];
+    let no_memory = |error| assert_eq!(error, BringUpError::NoMemory);
+    let (_, failed) =
+        until_it_succeeds(|| RootConfig::new(&described, &Options::default()), no_memory);
+    assert!(failed > 0);
+
+    let map = vec![Fact::stated(MapEntry {
+        rid_base: RequesterId::new(0),
+        length: 0x100,
+        target: Target::Controller(ControllerIndex::new(0)),
+        device_id_base: DeviceId::new(0),
+    })];
+    let mut second = map[0].clone();
+    second.value.rid_base = RequesterId::new(0x200);
+    let routing = MsiRouting { map: Some([map, vec![second]].concat()), ..MsiRouting::default() };
+    let host = PciHost::ecam("/pcie", region(0x1000_0000, 0x1000_0000), routing);
+    described.controllers = vec![Controller::its("/gic/its", region(0xfe64_0000, 0x2_0000))];
+    described.hosts = vec![host];
+    let map = || config::id_map(&described, &described.hosts[0], ControllerIndex::new(0));
+    let (map, failed) = until_it_succeeds(map, drop);
+    assert!(map.is_some() && failed > 0);
 }

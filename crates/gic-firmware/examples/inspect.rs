@@ -55,7 +55,7 @@ fn print(file: &str, description: &Description) {
     };
     for host in &description.hosts {
         println!("  PCI {} {}, buses {:?}", host.id, host.status.value, host.buses.value);
-        print_spans(description.host_spans(host));
+        print_spans(description.host_spans(host).collect());
     }
     for device in &description.devices {
         println!("  {} {}", device.id, device.status.value);

@@ -179,12 +179,10 @@ impl Description {
     /// Agrees with [`route`](Self::route): the first span that holds a requester ID and whose
     /// controller is enabled makes the route, where spans of a map count masked IDs. References
     /// that lead nowhere are left out.
-    pub fn host_spans(&self, host: &PciHost) -> Vec<RouteSpan> {
-        let mut spans = self.bus_spans(&host.msi);
-        if let Some(controller) = host.own_controller.filter(|_| host.msi.is_empty()) {
-            spans.push(RouteSpan::everyone(controller, Via::Own));
-        }
-        spans
+    pub fn host_spans<'a>(&'a self, host: &'a PciHost) -> impl Iterator<Item = RouteSpan> + 'a {
+        let own = host.own_controller.filter(|_| host.msi.is_empty());
+        let own = own.map(|controller| RouteSpan::everyone(controller, Via::Own));
+        self.bus_spans(&host.msi).chain(own)
     }
 
     /// Returns firmware's statements about a platform device: a span of one for each controller
@@ -192,7 +190,7 @@ impl Description {
     /// DeviceIDs counts as DeviceID 0.
     pub fn device_spans(&self, device: &PlatformDevice) -> Vec<RouteSpan> {
         if device.role == Role::Bus {
-            return self.bus_spans(&device.msi);
+            return self.bus_spans(&device.msi).collect();
         }
         let parents = device.msi.parents.iter().enumerate();
         parents
@@ -208,7 +206,7 @@ impl Description {
             .collect()
     }
 
-    fn bus_spans(&self, routing: &MsiRouting) -> Vec<RouteSpan> {
+    fn bus_spans<'a>(&'a self, routing: &'a MsiRouting) -> impl Iterator<Item = RouteSpan> + 'a {
         let map = routing.map.iter().flatten().enumerate().filter_map(|(index, entry)| {
             Some(RouteSpan {
                 rid_base: entry.rid_base,
@@ -219,10 +217,10 @@ impl Description {
             })
         });
         let via = if routing.map.is_some() { Via::ParentAfterMap } else { Via::Parent };
-        let parents = routing.parents.iter().enumerate().filter_map(|(index, parent)| {
+        let parents = routing.parents.iter().enumerate().filter_map(move |(index, parent)| {
             Some(RouteSpan::everyone(self.resolve(parent.target)?, via(index)))
         });
-        map.chain(parents).collect()
+        map.chain(parents)
     }
 
     fn parent_route(&self, index: usize, parent: &Parent) -> Result<Route, NoRoute> {

@@ -346,7 +346,7 @@ fn route_by_the_book(
 /// promises.
 fn route_by_spans(machine: &Description, host: &PciHost, rid: u32) -> Option<(usize, u32)> {
     let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
-    machine.host_spans(host).into_iter().find_map(|span| {
+    machine.host_spans(host).find_map(|span| {
         let id = if matches!(span.via, Via::Map(_)) { rid & mask } else { rid };
         let offset = id.checked_sub(span.rid_base.get()).filter(|&offset| offset < span.length)?;
         let enabled = machine.controller(span.controller)?.status.is_enabled();

@@ -159,7 +159,7 @@ impl ControllerRow {
 impl DeviceRow {
     fn of_host(description: &Description, host: &PciHost) -> Self {
         let kind = host.compatible.first().map_or("pci", String::as_str);
-        let spans = description.host_spans(host);
+        let spans: Vec<_> = description.host_spans(host).collect();
         Self::new(
             description,
             (&host.id, kind, host.status.is_enabled()),
