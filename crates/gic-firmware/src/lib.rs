@@ -67,7 +67,8 @@ pub use iommu::{Iommu, IommuIndex, IommuRouting, StreamEntry};
 pub use origin::{Fact, NodeId, Origin};
 pub use region::Region;
 pub use requester::{
-    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role,
+    Target,
 };
 pub use route::{NoRoute, Route, RouteSpan, Via};
 pub use status::Status;

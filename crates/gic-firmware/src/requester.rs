@@ -28,6 +28,8 @@ pub struct PciHost {
     pub msi: MsiRouting,
     /// The controller that the bridge itself is, if it is one.
     pub own_controller: Option<ControllerIndex>,
+    /// Bridges and functions below it that have a map of their own.
+    pub bridges: Vec<PciBridge>,
     /// The IOMMUs that its functions pass.
     pub iommu: IommuRouting,
 }
@@ -45,9 +47,25 @@ impl PciHost {
             segment: None,
             msi,
             own_controller: None,
+            bridges: Vec::new(),
             iommu: IommuRouting::default(),
         }
     }
+}
+
+/// A PCI bridge below a host, or a function, that has a map of requester IDs.
+///
+/// Of the nodes on the way from a function up to the host, the first that has a map counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PciBridge {
+    /// Its node.
+    pub id: NodeId,
+    /// State that firmware gives it.
+    pub status: Fact<Status>,
+    /// Device and function numbers from the host's root bus down to its own, eight bits each.
+    pub path: Vec<u8>,
+    /// The controllers that it and the functions below it signal through.
+    pub msi: MsiRouting,
 }
 
 /// Method of access to a host bridge's configuration space.

@@ -20,7 +20,9 @@
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;
 use crate::origin::Fact;
-use crate::requester::{MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target};
+use crate::requester::{
+    MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role, Target,
+};
 use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{DeviceId, RequesterId};
@@ -130,6 +132,30 @@ impl Description {
             }
             answer => answer,
         }
+    }
+
+    /// Returns the route of the function that the device and function numbers `path` lead to, from
+    /// the root bus of `host` down to its own.
+    ///
+    /// The nearest bridge on that way with a map of its own decides, as in Linux; without one, the
+    /// host.
+    pub fn route_below(
+        &self,
+        host: &PciHost,
+        path: &[u8],
+        requester: RequesterId,
+    ) -> Result<Route, NoRoute> {
+        let above = host.bridges.iter().filter(|bridge| path.starts_with(&bridge.path));
+        match above.max_by_key(|bridge| bridge.path.len()) {
+            Some(bridge) => self.route_by(&bridge.msi, requester),
+            None => self.route(host, requester),
+        }
+    }
+
+    /// Returns what firmware says about the functions at and below `bridge`, like
+    /// [`host_spans`](Self::host_spans).
+    pub fn bridge_spans(&self, bridge: &PciBridge) -> Vec<RouteSpan> {
+        self.bus_spans(&bridge.msi)
     }
 
     /// Returns the route of `requester` by `routing`, that of a PCI host or of another bus with

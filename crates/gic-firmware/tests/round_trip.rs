@@ -6,7 +6,8 @@ use gic_firmware::devicetree::{WriteErrorKind, parse, write};
 use gic_firmware::{
     BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu,
     Description, Fact, Gic, IntIdSpan, Iommu, IommuIndex, IommuRouting, MapEntry, MsiRouting,
-    NoRoute, Parent, PciHost, PlatformDevice, Region, Role, Status, StreamEntry, Target, Via,
+    NoRoute, Parent, PciBridge, PciHost, PlatformDevice, Region, Role, Status, StreamEntry, Target,
+    Via,
 };
 use msi_types::{DeviceId, RequesterId};
 use proptest::collection::{btree_set, vec};
@@ -215,8 +216,18 @@ fn streams() -> impl Strategy<Value = IommuRouting> {
 
 fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
     let parts = (regions(), any::<bool>(), any::<[u8; 2]>(), option::of(any::<u32>()), streams());
-    let host = (parts, routings(controllers), statuses()).prop_map(
-        |((window, is_ecam, buses, segment, iommu), msi, status)| {
+    let bridges = vec((any::<u8>(), routings(controllers)), 0..2);
+    let host = (parts, routings(controllers), statuses(), bridges).prop_map(
+        |((window, is_ecam, buses, segment, iommu), msi, status, bridges)| {
+            // Nothing enabled lies below something disabled.
+            let bridges = bridges.into_iter().filter(|(_, msi)| msi.map.is_some());
+            let bridge = |(function, msi): (u8, _)| PciBridge {
+                id: "/".into(),
+                status: status.clone(),
+                path: vec![function],
+                msi,
+            };
+            let bridges = bridges.map(bridge).collect();
             let config =
                 if is_ecam { ConfigSpace::Ecam(window) } else { ConfigSpace::Registers(window) };
             let compatible = if is_ecam { "pci-host-ecam-generic" } else { "snps,dw-pcie" };
@@ -229,6 +240,7 @@ fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
                     last: buses[0].max(buses[1]),
                 }),
                 segment: segment.map(Fact::stated),
+                bridges,
                 iommu,
                 ..PciHost::ecam("/", window, msi)
             }
@@ -238,6 +250,9 @@ fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
         .prop_map(|mut hosts| {
             for (index, host) in hosts.iter_mut().enumerate() {
                 host.id = format!("/pcie@{index}").as_str().into();
+                for bridge in &mut host.bridges {
+                    bridge.id = format!("{}/pci@{:x}", host.id, bridge.path[0]).into();
+                }
             }
             hosts
         })
@@ -493,6 +508,43 @@ fn direct_lpi_has_a_doorbell_per_cpu() {
     let read = parse(&write(&machine).unwrap()).unwrap();
     assert_eq!(read, machine);
     assert_eq!(read.doorbells(&read.controllers[0]), [0x1000_0040, 0x1004_0040, 0x40]);
+}
+
+#[test]
+fn nearest_bridge_with_a_map_decides() {
+    let region = |base| Region::new(base, 0x2_0000).expect("it does not wrap");
+    let entry = |device| MapEntry {
+        rid_base: RequesterId::new(0),
+        length: 0x1_0000,
+        target: Target::Controller(ControllerIndex::new(0)),
+        device_id_base: DeviceId::new(device),
+    };
+    let bridge = |id: &str, path: &[u8], device| PciBridge {
+        id: id.into(),
+        status: Fact::stated(Status::Enabled),
+        path: path.to_vec(),
+        msi: MsiRouting::map([entry(device)]),
+    };
+    let below = bridge("/pcie@0/pci@8/pci@10/nic@0", &[8, 0x10, 0], 0x2_0000);
+    let host = PciHost {
+        bridges: vec![bridge("/pcie@0/pci@8", &[8], 0x1_0000), below],
+        ..PciHost::ecam("/pcie@0", region(0x4000_0000), MsiRouting::map([entry(0)]))
+    };
+    let machine = Description {
+        controllers: vec![Controller::its("/its@0", region(0))],
+        hosts: vec![host],
+        ..Description::default()
+    };
+    let machine = parse(&write(&machine).expect("it can be written")).expect("it is sound");
+    assert_eq!((machine.findings.len(), machine.devices.len()), (0, 0));
+    let device = |path: &[u8]| {
+        let route = machine.route_below(&machine.hosts[0], path, RequesterId::new(5));
+        route.map(|route| route.device_id.get())
+    };
+    assert_eq!(device(&[0]), Ok(5));
+    assert_eq!(device(&[8]), Ok(0x1_0005), "the bridge's own messages");
+    assert_eq!(device(&[8, 0x10, 8]), Ok(0x1_0005));
+    assert_eq!(device(&[8, 0x10, 0]), Ok(0x2_0005));
 }
 
 #[test]

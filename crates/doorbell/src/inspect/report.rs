@@ -3,7 +3,7 @@
 use crate::source::Source;
 use gic_firmware::{
     Controller, ControllerKind, Description, Fact, Finding, Gic, IommuRouting, MsiRouting, NodeId,
-    PciHost, PlatformDevice, RouteSpan, StreamEntry, Via,
+    PciBridge, PciHost, PlatformDevice, RouteSpan, StreamEntry, Via,
 };
 use serde::Serialize;
 
@@ -94,7 +94,11 @@ impl Inspection {
     /// Reports on `source`.
     pub(crate) fn of(source: &Source) -> Self {
         let description = &source.description;
-        let hosts = description.hosts.iter().map(|host| DeviceRow::of_host(description, host));
+        let hosts = description.hosts.iter().flat_map(|host| {
+            let bridges = host.bridges.iter();
+            let bridges = bridges.map(|bridge| DeviceRow::of_bridge(description, host, bridge));
+            core::iter::once(DeviceRow::of_host(description, host)).chain(bridges)
+        });
         let devices =
             description.devices.iter().map(|device| DeviceRow::of_device(description, device));
         Self {
@@ -166,6 +170,12 @@ impl DeviceRow {
             (&host.msi, &host.iommu),
             &spans,
         )
+    }
+
+    fn of_bridge(description: &Description, host: &PciHost, bridge: &PciBridge) -> Self {
+        let spans = description.bridge_spans(bridge);
+        let what = (&bridge.id, "pci bridge", bridge.status.is_enabled());
+        Self::new(description, what, (&bridge.msi, &host.iommu), &spans)
     }
 
     fn of_device(description: &Description, device: &PlatformDevice) -> Self {

@@ -194,6 +194,7 @@ impl Reader<'_, '_> {
             segment: Some(segment),
             msi,
             own_controller: None,
+            bridges: Vec::new(),
             iommu: complex.map_or_else(IommuRouting::default, |node| self.streams(node)),
         }
     }

@@ -10,8 +10,10 @@ use crate::findings::Findings;
 use crate::origin::Fact;
 use crate::region::Region;
 use crate::requester::{
-    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role,
+    Target,
 };
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
@@ -44,9 +46,19 @@ impl Requesters {
     ) -> Self {
         let mut requesters = Self::default();
         let mut reader = Reader { tree, controllers, iommus, findings };
+        let mut by_node = BTreeMap::new();
         for node in tree.nodes() {
             if is_pci_host(node) {
+                by_node.insert(node.index(), requesters.hosts.len());
                 requesters.hosts.push(reader.host(node));
+            } else if node.has(MAP) && node.parent().is_some_and(is_pci_bridge) {
+                // A host stands before all that is below it.
+                let host = node.upwards().find(|above| is_pci_host(*above));
+                let place = host.and_then(|host| by_node.get(&host.index()));
+                let host = place.and_then(|place| requesters.hosts.get_mut(*place));
+                if let (Some(host), Some(bridge)) = (host, reader.bridge(node)) {
+                    host.bridges.push(bridge);
+                }
             } else if node.has(MAP) || node.has(PARENT) {
                 requesters.devices.push(reader.device(node));
             }
@@ -85,8 +97,26 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
                 .map(|segment| Fact::new(segment, node.origin("linux,pci-domain"))),
             msi: self.routing(node),
             own_controller: self.controllers.of_node(node),
+            bridges: Vec::new(),
             iommu: self.iommus.routing(self.tree, node, self.findings),
         }
+    }
+
+    /// A bridge or function below a host. Bits 15 to 8 of the first cell of `reg` are its device
+    /// and function (IEEE 1275 PCI binding §2.2.1.1).
+    fn bridge(&mut self, node: NodeRef<'t, 'a>) -> Option<PciBridge> {
+        let mut path = Vec::new();
+        for below in node.upwards().take_while(|below| !is_pci_host(*below)) {
+            let cells = below.property("reg").and_then(cells).unwrap_or_default();
+            let Some(address) = cells.first() else {
+                let message = "the function's device number is not given";
+                self.findings.add(Rule::MissingProperty, below.origin("reg"), message);
+                return None;
+            };
+            path.push(address.to_be_bytes()[2]);
+        }
+        path.reverse();
+        Some(PciBridge { id: node.id(), status: node.status(), path, msi: self.routing(node) })
     }
 
     fn device(&mut self, node: NodeRef<'t, 'a>) -> PlatformDevice {

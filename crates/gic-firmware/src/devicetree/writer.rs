@@ -15,7 +15,7 @@ use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
 use crate::iommu::{Iommu, IommuIndex, IommuRouting};
 use crate::origin::{Fact, NodeId};
 use crate::requester::{
-    ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+    ConfigSpace, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role, Target,
 };
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString as _};
@@ -274,6 +274,29 @@ impl Writer<'_> {
         }
         routing.set_on(node);
         set_status(node, host.status.value);
+        host.bridges.iter().try_for_each(|bridge| self.bridge(&host.id, bridge))
+    }
+
+    /// Writes a bridge and those above it, whose nodes only say where they are.
+    fn bridge(&mut self, host: &NodeId, bridge: &PciBridge) -> Result<(), WriteError> {
+        let names = bridge.id.as_str().strip_prefix(host.as_str()).unwrap_or_default();
+        if names.split('/').skip(1).count() != bridge.path.len() {
+            return Err(WriteErrorKind::NotAPath.of(&bridge.id));
+        }
+        let mut id = String::from(host.as_str());
+        for (name, function) in names.split('/').skip(1).zip(&bridge.path) {
+            id.push('/');
+            id.push_str(name);
+            let node = self.node(&NodeId::new(&id))?;
+            set(node, "device_type", "pci");
+            set(node, "reg", [u32::from(*function) << 8, 0, 0, 0, 0]);
+            set(node, "#address-cells", 3u32);
+            set(node, "#size-cells", 2u32);
+        }
+        let routing = self.routing(&bridge.id, &bridge.msi)?;
+        let node = self.node(&bridge.id)?;
+        routing.set_on(node);
+        set_status(node, bridge.status.value);
         Ok(())
     }
 

@@ -45,6 +45,9 @@ pub(super) fn body(
         writer.node(DRAFT_TYPE, DRAFT_REVISION, &contents, &[]);
     }
     for (segment, host) in segments.complexes() {
+        if let Some(bridge) = host.bridges.first() {
+            return Err(WriteErrorKind::Route.of(&bridge.id));
+        }
         let mappings = writer.mappings(&host.id, &host.msi)?;
         if !mappings.is_empty() {
             writer.root_complex(&host.id, segment, &mappings)?;
