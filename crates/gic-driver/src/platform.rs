@@ -33,7 +33,8 @@ pub enum Wait {
 /// global.
 ///
 /// A timer's interrupt, SGIs, other PPIs and SPIs need nothing else, and no heap. A whole
-/// [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a platform are platforms, too.
+/// [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a platform are
+/// platforms, too.
 ///
 /// Everything may be called in any context unless it says "task".
 ///

@@ -1,4 +1,4 @@
-//! What LPIs and the interrupt core ask of a kernel.
+//! The kernel services that LPIs and the interrupt core need.
 
 use super::Kernel;
 use crate::cpu;
