@@ -34,7 +34,7 @@ impl RawMmio {
     /// - No Rust reference points into it.
     /// - `base` is aligned to 8 bytes.
     /// - Memory that the program tells the device to write (tables) is not used otherwise: this is
-    ///   what [`Platform::allocate_table`](crate::Platform::allocate_table) promises.
+    ///   what [`GicPlatform::allocate_table`](crate::GicPlatform::allocate_table) promises.
     pub const unsafe fn new(base: NonNull<u8>, bytes: usize) -> Self {
         Self { base, bytes }
     }
