@@ -186,8 +186,8 @@ impl State {
     }
 }
 
-/// The word of an interrupt. Every write is a read-modify-write. So each change applies to the value
-/// it was decided on, and a device's writes before its signal are visible to the vCPU that
+/// The word of an interrupt. Every write is a read-modify-write. So each change applies to the
+/// value it was decided on, and a device's writes before its signal are visible to the vCPU that
 /// acknowledges it.
 #[derive(Debug)]
 pub(crate) struct Interrupt(AtomicU64);
