@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_given_back_twice_is_free_once() {
+    fn a_number_freed_twice_is_free_once() {
         let mut numbers = IrqNumbers::default();
         numbers.insert(interrupt).unwrap();
         numbers.remove(Irq::new(0));

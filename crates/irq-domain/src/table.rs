@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_of_different_numbers_have_different_slots() {
+    fn different_hwirqs_have_different_slots() {
         let table = Table::new().unwrap();
         let vectors = [0x00_0005, 0x00_0105, 0x01_0005, 0x01_0105, 0x05_0000, 0x00_0500];
         let mut slots: Vec<_> = vectors

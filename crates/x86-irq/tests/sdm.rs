@@ -31,7 +31,7 @@ fn a_fixed_edge_to_apic_5_has_the_manuals_bits() {
 }
 
 #[test]
-fn every_field_of_the_compatibility_format_is_where_the_manual_puts_it() {
+fn compatibility_fields_match_the_manual() {
     // address: FEE | destination 0xA7 | RH | DM; data: level, assert, lowest priority, vector 0xEF
     let full = ApicMessage {
         destination: ApicId::new(0xa7),
@@ -72,20 +72,20 @@ fn an_edge_with_the_level_bit_set_is_an_edge() {
 }
 
 #[test]
-fn fifteen_bit_destinations_use_address_bits_11_to_5() {
+fn destinations_of_15_bits_use_bits_11_to_5() {
     // 0x1234: bits 7:0 = 0x34 in 19:12, bits 14:8 = 0x12 in 11:5.
     let wide = ApicMessage::fixed(ApicId::new(0x1234), vector(0x30));
     assert_eq!(wide.encode(DestinationFormat::Extended15), Ok(message(0xfee3_4240, 0x30)));
 }
 
 #[test]
-fn thirty_two_bit_destinations_use_the_upper_address_word_above_its_low_byte() {
+fn destinations_of_32_bits_use_the_upper_word() {
     let wide = ApicMessage::fixed(ApicId::new(0x0001_2345), vector(0x30));
     assert_eq!(wide.encode(DestinationFormat::Kvm32), Ok(message(0x0001_2300_fee4_5000, 0x30)));
 }
 
 #[test]
-fn destinations_beyond_a_format_are_refused_not_truncated() {
+fn destinations_too_wide_are_refused() {
     let refused =
         ApicMessage::fixed(ApicId::new(256), vector(0x30)).encode(DestinationFormat::Xapic);
     assert_eq!(
@@ -100,7 +100,7 @@ fn destinations_beyond_a_format_are_refused_not_truncated() {
 }
 
 #[test]
-fn remappable_messages_have_their_handle_in_bits_19_to_5_and_2() {
+fn remappable_handles_match_the_manual() {
     let plain = RemappableMessage { handle: 1, subhandle: None };
     assert_eq!(plain.encode(), message(0xfee0_0030, 0));
     let group = RemappableMessage { handle: 0x8003, subhandle: Some(0) };
@@ -145,7 +145,7 @@ fn an_entry_typed_from_the_figure_translates() {
 }
 
 #[test]
-fn an_xapic_entry_has_its_destination_in_bits_47_to_40() {
+fn xapic_destinations_are_in_bits_47_to_40() {
     let table = table(ApicMode::Xapic, &[(0x0000_0700_0041_0001, 0x0004_0100)]);
     let target = table.translate(NIC, message(0xfee0_0010, 0)).unwrap();
     assert_eq!(target.destination, ApicId::new(7));
@@ -188,7 +188,7 @@ fn the_address_register_says_size_and_mode() {
 }
 
 #[test]
-fn compatibility_messages_pass_where_nothing_blocks_them() {
+fn unblocked_compatibility_messages_pass() {
     let target = table(ApicMode::Xapic, &[]).translate(NIC, message(0xfee0_5000, 0x41)).unwrap();
     assert_eq!(target.physical(), Some((ApicId::new(5), DeliveryMode::Fixed(vector(0x41)))));
 }

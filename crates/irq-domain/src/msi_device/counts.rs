@@ -53,13 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_shrink_by_powers_of_two_down_to_the_least() {
+    fn groups_halve_down_to_the_least() {
         let counts = Counts { most: 16, least: 3 };
         assert!(counts.groups().eq([16, 8, 4]));
     }
 
     #[test]
-    fn the_power_of_two_up_to_a_limit_never_exceeds_it() {
+    fn a_power_of_two_stays_within_its_limit() {
         assert_eq!(
             [0, 1, 2, 3, 31, 32, u16::MAX].map(power_of_two_up_to),
             [0, 1, 2, 2, 16, 32, 0x8000]

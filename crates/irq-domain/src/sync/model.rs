@@ -260,7 +260,7 @@ fn is_caught(scenario: fn()) -> bool {
 }
 
 #[test]
-fn nothing_is_lost_and_nothing_runs_beside_itself() {
+fn no_message_is_lost_and_no_run_overlaps() {
     shuttle::check_random(two_cpus_share_an_interrupt::<Sound>, SCHEDULES);
 }
 
@@ -270,12 +270,12 @@ fn disabling_holds_back_and_loses_nothing() {
 }
 
 #[test]
-fn dropping_waits_for_the_handler_and_for_what_is_sent_again() {
+fn dropping_waits_for_runs_and_redeliveries() {
     shuttle::check_random(a_handle_is_dropped_under_load::<Sound>, SCHEDULES);
 }
 
 #[test]
-fn a_handler_that_drops_itself_is_freed_after_it_returned() {
+fn a_self_dropping_handler_is_freed_after_return() {
     shuttle::check_random(a_handler_drops_its_own_handle::<Sound>, SCHEDULES);
 }
 
@@ -285,18 +285,18 @@ fn replacing_a_handler_never_leaves_two_or_none() {
 }
 
 #[test]
-fn what_arrives_before_an_awaited_handler_is_not_lost() {
+fn early_arrivals_wait_for_an_awaited_handler() {
     shuttle::check_random(a_handler_is_installed_under_load::<Sound>, SCHEDULES);
 }
 
 #[test]
-fn without_the_awaited_bit_early_messages_are_lost() {
+fn without_awaited_early_messages_are_lost() {
     assert!(is_caught(a_handler_is_installed_under_load::<Without<AWAITED>>));
     assert!(is_caught(a_handler_is_installed_under_load::<Without<RESEND>>));
 }
 
 #[test]
-fn without_the_running_bit_a_handler_runs_beside_itself() {
+fn without_running_a_handler_overlaps_itself() {
     assert!(is_caught(two_cpus_share_an_interrupt::<Without<RUNNING>>));
     assert!(is_caught(a_handle_is_dropped_under_load::<Without<RUNNING>>));
 }
@@ -308,22 +308,22 @@ fn without_the_resend_mark_messages_are_lost() {
 }
 
 #[test]
-fn without_the_disabled_bit_it_runs_while_disabled() {
+fn without_disabled_it_runs_while_disabled() {
     assert!(is_caught(an_interrupt_is_disabled_under_load::<Without<DISABLED>>));
 }
 
 #[test]
-fn without_pins_a_handler_is_freed_while_it_is_sent_again() {
+fn without_pins_redelivery_uses_a_freed_handler() {
     assert!(is_caught(a_handle_is_dropped_under_load::<Without<PINS>>));
 }
 
 #[test]
-fn without_the_closing_bit_it_is_entered_after_it_was_closed() {
+fn without_closing_a_closed_gate_is_entered() {
     assert!(is_caught(a_handle_is_dropped_under_load::<Without<CLOSING>>));
 }
 
 #[test]
-fn without_the_changing_bit_two_parties_change_the_value() {
+fn without_changing_two_writers_meet() {
     assert!(is_caught(a_handler_is_replaced_under_load::<Without<CHANGING>>));
 }
 

@@ -42,7 +42,7 @@ impl Setup {
 }
 
 #[test]
-fn an_interrupt_arrives_where_it_was_moved_whatever_the_controller_and_the_store() {
+fn an_interrupt_arrives_where_it_was_moved() {
     let stores = [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE];
     for (kind, store) in
         [Kind::Stays, Kind::NamesCpu].into_iter().flat_map(|k| stores.map(|s| (k, s)))
@@ -58,7 +58,7 @@ fn an_interrupt_arrives_where_it_was_moved_whatever_the_controller_and_the_store
 }
 
 #[test]
-fn a_controller_whose_message_stays_needs_no_write() {
+fn a_stable_message_needs_no_write() {
     let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
     let before = setup.store.writes.load(Ordering::Relaxed);
     setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
@@ -66,7 +66,7 @@ fn a_controller_whose_message_stays_needs_no_write() {
 }
 
 #[test]
-fn a_message_that_comes_while_the_endpoint_is_rewritten_arrives_at_the_new_cpu() {
+fn a_message_during_a_rewrite_follows_the_move() {
     let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
     let store = setup.store.clone();
     *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || store.fire(0))));
@@ -84,7 +84,7 @@ fn moving_to_where_it_is_writes_nothing() {
 }
 
 #[test]
-fn an_interrupt_that_its_controller_moved_by_itself_is_brought_back() {
+fn a_move_by_the_controller_is_undone() {
     let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
     let home = setup.handles[0].effective_affinity();
     setup.machine.controller.displace(setup.handles[0].hwirq(), Cpu::new(3));
@@ -94,7 +94,7 @@ fn an_interrupt_that_its_controller_moved_by_itself_is_brought_back() {
 }
 
 #[test]
-fn an_interrupt_that_is_moved_to_where_its_controller_has_it_already_counts_as_there() {
+fn a_move_to_the_controllers_cpu_succeeds() {
     let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
     setup.machine.controller.displace(setup.handles[0].hwirq(), Cpu::new(3));
     let moved = setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
@@ -103,7 +103,7 @@ fn an_interrupt_that_is_moved_to_where_its_controller_has_it_already_counts_as_t
 }
 
 #[test]
-fn an_unmaskable_endpoint_whose_high_word_would_change_is_refused() {
+fn an_unmaskable_endpoint_keeps_its_high_word() {
     let setup = setup(Kind::NamesCpuFarApart, StoreKind::MSI, 1);
     let before = setup.store.message(0);
     assert_eq!(
@@ -116,7 +116,7 @@ fn an_unmaskable_endpoint_whose_high_word_would_change_is_refused() {
 }
 
 #[test]
-fn an_endpoint_that_never_changes_its_message_moves_only_where_the_message_stays() {
+fn a_fixed_message_moves_only_unchanged() {
     let fixed = StoreKind { rewrite: Rewrite::Never, masking: Masking::None, ..StoreKind::SLOW };
     let named = setup(Kind::NamesCpu, fixed, 1);
     let refused = named.handles[0].set_affinity(Cpu::new(2));
@@ -127,7 +127,7 @@ fn an_endpoint_that_never_changes_its_message_moves_only_where_the_message_stays
 }
 
 #[test]
-fn an_endpoint_that_writes_all_at_once_moves_anywhere_unmasked() {
+fn an_atomic_endpoint_moves_unmasked() {
     let wide = StoreKind { rewrite: Rewrite::Atomic64, masking: Masking::None, ..StoreKind::SLOW };
     let setup = setup(Kind::NamesCpuFarApart, wide, 1);
     setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
@@ -135,7 +135,7 @@ fn an_endpoint_that_writes_all_at_once_moves_anywhere_unmasked() {
 }
 
 #[test]
-fn a_doorbell_beyond_a_narrow_endpoint_is_refused_and_rolled_back() {
+fn a_doorbell_out_of_reach_is_rolled_back() {
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
     let setup = setup(Kind::NamesCpuFarApart, narrow, 1);
     let refused = setup.handles[0].set_affinity(Cpu::new(1)).unwrap_err();
@@ -144,7 +144,7 @@ fn a_doorbell_beyond_a_narrow_endpoint_is_refused_and_rolled_back() {
 }
 
 #[test]
-fn a_store_that_fails_leaves_the_interrupt_where_it_was() {
+fn a_failed_store_keeps_the_old_target() {
     for store in [StoreKind::MSIX, StoreKind::SLOW] {
         let setup = setup(Kind::NamesCpu, store, 1);
         let before = setup.handles[0].effective_affinity();
@@ -157,7 +157,7 @@ fn a_store_that_fails_leaves_the_interrupt_where_it_was() {
 }
 
 #[test]
-fn a_controller_that_fails_to_begin_changes_nothing() {
+fn a_failed_begin_move_changes_nothing() {
     let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
     setup.machine.controller.fail_in.store(0, Ordering::Relaxed);
     assert_eq!(setup.handles[0].set_affinity(Cpu::new(2)), Err(MoveError::Controller(FAULT)));
@@ -165,7 +165,7 @@ fn a_controller_that_fails_to_begin_changes_nothing() {
 }
 
 #[test]
-fn a_group_whose_message_names_the_cpu_moves_as_one_and_says_so() {
+fn a_group_with_one_message_moves_as_one() {
     for store in [StoreKind::MSI, StoreKind::MSI_MASKABLE] {
         let setup = setup(Kind::NamesCpu, store, 4);
         let moved = setup.handles[2].set_affinity(Cpu::new(3)).unwrap();
@@ -179,7 +179,7 @@ fn a_group_whose_message_names_the_cpu_moves_as_one_and_says_so() {
 }
 
 #[test]
-fn a_group_whose_new_data_is_not_aligned_stays_where_it_was() {
+fn a_misaligned_group_stays_where_it_was() {
     let setup = setup(Kind::NamesCpu, StoreKind::MSI_MASKABLE, 4);
     let before = setup.store.message(0);
     setup.machine.controller.skew.store(2, Ordering::Relaxed);
@@ -190,7 +190,7 @@ fn a_group_whose_new_data_is_not_aligned_stays_where_it_was() {
 }
 
 #[test]
-fn a_group_whose_message_stays_moves_vector_by_vector() {
+fn a_group_with_a_stable_message_moves_singly() {
     let setup = setup(Kind::Stays, StoreKind::MSI, 4);
     let moved = setup.handles[2].set_affinity(Cpu::new(3)).unwrap();
     assert_eq!(moved.irqs, [setup.handles[2].irq()]);
@@ -198,7 +198,7 @@ fn a_group_whose_message_stays_moves_vector_by_vector() {
 }
 
 #[test]
-fn what_is_disabled_during_its_move_stays_masked_afterwards() {
+fn a_disable_during_a_move_stays_masked() {
     let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     let other_cpu = handle.clone();
@@ -210,7 +210,7 @@ fn what_is_disabled_during_its_move_stays_masked_afterwards() {
 }
 
 #[test]
-fn what_is_enabled_during_its_move_is_unmasked_only_afterwards() {
+fn an_enable_during_a_move_waits_for_its_end() {
     let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     handle.disable();
@@ -229,7 +229,7 @@ fn what_is_enabled_during_its_move_is_unmasked_only_afterwards() {
 }
 
 #[test]
-fn toggling_during_a_move_keeps_the_deferred_message() {
+fn toggles_during_a_move_keep_the_message() {
     let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     handle.disable();
@@ -247,7 +247,7 @@ fn toggling_during_a_move_keeps_the_deferred_message() {
 }
 
 #[test]
-fn a_cpu_that_goes_off_line_loses_every_interrupt_to_others() {
+fn an_offline_cpu_gives_all_interrupts_away() {
     for kind in [Kind::Stays, Kind::NamesCpu] {
         let setup = setup(kind, StoreKind::MSIX, 8);
         assert_eq!(setup.machine.interrupts.offline(Cpu::new(1)), Ok(vec![]));
@@ -259,7 +259,7 @@ fn a_cpu_that_goes_off_line_loses_every_interrupt_to_others() {
 }
 
 #[test]
-fn what_cannot_leave_a_cpu_that_goes_off_line_is_reported_with_the_reason() {
+fn stranded_interrupts_are_reported() {
     let setup = setup(Kind::NamesCpuFarApart, StoreKind::MSI, 1);
     let irq = setup.handles[0].irq();
     let stranded = setup.machine.interrupts.offline(setup.handles[0].effective_affinity()).unwrap();
@@ -278,7 +278,7 @@ fn the_last_cpu_strands_what_it_has() {
 }
 
 #[test]
-fn nothing_is_placed_on_or_moved_to_a_cpu_that_is_off_line() {
+fn an_offline_cpu_gets_no_interrupt() {
     let machine = Machine::new(Kind::Stays);
     machine.interrupts.offline(Cpu::new(2)).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
@@ -291,7 +291,7 @@ fn nothing_is_placed_on_or_moved_to_a_cpu_that_is_off_line() {
 }
 
 #[test]
-fn a_cpu_that_the_controller_cannot_reach_is_passed_over() {
+fn an_unreachable_cpu_is_passed_over() {
     let machine = Machine::new(Kind::NamesCpu);
     machine.controller.set_unreachable(2);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
@@ -311,7 +311,7 @@ fn an_unknown_cpu_is_refused() {
 }
 
 #[test]
-fn a_device_that_is_gone_takes_its_interrupts_affinity_with_it() {
+fn a_gone_device_has_no_affinity() {
     let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
     let irq = setup.handles[0].irq();
     drop(setup.device);
@@ -341,7 +341,7 @@ fn an_interrupt_follows_the_cpus_it_is_wanted_at() {
 }
 
 #[test]
-fn an_interrupt_that_was_left_behind_is_not_where_it_is_wanted() {
+fn a_stranded_interrupt_is_not_at_its_target() {
     let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
     let handle = &setup.handles[0];
     let here = handle.effective_affinity();
@@ -367,7 +367,7 @@ fn line_under(policy: impl AffinityPolicy + 'static) -> (Arc<Interrupts>, IrqHan
 }
 
 #[test]
-fn a_policy_that_names_a_stray_cpu_gets_the_first() {
+fn a_stray_choice_counts_as_the_first() {
     struct Stray;
     impl AffinityPolicy for Stray {
         fn choose(&self, _: &[Cpu]) -> Cpu {
@@ -379,7 +379,7 @@ fn a_policy_that_names_a_stray_cpu_gets_the_first() {
 }
 
 #[test]
-fn the_policy_chooses_among_the_cpus_that_are_wanted() {
+fn the_policy_chooses_among_wanted_cpus() {
     struct Last;
     impl AffinityPolicy for Last {
         fn choose(&self, online: &[Cpu]) -> Cpu {

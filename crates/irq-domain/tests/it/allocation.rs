@@ -23,7 +23,7 @@ fn grant(
 }
 
 #[test]
-fn independent_vectors_are_spread_over_the_cpus_on_line() {
+fn independent_vectors_spread_over_online_cpus() {
     let machine = Machine::new(Kind::Stays);
     let (_device, granted) =
         grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
@@ -33,7 +33,7 @@ fn independent_vectors_are_spread_over_the_cpus_on_line() {
 }
 
 #[test]
-fn vectors_are_held_back_until_they_are_requested() {
+fn vectors_are_masked_until_they_are_requested() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE] {
         let machine = Machine::new(Kind::Stays);
         let store = machine.store(kind);
@@ -50,7 +50,7 @@ fn vectors_are_held_back_until_they_are_requested() {
 }
 
 #[test]
-fn slots_that_were_left_unmasked_are_held_back_too() {
+fn slots_left_unmasked_are_masked_too() {
     let machine = Machine::new(Kind::Stays);
     let store = machine.store(StoreKind::MSIX);
     (0..8).for_each(|slot| FastMask::unmask(&*store, slot));
@@ -73,7 +73,7 @@ fn as_many_are_granted_as_the_controller_has() {
 }
 
 #[test]
-fn a_group_is_halved_until_the_controller_has_enough() {
+fn a_group_is_halved_until_it_fits() {
     let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
     let store = machine.store(StoreKind::MSI);
     let (_device, granted) = grant(&machine, &store, Shape::AlignedGroup, 1..=8);
@@ -82,7 +82,7 @@ fn a_group_is_halved_until_the_controller_has_enough() {
 }
 
 #[test]
-fn a_group_below_the_least_is_refused_with_the_controllers_reason() {
+fn a_group_below_the_least_is_refused() {
     let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
     let (_device, granted) =
         grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=8);
@@ -135,7 +135,7 @@ fn an_empty_range_of_counts_is_refused() {
 }
 
 #[test]
-fn more_vectors_can_be_granted_later_at_the_next_slots() {
+fn more_vectors_come_at_the_next_slots() {
     let machine = Machine::new(Kind::Stays);
     let (device, granted) =
         grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 3..=3);
@@ -146,7 +146,7 @@ fn more_vectors_can_be_granted_later_at_the_next_slots() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_address_every_doorbell_is_placed_where_it_can() {
+fn a_narrow_endpoint_is_placed_within_reach() {
     let machine = Machine::new(Kind::NamesCpuFarApart);
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
     let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
@@ -154,7 +154,7 @@ fn an_endpoint_that_cannot_address_every_doorbell_is_placed_where_it_can() {
 }
 
 #[test]
-fn an_endpoint_that_can_address_no_doorbell_is_refused() {
+fn an_endpoint_without_reach_is_refused() {
     let machine = Machine::new(Kind::NamesCpuFarApart);
     machine.interrupts.offline(Cpu::new(0)).unwrap();
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
@@ -167,7 +167,7 @@ fn an_endpoint_that_can_address_no_doorbell_is_refused() {
 }
 
 #[test]
-fn a_group_whose_data_is_not_aligned_is_the_controllers_fault() {
+fn a_misaligned_group_is_the_controllers_fault() {
     let machine = Machine::new(Kind::NamesCpu);
     machine.controller.skew.store(1, Ordering::Relaxed);
     let (_device, granted) =
@@ -177,7 +177,7 @@ fn a_group_whose_data_is_not_aligned_is_the_controllers_fault() {
 }
 
 #[test]
-fn a_cpu_that_goes_off_line_while_vectors_are_placed_keeps_none_of_them() {
+fn a_cpu_offline_during_placement_keeps_nothing() {
     let machine = Machine::new(Kind::NamesCpu);
     let interrupts = machine.interrupts.clone();
     let (placing, heard) = std::sync::mpsc::channel();
@@ -213,7 +213,7 @@ fn a_failed_attach_is_reported() {
 }
 
 #[test]
-fn a_tear_down_turns_the_store_off_and_gives_everything_back() {
+fn tear_down_gives_everything_back() {
     let machine = Machine::new(Kind::Stays);
     let store = machine.store(StoreKind::MSIX);
     let (device, granted) = grant(&machine, &store, Shape::Independent, 4..=4);
@@ -428,7 +428,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_a_driver_does_and_whatever_fails_nothing_is_lost_or_leaked(
+    fn random_drivers_lose_and_leak_nothing(
         controller in prop_oneof![Just(Kind::Stays), Just(Kind::NamesCpu), Just(Kind::NamesCpuFarApart)],
         store in prop_oneof![
             Just(StoreKind::MSIX),

@@ -148,7 +148,7 @@ fn an_edge_runs_its_handler_once_each() {
 }
 
 #[test]
-fn a_level_that_rose_without_a_handler_is_its_successors() {
+fn a_level_without_handler_is_its_successors() {
     let machine = Machine::new(Kind::Stays);
     let (hardware, bridge) = attach(&machine);
     let first = bridge.request(LEVEL, |_| {}).unwrap();
@@ -165,7 +165,7 @@ fn a_level_that_rose_without_a_handler_is_its_successors() {
 }
 
 #[test]
-fn a_trigger_that_an_input_cannot_have_is_refused() {
+fn an_impossible_trigger_is_refused() {
     let machine = Machine::new(Kind::Stays);
     let (_, bridge) = attach(&machine);
     let refused = bridge.request(InputRequest { input: 7, ..LEVEL }, |_| {});
@@ -176,7 +176,7 @@ fn a_trigger_that_an_input_cannot_have_is_refused() {
 }
 
 #[test]
-fn an_input_starts_disabled_and_goes_with_its_bridge() {
+fn an_input_goes_with_its_bridge() {
     let machine = Machine::new(Kind::Stays);
     let (hardware, bridge) = attach(&machine);
     let request = InputRequest { start: Start::Disabled, trigger: Trigger::Edge, ..LEVEL };

@@ -57,7 +57,7 @@ fn returns_while_handler_runs(drop_it: impl FnOnce(IrqHandle) + Send) -> bool {
 }
 
 #[test]
-fn a_drop_in_an_interrupt_beside_dispatch_does_not_wait() {
+fn a_drop_in_another_interrupt_does_not_wait() {
     assert!(returns_while_handler_runs(|handle| in_hard_irq(0, || drop(handle))));
 }
 
@@ -76,7 +76,7 @@ fn a_drop_in_a_task_waits() {
 }
 
 #[test]
-fn an_inert_handle_dropped_in_a_handler_frees_nothing_there() {
+fn an_inert_handle_frees_nothing_in_a_handler() {
     let machine = Machine::new(Kind::Stays);
     let first = device(&machine);
     let inert = Mutex::new(Some(first.request(0, "gone", |_| {}).unwrap()));
@@ -94,7 +94,7 @@ fn an_inert_handle_dropped_in_a_handler_frees_nothing_there() {
 }
 
 #[test]
-fn a_device_dropped_in_an_interrupt_beside_dispatch_is_torn_down_by_a_task() {
+fn a_task_tears_down_a_device_dropped_in_an_irq() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine);
     let handle = device.request(0, "test", |_| {}).unwrap();
@@ -139,7 +139,7 @@ fn a_handler_that_disables_itself_does_not_wait() {
 }
 
 #[test]
-fn mask_bits_in_task_only_config_space_are_written_by_tasks() {
+fn task_only_mask_bits_are_written_by_tasks() {
     let control =
         msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
     let function = Function::with_msi(control, AccessContext::Task);
@@ -181,7 +181,7 @@ fn must_return(act: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn a_refused_wired_handler_is_freed_without_locks() {
+fn a_refused_handler_is_freed_without_locks() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine);
     let hwirq = device.vectors().unwrap()[0].hwirq;
@@ -198,7 +198,7 @@ fn a_refused_wired_handler_is_freed_without_locks() {
 }
 
 #[test]
-fn a_wired_request_frees_no_deferred_handler_under_its_locks() {
+fn a_request_frees_no_handler_under_its_locks() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine);
     let (entered, entries) = channel();

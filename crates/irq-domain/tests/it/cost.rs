@@ -12,7 +12,7 @@ fn shape(kind: StoreKind) -> Shape {
 }
 
 #[test]
-fn a_device_is_given_back_in_one_step_and_nothing_of_it_is_masked_before() {
+fn a_device_is_released_in_one_step() {
     for kind in STORES {
         let machine = Machine::new(Kind::Stays);
         let device = machine.attach(&machine.store(kind));
@@ -33,7 +33,7 @@ fn a_device_is_given_back_in_one_step_and_nothing_of_it_is_masked_before() {
 }
 
 #[test]
-fn a_request_after_an_allocation_costs_nothing_at_the_controller() {
+fn a_first_request_costs_the_controller_nothing() {
     for kind in STORES {
         let machine = Machine::new(Kind::Stays);
         let device = machine.attach(&machine.store(kind));
@@ -45,7 +45,7 @@ fn a_request_after_an_allocation_costs_nothing_at_the_controller() {
 }
 
 #[test]
-fn a_later_handler_of_an_unmaskable_endpoint_is_unmasked_at_the_controller() {
+fn a_later_handler_is_unmasked_at_the_controller() {
     let machine = Machine::new(Kind::Stays);
     let store = machine.store(StoreKind::MSI);
     let device = machine.attach(&store);
@@ -60,7 +60,7 @@ fn a_later_handler_of_an_unmaskable_endpoint_is_unmasked_at_the_controller() {
 }
 
 #[test]
-fn an_early_message_of_a_device_that_gave_up_is_not_its_successors() {
+fn an_early_message_dies_with_its_device() {
     let machine = Machine::new(Kind::Stays);
     let early = machine.store(StoreKind::MSI);
     let device = machine.attach(&early);

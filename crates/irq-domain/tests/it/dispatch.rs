@@ -84,7 +84,7 @@ fn message_while_the_handler_runs(
 }
 
 #[test]
-fn a_message_that_arrives_while_the_handler_runs_elsewhere_is_sent_again_to_its_current_target() {
+fn a_message_during_a_run_is_sent_again() {
     for kind in [Kind::Stays, Kind::NamesCpu] {
         let (machine, _device, handle, runs) = message_while_the_handler_runs(kind);
         let hwirq = handle.get().unwrap().hwirq();
@@ -97,7 +97,7 @@ fn a_message_that_arrives_while_the_handler_runs_elsewhere_is_sent_again_to_its_
 }
 
 #[test]
-fn redeliveries_are_counted_for_the_interrupt_and_in_total() {
+fn redeliveries_are_counted() {
     let (machine, _device, handle, _) = message_while_the_handler_runs(Kind::Stays);
     let handle = handle.get().unwrap();
     dispatch(&machine, 0, handle.hwirq());
@@ -106,7 +106,7 @@ fn redeliveries_are_counted_for_the_interrupt_and_in_total() {
 }
 
 #[test]
-fn several_messages_during_one_run_are_sent_again_once() {
+fn messages_during_one_run_are_sent_again_once() {
     let machine = Machine::new(Kind::Stays);
     let interrupts = machine.interrupts.clone();
     let first = AtomicUsize::new(0);
@@ -123,7 +123,7 @@ fn several_messages_during_one_run_are_sent_again_once() {
 }
 
 #[test]
-fn a_level_is_not_sent_again_because_it_tells_by_itself() {
+fn a_level_is_not_sent_again() {
     let machine = Machine::new(Kind::Stays);
     let interrupts = machine.interrupts.clone();
     let request = irq_domain::WiredRequest {
@@ -145,7 +145,7 @@ fn a_level_is_not_sent_again_because_it_tells_by_itself() {
 }
 
 #[test]
-fn a_message_that_was_under_way_when_it_was_disabled_is_sent_again_at_enable() {
+fn a_disabled_message_is_sent_again_at_enable() {
     let machine = Machine::new(Kind::Stays);
     let (_device, handle) = one_vector(&machine, |_| {});
     handle.disable();
@@ -159,7 +159,7 @@ fn a_message_that_was_under_way_when_it_was_disabled_is_sent_again_at_enable() {
 }
 
 #[test]
-fn a_message_deferred_while_running_and_then_disabled_waits_for_enable() {
+fn a_deferred_then_disabled_message_waits() {
     let machine = Machine::new(Kind::Stays);
     let handle = Arc::new(OnceLock::<IrqHandle>::new());
     let (own, interrupts, runs) = (handle.clone(), machine.interrupts.clone(), AtomicUsize::new(0));
@@ -231,7 +231,7 @@ fn disabling_masks_at_the_source_at_once() {
 }
 
 #[test]
-fn a_handler_that_panics_leaves_the_interrupt_usable() {
+fn a_panic_leaves_the_interrupt_usable() {
     let machine = Machine::new(Kind::Stays);
     let runs = AtomicUsize::new(0);
     let (_device, handle) = one_vector(&machine, move |_| {
@@ -247,7 +247,7 @@ fn a_handler_that_panics_leaves_the_interrupt_usable() {
 }
 
 #[test]
-fn a_message_that_arrives_while_a_handler_panics_is_sent_again() {
+fn a_message_during_a_panic_is_sent_again() {
     let machine = Arc::new(Machine::new(Kind::Stays));
     let runs = Arc::new(AtomicUsize::new(0));
     let (inner, count) = (machine.clone(), runs.clone());

@@ -31,7 +31,7 @@ fn two_domains(machine: &Machine) -> (SharedDevice, [(Arc<Store>, MsiDevice); 2]
 }
 
 #[test]
-fn two_domains_of_a_device_share_its_attachment_and_nothing_else() {
+fn domains_of_a_device_share_its_attachment_only() {
     let machine = Machine::new(Kind::NamesCpu);
     let (_device, domains) = two_domains(&machine);
     let handles = domains.each_ref().map(|(_, domain)| {
@@ -68,7 +68,7 @@ fn a_domain_that_goes_leaves_the_others_at_work() {
 }
 
 #[test]
-fn a_shared_device_that_is_dropped_inside_a_handler_is_detached_by_a_later_task() {
+fn a_task_detaches_a_device_dropped_in_a_handler() {
     let machine = Machine::new(Kind::Stays);
     let device = Mutex::new(Some(shared(&machine)));
     let store = machine.store(StoreKind::MSIX);
@@ -83,7 +83,7 @@ fn a_shared_device_that_is_dropped_inside_a_handler_is_detached_by_a_later_task(
 }
 
 #[test]
-fn a_domain_of_a_device_that_cannot_be_attached_does_not_exist() {
+fn no_domain_without_an_attachment() {
     let machine = Machine::new(Kind::Stays);
     machine.controller.fail_in.store(0, Relaxed);
     let config = SharedDeviceConfig {
@@ -96,7 +96,7 @@ fn a_domain_of_a_device_that_cannot_be_attached_does_not_exist() {
 }
 
 #[test]
-fn vectors_are_added_one_by_one_wherever_they_are_wanted() {
+fn vectors_are_added_one_by_one_at_any_slot() {
     let machine = Machine::new(Kind::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
@@ -127,7 +127,7 @@ fn a_slot_is_allocated_once_and_within_the_store() {
 }
 
 #[test]
-fn a_freed_vector_goes_back_and_its_slot_is_used_again() {
+fn a_freed_slot_is_used_again() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW] {
         let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 2));
         let store = machine.store(kind);
@@ -210,7 +210,7 @@ fn freeing_waits_for_the_handler() {
 }
 
 #[test]
-fn freeing_waits_for_a_handler_that_dropped_its_own_handle() {
+fn free_waits_for_a_self_dropping_handler() {
     free_beside_the_handler(true);
 }
 
@@ -238,7 +238,7 @@ fn the_store_is_off_after_its_last_vector_went() {
 }
 
 #[test]
-fn every_vector_of_a_group_has_a_message_that_the_device_sends() {
+fn each_vector_of_a_group_has_a_sent_message() {
     let machine = Machine::new(Kind::NamesCpu);
     let device = machine.attach(&machine.store(StoreKind::MSI));
     let granted = device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
@@ -396,7 +396,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_comes_and_goes_and_fails_everything_is_returned_once(
+    fn random_operations_return_everything_once(
         kind in prop_oneof![Just(Kind::Stays), Just(Kind::NamesCpu)],
         steps in prop::collection::vec(step(), 1..60),
     ) {
@@ -418,7 +418,7 @@ proptest! {
 }
 
 #[test]
-fn a_device_is_refused_more_than_its_controller_has() {
+fn a_device_gets_no_more_than_its_controller() {
     let machine = Machine::with_controller(Controller::with_capacity(Kind::Stays, 2));
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let refused = device.allocate_at(&[0, 1, 2]);

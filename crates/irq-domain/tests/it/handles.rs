@@ -38,7 +38,7 @@ fn dropping_a_handle_frees_its_handler() {
 }
 
 #[test]
-fn dropping_a_handle_in_a_task_waits_for_the_handler_on_another_cpu() {
+fn drop_waits_for_a_handler_on_another_cpu() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine, 1);
     let (inside, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
@@ -105,7 +105,7 @@ fn drops_itself(
 }
 
 #[test]
-fn a_handler_that_drops_its_own_handle_is_freed_by_a_later_task() {
+fn a_task_frees_a_self_dropping_handler() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine, 1);
     let (_, _, freed) = drops_itself(&machine, &device);
@@ -115,7 +115,7 @@ fn a_handler_that_drops_its_own_handle_is_freed_by_a_later_task() {
 }
 
 #[test]
-fn a_handler_that_dropped_its_own_handle_does_not_run_again() {
+fn a_self_dropping_handler_does_not_run_again() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine, 1);
     let (_, hwirq, _) = drops_itself(&machine, &device);
@@ -124,7 +124,7 @@ fn a_handler_that_dropped_its_own_handle_does_not_run_again() {
 }
 
 #[test]
-fn a_vector_can_be_requested_again_after_its_handler_dropped_itself() {
+fn a_self_dropped_vector_can_be_requested_again() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine, 1);
     let (irq, _, freed) = drops_itself(&machine, &device);
@@ -135,7 +135,7 @@ fn a_vector_can_be_requested_again_after_its_handler_dropped_itself() {
 }
 
 #[test]
-fn a_wired_handler_that_drops_itself_gives_its_input_back_by_a_later_task() {
+fn a_task_releases_a_self_dropped_input() {
     let machine = Machine::new(Kind::Stays);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
@@ -158,7 +158,7 @@ fn a_wired_handler_that_drops_itself_gives_its_input_back_by_a_later_task() {
 }
 
 #[test]
-fn two_handlers_that_drop_each_others_handles_do_not_deadlock() {
+fn handlers_may_drop_each_others_handles() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine, 2);
     let handles = Arc::new([const { Mutex::new(None::<IrqHandle>) }; 2]);
@@ -191,7 +191,7 @@ fn two_handlers_that_drop_each_others_handles_do_not_deadlock() {
 }
 
 #[test]
-fn a_device_that_is_dropped_inside_its_handler_is_torn_down_by_a_later_task() {
+fn a_task_tears_down_a_self_dropped_device() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine, 1);
     let own = Arc::new(Mutex::new(None));
@@ -210,7 +210,7 @@ fn a_device_that_is_dropped_inside_its_handler_is_torn_down_by_a_later_task() {
 }
 
 #[test]
-fn a_device_is_torn_down_after_a_handler_that_dropped_its_own_handle_returned() {
+fn tear_down_waits_for_a_self_dropping_handler() {
     let machine = Machine::new(Kind::Stays);
     let device = device(&machine, 1);
     let (dropped, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
@@ -235,7 +235,7 @@ fn a_device_is_torn_down_after_a_handler_that_dropped_its_own_handle_returned() 
 }
 
 #[test]
-fn a_handle_that_outlives_its_device_is_inert_even_if_the_vector_is_anothers() {
+fn a_handle_without_its_device_is_inert() {
     let machine = Machine::new(Kind::Stays);
     let first = device(&machine, 1);
     let stale = first.request(0, "first", |_| -> () { panic!("ran") }).unwrap();
@@ -289,7 +289,7 @@ fn a_retriggered_interrupt_arrives() {
 }
 
 #[test]
-fn a_message_that_waits_behind_the_endpoints_mask_is_pending() {
+fn a_message_behind_the_mask_is_pending() {
     let machine = Machine::new(Kind::Stays);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);

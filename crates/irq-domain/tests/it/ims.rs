@@ -196,7 +196,7 @@ impl Wireless {
 }
 
 #[test]
-fn rings_have_vectors_of_their_own_or_share_one_as_was_granted() {
+fn rings_use_the_vectors_granted() {
     for (capacity, vectors) in [(4096, 32), (32, 32), (31, 1), (1, 1)] {
         let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, capacity));
         let wireless = Wireless::start(&machine);
@@ -208,7 +208,7 @@ fn rings_have_vectors_of_their_own_or_share_one_as_was_granted() {
 }
 
 #[test]
-fn rings_go_on_when_their_messages_are_rewritten_under_them() {
+fn rings_survive_rewritten_messages() {
     for (kind, capacity) in [(Kind::Stays, 32), (Kind::NamesCpu, 32), (Kind::NamesCpuFarApart, 1)] {
         let machine = Machine::with_controller(Controller::with_capacity(kind, capacity));
         let wireless = Wireless::start(&machine);
@@ -222,7 +222,7 @@ fn rings_go_on_when_their_messages_are_rewritten_under_them() {
 }
 
 #[test]
-fn ring_memory_always_holds_what_the_domain_says_is_sent() {
+fn ring_memory_holds_the_sent_message() {
     let machine = Machine::new(Kind::NamesCpuFarApart);
     let wireless = Wireless::start(&machine);
     wireless.handles[3].set_affinity(Cpu::new(2)).unwrap();
@@ -368,7 +368,7 @@ impl MessageStore for CommandQueue {
 }
 
 #[test]
-fn a_command_queue_sees_one_batch_for_each_operation() {
+fn each_operation_is_one_batch_of_commands() {
     let machine = Machine::new(Kind::NamesCpu);
     let queue = CommandQueue::new(&machine.controller);
     let device = attach(&machine, queue.clone());
@@ -385,7 +385,7 @@ fn a_command_queue_sees_one_batch_for_each_operation() {
 }
 
 #[test]
-fn a_handler_disables_and_enables_without_the_command_queue() {
+fn a_handler_masks_without_the_command_queue() {
     let machine = Machine::new(Kind::NamesCpu);
     let queue = CommandQueue::new(&machine.controller);
     let device = attach(&machine, queue.clone());
@@ -408,7 +408,7 @@ fn a_handler_disables_and_enables_without_the_command_queue() {
 }
 
 #[test]
-fn a_move_that_the_queue_refuses_leaves_the_vector_at_work_where_it_was() {
+fn a_refused_move_keeps_the_vector_working() {
     let machine = Machine::new(Kind::NamesCpu);
     let queue = CommandQueue::new(&machine.controller);
     let device = attach(&machine, queue.clone());
@@ -425,7 +425,7 @@ fn a_move_that_the_queue_refuses_leaves_the_vector_at_work_where_it_was() {
 
 proptest! {
     #[test]
-    fn whichever_write_the_queue_refuses_all_or_nothing_is_granted(
+    fn a_refused_write_grants_nothing(
         had in 0..4u16,
         wanted in 1..20u16,
         write in 0..20usize,

@@ -268,7 +268,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn exactly_the_pages_that_stored_messages_need_are_mapped(
+    fn mapped_pages_are_those_of_stored_messages(
         kind in prop_oneof![Just(Kind::Stays), Just(Kind::NamesCpu)],
         steps in prop::collection::vec(step(), 1..60),
     ) {

@@ -25,7 +25,7 @@ fn a_slot_holds_both_messages() {
 }
 
 #[test]
-fn it_is_held_back_by_its_controller_until_it_has_a_handler() {
+fn a_level_is_masked_until_it_has_a_handler() {
     let machine = Machine::new(Kind::Stays);
     let (store, device) = level(&machine);
     store.fire(0);
@@ -39,7 +39,7 @@ fn it_is_held_back_by_its_controller_until_it_has_a_handler() {
 }
 
 #[test]
-fn it_arrives_again_by_itself_so_that_nothing_is_sent_again_for_it() {
+fn a_level_is_never_redelivered() {
     let machine = Machine::new(Kind::Stays);
     let (store, device) = level(&machine);
     let handle = requested(&device);

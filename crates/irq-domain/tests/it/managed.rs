@@ -12,7 +12,7 @@ const CPU2: Cpu = Cpu::new(2);
 const CPU3: Cpu = Cpu::new(3);
 
 #[test]
-fn a_managed_vector_begins_at_the_first_of_its_cpus_that_is_on_line() {
+fn a_managed_vector_begins_on_an_online_cpu() {
     let machine = Machine::new(Kind::NamesCpu);
     machine.interrupts.offline(CPU3).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
@@ -45,7 +45,7 @@ fn a_managed_vector_is_wanted_at_no_other_cpus() {
 }
 
 #[test]
-fn a_managed_vector_comes_back_to_any_of_its_cpus() {
+fn a_managed_vector_returns_to_any_of_its_cpus() {
     for (kind, back) in [(Kind::Stays, CPU1), (Kind::NamesCpu, CPU1), (Kind::NamesCpu, CPU2)] {
         let machine = Machine::new(kind);
         let store = machine.store(StoreKind::MSIX);
@@ -65,7 +65,7 @@ fn a_managed_vector_comes_back_to_any_of_its_cpus() {
 }
 
 #[test]
-fn a_shut_down_vector_without_handler_stays_masked() {
+fn a_vector_shut_down_unhandled_stays_masked() {
     let machine = Machine::new(Kind::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
@@ -78,7 +78,7 @@ fn a_shut_down_vector_without_handler_stays_masked() {
 }
 
 #[test]
-fn a_handler_requested_while_shut_down_waits_for_a_cpu() {
+fn a_request_while_shut_down_waits_for_a_cpu() {
     let machine = Machine::new(Kind::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
@@ -93,7 +93,7 @@ fn a_handler_requested_while_shut_down_waits_for_a_cpu() {
 }
 
 #[test]
-fn a_disabled_vector_stays_so_when_its_cpu_is_back() {
+fn a_disabled_vector_stays_so_at_cpu_return() {
     let machine = Machine::new(Kind::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
@@ -140,7 +140,7 @@ fn managed_vectors_spread_over_their_set() {
 }
 
 #[test]
-fn other_vectors_of_the_device_go_where_they_like() {
+fn unmanaged_vectors_go_anywhere() {
     let machine = Machine::new(Kind::NamesCpu);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_managed(0, &[CPU1]).unwrap();
@@ -152,7 +152,7 @@ fn other_vectors_of_the_device_go_where_they_like() {
 }
 
 #[test]
-fn without_a_cpu_on_line_nothing_is_granted_and_nothing_remains() {
+fn without_an_online_cpu_nothing_is_granted() {
     let machine = Machine::new(Kind::NamesCpu);
     machine.interrupts.offline(CPU3).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
@@ -162,7 +162,7 @@ fn without_a_cpu_on_line_nothing_is_granted_and_nothing_remains() {
 }
 
 #[test]
-fn layers_pass_on_for_which_cpus_a_vector_is_managed() {
+fn layers_pass_on_managed_cpus() {
     let machine = Machine::new(Kind::NamesCpu);
     let bridge =
         LayeredParent::new(ShimLayer::new("bridge"), machine.controller.clone(), Arc::new(Kernel));

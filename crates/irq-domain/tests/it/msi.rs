@@ -29,7 +29,7 @@ fn write(store: &MsiStore, message: MsiMessage) -> Result<(), StoreError> {
 }
 
 #[test]
-fn the_list_of_capabilities_is_walked_in_its_order() {
+fn capabilities_are_walked_in_list_order() {
     let function = Function::with_list(&[(0x40, 0x01, 0x60), (0x60, 0x11, 0x50), (0x50, 0x05, 0)]);
     let found: Vec<_> = capabilities(&*function).collect();
     let expected =
@@ -64,7 +64,7 @@ fn a_function_that_is_gone_has_no_capabilities() {
 }
 
 #[test]
-fn a_capability_that_reaches_beyond_configuration_space_is_refused() {
+fn a_capability_beyond_config_space_is_refused() {
     let function = Function::with_list(&[(0xf4, msi::CAPABILITY_ID, 0)]);
     function.set(0xf6, &u16::from(control(0, true, false)).to_le_bytes());
     assert_eq!(
@@ -98,7 +98,7 @@ fn what_a_store_can_hold_follows_the_capability() {
 }
 
 #[test]
-fn mask_bits_behind_a_slow_bus_are_not_used_in_any_context() {
+fn mask_bits_behind_a_slow_bus_are_for_tasks() {
     let function = Function::with_msi(control(0, true, true), AccessContext::Task);
     let store = function.msi_store().unwrap();
     assert!(store.fast_mask().is_none());
@@ -106,7 +106,7 @@ fn mask_bits_behind_a_slow_bus_are_not_used_in_any_context() {
 }
 
 #[test]
-fn taking_a_capability_over_turns_it_off_and_masks_every_vector() {
+fn take_over_turns_off_and_masks_all() {
     let enabled = control(2, true, true).with_enable(true).with_multiple_message_enable(2);
     let (function, _store) = store(enabled);
     assert!(!function.msi_control().enable());
@@ -130,7 +130,7 @@ fn a_message_lands_in_the_registers_of_each_form() {
 }
 
 #[test]
-fn a_wide_address_and_extended_data_land_in_their_upper_halves() {
+fn wide_addresses_and_data_use_upper_halves() {
     let kind = control(0, true, false).with_extended_data_capable(true);
     let (function, store) = store(kind);
     write(&store, MsiMessage { address: 0x12_3456_7000, data: 0x0001_2345 }).unwrap();
@@ -141,7 +141,7 @@ fn a_wide_address_and_extended_data_land_in_their_upper_halves() {
 }
 
 #[test]
-fn a_message_wider_than_the_registers_is_refused_not_truncated() {
+fn a_message_too_wide_is_refused() {
     let (_, store) = store(control(0, false, false));
     for message in [
         MsiMessage { address: 0x1_0000_0000, data: 0 },
@@ -161,7 +161,7 @@ fn a_store_has_one_message() {
 }
 
 #[test]
-fn an_enabled_function_without_mask_bits_changes_its_low_address_word_in_one_write() {
+fn a_maskless_function_writes_its_low_word() {
     let (function, store) = store(control(0, true, false));
     write(&store, MsiMessage { address: 0x1_0000_1000, data: 7 }).unwrap();
     store.set_enabled(true).unwrap();
@@ -171,7 +171,7 @@ fn an_enabled_function_without_mask_bits_changes_its_low_address_word_in_one_wri
 }
 
 #[test]
-fn an_enabled_function_without_mask_bits_refuses_what_would_tear() {
+fn a_maskless_function_refuses_torn_messages() {
     let (function, store) = store(control(0, true, false));
     write(&store, MsiMessage { address: 0x1000, data: 7 }).unwrap();
     store.set_enabled(true).unwrap();
@@ -185,7 +185,7 @@ fn an_enabled_function_without_mask_bits_refuses_what_would_tear() {
 }
 
 #[test]
-fn a_register_that_does_not_take_its_value_is_noticed_and_the_old_message_restored() {
+fn a_refused_register_restores_the_old_message() {
     let kind = control(0, true, true);
     let (function, store) = store(kind);
     let old = MsiMessage { address: 0x1000, data: 7 };
@@ -226,7 +226,7 @@ fn pending_bits_are_read_by_vector() {
 }
 
 #[test]
-fn the_granted_count_is_a_power_of_two_that_the_function_can_use() {
+fn the_granted_count_is_a_usable_power_of_two() {
     let (function, store) = store(control(3, true, false));
     let grant = |count| store.grant(NonZeroU16::new(count).unwrap());
     grant(4).unwrap();
@@ -254,7 +254,7 @@ fn a_group_is_set_up_enabled_and_torn_down_again() {
 }
 
 #[test]
-fn a_32_bit_function_is_refused_a_doorbell_above_four_gigabytes() {
+fn a_32_bit_function_is_refused_a_high_doorbell() {
     let (_, store) = store(control(0, false, true));
     let (machine, device) = attach(Kind::NamesCpuFarApart, store);
     for cpu in [0, 2, 3] {
@@ -278,7 +278,7 @@ fn data_wider_than_the_function_is_refused() {
 }
 
 #[test]
-fn an_unmaskable_function_moves_within_four_gigabytes_and_not_beyond() {
+fn a_maskless_function_moves_within_4_gib() {
     let (_, near) = store(control(0, true, false));
     let (_machine, device) = attach(Kind::NamesCpu, near);
     device.allocate(Shape::AlignedGroup, 1..=1).unwrap();

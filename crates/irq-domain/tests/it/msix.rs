@@ -22,7 +22,7 @@ fn write(store: &MsixStore, slot: u16, message: MsiMessage) -> Result<(), StoreE
 }
 
 #[test]
-fn the_capability_says_how_large_the_table_is_and_where() {
+fn the_capability_locates_the_table() {
     let function = Function::with_msix(65);
     let found = MsixCapability::find(&*function).unwrap();
     assert_eq!((found.offset, found.slots), (AT, 65));
@@ -49,7 +49,7 @@ fn a_table_that_leaves_its_region_is_refused() {
 }
 
 #[test]
-fn a_capability_that_reaches_beyond_configuration_space_is_refused() {
+fn a_capability_beyond_config_space_is_refused() {
     let function = Function::with_list(&[(0xf8, msix::CAPABILITY_ID, 0)]);
     let refused = MsixCapability::find(&*function);
     assert_eq!(refused, Err(PciError::CapabilityTooLong { id: 0x11, offset: 0xf8 }));
@@ -67,7 +67,7 @@ fn taking_a_capability_over_turns_it_off() {
 }
 
 #[test]
-fn set_up_happens_under_the_function_mask_with_every_entry_masked() {
+fn set_up_happens_under_the_function_mask() {
     let (function, store) = store(4);
     write(&store, 1, MESSAGE).unwrap();
     assert!(function.msix_control().enable() && function.msix_control().function_mask());
@@ -78,7 +78,7 @@ fn set_up_happens_under_the_function_mask_with_every_entry_masked() {
 }
 
 #[test]
-fn turning_off_before_anything_was_set_up_is_possible() {
+fn turning_off_needs_no_set_up() {
     let (function, store) = store(4);
     store.set_enabled(false).unwrap();
     assert!(!function.msix_control().enable());
@@ -132,7 +132,7 @@ fn an_entry_beyond_the_table_is_refused() {
 }
 
 #[test]
-fn an_entry_that_does_not_take_its_message_stops_the_update_and_keeps_the_old_one() {
+fn a_refused_message_stops_the_update() {
     let (function, store) = store(4);
     let messages = [1, 2, 3, 4].map(|data| MsiMessage { data, ..MESSAGE });
     let write_all = |messages: [MsiMessage; 4]| {
@@ -161,7 +161,7 @@ fn pending_bits_are_read_by_vector() {
 }
 
 #[test]
-fn a_function_that_is_gone_fails_the_set_up_and_leaves_nothing() {
+fn a_gone_function_fails_the_set_up() {
     let (function, store) = store(4);
     let (machine, device) = attach(Kind::Stays, store);
     function.gone.store(true, Ordering::Relaxed);
@@ -172,7 +172,7 @@ fn a_function_that_is_gone_fails_the_set_up_and_leaves_nothing() {
 }
 
 #[test]
-fn a_set_up_whose_messages_do_not_stick_leaves_the_function_off() {
+fn a_failed_set_up_leaves_the_function_off() {
     let (function, store) = store(4);
     let (machine, device) = attach(Kind::Stays, store);
     *function.stuck.lock().unwrap() = Some(TABLE_AT + 2 * ENTRY_SIZE + ENTRY_DATA);
@@ -183,7 +183,7 @@ fn a_set_up_whose_messages_do_not_stick_leaves_the_function_off() {
 }
 
 #[test]
-fn a_function_that_disappears_is_torn_down_and_its_vectors_are_given_back() {
+fn a_gone_function_gives_its_vectors_back() {
     let (function, store) = store(4);
     let (machine, device) = attach(Kind::Stays, store);
     device.allocate(Shape::Independent, 4..=4).unwrap();
@@ -198,7 +198,7 @@ fn a_function_that_disappears_is_torn_down_and_its_vectors_are_given_back() {
 }
 
 #[test]
-fn vectors_are_set_up_masked_unmasked_when_requested_and_rewritten_when_moved() {
+fn vectors_are_masked_until_requested() {
     let (function, store) = store(4);
     let (_machine, device) = attach(Kind::NamesCpuFarApart, store);
     device.allocate(Shape::Independent, 4..=4).unwrap();
@@ -213,7 +213,7 @@ fn vectors_are_set_up_masked_unmasked_when_requested_and_rewritten_when_moved() 
 }
 
 #[test]
-fn a_move_whose_message_does_not_stick_is_rolled_back_and_the_vector_lives_on() {
+fn a_move_with_a_refused_message_is_rolled_back() {
     let (function, store) = store(4);
     let (machine, device) = attach(Kind::NamesCpu, store);
     device.allocate(Shape::Independent, 1..=1).unwrap();

@@ -22,7 +22,7 @@ fn missing(capability: Capability) -> MsiDeviceError {
 }
 
 #[test]
-fn a_device_with_its_own_storage_is_refused_where_no_tier_offers_it() {
+fn own_storage_needs_a_tier_that_offers_it() {
     let machine = offering(Capabilities::ALL.without(Capability::DeviceStorage));
     let refused = machine.try_attach(&machine.store(StoreKind::SLOW)).err();
     assert_eq!(refused, Some(missing(Capability::DeviceStorage)));
@@ -34,7 +34,7 @@ fn a_device_with_its_own_storage_is_refused_where_no_tier_offers_it() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_mask_at_any_time_needs_a_controller_that_can() {
+fn an_unmaskable_endpoint_needs_a_masking_parent() {
     let machine = offering(Capabilities::ALL.without(Capability::Masking));
     let refused = machine.try_attach(&machine.store(StoreKind::MSI)).err();
     assert_eq!(refused, Some(missing(Capability::Masking)));
@@ -42,7 +42,7 @@ fn an_endpoint_that_cannot_mask_at_any_time_needs_a_controller_that_can() {
 }
 
 #[test]
-fn a_group_where_there_are_none_is_one_vector_or_refused() {
+fn without_groups_one_vector_or_refusal() {
     let machine = offering(Capabilities::ALL.without(Capability::Groups));
     let device = machine.attach(&machine.store(StoreKind::MSI));
     assert_eq!(device.allocate(Shape::AlignedGroup, 2..=8), Err(missing(Capability::Groups)));
@@ -50,7 +50,7 @@ fn a_group_where_there_are_none_is_one_vector_or_refused() {
 }
 
 #[test]
-fn vectors_are_added_later_only_where_that_is_offered() {
+fn late_allocation_needs_a_tier_that_offers_it() {
     let machine = offering(Capabilities::ALL.without(Capability::LateAllocation));
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 2..=2).unwrap();
@@ -59,7 +59,7 @@ fn vectors_are_added_later_only_where_that_is_offered() {
 }
 
 #[test]
-fn an_endpoint_without_a_property_that_a_tier_requires_is_refused() {
+fn a_missing_required_property_is_refused() {
     let machine = Machine::new(Kind::Stays);
     let requires = Properties::NONE.with(Property::WideAddress);
     *machine.controller.tier.lock().unwrap() = ALL.with_requires(requires);
@@ -98,7 +98,7 @@ const REASON: NotIsolated = NotIsolated::SharedDoorbell("mock");
 const NO_PROOF: Isolation = Isolation::NotIsolated(REASON);
 
 #[test]
-fn a_virtual_controller_alone_takes_no_stored_messages_however_isolated() {
+fn a_trapping_hypervisor_takes_no_stored_message() {
     let traps = Some(Hypervisor::Traps);
     assert!(attach_over(traps, NO_PROOF, Storage::Bus).is_ok());
     let mismatch =
@@ -107,7 +107,7 @@ fn a_virtual_controller_alone_takes_no_stored_messages_however_isolated() {
 }
 
 #[test]
-fn a_hypervisor_that_remaps_takes_stored_messages_of_isolated_devices() {
+fn a_remapping_hypervisor_needs_isolation() {
     let remaps = Some(Hypervisor::Remaps);
     let device = attach_over(remaps, PROOF, Storage::Device).unwrap();
     let proof = device.prove_isolated().unwrap();
@@ -118,7 +118,7 @@ fn a_hypervisor_that_remaps_takes_stored_messages_of_isolated_devices() {
 }
 
 #[test]
-fn a_hypervisor_that_remaps_makes_stored_messages_real() {
+fn a_remapping_hypervisor_makes_messages_real() {
     let machine = Machine::new(Kind::Stays);
     let virtual_alone = Capabilities::ALL.without(Capability::MessageRemapping);
     *machine.controller.tier.lock().unwrap() = Tier::new("mock").with_provides(virtual_alone);
@@ -135,7 +135,7 @@ fn a_hypervisor_that_remaps_makes_stored_messages_real() {
 }
 
 #[test]
-fn devices_that_a_hypervisor_emulates_work_in_a_guest() {
+fn emulated_devices_work_in_a_guest() {
     for hypervisor in [Hypervisor::Traps, Hypervisor::Remaps] {
         let device = attach_over(Some(hypervisor), NO_PROOF, Storage::Emulated).unwrap();
         assert_eq!(device.allocate(Shape::Independent, 1..=1).unwrap().len(), 1);

@@ -60,7 +60,7 @@ fn a_device_that_fails_is_restored_later() {
 }
 
 #[test]
-fn an_interrupt_enabled_during_the_restore_waits_for_its_end() {
+fn an_enable_during_a_restore_waits_for_its_end() {
     let machine = Machine::new(Kind::Stays);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
@@ -78,7 +78,7 @@ fn an_interrupt_enabled_during_the_restore_waits_for_its_end() {
 }
 
 #[test]
-fn an_interrupt_disabled_during_the_restore_stays_masked() {
+fn a_disable_during_a_restore_stays_masked() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW] {
         let machine = Machine::new(Kind::Stays);
         let store = machine.store(kind);
@@ -94,7 +94,7 @@ fn an_interrupt_disabled_during_the_restore_stays_masked() {
 }
 
 #[test]
-fn a_reset_function_without_mask_bits_gets_its_message_back() {
+fn a_maskless_reset_function_is_restored() {
     let control = msi::Control::new().with_address_64(true);
     let function = Function::with_msi(control, AccessContext::Any);
     let (_machine, device) = attach(Kind::Stays, Arc::new(function.msi_store().unwrap()));
@@ -104,7 +104,7 @@ fn a_reset_function_without_mask_bits_gets_its_message_back() {
 }
 
 #[test]
-fn a_reset_function_has_wide_data_before_its_message() {
+fn wide_data_is_enabled_before_the_message() {
     let control = msi::Control::new().with_extended_data_capable(true);
     let function = Function::with_msi(control, AccessContext::Any);
     let store = function.msi_store().unwrap();

@@ -102,7 +102,7 @@ fn combinations() -> impl Iterator<Item = (Kind, StoreKind)> {
 }
 
 #[test]
-fn nothing_is_lost_while_interrupts_move_and_are_disabled_and_cpus_come_and_go() {
+fn moves_disables_and_hotplug_lose_nothing() {
     for (kind, store) in combinations() {
         let machine = Machine::new(kind);
         let device = Device::new(&machine, store);
@@ -177,7 +177,7 @@ fn handlers_and_devices_come_and_go_under_load() {
 }
 
 #[test]
-fn after_a_move_returned_messages_arrive_at_the_new_cpu_alone() {
+fn after_a_move_only_the_new_cpu_gets_messages() {
     for (kind, store) in combinations() {
         let machine = Machine::new(kind);
         let target = machine.store(store);

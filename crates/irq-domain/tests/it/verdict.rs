@@ -48,7 +48,7 @@ fn a_verdict_is_the_answer_of_dispatch() {
 }
 
 #[test]
-fn a_screaming_line_is_shut_off_and_reported_once() {
+fn a_screaming_line_is_shut_off_once() {
     let machine = Machine::new(Kind::Stays);
     let (handle, _) = line(&machine);
     arrive(&machine, 99_900);
@@ -75,7 +75,7 @@ fn a_line_that_was_shut_off_is_enabled_again() {
 }
 
 #[test]
-fn a_line_with_a_device_among_others_does_not_scream() {
+fn a_line_with_an_active_device_does_not_scream() {
     let machine = Machine::new(Kind::Stays);
     let (handle, mine) = line(&machine);
     for _ in 0..500 {
@@ -149,7 +149,7 @@ fn a_screaming_device_is_masked_at_its_endpoint() {
 }
 
 #[test]
-fn a_handler_that_starts_disabled_runs_from_its_enable_on() {
+fn a_handler_started_disabled_waits_for_enable() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind { group: false, ..StoreKind::MSI }] {
         let machine = Machine::new(Kind::Stays);
         let store = machine.store(kind);
@@ -166,7 +166,7 @@ fn a_handler_that_starts_disabled_runs_from_its_enable_on() {
 }
 
 #[test]
-fn a_line_that_starts_disabled_is_masked_until_its_enable() {
+fn a_line_started_disabled_is_masked() {
     let machine = Machine::new(Kind::Stays);
     let request = WiredRequest { start: Start::Disabled, ..LINE };
     let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();

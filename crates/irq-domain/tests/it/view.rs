@@ -11,7 +11,7 @@ fn describe(machine: &Machine, irq: Irq) -> String {
 }
 
 #[test]
-fn the_hierarchy_of_a_message_signalled_interrupt_names_every_level() {
+fn describe_names_every_level_of_an_msi() {
     let machine = Machine::new(Kind::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 2..=2).unwrap();
@@ -27,7 +27,7 @@ fn the_hierarchy_of_a_message_signalled_interrupt_names_every_level() {
 }
 
 #[test]
-fn the_hierarchy_of_interrupts_at_the_root_is_one_level() {
+fn describe_has_one_level_at_the_root() {
     let machine = Machine::new(Kind::Stays);
     let request = WiredRequest {
         hwirq: HwIrq::new(33),
@@ -52,13 +52,13 @@ fn the_hierarchy_of_interrupts_at_the_root_is_one_level() {
 }
 
 #[test]
-fn an_interrupt_that_does_not_exist_is_described_as_such() {
+fn an_unknown_interrupt_is_described_as_such() {
     let machine = Machine::new(Kind::Stays);
     assert_eq!(describe(&machine, Irq::new(7)), "irq 7: does not exist\n");
 }
 
 #[test]
-fn the_snapshot_has_a_line_for_each_interrupt_with_counts_by_cpu() {
+fn the_snapshot_counts_runs_by_cpu() {
     let machine = Machine::new(Kind::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 2..=2).unwrap();

@@ -18,7 +18,7 @@ const UART: WiredRequest<'static> = WiredRequest {
 const TIMER: HwIrq = HwIrq::new(27);
 
 #[test]
-fn a_request_sets_up_the_input_and_a_drop_gives_it_back() {
+fn a_request_sets_up_the_input_until_its_drop() {
     let machine = Machine::new(Kind::Stays);
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let line = machine.root.line(33).unwrap();
@@ -30,7 +30,7 @@ fn a_request_sets_up_the_input_and_a_drop_gives_it_back() {
 }
 
 #[test]
-fn an_input_that_is_taken_is_refused_and_nothing_remains_of_the_attempt() {
+fn a_taken_input_is_refused_without_trace() {
     let machine = Machine::new(Kind::Stays);
     let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let second = machine.interrupts.request_wired(UART, |_| {});
@@ -39,7 +39,7 @@ fn an_input_that_is_taken_is_refused_and_nothing_remains_of_the_attempt() {
 }
 
 #[test]
-fn an_input_can_be_requested_again_after_it_was_dropped() {
+fn a_dropped_input_can_be_requested_again() {
     let machine = Machine::new(Kind::Stays);
     drop(machine.interrupts.request_wired(UART, |_| {}).unwrap());
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
@@ -56,7 +56,7 @@ fn a_vector_beyond_the_space_is_refused() {
 }
 
 #[test]
-fn an_edge_that_arrives_while_disabled_is_set_pending_again_at_the_root() {
+fn a_disabled_edge_is_set_pending_at_enable() {
     let machine = Machine::new(Kind::Stays);
     let request = WiredRequest { trigger: Trigger::Edge, ..UART };
     let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();
@@ -78,7 +78,7 @@ fn a_wired_interrupt_moves_by_its_route() {
 }
 
 #[test]
-fn a_private_interrupt_runs_on_several_cpus_at_once_where_it_was_enabled() {
+fn a_private_interrupt_runs_on_enabled_cpus() {
     let machine = Machine::new(Kind::Stays);
     let interrupts = machine.interrupts.clone();
     let nested = Arc::new(AtomicUsize::new(0));
@@ -103,7 +103,7 @@ fn a_private_interrupt_runs_on_several_cpus_at_once_where_it_was_enabled() {
 }
 
 #[test]
-fn wired_and_private_interrupts_need_a_wired_parent() {
+fn root_interrupts_need_a_wired_parent() {
     let interrupts =
         Arc::new(Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel))).unwrap());
     let private = interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {});
@@ -135,7 +135,7 @@ fn a_vector_that_is_wired_cannot_be_private() {
 }
 
 #[test]
-fn an_input_whose_trigger_cannot_be_set_is_given_back() {
+fn an_input_with_a_bad_trigger_is_given_back() {
     let machine = Machine::new(Kind::Stays);
     machine.root.stuck.store(true, Ordering::Relaxed);
     let refused = machine.interrupts.request_wired(UART, |_| {});
@@ -166,7 +166,7 @@ fn a_vector_that_is_private_cannot_be_wired() {
 }
 
 #[test]
-fn a_vector_that_a_device_has_cannot_be_wired_and_nothing_remains_of_the_attempt() {
+fn a_devices_hwirq_cannot_be_wired() {
     let machine = Machine::new(Kind::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 1..=1).unwrap();
@@ -179,7 +179,7 @@ fn a_vector_that_a_device_has_cannot_be_wired_and_nothing_remains_of_the_attempt
 }
 
 #[test]
-fn a_wired_interrupt_leaves_a_cpu_that_goes_off_line() {
+fn a_wired_interrupt_leaves_an_offline_cpu() {
     let machine = Machine::new(Kind::Stays);
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let before = handle.effective_affinity();
@@ -198,7 +198,7 @@ fn a_private_interrupt_has_no_affinity() {
 }
 
 #[test]
-fn a_private_edge_that_arrives_while_disabled_is_sent_again_at_enable() {
+fn a_disabled_private_edge_is_sent_at_enable() {
     let machine = Machine::new(Kind::Stays);
     let sgi = HwIrq::new(1);
     let handle = machine.interrupts.request_per_cpu(sgi, Trigger::Edge, "ipi", |_| {}).unwrap();
@@ -209,7 +209,7 @@ fn a_private_edge_that_arrives_while_disabled_is_sent_again_at_enable() {
 }
 
 #[test]
-fn a_private_edge_that_nests_below_its_own_handler_is_sent_again() {
+fn a_nested_private_edge_is_sent_again() {
     let machine = Machine::new(Kind::Stays);
     let (interrupts, runs) = (machine.interrupts.clone(), AtomicUsize::new(0));
     let sgi = HwIrq::new(1);
@@ -263,7 +263,7 @@ fn a_vector_of_two_parents_has_one_owner() {
 }
 
 #[test]
-fn a_handler_dispatches_the_inputs_behind_its_own() {
+fn a_handler_dispatches_inputs_behind_its_own() {
     let machine = Machine::new(Kind::Stays);
     let parent: Arc<dyn WiredParent> = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
     let behind = WiredRequest { hwirq: HwIrq::new(FIRST_BEHIND + 5), name: "behind", ..UART };

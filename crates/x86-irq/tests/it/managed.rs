@@ -31,7 +31,7 @@ fn free_on(board: &Board, cpus: [Cpu; 3]) -> [u32; 3] {
 }
 
 #[test]
-fn a_managed_interrupt_moves_to_a_cpu_without_a_free_vector() {
+fn a_managed_move_needs_no_free_vector() {
     let board = Board::new(3);
     let mut follower = managed(&board, 1);
     let mut other = Device::new(&*board.domain, 2, Rewrite::Masked, CPU0).unwrap();
@@ -45,7 +45,7 @@ fn a_managed_interrupt_moves_to_a_cpu_without_a_free_vector() {
 }
 
 #[test]
-fn it_goes_to_and_fro_without_an_arrival_in_between() {
+fn managed_moves_need_no_arrival_in_between() {
     let board = Board::new(3);
     let mut follower = managed(&board, 1);
     let home = board.domain.place(follower.vector()).unwrap();
@@ -67,7 +67,7 @@ fn it_is_delivered_to_its_own_cpus_alone() {
 }
 
 #[test]
-fn what_was_set_aside_is_free_again_once_the_interrupt_is() {
+fn set_aside_vectors_end_with_the_interrupt() {
     for moves in 0..4 {
         let board = Board::new(3);
         let mut follower = managed(&board, 1);
@@ -83,7 +83,7 @@ fn what_was_set_aside_is_free_again_once_the_interrupt_is() {
 }
 
 #[test]
-fn a_cpu_with_nothing_to_set_aside_refuses_and_nothing_remains() {
+fn a_full_cpu_refuses_managed_vectors() {
     let board = Board::new(3);
     let others = fill(&board, CPU1);
     let among = [CPU0, CPU1];
@@ -94,7 +94,7 @@ fn a_cpu_with_nothing_to_set_aside_refuses_and_nothing_remains() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_change_its_data_is_refused() {
+fn an_endpoint_with_fixed_data_is_refused() {
     let board = Board::new(3);
     for rewrite in [Rewrite::AddressOnly, Rewrite::LowWordOnly, Rewrite::Never] {
         let refused = Device::managed(&*board.domain, 1, rewrite, CPU0, &[CPU0, CPU1]).unwrap_err();
@@ -104,7 +104,7 @@ fn an_endpoint_that_cannot_change_its_data_is_refused() {
 }
 
 #[test]
-fn a_cpu_that_is_named_twice_sets_one_vector_aside() {
+fn a_cpu_named_twice_sets_one_vector_aside() {
     let board = Board::new(2);
     let among = [CPU1, CPU0, CPU1];
     let _follower = Device::managed(&*board.domain, 1, Rewrite::Masked, CPU1, &among).unwrap();

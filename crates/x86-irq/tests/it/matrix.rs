@@ -196,7 +196,7 @@ proptest! {
 }
 
 #[test]
-fn the_same_number_is_handed_out_once_on_each_cpu() {
+fn a_number_is_handed_out_once_per_cpu() {
     let mut matrix = matrix();
     matrix.online(Cpu::new(0)).unwrap();
     matrix.online(Cpu::new(1)).unwrap();
@@ -205,7 +205,7 @@ fn the_same_number_is_handed_out_once_on_each_cpu() {
 }
 
 #[test]
-fn a_cpu_that_the_matrix_was_not_made_for_is_named() {
+fn an_unknown_cpu_is_named() {
     let stranger = Cpu::new(3);
     let mut matrix = matrix();
     assert_eq!(matrix.online(stranger), Err(MatrixError::UnknownCpu(stranger)));

@@ -46,7 +46,7 @@ fn messages() -> impl Strategy<Value = ApicMessage> {
 }
 
 #[test]
-fn every_plain_message_round_trips_in_the_8_and_15_bit_forms() {
+fn plain_messages_round_trip() {
     for (format, ids) in
         [(DestinationFormat::Xapic, 0x100), (DestinationFormat::Extended15, 0x8000)]
     {
@@ -62,7 +62,7 @@ fn every_plain_message_round_trips_in_the_8_and_15_bit_forms() {
 }
 
 #[test]
-fn every_data_word_decodes_to_itself_or_not_at_all() {
+fn data_words_decode_to_themselves_or_fail() {
     for data in 0..=0xffff {
         let wire = MsiMessage { address: 0xfee0_0000, data };
         let Ok(decoded) = ApicMessage::decode(wire, DestinationFormat::Xapic) else { continue };
@@ -73,7 +73,7 @@ fn every_data_word_decodes_to_itself_or_not_at_all() {
 }
 
 #[test]
-fn every_handle_round_trips_with_and_without_subhandle() {
+fn handles_round_trip_with_any_subhandle() {
     for handle in 0..=u16::MAX {
         for subhandle in [None, Some(0), Some(handle.reverse_bits())] {
             let named = RemappableMessage { handle, subhandle };
@@ -111,7 +111,7 @@ proptest! {
     }
 
     #[test]
-    fn remappable_decoding_is_undone_by_encoding_but_for_ignored_bits(low in any::<u32>(), data in any::<u32>()) {
+    fn remappable_messages_round_trip(low in any::<u32>(), data in any::<u32>()) {
         let address = u64::from(0xfee0_0010 | low & 0xf_ffff);
         let wire = MsiMessage { address, data };
         if let Ok(named) = RemappableMessage::decode(wire) {

@@ -217,7 +217,7 @@ fn vectors_without_memory_are_given_back() {
 }
 
 #[test]
-fn remapped_vectors_without_memory_are_given_back() {
+fn without_memory_vectors_are_given_back() {
     let hardware = Hardware::new();
     let domain = domain(&hardware);
     let parent = remapping(&hardware, &domain);

@@ -30,7 +30,7 @@ fn slots_begin_above_the_vectors_of_a_cpu() {
 }
 
 #[test]
-fn a_message_is_dispatched_by_its_slot_on_the_cpu_asked_for() {
+fn a_message_arrives_by_its_slot() {
     let board = Board::new(2);
     let device = device(&board, Rewrite::Masked);
     board.write(device.message, device.serial);
@@ -51,7 +51,7 @@ fn groups_are_refused_without_remapping() {
 }
 
 #[test]
-fn a_device_gets_no_more_than_it_was_attached_for_until_it_frees() {
+fn a_device_gets_no_more_than_its_limit() {
     let board = Board::new(1);
     let attachment = board.domain.attach(RequesterId::new(1), 2).unwrap();
     let two = request(2, Shape::Independent, Rewrite::Masked, CPU0);
@@ -82,7 +82,7 @@ fn a_full_cpu_is_told_apart_from_a_full_machine() {
 }
 
 #[test]
-fn the_old_place_is_kept_until_an_interrupt_arrives_at_the_new_one() {
+fn the_old_place_is_kept_until_an_arrival() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::Masked);
     let free = board.domain.available_on(CPU0);
@@ -97,7 +97,7 @@ fn the_old_place_is_kept_until_an_interrupt_arrives_at_the_new_one() {
 }
 
 #[test]
-fn a_place_at_which_an_interrupt_still_waits_is_not_cleaned_up() {
+fn a_place_with_a_request_is_not_cleaned_up() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::Masked);
     let old = (device.message, board.domain.place(device.vector()).unwrap());
@@ -113,7 +113,7 @@ fn a_place_at_which_an_interrupt_still_waits_is_not_cleaned_up() {
 }
 
 #[test]
-fn cleaning_up_after_one_interrupt_leaves_anothers_old_place_alone() {
+fn clean_up_leaves_other_places_alone() {
     let board = Board::new(2);
     let mut waiting = device(&board, Rewrite::Masked);
     let mut arrived = Device::new(&*board.domain, 2, Rewrite::Masked, CPU0).unwrap();
@@ -126,7 +126,7 @@ fn cleaning_up_after_one_interrupt_leaves_anothers_old_place_alone() {
 }
 
 #[test]
-fn freed_vectors_are_not_handed_out_while_their_message_may_be_under_way() {
+fn freed_vectors_drain_before_reuse() {
     let board = Board::new(1);
     let device = device(&board, Rewrite::Masked);
     let place = board.domain.place(device.vector()).unwrap();
@@ -141,7 +141,7 @@ fn freed_vectors_are_not_handed_out_while_their_message_may_be_under_way() {
 }
 
 #[test]
-fn an_endpoint_with_one_writable_word_moves_to_the_same_vector_alone() {
+fn a_low_word_endpoint_keeps_its_vector() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::LowWordOnly);
     let vector = board.domain.place(device.vector()).unwrap().vector;
@@ -153,7 +153,7 @@ fn an_endpoint_with_one_writable_word_moves_to_the_same_vector_alone() {
 }
 
 #[test]
-fn an_endpoint_with_one_writable_word_is_refused_a_cpu_where_its_vector_is_taken() {
+fn a_low_word_endpoint_needs_its_vector_free() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::LowWordOnly);
     let others = board.domain.attach(RequesterId::new(2), 100).unwrap();
@@ -166,7 +166,7 @@ fn an_endpoint_with_one_writable_word_is_refused_a_cpu_where_its_vector_is_taken
 }
 
 #[test]
-fn an_endpoint_with_one_writable_word_gets_a_vector_that_is_free_elsewhere_too() {
+fn a_low_word_endpoint_gets_a_common_vector() {
     let board = Board::new(2);
     let others = board.domain.attach(RequesterId::new(2), 100).unwrap();
     let half = request(6, Shape::Independent, Rewrite::Masked, CPU1);
@@ -176,7 +176,7 @@ fn an_endpoint_with_one_writable_word_gets_a_vector_that_is_free_elsewhere_too()
 }
 
 #[test]
-fn an_endpoint_with_one_writable_word_does_not_move_where_the_upper_word_differs() {
+fn a_low_word_endpoint_keeps_its_upper_word() {
     let board = Board::off_line(2, DestinationFormat::Kvm32);
     board.online(CPU0);
     board.online_as(CPU1, ApicId::new(0x101));
@@ -188,7 +188,7 @@ fn an_endpoint_with_one_writable_word_does_not_move_where_the_upper_word_differs
 }
 
 #[test]
-fn an_endpoint_that_stores_32_address_bits_is_refused_a_wider_message() {
+fn a_32_bit_endpoint_is_refused_a_wide_message() {
     let board = Board::off_line(2, DestinationFormat::Kvm32);
     board.online(CPU0);
     board.online_as(CPU1, ApicId::new(0x101));
@@ -218,7 +218,7 @@ fn an_endpoint_that_cannot_be_rewritten_stays() {
 }
 
 #[test]
-fn a_move_that_is_rolled_back_gives_the_new_place_up_after_an_arrival() {
+fn a_rolled_back_move_drains_its_new_place() {
     let board = Board::new(2);
     let device = device(&board, Rewrite::Masked);
     let place = board.domain.place(device.vector());
@@ -255,7 +255,7 @@ fn a_quiet_interrupt_leaves_cpu_after_cpu() {
 }
 
 #[test]
-fn a_quiet_interrupt_takes_the_place_again_that_it_left() {
+fn a_quiet_interrupt_returns_to_its_old_place() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::Masked);
     for turn in 0..20 {
@@ -293,7 +293,7 @@ fn what_arrives_while_masked_is_sent_again_once() {
 }
 
 #[test]
-fn clearing_drops_what_is_remembered_behind_the_mask() {
+fn clearing_drops_the_masked_pending_bit() {
     let board = Board::new(1);
     let device = device(&board, Rewrite::Masked);
     board.domain.mask(device.vector());
@@ -312,7 +312,7 @@ fn pending_is_not_known_of_another_cpus_apic() {
 }
 
 #[test]
-fn what_waits_at_a_cpu_that_goes_off_line_is_sent_to_the_new_one() {
+fn requests_of_an_offline_cpu_are_sent_on() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::Masked);
     board.write(device.message, device.serial);
@@ -324,7 +324,7 @@ fn what_waits_at_a_cpu_that_goes_off_line_is_sent_to_the_new_one() {
 }
 
 #[test]
-fn what_waits_for_a_stranded_interrupt_is_sent_when_it_can_be() {
+fn a_stranded_request_is_sent_after_a_move() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::Masked);
     board.write(device.message, device.serial);
@@ -336,7 +336,7 @@ fn what_waits_for_a_stranded_interrupt_is_sent_when_it_can_be() {
 }
 
 #[test]
-fn what_waits_for_a_stranded_interrupt_is_sent_when_its_cpu_is_back() {
+fn a_stranded_request_is_sent_at_cpu_return() {
     let board = Board::new(1);
     let device = device(&board, Rewrite::Masked);
     board.write(device.message, device.serial);
@@ -346,7 +346,7 @@ fn what_waits_for_a_stranded_interrupt_is_sent_when_its_cpu_is_back() {
 }
 
 #[test]
-fn an_apic_that_messages_cannot_name_is_not_reachable() {
+fn an_unnameable_apic_is_not_reachable() {
     let board = Board::new(2);
     board.offline(CPU1);
     board.domain.online(CPU1, ApicId::new(0xff)).unwrap();
@@ -364,7 +364,7 @@ fn two_cpus_have_two_apics() {
 }
 
 #[test]
-fn numbers_that_were_never_handed_out_are_harmless() {
+fn unknown_numbers_are_harmless() {
     let board = Board::new(1);
     for raw in [0, FIRST_SLOT - 1, FIRST_SLOT, FIRST_SLOT + 19, FIRST_SLOT + 20, u32::MAX] {
         let vector = HwIrq::new(raw);

@@ -55,7 +55,7 @@ impl Apic for Apics {
 }
 
 #[test]
-fn a_leaving_cpu_has_cleaned_up_for_every_caller() {
+fn a_leaving_cpu_has_cleaned_up() {
     let apics = Arc::new(Apics::default());
     let config = VectorDomainConfig::new(NonZeroU16::new(2).unwrap(), apics.clone());
     let domain = Arc::new(VectorDomain::new(config).unwrap());

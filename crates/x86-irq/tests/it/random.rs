@@ -261,7 +261,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn nothing_is_lost_or_misdelivered_and_everything_comes_back(ops in prop::collection::vec(ops(), 0..150)) {
+    fn random_runs_lose_and_misdeliver_nothing(ops in prop::collection::vec(ops(), 0..150)) {
         let mut world = World::new();
         for op in &ops {
             world.apply(op);

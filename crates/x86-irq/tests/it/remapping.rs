@@ -154,7 +154,7 @@ fn a_move_that_is_rolled_back_restores_the_entry() {
 }
 
 #[test]
-fn a_unit_that_does_not_answer_leaves_the_interrupt_where_it_was() {
+fn a_silent_unit_keeps_the_old_target() {
     let rig = Rig::new();
     let device = rig.device();
     let place = rig.board.domain.place(device.vector());
@@ -168,7 +168,7 @@ fn a_unit_that_does_not_answer_leaves_the_interrupt_where_it_was() {
 }
 
 #[test]
-fn a_drained_place_is_given_up_without_an_arrival() {
+fn a_drained_place_needs_no_arrival() {
     let rig = Rig::new();
     let device = rig.device();
     rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap();
@@ -207,7 +207,7 @@ fn a_handle_of_another_requester_faults() {
 }
 
 #[test]
-fn a_message_in_the_compatibility_format_is_blocked() {
+fn compatibility_messages_are_blocked() {
     let rig = Rig::new();
     let device = rig.device();
     let place = rig.board.domain.place(device.vector()).unwrap();
@@ -217,7 +217,7 @@ fn a_message_in_the_compatibility_format_is_blocked() {
 }
 
 #[test]
-fn a_group_has_one_handle_and_each_vector_an_entry_that_moves_alone() {
+fn vectors_of_a_group_move_alone() {
     let rig = Rig::new();
     let attachment = rig.parent.attach(NIC, 8).unwrap();
     let group = request(8, Shape::AlignedGroup, Rewrite::Never, CPU0);
@@ -241,7 +241,7 @@ fn a_group_has_one_handle_and_each_vector_an_entry_that_moves_alone() {
 }
 
 #[test]
-fn a_full_table_is_a_shortage_and_takes_no_vectors() {
+fn a_full_table_takes_no_vectors() {
     let small = RemapTableConfig { size: TableSize::from_log2(2).unwrap(), ..config() };
     let rig = Rig::with(small, Source::pci);
     let attachment = rig.parent.attach(NIC, 5).unwrap();
@@ -256,7 +256,7 @@ fn a_full_table_is_a_shortage_and_takes_no_vectors() {
 }
 
 #[test]
-fn what_cannot_be_invalidated_is_never_used_again() {
+fn an_entry_not_invalidated_is_never_reused() {
     let rig = Rig::new();
     let device = rig.device();
     let (message, place) = (device.message, rig.translate(NIC, device.message).unwrap());
@@ -274,7 +274,7 @@ fn what_cannot_be_invalidated_is_never_used_again() {
 }
 
 #[test]
-fn an_allocation_whose_entries_cannot_be_published_leaves_nothing_to_its_device() {
+fn unpublished_entries_fail_the_allocation() {
     let rig = Rig::new();
     *rig.unit.broken.lock().unwrap() = true;
     let error = Device::new(&*rig.parent, NIC.get(), Rewrite::Never, CPU0).unwrap_err();
@@ -284,7 +284,7 @@ fn an_allocation_whose_entries_cannot_be_published_leaves_nothing_to_its_device(
 }
 
 #[test]
-fn an_apic_beyond_the_entries_is_refused_before_anything_is_taken() {
+fn an_unreachable_apic_is_refused_first() {
     let rig = Rig::with(RemapTableConfig { mode: ApicMode::Xapic, ..config() }, Source::pci);
     rig.board.offline(CPU1);
     for id in [0xff, 0x101] {
@@ -302,7 +302,7 @@ fn an_apic_beyond_the_entries_is_refused_before_anything_is_taken() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_store_the_message_is_refused() {
+fn an_endpoint_too_narrow_is_refused() {
     let rig = Rig::new();
     let attachment = rig.parent.attach(NIC, 8).unwrap();
     let mut narrow = request(8, Shape::AlignedGroup, Rewrite::Masked, CPU0);
@@ -317,7 +317,7 @@ fn an_endpoint_that_cannot_store_the_message_is_refused() {
 }
 
 #[test]
-fn a_requester_that_is_not_behind_the_unit_has_no_route() {
+fn a_requester_beside_the_unit_has_no_route() {
     let rig = Rig::with(config(), |_| None);
     assert_eq!(rig.parent.attach(NIC, 1).map(|_| ()), Err(MsiError::NoRoute(NIC)));
     assert_eq!(rig.parent.isolation(NIC), Isolation::NotIsolated(NotIsolated::NoController));
@@ -339,7 +339,7 @@ fn only_a_unit_that_checks_everything_isolates() {
 }
 
 #[test]
-fn groups_are_offered_above_vectors_that_have_none() {
+fn remapping_offers_groups() {
     use msi_types::{Capabilities, Capability, Properties};
     let rig = Rig::new();
     let groups = Capabilities::NONE.with(Capability::Groups);

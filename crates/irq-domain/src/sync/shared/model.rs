@@ -157,7 +157,7 @@ fn is_caught(scenario: fn()) -> bool {
 }
 
 #[test]
-fn the_last_owner_frees_once_and_nobody_uses_it_after() {
+fn the_last_owner_frees_once() {
     shuttle::check_random(owners_come_and_go::<Sound>, SCHEDULES);
     shuttle::check_random(a_shared_value_is_dropped_by_its_last_owner, SCHEDULES);
 }
@@ -189,7 +189,7 @@ fn a_refused_value_is_dropped() {
 }
 
 #[test]
-fn a_handler_drops_what_it_owns_with_its_last_owner() {
+fn a_handler_is_dropped_with_its_last_owner() {
     let drops = Drops::default();
     let counted = Counted(drops.clone());
     let handler = Handler::try_handler(move |_: &IrqContext<'_>| drop(counted.0.clone())).unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_bus_with_an_offset_has_devices_store_other_addresses() {
+fn an_offset_changes_stored_addresses() {
     let machine = Machine::new(Kind::NamesCpu);
     let parent =
         shim(&machine, ShimLayer::new("bridge").with_addresses(AddressRule::Offset(0x1000_0000)));
@@ -17,7 +17,7 @@ fn a_bus_with_an_offset_has_devices_store_other_addresses() {
 }
 
 #[test]
-fn a_bus_that_shifts_requesters_attaches_what_the_controller_sees() {
+fn shifted_requesters_are_attached() {
     let machine = Machine::new(Kind::Stays);
     let rule = RequesterRule::Shifted { shift: 4, base: 3 };
     let parent = shim(&machine, ShimLayer::new("bridge").with_requesters(rule));
@@ -26,7 +26,7 @@ fn a_bus_that_shifts_requesters_attaches_what_the_controller_sees() {
 }
 
 #[test]
-fn a_requester_that_does_not_fit_its_bus_is_refused() {
+fn a_requester_too_wide_is_refused() {
     for rule in [
         RequesterRule::Shifted { shift: 31, base: 0 },
         RequesterRule::Shifted { shift: 64, base: 0 },
@@ -43,7 +43,7 @@ fn a_requester_that_does_not_fit_its_bus_is_refused() {
 }
 
 #[test]
-fn a_window_in_front_of_an_its_names_the_device_in_the_address_and_isolates_nobody() {
+fn a_window_takes_the_device_from_the_address() {
     let machine = Machine::new(Kind::Stays);
     *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let rule = AddressRule::Window { window: 0x5800_0000, devices: 0x200 };

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn each_page_of_doorbells_is_mapped_once_and_unmapped_with_its_last_user() {
+fn a_doorbell_page_is_mapped_once_per_domain() {
     for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
         for (kind, pages) in [(Kind::Stays, 1), (Kind::NamesCpu, 4)] {
             let machine = Machine::new(kind);
@@ -24,7 +24,7 @@ fn each_page_of_doorbells_is_mapped_once_and_unmapped_with_its_last_user() {
 }
 
 #[test]
-fn devices_of_one_domain_share_its_pages_and_others_have_their_own() {
+fn devices_of_one_domain_share_its_pages() {
     let machine = Machine::new(Kind::Stays);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
@@ -42,7 +42,7 @@ fn devices_of_one_domain_share_its_pages_and_others_have_their_own() {
 }
 
 #[test]
-fn the_new_doorbell_is_mapped_before_the_endpoint_is_rewritten_and_the_old_one_until_after() {
+fn both_doorbells_are_mapped_during_a_rewrite() {
     let setup = one_vector(Kind::NamesCpu, MAPPED);
     let seen = Arc::new(AtomicUsize::new(0));
     let (note, translation) = (seen.clone(), setup.translation.clone());
@@ -54,7 +54,7 @@ fn the_new_doorbell_is_mapped_before_the_endpoint_is_rewritten_and_the_old_one_u
 }
 
 #[test]
-fn an_interrupt_whose_new_doorbell_cannot_be_mapped_stays_where_it_is() {
+fn a_move_to_an_unmappable_doorbell_is_refused() {
     let setup = one_vector(Kind::NamesCpu, MAPPED);
     setup.translation.fail_in.store(0, Relaxed);
     let refused = setup.handle.set_affinity(Cpu::new(2));
@@ -68,7 +68,7 @@ fn an_interrupt_whose_new_doorbell_cannot_be_mapped_stays_where_it_is() {
 }
 
 #[test]
-fn a_doorbell_that_was_mapped_for_a_move_that_failed_is_unmapped() {
+fn a_failed_move_unmaps_its_new_doorbell() {
     let setup = one_vector(Kind::NamesCpu, MAPPED);
     setup.store.fail_in.store(0, Relaxed);
     setup.handle.set_affinity(Cpu::new(2)).unwrap_err();
@@ -77,7 +77,7 @@ fn a_doorbell_that_was_mapped_for_a_move_that_failed_is_unmapped() {
 }
 
 #[test]
-fn a_move_to_where_it_is_maps_nothing_and_unmaps_nothing() {
+fn a_move_to_the_same_cpu_maps_nothing() {
     let setup = one_vector(Kind::NamesCpu, MAPPED);
     setup.handle.set_affinity(setup.handle.effective_affinity()).unwrap();
     assert_eq!(setup.translation.maps.load(Relaxed), 1);
@@ -87,7 +87,7 @@ fn a_move_to_where_it_is_maps_nothing_and_unmaps_nothing() {
 }
 
 #[test]
-fn a_device_whose_doorbell_cannot_be_mapped_gets_nothing() {
+fn an_unmappable_doorbell_fails_the_allocation() {
     let machine = Machine::new(Kind::NamesCpu);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
@@ -99,7 +99,7 @@ fn a_device_whose_doorbell_cannot_be_mapped_gets_nothing() {
 }
 
 #[test]
-fn a_device_that_is_not_translated_stores_the_doorbell_itself() {
+fn an_untranslated_device_stores_the_doorbell() {
     for (requester, mode) in [
         (DEVICE, DoorbellMode::Identity),
         (RequesterId::pci(9, 0, 0), MAPPED),
@@ -116,7 +116,7 @@ fn a_device_that_is_not_translated_stores_the_doorbell_itself() {
 }
 
 #[test]
-fn a_doorbell_outside_the_reserved_region_is_refused() {
+fn a_doorbell_outside_the_region_is_refused() {
     let machine = Machine::new(Kind::Stays);
     let translation =
         Translation::new(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 });
@@ -133,7 +133,7 @@ const NESTED: DoorbellMode =
     DoorbellMode::Nested { granule: Granule::Size4K, stored: 0x1234_5040, doorbell: 0x0900_0040 };
 
 #[test]
-fn under_a_guests_translation_the_guests_address_is_stored_and_leads_to_the_real_doorbell() {
+fn nested_devices_store_the_guests_address() {
     let setup = one_vector(Kind::Stays, NESTED);
     assert_eq!(setup.device.message(0).unwrap().address, 0x1234_5040);
     assert_eq!(
@@ -144,7 +144,7 @@ fn under_a_guests_translation_the_guests_address_is_stored_and_leads_to_the_real
 }
 
 #[test]
-fn under_a_guests_translation_there_is_one_doorbell() {
+fn nested_translation_has_one_doorbell() {
     let setup = one_vector(Kind::NamesCpu, NESTED);
     let refused = setup.handle.set_affinity(Cpu::new(1));
     assert!(matches!(refused, Err(MoveError::Controller(MsiError::Unmapped { .. }))));
@@ -152,7 +152,7 @@ fn under_a_guests_translation_there_is_one_doorbell() {
 }
 
 #[test]
-fn a_doorbell_above_four_gigabytes_is_brought_within_an_endpoints_reach() {
+fn a_high_doorbell_is_mapped_within_reach() {
     let machine = Machine::new(Kind::NamesCpuFarApart);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
@@ -168,7 +168,7 @@ fn a_doorbell_above_four_gigabytes_is_brought_within_an_endpoints_reach() {
 }
 
 #[test]
-fn an_endpoint_behind_an_iommu_needs_no_wide_address() {
+fn an_iommu_relieves_narrow_endpoints() {
     let machine = Machine::new(Kind::Stays);
     let wide = Properties::NONE.with(Property::WideAddress);
     let tier = Tier::new("mock").with_provides(Capabilities::ALL).with_requires(wide);
@@ -196,7 +196,7 @@ fn a_page_may_be_mapped_where_its_placement_says() {
 }
 
 #[test]
-fn a_guests_doorbell_lies_in_its_page_as_the_real_one() {
+fn a_nested_doorbell_keeps_its_page_offset() {
     let machine = Machine::new(Kind::Stays);
     let granule = Granule::Size4K;
     let mode = DoorbellMode::Nested { granule, stored: 0x1234_5080, doorbell: 0x0900_0080 };
@@ -239,7 +239,7 @@ fn a_message_composed_again_lets_the_last_one_go() {
 }
 
 #[test]
-fn a_requester_that_cannot_be_passed_on_is_not_isolated() {
+fn an_unpassable_requester_is_not_isolated() {
     let machine = Machine::new(Kind::Stays);
     *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let rule = RequesterRule::Shifted { shift: 0, base: u32::MAX };
@@ -250,7 +250,7 @@ fn a_requester_that_cannot_be_passed_on_is_not_isolated() {
 }
 
 #[test]
-fn an_iommu_that_passes_accesses_leaves_isolation_to_the_next() {
+fn identity_leaves_isolation_to_the_next_iommu() {
     let machine = Machine::new(Kind::Stays);
     let below = iommu(&machine, &Translation::new(MAPPED));
     let layer =
@@ -260,7 +260,7 @@ fn an_iommu_that_passes_accesses_leaves_isolation_to_the_next() {
 }
 
 #[test]
-fn endpoints_of_different_widths_share_a_domain_in_any_order() {
+fn endpoints_of_two_widths_share_a_domain() {
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
     for (kinds, pages) in [([StoreKind::MSIX, narrow], 2), ([narrow, StoreKind::MSIX], 1)] {
         let machine = Machine::new(Kind::Stays);
@@ -295,7 +295,7 @@ fn a_narrow_endpoint_moves_within_its_reach() {
 }
 
 #[test]
-fn both_messages_of_a_level_are_mapped_or_neither() {
+fn a_levels_messages_are_mapped_together() {
     let machine = Machine::new(Kind::Stays);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
@@ -314,7 +314,7 @@ fn both_messages_of_a_level_are_mapped_or_neither() {
 }
 
 #[test]
-fn what_shares_the_doorbells_page_decides_over_isolation() {
+fn neighbours_in_the_page_decide_isolation() {
     let isolated = Isolation::Isolated(IsolatingMechanism::Its);
     let not = Isolation::NotIsolated;
     for (mode, page, expected) in [
@@ -359,7 +359,7 @@ fn an_iommu_that_translates_isolates_memory() {
 }
 
 #[test]
-fn a_device_that_its_iommu_does_not_serve_reaches_all_memory() {
+fn an_unserved_device_reaches_all_memory() {
     let machine = Machine::new(Kind::Stays);
     *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let parent = iommu(&machine, &Translation::new(MAPPED));
