@@ -154,7 +154,10 @@ impl Description {
 
     /// Returns what firmware says about the functions at and below `bridge`, like
     /// [`host_spans`](Self::host_spans).
-    pub fn bridge_spans(&self, bridge: &PciBridge) -> Vec<RouteSpan> {
+    pub fn bridge_spans<'a>(
+        &'a self,
+        bridge: &'a PciBridge,
+    ) -> impl Iterator<Item = RouteSpan> + 'a {
         self.bus_spans(&bridge.msi)
     }
 

@@ -173,7 +173,7 @@ impl DeviceRow {
     }
 
     fn of_bridge(description: &Description, host: &PciHost, bridge: &PciBridge) -> Self {
-        let spans = description.bridge_spans(bridge);
+        let spans: Vec<_> = description.bridge_spans(bridge).collect();
         let what = (&bridge.id, "pci bridge", bridge.status.is_enabled());
         Self::new(description, what, (&bridge.msi, &host.iommu), &spans)
     }
