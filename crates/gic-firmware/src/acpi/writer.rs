@@ -62,7 +62,7 @@ pub fn write(description: &Description) -> Result<WrittenTables, WriteError> {
     write_with(description, Extensions::default())
 }
 
-/// Writes `description` like [`write`], with these extensions.
+/// Writes `description` like [`write()`], with these extensions.
 ///
 /// # Errors
 ///

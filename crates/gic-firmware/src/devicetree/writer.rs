@@ -43,7 +43,7 @@ pub fn write(description: &Description) -> Result<Vec<u8>, WriteError> {
     tree(description).map(|tree| tree.to_dtb())
 }
 
-/// Writes `description` like [`write`], as the source that `dtc` compiles.
+/// Writes `description` like [`write()`], as the source that `dtc` compiles.
 ///
 /// # Errors
 ///
