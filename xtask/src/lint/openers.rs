@@ -12,7 +12,7 @@ const QUESTIONS: [&str; 10] =
     ["who", "what", "where", "which", "whether", "how", "why", "when", "whoever", "whose"];
 
 /// Permitted share of such comments, in tenths of a percent.
-const MOST: usize = 75;
+const MOST: usize = 40;
 
 /// Comment blocks of the whole tree, and those that open with a question word.
 #[derive(Debug, Default)]
