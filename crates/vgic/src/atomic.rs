@@ -1,4 +1,4 @@
-//! The atomics under what threads share: LPI words and hints, wired interrupts and their lists,
+//! The atomics under what threads share: LPI entries and ready bits, wired interrupts and their lists,
 //! wake-up state.
 //!
 //! Model checks compile the same sources against a scheduler's atomics in place of these. The

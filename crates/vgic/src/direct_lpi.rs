@@ -1,5 +1,5 @@
 //! Direct LPIs (IHI 0069 §12.11): `GICR_SETLPIR` and `GICR_CLRLPIR`, which make an LPI pending at
-//! one redistributor and take it back. Whoever can write there can ring any LPI.
+//! one redistributor and take it back. A device that can write there can send any LPI.
 //!
 //! A message takes no lock and allocates nothing: each LPI of the redistributor's tables has a word
 //! there from `EnableLPIs` on. Ignored are: everything while LPIs are disabled here, LPIs beyond

@@ -1,12 +1,12 @@
-//! What devices write: messages of senders without identity, and whatever else lies beside a
-//! doorbell.
+//! Writes of devices without identity: messages, and registers beside a doorbell. Nothing here takes
+//! a message for an ITS, which needs a DeviceID.
 
 use crate::vgic::FrameAt;
 use crate::{AccessWidth, NotClaimed, Vgic};
 use gic_arch::gits;
 use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 
-/// What a device's write reached.
+/// The target of a device's write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceWrite {
     /// A doorbell.

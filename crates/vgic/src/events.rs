@@ -1,12 +1,12 @@
-//! What a guest did wrong: counted and rate-limited, for the virtual machine monitor to read. Never
-//! an error to it.
+//! The guest's mistakes, counted and kept for the virtual machine monitor to read. They are never an
+//! error to it, and a bounded number is kept, however many the guest makes.
 
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::safeguard::Safeguard;
 use core::cmp::Ordering;
 use core::fmt;
 
-/// What kind of mistake.
+/// The kind of a mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum FaultReason {
@@ -78,12 +78,11 @@ impl fmt::Display for FaultReason {
 /// One mistake of the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuestFault {
-    /// What kind.
+    /// The kind.
     pub reason: FaultReason,
-    /// Where: the guest physical address of the register or table; for a message, that of the
-    /// doorbell.
+    /// The guest physical address of the register or table; for a message, that of the doorbell.
     pub address: u64,
-    /// What: the value written, the INTID, or the ITS command error code; 0 if there is none. Of a
+    /// The value written, the INTID, or the ITS command error code; 0 if there is none. Of a
     /// message, the DeviceID in the upper half and the EventID in the lower.
     pub detail: u64,
 }
@@ -94,8 +93,7 @@ impl fmt::Display for GuestFault {
     }
 }
 
-/// How many faults are kept with their details until they are read; what comes after them is only
-/// counted.
+/// Number of faults kept with their details until they are read; later ones are only counted.
 pub(crate) const KEPT: usize = 32;
 
 /// The guest's mistakes so far: a count of each kind, and the first few since they were last read.
@@ -128,12 +126,12 @@ impl Events {
         self.kept.push(fault);
     }
 
-    /// How many faults of this kind there were.
+    /// Counts the faults of this kind so far.
     pub fn count(&self, reason: FaultReason) -> u64 {
         self.counts.get(reason as usize).map_or(0, |count| count.load(SeqCst))
     }
 
-    /// How many faults of any kind there were.
+    /// Counts the faults of any kind so far.
     pub fn total(&self) -> u64 {
         self.counts.iter().map(|count| count.load(SeqCst)).sum()
     }
@@ -148,9 +146,9 @@ impl Events {
 #[derive(Debug)]
 struct FaultQueue {
     cells: [FaultCell; KEPT],
-    /// How many faults were ever pushed.
+    /// Number of faults ever pushed.
     pushed: AtomicU64,
-    /// How many were ever popped.
+    /// Number of faults ever popped.
     popped: AtomicU64,
 }
 

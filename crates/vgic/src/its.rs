@@ -72,7 +72,7 @@ pub(crate) struct Its {
     state: Mutex<ItsRegisters>,
 }
 
-/// What the registers hold.
+/// The registers' values, and the work behind them.
 struct ItsRegisters {
     enabled: bool,
     queue: Queue,

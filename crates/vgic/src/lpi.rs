@@ -1,41 +1,45 @@
-//! LPIs: which are pending at which vCPU, and how they get there without a lock.
+//! Per-LPI state, and its way to the vCPU without a lock. The core owns every mapped event's entry,
+//! what leads to it and what says that it is ready. After SYNC, nothing becomes pending at an old
+//! place.
 //!
 //! # State
 //!
-//! Every mapped event has an **entry**: one atomic word, which is its translation and its pending bit.
-//! Its value names target, priority and INTID of one moment, so an LPI is never pending at two
-//! places or at an old one. An LPI can also be pending at a redistributor that no event of it
-//! targets: by `GICR_SETLPIR`, by MOVALL, from the pending table. That is an entry of its own, in a
-//! flat table of the redistributor. When the LPI's event comes to that redistributor, what is
-//! pending there passes into the event's entry. So an LPI has one place at each redistributor.
+//! Every mapped event has an **entry**: one atomic word, its translation and its pending bit. Its
+//! value names target, priority and INTID of one moment, so an LPI is never pending at two places
+//! or at an old one. An LPI can also be pending at a redistributor that no event of it targets: by
+//! `GICR_SETLPIR`, by MOVALL, from the pending table. That is an entry of its own, in a flat table
+//! of the redistributor. When the LPI's event comes to that redistributor, its entry takes over
+//! what is pending there. So an LPI has one entry at each redistributor.
 //!
 //! | object | holds |
 //! |---|---|
 //! | entry (`entry`, `entries`, `redistributor_lpis`) | P pending, E enabled, D deliverable, priority level, target vCPU, LPI, generation |
-//! | device table entry (`device_table`, `itt`) | from DeviceID and EventID to the entry, and the generation it must have |
-//! | ready bits (`ready_bitmap`) | per vCPU and level a bit per entry, summarised: "look at the entry" |
-//! | outside ([`VcpuWakeup`]) | the vCPU sleeps or runs guest code: it must be kicked |
-//! | cold state (`control`, `entry_allocator`, `entries_by_lpi`) | collections, devices, `EnableLPIs`, owners of entries: under the command lock |
+//! | device table entry and ITT (`device_table`, `itt`) | from DeviceID and EventID to the entry, and the generation it must have |
+//! | ready bitmap (`ready_bitmap`) | per vCPU and level a bit per entry, summarised: "look at the entry" |
+//! | `needs_kick` ([`VcpuWakeup`]) | the vCPU is in WFI or in guest mode |
+//! | state under the command lock (`control`, `entry_allocator`, `entries_by_lpi`) | collections, devices, `EnableLPIs`, owners of entries |
 //!
 //! D folds everything that can forbid a message: event and collection mapped, ITS enabled, target's
 //! `EnableLPIs`. A message reads no other flag, and a command that forbids has finished when it has
 //! rewritten the entries.
 //!
-//! # Why nothing is lost, misplaced or late
+//! # Nothing is lost, misplaced or late
+//!
+//! `injection` has the steps of a message in their order. They rest on this:
 //!
 //! 1. P is set only by an exchange of the whole entry: at that moment the event was mapped and
-//!    deliverable, with that target, priority and INTID. A sender delayed before it fails; after
-//!    it, it only hints.
-//! 2. The entry's generation equals its device table entry's exactly while the entry belongs to that
-//!    sender. A generation never comes back (`entry_allocator` retires what used them up). An entry may become
-//!    another sender's: a message asks whether it still is its own sender's after it has read it
-//!    (`device_table`).
-//! 3. Ready bits carry no authority. A stray ready bit leads to an entry that is not ready.
-//! 4. Whoever writes an entry that is pending and enabled hints for that value, then notifies
-//!    (*owing*). Word and leaf, leaf and summary, summary and top, top and mask, mask and "outside"
-//!    are pairs of sequentially consistent accesses, of which one side sees the other.
+//!    deliverable, with that target, priority and INTID. A producer delayed before the exchange
+//!    fails. One delayed after it only sets a ready bit and kicks.
+//! 2. The entry's generation equals that of the link to it exactly while the entry belongs to that
+//!    device. A generation never comes back (`entry_allocator` retires what used them up). A device
+//!    table entry may pass to another device: a message checks that it is still its own device's
+//!    after it has read it (`device_table`).
+//! 3. Ready bits carry no authority. A stray one leads to an entry that is not ready.
+//! 4. After storing a pending, enabled entry, a writer sets its ready bit, then kicks the target.
+//!    Entry and leaf, leaf and summary, summary and top, top and mask, mask and `needs_kick` are
+//!    pairs of sequentially consistent accesses, of which one side sees the other.
 //! 5. All writes of an entry are read-modify-writes, also for a message whose event is pending
-//!    already: so the acknowledgement that takes it has seen what the sender wrote before.
+//!    already. So the acknowledgement that takes it has seen what the device wrote before.
 //!
 //! Two events mapped to one LPI are two entries, and may deliver it twice.
 //!
@@ -85,7 +89,7 @@
 //!
 //! ```text
 //! Its.state              one per ITS: registers and queue
-//!   └─ LpiCore.control   one per machine: cold state, and whoever rewrites entries for it
+//!   └─ LpiCore.control   one per machine: cold state, and the right to rewrite entries for it
 //! (none)                 messages, acknowledgement, notification: no kick is sent with a lock held
 //! ```
 //!
@@ -143,13 +147,13 @@ pub(crate) use saved::{Room, SavedLpi};
 use shared::Shared;
 pub(crate) use tables::LpiTables;
 
-/// How many entries an access to a redistributor's register visits before the rest is left for the
+/// Entries that an access to a redistributor's register visits before it leaves the rest to the
 /// next.
 const ENTRIES_PER_ACCESS: u64 = 1 << 14;
-/// How many entries are visited with the command lock held, before others get it.
+/// Entries visited with the command lock held, before others get it.
 pub(crate) const ENTRIES_PER_PIECE: u64 = 1 << 10;
-/// How long the command lock is left alone between two pieces of a long access, in turns of a
-/// spinning loop.
+/// Turns of a spinning loop between two pieces of a long access, in which others get the command
+/// lock.
 const SPINS_PER_PIECE: u32 = 64;
 
 /// The LPIs of one machine: shared by its ITSes, redistributors and vCPUs.
@@ -203,7 +207,7 @@ impl LpiCore {
         &self.shared
     }
 
-    /// Adds an ITS with these senders, up to 2^16 of them.
+    /// Adds an ITS with this device table, up to 2^16 of them.
     pub(crate) fn add_its(&self, device_table: Arc<DeviceTable>) -> Result<ItsIndex, NoRoom> {
         self.control.lock().add_its(device_table)
     }
@@ -225,13 +229,13 @@ impl LpiCore {
         self.wakeup.kick(Cpu::new(vcpu));
     }
 
-    /// Runs `change` under the command lock, for callers that hold locks themselves: they owe
-    /// [`send_kicks`](Self::send_kicks) after they let go of them.
+    /// Runs `change` under the command lock, for callers that hold locks themselves. They must call
+    /// [`send_kicks`](Self::send_kicks) after they release them.
     pub(crate) fn with_kicks_deferred<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
         change(&mut self.control.lock())
     }
 
-    /// Notifies the vCPUs that commands found something for, and one of what is left over.
+    /// Kicks the vCPUs that commands made something ready for, and one for work that is left over.
     pub(crate) fn send_kicks(&self) {
         self.wakeup.kick_for_work();
         loop {
@@ -258,12 +262,11 @@ impl LpiCore {
         self.finish(Cause::Admit(its))
     }
 
-    /// Takes time in proportion to what is mapped. Ends also if another access disables again what
-    /// was enabled; and as whoever then enables it once more comes here too, and goes nowhere else,
-    /// it ends at all.
+    /// Takes time in proportion to what is mapped. Also returns if a concurrent write clears the
+    /// enable bit. Terminates: each re-enable runs its own sweep.
     fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {
         while !self.with(|control| control.advance(cause, control.work() + ENTRIES_PER_PIECE))? {
-            // Whoever waits for the lock would seldom see it free.
+            // Without a pause, a waiter would seldom see the lock free.
             (0..SPINS_PER_PIECE).for_each(|_| core::hint::spin_loop());
         }
         Ok(())

@@ -18,7 +18,7 @@ use gic_arch::IntId;
 use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
 use msi_types::Cpu;
 
-/// What an access to a redistributor acts on.
+/// The target of an access to a redistributor.
 #[derive(Clone, Copy)]
 pub(crate) struct Redistributor<'a> {
     pub(crate) cpu: Cpu,

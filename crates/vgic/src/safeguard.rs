@@ -13,7 +13,7 @@ pub(crate) enum Safeguard {
     Generation,
     /// Disabling LPIs removes "deliverable" from every entry, instead of being a flag beside them.
     SweepOnDisable,
-    /// After a hint or candidate was forgotten, the entry that it led to is looked at again.
+    /// After a ready bit or candidate was cleared, the entry that it led to is looked at again.
     LookAgain,
     /// After an empty leaf was taken out of its summary, the leaf is looked at again.
     RecheckLeaf,
@@ -21,7 +21,7 @@ pub(crate) enum Safeguard {
     RecheckSummary,
     /// After an empty level was taken out of the mask, the level is looked at again.
     RecheckMask,
-    /// A change of a pending word's target, priority or enable sets the ready bit for the new
+    /// A change of a pending entry's target, priority or enable sets the ready bit for the new
     /// value.
     SetReadyBit,
     /// A message that found its entry through nodes looks at the device's entry again.

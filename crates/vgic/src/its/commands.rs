@@ -20,7 +20,7 @@ use gic_arch::its::CommandErrorReason::{
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use msi_types::{DeviceId, EventId};
 
-/// Why a command is refused.
+/// The reason for which a command is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Refusal {
     /// The architecture has a code for it.

@@ -1,4 +1,4 @@
-//! What an ITS looks like.
+//! The configuration of an ITS.
 
 use crate::lpi::MAX_EVENT_BITS;
 use gic_arch::gits::{PageSize, SIZE, Typer};
@@ -16,7 +16,7 @@ pub struct ItsConfig {
     pub device_id_bits: u8,
     /// EventID bits: 1 to 23.
     pub event_id_bits: u8,
-    /// How commands name redistributors (`GITS_TYPER.PTA`).
+    /// The name of a redistributor in commands (`GITS_TYPER.PTA`).
     pub redistributor_naming: RedistributorNaming,
     /// Collections that the ITS holds by itself, from number 0 on (`GITS_TYPER.HCC`).
     pub held_collections: u8,
@@ -30,19 +30,19 @@ pub struct ItsConfig {
     pub collection_id_bits: Option<u8>,
     /// Page sizes of the tables.
     pub page_sizes: PageSizes,
-    /// Whether accesses to tables and queue are coherent with the guest's caches.
+    /// Coherence of accesses to tables and queue with the guest's caches.
     pub coherence: Coherence,
     /// `GITS_IIDR`: guests choose errata by it. Revision 0 is KVM's table format.
     pub iidr: Iidr,
-    /// What follows a command error.
+    /// The reaction to a command error.
     pub error_policy: ErrorPolicy,
-    /// How much is done at one register access before the rest is left for the next: a command is
+    /// Units of work at one register access before the rest is left for the next: a command is
     /// one unit, and so are every 16 mappings that it visits. A command that has more to visit goes
     /// on at the next access, or when a vCPU is about to leave.
     pub work_per_access: u32,
 }
 
-/// How commands name redistributors.
+/// The name of a redistributor in commands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RedistributorNaming {
     /// By `GICR_TYPER.Processor_Number` (`PTA` = 0).
@@ -51,7 +51,7 @@ pub enum RedistributorNaming {
     Address,
 }
 
-/// Whether a table can have two levels.
+/// The levels that a table can have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TableLevels {
     /// One level only: `GITS_BASERn.Indirect` reads as zero.
@@ -69,7 +69,7 @@ pub enum PageSizes {
     Only(PageSize),
 }
 
-/// Whether table accesses look into the guest's caches.
+/// Coherence of table accesses with the guest's caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
     /// They do.
@@ -78,7 +78,7 @@ pub enum Coherence {
     NonCoherent,
 }
 
-/// What follows a command error. The architecture leaves the choice (IHI 0069 §5.3).
+/// The reaction to a command error. The architecture leaves the choice (IHI 0069 §5.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ErrorPolicy {
     /// The command is skipped.
@@ -88,7 +88,7 @@ pub enum ErrorPolicy {
     Stall,
 }
 
-/// What no ITS can be.
+/// A configuration that no ITS can have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ItsConfigError {
     /// The frames.
@@ -114,7 +114,7 @@ pub enum ItsConfigError {
     CollectionIdBitsBesideHeld {
         /// The limit.
         bits: u8,
-        /// How many are held.
+        /// The number of collections held.
         held: u8,
     },
     /// No work is done.

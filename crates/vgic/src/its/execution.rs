@@ -71,7 +71,7 @@ impl Its {
     /// Finishes what was begun, in one go.
     pub(super) fn finish_begun(&self, state: &mut ItsRegisters) {
         let is_done = self.lpis.with_kicks_deferred(|control| {
-            // What finds no memory stays begun.
+            // A sweep that finds no memory stays begun.
             let _ = control.finish_sweeps();
             control.is_quiescent(self.index)
         });

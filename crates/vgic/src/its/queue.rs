@@ -1,5 +1,5 @@
-//! The command queue (IHI 0069 §5.3.1): a ring in the guest's memory, worked off a budgeted piece
-//! at a time.
+//! The registers of the command queue (IHI 0069 §5.3.1), a ring in the guest's memory. Offsets stay
+//! within the queue, whatever the guest writes.
 
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::wakeup::Recalls;
@@ -22,7 +22,7 @@ pub(super) struct Queue {
     pub(super) awaited: Option<Recalls>,
 }
 
-/// Why a command was not carried out.
+/// The reason for which a command was not carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandFault {
@@ -46,7 +46,7 @@ pub enum CommandFault {
 /// The command faults of an ITS so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CommandFaults {
-    /// How many.
+    /// Number of faults.
     pub count: u64,
     /// The last one.
     pub last: Option<CommandFault>,

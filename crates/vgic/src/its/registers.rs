@@ -70,7 +70,7 @@ impl Its {
 }
 
 impl Its {
-    /// Whoever polls for quiescence makes progress.
+    /// A poll for quiescence makes progress.
     fn read_ctlr(&self) -> Ctlr {
         let mut state = self.state.lock();
         if !state.enabled {
@@ -129,7 +129,7 @@ impl Its {
         });
     }
 
-    /// Whoever polls for progress makes it.
+    /// A poll for progress makes it.
     fn creadr(&self) -> u64 {
         self.change(|state| state.queue.creadr().into_bits())
     }

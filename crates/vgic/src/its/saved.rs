@@ -38,7 +38,7 @@ impl Its {
         HeldIts { its: self, state: self.state.lock() }
     }
 
-    /// Which ITS it is.
+    /// The ITS's base address, which identifies it.
     pub(crate) fn base(&self) -> u64 {
         self.config.base
     }

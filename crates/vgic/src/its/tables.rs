@@ -40,7 +40,7 @@ impl Tables {
         }
     }
 
-    /// What a register holds after `written` was written to it.
+    /// The value of a register after `written` was written to it.
     pub(super) const fn accepted(config: &ItsConfig, index: u32, written: Baser) -> Baser {
         match (index, config.collection_table) {
             (0, _) => fixed(levels(written, config.device_table), config, TableKind::Devices),

@@ -1,5 +1,5 @@
-//! Giving entries to senders and taking them back. A block's entries carry its generation before an
-//! link names it, and a link is gone before the entries are cleared.
+//! Allocation of entries for devices, and their return. A block's entries carry its generation
+//! before a link names it, and a link is gone before the entries are cleared.
 
 use super::control::Control;
 use super::entries::EntryIndex;
@@ -14,8 +14,9 @@ use crate::atomic::{AtomicU64, Ordering};
 use gic_arch::Lpi;
 
 impl Control {
-    /// The entry of a sender's event, taken from the allocator if need be. The sender has `event_bits`
-    /// bits of events, and `event` fits them. On error, nodes on the way to the entry may have come.
+    /// The entry of a device's event, taken from the allocator if need be. The device has
+    /// `event_bits` bits of events, and `event` fits them. On error, nodes on the way to the entry
+    /// may have come.
     pub(super) fn attach(
         &mut self,
         dte: &AtomicU64,
@@ -121,7 +122,7 @@ impl Control {
             let lpi_index = self.shared.load(Location::Event(index)).lpi_index();
             self.by_lpi.remove(lpi_index, index);
             if let Some(left) = self.by_lpi.find(lpi_index).one().map(Location::Event)
-                // Without memory for its hints, what is pending stays beside the event.
+                // Without memory for its ready bit, what is pending stays beside the event.
                 && let Ok(Some(refresh)) = self.prepared(left, Settings::Keep)
                 && self.take_own(self.shared.load(left).target(), lpi_index)
             {
@@ -130,7 +131,7 @@ impl Control {
         }
     }
 
-    /// Makes an entry map nothing. Its generation stays: that ties it to its block's owner.
+    /// Makes an entry map nothing. Its generation stays: the block's owner is the same.
     pub(super) fn unmap_entry(&mut self, index: EntryIndex) {
         self.forget_lpi(index);
         self.allocator.set_owner(index, Owner::Nobody);

@@ -1,4 +1,4 @@
-//! How big an LPI core may get.
+//! Size limits of an LPI core, and the mapping of configured priorities to levels.
 
 use super::entry::{LPI_INDEX_BITS, Level, TARGET_BITS};
 use super::itt::CHUNK_ENTRIES;
@@ -16,7 +16,7 @@ pub(crate) const MAX_EVENT_BITS: u8 = {
 /// Most entries that can be configured.
 const MAX_ENTRIES: u32 = 1 << 22;
 
-/// Where in the CPU interface's range the configured priorities of LPIs are.
+/// The part of the CPU interface's range that configured priorities of LPIs are in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PriorityView {
     /// One security state: the priority itself.
@@ -25,12 +25,12 @@ pub(crate) enum PriorityView {
     NonSecure,
 }
 
-/// What an LPI's configured priority means to the CPU interface.
+/// The meaning of an LPI's configured priority to the CPU interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Priorities {
-    /// Where it is.
+    /// The part of the range.
     pub(crate) view: PriorityView,
-    /// How many bits count: 4 to 8.
+    /// Number of bits that count: 4 to 8.
     pub(crate) bits: u8,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct LpiConfig {
     pub(crate) devices: u32,
     /// INTID bits of the distributor: 14 to [`MAX_ID_BITS`].
     pub(crate) id_bits: u8,
-    /// What priorities mean.
+    /// The meaning of priorities.
     pub(crate) priorities: Priorities,
     /// Are there `GICR_SETLPIR` and `GICR_CLRLPIR`?
     pub(crate) direct: bool,
@@ -107,7 +107,7 @@ impl LpiConfig {
         self.entries / CHUNK_ENTRIES
     }
 
-    /// How many LPIs the distributor has.
+    /// Number of the distributor's LPIs.
     pub(super) const fn lpis(self) -> u32 {
         (1u32 << self.id_bits).saturating_sub(gic_arch::Lpi::FIRST.get())
     }

@@ -19,7 +19,7 @@ pub(crate) struct ReadyLpi {
 /// An LPI that was taken into a list register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ListedLpi {
-    /// What was taken.
+    /// The interrupt.
     pub(crate) ready: ReadyLpi,
     vcpu: u32,
     position: Position,
@@ -74,7 +74,7 @@ fn ready(entry: Entry, shared: &Shared) -> ReadyLpi {
     ReadyLpi { lpi: entry.lpi(), priority: shared.priorities.of(entry.level()) }
 }
 
-/// Takes the pending bit of what a hint leads to.
+/// Takes the pending bit of the entry that a ready bit leads to.
 struct Take<'a> {
     shared: &'a Shared,
     vcpu: u32,
@@ -92,8 +92,8 @@ impl Visitor for Take<'_> {
         position: Position,
     ) -> Visit<ReadyLpi> {
         ready_bit.clear();
-        // Whoever changed the entry away from being ready here owes the bitmap for what it is now, so
-        // that a stale hint needs no other answer than going on.
+        // A writer that moved the entry on has set the ready bit for its new value, so a stale bit
+        // needs no answer but to go on.
         let vcpu = self.vcpu;
         let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.with_pending(false));
         match self.shared.try_update_at(vcpu, position, take) {
@@ -103,7 +103,7 @@ impl Visitor for Take<'_> {
     }
 }
 
-/// Moves what a hint leads to into a list register.
+/// Moves the LPI that a ready bit leads to into a list register.
 struct List<'a> {
     shared: &'a Shared,
     vcpu: u32,
@@ -147,7 +147,7 @@ pub(super) fn fold(shared: &Shared, listed: ListedLpi, pending: bool) -> Option<
     shared.set_ready_bit(old.folded(pending), listed.position)
 }
 
-/// Looks at what a hint leads to and leaves it there.
+/// Looks at the entry that a ready bit leads to and leaves it there.
 struct Peek<'a> {
     shared: &'a Shared,
     vcpu: u32,

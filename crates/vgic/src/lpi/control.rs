@@ -54,7 +54,7 @@ pub(crate) struct Control {
     work: u64,
 }
 
-/// What one ITS's commands said.
+/// The state that one ITS's commands made.
 pub(super) struct Translator {
     pub(super) enabled: bool,
     pub(super) device_table: Arc<DeviceTable>,
@@ -64,7 +64,7 @@ pub(super) struct Translator {
     pub(super) collections: SortedMap<u16, u16>,
 }
 
-/// Where an interrupt goes.
+/// An interrupt's way.
 #[derive(Clone, Copy)]
 pub(super) struct Route {
     /// To which vCPU.
@@ -75,7 +75,7 @@ pub(super) struct Route {
     is_open: bool,
 }
 
-/// What an entry becomes. There is memory for the hints that it takes.
+/// The next value of an entry, for which memory was taken.
 #[derive(Clone, Copy)]
 pub(super) struct Refresh {
     route: Route,
@@ -87,7 +87,7 @@ pub(super) struct Refresh {
     reloads: bool,
 }
 
-/// vCPUs to notify once the lock is released.
+/// vCPUs to kick once the lock is released.
 struct PendingKicks(Box<[u64]>);
 
 impl PendingKicks {
@@ -230,7 +230,7 @@ impl Control {
     /// Writes what the state says of an entry into it.
     ///
     /// # Errors
-    /// The heap has no memory for the entry's hints. The entry is unchanged.
+    /// The heap has no memory for the entry's ready bit. The entry is unchanged.
     pub(super) fn refresh(
         &mut self,
         location: Location,
@@ -242,10 +242,10 @@ impl Control {
         Ok(())
     }
 
-    /// What an entry becomes; `None` if it maps nothing.
+    /// Prepares an entry's next value; `None` if it maps nothing.
     ///
     /// # Errors
-    /// The heap has no memory for the entry's hints.
+    /// The heap has no memory for the entry's ready bit.
     pub(super) fn prepared(
         &self,
         location: Location,
@@ -256,10 +256,10 @@ impl Control {
         self.prepare(location, now, route, settings).map(Some)
     }
 
-    /// What an entry becomes that is to hold `now` and goes this way.
+    /// Prepares the next value of an entry that is to hold `now` and goes this way.
     ///
     /// # Errors
-    /// The heap has no memory for the entry's hints.
+    /// The heap has no memory for the entry's ready bit.
     pub(super) fn prepare(
         &self,
         location: Location,
@@ -312,7 +312,7 @@ impl Control {
         }
     }
 
-    /// Where the state sends an entry's interrupt; `None` if it maps nothing.
+    /// The route of an entry's interrupt; `None` if it maps nothing.
     pub(super) fn route_of(&self, location: Location, now: Entry) -> Option<Route> {
         let index = match location {
             Location::Own { vcpu, index } => {
@@ -325,7 +325,7 @@ impl Control {
         self.route_of_event(ItsIndex::new(its), collection, now)
     }
 
-    /// Where the state sends the interrupt of an event in this collection. Without a mapped
+    /// The route of the interrupt of an event in this collection. Without a mapped
     /// collection it stays with the vCPU where it may be pending.
     pub(super) fn route_of_event(
         &self,
@@ -376,8 +376,8 @@ impl Control {
         Ok(())
     }
 
-    /// Makes an entry pending that is [prepared](Self::prepare), or holds it until its target's LPIs
-    /// are enabled.
+    /// Makes an entry pending that is [prepared](Self::prepare), or holds it until its target's
+    /// LPIs are enabled.
     pub(super) fn pend(&mut self, location: Location, refresh: Refresh) {
         self.shared.update(location, |entry| entry.with_held(true));
         self.write(location, refresh);

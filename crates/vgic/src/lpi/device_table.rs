@@ -1,9 +1,10 @@
-//! The devices of an ITS as senders: from a DeviceID to the entry that leads to its entries.
+//! The device table of an ITS: from a DeviceID to the device table entry (DTE), which leads to its
+//! ITT.
 //!
 //! A tree of 256-way nodes within a budget, as DeviceIDs are the guest's to choose. Nodes are
 //! type-stable; one without mapped devices is taken back and used elsewhere. So a reader that was
 //! delayed may hold an entry that belongs to another device by then, and asks for it again
-//! ([`Senders::leads_to`]) before it acts on what the entry said.
+//! ([`DeviceTable::leads_to`]) before it acts on what the DTE said.
 
 use super::mapping::{MappedDevice, NoRoom};
 use crate::atomic::{AtomicU64, Ordering};
@@ -53,7 +54,7 @@ pub(super) struct MappedDevices {
     devices: usize,
 }
 
-/// What MAPD said of a leaf's devices: [`MappedDevice::packed`], or zero.
+/// Operands of MAPD for a leaf's devices: [`MappedDevice::packed`], or zero.
 type DeviceLeaf = [u64; NODE_ENTRIES];
 
 impl MappedDevices {
@@ -62,7 +63,7 @@ impl MappedDevices {
         nodes <= self.limit
     }
 
-    /// How many devices are mapped?
+    /// Number of mapped devices.
     pub(super) const fn devices(&self) -> usize {
         self.devices
     }
@@ -85,12 +86,12 @@ impl MappedDevices {
         }
     }
 
-    /// What MAPD said of a leaf's devices.
+    /// Operands of MAPD for a leaf's devices.
     fn leaf(&self, leaf: usize) -> Option<&DeviceLeaf> {
         self.mapped.get(leaf)?.as_deref()
     }
 
-    /// How many nodes are in use?
+    /// Number of nodes in use.
     #[cfg(test)]
     pub(super) fn in_use(&self) -> usize {
         self.used.len() - self.free.len()
@@ -181,7 +182,7 @@ impl DeviceTable {
         self.nodes.get(number_of(named)? as usize)?.get()
     }
 
-    /// How many nodes a tree with these devices has, ascending.
+    /// Counts the nodes of a tree with these devices, ascending.
     pub(super) fn nodes_of(&self, devices: impl Iterator<Item = u32>) -> u32 {
         let mut last: Option<u32> = None;
         let mut nodes = 0;
@@ -195,7 +196,7 @@ impl DeviceTable {
         nodes
     }
 
-    /// What MAPD said of a device, if it is mapped.
+    /// Operands of MAPD for a device, if it is mapped.
     pub(super) fn mapped(
         &self,
         device: u32,
@@ -377,7 +378,7 @@ impl DeviceTable {
 struct NodeAt<'a> {
     node: &'a TableNode,
     number: usize,
-    /// How many nodes are below it on the way to a device.
+    /// Number of nodes below it on the way to a device.
     height: u32,
     /// The first DeviceID that it leads to.
     first: u32,

@@ -17,8 +17,8 @@ const STRIDE_BITS: u32 = 4;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct EntryIndex(u32);
 
-/// Position of an entry and of its hint bits: the entry's index with its low nine bits rotated, so that
-/// the vectors of one device do not share a cache line but do share a page.
+/// Position of an entry and of its ready bits: the entry's index with its low nine bits rotated, so
+/// that the vectors of one device do not share a cache line but do share a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position(u32);
 
@@ -38,7 +38,7 @@ impl EntryIndex {
         Self(self.0.wrapping_add(offset))
     }
 
-    /// Where it lies.
+    /// Its position.
     pub(super) const fn position(self) -> Position {
         let low = self.0 & PAGE_MASK;
         let rotated = ((low << STRIDE_BITS) | (low >> (PAGE_BITS - STRIDE_BITS))) & PAGE_MASK;
@@ -86,7 +86,7 @@ impl EntryTable {
         Some(&page[(position.get() & PAGE_MASK) as usize])
     }
 
-    /// What the entry at `position` holds; an unmapped one where none was ever made.
+    /// Loads the entry at `position`; an unmapped one where none was ever made.
     #[inline]
     pub(super) fn load(&self, position: Position) -> Entry {
         self.entry(position)

@@ -1,5 +1,5 @@
-//! From an LPI to the entry of the event that is mapped to it. Of several events on one LPI, which a
-//! guest should not map, only the count is known: whoever looks for them visits every entry.
+//! From an LPI to the entry of the event that is mapped to it. Of several events on one LPI, which
+//! a guest should not map, only the count is known: a search for them visits every entry.
 
 use super::entries::EntryIndex;
 use crate::heap::{OutOfMemory, boxed};
@@ -23,7 +23,7 @@ pub(super) struct EntriesByLpi {
     pages: Box<[Option<Box<[EntriesOfLpi; 1 << PAGE_BITS]>>]>,
 }
 
-/// Where an LPI is mapped.
+/// The entries that an LPI is mapped in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum MappedAt {
     /// Nowhere.
@@ -77,7 +77,7 @@ impl EntriesByLpi {
         }
     }
 
-    /// Where an LPI, by index, is mapped.
+    /// Finds the entries that an LPI, by index, is mapped in.
     pub(super) fn find(&self, lpi_index: u32) -> MappedAt {
         let page = self.pages.get((lpi_index >> PAGE_BITS) as usize).and_then(Option::as_ref);
         let mapped =

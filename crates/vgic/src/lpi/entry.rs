@@ -57,8 +57,8 @@ impl Level {
     }
 }
 
-/// What an entry holds: P pending, E enabled, M mapped, D deliverable, H held, L listed and R
-/// revoked, priority level, target vCPU, LPI, and the generation that ties an entry to its owner.
+/// An entry: P pending, E enabled, M mapped, D deliverable, H held, L listed and R revoked,
+/// priority level, target vCPU, LPI, and the generation that it has while its owner owns it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry(u64);
 

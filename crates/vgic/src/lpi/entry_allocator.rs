@@ -1,4 +1,5 @@
-//! Who owns which entry and which node: the allocator, under the command lock.
+//! The allocator of entries and ITT nodes, under the command lock. It owns their generations: none
+//! comes back.
 //!
 //! Entries come in chunks of 32. A chunk serves blocks of one size at a time, from one entry to all
 //! 32, so that small devices share it; it is free for any size again when its last block is. Each
@@ -20,16 +21,16 @@ const FREE: usize = SIZES;
 /// The number of no chunk.
 const NO_CHUNK: u32 = u32::MAX;
 
-/// Whose an entry is.
+/// The owner of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
     /// Its block may belong to a device, but no event is mapped here.
     Nobody,
     /// An event of a device of this ITS, in this collection.
     Event {
-        /// Which ITS.
+        /// The ITS.
         its: u16,
-        /// Which collection.
+        /// The collection.
         collection: u16,
     },
 }
@@ -59,7 +60,7 @@ struct Chunk {
 pub(super) struct Block {
     /// First entry.
     pub(super) first: EntryIndex,
-    /// Which owner this is of the entries, counted.
+    /// The number of this owner of the entries, counted from 1.
     pub(super) generation: u32,
 }
 
@@ -88,8 +89,8 @@ impl EntryAllocator {
         }
     }
 
-    /// Takes `2^size` entries, at most a chunk. `provide` makes the entries of a chunk that is new, of
-    /// which it is given the first entry.
+    /// Takes `2^size` entries, at most a chunk. `provide` makes the entries of a chunk that is new,
+    /// of which it is given the first entry.
     pub(super) fn take_block(
         &mut self,
         size: u32,
@@ -251,8 +252,7 @@ impl EntryAllocator {
         }
     }
 
-    /// How many chunks there are once all is given back. Those that will soon be retired do not
-    /// count.
+    /// Number of chunks once all is given back. Those that will soon be retired do not count.
     pub(super) fn usable_chunks(&self) -> u64 {
         let retired = self.chunks.iter().filter(|chunk| chunk.generation >= LAST_USES).count();
         u64::from(self.chunk_limit).saturating_sub(retired as u64)
@@ -264,20 +264,20 @@ impl EntryAllocator {
         u64::from(self.node_limit).saturating_sub(retired as u64)
     }
 
-    /// Whose an entry is.
+    /// The owner of an entry.
     pub(super) fn owner(&self, index: EntryIndex) -> Owner {
         let chunk = self.chunks.get((index.get() / CHUNK_ENTRIES) as usize);
         chunk.map_or(Owner::Nobody, |chunk| chunk.owners[(index.get() % CHUNK_ENTRIES) as usize])
     }
 
-    /// Notes whose an entry is.
+    /// Notes the owner of an entry.
     pub(super) fn set_owner(&mut self, index: EntryIndex, owner: Owner) {
         if let Some(chunk) = self.chunks.get_mut((index.get() / CHUNK_ENTRIES) as usize) {
             chunk.owners[(index.get() % CHUNK_ENTRIES) as usize] = owner;
         }
     }
 
-    /// How many chunks were ever used: what a sweep goes through.
+    /// Number of chunks ever used, all of which a sweep goes through.
     pub(super) fn chunk_count(&self) -> u32 {
         u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)
     }

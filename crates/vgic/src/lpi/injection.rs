@@ -3,17 +3,17 @@
 //!
 //! 1. *Find the entry* ([`Shared::find`]): the device table entry leads to the ITT, which names the
 //!    entry and the generation that it must have.
-//! 2. *Set it pending* ([`Shared::set_pending`]): one exchange of the whole entry, so at that moment
-//!    the event was mapped and deliverable, with that target, priority and INTID.
+//! 2. *Set it pending* ([`Shared::set_pending`]): one exchange of the whole entry, so at that
+//!    moment the event was mapped and deliverable, with that target, priority and INTID.
 //! 3. *Set the ready bit* ([`Shared::set_ready_bit`]) of the entry at its target and level, if the
 //!    entry is enabled: leaf, summary, top word, mask.
 //! 4. *Kick* ([`kick`]) the target, if its `needs_kick` is set.
 //!
 //! The law: after storing a pending, enabled entry, a writer sets its ready bit, then kicks the
 //! target. It binds producers, and every other writer of entries: a command that moves or enables
-//! what is pending, a vCPU that folds a list register. All accesses are sequentially consistent, and
-//! the consumer takes the steps in reverse order: it sets `needs_kick`, then reads the bitmap, then
-//! the entry. So one of the two sees what the other did.
+//! what is pending, a vCPU that folds a list register. All accesses are sequentially consistent,
+//! and the consumer takes the steps in reverse order: it sets `needs_kick`, then reads the bitmap,
+//! then the entry. So one of the two sees what the other did.
 
 use super::device_table::DeviceTable;
 use super::entries::Position;

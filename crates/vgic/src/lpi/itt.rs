@@ -1,6 +1,6 @@
-//! From (sender, event) to an entry: a link per sender, and nodes of 64 links under those devices
-//! that have more events than one chunk of entries holds. Nodes are type-stable and change hands: see
-//! [`Nodes::translate`].
+//! From (device, event) to an entry: a link per device, and nodes of 64 links under those devices
+//! that have more events than one chunk of entries holds. Nodes are type-stable and change hands:
+//! see [`Nodes::translate`].
 
 use super::entries::EntryIndex;
 use super::entry::GENERATION_BITS;
@@ -19,7 +19,7 @@ pub(super) const NODE_BITS: u32 = 6;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;
 /// Entries of a node.
 pub(super) const NODE_LINKS: u32 = 1 << NODE_BITS;
-/// Most event bits that a sender can have: a chunk under three nodes.
+/// Most event bits that a device can have: a chunk under three nodes.
 pub(super) const MAX_EVENT_BITS: u32 = CHUNK_BITS + MAX_DEPTH * NODE_BITS;
 /// Nodes of a page.
 const PAGE_BITS: u32 = 3;
@@ -30,8 +30,8 @@ const EVENT_BITS_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
 const DEPTH_SHIFT: u32 = EVENT_BITS_SHIFT + 5;
 const VALID: u64 = 1 << 63;
 
-/// A link of a sender or of a node: where the entries (or the next node) are, and the generation of
-/// what it names. A sender's also has the number of its event bits.
+/// A link of a device table entry or of a node: where the entries (or the next node) are, and the
+/// generation of what it names. A device's also has the number of its event bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Link(u64);
 
@@ -44,7 +44,7 @@ impl Link {
         Self(VALID | index as u64 | (generation as u64) << INDEX_BITS)
     }
 
-    /// As a sender's link: with the number of its event bits.
+    /// As a device's link: with the number of its event bits.
     pub(super) const fn of_device(self, event_bits: u32) -> Self {
         Self(
             self.0
@@ -79,31 +79,31 @@ impl Link {
         ((self.0 >> INDEX_BITS) & ((1 << GENERATION_BITS) - 1)) as u32
     }
 
-    /// A sender's event bits.
+    /// A device's event bits.
     pub(super) const fn event_bits(self) -> u32 {
         (self.0 >> EVENT_BITS_SHIFT) as u32 & 0x1f
     }
 
-    /// How many nodes lie between a sender's link and its entries.
+    /// Number of nodes between a device's link and its entries.
     const fn depth(self) -> u32 {
         (self.0 >> DEPTH_SHIFT) as u32 & 3
     }
 }
 
-/// Most nodes that lie between a sender and its entries.
+/// Most nodes between a device's link and its entries.
 pub(super) const MAX_DEPTH: u32 = 3;
 
-/// How many nodes lie between a sender with this many event bits and its entries.
+/// Number of nodes between a device with this many event bits and its entries.
 pub(super) const fn depth(event_bits: u32) -> u32 {
     event_bits.saturating_sub(CHUNK_BITS).div_ceil(NODE_BITS)
 }
 
-/// Which link of the node that has `below` nodes below it leads to `event`.
+/// Index of the link that leads to `event`, in the node that has `below` nodes below it.
 pub(super) const fn node_index(event: u32, below: u32) -> u32 {
     (event >> (CHUNK_BITS + NODE_BITS * below)) & NODE_MASK
 }
 
-/// Where an event's word is, and the generation that the word must have.
+/// A reference to an event's entry, with the generation that the entry must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct EntryRef {
     /// The entry.
@@ -140,13 +140,13 @@ impl Nodes {
         Some(&page[(node & PAGE_MASK) as usize][(index & NODE_MASK) as usize])
     }
 
-    /// Finds the entry of a sender's event; `None` if there is none (never mapped, out of range,
+    /// Finds the entry of a device's event; `None` if there is none (never mapped, out of range,
     /// just unmapped).
     ///
-    /// A sender's node may pass to another sender between the load of the sender's link and that
-    /// of the node's: so the sender's link is loaded again at the end, and a link that names a
-    /// node carries the node's generation, so that it never comes back the same. What stands in a
-    /// entry's word is for the word's generation to answer.
+    /// A device's node may pass to another device between the load of the device's link and that
+    /// of the node's: so the device's link is loaded again at the end, and a link that names a
+    /// node carries the node's generation, so that it never comes back the same. The entry's own
+    /// generation says that it is still the device's.
     #[inline]
     pub(super) fn translate(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
         let root = Link::from_bits(dte.load(Ordering::SeqCst));

@@ -3,7 +3,7 @@
 
 use super::itt::{CHUNK_BITS, Link, MAX_DEPTH, depth};
 
-/// What a device's link led to, on the way of being taken back: depth first.
+/// The nodes and blocks below a device's link, on the way of being taken back: depth first.
 #[derive(Default)]
 pub(super) struct IttTeardown {
     /// Blocks have `2^size` entries.
@@ -13,13 +13,13 @@ pub(super) struct IttTeardown {
     /// Nodes on the way down, each with the index of its link that comes next. The last has blocks
     /// below it if it is at `depth`.
     path: [(Option<Link>, u32); MAX_DEPTH as usize],
-    /// How many nodes are on the way.
+    /// Number of nodes on the way.
     nodes: usize,
     depth: usize,
 }
 
 impl IttTeardown {
-    /// What a sender's link led to.
+    /// Of all below a device's link.
     pub(super) fn of(root: Link, event_bits: u32) -> Self {
         let mut teardown = Self {
             size: event_bits.min(CHUNK_BITS),

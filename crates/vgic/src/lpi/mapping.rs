@@ -33,13 +33,12 @@ impl From<OutOfMemory> for NoRoom {
     }
 }
 
-/// What MAPD says of a device.
+/// The operands of MAPD for a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappedDevice {
     /// Bits of its EventIDs.
     pub(crate) event_bits: u8,
-    /// Where its interrupt translation table lies: bits 51:8 of an address. The model keeps nothing
-    /// there.
+    /// Address of its interrupt translation table, bits 51:8. The model keeps nothing there.
     pub(crate) itt: u64,
 }
 

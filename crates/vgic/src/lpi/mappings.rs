@@ -1,4 +1,5 @@
-//! What an ITS's commands do once their operands are checked.
+//! The effect of an ITS's commands once their operands are checked. A command changes the state at
+//! once; its sweep then brings the entries in line.
 
 use super::control::{Control, Translator};
 use super::device_table::DeviceTable;
@@ -180,7 +181,7 @@ impl Control {
         }
     }
 
-    /// Takes away what leads from a sender to its entries.
+    /// Takes away the link from a device to its entries.
     pub(super) fn take_dte(dte: &AtomicU64) -> Link {
         Link::from_bits(dte.swap(Link::NONE.bits(), Ordering::SeqCst))
     }
@@ -197,7 +198,7 @@ impl Control {
     /// After all that an ITS had mapped is unmapped: in one go. What its last command was about is
     /// gone, too.
     pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
-        // What is left waits for memory, which none of this ITS's needs now.
+        // Sweeps that are left wait for memory, which none of this ITS's needs now.
         let _ = self.finish_sweeps();
         self.abandon(Cause::Command(its));
     }

@@ -42,8 +42,8 @@ impl PendingLpis {
         }
     }
 
-    /// The LPI that [`take`](Self::take) would acknowledge. To be asked between "outside" and sleep
-    /// as well: what is made pending after this was called notifies.
+    /// The LPI that [`take`](Self::take) would acknowledge. Also called between setting
+    /// `needs_kick` and sleep: an LPI that becomes pending later kicks.
     pub(crate) fn highest(&mut self, than: Priority) -> Option<ReadyLpi> {
         self.consumer.highest(self.core.shared(), than)
     }

@@ -1,9 +1,9 @@
-//! Where to look: for each vCPU and priority level a bit per entry, summarised twice, and a mask of
-//! levels. A set bit means "look at the word", nothing more; a bit too many costs a look, and no
-//! bit is ever missing for a ready word but between two steps of whoever is about to set it.
+//! The ready bitmap of a vCPU: per priority level a bit per entry, summarised twice, and a mask of
+//! levels. False positives are allowed; a false negative exists only between a writer's store of an
+//! entry and its ready bit.
 //!
 //! ```text
-//! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ word
+//! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ entry
 //! ```
 
 use super::entries::Position;
@@ -32,7 +32,8 @@ pub(super) struct ReadyBitmap {
     levels: Box<[OnceBox<[LevelBitmap; 1]>]>,
 }
 
-/// The bits of one level. Leaves come in pages, with [`ReadyBitmap::ensure`]: most vCPUs use few entries.
+/// The bits of one level. Leaves come in pages, with [`ReadyBitmap::ensure`]: most vCPUs use few
+/// entries.
 struct LevelBitmap {
     pages: Box<[OnceBox<[BitmapPage; 1]>]>,
     tops: Box<[AtomicU64]>,
@@ -68,7 +69,7 @@ impl LevelBitmap {
         }
     }
 
-    /// The page of this summary; `None` where no entry can be hinted for.
+    /// The page of this summary; `None` where no entry has its ready bit.
     fn page(&self, summary: u32) -> Option<&BitmapPage> {
         self.pages.get(summary as usize)?.get().map(|[page]| page)
     }
@@ -98,21 +99,21 @@ impl LevelBitmap {
     }
 }
 
-/// What a visitor of a hint found at the word.
+/// The finding of a visitor at the entry.
 pub(super) enum Visit<T> {
-    /// What was looked for: the walk ends.
+    /// The walk ends with this.
     Found(T),
-    /// The hint was stale: the walk goes on.
+    /// The ready bit was stale: the walk goes on.
     Stale,
 }
 
-/// Something to do with a hint, given as the leaf word and the bit in it.
+/// Something to do with a ready bit.
 pub(super) trait Visitor {
-    /// What the walk looks for.
+    /// The result of the walk.
     type Output;
     /// Does it take what it finds?
     const TAKES: bool;
-    /// Looks at the word at `position`, and keeps or clears the hint.
+    /// Looks at the entry at `position`, and keeps or clears the ready bit.
     fn visit(
         &mut self,
         ready_bit: ReadyBit<'_>,
@@ -121,14 +122,14 @@ pub(super) trait Visitor {
     ) -> Visit<Self::Output>;
 }
 
-/// One hint bit.
+/// One ready bit, in its leaf word.
 pub(super) struct ReadyBit<'a> {
     leaf: &'a AtomicU64,
     bit: u64,
 }
 
 impl ReadyBit<'_> {
-    /// Clears the bit: the word is about to be looked at.
+    /// Clears the bit: the entry is about to be looked at.
     pub(super) fn clear(&self) {
         self.leaf.fetch_and(!self.bit, SeqCst);
     }
@@ -146,12 +147,12 @@ const TURN: u8 = 1 << FANOUT_BITS;
 /// The number of no leaf; the next one is the first.
 const NO_LEAF: u32 = u32::MAX;
 
-/// Whose turn it is at a level: round robin over leaves, and over the bits of a leaf.
+/// The turn at a level: round robin over leaves, and over the bits of a leaf.
 ///
 /// No ready LPI starves among those of its priority. A leaf's turn ends after [`TURN`] takes, or
 /// when the leaf is empty; within it, bits are visited in cyclic order. Turns go from leaf to leaf
-/// in cyclic order. So an LPI whose hint is set waits for at most as many takes of its level as the
-/// tree has bits.
+/// in cyclic order. So an LPI whose ready bit is set waits for at most as many takes of its level
+/// as the tree has bits.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     /// [`NO_LEAF`] before the first one.
@@ -162,10 +163,10 @@ struct Turn {
     left: u8,
 }
 
-/// Where a vCPU found something last, at each level and of all. These paths are left set although
-/// they may be empty, because the next interrupt most often comes from there: at each level the
-/// path from its top word to the leaf, and the last level's bit in the mask. Other levels' bits are
-/// not left: each would cost a look on the way to a less urgent one.
+/// The leaf in which a vCPU found something last, at each level and of all. These paths are left
+/// set although they may be empty, because the next interrupt most often comes from there: at each
+/// level the path from its top word to the leaf, and the last level's bit in the mask. Other
+/// levels' bits are not left: each would cost a look on the way to a less urgent one.
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
     by_level: [Turn; LEVELS],
@@ -209,7 +210,7 @@ impl ReadyBitmap {
         })
     }
 
-    /// Makes sure that the word at `position` has its bits at `level`: before it is written so. Off
+    /// Makes sure that the entry at `position` has its bits at `level`: before it is written so. Off
     /// the hot path.
     pub(super) fn ensure(&self, level: Level, position: Position) -> Result<(), OutOfMemory> {
         let tree = self.levels[level.index()]
@@ -222,7 +223,7 @@ impl ReadyBitmap {
         self.levels[level.index()].get().map(|[tree]| tree)
     }
 
-    /// Says that the word at `position` is worth a look. The leaf is always written; its parents
+    /// Sets the ready bit of the entry at `position`. The leaf is always written; its parents
     /// only where they are clear.
     #[inline]
     pub(super) fn set(&self, level: Level, position: Position) {
@@ -280,8 +281,8 @@ impl ReadyBitmap {
         None
     }
 
-    /// Takes an empty level out of the mask. If it is not empty any more, it goes in again: whoever
-    /// filled it may have found the bit still set.
+    /// Takes an empty level out of the mask. If it is not empty any more, it goes in again: the
+    /// writer that filled it may have found the bit still set.
     fn prune(&self, tree: &LevelBitmap, leaf: u32, level_bit: u64) {
         self.mask.fetch_and(!level_bit, SeqCst);
         if Safeguard::RecheckMask.stands() && !tree.is_empty_but_for(leaf) {

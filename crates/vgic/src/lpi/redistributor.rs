@@ -88,7 +88,7 @@ impl Control {
             return;
         };
         self.abandon(Cause::Invalidate(vcpu));
-        // What the pending table said and no entry has taken yet.
+        // The pending table's bits that no entry has taken yet.
         let pending =
             if let Some(Sweep::Enable { pending, next, .. }) = self.abandon(Cause::Enable(vcpu)) {
                 pending.from(next)
@@ -130,7 +130,7 @@ impl Control {
         self.recall(old);
     }
 
-    /// Where the redistributor has entries of its own.
+    /// The blocks in which the redistributor has entries of its own.
     pub(super) fn own_blocks(&self, vcpu: u32) -> impl Iterator<Item = LpiBlock> {
         self.shared.own(vcpu).into_iter().flat_map(RedistributorLpis::blocks)
     }
@@ -254,8 +254,8 @@ impl Control {
         Ok(self.prepared(location, Settings::Keep)?.map(|refresh| (location, refresh)))
     }
 
-    /// Where an LPI is pending at a redistributor: in the entry of its event if that targets the
-    /// vCPU, otherwise by itself.
+    /// The entry in which an LPI is pending at a redistributor: its event's if that targets the
+    /// vCPU, otherwise its own there.
     pub(super) fn place_of(&self, vcpu: u32, lpi: Lpi) -> Location {
         match self.by_lpi.find(lpi.index()).one().map(Location::Event) {
             Some(event) if self.shared.load(event).target() == vcpu => event,

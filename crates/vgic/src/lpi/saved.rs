@@ -284,7 +284,7 @@ impl Control {
     }
 }
 
-/// What a saved state needs of the allocator, added up.
+/// The need of a saved state for entries and nodes, added up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Room {
     /// Blocks, by the logarithm of their size.
@@ -299,7 +299,7 @@ impl Room {
         let (size, depth) = (event_bits.min(CHUNK_BITS), depth(event_bits));
         let mut last: Option<u32> = None;
         for event in events {
-            // What lies in another part of the tree than the event before it needs that part.
+            // An event in another part of the tree than the one before it needs that part.
             let fresh = |shift: u32| last.is_none_or(|last| last >> shift != event >> shift);
             self.blocks[size as usize] += u64::from(fresh(size));
             let nodes = (1..=depth).filter(|below| fresh(CHUNK_BITS + NODE_BITS * below)).count();

@@ -1,4 +1,5 @@
-//! What injection and acknowledgement touch: atomics in type-stable tables, no lock.
+//! The tables that injection and acknowledgement touch: atomics, type-stable, without a lock.
+//! Memory that one of these paths can reach is never freed while the core lives.
 
 use super::config::{LpiConfig, Priorities};
 use super::entries::{EntryIndex, EntryTable, Position};
@@ -15,27 +16,27 @@ use gic_arch::Lpi;
 pub(super) struct Shared {
     /// Entries by position.
     pub(super) entries: EntryTable,
-    /// Nodes between senders and entries.
+    /// ITT nodes, between device table entries and entries.
     pub(super) nodes: Nodes,
-    /// ReadyBitmap by vCPU.
+    /// Ready bitmaps by vCPU.
     pub(super) ready: Box<[ReadyBitmap]>,
     /// By vCPU: what is pending at its redistributor itself.
     own: Box<[RedistributorLpis]>,
     /// Positions from this one on are those of a redistributor's own LPIs, by index: the same for
-    /// each vCPU, whose hints are its own, too.
+    /// each vCPU, whose ready bits are its own, too.
     first_own: u32,
-    /// What the entries' levels mean to the CPU interfaces.
+    /// The meaning of the entries' levels to the CPU interfaces.
     pub(super) priorities: Priorities,
 }
 
-/// Where an entry lies.
+/// The location of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Location {
     /// In an entry.
     Event(EntryIndex),
     /// At a redistributor, for its own LPI of this index.
     Own {
-        /// Whose redistributor.
+        /// The redistributor's vCPU.
         vcpu: u32,
         /// The index.
         index: u32,
@@ -72,7 +73,7 @@ impl Shared {
         Position::new(self.first_own + index)
     }
 
-    /// Where the hints of an entry lie.
+    /// The position of an entry's ready bits.
     pub(super) const fn position(&self, location: Location) -> Position {
         match location {
             Location::Event(index) => index.position(),
@@ -80,7 +81,7 @@ impl Shared {
         }
     }
 
-    /// What an entry holds.
+    /// Loads an entry.
     pub(super) fn load(&self, location: Location) -> Entry {
         match location {
             Location::Event(index) => self.entries.load(index.position()),
@@ -109,7 +110,7 @@ impl Shared {
         (old, change(old))
     }
 
-    /// What the entry holds that a hint of `vcpu` leads to.
+    /// Loads the entry that a ready bit of `vcpu` leads to.
     #[inline]
     pub(super) fn load_at(&self, vcpu: u32, position: Position) -> Entry {
         match position.get().checked_sub(self.first_own) {
@@ -118,7 +119,7 @@ impl Shared {
         }
     }
 
-    /// Replaces the entry that a hint of `vcpu` leads to by `change` of it, in one
+    /// Replaces the entry that a ready bit of `vcpu` leads to by `change` of it, in one
     /// read-modify-write, while that gives something; returns the old value, `None` if nothing
     /// changed.
     #[inline]
@@ -134,7 +135,7 @@ impl Shared {
         }
     }
 
-    /// Apart, so that what a hint of an entry needs stays short.
+    /// Apart, so that the path of an event's entry stays short.
     #[inline(never)]
     fn try_update_own(
         &self,
@@ -145,7 +146,7 @@ impl Shared {
         self.own(vcpu)?.try_update(index, change)
     }
 
-    /// Makes sure that the entry at `position` can be hinted for once it names this vCPU and level.
+    /// Makes sure that the entry at `position` has a ready bit once it names this vCPU and level.
     /// Off the hot path.
     pub(super) fn ensure_ready_bit(
         &self,

@@ -9,7 +9,7 @@ use crate::memory::MemoryFault;
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 
-/// What a sweep is for. There is one at a time for each.
+/// The cause of a sweep. There is one sweep at a time for each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Cause {
     /// A device table was taken away: its devices are unmapped.
@@ -62,13 +62,13 @@ pub(super) struct Work {
 }
 
 impl Cause {
-    /// How many there are for each ITS.
+    /// Number of causes for each ITS.
     pub(super) const PER_ITS: usize = 4;
-    /// How many there are for each vCPU.
+    /// Number of causes for each vCPU.
     pub(super) const PER_VCPU: usize = 3;
 }
 
-/// What a sweep does.
+/// The task of a sweep.
 pub(super) enum Sweep {
     /// Entries are refreshed.
     Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
@@ -76,30 +76,30 @@ pub(super) enum Sweep {
     MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
     /// Entries are taken back, then devices are unmapped from this DeviceID on, if there is one.
     Unmap { its: ItsIndex, devices: Option<u32>, teardown: IttTeardown },
-    /// What the pending table says becomes pending; `next` is the first LPI index that was not
-    /// looked at.
+    /// LPIs whose bit is set in the pending table become pending; `next` is the first LPI index
+    /// that was not looked at.
     Enable { cursor: Cursor, own: OwnCursor, vcpu: u32, pending: PendingBits, next: u32 },
-    /// What is pending goes into the pending table.
+    /// Pending LPIs go into the pending table.
     Disable { cursor: Cursor, own: OwnCursor, vcpu: u32, tables: LpiTables, pending: PendingBits },
 }
 
-/// Whether a block of own LPIs was visited, and its configuration was readable.
+/// The result of a visit to a block of own LPIs: was it visited, and its configuration readable?
 pub(super) type Visited = Result<Result<(), MemoryFault>, OutOfMemory>;
 
-/// Which entries a sweep is about.
+/// The entries that a sweep is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Meant {
     /// Events of an ITS.
     Its(u16),
     /// Events of a collection.
     Collection { its: u16, collection: u16 },
-    /// What targets a vCPU.
+    /// All that target a vCPU.
     Target(u32),
     /// One LPI of a vCPU.
     Lpi(u32, Lpi),
 }
 
-/// Where a refresh takes enable and priority from.
+/// The source of enable and priority in a refresh.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Settings {
     /// From the entry, unless it becomes deliverable: then from memory.

@@ -3,7 +3,7 @@
 //!
 //! A sweep starts when its cause has already changed the state ([`Control`]); what it has still to
 //! do is to bring the entries in line, one chunk after the other. [`Control::refresh`] makes
-//! an entry from the state as it is at that moment, so that sweeps and commands may interleave: a
+//! an entry from the state as it is at that moment, so that sweeps and commands may interleave: an
 //! entry that a command touches meanwhile is up to date, and is made so again. What a guest waits
 //! for – a command is consumed, `GICR_CTLR.RWP`, `GICR_SYNCR.Busy`, `GITS_CTLR.Quiescent` – tells
 //! it when the sweep is done.
@@ -14,7 +14,7 @@
 //! meanwhile is taken if its entry was reached, and otherwise came before.
 //!
 //! A sweep that finds no memory on the heap stays where it is, and goes on there the next time. It
-//! is not work that is left over: no vCPU stays awake for it. Whoever enables gives up then.
+//! is not work that is left over: no vCPU stays awake for it. A write that enables gives up then.
 
 use super::control::Control;
 use super::entries::EntryIndex;
@@ -37,8 +37,7 @@ impl Control {
     }
 
     /// Starts a sweep. One for the same cause is replaced: the new one covers it. Only a command's
-    /// would not be; its ITS waits with the next command, and whoever does not has the last one
-    /// finished first.
+    /// would not be; its ITS waits with the next command, or has the last one finished first.
     pub(super) fn start(&mut self, cause: Cause, sweep: Sweep) {
         if cause.is_commands() {
             let _ = self.advance(cause, u64::MAX);
@@ -318,7 +317,7 @@ impl Control {
         self.reload_own(vcpu, block)
     }
 
-    /// What the pending table names beside that is pending at the redistributor by itself.
+    /// Makes LPIs that only the pending table names pending at the redistributor by themselves.
     fn pend_rest(
         &mut self,
         vcpu: u32,

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use gic_arch::lpi::{self, Config, PENDING_TABLE_RESERVED};
 use gic_arch::{Lpi, gicr};
 
-/// Where a redistributor's tables are, while its LPIs are enabled.
+/// Addresses of a redistributor's tables, while its LPIs are enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LpiTables {
     config: u64,

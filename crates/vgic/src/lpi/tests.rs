@@ -1,4 +1,4 @@
-//! Tests of the tree of senders. Here, as the model check compiles its source.
+//! Tests of the device table. Here, as the model check compiles its source.
 
 use super::device_table::{DeviceTable, NODE_LIMIT};
 use super::mapping::MappedDevice;

@@ -10,7 +10,7 @@ use crate::registers::Lanes;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::{IntId, Lpi, Shareability};
 
-/// What they hold.
+/// The registers' values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LpiRegisters {
     /// `GICR_CTLR.EnableLPIs`.
@@ -114,7 +114,7 @@ impl<'a> Redistributor<'a> {
         })
     }
 
-    /// Whoever polls for the end of what a register began takes it further.
+    /// Goes on with what a register began, as its poller asks for the end.
     pub(super) fn advance(self) {
         if let Some(lpis) = self.lpis {
             lpis.advance_registers();
@@ -179,7 +179,7 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// What software reads back tells it whether to clean its tables.
+    /// Shareability that software reads back; non-shareable, it has to clean its tables.
     fn shareability(self, written: Shareability) -> Shareability {
         match self.wired.config().coherence {
             Coherence::Coherent => written,

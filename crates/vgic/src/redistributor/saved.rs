@@ -11,7 +11,7 @@ use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
 /// Registers and interrupts of a redistributor that can be restored.
 #[derive(Debug)]
 pub(crate) struct RestoredRedistributor {
-    /// What its PE takes part in, without the CPU interface's groups.
+    /// The groups that its PE takes part in, without the CPU interface's.
     pub(crate) participation: u32,
     pub(crate) lpi_registers: LpiRegisters,
     pub(crate) interrupts: Vec<RestoredInterrupt>,
