@@ -1,8 +1,8 @@
 //! Interrupts that follow certain CPUs.
 
-use crate::board::{Board, Device};
-use msi_types::{Cpu, MoveOutcome, MsiError, MsiParent, Rewrite};
-use x86_irq::{Arrival, CpuVector};
+use crate::board::{Board, Device, request};
+use msi_types::{Cpu, MoveOutcome, MsiError, MsiParent, RequesterId, Rewrite, Shape};
+use x86_irq::{ApicVector, Arrival, CpuVector};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -91,6 +91,44 @@ fn a_full_cpu_refuses_managed_vectors() {
     assert_eq!(refused, MsiError::NoVectors { wanted: 1 });
     assert_eq!(free_on(&board, [CPU0, CPU1, CPU2]), [ALL, 0, ALL]);
     assert_eq!(board.domain.slots_in_use(), others.len());
+}
+
+#[test]
+fn a_block_that_fails_halfway_leaves_nothing() {
+    let board = Board::new(2);
+    let mut others = fill(&board, CPU1);
+    others.pop().unwrap().free(&*board.domain);
+    board.cpus().for_each(|cpu| board.clean_up(cpu));
+    let state = || {
+        (
+            board.cpus().map(|cpu| board.domain.available_on(cpu)).collect::<Vec<_>>(),
+            board.domain.slots_in_use(),
+        )
+    };
+    let before = state();
+    assert_eq!(before, (vec![ALL, 1], others.len()));
+
+    let attachment = board.domain.attach(RequesterId::new(1), 2).unwrap();
+    let two = request(2, Shape::Independent, Rewrite::Masked, CPU0);
+    let refused = board.domain.allocate_managed(&attachment, &two, &[CPU0, CPU1]);
+    assert_eq!(refused, Err(MsiError::NoVectors { wanted: 2 }));
+    assert_eq!(state(), before);
+    for vector in 0x20..=0x2b {
+        let arrival = board.domain.arrive(CPU0, ApicVector::new(vector).unwrap());
+        assert_eq!(arrival, Arrival::Unknown, "{vector:#x}");
+    }
+    assert!(board.domain.allocate(&attachment, &two).is_ok(), "the device's limit is not charged");
+}
+
+#[test]
+fn a_managed_vector_for_other_cpus_sets_none_aside() {
+    let board = Board::new(2);
+    let refused = Device::managed(&*board.domain, 1, Rewrite::Masked, CPU0, &[CPU1]).unwrap_err();
+    assert_eq!(refused, MsiError::NoVectors { wanted: 1 });
+    assert_eq!(
+        board.cpus().map(|cpu| board.domain.available_on(cpu)).collect::<Vec<_>>(),
+        [ALL; 2]
+    );
 }
 
 #[test]
