@@ -13,14 +13,10 @@ use gic_arch::gits::{self, Baser};
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
-use scan::{Budget, Next};
+use scan::{Budget, ENTRY, IDS, Next};
 use vgic::saved_state::{CollectionState, CpuState, DeviceState, EventState, ItsState};
 use vgic::{GuestMemory, VgicConfig};
 
-/// Bytes of every entry.
-const ENTRY: u64 = 8;
-/// DeviceIDs, EventIDs and ICIDs have 16 bits.
-const IDS: u64 = 1 << 16;
 /// Bits of an EventID.
 const EVENT_BITS: u8 = 16;
 /// Target of a collection that is not mapped.

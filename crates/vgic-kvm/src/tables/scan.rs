@@ -1,6 +1,5 @@
 //! Addresses of entries, and limits of the work on them.
 
-use super::{ENTRY, IDS};
 use crate::abi::Errno;
 use crate::pending::fault;
 use alloc::vec::Vec;
@@ -9,6 +8,10 @@ use gic_arch::gits::Baser;
 use gic_arch::its::Level1Entry;
 use vgic::GuestMemory;
 
+/// Bytes of every entry.
+pub(super) const ENTRY: u64 = 8;
+/// DeviceIDs, EventIDs and ICIDs have 16 bits.
+pub(super) const IDS: u64 = 1 << 16;
 /// Most entries that a restore reads: as many as all devices could map with 256 events each.
 const MOST_READ: u32 = 1 << 24;
 /// Most entries that a save clears. A guest whose tables are larger, and full of what nobody
