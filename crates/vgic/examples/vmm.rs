@@ -47,7 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let message =
         MsiMessage { address: redistributor + u64::from(gicr::SETLPIR.offset()), data: 8192 };
-    thread::spawn(move || while gic.signal_msi(NoIdentity, message) != Delivery::Pending {}); // until LPIs are on
+    // Messages are dropped until LPIs are on.
+    thread::spawn(move || while gic.signal_msi(NoIdentity, message) != Delivery::Pending {});
 
     let word = |offset: u32, value| {
         Exit::Mmio(redistributor + u64::from(offset), AccessWidth::Word, value)

@@ -1,5 +1,5 @@
-//! The atomics under what threads share: LPI entries and ready bits, wired interrupts and their lists,
-//! wake-up state.
+//! The atomics under what threads share: LPI entries and ready bits, wired interrupts and their
+//! lists, wake-up state.
 //!
 //! Model checks compile the same sources against a scheduler's atomics in place of these. The
 //! scheduler tries interleavings and reorders nothing. That is enough, as every access is

@@ -1,5 +1,5 @@
-//! Writes of devices without identity: messages, and registers beside a doorbell. Nothing here takes
-//! a message for an ITS, which needs a DeviceID.
+//! Writes of devices without identity: messages, and registers beside a doorbell. Nothing here
+//! takes a message for an ITS, which needs a DeviceID.
 
 use crate::vgic::FrameAt;
 use crate::{AccessWidth, NotClaimed, Vgic};

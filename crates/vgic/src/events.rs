@@ -1,5 +1,5 @@
-//! The guest's mistakes, counted and kept for the virtual machine monitor to read. They are never an
-//! error to it, and a bounded number is kept, however many the guest makes.
+//! The guest's mistakes, counted and kept for the virtual machine monitor to read. They are never
+//! an error to it, and a bounded number is kept, however many the guest makes.
 
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::safeguard::Safeguard;

@@ -98,7 +98,7 @@
 //! let (gic, mut vcpus) = Vgic::new(config, Arc::new(NoMemory), kick)?;
 //! let mut vcpu = vcpus.remove(0);
 //!
-//! // What the guest's driver does, as the monitor's exit handler passes it on.
+//! // The guest's driver writes these, as the monitor's exit handler passes it on.
 //! let timer = IntId::new(27);
 //! let write = |address, value| gic.write(address, AccessWidth::Word, value);
 //! write(distributor + u64::from(gicd::CTLR.offset()), 2)?;

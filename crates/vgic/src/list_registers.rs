@@ -152,7 +152,8 @@ impl Vcpu {
     /// Runs this vCPU's guest on CPUs whose virtual interface is as `vtr` (`ICH_VTR_EL2`) says.
     ///
     /// # Errors
-    /// [`VirtualInterfaceMismatch`]: the guest would see another CPU interface than the machine has.
+    /// [`VirtualInterfaceMismatch`]: the guest would see another CPU interface than the machine
+    /// has.
     pub fn with_list_registers(
         self,
         vtr: Vtr,

@@ -30,8 +30,12 @@
 //! # use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
 //! # struct NoMemory;
 //! # impl GuestMemory for NoMemory {
-//! #     fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> { Err(MemoryFault { address }) }
-//! #     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> { Err(MemoryFault { address }) }
+//! #     fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+//! #         Err(MemoryFault { address })
+//! #     }
+//! #     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+//! #         Err(MemoryFault { address })
+//! #     }
 //! # }
 //! # struct NoKick;
 //! # impl Kick for NoKick { fn kick(&self, _: Cpu) {} }

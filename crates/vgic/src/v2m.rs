@@ -53,7 +53,8 @@ pub enum V2mConfigError {
     Misaligned(u64),
     /// The range.
     #[error(
-        "the GICv2m frame at {base:#x} cannot ring {count} SPIs from {first_spi} on: the machine has not all of them"
+        "the GICv2m frame at {base:#x} cannot ring {count} SPIs from {first_spi} on: the machine \
+         has not all of them"
     )]
     Spis {
         /// The frame.

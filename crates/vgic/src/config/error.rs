@@ -70,7 +70,8 @@ pub enum ConfigError {
     },
     /// Direct LPIs beside message-based SPIs: two doorbells for devices that could not choose.
     #[error(
-        "direct LPIs beside message-based SPIs (message_based_spis): devices could not choose the doorbell"
+        "direct LPIs beside message-based SPIs (message_based_spis): devices could not choose the \
+         doorbell"
     )]
     DirectLpiBesideMbi,
     /// An alias of doorbells that do not exist.

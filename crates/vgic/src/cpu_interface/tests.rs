@@ -68,7 +68,8 @@ fn check_preemption(bits: u8, binary_point: u8, common: bool, running_group: Gro
                 assert_eq!(
                     [interface.signals(priority, group), priority < interface.limit(group)],
                     [expected; 2],
-                    "{bits} bits, BPR {points:?}, CBPR {common}: {value:#x} in {group:?} over {runs:#x}"
+                    "{bits} bits, BPR {points:?}, CBPR {common}: {value:#x} in {group:?} over \
+                     {runs:#x}"
                 );
             }
         }

@@ -109,7 +109,8 @@ pub enum ItsConfigError {
     /// A limit of collections' numbers that is no limit: there are no others than held ones, or it
     /// excludes some of them.
     #[error(
-        "collections' numbers limited to {bits} bits where {held} are held: it says nothing, or too little"
+        "collections' numbers limited to {bits} bits where {held} are held: it says nothing, or \
+         too little"
     )]
     CollectionIdBitsBesideHeld {
         /// The limit.

@@ -210,8 +210,8 @@ impl ReadyBitmap {
         })
     }
 
-    /// Makes sure that the entry at `position` has its bits at `level`: before it is written so. Off
-    /// the hot path.
+    /// Makes sure that the entry at `position` has its bits at `level`: before it is written so.
+    /// Off the hot path.
     pub(super) fn ensure(&self, level: Level, position: Position) -> Result<(), OutOfMemory> {
         let tree = self.levels[level.index()]
             .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(LevelBitmap::new(self.entries)?)?))?;

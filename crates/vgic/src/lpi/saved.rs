@@ -346,11 +346,15 @@ mod tests {
             events in proptest::collection::btree_set(any::<u32>(), 0..40),
         ) {
             use alloc::collections::BTreeSet;
-            let events: BTreeSet<u32> = events.iter().map(|event| event >> (32 - event_bits)).collect();
+            let shifted = events.iter().map(|event| event >> (32 - event_bits));
+            let events: BTreeSet<u32> = shifted.collect();
             let mut room = Room::default();
             room.add_device(event_bits, events.iter().copied());
-            let parts = |shift: u32| events.iter().map(|event| event >> shift).collect::<BTreeSet<_>>().len() as u64;
-            let nodes: u64 = (1..=depth(event_bits.into())).map(|below| parts(CHUNK_BITS + NODE_BITS * below)).sum();
+            let parts = |shift: u32| {
+                events.iter().map(|event| event >> shift).collect::<BTreeSet<_>>().len() as u64
+            };
+            let levels = 1..=depth(event_bits.into());
+            let nodes: u64 = levels.map(|below| parts(CHUNK_BITS + NODE_BITS * below)).sum();
             prop_assert_eq!((room.chunks(), room.nodes), (parts(CHUNK_BITS), nodes));
         }
     }

@@ -22,8 +22,8 @@ proptest! {
         devices in devices(),
     ) {
         let within = |device: &u32| u64::from(*device) >> bits == 0;
-        let (before, devices): (Vec<_>, Vec<_>) =
-            (before.into_iter().filter(within).collect(), devices.into_iter().filter(within).collect());
+        let [before, devices] =
+            [before, devices].map(|all| all.into_iter().filter(within).collect::<Vec<_>>());
         let device_table = DeviceTable::new(bits).unwrap();
         let mut mapped_devices = device_table.no_devices().unwrap();
         for devices in [before, devices] {
@@ -31,12 +31,14 @@ proptest! {
                 let mapped = device_table.map(*device, MAPPED, &mut mapped_devices).unwrap();
                 mapped.store(u64::from(*device) + 1, Ordering::SeqCst);
             }
-            let mapped = core::iter::successors(device_table.mapped_from(0, &mapped_devices), |(device, _)| {
+            let first = device_table.mapped_from(0, &mapped_devices);
+            let mapped = core::iter::successors(first, |(device, _)| {
                 device_table.mapped_from(device.checked_add(1)?, &mapped_devices)
             });
             prop_assert!(mapped.eq(devices.iter().map(|device| (*device, MAPPED))));
             prop_assert_eq!(mapped_devices.devices(), devices.len());
-            prop_assert_eq!(mapped_devices.in_use(), device_table.nodes_of(devices.iter().copied()) as usize);
+            let nodes = device_table.nodes_of(devices.iter().copied());
+            prop_assert_eq!(mapped_devices.in_use(), nodes as usize);
             for device in &devices {
                 let dte = device_table.get(*device).unwrap();
                 prop_assert!(device_table.leads_to(*device, dte));

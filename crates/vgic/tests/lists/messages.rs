@@ -411,7 +411,8 @@ proptest! {
             }
         }
         for cpu in 0..2 {
-            let expected: Vec<_> = reference.pending(cpu).iter().map(|event| u64::from(FIRST + event)).collect();
+            let pending = reference.pending(cpu);
+            let expected: Vec<_> = pending.iter().map(|event| u64::from(FIRST + event)).collect();
             prop_assert_eq!(side.drain(cpu), expected, "vCPU {}", cpu);
         }
     }

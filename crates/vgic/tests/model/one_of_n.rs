@@ -38,10 +38,12 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => spi().prop_map(|spi| Op::Unpend { spi }),
         1 => (spi(), flag()).prop_map(|(spi, on)| Op::Enable { spi, on }),
         1 => (spi(), group()).prop_map(|(spi, group)| Op::Group { spi, group }),
-        1 => (spi(), proptest::option::of(cpu())).prop_map(|(spi, target)| Op::Route { spi, target }),
+        1 => (spi(), proptest::option::of(cpu()))
+            .prop_map(|(spi, target)| Op::Route { spi, target }),
         1 => (cpu(), flag()).prop_map(|(cpu, asleep)| Op::Waker { cpu, asleep }),
         1 => (cpu(), any::<[bool; 2]>()).prop_map(|(cpu, groups)| Op::Decline { cpu, groups }),
-        3 => (cpu(), group(), flag()).prop_map(|(cpu, group, on)| Op::GroupEnable { cpu, group, on }),
+        3 => (cpu(), group(), flag())
+            .prop_map(|(cpu, group, on)| Op::GroupEnable { cpu, group, on }),
         4 => (cpu(), group()).prop_map(|(cpu, group)| Op::Take { cpu, group }),
         1 => cpu().prop_map(|cpu| Op::Reset { cpu }),
         1 => Just(Op::Migrate),
@@ -317,17 +319,30 @@ impl Machine {
     }
 }
 
+fn software(vcpu: Vcpu, _: Arc<AtomicBool>) -> Half {
+    Half::Software(vcpu)
+}
+
+fn lists<const COUNT: u8>(vcpu: Vcpu, kicked: Arc<AtomicBool>) -> Half {
+    Half::lists(vcpu, COUNT, Exits::Needed, kicked)
+}
+
+/// CPU interfaces in software with each view, and with 16 list registers or one.
+fn halves() -> impl Strategy<Value = (NewHalf, SecurityView)> {
+    prop_oneof![
+        Just((software as NewHalf, SecurityView::Single)),
+        Just((software as NewHalf, SecurityView::NonSecure)),
+        Just((lists::<16> as NewHalf, SecurityView::Single)),
+        Just((lists::<1> as NewHalf, SecurityView::Single)),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
     fn one_participant_takes_each_one_of_n_interrupt(
-        (half, security) in prop_oneof![
-            Just(((|vcpu, _| Half::Software(vcpu)) as NewHalf, SecurityView::Single)),
-            Just(((|vcpu, _| Half::Software(vcpu)) as _, SecurityView::NonSecure)),
-            Just(((|vcpu, kicked| Half::lists(vcpu, 16, Exits::Needed, kicked)) as _, SecurityView::Single)),
-            Just(((|vcpu, kicked| Half::lists(vcpu, 1, Exits::Needed, kicked)) as _, SecurityView::Single)),
-        ],
+        (half, security) in halves(),
         ops in proptest::collection::vec(ops(), 1..100),
     ) {
         let mut machine = Machine::new(half, security);

@@ -125,13 +125,16 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
     let group = || 0..2usize;
     let flag = any::<bool>;
     prop_oneof![
-        6 => (cpu(), interrupt(), flag()).prop_map(|(cpu, interrupt, high)| Op::Line { cpu, interrupt, high }),
+        6 => (cpu(), interrupt(), flag())
+            .prop_map(|(cpu, interrupt, high)| Op::Line { cpu, interrupt, high }),
         3 => (interrupt(), flag()).prop_map(|(interrupt, set)| Op::Message { interrupt, set }),
         4 => (cpu(), 0..LPIS.len(), flag()).prop_map(|(cpu, lpi, set)| Op::Lpi { cpu, lpi, set }),
         2 => (0..LPIS.len(), 0..5u8, flag())
             .prop_map(|(lpi, priority, enabled)| Op::Configure { lpi, priority, enabled }),
         8 => (cpu(), interrupt(), field(), priority(), flag())
-            .prop_map(|(cpu, interrupt, field, value, wide)| Op::Field { cpu, interrupt, field, value, wide }),
+            .prop_map(|(cpu, interrupt, field, value, wide)| {
+                Op::Field { cpu, interrupt, field, value, wide }
+            }),
         2 => (0..SHARED.len(), 0..=AFFINITIES.len(), flag())
             .prop_map(|(interrupt, target, wide)| Op::Route { interrupt, target, wide }),
         1 => any::<[bool; 2]>().prop_map(|groups| Op::Control { groups }),
@@ -139,10 +142,14 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
         1 => (cpu(), priority()).prop_map(|(cpu, value)| Op::Mask { cpu, value }),
         2 => (cpu(), group(), 0..8u8)
             .prop_map(|(cpu, group, value)| Op::BinaryPoint { cpu, group, value }),
-        1 => (cpu(), flag(), flag()).prop_map(|(cpu, cbpr, eoimode)| Op::Modes { cpu, cbpr, eoimode }),
-        1 => (cpu(), group(), flag()).prop_map(|(cpu, group, on)| Op::GroupEnable { cpu, group, on }),
+        1 => (cpu(), flag(), flag())
+            .prop_map(|(cpu, cbpr, eoimode)| Op::Modes { cpu, cbpr, eoimode }),
+        1 => (cpu(), group(), flag())
+            .prop_map(|(cpu, group, on)| Op::GroupEnable { cpu, group, on }),
         3 => (cpu(), group(), 0..=AFFINITIES.len(), 0..3usize)
-            .prop_map(|(from, group, target, interrupt)| Op::Sgi { from, group, target, interrupt }),
+            .prop_map(|(from, group, target, interrupt)| {
+                Op::Sgi { from, group, target, interrupt }
+            }),
         6 => (cpu(), group()).prop_map(|(cpu, group)| Op::Acknowledge { cpu, group }),
         5 => (cpu(), group()).prop_map(|(cpu, group)| Op::EndLast { cpu, group }),
         1 => (cpu(), group(), interrupt())
@@ -160,8 +167,9 @@ fn priority() -> impl Strategy<Value = u8> {
 fn field() -> impl Strategy<Value = Field> {
     use Field::{Activate, Deactivate, Disable, Enable, Group, Pend, Priority, Trigger, Unpend};
     prop_oneof![
-        4 => Just(Enable), 1 => Just(Disable), 3 => Just(Pend), 1 => Just(Unpend), 1 => Just(Activate),
-        2 => Just(Deactivate), 2 => Just(Group), 3 => Just(Priority), 2 => Just(Trigger),
+        4 => Just(Enable), 1 => Just(Disable), 3 => Just(Pend), 1 => Just(Unpend),
+        1 => Just(Activate), 2 => Just(Deactivate), 2 => Just(Group), 3 => Just(Priority),
+        2 => Just(Trigger),
     ]
 }
 

@@ -67,7 +67,8 @@ fn command() -> impl Strategy<Value = Command> {
 fn step() -> impl Strategy<Value = Step> {
     let allocations = prop_oneof![0..4_u32, Just(u32::MAX)];
     prop_oneof![
-        6 => (command(), allocations).prop_map(|(command, allocations)| Step::Command(command, allocations)),
+        6 => (command(), allocations)
+            .prop_map(|(command, allocations)| Step::Command(command, allocations)),
         3 => (device(), event()).prop_map(|(device, event)| Step::Send(device, event)),
         1 => (0..3_usize).prop_map(Step::Handle),
     ]
@@ -99,7 +100,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn short_of_memory_accepted_commands_take_effect(steps in prop::collection::vec(step(), 1..60)) {
+    fn short_of_memory_accepted_commands_take_effect(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
         let (mut short, mut reference) = (board(), board());
         for step in steps {
             match step {
@@ -117,7 +120,9 @@ proptest! {
                     let sent = with_allocations(0, || short.send(device, event));
                     prop_assert_eq!(sent, reference.send(device, event));
                 }
-                Step::Handle(cpu) => prop_assert_eq!(handled(&mut short, cpu), handled(&mut reference, cpu)),
+                Step::Handle(cpu) => {
+                    prop_assert_eq!(handled(&mut short, cpu), handled(&mut reference, cpu));
+                }
             }
         }
         prop_assert_eq!(saved(&mut short), saved(&mut reference));

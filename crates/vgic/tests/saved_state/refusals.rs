@@ -472,6 +472,7 @@ fn an_error_says_what_is_wrong_with_which_object() {
     let refused = refused(|saved| its(saved).devices[0].events[0].intid = IntId::new(8191));
     assert_eq!(
         refused.to_string(),
-        "the saved state of its@8080000, device 0x5 event 0x0 cannot be restored: its LPI cannot be 0x1fff"
+        "the saved state of its@8080000, device 0x5 event 0x0 cannot be restored: its LPI cannot \
+         be 0x1fff"
     );
 }

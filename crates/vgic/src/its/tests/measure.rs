@@ -1,4 +1,4 @@
-//! What injection and acknowledgement cost, beside an uncontended `fetch_or`. Not a test: it
+//! Costs of injection and acknowledgement, beside an uncontended `fetch_or`. Not a test: it
 //! prints.
 
 use super::rig::*;

@@ -1,4 +1,4 @@
-//! What redistributors do with LPIs: enabling, tables, sleeping vCPUs.
+//! LPIs at redistributors: enabling, tables, sleeping vCPUs.
 
 use super::rig::*;
 use crate::FaultReason;

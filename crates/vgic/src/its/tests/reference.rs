@@ -14,7 +14,7 @@ use gic_arch::its::Command;
 use gic_arch::{Lpi, Priority};
 use proptest::prelude::*;
 
-/// What the guest or a device does.
+/// An action of the guest or a device.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Command(Command),
@@ -56,7 +56,8 @@ fn device() -> impl Strategy<Value = u32> {
 }
 
 fn event() -> impl Strategy<Value = u32> {
-    prop_oneof![12 => 0u32..4, 4 => prop_oneof![Just(31u32), Just(32), Just(100), Just(3000)], 1 => 0u32..9000]
+    let edges = prop_oneof![Just(31u32), Just(32), Just(100), Just(3000)];
+    prop_oneof![12 => 0u32..4, 4 => edges, 1 => 0u32..9000]
 }
 
 fn lpi() -> impl Strategy<Value = u32> {
@@ -73,14 +74,16 @@ fn any_vcpu() -> impl Strategy<Value = u16> {
 
 fn command() -> impl Strategy<Value = Command> {
     let bits = prop_oneof![Just(1u8), Just(2), Just(5), Just(6), Just(12), Just(16), Just(17)];
+    let intid = prop_oneof![20 => lpi(), 1 => Just(8191), 1 => Just(65536)];
     prop_oneof![
         2 => (device(), bits).prop_map(|(device, bits)| mapd(device, bits)),
         1 => device().prop_map(unmapd),
         3 => (collection(), any_vcpu()).prop_map(|(collection, vcpu)| mapc(collection, vcpu)),
         1 => collection().prop_map(unmapc),
-        10 => (device(), event(), prop_oneof![20 => lpi(), 1 => Just(8191), 1 => Just(65536)], collection())
+        10 => (device(), event(), intid, collection())
             .prop_map(|(device, event, lpi, collection)| mapti(device, event, lpi, collection)),
-        4 => (device(), event(), collection()).prop_map(|(device, event, to)| movi(device, event, to)),
+        4 => (device(), event(), collection())
+            .prop_map(|(device, event, to)| movi(device, event, to)),
         2 => (device(), event()).prop_map(|(device, event)| discard(device, event)),
         3 => (device(), event()).prop_map(|(device, event)| int(device, event)),
         1 => (device(), event()).prop_map(|(device, event)| clear(device, event)),
@@ -113,7 +116,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// The two, side by side.
 struct Pair {
     rig: Rig,
-    /// What may be the case, as far as the real one has shown.
+    /// The possible states, as far as the real one has shown.
     models: Vec<Model>,
     queues: Vec<crate::lpi::PendingLpis>,
 }
@@ -278,7 +281,11 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        max_shrink_iters: 4000,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_sequence_leaves_the_same_lpis_pending_as_the_naive_its(

@@ -399,7 +399,7 @@ pub(super) fn sync(vcpu: u16) -> Command {
     Command::Sync { target: target(vcpu) }
 }
 
-/// Where a register of an array lies.
+/// The offset of a register of an array.
 pub(super) trait OffsetOf {
     fn offset_of(self, index: u32) -> u32;
 }

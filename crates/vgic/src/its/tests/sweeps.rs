@@ -17,7 +17,7 @@ use msi_types::Delivery;
 /// 2^16 events of one device, two of them on each LPI: there are fewer LPIs than that.
 const EVENTS: u32 = 1 << 16;
 const DEVICE: u32 = 1;
-/// What one access may visit, at most: the budget, and the last chunk and command begun within it.
+/// Most that one access may visit: the budget, and the last chunk and command begun within it.
 const WORK: u32 = 64;
 const MOST: u64 = WORK as u64 * 16 + 128;
 

@@ -24,7 +24,7 @@ pub(super) struct Cached {
 struct Event {
     lpi: u32,
     collection: u16,
-    /// Where its messages went last.
+    /// The target of its last messages.
     at: u16,
     pending: bool,
     deliverable: bool,
@@ -79,7 +79,7 @@ impl Model {
         self.events = events;
     }
 
-    /// What may be the case once each LPI is pending in its event, where that targets the vCPU.
+    /// The possible states once each LPI is pending in its event, where that targets the vCPU.
     /// Where several events share the LPI, it may be pending beside them.
     pub(super) fn after_joining(self) -> Vec<Self> {
         let own: Vec<_> = self.own.iter().filter(|(_, own)| own.0).map(|(at, _)| *at).collect();
@@ -328,7 +328,7 @@ impl Model {
         }
     }
 
-    /// What may be the case after LPIs were enabled: where two events share an LPI that the table
+    /// The possible states after LPIs were enabled: where two events share an LPI that the table
     /// has pending, either is pending.
     pub(super) fn after_enabling(mut self, vcpu: u16) -> Vec<Self> {
         if !self.lpis_enabled.insert(vcpu) {
@@ -388,7 +388,7 @@ impl Model {
         events.map(|event| event.lpi).chain(own.map(|((_, lpi), _)| *lpi)).collect()
     }
 
-    /// What may be taken: each LPI with the priority level that its vCPU sees.
+    /// The LPIs that may be taken: each LPI with the priority level that its vCPU sees.
     pub(super) fn ready(&self, vcpu: u16) -> Vec<(u8, u32)> {
         if !self.lpis_enabled.contains(&vcpu) {
             return Vec::new();
@@ -410,7 +410,7 @@ impl Model {
             .collect()
     }
 
-    /// What may be the case after one of what is pending was taken: where two events share the LPI,
+    /// The possible states after one of what is pending was taken: where two events share the LPI,
     /// either.
     pub(super) fn after_taking(&self, vcpu: u16, priority: u8, lpi: u32) -> Vec<Self> {
         let is_it = |cached: Cached| cached.enable && cached.priority & 0xf8 == priority;
