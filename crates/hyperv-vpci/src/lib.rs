@@ -1,0 +1,26 @@
+//! Hyper-V's virtual PCI bus, guest and host end.
+//!
+//! A hypervisor passes PCI functions through to its guest by a channel: both ends exchange
+//! messages about functions, their resources and their interrupts. A guest never invents an
+//! interrupt's message. It names the vector, and stores what the host answers.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`protocol`] | the messages, parsed from and emitted to bytes |
+//!
+//! # Example
+//!
+//! ```
+//! use hyperv_vpci::protocol::{Request, Slot};
+//!
+//! let mut message = [0; 8];
+//! Request::QueryResources(Slot::new(1, 2)).emit(&mut message)?;
+//! assert_eq!(message, [5, 0, 0x49, 0x42, 0x41, 0, 0, 0]);
+//! assert_eq!(Request::parse(&message), Ok(Request::QueryResources(Slot::new(1, 2))));
+//! # Ok::<(), hyperv_vpci::protocol::ProtocolError>(())
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod config_window;
+pub mod protocol;

@@ -1,0 +1,214 @@
+//! Interrupts as guests ask for them, and messages as hosts answer.
+
+use super::{ProtocolError, Reader, Writer};
+use msi_types::MsiMessage;
+
+/// Greatest number of vectors of one interrupt: MultiMSI's limit.
+pub const MAX_GROUP: u16 = 32;
+
+/// Greatest number of processors that an interrupt names.
+pub const MAX_PROCESSORS: usize = 32;
+
+/// The form of an interrupt in messages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum InterruptForm {
+    /// 8 bits of vector, processors as a mask of 64.
+    V1,
+    /// 8 bits of vector, processors as a list.
+    V2,
+    /// 32 bits of vector, processors as a list.
+    V3,
+}
+
+/// Delivery mode of an interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Delivery {
+    /// To the one processor that is named. The only one on arm64.
+    Fixed,
+    /// To any of the processors that are named. x86 alone.
+    LowestPriority,
+}
+
+/// Processors of an interrupt, by the hypervisor's VP index: neither APIC ID nor MPIDR.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Processors {
+    indices: [u16; MAX_PROCESSORS],
+    count: u8,
+}
+
+impl Processors {
+    /// One processor.
+    pub const fn one(index: u16) -> Self {
+        let mut indices = [0; MAX_PROCESSORS];
+        indices[0] = index;
+        Self { indices, count: 1 }
+    }
+
+    /// These processors.
+    ///
+    /// # Errors
+    /// [`ProtocolError::BadProcessors`] for none, or more than [`MAX_PROCESSORS`].
+    pub fn new(list: &[u16]) -> Result<Self, ProtocolError> {
+        let mut indices = [0; MAX_PROCESSORS];
+        let room = indices.get_mut(..list.len()).ok_or(ProtocolError::BadProcessors)?;
+        room.copy_from_slice(list);
+        match u8::try_from(list.len()) {
+            Ok(count @ 1..) => Ok(Self { indices, count }),
+            _ => Err(ProtocolError::BadProcessors),
+        }
+    }
+
+    /// The processors, in the order of the message.
+    pub fn indices(&self) -> &[u16] {
+        self.indices.get(..self.count.into()).unwrap_or_default()
+    }
+
+    fn from_mask(mask: u64) -> Result<Self, ProtocolError> {
+        // Linux sends all ones as a placeholder, which stands for any processor.
+        if mask == u64::MAX {
+            return Ok(Self::one(0));
+        }
+        let mut indices = [0; MAX_PROCESSORS];
+        let mut count = 0;
+        for index in (0..64u16).filter(|index| mask >> index & 1 == 1) {
+            *indices.get_mut(usize::from(count)).ok_or(ProtocolError::BadProcessors)? = index;
+            count += 1;
+        }
+        if count == 0 { Err(ProtocolError::BadProcessors) } else { Ok(Self { indices, count }) }
+    }
+
+    fn to_mask(self) -> Result<u64, ProtocolError> {
+        self.indices().iter().try_fold(0, |mask, index| {
+            let bit = 1u64.checked_shl((*index).into()).ok_or(ProtocolError::BadProcessors)?;
+            Ok(mask | bit)
+        })
+    }
+
+    fn read_list(from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
+        let count = from.u16()?;
+        let mut indices = [0; MAX_PROCESSORS];
+        for index in &mut indices {
+            *index = from.u16()?;
+        }
+        let list = indices.get(..count.into()).ok_or(ProtocolError::BadProcessors)?;
+        Self::new(list)
+    }
+
+    fn write_list(&self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
+        to.u16(self.count.into())?;
+        // Entries past the count are zero.
+        self.indices.iter().try_for_each(|index| to.u16(*index))
+    }
+}
+
+/// An interrupt that a guest asks its host for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InterruptDescriptor {
+    /// The first vector: an SPI's INTID on arm64, a local APIC's vector on x86.
+    pub vector: u32,
+    /// Delivery mode.
+    pub delivery: Delivery,
+    /// Number of vectors: 1, or a power of two up to [`MAX_GROUP`] for MultiMSI.
+    pub count: u16,
+    /// Processors that take it.
+    pub processors: Processors,
+}
+
+impl InterruptDescriptor {
+    pub(super) fn read(form: InterruptForm, from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
+        let vector = match form {
+            InterruptForm::V1 | InterruptForm::V2 => from.u8()?.into(),
+            InterruptForm::V3 => from.u32()?,
+        };
+        let delivery = match from.u8()? {
+            0 => Delivery::Fixed,
+            1 => Delivery::LowestPriority,
+            other => return Err(ProtocolError::BadDelivery(other)),
+        };
+        if form == InterruptForm::V3 {
+            from.u8()?;
+        }
+        let count = check_group(from.u16()?)?;
+        let processors = match form {
+            InterruptForm::V1 => {
+                from.u32()?;
+                Processors::from_mask(from.u64()?)?
+            }
+            InterruptForm::V2 | InterruptForm::V3 => Processors::read_list(from)?,
+        };
+        Ok(Self { vector, delivery, count, processors })
+    }
+
+    pub(super) fn write(
+        &self,
+        form: InterruptForm,
+        to: &mut Writer<'_>,
+    ) -> Result<(), ProtocolError> {
+        match form {
+            InterruptForm::V1 | InterruptForm::V2 => to.u8(self.narrow_vector()?)?,
+            InterruptForm::V3 => to.u32(self.vector)?,
+        }
+        to.u8(match self.delivery {
+            Delivery::Fixed => 0,
+            Delivery::LowestPriority => 1,
+        })?;
+        if form == InterruptForm::V3 {
+            to.u8(0)?;
+        }
+        to.u16(check_group(self.count)?)?;
+        match form {
+            InterruptForm::V1 => {
+                to.u32(0)?;
+                to.u64(self.processors.to_mask()?)
+            }
+            InterruptForm::V2 | InterruptForm::V3 => {
+                self.processors.write_list(to)?;
+                // OpenVMM's structures end with a reserved field here and expect its bytes.
+                to.u16(0)
+            }
+        }
+    }
+
+    /// The last of the group's vectors counts too.
+    fn narrow_vector(&self) -> Result<u8, ProtocolError> {
+        let too_wide = ProtocolError::VectorTooWide { vector: self.vector };
+        let last = self.vector.saturating_add(u32::from(self.count).saturating_sub(1));
+        u8::try_from(last).map_err(|_| too_wide)?;
+        u8::try_from(self.vector).map_err(|_| too_wide)
+    }
+}
+
+fn check_group(count: u16) -> Result<u16, ProtocolError> {
+    if count.is_power_of_two() && count <= MAX_GROUP {
+        Ok(count)
+    } else {
+        Err(ProtocolError::BadGroup(count))
+    }
+}
+
+/// A message that a host allocated for an interrupt. The guest stores it, and gives it back as it
+/// is; its meaning is the host's alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TranslatedInterrupt {
+    /// Number of vectors.
+    pub count: u16,
+    /// Message of the first. The others differ in the low bits of its data.
+    pub message: MsiMessage,
+}
+
+impl TranslatedInterrupt {
+    pub(super) fn read(from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
+        from.u16()?;
+        let count = from.u16()?;
+        let data = from.u32()?;
+        let address = from.u64()?;
+        Ok(Self { count, message: MsiMessage { address, data } })
+    }
+
+    pub(super) fn write(&self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
+        to.u16(0)?;
+        to.u16(self.count)?;
+        to.u32(self.message.data)?;
+        to.u64(self.message.address)
+    }
+}

@@ -1,0 +1,227 @@
+//! Messages from host to guest that answer no request.
+
+use super::{ProtocolError, Reader, SLOTS, Slot, Writer, kind};
+
+/// A message from host to guest that answers no request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Notice<'a> {
+    /// The functions of the bus. One that is missing was removed.
+    Relations(Relations<'a>),
+    /// The host asks for a function back. The guest answers
+    /// [`EjectionComplete`](super::Request::EjectionComplete) once it is out of use.
+    Eject(Slot),
+    /// A function changed: its description has to be read anew.
+    InvalidateDevice(Slot),
+    /// The bus changed: the relations have to be asked for anew.
+    InvalidateBus,
+}
+
+impl<'a> Notice<'a> {
+    /// Parses a host's message.
+    ///
+    /// # Errors
+    /// [`ProtocolError`], with the first field that is wrong.
+    pub fn parse(message: &'a [u8]) -> Result<Self, ProtocolError> {
+        let mut from = Reader::new(message);
+        match from.u32()? {
+            kind::BUS_RELATIONS => Relations::read(RelationsForm::V1, &mut from),
+            kind::BUS_RELATIONS2 => Relations::read(RelationsForm::V2, &mut from),
+            kind::EJECT => Slot::from_wire(from.u32()?).map(Self::Eject),
+            kind::INVALIDATE_DEVICE => Slot::from_wire(from.u32()?).map(Self::InvalidateDevice),
+            kind::INVALIDATE_BUS => Ok(Self::InvalidateBus),
+            other => Err(ProtocolError::UnknownType(other)),
+        }
+    }
+
+    /// Writes the message to `out` and returns its length in bytes.
+    ///
+    /// # Errors
+    /// [`ProtocolError::NoRoom`].
+    pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
+        let mut to = Writer::new(out);
+        match self {
+            Self::Relations(relations) => relations.write(&mut to)?,
+            Self::Eject(slot) => emit_slot(kind::EJECT, *slot, &mut to)?,
+            Self::InvalidateDevice(slot) => {
+                emit_slot(kind::INVALIDATE_DEVICE, *slot, &mut to)?;
+            }
+            Self::InvalidateBus => to.u32(kind::INVALIDATE_BUS)?,
+        }
+        Ok(to.length())
+    }
+}
+
+fn emit_slot(kind: u32, slot: Slot, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
+    to.u32(kind)?;
+    to.u32(slot.to_wire())
+}
+
+/// The form of bus relations in messages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum RelationsForm {
+    /// 20 bytes for each function.
+    V1,
+    /// 28 bytes: with a NUMA node.
+    V2,
+}
+
+impl RelationsForm {
+    /// Length of a function's description in bytes.
+    pub const fn description_length(self) -> usize {
+        match self {
+            Self::V1 => 20,
+            Self::V2 => 28,
+        }
+    }
+}
+
+/// The functions of a bus, each description checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Relations<'a> {
+    form: RelationsForm,
+    descriptions: &'a [u8],
+}
+
+impl<'a> Relations<'a> {
+    /// Writes descriptions to `room`, as the message carries them.
+    ///
+    /// # Errors
+    /// [`ProtocolError::NoRoom`]; [`ProtocolError::BadCount`] above [`SLOTS`] functions.
+    pub fn new(
+        form: RelationsForm,
+        functions: impl IntoIterator<Item = DeviceDescription>,
+        room: &'a mut [u8],
+    ) -> Result<Self, ProtocolError> {
+        let mut to = Writer::new(room);
+        for function in functions {
+            function.write(form, &mut to)?;
+        }
+        let length = to.length();
+        check_count(length / form.description_length())?;
+        Ok(Self { form, descriptions: room.get(..length).unwrap_or_default() })
+    }
+
+    /// The descriptions, in the message's order.
+    pub fn functions(&self) -> impl ExactSizeIterator<Item = DeviceDescription> + use<'a> {
+        let form = self.form;
+        self.descriptions.chunks_exact(form.description_length()).map(move |bytes| {
+            // Each was read once when the message was parsed.
+            DeviceDescription::read(form, &mut Reader::new(bytes)).unwrap_or_default()
+        })
+    }
+
+    /// Form of the message.
+    pub const fn form(&self) -> RelationsForm {
+        self.form
+    }
+
+    fn read(form: RelationsForm, from: &mut Reader<'a>) -> Result<Notice<'a>, ProtocolError> {
+        let count = from.u32()?;
+        let too_many = ProtocolError::BadCount { count, limit: LIMIT };
+        let count = usize::try_from(count).map_err(|_| too_many)?;
+        check_count(count)?;
+        let descriptions = from.take(count * form.description_length())?;
+        for bytes in descriptions.chunks_exact(form.description_length()) {
+            DeviceDescription::read(form, &mut Reader::new(bytes))?;
+        }
+        Ok(Notice::Relations(Self { form, descriptions }))
+    }
+
+    fn write(&self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
+        to.u32(match self.form {
+            RelationsForm::V1 => kind::BUS_RELATIONS,
+            RelationsForm::V2 => kind::BUS_RELATIONS2,
+        })?;
+        let count = self.descriptions.len() / self.form.description_length();
+        to.u32(u32::try_from(count).unwrap_or(LIMIT))?;
+        to.bytes(self.descriptions)
+    }
+}
+
+/// [`SLOTS`], as counts are in messages.
+const LIMIT: u32 = 256;
+
+fn check_count(count: usize) -> Result<(), ProtocolError> {
+    if count <= SLOTS {
+        return Ok(());
+    }
+    Err(ProtocolError::BadCount { count: u32::try_from(count).unwrap_or(u32::MAX), limit: LIMIT })
+}
+
+/// A function as the host describes it, before its configuration space can be read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct DeviceDescription {
+    /// Vendor ID.
+    pub vendor: u16,
+    /// Device ID.
+    pub device: u16,
+    /// Revision ID.
+    pub revision: u8,
+    /// Programming interface.
+    pub interface: u8,
+    /// Subclass code.
+    pub subclass: u8,
+    /// Base class code.
+    pub class: u8,
+    /// Subsystem vendor ID.
+    pub subsystem_vendor: u16,
+    /// Subsystem ID.
+    pub subsystem: u16,
+    /// Place on the bus.
+    pub slot: Slot,
+    /// Serial number, by which guests name the slot.
+    pub serial: u32,
+    /// NUMA node. The first form has no room for it.
+    pub node: Option<u16>,
+}
+
+impl DeviceDescription {
+    fn read(form: RelationsForm, from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
+        let (vendor, device) = (from.u16()?, from.u16()?);
+        let (revision, interface) = (from.u8()?, from.u8()?);
+        let (subclass, class) = (from.u8()?, from.u8()?);
+        let (subsystem_vendor, subsystem) = (from.u16()?, from.u16()?);
+        let (slot, serial) = (Slot::from_wire(from.u32()?)?, from.u32()?);
+        let node = match form {
+            RelationsForm::V1 => None,
+            RelationsForm::V2 => {
+                let (flags, node) = (from.u32()?, from.u16()?);
+                from.u16()?;
+                (flags & NODE_VALID != 0).then_some(node)
+            }
+        };
+        Ok(Self {
+            vendor,
+            device,
+            revision,
+            interface,
+            subclass,
+            class,
+            subsystem_vendor,
+            subsystem,
+            slot,
+            serial,
+            node,
+        })
+    }
+
+    fn write(&self, form: RelationsForm, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
+        to.u16(self.vendor)?;
+        to.u16(self.device)?;
+        to.bytes(&[self.revision, self.interface, self.subclass, self.class])?;
+        to.u16(self.subsystem_vendor)?;
+        to.u16(self.subsystem)?;
+        to.u32(self.slot.to_wire())?;
+        to.u32(self.serial)?;
+        if form == RelationsForm::V2 {
+            to.u32(if self.node.is_some() { NODE_VALID } else { 0 })?;
+            to.u16(self.node.unwrap_or(0))?;
+            to.u16(0)?;
+        }
+        Ok(())
+    }
+}
+
+/// Flag of a description: the NUMA node is valid.
+const NODE_VALID: u32 = 1;

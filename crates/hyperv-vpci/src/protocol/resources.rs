@@ -1,0 +1,84 @@
+//! Resources that a guest assigns to a function.
+
+use super::{BARS, InterruptForm, ProtocolError, Reader, Slot, Writer};
+
+/// Length of one memory resource in bytes.
+const RESOURCE: usize = 20;
+
+/// Greatest number of interrupts in one assignment: 500 resources less the registers.
+const MAX_INTERRUPTS: u32 = 494;
+
+/// The form of an assignment: the length of each interrupt in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ResourcesForm {
+    /// 16 bytes for each interrupt.
+    V1,
+    /// 72 bytes.
+    V2,
+    /// 80 bytes.
+    V3,
+}
+
+impl ResourcesForm {
+    const fn interrupt_length(self) -> usize {
+        match self {
+            Self::V1 => 16,
+            Self::V2 => 72,
+            Self::V3 => 80,
+        }
+    }
+
+    /// The form of interrupts that an assignment of this form carries.
+    pub const fn interrupts(self) -> InterruptForm {
+        match self {
+            Self::V1 => InterruptForm::V1,
+            Self::V2 => InterruptForm::V2,
+            Self::V3 => InterruptForm::V3,
+        }
+    }
+}
+
+/// An assignment of resources to a function. The memory resources are not looked at, as the guest
+/// programs the base address registers itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AssignedResources {
+    /// The function.
+    pub slot: Slot,
+    /// Form of the message.
+    pub form: ResourcesForm,
+    /// Number of interrupts that the assignment asks for. Guests that ask for interrupts one by
+    /// one leave it 0.
+    pub interrupts: u32,
+}
+
+impl AssignedResources {
+    /// An assignment without interrupts.
+    pub const fn new(slot: Slot, form: ResourcesForm) -> Self {
+        Self { slot, form, interrupts: 0 }
+    }
+
+    pub(super) fn read(form: ResourcesForm, from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
+        let slot = Slot::from_wire(from.u32()?)?;
+        from.take(BARS * RESOURCE)?;
+        let interrupts = from.u32()?;
+        from.u32()?;
+        if interrupts > MAX_INTERRUPTS {
+            return Err(ProtocolError::BadCount { count: interrupts, limit: MAX_INTERRUPTS });
+        }
+        for _ in 0..interrupts {
+            from.take(form.interrupt_length())?;
+        }
+        Ok(Self { slot, form, interrupts })
+    }
+
+    pub(super) fn write(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
+        to.u32(self.slot.to_wire())?;
+        to.bytes(&[0; BARS * RESOURCE])?;
+        to.u32(self.interrupts)?;
+        to.u32(0)?;
+        (0..self.interrupts).try_for_each(|_| {
+            let zeros = [0; ResourcesForm::V3.interrupt_length()];
+            to.bytes(zeros.get(..self.form.interrupt_length()).unwrap_or_default())
+        })
+    }
+}
