@@ -274,7 +274,7 @@ impl<P: GicPlatform> Gic<P> {
     /// The LPIs.
     ///
     /// # Errors
-    /// Why there are none.
+    /// The reason for which there are none.
     pub fn lpis(&self) -> Result<&Lpis<P>, LpiError> {
         self.lpis.as_ref().map_err(|error| *error)
     }

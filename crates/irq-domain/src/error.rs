@@ -155,9 +155,7 @@ pub enum MsiDeviceError {
     Tier(#[from] Mismatch),
     /// A tier of the hierarchy takes messages that the device stores itself only from isolated
     /// devices.
-    #[error(
-        "tier {tier} requires that a device which stores its messages itself is isolated, which it is not: {reason}"
-    )]
+    #[error("tier {tier} lets only isolated devices store messages, and this one is not: {reason}")]
     NotIsolated {
         /// The tier.
         tier: &'static str,

@@ -2,9 +2,8 @@
 //!
 //! A [`Layer`] states what it changes and nothing else. [`LayeredParent`] makes an
 //! [`MsiParent`](msi_types::MsiParent) of a layer and the parent below it: forwarding, roll-back,
-//! and the record of which message is held by whom are written there, once. What is not in [`Layer`]
-//! – masks, pending states, who owns which vector – goes to the parent: a layer cannot get in its
-//! way.
+//! and the record of each device's messages are written there, once. Masks, pending states and the
+//! owners of vectors are not in [`Layer`] and go to the parent: a layer cannot get in its way.
 
 mod doorbell_mapping;
 mod hypervisor;

@@ -7,13 +7,14 @@
 //! the kernel through [`Host`].
 //!
 //! ```text
-//!  CPU's trap loop ── dispatch(cpu, vector) ──▶ Interrupts ──▶ handler
-//!                                                  │ owns numbers, gates, counters
-//!                      IrqHandle ◀── request ──────┤
-//!                                                  ├── wired and private interrupts ──▶ WiredParent
-//!                                                  ├── WiredBridge (wired inputs that become messages)
-//!                                                  └── MsiDevice (one per device) ──▶ MsiParent ──▶ … ──▶ root
-//!                                                          └──▶ MessageStore (MSI, MSI-X, a driver's own)
+//!  CPU's trap loop ── dispatch(cpu, hwirq) ──▶ Interrupts ──▶ handler
+//!                                                │ owns numbers, gates, counters
+//!                    IrqHandle ◀── request ──────┤
+//!                                                ├── wired, private interrupts ──▶ WiredParent
+//!                                                ├── WiredBridge (from wired inputs to messages)
+//!                                                └── MsiDevice (one per device)
+//!                                                     ├──▶ MsiParent ──▶ … ──▶ root
+//!                                                     └──▶ MessageStore (MSI, MSI-X, others)
 //! ```
 //!
 //! Between a device and its controller there may be [`layer`]s: an IOMMU, a bus with quirks. A
@@ -63,8 +64,12 @@
 //! # }
 //! # struct Controller;
 //! # impl MsiParent for Controller {
-//! #     fn isolation(&self, _: RequesterId) -> Isolation { Isolation::NotIsolated(NotIsolated::NoController) }
-//! #     fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> { Ok(Attachment::new(0)) }
+//! #     fn isolation(&self, _: RequesterId) -> Isolation {
+//! #         Isolation::NotIsolated(NotIsolated::NoController)
+//! #     }
+//! #     fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
+//! #         Ok(Attachment::new(0))
+//! #     }
 //! #     fn detach(&self, _: Attachment) {}
 //! #     fn allocate(&self, _: &Attachment, r: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
 //! #         Ok(HwIrqBlock::new(HwIrq::new(8192), r.count))
@@ -74,13 +79,16 @@
 //! #         Ok(MsiMessage { address: 0x0809_0040, data: index.into() })
 //! #     }
 //! #     fn begin_move(&self, b: &HwIrqBlock, i: u16, to: Cpu) -> Result<Move, MsiError> {
-//! #         Ok(Move { first: b.hwirq(i).unwrap(), count: NonZeroU16::MIN, message: None, from: to, to })
+//! #         let (first, count) = (b.hwirq(i).unwrap(), NonZeroU16::MIN);
+//! #         Ok(Move { first, count, message: None, from: to, to })
 //! #     }
 //! #     fn end_move(&self, _: Move, _: MoveOutcome) -> Result<(), MsiError> { Ok(()) }
 //! #     fn mask(&self, _: HwIrq) {}
 //! #     fn unmask(&self, _: HwIrq) {}
 //! #     fn set_pending(&self, _: HwIrq, _: Pending) {}
-//! #     fn describe(&self, v: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result { writeln!(out, "its: LPI {v}") }
+//! #     fn describe(&self, v: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+//! #         writeln!(out, "its: LPI {v}")
+//! #     }
 //! # }
 //! # struct Store;
 //! # struct Open;
@@ -93,7 +101,10 @@
 //! #     fn slots(&self) -> u16 { 4 }
 //! #     fn fit(&self) -> Fit { Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Never } }
 //! #     fn masking(&self) -> Masking { Masking::None }
-//! #     fn update(&self, f: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> { f(&mut Open); Ok(()) }
+//! #     fn update(&self, f: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+//! #         f(&mut Open);
+//! #         Ok(())
+//! #     }
 //! #     fn set_enabled(&self, _: bool) -> Result<(), StoreError> { Ok(()) }
 //! # }
 //! use irq_domain::{Config, Dispatched, Interrupts, MsiDevice, MsiDeviceConfig};
@@ -119,7 +130,8 @@
 //!
 //! let mut hierarchy = String::new();
 //! interrupts.describe(handle.irq(), &mut hierarchy)?;
-//! assert!(hierarchy.starts_with("irq 0: nvme0-admin, edge, cpu 0, enabled, 2 runs, 0 redelivered\n"));
+//! let first = "irq 0: nvme0-admin, edge, cpu 0, enabled, 2 runs, 0 redelivered\n";
+//! assert!(hierarchy.starts_with(first));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![no_std]

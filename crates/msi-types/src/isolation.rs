@@ -116,7 +116,7 @@ impl Isolation {
     /// Returns the mechanism that isolates the device.
     ///
     /// # Errors
-    /// Why nothing does.
+    /// The reason for which nothing does.
     pub const fn mechanism(self) -> Result<IsolatingMechanism, NotIsolated> {
         match self {
             Self::Isolated(mechanism) => Ok(mechanism),
@@ -209,7 +209,7 @@ impl<'a> InterruptIsolated<'a> {
     /// Asks `parent`. Any.
     ///
     /// # Errors
-    /// Why `device` is not isolated.
+    /// The reason for which `device` is not isolated.
     pub fn prove(parent: &'a dyn MsiParent, device: RequesterId) -> Result<Self, NotIsolated> {
         match parent.isolation(device) {
             Isolation::Isolated(mechanism) => {
@@ -260,7 +260,7 @@ impl<'a> DmaIsolated<'a> {
     /// Asks `parent`. Any.
     ///
     /// # Errors
-    /// Why `device` is not isolated.
+    /// The reason for which `device` is not isolated.
     pub fn prove(parent: &'a dyn MsiParent, device: RequesterId) -> Result<Self, NotDmaIsolated> {
         match parent.dma_isolation(device) {
             DmaIsolation::Isolated => Ok(Self { subject: Subject { parent, device } }),

@@ -9,9 +9,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`matrix`] | who has which vector on which CPU: [`VectorMatrix`] |
-//! | [`message`] | address and data, to and fro: compatibility format, with 8, 15 or 32 destination bits |
-//! | [`vector_domain`] | the root of the hierarchy: [`VectorDomain`], its dispatch table, moves and CPUs that come and go |
-//! | [`remapping`] | the layer over it: [`RemappedVectors`], table entries, and [`RemapTable::translate`] for models |
+//! | [`message`] | address and data in compatibility format, with 8, 15 or 32 destination bits |
+//! | [`vector_domain`] | the root: [`VectorDomain`], its dispatch table, moves, CPU hotplug |
+//! | [`remapping`] | the layer over it: [`RemappedVectors`], entries, [`RemapTable::translate`] |
 //!
 //! | | vectors alone | with remapping |
 //! |---|---|---|
@@ -26,10 +26,12 @@
 //!
 //! ```
 //! use core::num::NonZeroU16;
-//! use msi_types::{BlockRequest, Cpu, Fit, Initially, MsiMessage, MsiParent, RequesterId, Rewrite, Shape};
+//! use msi_types::{BlockRequest, Cpu, Fit, Initially, MsiMessage, MsiParent};
+//! use msi_types::{RequesterId, Rewrite, Shape};
 //! use std::sync::Arc;
 //! use x86_irq::message::{ApicMessage, DeliveryMode, DestinationFormat};
-//! use x86_irq::{Apic, ApicId, ApicVector, Arrival, IrqState, LocalCpu, VectorDomain, VectorDomainConfig};
+//! use x86_irq::{Apic, ApicId, ApicVector, Arrival, IrqState, LocalCpu};
+//! use x86_irq::{VectorDomain, VectorDomainConfig};
 //!
 //! struct Kernel;
 //! impl LocalCpu for Kernel {

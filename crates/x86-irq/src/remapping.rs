@@ -2,7 +2,7 @@
 //! of a table in memory, and the entry says which vector of which CPU that is, and who may ask for
 //! it.
 //!
-//! What a layer of it changes for what stands above:
+//! Differences for a domain above a remapping layer:
 //! - **Isolation.** The unit checks who sends against the entry, so that a device rings its own
 //!   interrupts alone.
 //! - **Affinity.** A move writes the entry. The endpoint's message stays, whatever the endpoint can

@@ -30,7 +30,7 @@
 //! | endpoint | move |
 //! |---|---|
 //! | is masked meanwhile, or changes all in one store | to any free vector |
-//! | changes its low address word alone | to the same vector on the new CPU, if that is free there; otherwise the CPU is refused |
+//! | changes its low address word alone | to the same vector, if it is free on the new CPU |
 //! | cannot change | refused |
 //!
 //! For the second kind a vector is chosen at first that is free on most CPUs.

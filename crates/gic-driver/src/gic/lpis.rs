@@ -12,7 +12,7 @@ pub(crate) struct GicWithLpis<P: GicPlatform>(Arc<Gic<P>>);
 
 impl<P: GicPlatform> GicWithLpis<P> {
     /// # Errors
-    /// Why there are no LPIs.
+    /// The reason for which the GIC has no LPIs.
     pub(crate) fn new(gic: Arc<Gic<P>>) -> Result<Self, LpiError> {
         gic.lpis()?;
         Ok(Self(gic))

@@ -1,10 +1,9 @@
 //! The tables that the ITS keeps in memory, `GITS_BASER<n>` (IHI 0069 §5.2): devices and
 //! collections, flat or with two levels.
 //!
-//! What a register supports is found by writing and reading back: page size, two levels,
-//! shareability. The second level of a table is provided page by page, when an identifier first
-//! appears, and kept: no command invalidates a cached first level. Its size is bounded by the
-//! identifier bits.
+//! A register's page sizes, levels and shareabilities are found by writing and reading back. The
+//! second level of a table is provided page by page, when an identifier first appears, and kept: no
+//! command invalidates a cached first level. Its size is bounded by the identifier bits.
 
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;

@@ -77,10 +77,10 @@ impl<M: Mmio> Redistributor<M> {
     /// Gives the redistributor its tables. LPIs are disabled, and the tables' contents are
     /// published as for [`Coherence::NonCoherent`]; [`start_lpis`](Self::start_lpis) follows.
     ///
-    /// How the tables will be accessed is negotiated (`GICR_PROPBASER`): Inner Shareable,
-    /// write-back is asked for; where shareability reads back as zero, accesses do not look into
-    /// the CPUs' caches, and Non-cacheable is written instead, because cacheable but non-shareable
-    /// accesses might hit stale lines of the redistributor's own.
+    /// The tables' memory attributes are negotiated (`GICR_PROPBASER`): Inner Shareable,
+    /// write-back is asked for. If shareability reads back as zero, accesses do not look into the
+    /// CPUs' caches. Non-cacheable is written then, because cacheable but non-shareable accesses
+    /// might hit stale lines of the redistributor's own.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set before the registers may be written.

@@ -86,7 +86,7 @@ pub trait Iommu: Send + Sync {
     /// places, for endpoints of several widths.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason, for people.
     fn map(
         &self,
         domain: IommuDomain,

@@ -21,7 +21,7 @@ const MAX_LOG2: u8 = 5;
 /// | the function has | [`Fit::rewrite`] | masking in any context |
 /// |---|---|---|
 /// | mask bits | [`Rewrite::Masked`] | if the configuration space allows |
-/// | none | [`Rewrite::LowWordOnly`]: configuration writes have 32 bits | no: the controller masks |
+/// | none | [`Rewrite::LowWordOnly`]: configuration writes have 32 bits | by the controller |
 pub struct MsiStore {
     registers: Registers,
     host: Arc<dyn Host>,

@@ -429,7 +429,11 @@ proptest! {
 
     #[test]
     fn random_drivers_lose_and_leak_nothing(
-        controller in prop_oneof![Just(Kind::Stays), Just(Kind::NamesCpu), Just(Kind::NamesCpuFarApart)],
+        controller in prop_oneof![
+            Just(Kind::Stays),
+            Just(Kind::NamesCpu),
+            Just(Kind::NamesCpuFarApart),
+        ],
         store in prop_oneof![
             Just(StoreKind::MSIX),
             Just(StoreKind::SLOW),

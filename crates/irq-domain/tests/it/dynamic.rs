@@ -271,9 +271,11 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (domain.clone(), prop::collection::vec(slot.clone(), 1..4))
             .prop_map(|(domain, slots)| Step::AllocateAt { domain, slots }),
         4 => (domain.clone(), slot.clone()).prop_map(|(domain, slot)| Step::Free { domain, slot }),
-        3 => (domain.clone(), slot.clone()).prop_map(|(domain, slot)| Step::Request { domain, slot }),
+        3 => (domain.clone(), slot.clone())
+            .prop_map(|(domain, slot)| Step::Request { domain, slot }),
         3 => (domain.clone(), slot.clone()).prop_map(|(domain, slot)| Step::Fire { domain, slot }),
-        2 => (domain.clone(), slot, 0..4u32).prop_map(|(domain, slot, cpu)| Step::Move { domain, slot, cpu }),
+        2 => (domain.clone(), slot, 0..4u32)
+            .prop_map(|(domain, slot, cpu)| Step::Move { domain, slot, cpu }),
         1 => domain.clone().prop_map(|domain| Step::Replace { domain }),
         1 => (0..8usize).prop_map(|after| Step::ControllerFails { after }),
         1 => (domain, 0..8usize).prop_map(|(domain, after)| Step::StoreFails { domain, after }),

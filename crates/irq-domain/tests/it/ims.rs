@@ -444,7 +444,9 @@ proptest! {
         prop_assert!(granted == 0 || granted == usize::from(wanted));
         prop_assert!(matches!(
             result,
-            Ok(_) | Err(MsiDeviceError::Store(_) | MsiDeviceError::Controller(MsiError::Controller(_)))
+            Ok(_)
+                | Err(MsiDeviceError::Store(_)
+                    | MsiDeviceError::Controller(MsiError::Controller(_)))
         ));
         let live = usize::from(had) + granted;
         prop_assert_eq!(machine.controller.vectors_in_use(), live);

@@ -214,7 +214,8 @@ fn the_tier_that_blocks_is_named_in_a_stack() {
     assert_eq!(refused, Some(missing.into()));
     assert_eq!(
         refused.unwrap().to_string(),
-        "the endpoint needs messages that the device stores itself, which tier bridge does not offer"
+        "the endpoint needs messages that the device stores itself, \
+         which tier bridge does not offer"
     );
 }
 
@@ -281,7 +282,8 @@ proptest! {
             match step {
                 Step::Allocate { slots } => {
                     for vector in device.allocate_at(&slots).unwrap_or_default() {
-                        handles.insert(vector.slot, device.request(vector.slot, "test", |_| {}).unwrap());
+                        let handle = device.request(vector.slot, "test", |_| {}).unwrap();
+                        handles.insert(vector.slot, handle);
                     }
                 }
                 Step::Free { slot } => {
@@ -307,8 +309,10 @@ proptest! {
                 Step::IommuFails { after } => translation.fail_in.store(after, Relaxed),
             }
             let stored = handles.keys().map(|slot| store.message(*slot).unwrap().address);
-            let needed: BTreeSet<_> = stored.map(|address| (10, Granule::Size64K.page(address))).collect();
-            prop_assert_eq!(translation.mapped.lock().unwrap().keys().copied().collect::<BTreeSet<_>>(), needed);
+            let page = |address| (10, Granule::Size64K.page(address));
+            let needed: BTreeSet<_> = stored.map(page).collect();
+            let mapped: BTreeSet<_> = translation.mapped.lock().unwrap().keys().copied().collect();
+            prop_assert_eq!(mapped, needed);
         }
         drop(device);
         prop_assert_eq!(translation.pages(), 0);

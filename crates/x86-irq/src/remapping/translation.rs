@@ -75,7 +75,7 @@ impl RemapFault {
 impl<M: RemapMemory> RemapTable<M> {
     /// Translates a requester's message as the unit does: to an APIC, and what happens there. Any.
     ///
-    /// Whether a fault is recorded (FPD) is the caller's business: see [`entry`](Self::entry).
+    /// The caller records faults, unless the entry (FPD) forbids it: see [`entry`](Self::entry).
     pub fn translate(
         &self,
         requester: RequesterId,

@@ -7,7 +7,8 @@ use msi_types::{Cpu, HwIrq, MsiError, MsiMessage, Rewrite};
 
 /// The device cannot change its data along with the address, so that its vector has to be free at
 /// the new CPU.
-const SAME_VECTOR_TAKEN: &str = "its vector of the same number is taken, and the endpoint cannot change address and data at once";
+const SAME_VECTOR_TAKEN: &str =
+    "the same vector is taken there, and the endpoint cannot change address and data at once";
 /// Each former place waits for a clean-up.
 const TOO_OFTEN: &str = "the interrupt left too many places lately that are not cleaned up yet";
 

@@ -187,7 +187,9 @@ proptest! {
             for cpu in 0..CPUS {
                 prop_assert_eq!(matrix.available_on(Cpu::new(cpu)) as usize, model.free(cpu).len());
                 for v in FIRST..=LAST {
-                    let used = model.normal.contains(&(cpu, v)) || model.managed_used.contains(&(cpu, v));
+                    let used = [&model.normal, &model.managed_used]
+                        .into_iter()
+                        .any(|vectors| vectors.contains(&(cpu, v)));
                     prop_assert_eq!(matrix.is_allocated(place((cpu, v))), used);
                 }
             }

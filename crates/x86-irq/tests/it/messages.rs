@@ -96,10 +96,16 @@ proptest! {
     }
 
     #[test]
-    fn decoding_is_undone_by_encoding(low in any::<u32>(), high in any::<u32>(), data in any::<u32>(), format in formats()) {
+    fn decoding_is_undone_by_encoding(
+        low in any::<u32>(),
+        high in any::<u32>(),
+        data in any::<u32>(),
+        format in formats(),
+    ) {
         // Mostly doorbells, and mostly few stray bits: otherwise hardly anything decodes.
         let address = u64::from(high) << 32 | u64::from(0xfee0_0000 | low & 0xf_ffff);
-        for address in [address, address & 0xff_ffff_ffff | 0xfee0_0000, address & 0xffff_ff00_ffff_f00c] {
+        let short = address & 0xff_ffff_ffff | 0xfee0_0000;
+        for address in [address, short, address & 0xffff_ff00_ffff_f00c] {
             for data in [data, data & 0xffff, data & 0x87ff] {
                 let wire = MsiMessage { address, data };
                 let Ok(decoded) = ApicMessage::decode(wire, format) else { continue };
@@ -130,6 +136,7 @@ proptest! {
         prop_assert_eq!(admits(SourceCheck::IgnoreBit2), id | 4 == requester | 4);
         prop_assert_eq!(admits(SourceCheck::IgnoreBits2To1), id | 6 == requester | 6);
         prop_assert_eq!(admits(SourceCheck::IgnoreFunction), id >> 3 == requester >> 3);
-        prop_assert_eq!(admits(SourceCheck::BusRange), id >> 8 <= requester >> 8 && requester >> 8 <= id & 0xff);
+        let buses = id >> 8..=id & 0xff;
+        prop_assert_eq!(admits(SourceCheck::BusRange), buses.contains(&(requester >> 8)));
     }
 }

@@ -370,7 +370,8 @@ enum Op {
 fn ops() -> impl Strategy<Value = Op> {
     let index = any::<prop::sample::Index>;
     prop_oneof![
-        3 => (0..4_u16, any::<bool>(), 0..2_u32).prop_map(|(n, group, cpu)| Op::Allocate(n, group, cpu)),
+        3 => (0..4_u16, any::<bool>(), 0..2_u32)
+            .prop_map(|(n, group, cpu)| Op::Allocate(n, group, cpu)),
         2 => index().prop_map(Op::Free),
         3 => (index(), index(), 0..2_u32).prop_map(|(b, v, cpu)| Op::Move(b, v, cpu)),
         1 => Just(Op::CleanUp),
@@ -397,7 +398,10 @@ proptest! {
                     match rig.parent.allocate(&attachment, &wanted) {
                         Ok(block) => held.push((requester, attachment, block, shape)),
                         Err(error) => {
-                            assert!(matches!(error, MsiError::NoVectors { .. } | MsiError::NotReachable(..)));
+                            assert!(matches!(
+                                error,
+                                MsiError::NoVectors { .. } | MsiError::NotReachable(..)
+                            ));
                             rig.parent.detach(attachment);
                         }
                     }

@@ -1,7 +1,7 @@
 //! Messages of this crate against real local APICs: those of KVM. A guest of a hundred bytes counts
 //! what arrives.
 //!
-//! Where there is no KVM, every trial is skipped and says why.
+//! Without KVM, every trial is skipped and prints the reason.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod bench;

@@ -122,11 +122,11 @@ fn a_doorbell_outside_the_region_is_refused() {
         Translation::new(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 });
     let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
     let refused = device.allocate_at(&[0]);
-    let address = 0x0809_0040;
-    assert!(matches!(
-        refused,
-        Err(MsiDeviceError::Controller(MsiError::Unmapped { device: DEVICE, address: found, .. })) if found == address
-    ));
+    let Err(MsiDeviceError::Controller(MsiError::Unmapped { device, address, .. })) = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((device, address), (DEVICE, 0x0809_0040));
 }
 
 const NESTED: DoorbellMode =
