@@ -7,7 +7,7 @@
 
 use crate::lock::lock;
 use gic_firmware::Region;
-use irq_domain::layer::{DoorbellMode, Iommu as Driver, IommuDomain, Placement};
+use irq_domain::layer::{DoorbellMode, Iommu as Driver, IommuDomain, IovaConstraint};
 use msi_types::{Delivery, Granule, MsiMessage, RequesterId, SignalMsi};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -209,7 +209,7 @@ impl Driver for IommuDriver {
         &self,
         domain: IommuDomain,
         page: u64,
-        placement: Placement,
+        constraint: IovaConstraint,
     ) -> Result<u64, &'static str> {
         let mut unit = lock(&self.0.state);
         let stage = unit.spaces.get_mut(&domain).and_then(|space| space.last.as_mut());
@@ -217,17 +217,17 @@ impl Driver for IommuDriver {
         if stage.granule.offset(page) != 0 {
             return Err("the doorbell's page is not aligned to the granule");
         }
-        let at = match placement {
-            Placement::At(at) => at,
-            Placement::Within { .. } => {
-                let mut at = if placement.admits(WIDE) { WIDE } else { NARROW };
+        let at = match constraint {
+            IovaConstraint::At(at) => at,
+            IovaConstraint::Within { .. } => {
+                let mut at = if constraint.admits(WIDE) { WIDE } else { NARROW };
                 while stage.pages.contains_key(&at) {
                     at += stage.granule.bytes();
                 }
                 at
             }
         };
-        if !placement.admits(at) {
+        if !constraint.admits(at) {
             return Err("no page is free where the device could address it");
         }
         if stage.pages.contains_key(&at) {
@@ -276,7 +276,7 @@ mod tests {
         unit
     }
 
-    const ANYWHERE: Placement = Placement::Within { address_bits: 64 };
+    const ANYWHERE: IovaConstraint = IovaConstraint::Within { address_bits: 64 };
 
     fn driver(unit: &Arc<Iommu>) -> IommuDriver {
         IommuDriver::new(Arc::clone(unit))
@@ -306,7 +306,7 @@ mod tests {
         };
         let unit = unit(nested, 0x7040);
         assert_eq!(write(&unit, 0x5040), Delivery::Blocked);
-        driver(&unit).map(DOMAIN, 0x7000, Placement::At(0x0809_0000)).unwrap();
+        driver(&unit).map(DOMAIN, 0x7000, IovaConstraint::At(0x0809_0000)).unwrap();
         assert_eq!(write(&unit, 0x5040), Delivery::Pending);
     }
 
@@ -347,7 +347,7 @@ mod tests {
     fn a_page_is_mapped_once_until_it_is_unmapped() {
         let unit = unit(DoorbellMode::Mapped(Granule::Size4K), 0);
         let at = driver(&unit).map(DOMAIN, 0x7000, ANYWHERE).unwrap();
-        assert!(driver(&unit).map(DOMAIN, 0x8000, Placement::At(at)).is_err());
+        assert!(driver(&unit).map(DOMAIN, 0x8000, IovaConstraint::At(at)).is_err());
         driver(&unit).unmap(DOMAIN, at);
         assert_eq!((unit.pages(), driver(&unit).map(DOMAIN, 0x8000, ANYWHERE)), (0, Ok(at)));
     }

@@ -4,7 +4,7 @@
 use crate::error::{MsiDeviceError, RequestError};
 use crate::handle::IrqHandle;
 use crate::interrupts::Interrupts;
-use crate::irq::{IrqContext, Start, Verdict};
+use crate::irq::{IrqContext, IrqReturn, Start};
 use crate::msi_device::{MsiDevice, MsiDeviceConfig};
 use alloc::sync::Arc;
 use core::fmt;
@@ -78,7 +78,7 @@ impl WiredBridge {
     }
 
     /// Gives an input its trigger and its handler. After each run the input is ended. Task.
-    pub fn request<R: Into<Verdict>>(
+    pub fn request<R: Into<IrqReturn>>(
         &self,
         request: InputRequest<'_>,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
@@ -96,7 +96,7 @@ impl WiredBridge {
         })
     }
 
-    fn install<R: Into<Verdict>>(
+    fn install<R: Into<IrqReturn>>(
         &self,
         InputRequest { input, trigger, name, start }: InputRequest<'_>,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,

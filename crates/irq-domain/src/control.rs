@@ -7,8 +7,8 @@
 //! | `disables` | each disable, the install, a shutdown | each enable, the CPU's return |
 //! | `unmasked` | the allocation, if its source lets messages through | the first enable |
 //! | `rewriting` | a move or a restore, before the message is rewritten | the same, afterwards |
-//! | `resend` | an enable that finds an arrival marked at the gate | the enable, or the end of the rewrite |
-//! | `closing` | the close of a handler, per gate | a task that frees the handler |
+//! | `resend` | an enable that finds an arrival marked at the cell | the enable, or the end of the rewrite |
+//! | `closing` | the close of a handler, per cell | a task that frees the handler |
 //! | `shut_down` | the last of a managed interrupt's CPUs that goes off line | the first that is back |
 //!
 //! All changes are made under the descriptor's lock, by any context but for `rewriting` (a task
@@ -130,14 +130,14 @@ impl Control {
         self.disables == 0
     }
 
-    /// Closed gates have handlers to be freed.
-    pub(crate) fn add_closing(&mut self, gates: u32) {
-        self.closing += gates;
+    /// Closed cells have handlers to be freed.
+    pub(crate) fn add_closing(&mut self, cells: u32) {
+        self.closing += cells;
     }
 
-    /// Handlers of closed gates were freed. Returns true if no other is left.
-    pub(crate) fn remove_closing(&mut self, gates: u32) -> bool {
-        self.closing = self.closing.saturating_sub(gates);
+    /// Handlers of closed cells were freed. Returns true if no other is left.
+    pub(crate) fn remove_closing(&mut self, cells: u32) -> bool {
+        self.closing = self.closing.saturating_sub(cells);
         self.closing == 0
     }
 

@@ -10,9 +10,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// A value that an owner shares with the core. Its `drop` can move it out: freeing it is then
 /// somebody else's.
-pub(crate) struct Owned<T: ?Sized>(Option<Shared<T>>);
+pub(crate) struct TakenOnDrop<T: ?Sized>(Option<Shared<T>>);
 
-impl<T: ?Sized> Owned<T> {
+impl<T: ?Sized> TakenOnDrop<T> {
     pub(crate) const fn new(shared: Shared<T>) -> Self {
         Self(Some(shared))
     }
@@ -23,7 +23,7 @@ impl<T: ?Sized> Owned<T> {
     }
 }
 
-impl<T: ?Sized> Deref for Owned<T> {
+impl<T: ?Sized> Deref for TakenOnDrop<T> {
     type Target = Shared<T>;
 
     fn deref(&self) -> &Shared<T> {

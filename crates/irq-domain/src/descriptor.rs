@@ -3,7 +3,7 @@
 use crate::control::Control;
 use crate::error::MoveError;
 use crate::host::Host;
-use crate::irq::{Flow, Irq, IrqContext, Verdict};
+use crate::irq::{Flow, Irq, IrqContext, IrqReturn};
 use crate::lock::{IrqLock, TaskLock};
 use crate::name::Name;
 use crate::runtime::Runtime;
@@ -18,21 +18,21 @@ use doorbell_fallible::try_collect;
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 
 /// A handler, as dispatch calls it.
-pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> Verdict + Send + Sync>;
+pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>;
 
 impl Handler {
     /// Moves a handler to the heap. Task.
     ///
     /// # Errors
     /// The allocator has no memory for it. The handler is dropped.
-    pub(crate) fn try_handler<R: Into<Verdict>>(
+    pub(crate) fn try_handler<R: Into<IrqReturn>>(
         run: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<Self, TryReserveError> {
         Self::try_unsized(move |context: &IrqContext<'_>| run(context).into(), |block| block)
     }
 }
 
-/// Value of a gate.
+/// Value of a handler cell.
 pub(crate) struct Action {
     pub(crate) handler: Handler,
     pub(crate) descriptor: Shared<Descriptor>,
@@ -67,7 +67,7 @@ pub(crate) struct Descriptor {
     pub(crate) wanted: TaskLock<Option<Vec<Cpu>>>,
     pub(crate) redelivered: AtomicU64,
     pub(crate) counts: Counts,
-    pub(crate) not_mine: UnhandledRuns,
+    pub(crate) unhandled: UnhandledRuns,
     target: AtomicU32,
 }
 
@@ -98,7 +98,7 @@ impl Descriptor {
             wanted: TaskLock::new(None),
             redelivered: AtomicU64::new(0),
             counts: Counts::new(new.cpus, spacing)?,
-            not_mine: UnhandledRuns::default(),
+            unhandled: UnhandledRuns::default(),
             target: AtomicU32::new(new.target.get()),
         })
     }
@@ -243,7 +243,7 @@ enum Spacing {
     OwnLines,
 }
 
-/// Runs per CPU. A counter is written only by its CPU, within the exclusion of the gate; so without
+/// Runs per CPU. A counter is written only by its CPU, within the exclusion of the cell; so without
 /// atomic additions.
 #[derive(Debug)]
 pub(crate) struct Counts {
@@ -275,7 +275,7 @@ impl Counts {
 const WINDOW: u64 = 100_000;
 const MOST_UNHANDLED: u64 = 99_900;
 
-/// Runs that found nothing to do. Written within the exclusion of the gate (or approximately, for
+/// Runs that found nothing to do. Written within the exclusion of the cell (or approximately, for
 /// private interrupts); so without atomic additions.
 #[derive(Debug, Default)]
 pub(crate) struct UnhandledRuns {

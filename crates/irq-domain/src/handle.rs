@@ -2,7 +2,7 @@
 
 use crate::affinity::Moved;
 use crate::control::Control;
-use crate::deferred_free::Owned;
+use crate::deferred_free::TakenOnDrop;
 use crate::descriptor::Descriptor;
 use crate::error::MoveError;
 use crate::interrupts::Interrupts;
@@ -25,12 +25,12 @@ use msi_types::{Cpu, HwIrq, Pending};
 #[must_use = "dropping the handle removes the handler"]
 pub struct IrqHandle {
     core: Arc<Interrupts>,
-    descriptor: Owned<Descriptor>,
+    descriptor: TakenOnDrop<Descriptor>,
 }
 
 impl IrqHandle {
     pub(crate) fn new(core: Arc<Interrupts>, descriptor: Shared<Descriptor>) -> Self {
-        Self { core, descriptor: Owned::new(descriptor) }
+        Self { core, descriptor: TakenOnDrop::new(descriptor) }
     }
 
     /// The interrupt's number. Any.
@@ -133,12 +133,12 @@ impl fmt::Debug for IrqHandle {
 #[must_use = "dropping the handle removes the handler"]
 pub struct PerCpuHandle {
     core: Arc<Interrupts>,
-    descriptor: Owned<Descriptor>,
+    descriptor: TakenOnDrop<Descriptor>,
 }
 
 impl PerCpuHandle {
     pub(crate) fn new(core: Arc<Interrupts>, descriptor: Shared<Descriptor>) -> Self {
-        Self { core, descriptor: Owned::new(descriptor) }
+        Self { core, descriptor: TakenOnDrop::new(descriptor) }
     }
 
     /// The interrupt's number. Any.
@@ -154,8 +154,8 @@ impl PerCpuHandle {
     /// Lets the interrupt through on the calling CPU. Does not nest. Any; nothing on a thread that
     /// is no CPU.
     pub fn enable_here(&self) {
-        self.core.with_own_gate(&self.descriptor, |gate| {
-            let resend = gate.enable();
+        self.core.with_own_cell(&self.descriptor, |cell| {
+            let resend = cell.enable();
             self.descriptor.unmask();
             if resend {
                 self.descriptor.redeliver(&self.core.runtime);
@@ -166,8 +166,8 @@ impl PerCpuHandle {
     /// Masks the interrupt on the calling CPU. Does not nest. Any; nothing on a thread that is no
     /// CPU.
     pub fn disable_here(&self) {
-        self.core.with_own_gate(&self.descriptor, |gate| {
-            gate.disable();
+        self.core.with_own_cell(&self.descriptor, |cell| {
+            cell.disable();
             self.descriptor.mask();
         });
     }

@@ -13,7 +13,7 @@ pub trait Host: LocalCpu {
     fn current_cpu(&self) -> Option<Cpu>;
 
     /// An interrupt was shut off: more than 99 900 of 100 000 runs of its handler found
-    /// [nothing to do](crate::Verdict::NotMine). It is disabled once more than before, until
+    /// [nothing to do](crate::IrqReturn::None). It is disabled once more than before, until
     /// [`IrqHandle::enable`](crate::IrqHandle::enable). Hard IRQ. As provided, nobody hears of it.
     fn screaming(&self, irq: Irq) {
         let _ = irq;

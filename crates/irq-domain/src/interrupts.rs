@@ -12,13 +12,13 @@ use crate::affinity::{AffinityPolicy, RoundRobin};
 use crate::cpu_lists::Hotplug;
 use crate::deferred_free::DeferredFree;
 use crate::descriptor::{Action, Descriptor};
+use crate::dispatch_table::{DispatchTable, HwIrqEntry};
 use crate::host::Host;
-use crate::irq::{Deferral, Dispatched, Flow, Irq, Unhandled, Verdict};
+use crate::irq::{Deferral, Dispatched, Flow, Irq, IrqReturn, Unhandled};
 use crate::irq_numbers::IrqNumbers;
 use crate::lock::{TaskLock, TaskRwLock};
 use crate::runtime::Runtime;
-use crate::sync::{Entry, Gate, History, Running, Shared};
-use crate::table::{Slot, Table};
+use crate::sync::{Entry, HandlerCell, History, Running, Shared};
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -78,7 +78,7 @@ impl fmt::Debug for Config {
 /// disabled source cannot storm. What was under way when it was masked is remembered, and sent
 /// again when it is enabled.
 pub struct Interrupts {
-    pub(crate) table: Table,
+    pub(crate) table: DispatchTable,
     pub(crate) runtime: Runtime,
     pub(crate) numbers: TaskLock<IrqNumbers>,
     /// Read: CPUs are being chosen for new interrupts. Write: a CPU comes or goes.
@@ -148,7 +148,7 @@ impl Interrupts {
     pub fn new(config: Config) -> Result<Self, TryReserveError> {
         let cpus = config.cpus.get();
         Ok(Self {
-            table: Table::new()?,
+            table: DispatchTable::new()?,
             runtime: Runtime::try_new(config.host, cpus)?,
             numbers: TaskLock::new(IrqNumbers::default()),
             hotplug: TaskRwLock::new(Hotplug::try_new(cpus.into())?),
@@ -179,20 +179,20 @@ impl Interrupts {
         if cpu.index() >= self.cpus() {
             return Dispatched::Unhandled(Unhandled::UnknownCpu);
         }
-        let Some(slot) = self.table.get(hwirq) else {
+        let Some(entry) = self.table.get(hwirq) else {
             return Dispatched::Unhandled(Unhandled::Unknown);
         };
-        match (self.run(&slot.shared, cpu), slot.private(cpu)) {
-            (Dispatched::Unhandled(Unhandled::Released | Unhandled::Unknown), Some(gate)) => {
-                self.run(gate, cpu)
+        match (self.run(&entry.shared, cpu), entry.private(cpu)) {
+            (Dispatched::Unhandled(Unhandled::Released | Unhandled::Unknown), Some(cell)) => {
+                self.run(cell, cpu)
             }
             (done, _) => done,
         }
     }
 
     #[inline]
-    fn run(&self, gate: &Gate<Action>, cpu: Cpu) -> Dispatched {
-        let running = match gate.enter() {
+    fn run(&self, cell: &HandlerCell<Action>, cpu: Cpu) -> Dispatched {
+        let running = match cell.enter() {
             Entry::Entered(running) => running,
             Entry::Busy => return Dispatched::Deferred(Deferral::Running),
             Entry::Disabled => return Dispatched::Deferred(Deferral::Disabled),
@@ -203,10 +203,10 @@ impl Interrupts {
         let running = Run { core: self, running: Some(running) };
         let Some(action) = running.running.as_deref() else { return Dispatched::Handled };
         match (action.handler)(&action.context(cpu)) {
-            Verdict::Handled => Dispatched::Handled,
-            Verdict::NotMine => {
-                self.not_mine(&action.descriptor);
-                Dispatched::Unhandled(Unhandled::NotMine)
+            IrqReturn::Handled => Dispatched::Handled,
+            IrqReturn::None => {
+                self.unhandled(&action.descriptor);
+                Dispatched::Unhandled(Unhandled::IrqNone)
             }
         }
     }
@@ -214,9 +214,9 @@ impl Interrupts {
     /// Shuts the interrupt off if its handler finds nothing to do all the time. Hard IRQ, once in a
     /// window with a lock.
     #[cold]
-    fn not_mine(&self, descriptor: &Descriptor) {
+    fn unhandled(&self, descriptor: &Descriptor) {
         let screams =
-            descriptor.not_mine.count(&descriptor.counts) && descriptor.flow != Flow::PerCpu;
+            descriptor.unhandled.count(&descriptor.counts) && descriptor.flow != Flow::PerCpu;
         if screams
             && self
                 .while_installed(descriptor, |control| self.disable(descriptor, control))
@@ -240,9 +240,9 @@ impl Interrupts {
         self.runtime.host()
     }
 
-    /// The slot of an existing interrupt.
-    pub(crate) fn slot(&self, descriptor: &Descriptor) -> &Slot {
-        self.table.get(descriptor.hwirq).expect("the slot was made before the descriptor")
+    /// The table entry of an existing interrupt.
+    pub(crate) fn entry(&self, descriptor: &Descriptor) -> &HwIrqEntry {
+        self.table.get(descriptor.hwirq).expect("the entry was made before the descriptor")
     }
 
     fn policy(&self) -> &dyn AffinityPolicy {

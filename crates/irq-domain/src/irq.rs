@@ -85,14 +85,14 @@ impl IrqContext<'_> {
 /// Result of a handler. A handler that returns nothing returns
 /// [`Handled`](Self::Handled).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Verdict {
+pub enum IrqReturn {
     /// Its device wanted something.
     Handled,
     /// Its device wanted nothing: the interrupt is another's, or nobody's.
-    NotMine,
+    None,
 }
 
-impl From<()> for Verdict {
+impl From<()> for IrqReturn {
     fn from((): ()) -> Self {
         Self::Handled
     }
@@ -137,8 +137,8 @@ pub enum Unhandled {
     Released,
     /// The vector never had a handler: spurious.
     Unknown,
-    /// The handler ran, and says that its device wanted nothing: [`Verdict::NotMine`].
-    NotMine,
+    /// The handler ran, and says that its device wanted nothing: [`IrqReturn::None`].
+    IrqNone,
     /// The caller is not one of the CPUs that the core was made for.
     UnknownCpu,
 }

@@ -30,8 +30,8 @@ impl IrqNumbers {
             self.used.try_reserve(1)?;
             self.used.push(None);
         }
-        if let Some(place) = self.used.get_mut(index) {
-            *place = Some(descriptor.clone());
+        if let Some(entry) = self.used.get_mut(index) {
+            *entry = Some(descriptor.clone());
         }
         self.lowest_free = index + 1;
         Ok(descriptor)

@@ -10,7 +10,7 @@ mod hypervisor;
 mod layered_parent;
 mod shim;
 
-pub use doorbell_mapping::{DoorbellMapping, DoorbellMode, Iommu, IommuDomain, Placement};
+pub use doorbell_mapping::{DoorbellMapping, DoorbellMode, Iommu, IommuDomain, IovaConstraint};
 pub use hypervisor::Hypervisor;
 pub use layered_parent::LayeredParent;
 pub use shim::{AddressRule, RequesterRule, ShimLayer};
@@ -65,9 +65,9 @@ pub trait Layer: Send + Sync {
         Ok(below)
     }
 
-    /// The device stores a message no more: `held` is what [`hold`](Self::hold) answered.
-    fn let_go(&self, device: RequesterId, held: MsiMessage) {
-        let _ = (device, held);
+    /// The device stores a message no more: `message` is what [`hold`](Self::hold) answered.
+    fn let_go(&self, device: RequesterId, message: MsiMessage) {
+        let _ = (device, message);
     }
 
     /// Is the device kept from ringing others' interrupts, given what is true below? `page` says

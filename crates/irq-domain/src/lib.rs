@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!  CPU's trap loop ── dispatch(cpu, hwirq) ──▶ Interrupts ──▶ handler
-//!                                                │ owns numbers, gates, counters
+//!                                                │ owns numbers, cells, counters
 //!                    IrqHandle ◀── request ──────┤
 //!                                                ├── wired, private interrupts ──▶ WiredParent
 //!                                                ├── WiredBridge (from wired inputs to messages)
@@ -33,7 +33,7 @@
 //!   [may not wait](LocalCpu::may_wait), a handler or any other interrupt of the kernel's own, drop
 //!   neither waits nor frees.
 //! - **A screaming interrupt is shut off**: one whose handler [finds nothing to
-//!   do](Verdict::NotMine), time after time.
+//!   do](IrqReturn::None), time after time.
 //! - **A message that comes before its handler waits for it**: at the endpoint if that can be
 //!   masked at any time, else it is acknowledged and sent again at the request. Controllers are not
 //!   asked to mask new vectors.
@@ -146,6 +146,7 @@ mod control;
 mod cpu_lists;
 mod deferred_free;
 mod descriptor;
+mod dispatch_table;
 mod error;
 mod handle;
 mod host;
@@ -159,7 +160,6 @@ mod name;
 pub mod pci;
 mod runtime;
 mod sync;
-mod table;
 
 pub use affinity::{AffinityPolicy, Moved, RoundRobin, spread};
 pub use bridge::{BridgeConfig, InputBridge, InputRequest, WiredBridge};
@@ -167,7 +167,7 @@ pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
 pub use handle::{IrqHandle, PerCpuHandle};
 pub use host::Host;
 pub use interrupts::{Config, EffectiveAffinity, Interrupts, IrqInfo, WiredRequest};
-pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, Start, Unhandled, Verdict};
+pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, IrqReturn, Start, Unhandled};
 pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDeviceConfig};
 #[doc(no_inline)]
 pub use msi_types::{IrqState, LocalCpu};

@@ -7,21 +7,21 @@ mod managed;
 mod negotiation;
 mod relocation;
 mod restore;
-mod share;
+mod shared_attachment;
 mod shared_device;
 mod source;
 mod teardown;
 
-use share::Share;
+use shared_attachment::SharedAttachment;
 pub use shared_device::{SharedDevice, SharedDeviceConfig};
 
-use crate::deferred_free::Owned;
+use crate::deferred_free::TakenOnDrop;
 use crate::descriptor::{Descriptor, Handler};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::handle::IrqHandle;
 use crate::host::Host;
 use crate::interrupts::{Interrupts, Teardown};
-use crate::irq::{Irq, IrqContext, Start, Verdict};
+use crate::irq::{Irq, IrqContext, IrqReturn, Start};
 use crate::lock::TaskLock;
 use crate::name::Name;
 use crate::sync::Shared;
@@ -87,7 +87,7 @@ pub struct MsiVector {
 pub struct MsiDevice {
     core: Arc<Interrupts>,
     domain: Shared<Domain>,
-    owner: Owned<dyn Teardown>,
+    owner: TakenOnDrop<dyn Teardown>,
 }
 
 impl MsiDevice {
@@ -102,25 +102,26 @@ impl MsiDevice {
             return Err(MsiDeviceError::TooFewSlots { free: 0, wanted: 1 });
         }
         Domain::check(&*config.parent, config.requester, &*config.store)?;
-        let share = Share::try_new(config.parent, config.requester)?;
-        let device = Self::with_share(core, config.name, share.clone(), config.store)?;
-        share.attach(core.host(), u32::from(slots))?;
+        let attachment = SharedAttachment::try_new(config.parent, config.requester)?;
+        let device = Self::on_attachment(core, config.name, attachment.clone(), config.store)?;
+        attachment.attach(core.host(), u32::from(slots))?;
         Ok(device)
     }
 
-    /// The caller made it a user of the share. Task.
-    fn with_share(
+    /// The caller made it a user of the attachment. Task.
+    fn on_attachment(
         core: &Arc<Interrupts>,
         name: &str,
-        share: Shared<Share>,
+        attachment: Shared<SharedAttachment>,
         store: Arc<dyn MessageStore>,
     ) -> Result<Self, TryReserveError> {
-        let state = TaskLock::new(State::default());
-        let domain = Shared::try_new(Domain { name: Name::try_new(name)?, share, store, state })?;
+        let state = TaskLock::new(DomainState::default());
+        let domain =
+            Shared::try_new(Domain { name: Name::try_new(name)?, attachment, store, state })?;
         let owner =
             Shared::<dyn Teardown>::try_unsized(DomainOwner(domain.clone()), |block| block)?;
         core.reserve_deferred()?;
-        Ok(Self { core: core.clone(), domain, owner: Owned::new(owner) })
+        Ok(Self { core: core.clone(), domain, owner: TakenOnDrop::new(owner) })
     }
 
     /// Grants the device vectors at its lowest free slots: as many as the controller has of the
@@ -180,7 +181,7 @@ impl MsiDevice {
     }
 
     /// Gives the vector at `slot` its handler, and lets it through. Task.
-    pub fn request<R: Into<Verdict>>(
+    pub fn request<R: Into<IrqReturn>>(
         &self,
         slot: u16,
         name: &str,
@@ -191,7 +192,7 @@ impl MsiDevice {
 
     /// Gives the vector at `slot` its handler, which runs from the first [`IrqHandle::enable`] on.
     /// Task.
-    pub fn request_disabled<R: Into<Verdict>>(
+    pub fn request_disabled<R: Into<IrqReturn>>(
         &self,
         slot: u16,
         name: &str,
@@ -265,18 +266,18 @@ impl MsiDevice {
 
     /// Is the device kept from ringing others' interrupts? Any.
     pub fn isolation(&self) -> Isolation {
-        self.domain.parent().isolation(self.domain.share.requester)
+        self.domain.parent().isolation(self.domain.attachment.requester)
     }
 
     /// The proof that it is, which passthrough asks for, or why there is none. Any.
     pub fn prove_isolated(&self) -> Result<InterruptIsolated<'_>, NotIsolated> {
-        InterruptIsolated::prove(self.domain.parent(), self.domain.share.requester)
+        InterruptIsolated::prove(self.domain.parent(), self.domain.attachment.requester)
     }
 
     /// The proof that the device is kept from memory that is not its own, which passthrough asks
     /// for as well, or why there is none. Any.
     pub fn prove_dma_isolated(&self) -> Result<DmaIsolated<'_>, NotDmaIsolated> {
-        DmaIsolated::prove(self.domain.parent(), self.domain.share.requester)
+        DmaIsolated::prove(self.domain.parent(), self.domain.attachment.requester)
     }
 
     /// The device's name. Any.
@@ -312,20 +313,20 @@ impl Teardown for DomainOwner {
 /// State that a [`MsiDevice`] and its interrupts share.
 pub(crate) struct Domain {
     pub(crate) name: Name,
-    pub(crate) share: Shared<Share>,
+    pub(crate) attachment: Shared<SharedAttachment>,
     store: Arc<dyn MessageStore>,
-    state: TaskLock<State>,
+    state: TaskLock<DomainState>,
 }
 
 #[derive(Default)]
-struct State {
+struct DomainState {
     /// The domain was torn down.
     gone: bool,
     power: Power,
     /// By their first slot.
     allocations: SortedMap<u16, Allocation>,
     /// By slot, sparse.
-    vectors: SortedMap<u16, Entry>,
+    vectors: SortedMap<u16, DeviceVector>,
 }
 
 /// May the store send?
@@ -352,7 +353,7 @@ impl Allocation {
 }
 
 /// A vector of the device.
-struct Entry {
+struct DeviceVector {
     /// The first slot of its allocation.
     first: u16,
     descriptor: Shared<Descriptor>,
@@ -362,7 +363,7 @@ struct Entry {
     deassert: Option<MsiMessage>,
 }
 
-impl Entry {
+impl DeviceVector {
     fn info(&self, slot: u16) -> MsiVector {
         MsiVector {
             slot,
@@ -375,7 +376,7 @@ impl Entry {
 
 impl Domain {
     pub(crate) fn parent(&self) -> &dyn MsiParent {
-        &*self.share.parent
+        &*self.attachment.parent
     }
 
     /// The endpoint's mask, where it holds vectors back in any context. A level that was asserted
@@ -438,7 +439,7 @@ impl Domain {
             let allocation = entry.and_then(|entry| state.allocations.get(entry.first));
             (entry.and_then(|entry| entry.message), allocation.map(|allocation| allocation.shape))
         };
-        write!(out, "device {}: requester {}, slot {slot}", self.name, self.share.requester)?;
+        write!(out, "device {}: requester {}, slot {slot}", self.name, self.attachment.requester)?;
         if shape == Some(Shape::AlignedGroup) {
             write!(out, " of a group")?;
         }
@@ -453,7 +454,7 @@ impl Domain {
         writeln!(
             out,
             ", masked at {masked_at}, {}",
-            self.parent().isolation(self.share.requester)
+            self.parent().isolation(self.attachment.requester)
         )?;
         self.parent().describe(hwirq, out)
     }

@@ -1,4 +1,4 @@
-//! The gate of an interrupt: one atomic word that decides who may touch its handler.
+//! The cell of an interrupt: one atomic word that decides who may touch its handler.
 //!
 //! ```text
 //!            install                  enter          leave
@@ -8,13 +8,13 @@
 //!    └─ changing ◀─────── closing (idle) ◀──── closing (running or pinned)
 //! ```
 //!
-//! A vacant gate that is *awaited* keeps the resend mark for the value to come: its owner's
+//! A vacant cell that is *awaited* keeps the resend mark for the value to come: its owner's
 //! messages may arrive before its handler is installed.
 //!
 //! The rules, all kept by compare-and-swap on the one word:
 //! - *running* is set by one CPU at a time, never while disabled or closing: a handler never runs
 //!   beside itself;
-//! - an arrival that finds the gate busy or disabled leaves the *resend* mark, in one step with
+//! - an arrival that finds the cell busy or disabled leaves the *resend* mark, in one step with
 //!   seeing why; the mark is taken in one step with leaving or enabling, by one party. Marking is a
 //!   read-modify-write even if the mark is set already: it carries what the device wrote before to
 //!   the next run;
@@ -119,7 +119,7 @@ pub(crate) enum Entry<'a, T, W: Word> {
     Absent(History),
 }
 
-/// Past of a gate without value.
+/// Past of a cell without value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum History {
     Used,
@@ -134,8 +134,8 @@ pub(crate) enum InstallError<T> {
     Closing(T),
 }
 
-/// A place for one handler, guarded by a state word.
-pub(crate) struct Gate<T, W = AtomicU32> {
+/// The cell of one handler, guarded by a state word.
+pub(crate) struct HandlerCell<T, W = AtomicU32> {
     word: W,
     value: UnsafeCell<Option<T>>,
 }
@@ -143,9 +143,9 @@ pub(crate) struct Gate<T, W = AtomicU32> {
 // SAFETY: shared references to the value are handed to several threads at once (runner and pins),
 // hence `Sync`; the value is put in and taken out by different threads, hence `Send`. All access
 // follows the state word.
-unsafe impl<T: Send + Sync, W: Word> Sync for Gate<T, W> {}
+unsafe impl<T: Send + Sync, W: Word> Sync for HandlerCell<T, W> {}
 
-impl<T, W: Word> Gate<T, W> {
+impl<T, W: Word> HandlerCell<T, W> {
     pub(crate) fn new() -> Self {
         Self { word: W::new(0), value: UnsafeCell::new(None) }
     }
@@ -207,7 +207,7 @@ impl<T, W: Word> Gate<T, W> {
         loop {
             if seen & (INSTALLED | RUNNING | DISABLED | CLOSING | CHANGING) == INSTALLED {
                 match self.word.swap_if(seen, seen | RUNNING) {
-                    Ok(_) => return Entry::Entered(Running { gate: self }),
+                    Ok(_) => return Entry::Entered(Running { cell: self }),
                     Err(now) => seen = now,
                 }
                 continue;
@@ -268,7 +268,7 @@ impl<T, W: Word> Gate<T, W> {
         false
     }
 
-    /// The value of a closed gate once nobody uses it; `None` before, or if there is none. Any
+    /// The value of a closed cell once nobody uses it; `None` before, or if there is none. Any
     /// context.
     pub(crate) fn take(&self) -> Option<T> {
         let mut seen = self.word.load();
@@ -309,7 +309,7 @@ impl<T, W: Word> Gate<T, W> {
     unsafe fn value_ref(&self) -> &T {
         // SAFETY: by this function's contract nobody writes the value meanwhile.
         let value = unsafe { &*self.value.get() };
-        value.as_ref().expect("a gate is entered only while a value is installed")
+        value.as_ref().expect("a cell is entered only while a value is installed")
     }
 
     /// Ends the run. True if the caller now holds a pin, to send an arrival again.
@@ -317,7 +317,7 @@ impl<T, W: Word> Gate<T, W> {
     fn end_run(&self) -> bool {
         let mut seen = self.word.load();
         loop {
-            // A mark that was left while disabled waits for enable; one of a closing gate is void.
+            // A mark that was left while disabled waits for enable; one of a closing cell is void.
             let resend = seen & (RESEND | DISABLED | CLOSING) == RESEND;
             let next = if resend { (seen & !(RUNNING | RESEND)) + PIN } else { seen & !RUNNING };
             match self.word.swap_if(seen, next) {
@@ -328,15 +328,15 @@ impl<T, W: Word> Gate<T, W> {
     }
 }
 
-impl<T, W> fmt::Debug for Gate<T, W> {
+impl<T, W> fmt::Debug for HandlerCell<T, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Gate(..)")
+        f.write_str("HandlerCell(..)")
     }
 }
 
 /// The right to run the handler.
 pub(crate) struct Running<'a, T, W: Word> {
-    gate: &'a Gate<T, W>,
+    cell: &'a HandlerCell<T, W>,
 }
 
 impl<'a, T, W: Word> Running<'a, T, W> {
@@ -344,10 +344,10 @@ impl<'a, T, W: Word> Running<'a, T, W> {
     /// and drops the pin. Others may run the handler already.
     #[inline]
     pub(crate) fn leave(self) -> Option<Pinned<'a, T, W>> {
-        let gate = self.gate;
+        let cell = self.cell;
         core::mem::forget(self);
         // Lazily: a `Pinned` that is made has a pin to give back.
-        gate.end_run().then(|| Pinned { gate })
+        cell.end_run().then(|| Pinned { cell })
     }
 }
 
@@ -356,38 +356,38 @@ impl<T, W: Word> Deref for Running<'_, T, W> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: this guard's RUNNING keeps `take` away, and install needs a vacant gate; so
+        // SAFETY: this guard's RUNNING keeps `take` away, and install needs a vacant cell; so
         // nobody writes the value.
-        unsafe { self.gate.value_ref() }
+        unsafe { self.cell.value_ref() }
     }
 }
 
 impl<T, W: Word> Drop for Running<'_, T, W> {
     /// Without [`leave`](Self::leave), what arrived meanwhile is not sent again.
     fn drop(&mut self) {
-        if self.gate.end_run() {
-            self.gate.word.subtract(PIN);
+        if self.cell.end_run() {
+            self.cell.word.subtract(PIN);
         }
     }
 }
 
 /// Keeps the value in place while an arrival is sent again; does not keep others from running it.
 pub(crate) struct Pinned<'a, T, W: Word> {
-    gate: &'a Gate<T, W>,
+    cell: &'a HandlerCell<T, W>,
 }
 
 impl<T, W: Word> Deref for Pinned<'_, T, W> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this pin keeps `take` away, and install needs a vacant gate; so nobody writes the
+        // SAFETY: this pin keeps `take` away, and install needs a vacant cell; so nobody writes the
         // value.
-        unsafe { self.gate.value_ref() }
+        unsafe { self.cell.value_ref() }
     }
 }
 
 impl<T, W: Word> Drop for Pinned<'_, T, W> {
     fn drop(&mut self) {
-        self.gate.word.subtract(PIN);
+        self.cell.word.subtract(PIN);
     }
 }

@@ -21,7 +21,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use gic_driver::{Coherence, GicPlatform, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use image_rt::lock::IrqMutex;
-use irq_domain::layer::{DoorbellMode, Iommu, IommuDomain, Placement};
+use irq_domain::layer::{DoorbellMode, Iommu, IommuDomain, IovaConstraint};
 use msi_types::{Granule, RequesterId};
 use queue::{Commands, Events, Forget};
 use registers::{Features, Registers};
@@ -206,10 +206,10 @@ impl Unit {
         &mut self,
         domain: IommuDomain,
         page: u64,
-        placement: Placement,
+        constraint: IovaConstraint,
     ) -> Result<u64, &'static str> {
         // New mappings need no invalidation: no cache of the SMMU's holds them yet.
-        self.space(domain)?.memory.map_doorbell(page, placement)
+        self.space(domain)?.memory.map_doorbell(page, constraint)
     }
 
     fn unmap(&mut self, domain: IommuDomain, mapped: u64) -> Result<(), SmmuError> {
@@ -238,9 +238,9 @@ impl Iommu for Behind {
         &self,
         domain: IommuDomain,
         page: u64,
-        placement: Placement,
+        constraint: IovaConstraint,
     ) -> Result<u64, &'static str> {
-        self.0.state.with(|state| state.map(domain, page, placement))
+        self.0.state.with(|state| state.map(domain, page, constraint))
     }
 
     fn unmap(&self, domain: IommuDomain, mapped: u64) {

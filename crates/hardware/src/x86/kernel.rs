@@ -124,18 +124,18 @@ impl RemapTableMemory {
         Self { ram, base }
     }
 
-    fn place(&self, word: u32) -> u64 {
+    fn cpu_vector(&self, word: u32) -> u64 {
         self.base + u64::from(word) * 8
     }
 }
 
 impl RemapMemory for RemapTableMemory {
     fn read(&self, word: u32) -> u64 {
-        self.ram.cpu_load64(self.place(word))
+        self.ram.cpu_load64(self.cpu_vector(word))
     }
 
     fn write(&self, word: u32, value: u64) {
-        let at = self.place(word);
+        let at = self.cpu_vector(word);
         self.ram.cpu_store64(at, value);
         self.ram.publish(at..at + 8, Publication::Clean);
     }

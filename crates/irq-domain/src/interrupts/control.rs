@@ -7,7 +7,7 @@ use crate::error::RequestError;
 use crate::handle::IrqHandle;
 use crate::irq::{Flow, Start};
 use crate::name::Name;
-use crate::sync::{Gate, Shared, WhenBusy};
+use crate::sync::{HandlerCell, Shared, WhenBusy};
 use alloc::sync::Arc;
 
 impl Interrupts {
@@ -36,7 +36,7 @@ impl Interrupts {
         descriptor: &Shared<Descriptor>,
         handler: Handler,
     ) -> Result<(), RequestError> {
-        let gate = &self.slot(descriptor).shared;
+        let cell = &self.entry(descriptor).shared;
         let when_busy =
             if descriptor.flow == Flow::Level { WhenBusy::Ignore } else { WhenBusy::Mark };
         let action = Action { handler, descriptor: descriptor.clone() };
@@ -46,7 +46,7 @@ impl Interrupts {
             HandlerPhase::Installed => return Err(RequestError::InUse(descriptor.hwirq)),
             HandlerPhase::Vacant => {}
         }
-        let installed = gate.install(action, when_busy);
+        let installed = cell.install(action, when_busy);
         if installed.is_ok() {
             control.install();
         }
@@ -54,7 +54,7 @@ impl Interrupts {
         installed.map_err(|_| RequestError::InUse(descriptor.hwirq))
     }
 
-    /// Masks an interrupt and closes its gates, if it has a handler. True if it had: the caller
+    /// Masks an interrupt and closes its cells, if it has a handler. True if it had: the caller
     /// frees it. Any.
     pub(crate) fn close(&self, descriptor: &Descriptor, after: HandlerPhase) -> bool {
         let mut control = descriptor.control.lock(self.host());
@@ -65,20 +65,20 @@ impl Interrupts {
             // The store is quietened as a whole and the controller takes the vector back: nothing
             // to hold back.
             _ if after == HandlerPhase::Gone => {}
-            Flow::PerCpu => self.with_own_gate(descriptor, |_| descriptor.mask()),
+            Flow::PerCpu => self.with_own_cell(descriptor, |_| descriptor.mask()),
             Flow::Edge | Flow::Level if control.is_rewriting() => {}
             Flow::Edge | Flow::Level => descriptor.mask(),
         }
-        control.add_closing(self.close_gates(descriptor));
+        control.add_closing(self.close_cells(descriptor));
         true
     }
 
-    fn close_gates(&self, descriptor: &Descriptor) -> u32 {
-        let slot = self.slot(descriptor);
+    fn close_cells(&self, descriptor: &Descriptor) -> u32 {
+        let entry = self.entry(descriptor);
         match descriptor.flow {
-            Flow::Edge | Flow::Level => u32::from(slot.shared.close()),
+            Flow::Edge | Flow::Level => u32::from(entry.shared.close()),
             Flow::PerCpu => {
-                slot.all_private().fold(0, |closed, gate| closed + u32::from(gate.close()))
+                entry.all_private().fold(0, |closed, cell| closed + u32::from(cell.close()))
             }
         }
     }
@@ -97,7 +97,7 @@ impl Interrupts {
     /// Any.
     pub(crate) fn disable(&self, descriptor: &Descriptor, control: &mut Control) {
         if control.disable() {
-            self.slot(descriptor).shared.disable();
+            self.entry(descriptor).shared.disable();
             if !control.is_rewriting() {
                 descriptor.mask();
             }
@@ -109,7 +109,7 @@ impl Interrupts {
         if !control.enable() {
             return;
         }
-        control.defer(self.slot(descriptor).shared.enable());
+        control.defer(self.entry(descriptor).shared.enable());
         if !control.is_rewriting() {
             if !control.take_unmasked() {
                 descriptor.unmask();
@@ -123,18 +123,22 @@ impl Interrupts {
     /// Returns once no handler of the interrupt runs that began before the call; at once if the
     /// caller may not wait. Task.
     pub(crate) fn synchronize(&self, descriptor: &Descriptor) {
-        while self.host().may_wait() && self.slot(descriptor).shared.is_busy() {
+        while self.host().may_wait() && self.entry(descriptor).shared.is_busy() {
             self.host().yield_now();
         }
     }
 
-    /// A private interrupt's gate of the CPU that calls. Any.
-    pub(crate) fn with_own_gate(&self, descriptor: &Descriptor, act: impl FnOnce(&Gate<Action>)) {
+    /// A private interrupt's cell of the CPU that calls. Any.
+    pub(crate) fn with_own_cell(
+        &self,
+        descriptor: &Descriptor,
+        act: impl FnOnce(&HandlerCell<Action>),
+    ) {
         let state = self.host().irq_save();
         if let Some(cpu) = self.host().current_cpu()
-            && let Some(gate) = self.slot(descriptor).private(cpu)
+            && let Some(cell) = self.entry(descriptor).private(cpu)
         {
-            act(gate);
+            act(cell);
         }
         self.host().irq_restore(state);
     }

@@ -4,7 +4,7 @@ use super::{Deferred, HandlerState, Interrupts, Teardown};
 use crate::control::HandlerPhase;
 use crate::descriptor::{Action, Descriptor, Source};
 use crate::irq::Flow;
-use crate::sync::{Gate, Shared};
+use crate::sync::{HandlerCell, Shared};
 use alloc::collections::TryReserveError;
 use core::num::NonZeroU16;
 
@@ -78,10 +78,10 @@ impl Interrupts {
 
     /// Frees the closed handler as far as nobody uses it; true if that was all. Task.
     fn try_free_handler(&self, descriptor: &Descriptor) -> bool {
-        let slot = self.slot(descriptor);
+        let entry = self.entry(descriptor);
         let taken = match descriptor.flow {
-            Flow::Edge | Flow::Level => free_closed(core::iter::once(&slot.shared)),
-            Flow::PerCpu => free_closed(slot.all_private()),
+            Flow::Edge | Flow::Level => free_closed(core::iter::once(&entry.shared)),
+            Flow::PerCpu => free_closed(entry.all_private()),
         };
         let done = descriptor.control.lock(self.host()).remove_closing(taken);
         if done {
@@ -104,8 +104,8 @@ impl Interrupts {
     }
 }
 
-/// Drops the handlers of idle closed gates, outside of any lock: their destructors are the kernel's
+/// Drops the handlers of idle closed cells, outside of any lock: their destructors are the kernel's
 /// code.
-fn free_closed<'a>(gates: impl Iterator<Item = &'a Gate<Action>>) -> u32 {
-    gates.fold(0, |taken, gate| taken + u32::from(gate.take().is_some()))
+fn free_closed<'a>(cells: impl Iterator<Item = &'a HandlerCell<Action>>) -> u32 {
+    cells.fold(0, |taken, cell| taken + u32::from(cell.take().is_some()))
 }

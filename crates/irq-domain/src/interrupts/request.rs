@@ -2,12 +2,12 @@
 
 use super::Interrupts;
 use crate::descriptor::{Action, Descriptor, Handler, NewDescriptor, Source};
+use crate::dispatch_table::HwIrqEntry;
 use crate::error::RequestError;
 use crate::handle::{IrqHandle, PerCpuHandle};
-use crate::irq::{Flow, Irq, IrqContext, Start, Verdict};
+use crate::irq::{Flow, Irq, IrqContext, IrqReturn, Start};
 use crate::name::Name;
 use crate::sync::{InstallError, Shared, WhenBusy};
-use crate::table::Slot;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
@@ -29,7 +29,7 @@ pub struct WiredRequest<'a> {
 impl Interrupts {
     /// Claims a wired interrupt of the root controller, gives it a handler and a CPU, and lets it
     /// through. Dropping the handle undoes it all. Task.
-    pub fn request_wired<R: Into<Verdict>>(
+    pub fn request_wired<R: Into<IrqReturn>>(
         self: &Arc<Self>,
         request: WiredRequest<'_>,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
@@ -42,7 +42,7 @@ impl Interrupts {
     /// [`dispatch`](Self::dispatch) knows: the root's own, where it stands before inputs of the
     /// root, or others (below 2^24), where it has one input of the root and that one's handler
     /// dispatches what it finds. Task.
-    pub fn request_wired_at<R: Into<Verdict>>(
+    pub fn request_wired_at<R: Into<IrqReturn>>(
         self: &Arc<Self>,
         parent: &Arc<dyn WiredParent>,
         request: WiredRequest<'_>,
@@ -51,12 +51,12 @@ impl Interrupts {
         self.reclaim();
         // A refused handler is dropped after the locks: its destructor is the kernel's code.
         let handler = Handler::try_handler(handler)?;
-        let slot =
+        let entry =
             self.table.ensure(request.hwirq)?.ok_or(RequestError::OutOfRange(request.hwirq))?;
         // No CPU goes off line between being chosen and being seen as a target.
         let placing = self.hotplug.read(self.host());
         let _one_at_a_time = self.root_requests.lock(self.host());
-        if slot.all_private().any(|gate| !gate.is_vacant()) {
+        if entry.all_private().any(|cell| !cell.is_vacant()) {
             return Err(RequestError::InUse(request.hwirq));
         }
         let descriptor = self.claim_wired(parent, &request, &placing.online)?;
@@ -106,7 +106,7 @@ impl Interrupts {
     /// # Errors
     /// [`RequestError::NoWiredParent`]: without one, nothing could let the interrupt through.
     /// [`RequestError::OutOfRange`], [`RequestError::InUse`].
-    pub fn request_per_cpu<R: Into<Verdict>>(
+    pub fn request_per_cpu<R: Into<IrqReturn>>(
         self: &Arc<Self>,
         hwirq: HwIrq,
         trigger: Trigger,
@@ -118,10 +118,10 @@ impl Interrupts {
         // A refused handler is dropped after the locks: its destructor is the kernel's code.
         let handler = Handler::try_handler(handler)?;
         let name = Name::try_new(name)?;
-        let slot = self.table.ensure(hwirq)?.ok_or(RequestError::OutOfRange(hwirq))?;
-        slot.ensure_private(self.cpus())?;
+        let entry = self.table.ensure(hwirq)?.ok_or(RequestError::OutOfRange(hwirq))?;
+        entry.ensure_private(self.cpus())?;
         let _one_at_a_time = self.root_requests.lock(self.host());
-        if !slot.shared.is_vacant() || slot.all_private().any(|gate| !gate.is_vacant()) {
+        if !entry.shared.is_vacant() || entry.all_private().any(|cell| !cell.is_vacant()) {
             return Err(RequestError::InUse(hwirq));
         }
         self.reserve_deferred()?;
@@ -139,7 +139,7 @@ impl Interrupts {
         *descriptor.name.lock(self.host()) = Some(name);
         descriptor.control.lock(self.host()).install();
         let handle = PerCpuHandle::new(self.clone(), descriptor.clone());
-        install_private(slot, &descriptor, trigger, &handler)?;
+        install_private(entry, &descriptor, trigger, &handler)?;
         Ok(handle)
     }
 
@@ -166,7 +166,7 @@ fn prepare_wired(
 }
 
 fn install_private(
-    slot: &Slot,
+    entry: &HwIrqEntry,
     descriptor: &Shared<Descriptor>,
     trigger: Trigger,
     handler: &Handler,
@@ -175,9 +175,9 @@ fn install_private(
         Trigger::Edge => WhenBusy::Mark,
         Trigger::Level => WhenBusy::Ignore,
     };
-    for gate in slot.all_private() {
+    for cell in entry.all_private() {
         let action = Action { handler: handler.clone(), descriptor: descriptor.clone() };
-        gate.install(action, when_busy).map_err(|refused| match refused {
+        cell.install(action, when_busy).map_err(|refused| match refused {
             InstallError::Occupied(_) | InstallError::Closing(_) => {
                 RequestError::InUse(descriptor.hwirq)
             }

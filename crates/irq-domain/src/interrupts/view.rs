@@ -4,7 +4,7 @@ use super::Interrupts;
 use crate::descriptor::{Descriptor, Source};
 use crate::irq::{Flow, Irq};
 use crate::name::Name;
-use crate::sync::Gate;
+use crate::sync::HandlerCell;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
@@ -44,8 +44,8 @@ pub struct IrqInfo {
     /// Number of redeliveries: it arrived while its handler ran elsewhere or was
     /// disabled.
     pub redelivered: u64,
-    /// Number of runs that found nothing to do: [`Verdict::NotMine`](crate::Verdict::NotMine).
-    pub not_mine: u64,
+    /// Number of runs that found nothing to do: [`IrqReturn::None`](crate::IrqReturn::None).
+    pub unhandled: u64,
 }
 
 impl Interrupts {
@@ -87,15 +87,15 @@ impl Interrupts {
             enabled: self.is_enabled(descriptor),
             counts: try_collect(descriptor.counts.per_cpu())?,
             redelivered: descriptor.redelivered.load(Ordering::Relaxed),
-            not_mine: descriptor.not_mine.total(),
+            unhandled: descriptor.unhandled.total(),
         })
     }
 
     fn is_enabled(&self, descriptor: &Descriptor) -> bool {
-        let slot = self.slot(descriptor);
+        let entry = self.entry(descriptor);
         match descriptor.flow {
-            Flow::PerCpu => slot.all_private().any(Gate::is_enabled),
-            Flow::Edge | Flow::Level => slot.shared.is_enabled(),
+            Flow::PerCpu => entry.all_private().any(HandlerCell::is_enabled),
+            Flow::Edge | Flow::Level => entry.shared.is_enabled(),
         }
     }
 
@@ -119,9 +119,9 @@ impl Interrupts {
         let state = if self.is_enabled(&descriptor) { "enabled" } else { "disabled" };
         let redelivered = descriptor.redelivered.load(Ordering::Relaxed);
         write!(out, ", {state}, {runs} runs, {redelivered} redelivered")?;
-        let not_mine = descriptor.not_mine.total();
-        if not_mine != 0 {
-            write!(out, ", {not_mine} not its own")?;
+        let unhandled = descriptor.unhandled.total();
+        if unhandled != 0 {
+            write!(out, ", {unhandled} unhandled")?;
         }
         writeln!(out)?;
         let out: &mut dyn fmt::Write = &mut Indented { out, in_line: false };

@@ -48,7 +48,7 @@ pub enum DoorbellMode {
 
 /// Address at which a page is mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Placement {
+pub enum IovaConstraint {
     /// Any free page below 2 to this power: the endpoint stores so many address
     /// bits.
     Within {
@@ -59,12 +59,12 @@ pub enum Placement {
     At(u64),
 }
 
-impl Placement {
+impl IovaConstraint {
     /// May the page be mapped at `at`?
     pub const fn admits(self, at: u64) -> bool {
         match self {
             Self::Within { address_bits } => address_bits >= 64 || at >> address_bits == 0,
-            Self::At(place) => at == place,
+            Self::At(page) => at == page,
         }
     }
 }
@@ -82,7 +82,7 @@ pub trait Iommu: Send + Sync {
 
     /// Makes a page of doorbells (a physical address, aligned to the granule of the mode) writable
     /// for the domain's devices, as device memory. On return they can write there. Answers at which
-    /// page, one that the placement [admits](Placement::admits). A page may be mapped at several
+    /// page, one that the constraint [admits](IovaConstraint::admits). A page may be mapped at several
     /// places, for endpoints of several widths.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ pub trait Iommu: Send + Sync {
         &self,
         domain: IommuDomain,
         page: u64,
-        placement: Placement,
+        constraint: IovaConstraint,
     ) -> Result<u64, &'static str>;
 
     /// Undoes [`map`](Self::map), by what it answered. On return nothing passes there any more.
@@ -135,7 +135,7 @@ impl From<&'static str> for Refusal {
 struct Wanted {
     domain: IommuDomain,
     page: u64,
-    placement: Placement,
+    constraint: IovaConstraint,
 }
 
 impl<I: Iommu> DoorbellMapping<I> {
@@ -156,20 +156,20 @@ impl<I: Iommu> DoorbellMapping<I> {
 
     /// Maps the page, or counts one more user. Answers where it is.
     fn take(&self, wanted: Wanted) -> Result<u64, Refusal> {
-        let Wanted { domain, page, placement } = wanted;
+        let Wanted { domain, page, constraint } = wanted;
         let mut pages = self.pages.lock(&*self.host);
         let of_domain = pages.iter_mut_from((domain, 0)).take_while(|((of, _), _)| *of == domain);
-        for ((_, at), mapped) in of_domain.filter(|((_, at), _)| placement.admits(*at)) {
+        for ((_, at), mapped) in of_domain.filter(|((_, at), _)| constraint.admits(*at)) {
             if mapped.page == page {
                 mapped.users += 1;
                 return Ok(at);
             }
-            if let Placement::At(_) = placement {
+            if let IovaConstraint::At(_) = constraint {
                 return Err("the guest maps two doorbells where it has one".into());
             }
         }
         pages.reserve().map_err(|_| Refusal::NoMemory)?;
-        let at = self.iommu.map(domain, page, placement)?;
+        let at = self.iommu.map(domain, page, constraint)?;
         pages.insert((domain, at), Mapped { page, users: 1 });
         Ok(at)
     }
@@ -195,8 +195,8 @@ impl<I: Iommu> DoorbellMapping<I> {
             DoorbellMode::Identity => Ok(doorbell),
             DoorbellMode::Mapped(granule) => {
                 let page = granule.page(doorbell);
-                let placement = Placement::Within { address_bits: fit.address_bits };
-                let at = self.take(Wanted { domain, page, placement })?;
+                let constraint = IovaConstraint::Within { address_bits: fit.address_bits };
+                let at = self.take(Wanted { domain, page, constraint })?;
                 Ok(at | granule.offset(doorbell))
             }
             DoorbellMode::Nested { granule, stored, doorbell: seen } => {
@@ -205,8 +205,9 @@ impl<I: Iommu> DoorbellMapping<I> {
                         "the guest's doorbell lies elsewhere in its page than the real one".into(),
                     );
                 }
-                let (page, placement) = (granule.page(doorbell), Placement::At(granule.page(seen)));
-                self.take(Wanted { domain, page, placement })?;
+                let (page, constraint) =
+                    (granule.page(doorbell), IovaConstraint::At(granule.page(seen)));
+                self.take(Wanted { domain, page, constraint })?;
                 Ok(stored)
             }
             DoorbellMode::Reserved { base, length } => match doorbell.checked_sub(base) {
@@ -246,10 +247,10 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
         }
     }
 
-    fn let_go(&self, device: RequesterId, held: MsiMessage) {
+    fn let_go(&self, device: RequesterId, message: MsiMessage) {
         match self.mode_of(device) {
             Some((domain, DoorbellMode::Mapped(granule))) => {
-                self.give_back(domain, granule.page(held.address));
+                self.give_back(domain, granule.page(message.address));
             }
             Some((domain, DoorbellMode::Nested { granule, doorbell, .. })) => {
                 self.give_back(domain, granule.page(doorbell));

@@ -44,18 +44,18 @@ impl Records {
     fn insert(
         &mut self,
         vectors: impl ExactSizeIterator<Item = HwIrq>,
-        held: DeviceMessages,
+        messages: DeviceMessages,
     ) -> Result<(), TryReserveError> {
         self.vectors.reserve_many(vectors.len())?;
         self.freed.try_reserve(self.vectors.len() + vectors.len())?;
-        vectors.for_each(|hwirq| self.vectors.insert(hwirq, held));
+        vectors.for_each(|hwirq| self.vectors.insert(hwirq, messages));
         Ok(())
     }
 
     /// The block's vectors may be another's as soon as the parent has them.
     fn remove_block(&mut self, block: &HwIrqBlock, operation: u64) {
         for hwirq in (0..block.count().get()).filter_map(|index| block.hwirq(index)) {
-            self.freed.extend(self.vectors.remove(hwirq).map(|held| (operation, held)));
+            self.freed.extend(self.vectors.remove(hwirq).map(|messages| (operation, messages)));
         }
     }
 
@@ -85,7 +85,7 @@ struct Passed {
     /// As the level below composed it.
     below: MsiMessage,
     /// As the layer passed it on.
-    held: MsiMessage,
+    above: MsiMessage,
 }
 
 impl DeviceMessages {
@@ -114,7 +114,7 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
         act(&mut self.records.lock(&*self.host))
     }
 
-    fn held(&self, hwirq: HwIrq) -> Result<DeviceMessages, MsiError> {
+    fn messages_of(&self, hwirq: HwIrq) -> Result<DeviceMessages, MsiError> {
         self.with(|records| records.vectors.get(hwirq).copied())
             .ok_or(MsiError::UnknownVector(hwirq))
     }
@@ -125,12 +125,12 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
 
     /// Has the layer pass a message on to the device.
     fn pass(&self, to: &DeviceMessages, below: MsiMessage) -> Result<Passed, MsiError> {
-        Ok(Passed { below, held: self.layer.hold(to.device, below, to.fit)? })
+        Ok(Passed { below, above: self.layer.hold(to.device, below, to.fit)? })
     }
 
     fn let_go(&self, device: RequesterId, messages: impl IntoIterator<Item = Option<Passed>>) {
         for message in messages.into_iter().flatten() {
-            self.layer.let_go(device, message.held);
+            self.layer.let_go(device, message.above);
         }
     }
 
@@ -174,10 +174,10 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
         })
     }
 
-    /// The parent has the vectors back: what they held is let go.
+    /// The parent has the vectors back: their messages are let go.
     fn end_freeing(&self, operation: u64) {
-        while let Some(held) = self.with(|records| records.take_freed(operation)) {
-            self.let_go(held.device, [held.stored, held.moving, held.deassert]);
+        while let Some(messages) = self.with(|records| records.take_freed(operation)) {
+            self.let_go(messages.device, [messages.stored, messages.moving, messages.deassert]);
         }
     }
 }
@@ -255,33 +255,33 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
 
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        let held = self.held(hwirq)?;
-        let passed = self.pass(&held, self.parent.compose(block, index)?)?;
-        self.note(hwirq, |held| held.stored = Some(passed));
-        self.let_go(held.device, [held.stored]);
-        Ok(passed.held)
+        let messages = self.messages_of(hwirq)?;
+        let passed = self.pass(&messages, self.parent.compose(block, index)?)?;
+        self.note(hwirq, |messages| messages.stored = Some(passed));
+        self.let_go(messages.device, [messages.stored]);
+        Ok(passed.above)
     }
 
     fn compose_level(&self, block: &HwIrqBlock, index: u16) -> Result<LevelMessages, MsiError> {
         let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        let held = self.held(hwirq)?;
+        let messages = self.messages_of(hwirq)?;
         let below = self.parent.compose_level(block, index)?;
-        let assert = self.pass(&held, below.assert)?;
-        let deassert = self.pass(&held, below.deassert);
-        let deassert = deassert.inspect_err(|_| self.let_go(held.device, [Some(assert)]))?;
-        self.note(hwirq, |held| {
-            held.stored = Some(assert);
-            held.deassert = Some(deassert);
+        let assert = self.pass(&messages, below.assert)?;
+        let deassert = self.pass(&messages, below.deassert);
+        let deassert = deassert.inspect_err(|_| self.let_go(messages.device, [Some(assert)]))?;
+        self.note(hwirq, |messages| {
+            messages.stored = Some(assert);
+            messages.deassert = Some(deassert);
         });
-        self.let_go(held.device, [held.stored, held.deassert]);
-        Ok(LevelMessages { assert: assert.held, deassert: deassert.held })
+        self.let_go(messages.device, [messages.stored, messages.deassert]);
+        Ok(LevelMessages { assert: assert.above, deassert: deassert.above })
     }
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let moved = self.parent.begin_move(block, index, to)?;
         let Some(below) = moved.message else { return Ok(moved) };
-        let held = self.held(moved.first);
-        let passed = match held.and_then(|held| self.pass(&held, below)) {
+        let messages = self.messages_of(moved.first);
+        let passed = match messages.and_then(|messages| self.pass(&messages, below)) {
             Ok(passed) => passed,
             Err(error) => {
                 // The first error is the one to report.
@@ -289,24 +289,24 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
                 return Err(error);
             }
         };
-        self.note(moved.first, |held| held.moving = Some(passed));
-        Ok(Move { message: Some(passed.held), ..moved })
+        self.note(moved.first, |messages| messages.moving = Some(passed));
+        Ok(Move { message: Some(passed.above), ..moved })
     }
 
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         let hwirq = moved.first;
-        let held = self.held(hwirq);
-        let message = held.ok().and_then(|held| held.moving).map(|passed| passed.below);
+        let messages = self.messages_of(hwirq);
+        let message = messages.ok().and_then(|messages| messages.moving).map(|passed| passed.below);
         let result = self.parent.end_move(Move { message, ..moved }, outcome);
         // The device's message counts, even if the controller failed to finish.
-        if let Ok(DeviceMessages { device, stored, moving: Some(new), .. }) = held {
+        if let Ok(DeviceMessages { device, stored, moving: Some(new), .. }) = messages {
             let (stays, goes) = match outcome {
                 MoveOutcome::Written => (Some(new), stored),
                 MoveOutcome::RolledBack => (stored, Some(new)),
             };
-            self.note(hwirq, |held| {
-                held.stored = stays;
-                held.moving = None;
+            self.note(hwirq, |messages| {
+                messages.stored = stays;
+                messages.moving = None;
             });
             self.let_go(device, [goes]);
         }
@@ -339,7 +339,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        if let Ok(DeviceMessages { device, stored, .. }) = self.held(hwirq) {
+        if let Ok(DeviceMessages { device, stored, .. }) = self.messages_of(hwirq) {
             self.layer.describe(device, out)?;
             if let Some(Passed { below, .. }) = stored {
                 writeln!(out, "  to address {:#x}, data {:#x} below", below.address, below.data)?;

@@ -93,8 +93,8 @@ impl ShimLayer {
             AddressRule::Offset(offset) => Ok(address.wrapping_add(offset)),
             AddressRule::Window { window, devices } => {
                 let id = self.requester(device)?.get();
-                let place = window.checked_add(u64::from(id) * 4).filter(|_| id < devices);
-                place.ok_or(self.error(device, "its DeviceID is outside the window"))
+                let target = window.checked_add(u64::from(id) * 4).filter(|_| id < devices);
+                target.ok_or(self.error(device, "its DeviceID is outside the window"))
             }
         }
     }

@@ -2,15 +2,15 @@
 
 use super::counts::Counts;
 use super::source::SlotSource;
-use super::{Allocation, Domain, Entry, MsiVector, Power, State};
+use super::{Allocation, DeviceVector, Domain, DomainState, MsiVector, Power};
 use crate::control::HandlerPhase;
 use crate::cpu_lists::Candidates;
 use crate::descriptor::{IrqSource, NewDescriptor, Source};
+use crate::dispatch_table::HWIRQS;
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
 use crate::irq::Flow;
 use crate::sync::Shared;
-use crate::table::HWIRQS;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
@@ -44,7 +44,7 @@ impl Domain {
                 other => other?,
             }
         }
-        this.share.with(core.host(), |attachment| {
+        this.attachment.with(core.host(), |attachment| {
             let transaction = Transaction::new(this, core, attachment, &placing.online);
             let transaction = match shape {
                 Shape::Independent => transaction.independent(counts, &free),
@@ -63,7 +63,7 @@ impl Domain {
         let mut state = this.state.lock(core.host());
         this.check_present(&state)?;
         this.check_slots(&state, slots)?;
-        this.share.with(core.host(), |attachment| {
+        this.attachment.with(core.host(), |attachment| {
             let mut transaction = Transaction::new(this, core, attachment, &placing.online);
             transaction.spread(slots)?;
             this.establish(&mut state, transaction, Shape::Independent)
@@ -73,7 +73,7 @@ impl Domain {
     /// Composes, writes and commits what was taken.
     pub(super) fn establish(
         &self,
-        state: &mut State,
+        state: &mut DomainState,
         mut transaction: Transaction<'_>,
         shape: Shape,
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
@@ -91,7 +91,11 @@ impl Domain {
         Ok(granted)
     }
 
-    pub(super) fn check_slots(&self, state: &State, slots: &[u16]) -> Result<(), MsiDeviceError> {
+    pub(super) fn check_slots(
+        &self,
+        state: &DomainState,
+        slots: &[u16],
+    ) -> Result<(), MsiDeviceError> {
         if slots.is_empty() {
             return Err(MsiDeviceError::BadCount { min: 0, max: 0 });
         }
@@ -106,7 +110,7 @@ impl Domain {
     }
 
     /// The domain was not torn down, and may have more vectors.
-    pub(super) fn check_present(&self, state: &State) -> Result<(), MsiDeviceError> {
+    pub(super) fn check_present(&self, state: &DomainState) -> Result<(), MsiDeviceError> {
         if state.gone {
             return Err(MsiDeviceError::Gone);
         }
@@ -116,7 +120,7 @@ impl Domain {
         }
     }
 
-    fn free_slots(&self, state: &State) -> Result<Vec<u16>, TryReserveError> {
+    fn free_slots(&self, state: &DomainState) -> Result<Vec<u16>, TryReserveError> {
         try_collect((0..self.store.slots()).filter(|slot| !state.vectors.contains(*slot)))
     }
 
@@ -124,7 +128,7 @@ impl Domain {
     /// store on.
     pub(super) fn write(
         &self,
-        vectors: &SortedMap<u16, Entry>,
+        vectors: &SortedMap<u16, DeviceVector>,
         shape: Shape,
         power: Power,
     ) -> Result<(), MsiDeviceError> {
@@ -184,7 +188,7 @@ impl Domain {
         }
     }
 
-    /// Messages are held back at the endpoint or by the gate: the controller is spared an
+    /// Messages are held back at the endpoint or by the handler cell: the controller is spared an
     /// invalidation for each. An interrupt becomes a level while the controller holds it back.
     fn initially(&self) -> Initially {
         match self.store.trigger() {
@@ -207,7 +211,7 @@ pub(super) struct Transaction<'a> {
     attachment: &'a Attachment,
     online: &'a [Cpu],
     allocations: Vec<Allocation>,
-    vectors: SortedMap<u16, Entry>,
+    vectors: SortedMap<u16, DeviceVector>,
 }
 
 impl<'a> Transaction<'a> {
@@ -373,7 +377,7 @@ impl<'a> Transaction<'a> {
         let Some(allocation) = self.allocations.get(index) else { return Ok(()) };
         for (index, slot) in (0..).zip(allocation.slots()) {
             let hwirq = in_range(&allocation.block, index)?;
-            let place =
+            let entry =
                 self.core.table.ensure(hwirq)?.ok_or(MsiDeviceError::VectorOutOfRange(hwirq))?;
             let source = SlotSource { domain: self.domain.clone(), slot };
             let source = Shared::<dyn IrqSource>::try_unsized(source, |block| block)?;
@@ -387,10 +391,10 @@ impl<'a> Transaction<'a> {
                 cpus: self.core.cpus(),
                 unmasked: self.domain.flow() == Flow::Edge && self.domain.endpoint_mask().is_none(),
             })?;
-            place.shared.await_value();
-            let entry =
-                Entry { first: allocation.first, descriptor, message: None, deassert: None };
-            self.vectors.insert(slot, entry);
+            entry.shared.await_value();
+            let vector =
+                DeviceVector { first: allocation.first, descriptor, message: None, deassert: None };
+            self.vectors.insert(slot, vector);
         }
         Ok(())
     }
@@ -419,7 +423,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Moves everything into the device's state. Room was reserved.
-    fn commit(mut self, state: &mut State) {
+    fn commit(mut self, state: &mut DomainState) {
         for allocation in core::mem::take(&mut self.allocations) {
             state.allocations.insert(allocation.first, allocation);
         }

@@ -1,6 +1,6 @@
 //! Acceptable numbers of vectors.
 
-use super::State;
+use super::DomainState;
 use crate::error::MsiDeviceError;
 use core::ops::RangeInclusive;
 use msi_types::Shape;
@@ -16,7 +16,7 @@ impl Counts {
     pub(super) fn new(
         shape: Shape,
         wanted: RangeInclusive<u16>,
-        state: &State,
+        state: &DomainState,
         free: usize,
     ) -> Result<Self, MsiDeviceError> {
         let (min, max) = wanted.into_inner();

@@ -19,7 +19,7 @@ impl Domain {
         let mut state = this.state.lock(core.host());
         this.check_present(&state)?;
         this.check_slots(&state, &[slot])?;
-        this.share.with(core.host(), |attachment| {
+        this.attachment.with(core.host(), |attachment| {
             let mut transaction = Transaction::new(this, core, attachment, &placing.online);
             transaction.allocate_managed(slot, among)?;
             this.establish(&mut state, transaction, Shape::Independent)

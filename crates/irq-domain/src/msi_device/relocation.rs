@@ -1,6 +1,6 @@
 //! The one algorithm of affinity changes, for every controller and every endpoint.
 
-use super::{Allocation, Domain, Power, State};
+use super::{Allocation, Domain, DomainState, Power};
 use crate::descriptor::Descriptor;
 use crate::error::MoveError;
 use crate::host::Host;
@@ -56,7 +56,7 @@ impl Domain {
     fn carry_out(
         &self,
         runtime: &Runtime,
-        state: &mut State,
+        state: &mut DomainState,
         moved: Move,
         group: &Group,
     ) -> Result<(), MoveError> {
@@ -86,7 +86,7 @@ impl Domain {
     /// Writes the new message where the old one can be replaced without a moment in between.
     fn rewrite(
         &self,
-        state: &mut State,
+        state: &mut DomainState,
         group: &Group,
         message: MsiMessage,
     ) -> Result<(), MoveError> {
@@ -103,16 +103,16 @@ impl Domain {
         if state.power == Power::On && !self.can_replace(entry.message, message) {
             return Err(MsiError::WouldTear.into());
         }
-        let held = self.endpoint_mask().is_some();
+        let masks_itself = self.endpoint_mask().is_some();
         let written = self.store.update(&mut |slots: &mut dyn Slots| {
             group.slots().for_each(|slot| slots.mask(slot));
             slots.write(group.first, message);
-            if !held {
+            if !masks_itself {
                 group.slots().for_each(|slot| slots.unmask(slot));
             }
         });
         if let Err(error) = written {
-            if !held {
+            if !masks_itself {
                 // A queue that stopped at the message did not come to the unmasking. The first
                 // error is reported.
                 let _ = self.store.update(&mut |slots: &mut dyn Slots| {
@@ -144,7 +144,7 @@ impl Domain {
         moved: Move,
         outcome: MoveOutcome,
         group: &Group,
-        state: &State,
+        state: &DomainState,
     ) -> Result<(), MoveError> {
         let to = moved.to;
         let result = self.parent().end_move(moved, outcome);
@@ -192,12 +192,12 @@ impl Group {
         (self.first..=u16::MAX).take(self.count.into())
     }
 
-    fn members<'a>(&self, state: &'a State) -> impl Iterator<Item = &'a Shared<Descriptor>> {
+    fn members<'a>(&self, state: &'a DomainState) -> impl Iterator<Item = &'a Shared<Descriptor>> {
         self.slots().filter_map(|slot| state.vectors.get(slot)).map(|entry| &entry.descriptor)
     }
 
     /// The move changes nothing: neither for the controller, nor for the store, nor for the core.
-    fn is_there(&self, moved: &Move, state: &State) -> bool {
+    fn is_there(&self, moved: &Move, state: &DomainState) -> bool {
         let stored = state.vectors.get(self.first).and_then(|entry| entry.message);
         moved.from == moved.to
             && (moved.message.is_none() || moved.message == stored)

@@ -1,6 +1,6 @@
 //! A device's messages, masks and enable after it lost them.
 
-use super::{Domain, Power, State};
+use super::{Domain, DomainState, Power};
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
 use msi_types::Shape;
@@ -14,14 +14,14 @@ impl Domain {
             return Ok(());
         }
         // An enable or disable meanwhile leaves the endpoint's mask to the end of this.
-        let held = self.endpoint_mask().is_some();
-        if held {
+        let masks_itself = self.endpoint_mask().is_some();
+        if masks_itself {
             for entry in state.vectors.values() {
                 entry.descriptor.control.lock(core.host()).begin_rewrite();
             }
         }
         let written = self.write(&state.vectors, shape(&state), Power::Off);
-        if held {
+        if masks_itself {
             for entry in state.vectors.values() {
                 entry.descriptor.end_rewrite(&core.runtime);
             }
@@ -31,6 +31,6 @@ impl Domain {
 }
 
 /// A group is alone in its store.
-fn shape(state: &State) -> Shape {
+fn shape(state: &DomainState) -> Shape {
     state.allocations.values().next().map_or(Shape::Independent, |allocation| allocation.shape)
 }

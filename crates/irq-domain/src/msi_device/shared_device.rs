@@ -1,8 +1,8 @@
 //! Devices with several message stores.
 
-use super::share::Share;
+use super::shared_attachment::SharedAttachment;
 use super::{Domain, MsiDevice};
-use crate::deferred_free::Owned;
+use crate::deferred_free::TakenOnDrop;
 use crate::error::MsiDeviceError;
 use crate::interrupts::{Interrupts, Teardown};
 use crate::sync::Shared;
@@ -38,14 +38,14 @@ impl fmt::Debug for SharedDeviceConfig {
 #[must_use = "dropping it, and all its domains, detaches the device"]
 pub struct SharedDevice {
     core: Arc<Interrupts>,
-    share: Shared<Share>,
-    owner: Owned<dyn Teardown>,
+    attachment: Shared<SharedAttachment>,
+    owner: TakenOnDrop<dyn Teardown>,
 }
 
 /// The use that a [`SharedDevice`] makes of its attachment.
-struct ShareOwner(Shared<Share>);
+struct AttachmentOwner(Shared<SharedAttachment>);
 
-impl Teardown for ShareOwner {
+impl Teardown for AttachmentOwner {
     fn tear_down(&self, core: &Interrupts) {
         self.0.leave(core.host(), &mut core::iter::empty());
         core.unreserve_deferred();
@@ -59,11 +59,14 @@ impl SharedDevice {
         config: SharedDeviceConfig,
     ) -> Result<Self, MsiDeviceError> {
         core.reclaim();
-        let share = Share::try_new(config.parent, config.requester)?;
-        let owner = Shared::<dyn Teardown>::try_unsized(ShareOwner(share.clone()), |block| block)?;
+        let attachment = SharedAttachment::try_new(config.parent, config.requester)?;
+        let owner =
+            Shared::<dyn Teardown>::try_unsized(AttachmentOwner(attachment.clone()), |block| {
+                block
+            })?;
         core.reserve_deferred()?;
-        let device = Self { core: core.clone(), share, owner: Owned::new(owner) };
-        device.share.attach(core.host(), config.vectors)?;
+        let device = Self { core: core.clone(), attachment, owner: TakenOnDrop::new(owner) };
+        device.attachment.attach(core.host(), config.vectors)?;
         Ok(device)
     }
 
@@ -74,15 +77,16 @@ impl SharedDevice {
         store: Arc<dyn MessageStore>,
     ) -> Result<MsiDevice, MsiDeviceError> {
         self.core.reclaim();
-        Domain::check(&*self.share.parent, self.share.requester, &*store)?;
-        self.share.join(self.core.host())?;
-        let domain = MsiDevice::with_share(&self.core, name, self.share.clone(), store);
-        Ok(domain.inspect_err(|_| self.share.leave(self.core.host(), &mut core::iter::empty()))?)
+        Domain::check(&*self.attachment.parent, self.attachment.requester, &*store)?;
+        self.attachment.join(self.core.host())?;
+        let domain = MsiDevice::on_attachment(&self.core, name, self.attachment.clone(), store);
+        Ok(domain
+            .inspect_err(|_| self.attachment.leave(self.core.host(), &mut core::iter::empty()))?)
     }
 
     /// Is the device kept from ringing others' interrupts? Any.
     pub fn isolation(&self) -> Isolation {
-        self.share.parent.isolation(self.share.requester)
+        self.attachment.parent.isolation(self.attachment.requester)
     }
 }
 
@@ -97,7 +101,7 @@ impl Drop for SharedDevice {
 impl fmt::Debug for SharedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedDevice")
-            .field("requester", &self.share.requester)
+            .field("requester", &self.attachment.requester)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 //! Everything back, in the order that lets no message slip through.
 
-use super::{Domain, Entry, Power};
+use super::{DeviceVector, Domain, Power};
 use crate::control::HandlerPhase;
 use crate::descriptor::Descriptor;
 use crate::error::MsiDeviceError;
@@ -33,27 +33,27 @@ impl Domain {
             core.retire(&entry.descriptor);
         }
         let mut blocks = allocations.into_values().map(|allocation| allocation.block);
-        this.share.leave(core.host(), &mut blocks);
+        this.attachment.leave(core.host(), &mut blocks);
         core.unreserve_deferred();
         quiet
     }
 
     /// Gives the vector at `slot` back, with its handler. Task.
     pub(super) fn free(&self, core: &Interrupts, slot: u16) -> Result<(), MsiDeviceError> {
-        let (entry, quiet) = self.remove_entry(core, slot)?;
+        let (entry, quiet) = self.remove_vector(core, slot)?;
         // Without the device's lock: whatever the handler owned is dropped here.
         core.free_handler(&entry.descriptor);
         core.retire(&entry.descriptor);
         let mut state = self.state.lock(core.host());
         if let Some(allocation) = state.allocations.remove(entry.first) {
-            self.share.free(core.host(), allocation.block);
+            self.attachment.free(core.host(), allocation.block);
         }
         Ok(quiet?)
     }
 
     /// Closes the vector at `slot` and makes its slot a free one. With the last vector the store is
     /// turned off.
-    fn remove_entry(&self, core: &Interrupts, slot: u16) -> Result<RemovedEntry, MsiDeviceError> {
+    fn remove_vector(&self, core: &Interrupts, slot: u16) -> Result<RemovedVector, MsiDeviceError> {
         let mut state = self.state.lock(core.host());
         let missing = MsiDeviceError::NoVector(slot);
         let allocation =
@@ -73,13 +73,13 @@ impl Domain {
 }
 
 /// The vector, and what the store said.
-type RemovedEntry = (Entry, Result<(), StoreError>);
+type RemovedVector = (DeviceVector, Result<(), StoreError>);
 
 impl Interrupts {
     /// Gives the number of an interrupt without handler back. Its vector may be another's next.
     /// Task.
     pub(crate) fn retire(&self, descriptor: &Descriptor) {
-        self.slot(descriptor).shared.forget();
+        self.entry(descriptor).shared.forget();
         self.numbers.lock(self.host()).remove(descriptor.irq);
     }
 }

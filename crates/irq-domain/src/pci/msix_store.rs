@@ -39,8 +39,8 @@ impl MsixCapability {
     pub fn find(config: &dyn ConfigSpace) -> Result<Self, PciError> {
         let offset = find(config, CAPABILITY_ID)?;
         check_length(CAPABILITY_ID, offset, LENGTH)?;
-        let place = |register| BarOffset::from(config.read32(offset + register));
-        let (table, pending) = (place(TABLE), place(PBA));
+        let offset_in = |register| BarOffset::from(config.read32(offset + register));
+        let (table, pending) = (offset_in(TABLE), offset_in(PBA));
         for bir in [table.bir(), pending.bir()] {
             if bir >= BARS {
                 return Err(PciError::ReservedBar { bir });
@@ -130,17 +130,17 @@ impl MsixStore {
 
     /// The previous owner of the function may have left entries unmasked.
     fn mask_all(&self) {
-        for (slot, kept) in (0..).zip(&self.controls) {
+        for (slot, control) in (0..).zip(&self.controls) {
             let found = VectorControl::from(self.read(slot, ENTRY_CONTROL)).with_masked(false);
-            kept.store(found.into(), Ordering::Relaxed);
+            control.store(found.into(), Ordering::Relaxed);
             self.set_mask(slot, true);
         }
     }
 
     fn set_mask(&self, slot: u16, masked: bool) {
-        if let Some(kept) = self.controls.get(usize::from(slot)) {
-            let control = VectorControl::from(kept.load(Ordering::Relaxed)).with_masked(masked);
-            self.write(slot, ENTRY_CONTROL, control.into());
+        if let Some(control) = self.controls.get(usize::from(slot)) {
+            let value = VectorControl::from(control.load(Ordering::Relaxed)).with_masked(masked);
+            self.write(slot, ENTRY_CONTROL, value.into());
         }
     }
 
@@ -179,25 +179,25 @@ impl MsixStore {
 
     /// The slot is one of the table.
     fn read(&self, slot: u16, register: u64) -> u32 {
-        self.parts.table.read32(self.place(slot) + register)
+        self.parts.table.read32(self.entry_offset(slot) + register)
     }
 
     /// The slot is one of the table.
     fn write(&self, slot: u16, register: u64, value: u32) {
-        self.parts.table.write32(self.place(slot) + register, value);
+        self.parts.table.write32(self.entry_offset(slot) + register, value);
     }
 
-    fn place(&self, slot: u16) -> u64 {
+    fn entry_offset(&self, slot: u16) -> u64 {
         self.parts.capability.table.offset() + u64::from(slot) * ENTRY_SIZE
     }
 }
 
-fn check_region(place: BarOffset, length: u64, region: &dyn TableMemory) -> Result<(), PciError> {
-    let end = place.offset() + length;
+fn check_region(table: BarOffset, length: u64, region: &dyn TableMemory) -> Result<(), PciError> {
+    let end = table.offset() + length;
     if end <= region.length() {
         return Ok(());
     }
-    Err(PciError::OutsideBar { bir: place.bir(), end, length: region.length() })
+    Err(PciError::OutsideBar { bir: table.bir(), end, length: region.length() })
 }
 
 impl MessageStore for MsixStore {

@@ -1,10 +1,10 @@
-//! The gate under a model checker, with a mutant for each safeguard that it must catch.
+//! The cell under a model checker, with a mutant for each safeguard that it must catch.
 //!
 //! A mutant is a word that forgets: certain bits of whatever is swapped in, or that a swap is one
 //! step.
 
 use super::{
-    AWAITED, CHANGING, CLOSING, DISABLED, Entry, Gate, InstallError, PINS, RESEND, RUNNING,
+    AWAITED, CHANGING, CLOSING, DISABLED, Entry, HandlerCell, InstallError, PINS, RESEND, RUNNING,
     Running, WhenBusy, Word,
 };
 use shuttle::sync::Arc;
@@ -53,7 +53,7 @@ impl<const FORGOTTEN: u32, const SPLIT: bool> Word for Checked<FORGOTTEN, SPLIT>
 
 /// A controller with one interrupt: a pending bit, and a device that numbers its messages.
 struct Machine<W: Word> {
-    gate: Gate<Handler, W>,
+    cell: HandlerCell<Handler, W>,
     pending: AtomicBool,
     sent: AtomicU32,
     seen: AtomicU32,
@@ -75,12 +75,12 @@ impl<W: Word + 'static> Machine<W> {
     /// With an enabled handler; the flag tells that it was freed.
     fn new() -> (Arc<Self>, Arc<AtomicBool>) {
         let freed = Arc::new(AtomicBool::new(false));
-        let gate = Gate::new();
+        let cell = HandlerCell::new();
         let handler = Handler { running: AtomicBool::new(false), freed: freed.clone() };
-        assert!(gate.install(handler, WhenBusy::Mark).is_ok());
-        assert!(!gate.enable());
+        assert!(cell.install(handler, WhenBusy::Mark).is_ok());
+        assert!(!cell.enable());
         let machine = Self {
-            gate,
+            cell,
             pending: AtomicBool::new(false),
             sent: AtomicU32::new(0),
             seen: AtomicU32::new(0),
@@ -96,7 +96,7 @@ impl<W: Word + 'static> Machine<W> {
     /// A CPU acknowledges what is pending. True if something was.
     fn acknowledge(&self) -> bool {
         let acknowledged = self.pending.swap(false, SeqCst);
-        if acknowledged && let Entry::Entered(running) = self.gate.enter() {
+        if acknowledged && let Entry::Entered(running) = self.cell.enter() {
             self.handle(running);
         }
         acknowledged
@@ -116,9 +116,9 @@ impl<W: Word + 'static> Machine<W> {
 
     /// The steps of a handle's drop in a task.
     fn close_and_free(&self) {
-        assert!(self.gate.close());
-        assert!(matches!(self.gate.enter(), Entry::Absent(_)), "entered after it was closed");
-        while self.gate.take().is_none() {
+        assert!(self.cell.close());
+        assert!(matches!(self.cell.enter(), Entry::Absent(_)), "entered after it was closed");
+        while self.cell.take().is_none() {
             thread::yield_now();
         }
     }
@@ -161,11 +161,11 @@ fn an_interrupt_is_disabled_under_load<W: Word + 'static>() {
         machine: { machine.send(); machine.acknowledge(); machine.send(); machine.acknowledge() },
         machine: machine.acknowledge(),
         machine: {
-            machine.gate.disable();
-            while machine.gate.is_busy() { thread::yield_now() }
+            machine.cell.disable();
+            while machine.cell.is_busy() { thread::yield_now() }
             let seen = machine.seen.load(SeqCst);
             assert_eq!(machine.seen.load(SeqCst), seen, "ran while disabled");
-            if machine.gate.enable() {
+            if machine.cell.enable() {
                 machine.pending.store(true, SeqCst);
             }
         },
@@ -185,18 +185,18 @@ fn a_handle_is_dropped_under_load<W: Word + 'static>() {
     assert!(freed.load(SeqCst), "never freed");
 }
 
-/// A handler closes its own gate; a task frees it, while another message arrives elsewhere.
+/// A handler closes its own cell; a task frees it, while another message arrives elsewhere.
 fn a_handler_drops_its_own_handle<W: Word + 'static>() {
     let (machine, freed) = Machine::<W>::new();
     threads! {
-        machine: if let Entry::Entered(running) = machine.gate.enter() {
-            machine.gate.close();
+        machine: if let Entry::Entered(running) = machine.cell.enter() {
+            machine.cell.close();
             machine.handle(running);
         },
         machine: { machine.send(); machine.acknowledge() },
         machine: {
-            if machine.gate.close() { assert!(matches!(machine.gate.enter(), Entry::Absent(_))) }
-            while machine.gate.take().is_none() { thread::yield_now() }
+            if machine.cell.close() { assert!(matches!(machine.cell.enter(), Entry::Absent(_))) }
+            while machine.cell.take().is_none() { thread::yield_now() }
         },
     }
     assert!(freed.load(SeqCst), "never freed");
@@ -208,9 +208,9 @@ fn a_handler_is_replaced_under_load<W: Word + 'static>() {
         let freed = Arc::new(AtomicBool::new(false));
         let mut handler = Handler { running: AtomicBool::new(false), freed };
         loop {
-            match machine.gate.install(handler, WhenBusy::Mark) {
+            match machine.cell.install(handler, WhenBusy::Mark) {
                 Ok(()) => {
-                    machine.gate.enable();
+                    machine.cell.enable();
                     break;
                 }
                 Err(InstallError::Occupied(_)) => break,
@@ -226,7 +226,7 @@ fn a_handler_is_replaced_under_load<W: Word + 'static>() {
         machine: { machine.send(); machine.acknowledge() },
     }
     assert!(freed.load(SeqCst), "the first handler was not freed");
-    assert!(machine.gate.is_enabled(), "no handler is left");
+    assert!(machine.cell.is_enabled(), "no handler is left");
 }
 
 /// A device sends before its handler is installed, and while it is.
@@ -234,14 +234,14 @@ fn a_handler_is_installed_under_load<W: Word + 'static>() {
     let (machine, freed) = Machine::<W>::new();
     machine.close_and_free();
     assert!(freed.load(SeqCst), "never freed");
-    machine.gate.await_value();
+    machine.cell.await_value();
     threads! {
         machine: for _ in 0..2 { machine.send(); machine.acknowledge(); },
         machine: {
             let freed = Arc::new(AtomicBool::new(false));
             let handler = Handler { running: AtomicBool::new(false), freed };
-            assert!(machine.gate.install(handler, WhenBusy::Mark).is_ok());
-            if machine.gate.enable() {
+            assert!(machine.cell.install(handler, WhenBusy::Mark).is_ok());
+            if machine.cell.enable() {
                 machine.pending.store(true, SeqCst);
             }
         },
@@ -250,7 +250,7 @@ fn a_handler_is_installed_under_load<W: Word + 'static>() {
     machine.drain();
 }
 
-/// Schedules tried at random; the sound gate has to survive all of them.
+/// Schedules tried at random; the sound cell has to survive all of them.
 const SCHEDULES: usize = 10_000;
 
 /// The checker finds a schedule in which the mutant breaks a promise. It stops there, so that more

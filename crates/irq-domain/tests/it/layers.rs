@@ -8,7 +8,7 @@ use crate::mock::{
     judge, lock,
 };
 use irq_domain::layer::{
-    AddressRule, DoorbellMapping, DoorbellMode, Iommu, IommuDomain, LayeredParent, Placement,
+    AddressRule, DoorbellMapping, DoorbellMode, Iommu, IommuDomain, IovaConstraint, LayeredParent,
     RequesterRule, ShimLayer,
 };
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
@@ -92,7 +92,7 @@ impl Iommu for Driver {
         &self,
         domain: IommuDomain,
         page: u64,
-        placement: Placement,
+        constraint: IovaConstraint,
     ) -> Result<u64, &'static str> {
         assert_task();
         let granule = self.0.granule();
@@ -102,16 +102,16 @@ impl Iommu for Driver {
         }
         let count = self.0.maps.fetch_add(1, Relaxed) as u64;
         // As high as the endpoint can address: what others cannot, they need not.
-        let at = match placement {
-            Placement::Within { address_bits: 64 } => 0x10_0000_0000 + count * granule.bytes(),
-            Placement::Within { address_bits } => {
+        let at = match constraint {
+            IovaConstraint::Within { address_bits: 64 } => 0x10_0000_0000 + count * granule.bytes(),
+            IovaConstraint::Within { address_bits } => {
                 (1 << (address_bits - 1)) + count * granule.bytes()
             }
-            Placement::At(at) => at,
+            IovaConstraint::At(at) => at,
         };
         let mut mapped = lock(&self.0.mapped);
         let twice = mapped.iter().any(|((other, seen), known)| {
-            *other == domain.0 && *known == page && placement.admits(*seen)
+            *other == domain.0 && *known == page && constraint.admits(*seen)
         });
         assert!(!twice, "mapped twice");
         assert!(mapped.insert((domain.0, at), page).is_none(), "mapped over another page");

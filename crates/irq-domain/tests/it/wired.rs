@@ -2,7 +2,7 @@
 
 use crate::mock::{Hotplug as _, Kernel, Kind, Machine, Root, StoreKind, in_hard_irq};
 use irq_domain::{
-    Config, Deferral, Dispatched, Interrupts, RequestError, Start, Verdict, WiredRequest,
+    Config, Deferral, Dispatched, Interrupts, IrqReturn, RequestError, Start, WiredRequest,
 };
 use msi_types::{Cpu, HwIrq, MsiError, Shape, Trigger, WiredParent};
 use std::num::NonZeroU16;
@@ -272,8 +272,8 @@ fn a_handler_dispatches_inputs_behind_its_own() {
     let mux = move |context: &irq_domain::IrqContext<'_>| match interrupts
         .dispatch(context.cpu(), HwIrq::new(FIRST_BEHIND + 5))
     {
-        Dispatched::Handled => Verdict::Handled,
-        _ => Verdict::NotMine,
+        Dispatched::Handled => IrqReturn::Handled,
+        _ => IrqReturn::None,
     };
     let _mux = machine.interrupts.request_wired(UART, mux).unwrap();
     let dispatched = in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), UART.hwirq));

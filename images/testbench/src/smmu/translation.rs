@@ -6,7 +6,7 @@
 use super::{SmmuError, memory, store};
 use core::ops::Range;
 use gic_driver::Table;
-use irq_domain::layer::Placement;
+use irq_domain::layer::IovaConstraint;
 
 /// Window for doorbells, as devices see them: within reach of 32 address bits.
 pub(crate) const DOORBELL_WINDOW: Range<u64> = 0x20_0000..0x40_0000;
@@ -64,13 +64,13 @@ impl AddressSpace {
     pub(super) fn map_doorbell(
         &mut self,
         page: u64,
-        placement: Placement,
+        constraint: IovaConstraint,
     ) -> Result<u64, &'static str> {
-        let index = match placement {
-            Placement::Within { .. } => {
+        let index = match constraint {
+            IovaConstraint::Within { .. } => {
                 self.used.iter().position(|used| !used).ok_or("its window is full")?
             }
-            Placement::At(at) => index_of(at).ok_or("it is not in its window")?,
+            IovaConstraint::At(at) => index_of(at).ok_or("it is not in its window")?,
         };
         if core::mem::replace(&mut self.used[index], true) {
             return Err("something is mapped there");

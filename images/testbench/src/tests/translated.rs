@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use image_rt::cpu;
 use image_rt::pci::Function;
-use irq_domain::layer::{Iommu, IommuDomain, Placement};
+use irq_domain::layer::{Iommu, IommuDomain, IovaConstraint};
 use irq_domain::pci::{ConfigSpace, TableMemory};
 use msi_types::Granule;
 
@@ -161,7 +161,7 @@ fn unmapped(bench: &Bench<'_>) -> Outcome {
     bench.expect_arrival(&other)?;
     let doorbell = bench.machine.its.as_ref().map(|its| Granule::Size4K.page(its.doorbell()));
     let doorbell = doorbell.ok_or(Verdict::Failed("no ITS".into()))?;
-    let again = iommu.map(domain, doorbell, Placement::At(page));
+    let again = iommu.map(domain, doorbell, IovaConstraint::At(page));
     check!(again == Ok(page), "it cannot be mapped again: {again:?}");
     bench.expect_arrival(&rig)?;
     other.tear_down()?;

@@ -189,10 +189,12 @@ fn an_iommu_relieves_narrow_endpoints() {
 
 #[test]
 fn a_page_may_be_mapped_where_its_placement_says() {
-    let narrow = Placement::Within { address_bits: 32 };
+    let narrow = IovaConstraint::Within { address_bits: 32 };
     assert!(narrow.admits(0xffff_f000) && !narrow.admits(0x1_0000_0000));
-    assert!(Placement::Within { address_bits: 64 }.admits(u64::MAX));
-    assert!(Placement::At(0x1000).admits(0x1000) && !Placement::At(0x1000).admits(0x2000));
+    assert!(IovaConstraint::Within { address_bits: 64 }.admits(u64::MAX));
+    assert!(
+        IovaConstraint::At(0x1000).admits(0x1000) && !IovaConstraint::At(0x1000).admits(0x2000)
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use core::fmt;
 use msi_types::{Attachment, HwIrqBlock, MsiParent, RequesterId};
 
 /// A device's attachment. It goes back to the controller with the last of its users.
-pub(crate) struct Share {
+pub(crate) struct SharedAttachment {
     pub(crate) parent: Arc<dyn MsiParent>,
     pub(crate) requester: RequesterId,
     users: TaskLock<Users>,
@@ -22,7 +22,7 @@ struct Users {
     count: u32,
 }
 
-impl Share {
+impl SharedAttachment {
     /// A device that is not attached yet; the caller is the first user. Task.
     pub(super) fn try_new(
         parent: Arc<dyn MsiParent>,
@@ -85,8 +85,10 @@ impl Share {
     }
 }
 
-impl fmt::Debug for Share {
+impl fmt::Debug for SharedAttachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Share").field("requester", &self.requester).finish_non_exhaustive()
+        f.debug_struct("SharedAttachment")
+            .field("requester", &self.requester)
+            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! Verdicts of handlers, interrupts that scream, and handlers that start disabled.
 
 use crate::mock::{Kind, Machine, StoreKind, in_hard_irq, take_screaming};
-use irq_domain::{Dispatched, IrqHandle, Start, Unhandled, Verdict, WiredRequest};
+use irq_domain::{Dispatched, IrqHandle, IrqReturn, Start, Unhandled, WiredRequest};
 use msi_types::{Cpu, HwIrq, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ fn line(machine: &Machine) -> (IrqHandle, Arc<AtomicBool>) {
     let mine = Arc::new(AtomicBool::new(false));
     let says = mine.clone();
     let handler = move |_: &irq_domain::IrqContext<'_>| {
-        if says.load(Relaxed) { Verdict::Handled } else { Verdict::NotMine }
+        if says.load(Relaxed) { IrqReturn::Handled } else { IrqReturn::None }
     };
     (machine.interrupts.request_wired(LINE, handler).unwrap(), mine)
 }
@@ -37,14 +37,14 @@ fn arrive(machine: &Machine, times: u32) -> Dispatched {
 fn a_verdict_is_the_answer_of_dispatch() {
     let machine = Machine::new(Kind::Stays);
     let (handle, mine) = line(&machine);
-    assert_eq!(arrive(&machine, 1), Dispatched::Unhandled(Unhandled::NotMine));
+    assert_eq!(arrive(&machine, 1), Dispatched::Unhandled(Unhandled::IrqNone));
     mine.store(true, Relaxed);
     assert_eq!(arrive(&machine, 1), Dispatched::Handled);
     let info = machine.interrupts.irq_info(handle.irq()).unwrap().unwrap();
-    assert_eq!((info.not_mine, handle.count()), (1, 2));
+    assert_eq!((info.unhandled, handle.count()), (1, 2));
     let mut text = String::new();
     machine.interrupts.describe(handle.irq(), &mut text).unwrap();
-    assert!(text.contains("2 runs, 0 redelivered, 1 not its own"), "{text}");
+    assert!(text.contains("2 runs, 0 redelivered, 1 unhandled"), "{text}");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_private_interrupt_is_not_shut_off() {
     let machine = Machine::new(Kind::Stays);
     let hwirq = HwIrq::new(27);
     let private =
-        machine.interrupts.request_per_cpu(hwirq, Trigger::Level, "timer", |_| Verdict::NotMine);
+        machine.interrupts.request_per_cpu(hwirq, Trigger::Level, "timer", |_| IrqReturn::None);
     let private = private.unwrap();
     in_hard_irq(0, || {
         private.enable_here();
@@ -124,7 +124,7 @@ fn a_line_that_gave_up_is_not_reported() {
         if own.as_ref().unwrap().count() > 99_900 {
             drop(own.take());
         }
-        Verdict::NotMine
+        IrqReturn::None
     };
     *own.lock().unwrap() = Some(machine.interrupts.request_wired(LINE, handler).unwrap());
     arrive(&machine, 99_901);
@@ -139,7 +139,7 @@ fn a_screaming_device_is_masked_at_its_endpoint() {
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate_at(&[0]).unwrap();
-    let handle = device.request(0, "test", |_| Verdict::NotMine).unwrap();
+    let handle = device.request(0, "test", |_| IrqReturn::None).unwrap();
     for _ in 0..99_901 {
         store.fire(0);
         machine.settle();
