@@ -90,5 +90,5 @@ pub use matrix::{MatrixError, VectorMatrix};
 pub use msi_types::{IrqState, LocalCpu};
 pub use remapping::{RemapTable, RemappedVectors, RemappedVectorsConfig};
 pub use vector_domain::{
-    Arrival, Cleanup, CpuError, FIRST_SLOT, Offline, VectorDomain, VectorDomainConfig,
+    Arrival, Cleanup, CpuError, FIRST_HWIRQ, Offline, VectorDomain, VectorDomainConfig,
 };

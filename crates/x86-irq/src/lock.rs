@@ -3,7 +3,7 @@
 //! ```text
 //! remapping layer's state (TaskLock)
 //! └─ vector domain's devices (TaskLock)
-//!    └─ vector domain's matrix and slots (IrqLock): allocates nothing; calls Apic alone
+//!    └─ vector domain's matrix and hwirqs (IrqLock): allocates nothing; calls Apic alone
 //! ```
 
 use crate::apic::Apic;

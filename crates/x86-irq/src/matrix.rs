@@ -134,28 +134,31 @@ impl VectorMatrix {
     /// # Errors
     /// [`MatrixError::UnknownCpu`], [`MatrixError::Exhausted`] if the CPU is off line,
     /// [`MatrixError::Taken`].
-    pub fn take(&mut self, place: CpuVector) -> Result<CpuVector, MatrixError> {
-        let map = self.map(place.cpu)?;
+    pub fn take(&mut self, cpu_vector: CpuVector) -> Result<CpuVector, MatrixError> {
+        let map = self.map(cpu_vector.cpu)?;
         if !map.online {
-            return Err(MatrixError::Exhausted(place.cpu));
+            return Err(MatrixError::Exhausted(cpu_vector.cpu));
         }
-        let within = (self.window.0..=self.window.1).contains(&place.vector);
-        if !within || !self.is_free(map, place.vector) {
-            return Err(MatrixError::Taken(place));
+        let within = (self.window.0..=self.window.1).contains(&cpu_vector.vector);
+        if !within || !self.is_free(map, cpu_vector.vector) {
+            return Err(MatrixError::Taken(cpu_vector));
         }
-        self.take_checked(place)
+        self.take_checked(cpu_vector)
     }
 
     /// Takes a vector back, normal or managed; a managed one stays set aside.
     ///
     /// # Errors
     /// [`MatrixError::UnknownCpu`], [`MatrixError::NotAllocated`].
-    pub fn free(&mut self, place: CpuVector) -> Result<(), MatrixError> {
-        let map = self.cpus.get_mut(place.cpu.index()).ok_or(MatrixError::UnknownCpu(place.cpu))?;
-        if !map.allocated.remove(place.vector) {
-            return Err(MatrixError::NotAllocated(place));
+    pub fn free(&mut self, cpu_vector: CpuVector) -> Result<(), MatrixError> {
+        let map = self
+            .cpus
+            .get_mut(cpu_vector.cpu.index())
+            .ok_or(MatrixError::UnknownCpu(cpu_vector.cpu))?;
+        if !map.allocated.remove(cpu_vector.vector) {
+            return Err(MatrixError::NotAllocated(cpu_vector));
         }
-        if !map.managed.contains(place.vector) {
+        if !map.managed.contains(cpu_vector.vector) {
             map.available += 1;
             self.available += u32::from(map.online);
         }
@@ -220,10 +223,13 @@ impl VectorMatrix {
     /// # Errors
     /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if it is no managed one, or is not
     /// in use.
-    pub fn unmanage(&mut self, place: CpuVector) -> Result<(), MatrixError> {
-        let map = self.cpus.get_mut(place.cpu.index()).ok_or(MatrixError::UnknownCpu(place.cpu))?;
-        if !map.allocated.contains(place.vector) || !map.managed.remove(place.vector) {
-            return Err(MatrixError::NotManaged(place.cpu));
+    pub fn unmanage(&mut self, cpu_vector: CpuVector) -> Result<(), MatrixError> {
+        let map = self
+            .cpus
+            .get_mut(cpu_vector.cpu.index())
+            .ok_or(MatrixError::UnknownCpu(cpu_vector.cpu))?;
+        if !map.allocated.contains(cpu_vector.vector) || !map.managed.remove(cpu_vector.vector) {
+            return Err(MatrixError::NotManaged(cpu_vector.cpu));
         }
         Ok(())
     }
@@ -239,8 +245,8 @@ impl VectorMatrix {
     }
 
     /// Is this vector handed out?
-    pub fn is_allocated(&self, place: CpuVector) -> bool {
-        self.map(place.cpu).is_ok_and(|map| map.allocated.contains(place.vector))
+    pub fn is_allocated(&self, cpu_vector: CpuVector) -> bool {
+        self.map(cpu_vector.cpu).is_ok_and(|map| map.allocated.contains(cpu_vector.vector))
     }
 
     /// Is the CPU on line?
@@ -248,12 +254,15 @@ impl VectorMatrix {
         self.map(cpu).is_ok_and(|map| map.online)
     }
 
-    fn take_checked(&mut self, place: CpuVector) -> Result<CpuVector, MatrixError> {
-        let map = self.cpus.get_mut(place.cpu.index()).ok_or(MatrixError::UnknownCpu(place.cpu))?;
-        map.allocated.insert(place.vector);
+    fn take_checked(&mut self, cpu_vector: CpuVector) -> Result<CpuVector, MatrixError> {
+        let map = self
+            .cpus
+            .get_mut(cpu_vector.cpu.index())
+            .ok_or(MatrixError::UnknownCpu(cpu_vector.cpu))?;
+        map.allocated.insert(cpu_vector.vector);
         map.available -= 1;
         self.available -= 1;
-        Ok(place)
+        Ok(cpu_vector)
     }
 
     fn release_managed_on(&mut self, cpu: Cpu) -> Result<(), MatrixError> {

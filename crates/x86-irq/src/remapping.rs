@@ -93,10 +93,10 @@ pub struct RemappedVectors<M> {
     cache: Arc<dyn EntryCache>,
     base: u64,
     sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
-    state: TaskLock<State>,
+    records: TaskLock<Records>,
 }
 
-struct State {
+struct Records {
     handles: Handles,
     /// By attachment.
     devices: SortedMap<u32, Source>,
@@ -150,8 +150,8 @@ impl<M: RemapMemory> RemappedVectors<M> {
     pub fn new(config: RemappedVectorsConfig<M>) -> Result<Self, TryReserveError> {
         let RemappedVectorsConfig { vectors, table, cache, base, sources } = config;
         let handles = Handles::new(table.size())?;
-        let state = State { handles, devices: SortedMap::new(), entries: SortedMap::new() };
-        Ok(Self { vectors, table, cache, base, sources, state: TaskLock::new(state) })
+        let records = Records { handles, devices: SortedMap::new(), entries: SortedMap::new() };
+        Ok(Self { vectors, table, cache, base, sources, records: TaskLock::new(records) })
     }
 
     /// The CPUs' vectors.
@@ -166,22 +166,25 @@ impl<M: RemapMemory> RemappedVectors<M> {
 
     /// Number of entries in use. Task.
     pub fn entries_in_use(&self) -> u32 {
-        self.with_state(|state| state.handles.used())
+        self.with_records(|records| records.handles.used())
     }
 
-    fn with_state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
-        self.state.with(self.vectors.apic(), f)
+    fn with_records<R>(&self, f: impl FnOnce(&mut Records) -> R) -> R {
+        self.records.with(self.vectors.apic(), f)
     }
 
-    /// The target of an entry for a vector at `place`.
-    fn target(&self, place: CpuVector) -> Result<IrteTarget, MsiError> {
+    /// The target of an entry for a vector at `cpu_vector`.
+    fn target(&self, cpu_vector: CpuVector) -> Result<IrteTarget, MsiError> {
         let unreachable = MsiError::NotReachable(
-            place.cpu,
+            cpu_vector.cpu,
             "its APIC ID does not fit the remapping table's entries",
         );
-        let id =
-            self.vectors.apic_id(place.cpu).filter(|id| self.reaches(*id)).ok_or(unreachable)?;
-        Ok(IrteTarget::fixed(id, place.vector))
+        let id = self
+            .vectors
+            .apic_id(cpu_vector.cpu)
+            .filter(|id| self.reaches(*id))
+            .ok_or(unreachable)?;
+        Ok(IrteTarget::fixed(id, cpu_vector.vector))
     }
 
     fn reaches(&self, id: ApicId) -> bool {
@@ -202,9 +205,10 @@ impl<M: RemapMemory> RemappedVectors<M> {
     fn write_all(&self, entries: &Entries, first: HwIrq) -> Result<(), MsiError> {
         for index in 0..entries.count.get() {
             let vector = first.checked_add(index.into()).ok_or(MsiError::UnknownVector(first))?;
-            let place = self.vectors.place(vector).ok_or(MsiError::UnknownVector(vector))?;
+            let cpu_vector =
+                self.vectors.cpu_vector(vector).ok_or(MsiError::UnknownVector(vector))?;
             let entry = entries.entry(index).ok_or(MsiError::UnknownVector(vector))?;
-            self.table.set(entry, Irte::present(self.target(place)?, entries.source));
+            self.table.set(entry, Irte::present(self.target(cpu_vector)?, entries.source));
         }
         self.invalidate_all(entries, "entries made present")
     }
@@ -222,8 +226,13 @@ impl<M: RemapMemory> RemappedVectors<M> {
     }
 
     /// Sends an entry's interrupts elsewhere.
-    fn retarget(&self, entries: &Entries, entry: u16, place: CpuVector) -> Result<(), MsiError> {
-        self.table.retarget(entry, self.target(place)?, entries.source);
+    fn retarget(
+        &self,
+        entries: &Entries,
+        entry: u16,
+        cpu_vector: CpuVector,
+    ) -> Result<(), MsiError> {
+        self.table.retarget(entry, self.target(cpu_vector)?, entries.source);
         self.cache.invalidate(entry, 0).map_err(|error| self.fault("entry changed", error))
     }
 
@@ -239,7 +248,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
     }
 }
 
-impl State {
+impl Records {
     /// A vector's entries, or its group's, and which of them is its own.
     fn entries_of(&self, hwirq: HwIrq) -> Option<(Entries, u16)> {
         let (first, entries) = self.entries.last_up_to(hwirq.get())?;

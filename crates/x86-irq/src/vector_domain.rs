@@ -2,15 +2,15 @@
 //!
 //! # Numbers
 //! The CPUs acknowledge (CPU, vector); an interrupt core wants one number per interrupt, which
-//! stays the same when the interrupt moves. So the [`HwIrq`]s handed out here are *slots* of the
-//! domain, counted from [`FIRST_SLOT`] (numbers below are left for the interrupts that each CPU has
-//! for itself, by their own vectors), and the domain keeps what the trap entry needs: for each CPU
-//! a table from vector to slot. [`VectorDomain::arrive`] reads it without a lock:
+//! stays the same when the interrupt moves. So the domain hands out [`HwIrq`]s, counted from
+//! [`FIRST_HWIRQ`] (numbers below are left for the interrupts that each CPU has for itself, by
+//! their own vectors), and keeps what the trap entry needs: for each CPU a table from vector to
+//! hwirq. [`VectorDomain::arrive`] reads it without a lock:
 //!
 //! ```text
 //! trap(cpu, vector):
 //!     match ApicVector::new(vector).map(|vector| domain.arrive(cpu, vector)) {
-//!         Some(Arrival::Deliver(slot))                 => interrupts.dispatch(cpu, slot)
+//!         Some(Arrival::Deliver(hwirq))                => interrupts.dispatch(cpu, hwirq)
 //!         Some(Arrival::Held | Arrival::Released)      => nothing
 //!         Some(Arrival::Unknown) | None                => the kernel's own vector, or spurious
 //!     }
@@ -35,7 +35,7 @@
 //!
 //! For the second kind a vector is chosen at first that is free on most CPUs.
 //!
-//! The place that an interrupt leaves is kept for it until an interrupt has arrived at the new one,
+//! The vector that an interrupt leaves is kept for it until an interrupt has arrived at the new one,
 //! which the device cannot have sent before it sent its last one to the old; and until the old CPU,
 //! asked by [`Apic::request_cleanup`], finds no request of that vector waiting. Only then is it
 //! handed out again: no message reaches another's handler. Freed vectors wait for the same.
@@ -43,14 +43,14 @@
 //! A *managed* interrupt moves among certain CPUs alone. A vector is set aside for it on each, so
 //! that such a move never fails for want of one.
 
+mod allocation;
 mod arrival;
-mod claims;
 mod cleanup;
 mod config;
+mod irq_data;
 mod msi_parent;
-mod placement;
+mod quotas;
 mod relocation;
-mod slot;
 
 use crate::apic::{Apic, ApicId, ApicVector, CpuVector};
 use crate::lock::{IrqLock, TaskLock};
@@ -59,36 +59,35 @@ use crate::message::{ApicMessage, DestinationFormat};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use claims::Claims;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
+use irq_data::{IrqData, IrqDataLocked, Phase};
 use msi_types::{Cpu, HwIrq, MsiError, MsiMessage};
-use slot::{Phase, Slot, SlotState};
+use quotas::VectorQuotas;
 
 #[cfg(doc)]
 use msi_types::{MsiParent, Rewrite};
 
 pub use arrival::Arrival;
-pub(crate) use claims::ClaimId;
 pub use cleanup::{Cleanup, Offline};
 pub use config::VectorDomainConfig;
+pub(crate) use irq_data::{FreedVectors, MessageKeeper};
 pub(crate) use msi_parent::for_each;
-pub(crate) use relocation::KeptPlace;
-pub(crate) use slot::{MessageKeeper, Reuse};
+pub(crate) use quotas::AttachmentId;
 
-/// The number of the first slot.
-pub const FIRST_SLOT: u32 = 256;
+/// The number of the first hwirq.
+pub const FIRST_HWIRQ: u32 = 256;
 
 /// The vectors of all CPUs. See the [module](self).
 pub struct VectorDomain {
     apic: Arc<dyn Apic>,
     destinations: DestinationFormat,
     window: (ApicVector, ApicVector),
-    /// By CPU and vector: the slot's index plus 1, or 0.
+    /// By CPU and vector: the hwirq's index plus 1, or 0.
     table: Vec<[AtomicU32; 256]>,
-    slots: Vec<Slot>,
-    claims: TaskLock<Claims>,
+    irqs: Vec<IrqData>,
+    quotas: TaskLock<VectorQuotas>,
     core: IrqLock<Core>,
 }
 
@@ -97,7 +96,7 @@ struct Core {
     matrix: VectorMatrix,
     /// By CPU; `None` until it first came on line.
     apic_ids: Vec<Option<ApicId>>,
-    slots: Vec<SlotState>,
+    irqs: Vec<IrqDataLocked>,
 }
 
 /// A CPU cannot come or go.
@@ -123,12 +122,12 @@ impl VectorDomain {
     /// # Errors
     /// The kernel's heap is exhausted.
     pub fn new(config: VectorDomainConfig<'_>) -> Result<Self, TryReserveError> {
-        let VectorDomainConfig { cpus, slots, window, system, destinations, apic } = config;
-        let (count, count_cpus) = (slots.get(), cpus.get());
+        let VectorDomainConfig { cpus, hwirqs, window, system, destinations, apic } = config;
+        let (count, count_cpus) = (hwirqs.get(), cpus.get());
         let core = Core {
             matrix: VectorMatrix::new(cpus, window.clone(), system)?,
             apic_ids: try_collect((0..count_cpus).map(|_| None))?,
-            slots: try_collect((0..count).map(|_| SlotState::default()))?,
+            irqs: try_collect((0..count).map(|_| IrqDataLocked::default()))?,
         };
         Ok(Self {
             apic,
@@ -137,16 +136,16 @@ impl VectorDomain {
             table: try_collect(
                 (0..count_cpus).map(|_| core::array::from_fn(|_| AtomicU32::new(0))),
             )?,
-            slots: try_collect((0..count).map(|_| Slot::default()))?,
-            claims: TaskLock::new(Claims::default()),
+            irqs: try_collect((0..count).map(|_| IrqData::default()))?,
+            quotas: TaskLock::new(VectorQuotas::default()),
             core: IrqLock::new(core),
         })
     }
 
     /// The effective affinity of a vector. `None` if it is not handed out.
     /// Any.
-    pub fn place(&self, hwirq: HwIrq) -> Option<CpuVector> {
-        self.slot(hwirq)?.place()
+    pub fn cpu_vector(&self, hwirq: HwIrq) -> Option<CpuVector> {
+        self.irq(hwirq)?.cpu_vector()
     }
 
     /// The message that makes a vector pending, in the compatibility format. Any.
@@ -155,8 +154,8 @@ impl VectorDomain {
     /// [`MsiError::UnknownVector`]; [`MsiError::NotReachable`] if the format cannot name the CPU's
     /// APIC.
     pub fn message(&self, hwirq: HwIrq) -> Result<MsiMessage, MsiError> {
-        let place = self.place(hwirq).ok_or(MsiError::UnknownVector(hwirq))?;
-        self.with_core(|core| self.message_to(core, place))
+        let cpu_vector = self.cpu_vector(hwirq).ok_or(MsiError::UnknownVector(hwirq))?;
+        self.with_core(|core| self.message_to(core, cpu_vector))
     }
 
     /// The APIC of a CPU that is or was on line. Any.
@@ -169,9 +168,9 @@ impl VectorDomain {
         self.with_core(|core| core.matrix.available_on(cpu))
     }
 
-    /// Number of slots in use: handed out, or freed and not cleaned up yet. Any.
-    pub fn slots_in_use(&self) -> usize {
-        self.with_core(|core| core.slots.iter().filter(|slot| slot.phase != Phase::Free).count())
+    /// Number of hwirqs in use: handed out, or freed and not cleaned up yet. Any.
+    pub fn hwirqs_in_use(&self) -> usize {
+        self.with_core(|core| core.irqs.iter().filter(|irq| irq.phase != Phase::Free).count())
     }
 
     pub(crate) fn apic(&self) -> &dyn Apic {
@@ -182,47 +181,47 @@ impl VectorDomain {
         self.core.with(self.apic(), f)
     }
 
-    /// The index of a slot.
+    /// The index of a hwirq.
     fn index(&self, hwirq: HwIrq) -> Option<usize> {
-        let index = HwIrq::new(hwirq.get().checked_sub(FIRST_SLOT)?).index();
-        (index < self.slots.len()).then_some(index)
+        let index = HwIrq::new(hwirq.get().checked_sub(FIRST_HWIRQ)?).index();
+        (index < self.irqs.len()).then_some(index)
     }
 
-    fn slot(&self, hwirq: HwIrq) -> Option<&Slot> {
-        self.slots.get(self.index(hwirq)?)
+    fn irq(&self, hwirq: HwIrq) -> Option<&IrqData> {
+        self.irqs.get(self.index(hwirq)?)
     }
 
-    fn entry(&self, place: CpuVector) -> Option<&AtomicU32> {
-        self.table.get(place.cpu.index())?.get(place.vector.index())
+    fn entry(&self, cpu_vector: CpuVector) -> Option<&AtomicU32> {
+        self.table.get(cpu_vector.cpu.index())?.get(cpu_vector.vector.index())
     }
 
-    /// Assigns interrupts at `place` to a slot.
-    fn set_entry(&self, place: CpuVector, index: Option<usize>) {
+    /// Assigns interrupts at `cpu_vector` to a hwirq.
+    fn set_entry(&self, cpu_vector: CpuVector, index: Option<usize>) {
         let value = index.map_or(0, |index| u32::try_from(index).map_or(0, |index| index + 1));
-        if let Some(entry) = self.entry(place) {
+        if let Some(entry) = self.entry(cpu_vector) {
             entry.store(value, Ordering::Release);
         }
     }
 
-    fn entry_index(&self, place: CpuVector) -> Option<usize> {
-        let index = self.entry(place)?.load(Ordering::Acquire).checked_sub(1)?;
+    fn entry_index(&self, cpu_vector: CpuVector) -> Option<usize> {
+        let index = self.entry(cpu_vector)?.load(Ordering::Acquire).checked_sub(1)?;
         usize::try_from(index).ok()
     }
 
-    fn message_to(&self, core: &Core, place: CpuVector) -> Result<MsiMessage, MsiError> {
+    fn message_to(&self, core: &Core, cpu_vector: CpuVector) -> Result<MsiMessage, MsiError> {
         let unreachable =
-            MsiError::NotReachable(place.cpu, "its APIC ID does not fit the message format");
+            MsiError::NotReachable(cpu_vector.cpu, "its APIC ID does not fit the message format");
         let id = core
-            .apic_id(place.cpu)
+            .apic_id(cpu_vector.cpu)
             .filter(|id| self.destinations.reaches(*id))
             .ok_or(unreachable)?;
-        ApicMessage::fixed(id, place.vector).encode(self.destinations).map_err(|_| unreachable)
+        ApicMessage::fixed(id, cpu_vector.vector).encode(self.destinations).map_err(|_| unreachable)
     }
 }
 
-/// The number of a slot, of which there are at most 65535.
+/// The number of a hwirq, of which there are at most 65535.
 fn number(index: usize) -> HwIrq {
-    HwIrq::new(u32::try_from(index).map_or(u32::MAX, |index| FIRST_SLOT + index))
+    HwIrq::new(u32::try_from(index).map_or(u32::MAX, |index| FIRST_HWIRQ + index))
 }
 
 impl Core {
@@ -230,9 +229,9 @@ impl Core {
         *self.apic_ids.get(cpu.index())?
     }
 
-    /// A place that nobody uses any more. It was handed out by the matrix, so it can be given back.
-    fn release(&mut self, place: CpuVector) {
-        let freed = self.matrix.free(place);
+    /// A vector that nobody uses any more. It was handed out by the matrix, so it can be given back.
+    fn release(&mut self, cpu_vector: CpuVector) {
+        let freed = self.matrix.free(cpu_vector);
         debug_assert_eq!(freed, Ok::<(), MatrixError>(()));
     }
 }
@@ -241,7 +240,7 @@ impl fmt::Debug for VectorDomain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VectorDomain")
             .field("cpus", &self.table.len())
-            .field("slots", &self.slots.len())
+            .field("irqs", &self.irqs.len())
             .field("destinations", &self.destinations)
             .finish_non_exhaustive()
     }

@@ -136,7 +136,7 @@ impl Root for X86Root {
     }
 
     fn kept(&self) -> Option<String> {
-        let slots = self.vectors.slots_in_use();
+        let slots = self.vectors.hwirqs_in_use();
         let entries = self.remapped.as_ref().map_or(0, |remapped| remapped.entries_in_use());
         let free: Vec<_> = self.apics.cpus().map(|cpu| self.vectors.available_on(cpu)).collect();
         (slots != 0 || entries != 0 || free != self.free).then(|| {

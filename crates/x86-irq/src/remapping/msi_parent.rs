@@ -1,7 +1,7 @@
 //! The layer as the parent of endpoints.
 
 use super::{Entries, Format, RemapMemory, RemappableMessage, RemappedVectors, SourceCheck};
-use crate::vector_domain::{KeptPlace, MessageKeeper, Reuse, for_each};
+use crate::vector_domain::{FreedVectors, MessageKeeper, for_each};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
@@ -36,9 +36,9 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
         let source = (self.sources)(device).ok_or(MsiError::NoRoute(device))?;
         let attachment = self.vectors.attach(device, max)?;
-        let noted = self.with_state(|state| {
-            state.devices.reserve()?;
-            state.devices.insert(attachment.cookie(), source);
+        let noted = self.with_records(|records| {
+            records.devices.reserve()?;
+            records.devices.insert(attachment.cookie(), source);
             Ok::<_, TryReserveError>(())
         });
         if noted.is_err() {
@@ -49,7 +49,7 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
     }
 
     fn detach(&self, device: Attachment) {
-        self.with_state(|state| state.devices.remove(device.cookie()));
+        self.with_records(|records| records.devices.remove(device.cookie()));
         self.vectors.detach(device);
     }
 
@@ -72,9 +72,9 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
     }
 
     fn free(&self, device: &Attachment, block: HwIrqBlock) {
-        self.with_state(|state| {
-            if let Some(entries) = state.remove(&block) {
-                self.give_back(state, device, &block, &entries);
+        self.with_records(|records| {
+            if let Some(entries) = records.remove(&block) {
+                self.give_back(records, device, &block, &entries);
             }
         });
     }
@@ -89,14 +89,14 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         let first = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         self.check_reachable(to)?;
         let (entries, entry) = self.entries(first)?;
-        let begun = self.vectors.begin_place_move(first, to)?;
+        let begun = self.vectors.begin_vector_move(first, to)?;
         if begun.from != begun.to
             && let Err(error) = self.retarget(&entries, entry, begun.to)
         {
-            // The first error is the one to report. The new place stays the interrupt's until it is
+            // The first error is the one to report. The new vector stays the interrupt's until it is
             // cleaned up.
             let _ = self.retarget(&entries, entry, begun.from);
-            self.vectors.end_place_move(first, KeptPlace::Old)?;
+            self.vectors.end_vector_move(first, MoveOutcome::RolledBack)?;
             return Err(error);
         }
         let count = NonZeroU16::MIN;
@@ -111,12 +111,14 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
             MoveOutcome::Written => Ok(()),
             MoveOutcome::RolledBack => {
                 let (entries, entry) = self.entries(moved.first)?;
-                let old =
-                    self.vectors.place(moved.first).ok_or(MsiError::UnknownVector(moved.first))?;
+                let old = self
+                    .vectors
+                    .cpu_vector(moved.first)
+                    .ok_or(MsiError::UnknownVector(moved.first))?;
                 self.retarget(&entries, entry, old)
             }
         };
-        self.vectors.end_place_move(moved.first, KeptPlace::from(outcome)).and(undone)
+        self.vectors.end_vector_move(moved.first, outcome).and(undone)
     }
 
     fn mask(&self, hwirq: HwIrq) {
@@ -181,48 +183,48 @@ impl<M: RemapMemory> RemappedVectors<M> {
             ..RemappableMessage::HIGHEST.encode()
         })?;
         self.check_reachable(request.cpu)?;
-        self.with_state(|state| {
-            let source = *state
+        self.with_records(|records| {
+            let source = *records
                 .devices
                 .get(device.cookie())
                 .ok_or(MsiError::DeviceFull { wanted: count.get(), limit: 0 })?;
-            state.reserve(format, count).map_err(|_| NO_MEMORY)?;
+            records.reserve(format, count).map_err(|_| NO_MEMORY)?;
             let block =
                 self.vectors.allocate_block(device, request, MessageKeeper::Nowhere, managed)?;
-            let Some(first) = state.handles.allocate(count) else {
-                self.vectors.free_block(device, &block, Reuse::Allowed);
+            let Some(first) = records.handles.allocate(count) else {
+                self.vectors.free_block(device, &block, FreedVectors::Reusable);
                 return Err(MsiError::NoVectors { wanted: count.get() });
             };
             let entries = Entries { first, count, source, format };
             if let Err(error) = self.write_all(&entries, block.first()) {
-                self.give_back(state, device, &block, &entries);
+                self.give_back(records, device, &block, &entries);
                 return Err(error);
             }
-            state.insert(&block, entries);
+            records.insert(&block, entries);
             Ok(block)
         })
     }
 
     fn entries(&self, hwirq: HwIrq) -> Result<(Entries, u16), MsiError> {
-        self.with_state(|state| state.entries_of(hwirq)).ok_or(MsiError::UnknownVector(hwirq))
+        self.with_records(|records| records.entries_of(hwirq)).ok_or(MsiError::UnknownVector(hwirq))
     }
 
     /// Entries and vectors that the unit may still use are never handed out again.
     fn give_back(
         &self,
-        state: &mut super::State,
+        records: &mut super::Records,
         device: &Attachment,
         block: &HwIrqBlock,
         entries: &Entries,
     ) {
-        let reuse = match self.clear_all(entries) {
+        let freed = match self.clear_all(entries) {
             Ok(()) => {
-                state.handles.free(entries.first, entries.count);
-                Reuse::Allowed
+                records.handles.free(entries.first, entries.count);
+                FreedVectors::Reusable
             }
-            Err(_) => Reuse::Never,
+            Err(_) => FreedVectors::Retired,
         };
-        self.vectors.free_block(device, block, reuse);
+        self.vectors.free_block(device, block, freed);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The trap entry's half, without a lock; and the pending bit behind a mask.
 
-use super::slot::{HELD, PENDING, RELEASED, Slot};
+use super::irq_data::{HELD, IrqData, PENDING, RELEASED};
 use super::{Core, VectorDomain, number};
 use crate::apic::{ApicVector, CpuVector};
 use core::sync::atomic::Ordering;
@@ -26,75 +26,78 @@ impl VectorDomain {
     /// a move.
     #[inline]
     pub fn arrive(&self, cpu: Cpu, vector: ApicVector) -> Arrival {
-        let place = CpuVector { cpu, vector };
-        let Some((index, slot)) =
-            self.entry_index(place).and_then(|i| Some((i, self.slots.get(i)?)))
+        let cpu_vector = CpuVector { cpu, vector };
+        let Some((index, irq)) =
+            self.entry_index(cpu_vector).and_then(|i| Some((i, self.irqs.get(i)?)))
         else {
             return Arrival::Unknown;
         };
-        if slot.arrived(place) {
-            slot.former().for_each(|former| self.apic().request_cleanup(former.cpu));
+        if irq.arrived(cpu_vector) {
+            irq.former().for_each(|former| self.apic().request_cleanup(former.cpu));
         }
-        let flags = slot.flags.load(Ordering::Acquire);
+        let flags = irq.flags.load(Ordering::Acquire);
         if flags & (HELD | RELEASED) == 0 {
             Arrival::Deliver(number(index))
         } else {
-            hold(index, slot)
+            hold(index, irq)
         }
     }
 
     /// Any.
     pub(crate) fn hold_back(&self, hwirq: HwIrq) {
-        if let Some(slot) = self.slot(hwirq) {
-            slot.flags.fetch_or(HELD, Ordering::AcqRel);
+        if let Some(irq) = self.irq(hwirq) {
+            irq.flags.fetch_or(HELD, Ordering::AcqRel);
         }
     }
 
     /// Any.
     pub(crate) fn let_through(&self, hwirq: HwIrq) {
-        let Some(slot) = self.slot(hwirq) else { return };
-        slot.flags.fetch_and(!HELD, Ordering::AcqRel);
-        self.with_core(|core| self.pay(core, slot));
+        let Some(irq) = self.irq(hwirq) else { return };
+        irq.flags.fetch_and(!HELD, Ordering::AcqRel);
+        self.with_core(|core| self.send_pending(core, irq));
     }
 
     /// Any.
     pub(crate) fn change_pending(&self, hwirq: HwIrq, pending: Pending) {
-        let Some(slot) = self.slot(hwirq) else { return };
+        let Some(irq) = self.irq(hwirq) else { return };
         match pending {
             Pending::Set => self.with_core(|core| {
                 let set = |flags| (flags & RELEASED == 0).then_some(flags | PENDING);
-                if slot.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, set).is_ok() {
-                    self.pay(core, slot);
+                if irq.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, set).is_ok() {
+                    self.send_pending(core, irq);
                 }
             }),
-            Pending::Clear => drop(slot.flags.fetch_and(!PENDING, Ordering::AcqRel)),
+            Pending::Clear => drop(irq.flags.fetch_and(!PENDING, Ordering::AcqRel)),
         }
     }
 
-    /// Sends an interrupt that is remembered, if it may arrive now. Under the lock: the place does
+    /// Sends an interrupt that is remembered, if it may arrive now. Under the lock: the vector does
     /// not change meanwhile. True if it was sent.
-    pub(super) fn pay(&self, core: &Core, slot: &Slot) -> bool {
-        let Some(place) = slot.place() else { return false };
-        let Some(id) = core.apic_id(place.cpu).filter(|_| core.matrix.is_online(place.cpu)) else {
+    pub(super) fn send_pending(&self, core: &Core, irq: &IrqData) -> bool {
+        let Some(cpu_vector) = irq.cpu_vector() else { return false };
+        let Some(id) =
+            core.apic_id(cpu_vector.cpu).filter(|_| core.matrix.is_online(cpu_vector.cpu))
+        else {
             return false;
         };
         let take = |flags| (flags & (HELD | PENDING) == PENDING).then_some(flags & !PENDING);
-        let sent = slot.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();
+        let sent = irq.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();
         if sent {
-            self.apic().send(id, place.vector);
+            self.apic().send(id, cpu_vector.vector);
         }
         sent
     }
 
     /// Any.
     pub(crate) fn pending(&self, hwirq: HwIrq) -> Option<bool> {
-        let slot = self.slot(hwirq)?;
-        if slot.flags.load(Ordering::Acquire) & PENDING != 0 {
+        let irq = self.irq(hwirq)?;
+        if irq.flags.load(Ordering::Acquire) & PENDING != 0 {
             return Some(true);
         }
         self.with_core(|_| {
-            let places = slot.place().into_iter().chain(slot.former());
-            let mut answers = places.map(|place| self.apic().is_requested(place.cpu, place.vector));
+            let cpu_vectors = irq.cpu_vector().into_iter().chain(irq.former());
+            let mut answers = cpu_vectors
+                .map(|cpu_vector| self.apic().is_requested(cpu_vector.cpu, cpu_vector.vector));
             answers.try_fold(false, |any, answer| answer.map(|requested| any | requested))
         })
     }
@@ -102,9 +105,9 @@ impl VectorDomain {
 
 /// A masked interrupt is remembered; one that was freed is not.
 #[cold]
-fn hold(index: usize, slot: &Slot) -> Arrival {
+fn hold(index: usize, irq: &IrqData) -> Arrival {
     let remember = |flags| (flags & (HELD | RELEASED) == HELD).then_some(flags | PENDING);
-    match slot.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, remember) {
+    match irq.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, remember) {
         Ok(_) => Arrival::Held,
         Err(flags) if flags & RELEASED != 0 => Arrival::Released,
         Err(_) => Arrival::Deliver(number(index)),

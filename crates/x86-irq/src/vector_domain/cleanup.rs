@@ -1,6 +1,6 @@
-//! Places that were left, and CPUs that come and go.
+//! Vectors that were left, and CPUs that come and go.
 
-use super::slot::{PENDING, Phase, RELEASED};
+use super::irq_data::{PENDING, Phase, RELEASED};
 use super::{Core, CpuError, VectorDomain};
 use crate::apic::{ApicId, ApicVector, CpuVector};
 use core::sync::atomic::Ordering;
@@ -8,11 +8,11 @@ use msi_types::Cpu;
 
 /// Is there more to do?
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[must_use = "a place that is still requested is cleaned up by another call"]
+#[must_use = "a cpu_vector that is still requested is cleaned up by another call"]
 pub enum Cleanup {
     /// No, until it is [asked for](crate::Apic::request_cleanup).
     Done,
-    /// An interrupt waits to be taken at a place that was left: once that happened, at the next
+    /// An interrupt waits to be taken at a vector that was left: once that happened, at the next
     /// tick say, call again.
     Again,
 }
@@ -27,8 +27,8 @@ pub struct Offline {
     pub stranded: u32,
 }
 
-/// Relation of a place to its slot.
-enum PlaceRole {
+/// Relation of a vector to its hwirq.
+enum VectorRole {
     Present,
     /// It was left; `true` if it may be given up.
     Former(bool),
@@ -52,9 +52,10 @@ impl VectorDomain {
             }
             *core.apic_ids.get_mut(cpu.index()).ok_or(CpuError::Unknown(cpu))? = Some(id);
             core.matrix.online(cpu).map_err(|_| CpuError::Unknown(cpu))?;
-            for index in self.places_on(cpu).filter_map(|place| self.entry_index(place)) {
-                if let Some(slot) = self.slots.get(index) {
-                    self.pay(core, slot);
+            for index in self.vectors_on(cpu).filter_map(|cpu_vector| self.entry_index(cpu_vector))
+            {
+                if let Some(irq) = self.irqs.get(index) {
+                    self.send_pending(core, irq);
                 }
             }
             Ok(())
@@ -68,38 +69,38 @@ impl VectorDomain {
         self.with_core(|core| {
             core.matrix.offline(cpu).map_err(|_| CpuError::Unknown(cpu))?;
             let mut left = Offline::default();
-            for place in self.places_on(cpu) {
-                let Some(index) = self.entry_index(place) else { continue };
-                match self.role_of(core, index, place) {
-                    PlaceRole::Present => left.stranded += 1,
-                    PlaceRole::Former(_) => {}
-                    PlaceRole::Other => continue,
+            for cpu_vector in self.vectors_on(cpu) {
+                let Some(index) = self.entry_index(cpu_vector) else { continue };
+                match self.role_of(core, index, cpu_vector) {
+                    VectorRole::Present => left.stranded += 1,
+                    VectorRole::Former(_) => {}
+                    VectorRole::Other => continue,
                 }
                 // Sends twice rather than never if the APIC cannot be asked.
-                let waits = self.apic().is_requested(cpu, place.vector) != Some(false);
+                let waits = self.apic().is_requested(cpu, cpu_vector.vector) != Some(false);
                 left.resent += u32::from(waits && self.send_again(core, index));
-                if let PlaceRole::Former(_) = self.role_of(core, index, place) {
-                    self.give_up(core, index, place);
+                if let VectorRole::Former(_) = self.role_of(core, index, cpu_vector) {
+                    self.give_up(core, index, cpu_vector);
                 }
             }
             Ok(left)
         })
     }
 
-    /// Gives up the places at this CPU that interrupts have left, where an interrupt has arrived at
-    /// the new place and none waits at the old. Called on the CPU itself, when
+    /// Gives up the vectors at this CPU that interrupts have left, where an interrupt has arrived at
+    /// the new vector and none waits at the old. Called on the CPU itself, when
     /// [`Apic::request_cleanup`] asked for it; the vectors are then free for others. Any.
     ///
     /// [`Apic::request_cleanup`]: crate::Apic::request_cleanup
     pub fn clean_up(&self, cpu: Cpu) -> Cleanup {
         self.with_core(|core| {
             let mut result = Cleanup::Done;
-            for place in self.places_on(cpu) {
-                let Some(index) = self.entry_index(place) else { continue };
-                if let PlaceRole::Former(true) = self.role_of(core, index, place) {
+            for cpu_vector in self.vectors_on(cpu) {
+                let Some(index) = self.entry_index(cpu_vector) else { continue };
+                if let VectorRole::Former(true) = self.role_of(core, index, cpu_vector) {
                     let gone = !core.matrix.is_online(cpu);
-                    if gone || self.apic().is_requested(cpu, place.vector) == Some(false) {
-                        self.give_up(core, index, place);
+                    if gone || self.apic().is_requested(cpu, cpu_vector.vector) == Some(false) {
+                        self.give_up(core, index, cpu_vector);
                     } else {
                         result = Cleanup::Again;
                     }
@@ -109,57 +110,57 @@ impl VectorDomain {
         })
     }
 
-    /// Asks the CPUs of these places to clean up; those off line have nothing to wait for. Not
+    /// Asks the CPUs of these vectors to clean up; those off line have nothing to wait for. Not
     /// under the lock.
-    pub(super) fn clean_up_later(&self, places: impl IntoIterator<Item = CpuVector>) {
+    pub(super) fn clean_up_later(&self, cpu_vectors: impl IntoIterator<Item = CpuVector>) {
         let mut last = None;
-        for place in places {
-            if self.with_core(|core| core.matrix.is_online(place.cpu)) {
-                if last.replace(place.cpu) != Some(place.cpu) {
-                    self.apic().request_cleanup(place.cpu);
+        for cpu_vector in cpu_vectors {
+            if self.with_core(|core| core.matrix.is_online(cpu_vector.cpu)) {
+                if last.replace(cpu_vector.cpu) != Some(cpu_vector.cpu) {
+                    self.apic().request_cleanup(cpu_vector.cpu);
                 }
             } else {
                 self.with_core(|core| {
-                    if let Some(index) = self.entry_index(place)
-                        && let PlaceRole::Former(_) = self.role_of(core, index, place)
+                    if let Some(index) = self.entry_index(cpu_vector)
+                        && let VectorRole::Former(_) = self.role_of(core, index, cpu_vector)
                     {
-                        self.give_up(core, index, place);
+                        self.give_up(core, index, cpu_vector);
                     }
                 });
             }
         }
     }
 
-    fn places_on(&self, cpu: Cpu) -> impl Iterator<Item = CpuVector> {
+    fn vectors_on(&self, cpu: Cpu) -> impl Iterator<Item = CpuVector> {
         self.window.0.up_to(self.window.1).map(move |vector: ApicVector| CpuVector { cpu, vector })
     }
 
-    fn role_of(&self, core: &Core, index: usize, place: CpuVector) -> PlaceRole {
-        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get(index)) else {
-            return PlaceRole::Other;
+    fn role_of(&self, core: &Core, index: usize, cpu_vector: CpuVector) -> VectorRole {
+        let Some((irq, state)) = self.irqs.get(index).zip(core.irqs.get(index)) else {
+            return VectorRole::Other;
         };
-        if slot.place() == Some(place) {
-            return PlaceRole::Present;
+        if irq.cpu_vector() == Some(cpu_vector) {
+            return VectorRole::Present;
         }
-        let former = slot.former().any(|former| former == place);
+        let former = irq.former().any(|former| former == cpu_vector);
         match state.phase {
             Phase::Owned { .. } if former => {
-                PlaceRole::Former(state.impatient || !slot.awaits_arrival())
+                VectorRole::Former(state.impatient || !irq.awaits_arrival())
             }
-            Phase::Draining if former => PlaceRole::Former(true),
-            _ => PlaceRole::Other,
+            Phase::Draining if former => VectorRole::Former(true),
+            _ => VectorRole::Other,
         }
     }
 
-    /// The place is free for others.
-    fn give_up(&self, core: &mut Core, index: usize, place: CpuVector) {
-        self.set_entry(place, None);
-        core.release(place);
-        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else {
+    /// The vector is free for others.
+    fn give_up(&self, core: &mut Core, index: usize, cpu_vector: CpuVector) {
+        self.set_entry(cpu_vector, None);
+        core.release(cpu_vector);
+        let Some((irq, state)) = self.irqs.get(index).zip(core.irqs.get_mut(index)) else {
             return;
         };
-        slot.remove_former(place);
-        if slot.former().next().is_none() {
+        irq.remove_former(cpu_vector);
+        if irq.former().next().is_none() {
             state.impatient = false;
             if state.phase == Phase::Draining {
                 state.phase = Phase::Free;
@@ -169,9 +170,9 @@ impl VectorDomain {
 
     /// True if it was sent: not if it was freed, or cannot be sent yet.
     fn send_again(&self, core: &Core, index: usize) -> bool {
-        let Some(slot) = self.slots.get(index) else { return false };
+        let Some(irq) = self.irqs.get(index) else { return false };
         let set = |flags| (flags & RELEASED == 0).then_some(flags | PENDING);
-        slot.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, set).is_ok()
-            && self.pay(core, slot)
+        irq.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, set).is_ok()
+            && self.send_pending(core, irq)
     }
 }

@@ -22,7 +22,7 @@ pub struct VectorDomainConfig<'a> {
     pub cpus: NonZeroU16,
     /// Upper bound of interrupts at a time, on all CPUs together. Memory for all of them is
     /// taken at once: some 64 bytes each.
-    pub slots: NonZeroU16,
+    pub hwirqs: NonZeroU16,
     /// The vectors to hand out.
     pub window: RangeInclusive<ApicVector>,
     /// Those of them that are the kernel's own, on all CPUs.
@@ -39,10 +39,10 @@ impl VectorDomainConfig<'_> {
     pub fn new(cpus: NonZeroU16, apic: Arc<dyn Apic>) -> Self {
         let vector = |number| ApicVector::new(number).unwrap_or(ApicVector::MAX);
         let per_cpu = u16::from(LAST_EXTERNAL - FIRST_EXTERNAL);
-        let slots = cpus.get().saturating_mul(per_cpu).min(MOST_BY_DEFAULT);
+        let hwirqs = cpus.get().saturating_mul(per_cpu).min(MOST_BY_DEFAULT);
         Self {
             cpus,
-            slots: NonZeroU16::new(slots).unwrap_or(NonZeroU16::MIN),
+            hwirqs: NonZeroU16::new(hwirqs).unwrap_or(NonZeroU16::MIN),
             window: vector(FIRST_EXTERNAL)..=vector(LAST_EXTERNAL),
             system: SYSTEM_CALL,
             destinations: DestinationFormat::Xapic,
@@ -61,8 +61,8 @@ impl VectorDomainConfig<'_> {
     }
 
     /// With another limit of interrupts.
-    pub fn with_slots(self, slots: NonZeroU16) -> Self {
-        Self { slots, ..self }
+    pub fn with_hwirqs(self, hwirqs: NonZeroU16) -> Self {
+        Self { hwirqs, ..self }
     }
 }
 
@@ -70,7 +70,7 @@ impl fmt::Debug for VectorDomainConfig<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VectorDomainConfig")
             .field("cpus", &self.cpus)
-            .field("slots", &self.slots)
+            .field("hwirqs", &self.hwirqs)
             .field("window", &self.window)
             .field("system", &self.system)
             .field("destinations", &self.destinations)

@@ -1,8 +1,7 @@
 //! The domain as the parent of endpoints: no remapping between.
 
-use super::relocation::KeptPlace;
-use super::slot::MessageKeeper;
-use super::{Reuse, VectorDomain};
+use super::irq_data::MessageKeeper;
+use super::{FreedVectors, VectorDomain};
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
@@ -25,11 +24,11 @@ impl MsiParent for VectorDomain {
     }
 
     fn attach(&self, _: RequesterId, max: u32) -> Result<Attachment, MsiError> {
-        self.claims.with(self.apic(), |claims| claims.attach(max))
+        self.quotas.with(self.apic(), |quotas| quotas.attach(max))
     }
 
     fn detach(&self, device: Attachment) {
-        self.claims.with(self.apic(), |claims| claims.detach(&device));
+        self.quotas.with(self.apic(), |quotas| quotas.detach(&device));
     }
 
     fn allocate(
@@ -59,7 +58,7 @@ impl MsiParent for VectorDomain {
     }
 
     fn free(&self, device: &Attachment, block: HwIrqBlock) {
-        self.free_block(device, &block, Reuse::Allowed);
+        self.free_block(device, &block, FreedVectors::Reusable);
     }
 
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
@@ -68,7 +67,7 @@ impl MsiParent for VectorDomain {
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let first = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
-        let begun = self.begin_place_move(first, to)?;
+        let begun = self.begin_vector_move(first, to)?;
         let count = NonZeroU16::MIN;
         Ok(Move { first, count, message: begun.message, from: begun.from.cpu, to: begun.to.cpu })
     }
@@ -77,7 +76,7 @@ impl MsiParent for VectorDomain {
         if moved.from == moved.to {
             return Ok(());
         }
-        self.end_place_move(moved.first, KeptPlace::from(outcome))
+        self.end_vector_move(moved.first, outcome)
     }
 
     /// Holds the interrupt back at the trap entry: see [Masking](crate::vector_domain#masking).
@@ -111,17 +110,18 @@ impl MsiParent for VectorDomain {
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        let Some((slot, place)) = self.slot(hwirq).and_then(|slot| Some((slot, slot.place()?)))
+        let Some((irq, cpu_vector)) =
+            self.irq(hwirq).and_then(|irq| Some((irq, irq.cpu_vector()?)))
         else {
-            return writeln!(out, "x86: slot {hwirq} is not handed out");
+            return writeln!(out, "x86: irq {hwirq} is not handed out");
         };
-        write!(out, "x86: {place}")?;
-        if let Some(id) = self.apic_id(place.cpu) {
+        write!(out, "x86: {cpu_vector}")?;
+        if let Some(id) = self.apic_id(cpu_vector.cpu) {
             write!(out, " (APIC {id})")?;
         }
-        match slot.former().count() {
+        match irq.former().count() {
             0 => writeln!(out),
-            left => writeln!(out, ", {left} places that it left are not cleaned up yet"),
+            left => writeln!(out, ", {left} cpu_vectors that it left are not cleaned up yet"),
         }
     }
 }
@@ -144,13 +144,4 @@ pub(crate) fn for_each(count: NonZeroU16, among: &[Cpu]) -> Result<Vec<Vec<Cpu>>
         lists.push(cpus);
     }
     Ok(lists)
-}
-
-impl From<MoveOutcome> for KeptPlace {
-    fn from(outcome: MoveOutcome) -> Self {
-        match outcome {
-            MoveOutcome::Written => Self::New,
-            MoveOutcome::RolledBack => Self::Old,
-        }
-    }
 }

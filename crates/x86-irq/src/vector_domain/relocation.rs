@@ -1,20 +1,21 @@
-//! From one place to another, in two phases.
+//! From one vector to another, in two phases.
 
-use super::slot::{MessageKeeper, Phase, Slot};
+use super::irq_data::{IrqData, MessageKeeper, Phase};
 use super::{Core, VectorDomain};
 use crate::apic::CpuVector;
-use msi_types::{Cpu, HwIrq, MsiError, MsiMessage, Rewrite};
+use msi_types::{Cpu, HwIrq, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
 /// The device cannot change its data along with the address, so that its vector has to be free at
 /// the new CPU.
 const SAME_VECTOR_TAKEN: &str =
     "the same vector is taken there, and the endpoint cannot change address and data at once";
-/// Each former place waits for a clean-up.
-const TOO_OFTEN: &str = "the interrupt left too many places lately that are not cleaned up yet";
+/// Each former vector waits for a clean-up.
+const TOO_OFTEN: &str =
+    "the interrupt left too many cpu_vectors lately that are not cleaned up yet";
 
 /// A move that was begun.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PlaceMove {
+pub(crate) struct VectorMove {
     pub(crate) from: CpuVector,
     pub(crate) to: CpuVector,
     /// For the endpoint; `None` if there is nothing to store.
@@ -39,21 +40,14 @@ enum Aside {
     Elsewhere,
 }
 
-/// The place that a move ended with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum KeptPlace {
-    New,
-    Old,
-}
-
 impl VectorDomain {
-    /// Takes a place for the slot at its new CPU; interrupts there are the slot's from now on.
+    /// Takes a vector for the hwirq at its new CPU; interrupts there are the hwirq's from now on.
     /// Task.
-    pub(crate) fn begin_place_move(&self, hwirq: HwIrq, to: Cpu) -> Result<PlaceMove, MsiError> {
+    pub(crate) fn begin_vector_move(&self, hwirq: HwIrq, to: Cpu) -> Result<VectorMove, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
-        let (index, slot) = self.index(hwirq).zip(self.slot(hwirq)).ok_or(unknown)?;
+        let (index, irq) = self.index(hwirq).zip(self.irq(hwirq)).ok_or(unknown)?;
         self.with_core(|core| {
-            let state = core.slots.get(index).ok_or(unknown)?;
+            let state = core.irqs.get(index).ok_or(unknown)?;
             let Phase::Owned { message, .. } = state.phase else { return Err(unknown) };
             let aside = match &state.managed {
                 None => Aside::No,
@@ -66,35 +60,35 @@ impl VectorDomain {
                     "another move of this interrupt is under way",
                 ));
             }
-            let from = slot.place().ok_or(unknown)?;
+            let from = irq.cpu_vector().ok_or(unknown)?;
             if from.cpu == to {
-                return Ok(PlaceMove { from, to: from, message: None });
+                return Ok(VectorMove { from, to: from, message: None });
             }
-            if !slot.has_room() && !slot.former().any(|former| former.cpu == to) {
+            if !irq.has_room() && !irq.former().any(|former| former.cpu == to) {
                 return Err(MsiError::NotReachable(to, TOO_OFTEN));
             }
-            let (place, message) =
-                self.choose_place(core, slot, Step { from, to, message, aside })?;
-            if let Some(state) = core.slots.get_mut(index) {
-                state.moving = Some(place);
+            let (cpu_vector, message) =
+                self.choose_vector(core, irq, Step { from, to, message, aside })?;
+            if let Some(state) = core.irqs.get_mut(index) {
+                state.moving = Some(cpu_vector);
             }
-            slot.await_arrival(Some(place));
-            self.set_entry(place, Some(index));
-            Ok(PlaceMove { from, to: place, message })
+            irq.await_arrival(Some(cpu_vector));
+            self.set_entry(cpu_vector, Some(index));
+            Ok(VectorMove { from, to: cpu_vector, message })
         })
     }
 
-    fn choose_place(
+    fn choose_vector(
         &self,
         core: &mut Core,
-        slot: &Slot,
+        irq: &IrqData,
         Step { from, to, message, aside }: Step,
     ) -> Result<(CpuVector, Option<MsiMessage>), MsiError> {
         if !core.matrix.is_online(to) {
             return Err(MsiError::NotReachable(to, "it is not on line"));
         }
         let MessageKeeper::Endpoint(fit) = message else {
-            return Ok((core.place_on(slot, aside, to)?, None));
+            return Ok((core.vector_on(irq, aside, to)?, None));
         };
         let same = CpuVector { cpu: to, vector: from.vector };
         let (old, new) = (self.message_to(core, from)?, self.message_to(core, same)?);
@@ -104,12 +98,12 @@ impl VectorDomain {
             Rewrite::Never => false,
             Rewrite::AddressOnly | Rewrite::Masked | Rewrite::Atomic64 => true,
         };
-        let place = match fit.rewrite {
-            Rewrite::Masked | Rewrite::Atomic64 => core.place_on(slot, aside, to)?,
+        let cpu_vector = match fit.rewrite {
+            Rewrite::Masked | Rewrite::Atomic64 => core.vector_on(irq, aside, to)?,
             _ if takes_address => {
-                if slot.former().any(|former| former == same) {
+                if irq.former().any(|former| former == same) {
                     // It was there lately, and still has it.
-                    slot.remove_former(same);
+                    irq.remove_former(same);
                     same
                 } else {
                     core.matrix
@@ -121,55 +115,61 @@ impl VectorDomain {
                 return Err(MsiError::WouldTear);
             }
         };
-        Ok((place, Some(self.message_to(core, place)?)))
+        Ok((cpu_vector, Some(self.message_to(core, cpu_vector)?)))
     }
 
-    /// Ends a move: the place that was left becomes a former one. Task.
-    pub(crate) fn end_place_move(&self, hwirq: HwIrq, kept: KeptPlace) -> Result<(), MsiError> {
+    /// Ends a move: the vector that was left becomes a former one. Task.
+    pub(crate) fn end_vector_move(
+        &self,
+        hwirq: HwIrq,
+        outcome: MoveOutcome,
+    ) -> Result<(), MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
-        let (index, slot) = self.index(hwirq).zip(self.slot(hwirq)).ok_or(unknown)?;
+        let (index, irq) = self.index(hwirq).zip(self.irq(hwirq)).ok_or(unknown)?;
         let may_go = self.with_core(|core| {
-            let state = core.slots.get_mut(index).ok_or(unknown)?;
-            let (Some(new), Some(old)) = (state.moving.take(), slot.place()) else {
+            let state = core.irqs.get_mut(index).ok_or(unknown)?;
+            let (Some(new), Some(old)) = (state.moving.take(), irq.cpu_vector()) else {
                 return Err(unknown);
             };
-            match kept {
-                KeptPlace::New => {
-                    slot.set_place(Some(new));
-                    slot.add_former(old);
-                    // The layer's invalidation has drained the old place. What an endpoint sent
+            match outcome {
+                MoveOutcome::Written => {
+                    irq.set_cpu_vector(Some(new));
+                    irq.add_former(old);
+                    // The layer's invalidation has drained the old vector. What an endpoint sent
                     // before it was rewritten may still be under way.
                     if let Phase::Owned { message: MessageKeeper::Nowhere, .. } = state.phase {
-                        slot.await_arrival(None);
+                        irq.await_arrival(None);
                     }
                 }
                 // The endpoint may have held the new message for a moment.
-                KeptPlace::Old => {
-                    slot.await_arrival(Some(old));
-                    slot.add_former(new);
+                MoveOutcome::RolledBack => {
+                    irq.await_arrival(Some(old));
+                    irq.add_former(new);
                 }
             }
-            state.impatient |= slot.is_crowded();
-            let may_go = state.impatient || !slot.awaits_arrival();
-            self.pay(core, slot);
+            state.impatient |= irq.is_crowded();
+            let may_go = state.impatient || !irq.awaits_arrival();
+            self.send_pending(core, irq);
             Ok(may_go)
         })?;
         let of_cpu_off_line =
-            |place: &CpuVector| !self.with_core(|core| core.matrix.is_online(place.cpu));
-        self.clean_up_later(slot.former().filter(|place| may_go || of_cpu_off_line(place)));
+            |cpu_vector: &CpuVector| !self.with_core(|core| core.matrix.is_online(cpu_vector.cpu));
+        self.clean_up_later(
+            irq.former().filter(|cpu_vector| may_go || of_cpu_off_line(cpu_vector)),
+        );
         Ok(())
     }
 }
 
 impl Core {
-    /// A place on a CPU, whatever its vector: the one that the interrupt left lately, if it still
+    /// A vector on a CPU, whatever its number: the one that the interrupt left lately, if it still
     /// has it. A managed interrupt has one set aside there.
-    fn place_on(&mut self, slot: &Slot, aside: Aside, to: Cpu) -> Result<CpuVector, MsiError> {
+    fn vector_on(&mut self, irq: &IrqData, aside: Aside, to: Cpu) -> Result<CpuVector, MsiError> {
         if let Aside::Elsewhere = aside {
             return Err(MsiError::NotReachable(to, "the interrupt is managed for other CPUs"));
         }
-        if let Some(left) = slot.former().find(|place| place.cpu == to) {
-            slot.remove_former(left);
+        if let Some(left) = irq.former().find(|cpu_vector| cpu_vector.cpu == to) {
+            irq.remove_former(left);
             return Ok(left);
         }
         let taken = match aside {

@@ -141,7 +141,7 @@ impl Board {
         let config = VectorDomainConfig::new(NonZeroU16::new(cpus).unwrap(), apics.clone())
             .with_destinations(destinations)
             .with_window(vector(0x20)..=vector(0x2b))
-            .with_slots(NonZeroU16::new(20).unwrap());
+            .with_hwirqs(NonZeroU16::new(20).unwrap());
         Self { apics, domain: Arc::new(VectorDomain::new(config).unwrap()), cpus: cpus.into() }
     }
 

@@ -48,13 +48,13 @@ fn a_managed_move_needs_no_free_vector() {
 fn managed_moves_need_no_arrival_in_between() {
     let board = Board::new(3);
     let mut follower = managed(&board, 1);
-    let home = board.domain.place(follower.vector()).unwrap();
+    let home = board.domain.cpu_vector(follower.vector()).unwrap();
     let _others = [fill(&board, CPU0), fill(&board, CPU1)];
     for _ in 0..10 {
         relocate(&board, &mut follower, CPU1).unwrap();
         relocate(&board, &mut follower, CPU0).unwrap();
     }
-    assert_eq!(board.domain.place(follower.vector()), Some(home));
+    assert_eq!(board.domain.cpu_vector(follower.vector()), Some(home));
 }
 
 #[test]
@@ -63,7 +63,10 @@ fn it_is_delivered_to_its_own_cpus_alone() {
     let mut follower = managed(&board, 1);
     let refused = MsiError::NotReachable(CPU2, "the interrupt is managed for other CPUs");
     assert_eq!(relocate(&board, &mut follower, CPU2), Err(refused));
-    assert_eq!(board.domain.place(follower.vector()).map(|CpuVector { cpu, .. }| cpu), Some(CPU0));
+    assert_eq!(
+        board.domain.cpu_vector(follower.vector()).map(|CpuVector { cpu, .. }| cpu),
+        Some(CPU0)
+    );
 }
 
 #[test]
@@ -78,7 +81,7 @@ fn set_aside_vectors_end_with_the_interrupt() {
         follower.free(&*board.domain);
         board.cpus().for_each(|cpu| board.clean_up(cpu));
         assert_eq!(free_on(&board, [CPU0, CPU1, CPU2]), [ALL; 3], "{moves} moves");
-        assert_eq!(board.domain.slots_in_use(), 0);
+        assert_eq!(board.domain.hwirqs_in_use(), 0);
     }
 }
 
@@ -90,7 +93,7 @@ fn a_full_cpu_refuses_managed_vectors() {
     let refused = Device::managed(&*board.domain, 1, Rewrite::Masked, CPU0, &among).unwrap_err();
     assert_eq!(refused, MsiError::NoVectors { wanted: 1 });
     assert_eq!(free_on(&board, [CPU0, CPU1, CPU2]), [ALL, 0, ALL]);
-    assert_eq!(board.domain.slots_in_use(), others.len());
+    assert_eq!(board.domain.hwirqs_in_use(), others.len());
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn a_block_that_fails_halfway_leaves_nothing() {
     let state = || {
         (
             board.cpus().map(|cpu| board.domain.available_on(cpu)).collect::<Vec<_>>(),
-            board.domain.slots_in_use(),
+            board.domain.hwirqs_in_use(),
         )
     };
     let before = state();

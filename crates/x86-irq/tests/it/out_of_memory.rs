@@ -100,7 +100,7 @@ fn domain(hardware: &Arc<Hardware>) -> Arc<VectorDomain> {
     let config = || {
         let _outside = Outside::new();
         VectorDomainConfig::new(NonZeroU16::new(2).unwrap(), hardware.clone())
-            .with_slots(NonZeroU16::new(20).unwrap())
+            .with_hwirqs(NonZeroU16::new(20).unwrap())
     };
     let domain = Arc::new(until_it_succeeds(5, || VectorDomain::new(config()), drop));
     for cpu in [CPU0, CPU1] {
@@ -145,7 +145,7 @@ fn use_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, shape: Shap
     let unchanged = |error| {
         no_memory(error);
         let now = [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
-        assert_eq!((domain.slots_in_use(), now), (0, free));
+        assert_eq!((domain.hwirqs_in_use(), now), (0, free));
     };
     // Records keep the room of former ones, and vectors alone need none.
     let device = until_it_succeeds(0, || parent.attach(NIC, 8), unchanged);
@@ -153,7 +153,7 @@ fn use_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, shape: Shap
     with_allocations(0, || {
         let moved = parent.begin_move(&block, 0, CPU1).unwrap();
         parent.end_move(moved, MoveOutcome::Written).unwrap();
-        let place = domain.place(block.first()).unwrap();
+        let place = domain.cpu_vector(block.first()).unwrap();
         assert_eq!(domain.arrive(CPU1, place.vector), Arrival::Deliver(block.first()));
         assert_eq!(domain.clean_up(CPU0), x86_irq::Cleanup::Done);
         domain.offline(CPU0).unwrap();
@@ -178,7 +178,7 @@ fn manage_without_memory(
         || parent.allocate_managed(device, &request, &[CPU1, CPU0, CPU1]),
         |error| {
             no_memory(error);
-            assert_eq!((domain.slots_in_use(), now()), (0, free));
+            assert_eq!((domain.hwirqs_in_use(), now()), (0, free));
         },
     );
     assert_eq!(now(), free.map(|free| free - 2));
@@ -188,7 +188,7 @@ fn manage_without_memory(
         parent.free(device, managed);
         let _ = (domain.clean_up(CPU0), domain.clean_up(CPU1));
     });
-    assert_eq!((domain.slots_in_use(), now()), (0, free));
+    assert_eq!((domain.hwirqs_in_use(), now()), (0, free));
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_first_record_without_memory_is_refused() {
     let device = until_it_succeeds(1, || parent.attach(NIC, 8), no_memory);
     let refused = |error| {
         no_memory(error);
-        assert_eq!((domain.slots_in_use(), parent.entries_in_use()), (0, 0));
+        assert_eq!((domain.hwirqs_in_use(), parent.entries_in_use()), (0, 0));
     };
     let shape = Shape::Independent;
     let block = until_it_succeeds(1, || parent.allocate(&device, &request(2, shape)), refused);

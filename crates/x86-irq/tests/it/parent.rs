@@ -6,7 +6,7 @@ use msi_types::{
     RequesterId, Rewrite, Shape,
 };
 use x86_irq::message::DestinationFormat;
-use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, CpuVector, FIRST_SLOT, Offline};
+use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, CpuVector, FIRST_HWIRQ, Offline};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -25,8 +25,8 @@ fn relocate(board: &Board, device: &mut Device, to: Cpu) -> Result<(), MsiError>
 fn slots_begin_above_the_vectors_of_a_cpu() {
     let board = Board::new(1);
     let device = device(&board, Rewrite::Masked);
-    assert_eq!(device.vector(), HwIrq::new(FIRST_SLOT));
-    assert!(FIRST_SLOT > u8::MAX.into());
+    assert_eq!(device.vector(), HwIrq::new(FIRST_HWIRQ));
+    assert!(FIRST_HWIRQ > u8::MAX.into());
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn the_old_place_is_kept_until_an_arrival() {
 fn a_place_with_a_request_is_not_cleaned_up() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::Masked);
-    let old = (device.message, board.domain.place(device.vector()).unwrap());
+    let old = (device.message, board.domain.cpu_vector(device.vector()).unwrap());
     relocate(&board, &mut device, CPU1).unwrap();
     board.write(old.0, device.serial);
     board.write(device.message, device.serial);
@@ -129,27 +129,27 @@ fn clean_up_leaves_other_places_alone() {
 fn freed_vectors_drain_before_reuse() {
     let board = Board::new(1);
     let device = device(&board, Rewrite::Masked);
-    let place = board.domain.place(device.vector()).unwrap();
+    let place = board.domain.cpu_vector(device.vector()).unwrap();
     board.write(device.message, device.serial);
     device.free(&*board.domain);
     board.clean_up(CPU0);
     let next = Device::new(&*board.domain, 2, Rewrite::Masked, CPU0).unwrap();
-    assert_ne!(board.domain.place(next.vector()), Some(place));
+    assert_ne!(board.domain.cpu_vector(next.vector()), Some(place));
     assert_eq!(board.run(CPU0)[0].arrival, Arrival::Released);
     board.clean_up(CPU0);
-    assert_eq!(board.domain.slots_in_use(), 1);
+    assert_eq!(board.domain.hwirqs_in_use(), 1);
 }
 
 #[test]
 fn a_low_word_endpoint_keeps_its_vector() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::LowWordOnly);
-    let vector = board.domain.place(device.vector()).unwrap().vector;
+    let vector = board.domain.cpu_vector(device.vector()).unwrap().vector;
     relocate(&board, &mut device, CPU1).unwrap();
-    assert_eq!(board.domain.place(device.vector()), Some(CpuVector { cpu: CPU1, vector }));
+    assert_eq!(board.domain.cpu_vector(device.vector()), Some(CpuVector { cpu: CPU1, vector }));
     // And back, although nothing arrived meanwhile: the old place is still its own.
     relocate(&board, &mut device, CPU0).unwrap();
-    assert_eq!(board.domain.place(device.vector()), Some(CpuVector { cpu: CPU0, vector }));
+    assert_eq!(board.domain.cpu_vector(device.vector()), Some(CpuVector { cpu: CPU0, vector }));
 }
 
 #[test]
@@ -221,10 +221,10 @@ fn an_endpoint_that_cannot_be_rewritten_stays() {
 fn a_rolled_back_move_drains_its_new_place() {
     let board = Board::new(2);
     let device = device(&board, Rewrite::Masked);
-    let place = board.domain.place(device.vector());
+    let place = board.domain.cpu_vector(device.vector());
     let moved = board.domain.begin_move(&device.block, 0, CPU1).unwrap();
     board.domain.end_move(moved, MoveOutcome::RolledBack).unwrap();
-    assert_eq!(board.domain.place(device.vector()), place);
+    assert_eq!(board.domain.cpu_vector(device.vector()), place);
     assert_eq!(board.domain.available_on(CPU1), 11);
     board.write(device.message, device.serial);
     board.run(CPU0);
@@ -366,12 +366,12 @@ fn two_cpus_have_two_apics() {
 #[test]
 fn unknown_numbers_are_harmless() {
     let board = Board::new(1);
-    for raw in [0, FIRST_SLOT - 1, FIRST_SLOT, FIRST_SLOT + 19, FIRST_SLOT + 20, u32::MAX] {
+    for raw in [0, FIRST_HWIRQ - 1, FIRST_HWIRQ, FIRST_HWIRQ + 19, FIRST_HWIRQ + 20, u32::MAX] {
         let vector = HwIrq::new(raw);
         board.domain.mask(vector);
         board.domain.unmask(vector);
         board.domain.set_pending(vector, Pending::Set);
-        assert_eq!(board.domain.place(vector), None);
+        assert_eq!(board.domain.cpu_vector(vector), None);
         assert_eq!(board.domain.message(vector), Err(MsiError::UnknownVector(vector)));
     }
     assert_eq!(board.resent(), 0);
@@ -383,9 +383,9 @@ fn another_devices_vectors_are_not_freed() {
     let board = Board::new(1);
     let device = device(&board, Rewrite::Masked);
     let thief = board.domain.attach(RequesterId::new(2), 1).unwrap();
-    let (vector, place) = (device.vector(), board.domain.place(device.vector()));
+    let (vector, place) = (device.vector(), board.domain.cpu_vector(device.vector()));
     board.domain.free(&thief, device.block);
-    assert_eq!(board.domain.place(vector), place);
+    assert_eq!(board.domain.cpu_vector(vector), place);
 }
 
 #[test]

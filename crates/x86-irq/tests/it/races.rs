@@ -76,7 +76,7 @@ fn a_leaving_cpu_has_cleaned_up() {
 
     // The arrival reads which CPU was left, and that one goes before it is asked.
     *apics.leaving.lock().unwrap() = Some(CPU0);
-    let place = domain.place(block.first()).unwrap();
+    let place = domain.cpu_vector(block.first()).unwrap();
     assert_eq!(domain.arrive(CPU1, place.vector), Arrival::Deliver(block.first()));
     assert_eq!(*apics.asked.lock().unwrap(), [CPU0]);
     assert_eq!(domain.available_on(CPU0), free, "its departure gave the place up");
@@ -84,7 +84,7 @@ fn a_leaving_cpu_has_cleaned_up() {
     // Requests to it are void once it is back.
     domain.online(CPU0, ApicId::new(0)).unwrap();
     assert_eq!(domain.clean_up(CPU0), Cleanup::Done);
-    assert_eq!((domain.available_on(CPU0), domain.place(block.first())), (free, Some(place)));
+    assert_eq!((domain.available_on(CPU0), domain.cpu_vector(block.first())), (free, Some(place)));
     domain.free(&device, block);
     domain.detach(device);
 }

@@ -179,7 +179,7 @@ impl World {
             }
         }
         domain.end_move(moved, outcome).unwrap();
-        let place = domain.place(self.devices[index].vector()).unwrap();
+        let place = domain.cpu_vector(self.devices[index].vector()).unwrap();
         assert_eq!(domain.compose(&self.devices[index].block, 0), Ok(self.devices[index].message));
         assert!(place.cpu == to || outcome == MoveOutcome::RolledBack);
     }
@@ -229,7 +229,7 @@ impl World {
     }
 
     fn place_of(&self, index: usize) -> Cpu {
-        self.board.domain.place(self.devices[index].vector()).unwrap().cpu
+        self.board.domain.cpu_vector(self.devices[index].vector()).unwrap().cpu
     }
 
     fn settle(&mut self) {
@@ -251,7 +251,7 @@ impl World {
             device.free(&*self.board.domain);
         }
         self.settle();
-        assert_eq!(self.board.domain.slots_in_use(), 0);
+        assert_eq!(self.board.domain.hwirqs_in_use(), 0);
         for cpu in self.board.cpus() {
             assert_eq!(self.board.domain.available_on(cpu), 12);
         }

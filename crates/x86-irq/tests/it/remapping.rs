@@ -129,7 +129,7 @@ fn a_message_goes_where_its_entry_says() {
     let rig = Rig::new();
     let device = rig.device();
     let place = rig.translate(NIC, device.message).unwrap();
-    assert_eq!(rig.board.domain.place(device.vector()), Some(place));
+    assert_eq!(rig.board.domain.cpu_vector(device.vector()), Some(place));
     assert_eq!(rig.board.domain.arrive(place.cpu, place.vector), Arrival::Deliver(device.vector()));
 }
 
@@ -141,7 +141,7 @@ fn a_move_changes_the_entry_and_not_the_message() {
     rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap();
     assert_eq!(rig.parent.compose(&device.block, 0), Ok(device.message));
     let place = rig.translate(NIC, device.message).unwrap();
-    assert_eq!((place.cpu, rig.board.domain.place(device.vector())), (CPU1, Some(place)));
+    assert_eq!((place.cpu, rig.board.domain.cpu_vector(device.vector())), (CPU1, Some(place)));
 }
 
 #[test]
@@ -157,11 +157,11 @@ fn a_move_that_is_rolled_back_restores_the_entry() {
 fn a_silent_unit_keeps_the_old_target() {
     let rig = Rig::new();
     let device = rig.device();
-    let place = rig.board.domain.place(device.vector());
+    let place = rig.board.domain.cpu_vector(device.vector());
     *rig.unit.broken.lock().unwrap() = true;
     let error = rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap_err();
     assert_eq!(error.to_string(), "interrupt remapping@fed90000, entry changed: timeout");
-    assert_eq!(rig.board.domain.place(device.vector()), place);
+    assert_eq!(rig.board.domain.cpu_vector(device.vector()), place);
     // The memory says so too, whatever the unit has in its cache.
     let target = rig.parent.table().translate(NIC, device.message).unwrap();
     assert_eq!(target.destination, crate::board::id_of(CPU0));
@@ -210,7 +210,7 @@ fn a_handle_of_another_requester_faults() {
 fn compatibility_messages_are_blocked() {
     let rig = Rig::new();
     let device = rig.device();
-    let place = rig.board.domain.place(device.vector()).unwrap();
+    let place = rig.board.domain.cpu_vector(device.vector()).unwrap();
     let forged = ApicMessage::fixed(crate::board::id_of(place.cpu), place.vector);
     let forged = forged.encode(DestinationFormat::Xapic).unwrap();
     assert_eq!(rig.translate(NIC, forged), Err(RemapFault::CompatibilityBlocked));
@@ -231,7 +231,7 @@ fn vectors_of_a_group_move_alone() {
         // The function replaces the low bits.
         let sent = MsiMessage { data: base.data | u32::from(index), ..base };
         let place = rig.translate(NIC, sent).unwrap();
-        assert_eq!(rig.board.domain.place(block.hwirq(index).unwrap()), Some(place));
+        assert_eq!(rig.board.domain.cpu_vector(block.hwirq(index).unwrap()), Some(place));
         assert_eq!(place.cpu, if index == 3 { CPU1 } else { CPU0 });
     }
     let beyond = MsiMessage { data: base.data + 8, ..base };
@@ -270,7 +270,7 @@ fn an_entry_not_invalidated_is_never_reused() {
     assert_eq!(rig.board.domain.arrive(place.cpu, place.vector), Arrival::Released);
     let other = Device::new(&*rig.parent, NIC.get(), Rewrite::Never, CPU0).unwrap();
     assert_ne!(other.message, message);
-    assert_ne!(rig.board.domain.place(other.vector()), Some(place));
+    assert_ne!(rig.board.domain.cpu_vector(other.vector()), Some(place));
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn an_unreachable_apic_is_refused_first() {
         rig.board.domain.online(CPU1, ApicId::new(id)).unwrap();
         let refused = Device::new(&*rig.parent, NIC.get(), Rewrite::Never, CPU1).unwrap_err();
         assert!(matches!(refused, MsiError::NotReachable(CPU1, _)));
-        assert_eq!(rig.board.domain.slots_in_use(), 0);
+        assert_eq!(rig.board.domain.hwirqs_in_use(), 0);
         let device = rig.device();
         let refused = rig.relocate(&device, CPU1, MoveOutcome::Written);
         assert!(matches!(refused, Err(MsiError::NotReachable(CPU1, _))));
@@ -432,7 +432,7 @@ proptest! {
                     };
                     let place = rig.translate(*requester, sent).unwrap();
                     let vector = block.hwirq(index).unwrap();
-                    prop_assert_eq!(rig.board.domain.place(vector), Some(place));
+                    prop_assert_eq!(rig.board.domain.cpu_vector(vector), Some(place));
                     prop_assert!(rig.translate(RequesterId::new(0), sent).is_err());
                 }
             }
@@ -442,7 +442,7 @@ proptest! {
             rig.parent.detach(attachment);
         }
         rig.board.cpus().for_each(|cpu| rig.board.clean_up(cpu));
-        prop_assert_eq!((rig.parent.entries_in_use(), rig.board.domain.slots_in_use()), (0, 0));
+        prop_assert_eq!((rig.parent.entries_in_use(), rig.board.domain.hwirqs_in_use()), (0, 0));
         rig.board.cpus().for_each(|cpu| assert_eq!(rig.board.domain.available_on(cpu), 12));
     }
 }

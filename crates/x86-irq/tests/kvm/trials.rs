@@ -198,7 +198,7 @@ fn straggler() -> Result<(), Failure> {
     let domain = bench.domain.clone();
     let mut device = Device::new(&*domain, Rewrite::Masked)?;
     let vector = device.block.first();
-    let old = (device.message, domain.place(vector).ok_or("no place")?);
+    let old = (device.message, domain.cpu_vector(vector).ok_or("no place")?);
     let moved = domain.begin_move(&device.block, 0, CPU1)?;
     device.rewrite(&moved);
     // Sent before the rewrite, it is late on its way.
@@ -206,7 +206,7 @@ fn straggler() -> Result<(), Failure> {
     domain.end_move(moved, MoveOutcome::Written)?;
     bench.deliver(vector, old.0)?;
     bench.deliver(vector, device.message)?;
-    let new = domain.place(vector).ok_or("no place")?;
+    let new = domain.cpu_vector(vector).ok_or("no place")?;
     same(&[bench.machine.count(old.1), bench.machine.count(new)], &[2, 1])?;
     // The old place is another's now, if anybody wants it.
     bench.clean_up()?;

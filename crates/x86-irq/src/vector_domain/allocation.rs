@@ -1,7 +1,7 @@
 //! Handing vectors out, and taking them back.
 
-use super::slot::{HELD, MessageKeeper, Phase, RELEASED, Reuse, Slot, SlotState};
-use super::{ClaimId, Core, VectorDomain, number};
+use super::irq_data::{FreedVectors, HELD, IrqData, IrqDataLocked, MessageKeeper, Phase, RELEASED};
+use super::{AttachmentId, Core, VectorDomain, number};
 use crate::apic::CpuVector;
 use crate::matrix::{MatrixError, VectorMatrix};
 use alloc::vec::Vec;
@@ -11,7 +11,7 @@ use msi_types::{
 };
 
 impl VectorDomain {
-    /// Slots for `request`, each with a place on its CPU; managed ones take a list of CPUs each.
+    /// Hwirqs for `request`, each with a vector on its CPU; managed ones take a list of CPUs each.
     /// All or nothing. Task.
     pub(crate) fn allocate_block(
         &self,
@@ -21,8 +21,8 @@ impl VectorDomain {
         mut managed: Vec<Vec<Cpu>>,
     ) -> Result<HwIrqBlock, MsiError> {
         let count = request.count.get();
-        let claim = self.claims.with(self.apic(), |claims| claims.charge(device, count))?;
-        let phase = Phase::Owned { claim, message };
+        let attachment = self.quotas.with(self.apic(), |quotas| quotas.charge(device, count))?;
+        let phase = Phase::Owned { attachment, message };
         let allocated = self.with_core(|core| {
             core.check_cpu(request.cpu, count)?;
             if let MessageKeeper::Endpoint(fit) = message {
@@ -46,7 +46,7 @@ impl VectorDomain {
             Ok(HwIrqBlock::new(number(first), request.count))
         });
         if allocated.is_err() {
-            self.claims.with(self.apic(), |claims| claims.refund(claim, count));
+            self.quotas.with(self.apic(), |quotas| quotas.refund(attachment, count));
         }
         allocated
     }
@@ -59,7 +59,7 @@ impl VectorDomain {
         (phase, managed): (Phase, Option<Vec<Cpu>>),
     ) -> Result<(), (MsiError, Option<Vec<Cpu>>)> {
         let full = MsiError::NoVectors { wanted: request.count.get() };
-        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else {
+        let Some((irq, state)) = self.irqs.get(index).zip(core.irqs.get_mut(index)) else {
             return Err((full, managed));
         };
         let keeps_its_vector =
@@ -77,28 +77,28 @@ impl VectorDomain {
             None if fixed => matrix.allocate_common(request.cpu),
             None => matrix.allocate(request.cpu),
         };
-        let Ok(place) = taken else { return Err((full, managed)) };
-        *state = SlotState { phase, managed, ..SlotState::default() };
-        slot.flags.store(
+        let Ok(cpu_vector) = taken else { return Err((full, managed)) };
+        *state = IrqDataLocked { phase, managed, ..IrqDataLocked::default() };
+        irq.flags.store(
             if request.initially == Initially::Masked { HELD } else { 0 },
             Ordering::Release,
         );
-        slot.set_place(Some(place));
-        self.set_entry(place, Some(index));
+        irq.set_cpu_vector(Some(cpu_vector));
+        self.set_entry(cpu_vector, Some(index));
         Ok(())
     }
 
-    /// Undoes [`occupy`](Self::occupy): nobody was told of the slot. Answers what it was managed
+    /// Undoes [`occupy`](Self::occupy): nobody was told of the hwirq. Answers what it was managed
     /// for.
     fn vacate(&self, core: &mut Core, index: usize) -> Option<Vec<Cpu>> {
-        let (slot, state) = self.slots.get(index).zip(core.slots.get_mut(index))?;
+        let (irq, state) = self.irqs.get(index).zip(core.irqs.get_mut(index))?;
         state.phase = Phase::Free;
-        let place = slot.place();
-        slot.set_place(None);
+        let cpu_vector = irq.cpu_vector();
+        irq.set_cpu_vector(None);
         let managed = state.managed.take();
-        if let Some(place) = place {
-            self.set_entry(place, None);
-            core.release(place);
+        if let Some(cpu_vector) = cpu_vector {
+            self.set_entry(cpu_vector, None);
+            core.release(cpu_vector);
         }
         if let Some(among) = &managed {
             release_aside(&mut core.matrix, among);
@@ -106,39 +106,39 @@ impl VectorDomain {
         managed
     }
 
-    /// Takes slots back: what still arrives is [released](crate::Arrival::Released). Task.
-    pub(crate) fn free_block(&self, device: &Attachment, block: &HwIrqBlock, reuse: Reuse) {
-        let claim = ClaimId::of(device);
+    /// Takes hwirqs back: what still arrives is [released](crate::Arrival::Released). Task.
+    pub(crate) fn free_block(&self, device: &Attachment, block: &HwIrqBlock, freed: FreedVectors) {
+        let attachment = AttachmentId::of(device);
         let vectors = || (0..block.count().get()).filter_map(|index| block.hwirq(index));
-        let mut freed = 0;
+        let mut count = 0;
         for vector in vectors() {
             // The list of its CPUs is dropped without the lock.
             let (released, _managed) = self.with_core(|core| {
-                let released = self.release(core, claim, vector, reuse);
+                let released = self.release(core, attachment, vector, freed);
                 (released, if released { self.unmanage(core, vector) } else { None })
             });
-            freed += u16::from(released);
+            count += u16::from(released);
         }
-        if reuse == Reuse::Allowed {
+        if freed == FreedVectors::Reusable {
             let draining = vectors().filter_map(|vector| {
                 let index = self.index(vector)?;
-                let drains = |core: &mut Core| core.slots.get(index).map(|state| state.phase);
-                self.slots.get(index).filter(|_| self.with_core(drains) == Some(Phase::Draining))
+                let drains = |core: &mut Core| core.irqs.get(index).map(|state| state.phase);
+                self.irqs.get(index).filter(|_| self.with_core(drains) == Some(Phase::Draining))
             });
-            self.clean_up_later(draining.flat_map(Slot::former));
-            self.claims.with(self.apic(), |claims| claims.refund(claim, freed));
+            self.clean_up_later(draining.flat_map(IrqData::former));
+            self.quotas.with(self.apic(), |quotas| quotas.refund(attachment, count));
         }
     }
 
-    /// Releases the vectors set aside for a freed slot. Those in use become
+    /// Releases the vectors set aside for a freed hwirq. Those in use become
     /// normal when it is given up.
     fn unmanage(&self, core: &mut Core, hwirq: HwIrq) -> Option<Vec<Cpu>> {
-        let (slot, state) = self.slot(hwirq).zip(core.slots.get_mut(self.index(hwirq)?))?;
+        let (irq, state) = self.irq(hwirq).zip(core.irqs.get_mut(self.index(hwirq)?))?;
         let among = state.managed.take()?;
         for cpu in &among {
-            let used = slot.former().find(|place| place.cpu == *cpu);
+            let used = irq.former().find(|cpu_vector| cpu_vector.cpu == *cpu);
             let released = match used {
-                Some(place) => core.matrix.unmanage(place),
+                Some(cpu_vector) => core.matrix.unmanage(cpu_vector),
                 None => core.matrix.release_managed(&[*cpu]),
             };
             debug_assert_eq!(released, Ok::<(), MatrixError>(()));
@@ -146,26 +146,32 @@ impl VectorDomain {
         Some(among)
     }
 
-    /// True if the slot was the device's.
-    fn release(&self, core: &mut Core, claim: ClaimId, hwirq: HwIrq, reuse: Reuse) -> bool {
+    /// True if the hwirq was the device's.
+    fn release(
+        &self,
+        core: &mut Core,
+        attachment: AttachmentId,
+        hwirq: HwIrq,
+        freed: FreedVectors,
+    ) -> bool {
         let Some(index) = self.index(hwirq) else { return false };
-        let Some((slot, state)) = self.slots.get(index).zip(core.slots.get_mut(index)) else {
+        let Some((irq, state)) = self.irqs.get(index).zip(core.irqs.get_mut(index)) else {
             return false;
         };
         match state.phase {
-            Phase::Owned { claim: owner, .. } if owner == claim => {}
+            Phase::Owned { attachment: owner, .. } if owner == attachment => {}
             _ => return false,
         }
-        slot.flags.store(RELEASED, Ordering::Release);
-        slot.await_arrival(None);
-        slot.place()
+        irq.flags.store(RELEASED, Ordering::Release);
+        irq.await_arrival(None);
+        irq.cpu_vector()
             .into_iter()
             .chain(state.moving.take())
-            .for_each(|place| slot.add_former(place));
-        slot.set_place(None);
-        state.phase = match reuse {
-            Reuse::Allowed => Phase::Draining,
-            Reuse::Never => Phase::Lost,
+            .for_each(|cpu_vector| irq.add_former(cpu_vector));
+        irq.set_cpu_vector(None);
+        state.phase = match freed {
+            FreedVectors::Reusable => Phase::Draining,
+            FreedVectors::Retired => Phase::Lost,
         };
         true
     }
@@ -193,11 +199,11 @@ impl Core {
         }
     }
 
-    /// The lowest run of free slots.
+    /// The lowest run of free hwirqs.
     fn free_run(&self, count: u16) -> Option<usize> {
         let mut first = 0;
-        for (index, slot) in self.slots.iter().enumerate() {
-            if slot.phase != Phase::Free {
+        for (index, irq) in self.irqs.iter().enumerate() {
+            if irq.phase != Phase::Free {
                 first = index + 1;
             } else if index + 1 - first == usize::from(count) {
                 return Some(first);

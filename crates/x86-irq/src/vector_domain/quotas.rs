@@ -5,40 +5,40 @@ use msi_types::{Attachment, MsiError};
 
 /// An attachment, for as long as it lasts; never used again for another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ClaimId(u32);
+pub(crate) struct AttachmentId(u32);
 
-impl ClaimId {
+impl AttachmentId {
     pub(crate) fn of(attachment: &Attachment) -> Self {
         Self(attachment.cookie())
     }
 }
 
 #[derive(Debug)]
-struct Claim {
+struct VectorQuota {
     limit: u32,
     used: u32,
 }
 
 /// The attached devices.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(super) struct VectorQuotas {
     next: u32,
-    claims: SortedMap<u32, Claim>,
+    quotas: SortedMap<u32, VectorQuota>,
 }
 
-impl Claims {
+impl VectorQuotas {
     pub(super) fn attach(&mut self, limit: u32) -> Result<Attachment, MsiError> {
         let cookie = self.next;
         let next =
             cookie.checked_add(1).ok_or(MsiError::NoMemory("another attachment's number"))?;
-        self.claims.reserve().map_err(|_| MsiError::NoMemory("the list of attachments"))?;
+        self.quotas.reserve().map_err(|_| MsiError::NoMemory("the list of attachments"))?;
         self.next = next;
-        self.claims.insert(cookie, Claim { limit, used: 0 });
+        self.quotas.insert(cookie, VectorQuota { limit, used: 0 });
         Ok(Attachment::new(cookie))
     }
 
     pub(super) fn detach(&mut self, attachment: &Attachment) {
-        self.claims.remove(attachment.cookie());
+        self.quotas.remove(attachment.cookie());
     }
 
     /// Counts vectors against the device's limit.
@@ -46,17 +46,17 @@ impl Claims {
         &mut self,
         attachment: &Attachment,
         wanted: u16,
-    ) -> Result<ClaimId, MsiError> {
+    ) -> Result<AttachmentId, MsiError> {
         let unknown = MsiError::DeviceFull { wanted, limit: 0 };
-        let claim = self.claims.get_mut(attachment.cookie()).ok_or(unknown)?;
-        let used = claim.used.checked_add(wanted.into()).filter(|used| *used <= claim.limit);
-        claim.used = used.ok_or(MsiError::DeviceFull { wanted, limit: claim.limit })?;
-        Ok(ClaimId::of(attachment))
+        let quota = self.quotas.get_mut(attachment.cookie()).ok_or(unknown)?;
+        let used = quota.used.checked_add(wanted.into()).filter(|used| *used <= quota.limit);
+        quota.used = used.ok_or(MsiError::DeviceFull { wanted, limit: quota.limit })?;
+        Ok(AttachmentId::of(attachment))
     }
 
-    pub(super) fn refund(&mut self, claim: ClaimId, count: u16) {
-        if let Some(claim) = self.claims.get_mut(claim.0) {
-            claim.used = claim.used.saturating_sub(count.into());
+    pub(super) fn refund(&mut self, attachment: AttachmentId, count: u16) {
+        if let Some(quota) = self.quotas.get_mut(attachment.0) {
+            quota.used = quota.used.saturating_sub(count.into());
         }
     }
 }
