@@ -120,8 +120,8 @@ impl<P: GicPlatform + 'static> MsiControllers<P> {
             drivers.push((index, driver));
         }
         let mut new = Self { drivers, buses: Vec::new() };
-        for (place, host) in description.hosts.iter().enumerate() {
-            new.add_buses(description, place, host)?;
+        for (host_index, host) in description.hosts.iter().enumerate() {
+            new.add_buses(description, host_index, host)?;
         }
         Ok(new)
     }
@@ -129,7 +129,7 @@ impl<P: GicPlatform + 'static> MsiControllers<P> {
     fn add_buses(
         &mut self,
         description: &Description,
-        place: usize,
+        host_index: usize,
         host: &PciHost,
     ) -> Result<(), TryReserveError> {
         for (index, driver) in &self.drivers {
@@ -139,7 +139,7 @@ impl<P: GicPlatform + 'static> MsiControllers<P> {
             };
             let parent = driver.parent(|| map)?;
             self.buses.try_reserve(1)?;
-            self.buses.push(Bus { host: place, controller: *index, parent });
+            self.buses.push(Bus { host: host_index, controller: *index, parent });
         }
         Ok(())
     }

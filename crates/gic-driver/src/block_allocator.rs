@@ -76,7 +76,7 @@ pub struct BlockAllocator {
     count: u32,
     /// One bit for each number, set while it is allocated.
     used: Vec<u64>,
-    /// No number below this place is free.
+    /// No number below this index is free.
     search_from: u32,
     free: u32,
 }
@@ -117,19 +117,19 @@ impl BlockAllocator {
     ) -> Result<u32, BlockError> {
         let count = count.get();
         let exhausted = BlockError::Exhausted { count, align: align.get() };
-        let Range { start, end: limit } = self.places(&within);
-        let mut place = self.search_from.max(start);
+        let Range { start, end: limit } = self.indices(&within);
+        let mut index = self.search_from.max(start);
         loop {
-            place =
-                self.next_free(place).and_then(|free| self.align(free, align)).ok_or(exhausted)?;
-            let end = place.checked_add(count).filter(|end| *end <= limit).ok_or(exhausted)?;
-            match self.last_used(place, end) {
-                Some(used) => place = used + 1,
+            index =
+                self.next_free(index).and_then(|free| self.align(free, align)).ok_or(exhausted)?;
+            let end = index.checked_add(count).filter(|end| *end <= limit).ok_or(exhausted)?;
+            match self.last_used(index, end) {
+                Some(used) => index = used + 1,
                 None => break,
             }
         }
-        self.mark(place, count, Mark::Allocated);
-        Ok(self.first + place)
+        self.mark(index, count, Mark::Allocated);
+        Ok(self.first + index)
     }
 
     /// Allocates the `count` numbers from `first` on.
@@ -137,11 +137,11 @@ impl BlockAllocator {
     /// # Errors
     /// [`BlockError::OutOfRange`], [`BlockError::AlreadyAllocated`]: nothing is taken then.
     pub fn allocate_at(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
-        let place = self.place(first, count.get())?;
-        if let Some(used) = self.last_used(place, place + count.get()) {
+        let index = self.index_of(first, count.get())?;
+        if let Some(used) = self.last_used(index, index + count.get()) {
             return Err(BlockError::AlreadyAllocated(self.first + used));
         }
-        self.mark(place, count.get(), Mark::Allocated);
+        self.mark(index, count.get(), Mark::Allocated);
         Ok(())
     }
 
@@ -150,18 +150,18 @@ impl BlockAllocator {
     /// # Errors
     /// [`BlockError::OutOfRange`], [`BlockError::NotAllocated`]: nothing is freed then.
     pub fn free(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
-        let place = self.place(first, count.get())?;
-        let end = place + count.get();
-        if let Some(free) = self.next_free(place).filter(|free| *free < end) {
+        let index = self.index_of(first, count.get())?;
+        let end = index + count.get();
+        if let Some(free) = self.next_free(index).filter(|free| *free < end) {
             return Err(BlockError::NotAllocated(self.first + free));
         }
-        self.mark(place, count.get(), Mark::Free);
+        self.mark(index, count.get(), Mark::Free);
         Ok(())
     }
 
     /// Returns true for an allocated number.
     pub fn is_allocated(&self, number: u32) -> bool {
-        self.place(number, 1).is_ok_and(|place| self.last_used(place, place + 1).is_some())
+        self.index_of(number, 1).is_ok_and(|index| self.last_used(index, index + 1).is_some())
     }
 
     /// Number of free numbers.
@@ -171,7 +171,7 @@ impl BlockAllocator {
 
     /// Returns true if one of these numbers is free.
     pub fn has_free_within(&self, within: Range<u32>) -> bool {
-        let Range { start, end } = self.places(&within);
+        let Range { start, end } = self.indices(&within);
         self.next_free(start).is_some_and(|free| free < end)
     }
 
@@ -180,53 +180,53 @@ impl BlockAllocator {
         self.count
     }
 
-    fn place(&self, first: u32, count: u32) -> Result<u32, BlockError> {
+    fn index_of(&self, first: u32, count: u32) -> Result<u32, BlockError> {
         let out = BlockError::OutOfRange { first, count };
-        let place = first.checked_sub(self.first).ok_or(out)?;
-        place.checked_add(count).filter(|end| *end <= self.count).map(|_| place).ok_or(out)
+        let index = first.checked_sub(self.first).ok_or(out)?;
+        index.checked_add(count).filter(|end| *end <= self.count).map(|_| index).ok_or(out)
     }
 
-    /// The places of those numbers that there are.
-    fn places(&self, numbers: &Range<u32>) -> Range<u32> {
-        let place = |number: u32| number.saturating_sub(self.first).min(self.count);
-        place(numbers.start)..place(numbers.end)
+    /// The indices of those numbers that there are.
+    fn indices(&self, numbers: &Range<u32>) -> Range<u32> {
+        let index_of = |number: u32| number.saturating_sub(self.first).min(self.count);
+        index_of(numbers.start)..index_of(numbers.end)
     }
 
-    /// The first place from `place` on whose number is aligned.
-    fn align(&self, place: u32, align: Alignment) -> Option<u32> {
-        let number = self.first.checked_add(place)?.checked_next_multiple_of(align.get())?;
+    /// The first index from `index` on whose number is aligned.
+    fn align(&self, index: u32, align: Alignment) -> Option<u32> {
+        let number = self.first.checked_add(index)?.checked_next_multiple_of(align.get())?;
         Some(number - self.first)
     }
 
-    /// The first free place from `from` on.
+    /// The first free index from `from` on.
     fn next_free(&self, from: u32) -> Option<u32> {
         let (first_word, bit) = split(from);
         for (word, used) in self.used.iter().enumerate().skip(first_word) {
             let below = if word == first_word { !(u64::MAX << bit) } else { 0 };
             let free = !(used | below);
             if free != 0 {
-                return Some(join(word, free.trailing_zeros())).filter(|place| *place < self.count);
+                return Some(join(word, free.trailing_zeros())).filter(|index| *index < self.count);
             }
         }
         None
     }
 
-    /// The last used place in `from..end`, which lies within the range.
+    /// The last used index in `from..end`, which lies within the range.
     fn last_used(&self, from: u32, end: u32) -> Option<u32> {
-        let mut place = end;
-        while place > from {
-            let (word, bit) = split(place - 1);
+        let mut index = end;
+        while index > from {
+            let (word, bit) = split(index - 1);
             let used = self.used.get(word).copied().unwrap_or(0) & (u64::MAX >> (63 - bit));
             if used != 0 {
                 return Some(join(word, used.ilog2())).filter(|last| *last >= from);
             }
-            place = join(word, 0);
+            index = join(word, 0);
         }
         None
     }
 
-    fn mark(&mut self, place: u32, count: u32, new: Mark) {
-        for bit in place..place + count {
+    fn mark(&mut self, index: u32, count: u32, new: Mark) {
+        for bit in index..index + count {
             let (word, bit) = split(bit);
             if let Some(word) = self.used.get_mut(word) {
                 match new {
@@ -238,13 +238,13 @@ impl BlockAllocator {
         match new {
             Mark::Allocated => {
                 self.free -= count;
-                if place == self.search_from {
-                    self.search_from = place + count;
+                if index == self.search_from {
+                    self.search_from = index + count;
                 }
             }
             Mark::Free => {
                 self.free += count;
-                self.search_from = self.search_from.min(place);
+                self.search_from = self.search_from.min(index);
             }
         }
     }
@@ -258,11 +258,11 @@ enum Mark {
 }
 
 /// The word and the bit in it.
-fn split(place: u32) -> (usize, u32) {
-    ((place / 64) as usize, place % 64)
+fn split(index: u32) -> (usize, u32) {
+    ((index / 64) as usize, index % 64)
 }
 
-/// The place of a bit in a word. Words are counted up from places, so it fits.
+/// The index of a bit in a word. Words are counted up from indices, so it fits.
 fn join(word: usize, bit: u32) -> u32 {
     u32::try_from(word).unwrap_or(u32::MAX / 64) * 64 + bit
 }

@@ -382,9 +382,9 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         let old = self.mask();
         let lowest = 1u8.checked_shl(8u32.saturating_sub(self.priority_bits())).unwrap_or(1);
         self.set_mask(Priority::new(lowest));
-        let kept = self.mask().get() != 0;
+        let is_implemented = self.mask().get() != 0;
         self.set_mask(old);
-        if kept { PriorityScale::Unshifted } else { PriorityScale::Same }
+        if is_implemented { PriorityScale::Unshifted } else { PriorityScale::Same }
     }
 }
 

@@ -360,8 +360,8 @@ impl<M: Mmio> Distributor<M> {
         let old = self.frame.mmio.read(gicd::CTLR);
         let wanted = security::routing_bits(self.view);
         let missing = old.into_bits() & wanted != wanted;
-        let kept = if missing { security::all_groups() } else { security::group_bits(self.view) };
-        let quiet = Ctlr::from(old.into_bits() & !kept);
+        let groups = if missing { security::all_groups() } else { security::group_bits(self.view) };
+        let quiet = Ctlr::from(old.into_bits() & !groups);
         self.write_control(platform, quiet)?;
         if !missing {
             return Ok(());

@@ -75,12 +75,12 @@ mod events;
 mod faults;
 mod id_map;
 mod msi_parent;
-mod placement;
 mod probe;
 mod queue_wait;
 mod quirks;
 mod routes;
 mod sequences;
+mod table_constraints;
 mod tables;
 mod task_lock;
 
@@ -103,15 +103,15 @@ use command_queue::CommandQueue;
 use control_frame::ControlFrame;
 use core::sync::atomic::{AtomicU32, Ordering};
 use deferred_unmap::DeferredUnmap;
-use device::{Device, Mapping, Share};
+use device::{Device, EventQuota, Mapping};
 use doorbell_fallible::SortedMap;
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use msi_types::{Attachment, DeviceId, HwIrqBlock};
-use placement::Placement;
 use queue_wait::Context;
 use routes::EventRoutes;
 use sequences::EventBlocks;
+use table_constraints::TableConstraints;
 use tables::ItsTable;
 use task_lock::TaskLock;
 
@@ -125,7 +125,7 @@ pub struct Its<P: GicPlatform> {
     queue: CommandQueue,
     collections: Collections,
     routes: EventRoutes,
-    placement: Placement,
+    constraints: TableConstraints,
     doorbell_window: Option<PhysicalRegion>,
     errata: Vec<&'static ErratumEntry>,
     state: TaskLock<TaskState>,
@@ -141,7 +141,7 @@ struct TaskState {
     device_id_bits: u8,
     devices: SortedMap<DeviceId, Device>,
     /// By the cookie of their [`Attachment`].
-    shares: SortedMap<u32, Share>,
+    quotas: SortedMap<u32, EventQuota>,
     next_cookie: u32,
     deferred_unmaps: VecDeque<DeferredUnmap>,
     /// Room for a batch to note each redistributor that it concerns: nothing is allocated under the
@@ -154,9 +154,9 @@ struct TaskState {
 
 impl<P: GicPlatform> Its<P> {
     /// Attaches a device, for at most `max` more events. All requesters with this DeviceID share
-    /// one translation table; each caller gets a share of its own. Task.
+    /// one translation table; each caller gets a quota of its own. Task.
     ///
-    /// A table that is too small for one more share is replaced if no event is in use; else the
+    /// A table that is too small for one more quota is replaced if no event is in use; else the
     /// attachment is refused, because messages would be lost meanwhile.
     ///
     /// # Errors
@@ -183,7 +183,7 @@ impl<P: GicPlatform> Its<P> {
             }
             self.finish_deferred_unmaps(state)?;
             let no_memory = |_| ItsError::NoMemory("a device's attachment");
-            state.shares.reserve().map_err(no_memory)?;
+            state.quotas.reserve().map_err(no_memory)?;
             state.devices.reserve().map_err(no_memory)?;
             state
                 .device_table
@@ -191,18 +191,18 @@ impl<P: GicPlatform> Its<P> {
                 .map_err(|error| ItsError::no_table("a second-level ITS table", error))?;
             self.attach_device(state, device, max, room)?;
             let cookie = state.new_cookie();
-            state.shares.insert(cookie, Share { device, limit: max, used: 0 });
+            state.quotas.insert(cookie, EventQuota { device, limit: max, used: 0 });
             Ok(Attachment::new(cookie))
         })
     }
 
-    /// Removes a share. The last share of a device unmaps the device and frees its table, if all
+    /// Removes a quota. The last quota of a device unmaps the device and frees its table, if all
     /// its events were unmapped. A device whose owner left events mapped keeps them. Task.
     pub fn detach(&self, attachment: Attachment) {
         self.release(attachment, &mut core::iter::empty());
     }
 
-    /// Removes a share with all its events, as [`unmap_events`](Self::unmap_events) for each of the
+    /// Removes a quota with all its events, as [`unmap_events`](Self::unmap_events) for each of the
     /// `blocks` and [`detach`](Self::detach) would, but as one batch. Task.
     #[expect(clippy::needless_pass_by_value, reason = "the caller gives the attachment up")]
     pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
@@ -222,8 +222,8 @@ impl<P: GicPlatform> Its<P> {
             if let Err(error) = self.finish_deferred_unmaps(state) {
                 self.note(error);
             }
-            if let Some(share) = state.shares.remove(attachment.cookie()) {
-                self.detach_share(state, &share, EventBlocks::Many(known));
+            if let Some(quota) = state.quotas.remove(attachment.cookie()) {
+                self.detach_quota(state, &quota, EventBlocks::Many(known));
             }
         });
     }
@@ -306,21 +306,21 @@ impl<P: GicPlatform> Its<P> {
         (self.faults.load(Ordering::Relaxed), last)
     }
 
-    /// Removes a share with its blocks, and unmaps the device if no other share has events.
-    fn detach_share(&self, state: &mut TaskState, share: &Share, blocks: EventBlocks) {
-        let Some(known) = state.devices.get_mut(share.device) else { return };
-        known.remove_share(share);
+    /// Removes a quota with its blocks, and unmaps the device if no other quota has events.
+    fn detach_quota(&self, state: &mut TaskState, quota: &EventQuota, blocks: EventBlocks) {
+        let Some(known) = state.devices.get_mut(quota.device) else { return };
+        known.remove_quota(quota);
         let events: u32 = blocks.as_slice().iter().map(|block| u32::from(block.count.get())).sum();
         if known.users == 0 && known.allocated_events() == events {
-            if let Some(device) = state.devices.remove(share.device) {
-                self.unmap_device(state, share.device, device, blocks);
+            if let Some(device) = state.devices.remove(quota.device) {
+                self.unmap_device(state, quota.device, device, blocks);
             }
         } else if !blocks.as_slice().is_empty() {
             self.discard(state, blocks);
         }
     }
 
-    /// Unmaps a device that has neither shares nor events.
+    /// Unmaps a device that has neither quotas nor events.
     fn drop_unused(&self, state: &mut TaskState, id: DeviceId) {
         let unused =
             state.devices.get(id).is_some_and(|device| device.users == 0 && device.is_idle());
@@ -347,7 +347,7 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// Adds a share to a known device, or to a new one.
+    /// Adds a quota to a known device, or to a new one.
     fn attach_device(
         &self,
         state: &mut TaskState,
@@ -357,7 +357,7 @@ impl<P: GicPlatform> Its<P> {
     ) -> Result<(), ItsError> {
         let mut wanted = max.max(room);
         if let Some(known) = state.devices.get_mut(id) {
-            if known.add_share(max) {
+            if known.add_quota(max) {
                 return Ok(());
             }
             if !known.is_idle() {
@@ -365,12 +365,12 @@ impl<P: GicPlatform> Its<P> {
             }
             wanted = known.reserved().saturating_add(max).max(room);
         }
-        let mut device = Device::provision(self.platform(), self.typer, wanted, self.placement)?;
+        let mut device = Device::provision(self.platform(), self.typer, wanted, self.constraints)?;
         if let Some(old) = state.devices.remove(id) {
             device.inherit(&old);
             self.unmap_device(state, id, old, EventBlocks::None);
         }
-        let added = device.add_share(max);
+        let added = device.add_quota(max);
         debug_assert!(added, "the table was made for it");
         state.devices.insert(id, device);
         Ok(())
@@ -416,7 +416,7 @@ impl<P: GicPlatform> Its<P> {
 impl TaskState {
     /// Attachments are few: a free number is near.
     fn new_cookie(&mut self) -> u32 {
-        while self.shares.contains(self.next_cookie) {
+        while self.quotas.contains(self.next_cookie) {
             self.next_cookie = self.next_cookie.wrapping_add(1);
         }
         self.next_cookie

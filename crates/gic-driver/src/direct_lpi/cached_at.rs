@@ -55,8 +55,8 @@ impl CachedAt {
 
     /// Those for which `keep` says so.
     pub(super) fn filter(self, keep: impl Fn(Cpu) -> bool) -> Self {
-        let kept = |cpu: Option<Cpu>| cpu.filter(|cpu| keep(*cpu));
-        Self { ends: self.ends.map(kept), previous: PreviousTargets(self.previous.0.map(kept)) }
+        let filter = |cpu: Option<Cpu>| cpu.filter(|cpu| keep(*cpu));
+        Self { ends: self.ends.map(filter), previous: PreviousTargets(self.previous.0.map(filter)) }
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = Cpu> {

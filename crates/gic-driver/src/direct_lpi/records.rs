@@ -90,7 +90,7 @@ impl Records {
     pub(super) fn reserve(&self, lpi: Lpi) -> bool {
         let entry = || IrqLock::new(RecordSlot { record: None, unowned: self.unowned });
         let chunk = || filled(CHUNK, entry).ok_or(());
-        self.chunks.get(place(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
+        self.chunks.get(locate(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
     }
 
     /// Adds an LPI for which there is [memory](Self::reserve). Returns the CPUs where it may be
@@ -147,7 +147,7 @@ impl Records {
     }
 
     fn slot(&self, lpi: Lpi) -> Option<&RecordLock> {
-        let (chunk, index) = place(lpi);
+        let (chunk, index) = locate(lpi);
         self.chunks.get(chunk)?.get()?.get(index)
     }
 }
@@ -160,7 +160,7 @@ fn filled<T>(count: usize, new: impl FnMut() -> T) -> Option<Vec<T>> {
     Some(items)
 }
 
-fn place(lpi: Lpi) -> (usize, usize) {
+fn locate(lpi: Lpi) -> (usize, usize) {
     let index = lpi.index() as usize;
     (index / CHUNK, index % CHUNK)
 }

@@ -109,15 +109,18 @@ impl FakeRedistributor {
             _ if offset == gicr::PROPBASER.offset() && bytes == 8 => {
                 self.check_lpis_off();
                 let value = Propbaser::from(value);
-                let kept = if self.coherent { value.shareability() } else { Shareability::Non };
-                self.propbaser = value.with_shareability(kept);
+                let shareability =
+                    if self.coherent { value.shareability() } else { Shareability::Non };
+                self.propbaser = value.with_shareability(shareability);
             }
             _ if offset == gicr::PENDBASER.offset() && bytes == 8 => {
                 self.check_lpis_off();
                 let value = Pendbaser::from(value);
                 self.pending_table_zero = value.pending_table_zero();
-                let kept = if self.coherent { value.shareability() } else { Shareability::Non };
-                self.pendbaser = value.with_shareability(kept).with_pending_table_zero(false);
+                let shareability =
+                    if self.coherent { value.shareability() } else { Shareability::Non };
+                self.pendbaser =
+                    value.with_shareability(shareability).with_pending_table_zero(false);
             }
             _ => {
                 let disabled = self

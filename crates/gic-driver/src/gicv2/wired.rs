@@ -47,14 +47,14 @@ impl<P: Platform> WiredParent for GicV2<P> {
         }
         self.wired(hwirq)?;
         let target = self.target_of(cpu).ok_or(MsiError::NotReachable(cpu, "it is off"))?;
-        let place = gicd::ITARGETSR.locate(hwirq.into()).ok_or(MsiError::UnknownVector(hwirq))?;
+        let field = gicd::ITARGETSR.locate(hwirq.into()).ok_or(MsiError::UnknownVector(hwirq))?;
         // IHI 0048 §4.3.12: it may be written at any time, and a pending interrupt moves to the new
         // target.
-        self.frame.mmio.write8(place.byte_offset(), target.get());
+        self.frame.mmio.write8(field.byte_offset(), target.get());
         // The read returns after the write reached the distributor.
-        let kept = place.extract(self.frame.mmio.read(place.register()));
+        let read_back = field.extract(self.frame.mmio.read(field.register()));
         // With a single CPU there is nothing to choose: RAZ/WI.
-        if kept != u32::from(target.get()) && self.typer.cpu_number() != 0 {
+        if read_back != u32::from(target.get()) && self.typer.cpu_number() != 0 {
             return Err(MsiError::NotReachable(cpu, "the distributor does not keep this target"));
         }
         Ok(())

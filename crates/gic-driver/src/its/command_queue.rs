@@ -12,11 +12,11 @@
 use super::control_frame::ControlFrame;
 use super::error::{ProbeError, QueueError};
 use super::faults::Faults;
-use super::placement::Placement;
-use super::queue_wait::{Context, QueueWait, Verdict};
+use super::queue_wait::{Context, QueueWait};
+use super::table_constraints::TableConstraints;
 use crate::lock::IrqLock;
 use crate::mmio::MmioExt;
-use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table};
+use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table, Wait};
 use core::ops::Range;
 use gic_arch::gits::{self, Cbaser, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, MapAction, RawCommand, RdBase};
@@ -113,12 +113,12 @@ impl CommandQueue {
         frame: &ControlFrame<P>,
         bytes: u32,
         coherence: Coherence,
-        placement: Placement,
+        constraints: TableConstraints,
     ) -> Result<Self, ProbeError> {
         const NAME: &str = "command queue";
         let faults =
             Faults::new().map_err(|_| ProbeError::NoMemory { base: frame.base, table: NAME })?;
-        let memory = placement
+        let memory = constraints
             .allocate(&*frame.platform, bytes.into(), ALIGNMENT, ADDRESS_BITS)
             .map_err(|error| ProbeError::no_table(frame.base, NAME, error))?;
         let pages = u8::try_from(bytes / PAGE - 1).unwrap_or(u8::MAX);
@@ -302,8 +302,8 @@ impl CommandQueue {
                     return Ok(true);
                 }
                 match wait.judge(ring.read, &mut ring.unresponsive_at) {
-                    Verdict::Wait => Ok(false),
-                    Verdict::GiveUp => {
+                    Wait::Again => Ok(false),
+                    Wait::GiveUp => {
                         let oldest = Command::decode(self.load(frame, ring.read_slot)).ok();
                         Err(QueueError::Timeout(oldest))
                     }

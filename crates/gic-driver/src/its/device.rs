@@ -1,8 +1,8 @@
-//! Devices: their interrupt translation tables, and the shares that their attachments have of the
+//! Devices: their interrupt translation tables, and the quotas that their attachments have of the
 //! events.
 
 use super::error::ItsError;
-use super::placement::Placement;
+use super::table_constraints::TableConstraints;
 use crate::platform::{ADDRESS_BITS, GicPlatform, Table};
 use crate::{Alignment, BlockAllocator};
 use core::num::NonZeroU16;
@@ -37,9 +37,9 @@ pub(crate) enum Mapping {
     Mapped,
 }
 
-/// One requester's share of a device.
+/// One requester's limit of a device's events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Share {
+pub(crate) struct EventQuota {
     pub(crate) device: DeviceId,
     /// Events that it may have.
     pub(crate) limit: u32,
@@ -48,19 +48,19 @@ pub(crate) struct Share {
 }
 
 impl Device {
-    /// Provides a table for `events` events, without shares.
+    /// Provides a table for `events` events, without quotas.
     pub(crate) fn provision<P: GicPlatform>(
         platform: &P,
         typer: Typer,
         events: u32,
-        placement: Placement,
+        constraints: TableConstraints,
     ) -> Result<Self, ItsError> {
         const NAME: &str = "an interrupt translation table";
         let event_bits = event_bits(typer, events)?;
         let bytes = u64::from(typer.itt_entry_bytes()) << event_bits;
         let events =
             BlockAllocator::new(0, 1 << event_bits).map_err(|_| ItsError::NoMemory(NAME))?;
-        let itt = placement
+        let itt = constraints
             .allocate(platform, bytes.max(ITT_ALIGNMENT), ITT_ALIGNMENT, ADDRESS_BITS)
             .map_err(|error| ItsError::no_table(NAME, error))?;
         Ok(Self { itt, event_bits, mapping: Mapping::Unmapped, users: 0, reserved: 0, events })
@@ -68,7 +68,7 @@ impl Device {
 
     /// Takes another attachment in, for `events` more events; `false` if the table is too small for
     /// all.
-    pub(crate) fn add_share(&mut self, events: u32) -> bool {
+    pub(crate) fn add_quota(&mut self, events: u32) -> bool {
         let reserved = self.reserved.saturating_add(events);
         let fits = reserved <= 1 << self.event_bits;
         if fits {
@@ -79,9 +79,9 @@ impl Device {
     }
 
     /// Lets an attachment go.
-    pub(crate) fn remove_share(&mut self, share: &Share) {
+    pub(crate) fn remove_quota(&mut self, quota: &EventQuota) {
         self.users = self.users.saturating_sub(1);
-        self.reserved = self.reserved.saturating_sub(share.limit);
+        self.reserved = self.reserved.saturating_sub(quota.limit);
     }
 
     /// Takes over the attachments of the device that this one replaces.

@@ -53,9 +53,9 @@ impl<P: GicPlatform> Its<P> {
                 self.enable_all(block);
             }
             let posted = self.post_map(state, block, collection, target);
-            let placement = (collection, target);
+            let constraints = (collection, target);
             match posted
-                .and_then(|()| self.finish_clearing(state, block, request.initially, placement))
+                .and_then(|()| self.finish_clearing(state, block, request.initially, constraints))
             {
                 Ok(()) => Ok(HwIrqBlock::new(block.first_lpi.intid().hwirq(), request.count)),
                 Err(error) => {
@@ -213,16 +213,16 @@ impl<P: GicPlatform> Its<P> {
         request: EventRequest,
     ) -> Result<(DeviceId, u16), ItsError> {
         let unknown = fault(self.frame.base, "MAPTI", "the attachment is not of this ITS");
-        let share = state.shares.get_mut(attachment.cookie()).ok_or(unknown)?;
-        let none = ItsError::NoEvents { wanted: request.count.get(), limit: share.limit };
-        let used = share.used + u32::from(request.count.get());
-        if used > share.limit {
+        let quota = state.quotas.get_mut(attachment.cookie()).ok_or(unknown)?;
+        let none = ItsError::NoEvents { wanted: request.count.get(), limit: quota.limit };
+        let used = quota.used + u32::from(request.count.get());
+        if used > quota.limit {
             return Err(none);
         }
-        let known = state.devices.get_mut(share.device).ok_or(unknown)?;
+        let known = state.devices.get_mut(quota.device).ok_or(unknown)?;
         let first = known.allocate_events(request.count, request.shape).ok_or(none)?;
-        share.used = used;
-        Ok((share.device, first))
+        quota.used = used;
+        Ok((quota.device, first))
     }
 
     /// Allocates LPIs, and finds the collections at which they must be cleared.
@@ -255,9 +255,9 @@ impl<P: GicPlatform> Its<P> {
         events: &HwIrqBlock,
     ) -> Option<EventBlock> {
         let find = || {
-            let share = state.shares.get(attachment.cookie())?;
+            let quota = state.quotas.get(attachment.cookie())?;
             let first_lpi = Lpi::try_from(events.first().get()).ok()?;
-            let route = self.routes.of(first_lpi).filter(|route| route.device == share.device)?;
+            let route = self.routes.of(first_lpi).filter(|route| route.device == quota.device)?;
             Some(EventBlock {
                 device: route.device,
                 first_event: route.event,
@@ -376,8 +376,8 @@ fn cpu_of(collection: CollectionId) -> Cpu {
 }
 
 fn free_share_events(state: &mut TaskState, attachment: &Attachment, count: NonZeroU16) {
-    if let Some(share) = state.shares.get_mut(attachment.cookie()) {
-        share.used = share.used.saturating_sub(count.get().into());
+    if let Some(quota) = state.quotas.get_mut(attachment.cookie()) {
+        quota.used = quota.used.saturating_sub(count.get().into());
     }
 }
 

@@ -17,15 +17,15 @@ pub struct IdRange {
 
 impl IdRange {
     fn device(&self, requester: u32) -> Option<DeviceId> {
-        let place = requester.checked_sub(self.first_requester.get())?;
-        if place >= self.length {
+        let offset = requester.checked_sub(self.first_requester.get())?;
+        if offset >= self.length {
             return None;
         }
-        self.first_device.get().checked_add(place).map(DeviceId::new)
+        self.first_device.get().checked_add(offset).map(DeviceId::new)
     }
 
     fn reaches(&self, device: DeviceId) -> bool {
-        device.get().checked_sub(self.first_device.get()).is_some_and(|place| place < self.length)
+        device.get().checked_sub(self.first_device.get()).is_some_and(|offset| offset < self.length)
     }
 }
 

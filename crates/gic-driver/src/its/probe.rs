@@ -140,7 +140,7 @@ impl<P: GicPlatform> Its<P> {
             return Err(ProbeError::BadConfig { base: config.base, reason });
         }
         let corrected = quirks::apply(&errata, frame.registers.read(gits::TYPER), config);
-        let CorrectedConfig { typer, placement, .. } = corrected;
+        let CorrectedConfig { typer, constraints, .. } = corrected;
         if !typer.physical() {
             return Err(ProbeError::NoPhysicalLpis(config.base));
         }
@@ -166,7 +166,7 @@ impl<P: GicPlatform> Its<P> {
             collection_table,
             device_id_bits,
             devices: SortedMap::new(),
-            shares: SortedMap::new(),
+            quotas: SortedMap::new(),
             next_cookie: 0,
             deferred_unmaps: VecDeque::new(),
             targets,
@@ -175,7 +175,7 @@ impl<P: GicPlatform> Its<P> {
         Ok(Self {
             collections,
             routes,
-            placement,
+            constraints,
             doorbell_window: config.pre_its,
             errata,
             state: TaskLock::new(state),
@@ -207,7 +207,7 @@ fn provision<P: GicPlatform>(
         frame,
         config.queue_bytes,
         corrected.coherence,
-        corrected.placement,
+        corrected.constraints,
     ) {
         Ok(queue) => Ok(ItsMemory { device_table, collection_table, queue }),
         Err(error) => {
@@ -229,7 +229,7 @@ fn device_table<P: GicPlatform>(
         name: "device table",
         ids: 1 << corrected.device_id_bits,
         coherence: corrected.coherence,
-        placement: corrected.placement,
+        constraints: corrected.constraints,
         memory_type: corrected.memory_type,
     };
     let missing = ProbeError::TableRefused {
@@ -247,7 +247,7 @@ fn collection_table<P: GicPlatform>(
     cpus: u32,
 ) -> Result<Option<ItsTable>, ProbeError> {
     const NAME: &str = "collection table";
-    let CorrectedConfig { typer, coherence, placement, memory_type, .. } = *corrected;
+    let CorrectedConfig { typer, coherence, constraints, memory_type, .. } = *corrected;
     let too_few = |limit| ProbeError::TooFewCollections { base: frame.base, cpus, limit };
     let named = 1_u64 << typer.collection_id_bits();
     if u64::from(cpus) > named {
@@ -261,7 +261,7 @@ fn collection_table<P: GicPlatform>(
         name: NAME,
         ids: cpus.into(),
         coherence,
-        placement,
+        constraints,
         memory_type,
     };
     let mut table = ItsTable::provision(frame, request)?.ok_or(too_few(typer.hcc().into()))?;

@@ -24,12 +24,6 @@ pub(crate) struct QueueWait {
     wait: Wait,
 }
 
-/// The decision after a poll.
-pub(crate) enum Verdict {
-    Wait,
-    GiveUp,
-}
-
 impl QueueWait {
     pub(crate) fn new(context: Context) -> Self {
         Self { context, turn: 0, last_read: None, wait: Wait::Again }
@@ -38,20 +32,20 @@ impl QueueWait {
     /// Decides after a poll at which the caller's commands were not done. `read` is the number of
     /// commands consumed. `unresponsive_at` is the ring's: the value of `read` at which a task
     /// timed out.
-    pub(crate) fn judge(&mut self, read: u64, unresponsive_at: &mut Option<u64>) -> Verdict {
+    pub(crate) fn judge(&mut self, read: u64, unresponsive_at: &mut Option<u64>) -> Wait {
         if *unresponsive_at == Some(read) {
-            return Verdict::GiveUp;
+            return Wait::GiveUp;
         }
         if self.context == Context::Task && self.last_read.replace(read) != Some(read) {
             (self.turn, self.wait) = (0, Wait::Again);
         }
         if self.wait == Wait::Again {
-            return Verdict::Wait;
+            return Wait::Again;
         }
         if self.context == Context::Task {
             *unresponsive_at = Some(read);
         }
-        Verdict::GiveUp
+        Wait::GiveUp
     }
 
     pub(crate) fn pause<P: GicPlatform>(&mut self, platform: &P) {

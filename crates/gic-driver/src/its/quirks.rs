@@ -1,7 +1,7 @@
 //! Workarounds for errata of an ITS.
 
-use super::placement::Placement;
 use super::probe::ItsConfig;
+use super::table_constraints::TableConstraints;
 use crate::errata::{self, Erratum, ErratumEntry, IdRegister};
 use crate::platform::{ADDRESS_BITS, Coherence, PhysicalRegion};
 use alloc::collections::TryReserveError;
@@ -22,7 +22,7 @@ pub(crate) struct CorrectedConfig {
     pub(crate) typer: Typer,
     pub(crate) coherence: Coherence,
     pub(crate) device_id_bits: u8,
-    pub(crate) placement: Placement,
+    pub(crate) constraints: TableConstraints,
     pub(crate) memory_type: MemoryType,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn apply(
         typer,
         coherence: config.coherence,
         device_id_bits: config.device_id_bits.min(typer.device_id_bits()),
-        placement: Placement { node: config.node, address_bits: ADDRESS_BITS },
+        constraints: TableConstraints { node: config.node, address_bits: ADDRESS_BITS },
         memory_type: MemoryType::Negotiated,
     };
     if let Some(window) = config.pre_its {
@@ -62,7 +62,7 @@ pub(crate) fn apply(
     for entry in errata {
         match entry.erratum {
             Erratum::TablesNotCoherent => corrected.coherence = Coherence::NonCoherent,
-            Erratum::TablesBelow4GiB => corrected.placement.address_bits = 32,
+            Erratum::TablesBelow4GiB => corrected.constraints.address_bits = 32,
             Erratum::ItsTableAttributes => {
                 corrected.memory_type = MemoryType::Device;
                 corrected.device_id_bits = corrected.device_id_bits.min(THUNDERX_DEVICE_ID_BITS);

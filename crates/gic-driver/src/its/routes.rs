@@ -65,7 +65,7 @@ impl EventRoutes {
 
     /// Provides memory for `count` LPIs from `first` on. Task.
     pub(crate) fn reserve(&self, first: Lpi, count: u16) -> Result<(), TryReserveError> {
-        let (first, _) = place(first);
+        let (first, _) = locate(first);
         let wanted = usize::from(count).div_ceil(CHUNK) + 1;
         for chunk in self.chunks.iter().skip(first).take(wanted) {
             chunk.try_call_once(|| try_collect((0..CHUNK).map(|_| AtomicU64::new(NONE))))?;
@@ -100,12 +100,12 @@ impl EventRoutes {
     }
 
     fn word(&self, lpi: Lpi) -> Option<&AtomicU64> {
-        let (chunk, index) = place(lpi);
+        let (chunk, index) = locate(lpi);
         self.chunks.get(chunk)?.get()?.get(index)
     }
 }
 
-fn place(lpi: Lpi) -> (usize, usize) {
+fn locate(lpi: Lpi) -> (usize, usize) {
     let index = IntId::hwirq(lpi.intid()).index() - Lpi::FIRST.intid().hwirq().index();
     (index / CHUNK, index % CHUNK)
 }

@@ -68,16 +68,16 @@ pub(crate) fn map_event<'a>(
 ) -> impl Iterator<Item = Command> + 'a {
     let (device, event) = (route.device, route.event_id());
     let last = (stale.last() != Some(&route.collection)).then_some(route.collection);
-    let places = stale.iter().copied().chain(last).enumerate();
-    places.flat_map(move |(index, collection)| {
-        let place = if index == 0 {
+    let collections = stale.iter().copied().chain(last).enumerate();
+    collections.flat_map(move |(index, collection)| {
+        let map = if index == 0 {
             routes.set(lpi, Some(route));
             Command::Mapti { device, event, intid: lpi.get(), collection }
         } else {
             Command::Movi { device, event, collection }
         };
         let clear = (index < stale.len()).then_some(Command::Clear { device, event });
-        [Some(place), clear].into_iter().flatten()
+        [Some(map), clear].into_iter().flatten()
     })
 }
 

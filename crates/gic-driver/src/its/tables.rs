@@ -7,8 +7,8 @@
 
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;
-use super::placement::Placement;
 use super::quirks::MemoryType;
+use super::table_constraints::TableConstraints;
 use crate::mmio::{Mmio, MmioExt};
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, NoTable, Table};
 use doorbell_fallible::SortedMap;
@@ -31,7 +31,7 @@ pub(crate) struct ItsTable {
     memory: Table,
     coherence: Coherence,
     shape: TableShape,
-    placement: Placement,
+    constraints: TableConstraints,
     /// Second-level pages by index in the first level.
     second_level: SortedMap<u64, Table>,
 }
@@ -45,7 +45,7 @@ pub(crate) struct TableRequest {
     /// Identifiers below this.
     pub(crate) ids: u64,
     pub(crate) coherence: Coherence,
-    pub(crate) placement: Placement,
+    pub(crate) constraints: TableConstraints,
     pub(crate) memory_type: MemoryType,
 }
 
@@ -116,7 +116,7 @@ impl ItsTable {
         let shape = TableShape::choose(abilities, request.ids);
         let page = abilities.page.bytes();
         let memory = request
-            .placement
+            .constraints
             .allocate(&*frame.platform, shape.pages * page, page, address_bits(abilities.page))
             .map_err(|error| ProbeError::no_table(frame.base, request.name, error))?;
         let value = Baser::new()
@@ -127,14 +127,14 @@ impl ItsTable {
             .with_valid(true);
         match program(&frame.registers, register, value, request) {
             Ok((value, coherence)) => {
-                let (placement, second_level) = (request.placement, SortedMap::new());
+                let (constraints, second_level) = (request.constraints, SortedMap::new());
                 Ok(Some(Self {
                     register,
                     value,
                     memory,
                     coherence,
                     shape,
-                    placement,
+                    constraints,
                     second_level,
                 }))
             }
@@ -177,7 +177,7 @@ impl ItsTable {
         }
         self.second_level.reserve().map_err(|_| NoTable::NoMemory)?;
         let bytes = self.value.page_size().bytes();
-        let page = self.placement.allocate(&*frame.platform, bytes, bytes, ADDRESS_BITS)?;
+        let page = self.constraints.allocate(&*frame.platform, bytes, bytes, ADDRESS_BITS)?;
         let entry = Level1Entry::new().with_address(page.address).with_valid(true);
         let offset = index * LEVEL1_ENTRY;
         frame.platform.store64(&self.memory, offset, entry.into_bits());

@@ -54,13 +54,13 @@ impl Stale {
 
     pub(super) fn is_cleared(&self, range: &LpiRange) -> bool {
         range.iter().all(|lpi| {
-            let (word, bit) = place(lpi);
+            let (word, bit) = locate(lpi);
             self.cleared.get(word).is_some_and(|bits| bits & bit != 0)
         })
     }
 
     pub(super) fn note_cleared(&mut self, range: &LpiRange) {
-        for (word, bit) in range.iter().map(place) {
+        for (word, bit) in range.iter().map(locate) {
             if let Some(bits) = self.cleared.get_mut(word) {
                 *bits |= bit;
             }
@@ -68,7 +68,7 @@ impl Stale {
     }
 }
 
-fn place(lpi: Lpi) -> (usize, u64) {
+fn locate(lpi: Lpi) -> (usize, u64) {
     let index = lpi.index();
     ((index / u64::BITS) as usize, 1 << (index % u64::BITS))
 }

@@ -1,18 +1,18 @@
-//! Placement of an ITS's memory: every table lies within the address bits that the ITS can drive.
+//! Constraints on an ITS's tables: each lies within the address bits that the ITS can drive.
 
 use crate::platform::{GicPlatform, Table, TableLayout};
 use crate::platform::{NoTable, allocate_table};
 
 /// Limits on the location of an ITS's memory, apart from the register or command that names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Placement {
+pub(crate) struct TableConstraints {
     /// The ITS's NUMA node.
     pub(crate) node: Option<u32>,
     /// Physical address bits that the ITS can drive.
     pub(crate) address_bits: u8,
 }
 
-impl Placement {
+impl TableConstraints {
     /// Allocates `bytes` that a field of `address_bits` names. Task.
     pub(crate) fn allocate<P: GicPlatform>(
         self,
