@@ -35,10 +35,10 @@
 //!
 //! For the second kind a vector is chosen at first that is free on most CPUs.
 //!
-//! The vector that an interrupt leaves is kept for it until an interrupt has arrived at the new one,
-//! which the device cannot have sent before it sent its last one to the old; and until the old CPU,
-//! asked by [`Apic::request_cleanup`], finds no request of that vector waiting. Only then is it
-//! handed out again: no message reaches another's handler. Freed vectors wait for the same.
+//! The vector that an interrupt leaves is kept for it until an interrupt has arrived at the new
+//! one, which the device cannot have sent before it sent its last one to the old; and until the old
+//! CPU, asked by [`Apic::request_cleanup`], finds no request of that vector waiting. Only then is
+//! it handed out again: no message reaches another's handler. Freed vectors wait for the same.
 //!
 //! A *managed* interrupt moves among certain CPUs alone. A vector is set aside for it on each, so
 //! that such a move never fails for want of one.
@@ -229,7 +229,8 @@ impl Core {
         *self.apic_ids.get(cpu.index())?
     }
 
-    /// A vector that nobody uses any more. It was handed out by the matrix, so it can be given back.
+    /// A vector that nobody uses any more. It was handed out by the matrix, so it can be given
+    /// back.
     fn release(&mut self, cpu_vector: CpuVector) {
         let freed = self.matrix.free(cpu_vector);
         debug_assert_eq!(freed, Ok::<(), MatrixError>(()));

@@ -82,8 +82,8 @@ pub trait Iommu: Send + Sync {
 
     /// Makes a page of doorbells (a physical address, aligned to the granule of the mode) writable
     /// for the domain's devices, as device memory. On return they can write there. Answers at which
-    /// page, one that the constraint [admits](IovaConstraint::admits). A page may be mapped at several
-    /// places, for endpoints of several widths.
+    /// page, one that the constraint [admits](IovaConstraint::admits). A page may be mapped at
+    /// several places, for endpoints of several widths.
     ///
     /// # Errors
     /// The reason, for people.

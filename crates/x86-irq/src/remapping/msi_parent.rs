@@ -93,8 +93,8 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         if begun.from != begun.to
             && let Err(error) = self.retarget(&entries, entry, begun.to)
         {
-            // The first error is the one to report. The new vector stays the interrupt's until it is
-            // cleaned up.
+            // The first error is the one to report. The new vector stays the interrupt's until it
+            // is cleaned up.
             let _ = self.retarget(&entries, entry, begun.from);
             self.vectors.end_vector_move(first, MoveOutcome::RolledBack)?;
             return Err(error);

@@ -87,8 +87,8 @@ impl VectorDomain {
         })
     }
 
-    /// Gives up the vectors at this CPU that interrupts have left, where an interrupt has arrived at
-    /// the new vector and none waits at the old. Called on the CPU itself, when
+    /// Gives up the vectors at this CPU that interrupts have left, where an interrupt has arrived
+    /// at the new vector and none waits at the old. Called on the CPU itself, when
     /// [`Apic::request_cleanup`] asked for it; the vectors are then free for others. Any.
     ///
     /// [`Apic::request_cleanup`]: crate::Apic::request_cleanup
