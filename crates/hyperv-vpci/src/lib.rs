@@ -7,6 +7,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`protocol`] | the messages, parsed from and emitted to bytes |
+//! | [`config_window`] | the window to the functions' configuration space |
+//! | [`channel`] | packets between both ends: any transport |
+//! | [`ring`] | VMBus's transport: rings in shared memory |
 //!
 //! # Example
 //!
@@ -22,5 +25,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod channel;
 pub mod config_window;
 pub mod protocol;
+pub mod ring;

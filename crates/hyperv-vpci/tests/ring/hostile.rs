@@ -1,0 +1,99 @@
+//! A peer that writes anything to the shared memory, at any time.
+
+use crate::ring;
+use hyperv_vpci::channel::{ChannelError, PacketKind};
+use hyperv_vpci::ring::{Control, RingError, RingMemory, RingReader, RingWriter};
+use proptest::prelude::*;
+
+/// Half of all values are those of a sound ring.
+fn words() -> impl Strategy<Value = u32> {
+    prop_oneof![(0..513u32).prop_map(|index| index * 8), any::<u32>(), 0..5000u32]
+}
+
+fn descriptors() -> impl Strategy<Value = [u8; 8]> {
+    let sound = (prop_oneof![Just(6u8), Just(11), any::<u8>()], 0..5u8, 0..40u8, 0..3u8);
+    prop_oneof![
+        sound.prop_map(|(kind, header, length, flags)| [kind, 0, header, 0, length, 0, flags, 0]),
+        any::<[u8; 8]>(),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn readers_stay_in_the_ring(
+        rounds in prop::collection::vec((words(), words(), 0..512u32, descriptors()), 1..40),
+    ) {
+        let ring = ring(1);
+        let mut reader = RingReader::new(ring.clone(), 0).unwrap();
+        let mut buffer = [0; 256];
+        for (inp, pending, place, bytes) in rounds {
+            ring.set_control(Control::In, inp);
+            ring.set_control(Control::PendingSendSize, pending);
+            ring.set_data(place * 8, bytes);
+            ring.set_data(reader.index(), bytes);
+            let before = reader.index();
+            match reader.read(&mut buffer) {
+                Ok(Some((received, _))) => {
+                    prop_assert!(received.length <= buffer.len());
+                    prop_assert_ne!(reader.index(), before);
+                }
+                Ok(None) => prop_assert_eq!(inp, before),
+                Err(_) => prop_assert_eq!(reader.index(), before),
+            }
+            prop_assert!(reader.index() < 4096 && reader.index().is_multiple_of(8));
+        }
+    }
+
+    #[test]
+    fn writers_stay_in_the_ring(
+        rounds in prop::collection::vec((words(), words(), 0..600usize), 1..40),
+    ) {
+        let ring = ring(1);
+        let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
+        for (out, mask, length) in rounds {
+            ring.set_control(Control::Out, out);
+            ring.set_control(Control::InterruptMask, mask);
+            // What a peer does to the writer's own index does not reach the writer.
+            ring.set_control(Control::In, mask);
+            let sound = out < 4096 && out.is_multiple_of(8);
+            match writer.write(PacketKind::Notice, &vec![0; length]) {
+                Ok(_) | Err(ChannelError::Full) => prop_assert!(sound),
+                Err(error) => {
+                    prop_assert_eq!(error, ChannelError::Broken(RingError::BadIndex(out)));
+                }
+            }
+            prop_assert!(writer.index() < 4096 && writer.index().is_multiple_of(8));
+        }
+    }
+}
+
+#[test]
+fn each_broken_rule_has_its_error() {
+    let refused = |descriptor: [u8; 8], inp: u32| {
+        let ring = ring(1);
+        ring.set_data(0, descriptor);
+        ring.set_control(Control::In, inp);
+        RingReader::new(ring, 0).unwrap().read(&mut [0; 64]).map(|_| ())
+    };
+    let broken = |error| Err(ChannelError::Broken(error));
+    let packet =
+        |length, header, available| broken(RingError::BadPacket { length, header, available });
+    assert_eq!(refused([6, 0, 2, 0, 2, 0, 0, 0], 24), Ok(()));
+    assert_eq!(refused([6, 0, 2, 0, 2, 0, 0, 0], 4), broken(RingError::BadIndex(4)));
+    assert_eq!(refused([6, 0, 2, 0, 2, 0, 0, 0], 4096), broken(RingError::BadIndex(4096)));
+    // The footer is missing.
+    assert_eq!(refused([6, 0, 2, 0, 2, 0, 0, 0], 16), packet(16, 16, 16));
+    assert_eq!(refused([6, 0, 1, 0, 2, 0, 0, 0], 24), packet(16, 8, 24));
+    assert_eq!(refused([6, 0, 3, 0, 2, 0, 0, 0], 24), packet(16, 24, 24));
+    assert_eq!(refused([9, 0, 2, 0, 2, 0, 0, 0], 24), broken(RingError::BadType(9)));
+    assert_eq!(refused([6, 0, 2, 0, 2, 0, 2, 0], 24), broken(RingError::BadFlags(2)));
+    assert_eq!(refused([6, 0, 2, 0, 11, 0, 0, 0], 104), Err(ChannelError::TooLong));
+}
+
+#[test]
+fn saved_indices_are_checked() {
+    for index in [4, 4096, u32::MAX] {
+        assert_eq!(RingReader::new(ring(1), index).err(), Some(RingError::BadIndex(index)));
+        assert_eq!(RingWriter::new(ring(1), index).err(), Some(RingError::BadIndex(index)));
+    }
+}

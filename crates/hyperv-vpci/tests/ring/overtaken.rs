@@ -1,0 +1,93 @@
+//! An end that is overtaken by its peer between two accesses.
+
+use crate::ring;
+use hyperv_vpci::channel::{ChannelError, Idle, PacketKind};
+use hyperv_vpci::ring::{Control, HeapRing, Notify, RingMemory, RingReader, RingWriter};
+use std::cell::RefCell;
+
+/// Memory in which the peer acts once, just after one control word was stored.
+struct Overtaken<'a> {
+    ring: HeapRing,
+    after: Control,
+    peer: RefCell<Option<Box<dyn FnOnce() + Send + 'a>>>,
+}
+
+impl RingMemory for Overtaken<'_> {
+    fn length(&self) -> u32 {
+        self.ring.length()
+    }
+    fn control(&self, word: Control) -> u32 {
+        self.ring.control(word)
+    }
+    fn set_control(&self, word: Control, value: u32) {
+        self.ring.set_control(word, value);
+        if word == self.after
+            && let Some(act) = self.peer.take()
+        {
+            act();
+        }
+    }
+    fn data(&self, offset: u32) -> [u8; 8] {
+        self.ring.data(offset)
+    }
+    fn set_data(&self, offset: u32, bytes: [u8; 8]) {
+        self.ring.set_data(offset, bytes);
+    }
+}
+
+#[test]
+fn a_writer_sees_room_that_was_made_meanwhile() {
+    let ring = ring(1);
+    let mut reader = RingReader::new(ring.clone(), 0).unwrap();
+    let read = move || {
+        let (_, notify) = reader.read(&mut [0; 4096]).unwrap().unwrap();
+        // The writer waits, so that it is told, too.
+        assert_eq!(notify, Notify::Peer);
+    };
+    let peer = RefCell::new(Some(Box::new(read) as Box<dyn FnOnce() + Send>));
+    let mut first = RingWriter::new(ring.clone(), 0).unwrap();
+    let _ = first.write(PacketKind::Notice, &[0; 4000]).unwrap();
+    let at = first.index();
+    let memory = Overtaken { ring, after: Control::PendingSendSize, peer };
+    let mut writer = RingWriter::new(memory, at).unwrap();
+    assert!(writer.write(PacketKind::Notice, &[0; 4000]).is_ok());
+}
+
+#[test]
+fn a_reader_sees_a_packet_that_came_meanwhile() {
+    let ring = ring(1);
+    let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
+    ring.set_control(Control::InterruptMask, 1);
+    let write = move || {
+        let _ = writer.write(PacketKind::Notice, &[]).unwrap();
+    };
+    let peer = RefCell::new(Some(Box::new(write) as Box<dyn FnOnce() + Send>));
+    let memory = Overtaken { ring, after: Control::InterruptMask, peer };
+    assert_eq!(RingReader::new(memory, 0).unwrap().idle(), Ok(Idle::Busy));
+}
+
+#[test]
+fn a_reader_that_took_the_packet_is_not_signalled() {
+    let ring = ring(1);
+    let mut reader = RingReader::new(ring.clone(), 0).unwrap();
+    let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
+    let _ = writer.write(PacketKind::Notice, &[]).unwrap();
+    // The reader takes the first packet and sleeps between the second's index and its signal.
+    let act = move || {
+        let _ = reader.read(&mut [0; 64]).unwrap();
+        let _ = reader.read(&mut [0; 64]).unwrap();
+        assert_eq!(reader.idle(), Ok(Idle::Sleep));
+    };
+    let peer = RefCell::new(Some(Box::new(act) as Box<dyn FnOnce() + Send>));
+    let at = writer.index();
+    let mut writer = RingWriter::new(Overtaken { ring, after: Control::In, peer }, at).unwrap();
+    // It has read the packet: a signal would be in vain, and none is needed.
+    assert_eq!(writer.write(PacketKind::Notice, &[]), Ok(Notify::Nobody));
+}
+
+#[test]
+fn a_full_ring_is_not_an_error_of_the_channel() {
+    let mut writer = RingWriter::new(ring(1), 0).unwrap();
+    let _ = writer.write(PacketKind::Notice, &[0; 4000]).unwrap();
+    assert_eq!(writer.write(PacketKind::Notice, &[0; 4000]), Err(ChannelError::Full));
+}

@@ -1,0 +1,73 @@
+//! Two threads that sleep on eventfds: no signal is missing, or the test ends by its time limit.
+
+use crate::ring;
+use hyperv_vpci::channel::{Channel, ChannelError, EventFd, Idle, PacketKind};
+use hyperv_vpci::ring::RingChannel;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread;
+
+const PACKETS: u64 = 20_000;
+
+fn signal() -> Arc<OwnedFd> {
+    Arc::new(eventfd(0, EventfdFlags::empty()).expect("an eventfd"))
+}
+
+/// Sleeps until a signal came. A signal that never comes is a failure after ten seconds.
+fn wait(signal: &OwnedFd) {
+    let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::new(signal, PollFlags::IN)], Some(&limit)).expect("poll");
+    assert_eq!(ready, 1, "no signal came, although there is something to do");
+    rustix::io::read(signal, &mut [0; 8]).expect("read");
+}
+
+#[test]
+fn no_signal_is_missing() {
+    let (there, back) = (ring(1), ring(1));
+    let (to_host, to_guest) = (signal(), signal());
+    let mut guest =
+        RingChannel::new(there.clone(), back.clone(), EventFd(to_host.clone())).unwrap();
+    let mut host = RingChannel::new(back, there, EventFd(to_guest.clone())).unwrap();
+    let echo = thread::spawn(move || {
+        let mut buffer = [0; 512];
+        let mut count = 0;
+        while count < PACKETS {
+            // Room for the completion comes first, so that no request is taken in vain.
+            if !host.has_room(512).unwrap() {
+                wait(&to_host);
+                continue;
+            }
+            match host.receive(&mut buffer).unwrap() {
+                Some(received) => {
+                    let PacketKind::Request(id) = received.kind else { panic!("a request") };
+                    host.send(PacketKind::Completion(id), &buffer[..received.length]).unwrap();
+                    count += 1;
+                }
+                None if host.idle().unwrap() == Idle::Sleep => wait(&to_host),
+                None => {}
+            }
+        }
+    });
+    let (mut sent, mut completed) = (0, 0);
+    let mut buffer = [0; 512];
+    while completed < PACKETS {
+        while let Some(received) = guest.receive(&mut buffer).unwrap() {
+            assert_eq!(received.kind, PacketKind::Completion(completed));
+            completed += 1;
+        }
+        let payload = [0x5a; 504];
+        let length = usize::try_from(sent % 504).unwrap();
+        let more = sent < PACKETS;
+        match more.then(|| guest.send(PacketKind::Request(sent), &payload[..length])) {
+            Some(Ok(())) => sent += 1,
+            Some(Err(ChannelError::Full)) | None => {
+                if completed < PACKETS && guest.idle().unwrap() == Idle::Sleep {
+                    wait(&to_guest);
+                }
+            }
+            Some(Err(other)) => panic!("{other}"),
+        }
+    }
+    echo.join().unwrap();
+}
