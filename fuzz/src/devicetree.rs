@@ -46,6 +46,12 @@ const PROPERTIES: &[&str] = &[
     "arm,msi-base-spi",
     "arm,msi-num-spis",
     "iommu-map",
+    "iommus",
+    "#iommu-cells",
+    "interrupt-parent",
+    "interrupts",
+    "interrupts-extended",
+    "interrupt-map",
     "linux,phandle",
 ];
 

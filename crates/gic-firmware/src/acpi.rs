@@ -72,6 +72,7 @@ pub fn parse(tables: &Tables<'_>) -> Description {
         iommus: requesters.iommus,
         hosts: requesters.hosts,
         devices: requesters.devices,
+        wired: Vec::new(),
         memory: Vec::new(),
         findings: findings.into_list(),
     }

@@ -8,6 +8,7 @@ use crate::origin::{Fact, NodeId};
 use crate::region::Region;
 use crate::requester::{PciHost, PlatformDevice};
 use crate::status::Status;
+use crate::wired::WiredUser;
 use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::Affinity;
@@ -35,6 +36,8 @@ pub struct Description {
     pub hosts: Vec<PciHost>,
     /// Devices outside of PCI that name an MSI controller.
     pub devices: Vec<PlatformDevice>,
+    /// Users of wired interrupts of [`gic`](Self::gic). Devicetree only: in ACPI, AML says them.
+    pub wired: Vec<WiredUser>,
     /// RAM.
     pub memory: Vec<Fact<Region>>,
     /// Defects of the input, in the order in which they were met.

@@ -10,6 +10,7 @@ mod gic;
 mod iommus;
 mod requesters;
 mod tree;
+mod wired;
 #[cfg(feature = "write")]
 mod writer;
 
@@ -23,6 +24,7 @@ use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::origin::Fact;
 use alloc::string::String;
+use alloc::vec::Vec;
 use controllers::Controllers;
 use iommus::Iommus;
 use requesters::Requesters;
@@ -44,7 +46,8 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         let message = "an earlier node has the same phandle";
         findings.add(Rule::DuplicatePhandle, node.origin("phandle"), message);
     }
-    let gic = gic::root(&tree, &mut findings);
+    let root = gic::root(&tree, &mut findings);
+    let gic = root.and_then(|node| gic::read(node, &mut findings));
     let controllers = Controllers::read(&tree, &mut findings);
     let iommus = Iommus::read(&tree);
     let requesters = Requesters::read(&tree, &controllers, &iommus, &mut findings);
@@ -57,6 +60,7 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         iommus: iommus.list,
         hosts: requesters.hosts,
         devices: requesters.devices,
+        wired: root.map_or_else(Vec::new, |gic| wired::read(&tree, gic, &mut findings)),
         memory: cpus::memory(&tree),
         findings: findings.into_list(),
     })

@@ -32,7 +32,7 @@ impl fmt::Display for Finding {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Severity {
     /// Worth knowing, no mistake.
-    Info,
+    Note,
     /// Works by luck or by a driver's leniency.
     Warning,
     /// Something does not work.
@@ -42,7 +42,7 @@ pub enum Severity {
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Info => "info",
+            Self::Note => "note",
             Self::Warning => "warning",
             Self::Error => "error",
         })
@@ -82,6 +82,20 @@ macro_rules! rules {
                 match self {
                     $(Self::$variant => $summary,)*
                 }
+            }
+
+            /// Returns the rationale with an example of the fault and of the mend, in Markdown.
+            ///
+            /// Devicetree examples are changes of `rules/base.dts` in this package's sources.
+            pub const fn explanation(self) -> &'static str {
+                match self {
+                    $(Self::$variant => include_str!(concat!("../rules/", $name, ".md")),)*
+                }
+            }
+
+            /// The rule of this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|rule| rule.name() == name)
             }
 
             /// Returns advice for the author of the input.
@@ -154,7 +168,7 @@ rules! {
     DuplicateAffinity "duplicate-affinity" Error
         "Two CPUs have the same affinity."
         "A CPU's `reg` is its MPIDR affinity, unique in the machine.";
-    SeveralGics "several-gics" Info
+    SeveralGics "several-gics" Note
         "More than one root GIC is usable; the first is described."
         "Disable the ones that are not the CPUs' interrupt controller.";
     TableChecksum "table-checksum" Warning
@@ -178,9 +192,97 @@ rules! {
     SingleMapping "iort-single-mapping" Error
         "The single-mapping flag is missing where it must be, or cannot count."
         "Set it for a node's own messages, and on no mapping beside ranges.";
-    OtherGicVersion "other-gic-version" Info
+    OtherGicVersion "other-gic-version" Note
         "The machine's GIC is of a version that is not described."
         "GICv5 has its own structures and no distributor; this tool describes GICv2 to GICv4.";
+    InterruptSpecifier "interrupt-specifier" Error
+        "A wired interrupt of the GIC is neither an SPI nor a PPI."
+        "The cells are the type (0 SPI, 1 PPI, 2 extended SPI, 3 extended PPI), the number in it, \
+         and flags.";
+    MsiOverWired "msi-over-wired" Error
+        "A controller hands out an SPI for messages that a device's wire drives, too."
+        "Take the wired SPI out of the controller's range.";
+    MsiRangesOverlap "msi-ranges-overlap" Error
+        "Two controllers hand out the same SPI for messages."
+        "Make the ranges disjoint.";
+    FrameRange "frame-range" Error
+        "The override of a v2m frame's SPIs is incomplete, or holds INTIDs that are no SPIs."
+        "Give `arm,msi-base-spi` and `arm,msi-num-spis` both; the base is an INTID, at least 32.";
+    UnusedMsiFrame "unused-msi-frame" Note
+        "A v2m frame stands beside an ITS: operating systems use the ITS alone."
+        "Leave the frame out, or the ITS, if the machine has only one of them.";
+    ItsMsiCells "its-msi-cells" Warning
+        "An ITS does not take one cell: references cannot carry a DeviceID."
+        "Write `#msi-cells = <1>;`.";
+    DoorbellOutsideRegisters "doorbell-outside-registers" Warning
+        "A controller's doorbell lies outside of the registers that firmware gives it."
+        "An ITS has two frames of 64 KiB: give it 0x20000 bytes.";
+    RegistersOverlap "registers-overlap" Error
+        "Two frames of the interrupt system claim the same addresses."
+        "Correct the base or the size of one of them.";
+    TooFewRedistributors "too-few-redistributors" Error
+        "The redistributor regions have no room for all CPUs."
+        "Give a region for each cluster, as long as CPUs times the distance of redistributors.";
+    GiccRedistributor "gicc-redistributor" Error
+        "A CPU has no redistributor in the tables, or one outside of the redistributor regions."
+        "Describe redistributors by GICR structures alone, or by every GICC.";
+    HostWithoutMsi "host-without-msi" Warning
+        "A PCI host names no MSI controller, though the machine has one."
+        "Give the host `msi-map`, or its segment a root complex in the IORT.";
+    UncoveredBus "uncovered-bus" Note
+        "Some buses behind a host are not in its map: functions there cannot signal."
+        "Let the map cover the host's `bus-range`.";
+    UnreachableMapEntry "unreachable-map-entry" Warning
+        "A map entry holds requester IDs of buses that are not behind the host."
+        "Count requester IDs from the first bus of `bus-range`: bus times 256.";
+    RequesterBeyondPci "requester-beyond-pci" Warning
+        "A PCI host's map entry reaches past the 16 bits of a requester ID."
+        "Shorten the entry to 0x10000 requesters, less the first.";
+    MapOnDevice "map-on-device" Warning
+        "`msi-map` stands on a node that is no bus with requester IDs: nothing reads it."
+        "Move the map to the PCI host, or give the device `msi-parent`.";
+    MaskWithoutMap "mask-without-map" Warning
+        "`msi-map-mask` stands on a node without `msi-map`: nothing reads it."
+        "Add the map, or remove the mask.";
+    SharedDeviceId "shared-device-id" Warning
+        "Two requesters have the same DeviceID at one ITS: they share interrupts and isolation."
+        "Give each requester DeviceIDs of its own.";
+    PreItsWindow "pre-its-window" Error
+        "A DeviceID lies beyond the pre-ITS window: its message has no address."
+        "Lower the DeviceID, or state the window as long as it is.";
+    DisabledIommu "disabled-iommu" Warning
+        "Messages pass an IOMMU that the operating system must not use."
+        "Enable the IOMMU, or remove the map to it if its firmware lets messages pass.";
+    AddressSizeLimit "address-size-limit" Error
+        "A device's address bits do not reach the doorbell."
+        "Correct the memory address size limit, or put an SMMU between.";
+    ItsWithoutLpis "its-without-lpis" Error
+        "The machine has an ITS, but its registers know no physical LPIs."
+        "Disable the ITS in the description, or build the GIC with LPIs.";
+    DeviceIdWidth "device-id-width" Error
+        "A DeviceID has more bits than its ITS takes."
+        "Lower the DeviceID: GITS_TYPER.Devbits is the width minus one.";
+    MbiUnsupported "mbi-unsupported" Error
+        "`mbi-ranges` are given, but the distributor takes no message-based SPIs."
+        "Remove `mbi-ranges`.";
+    DirectLpiUnsupported "direct-lpi-unsupported" Error
+        "Direct LPI is described, but a redistributor does not have it."
+        "Remove the description of direct LPIs.";
+    SpiBeyondDistributor "spi-beyond-distributor" Error
+        "An interrupt is described that the distributor does not have."
+        "GICD_TYPER.ITLinesNumber bounds INTIDs: 32 times the number plus one.";
+    ContradictingCpus "contradicting-cpus" Error
+        "Two descriptions of one machine have different CPUs."
+        "Compare the affinities that both state.";
+    ContradictingGic "contradicting-gic" Error
+        "Two descriptions of one machine place the GIC's registers differently."
+        "Compare distributor and redistributors.";
+    ContradictingControllers "contradicting-controllers" Error
+        "Two descriptions of one machine have different MSI controllers."
+        "Describe the same controllers in both, or disable one in both.";
+    ContradictingRoutes "contradicting-routes" Error
+        "Two descriptions of one machine give a requester different DeviceIDs or controllers."
+        "Compare the map of the devicetree with the ID mappings of the IORT.";
     TooManyFindings "too-many-findings" Warning
         "There are more findings than are listed."
         "Correct the listed ones first.";

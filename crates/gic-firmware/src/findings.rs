@@ -14,6 +14,11 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
+    /// Goes on after `list`.
+    pub(crate) fn new(list: Vec<Finding>) -> Self {
+        Self { list }
+    }
+
     pub(crate) fn add(&mut self, rule: Rule, origin: Origin, message: impl Into<String>) {
         if self.list.len() < MAX_FINDINGS {
             let finding = Finding { rule, origin, message: message.into() };

@@ -2,8 +2,9 @@
 //! DeviceID there, as firmware describes them.
 //!
 //! A [`Description`] is the same whichever firmware it was read from. Every [`Fact`] in it
-//! remembers its [`Origin`]; what firmware got wrong stands in [`Description::findings`]. Requester
-//! IDs become DeviceIDs by [`Description::route`].
+//! remembers its [`Origin`]; what firmware got wrong stands in [`Description::findings`], and what
+//! only shows in the whole machine [`lint::check`] finds. Requester IDs become DeviceIDs by
+//! [`Description::route`].
 //!
 //! | firmware | read | written |
 //! |---|---|---|
@@ -52,11 +53,14 @@ mod finding;
 mod findings;
 mod gic;
 mod iommu;
+pub mod lint;
+mod map_overlap;
 mod origin;
 mod region;
 mod requester;
 mod route;
 mod status;
+mod wired;
 
 pub use coherence::Coherence;
 pub use controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
@@ -72,3 +76,4 @@ pub use requester::{
 };
 pub use route::{NoRoute, Route, RouteSpan, Via};
 pub use status::Status;
+pub use wired::WiredUser;

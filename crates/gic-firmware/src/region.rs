@@ -1,5 +1,6 @@
 //! Ranges of physical addresses. No range wraps.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 /// A range of CPU physical addresses. Never wraps: `base + size` is at most 2^64.
@@ -39,6 +40,24 @@ impl Region {
     /// Is this address inside?
     pub const fn contains(self, address: u64) -> bool {
         address >= self.base && address - self.base < self.size
+    }
+}
+
+/// Regions that are asked for addresses. Of regions that overlap, the one with the highest base
+/// counts.
+pub(crate) struct RegionSet(Vec<Region>);
+
+impl RegionSet {
+    pub(crate) fn new(regions: impl Iterator<Item = Region>) -> Self {
+        let mut sorted: Vec<Region> = regions.collect();
+        sorted.sort();
+        Self(sorted)
+    }
+
+    pub(crate) fn contains(&self, address: u64) -> bool {
+        let after = self.0.partition_point(|region| region.base() <= address);
+        let holder = after.checked_sub(1).and_then(|place| self.0.get(place));
+        holder.is_some_and(|region| region.contains(address))
     }
 }
 

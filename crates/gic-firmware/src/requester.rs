@@ -1,7 +1,7 @@
 //! Senders of messages: PCI hosts, platform devices and other buses.
 
 use crate::controller::ControllerIndex;
-use crate::iommu::IommuRouting;
+use crate::iommu::{IommuIndex, IommuRouting};
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
 use crate::status::Status;
@@ -32,6 +32,8 @@ pub struct PciHost {
     pub bridges: Vec<PciBridge>,
     /// The IOMMUs that its functions pass.
     pub iommu: IommuRouting,
+    /// Bits of the addresses that its functions can write to; `None` = 64.
+    pub address_bits: Option<Fact<u8>>,
 }
 
 impl PciHost {
@@ -49,6 +51,7 @@ impl PciHost {
             own_controller: None,
             bridges: Vec::new(),
             iommu: IommuRouting::default(),
+            address_bits: None,
         }
     }
 }
@@ -127,6 +130,10 @@ pub struct PlatformDevice {
     pub role: Role,
     /// Controllers that it names.
     pub msi: MsiRouting,
+    /// IOMMUs that its accesses pass.
+    pub iommus: Vec<Fact<IommuIndex>>,
+    /// Bits of the addresses that it can write to; `None` = 64.
+    pub address_bits: Option<Fact<u8>>,
 }
 
 impl PlatformDevice {
@@ -139,6 +146,8 @@ impl PlatformDevice {
             registers: Vec::new(),
             role: Role::Device,
             msi,
+            iommus: Vec::new(),
+            address_bits: None,
         }
     }
 }

@@ -307,6 +307,7 @@ fn descriptions() -> impl Strategy<Value = Description> {
             devices,
             cpus,
             memory: memory.into_iter().map(Fact::stated).collect(),
+            wired: Vec::new(),
             findings: Vec::new(),
         })
 }

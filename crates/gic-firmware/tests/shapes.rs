@@ -3,7 +3,7 @@
 use gic_arch::{Affinity, IntId};
 use gic_firmware::{
     BusRange, Coherence, ConfigSpace, Controller, ControllerKind, Description, GicVersion,
-    IntIdSpan, IommuIndex, NoRoute, PciHost, Region, Role, Status, Via, devicetree,
+    IntIdSpan, IommuIndex, NoRoute, PciHost, Region, Role, Rule, Status, Via, devicetree,
 };
 use msi_types::{DeviceId, RequesterId};
 
@@ -322,7 +322,14 @@ fn a_v2m_override_needs_both_halves() {
 fn v2m_needs_no_device_id() {
     let machine = read!("gicv2m");
     assert_eq!(device_answers(&machine, "/device"), [Ok(("/intc@8000000/v2m@20000".into(), 0))]);
-    assert_eq!(machine.findings, []);
+}
+
+#[test]
+fn half_an_override_of_a_frame_is_reported() {
+    let found = read!("gicv2m").findings;
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].rule, Rule::FrameRange);
+    assert_eq!(found[0].origin.to_string(), "/intc@8000000/v2m@30000: arm,msi-base-spi");
 }
 
 #[test]

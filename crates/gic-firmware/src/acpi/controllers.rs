@@ -11,7 +11,7 @@ use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::gic::{Gic, GicVersion};
 use crate::origin::{Fact, NodeId};
-use crate::region::Region;
+use crate::region::{Region, RegionSet};
 use crate::status::Status;
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
@@ -86,8 +86,8 @@ fn version(
     gicd: Gicd,
     findings: &mut Findings,
 ) -> Option<GicVersion> {
-    let has_redistributors = gicrs(madt).next().is_some()
-        || giccs(madt).any(|(_, gicc)| gicc.redistributor.is_some_and(|base| base != 0));
+    let has_redistributors =
+        gicrs(madt).next().is_some() || giccs(madt).any(|(_, gicc)| redistributor(gicc).is_some());
     match gicd.version {
         0 if has_redistributors => Some(GicVersion::V3),
         0..=2 => Some(GicVersion::V2),
@@ -121,15 +121,44 @@ fn regions(
             let region = region(gicr.base, gicr.length.into(), offset, item, findings)?;
             Some((region, gicr.non_coherent))
         });
-        return regions.collect();
+        let regions: Vec<_> = regions.collect();
+        check_cpus(madt, &regions, findings);
+        return regions;
     }
     let bytes = redistributor_bytes(version);
-    let stated = giccs(madt).filter_map(|(offset, gicc)| {
-        let base = gicc.redistributor.filter(|&base| base != 0 && is_usable(gicc))?;
+    let usable = || giccs(madt).filter(|(_, gicc)| is_usable(*gicc));
+    if usable().all(|(_, gicc)| redistributor(gicc).is_none()) {
+        return Vec::new();
+    }
+    let stated = usable().filter_map(|(offset, gicc)| {
+        let Some(base) = redistributor(gicc) else {
+            let place = origin(Signature::MADT, offset, "GICR base address");
+            let message = "neither this nor a GICR structure says where its redistributor is";
+            findings.add(Rule::GiccRedistributor, place, message);
+            return None;
+        };
         let region = region(base, bytes, offset, "GICR base address", findings)?;
         Some((region, gicc.is_redistributor_non_coherent()))
     });
     stated.collect()
+}
+
+/// CPUs that name a redistributor beside regions must mean one in a region.
+fn check_cpus(madt: &[MadtStructure], regions: &[(Fact<Region>, bool)], findings: &mut Findings) {
+    let covered = RegionSet::new(regions.iter().map(|(region, _)| region.value));
+    for (offset, gicc) in giccs(madt).filter(|(_, gicc)| is_usable(*gicc)) {
+        let Some(base) = redistributor(gicc) else { continue };
+        if !covered.contains(base) {
+            let message = format!("{base:#x} is in no region of the GICR structures");
+            let place = origin(Signature::MADT, offset, "GICR base address");
+            findings.add(Rule::GiccRedistributor, place, message);
+        }
+    }
+}
+
+/// The redistributor that a CPU states.
+fn redistributor(gicc: Gicc) -> Option<u64> {
+    gicc.redistributor.filter(|&base| base != 0)
 }
 
 const fn is_usable(gicc: Gicc) -> bool {

@@ -178,6 +178,8 @@ pub struct RootComplex {
     pub segment: u32,
     /// Are PCI's Address Translation Services supported?
     pub ats: bool,
+    /// Bits of the addresses that its functions can write to; 0 = not stated (revision 0).
+    pub address_bits: u8,
 }
 
 /// An SMMUv1 or SMMUv2.
@@ -241,6 +243,7 @@ impl<'a> IortContents<'a> {
             2 => Self::RootComplex(RootComplex {
                 segment: node.u32(28)?,
                 ats: node.u32(24)? & 1 != 0,
+                address_bits: if node.u8(3)? == 0 { 0 } else { node.u8(32)? },
             }),
             3 => Self::SmmuV2(SmmuV2 {
                 base: node.u64(16)?,

@@ -10,6 +10,7 @@ use super::tables::Tables;
 use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::iommu::{Iommu, IommuIndex, IommuRouting, StreamEntry};
+use crate::map_overlap::report_overlaps;
 use crate::origin::{Fact, NodeId, Origin};
 use crate::region::Region;
 use crate::requester::{
@@ -111,6 +112,18 @@ fn smmu_v3_id(base: u64) -> String {
     format!("IORT/SMMUv3@{base:x}")
 }
 
+/// The memory address size limit of `node`, if it is below 64 bits. Zero is not a limit: the first
+/// revisions of the node do not have the field.
+fn address_bits(node: IortNode<'_>) -> Option<Fact<u8>> {
+    let bits = match node.contents {
+        IortContents::NamedComponent(component) => component.address_bits,
+        IortContents::RootComplex(complex) => complex.address_bits,
+        _ => return None,
+    };
+    let place = origin(Signature::IORT, node.offset, "memory address size limit");
+    (1..64).contains(&bits).then(|| Fact::new(bits, place))
+}
+
 struct Reader<'c, 'f> {
     maps: IdMaps,
     controllers: &'c Controllers,
@@ -196,6 +209,7 @@ impl Reader<'_, '_> {
             own_controller: None,
             bridges: Vec::new(),
             iommu: complex.map_or_else(IommuRouting::default, |node| self.streams(node)),
+            address_bits: complex.and_then(address_bits),
         }
     }
 
@@ -257,6 +271,7 @@ impl Reader<'_, '_> {
                 Fact::new(entry, mapping_origin(*mapping))
             })
             .collect();
+        report_overlaps(&entries, self.findings);
         MsiRouting {
             mask: single.map(|(mapping, _)| Fact::new(0, mapping_origin(*mapping))),
             map: (!entries.is_empty()).then_some(entries),
@@ -316,6 +331,8 @@ impl Reader<'_, '_> {
             registers: Vec::new(),
             role,
             msi,
+            iommus: self.passed(node),
+            address_bits: address_bits(node),
         })
     }
 
@@ -346,7 +363,19 @@ impl Reader<'_, '_> {
                 .collect(),
             role: Role::Device,
             msi: MsiRouting { parents, ..MsiRouting::default() },
+            iommus: Vec::new(),
+            address_bits: None,
         })
+    }
+
+    /// The SMMUs that a component's mappings lead to, each once.
+    fn passed(&self, node: IortNode<'_>) -> Vec<Fact<IommuIndex>> {
+        let mut seen = BTreeSet::new();
+        let passed = node.mappings().filter_map(|mapping| {
+            let index = self.iommus.get(&usize::try_from(mapping.target).ok()?).copied()?;
+            seen.insert(index).then(|| Fact::new(index, mapping_origin(mapping)))
+        });
+        passed.collect()
     }
 
     /// The controllers that a single mapping leads to, with the DeviceID there.

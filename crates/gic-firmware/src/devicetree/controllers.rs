@@ -113,7 +113,7 @@ fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut Findings) ->
     };
     let ranges = match kind {
         ControllerKind::Mbi => mbi_ranges(node, findings),
-        ControllerKind::V2m => v2m_range(node).into_iter().collect(),
+        ControllerKind::V2m => v2m_range(node, findings).into_iter().collect(),
         _ => Vec::new(),
     };
     let pre_its = if kind == ControllerKind::Its { pre_its(node, findings) } else { None };
@@ -225,11 +225,23 @@ fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut Findings) -> Vec<Fact<IntIdS
 
 /// A v2m frame's range, if both halves of the override are given and not zero; else its `MSI_TYPER`
 /// counts.
-fn v2m_range(node: NodeRef<'_, '_>) -> Option<Fact<IntIdSpan>> {
+fn v2m_range(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Fact<IntIdSpan>> {
     const BASE: &str = "arm,msi-base-spi";
+    const COUNT: &str = "arm,msi-num-spis";
+    for (there, missing) in [(BASE, COUNT), (COUNT, BASE)] {
+        if node.has(there) && !node.has(missing) {
+            let message = format!("without `{missing}` it does not count");
+            findings.add(Rule::FrameRange, node.origin(there), message);
+        }
+    }
     let first = node.number(BASE).filter(|&first| first != 0)?;
-    let count = node.number("arm,msi-num-spis").filter(|&count| count != 0)?;
-    Some(Fact::new(IntIdSpan::new(IntId::new(first), count)?, node.origin(BASE)))
+    let count = node.number(COUNT).filter(|&count| count != 0)?;
+    let span = IntIdSpan::new(IntId::new(first), count);
+    if !span.is_some_and(IntIdSpan::is_shared) {
+        let message = format!("{count} INTIDs from {first} on are not all SPIs");
+        findings.add(Rule::FrameRange, node.origin(BASE), message);
+    }
+    Some(Fact::new(span?, node.origin(BASE)))
 }
 
 /// The window as the CPU has it: drivers take its two cells untranslated.

@@ -53,7 +53,7 @@ pub(super) fn coherence(node: NodeRef<'_, '_>) -> Fact<Coherence> {
 }
 
 /// The first usable GIC of the tree, else the first.
-pub(super) fn root(tree: &Tree<'_>, findings: &mut Findings) -> Option<Gic> {
+pub(super) fn root<'t, 'a>(tree: &'t Tree<'a>, findings: &mut Findings) -> Option<NodeRef<'t, 'a>> {
     let gics: Vec<_> = tree.nodes().filter(|node| version(*node).is_some()).collect();
     let mut usable = gics.iter().filter(|node| node.status().is_enabled());
     let chosen = usable.next().or(gics.first())?;
@@ -61,10 +61,10 @@ pub(super) fn root(tree: &Tree<'_>, findings: &mut Findings) -> Option<Gic> {
         let message = format!("{} is usable and described instead", chosen.path());
         findings.add(Rule::SeveralGics, other.origin("compatible"), message);
     }
-    read(*chosen, findings)
+    Some(*chosen)
 }
 
-fn read(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Gic> {
+pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Gic> {
     let version = version(node)?;
     let registers = regions(node, findings);
     let Some(distributor) = registers.first().cloned().flatten() else {

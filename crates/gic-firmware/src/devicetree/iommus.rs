@@ -5,7 +5,7 @@ use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::iommu::{Iommu, IommuIndex, IommuRouting, StreamEntry};
-use crate::origin::Fact;
+use crate::origin::{Fact, Origin};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
@@ -15,6 +15,8 @@ use msi_types::RequesterId;
 pub(super) const CELLS: &str = "#iommu-cells";
 pub(super) const MAP: &str = "iommu-map";
 pub(super) const MASK: &str = "iommu-map-mask";
+/// Names the IOMMUs of one device.
+pub(super) const REFERENCES: &str = "iommus";
 
 /// The IOMMUs of a tree, and the node of each.
 #[derive(Default)]
@@ -59,7 +61,7 @@ impl Iommus {
         };
         let (entries, _) = cells.as_chunks();
         let mut entry = |&[rid_base, phandle, stream_id_base, length]: &[u32; 4]| {
-            let iommu = self.target(tree, node, phandle, findings);
+            let iommu = self.target(tree, origin.clone(), phandle, findings);
             let rid_base = RequesterId::new(rid_base);
             Fact::new(StreamEntry { rid_base, length, iommu, stream_id_base }, origin.clone())
         };
@@ -67,22 +69,46 @@ impl Iommus {
         IommuRouting { mask: mask(node, findings), map }
     }
 
+    /// The IOMMUs that the device `node` passes. The list ends where a reference is broken: its
+    /// number of cells is not known.
+    pub(super) fn passed_by(
+        &self,
+        tree: &Tree<'_>,
+        node: NodeRef<'_, '_>,
+        findings: &mut Findings,
+    ) -> Vec<Fact<IommuIndex>> {
+        let cells = node.property(REFERENCES).and_then(cells).unwrap_or_default();
+        let mut passed = Vec::new();
+        let mut rest = cells.as_slice();
+        while let Some((&phandle, after)) = rest.split_first() {
+            let Some(index) = self.target(tree, node.origin(REFERENCES), phandle, findings) else {
+                break;
+            };
+            passed.push(Fact::new(index, node.origin(REFERENCES)));
+            let count = tree.by_phandle(phandle).and_then(|iommu| iommu.number(CELLS));
+            let count =
+                count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
+            rest = after.get(count..).unwrap_or_default();
+        }
+        passed
+    }
+
     fn target(
         &self,
         tree: &Tree<'_>,
-        from: NodeRef<'_, '_>,
+        from: Origin,
         phandle: u32,
         findings: &mut Findings,
     ) -> Option<IommuIndex> {
         let Some(node) = tree.by_phandle(phandle) else {
             let message = format!("no node has phandle {phandle:#x}");
-            findings.add(Rule::UnknownPhandle, from.origin(MAP), message);
+            findings.add(Rule::UnknownPhandle, from, message);
             return None;
         };
         let index = self.by_node.get(&node.index()).copied();
         if index.is_none() {
             let message = format!("{} is no IOMMU", node.path());
-            findings.add(Rule::NotAnIommu, from.origin(MAP), message);
+            findings.add(Rule::NotAnIommu, from, message);
         }
         index
     }

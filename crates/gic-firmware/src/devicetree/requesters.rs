@@ -7,6 +7,7 @@ use super::iommus::{self, Iommus};
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
 use crate::findings::Findings;
+use crate::map_overlap::report_overlaps;
 use crate::origin::Fact;
 use crate::region::Region;
 use crate::requester::{
@@ -99,6 +100,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             own_controller: self.controllers.of_node(node),
             bridges: Vec::new(),
             iommu: self.iommus.routing(self.tree, node, self.findings),
+            address_bits: None,
         }
     }
 
@@ -127,6 +129,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             registers: regions_if_any(node),
             role: role(node),
             msi: self.routing(node),
+            iommus: self.iommus.passed_by(self.tree, node, self.findings),
+            address_bits: None,
         };
         if device.status.is_enabled() && device.role == Role::Device {
             self.check_device_ids(&device);
@@ -235,19 +239,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
                 self.findings.add(Rule::MapRange, entry.origin.clone(), message);
             }
         }
-        let mut claims: Vec<_> = map
-            .iter()
-            .map(|entry| (entry.rid_base.get(), u64::from(entry.length), entry))
-            .collect();
-        claims.sort_by_key(|&(first, ..)| first);
-        let mut claimed_to = 0;
-        for (first, length, entry) in claims {
-            if length > 0 && u64::from(first) < claimed_to {
-                let message = format!("requester {first:#x} is claimed by another entry, too");
-                self.findings.add(Rule::MapOverlap, entry.origin.clone(), message);
-            }
-            claimed_to = claimed_to.max(u64::from(first) + length);
-        }
+        report_overlaps(map, self.findings);
     }
 
     fn parents(&mut self, node: NodeRef<'t, 'a>, value: &[u8]) -> Vec<Fact<Parent>> {

@@ -33,6 +33,8 @@ use properties::{
 /// devices, each below its ancestors), and nothing enabled lies below something disabled. Another
 /// order changes the order of the lists and the indices with it, nothing else.
 ///
+/// Wired interrupts, address limits and platform devices' StreamIDs are left out.
+///
 /// Origins are not written: every fact lands in the node that its identifier names. A GIC's version
 /// is written by its compatible strings (devicetree does not tell GICv4 from GICv3).
 ///
@@ -302,7 +304,11 @@ impl Writer<'_> {
 
     fn device(&mut self, device: &PlatformDevice) -> Result<(), WriteError> {
         let routing = self.routing(&device.id, &device.msi)?;
+        let passed = self.passed(device)?;
         let node = self.node(&device.id)?;
+        if !passed.is_empty() {
+            set(node, iommus::REFERENCES, passed);
+        }
         if !device.compatible.is_empty() {
             set(node, "compatible", strings(&device.compatible));
         }
@@ -341,6 +347,15 @@ impl Writer<'_> {
         let place = Some(index.get()).filter(|&place| place < self.iommus.len());
         let number = place.and_then(|place| u32::try_from(self.controllers.len() + place + 1).ok());
         number.ok_or_else(|| WriteErrorKind::Nowhere.of(id))
+    }
+
+    /// References to IOMMUs, each with the one cell that they are written to take.
+    fn passed(&self, device: &PlatformDevice) -> Result<Vec<u32>, WriteError> {
+        let mut cells = Vec::new();
+        for iommu in &device.iommus {
+            cells.extend([self.iommu_phandle(&device.id, iommu.value)?, 0]);
+        }
+        Ok(cells)
     }
 
     fn streams(&self, id: &NodeId, routing: &IommuRouting) -> Result<Vec<u32>, WriteError> {

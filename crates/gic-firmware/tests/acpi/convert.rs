@@ -41,7 +41,7 @@ fn nameless(machine: Description) -> Description {
     machine
 }
 
-fn as_devicetree(machine: &Description) -> Description {
+pub(crate) fn as_devicetree(machine: &Description) -> Description {
     let blob = write(&with_node_paths(machine)).expect("everything in it can be written");
     parse(&blob).expect("what we write is sound")
 }

@@ -4,6 +4,7 @@ mod bytes;
 mod convert;
 mod hostile;
 mod iort;
+mod lint;
 mod madt;
 mod round_trip;
 mod tables;

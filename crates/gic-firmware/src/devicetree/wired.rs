@@ -1,0 +1,173 @@
+//! Users of the GIC's wired interrupts (Devicetree Specification §2.4).
+//!
+//! An interrupt that passes a nexus is found at the nexus: each entry of its `interrupt-map` that
+//! leads to the GIC counts as the nexus's own. So no specifier is looked up, and each property is
+//! read once.
+
+use super::address::cells;
+use super::tree::{NodeRef, Tree};
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::origin::Fact;
+use crate::wired::WiredUser;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use gic_arch::IntId;
+
+const CELLS: &str = "#interrupt-cells";
+const PARENT: &str = "interrupt-parent";
+const INTERRUPTS: &str = "interrupts";
+const EXTENDED: &str = "interrupts-extended";
+const MAP: &str = "interrupt-map";
+
+/// The users of the wired interrupts of `gic`.
+pub(super) fn read(
+    tree: &Tree<'_>,
+    gic: NodeRef<'_, '_>,
+    findings: &mut Findings,
+) -> Vec<WiredUser> {
+    let gic_cells = cell_count(gic, CELLS).filter(|&cells| cells >= 3);
+    let Some(gic_cells) = gic_cells else {
+        if gic.has(CELLS) {
+            let message = "a GIC's interrupts have at least three cells";
+            findings.add(Rule::MalformedProperty, gic.origin(CELLS), message);
+        }
+        return Vec::new();
+    };
+    let mut reader = Reader { tree, gic, gic_cells, findings };
+    tree.nodes().filter_map(|node| reader.user(node)).collect()
+}
+
+struct Reader<'t, 'a, 'f> {
+    tree: &'t Tree<'a>,
+    gic: NodeRef<'t, 'a>,
+    gic_cells: usize,
+    findings: &'f mut Findings,
+}
+
+impl<'t, 'a> Reader<'t, 'a, '_> {
+    fn user(&mut self, node: NodeRef<'t, 'a>) -> Option<WiredUser> {
+        let mut interrupts = Vec::new();
+        if let Some(value) = node.property(EXTENDED) {
+            self.extended(node, &cells(value).unwrap_or_default(), &mut interrupts);
+        } else if let Some(value) = node.property(INTERRUPTS)
+            && parent(self.tree, node).is_some_and(|parent| self.is_gic(parent))
+        {
+            for specifier in cells(value).unwrap_or_default().chunks(self.gic_cells) {
+                self.add(node, INTERRUPTS, specifier, &mut interrupts);
+            }
+        }
+        if let Some(value) = node.property(MAP) {
+            self.map(node, &cells(value).unwrap_or_default(), &mut interrupts);
+        }
+        let user = WiredUser { id: node.id(), status: node.status(), interrupts };
+        (!user.interrupts.is_empty()).then_some(user)
+    }
+
+    /// Reads `interrupts-extended`, up to a reference whose number of cells is not known.
+    fn extended(
+        &mut self,
+        node: NodeRef<'t, 'a>,
+        cells: &[u32],
+        interrupts: &mut Vec<Fact<IntId>>,
+    ) {
+        let mut rest = cells;
+        while let Some((&phandle, after)) = rest.split_first() {
+            if phandle == 0 {
+                rest = after;
+                continue;
+            }
+            let parent = self.tree.by_phandle(phandle);
+            let Some((parent, count)) =
+                parent.and_then(|parent| Some((parent, cell_count(parent, CELLS)?)))
+            else {
+                return;
+            };
+            if self.is_gic(parent) {
+                self.add(node, EXTENDED, after.get(..count).unwrap_or(after), interrupts);
+            }
+            rest = after.get(count..).unwrap_or_default();
+        }
+    }
+
+    /// Reads `interrupt-map`: child address and specifier, parent, its address and specifier. A
+    /// node that states no address cells has none here, as in Linux.
+    fn map(&mut self, node: NodeRef<'t, 'a>, cells: &[u32], interrupts: &mut Vec<Fact<IntId>>) {
+        let child = cell_count(node, "#address-cells").zip(cell_count(node, CELLS));
+        let Some((address, specifier)) = child else { return };
+        let mut rest = cells;
+        while let Some((&phandle, after)) =
+            rest.get(address.saturating_add(specifier)..).and_then(<[u32]>::split_first)
+        {
+            let Some(parent) = self.tree.by_phandle(phandle) else { return };
+            let address = cell_count(parent, "#address-cells").unwrap_or(0);
+            let Some(count) = cell_count(parent, CELLS) else { return };
+            let after = after.get(address..).unwrap_or_default();
+            if self.is_gic(parent) {
+                self.add(node, MAP, after.get(..count).unwrap_or(after), interrupts);
+            }
+            rest = after.get(count..).unwrap_or_default();
+        }
+    }
+
+    fn is_gic(&self, node: NodeRef<'_, '_>) -> bool {
+        node.index() == self.gic.index()
+    }
+
+    /// Adds the interrupt that `specifier` names. What is wrong with a node that is not usable is
+    /// not reported.
+    fn add(
+        &mut self,
+        node: NodeRef<'t, 'a>,
+        property: &'static str,
+        specifier: &[u32],
+        interrupts: &mut Vec<Fact<IntId>>,
+    ) {
+        match interrupt(specifier) {
+            Ok(intid) => interrupts.push(Fact::new(intid, node.origin(property))),
+            Err(message) if node.status().is_enabled() => {
+                self.findings.add(Rule::InterruptSpecifier, node.origin(property), message);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// A stated number of cells, of which no binding has more than a few.
+fn cell_count(node: NodeRef<'_, '_>, property: &str) -> Option<usize> {
+    usize::try_from(node.number(property)?).ok()
+}
+
+/// The node that takes the interrupts of `node`: the nearest ancestor's `interrupt-parent`, or an
+/// ancestor that takes interrupts itself.
+fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
+    for above in node.upwards() {
+        if above.index() != node.index() && above.has(CELLS) {
+            return Some(above);
+        }
+        if let Some(phandle) = above.number(PARENT) {
+            return tree.by_phandle(phandle);
+        }
+    }
+    None
+}
+
+/// The interrupt that a specifier names (binding `arm,gic-v3.yaml`); the error is a sentence.
+fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
+    let &[kind, number, _flags, ..] = specifier else {
+        return Err(format!("{} cells are no interrupt of the GIC", specifier.len()));
+    };
+    let (name, first, count) = match kind {
+        0 => ("SPI", 32, 988),
+        1 => ("PPI", 16, 16),
+        2 => ("extended SPI", 4096, 1024),
+        3 => ("extended PPI", 1056, 64),
+        _ => return Err(format!("{kind:#x} is no type of interrupt")),
+    };
+    if number < count {
+        Ok(IntId::new(first + number))
+    } else {
+        Err(format!("there is no {name} {number}, but {count} of them"))
+    }
+}

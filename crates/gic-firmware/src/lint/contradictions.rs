@@ -1,0 +1,163 @@
+//! Two descriptions of one machine, held against each other.
+
+use crate::controller::{Controller, ControllerKind};
+use crate::description::Description;
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::gic::{Gic, GicVersion};
+use crate::origin::Origin;
+use crate::region::RegionSet;
+use crate::requester::PciHost;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Display;
+use gic_arch::Affinity;
+use msi_types::{DeviceId, RequesterId};
+
+pub(super) fn check(one: &Description, other: &Description, findings: &mut Findings) {
+    cpus(one, other, findings);
+    if let (Some(one), Some(other)) = (&one.gic, &other.gic) {
+        gics(one, other, findings);
+    }
+    controllers(one, other, findings);
+    routes(one, other, findings);
+}
+
+fn cpus(one: &Description, other: &Description, findings: &mut Findings) {
+    let affinities = |description: &Description| -> BTreeSet<Affinity> {
+        description.enabled_cpus().map(|cpu| cpu.affinity.value).collect()
+    };
+    let (here, there) = (affinities(one), affinities(other));
+    let first = other.cpus.first().map(|cpu| cpu.affinity.origin.clone());
+    report(&here, &there, Rule::ContradictingCpus, first, findings);
+}
+
+/// Reports what only one of two sets holds.
+fn report<T: Ord + Display>(
+    here: &BTreeSet<T>,
+    there: &BTreeSet<T>,
+    rule: Rule,
+    place: Option<Origin>,
+    findings: &mut Findings,
+) {
+    let list = |items: Vec<&T>| {
+        let shown: Vec<String> = items.iter().take(4).map(ToString::to_string).collect();
+        let more = if items.len() > 4 { ", …" } else { "" };
+        format!("{}{more}", shown.join(", "))
+    };
+    let missing: Vec<_> = here.difference(there).collect();
+    let extra: Vec<_> = there.difference(here).collect();
+    let message = match (missing.is_empty(), extra.is_empty()) {
+        (true, true) => return,
+        (false, true) => format!("{} only in the first description", list(missing)),
+        (true, false) => format!("{} only in the second description", list(extra)),
+        (false, false) => format!("{} in the first, {} in the second", list(missing), list(extra)),
+    };
+    findings.add(rule, place.unwrap_or(Origin::program()), message);
+}
+
+/// Devicetrees do not tell GICv4 from GICv3.
+fn gics(one: &Gic, other: &Gic, findings: &mut Findings) {
+    let is_v2 = |gic: &Gic| gic.version.value == GicVersion::V2;
+    if is_v2(one) != is_v2(other) {
+        let message =
+            format!("{} in the first, {} in the second", one.version.value, other.version.value);
+        return findings.add(Rule::ContradictingGic, other.version.origin.clone(), message);
+    }
+    let (here, there) = (one.distributor.base(), other.distributor.base());
+    if here != there {
+        let message = format!("the distributor is at {here:#x} in the first, at {there:#x} here");
+        findings.add(Rule::ContradictingGic, other.distributor.origin.clone(), message);
+    }
+    // One may list a region for each CPU, the other one region for all.
+    for (gic, within) in [(one, other), (other, one)] {
+        let covered = RegionSet::new(within.redistributors.iter().map(|region| region.value));
+        let mut stated = gic.redistributors.iter().filter(|region| region.size() > 0);
+        let lost = stated.find(|region| !covered.contains(region.base()));
+        if let Some(region) = lost.filter(|_| !within.redistributors.is_empty()) {
+            let message = format!("redistributors at {} are in one of them only", region.value);
+            return findings.add(Rule::ContradictingGic, region.origin.clone(), message);
+        }
+    }
+}
+
+/// The doorbell of a controller, and its kind. Direct LPIs and MBI have no structure in ACPI.
+fn key(controller: &Controller) -> Option<(&'static str, u64)> {
+    let kind = match controller.kind {
+        ControllerKind::Its => "ITS",
+        ControllerKind::V2m => "v2m frame",
+        _ => return None,
+    };
+    Some((kind, controller.registers.as_ref()?.base()))
+}
+
+fn controllers(one: &Description, other: &Description, findings: &mut Findings) {
+    let keys = |description: &Description| -> BTreeSet<String> {
+        let usable = description.controllers.iter().filter(|one| one.status.is_enabled());
+        usable.filter_map(key).map(|(kind, base)| format!("{kind} at {base:#x}")).collect()
+    };
+    let place = other.controllers.first().map(|controller| controller.status.origin.clone());
+    report(&keys(one), &keys(other), Rule::ContradictingControllers, place, findings);
+}
+
+/// Hosts are the same if their configuration space is. Routes are compared at the ends of what
+/// either states.
+fn routes(one: &Description, other: &Description, findings: &mut Findings) {
+    let base = |host: &PciHost| host.config.as_ref().map(|config| config.region().base());
+    let usable = |host: &&PciHost| host.status.is_enabled();
+    let mut here: BTreeMap<u64, Option<&PciHost>> = BTreeMap::new();
+    for host in one.hosts.iter().filter(usable) {
+        let Some(base) = base(host) else { continue };
+        // Of two hosts at one place, neither is compared.
+        here.entry(base).and_modify(|known| *known = None).or_insert(Some(host));
+    }
+    for host in other.hosts.iter().filter(usable) {
+        let Some(same) = base(host).and_then(|base| *here.get(&base)?) else { continue };
+        let ends = ends(one, same).into_iter().chain(ends(other, host));
+        let (first, last) = super::claims::requesters(host.buses.value);
+        for requester in ends.filter(|id| (first..=last).contains(id)).map(RequesterId::new) {
+            let (left, right) = (route(one, same, requester), route(other, host, requester));
+            if left != right {
+                let message = format!(
+                    "requester {requester} is {} in the first, {} here",
+                    shown(left),
+                    shown(right)
+                );
+                findings.add(Rule::ContradictingRoutes, host.buses.origin.clone(), message);
+                break;
+            }
+        }
+    }
+}
+
+/// The most spans of a host that are compared: each look-up walks its map.
+const MAX_SPANS: usize = 64;
+
+fn ends(description: &Description, host: &PciHost) -> Vec<u32> {
+    let spans = description.host_spans(host).take(MAX_SPANS);
+    let ends = spans.flat_map(|span| {
+        let first = span.rid_base.get();
+        [first, first.saturating_add(span.length.saturating_sub(1))]
+    });
+    ends.collect()
+}
+
+/// The controller's base and the DeviceID there.
+fn route(
+    description: &Description,
+    host: &PciHost,
+    requester: RequesterId,
+) -> Option<(u64, DeviceId)> {
+    let route = description.route(host, requester).ok()?;
+    let (_, base) = key(description.controller(route.controller)?)?;
+    Some((base, route.device_id))
+}
+
+fn shown(route: Option<(u64, DeviceId)>) -> String {
+    route.map_or_else(
+        || String::from("nobody's"),
+        |(base, device)| format!("DeviceID {:#x} at {base:#x}", device.get()),
+    )
+}

@@ -1,0 +1,87 @@
+//! SPIs that controllers hand out for messages.
+
+use crate::controller::{Controller, ControllerKind};
+use crate::description::Description;
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::origin::{NodeId, Origin};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use gic_arch::IntId;
+
+/// A controller's range, both ends included.
+pub(super) struct Range<'d> {
+    pub(super) first: IntId,
+    pub(super) last: IntId,
+    id: &'d NodeId,
+    pub(super) origin: &'d Origin,
+}
+
+pub(super) fn check(description: &Description, findings: &mut Findings) {
+    let mut ranges = message_ranges(description);
+    ranges.sort_by_key(|range| range.first);
+    overlapping(&ranges, findings);
+    over_wires(description, &ranges, findings);
+    unused_frames(description, findings);
+}
+
+/// The ranges of usable controllers.
+pub(super) fn message_ranges(description: &Description) -> Vec<Range<'_>> {
+    let mut ranges = Vec::new();
+    for controller in description.controllers.iter().filter(|one| one.status.is_enabled()) {
+        for span in &controller.ranges {
+            let Some(last) = span.last() else { continue };
+            let (id, origin) = (&controller.id, &span.origin);
+            ranges.push(Range { first: span.first(), last, id, origin });
+        }
+    }
+    ranges
+}
+
+fn overlapping(sorted: &[Range<'_>], findings: &mut Findings) {
+    let mut furthest: Option<&Range<'_>> = None;
+    for range in sorted {
+        if let Some(before) = furthest.filter(|before| before.last >= range.first) {
+            let message = format!("INTID {} is in a range of {}, too", range.first, before.id);
+            findings.add(Rule::MsiRangesOverlap, range.origin.clone(), message);
+        }
+        furthest = furthest.filter(|before| before.last >= range.last).or(Some(range));
+    }
+}
+
+/// Looks each range up among the wired interrupts, of which it names the first that it holds.
+fn over_wires(description: &Description, ranges: &[Range<'_>], findings: &mut Findings) {
+    if ranges.is_empty() {
+        return;
+    }
+    let users = description.wired.iter().filter(|user| user.status.is_enabled());
+    let mut wired: Vec<(IntId, &NodeId)> = users
+        .flat_map(|user| user.interrupts.iter().map(|interrupt| (interrupt.value, &user.id)))
+        .collect();
+    wired.sort();
+    for range in ranges {
+        let from = wired.partition_point(|(intid, _)| *intid < range.first);
+        let to = wired.partition_point(|(intid, _)| *intid <= range.last);
+        let Some((intid, user)) = wired.get(from..to).and_then(<[_]>::first) else { continue };
+        let others = match to - from {
+            1 => String::new(),
+            count => format!(", and {} more", count - 1),
+        };
+        let spi = intid.get() - 32;
+        let message = format!("INTID {intid} (SPI {spi}) is a wire of {user}{others}");
+        findings.add(Rule::MsiOverWired, range.origin.clone(), message);
+    }
+}
+
+fn unused_frames(description: &Description, findings: &mut Findings) {
+    let of = |kind: ControllerKind| {
+        let usable = move |one: &&Controller| one.kind == kind && one.status.is_enabled();
+        description.controllers.iter().filter(usable)
+    };
+    let Some(its) = of(ControllerKind::Its).next() else { return };
+    for frame in of(ControllerKind::V2m) {
+        let message = format!("{} is there", its.id);
+        findings.add(Rule::UnusedMsiFrame, frame.status.origin.clone(), message);
+    }
+}

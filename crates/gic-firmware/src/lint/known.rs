@@ -1,0 +1,105 @@
+//! What only registers tell: widths and features.
+
+use super::claims::claims;
+use super::interrupts::message_ranges;
+use crate::controller::{Controller, ControllerKind};
+use crate::description::Description;
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::origin::NodeId;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::vec::Vec;
+
+/// Values of registers, read on the machine or typed from its manual.
+///
+/// Fields: IHI 0069H §12.9.38 (`GICD_TYPER`), §12.11.36 (`GICR_TYPER`), §12.19.11 (`GITS_TYPER`).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct KnownRegisters {
+    /// `GICD_TYPER`.
+    pub gicd_typer: Option<u32>,
+    /// `GICR_TYPER` of some or all redistributors.
+    pub gicr_typer: Vec<u64>,
+    /// `GITS_TYPER` of some or all ITSes, by their nodes.
+    pub gits_typer: BTreeMap<NodeId, u64>,
+}
+
+impl KnownRegisters {
+    /// Highest INTID of SPIs.
+    fn last_spi(&self) -> Option<u32> {
+        Some((((self.gicd_typer? & 0x1f) + 1) * 32 - 1).min(1019))
+    }
+
+    /// Some redistributor lacks the feature of this bit of `GICR_TYPER`.
+    fn redistributor_lacks(&self, bit: u32) -> bool {
+        self.gicr_typer.iter().any(|typer| typer & (1 << bit) == 0)
+    }
+
+    fn distributor_lacks(&self, bit: u32) -> bool {
+        self.gicd_typer.is_some_and(|typer| typer & (1 << bit) == 0)
+    }
+}
+
+/// `GICD_TYPER.MBIS`, `GICD_TYPER.LPIS`, `GICR_TYPER.PLPIS`, `GICR_TYPER.DirectLPI`.
+const MBIS: u32 = 16;
+const LPIS: u32 = 17;
+const PLPIS: u32 = 0;
+const DIRECT_LPI: u32 = 3;
+
+pub(super) fn check(description: &Description, known: &KnownRegisters, findings: &mut Findings) {
+    for controller in description.controllers.iter().filter(|one| one.status.is_enabled()) {
+        features(controller, known, findings);
+    }
+    widths(description, known, findings);
+    spis(description, known, findings);
+}
+
+fn features(controller: &Controller, known: &KnownRegisters, findings: &mut Findings) {
+    let (rule, message) = match controller.kind {
+        ControllerKind::Its if known.redistributor_lacks(PLPIS) => {
+            (Rule::ItsWithoutLpis, "GICR_TYPER.PLPIS of a redistributor is 0")
+        }
+        ControllerKind::Its if known.distributor_lacks(LPIS) => {
+            (Rule::ItsWithoutLpis, "GICD_TYPER.LPIS is 0")
+        }
+        ControllerKind::Mbi if known.distributor_lacks(MBIS) => {
+            (Rule::MbiUnsupported, "GICD_TYPER.MBIS is 0")
+        }
+        ControllerKind::DirectLpi if known.redistributor_lacks(DIRECT_LPI) => {
+            (Rule::DirectLpiUnsupported, "GICR_TYPER.DirectLPI of a redistributor is 0")
+        }
+        _ => return,
+    };
+    findings.add(rule, controller.status.origin.clone(), message);
+}
+
+fn widths(description: &Description, known: &KnownRegisters, findings: &mut Findings) {
+    for claim in claims(description) {
+        let Some(its) = description.controller(claim.controller) else { continue };
+        let Some(typer) = known.gits_typer.get(&its.id) else { continue };
+        let bits = ((typer >> 13) & 0x1f) + 1;
+        if u64::from(claim.last) >> bits != 0 {
+            let message =
+                format!("DeviceID {:#x} at {}, which takes {bits} bits", claim.last, its.id);
+            findings.add(Rule::DeviceIdWidth, claim.origin.clone(), message);
+        }
+    }
+}
+
+/// Extended SPIs have a bound of their own, and are not judged.
+fn spis(description: &Description, known: &KnownRegisters, findings: &mut Findings) {
+    let Some(bound) = known.last_spi() else { return };
+    let is_beyond = |last: u32| last > bound && last < 1020;
+    for range in message_ranges(description) {
+        if is_beyond(range.last.get()) {
+            let message = format!("INTID {} where {bound} is the last", range.last);
+            findings.add(Rule::SpiBeyondDistributor, range.origin.clone(), message);
+        }
+    }
+    for user in description.wired.iter().filter(|user| user.status.is_enabled()) {
+        for intid in user.interrupts.iter().filter(|intid| is_beyond(intid.get())) {
+            let message = format!("INTID {} where {bound} is the last", intid.value);
+            findings.add(Rule::SpiBeyondDistributor, intid.origin.clone(), message);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Maps, references and the DeviceIDs that they lead to.
+
+use super::claims::{Claim, claims, requesters};
+use crate::controller::{Controller, ControllerKind};
+use crate::description::Description;
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::origin::{Fact, NodeId, Origin};
+use crate::requester::{ConfigSpace, MapEntry, MsiRouting, PciHost, Role};
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use msi_types::DeviceId;
+
+/// Requester IDs on PCI: 16 bits.
+const PCI_REQUESTERS: u64 = 0x1_0000;
+/// Buses outside of PCI whose devices have requester IDs.
+const BUSES: &[&str] = &["fsl,qoriq-mc", "xlnx,versal-net-cdx"];
+/// Bindings that have no `msi-map`; ACPI has no such nodes.
+const MAP: &str = "msi-map";
+
+pub(super) fn check(description: &Description, findings: &mut Findings) {
+    for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
+        check_host(description, host, findings);
+    }
+    check_devices(description, findings);
+    its_cells(description, findings);
+    let claims = claims(description);
+    shared_ids(description, &claims, findings);
+    pre_its(description, &claims, findings);
+    address_limits(description, findings);
+}
+
+fn check_host(description: &Description, host: &PciHost, findings: &mut Findings) {
+    unreachable_host(description, host, findings);
+    mask_without_map(&host.id, &host.msi, findings);
+    disabled_iommus(description, host, findings);
+    for routing in host.bridges.iter().map(|bridge| &bridge.msi).chain([&host.msi]) {
+        beyond_pci(routing, findings);
+    }
+    // Behind a mask, one entry stands for many buses.
+    if host.msi.mask.as_ref().is_none_or(|mask| mask.value & 0xffff == 0xffff) {
+        uncovered_buses(host, findings);
+    }
+}
+
+/// Hosts that are no ECAM may have a controller of their own, which devicetrees do not always say.
+fn unreachable_host(description: &Description, host: &PciHost, findings: &mut Findings) {
+    let is_ecam =
+        host.config.as_ref().is_some_and(|config| matches!(config.value, ConfigSpace::Ecam(_)));
+    let takes_messages = |controller: &Controller| {
+        controller.status.is_enabled() && !matches!(controller.kind, ControllerKind::Other(_))
+    };
+    let has_controller = description.controllers.iter().any(takes_messages);
+    if is_ecam && has_controller && host.msi.is_empty() && host.own_controller.is_none() {
+        let message = "functions behind it cannot signal by message";
+        findings.add(Rule::HostWithoutMsi, host.id.origin(""), message);
+    }
+}
+
+fn mask_without_map(id: &NodeId, msi: &MsiRouting, findings: &mut Findings) {
+    if let (Some(mask), None) = (&msi.mask, &msi.map)
+        && mask.origin.place() == Some(id.as_str())
+    {
+        let message = "there is no `msi-map` that it could apply to";
+        findings.add(Rule::MaskWithoutMap, mask.origin.clone(), message);
+    }
+}
+
+fn disabled_iommus(description: &Description, host: &PciHost, findings: &mut Findings) {
+    if host.msi.is_empty() {
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    for entry in &host.iommu.map {
+        let Some(index) = entry.iommu.filter(|index| seen.insert(*index)) else { continue };
+        if let Some(message) = disabled(description, index) {
+            findings.add(Rule::DisabledIommu, entry.origin.clone(), message);
+        }
+    }
+}
+
+fn disabled(description: &Description, index: crate::iommu::IommuIndex) -> Option<String> {
+    let iommu = description.iommu(index).filter(|iommu| !iommu.status.is_enabled())?;
+    Some(format!("{} is not usable", iommu.id))
+}
+
+fn beyond_pci(routing: &MsiRouting, findings: &mut Findings) {
+    for entry in routing.map.iter().flatten() {
+        let (first, length) = (entry.rid_base.get(), entry.length);
+        if u64::from(first) + u64::from(length) > PCI_REQUESTERS {
+            let message =
+                format!("{length:#x} requesters from {first:#x} on reach past requester 0xffff");
+            findings.add(Rule::RequesterBeyondPci, entry.origin.clone(), message);
+        }
+    }
+}
+
+/// Compares the map of a host with its buses.
+fn uncovered_buses(host: &PciHost, findings: &mut Findings) {
+    let Some(map) = &host.msi.map else { return };
+    let (low, high) = requesters(host.buses.value);
+    let is_stated = host.buses.origin.item() != "bus-range" || host.buses.value.last != 0xff;
+    let mut covered = [false; 256];
+    for entry in map {
+        let Some((first, last)) = ends(entry) else { continue };
+        if first > high || last < low {
+            if is_stated && u64::from(first) < PCI_REQUESTERS {
+                let message = format!(
+                    "requesters {first:#x} to {last:#x} are not on buses {:#x} to {:#x}",
+                    host.buses.first, host.buses.last
+                );
+                findings.add(Rule::UnreachableMapEntry, entry.origin.clone(), message);
+            }
+            continue;
+        }
+        let (first, last) = (first.max(low) >> 8, last.min(high) >> 8);
+        let buses = covered.iter_mut().skip(first as usize).take((last - first + 1) as usize);
+        buses.for_each(|bus| *bus = true);
+    }
+    let behind = |bus: &usize| u8::try_from(*bus).is_ok_and(|bus| host.buses.contains(bus));
+    let missing = (0..covered.len()).filter(behind).filter(|bus| covered.get(*bus) == Some(&false));
+    let missing: Vec<_> = missing.collect();
+    if let (Some(first), Some(entry), true) =
+        (missing.first(), map.first(), host.msi.parents.is_empty())
+    {
+        let message = format!(
+            "{} of the {} buses are not in the map, from bus {first:#x} on",
+            missing.len(),
+            u32::from(host.buses.last - host.buses.first) + 1
+        );
+        findings.add(Rule::UncoveredBus, entry.origin.clone(), message);
+    }
+}
+
+/// The first and the last requester ID of an entry.
+fn ends(entry: &Fact<MapEntry>) -> Option<(u32, u32)> {
+    let first = entry.rid_base.get();
+    Some((first, first.saturating_add(entry.length.checked_sub(1)?)))
+}
+
+fn check_devices(description: &Description, findings: &mut Findings) {
+    for device in description.devices.iter().filter(|device| device.status.is_enabled()) {
+        mask_without_map(&device.id, &device.msi, findings);
+        let is_bus = device.compatible.iter().any(|name| BUSES.contains(&name.as_str()));
+        let map = device.msi.map.as_ref().and_then(|map| map.first());
+        if let Some(entry) = map
+            && entry.origin.item() == MAP
+            && !is_bus
+        {
+            let message = "neither a PCI host nor another bus with requester IDs";
+            findings.add(Rule::MapOnDevice, entry.origin.clone(), message);
+        }
+        for iommu in &device.iommus {
+            if let Some(message) = disabled(description, iommu.value) {
+                findings.add(Rule::DisabledIommu, iommu.origin.clone(), message);
+            }
+        }
+    }
+}
+
+fn its_cells(description: &Description, findings: &mut Findings) {
+    for its in &description.controllers {
+        if its.kind == ControllerKind::Its && its.status.is_enabled() && its.msi_cells.value != 1 {
+            let message = format!("references to it have {} cells", its.msi_cells.value);
+            findings.add(Rule::ItsMsiCells, its.msi_cells.origin.clone(), message);
+        }
+    }
+}
+
+/// Sweeps over the DeviceIDs of each ITS. Of the claims so far it keeps the one that reaches
+/// furthest, and the one of another requester that does.
+fn shared_ids(description: &Description, claims: &[Claim<'_>], findings: &mut Findings) {
+    let mut sorted: Vec<&Claim<'_>> = claims.iter().collect();
+    sorted.sort_by_key(|claim| (claim.controller, claim.first));
+    let mut furthest: [Option<&Claim<'_>>; 2] = [None, None];
+    for claim in sorted {
+        let before = furthest.iter().flatten().find(|before| {
+            before.controller == claim.controller
+                && before.owner != claim.owner
+                && before.last >= claim.first
+        });
+        if let Some(before) = before {
+            let its = description.controller(claim.controller).map(|its| its.id.as_str());
+            let message = format!(
+                "DeviceID {:#x} at {} is {}'s, too",
+                claim.first,
+                its.unwrap_or_default(),
+                before.owner
+            );
+            findings.add(Rule::SharedDeviceId, claim.origin.clone(), message);
+        }
+        furthest = keep(furthest, claim);
+    }
+}
+
+/// The two claims of different requesters that reach furthest, the furthest first.
+fn keep<'c, 'd>(
+    furthest: [Option<&'c Claim<'d>>; 2],
+    claim: &'c Claim<'d>,
+) -> [Option<&'c Claim<'d>>; 2] {
+    let is_here = |other: &&Claim<'_>| other.controller == claim.controller;
+    let [first, second] = furthest.map(|other| other.filter(is_here));
+    match first {
+        Some(first) if first.owner == claim.owner && first.last >= claim.last => {
+            [Some(first), second]
+        }
+        Some(first) if first.owner != claim.owner && first.last >= claim.last => {
+            let reaches = second.is_none_or(|second| second.last < claim.last);
+            [Some(first), if reaches { Some(claim) } else { second }]
+        }
+        Some(first) if first.owner == claim.owner => [Some(claim), second],
+        first => [Some(claim), first],
+    }
+}
+
+fn pre_its(description: &Description, claims: &[Claim<'_>], findings: &mut Findings) {
+    for claim in claims {
+        let its = description.controller(claim.controller).filter(|its| its.pre_its.is_some());
+        let Some(its) = its.filter(|its| its.doorbell(DeviceId::new(claim.last)).is_none()) else {
+            continue;
+        };
+        let message =
+            format!("DeviceIDs up to {:#x} at {}, whose window ends before", claim.last, its.id);
+        findings.add(Rule::PreItsWindow, claim.origin.clone(), message);
+    }
+}
+
+/// Compares the address bits of requesters that pass no IOMMU with the doorbells.
+fn address_limits(description: &Description, findings: &mut Findings) {
+    let highest: Vec<Option<u64>> = description
+        .controllers
+        .iter()
+        .map(|controller| {
+            // Direct LPI has a doorbell for each CPU.
+            description.doorbells(controller).into_iter().max()
+        })
+        .collect();
+    let mut judge = |bits: &Fact<u8>, index: usize, origin: &Origin| {
+        let doorbell = highest.get(index).copied().flatten();
+        let limit = 1u64.checked_shl(bits.value.into());
+        if let (Some(doorbell), Some(limit)) = (doorbell, limit)
+            && doorbell >= limit
+        {
+            let message = format!("{} bits do not reach the doorbell {doorbell:#x}", bits.value);
+            findings.add(Rule::AddressSizeLimit, origin.clone(), message);
+        }
+    };
+    for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
+        let Some(bits) = &host.address_bits else { continue };
+        for span in description.host_spans(host) {
+            if host.iommu.stream(span.rid_base).is_none() {
+                judge(bits, span.controller.get(), &bits.origin);
+            }
+        }
+    }
+    let devices = description.devices.iter().filter(|device| device.status.is_enabled());
+    for device in devices.filter(|device| device.iommus.is_empty() && device.role == Role::Device) {
+        let Some(bits) = &device.address_bits else { continue };
+        for span in description.device_spans(device) {
+            judge(bits, span.controller.get(), &bits.origin);
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Requester IDs that two entries of one map claim.
+
+use crate::finding::Rule;
+use crate::findings::Findings;
+use crate::origin::Fact;
+use crate::requester::MapEntry;
+use alloc::format;
+use alloc::vec::Vec;
+
+/// Reports entries that claim requester IDs of an entry with a lower first ID.
+pub(crate) fn report_overlaps(map: &[Fact<MapEntry>], findings: &mut Findings) {
+    let mut claims: Vec<_> =
+        map.iter().map(|entry| (entry.rid_base.get(), u64::from(entry.length), entry)).collect();
+    claims.sort_by_key(|&(first, ..)| first);
+    let mut claimed_to = 0;
+    for (first, length, entry) in claims {
+        if length > 0 && u64::from(first) < claimed_to {
+            let message = format!("requester {first:#x} is claimed by another entry, too");
+            findings.add(Rule::MapOverlap, entry.origin.clone(), message);
+        }
+        claimed_to = claimed_to.max(u64::from(first) + length);
+    }
+}

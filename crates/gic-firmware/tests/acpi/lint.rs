@@ -1,0 +1,194 @@
+//! Rules that tables break: for each, a faulty machine and a mended one.
+
+use super::bytes::{
+    Bytes, Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, node,
+    root_complex, smmu_v3,
+};
+use super::convert::as_devicetree;
+use gic_firmware::lint::{KnownRegisters, check, compare};
+use gic_firmware::{Finding, Rule};
+use std::collections::BTreeSet;
+
+/// The offset of the first node of an IORT.
+const GROUP: u32 = 48;
+/// All requesters to the ITS group, each its own DeviceID.
+const ALL: Mapping = [0, 0xffff, 0, GROUP, 0];
+
+type Tables = Vec<Vec<u8>>;
+
+fn cpus() -> [Vec<u8>; 4] {
+    [gicc(82, 0, 1, 0, 0), gicc(82, 1, 1, 1, 0), gicd(0x800_0000, 3), gicr(0, 0x80a_0000, 0x4_0000)]
+}
+
+/// A machine with `more` in its MADT, and these nodes in its IORT.
+fn tables(more: &[Vec<u8>], nodes: &[Vec<u8>]) -> Tables {
+    let structures = [&cpus(), more].concat();
+    vec![madt(&structures), mcfg(&[(0x40_1000_0000, 0, 0, 0xff)]), iort(nodes)]
+}
+
+/// A machine with one ITS, an ITS group and `nodes`.
+fn with(nodes: &[Vec<u8>]) -> Tables {
+    tables(&[its(0, 0, 0x808_0000)], &[&[its_group(&[0])], nodes].concat())
+}
+
+fn sound() -> Tables {
+    with(&[root_complex(0, &[ALL])])
+}
+
+/// A machine with these structures in its MADT and one root complex.
+fn of(structures: &[Vec<u8>]) -> Tables {
+    let nodes = [its_group(&[0]), root_complex(0, &[ALL])];
+    vec![madt(structures), mcfg(&[(0x40_1000_0000, 0, 0, 0xff)]), iort(&nodes)]
+}
+
+fn limited(bits: u32) -> Tables {
+    let complex = node(2, 3, &Bytes::default().u64(0).u32(0).u32(0).u32(bits).0, &[ALL]);
+    tables(&[its(0, 0, 0x40_0808_0000)], &[its_group(&[0]), complex])
+}
+
+fn with_smmu(flags: u32) -> Tables {
+    let own = [0, 0, 0x2_0000, GROUP, flags];
+    with(&[root_complex(0, &[ALL]), smmu_v3(3, 0, 0, 0, &[own])])
+}
+
+fn with_redistributor(base: u64) -> Tables {
+    let [first, _, distributor, region] = cpus();
+    let second = gicc(82, 1, 1, 1, base);
+    of(&[first, second, distributor, region, its(0, 0, 0x808_0000)])
+}
+
+fn with_cpu(cpu: Vec<u8>) -> Tables {
+    let [first, _, distributor, region] = cpus();
+    of(&[first, cpu, distributor, region, its(0, 0, 0x808_0000)])
+}
+
+fn checksum(by: u8) -> Tables {
+    let mut tables = sound();
+    tables[0][9] = tables[0][9].wrapping_add(by);
+    tables
+}
+
+fn ranges(first_count: u32) -> Tables {
+    let ranges = [[0, first_count, 0, GROUP, 0], [0x100, 0xfeff, 0x100, GROUP, 0]];
+    with(&[root_complex(0, &ranges)])
+}
+
+fn two_its(second: u32) -> Tables {
+    let more = [its(0, 0, 0x808_0000), its(0, second, 0x810_0000)];
+    tables(&more, &[its_group(&[0]), root_complex(0, &[ALL])])
+}
+
+/// Rule, fault, mend.
+fn cases() -> Vec<(Rule, Tables, Tables)> {
+    let complex = |target| with(&[root_complex(0, &[[0, 0xffff, 0, target, 0]])]);
+    let group = |its: u32| {
+        let nodes = [its_group(&[its]), root_complex(0, &[ALL])];
+        tables(&[super::bytes::its(0, 0, 0x808_0000)], &nodes)
+    };
+    let many: Vec<_> = (0..300).map(|uid| gicc(82, uid, 1, 0, 0)).collect();
+    vec![
+        (Rule::TableChecksum, checksum(1), checksum(0)),
+        (Rule::MalformedTable, with_cpu(gicc(75, 1, 1, 1, 0)), with_cpu(gicc(82, 1, 1, 1, 0))),
+        (Rule::DuplicateId, two_its(0), two_its(1)),
+        (Rule::IortReference, complex(0xdead), complex(GROUP)),
+        (Rule::UnknownIts, group(7), group(0)),
+        (Rule::IdCount, ranges(0x100), ranges(0xff)),
+        (Rule::SingleMapping, with_smmu(0), with_smmu(1)),
+        (Rule::OtherGicVersion, vec![madt(&[vec![28, 4, 0, 0]])], sound()),
+        (Rule::GiccRedistributor, with_redistributor(0x900_0000), with_redistributor(0)),
+        (Rule::AddressSizeLimit, limited(32), limited(48)),
+        (Rule::TooManyFindings, of(&many), sound()),
+    ]
+}
+
+/// Rule, and the tables of a machine that contradict those of the sound one.
+fn contradictions() -> Vec<(Rule, Tables)> {
+    let [first, second, _, region] = cpus();
+    let its_0 = its(0, 0, 0x808_0000);
+    let moved = [first.clone(), second, gicd(0x900_0000, 3), region.clone(), its_0.clone()];
+    vec![
+        (Rule::ContradictingCpus, of(&[first, gicd(0x800_0000, 3), region, its_0])),
+        (Rule::ContradictingGic, of(&moved)),
+        (Rule::ContradictingControllers, two_its(1)),
+        (Rule::ContradictingRoutes, with(&[root_complex(0, &[[0, 0xffff, 0x1_0000, GROUP, 0]])])),
+    ]
+}
+
+fn findings(tables: &[Vec<u8>]) -> Vec<Finding> {
+    check(&describe(tables), &KnownRegisters::default())
+}
+
+fn rules(findings: &[Finding]) -> BTreeSet<Rule> {
+    findings.iter().map(|finding| finding.rule).collect()
+}
+
+#[test]
+fn each_fault_of_tables_is_found() {
+    for (rule, fault, _) in cases() {
+        let found = findings(&fault);
+        assert!(rules(&found).contains(&rule), "{rule}: {found:#?}");
+    }
+}
+
+#[test]
+fn each_mend_of_tables_is_free_of_findings() {
+    for (rule, _, mend) in cases() {
+        assert_eq!(findings(&mend), [], "{rule}");
+    }
+}
+
+#[test]
+fn each_contradiction_is_found_alone() {
+    let tree = as_devicetree(&describe(&sound()));
+    for (rule, tables) in contradictions() {
+        let machine = describe(&tables);
+        assert_eq!(findings(&tables), [], "{rule}");
+        let found = compare(&tree, &machine);
+        assert_eq!(rules(&found), BTreeSet::from([rule]), "{found:#?}");
+    }
+}
+
+#[test]
+fn the_same_machine_in_both_forms_agrees() {
+    let machine = describe(&sound());
+    let tree = as_devicetree(&machine);
+    assert_eq!(compare(&tree, &machine), []);
+    assert_eq!(compare(&machine, &tree), []);
+}
+
+#[test]
+fn each_rule_has_a_case_here_or_in_devicetree() {
+    let mut tried: BTreeSet<Rule> = cases().into_iter().map(|(rule, ..)| rule).collect();
+    tried.extend(contradictions().into_iter().map(|(rule, _)| rule));
+    for rule in Rule::ALL {
+        let in_devicetree = rule.explanation().contains("```dts");
+        assert!(in_devicetree != tried.contains(rule), "{rule}");
+    }
+}
+
+#[test]
+fn an_iommu_on_the_way_lifts_the_limit() {
+    let limit = Bytes::default().u64(0).u32(0).u32(0).u32(32).0;
+    let smmu = GROUP + 24;
+    let nodes = [
+        its_group(&[0]),
+        smmu_v3(3, 0, 74, 0, &[ALL]),
+        node(2, 3, &limit, &[[0, 0xffff, 0, smmu, 0]]),
+    ];
+    assert_eq!(findings(&tables(&[its(0, 0, 0x40_0808_0000)], &nodes)), []);
+}
+
+#[test]
+fn ranges_of_one_complex_may_not_overlap() {
+    let ranges = [[0, 0xfffe, 0, GROUP, 0], [0x100, 0xff, 0x2_0000, GROUP, 0]];
+    let found = findings(&with(&[root_complex(0, &ranges)]));
+    assert!(rules(&found).contains(&Rule::MapOverlap), "{found:#?}");
+}
+
+#[test]
+fn cpus_without_a_redistributor_beside_others_are_reported() {
+    let cpus = [gicc(82, 0, 1, 0, 0x80a_0000), gicc(82, 1, 1, 1, 0), gicc(82, 2, 0, 2, 0)];
+    let found = describe(&[madt(&[cpus.as_slice(), &[gicd(0x800_0000, 3)]].concat())]).findings;
+    let places: Vec<_> = found.iter().map(|finding| finding.origin.to_string()).collect();
+    assert_eq!(places, ["MADT+0x7e: GICR base address"]);
+}

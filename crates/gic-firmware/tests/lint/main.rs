@@ -1,0 +1,88 @@
+//! Each rule's explanation is tried: its fault is found, its mend is free of findings.
+
+mod dts;
+
+use gic_firmware::lint::{KnownRegisters, check};
+use gic_firmware::{Finding, NodeId, Rule, devicetree};
+use std::collections::BTreeMap;
+
+const BASE: &str = include_str!("../../rules/base.dts");
+
+/// The fenced text of this language, one after the other.
+fn fenced<'e>(explanation: &'e str, language: &str) -> Vec<&'e str> {
+    let fence = format!("```{language}\n");
+    let parts = explanation.split(&*fence).skip(1);
+    parts.map(|part| part.split("```").next().unwrap_or_default()).collect()
+}
+
+/// The registers that an explanation states.
+fn known(explanation: &str) -> KnownRegisters {
+    let mut known = KnownRegisters::default();
+    let Some(json) = fenced(explanation, "json").first().copied() else { return known };
+    let words: Vec<_> = json.split('"').skip(1).step_by(2).collect();
+    let number = |text: &str| {
+        u64::from_str_radix(text.strip_prefix("0x").expect("hexadecimal"), 16).expect("a number")
+    };
+    match *words.as_slice() {
+        ["GICD_TYPER", value] => known.gicd_typer = u32::try_from(number(value)).ok(),
+        ["GICR_TYPER", value] => known.gicr_typer.push(number(value)),
+        ["GITS_TYPER", its, value] => {
+            known.gits_typer = BTreeMap::from([(NodeId::new(its), number(value))]);
+        }
+        ref other => panic!("{other:?} are no registers"),
+    }
+    known
+}
+
+fn findings(change: &str, known: &KnownRegisters) -> Vec<Finding> {
+    let blob = dts::compile(&[BASE, change]);
+    check(&devicetree::parse(&blob).expect("a readable tree"), known)
+}
+
+/// Rules that a devicetree can break.
+fn devicetree_rules() -> impl Iterator<Item = Rule> {
+    Rule::ALL.iter().copied().filter(|rule| rule.explanation().contains("```dts"))
+}
+
+#[test]
+fn base_machine_is_free_of_findings() {
+    assert_eq!(findings("", &KnownRegisters::default()), []);
+}
+
+#[test]
+fn each_fault_is_found() {
+    for rule in devicetree_rules() {
+        let explanation = rule.explanation();
+        let [fault, _] = fenced(explanation, "dts")[..] else { panic!("{rule}: a fault, a mend") };
+        let found = findings(fault, &known(explanation));
+        assert!(found.iter().any(|finding| finding.rule == rule), "{rule}: {found:#?}");
+    }
+}
+
+#[test]
+fn each_mend_is_free_of_findings() {
+    for rule in devicetree_rules() {
+        let explanation = rule.explanation();
+        let [_, mend] = fenced(explanation, "dts")[..] else { panic!("{rule}: a fault, a mend") };
+        assert_eq!(findings(mend, &known(explanation)), [], "{rule}");
+    }
+}
+
+#[test]
+fn register_rules_are_silent_without_registers() {
+    for rule in devicetree_rules().filter(|rule| rule.explanation().contains("```json")) {
+        let fault = fenced(rule.explanation(), "dts")[0];
+        assert_eq!(findings(fault, &KnownRegisters::default()), [], "{rule}");
+    }
+}
+
+#[test]
+fn each_explanation_has_its_parts() {
+    for rule in Rule::ALL {
+        let explanation = rule.explanation();
+        let fault = explanation.find("\n## Fault\n").expect("a fault");
+        let mend = explanation.find("\n## Mend\n").expect("a mend");
+        assert!(60 < fault && fault < mend, "{rule}");
+        assert_eq!(Rule::named(rule.name()), Some(*rule));
+    }
+}

@@ -1,0 +1,77 @@
+//! Wired users of the GIC, and the IOMMUs of platform devices.
+
+use gic_firmware::{Description, IommuIndex, Rule, Status, devicetree};
+
+fn machine() -> Description {
+    devicetree::parse(include_bytes!("data/wired.dtb")).expect("a readable tree")
+}
+
+fn interrupts(machine: &Description, id: &str) -> Vec<u32> {
+    let users = machine.wired.iter().filter(|user| user.id.as_str() == id);
+    users.flat_map(|user| &user.interrupts).map(|intid| intid.get()).collect()
+}
+
+#[test]
+fn each_class_has_its_first_intid() {
+    let machine = machine();
+    assert_eq!(interrupts(&machine, "/intc@8000000"), [25]);
+    assert_eq!(interrupts(&machine, "/gpio@9000000"), [39, 4104, 1119]);
+}
+
+#[test]
+fn extended_references_skip_other_controllers() {
+    assert_eq!(interrupts(&machine(), "/serial@9010000"), [65, 19]);
+}
+
+#[test]
+fn another_parent_makes_no_user() {
+    let machine = machine();
+    for id in ["/key", "/bus/key", "/bus", "/pcie@10000000/function@0"] {
+        assert_eq!(interrupts(&machine, id), [], "{id}");
+    }
+}
+
+#[test]
+fn a_nexus_uses_what_its_map_leads_to() {
+    let machine = machine();
+    assert_eq!(interrupts(&machine, "/pcie@10000000"), [72, 74]);
+    let nexus = machine.wired.iter().find(|user| user.id.as_str() == "/pcie@10000000").unwrap();
+    assert_eq!(nexus.interrupts[0].origin.to_string(), "/pcie@10000000: interrupt-map");
+}
+
+#[test]
+fn numbers_beyond_their_class_are_reported() {
+    let machine = machine();
+    assert_eq!(interrupts(&machine, "/wrong@9030000"), [1019]);
+    let found = machine.findings.iter().filter(|one| one.rule == Rule::InterruptSpecifier);
+    let messages: Vec<_> = found.map(ToString::to_string).collect();
+    let place = "error[interrupt-specifier] /wrong@9030000: interrupts:";
+    assert_eq!(
+        messages,
+        [
+            format!("{place} there is no SPI 988, but 988 of them"),
+            format!("{place} there is no PPI 16, but 16 of them"),
+            format!("{place} 0x9 is no type of interrupt"),
+        ]
+    );
+}
+
+#[test]
+fn users_that_are_disabled_say_so() {
+    let machine = machine();
+    let off = machine.wired.iter().find(|user| user.id.as_str() == "/off@9020000").unwrap();
+    assert_eq!((off.status.value, off.interrupts.len()), (Status::Disabled, 1));
+}
+
+#[test]
+fn devices_name_their_iommus_up_to_a_broken_reference() {
+    let machine = machine();
+    let dma = machine.devices.iter().find(|device| device.id.as_str() == "/dma@9040000").unwrap();
+    let passed: Vec<_> = dma.iommus.iter().map(|iommu| iommu.value).collect();
+    assert_eq!(passed, [IommuIndex::new(0); 2]);
+    let broken = machine.findings.iter().find(|one| one.rule == Rule::NotAnIommu).unwrap();
+    assert_eq!(
+        broken.to_string(),
+        "error[not-an-iommu] /dma@9040000: iommus: /intc@8000000 is no IOMMU"
+    );
+}
