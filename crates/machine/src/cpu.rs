@@ -5,9 +5,8 @@ mod sleepers;
 mod threads;
 mod work;
 
-#[cfg(test)]
-pub(crate) use self::core::Registers;
-pub(crate) use self::core::{CpuCore, CpuRecords, DirectLpi, Gic, Its, looked_at};
+pub use self::core::CpuRegisters;
+pub(crate) use self::core::{CpuCore, CpuRecords, Its, looked_at};
 pub(crate) use sleepers::{NoKick, Sleepers};
 pub(crate) use threads::CpuThreads;
 pub(crate) use work::{Cpus, Work, call};

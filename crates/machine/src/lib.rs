@@ -47,6 +47,7 @@ mod readme;
 mod report;
 mod rng;
 mod run;
+pub mod sequential;
 mod simulate;
 mod system;
 mod trespass;

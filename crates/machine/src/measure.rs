@@ -11,7 +11,7 @@ mod model;
 mod peers;
 mod routes;
 
-use crate::error::RunError;
+use crate::RunError;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! The examples of the project's README, word for word, at work: the kernel of the first one runs
 //! as the guest of the monitor of the second one.
 
-use crate::cpu::{NoKick, Registers};
+use crate::cpu::{CpuRegisters, NoKick};
 use crate::embedded::Firmware;
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{Executing, MachinePlatform};
@@ -142,8 +142,8 @@ impl GuestMachine {
         Self { guest, vcpus, platform }
     }
 
-    fn registers(&self, cpu: u32) -> Registers<'_> {
-        Registers(&self.vcpus[cpu as usize])
+    fn registers(&self, cpu: u32) -> CpuRegisters<'_> {
+        CpuRegisters(&self.vcpus[cpu as usize])
     }
 
     /// The devicetree that the monitor gives its guest.

@@ -13,14 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use vgic::{Sleep, Vcpu};
 
-/// The machine's GIC driver.
-pub(crate) type Gic = gic_driver::Gic<MachinePlatform>;
-
 /// The machine's ITS driver.
 pub(crate) type Its = gic_driver::Its<MachinePlatform>;
-
-/// The machine's driver of direct LPIs.
-pub(crate) type DirectLpi = gic_driver::DirectLpi<MachinePlatform>;
 
 thread_local! {
     /// The time at which this thread's CPU last looked for an interrupt.
@@ -91,10 +85,11 @@ pub(crate) struct CpuCore {
     interrupts: OnceLock<Arc<Interrupts>>,
 }
 
-/// The CPU's system registers.
-pub(crate) struct Registers<'a>(pub(crate) &'a Mutex<Vcpu>);
+/// The system registers of a CPU.
+#[derive(Debug)]
+pub struct CpuRegisters<'a>(pub(crate) &'a Mutex<Vcpu>);
 
-impl SystemRegisters for Registers<'_> {
+impl SystemRegisters for CpuRegisters<'_> {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
         // An undefined register is a trap in the driver's own code; it goes on with nonsense.
         lock(self.0).read_sysreg(register).unwrap_or(0)
@@ -118,9 +113,9 @@ impl CpuCore {
     }
 
     /// The CPU executes `code`, with its interrupts masked.
-    pub(crate) fn execute<R>(&self, code: impl FnOnce(Cpu, &Registers<'_>) -> R) -> R {
+    pub(crate) fn execute<R>(&self, code: impl FnOnce(Cpu, &CpuRegisters<'_>) -> R) -> R {
         let _executing = Executing::in_exception(self.cpu);
-        code(self.cpu, &Registers(&self.vcpu))
+        code(self.cpu, &CpuRegisters(&self.vcpu))
     }
 
     /// The trap: acknowledges one interrupt, runs its handler, ends it. False if there was none.
@@ -136,7 +131,7 @@ impl CpuCore {
     }
 
     fn take_one_of(&self, interrupts: &Interrupts, looked_at: u64) -> bool {
-        let interface: CpuInterface<_> = CpuInterface::new(Registers(&self.vcpu));
+        let interface: CpuInterface<_> = CpuInterface::new(CpuRegisters(&self.vcpu));
         let Some(acknowledged) = interface.acknowledge() else { return false };
         let vector = acknowledged.intid().hwirq();
         let route = self.routes.get(vector);

@@ -1,7 +1,7 @@
 //! A machine for trials: one root controller, one layer over it, an endpoint of each kind.
 
 use super::device::{DeviceUpstreams, Devices, Probed};
-use super::gic_root::GicHardware;
+use super::gic_root::GicRootHardware;
 use super::root::{BoardConfig, CPUS, Driven, Root, RootHardware};
 use super::x86_root::X86Hardware;
 use super::{Endpoint, Layer, Parent, World};
@@ -118,7 +118,7 @@ impl Board {
         let hardware: Box<dyn RootHardware> = match plan.parent {
             Parent::X86Vector => Box::new(X86Hardware::new(plan.layer, Arc::clone(&ram))),
             _ if plan.layer != Layer::Remapping => {
-                Box::new(GicHardware::new(&plan, Arc::clone(&ram))?)
+                Box::new(GicRootHardware::new(&plan, Arc::clone(&ram))?)
             }
             kind => return Err(format!("there is no remapping unit for {kind}")),
         };
@@ -227,10 +227,10 @@ impl Board {
         self.root.migrated().unwrap()
     }
 
-    /// The model, if there is one.
+    /// The CPUs, if a GIC interrupts them.
     #[cfg(test)]
-    pub(super) fn model(&self) -> Option<&Arc<crate::model::GicModel>> {
-        self.root.model()
+    pub(super) fn gic_cpus(&self) -> Option<&crate::sequential::GicCpus> {
+        self.root.gic_cpus()
     }
 
     /// Messages that a remapping unit stopped: who sent them, and why not.

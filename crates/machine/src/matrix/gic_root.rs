@@ -2,11 +2,8 @@
 
 use super::Parent;
 use super::root::{BoardConfig, CPUS, Driven, RedistributorLayout, Root, RootHardware};
-use crate::cpu::{CpuCore, CpuRecords, DirectLpi, Gic, Its, NoKick};
-use crate::machine::gic;
-use crate::migration::{Migration, Migrator};
-use crate::model::GicModel;
-use crate::system::SequentialCpus;
+use crate::Migration;
+use crate::sequential::{GicCpus, GicHardware};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::pci::Translator;
 use doorbell_hardware::platform::MachinePlatform;
@@ -23,8 +20,11 @@ use msi_types::{
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use vgic::{V2mConfig, Vcpu, VgicConfig};
+use vgic::{V2mConfig, VgicConfig};
+
+type Gic = gic_driver::Gic<MachinePlatform>;
+type Its = gic_driver::Its<MachinePlatform>;
+type DirectLpi = gic_driver::DirectLpi<MachinePlatform>;
 
 const ITS: u64 = 0x0820_0000;
 const FRAME: u64 = 0x0802_0000;
@@ -34,12 +34,10 @@ const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("it is not zero");
 /// Requester that asks for all vectors, to find out whether they are free.
 const NOBODY: RequesterId = RequesterId::new(0xff);
 
-/// The model, and its CPUs.
-pub(super) struct GicHardware {
+/// The GIC, and its doorbells' kind.
+pub(super) struct GicRootHardware {
     kind: Parent,
-    model: Arc<GicModel>,
-    vcpus: Vec<Vcpu>,
-    ram: Arc<Ram>,
+    gic: GicHardware,
     migration: Migration,
 }
 
@@ -65,7 +63,7 @@ fn redistributors(
     }
 }
 
-impl GicHardware {
+impl GicRootHardware {
     /// With the doorbells of `kind` and no others.
     pub(super) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
         let BoardConfig { parent: kind, spread, migration, .. } = *plan;
@@ -79,18 +77,13 @@ impl GicHardware {
             Parent::X86Vector => return Err("a GIC has no x86 vectors".to_owned()),
         }
         config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(16);
-        let (model, vcpus) = GicModel::new(config, Arc::clone(&ram), Arc::new(NoKick))
-            .map_err(|error| error.to_string())?;
-        Ok(Self { kind, model, vcpus, ram, migration })
+        let gic = GicHardware::new(config, ram).map_err(|error| error.to_string())?;
+        Ok(Self { kind, gic, migration })
     }
 
-    /// The drivers of the GIC itself.
-    fn bring_up(
-        &self,
-        platform: &Arc<MachinePlatform>,
-        cores: &[Arc<CpuCore>],
-    ) -> Result<Arc<Gic>, String> {
-        let config = self.model.config();
+    /// The driver's configuration.
+    fn driver_config(&self) -> GicConfig {
+        let config = self.gic.config();
         let regions = config.redistributors.iter().map(|region| RedistributorRegion {
             region: PhysicalRegion {
                 base: region.base,
@@ -99,46 +92,42 @@ impl GicHardware {
             stride: None,
         });
         let affinities = config.cpus.iter().map(|cpu| cpu.affinity).collect();
-        let config = GicConfig::new(config.distributor, regions.collect(), affinities);
-        let gic =
-            Arc::new(Gic::new(Arc::clone(platform), config).map_err(|error| error.to_string())?);
-        for core in cores {
-            let on = core.execute(|cpu, registers| gic.cpu_on(cpu, registers));
-            on.map_err(|error| error.to_string())?;
-        }
-        Ok(gic)
+        GicConfig::new(config.distributor, regions.collect(), affinities)
     }
 }
 
-impl RootHardware for GicHardware {
+/// Brings the driver of the GIC itself up, on all CPUs.
+fn bring_up(
+    platform: &Arc<MachinePlatform>,
+    config: GicConfig,
+    cpus: &GicCpus,
+) -> Result<Arc<Gic>, String> {
+    let gic = Gic::new(Arc::clone(platform), config).map_err(|error| error.to_string())?;
+    for cpu in gic.cpus() {
+        let on = cpus.execute(cpu, |registers| gic.cpu_on(cpu, registers));
+        on.ok_or("no such CPU")?.map_err(|error| error.to_string())?;
+    }
+    Ok(Arc::new(gic))
+}
+
+impl RootHardware for GicRootHardware {
     fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>> {
-        let doorbells = Arc::new(gic::doorbells(&self.model, &self.ram));
+        let doorbells = Arc::new(self.gic.doorbells());
         Arc::new(Translator::new(doorbells, |requester| Some(DeviceId::new(requester.get()))))
     }
 
     fn claim(&self, bus: &mut Bus) -> Result<(), Overlap> {
-        gic::attach(&self.model, bus)
+        self.gic.attach(bus)
     }
 
-    fn drive(mut self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String> {
-        let records = CpuRecords::new(self.vcpus.len());
-        let vcpus = std::mem::take(&mut self.vcpus).into_iter().zip(0..);
-        let core = |(vcpu, cpu)| CpuCore::new(Cpu::new(cpu), vcpu, &records);
-        let cores: Vec<_> = vcpus.map(core).map(Arc::new).collect();
-        let migrator = Migrator::new(self.migration, &self.model, &cores);
-        let cpus = SequentialCpus::of(cores, migrator, platform);
-        let gic = self.bring_up(platform, cpus.cores())?;
+    fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String> {
+        let config = self.driver_config();
+        let cpus = self.gic.power_on(self.migration, platform);
+        let gic = bring_up(platform, config, &cpus)?;
         let doorbells = MsiDriver::bring_up(self.kind, &gic)?;
         let parent = doorbells.parent();
         let wired: Arc<dyn WiredParent> = Arc::clone(&gic) as _;
-        let root = GicRoot {
-            #[cfg(test)]
-            model: self.model,
-            cpus,
-            records,
-            gic,
-            doorbells,
-        };
+        let root = GicRoot { cpus, gic, doorbells };
         Ok(Driven { root: Box::new(root), parent, wired: Some(wired) })
     }
 }
@@ -193,12 +182,9 @@ fn bring_up_its(gic: &Arc<Gic>) -> Result<Arc<Its>, String> {
 }
 
 struct GicRoot {
-    cpus: SequentialCpus,
-    records: CpuRecords,
+    cpus: GicCpus,
     gic: Arc<Gic>,
     doorbells: MsiDriver,
-    #[cfg(test)]
-    model: Arc<GicModel>,
 }
 
 impl GicRoot {
@@ -228,7 +214,7 @@ fn kept_spis(spis: &dyn MsiParent) -> Option<String> {
 
 impl Root for GicRoot {
     fn serve(&self, interrupts: &Arc<Interrupts>) {
-        self.cpus.cores().iter().for_each(|core| core.serve(interrupts));
+        self.cpus.serve(interrupts);
     }
 
     fn settle(&self) {
@@ -236,8 +222,7 @@ impl Root for GicRoot {
     }
 
     fn strays(&self) -> u64 {
-        let unhandled = &self.records.unhandled;
-        unhandled.spurious.load(Ordering::Relaxed) + unhandled.late.load(Ordering::Relaxed)
+        self.cpus.unhandled()
     }
 
     fn kept(&self) -> Option<String> {
@@ -252,8 +237,8 @@ impl Root for GicRoot {
     }
 
     #[cfg(test)]
-    fn model(&self) -> Option<&Arc<GicModel>> {
-        Some(&self.model)
+    fn gic_cpus(&self) -> Option<&GicCpus> {
+        Some(&self.cpus)
     }
 
     fn silent_fault(&self) -> Option<String> {

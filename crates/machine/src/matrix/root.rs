@@ -1,7 +1,7 @@
 //! The interface of the boards' root controllers.
 
 use super::{Layer, Parent, World};
-use crate::migration::Migration;
+use crate::Migration;
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
 use irq_domain::Interrupts;
@@ -87,9 +87,9 @@ pub(super) trait Root {
         Ok(0)
     }
 
-    /// The model that moves.
+    /// The CPUs of a GIC.
     #[cfg(test)]
-    fn model(&self) -> Option<&Arc<crate::model::GicModel>> {
+    fn gic_cpus(&self) -> Option<&crate::sequential::GicCpus> {
         None
     }
 

@@ -1,10 +1,8 @@
 //! From a device's message to the vCPU that takes it.
 
 use super::floors::{self, EventFd};
-use super::model::{EventMapping, LPIS, MeasuredGic, NOTHING, take};
+use super::model::{EventMapping, LPIS, MeasuredGic, NOTHING, NoKick, take};
 use super::{MeasureError, Probe, Reference, each};
-use crate::cpu::NoKick;
-use crate::rng::Rng;
 use msi_types::{Cpu, Delivery, Kick};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -115,10 +113,7 @@ fn inject_random(
     let mut order: Vec<_> = (0..mapping.devices)
         .flat_map(|device| (0..events).map(move |event| (device, event)))
         .collect();
-    let mut rng = Rng::new(1, 0);
-    for at in (1..order.len()).rev() {
-        order.swap(at, rng.below(at + 1));
-    }
+    fastrand::Rng::with_seed(1).shuffle(&mut order);
     let count = mapping.devices * events;
     Ok(Probe::new(name, Reference::FetchOr, move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };

@@ -3,7 +3,7 @@
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{Priority, gicd, gicr, gits, icc};
-use msi_types::{Delivery, DeviceId, EventId, Kick, MsiMessage, SignalMsi};
+use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, MsiMessage, SignalMsi};
 use std::sync::{Arc, Mutex, PoisonError};
 use vgic::its::ItsConfig;
 use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
@@ -46,6 +46,13 @@ impl GuestMemory for FlatMemory {
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
         self.with(address, bytes.len(), |to| to.copy_from_slice(bytes))
     }
+}
+
+/// Kicks nobody: the vCPUs poll.
+pub(super) struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
 }
 
 /// The machine.

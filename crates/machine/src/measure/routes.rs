@@ -1,8 +1,7 @@
 //! The cost of GSIs: a route's change in small and in large tables, and a signal.
 
-use super::model::{EventMapping, MeasuredGic};
+use super::model::{EventMapping, MeasuredGic, NoKick};
 use super::{MeasureError, Probe, Reference, each};
-use crate::cpu::NoKick;
 use irq_routing::{Change, GsiSpace, Inputs, Route, Router, Routing};
 use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine, SignalMsi};
 use std::fmt::Display;

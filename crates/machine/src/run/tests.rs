@@ -11,6 +11,7 @@ use crate::report::Totals;
 use crate::simulate::simulate;
 use crate::system::{AffinityChange, Device, Driver, PoweredMachine, SequentialCpus, System, boot};
 use doorbell_hardware::bus::AccessWidth;
+use doorbell_hardware::platform::MachinePlatform;
 use gic_arch::gicr;
 use gic_bringup::MsiController;
 use irq_domain::IrqHandle;
@@ -84,7 +85,7 @@ impl SingleVector {
         assert_eq!(self.device().move_vector(0, Cpu::new(cpu)), Ok(AffinityChange::Done));
     }
 
-    fn direct_lpi(&self) -> &crate::cpu::DirectLpi {
+    fn direct_lpi(&self) -> &gic_driver::DirectLpi<MachinePlatform> {
         let mut drivers = self.system.irqchip.controllers();
         let found = drivers.find_map(|(_, driver)| match driver {
             MsiController::DirectLpi(direct_lpi) => Some(direct_lpi),

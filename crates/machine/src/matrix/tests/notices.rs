@@ -53,10 +53,10 @@ fn broken(parent: Parent, forget: fn(&mut SavedState)) -> usize {
         let board =
             Board::new(BoardConfig { migration, ..plan(parent, Layer::None, World::BareMetal) })
                 .unwrap();
-        board.model().unwrap().tamper(Box::new(move |mut saved| {
+        board.gic_cpus().unwrap().change_saved_states(move |mut saved| {
             forget(&mut saved);
             saved
-        }));
+        });
         matches!(attempt(&board, Endpoint::PciMsix), Outcome::Broken(_))
     };
     (0..8).filter(|seed| is_broken(*seed)).count()
