@@ -6,7 +6,7 @@ use crate::cli::OutputArgs;
 use crate::exit;
 use crate::print;
 use anyhow::Result;
-use doorbell_machine::matrix::{self, Cell, Outcome};
+use doorbell_matrix::{Cell, Outcome};
 use serde::Serialize;
 use std::io::Write;
 
@@ -41,7 +41,7 @@ impl<'a> Row<'a> {
 
 /// Tries every kind of endpoint on every parent, behind every layer, in every world.
 pub(crate) fn matrix(output: &OutputArgs) -> Result<exit::Outcome> {
-    let tried = matrix::try_all();
+    let tried = doorbell_matrix::try_all();
     if output.json {
         print::json(&tried.iter().map(Row::of).collect::<Vec<_>>())?;
     } else {

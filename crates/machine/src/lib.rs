@@ -37,7 +37,6 @@ pub mod embedded;
 mod error;
 mod fault;
 mod machine;
-pub mod matrix;
 mod measure;
 mod migration;
 mod model;

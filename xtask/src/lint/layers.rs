@@ -35,6 +35,9 @@ const IMAGES_USE: &[&str] = &[
     "image-rt",
 ];
 
+/// What the command shows.
+const COMMAND_USES: &[&str] = &["doorbell-machine", "doorbell-matrix", "doorbell-qtest"];
+
 /// Each package and the packages of this workspace that it may use, its tests included.
 const ARROWS: &[(&str, &[&[&str]])] = &[
     ("msi-types", &[]),
@@ -57,7 +60,8 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell-hardware", &[LIBRARIES]),
     ("doorbell-qtest", &[LIBRARIES, &["doorbell-hardware"]]),
     ("doorbell-machine", &[LIBRARIES, &["doorbell-hardware", "doorbell-qtest"]]),
-    ("doorbell", &[&["doorbell-machine", "doorbell-qtest", "gic-firmware"]]),
+    ("doorbell-matrix", &[LIBRARIES, &["doorbell-hardware", "doorbell-machine"]]),
+    ("doorbell", &[COMMAND_USES, &["gic-firmware"]]),
     ("image-rt", &[&["msi-types", "irq-domain", "gic-driver", "gic-firmware"]]),
     ("testbench", &[IMAGES_USE]),
     ("minimal", &[IMAGES_USE]),

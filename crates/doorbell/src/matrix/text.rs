@@ -1,7 +1,7 @@
 //! The matrix for people: a table for each world, and the reasons once below them.
 
 use crate::print::table;
-use doorbell_machine::matrix::{Cell, Endpoint, Layer, Outcome, Parent, World};
+use doorbell_matrix::{Cell, Endpoint, Layer, Outcome, Parent, World};
 
 /// Renders what was tried.
 pub(super) fn of(tried: &[(Cell, Outcome)]) -> String {

@@ -47,7 +47,7 @@ impl Endpoint {
     }
 
     /// Its requester ID.
-    pub(super) const fn requester(self) -> RequesterId {
+    pub(crate) const fn requester(self) -> RequesterId {
         RequesterId::pci(0, self.device(), 0)
     }
 
@@ -65,16 +65,16 @@ impl Endpoint {
 }
 
 /// The targets of the devices' messages.
-pub(super) struct DeviceUpstreams {
+pub(crate) struct DeviceUpstreams {
     /// Those whose stores the hypervisor sees, if there is one: PCI's own registers, and devices
     /// that it emulates.
-    pub(super) bus: Arc<dyn SignalMsi<RequesterId>>,
+    pub(crate) bus: Arc<dyn SignalMsi<RequesterId>>,
     /// Those that devices keep elsewhere.
-    pub(super) own: Arc<dyn SignalMsi<RequesterId>>,
+    pub(crate) own: Arc<dyn SignalMsi<RequesterId>>,
 }
 
 /// The hardware of all endpoints.
-pub(super) struct Devices {
+pub(crate) struct Devices {
     host: Arc<HostBridge>,
     ring: Arc<RingDevice>,
     queue: Arc<QueueDevice>,
@@ -84,7 +84,7 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    pub(super) fn new(ways: DeviceUpstreams, ram: &Arc<Ram>) -> Option<Self> {
+    pub(crate) fn new(ways: DeviceUpstreams, ram: &Arc<Ram>) -> Option<Self> {
         let own = |endpoint: Endpoint| (endpoint.requester(), Arc::clone(&ways.own));
         let (requester, upstream) = own(Endpoint::ImsRing);
         let ring = RingDevice::new(requester, RINGS, Arc::clone(ram), upstream);
@@ -96,7 +96,7 @@ impl Devices {
         Some(Self { host, ring: Arc::new(ring), queue: Arc::new(queue), platform, emulated, ways })
     }
 
-    pub(super) fn attach(&self, bus: &mut Bus) -> Result<(), Overlap> {
+    pub(crate) fn attach(&self, bus: &mut Bus) -> Result<(), Overlap> {
         let windows = self.host.windows();
         bus.attach("ECAM", windows.ecam, self.host.ecam())?;
         bus.attach("PCI memory", windows.memory, self.host.memory())?;
@@ -125,7 +125,7 @@ impl Devices {
     }
 
     /// The driver finds an endpoint's message store.
-    pub(super) fn probe(
+    pub(crate) fn probe(
         &self,
         endpoint: Endpoint,
         platform: &Arc<MachinePlatform>,
@@ -171,7 +171,7 @@ impl Devices {
     }
 
     /// The endpoint writes something, whatever its store holds.
-    pub(super) fn write(&self, endpoint: Endpoint, message: MsiMessage) {
+    pub(crate) fn write(&self, endpoint: Endpoint, message: MsiMessage) {
         let way = match endpoint {
             Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix | Endpoint::Emulated => {
                 &self.ways.bus
@@ -182,7 +182,7 @@ impl Devices {
     }
 
     #[cfg(test)]
-    pub(super) fn queue(&self) -> &QueueDevice {
+    pub(crate) fn queue(&self) -> &QueueDevice {
         &self.queue
     }
 }
@@ -239,17 +239,17 @@ enum Hardware {
 }
 
 /// An endpoint whose driver found its message store.
-pub(super) struct Probed {
-    pub(super) endpoint: Endpoint,
+pub(crate) struct Probed {
+    pub(crate) endpoint: Endpoint,
     hardware: Hardware,
-    pub(super) found: FoundStore,
-    pub(super) rings: Option<Arc<RingStore>>,
+    pub(crate) found: FoundStore,
+    pub(crate) rings: Option<Arc<RingStore>>,
 }
 
 impl Probed {
     /// Returns the number of vectors that the driver asks for, and the number that it accepts
     /// instead.
-    pub(super) const fn wanted(&self) -> (u16, u16) {
+    pub(crate) const fn wanted(&self) -> (u16, u16) {
         match self.endpoint {
             Endpoint::PciMsi => (1, 1),
             Endpoint::PciMultiMsi => (1 << GROUP_LOG2, 1 << GROUP_LOG2),
@@ -262,7 +262,7 @@ impl Probed {
     }
 
     /// Does its driver add and free vectors while it runs?
-    pub(super) const fn adds_later(&self) -> bool {
+    pub(crate) const fn adds_later(&self) -> bool {
         matches!(
             self.endpoint,
             Endpoint::PciMsix | Endpoint::ImsQueue | Endpoint::Platform | Endpoint::Emulated
@@ -270,7 +270,7 @@ impl Probed {
     }
 
     /// Returns the senders, each with the slot of its vector: the rings, or the `slots` themselves.
-    pub(super) fn senders(&self, slots: &[u16]) -> Vec<(u16, u16)> {
+    pub(crate) fn senders(&self, slots: &[u16]) -> Vec<(u16, u16)> {
         match &self.rings {
             Some(store) => (0..store.rings()).map(|ring| (ring, store.slot_of(ring))).collect(),
             None => slots.iter().map(|slot| (*slot, *slot)).collect(),
@@ -279,14 +279,14 @@ impl Probed {
 
     /// The PCI function is reset, and its header restored.
     #[cfg(test)]
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         if let Hardware::Function(function) = &self.hardware {
             function.reset();
         }
     }
 
     /// A sender has something to say.
-    pub(super) fn signal(&self, sender: u16) -> Signalled {
+    pub(crate) fn signal(&self, sender: u16) -> Signalled {
         match &self.hardware {
             Hardware::Function(function) => function.signal(sender),
             Hardware::Ring(device) => device.signal(sender),

@@ -1,19 +1,19 @@
 //! The interface of the boards' root controllers.
 
 use super::{Layer, Parent, World};
-use crate::Migration;
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
+use doorbell_machine::Migration;
 use irq_domain::Interrupts;
 use msi_types::{MsiParent, RequesterId, SignalMsi, WiredParent};
 use std::sync::Arc;
 
 /// CPUs of a board.
-pub(super) const CPUS: u16 = 3;
+pub(crate) const CPUS: u16 = 3;
 
 /// The places of a GIC's redistributors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum RedistributorLayout {
+pub(crate) enum RedistributorLayout {
     /// One after the other.
     Together,
     /// The last one beyond the first 4 GiB.
@@ -23,28 +23,28 @@ pub(super) enum RedistributorLayout {
 
 /// The parameters of a board.
 #[derive(Clone, Copy)]
-pub(super) struct BoardConfig {
-    pub(super) parent: Parent,
-    pub(super) layer: Layer,
-    pub(super) spread: RedistributorLayout,
+pub(crate) struct BoardConfig {
+    pub(crate) parent: Parent,
+    pub(crate) layer: Layer,
+    pub(crate) spread: RedistributorLayout,
     /// The platform's statement about its surroundings.
-    pub(super) world: World,
+    pub(crate) world: World,
     /// The true surroundings.
-    pub(super) reality: World,
+    pub(crate) reality: World,
     /// Migrations of a GIC. (x86's APICs stay.)
-    pub(super) migration: Migration,
+    pub(crate) migration: Migration,
 }
 
 impl BoardConfig {
     /// A platform that tells the truth about itself, where nothing moves.
-    pub(super) fn new(parent: Parent, layer: Layer, world: World) -> Self {
+    pub(crate) fn new(parent: Parent, layer: Layer, world: World) -> Self {
         let (spread, migration) = (RedistributorLayout::Together, Migration::Never);
         Self { parent, layer, spread, world, reality: world, migration }
     }
 }
 
 /// The hardware of a root controller, before there are drivers.
-pub(super) trait RootHardware {
+pub(crate) trait RootHardware {
     /// The target of devices' writes.
     fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>>;
 
@@ -56,14 +56,14 @@ pub(super) trait RootHardware {
 }
 
 /// A root controller with its drivers.
-pub(super) struct Driven {
-    pub(super) root: Box<dyn Root>,
-    pub(super) parent: Arc<dyn MsiParent>,
-    pub(super) wired: Option<Arc<dyn WiredParent>>,
+pub(crate) struct Driven {
+    pub(crate) root: Box<dyn Root>,
+    pub(crate) parent: Arc<dyn MsiParent>,
+    pub(crate) wired: Option<Arc<dyn WiredParent>>,
 }
 
 /// A root controller and its CPUs.
-pub(super) trait Root {
+pub(crate) trait Root {
     /// Interrupts are dispatched by `interrupts` from now on.
     fn serve(&self, interrupts: &Arc<Interrupts>);
 
@@ -89,7 +89,7 @@ pub(super) trait Root {
 
     /// The CPUs of a GIC.
     #[cfg(test)]
-    fn gic_cpus(&self) -> Option<&crate::sequential::GicCpus> {
+    fn gic_cpus(&self) -> Option<&doorbell_machine::sequential::GicCpus> {
         None
     }
 

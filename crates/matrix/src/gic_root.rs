@@ -2,12 +2,12 @@
 
 use super::Parent;
 use super::root::{BoardConfig, CPUS, Driven, RedistributorLayout, Root, RootHardware};
-use crate::Migration;
-use crate::sequential::{GicCpus, GicHardware};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::pci::Translator;
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
+use doorbell_machine::Migration;
+use doorbell_machine::sequential::{GicCpus, GicHardware};
 use gic_driver::its::IdMap;
 use gic_driver::{
     GicConfig, ItsMsiParent, Mbi, MbiConfig, PhysicalRegion, RedistributorRegion, SpiRange, V2m,
@@ -35,7 +35,7 @@ const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("it is not zero");
 const NOBODY: RequesterId = RequesterId::new(0xff);
 
 /// The GIC, and its doorbells' kind.
-pub(super) struct GicRootHardware {
+pub(crate) struct GicRootHardware {
     kind: Parent,
     gic: GicHardware,
     migration: Migration,
@@ -65,7 +65,7 @@ fn redistributors(
 
 impl GicRootHardware {
     /// With the doorbells of `kind` and no others.
-    pub(super) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
+    pub(crate) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
         let BoardConfig { parent: kind, spread, migration, .. } = *plan;
         let mut config = VgicConfig::new(CPUS);
         config.redistributors = redistributors(spread, &config);

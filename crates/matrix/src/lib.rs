@@ -9,7 +9,7 @@
 //! refused, and the reason is theirs.
 //!
 //! ```
-//! use doorbell_machine::matrix::{Cell, Endpoint, Layer, Outcome, Parent, World, try_cell};
+//! use doorbell_matrix::{Cell, Endpoint, Layer, Outcome, Parent, World, try_cell};
 //!
 //! let cell = Cell {
 //!     endpoint: Endpoint::PciMultiMsi,
@@ -21,6 +21,7 @@
 //! assert!(reason.contains("x86-vector"));
 //! assert_eq!(try_cell(Cell { layer: Layer::Remapping, ..cell }), Outcome::Works);
 //! ```
+#![forbid(unsafe_code)]
 
 mod board;
 mod device;

@@ -21,13 +21,13 @@ const UNIT: u64 = 0xfed9_0000;
 const TABLE_LOG2: u8 = 8;
 
 /// The APICs and what is in front of them.
-pub(super) struct X86Hardware {
+pub(crate) struct X86Hardware {
     chipset: Arc<Chipset>,
 }
 
 impl X86Hardware {
     /// With a remapping unit if that is the layer.
-    pub(super) fn new(layer: Layer, ram: Arc<Ram>) -> Self {
+    pub(crate) fn new(layer: Layer, ram: Arc<Ram>) -> Self {
         let remapping =
             (layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
         let apics = Arc::new(LocalApics::new(CPUS.into()));

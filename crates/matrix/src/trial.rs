@@ -16,7 +16,7 @@ const LIVES: usize = 2;
 
 /// The reason for which a trial ended early.
 #[derive(Debug)]
-pub(super) enum TrialError {
+pub(crate) enum TrialError {
     /// The drivers said no.
     Refused(String),
     /// Something that was promised did not hold.
@@ -48,7 +48,7 @@ impl From<MoveError> for TrialError {
 }
 
 /// Tries an endpoint on a board.
-pub(super) fn attempt(board: &Board, endpoint: Endpoint) -> Outcome {
+pub(crate) fn attempt(board: &Board, endpoint: Endpoint) -> Outcome {
     let result = (0..LIVES).try_for_each(|_| {
         let life = live(board, endpoint);
         board.settle();
@@ -94,7 +94,7 @@ impl Runs {
 }
 
 /// An endpoint at work.
-pub(super) struct Trial<'a> {
+pub(crate) struct Trial<'a> {
     board: &'a Board,
     probed: Probed,
     runs: Arc<Runs>,
@@ -105,7 +105,7 @@ pub(super) struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     /// Attaches the endpoint, allocates its vectors and requests them.
-    pub(super) fn begin(board: &'a Board, endpoint: Endpoint) -> Result<Self, TrialError> {
+    pub(crate) fn begin(board: &'a Board, endpoint: Endpoint) -> Result<Self, TrialError> {
         let probed = board.probe(endpoint).map_err(TrialError::Broken)?;
         let config = MsiDeviceConfig {
             name: endpoint.name(),
@@ -119,7 +119,7 @@ impl<'a> Trial<'a> {
 
     /// The same for an endpoint that is one of several of its device.
     #[cfg(test)]
-    pub(super) fn begin_of(
+    pub(crate) fn begin_of(
         board: &'a Board,
         endpoint: Endpoint,
         device: &irq_domain::SharedDevice,
@@ -156,7 +156,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Each sender sends once, and its vector's handler runs once, where the vector is.
-    pub(super) fn deliver(&self) -> Result<(), TrialError> {
+    pub(crate) fn deliver(&self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {
             let to = self.handles.get(&slot).map(IrqHandle::effective_affinity);
@@ -185,7 +185,7 @@ impl<'a> Trial<'a> {
     }
 
     /// All vectors go to each CPU in turn, and back.
-    pub(super) fn travel(&self) -> Result<(), TrialError> {
+    pub(crate) fn travel(&self) -> Result<(), TrialError> {
         for cpu in (0..CPUS.into()).chain([0]).map(Cpu::new) {
             for handle in self.handles.values() {
                 handle.set_affinity(cpu)?;
@@ -205,7 +205,7 @@ impl<'a> Trial<'a> {
 
     /// Moves one vector.
     #[cfg(test)]
-    pub(super) fn relocate(&self, slot: u16, cpu: u32) -> Result<(), TrialError> {
+    pub(crate) fn relocate(&self, slot: u16, cpu: u32) -> Result<(), TrialError> {
         if let Some(handle) = self.handles.get(&slot) {
             handle.set_affinity(Cpu::new(cpu))?;
         }
@@ -214,25 +214,25 @@ impl<'a> Trial<'a> {
 
     /// The endpoint is reset.
     #[cfg(test)]
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.probed.reset();
     }
 
     /// Its driver writes back what it held.
     #[cfg(test)]
-    pub(super) fn restore(&self) -> Result<(), TrialError> {
+    pub(crate) fn restore(&self) -> Result<(), TrialError> {
         Ok(self.device.restore()?)
     }
 
     /// The message that the device sends for a slot.
     #[cfg(test)]
-    pub(super) fn message(&self, slot: u16) -> Option<MsiMessage> {
+    pub(crate) fn message(&self, slot: u16) -> Option<MsiMessage> {
         self.device.sent_message(slot)
     }
 
     /// The levels below a slot's vector.
     #[cfg(test)]
-    pub(super) fn describe(&self, slot: u16) -> String {
+    pub(crate) fn describe(&self, slot: u16) -> String {
         let mut text = String::new();
         if let Some(handle) = self.handles.get(&slot) {
             self.board.interrupts.describe(handle.irq(), &mut text).unwrap();
@@ -242,7 +242,7 @@ impl<'a> Trial<'a> {
 
     /// The number of handler runs, all together.
     #[cfg(test)]
-    pub(super) fn total_runs(&self) -> u64 {
+    pub(crate) fn total_runs(&self) -> u64 {
         self.handles.values().map(IrqHandle::count).sum()
     }
 
@@ -284,7 +284,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Tears everything down. A message that comes afterwards reaches nobody.
-    pub(super) fn end(self) -> Result<(), TrialError> {
+    pub(crate) fn end(self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         let messages: Vec<_> =
             slots.iter().filter_map(|slot| self.device.sent_message(*slot)).collect();

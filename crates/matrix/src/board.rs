@@ -30,24 +30,24 @@ type QuirkyBus =
     Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
 
 /// A bus with quirks: its hardware, and what the drivers know of it.
-pub(super) struct Quirks {
-    pub(super) layer: ShimLayer,
-    pub(super) bridge: QuirkyBus,
+pub(crate) struct Quirks {
+    pub(crate) layer: ShimLayer,
+    pub(crate) bridge: QuirkyBus,
 }
 
 /// The layer of doorbell mappings, with what is below.
 type DoorbellLayer = LayeredParent<DoorbellMapping<IommuDriver>, dyn MsiParent>;
 
 /// The machine, up.
-pub(super) struct Board {
+pub(crate) struct Board {
     platform: Arc<MachinePlatform>,
     ram: Arc<Ram>,
     devices: Devices,
     root: Box<dyn Root>,
     /// The IOMMU and the layer that drives it, if there is one.
-    pub(super) mapping: Option<Arc<DoorbellLayer>>,
-    pub(super) parent: Arc<dyn MsiParent>,
-    pub(super) interrupts: Arc<Interrupts>,
+    pub(crate) mapping: Option<Arc<DoorbellLayer>>,
+    pub(crate) parent: Arc<dyn MsiParent>,
+    pub(crate) interrupts: Arc<Interrupts>,
     mode: DoorbellMode,
 }
 
@@ -86,7 +86,7 @@ fn hypervisor(world: World, layer: Layer) -> Option<Hypervisor> {
 }
 
 impl Board {
-    pub(super) fn new(plan: BoardConfig) -> Result<Self, String> {
+    pub(crate) fn new(plan: BoardConfig) -> Result<Self, String> {
         let mode = match plan.parent {
             Parent::X86Vector => MESSAGES,
             Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m => {
@@ -97,13 +97,13 @@ impl Board {
     }
 
     /// With an IOMMU that is not as usual, if there is one.
-    pub(super) fn with_mode(plan: BoardConfig, mode: DoorbellMode) -> Result<Self, String> {
+    pub(crate) fn with_mode(plan: BoardConfig, mode: DoorbellMode) -> Result<Self, String> {
         Self::build(plan, mode, None)
     }
 
     /// With a bus that has quirks, and the layer that knows of them.
     #[cfg(test)]
-    pub(super) fn with_quirks(plan: BoardConfig, quirks: Quirks) -> Result<Self, String> {
+    pub(crate) fn with_quirks(plan: BoardConfig, quirks: Quirks) -> Result<Self, String> {
         Self::build(plan, DoorbellMode::Identity, Some(quirks))
     }
 
@@ -168,37 +168,37 @@ impl Board {
         Ok(Self { platform, ram, devices, root, mapping, parent, interrupts, mode })
     }
 
-    pub(super) fn probe(&self, endpoint: Endpoint) -> Result<Probed, String> {
+    pub(crate) fn probe(&self, endpoint: Endpoint) -> Result<Probed, String> {
         self.devices.probe(endpoint, &self.platform, &self.ram)
     }
 
-    pub(super) const fn devices(&self) -> &Devices {
+    pub(crate) const fn devices(&self) -> &Devices {
         &self.devices
     }
 
     /// Every CPU takes what is pending.
-    pub(super) fn settle(&self) {
+    pub(crate) fn settle(&self) {
         self.root.settle();
     }
 
     /// Arrivals that found no handler.
-    pub(super) fn strays(&self) -> u64 {
+    pub(crate) fn strays(&self) -> u64 {
         self.root.strays()
     }
 
     /// The IOMMU, if there is one.
-    pub(super) fn unit(&self) -> Option<&Arc<Iommu>> {
+    pub(crate) fn unit(&self) -> Option<&Arc<Iommu>> {
         self.mapping.as_ref().map(|mapping| mapping.layer().iommu().unit())
     }
 
     /// Pages that are mapped: in the IOMMU, and as the layer counts them.
-    pub(super) fn pages(&self) -> (usize, usize) {
+    pub(crate) fn pages(&self) -> (usize, usize) {
         let counted = self.mapping.as_ref().map_or(0, |mapping| mapping.layer().pages());
         (self.unit().map_or(0, |unit| unit.pages()), counted)
     }
 
     /// Messages that the IOMMU stopped, if there is one in which no doorbell is mapped now.
-    pub(super) fn stopped(&self) -> Option<u64> {
+    pub(crate) fn stopped(&self) -> Option<u64> {
         let unit = self.unit()?;
         let maps = matches!(self.mode, DoorbellMode::Mapped(_) | DoorbellMode::Nested { .. });
         (maps && unit.pages() == 0).then(|| unit.stopped())
@@ -206,13 +206,13 @@ impl Board {
 
     /// Is an endpoint kept from ringing others' interrupts?
     #[cfg(test)]
-    pub(super) fn isolation(&self, endpoint: Endpoint) -> msi_types::Isolation {
+    pub(crate) fn isolation(&self, endpoint: Endpoint) -> msi_types::Isolation {
         self.parent.isolation(endpoint.requester())
     }
 
     /// Is it given to somebody who is not trusted, or why not?
     #[cfg(test)]
-    pub(super) fn pass_through(&self, endpoint: Endpoint) -> Result<(), PassthroughError> {
+    pub(crate) fn pass_through(&self, endpoint: Endpoint) -> Result<(), PassthroughError> {
         let (parent, device) = (&*self.parent, endpoint.requester());
         let interrupts = InterruptIsolated::prove(parent, device)
             .map_err(|reason| PassthroughError::NotIsolated { device, reason })?;
@@ -223,24 +223,24 @@ impl Board {
 
     /// The number of migrations.
     #[cfg(test)]
-    pub(super) fn migrated(&self) -> u64 {
+    pub(crate) fn migrated(&self) -> u64 {
         self.root.migrated().unwrap()
     }
 
     /// The CPUs, if a GIC interrupts them.
     #[cfg(test)]
-    pub(super) fn gic_cpus(&self) -> Option<&crate::sequential::GicCpus> {
+    pub(crate) fn gic_cpus(&self) -> Option<&doorbell_machine::sequential::GicCpus> {
         self.root.gic_cpus()
     }
 
     /// Messages that a remapping unit stopped: who sent them, and why not.
     #[cfg(test)]
-    pub(super) fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
+    pub(crate) fn remapping_faults(&self) -> Vec<(RequesterId, u8)> {
         self.root.remapping_faults()
     }
 
     /// Everything was given back, and no driver kept a fault to itself.
-    pub(super) fn check_quiet(&self) -> Result<(), String> {
+    pub(crate) fn check_quiet(&self) -> Result<(), String> {
         self.root.migrated().map_err(|reason| format!("the controller was not moved: {reason}"))?;
         if let Some(fault) = self.root.silent_fault() {
             return Err(fault);

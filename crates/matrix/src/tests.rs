@@ -9,7 +9,7 @@ mod restore;
 use super::root::RedistributorLayout;
 use super::trial::attempt;
 use super::*;
-use crate::Migration;
+use doorbell_machine::Migration;
 
 /// A platform that tells the truth about itself. Its controller moves all the time, as on all
 /// boards of these tests: nobody may notice. (Cells are tried where it stays, too.)
