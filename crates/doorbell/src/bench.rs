@@ -4,7 +4,7 @@ use crate::cli::BenchArgs;
 use crate::exit::Outcome;
 use crate::print::{self, Output};
 use anyhow::Result;
-use doorbell_machine::{Case, MeasureOptions, Measurements};
+use doorbell_bench::{Case, MeasureOptions, Measurements};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -35,7 +35,7 @@ struct Skipped<'a> {
 
 /// Measures, and prints times as ratios to an uncontended `fetch_or` or to what the case names.
 pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
-    let measured = doorbell_machine::measure(&MeasureOptions {
+    let measured = doorbell_bench::measure(&MeasureOptions {
         rounds: args.rounds,
         peers: args.peers.clone(),
     })?;

@@ -37,7 +37,6 @@ pub mod embedded;
 mod error;
 mod fault;
 mod machine;
-mod measure;
 mod migration;
 mod model;
 mod oracle;
@@ -58,7 +57,6 @@ pub use machine::{
     FunctionPlacement, LpiDisabling, LpiNumbers, Machine, Population, Refusal, SecurityView,
     Snooping, TargetAddresses, build,
 };
-pub use measure::{Case, MeasureError, MeasureOptions, Measurements, Reference, measure};
 pub use migration::Migration;
 pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, VectorReport};
 pub use run::{CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, run};

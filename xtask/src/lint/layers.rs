@@ -36,7 +36,8 @@ const IMAGES_USE: &[&str] = &[
 ];
 
 /// What the command shows.
-const COMMAND_USES: &[&str] = &["doorbell-machine", "doorbell-matrix", "doorbell-qtest"];
+const COMMAND_USES: &[&str] =
+    &["doorbell-machine", "doorbell-bench", "doorbell-matrix", "doorbell-qtest"];
 
 /// Each package and the packages of this workspace that it may use, its tests included.
 const ARROWS: &[(&str, &[&[&str]])] = &[
@@ -59,8 +60,9 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ),
     ("doorbell-hardware", &[LIBRARIES]),
     ("doorbell-qtest", &[LIBRARIES, &["doorbell-hardware"]]),
-    ("doorbell-machine", &[LIBRARIES, &["doorbell-hardware", "doorbell-qtest"]]),
+    ("doorbell-machine", &[LIBRARIES, &["doorbell-hardware"]]),
     ("doorbell-matrix", &[LIBRARIES, &["doorbell-hardware", "doorbell-machine"]]),
+    ("doorbell-bench", &[LIBRARIES, &["doorbell-machine", "doorbell-qtest"]]),
     ("doorbell", &[COMMAND_USES, &["gic-firmware"]]),
     ("image-rt", &[&["msi-types", "irq-domain", "gic-driver", "gic-firmware"]]),
     ("testbench", &[IMAGES_USE]),

@@ -13,7 +13,7 @@ use vgic::{Sleep, Vcpu};
 const REPEATS: u32 = 4096;
 const KICK: &str = "kick-asleep";
 /// The case that others are compared with.
-pub(super) const INJECT: &str = "inject-1";
+pub(crate) const INJECT: &str = "inject-1";
 /// Devices with as many events as a chunk of the model's has, and devices with many more.
 const NARROW: EventMapping = EventMapping::new(2048, 5);
 const WIDE: EventMapping = EventMapping::new(32, 11);
@@ -33,7 +33,7 @@ fn made(
 }
 
 /// All but the one that needs an operating system.
-pub(super) fn probes() -> Result<Vec<Probe>, MeasureError> {
+pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     Ok(vec![
         inject_one()?,
         inject_fresh()?,
@@ -211,7 +211,7 @@ impl Kick for EventFdKick {
 }
 
 /// The vCPU's falling asleep and taking the interrupt included.
-pub(super) fn kick_asleep() -> Result<Probe, (&'static str, String)> {
+pub(crate) fn kick_asleep() -> Result<Probe, (&'static str, String)> {
     let file = EventFd::new().map_err(|reason| (KICK, reason))?;
     let model = MeasuredGic::mapped(EventMapping::new(1, 1), 1, Arc::new(EventFdKick(file)));
     let (model, mut vcpus) = model.map_err(|reason| (KICK, reason))?;

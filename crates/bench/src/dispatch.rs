@@ -20,7 +20,7 @@ const VECTORS: u16 = 64;
 const REPEATS: u32 = 4096;
 
 /// 64 vectors of one device in turn, on the CPU that they are for.
-pub(super) fn probe() -> Result<Probe, MeasureError> {
+pub(crate) fn probe() -> Result<Probe, MeasureError> {
     let failed = |error: &dyn fmt::Display| MeasureError::Case(NAME.to_owned(), error.to_string());
     let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(IdleHost)));
     let interrupts = Arc::new(interrupts.map_err(|error| failed(&error))?);

@@ -13,7 +13,7 @@ const DOORBELL: u64 = 0x0809_0040;
 const KVM: &str = "peer-kvm-route-update";
 
 /// Changes of one route in tables of two sizes, and a signal by GSI.
-pub(super) fn probes() -> Result<Vec<Probe>, MeasureError> {
+pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     Ok(vec![update("route-update-16", 4)?, update("route-update-4096", 12)?, inject()?])
 }
 
@@ -104,7 +104,7 @@ fn inject() -> Result<Probe, MeasureError> {
 
 /// The same change in KVM, which takes the whole table each time.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(super) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
+pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
     let cases = [("peer-kvm-route-update-16", 16), ("peer-kvm-route-update-4096", 4096)];
     cases
         .into_iter()
@@ -113,7 +113,7 @@ pub(super) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-pub(super) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
+pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
     Err((KVM, "only for an x86 Linux host".to_owned()))
 }
 

@@ -2,8 +2,8 @@
 //! machine.
 
 use super::{MeasureError, Probe, Reference, each};
-use crate::sequential::{BootedDevice, BootedMachine};
-use crate::{BuildOptions, ControllerChoice, build, embedded};
+use doorbell_machine::sequential::{BootedDevice, BootedMachine};
+use doorbell_machine::{BuildOptions, ControllerChoice, build, embedded};
 use msi_types::Cpu;
 use std::rc::Rc;
 use std::time::Instant;
@@ -21,7 +21,7 @@ const REPEATS: u32 = 16;
 type Sample = fn(&BootedMachine, BootedDevice<'_>) -> Result<f64, String>;
 
 /// `setup-`, `move-` and `deliver-` with each controller.
-pub(super) fn probes() -> Result<Vec<Probe>, MeasureError> {
+pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let benches = MACHINES.into_iter().map(|(machine, choice)| Bench::new(machine, choice));
     let benches = benches.map(|bench| bench.map(Rc::new)).collect::<Result<Vec<_>, _>>()?;
     let cases: [(&str, Sample); 3] = [("setup", set_up), ("move", moves), ("deliver", deliveries)];

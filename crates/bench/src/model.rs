@@ -19,7 +19,7 @@ const PENDING: u64 = RAM + 0x40_0000;
 const RAM_BYTES: usize = 0x50_0000;
 const FIRST_LPI: u32 = 8192;
 /// The number of LPIs.
-pub(super) const LPIS: u32 = 0x1_0000 - FIRST_LPI;
+pub(crate) const LPIS: u32 = 0x1_0000 - FIRST_LPI;
 
 /// Guest memory behind a lock: the measured paths do not touch it.
 struct FlatMemory(Mutex<Vec<u8>>);
@@ -49,14 +49,14 @@ impl GuestMemory for FlatMemory {
 }
 
 /// Kicks nobody: the vCPUs poll.
-pub(super) struct NoKick;
+pub(crate) struct NoKick;
 
 impl Kick for NoKick {
     fn kick(&self, _: Cpu) {}
 }
 
 /// The machine.
-pub(super) struct MeasuredGic {
+pub(crate) struct MeasuredGic {
     gic: Arc<Vgic>,
     ram: Arc<FlatMemory>,
     doorbell: Arc<dyn SignalMsi<DeviceId>>,
@@ -66,23 +66,23 @@ pub(super) struct MeasuredGic {
 
 /// The mapping of devices and events.
 #[derive(Clone, Copy)]
-pub(super) struct EventMapping {
+pub(crate) struct EventMapping {
     /// Devices, from DeviceID 0 on.
-    pub(super) devices: u32,
+    pub(crate) devices: u32,
     /// log2 of the events of each.
-    pub(super) event_bits: u8,
+    pub(crate) event_bits: u8,
     /// Each event's priority.
-    pub(super) priority: fn(u32) -> u8,
+    pub(crate) priority: fn(u32) -> u8,
 }
 
 impl EventMapping {
     /// All at one priority.
-    pub(super) const fn new(devices: u32, event_bits: u8) -> Self {
+    pub(crate) const fn new(devices: u32, event_bits: u8) -> Self {
         Self { devices, event_bits, priority: |_| 0xa0 }
     }
 
     /// Device and event of an LPI of [`MeasuredGic::mapped`], the first of them.
-    pub(super) fn event_of(self, intid: u64) -> (u32, u32) {
+    pub(crate) fn event_of(self, intid: u64) -> (u32, u32) {
         let index = u32::try_from(intid).unwrap_or(0).saturating_sub(FIRST_LPI);
         (index >> self.event_bits, index & ((1 << self.event_bits) - 1))
     }
@@ -92,7 +92,7 @@ impl MeasuredGic {
     /// Two vCPUs, with as many priority bits as it takes for a mask that lets 32 priorities of LPIs
     /// through; the events are mapped to consecutive LPIs (which start again from the first when
     /// they are used up); device n to vCPU n modulo `targets`.
-    pub(super) fn mapped(
+    pub(crate) fn mapped(
         mapping: EventMapping,
         targets: u16,
         kick: Arc<dyn Kick>,
@@ -198,7 +198,7 @@ impl MeasuredGic {
 
     /// A device's message.
     #[inline]
-    pub(super) fn send(&self, device: u32, event: u32) -> Delivery {
+    pub(crate) fn send(&self, device: u32, event: u32) -> Delivery {
         self.doorbell
             .signal_msi(DeviceId::new(device), MsiMessage { address: self.address, data: event })
     }
@@ -206,7 +206,7 @@ impl MeasuredGic {
 
 /// The guest acknowledges and ends an interrupt; 1023 if there is none.
 #[inline]
-pub(super) fn take(vcpu: &mut Vcpu) -> u64 {
+pub(crate) fn take(vcpu: &mut Vcpu) -> u64 {
     let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap_or(NOTHING);
     if intid != NOTHING {
         let _ = vcpu.write_sysreg(icc::EOIR1.encoding(), intid);
@@ -215,4 +215,4 @@ pub(super) fn take(vcpu: &mut Vcpu) -> u64 {
 }
 
 /// The INTID that says that nothing is pending.
-pub(super) const NOTHING: u64 = 1023;
+pub(crate) const NOTHING: u64 = 1023;

@@ -10,16 +10,16 @@ use std::time::Instant;
 
 const OPERATIONS: u32 = 10_000;
 /// The name of the eventfd's case.
-pub(super) const EVENTFD: &str = "floor-eventfd-write";
+pub(crate) const EVENTFD: &str = "floor-eventfd-write";
 
 /// An atomic read-modify-write that nobody else is interested in.
-pub(super) fn fetch_or() -> f64 {
+pub(crate) fn fetch_or() -> f64 {
     let word = AtomicU64::new(0);
     timed(&|bit| _ = black_box(&word).fetch_or(1 << (bit % 64), Ordering::SeqCst))
 }
 
 /// The operations that an injection consists of at least.
-pub(super) fn probes() -> Vec<Probe> {
+pub(crate) fn probes() -> Vec<Probe> {
     let (mutex, lock) = (Mutex::new(0u64), RwLock::new(0u64));
     let (shared_word, shared_mutex, shared_lock) =
         (AtomicU64::new(0), Mutex::new(0u64), RwLock::new(0u64));
@@ -80,35 +80,35 @@ fn by_two(operation: &(impl Fn(u32) + Sync)) -> Result<f64, String> {
 
 /// A file by which a thread is woken, if nobody reads it.
 #[cfg(target_os = "linux")]
-pub(super) struct EventFd(rustix::fd::OwnedFd);
+pub(crate) struct EventFd(rustix::fd::OwnedFd);
 
 #[cfg(target_os = "linux")]
 impl EventFd {
-    pub(super) fn new() -> Result<Self, String> {
+    pub(crate) fn new() -> Result<Self, String> {
         let flags = rustix::event::EventfdFlags::NONBLOCK;
         rustix::event::eventfd(0, flags).map(Self).map_err(|error| error.to_string())
     }
 
-    pub(super) fn signal(&self) {
+    pub(crate) fn signal(&self) {
         // It fails at 2^64 unread signals.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) struct EventFd;
+pub(crate) struct EventFd;
 
 #[cfg(not(target_os = "linux"))]
 impl EventFd {
-    pub(super) fn new() -> Result<Self, String> {
+    pub(crate) fn new() -> Result<Self, String> {
         Err("eventfds are Linux's".to_owned())
     }
 
-    pub(super) fn signal(&self) {}
+    pub(crate) fn signal(&self) {}
 }
 
 /// Writing to an eventfd.
-pub(super) fn eventfd() -> Result<Probe, (&'static str, String)> {
+pub(crate) fn eventfd() -> Result<Probe, (&'static str, String)> {
     let file = EventFd::new().map_err(|reason| (EVENTFD, reason))?;
     Ok(Probe::new(EVENTFD, Reference::FetchOr, move || {
         let repeats = 256;

@@ -1,6 +1,7 @@
 //! The cost of the hot paths, beside floors and peers in the same process. Times differ between
 //! machines, ratios hardly do. Every case is sampled in turn, so that disturbances meet all of them
 //! alike.
+#![forbid(unsafe_code)]
 
 mod commands;
 mod controllers;
@@ -11,7 +12,7 @@ mod model;
 mod peers;
 mod routes;
 
-use crate::RunError;
+use doorbell_machine::RunError;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;

@@ -105,13 +105,13 @@ impl Drop for Qemu {
 }
 
 /// Of the model.
-pub(super) fn model() -> Result<Vec<Probe>, (&'static str, String)> {
+pub(crate) fn model() -> Result<Vec<Probe>, (&'static str, String)> {
     let machine = Qtest::new(1).map_err(|error| (OURS[0], error.to_string()))?;
     probes(OURS, machine)
 }
 
 /// Of QEMU.
-pub(super) fn qemu() -> Result<Vec<Probe>, (&'static str, String)> {
+pub(crate) fn qemu() -> Result<Vec<Probe>, (&'static str, String)> {
     let machine = Qemu::start().map_err(|reason| (QEMUS[0], reason))?;
     probes(QEMUS, machine)
 }

@@ -5,7 +5,7 @@
 //! its cases, separated by spaces; a name, by the nanoseconds of one operation, or by the reason
 //! why there are none. It ends with its input.
 
-use super::super::{Probe, Reference};
+use crate::{Probe, Reference};
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -25,7 +25,7 @@ struct Program {
 ///
 /// # Errors
 /// It cannot be started, or does not say what it measures.
-pub(in super::super) fn probes(program: &mut Command) -> Result<Vec<Probe>, String> {
+pub(crate) fn probes(program: &mut Command) -> Result<Vec<Probe>, String> {
     let program = Rc::new(RefCell::new(Program::start(program)?));
     let cases = program.borrow_mut().ask("cases")?;
     let probe = |case: &str| {

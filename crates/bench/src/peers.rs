@@ -2,7 +2,7 @@
 
 mod program;
 
-pub(super) use program::probes as program;
+pub(crate) use program::probes as program;
 
 use super::{Probe, Reference, each};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use std::time::Instant;
 /// A message from its mapping to a pending list and from there to the vCPU, the plain way: one
 /// lock, ordered maps. 64k mappings, one LPI pending at a time, no priorities. Not a product: what
 /// a straightforward implementation costs.
-pub(super) fn locked_list() -> Probe {
+pub(crate) fn locked_list() -> Probe {
     struct State {
         mappings: BTreeMap<(u32, u32), u32>,
         pending: BTreeSet<(u8, u32)>,
@@ -42,7 +42,7 @@ const KVM: &str = "peer-kvm-signal-msi";
 /// `KVM_SIGNAL_MSI` to a local APIC that has the vector pending already: the system call and KVM's
 /// routing.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(super) fn kvm() -> Result<Probe, (&'static str, String)> {
+pub(crate) fn kvm() -> Result<Probe, (&'static str, String)> {
     use kvm_bindings::kvm_msi;
     let failed = |what: &str, error: kvm_ioctls::Error| (KVM, format!("{what}: {error}"));
     let kvm = kvm_ioctls::Kvm::new().map_err(|error| failed("/dev/kvm", error))?;
@@ -62,6 +62,6 @@ pub(super) fn kvm() -> Result<Probe, (&'static str, String)> {
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-pub(super) fn kvm() -> Result<Probe, (&'static str, String)> {
+pub(crate) fn kvm() -> Result<Probe, (&'static str, String)> {
     Err((KVM, "only for an x86 Linux host".to_owned()))
 }
