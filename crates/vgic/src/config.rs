@@ -2,13 +2,17 @@
 //! that it has.
 
 mod error;
+mod its;
+mod v2m;
 
 pub use error::ConfigError;
+pub use its::{
+    Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
+};
+pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
 
 use crate::heap::{OutOfMemory, boxed, collected};
-use crate::its::{Coherence, ItsConfig};
 use crate::lpi::MAX_ID_BITS;
-use crate::v2m::V2mConfig;
 use alloc::vec::Vec;
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
 use msi_types::Cpu;
@@ -407,7 +411,6 @@ pub(crate) fn cpu(index: usize) -> Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::its::{ItsConfigError, TableLevels};
     use alloc::vec;
 
     fn refused(change: impl FnOnce(&mut VgicConfig)) -> ConfigError {

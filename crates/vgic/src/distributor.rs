@@ -4,11 +4,11 @@ mod saved;
 
 use crate::mbi::{Mbi, Message};
 use crate::per_interrupt::{self as per, PerInterrupt};
-use crate::registers::{Frame, Kind, Lanes, Row};
+use crate::registers::{Frame, ID_REGISTERS, Kind, Lanes, Row, identification, low_byte, low_word};
 use crate::wired::Wired;
 use crate::{Events, FaultReason, GuestFault, SecurityView};
+use gic_arch::IntId;
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
-use gic_arch::{IntId, RegisterInfo, id};
 use msi_types::Cpu;
 
 /// `GICD_CTLR.E1NWF`: kept for reading back.
@@ -177,25 +177,6 @@ impl<'a> Distributor<'a> {
 
 const fn extended_spi(index: u32) -> IntId {
     IntId::new(index + IntId::EXTENDED_SPI_BASE)
-}
-
-/// The identification registers of each frame.
-pub(crate) const ID_REGISTERS: RegisterInfo = id::REGISTERS.info("PIDR4");
-
-/// An identification register by its index: what Arm's own GICv3 parts say, with the frame's part
-/// number.
-pub(crate) fn identification(index: u32, part: u8) -> u64 {
-    let registers = [0x44, 0, 0, 0, part, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
-    usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(0).into()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "callers hold 32-bit register values")]
-pub(crate) const fn low_word(value: u64) -> u32 {
-    value as u32
-}
-
-pub(crate) const fn low_byte(value: u32) -> u8 {
-    value.to_le_bytes()[0]
 }
 
 #[cfg(test)]

@@ -30,7 +30,6 @@
 //! | no memory left on the heap | a command that maps, moves or invalidates an event or maps a device fails likewise ([`CommandFault::OutOfMemory`]). One about all that is mapped waits, as does the queue; it goes on when it is polled. `GITS_CTLR.Enabled` stays 0 |
 
 mod commands;
-mod config;
 mod execution;
 mod queue;
 mod registers;
@@ -40,7 +39,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-pub use config::{
+pub use crate::config::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
 };
 pub use queue::{CommandFault, CommandFaults};

@@ -166,7 +166,10 @@ mod wakeup;
 mod wired;
 
 pub use access::{AccessWidth, BadWidth};
-pub use config::{ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, VgicConfig};
+pub use config::{
+    ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, V2mConfig, V2mConfigError,
+    V2mNaming, VgicConfig,
+};
 pub use doorbells::DeviceWrite;
 pub use events::{Events, FaultReason, GuestFault};
 pub use gic_arch;
@@ -179,7 +182,6 @@ pub use msi_types;
 pub use progress::Progress;
 #[cfg(feature = "vm-memory")]
 pub use rust_vmm::VmMemory;
-pub use v2m::{V2mConfig, V2mConfigError, V2mNaming};
 pub use vcpu::{Inputs, Sleep, Undefined, Vcpu};
 pub use vgic::{Block, Frozen, NotClaimed, ObserverTaken, PhysicalTaken, Region, Vgic};
 pub use wired::{LinkError, PhysicalInterrupts};

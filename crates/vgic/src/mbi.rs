@@ -2,9 +2,8 @@
 //! distributor's own frame and in an alias frame that holds nothing else, so that a device which
 //! may ring can reach nothing but doorbells.
 
-use crate::distributor::low_word;
 use crate::interrupt::State;
-use crate::registers::{Frame, Lanes, Row};
+use crate::registers::{Frame, Lanes, Row, low_word};
 use crate::wired::Wired;
 use crate::{AccessWidth, Events, FaultReason, GuestFault};
 use gic_arch::{IntId, gicd};

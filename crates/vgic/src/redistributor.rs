@@ -7,10 +7,9 @@ pub(crate) use lpi_registers::LpiRegisters;
 pub(crate) use saved::RestoredRedistributor;
 
 use crate::config::RedistributorFrame;
-use crate::distributor::{ID_REGISTERS, identification, low_byte, low_word};
 use crate::lpi::LpiCore;
 use crate::per_interrupt::{self as per, PerInterrupt};
-use crate::registers::{Frame, Kind, Lanes, Row};
+use crate::registers::{Frame, ID_REGISTERS, Kind, Lanes, Row, identification, low_byte, low_word};
 use crate::wired::{Private, Wired, participation};
 use crate::{Events, FaultReason, GuestFault, SecurityView};
 use core::sync::atomic::Ordering::SeqCst;

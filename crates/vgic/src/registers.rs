@@ -3,7 +3,7 @@
 //! with whole registers or fields.
 
 use crate::{AccessWidth, FaultReason};
-use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo};
+use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo, id};
 
 /// One register, or array of registers, of a frame; `C` is what its functions act on.
 pub(crate) struct Row<C> {
@@ -237,4 +237,25 @@ impl<C: Copy> Frame<'_, C> {
         let row = self.0.get(after.checked_sub(1)?)?;
         (offset < row.info.end()).then_some(row)
     }
+}
+
+/// The identification registers of each frame.
+pub(crate) const ID_REGISTERS: RegisterInfo = id::REGISTERS.info("PIDR4");
+
+/// An identification register by its index: what Arm's own GICv3 parts say, with the frame's part
+/// number.
+pub(crate) fn identification(index: u32, part: u8) -> u64 {
+    let registers = [0x44, 0, 0, 0, part, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
+    usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(0).into()
+}
+
+/// The low half of a 64-bit value: all that a 32-bit register has.
+#[expect(clippy::cast_possible_truncation, reason = "callers hold 32-bit register values")]
+pub(crate) const fn low_word(value: u64) -> u32 {
+    value as u32
+}
+
+/// The lowest byte.
+pub(crate) const fn low_byte(value: u32) -> u8 {
+    value.to_le_bytes()[0]
 }

@@ -7,12 +7,12 @@ mod restore;
 pub use frozen::Frozen;
 pub use links::PhysicalTaken;
 
-use crate::config::{RedistributorFrame, cpu};
+use crate::config::{ItsConfig, RedistributorFrame, RedistributorNaming, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::distributor::Distributor;
 use crate::heap::{OutOfMemory, boxed, collected, shared};
 use crate::interrupt::State;
-use crate::its::{CommandFaults, Its, ItsConfig, RedistributorNaming, Targets};
+use crate::its::{CommandFaults, Its, Targets};
 use crate::lpi::{LpiConfig, LpiCore, Priorities, PriorityView};
 use crate::mbi::Mbi;
 use crate::progress::Progress;

@@ -1,9 +1,9 @@
 //! Errors of configurations.
 
 use super::MAX_CPUS;
+use super::its::ItsConfigError;
+use super::v2m::V2mConfigError;
 use crate::heap::OutOfMemory;
-use crate::its::ItsConfigError;
-use crate::v2m::V2mConfigError;
 use gic_arch::{Affinity, IntId};
 
 /// A [`VgicConfig`](crate::VgicConfig) describes no possible GIC.

@@ -2,6 +2,7 @@
 //! functions.
 
 use crate::cpu_interface::CpuInterface;
+use crate::registers::{low_byte, low_word};
 use crate::vcpu::Vcpu;
 use crate::wired::Group;
 use crate::{SecurityView, Undefined};
@@ -81,7 +82,7 @@ macro_rules! active_priorities {
 /// Ascending by encoding.
 static ROWS: &[Row] = &[
     row!(PMR, |v| Ok(v.interface.mask_view().into()), |v, value| {
-        v.interface.set_mask(low_byte(value));
+        v.interface.set_mask(byte(value));
         Ok(())
     }),
     row!(
@@ -102,7 +103,7 @@ static ROWS: &[Row] = &[
         |v| v.in_group_zero(icc::BPR0.encoding(), |v| v.interface.binary_point(Group::Zero).into()),
         |v, value| {
             v.in_group_zero(icc::BPR0.encoding(), |v| {
-                v.interface.set_binary_point(Group::Zero, low_byte(value));
+                v.interface.set_binary_point(Group::Zero, byte(value));
             })
         }
     ),
@@ -138,7 +139,7 @@ static ROWS: &[Row] = &[
     }),
     row!(HPPIR1, |v| Ok(highest(v, Group::One)), undefined),
     row!(BPR1, |v| Ok(v.interface.binary_point(Group::One).into()), |v, value| {
-        v.interface.set_binary_point(Group::One, low_byte(value));
+        v.interface.set_binary_point(Group::One, byte(value));
         Ok(())
     }),
     row!(CTLR, |v| Ok(v.interface.control().into_bits()), |v, value| {
@@ -181,13 +182,9 @@ fn intid(value: u64) -> IntId {
     IntIdValue::from(value).intid()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half is RES0")]
-const fn low_word(value: u64) -> u32 {
-    value as u32
-}
-
-const fn low_byte(value: u64) -> u8 {
-    value.to_le_bytes()[0]
+/// The low byte of a register whose other bits are RES0.
+const fn byte(value: u64) -> u8 {
+    low_byte(low_word(value))
 }
 
 /// Views of the state that only these registers need.

@@ -6,9 +6,9 @@
 //! what is not mapped is no error; a device or collection that is mapped stays usable when its
 //! first-level entry goes away.
 
-use super::config::ItsConfig;
 use super::tables::{Tables, covers};
 use super::targets::Targets;
+use crate::config::ItsConfig;
 use crate::heap::OutOfMemory;
 use crate::lpi::{Control, ItsIndex, MappedDevice, MappedEvent, NoRoom};
 use gic_arch::Lpi;

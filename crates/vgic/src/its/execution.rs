@@ -2,9 +2,9 @@
 //! complete: `GITS_CREADR` stays at one that was only begun.
 
 use super::commands::{Executor, Refusal};
-use super::config::ErrorPolicy;
 use super::queue::CommandFault;
 use super::{Its, ItsRegisters};
+use crate::config::ErrorPolicy;
 use crate::events::{FaultReason, GuestFault};
 use crate::heap::OutOfMemory;
 use crate::lpi::{Control, ENTRIES_PER_PIECE};

@@ -1,12 +1,11 @@
 //! The register frames (IHI 0069 §12.19) as a table over [`gits::REGISTERS`].
 
-use super::config::Coherence;
 use super::queue::Queue;
 use super::tables::Tables;
 use super::{Its, ItsRegisters};
-use crate::distributor::{ID_REGISTERS, identification};
+use crate::config::Coherence;
 use crate::events::{FaultReason, GuestFault};
-use crate::registers::{Frame, Kind, Lanes, Row};
+use crate::registers::{Frame, ID_REGISTERS, Kind, Lanes, Row, identification, low_word};
 use gic_arch::Shareability;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
 
@@ -100,7 +99,7 @@ impl Its {
         self.change(|state| {
             let before = Ctlr::new().with_enabled(state.enabled);
             let written = lanes.over(before.into_bits().into());
-            let enabled = Ctlr::from_bits(crate::distributor::low_word(written)).enabled();
+            let enabled = Ctlr::from_bits(low_word(written)).enabled();
             if enabled != state.enabled {
                 state.enabled = enabled;
                 self.lpis

@@ -1,9 +1,9 @@
 //! An ITS as plain data, and back.
 
-use super::config::Coherence;
 use super::queue::Queue;
 use super::tables::Tables;
 use super::{Its, ItsRegisters};
+use crate::config::Coherence;
 use crate::heap::{OutOfMemory, checked, gathered, push};
 use crate::lock::MutexGuard;
 use crate::lpi::{Control, ItsIndex, LpiTables, MappedDevice, NoRoom, SavedLpi};

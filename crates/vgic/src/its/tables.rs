@@ -4,7 +4,7 @@
 //! has provided for: one beyond their size, or under an invalid first-level entry, is out of range.
 //! Like KVM, the model writes entries only when its state is saved.
 
-use super::config::{Coherence, ItsConfig, PageSizes, TableLevels};
+use crate::config::{Coherence, ItsConfig, PageSizes, TableLevels};
 use crate::memory::GuestMemory;
 use gic_arch::Shareability;
 use gic_arch::gits::{Baser, TableKind};

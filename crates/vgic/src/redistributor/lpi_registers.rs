@@ -2,11 +2,10 @@
 
 use super::Redistributor;
 use crate::FaultReason;
-use crate::distributor::low_word;
+use crate::config::Coherence;
 use crate::heap::OutOfMemory;
-use crate::its::Coherence;
 use crate::lpi::LpiCore;
-use crate::registers::Lanes;
+use crate::registers::{Lanes, low_word};
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::{IntId, Lpi, Shareability};
 

@@ -189,7 +189,7 @@ impl ItsConfig {
     }
 
     /// Can there be a collection of this number, if it is held or a table has room for it?
-    pub(super) const fn names_collection(&self, number: u16) -> bool {
+    pub(crate) const fn names_collection(&self, number: u16) -> bool {
         match self.collection_id_bits {
             Some(bits) => (number as u32) >> bits == 0,
             None => true,
@@ -197,7 +197,7 @@ impl ItsConfig {
     }
 
     /// `GITS_TYPER`. Collections held and those in memory add up (`CCT`).
-    pub(super) const fn typer(&self) -> Typer {
+    pub(crate) const fn typer(&self) -> Typer {
         Typer::new()
             .with_physical(true)
             .with_cct(self.held_collections > 0 && self.collection_table.is_some())
