@@ -212,14 +212,13 @@ impl VgicConfig {
     }
 
     /// Does this machine have the interrupt (apart from LPIs)?
-    pub(crate) fn implements(&self, intid: IntId) -> bool {
-        match intid.class() {
-            IntIdClass::Sgi | IntIdClass::Ppi => true,
-            IntIdClass::Spi => intid.get() < IntId::SPI_BASE + self.spis,
-            IntIdClass::ExtendedPpi => intid.get() < IntId::EXTENDED_PPI_BASE + self.extended_ppis,
-            IntIdClass::ExtendedSpi => intid.get() < IntId::EXTENDED_SPI_BASE + self.extended_spis,
-            IntIdClass::Special | IntIdClass::Lpi | IntIdClass::Reserved => false,
-        }
+    pub(crate) const fn implements(&self, intid: IntId) -> bool {
+        self.wired_intids().contains(intid)
+    }
+
+    pub(crate) const fn wired_intids(&self) -> WiredIntIds {
+        let Self { spis, extended_spis, extended_ppis, .. } = *self;
+        WiredIntIds { spis, extended_spis, extended_ppis }
     }
 
     /// Can an interrupt have this trigger?
@@ -381,6 +380,26 @@ impl RedistributorRegion {
     /// All redistributors of a machine, where QEMU's `virt` has them.
     fn in_one(cpus: u16) -> Self {
         Self { base: 0x080a_0000, stride: gicr::STRIDE_V3, count: u32::from(cpus) }
+    }
+}
+
+/// The INTIDs of a machine's SGIs, PPIs and SPIs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WiredIntIds {
+    spis: u32,
+    extended_spis: u32,
+    extended_ppis: u32,
+}
+
+impl WiredIntIds {
+    pub(crate) const fn contains(self, intid: IntId) -> bool {
+        match intid.class() {
+            IntIdClass::Sgi | IntIdClass::Ppi => true,
+            IntIdClass::Spi => intid.get() < IntId::SPI_BASE + self.spis,
+            IntIdClass::ExtendedPpi => intid.get() < IntId::EXTENDED_PPI_BASE + self.extended_ppis,
+            IntIdClass::ExtendedSpi => intid.get() < IntId::EXTENDED_SPI_BASE + self.extended_spis,
+            IntIdClass::Special | IntIdClass::Lpi | IntIdClass::Reserved => false,
+        }
     }
 }
 

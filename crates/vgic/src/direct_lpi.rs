@@ -23,21 +23,21 @@ impl Redistributor<'_> {
             _ => return None,
         };
         let taken = matches!(width, AccessWidth::Word | AccessWidth::Double);
-        (taken && self.wired.config().direct_lpi).then(|| act(self, value))
+        (taken && self.config.direct_lpi).then(|| act(self, value))
     }
 
     /// A CPU's write to `GICR_SETLPIR`. A narrower write is zero-extended.
     pub(crate) fn write_setlpir(self, lanes: Lanes) {
-        if let Some(value) = lanes.zero_extended().filter(|_| self.wired.config().direct_lpi) {
+        if let Some(value) = lanes.zero_extended().filter(|_| self.config.direct_lpi) {
             let _ = self.set_lpi(value);
         }
     }
 
     /// A CPU's write to `GICR_CLRLPIR`.
     pub(crate) fn write_clrlpir(self, lanes: Lanes) {
-        if let Some(value) = lanes.zero_extended().filter(|_| self.wired.config().direct_lpi) {
+        if let Some(value) = lanes.zero_extended().filter(|_| self.config.direct_lpi) {
             let _ = self.clear_lpi(value);
-            self.private.invalidated.ask();
+            self.registers.invalidated.ask();
         }
     }
 
@@ -62,7 +62,7 @@ impl Redistributor<'_> {
     /// The LPI that a written value names, if the distributor has it. Bits above the INTID are
     /// RES0.
     fn implemented_lpi(self, value: u64) -> Option<Lpi> {
-        let id_bits = self.wired.config().lpi_id_bits?;
+        let id_bits = self.config.lpi_id_bits?;
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();
         let implemented = lpi.filter(|lpi| u64::from(lpi.get()) >> id_bits == 0);
         if implemented.is_none() {

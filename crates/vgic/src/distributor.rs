@@ -6,7 +6,7 @@ use crate::mbi::{Mbi, Message};
 use crate::per_interrupt::{self as per, PerInterrupt};
 use crate::registers::{Frame, ID_REGISTERS, Kind, Lanes, Row, identification, low_byte, low_word};
 use crate::wired::Wired;
-use crate::{Events, FaultReason, GuestFault, SecurityView};
+use crate::{Events, FaultReason, GuestFault, SecurityView, VgicConfig};
 use gic_arch::IntId;
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
 use msi_types::Cpu;
@@ -17,11 +17,16 @@ const E1NWF: u32 = 1 << 7;
 /// The distributor's state for one access.
 #[derive(Clone, Copy)]
 pub(crate) struct Distributor<'a> {
+    pub(crate) config: &'a VgicConfig,
     pub(crate) wired: &'a Wired,
     pub(crate) events: &'a Events,
 }
 
 impl PerInterrupt for Distributor<'_> {
+    fn config(&self) -> &VgicConfig {
+        self.config
+    }
+
     fn wired(&self) -> &Wired {
         self.wired
     }
@@ -33,7 +38,7 @@ impl PerInterrupt for Distributor<'_> {
     fn missing(&self, intid: IntId) {
         self.events.record(GuestFault {
             reason: FaultReason::NoSuchInterrupt,
-            address: self.wired.config().distributor,
+            address: self.config.distributor,
             detail: intid.get().into(),
         });
     }
@@ -64,7 +69,7 @@ impl<'a> Distributor<'a> {
     const ROWS: &'a [Row<Self>] = &[
         row!(CTLR, value | d, _ | d.control().into(), |d, _, lanes| d.set_control(lanes)),
         row!(TYPER, constant | d, _ | u64::from(d.typer().into_bits())),
-        row!(IIDR, constant | d, _ | u64::from(d.wired.config().iidr.into_bits())),
+        row!(IIDR, constant | d, _ | u64::from(d.config.iidr.into_bits())),
         row!(TYPER2, zero),
         row!(STATUSR, zero),
         row!(SETSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Set, lanes)),
@@ -115,7 +120,7 @@ impl<'a> Distributor<'a> {
 
     /// Value that the guest reads for a stored one, `RWP` clear.
     fn control_view(self, stored: u32) -> u32 {
-        match self.wired.config().security {
+        match self.config.security {
             SecurityView::Single => Ctlr::from(stored).with_are(true).with_ds(true).into_bits(),
             SecurityView::NonSecure => {
                 CtlrNs::new().with_enable_grp1a(stored & 2 != 0).with_are_ns(true).into_bits()
@@ -131,7 +136,7 @@ impl<'a> Distributor<'a> {
     }
 
     fn writable_control(self) -> u32 {
-        match self.wired.config().security {
+        match self.config.security {
             SecurityView::Single => {
                 Ctlr::new().with_enable_grp0(true).with_enable_grp1(true).into_bits() | E1NWF
             }
@@ -140,7 +145,7 @@ impl<'a> Distributor<'a> {
     }
 
     fn typer(self) -> Typer {
-        let config = self.wired.config();
+        let config = self.config;
         let lines = config.spis.div_ceil(32);
         let extended = config.extended_spis / 32;
         Typer::new()
@@ -158,8 +163,8 @@ impl<'a> Distributor<'a> {
 
     /// The doorbells of this frame.
     pub(crate) fn mbi(self) -> Mbi<'a> {
-        let Self { wired, events } = self;
-        Mbi { wired, events, base: wired.config().distributor }
+        let Self { config, wired, events } = self;
+        Mbi { config, wired, events, base: config.distributor }
     }
 
     fn route(self, intid: IntId) -> u64 {
@@ -167,7 +172,7 @@ impl<'a> Distributor<'a> {
     }
 
     fn set_route(self, intid: IntId, lanes: Lanes) {
-        if intid.is_shared() && self.wired.config().implements(intid) {
+        if intid.is_shared() && self.config.implements(intid) {
             self.wired.set_route(intid, |old| lanes.over(old));
         } else {
             self.missing(intid);

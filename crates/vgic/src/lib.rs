@@ -156,6 +156,7 @@ mod registers;
 mod rust_vmm;
 mod safeguard;
 pub mod saved_state;
+mod set_once;
 mod slot;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 use crate::interrupt::State;
 use crate::registers::{Frame, Lanes, Row, low_word};
 use crate::wired::Wired;
-use crate::{AccessWidth, Events, FaultReason, GuestFault};
+use crate::{AccessWidth, Events, FaultReason, GuestFault, VgicConfig};
 use gic_arch::{IntId, gicd};
 use msi_types::Delivery;
 
@@ -15,6 +15,7 @@ const INTID_BITS: u64 = 0x1fff;
 /// The doorbells, at the frame with this base.
 #[derive(Clone, Copy)]
 pub(crate) struct Mbi<'a> {
+    pub(crate) config: &'a VgicConfig,
     pub(crate) wired: &'a Wired,
     pub(crate) events: &'a Events,
     pub(crate) base: u64,
@@ -48,14 +49,12 @@ impl Mbi<'_> {
             _ => return None,
         };
         let taken = matches!(width, AccessWidth::Half | AccessWidth::Word);
-        (taken && self.wired.config().message_based_spis).then(|| self.signal(message, value))
+        (taken && self.config.message_based_spis).then(|| self.signal(message, value))
     }
 
     /// A CPU's write.
     pub(crate) fn write(self, message: Message, lanes: Lanes) {
-        if let Some(number) =
-            lanes.zero_extended().filter(|_| self.wired.config().message_based_spis)
-        {
+        if let Some(number) = lanes.zero_extended().filter(|_| self.config.message_based_spis) {
             let _ = self.signal(message, number);
         }
     }
@@ -63,7 +62,7 @@ impl Mbi<'_> {
     /// Ignores numbers that are no SPI of this machine, and SPIs of the Secure side.
     fn signal(self, message: Message, number: u64) -> Delivery {
         let intid = IntId::new(low_word(number & INTID_BITS));
-        if !intid.is_shared() || !self.wired.config().implements(intid) {
+        if !intid.is_shared() || !self.config.implements(intid) {
             let address = self.base;
             self.events.record(GuestFault {
                 reason: FaultReason::NoSuchInterrupt,

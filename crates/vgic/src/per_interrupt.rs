@@ -1,14 +1,16 @@
 //! The registers that distributor and redistributors have alike: one field per interrupt.
 
-use crate::SecurityView;
 use crate::interrupt::State;
 use crate::registers::{Effect, Kind};
 use crate::wired::Wired;
+use crate::{SecurityView, VgicConfig};
 use gic_arch::{IntId, IntIdField, Priority};
 use msi_types::Cpu;
 
 /// A frame whose registers show interrupts.
 pub(crate) trait PerInterrupt: Copy {
+    /// The machine's configuration.
+    fn config(&self) -> &VgicConfig;
     /// The interrupts.
     fn wired(&self) -> &Wired;
     /// The vCPU of the private interrupts that the frame shows; any vCPU if it shows shared ones.
@@ -22,7 +24,7 @@ fn read<C: PerInterrupt>(frame: C, intid: IntId, field: fn(&State) -> bool) -> u
 }
 
 fn change<C: PerInterrupt>(frame: C, intid: IntId, change: impl Fn(State) -> State) {
-    if !frame.wired().config().implements(intid) {
+    if !frame.config().implements(intid) {
         frame.missing(intid);
     }
     frame.wired().change(frame.owner(), intid, change);
@@ -74,7 +76,7 @@ pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
         field,
         read: |frame, intid| read(frame, intid, State::active),
         write: |frame, intid, _| {
-            if !frame.wired().config().implements(intid) {
+            if !frame.config().implements(intid) {
                 frame.missing(intid);
             }
             frame.wired().activate(frame.owner(), intid);
@@ -97,12 +99,12 @@ pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Kind<C> 
 pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
     Kind::Fields {
         field,
-        read: |frame, intid| match frame.wired().config().security {
+        read: |frame, intid| match frame.config().security {
             SecurityView::Single => read(frame, intid, State::group1),
             SecurityView::NonSecure => 0,
         },
         write: |frame, intid, value| {
-            if frame.wired().config().security == SecurityView::Single {
+            if frame.config().security == SecurityView::Single {
                 change(frame, intid, |state| state.with_group1(value != 0));
             }
         },
@@ -115,7 +117,7 @@ pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
     Kind::Fields {
         field,
         read: |frame, intid| {
-            let config = frame.wired().config();
+            let config = frame.config();
             let shown = |state: State| match config.security {
                 SecurityView::Single => state.priority(),
                 SecurityView::NonSecure => state.priority().non_secure_view(),
@@ -123,7 +125,7 @@ pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
             frame.wired().visible(frame.owner(), intid).map_or(0, |state| shown(state).get().into())
         },
         write: |frame, intid, value| {
-            let priority = hardware_priority(frame.wired(), value);
+            let priority = hardware_priority(frame.config(), value);
             change(frame, intid, |state| state.with_priority_value(priority.get()));
         },
         effect: Effect::Every,
@@ -131,9 +133,8 @@ pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
 }
 
 /// The priority that the hardware stores for a field of eight bits that the guest writes.
-fn hardware_priority(wired: &Wired, field: u32) -> Priority {
+fn hardware_priority(config: &VgicConfig, field: u32) -> Priority {
     let [written, ..] = field.to_le_bytes();
-    let config = wired.config();
     let priority = match config.security {
         SecurityView::Single => Priority::new(written),
         SecurityView::NonSecure => Priority::from_non_secure_view(written),
@@ -148,7 +149,7 @@ pub(crate) const fn trigger<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
         read: |frame, intid| read(frame, intid, State::edge) << 1,
         write: |frame, intid, value| {
             let edge = value & 2 != 0;
-            if frame.wired().config().allows_trigger(intid, edge) {
+            if frame.config().allows_trigger(intid, edge) {
                 change(frame, intid, |state| state.with_edge(edge));
             }
         },

@@ -7,21 +7,53 @@ pub(crate) use lpi_registers::LpiRegisters;
 pub(crate) use saved::RestoredRedistributor;
 
 use crate::config::RedistributorFrame;
+use crate::lock::Mutex;
 use crate::lpi::LpiCore;
 use crate::per_interrupt::{self as per, PerInterrupt};
 use crate::registers::{Frame, ID_REGISTERS, Kind, Lanes, Row, identification, low_byte, low_word};
+use crate::wakeup::Awaited;
 use crate::wired::{Private, Wired, participation};
-use crate::{Events, FaultReason, GuestFault, SecurityView};
+use crate::{Events, FaultReason, GuestFault, SecurityView, VgicConfig};
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::IntId;
 use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
 use msi_types::Cpu;
 
+/// A redistributor's own registers; those of its interrupts are in [`Wired`].
+pub(crate) struct RedistributorRegisters {
+    frame: RedistributorFrame,
+    lpis: Mutex<LpiRegisters>,
+    /// Recalls of LPIs that are disabled.
+    disabled: Awaited,
+    /// Recalls of LPIs that are invalidated or cleared.
+    pub(crate) invalidated: Awaited,
+}
+
+impl RedistributorRegisters {
+    pub(crate) const fn new(frame: RedistributorFrame) -> Self {
+        Self {
+            frame,
+            lpis: Mutex::new(LpiRegisters::new()),
+            disabled: Awaited::new(),
+            invalidated: Awaited::new(),
+        }
+    }
+
+    pub(crate) fn reset(&self) {
+        self.restore(LpiRegisters::new());
+    }
+
+    pub(crate) fn restore(&self, lpis: LpiRegisters) {
+        *self.lpis.lock() = lpis;
+    }
+}
+
 /// The target of an access to a redistributor.
 #[derive(Clone, Copy)]
 pub(crate) struct Redistributor<'a> {
     pub(crate) cpu: Cpu,
-    pub(crate) frame: RedistributorFrame,
+    pub(crate) config: &'a VgicConfig,
+    pub(crate) registers: &'a RedistributorRegisters,
     pub(crate) private: &'a Private,
     pub(crate) wired: &'a Wired,
     pub(crate) lpis: Option<&'a LpiCore>,
@@ -29,6 +61,10 @@ pub(crate) struct Redistributor<'a> {
 }
 
 impl PerInterrupt for Redistributor<'_> {
+    fn config(&self) -> &VgicConfig {
+        self.config
+    }
+
     fn wired(&self) -> &Wired {
         self.wired
     }
@@ -66,7 +102,7 @@ impl<'a> Redistributor<'a> {
     const ROWS: &'a [Row<Self>] = &[
         row!(CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r
             .set_control(lanes)),
-        row!(IIDR, constant | r, _ | r.wired.config().iidr.into_bits().into()),
+        row!(IIDR, constant | r, _ | r.config.iidr.into_bits().into()),
         row!(TYPER, constant | r, _ | r.typer().into_bits()),
         row!(STATUSR, zero),
         row!(WAKER, value | r, _ | r.waker().into_bits().into(), |r, _, lanes| r.set_waker(lanes)),
@@ -98,7 +134,7 @@ impl<'a> Redistributor<'a> {
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
 
     pub(crate) fn fault(&self, reason: FaultReason, detail: u64) {
-        self.events.record(GuestFault { reason, address: self.frame.base, detail });
+        self.events.record(GuestFault { reason, address: self.registers.frame.base, detail });
     }
 
     /// `EnableLPIs` reads as zero until it has taken effect.
@@ -110,14 +146,14 @@ impl<'a> Redistributor<'a> {
 
     fn control(self) -> Ctlr {
         let bits = self.private.participation.load(SeqCst);
-        let config = self.wired.config();
+        let config = self.config;
         // In this order: the recalls of what is disabled are complete before they are asked for.
         let pending = self.is_disabling()
-            || self.wired.is_outstanding(&self.private.disabled)
+            || self.wired.is_outstanding(&self.registers.disabled)
             || self.wired.is_outstanding(&self.private.awaited);
         Ctlr::new()
             .with_rwp(pending)
-            .with_enable_lpis(self.private.lpi_registers.lock().enabled)
+            .with_enable_lpis(self.registers.lpis.lock().enabled)
             .with_ces(config.lpi_id_bits.is_some() && config.can_clear_enable_lpis)
             .with_ir(config.lpi_id_bits.is_some() && config.redistributor_invalidation)
             .with_dpg0(bits & participation::DECLINES[0] != 0)
@@ -127,17 +163,17 @@ impl<'a> Redistributor<'a> {
 
     fn set_control(self, lanes: Lanes) {
         let written = Ctlr::from(low_word(lanes.over(self.control().into_bits().into())));
-        if self.wired.config().one_of_n {
+        if self.config.one_of_n {
             self.set_declined(written);
         }
-        if self.wired.config().lpi_id_bits.is_some() {
+        if self.config.lpi_id_bits.is_some() {
             self.set_enable_lpis(written.enable_lpis());
         }
     }
 
     /// The guest's view decides which of the `DPG` bits it can write.
     fn set_declined(self, written: Ctlr) {
-        let single = self.wired.config().security == SecurityView::Single;
+        let single = self.config.security == SecurityView::Single;
         let bits = [
             (participation::DECLINES[0], written.dpg0() && single),
             (participation::DECLINES[1], written.dpg1_ns()),
@@ -152,17 +188,17 @@ impl<'a> Redistributor<'a> {
     /// found.
     fn syncr(self) -> Syncr {
         self.advance();
-        let busy = self.is_invalidating() || self.wired.is_outstanding(&self.private.invalidated);
+        let busy = self.is_invalidating() || self.wired.is_outstanding(&self.registers.invalidated);
         Syncr::new().with_busy(busy)
     }
 
     fn typer(self) -> Typer {
-        let config = self.wired.config();
+        let config = self.config;
         let of = config.cpus.get(self.cpu.index());
         Typer::new()
             .with_plpis(config.lpi_id_bits.is_some())
             .with_direct_lpi(config.direct_lpi)
-            .with_last(self.frame.last)
+            .with_last(self.registers.frame.last)
             .with_dpgs(config.one_of_n)
             .with_processor_number(of.map_or(0, |of| of.processor_number))
             .with_ppi_num(low_byte(config.extended_ppis / 32))
@@ -173,7 +209,7 @@ impl<'a> Redistributor<'a> {
     /// it.
     fn waker(self) -> Waker {
         let asleep = self.private.participation.load(SeqCst) & participation::AWAKE == 0;
-        match self.wired.config().security {
+        match self.config.security {
             SecurityView::Single => Waker::new()
                 .with_processor_sleep(asleep)
                 .with_children_asleep(asleep && !self.wired.is_outstanding(&self.private.awaited)),
@@ -182,7 +218,7 @@ impl<'a> Redistributor<'a> {
     }
 
     fn set_waker(self, lanes: Lanes) {
-        if self.wired.config().security == SecurityView::NonSecure {
+        if self.config.security == SecurityView::NonSecure {
             return;
         }
         let written = Waker::from(low_word(lanes.over(self.waker().into_bits().into())));

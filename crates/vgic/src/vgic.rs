@@ -7,7 +7,7 @@ mod restore;
 pub use frozen::Frozen;
 pub use links::PhysicalTaken;
 
-use crate::config::{ItsConfig, RedistributorFrame, RedistributorNaming, cpu};
+use crate::config::{ItsConfig, RedistributorNaming, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::distributor::Distributor;
 use crate::heap::{OutOfMemory, boxed, collected, shared};
@@ -16,7 +16,7 @@ use crate::its::{CommandFaults, Its, Targets};
 use crate::lpi::{LpiConfig, LpiCore, Priorities, PriorityView};
 use crate::mbi::Mbi;
 use crate::progress::Progress;
-use crate::redistributor::Redistributor;
+use crate::redistributor::{Redistributor, RedistributorRegisters};
 use crate::v2m::V2m;
 use crate::vcpu::Vcpu;
 use crate::wakeup::VcpuWakeup;
@@ -31,17 +31,19 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use gic_arch::{gicd, gicr, gits};
-use msi_types::{Delivery, DeviceId, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
+use msi_types::{Cpu, Delivery, DeviceId, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
 
 /// A virtual GIC, as devices and the bus see it. `Sync`: every operation may be called from any
 /// thread.
 pub struct Vgic {
+    config: VgicConfig,
     wired: Wired,
     events: Arc<Events>,
     wakeup: Arc<VcpuWakeup>,
     lpis: Option<Arc<LpiCore>>,
     its: Box<[Arc<Its>]>,
-    frames: Box<[RedistributorFrame]>,
+    /// By vCPU.
+    redistributors: Box<[RedistributorRegisters]>,
     /// Regions of the model, by ascending address.
     regions: Box<[Region]>,
 }
@@ -94,7 +96,7 @@ pub(crate) enum FrameAt<'a> {
 
 impl fmt::Debug for Vgic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vgic").field("config", self.wired.config()).finish_non_exhaustive()
+        f.debug_struct("Vgic").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -119,24 +121,25 @@ impl Vgic {
         let lpis = lpi_core(&config, memory, &wakeup, &events)?;
         let its = translators(&config, lpis.as_ref(), &events)?;
         let gic = shared(Self {
-            frames: collected(config.redistributor_frames())?.into_boxed_slice(),
+            redistributors: redistributors(&config)?,
             regions: regions(&config)?,
-            wired: Wired::new(config, Arc::clone(&wakeup))?,
+            wired: Wired::new(&config, Arc::clone(&wakeup))?,
+            config,
             events,
             wakeup,
             lpis,
             its,
         })?;
         let mut vcpus = Vec::new();
-        vcpus.try_reserve_exact(gic.frames.len()).map_err(OutOfMemory::from)?;
-        for index in 0..gic.frames.len() {
+        vcpus.try_reserve_exact(gic.redistributors.len()).map_err(OutOfMemory::from)?;
+        for index in 0..gic.redistributors.len() {
             vcpus.push(gic.vcpu(index)?);
         }
         Ok((gic, vcpus))
     }
 
     fn vcpu(self: &Arc<Self>, index: usize) -> Result<Vcpu, OutOfMemory> {
-        let config = self.wired.config();
+        let config = &self.config;
         let features = Features {
             security: config.security,
             priority_bits: config.priority_bits,
@@ -245,7 +248,8 @@ impl Vgic {
     /// driven. The vCPUs do not run meanwhile; each owner calls [`Vcpu::reset`] afterwards.
     pub fn reset(&self) {
         self.its.iter().for_each(|its| its.reset());
-        self.wired.reset();
+        self.wired.reset(&self.config);
+        self.redistributors.iter().for_each(RedistributorRegisters::reset);
         if let Some(lpis) = &self.lpis {
             lpis.reset_lpis();
         }
@@ -326,7 +330,7 @@ impl Vgic {
 
     /// The configuration that this virtual GIC was made from.
     pub fn config(&self) -> &VgicConfig {
-        self.wired.config()
+        &self.config
     }
 
     pub(crate) fn wired(&self) -> &Wired {
@@ -347,15 +351,16 @@ impl Vgic {
         let region = self.region(address)?;
         let offset = address - region.addresses.start;
         let (wired, events) = (&self.wired, &*self.events);
+        let config = &self.config;
         let frame = match region.block {
             Block::Redistributors(index) => return self.redistributor(index, offset),
-            Block::Distributor => FrameAt::Distributor(Distributor { wired, events }),
+            Block::Distributor => FrameAt::Distributor(self.distributor()),
             Block::Its(index) => FrameAt::Its(self.its.get(index)?),
             Block::MbiAlias => {
-                FrameAt::MbiAlias(Mbi { wired, events, base: region.addresses.start })
+                FrameAt::MbiAlias(Mbi { config, wired, events, base: region.addresses.start })
             }
             Block::V2m(index) => {
-                let config = self.wired.config().v2m.get(index)?;
+                let config = config.v2m.get(index)?;
                 FrameAt::V2m(V2m { config, wired, events })
             }
         };
@@ -364,27 +369,34 @@ impl Vgic {
 
     /// The redistributor at `offset` bytes into a region, and the offset in its frames.
     fn redistributor(&self, region: usize, offset: u64) -> Option<(FrameAt<'_>, u32)> {
-        let config = self.wired.config();
+        let config = &self.config;
         let stride = config.redistributors.get(region)?.stride;
         let before: u64 =
             config.redistributors.iter().take(region).map(|before| u64::from(before.count)).sum();
         let index = usize::try_from(before + offset / stride).ok()?;
         let within = low_offset(offset % stride);
-        let present = self.frames.get(index).zip(self.wired.private(cpu(index)));
-        let frame = present.filter(|_| u64::from(within) < gicr::STRIDE_V3).map_or(
-            FrameAt::Empty,
-            |(frame, private)| {
-                FrameAt::Redistributor(Redistributor {
-                    cpu: cpu(index),
-                    frame: *frame,
-                    private,
-                    wired: &self.wired,
-                    lpis: self.lpis.as_deref(),
-                    events: &self.events,
-                })
-            },
-        );
+        let present = self.redistributor_of(cpu(index));
+        let frame = present
+            .filter(|_| u64::from(within) < gicr::STRIDE_V3)
+            .map_or(FrameAt::Empty, FrameAt::Redistributor);
         Some((frame, within))
+    }
+
+    /// The redistributor of a vCPU that the machine has.
+    fn redistributor_of(&self, cpu: Cpu) -> Option<Redistributor<'_>> {
+        Some(Redistributor {
+            cpu,
+            config: &self.config,
+            registers: self.redistributors.get(cpu.index())?,
+            private: self.wired.private(cpu)?,
+            wired: &self.wired,
+            lpis: self.lpis.as_deref(),
+            events: &self.events,
+        })
+    }
+
+    fn distributor(&self) -> Distributor<'_> {
+        Distributor { config: &self.config, wired: &self.wired, events: &self.events }
     }
 }
 
@@ -464,6 +476,11 @@ fn targets(config: &VgicConfig, its: &ItsConfig) -> Result<Targets, OutOfMemory>
             Targets::Addresses(collected(bases)?.into_boxed_slice())
         }
     })
+}
+
+fn redistributors(config: &VgicConfig) -> Result<Box<[RedistributorRegisters]>, OutOfMemory> {
+    let frames = config.redistributor_frames();
+    Ok(collected(frames.map(RedistributorRegisters::new))?.into_boxed_slice())
 }
 
 fn regions(config: &VgicConfig) -> Result<Box<[Region]>, OutOfMemory> {

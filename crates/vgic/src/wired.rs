@@ -15,11 +15,11 @@ pub(crate) use lists::{Filled, Forwarding, asks_for_end};
 pub(crate) use saved::{Bank, RestoredInterrupt};
 
 use crate::candidates::{Candidates, Look};
-use crate::config::cpu;
+use crate::config::{WiredIntIds, cpu};
 use crate::heap::{OutOfMemory, boxed};
 use crate::interrupt::{Interrupt, State};
 use crate::lock::Mutex;
-use crate::redistributor::LpiRegisters;
+use crate::set_once::SetOnce;
 use crate::slot::Slot;
 use crate::wakeup::{Awaited, VcpuWakeup};
 use crate::{SecurityView, VgicConfig};
@@ -30,7 +30,6 @@ use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{Affinity, IntId, IntIdClass, Priority};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
-use spin::Once;
 
 /// A group of interrupts: Group 0 is signalled as FIQ, Group 1 as IRQ. Of two security states, the
 /// Non-secure side has Group 1 only.
@@ -56,30 +55,23 @@ impl Group {
 
 /// One PE's part.
 pub(crate) struct Private {
+    affinity: Affinity,
     pub(crate) interrupts: [Interrupt; Slot::PRIVATE],
     pub(crate) candidates: Candidates,
     /// Decides whether 1-of-N interrupts, or any at all, go to this PE: [`participation`].
     pub(crate) participation: AtomicU32,
-    /// Cold: under a lock.
-    pub(crate) lpi_registers: Mutex<LpiRegisters>,
     /// By writes to the redistributor's registers that concern no LPIs.
     pub(crate) awaited: Awaited,
-    /// By LPIs that are disabled.
-    pub(crate) disabled: Awaited,
-    /// By LPIs that are invalidated or cleared.
-    pub(crate) invalidated: Awaited,
 }
 
 impl Private {
-    fn new() -> Self {
+    fn new(affinity: Affinity) -> Self {
         Self {
+            affinity,
             interrupts: core::array::from_fn(|_| Interrupt::new(State::new())),
             candidates: Candidates::new(),
             participation: AtomicU32::new(0),
-            lpi_registers: Mutex::new(LpiRegisters::new()),
             awaited: Awaited::new(),
-            disabled: Awaited::new(),
-            invalidated: Awaited::new(),
         }
     }
 }
@@ -98,7 +90,9 @@ pub(crate) mod participation {
 
 /// All wired interrupts of a machine.
 pub(crate) struct Wired {
-    config: VgicConfig,
+    intids: WiredIntIds,
+    security: SecurityView,
+    one_of_n: bool,
     /// vCPUs by affinity, for routes.
     by_affinity: Box<[(Affinity, Cpu)]>,
     /// `EnableGrp0` (bit 0) and `EnableGrp1` (bit 1), and `E1NWF` (bit 7).
@@ -111,87 +105,76 @@ pub(crate) struct Wired {
     wakeup: Arc<VcpuWakeup>,
     /// By writes to the distributor's registers.
     awaited: Awaited,
-    observer: Once<Arc<dyn LineObserver>>,
-    physical: Once<Arc<dyn PhysicalInterrupts>>,
+    observer: SetOnce<Arc<dyn LineObserver>>,
+    physical: SetOnce<Arc<dyn PhysicalInterrupts>>,
 }
 
 impl Wired {
-    pub(crate) fn new(config: VgicConfig, wakeup: Arc<VcpuWakeup>) -> Result<Self, OutOfMemory> {
+    pub(crate) fn new(config: &VgicConfig, wakeup: Arc<VcpuWakeup>) -> Result<Self, OutOfMemory> {
         let mut by_affinity =
             boxed(config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))))?;
         by_affinity.sort_unstable();
         let wired = Self {
+            intids: config.wired_intids(),
+            security: config.security,
+            one_of_n: config.one_of_n,
             by_affinity,
             control: AtomicU32::new(0),
             shared: boxed((0..Slot::SHARED).map(|_| Interrupt::new(State::new())))?,
             routes: Mutex::new(boxed((0..Slot::SHARED).map(|_| 0))?),
-            cpus: boxed(config.cpus.iter().map(|_| Private::new()))?,
+            cpus: boxed(config.cpus.iter().map(|of| Private::new(of.affinity)))?,
             wakeup,
             awaited: Awaited::new(),
-            observer: Once::new(),
-            physical: Once::new(),
-            config,
+            observer: SetOnce::new(),
+            physical: SetOnce::new(),
         };
-        wired.reset();
+        wired.reset(config);
         Ok(wired)
     }
 
     /// Gives everything its state after reset; lines stay as they are driven, and links are kept.
     /// Nobody is notified: no group is enabled, and no vCPU runs.
-    pub(crate) fn reset(&self) {
+    pub(crate) fn reset(&self, config: &VgicConfig) {
         self.control.store(0, SeqCst);
         let mut routes = self.routes.lock();
         routes.fill(0);
         let target = self.resolve(Irouter::new());
         for (index, interrupt) in self.shared.iter().enumerate() {
             if let Some(slot) = Slot::shared(index) {
-                self.reset_interrupt(Cpu::new(0), slot, interrupt, target);
+                self.reset_interrupt(config, Cpu::new(0), slot, interrupt, target);
             }
         }
         drop(routes);
         for index in 0..self.cpus.len() {
-            self.reset_private(cpu(index));
+            self.reset_private(config, cpu(index));
         }
     }
 
-    fn reset_interrupt(&self, cpu: Cpu, slot: Slot, interrupt: &Interrupt, target: u16) {
-        let (old, new) = interrupt.update(|state| self.reset_state(slot, state, target));
+    fn reset_interrupt(
+        &self,
+        config: &VgicConfig,
+        cpu: Cpu,
+        slot: Slot,
+        interrupt: &Interrupt,
+        target: u16,
+    ) {
+        let (old, new) = interrupt.update(|state| reset_state(config, slot, state, target));
         self.released_at(cpu, slot, old, new);
     }
 
-    fn reset_private(&self, cpu: Cpu) {
+    fn reset_private(&self, config: &VgicConfig, cpu: Cpu) {
         let Some(private) = self.private(cpu) else { return };
         let target = u16::try_from(cpu.get()).unwrap_or(State::NOWHERE);
         for (index, interrupt) in private.interrupts.iter().enumerate() {
             if let Some(slot) = Slot::new(index) {
-                self.reset_interrupt(cpu, slot, interrupt, target);
+                self.reset_interrupt(config, cpu, slot, interrupt, target);
             }
         }
-        let awake = match self.config.security {
+        let awake = match self.security {
             SecurityView::Single => 0,
             SecurityView::NonSecure => participation::AWAKE,
         };
         private.participation.store(awake, SeqCst);
-        *private.lpi_registers.lock() = LpiRegisters::new();
-    }
-
-    /// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent
-    /// priority. Where there are two security states, firmware has given the guest its interrupts:
-    /// Non-secure Group 1, the most urgent that it can express.
-    fn reset_state(&self, slot: Slot, before: State, target: u16) -> State {
-        let intid = slot.intid();
-        let state = State::new()
-            .with_line(before.let_go().line())
-            .linked_as(before)
-            .with_edge(intid.class() == IntIdClass::Sgi)
-            .with_target_index(target);
-        match self.config.security {
-            SecurityView::Single => state,
-            SecurityView::NonSecure if self.config.secure_interrupts.contains(&intid) => state,
-            SecurityView::NonSecure => {
-                state.with_group1(true).with_priority_value(Priority::from_non_secure_view(0).get())
-            }
-        }
     }
 
     /// Sets the observer of a line's end of interrupt. Once.
@@ -199,11 +182,7 @@ impl Wired {
         &self,
         observer: Arc<dyn LineObserver>,
     ) -> Result<(), Arc<dyn LineObserver>> {
-        links::set_once(&self.observer, observer)
-    }
-
-    pub(crate) fn config(&self) -> &VgicConfig {
-        &self.config
+        self.observer.set(observer)
     }
 
     /// The vCPU's part; `None` for a vCPU that the machine does not have.
@@ -220,7 +199,7 @@ impl Wired {
     }
 
     fn slot(&self, intid: IntId) -> Option<Slot> {
-        Slot::of(intid).filter(|_| self.config.implements(intid))
+        Slot::of(intid).filter(|_| self.intids.contains(intid))
     }
 
     /// The state of an interrupt that the guest can see; `None` for any other.
@@ -230,7 +209,7 @@ impl Wired {
     }
 
     fn is_visible(&self, state: State) -> bool {
-        self.config.security == SecurityView::Single || state.group1()
+        self.security == SecurityView::Single || state.group1()
     }
 
     /// The state of an interrupt in `slot`, visible to the guest or not.
@@ -423,6 +402,25 @@ impl Wired {
     fn tell_observer(&self, cpu: Cpu, intid: IntId) {
         if let Some((observer, slot)) = self.observer.get().zip(Slot::of(intid)) {
             observer.deactivated(line_of(cpu, slot));
+        }
+    }
+}
+
+/// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent
+/// priority. Where there are two security states, firmware has given the guest its interrupts:
+/// Non-secure Group 1, the most urgent that it can express.
+fn reset_state(config: &VgicConfig, slot: Slot, before: State, target: u16) -> State {
+    let intid = slot.intid();
+    let state = State::new()
+        .with_line(before.let_go().line())
+        .linked_as(before)
+        .with_edge(intid.class() == IntIdClass::Sgi)
+        .with_target_index(target);
+    match config.security {
+        SecurityView::Single => state,
+        SecurityView::NonSecure if config.secure_interrupts.contains(&intid) => state,
+        SecurityView::NonSecure => {
+            state.with_group1(true).with_priority_value(Priority::from_non_secure_view(0).get())
         }
     }
 }

@@ -10,8 +10,8 @@ impl Distributor<'_> {
         Ok(DistributorState {
             ctlr: self.control_view(self.wired.control()),
             typer: self.typer().into_bits(),
-            iidr: self.wired.config().iidr.into_bits(),
-            interrupts: self.wired.save(Bank::Shared)?,
+            iidr: self.config.iidr.into_bits(),
+            interrupts: self.wired.save(self.config, Bank::Shared)?,
         })
     }
 
@@ -19,7 +19,7 @@ impl Distributor<'_> {
     /// The interrupts are checked elsewhere.
     pub(crate) fn restorable(self, saved: &DistributorState) -> Result<u32, Problem> {
         Problem::unless_same("GICD_TYPER", saved.typer.into(), self.typer().into_bits().into())?;
-        let iidr = self.wired.config().iidr.into_bits();
+        let iidr = self.config.iidr.into_bits();
         Problem::unless_same("GICD_IIDR", saved.iidr.into(), iidr.into())?;
         let stored = saved.ctlr & self.writable_control();
         Problem::unless(self.control_view(stored) == saved.ctlr, "GICD_CTLR", saved.ctlr)?;

@@ -52,7 +52,7 @@ impl<'a> Redistributor<'a> {
     /// goes back into the pending table.
     fn give_up_enabling(self, lpis: &LpiCore) {
         let cpu = self.cpu.get();
-        let mut registers = self.private.lpi_registers.lock();
+        let mut registers = self.registers.lpis.lock();
         let gives_up = lpis.with_kicks_deferred(|control| {
             let is_starved = control.is_enabling_starved(cpu);
             if is_starved {
@@ -63,7 +63,7 @@ impl<'a> Redistributor<'a> {
         if gives_up {
             registers.enabled = false;
             drop(registers);
-            self.private.disabled.ask();
+            self.registers.disabled.ask();
             self.advance();
         }
     }
@@ -71,7 +71,7 @@ impl<'a> Redistributor<'a> {
     /// The enable that takes `PTZ` consumes it: disabling LPIs writes what is pending to the table.
     fn change_enable(self, lpis: &LpiCore, enable: bool) {
         let cpu = self.cpu.get();
-        let mut registers = self.private.lpi_registers.lock();
+        let mut registers = self.registers.lpis.lock();
         if enable && !registers.enabled {
             if self.is_disabling() {
                 return self.fault(FaultReason::LpiTablesInUse, 0);
@@ -84,10 +84,10 @@ impl<'a> Redistributor<'a> {
             }
             registers.enabled = true;
             registers.pendbaser = pendbaser.with_pending_table_zero(false);
-        } else if !enable && registers.enabled && self.wired.config().can_clear_enable_lpis {
+        } else if !enable && registers.enabled && self.config.can_clear_enable_lpis {
             registers.enabled = false;
             lpis.with_kicks_deferred(|control| control.disable_lpis(cpu));
-            self.private.disabled.ask();
+            self.registers.disabled.ask();
         }
     }
 
@@ -121,12 +121,12 @@ impl<'a> Redistributor<'a> {
     }
 
     pub(super) fn propbaser(self) -> Propbaser {
-        self.private.lpi_registers.lock().propbaser
+        self.registers.lpis.lock().propbaser
     }
 
     /// `GICR_PENDBASER`; `PTZ` reads as zero.
     pub(super) fn pendbaser(self) -> Pendbaser {
-        self.private.lpi_registers.lock().pendbaser.with_pending_table_zero(false)
+        self.registers.lpis.lock().pendbaser.with_pending_table_zero(false)
     }
 
     pub(super) fn set_propbaser(self, lanes: Lanes) {
@@ -169,7 +169,7 @@ impl<'a> Redistributor<'a> {
         if self.lpis.is_none() {
             return;
         }
-        let mut registers = self.private.lpi_registers.lock();
+        let mut registers = self.registers.lpis.lock();
         if registers.enabled || self.is_disabling() {
             drop(registers);
             self.fault(FaultReason::LpiTablesInUse, 0);
@@ -180,7 +180,7 @@ impl<'a> Redistributor<'a> {
 
     /// Shareability that software reads back; non-shareable, it has to clean its tables.
     fn shareability(self, written: Shareability) -> Shareability {
-        match self.wired.config().coherence {
+        match self.config.coherence {
             Coherence::Coherent => written,
             Coherence::NonCoherent => Shareability::Non,
         }
@@ -188,25 +188,25 @@ impl<'a> Redistributor<'a> {
 
     /// `GICR_INVLPIR`.
     pub(super) fn invalidate(self, lanes: Lanes) {
-        let config = self.wired.config();
+        let config = self.config;
         let implemented = config.redistributor_invalidation || config.direct_lpi;
         if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| implemented) {
             if let Err(OutOfMemory) = lpis.invalidate(self.cpu, lpi) {
                 self.fault(FaultReason::OutOfMemory, lpi.get().into());
             }
-            self.private.invalidated.ask();
+            self.registers.invalidated.ask();
             self.advance();
         }
     }
 
     /// `GICR_INVALLR`.
     pub(super) fn invalidate_all(self, lanes: Lanes) {
-        let config = self.wired.config();
+        let config = self.config;
         let implemented = config.redistributor_invalidation || config.direct_lpi;
         let is_written = lanes.zero_extended().is_some();
         if let Some(lpis) = self.enabled_lpis().filter(|_| implemented && is_written) {
             lpis.invalidate_all(self.cpu);
-            self.private.invalidated.ask();
+            self.registers.invalidated.ask();
             self.advance();
         }
     }
@@ -225,6 +225,6 @@ impl<'a> Redistributor<'a> {
 
     /// The LPIs, if they are enabled here.
     fn enabled_lpis(self) -> Option<&'a LpiCore> {
-        self.lpis.filter(|_| self.private.lpi_registers.lock().enabled)
+        self.lpis.filter(|_| self.registers.lpis.lock().enabled)
     }
 }

@@ -20,14 +20,14 @@ pub(crate) struct RestoredRedistributor {
 impl Redistributor<'_> {
     /// Everything but LPIs.
     pub(crate) fn save(self) -> Result<RedistributorState, OutOfMemory> {
-        let registers = *self.private.lpi_registers.lock();
+        let registers = *self.registers.lpis.lock();
         Ok(RedistributorState {
             ctlr: self.control().with_rwp(false).into_bits(),
             typer: self.typer().with_last(false).into_bits(),
             waker: self.waker().into_bits(),
             propbaser: registers.propbaser.into_bits(),
             pendbaser: registers.pendbaser.into_bits(),
-            interrupts: self.wired.save(Bank::Private(self.cpu))?,
+            interrupts: self.wired.save(self.config, Bank::Private(self.cpu))?,
             lpis: Vec::new(),
         })
     }
@@ -66,7 +66,7 @@ impl Redistributor<'_> {
 
     /// The `DPG` bits that this guest can set, of those that are.
     fn declined(self, ctlr: Ctlr) -> u32 {
-        let settable = match (self.wired.config().one_of_n, self.wired.config().security) {
+        let settable = match (self.config.one_of_n, self.config.security) {
             (false, _) => 0,
             (true, SecurityView::NonSecure) => participation::DECLINES[1],
             (true, SecurityView::Single) => u32::MAX,
@@ -76,7 +76,7 @@ impl Redistributor<'_> {
 
     fn awake(self, waker: u32) -> Result<u32, Problem> {
         let asleep = Waker::from(waker).processor_sleep();
-        let possible = match self.wired.config().security {
+        let possible = match self.config.security {
             SecurityView::Single => {
                 Waker::new().with_processor_sleep(asleep).with_children_asleep(asleep).into_bits()
                     == waker

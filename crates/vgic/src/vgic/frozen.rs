@@ -1,10 +1,9 @@
 //! Freeze, save, thaw.
 
-use super::{Distributor, Vgic};
+use super::Vgic;
 use crate::config::cpu;
 use crate::heap::{OutOfMemory, checked, gathered};
 use crate::lpi::{Control, SavedLpi};
-use crate::redistributor::Redistributor;
 use crate::saved_state::{
     CpuState, FreezeError, ItsState, LpiState, RedistributorState, RestoreError, SavedState,
     VERSION,
@@ -75,22 +74,6 @@ impl Vgic {
         }
         self.finish_sweeps()?;
         Ok(Frozen { gic: self, vcpus })
-    }
-
-    /// The redistributor of a vCPU that the machine has.
-    pub(super) fn redistributor_of(&self, cpu: Cpu) -> Option<Redistributor<'_>> {
-        Some(Redistributor {
-            cpu,
-            frame: *self.frames.get(cpu.index())?,
-            private: self.wired.private(cpu)?,
-            wired: &self.wired,
-            lpis: self.lpis.as_deref(),
-            events: &self.events,
-        })
-    }
-
-    pub(super) fn distributor(&self) -> Distributor<'_> {
-        Distributor { wired: &self.wired, events: &self.events }
     }
 
     fn affinity(&self, vcpu: u32) -> Affinity {

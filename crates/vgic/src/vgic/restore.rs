@@ -168,8 +168,8 @@ impl PlannedCpu<'_> {
         let participation = redistributor.participation | self.interface.participation();
         gic.wired.restore_participation(cpu, participation);
         gic.wired.restore(Bank::Private(cpu), &redistributor.interrupts);
-        if let Some(private) = gic.wired.private(cpu) {
-            *private.lpi_registers.lock() = redistributor.lpi_registers;
+        if let Some(registers) = gic.redistributors.get(cpu.index()) {
+            registers.restore(redistributor.lpi_registers);
         }
     }
 
@@ -221,7 +221,7 @@ impl Check<'_> {
         ascending(saved, |interrupt| interrupt.intid)
             .map_err(|intid| Problem::Order.of(object(intid)))?;
         let check = |saved: &InterruptState| {
-            let restorable = self.gic.wired.restorable(bank, saved);
+            let restorable = self.gic.wired.restorable(&self.gic.config, bank, saved);
             restorable.map_err(|problem| problem.of(object(saved.intid)))
         };
         checked(saved.iter().map(check))

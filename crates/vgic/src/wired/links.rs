@@ -13,7 +13,6 @@ use alloc::sync::Arc;
 use gic_arch::ich::ListRegisterState::{self, Pending, PendingActive};
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Level, Line};
-use spin::Once;
 
 /// The hypervisor's side of physical interrupts that virtual ones are
 /// [linked](crate::Vgic::link) to. Called without locks held.
@@ -42,20 +41,13 @@ pub enum LinkError {
     NotServed,
 }
 
-/// Sets what is not set yet, else hands it back.
-pub(super) fn set_once<T>(place: &Once<T>, value: T) -> Result<(), T> {
-    let mut value = Some(value);
-    let _ = place.try_call_once(|| value.take().ok_or(()));
-    value.map_or(Ok(()), Err)
-}
-
 impl Wired {
     /// Sets the hypervisor's side. Once.
     pub(crate) fn serve_physical(
         &self,
         physical: Arc<dyn PhysicalInterrupts>,
     ) -> Result<(), Arc<dyn PhysicalInterrupts>> {
-        set_once(&self.physical, physical)
+        self.physical.set(physical)
     }
 
     /// Links a line to a physical interrupt, or to none.

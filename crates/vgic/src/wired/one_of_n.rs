@@ -87,7 +87,7 @@ impl Wired {
         let old =
             private.participation.fetch_update(SeqCst, SeqCst, |bits| Some((bits & !clear) | set));
         let changed = old.is_ok_and(|old| (old & !clear) | set != old);
-        if changed && self.config.one_of_n {
+        if changed && self.one_of_n {
             for index in 0..Slot::SHARED {
                 self.place_anew(index);
             }

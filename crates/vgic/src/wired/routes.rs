@@ -42,7 +42,7 @@ impl Wired {
     /// The route with what is RES0 taken away.
     pub(super) fn valid_route(&self, written: Irouter) -> Irouter {
         Irouter::to(written.affinity())
-            .with_any_participating(written.any_participating() && self.config.one_of_n)
+            .with_any_participating(written.any_participating() && self.one_of_n)
     }
 
     /// The vCPU index that a route names, for [`State::target_index`]; [`State::NOWHERE`] if it

@@ -1,11 +1,11 @@
 //! Wired interrupts as plain data, and back.
 
-use super::Wired;
-use crate::SecurityView;
+use super::{Wired, reset_state};
 use crate::heap::{OutOfMemory, gathered};
 use crate::interrupt::State;
 use crate::saved_state::{InterruptState, Problem};
 use crate::slot::Slot;
+use crate::{SecurityView, VgicConfig};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::gicd::Irouter;
@@ -50,14 +50,18 @@ impl Bank {
 impl Wired {
     /// The interrupts of a bank that are not as after reset, by ascending INTID. Each is read once:
     /// it is as it was at one moment.
-    pub(crate) fn save(&self, bank: Bank) -> Result<Vec<InterruptState>, OutOfMemory> {
+    pub(crate) fn save(
+        &self,
+        config: &VgicConfig,
+        bank: Bank,
+    ) -> Result<Vec<InterruptState>, OutOfMemory> {
         let routes = self.routes.lock();
         let target = bank.target_after_reset(self.resolve(Irouter::new()));
         let slots = self.slots(bank).filter_map(|slot| {
             let route =
                 slot.shared_index().and_then(|index| routes.get(index)).copied().unwrap_or(0);
             let saved = self.record(slot, self.state(bank.owner(), slot), route);
-            let untouched = self.record(slot, self.reset_state(slot, State::new(), target), 0);
+            let untouched = self.record(slot, reset_state(config, slot, State::new(), target), 0);
             (saved != untouched).then_some(saved)
         });
         gathered(slots)
@@ -69,7 +73,7 @@ impl Wired {
             Bank::Shared => Slot::COUNT - Slot::SHARED..Slot::COUNT,
             Bank::Private(_) => 0..Slot::PRIVATE,
         };
-        numbers.filter_map(Slot::new).filter(|slot| self.config.implements(slot.intid()))
+        numbers.filter_map(Slot::new).filter(|slot| self.intids.contains(slot.intid()))
     }
 
     fn record(&self, slot: Slot, state: State, route: u64) -> InterruptState {
@@ -91,7 +95,7 @@ impl Wired {
 
     /// A vCPU's affinity.
     pub(crate) fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
-        self.config.cpus.get(cpu.index()).map(|of| of.affinity)
+        self.private(cpu).map(|private| private.affinity)
     }
 
     /// The vCPU with this affinity.
@@ -113,6 +117,7 @@ impl Wired {
     /// Can this machine have an interrupt in this state?
     pub(crate) fn restorable(
         &self,
+        config: &VgicConfig,
         bank: Bank,
         saved: &InterruptState,
     ) -> Result<RestoredInterrupt, Problem> {
@@ -124,16 +129,16 @@ impl Wired {
         if !right_bank {
             return Err(Problem::Unknown);
         }
-        let priority = Priority::new(saved.priority).truncated(self.config.priority_bits.into());
+        let priority = Priority::new(saved.priority).truncated(config.priority_bits.into());
         Problem::unless(priority.get() == saved.priority, "priority", saved.priority)?;
         let is_sgi = saved.intid.class() == IntIdClass::Sgi;
-        let trigger = self.config.allows_trigger(saved.intid, saved.edge);
+        let trigger = config.allows_trigger(saved.intid, saved.edge);
         Problem::unless(trigger, "trigger", saved.edge)?;
         Problem::unless(!saved.line || !is_sgi, "line", saved.line)?;
-        let messages = bank == Bank::Shared && self.config.message_based_spis;
+        let messages = bank == Bank::Shared && config.message_based_spis;
         Problem::unless(!saved.message || messages, "message level", saved.message)?;
         let state = self.aimed(bank, saved)?;
-        self.check_security(bank, slot, state)?;
+        self.check_security(config, bank, slot, state)?;
         Ok(RestoredInterrupt { slot, state, route: saved.route })
     }
 
@@ -175,16 +180,22 @@ impl Wired {
 
     /// With two security states, firmware owns the groups, and the guest has its half of the
     /// priorities.
-    fn check_security(&self, bank: Bank, slot: Slot, state: State) -> Result<(), Problem> {
-        if self.config.security == SecurityView::Single {
+    fn check_security(
+        &self,
+        config: &VgicConfig,
+        bank: Bank,
+        slot: Slot,
+        state: State,
+    ) -> Result<(), Problem> {
+        if config.security == SecurityView::Single {
             return Ok(());
         }
-        let secure = self.config.secure_interrupts.contains(&slot.intid());
+        let secure = config.secure_interrupts.contains(&slot.intid());
         Problem::unless(state.group1() != secure, "group", state.group1())?;
         let own_half = secure || Priority::from_non_secure_view(0) <= state.priority();
         Problem::unless(own_half, "priority", state.priority_value())?;
         let untouched =
-            self.reset_state(slot, state, bank.target_after_reset(self.resolve(Irouter::new())));
+            reset_state(config, slot, state, bank.target_after_reset(self.resolve(Irouter::new())));
         Problem::unless(!secure || state.with_latch(false) == untouched, "state", state.into_bits())
     }
 

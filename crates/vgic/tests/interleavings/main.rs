@@ -28,6 +28,8 @@ mod progress;
 #[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/safeguard.rs"]
 mod safeguard;
+#[path = "../../src/set_once.rs"]
+mod set_once;
 #[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/slot.rs"]
 mod slot;

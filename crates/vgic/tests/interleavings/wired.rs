@@ -11,6 +11,7 @@ mod lists;
 
 use crate::candidates::Candidates;
 use crate::interrupt::{Interrupt, State};
+use crate::set_once::SetOnce;
 use crate::slot::Slot;
 use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
@@ -18,7 +19,6 @@ use gic_arch::IntId;
 pub(crate) use links::PhysicalInterrupts;
 pub(crate) use lists::{Filled, Forwarding};
 use msi_types::{Cpu, Kick, Line};
-use spin::Once;
 
 pub(crate) const CPU: Cpu = Cpu::new(0);
 pub(crate) const LINE: Line = Line::Spi(40);
@@ -51,7 +51,7 @@ pub(crate) struct Wired {
     private: Private,
     awaited: Awaited,
     wakeup: VcpuWakeup,
-    physical: Once<Arc<dyn PhysicalInterrupts>>,
+    physical: SetOnce<Arc<dyn PhysicalInterrupts>>,
 }
 
 const fn line_of(_: Cpu, _: Slot) -> Line {
@@ -65,7 +65,7 @@ impl Wired {
             private: Private { candidates: Candidates::new(), awaited: Awaited },
             awaited: Awaited,
             wakeup: VcpuWakeup::new(1, Arc::new(NoKick)).unwrap(),
-            physical: Once::new(),
+            physical: SetOnce::new(),
         }
     }
 
