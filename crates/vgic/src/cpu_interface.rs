@@ -2,13 +2,11 @@
 //! rules by which an interrupt preempts. Plain state of one vCPU; what is pending is not its
 //! business.
 
+mod registers;
 mod saved;
-mod system_registers;
 mod virtual_interface;
 
-pub(crate) use system_registers::{read, write};
-
-use crate::SecurityView;
+use crate::config::SecurityView;
 use crate::wired::Group;
 use gic_arch::Priority;
 

@@ -6,10 +6,11 @@
 //! the distributor's or the tables' INTID bits, and everything where the machine has no direct
 //! LPIs.
 
+use crate::access::AccessWidth;
+use crate::events::FaultReason;
 use crate::lpi::Injection;
 use crate::redistributor::Redistributor;
 use crate::registers::{Lanes, low_word};
-use crate::{AccessWidth, FaultReason};
 use gic_arch::{IntId, Lpi, gicr};
 use msi_types::Delivery;
 

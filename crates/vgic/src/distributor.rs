@@ -2,11 +2,12 @@
 
 mod saved;
 
+use crate::config::{SecurityView, VgicConfig};
+use crate::events::{Events, FaultReason, GuestFault};
 use crate::mbi::{Mbi, Message};
 use crate::per_interrupt::{self as per, PerInterrupt};
 use crate::registers::{Frame, ID_REGISTERS, Kind, Lanes, Row, identification, low_byte, low_word};
 use crate::wired::Wired;
-use crate::{Events, FaultReason, GuestFault, SecurityView, VgicConfig};
 use gic_arch::IntId;
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
 use msi_types::Cpu;

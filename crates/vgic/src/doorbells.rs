@@ -1,8 +1,8 @@
 //! Writes of devices without identity: messages, and registers beside a doorbell. Nothing here
 //! takes a message for an ITS, which needs a DeviceID.
 
-use crate::vgic::FrameAt;
-use crate::{AccessWidth, NotClaimed, Vgic};
+use crate::access::AccessWidth;
+use crate::vgic::{FrameAt, NotClaimed, Vgic};
 use gic_arch::gits;
 use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 

@@ -46,8 +46,8 @@ pub use queue::{CommandFault, CommandFaults};
 pub(crate) use saved::{HeldIts, RestoredRegisters};
 pub(crate) use targets::Targets;
 
-use crate::ConfigError;
 use crate::access::AccessWidth;
+use crate::config::ConfigError;
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::heap::{OutOfMemory, shared};
 use crate::lock::Mutex;

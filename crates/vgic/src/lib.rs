@@ -136,14 +136,17 @@ mod atomic;
 mod candidates;
 mod config;
 mod cpu_interface;
+mod creation;
 mod direct_lpi;
 mod distributor;
 mod doorbells;
 mod events;
+mod freeze;
 mod heap;
 mod interrupt;
 pub mod its;
 mod list_registers;
+mod listed;
 mod lock;
 mod lpi;
 mod mbi;
@@ -158,6 +161,7 @@ mod safeguard;
 pub mod saved_state;
 mod set_once;
 mod slot;
+mod system_registers;
 #[cfg(test)]
 mod tests;
 mod v2m;
@@ -173,16 +177,17 @@ pub use config::{
 };
 pub use doorbells::DeviceWrite;
 pub use events::{Events, FaultReason, GuestFault};
+pub use freeze::Frozen;
 pub use gic_arch;
 pub use heap::OutOfMemory;
-pub use list_registers::{
-    InGuest, ListRegisterVcpu, MAX_LIST_REGISTERS, VirtualInterface, VirtualInterfaceMismatch,
-};
+pub use list_registers::{InGuest, ListRegisterVcpu, VirtualInterface, VirtualInterfaceMismatch};
+pub use listed::MAX_LIST_REGISTERS;
 pub use memory::{GuestMemory, MemoryFault};
 pub use msi_types;
 pub use progress::Progress;
 #[cfg(feature = "vm-memory")]
 pub use rust_vmm::VmMemory;
-pub use vcpu::{Inputs, Sleep, Undefined, Vcpu};
-pub use vgic::{Block, Frozen, NotClaimed, ObserverTaken, PhysicalTaken, Region, Vgic};
+pub use system_registers::Undefined;
+pub use vcpu::{Inputs, Sleep, Vcpu};
+pub use vgic::{Block, NotClaimed, ObserverTaken, PhysicalTaken, Region, Vgic};
 pub use wired::{LinkError, PhysicalInterrupts};

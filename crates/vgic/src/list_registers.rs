@@ -22,11 +22,12 @@ mod fill;
 mod fold;
 mod rank;
 
-use crate::lpi::ListedLpi;
+use crate::config::SecurityView;
+use crate::listed::{ListRegisters, MAX_LIST_REGISTERS};
 use crate::slot::Slot;
-use crate::wakeup::VcpuWakeup;
-use crate::wired::Filled;
-use crate::{Inputs, SecurityView, Sleep, Undefined, Vcpu, Vgic};
+use crate::system_registers::Undefined;
+use crate::vcpu::{Inputs, Sleep, Vcpu};
+use crate::vgic::Vgic;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -34,9 +35,6 @@ use gic_arch::IntId;
 use gic_arch::icc::{self, IntIdValue, SysRegEncoding};
 use gic_arch::ich::{Hcr, ListRegister, Vmcr, Vtr};
 use msi_types::Cpu;
-
-/// Most list registers that a CPU has.
-pub const MAX_LIST_REGISTERS: usize = 16;
 
 /// State of a CPU's virtual interface: to be loaded before the guest is entered and stored after it
 /// has exited. Registers that the CPU does not have are zero, and ignored.
@@ -90,7 +88,7 @@ pub enum VirtualInterfaceMismatch {
 /// that clear) tell of what is in list registers what was so when its vCPU was entered. Linux's
 /// `synchronize_irq` asks for more: before a monitor forwards a guest's read of them, it lets the
 /// other vCPUs exit, and keeps them out until it has the answer.
-pub struct ListRegisterVcpu(Box<[Half; 1]>);
+pub struct ListRegisterVcpu(Box<[Vcpu; 1]>);
 
 /// A [`ListRegisterVcpu`] while its guest runs: a vCPU that entered [exits](Self::exit).
 ///
@@ -101,51 +99,7 @@ pub struct ListRegisterVcpu(Box<[Half; 1]>);
 pub struct InGuest {
     cpu: Cpu,
     /// Until the exit.
-    half: Option<Box<[Half; 1]>>,
-}
-
-/// State of a vCPU with list registers. It lies in the memory that its [`Vcpu`] was made with.
-pub(crate) struct Half {
-    vcpu: Vcpu,
-    count: usize,
-    /// `ICH_VTR_EL2.TDS`: `ICC_DIR_EL1` can be trapped by itself.
-    traps_dir: bool,
-    listed: [Listed; MAX_LIST_REGISTERS],
-    /// Active interrupts of this vCPU, and perhaps some that are not any more.
-    active: SlotSet,
-}
-
-/// Contents of a list register.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Listed {
-    Nothing,
-    Wired(Slot, Filled),
-    Lpi(ListedLpi),
-}
-
-/// A set of wired interrupts.
-struct SlotSet([u64; SlotSet::WORDS]);
-
-impl SlotSet {
-    const WORDS: usize = Slot::COUNT.div_ceil(64);
-
-    fn insert(&mut self, slot: Slot) {
-        self.0[slot.index() / 64] |= 1 << (slot.index() % 64);
-    }
-
-    /// Keeps what `keep` says.
-    fn retain(&mut self, mut keep: impl FnMut(Slot) -> bool) {
-        for (word, first) in self.0.iter_mut().zip((0..).step_by(64)) {
-            let mut bits = *word;
-            while bits != 0 {
-                let bit = bits.trailing_zeros();
-                bits &= bits - 1;
-                if !Slot::new(first + bit as usize).is_some_and(&mut keep) {
-                    *word &= !(1 << bit);
-                }
-            }
-        }
-    }
+    vcpu: Option<ListRegisterVcpu>,
 }
 
 impl Vcpu {
@@ -155,10 +109,10 @@ impl Vcpu {
     /// [`VirtualInterfaceMismatch`]: the guest would see another CPU interface than the machine
     /// has.
     pub fn with_list_registers(
-        self,
+        mut self,
         vtr: Vtr,
     ) -> Result<ListRegisterVcpu, VirtualInterfaceMismatch> {
-        let config = self.vgic().config();
+        let config = self.gic.config();
         let (priorities, preemption) = (config.priority_bits, config.priority_bits.min(7));
         let hardware = (vtr.pri_bits_minus_one() + 1, vtr.pre_bits_minus_one() + 1);
         if config.security == SecurityView::NonSecure {
@@ -183,25 +137,11 @@ impl Vcpu {
         if count > MAX_LIST_REGISTERS {
             return Err(VirtualInterfaceMismatch::Count(count));
         }
-        let mut active = SlotSet([0; SlotSet::WORDS]);
-        self.vgic().wired().active_slots(self.cpu()).for_each(|slot| active.insert(slot));
-        Ok(ListRegisterVcpu(self.with_half(|vcpu| Half {
-            vcpu,
-            count,
-            traps_dir: vtr.tds(),
-            listed: [Listed::Nothing; MAX_LIST_REGISTERS],
-            active,
-        })))
-    }
-
-    /// Puts the vCPU into the memory that it has for that.
-    fn with_half(mut self, half: impl FnOnce(Self) -> Half) -> Box<[Half; 1]> {
-        let mut room = core::mem::take(&mut self.room);
-        room.push(half(self));
-        let Ok(half) = room.into_boxed_slice().try_into() else {
-            unreachable!("one value was pushed")
-        };
-        half
+        self.list_registers =
+            ListRegisters { count, traps_dir: vtr.tds(), ..ListRegisters::none() };
+        let active = &mut self.list_registers.active;
+        self.gic.wired().active_slots(self.cpu).for_each(|slot| active.insert(slot));
+        Ok(ListRegisterVcpu(self.boxed()))
     }
 }
 
@@ -209,13 +149,14 @@ impl ListRegisterVcpu {
     /// The vCPU is about to run guest code: what to load into the hardware. Whatever arrives or
     /// changes from now on kicks it, once; it then exits.
     pub fn enter(mut self) -> (InGuest, VirtualInterface) {
-        let cpu = self.0[0].vcpu.cpu();
-        self.0[0].wakeup().leave(cpu);
-        self.0[0].wakeup().fills(cpu);
-        self.0[0].vcpu.vgic().go_on();
-        let interface = self.0[0].fill();
-        self.0[0].vcpu.exit_for_work();
-        (InGuest { cpu, half: Some(self.0) }, interface)
+        let [vcpu] = &*self.0;
+        let cpu = vcpu.cpu;
+        vcpu.gic.wakeup().leave(cpu);
+        vcpu.gic.wakeup().fills(cpu);
+        vcpu.gic.go_on();
+        let interface = self.fill();
+        self.0[0].exit_for_work();
+        (InGuest { cpu, vcpu: Some(self) }, interface)
     }
 
     /// Reads a system register on behalf of the guest, whose access trapped.
@@ -223,9 +164,9 @@ impl ListRegisterVcpu {
     /// # Errors
     /// As [`Vcpu::read_sysreg`].
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
-        let value = self.0[0].vcpu.read_sysreg(register)?;
+        let value = self.0[0].read_sysreg(register)?;
         if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
-            self.0[0].note_acknowledged(IntIdValue::from(value).intid());
+            self.note_acknowledged(IntIdValue::from(value).intid());
         }
         Ok(value)
     }
@@ -236,50 +177,47 @@ impl ListRegisterVcpu {
     /// # Errors
     /// As [`Vcpu::write_sysreg`].
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
-        self.0[0].vcpu.write_sysreg(register, value)
+        self.0[0].write_sysreg(register, value)
     }
 
     /// As [`Vcpu::inputs`].
     pub fn inputs(&mut self) -> Inputs {
-        self.0[0].vcpu.inputs()
+        self.0[0].inputs()
     }
 
     /// As [`Vcpu::prepare_to_sleep`], for a guest that waits (WFI).
     pub fn prepare_to_sleep(&mut self) -> Sleep {
-        self.0[0].vcpu.prepare_to_sleep()
+        self.0[0].prepare_to_sleep()
     }
 
     /// As [`Vcpu::prepare_to_power_down`].
     pub fn prepare_to_power_down(&mut self) -> Sleep {
-        self.0[0].vcpu.prepare_to_power_down()
+        self.0[0].prepare_to_power_down()
     }
 
     /// The vCPU is back from sleep.
     pub fn returned(&mut self) {
-        self.0[0].vcpu.returned();
+        self.0[0].returned();
     }
 
     /// As [`Vcpu::reset`].
     pub fn reset(&mut self) {
-        self.0[0].vcpu.reset();
+        self.0[0].reset();
     }
 
     /// Back to a vCPU whose CPU interface is software alone.
     pub fn into_software(self) -> Vcpu {
-        let mut room = (self.0 as Box<[Half]>).into_vec();
-        let Some(Half { mut vcpu, .. }) = room.pop() else { unreachable!("it is one") };
-        vcpu.room = room;
-        vcpu
+        Vcpu::unboxed(self.0)
     }
 
     /// Number of this vCPU.
     pub fn cpu(&self) -> Cpu {
-        self.0[0].vcpu.cpu()
+        self.0[0].cpu()
     }
 
     /// The shared half.
     pub fn vgic(&self) -> &Arc<Vgic> {
-        self.0[0].vcpu.vgic()
+        self.0[0].vgic()
     }
 }
 
@@ -289,9 +227,9 @@ impl InGuest {
     #[must_use]
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
     pub fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
-        let mut half = self.half.take().expect("only `exit` takes it, and consumes `self`");
-        half[0].exit(|half| half.fold(left));
-        ListRegisterVcpu(half)
+        let mut vcpu = self.vcpu.take().expect("only `exit` takes it, and consumes `self`");
+        vcpu.exit(|vcpu| vcpu.fold(left));
+        vcpu
     }
 
     /// Number of this vCPU.
@@ -302,45 +240,42 @@ impl InGuest {
 
 impl Drop for InGuest {
     fn drop(&mut self) {
-        if let Some([half]) = self.half.as_deref_mut() {
-            half.exit(Half::fold_as_filled);
-            half.vcpu.reset();
+        if let Some(vcpu) = &mut self.vcpu {
+            vcpu.exit(ListRegisterVcpu::fold_as_filled);
+            vcpu.reset();
         }
     }
 }
 
-impl Half {
+impl ListRegisterVcpu {
     /// Marks an interrupt active that was acknowledged outside of the guest: it gets a list
     /// register.
     fn note_acknowledged(&mut self, intid: IntId) {
         if let Some(slot) = Slot::of(intid) {
-            self.active.insert(slot);
+            self.0[0].list_registers.active.insert(slot);
         }
     }
 
     /// Out of the guest, with what `fold` makes of the list registers.
     fn exit(&mut self, fold: impl FnOnce(&mut Self)) {
-        self.vcpu.returned();
+        self.returned();
         fold(self);
-        if self.wakeup().folded(self.vcpu.cpu()) {
-            self.vcpu.vgic().poll_all_its();
+        let [vcpu] = &*self.0;
+        if vcpu.gic.wakeup().folded(vcpu.cpu) {
+            vcpu.gic.poll_all_its();
         }
-    }
-
-    fn wakeup(&self) -> &VcpuWakeup {
-        self.vcpu.vgic().wakeup()
     }
 }
 
 impl fmt::Debug for ListRegisterVcpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListRegisterVcpu").field("vcpu", &self.0[0].vcpu).finish_non_exhaustive()
+        f.debug_struct("ListRegisterVcpu").field("vcpu", &self.0[0]).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for InGuest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listed = self.half.as_deref().map(|[half]| &half.listed);
+        let listed = self.vcpu.as_ref().map(|vcpu| &vcpu.0[0].list_registers.listed);
         f.debug_struct("InGuest").field("listed", &listed).finish_non_exhaustive()
     }
 }

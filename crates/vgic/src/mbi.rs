@@ -2,10 +2,12 @@
 //! distributor's own frame and in an alias frame that holds nothing else, so that a device which
 //! may ring can reach nothing but doorbells.
 
+use crate::access::AccessWidth;
+use crate::config::VgicConfig;
+use crate::events::{Events, FaultReason, GuestFault};
 use crate::interrupt::State;
 use crate::registers::{Frame, Lanes, Row, low_word};
 use crate::wired::Wired;
-use crate::{AccessWidth, Events, FaultReason, GuestFault, VgicConfig};
 use gic_arch::{IntId, gicd};
 use msi_types::Delivery;
 

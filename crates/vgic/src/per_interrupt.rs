@@ -1,9 +1,9 @@
 //! The registers that distributor and redistributors have alike: one field per interrupt.
 
+use crate::config::{SecurityView, VgicConfig};
 use crate::interrupt::State;
 use crate::registers::{Effect, Kind};
 use crate::wired::Wired;
-use crate::{SecurityView, VgicConfig};
 use gic_arch::{IntId, IntIdField, Priority};
 use msi_types::Cpu;
 

@@ -6,14 +6,14 @@ mod saved;
 pub(crate) use lpi_registers::LpiRegisters;
 pub(crate) use saved::RestoredRedistributor;
 
-use crate::config::RedistributorFrame;
+use crate::config::{RedistributorFrame, SecurityView, VgicConfig};
+use crate::events::{Events, FaultReason, GuestFault};
 use crate::lock::Mutex;
 use crate::lpi::LpiCore;
 use crate::per_interrupt::{self as per, PerInterrupt};
 use crate::registers::{Frame, ID_REGISTERS, Kind, Lanes, Row, identification, low_byte, low_word};
 use crate::wakeup::Awaited;
 use crate::wired::{Private, Wired, participation};
-use crate::{Events, FaultReason, GuestFault, SecurityView, VgicConfig};
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::IntId;
 use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};

@@ -2,7 +2,8 @@
 //! and direction in one place, splits what spans several registers, and calls the row's functions
 //! with whole registers or fields.
 
-use crate::{AccessWidth, FaultReason};
+use crate::access::AccessWidth;
+use crate::events::FaultReason;
 use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo, id};
 
 /// One register, or array of registers, of a frame; `C` is what its functions act on.

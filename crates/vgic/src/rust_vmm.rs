@@ -1,6 +1,6 @@
 //! Guest memory by rust-vmm's `vm-memory`.
 
-use crate::{GuestMemory, MemoryFault};
+use crate::memory::{GuestMemory, MemoryFault};
 use core::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 

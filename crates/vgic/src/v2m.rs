@@ -4,11 +4,12 @@
 //! A message is a pulse: it makes an edge-triggered SPI pending, and does nothing to a
 //! level-sensitive one.
 
+use crate::access::AccessWidth;
 use crate::config::{V2mConfig, V2mNaming};
+use crate::events::{Events, FaultReason, GuestFault};
 use crate::interrupt::State;
 use crate::registers::{Frame, ID_REGISTERS, Lanes, Row, identification, low_word};
 use crate::wired::Wired;
-use crate::{AccessWidth, Events, FaultReason, GuestFault};
 use gic_arch::v2m;
 use gic_arch::{IntId, RegisterInfo};
 use msi_types::Delivery;

@@ -1,19 +1,20 @@
 //! One vCPU's half of the model: its CPU interface, owned by the vCPU's thread.
 
-use crate::SecurityView;
-use crate::cpu_interface::{self, CpuInterface};
+use crate::config::SecurityView;
+use crate::cpu_interface::CpuInterface;
 use crate::heap::OutOfMemory;
 use crate::interrupt::State;
-use crate::list_registers::Half;
+use crate::listed::ListRegisters;
 use crate::lpi::{PendingLpis, ReadyLpi};
 use crate::slot::Slot;
 use crate::vgic::Vgic;
 use crate::wired::{Group, participation};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
-use gic_arch::icc::{Igrpen, Sgi, SysRegEncoding};
+use gic_arch::icc::{Igrpen, Sgi};
 use gic_arch::{IntId, IntIdClass, Priority};
 use msi_types::Cpu;
 
@@ -21,19 +22,15 @@ use msi_types::Cpu;
 /// vCPU's thread owns it. Nothing here waits for another thread; what accesses left over is skipped
 /// while another thread is at work on it.
 pub struct Vcpu {
-    cpu: Cpu,
-    gic: Arc<Vgic>,
+    pub(crate) cpu: Cpu,
+    pub(crate) gic: Arc<Vgic>,
     pub(crate) interface: CpuInterface,
     pub(crate) lpis: Option<PendingLpis>,
-    /// Memory for the half with list registers.
-    pub(crate) room: Vec<Half>,
+    pub(crate) list_registers: ListRegisters,
+    /// Memory for this value, so that boxing it cannot fail. A vCPU with list registers is handed
+    /// on at each entry and exit, and is boxed for that.
+    memory: Vec<Self>,
 }
-
-/// The system register does not exist in this direction, or not in the guest's view: the access is
-/// an Undefined Instruction exception (or a trap to EL3, for Group 0 in the Non-secure view).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the guest has no system register {:#06x} for this access", .0.packed())]
-pub struct Undefined(pub SysRegEncoding);
 
 /// The interrupt inputs of a PE.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -102,26 +99,27 @@ impl Vcpu {
         interface: CpuInterface,
         lpis: Option<PendingLpis>,
     ) -> Result<Self, OutOfMemory> {
-        let mut room = Vec::new();
-        room.try_reserve_exact(1)?;
-        Ok(Self { cpu, gic, interface, lpis, room })
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(1)?;
+        Ok(Self { cpu, gic, interface, lpis, list_registers: ListRegisters::none(), memory })
     }
 
-    /// Reads a system register (`MRS`) on behalf of the guest. Reading `ICC_IAR<n>_EL1`
-    /// acknowledges.
-    ///
-    /// # Errors
-    /// [`Undefined`]: the guest takes an exception.
-    pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
-        cpu_interface::read(self, register)
+    /// Moves this into the memory that it has for that.
+    pub(crate) fn boxed(mut self) -> Box<[Self; 1]> {
+        let mut memory = core::mem::take(&mut self.memory);
+        memory.push(self);
+        let Ok(boxed) = memory.into_boxed_slice().try_into() else {
+            unreachable!("one value was pushed")
+        };
+        boxed
     }
 
-    /// Writes a system register (`MSR`) on behalf of the guest.
-    ///
-    /// # Errors
-    /// [`Undefined`]: the guest takes an exception.
-    pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
-        cpu_interface::write(self, register, value)
+    /// Takes this out of its memory, and keeps that.
+    pub(crate) fn unboxed(boxed: Box<[Self; 1]>) -> Self {
+        let mut memory = (boxed as Box<[Self]>).into_vec();
+        let Some(mut vcpu) = memory.pop() else { unreachable!("it is one") };
+        vcpu.memory = memory;
+        vcpu
     }
 
     /// Is the PE's IRQ input asserted?

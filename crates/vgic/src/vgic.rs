@@ -1,51 +1,43 @@
 //! The shared half of the model: register frames, lines and messages, from any thread.
 
-mod frozen;
 mod links;
-mod restore;
 
-pub use frozen::Frozen;
 pub use links::PhysicalTaken;
 
-use crate::config::{ItsConfig, RedistributorNaming, cpu};
-use crate::cpu_interface::{CpuInterface, Features};
+use crate::access::AccessWidth;
+use crate::config::{VgicConfig, cpu};
 use crate::distributor::Distributor;
-use crate::heap::{OutOfMemory, boxed, collected, shared};
+use crate::events::{Events, FaultReason, GuestFault};
+use crate::heap::OutOfMemory;
 use crate::interrupt::State;
-use crate::its::{CommandFaults, Its, Targets};
-use crate::lpi::{LpiConfig, LpiCore, Priorities, PriorityView};
+use crate::its::{CommandFaults, Its};
+use crate::lpi::LpiCore;
 use crate::mbi::Mbi;
 use crate::progress::Progress;
 use crate::redistributor::{Redistributor, RedistributorRegisters};
 use crate::v2m::V2m;
-use crate::vcpu::Vcpu;
 use crate::wakeup::VcpuWakeup;
 use crate::wired::Wired;
-use crate::{
-    AccessWidth, ConfigError, Events, FaultReason, GuestFault, GuestMemory, SecurityView,
-    VgicConfig,
-};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
-use gic_arch::{gicd, gicr, gits};
-use msi_types::{Cpu, Delivery, DeviceId, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
+use gic_arch::{gicr, gits};
+use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, SignalMsi};
 
 /// A virtual GIC, as devices and the bus see it. `Sync`: every operation may be called from any
 /// thread.
 pub struct Vgic {
-    config: VgicConfig,
-    wired: Wired,
-    events: Arc<Events>,
-    wakeup: Arc<VcpuWakeup>,
-    lpis: Option<Arc<LpiCore>>,
-    its: Box<[Arc<Its>]>,
+    pub(crate) config: VgicConfig,
+    pub(crate) wired: Wired,
+    pub(crate) events: Arc<Events>,
+    pub(crate) wakeup: Arc<VcpuWakeup>,
+    pub(crate) lpis: Option<Arc<LpiCore>>,
+    pub(crate) its: Box<[Arc<Its>]>,
     /// By vCPU.
-    redistributors: Box<[RedistributorRegisters]>,
+    pub(crate) redistributors: Box<[RedistributorRegisters]>,
     /// Regions of the model, by ascending address.
-    regions: Box<[Region]>,
+    pub(crate) regions: Box<[Region]>,
 }
 
 /// A range of guest physical addresses that the model answers for.
@@ -101,56 +93,6 @@ impl fmt::Debug for Vgic {
 }
 
 impl Vgic {
-    /// Makes a virtual GIC: the shared half, and one half per vCPU in the order of
-    /// [`VgicConfig::cpus`].
-    ///
-    /// Makes room for everything that later has no way to fail. (A few values are shared by counted
-    /// references, which stable Rust cannot allocate fallibly. The heap is asked first; two threads
-    /// that make machines of its last few hundred bytes may still meet the allocator's own error.)
-    ///
-    /// # Errors
-    /// [`ConfigError`] for a GIC that cannot be, or that the heap has no memory for.
-    pub fn new(
-        config: VgicConfig,
-        memory: Arc<dyn GuestMemory>,
-        kick: Arc<dyn Kick>,
-    ) -> Result<(Arc<Self>, Vec<Vcpu>), ConfigError> {
-        config.validate()?;
-        let wakeup = shared(VcpuWakeup::new(config.cpus.len(), kick)?)?;
-        let events = shared(Events::new())?;
-        let lpis = lpi_core(&config, memory, &wakeup, &events)?;
-        let its = translators(&config, lpis.as_ref(), &events)?;
-        let gic = shared(Self {
-            redistributors: redistributors(&config)?,
-            regions: regions(&config)?,
-            wired: Wired::new(&config, Arc::clone(&wakeup))?,
-            config,
-            events,
-            wakeup,
-            lpis,
-            its,
-        })?;
-        let mut vcpus = Vec::new();
-        vcpus.try_reserve_exact(gic.redistributors.len()).map_err(OutOfMemory::from)?;
-        for index in 0..gic.redistributors.len() {
-            vcpus.push(gic.vcpu(index)?);
-        }
-        Ok((gic, vcpus))
-    }
-
-    fn vcpu(self: &Arc<Self>, index: usize) -> Result<Vcpu, OutOfMemory> {
-        let config = &self.config;
-        let features = Features {
-            security: config.security,
-            priority_bits: config.priority_bits,
-            id_bits_code: u8::from(config.id_bits() > 16),
-            extended_range: config.extended_spis > 0 || config.extended_ppis > 0,
-        };
-        let cpu = cpu(index);
-        let lpis = self.lpis.as_ref().and_then(|lpis| lpis.pending_lpis(cpu));
-        Vcpu::new(cpu, Arc::clone(self), CpuInterface::new(features), lpis)
-    }
-
     /// Registers who is told when the guest deactivates a level-sensitive line, to resample its
     /// source: on EOI, DIR or a write to `ICACTIVER`, on the thread that did it. Lowering the line
     /// from there makes no spurious interrupt.
@@ -245,7 +187,8 @@ impl Vgic {
     }
 
     /// System reset: registers, interrupts and LPIs as after power-on; lines stay as they are
-    /// driven. The vCPUs do not run meanwhile; each owner calls [`Vcpu::reset`] afterwards.
+    /// driven. The vCPUs do not run meanwhile; each owner calls
+    /// [`Vcpu::reset`](crate::Vcpu::reset) afterwards.
     pub fn reset(&self) {
         self.its.iter().for_each(|its| its.reset());
         self.wired.reset(&self.config);
@@ -272,12 +215,15 @@ impl Vgic {
     }
 
     /// Does a piece of what accesses left over: commands beyond an ITS's budget
-    /// ([`ItsConfig::work_per_access`]), and changes of everything that is mapped.
+    /// ([`work_per_access`](crate::its::ItsConfig::work_per_access)), and changes of everything
+    /// that is mapped.
     ///
-    /// Monitors that run vCPUs need not call this. [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`],
-    /// [`Vcpu::enter_guest`] and [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) do a
-    /// piece each; while more is left, a vCPU does not sleep, is kicked as it enters the guest, and
-    /// one that sleeps or runs is kicked. It is for a monitor without vCPUs, or with time to spare.
+    /// Monitors that run vCPUs need not call this. [`Vcpu::inputs`](crate::Vcpu::inputs),
+    /// [`prepare_to_sleep`](crate::Vcpu::prepare_to_sleep),
+    /// [`enter_guest`](crate::Vcpu::enter_guest) and
+    /// [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) do a piece each. While more is
+    /// left, a vCPU does not sleep, is kicked as it enters the guest, and one that sleeps or runs
+    /// is kicked. It is for a monitor without vCPUs, or with time to spare.
     ///
     /// What waits for memory on the heap ([`FaultReason::OutOfMemory`]) goes on here, too.
     pub fn poll(&self) -> Progress {
@@ -313,7 +259,7 @@ impl Vgic {
     }
 
     /// After a restore: commands that were waiting go on.
-    fn note_restored_commands(&self) {
+    pub(crate) fn note_restored_commands(&self) {
         self.its.iter().for_each(|its| its.note_restored());
         self.wakeup.kick_for_work();
     }
@@ -383,7 +329,7 @@ impl Vgic {
     }
 
     /// The redistributor of a vCPU that the machine has.
-    fn redistributor_of(&self, cpu: Cpu) -> Option<Redistributor<'_>> {
+    pub(crate) fn redistributor_of(&self, cpu: Cpu) -> Option<Redistributor<'_>> {
         Some(Redistributor {
             cpu,
             config: &self.config,
@@ -395,7 +341,7 @@ impl Vgic {
         })
     }
 
-    fn distributor(&self) -> Distributor<'_> {
+    pub(crate) fn distributor(&self) -> Distributor<'_> {
         Distributor { config: &self.config, wired: &self.wired, events: &self.events }
     }
 }
@@ -422,93 +368,6 @@ fn line_delivery(state: Option<State>) -> Delivery {
         Some(_) => Delivery::Blocked,
         None => Delivery::NoDoorbell,
     }
-}
-
-fn lpi_core(
-    config: &VgicConfig,
-    memory: Arc<dyn GuestMemory>,
-    wakeup: &Arc<VcpuWakeup>,
-    events: &Arc<Events>,
-) -> Result<Option<Arc<LpiCore>>, OutOfMemory> {
-    let Ok(vcpus) = u16::try_from(config.cpus.len()) else { return Ok(None) };
-    let Some(id_bits) = config.lpi_id_bits else { return Ok(None) };
-    let view = match config.security {
-        SecurityView::Single => PriorityView::Unshifted,
-        SecurityView::NonSecure => PriorityView::NonSecure,
-    };
-    let sizes = LpiConfig {
-        id_bits,
-        entries: config.lpi_slots,
-        devices: config.its_devices,
-        direct: config.direct_lpi,
-        priorities: Priorities { view, bits: config.priority_bits },
-        ..LpiConfig::new(vcpus)
-    };
-    LpiCore::new(sizes, memory, Arc::clone(wakeup), Arc::clone(events)).map(Some)
-}
-
-fn translators(
-    config: &VgicConfig,
-    lpis: Option<&Arc<LpiCore>>,
-    events: &Arc<Events>,
-) -> Result<Box<[Arc<Its>]>, ConfigError> {
-    let Some(lpis) = lpis else { return Ok(Box::default()) };
-    let mut all = Vec::new();
-    all.try_reserve_exact(config.its.len()).map_err(OutOfMemory::from)?;
-    for its in &config.its {
-        all.push(shared(Its::new(
-            *its,
-            targets(config, its)?,
-            Arc::clone(lpis),
-            Arc::clone(events),
-        )?)?);
-    }
-    Ok(all.into_boxed_slice())
-}
-
-fn targets(config: &VgicConfig, its: &ItsConfig) -> Result<Targets, OutOfMemory> {
-    Ok(match its.redistributor_naming {
-        RedistributorNaming::ProcessorNumber => {
-            Targets::ProcessorNumbers(boxed(config.cpus.iter().map(|cpu| cpu.processor_number))?)
-        }
-        RedistributorNaming::Address => {
-            let bases = config.redistributor_frames().map(|frame| frame.base);
-            Targets::Addresses(collected(bases)?.into_boxed_slice())
-        }
-    })
-}
-
-fn redistributors(config: &VgicConfig) -> Result<Box<[RedistributorRegisters]>, OutOfMemory> {
-    let frames = config.redistributor_frames();
-    Ok(collected(frames.map(RedistributorRegisters::new))?.into_boxed_slice())
-}
-
-fn regions(config: &VgicConfig) -> Result<Box<[Region]>, OutOfMemory> {
-    let alias = config
-        .mbi_alias
-        .map(|base| Region { addresses: base..base + gicd::FRAME_SIZE, block: Block::MbiAlias });
-    let v2m = config.v2m.iter().enumerate().map(|(index, frame)| Region {
-        addresses: frame.base..frame.base + frame.size(),
-        block: Block::V2m(index),
-    });
-    let distributor = config.distributor..config.distributor + gicd::FRAME_SIZE;
-    let redistributors = config.redistributors.iter().enumerate().map(|(index, region)| Region {
-        addresses: region.base..region.base + region.stride * u64::from(region.count),
-        block: Block::Redistributors(index),
-    });
-    let its = config.its.iter().enumerate().map(|(index, its)| Region {
-        addresses: its.base..its.base + gits::SIZE,
-        block: Block::Its(index),
-    });
-    let regions = core::iter::once(Region { addresses: distributor, block: Block::Distributor })
-        .chain(redistributors)
-        .chain(its)
-        .chain(alias)
-        .chain(v2m)
-        .filter(|region| !region.addresses.is_empty());
-    let mut regions = collected(regions)?;
-    regions.sort_unstable_by_key(|region| region.addresses.start);
-    Ok(regions.into_boxed_slice())
 }
 
 /// An offset in a frame. Strides reach up to 4 GiB, of which the frames are the beginning.

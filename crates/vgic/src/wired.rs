@@ -15,14 +15,13 @@ pub(crate) use lists::{Filled, Forwarding, asks_for_end};
 pub(crate) use saved::{Bank, RestoredInterrupt};
 
 use crate::candidates::{Candidates, Look};
-use crate::config::{WiredIntIds, cpu};
+use crate::config::{SecurityView, VgicConfig, WiredIntIds, cpu};
 use crate::heap::{OutOfMemory, boxed};
 use crate::interrupt::{Interrupt, State};
 use crate::lock::Mutex;
 use crate::set_once::SetOnce;
 use crate::slot::Slot;
 use crate::wakeup::{Awaited, VcpuWakeup};
-use crate::{SecurityView, VgicConfig};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};

@@ -1,7 +1,7 @@
 //! The interface's state as plain data, and back.
 
 use super::{CpuInterface, Features};
-use crate::SecurityView;
+use crate::config::SecurityView;
 use crate::saved_state::{InterfaceState, Problem};
 use crate::wired::{Group, participation};
 use gic_arch::Priority;

@@ -1,8 +1,10 @@
 //! Before the guest is entered: which interrupts get a list register.
 
 use super::rank::{Ranked, Seen};
-use super::{Half, Listed, MAX_LIST_REGISTERS, VirtualInterface};
+use super::{ListRegisterVcpu, VirtualInterface};
+use crate::listed::{Listed, MAX_LIST_REGISTERS};
 use crate::lpi::ListedLpi;
+use crate::vcpu::Vcpu;
 use crate::wired::{Filled, Forwarding, Group, asks_for_end};
 use gic_arch::Priority;
 use gic_arch::ich::{Hcr, ListRegister, ListRegisterState};
@@ -21,18 +23,18 @@ struct Registers {
     used: usize,
 }
 
-impl Half {
+impl ListRegisterVcpu {
     /// Fills the list registers, and says which exits are needed for what did not fit.
     pub(super) fn fill(&mut self) -> VirtualInterface {
         let mut waiting = self.waiting();
         let mut registers = Registers { list: [ListRegister::new(); MAX_LIST_REGISTERS], used: 0 };
-        let _ = self.fill_one(&mut registers, |half| half.take_pending(&mut waiting));
-        while self.fill_one(&mut registers, |half| half.take_active(&mut waiting)) {}
-        while self.fill_one(&mut registers, |half| half.take_pending(&mut waiting)) {}
+        let _ = self.fill_one(&mut registers, |vcpu| vcpu.take_pending(&mut waiting));
+        while self.fill_one(&mut registers, |vcpu| vcpu.take_active(&mut waiting)) {}
+        while self.fill_one(&mut registers, |vcpu| vcpu.take_pending(&mut waiting)) {}
         VirtualInterface {
             hcr: self.control(&waiting),
-            vmcr: self.vcpu.interface.vmcr(),
-            active_priorities: self.vcpu.interface.active_priorities(),
+            vmcr: self.0[0].interface.vmcr(),
+            active_priorities: self.0[0].interface.active_priorities(),
             list: registers.list,
         }
     }
@@ -45,11 +47,11 @@ impl Half {
         take: impl FnOnce(&mut Self) -> Option<(Listed, ListRegister)>,
     ) -> bool {
         let at = registers.used;
-        if at == self.count {
+        if at == self.0[0].list_registers.count {
             return false;
         }
         let Some((listed, register)) = take(self) else { return false };
-        self.listed[at] = listed;
+        self.0[0].list_registers.listed[at] = listed;
         registers.list[at] = register;
         registers.used += 1;
         true
@@ -58,26 +60,27 @@ impl Half {
     fn waiting(&mut self) -> Waiting {
         let mut waiting =
             Waiting { pending: Ranked::new(), active: Ranked::new(), held_back: [false; 2] };
-        let Self { vcpu, active, .. } = self;
-        let (cpu, distributed) = (vcpu.cpu(), vcpu.distributed());
-        vcpu.vgic().wired().listable(cpu, |slot, state| {
+        let [vcpu] = &mut *self.0;
+        let distributed = vcpu.distributed();
+        let Vcpu { cpu, ref gic, ref interface, list_registers: ref mut lists, .. } = *vcpu;
+        gic.wired().listable(cpu, |slot, state| {
             let group = Group::of(state);
             if state.active() {
-                active.insert(slot);
-            } else if distributed[group.index()] && vcpu.interface.takes(group) {
+                lists.active.insert(slot);
+            } else if distributed[group.index()] && interface.takes(group) {
                 waiting.pending.insert(Seen { slot, state });
             } else {
                 waiting.held_back[group.index()] |= distributed[group.index()];
             }
         });
-        active.retain(|slot| {
-            let state = vcpu.vgic().wired().state(cpu, slot);
+        lists.active.retain(|slot| {
+            let state = gic.wired().state(cpu, slot);
             if state.active_at(cpu) {
                 waiting.active.insert(Seen { slot, state });
             }
             state.active_at(cpu)
         });
-        let lpis = distributed[Group::One.index()] && !vcpu.interface.takes(Group::One);
+        let lpis = distributed[Group::One.index()] && !interface.takes(Group::One);
         waiting.held_back[Group::One.index()] |= lpis && self.has_lpi();
         waiting
     }
@@ -107,40 +110,39 @@ impl Half {
     }
 
     fn take_lpi(&mut self, than: Priority) -> Option<ListedLpi> {
-        if self.vcpu.forwarded()[Group::One.index()] {
-            self.vcpu.lpis.as_mut()?.list(than)
-        } else {
-            None
-        }
+        let [vcpu] = &mut *self.0;
+        if vcpu.forwarded()[Group::One.index()] { vcpu.lpis.as_mut()?.list(than) } else { None }
     }
 
     fn take_wired(&self, seen: Seen) -> Option<(Listed, ListRegister)> {
-        let distributed = self.vcpu.distributed()[Group::of(seen.state).index()];
+        let [vcpu] = &*self.0;
+        let distributed = vcpu.distributed()[Group::of(seen.state).index()];
         let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };
-        let filled =
-            self.vcpu.vgic().wired().list(self.vcpu.cpu(), seen.slot, seen.state, forwarding)?;
+        let filled = vcpu.gic.wired().list(vcpu.cpu, seen.slot, seen.state, forwarding)?;
         Some((Listed::Wired(seen.slot, filled), wired_register(seen, filled)))
     }
 
     /// Is an LPI pending?
     fn has_lpi(&mut self) -> bool {
-        self.vcpu.lpis.as_mut().is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
+        self.0[0].lpis.as_mut().is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
     }
 
     /// `ICH_HCR_EL2`: which exits are needed.
     fn control(&mut self, waiting: &Waiting) -> Hcr {
-        let [zero, one] = [Group::Zero, Group::One].map(|group| self.vcpu.interface.takes(group));
-        let lpis = self.vcpu.forwarded()[Group::One.index()] && self.has_lpi();
+        let lpis = self.0[0].forwarded()[Group::One.index()] && self.has_lpi();
+        let [vcpu] = &*self.0;
+        let [zero, one] = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
+        let traps_dir = vcpu.list_registers.traps_dir;
         let pending = waiting.pending.any_left() || lpis;
         let active = waiting.active.any_left();
-        let deactivates = active || self.vcpu.interface.splits_eoi();
-        let one_of_n = self.vcpu.vgic().config().one_of_n;
+        let deactivates = active || vcpu.interface.splits_eoi();
+        let one_of_n = vcpu.gic.config().one_of_n;
         Hcr::new()
             .with_en(true)
             .with_npie(pending)
             .with_lrenpie(active)
-            .with_tdir(self.traps_dir)
-            .with_tc(deactivates && !self.traps_dir)
+            .with_tdir(traps_dir)
+            .with_tc(deactivates && !traps_dir)
             .with_vgrp0_eie(waiting.held_back[0] || (one_of_n && !zero))
             .with_vgrp1_eie(waiting.held_back[1] || (one_of_n && !one))
             .with_vgrp0_die(zero && (pending || one_of_n))

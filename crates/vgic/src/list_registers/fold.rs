@@ -1,51 +1,56 @@
 //! After the guest has exited: what it did with the list registers.
 
-use super::{Half, Listed, VirtualInterface};
+use super::{ListRegisterVcpu, VirtualInterface};
+use crate::listed::Listed;
 use crate::slot::Slot;
 use crate::wired::Group;
 use gic_arch::ich::ListRegisterState;
 use gic_arch::{IntId, Priority};
 
-impl Half {
+impl ListRegisterVcpu {
     /// Takes everything back out of the hardware.
     pub(super) fn fold(&mut self, left: &VirtualInterface) {
-        self.vcpu.interface.load(left.vmcr, left.active_priorities);
-        if !self.vcpu.interface.splits_eoi() {
+        let [vcpu] = &mut *self.0;
+        vcpu.interface.load(left.vmcr, left.active_priorities);
+        if !vcpu.interface.splits_eoi() {
             (0..left.hcr.eoi_count()).for_each(|_| self.end_unlisted());
         }
-        for at in 0..self.count {
-            let listed = core::mem::replace(&mut self.listed[at], Listed::Nothing);
-            self.fold_one(listed, left.list[at].state());
-        }
+        self.fold_each(|at, _| left.list[at].state());
         for group in [Group::Zero, Group::One] {
-            self.vcpu.publish(group);
+            self.0[0].publish(group);
         }
     }
 
     /// Takes everything back as it was when the list registers were filled.
     pub(super) fn fold_as_filled(&mut self) {
-        for at in 0..self.count {
-            let listed = core::mem::replace(&mut self.listed[at], Listed::Nothing);
-            let filled = match listed {
-                Listed::Wired(_, filled) => filled.state,
-                Listed::Nothing | Listed::Lpi(_) => ListRegisterState::Pending,
-            };
-            self.fold_one(listed, filled);
+        self.fold_each(|_, listed| match listed {
+            Listed::Wired(_, filled) => filled.state,
+            Listed::Nothing | Listed::Lpi(_) => ListRegisterState::Pending,
+        });
+    }
+
+    /// Empties the list registers, of which each is in the state that `state` says.
+    fn fold_each(&mut self, state: impl Fn(usize, Listed) -> ListRegisterState) {
+        for at in 0..self.0[0].list_registers.count {
+            let register = &mut self.0[0].list_registers.listed[at];
+            let listed = core::mem::replace(register, Listed::Nothing);
+            self.fold_one(listed, state(at, listed));
         }
     }
 
     fn fold_one(&mut self, listed: Listed, now: ListRegisterState) {
+        let [vcpu] = &mut *self.0;
         match listed {
             Listed::Nothing => {}
             Listed::Lpi(lpi) => {
-                if let Some(lpis) = &mut self.vcpu.lpis {
+                if let Some(lpis) = &mut vcpu.lpis {
                     lpis.fold(lpi, now == ListRegisterState::Pending);
                 }
             }
             Listed::Wired(slot, filled) => {
-                let folded = self.vcpu.vgic().wired().fold(self.vcpu.cpu(), slot, filled, now);
+                let folded = vcpu.gic.wired().fold(vcpu.cpu, slot, filled, now);
                 if folded.is_some_and(|state| state.active()) {
-                    self.active.insert(slot);
+                    vcpu.list_registers.active.insert(slot);
                 }
             }
         }
@@ -54,9 +59,10 @@ impl Half {
     /// The guest ended an interrupt that is in no list register. Which one, the hardware does not
     /// say: as guests end what they acknowledged last, it is the most urgent one.
     fn end_unlisted(&mut self) {
-        let (cpu, wired) = (self.vcpu.cpu(), self.vcpu.vgic().wired());
+        let [vcpu] = &mut *self.0;
+        let (cpu, wired) = (vcpu.cpu, vcpu.gic.wired());
         let mut found: Option<(Priority, IntId)> = None;
-        self.active.retain(|slot: Slot| {
+        vcpu.list_registers.active.retain(|slot: Slot| {
             let state = wired.state(cpu, slot);
             if state.active_at(cpu) {
                 let rank = (state.priority(), slot.intid());

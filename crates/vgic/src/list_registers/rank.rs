@@ -1,7 +1,7 @@
 //! The most urgent few of many interrupts, without memory to allocate.
 
-use super::MAX_LIST_REGISTERS;
 use crate::interrupt::State;
+use crate::listed::MAX_LIST_REGISTERS;
 use crate::slot::Slot;
 use gic_arch::{IntId, Priority};
 

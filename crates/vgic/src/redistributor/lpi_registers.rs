@@ -1,8 +1,8 @@
 //! The registers of a redistributor that concern LPIs.
 
 use super::Redistributor;
-use crate::FaultReason;
 use crate::config::Coherence;
+use crate::events::FaultReason;
 use crate::heap::OutOfMemory;
 use crate::lpi::LpiCore;
 use crate::registers::{Lanes, low_word};

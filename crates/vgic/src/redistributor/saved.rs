@@ -1,7 +1,7 @@
 //! A redistributor's registers as plain data, and back.
 
 use super::{LpiRegisters, Redistributor};
-use crate::SecurityView;
+use crate::config::SecurityView;
 use crate::heap::OutOfMemory;
 use crate::saved_state::{Problem, RedistributorState};
 use crate::wired::{Bank, RestoredInterrupt, participation};

@@ -1,6 +1,6 @@
 //! Virtual interrupts that are linked to physical ones, for hypervisors.
 
-use crate::Vgic;
+use crate::vgic::Vgic;
 use crate::wired::{LinkError, PhysicalInterrupts};
 use alloc::sync::Arc;
 use gic_arch::IntId;

@@ -1,11 +1,11 @@
 //! Wired interrupts as plain data, and back.
 
 use super::{Wired, reset_state};
+use crate::config::{SecurityView, VgicConfig};
 use crate::heap::{OutOfMemory, gathered};
 use crate::interrupt::State;
 use crate::saved_state::{InterruptState, Problem};
 use crate::slot::Slot;
-use crate::{SecurityView, VgicConfig};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::gicd::Irouter;

@@ -1,7 +1,7 @@
 //! LPIs at redistributors: enabling, tables, sleeping vCPUs.
 
 use super::rig::*;
-use crate::FaultReason;
+use crate::events::FaultReason;
 use crate::its::ItsConfig;
 use crate::lpi::{Injection, LpiConfig, Priorities, PriorityView};
 use crate::memory::GuestMemory;

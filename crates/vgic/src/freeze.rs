@@ -1,6 +1,7 @@
 //! Freeze, save, thaw.
 
-use super::Vgic;
+mod restore;
+
 use crate::config::cpu;
 use crate::heap::{OutOfMemory, checked, gathered};
 use crate::lpi::{Control, SavedLpi};
@@ -9,13 +10,14 @@ use crate::saved_state::{
     VERSION,
 };
 use crate::vcpu::Vcpu;
-use crate::vgic::restore::Plan;
+use crate::vgic::Vgic;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use gic_arch::Affinity;
 use gic_arch::lpi::Config;
 use msi_types::Cpu;
+use restore::Plan;
 
 /// A machine of which no vCPU runs, from [`Vgic::freeze`] until this is dropped: the thaw.
 ///

@@ -1,19 +1,20 @@
 //! Restoring: a saved state is turned into a plan, which nothing can stop any more, and the plan is
 //! carried out.
 
-use super::Vgic;
+use crate::config::VgicConfig;
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::heap::{OutOfMemory, checked, gathered, shared};
 use crate::its::{HeldIts, Its, RestoredRegisters};
 use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};
+use crate::memory::{GuestMemory, MemoryFault};
 use crate::redistributor::{LpiRegisters, RestoredRedistributor};
 use crate::saved_state::{
     CpuState, DeviceState, InterruptState, ItsState, LpiState, NotRestorable, Object, Problem,
     RestoreError, SavedState, VERSION,
 };
 use crate::vcpu::Vcpu;
+use crate::vgic::Vgic;
 use crate::wired::{Bank, RestoredInterrupt};
-use crate::{GuestMemory, MemoryFault, VgicConfig};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use gic_arch::lpi::Config;

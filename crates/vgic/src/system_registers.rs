@@ -1,13 +1,12 @@
 //! The system registers of the CPU interface, `ICC_*` (IHI 0069 §12.2), as a table of encodings and
 //! functions.
 
-use crate::cpu_interface::CpuInterface;
+use crate::config::SecurityView;
 use crate::registers::{low_byte, low_word};
 use crate::vcpu::Vcpu;
 use crate::wired::Group;
-use crate::{SecurityView, Undefined};
+use gic_arch::IntId;
 use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue, Sgi, Sre, SysRegEncoding};
-use gic_arch::{IntId, Priority};
 
 /// Handler of `MRS`.
 type Read = fn(&mut Vcpu) -> Result<u64, Undefined>;
@@ -21,18 +20,29 @@ struct Row {
     write: Write,
 }
 
-/// Reads a register on behalf of the guest.
-pub(crate) fn read(vcpu: &mut Vcpu, encoding: SysRegEncoding) -> Result<u64, Undefined> {
-    (row(encoding).ok_or(Undefined(encoding))?.read)(vcpu)
-}
+/// The system register does not exist in this direction, or not in the guest's view: the access is
+/// an Undefined Instruction exception (or a trap to EL3, for Group 0 in the Non-secure view).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the guest has no system register {:#06x} for this access", .0.packed())]
+pub struct Undefined(pub SysRegEncoding);
 
-/// Writes a register on behalf of the guest.
-pub(crate) fn write(
-    vcpu: &mut Vcpu,
-    encoding: SysRegEncoding,
-    value: u64,
-) -> Result<(), Undefined> {
-    (row(encoding).ok_or(Undefined(encoding))?.write)(vcpu, value)
+impl Vcpu {
+    /// Reads a system register (`MRS`) on behalf of the guest. Reading `ICC_IAR<n>_EL1`
+    /// acknowledges.
+    ///
+    /// # Errors
+    /// [`Undefined`]: the guest takes an exception.
+    pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
+        (row(register).ok_or(Undefined(register))?.read)(self)
+    }
+
+    /// Writes a system register (`MSR`) on behalf of the guest.
+    ///
+    /// # Errors
+    /// [`Undefined`]: the guest takes an exception.
+    pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
+        (row(register).ok_or(Undefined(register))?.write)(self, value)
+    }
 }
 
 fn row(encoding: SysRegEncoding) -> Option<&'static Row> {
@@ -187,94 +197,6 @@ const fn byte(value: u64) -> u8 {
     low_byte(low_word(value))
 }
 
-/// Views of the state that only these registers need.
-impl CpuInterface {
-    /// `ICC_PMR_EL1` as the guest reads it.
-    fn mask_view(&self) -> u8 {
-        match self.features.security {
-            SecurityView::Single => self.mask.get(),
-            SecurityView::NonSecure => self.mask.non_secure_view().get(),
-        }
-    }
-
-    /// The guest writes `ICC_PMR_EL1`.
-    fn set_mask(&mut self, written: u8) {
-        let mask = match self.features.security {
-            SecurityView::Single => Priority::new(written),
-            SecurityView::NonSecure => Priority::from_non_secure_view(written),
-        };
-        self.mask = mask.truncated(self.features.priority_bits.into());
-    }
-
-    /// `ICC_RPR_EL1` as the guest reads it.
-    fn running_view(&self) -> u8 {
-        match (self.features.security, self.running()) {
-            (SecurityView::Single, running) | (_, running @ Priority::IDLE) => running.get(),
-            (SecurityView::NonSecure, running) => running.non_secure_view().get(),
-        }
-    }
-
-    /// `ICC_BPR<n>_EL1`. With `CBPR`, that of Group 1 shows one more than Group 0's.
-    fn binary_point(&self, group: Group) -> u8 {
-        match group {
-            Group::One if self.common_binary_point => (self.binary_point[0] + 1).min(7),
-            Group::Zero | Group::One => self.binary_point[group.index()],
-        }
-    }
-
-    /// The guest writes `ICC_BPR<n>_EL1`. With `CBPR`, that of Group 1 ignores it.
-    pub(super) fn set_binary_point(&mut self, group: Group, written: u8) {
-        if group == Group::Zero || !self.common_binary_point {
-            let smallest = self.features.smallest_binary_point(group);
-            self.binary_point[group.index()] = (written & 7).max(smallest);
-        }
-    }
-
-    pub(super) fn control(&self) -> Ctlr {
-        Ctlr::new()
-            .with_cbpr(self.common_binary_point)
-            .with_eoi_mode(self.split_eoi)
-            .with_pri_bits_minus_one(self.features.priority_bits - 1)
-            .with_id_bits_code(self.features.id_bits_code)
-            .with_a3v(true)
-            .with_rss(true)
-            .with_ext_range(self.features.extended_range)
-    }
-
-    /// With two security states, `CBPR` is the Non-secure one: Group 0's binary point, which the
-    /// guest cannot see, then serves its group.
-    pub(super) fn set_control(&mut self, written: Ctlr) {
-        self.common_binary_point = written.cbpr();
-        self.split_eoi = written.eoi_mode();
-    }
-
-    /// `ICC_AP<n>R<index>_EL1`.
-    fn active_word(&self, group: Group, index: u32) -> u32 {
-        let [word, ..] = [self.active[group.index()] >> (32 * index)];
-        #[expect(clippy::cast_possible_truncation, reason = "the register has 32 of the bits")]
-        let word = word as u32;
-        word
-    }
-
-    /// The guest writes `ICC_AP<n>R<index>_EL1`: levels that the interface does not have, or that
-    /// are the Secure side's, stay clear.
-    pub(super) fn set_active_word(&mut self, group: Group, index: u32, written: u32) {
-        let levels = 1u32 << self.features.preemption_bits();
-        let all = u128::MAX >> (128 - levels);
-        let allowed = match self.features.security {
-            SecurityView::Single => all,
-            SecurityView::NonSecure => all & !(all >> (levels / 2)),
-        };
-        let shift = 32 * index;
-        let kept = self.active[group.index()] & !(u128::from(u32::MAX) << shift);
-        self.active[group.index()] = kept | ((u128::from(written) << shift) & allowed);
-    }
-
-    pub(crate) fn set_takes(&mut self, group: Group, enable: Igrpen) {
-        self.enabled[group.index()] = enable.enable();
-    }
-}
-
 impl Vcpu {
     /// Runs `body` if the guest has Group 0's registers: the Non-secure side does not.
     fn in_group_zero<T>(
@@ -282,7 +204,7 @@ impl Vcpu {
         encoding: SysRegEncoding,
         body: impl FnOnce(&mut Self) -> T,
     ) -> Result<T, Undefined> {
-        match self.interface.features.security {
+        match self.interface.features().security {
             SecurityView::Single => Ok(body(self)),
             SecurityView::NonSecure => Err(Undefined(encoding)),
         }
@@ -295,7 +217,7 @@ impl Vcpu {
         group: Group,
         index: usize,
     ) -> Result<(), Undefined> {
-        let features = self.interface.features;
+        let features = self.interface.features();
         let visible = group == Group::One || features.security == SecurityView::Single;
         if visible && index < features.active_priority_registers() {
             Ok(())

@@ -1,0 +1,94 @@
+//! The interface's state as `ICC_*` registers show it to the guest, and as they change it.
+
+use super::CpuInterface;
+use crate::config::SecurityView;
+use crate::wired::Group;
+use gic_arch::Priority;
+use gic_arch::icc::{Ctlr, Igrpen};
+
+impl CpuInterface {
+    /// `ICC_PMR_EL1` as the guest reads it.
+    pub(crate) fn mask_view(&self) -> u8 {
+        match self.features.security {
+            SecurityView::Single => self.mask.get(),
+            SecurityView::NonSecure => self.mask.non_secure_view().get(),
+        }
+    }
+
+    /// The guest writes `ICC_PMR_EL1`.
+    pub(crate) fn set_mask(&mut self, written: u8) {
+        let mask = match self.features.security {
+            SecurityView::Single => Priority::new(written),
+            SecurityView::NonSecure => Priority::from_non_secure_view(written),
+        };
+        self.mask = mask.truncated(self.features.priority_bits.into());
+    }
+
+    /// `ICC_RPR_EL1` as the guest reads it.
+    pub(crate) fn running_view(&self) -> u8 {
+        match (self.features.security, self.running()) {
+            (SecurityView::Single, running) | (_, running @ Priority::IDLE) => running.get(),
+            (SecurityView::NonSecure, running) => running.non_secure_view().get(),
+        }
+    }
+
+    /// `ICC_BPR<n>_EL1`. With `CBPR`, that of Group 1 shows one more than Group 0's.
+    pub(crate) fn binary_point(&self, group: Group) -> u8 {
+        match group {
+            Group::One if self.common_binary_point => (self.binary_point[0] + 1).min(7),
+            Group::Zero | Group::One => self.binary_point[group.index()],
+        }
+    }
+
+    /// The guest writes `ICC_BPR<n>_EL1`. With `CBPR`, that of Group 1 ignores it.
+    pub(crate) fn set_binary_point(&mut self, group: Group, written: u8) {
+        if group == Group::Zero || !self.common_binary_point {
+            let smallest = self.features.smallest_binary_point(group);
+            self.binary_point[group.index()] = (written & 7).max(smallest);
+        }
+    }
+
+    pub(crate) fn control(&self) -> Ctlr {
+        Ctlr::new()
+            .with_cbpr(self.common_binary_point)
+            .with_eoi_mode(self.split_eoi)
+            .with_pri_bits_minus_one(self.features.priority_bits - 1)
+            .with_id_bits_code(self.features.id_bits_code)
+            .with_a3v(true)
+            .with_rss(true)
+            .with_ext_range(self.features.extended_range)
+    }
+
+    /// With two security states, `CBPR` is the Non-secure one: Group 0's binary point, which the
+    /// guest cannot see, then serves its group.
+    pub(crate) fn set_control(&mut self, written: Ctlr) {
+        self.common_binary_point = written.cbpr();
+        self.split_eoi = written.eoi_mode();
+    }
+
+    /// `ICC_AP<n>R<index>_EL1`.
+    pub(crate) fn active_word(&self, group: Group, index: u32) -> u32 {
+        let [word, ..] = [self.active[group.index()] >> (32 * index)];
+        #[expect(clippy::cast_possible_truncation, reason = "the register has 32 of the bits")]
+        let word = word as u32;
+        word
+    }
+
+    /// The guest writes `ICC_AP<n>R<index>_EL1`: levels that the interface does not have, or that
+    /// are the Secure side's, stay clear.
+    pub(crate) fn set_active_word(&mut self, group: Group, index: u32, written: u32) {
+        let levels = 1u32 << self.features.preemption_bits();
+        let all = u128::MAX >> (128 - levels);
+        let allowed = match self.features.security {
+            SecurityView::Single => all,
+            SecurityView::NonSecure => all & !(all >> (levels / 2)),
+        };
+        let shift = 32 * index;
+        let kept = self.active[group.index()] & !(u128::from(u32::MAX) << shift);
+        self.active[group.index()] = kept | ((u128::from(written) << shift) & allowed);
+    }
+
+    pub(crate) fn set_takes(&mut self, group: Group, enable: Igrpen) {
+        self.enabled[group.index()] = enable.enable();
+    }
+}
