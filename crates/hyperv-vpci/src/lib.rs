@@ -9,6 +9,8 @@
 //! | [`protocol`] | the messages, parsed from and emitted to bytes |
 //! | [`config_window`] | the window to the functions' configuration space |
 //! | [`channel`] | packets between both ends: any transport |
+//! | [`guest`] | the bus's driver and its functions' interrupts, for a kernel |
+//! | [`host`] | functions offered to a guest, for a virtual machine monitor |
 //! | [`ring`] | VMBus's transport: rings in shared memory |
 //!
 //! # Example
@@ -31,5 +33,8 @@ extern crate std;
 
 pub mod channel;
 pub mod config_window;
+pub mod guest;
+pub mod host;
+mod lock;
 pub mod protocol;
 pub mod ring;

@@ -1,0 +1,57 @@
+//! The guest's end: the bus's driver, and the parent of its functions' interrupts.
+//!
+//! | | arm64 | x86 |
+//! |---|---|---|
+//! | vectors | SPIs of an [`SpiDomain`], 64 to 1019 | local APICs' vectors, by [`ApicVectors`] |
+//! | message | the host's answer | the host's answer |
+//! | a move | changes the SPI's route | is a hypercall ([`Hypercall`]) |
+//! | protocol | 1.4 for SPIs above 255 | 1.1 |
+//!
+//! A [`Bus`] is an [`MsiParent`](msi_types::MsiParent). Its vectors are the root's own, so that
+//! acknowledgement, end of interrupt, masks and routes are the root's business, too. What a
+//! function stores is the host's answer to a request: it is the same as long as the vector is
+//! allocated, wherever the vector moves.
+//!
+//! A request waits for its answer in task context, by the kernel's clock ([`Kernel::wait`]). An
+//! answer that comes later is given back. A vector whose deletion the host does not confirm stays
+//! allocated until it does: its number might still be sent.
+
+mod bus;
+mod devices;
+mod error;
+mod functions;
+mod interrupts;
+mod link;
+mod messages;
+mod msi_parent;
+mod spi_domain;
+mod vectors;
+
+pub use bus::{Bus, BusConfig};
+pub use error::VpciError;
+pub use functions::BusEvent;
+pub use link::Faults;
+pub use spi_domain::{FIRST_SPI, LAST_SPI, SpiDomain};
+pub use vectors::{ApicVectors, Hypercall, Vectors};
+
+use msi_types::{Cpu, LocalCpu};
+
+/// One turn of a bounded wait.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Wait {
+    /// Look again.
+    Again,
+    /// The time is over.
+    GiveUp,
+}
+
+/// The kernel's services for a bus.
+pub trait Kernel: LocalCpu {
+    /// One turn of waiting for the host, and whether to look again. `turn` counts from 0 in each
+    /// wait; the kernel's clock decides when it is enough. A kernel may sleep until the channel
+    /// signals. Task.
+    fn wait(&self, turn: u32) -> Wait;
+
+    /// The hypervisor's VP index of a CPU; `None` for a CPU that is not present. Any.
+    fn processor(&self, cpu: Cpu) -> Option<u16>;
+}

@@ -1,0 +1,326 @@
+//! A virtual bus, from its first message to its last.
+
+use super::functions::{Function, FunctionState, slots};
+use super::interrupts::Interrupts;
+use super::link::{Completion, Late, Link};
+use super::{BusEvent, Faults, Kernel, Vectors, VpciError, Wait};
+use crate::channel::Channel;
+use crate::lock::{IrqLock, TaskLock};
+use crate::protocol::reply::BarsReply;
+use crate::protocol::{
+    AssignedResources, BARS, DeviceDescription, Request, SLOTS, Slot, Status, Version,
+};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Configuration of a bus.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BusConfig {
+    /// Guest physical address of the configuration window.
+    pub window: u64,
+    /// The kernel's number of the bus, in its functions' requester IDs.
+    pub number: u8,
+    /// Greatest number of vectors of all functions together. Memory for them is taken at once.
+    pub vectors: u16,
+}
+
+/// A virtual PCI bus. An [`MsiParent`](msi_types::MsiParent) of its functions; locks are inside.
+pub struct Bus {
+    pub(super) config: BusConfig,
+    pub(super) version: Version,
+    pub(super) kernel: Arc<dyn Kernel>,
+    pub(super) vectors: Vectors,
+    pub(super) link: TaskLock<Link>,
+    pub(super) interrupts: IrqLock<Interrupts>,
+}
+
+/// End of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome {
+    /// The host answered.
+    Answered(Completion),
+    /// It did not, for this reason. The request of this number is to be abandoned.
+    Unanswered(u64, VpciError),
+}
+
+impl Bus {
+    /// Negotiates with the host, turns the bus on and takes its functions in. Task.
+    ///
+    /// # Errors
+    /// [`VpciError`]; the channel is dropped then.
+    pub fn open(
+        config: BusConfig,
+        channel: Box<dyn Channel>,
+        vectors: Vectors,
+        kernel: Arc<dyn Kernel>,
+    ) -> Result<Self, VpciError> {
+        let link = TaskLock::new(Link::new(channel)?);
+        let interrupts = Interrupts::new(config.vectors).map_err(|_| VpciError::NoMemory)?;
+        let interrupts = IrqLock::new(interrupts);
+        let version = Version::V1_1;
+        let mut bus = Self { config, version, kernel, vectors, link, interrupts };
+        bus.version = bus.negotiate()?;
+        bus.query_relations()?;
+        bus.power_on()?;
+        bus.poll()?;
+        Ok(bus)
+    }
+
+    fn negotiate(&self) -> Result<Version, VpciError> {
+        for version in Version::OFFERED {
+            let operation = "query version";
+            match self.ask(operation, &Request::QueryVersion(version.to_wire()))? {
+                Status::REVISION_MISMATCH => {}
+                status if status.is_success() => return Ok(version),
+                status => return Err(VpciError::Refused { operation, status }),
+            }
+        }
+        Err(VpciError::NoVersion)
+    }
+
+    fn query_relations(&self) -> Result<(), VpciError> {
+        let operation = "query relations";
+        self.notify(operation, &Request::QueryRelations)?;
+        self.wait(operation, |link| Ok(link.has_relations.then_some(())))
+    }
+
+    /// A host that still has the bus on, for a guest that ended without a word, refuses once.
+    fn power_on(&self) -> Result<(), VpciError> {
+        let operation = "enter D0";
+        let entry = Request::D0Entry { window: self.config.window };
+        if self.ask(operation, &entry)?.is_success() {
+            return Ok(());
+        }
+        for slot in self.with_link(|link| listed(link, |_| true))? {
+            self.notify("release resources", &Request::ReleaseResources(slot))?;
+        }
+        self.ask("exit D0", &Request::D0Exit)?;
+        match self.ask(operation, &entry)? {
+            status if status.is_success() => Ok(()),
+            status => Err(VpciError::Refused { operation, status }),
+        }
+    }
+
+    /// Takes what the host sent, and assigns resources to new functions. To be called when the
+    /// channel signals. Task.
+    ///
+    /// # Errors
+    /// The channel failed, or the bus is closed. A function whose resources the host refuses is
+    /// left out.
+    pub fn poll(&self) -> Result<(), VpciError> {
+        self.with_link(|link| link.poll(&self.vectors));
+        for _ in 0..SLOTS {
+            let listed = self.with_link(|link| link.functions.take_listed());
+            let Some((slot, epoch)) = listed else { break };
+            let state = self.assign(slot).map_or(FunctionState::Failed, FunctionState::Ready);
+            self.with_link(|link| link.functions.set_state(slot, epoch, state));
+        }
+        self.with_link(|link| link.end()).map_or(Ok(()), Err)
+    }
+
+    fn assign(&self, slot: Slot) -> Result<[u32; BARS], VpciError> {
+        let operation = "query resources";
+        let answer = self.request(operation, &Request::QueryResources(slot), None)?;
+        let answer = self.answered(answer)?;
+        let malformed = |error| VpciError::Protocol { operation, error };
+        let refused = |status| VpciError::Refused { operation, status };
+        let BarsReply(bars) =
+            BarsReply::parse(answer.bytes()).map_err(malformed)?.map_err(refused)?;
+        let operation = "assign resources";
+        let assigned = AssignedResources::new(slot, self.version.resources());
+        match self.ask(operation, &Request::AssignResources(assigned))? {
+            status if status.is_success() => Ok(bars),
+            status => Err(VpciError::Refused { operation, status }),
+        }
+    }
+
+    /// The next thing that happened to a function. Task.
+    pub fn next_event(&self) -> Option<BusEvent> {
+        self.with_link(|link| link.functions.next_event())
+    }
+
+    /// The functions that are there and have their resources, by slot. Task.
+    ///
+    /// # Errors
+    /// [`VpciError::NoMemory`].
+    pub fn functions(&self) -> Result<Vec<DeviceDescription>, VpciError> {
+        self.with_link(|link| {
+            let mut functions = Vec::new();
+            functions.try_reserve_exact(SLOTS).map_err(|_| VpciError::NoMemory)?;
+            let ready = |function: &&Function| matches!(function.state, FunctionState::Ready(_));
+            let list = link.functions.iter().filter(ready);
+            functions.extend(list.map(|function| function.description));
+            Ok(functions)
+        })
+    }
+
+    /// A function's base address registers, as they read after ones were written. Task.
+    pub fn bars(&self, slot: Slot) -> Option<[u32; BARS]> {
+        self.with_link(|link| match link.functions.get(slot)?.state {
+            FunctionState::Ready(bars) => Some(bars),
+            FunctionState::Listed | FunctionState::Assigning | FunctionState::Failed => None,
+        })
+    }
+
+    /// Tells the host that an ejected function is out of use: its driver let all of its interrupts
+    /// go. Task.
+    ///
+    /// # Errors
+    /// [`VpciError::NoFunction`] and those of the channel.
+    pub fn eject_complete(&self, slot: Slot) -> Result<(), VpciError> {
+        let is_there = self.with_link(|link| link.functions.get(slot).is_some());
+        if !is_there {
+            return Err(VpciError::NoFunction(slot));
+        }
+        self.notify("release resources", &Request::ReleaseResources(slot))?;
+        self.notify("complete ejection", &Request::EjectionComplete(slot))?;
+        self.with_link(|link| link.functions.forget(slot));
+        Ok(())
+    }
+
+    /// Turns the bus off. Vectors that are still allocated are masked at the root and stay
+    /// allocated until they are freed. The root's domain stays. Task.
+    ///
+    /// # Errors
+    /// The host did not confirm. The bus is closed nevertheless.
+    pub fn close(&self) -> Result<(), VpciError> {
+        let mut last = None;
+        while let Some(hwirq) = self.with_interrupts(|interrupts| interrupts.next_after(last)) {
+            self.vectors.mask(hwirq);
+            last = Some(hwirq);
+        }
+        let result = self.power_off();
+        self.with_link(|link| {
+            slots().for_each(|slot| link.functions.remove(slot));
+            link.close(&self.vectors);
+        });
+        result
+    }
+
+    fn power_off(&self) -> Result<(), VpciError> {
+        let ready = |function: &Function| matches!(function.state, FunctionState::Ready(_));
+        for slot in self.with_link(|link| listed(link, ready))?.into_iter().rev() {
+            self.notify("release resources", &Request::ReleaseResources(slot))?;
+        }
+        let operation = "exit D0";
+        match self.ask(operation, &Request::D0Exit)? {
+            status if status.is_success() => Ok(()),
+            status => Err(VpciError::Refused { operation, status }),
+        }
+    }
+
+    /// The version that both ends speak.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Faults of the host so far. Task.
+    pub fn faults(&self) -> Faults {
+        self.with_link(|link| link.faults())
+    }
+
+    /// A request whose answer is a status.
+    fn ask(&self, operation: &'static str, request: &Request) -> Result<Status, VpciError> {
+        let answer = self.request(operation, request, None)?;
+        let answer = self.answered(answer)?;
+        let malformed = |error| VpciError::Protocol { operation, error };
+        Status::parse(answer.bytes()).map_err(malformed)
+    }
+
+    fn answered(&self, outcome: Outcome) -> Result<Completion, VpciError> {
+        match outcome {
+            Outcome::Answered(completion) => Ok(completion),
+            Outcome::Unanswered(id, error) => {
+                self.with_link(|link| link.abandon(id, Late::Forget, &self.vectors));
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a request and waits for its answer, as long as the function that it is about is
+    /// there.
+    pub(super) fn request(
+        &self,
+        operation: &'static str,
+        request: &Request,
+        about: Option<(Slot, u32)>,
+    ) -> Result<Outcome, VpciError> {
+        let id = self.wait(operation, |link| link.begin(operation, request))?;
+        let answered = self.wait(operation, |link| {
+            if let Some(completion) = link.take(id)? {
+                return Ok(Some(Outcome::Answered(completion)));
+            }
+            let gone = about.filter(|(slot, epoch)| !link.functions.is_present(*slot, *epoch));
+            Ok(gone.map(|(slot, _)| Outcome::Unanswered(id, VpciError::NoFunction(slot))))
+        });
+        match answered {
+            Err(error @ VpciError::Silent(_)) => Ok(Outcome::Unanswered(id, error)),
+            other => other,
+        }
+    }
+
+    fn notify(&self, operation: &'static str, request: &Request) -> Result<(), VpciError> {
+        self.wait(operation, |link| Ok(link.notify(operation, request)?.then_some(())))
+    }
+
+    /// Takes what the host sends until `done` has a result, or the kernel's clock gives up.
+    fn wait<T>(
+        &self,
+        operation: &'static str,
+        mut done: impl FnMut(&mut Link) -> Result<Option<T>, VpciError>,
+    ) -> Result<T, VpciError> {
+        if !self.kernel.may_wait() {
+            return Err(VpciError::NotInTask(operation));
+        }
+        let mut look = || {
+            self.with_link(|link| {
+                link.poll(&self.vectors);
+                let done = done(link)?;
+                match (done, link.end()) {
+                    (None, Some(end)) => Err(end),
+                    (done, _) => Ok(done),
+                }
+            })
+        };
+        let mut turn = 0;
+        loop {
+            if let Some(result) = look()? {
+                return Ok(result);
+            }
+            if self.kernel.wait(turn) == Wait::GiveUp {
+                // A task that was not run for long does not report a silence that was none.
+                return look()?.ok_or(VpciError::Silent(operation));
+            }
+            turn = turn.saturating_add(1);
+        }
+    }
+
+    pub(super) fn with_link<R>(&self, f: impl FnOnce(&mut Link) -> R) -> R {
+        self.link.with(&*self.kernel, f)
+    }
+
+    pub(super) fn with_interrupts<R>(&self, f: impl FnOnce(&mut Interrupts) -> R) -> R {
+        self.interrupts.with(&*self.kernel, f)
+    }
+}
+
+/// The slots of some functions.
+fn listed(link: &Link, filter: impl Fn(&Function) -> bool) -> Result<Vec<Slot>, VpciError> {
+    let mut slots = Vec::new();
+    slots.try_reserve_exact(SLOTS).map_err(|_| VpciError::NoMemory)?;
+    let chosen = link.functions.iter().filter(|function| filter(function));
+    slots.extend(chosen.map(|function| function.description.slot));
+    Ok(slots)
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus")
+            .field("config", &self.config)
+            .field("version", &self.version)
+            .field("vectors", &self.vectors)
+            .finish_non_exhaustive()
+    }
+}

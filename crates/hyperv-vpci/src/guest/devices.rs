@@ -1,0 +1,102 @@
+//! Functions that are attached: each use of a function has an entry of its own.
+
+use super::VpciError;
+use super::vectors::Vectors;
+use crate::protocol::Slot;
+use alloc::vec::Vec;
+use msi_types::{Attachment, HwIrqBlock, MsiError};
+
+/// One attachment of a function.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) slot: Slot,
+    pub(super) epoch: u32,
+    /// As the root knows the function.
+    pub(super) root: Attachment,
+    limit: u32,
+    /// Vectors that are allocated, or wait for the host to forget them.
+    used: u32,
+    is_detached: bool,
+}
+
+/// All attachments, by cookie.
+#[derive(Default, Debug)]
+pub(super) struct Devices(Vec<Option<Device>>);
+
+impl Devices {
+    /// Makes room for one more.
+    pub(super) fn reserve(&mut self) -> Result<u32, VpciError> {
+        let free = self.0.iter().position(Option::is_none);
+        let index = if let Some(index) = free {
+            index
+        } else {
+            self.0.try_reserve(1).map_err(|_| VpciError::NoMemory)?;
+            self.0.push(None);
+            self.0.len() - 1
+        };
+        u32::try_from(index).map_err(|_| VpciError::NoMemory)
+    }
+
+    /// Fills the room that was made.
+    pub(super) fn insert(
+        &mut self,
+        cookie: u32,
+        (slot, epoch): (Slot, u32),
+        root: Attachment,
+        limit: u32,
+    ) {
+        if let Some(entry) = self.0.get_mut(cookie as usize) {
+            let is_detached = false;
+            *entry = Some(Device { slot, epoch, root, limit, used: 0, is_detached });
+        }
+    }
+
+    pub(super) fn get(&self, cookie: u32) -> Option<&Device> {
+        self.0.get(cookie as usize)?.as_ref()
+    }
+
+    /// Counts vectors in.
+    pub(super) fn take(&mut self, cookie: u32, count: u16) -> Result<&Device, MsiError> {
+        let gone = MsiError::DeviceFull { wanted: count, limit: 0 };
+        let device = self.0.get_mut(cookie as usize).and_then(Option::as_mut).ok_or(gone)?;
+        let used = device.used.saturating_add(count.into());
+        if used > device.limit {
+            return Err(MsiError::DeviceFull { wanted: count, limit: device.limit });
+        }
+        device.used = used;
+        Ok(device)
+    }
+
+    /// Counts vectors out that were never allocated.
+    pub(super) fn give_back(&mut self, vectors: &Vectors, cookie: u32, count: u16) {
+        if let Some(Some(device)) = self.0.get_mut(cookie as usize) {
+            device.used = device.used.saturating_sub(count.into());
+        }
+        self.finish(vectors, cookie);
+    }
+
+    /// Gives vectors back to the root.
+    pub(super) fn release(&mut self, vectors: &Vectors, cookie: u32, block: HwIrqBlock) {
+        let count = block.count().get();
+        if let Some(device) = self.get(cookie) {
+            vectors.free(&device.root, block);
+        }
+        self.give_back(vectors, cookie, count);
+    }
+
+    /// The attachment goes once its last vector has gone.
+    pub(super) fn detach(&mut self, vectors: &Vectors, cookie: u32) {
+        if let Some(Some(device)) = self.0.get_mut(cookie as usize) {
+            device.is_detached = true;
+        }
+        self.finish(vectors, cookie);
+    }
+
+    fn finish(&mut self, vectors: &Vectors, cookie: u32) {
+        let Some(entry) = self.0.get_mut(cookie as usize) else { return };
+        let over = entry.as_ref().is_some_and(|device| device.is_detached && device.used == 0);
+        if let Some(device) = entry.take_if(|_| over) {
+            vectors.detach(device.root);
+        }
+    }
+}

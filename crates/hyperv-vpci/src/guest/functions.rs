@@ -1,0 +1,194 @@
+//! The functions of a bus, as the host's lists tell of them.
+
+use crate::protocol::{BARS, DeviceDescription, Relations, SLOTS, Slot};
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+
+/// Something that happened to a function.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BusEvent {
+    /// The function is gone. Its driver lets its interrupts go; no access reaches it.
+    Gone(Slot),
+    /// The host wants the function back. Its driver lets it go, then calls
+    /// [`Bus::eject_complete`](super::Bus::eject_complete).
+    EjectRequested(Slot),
+    /// The function is there and has its resources.
+    Arrived(Slot),
+}
+
+/// A function in its slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Function {
+    pub(super) description: DeviceDescription,
+    /// Tells functions apart that were in one slot after each other.
+    pub(super) epoch: u32,
+    pub(super) state: FunctionState,
+}
+
+/// How far a function has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FunctionState {
+    /// The host listed it.
+    Listed,
+    /// A task asks for its resources.
+    Assigning,
+    /// It has its resources. The registers are as they read after ones were written.
+    Ready([u32; BARS]),
+    /// The host refused its resources.
+    Failed,
+}
+
+/// One bit for each slot.
+#[derive(Default, Debug)]
+struct Slots([u64; SLOTS / 64]);
+
+impl Slots {
+    fn set(&mut self, slot: Slot) {
+        let (word, bit) = Self::place(slot);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
+    }
+
+    /// Clears a bit; returns true if it was set.
+    fn take(&mut self, slot: Slot) -> bool {
+        let (word, bit) = Self::place(slot);
+        self.0.get_mut(word).is_some_and(|word| {
+            let was_set = *word & bit != 0;
+            *word &= !bit;
+            was_set
+        })
+    }
+
+    fn take_first(&mut self) -> Option<Slot> {
+        slots().find(|slot| self.take(*slot))
+    }
+
+    const fn place(slot: Slot) -> (usize, u64) {
+        let number = slot.to_wire();
+        ((number / 64) as usize, 1 << (number % 64))
+    }
+}
+
+/// All slots, in the order of their numbers.
+pub(super) fn slots() -> impl DoubleEndedIterator<Item = Slot> {
+    (0..=u8::MAX).map(|number| Slot::new(number & 0x1f, number >> 5))
+}
+
+/// The slots of a bus. What a host lists takes no more memory than this.
+#[derive(Debug)]
+pub(super) struct Functions {
+    slots: Vec<Option<Function>>,
+    epoch: u32,
+    gone: Slots,
+    ejecting: Slots,
+    arrived: Slots,
+}
+
+impl Functions {
+    pub(super) fn new() -> Result<Self, TryReserveError> {
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(SLOTS)?;
+        slots.resize(SLOTS, None);
+        let [gone, ejecting, arrived] = Default::default();
+        Ok(Self { slots, epoch: 0, gone, ejecting, arrived })
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&Function> {
+        self.slots.get(slot.to_wire() as usize)?.as_ref()
+    }
+
+    fn entry(&mut self, slot: Slot) -> Option<&mut Option<Function>> {
+        self.slots.get_mut(slot.to_wire() as usize)
+    }
+
+    /// A function whose resources nobody assigned yet. The caller does.
+    pub(super) fn take_listed(&mut self) -> Option<(Slot, u32)> {
+        let mut functions = self.slots.iter_mut().flatten();
+        let function = functions.find(|function| function.state == FunctionState::Listed)?;
+        function.state = FunctionState::Assigning;
+        Some((function.description.slot, function.epoch))
+    }
+
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Function> {
+        self.slots.iter().flatten()
+    }
+
+    /// Is the function of this epoch still there?
+    pub(super) fn is_present(&self, slot: Slot, epoch: u32) -> bool {
+        self.get(slot).is_some_and(|function| function.epoch == epoch)
+    }
+
+    /// Takes a list in. A function that is missing is gone, and so is one whose description
+    /// changed.
+    pub(super) fn update(&mut self, relations: &Relations<'_>) {
+        for slot in slots() {
+            let listed = relations.functions().find(|function| function.slot == slot);
+            self.update_slot(slot, listed);
+        }
+    }
+
+    fn update_slot(&mut self, slot: Slot, listed: Option<DeviceDescription>) {
+        let known = self.get(slot).map(|function| function.description);
+        if known == listed {
+            return;
+        }
+        if known.is_some() {
+            self.remove(slot);
+        }
+        if let Some(description) = listed {
+            self.epoch = self.epoch.wrapping_add(1);
+            let epoch = self.epoch;
+            let state = FunctionState::Listed;
+            if let Some(entry) = self.entry(slot) {
+                *entry = Some(Function { description, epoch, state });
+            }
+        }
+    }
+
+    /// The function is gone, whether it had arrived or not.
+    pub(super) fn remove(&mut self, slot: Slot) {
+        // A function whose arrival nobody heard of has no end to tell of.
+        if self.forget(slot) {
+            self.gone.set(slot);
+        }
+    }
+
+    /// The function is gone, and its driver knows. Returns true if it was told of its arrival.
+    pub(super) fn forget(&mut self, slot: Slot) -> bool {
+        let removed = self.entry(slot).and_then(Option::take);
+        let was_told = !self.arrived.take(slot);
+        self.ejecting.take(slot);
+        let ready = |function: Function| matches!(function.state, FunctionState::Ready(_));
+        was_told && removed.is_some_and(ready)
+    }
+
+    /// The host wants a function back. Returns false if there is none.
+    pub(super) fn eject(&mut self, slot: Slot) -> bool {
+        let there = self.get(slot).is_some();
+        if there {
+            self.ejecting.set(slot);
+        }
+        there
+    }
+
+    /// Notes how a function's resources came out, unless it went meanwhile.
+    pub(super) fn set_state(&mut self, slot: Slot, epoch: u32, state: FunctionState) {
+        if !self.is_present(slot, epoch) {
+            return;
+        }
+        if let Some(Some(function)) = self.entry(slot) {
+            function.state = state;
+        }
+        if matches!(state, FunctionState::Ready(_)) {
+            self.arrived.set(slot);
+        }
+    }
+
+    /// The next event: ends come before what followed them in the same slot.
+    pub(super) fn next_event(&mut self) -> Option<BusEvent> {
+        let gone = self.gone.take_first().map(BusEvent::Gone);
+        gone.or_else(|| self.arrived.take_first().map(BusEvent::Arrived))
+            .or_else(|| self.ejecting.take_first().map(BusEvent::EjectRequested))
+    }
+}

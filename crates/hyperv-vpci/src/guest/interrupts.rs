@@ -1,0 +1,112 @@
+//! The interrupts of a bus's functions: their places, and the host's messages for them.
+
+use super::vectors::Place;
+use crate::protocol::{Slot, TranslatedInterrupt};
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use msi_types::{Fit, HwIrq};
+
+/// The host's message of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Answer {
+    /// Nobody asked yet.
+    None,
+    /// A request is under way.
+    Asked,
+    /// The host answered.
+    Known(TranslatedInterrupt),
+}
+
+/// An allocated vector.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Interrupt {
+    pub(super) slot: Slot,
+    pub(super) epoch: u32,
+    /// First vector of its group, and the group's length; itself and 1 for an independent one.
+    pub(super) first: HwIrq,
+    pub(super) count: u16,
+    pub(super) fit: Fit,
+    pub(super) place: Place,
+    /// The place that it leaves, during a move.
+    pub(super) previous: Option<Place>,
+    /// The message, at the group's first vector.
+    pub(super) answer: Answer,
+}
+
+/// All vectors of a bus, sorted. Room for all of them is taken once, so that nothing allocates
+/// while interrupts are masked.
+#[derive(Debug)]
+pub(super) struct Interrupts {
+    entries: Vec<(HwIrq, Interrupt)>,
+    limit: usize,
+}
+
+impl Interrupts {
+    pub(super) fn new(limit: u16) -> Result<Self, TryReserveError> {
+        let limit = usize::from(limit);
+        let mut entries = Vec::new();
+        entries.try_reserve_exact(limit)?;
+        Ok(Self { entries, limit })
+    }
+
+    /// The first allocated vector after another, or of all.
+    pub(super) fn next_after(&self, after: Option<HwIrq>) -> Option<HwIrq> {
+        let mut vectors = self.entries.iter().map(|(hwirq, _)| *hwirq);
+        vectors.find(|hwirq| after.is_none_or(|after| *hwirq > after))
+    }
+
+    /// Has room for so many more.
+    pub(super) fn has_room(&self, count: u16) -> bool {
+        self.entries.len() + usize::from(count) <= self.limit
+    }
+
+    /// Adds a vector. There is room.
+    pub(super) fn insert(&mut self, hwirq: HwIrq, interrupt: Interrupt) {
+        if let Err(index) = self.find(hwirq)
+            && self.has_room(1)
+        {
+            self.entries.insert(index, (hwirq, interrupt));
+        }
+    }
+
+    pub(super) fn remove(&mut self, hwirq: HwIrq) -> Option<Interrupt> {
+        let index = self.find(hwirq).ok()?;
+        Some(self.entries.remove(index).1)
+    }
+
+    pub(super) fn get(&self, hwirq: HwIrq) -> Option<&Interrupt> {
+        self.find(hwirq).ok().and_then(|index| self.entries.get(index)).map(|(_, entry)| entry)
+    }
+
+    pub(super) fn get_mut(&mut self, hwirq: HwIrq) -> Option<&mut Interrupt> {
+        let index = self.find(hwirq).ok()?;
+        self.entries.get_mut(index).map(|(_, entry)| entry)
+    }
+
+    /// The host's message of a vector: the function itself replaces the low bits in a group.
+    pub(super) fn message(&self, hwirq: HwIrq) -> Option<TranslatedInterrupt> {
+        let interrupt = self.get(hwirq)?;
+        let Answer::Known(answer) = self.get(interrupt.first)?.answer else { return None };
+        let offset = hwirq.get().checked_sub(interrupt.first.get())?;
+        let mut message = answer.message;
+        message.data = message.data.checked_add(offset)?;
+        Some(TranslatedInterrupt { message, ..answer })
+    }
+
+    /// Does another interrupt of the function have one of this answer's messages?
+    pub(super) fn is_taken(&self, slot: Slot, epoch: u32, answer: &TranslatedInterrupt) -> bool {
+        let end =
+            |answer: &TranslatedInterrupt| u64::from(answer.message.data) + u64::from(answer.count);
+        self.entries.iter().any(|(_, interrupt)| {
+            let Answer::Known(other) = interrupt.answer else { return false };
+            (interrupt.slot, interrupt.epoch) == (slot, epoch)
+                && other.message.address == answer.message.address
+                && u64::from(other.message.data) < end(answer)
+                && u64::from(answer.message.data) < end(&other)
+        })
+    }
+
+    fn find(&self, hwirq: HwIrq) -> Result<usize, usize> {
+        self.entries.binary_search_by_key(&hwirq, |(hwirq, _)| *hwirq)
+    }
+}

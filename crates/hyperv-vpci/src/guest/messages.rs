@@ -1,0 +1,145 @@
+//! The host's messages of interrupts: asked for, checked, and given back.
+
+use super::bus::{Bus, Outcome};
+use super::interrupts::{Answer, Interrupt};
+use super::link::Late;
+use super::{Vectors, VpciError};
+use crate::protocol::reply::InterruptReply;
+use crate::protocol::{
+    Delivery, InterruptDescriptor, Processors, Request, Slot, TranslatedInterrupt,
+};
+use msi_types::{HwIrq, HwIrqBlock, MsiError, MsiMessage};
+
+pub(super) const CREATE: &str = "create interrupt";
+const DELETE: &str = "delete interrupt";
+
+impl Bus {
+    /// Asks the host for the message of a group, or of a vector alone.
+    pub(super) fn create(
+        &self,
+        first: HwIrq,
+        interrupt: &Interrupt,
+    ) -> Result<TranslatedInterrupt, MsiError> {
+        let (slot, epoch) = (interrupt.slot, interrupt.epoch);
+        let descriptor = InterruptDescriptor {
+            vector: self.vectors.requested(interrupt.place, interrupt.count),
+            delivery: Delivery::Fixed,
+            count: interrupt.count,
+            processors: Processors::one(self.processor(interrupt.place.cpu)?),
+        };
+        let form = self.version.interrupts();
+        let request = Request::CreateInterrupt { slot, form, interrupt: descriptor };
+        let failed = |error: VpciError| error.as_msi_error(self.config.window);
+        let completion = match self.request(CREATE, &request, Some((slot, epoch))) {
+            Ok(Outcome::Answered(completion)) => completion,
+            Ok(Outcome::Unanswered(id, error)) => {
+                let late = Late::DeleteInterrupt(slot, epoch);
+                self.with_link(|link| link.abandon(id, late, &self.vectors));
+                return Err(failed(error));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let malformed = |error| failed(VpciError::Protocol { operation: CREATE, error });
+        let refused = |status| failed(VpciError::Refused { operation: CREATE, status });
+        let InterruptReply(answer) =
+            InterruptReply::parse(completion.bytes()).map_err(malformed)?.map_err(refused)?;
+        if let Err(error) = self.check(first, interrupt, &answer) {
+            self.give_back(slot, answer);
+            return Err(error);
+        }
+        Ok(answer)
+    }
+
+    /// A message that the function cannot store, or that is another's already, is of no use. On
+    /// x86 the vectors of a group are told to the hypervisor one by one.
+    fn check(
+        &self,
+        first: HwIrq,
+        interrupt: &Interrupt,
+        answer: &TranslatedInterrupt,
+    ) -> Result<(), MsiError> {
+        let useless = |reason| {
+            Err(VpciError::BadAnswer { operation: CREATE, reason }.as_msi_error(self.config.window))
+        };
+        let count = interrupt.count;
+        if answer.count != count {
+            return useless("the host granted another number of vectors");
+        }
+        if !answer.message.data.is_multiple_of(count.into()) {
+            return useless("the host's data is not aligned to the group");
+        }
+        let highest = answer.message.data | u32::from(count - 1);
+        interrupt.fit.check(MsiMessage { data: highest, ..answer.message })?;
+        let (slot, epoch) = (interrupt.slot, interrupt.epoch);
+        if self.with_interrupts(|interrupts| interrupts.is_taken(slot, epoch, answer)) {
+            return useless("the host gave this message to another interrupt");
+        }
+        if let (Vectors::Apic(_), 2..) = (&self.vectors, count) {
+            for index in 0..count {
+                let member = first.checked_add(index.into());
+                let place = member.and_then(|hwirq| {
+                    self.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.place))
+                });
+                let data = answer.message.data | u32::from(index);
+                let message = MsiMessage { data, ..answer.message };
+                if let Some(place) = place {
+                    let processor = self.kernel.processor(place.cpu);
+                    self.vectors.retarget(slot, message, place, processor)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an answer back that is of no use, unless another interrupt has the same: the host
+    /// would forget that one's.
+    fn give_back(&self, slot: Slot, interrupt: TranslatedInterrupt) {
+        let epoch = self.with_link(|link| link.functions.get(slot).map(|of| of.epoch));
+        let Some(epoch) = epoch else { return };
+        let taken = self.with_interrupts(|interrupts| interrupts.is_taken(slot, epoch, &interrupt));
+        if !taken {
+            self.with_link(|link| link.send_later(Request::DeleteInterrupt { slot, interrupt }));
+        }
+    }
+
+    /// Frees a group, or one vector, that is masked.
+    pub(super) fn free_block(&self, cookie: u32, block: HwIrqBlock) {
+        let count = block.count().get();
+        let first = self.with_interrupts(|interrupts| {
+            let first = interrupts.get(block.first()).copied();
+            for index in 0..count {
+                if let Some(hwirq) = block.hwirq(index) {
+                    interrupts.remove(hwirq);
+                }
+            }
+            first
+        });
+        let unconfirmed = match first {
+            Some(Interrupt { answer: Answer::Known(interrupt), slot, epoch, .. }) => {
+                self.delete(slot, epoch, interrupt)
+            }
+            _ => None,
+        };
+        self.with_link(|link| match unconfirmed {
+            Some(id) => link.abandon(id, Late::Release(cookie, block), &self.vectors),
+            None => link.devices.release(&self.vectors, cookie, block),
+        });
+    }
+
+    /// Has the host forget a message. The number of the request if it does not confirm.
+    fn delete(&self, slot: Slot, epoch: u32, interrupt: TranslatedInterrupt) -> Option<u64> {
+        let is_present = self.with_link(|link| link.functions.is_present(slot, epoch));
+        if !is_present {
+            return None;
+        }
+        let request = Request::DeleteInterrupt { slot, interrupt };
+        match self.request(DELETE, &request, Some((slot, epoch))) {
+            Ok(Outcome::Unanswered(id, VpciError::Silent(_))) => Some(id),
+            Ok(Outcome::Unanswered(id, _)) => {
+                self.with_link(|link| link.abandon(id, Late::Forget, &self.vectors));
+                None
+            }
+            Ok(Outcome::Answered(_)) | Err(_) => None,
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The bus as the parent of its functions' interrupts.
+
+use super::VpciError;
+use super::bus::Bus;
+use super::functions::FunctionState;
+use super::interrupts::{Answer, Interrupt};
+use super::messages::CREATE;
+use super::vectors::Place;
+use crate::protocol::{MAX_GROUP, Slot, TranslatedInterrupt};
+use core::fmt;
+use msi_types::{
+    Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, HwIrq,
+    HwIrqBlock, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
+    Pending, RequesterId, Shape, Tier,
+};
+
+impl MsiParent for Bus {
+    fn isolation(&self, _: RequesterId) -> Isolation {
+        Isolation::NotIsolated(NotIsolated::SharedDoorbell(
+            "an address whose meaning is the hypervisor's",
+        ))
+    }
+
+    fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
+        let slot = Slot::of(device);
+        let no_route = MsiError::NoRoute(device);
+        if device.pci_bus() != self.config.number {
+            return Err(no_route);
+        }
+        self.with_link(|link| {
+            let ready = link
+                .functions
+                .get(slot)
+                .filter(|function| matches!(function.state, FunctionState::Ready(_)));
+            let epoch = ready.ok_or(no_route)?.epoch;
+            let no_memory = |_| MsiError::NoMemory("an attachment");
+            let cookie = link.devices.reserve().map_err(no_memory)?;
+            let root = self.vectors.attach(device, max)?;
+            link.devices.insert(cookie, (slot, epoch), root, max);
+            Ok(Attachment::new(cookie))
+        })
+    }
+
+    fn detach(&self, device: Attachment) {
+        self.with_link(|link| link.devices.detach(&self.vectors, device.cookie()));
+    }
+
+    fn allocate(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<HwIrqBlock, MsiError> {
+        self.allocate_block(device, request, None)
+    }
+
+    fn allocate_managed(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        among: &[Cpu],
+    ) -> Result<HwIrqBlock, MsiError> {
+        self.allocate_block(device, request, Some(among))
+    }
+
+    /// The host forgets the messages first. A vector whose message it does not confirm to have
+    /// forgotten stays allocated until it does.
+    fn free(&self, device: &Attachment, block: HwIrqBlock) {
+        let (cookie, first) = (device.cookie(), block.first());
+        let group = self.with_interrupts(|interrupts| interrupts.get(first).map(|of| of.count));
+        for index in 0..block.count().get() {
+            if let Some(hwirq) = block.hwirq(index) {
+                self.vectors.mask(hwirq);
+            }
+        }
+        if group == Some(block.count().get()) {
+            self.free_block(cookie, block);
+        } else {
+            block.split().for_each(|vector| self.free_block(cookie, vector));
+        }
+    }
+
+    /// Asks the host the first time. Refused where the caller must not wait.
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let unknown = MsiError::UnknownVector(block.first());
+        let hwirq = block.hwirq(index).ok_or(unknown)?;
+        let interrupt = self.with_interrupts(|interrupts| {
+            let interrupt = interrupts.get_mut(hwirq).filter(|of| of.first == hwirq);
+            let interrupt = interrupt.ok_or(unknown)?;
+            let before = *interrupt;
+            if before.answer == Answer::None {
+                interrupt.answer = Answer::Asked;
+            }
+            Ok(before)
+        })?;
+        match interrupt.answer {
+            Answer::Known(answer) => return Ok(answer.message),
+            Answer::Asked => return Err(self.fault(CREATE, "a request is under way")),
+            Answer::None => {}
+        }
+        let answer = self.create(hwirq, &interrupt);
+        self.with_interrupts(|interrupts| {
+            if let Some(interrupt) = interrupts.get_mut(hwirq) {
+                interrupt.answer = answer.map_or(Answer::None, Answer::Known);
+            }
+        });
+        answer.map(|answer| answer.message)
+    }
+
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let unknown = MsiError::UnknownVector(block.first());
+        let hwirq = block.hwirq(index).ok_or(unknown)?;
+        let (old, answer) = self
+            .with_interrupts(|interrupts| {
+                Some((interrupts.get(hwirq)?.place, interrupts.message(hwirq)))
+            })
+            .ok_or(unknown)?;
+        self.processor(to)?;
+        let (new, moved) = self.vectors.begin_move(block, index, old, to)?;
+        let told = self.tell(hwirq, answer, new);
+        if let Err(error) = told {
+            self.vectors.end_move(moved, MoveOutcome::RolledBack)?;
+            return Err(error);
+        }
+        self.with_interrupts(|interrupts| {
+            if let Some(interrupt) = interrupts.get_mut(hwirq) {
+                interrupt.place = new;
+                interrupt.previous = Some(old);
+            }
+        });
+        // The function goes on with the host's message as it is.
+        Ok(Move { message: None, ..moved })
+    }
+
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        let hwirq = moved.first;
+        let restored = self.with_interrupts(|interrupts| {
+            let answer = interrupts.message(hwirq);
+            let interrupt = interrupts.get_mut(hwirq)?;
+            let old = interrupt.previous.take()?;
+            (outcome == MoveOutcome::RolledBack).then(|| {
+                interrupt.place = old;
+                (answer, old)
+            })
+        });
+        let told = restored.map_or(Ok(()), |(answer, old)| self.tell(hwirq, answer, old));
+        self.vectors.end_move(moved, outcome).and(told)
+    }
+
+    fn mask(&self, hwirq: HwIrq) {
+        self.vectors.mask(hwirq);
+    }
+
+    /// On x86 the hypervisor is told of the vector's place again, which may have changed while it
+    /// was masked.
+    fn unmask(&self, hwirq: HwIrq) {
+        let known = self.with_interrupts(|interrupts| {
+            Some((interrupts.get(hwirq)?.place, interrupts.message(hwirq)))
+        });
+        if let Some((place, answer)) = known {
+            // The hypervisor took the same call when the vector was placed.
+            let _ = self.tell(hwirq, answer, place);
+            self.vectors.unmask(hwirq);
+        }
+    }
+
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        self.vectors.set_pending(hwirq, pending);
+    }
+
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        self.vectors.is_pending(hwirq)
+    }
+
+    /// The host knows of messages that it allocated and that a bus's registers hold.
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        let hosts =
+            Capabilities::NONE.with(Capability::DeviceStorage).with(Capability::MessageRemapping);
+        let provides = Capability::ALL
+            .iter()
+            .filter(|capability| !hosts.contains(**capability))
+            .fold(Capabilities::NONE, |set, capability| set.with(*capability));
+        visit(&Tier::new("hyperv-vpci").with_provides(provides).with_blocks(hosts));
+    }
+
+    fn doorbell_page(&self, _: Granule) -> DoorbellPage {
+        DoorbellPage::Unknown
+    }
+
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        let known = self.with_interrupts(|interrupts| {
+            interrupts.get(hwirq).map(|of| (of.slot, interrupts.message(hwirq)))
+        });
+        let base = self.config.window;
+        match known {
+            Some((slot, Some(TranslatedInterrupt { message, .. }))) => {
+                let MsiMessage { address, data } = message;
+                writeln!(out, "hyperv-vpci@{base:x}: {slot}, message {data:#x} to {address:#x}")?;
+            }
+            Some((slot, None)) => writeln!(out, "hyperv-vpci@{base:x}: {slot}, no message yet")?,
+            None => writeln!(out, "hyperv-vpci@{base:x}: vector {hwirq} is not handed out")?,
+        }
+        self.vectors.describe(hwirq, out)
+    }
+}
+
+impl Bus {
+    fn allocate_block(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        among: Option<&[Cpu]>,
+    ) -> Result<HwIrqBlock, MsiError> {
+        let count = request.count.get();
+        let group = match request.shape {
+            Shape::Independent => 1,
+            Shape::AlignedGroup if count.is_power_of_two() && count <= MAX_GROUP => count,
+            Shape::AlignedGroup => return Err(MsiError::NoGroups),
+        };
+        self.processor(request.cpu)?;
+        let highest = self.version.highest_vector();
+        self.with_link(|link| {
+            let device_of = link.devices.take(device.cookie(), count)?;
+            let (slot, epoch) = (device_of.slot, device_of.epoch);
+            let root = &device_of.root;
+            let allocated = if self.with_interrupts(|interrupts| interrupts.has_room(count)) {
+                self.vectors.allocate(root, request, among, highest)
+            } else {
+                Err(MsiError::NoVectors { wanted: count })
+            };
+            let noted = allocated.and_then(|block| {
+                match self.note(&block, request, group, (slot, epoch)) {
+                    Ok(()) => Ok(block),
+                    Err(error) => {
+                        self.vectors.free(root, block);
+                        Err(error)
+                    }
+                }
+            });
+            if noted.is_err() {
+                link.devices.give_back(&self.vectors, device.cookie(), count);
+            }
+            noted
+        })
+    }
+
+    /// Enters the vectors of a new block. There is room.
+    fn note(
+        &self,
+        block: &HwIrqBlock,
+        request: &BlockRequest,
+        group: u16,
+        (slot, epoch): (Slot, u32),
+    ) -> Result<(), MsiError> {
+        for index in 0..block.count().get() {
+            self.vectors.place(block, index, request.cpu)?;
+        }
+        for index in 0..block.count().get() {
+            let place = self.vectors.place(block, index, request.cpu)?;
+            let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+            let interrupt = Interrupt {
+                slot,
+                epoch,
+                first: if group == 1 { hwirq } else { block.first() },
+                count: group,
+                fit: request.fit,
+                place,
+                previous: None,
+                answer: Answer::None,
+            };
+            self.with_interrupts(|interrupts| interrupts.insert(hwirq, interrupt));
+        }
+        Ok(())
+    }
+
+    /// Tells the hypervisor of a vector's place, if the host knows the vector.
+    fn tell(
+        &self,
+        hwirq: HwIrq,
+        answer: Option<TranslatedInterrupt>,
+        place: Place,
+    ) -> Result<(), MsiError> {
+        let Some(answer) = answer else { return Ok(()) };
+        let slot = self.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.slot));
+        let slot = slot.ok_or(MsiError::UnknownVector(hwirq))?;
+        self.vectors.retarget(slot, answer.message, place, self.kernel.processor(place.cpu))
+    }
+
+    pub(super) fn processor(&self, cpu: Cpu) -> Result<u16, MsiError> {
+        let unknown = MsiError::NotReachable(cpu, "the hypervisor does not know it");
+        self.kernel.processor(cpu).ok_or(unknown)
+    }
+
+    fn fault(&self, operation: &'static str, reason: &'static str) -> MsiError {
+        VpciError::BadAnswer { operation, reason }.as_msi_error(self.config.window)
+    }
+}

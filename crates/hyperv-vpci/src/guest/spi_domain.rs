@@ -1,0 +1,152 @@
+//! SPIs for virtual functions, under a GIC.
+
+use crate::lock::IrqLock;
+use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::num::NonZeroU16;
+use msi_types::{
+    BlockRequest, Cpu, HwIrq, HwIrqBlock, Initially, LocalCpu, MsiError, Pending, Shape, Trigger,
+    WiredParent,
+};
+
+/// The lowest SPI that a domain takes. Those below are left to firmware.
+pub const FIRST_SPI: u32 = 64;
+
+/// The highest SPI that a domain takes.
+pub const LAST_SPI: u32 = 1019;
+
+/// SPIs of a GIC for the functions of virtual buses. Firmware says nothing of them: the bus's
+/// driver makes the domain itself. SPIs are claimed one block at a time, from the lowest on, so
+/// that others – GICv2m frames, devices – keep theirs.
+///
+/// The domain has no way to be taken down. A device may send until its host has forgotten it, so
+/// that no moment is known at which the last interrupt is gone.
+pub struct SpiDomain {
+    wired: Arc<dyn WiredParent>,
+    cpu: Arc<dyn LocalCpu>,
+    /// By SPI from [`FIRST_SPI`] on: the one CPU that takes it, while it is allocated.
+    targets: IrqLock<Vec<Option<Cpu>>>,
+}
+
+impl SpiDomain {
+    /// A domain without SPIs. Task.
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub fn new(
+        wired: Arc<dyn WiredParent>,
+        cpu: Arc<dyn LocalCpu>,
+    ) -> Result<Self, TryReserveError> {
+        let count = (LAST_SPI - FIRST_SPI + 1) as usize;
+        let mut targets = Vec::new();
+        targets.try_reserve_exact(count)?;
+        targets.resize(count, None);
+        Ok(Self { wired, cpu, targets: IrqLock::new(targets) })
+    }
+
+    /// Hands out the lowest free block whose vectors are at most `highest`. Task.
+    pub(super) fn allocate(
+        &self,
+        request: &BlockRequest,
+        highest: u32,
+    ) -> Result<HwIrqBlock, MsiError> {
+        let count = request.count;
+        let align = match request.shape {
+            Shape::Independent => 1,
+            Shape::AlignedGroup if count.is_power_of_two() => u32::from(count.get()),
+            Shape::AlignedGroup => return Err(MsiError::NoGroups),
+        };
+        let last = LAST_SPI.min(highest);
+        let mut first = FIRST_SPI;
+        while first + u32::from(count.get()) - 1 <= last {
+            let block = HwIrqBlock::new(HwIrq::new(first), count);
+            match self.wired.claim(block.first(), count) {
+                Ok(()) => return self.set_up(block, request),
+                Err(MsiError::UnknownVector(taken)) => {
+                    let next = taken.get().max(first) + 1;
+                    first = next.next_multiple_of(align);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(MsiError::NoVectors { wanted: count.get() })
+    }
+
+    fn set_up(&self, block: HwIrqBlock, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
+        let routed = spis(&block).try_for_each(|spi| {
+            self.wired.set_trigger(spi, Trigger::Edge)?;
+            self.wired.set_pending(spi, Pending::Clear);
+            self.wired.set_target(spi, request.cpu)
+        });
+        if let Err(error) = routed {
+            self.wired.release(block.first(), block.count());
+            return Err(error);
+        }
+        self.with_targets(&block, |target| *target = Some(request.cpu));
+        if request.initially == Initially::Unmasked {
+            spis(&block).for_each(|spi| self.wired.unmask(spi));
+        }
+        Ok(block)
+    }
+
+    /// Takes a block back. Nothing sends its SPIs any more. Task.
+    pub(super) fn free(&self, block: &HwIrqBlock) {
+        for spi in spis(block) {
+            self.wired.mask(spi);
+            self.wired.set_pending(spi, Pending::Clear);
+        }
+        self.with_targets(block, |target| *target = None);
+        self.wired.release(block.first(), block.count());
+    }
+
+    /// Changes the route of an SPI and returns its CPU before. Task.
+    pub(super) fn retarget(&self, spi: HwIrq, to: Cpu) -> Result<Cpu, MsiError> {
+        let unknown = MsiError::UnknownVector(spi);
+        let from = self.target(spi).ok_or(unknown)?;
+        self.wired.set_target(spi, to)?;
+        self.targets.with(&*self.cpu, |targets| {
+            if let Some(target) = index(spi).and_then(|index| targets.get_mut(index)) {
+                *target = Some(to);
+            }
+        });
+        Ok(from)
+    }
+
+    /// The CPU that takes an allocated SPI. Any.
+    pub fn target(&self, spi: HwIrq) -> Option<Cpu> {
+        let index = index(spi)?;
+        self.targets.with(&*self.cpu, |targets| *targets.get(index)?)
+    }
+
+    /// The GIC's own operations on an SPI of this domain. Any.
+    pub(super) fn wired(&self, spi: HwIrq) -> Option<&dyn WiredParent> {
+        self.target(spi).map(|_| &*self.wired)
+    }
+
+    fn with_targets(&self, block: &HwIrqBlock, mut change: impl FnMut(&mut Option<Cpu>)) {
+        self.targets.with(&*self.cpu, |targets| {
+            for index in spis(block).filter_map(index) {
+                if let Some(target) = targets.get_mut(index) {
+                    change(target);
+                }
+            }
+        });
+    }
+}
+
+fn index(spi: HwIrq) -> Option<usize> {
+    spi.get().checked_sub(FIRST_SPI).map(|index| HwIrq::new(index).index())
+}
+
+fn spis(block: &HwIrqBlock) -> impl Iterator<Item = HwIrq> {
+    let (first, count): (HwIrq, NonZeroU16) = (block.first(), block.count());
+    (0..count.get()).filter_map(move |index| first.checked_add(index.into()))
+}
+
+impl fmt::Debug for SpiDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SpiDomain(..)")
+    }
+}

@@ -1,0 +1,255 @@
+//! The root's vectors under a bus: SPIs of a GIC, or vectors of local APICs.
+
+use super::SpiDomain;
+use crate::protocol::{DeviceKey, RETARGET_LENGTH, Retarget, Slot};
+use alloc::sync::Arc;
+use core::fmt;
+use core::num::NonZeroU16;
+use msi_types::{
+    Attachment, BlockRequest, ControllerFault, Cpu, Fit, HwIrq, HwIrqBlock, Move, MoveOutcome,
+    MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite, Shape,
+};
+
+/// The hypervisor, as an x86 guest calls it.
+pub trait Hypercall: Send + Sync {
+    /// Makes the call [`RETARGET_INTERRUPT`](crate::protocol::RETARGET_INTERRUPT) with this input
+    /// and returns the low 16 bits of its result: 0 is success. Any.
+    fn retarget(&self, input: &[u8; RETARGET_LENGTH]) -> u16;
+}
+
+/// The vectors that a bus's interrupts stand on.
+#[derive(Clone, Debug)]
+pub enum Vectors {
+    /// arm64. Buses share a domain.
+    Spis(Arc<SpiDomain>),
+    /// x86.
+    Apic(ApicVectors),
+}
+
+/// Vectors of local APICs, and the hypercall that moves them.
+#[derive(Clone)]
+pub struct ApicVectors {
+    /// The kernel's vectors. Their messages have the local APICs' own format; no function stores
+    /// them.
+    pub parent: Arc<dyn MsiParent>,
+    /// The hypervisor.
+    pub hypercall: Arc<dyn Hypercall>,
+    /// The bus's instance GUID, in memory order.
+    pub instance: [u8; 16],
+}
+
+/// What an interrupt is on the wire: a vector, at one CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    pub(super) vector: u32,
+    pub(super) cpu: Cpu,
+}
+
+/// The vector in x86 requests for groups, whose vectors are placed one by one afterwards.
+const GROUP_VECTOR: u32 = 0x20;
+
+impl Vectors {
+    pub(super) fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError> {
+        match self {
+            Self::Spis(_) => Ok(Attachment::new(0)),
+            Self::Apic(apic) => apic.parent.attach(device, max),
+        }
+    }
+
+    pub(super) fn detach(&self, device: Attachment) {
+        match self {
+            Self::Spis(_) => {}
+            Self::Apic(apic) => apic.parent.detach(device),
+        }
+    }
+
+    pub(super) fn allocate(
+        &self,
+        device: &Attachment,
+        request: &BlockRequest,
+        among: Option<&[Cpu]>,
+        highest: u32,
+    ) -> Result<HwIrqBlock, MsiError> {
+        match self {
+            Self::Spis(spis) => spis.allocate(request, highest),
+            Self::Apic(apic) => {
+                // A hypercall changes all of a target at once, for each vector by itself.
+                let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Atomic64 };
+                let request = BlockRequest { shape: Shape::Independent, fit, ..*request };
+                match among {
+                    Some(among) => apic.parent.allocate_managed(device, &request, among),
+                    None => apic.parent.allocate(device, &request),
+                }
+            }
+        }
+    }
+
+    pub(super) fn free(&self, device: &Attachment, block: HwIrqBlock) {
+        match self {
+            Self::Spis(spis) => spis.free(&block),
+            Self::Apic(apic) => apic.parent.free(device, block),
+        }
+    }
+
+    /// The place of a vector that was allocated for `cpu`.
+    pub(super) fn place(
+        &self,
+        block: &HwIrqBlock,
+        index: u16,
+        cpu: Cpu,
+    ) -> Result<Place, MsiError> {
+        let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        let vector = match self {
+            Self::Spis(_) => hwirq.get(),
+            Self::Apic(apic) => vector_of(apic.parent.compose(block, index)?)?,
+        };
+        Ok(Place { vector, cpu })
+    }
+
+    /// The vector of a request for a block.
+    pub(super) const fn requested(&self, first: Place, count: u16) -> u32 {
+        match self {
+            Self::Apic(_) if count > 1 => GROUP_VECTOR,
+            Self::Spis(_) | Self::Apic(_) => first.vector,
+        }
+    }
+
+    /// Moves a vector at the root; the new place, and the root's own record of the move.
+    pub(super) fn begin_move(
+        &self,
+        block: &HwIrqBlock,
+        index: u16,
+        old: Place,
+        to: Cpu,
+    ) -> Result<(Place, Move), MsiError> {
+        let first = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
+        match self {
+            Self::Spis(spis) => {
+                let from = spis.retarget(first, to)?;
+                let count = NonZeroU16::MIN;
+                let moved = Move { first, count, message: None, from, to };
+                Ok((Place { cpu: to, ..old }, moved))
+            }
+            Self::Apic(apic) => {
+                let moved = apic.parent.begin_move(block, index, to)?;
+                let vector = moved.message.map_or(Ok(old.vector), vector_of);
+                match vector {
+                    Ok(vector) => Ok((Place { vector, cpu: moved.to }, moved)),
+                    Err(error) => {
+                        apic.parent.end_move(moved, MoveOutcome::RolledBack)?;
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        match (self, outcome) {
+            (Self::Spis(_), MoveOutcome::Written) => Ok(()),
+            (Self::Spis(spis), MoveOutcome::RolledBack) => {
+                spis.retarget(moved.first, moved.from).map(|_| ())
+            }
+            (Self::Apic(apic), outcome) => apic.parent.end_move(moved, outcome),
+        }
+    }
+
+    /// Tells the hypervisor of a place, where the root's route does not decide. Any.
+    pub(super) fn retarget(
+        &self,
+        slot: Slot,
+        message: MsiMessage,
+        place: Place,
+        processor: Option<u16>,
+    ) -> Result<(), MsiError> {
+        let Self::Apic(apic) = self else { return Ok(()) };
+        let unreachable = MsiError::NotReachable(place.cpu, "its VP index is above 63");
+        let processor = processor.and_then(|index| u8::try_from(index).ok()).ok_or(unreachable)?;
+        let device = DeviceKey::new(apic.instance, slot);
+        let retarget = Retarget { device, message, vector: place.vector, processor };
+        let mut input = [0; RETARGET_LENGTH];
+        retarget.emit(&mut input).map_err(|_| unreachable)?;
+        match apic.hypercall.retarget(&input) {
+            0 => Ok(()),
+            _ => Err(fault("retarget", "the hypervisor refused")),
+        }
+    }
+
+    pub(super) fn mask(&self, hwirq: HwIrq) {
+        match self {
+            Self::Spis(spis) => {
+                if let Some(wired) = spis.wired(hwirq) {
+                    wired.mask(hwirq);
+                }
+            }
+            Self::Apic(apic) => apic.parent.mask(hwirq),
+        }
+    }
+
+    pub(super) fn unmask(&self, hwirq: HwIrq) {
+        match self {
+            Self::Spis(spis) => {
+                if let Some(wired) = spis.wired(hwirq) {
+                    wired.unmask(hwirq);
+                }
+            }
+            Self::Apic(apic) => apic.parent.unmask(hwirq),
+        }
+    }
+
+    pub(super) fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        match self {
+            Self::Spis(spis) => {
+                if let Some(wired) = spis.wired(hwirq) {
+                    wired.set_pending(hwirq, pending);
+                }
+            }
+            Self::Apic(apic) => apic.parent.set_pending(hwirq, pending),
+        }
+    }
+
+    pub(super) fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        match self {
+            Self::Spis(spis) => spis.wired(hwirq).map(|wired| wired.is_pending(hwirq)),
+            Self::Apic(apic) => apic.parent.is_pending(hwirq),
+        }
+    }
+
+    pub(super) fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self {
+            Self::Spis(spis) => match spis.target(hwirq) {
+                Some(cpu) => writeln!(out, "gic: SPI {hwirq} at CPU {cpu}"),
+                None => writeln!(out, "gic: SPI {hwirq} is not handed out"),
+            },
+            Self::Apic(apic) => apic.parent.describe(hwirq, out),
+        }
+    }
+}
+
+/// The vector in a message of the local APICs' own format, fixed delivery (SDM vol. 3A §11.11).
+fn vector_of(message: MsiMessage) -> Result<u32, MsiError> {
+    let plain = message.address >> 20 == 0xfee && message.address & 1 << 4 == 0;
+    if plain && message.data & 0x700 == 0 {
+        Ok(message.data & 0xff)
+    } else {
+        Err(fault("compose", "the root's message names no local APIC's vector"))
+    }
+}
+
+pub(super) const fn fault(operation: &'static str, reason: &'static str) -> MsiError {
+    let kind = "hyperv-vpci";
+    MsiError::Controller(ControllerFault {
+        kind,
+        base: 0,
+        operation,
+        device: None,
+        event: None,
+        reason,
+    })
+}
+
+impl fmt::Debug for ApicVectors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApicVectors").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,129 @@
+//! Answers to a guest's requests. Each is checked as a whole before anything changes.
+
+use super::functions::Ejection;
+use super::{Host, HostError, Reply};
+use crate::config_window::WINDOW_LENGTH;
+use crate::protocol::reply::{AssignedReply, BarsReply, InterruptReply, Status, VersionReply};
+use crate::protocol::{
+    AssignedResources, Delivery, InterruptDescriptor, InterruptForm, ProtocolError, Request,
+    ResourcesForm, Slot, TranslatedInterrupt, Version,
+};
+use msi_types::MsiMessage;
+
+impl Host {
+    /// Carries a request out.
+    pub(super) fn answer(&mut self, message: &[u8]) -> Result<Reply, HostError> {
+        match (Request::parse(message), self.version) {
+            (Ok(Request::QueryVersion(version)), None) => Ok(self.negotiate(version)),
+            (_, None) | (Ok(Request::QueryVersion(_)), Some(_)) => Err(HostError::OutOfOrder),
+            (Ok(request), Some(version)) => {
+                Ok(self.carry_out(version, &request).unwrap_or_else(Reply::Status))
+            }
+            (Err(ProtocolError::UnknownType(_)), Some(_)) => {
+                Ok(Reply::Status(Status::NOT_SUPPORTED))
+            }
+            (Err(_), Some(_)) => Ok(Reply::Status(Status::BAD_DATA)),
+        }
+    }
+
+    fn negotiate(&mut self, wire: u32) -> Reply {
+        let highest = self.config.highest;
+        let known = Version::from_wire(wire).filter(|version| *version <= highest);
+        self.version = known;
+        let status = known.map_or(Status::REVISION_MISMATCH, |_| Status::SUCCESS);
+        Reply::Version(VersionReply { status, version: highest.to_wire() })
+    }
+
+    fn carry_out(&mut self, version: Version, request: &Request) -> Result<Reply, Status> {
+        match request {
+            Request::QueryVersion(_) => return Err(Status::BAD_DATA),
+            Request::QueryRelations => self.relations_pending = true,
+            Request::D0Entry { window } => self.power_on(*window)?,
+            Request::D0Exit => self.power_off()?,
+            Request::QueryResources(slot) => {
+                let offered = self.functions.get(*slot).ok_or(Status::BAD_DATA)?;
+                return Ok(Reply::Bars(BarsReply(offered.function.bars)));
+            }
+            Request::AssignResources(assigned) => return self.assign(version, *assigned),
+            Request::ReleaseResources(slot) => {
+                let offered = self.functions.get_mut(*slot).filter(|of| of.is_assigned);
+                offered.ok_or(Status::BAD_DATA)?.release();
+            }
+            Request::PowerChange { slot, .. } => {
+                self.functions.get(*slot).ok_or(Status::BAD_DATA)?;
+            }
+            Request::CreateInterrupt { slot, form, interrupt } => {
+                return self.create(version, *slot, *form, interrupt);
+            }
+            Request::DeleteInterrupt { slot, interrupt } => {
+                let address = self.config.address;
+                let offered = self.functions.get_mut(*slot).ok_or(Status::BAD_DATA)?;
+                if !offered.delete(address, interrupt) {
+                    return Err(Status::BAD_DATA);
+                }
+            }
+            Request::EjectionComplete(slot) => {
+                let asked = self.functions.get(*slot).filter(|of| of.ejection == Ejection::Asked);
+                asked.ok_or(Status::BAD_DATA)?;
+                self.functions.remove(*slot);
+                self.relations_pending = true;
+            }
+        }
+        Ok(Reply::Status(Status::SUCCESS))
+    }
+
+    fn power_on(&mut self, window: u64) -> Result<(), Status> {
+        let aligned = window.is_multiple_of(0x1000) && window.checked_add(WINDOW_LENGTH).is_some();
+        if self.window.is_some() || !aligned {
+            return Err(Status::BAD_DATA);
+        }
+        self.window = Some(window);
+        Ok(())
+    }
+
+    fn power_off(&mut self) -> Result<(), Status> {
+        self.window.take().ok_or(Status::BAD_DATA)?;
+        self.functions.power_off();
+        Ok(())
+    }
+
+    fn assign(&mut self, version: Version, assigned: AssignedResources) -> Result<Reply, Status> {
+        let slot = assigned.slot;
+        let is_known = match assigned.form {
+            ResourcesForm::V1 => true,
+            ResourcesForm::V2 => version >= Version::V1_2,
+            ResourcesForm::V3 => version >= Version::V1_4,
+        };
+        if !is_known || self.window.is_none() {
+            return Err(Status::BAD_DATA);
+        }
+        // Guests of these versions ask for interrupts one by one.
+        if assigned.interrupts != 0 {
+            return Err(Status::NOT_SUPPORTED);
+        }
+        let offered = self.functions.get_mut(slot).filter(|offered| !offered.is_assigned);
+        offered.ok_or(Status::BAD_DATA)?.is_assigned = true;
+        Ok(Reply::Assigned(AssignedReply(slot)))
+    }
+
+    fn create(
+        &mut self,
+        version: Version,
+        slot: Slot,
+        form: InterruptForm,
+        interrupt: &InterruptDescriptor,
+    ) -> Result<Reply, Status> {
+        let is_on = self.functions.get(slot).is_some_and(|offered| offered.is_assigned);
+        let is_known = form <= version.interrupts() && interrupt.delivery == Delivery::Fixed;
+        if !is_on || !is_known {
+            return Err(Status::BAD_DATA);
+        }
+        let mapped = self.functions.map(&self.config, &self.injection, slot, interrupt);
+        let (mapping, first) = mapped.ok_or(Status::BAD_DATA)?;
+        let offered = self.functions.get_mut(slot).ok_or(Status::BAD_DATA)?;
+        offered.insert(mapping, first).map_err(|_| Status::BAD_DATA)?;
+        let message = MsiMessage { address: self.config.address, data: mapping.data };
+        let translated = TranslatedInterrupt { count: mapping.count, message };
+        Ok(Reply::Interrupt(InterruptReply(translated)))
+    }
+}

@@ -1,0 +1,355 @@
+//! x86: vectors of local APICs, moved by hypercalls.
+
+use crate::board::{BUS, CPUS, HostSide, INSTANCE, SLOT, TestKernel, open, reason, request};
+use crate::tamper::Tamper;
+use hyperv_vpci::guest::{ApicVectors, Bus, Hypercall, Vectors};
+use hyperv_vpci::host::{FunctionInterrupts, Injection};
+use hyperv_vpci::protocol::{RETARGET_LENGTH, Version};
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Delivery, HwIrq, HwIrqBlock, Isolation, Move, MoveOutcome,
+    MsiError, MsiMessage, MsiParent, NoIdentity, NotIsolated, Pending, RequesterId, Shape,
+    SignalMsi,
+};
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Vectors by slot: (CPU, vector). Each move takes the next free vector.
+#[derive(Default)]
+struct Matrix {
+    slots: Mutex<Vec<Option<(u32, u8)>>>,
+    next: Mutex<u8>,
+    moving: Mutex<Option<(u32, u8)>>,
+    unmasked: Mutex<Vec<HwIrq>>,
+}
+
+fn message(cpu: u32, vector: u8) -> MsiMessage {
+    MsiMessage { address: 0xfee0_0000 | u64::from(cpu) << 12, data: vector.into() }
+}
+
+fn local(processor: u16, vector: u8) -> MsiMessage {
+    message(processor.into(), vector)
+}
+
+impl Matrix {
+    fn place(&self, hwirq: HwIrq) -> (u32, u8) {
+        self.slots.lock().unwrap()[hwirq.index() - 256].expect("it is allocated")
+    }
+
+    fn fresh(&self) -> u8 {
+        let mut next = self.next.lock().unwrap();
+        *next += 1;
+        0x40 + *next
+    }
+}
+
+impl MsiParent for Matrix {
+    fn isolation(&self, _: RequesterId) -> Isolation {
+        Isolation::NotIsolated(NotIsolated::NoController)
+    }
+    fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
+        Ok(Attachment::new(77))
+    }
+    fn detach(&self, device: Attachment) {
+        assert_eq!(device.cookie(), 77);
+    }
+    fn allocate(&self, of: &Attachment, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
+        assert_eq!((of.cookie(), request.shape), (77, Shape::Independent));
+        let first = self.slots.lock().unwrap().len();
+        for _ in 0..request.count.get() {
+            let place = (request.cpu.get(), self.fresh());
+            self.slots.lock().unwrap().push(Some(place));
+        }
+        Ok(HwIrqBlock::new(HwIrq::new(256 + u32::try_from(first).unwrap()), request.count))
+    }
+    fn free(&self, _: &Attachment, block: HwIrqBlock) {
+        for index in 0..block.count().get() {
+            let index = block.hwirq(index).unwrap().index() - 256;
+            self.slots.lock().unwrap()[index].take().expect("it is freed once");
+        }
+    }
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let (cpu, vector) = self.place(block.hwirq(index).unwrap());
+        Ok(message(cpu, vector))
+    }
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
+        let first = block.hwirq(index).unwrap();
+        let (from, _) = self.place(first);
+        let vector = self.fresh();
+        *self.moving.lock().unwrap() = Some((to.get(), vector));
+        let message = Some(message(to.get(), vector));
+        Ok(Move { first, count: NonZeroU16::MIN, message, from: Cpu::new(from), to })
+    }
+    fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+        let new = self.moving.lock().unwrap().take().expect("a move is under way");
+        if outcome == MoveOutcome::Written {
+            self.slots.lock().unwrap()[moved.first.index() - 256] = Some(new);
+        }
+        Ok(())
+    }
+    fn mask(&self, _: HwIrq) {}
+    fn unmask(&self, hwirq: HwIrq) {
+        self.unmasked.lock().unwrap().push(hwirq);
+    }
+    fn set_pending(&self, _: HwIrq, _: Pending) {}
+    fn describe(&self, _: HwIrq, _: &mut dyn fmt::Write) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// The hypervisor, and the messages that local APICs take.
+struct Machine {
+    kernel: Mutex<Option<Arc<TestKernel>>>,
+    calls: Mutex<u32>,
+    status: AtomicU16,
+    taken: Mutex<Vec<MsiMessage>>,
+}
+
+impl Hypercall for Machine {
+    fn retarget(&self, input: &[u8; RETARGET_LENGTH]) -> u16 {
+        *self.calls.lock().unwrap() += 1;
+        let kernel = self.kernel.lock().unwrap();
+        let kernel: &TestKernel = kernel.as_ref().expect("the bus is open");
+        match self.status.load(Ordering::SeqCst) {
+            0 => kernel.side.lock().unwrap().host.retarget(input),
+            refused => refused,
+        }
+    }
+}
+
+impl SignalMsi<NoIdentity> for Machine {
+    fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
+        self.taken.lock().unwrap().push(message);
+        Delivery::Pending
+    }
+}
+
+struct Pc {
+    machine: Arc<Machine>,
+    matrix: Arc<Matrix>,
+    kernel: Arc<TestKernel>,
+    device: Arc<FunctionInterrupts>,
+    bus: Bus,
+}
+
+impl Pc {
+    fn new(version: Version) -> Self {
+        let machine = Arc::new(Machine {
+            kernel: Mutex::default(),
+            calls: Mutex::default(),
+            status: AtomicU16::new(0),
+            taken: Mutex::default(),
+        });
+        let matrix = Arc::new(Matrix::default());
+        let vectors = Vectors::Apic(ApicVectors {
+            parent: matrix.clone(),
+            hypercall: machine.clone(),
+            instance: INSTANCE,
+        });
+        let injection = Injection::Apic { signal: machine.clone(), message: local };
+        let (kernel, devices, bus) = open(version, injection, vectors, &Tamper::default());
+        *machine.kernel.lock().unwrap() = Some(kernel.clone());
+        let bus = bus.expect("the bus opens");
+        Self { machine, matrix, kernel, device: devices[0].clone(), bus }
+    }
+
+    fn attach(&self) -> Attachment {
+        self.bus.attach(SLOT.requester(BUS), 64).unwrap()
+    }
+
+    /// The message that local APICs take when the device sends this one.
+    fn arrives(&self, message: MsiMessage) -> MsiMessage {
+        assert_eq!(self.device.signal_msi(NoIdentity, message), Delivery::Pending);
+        self.machine.taken.lock().unwrap().pop().expect("a message arrived")
+    }
+
+    fn calls(&self) -> u32 {
+        std::mem::take(&mut self.machine.calls.lock().unwrap())
+    }
+}
+
+#[test]
+fn messages_arrive_at_the_vector_and_cpu() {
+    for version in Version::OFFERED {
+        let pc = Pc::new(version);
+        let device = pc.attach();
+        let wanted = BlockRequest { cpu: Cpu::new(2), ..request(1, Shape::Independent) };
+        let block = pc.bus.allocate(&device, &wanted).unwrap();
+        let opaque = pc.bus.compose(&block, 0).unwrap();
+        let (cpu, vector) = pc.matrix.place(block.first());
+        // The first form's mask names processors as the others' list does.
+        assert_eq!((cpu, pc.arrives(opaque)), (2, message(2, vector)));
+    }
+}
+
+#[test]
+fn moves_are_hypercalls_and_leave_the_message_alone() {
+    let pc = Pc::new(Version::V1_4);
+    let device = pc.attach();
+    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let opaque = pc.bus.compose(&block, 0).unwrap();
+    pc.calls();
+    let moved = pc.bus.begin_move(&block, 0, Cpu::new(3)).unwrap();
+    assert_eq!((moved.message, pc.calls()), (None, 1));
+    pc.bus.end_move(moved, MoveOutcome::Written).unwrap();
+    let (cpu, vector) = pc.matrix.place(block.first());
+    assert_eq!((cpu, pc.arrives(opaque)), (3, message(3, vector)));
+    assert_eq!(pc.bus.compose(&block, 0), Ok(opaque));
+}
+
+#[test]
+fn a_move_that_is_rolled_back_is_undone_by_hypercall() {
+    let pc = Pc::new(Version::V1_4);
+    let device = pc.attach();
+    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let opaque = pc.bus.compose(&block, 0).unwrap();
+    let before = pc.arrives(opaque);
+    let moved = pc.bus.begin_move(&block, 0, Cpu::new(3)).unwrap();
+    assert_ne!(pc.arrives(opaque), before);
+    pc.bus.end_move(moved, MoveOutcome::RolledBack).unwrap();
+    assert_eq!(pc.arrives(opaque), before);
+}
+
+#[test]
+fn a_refused_hypercall_undoes_the_move() {
+    let pc = Pc::new(Version::V1_4);
+    let device = pc.attach();
+    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let opaque = pc.bus.compose(&block, 0).unwrap();
+    let before = pc.arrives(opaque);
+    pc.machine.status.store(5, Ordering::SeqCst);
+    let refused = pc.bus.begin_move(&block, 0, Cpu::new(3)).unwrap_err();
+    assert_eq!(reason(refused), "the hypervisor refused");
+    assert!(pc.matrix.moving.lock().unwrap().is_none());
+    assert_eq!(pc.arrives(opaque), before);
+}
+
+#[test]
+fn an_unmask_tells_the_hypervisor_again() {
+    let pc = Pc::new(Version::V1_4);
+    let device = pc.attach();
+    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    pc.bus.unmask(block.first());
+    // No message, nothing to tell.
+    assert_eq!(pc.calls(), 0);
+    pc.bus.compose(&block, 0).unwrap();
+    pc.kernel.may_wait.store(false, Ordering::SeqCst);
+    pc.bus.unmask(block.first());
+    assert_eq!(pc.calls(), 1);
+    assert_eq!(*pc.matrix.unmasked.lock().unwrap(), [block.first(); 2]);
+}
+
+#[test]
+fn vectors_of_a_group_are_placed_one_by_one() {
+    let pc = Pc::new(Version::V1_4);
+    let device = pc.attach();
+    let block = pc.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
+    let opaque = pc.bus.compose(&block, 0).unwrap();
+    assert!(opaque.data.is_multiple_of(4));
+    let moved = pc.bus.begin_move(&block, 2, Cpu::new(1)).unwrap();
+    pc.bus.end_move(moved, MoveOutcome::Written).unwrap();
+    for index in 0..4u16 {
+        let (cpu, vector) = pc.matrix.place(block.hwirq(index).unwrap());
+        assert_eq!(cpu, u32::from(index == 2));
+        let sent = MsiMessage { data: opaque.data | u32::from(index), ..opaque };
+        assert_eq!(pc.arrives(sent), message(cpu, vector));
+    }
+    pc.bus.free(&device, block);
+    pc.bus.detach(device);
+    assert!(pc.matrix.slots.lock().unwrap().iter().all(Option::is_none));
+    assert_eq!(pc.device.signal_msi(NoIdentity, opaque), Delivery::Blocked);
+}
+
+#[test]
+fn the_host_refuses_stray_hypercalls() {
+    let pc = Pc::new(Version::V1_4);
+    let device = pc.attach();
+    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let opaque = pc.bus.compose(&block, 0).unwrap();
+    let before = pc.arrives(opaque);
+    use hyperv_vpci::protocol::{DeviceKey, Retarget, Slot};
+    let good = Retarget {
+        device: DeviceKey::new(INSTANCE, SLOT),
+        message: opaque,
+        vector: 0x60,
+        processor: 1,
+    };
+    let other_bus = DeviceKey::new([0; 16], SLOT);
+    let other_function = DeviceKey::new(INSTANCE, Slot::new(0, 3));
+    let stray = [
+        Retarget { device: other_bus, ..good },
+        Retarget { device: other_function, ..good },
+        Retarget { message: MsiMessage { data: opaque.data + 1, ..opaque }, ..good },
+        Retarget { message: MsiMessage { address: 0, ..opaque }, ..good },
+        Retarget { vector: 0xff, ..good },
+        Retarget { vector: 0x160, ..good },
+        Retarget { processor: u8::try_from(CPUS).unwrap(), ..good },
+    ];
+    let call = |retarget: Retarget| {
+        let mut input = [0; RETARGET_LENGTH];
+        retarget.emit(&mut input).unwrap();
+        let mut side = pc.kernel.side.lock().unwrap();
+        let HostSide { host, .. } = &mut *side;
+        host.retarget(&input)
+    };
+    for retarget in stray {
+        assert_eq!(call(retarget), 5, "{retarget:?}");
+        assert_eq!(pc.arrives(opaque), before);
+    }
+    assert_eq!(call(good), 0);
+    assert_eq!(pc.arrives(opaque), message(1, 0x60));
+    assert_eq!(pc.kernel.side.lock().unwrap().host.retarget(&[0; 8]), 5);
+}
+
+#[test]
+fn a_parent_with_messages_of_another_kind_is_refused() {
+    struct Remapped(Matrix);
+    impl MsiParent for Remapped {
+        fn isolation(&self, of: RequesterId) -> Isolation {
+            self.0.isolation(of)
+        }
+        fn attach(&self, of: RequesterId, max: u32) -> Result<Attachment, MsiError> {
+            self.0.attach(of, max)
+        }
+        fn detach(&self, device: Attachment) {
+            self.0.detach(device);
+        }
+        fn allocate(&self, of: &Attachment, wanted: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
+            self.0.allocate(of, wanted)
+        }
+        fn free(&self, of: &Attachment, block: HwIrqBlock) {
+            self.0.free(of, block);
+        }
+        fn compose(&self, _: &HwIrqBlock, _: u16) -> Result<MsiMessage, MsiError> {
+            // A remapping unit's handle.
+            Ok(MsiMessage { address: 0xfee0_0010, data: 0 })
+        }
+        fn begin_move(&self, block: &HwIrqBlock, at: u16, to: Cpu) -> Result<Move, MsiError> {
+            self.0.begin_move(block, at, to)
+        }
+        fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
+            self.0.end_move(moved, outcome)
+        }
+        fn mask(&self, _: HwIrq) {}
+        fn unmask(&self, _: HwIrq) {}
+        fn set_pending(&self, _: HwIrq, _: Pending) {}
+        fn describe(&self, _: HwIrq, _: &mut dyn fmt::Write) -> fmt::Result {
+            Ok(())
+        }
+    }
+    let pc = Pc::new(Version::V1_4);
+    let parent = Arc::new(Remapped(Matrix::default()));
+    let vectors = Vectors::Apic(ApicVectors {
+        parent: parent.clone(),
+        hypercall: pc.machine.clone(),
+        instance: INSTANCE,
+    });
+    let injection = Injection::Apic { signal: pc.machine.clone(), message: local };
+    let (_, _, bus) = open(Version::V1_4, injection, vectors, &Tamper::default());
+    let bus = bus.unwrap();
+    let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
+    let refused = bus.allocate(&device, &request(2, Shape::Independent)).unwrap_err();
+    assert_eq!(reason(refused), "the root's message names no local APIC's vector");
+    assert!(parent.0.slots.lock().unwrap().iter().all(Option::is_none));
+}

@@ -1,0 +1,158 @@
+//! Functions that are asked back, or pulled out while they send.
+
+use crate::board::{Board, OTHER, SLOT, reason, request};
+use crate::tamper::Fate;
+use hyperv_vpci::guest::{BusEvent, Faults, VpciError};
+use hyperv_vpci::protocol::Slot;
+use msi_types::{Delivery, MsiError, MsiMessage, MsiParent, Shape};
+
+fn drain(board: &Board) -> Vec<BusEvent> {
+    std::iter::from_fn(|| board.bus.next_event()).collect()
+}
+
+#[test]
+fn an_ejected_function_goes_once_its_driver_agrees() {
+    let board = Board::new();
+    drain(&board);
+    let device = board.attach(SLOT);
+    let (block, message) = board.vector(&device);
+    {
+        let mut side = board.kernel.side.lock().unwrap();
+        side.host.eject(SLOT).unwrap();
+        side.serve().unwrap();
+    }
+    board.bus.poll().unwrap();
+    assert_eq!(drain(&board), [BusEvent::EjectRequested(SLOT)]);
+    // It works until then.
+    assert_eq!(board.send(message), Delivery::Pending);
+    board.bus.free(&device, block);
+    board.bus.detach(device);
+    board.bus.eject_complete(SLOT).unwrap();
+    board.kernel.side.lock().unwrap().serve().unwrap();
+    board.kernel.side.lock().unwrap().serve().unwrap();
+    board.bus.poll().unwrap();
+    // Its driver knows.
+    assert_eq!(drain(&board), []);
+    assert_eq!(board.bus.functions().unwrap().len(), 1);
+    assert_eq!(board.bus.eject_complete(SLOT), Err(VpciError::NoFunction(SLOT)));
+    assert!(board.gic.claimed().is_empty());
+}
+
+#[test]
+fn a_function_can_be_pulled_out_while_it_fires() {
+    let board = Board::new();
+    drain(&board);
+    let (device, other) = (board.attach(SLOT), board.attach(OTHER));
+    let (block, message) = board.vector(&device);
+    let (kept, _) = board.vector(&other);
+    let sender = board.devices[0].clone();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                let sent =
+                    msi_types::SignalMsi::signal_msi(&*sender, msi_types::NoIdentity, message);
+                assert_ne!(sent, Delivery::NoDoorbell);
+            }
+        });
+        {
+            let mut side = board.kernel.side.lock().unwrap();
+            side.host.remove(SLOT).unwrap();
+            side.serve().unwrap();
+        }
+        board.bus.mask(block.first());
+        board.bus.set_pending(block.first(), msi_types::Pending::Clear);
+        // Nothing comes from it once the host said that it is gone.
+        for _ in 0..1000 {
+            assert_eq!(board.bus.is_pending(block.first()), Some(false));
+        }
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    board.bus.poll().unwrap();
+    assert_eq!(drain(&board), [BusEvent::Gone(SLOT)]);
+    board.tamper.heard();
+    board.bus.free(&device, block);
+    board.bus.detach(device);
+    // The host knows nothing of it any more, and is not asked.
+    assert_eq!(board.requests(), []);
+    assert_eq!(board.gic.claimed(), [kept.first().get()]);
+    assert!(board.bus.attach(SLOT.requester(crate::board::BUS), 1).is_err());
+}
+
+#[test]
+fn a_wait_ends_when_its_function_goes() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.tamper.set(Fate::Lost);
+    board.kernel.meanwhile(|side| side.host.remove(SLOT).unwrap());
+    let refused = board.bus.compose(&block, 0).unwrap_err();
+    assert_eq!(reason(refused), "the function is gone");
+    board.bus.free(&device, block);
+    assert!(board.gic.claimed().is_empty());
+}
+
+#[test]
+fn a_new_function_in_the_slot_is_another() {
+    let board = Board::new();
+    drain(&board);
+    let device = board.attach(SLOT);
+    let (block, _) = board.vector(&device);
+    {
+        let mut side = board.kernel.side.lock().unwrap();
+        side.host.remove(SLOT).unwrap();
+        let mut function = crate::board::function(SLOT);
+        function.description.serial = 10;
+        side.host.offer(function).unwrap();
+        side.serve().unwrap();
+    }
+    board.bus.poll().unwrap();
+    assert_eq!(drain(&board), [BusEvent::Gone(SLOT), BusEvent::Arrived(SLOT)]);
+    let again = board.attach(SLOT);
+    let (second, _) = board.vector(&again);
+    board.tamper.heard();
+    // The first one's message is not the second one's to delete.
+    board.bus.free(&device, block);
+    assert_eq!(board.requests(), []);
+    assert_eq!(board.mapped(), 1);
+    board.bus.free(&again, second);
+    assert_eq!((board.mapped(), board.gic.claimed()), (0, vec![]));
+}
+
+#[test]
+fn other_functions_go_on() {
+    let board = Board::new();
+    let other = board.attach(OTHER);
+    let (block, message) = board.vector(&other);
+    {
+        let mut side = board.kernel.side.lock().unwrap();
+        side.host.remove(SLOT).unwrap();
+        side.serve().unwrap();
+    }
+    board.bus.poll().unwrap();
+    let send = |message: MsiMessage| {
+        msi_types::SignalMsi::signal_msi(&*board.devices[1], msi_types::NoIdentity, message)
+    };
+    assert_eq!(send(message), Delivery::Pending);
+    assert_eq!(board.gic.acknowledge(0), Some(block.first().get()));
+    // A function rings its own messages alone.
+    assert_eq!(board.send(message), Delivery::Blocked);
+}
+
+#[test]
+fn an_ejection_of_nothing_is_a_fault() {
+    use hyperv_vpci::channel::{Channel, PacketKind};
+    use hyperv_vpci::protocol::Notice;
+    let board = Board::new();
+    drain(&board);
+    let mut message = [0; 8];
+    Notice::Eject(Slot::new(9, 0)).emit(&mut message).unwrap();
+    let mut side = board.kernel.side.lock().unwrap();
+    side.channel.inner.send(PacketKind::Notice, &message).unwrap();
+    drop(side);
+    board.bus.poll().unwrap();
+    assert_eq!(drain(&board), []);
+    assert_eq!(board.bus.faults(), Faults { unexpected: 1, ..Faults::default() });
+    let stray = board.bus.attach(Slot::new(9, 0).requester(crate::board::BUS), 1);
+    assert!(matches!(stray, Err(MsiError::NoRoute(_))));
+}

@@ -1,0 +1,321 @@
+//! A host and a guest that sends what it likes.
+
+use crate::board::{ADDRESS, OTHER, Ring, SLOT, channel, function, host_config};
+use crate::gic::Gic;
+use hyperv_vpci::channel::{Channel, ChannelError, PacketKind};
+use hyperv_vpci::host::{Host, HostError, Injection, Served};
+use hyperv_vpci::protocol::reply::{InterruptReply, Status};
+use hyperv_vpci::protocol::{
+    AssignedResources, Delivery, InterruptDescriptor, InterruptForm, Processors, Request,
+    ResourcesForm, Slot, TranslatedInterrupt, Version,
+};
+use msi_types::MsiMessage;
+use proptest::prelude::*;
+use std::sync::Arc;
+
+pub(crate) struct Peer {
+    pub(crate) host: Host,
+    pub(crate) near: Ring,
+    pub(crate) far: Ring,
+    next: u64,
+}
+
+impl Peer {
+    pub(crate) fn new(highest: Version) -> Self {
+        let (near, far) = channel();
+        let gic = Arc::new(Gic::new(1020, 4));
+        let mut host = Host::new(host_config(highest), Injection::Spi(gic)).unwrap();
+        host.offer(function(SLOT)).unwrap();
+        host.offer(function(OTHER)).unwrap();
+        Self { host, near, far, next: 1 }
+    }
+
+    /// A bus that is on, both functions with their resources.
+    pub(crate) fn on(version: Version) -> Self {
+        let mut peer = Self::new(version);
+        for request in [
+            Request::QueryVersion(version.to_wire()),
+            Request::D0Entry { window: 0x1000_0000 },
+            Request::AssignResources(AssignedResources::new(SLOT, ResourcesForm::V1)),
+            Request::AssignResources(AssignedResources::new(OTHER, ResourcesForm::V1)),
+        ] {
+            assert_eq!(peer.ask(&request), Ok(Status::SUCCESS));
+        }
+        peer
+    }
+
+    pub(crate) fn send(&mut self, message: &[u8]) -> u64 {
+        self.next += 1;
+        self.near.send(PacketKind::Request(self.next), message).expect("room");
+        self.next
+    }
+
+    pub(crate) fn emit(request: &Request) -> Vec<u8> {
+        let mut out = [0; 256];
+        let length = request.emit(&mut out).unwrap();
+        out[..length].to_vec()
+    }
+
+    /// The completion of a message.
+    pub(crate) fn exchange(&mut self, message: &[u8]) -> Result<Vec<u8>, HostError> {
+        let id = self.send(message);
+        while self.host.serve(&mut self.far)? != Served::All {}
+        self.host.serve(&mut self.far)?;
+        let mut buffer = [0; 8192];
+        let mut answers = Vec::new();
+        while let Some(received) = self.near.receive(&mut buffer).unwrap() {
+            if let PacketKind::Completion(of) = received.kind {
+                assert_eq!(of, id);
+                answers.push(buffer[..received.length].to_vec());
+            }
+        }
+        assert_eq!(answers.len(), 1, "each request is answered once");
+        Ok(answers.remove(0))
+    }
+
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<Status, HostError> {
+        let answer = self.exchange(&Self::emit(request))?;
+        Ok(Status::parse(&answer).expect("an answer has a status"))
+    }
+}
+
+pub(crate) fn create(slot: Slot, vector: u32, count: u16) -> Request {
+    let processors = Processors::one(1);
+    let interrupt = InterruptDescriptor { vector, delivery: Delivery::Fixed, count, processors };
+    Request::CreateInterrupt { slot, form: InterruptForm::V3, interrupt }
+}
+
+fn delete(slot: Slot, data: u32, count: u16) -> Request {
+    let message = MsiMessage { address: ADDRESS, data };
+    Request::DeleteInterrupt { slot, interrupt: TranslatedInterrupt { count, message } }
+}
+
+#[test]
+fn a_mapping_can_be_made_once_only() {
+    let mut peer = Peer::on(Version::V1_4);
+    assert_eq!(peer.ask(&create(SLOT, 64, 4)), Ok(Status::SUCCESS));
+    for (slot, vector, count) in [(SLOT, 64, 4), (SLOT, 66, 1), (OTHER, 67, 1), (OTHER, 64, 8)] {
+        assert_eq!(peer.ask(&create(slot, vector, count)), Ok(Status::BAD_DATA));
+    }
+    assert_eq!(peer.ask(&create(OTHER, 68, 4)), Ok(Status::SUCCESS));
+    assert_eq!(peer.ask(&delete(SLOT, 64, 4)), Ok(Status::SUCCESS));
+    assert_eq!(peer.ask(&delete(SLOT, 64, 4)), Ok(Status::BAD_DATA));
+    assert_eq!(peer.ask(&create(OTHER, 64, 4)), Ok(Status::SUCCESS));
+}
+
+#[test]
+fn answers_carry_the_spi_to_an_address_of_their_own() {
+    let mut peer = Peer::on(Version::V1_4);
+    let answer = peer.exchange(&Peer::emit(&create(SLOT, 1016, 2))).unwrap();
+    let message = MsiMessage { address: ADDRESS, data: 1016 };
+    let translated = TranslatedInterrupt { count: 2, message };
+    assert_eq!(InterruptReply::parse(&answer), Ok(Ok(InterruptReply(translated))));
+}
+
+#[test]
+fn impossible_interrupts_are_refused() {
+    let mut peer = Peer::on(Version::V1_4);
+    let strange = |vector, count, processor, delivery| {
+        let processors = Processors::one(processor);
+        let interrupt = InterruptDescriptor { vector, delivery, count, processors };
+        Request::CreateInterrupt { slot: SLOT, form: InterruptForm::V3, interrupt }
+    };
+    let fixed = Delivery::Fixed;
+    for request in [
+        strange(31, 1, 0, fixed),
+        strange(1020, 1, 0, fixed),
+        strange(1016, 8, 0, fixed),
+        strange(66, 4, 0, fixed),
+        strange(u32::MAX, 1, 0, fixed),
+        strange(64, 1, 4, fixed),
+        strange(64, 1, 0, Delivery::LowestPriority),
+        create(Slot::new(9, 0), 64, 1),
+    ] {
+        let before = peer.host.save();
+        assert_eq!(peer.ask(&request), Ok(Status::BAD_DATA), "{request:?}");
+        assert_eq!(peer.host.save(), before);
+    }
+}
+
+#[test]
+fn quotas_hold() {
+    let mut peer = Peer::on(Version::V1_4);
+    assert_eq!(peer.ask(&create(SLOT, 64, 32)), Ok(Status::SUCCESS));
+    assert_eq!(peer.ask(&create(SLOT, 96, 32)), Ok(Status::SUCCESS));
+    assert_eq!(peer.ask(&create(SLOT, 200, 1)), Ok(Status::BAD_DATA));
+    // The other function has a quota of its own.
+    assert_eq!(peer.ask(&create(OTHER, 200, 1)), Ok(Status::SUCCESS));
+    assert_eq!((peer.host.vectors(SLOT), peer.host.vectors(OTHER)), (64, 1));
+}
+
+#[test]
+fn forms_above_the_version_are_refused() {
+    for (version, form) in [(Version::V1_1, InterruptForm::V2), (Version::V1_3, InterruptForm::V3)]
+    {
+        let mut peer = Peer::on(version);
+        let Request::CreateInterrupt { slot, interrupt, .. } = create(SLOT, 64, 1) else {
+            unreachable!("it was made so")
+        };
+        let above = Request::CreateInterrupt { slot, form, interrupt };
+        assert_eq!(peer.ask(&above), Ok(Status::BAD_DATA));
+        let below = Request::CreateInterrupt { slot, form: InterruptForm::V1, interrupt };
+        assert_eq!(peer.ask(&below), Ok(Status::SUCCESS));
+    }
+}
+
+#[test]
+fn requests_out_of_order_are_refused() {
+    let mut peer = Peer::new(Version::V1_4);
+    assert_eq!(peer.ask(&Request::QueryVersion(0x1_0009)), Ok(Status::REVISION_MISMATCH));
+    assert_eq!(peer.ask(&Request::QueryVersion(0x1_0004)), Ok(Status::SUCCESS));
+    let assign = Request::AssignResources(AssignedResources::new(SLOT, ResourcesForm::V2));
+    // The bus is off, and the functions have no resources.
+    for early in [Request::D0Exit, assign, create(SLOT, 64, 1), Request::ReleaseResources(SLOT)] {
+        assert_eq!(peer.ask(&early), Ok(Status::BAD_DATA));
+    }
+    assert_eq!(peer.ask(&Request::D0Entry { window: 0x1800 }), Ok(Status::BAD_DATA));
+    assert_eq!(peer.ask(&Request::D0Entry { window: 0x2000 }), Ok(Status::SUCCESS));
+    assert_eq!(peer.ask(&Request::D0Entry { window: 0x4000 }), Ok(Status::BAD_DATA));
+    assert_eq!(peer.host.window(), Some(0x2000));
+    assert_eq!(peer.ask(&create(SLOT, 64, 1)), Ok(Status::BAD_DATA));
+    assert_eq!(peer.ask(&assign), Ok(Status::SUCCESS));
+    assert_eq!(peer.ask(&assign), Ok(Status::BAD_DATA));
+    assert_eq!(peer.ask(&Request::EjectionComplete(SLOT)), Ok(Status::BAD_DATA));
+    let AssignedResources { slot, form, .. } = AssignedResources::new(OTHER, ResourcesForm::V2);
+    let all = Request::AssignResources(AssignedResources { slot, form, interrupts: 1 });
+    assert_eq!(peer.ask(&all), Ok(Status::NOT_SUPPORTED));
+}
+
+#[test]
+fn a_guest_that_breaks_the_negotiation_loses_its_channel() {
+    let lost = Err(HostError::OutOfOrder);
+    assert_eq!(Peer::new(Version::V1_4).ask(&Request::QueryRelations), lost);
+    assert_eq!(Peer::new(Version::V1_4).exchange(&[0; 8]).map(|_| ()), Err(HostError::OutOfOrder));
+    let mut peer = Peer::on(Version::V1_4);
+    assert_eq!(peer.ask(&create(SLOT, 64, 1)), Ok(Status::SUCCESS));
+    assert_eq!(peer.ask(&Request::QueryVersion(0x1_0004)), lost);
+    peer.host.reset();
+    assert_eq!((peer.host.version(), peer.host.vectors(SLOT)), (None, 0));
+}
+
+#[test]
+fn completions_of_a_guest_break_the_channel() {
+    let mut peer = Peer::on(Version::V1_4);
+    peer.near.send(PacketKind::Completion(1), &[0; 8]).unwrap();
+    assert_eq!(peer.host.serve(&mut peer.far), Err(HostError::OutOfOrder));
+}
+
+#[test]
+fn unknown_messages_are_answered_so() {
+    let mut peer = Peer::on(Version::V1_4);
+    for kind in [0x4249_0006u32, 0x4249_0009, 0x4249_00ff, 0] {
+        let answer = peer.exchange(&[kind.to_le_bytes(), [0; 4]].concat()).unwrap();
+        assert_eq!(Status::parse(&answer), Ok(Status::NOT_SUPPORTED));
+    }
+    let short = peer.exchange(&0x4249_001bu32.to_le_bytes()).unwrap();
+    assert_eq!(Status::parse(&short), Ok(Status::BAD_DATA));
+}
+
+#[test]
+fn a_guest_that_makes_no_room_is_not_served() {
+    let mut peer = Peer::on(Version::V1_4);
+    let query = Peer::emit(&Request::QueryResources(SLOT));
+    // Completions pile up: 56 bytes each in 16 KiB.
+    let mut sent = 0;
+    loop {
+        peer.next += 1;
+        match peer.near.send(PacketKind::Request(peer.next), &query) {
+            Ok(()) => sent += 1,
+            Err(ChannelError::Full) => break,
+            Err(other) => panic!("{other}"),
+        }
+        if peer.host.serve(&mut peer.far).unwrap() == Served::Blocked && sent > 1000 {
+            break;
+        }
+    }
+    assert_eq!(peer.host.serve(&mut peer.far), Ok(Served::Blocked));
+    let mut buffer = [0; 64];
+    let mut answered = 0;
+    while answered < sent {
+        while let Some(received) = peer.near.receive(&mut buffer).unwrap() {
+            answered += u32::from(matches!(received.kind, PacketKind::Completion(_)));
+        }
+        peer.host.serve(&mut peer.far).unwrap();
+    }
+    assert_eq!(answered, sent);
+}
+
+#[test]
+fn one_slot_has_one_function() {
+    let mut peer = Peer::new(Version::V1_4);
+    let twice = peer.host.offer(function(SLOT)).map(|_| ());
+    assert_eq!(twice, Err(HostError::SlotInUse(SLOT)));
+    peer.host.remove(SLOT).unwrap();
+    assert_eq!(peer.host.remove(SLOT), Err(HostError::NoFunction(SLOT)));
+    assert_eq!(peer.host.eject(SLOT), Err(HostError::NoFunction(SLOT)));
+    assert!(peer.host.offer(function(SLOT)).is_ok());
+}
+
+fn slots() -> impl Strategy<Value = Slot> {
+    prop_oneof![Just(SLOT), Just(OTHER), Just(Slot::new(2, 0))]
+}
+
+fn messages() -> impl Strategy<Value = Vec<u8>> {
+    let sound = prop_oneof![
+        (slots(), 30..100u32, 0..6u32).prop_map(|(slot, vector, log)| Peer::emit(&create(
+            slot,
+            vector,
+            1 << log
+        ))),
+        (slots(), 30..100u32, 0..6u32).prop_map(|(slot, data, log)| Peer::emit(&delete(
+            slot,
+            data,
+            1 << log
+        ))),
+        slots().prop_map(|slot| Peer::emit(&Request::ReleaseResources(slot))),
+        slots().prop_map(|slot| {
+            let assigned = AssignedResources::new(slot, ResourcesForm::V2);
+            Peer::emit(&Request::AssignResources(assigned))
+        }),
+        Just(Peer::emit(&Request::D0Exit)),
+        Just(Peer::emit(&Request::D0Entry { window: 0x1000 })),
+        Just(Peer::emit(&Request::QueryRelations)),
+        slots().prop_map(|slot| Peer::emit(&Request::EjectionComplete(slot))),
+    ];
+    let broken = (0x4249_0000..0x4249_0020u32, prop::collection::vec(any::<u8>(), 0..200))
+        .prop_map(|(kind, rest)| [&kind.to_le_bytes()[..], &rest].concat())
+        .prop_filter("a version ends it", |message| message[0] != 0x13);
+    prop_oneof![4 => sound, 1 => broken]
+}
+
+proptest! {
+    /// Refused requests change nothing, and no sequence breaks a quota or maps a vector twice.
+    #[test]
+    fn refused_requests_change_nothing(messages in prop::collection::vec(messages(), 0..60)) {
+        let mut peer = Peer::on(Version::V1_4);
+        for message in messages {
+            let before = peer.host.save();
+            let status = Status::parse(&peer.exchange(&message).unwrap()).unwrap();
+            let after = peer.host.save();
+            if !status.is_success() {
+                prop_assert_eq!(&after, &before);
+            }
+            let mut data: Vec<u32> = Vec::new();
+            for function in &after.functions {
+                let of = function.mappings.iter().flat_map(|mapping| {
+                    (0..).zip(&mapping.targets).map(|(index, _)| mapping.data + index)
+                });
+                let of: Vec<u32> = of.collect();
+                prop_assert!(of.len() <= 64);
+                prop_assert!(function.is_assigned || of.is_empty());
+                data.extend(of);
+            }
+            let all = data.len();
+            data.sort_unstable();
+            data.dedup();
+            prop_assert_eq!(data.len(), all);
+            prop_assert!(data.iter().all(|spi| (32..1020).contains(spi)));
+            prop_assert!(after.window.is_some() || data.is_empty());
+        }
+    }
+}

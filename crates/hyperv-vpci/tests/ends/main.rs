@@ -1,0 +1,16 @@
+//! Guest and host against each other: what reviews asked for, and each end with a peer that
+//! misbehaves.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+mod apic;
+mod board;
+mod demands;
+mod ejection;
+mod gic;
+mod host;
+mod misbehaviour;
+mod negotiation;
+mod saved;
+mod senders;
+mod tamper;

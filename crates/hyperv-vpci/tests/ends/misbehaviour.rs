@@ -1,0 +1,194 @@
+//! A host that answers late, wrongly, twice or never.
+
+use crate::board::{Board, OTHER, SLOT, reason, request};
+use crate::tamper::{Change, Fate};
+use hyperv_vpci::channel::{Channel, PacketKind};
+use hyperv_vpci::guest::Faults;
+use msi_types::{Delivery, MsiParent, Shape};
+
+/// What the host's bad answer is, and the reason that the guest gives.
+const WRONG: [(Change, &str); 5] = [
+    (|answer| answer[10] = 2, "the host granted another number of vectors"),
+    (|answer| answer.truncate(8), "a message is malformed"),
+    (|answer| answer.truncate(0), "a message is malformed"),
+    (|answer| answer[3] = 0xc0, "the host refused"),
+    (|answer| answer[3] = 0x80, "the host refused"),
+];
+
+#[test]
+fn wrong_answers_are_errors_that_leave_nothing() {
+    for (change, expected) in WRONG {
+        let board = Board::new();
+        let device = board.attach(SLOT);
+        let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+        board.tamper.set(Fate::Changed(change));
+        let refused = board.bus.compose(&block, 0).unwrap_err();
+        assert_eq!(reason(refused), expected);
+        board.tamper.set(Fate::Sent);
+        // The bus goes on.
+        let other = board.attach(OTHER);
+        let (second, message) = board.vector(&other);
+        assert_eq!(board.bus.faults(), Faults::default());
+        assert_eq!(message.data, second.first().get());
+        board.bus.free(&device, block);
+        assert_eq!(board.gic.claimed(), [second.first().get()]);
+    }
+}
+
+#[test]
+fn an_unaligned_group_is_of_no_use() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let block = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
+    board.tamper.set(Fate::Changed(|answer| answer[12] |= 2));
+    let refused = board.bus.compose(&block, 0).unwrap_err();
+    assert_eq!(reason(refused), "the host's data is not aligned to the group");
+}
+
+#[test]
+fn one_message_for_two_interrupts_is_of_no_use() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let (first, message) = board.vector(&device);
+    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    // The first has SPI 64, this one 65.
+    board.tamper.set(Fate::Changed(|answer| answer[12] = 64));
+    let refused = board.bus.compose(&block, 0).unwrap_err();
+    assert_eq!(reason(refused), "the host gave this message to another interrupt");
+    board.tamper.set(Fate::Sent);
+    board.bus.poll().unwrap();
+    board.kernel.side.lock().unwrap().serve().unwrap();
+    // The first one's message still works.
+    assert_eq!(board.send(message), Delivery::Pending);
+    assert_eq!(board.gic.acknowledge(0), Some(first.first().get()));
+}
+
+#[test]
+fn a_second_answer_is_ignored() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    board.tamper.set(Fate::Doubled);
+    let (one, _) = board.vector(&device);
+    let (two, message) = board.vector(&device);
+    assert_eq!(message.data, two.first().get());
+    board.tamper.set(Fate::Sent);
+    board.bus.poll().unwrap();
+    assert_eq!(board.bus.faults(), Faults { unexpected: 2, ..Faults::default() });
+    board.bus.free(&device, one);
+    board.bus.free(&device, two);
+    assert_eq!(board.mapped(), 0);
+}
+
+#[test]
+fn an_answer_to_nobody_is_ignored() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    {
+        let mut side = board.kernel.side.lock().unwrap();
+        for id in [0, 1, 1000, u64::MAX] {
+            side.channel.inner.send(PacketKind::Completion(id), &[0; 24]).unwrap();
+        }
+    }
+    let (_, message) = board.vector(&device);
+    assert_eq!(message.data, 64);
+    assert_eq!(board.bus.faults().unexpected, 4);
+}
+
+#[test]
+fn a_silent_host_ends_a_wait() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.tamper.set(Fate::Lost);
+    let refused = board.bus.compose(&block, 0).unwrap_err();
+    assert_eq!(reason(refused), "the host did not answer in time");
+    board.tamper.set(Fate::Sent);
+    // The vector has no message, so that there is nothing to delete.
+    board.bus.free(&device, block);
+    assert!(board.gic.claimed().is_empty());
+}
+
+#[test]
+fn a_late_message_goes_back_to_the_host() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.tamper.set(Fate::Kept);
+    board.bus.compose(&block, 0).unwrap_err();
+    assert_eq!(board.mapped(), 1);
+    board.let_go();
+    assert_eq!(board.mapped(), 0);
+    assert_eq!(board.bus.faults(), Faults { late: 1, ..Faults::default() });
+    // The vector gets another message now.
+    assert!(board.bus.compose(&block, 0).is_ok());
+}
+
+#[test]
+fn an_unconfirmed_deletion_keeps_the_vector() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let (block, _) = board.vector(&device);
+    let first = block.first().get();
+    board.tamper.set(Fate::Kept);
+    board.bus.free(&device, block);
+    board.bus.detach(device);
+    // The host may still send it: masked, and nobody else's.
+    let spi = board.gic.spi(first);
+    assert!(spi.claimed && !spi.enabled);
+    board.tamper.set(Fate::Sent);
+    let other = board.attach(OTHER);
+    assert_eq!(board.vector(&other).0.first().get(), first + 1);
+    board.let_go();
+    assert!(!board.gic.spi(first).claimed);
+    assert_eq!(board.vector(&other).0.first().get(), first);
+}
+
+#[test]
+fn unanswered_requests_are_bounded() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.tamper.set(Fate::Lost);
+    let reasons: Vec<_> =
+        (0..70).map(|_| reason(board.bus.compose(&block, 0).unwrap_err())).collect();
+    assert_eq!(reasons[63], "the host did not answer in time");
+    assert_eq!(reasons[64], "too many requests are unanswered");
+    // Without an account of it, no request is made: the vector is free at once.
+    board.bus.free(&device, block);
+    assert!(board.gic.claimed().is_empty());
+}
+
+#[test]
+fn a_broken_channel_ends_every_wait() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let (block, _) = board.vector(&device);
+    let second = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.kernel.meanwhile(|side| {
+        // Longer than any message of a host.
+        side.channel.inner.send(PacketKind::Notice, &[0; 10_000]).unwrap();
+    });
+    let refused = board.bus.compose(&second, 0).unwrap_err();
+    assert_eq!(reason(refused), "the channel failed");
+    assert!(board.bus.poll().is_err());
+    // What was allocated can be given back nevertheless.
+    board.bus.free(&device, block);
+    board.bus.free(&device, second);
+    assert!(board.gic.claimed().is_empty());
+}
+
+#[test]
+fn malformed_notices_are_counted() {
+    let board = Board::new();
+    {
+        let mut side = board.kernel.side.lock().unwrap();
+        let relations = [0x4249_0019u32, u32::MAX].map(u32::to_le_bytes).concat();
+        for message in [&[][..], &[0xff; 8], &[1; 3], &relations] {
+            side.channel.inner.send(PacketKind::Notice, message).unwrap();
+        }
+    }
+    board.bus.poll().unwrap();
+    // Three bytes arrive as eight: the ring pads.
+    assert_eq!(board.bus.faults(), Faults { malformed: 4, ..Faults::default() });
+    assert_eq!(board.bus.functions().unwrap().len(), 2);
+}

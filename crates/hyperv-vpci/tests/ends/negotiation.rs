@@ -1,0 +1,109 @@
+//! From the first message to a bus that is on.
+
+use crate::board::{Board, CPUS, OTHER, SLOT, open};
+use crate::gic::Gic;
+use crate::tamper::{Fate, Tamper};
+use hyperv_vpci::guest::{BusEvent, SpiDomain, Vectors, VpciError};
+use hyperv_vpci::host::Injection;
+use hyperv_vpci::protocol::reply::Status;
+use hyperv_vpci::protocol::{Request, ResourcesForm, Version};
+use std::sync::Arc;
+
+fn opened(highest: Version, fate: Fate) -> (Vec<Request>, Result<Version, VpciError>) {
+    let gic = Arc::new(Gic::new(1020, CPUS.into()));
+    let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
+    let tamper = Tamper::default();
+    tamper.set(fate);
+    let vectors = Vectors::Spis(Arc::new(domain));
+    let (_, _, bus) = open(highest, Injection::Spi(gic), vectors, &tamper);
+    let heard = tamper.heard().into_iter();
+    let requests = heard.map(|(_, message)| Request::parse(&message).unwrap()).collect();
+    (requests, bus.map(|bus| bus.version()))
+}
+
+#[test]
+fn the_highest_common_version_is_spoken() {
+    for highest in Version::OFFERED {
+        let (requests, version) = opened(highest, Fate::Sent);
+        assert_eq!(version, Ok(highest));
+        let asked: Vec<u32> = requests
+            .iter()
+            .filter_map(|request| match request {
+                Request::QueryVersion(version) => Some(*version),
+                _ => None,
+            })
+            .collect();
+        let above = Version::OFFERED.into_iter().filter(|version| *version >= highest);
+        assert!(above.map(Version::to_wire).eq(asked));
+    }
+}
+
+#[test]
+fn resources_are_assigned_in_the_versions_form() {
+    for (highest, form) in [(Version::V1_1, ResourcesForm::V1), (Version::V1_4, ResourcesForm::V2)]
+    {
+        let (requests, _) = opened(highest, Fate::Sent);
+        let assigned = requests.iter().filter_map(|request| match request {
+            Request::AssignResources(assigned) => Some((assigned.slot, assigned.form)),
+            _ => None,
+        });
+        assert!(assigned.eq([(SLOT, form), (OTHER, form)]));
+    }
+}
+
+#[test]
+fn other_failures_end_the_negotiation() {
+    let refuse: fn(&mut Vec<u8>) =
+        |answer| answer[..4].copy_from_slice(&Status::BAD_DATA.get().to_le_bytes());
+    let operation = "query version";
+    let refused = VpciError::Refused { operation, status: Status::BAD_DATA };
+    assert_eq!(opened(Version::V1_4, Fate::Changed(refuse)).1, Err(refused));
+    let mismatch: fn(&mut Vec<u8>) =
+        |answer| answer[..4].copy_from_slice(&Status::REVISION_MISMATCH.get().to_le_bytes());
+    let (requests, result) = opened(Version::V1_1, Fate::Changed(mismatch));
+    // The host took the last proposal, but the guest cannot know.
+    assert_eq!((requests.len(), result), (4, Err(VpciError::NoVersion)));
+    assert_eq!(opened(Version::V1_4, Fate::Lost).1, Err(VpciError::Silent(operation)));
+}
+
+#[test]
+fn functions_arrive_with_their_registers() {
+    let board = Board::new();
+    assert_eq!(board.bus.next_event(), Some(BusEvent::Arrived(SLOT)));
+    assert_eq!(board.bus.next_event(), Some(BusEvent::Arrived(OTHER)));
+    assert_eq!(board.bus.next_event(), None);
+    assert_eq!(board.bus.bars(SLOT), Some([0xffff_0000, 0, 0, 0, 0, 0]));
+    let serials: Vec<u32> =
+        board.bus.functions().unwrap().iter().map(|function| function.serial).collect();
+    assert_eq!(serials, [9, 9]);
+}
+
+#[test]
+fn a_bus_that_is_still_on_is_turned_off_first() {
+    let (requests, version) = opened(Version::V1_4, Fate::FirstEntryRefused);
+    assert_eq!(version, Ok(Version::V1_4));
+    let entry = Request::D0Entry { window: 0x1000_0000 };
+    let power: Vec<Request> = requests
+        .into_iter()
+        .filter(|request| {
+            matches!(
+                request,
+                Request::D0Entry { .. } | Request::D0Exit | Request::ReleaseResources(_)
+            )
+        })
+        .collect();
+    let release = Request::ReleaseResources;
+    assert_eq!(power, [entry, release(SLOT), release(OTHER), Request::D0Exit, entry]);
+}
+
+#[test]
+fn a_closed_bus_is_off_at_the_host() {
+    let board = Board::new();
+    board.bus.close().unwrap();
+    assert_eq!(board.kernel.side.lock().unwrap().host.window(), None);
+    let requests = board.requests();
+    let release = Request::ReleaseResources;
+    assert_eq!(requests, [release(OTHER), release(SLOT), Request::D0Exit]);
+    assert_eq!(board.bus.close(), Err(VpciError::Closed));
+    assert_eq!(board.bus.poll(), Err(VpciError::Closed));
+}
