@@ -11,6 +11,7 @@ mod deny;
 mod differential;
 mod dtb;
 mod examples;
+mod figures;
 mod fuzz;
 mod initramfs;
 mod interleavings;
@@ -78,6 +79,8 @@ enum Task {
     Kvm(kvm::Wanted),
     /// Run the bare-metal test bench on one of QEMU's machines, and watch
     Qemu(qemu::Watch),
+    /// Measure, and write the figures of docs/measurements.md; on a machine that is idle
+    Figures,
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
     Fetch,
 }
@@ -99,6 +102,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
+        Task::Figures => return figures::run(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
         Task::Language { since } => return language::run(&workspace, since.as_deref()),
         Task::Test { list: true, .. } => {

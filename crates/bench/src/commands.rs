@@ -107,18 +107,19 @@ impl Drop for Qemu {
 /// Of the model.
 pub(crate) fn model() -> Result<Vec<Probe>, (&'static str, String)> {
     let machine = Qtest::new(1).map_err(|error| (OURS[0], error.to_string()))?;
-    probes(OURS, machine)
+    probes(OURS, QEMUS.map(Reference::Case), machine)
 }
 
 /// Of QEMU.
 pub(crate) fn qemu() -> Result<Vec<Probe>, (&'static str, String)> {
     let machine = Qemu::start().map_err(|reason| (QEMUS[0], reason))?;
-    probes(QEMUS, machine)
+    probes(QEMUS, [Reference::FetchOr; 2], machine)
 }
 
 /// One INT, and one SYNC: to be sampled in this order.
 fn probes(
     names: [&'static str; 2],
+    of: [Reference; 2],
     machine: impl QtestServer + 'static,
 ) -> Result<Vec<Probe>, (&'static str, String)> {
     let mut its = ItsUnderTest { machine, at: 0 };
@@ -126,8 +127,8 @@ fn probes(
     let its = Rc::new(RefCell::new(its));
     let same = Rc::clone(&its);
     Ok(vec![
-        Probe::new(names[0], Reference::FetchOr, move || its.borrow_mut().ints()),
-        Probe::new(names[1], Reference::FetchOr, move || same.borrow_mut().syncs()),
+        Probe::new(names[0], of[0], move || its.borrow_mut().ints()),
+        Probe::new(names[1], of[1], move || same.borrow_mut().syncs()),
     ])
 }
 

@@ -1,6 +1,6 @@
 //! From an acknowledged INTID to its handler.
 
-use super::{MeasureError, Probe, Reference, each};
+use super::{MeasureError, Probe, Reference, each, floors};
 use irq_domain::{
     Config, Dispatched, Host, Interrupts, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig,
 };
@@ -34,7 +34,7 @@ pub(crate) fn probe() -> Result<Probe, MeasureError> {
         |slot| device.request(slot, "vector", |context| _ = std::hint::black_box(context.cpu()));
     let handles = granted.iter().map(|vector| request(vector.slot)).collect::<Result<Vec<_>, _>>();
     let handles = handles.map_err(|error| failed(&error))?;
-    Ok(Probe::new(NAME, Reference::FetchOr, move || {
+    Ok(Probe::new(NAME, Reference::Case(floors::DISPATCH), move || {
         let _attached = &device;
         let start = Instant::now();
         for handle in handles.iter().cycle().take(REPEATS as usize) {

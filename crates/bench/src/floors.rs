@@ -1,5 +1,15 @@
 //! Floors: the least that any implementation needs.
 
+mod dispatch;
+mod entry;
+mod translation;
+
+pub(crate) use dispatch::DISPATCH;
+pub(crate) use entry::ENTER;
+pub(crate) use translation::{
+    SEND_TAKE, TRANSLATE, TRANSLATE_FRESH, TRANSLATE_MANY, TRANSLATE_MANY_FRESH, random_order,
+};
+
 use super::{Probe, Reference, each};
 use std::collections::{BTreeMap, HashMap};
 use std::hint::black_box;
@@ -18,8 +28,15 @@ pub(crate) fn fetch_or() -> f64 {
     timed(&|bit| _ = black_box(&word).fetch_or(1 << (bit % 64), Ordering::SeqCst))
 }
 
-/// The operations that an injection consists of at least.
+/// Those of this program's own work, and what locks and maps cost.
 pub(crate) fn probes() -> Vec<Probe> {
+    let mut probes = translation::probes();
+    probes.extend([dispatch::probe(), entry::probe()]);
+    probes.extend(locks_and_maps());
+    probes
+}
+
+fn locks_and_maps() -> Vec<Probe> {
     let (mutex, lock) = (Mutex::new(0u64), RwLock::new(0u64));
     let (shared_word, shared_mutex, shared_lock) =
         (AtomicU64::new(0), Mutex::new(0u64), RwLock::new(0u64));

@@ -67,7 +67,7 @@ fn unless_pending(delivered: Delivery) -> Result<(), String> {
 
 fn inject_one() -> Result<Probe, MeasureError> {
     let (model, _vcpus) = model(INJECT, EventMapping::new(1, 1), 1)?;
-    Ok(Probe::new(INJECT, Reference::FetchOr, move || {
+    Ok(Probe::new(INJECT, Reference::Case(floors::TRANSLATE), move || {
         unless_pending(model.send(0, 0))?;
         Ok(timed(REPEATS, || {
             for _ in 0..REPEATS {
@@ -80,7 +80,7 @@ fn inject_one() -> Result<Probe, MeasureError> {
 fn inject_fresh() -> Result<Probe, MeasureError> {
     let name = "inject-1-fresh";
     let (model, mut vcpus) = model(name, EventMapping::new(1, 6), 1)?;
-    Ok(Probe::new(name, Reference::FetchOr, move || {
+    Ok(Probe::new(name, Reference::Case(floors::TRANSLATE_FRESH), move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
         let (rounds, events) = (REPEATS / 64, 64);
         let mut spent = Duration::ZERO;
@@ -110,12 +110,13 @@ fn inject_random(
 ) -> Result<Probe, MeasureError> {
     let (model, mut vcpus) = model(name, mapping, 1)?;
     let events = 1u32 << mapping.event_bits;
-    let mut order: Vec<_> = (0..mapping.devices)
-        .flat_map(|device| (0..events).map(move |event| (device, event)))
-        .collect();
-    fastrand::Rng::with_seed(1).shuffle(&mut order);
+    let order = floors::random_order(mapping.devices, events);
     let count = mapping.devices * events;
-    Ok(Probe::new(name, Reference::FetchOr, move || {
+    let of = match found {
+        InitialState::Idle => floors::TRANSLATE_MANY_FRESH,
+        InitialState::Pending => floors::TRANSLATE_MANY,
+    };
+    Ok(Probe::new(name, Reference::Case(of), move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
         match found {
             InitialState::Idle => empty(vcpu),
@@ -164,7 +165,7 @@ fn priorities() -> Result<Probe, MeasureError> {
     let name = "ack-32-priorities";
     let priority = |event| u8::try_from(event * 8).unwrap_or(0);
     let (model, mut vcpus) = model(name, EventMapping { priority, ..EventMapping::new(1, 5) }, 1)?;
-    Ok(Probe::new(name, Reference::FetchOr, move || {
+    Ok(Probe::new(name, Reference::Case(floors::SEND_TAKE), move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
         empty(vcpu);
         let (rounds, mut taken) = (REPEATS / 32, 0);
@@ -190,7 +191,7 @@ fn priorities() -> Result<Probe, MeasureError> {
 fn depth(name: &'static str, pending: u32) -> Result<Probe, MeasureError> {
     let mapping = EventMapping::new(LPIS / 32, 5);
     let (model, mut vcpus) = model(name, mapping, 1)?;
-    Ok(Probe::new(name, Reference::FetchOr, move || {
+    Ok(Probe::new(name, Reference::Case(floors::SEND_TAKE), move || {
         let Some(vcpu) = vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
         (0..pending).try_for_each(|at| unless_pending(model.send(at / 32, at % 32)))?;
         Ok(timed(REPEATS, || {

@@ -89,9 +89,9 @@ impl EventMapping {
 }
 
 impl MeasuredGic {
-    /// Two vCPUs, with as many priority bits as it takes for a mask that lets 32 priorities of LPIs
-    /// through; the events are mapped to consecutive LPIs (which start again from the first when
-    /// they are used up); device n to vCPU n modulo `targets`.
+    /// Two vCPUs or `targets`, at most 16, with as many priority bits as it takes for a mask that
+    /// lets 32 priorities of LPIs through; the events are mapped to consecutive LPIs (which start
+    /// again from the first when they are used up); device n to vCPU n modulo `targets`.
     pub(crate) fn mapped(
         mapping: EventMapping,
         targets: u16,
@@ -101,7 +101,7 @@ impl MeasuredGic {
             lpi_id_bits: Some(16),
             its: vec![ItsConfig::new(ITS)],
             priority_bits: 6,
-            ..VgicConfig::new(2)
+            ..VgicConfig::new(targets.max(2))
         };
         let ram = Arc::new(FlatMemory(Mutex::new(vec![0; RAM_BYTES])));
         let made = Vgic::new(config, ram.clone(), kick).map_err(|error| error.to_string())?;

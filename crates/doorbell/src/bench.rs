@@ -1,61 +1,60 @@
 //! `doorbell bench`.
 
+mod markdown;
+
 use crate::cli::BenchArgs;
 use crate::exit::Outcome;
 use crate::print::{self, Output};
-use anyhow::Result;
-use doorbell_bench::{Case, MeasureOptions, Measurements};
-use serde::Serialize;
+use anyhow::{Context, Result, ensure};
+use doorbell_bench::{MeasureOptions, Measurements};
 use std::io::{self, Write};
+use std::process::{Command, Stdio};
 
-#[derive(Serialize)]
-struct Document<'a> {
-    floor_ns: f64,
-    cases: Vec<Row<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    skipped: Vec<Skipped<'a>>,
-}
-
-#[derive(Serialize)]
-struct Row<'a> {
-    name: &'a str,
-    median_ns: f64,
-    min_ns: f64,
-    ratio: f64,
-    /// Name of the measurement that the ratio refers to.
-    of: String,
-}
-
-/// A case that cannot be measured here.
-#[derive(Serialize)]
-struct Skipped<'a> {
-    name: &'a str,
-    reason: &'a str,
-}
-
-/// Measures, and prints times as ratios to an uncontended `fetch_or` or to what the case names.
+/// Measures in one or several processes, and prints times as ratios to what each case names.
 pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
-    let measured = doorbell_bench::measure(&MeasureOptions {
-        rounds: args.rounds,
-        peers: args.peers.clone(),
-    })?;
+    let measured = match args.processes {
+        1 => doorbell_bench::measure(&MeasureOptions {
+            rounds: args.rounds,
+            peers: args.peers.clone(),
+        })?,
+        processes => {
+            let all = (0..processes).map(|_| another_process(args)).collect::<Result<Vec<_>>>()?;
+            Measurements::merged(&all).context("no process has measured")?
+        }
+    };
     if args.output.json {
-        print::json(&Document::of(&measured))?;
+        print::json(&measured)?;
+    } else if args.markdown {
+        print::text(|out| markdown::print(out, &measured))?;
     } else {
         print::text(|out| print_text(out, &measured))?;
     }
     Ok(Outcome::Good)
 }
 
+/// The measurements of a process of its own.
+fn another_process(args: &BenchArgs) -> Result<Measurements> {
+    let program = std::env::current_exe().context("the program does not know its own file")?;
+    let mut command = Command::new(program);
+    command.args(["bench", "--json", "--processes", "1", "--rounds", &args.rounds.to_string()]);
+    for peer in &args.peers {
+        command.arg("--peer").arg(peer);
+    }
+    let output =
+        command.stderr(Stdio::inherit()).output().context("a process cannot be started")?;
+    ensure!(output.status.success(), "a measuring process ended with {}", output.status);
+    serde_json::from_slice(&output.stdout).context("a measuring process wrote something else")
+}
+
 fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
-    let mut table = print::table(["case", "median ns", "fastest ns", "ratio", "to"]);
+    let mut table = print::table(["case", "median ns", "least ns", "ratio", "to"]);
     for case in &measured.cases {
-        let [median, fastest, ratio] = [case.median_ns, case.min_ns, case.ratio].map(three_digits);
-        table.add_row([case.name.clone(), median, fastest, ratio, case.of.to_string()]);
+        let [median, least, ratio] = [case.median_ns, case.min_ns, case.ratio].map(three_digits);
+        table.add_row([&case.name, &median, &least, &ratio, &case.of]);
     }
     writeln!(out, "{table}")?;
-    for (name, reason) in &measured.skipped {
-        writeln!(out, "{name}: not measured, {reason}")?;
+    for skipped in &measured.skipped {
+        writeln!(out, "{}: not measured, {}", skipped.name, skipped.reason)?;
     }
     writeln!(out, "an uncontended fetch_or takes {:.2} ns", measured.floor_ns)
 }
@@ -64,27 +63,4 @@ fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
 fn three_digits(number: f64) -> String {
     let decimals = if number < 10.0 { 2 } else { usize::from(number < 100.0) };
     format!("{number:.decimals$}")
-}
-
-impl<'a> Document<'a> {
-    fn of(measured: &'a Measurements) -> Self {
-        let skipped = measured.skipped.iter().map(|(name, reason)| Skipped { name, reason });
-        Self {
-            floor_ns: measured.floor_ns,
-            cases: measured.cases.iter().map(Row::of).collect(),
-            skipped: skipped.collect(),
-        }
-    }
-}
-
-impl<'a> Row<'a> {
-    fn of(case: &'a Case) -> Self {
-        Self {
-            name: &case.name,
-            median_ns: case.median_ns,
-            min_ns: case.min_ns,
-            ratio: case.ratio,
-            of: case.of.to_string(),
-        }
-    }
 }

@@ -102,11 +102,20 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Samples of each case, of which the median and the fastest are shown.
+    /// Processes that measure one after the other: the median of their medians and the least are
+    /// shown. A process may be slow throughout.
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 301,
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    pub(crate) processes: u32,
+    /// Samples of each case in each process.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 101,
         value_parser = clap::value_parser!(u32).range(1..=100_000)
     )]
     pub(crate) rounds: u32,
@@ -114,6 +123,9 @@ pub(crate) struct BenchArgs {
     /// cases here.
     #[arg(long = "peer", value_name = "PROGRAM")]
     pub(crate) peers: Vec<PathBuf>,
+    /// Print the tables of docs/measurements.md: ratios alone.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) markdown: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

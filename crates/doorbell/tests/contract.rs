@@ -301,16 +301,17 @@ fn inspect_has_the_fields_of_the_contract() {
 
 #[test]
 fn bench_has_its_fields_and_cases() {
-    let output = doorbell(&["bench", "--json", "--rounds", "1"]);
+    let output = doorbell(&["bench", "--json", "--rounds", "1", "--processes", "2"]);
     assert_eq!(output.status.code(), Some(0));
     let measured = json(&output);
     has_fields(&measured, &["floor_ns", "cases"]);
     let cases = measured["cases"].as_array().unwrap();
     for case in cases {
         has_fields(case, &["name", "median_ns", "min_ns", "ratio", "of"]);
+        assert!(case["min_ns"].as_f64() <= case["median_ns"].as_f64(), "{case}");
     }
     let case = |name: &str| cases.iter().find(|case| case["name"] == name).unwrap();
-    assert_eq!(case("inject-1")["of"], "fetch_or");
+    assert_eq!(case("inject-1")["of"], "floor-translate-1");
     assert_eq!(case("inject-2-threads")["of"], "inject-1");
     for name in [
         "inject-64k-random",

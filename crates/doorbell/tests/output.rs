@@ -14,7 +14,7 @@ const GICV2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../gic-firmware/tests/
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qtest-script");
 
 /// Each subcommand in each of its modes, and its exit status if all is well.
-const COMMANDS: [(&[&str], i32); 15] = [
+const COMMANDS: [(&[&str], i32); 16] = [
     (&["--messages", "1"], 0),
     (&["run", "--json", "--messages", "1"], 0),
     (&["run", "--dtb", GICV2], 2),
@@ -25,8 +25,9 @@ const COMMANDS: [(&[&str], i32); 15] = [
     (&["matrix", "--json"], 0),
     (&["inspect", DEVICETREE], 0),
     (&["inspect", "--json", DEVICETREE], 0),
-    (&["bench", "--rounds", "1"], 0),
-    (&["bench", "--json", "--rounds", "1"], 0),
+    (&["bench", "--rounds", "1", "--processes", "1"], 0),
+    (&["bench", "--markdown", "--rounds", "1", "--processes", "1"], 0),
+    (&["bench", "--json", "--rounds", "1", "--processes", "1"], 0),
     (&["qtest"], 0),
     (&["--help"], 0),
     (&["--version"], 0),

@@ -1,0 +1,264 @@
+//! Floors of injection and acknowledgement: the loads and read-modify-writes that no GIC model can
+//! do without, on arrays of this model's sizes and strides, and nothing else.
+//!
+//! | floor | loads | read-modify-writes |
+//! |---|---|---|
+//! | a message to a pending event | the device's word, the event's word | the event's word |
+//! | a message to an event that is not | the same | the event's word, its ready bit |
+//! | that, and its acknowledgement | the same, the ready bits, the event's word | the event's word, its ready bit; the ready bit, the event's word |
+//!
+//! The event's word is exchanged even if it is pending already: only that orders what the sender
+//! wrote before with the handler that is to see it. The floors know no levels, groups, targets,
+//! unmapping, and nobody to tell.
+
+use super::floor;
+use crate::word::{Word, zeros};
+use crate::{Probe, each};
+use std::hint::black_box;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+/// A message to one pending event.
+pub(crate) const TRANSLATE: &str = "floor-translate-1";
+/// A message to one of 64 events, none pending.
+pub(crate) const TRANSLATE_FRESH: &str = "floor-translate-64-fresh";
+/// A message to one of 65,536 pending events in random order.
+pub(crate) const TRANSLATE_MANY: &str = "floor-translate-64k";
+/// The same, none pending.
+pub(crate) const TRANSLATE_MANY_FRESH: &str = "floor-translate-64k-fresh";
+/// A message to an event that is not pending, and its acknowledgement.
+pub(crate) const SEND_TAKE: &str = "floor-send-take";
+
+const OPERATIONS: u32 = 8192;
+const DEVICES: u32 = 2048;
+const EVENTS: u32 = 32;
+/// DeviceIDs that have a word.
+const DEVICE_IDS: u32 = 1 << 16;
+/// Events that have a word: the model's default budget.
+const EVENT_WORDS: u32 = 1 << 17;
+/// Words of a page, within which the events of one device are [`STRIDE`] words apart.
+const PAGE: u32 = 512;
+const STRIDE: u32 = 16;
+
+const VALID: u64 = 1 << 63;
+const PENDING: u64 = 1 << 63;
+
+/// Words with the ready bits of a device's 64 events.
+const FEW_READY_WORDS: usize = (64 * STRIDE / 64) as usize;
+
+/// Events per device, in a device's word beside its first event.
+const EVENTS_SHIFT: u32 = 32;
+
+/// Events that are mapped.
+struct Translation<W> {
+    devices: Box<[W]>,
+    events: Box<[W]>,
+    ready: Box<[W]>,
+}
+
+impl<W: Word> Translation<W> {
+    /// `devices` devices with `events` events each, at most 65,536 together.
+    fn new(devices: u32, events: u32) -> Self {
+        let device_word = |device| {
+            // As many devices share a page as there are words between two events of one.
+            let first = device / STRIDE * PAGE + device % STRIDE;
+            VALID | u64::from(events) << EVENTS_SHIFT | u64::from(first)
+        };
+        let device_words = (0..DEVICE_IDS)
+            .map(|device| W::new(if device < devices { device_word(device) } else { 0 }));
+        Self {
+            devices: device_words.collect(),
+            events: zeros(EVENT_WORDS),
+            ready: zeros(EVENT_WORDS / 64),
+        }
+    }
+
+    /// A message. Was the event not pending?
+    #[inline]
+    fn send(&self, device: u32, event: u32) -> bool {
+        self.try_send(device, event).unwrap_or(false)
+    }
+
+    #[inline]
+    fn try_send(&self, device: u32, event: u32) -> Option<bool> {
+        let found = self.devices.get(device as usize)?.load();
+        if found & VALID == 0 || u64::from(event) >= found >> EVENTS_SHIFT & 0xffff {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "the position is the low half")]
+        let at = (found as u32).wrapping_add(event * STRIDE) as usize;
+        let word = self.events.get(at)?;
+        let seen = word.load();
+        let fresh = word.exchange(seen, seen | PENDING) && seen & PENDING == 0;
+        if fresh {
+            self.ready.get(at / 64)?.set(1 << (at % 64));
+        }
+        Some(fresh)
+    }
+
+    /// Acknowledges the first event among those whose ready bits are in this word.
+    #[inline]
+    fn take(&self, word: usize) -> Option<usize> {
+        let ready = self.ready.get(word)?;
+        let bits = ready.load();
+        let bit = bits & bits.wrapping_neg();
+        if bit == 0 {
+            return None;
+        }
+        ready.clear(bit);
+        let at = word * 64 + bit.trailing_zeros() as usize;
+        let event = self.events.get(at)?;
+        let seen = event.load();
+        (event.exchange(seen, seen & !PENDING) && seen & PENDING != 0).then_some(at)
+    }
+
+    /// No event is pending.
+    fn clear(&self) {
+        self.events.iter().for_each(|word| word.clear(PENDING));
+        self.ready.iter().for_each(|word| word.clear(u64::MAX));
+    }
+
+    /// A message to each of these; how many were not pending.
+    fn send_all(&self, order: &[(u32, u32)]) -> u32 {
+        order.iter().map(|(device, event)| u32::from(self.send(*device, *event))).sum()
+    }
+}
+
+/// The events of the model's cases, in their order.
+pub(crate) fn random_order(devices: u32, events: u32) -> Vec<(u32, u32)> {
+    let mut order: Vec<_> =
+        (0..devices).flat_map(|device| (0..events).map(move |event| (device, event))).collect();
+    fastrand::Rng::with_seed(1).shuffle(&mut order);
+    order
+}
+
+/// The five floors.
+pub(super) fn probes() -> Vec<Probe> {
+    vec![one(), few_fresh(), many(), many_fresh(), send_take()]
+}
+
+fn counted(time: f64, found: u32, expected: u32) -> Result<f64, String> {
+    if found == expected {
+        Ok(time)
+    } else {
+        Err(format!("{found} of {expected} messages did what they should"))
+    }
+}
+
+fn one() -> Probe {
+    let translation = Translation::<AtomicU64>::new(1, 2);
+    floor(TRANSLATE, move || {
+        let to = black_box(&translation);
+        let _ = to.send(0, 0);
+        let start = Instant::now();
+        let fresh: u32 = (0..OPERATIONS).map(|_| u32::from(to.send(0, 0))).sum();
+        counted(each(start.elapsed(), OPERATIONS), fresh, 0)
+    })
+}
+
+fn few_fresh() -> Probe {
+    let translation = Translation::<AtomicU64>::new(1, 64);
+    floor(TRANSLATE_FRESH, move || {
+        let to = black_box(&translation);
+        let (mut spent, mut fresh) = (Duration::ZERO, 0);
+        for _ in 0..OPERATIONS / 64 {
+            (0..FEW_READY_WORDS).for_each(|word| while to.take(word).is_some() {});
+            let start = Instant::now();
+            fresh += (0..64).map(|event| u32::from(to.send(0, event))).sum::<u32>();
+            spent += start.elapsed();
+        }
+        counted(each(spent, OPERATIONS), fresh, OPERATIONS)
+    })
+}
+
+fn many() -> Probe {
+    let translation = Translation::<AtomicU64>::new(DEVICES, EVENTS);
+    let order = random_order(DEVICES, EVENTS);
+    floor(TRANSLATE_MANY, move || {
+        let to = black_box(&translation);
+        to.send_all(&order);
+        let start = Instant::now();
+        let fresh = to.send_all(&order);
+        counted(each(start.elapsed(), DEVICES * EVENTS), fresh, 0)
+    })
+}
+
+fn many_fresh() -> Probe {
+    let translation = Translation::<AtomicU64>::new(DEVICES, EVENTS);
+    let order = random_order(DEVICES, EVENTS);
+    floor(TRANSLATE_MANY_FRESH, move || {
+        let to = black_box(&translation);
+        to.clear();
+        let start = Instant::now();
+        let fresh = to.send_all(&order);
+        counted(each(start.elapsed(), DEVICES * EVENTS), fresh, DEVICES * EVENTS)
+    })
+}
+
+fn send_take() -> Probe {
+    let translation = Translation::<AtomicU64>::new(1, 2);
+    floor(SEND_TAKE, move || {
+        let to = black_box(&translation);
+        let start = Instant::now();
+        let both = |_| u32::from(to.send(0, 0)) & u32::from(to.take(0) == Some(0));
+        let taken: u32 = (0..OPERATIONS).map(both).sum();
+        counted(each(start.elapsed(), OPERATIONS), taken, OPERATIONS)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::word::counted::{Accesses, Counted, accesses};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn pending_message_takes_two_loads_one_exchange() {
+        let translation = Translation::<Counted>::new(1, 2);
+        assert!(translation.send(0, 0));
+
+        let sent = accesses(|| translation.send(0, 0));
+
+        assert_eq!(sent, (false, Accesses { loads: 2, rmws: 1 }));
+    }
+
+    #[test]
+    fn fresh_message_sets_a_ready_bit_too() {
+        let translation = Translation::<Counted>::new(1, 64);
+
+        let sent = accesses(|| translation.send(0, 63));
+
+        assert_eq!(sent, (true, Accesses { loads: 2, rmws: 2 }));
+    }
+
+    #[test]
+    fn sending_and_taking_costs_four_of_each() {
+        let translation = Translation::<Counted>::new(1, 2);
+
+        let both = accesses(|| (translation.send(0, 0), translation.take(0)));
+
+        assert_eq!(both, ((true, Some(0)), Accesses { loads: 4, rmws: 4 }));
+        assert_eq!(translation.take(0), None);
+    }
+
+    #[test]
+    fn each_of_64k_events_is_its_own() {
+        let translation = Translation::<Counted>::new(DEVICES, EVENTS);
+        let order = random_order(DEVICES, EVENTS);
+        assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), 1 << 16);
+
+        let (fresh, fresh_accesses) = accesses(|| translation.send_all(&order));
+        let (again, again_accesses) = accesses(|| translation.send_all(&order));
+
+        assert_eq!((fresh, fresh_accesses), (1 << 16, Accesses { loads: 2 << 16, rmws: 2 << 16 }));
+        assert_eq!((again, again_accesses), (0, Accesses { loads: 2 << 16, rmws: 1 << 16 }));
+        translation.clear();
+        assert_eq!(translation.send_all(&order), 1 << 16);
+    }
+
+    #[test]
+    fn unmapped_events_take_no_message() {
+        let translation = Translation::<Counted>::new(1, 2);
+        assert_eq!((translation.try_send(0, 2), translation.try_send(1, 0)), (None, None));
+    }
+}

@@ -1,0 +1,155 @@
+//! Entry into a guest and exit from it, of vCPUs with list registers: what a hypervisor pays on
+//! every exit, whatever its reason.
+
+use crate::floors;
+use crate::model::{EventMapping, LPIS, MeasuredGic, NoKick};
+use crate::{MeasureError, Probe, Reference, each};
+use gic_arch::ich::{ListRegisterState, Vtr};
+use msi_types::Delivery;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vgic::{InGuest, ListRegisterVcpu, VirtualInterface};
+
+/// vCPUs that enter one after the other, so that the clock's own time is shared by all.
+const VCPUS: u16 = 16;
+const ROUNDS: u32 = 32;
+const REPEATS: u32 = 1024;
+const ALL_LISTED: &str = "enter-exit-16";
+
+/// The CPUs' virtual interface: 16 list registers, and the measured model's priorities.
+fn interface() -> Vtr {
+    let priorities = Vtr::new().with_pri_bits_minus_one(5).with_pre_bits_minus_one(5);
+    priorities.with_list_regs_minus_one(15).with_tds(true)
+}
+
+/// vCPUs, each with events of its own.
+struct Guests {
+    model: MeasuredGic,
+    vcpus: Vec<ListRegisterVcpu>,
+}
+
+type Entered = Vec<(InGuest, VirtualInterface)>;
+
+impl Guests {
+    fn new(mapping: EventMapping, vcpus: u16) -> Result<Self, String> {
+        let (model, all) = MeasuredGic::mapped(mapping, vcpus, Arc::new(NoKick))?;
+        let with_list_registers = all.into_iter().map(|vcpu| vcpu.with_list_registers(interface()));
+        let vcpus = with_list_registers.take(vcpus.into()).collect::<Result<_, _>>();
+        Ok(Self { model, vcpus: vcpus.map_err(|error| error.to_string())? })
+    }
+
+    /// The first events of a device send: those of [`event_of`](EventMapping) in their order.
+    fn send(&self, device: u32, events: u32) -> Result<(), String> {
+        for event in 0..events {
+            if self.model.send(device, event) != Delivery::Pending {
+                return Err("a message was not delivered".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn send_to_each(&self, events: u32) -> Result<(), String> {
+        (0..u32::from(VCPUS)).try_for_each(|device| self.send(device, events))
+    }
+
+    /// All enter, with `listed` list registers in use.
+    fn enter(&mut self, listed: u32) -> Result<(Entered, Duration), String> {
+        let mut entered = Vec::with_capacity(self.vcpus.len());
+        let start = Instant::now();
+        entered.extend(self.vcpus.drain(..).map(ListRegisterVcpu::enter));
+        let time = start.elapsed();
+        if entered.iter().all(|(_, interface)| pending(interface) == listed) {
+            Ok((entered, time))
+        } else {
+            Err(format!("a vCPU has not {listed} interrupts in list registers"))
+        }
+    }
+
+    /// All exit.
+    fn exit(&mut self, entered: Entered) -> Duration {
+        let start = Instant::now();
+        self.vcpus.extend(entered.into_iter().map(|(guest, interface)| guest.exit(&interface)));
+        start.elapsed()
+    }
+}
+
+fn pending(interface: &VirtualInterface) -> u32 {
+    let pending = |state| u32::from(state == ListRegisterState::Pending);
+    interface.list.iter().map(|register| pending(register.state())).sum()
+}
+
+/// Entries, exits, and both with few and with many LPIs pending.
+pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
+    let entries = [("enter-0", 0), ("enter-1", 1), ("enter-4", 4), ("enter-16", 16)];
+    let exits = [("exit-0", 0), ("exit-1", 1), ("exit-4", 4)];
+    let entries = entries.into_iter().map(|(name, pending)| made(name, entry(name, pending)));
+    let exits = exits.into_iter().map(|(name, ended)| made(name, exit(name, ended)));
+    let of_all = Reference::Case(ALL_LISTED);
+    let both = [
+        ("enter-exit-1", Reference::FetchOr, 1),
+        (ALL_LISTED, Reference::FetchOr, 16),
+        ("enter-exit-57k", of_all, LPIS),
+    ];
+    let both =
+        both.into_iter().map(|(name, of, pending)| made(name, entry_and_exit(name, of, pending)));
+    entries.chain(exits).chain(both).collect()
+}
+
+fn made(name: &str, probe: Result<Probe, String>) -> Result<Probe, MeasureError> {
+    probe.map_err(|reason| MeasureError::Case(name.to_owned(), reason))
+}
+
+/// The vCPUs enter with so many LPIs pending, which the guests leave alone.
+fn entry(name: &'static str, pending: u32) -> Result<Probe, String> {
+    let mut guests = Guests::new(EventMapping::new(VCPUS.into(), 4), VCPUS)?;
+    Ok(Probe::new(name, Reference::Case(floors::ENTER), move || {
+        guests.send_to_each(pending)?;
+        let mut spent = Duration::ZERO;
+        for _ in 0..ROUNDS {
+            let (entered, time) = guests.enter(pending)?;
+            spent += time;
+            guests.exit(entered);
+        }
+        Ok(each(spent, ROUNDS * u32::from(VCPUS)))
+    }))
+}
+
+/// The vCPUs exit, and their guests have ended all that was pending.
+fn exit(name: &'static str, ended: u32) -> Result<Probe, String> {
+    let mut guests = Guests::new(EventMapping::new(VCPUS.into(), 4), VCPUS)?;
+    Ok(Probe::new(name, Reference::Case(floors::ENTER), move || {
+        let mut spent = Duration::ZERO;
+        for _ in 0..ROUNDS {
+            guests.send_to_each(ended)?;
+            let (mut entered, _) = guests.enter(ended)?;
+            for (_, interface) in &mut entered {
+                let end = |register: &mut gic_arch::ich::ListRegister| {
+                    *register = register.with_state(ListRegisterState::Invalid);
+                };
+                interface.list.iter_mut().for_each(end);
+            }
+            spent += guests.exit(entered);
+        }
+        Ok(each(spent, ROUNDS * u32::from(VCPUS)))
+    }))
+}
+
+/// One vCPU enters and exits again and again, with so many LPIs pending.
+fn entry_and_exit(name: &'static str, of: Reference, pending: u32) -> Result<Probe, String> {
+    let mut guests = Guests::new(EventMapping::new(LPIS / 32, 5), 1)?;
+    Ok(Probe::new(name, of, move || {
+        (0..pending.div_ceil(32))
+            .try_for_each(|device| guests.send(device, (pending - device * 32).min(32)))?;
+        let (entered, _) = guests.enter(pending.min(16))?;
+        guests.exit(entered);
+        let Some(mut vcpu) = guests.vcpus.pop() else { return Err("no vCPU".to_owned()) };
+        let start = Instant::now();
+        for _ in 0..REPEATS {
+            let (guest, interface) = vcpu.enter();
+            vcpu = guest.exit(&interface);
+        }
+        let time = start.elapsed();
+        guests.vcpus.push(vcpu);
+        Ok(each(time, REPEATS))
+    }))
+}

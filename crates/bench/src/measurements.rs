@@ -1,0 +1,168 @@
+//! The results: of one process, and of several.
+
+use serde::{Deserialize, Serialize};
+
+/// The name of the reference that says what a machine is like, and nothing of the work.
+pub(crate) const FETCH_OR: &str = "fetch_or";
+
+/// Measured times.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Measurements {
+    /// An uncontended `fetch_or`, in nanoseconds (median).
+    pub floor_ns: f64,
+    /// The cases.
+    pub cases: Vec<Case>,
+    /// Cases that cannot be measured here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
+}
+
+/// One measured case. Times in nanoseconds for one operation, models included.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Case {
+    /// The measured operation:
+    ///
+    /// | name | one operation |
+    /// |---|---|
+    /// | `inject-1` | a message to the one event that is mapped, and pending already |
+    /// | `inject-1-fresh` | a message to an event that is not pending; 64 are mapped |
+    /// | `inject-64k-random` | a message to one of 2048 devices × 32 events in random order, none pending |
+    /// | `inject-64k-random-pending` | the same, all pending |
+    /// | `inject-64k-random-wide` | 32 devices × 2048 events, none pending |
+    /// | `inject-2-threads` | as `inject-1`, by each of two threads with a device and a vCPU of its own |
+    /// | `ack-32-priorities` | a message, `ICC_IAR1_EL1` and `ICC_EOIR1_EL1`, over 32 priorities pending together |
+    /// | `inject-ack-depth-1`, `-57k` | the same, with so many LPIs pending |
+    /// | `kick-asleep` | a vCPU falls asleep; a message, one kick (an eventfd write); the interrupt is taken |
+    /// | `enter-0`, `-1`, `-4`, `-16` | a vCPU with 16 list registers enters the guest, with so many LPIs pending |
+    /// | `exit-0`, `-1`, `-4` | it exits, and the guest has ended so many |
+    /// | `enter-exit-1`, `-16`, `-57k` | both, with so many LPIs pending, none of them ended |
+    /// | `route-update-16`, `-4096` | one route of a table of that size changes, which is in the caches |
+    /// | `inject-by-gsi` | as `inject-1`, by a GSI that is routed there |
+    /// | `int-command`, `sync-command` | one of 16384 in a queue; an INT's LPI is not pending |
+    /// | `dispatch` | from INTID to a handler that does nothing |
+    /// | `setup-*`, `move-*`, `deliver-*` | a controller: setting up a device by its vectors, one affinity change, one message from the device's store until its interrupt was handled and ended |
+    /// | `floor-*` | for comparison: the least accesses to memory that the work needs; and locks, maps, an eventfd, each alone and where said with a second thread at it |
+    /// | `peer-*` | for comparison: others' code. `peer-qemu-*-command` are as `*-command`, of the QEMU that is installed |
+    pub name: String,
+    /// The median; of several processes, the median of theirs.
+    pub median_ns: f64,
+    /// The least of the processes' medians.
+    pub min_ns: f64,
+    /// [`min_ns`](Self::min_ns) in units of [`of`](Self::of)'s.
+    pub ratio: f64,
+    /// The reference of the ratio: another case, or `fetch_or`.
+    pub of: String,
+}
+
+/// A case that cannot be measured here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// The first of its kind, or a peer's program.
+    pub name: String,
+    /// The reason.
+    pub reason: String,
+}
+
+impl Case {
+    /// A case of one process, without its ratio.
+    pub(crate) fn new(name: String, median_ns: f64, of: &str) -> Self {
+        Self { name, median_ns, min_ns: median_ns, ratio: 0.0, of: of.to_owned() }
+    }
+}
+
+impl Measurements {
+    pub(crate) fn new(floor_ns: f64, cases: Vec<Case>, skipped: Vec<Skipped>) -> Self {
+        Self { floor_ns, cases, skipped }.compared(floor_ns)
+    }
+
+    /// The measurements of several processes as those of one; `None` without any. Cases that are
+    /// not in all of them are left out.
+    pub fn merged(processes: &[Self]) -> Option<Self> {
+        let first = processes.first()?;
+        let case = |case: &Case| {
+            let same = |one: &Self| one.cases.iter().find(|other| other.name == case.name).cloned();
+            let all: Vec<_> = processes.iter().map(same).collect::<Option<_>>()?;
+            let (median_ns, min_ns) = median_and_least(all.iter().map(|case| case.median_ns));
+            Some(Case { median_ns, min_ns, ..case.clone() })
+        };
+        let cases = first.cases.iter().filter_map(case).collect();
+        let (floor_ns, least) = median_and_least(processes.iter().map(|one| one.floor_ns));
+        Some(Self { floor_ns, cases, skipped: first.skipped.clone() }.compared(least))
+    }
+
+    /// With each case compared with its reference; with `fetch_or`, where that was not measured.
+    fn compared(mut self, fetch_or_ns: f64) -> Self {
+        let least: Vec<_> =
+            self.cases.iter().map(|case| (case.name.clone(), case.min_ns)).collect();
+        for case in &mut self.cases {
+            let of = least.iter().find(|(name, _)| *name == case.of).map(|(_, least)| *least);
+            if of.is_none() {
+                FETCH_OR.clone_into(&mut case.of);
+            }
+            case.ratio = case.min_ns / of.unwrap_or(fetch_or_ns);
+        }
+        self
+    }
+}
+
+fn median_and_least(times: impl Iterator<Item = f64>) -> (f64, f64) {
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable_by(f64::total_cmp);
+    let at = |index: usize| times.get(index).copied().unwrap_or(0.0);
+    (at(times.len() / 2), at(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(floor_ns: f64, cases: &[(&str, f64, &str)]) -> Measurements {
+        let case = |(name, time, of): &(&str, f64, &str)| Case::new((*name).to_owned(), *time, of);
+        Measurements::new(floor_ns, cases.iter().map(case).collect(), Vec::new())
+    }
+
+    fn facts(measured: &Measurements) -> Vec<(&str, f64, f64, f64, &str)> {
+        let mut facts = Vec::new();
+        for Case { name, median_ns, min_ns, ratio, of } in &measured.cases {
+            facts.push((name.as_str(), *median_ns, *min_ns, *ratio, of.as_str()));
+        }
+        facts
+    }
+
+    #[test]
+    fn ratios_compare_least_medians_with_named_reference() {
+        let processes = [
+            process(2.0, &[("two", 9.0, "one"), ("one", 4.0, FETCH_OR)]),
+            process(4.0, &[("two", 6.0, "one"), ("one", 5.0, FETCH_OR)]),
+            process(3.0, &[("two", 8.0, "one"), ("one", 3.0, FETCH_OR)]),
+        ];
+
+        let merged = Measurements::merged(&processes).unwrap();
+
+        assert_eq!(
+            facts(&merged),
+            [("two", 8.0, 6.0, 2.0, "one"), ("one", 4.0, 3.0, 1.5, FETCH_OR)]
+        );
+        assert!((merged.floor_ns - 3.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn missing_reference_falls_back_to_fetch_or() {
+        let one = process(2.0, &[("case", 6.0, "nobody")]);
+        assert_eq!(facts(&one), [("case", 6.0, 6.0, 3.0, FETCH_OR)]);
+    }
+
+    #[test]
+    fn cases_of_some_processes_alone_are_left_out() {
+        let processes = [
+            process(1.0, &[("a", 1.0, FETCH_OR), ("b", 1.0, "a")]),
+            process(1.0, &[("b", 1.0, "a")]),
+        ];
+        let merged = Measurements::merged(&processes).unwrap();
+        assert_eq!(facts(&merged), [("b", 1.0, 1.0, 1.0, FETCH_OR)]);
+        assert!(Measurements::merged(&[]).is_none());
+    }
+}

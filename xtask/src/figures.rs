@@ -1,0 +1,65 @@
+//! The figures of `docs/measurements.md`, measured here and now, and written between the page's
+//! marks.
+
+use crate::workspace::Workspace;
+use crate::{machine, process};
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::process::ExitCode;
+
+const PAGE: &str = "docs/measurements.md";
+const END: &str = "<!-- end of figures -->";
+/// The peer that wants another compiler, if somebody has built it.
+const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
+
+/// Measures, and writes the page. The machine should be idle.
+pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
+    let bench = bench(workspace)?;
+    write(&workspace.root.join(PAGE), "bench", &bench)?;
+    println!("{PAGE} is written");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench(workspace: &Workspace) -> Result<String> {
+    let command = machine::build(workspace)?;
+    let mut bench = process::command(&command.to_string_lossy(), &workspace.root);
+    bench.args(["bench", "--markdown"]);
+    let peer = workspace.root.join(PEER);
+    if peer.exists() {
+        bench.arg("--peer").arg(peer);
+    }
+    process::capture(&mut bench)
+}
+
+fn write(path: &Path, name: &str, figures: &str) -> Result<()> {
+    let page = std::fs::read_to_string(path)?;
+    let page = with_figures(&page, name, figures)
+        .with_context(|| format!("{}: no mark for the figures `{name}`", path.display()))?;
+    Ok(std::fs::write(path, page)?)
+}
+
+/// The page with these figures between their marks.
+fn with_figures(page: &str, name: &str, figures: &str) -> Option<String> {
+    let mark = format!("<!-- figures: {name} -->\n");
+    let (before, after) = page.split_once(&mark)?;
+    let (_, after) = after.split_once(END)?;
+    Some(format!("{before}{mark}{}\n{END}{after}", figures.trim_end()))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn figures_replace_those_between_their_marks() {
+        let page = "a\n<!-- figures: x -->\nold\n<!-- end of figures -->\nb\n";
+        let written = with_figures(page, "x", "new\n").unwrap();
+        assert_eq!(written, "a\n<!-- figures: x -->\nnew\n<!-- end of figures -->\nb\n");
+        assert_eq!(with_figures(&written, "x", "new").as_deref(), Some(written.as_str()));
+    }
+
+    #[test]
+    fn a_page_without_the_mark_is_left_alone() {
+        assert_eq!(with_figures("a\n<!-- end of figures -->\n", "x", "new"), None);
+    }
+}
