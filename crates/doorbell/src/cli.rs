@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Matrix(OutputArgs),
     /// Print what a description says: controllers, devices, routes.
     Inspect(InspectArgs),
+    /// Find mistakes in descriptions, each by a rule with a stable name.
+    Lint(LintArgs),
     /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
     Qtest(QtestArgs),
 }
@@ -148,6 +150,41 @@ pub(crate) struct InspectArgs {
     /// `iasl`.
     #[arg(long, value_name = "FORM", value_enum, conflicts_with = "json")]
     pub(crate) emit: Option<Form>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LintArgs {
+    /// Devicetrees, folders of ACPI tables, or folders with devicetrees below them; without any,
+    /// this machine's own firmware.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) sources: Vec<PathBuf>,
+    /// The sources describe one machine: hold them against the first.
+    #[arg(long)]
+    pub(crate) same_machine: bool,
+    /// Values of registers, for what only they tell: a JSON object with `GICD_TYPER`, a list
+    /// `GICR_TYPER`, and an object `GITS_TYPER` by ITS; numbers, or strings such as "0x1e000".
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registers: Option<PathBuf>,
+    /// Do not report this rule; `all` is every one that is not denied.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) allow: Vec<String>,
+    /// Count this rule as an error; `all` is every one that is not allowed.
+    #[arg(long, value_name = "RULE")]
+    pub(crate) deny: Vec<String>,
+    /// Explain a rule, with an example of the fault and of the mend.
+    #[arg(long, value_name = "RULE", exclusive = true)]
+    pub(crate) explain: Option<String>,
+    /// List the rules.
+    #[arg(long, exclusive = true)]
+    pub(crate) rules: bool,
+    /// Print the number of findings of each rule alone.
+    #[arg(long)]
+    pub(crate) summary: bool,
+    /// Print SARIF 2.1.0, for CI systems.
+    #[arg(long, conflicts_with_all = ["json", "summary"])]
+    pub(crate) sarif: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -7,6 +7,7 @@ mod bench;
 mod cli;
 mod exit;
 mod inspect;
+mod lint;
 mod machines;
 mod matrix;
 mod print;
@@ -38,6 +39,7 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Machines(output) => machines::machines(&output),
         Command::Matrix(output) => matrix::matrix(&output),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Lint(args) => lint::lint(&args),
         Command::Qtest(args) => qtest::qtest(&args),
     }
 }

@@ -23,6 +23,19 @@ pub(crate) struct Source {
     pub(crate) name: String,
     /// Description that was read.
     pub(crate) description: Description,
+    /// Bytes that it was read from.
+    pub(crate) raw: Raw,
+}
+
+/// The bytes of a description.
+#[derive(Debug)]
+pub(crate) enum Raw {
+    /// A devicetree.
+    Devicetree(Vec<u8>),
+    /// ACPI tables.
+    Tables(Vec<Vec<u8>>),
+    /// Those of an embedded machine.
+    Embedded,
 }
 
 impl Source {
@@ -54,7 +67,7 @@ impl Source {
         let blob = read(path)?;
         let description = devicetree::parse(&blob)
             .with_context(|| format!("{name} is no flattened devicetree"))?;
-        Ok(Self { name, description })
+        Ok(Self { name, description, raw: Raw::Devicetree(blob) })
     }
 
     /// Reads a machine's ACPI tables from the files of a folder: `APIC`, `IORT` and `MCFG`, of any
@@ -71,7 +84,8 @@ impl Source {
         let blobs = files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
         let tables = Tables::from_blobs(blobs.iter().map(Vec::as_slice))
             .with_context(|| format!("{name} does not hold a machine's ACPI tables"))?;
-        Ok(Self { name, description: acpi::parse(&tables) })
+        let description = acpi::parse(&tables);
+        Ok(Self { name, description, raw: Raw::Tables(blobs) })
     }
 
     /// An embedded machine; the first one if none is named.
@@ -90,8 +104,15 @@ impl Source {
         let name = machine.name.to_owned();
         let description =
             machine.firmware.describe().with_context(|| format!("{name} has faulty firmware"))?;
-        Ok(Self { name, description })
+        Ok(Self { name, description, raw: Raw::Embedded })
     }
+}
+
+/// Does a folder hold a MADT, and so a machine's ACPI tables?
+pub(crate) fn holds_tables(folder: &Path) -> bool {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let mut tables = entries.map(|entry| entry.path()).filter(|path| is_table(path));
+    tables.any(|path| path.file_stem().is_some_and(|stem| stem.eq_ignore_ascii_case("apic")))
 }
 
 /// Is a file called after a table that is read?

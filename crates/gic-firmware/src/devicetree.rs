@@ -6,6 +6,7 @@ mod blob;
 mod controllers;
 mod cpus;
 mod error;
+mod excerpt;
 mod gic;
 mod iommus;
 mod requesters;
@@ -16,6 +17,7 @@ mod writer;
 
 pub use blob::{MAX_DEPTH, MAX_PATH};
 pub use error::{DtbError, DtbErrorKind};
+pub use excerpt::{Excerpt, excerpts};
 #[cfg(feature = "write")]
 pub use writer::{WriteError, WriteErrorKind, with_node_paths, write, write_source};
 

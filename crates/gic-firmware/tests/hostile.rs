@@ -1,6 +1,6 @@
 //! Input from an enemy: everything ends in a description or an error, soon.
 
-use gic_firmware::devicetree::{DtbErrorKind, MAX_DEPTH, parse};
+use gic_firmware::devicetree::{DtbErrorKind, MAX_DEPTH, excerpts, parse};
 use gic_firmware::lint::{KnownRegisters, check, compare};
 use msi_types::RequesterId;
 use proptest::collection::vec;
@@ -44,6 +44,10 @@ fn exercise(blob: &[u8]) {
         let _ = finding.to_string();
     }
     let _ = compare(&machine, &machine);
+    let controllers = machine.controllers.iter().map(|controller| controller.id.as_str());
+    for excerpt in excerpts(blob, &controllers.collect()).unwrap_or_default().values() {
+        let _ = &excerpt.text[excerpt.place("reg")];
+    }
 }
 
 /// A blob with this structure block and these strings.

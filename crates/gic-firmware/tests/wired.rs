@@ -1,6 +1,8 @@
 //! Wired users of the GIC, and the IOMMUs of platform devices.
 
-use gic_firmware::{Description, IommuIndex, Rule, Status, devicetree};
+use gic_firmware::devicetree::excerpts;
+use gic_firmware::{Description, IommuIndex, NodeId, Rule, Status, devicetree};
+use std::collections::BTreeSet;
 
 fn machine() -> Description {
     devicetree::parse(include_bytes!("data/wired.dtb")).expect("a readable tree")
@@ -37,6 +39,23 @@ fn a_nexus_uses_what_its_map_leads_to() {
     assert_eq!(interrupts(&machine, "/pcie@10000000"), [72, 74]);
     let nexus = machine.wired.iter().find(|user| user.id.as_str() == "/pcie@10000000").unwrap();
     assert_eq!(nexus.interrupts[0].origin.to_string(), "/pcie@10000000: interrupt-map");
+}
+
+#[test]
+fn maps_without_a_parents_address_are_known() {
+    assert_eq!(interrupts(&machine(), "/extirq@9060000"), [82, 83]);
+}
+
+#[test]
+fn excerpts_spell_strings_cells_and_bytes() {
+    let blob = include_bytes!("data/mistakes.dtb");
+    let found = excerpts(blob, &BTreeSet::from(["/", "/pcie@10000000", "/nowhere"])).unwrap();
+    assert_eq!(found.len(), 2);
+    let host = &found[&NodeId::new("/pcie@10000000")];
+    assert!(host.text.starts_with("pcie@10000000 {\n    "), "{}", host.text);
+    assert!(host.text.contains("    device_type = \"pci\";\n"), "{}", host.text);
+    assert!(host.text[host.place("msi-map")].starts_with("msi-map = <0x0 "), "{}", host.text);
+    assert_eq!(&host.text[host.place("nowhere")], "pcie@10000000");
 }
 
 #[test]

@@ -154,6 +154,11 @@ impl<'t, 'a> NodeRef<'t, 'a> {
         properties.get(place).filter(|property| property.name() == name)?.value_as().ok()
     }
 
+    /// All properties, sorted by name.
+    pub(super) fn properties(self) -> &'t [FdtProperty<'a>] {
+        &self.node().properties
+    }
+
     pub(super) fn has(self, name: &str) -> bool {
         self.property(name).is_some()
     }

@@ -21,6 +21,11 @@ const INTERRUPTS: &str = "interrupts";
 const EXTENDED: &str = "interrupts-extended";
 const MAP: &str = "interrupt-map";
 
+/// Controllers whose `interrupt-map` has no cells for the parent's address, whatever the parent
+/// says: their drivers read it themselves (Linux's `of_irq_imap_abusers`).
+const WITHOUT_ADDRESS: &[&str] =
+    &["fsl,ls1021a-extirq", "fsl,ls1043a-extirq", "fsl,ls1088a-extirq"];
+
 /// The users of the wired interrupts of `gic`.
 pub(super) fn read(
     tree: &Tree<'_>,
@@ -101,7 +106,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             rest.get(address.saturating_add(specifier)..).and_then(<[u32]>::split_first)
         {
             let Some(parent) = self.tree.by_phandle(phandle) else { return };
-            let address = cell_count(parent, "#address-cells").unwrap_or(0);
+            let stated = cell_count(parent, "#address-cells").unwrap_or(0);
+            let address = if node.is_compatible(WITHOUT_ADDRESS) { 0 } else { stated };
             let Some(count) = cell_count(parent, CELLS) else { return };
             let after = after.get(address..).unwrap_or_default();
             if self.is_gic(parent) {

@@ -43,7 +43,8 @@ fn overlapping(sorted: &[Range<'_>], findings: &mut Findings) {
     let mut furthest: Option<&Range<'_>> = None;
     for range in sorted {
         if let Some(before) = furthest.filter(|before| before.last >= range.first) {
-            let message = format!("INTID {} is in a range of {}, too", range.first, before.id);
+            let message =
+                format!("INTID {} is in a range of {}, too", range.first.get(), before.id);
             findings.add(Rule::MsiRangesOverlap, range.origin.clone(), message);
         }
         furthest = furthest.filter(|before| before.last >= range.last).or(Some(range));
@@ -68,8 +69,7 @@ fn over_wires(description: &Description, ranges: &[Range<'_>], findings: &mut Fi
             1 => String::new(),
             count => format!(", and {} more", count - 1),
         };
-        let spi = intid.get() - 32;
-        let message = format!("INTID {intid} (SPI {spi}) is a wire of {user}{others}");
+        let message = format!("INTID {} is a wire of {user}{others}", intid.get());
         findings.add(Rule::MsiOverWired, range.origin.clone(), message);
     }
 }

@@ -92,13 +92,13 @@ fn spis(description: &Description, known: &KnownRegisters, findings: &mut Findin
     let is_beyond = |last: u32| last > bound && last < 1020;
     for range in message_ranges(description) {
         if is_beyond(range.last.get()) {
-            let message = format!("INTID {} where {bound} is the last", range.last);
+            let message = format!("INTID {} where {bound} is the last", range.last.get());
             findings.add(Rule::SpiBeyondDistributor, range.origin.clone(), message);
         }
     }
     for user in description.wired.iter().filter(|user| user.status.is_enabled()) {
         for intid in user.interrupts.iter().filter(|intid| is_beyond(intid.get())) {
-            let message = format!("INTID {} where {bound} is the last", intid.value);
+            let message = format!("INTID {} where {bound} is the last", intid.get());
             findings.add(Rule::SpiBeyondDistributor, intid.origin.clone(), message);
         }
     }

@@ -68,7 +68,7 @@
               Single Mapping : 0
 
                   Input base : 00000100
-                    ID Count : 0000FEFF
+                    ID Count : 0000FFFF
                  Output Base : 00020100
             Output Reference : 00000048
        Flags (decoded below) : 00000000
@@ -76,7 +76,7 @@
 
                   Input base : 00000000
                     ID Count : 00000000
-                 Output Base : 00030000
+                 Output Base : 00030100
             Output Reference : 00000048
        Flags (decoded below) : 00000001
               Single Mapping : 1
@@ -200,7 +200,7 @@ Memory Flags (decoded below) : 03
 
                   Input base : 00000000
                     ID Count : 00000000
-                 Output Base : 00000090
+                 Output Base : 00010090
             Output Reference : 00000060
        Flags (decoded below) : 00000001
               Single Mapping : 1
@@ -220,7 +220,7 @@ Memory Flags (decoded below) : 03
 
                   Input base : 00000000
                     ID Count : 00000000
-                 Output Base : 00030001
+                 Output Base : 00030101
             Output Reference : 00000048
        Flags (decoded below) : 00000001
               Single Mapping : 1

@@ -1,0 +1,128 @@
+//! `doorbell lint`: mistakes in firmware's descriptions, by rules with stable names.
+
+mod excerpt;
+mod judge;
+mod levels;
+mod registers;
+mod rules;
+mod sarif;
+mod sources;
+mod text;
+
+use crate::cli::LintArgs;
+use crate::exit::Outcome;
+use crate::print;
+use anyhow::{Result, bail};
+use gic_firmware::{Rule, Severity};
+use judge::{Judge, Verdict};
+use levels::Levels;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Judges descriptions and prints the findings.
+pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
+    if args.rules {
+        print::text(rules::list)?;
+        return Ok(Outcome::Good);
+    }
+    if let Some(name) = &args.explain {
+        let rule = levels::rule(name)?;
+        print::text(|out| rules::explain(out, rule))?;
+        return Ok(Outcome::Good);
+    }
+    let levels = Levels::of(&args.allow, &args.deny)?;
+    let known = args.registers.as_deref().map(registers::read).transpose()?.unwrap_or_default();
+    let judge = Judge { levels, known, with_text: !args.output.json && !args.sarif };
+    let verdicts = judge_all(&judge, args)?;
+    report(args, &verdicts)?;
+    Ok(outcome(&verdicts))
+}
+
+fn judge_all(judge: &Judge, args: &LintArgs) -> Result<Vec<Verdict>> {
+    if args.sources.is_empty() {
+        return Ok(vec![judge.running()?]);
+    }
+    let sources = sources::expand(&args.sources)?;
+    if !args.same_machine {
+        return Ok(judge.all(&sources));
+    }
+    let [one, others @ ..] = sources.as_slice() else { bail!("there is nothing to compare") };
+    if others.is_empty() {
+        bail!("--same-machine needs two sources of one machine");
+    }
+    judge.same_machine(one, others)
+}
+
+fn report(args: &LintArgs, verdicts: &[Verdict]) -> Result<()> {
+    for verdict in verdicts {
+        if let Some(error) = &verdict.unreadable {
+            print::tell(format_args!("{error:#}"));
+        }
+    }
+    if args.sarif {
+        return print::json(&sarif::Log::of(verdicts));
+    }
+    let rows: Vec<Row<'_>> = verdicts.iter().flat_map(Row::all_of).collect();
+    if args.output.json {
+        return print::json(&rows);
+    }
+    print::text(|out| text::print(out, verdicts, args.summary))
+}
+
+/// Notes are no findings, and an unreadable source outweighs what others have.
+fn outcome(verdicts: &[Verdict]) -> Outcome {
+    let mut found = verdicts.iter().flat_map(|verdict| &verdict.findings);
+    if verdicts.iter().any(|verdict| verdict.unreadable.is_some()) {
+        Outcome::CouldNotRun
+    } else if found.any(|found| found.severity > Severity::Note) {
+        Outcome::Findings
+    } else {
+        Outcome::Good
+    }
+}
+
+/// A finding in the JSON output.
+#[derive(Debug, Serialize)]
+struct Row<'v> {
+    source: &'v str,
+    rule: &'static str,
+    severity: String,
+    #[serde(rename = "where")]
+    place: String,
+    message: &'v str,
+    help: &'static str,
+}
+
+impl<'v> Row<'v> {
+    fn all_of(verdict: &'v Verdict) -> impl Iterator<Item = Self> {
+        verdict.findings.iter().map(|found| Self {
+            source: &verdict.source,
+            rule: found.finding.rule.name(),
+            severity: found.severity.to_string(),
+            place: found.finding.origin.to_string(),
+            message: &found.finding.message,
+            help: found.finding.rule.help(),
+        })
+    }
+}
+
+/// Number of findings of each rule, and of sources that have some.
+fn counts(verdicts: &[Verdict]) -> Vec<(Rule, usize, usize)> {
+    let of = |rule: &Rule| {
+        let here = |verdict: &Verdict| {
+            verdict.findings.iter().filter(|found| found.finding.rule == *rule).count()
+        };
+        let each: Vec<usize> = verdicts.iter().map(here).filter(|count| *count > 0).collect();
+        (*rule, each.iter().sum(), each.len())
+    };
+    Rule::ALL.iter().map(of).filter(|(_, findings, _)| *findings > 0).collect()
+}
+
+/// Where a source is read from.
+#[derive(Clone, Debug)]
+enum Place {
+    /// A devicetree.
+    Dtb(PathBuf),
+    /// A folder of ACPI tables.
+    Acpi(PathBuf),
+}

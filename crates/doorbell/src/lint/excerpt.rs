@@ -1,0 +1,67 @@
+//! The text that findings point at: devicetree nodes, or bytes of ACPI tables.
+
+use super::levels::Found;
+use crate::source::{Raw, Source};
+use gic_firmware::devicetree::{Excerpt, excerpts};
+use gic_firmware::{NodeId, Origin};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::ops::Range;
+
+/// Bytes of a table that are shown, in lines of so many.
+const SHOWN_BYTES: usize = 48;
+const LINE_BYTES: usize = 16;
+
+/// Excerpts of a source, by the place that a finding names.
+#[derive(Debug, Default)]
+pub(super) struct Excerpts {
+    nodes: BTreeMap<NodeId, Excerpt>,
+    structures: BTreeMap<String, String>,
+}
+
+impl Excerpts {
+    /// The excerpts that `findings` need.
+    pub(super) fn of(source: &Source, findings: &[Found]) -> Self {
+        let places: BTreeSet<&str> =
+            findings.iter().filter_map(|found| found.finding.origin.place()).collect();
+        match &source.raw {
+            Raw::Devicetree(blob) => {
+                Self { nodes: excerpts(blob, &places).unwrap_or_default(), ..Self::default() }
+            }
+            Raw::Tables(tables) => {
+                let structures = places
+                    .iter()
+                    .filter_map(|place| Some(((*place).to_owned(), structure(tables, place)?)));
+                Self { structures: structures.collect(), ..Self::default() }
+            }
+            Raw::Embedded => Self::default(),
+        }
+    }
+
+    /// The text that `origin` means, and the part of it to point at.
+    pub(super) fn text(&self, origin: &Origin) -> Option<(&str, Range<usize>)> {
+        let place = origin.place()?;
+        if let Some(node) = self.nodes.get(&NodeId::new(place)) {
+            return Some((&node.text, node.place(origin.item())));
+        }
+        let structure = self.structures.get(place)?;
+        Some((structure, 0..structure.find('\n').unwrap_or(structure.len())))
+    }
+}
+
+/// The bytes at a place such as `MADT+0x2c`.
+fn structure(tables: &[Vec<u8>], place: &str) -> Option<String> {
+    let (table, offset) = place.split_once("+0x")?;
+    let signature = if table == "MADT" { "APIC" } else { table };
+    let table = tables.iter().find(|bytes| bytes.starts_with(signature.as_bytes()))?;
+    let rest = table.get(usize::from_str_radix(offset, 16).ok()?..)?;
+    let mut text = String::new();
+    for line in rest.get(..SHOWN_BYTES).unwrap_or(rest).chunks(LINE_BYTES) {
+        for byte in line {
+            let _ = write!(text, "{byte:02x} ");
+        }
+        text.pop();
+        text.push('\n');
+    }
+    Some(text)
+}

@@ -1,0 +1,124 @@
+//! Descriptions and their findings, one after the other or in parallel.
+
+use super::Place;
+use super::excerpt::Excerpts;
+use super::levels::{Found, Levels};
+use super::text;
+use crate::source::Source;
+use anyhow::{Error, Result};
+use gic_firmware::lint::{self, KnownRegisters};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+/// What every description is judged by.
+#[derive(Debug)]
+pub(super) struct Judge {
+    pub(super) levels: Levels,
+    pub(super) known: KnownRegisters,
+    /// Findings are spelled out, too.
+    pub(super) with_text: bool,
+}
+
+/// A description's findings.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) source: String,
+    pub(super) findings: Vec<Found>,
+    /// The findings as text.
+    pub(super) text: Vec<String>,
+    /// Why there is no description.
+    pub(super) unreadable: Option<Error>,
+}
+
+impl Judge {
+    /// Judges the firmware of the machine that this runs on.
+    pub(super) fn running(&self) -> Result<Verdict> {
+        Source::running().map(|source| self.source(&source, Vec::new()))
+    }
+
+    /// Judges each of `places`, in parallel; the verdicts are in their order.
+    pub(super) fn all(&self, places: &[Place]) -> Vec<Verdict> {
+        let bar = progress_bar(places.len());
+        let next = AtomicUsize::new(0);
+        let (sender, receiver) = mpsc::channel();
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(places.len());
+        let mut verdicts: Vec<(usize, Verdict)> = thread::scope(|scope| {
+            for _ in 0..threads {
+                let (sender, next) = (sender.clone(), &next);
+                scope.spawn(move || {
+                    while let index = next.fetch_add(1, Ordering::SeqCst)
+                        && let Some(place) = places.get(index)
+                        && sender.send((index, self.place(place))).is_ok()
+                    {}
+                });
+            }
+            drop(sender);
+            receiver.iter().inspect(|_| bar.inc(1)).collect()
+        });
+        bar.finish_and_clear();
+        verdicts.sort_by_key(|(index, _)| *index);
+        verdicts.into_iter().map(|(_, verdict)| verdict).collect()
+    }
+
+    /// Judges sources of one machine: each by itself, and all but the first against the first.
+    pub(super) fn same_machine(&self, one: &Place, others: &[Place]) -> Result<Vec<Verdict>> {
+        let first = open(one)?;
+        let mut verdicts = vec![self.source(&first, Vec::new())];
+        for other in others {
+            let other = open(other)?;
+            let against = lint::compare(&first.description, &other.description);
+            verdicts.push(self.source(&other, against));
+        }
+        Ok(verdicts)
+    }
+
+    fn place(&self, place: &Place) -> Verdict {
+        match open(place) {
+            Ok(source) => self.source(&source, Vec::new()),
+            Err(error) => Verdict {
+                source: name(place),
+                findings: Vec::new(),
+                text: Vec::new(),
+                unreadable: Some(error),
+            },
+        }
+    }
+
+    fn source(&self, source: &Source, more: Vec<gic_firmware::Finding>) -> Verdict {
+        let found = lint::check(&source.description, &self.known).into_iter().chain(more);
+        let findings: Vec<Found> = found.filter_map(|one| self.levels.weigh(one)).collect();
+        let text = if self.with_text && !findings.is_empty() {
+            let excerpts = Excerpts::of(source, &findings);
+            findings.iter().map(|found| text::spell(&source.name, found, &excerpts)).collect()
+        } else {
+            Vec::new()
+        };
+        Verdict { source: source.name.clone(), findings, text, unreadable: None }
+    }
+}
+
+fn open(place: &Place) -> Result<Source> {
+    match place {
+        Place::Dtb(path) => Source::dtb(path),
+        Place::Acpi(path) => Source::acpi(path),
+    }
+}
+
+fn name(place: &Place) -> String {
+    let (Place::Dtb(path) | Place::Acpi(path)) = place;
+    path.display().to_string()
+}
+
+/// A bar on a terminal, and where there is something to wait for; nothing elsewhere.
+fn progress_bar(sources: usize) -> ProgressBar {
+    if sources < 2 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} descriptions");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(sources as u64).with_style(style)
+}

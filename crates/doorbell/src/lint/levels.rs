@@ -1,0 +1,55 @@
+//! Rules that the user allows or denies.
+
+use anyhow::{Result, anyhow};
+use gic_firmware::{Finding, Rule, Severity};
+use std::collections::BTreeSet;
+
+/// The user's severities.
+#[derive(Debug)]
+pub(super) struct Levels {
+    allowed: BTreeSet<Rule>,
+    denied: BTreeSet<Rule>,
+}
+
+/// A finding and what it counts as.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) finding: Finding,
+    pub(super) severity: Severity,
+}
+
+impl Levels {
+    /// Reads names of rules; `all` is every rule. What is denied by name is not allowed by `all`,
+    /// and the other way round.
+    pub(super) fn of(allowed: &[String], denied: &[String]) -> Result<Self> {
+        let (allowed, all_allowed) = named(allowed)?;
+        let (denied, all_denied) = named(denied)?;
+        let all_but = |others: &BTreeSet<Rule>| -> BTreeSet<Rule> {
+            Rule::ALL.iter().copied().filter(|rule| !others.contains(rule)).collect()
+        };
+        Ok(Self {
+            allowed: if all_allowed { all_but(&denied) } else { allowed.clone() },
+            denied: if all_denied { all_but(&allowed) } else { denied },
+        })
+    }
+
+    /// Weighs a finding; `None` if it is allowed.
+    pub(super) fn weigh(&self, finding: Finding) -> Option<Found> {
+        let rule = finding.rule;
+        let severity =
+            if self.denied.contains(&rule) { Severity::Error } else { finding.severity() };
+        (!self.allowed.contains(&rule)).then_some(Found { finding, severity })
+    }
+}
+
+fn named(names: &[String]) -> Result<(BTreeSet<Rule>, bool)> {
+    let one = names.iter().filter(|name| *name != "all");
+    let rules = one.map(|name| rule(name)).collect::<Result<BTreeSet<_>>>()?;
+    Ok((rules, names.iter().any(|name| name == "all")))
+}
+
+/// The rule of this name.
+pub(super) fn rule(name: &str) -> Result<Rule> {
+    Rule::named(name)
+        .ok_or_else(|| anyhow!("no rule is called {name:?}; `doorbell lint --rules` lists them"))
+}

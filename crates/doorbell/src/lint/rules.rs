@@ -1,0 +1,29 @@
+//! The list of rules, and the explanation of one.
+
+use crate::print::{Output, table};
+use gic_firmware::Rule;
+use std::io::{self, Write};
+
+/// Prints the rules.
+pub(super) fn list(out: &mut Output) -> io::Result<()> {
+    let mut rows = table(["rule", "severity", "finds"]);
+    for rule in Rule::ALL {
+        rows.add_row([rule.name(), &rule.severity().to_string(), rule.summary()]);
+    }
+    writeln!(out, "{rows}")
+}
+
+/// Prints a rule's rationale, with its example of the fault and of the mend.
+pub(super) fn explain(out: &mut Output, rule: Rule) -> io::Result<()> {
+    writeln!(out, "{}[{rule}]: {}\n", rule.severity(), rule.summary())?;
+    let mut is_code = false;
+    for line in rule.explanation().lines() {
+        match line.strip_prefix("## ") {
+            _ if line.starts_with("```") => is_code = !is_code,
+            Some(heading) => writeln!(out, "{heading}:")?,
+            None if is_code => writeln!(out, "    {line}")?,
+            None => writeln!(out, "{line}")?,
+        }
+    }
+    writeln!(out, "\nHelp: {}", rule.help())
+}
