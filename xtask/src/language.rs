@@ -1,6 +1,6 @@
 //! Measurements of the language of this tree: comments, commits, lines, names, circles of files.
 
-mod graph;
+pub(crate) mod graph;
 mod imports;
 mod names;
 
@@ -9,14 +9,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::lint::{openers, width};
+use crate::lint::{circles, openers, width};
 use crate::process;
 use crate::workspace::Workspace;
 
 /// Longest subject of a commit.
 const SUBJECT: usize = 72;
-/// Packages whose files are searched for circles.
-const LAYERED: &[&str] = &["vgic", "vgic-kvm", "irq-domain", "gic-firmware"];
 
 /// Prints a table of the measurements; commits count from a revision on.
 pub(crate) fn run(workspace: &Workspace, since: Option<&str>) -> Result<ExitCode> {
@@ -32,7 +30,7 @@ pub(crate) fn run(workspace: &Workspace, since: Option<&str>) -> Result<ExitCode
     row("median test name, characters", &names.median_test.to_string());
     let vague: Vec<_> = names.vague.iter().map(|(name, count)| format!("{name} {count}")).collect();
     row("types with a vague name", &vague.join(", "));
-    for package in LAYERED {
+    for package in circles::LAYERED {
         let circles = graph::circles(workspace, package)?;
         row(&format!("circles between files of {package}"), &circles.len().to_string());
         for circle in circles {

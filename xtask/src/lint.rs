@@ -1,6 +1,7 @@
 //! House lints: rules of this project that the compiler cannot know.
 
 mod blocks;
+pub(crate) mod circles;
 pub(crate) mod files;
 mod layers;
 mod length;
@@ -24,6 +25,7 @@ type Rule = (&'static str, fn(&Workspace) -> Result<Vec<String>>);
 const RULES: &[Rule] = &[
     ("layers", |workspace| Ok(layers::check(workspace))),
     ("blocks", blocks::check),
+    ("circles", circles::check),
     ("manifests", |workspace| Ok(manifests::check(workspace))),
     ("orphans", orphans::check),
     ("unsafe", unsafety::check),

@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 const MOST_STEPS: usize = 8;
 
 /// Returns the strongly connected files of a package: those that depend on each other, by name.
-pub(super) fn circles(workspace: &Workspace, package: &str) -> Result<Vec<Vec<String>>> {
+pub(crate) fn circles(workspace: &Workspace, package: &str) -> Result<Vec<Vec<String>>> {
     Ok(Graph::new(&super::sources(workspace, package)?).circles())
 }
 
@@ -94,6 +94,14 @@ impl Graph {
         Some(origin.unwrap_or(owner))
     }
 
+    /// Returns the path that `name` and `rest` stand for, if the file imports a module of the
+    /// package by this name.
+    fn imported(&self, module: &Path, name: &str, rest: &[String]) -> Option<Path> {
+        let names = &self.files.get(module)?.1.names;
+        let (_, origin) = names.iter().find(|(known, path)| known == name && is_local(path))?;
+        Some(origin.iter().chain(rest).cloned().collect())
+    }
+
     /// Returns a path from the package's root; `None` if it begins elsewhere.
     fn absolute(&self, inner: &Path, module: &Path, path: &[String]) -> Option<Path> {
         let (first, rest) = path.split_first()?;
@@ -102,7 +110,10 @@ impl Graph {
             "self" | "super" => inner.clone(),
             name => {
                 let child: Path = module.iter().cloned().chain([name.to_owned()]).collect();
-                self.files.contains_key(&child).then(|| module.clone())?
+                if !self.files.contains_key(&child) {
+                    return self.absolute(inner, module, &self.imported(module, name, rest)?);
+                }
+                module.clone()
             }
         };
         let rest = match first.as_str() {
@@ -114,6 +125,11 @@ impl Graph {
         start.extend(rest.iter().skip(supers).cloned());
         Some(start)
     }
+}
+
+/// Returns true for a path that begins in the package.
+fn is_local(path: &Path) -> bool {
+    path.first().is_some_and(|first| matches!(first.as_str(), "crate" | "self" | "super"))
 }
 
 fn module_of(file: &str) -> Path {
@@ -168,6 +184,17 @@ mod test {
             ("b.rs", "use crate::A;"),
         ];
         assert_eq!(circles(&files), [["a.rs", "b.rs"]]);
+    }
+
+    #[test]
+    fn a_path_through_an_imported_module_leads_to_its_origin() {
+        let files = [
+            ("lib.rs", "mod a; mod b;"),
+            ("a.rs", "mod c;\npub use c::f;"),
+            ("a/c.rs", "use crate::b::B;"),
+            ("b.rs", "use crate::a;\nfn g() { a::f() }"),
+        ];
+        assert_eq!(circles(&files), [["a/c.rs", "b.rs"]]);
     }
 
     #[test]
