@@ -131,7 +131,7 @@ fn config(shape: Shape) -> VgicConfig {
     };
     VgicConfig {
         lpi_id_bits: Some(16),
-        lpi_slots: 1 << 12,
+        its_events: 1 << 12,
         its_devices: 64,
         its: vec![its],
         redistributor_invalidation: true,

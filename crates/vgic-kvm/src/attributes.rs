@@ -47,10 +47,10 @@ pub(super) fn gic_has(attribute: Attribute, interrupts: u32) -> Result<(), Errno
 }
 
 /// Offset of a register, and its bytes.
-type Place = (u32, u32);
+type RegisterSpan = (u32, u32);
 
 /// Of the distributor, those that are not of interrupts.
-const DISTRIBUTOR: &[Place] = &[
+const DISTRIBUTOR: &[RegisterSpan] = &[
     (gicd::CTLR.offset(), 16),
     (gicd::STATUSR.offset(), 4),
     (IDENTIFICATION, IDENTIFICATION_BYTES),
@@ -71,7 +71,7 @@ const FIELDS: &[IntIdField] = &[
     gicd::IGRPMODR,
 ];
 
-const REDISTRIBUTOR: &[Place] = &[
+const REDISTRIBUTOR: &[RegisterSpan] = &[
     (gicr::CTLR.offset(), 4),
     (gicr::IIDR.offset(), 4),
     (gicr::TYPER.offset(), 8),
@@ -99,9 +99,9 @@ const IDENTIFICATION: u32 = id::REGISTERS.info("").offset;
 const IDENTIFICATION_BYTES: u32 = 48;
 
 /// Is there a word of 32 bits of one of these?
-fn within(places: &[Place], offset: u32) -> bool {
-    let here = |(start, bytes): &Place| (*start..start + bytes).contains(&offset);
-    offset.is_multiple_of(4) && places.iter().any(here)
+fn within(spans: &[RegisterSpan], offset: u32) -> bool {
+    let here = |(start, bytes): &RegisterSpan| (*start..start + bytes).contains(&offset);
+    offset.is_multiple_of(4) && spans.iter().any(here)
 }
 
 /// The first interrupt with a field at this offset of the distributor.

@@ -11,8 +11,8 @@ const PRIORITY_MASK: u8 = 0xf8;
 /// An edge in `ICFGR`.
 const EDGE: u32 = 2;
 
-/// One kind of register.
-pub(super) struct Kind {
+/// A register with a field for each interrupt.
+pub(super) struct FieldRegister {
     field: IntIdField,
     get: fn(&InterruptState) -> u32,
     /// Writes the field's bits.
@@ -20,7 +20,7 @@ pub(super) struct Kind {
 }
 
 /// The distributor's registers.
-pub(super) const DISTRIBUTOR: &[Kind] = &kinds([
+pub(super) const DISTRIBUTOR: &[FieldRegister] = &field_registers([
     gicd::IGROUPR,
     gicd::ISENABLER,
     gicd::ICENABLER,
@@ -31,7 +31,7 @@ pub(super) const DISTRIBUTOR: &[Kind] = &kinds([
     gicd::ICFGR,
 ]);
 /// The redistributors' registers.
-pub(super) const REDISTRIBUTOR: &[Kind] = &kinds([
+pub(super) const REDISTRIBUTOR: &[FieldRegister] = &field_registers([
     gicr::IGROUPR,
     gicr::ISENABLER,
     gicr::ICENABLER,
@@ -43,41 +43,45 @@ pub(super) const REDISTRIBUTOR: &[Kind] = &kinds([
 ]);
 
 /// Of `ICPENDR`, reads as zero and writes are ignored, as of registers that are not here.
-const fn kinds(fields: [IntIdField; 8]) -> [Kind; 8] {
+const fn field_registers(fields: [IntIdField; 8]) -> [FieldRegister; 8] {
     let [group, enable, disable, pend, activate, deactivate, priority, trigger] = fields;
     [
-        Kind {
+        FieldRegister {
             field: group,
             get: |interrupt| interrupt.group1.into(),
             set: |interrupt, bits| interrupt.group1 = bits != 0,
         },
-        Kind {
+        FieldRegister {
             field: enable,
             get: |interrupt| interrupt.enabled.into(),
             set: |interrupt, bits| interrupt.enabled |= bits != 0,
         },
-        Kind {
+        FieldRegister {
             field: disable,
             get: |interrupt| interrupt.enabled.into(),
             set: |interrupt, bits| interrupt.enabled &= bits == 0,
         },
-        Kind {
+        FieldRegister {
             field: pend,
             get: |interrupt| interrupt.latch.into(),
             set: |interrupt, bits| interrupt.latch = bits != 0,
         },
-        Kind {
+        FieldRegister {
             field: activate,
             get: |interrupt| interrupt.active.into(),
             set: |interrupt, bits| interrupt.active |= bits != 0,
         },
-        Kind { field: deactivate, get: |interrupt| interrupt.active.into(), set: deactivate_if },
-        Kind {
+        FieldRegister {
+            field: deactivate,
+            get: |interrupt| interrupt.active.into(),
+            set: deactivate_if,
+        },
+        FieldRegister {
             field: priority,
             get: |interrupt| interrupt.priority.into(),
             set: |interrupt, bits| interrupt.priority = bits.to_le_bytes()[0] & PRIORITY_MASK,
         },
-        Kind {
+        FieldRegister {
             field: trigger,
             get: |interrupt| if interrupt.edge { EDGE } else { 0 },
             set: set_trigger,
@@ -99,44 +103,48 @@ fn set_trigger(interrupt: &mut InterruptState, bits: u32) {
 }
 
 /// The register at `offset`; `None` if it is of none of these kinds.
-pub(super) fn get(kinds: &[Kind], interrupts: &[InterruptState], offset: u32) -> Option<u32> {
-    let (kind, first, count) = locate(kinds, offset)?;
+pub(super) fn get(
+    registers: &[FieldRegister],
+    interrupts: &[InterruptState],
+    offset: u32,
+) -> Option<u32> {
+    let (register, first, count) = locate(registers, offset)?;
     let fields = (0..count).filter_map(|index| {
-        let intid = kind.field.range().intid_at(first + index)?;
+        let intid = register.field.range().intid_at(first + index)?;
         let at = interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
-        Some((kind.get)(interrupts.get(at)?) << (index * kind.field.bits()))
+        Some((register.get)(interrupts.get(at)?) << (index * register.field.bits()))
     });
     Some(fields.fold(0, |register, field| register | field))
 }
 
 /// Writes the register at `offset`; `None` if it is of none of these kinds.
 pub(super) fn set(
-    kinds: &[Kind],
+    registers: &[FieldRegister],
     interrupts: &mut [InterruptState],
     offset: u32,
     word: u32,
 ) -> Option<()> {
-    let (kind, first, count) = locate(kinds, offset)?;
-    let bits = kind.field.bits();
+    let (register, first, count) = locate(registers, offset)?;
+    let bits = register.field.bits();
     for index in 0..count {
-        let found = kind.field.range().intid_at(first + index);
+        let found = register.field.range().intid_at(first + index);
         let found = found.and_then(|intid| {
             interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()
         });
         if let Some(interrupt) = found.and_then(|at| interrupts.get_mut(at)) {
-            (kind.set)(interrupt, (word >> (index * bits)) & ((1 << bits) - 1));
+            (register.set)(interrupt, (word >> (index * bits)) & ((1 << bits) - 1));
         }
     }
     Some(())
 }
 
-fn locate(kinds: &[Kind], offset: u32) -> Option<(&Kind, u32, u32)> {
+fn locate(registers: &[FieldRegister], offset: u32) -> Option<(&FieldRegister, u32, u32)> {
     if !offset.is_multiple_of(4) {
         return None;
     }
-    kinds
-        .iter()
-        .find_map(|kind| kind.field.fields_at(offset).map(|(first, count)| (kind, first, count)))
+    registers.iter().find_map(|register| {
+        register.field.fields_at(offset).map(|(first, count)| (register, first, count))
+    })
 }
 
 /// Returns a bit for each of 32 lines from `first` on that is high. KVM does not look at lines of

@@ -90,7 +90,7 @@ fn registers(field: IntIdField, intids: Range<u32>) -> impl Iterator<Item = u32>
     let located = intids.filter_map(move |intid| field.locate(IntId::new(intid)));
     let mut last = None;
     located
-        .map(|place| place.register().offset())
+        .map(|field| field.register().offset())
         .filter(move |offset| last.replace(*offset) != Some(*offset))
 }
 

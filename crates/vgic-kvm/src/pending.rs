@@ -82,24 +82,24 @@ pub(super) fn hand_over(state: &mut SavedState) -> Result<(), TryReserveError> {
         cpu.redistributor
             .lpis
             .iter()
-            .map(|lpi| ByItself { place: (lpi.intid, cpu.affinity), is_left: true })
+            .map(|lpi| ByItself { lpi: (lpi.intid, cpu.affinity), is_left: true })
     });
     let mut all = try_collect(by_themselves)?;
-    all.sort_unstable_by_key(|lpi| lpi.place);
+    all.sort_unstable_by_key(|own| own.lpi);
     state.cpus.iter_mut().for_each(|cpu| cpu.redistributor.lpis.clear());
     forget_unmapped(state);
     if all.is_empty() {
         return Ok(());
     }
     each_event(state, |cpu, event| {
-        if let Ok(at) = all.binary_search_by_key(&(event.intid, cpu), |lpi| lpi.place) {
+        if let Ok(at) = all.binary_search_by_key(&(event.intid, cpu), |own| own.lpi) {
             event.pending |= core::mem::take(&mut all[at].is_left);
         }
     });
-    all.retain(|lpi| lpi.is_left);
-    all.dedup_by_key(|lpi| lpi.place.0);
+    all.retain(|own| own.is_left);
+    all.dedup_by_key(|own| own.lpi.0);
     each_event(state, |_, event| {
-        if let Ok(at) = all.binary_search_by_key(&event.intid, |lpi| lpi.place.0) {
+        if let Ok(at) = all.binary_search_by_key(&event.intid, |own| own.lpi.0) {
             event.pending |= core::mem::take(&mut all[at].is_left);
         }
     });
@@ -108,7 +108,7 @@ pub(super) fn hand_over(state: &mut SavedState) -> Result<(), TryReserveError> {
 
 /// An LPI that is pending by itself at a CPU.
 struct ByItself {
-    place: (IntId, Affinity),
+    lpi: (IntId, Affinity),
     /// No event has it yet.
     is_left: bool,
 }

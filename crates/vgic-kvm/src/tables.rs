@@ -200,7 +200,7 @@ pub(super) fn restore(
         cpus,
         numbers: Numbers::of(cpus)?,
         memory,
-        budget: Budget::new(config.its_devices, config.lpi_slots),
+        budget: Budget::new(config.its_devices, config.its_events),
         known: SortedMap::new(),
         restored: Restored { collections: Vec::new(), devices: Vec::new(), consumed: Vec::new() },
         found: Vec::new(),

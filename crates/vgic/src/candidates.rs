@@ -9,9 +9,9 @@
 
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::safeguard::Safeguard;
-use crate::slot::Slot;
+use crate::wired_index::WiredIndex;
 
-const LEAVES: usize = Slot::COUNT.div_ceil(64);
+const LEAVES: usize = WiredIndex::COUNT.div_ceil(64);
 const _: () = assert!(LEAVES <= 64, "one summary word covers all leaves");
 
 /// The bitmap of one vCPU.
@@ -36,11 +36,11 @@ impl Candidates {
         Self { summary: AtomicU64::new(0), leaves: [const { AtomicU64::new(0) }; LEAVES] }
     }
 
-    /// The interrupt in `slot` became ready. Any thread.
-    pub(crate) fn set(&self, slot: Slot) {
-        let leaf = slot.index() / 64;
+    /// The interrupt at `index` became ready. Any thread.
+    pub(crate) fn set(&self, index: WiredIndex) {
+        let leaf = index.get() / 64;
         if let Some(word) = self.leaves.get(leaf) {
-            word.fetch_or(1 << (slot.index() % 64), SeqCst);
+            word.fetch_or(1 << (index.get() % 64), SeqCst);
             self.summarise(leaf);
         }
     }
@@ -54,15 +54,15 @@ impl Candidates {
 
     /// Calls `look` for each candidate, and forgets those that are stale. For the vCPU's own
     /// thread: bounded by the number of interrupts, whatever other threads set meanwhile.
-    pub(crate) fn visit(&self, mut look: impl FnMut(Slot) -> Look) {
+    pub(crate) fn visit(&self, mut look: impl FnMut(WiredIndex) -> Look) {
         for leaf in bits(self.summary.load(SeqCst)) {
             let Some(word) = self.leaves.get(leaf) else { continue };
             for bit in bits(word.load(SeqCst)) {
-                let Some(slot) = Slot::new(leaf * 64 + bit) else { continue };
-                if look(slot) == Look::Stale {
+                let Some(index) = WiredIndex::new(leaf * 64 + bit) else { continue };
+                if look(index) == Look::Stale {
                     word.fetch_and(!(1 << bit), SeqCst);
-                    if Safeguard::LookAgain.stands() && look(slot) == Look::Ready {
-                        self.set(slot);
+                    if Safeguard::LookAgain.stands() && look(index) == Look::Ready {
+                        self.set(index);
                     }
                 }
             }

@@ -64,12 +64,12 @@ pub struct VgicConfig {
     pub lpi_id_bits: Option<u8>,
     /// Budget of translations: about the largest number of events that can be mapped, shared by all
     /// ITSes, at most 2^22. A device takes a power of two up to 32, and multiples of 32 beyond.
-    /// Memory is allocated with use and kept. Worst case: 17 KiB × vCPUs × ceil(`lpi_slots` /
+    /// Memory is allocated with use and kept. Worst case: 17 KiB × vCPUs × ceil(`its_events` /
     /// 4096), doubled above five priority bits; it takes a guest that gives every priority to LPIs
     /// everywhere. LPIs that are pending at redistributors by themselves do not count. They take
     /// two bytes per vCPU and LPI, in parts of 8 KiB, and in the same worst case 17 KiB more per
     /// part.
-    pub lpi_slots: u32,
+    pub its_events: u32,
     /// Largest number of devices that can be mapped at each ITS. Mapped DeviceIDs also take 4 KiB
     /// per 256 neighbours, up to 16 MiB for each ITS: enough for all of 16 bits.
     pub its_devices: u32,
@@ -167,7 +167,7 @@ impl VgicConfig {
             level_ppis: false,
             priority_bits: 5,
             lpi_id_bits: None,
-            lpi_slots: 1 << 17,
+            its_events: 1 << 17,
             its_devices: 1 << 16,
             its: Vec::new(),
             iidr: Iidr::new().with_implementer(0x43b),
@@ -196,7 +196,7 @@ impl VgicConfig {
             security: self.security,
             priority_bits: self.priority_bits,
             lpi_id_bits: self.lpi_id_bits,
-            lpi_slots: self.lpi_slots,
+            its_events: self.its_events,
             its_devices: self.its_devices,
             iidr: self.iidr,
             can_clear_enable_lpis: self.can_clear_enable_lpis,

@@ -162,11 +162,11 @@ impl CpuInterface {
     /// The part of a priority that decides about preemption. Binary point N leaves bits 7:N+1; that
     /// of Group 1 leaves bits 7:N, unless Group 0's serves both.
     fn group_priority(&self, priority: Priority, group: Group) -> Priority {
-        let kept = match group {
+        let point = match group {
             Group::One if !self.common_binary_point => self.binary_point[1],
             Group::Zero | Group::One => self.binary_point[0] + 1,
         };
-        priority.truncated(8 - u32::from(kept.min(8)))
+        priority.truncated(8 - u32::from(point.min(8)))
     }
 }
 

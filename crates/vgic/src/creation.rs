@@ -84,7 +84,7 @@ fn lpi_core(
     };
     let sizes = LpiConfig {
         id_bits,
-        entries: config.lpi_slots,
+        entries: config.its_events,
         devices: config.its_devices,
         direct: config.direct_lpi,
         priorities: Priorities { view, bits: config.priority_bits },

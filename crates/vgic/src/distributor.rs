@@ -6,7 +6,9 @@ use crate::config::{SecurityView, VgicConfig};
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::mbi::{Mbi, Message};
 use crate::per_interrupt::{self as per, PerInterrupt};
-use crate::registers::{Frame, ID_REGISTERS, Kind, Lanes, Row, identification, low_byte, low_word};
+use crate::registers::{
+    Frame, Handlers, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word,
+};
 use crate::wired::Wired;
 use gic_arch::IntId;
 use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
@@ -45,74 +47,77 @@ impl PerInterrupt for Distributor<'_> {
     }
 }
 
-/// A row of [`Distributor::ROWS`].
-macro_rules! row {
+/// A register of [`Distributor::REGISTERS`].
+macro_rules! register {
     ($name:ident, zero) => {
-        Row::zero(gicd::$name.info(stringify!($name)))
+        Register::zero(gicd::$name.info(stringify!($name)))
     };
-    ($name:ident, fields $kind:path) => {
-        Row::new(gicd::$name.info(stringify!($name)), $kind(gicd::$name))
+    ($name:ident, fields $handlers:path) => {
+        Register::new(gicd::$name.info(stringify!($name)), $handlers(gicd::$name))
     };
     ($name:ident, constant $read:expr) => {
-        Row::constant(gicd::$name.info(stringify!($name)), $read)
+        Register::constant(gicd::$name.info(stringify!($name)), $read)
     };
     ($name:ident, trigger $write:expr) => {
-        Row::trigger(gicd::$name.info(stringify!($name)), $write)
+        Register::trigger(gicd::$name.info(stringify!($name)), $write)
     };
     ($name:ident, value $read:expr, $write:expr) => {
-        Row::new(gicd::$name.info(stringify!($name)), Kind::Value { read: $read, write: $write })
+        Register::new(
+            gicd::$name.info(stringify!($name)),
+            Handlers::Value { read: $read, write: $write },
+        )
     };
 }
 
 impl<'a> Distributor<'a> {
     /// The frame. Registers that only exist without affinity routing, or only in the Secure view,
     /// read as zero.
-    const ROWS: &'a [Row<Self>] = &[
-        row!(CTLR, value | d, _ | d.control().into(), |d, _, lanes| d.set_control(lanes)),
-        row!(TYPER, constant | d, _ | u64::from(d.typer().into_bits())),
-        row!(IIDR, constant | d, _ | u64::from(d.config.iidr.into_bits())),
-        row!(TYPER2, zero),
-        row!(STATUSR, zero),
-        row!(SETSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Set, lanes)),
-        row!(CLRSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Clear, lanes)),
-        row!(SETSPI_SR, zero),
-        row!(CLRSPI_SR, zero),
-        row!(IGROUPR, fields per::group),
-        row!(ISENABLER, fields per::set_enable),
-        row!(ICENABLER, fields per::clear_enable),
-        row!(ISPENDR, fields per::set_pending),
-        row!(ICPENDR, fields per::clear_pending),
-        row!(ISACTIVER, fields per::set_active),
-        row!(ICACTIVER, fields per::clear_active),
-        row!(IPRIORITYR, fields per::priority),
-        row!(ITARGETSR, zero),
-        row!(ICFGR, fields per::trigger),
-        row!(IGRPMODR, zero),
-        row!(NSACR, zero),
-        row!(SGIR, zero),
-        row!(CPENDSGIR, zero),
-        row!(SPENDSGIR, zero),
-        row!(IGROUPR_E, fields per::group),
-        row!(ISENABLER_E, fields per::set_enable),
-        row!(ICENABLER_E, fields per::clear_enable),
-        row!(ISPENDR_E, fields per::set_pending),
-        row!(ICPENDR_E, fields per::clear_pending),
-        row!(ISACTIVER_E, fields per::set_active),
-        row!(ICACTIVER_E, fields per::clear_active),
-        row!(IPRIORITYR_E, fields per::priority),
-        row!(ICFGR_E, fields per::trigger),
-        row!(IGRPMODR_E, zero),
-        row!(NSACR_E, zero),
-        row!(IROUTER, value | d, index | d.route(IntId::new(index)), |d, index, lanes| {
+    const REGISTERS: &'a [Register<Self>] = &[
+        register!(CTLR, value | d, _ | d.control().into(), |d, _, lanes| d.set_control(lanes)),
+        register!(TYPER, constant | d, _ | u64::from(d.typer().into_bits())),
+        register!(IIDR, constant | d, _ | u64::from(d.config.iidr.into_bits())),
+        register!(TYPER2, zero),
+        register!(STATUSR, zero),
+        register!(SETSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Set, lanes)),
+        register!(CLRSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Clear, lanes)),
+        register!(SETSPI_SR, zero),
+        register!(CLRSPI_SR, zero),
+        register!(IGROUPR, fields per::group),
+        register!(ISENABLER, fields per::set_enable),
+        register!(ICENABLER, fields per::clear_enable),
+        register!(ISPENDR, fields per::set_pending),
+        register!(ICPENDR, fields per::clear_pending),
+        register!(ISACTIVER, fields per::set_active),
+        register!(ICACTIVER, fields per::clear_active),
+        register!(IPRIORITYR, fields per::priority),
+        register!(ITARGETSR, zero),
+        register!(ICFGR, fields per::trigger),
+        register!(IGRPMODR, zero),
+        register!(NSACR, zero),
+        register!(SGIR, zero),
+        register!(CPENDSGIR, zero),
+        register!(SPENDSGIR, zero),
+        register!(IGROUPR_E, fields per::group),
+        register!(ISENABLER_E, fields per::set_enable),
+        register!(ICENABLER_E, fields per::clear_enable),
+        register!(ISPENDR_E, fields per::set_pending),
+        register!(ICPENDR_E, fields per::clear_pending),
+        register!(ISACTIVER_E, fields per::set_active),
+        register!(ICACTIVER_E, fields per::clear_active),
+        register!(IPRIORITYR_E, fields per::priority),
+        register!(ICFGR_E, fields per::trigger),
+        register!(IGRPMODR_E, zero),
+        register!(NSACR_E, zero),
+        register!(IROUTER, value | d, index | d.route(IntId::new(index)), |d, index, lanes| {
             d.set_route(IntId::new(index), lanes);
         }),
-        row!(IROUTER_E, value | d, index | d.route(extended_spi(index)), |d, index, lanes| {
+        register!(IROUTER_E, value | d, index | d.route(extended_spi(index)), |d, index, lanes| {
             d.set_route(extended_spi(index), lanes);
         }),
-        Row::constant(ID_REGISTERS, |_, index| identification(index, 0x92)),
+        Register::constant(ID_REGISTERS, |_, index| identification(index, 0x92)),
     ];
 
-    pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
+    pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
 
     fn control(self) -> u32 {
         let pending = self.wired.awaits_folding();
@@ -194,7 +199,8 @@ mod tests {
         let mut expected = gicd::REGISTERS.to_vec();
         expected.push(ID_REGISTERS);
         expected.sort_by_key(|info| info.offset);
-        let found: alloc::vec::Vec<_> = Distributor::ROWS.iter().map(|row| row.info).collect();
+        let found: alloc::vec::Vec<_> =
+            Distributor::REGISTERS.iter().map(|register| register.info).collect();
         assert_eq!(found, expected);
     }
 }

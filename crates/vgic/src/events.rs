@@ -94,13 +94,13 @@ impl fmt::Display for GuestFault {
 }
 
 /// Number of faults kept with their details until they are read; later ones are only counted.
-pub(crate) const KEPT: usize = 32;
+pub(crate) const QUEUED: usize = 32;
 
 /// The guest's mistakes so far: a count of each kind, and the first few since they were last read.
 #[derive(Debug)]
 pub struct Events {
     counts: [AtomicU64; FaultReason::ALL.len()],
-    kept: FaultQueue,
+    queue: FaultQueue,
 }
 
 impl Default for Events {
@@ -114,7 +114,7 @@ impl Events {
     pub(crate) const fn new() -> Self {
         Self {
             counts: [const { AtomicU64::new(0) }; FaultReason::ALL.len()],
-            kept: FaultQueue::new(),
+            queue: FaultQueue::new(),
         }
     }
 
@@ -123,7 +123,7 @@ impl Events {
         if let Some(count) = self.counts.get(fault.reason as usize) {
             count.fetch_add(1, SeqCst);
         }
-        self.kept.push(fault);
+        self.queue.push(fault);
     }
 
     /// Counts the faults of this kind so far.
@@ -138,14 +138,14 @@ impl Events {
 
     /// Hands out the faults kept since the last call, oldest first, and makes room for new ones.
     pub fn drain(&self, each: impl FnMut(GuestFault)) {
-        (0..KEPT).map_while(|_| self.kept.pop()).for_each(each);
+        (0..QUEUED).map_while(|_| self.queue.pop()).for_each(each);
     }
 }
 
 /// The faults that are kept: a bounded queue for many writers and readers, none of whom waits.
 #[derive(Debug)]
 struct FaultQueue {
-    cells: [FaultCell; KEPT],
+    cells: [FaultCell; QUEUED],
     /// Number of faults ever pushed.
     pushed: AtomicU64,
     /// Number of faults ever popped.
@@ -153,7 +153,7 @@ struct FaultQueue {
 }
 
 /// A fault's cell. Its turn is `n` when the `n`th push may write here, `n + 1` when the `n`th pop
-/// may read, and after that `n + KEPT`.
+/// may read, and after that `n + QUEUED`.
 #[derive(Debug)]
 struct FaultCell {
     turn: AtomicU64,
@@ -164,9 +164,9 @@ struct FaultCell {
 
 impl FaultQueue {
     const fn new() -> Self {
-        let mut cells = [const { FaultCell::with_turn(0) }; KEPT];
+        let mut cells = [const { FaultCell::with_turn(0) }; QUEUED];
         let mut turn = 0;
-        while turn < KEPT {
+        while turn < QUEUED {
             cells[turn] = FaultCell::with_turn(turn as u64);
             turn += 1;
         }
@@ -178,7 +178,7 @@ impl FaultQueue {
             clippy::cast_possible_truncation,
             reason = "the remainder is less than the number of cells"
         )]
-        let index = (number % KEPT as u64) as usize;
+        let index = (number % QUEUED as u64) as usize;
         &self.cells[index]
     }
 
@@ -209,7 +209,7 @@ impl FaultQueue {
                 Ordering::Less => return None,
                 Ordering::Equal => {
                     match self.popped.compare_exchange(number, number + 1, SeqCst, SeqCst) {
-                        Ok(_) => return Some(cell.read(number + KEPT as u64)),
+                        Ok(_) => return Some(cell.read(number + QUEUED as u64)),
                         Err(now) => number = now,
                     }
                 }

@@ -112,9 +112,9 @@ impl Frozen<'_> {
         let Some(core) = &gic.lpis else {
             return Ok((Vec::new(), gathered(self.vcpus.iter().map(|_| Vec::new()))?));
         };
-        let held = gathered(gic.its.iter().map(|its| its.hold()))?;
+        let locked = gathered(gic.its.iter().map(|its| its.lock()))?;
         core.with_kicks_deferred(|control| {
-            let its = held.iter().map(|its| its.save(control, |vcpu| gic.affinity(vcpu)));
+            let its = locked.iter().map(|its| its.save(control, |vcpu| gic.affinity(vcpu)));
             let mut its = checked(its)?;
             its.sort_unstable_by_key(|its| its.base);
             let lpis = self.vcpus.iter().map(|vcpu| pending_by_themselves(control, vcpu.cpu()));

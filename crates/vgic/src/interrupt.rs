@@ -2,7 +2,7 @@
 //! about it is made on one consistent value, and the pure rules of that state (IHI 0069 §4.1).
 
 use crate::atomic::{AtomicU64, Ordering::SeqCst};
-use crate::slot::Slot;
+use crate::wired_index::WiredIndex;
 use bitfield_struct::bitfield;
 use gic_arch::{IntId, Priority};
 use msi_types::{Cpu, Level};
@@ -10,7 +10,7 @@ use msi_types::{Cpu, Level};
 /// State of one interrupt at the distributor or a redistributor.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
-pub(crate) struct State {
+pub(crate) struct InterruptWord {
     /// Pending by an edge, a message or software; cleared by acknowledging.
     pub(crate) latch: bool,
     /// The level of the input.
@@ -41,16 +41,16 @@ pub(crate) struct State {
     /// While it is listed or active: one more than the vCPU that took it, 0 if none is known.
     #[bits(10)]
     taker_code: u16,
-    /// One more than the slot of the physical interrupt that it is linked to, 0 if it is not.
+    /// One more than the index of the physical interrupt that it is linked to, 0 if it is not.
     #[bits(12)]
     link_code: u16,
     /// The physical interrupt is active on its behalf. In a list register, `HW` says so instead.
-    pub(crate) held: bool,
+    pub(crate) physical_active: bool,
     #[bits(5)]
     __: u8,
 }
 
-impl State {
+impl InterruptWord {
     /// The target of an interrupt whose route names no PE.
     pub(crate) const NOWHERE: u16 = u16::MAX;
 
@@ -78,14 +78,14 @@ impl State {
 
     /// The physical interrupt that it is linked to.
     pub(crate) fn physical(self) -> Option<IntId> {
-        let slot = self.link_code().checked_sub(1)?;
-        Slot::new(slot.into()).map(Slot::intid)
+        let index = self.link_code().checked_sub(1)?;
+        WiredIndex::new(index.into()).map(WiredIndex::intid)
     }
 
     /// Linked to this physical interrupt, or to none. The old one is not active on its behalf.
-    pub(crate) fn linked(self, physical: Option<Slot>) -> Self {
-        let code = physical.and_then(|slot| u16::try_from(slot.index() + 1).ok());
-        self.with_link_code(code.unwrap_or(0)).with_held(false)
+    pub(crate) fn linked(self, physical: Option<WiredIndex>) -> Self {
+        let code = physical.and_then(|index| u16::try_from(index.get() + 1).ok());
+        self.with_link_code(code.unwrap_or(0)).with_physical_active(false)
     }
 
     /// With the link of `other`.
@@ -100,14 +100,18 @@ impl State {
     /// The physical interrupt is deactivated, or deactivates with a list register. If its input is
     /// still high then, it fires again: until that is heard, the line counts as low.
     pub(crate) const fn let_go(self) -> Self {
-        let consumed = self.held() && !self.edge();
-        self.with_line(self.line() && !consumed).with_held(false)
+        let consumed = self.physical_active() && !self.edge();
+        self.with_line(self.line() && !consumed).with_physical_active(false)
     }
 
     /// An interrupt that is neither pending nor active holds no physical one, which could not fire
     /// again.
     pub(crate) const fn released(self) -> Self {
-        if self.pending() || self.active() || self.listed() { self } else { self.with_held(false) }
+        if self.pending() || self.active() || self.listed() {
+            self
+        } else {
+            self.with_physical_active(false)
+        }
     }
 
     /// Pending, as `ISPENDR` reads it. What is in a list register counts until it is folded.
@@ -139,7 +143,7 @@ impl State {
         let rising = high && (!self.line() || self.is_linked());
         self.with_line(high)
             .with_latch(self.latch() || (self.edge() && rising))
-            .with_held(self.held() || (self.is_linked() && high))
+            .with_physical_active(self.physical_active() || (self.is_linked() && high))
     }
 
     /// A message asks for it.
@@ -176,13 +180,17 @@ impl State {
 
     /// A pulse on the input. The level stays as it is driven.
     pub(crate) const fn pulsed(self) -> Self {
-        self.with_latch(self.latch() || self.edge()).with_held(self.held() || self.is_linked())
+        self.with_latch(self.latch() || self.edge())
+            .with_physical_active(self.physical_active() || self.is_linked())
     }
 
     /// A PE acknowledges it. The level of a physical interrupt that is active is heard again after
     /// the end.
     pub(crate) const fn acknowledged(self) -> Self {
-        self.let_go().with_held(self.held()).with_latch(false).with_active(true)
+        self.let_go()
+            .with_physical_active(self.physical_active())
+            .with_latch(false)
+            .with_active(true)
     }
 }
 
@@ -193,22 +201,25 @@ impl State {
 pub(crate) struct Interrupt(AtomicU64);
 
 impl Interrupt {
-    pub(crate) const fn new(state: State) -> Self {
+    pub(crate) const fn new(state: InterruptWord) -> Self {
         Self(AtomicU64::new(state.into_bits()))
     }
 
-    pub(crate) fn state(&self) -> State {
-        State::from_bits(self.0.load(SeqCst))
+    pub(crate) fn state(&self) -> InterruptWord {
+        InterruptWord::from_bits(self.0.load(SeqCst))
     }
 
     /// Replaces the state by `change` of it: what it was and what it is. Writes even if nothing
     /// changes: the sender of a coalesced signal must not be overtaken by the acknowledgement.
-    pub(crate) fn update(&self, change: impl Fn(State) -> State) -> (State, State) {
+    pub(crate) fn update(
+        &self,
+        change: impl Fn(InterruptWord) -> InterruptWord,
+    ) -> (InterruptWord, InterruptWord) {
         let mut old = self.0.load(SeqCst);
         loop {
-            let new = change(State::from_bits(old));
+            let new = change(InterruptWord::from_bits(old));
             match self.0.compare_exchange_weak(old, new.into_bits(), SeqCst, SeqCst) {
-                Ok(_) => return (State::from_bits(old), new),
+                Ok(_) => return (InterruptWord::from_bits(old), new),
                 Err(seen) => old = seen,
             }
         }
@@ -217,13 +228,13 @@ impl Interrupt {
     /// As [`update`](Self::update), unless `change` declines; `None` then.
     pub(crate) fn try_update(
         &self,
-        change: impl Fn(State) -> Option<State>,
-    ) -> Option<(State, State)> {
+        change: impl Fn(InterruptWord) -> Option<InterruptWord>,
+    ) -> Option<(InterruptWord, InterruptWord)> {
         let mut old = self.0.load(SeqCst);
         loop {
-            let new = change(State::from_bits(old))?;
+            let new = change(InterruptWord::from_bits(old))?;
             match self.0.compare_exchange_weak(old, new.into_bits(), SeqCst, SeqCst) {
-                Ok(_) => return Some((State::from_bits(old), new)),
+                Ok(_) => return Some((InterruptWord::from_bits(old), new)),
                 Err(seen) => old = seen,
             }
         }

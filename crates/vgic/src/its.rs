@@ -43,7 +43,7 @@ pub use crate::config::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
 };
 pub use queue::{CommandFault, CommandFaults};
-pub(crate) use saved::{HeldIts, RestoredRegisters};
+pub(crate) use saved::{LockedIts, RestoredRegisters};
 pub(crate) use targets::Targets;
 
 use crate::access::AccessWidth;

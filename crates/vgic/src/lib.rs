@@ -160,7 +160,6 @@ mod rust_vmm;
 mod safeguard;
 pub mod saved_state;
 mod set_once;
-mod slot;
 mod system_registers;
 #[cfg(test)]
 mod tests;
@@ -169,6 +168,7 @@ mod vcpu;
 mod vgic;
 mod wakeup;
 mod wired;
+mod wired_index;
 
 pub use access::{AccessWidth, BadWidth};
 pub use config::{

@@ -24,10 +24,10 @@ mod rank;
 
 use crate::config::SecurityView;
 use crate::listed::{ListRegisters, MAX_LIST_REGISTERS};
-use crate::slot::Slot;
 use crate::system_registers::Undefined;
 use crate::vcpu::{Inputs, Sleep, Vcpu};
 use crate::vgic::Vgic;
+use crate::wired_index::WiredIndex;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -140,7 +140,7 @@ impl Vcpu {
         self.list_registers =
             ListRegisters { count, traps_dir: vtr.tds(), ..ListRegisters::none() };
         let active = &mut self.list_registers.active;
-        self.gic.wired().active_slots(self.cpu).for_each(|slot| active.insert(slot));
+        self.gic.wired().active_indices(self.cpu).for_each(|index| active.insert(index));
         Ok(ListRegisterVcpu(self.boxed()))
     }
 }
@@ -251,8 +251,8 @@ impl ListRegisterVcpu {
     /// Marks an interrupt active that was acknowledged outside of the guest: it gets a list
     /// register.
     fn note_acknowledged(&mut self, intid: IntId) {
-        if let Some(slot) = Slot::of(intid) {
-            self.0[0].list_registers.active.insert(slot);
+        if let Some(index) = WiredIndex::of(intid) {
+            self.0[0].list_registers.active.insert(index);
         }
     }
 

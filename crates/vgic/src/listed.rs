@@ -2,8 +2,8 @@
 //! that need one.
 
 use crate::lpi::ListedLpi;
-use crate::slot::Slot;
 use crate::wired::Filled;
+use crate::wired_index::WiredIndex;
 
 /// Most list registers that a CPU has.
 pub const MAX_LIST_REGISTERS: usize = 16;
@@ -15,7 +15,7 @@ pub(crate) struct ListRegisters {
     pub(crate) traps_dir: bool,
     pub(crate) listed: [Listed; MAX_LIST_REGISTERS],
     /// Active interrupts of this vCPU, and perhaps some that are not any more.
-    pub(crate) active: SlotSet,
+    pub(crate) active: WiredSet,
 }
 
 impl ListRegisters {
@@ -24,7 +24,7 @@ impl ListRegisters {
             count: 0,
             traps_dir: false,
             listed: [Listed::Nothing; MAX_LIST_REGISTERS],
-            active: SlotSet::new(),
+            active: WiredSet::new(),
         }
     }
 }
@@ -33,32 +33,32 @@ impl ListRegisters {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Listed {
     Nothing,
-    Wired(Slot, Filled),
+    Wired(WiredIndex, Filled),
     Lpi(ListedLpi),
 }
 
 /// A set of wired interrupts.
-pub(crate) struct SlotSet([u64; SlotSet::WORDS]);
+pub(crate) struct WiredSet([u64; WiredSet::WORDS]);
 
-impl SlotSet {
-    const WORDS: usize = Slot::COUNT.div_ceil(64);
+impl WiredSet {
+    const WORDS: usize = WiredIndex::COUNT.div_ceil(64);
 
     const fn new() -> Self {
         Self([0; Self::WORDS])
     }
 
-    pub(crate) fn insert(&mut self, slot: Slot) {
-        self.0[slot.index() / 64] |= 1 << (slot.index() % 64);
+    pub(crate) fn insert(&mut self, index: WiredIndex) {
+        self.0[index.get() / 64] |= 1 << (index.get() % 64);
     }
 
     /// Keeps what `keep` says.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(Slot) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(WiredIndex) -> bool) {
         for (word, first) in self.0.iter_mut().zip((0..).step_by(64)) {
             let mut bits = *word;
             while bits != 0 {
                 let bit = bits.trailing_zeros();
                 bits &= bits - 1;
-                if !Slot::new(first + bit as usize).is_some_and(&mut keep) {
+                if !WiredIndex::new(first + bit as usize).is_some_and(&mut keep) {
                     *word &= !(1 << bit);
                 }
             }

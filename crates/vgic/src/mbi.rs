@@ -5,8 +5,8 @@
 use crate::access::AccessWidth;
 use crate::config::VgicConfig;
 use crate::events::{Events, FaultReason, GuestFault};
-use crate::interrupt::State;
-use crate::registers::{Frame, Lanes, Row, low_word};
+use crate::interrupt::InterruptWord;
+use crate::registers::{Frame, Lanes, Register, low_word};
 use crate::wired::Wired;
 use gic_arch::{IntId, gicd};
 use msi_types::Delivery;
@@ -33,7 +33,7 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    fn apply(self, state: State) -> State {
+    fn apply(self, state: InterruptWord) -> InterruptWord {
         match self {
             Self::Set => state.message_set(),
             Self::Clear => state.message_cleared(),
@@ -79,16 +79,16 @@ impl Mbi<'_> {
 
 impl<'a> Mbi<'a> {
     /// The alias frame. The Secure side's registers ignore writes.
-    const ROWS: &'a [Row<Self>] = &[
-        Row::trigger(gicd::SETSPI_NSR.info("SETSPI_NSR"), |mbi: Self, _, lanes| {
+    const REGISTERS: &'a [Register<Self>] = &[
+        Register::trigger(gicd::SETSPI_NSR.info("SETSPI_NSR"), |mbi: Self, _, lanes| {
             mbi.write(Message::Set, lanes);
         }),
-        Row::trigger(gicd::CLRSPI_NSR.info("CLRSPI_NSR"), |mbi: Self, _, lanes| {
+        Register::trigger(gicd::CLRSPI_NSR.info("CLRSPI_NSR"), |mbi: Self, _, lanes| {
             mbi.write(Message::Clear, lanes);
         }),
-        Row::zero(gicd::SETSPI_SR.info("SETSPI_SR")),
-        Row::zero(gicd::CLRSPI_SR.info("CLRSPI_SR")),
+        Register::zero(gicd::SETSPI_SR.info("SETSPI_SR")),
+        Register::zero(gicd::CLRSPI_SR.info("CLRSPI_SR")),
     ];
 
-    pub(crate) const ALIAS: Frame<'a, Self> = Frame(Self::ROWS);
+    pub(crate) const ALIAS: Frame<'a, Self> = Frame(Self::REGISTERS);
 }

@@ -1,8 +1,8 @@
 //! The registers that distributor and redistributors have alike: one field per interrupt.
 
 use crate::config::{SecurityView, VgicConfig};
-use crate::interrupt::State;
-use crate::registers::{Effect, Kind};
+use crate::interrupt::InterruptWord;
+use crate::registers::{Effect, Handlers};
 use crate::wired::Wired;
 use gic_arch::{IntId, IntIdField, Priority};
 use msi_types::Cpu;
@@ -19,11 +19,15 @@ pub(crate) trait PerInterrupt: Copy {
     fn missing(&self, intid: IntId);
 }
 
-fn read<C: PerInterrupt>(frame: C, intid: IntId, field: fn(&State) -> bool) -> u32 {
+fn read<C: PerInterrupt>(frame: C, intid: IntId, field: fn(&InterruptWord) -> bool) -> u32 {
     frame.wired().visible(frame.owner(), intid).is_some_and(|state| field(&state)).into()
 }
 
-fn change<C: PerInterrupt>(frame: C, intid: IntId, change: impl Fn(State) -> State) {
+fn change<C: PerInterrupt>(
+    frame: C,
+    intid: IntId,
+    change: impl Fn(InterruptWord) -> InterruptWord,
+) {
     if !frame.config().implements(intid) {
         frame.missing(intid);
     }
@@ -31,28 +35,28 @@ fn change<C: PerInterrupt>(frame: C, intid: IntId, change: impl Fn(State) -> Sta
 }
 
 /// `ISENABLER`.
-pub(crate) const fn set_enable<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
-    Kind::Fields {
+pub(crate) const fn set_enable<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
         field,
-        read: |frame, intid| read(frame, intid, State::enabled),
+        read: |frame, intid| read(frame, intid, InterruptWord::enabled),
         write: |frame, intid, _| change(frame, intid, |state| state.with_enabled(true)),
         effect: Effect::Ones,
     }
 }
 
 /// `ICENABLER`.
-pub(crate) const fn clear_enable<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
-    Kind::Fields {
+pub(crate) const fn clear_enable<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
         field,
-        read: |frame, intid| read(frame, intid, State::enabled),
+        read: |frame, intid| read(frame, intid, InterruptWord::enabled),
         write: |frame, intid, _| change(frame, intid, |state| state.with_enabled(false)),
         effect: Effect::Ones,
     }
 }
 
 /// `ISPENDR`.
-pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
-    Kind::Fields {
+pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
         field,
         read: |frame, intid| read(frame, intid, |state| state.pending()),
         write: |frame, intid, _| change(frame, intid, |state| state.with_latch(true)),
@@ -61,20 +65,20 @@ pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
 }
 
 /// `ICPENDR`: what a level holds pending stays pending.
-pub(crate) const fn clear_pending<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
-    Kind::Fields {
+pub(crate) const fn clear_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
         field,
         read: |frame, intid| read(frame, intid, |state| state.pending()),
-        write: |frame, intid, _| change(frame, intid, State::unlatched),
+        write: |frame, intid, _| change(frame, intid, InterruptWord::unlatched),
         effect: Effect::Ones,
     }
 }
 
 /// `ISACTIVER`.
-pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
-    Kind::Fields {
+pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
         field,
-        read: |frame, intid| read(frame, intid, State::active),
+        read: |frame, intid| read(frame, intid, InterruptWord::active),
         write: |frame, intid, _| {
             if !frame.config().implements(intid) {
                 frame.missing(intid);
@@ -86,21 +90,21 @@ pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
 }
 
 /// `ICACTIVER`.
-pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
-    Kind::Fields {
+pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
         field,
-        read: |frame, intid| read(frame, intid, State::active),
+        read: |frame, intid| read(frame, intid, InterruptWord::active),
         write: |frame, intid, _| frame.wired().deactivate(frame.owner(), intid),
         effect: Effect::Ones,
     }
 }
 
 /// `IGROUPR`: the Secure side's where there are two security states.
-pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
-    Kind::Fields {
+pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
         field,
         read: |frame, intid| match frame.config().security {
-            SecurityView::Single => read(frame, intid, State::group1),
+            SecurityView::Single => read(frame, intid, InterruptWord::group1),
             SecurityView::NonSecure => 0,
         },
         write: |frame, intid, value| {
@@ -113,12 +117,12 @@ pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
 }
 
 /// `IPRIORITYR`, in the guest's view of priorities.
-pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
-    Kind::Fields {
+pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
         field,
         read: |frame, intid| {
             let config = frame.config();
-            let shown = |state: State| match config.security {
+            let shown = |state: InterruptWord| match config.security {
                 SecurityView::Single => state.priority(),
                 SecurityView::NonSecure => state.priority().non_secure_view(),
             };
@@ -143,10 +147,10 @@ fn hardware_priority(config: &VgicConfig, field: u32) -> Priority {
 }
 
 /// `ICFGR`: those of SGIs are fixed, and those of PPIs may be.
-pub(crate) const fn trigger<C: PerInterrupt>(field: IntIdField) -> Kind<C> {
-    Kind::Fields {
+pub(crate) const fn trigger<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
+    Handlers::Fields {
         field,
-        read: |frame, intid| read(frame, intid, State::edge) << 1,
+        read: |frame, intid| read(frame, intid, InterruptWord::edge) << 1,
         write: |frame, intid, value| {
             let edge = value & 2 != 0;
             if frame.config().allows_trigger(intid, edge) {

@@ -11,7 +11,9 @@ use crate::events::{Events, FaultReason, GuestFault};
 use crate::lock::Mutex;
 use crate::lpi::LpiCore;
 use crate::per_interrupt::{self as per, PerInterrupt};
-use crate::registers::{Frame, ID_REGISTERS, Kind, Lanes, Row, identification, low_byte, low_word};
+use crate::registers::{
+    Frame, Handlers, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word,
+};
 use crate::wakeup::Awaited;
 use crate::wired::{Private, Wired, participation};
 use core::sync::atomic::Ordering::SeqCst;
@@ -78,60 +80,64 @@ impl PerInterrupt for Redistributor<'_> {
     }
 }
 
-/// A row of [`Redistributor::ROWS`].
-macro_rules! row {
+/// A register of [`Redistributor::REGISTERS`].
+macro_rules! register {
     ($name:ident, zero) => {
-        Row::zero(gicr::$name.info(stringify!($name)))
+        Register::zero(gicr::$name.info(stringify!($name)))
     };
-    ($name:ident, fields $kind:path) => {
-        Row::new(gicr::$name.info(stringify!($name)), $kind(gicr::$name))
+    ($name:ident, fields $handlers:path) => {
+        Register::new(gicr::$name.info(stringify!($name)), $handlers(gicr::$name))
     };
     ($name:ident, constant $read:expr) => {
-        Row::constant(gicr::$name.info(stringify!($name)), $read)
+        Register::constant(gicr::$name.info(stringify!($name)), $read)
     };
     ($name:ident, trigger $write:expr) => {
-        Row::trigger(gicr::$name.info(stringify!($name)), $write)
+        Register::trigger(gicr::$name.info(stringify!($name)), $write)
     };
     ($name:ident, value $read:expr, $write:expr) => {
-        Row::new(gicr::$name.info(stringify!($name)), Kind::Value { read: $read, write: $write })
+        Register::new(
+            gicr::$name.info(stringify!($name)),
+            Handlers::Value { read: $read, write: $write },
+        )
     };
 }
 
 impl<'a> Redistributor<'a> {
     /// Both frames. Registers that only exist in the Secure view read as zero, and MPAM's.
-    const ROWS: &'a [Row<Self>] = &[
-        row!(CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r
+    const REGISTERS: &'a [Register<Self>] = &[
+        register!(CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r
             .set_control(lanes)),
-        row!(IIDR, constant | r, _ | r.config.iidr.into_bits().into()),
-        row!(TYPER, constant | r, _ | r.typer().into_bits()),
-        row!(STATUSR, zero),
-        row!(WAKER, value | r, _ | r.waker().into_bits().into(), |r, _, lanes| r.set_waker(lanes)),
-        row!(MPAMIDR, zero),
-        row!(PARTIDR, zero),
-        row!(SETLPIR, trigger | r, _, lanes | r.write_setlpir(lanes)),
-        row!(CLRLPIR, trigger | r, _, lanes | r.write_clrlpir(lanes)),
-        row!(PROPBASER, value | r, _ | r.propbaser().into_bits(), |r, _, lanes| r
+        register!(IIDR, constant | r, _ | r.config.iidr.into_bits().into()),
+        register!(TYPER, constant | r, _ | r.typer().into_bits()),
+        register!(STATUSR, zero),
+        register!(WAKER, value | r, _ | r.waker().into_bits().into(), |r, _, lanes| r
+            .set_waker(lanes)),
+        register!(MPAMIDR, zero),
+        register!(PARTIDR, zero),
+        register!(SETLPIR, trigger | r, _, lanes | r.write_setlpir(lanes)),
+        register!(CLRLPIR, trigger | r, _, lanes | r.write_clrlpir(lanes)),
+        register!(PROPBASER, value | r, _ | r.propbaser().into_bits(), |r, _, lanes| r
             .set_propbaser(lanes)),
-        row!(PENDBASER, value | r, _ | r.pendbaser().into_bits(), |r, _, lanes| r
+        register!(PENDBASER, value | r, _ | r.pendbaser().into_bits(), |r, _, lanes| r
             .set_pendbaser(lanes)),
-        row!(INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
-        row!(INVALLR, trigger | r, _, lanes | r.invalidate_all(lanes)),
-        row!(SYNCR, constant | r, _ | r.syncr().into_bits().into()),
-        Row::constant(ID_REGISTERS, |_, index| identification(index, 0x93)),
-        row!(IGROUPR, fields per::group),
-        row!(ISENABLER, fields per::set_enable),
-        row!(ICENABLER, fields per::clear_enable),
-        row!(ISPENDR, fields per::set_pending),
-        row!(ICPENDR, fields per::clear_pending),
-        row!(ISACTIVER, fields per::set_active),
-        row!(ICACTIVER, fields per::clear_active),
-        row!(IPRIORITYR, fields per::priority),
-        row!(ICFGR, fields per::trigger),
-        row!(IGRPMODR, zero),
-        row!(NSACR, zero),
+        register!(INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
+        register!(INVALLR, trigger | r, _, lanes | r.invalidate_all(lanes)),
+        register!(SYNCR, constant | r, _ | r.syncr().into_bits().into()),
+        Register::constant(ID_REGISTERS, |_, index| identification(index, 0x93)),
+        register!(IGROUPR, fields per::group),
+        register!(ISENABLER, fields per::set_enable),
+        register!(ICENABLER, fields per::clear_enable),
+        register!(ISPENDR, fields per::set_pending),
+        register!(ICPENDR, fields per::clear_pending),
+        register!(ISACTIVER, fields per::set_active),
+        register!(ICACTIVER, fields per::clear_active),
+        register!(IPRIORITYR, fields per::priority),
+        register!(ICFGR, fields per::trigger),
+        register!(IGRPMODR, zero),
+        register!(NSACR, zero),
     ];
 
-    pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
+    pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
 
     pub(crate) fn fault(&self, reason: FaultReason, detail: u64) {
         self.events.record(GuestFault { reason, address: self.registers.frame.base, detail });
@@ -239,7 +245,8 @@ mod tests {
         let mut expected = gicr::REGISTERS.to_vec();
         expected.push(ID_REGISTERS);
         expected.sort_by_key(|info| info.offset);
-        let found: alloc::vec::Vec<_> = Redistributor::ROWS.iter().map(|row| row.info).collect();
+        let found: alloc::vec::Vec<_> =
+            Redistributor::REGISTERS.iter().map(|register| register.info).collect();
         assert_eq!(found, expected);
     }
 }

@@ -1,5 +1,5 @@
-//! A frame of registers as a table of rows: finds the row of an access, validates width, alignment
-//! and direction in one place, splits what spans several registers, and calls the row's functions
+//! A frame's registers as a table: finds the register of an access, validates width, alignment and
+//! direction in one place, splits what spans several registers, and calls the register's handlers
 //! with whole registers or fields.
 
 use crate::access::AccessWidth;
@@ -7,15 +7,14 @@ use crate::events::FaultReason;
 use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo, id};
 
 /// One register, or array of registers, of a frame; `C` is what its functions act on.
-pub(crate) struct Row<C> {
+pub(crate) struct Register<C> {
     /// Offset, width, count and permitted accesses.
     pub(crate) info: RegisterInfo,
-    /// Behaviour.
-    pub(crate) kind: Kind<C>,
+    pub(crate) handlers: Handlers<C>,
 }
 
-/// Behaviour of a row's registers.
-pub(crate) enum Kind<C> {
+/// Functions that answer accesses to a register.
+pub(crate) enum Handlers<C> {
     /// Reads as zero, writes are ignored.
     Zero,
     /// Whole registers, by their index in the array.
@@ -67,54 +66,54 @@ impl Lanes {
     }
 }
 
-impl<C> Row<C> {
-    pub(crate) const fn new(info: RegisterInfo, kind: Kind<C>) -> Self {
-        Self { info, kind }
+impl<C> Register<C> {
+    pub(crate) const fn new(info: RegisterInfo, handlers: Handlers<C>) -> Self {
+        Self { info, handlers }
     }
 
     /// A register that reads as zero and ignores writes.
     pub(crate) const fn zero(info: RegisterInfo) -> Self {
-        Self::new(info, Kind::Zero)
+        Self::new(info, Handlers::Zero)
     }
 
     /// A read-only register.
     pub(crate) const fn constant(info: RegisterInfo, read: fn(C, u32) -> u64) -> Self {
-        Self::new(info, Kind::Value { read, write: |_, _, _| {} })
+        Self::new(info, Handlers::Value { read, write: |_, _, _| {} })
     }
 
     /// A write-only register.
     pub(crate) const fn trigger(info: RegisterInfo, write: fn(C, u32, Lanes)) -> Self {
-        Self::new(info, Kind::Value { read: |_, _| 0, write })
+        Self::new(info, Handlers::Value { read: |_, _| 0, write })
     }
 
     /// The narrowest access that the registers take: message and byte-per-interrupt registers take
     /// less than a word, also where they read as zero.
     fn narrowest(&self) -> AccessWidth {
-        match (&self.kind, self.info.access) {
-            (Kind::Zero, AccessKind::ReadWrite) => AccessWidth::Byte,
-            (Kind::Fields { field, .. }, _) if field.bits() == 8 => AccessWidth::Byte,
+        match (&self.handlers, self.info.access) {
+            (Handlers::Zero, AccessKind::ReadWrite) => AccessWidth::Byte,
+            (Handlers::Fields { field, .. }, _) if field.bits() == 8 => AccessWidth::Byte,
             (_, AccessKind::WriteOnly) if self.info.bytes == 4 => AccessWidth::Half,
             _ => AccessWidth::Word,
         }
     }
 }
 
-impl<C: Copy> Row<C> {
+impl<C: Copy> Register<C> {
     fn read(&self, context: C, index: u32) -> u64 {
-        match &self.kind {
-            Kind::Zero => 0,
-            Kind::Value { read, .. } => read(context, index),
-            Kind::Fields { field, read, .. } => fields(*field, index)
+        match &self.handlers {
+            Handlers::Zero => 0,
+            Handlers::Value { read, .. } => read(context, index),
+            Handlers::Fields { field, read, .. } => fields(*field, index)
                 .map(|(intid, shift, mask)| u64::from(read(context, intid) & mask) << shift)
                 .fold(0, |register, field| register | field),
         }
     }
 
     fn write(&self, context: C, index: u32, lanes: Lanes) {
-        match &self.kind {
-            Kind::Zero => {}
-            Kind::Value { write, .. } => write(context, index, lanes),
-            Kind::Fields { field, write, effect, .. } => {
+        match &self.handlers {
+            Handlers::Zero => {}
+            Handlers::Value { write, .. } => write(context, index, lanes),
+            Handlers::Fields { field, write, effect, .. } => {
                 for (intid, shift, mask) in fields(*field, index) {
                     let mask64 = u64::from(mask) << shift;
                     // The shifted field is at most eight bits.
@@ -144,15 +143,15 @@ fn fields(field: IntIdField, index: u32) -> impl Iterator<Item = (IntId, u32, u3
     })
 }
 
-/// An access found in a row.
-struct Found<'a, C> {
-    row: &'a Row<C>,
+/// The register that an access addresses.
+struct Addressed<'a, C> {
+    register: &'a Register<C>,
     index: u32,
     shift: u32,
 }
 
-/// A table of rows, ascending by offset.
-pub(crate) struct Frame<'a, C>(pub(crate) &'a [Row<C>]);
+/// A table of registers, ascending by offset.
+pub(crate) struct Frame<'a, C>(pub(crate) &'a [Register<C>]);
 
 impl<C: Copy> Frame<'_, C> {
     /// Reads `width` at `offset`. What is refused reads as zero and is told to `refused` with its
@@ -169,11 +168,11 @@ impl<C: Copy> Frame<'_, C> {
             return low | self.read(context, offset + 4, AccessWidth::Word, refused) << 32;
         }
         match self.find(offset, width) {
-            Ok(found) if found.row.info.access == AccessKind::WriteOnly => {
+            Ok(found) if found.register.info.access == AccessKind::WriteOnly => {
                 refused(offset, FaultReason::AccessDirection);
                 0
             }
-            Ok(found) => (found.row.read(context, found.index) >> found.shift) & width.mask(),
+            Ok(found) => (found.register.read(context, found.index) >> found.shift) & width.mask(),
             Err(reason) => {
                 refused(offset, reason);
                 0
@@ -197,12 +196,12 @@ impl<C: Copy> Frame<'_, C> {
             return;
         }
         match self.find(offset, width) {
-            Ok(found) if found.row.info.access == AccessKind::ReadOnly => {
+            Ok(found) if found.register.info.access == AccessKind::ReadOnly => {
                 refused(offset, FaultReason::AccessDirection);
             }
             Ok(found) => {
                 let mask = width.mask() << found.shift;
-                found.row.write(
+                found.register.write(
                     context,
                     found.index,
                     Lanes { value: (value << found.shift) & mask, mask },
@@ -217,26 +216,26 @@ impl<C: Copy> Frame<'_, C> {
     fn splits(&self, offset: u32, width: AccessWidth) -> bool {
         width == AccessWidth::Double
             && offset.is_multiple_of(8)
-            && self.row_at(offset).is_none_or(|row| row.info.bytes < 8)
+            && self.register_at(offset).is_none_or(|register| register.info.bytes < 8)
     }
 
-    fn find(&self, offset: u32, width: AccessWidth) -> Result<Found<'_, C>, FaultReason> {
+    fn find(&self, offset: u32, width: AccessWidth) -> Result<Addressed<'_, C>, FaultReason> {
         if !offset.is_multiple_of(width.bytes()) {
             return Err(FaultReason::AccessWidth);
         }
-        let row = self.row_at(offset).ok_or(FaultReason::UnknownRegister)?;
-        let index = row.info.index_of(offset).ok_or(FaultReason::UnknownRegister)?;
-        if width < row.narrowest() {
+        let register = self.register_at(offset).ok_or(FaultReason::UnknownRegister)?;
+        let index = register.info.index_of(offset).ok_or(FaultReason::UnknownRegister)?;
+        if width < register.narrowest() {
             return Err(FaultReason::AccessWidth);
         }
-        let shift = 8 * (offset - row.info.offset - index * row.info.bytes);
-        Ok(Found { row, index, shift })
+        let shift = 8 * (offset - register.info.offset - index * register.info.bytes);
+        Ok(Addressed { register, index, shift })
     }
 
-    fn row_at(&self, offset: u32) -> Option<&Row<C>> {
-        let after = self.0.partition_point(|row| row.info.offset <= offset);
-        let row = self.0.get(after.checked_sub(1)?)?;
-        (offset < row.info.end()).then_some(row)
+    fn register_at(&self, offset: u32) -> Option<&Register<C>> {
+        let after = self.0.partition_point(|register| register.info.offset <= offset);
+        let register = self.0.get(after.checked_sub(1)?)?;
+        (offset < register.info.end()).then_some(register)
     }
 }
 

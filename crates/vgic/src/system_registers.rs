@@ -14,7 +14,7 @@ type Read = fn(&mut Vcpu) -> Result<u64, Undefined>;
 type Write = fn(&mut Vcpu, u64) -> Result<(), Undefined>;
 
 /// One register.
-struct Row {
+struct SystemRegister {
     encoding: SysRegEncoding,
     read: Read,
     write: Write,
@@ -33,7 +33,7 @@ impl Vcpu {
     /// # Errors
     /// [`Undefined`]: the guest takes an exception.
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
-        (row(register).ok_or(Undefined(register))?.read)(self)
+        (find(register).ok_or(Undefined(register))?.read)(self)
     }
 
     /// Writes a system register (`MSR`) on behalf of the guest.
@@ -41,40 +41,40 @@ impl Vcpu {
     /// # Errors
     /// [`Undefined`]: the guest takes an exception.
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
-        (row(register).ok_or(Undefined(register))?.write)(self, value)
+        (find(register).ok_or(Undefined(register))?.write)(self, value)
     }
 }
 
-fn row(encoding: SysRegEncoding) -> Option<&'static Row> {
-    let at = ROWS.binary_search_by_key(&encoding, |row| row.encoding).ok()?;
-    ROWS.get(at)
+fn find(encoding: SysRegEncoding) -> Option<&'static SystemRegister> {
+    let at = REGISTERS.binary_search_by_key(&encoding, |register| register.encoding).ok()?;
+    REGISTERS.get(at)
 }
 
-/// A row: `row!(REGISTER, read, write)`; a direction that does not exist is `undefined`.
-macro_rules! row {
+/// A register: `register!(REGISTER, read, write)`; a direction that does not exist is `undefined`.
+macro_rules! register {
     ($register:ident, undefined, $write:expr) => {
-        Row {
+        SystemRegister {
             encoding: icc::$register.encoding(),
             read: |_| Err(Undefined(icc::$register.encoding())),
             write: $write,
         }
     };
     ($register:ident, $read:expr, undefined) => {
-        Row {
+        SystemRegister {
             encoding: icc::$register.encoding(),
             read: $read,
             write: |_, _| Err(Undefined(icc::$register.encoding())),
         }
     };
     ($register:ident, $read:expr, $write:expr) => {
-        Row { encoding: icc::$register.encoding(), read: $read, write: $write }
+        SystemRegister { encoding: icc::$register.encoding(), read: $read, write: $write }
     };
 }
 
-/// A row for register `$index` of a group's active priorities.
+/// Register `$index` of a group's active priorities.
 macro_rules! active_priorities {
     ($register:ident, $group:expr, $index:literal) => {
-        row!(
+        register!(
             $register,
             |v| {
                 v.exists(icc::$register.encoding(), $group, $index)?;
@@ -90,25 +90,25 @@ macro_rules! active_priorities {
 }
 
 /// Ascending by encoding.
-static ROWS: &[Row] = &[
-    row!(PMR, |v| Ok(v.interface.mask_view().into()), |v, value| {
+static REGISTERS: &[SystemRegister] = &[
+    register!(PMR, |v| Ok(v.interface.mask_view().into()), |v, value| {
         v.interface.set_mask(byte(value));
         Ok(())
     }),
-    row!(
+    register!(
         IAR0,
         |v| v.in_group_zero(icc::IAR0.encoding(), |v| acknowledge(v, Group::Zero)),
         undefined
     ),
-    row!(EOIR0, undefined, |v, value| {
+    register!(EOIR0, undefined, |v, value| {
         v.in_group_zero(icc::EOIR0.encoding(), |v| v.end(Group::Zero, intid(value)))
     }),
-    row!(
+    register!(
         HPPIR0,
         |v| v.in_group_zero(icc::HPPIR0.encoding(), |v| highest(v, Group::Zero)),
         undefined
     ),
-    row!(
+    register!(
         BPR0,
         |v| v.in_group_zero(icc::BPR0.encoding(), |v| v.interface.binary_point(Group::Zero).into()),
         |v, value| {
@@ -125,43 +125,43 @@ static ROWS: &[Row] = &[
     active_priorities!(AP1R1, Group::One, 1),
     active_priorities!(AP1R2, Group::One, 2),
     active_priorities!(AP1R3, Group::One, 3),
-    row!(DIR, undefined, |v, value| {
+    register!(DIR, undefined, |v, value| {
         v.deactivate(intid(value));
         Ok(())
     }),
-    row!(RPR, |v| Ok(v.interface.running_view().into()), undefined),
-    row!(SGI1R, undefined, |v, value| {
+    register!(RPR, |v| Ok(v.interface.running_view().into()), undefined),
+    register!(SGI1R, undefined, |v, value| {
         v.send(Sgi::from(value), Group::One);
         Ok(())
     }),
-    row!(ASGI1R, undefined, |v, value| {
+    register!(ASGI1R, undefined, |v, value| {
         v.send(Sgi::from(value), Group::Zero);
         Ok(())
     }),
-    row!(SGI0R, undefined, |v, value| {
+    register!(SGI0R, undefined, |v, value| {
         v.send(Sgi::from(value), Group::Zero);
         Ok(())
     }),
-    row!(IAR1, |v| Ok(acknowledge(v, Group::One)), undefined),
-    row!(EOIR1, undefined, |v, value| {
+    register!(IAR1, |v| Ok(acknowledge(v, Group::One)), undefined),
+    register!(EOIR1, undefined, |v, value| {
         v.end(Group::One, intid(value));
         Ok(())
     }),
-    row!(HPPIR1, |v| Ok(highest(v, Group::One)), undefined),
-    row!(BPR1, |v| Ok(v.interface.binary_point(Group::One).into()), |v, value| {
+    register!(HPPIR1, |v| Ok(highest(v, Group::One)), undefined),
+    register!(BPR1, |v| Ok(v.interface.binary_point(Group::One).into()), |v, value| {
         v.interface.set_binary_point(Group::One, byte(value));
         Ok(())
     }),
-    row!(CTLR, |v| Ok(v.interface.control().into_bits()), |v, value| {
+    register!(CTLR, |v| Ok(v.interface.control().into_bits()), |v, value| {
         v.interface.set_control(Ctlr::from(value));
         Ok(())
     }),
-    row!(
+    register!(
         SRE,
         |_| Ok(Sre::new().with_sre(true).with_dfb(true).with_dib(true).into_bits()),
         |_, _| Ok(())
     ),
-    row!(
+    register!(
         IGRPEN0,
         |v| v.in_group_zero(icc::IGRPEN0.encoding(), |v| enable(v, Group::Zero)),
         |v, value| {
@@ -170,7 +170,7 @@ static ROWS: &[Row] = &[
             })
         }
     ),
-    row!(IGRPEN1, |v| Ok(enable(v, Group::One)), |v, value| {
+    register!(IGRPEN1, |v| Ok(enable(v, Group::One)), |v, value| {
         v.enable_group(Group::One, Igrpen::from(value));
         Ok(())
     }),
@@ -236,7 +236,7 @@ mod tests {
         let mut expected: std::vec::Vec<_> =
             icc::REGISTERS.iter().map(|(_, encoding)| *encoding).collect();
         expected.sort_unstable();
-        let found: std::vec::Vec<_> = ROWS.iter().map(|row| row.encoding).collect();
+        let found: std::vec::Vec<_> = REGISTERS.iter().map(|register| register.encoding).collect();
         assert_eq!(found, expected);
     }
     extern crate std;

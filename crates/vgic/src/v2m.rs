@@ -7,8 +7,8 @@
 use crate::access::AccessWidth;
 use crate::config::{V2mConfig, V2mNaming};
 use crate::events::{Events, FaultReason, GuestFault};
-use crate::interrupt::State;
-use crate::registers::{Frame, ID_REGISTERS, Lanes, Row, identification, low_word};
+use crate::interrupt::InterruptWord;
+use crate::registers::{Frame, ID_REGISTERS, Lanes, Register, identification, low_word};
 use crate::wired::Wired;
 use gic_arch::v2m;
 use gic_arch::{IntId, RegisterInfo};
@@ -26,20 +26,20 @@ pub(crate) struct V2m<'a> {
 const V2M_ID_REGISTERS: RegisterInfo = v2m::ID_REGISTERS.info(ID_REGISTERS.name);
 
 impl<'a> V2m<'a> {
-    const ROWS: &'a [Row<Self>] = &[
-        Row::constant(v2m::TYPER.info("TYPER"), |frame: Self, _| {
+    const REGISTERS: &'a [Register<Self>] = &[
+        Register::constant(v2m::TYPER.info("TYPER"), |frame: Self, _| {
             frame.config.typer().into_bits().into()
         }),
-        Row::trigger(v2m::SETSPI_NS.info("SETSPI_NS"), |frame: Self, _, lanes: Lanes| {
+        Register::trigger(v2m::SETSPI_NS.info("SETSPI_NS"), |frame: Self, _, lanes: Lanes| {
             if let Some(data) = lanes.zero_extended() {
                 let _ = frame.signal(v2m::SETSPI_NS.offset(), data);
             }
         }),
-        Row::constant(v2m::IIDR.info("IIDR"), |frame: Self, _| frame.config.iidr.into()),
-        Row::constant(V2M_ID_REGISTERS, |_, index| identification(index, 0)),
+        Register::constant(v2m::IIDR.info("IIDR"), |frame: Self, _| frame.config.iidr.into()),
+        Register::constant(V2M_ID_REGISTERS, |_, index| identification(index, 0)),
     ];
 
-    const FRAME: Frame<'a, Self> = Frame(Self::ROWS);
+    const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
 
     /// Reads as [`Frame::read`].
     pub(crate) fn read(
@@ -95,7 +95,7 @@ impl<'a> V2m<'a> {
             self.events.record(fault);
             return Delivery::Blocked;
         };
-        self.wired.signal(IntId::new(spi), State::pulsed)
+        self.wired.signal(IntId::new(spi), InterruptWord::pulsed)
     }
 }
 
@@ -108,7 +108,8 @@ mod tests {
         let mut expected = v2m::REGISTERS.to_vec();
         expected.push(V2M_ID_REGISTERS);
         expected.sort_by_key(|info| info.offset);
-        let found: alloc::vec::Vec<_> = V2m::ROWS.iter().map(|row| row.info).collect();
+        let found: alloc::vec::Vec<_> =
+            V2m::REGISTERS.iter().map(|register| register.info).collect();
         assert_eq!(found, expected);
     }
 }

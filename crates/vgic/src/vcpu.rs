@@ -3,12 +3,12 @@
 use crate::config::SecurityView;
 use crate::cpu_interface::CpuInterface;
 use crate::heap::OutOfMemory;
-use crate::interrupt::State;
+use crate::interrupt::InterruptWord;
 use crate::listed::ListRegisters;
 use crate::lpi::{PendingLpis, ReadyLpi};
-use crate::slot::Slot;
 use crate::vgic::Vgic;
 use crate::wired::{Group, participation};
+use crate::wired_index::WiredIndex;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -75,7 +75,7 @@ struct Candidate {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Source {
-    Wired(Slot, State),
+    Wired(WiredIndex, InterruptWord),
     Lpi,
 }
 
@@ -241,8 +241,8 @@ impl Vcpu {
     /// no less urgent; `None` if it is gone.
     fn take(&mut self, candidate: Candidate) -> Option<Candidate> {
         match candidate.source {
-            Source::Wired(slot, state) => {
-                self.gic.wired().acknowledge(self.cpu, slot, state).then_some(candidate)
+            Source::Wired(index, state) => {
+                self.gic.wired().acknowledge(self.cpu, index, state).then_some(candidate)
             }
             Source::Lpi => {
                 let less_urgent = Priority::new(candidate.priority.get().saturating_add(1));
@@ -327,13 +327,13 @@ impl Vcpu {
 
     fn most_urgent_wired(&self, forwarded: [bool; 2]) -> Option<Candidate> {
         let mut best: Option<Candidate> = None;
-        self.gic.wired().ready(self.cpu, |slot, state| {
+        self.gic.wired().ready(self.cpu, |index, state| {
             let group = Group::of(state);
             let found = Candidate {
                 priority: state.priority(),
-                intid: slot.intid(),
+                intid: index.intid(),
                 group,
-                source: Source::Wired(slot, state),
+                source: Source::Wired(index, state),
             };
             if forwarded[group.index()] && best.is_none_or(|best| found.precedes(best)) {
                 best = Some(found);

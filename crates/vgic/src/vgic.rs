@@ -9,7 +9,7 @@ use crate::config::{VgicConfig, cpu};
 use crate::distributor::Distributor;
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::heap::OutOfMemory;
-use crate::interrupt::State;
+use crate::interrupt::InterruptWord;
 use crate::its::{CommandFaults, Its};
 use crate::lpi::LpiCore;
 use crate::mbi::Mbi;
@@ -362,7 +362,7 @@ impl SetLine for Vgic {
     }
 }
 
-fn line_delivery(state: Option<State>) -> Delivery {
+fn line_delivery(state: Option<InterruptWord>) -> Delivery {
     match state {
         Some(state) if state.pending() => Delivery::Pending,
         Some(_) => Delivery::Blocked,

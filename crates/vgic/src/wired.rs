@@ -17,11 +17,11 @@ pub(crate) use saved::{Bank, RestoredInterrupt};
 use crate::candidates::{Candidates, Look};
 use crate::config::{SecurityView, VgicConfig, WiredIntIds, cpu};
 use crate::heap::{OutOfMemory, boxed};
-use crate::interrupt::{Interrupt, State};
+use crate::interrupt::{Interrupt, InterruptWord};
 use crate::lock::Mutex;
 use crate::set_once::SetOnce;
-use crate::slot::Slot;
 use crate::wakeup::{Awaited, VcpuWakeup};
+use crate::wired_index::WiredIndex;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -42,7 +42,7 @@ pub(crate) enum Group {
 
 impl Group {
     /// The group that an interrupt is in.
-    pub(crate) const fn of(state: State) -> Self {
+    pub(crate) const fn of(state: InterruptWord) -> Self {
         if state.group1() { Self::One } else { Self::Zero }
     }
 
@@ -55,7 +55,7 @@ impl Group {
 /// One PE's part.
 pub(crate) struct Private {
     affinity: Affinity,
-    pub(crate) interrupts: [Interrupt; Slot::PRIVATE],
+    pub(crate) interrupts: [Interrupt; WiredIndex::PRIVATE],
     pub(crate) candidates: Candidates,
     /// Decides whether 1-of-N interrupts, or any at all, go to this PE: [`participation`].
     pub(crate) participation: AtomicU32,
@@ -67,7 +67,7 @@ impl Private {
     fn new(affinity: Affinity) -> Self {
         Self {
             affinity,
-            interrupts: core::array::from_fn(|_| Interrupt::new(State::new())),
+            interrupts: core::array::from_fn(|_| Interrupt::new(InterruptWord::new())),
             candidates: Candidates::new(),
             participation: AtomicU32::new(0),
             awaited: Awaited::new(),
@@ -119,8 +119,8 @@ impl Wired {
             one_of_n: config.one_of_n,
             by_affinity,
             control: AtomicU32::new(0),
-            shared: boxed((0..Slot::SHARED).map(|_| Interrupt::new(State::new())))?,
-            routes: Mutex::new(boxed((0..Slot::SHARED).map(|_| 0))?),
+            shared: boxed((0..WiredIndex::SHARED).map(|_| Interrupt::new(InterruptWord::new())))?,
+            routes: Mutex::new(boxed((0..WiredIndex::SHARED).map(|_| 0))?),
             cpus: boxed(config.cpus.iter().map(|of| Private::new(of.affinity)))?,
             wakeup,
             awaited: Awaited::new(),
@@ -139,8 +139,8 @@ impl Wired {
         routes.fill(0);
         let target = self.resolve(Irouter::new());
         for (index, interrupt) in self.shared.iter().enumerate() {
-            if let Some(slot) = Slot::shared(index) {
-                self.reset_interrupt(config, Cpu::new(0), slot, interrupt, target);
+            if let Some(index) = WiredIndex::shared(index) {
+                self.reset_interrupt(config, Cpu::new(0), index, interrupt, target);
             }
         }
         drop(routes);
@@ -153,20 +153,20 @@ impl Wired {
         &self,
         config: &VgicConfig,
         cpu: Cpu,
-        slot: Slot,
+        index: WiredIndex,
         interrupt: &Interrupt,
         target: u16,
     ) {
-        let (old, new) = interrupt.update(|state| reset_state(config, slot, state, target));
-        self.released_at(cpu, slot, old, new);
+        let (old, new) = interrupt.update(|state| reset_state(config, index, state, target));
+        self.released_at(cpu, index, old, new);
     }
 
     fn reset_private(&self, config: &VgicConfig, cpu: Cpu) {
         let Some(private) = self.private(cpu) else { return };
-        let target = u16::try_from(cpu.get()).unwrap_or(State::NOWHERE);
+        let target = u16::try_from(cpu.get()).unwrap_or(InterruptWord::NOWHERE);
         for (index, interrupt) in private.interrupts.iter().enumerate() {
-            if let Some(slot) = Slot::new(index) {
-                self.reset_interrupt(config, cpu, slot, interrupt, target);
+            if let Some(index) = WiredIndex::new(index) {
+                self.reset_interrupt(config, cpu, index, interrupt, target);
             }
         }
         let awake = match self.security {
@@ -190,34 +190,39 @@ impl Wired {
     }
 
     /// The word of an implemented interrupt: `cpu`'s own one if it is private.
-    fn interrupt(&self, cpu: Cpu, slot: Slot) -> Option<&Interrupt> {
-        match slot.shared_index() {
+    fn interrupt(&self, cpu: Cpu, index: WiredIndex) -> Option<&Interrupt> {
+        match index.shared_index() {
             Some(index) => self.shared.get(index),
-            None => self.private(cpu)?.interrupts.get(slot.index()),
+            None => self.private(cpu)?.interrupts.get(index.get()),
         }
     }
 
-    fn slot(&self, intid: IntId) -> Option<Slot> {
-        Slot::of(intid).filter(|_| self.intids.contains(intid))
+    fn index(&self, intid: IntId) -> Option<WiredIndex> {
+        WiredIndex::of(intid).filter(|_| self.intids.contains(intid))
     }
 
     /// The state of an interrupt that the guest can see; `None` for any other.
-    pub(crate) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<State> {
-        let state = self.interrupt(cpu, self.slot(intid)?)?.state();
+    pub(crate) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<InterruptWord> {
+        let state = self.interrupt(cpu, self.index(intid)?)?.state();
         self.is_visible(state).then_some(state)
     }
 
-    fn is_visible(&self, state: State) -> bool {
+    fn is_visible(&self, state: InterruptWord) -> bool {
         self.security == SecurityView::Single || state.group1()
     }
 
-    /// The state of an interrupt in `slot`, visible to the guest or not.
-    pub(crate) fn state(&self, cpu: Cpu, slot: Slot) -> State {
-        self.interrupt(cpu, slot).map_or(State::new(), Interrupt::state)
+    /// The state of the interrupt at `index`, visible to the guest or not.
+    pub(crate) fn state(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
+        self.interrupt(cpu, index).map_or(InterruptWord::new(), Interrupt::state)
     }
 
     /// Changes an interrupt that the guest can see, as a register write does.
-    pub(crate) fn change(&self, cpu: Cpu, intid: IntId, change: impl Fn(State) -> State) {
+    pub(crate) fn change(
+        &self,
+        cpu: Cpu,
+        intid: IntId,
+        change: impl Fn(InterruptWord) -> InterruptWord,
+    ) {
         let changed =
             self.try_change(cpu, intid, |state| self.is_visible(state).then(|| change(state)));
         if let Some((old, new)) = changed {
@@ -227,7 +232,11 @@ impl Wired {
 
     /// A message changes a shared interrupt that the guest can see: `Pending` if it is pending
     /// afterwards.
-    pub(crate) fn signal(&self, intid: IntId, change: impl Fn(State) -> State) -> Delivery {
+    pub(crate) fn signal(
+        &self,
+        intid: IntId,
+        change: impl Fn(InterruptWord) -> InterruptWord,
+    ) -> Delivery {
         let changed = self
             .try_change(Cpu::new(0), intid, |state| self.is_visible(state).then(|| change(state)));
         match changed {
@@ -242,27 +251,27 @@ impl Wired {
         &self,
         cpu: Cpu,
         intid: IntId,
-        change: impl Fn(State) -> Option<State>,
-    ) -> Option<(State, State)> {
-        let slot = self.slot(intid)?;
+        change: impl Fn(InterruptWord) -> Option<InterruptWord>,
+    ) -> Option<(InterruptWord, InterruptWord)> {
+        let index = self.index(intid)?;
         let (old, new) = self
-            .interrupt(cpu, slot)?
+            .interrupt(cpu, index)?
             .try_update(|state| change(state).map(|new| self.aim(state, new.released())))?;
-        self.released_at(cpu, slot, old, new);
-        self.settle(slot, new);
+        self.released_at(cpu, index, old, new);
+        self.settle(index, new);
         self.refresh_listed(old, new);
         Some((old, new))
     }
 
     /// After storing `state`, notifies its target if it is ready.
-    fn settle(&self, slot: Slot, state: State) {
-        let state = if state.any() { self.settle_any(slot, state) } else { state };
+    fn settle(&self, index: WiredIndex, state: InterruptWord) {
+        let state = if state.any() { self.settle_any(index, state) } else { state };
         if !state.ready() {
             return;
         }
         let Some(target) = state.target() else { return };
         if let Some(private) = self.private(target) {
-            private.candidates.set(slot);
+            private.candidates.set(index);
             if self.forwards(Group::of(state)) {
                 self.wakeup.kick(target);
             }
@@ -270,22 +279,26 @@ impl Wired {
     }
 
     /// A wired input changed. `None`: there is no such input.
-    pub(crate) fn drive(&self, line: Line, level: Level) -> Option<State> {
+    pub(crate) fn drive(&self, line: Line, level: Level) -> Option<InterruptWord> {
         self.change_input(line, |state| state.driven(level))
     }
 
     /// An edge arrives at a wired input. `None`: there is no such input.
-    pub(crate) fn pulse(&self, line: Line) -> Option<State> {
-        self.change_input(line, State::pulsed)
+    pub(crate) fn pulse(&self, line: Line) -> Option<InterruptWord> {
+        self.change_input(line, InterruptWord::pulsed)
     }
 
-    fn change_input(&self, line: Line, change: impl Fn(State) -> State) -> Option<State> {
-        let (cpu, slot) = self.input(line)?;
-        self.try_change(cpu, slot.intid(), |state| Some(change(state))).map(|(_, new)| new)
+    fn change_input(
+        &self,
+        line: Line,
+        change: impl Fn(InterruptWord) -> InterruptWord,
+    ) -> Option<InterruptWord> {
+        let (cpu, index) = self.input(line)?;
+        self.try_change(cpu, index.intid(), |state| Some(change(state))).map(|(_, new)| new)
     }
 
-    /// The vCPU and the slot by which a wired input is found; `None`: there is no such input.
-    fn input(&self, line: Line) -> Option<(Cpu, Slot)> {
+    /// The vCPU and the index by which a wired input is found; `None`: there is no such input.
+    fn input(&self, line: Line) -> Option<(Cpu, WiredIndex)> {
         let (cpu, intid) = match line {
             Line::Spi(number) => (Cpu::new(0), IntId::new(number)),
             Line::Ppi { cpu, intid } => (cpu, IntId::new(intid)),
@@ -294,7 +307,7 @@ impl Wired {
             Line::Spi(_) => intid.is_shared(),
             Line::Ppi { .. } => intid.is_private() && intid.class() != IntIdClass::Sgi,
         };
-        Some((cpu, self.slot(intid).filter(|_| wired)?))
+        Some((cpu, self.index(intid).filter(|_| wired)?))
     }
 
     /// An SGI as `ICC_SGI1R_EL1` and its kin ask for it: to those of its targets whose SGI is in
@@ -346,12 +359,12 @@ impl Wired {
     }
 
     /// The candidates of `cpu` that are ready there, with their states. For the vCPU's own thread.
-    pub(crate) fn ready(&self, cpu: Cpu, mut each: impl FnMut(Slot, State)) {
+    pub(crate) fn ready(&self, cpu: Cpu, mut each: impl FnMut(WiredIndex, InterruptWord)) {
         let Some(private) = self.private(cpu) else { return };
-        private.candidates.visit(|slot| {
-            let state = self.state(cpu, slot);
+        private.candidates.visit(|index| {
+            let state = self.state(cpu, index);
             if state.ready_at(cpu) {
-                each(slot, state);
+                each(index, state);
                 Look::Ready
             } else {
                 Look::Stale
@@ -359,10 +372,10 @@ impl Wired {
         });
     }
 
-    /// `cpu` acknowledges the interrupt in `slot` if it still is as `expected`, apart from what
+    /// `cpu` acknowledges the interrupt at `index` if it still is as `expected`, apart from what
     /// does not matter.
-    pub(crate) fn acknowledge(&self, cpu: Cpu, slot: Slot, expected: State) -> bool {
-        let Some(interrupt) = self.interrupt(cpu, slot) else { return false };
+    pub(crate) fn acknowledge(&self, cpu: Cpu, index: WiredIndex, expected: InterruptWord) -> bool {
+        let Some(interrupt) = self.interrupt(cpu, index) else { return false };
         interrupt
             .try_update(|state| {
                 let same = state.ready_at(cpu)
@@ -377,30 +390,30 @@ impl Wired {
     /// anybody hears of a level that is still high, so that a source which is done can lower it
     /// first.
     pub(crate) fn deactivate(&self, cpu: Cpu, intid: IntId) {
-        let Some(slot) = self.slot(intid) else { return };
-        let Some(interrupt) = self.interrupt(cpu, slot) else { return };
+        let Some(index) = self.index(intid) else { return };
+        let Some(interrupt) = self.interrupt(cpu, index) else { return };
         let done = interrupt.try_update(|state| {
             let done = (state.active() || state.listed()) && self.is_visible(state);
             done.then(|| self.aim(state, state.deactivated()))
         });
         let Some((old, new)) = done else { return };
-        self.released_at(cpu, slot, old, new);
-        if old.active() && !old.held() {
+        self.released_at(cpu, index, old, new);
+        if old.active() && !old.physical_active() {
             self.tell_observer_of(cpu, intid, old);
         }
-        self.settle(slot, interrupt.state());
+        self.settle(index, interrupt.state());
         self.recall_changed(intid, old, new);
     }
 
-    fn tell_observer_of(&self, cpu: Cpu, intid: IntId, state: State) {
+    fn tell_observer_of(&self, cpu: Cpu, intid: IntId, state: InterruptWord) {
         if !state.edge() && intid.class() != IntIdClass::Sgi {
             self.tell_observer(cpu, intid);
         }
     }
 
     fn tell_observer(&self, cpu: Cpu, intid: IntId) {
-        if let Some((observer, slot)) = self.observer.get().zip(Slot::of(intid)) {
-            observer.deactivated(line_of(cpu, slot));
+        if let Some((observer, index)) = self.observer.get().zip(WiredIndex::of(intid)) {
+            observer.deactivated(line_of(cpu, index));
         }
     }
 }
@@ -408,9 +421,14 @@ impl Wired {
 /// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent
 /// priority. Where there are two security states, firmware has given the guest its interrupts:
 /// Non-secure Group 1, the most urgent that it can express.
-fn reset_state(config: &VgicConfig, slot: Slot, before: State, target: u16) -> State {
-    let intid = slot.intid();
-    let state = State::new()
+fn reset_state(
+    config: &VgicConfig,
+    index: WiredIndex,
+    before: InterruptWord,
+    target: u16,
+) -> InterruptWord {
+    let intid = index.intid();
+    let state = InterruptWord::new()
         .with_line(before.let_go().line())
         .linked_as(before)
         .with_edge(intid.class() == IntIdClass::Sgi)
@@ -425,7 +443,7 @@ fn reset_state(config: &VgicConfig, slot: Slot, before: State, target: u16) -> S
 }
 
 /// The line of an interrupt: `cpu`'s own one if it is private.
-fn line_of(cpu: Cpu, slot: Slot) -> Line {
-    let intid = slot.intid();
+fn line_of(cpu: Cpu, index: WiredIndex) -> Line {
+    let intid = index.intid();
     if intid.is_private() { Line::Ppi { cpu, intid: intid.get() } } else { Line::Spi(intid.get()) }
 }

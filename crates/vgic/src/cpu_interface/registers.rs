@@ -84,8 +84,8 @@ impl CpuInterface {
             SecurityView::NonSecure => all & !(all >> (levels / 2)),
         };
         let shift = 32 * index;
-        let kept = self.active[group.index()] & !(u128::from(u32::MAX) << shift);
-        self.active[group.index()] = kept | ((u128::from(written) << shift) & allowed);
+        let other_words = self.active[group.index()] & !(u128::from(u32::MAX) << shift);
+        self.active[group.index()] = other_words | ((u128::from(written) << shift) & allowed);
     }
 
     pub(crate) fn set_takes(&mut self, group: Group, enable: Igrpen) {

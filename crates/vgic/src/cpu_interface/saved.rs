@@ -44,8 +44,8 @@ impl CpuInterface {
         for (group, words) in [(Group::Zero, saved.ap0r), (Group::One, saved.ap1r)] {
             for (index, word) in (0..).zip(words) {
                 interface.set_active_word(group, index, word);
-                let kept = interface.active_priorities()[group.index()][index as usize];
-                Problem::unless(kept == word, "active priorities", word)?;
+                let restored = interface.active_priorities()[group.index()][index as usize];
+                Problem::unless(restored == word, "active priorities", word)?;
             }
         }
         interface.set_takes(Group::Zero, Igrpen::new().with_enable(saved.igrpen0));

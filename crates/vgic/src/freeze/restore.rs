@@ -4,7 +4,7 @@
 use crate::config::VgicConfig;
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::heap::{OutOfMemory, checked, gathered, shared};
-use crate::its::{HeldIts, Its, RestoredRegisters};
+use crate::its::{Its, LockedIts, RestoredRegisters};
 use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::redistributor::{LpiRegisters, RestoredRedistributor};
@@ -106,15 +106,15 @@ impl<'s> Plan<'s> {
 
     /// Makes the machine what the plan says.
     pub(super) fn carry_out(self, gic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<(), RestoreError> {
-        let mut held = Vec::new();
-        held.try_reserve_exact(gic.its.len()).map_err(OutOfMemory::from)?;
+        let mut locked = Vec::new();
+        locked.try_reserve_exact(gic.its.len()).map_err(OutOfMemory::from)?;
         gic.reset();
         gic.wired.restore(Bank::Shared, &self.shared);
         for (vcpu, planned) in vcpus.iter_mut().zip(&self.cpus) {
             planned.restore_wired(gic, vcpu);
         }
         gic.wired.restore_control(self.control);
-        let mapped = self.restore_lpis(gic, held);
+        let mapped = self.restore_lpis(gic, locked);
         gic.wired.settle_restored(Bank::Shared, &self.shared);
         for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
             gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
@@ -126,17 +126,21 @@ impl<'s> Plan<'s> {
         mapped.map_err(|no_room| Problem::from(no_room).of(Object::Machine))
     }
 
-    /// The room was reserved, so that this does not fail. `held` has room for all ITSes.
-    fn restore_lpis<'g>(&self, gic: &'g Vgic, mut held: Vec<HeldIts<'g>>) -> Result<(), NoRoom> {
+    /// The room was reserved, so that this does not fail. `locked` has room for all ITSes.
+    fn restore_lpis<'g>(
+        &self,
+        gic: &'g Vgic,
+        mut locked: Vec<LockedIts<'g>>,
+    ) -> Result<(), NoRoom> {
         let Some(lpis) = &gic.lpis else { return Ok(()) };
-        held.extend(gic.its.iter().map(|its| its.hold()));
+        locked.extend(gic.its.iter().map(|its| its.lock()));
         lpis.with_kicks_deferred(|control| {
             for (vcpu, planned) in (0..).zip(&self.cpus) {
                 if let Some(tables) = planned.tables(gic) {
                     control.restore_enabled(vcpu, tables)?;
                 }
             }
-            self.restore_its(gic, &mut held, control)?;
+            self.restore_its(gic, &mut locked, control)?;
             (0..)
                 .zip(&self.cpus)
                 .try_for_each(|(vcpu, planned)| planned.restore_lpis(vcpu, control))
@@ -146,10 +150,10 @@ impl<'s> Plan<'s> {
     fn restore_its(
         &self,
         gic: &Vgic,
-        held: &mut [HeldIts<'_>],
+        locked: &mut [LockedIts<'_>],
         control: &mut Control,
     ) -> Result<(), NoRoom> {
-        held.iter_mut().zip(&self.its).try_for_each(|(its, planned)| {
+        locked.iter_mut().zip(&self.its).try_for_each(|(its, planned)| {
             its.restore(planned.registers, planned.saved, control, |affinity| {
                 vcpu_at(gic, affinity)
             })

@@ -5,65 +5,72 @@ use super::tables::Tables;
 use super::{Its, ItsRegisters};
 use crate::config::Coherence;
 use crate::events::{FaultReason, GuestFault};
-use crate::registers::{Frame, ID_REGISTERS, Kind, Lanes, Row, identification, low_word};
+use crate::registers::{Frame, Handlers, ID_REGISTERS, Lanes, Register, identification, low_word};
 use gic_arch::Shareability;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
 
-/// A row of [`Its::ROWS`].
-macro_rules! row {
+/// A register of [`Its::REGISTERS`].
+macro_rules! register {
     ($name:ident, zero) => {
-        Row::zero(gits::$name.info(stringify!($name)))
+        Register::zero(gits::$name.info(stringify!($name)))
     };
     ($name:ident, constant $read:expr) => {
-        Row::constant(gits::$name.info(stringify!($name)), $read)
+        Register::constant(gits::$name.info(stringify!($name)), $read)
     };
     ($name:ident, trigger $write:expr) => {
-        Row::trigger(gits::$name.info(stringify!($name)), $write)
+        Register::trigger(gits::$name.info(stringify!($name)), $write)
     };
     ($name:ident, value $read:expr, $write:expr) => {
-        Row::new(gits::$name.info(stringify!($name)), Kind::Value { read: $read, write: $write })
+        Register::new(
+            gits::$name.info(stringify!($name)),
+            Handlers::Value { read: $read, write: $write },
+        )
     };
 }
 
 impl<'a> Frame<'a, &'a Its> {
     /// Both frames. A CPU's write to `GITS_TRANSLATER` carries no DeviceID here and does nothing.
-    const ITS_ROWS: &'a [Row<&'a Its>] = &[
-        row!(CTLR, value | its, _ | its.read_ctlr().into_bits().into(), |its, _, lanes| its
+    const ITS_REGISTERS: &'a [Register<&'a Its>] = &[
+        register!(CTLR, value | its, _ | its.read_ctlr().into_bits().into(), |its, _, lanes| its
             .set_ctlr(lanes)),
-        row!(IIDR, constant | its, _ | its.config.iidr.into_bits().into()),
-        row!(TYPER, constant | its, _ | its.config.typer().into_bits()),
-        row!(MPAMIDR, zero),
-        row!(PARTIDR, zero),
-        row!(MPIDR, zero),
-        row!(STATUSR, zero),
-        row!(UMSIR, zero),
-        row!(CBASER, value | its, _ | its.state.lock().queue.base.into_bits(), |its, _, lanes| its
-            .set_cbaser(lanes)),
-        row!(
+        register!(IIDR, constant | its, _ | its.config.iidr.into_bits().into()),
+        register!(TYPER, constant | its, _ | its.config.typer().into_bits()),
+        register!(MPAMIDR, zero),
+        register!(PARTIDR, zero),
+        register!(MPIDR, zero),
+        register!(STATUSR, zero),
+        register!(UMSIR, zero),
+        register!(
+            CBASER,
+            value | its,
+            _ | its.state.lock().queue.base.into_bits(),
+            |its, _, lanes| its.set_cbaser(lanes)
+        ),
+        register!(
             CWRITER,
             value | its,
             _ | its.state.lock().queue.cwriter().into_bits(),
             |its, _, lanes| its.set_cwriter(lanes)
         ),
-        row!(CREADR, constant | its, _ | its.creadr()),
-        row!(
+        register!(CREADR, constant | its, _ | its.creadr()),
+        register!(
             BASER,
             value | its,
             index | its.state.lock().tables.get(index).into_bits(),
             |its, index, lanes| its.set_baser(index, lanes)
         ),
-        Row::constant(ID_REGISTERS, |_, index| identification(index, 0x94)),
-        row!(TRANSLATER, trigger | _, _, _ | {}),
+        Register::constant(ID_REGISTERS, |_, index| identification(index, 0x94)),
+        register!(TRANSLATER, trigger | _, _, _ | {}),
     ];
 
     /// The frames of an ITS.
-    pub(super) const ITS: Self = Frame(Self::ITS_ROWS);
+    pub(super) const ITS: Self = Frame(Self::ITS_REGISTERS);
 }
 
 #[cfg(test)]
 impl Its {
     /// The table.
-    pub(super) fn rows<'a>() -> &'a [Row<&'a Self>] {
+    pub(super) fn registers<'a>() -> &'a [Register<&'a Self>] {
         Frame::ITS.0
     }
 }

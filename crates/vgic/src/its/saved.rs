@@ -19,7 +19,7 @@ use msi_types::{DeviceId, EventId};
 const ITT_BITS: u64 = 0x000f_ffff_ffff_ff00;
 
 /// An ITS whose registers nobody changes meanwhile.
-pub(crate) struct HeldIts<'a> {
+pub(crate) struct LockedIts<'a> {
     its: &'a Its,
     state: MutexGuard<'a, ItsRegisters>,
 }
@@ -34,8 +34,8 @@ pub(crate) struct RestoredRegisters {
 
 impl Its {
     /// Holds the registers.
-    pub(crate) fn hold(&self) -> HeldIts<'_> {
-        HeldIts { its: self, state: self.state.lock() }
+    pub(crate) fn lock(&self) -> LockedIts<'_> {
+        LockedIts { its: self, state: self.state.lock() }
     }
 
     /// The ITS's base address, which identifies it.
@@ -118,7 +118,7 @@ fn control(enabled: bool) -> u32 {
     Ctlr::new().with_enabled(enabled).with_quiescent(!enabled).into_bits()
 }
 
-impl HeldIts<'_> {
+impl LockedIts<'_> {
     /// Everything, with `affinity` of a vCPU.
     pub(crate) fn save(
         &self,
@@ -202,7 +202,7 @@ impl HeldIts<'_> {
 }
 
 impl Its {
-    /// Takes the memory that [`restore`](HeldIts::restore) needs beside that of the pool.
+    /// Takes the memory that [`restore`](LockedIts::restore) needs beside that of the pool.
     pub(crate) fn reserve(
         &self,
         saved: &ItsState,

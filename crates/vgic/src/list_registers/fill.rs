@@ -63,20 +63,20 @@ impl ListRegisterVcpu {
         let [vcpu] = &mut *self.0;
         let distributed = vcpu.distributed();
         let Vcpu { cpu, ref gic, ref interface, list_registers: ref mut lists, .. } = *vcpu;
-        gic.wired().listable(cpu, |slot, state| {
+        gic.wired().listable(cpu, |index, state| {
             let group = Group::of(state);
             if state.active() {
-                lists.active.insert(slot);
+                lists.active.insert(index);
             } else if distributed[group.index()] && interface.takes(group) {
-                waiting.pending.insert(Seen { slot, state });
+                waiting.pending.insert(Seen { index, state });
             } else {
                 waiting.held_back[group.index()] |= distributed[group.index()];
             }
         });
-        lists.active.retain(|slot| {
-            let state = gic.wired().state(cpu, slot);
+        lists.active.retain(|index| {
+            let state = gic.wired().state(cpu, index);
             if state.active_at(cpu) {
-                waiting.active.insert(Seen { slot, state });
+                waiting.active.insert(Seen { index, state });
             }
             state.active_at(cpu)
         });
@@ -118,8 +118,8 @@ impl ListRegisterVcpu {
         let [vcpu] = &*self.0;
         let distributed = vcpu.distributed()[Group::of(seen.state).index()];
         let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };
-        let filled = vcpu.gic.wired().list(vcpu.cpu, seen.slot, seen.state, forwarding)?;
-        Some((Listed::Wired(seen.slot, filled), wired_register(seen, filled)))
+        let filled = vcpu.gic.wired().list(vcpu.cpu, seen.index, seen.state, forwarding)?;
+        Some((Listed::Wired(seen.index, filled), wired_register(seen, filled)))
     }
 
     /// Is an LPI pending?
@@ -151,15 +151,15 @@ impl ListRegisterVcpu {
 }
 
 fn wired_register(seen: Seen, Filled { state, physical }: Filled) -> ListRegister {
-    let Seen { slot, state: word } = seen;
+    let Seen { index, state: word } = seen;
     let register = ListRegister::new()
-        .with_virtual_intid(slot.intid().get())
+        .with_virtual_intid(index.intid().get())
         .with_priority_value(word.priority_value())
         .with_group1(word.group1())
         .with_state(state);
     match physical.and_then(|physical| u16::try_from(physical.get()).ok()) {
         Some(physical) => register.with_hw(true).with_physical_intid(physical),
-        None => register.with_eoi(asks_for_end(slot, word)),
+        None => register.with_eoi(asks_for_end(index, word)),
     }
 }
 

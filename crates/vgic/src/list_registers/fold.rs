@@ -2,8 +2,8 @@
 
 use super::{ListRegisterVcpu, VirtualInterface};
 use crate::listed::Listed;
-use crate::slot::Slot;
 use crate::wired::Group;
+use crate::wired_index::WiredIndex;
 use gic_arch::ich::ListRegisterState;
 use gic_arch::{IntId, Priority};
 
@@ -47,10 +47,10 @@ impl ListRegisterVcpu {
                     lpis.fold(lpi, now == ListRegisterState::Pending);
                 }
             }
-            Listed::Wired(slot, filled) => {
-                let folded = vcpu.gic.wired().fold(vcpu.cpu, slot, filled, now);
+            Listed::Wired(index, filled) => {
+                let folded = vcpu.gic.wired().fold(vcpu.cpu, index, filled, now);
                 if folded.is_some_and(|state| state.active()) {
-                    vcpu.list_registers.active.insert(slot);
+                    vcpu.list_registers.active.insert(index);
                 }
             }
         }
@@ -62,10 +62,10 @@ impl ListRegisterVcpu {
         let [vcpu] = &mut *self.0;
         let (cpu, wired) = (vcpu.cpu, vcpu.gic.wired());
         let mut found: Option<(Priority, IntId)> = None;
-        vcpu.list_registers.active.retain(|slot: Slot| {
-            let state = wired.state(cpu, slot);
+        vcpu.list_registers.active.retain(|index: WiredIndex| {
+            let state = wired.state(cpu, index);
             if state.active_at(cpu) {
-                let rank = (state.priority(), slot.intid());
+                let rank = (state.priority(), index.intid());
                 found = Some(found.map_or(rank, |best| best.min(rank)));
             }
             state.active()

@@ -1,20 +1,20 @@
 //! The most urgent few of many interrupts, without memory to allocate.
 
-use crate::interrupt::State;
+use crate::interrupt::InterruptWord;
 use crate::listed::MAX_LIST_REGISTERS;
-use crate::slot::Slot;
+use crate::wired_index::WiredIndex;
 use gic_arch::{IntId, Priority};
 
 /// An interrupt and the state it was seen in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Seen {
-    pub(super) slot: Slot,
-    pub(super) state: State,
+    pub(super) index: WiredIndex,
+    pub(super) state: InterruptWord,
 }
 
 impl Seen {
     fn rank(self) -> (Priority, IntId) {
-        (self.state.priority(), self.slot.intid())
+        (self.state.priority(), self.index.intid())
     }
 }
 
@@ -40,8 +40,8 @@ impl Ranked {
             .take_while(|other| other.rank() < seen.rank())
             .count();
         self.dropped |= self.len == MAX_LIST_REGISTERS;
-        let Some(place) = self.best.get_mut(at) else { return };
-        let mut moved = place.replace(seen);
+        let Some(ranked) = self.best.get_mut(at) else { return };
+        let mut moved = ranked.replace(seen);
         for next in self.best.iter_mut().skip(at + 1) {
             core::mem::swap(next, &mut moved);
         }
@@ -73,9 +73,10 @@ mod tests {
     fn the_most_urgent_come_first_with_an_overflow() {
         let mut ranked = Ranked::new();
         for number in 0..40 {
-            let slot = Slot::new(number).unwrap();
+            let index = WiredIndex::new(number).unwrap();
             let priority = u8::try_from((number * 7) % 40).unwrap();
-            ranked.insert(Seen { slot, state: State::new().with_priority_value(priority) });
+            ranked
+                .insert(Seen { index, state: InterruptWord::new().with_priority_value(priority) });
         }
         for expected in 0..16 {
             assert_eq!(ranked.pop().map(|seen| seen.state.priority_value()), Some(expected));
@@ -87,9 +88,12 @@ mod tests {
     fn equal_priorities_go_by_lowest_intid() {
         let mut ranked = Ranked::new();
         for number in [5, 3, 4] {
-            ranked.insert(Seen { slot: Slot::new(number).unwrap(), state: State::new() });
+            ranked.insert(Seen {
+                index: WiredIndex::new(number).unwrap(),
+                state: InterruptWord::new(),
+            });
         }
-        let order = core::iter::from_fn(|| ranked.pop()).map(|seen| seen.slot.index());
+        let order = core::iter::from_fn(|| ranked.pop()).map(|seen| seen.index.get());
         assert!(order.eq([3, 4, 5]));
         assert!(!ranked.any_left());
     }

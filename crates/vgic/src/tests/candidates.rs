@@ -1,17 +1,17 @@
 //! The candidate bitmap.
 
 use crate::candidates::{Candidates, Look};
-use crate::slot::Slot;
+use crate::wired_index::WiredIndex;
 use alloc::vec::Vec;
 
-fn slot(number: usize) -> Slot {
-    Slot::new(number).unwrap()
+fn index(number: usize) -> WiredIndex {
+    WiredIndex::new(number).unwrap()
 }
 
 fn seen(candidates: &Candidates) -> Vec<usize> {
     let mut seen = Vec::new();
-    candidates.visit(|slot| {
-        seen.push(slot.index());
+    candidates.visit(|index| {
+        seen.push(index.get());
         Look::Ready
     });
     seen
@@ -20,16 +20,16 @@ fn seen(candidates: &Candidates) -> Vec<usize> {
 #[test]
 fn every_slot_that_was_set_is_visited() {
     let candidates = Candidates::new();
-    for number in 0..Slot::COUNT {
-        candidates.set(slot(number));
+    for number in 0..WiredIndex::COUNT {
+        candidates.set(index(number));
     }
-    assert_eq!(seen(&candidates), (0..Slot::COUNT).collect::<Vec<_>>());
+    assert_eq!(seen(&candidates), (0..WiredIndex::COUNT).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_stale_candidate_is_forgotten() {
     let candidates = Candidates::new();
-    candidates.set(slot(70));
+    candidates.set(index(70));
 
     candidates.visit(|_| Look::Stale);
 
@@ -39,7 +39,7 @@ fn a_stale_candidate_is_forgotten() {
 #[test]
 fn a_candidate_ready_during_clearing_is_kept() {
     let candidates = Candidates::new();
-    candidates.set(slot(70));
+    candidates.set(index(70));
 
     let mut looks = 0;
     candidates.visit(|_| {

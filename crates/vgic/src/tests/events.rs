@@ -1,6 +1,6 @@
 //! Guest faults: all are counted, the first few kept.
 
-use crate::events::{Events, FaultReason, GuestFault, KEPT};
+use crate::events::{Events, FaultReason, GuestFault, QUEUED};
 use alloc::vec::Vec;
 
 fn fault(address: u64) -> GuestFault {
@@ -15,10 +15,10 @@ fn a_storm_of_faults_is_counted_in_full() {
         events.record(fault(address));
     }
 
-    let mut kept = Vec::new();
-    events.drain(|fault| kept.push(fault.address));
+    let mut drained = Vec::new();
+    events.drain(|fault| drained.push(fault.address));
     assert_eq!(events.count(FaultReason::UnknownRegister), 1000);
-    assert_eq!(kept, (0..KEPT as u64).collect::<Vec<_>>());
+    assert_eq!(drained, (0..QUEUED as u64).collect::<Vec<_>>());
 }
 
 #[test]
@@ -27,9 +27,9 @@ fn every_reason_is_counted_and_kept_as_itself() {
     for reason in FaultReason::ALL {
         events.record(GuestFault { reason, address: 1, detail: 2 });
     }
-    let mut kept = Vec::new();
-    events.drain(|fault| kept.push(fault.reason));
-    assert_eq!(kept, FaultReason::ALL);
+    let mut drained = Vec::new();
+    events.drain(|fault| drained.push(fault.reason));
+    assert_eq!(drained, FaultReason::ALL);
     assert!(FaultReason::ALL.iter().all(|reason| events.count(*reason) == 1));
 }
 
@@ -41,7 +41,7 @@ fn reading_the_faults_makes_room_for_new_ones() {
 
     events.record(fault(2));
 
-    let mut kept = Vec::new();
-    events.drain(|fault| kept.push(fault.address));
-    assert_eq!(kept, [2]);
+    let mut drained = Vec::new();
+    events.drain(|fault| drained.push(fault.address));
+    assert_eq!(drained, [2]);
 }

@@ -1,10 +1,10 @@
 //! The rules of one interrupt's state.
 
-use crate::interrupt::State;
+use crate::interrupt::InterruptWord;
 use msi_types::Level;
 
-const LEVEL: State = State::new().with_enabled(true);
-const EDGE: State = LEVEL.with_edge(true);
+const LEVEL: InterruptWord = InterruptWord::new().with_enabled(true);
+const EDGE: InterruptWord = LEVEL.with_edge(true);
 
 #[test]
 fn a_level_is_pending_while_the_line_is_high() {

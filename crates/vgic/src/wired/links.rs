@@ -7,8 +7,8 @@
 
 use super::lists::Filled;
 use super::{Wired, line_of};
-use crate::interrupt::State;
-use crate::slot::Slot;
+use crate::interrupt::InterruptWord;
+use crate::wired_index::WiredIndex;
 use alloc::sync::Arc;
 use gic_arch::ich::ListRegisterState::{self, Pending, PendingActive};
 use gic_arch::{IntId, IntIdClass};
@@ -52,14 +52,14 @@ impl Wired {
 
     /// Links a line to a physical interrupt, or to none.
     pub(crate) fn link(&self, line: Line, physical: Option<IntId>) -> Result<(), LinkError> {
-        let (cpu, slot) = self.input(line).ok_or(LinkError::NoSuchLine(line))?;
-        let interrupt = self.interrupt(cpu, slot).ok_or(LinkError::NoSuchLine(line))?;
+        let (cpu, index) = self.input(line).ok_or(LinkError::NoSuchLine(line))?;
+        let interrupt = self.interrupt(cpu, index).ok_or(LinkError::NoSuchLine(line))?;
         let physical = physical.map(linkable).transpose()?;
         if self.physical.get().is_none() {
             return Err(LinkError::NotServed);
         }
         let (old, new) = interrupt.update(|state| {
-            if state.physical() == physical.map(Slot::intid) {
+            if state.physical() == physical.map(WiredIndex::intid) {
                 state
             } else {
                 state.linked(physical)
@@ -67,21 +67,29 @@ impl Wired {
         });
         self.released(line, old, new);
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
-            self.recall(slot.intid(), taker);
+            self.recall(index.intid(), taker);
         }
         Ok(())
     }
 
     /// A change of an interrupt's word was made: if it held its physical interrupt and does no
     /// more, that is deactivated.
-    pub(super) fn released(&self, line: Line, old: State, new: State) {
-        if let Some(physical) = old.physical().filter(|_| old.held() && !new.held()) {
+    pub(super) fn released(&self, line: Line, old: InterruptWord, new: InterruptWord) {
+        if let Some(physical) =
+            old.physical().filter(|_| old.physical_active() && !new.physical_active())
+        {
             self.deactivate_physical(line, physical);
         }
     }
 
-    pub(super) fn released_at(&self, cpu: Cpu, slot: Slot, old: State, new: State) {
-        self.released(line_of(cpu, slot), old, new);
+    pub(super) fn released_at(
+        &self,
+        cpu: Cpu,
+        index: WiredIndex,
+        old: InterruptWord,
+        new: InterruptWord,
+    ) {
+        self.released(line_of(cpu, index), old, new);
     }
 
     pub(super) fn deactivate_physical(&self, line: Line, physical: IntId) {
@@ -101,7 +109,7 @@ impl Wired {
 }
 
 /// PPIs and SPIs, whose INTIDs have 13 bits.
-fn linkable(physical: IntId) -> Result<Slot, LinkError> {
-    let slot = Slot::of(physical).filter(|_| physical.class() != IntIdClass::Sgi);
-    slot.ok_or(LinkError::NotPhysical(physical))
+fn linkable(physical: IntId) -> Result<WiredIndex, LinkError> {
+    let index = WiredIndex::of(physical).filter(|_| physical.class() != IntIdClass::Sgi);
+    index.ok_or(LinkError::NotPhysical(physical))
 }

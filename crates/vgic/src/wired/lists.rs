@@ -7,8 +7,8 @@
 
 use super::{Wired, line_of};
 use crate::candidates::Look;
-use crate::interrupt::State;
-use crate::slot::Slot;
+use crate::interrupt::InterruptWord;
+use crate::wired_index::WiredIndex;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Level};
@@ -38,7 +38,7 @@ pub(crate) enum Forwarding {
     Disabled,
 }
 
-impl State {
+impl InterruptWord {
     /// The interrupt's state in a list register. A level is sampled again when it is deactivated,
     /// so it is
     /// not pending there while it is active. Nor is a physical interrupt: the physical distributor
@@ -47,7 +47,7 @@ impl State {
         let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
         match (pending, self.active()) {
             (true, false) => Pending,
-            (true, true) if self.edge() && !self.held() => PendingActive,
+            (true, true) if self.edge() && !self.physical_active() => PendingActive,
             (_, true) => Active,
             (false, false) => Invalid,
         }
@@ -55,7 +55,7 @@ impl State {
 
     /// The content of a list register for it.
     fn to_list(self, forwarding: Forwarding) -> Filled {
-        let physical = self.physical().filter(|_| self.held());
+        let physical = self.physical().filter(|_| self.physical_active());
         Filled { state: self.list_state(forwarding), physical }
     }
 
@@ -88,7 +88,7 @@ impl State {
         let back = self
             .with_listed(false)
             .with_line(self.line() || level == Level::High)
-            .with_held(self.held() || holds)
+            .with_physical_active(self.physical_active() || holds)
             .with_latch(self.latch() || (self.lent() && is_pending(now)))
             .with_lent(false)
             .with_forced_active(false)
@@ -114,12 +114,12 @@ fn was_ended(filled: ListRegisterState, now: ListRegisterState) -> bool {
 impl Wired {
     /// The candidates of `cpu` that a list register can take: ready or active there. For the vCPU's
     /// own thread.
-    pub(crate) fn listable(&self, cpu: Cpu, mut each: impl FnMut(Slot, State)) {
+    pub(crate) fn listable(&self, cpu: Cpu, mut each: impl FnMut(WiredIndex, InterruptWord)) {
         let Some(private) = self.private(cpu) else { return };
-        private.candidates.visit(|slot| {
-            let state = self.state(cpu, slot);
+        private.candidates.visit(|index| {
+            let state = self.state(cpu, index);
             if state.ready_at(cpu) || state.active_at(cpu) {
-                each(slot, state);
+                each(index, state);
                 Look::Ready
             } else {
                 Look::Stale
@@ -127,16 +127,16 @@ impl Wired {
         });
     }
 
-    /// `cpu` takes the interrupt in `slot` into a list register, if it still is as `expected`,
+    /// `cpu` takes the interrupt at `index` into a list register, if it still is as `expected`,
     /// apart from what does not matter. Returns the state for the list register.
     pub(crate) fn list(
         &self,
         cpu: Cpu,
-        slot: Slot,
-        expected: State,
+        index: WiredIndex,
+        expected: InterruptWord,
         forwarding: Forwarding,
     ) -> Option<Filled> {
-        let (old, _) = self.interrupt(cpu, slot)?.try_update(|state| {
+        let (old, _) = self.interrupt(cpu, index)?.try_update(|state| {
             let same = (state.ready_at(cpu) || state.active_at(cpu))
                 && state.priority() == expected.priority()
                 && state.group1() == expected.group1()
@@ -152,54 +152,55 @@ impl Wired {
     pub(crate) fn fold(
         &self,
         cpu: Cpu,
-        slot: Slot,
+        index: WiredIndex,
         filled: Filled,
         now: ListRegisterState,
-    ) -> Option<State> {
-        let interrupt = self.interrupt(cpu, slot)?;
-        let line = line_of(cpu, slot);
+    ) -> Option<InterruptWord> {
+        let interrupt = self.interrupt(cpu, index)?;
+        let line = line_of(cpu, index);
         let level = self.sample(line, filled, now);
         let folded = interrupt.try_update(|state| {
             let ours = state.listed() && state.taker() == Some(cpu);
             let sampled = if state.edge() { Level::Low } else { level };
             ours.then(|| self.aim(state, state.folded(filled, now, sampled).released()))
         });
-        let held = filled.physical.filter(|_| now != Invalid);
+        let physical = filled.physical.filter(|_| now != Invalid);
         let Some((old, new)) = folded else {
-            if let Some(physical) = held {
+            if let Some(physical) = physical {
                 self.deactivate_physical(line, physical);
             }
             return None;
         };
-        match held {
-            Some(_) if new.held() && new.physical() == held => {}
+        match physical {
+            Some(_) if new.physical_active() && new.physical() == physical => {}
             Some(physical) => self.deactivate_physical(line, physical),
             None => self.released(line, old, new),
         }
         let ended_by_register = is_active(now) && !new.active();
         if filled.physical.is_none() && (was_ended(filled.state, now) || ended_by_register) {
-            self.tell_observer_of(cpu, slot.intid(), old);
+            self.tell_observer_of(cpu, index.intid(), old);
         }
-        self.settle(slot, interrupt.state());
+        self.settle(index, interrupt.state());
         Some(new)
     }
 
     /// The guest makes an interrupt active by a register. A vCPU with list registers takes it
     /// along.
     pub(crate) fn activate(&self, cpu: Cpu, intid: IntId) {
-        let change = |state: State| self.is_visible(state).then(|| state.activated());
+        let change = |state: InterruptWord| self.is_visible(state).then(|| state.activated());
         let Some((old, new)) = self.try_change(cpu, intid, change) else { return };
         self.recall_changed(intid, old, new);
-        if let Some((target, slot)) = new.target().zip(Slot::of(intid)).filter(|_| !old.active())
+        if let Some((target, index)) =
+            new.target().zip(WiredIndex::of(intid)).filter(|_| !old.active())
             && let Some(private) = self.private(target)
         {
-            private.candidates.set(slot);
+            private.candidates.set(index);
             self.recall(intid, target);
         }
     }
 
     /// A device changed an interrupt: who has it in a list register looks anew.
-    pub(super) fn refresh_listed(&self, old: State, new: State) {
+    pub(super) fn refresh_listed(&self, old: InterruptWord, new: InterruptWord) {
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
             self.wakeup.kick(taker);
         }
@@ -207,7 +208,7 @@ impl Wired {
 
     /// The guest changed an interrupt by a register: the change is complete once it is in no list
     /// register.
-    pub(super) fn recall_changed(&self, intid: IntId, old: State, new: State) {
+    pub(super) fn recall_changed(&self, intid: IntId, old: InterruptWord, new: InterruptWord) {
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
             self.recall(intid, taker);
         }
@@ -228,6 +229,6 @@ impl Wired {
 
 /// Does a list register of this interrupt ask for a maintenance interrupt at its end? Levels are
 /// sampled again then.
-pub(crate) fn asks_for_end(slot: Slot, state: State) -> bool {
-    !state.edge() && slot.intid().class() != IntIdClass::Sgi
+pub(crate) fn asks_for_end(index: WiredIndex, state: InterruptWord) -> bool {
+    !state.edge() && index.intid().class() != IntIdClass::Sgi
 }

@@ -6,8 +6,8 @@
 //! and looks at the participation again, the PE writes its participation and looks at the words.
 
 use super::{Group, Private, Wired, participation};
-use crate::interrupt::State;
-use crate::slot::Slot;
+use crate::interrupt::InterruptWord;
+use crate::wired_index::WiredIndex;
 use core::sync::atomic::Ordering::SeqCst;
 use msi_types::Cpu;
 
@@ -27,7 +27,7 @@ impl Private {
 impl Wired {
     /// `new`, aimed at a PE: where a 1-of-N interrupt becomes pending, or is pending without a PE,
     /// one is chosen.
-    pub(super) fn aim(&self, old: State, new: State) -> State {
+    pub(super) fn aim(&self, old: InterruptWord, new: InterruptWord) -> InterruptWord {
         let becomes = new.pending() && !old.pending();
         let homeless = new.pending() && new.target().is_none();
         if new.any() && !new.active() && (becomes || homeless) {
@@ -38,7 +38,7 @@ impl Wired {
     }
 
     /// The next PE after the last one that participates in the interrupt's group.
-    fn choose(&self, state: State) -> u16 {
+    fn choose(&self, state: InterruptWord) -> u16 {
         let group = Group::of(state).index();
         let count = self.cpus.len();
         let start = state.target().map_or(0, |last| last.index() + 1);
@@ -46,13 +46,13 @@ impl Wired {
             .map(|step| (start + step) % count.max(1))
             .find(|index| self.cpus.get(*index).is_some_and(|private| private.participates(group)))
             .and_then(|index| u16::try_from(index).ok())
-            .unwrap_or(State::NOWHERE)
+            .unwrap_or(InterruptWord::NOWHERE)
     }
 
     /// Chooses anew while the PE chosen for a pending 1-of-N interrupt does not participate any
     /// more.
-    pub(super) fn settle_any(&self, slot: Slot, mut state: State) -> State {
-        let Some(interrupt) = slot.shared_index().and_then(|index| self.shared.get(index)) else {
+    pub(super) fn settle_any(&self, index: WiredIndex, mut state: InterruptWord) -> InterruptWord {
+        let Some(interrupt) = index.shared_index().and_then(|index| self.shared.get(index)) else {
             return state;
         };
         for _ in 0..ATTEMPTS {
@@ -62,7 +62,7 @@ impl Wired {
             let (old, new) = interrupt.update(|now| {
                 if self.is_misplaced(now) { now.with_target_index(self.choose(now)) } else { now }
             });
-            self.recall_changed(slot.intid(), old, new);
+            self.recall_changed(index.intid(), old, new);
             state = new;
             if state.target().is_none() {
                 break;
@@ -72,7 +72,7 @@ impl Wired {
     }
 
     /// Pending, for any PE, and not at one that takes it.
-    fn is_misplaced(&self, state: State) -> bool {
+    fn is_misplaced(&self, state: InterruptWord) -> bool {
         let at_participant = state
             .target()
             .and_then(|target| self.private(target))
@@ -88,7 +88,7 @@ impl Wired {
             private.participation.fetch_update(SeqCst, SeqCst, |bits| Some((bits & !clear) | set));
         let changed = old.is_ok_and(|old| (old & !clear) | set != old);
         if changed && self.one_of_n {
-            for index in 0..Slot::SHARED {
+            for index in 0..WiredIndex::SHARED {
                 self.place_anew(index);
             }
         }
@@ -101,12 +101,12 @@ impl Wired {
     }
 
     fn place_anew(&self, shared_index: usize) {
-        if let (Some(slot), Some(interrupt)) =
-            (Slot::shared(shared_index), self.shared.get(shared_index))
+        if let (Some(index), Some(interrupt)) =
+            (WiredIndex::shared(shared_index), self.shared.get(shared_index))
         {
             let state = interrupt.state();
             if self.is_misplaced(state) {
-                self.settle(slot, state);
+                self.settle(index, state);
             }
         }
     }

@@ -3,9 +3,9 @@
 use super::{Wired, reset_state};
 use crate::config::{SecurityView, VgicConfig};
 use crate::heap::{OutOfMemory, gathered};
-use crate::interrupt::State;
+use crate::interrupt::InterruptWord;
 use crate::saved_state::{InterruptState, Problem};
-use crate::slot::Slot;
+use crate::wired_index::WiredIndex;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::gicd::Irouter;
@@ -15,8 +15,8 @@ use msi_types::Cpu;
 /// A wired interrupt that can be restored.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RestoredInterrupt {
-    slot: Slot,
-    state: State,
+    index: WiredIndex,
+    state: InterruptWord,
     route: u64,
 }
 
@@ -34,7 +34,7 @@ impl Bank {
     fn target_after_reset(self, unrouted: u16) -> u16 {
         match self {
             Self::Shared => unrouted,
-            Self::Private(cpu) => u16::try_from(cpu.get()).unwrap_or(State::NOWHERE),
+            Self::Private(cpu) => u16::try_from(cpu.get()).unwrap_or(InterruptWord::NOWHERE),
         }
     }
 
@@ -57,28 +57,29 @@ impl Wired {
     ) -> Result<Vec<InterruptState>, OutOfMemory> {
         let routes = self.routes.lock();
         let target = bank.target_after_reset(self.resolve(Irouter::new()));
-        let slots = self.slots(bank).filter_map(|slot| {
+        let indices = self.indices(bank).filter_map(|index| {
             let route =
-                slot.shared_index().and_then(|index| routes.get(index)).copied().unwrap_or(0);
-            let saved = self.record(slot, self.state(bank.owner(), slot), route);
-            let untouched = self.record(slot, reset_state(config, slot, State::new(), target), 0);
+                index.shared_index().and_then(|index| routes.get(index)).copied().unwrap_or(0);
+            let saved = self.record(index, self.state(bank.owner(), index), route);
+            let untouched =
+                self.record(index, reset_state(config, index, InterruptWord::new(), target), 0);
             (saved != untouched).then_some(saved)
         });
-        gathered(slots)
+        gathered(indices)
     }
 
-    /// The slots of the implemented interrupts of a bank, ascending.
-    fn slots(&self, bank: Bank) -> impl Iterator<Item = Slot> {
+    /// The indices of the implemented interrupts of a bank, ascending.
+    fn indices(&self, bank: Bank) -> impl Iterator<Item = WiredIndex> {
         let numbers = match bank {
-            Bank::Shared => Slot::COUNT - Slot::SHARED..Slot::COUNT,
-            Bank::Private(_) => 0..Slot::PRIVATE,
+            Bank::Shared => WiredIndex::COUNT - WiredIndex::SHARED..WiredIndex::COUNT,
+            Bank::Private(_) => 0..WiredIndex::PRIVATE,
         };
-        numbers.filter_map(Slot::new).filter(|slot| self.intids.contains(slot.intid()))
+        numbers.filter_map(WiredIndex::new).filter(|index| self.intids.contains(index.intid()))
     }
 
-    fn record(&self, slot: Slot, state: State, route: u64) -> InterruptState {
+    fn record(&self, index: WiredIndex, state: InterruptWord, route: u64) -> InterruptState {
         InterruptState {
-            intid: slot.intid(),
+            intid: index.intid(),
             group1: state.group1(),
             enabled: state.enabled(),
             priority: state.priority_value(),
@@ -121,7 +122,7 @@ impl Wired {
         bank: Bank,
         saved: &InterruptState,
     ) -> Result<RestoredInterrupt, Problem> {
-        let slot = self.slot(saved.intid).ok_or(Problem::Unknown)?;
+        let index = self.index(saved.intid).ok_or(Problem::Unknown)?;
         let right_bank = match bank {
             Bank::Shared => saved.intid.is_shared(),
             Bank::Private(_) => saved.intid.is_private(),
@@ -138,12 +139,12 @@ impl Wired {
         let messages = bank == Bank::Shared && config.message_based_spis;
         Problem::unless(!saved.message || messages, "message level", saved.message)?;
         let state = self.aimed(bank, saved)?;
-        self.check_security(config, bank, slot, state)?;
-        Ok(RestoredInterrupt { slot, state, route: saved.route })
+        self.check_security(config, bank, index, state)?;
+        Ok(RestoredInterrupt { index, state, route: saved.route })
     }
 
     /// The state's word, once everything but what concerns vCPUs was checked.
-    fn aimed(&self, bank: Bank, saved: &InterruptState) -> Result<State, Problem> {
+    fn aimed(&self, bank: Bank, saved: &InterruptState) -> Result<InterruptWord, Problem> {
         let route = Irouter::from(saved.route);
         let valid = match bank {
             Bank::Shared => self.valid_route(route).into_bits() == saved.route,
@@ -157,7 +158,7 @@ impl Wired {
             (_, Some(cpu)) => return Err(Problem::NoSuchCpu { field: "chosen CPU", cpu }),
             (_, None) => bank.target_after_reset(self.resolve(route)),
         };
-        let state = State::new()
+        let state = InterruptWord::new()
             .with_latch(saved.latch)
             .with_line(saved.line)
             .with_message(saved.message)
@@ -184,36 +185,40 @@ impl Wired {
         &self,
         config: &VgicConfig,
         bank: Bank,
-        slot: Slot,
-        state: State,
+        index: WiredIndex,
+        state: InterruptWord,
     ) -> Result<(), Problem> {
         if config.security == SecurityView::Single {
             return Ok(());
         }
-        let secure = config.secure_interrupts.contains(&slot.intid());
+        let secure = config.secure_interrupts.contains(&index.intid());
         Problem::unless(state.group1() != secure, "group", state.group1())?;
         let own_half = secure || Priority::from_non_secure_view(0) <= state.priority();
         Problem::unless(own_half, "priority", state.priority_value())?;
-        let untouched =
-            reset_state(config, slot, state, bank.target_after_reset(self.resolve(Irouter::new())));
+        let untouched = reset_state(
+            config,
+            index,
+            state,
+            bank.target_after_reset(self.resolve(Irouter::new())),
+        );
         Problem::unless(!secure || state.with_latch(false) == untouched, "state", state.into_bits())
     }
 
     /// Puts a bank that is as after reset into a saved state. What is pending is told to nobody
     /// yet.
     pub(crate) fn restore(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
-        for slot in self.slots(bank) {
-            if let Some(interrupt) = self.interrupt(bank.owner(), slot) {
+        for index in self.indices(bank) {
+            if let Some(interrupt) = self.interrupt(bank.owner(), index) {
                 interrupt.update(|state| state.with_line(false));
             }
         }
         let mut routes = self.routes.lock();
         for restored in interrupts {
-            if let Some(interrupt) = self.interrupt(bank.owner(), restored.slot) {
+            if let Some(interrupt) = self.interrupt(bank.owner(), restored.index) {
                 interrupt.update(|state| restored.state.linked_as(state));
             }
             if let Some(route) =
-                restored.slot.shared_index().and_then(|index| routes.get_mut(index))
+                restored.index.shared_index().and_then(|index| routes.get_mut(index))
             {
                 *route = restored.route;
             }
@@ -234,20 +239,20 @@ impl Wired {
 
     /// After everything is restored, notifies the targets of ready interrupts.
     pub(crate) fn settle_restored(&self, bank: Bank, interrupts: &[RestoredInterrupt]) {
-        for RestoredInterrupt { slot, .. } in interrupts {
-            let state = self.state(bank.owner(), *slot);
-            self.settle(*slot, state);
+        for RestoredInterrupt { index, .. } in interrupts {
+            let state = self.state(bank.owner(), *index);
+            self.settle(*index, state);
         }
     }
 
     /// The wired interrupts that are active at `cpu`.
-    pub(crate) fn active_slots(&self, cpu: Cpu) -> impl Iterator<Item = Slot> {
-        let slots = self.slots(Bank::Private(cpu)).chain(self.slots(Bank::Shared));
-        slots.filter(move |slot| self.state(cpu, *slot).active_at(cpu))
+    pub(crate) fn active_indices(&self, cpu: Cpu) -> impl Iterator<Item = WiredIndex> {
+        let indices = self.indices(Bank::Private(cpu)).chain(self.indices(Bank::Shared));
+        indices.filter(move |index| self.state(cpu, *index).active_at(cpu))
     }
 }
 
-/// A vCPU as [`State::target_index`] has it.
+/// A vCPU as [`InterruptWord::target_index`] has it.
 fn index(cpu: Cpu) -> u16 {
-    u16::try_from(cpu.get()).unwrap_or(State::NOWHERE)
+    u16::try_from(cpu.get()).unwrap_or(InterruptWord::NOWHERE)
 }

@@ -2,8 +2,8 @@
 //! and deactivated by a register: what the hypervisor took of the physical interrupt is deactivated
 //! exactly once.
 
-use crate::interrupt::State;
-use crate::wired::{CPU, LINE, PhysicalInterrupts, Wired, slot};
+use crate::interrupt::InterruptWord;
+use crate::wired::{CPU, LINE, PhysicalInterrupts, Wired, index};
 use crate::{Explore, explore, holds};
 use gic_arch::IntId;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
@@ -62,7 +62,7 @@ struct Machine {
 /// An edge-triggered SPI, linked to a physical interrupt that fired and was taken.
 fn fired() -> Arc<Machine> {
     let physical = Arc::new(Physical(AtomicBool::new(true)));
-    let wired = Wired::new(State::new().with_edge(true).with_enabled(true));
+    let wired = Wired::new(InterruptWord::new().with_edge(true).with_enabled(true));
     assert!(wired.serve_physical(physical.clone()).is_ok());
     wired.link(LINE, Some(PHYSICAL)).unwrap();
     wired.pulse();
@@ -78,7 +78,7 @@ impl Machine {
         if now == Invalid && filled.physical.is_some() {
             self.physical.end();
         }
-        self.wired.fold(CPU, slot(), filled, now);
+        self.wired.fold(CPU, index(), filled, now);
         self.wired.exited();
     }
 
@@ -87,8 +87,8 @@ impl Machine {
         for _ in 0..3 {
             self.run(Guest::Ends);
         }
-        let state = self.wired.state(CPU, slot());
-        assert!(!state.pending() && !state.active() && !state.held(), "{state:?}");
+        let state = self.wired.state(CPU, index());
+        assert!(!state.pending() && !state.active() && !state.physical_active(), "{state:?}");
         assert!(!self.physical.0.load(SeqCst), "it stays active for good");
     }
 }

@@ -31,19 +31,19 @@ mod safeguard;
 #[path = "../../src/set_once.rs"]
 mod set_once;
 #[expect(dead_code, reason = "a part is enough here")]
-#[path = "../../src/slot.rs"]
-mod slot;
-#[expect(dead_code, reason = "a part is enough here")]
 #[path = "../lpi_interleavings/store_buffer.rs"]
 mod store_buffer;
 #[expect(dead_code, reason = "a part is enough here")]
 #[path = "../../src/wakeup.rs"]
 mod wakeup;
 mod wired;
+#[expect(dead_code, reason = "a part is enough here")]
+#[path = "../../src/wired_index.rs"]
+mod wired_index;
 
 use atomic::leave_out;
 use candidates::{Candidates, Look};
-use interrupt::{Interrupt, State};
+use interrupt::{Interrupt, InterruptWord};
 use msi_types::{Cpu, Kick, Level};
 use safeguard::Safeguard;
 use shuttle::scheduler::{DfsScheduler, RandomScheduler};
@@ -51,9 +51,9 @@ use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use shuttle::thread;
 use shuttle::{Config, FailurePersistence};
-use slot::Slot;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use wakeup::VcpuWakeup;
+use wired_index::WiredIndex;
 
 /// Counts kicks.
 struct Kicks([AtomicUsize; 2]);
@@ -72,13 +72,13 @@ struct Machine {
     kicks: Arc<Kicks>,
 }
 
-fn slot(index: usize) -> Slot {
-    Slot::shared(index).unwrap()
+fn wired_index(index: usize) -> WiredIndex {
+    WiredIndex::shared(index).unwrap()
 }
 
 impl Machine {
     fn new() -> Arc<Self> {
-        let state = State::new().with_edge(true).with_enabled(true);
+        let state = InterruptWord::new().with_edge(true).with_enabled(true);
         let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
         Arc::new(Self {
             interrupts: [Interrupt::new(state), Interrupt::new(state)],
@@ -89,14 +89,14 @@ impl Machine {
     }
 
     /// As `Wired::settle`.
-    fn settle(&self, index: usize, state: State) {
+    fn settle(&self, index: usize, state: InterruptWord) {
         if let Some(target) = state.target().filter(|_| state.ready()) {
-            self.candidates[target.index()].set(slot(index));
+            self.candidates[target.index()].set(wired_index(index));
             self.wakeup.kick(target);
         }
     }
 
-    fn change(&self, index: usize, change: impl Fn(State) -> State) {
+    fn change(&self, index: usize, change: impl Fn(InterruptWord) -> InterruptWord) {
         let (_, new) = self.interrupts[index].update(change);
         self.settle(index, new);
     }
@@ -313,7 +313,7 @@ fn two_fire_one(fire: fn(&Machine)) {
 }
 
 fn two_pulse_one() {
-    two_fire_one(|machine| machine.change(0, State::pulsed));
+    two_fire_one(|machine| machine.change(0, InterruptWord::pulsed));
 }
 
 /// The same edge as two operations.

@@ -10,10 +10,10 @@ mod links;
 mod lists;
 
 use crate::candidates::Candidates;
-use crate::interrupt::{Interrupt, State};
+use crate::interrupt::{Interrupt, InterruptWord};
 use crate::set_once::SetOnce;
-use crate::slot::Slot;
 use crate::wakeup::VcpuWakeup;
+use crate::wired_index::WiredIndex;
 use alloc::sync::Arc;
 use gic_arch::IntId;
 pub(crate) use links::PhysicalInterrupts;
@@ -24,8 +24,8 @@ pub(crate) const CPU: Cpu = Cpu::new(0);
 pub(crate) const LINE: Line = Line::Spi(40);
 
 /// The SPI's.
-pub(crate) fn slot() -> Slot {
-    Slot::of(IntId::new(40)).unwrap()
+pub(crate) fn index() -> WiredIndex {
+    WiredIndex::of(IntId::new(40)).unwrap()
 }
 
 struct NoKick;
@@ -54,12 +54,12 @@ pub(crate) struct Wired {
     physical: SetOnce<Arc<dyn PhysicalInterrupts>>,
 }
 
-const fn line_of(_: Cpu, _: Slot) -> Line {
+const fn line_of(_: Cpu, _: WiredIndex) -> Line {
     LINE
 }
 
 impl Wired {
-    pub(crate) fn new(state: State) -> Self {
+    pub(crate) fn new(state: InterruptWord) -> Self {
         Self {
             interrupt: Interrupt::new(state),
             private: Private { candidates: Candidates::new(), awaited: Awaited },
@@ -69,35 +69,35 @@ impl Wired {
         }
     }
 
-    pub(crate) fn state(&self, _: Cpu, _: Slot) -> State {
+    pub(crate) fn state(&self, _: Cpu, _: WiredIndex) -> InterruptWord {
         self.interrupt.state()
     }
 
-    fn interrupt(&self, _: Cpu, slot: Slot) -> Option<&Interrupt> {
-        (slot == self::slot()).then_some(&self.interrupt)
+    fn interrupt(&self, _: Cpu, index: WiredIndex) -> Option<&Interrupt> {
+        (index == self::index()).then_some(&self.interrupt)
     }
 
     fn private(&self, cpu: Cpu) -> Option<&Private> {
         (cpu == CPU).then_some(&self.private)
     }
 
-    fn input(&self, line: Line) -> Option<(Cpu, Slot)> {
-        (line == LINE).then_some((CPU, slot()))
+    fn input(&self, line: Line) -> Option<(Cpu, WiredIndex)> {
+        (line == LINE).then_some((CPU, index()))
     }
 
-    const fn aim(&self, _: State, new: State) -> State {
+    const fn aim(&self, _: InterruptWord, new: InterruptWord) -> InterruptWord {
         new
     }
 
-    const fn is_visible(&self, _: State) -> bool {
+    const fn is_visible(&self, _: InterruptWord) -> bool {
         true
     }
 
-    const fn tell_observer_of(&self, _: Cpu, _: IntId, _: State) {}
+    const fn tell_observer_of(&self, _: Cpu, _: IntId, _: InterruptWord) {}
 
-    fn settle(&self, slot: Slot, state: State) {
+    fn settle(&self, index: WiredIndex, state: InterruptWord) {
         if state.ready_at(CPU) {
-            self.private.candidates.set(slot);
+            self.private.candidates.set(index);
             self.wakeup.kick(CPU);
         }
     }
@@ -106,12 +106,12 @@ impl Wired {
         &self,
         cpu: Cpu,
         intid: IntId,
-        change: impl Fn(State) -> Option<State>,
-    ) -> Option<(State, State)> {
-        let slot = Slot::of(intid)?;
-        let (old, new) = self.interrupt(cpu, slot)?.try_update(change)?;
-        self.released_at(cpu, slot, old, new);
-        self.settle(slot, new);
+        change: impl Fn(InterruptWord) -> Option<InterruptWord>,
+    ) -> Option<(InterruptWord, InterruptWord)> {
+        let index = WiredIndex::of(intid)?;
+        let (old, new) = self.interrupt(cpu, index)?.try_update(change)?;
+        self.released_at(cpu, index, old, new);
+        self.settle(index, new);
         self.refresh_listed(old, new);
         Some((old, new))
     }
@@ -125,7 +125,7 @@ impl Wired {
 
     /// An edge arrives.
     pub(crate) fn pulse(&self) {
-        self.try_change(CPU, slot().intid(), |state| Some(state.pulsed()));
+        self.try_change(CPU, index().intid(), |state| Some(state.pulsed()));
     }
 
     /// The guest clears the active state by a register.
@@ -134,9 +134,9 @@ impl Wired {
             .interrupt
             .try_update(|state| (state.active() || state.listed()).then(|| state.deactivated()));
         let Some((old, new)) = done else { return };
-        self.released_at(CPU, slot(), old, new);
-        self.settle(slot(), self.interrupt.state());
-        self.recall_changed(slot().intid(), old, new);
+        self.released_at(CPU, index(), old, new);
+        self.settle(index(), self.interrupt.state());
+        self.recall_changed(index().intid(), old, new);
     }
 
     /// The vCPU enters, with the interrupt in its list register if it can be.
@@ -146,7 +146,7 @@ impl Wired {
         let mut seen = None;
         self.listable(CPU, |_, state| seen = Some(state));
         let active = || Some(self.interrupt.state()).filter(|state| state.active_at(CPU));
-        self.list(CPU, slot(), seen.or_else(active)?, Forwarding::Enabled)
+        self.list(CPU, index(), seen.or_else(active)?, Forwarding::Enabled)
     }
 
     /// The vCPU has exited, and folded.

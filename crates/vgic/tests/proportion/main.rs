@@ -79,7 +79,7 @@ fn largest() -> VgicConfig {
     let its = ItsConfig { device_id_bits: 32, ..ItsConfig::new(ITS) };
     let mut config = VgicConfig {
         lpi_id_bits: Some(20),
-        lpi_slots: 1 << 21,
+        its_events: 1 << 21,
         its: vec![its],
         ..VgicConfig::new(u16::try_from(MAX_CPUS).unwrap())
     };

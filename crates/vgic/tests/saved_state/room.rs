@@ -97,12 +97,12 @@ proptest! {
     fn a_state_that_does_not_fit_has_no_effect(
         contents in contents(),
         history in history(),
-        lpi_slots in 32..700u32,
+        its_events in 32..700u32,
         its_devices in 1..12u32,
     ) {
         let mut saved = Board::running().save();
         put(&contents, &mut saved);
-        let mut board = Board::new(VgicConfig { lpi_slots, its_devices, ..config() });
+        let mut board = Board::new(VgicConfig { its_events, its_devices, ..config() });
         board.start();
         use_up(&board, history);
         let before = board.save();

@@ -35,7 +35,7 @@ fn the_register_table_has_each_register_of_the_architecture_once_in_order() {
     let mut expected = gits::REGISTERS.to_vec();
     expected.push(crate::registers::ID_REGISTERS);
     expected.sort_by_key(|info| info.offset);
-    let found: Vec<_> = Its::rows().iter().map(|row| row.info).collect();
+    let found: Vec<_> = Its::registers().iter().map(|register| register.info).collect();
     assert_eq!(found, expected);
 }
 

@@ -143,18 +143,18 @@ impl Rig {
         let rig = Self::over(self.ram.clone(), LpiConfig::new(vcpus), ItsConfig::new(BASE));
         let registers = rig.its.restorable(&its).expect("it was saved");
         let vcpu = |affinity: Affinity| affinity.aff0().into();
-        let mut held = rig.its.hold();
+        let mut locked = rig.its.lock();
         rig.lpis.with_kicks_deferred(|control| {
             for vcpu in enabled {
                 let tables = LpiTables::new(Self::propbaser(), Self::pendbaser(*vcpu), 16);
                 control.restore_enabled((*vcpu).into(), tables).unwrap();
             }
-            held.restore(registers, &its, control, vcpu).expect("there is room");
+            locked.restore(registers, &its, control, vcpu).expect("there is room");
             for saved in &own {
                 control.restore_pending_by_itself(*saved).unwrap();
             }
         });
-        drop(held);
+        drop(locked);
         rig.lpis.send_kicks();
         assert_eq!(rig.save(vcpus), (its, own));
         rig
@@ -162,13 +162,13 @@ impl Rig {
 
     /// The ITS, and what is pending at redistributors by themselves.
     fn save(&self, vcpus: u16) -> (ItsState, Vec<SavedLpi>) {
-        let held = self.its.hold();
+        let locked = self.its.lock();
         self.lpis.with_kicks_deferred(|control| {
             let mut own = Vec::new();
             for vcpu in 0..vcpus {
                 own.extend(control.pending_by_themselves(vcpu.into()));
             }
-            (held.save(control, Affinity::from_packed).unwrap(), own)
+            (locked.save(control, Affinity::from_packed).unwrap(), own)
         })
     }
 

@@ -56,7 +56,7 @@ fn polls(rig: &Rig, mut done: impl FnMut() -> bool) -> u32 {
             return polls;
         }
         let step = work(rig) - before;
-        assert!(step <= MOST, "one access visited {step} slots");
+        assert!(step <= MOST, "one access visited {step} entries");
     }
     panic!("it is never done");
 }
@@ -65,7 +65,7 @@ fn polls(rig: &Rig, mut done: impl FnMut() -> bool) -> u32 {
 fn execute(rig: &Rig, command: Command) -> u32 {
     let before = work(rig);
     rig.queue_raw([command.encode()]);
-    assert!(work(rig) - before <= MOST, "ringing visited {} slots", work(rig) - before);
+    assert!(work(rig) - before <= MOST, "ringing visited {} entries", work(rig) - before);
     polls(rig, || rig.creadr().offset() == rig.cwriter().offset())
 }
 
