@@ -3,6 +3,7 @@
 //! the codec is right for every value. The positions are typed from the manual, not taken from the
 //! crate.
 
+use doorbell_test_support::{EntryField, check_entry};
 use gic_arch::Priority;
 use gic_arch::its::{Command, Level1Entry, MapAction, Opcode, RawCommand};
 use gic_arch::lpi::Config;
@@ -127,42 +128,16 @@ fn command_bits_are_independent() {
     }
 }
 
-/// Fields of a 64-bit entry: highest and lowest bit, and how it is read and written.
-struct Codec<T> {
-    high: u32,
-    low: u32,
-    read: fn(T) -> u64,
-    write: fn(T, u64) -> T,
-}
-
-/// Every bit reaches its field and no other, and every field's value goes into its bits and no
-/// others.
-fn check_entry<T: Copy>(from: fn(u64) -> T, into: fn(T) -> u64, fields: &[Codec<T>]) {
-    for bit in 0..64 {
-        for other in 0..64 {
-            let raw = 1 << bit | 1 << other;
-            for field in fields {
-                let width = field.high - field.low + 1;
-                let mask = u64::MAX >> (64 - width);
-                let value = raw >> field.low & mask;
-                assert_eq!((field.read)(from(raw)), value, "bits {bit} and {other}");
-                let rewritten = into((field.write)(from(raw), !value & mask));
-                assert_eq!(rewritten, raw ^ mask << field.low, "{}:{}", field.high, field.low);
-            }
-        }
-    }
-}
-
 #[test]
 fn first_level_entry_bits_match_the_layout() {
     let fields = [
-        Codec::<Level1Entry> {
+        EntryField::<Level1Entry> {
             high: 51,
             low: 12,
             read: |entry| entry.address() >> 12,
             write: |entry, value| entry.with_address(value << 12),
         },
-        Codec {
+        EntryField {
             high: 63,
             low: 63,
             read: |entry| entry.valid().into(),

@@ -1,4 +1,6 @@
 //! What the tests of several packages need.
+mod entry;
 mod heap;
 
+pub use entry::{EntryField, check_entry};
 pub use heap::{Outside, until_it_succeeds, with_allocations};

@@ -42,7 +42,7 @@ const COMMAND_USES: &[&str] =
 /// Each package and the packages of this workspace that it may use, its tests included.
 const ARROWS: &[(&str, &[&[&str]])] = &[
     ("msi-types", &[]),
-    ("gic-arch", &[&["msi-types"]]),
+    ("gic-arch", &[&["msi-types", "doorbell-test-support"]]),
     ("doorbell-test-support", &[]),
     ("doorbell-test-damage", &[]),
     ("doorbell-fallible", &[&["doorbell-test-support"]]),

@@ -1,33 +1,8 @@
 //! Table entries: every bit reaches its field and no other.
 
+use doorbell_test_support::{EntryField, check_entry};
 use proptest::prelude::*;
 use vgic_kvm::abi::{CollectionEntry, DeviceEntry, TranslationEntry};
-
-/// Fields of a 64-bit entry: highest and lowest bit, and how it is read and written.
-struct Codec<T> {
-    high: u32,
-    low: u32,
-    read: fn(T) -> u64,
-    write: fn(T, u64) -> T,
-}
-
-/// Every bit reaches its field and no other, and every field's value goes into its bits and no
-/// others.
-fn check_entry<T: Copy>(from: fn(u64) -> T, into: fn(T) -> u64, fields: &[Codec<T>]) {
-    for bit in 0..64 {
-        for other in 0..64 {
-            let raw = 1 << bit | 1 << other;
-            for field in fields {
-                let width = field.high - field.low + 1;
-                let mask = u64::MAX >> (64 - width);
-                let value = raw >> field.low & mask;
-                assert_eq!((field.read)(from(raw)), value, "bits {bit} and {other}");
-                let rewritten = into((field.write)(from(raw), !value & mask));
-                assert_eq!(rewritten, raw ^ mask << field.low, "{}:{}", field.high, field.low);
-            }
-        }
-    }
-}
 
 fn low<const N: u32>(value: u64) -> u64 {
     value & (u64::MAX >> (64 - N))
@@ -36,25 +11,25 @@ fn low<const N: u32>(value: u64) -> u64 {
 #[test]
 fn device_entry_bits_match_the_layout() {
     let fields = [
-        Codec::<DeviceEntry> {
+        EntryField::<DeviceEntry> {
             high: 4,
             low: 0,
             read: |entry| entry.event_bits_minus_one().into(),
             write: |entry, value| entry.with_event_bits_minus_one(low::<5>(value).to_le_bytes()[0]),
         },
-        Codec {
+        EntryField {
             high: 48,
             low: 5,
             read: |entry| entry.itt_address() >> 8,
             write: |entry, value| entry.with_itt_address(value << 8),
         },
-        Codec {
+        EntryField {
             high: 62,
             low: 49,
             read: |entry| entry.next().into(),
             write: |entry, value| entry.with_next(u16::try_from(low::<14>(value)).unwrap()),
         },
-        Codec {
+        EntryField {
             high: 63,
             low: 63,
             read: |entry| entry.valid().into(),
@@ -67,19 +42,19 @@ fn device_entry_bits_match_the_layout() {
 #[test]
 fn translation_entry_bits_match_the_layout() {
     let fields = [
-        Codec::<TranslationEntry> {
+        EntryField::<TranslationEntry> {
             high: 15,
             low: 0,
             read: |entry| entry.collection().into(),
             write: |entry, value| entry.with_collection(u16::try_from(value).unwrap()),
         },
-        Codec {
+        EntryField {
             high: 47,
             low: 16,
             read: |entry| entry.intid().into(),
             write: |entry, value| entry.with_intid(u32::try_from(value).unwrap()),
         },
-        Codec {
+        EntryField {
             high: 63,
             low: 48,
             read: |entry| entry.next().into(),
@@ -92,19 +67,19 @@ fn translation_entry_bits_match_the_layout() {
 #[test]
 fn collection_entry_bits_match_the_layout() {
     let fields = [
-        Codec::<CollectionEntry> {
+        EntryField::<CollectionEntry> {
             high: 15,
             low: 0,
             read: |entry| entry.collection().into(),
             write: |entry, value| entry.with_collection(u16::try_from(value).unwrap()),
         },
-        Codec {
+        EntryField {
             high: 51,
             low: 16,
             read: |entry| entry.target(),
             write: |entry, value| entry.with_target(value),
         },
-        Codec {
+        EntryField {
             high: 63,
             low: 63,
             read: |entry| entry.valid().into(),
