@@ -60,10 +60,8 @@ impl Monitor {
         }
         let small =
             |config: &VgicConfig| config.cpus.len() <= MOST_CPUS && config.its.len() <= MOST_ITS;
-        let usual = || VgicConfig {
-            its: [0x0808_0000, 0x0810_0000].map(kvm_its_config).into(),
-            ..kvm_config(2, 96)
-        };
+        let usual =
+            || kvm_config(2, 96).with_its([0x0808_0000, 0x0810_0000].map(kvm_its_config).into());
         let config = creation.config().ok().filter(small).unwrap_or_else(usual);
         let memory = Arc::new(Memory::default());
         let (gic, mut vcpus) =

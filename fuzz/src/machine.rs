@@ -124,29 +124,29 @@ impl Kick for Kicks {
 }
 
 fn config(shape: Shape) -> VgicConfig {
-    let its = ItsConfig {
-        error_policy: if shape.stalls_at_errors { ErrorPolicy::Stall } else { ErrorPolicy::Skip },
-        work_per_access: if shape.little_work_per_access { 1 } else { 256 },
-        ..ItsConfig::new(ITS)
-    };
-    VgicConfig {
-        lpi_id_bits: Some(16),
-        its_events: 1 << 12,
-        its_devices: 64,
-        its: vec![its],
-        redistributor_invalidation: true,
-        security: if shape.two_security_states {
+    let its = ItsConfig::new(ITS)
+        .with_error_policy(if shape.stalls_at_errors {
+            ErrorPolicy::Stall
+        } else {
+            ErrorPolicy::Skip
+        })
+        .with_work_per_access(if shape.little_work_per_access { 1 } else { 256 });
+    VgicConfig::new(CPUS)
+        .with_lpi_id_bits(Some(16))
+        .with_its_events(1 << 12)
+        .with_its_devices(64)
+        .with_its(vec![its])
+        .with_redistributor_invalidation(true)
+        .with_security(if shape.two_security_states {
             SecurityView::NonSecure
         } else {
             SecurityView::Single
-        },
-        message_based_spis: shape.message_based_spis,
-        mbi_alias: shape.message_based_spis.then_some(ALIAS),
-        one_of_n: shape.one_of_n,
-        extended_spis: if shape.extended { 64 } else { 0 },
-        extended_ppis: if shape.extended { 64 } else { 0 },
-        ..VgicConfig::new(CPUS)
-    }
+        })
+        .with_message_based_spis(shape.message_based_spis)
+        .with_mbi_alias(shape.message_based_spis.then_some(ALIAS))
+        .with_one_of_n(shape.one_of_n)
+        .with_extended_spis(if shape.extended { 64 } else { 0 })
+        .with_extended_ppis(if shape.extended { 64 } else { 0 })
 }
 
 impl Machine {

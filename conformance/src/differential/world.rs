@@ -51,12 +51,11 @@ impl World {
     pub(super) fn model(self) -> VgicConfig {
         match self {
             Self::Stopped => virt(CPUS),
-            Self::Running => VgicConfig { priority_bits: PRIORITY_BITS, ..virt(CPUS) },
-            Self::NonSecure => VgicConfig {
-                security: SecurityView::NonSecure,
-                secure_interrupts: SECURE.map(IntId::new).to_vec(),
-                ..Self::Running.model()
-            },
+            Self::Running => virt(CPUS).with_priority_bits(PRIORITY_BITS),
+            Self::NonSecure => Self::Running
+                .model()
+                .with_security(SecurityView::NonSecure)
+                .with_secure_interrupts(SECURE.map(IntId::new).to_vec()),
         }
     }
 }

@@ -79,12 +79,10 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new() -> Self {
         let frame = V2mConfig::new(FRAME, FRAME_SPIS.start, 16);
-        let config = VgicConfig {
-            lpi_id_bits: Some(16),
-            its: vec![ItsConfig::new(ITS)],
-            v2m: vec![frame],
-            ..VgicConfig::new(1)
-        };
+        let config = VgicConfig::new(1)
+            .with_lpi_id_bits(Some(16))
+            .with_its(vec![ItsConfig::new(ITS)])
+            .with_v2m(vec![frame]);
         let (ram, kicks) = (Arc::new(Ram(Mutex::new(vec![0; RAM_BYTES]))), Arc::<Kicks>::default());
         let (gic, mut vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
         let vcpu = vcpus.remove(0);

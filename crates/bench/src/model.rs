@@ -97,12 +97,10 @@ impl MeasuredGic {
         targets: u16,
         kick: Arc<dyn Kick>,
     ) -> Result<(Self, Vec<Vcpu>), String> {
-        let config = VgicConfig {
-            lpi_id_bits: Some(16),
-            its: vec![ItsConfig::new(ITS)],
-            priority_bits: 6,
-            ..VgicConfig::new(targets.max(2))
-        };
+        let config = VgicConfig::new(targets.max(2))
+            .with_lpi_id_bits(Some(16))
+            .with_its(vec![ItsConfig::new(ITS)])
+            .with_priority_bits(6);
         let ram = Arc::new(FlatMemory(Mutex::new(vec![0; RAM_BYTES])));
         let made = Vgic::new(config, ram.clone(), kick).map_err(|error| error.to_string())?;
         let (gic, mut vcpus) = made;

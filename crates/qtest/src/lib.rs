@@ -101,7 +101,7 @@ impl Qtest {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn non_secure(cpus: u16) -> Result<Self, ConfigError> {
-        Self::with_config(VgicConfig { security: SecurityView::NonSecure, ..virt(cpus) })
+        Self::with_config(virt(cpus).with_security(SecurityView::NonSecure))
     }
 
     /// A machine whose GIC differs from `virt`'s.
@@ -242,13 +242,12 @@ pub fn virt(cpus: u16) -> VgicConfig {
     config.lpi_id_bits = Some(16);
     // The distributor stores all priority bits, however many a CPU interface has.
     config.priority_bits = 8;
-    config.its.push(ItsConfig {
-        page_sizes: PageSizes::Any,
-        collection_table: Some(TableLevels::FlatOrTwo),
-        // As QEMU's, it is done with a queue when the write that told of it is.
-        work_per_access: u32::MAX,
-        ..ItsConfig::new(0x0808_0000)
-    });
+    // As QEMU's, the ITS is done with a queue when the write that told of it is.
+    let its = ItsConfig::new(0x0808_0000)
+        .with_page_sizes(PageSizes::Any)
+        .with_collection_table(Some(TableLevels::FlatOrTwo))
+        .with_work_per_access(u32::MAX);
+    config.its.push(its);
     config
 }
 

@@ -15,17 +15,17 @@ const SPECIAL: u32 = 1020;
 /// `NR_IRQS`: a multiple of 32). It has no ITS; [`kvm_its_config`] makes one. Its revision is the
 /// newest; [`at_revision`](crate::at_revision) changes it.
 pub fn kvm_config(cpus: u16, interrupts: u32) -> VgicConfig {
-    VgicConfig {
-        spis: interrupts.clamp(PRIVATE, SPECIAL) - PRIVATE,
-        level_ppis: true,
-        lpi_id_bits: Some(16),
-        redistributor_invalidation: true,
-        iidr: IIDR.with_revision(INVALIDATION),
-        ..VgicConfig::new(cpus)
-    }
+    VgicConfig::new(cpus)
+        .with_spis(interrupts.clamp(PRIVATE, SPECIAL) - PRIVATE)
+        .with_level_ppis(true)
+        .with_lpi_id_bits(Some(16))
+        .with_redistributor_invalidation(true)
+        .with_iidr(IIDR.with_revision(INVALIDATION))
 }
 
 /// Returns an ITS like those of Linux's KVM, with its control frame at `base`.
 pub const fn kvm_its_config(base: u64) -> ItsConfig {
-    ItsConfig { iidr: IIDR, ..ItsConfig::new(base) }
+    let mut config = ItsConfig::new(base);
+    config.iidr = IIDR;
+    config
 }

@@ -362,14 +362,12 @@ impl KvmCreation {
             base.map(kvm_its_config).ok_or(KvmIncomplete::NoItsAddress(KvmDevice::Its(index)))
         });
         let its = its.collect::<Result<Vec<_>, _>>()?;
-        let config = VgicConfig {
-            cpus: self.cpus.clone(),
-            distributor,
-            redistributors: self.regions.config(self.cpus.len()),
-            lpi_id_bits: if its.is_empty() { None } else { Some(16) },
-            its,
-            ..kvm_config(0, interrupts.into())
-        };
+        let config = kvm_config(0, interrupts.into())
+            .with_cpus(self.cpus.clone())
+            .with_distributor(distributor)
+            .with_redistributors(self.regions.config(self.cpus.len()))
+            .with_lpi_id_bits(if its.is_empty() { None } else { Some(16) })
+            .with_its(its);
         // Of what can be set, every revision is one.
         let config = revision::at_revision(config.clone(), self.iidr).unwrap_or(config);
         config.validate()?;

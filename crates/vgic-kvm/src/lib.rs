@@ -83,7 +83,7 @@
 //! use vgic::{Vgic, VgicConfig};
 //! use vgic_kvm::{KvmView, kvm_config, kvm_its_config};
 //!
-//! let config = VgicConfig { its: vec![kvm_its_config(0x0808_0000)], ..kvm_config(2, 96) };
+//! let config = kvm_config(2, 96).with_its(vec![kvm_its_config(0x0808_0000)]);
 //! let memory = Arc::new(Ram(Mutex::new(vec![0; 1 << 20])));
 //! let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick))?;
 //! let mut frozen = gic.freeze(&mut vcpus)?;

@@ -43,10 +43,8 @@ pub(super) fn written(word: u32) -> Result<u8, Errno> {
 pub fn at_revision(config: VgicConfig, iidr: Iidr) -> Result<VgicConfig, Errno> {
     let revision = written(iidr.into_bits())?;
     let announced = revision >= INVALIDATION;
-    Ok(VgicConfig {
-        iidr: IIDR.with_revision(revision),
-        can_clear_enable_lpis: announced,
-        redistributor_invalidation: announced,
-        ..config
-    })
+    Ok(config
+        .with_iidr(IIDR.with_revision(revision))
+        .with_can_clear_enable_lpis(announced)
+        .with_redistributor_invalidation(announced))
 }

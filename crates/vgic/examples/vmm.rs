@@ -40,7 +40,7 @@ fn handle(exit: &Exit, vcpu: &mut Vcpu) -> Result<(), Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let ram = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0x4000_0000), 1 << 20)])?;
     ram.write_obj(0xa1u8, GuestAddress(0x4000_0000))?; // LPI 8192: enabled, priority 0xa0
-    let config = VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), ..VgicConfig::new(1) };
+    let config = VgicConfig::new(1).with_direct_lpi(true).with_lpi_id_bits(Some(14));
     let (distributor, redistributor) = (config.distributor, config.redistributors[0].base);
     let kick = Arc::new(Unpark(thread::current()));
     let (gic, mut vcpus) = Vgic::new(config, Arc::new(VmMemory(Arc::new(ram))), kick)?;

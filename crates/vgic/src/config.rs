@@ -1,6 +1,18 @@
 //! Configuration of a virtual GIC: its memory map, its vCPUs and the options of the architecture
 //! that it has.
 
+/// Defines a setter for each field of a configuration.
+macro_rules! setters {
+    ($($with:ident: $field:ident: $type:ty,)*) => {$(
+        #[doc = concat!("With this [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+        #[must_use]
+        pub fn $with(mut self, $field: $type) -> Self {
+            self.$field = $field;
+            self
+        }
+    )*};
+}
+
 mod error;
 mod its;
 mod v2m;
@@ -21,8 +33,16 @@ use msi_types::Cpu;
 pub const MAX_CPUS: usize = 512;
 
 /// A virtual GIC. [`VgicConfig::new`] gives a complete one in the memory map of QEMU's `virt`
-/// machine. Name the fields that differ, and end with `..VgicConfig::new(cpus)`: later versions may
-/// add fields, whose values keep the behaviour of this one. Likewise for [`ItsConfig`].
+/// machine; setters change what differs. Later versions may add fields, whose values from `new`
+/// keep the behaviour of this one. Likewise for [`ItsConfig`] and [`V2mConfig`].
+///
+/// ```
+/// use vgic::{VgicConfig, its::ItsConfig};
+///
+/// let its = ItsConfig::new(0x0808_0000).with_device_id_bits(20);
+/// let config = VgicConfig::new(4).with_lpi_id_bits(Some(16)).with_its(vec![its]);
+/// assert_eq!(config.validate(), Ok(()));
+/// ```
 ///
 /// # What the ID registers say
 ///
@@ -35,6 +55,7 @@ pub const MAX_CPUS: usize = 512;
 /// | `IIDR` | all of it | – | – |
 /// | `PIDR2` | – | `ArchRev` 3 | – |
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct VgicConfig {
     /// The vCPUs: the first is [`Cpu`] 0, and so on.
     pub cpus: Vec<CpuConfig>,
@@ -180,6 +201,32 @@ impl VgicConfig {
             v2m: Vec::new(),
             coherence: Coherence::Coherent,
         }
+    }
+
+    setters! {
+        with_cpus: cpus: Vec<CpuConfig>,
+        with_distributor: distributor: u64,
+        with_redistributors: redistributors: Vec<RedistributorRegion>,
+        with_spis: spis: u32,
+        with_extended_spis: extended_spis: u32,
+        with_extended_ppis: extended_ppis: u32,
+        with_security: security: SecurityView,
+        with_secure_interrupts: secure_interrupts: Vec<IntId>,
+        with_level_ppis: level_ppis: bool,
+        with_priority_bits: priority_bits: u8,
+        with_lpi_id_bits: lpi_id_bits: Option<u8>,
+        with_its_events: its_events: u32,
+        with_its_devices: its_devices: u32,
+        with_its: its: Vec<ItsConfig>,
+        with_iidr: iidr: Iidr,
+        with_can_clear_enable_lpis: can_clear_enable_lpis: bool,
+        with_redistributor_invalidation: redistributor_invalidation: bool,
+        with_direct_lpi: direct_lpi: bool,
+        with_one_of_n: one_of_n: bool,
+        with_message_based_spis: message_based_spis: bool,
+        with_mbi_alias: mbi_alias: Option<u64>,
+        with_v2m: v2m: Vec<V2mConfig>,
+        with_coherence: coherence: Coherence,
     }
 
     /// The same configuration once more.
@@ -489,13 +536,11 @@ mod tests {
     fn a_collection_limit_must_be_expressible() {
         let its = |bits, held_collections, collection_table| {
             let collection_id_bits = Some(bits);
-            ItsConfig {
-                held_collections,
-                collection_table,
-                collection_id_bits,
-                ..ItsConfig::new(0)
-            }
-            .validate()
+            ItsConfig::new(0)
+                .with_held_collections(held_collections)
+                .with_collection_table(collection_table)
+                .with_collection_id_bits(collection_id_bits)
+                .validate()
         };
         let table = Some(TableLevels::Flat);
         for bits in [1, 2, 16] {
@@ -512,8 +557,7 @@ mod tests {
     #[test]
     fn direct_lpis_exclude_an_its_and_mbis() {
         let direct = |change: fn(&mut VgicConfig)| {
-            let mut config =
-                VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), ..VgicConfig::new(1) };
+            let mut config = VgicConfig::new(1).with_direct_lpi(true).with_lpi_id_bits(Some(14));
             change(&mut config);
             config.validate()
         };
@@ -527,13 +571,11 @@ mod tests {
 
     #[test]
     fn an_its_allows_mbis_and_frames() {
-        let config = VgicConfig {
-            lpi_id_bits: Some(16),
-            its: vec![ItsConfig::new(0x0808_0000)],
-            message_based_spis: true,
-            v2m: vec![V2mConfig::new(0x0802_0000, 64, 32)],
-            ..VgicConfig::new(1)
-        };
+        let config = VgicConfig::new(1)
+            .with_lpi_id_bits(Some(16))
+            .with_its(vec![ItsConfig::new(0x0808_0000)])
+            .with_message_based_spis(true)
+            .with_v2m(vec![V2mConfig::new(0x0802_0000, 64, 32)]);
         assert_eq!(config.validate(), Ok(()));
     }
 

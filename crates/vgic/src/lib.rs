@@ -56,6 +56,12 @@
 //! monitor that runs vCPUs need do nothing for it. One without vCPUs, or with an idle thread,
 //! calls [`Vgic::poll`].
 //!
+//! # Configuration
+//!
+//! [`VgicConfig::new`], [`its::ItsConfig::new`] and [`V2mConfig::new`] give complete machines,
+//! ITSes and frames; each field has a setter `with_…`. Later versions may add fields: their values
+//! from `new` keep the behaviour of this version.
+//!
 //! # Features
 //!
 //! Registers and commands take locks, and some hold one while they access guest memory. Without

@@ -50,8 +50,7 @@ fn time_of_this_thread() -> Duration {
 
 #[test]
 fn a_vcpu_sleeps_while_a_command_waits() {
-    let config =
-        VgicConfig { lpi_id_bits: Some(14), its: vec![ItsConfig::new(ITS)], ..VgicConfig::new(1) };
+    let config = VgicConfig::new(1).with_lpi_id_bits(Some(14)).with_its(vec![ItsConfig::new(ITS)]);
     let memory = Arc::new(Absent::default());
     let (gic, _vcpus) = Vgic::new(config, memory.clone(), Arc::new(Nobody)).unwrap();
     let write =

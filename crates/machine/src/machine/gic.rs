@@ -50,39 +50,42 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
     }
     let controllers = controllers::check(description, options.controller)?;
     let itses: Vec<_> = itses(description).collect();
-    let its_configs = itses.iter().zip(0..).map(|((index, _, base), position)| ItsConfig {
-        device_id_bits: device_id_bits(description, *index),
-        redistributor_naming: match options.targets {
-            TargetAddresses::ProcessorNumbers => RedistributorNaming::ProcessorNumber,
-            TargetAddresses::Physical => RedistributorNaming::Address,
-        },
-        coherence: model_coherence(options),
+    let its_configs = itses.iter().zip(0..).map(|((index, _, base), position)| {
+        let config = ItsConfig::new(*base)
+            .with_device_id_bits(device_id_bits(description, *index))
+            .with_redistributor_naming(match options.targets {
+                TargetAddresses::ProcessorNumbers => RedistributorNaming::ProcessorNumber,
+                TargetAddresses::Physical => RedistributorNaming::Address,
+            })
+            .with_coherence(model_coherence(options));
         // Implementations differ; so do the machine's ITSes.
-        held_collections: if position % 2 == 1 { 4 } else { 0 },
-        page_sizes: if position % 2 == 1 {
-            PageSizes::Any
+        if position % 2 == 1 {
+            config
+                .with_held_collections(4)
+                .with_page_sizes(PageSizes::Any)
+                .with_error_policy(ErrorPolicy::Stall)
         } else {
-            ItsConfig::new(*base).page_sizes
-        },
-        error_policy: if position % 2 == 1 { ErrorPolicy::Stall } else { ErrorPolicy::Skip },
-        ..ItsConfig::new(*base)
+            config.with_held_collections(0).with_error_policy(ErrorPolicy::Skip)
+        }
     });
     let direct_lpi = controllers::of_kind(description, ControllerKind::DirectLpi).next().is_some();
-    let mut config = VgicConfig {
-        cpus: affinities.iter().zip(0..).map(|(affinity, number)| cpu(*affinity, number)).collect(),
-        distributor: gic.distributor.base(),
-        redistributors: redistributors(gic, affinities.len()),
-        security: match options.security {
+    let mut config = VgicConfig::new(1)
+        .with_cpus(
+            affinities.iter().zip(0..).map(|(affinity, number)| cpu(*affinity, number)).collect(),
+        )
+        .with_distributor(gic.distributor.base())
+        .with_redistributors(redistributors(gic, affinities.len()))
+        .with_security(match options.security {
             SecurityView::Single => vgic::SecurityView::Single,
             SecurityView::NonSecure => vgic::SecurityView::NonSecure,
-        },
-        lpi_id_bits: shared_interrupts::has_lpis(description).then_some(options.lpis.id_bits()),
-        direct_lpi,
-        can_clear_enable_lpis: options.lpi_disabling == LpiDisabling::Possible,
-        its: its_configs.collect(),
-        coherence: model_coherence(options),
-        ..VgicConfig::new(1)
-    };
+        })
+        .with_lpi_id_bits(
+            shared_interrupts::has_lpis(description).then_some(options.lpis.id_bits()),
+        )
+        .with_direct_lpi(direct_lpi)
+        .with_can_clear_enable_lpis(options.lpi_disabling == LpiDisabling::Possible)
+        .with_its(its_configs.collect())
+        .with_coherence(model_coherence(options));
     shared_interrupts::configure(description, &mut config);
     let limit = options.cpus.map_or(usize::MAX, |cpus| usize::from(cpus.get()));
     let its =

@@ -71,7 +71,7 @@ impl Kick for NoKick {
 }
 
 pub(crate) fn config() -> VgicConfig {
-    VgicConfig { its: vec![kvm_its_config(ITS)], ..kvm_config(CPUS, 32 + SPIS) }
+    kvm_config(CPUS, 32 + SPIS).with_its(vec![kvm_its_config(ITS)])
 }
 
 /// The state of a machine after reset.

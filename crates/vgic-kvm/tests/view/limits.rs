@@ -113,7 +113,7 @@ fn states_that_kvm_s_gic_cannot_be_in() {
 fn a_kvm_guest_cannot_make_ppis_edge_triggered() {
     assert!(config().level_ppis);
     for level_ppis in [true, false] {
-        let config = VgicConfig { level_ppis, ..config() };
+        let config = config().with_level_ppis(level_ppis);
         let memory = Arc::new(Ram::new());
         let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap();
         let (cpu, intid) = (config.cpus[0].affinity, IntId::new(20));
@@ -133,7 +133,7 @@ fn level_ppis_refuse_an_edge_triggered_one() {
     for (level_ppis, expected) in
         [(true, Err(Problem::Value { field: "trigger", value: 1 })), (false, Ok(()))]
     {
-        let config = VgicConfig { level_ppis, ..config() };
+        let config = config().with_level_ppis(level_ppis);
         let (gic, mut vcpus) = Vgic::new(config, Arc::new(Ram::new()), Arc::new(NoKick)).unwrap();
         let restored = gic.freeze(&mut vcpus).unwrap().restore(&state);
         assert_eq!(restored.map_err(|error| error.problem), expected);

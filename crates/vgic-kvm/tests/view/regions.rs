@@ -20,16 +20,14 @@ fn config() -> VgicConfig {
         affinity: Affinity::new(0, 0, 3 * cpu, cpu % 2),
         processor_number: 10 * u16::from(cpu),
     };
-    VgicConfig {
-        cpus: (0..5).map(cpu).collect(),
-        redistributors: vec![
+    kvm_config(0, 96)
+        .with_cpus((0..5).map(cpu).collect())
+        .with_redistributors(vec![
             region(0x080a_0000, 0x2_0000, 2),
             region(0x1_0000_0000, 0x4_0000, 2),
             region(0x0700_0000, 0x3_0000, 4),
-        ],
-        its: vec![kvm_its_config(ITS)],
-        ..kvm_config(0, 96)
-    }
+        ])
+        .with_its(vec![kvm_its_config(ITS)])
 }
 
 fn machine(config: &VgicConfig, memory: &Arc<Ram>) -> (Arc<Vgic>, Vec<Vcpu>) {

@@ -7,8 +7,9 @@ use gic_arch::{Iidr, gicr};
 /// Bits of a collection's number in commands and tables.
 const MAX_COLLECTION_BITS: u8 = 16;
 
-/// An ITS. [`ItsConfig::new`] gives a complete one; change what differs.
+/// An ITS. [`ItsConfig::new`] gives a complete one; setters change what differs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct ItsConfig {
     /// Guest physical address of the control frame; the translation frame follows. 64 KiB aligned.
     pub base: u64,
@@ -90,6 +91,7 @@ pub enum ErrorPolicy {
 
 /// A configuration that no ITS can have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ItsConfigError {
     /// The frames.
     #[error("the ITS at {0:#x} is not aligned to 64 KiB within 52 address bits")]
@@ -145,6 +147,22 @@ impl ItsConfig {
             error_policy: ErrorPolicy::Skip,
             work_per_access: 1024,
         }
+    }
+
+    setters! {
+        with_base: base: u64,
+        with_device_id_bits: device_id_bits: u8,
+        with_event_id_bits: event_id_bits: u8,
+        with_redistributor_naming: redistributor_naming: RedistributorNaming,
+        with_held_collections: held_collections: u8,
+        with_device_table: device_table: TableLevels,
+        with_collection_table: collection_table: Option<TableLevels>,
+        with_collection_id_bits: collection_id_bits: Option<u8>,
+        with_page_sizes: page_sizes: PageSizes,
+        with_coherence: coherence: Coherence,
+        with_iidr: iidr: Iidr,
+        with_error_policy: error_policy: ErrorPolicy,
+        with_work_per_access: work_per_access: u32,
     }
 
     /// The address that devices write EventIDs to: `GITS_TRANSLATER`.

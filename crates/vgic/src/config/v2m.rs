@@ -4,8 +4,9 @@ use core::ops::Range;
 use gic_arch::v2m::{self, Typer};
 use gic_arch::{IntId, IntIdClass};
 
-/// A GICv2m frame.
+/// A GICv2m frame. [`V2mConfig::new`] gives one without quirks; setters change what differs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct V2mConfig {
     /// Guest physical address, aligned to [`size`](Self::size).
     pub base: u64,
@@ -70,6 +71,11 @@ impl V2mConfig {
     /// A frame without quirks that rings `count` SPIs from INTID `first_spi` on.
     pub const fn new(base: u64, first_spi: u32, count: u32) -> Self {
         Self { base, first_spi, count, iidr: 0, naming: V2mNaming::IntId }
+    }
+
+    setters! {
+        with_iidr: iidr: u32,
+        with_naming: naming: V2mNaming,
     }
 
     /// Bytes: 4 KiB, or 8 KiB where messages name SPIs by address.
@@ -166,7 +172,7 @@ mod tests {
         for naming in
             [V2mNaming::IntId, V2mNaming::FromFirst, V2mNaming::FromSpiBase, V2mNaming::ByAddress]
         {
-            let frame = V2mConfig { naming, ..V2mConfig::new(0x2000, 64, 32) };
+            let frame = V2mConfig::new(0x2000, 64, 32).with_naming(naming);
             for spi in 0..1024 {
                 let message = frame.message(IntId::new(spi));
                 assert_eq!(message.is_some(), (64..96).contains(&spi), "{naming:?} {spi}");

@@ -27,12 +27,10 @@ const fn lpi_of(event: u32) -> u32 {
 
 fn one_vcpu() -> VgicConfig {
     let its = vec![ItsConfig::new(ITS)];
-    VgicConfig {
-        lpi_id_bits: Some(16),
-        redistributor_invalidation: true,
-        its,
-        ..VgicConfig::new(1)
-    }
+    VgicConfig::new(1)
+        .with_lpi_id_bits(Some(16))
+        .with_redistributor_invalidation(true)
+        .with_its(its)
 }
 
 /// One vCPU, and a device of which every event is mapped.

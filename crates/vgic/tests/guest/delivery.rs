@@ -137,7 +137,7 @@ fn a_line_reports_pending_even_if_disabled() {
 
 /// A machine of `cpus` with an edge SPI that any CPU may take.
 fn any_cpu(cpus: u16) -> Machine {
-    let machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(cpus) });
+    let machine = Machine::running(VgicConfig::new(cpus).with_one_of_n(true));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
     route_to_any(&machine);
@@ -226,8 +226,7 @@ fn a_pending_interrupt_follows_its_route() {
 
 #[test]
 fn a_message_makes_an_edge_spi_pending_once() {
-    let mut machine =
-        Machine::running(VgicConfig { message_based_spis: true, ..VgicConfig::new(1) });
+    let mut machine = Machine::running(VgicConfig::new(1).with_message_based_spis(true));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
     let doorbell = machine.gic.config().distributor + u64::from(gicd::SETSPI_NSR.offset());
@@ -241,8 +240,7 @@ fn a_message_makes_an_edge_spi_pending_once() {
 
 #[test]
 fn a_message_holds_a_level_spi_until_cleared() {
-    let mut machine =
-        Machine::running(VgicConfig { message_based_spis: true, ..VgicConfig::new(1) });
+    let mut machine = Machine::running(VgicConfig::new(1).with_message_based_spis(true));
     machine.enable_spi(SPI);
 
     machine.write_gicd(gicd::SETSPI_NSR, SPI);
@@ -266,7 +264,7 @@ fn messages_need_a_distributor_with_mbis() {
 /// A machine with direct LPIs, all enabled with these configuration bytes.
 fn direct(security: SecurityView, configuration: &[u8]) -> Machine {
     let config =
-        VgicConfig { direct_lpi: true, lpi_id_bits: Some(14), security, ..VgicConfig::new(2) };
+        VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(14)).with_security(security);
     let machine = Machine::running(config);
     machine.ram.write(Ram::BASE, configuration).unwrap();
     for cpu in 0..2 {
@@ -428,7 +426,7 @@ fn an_unacknowledged_end_drops_the_priority() {
 
 #[test]
 fn active_priorities_read_and_write_back() {
-    let mut machine = Machine::running(VgicConfig { priority_bits: 7, ..VgicConfig::new(1) });
+    let mut machine = Machine::running(VgicConfig::new(1).with_priority_bits(7));
     let registers = icc::AP1R.map(icc::SysReg::encoding);
 
     for (register, value) in registers.into_iter().zip([0, 0x10, 0, 0x8000_0000]) {
@@ -441,7 +439,7 @@ fn active_priorities_read_and_write_back() {
 
 #[test]
 fn secure_active_priorities_are_out_of_reach() {
-    let config = VgicConfig { security: SecurityView::NonSecure, ..VgicConfig::new(1) };
+    let config = VgicConfig::new(1).with_security(SecurityView::NonSecure);
     let mut machine = Machine::running(config);
     machine.msr(0, icc::AP1R0.encoding(), 0xffff_ffff);
     assert_eq!(machine.mrs(0, icc::AP1R0.encoding()), 0xffff_0000);

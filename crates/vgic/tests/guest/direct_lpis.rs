@@ -10,7 +10,7 @@ const SPURIOUS: u64 = 1023;
 
 /// A machine whose redistributors take every LPI of 16 bits. All are configured as enabled.
 fn machine(cpus: u16) -> Machine {
-    let config = VgicConfig { direct_lpi: true, lpi_id_bits: Some(16), ..VgicConfig::new(cpus) };
+    let config = VgicConfig::new(cpus).with_direct_lpi(true).with_lpi_id_bits(Some(16));
     let machine = Machine::running(config);
     machine.ram.write(Ram::BASE, &vec![0xa1; 57_344]).unwrap();
     for cpu in 0..usize::from(cpus) {

@@ -23,13 +23,11 @@ fn ring(gic: &Vgic, address: u64, data: u32) -> Delivery {
 
 /// Messages set and clear SPIs, extended ones too, through the distributor's frame and its alias.
 fn mbi(security: SecurityView) -> VgicConfig {
-    VgicConfig {
-        message_based_spis: true,
-        mbi_alias: Some(ALIAS),
-        extended_spis: 64,
-        security,
-        ..VgicConfig::new(1)
-    }
+    VgicConfig::new(1)
+        .with_message_based_spis(true)
+        .with_mbi_alias(Some(ALIAS))
+        .with_extended_spis(64)
+        .with_security(security)
 }
 
 fn doorbells() -> [u64; 2] {
@@ -102,8 +100,7 @@ fn an_unknown_spi_is_ignored_and_counted() {
 
 #[test]
 fn messages_do_not_reach_secure_spis() {
-    let config =
-        VgicConfig { secure_interrupts: vec![IntId::new(SPI)], ..mbi(SecurityView::NonSecure) };
+    let config = mbi(SecurityView::NonSecure).with_secure_interrupts(vec![IntId::new(SPI)]);
     let machine = Machine::new(config);
     assert_eq!(ring(&machine.gic, ALIAS + SET, SPI), Blocked);
     assert_eq!(ring(&machine.gic, ALIAS + SET, SPI + 1), Pending);
@@ -143,7 +140,7 @@ fn the_alias_holds_nothing_but_doorbells() {
 
 /// Direct LPIs, enabled everywhere with these configuration bytes.
 fn direct(configuration: &[u8]) -> Machine {
-    let config = VgicConfig { direct_lpi: true, lpi_id_bits: Some(15), ..VgicConfig::new(2) };
+    let config = VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(15));
     let machine = Machine::running(config);
     machine.ram.write(Ram::BASE, configuration).unwrap();
     for cpu in 0..2u32 {
@@ -395,23 +392,20 @@ fn a_message_elsewhere_is_none_and_does_nothing() {
 #[test]
 fn beside_an_its_there_is_no_setlpir() {
     let its = ItsConfig::new(0x0808_0000);
-    let config = VgicConfig { lpi_id_bits: Some(15), its: vec![its], ..VgicConfig::new(2) };
+    let config = VgicConfig::new(2).with_lpi_id_bits(Some(15)).with_its(vec![its]);
     let machine = Machine::running(config);
     assert_eq!(ring(&machine.gic, setlpir(&machine, 0), 8200), NoDoorbell);
     assert_eq!(ring(&machine.gic, its.base + u64::from(gits::TRANSLATER.offset()), 0), Blocked);
-    let both = VgicConfig { direct_lpi: true, ..machine.gic.config().clone() };
+    let both = machine.gic.config().clone().with_direct_lpi(true);
     assert_eq!(both.validate(), Err(ConfigError::DirectLpiBesideIts { its: its.base }));
 }
 
 /// Two frames: one with each naming, beside one without quirks.
 fn frames(naming: V2mNaming) -> VgicConfig {
-    VgicConfig {
-        v2m: vec![
-            V2mConfig { iidr: 0x1234_5678, naming, ..V2mConfig::new(FRAME, 64, 32) },
-            V2mConfig::new(FRAME + 0x2000, 96, 8),
-        ],
-        ..VgicConfig::new(1)
-    }
+    VgicConfig::new(1).with_v2m(vec![
+        V2mConfig::new(FRAME, 64, 32).with_iidr(0x1234_5678).with_naming(naming),
+        V2mConfig::new(FRAME + 0x2000, 96, 8),
+    ])
 }
 
 const NAMINGS: [V2mNaming; 4] =
@@ -425,7 +419,7 @@ fn a_frame_rings_exactly_its_spis() {
         for spi in 32..160 {
             machine.make_edge(spi);
             // A message that would name this SPI, were it the frame's.
-            let whole = V2mConfig { first_spi: 32, count: 256, ..frame };
+            let whole = V2mConfig::new(frame.base, 32, 256).with_naming(naming);
             let message = match (naming, frame.message(IntId::new(spi))) {
                 (_, Some(message)) => message,
                 (V2mNaming::FromFirst, None) => MsiMessage {
@@ -506,7 +500,7 @@ fn a_message_kicks_a_vcpu_that_left_once() {
 
 #[test]
 fn the_regions_name_every_frame() {
-    let config = VgicConfig { v2m: frames(V2mNaming::ByAddress).v2m, ..mbi(SecurityView::Single) };
+    let config = mbi(SecurityView::Single).with_v2m(frames(V2mNaming::ByAddress).v2m);
     let machine = Machine::new(config);
     let found: Vec<_> = machine
         .gic
@@ -528,9 +522,8 @@ fn the_regions_name_every_frame() {
 
 #[test]
 fn impossible_frames_are_refused_by_reason() {
-    let refused = |frames: &[V2mConfig]| {
-        VgicConfig { v2m: frames.to_vec(), ..VgicConfig::new(1) }.validate().unwrap_err()
-    };
+    let refused =
+        |frames: &[V2mConfig]| VgicConfig::new(1).with_v2m(frames.to_vec()).validate().unwrap_err();
     let spis =
         |base, first_spi, count| ConfigError::V2m(V2mConfigError::Spis { base, first_spi, count });
     for (first, count) in
@@ -540,8 +533,7 @@ fn impossible_frames_are_refused_by_reason() {
     }
     let misaligned = ConfigError::V2m(V2mConfigError::Misaligned(FRAME + 0x800));
     assert_eq!(refused(&[V2mConfig::new(FRAME + 0x800, 32, 1)]), misaligned);
-    let by_address =
-        V2mConfig { naming: V2mNaming::ByAddress, ..V2mConfig::new(FRAME + 0x1000, 32, 1) };
+    let by_address = V2mConfig::new(FRAME + 0x1000, 32, 1).with_naming(V2mNaming::ByAddress);
     assert_eq!(
         refused(&[by_address]),
         ConfigError::V2m(V2mConfigError::Misaligned(FRAME + 0x1000))
@@ -559,15 +551,15 @@ fn impossible_frames_are_refused_by_reason() {
         ConfigError::Overlap { first: 0x0800_0000, second: 0x0800_0000 }
     );
     assert_eq!(
-        VgicConfig { v2m: vec![V2mConfig::new(FRAME, 32, 256)], ..VgicConfig::new(1) }.validate(),
+        VgicConfig::new(1).with_v2m(vec![V2mConfig::new(FRAME, 32, 256)]).validate(),
         Ok(())
     );
 }
 
 #[test]
 fn an_alias_needs_mbis_and_its_own_page() {
-    let without = VgicConfig { message_based_spis: false, ..mbi(SecurityView::Single) };
+    let without = mbi(SecurityView::Single).with_message_based_spis(false);
     assert_eq!(without.validate(), Err(ConfigError::MbiAlias(ALIAS)));
-    let misaligned = VgicConfig { mbi_alias: Some(ALIAS + 0x1000), ..mbi(SecurityView::Single) };
+    let misaligned = mbi(SecurityView::Single).with_mbi_alias(Some(ALIAS + 0x1000));
     assert_eq!(misaligned.validate(), Err(ConfigError::Misaligned(ALIAS + 0x1000)));
 }

@@ -85,12 +85,10 @@ fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
 
 #[test]
 fn invalidating_an_absent_lpi_touches_no_memory() {
-    let config = VgicConfig {
-        lpi_id_bits: Some(20),
-        redistributor_invalidation: true,
-        its: vec![ItsConfig::new(ITS)],
-        ..VgicConfig::new(1)
-    };
+    let config = VgicConfig::new(1)
+        .with_lpi_id_bits(Some(20))
+        .with_redistributor_invalidation(true)
+        .with_its(vec![ItsConfig::new(ITS)]);
     let memory = Arc::new(OnlyTables(Ram::default()));
     let machine = Machine::new(VgicConfig::new(1));
     let (gic, _vcpus) = Vgic::new(config, memory.clone(), machine.kicks.clone()).unwrap();

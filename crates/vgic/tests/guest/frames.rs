@@ -11,19 +11,21 @@ const WIDTHS: [AccessWidth; 4] =
 
 /// A machine with every option.
 fn everything(security: SecurityView) -> VgicConfig {
-    VgicConfig {
-        spis: 988,
-        extended_spis: 1024,
-        extended_ppis: 64,
-        lpi_id_bits: Some(16),
-        its: vec![ItsConfig::new(0x0808_0000)],
-        security,
-        redistributor_invalidation: true,
-        one_of_n: true,
-        message_based_spis: true,
-        redistributors: vec![RedistributorRegion { base: 0x080a_0000, stride: 0x4_0000, count: 3 }],
-        ..VgicConfig::new(2)
-    }
+    VgicConfig::new(2)
+        .with_spis(988)
+        .with_extended_spis(1024)
+        .with_extended_ppis(64)
+        .with_lpi_id_bits(Some(16))
+        .with_its(vec![ItsConfig::new(0x0808_0000)])
+        .with_security(security)
+        .with_redistributor_invalidation(true)
+        .with_one_of_n(true)
+        .with_message_based_spis(true)
+        .with_redistributors(vec![RedistributorRegion {
+            base: 0x080a_0000,
+            stride: 0x4_0000,
+            count: 3,
+        }])
 }
 
 #[test]
@@ -113,7 +115,7 @@ fn each_redistributor_names_its_cpu_and_the_last() {
 #[test]
 fn all_frames_have_the_configured_iidr() {
     let iidr = Iidr::new().with_implementer(0x123).with_product_id(7);
-    let machine = Machine::new(VgicConfig { iidr, ..VgicConfig::new(1) });
+    let machine = Machine::new(VgicConfig::new(1).with_iidr(iidr));
 
     assert_eq!(machine.read_gicd(gicd::IIDR), u64::from(iidr.into_bits()));
     assert_eq!(machine.read_gicr(0, gicr::IIDR), u64::from(iidr.into_bits()));
@@ -158,8 +160,7 @@ fn a_reset_redistributor_sleeps_until_woken() {
 
 #[test]
 fn non_secure_priorities_lose_their_lowest_bit() {
-    let machine =
-        Machine::new(VgicConfig { priority_bits: 5, ..everything(SecurityView::NonSecure) });
+    let machine = Machine::new(everything(SecurityView::NonSecure).with_priority_bits(5));
     let register = gicd::IPRIORITYR.locate(IntId::new(40)).unwrap().register();
 
     machine.write_gicd(register, 0xffff_a8f8);
@@ -200,8 +201,9 @@ fn lpi_tables_are_fixed_while_enabled() {
 #[test]
 fn lpis_can_be_disabled_only_with_ces() {
     for can_clear_enable_lpis in [false, true] {
-        let machine =
-            Machine::new(VgicConfig { can_clear_enable_lpis, ..everything(SecurityView::Single) });
+        let machine = Machine::new(
+            everything(SecurityView::Single).with_can_clear_enable_lpis(can_clear_enable_lpis),
+        );
         machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
 
         machine.write_gicr(0, gicr::CTLR, Ctlr::new());
@@ -216,10 +218,8 @@ fn lpis_can_be_disabled_only_with_ces() {
 
 #[test]
 fn non_coherent_shareability_reads_as_zero() {
-    let machine = Machine::new(VgicConfig {
-        coherence: Coherence::NonCoherent,
-        ..everything(SecurityView::Single)
-    });
+    let machine =
+        Machine::new(everything(SecurityView::Single).with_coherence(Coherence::NonCoherent));
 
     machine.write_gicr(0, gicr::PROPBASER, Propbaser::from(u64::MAX));
     machine.write_gicr(0, gicr::PENDBASER, Pendbaser::from(u64::MAX));

@@ -55,8 +55,7 @@ impl Rules {
 
     /// With its SPI asserted.
     fn machine(self) -> Machine {
-        let config =
-            VgicConfig { security: self.view, priority_bits: self.bits, ..VgicConfig::new(1) };
+        let config = VgicConfig::new(1).with_security(self.view).with_priority_bits(self.bits);
         let mut machine = Machine::new(config);
         machine.start();
         machine.enable_spi(SPI);
@@ -137,13 +136,11 @@ fn lpis() -> impl Iterator<Item = (u64, u8)> {
 
 /// With these LPIs, as direct ones.
 fn with_lpis(rules: Rules) -> Machine {
-    let config = VgicConfig {
-        security: rules.view,
-        priority_bits: rules.bits,
-        direct_lpi: true,
-        lpi_id_bits: Some(14),
-        ..VgicConfig::new(1)
-    };
+    let config = VgicConfig::new(1)
+        .with_security(rules.view)
+        .with_priority_bits(rules.bits)
+        .with_direct_lpi(true)
+        .with_lpi_id_bits(Some(14));
     let mut machine = Machine::new(config);
     machine.start();
     let configuration: Vec<u8> = lpis().map(|(_, priority)| priority | 1).collect();

@@ -61,13 +61,11 @@ impl LineObserver for Busybody {
 }
 
 fn machine(busybody: &Arc<Busybody>) -> Machine {
-    let config = VgicConfig {
-        lpi_id_bits: Some(16),
-        its: vec![ItsConfig::new(ITS)],
-        message_based_spis: true,
-        redistributor_invalidation: true,
-        ..VgicConfig::new(2)
-    };
+    let config = VgicConfig::new(2)
+        .with_lpi_id_bits(Some(16))
+        .with_its(vec![ItsConfig::new(ITS)])
+        .with_message_based_spis(true)
+        .with_redistributor_invalidation(true);
     let mut machine = Machine::kicking(config, busybody.clone());
     busybody.gic.set(Arc::downgrade(&machine.gic)).unwrap();
     machine.gic.observe_lines(busybody.clone()).unwrap();

@@ -33,14 +33,12 @@ fn config(redistributor_naming: RedistributorNaming) -> VgicConfig {
     let affinity = |cpu: u8| Affinity::new(0, 0, 3 * cpu, cpu % 2);
     let cpu =
         |cpu: u8| CpuConfig { affinity: affinity(cpu), processor_number: 10 * u16::from(cpu) };
-    VgicConfig {
-        cpus: (0..5).map(cpu).collect(),
-        redistributors: regions(),
-        lpi_id_bits: Some(16),
-        its: vec![ItsConfig { redistributor_naming, ..ItsConfig::new(ITS) }],
-        spis: 64,
-        ..VgicConfig::new(0)
-    }
+    VgicConfig::new(0)
+        .with_cpus((0..5).map(cpu).collect())
+        .with_redistributors(regions())
+        .with_lpi_id_bits(Some(16))
+        .with_its(vec![ItsConfig::new(ITS).with_redistributor_naming(redistributor_naming)])
+        .with_spis(64)
 }
 
 fn machine() -> Machine {
@@ -258,7 +256,8 @@ fn a_state_moves_to_other_regions() {
         let mut source = with_lpis(RedistributorNaming::ProcessorNumber);
         send_all(&source);
         let saved = source.gic.freeze(&mut source.vcpus).unwrap().save().unwrap();
-        let mut target = Machine::new(VgicConfig { redistributors, ..source.gic.config().clone() });
+        let mut target =
+            Machine::new(source.gic.config().clone().with_redistributors(redistributors));
         target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
         assert_eq!(acknowledge_all(&mut target), each_at_home());
     }

@@ -18,19 +18,19 @@ const ITS: u64 = 0x0808_0000;
 /// A machine with every option, and the frames at [`DISTRIBUTOR`], [`REDISTRIBUTOR`] and [`ITS`].
 fn machine(security: SecurityView) -> Machine {
     let secure = if security == Single { &[][..] } else { &SECURE[..] };
-    Machine::new(VgicConfig {
-        spis: 988,
-        extended_spis: 1024,
-        extended_ppis: 64,
-        lpi_id_bits: Some(16),
-        its: vec![ItsConfig::new(ITS)],
-        security,
-        secure_interrupts: secure.iter().copied().map(IntId::new).collect(),
-        redistributor_invalidation: true,
-        one_of_n: true,
-        message_based_spis: true,
-        ..VgicConfig::new(1)
-    })
+    Machine::new(
+        VgicConfig::new(1)
+            .with_spis(988)
+            .with_extended_spis(1024)
+            .with_extended_ppis(64)
+            .with_lpi_id_bits(Some(16))
+            .with_its(vec![ItsConfig::new(ITS)])
+            .with_security(security)
+            .with_secure_interrupts(secure.iter().copied().map(IntId::new).collect())
+            .with_redistributor_invalidation(true)
+            .with_one_of_n(true)
+            .with_message_based_spis(true),
+    )
 }
 
 /// Values of the words of a register or an array.

@@ -26,7 +26,7 @@ const AFFINITIES: [Affinity; 9] = [
 
 fn machine(security: SecurityView) -> Machine {
     let secure = if security == NonSecure { vec![IntId::new(7)] } else { Vec::new() };
-    let mut config = VgicConfig { security, secure_interrupts: secure, ..VgicConfig::new(9) };
+    let mut config = VgicConfig::new(9).with_security(security).with_secure_interrupts(secure);
     for (cpu, affinity) in config.cpus.iter_mut().zip(AFFINITIES) {
         cpu.affinity = affinity;
     }

@@ -346,7 +346,7 @@ fn a_vcpu_falling_asleep_loses_no_message() {
 /// Afterwards it is with the one that takes part.
 fn comes_just_as_a_vcpu(joins: bool) {
     const ROUNDS: u64 = 10_000;
-    let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
+    let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
     let any = Irouter::new().with_any_participating(true);
@@ -429,7 +429,7 @@ fn raising_a_masked_priority_kicks() {
 
 #[test]
 fn a_one_of_n_interrupt_wakes_one_sleeper() {
-    let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(3) });
+    let mut machine = Machine::running(VgicConfig::new(3).with_one_of_n(true));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
     let any = Irouter::new().with_any_participating(true);
@@ -532,7 +532,7 @@ fn a_vcpu_that_is_off_leaves_the_others_alone() {
 
 #[test]
 fn a_vcpu_reset_at_power_off_takes_no_one_of_n() {
-    let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
+    let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
     machine.enable_spi(SPI);
     let any = Irouter::new().with_any_participating(true);
     machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);

@@ -21,7 +21,7 @@ const EVENTS: u32 = 1500;
 const MANY: usize = 1000;
 
 fn config(cpus: u16) -> VgicConfig {
-    VgicConfig { lpi_id_bits: Some(16), its: vec![ItsConfig::new(ITS)], ..VgicConfig::new(cpus) }
+    VgicConfig::new(cpus).with_lpi_id_bits(Some(16)).with_its(vec![ItsConfig::new(ITS)])
 }
 
 /// An ITS with a device of 2^11 events, none of them mapped. All LPIs are enabled.

@@ -35,7 +35,7 @@ impl Translated {
 
     pub(crate) fn configured(cpus: u16, with: impl FnOnce(VgicConfig) -> VgicConfig) -> Self {
         let its = vec![ItsConfig::new(ITS)];
-        let config = with(VgicConfig { lpi_id_bits: Some(14), its, ..VgicConfig::new(cpus) });
+        let config = with(VgicConfig::new(cpus).with_lpi_id_bits(Some(14)).with_its(its));
         let this = Self { machine: Machine::running(config), written: Cell::new(0) };
         for event in 0..Self::EVENTS {
             this.configure(event, true);

@@ -389,7 +389,7 @@ fn what_cannot_be_linked_is_refused() {
 
 #[test]
 fn a_vcpu_dropped_in_the_guest_loses_nothing() {
-    let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
+    let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
     machine.make_edge(SPI);
     machine.enable_spi(SPI);
     let any = gicd::Irouter::new().with_any_participating(true);

@@ -114,7 +114,7 @@ fn a_command_for_a_listed_lpi_awaits_the_exit() {
 
 #[test]
 fn syncr_awaits_the_exit_of_the_lpis_vcpu() {
-    let config = |its| VgicConfig { redistributor_invalidation: true, ..its };
+    let config = |its: VgicConfig| its.with_redistributor_invalidation(true);
     let (translated, inside, hardware, _second) = listed_in(Translated::configured(2, config));
     let syncr = |cpu| translated.machine.read_gicr(cpu, gicr::SYNCR);
     translated.configure(0, false);

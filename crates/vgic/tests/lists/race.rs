@@ -130,7 +130,7 @@ fn wait_until(done: impl Fn() -> bool) -> bool {
 /// `disturb` is done.
 fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
     let kicks = Arc::new(Kicks::default());
-    let config = VgicConfig { one_of_n: true, ..VgicConfig::new(2) };
+    let config = VgicConfig::new(2).with_one_of_n(true);
     let mut machine = Machine::kicking(config, kicks.clone());
     machine.start();
     for spi in SPIS {

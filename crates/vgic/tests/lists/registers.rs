@@ -333,9 +333,9 @@ fn a_machine_needs_a_like_virtual_interface() {
     let preemption = vtr(4, 5).with_pre_bits_minus_one(5);
     let mismatch = VirtualInterfaceMismatch::PreemptionBits { machine: 5, hardware: 6 };
     assert_eq!(refused(machine.clone(), preemption), mismatch);
-    let secure = VgicConfig { security: SecurityView::NonSecure, ..machine.clone() };
+    let secure = machine.clone().with_security(SecurityView::NonSecure);
     assert_eq!(refused(secure, vtr(4, 5)), VirtualInterfaceMismatch::SecurityView);
-    let wide = VgicConfig { lpi_id_bits: Some(17), ..machine.clone() };
+    let wide = machine.clone().with_lpi_id_bits(Some(17));
     assert_eq!(refused(wide, vtr(4, 5)), VirtualInterfaceMismatch::IdBits(17));
     let many = vtr(4, 5).with_list_regs_minus_one(16);
     assert_eq!(refused(machine, many), VirtualInterfaceMismatch::Count(17));
@@ -361,7 +361,7 @@ fn a_register_activates_an_ended_interrupt() {
 
 #[test]
 fn disabling_a_group_moves_a_one_of_n_interrupt() {
-    let mut machine = Machine::running(VgicConfig { one_of_n: true, ..VgicConfig::new(2) });
+    let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
     machine.enable_spi(SPI);
     let any = gicd::Irouter::new().with_any_participating(true);
     machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), any);
@@ -379,7 +379,7 @@ fn disabling_a_group_moves_a_one_of_n_interrupt() {
 #[test]
 fn extended_ranges_go_through_list_registers() {
     let mut machine =
-        Machine::running(VgicConfig { extended_spis: 32, extended_ppis: 32, ..VgicConfig::new(1) });
+        Machine::running(VgicConfig::new(1).with_extended_spis(32).with_extended_ppis(32));
     let base = machine.gic.config().distributor;
     machine.write(base + u64::from(gicd::ISENABLER_E.offset()), AccessWidth::Word, 1 << 5);
     let private = machine.frame(0) + u64::from(gicr::SGI_BASE);

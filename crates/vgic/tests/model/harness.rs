@@ -97,21 +97,19 @@ impl Bench {
     pub(crate) fn new(view: View, bits: u8, kind: Kind, doorbells: Doorbells) -> Self {
         let secure: &[u32] = if view == View::NonSecure { &SECURE } else { &[] };
         let mut reference = Gic::new(view, bits, AFFINITIES.len(), &PRIVATE, &SHARED, secure);
-        let mut config = VgicConfig {
-            spis: 64,
-            extended_spis: 32,
-            extended_ppis: 32,
-            message_based_spis: doorbells == Doorbells::Messages,
-            direct_lpi: doorbells == Doorbells::Lpis,
-            lpi_id_bits: (doorbells == Doorbells::Lpis).then_some(14),
-            priority_bits: bits,
-            security: match view {
+        let mut config = VgicConfig::new(3)
+            .with_spis(64)
+            .with_extended_spis(32)
+            .with_extended_ppis(32)
+            .with_message_based_spis(doorbells == Doorbells::Messages)
+            .with_direct_lpi(doorbells == Doorbells::Lpis)
+            .with_lpi_id_bits((doorbells == Doorbells::Lpis).then_some(14))
+            .with_priority_bits(bits)
+            .with_security(match view {
                 View::Single => SecurityView::Single,
                 View::NonSecure => SecurityView::NonSecure,
-            },
-            secure_interrupts: secure.iter().copied().map(IntId::new).collect(),
-            ..VgicConfig::new(3)
-        };
+            })
+            .with_secure_interrupts(secure.iter().copied().map(IntId::new).collect());
         for (cpu, affinity) in config.cpus.iter_mut().zip(AFFINITIES) {
             cpu.affinity = affinity;
         }

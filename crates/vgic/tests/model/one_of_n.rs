@@ -104,7 +104,7 @@ struct Machine {
 impl Machine {
     fn new(half: NewHalf, security: SecurityView) -> Self {
         let kicks = Arc::new(Kicks::default());
-        let config = VgicConfig { one_of_n: true, spis: 32, security, ..VgicConfig::new(3) };
+        let config = VgicConfig::new(3).with_one_of_n(true).with_spis(32).with_security(security);
         let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), kicks.clone()).unwrap();
         let spi = Spi { pending: false, enabled: false, group: 1, target: Some(0) };
         let cpu = Participant { asleep: true, declines: [false; 2], enabled: [false; 2] };

@@ -96,7 +96,7 @@ fn lpis_of_a_fresh_machine_stay_disabled() {
 fn direct_lpis_without_heap_stay_disabled() {
     let make = || {
         let config =
-            VgicConfig { its: Vec::new(), message_based_spis: false, direct_lpi: true, ..config() };
+            config().with_its(Vec::new()).with_message_based_spis(false).with_direct_lpi(true);
         let board = Board::new(config);
         board.provide_lpi_tables(0);
         board

@@ -76,13 +76,11 @@ impl Kick for Nobody {
 
 /// 512 vCPUs, each in a cluster of its own; LPIs of 20 INTID bits, DeviceIDs of 32.
 fn largest() -> VgicConfig {
-    let its = ItsConfig { device_id_bits: 32, ..ItsConfig::new(ITS) };
-    let mut config = VgicConfig {
-        lpi_id_bits: Some(20),
-        its_events: 1 << 21,
-        its: vec![its],
-        ..VgicConfig::new(u16::try_from(MAX_CPUS).unwrap())
-    };
+    let its = ItsConfig::new(ITS).with_device_id_bits(32);
+    let mut config = VgicConfig::new(u16::try_from(MAX_CPUS).unwrap())
+        .with_lpi_id_bits(Some(20))
+        .with_its_events(1 << 21)
+        .with_its(vec![its]);
     for (number, cpu) in (0u32..).zip(&mut config.cpus) {
         let [low, high, ..] = number.to_le_bytes();
         cpu.affinity = Affinity::new(high * 37, low, 255 - low, low % 16);

@@ -76,17 +76,15 @@ pub(crate) struct Board {
 
 /// Everything that this model has, in three vCPUs with sparse affinities.
 pub(crate) fn config() -> VgicConfig {
-    let mut config = VgicConfig {
-        spis: 64,
-        extended_spis: 32,
-        extended_ppis: 32,
-        lpi_id_bits: Some(16),
-        its: vec![ItsConfig::new(ITS)],
-        one_of_n: true,
-        message_based_spis: true,
-        redistributor_invalidation: true,
-        ..VgicConfig::new(CPUS)
-    };
+    let mut config = VgicConfig::new(CPUS)
+        .with_spis(64)
+        .with_extended_spis(32)
+        .with_extended_ppis(32)
+        .with_lpi_id_bits(Some(16))
+        .with_its(vec![ItsConfig::new(ITS)])
+        .with_one_of_n(true)
+        .with_message_based_spis(true)
+        .with_redistributor_invalidation(true);
     for (cpu, aff1) in config.cpus.iter_mut().zip([0, 7, 3]) {
         cpu.affinity = gic_arch::Affinity::new(0, 0, aff1, 1);
     }

@@ -8,8 +8,8 @@ use gic_arch::lpi::Config;
 use gic_arch::{IntId, gicd, icc};
 use msi_types::{Cpu, Level, Line, SetLine};
 use proptest::prelude::*;
+use vgic::SecurityView;
 use vgic::saved_state::{InterruptState, SavedState};
-use vgic::{SecurityView, VgicConfig};
 
 /// Another guest in the middle of other work.
 fn other_work() -> Board {
@@ -24,15 +24,15 @@ fn other_work() -> Board {
 
 /// A guest that sees the Non-secure side of its GIC, in the middle of its work.
 pub(crate) fn non_secure() -> Board {
-    let mut board = Board::new(VgicConfig {
-        security: SecurityView::NonSecure,
-        secure_interrupts: vec![IntId::new(33), IntId::new(15)],
-        its: Vec::new(),
-        lpi_id_bits: None,
-        redistributor_invalidation: false,
-        priority_bits: 6,
-        ..config()
-    });
+    let mut board = Board::new(
+        config()
+            .with_security(SecurityView::NonSecure)
+            .with_secure_interrupts(vec![IntId::new(33), IntId::new(15)])
+            .with_its(Vec::new())
+            .with_lpi_id_bits(None)
+            .with_redistributor_invalidation(false)
+            .with_priority_bits(6),
+    );
     board.enable_spi(40);
     board.enable_spi(41);
     board.enable_private(1, 27);

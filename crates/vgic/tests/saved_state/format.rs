@@ -13,7 +13,7 @@ use vgic::saved_state::{SavedState, StateVersion, VERSION};
 const VERSION_1: &str = include_str!("version-1.json");
 
 fn small() -> VgicConfig {
-    VgicConfig { extended_spis: 0, extended_ppis: 0, ..config() }
+    config().with_extended_spis(0).with_extended_ppis(0)
 }
 
 /// A machine whose saved state has something in each of its lists, and in each field that may be

@@ -429,7 +429,9 @@ fn a_collection_beyond_the_limit_is_refused() {
 
 #[test]
 fn what_does_not_fit_into_the_budgets_is_refused() {
-    let small = |its_events, its_devices| VgicConfig { its_events, its_devices, ..config() };
+    let small = |its_events, its_devices| {
+        config().with_its_events(its_events).with_its_devices(its_devices)
+    };
     let mut source = Board::running();
     source.run([mapd(1, 5, 0), mapd(2, 5, 0), mapd(3, 1, 0)]);
     source.run([mapti(1, 0, 8192, 0), mapti(2, 0, 8193, 0), mapti(3, 0, 8194, 0)]);
@@ -442,7 +444,7 @@ fn what_does_not_fit_into_the_budgets_is_refused() {
 
 #[test]
 fn used_slots_take_a_state_that_needs_all() {
-    let mut source = Board::new(VgicConfig { its_events: 96, ..config() });
+    let mut source = Board::new(config().with_its_events(96));
     source.start();
     source.run((1..4).map(|device| mapd(device, 5, 0)));
     source.run((1..4).map(|device| mapti(device, 0, 8191 + device, 0)));

@@ -8,7 +8,6 @@ use msi_types::{DeviceId, EventId};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
-use vgic::VgicConfig;
 use vgic::saved_state::{
     DeviceState, EventState, LpiState, Object, Problem, RestoreError, SavedState,
 };
@@ -102,7 +101,8 @@ proptest! {
     ) {
         let mut saved = Board::running().save();
         put(&contents, &mut saved);
-        let mut board = Board::new(VgicConfig { its_events, its_devices, ..config() });
+        let config = config().with_its_events(its_events).with_its_devices(its_devices);
+        let mut board = Board::new(config);
         board.start();
         use_up(&board, history);
         let before = board.save();

@@ -122,7 +122,7 @@ fn restoring_replaces_the_former_state() {
 
 #[test]
 fn a_reset_machine_saves_little() {
-    let mut board = Board::new(VgicConfig { lpi_id_bits: Some(20), ..VgicConfig::new(1) });
+    let mut board = Board::new(VgicConfig::new(1).with_lpi_id_bits(Some(20)));
     let saved = board.save();
     assert!(
         saved.distributor.interrupts.is_empty()
@@ -133,7 +133,7 @@ fn a_reset_machine_saves_little() {
 
 #[test]
 fn order_of_vcpus_and_itses_is_irrelevant() {
-    let second = ItsConfig { device_id_bits: 8, ..ItsConfig::new(0x0c00_0000) };
+    let second = ItsConfig::new(0x0c00_0000).with_device_id_bits(8);
     let mut first = config();
     first.its.push(second);
     let mut board = Board::new(first.clone());
@@ -232,12 +232,10 @@ fn a_vcpu_that_sleeps_is_kicked_by_the_restore() {
 
 #[test]
 fn non_secure_priorities_are_restored() {
-    let config = VgicConfig {
-        security: SecurityView::NonSecure,
-        secure_interrupts: vec![IntId::new(33)],
-        spis: 64,
-        ..VgicConfig::new(1)
-    };
+    let config = VgicConfig::new(1)
+        .with_security(SecurityView::NonSecure)
+        .with_secure_interrupts(vec![IntId::new(33)])
+        .with_spis(64);
     let mut board = Board::new(config);
     board.enable_spi(40);
     board.msr(0, icc::PMR.encoding(), 0xf0);
@@ -300,14 +298,12 @@ fn a_chosen_one_of_n_cpu_is_kept() {
 
 #[test]
 fn restored_direct_lpis_can_be_sent_again() {
-    let config = VgicConfig {
-        lpi_id_bits: Some(16),
-        direct_lpi: true,
-        its: Vec::new(),
-        message_based_spis: false,
-        redistributor_invalidation: false,
-        ..config()
-    };
+    let config = config()
+        .with_lpi_id_bits(Some(16))
+        .with_direct_lpi(true)
+        .with_its(Vec::new())
+        .with_message_based_spis(false)
+        .with_redistributor_invalidation(false);
     let mut board = Board::new(config);
     board.start_cpus();
     board.write_gicr(1, gicr::SETLPIR, 8200);

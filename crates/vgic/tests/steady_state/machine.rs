@@ -135,12 +135,12 @@ pub(crate) struct Machine {
 /// A machine of one vCPU with an ITS.
 pub(crate) fn with_its() -> VgicConfig {
     let its = vec![ItsConfig::new(ITS)];
-    VgicConfig { lpi_id_bits: Some(16), its, message_based_spis: true, ..VgicConfig::new(1) }
+    VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_its(its).with_message_based_spis(true)
 }
 
 /// A machine of one vCPU with direct LPIs.
 pub(crate) fn with_direct_lpis() -> VgicConfig {
-    VgicConfig { lpi_id_bits: Some(16), direct_lpi: true, ..VgicConfig::new(1) }
+    VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_direct_lpi(true)
 }
 
 impl Machine {

@@ -7,7 +7,7 @@ use crate::lpi::{Control, MappedDevice};
 use gic_arch::gits;
 
 fn rig() -> Rig {
-    Rig::new(1, ItsConfig { device_id_bits: 32, ..ItsConfig::new(BASE) })
+    Rig::new(1, ItsConfig::new(BASE).with_device_id_bits(32))
 }
 
 fn control<R>(rig: &Rig, change: impl FnOnce(&mut Control) -> R) -> R {

@@ -86,7 +86,7 @@ fn movall_touches_only_what_is_pending_at_the_first_redistributor() {
 #[test]
 fn an_int_before_a_bad_command_of_the_same_batch_is_delivered() {
     for policy in [ErrorPolicy::Skip, ErrorPolicy::Stall] {
-        let rig = Rig::running_with(1, ItsConfig { error_policy: policy, ..ItsConfig::new(BASE) });
+        let rig = Rig::running_with(1, ItsConfig::new(BASE).with_error_policy(policy));
         rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
 
         rig.queue_raw([int(1, 0).encode(), [0xff, 0, 0, 0], sync(0).encode()]);

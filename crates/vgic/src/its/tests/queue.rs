@@ -20,7 +20,7 @@ use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 const BAD: [u64; 4] = [0xff, 0, 0, 0];
 
 fn stalling() -> ItsConfig {
-    ItsConfig { error_policy: ErrorPolicy::Stall, ..ItsConfig::new(BASE) }
+    ItsConfig::new(BASE).with_error_policy(ErrorPolicy::Stall)
 }
 
 fn last_reason(rig: &Rig) -> Option<(Opcode, CommandErrorReason)> {
@@ -109,7 +109,7 @@ fn the_queue_wraps_at_its_end() {
 
 #[test]
 fn one_access_does_a_budgets_worth_and_polling_does_the_rest() {
-    let rig = Rig::running_with(1, ItsConfig { work_per_access: 10, ..ItsConfig::new(BASE) });
+    let rig = Rig::running_with(1, ItsConfig::new(BASE).with_work_per_access(10));
     let start = rig.cwriter().offset();
 
     rig.queue_raw((0..25).map(|_| sync(0).encode()));
@@ -159,10 +159,8 @@ fn quiescent_is_the_opposite_of_enabled() {
 
 #[test]
 fn read_only_fields_of_the_tables_survive_any_write() {
-    let rig = Rig::new(
-        1,
-        ItsConfig { collection_table: None, held_collections: 4, ..ItsConfig::new(BASE) },
-    );
+    let rig =
+        Rig::new(1, ItsConfig::new(BASE).with_collection_table(None).with_held_collections(4));
 
     for index in 0..8 {
         rig.its.write(gits::BASER.offset_of(index), Double, u64::MAX);
@@ -177,11 +175,8 @@ fn read_only_fields_of_the_tables_survive_any_write() {
 
 #[test]
 fn a_flat_table_reads_indirect_as_zero_and_any_page_size_back() {
-    let config = ItsConfig {
-        device_table: TableLevels::Flat,
-        page_sizes: PageSizes::Any,
-        ..ItsConfig::new(BASE)
-    };
+    let config =
+        ItsConfig::new(BASE).with_device_table(TableLevels::Flat).with_page_sizes(PageSizes::Any);
     let rig = Rig::new(1, config);
     let written = Baser::new().with_indirect(true).with_page_size(PageSize::Size16K);
 
@@ -193,7 +188,7 @@ fn a_flat_table_reads_indirect_as_zero_and_any_page_size_back() {
 
 #[test]
 fn a_non_coherent_its_reads_shareability_as_zero() {
-    let config = ItsConfig { coherence: Coherence::NonCoherent, ..ItsConfig::new(BASE) };
+    let config = ItsConfig::new(BASE).with_coherence(Coherence::NonCoherent);
     let rig = Rig::new(1, config);
 
     let shareable = Cbaser::new().with_shareability(Shareability::Inner).into_bits();
@@ -218,13 +213,11 @@ fn a_64_bit_register_takes_its_halves_one_by_one() {
 
 #[test]
 fn typer_says_what_was_configured() {
-    let config = ItsConfig {
-        device_id_bits: 20,
-        event_id_bits: 11,
-        held_collections: 5,
-        redistributor_naming: RedistributorNaming::Address,
-        ..ItsConfig::new(BASE)
-    };
+    let config = ItsConfig::new(BASE)
+        .with_device_id_bits(20)
+        .with_event_id_bits(11)
+        .with_held_collections(5)
+        .with_redistributor_naming(RedistributorNaming::Address);
     let rig = Rig::new(1, config);
     let typer = Typer::from_bits(rig.its.read(gits::TYPER.offset(), Double));
     assert_eq!(
@@ -264,7 +257,7 @@ fn a_two_level_table_reaches_as_far_as_its_valid_first_level_entries() {
 
 #[test]
 fn collections_held_by_the_its_need_no_table() {
-    let config = ItsConfig { held_collections: 2, collection_table: None, ..ItsConfig::new(BASE) };
+    let config = ItsConfig::new(BASE).with_held_collections(2).with_collection_table(None);
     let rig = Rig::new(1, config);
     rig.provide_tables();
     rig.set_enabled(true);
@@ -277,8 +270,7 @@ fn collections_held_by_the_its_need_no_table() {
 
 #[test]
 fn the_numbers_of_collections_are_limited_where_typer_says_so() {
-    let config =
-        ItsConfig { collection_id_bits: Some(2), held_collections: 1, ..ItsConfig::new(BASE) };
+    let config = ItsConfig::new(BASE).with_collection_id_bits(Some(2)).with_held_collections(1);
     let rig = Rig::running_with(1, config);
     let typer = Typer::from_bits(rig.its.read(gits::TYPER.offset(), Double));
     assert_eq!((typer.cil(), typer.collection_id_bits_minus_one()), (true, 1));
@@ -335,8 +327,7 @@ fn each_operand_out_of_range_has_its_reason() {
 
 #[test]
 fn redistributors_are_named_by_address_where_pta_is_set() {
-    let config =
-        ItsConfig { redistributor_naming: RedistributorNaming::Address, ..ItsConfig::new(BASE) };
+    let config = ItsConfig::new(BASE).with_redistributor_naming(RedistributorNaming::Address);
     let rig = Rig::running(2);
     let addresses = Targets::Addresses([0x80a_0000, 0x80c_0000].into());
     let its = Its::new(config, addresses, rig.lpis.clone(), rig.events.clone()).unwrap();
@@ -400,7 +391,7 @@ fn a_device_table_taken_away_takes_its_devices_along() {
 
 #[test]
 fn a_collection_table_taken_away_takes_its_collections_along_and_not_those_that_the_its_holds() {
-    let rig = Rig::running_with(1, ItsConfig { held_collections: 1, ..ItsConfig::new(BASE) });
+    let rig = Rig::running_with(1, ItsConfig::new(BASE).with_held_collections(1));
     rig.run([mapc(1, 0), mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 1)]);
     rig.set_enabled(false);
     rig.its.write(gits::BASER.offset_of(1), Double, 0);
@@ -460,7 +451,7 @@ fn events_of_a_wide_device_are_mapped_sparsely() {
 
 #[test]
 fn device_ids_of_32_bits_are_mapped_sparsely() {
-    let rig = Rig::new(1, ItsConfig { device_id_bits: 32, ..ItsConfig::new(BASE) });
+    let rig = Rig::new(1, ItsConfig::new(BASE).with_device_id_bits(32));
     rig.provide_tables();
     let table = Baser::new()
         .with_indirect(true)

@@ -28,7 +28,7 @@ const fn lpi_of(event: u32) -> u32 {
 /// A machine of two vCPUs with all events mapped to the first, of which accesses do little work.
 fn crowded() -> Rig {
     let size = LpiConfig { entries: 1 << 18, ..LpiConfig::new(2) };
-    let rig = Rig::sized(size, ItsConfig { work_per_access: WORK, ..ItsConfig::new(BASE) });
+    let rig = Rig::sized(size, ItsConfig::new(BASE).with_work_per_access(WORK));
     let config = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
     let table: Vec<u8> = (0..EVENTS / 2).map(|_| config).collect();
     rig.ram.write(CONFIG, &table).unwrap();
