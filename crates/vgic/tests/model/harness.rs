@@ -1,13 +1,15 @@
 //! Drives model and reference side by side.
 
+mod compare;
+mod writes;
+
 use crate::half::{Exits, Half};
 use crate::ops::{AFFINITIES, Field, LPIS, Op, PRIVATE, SECURE, SHARED, interrupt};
 use crate::reference::{Gic, View};
-use gic_arch::gicd::Irouter;
 use gic_arch::gicr::{Pendbaser, Propbaser};
-use gic_arch::icc::{Ctlr, Sgi, SysRegEncoding};
-use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, icc};
-use msi_types::{Cpu, Kick, Level, Line, SetLine};
+use gic_arch::icc::{Ctlr, SysRegEncoding};
+use gic_arch::{IntId, gicr, icc};
+use msi_types::{Cpu, Kick};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use vgic::saved_state::SavedState;
@@ -56,7 +58,7 @@ impl Kick for Kicks {
 
 /// Kinds of vCPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum VcpuKind {
     /// Software.
     Software,
     /// This many list registers.
@@ -65,7 +67,7 @@ pub(crate) enum Kind {
     Mixed,
 }
 
-impl Kind {
+impl VcpuKind {
     fn half(self, vcpu: Vcpu, kicked: Arc<AtomicBool>) -> Half {
         match (self, vcpu.cpu().get()) {
             (Self::Software, _) | (Self::Mixed, 0) => Half::Software(vcpu),
@@ -85,7 +87,7 @@ pub(crate) struct Bench {
     gic: Arc<Vgic>,
     vcpus: Vec<Half>,
     kicks: Arc<Kicks>,
-    kind: Kind,
+    kind: VcpuKind,
     doorbells: Doorbells,
     table: Arc<Table>,
     reference: Gic,
@@ -94,7 +96,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(view: View, bits: u8, kind: Kind, doorbells: Doorbells) -> Self {
+    pub(crate) fn new(view: View, bits: u8, kind: VcpuKind, doorbells: Doorbells) -> Self {
         let secure: &[u32] = if view == View::NonSecure { &SECURE } else { &[] };
         let mut reference = Gic::new(view, bits, AFFINITIES.len(), &PRIVATE, &SHARED, secure);
         let mut config = VgicConfig::new(3)
@@ -240,7 +242,7 @@ impl Bench {
     }
 
     fn apply(&mut self, op: &Op) {
-        let lists = self.kind != Kind::Software;
+        let lists = self.kind != VcpuKind::Software;
         if (!lists || self.ends_its_own(op)) && (!self.kind.is_short() || self.is_lawful(op)) {
             self.apply_any(op);
         }
@@ -303,152 +305,6 @@ impl Bench {
         }
     }
 
-    fn line(&mut self, cpu: usize, intid: u32, high: bool) {
-        let level = if high { Level::High } else { Level::Low };
-        let line = if SHARED.contains(&intid) {
-            Line::Spi(intid)
-        } else {
-            Line::Ppi { cpu: Cpu::new(u32::try_from(cpu).unwrap()), intid }
-        };
-        let answer = self.gic.set_line(line, level);
-        let wired = intid >= 16 && self.reference.any(cpu, intid).is_some();
-        assert_eq!(answer != msi_types::Delivery::NoDoorbell, wired, "{line:?}");
-        if wired {
-            self.reference.drive(cpu, intid, high);
-        }
-    }
-
-    fn ring(&mut self, cpu: usize, intid: u32, set: bool) {
-        let register = if set { gicr::SETLPIR } else { gicr::CLRLPIR };
-        let width = if intid & 1 == 0 { AccessWidth::Double } else { AccessWidth::Word };
-        self.write_gicr(cpu, register.offset(), width, intid.into());
-        if self.doorbells == Doorbells::Lpis {
-            self.reference.any(cpu, intid).unwrap().latch = set;
-        }
-    }
-
-    fn configure(&mut self, intid: u32, configuration: u8) {
-        self.table.0.lock().unwrap()[intid as usize - 8192] = configuration;
-        for cpu in 0..AFFINITIES.len() {
-            self.write_gicr(cpu, gicr::INVLPIR.offset(), AccessWidth::Double, intid.into());
-        }
-        self.reference.configure_lpi(intid, configuration);
-    }
-
-    fn message(&mut self, intid: u32, set: bool) {
-        let register = if set { gicd::SETSPI_NSR } else { gicd::CLRSPI_NSR };
-        let address = self.gic.config().distributor + u64::from(register.offset());
-        let width = if intid & 1 == 0 { AccessWidth::Half } else { AccessWidth::Word };
-        self.gic.write(address, width, intid.into()).unwrap();
-        if self.doorbells == Doorbells::Messages {
-            self.reference.message(intid, set);
-        }
-    }
-
-    fn write_field(&self, cpu: usize, intid: u32, field: Field, value: u8, wide: bool) {
-        let Some((base, location)) = self.locate(cpu, intid, field) else { return };
-        let register = base + u64::from(location.register().offset());
-        match field {
-            Field::Priority => {
-                let address = base + u64::from(location.byte_offset());
-                self.gic.write(address, AccessWidth::Byte, value.into()).unwrap();
-            }
-            Field::Group | Field::Trigger => {
-                let old = self.gic.read(register, AccessWidth::Word).unwrap();
-                let field =
-                    if matches!(field, Field::Group) { value & 1 } else { (value & 1) << 1 };
-                let new = location.insert(u32::try_from(old).unwrap(), field.into());
-                self.gic.write(register, AccessWidth::Word, new.into()).unwrap();
-            }
-            _ if wide => {
-                let shift = 8 * (register % 8);
-                let value = u64::from(location.mask()) << shift;
-                self.gic.write(register & !7, AccessWidth::Double, value).unwrap();
-            }
-            _ => self.gic.write(register, AccessWidth::Word, location.mask().into()).unwrap(),
-        }
-    }
-
-    fn locate(
-        &self,
-        cpu: usize,
-        intid: u32,
-        field: Field,
-    ) -> Option<(u64, gic_arch::IntIdLocation)> {
-        let [distributor, extended, redistributor] = registers(field);
-        let config = self.gic.config();
-        let frame = config.redistributors[0].base + config.redistributors[0].stride * cpu as u64;
-        let intid = IntId::new(intid);
-        let shared = distributor.locate(intid).or(extended.locate(intid));
-        let private = redistributor.locate(intid);
-        shared.map(|at| (config.distributor, at)).or(private.map(|at| (frame, at)))
-    }
-
-    fn reference_field(&mut self, cpu: usize, intid: u32, field: Field, value: u8) {
-        let view = self.reference.view;
-        let priority = self.reference.written_priority(value);
-        let Some(it) = self.reference.find(cpu, intid) else { return };
-        match field {
-            Field::Enable => it.enabled = true,
-            Field::Disable => it.enabled = false,
-            Field::Pend => it.latch = true,
-            Field::Unpend => it.latch = false,
-            Field::Activate => it.active = true,
-            Field::Deactivate => it.active = false,
-            Field::Group if view == View::Single => it.group = usize::from(value & 1),
-            Field::Priority => it.priority = priority,
-            Field::Trigger if intid >= 16 => it.edge = value & 1 == 1,
-            Field::Group | Field::Trigger => {}
-        }
-    }
-
-    fn route(&mut self, intid: u32, target: usize, wide: bool) {
-        let affinity = AFFINITIES.get(target).copied().unwrap_or(Affinity::new(9, 9, 9, 9));
-        let register = gicd::irouter(IntId::new(intid)).unwrap();
-        let address = self.gic.config().distributor + u64::from(register.offset());
-        let value = Irouter::to(affinity).into_bits();
-        if wide {
-            self.gic.write(address, AccessWidth::Double, value).unwrap();
-        } else {
-            self.gic.write(address, AccessWidth::Word, value & 0xffff_ffff).unwrap();
-            self.gic.write(address + 4, AccessWidth::Word, value >> 32).unwrap();
-        }
-        if let Some(it) = self.reference.find(0, intid) {
-            it.target = Some(target).filter(|target| *target < AFFINITIES.len());
-        }
-    }
-
-    fn control(&mut self, groups: [bool; 2]) {
-        let value = u64::from(groups[0]) | u64::from(groups[1]) << 1;
-        self.gic.write(self.gic.config().distributor, AccessWidth::Word, value).unwrap();
-        self.reference.enabled = match self.reference.view {
-            View::Single => groups,
-            View::NonSecure => [false, groups[1]],
-        };
-    }
-
-    fn waker(&mut self, cpu: usize, asleep: bool) {
-        self.write_gicr(cpu, gicr::WAKER.offset(), AccessWidth::Word, u64::from(asleep) << 1);
-        if self.reference.view == View::Single {
-            self.reference.cpus[cpu].awake = !asleep;
-        }
-    }
-
-    fn sgi(&mut self, from: usize, group: usize, target: usize, intid: u32) {
-        let number = u8::try_from(intid).unwrap();
-        let (value, targets) = if let Some(affinity) = AFFINITIES.get(target) {
-            (Sgi::to(number, *affinity), vec![target])
-        } else {
-            let others = (0..AFFINITIES.len()).filter(|cpu| *cpu != from).collect();
-            (Sgi::new().with_intid(number).with_all_but_self(true), others)
-        };
-        let register = [icc::SGI0R.encoding(), icc::SGI1R.encoding()][group];
-        self.msr(from, register, value.into_bits());
-        if group == 1 || self.reference.view == View::Single {
-            self.reference.send_sgi(&targets, intid, group);
-        }
-    }
-
     fn acknowledge(&mut self, cpu: usize, group: usize) {
         let register = [icc::IAR0.encoding(), icc::IAR1.encoding()][group];
         let Ok(intid) = self.vcpus[cpu].read_sysreg(register) else {
@@ -503,108 +359,5 @@ impl Bench {
             self.compare_signals(op);
         }
         self.compare_registers();
-    }
-
-    /// Inputs, running priorities and what is pending first, at each CPU.
-    fn compare_signals(&mut self, after: &Op) {
-        self.attend();
-        for cpu in 0..AFFINITIES.len() {
-            let inputs = self.vcpus[cpu].inputs();
-            let signalled =
-                self.reference.signalled(cpu).map(|at| self.reference.interrupts[at].group);
-            assert_eq!(
-                [inputs.fiq, inputs.irq],
-                [signalled == Some(0), signalled == Some(1)],
-                "{after:?}"
-            );
-            let running = match self.reference.running(cpu) {
-                0xff => 0xff,
-                running => self.reference.shown_priority(running),
-            };
-            assert_eq!(
-                self.mrs(cpu, icc::RPR.encoding()),
-                Some(running.into()),
-                "RPR after {after:?}"
-            );
-            let highest = self.reference.highest(cpu, 1);
-            assert_eq!(
-                self.mrs(cpu, icc::HPPIR1.encoding()),
-                Some(highest.into()),
-                "HPPIR1 after {after:?}"
-            );
-            if self.reference.view == View::Single {
-                let highest = self.reference.highest(cpu, 0);
-                assert_eq!(
-                    self.mrs(cpu, icc::HPPIR0.encoding()),
-                    Some(highest.into()),
-                    "HPPIR0 after {after:?}"
-                );
-            }
-        }
-    }
-
-    fn mrs(&mut self, cpu: usize, register: SysRegEncoding) -> Option<u64> {
-        self.vcpus[cpu].read_sysreg(register).ok()
-    }
-
-    /// Compares the registers' values.
-    fn compare_registers(&mut self) {
-        if self.kind == Kind::Software {
-            assert!(self.kicks.0.iter().all(|kicked| !kicked.load(SeqCst)), "nobody left");
-        }
-        self.vcpus.iter_mut().for_each(Half::leave_guest);
-        for cpu in 0..AFFINITIES.len() {
-            let mask = self.reference.shown_priority(self.reference.cpus[cpu].mask);
-            let mut read = |register| self.vcpus[cpu].read_outside(register);
-            assert_eq!(read(icc::PMR.encoding()), Some(mask.into()));
-            let binary_point = self.reference.shown_bpr(cpu, 1);
-            assert_eq!(read(icc::BPR1.encoding()), Some(binary_point.into()));
-            for intid in PRIVATE.iter().chain(&SHARED) {
-                self.compare_interrupt(cpu, *intid);
-            }
-        }
-    }
-
-    fn compare_interrupt(&mut self, cpu: usize, intid: u32) {
-        let view = self.reference.view;
-        let it = self.reference.find(cpu, intid).cloned();
-        let flag =
-            |flag: fn(&crate::reference::Interrupt) -> bool| it.as_ref().is_some_and(flag).into();
-        let expected = [
-            (Field::Enable, flag(|it| it.enabled)),
-            (Field::Disable, flag(|it| it.enabled)),
-            (Field::Pend, flag(crate::reference::Interrupt::pending)),
-            (Field::Unpend, flag(crate::reference::Interrupt::pending)),
-            (Field::Activate, flag(|it| it.active)),
-            (Field::Deactivate, flag(|it| it.active)),
-            (Field::Group, if view == View::Single { flag(|it| it.group == 1) } else { 0 }),
-            (
-                Field::Priority,
-                it.as_ref().map_or(0, |it| self.reference.shown_priority(it.priority).into()),
-            ),
-            (Field::Trigger, 2 * flag(|it| it.edge)),
-        ];
-        for (field, value) in expected {
-            let (base, location) = self.locate(cpu, intid, field).unwrap();
-            let register =
-                self.gic.read(base + u64::from(location.register().offset()), AccessWidth::Word);
-            let read = location.extract(u32::try_from(register.unwrap()).unwrap());
-            assert_eq!(read, value, "{field:?} of {intid} at CPU {cpu}");
-        }
-    }
-}
-
-/// The arrays of the distributor, of its extended range, and of the redistributors.
-fn registers(field: Field) -> [IntIdField; 3] {
-    match field {
-        Field::Enable => [gicd::ISENABLER, gicd::ISENABLER_E, gicr::ISENABLER],
-        Field::Disable => [gicd::ICENABLER, gicd::ICENABLER_E, gicr::ICENABLER],
-        Field::Pend => [gicd::ISPENDR, gicd::ISPENDR_E, gicr::ISPENDR],
-        Field::Unpend => [gicd::ICPENDR, gicd::ICPENDR_E, gicr::ICPENDR],
-        Field::Activate => [gicd::ISACTIVER, gicd::ISACTIVER_E, gicr::ISACTIVER],
-        Field::Deactivate => [gicd::ICACTIVER, gicd::ICACTIVER_E, gicr::ICACTIVER],
-        Field::Group => [gicd::IGROUPR, gicd::IGROUPR_E, gicr::IGROUPR],
-        Field::Priority => [gicd::IPRIORITYR, gicd::IPRIORITYR_E, gicr::IPRIORITYR],
-        Field::Trigger => [gicd::ICFGR, gicd::ICFGR_E, gicr::ICFGR],
     }
 }

@@ -10,7 +10,7 @@ mod reference;
 mod virtual_interface;
 
 use half::Exits;
-use harness::{Bench, Doorbells, Kind};
+use harness::{Bench, Doorbells, VcpuKind};
 use ops::ops;
 use proptest::prelude::*;
 use reference::View;
@@ -35,7 +35,7 @@ proptest! {
         doorbells in doorbells(),
         ops in proptest::collection::vec(ops(), 1..200),
     ) {
-        let mut bench = Bench::new(view, bits, Kind::Software, doorbells);
+        let mut bench = Bench::new(view, bits, VcpuKind::Software, doorbells);
         bench.run(&ops);
     }
 
@@ -45,7 +45,7 @@ proptest! {
         doorbells in doorbells(),
         ops in proptest::collection::vec(ops(), 1..200),
     ) {
-        let mut bench = Bench::new(view, bits, Kind::Software, doorbells);
+        let mut bench = Bench::new(view, bits, VcpuKind::Software, doorbells);
         bench.enable_everything();
         bench.run(&ops);
     }
@@ -55,9 +55,9 @@ proptest! {
         bits in 5u8..=8,
         doorbells in doorbells(),
         kind in prop_oneof![
-            Just(Kind::Lists(16, Exits::Always)),
-            Just(Kind::Lists(16, Exits::Needed)),
-            Just(Kind::Mixed),
+            Just(VcpuKind::Lists(16, Exits::Always)),
+            Just(VcpuKind::Lists(16, Exits::Needed)),
+            Just(VcpuKind::Mixed),
         ],
         enabled in any::<bool>(),
         ops in proptest::collection::vec(ops(), 1..200),
@@ -78,7 +78,7 @@ proptest! {
         split_eoi in any::<bool>(),
         ops in proptest::collection::vec(ops(), 1..200),
     ) {
-        let mut bench = Bench::new(View::Single, bits, Kind::Lists(count, exits), doorbells);
+        let mut bench = Bench::new(View::Single, bits, VcpuKind::Lists(count, exits), doorbells);
         if split_eoi {
             bench.split_eoi();
         }
