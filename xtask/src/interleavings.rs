@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 use crate::{process, rust, tests};
 
 /// Packages with such checks.
-const CHECKED: &[&str] = &["irq-routing"];
+const CHECKED: &[&str] = &["irq-routing", "vgic"];
 /// A package's faults, below its folder.
 const MUTANTS: &str = "src/interleavings/mutants.txt";
 /// Parts of the repository that make up its workspace.
@@ -33,6 +33,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for package in CHECKED {
         tally.case("clippy", process::must(&mut clippy(workspace, package)));
         let mut checks = checks(workspace, &workspace.root, package);
+        checks.arg("interleavings::");
         let status = process::watch(&mut checks, LIMIT, |line| {
             println!("{line}");
             tests::count(line, tally);
@@ -58,10 +59,10 @@ fn clippy(workspace: &Workspace, package: &str) -> Command {
     cargo
 }
 
-/// The command that runs the checks of a package in `root`.
+/// The command that runs checks of a package in `root`: those whose names are added.
 fn checks(workspace: &Workspace, root: &Path, package: &str) -> Command {
     let mut cargo = cargo(workspace, root, "test", package);
-    cargo.args(["--no-fail-fast", "interleavings::"]);
+    cargo.args(["--no-fail-fast", "--"]);
     cargo
 }
 
@@ -113,14 +114,16 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Applies a fault to the copy, runs the checks there, and restores the copy. Fails unless every
-/// check that the fault names fails.
+/// Applies a fault to the copy, runs there the checks that the fault names, and restores the copy.
+/// Fails unless every one of them fails.
 fn find(workspace: &Workspace, copy: &Path, package: &str, mutant: &Mutant) -> Result<()> {
     let file = copy.join(workspace.relative(folder(workspace, package)?)).join(&mutant.file);
     let source =
         fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     fs::write(&file, mutant.apply(&source)?)?;
-    let output = process::output(&mut checks(workspace, copy, package));
+    let mut checks = checks(workspace, copy, package);
+    checks.arg("--exact").args(mutant.checks.iter().map(|check| format!("interleavings::{check}")));
+    let output = process::output(&mut checks);
     fs::write(&file, source)?;
     let output = output?;
     ensure!(!output.status.success(), "no check finds it");

@@ -7,8 +7,7 @@
 //! sequentially consistent, so one of the two sees the other. The same holds between a leaf and its
 //! summary bit.
 
-use crate::atomic::{AtomicU64, Ordering::SeqCst};
-use crate::safeguard::Safeguard;
+use crate::sync::{AtomicU64, Ordering::SeqCst};
 use crate::wired_index::WiredIndex;
 
 const LEAVES: usize = WiredIndex::COUNT.div_ceil(64);
@@ -61,14 +60,14 @@ impl Candidates {
                 let Some(index) = WiredIndex::new(leaf * 64 + bit) else { continue };
                 if look(index) == Look::Stale {
                     word.fetch_and(!(1 << bit), SeqCst);
-                    if Safeguard::LookAgain.stands() && look(index) == Look::Ready {
+                    if look(index) == Look::Ready {
                         self.set(index);
                     }
                 }
             }
             if word.load(SeqCst) == 0 {
                 self.summary.fetch_and(!(1 << leaf), SeqCst);
-                if Safeguard::RecheckLeaf.stands() && word.load(SeqCst) != 0 {
+                if word.load(SeqCst) != 0 {
                     self.summarise(leaf);
                 }
             }
@@ -83,4 +82,56 @@ fn bits(mut word: u64) -> impl Iterator<Item = usize> {
         word &= word.wrapping_sub(1);
         (lowest < 64).then_some(lowest as usize)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn index(number: usize) -> WiredIndex {
+        WiredIndex::new(number).unwrap()
+    }
+
+    fn seen(candidates: &Candidates) -> Vec<usize> {
+        let mut seen = Vec::new();
+        candidates.visit(|index| {
+            seen.push(index.get());
+            Look::Ready
+        });
+        seen
+    }
+
+    #[test]
+    fn every_slot_that_was_set_is_visited() {
+        let candidates = Candidates::new();
+        for number in 0..WiredIndex::COUNT {
+            candidates.set(index(number));
+        }
+        assert_eq!(seen(&candidates), (0..WiredIndex::COUNT).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_stale_candidate_is_forgotten() {
+        let candidates = Candidates::new();
+        candidates.set(index(70));
+
+        candidates.visit(|_| Look::Stale);
+
+        assert!(seen(&candidates).is_empty());
+    }
+
+    #[test]
+    fn a_candidate_ready_during_clearing_is_kept() {
+        let candidates = Candidates::new();
+        candidates.set(index(70));
+
+        let mut looks = 0;
+        candidates.visit(|_| {
+            looks += 1;
+            if looks == 1 { Look::Stale } else { Look::Ready }
+        });
+
+        assert_eq!(seen(&candidates), [70]);
+    }
 }

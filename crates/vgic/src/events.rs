@@ -1,8 +1,7 @@
 //! The guest's mistakes, counted and kept for the virtual machine monitor to read. They are never
 //! an error to it, and a bounded number is kept, however many the guest makes.
 
-use crate::atomic::{AtomicU64, Ordering::SeqCst};
-use crate::safeguard::Safeguard;
+use crate::sync::{AtomicU64, Ordering::SeqCst};
 use core::cmp::Ordering;
 use core::fmt;
 
@@ -230,9 +229,6 @@ impl FaultCell {
     }
 
     fn write(&self, GuestFault { reason, address, detail }: GuestFault, next: u64) {
-        if !Safeguard::WholeFault.stands() {
-            self.turn.store(next, SeqCst);
-        }
         self.reason.store(reason as u64, SeqCst);
         self.address.store(address, SeqCst);
         self.detail.store(detail, SeqCst);
@@ -249,5 +245,54 @@ impl FaultCell {
         };
         self.turn.store(next, SeqCst);
         fault
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn fault(address: u64) -> GuestFault {
+        GuestFault { reason: FaultReason::UnknownRegister, address, detail: 0 }
+    }
+
+    #[test]
+    fn a_storm_of_faults_is_counted_in_full() {
+        let events = Events::new();
+
+        for address in 0..1000 {
+            events.record(fault(address));
+        }
+
+        let mut drained = Vec::new();
+        events.drain(|fault| drained.push(fault.address));
+        assert_eq!(events.count(FaultReason::UnknownRegister), 1000);
+        assert_eq!(drained, (0..QUEUED as u64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_reason_is_counted_and_kept_as_itself() {
+        let events = Events::new();
+        for reason in FaultReason::ALL {
+            events.record(GuestFault { reason, address: 1, detail: 2 });
+        }
+        let mut drained = Vec::new();
+        events.drain(|fault| drained.push(fault.reason));
+        assert_eq!(drained, FaultReason::ALL);
+        assert!(FaultReason::ALL.iter().all(|reason| events.count(*reason) == 1));
+    }
+
+    #[test]
+    fn reading_the_faults_makes_room_for_new_ones() {
+        let events = Events::new();
+        events.record(fault(1));
+        events.drain(drop);
+
+        events.record(fault(2));
+
+        let mut drained = Vec::new();
+        events.drain(|fault| drained.push(fault.address));
+        assert_eq!(drained, [2]);
     }
 }

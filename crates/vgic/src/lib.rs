@@ -138,7 +138,6 @@ extern crate alloc;
 extern crate std;
 
 mod access;
-mod atomic;
 mod candidates;
 mod config;
 mod cpu_interface;
@@ -149,6 +148,8 @@ mod doorbells;
 mod events;
 mod freeze;
 mod heap;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod interrupt;
 pub mod its;
 mod list_registers;
@@ -163,12 +164,10 @@ mod redistributor;
 mod registers;
 #[cfg(feature = "vm-memory")]
 mod rust_vmm;
-mod safeguard;
 pub mod saved_state;
 mod set_once;
+mod sync;
 mod system_registers;
-#[cfg(test)]
-mod tests;
 mod v2m;
 mod vcpu;
 mod vgic;

@@ -3,8 +3,9 @@
 
 #[cfg(feature = "std")]
 mod imp {
-    pub(crate) use std::sync::MutexGuard;
-    use std::sync::{self, PoisonError, TryLockError};
+    use crate::sync;
+    pub(crate) use crate::sync::MutexGuard;
+    use std::sync::{PoisonError, TryLockError};
 
     /// A mutual exclusion. What a panic left behind is used on.
     pub(crate) struct Mutex<T>(sync::Mutex<T>);

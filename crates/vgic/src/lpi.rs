@@ -118,15 +118,13 @@ mod shared;
 mod sweep;
 mod sweeps;
 mod tables;
-#[cfg(test)]
-mod tests;
 
-use crate::atomic::{AtomicU32, Ordering};
 use crate::events::Events;
 use crate::heap::{OutOfMemory, boxed, shared};
 use crate::lock::Mutex;
 use crate::memory::GuestMemory;
 use crate::progress::Progress;
+use crate::sync::{AtomicU32, Ordering};
 use crate::wakeup::VcpuWakeup;
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -24,10 +24,9 @@
 //! for recalls up to the last number given out when it began to wait. Each of these ends when its
 //! vCPU exits, so later recalls by others do not prolong the wait.
 
-use crate::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use crate::heap::{OutOfMemory, boxed};
 use crate::progress::Progress;
-use crate::safeguard::Safeguard;
+use crate::sync::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
@@ -124,9 +123,7 @@ impl VcpuWakeup {
     /// visible by a sequentially consistent read-modify-write. Unknown vCPUs are ignored.
     pub(crate) fn kick(&self, cpu: Cpu) {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return };
-        if vcpu.needs_kick.load(SeqCst)
-            && (vcpu.needs_kick.swap(false, SeqCst) || !Safeguard::OneKick.stands())
-        {
+        if vcpu.needs_kick.load(SeqCst) && vcpu.needs_kick.swap(false, SeqCst) {
             self.kick.kick(cpu);
         }
     }
@@ -187,14 +184,8 @@ impl VcpuWakeup {
 
     /// vCPU `cpu` leaves, unless it `finds` something to do afterwards. Did it leave?
     pub(crate) fn leave_unless(&self, cpu: Cpu, finds: impl FnOnce() -> bool) -> bool {
-        let stays = if Safeguard::LeaveFirst.stands() {
-            self.leave(cpu);
-            finds()
-        } else {
-            let stays = finds();
-            self.leave(cpu);
-            stays
-        };
+        self.leave(cpu);
+        let stays = finds();
         if stays {
             self.returned(cpu);
         }

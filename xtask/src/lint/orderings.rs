@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::source;
 use crate::workspace::Workspace;
 
-/// Files and folders that a model check compiles or stands in for.
+/// Files and folders whose accesses a model check explores or stands in for.
 const CHECKED: &[&str] = &[
     "crates/irq-domain/src/sync.rs",
     "crates/irq-domain/src/sync",

@@ -10,7 +10,7 @@ use super::itt_teardown::IttTeardown;
 use super::mapping::NoRoom;
 use super::shared::Location;
 use super::sweep::Settings;
-use crate::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use gic_arch::Lpi;
 
 impl Control {

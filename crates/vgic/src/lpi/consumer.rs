@@ -4,7 +4,6 @@ use super::entries::Position;
 use super::entry::{Entry, Level};
 use super::ready_bitmap::{ReadyBit, Turns, Visit, Visitor};
 use super::shared::Shared;
-use crate::safeguard::Safeguard;
 use gic_arch::{Lpi, Priority};
 
 /// An LPI that can be signalled to its vCPU.
@@ -139,7 +138,7 @@ impl Visitor for List<'_> {
 /// any more, or was cleared, nowhere.
 pub(super) fn fold(shared: &Shared, listed: ListedLpi, pending: bool) -> Option<u32> {
     let back = |entry: Entry| {
-        let same = entry.generation() == listed.generation || !Safeguard::FoldOwn.stands();
+        let same = entry.generation() == listed.generation;
         let ours = entry.is_listed() && same;
         ours.then(|| entry.folded(pending))
     };
@@ -169,7 +168,7 @@ impl Visitor for Peek<'_> {
         }
         ready_bit.clear();
         let entry = self.shared.load_at(self.vcpu, position);
-        if Safeguard::LookAgain.stands() && is_ready_here(entry, self.vcpu, level) {
+        if is_ready_here(entry, self.vcpu, level) {
             ready_bit.set();
             return Visit::Found(ready(entry, self.shared));
         }

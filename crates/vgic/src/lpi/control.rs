@@ -16,12 +16,11 @@ use super::mapping::ItsIndex;
 use super::shared::{Location, Shared};
 use super::sweep::{Cause, Settings, Work};
 use super::tables::{LpiTables, PendingBits};
-use crate::atomic::AtomicU64;
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::heap::{OutOfMemory, boxed};
 use crate::memory::GuestMemory;
 use crate::progress::Progress;
-use crate::safeguard::Safeguard;
+use crate::sync::AtomicU64;
 use crate::wakeup::{Recalls, VcpuWakeup};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -178,8 +177,7 @@ impl Control {
 
     /// An entry was changed: if its LPI is in a list register, it is recalled.
     pub(super) fn recall(&mut self, old: Entry) {
-        let listed = old.is_listed() && Safeguard::Recall.stands();
-        if listed && self.wakeup.recall(Cpu::new(old.target())) {
+        if old.is_listed() && self.wakeup.recall(Cpu::new(old.target())) {
             self.pending_kicks.insert(old.target());
         }
     }
@@ -307,7 +305,7 @@ impl Control {
         if old != new {
             self.recall(old);
         }
-        if (old != new || reloads) && Safeguard::SetReadyBit.stands() {
+        if old != new || reloads {
             self.set_ready_bit(new, self.shared.position(location));
         }
     }

@@ -7,9 +7,8 @@
 //! ([`DeviceTable::leads_to`]) before it acts on what the DTE said.
 
 use super::mapping::{MappedDevice, NoRoom};
-use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::{OutOfMemory, no_pages, provide};
-use crate::safeguard::Safeguard;
+use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -172,8 +171,7 @@ impl DeviceTable {
     /// that of one which was unmapped completely before: then its entries have another generation.
     #[inline]
     pub(super) fn leads_to(&self, device: u32, dte: &AtomicU64) -> bool {
-        !Safeguard::LookUpAgain.stands()
-            || self.get(device).is_some_and(|found| core::ptr::eq(found, dte))
+        self.get(device).is_some_and(|found| core::ptr::eq(found, dte))
     }
 
     /// The node that a branch's entry names.
@@ -401,3 +399,6 @@ fn number_of(named: u64) -> Option<u32> {
 fn entry(node: &TableNode, device: u32, height: u32) -> &AtomicU64 {
     &node[((device >> (height * NODE_BITS)) & NODE_MASK) as usize]
 }
+
+#[cfg(test)]
+mod tests;

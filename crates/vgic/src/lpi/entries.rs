@@ -1,8 +1,8 @@
 //! The table of translation entries. Type-stable: a page, once there, stays as long as the table.
 
 use super::entry::Entry;
-use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::{OutOfMemory, no_pages, provide};
+use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 

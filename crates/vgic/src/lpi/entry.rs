@@ -1,7 +1,6 @@
 //! The entry: one mapped event's translation and its pending bit, in one atomic value; or an LPI's
 //! state at one redistributor.
 
-use crate::safeguard::Safeguard;
 use gic_arch::Lpi;
 
 /// Bits of an entry's LPI index: INTIDs reach up to 8192 + 2^20 − 1.
@@ -157,7 +156,7 @@ impl Entry {
 
     /// Back from a list register, where it may still be pending.
     pub(super) fn folded(self, pending: bool) -> Self {
-        let brought = pending && (self.0 & REVOKED == 0 || !Safeguard::Revoke.stands());
+        let brought = pending && self.0 & REVOKED == 0;
         self.with_pending(self.is_pending() || brought).with_flag(LISTED | REVOKED, false)
     }
 
@@ -173,8 +172,7 @@ impl Entry {
 
     /// Of a redistributor whose LPIs are disabled.
     pub(super) fn stopped(self) -> Self {
-        let closes = self.is_deliverable() && Safeguard::SweepOnDisable.stands();
-        self.cleared().with_deliverable(self.is_deliverable() && !closes)
+        self.cleared().with_deliverable(false)
     }
 
     /// A new mapping of the same generation: a list register's stay is remembered, and what it

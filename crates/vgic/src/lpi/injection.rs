@@ -20,8 +20,7 @@ use super::entries::Position;
 use super::entry::Entry;
 use super::itt::EntryRef;
 use super::shared::Shared;
-use crate::atomic::{AtomicU64, Ordering};
-use crate::safeguard::Safeguard;
+use crate::sync::{AtomicU64, Ordering};
 use crate::wakeup::VcpuWakeup;
 use gic_arch::Lpi;
 use msi_types::Cpu;
@@ -99,23 +98,11 @@ impl Shared {
             if !may_pend(seen, found) {
                 return None;
             }
-            if seen.is_pending() && !Safeguard::CoalesceByExchange.stands() {
-                return Some(seen);
-            }
-            let judged = if Safeguard::CompareEntry.stands() {
-                seen
-            } else {
-                Entry::from_bits(atomic.load(Ordering::SeqCst))
-            };
-            let pending = judged.with_pending(true).bits();
+            let pending = seen.with_pending(true).bits();
             // Also if P is set already: only a read-modify-write orders what the sender wrote
             // before this message with the acknowledgement that is to see it.
-            match atomic.compare_exchange(
-                judged.bits(),
-                pending,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            ) {
+            match atomic.compare_exchange(seen.bits(), pending, Ordering::SeqCst, Ordering::SeqCst)
+            {
                 Ok(_) => return Some(seen),
                 Err(now) => seen = Entry::from_bits(now),
             }
@@ -130,8 +117,7 @@ impl Shared {
         if !written.is_ready() {
             // Only the vCPU can say whether it acknowledged an interrupt in a list register: it
             // must exit.
-            let waits =
-                written.is_listed() && written.is_pending() && Safeguard::KickListed.stands();
+            let waits = written.is_listed() && written.is_pending();
             return waits.then_some(target);
         }
         self.ready.get(target as usize)?.set(written.level(), position);
@@ -150,8 +136,7 @@ impl Shared {
 
 #[inline]
 fn may_pend(seen: Entry, found: EntryRef) -> bool {
-    seen.is_deliverable()
-        && (seen.generation() == found.generation || !Safeguard::Generation.stands())
+    seen.is_deliverable() && seen.generation() == found.generation
 }
 
 /// Step 4: kicks the vCPU that must notice, if it left. For callers that hold no locks.

@@ -4,9 +4,8 @@
 
 use super::entries::EntryIndex;
 use super::entry::GENERATION_BITS;
-use crate::atomic::{AtomicU64, Ordering};
 use crate::heap::{OutOfMemory, no_pages, provide};
-use crate::safeguard::Safeguard;
+use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 
@@ -172,7 +171,7 @@ impl Nodes {
                 return None;
             }
         }
-        if Safeguard::ReloadRoot.stands() && dte.load(Ordering::SeqCst) != root.bits() {
+        if dte.load(Ordering::SeqCst) != root.bits() {
             return None;
         }
         Some(EntryRef {

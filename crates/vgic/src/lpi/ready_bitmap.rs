@@ -8,9 +8,8 @@
 
 use super::entries::Position;
 use super::entry::{LEVELS, Level};
-use crate::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::heap::{OutOfMemory, boxed, no_pages, provide};
-use crate::safeguard::Safeguard;
+use crate::sync::{AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
 use doorbell_fallible::try_box;
 use once_cell::race::OnceBox;
@@ -285,7 +284,7 @@ impl ReadyBitmap {
     /// writer that filled it may have found the bit still set.
     fn prune(&self, tree: &LevelBitmap, leaf: u32, level_bit: u64) {
         self.mask.fetch_and(!level_bit, SeqCst);
-        if Safeguard::RecheckMask.stands() && !tree.is_empty_but_for(leaf) {
+        if !tree.is_empty_but_for(leaf) {
             self.mask.fetch_or(level_bit, SeqCst);
         }
     }
@@ -393,7 +392,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
             return;
         }
         page.summary.fetch_and(!bit(leaf), SeqCst);
-        if Safeguard::RecheckLeaf.stands() && page.leaf(leaf).load(SeqCst) != 0 {
+        if page.leaf(leaf).load(SeqCst) != 0 {
             page.summary.fetch_or(bit(leaf), SeqCst);
         }
     }
@@ -405,7 +404,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         }
         let top = self.tree.top(summary >> FANOUT_BITS);
         top.fetch_and(!bit(summary), SeqCst);
-        if Safeguard::RecheckSummary.stands() && page.summary.load(SeqCst) != 0 {
+        if page.summary.load(SeqCst) != 0 {
             top.fetch_or(bit(summary), SeqCst);
         }
     }

@@ -1,8 +1,8 @@
 //! Guest faults that are recorded while the monitor reads them.
 
-use super::scenarios::{holds, needs};
+use super::explore;
+use super::std::vec::Vec;
 use crate::events::{Events, FaultReason, GuestFault};
-use crate::safeguard::Safeguard;
 use alloc::sync::Arc;
 use shuttle::thread;
 
@@ -28,6 +28,5 @@ fn two_faults() {
 
 #[test]
 fn faults_read_while_recorded_are_kept() {
-    holds(two_faults);
-    needs(Safeguard::WholeFault, two_faults);
+    explore(two_faults);
 }

@@ -1,8 +1,8 @@
-//! Tests of the device table. Here, as the model check compiles its source.
+//! The tree grows and shrinks with its devices.
 
-use super::device_table::{DeviceTable, NODE_LIMIT};
-use super::mapping::MappedDevice;
-use crate::atomic::Ordering;
+use super::{DeviceTable, NODE_LIMIT};
+use crate::lpi::mapping::MappedDevice;
+use crate::sync::Ordering;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use proptest::prelude::*;

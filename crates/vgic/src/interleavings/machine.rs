@@ -1,28 +1,34 @@
 //! A small machine: two vCPUs, LPIs of 14 INTID bits, one ITS.
 
-use super::config::{LpiConfig, Priorities, PriorityView};
-use super::consumer::{Consumer, ListedLpi, fold};
-use super::control::Control;
-use super::device_table::DeviceTable;
-use super::injection::{self, Injection};
-use super::mapping::{ItsIndex, MappedDevice};
-use super::mappings::MappedEvent;
-use super::shared::Shared;
+use super::std::vec::Vec;
 use crate::events::Events;
+use crate::lpi::{
+    Control, DeviceTable, Injection, ItsIndex, ListedLpi, LpiConfig, LpiCore, MappedDevice,
+    MappedEvent, PendingLpis, Priorities, PriorityView,
+};
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::progress::Progress;
 use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use gic_arch::{Lpi, Priority, gicr};
 use msi_types::{Cpu, Kick};
+use shuttle::sync::atomic::AtomicUsize;
 
+/// No LPIs.
+pub(super) const NO_LPIS: [u32; 0] = [];
 const VCPUS: u16 = 2;
 const PENDING: u64 = 0x1_0000;
 const BYTES: usize = 0x3_0000;
 
-/// Memory from address 0 on: the configuration table, then the pending tables.
-struct Ram(Vec<AtomicU8>);
+/// Memory from address 0 on. In [`machine`], the configuration table, then the pending tables.
+pub(super) struct Ram(Vec<AtomicU8>);
+
+impl Ram {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self((0..bytes).map(|_| AtomicU8::new(0)).collect())
+    }
+}
 
 impl GuestMemory for Ram {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
@@ -40,6 +46,16 @@ impl GuestMemory for Ram {
 
 pub(super) struct Kicks([AtomicUsize; VCPUS as usize]);
 
+impl Kicks {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self([AtomicUsize::new(0), AtomicUsize::new(0)]))
+    }
+
+    pub(super) fn count(&self, cpu: Cpu) -> usize {
+        self.0[cpu.index()].load(SeqCst)
+    }
+}
+
 impl Kick for Kicks {
     fn kick(&self, cpu: Cpu) {
         self.0[cpu.index()].fetch_add(1, SeqCst);
@@ -48,22 +64,25 @@ impl Kick for Kicks {
 
 /// State that threads share.
 pub(super) struct Machine {
-    shared: Arc<Shared>,
-    senders: Arc<DeviceTable>,
+    lpis: Arc<LpiCore>,
+    devices: Arc<DeviceTable>,
     wakeup: Arc<VcpuWakeup>,
     kicks: Arc<Kicks>,
     ram: Arc<Ram>,
 }
 
-/// State of the command thread.
+/// The commands of the ITS.
 pub(super) struct Commands {
     machine: Arc<Machine>,
-    control: Control,
     its: ItsIndex,
 }
 
-pub(super) fn lpi(number: u32) -> Lpi {
+fn lpi(number: u32) -> Lpi {
     Lpi::try_from(number).unwrap()
+}
+
+fn cpu(vcpu: u16) -> Cpu {
+    Cpu::new(vcpu.into())
 }
 
 /// LPIs and the ITS are enabled, collection n is mapped to vCPU n, LPIs are enabled at priority
@@ -82,25 +101,20 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
         direct: false,
         priorities: Priorities { view: PriorityView::Unshifted, bits: 5 },
     };
-    let shared = Arc::new(Shared::new(&config).unwrap());
-    // As `EnableLPIs` does for all LPIs where they are direct.
-    (0..VCPUS).for_each(|vcpu| shared.own(vcpu.into()).unwrap().ensure(lpi(8192)).unwrap());
-    let ram = Arc::new(Ram((0..BYTES).map(|_| AtomicU8::new(0)).collect()));
-    let kicks = Arc::new(Kicks([AtomicUsize::new(0), AtomicUsize::new(0)]));
-    let senders = Arc::new(DeviceTable::new(device_id_bits).unwrap());
+    let ram = Arc::new(Ram::new(BYTES));
+    let kicks = Kicks::new();
     let wakeup = Arc::new(VcpuWakeup::new(usize::from(VCPUS), kicks.clone()).unwrap());
     let events = Arc::new(Events::new());
-    let control = Control::new(config, shared.clone(), ram.clone(), events, wakeup.clone());
-    let mut control = control.unwrap();
-    let its = control.add_its(senders.clone()).unwrap();
-    let machine = Arc::new(Machine { shared, senders, wakeup, kicks, ram });
+    let lpis = LpiCore::new(config, ram.clone(), wakeup.clone(), events).unwrap();
+    let devices = Arc::new(DeviceTable::new(device_id_bits).unwrap());
+    let its = lpis.add_its(devices.clone()).unwrap();
+    let machine = Arc::new(Machine { lpis, devices, wakeup, kicks, ram });
     (8192..8200).for_each(|number| machine.configure(number, true, 0xa0));
-    control.set_its_enabled(its, true);
-    let mut commands = Commands { machine: machine.clone(), control, its };
+    let mut commands = Commands { machine: machine.clone(), its };
+    commands.set_its_enabled(true);
     for vcpu in 0..VCPUS {
-        commands.enable_lpis(vcpu);
-        commands.control.map_collection(its, vcpu, vcpu).unwrap();
-        commands.control.finish_sweeps().unwrap();
+        commands.enable_direct(vcpu);
+        commands.run(|control| control.map_collection(its, vcpu, vcpu).unwrap());
     }
     (machine, commands)
 }
@@ -113,20 +127,17 @@ impl Machine {
     }
 
     pub(super) fn send(&self, device: u32, event: u32) -> Injection {
-        injection::kick(&self.wakeup, self.shared.signal(&self.senders, device, event))
+        self.lpis.signal(&self.devices, device, event)
     }
 
     /// `GICR_SETLPIR`.
     pub(super) fn ring(&self, vcpu: u16, number: u32) -> Injection {
-        injection::kick(&self.wakeup, self.shared.set_lpi(vcpu.into(), lpi(number)))
+        self.lpis.set_lpi(cpu(vcpu), lpi(number))
     }
 
     pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {
-        Vcpu {
-            machine: self.clone(),
-            cpu: Cpu::new(vcpu.into()),
-            consumer: Consumer::new(vcpu.into()),
-        }
+        let lpis = self.lpis.pending_lpis(cpu(vcpu)).expect("another thread is the vCPU");
+        Vcpu { machine: self.clone(), cpu: cpu(vcpu), lpis }
     }
 
     /// An access leaves work over.
@@ -136,102 +147,121 @@ impl Machine {
     }
 
     pub(super) fn kicks(&self, vcpu: u16) -> usize {
-        self.kicks.0[usize::from(vcpu)].load(SeqCst)
+        self.kicks.count(cpu(vcpu))
+    }
+
+    fn table_byte(vcpu: u16, number: u32) -> (u64, u8) {
+        (PENDING * (1 + u64::from(vcpu)) + u64::from(number / 8), 1 << (number % 8))
     }
 
     /// Is the LPI in the pending table?
     pub(super) fn table_has(&self, vcpu: u16, number: u32) -> bool {
+        let (address, bit) = Self::table_byte(vcpu, number);
         let mut byte = [0];
-        let address = PENDING * (1 + u64::from(vcpu)) + u64::from(number / 8);
         self.ram.read(address, &mut byte).unwrap();
-        byte[0] & (1 << (number % 8)) != 0
+        byte[0] & bit != 0
     }
 }
 
 impl Commands {
-    fn send_kicks(&mut self) {
-        while let Some(vcpu) = self.control.pop_kick() {
-            self.machine.wakeup.kick(Cpu::new(vcpu));
-        }
+    /// Runs commands to their end, and sends the kicks.
+    fn run<R>(&self, commands: impl FnOnce(&mut Control) -> R) -> R {
+        let result = self.machine.lpis.with_kicks_deferred(|control| {
+            let result = commands(control);
+            control.finish_sweeps().unwrap();
+            result
+        });
+        self.machine.lpis.send_kicks();
+        result
     }
 
-    fn event(&self, device: u32, event: u32) -> MappedEvent {
-        self.control.event(self.its, device, event).unwrap()
+    /// Runs a command about a mapped event.
+    fn run_of<R>(
+        &self,
+        (device, event): (u32, u32),
+        command: impl FnOnce(&mut Control, MappedEvent) -> R,
+    ) -> R {
+        self.run(|control| {
+            let event = control.event(self.its, device, event).unwrap();
+            command(control, event)
+        })
     }
 
     pub(super) fn map_device(&mut self, device: u32, bits: u8) {
-        self.control
-            .map_device(self.its, device, MappedDevice { event_bits: bits, itt: 0 })
-            .unwrap();
+        let mapped = MappedDevice { event_bits: bits, itt: 0 };
+        self.run(|control| control.map_device(self.its, device, mapped).unwrap());
     }
 
     pub(super) fn unmap_device(&mut self, device: u32) {
-        self.control.unmap_device(self.its, device);
-        self.control.finish_sweeps().unwrap();
+        self.run(|control| control.unmap_device(self.its, device));
     }
 
     pub(super) fn map_event(&mut self, device: u32, event: u32, number: u32, collection: u16) {
-        self.control.map_event(self.its, (device, event), lpi(number), collection).unwrap();
+        self.run(|control| {
+            control.map_event(self.its, (device, event), lpi(number), collection).unwrap();
+        });
     }
 
     pub(super) fn discard(&mut self, device: u32, event: u32) {
-        self.control.discard_event(self.event(device, event));
+        self.run_of((device, event), Control::discard_event);
     }
 
     pub(super) fn movi(&mut self, device: u32, event: u32, collection: u16) {
-        self.control.move_event(self.event(device, event), collection).unwrap();
-        self.send_kicks();
+        self.run_of((device, event), |control, event| control.move_event(event, collection))
+            .unwrap();
     }
 
     pub(super) fn movall(&mut self, from: u16, to: u16) {
-        self.control.move_all(self.its, from, to);
-        self.control.finish_sweeps().unwrap();
-        self.send_kicks();
+        self.run(|control| control.move_all(self.its, from, to));
     }
 
     pub(super) fn inv(&mut self, device: u32, event: u32) {
-        self.control.invalidate_event(self.event(device, event)).unwrap();
-        self.send_kicks();
+        self.run_of((device, event), Control::invalidate_event).unwrap();
     }
 
     /// SYNC: is everything before it complete?
     pub(super) fn sync(&self) -> bool {
-        !self.control.awaits(self.control.recalls())
+        self.machine.lpis.with_kicks_deferred(|control| !control.awaits(control.recalls()))
     }
 
     pub(super) fn enable_lpis(&mut self, vcpu: u16) {
         let propbaser = gicr::Propbaser::new().with_id_bits_minus_one(13);
         let pendbaser = gicr::Pendbaser::new().with_address(PENDING * (1 + u64::from(vcpu)));
-        self.control.enable_lpis(vcpu.into(), propbaser, pendbaser).unwrap();
-        self.control.finish_sweeps().unwrap();
-        self.send_kicks();
+        self.run(|control| control.enable_lpis(vcpu.into(), propbaser, pendbaser).unwrap());
+    }
+
+    /// Enables LPIs. The first few can be rung by `GICR_SETLPIR` afterwards: they have their page
+    /// before, as one of them was in the pending table.
+    fn enable_direct(&mut self, vcpu: u16) {
+        let (address, bit) = Machine::table_byte(vcpu, 8192);
+        self.machine.ram.write(address, &[bit]).unwrap();
+        self.enable_lpis(vcpu);
+        self.disable_lpis(vcpu);
+        self.machine.ram.write(address, &[0]).unwrap();
+        self.enable_lpis(vcpu);
+        // A look finds the ready bit stale, and takes the path to it out.
+        assert_eq!(self.machine.vcpu(vcpu).drain(), NO_LPIS);
     }
 
     /// `GICR_INVLPIR`.
     pub(super) fn invalidate(&mut self, vcpu: u16, number: u32) {
-        self.control.invalidate(vcpu.into(), lpi(number)).unwrap();
-        self.control.finish_sweeps().unwrap();
-        self.send_kicks();
+        self.machine.lpis.invalidate(cpu(vcpu), lpi(number)).unwrap();
     }
 
     pub(super) fn set_its_enabled(&mut self, enabled: bool) {
-        self.control.set_its_enabled(self.its, enabled);
-        self.control.finish_sweeps().unwrap();
-        self.send_kicks();
+        self.run(|control| control.set_its_enabled(self.its, enabled));
     }
 
     pub(super) fn disable_lpis(&mut self, vcpu: u16) {
-        self.control.disable_lpis(vcpu.into());
-        self.control.finish_sweeps().unwrap();
+        self.run(|control| control.disable_lpis(vcpu.into()));
     }
 
     pub(super) fn clear_lpi(&mut self, vcpu: u16, number: u32) {
-        self.control.clear_lpi(vcpu.into(), lpi(number));
-        self.send_kicks();
+        self.machine.lpis.clear_lpi(cpu(vcpu), lpi(number));
     }
 
     pub(super) fn pending(&mut self, vcpu: u16) -> Vec<u32> {
-        self.control.pending(vcpu.into()).into_iter().map(Lpi::get).collect()
+        self.machine.lpis.pending(cpu(vcpu)).into_iter().map(Lpi::get).collect()
     }
 }
 
@@ -239,12 +269,12 @@ impl Commands {
 pub(super) struct Vcpu {
     machine: Arc<Machine>,
     cpu: Cpu,
-    consumer: Consumer,
+    lpis: PendingLpis,
 }
 
 impl Vcpu {
     pub(super) fn take(&mut self) -> Option<u32> {
-        self.consumer.take(&self.machine.shared, Priority::IDLE).map(|ready| ready.lpi.get())
+        self.lpis.take(Priority::IDLE).map(|ready| ready.lpi.get())
     }
 
     pub(super) fn drain(&mut self) -> Vec<u32> {
@@ -253,8 +283,8 @@ impl Vcpu {
 
     /// Says that it leaves, then looks. `true`: it is gone.
     pub(super) fn leave(&mut self) -> bool {
-        let machine = self.machine.clone();
-        machine.wakeup.leave_unless(self.cpu, || self.highest())
+        let wakeup = self.machine.wakeup.clone();
+        wakeup.leave_unless(self.cpu, || self.lpis.highest(Priority::IDLE).is_some())
     }
 
     /// Says that it leaves, then looks for work. `true`: it is gone.
@@ -263,22 +293,18 @@ impl Vcpu {
         wakeup.leave_unless(self.cpu, || wakeup.has_work())
     }
 
-    fn highest(&mut self) -> bool {
-        self.consumer.highest(&self.machine.shared, Priority::IDLE).is_some()
-    }
-
     /// Takes what is most urgent into its list register and runs guest code.
     pub(super) fn enter(&mut self) -> Option<ListedLpi> {
         self.machine.wakeup.leave(self.cpu);
         self.machine.wakeup.fills(self.cpu);
-        self.consumer.list(&self.machine.shared, Priority::IDLE)
+        self.lpis.list(Priority::IDLE)
     }
 
     /// Brings it back, acknowledged by the guest or not.
     pub(super) fn exit(&mut self, listed: Option<ListedLpi>, pending: bool) {
         self.machine.wakeup.returned(self.cpu);
-        if let Some(vcpu) = listed.and_then(|listed| fold(&self.machine.shared, listed, pending)) {
-            self.machine.wakeup.kick(Cpu::new(vcpu));
+        if let Some(listed) = listed {
+            self.lpis.fold(listed, pending);
         }
         self.machine.wakeup.folded(self.cpu);
     }

@@ -1,9 +1,9 @@
-//! Direct LPIs, rung while commands and vCPUs change their words.
+//! Direct LPIs, rung while commands and vCPUs change their entries.
 
-use super::injection::Injection;
-use super::machine::machine;
-use super::scenarios::{LPI, OTHER, holds, needs, spawn};
-use crate::safeguard::Safeguard;
+use super::explore;
+use super::lpis::{LPI, OTHER, spawn};
+use super::machine::{NO_LPIS, machine};
+use crate::lpi::Injection;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -24,9 +24,7 @@ fn rung_while_the_vcpu_falls_asleep() {
 
 #[test]
 fn a_vcpu_never_sleeps_over_a_direct_lpi() {
-    holds(rung_while_the_vcpu_falls_asleep);
-    needs(Safeguard::LeaveFirst, rung_while_the_vcpu_falls_asleep);
-    needs(Safeguard::OneKick, rung_while_the_vcpu_falls_asleep);
+    explore(rung_while_the_vcpu_falls_asleep);
 }
 
 fn rung_while_lpis_are_disabled() {
@@ -34,18 +32,17 @@ fn rung_while_lpis_are_disabled() {
     let rings = [1, 2].map(|_| spawn(&machine, |machine| machine.ring(0, LPI)));
     let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
     commands.disable_lpis(0);
-    assert_eq!(commands.pending(0), [], "pending after EnableLPIs was cleared");
+    assert_eq!(commands.pending(0), NO_LPIS, "pending after EnableLPIs was cleared");
     let fresh = rings.map(|ring| ring.join().unwrap() == Injection::Fresh);
     let taken = vcpu.join().unwrap();
-    assert_eq!(commands.pending(0), [], "became pending after EnableLPIs was cleared");
+    assert_eq!(commands.pending(0), NO_LPIS, "became pending after EnableLPIs was cleared");
     let fresh = fresh.into_iter().filter(|fresh| *fresh).count();
     assert_eq!(taken + usize::from(machine.table_has(0, LPI)), fresh);
 }
 
 #[test]
 fn a_direct_lpi_is_delivered_or_in_the_table() {
-    holds(rung_while_lpis_are_disabled);
-    needs(Safeguard::SweepOnDisable, rung_while_lpis_are_disabled);
+    explore(rung_while_lpis_are_disabled);
 }
 
 /// LPIs are enabled again, and what the pending table says is pending beside what is rung
@@ -66,8 +63,7 @@ fn rung_while_lpis_are_enabled() {
 
 #[test]
 fn a_direct_lpi_comes_as_often_as_pending() {
-    holds(rung_while_lpis_are_enabled);
-    needs(Safeguard::SetReadyBit, rung_while_lpis_are_enabled);
+    explore(rung_while_lpis_are_enabled);
 }
 
 fn rung_and_taken_back() {
@@ -84,7 +80,7 @@ fn rung_and_taken_back() {
 
 #[test]
 fn a_cleared_direct_lpi_does_not_come_back() {
-    holds(rung_and_taken_back);
+    explore(rung_and_taken_back);
 }
 
 /// The configuration says "disabled", then "enabled" with another priority; each is invalidated.
@@ -93,7 +89,7 @@ fn rung_while_it_is_invalidated() {
     let ring = spawn(&machine, |machine| machine.ring(0, LPI));
     machine.configure(LPI, false, 0xa0);
     commands.invalidate(0, LPI);
-    assert_eq!(machine.vcpu(0).drain(), [], "it is disabled");
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "it is disabled");
     let vcpu = spawn(&machine, |machine| machine.vcpu(0).drain().len());
     machine.configure(LPI, true, 0x20);
     commands.invalidate(0, LPI);
@@ -103,8 +99,7 @@ fn rung_while_it_is_invalidated() {
 
 #[test]
 fn an_invalidation_loses_no_direct_lpi() {
-    holds(rung_while_it_is_invalidated);
-    needs(Safeguard::SetReadyBit, rung_while_it_is_invalidated);
+    explore(rung_while_it_is_invalidated);
 }
 
 /// The vCPU enters and exits twice, while the LPI is rung, disabled and moved by MOVALL.
@@ -146,5 +141,5 @@ fn rung_while_listed() {
 
 #[test]
 fn a_direct_lpi_in_a_list_register_is_not_lost() {
-    holds(rung_while_listed);
+    explore(rung_while_listed);
 }

@@ -1,9 +1,10 @@
 //! LPIs in list registers while commands change them.
 
-use super::injection::Injection;
-use super::machine::{Commands, Machine};
-use super::scenarios::{LPI, holds, needs, one_event, spawn};
-use crate::safeguard::Safeguard;
+use super::explore;
+use super::lpis::{LPI, one_event, spawn};
+use super::machine::{Commands, Machine, NO_LPIS};
+use super::std::vec;
+use crate::lpi::Injection;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::thread;
@@ -32,14 +33,14 @@ fn moved_while_listed(guest: Guest) {
     commands.movi(1, 0, 1);
     let acknowledged = runner.join().unwrap();
     assert!(commands.sync(), "everybody has exited");
-    assert_eq!(machine.vcpu(0).drain(), [], "pending at the old place");
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "pending at the old place");
     assert_eq!(machine.vcpu(1).drain().len(), usize::from(!acknowledged), "once, at one place");
 }
 
 #[test]
 fn an_lpi_moving_while_listed_comes_once() {
-    holds(|| moved_while_listed(Guest::Acknowledges));
-    holds(|| moved_while_listed(Guest::Masks));
+    explore(|| moved_while_listed(Guest::Acknowledges));
+    explore(|| moved_while_listed(Guest::Masks));
 }
 
 fn synced_while_listed() {
@@ -67,8 +68,7 @@ fn synced_while_listed() {
 
 #[test]
 fn after_sync_the_old_place_lists_no_moved_lpi() {
-    holds(synced_while_listed);
-    needs(Safeguard::Recall, synced_while_listed);
+    explore(synced_while_listed);
 }
 
 fn mapped_anew_while_listed() {
@@ -78,13 +78,12 @@ fn mapped_anew_while_listed() {
     commands.discard(1, 0);
     commands.map_event(1, 0, LPI, 0);
     runner.join().unwrap();
-    assert_eq!(machine.vcpu(0).drain(), [], "nobody rang the new mapping");
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "nobody rang the new mapping");
 }
 
 #[test]
 fn a_listed_discarded_lpi_does_not_come_back() {
-    holds(mapped_anew_while_listed);
-    needs(Safeguard::Revoke, mapped_anew_while_listed);
+    explore(mapped_anew_while_listed);
 }
 
 fn unmapped_while_listed() {
@@ -95,12 +94,12 @@ fn unmapped_while_listed() {
     commands.map_device(2, 1);
     commands.map_event(2, 0, LPI, 0);
     runner.join().unwrap();
-    assert_eq!(machine.vcpu(0).drain(), [], "nobody rang the new device's interrupt");
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "nobody rang the new device's interrupt");
 }
 
 #[test]
 fn a_listed_unmapped_lpi_does_not_come_back() {
-    holds(unmapped_while_listed);
+    explore(unmapped_while_listed);
 }
 
 /// As [`unmapped_while_listed`], but the next owner of the slot is rung, and listed at another
@@ -117,15 +116,14 @@ fn next_owner_listed_meanwhile() {
     let listed = vcpu.enter();
     runner.join().unwrap();
     vcpu.exit(listed, false);
-    let taken = usize::from(listed.is_some()) + machine.vcpu(1).drain().len();
+    let taken = usize::from(listed.is_some()) + vcpu.drain().len();
     assert_eq!(taken, 1, "device 2 rang once");
-    assert_eq!(machine.vcpu(0).drain(), []);
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS);
 }
 
 #[test]
 fn a_folded_lpi_is_not_the_next_owners() {
-    holds(next_owner_listed_meanwhile);
-    needs(Safeguard::FoldOwn, next_owner_listed_meanwhile);
+    explore(next_owner_listed_meanwhile);
 }
 
 fn rung_while_listed() {
@@ -143,8 +141,7 @@ fn rung_while_listed() {
 
 #[test]
 fn a_message_for_a_listed_lpi_forces_an_exit() {
-    holds(rung_while_listed);
-    needs(Safeguard::KickListed, rung_while_listed);
+    explore(rung_while_listed);
 }
 
 /// The old and the new vCPU run, and another message comes.
@@ -167,7 +164,7 @@ fn moved_and_rung_while_listed() {
 
 #[test]
 fn an_lpi_is_in_one_list_register_at_most() {
-    holds(moved_and_rung_while_listed);
+    explore(moved_and_rung_while_listed);
 }
 
 /// A vCPU that enters and exits twice, and reads `number` whenever its guest acknowledges: the last
@@ -287,11 +284,9 @@ fn entered_again_while_the_event_follows() {
 
 #[test]
 fn vcpus_that_enter_again_lose_no_message() {
-    holds(entered_again_while_it_moves);
-    holds(entered_again_while_all_move);
-    holds(entered_again_while_the_event_follows);
-    holds(entered_again_while_lpis_are_disabled);
-    holds(entered_again_while_an_its_is_disabled);
-    needs(Safeguard::SetReadyBit, entered_again_while_it_moves);
-    needs(Safeguard::TakeOwn, entered_again_while_the_event_follows);
+    explore(entered_again_while_it_moves);
+    explore(entered_again_while_all_move);
+    explore(entered_again_while_the_event_follows);
+    explore(entered_again_while_lpis_are_disabled);
+    explore(entered_again_while_an_its_is_disabled);
 }

@@ -1,6 +1,8 @@
 //! Store buffers: what a sender wrote before its message becomes visible to others only when its
 //! thread does a read-modify-write, or when the buffer gets round to it.
 
+extern crate std;
+
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::cell::RefCell;
@@ -13,7 +15,7 @@ struct Store {
     value: u64,
 }
 
-thread_local! {
+std::thread_local! {
     static BUFFER: RefCell<VecDeque<Store>> = const { RefCell::new(VecDeque::new()) };
 }
 

@@ -1,17 +1,16 @@
 //! The scheduler's atomics. A read-modify-write empties its thread's store buffer, as on every
 //! machine.
 
-use crate::safeguard::Safeguard;
-use crate::store_buffer;
-use core::cell::Cell;
+use super::store_buffer;
 pub(crate) use shuttle::sync::atomic::Ordering;
 
 /// An atomic with these operations beside the usual ones.
 macro_rules! atomic {
-    ($name:ident of $value:ty: $($operation:ident),*) => {
+    ($(#[$attribute:meta])* $name:ident of $value:ty: $($operation:ident),*) => {
         #[derive(Debug)]
         pub(crate) struct $name(shuttle::sync::atomic::$name);
 
+        $(#[$attribute])*
         impl $name {
             pub(crate) const fn new(value: $value) -> Self {
                 Self(shuttle::sync::atomic::$name::new(value))
@@ -60,27 +59,26 @@ macro_rules! atomic {
     };
 }
 
-atomic!(AtomicBool of bool: swap);
-atomic!(AtomicU16 of u16:);
-atomic!(AtomicU32 of u32: fetch_and, fetch_or, swap);
+atomic!(#[expect(dead_code, reason = "a part is enough")] AtomicBool of bool: swap);
+atomic!(#[expect(dead_code, reason = "a part is enough")] AtomicU16 of u16:);
+atomic!(#[expect(dead_code, reason = "a part is enough")] AtomicU32 of u32: swap);
 atomic!(AtomicU64 of u64: fetch_add, fetch_and, fetch_max, fetch_or, fetch_sub, swap);
+
+impl AtomicU32 {
+    pub(crate) fn fetch_update(
+        &self,
+        order: Ordering,
+        failure: Ordering,
+        change: impl FnMut(u32) -> Option<u32>,
+    ) -> Result<u32, u32> {
+        check(order);
+        check(failure);
+        store_buffer::drain();
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change)
+    }
+}
 
 /// The scheduler would not show what a weaker order allows.
 fn check(order: Ordering) {
     assert_eq!(order, Ordering::SeqCst, "an access that is weaker than what is explored");
-}
-
-/// Eight LPIs.
-pub(crate) const OWN_PAGE_BITS: u32 = 3;
-
-thread_local! {
-    static LEFT_OUT: Cell<Option<Safeguard>> = const { Cell::new(None) };
-}
-
-pub(crate) fn leave_out(safeguard: Option<Safeguard>) {
-    LEFT_OUT.set(safeguard);
-}
-
-pub(crate) fn is_left_out(step: u8) -> bool {
-    LEFT_OUT.get().is_some_and(|safeguard| safeguard as u8 == step)
 }

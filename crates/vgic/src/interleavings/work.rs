@@ -1,8 +1,8 @@
 //! Work that an access leaves over, while vCPUs leave.
 
+use super::explore;
+use super::lpis::spawn;
 use super::machine::machine;
-use super::scenarios::{holds, needs, spawn};
-use crate::safeguard::Safeguard;
 
 /// Both vCPUs leave, unless they find that work is left over.
 fn left_over_while_they_fall_asleep() {
@@ -18,6 +18,5 @@ fn left_over_while_they_fall_asleep() {
 
 #[test]
 fn vcpus_never_all_sleep_over_work() {
-    holds(left_over_while_they_fall_asleep);
-    needs(Safeguard::LeaveFirst, left_over_while_they_fall_asleep);
+    explore(left_over_while_they_fall_asleep);
 }

@@ -1,0 +1,203 @@
+//! Candidates, interrupts and departures by themselves, small enough for every interleaving. The
+//! steps between them are those of `wired.rs` and `vcpu.rs`, which `wired_model` checks as they
+//! are.
+
+use super::machine::Kicks;
+use super::std::vec::Vec;
+use super::{explore_all, explore_random};
+use crate::candidates::{Candidates, Look};
+use crate::interrupt::{Interrupt, InterruptWord};
+use crate::wakeup::VcpuWakeup;
+use crate::wired_index::WiredIndex;
+use alloc::sync::Arc;
+use msi_types::Cpu;
+use shuttle::thread;
+
+/// Two vCPUs, and two edge interrupts whose candidates share a leaf.
+struct Machine {
+    interrupts: [Interrupt; 2],
+    candidates: [Candidates; 2],
+    wakeup: VcpuWakeup,
+    kicks: Arc<Kicks>,
+}
+
+fn wired_index(index: usize) -> WiredIndex {
+    WiredIndex::shared(index).unwrap()
+}
+
+impl Machine {
+    fn new() -> Arc<Self> {
+        let state = InterruptWord::new().with_edge(true).with_enabled(true);
+        let kicks = Kicks::new();
+        Arc::new(Self {
+            interrupts: [Interrupt::new(state), Interrupt::new(state)],
+            candidates: [Candidates::new(), Candidates::new()],
+            wakeup: VcpuWakeup::new(2, kicks.clone()).unwrap(),
+            kicks,
+        })
+    }
+
+    /// As `Wired::settle`.
+    fn settle(&self, index: usize, state: InterruptWord) {
+        if let Some(target) = state.target().filter(|_| state.ready()) {
+            self.candidates[target.index()].set(wired_index(index));
+            self.wakeup.kick(target);
+        }
+    }
+
+    fn change(&self, index: usize, change: impl Fn(InterruptWord) -> InterruptWord) {
+        let (_, new) = self.interrupts[index].update(change);
+        self.settle(index, new);
+    }
+
+    fn fire(&self, index: usize) {
+        self.change(index, |state| state.with_latch(true));
+    }
+
+    fn route(&self, index: usize, target: u16) {
+        self.change(index, |state| state.with_target_index(target));
+    }
+
+    /// As `Vcpu::inputs`: what is ready.
+    fn look(&self, cpu: Cpu) -> Option<usize> {
+        let mut found = None;
+        self.candidates[cpu.index()].visit(|candidate| {
+            let index = candidate.shared_index().unwrap();
+            if self.interrupts[index].state().ready_at(cpu) {
+                found = Some(index);
+                Look::Ready
+            } else {
+                Look::Stale
+            }
+        });
+        found
+    }
+
+    /// As `Vcpu::acknowledge` and an EOI.
+    fn handle(&self, cpu: Cpu) -> Option<usize> {
+        let index = self.look(cpu)?;
+        let taken = self.interrupts[index]
+            .try_update(|state| state.ready_at(cpu).then(|| state.acknowledged()));
+        taken.map(|_| {
+            self.change(index, |state| state.with_active(false));
+            index
+        })
+    }
+
+    /// As `Vcpu::prepare_to_sleep`: does it sleep?
+    fn leave(&self, cpu: Cpu) -> bool {
+        self.wakeup.leave_unless(cpu, || self.look(cpu).is_some())
+    }
+
+    /// After everything: what is ready at a vCPU is found there, and the vCPU is awake or was
+    /// kicked.
+    fn check(&self, cpu: Cpu, sleeps: bool) {
+        let ready = self.interrupts.iter().any(|interrupt| interrupt.state().ready_at(cpu));
+        assert_eq!(self.look(cpu).is_some(), ready, "a candidate was lost");
+        let kicks = self.kicks.count(cpu);
+        assert!(kicks <= 1, "{kicks} kicks for one departure");
+        assert!(!(ready && sleeps) || kicks == 1, "the vCPU sleeps over an interrupt");
+    }
+}
+
+const CPU: Cpu = Cpu::new(0);
+const OTHER: Cpu = Cpu::new(1);
+
+fn spawn(
+    machine: &Arc<Machine>,
+    act: impl FnOnce(&Machine) + Send + 'static,
+) -> thread::JoinHandle<()> {
+    let machine = machine.clone();
+    thread::spawn(move || act(&machine))
+}
+
+/// The vCPU falls asleep while these interrupts fire.
+fn sleeps_while_they_fire(machine: &Arc<Machine>, firing: &[usize]) {
+    let injectors: Vec<_> = firing
+        .iter()
+        .copied()
+        .map(|index| spawn(machine, move |machine| machine.fire(index)))
+        .collect();
+    let sleeps = machine.leave(CPU);
+    for injector in injectors {
+        injector.join().unwrap();
+    }
+    machine.check(CPU, sleeps);
+}
+
+fn one_fires() {
+    sleeps_while_they_fire(&Machine::new(), &[0]);
+}
+
+#[test]
+fn an_interrupt_wakes_a_vcpu_falling_asleep() {
+    explore_all(400, one_fires);
+}
+
+fn one_fires_again() {
+    let machine = Machine::new();
+    machine.fire(0);
+    machine.handle(CPU).unwrap();
+    sleeps_while_they_fire(&machine, &[0]);
+}
+
+#[test]
+fn a_forgotten_candidate_is_not_lost() {
+    explore_all(20_000, one_fires_again);
+}
+
+/// Its candidate is in the leaf of one that is stale.
+fn a_neighbour_fires() {
+    let machine = Machine::new();
+    machine.fire(0);
+    machine.handle(CPU).unwrap();
+    sleeps_while_they_fire(&machine, &[1]);
+}
+
+#[test]
+fn a_leaf_that_is_being_forgotten_is_not_lost() {
+    explore_all(20_000, a_neighbour_fires);
+}
+
+fn two_fire() {
+    sleeps_while_they_fire(&Machine::new(), &[0, 1]);
+}
+
+#[test]
+fn two_injectors_kick_once() {
+    explore_random(50_000, two_fire);
+}
+
+fn one_fires_while_it_is_handled() {
+    let machine = Machine::new();
+    machine.fire(0);
+    let injector = spawn(&machine, |machine| machine.fire(0));
+    let handled = machine.handle(CPU).is_some();
+    let sleeps = machine.leave(CPU);
+    injector.join().unwrap();
+    assert!(handled);
+    machine.check(CPU, sleeps);
+}
+
+#[test]
+fn an_interrupt_firing_at_its_ack_stays_pending() {
+    explore_random(50_000, one_fires_while_it_is_handled);
+}
+
+fn one_moves_while_it_fires() {
+    let machine = Machine::new();
+    machine.wakeup.leave(OTHER);
+    let injector = spawn(&machine, |machine| machine.fire(0));
+    let router = spawn(&machine, |machine| machine.route(0, 1));
+    let handled = machine.handle(CPU).is_some();
+    injector.join().unwrap();
+    router.join().unwrap();
+    let there = machine.interrupts[0].state().ready_at(OTHER);
+    assert_ne!(handled, there, "once, at one place");
+    machine.check(OTHER, true);
+}
+
+#[test]
+fn a_moving_interrupt_wakes_only_its_new_target() {
+    explore_random(50_000, one_moves_while_it_fires);
+}

@@ -1,0 +1,303 @@
+//! The whole model: devices ring the ITS's doorbell, vCPUs acknowledge by system registers, and
+//! commands come by the queue.
+
+use super::lpis::LPI;
+use super::machine::{Kicks, Ram};
+use super::std::vec::Vec;
+use super::{explore_random, store_buffer};
+use crate::AccessWidth::{Double, Word};
+use crate::its::ItsConfig;
+use crate::{GuestMemory, Sleep, Vcpu, Vgic, VgicConfig};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
+use gic_arch::ich::{ListRegisterState, Vtr};
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::{gicd, gicr, icc};
+use msi_types::{Cpu, Delivery, DeviceId, EventId, MsiMessage};
+use shuttle::thread;
+
+const ITS: u64 = 0x0808_0000;
+const REDISTRIBUTORS: u64 = 0x080a_0000;
+const CONFIGURATION: u64 = 0;
+const PENDING: [u64; 2] = [0x1_0000, 0x2_0000];
+const QUEUE: u64 = 0x3_0000;
+const DEVICES: u64 = 0x4_0000;
+const COLLECTIONS: u64 = 0x5_0000;
+const RAM_BYTES: usize = 0x6_0000;
+const DEVICE: DeviceId = DeviceId::new(1);
+const EVENT: EventId = EventId::new(0);
+const SPURIOUS: u64 = 1023;
+/// Executions of a check. Each takes long, as the guest sets the whole machine up.
+const EXECUTIONS: usize = 1_500;
+
+/// The machine of a guest that has mapped one event of one device to [`LPI`] at vCPU 0.
+/// Collection n is at vCPU n.
+struct Machine {
+    gic: Arc<Vgic>,
+    ram: Arc<Ram>,
+    kicks: Arc<Kicks>,
+}
+
+fn machine() -> (Arc<Machine>, [Vcpu; 2]) {
+    let ram = Arc::new(Ram::new(RAM_BYTES));
+    ram.write(CONFIGURATION, &[0xa1]).unwrap();
+    let kicks = Kicks::new();
+    let config = VgicConfig {
+        lpi_id_bits: Some(14),
+        its_events: 64,
+        its_devices: 4,
+        its: Vec::from([ItsConfig { device_id_bits: 2, ..ItsConfig::new(ITS) }]),
+        ..VgicConfig::new(2)
+    };
+    let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
+    let machine = Machine { gic, ram, kicks };
+    let mut vcpus: [Vcpu; 2] = vcpus.try_into().unwrap();
+    let enable_groups = gicd::Ctlr::new().with_enable_grp0(true).with_enable_grp1(true);
+    machine.write(machine.gic.config().distributor, gicd::CTLR.offset(), enable_groups.into());
+    (0..2).for_each(|vcpu| machine.start(vcpu, &mut vcpus[vcpu]));
+    machine.start_its();
+    (Arc::new(machine), vcpus)
+}
+
+impl Machine {
+    fn write(&self, base: u64, offset: u32, value: u32) {
+        self.gic.write(base + u64::from(offset), Word, value.into()).unwrap();
+    }
+
+    fn write_double(&self, base: u64, offset: u32, value: u64) {
+        self.gic.write(base + u64::from(offset), Double, value).unwrap();
+    }
+
+    /// A vCPU takes interrupts, LPIs too.
+    fn start(&self, index: usize, vcpu: &mut Vcpu) {
+        let frame = REDISTRIBUTORS + 0x2_0000 * index as u64;
+        let tables = gicr::Propbaser::new().with_id_bits_minus_one(13).with_address(CONFIGURATION);
+        let pending = gicr::Pendbaser::new().with_address(PENDING[index]);
+        self.write(frame, gicr::WAKER.offset(), 0);
+        self.write_double(frame, gicr::PROPBASER.offset(), tables.into_bits());
+        self.write_double(frame, gicr::PENDBASER.offset(), pending.into_bits());
+        let enable = gicr::Ctlr::new().with_enable_lpis(true);
+        self.write(frame, gicr::CTLR.offset(), enable.into_bits());
+        vcpu.write_sysreg(icc::PMR.encoding(), 0xff).unwrap();
+        vcpu.write_sysreg(icc::IGRPEN1.encoding(), 1).unwrap();
+    }
+
+    fn start_its(&self) {
+        let table =
+            |at| Baser::new().with_page_size(PageSize::Size64K).with_address(at).with_valid(true);
+        let queue = Cbaser::new().with_address(QUEUE).with_valid(true);
+        self.write_double(ITS, gits::BASER.get(0).unwrap().offset(), table(DEVICES).into_bits());
+        self.write_double(
+            ITS,
+            gits::BASER.get(1).unwrap().offset(),
+            table(COLLECTIONS).into_bits(),
+        );
+        self.write_double(ITS, gits::CBASER.offset(), queue.into_bits());
+        self.write(ITS, gits::CTLR.offset(), 1);
+        self.run(0, &[mapc(0), mapc(1), mapd(), mapti()]);
+    }
+
+    /// Puts commands into the queue from this place on, and waits until they are done.
+    fn run(&self, first: u32, commands: &[Command]) {
+        let mut at = 32 * first;
+        for command in commands {
+            let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
+            self.ram.write(QUEUE + u64::from(at), &image).unwrap();
+            at += 32;
+        }
+        self.write_double(ITS, gits::CWRITER.offset(), Cwriter::at_offset(at).into_bits());
+        let creadr = ITS + u64::from(gits::CREADR.offset());
+        while self.gic.read(creadr, Double).unwrap() != u64::from(at) {
+            thread::yield_now();
+        }
+    }
+
+    /// Runs commands after those that set the machine up.
+    fn command(&self, commands: &[Command]) {
+        self.run(4, commands);
+    }
+
+    fn send(&self) {
+        let address = ITS + u64::from(gits::TRANSLATER.offset());
+        let message = MsiMessage { address, data: EVENT.get() };
+        let delivery = self.gic.its(0).unwrap().signal_msi(DEVICE, message);
+        assert_eq!(delivery, Delivery::Pending);
+    }
+}
+
+/// Acknowledges and ends the LPI, if it is signalled.
+fn handle(vcpu: &mut Vcpu) -> bool {
+    let taken = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
+    if taken != SPURIOUS {
+        assert_eq!(taken, u64::from(LPI));
+        vcpu.write_sysreg(icc::EOIR1.encoding(), taken).unwrap();
+    }
+    taken != SPURIOUS
+}
+
+fn count(vcpu: &mut Vcpu) -> usize {
+    core::iter::from_fn(|| handle(vcpu).then_some(())).count()
+}
+
+fn spawn<T: Send + 'static>(
+    machine: &Arc<Machine>,
+    act: impl FnOnce(&Machine) -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
+    let machine = machine.clone();
+    thread::spawn(move || act(&machine))
+}
+
+/// A vCPU handles what is there and falls asleep, while a device sends twice.
+fn a_device_sends_to_a_sleeper() {
+    let (machine, [mut vcpu, _]) = machine();
+    let device = spawn(&machine, |machine| (0..2).for_each(|_| machine.send()));
+    handle(&mut vcpu);
+    let sleeps = vcpu.prepare_to_sleep() == Sleep::Ready;
+    device.join().unwrap();
+    let kicks = machine.kicks.count(Cpu::new(0));
+    let left = count(&mut vcpu);
+    assert!(kicks <= 1, "one departure, one kick");
+    assert!(!(sleeps && left > 0) || kicks == 1, "the vCPU sleeps over its interrupt");
+}
+
+#[test]
+fn no_vcpu_sleeps_over_a_message() {
+    explore_random(EXECUTIONS, a_device_sends_to_a_sleeper);
+}
+
+/// A device numbers its messages in memory. The handler of the last interrupt has seen the last
+/// number.
+fn a_device_sends_numbers() {
+    let (machine, [mut vcpu, _]) = machine();
+    let number = Arc::new(AtomicU64::new(0));
+    let device = {
+        let number = number.clone();
+        spawn(&machine, move |machine| {
+            for message in 1..=2 {
+                store_buffer::store(&number, message);
+                machine.send();
+            }
+        })
+    };
+    let mut seen = 0;
+    for _ in 0..2 {
+        if handle(&mut vcpu) {
+            seen = number.load(SeqCst);
+        }
+    }
+    device.join().unwrap();
+    let left = handle(&mut vcpu);
+    store_buffer::drain_all();
+    assert!(left || seen == 2, "message 2 came, message {seen} was seen");
+}
+
+#[test]
+fn a_handler_sees_the_message_that_it_handles() {
+    explore_random(EXECUTIONS, a_device_sends_numbers);
+}
+
+/// MOVI takes a pending message to another vCPU, which falls asleep meanwhile.
+fn a_message_moves_to_a_sleeper() {
+    let (machine, [mut old, mut new]) = machine();
+    let device = spawn(&machine, Machine::send);
+    let commands = spawn(&machine, |machine| machine.command(&[movi(1), sync(0)]));
+    let sleeper = thread::spawn(move || (new.prepare_to_sleep() == Sleep::Ready, new));
+    let before = count(&mut old);
+    device.join().unwrap();
+    commands.join().unwrap();
+    let (sleeps, mut new) = sleeper.join().unwrap();
+    assert_eq!(before + count(&mut old) + count(&mut new), 1, "one message, one interrupt");
+    let kicks = machine.kicks.count(Cpu::new(1));
+    assert!(!(sleeps && before == 0) || kicks == 1, "the new vCPU sleeps over it");
+}
+
+#[test]
+fn a_message_that_moves_wakes_its_new_vcpu() {
+    explore_random(EXECUTIONS, a_message_moves_to_a_sleeper);
+}
+
+/// DISCARD and SYNC, while a device sends.
+fn an_event_is_discarded() {
+    let (machine, [mut vcpu, _]) = machine();
+    let device = spawn(&machine, |machine| {
+        let address = ITS + u64::from(gits::TRANSLATER.offset());
+        let message = MsiMessage { address, data: EVENT.get() };
+        let _ = machine.gic.its(0).unwrap().signal_msi(DEVICE, message);
+    });
+    machine.command(&[discard(), sync(0)]);
+    assert_eq!(count(&mut vcpu), 0, "pending after DISCARD and SYNC");
+    device.join().unwrap();
+    assert_eq!(count(&mut vcpu), 0, "became pending after DISCARD and SYNC");
+}
+
+#[test]
+fn nothing_is_pending_after_discard_and_sync() {
+    explore_random(EXECUTIONS, an_event_is_discarded);
+}
+
+/// An entry and exit with list registers, whose guest does not acknowledge, beside MOVI.
+fn a_listed_message_moves() {
+    let (machine, [old, mut new]) = machine();
+    machine.send();
+    let old = old.with_list_registers(list_registers()).unwrap();
+    let is_listed = Arc::new(AtomicBool::new(false));
+    let commands = {
+        let is_listed = is_listed.clone();
+        spawn(&machine, move |machine| {
+            machine.command(&[movi(1), sync(0)]);
+            assert!(!is_listed.load(SeqCst), "after SYNC it is in the old vCPU's list register");
+        })
+    };
+    let (guest, registers) = old.enter();
+    let listed = registers.list[0].state() != ListRegisterState::Invalid;
+    is_listed.store(listed, SeqCst);
+    // It takes a while until the guest has exited after the kick.
+    let is_kicked = || machine.kicks.count(Cpu::new(0)) > 0;
+    let _ = (0..200).find(|_| {
+        thread::yield_now();
+        is_kicked()
+    });
+    (0..40).for_each(|_| thread::yield_now());
+    is_listed.store(false, SeqCst);
+    let old = guest.exit(&registers);
+    commands.join().unwrap();
+    assert_eq!(count(&mut old.into_software()), 0, "pending at the old vCPU");
+    assert_eq!(count(&mut new), 1, "one message, one interrupt");
+}
+
+#[test]
+fn a_listed_message_moves_once() {
+    explore_random(EXECUTIONS, a_listed_message_moves);
+}
+
+/// One list register, and as many priority bits as the model has.
+fn list_registers() -> Vtr {
+    Vtr::new().with_pri_bits_minus_one(4).with_pre_bits_minus_one(4)
+}
+
+fn mapc(vcpu: u16) -> Command {
+    let target = RdBase::from_processor_number(vcpu);
+    Command::Mapc { collection: CollectionId::new(vcpu), target, action: MapAction::Map }
+}
+
+fn mapd() -> Command {
+    Command::Mapd { device: DEVICE, itt: 0, event_bits_minus_one: 0, action: MapAction::Map }
+}
+
+fn mapti() -> Command {
+    let collection = CollectionId::new(0);
+    Command::Mapti { device: DEVICE, event: EVENT, intid: LPI, collection }
+}
+
+fn movi(vcpu: u16) -> Command {
+    Command::Movi { device: DEVICE, event: EVENT, collection: CollectionId::new(vcpu) }
+}
+
+fn discard() -> Command {
+    Command::Discard { device: DEVICE, event: EVENT }
+}
+
+fn sync(vcpu: u16) -> Command {
+    Command::Sync { target: RdBase::from_processor_number(vcpu) }
+}

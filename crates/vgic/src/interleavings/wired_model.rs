@@ -1,0 +1,266 @@
+//! Wired interrupts in the model as it is: they fire while their vCPU handles them and falls
+//! asleep, and go into list registers and come back.
+//!
+//! A linked interrupt is also unlinked, linked again, and deactivated by a register meanwhile: what
+//! the hypervisor took of the physical interrupt is deactivated exactly once.
+
+use super::explore_random;
+use super::machine::Kicks;
+use crate::VgicConfig;
+use crate::interrupt::InterruptWord;
+use crate::wakeup::VcpuWakeup;
+use crate::wired::{Filled, Forwarding, PhysicalInterrupts, Wired};
+use crate::wired_index::WiredIndex;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use gic_arch::IntId;
+use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
+use msi_types::{Cpu, Level, Line};
+use shuttle::thread;
+
+const CPU: Cpu = Cpu::new(0);
+const SPI: u32 = 40;
+const LINE: Line = Line::Spi(SPI);
+
+/// Executions of a check. Each takes long, as all wired interrupts are made.
+const RANDOM: usize = 2_000;
+
+/// An edge-triggered, enabled SPI of vCPU 0.
+struct Machine {
+    wired: Wired,
+    wakeup: Arc<VcpuWakeup>,
+    kicks: Arc<Kicks>,
+}
+
+fn index() -> WiredIndex {
+    WiredIndex::of(IntId::new(SPI)).unwrap()
+}
+
+impl Machine {
+    fn new() -> Self {
+        let kicks = Kicks::new();
+        let wakeup = Arc::new(VcpuWakeup::new(2, kicks.clone()).unwrap());
+        let wired = Wired::new(&VgicConfig::new(2), wakeup.clone()).unwrap();
+        wired.set_control(|_| 0b11);
+        wired.change(CPU, index().intid(), |state| state.with_edge(true).with_enabled(true));
+        Self { wired, wakeup, kicks }
+    }
+
+    fn state(&self) -> InterruptWord {
+        self.wired.state(CPU, index())
+    }
+
+    fn ready(&self) -> Option<InterruptWord> {
+        let mut found = None;
+        self.wired.ready(CPU, |_, state| found = Some(state));
+        found
+    }
+
+    /// Acknowledges the interrupt if it is ready, runs its handler, and ends it.
+    fn handle(&self, handler: impl FnOnce()) -> bool {
+        let taken = self.ready().is_some_and(|state| self.wired.acknowledge(CPU, index(), state));
+        if taken {
+            handler();
+            self.wired.deactivate(CPU, index().intid());
+        }
+        taken
+    }
+
+    /// Does the vCPU sleep?
+    fn leave(&self) -> bool {
+        self.wakeup.leave_unless(CPU, || self.ready().is_some())
+    }
+
+    /// Enters, with the interrupt in a list register if it can be.
+    fn fill(&self) -> Option<Filled> {
+        self.wakeup.leave(CPU);
+        self.wakeup.fills(CPU);
+        let mut seen = None;
+        self.wired.listable(CPU, |_, state| seen = Some(state));
+        let active = || Some(self.state()).filter(|state| state.active_at(CPU));
+        self.wired.list(CPU, index(), seen.or_else(active)?, Forwarding::Enabled)
+    }
+
+    /// Has exited, and folded.
+    fn exited(&self) {
+        self.wakeup.returned(CPU);
+        self.wakeup.folded(CPU);
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    machine: &Arc<Machine>,
+    act: impl FnOnce(&Machine) -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
+    let machine = machine.clone();
+    thread::spawn(move || act(&machine))
+}
+
+/// The interrupt fires while the vCPU falls asleep, and handles it before if it had fired before.
+fn one_fires_at_a_sleeper(has_fired: bool) {
+    let machine = Arc::new(Machine::new());
+    if has_fired {
+        machine.wired.pulse(LINE);
+    }
+    let device = spawn(&machine, |machine| machine.wired.pulse(LINE));
+    if has_fired {
+        assert!(machine.handle(|| {}));
+    }
+    let sleeps = machine.leave();
+    device.join().unwrap();
+    let ready = machine.state().ready_at(CPU);
+    assert_eq!(machine.ready().is_some(), ready, "a candidate was lost");
+    let kicks = machine.kicks.count(CPU);
+    assert!(kicks <= 1 && (!(ready && sleeps) || kicks == 1), "it sleeps over an interrupt");
+}
+
+#[test]
+fn no_vcpu_sleeps_over_a_wired_interrupt() {
+    for has_fired in [false, true] {
+        explore_random(RANDOM, move || one_fires_at_a_sleeper(has_fired));
+    }
+}
+
+/// Two devices share an interrupt. Each writes its number and sends an edge, the second when the
+/// first one's is handled. The vCPU reads both numbers whenever it handles the interrupt.
+fn two_pulse_one() {
+    let machine = Arc::new(Machine::new());
+    let sent = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let first = {
+        let sent = sent.clone();
+        spawn(&machine, move |machine| {
+            sent[0].store(1, SeqCst);
+            machine.wired.pulse(LINE);
+        })
+    };
+    let mut seen = [0; 2];
+    let mut handle = || machine.handle(|| seen = [0, 1].map(|device| sent[device].load(SeqCst)));
+    while !handle() {
+        thread::yield_now();
+    }
+    sent[1].store(1, SeqCst);
+    machine.wired.pulse(LINE);
+    first.join().unwrap();
+    while handle() {}
+    assert_eq!(seen, [1, 1], "an edge was swallowed");
+}
+
+#[test]
+fn of_two_pulses_none_swallows_the_other() {
+    explore_random(RANDOM, two_pulse_one);
+}
+
+const PHYSICAL: IntId = IntId::new(77);
+
+/// The physical interrupt: is it active?
+struct Physical(AtomicBool);
+
+impl Physical {
+    fn end(&self) {
+        assert!(self.0.swap(false, SeqCst), "it was deactivated twice");
+    }
+}
+
+impl PhysicalInterrupts for Physical {
+    fn level(&self, _: Line, _: IntId) -> Level {
+        Level::Low
+    }
+
+    fn deactivate(&self, line: Line, physical: IntId) {
+        assert_eq!((line, physical), (LINE, PHYSICAL));
+        self.end();
+    }
+}
+
+/// Handling of list registers by the guest.
+#[derive(Clone, Copy)]
+enum Guest {
+    Masks,
+    Acknowledges,
+    Ends,
+}
+
+impl Guest {
+    fn leaves(self, filled: ListRegisterState) -> ListRegisterState {
+        match (self, filled) {
+            (Self::Acknowledges, Pending) => Active,
+            (Self::Ends, PendingActive) => Pending,
+            (Self::Ends, _) => Invalid,
+            (Self::Masks | Self::Acknowledges, _) => filled,
+        }
+    }
+}
+
+/// A machine whose SPI is linked to a physical interrupt that fired and was taken.
+struct Linked {
+    machine: Machine,
+    physical: Arc<Physical>,
+}
+
+impl Linked {
+    fn fired() -> Arc<Self> {
+        let physical = Arc::new(Physical(AtomicBool::new(true)));
+        let machine = Machine::new();
+        assert!(machine.wired.serve_physical(physical.clone()).is_ok());
+        machine.wired.link(LINE, Some(PHYSICAL)).unwrap();
+        machine.wired.pulse(LINE);
+        Arc::new(Self { machine, physical })
+    }
+
+    /// The vCPU enters and exits once. The hardware deactivates what is linked along with it.
+    fn run(&self, guest: Guest) {
+        let Some(filled) = self.machine.fill() else { return self.machine.exited() };
+        thread::yield_now();
+        let now = guest.leaves(filled.state);
+        if now == Invalid && filled.physical.is_some() {
+            self.physical.end();
+        }
+        let _ = self.machine.wired.fold(CPU, index(), filled, now);
+        self.machine.exited();
+    }
+
+    /// The physical interrupt can fire again after the guest has ended everything.
+    fn check(&self) {
+        for _ in 0..3 {
+            self.run(Guest::Ends);
+        }
+        let state = self.machine.state();
+        assert!(!state.pending() && !state.active() && !state.physical_active(), "{state:?}");
+        assert!(!self.physical.0.load(SeqCst), "it stays active for good");
+    }
+}
+
+/// The vCPU runs twice, another clears the active state, and the line is unlinked.
+fn unlinked(guest: Guest, unlink: fn(&Wired)) {
+    let machine = Linked::fired();
+    let vcpu = {
+        let machine = machine.clone();
+        thread::spawn(move || [guest, Guest::Acknowledges].map(|guest| machine.run(guest)))
+    };
+    let other = {
+        let machine = machine.clone();
+        thread::spawn(move || machine.machine.wired.deactivate(CPU, index().intid()))
+    };
+    unlink(&machine.machine.wired);
+    vcpu.join().unwrap();
+    other.join().unwrap();
+    machine.check();
+}
+
+fn unlink(wired: &Wired) {
+    wired.link(LINE, None).unwrap();
+}
+
+fn unlink_and_link(wired: &Wired) {
+    unlink(wired);
+    wired.link(LINE, Some(PHYSICAL)).unwrap();
+}
+
+#[test]
+fn an_unlinked_interrupt_is_deactivated_once() {
+    for change in [unlink, unlink_and_link] {
+        for guest in [Guest::Masks, Guest::Acknowledges, Guest::Ends] {
+            explore_random(RANDOM, move || unlinked(guest, change));
+        }
+    }
+}
