@@ -25,7 +25,7 @@ pub(crate) enum Half {
 
 #[derive(Debug)]
 pub(crate) struct Lists {
-    place: Option<Place>,
+    mode: Option<GuestMode>,
     vtr: Vtr,
     exits: Exits,
     /// Somebody kicked the vCPU.
@@ -34,16 +34,16 @@ pub(crate) struct Lists {
 
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there are few of them")]
-enum Place {
-    Out(ListRegisterVcpu),
-    In(InGuest, Hardware),
+enum GuestMode {
+    Outside(ListRegisterVcpu),
+    Inside(InGuest, Hardware),
 }
 
 impl Half {
     pub(crate) fn lists(vcpu: Vcpu, registers: u8, exits: Exits, kicked: Arc<AtomicBool>) -> Self {
         let vtr = vtr(registers, vcpu.vgic().config().priority_bits);
         let vcpu = vcpu.with_list_registers(vtr).unwrap();
-        Self::Lists(Lists { place: Some(Place::Out(vcpu)), vtr, exits, kicked })
+        Self::Lists(Lists { mode: Some(GuestMode::Outside(vcpu)), vtr, exits, kicked })
     }
 
     pub(crate) fn inputs(&mut self) -> Inputs {
@@ -104,7 +104,7 @@ impl Half {
         self.leave_guest();
         match self {
             Self::Software(vcpu) => vcpu,
-            Self::Lists(Lists { place: Some(Place::Out(vcpu)), .. }) => vcpu.into_software(),
+            Self::Lists(Lists { mode: Some(GuestMode::Outside(vcpu)), .. }) => vcpu.into_software(),
             Self::Lists(_) => unreachable!("it has left the guest"),
         }
     }
@@ -120,27 +120,27 @@ impl Half {
 
 impl Lists {
     fn exit(&mut self) -> &mut ListRegisterVcpu {
-        let out = match self.place.take().unwrap() {
-            Place::Out(vcpu) => vcpu,
-            Place::In(vcpu, hardware) => vcpu.exit(&hardware.registers),
+        let out = match self.mode.take().unwrap() {
+            GuestMode::Outside(vcpu) => vcpu,
+            GuestMode::Inside(vcpu, hardware) => vcpu.exit(&hardware.registers),
         };
         self.kicked.store(false, SeqCst);
-        match self.place.insert(Place::Out(out)) {
-            Place::Out(vcpu) => vcpu,
-            Place::In(..) => unreachable!(),
+        match self.mode.insert(GuestMode::Outside(out)) {
+            GuestMode::Outside(vcpu) => vcpu,
+            GuestMode::Inside(..) => unreachable!(),
         }
     }
 
     fn enter(&mut self) {
-        if let Place::Out(vcpu) = self.place.take().unwrap() {
+        if let GuestMode::Outside(vcpu) = self.mode.take().unwrap() {
             let (vcpu, registers) = vcpu.enter();
-            self.place = Some(Place::In(vcpu, Hardware::new(registers, self.vtr)));
+            self.mode = Some(GuestMode::Inside(vcpu, Hardware::new(registers, self.vtr)));
         }
     }
 
     fn hardware(&mut self) -> &mut Hardware {
-        match &mut self.place {
-            Some(Place::In(_, hardware)) => hardware,
+        match &mut self.mode {
+            Some(GuestMode::Inside(_, hardware)) => hardware,
             _ => unreachable!(),
         }
     }
@@ -150,8 +150,8 @@ impl Lists {
         let mut unasked = 0;
         loop {
             let kicked = self.kicked.load(SeqCst);
-            let asked = match &self.place {
-                Some(Place::In(_, hardware)) => hardware.asks_for_maintenance() || kicked,
+            let asked = match &self.mode {
+                Some(GuestMode::Inside(_, hardware)) => hardware.asks_for_maintenance() || kicked,
                 _ => true,
             };
             if !asked {

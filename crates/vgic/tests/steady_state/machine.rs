@@ -30,16 +30,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Memory {
     bytes: Mutex<Vec<u8>>,
     accesses: AtomicUsize,
-    gate: Mutex<Gate>,
+    stall: Mutex<ReadStall>,
     moved: Condvar,
 }
 
 /// A read of one address that does not return for a while.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Gate {
-    Open,
-    Closed { address: u64 },
-    HoldsSomebodyUp,
+enum ReadStall {
+    Off,
+    At { address: u64 },
+    Stalling,
 }
 
 impl Memory {
@@ -49,7 +49,7 @@ impl Memory {
         Self {
             bytes: Mutex::new(bytes),
             accesses: AtomicUsize::new(0),
-            gate: Mutex::new(Gate::Open),
+            stall: Mutex::new(ReadStall::Off),
             moved: Condvar::new(),
         }
     }
@@ -61,31 +61,31 @@ impl Memory {
 
     /// Blocks readers of this LPI's configuration until it is [`open`](Self::open) again.
     pub(crate) fn close(&self, lpi: u32) {
-        *self.gate.lock().unwrap() =
-            Gate::Closed { address: CONFIGURATION + u64::from(lpi - FIRST) };
+        *self.stall.lock().unwrap() =
+            ReadStall::At { address: CONFIGURATION + u64::from(lpi - FIRST) };
     }
 
-    /// Waits until somebody waits at the gate.
+    /// Waits until a read stalls.
     pub(crate) fn wait_for_somebody(&self) {
-        let gate = self.gate.lock().unwrap();
-        let waits = |gate: &mut Gate| *gate != Gate::HoldsSomebodyUp;
-        let (_gate, timeout) = self.moved.wait_timeout_while(gate, PATIENCE, waits).unwrap();
+        let stall = self.stall.lock().unwrap();
+        let waits = |stall: &mut ReadStall| *stall != ReadStall::Stalling;
+        let (_stall, timeout) = self.moved.wait_timeout_while(stall, PATIENCE, waits).unwrap();
         assert!(!timeout.timed_out(), "nobody reads it");
     }
 
     /// Lets through who waits.
     pub(crate) fn open(&self) {
-        *self.gate.lock().unwrap() = Gate::Open;
+        *self.stall.lock().unwrap() = ReadStall::Off;
         self.moved.notify_all();
     }
 
     fn pass(&self, address: u64) {
         self.accesses.fetch_add(1, SeqCst);
-        let mut gate = self.gate.lock().unwrap();
-        if *gate == (Gate::Closed { address }) {
-            *gate = Gate::HoldsSomebodyUp;
+        let mut stall = self.stall.lock().unwrap();
+        if *stall == (ReadStall::At { address }) {
+            *stall = ReadStall::Stalling;
             self.moved.notify_all();
-            drop(self.moved.wait_while(gate, |gate| *gate == Gate::HoldsSomebodyUp).unwrap());
+            drop(self.moved.wait_while(stall, |stall| *stall == ReadStall::Stalling).unwrap());
         }
     }
 
