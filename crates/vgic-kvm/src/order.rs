@@ -1,8 +1,8 @@
 //! Attributes that are saved, in the order of restoring them
 //! (`arm-vgic-its.rst`, "ITS Restore Sequence"; `arm-vgic-v3.rst`).
 
-use crate::KvmDevice;
 use crate::abi::{Attribute, LINE_LEVEL};
+use crate::register::KvmDevice;
 use core::ops::Range;
 use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, icc};
 use vgic::VgicConfig;

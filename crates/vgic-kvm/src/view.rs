@@ -1,10 +1,12 @@
 //! The view of a saved state: attributes are read and written.
 
 use crate::abi::{self, Attribute, Errno, LINE_LEVEL, control, frame};
+use crate::limits::OutsideKvm;
+use crate::register::{KvmDevice, KvmError, KvmRegister};
 use crate::word::low_word;
 use crate::{
-    KvmDevice, KvmError, KvmRegister, OutsideKvm, attributes, distributor, interface, interrupts,
-    its, limits, order, pending, redistributor, tables,
+    attributes, distributor, interface, interrupts, its, limits, order, pending, redistributor,
+    tables,
 };
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;

@@ -1,7 +1,7 @@
 //! Errors of a machine's first run.
 
-use crate::KvmDevice;
 use crate::abi::Errno;
+use crate::register::KvmDevice;
 use gic_arch::Affinity;
 use vgic::ConfigError;
 
