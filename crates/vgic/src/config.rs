@@ -439,7 +439,7 @@ pub(crate) struct WiredIntIds {
 }
 
 impl WiredIntIds {
-    pub(crate) const fn contains(self, intid: IntId) -> bool {
+    pub(crate) const fn contains(&self, intid: IntId) -> bool {
         match intid.class() {
             IntIdClass::Sgi | IntIdClass::Ppi => true,
             IntIdClass::Spi => intid.get() < IntId::SPI_BASE + self.spis,
