@@ -9,6 +9,7 @@ mod demands;
 mod ejection;
 mod gic;
 mod host;
+mod hostile;
 mod misbehaviour;
 mod negotiation;
 mod saved;

@@ -1,0 +1,37 @@
+//! Two processes over rings in shared memory, with eventfds: one is killed at random points.
+//!
+//! The program starts itself as the other process. The shared memory is a file that the child
+//! opens by its parent's number of it; the eventfds are the child's standard input and output.
+
+#[cfg(target_os = "linux")]
+#[path = "../ends/gic.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod gic;
+#[cfg(target_os = "linux")]
+mod shared;
+#[cfg(target_os = "linux")]
+mod trials;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    #[cfg(target_os = "linux")]
+    if let Some(role) = shared::role() {
+        trials::child(&role);
+        return;
+    }
+    #[cfg(target_os = "linux")]
+    let trials = vec![
+        Trial::test("a_killed_guest_costs_its_own_bus_alone", || {
+            trials::killed_guests();
+            Ok(())
+        }),
+        Trial::test("a_killed_host_costs_no_vector", || {
+            trials::killed_hosts();
+            Ok(())
+        }),
+    ];
+    #[cfg(not(target_os = "linux"))]
+    let trials: Vec<Trial> = Vec::new();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}

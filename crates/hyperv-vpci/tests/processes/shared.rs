@@ -1,0 +1,98 @@
+//! Memory and signals that two processes share.
+
+use hyperv_vpci::channel::EventFd;
+use hyperv_vpci::ring::{GuestRing, RingChannel};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
+
+const DATA: u32 = 0x4000;
+/// A control page and the data.
+const RING: u64 = 0x5000;
+
+pub(crate) type Channel<F> = RingChannel<GuestRing<GuestMemoryMmap>, EventFd<F>>;
+
+/// Two rings in a file, and a signal for each end.
+pub(crate) struct Shared {
+    file: File,
+    to_child: OwnedFd,
+    to_parent: OwnedFd,
+}
+
+fn memory(file: File) -> GuestMemoryMmap {
+    let offset = FileOffset::new(file, 0);
+    let length = usize::try_from(2 * RING).expect("40 KiB");
+    GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), length, Some(offset))])
+        .expect("the file can be mapped")
+}
+
+fn channel<F: AsFd + Send>(file: File, (out, inp): (u64, u64), peer: F) -> Channel<F> {
+    let memory = memory(file);
+    let ring = |index: u64| {
+        GuestRing::new(memory.clone(), GuestAddress(index * RING), DATA).expect("it is mapped")
+    };
+    RingChannel::new(ring(out), ring(inp), EventFd(peer)).expect("new rings")
+}
+
+impl Shared {
+    pub(crate) fn new() -> Self {
+        let file = memfd_create("vpci", MemfdFlags::empty()).expect("a memory file");
+        ftruncate(&file, 2 * RING).expect("40 KiB");
+        let signal = || eventfd(0, EventfdFlags::NONBLOCK).expect("an eventfd");
+        Self { file: file.into(), to_child: signal(), to_parent: signal() }
+    }
+
+    /// The parent's end.
+    pub(crate) fn channel(&self) -> Channel<OwnedFd> {
+        let file = self.file.try_clone().expect("a second handle");
+        channel(file, (0, 1), self.to_child.try_clone().expect("a second handle"))
+    }
+
+    /// This program once more, with the other end.
+    pub(crate) fn spawn(&self, role: &str) -> Child {
+        let own = std::env::current_exe().expect("this program");
+        let path = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
+        let handle = |of: &OwnedFd| Stdio::from(of.try_clone().expect("a second handle"));
+        Command::new(own)
+            .env("VPCI_ROLE", role)
+            .env("VPCI_MEMORY", path)
+            .stdin(handle(&self.to_child))
+            .stdout(handle(&self.to_parent))
+            .spawn()
+            .expect("a second process")
+    }
+
+    /// Sleeps until the child signals, or for 50 ms.
+    pub(crate) fn wait(&self) {
+        wait(&self.to_parent);
+    }
+}
+
+/// The role of this process, if it is a child.
+pub(crate) fn role() -> Option<String> {
+    std::env::var("VPCI_ROLE").ok()
+}
+
+/// A child's end.
+pub(crate) fn child_channel() -> Channel<std::io::Stdout> {
+    let path = std::env::var("VPCI_MEMORY").expect("the parent sets it");
+    let file = File::options().read(true).write(true).open(path).expect("the parent lives");
+    channel(file, (1, 0), std::io::stdout())
+}
+
+/// Sleeps until the parent signals, or for 50 ms.
+pub(crate) fn child_wait() {
+    wait(&std::io::stdin());
+}
+
+fn wait(signal: &impl AsFd) {
+    let limit = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    let mut signals = [PollFd::new(signal, PollFlags::IN)];
+    if poll(&mut signals, Some(&limit)) == Ok(1) {
+        // Somebody else may have taken it.
+        let _ = rustix::io::read(signal, &mut [0; 8]);
+    }
+}
