@@ -64,12 +64,6 @@ pub trait Channel: Send {
     /// use; [`ChannelError::Broken`] and [`ChannelError::Closed`].
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError>;
 
-    /// Returns true if a packet with so many bytes of payload can be sent now.
-    ///
-    /// # Errors
-    /// [`ChannelError::Broken`] and [`ChannelError::Closed`].
-    fn has_room(&mut self, payload: usize) -> Result<bool, ChannelError>;
-
     /// Asks for a signal with the next packet, and looks once more for one that came before.
     ///
     /// # Errors

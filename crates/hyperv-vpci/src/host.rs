@@ -60,9 +60,6 @@ pub struct HostFunction {
 /// Packets that one call serves: a guest that never stops sending does not hold its host up.
 const BUDGET: usize = 64;
 
-/// Longest answer: an assignment of resources.
-const MAX_REPLY: usize = 136;
-
 /// An answer that was not sent yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reply {
@@ -173,8 +170,8 @@ impl Host {
     /// [reset](Self::reset).
     pub fn serve(&mut self, channel: &mut dyn Channel) -> Result<Served, HostError> {
         for _ in 0..BUDGET {
-            // Room for the answer comes before the request.
-            if !self.flush(channel)? || !channel.has_room(MAX_REPLY)? {
+            // The answer goes before the next request is taken.
+            if !self.flush(channel)? {
                 return Ok(Served::Blocked);
             }
             let mut buffer = core::mem::take(&mut self.buffer);

@@ -216,14 +216,6 @@ impl<M: RingMemory, N: Notifier> Channel for RingChannel<M, N> {
         Ok(Some(received))
     }
 
-    fn has_room(&mut self, payload: usize) -> Result<bool, ChannelError> {
-        match self.writer.check_room(payload) {
-            Ok(_) => Ok(true),
-            Err(ChannelError::Full) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     fn idle(&mut self) -> Result<Idle, ChannelError> {
         Ok(self.reader.idle()?)
     }

@@ -59,7 +59,7 @@ impl<M: RingMemory> RingWriter<M> {
 
     /// Number of 8-byte words of a payload for which there is room. Asks the reader for a signal
     /// otherwise.
-    pub(super) fn check_room(&self, payload: usize) -> Result<u16, ChannelError> {
+    fn check_room(&self, payload: usize) -> Result<u16, ChannelError> {
         let words = u16::try_from(payload.div_ceil(8)).map_err(|_| ChannelError::TooLong)?;
         words.checked_add(2).ok_or(ChannelError::TooLong)?;
         let needed = packet::DESCRIPTOR + u32::from(words) * 8 + packet::FOOTER;

@@ -342,6 +342,15 @@ fn a_new_block_has_nothing_pending() {
 }
 
 #[test]
+fn what_others_left_pending_is_cleared() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    msi_types::SetLine::pulse(&*board.gic, msi_types::Line::Spi(64));
+    let (block, _) = board.vector(&device);
+    assert_eq!((block.first().get(), board.gic.acknowledge(0)), (64, None));
+}
+
+#[test]
 fn a_domain_says_nothing_before_it_has_spis() {
     let gic = Arc::new(Gic::new(1020, CPUS.into()));
     let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();

@@ -60,6 +60,7 @@ fn a_function_can_be_pulled_out_while_it_fires() {
             side.host.remove(SLOT).unwrap();
             side.serve().unwrap();
         }
+        assert_eq!(board.send(message), Delivery::Blocked);
         board.bus.mask(block.first());
         board.bus.set_pending(block.first(), msi_types::Pending::Clear);
         // Nothing comes from it once the host said that it is gone.
@@ -113,10 +114,37 @@ fn a_new_function_in_the_slot_is_another() {
     board.tamper.heard();
     // The first one's message is not the second one's to delete.
     board.bus.free(&device, block);
+    board.kernel.side.lock().unwrap().serve().unwrap();
     assert_eq!(board.requests(), []);
     assert_eq!(board.mapped(), 1);
     board.bus.free(&again, second);
     assert_eq!((board.mapped(), board.gic.claimed()), (0, vec![]));
+}
+
+#[test]
+fn a_late_message_of_a_gone_function_is_not_deleted() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.tamper.set(Fate::Kept);
+    board.bus.compose(&block, 0).unwrap_err();
+    board.tamper.set(Fate::Sent);
+    {
+        let mut side = board.kernel.side.lock().unwrap();
+        side.host.remove(SLOT).unwrap();
+        let mut function = crate::board::function(SLOT);
+        function.description.serial = 10;
+        side.host.offer(function).unwrap();
+        side.serve().unwrap();
+    }
+    board.bus.poll().unwrap();
+    // The second function gets the same vector, and so the same message.
+    board.bus.free(&device, block);
+    let again = board.attach(SLOT);
+    let (second, _) = board.vector(&again);
+    assert_eq!(second.first().get(), 64);
+    board.let_go();
+    assert_eq!(board.mapped(), 1);
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! Device models that send while their messages come and go.
 
-use crate::board::{Board, SLOT};
-use msi_types::{Delivery, MsiMessage, MsiParent, NoIdentity, SignalMsi};
+use crate::board::{Board, SLOT, channel, function, host_config};
+use crate::host::{Peer, create};
+use hyperv_vpci::channel::{Channel, PacketKind};
+use hyperv_vpci::host::{Host, Injection};
+use hyperv_vpci::protocol::{AssignedResources, Request, ResourcesForm, Version};
+use msi_types::{Delivery, Level, Line, MsiMessage, MsiParent, NoIdentity, SetLine, SignalMsi};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 
 #[test]
 fn nothing_is_sent_after_a_deletion() {
@@ -34,6 +39,62 @@ fn nothing_is_sent_after_a_deletion() {
         }
         stop.store(true, Ordering::SeqCst);
     });
+}
+
+/// Lines on which a pulse takes as long as the test wants.
+struct SlowLines {
+    begun: Barrier,
+    go_on: Barrier,
+    is_done: AtomicBool,
+}
+
+impl SetLine for SlowLines {
+    fn set_line(&self, _: Line, _: Level) -> Delivery {
+        Delivery::Blocked
+    }
+    fn pulse(&self, _: Line) -> Delivery {
+        self.begun.wait();
+        self.go_on.wait();
+        self.is_done.store(true, Ordering::SeqCst);
+        Delivery::Pending
+    }
+}
+
+#[test]
+fn a_deletion_waits_for_a_sender_on_its_way() {
+    let lines = Arc::new(SlowLines {
+        begun: Barrier::new(2),
+        go_on: Barrier::new(2),
+        is_done: AtomicBool::new(false),
+    });
+    let mut host = Host::new(host_config(Version::V1_4), Injection::Spi(lines.clone())).unwrap();
+    let device = host.offer(function(SLOT)).unwrap();
+    let (mut near, mut far) = channel();
+    let assigned = AssignedResources::new(SLOT, ResourcesForm::V2);
+    for request in [
+        Request::QueryVersion(0x1_0004),
+        Request::D0Entry { window: 0 },
+        Request::AssignResources(assigned),
+        create(SLOT, 64, 1),
+    ] {
+        near.send(PacketKind::Request(1), &Peer::emit(&request)).unwrap();
+        host.serve(&mut far).unwrap();
+    }
+    assert_eq!(host.vectors(SLOT), 1);
+    let message = MsiMessage { address: crate::board::ADDRESS, data: 64 };
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| device.signal_msi(NoIdentity, message));
+        lines.begun.wait();
+        let removal = scope.spawn(|| {
+            host.remove(SLOT).unwrap();
+            assert!(lines.is_done.load(Ordering::SeqCst), "it is sent after its removal");
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        lines.go_on.wait();
+        assert_eq!(sender.join().unwrap(), Delivery::Pending);
+        removal.join().unwrap();
+    });
+    assert_eq!(device.signal_msi(NoIdentity, message), Delivery::Blocked);
 }
 
 #[test]

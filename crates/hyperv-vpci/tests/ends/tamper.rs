@@ -113,10 +113,6 @@ impl<C: Channel> Channel for Tampered<C> {
         Ok(received)
     }
 
-    fn has_room(&mut self, payload: usize) -> Result<bool, ChannelError> {
-        self.inner.has_room(payload)
-    }
-
     fn idle(&mut self) -> Result<Idle, ChannelError> {
         self.inner.idle()
     }

@@ -138,7 +138,9 @@ fn churn(bus: &Bus, end: impl Fn() -> bool) -> Result<u64, VpciError> {
             }
             count += 1;
         }
-        blocks.into_iter().for_each(|block| bus.free(&device, block));
+        for block in blocks {
+            bus.free(&device, block);
+        }
     }
     bus.detach(device);
     result.map(|()| count)
