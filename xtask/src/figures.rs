@@ -8,16 +8,25 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const PAGE: &str = "docs/measurements.md";
+const PLOT: &str = "docs/growth.svg";
 const END: &str = "<!-- end of figures -->";
 /// The peer that wants another compiler, if somebody has built it.
 const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
 
 /// Measures, and writes the page. The machine should be idle.
 pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
-    let bench = bench(workspace)?;
+    let (growth, bench) = (growth(workspace)?, bench(workspace)?);
     write(&workspace.root.join(PAGE), "bench", &bench)?;
+    write(&workspace.root.join(PAGE), "growth", &growth)?;
     println!("{PAGE} is written");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The tables of what grows with what; the plot is written beside the page.
+fn growth(workspace: &Workspace) -> Result<String> {
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.args(["run", "--release", "--quiet", "--package", "doorbell-bench"]);
+    process::capture(cargo.args(["--bin", "doorbell-growth", PLOT]))
 }
 
 fn bench(workspace: &Workspace) -> Result<String> {

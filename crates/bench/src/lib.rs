@@ -8,6 +8,7 @@ mod commands;
 mod controllers;
 mod dispatch;
 mod floors;
+pub mod growth;
 mod injection;
 mod list_registers;
 mod measurements;

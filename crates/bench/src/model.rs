@@ -6,19 +6,24 @@ use gic_arch::{Priority, gicd, gicr, gits, icc};
 use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, MsiMessage, SignalMsi};
 use std::sync::{Arc, Mutex, PoisonError};
 use vgic::its::ItsConfig;
-use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, GuestMemory, MemoryFault, RedistributorRegion, Vcpu, Vgic, VgicConfig};
 
-const ITS: u64 = 0x0808_0000;
 const RAM: u64 = 0x4000_0000;
-const QUEUE: u64 = RAM;
+const QUEUES: u64 = RAM;
 const QUEUE_BYTES: u64 = 0x1_0000;
-const DEVICES: u64 = RAM + 0x10_0000;
-const COLLECTIONS: u64 = RAM + 0x20_0000;
-const CONFIGURATION: u64 = RAM + 0x30_0000;
-const PENDING: u64 = RAM + 0x40_0000;
-const RAM_BYTES: usize = 0x50_0000;
+const DEVICES: u64 = RAM + 0x100_0000;
+const COLLECTIONS: u64 = RAM + 0x200_0000;
+/// Distance between two ITSes' tables of a kind.
+const TABLE_BYTES: u64 = 0x10_0000;
+const CONFIGURATION: u64 = RAM + 0x300_0000;
+const PENDING: u64 = RAM + 0x400_0000;
+/// Distance between two redistributors' pending tables: room for 20 INTID bits.
+const PENDING_BYTES: u64 = 0x2_0000;
+const ITSES: u64 = 0x3000_0000;
+const ITS_BYTES: u64 = 0x2_0000;
+const REDISTRIBUTORS: u64 = 0x60_0000_0000;
 const FIRST_LPI: u32 = 8192;
-/// The number of LPIs.
+/// The number of LPIs of 16 INTID bits.
 pub(crate) const LPIS: u32 = 0x1_0000 - FIRST_LPI;
 
 /// Guest memory behind a lock: the measured paths do not touch it.
@@ -57,11 +62,56 @@ impl Kick for NoKick {
 
 /// The machine.
 pub(crate) struct MeasuredGic {
-    gic: Arc<Vgic>,
+    pub(crate) gic: Arc<Vgic>,
     ram: Arc<FlatMemory>,
+    /// That of the first ITS.
     doorbell: Arc<dyn SignalMsi<DeviceId>>,
     address: u64,
+    its: Vec<MeasuredIts>,
+}
+
+struct MeasuredIts {
+    base: u64,
+    doorbell: Arc<dyn SignalMsi<DeviceId>>,
+    queue: u64,
+    /// Bytes of the queue before the next command.
     written: u64,
+}
+
+/// The size of a machine.
+#[derive(Clone, Copy)]
+pub(crate) struct GicSize {
+    pub(crate) vcpus: u16,
+    pub(crate) its: u16,
+    /// Events that can be mapped, for all ITSes together.
+    pub(crate) budget: u32,
+    pub(crate) lpi_id_bits: u8,
+}
+
+impl GicSize {
+    /// Its configuration, with as many priority bits as it takes for a mask that lets 32 priorities
+    /// of LPIs through.
+    pub(crate) fn config(self) -> VgicConfig {
+        let base = |its| ITSES + ITS_BYTES * u64::from(its);
+        let redistributors = RedistributorRegion {
+            base: REDISTRIBUTORS,
+            stride: gicr::STRIDE_V3,
+            count: self.vcpus.into(),
+        };
+        VgicConfig::new(self.vcpus)
+            .with_redistributors(vec![redistributors])
+            .with_lpi_id_bits(Some(self.lpi_id_bits))
+            .with_its_events(self.budget)
+            .with_its((0..self.its).map(|its| ItsConfig::new(base(its))).collect())
+            .with_priority_bits(6)
+            .with_redistributor_invalidation(true)
+    }
+
+    /// Bytes of guest memory that hold its tables.
+    pub(crate) fn ram_bytes(self) -> usize {
+        let bytes = PENDING - RAM + PENDING_BYTES * u64::from(self.vcpus);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
 }
 
 /// The mapping of devices and events.
@@ -89,117 +139,180 @@ impl EventMapping {
 }
 
 impl MeasuredGic {
-    /// Two vCPUs or `targets`, at most 16, with as many priority bits as it takes for a mask that
-    /// lets 32 priorities of LPIs through; the events are mapped to consecutive LPIs (which start
+    /// Two vCPUs or `targets`, and one ITS. The events are mapped to consecutive LPIs (which start
     /// again from the first when they are used up); device n to vCPU n modulo `targets`.
     pub(crate) fn mapped(
         mapping: EventMapping,
         targets: u16,
         kick: Arc<dyn Kick>,
     ) -> Result<(Self, Vec<Vcpu>), String> {
-        let config = VgicConfig::new(targets.max(2))
-            .with_lpi_id_bits(Some(16))
-            .with_its(vec![ItsConfig::new(ITS)])
-            .with_priority_bits(6);
-        let ram = Arc::new(FlatMemory(Mutex::new(vec![0; RAM_BYTES])));
-        let made = Vgic::new(config, ram.clone(), kick).map_err(|error| error.to_string())?;
-        let (gic, mut vcpus) = made;
-        let doorbell = gic.its(0).ok_or("the machine has no ITS")?;
-        let address = ItsConfig::new(ITS).doorbell();
-        let mut model = Self { gic, ram, doorbell, address, written: 0 };
-        model.boot(&mut vcpus)?;
-        model.map(mapping, targets)?;
+        let size = GicSize { vcpus: targets.max(2), its: 1, budget: 1 << 17, lpi_id_bits: 16 };
+        let (mut model, vcpus) = Self::booted(size, kick)?;
+        model.configure(mapping, LPIS)?;
+        model.map(0, mapping, targets)?;
         Ok((model, vcpus))
     }
 
-    fn boot(&self, vcpus: &mut [Vcpu]) -> Result<(), String> {
+    /// Up, with nothing mapped.
+    pub(crate) fn booted(size: GicSize, kick: Arc<dyn Kick>) -> Result<(Self, Vec<Vcpu>), String> {
+        let ram = Arc::new(FlatMemory(Mutex::new(vec![0; size.ram_bytes()])));
+        let made =
+            Vgic::new(size.config(), ram.clone(), kick).map_err(|error| error.to_string())?;
+        let (gic, mut vcpus) = made;
+        let its = |(config, number): (&ItsConfig, u16)| {
+            let doorbell = gic.its(number.into())?;
+            let queue = QUEUES + QUEUE_BYTES * u64::from(number);
+            Some(MeasuredIts { base: config.base, doorbell, queue, written: 0 })
+        };
+        let its: Option<Vec<_>> = gic.config().its.iter().zip(0..).map(its).collect();
+        let its = its.ok_or("the machine has no ITS")?;
+        let first = its.first().ok_or("the machine has no ITS")?;
+        let (doorbell, address) = (Arc::clone(&first.doorbell), doorbell_of(first));
+        let mut model = Self { gic, ram, doorbell, address, its };
+        model.boot(&mut vcpus)?;
+        Ok((model, vcpus))
+    }
+
+    /// The same machine anew, with the same memory.
+    pub(crate) fn successor(&self) -> Result<(Arc<Vgic>, Vec<Vcpu>), String> {
+        let config = self.gic.config().clone();
+        Vgic::new(config, self.ram.clone(), Arc::new(NoKick)).map_err(|error| error.to_string())
+    }
+
+    fn boot(&mut self, vcpus: &mut [Vcpu]) -> Result<(), String> {
         let config = self.gic.config();
-        self.write(config.distributor + u64::from(gicd::CTLR.offset()), AccessWidth::Word, 2)?;
-        let region = config.redistributors.first().ok_or("no redistributors")?;
+        let id_bits_minus_one = u64::from(config.lpi_id_bits.unwrap_or(16)) - 1;
+        let distributor = config.distributor;
+        self.write(distributor + u64::from(gicd::CTLR.offset()), AccessWidth::Word, 2)?;
         for (vcpu, at) in vcpus.iter_mut().zip(0..) {
-            let frame = region.base + region.stride * at;
+            let frame = redistributor(at);
             self.write(frame + u64::from(gicr::WAKER.offset()), AccessWidth::Word, 0)?;
-            let propbaser = CONFIGURATION | 15;
-            self.write(
-                frame + u64::from(gicr::PROPBASER.offset()),
-                AccessWidth::Double,
-                propbaser,
-            )?;
-            let pendbaser = PENDING + at * 0x1_0000;
-            self.write(
-                frame + u64::from(gicr::PENDBASER.offset()),
-                AccessWidth::Double,
-                pendbaser,
-            )?;
+            let tables = [
+                (gicr::PROPBASER.offset(), CONFIGURATION | id_bits_minus_one),
+                (gicr::PENDBASER.offset(), PENDING + PENDING_BYTES * u64::from(at)),
+            ];
+            for (register, value) in tables {
+                self.write(frame + u64::from(register), AccessWidth::Double, value)?;
+            }
             self.write(frame + u64::from(gicr::CTLR.offset()), AccessWidth::Word, 1)?;
             for (register, value) in [(icc::PMR.encoding(), 0xff), (icc::IGRPEN1.encoding(), 1)] {
                 vcpu.write_sysreg(register, value).map_err(|error| error.to_string())?;
             }
         }
-        for (table, address) in (0..).zip([DEVICES, COLLECTIONS]) {
-            let register = gits::BASER.get(table).ok_or("no table")?;
-            self.write(ITS + u64::from(register.offset()), AccessWidth::Double, 1 << 63 | address)?;
+        for its in 0..self.its.len() {
+            self.boot_its(its)?;
         }
-        let cbaser = 1 << 63 | QUEUE | (QUEUE_BYTES / 0x1000 - 1);
-        self.write(ITS + u64::from(gits::CBASER.offset()), AccessWidth::Double, cbaser)?;
-        self.write(ITS + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1)
+        Ok(())
     }
 
-    fn map(&mut self, mapping: EventMapping, targets: u16) -> Result<(), String> {
+    fn boot_its(&self, number: usize) -> Result<(), String> {
+        let its = self.its.get(number).ok_or("no such ITS")?;
+        let distance = TABLE_BYTES * number as u64;
+        for (table, address) in (0..).zip([DEVICES + distance, COLLECTIONS + distance]) {
+            let register = gits::BASER.get(table).ok_or("no table")?;
+            let at = its.base + u64::from(register.offset());
+            self.write(at, AccessWidth::Double, 1 << 63 | address)?;
+        }
+        let cbaser = 1 << 63 | its.queue | (QUEUE_BYTES / 0x1000 - 1);
+        self.write(its.base + u64::from(gits::CBASER.offset()), AccessWidth::Double, cbaser)?;
+        self.write(its.base + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1)
+    }
+
+    /// Enables the first LPIs, with the priorities of their events.
+    pub(crate) fn configure(&self, mapping: EventMapping, lpis: u32) -> Result<(), String> {
+        let byte = |lpi: u32| {
+            let priority = Priority::new((mapping.priority)(lpi % (1 << mapping.event_bits)));
+            Config::new().with_enable(true).with_priority(priority).into_bits()
+        };
+        let bytes: Vec<_> = (0..lpis).map(byte).collect();
+        self.ram.write(CONFIGURATION, &bytes).map_err(|fault| fault.to_string())
+    }
+
+    /// Maps events at an ITS, whose collections are of the first `targets` vCPUs.
+    pub(crate) fn map(
+        &mut self,
+        its: usize,
+        mapping: EventMapping,
+        targets: u16,
+    ) -> Result<(), String> {
         let events = 1u32 << mapping.event_bits;
-        for lpi in 0..LPIS {
-            let priority = Priority::new((mapping.priority)(lpi % events));
-            let byte = Config::new().with_enable(true).with_priority(priority).into_bits();
-            self.ram
-                .write(CONFIGURATION + u64::from(lpi), &[byte])
-                .map_err(|fault| fault.to_string())?;
-        }
+        let lpis = self.gic.config().lpi_id_bits.map_or(LPIS, |bits| (1 << bits) - FIRST_LPI);
+        // Each ITS has LPIs of its own.
+        let first = u32::try_from(its).unwrap_or(0) * mapping.devices * events;
         for vcpu in 0..targets {
-            self.command(Command::Mapc {
-                collection: CollectionId::new(vcpu),
-                target: RdBase::from_processor_number(vcpu),
-                action: MapAction::Map,
-            })?;
+            let (collection, target) =
+                (CollectionId::new(vcpu), RdBase::from_processor_number(vcpu));
+            self.command(its, Command::Mapc { collection, target, action: MapAction::Map })?;
         }
-        let mut lpi = 0;
-        for number in 0..mapping.devices {
-            let device = DeviceId::new(number);
-            let event_bits_minus_one = mapping.event_bits.saturating_sub(1);
-            self.command(Command::Mapd {
-                device,
-                itt: 0,
-                event_bits_minus_one,
-                action: MapAction::Map,
-            })?;
-            let collection =
-                CollectionId::new(u16::try_from(number % u32::from(targets)).unwrap_or(0));
-            for event in (0..events).map(EventId::new) {
-                let intid = FIRST_LPI + lpi % LPIS;
-                self.command(Command::Mapti { device, event, intid, collection })?;
-                lpi += 1;
+        for device in 0..mapping.devices {
+            self.command(its, map_device(device, mapping.event_bits, MapAction::Map))?;
+            let target = u16::try_from(device % u32::from(targets)).unwrap_or(0);
+            for event in 0..events {
+                let lpi = FIRST_LPI + (first + device * events + event) % lpis;
+                self.command(its, map_event(device, event, lpi, target))?;
             }
         }
-        let faults = self.gic.command_faults(0).ok_or("no ITS")?;
+        let faults = self.gic.command_faults(its).ok_or("no ITS")?;
         if faults.count == 0 { Ok(()) } else { Err(faults.to_string()) }
     }
 
-    fn command(&mut self, command: Command) -> Result<(), String> {
-        let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
-        self.ram.write(QUEUE + self.written, &image).map_err(|fault| fault.to_string())?;
-        self.written = (self.written + image.len() as u64) % QUEUE_BYTES;
-        self.write(ITS + u64::from(gits::CWRITER.offset()), AccessWidth::Double, self.written)
+    /// One command, executed at once.
+    pub(crate) fn command(&mut self, its: usize, command: Command) -> Result<(), String> {
+        let image = command.encode().map(u64::to_le_bytes);
+        let its = self.its.get_mut(its).ok_or("no such ITS")?;
+        self.ram
+            .write(its.queue + its.written, image.as_flattened())
+            .map_err(|fault| fault.to_string())?;
+        its.written = (its.written + 32) % QUEUE_BYTES;
+        let (register, written) = (its.base + u64::from(gits::CWRITER.offset()), its.written);
+        self.write(register, AccessWidth::Double, written)
+    }
+
+    /// Has a redistributor read an LPI's configuration again.
+    pub(crate) fn invalidate(&self, vcpu: u16, lpi: u32) -> Result<(), String> {
+        let register = redistributor(vcpu) + u64::from(gicr::INVLPIR.offset());
+        self.write(register, AccessWidth::Double, lpi.into())
     }
 
     fn write(&self, address: u64, width: AccessWidth, value: u64) -> Result<(), String> {
         self.gic.write(address, width, value).map_err(|error| error.to_string())
     }
 
-    /// A device's message.
+    /// A device's message to the first ITS.
     #[inline]
     pub(crate) fn send(&self, device: u32, event: u32) -> Delivery {
         self.doorbell
             .signal_msi(DeviceId::new(device), MsiMessage { address: self.address, data: event })
     }
+
+    /// A device's message to one of several ITSes.
+    #[inline]
+    pub(crate) fn send_to(&self, its: usize, device: u32, event: u32) -> Delivery {
+        self.its.get(its).map_or(Delivery::NoDoorbell, |its| {
+            let message = MsiMessage { address: doorbell_of(its), data: event };
+            its.doorbell.signal_msi(DeviceId::new(device), message)
+        })
+    }
+}
+
+fn doorbell_of(its: &MeasuredIts) -> u64 {
+    ItsConfig::new(its.base).doorbell()
+}
+
+fn redistributor(vcpu: u16) -> u64 {
+    REDISTRIBUTORS + gicr::STRIDE_V3 * u64::from(vcpu)
+}
+
+/// MAPD.
+pub(crate) fn map_device(device: u32, event_bits: u8, action: MapAction) -> Command {
+    let event_bits_minus_one = event_bits.saturating_sub(1);
+    Command::Mapd { device: DeviceId::new(device), itt: 0, event_bits_minus_one, action }
+}
+
+/// MAPTI, to a vCPU's collection.
+pub(crate) fn map_event(device: u32, event: u32, intid: u32, vcpu: u16) -> Command {
+    let (device, event) = (DeviceId::new(device), EventId::new(event));
+    Command::Mapti { device, event, intid, collection: CollectionId::new(vcpu) }
 }
 
 /// The guest acknowledges and ends an interrupt; 1023 if there is none.

@@ -1,0 +1,170 @@
+//! What grows with what: the cost of operations and the memory of the model, against vCPUs, ITSes
+//! and mapped events.
+
+mod machine;
+mod plot;
+mod trend;
+
+pub use plot::plot;
+pub use trend::Trend;
+
+use crate::MeasureError;
+use machine::GrownGic;
+use std::fmt;
+
+/// vCPUs, ITSes and mapped events of a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size {
+    /// vCPUs.
+    pub vcpus: u32,
+    /// ITSes, which share the events.
+    pub its: u32,
+    /// Mapped events.
+    pub events: u32,
+}
+
+/// The machine of which one number varies at a time.
+const USUAL: Size = Size { vcpus: 8, its: 1, events: 1 << 14 };
+
+/// A million events, rather: each has an LPI of its own, of which 20 INTID bits leave 2^20 − 8192.
+const MILLION: u32 = (1 << 20) - (1 << 14);
+
+/// A number that varies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Dimension {
+    /// vCPUs.
+    Vcpus,
+    /// ITSes.
+    Its,
+    /// Mapped events.
+    Events,
+}
+
+impl Dimension {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Vcpus, Self::Its, Self::Events];
+
+    /// The measured values.
+    pub const fn values(self) -> &'static [u32] {
+        match self {
+            Self::Vcpus => &[1, 8, 64, 512],
+            Self::Its => &[1, 2, 4, 8],
+            Self::Events => &[1 << 10, 1 << 12, 1 << 14, 1 << 17, MILLION],
+        }
+    }
+
+    const fn size(self, value: u32) -> Size {
+        match self {
+            Self::Vcpus => Size { vcpus: value, ..USUAL },
+            Self::Its => Size { its: value, ..USUAL },
+            Self::Events => Size { events: value, ..USUAL },
+        }
+    }
+}
+
+impl fmt::Display for Dimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Vcpus => "vCPUs",
+            Self::Its => "ITSes",
+            Self::Events => "mapped events",
+        })
+    }
+}
+
+/// One operation, along one dimension.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Row {
+    /// The number that varies.
+    pub dimension: Dimension,
+    /// The operation.
+    pub operation: &'static str,
+    /// Each value, and the nanoseconds of one operation there.
+    pub points: Vec<(u32, f64)>,
+}
+
+impl Row {
+    /// The way in which it grows.
+    pub fn trend(&self) -> Trend {
+        Trend::of(&self.points)
+    }
+}
+
+/// Bytes of the heap that the model holds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub struct Memory {
+    /// A machine of one vCPU without LPIs.
+    pub idle: usize,
+    /// Each further vCPU of a machine without LPIs.
+    pub vcpu: f64,
+    /// Each further vCPU of a machine with an ITS.
+    pub vcpu_with_its: f64,
+    /// Each mapped event beyond the first 4,096.
+    pub event: f64,
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Growth {
+    /// Costs.
+    pub rows: Vec<Row>,
+    /// Memory.
+    pub memory: Memory,
+}
+
+/// Measures costs and memory. `heap` returns the bytes that are allocated at the moment.
+///
+/// # Errors
+/// An operation failed.
+pub fn measure(heap: &dyn Fn() -> usize) -> Result<Growth, MeasureError> {
+    let mut rows = Vec::new();
+    for dimension in Dimension::ALL {
+        rows.extend(measure_along(dimension)?);
+    }
+    Ok(Growth { rows, memory: memory(heap)? })
+}
+
+fn measure_along(dimension: Dimension) -> Result<Vec<Row>, MeasureError> {
+    let mut rows: Vec<Row> = Vec::new();
+    for value in dimension.values() {
+        let failed = |reason| MeasureError::Case(format!("{value} {dimension}"), reason);
+        let costs = GrownGic::new(dimension.size(*value)).and_then(GrownGic::costs);
+        for (operation, time) in costs.map_err(failed)? {
+            match rows.iter_mut().find(|row| row.operation == operation) {
+                Some(row) => row.points.push((*value, time)),
+                None => rows.push(Row { dimension, operation, points: vec![(*value, time)] }),
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Measures memory alone, as [`measure`] does.
+///
+/// # Errors
+/// A machine could not be made.
+pub fn memory(heap: &dyn Fn() -> usize) -> Result<Memory, MeasureError> {
+    let failed = |reason| MeasureError::Case("memory".to_owned(), reason);
+    let without_lpis = |vcpus| machine::bytes_without_lpis(vcpus, heap).map_err(failed);
+    let with_events = |size| machine::bytes(size, heap).map_err(failed);
+    let (idle, crowd) = (without_lpis(1)?, without_lpis(512)?);
+    let usual = with_events(USUAL)?;
+    let wide = with_events(Size { vcpus: 512, ..USUAL })?;
+    let few = with_events(Size { events: 1 << 12, ..USUAL })?;
+    let many = with_events(Size { events: MILLION, ..USUAL })?;
+    Ok(Memory {
+        idle,
+        vcpu: per(idle, crowd, 511),
+        vcpu_with_its: per(usual, wide, 512 - USUAL.vcpus),
+        event: per(few, many, MILLION - (1 << 12)),
+    })
+}
+
+fn per(less: usize, more: usize, count: u32) -> f64 {
+    let bytes = u32::try_from(more.saturating_sub(less)).unwrap_or(u32::MAX);
+    f64::from(bytes) / f64::from(count)
+}

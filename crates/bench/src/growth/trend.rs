@@ -1,0 +1,52 @@
+//! The way in which a cost grows.
+
+use std::fmt;
+
+/// The way in which a cost grows, from the least to the greatest value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Trend {
+    /// Less than the caches explain: below the 0.4th power.
+    Flat,
+    /// Up to the 1.2th power.
+    Linear,
+    /// Steeper than that.
+    Steep,
+}
+
+impl Trend {
+    pub(super) fn of(points: &[(u32, f64)]) -> Self {
+        let (Some((less, first)), Some((more, last))) = (points.first(), points.last()) else {
+            return Self::Flat;
+        };
+        let power = (last / first).ln() / (f64::from(*more) / f64::from(*less)).ln();
+        match power {
+            power if power < 0.4 => Self::Flat,
+            power if power < 1.2 => Self::Linear,
+            _ => Self::Steep,
+        }
+    }
+}
+
+impl fmt::Display for Trend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Flat => "flat",
+            Self::Linear => "linear",
+            Self::Steep => "steeper than linear",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_have_their_names() {
+        let grown = |last| Trend::of(&[(1, 10.0), (10, 11.0), (100, last)]);
+        assert_eq!([11.0, 60.0].map(grown), [Trend::Flat; 2]);
+        assert_eq!([100.0, 1000.0, 2000.0].map(grown), [Trend::Linear; 3]);
+        assert_eq!(grown(10_000.0), Trend::Steep);
+    }
+}
