@@ -7,7 +7,7 @@ use crate::events::{Events, FaultReason, GuestFault};
 use crate::mbi::{Mbi, Message};
 use crate::per_interrupt::{self as per, PerInterrupt};
 use crate::registers::{
-    Frame, Handlers, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word,
+    Frame, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word, register,
 };
 use crate::wired::Wired;
 use gic_arch::IntId;
@@ -47,73 +47,62 @@ impl PerInterrupt for Distributor<'_> {
     }
 }
 
-/// A register of [`Distributor::REGISTERS`].
-macro_rules! register {
-    ($name:ident, zero) => {
-        Register::zero(gicd::$name.info(stringify!($name)))
-    };
-    ($name:ident, fields $handlers:path) => {
-        Register::new(gicd::$name.info(stringify!($name)), $handlers(gicd::$name))
-    };
-    ($name:ident, constant $read:expr) => {
-        Register::constant(gicd::$name.info(stringify!($name)), $read)
-    };
-    ($name:ident, trigger $write:expr) => {
-        Register::trigger(gicd::$name.info(stringify!($name)), $write)
-    };
-    ($name:ident, value $read:expr, $write:expr) => {
-        Register::new(
-            gicd::$name.info(stringify!($name)),
-            Handlers::Value { read: $read, write: $write },
-        )
-    };
-}
-
 impl<'a> Distributor<'a> {
     /// The frame. Registers that only exist without affinity routing, or only in the Secure view,
     /// read as zero.
     const REGISTERS: &'a [Register<Self>] = &[
-        register!(CTLR, value | d, _ | d.control().into(), |d, _, lanes| d.set_control(lanes)),
-        register!(TYPER, constant | d, _ | u64::from(d.typer().into_bits())),
-        register!(IIDR, constant | d, _ | u64::from(d.config.iidr.into_bits())),
-        register!(TYPER2, zero),
-        register!(STATUSR, zero),
-        register!(SETSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Set, lanes)),
-        register!(CLRSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Clear, lanes)),
-        register!(SETSPI_SR, zero),
-        register!(CLRSPI_SR, zero),
-        register!(IGROUPR, fields per::group),
-        register!(ISENABLER, fields per::set_enable),
-        register!(ICENABLER, fields per::clear_enable),
-        register!(ISPENDR, fields per::set_pending),
-        register!(ICPENDR, fields per::clear_pending),
-        register!(ISACTIVER, fields per::set_active),
-        register!(ICACTIVER, fields per::clear_active),
-        register!(IPRIORITYR, fields per::priority),
-        register!(ITARGETSR, zero),
-        register!(ICFGR, fields per::trigger),
-        register!(IGRPMODR, zero),
-        register!(NSACR, zero),
-        register!(SGIR, zero),
-        register!(CPENDSGIR, zero),
-        register!(SPENDSGIR, zero),
-        register!(IGROUPR_E, fields per::group),
-        register!(ISENABLER_E, fields per::set_enable),
-        register!(ICENABLER_E, fields per::clear_enable),
-        register!(ISPENDR_E, fields per::set_pending),
-        register!(ICPENDR_E, fields per::clear_pending),
-        register!(ISACTIVER_E, fields per::set_active),
-        register!(ICACTIVER_E, fields per::clear_active),
-        register!(IPRIORITYR_E, fields per::priority),
-        register!(ICFGR_E, fields per::trigger),
-        register!(IGRPMODR_E, zero),
-        register!(NSACR_E, zero),
-        register!(IROUTER, value | d, index | d.route(IntId::new(index)), |d, index, lanes| {
-            d.set_route(IntId::new(index), lanes);
-        }),
-        register!(IROUTER_E, value | d, index | d.route(extended_spi(index)), |d, index, lanes| {
-            d.set_route(extended_spi(index), lanes);
-        }),
+        register!(gicd::CTLR, value | d, _ | d.control().into(), |d, _, lanes| d
+            .set_control(lanes)),
+        register!(gicd::TYPER, constant | d, _ | u64::from(d.typer().into_bits())),
+        register!(gicd::IIDR, constant | d, _ | u64::from(d.config.iidr.into_bits())),
+        register!(gicd::TYPER2, zero),
+        register!(gicd::STATUSR, zero),
+        register!(gicd::SETSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Set, lanes)),
+        register!(gicd::CLRSPI_NSR, trigger | d, _, lanes | d.mbi().write(Message::Clear, lanes)),
+        register!(gicd::SETSPI_SR, zero),
+        register!(gicd::CLRSPI_SR, zero),
+        register!(gicd::IGROUPR, fields per::group),
+        register!(gicd::ISENABLER, fields per::set_enable),
+        register!(gicd::ICENABLER, fields per::clear_enable),
+        register!(gicd::ISPENDR, fields per::set_pending),
+        register!(gicd::ICPENDR, fields per::clear_pending),
+        register!(gicd::ISACTIVER, fields per::set_active),
+        register!(gicd::ICACTIVER, fields per::clear_active),
+        register!(gicd::IPRIORITYR, fields per::priority),
+        register!(gicd::ITARGETSR, zero),
+        register!(gicd::ICFGR, fields per::trigger),
+        register!(gicd::IGRPMODR, zero),
+        register!(gicd::NSACR, zero),
+        register!(gicd::SGIR, zero),
+        register!(gicd::CPENDSGIR, zero),
+        register!(gicd::SPENDSGIR, zero),
+        register!(gicd::IGROUPR_E, fields per::group),
+        register!(gicd::ISENABLER_E, fields per::set_enable),
+        register!(gicd::ICENABLER_E, fields per::clear_enable),
+        register!(gicd::ISPENDR_E, fields per::set_pending),
+        register!(gicd::ICPENDR_E, fields per::clear_pending),
+        register!(gicd::ISACTIVER_E, fields per::set_active),
+        register!(gicd::ICACTIVER_E, fields per::clear_active),
+        register!(gicd::IPRIORITYR_E, fields per::priority),
+        register!(gicd::ICFGR_E, fields per::trigger),
+        register!(gicd::IGRPMODR_E, zero),
+        register!(gicd::NSACR_E, zero),
+        register!(
+            gicd::IROUTER,
+            value | d,
+            index | d.route(IntId::new(index)),
+            |d, index, lanes| {
+                d.set_route(IntId::new(index), lanes);
+            }
+        ),
+        register!(
+            gicd::IROUTER_E,
+            value | d,
+            index | d.route(extended_spi(index)),
+            |d, index, lanes| {
+                d.set_route(extended_spi(index), lanes);
+            }
+        ),
         Register::constant(ID_REGISTERS, |_, index| identification(index, 0x92)),
     ];
 

@@ -6,7 +6,7 @@ use crate::access::AccessWidth;
 use crate::config::VgicConfig;
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::interrupt::InterruptWord;
-use crate::registers::{Frame, Lanes, Register, low_word};
+use crate::registers::{Frame, Lanes, Register, low_word, register};
 use crate::wired::Wired;
 use gic_arch::{IntId, gicd};
 use msi_types::Delivery;
@@ -80,14 +80,14 @@ impl Mbi<'_> {
 impl<'a> Mbi<'a> {
     /// The alias frame. The Secure side's registers ignore writes.
     const REGISTERS: &'a [Register<Self>] = &[
-        Register::trigger(gicd::SETSPI_NSR.info("SETSPI_NSR"), |mbi: Self, _, lanes| {
+        register!(gicd::SETSPI_NSR, trigger |mbi: Self, _, lanes| {
             mbi.write(Message::Set, lanes);
         }),
-        Register::trigger(gicd::CLRSPI_NSR.info("CLRSPI_NSR"), |mbi: Self, _, lanes| {
+        register!(gicd::CLRSPI_NSR, trigger |mbi: Self, _, lanes| {
             mbi.write(Message::Clear, lanes);
         }),
-        Register::zero(gicd::SETSPI_SR.info("SETSPI_SR")),
-        Register::zero(gicd::CLRSPI_SR.info("CLRSPI_SR")),
+        register!(gicd::SETSPI_SR, zero),
+        register!(gicd::CLRSPI_SR, zero),
     ];
 
     pub(crate) const ALIAS: Frame<'a, Self> = Frame(Self::REGISTERS);

@@ -12,7 +12,7 @@ use crate::lock::Mutex;
 use crate::lpi::LpiCore;
 use crate::per_interrupt::{self as per, PerInterrupt};
 use crate::registers::{
-    Frame, Handlers, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word,
+    Frame, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word, register,
 };
 use crate::wakeup::Awaited;
 use crate::wired::{Private, Wired, participation};
@@ -80,61 +80,39 @@ impl PerInterrupt for Redistributor<'_> {
     }
 }
 
-/// A register of [`Redistributor::REGISTERS`].
-macro_rules! register {
-    ($name:ident, zero) => {
-        Register::zero(gicr::$name.info(stringify!($name)))
-    };
-    ($name:ident, fields $handlers:path) => {
-        Register::new(gicr::$name.info(stringify!($name)), $handlers(gicr::$name))
-    };
-    ($name:ident, constant $read:expr) => {
-        Register::constant(gicr::$name.info(stringify!($name)), $read)
-    };
-    ($name:ident, trigger $write:expr) => {
-        Register::trigger(gicr::$name.info(stringify!($name)), $write)
-    };
-    ($name:ident, value $read:expr, $write:expr) => {
-        Register::new(
-            gicr::$name.info(stringify!($name)),
-            Handlers::Value { read: $read, write: $write },
-        )
-    };
-}
-
 impl<'a> Redistributor<'a> {
     /// Both frames. Registers that only exist in the Secure view read as zero, and MPAM's.
     const REGISTERS: &'a [Register<Self>] = &[
-        register!(CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r
+        register!(gicr::CTLR, value | r, _ | r.read_control().into_bits().into(), |r, _, lanes| r
             .set_control(lanes)),
-        register!(IIDR, constant | r, _ | r.config.iidr.into_bits().into()),
-        register!(TYPER, constant | r, _ | r.typer().into_bits()),
-        register!(STATUSR, zero),
-        register!(WAKER, value | r, _ | r.waker().into_bits().into(), |r, _, lanes| r
+        register!(gicr::IIDR, constant | r, _ | r.config.iidr.into_bits().into()),
+        register!(gicr::TYPER, constant | r, _ | r.typer().into_bits()),
+        register!(gicr::STATUSR, zero),
+        register!(gicr::WAKER, value | r, _ | r.waker().into_bits().into(), |r, _, lanes| r
             .set_waker(lanes)),
-        register!(MPAMIDR, zero),
-        register!(PARTIDR, zero),
-        register!(SETLPIR, trigger | r, _, lanes | r.write_setlpir(lanes)),
-        register!(CLRLPIR, trigger | r, _, lanes | r.write_clrlpir(lanes)),
-        register!(PROPBASER, value | r, _ | r.propbaser().into_bits(), |r, _, lanes| r
+        register!(gicr::MPAMIDR, zero),
+        register!(gicr::PARTIDR, zero),
+        register!(gicr::SETLPIR, trigger | r, _, lanes | r.write_setlpir(lanes)),
+        register!(gicr::CLRLPIR, trigger | r, _, lanes | r.write_clrlpir(lanes)),
+        register!(gicr::PROPBASER, value | r, _ | r.propbaser().into_bits(), |r, _, lanes| r
             .set_propbaser(lanes)),
-        register!(PENDBASER, value | r, _ | r.pendbaser().into_bits(), |r, _, lanes| r
+        register!(gicr::PENDBASER, value | r, _ | r.pendbaser().into_bits(), |r, _, lanes| r
             .set_pendbaser(lanes)),
-        register!(INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
-        register!(INVALLR, trigger | r, _, lanes | r.invalidate_all(lanes)),
-        register!(SYNCR, constant | r, _ | r.syncr().into_bits().into()),
+        register!(gicr::INVLPIR, trigger | r, _, lanes | r.invalidate(lanes)),
+        register!(gicr::INVALLR, trigger | r, _, lanes | r.invalidate_all(lanes)),
+        register!(gicr::SYNCR, constant | r, _ | r.syncr().into_bits().into()),
         Register::constant(ID_REGISTERS, |_, index| identification(index, 0x93)),
-        register!(IGROUPR, fields per::group),
-        register!(ISENABLER, fields per::set_enable),
-        register!(ICENABLER, fields per::clear_enable),
-        register!(ISPENDR, fields per::set_pending),
-        register!(ICPENDR, fields per::clear_pending),
-        register!(ISACTIVER, fields per::set_active),
-        register!(ICACTIVER, fields per::clear_active),
-        register!(IPRIORITYR, fields per::priority),
-        register!(ICFGR, fields per::trigger),
-        register!(IGRPMODR, zero),
-        register!(NSACR, zero),
+        register!(gicr::IGROUPR, fields per::group),
+        register!(gicr::ISENABLER, fields per::set_enable),
+        register!(gicr::ICENABLER, fields per::clear_enable),
+        register!(gicr::ISPENDR, fields per::set_pending),
+        register!(gicr::ICPENDR, fields per::clear_pending),
+        register!(gicr::ISACTIVER, fields per::set_active),
+        register!(gicr::ICACTIVER, fields per::clear_active),
+        register!(gicr::IPRIORITYR, fields per::priority),
+        register!(gicr::ICFGR, fields per::trigger),
+        register!(gicr::IGRPMODR, zero),
+        register!(gicr::NSACR, zero),
     ];
 
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);

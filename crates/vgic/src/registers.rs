@@ -66,6 +66,32 @@ impl Lanes {
     }
 }
 
+/// A register of a frame, named as `gic_arch` names it, with its handlers.
+macro_rules! register {
+    ($frame:ident :: $name:ident, zero) => {
+        $crate::registers::Register::zero($frame::$name.info(stringify!($name)))
+    };
+    ($frame:ident :: $name:ident, fields $handlers:path) => {
+        $crate::registers::Register::new(
+            $frame::$name.info(stringify!($name)),
+            $handlers($frame::$name),
+        )
+    };
+    ($frame:ident :: $name:ident, constant $read:expr) => {
+        $crate::registers::Register::constant($frame::$name.info(stringify!($name)), $read)
+    };
+    ($frame:ident :: $name:ident, trigger $write:expr) => {
+        $crate::registers::Register::trigger($frame::$name.info(stringify!($name)), $write)
+    };
+    ($frame:ident :: $name:ident, value $read:expr, $write:expr) => {
+        $crate::registers::Register::new(
+            $frame::$name.info(stringify!($name)),
+            $crate::registers::Handlers::Value { read: $read, write: $write },
+        )
+    };
+}
+pub(crate) use register;
+
 impl<C> Register<C> {
     pub(crate) const fn new(info: RegisterInfo, handlers: Handlers<C>) -> Self {
         Self { info, handlers }

@@ -8,7 +8,7 @@ use crate::access::AccessWidth;
 use crate::config::{V2mConfig, V2mNaming};
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::interrupt::InterruptWord;
-use crate::registers::{Frame, ID_REGISTERS, Lanes, Register, identification, low_word};
+use crate::registers::{Frame, ID_REGISTERS, Lanes, Register, identification, low_word, register};
 use crate::wired::Wired;
 use gic_arch::v2m;
 use gic_arch::{IntId, RegisterInfo};
@@ -27,15 +27,15 @@ const V2M_ID_REGISTERS: RegisterInfo = v2m::ID_REGISTERS.info(ID_REGISTERS.name)
 
 impl<'a> V2m<'a> {
     const REGISTERS: &'a [Register<Self>] = &[
-        Register::constant(v2m::TYPER.info("TYPER"), |frame: Self, _| {
+        register!(v2m::TYPER, constant |frame: Self, _| {
             frame.config.typer().into_bits().into()
         }),
-        Register::trigger(v2m::SETSPI_NS.info("SETSPI_NS"), |frame: Self, _, lanes: Lanes| {
+        register!(v2m::SETSPI_NS, trigger |frame: Self, _, lanes: Lanes| {
             if let Some(data) = lanes.zero_extended() {
                 let _ = frame.signal(v2m::SETSPI_NS.offset(), data);
             }
         }),
-        Register::constant(v2m::IIDR.info("IIDR"), |frame: Self, _| frame.config.iidr.into()),
+        register!(v2m::IIDR, constant |frame: Self, _| frame.config.iidr.into()),
         Register::constant(V2M_ID_REGISTERS, |_, index| identification(index, 0)),
     ];
 

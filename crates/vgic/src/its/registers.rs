@@ -5,62 +5,47 @@ use super::tables::Tables;
 use super::{Its, ItsRegisters};
 use crate::config::Coherence;
 use crate::events::{FaultReason, GuestFault};
-use crate::registers::{Frame, Handlers, ID_REGISTERS, Lanes, Register, identification, low_word};
+use crate::registers::{Frame, ID_REGISTERS, Lanes, Register, identification, low_word, register};
 use gic_arch::Shareability;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
-
-/// A register of [`Its::REGISTERS`].
-macro_rules! register {
-    ($name:ident, zero) => {
-        Register::zero(gits::$name.info(stringify!($name)))
-    };
-    ($name:ident, constant $read:expr) => {
-        Register::constant(gits::$name.info(stringify!($name)), $read)
-    };
-    ($name:ident, trigger $write:expr) => {
-        Register::trigger(gits::$name.info(stringify!($name)), $write)
-    };
-    ($name:ident, value $read:expr, $write:expr) => {
-        Register::new(
-            gits::$name.info(stringify!($name)),
-            Handlers::Value { read: $read, write: $write },
-        )
-    };
-}
 
 impl<'a> Frame<'a, &'a Its> {
     /// Both frames. A CPU's write to `GITS_TRANSLATER` carries no DeviceID here and does nothing.
     const ITS_REGISTERS: &'a [Register<&'a Its>] = &[
-        register!(CTLR, value | its, _ | its.read_ctlr().into_bits().into(), |its, _, lanes| its
-            .set_ctlr(lanes)),
-        register!(IIDR, constant | its, _ | its.config.iidr.into_bits().into()),
-        register!(TYPER, constant | its, _ | its.config.typer().into_bits()),
-        register!(MPAMIDR, zero),
-        register!(PARTIDR, zero),
-        register!(MPIDR, zero),
-        register!(STATUSR, zero),
-        register!(UMSIR, zero),
         register!(
-            CBASER,
+            gits::CTLR,
+            value | its,
+            _ | its.read_ctlr().into_bits().into(),
+            |its, _, lanes| its.set_ctlr(lanes)
+        ),
+        register!(gits::IIDR, constant | its, _ | its.config.iidr.into_bits().into()),
+        register!(gits::TYPER, constant | its, _ | its.config.typer().into_bits()),
+        register!(gits::MPAMIDR, zero),
+        register!(gits::PARTIDR, zero),
+        register!(gits::MPIDR, zero),
+        register!(gits::STATUSR, zero),
+        register!(gits::UMSIR, zero),
+        register!(
+            gits::CBASER,
             value | its,
             _ | its.state.lock().queue.base.into_bits(),
             |its, _, lanes| its.set_cbaser(lanes)
         ),
         register!(
-            CWRITER,
+            gits::CWRITER,
             value | its,
             _ | its.state.lock().queue.cwriter().into_bits(),
             |its, _, lanes| its.set_cwriter(lanes)
         ),
-        register!(CREADR, constant | its, _ | its.creadr()),
+        register!(gits::CREADR, constant | its, _ | its.creadr()),
         register!(
-            BASER,
+            gits::BASER,
             value | its,
             index | its.state.lock().tables.get(index).into_bits(),
             |its, index, lanes| its.set_baser(index, lanes)
         ),
         Register::constant(ID_REGISTERS, |_, index| identification(index, 0x94)),
-        register!(TRANSLATER, trigger | _, _, _ | {}),
+        register!(gits::TRANSLATER, trigger | _, _, _ | {}),
     ];
 
     /// The frames of an ITS.
