@@ -2,6 +2,7 @@
 //! controller in use must be reported as such.
 
 mod devicetree;
+pub(crate) mod findings;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -107,6 +108,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             tally.case(&format!("the rest of {}", tree.name()), bench.sweep(&others));
         }
     }
+    findings::check(workspace, &bench.command, tally);
     for board in unseen {
         tally.skip(format!("{board}: no kernel here knows the board"));
     }

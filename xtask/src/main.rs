@@ -81,6 +81,8 @@ enum Task {
     Qemu(qemu::Watch),
     /// Measure, and write the figures of docs/measurements.md; on a machine that is idle
     Figures,
+    /// Write the findings in Debian's devicetrees anew, to be read before they are committed
+    Findings,
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
     Fetch,
 }
@@ -103,6 +105,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Figures => return figures::run(&workspace),
+        Task::Findings => return boards::findings::accept(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
         Task::Language { since } => return language::run(&workspace, since.as_deref()),
         Task::Test { list: true, .. } => {

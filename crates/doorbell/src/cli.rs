@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Matrix(OutputArgs),
     /// Print what a description says: controllers, devices, routes.
     Inspect(InspectArgs),
+    /// Draw devices, IOMMUs, controllers and CPUs: SVG or DOT.
+    Graph(GraphArgs),
     /// Find mistakes in descriptions, each by a rule with a stable name.
     Lint(LintArgs),
     /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
@@ -152,6 +154,19 @@ pub(crate) struct InspectArgs {
     pub(crate) emit: Option<Form>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    /// A flattened devicetree, or a folder of ACPI tables; without it, this machine's own firmware.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: Option<PathBuf>,
+    /// Write to this file, in DOT if its name ends with `.dot`; else to standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write DOT, whatever the file is called.
+    #[arg(long)]
+    pub(crate) dot: bool,
 }
 
 #[derive(Debug, Args)]

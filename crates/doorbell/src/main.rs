@@ -6,6 +6,7 @@
 mod bench;
 mod cli;
 mod exit;
+mod graph;
 mod inspect;
 mod lint;
 mod machines;
@@ -39,6 +40,7 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Machines(output) => machines::machines(&output),
         Command::Matrix(output) => matrix::matrix(&output),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Graph(args) => graph::graph(&args),
         Command::Lint(args) => lint::lint(&args),
         Command::Qtest(args) => qtest::qtest(&args),
     }

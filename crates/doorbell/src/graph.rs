@@ -1,0 +1,30 @@
+//! `doorbell graph`: the picture of devices, IOMMUs, controllers and CPUs.
+
+mod dot;
+mod layout;
+mod model;
+mod svg;
+
+use crate::cli::GraphArgs;
+use crate::exit::Outcome;
+use crate::print;
+use crate::source::Source;
+use anyhow::{Context, Result};
+use model::Graph;
+use std::fs;
+
+/// Draws a description: SVG, or DOT for a file that ends so.
+pub(crate) fn graph(args: &GraphArgs) -> Result<Outcome> {
+    let source = args.source.as_deref().map_or_else(Source::running, Source::at)?;
+    let graph = Graph::of(&source.description);
+    let is_dot = args.dot
+        || args.output.as_ref().is_some_and(|path| path.extension() == Some("dot".as_ref()));
+    let text = if is_dot { dot::spell(&graph) } else { svg::draw(&graph, &source.name) };
+    match &args.output {
+        None => print::text(|out| std::io::Write::write_all(out, text.as_bytes()))?,
+        Some(path) => {
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    Ok(Outcome::Good)
+}

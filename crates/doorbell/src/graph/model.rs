@@ -1,0 +1,236 @@
+//! The boxes and arrows of a picture.
+
+use gic_firmware::{
+    Controller, Description, IommuIndex, IommuRouting, NodeId, PlatformDevice, RouteSpan,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Routes that a box lists; the number of others follows.
+const MAX_LINES: usize = 4;
+
+/// Columns from left to right.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Column {
+    Requester,
+    Iommu,
+    Controller,
+    Gic,
+    Cpus,
+}
+
+impl Column {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Requester, Self::Iommu, Self::Controller, Self::Gic, Self::Cpus];
+
+    /// What stands above it.
+    pub(super) const fn heading(self) -> &'static str {
+        match self {
+            Self::Requester => "requesters",
+            Self::Iommu => "IOMMUs",
+            Self::Controller => "MSI controllers",
+            Self::Gic => "GIC",
+            Self::Cpus => "CPUs",
+        }
+    }
+}
+
+/// A box.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) column: Column,
+    /// The node's full path; unique in its column.
+    pub(super) id: String,
+    pub(super) title: String,
+    pub(super) lines: Vec<String>,
+    pub(super) is_enabled: bool,
+}
+
+/// An arrow, between places in the list of boxes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Edge {
+    pub(super) from: usize,
+    pub(super) to: usize,
+}
+
+/// A picture's contents.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    pub(super) nodes: Vec<Node>,
+    pub(super) edges: BTreeSet<Edge>,
+}
+
+impl Graph {
+    /// Everything that a description says about who signals through what.
+    pub(super) fn of(description: &Description) -> Self {
+        let mut graph = Self::default();
+        let iommus = graph.iommus(description);
+        let controllers = graph.controllers(description);
+        let reader = Reader { description, iommus, controllers };
+        for host in &description.hosts {
+            let spans: Vec<_> = description.host_spans(host).collect();
+            graph.requester(&reader, (&host.id, host.status.is_enabled()), &spans, |span| {
+                passed(&host.iommu, span)
+            });
+            for bridge in &host.bridges {
+                let spans: Vec<_> = description.bridge_spans(bridge).collect();
+                graph.requester(
+                    &reader,
+                    (&bridge.id, bridge.status.is_enabled()),
+                    &spans,
+                    |span| passed(&host.iommu, span),
+                );
+            }
+        }
+        for device in &description.devices {
+            graph.device(&reader, device);
+        }
+        graph.root(description, &reader.controllers);
+        graph.without_idle_iommus()
+    }
+
+    /// Leaves out IOMMUs that no message passes.
+    fn without_idle_iommus(self) -> Self {
+        let used: BTreeSet<usize> = self.edges.iter().map(|edge| edge.to).collect();
+        let mut places = vec![None; self.nodes.len()];
+        let mut nodes = Vec::new();
+        for (index, node) in self.nodes.into_iter().enumerate() {
+            if node.column != Column::Iommu || used.contains(&index) {
+                places[index] = Some(nodes.len());
+                nodes.push(node);
+            }
+        }
+        let moved = |edge: Edge| Some(Edge { from: places[edge.from]?, to: places[edge.to]? });
+        Self { nodes, edges: self.edges.iter().filter_map(|edge| moved(*edge)).collect() }
+    }
+
+    fn iommus(&mut self, description: &Description) -> Vec<usize> {
+        let add = |iommu: &gic_firmware::Iommu| {
+            let kind = iommu.compatible.first().cloned().into_iter().collect();
+            self.add(Column::Iommu, &iommu.id, kind, iommu.status.is_enabled())
+        };
+        description.iommus.iter().map(add).collect()
+    }
+
+    fn controllers(&mut self, description: &Description) -> Vec<usize> {
+        let add = |controller: &Controller| {
+            let mut lines = vec![controller.kind.to_string()];
+            lines.extend(doorbell(description, controller));
+            for range in controller.ranges.iter().take(MAX_LINES) {
+                lines.push(format!("INTIDs {}+{}", range.first().get(), range.count()));
+            }
+            self.add(Column::Controller, &controller.id, lines, controller.status.is_enabled())
+        };
+        description.controllers.iter().map(add).collect()
+    }
+
+    fn device(&mut self, reader: &Reader<'_>, device: &PlatformDevice) {
+        let spans = reader.description.device_spans(device);
+        let passed: Vec<_> = device.iommus.iter().map(|iommu| iommu.value).collect();
+        let what = (&device.id, device.status.is_enabled());
+        self.requester(reader, what, &spans, |_| passed.clone());
+    }
+
+    fn requester(
+        &mut self,
+        reader: &Reader<'_>,
+        (id, is_enabled): (&NodeId, bool),
+        spans: &[RouteSpan],
+        passed: impl Fn(&RouteSpan) -> Vec<IommuIndex>,
+    ) {
+        let mut lines: Vec<_> =
+            spans.iter().take(MAX_LINES).map(|span| route(reader.description, span)).collect();
+        if spans.len() > MAX_LINES {
+            lines.push(format!("… {} more", spans.len() - MAX_LINES));
+        }
+        let from = self.add(Column::Requester, id, lines, is_enabled);
+        for span in spans {
+            let Some(&to) = reader.controllers.get(span.controller.get()) else { continue };
+            let passed = passed(span);
+            let passed: Vec<_> =
+                passed.iter().filter_map(|index| reader.iommus.get(index.get())).collect();
+            for &&iommu in &passed {
+                self.edges.insert(Edge { from, to: iommu });
+                self.edges.insert(Edge { from: iommu, to });
+            }
+            if passed.is_empty() {
+                self.edges.insert(Edge { from, to });
+            }
+        }
+    }
+
+    /// The GIC, and a box for each cluster of CPUs.
+    fn root(&mut self, description: &Description, controllers: &[usize]) {
+        let Some(gic) = &description.gic else { return };
+        let mut lines = vec![gic.version.to_string()];
+        match gic.redistributors.len() {
+            0 => {}
+            1 => lines.push("1 redistributor region".to_owned()),
+            count => lines.push(format!("{count} redistributor regions")),
+        }
+        let root = self.add(Column::Gic, &gic.id, lines, gic.status.is_enabled());
+        self.edges.extend(controllers.iter().map(|&from| Edge { from, to: root }));
+        let mut clusters: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+        for cpu in &description.cpus {
+            let (all, enabled) = clusters.entry(cpu.affinity.mpidr() >> 8).or_default();
+            *all += 1;
+            *enabled += usize::from(cpu.status.is_enabled());
+        }
+        for (cluster, (all, enabled)) in clusters {
+            let id = NodeId::from(format!("cluster {cluster:#x}"));
+            let line = format!("CPUs: {all}, enabled: {enabled}");
+            let to = self.add(Column::Cpus, &id, vec![line], enabled > 0);
+            self.edges.insert(Edge { from: root, to });
+        }
+    }
+
+    fn add(&mut self, column: Column, id: &NodeId, lines: Vec<String>, is_enabled: bool) -> usize {
+        let title = id.as_str().rsplit('/').next().unwrap_or_default().to_owned();
+        self.nodes.push(Node { column, id: id.to_string(), title, lines, is_enabled });
+        self.nodes.len() - 1
+    }
+}
+
+/// Boxes by the description's indices.
+struct Reader<'d> {
+    description: &'d Description,
+    iommus: Vec<usize>,
+    controllers: Vec<usize>,
+}
+
+/// The IOMMUs that requesters of `span` pass.
+fn passed(routing: &IommuRouting, span: &RouteSpan) -> Vec<IommuIndex> {
+    let last = span.rid_base.get().saturating_add(span.length);
+    let overlaps = |first: u32, length: u32| {
+        routing.mask.is_some()
+            || (first < last && span.rid_base.get() < first.saturating_add(length))
+    };
+    let entries = routing.map.iter().filter(|entry| overlaps(entry.rid_base.get(), entry.length));
+    let passed: BTreeSet<_> = entries.filter_map(|entry| entry.iommu).collect();
+    passed.into_iter().collect()
+}
+
+/// A route in a requester's box. Only an ITS tells DeviceIDs apart; a device by itself has no
+/// requester IDs.
+fn route(description: &Description, span: &RouteSpan) -> String {
+    let (first, length) = (span.rid_base.get(), span.length);
+    let requesters = match (first, length) {
+        (0, 1) => String::new(),
+        (_, 1) => format!("{first:#x} → "),
+        _ => format!("{first:#x}+{length:#x} → "),
+    };
+    let controller = description.controller(span.controller);
+    if controller.is_some_and(|controller| controller.kind.needs_device_id()) {
+        return format!("{requesters}DeviceID {:#x}", span.device_id_base.get());
+    }
+    format!("{requesters}{}", controller.map_or("", |controller| controller.kind.as_str()))
+}
+
+/// The doorbell, or the first of several.
+fn doorbell(description: &Description, controller: &Controller) -> Option<String> {
+    let doorbells = description.doorbells(controller);
+    let first = doorbells.first()?;
+    Some(match doorbells.len() {
+        1 => format!("doorbell {first:#x}"),
+        count => format!("{count} doorbells from {first:#x} on"),
+    })
+}
