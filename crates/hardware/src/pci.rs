@@ -2,6 +2,7 @@
 //! them there.
 
 mod bridge;
+mod bus_number;
 mod config_bytes;
 pub mod enumerate;
 mod function;
@@ -9,11 +10,12 @@ mod host_bridge;
 mod message_store;
 mod segment;
 
-pub use bridge::{Bridge, BridgeKind};
+pub use bridge::BridgeKind;
+pub use bus_number::DevFn;
 pub use function::{DeviceFunctions, Function, FunctionConfig, Signalled};
 pub use host_bridge::{HostBridge, Translator, Windows};
 pub use message_store::{AddressWidth, StoreConfig};
-pub use segment::{DevFn, Segment};
+pub use segment::Segment;
 
 /// Registers of the configuration header and of the capabilities that the machine has (PCI Express
 /// Base §7.5).

@@ -8,6 +8,8 @@
 mod allocator;
 mod page;
 
+pub use page::Caches;
+
 use crate::lock::lock;
 use allocator::Allocator;
 use gic_firmware::Region;
@@ -25,18 +27,6 @@ const CHUNK: u64 = PAGE * PAGES;
 
 /// Content of released table memory: a controller that still reads it finds nonsense.
 const POISON: u64 = 0xdead_beef_dead_beef;
-
-/// The masters that look into the CPUs' caches.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Caches {
-    /// All: a store is visible at once.
-    Snooped,
-    /// None: a store is visible once it is cleaned.
-    Hidden,
-    /// Some: a store is visible after a clean, or after a barrier for those who say that they
-    /// snoop.
-    SnoopedBySome,
-}
 
 /// The means by which a range is made visible.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -209,7 +209,7 @@ fn host_bridge(upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Option<HostBridge>
             at,
             functions_in_device: DeviceFunctions::One,
         };
-        root.plug(at, Arc::new(Function::new(plan, &root, Arc::clone(upstream))));
+        root.plug(plan, Arc::clone(upstream));
     }
     let windows = Windows {
         ecam: Region::new(ECAM, 1 << 20)?,

@@ -1,13 +1,11 @@
-//! A bridge: type 1 configuration space over a secondary bus.
+//! A bridge: type 1 configuration space, and the way of messages through it.
 
 use crate::bus::AccessWidth;
 use crate::lock::lock;
+use crate::pci::bus_number::{BusNumber, DevFn};
 use crate::pci::config_bytes::ConfigBytes;
-use crate::pci::function::BridgeUpstream;
 use crate::pci::header;
-use crate::pci::segment::Segment;
-use msi_types::{RequesterId, SignalMsi};
-use std::fmt;
+use msi_types::{Delivery, MsiMessage, RequesterId, SignalMsi};
 use std::sync::{Arc, Mutex};
 
 /// The kind of bus behind a bridge.
@@ -20,31 +18,33 @@ pub enum BridgeKind {
     ToConventional,
 }
 
+impl BridgeKind {
+    /// The way upstream for the functions on the bus `secondary` behind a bridge of this kind.
+    pub(super) fn upstream(
+        self,
+        secondary: Arc<BusNumber>,
+        next: Arc<dyn SignalMsi<RequesterId>>,
+    ) -> Arc<dyn SignalMsi<RequesterId>> {
+        Arc::new(BridgeUpstream { kind: self, secondary, next })
+    }
+}
+
 /// A bridge between two buses.
-pub struct Bridge {
+pub(super) struct Bridge {
     config: Mutex<ConfigBytes>,
-    segment: Segment,
+    /// The number of the bus behind it.
+    secondary: Arc<BusNumber>,
 }
 
 impl Bridge {
-    /// The way upstream for the functions that will be put on `segment` behind a bridge of this
-    /// kind.
-    pub fn upstream(
-        kind: BridgeKind,
-        segment: &Segment,
-        next: Arc<dyn SignalMsi<RequesterId>>,
-    ) -> Arc<dyn SignalMsi<RequesterId>> {
-        Arc::new(BridgeUpstream { kind, secondary: Arc::clone(&segment.number), next })
-    }
-
-    /// A bridge from bus `primary` to `segment`, its bus numbers as firmware left them.
-    pub fn new(kind: BridgeKind, primary: u8, segment: Segment) -> Self {
+    /// A bridge from bus `primary` to bus `secondary`, its bus numbers as firmware left them.
+    pub(super) fn new(kind: BridgeKind, primary: u8, secondary: Arc<BusNumber>) -> Self {
         let mut config = ConfigBytes::new();
-        let secondary = u32::from(segment.number.get());
+        let behind = u32::from(secondary.get());
         config.store(header::VENDOR, AccessWidth::Word, 0x0002_d00b);
         config.store(header::CLASS, AccessWidth::Word, 0x0604_0000);
         config.store(header::HEADER_TYPE, AccessWidth::Byte, 1);
-        let numbers = secondary << 16 | secondary << 8 | u32::from(primary);
+        let numbers = behind << 16 | behind << 8 | u32::from(primary);
         config.store(header::BUS_NUMBERS, AccessWidth::Word, numbers);
         config.allow(header::BUS_NUMBERS, AccessWidth::Word, 0x00ff_ffff);
         // Prefetchable window: 64-bit addresses, off (base above limit) until software sets it.
@@ -60,25 +60,20 @@ impl Bridge {
             BridgeKind::ToConventional => header::PORT_TO_CONVENTIONAL,
         };
         config.store(express + header::EXPRESS_FLAGS, AccessWidth::Half, u32::from(port << 4 | 2));
-        Self { config: Mutex::new(config), segment }
-    }
-
-    /// The bus behind the bridge.
-    pub fn segment(&self) -> &Segment {
-        &self.segment
+        Self { config: Mutex::new(config), secondary }
     }
 
     /// Reads configuration space, at most 32 bits.
-    pub fn config_read(&self, offset: u16, width: AccessWidth) -> u32 {
+    pub(super) fn config_read(&self, offset: u16, width: AccessWidth) -> u32 {
         lock(&self.config).load(offset, width)
     }
 
     /// Writes configuration space, at most 32 bits.
-    pub fn config_write(&self, offset: u16, width: AccessWidth, value: u32) {
+    pub(super) fn config_write(&self, offset: u16, width: AccessWidth, value: u32) {
         let mut config = lock(&self.config);
         config.write(offset, width, value);
         let [_, secondary, ..] = config.load(header::BUS_NUMBERS, AccessWidth::Word).to_le_bytes();
-        self.segment.number.set(secondary);
+        self.secondary.set(secondary);
     }
 
     /// Does it lead to this bus?
@@ -101,8 +96,20 @@ impl Bridge {
     }
 }
 
-impl fmt::Debug for Bridge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bridge").field("segment", &self.segment).finish_non_exhaustive()
+/// Between a function and the host bridge: a bridge to conventional PCI takes over its functions'
+/// transactions and sends them on under its secondary bus's number, device and function 0.
+struct BridgeUpstream {
+    kind: BridgeKind,
+    secondary: Arc<BusNumber>,
+    next: Arc<dyn SignalMsi<RequesterId>>,
+}
+
+impl SignalMsi<RequesterId> for BridgeUpstream {
+    fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
+        let from = match self.kind {
+            BridgeKind::RootPort => from,
+            BridgeKind::ToConventional => self.secondary.requester(DevFn::new(0, 0)),
+        };
+        self.next.signal_msi(from, message)
     }
 }

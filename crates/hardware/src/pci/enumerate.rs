@@ -22,7 +22,7 @@ const BARS: usize = 6;
 
 /// A function that was found and configured.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundFunction {
     /// Its place on its bus.
     pub requester: RequesterId,
     /// Its requester ID as the host bridge sees it.
@@ -53,7 +53,7 @@ impl fmt::Debug for FoundStore {
 }
 
 /// Finds and configures all functions (not bridges) behind a host bridge.
-pub fn enumerate(bus: &CpuBus, windows: Windows) -> Vec<Found> {
+pub fn enumerate(bus: &CpuBus, windows: Windows) -> Vec<FoundFunction> {
     let memory = windows.memory;
     let mut scan = Scan {
         bus,
@@ -77,7 +77,7 @@ struct Scan<'a> {
     /// The part of the memory window that is left.
     cursor: u64,
     end: u64,
-    found: Vec<Found>,
+    found: Vec<FoundFunction>,
 }
 
 impl Scan<'_> {
@@ -125,7 +125,7 @@ impl Scan<'_> {
             }
             index += registers;
         }
-        let found = Found { requester, alias, config: Arc::new(config), bars };
+        let found = FoundFunction { requester, alias, config: Arc::new(config), bars };
         found.configure();
         self.found.push(found);
     }
@@ -166,7 +166,7 @@ impl Scan<'_> {
     }
 }
 
-impl Found {
+impl FoundFunction {
     /// Gives the function its addresses and lets it answer and send: at first, and after it was
     /// taken out and put back.
     pub fn configure(&self) {
@@ -315,8 +315,7 @@ mod tests {
     use super::*;
     use crate::bus::Bus;
     use crate::pci::{
-        Bridge, BridgeKind, DevFn, DeviceFunctions, Function, FunctionConfig, HostBridge, Segment,
-        StoreConfig,
+        BridgeKind, DevFn, DeviceFunctions, FunctionConfig, HostBridge, Segment, StoreConfig,
     };
     use crate::platform::MachinePlatform;
     use crate::ram::{Caches, Ram};
@@ -325,8 +324,8 @@ mod tests {
     use std::sync::Mutex;
 
     #[derive(Default)]
-    struct Recorder(Mutex<Vec<(RequesterId, MsiMessage)>>);
-    impl SignalMsi<RequesterId> for Recorder {
+    struct SentMessages(Mutex<Vec<(RequesterId, MsiMessage)>>);
+    impl SignalMsi<RequesterId> for SentMessages {
         fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
             self.0.lock().unwrap().push((from, message));
             Delivery::Pending
@@ -346,7 +345,7 @@ mod tests {
     fn plug(segment: &mut Segment, at: DevFn, upstream: &Arc<dyn SignalMsi<RequesterId>>) {
         let store = StoreConfig::Msix { vectors: 4, table_bar: 0, pba_bar: 2 };
         let config = FunctionConfig { store, at, functions_in_device: DeviceFunctions::One };
-        segment.plug(at, Arc::new(Function::new(config, segment, Arc::clone(upstream))));
+        segment.plug(config, Arc::clone(upstream));
     }
 
     /// A function on the root bus, and two behind a bridge whose bus numbers firmware left at
@@ -354,16 +353,16 @@ mod tests {
     fn found_behind(
         kind: BridgeKind,
         secondary: u8,
-    ) -> (Vec<Found>, Arc<HostBridge>, Arc<Recorder>, CpuBus) {
-        let recorder = Arc::new(Recorder::default());
+    ) -> (Vec<FoundFunction>, Arc<HostBridge>, Arc<SentMessages>, CpuBus) {
+        let recorder = Arc::new(SentMessages::default());
         let upstream: Arc<dyn SignalMsi<RequesterId>> = Arc::clone(&recorder) as _;
         let mut root = Segment::new(BUSES.first);
         plug(&mut root, DevFn::new(3, 0), &upstream);
         let mut segment = Segment::new(secondary);
-        let behind = Bridge::upstream(kind, &segment, Arc::clone(&upstream));
+        let behind = segment.upstream(kind, Arc::clone(&upstream));
         plug(&mut segment, DevFn::new(0, 0), &behind);
         plug(&mut segment, DevFn::new(9, 0), &behind);
-        root.plug_bridge(DevFn::new(0, 0), Arc::new(Bridge::new(kind, BUSES.first, segment)));
+        root.plug_bridge(DevFn::new(0, 0), kind, segment);
         let host = Arc::new(HostBridge::new(windows(), root));
         let mut bus = Bus::default();
         bus.attach("ecam", windows().ecam, host.ecam()).unwrap();
@@ -373,7 +372,7 @@ mod tests {
         (enumerate(&bus, windows()), host, recorder, bus)
     }
 
-    fn requesters(found: &[Found]) -> Vec<(u32, u32)> {
+    fn requesters(found: &[FoundFunction]) -> Vec<(u32, u32)> {
         found.iter().map(|found| (found.requester.get(), found.alias.get())).collect()
     }
 

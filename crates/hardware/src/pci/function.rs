@@ -2,11 +2,10 @@
 
 use crate::bus::AccessWidth;
 use crate::lock::lock;
+use crate::pci::bus_number::{BusNumber, DevFn};
 use crate::pci::config_bytes::ConfigBytes;
 use crate::pci::header;
 use crate::pci::message_store::{MsiCapability, MsixCapability, SignalAction, StoreConfig};
-use crate::pci::segment::{BusNumber, DevFn};
-use crate::pci::{BridgeKind, Segment};
 use msi_types::pci::msix;
 use msi_types::{Delivery, MsiMessage, RequesterId, SignalMsi};
 use std::fmt;
@@ -85,16 +84,16 @@ enum Store {
 }
 
 impl Function {
-    /// A function on `segment`, whose messages go `upstream`.
-    pub fn new(
+    /// A function on the bus with this number, whose messages go `upstream`.
+    pub(super) fn new(
         config: FunctionConfig,
-        segment: &Segment,
+        number: Arc<BusNumber>,
         upstream: Arc<dyn SignalMsi<RequesterId>>,
     ) -> Self {
         let sizes = bar_sizes(config.store);
         Self {
             config,
-            number: Arc::clone(&segment.number),
+            number,
             upstream,
             bars: Bars { sizes, bases: [const { AtomicU64::new(NOWHERE) }; BARS] },
             state: Mutex::new(FunctionState::reset(config, &sizes)),
@@ -338,24 +337,6 @@ fn place(config: StoreConfig, bar: u8, offset: u64, table_bytes: u64) -> Option<
     (bar == pba_bar).then(|| offset.checked_sub(start).map(BarWord::Pending))?
 }
 
-/// Between a function and the host bridge: a bridge to conventional PCI takes over its functions'
-/// transactions and sends them on under its secondary bus's number, device and function 0.
-pub(super) struct BridgeUpstream {
-    pub(super) kind: BridgeKind,
-    pub(super) secondary: Arc<BusNumber>,
-    pub(super) next: Arc<dyn SignalMsi<RequesterId>>,
-}
-
-impl SignalMsi<RequesterId> for BridgeUpstream {
-    fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
-        let from = match self.kind {
-            BridgeKind::RootPort => from,
-            BridgeKind::ToConventional => self.secondary.requester(DevFn::new(0, 0)),
-        };
-        self.next.signal_msi(from, message)
-    }
-}
-
 impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Function")
@@ -372,27 +353,27 @@ mod tests {
     use msi_types::Masking;
 
     #[derive(Default)]
-    struct Recorder(Mutex<Vec<MsiMessage>>);
-    impl SignalMsi<RequesterId> for Recorder {
+    struct SentMessages(Mutex<Vec<MsiMessage>>);
+    impl SignalMsi<RequesterId> for SentMessages {
         fn signal_msi(&self, _from: RequesterId, message: MsiMessage) -> Delivery {
             lock(&self.0).push(message);
             Delivery::Pending
         }
     }
 
-    fn function(store: StoreConfig) -> (Function, Arc<Recorder>) {
-        let recorder = Arc::new(Recorder::default());
+    fn function(store: StoreConfig) -> (Function, Arc<SentMessages>) {
+        let recorder = Arc::new(SentMessages::default());
         let config = FunctionConfig {
             store,
             at: DevFn::new(1, 0),
             functions_in_device: DeviceFunctions::One,
         };
-        let function = Function::new(config, &Segment::new(0), Arc::clone(&recorder) as _);
+        let function = Function::new(config, Arc::default(), Arc::clone(&recorder) as _);
         function.config_write(header::COMMAND, AccessWidth::Half, 6);
         (function, recorder)
     }
 
-    fn msix() -> (Function, Arc<Recorder>) {
+    fn msix() -> (Function, Arc<SentMessages>) {
         let (function, recorder) =
             function(StoreConfig::Msix { vectors: 3, table_bar: 0, pba_bar: 2 });
         function.config_write(header::BAR0, AccessWidth::Word, 0x4000_0000);
@@ -419,7 +400,7 @@ mod tests {
         function.config_write(at, AccessWidth::Half, u32::from(u16::from(control)));
     }
 
-    fn sent(recorder: &Recorder) -> Vec<u32> {
+    fn sent(recorder: &SentMessages) -> Vec<u32> {
         lock(&recorder.0).iter().map(|message| message.data).collect()
     }
 

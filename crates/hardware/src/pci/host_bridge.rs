@@ -2,8 +2,9 @@
 //! messages.
 
 use crate::bus::{AccessWidth, Doorbells, MmioDevice};
-use crate::pci::segment::{DevFn, Node, Segment};
-use crate::pci::{Bridge, Function};
+use crate::pci::bus_number::DevFn;
+use crate::pci::function::Function;
+use crate::pci::segment::{Node, Segment};
 use gic_firmware::{BusRange, Region};
 use msi_types::{Delivery, DeviceId, MsiMessage, RequesterId, SignalMsi};
 use std::fmt;
@@ -96,35 +97,6 @@ impl HostBridge {
     }
 }
 
-impl Segment {
-    /// The node at a place of a bus, of this one or one below.
-    fn node(&self, bus: u8, at: DevFn) -> Option<&Node> {
-        if bus == self.number.get() {
-            return self.nodes.get(&at);
-        }
-        self.bridges().find(|bridge| bridge.leads_to(bus))?.segment().node(bus, at)
-    }
-
-    /// Do all bridges on the way to `function` forward this address?
-    fn reaches(&self, function: &Function, address: u64) -> bool {
-        let here = |node: &Node| match node {
-            Node::Function(other) => std::ptr::eq(Arc::as_ptr(other), function),
-            Node::Bridge(_) => false,
-        };
-        self.nodes.values().any(here)
-            || self.bridges().any(|bridge| {
-                bridge.forwards(address) && bridge.segment().reaches(function, address)
-            })
-    }
-
-    fn bridges(&self) -> impl Iterator<Item = &Arc<Bridge>> {
-        self.nodes.values().filter_map(|node| match node {
-            Node::Bridge(bridge) => Some(bridge),
-            Node::Function(_) => None,
-        })
-    }
-}
-
 struct Ecam(Arc<HostBridge>);
 
 impl Ecam {
@@ -141,7 +113,7 @@ impl MmioDevice for Ecam {
     fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         let value = match self.node(offset) {
             Some((Node::Function(function), register)) => function.config_read(register, width),
-            Some((Node::Bridge(bridge), register)) => bridge.config_read(register, width),
+            Some((Node::Bridge(bridge, _), register)) => bridge.config_read(register, width),
             None => u32::MAX,
         };
         u64::from(value) & width.mask()
@@ -153,7 +125,9 @@ impl MmioDevice for Ecam {
             Some((Node::Function(function), register)) => {
                 function.config_write(register, width, value);
             }
-            Some((Node::Bridge(bridge), register)) => bridge.config_write(register, width, value),
+            Some((Node::Bridge(bridge, _), register)) => {
+                bridge.config_write(register, width, value);
+            }
             None => {}
         }
     }

@@ -1,67 +1,23 @@
-//! One bus: who is on it.
+//! One bus with its functions, and the buses behind its bridges.
 
-use crate::pci::{Bridge, Function};
-use msi_types::RequesterId;
+use crate::pci::bridge::{Bridge, BridgeKind};
+use crate::pci::bus_number::{BusNumber, DevFn};
+use crate::pci::function::{Function, FunctionConfig};
+use msi_types::{RequesterId, SignalMsi};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-
-/// Device and function number on a bus: device in bits 7:3, function in bits 2:0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct DevFn(pub u8);
-
-impl DevFn {
-    /// From device (0–31) and function (0–7); higher bits are dropped.
-    pub const fn new(device: u8, function: u8) -> Self {
-        Self((device & 0x1f) << 3 | function & 7)
-    }
-
-    /// The device number.
-    pub const fn device(self) -> u8 {
-        self.0 >> 3
-    }
-
-    /// The function number.
-    pub const fn function(self) -> u8 {
-        self.0 & 7
-    }
-}
-
-/// The number of a bus, as the bridge above it was last told. Functions on the bus capture theirs
-/// from it.
-#[derive(Debug, Default)]
-pub(super) struct BusNumber(AtomicU8);
-
-impl BusNumber {
-    pub(super) fn new(number: u8) -> Self {
-        Self(AtomicU8::new(number))
-    }
-
-    pub(super) fn get(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set(&self, number: u8) {
-        self.0.store(number, Ordering::Relaxed);
-    }
-
-    /// The requester ID of a function on this bus.
-    pub(super) fn requester(&self, at: DevFn) -> RequesterId {
-        RequesterId::pci(self.get(), at.device(), at.function())
-    }
-}
 
 /// A bus and what is on it.
-#[derive(Default)]
 pub struct Segment {
-    pub(super) number: Arc<BusNumber>,
-    pub(super) nodes: BTreeMap<DevFn, Node>,
+    number: Arc<BusNumber>,
+    nodes: BTreeMap<DevFn, Node>,
 }
 
 pub(super) enum Node {
     Function(Arc<Function>),
-    Bridge(Arc<Bridge>),
+    /// A bridge, and the bus behind it.
+    Bridge(Box<Bridge>, Segment),
 }
 
 impl Segment {
@@ -70,14 +26,26 @@ impl Segment {
         Self { number: Arc::new(BusNumber::new(number)), nodes: BTreeMap::new() }
     }
 
-    /// Puts a function on the bus, in place of an earlier one.
-    pub fn plug(&mut self, at: DevFn, function: Arc<Function>) {
-        self.nodes.insert(at, Node::Function(function));
+    /// Puts a function on the bus, in place of an earlier one. Its messages go `upstream`.
+    pub fn plug(&mut self, config: FunctionConfig, upstream: Arc<dyn SignalMsi<RequesterId>>) {
+        let function = Function::new(config, Arc::clone(&self.number), upstream);
+        self.nodes.insert(config.at, Node::Function(Arc::new(function)));
     }
 
-    /// Puts a bridge to another bus on the bus, in place of an earlier one.
-    pub fn plug_bridge(&mut self, at: DevFn, bridge: Arc<Bridge>) {
-        self.nodes.insert(at, Node::Bridge(bridge));
+    /// Puts a bridge on the bus, in place of an earlier one. Its bus numbers are as firmware left
+    /// them.
+    pub fn plug_bridge(&mut self, at: DevFn, kind: BridgeKind, secondary: Self) {
+        let bridge = Bridge::new(kind, self.number.get(), Arc::clone(&secondary.number));
+        self.nodes.insert(at, Node::Bridge(Box::new(bridge), secondary));
+    }
+
+    /// The way upstream for functions on this bus, if a bridge of this kind leads to it.
+    pub fn upstream(
+        &self,
+        kind: BridgeKind,
+        next: Arc<dyn SignalMsi<RequesterId>>,
+    ) -> Arc<dyn SignalMsi<RequesterId>> {
+        kind.upstream(Arc::clone(&self.number), next)
     }
 
     /// Returns true if a function or bridge is there.
@@ -89,9 +57,37 @@ impl Segment {
     pub fn functions(&self) -> Vec<Arc<Function>> {
         let below = |node: &Node| match node {
             Node::Function(function) => vec![Arc::clone(function)],
-            Node::Bridge(bridge) => bridge.segment().functions(),
+            Node::Bridge(_, secondary) => secondary.functions(),
         };
         self.nodes.values().flat_map(below).collect()
+    }
+
+    /// The node at a place of a bus, of this one or one below.
+    pub(super) fn node(&self, bus: u8, at: DevFn) -> Option<&Node> {
+        if bus == self.number.get() {
+            return self.nodes.get(&at);
+        }
+        let (_, secondary) = self.bridges().find(|(bridge, _)| bridge.leads_to(bus))?;
+        secondary.node(bus, at)
+    }
+
+    /// Do all bridges on the way to `function` forward this address?
+    pub(super) fn reaches(&self, function: &Function, address: u64) -> bool {
+        let here = |node: &Node| match node {
+            Node::Function(other) => std::ptr::eq(Arc::as_ptr(other), function),
+            Node::Bridge(..) => false,
+        };
+        self.nodes.values().any(here)
+            || self.bridges().any(|(bridge, secondary)| {
+                bridge.forwards(address) && secondary.reaches(function, address)
+            })
+    }
+
+    fn bridges(&self) -> impl Iterator<Item = (&Bridge, &Self)> {
+        self.nodes.values().filter_map(|node| match node {
+            Node::Bridge(bridge, secondary) => Some((&**bridge, secondary)),
+            Node::Function(_) => None,
+        })
     }
 }
 

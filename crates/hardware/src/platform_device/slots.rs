@@ -1,7 +1,7 @@
 //! One slot of a platform device: its messages, and what it has to say.
 
+use super::config::{DataWidth, PlatformDeviceConfig};
 use super::registers::{self, COMMIT, MASK};
-use super::{DataWidth, PlatformDeviceConfig};
 use crate::pci::AddressWidth;
 use msi_types::{MsiMessage, Rewrite, Trigger};
 
@@ -20,7 +20,7 @@ enum MessageIndex {
     Second,
 }
 
-/// MessageIndex word of which slot.
+/// Decodes the offset of a register into a word of a slot.
 pub(super) fn place(offset: u64) -> Option<SlotWord> {
     let (message, base) = match offset {
         registers::SECOND.. => (MessageIndex::Second, registers::SECOND),
@@ -33,7 +33,7 @@ pub(super) fn place(offset: u64) -> Option<SlotWord> {
 
 /// A slot.
 #[derive(Clone, Debug)]
-pub(super) struct Slot {
+pub(super) struct MessageSlot {
     /// The message of an edge, or of a rising level; that of a falling one.
     first: MsiMessage,
     second: MsiMessage,
@@ -46,7 +46,7 @@ pub(super) struct Slot {
     told: bool,
 }
 
-impl Slot {
+impl MessageSlot {
     /// As it is after reset.
     pub(super) fn new(plan: PlatformDeviceConfig) -> Self {
         let [first, second, staged] = [MsiMessage::default(); 3];

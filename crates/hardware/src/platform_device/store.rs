@@ -1,6 +1,7 @@
 //! The driver's side: the device's registers as a message store.
 
-use super::{Features, MAX_SLOTS, registers};
+use super::config::{Features, MAX_SLOTS};
+use super::registers;
 use crate::bus::AccessWidth;
 use crate::lock::lock;
 use crate::platform::CpuBus;

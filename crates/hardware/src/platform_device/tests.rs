@@ -1,12 +1,13 @@
 use super::*;
 use crate::bus::{DeviceWrites, Written};
-use msi_types::MsiMessage;
+use crate::pci::AddressWidth;
+use msi_types::{MsiMessage, Rewrite, Trigger};
 
 /// Everything that devices wrote.
 #[derive(Default)]
-struct Recorder(Mutex<Vec<(u64, u32)>>);
+struct SentMessages(Mutex<Vec<(u64, u32)>>);
 
-struct TestBus(Arc<Recorder>);
+struct TestBus(Arc<SentMessages>);
 
 impl DeviceWrites for TestBus {
     fn write(&self, address: u64, data: u32) -> Written {
@@ -17,17 +18,17 @@ impl DeviceWrites for TestBus {
 
 const FIRST: MsiMessage = MsiMessage { address: 0x1_0000_0040, data: 0x2_0007 };
 
-fn device(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<Recorder>) {
-    let recorder = Arc::<Recorder>::default();
-    let doorbells = Arc::new(Doorbells::new(Arc::new(TestBus(Arc::clone(&recorder)))));
+fn device(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<SentMessages>) {
+    let sent = Arc::<SentMessages>::default();
+    let doorbells = Arc::new(Doorbells::new(Arc::new(TestBus(Arc::clone(&sent)))));
     let device = PlatformDevice::with_config(DeviceId::new(1), plan, doorbells);
     write(&device, registers::CONTROL, 1);
-    (device, recorder)
+    (device, sent)
 }
 
 /// A device whose slot 0 is set up and open.
-fn open(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<Recorder>) {
-    let (device, recorder) = device(plan);
+fn open(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<SentMessages>) {
+    let (device, sent) = device(plan);
     for (area, address) in
         [(registers::SLOTS, FIRST.address), (registers::SECOND, FIRST.address + 8)]
     {
@@ -36,7 +37,7 @@ fn open(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<Recorder>) {
         write(&device, area + registers::DATA, FIRST.data);
     }
     write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::COMMIT);
-    (device, recorder)
+    (device, sent)
 }
 
 fn low(value: u64) -> u32 {
@@ -47,8 +48,8 @@ fn write(device: &PlatformDevice, offset: u64, value: u32) {
     device.write(offset, AccessWidth::Word, u64::from(value));
 }
 
-fn sent(recorder: &Recorder) -> Vec<(u64, u32)> {
-    std::mem::take(&mut *lock(&recorder.0))
+fn messages(sent: &SentMessages) -> Vec<(u64, u32)> {
+    std::mem::take(&mut *lock(&sent.0))
 }
 
 const UP: (u64, u32) = (FIRST.address, FIRST.data);
@@ -58,46 +59,46 @@ const LEVEL: PlatformDeviceConfig =
 
 #[test]
 fn an_edge_is_sent_each_time() {
-    let (device, recorder) = open(PlatformDeviceConfig::new(2));
+    let (device, sent) = open(PlatformDeviceConfig::new(2));
     device.signal(0);
     device.signal(0);
-    assert_eq!(sent(&recorder), [UP, UP]);
+    assert_eq!(messages(&sent), [UP, UP]);
 }
 
 #[test]
 fn level_sends_once_for_each_edge() {
-    let (device, recorder) = open(LEVEL);
+    let (device, sent) = open(LEVEL);
     device.signal(0);
     device.signal(0);
-    assert_eq!(sent(&recorder), [UP]);
+    assert_eq!(messages(&sent), [UP]);
     write(&device, registers::LOWER, 0);
     write(&device, registers::LOWER, 0);
-    assert_eq!(sent(&recorder), [DOWN]);
+    assert_eq!(messages(&sent), [DOWN]);
     device.signal(0);
-    assert_eq!(sent(&recorder), [UP]);
+    assert_eq!(messages(&sent), [UP]);
 }
 
 #[test]
 fn unmask_sends_only_raised_levels() {
-    let (device, recorder) = open(LEVEL);
+    let (device, sent) = open(LEVEL);
     let control = registers::SLOTS + registers::SLOT_CONTROL;
     write(&device, control, registers::MASK);
     assert_eq!(device.signal(0), Signalled::Held);
     write(&device, registers::LOWER, 0);
     write(&device, control, 0);
-    assert_eq!(sent(&recorder), []);
+    assert_eq!(messages(&sent), []);
     write(&device, control, registers::MASK);
     device.signal(0);
     write(&device, control, 0);
-    assert_eq!(sent(&recorder), [UP]);
+    assert_eq!(messages(&sent), [UP]);
 }
 
 #[test]
 fn a_device_that_goes_lowers_its_level_first() {
-    let (device, recorder) = open(LEVEL);
+    let (device, sent) = open(LEVEL);
     device.signal(0);
     device.unplug();
-    assert_eq!(sent(&recorder), [UP, DOWN]);
+    assert_eq!(messages(&sent), [UP, DOWN]);
     assert_eq!(device.read(registers::CONTROL, AccessWidth::Word), 0xffff_ffff);
     device.plug();
     assert_eq!(device.signal(0), Signalled::Off);
@@ -110,21 +111,20 @@ fn narrow_slots_hold_what_they_have_bits_for() {
         data: DataWidth::Bits16,
         ..PlatformDeviceConfig::new(1)
     };
-    let (device, recorder) = open(narrow);
+    let (device, sent) = open(narrow);
     device.signal(0);
-    assert_eq!(sent(&recorder), [(0x40, 7)]);
+    assert_eq!(messages(&sent), [(0x40, 7)]);
 }
 
 #[test]
 fn a_message_that_is_not_committed_is_not_sent() {
     for rewrite in [Rewrite::Atomic64, Rewrite::AddressOnly] {
-        let (device, recorder) =
-            open(PlatformDeviceConfig { rewrite, ..PlatformDeviceConfig::new(1) });
+        let (device, sent) = open(PlatformDeviceConfig { rewrite, ..PlatformDeviceConfig::new(1) });
         write(&device, registers::SLOTS + registers::ADDRESS_LOW, 0x80);
         device.signal(0);
         write(&device, registers::SLOTS + registers::SLOT_CONTROL, registers::COMMIT);
         device.signal(0);
-        assert_eq!(sent(&recorder), [UP, (0x1_0000_0080, FIRST.data)], "{rewrite:?}");
+        assert_eq!(messages(&sent), [UP, (0x1_0000_0080, FIRST.data)], "{rewrite:?}");
     }
 }
 

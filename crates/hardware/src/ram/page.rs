@@ -1,13 +1,24 @@
 //! A page of RAM and the CPUs' cached copy of it.
 
 use crate::lock::lock;
-use crate::ram::Caches;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Words of a page.
 const WORDS: usize = 8192;
+
+/// The masters that look into the CPUs' caches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Caches {
+    /// All: a store is visible at once.
+    Snooped,
+    /// None: a store is visible once it is cleaned.
+    Hidden,
+    /// Some: a store is visible after a clean, or after a barrier for those who say that they
+    /// snoop.
+    SnoopedBySome,
+}
 
 /// 64 KiB.
 pub(super) struct Page {

@@ -8,8 +8,8 @@ pub(super) use chosen::place;
 use super::ControllerChoice;
 use doorbell_hardware::bus::Doorbells;
 use doorbell_hardware::pci::{
-    AddressWidth, Bridge, BridgeKind, DevFn, DeviceFunctions, Function, FunctionConfig, Segment,
-    StoreConfig, Translator,
+    AddressWidth, BridgeKind, DevFn, DeviceFunctions, FunctionConfig, Segment, StoreConfig,
+    Translator,
 };
 use gic_firmware::{BusRange, ControllerKind, Description, PciHost, Via};
 use msi_types::{DeviceId, Masking, RequesterId, SignalMsi};
@@ -98,12 +98,9 @@ impl Functions {
                 BridgeKind::RootPort
             };
             let mut segment = Segment::new(bus);
-            let upstream = Bridge::upstream(kind, &segment, Arc::clone(upstream));
+            let upstream = segment.upstream(kind, Arc::clone(upstream));
             self.plug_functions(&mut segment, bus, &upstream);
-            root.plug_bridge(
-                DevFn::new(device, 0),
-                Arc::new(Bridge::new(kind, first_bus, segment)),
-            );
+            root.plug_bridge(DevFn::new(device, 0), kind, segment);
         }
         root
     }
@@ -121,7 +118,7 @@ impl Functions {
                     _ => DeviceFunctions::Multiple,
                 };
             let plan = FunctionConfig { store, at, functions_in_device };
-            segment.plug(at, Arc::new(Function::new(plan, segment, Arc::clone(upstream))));
+            segment.plug(plan, Arc::clone(upstream));
         }
     }
 

@@ -7,7 +7,7 @@ use crate::fault::Handler;
 use crate::oracle::{SendOutcome, VectorRecord};
 use crate::report::DeviceKind;
 use doorbell_hardware::lock::lock;
-use doorbell_hardware::pci::enumerate::{Found, FoundStore};
+use doorbell_hardware::pci::enumerate::{FoundFunction, FoundStore};
 use doorbell_hardware::pci::{Function, Signalled, StoreConfig};
 use doorbell_hardware::platform_device::{Line, PlatformDevice, PlatformStore};
 use gic_firmware::ControllerIndex;
@@ -50,7 +50,7 @@ impl DeviceHardware {
 
 /// The way in which a driver finds the message store.
 pub(crate) enum Probe {
-    Pci(Box<Found>),
+    Pci(Box<FoundFunction>),
     Platform { base: u64 },
 }
 

@@ -1,0 +1,23 @@
+//! The device's registers. 32 bits each.
+
+/// Number of slots. Read-only.
+pub(super) const COUNT: u64 = 0x00;
+/// Bit 0: the device may send.
+pub(super) const CONTROL: u64 = 0x04;
+/// Widths and kind of a slot ([`Features`](super::config::Features)). Read-only.
+pub(super) const FEATURES: u64 = 0x08;
+/// The level of the slot with the written number falls. Write-only.
+pub(super) const LOWER: u64 = 0x0c;
+/// First slot; 16 bytes each.
+pub(super) const SLOTS: u64 = 0x100;
+/// The second message of the first slot; 16 bytes each.
+pub(super) const SECOND: u64 = 0x880;
+pub(super) const SLOT_SIZE: u64 = 16;
+pub(super) const ADDRESS_LOW: u64 = 0;
+pub(super) const ADDRESS_HIGH: u64 = 4;
+pub(super) const DATA: u64 = 8;
+/// Bit 0: held back. Bit 1: what was written to the other words counts from now on.
+pub(super) const SLOT_CONTROL: u64 = 12;
+
+pub(super) const MASK: u32 = 1 << 0;
+pub(super) const COMMIT: u32 = 1 << 1;
