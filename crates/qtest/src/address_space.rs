@@ -1,7 +1,6 @@
 //! The address space: RAM, the GIC's frames, and nothing.
 
 use super::request::MemoryRange;
-use super::{RAM_BASE, RAM_BYTES};
 use doorbell_hardware::bus::AccessWidth;
 use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::gits;
@@ -12,6 +11,10 @@ use std::sync::Arc;
 use vgic::its::ItsConfig;
 use vgic::{GuestMemory, Progress, Vgic};
 
+/// Base of RAM.
+pub const RAM_BASE: u64 = 0x4000_0000;
+/// Size of RAM.
+pub const RAM_BYTES: u64 = 128 << 20;
 /// DeviceID of requests without a requester.
 const SENDER: DeviceId = DeviceId::new(0);
 

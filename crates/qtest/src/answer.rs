@@ -1,8 +1,9 @@
 //! The server's answers, in the form in which QEMU writes them.
 
-use super::base64;
-use super::request::Mistake;
-use std::fmt::{self, Write};
+use super::request::{Form, Mistake};
+use base64::display::Base64Display;
+use base64::prelude::BASE64_STANDARD;
+use std::fmt;
 
 /// The result of one line of a script: the intercepted line changes, then the reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,15 +53,6 @@ pub enum Reply {
     Fail(Mistake),
 }
 
-/// The form of memory in a reply.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
-    /// In hexadecimal digits.
-    Hexadecimal,
-    /// In base 64.
-    Base64,
-}
-
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
         Self { irqs: Vec::new(), reply }
@@ -97,8 +89,7 @@ impl fmt::Display for Reply {
                 bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
             Self::Bytes(bytes, Form::Base64) => {
-                f.write_str("OK ")?;
-                base64::encode(bytes).try_for_each(|digit| f.write_char(digit))
+                write!(f, "OK {}", Base64Display::new(bytes, &BASE64_STANDARD))
             }
             Self::Fail(mistake @ Mistake::ArgumentSize) => write!(f, "ERR {mistake}"),
             Self::Fail(Mistake::Module) => f.write_str("FAIL"),

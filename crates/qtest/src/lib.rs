@@ -49,28 +49,24 @@
 
 mod address_space;
 mod answer;
-mod base64;
 mod lines;
 mod request;
 mod server;
 
+pub use address_space::{RAM_BASE, RAM_BYTES};
 pub use answer::{Answer, IrqChange, Reply};
-pub use request::{MAX_BYTES, MemoryRange, Mistake};
+pub use request::{Form, MAX_BYTES, MemoryRange, Mistake};
 pub use server::serve;
 
 use address_space::AddressSpace;
 use gic_arch::icc::{IGRPEN0, IGRPEN1, PMR};
-use lines::{Lines, Pin};
-use request::Request;
+use lines::Lines;
+use request::{Pin, Request};
 use std::fmt;
 use std::sync::Arc;
 use vgic::its::{ItsConfig, PageSizes, TableLevels};
 use vgic::{ConfigError, RedistributorRegion, SecurityView, Vcpu, Vgic, VgicConfig};
 
-/// Base of RAM.
-pub const RAM_BASE: u64 = 0x4000_0000;
-/// Size of RAM.
-pub const RAM_BYTES: u64 = 128 << 20;
 /// Redistributors that fit below the UART.
 const LOW_REDISTRIBUTORS: u32 = 123;
 const HIGH_REDISTRIBUTORS: u64 = 0x40_0000_0000;

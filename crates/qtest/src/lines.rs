@@ -1,7 +1,7 @@
 //! Interrupt lines: those that a script drives, and those that it watches.
 
 use super::answer::IrqChange;
-use super::request::{Interception, Mistake};
+use super::request::{Interception, Mistake, Pin};
 use msi_types::{Cpu, Level, Line, SetLine};
 use std::sync::Arc;
 use vgic::{Inputs, Vcpu, Vgic};
@@ -18,13 +18,6 @@ const UNNAMED: &str = "unnamed-gpio-in";
 const SYSBUS: &str = "sysbus-irq";
 /// Named outputs of a CPU, of which none is ever asserted here.
 const OF_CPUS: [&str; 2] = ["gicv3-maintenance-interrupt", "pmu-interrupt"];
-
-/// An input of an object, by its name and number.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Pin {
-    pub(super) name: String,
-    pub(super) number: u64,
-}
 
 /// The object that a path names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,12 +1,18 @@
 //! Lines of a script, parsed.
 
-use super::answer::Form;
-use super::base64;
-use super::lines::Pin;
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use std::str::SplitAsciiWhitespace;
 
 /// Most bytes that one access moves.
 pub const MAX_BYTES: usize = 16 << 20;
+
+/// The reader of base 64. As QEMU's, it ignores bits of the last digit that belong to no byte.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// A line of a script.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +43,22 @@ pub(super) enum Request {
     Intercept { object: String, what: Interception },
     /// `set_irq_in`.
     SetLine { object: String, pin: Pin, level: u64 },
+}
+
+/// The form of memory in a reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// In hexadecimal digits.
+    Hexadecimal,
+    /// In base 64.
+    Base64,
+}
+
+/// An input of an object, by its name and number.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Pin {
+    pub(super) name: String,
+    pub(super) number: u64,
 }
 
 /// A range of memory. Both ends lie in the 64-bit address space; it may be empty.
@@ -132,7 +154,7 @@ impl Request {
             }
             "b64write" => {
                 let place = words.place()?;
-                let mut data = base64::decode(words.data()?).ok_or(Mistake::Data)?;
+                let mut data = BASE64.decode(words.data()?).map_err(|_| Mistake::Data)?;
                 data.truncate(place.bytes);
                 Self::Write { place, data }
             }
