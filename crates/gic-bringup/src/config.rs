@@ -150,11 +150,15 @@ fn spi_range(span: IntIdSpan) -> Option<SpiRange> {
 ///
 /// # Errors
 /// [`ControllerError::NoRegisters`].
-pub fn v2m(controller: &Controller) -> Result<V2mFrame<'static>, ControllerError> {
+pub fn v2m<'a>(
+    description: &'a Description,
+    controller: &Controller,
+) -> Result<V2mFrame<'a>, ControllerError> {
     let stated = controller.ranges.first();
     Ok(V2mFrame {
         first_spi: stated.map(|range| range.first().get()),
         spi_count: stated.map(|range| range.count()),
+        oem_id: description.oem_id.as_deref(),
         ..V2mFrame::new(base(controller)?)
     })
 }

@@ -71,7 +71,7 @@ impl<P: GicPlatform + 'static> MsiController<P> {
                 Self::Mbi(try_arc(Mbi::new(v3()?, config::mbi(description, controller)?)?)?)
             }
             ControllerKind::V2m => {
-                let frame = config::v2m(controller)?;
+                let frame = config::v2m(description, controller)?;
                 Self::V2m(try_arc(V2m::new(platform.clone(), gic.wired(), &[frame])?)?)
             }
             ControllerKind::Other(_) => return Err(ControllerError::Foreign),

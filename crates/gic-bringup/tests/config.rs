@@ -10,7 +10,7 @@ use gic_driver::errata::{self, Erratum, IdRegister};
 use gic_driver::{Coherence, GicConfig, GicV2Config, PhysicalRegion, TableAccess, V2mFrame};
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Cpu, Description, Fact, Gic, GicVersion,
-    IntIdSpan, MapEntry, MsiRouting, PciHost, Region, Status, Target, devicetree,
+    IntIdSpan, MapEntry, MsiRouting, PciHost, Region, Status, Target, acpi, devicetree,
 };
 use msi_types::{DeviceId, RequesterId};
 use std::num::NonZeroU16;
@@ -151,10 +151,27 @@ fn mbi_alias_is_a_frame_of_its_own() {
 #[test]
 fn v2m_frame_takes_the_spis_that_firmware_states() {
     let mut frame = Controller::new("/v2m", ControllerKind::V2m, Some(region(0x802_0000, 0x1000)));
-    assert_eq!(config::v2m(&frame), Ok(V2mFrame::new(0x802_0000)));
+    let described = machine();
+    assert_eq!(config::v2m(&described, &frame), Ok(V2mFrame::new(0x802_0000)));
     frame.ranges = vec![Fact::stated(IntIdSpan::new(IntId::new(80), 64).unwrap())];
     let stated = V2mFrame { first_spi: Some(80), spi_count: Some(64), ..V2mFrame::new(0x802_0000) };
-    assert_eq!(config::v2m(&frame), Ok(stated));
+    assert_eq!(config::v2m(&described, &frame), Ok(stated));
+}
+
+#[test]
+fn v2m_frame_takes_the_madt_s_oem_id() {
+    let frame = Controller::new("/v2m", ControllerKind::V2m, Some(region(0x802_0000, 0x1000)));
+    let named = Description {
+        compatible: vec!["GRAVITON".to_owned(), "AMAZON".to_owned()],
+        controllers: vec![frame.clone()],
+        ..machine()
+    };
+    let tables = acpi::write(&named).unwrap();
+    let tables = acpi::Tables::from_blobs(tables.all().map(|(_, table)| table)).unwrap();
+    let by_acpi = acpi::parse(&tables);
+    assert_eq!(config::v2m(&by_acpi, &frame).unwrap().oem_id, Some("AMAZON"));
+    let by_devicetree = devicetree::parse(&devicetree::write(&named).unwrap()).unwrap();
+    assert_eq!(config::v2m(&by_devicetree, &frame).unwrap().oem_id, None);
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub fn parse(tables: &Tables<'_>) -> Description {
             .filter(|id| !id.is_empty())
             .map(String::from)
             .collect(),
+        oem_id: Some(header.oem_id()).filter(|id| !id.is_empty()).map(String::from),
         cpus,
         gic,
         controllers: controllers.list,

@@ -24,6 +24,9 @@ pub struct Description {
     pub model: Option<Fact<String>>,
     /// By which names firmware identifies the machine, the most specific first.
     pub compatible: Vec<String>,
+    /// The MADT's OEM ID, without trailing blanks. `None` if it is blank, and if the machine is not
+    /// described by ACPI tables.
+    pub oem_id: Option<String>,
     /// The CPUs.
     pub cpus: Vec<Cpu>,
     /// The root interrupt controller; `None` if none of this family is described.

@@ -56,6 +56,7 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
     Ok(Description {
         model: model(&tree),
         compatible: tree.nodes().next().map(NodeRef::compatible).unwrap_or_default(),
+        oem_id: None,
         cpus: cpus::read(&tree, &mut findings),
         gic,
         controllers: controllers.list,

@@ -298,6 +298,7 @@ fn descriptions() -> impl Strategy<Value = Description> {
             (Just(gic), Just(controllers), hosts, devices, parts)
         })
         .prop_map(|(gic, controllers, hosts, devices, (cpus, iommus, memory))| Description {
+            oem_id: None,
             model: Some(Fact::stated("generated".into())),
             compatible: vec_of(["radxa,rock-5b", "rockchip,rk3588"]),
             gic: Some(gic),

@@ -11,6 +11,7 @@ fn nameless(machine: Description) -> Description {
     let mut machine = Description {
         model: None,
         compatible: Vec::new(),
+        oem_id: None,
         memory: Vec::new(),
         findings: Vec::new(),
         // Tables are written without them.

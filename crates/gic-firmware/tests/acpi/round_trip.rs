@@ -171,6 +171,7 @@ fn named(
     Description {
         model: Some(Fact::stated("VENDOR MACHINE".into())),
         compatible: vec!["MACHINE".into(), "VENDOR".into()],
+        oem_id: Some("VENDOR".into()),
         gic: Some(gic),
         cpus,
         controllers,
