@@ -32,6 +32,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod attack;
 mod cpu;
 pub mod embedded;
 mod error;
@@ -48,8 +49,8 @@ mod run;
 pub mod sequential;
 mod simulate;
 mod system;
-mod trespass;
 
+pub use attack::{AttackReport, IommuPages, Overwritten, attack};
 pub use error::RunError;
 pub use fault::Fault;
 pub use machine::{
@@ -61,4 +62,3 @@ pub use migration::Migration;
 pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, VectorReport};
 pub use run::{CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, run};
 pub use simulate::{Simulation, TraceEvent, simulate};
-pub use trespass::{IommuPages, Overwritten, Trespass, trespass};

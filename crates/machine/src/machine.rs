@@ -1,19 +1,26 @@
 //! A machine, built and not yet switched on.
 
 mod address_plan;
+mod controller_choice;
 mod controllers;
 pub(crate) mod gic;
 mod hosts;
 mod memory;
+mod options;
 mod platform_devices;
 mod populate;
 mod population;
 mod refusal;
 mod shared_interrupts;
 
-pub use controllers::ControllerChoice;
+pub use controller_choice::ControllerChoice;
 pub(crate) use controllers::itses;
 pub(crate) use gic::populated;
+pub(crate) use hosts::Host;
+pub use options::{
+    BuildOptions, LpiDisabling, LpiNumbers, SecurityView, Snooping, TargetAddresses,
+};
+pub(crate) use platform_devices::DevicePlan;
 pub use population::{
     ChosenDevices, ChosenFunction, DeviceConfig, DeviceInfo, FunctionPlacement, Population,
 };
@@ -25,101 +32,14 @@ use crate::migration::Migration;
 use crate::model::GicModel;
 use address_plan::AddressPlan;
 use doorbell_hardware::bus::{Bus, Doorbells};
-use doorbell_hardware::pci::{HostBridge, StoreConfig};
+use doorbell_hardware::pci::StoreConfig;
 use doorbell_hardware::platform_device::PlatformDevice;
 use doorbell_hardware::ram::Ram;
-use gic_firmware::{ControllerIndex, Description};
-use msi_types::{DeviceId, RequesterId};
+use gic_firmware::Description;
+use msi_types::RequesterId;
 use std::fmt;
-use std::num::NonZeroU16;
 use std::sync::Arc;
 use vgic::Vcpu;
-
-/// Options for building a machine from its description.
-#[derive(Clone, Debug, Default)]
-pub struct BuildOptions {
-    /// At most so many CPUs; `None` = as many as the description has.
-    pub cpus: Option<NonZeroU16>,
-    /// The controllers whose devices take part.
-    pub controller: ControllerChoice,
-    /// The parameters of the devices.
-    pub population: Population,
-    /// The INTIDs of direct LPIs.
-    pub lpis: LpiNumbers,
-    /// The ability of redistributors to stop taking LPIs.
-    pub lpi_disabling: LpiDisabling,
-    /// The view of the distributor that software gets.
-    pub security: SecurityView,
-    /// The form in which ITS commands name a redistributor.
-    pub targets: TargetAddresses,
-    /// The coherence of the controllers' table accesses.
-    pub snooping: Snooping,
-    /// A defect to put in, to show that a run reports it.
-    pub fault: Fault,
-    /// The migrations of the interrupt controller during the run.
-    pub migration: Migration,
-}
-
-/// The INTIDs of direct LPIs, which devices store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LpiNumbers {
-    /// Those of 16 INTID bits.
-    #[default]
-    Short,
-    /// Of 17 bits; those that 16 bits can name are somebody else's already.
-    Long,
-}
-
-impl LpiNumbers {
-    /// INTID bits of the machine.
-    pub(crate) const fn id_bits(self) -> u8 {
-        match self {
-            Self::Short => 16,
-            Self::Long => 17,
-        }
-    }
-}
-
-/// The ability to clear `GICR_CTLR.EnableLPIs` (`GICR_CTLR.CES`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LpiDisabling {
-    /// It can.
-    #[default]
-    Possible,
-    /// Once set, it stays.
-    Impossible,
-}
-
-/// The view of the distributor that software gets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum SecurityView {
-    /// The only one there is (`GICD_CTLR.DS` = 1).
-    #[default]
-    Single,
-    /// The Non-secure one beside a Secure one (DS = 0), as below EL3 firmware.
-    NonSecure,
-}
-
-/// The form in which ITS commands name a redistributor (`GITS_TYPER.PTA`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum TargetAddresses {
-    /// The redistributor's processor number (PTA = 0).
-    #[default]
-    ProcessorNumbers,
-    /// The redistributor's physical address (PTA = 1).
-    Physical,
-}
-
-/// The coherence of the controllers' table accesses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Snooping {
-    /// As the description says. Where it denies it (`dma-noncoherent`), the registers claim the
-    /// opposite: that is why firmware has to say it.
-    #[default]
-    AsDescribed,
-    /// None does, and their registers say so, whatever the description says.
-    DeniedByRegisters,
-}
 
 /// A machine, built and not yet switched on.
 pub struct Machine {
@@ -134,29 +54,13 @@ pub struct Machine {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) sleepers: Arc<Sleepers>,
     pub(crate) hosts: Vec<Host>,
-    pub(crate) devices: Vec<MachineDevice>,
+    /// The platform devices.
+    pub(crate) devices: Vec<(DevicePlan, Arc<PlatformDevice>)>,
     pub(crate) fault: Fault,
     pub(crate) migration: Migration,
     pub(crate) controller: ControllerChoice,
     pub(crate) lpis: LpiNumbers,
     pub(crate) notes: Vec<String>,
-}
-
-/// A host bridge of the machine.
-pub(crate) struct Host {
-    /// Its place in [`Description::hosts`].
-    pub(crate) index: usize,
-    pub(crate) bridge: Arc<HostBridge>,
-}
-
-/// A platform device of the machine.
-pub(crate) struct MachineDevice {
-    pub(crate) name: String,
-    pub(crate) controller: ControllerIndex,
-    pub(crate) id: DeviceId,
-    /// Base address of its registers.
-    pub(crate) base: u64,
-    pub(crate) hardware: Arc<PlatformDevice>,
 }
 
 impl Machine {
@@ -184,9 +88,9 @@ impl Machine {
                 config: DeviceConfig::Function(function.store()),
             })
         });
-        let devices = self.devices.iter().map(|device| DeviceInfo {
-            id: device.name.clone(),
-            config: DeviceConfig::Platform(device.hardware.config()),
+        let devices = self.devices.iter().map(|(plan, _)| DeviceInfo {
+            id: plan.name.clone(),
+            config: DeviceConfig::Platform(plan.config),
         });
         functions.chain(devices).collect()
     }
@@ -211,8 +115,8 @@ impl fmt::Debug for Machine {
     }
 }
 
-/// Builds the machine that `description` describes: its real controllers at their addresses, and at
-/// every PCI host bridge and platform device that can ring one of them somebody who does.
+/// Builds the machine that `description` describes, with its real controllers at their addresses.
+/// Every PCI host bridge and platform device that can ring one of them gets devices that do.
 ///
 /// # Errors
 /// There is nothing that could be delivered, or not on this kind of machine.

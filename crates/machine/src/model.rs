@@ -12,7 +12,7 @@ use vgic::{ConfigError, FaultReason, Vcpu, Vgic, VgicConfig};
 /// A change to a saved state before it is sent.
 pub(crate) type StateFilter = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
 
-/// The machine's one model. Whoever rings or accesses it does so here; only the CPUs have their
+/// The machine's one model. Messages and register accesses reach it here; only the CPUs have their
 /// halves of it.
 pub(crate) struct GicModel {
     config: VgicConfig,
@@ -86,8 +86,7 @@ impl GicModel {
     /// saves. `vcpus` are the halves of the CPUs that take part, in their order; nobody else may
     /// have any.
     ///
-    /// Whoever accesses a register or rings a doorbell meanwhile waits at the bus, and reaches the
-    /// fresh model.
+    /// Accesses and messages meanwhile wait at the bus, and reach the fresh model.
     ///
     /// # Errors
     /// The model's reason, or that somebody refers to the old model still.

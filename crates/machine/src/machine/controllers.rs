@@ -1,77 +1,15 @@
-//! The description's MSI controllers that the machine has, and the choice among them.
+//! The description's MSI controllers that the machine has.
 
-use super::Refusal;
-use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, NoRoute, Route};
-
-/// The choice of controllers whose devices take part. Firmware alone assigns devices to
-/// controllers; a choice leaves out the devices of the others.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum ControllerChoice {
-    /// All that the description has.
-    #[default]
-    Auto,
-    /// Those that firmware sends to an ITS.
-    Its,
-    /// Those that firmware sends to the redistributors.
-    DirectLpi,
-    /// Those that firmware sends to the distributor's message registers.
-    Mbi,
-    /// Those that firmware sends to a GICv2m frame.
-    V2m,
-}
-
-impl ControllerChoice {
-    /// Does it take part?
-    pub const fn admits(self, kind: &ControllerKind) -> bool {
-        match kind {
-            ControllerKind::Its => matches!(self, Self::Auto | Self::Its),
-            ControllerKind::DirectLpi => matches!(self, Self::Auto | Self::DirectLpi),
-            ControllerKind::Mbi => matches!(self, Self::Auto | Self::Mbi),
-            ControllerKind::V2m => matches!(self, Self::Auto | Self::V2m),
-            ControllerKind::Other(_) => false,
-        }
-    }
-
-    /// Its name on a command line; of the chosen kind, [`ControllerKind::as_str`].
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Its => "its",
-            Self::DirectLpi => "direct-lpi",
-            Self::Mbi => "mbi",
-            Self::V2m => "v2m",
-        }
-    }
-
-    /// Can a device of this machine be served by the controller, and does it take part?
-    pub(crate) fn serves(self, controller: &Controller) -> bool {
-        self.admits(&controller.kind) && is_usable(controller)
-    }
-
-    /// The controller of a route, if it serves.
-    pub(super) fn controller(
-        self,
-        description: &Description,
-        route: Result<Route, NoRoute>,
-    ) -> Option<(Route, &Controller)> {
-        let route = route.ok()?;
-        let controller = description.controller(route.controller)?;
-        self.serves(controller).then_some((route, controller))
-    }
-}
-
-/// It is enabled, of a kind that the machine has, and firmware places its registers. Direct LPIs
-/// have none of their own.
-fn is_usable(controller: &Controller) -> bool {
-    let placed = controller.registers.is_some() || controller.kind == ControllerKind::DirectLpi;
-    controller.status.is_enabled() && placed && ControllerChoice::Auto.admits(&controller.kind)
-}
+use super::{ControllerChoice, Refusal};
+use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description};
 
 /// The usable controllers, in the description's order.
 pub(crate) fn usable(
     description: &Description,
 ) -> impl Iterator<Item = (ControllerIndex, &Controller)> {
-    description.indexed_controllers().filter(|(_, controller)| is_usable(controller))
+    description
+        .indexed_controllers()
+        .filter(|(_, controller)| ControllerChoice::Auto.serves(controller))
 }
 
 /// The usable controllers of a kind.

@@ -25,10 +25,10 @@ const LEAST_DEVICE_ID_BITS: u32 = 16;
 /// The model's configuration and what else is known.
 pub(super) struct GicPlan {
     pub(super) config: VgicConfig,
-    /// How many CPUs take part; the model has all that are described.
+    /// The number of CPUs that take part; the model has all that are described.
     pub(super) cpus: usize,
     its: Vec<(String, u64)>,
-    /// Who takes messages.
+    /// The names of the controllers that take messages.
     pub(super) controllers: Vec<String>,
 }
 
@@ -168,8 +168,8 @@ fn device_id_bits(description: &Description, its: ControllerIndex) -> u8 {
     u8::try_from(bits.max(LEAST_DEVICE_ID_BITS)).unwrap_or(32)
 }
 
-/// What the registers say. Where firmware denies coherence, they claim it: that is why firmware has
-/// to speak.
+/// Returns the coherence that the registers claim. They claim it even where firmware denies it: that
+/// is why firmware has to speak.
 fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
     match options.snooping {
         Snooping::AsDescribed => vgic::its::Coherence::Coherent,
@@ -177,7 +177,7 @@ fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
     }
 }
 
-/// Whose accesses look into the CPUs' caches.
+/// Returns the masters that look into the CPUs' caches.
 pub(super) fn caches(description: &Description, options: &BuildOptions) -> Caches {
     if options.snooping == Snooping::DeniedByRegisters {
         return Caches::Hidden;
@@ -193,7 +193,7 @@ pub(super) fn caches(description: &Description, options: &BuildOptions) -> Cache
     }
 }
 
-/// What the model will answer for.
+/// Returns the regions that the model will answer for.
 fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> {
     let distributor =
         ("the distributor".to_owned(), config.distributor, gic_arch::gicd::FRAME_SIZE);
@@ -236,7 +236,7 @@ pub(crate) fn doorbells(model: &Arc<GicModel>, ram: &Arc<Ram>) -> Doorbells {
     doorbells
 }
 
-/// Where devices' writes end that no ITS takes.
+/// The receiver of devices' writes that no ITS takes.
 struct Anywhere {
     model: Arc<GicModel>,
     ram: Arc<Ram>,

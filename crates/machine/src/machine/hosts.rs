@@ -1,7 +1,7 @@
 //! PCI host bridges: where they answer, and who is behind them.
 
 use super::populate::{self, Candidates, Functions};
-use super::{AddressPlan, BuildOptions, Host, Population, Refusal};
+use super::{AddressPlan, BuildOptions, Population, Refusal};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::pci::{HostBridge, Windows};
 use gic_firmware::{BusRange, ConfigSpace, Description, PciHost, Region};
@@ -18,6 +18,13 @@ pub(super) struct HostPlan {
     name: String,
     windows: Windows,
     functions: Functions,
+}
+
+/// A host bridge of the machine.
+pub(crate) struct Host {
+    /// Its place in [`Description::hosts`].
+    pub(crate) index: usize,
+    pub(crate) bridge: Arc<HostBridge>,
 }
 
 /// Plans every enabled host bridge whose functions take part.

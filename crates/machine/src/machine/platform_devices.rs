@@ -1,6 +1,6 @@
 //! Platform devices: everything outside of PCI that firmware leads to a controller.
 
-use super::{AddressPlan, BuildOptions, MachineDevice, Population, Refusal};
+use super::{AddressPlan, BuildOptions, Population, Refusal};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::platform_device::{self, PlatformDevice, PlatformDeviceConfig};
 use gic_firmware::{Description, MsiRouting, Region, Role, Route};
@@ -17,11 +17,11 @@ const LEVEL_SOURCE: &str = "doorbell,level-source";
 const UNMAPPED: [u32; 3] = [1, 2, 3];
 
 /// A device, planned.
-pub(super) struct DevicePlan {
-    name: String,
-    route: Route,
-    registers: Region,
-    hardware: PlatformDeviceConfig,
+pub(crate) struct DevicePlan {
+    pub(crate) name: String,
+    pub(crate) route: Route,
+    pub(crate) registers: Region,
+    pub(crate) config: PlatformDeviceConfig,
 }
 
 /// Plans every enabled device that takes part: once, or on a bus that is not PCI (`fsl-mc`) several
@@ -52,20 +52,20 @@ pub(super) fn plan(
         };
         for (name, route) in routes {
             let Some((route, _)) = choice.controller(description, route) else { continue };
-            let hardware = hardware(&options.population, plans.len(), &device.compatible);
+            let config = config(&options.population, plans.len(), &device.compatible);
             let registers = registers(
                 &device.registers.iter().map(|region| region.value).collect::<Vec<_>>(),
                 &name,
                 space,
             )?;
-            plans.push(DevicePlan { name, route, registers, hardware });
+            plans.push(DevicePlan { name, route, registers, config });
         }
     }
     Ok(plans)
 }
 
 /// Returns the parameters of the device at this place in the order.
-fn hardware(population: &Population, place: usize, compatible: &[String]) -> PlatformDeviceConfig {
+fn config(population: &Population, place: usize, compatible: &[String]) -> PlatformDeviceConfig {
     match population {
         Population::Chosen(endpoints) if !endpoints.devices.is_empty() => {
             let plan = endpoints.devices.iter().cycle().nth(place % endpoints.devices.len());
@@ -104,19 +104,16 @@ pub(super) fn build(
     plans: Vec<DevicePlan>,
     doorbells: &Arc<Doorbells>,
     bus: &mut Bus,
-) -> Result<Vec<MachineDevice>, Overlap> {
+) -> Result<Vec<(DevicePlan, Arc<PlatformDevice>)>, Overlap> {
     let mut devices = Vec::new();
-    for DevicePlan { name, route, registers, hardware } in plans {
-        let hardware =
-            Arc::new(PlatformDevice::with_config(route.device_id, hardware, Arc::clone(doorbells)));
-        bus.attach(&name, registers, Arc::clone(&hardware) as _)?;
-        devices.push(MachineDevice {
-            name,
-            controller: route.controller,
-            id: route.device_id,
-            base: registers.base(),
-            hardware,
-        });
+    for plan in plans {
+        let hardware = Arc::new(PlatformDevice::with_config(
+            plan.route.device_id,
+            plan.config,
+            Arc::clone(doorbells),
+        ));
+        bus.attach(&plan.name, plan.registers, Arc::clone(&hardware) as _)?;
+        devices.push((plan, hardware));
     }
     Ok(devices)
 }

@@ -2,13 +2,13 @@
 //! behind.
 
 use super::{Destination, Migration, Migrator};
+use crate::attack::{IommuPages, attack};
 use crate::embedded;
 use crate::machine::{BuildOptions, Machine, build};
 use crate::model::StateFilter;
 use crate::run::{CpuHotplug, DeviceHotplug, Disturbances, Moves, RunOptions, run};
 use crate::simulate::simulate;
 use crate::system::{PoweredMachine, SequentialCpus, System, boot};
-use crate::trespass::{IommuPages, trespass};
 use doorbell_hardware::bus::AccessWidth;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -155,7 +155,7 @@ fn threads_find_migration_losses() {
 #[test]
 fn judge_finds_lost_intruder_message() {
     for name in ["lagoon", "estuary", "cove"] {
-        let rings = |machine| trespass(machine, IommuPages::NoIommu).unwrap().unwrap().rang;
+        let rings = |machine| attack(machine, IommuPages::NoIommu).unwrap().unwrap().rang;
         for seed in 1..=8 {
             assert!(rings(moving(name, seed)), "{name}, seed {seed}");
         }

@@ -1,8 +1,8 @@
 use gic_firmware::devicetree;
 use msi_types::RequesterId;
 
-/// What is wrong with a board's devicetree, and whom the function 01:00.0 behind each of its host
-/// bridges rings.
+/// Lists the faults of a board's devicetree, and the controller that the function 01:00.0 behind
+/// each of its host bridges rings.
 pub fn report(blob: &[u8]) -> Result<Vec<String>, devicetree::DtbError> {
     let machine = devicetree::parse(blob)?;
     let findings = machine.findings.iter().map(ToString::to_string);

@@ -28,7 +28,7 @@ pub fn take_interrupts<K: GicPlatform>(
     irqchip.handle_irq(cpu, registers, |vector, why| panic!("interrupt {vector}: {why:?}"));
 }
 
-/// What a device's driver keeps: without the handle no handler runs, without the device there is no
+/// A device driver's parts: without the handle no handler runs, without the device there is no
 /// vector.
 pub struct Pci {
     pub handle: IrqHandle,

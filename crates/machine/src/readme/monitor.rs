@@ -4,7 +4,7 @@ use msi_types::{DeviceId, Kick};
 use std::{error::Error, sync::Arc};
 use vgic::{GuestMemory, Vcpu, Vgic, VgicConfig, its::ItsConfig};
 
-/// What a monitor keeps of its guest's interrupt controller.
+/// A monitor's parts of its guest's interrupt controller.
 pub struct Guest {
     /// The bus forwards the guest's accesses to its frames: `gic.read`, `gic.write`.
     pub gic: Arc<Vgic>,

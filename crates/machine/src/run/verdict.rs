@@ -9,7 +9,7 @@ use msi_types::{Isolation, NotIsolated};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// VectorCounts everything up. All is quiet.
+/// Adds everything up. All is quiet.
 pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Duration) -> Report {
     let mut totals = Totals {
         spurious: system.records.unhandled.spurious.load(Ordering::Relaxed),

@@ -5,7 +5,7 @@ use super::{Irqchip, System, turn_on};
 use crate::cpu::{CpuCore, CpuRecords, Cpus};
 use crate::error::RunError;
 use crate::fault::{Fault, Faults};
-use crate::machine::{Host, LpiNumbers, Machine, function_name, populated};
+use crate::machine::{DevicePlan, Host, LpiNumbers, Machine, function_name, populated};
 use crate::migration::Migrator;
 use doorbell_hardware::pci::enumerate::enumerate;
 use doorbell_hardware::pci::{Function, StoreConfig};
@@ -88,16 +88,16 @@ pub(crate) fn boot(
         let devices = pci_devices(&system, host);
         system.devices.extend(devices);
     }
-    for device in machine.devices {
+    for (DevicePlan { name, route, registers, .. }, hardware) in machine.devices {
         let config = DiscoveredDevice {
-            name: device.name,
-            hardware: DeviceHardware::Platform(device.hardware),
-            probe: Probe::Platform { base: device.base },
+            name,
+            hardware: DeviceHardware::Platform(hardware),
+            probe: Probe::Platform { base: registers.base() },
             requester: ALONE,
-            controller: device.controller,
-            device_id: device.id,
+            controller: route.controller,
+            device_id: route.device_id,
         };
-        let parent = system.irqchip.device_parent(device.controller, ALONE, device.id);
+        let parent = system.irqchip.device_parent(route.controller, ALONE, route.device_id);
         system.devices.push(Device::new(config, parent.map_err(|reason| reason.to_string())));
     }
     set_up_devices(&system)?;

@@ -3,9 +3,9 @@
 use crate::boards::{self, flashed, region};
 use crate::{assert_delivered, assert_refusals_are_counted, deliver_with, migration};
 use doorbell_machine::{
-    BuildOptions, ControllerChoice, CpuHotplug, DeviceConfig, DeviceHotplug, Disturbances,
-    IommuPages, LpiDisabling, Migration, Moves, Refusal, Report, RunOptions, Trespass, build,
-    embedded, run, simulate, trespass,
+    AttackReport, BuildOptions, ControllerChoice, CpuHotplug, DeviceConfig, DeviceHotplug,
+    Disturbances, IommuPages, LpiDisabling, Migration, Moves, Refusal, Report, RunOptions, attack,
+    build, embedded, run, simulate,
 };
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting,
@@ -153,15 +153,15 @@ fn two_devices(kind: &ControllerKind) -> Description {
     flashed(&board)
 }
 
-fn trespassed(kind: &ControllerKind, pages: IommuPages) -> Trespass {
-    trespassed_with(&two_devices(kind), &BuildOptions::default(), pages)
+fn attacked(kind: &ControllerKind, pages: IommuPages) -> AttackReport {
+    attacked_with(&two_devices(kind), &BuildOptions::default(), pages)
 }
 
 /// Returns the reach of an intruder. It is the same while the controller moves to fresh models.
 #[track_caller]
-fn trespassed_with(board: &Description, options: &BuildOptions, pages: IommuPages) -> Trespass {
+fn attacked_with(board: &Description, options: &BuildOptions, pages: IommuPages) -> AttackReport {
     let attempt =
-        |options: &BuildOptions| trespass(build(board, options).unwrap(), pages).unwrap().unwrap();
+        |options: &BuildOptions| attack(build(board, options).unwrap(), pages).unwrap().unwrap();
     let found = attempt(options);
     for seed in 1..=8 {
         let mut moved =
@@ -178,7 +178,7 @@ const OPEN: [ControllerKind; 3] =
 #[test]
 fn doorbell_without_device_id_takes_any_sender() {
     for kind in OPEN {
-        let attempt = trespassed(&kind, IommuPages::NoIommu);
+        let attempt = attacked(&kind, IommuPages::NoIommu);
         assert!(attempt.rang, "{kind}");
         assert!(attempt.isolation.mechanism().is_err(), "{kind}: no proof, no passthrough");
     }
@@ -187,7 +187,7 @@ fn doorbell_without_device_id_takes_any_sender() {
 #[test]
 fn an_its_drops_the_message_of_another_device() {
     for pages in [IommuPages::NoIommu, IommuPages::Doorbell] {
-        let attempt = trespassed(&ControllerKind::Its, pages);
+        let attempt = attacked(&ControllerKind::Its, pages);
         assert!(!attempt.rang && !attempt.silenced, "{attempt:?}");
         assert!(attempt.isolation.mechanism().is_ok());
     }
@@ -196,7 +196,7 @@ fn an_its_drops_the_message_of_another_device() {
 #[test]
 fn iommu_without_doorbell_stops_every_write() {
     for kind in OPEN {
-        let attempt = trespassed(&kind, IommuPages::None);
+        let attempt = attacked(&kind, IommuPages::None);
         assert!(!attempt.rang && !attempt.silenced, "{kind}");
         assert!(attempt.writes >= 2 && attempt.faults == attempt.writes, "{kind}: {attempt:?}");
     }
@@ -204,7 +204,7 @@ fn iommu_without_doorbell_stops_every_write() {
 
 #[test]
 fn mapped_redistributor_page_exposes_its_controls() {
-    let attempt = trespassed(&ControllerKind::DirectLpi, IommuPages::Doorbell);
+    let attempt = attacked(&ControllerKind::DirectLpi, IommuPages::Doorbell);
     assert!(attempt.rang, "the page is mapped");
     assert!(attempt.silenced, "GICR_CTLR is in the same page");
     assert!(
@@ -217,7 +217,7 @@ fn mapped_redistributor_page_exposes_its_controls() {
 #[test]
 fn device_replaces_redistributors_lpi_tables() {
     for pages in [IommuPages::NoIommu, IommuPages::Doorbell] {
-        let attempt = trespassed(&ControllerKind::DirectLpi, pages);
+        let attempt = attacked(&ControllerKind::DirectLpi, pages);
         let overwritten: Vec<_> = attempt.overwritten.iter().map(|it| it.register).collect();
         assert_eq!(overwritten, ["GICR_PROPBASER", "GICR_PENDBASER"], "{attempt:?}");
         assert!(attempt.seized, "the redistributor reads the intruder's memory: {attempt:?}");
@@ -233,16 +233,16 @@ fn fixed_lpi_tables_do_not_isolate() {
     let options =
         BuildOptions { lpi_disabling: LpiDisabling::Impossible, ..BuildOptions::default() };
     let attempt =
-        trespassed_with(&two_devices(&ControllerKind::DirectLpi), &options, IommuPages::Doorbell);
+        attacked_with(&two_devices(&ControllerKind::DirectLpi), &options, IommuPages::Doorbell);
     assert!(attempt.rang && !attempt.seized, "{attempt:?}");
     assert!(attempt.isolation.mechanism().is_err());
 }
 
 #[test]
 fn unreachable_controls_are_not_overwritten() {
-    let everywhere = OPEN.map(|kind| trespassed(&kind, IommuPages::None));
+    let everywhere = OPEN.map(|kind| attacked(&kind, IommuPages::None));
     let alone = [ControllerKind::Its, ControllerKind::V2m]
-        .map(|kind| trespassed(&kind, IommuPages::Doorbell));
+        .map(|kind| attacked(&kind, IommuPages::Doorbell));
     for attempt in everywhere.iter().chain(&alone) {
         assert!(attempt.overwritten.is_empty() && !attempt.seized, "{attempt:?}");
     }
@@ -250,15 +250,32 @@ fn unreachable_controls_are_not_overwritten() {
 
 #[test]
 fn mapped_distributor_page_exposes_its_controls() {
-    let attempt = trespassed(&ControllerKind::Mbi, IommuPages::Doorbell);
+    let attempt = attacked(&ControllerKind::Mbi, IommuPages::Doorbell);
     assert!(attempt.rang && attempt.silenced, "{attempt:?}");
     let overwritten: Vec<_> = attempt.overwritten.iter().map(|it| it.register).collect();
     assert_eq!(overwritten, ["GICD_CTLR"]);
 }
 
+/// An Amazon Graviton's frames take the SPI by the address; the machine's take it by the data.
+#[test]
+fn the_oem_id_reaches_the_driver_of_v2m_frames() {
+    let mut board = two_devices(&ControllerKind::V2m);
+    let spis = IntIdSpan::new(gic_arch::IntId::new(96), 64).unwrap();
+    board.controllers[0].ranges.push(Fact::stated(spis));
+    let lost = |board: &Description| {
+        let options = RunOptions { messages: 1, ..RunOptions::default() };
+        let machine = build(board, &BuildOptions::default()).unwrap();
+        let totals = simulate(machine, &options).unwrap().report.totals;
+        (totals.vectors > 0, totals.lost == totals.vectors)
+    };
+    assert_eq!(lost(&board), (true, false));
+    board.oem_id = Some("AMAZON".into());
+    assert_eq!(lost(&board), (true, true));
+}
+
 #[test]
 fn a_v2m_frame_s_page_holds_no_controls() {
-    let attempt = trespassed(&ControllerKind::V2m, IommuPages::Doorbell);
+    let attempt = attacked(&ControllerKind::V2m, IommuPages::Doorbell);
     assert!(attempt.rang && !attempt.silenced, "{attempt:?}");
 }
 

@@ -38,7 +38,7 @@ fn the_list_of_machines_is_complete() {
     );
 }
 
-/// Where one pending bit goes along with the vector, no CPU takes what is pending of a vector that
+/// If one pending bit goes along with the vector, no CPU takes what is pending of a vector that
 /// has left it. The lagoon's direct LPIs leave a pending bit behind. If the vector moves and its
 /// next message is sent before the old CPU looks, nothing tells that run from one at a wrong CPU.
 #[test]

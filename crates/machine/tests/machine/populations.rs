@@ -1,6 +1,5 @@
-//! Random machines: whoever is on them and wherever firmware leads them, those that cannot be
-//! served are refused with the reason, and for the others nothing is lost, spurious or at a wrong
-//! CPU.
+//! Random machines, of any devices and any routes. A device that cannot be served is refused with
+//! the reason; for the others nothing is lost, spurious or at a wrong CPU.
 
 mod drawn;
 

@@ -1,6 +1,6 @@
 //! The other registers of a doorbell's page, and their use by a hostile device.
 
-use super::HostileDevice;
+use super::hostile_device::HostileDevice;
 use crate::system::{Device, System};
 use doorbell_hardware::bus::AccessWidth;
 use doorbell_hardware::iommu::GRANULE;

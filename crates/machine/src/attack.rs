@@ -1,36 +1,23 @@
 //! The reach of a hostile device: it writes messages that drivers gave to others, and to the rest
 //! of a doorbell's page.
 
+mod hostile_device;
 mod registers;
 
+pub use hostile_device::IommuPages;
 pub use registers::Overwritten;
 
 use crate::error::RunError;
 use crate::machine::Machine;
-use crate::system::{
-    Device, DeviceVector, PoweredMachine, SequentialCpus, System, boot, first_message,
-};
-use doorbell_hardware::iommu::{GRANULE, Iommu};
-use msi_types::{Delivery, Isolation, MsiMessage, NotIsolated, RequesterId, SignalMsi};
-use std::cell::Cell;
-use std::sync::Arc;
-
-/// The IOMMU between devices and the bus.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum IommuPages {
-    /// There is no IOMMU.
-    NoIommu,
-    /// An IOMMU that maps nothing for the intruder.
-    None,
-    /// An IOMMU that maps the page of the doorbell for the intruder, as for everybody who is to
-    /// interrupt.
-    Doorbell,
-}
+use crate::system::{Device, DeviceVector, PoweredMachine, SequentialCpus, boot, first_message};
+use doorbell_hardware::iommu::GRANULE;
+use hostile_device::HostileDevice;
+use msi_types::{Isolation, MsiMessage, NotIsolated};
 
 /// One device against another one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub struct Trespass {
+pub struct AttackReport {
     /// The device that wrote.
     pub intruder: String,
     /// The device whose message it wrote.
@@ -61,7 +48,7 @@ pub struct Trespass {
 ///
 /// # Errors
 /// The drivers failed, or a controller could not be moved.
-pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespass>, RunError> {
+pub fn attack(mut machine: Machine, pages: IommuPages) -> Result<Option<AttackReport>, RunError> {
     let powered = PoweredMachine::on(&mut machine);
     let cpus = SequentialCpus::new(&powered);
     let system = boot(machine, &powered, &cpus)?;
@@ -87,7 +74,7 @@ pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespa
     };
     let seized = registers::seize(&system, &bus, message, &mut arrives);
     let migrated = cpus.migrated().map_err(RunError::NotMoved)?;
-    Ok(Some(Trespass {
+    Ok(Some(AttackReport {
         intruder: intruder.config.name.clone(),
         victim: victim.config.name.clone(),
         isolation: intruder
@@ -97,8 +84,8 @@ pub fn trespass(mut machine: Machine, pages: IommuPages) -> Result<Option<Trespa
         silenced,
         overwritten: registers::changed(before, &registers::read(&system, intruder, page)),
         seized,
-        writes: bus.writes.get(),
-        faults: bus.iommu.map_or(0, |iommu| iommu.faults().len()),
+        writes: bus.writes(),
+        faults: bus.faults(),
         migrated,
     }))
 }
@@ -109,58 +96,4 @@ fn runs_of(cpus: &SequentialCpus, vector: &DeviceVector, act: impl FnOnce()) -> 
     act();
     cpus.settle();
     vector.record.counts().runs != before
-}
-
-/// The name that the IOMMU has for the intruder.
-const STREAM: RequesterId = RequesterId::new(1);
-
-/// The device that writes.
-struct HostileDevice {
-    direct: Arc<DirectBus>,
-    iommu: Option<Iommu>,
-    writes: Cell<usize>,
-}
-
-/// The bus as the intruder sees it.
-struct DirectBus {
-    doorbells: Arc<doorbell_hardware::bus::Doorbells>,
-    device: msi_types::DeviceId,
-}
-
-impl SignalMsi<RequesterId> for DirectBus {
-    fn signal_msi(&self, _from: RequesterId, message: MsiMessage) -> Delivery {
-        self.doorbells.signal_msi(self.device, message)
-    }
-}
-
-impl HostileDevice {
-    fn new(device: &Device, system: &System, pages: IommuPages, doorbell: u64) -> Self {
-        let doorbells = Arc::clone(&system.doorbells);
-        let direct = Arc::new(DirectBus { doorbells, device: device.config.device_id });
-        let iommu = (pages != IommuPages::NoIommu).then(|| Iommu::new(Arc::clone(&direct) as _));
-        if let Some(iommu) = iommu.as_ref().filter(|_| pages == IommuPages::Doorbell) {
-            iommu.map(STREAM, doorbell, doorbell);
-        }
-        Self { direct, iommu, writes: Cell::new(0) }
-    }
-
-    /// Writes to memory of its own, which it may, as to the buffers that its driver gives it.
-    fn write_own(&self, message: MsiMessage) {
-        if let Some(iommu) = self.iommu.as_ref() {
-            iommu.map(STREAM, message.address, message.address);
-        }
-        self.send(message);
-    }
-
-    fn write(&self, message: MsiMessage) {
-        self.writes.set(self.writes.get() + 1);
-        self.send(message);
-    }
-
-    fn send(&self, message: MsiMessage) {
-        match &self.iommu {
-            Some(iommu) => iommu.signal_msi(STREAM, message),
-            None => self.direct.signal_msi(STREAM, message),
-        };
-    }
 }

@@ -1,0 +1,84 @@
+//! A device that writes to any address that the IOMMU leaves open.
+
+use crate::system::{Device, System};
+use doorbell_hardware::bus::Doorbells;
+use doorbell_hardware::iommu::Iommu;
+use msi_types::{Delivery, DeviceId, MsiMessage, RequesterId, SignalMsi};
+use std::cell::Cell;
+use std::sync::Arc;
+
+/// The IOMMU between devices and the bus.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IommuPages {
+    /// There is no IOMMU.
+    NoIommu,
+    /// An IOMMU that maps nothing for the intruder.
+    None,
+    /// An IOMMU that maps the page of the doorbell for the intruder, as for everybody who is to
+    /// interrupt.
+    Doorbell,
+}
+
+/// The name that the IOMMU has for the intruder.
+const STREAM: RequesterId = RequesterId::new(1);
+
+/// The device that writes.
+pub(super) struct HostileDevice {
+    direct: Arc<DirectBus>,
+    iommu: Option<Iommu>,
+    writes: Cell<usize>,
+}
+
+/// The bus as the intruder sees it.
+struct DirectBus {
+    doorbells: Arc<Doorbells>,
+    device: DeviceId,
+}
+
+impl SignalMsi<RequesterId> for DirectBus {
+    fn signal_msi(&self, _from: RequesterId, message: MsiMessage) -> Delivery {
+        self.doorbells.signal_msi(self.device, message)
+    }
+}
+
+impl HostileDevice {
+    pub(super) fn new(device: &Device, system: &System, pages: IommuPages, doorbell: u64) -> Self {
+        let doorbells = Arc::clone(&system.doorbells);
+        let direct = Arc::new(DirectBus { doorbells, device: device.config.device_id });
+        let iommu = (pages != IommuPages::NoIommu).then(|| Iommu::new(Arc::clone(&direct) as _));
+        if let Some(iommu) = iommu.as_ref().filter(|_| pages == IommuPages::Doorbell) {
+            iommu.map(STREAM, doorbell, doorbell);
+        }
+        Self { direct, iommu, writes: Cell::new(0) }
+    }
+
+    /// Writes to memory of its own, which it may, as to the buffers that its driver gives it.
+    pub(super) fn write_own(&self, message: MsiMessage) {
+        if let Some(iommu) = self.iommu.as_ref() {
+            iommu.map(STREAM, message.address, message.address);
+        }
+        self.send(message);
+    }
+
+    pub(super) fn write(&self, message: MsiMessage) {
+        self.writes.set(self.writes.get() + 1);
+        self.send(message);
+    }
+
+    /// Writes outside of its own memory.
+    pub(super) fn writes(&self) -> usize {
+        self.writes.get()
+    }
+
+    /// Those that the IOMMU stopped.
+    pub(super) fn faults(&self) -> usize {
+        self.iommu.as_ref().map_or(0, |iommu| iommu.faults().len())
+    }
+
+    fn send(&self, message: MsiMessage) {
+        match &self.iommu {
+            Some(iommu) => iommu.signal_msi(STREAM, message),
+            None => self.direct.signal_msi(STREAM, message),
+        };
+    }
+}
