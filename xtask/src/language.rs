@@ -7,11 +7,11 @@ mod names;
 use std::fs;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::lint::{circles, openers, width};
+use crate::lint::{openers, width};
 use crate::process;
-use crate::workspace::Workspace;
+use crate::workspace::{Package, Workspace};
 
 /// Longest subject of a commit.
 const SUBJECT: usize = 72;
@@ -30,9 +30,9 @@ pub(crate) fn run(workspace: &Workspace, since: Option<&str>) -> Result<ExitCode
     row("median test name, characters", &names.median_test.to_string());
     let vague: Vec<_> = names.vague.iter().map(|(name, count)| format!("{name} {count}")).collect();
     row("types with a vague name", &vague.join(", "));
-    for package in circles::LAYERED {
-        let circles = graph::circles(workspace, package)?;
-        row(&format!("circles between files of {package}"), &circles.len().to_string());
+    for package in &workspace.packages {
+        let circles = graph::circles(package)?;
+        row(&format!("circles between files of {}", package.name), &circles.len().to_string());
         for circle in circles {
             println!("  {}", circle.join(", "));
         }
@@ -78,9 +78,7 @@ impl Commits {
 }
 
 /// Reads the source files of a package, not its tests, with their paths below `src`.
-fn sources(workspace: &Workspace, package: &str) -> Result<Vec<(String, String)>> {
-    let package = workspace.packages.iter().find(|candidate| candidate.name == package);
-    let package = package.context("no such package")?;
+fn sources(package: &Package) -> Result<Vec<(String, String)>> {
     let folder = package.folder.join("src");
     let mut sources = Vec::new();
     for file in package.rust_files()? {

@@ -9,14 +9,14 @@ use anyhow::Result;
 
 use super::imports::{self, Imports, Path};
 use crate::lint::source;
-use crate::workspace::Workspace;
+use crate::workspace::Package;
 
 /// Most re-exports that one name passes through.
 const MOST_STEPS: usize = 8;
 
 /// Returns the strongly connected files of a package: those that depend on each other, by name.
-pub(crate) fn circles(workspace: &Workspace, package: &str) -> Result<Vec<Vec<String>>> {
-    Ok(Graph::new(&super::sources(workspace, package)?).circles())
+pub(crate) fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
+    Ok(Graph::new(&super::sources(package)?).circles())
 }
 
 /// Modules with a file of their own, by path; the root has none.

@@ -18,9 +18,6 @@ const EXTENSIONS: &[&str] = &["rs", "md", "toml", "yaml", "yml"];
 /// Files that must list such words.
 const LISTS: &[&str] = &[GLOSSARY, "xtask/src/lint/openers.rs"];
 
-/// Folders that still have such words.
-const EXEMPT: &[&str] = &["crates/machine"];
-
 /// Returns the places of refused words.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let glossary = workspace.root.join(GLOSSARY);
@@ -30,17 +27,13 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for file in files::with_extensions(workspace, EXTENSIONS)? {
         let shown = workspace.relative(&file);
-        if !is_exempt(shown) {
+        if !LISTS.iter().any(|list| shown == Path::new(list)) {
             for (line, word, instead) in places(&fs::read_to_string(&file)?, &refused) {
                 findings.push(format!("{}:{line}: `{word}`: say `{instead}`", shown.display()));
             }
         }
     }
     Ok(findings)
-}
-
-fn is_exempt(file: &Path) -> bool {
-    LISTS.iter().chain(EXEMPT).any(|exempt| file.starts_with(exempt))
 }
 
 /// Reads the refused words and their replacements.
