@@ -3,24 +3,45 @@
 pub(crate) mod graph;
 mod imports;
 mod names;
+mod sentences;
 
-use std::fs;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use crate::lint::{openers, width};
 use crate::process;
-use crate::workspace::{Package, Workspace};
+use crate::workspace::Workspace;
 
 /// Longest subject of a commit.
 const SUBJECT: usize = 72;
 
-/// Prints a table of the measurements; commits count from a revision on.
-pub(crate) fn run(workspace: &Workspace, since: Option<&str>) -> Result<ExitCode> {
+/// Limits of a sentence's words whose shares are printed.
+const LONG: [usize; 3] = [25, 30, 40];
+
+/// Prints a table of the measurements; commits count from a revision on. Sentences of more words
+/// than `longest` are printed instead, if it is given.
+pub(crate) fn run(
+    workspace: &Workspace,
+    since: Option<&str>,
+    longest: Option<usize>,
+) -> Result<ExitCode> {
+    let sentences = sentences::read(workspace)?;
+    if let Some(longest) = longest {
+        for sentence in sentences.iter().filter(|sentence| sentence.words > longest) {
+            println!("{}: {} words: {}", sentence.place, sentence.words, sentence.text);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let openers = openers::count(workspace)?;
     let share = 100.0 * ratio(openers.questions(), openers.blocks);
     row("comments that open with a question word", &format!("{share:.1} %"));
+    let (median, longer) = sentences::summary(&sentences, LONG);
+    row("median sentence, words", &median.to_string());
+    for (limit, count) in LONG.iter().zip(longer) {
+        let share = 100.0 * ratio(count, sentences.len());
+        row(&format!("sentences over {limit} words"), &format!("{share:.1} %, {count}"));
+    }
     let commits = Commits::read(workspace, since)?;
     row("commits with a body", &format!("{} of {}", commits.with_body, commits.all));
     row(&format!("commit subjects over {SUBJECT} characters"), &commits.long_subjects.to_string());
@@ -75,18 +96,6 @@ impl Commits {
         }
         commits
     }
-}
-
-/// Reads the source files of a package, not its tests, with their paths below `src`.
-fn sources(package: &Package) -> Result<Vec<(String, String)>> {
-    let folder = package.folder.join("src");
-    let mut sources = Vec::new();
-    for file in package.rust_files()? {
-        if let Ok(below) = file.strip_prefix(&folder) {
-            sources.push((below.display().to_string(), fs::read_to_string(&file)?));
-        }
-    }
-    Ok(sources)
 }
 
 #[cfg(test)]

@@ -57,11 +57,14 @@ enum Task {
     Fmt,
     /// rustfmt's check, the house lints and clippy
     Lint,
-    /// Measure the language: comments, commits, lines, names, circles between files
+    /// Measure the language: comments, sentences, commits, lines, names, circles between files
     Language {
         /// Count commits from this revision on; all by default
         #[arg(long, value_name = "REVISION")]
         since: Option<String>,
+        /// Print the sentences of more words than this instead
+        #[arg(long, value_name = "WORDS")]
+        longest: Option<usize>,
     },
     /// Build the documentation; warnings are errors
     Docs,
@@ -107,7 +110,9 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Figures => return figures::run(&workspace),
         Task::Findings => return boards::findings::accept(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
-        Task::Language { since } => return language::run(&workspace, since.as_deref()),
+        Task::Language { since, longest } => {
+            return language::run(&workspace, since.as_deref(), *longest);
+        }
         Task::Test { list: true, .. } => {
             step::list();
             return Ok(ExitCode::SUCCESS);

@@ -4,6 +4,7 @@
 //! takes it from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use anyhow::Result;
 
@@ -16,7 +17,19 @@ const MOST_STEPS: usize = 8;
 
 /// Returns the strongly connected files of a package: those that depend on each other, by name.
 pub(crate) fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
-    Ok(Graph::new(&super::sources(package)?).circles())
+    Ok(Graph::new(&sources(package)?).circles())
+}
+
+/// Reads the source files of a package, not its tests, with their paths below `src`.
+fn sources(package: &Package) -> Result<Vec<(String, String)>> {
+    let folder = package.folder.join("src");
+    let mut sources = Vec::new();
+    for file in package.rust_files()? {
+        if let Ok(below) = file.strip_prefix(&folder) {
+            sources.push((below.display().to_string(), fs::read_to_string(&file)?));
+        }
+    }
+    Ok(sources)
 }
 
 /// Modules with a file of their own, by path; the root has none.
