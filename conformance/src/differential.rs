@@ -1,12 +1,12 @@
 //! Doorbell's model against QEMU's GICv3 and ITS, over QEMU's qtest protocol: the same lines are
 //! said to both, and their replies compared.
 //!
-//! Where a difference is allowed, or is QEMU's mistake, the narrowest set of bits is left out of
-//! the comparison; all of them stand in [`DIFFERENCES`], and the inputs whose effect the
-//! architecture leaves open, which no case sends, in [`NOT_SENT`]. Which LPI is pending where is
-//! seen in the pending tables that a redistributor writes when its LPIs are disabled; which is
-//! delivered where, in the interrupt inputs of CPUs and in what they acknowledge. Table formats are
-//! private to each machine and not compared.
+//! If a difference is allowed, or is QEMU's mistake, the narrowest set of bits is left out of the
+//! comparison: [`DIFFERENCES`] has them all. [`NOT_SENT`] has the inputs whose effect the
+//! architecture leaves open; no case sends them. Which LPI is pending where is seen in the pending
+//! tables that a redistributor writes when its LPIs are disabled; which is delivered where, in the
+//! interrupt inputs of CPUs and in what they acknowledge. Table formats are private to each machine
+//! and not compared.
 
 mod acknowledge;
 mod address_map;

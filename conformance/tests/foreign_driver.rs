@@ -1,7 +1,7 @@
-//! Another ITS driver against the model: what Linux wrote to QEMU's GICv3
-//! (`data/linux-6.1-virt.trace` says how it was recorded) is written to `vgic`, and every message
-//! of the recording has to arrive where Linux had sent it; also while fresh models take its place
-//! all the time.
+//! Another ITS driver against the model. `data/linux-6.1-virt.trace` has what Linux wrote to QEMU's
+//! GICv3, and says how it was recorded. The same is written to `vgic`, and every message of the
+//! recording must arrive at the CPU to which Linux had sent it. It must do so also while fresh
+//! models take its place all the time.
 //!
 //! Commands are put together here from the figures of IHI 0069 §5.3, not by `gic-arch`.
 

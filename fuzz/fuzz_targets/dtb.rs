@@ -3,8 +3,8 @@
 //!
 //! Inputs that begin with a devicetree's magic number go to the parser as they are. All others are
 //! read as a program that assembles a well-formed devicetree of the nodes and properties that the
-//! parser looks at, so that the search gets past the format to the meaning; a few bytes of the
-//! result may then be overwritten.
+//! parser looks at. So the search gets past the format to the meaning. A few bytes of the result
+//! may then be overwritten.
 #![no_main]
 
 use doorbell_fuzz::description::check;

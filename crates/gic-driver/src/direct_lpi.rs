@@ -7,9 +7,9 @@
 //! of an ITS, says that devices use them.
 //!
 //! - The message names the CPU (its address) and the LPI (its data). Changing an affinity rewrites
-//!   the endpoint's address, in two phases: [`begin_move`](msi_types::MsiParent::begin_move)
-//!   prepares the new redistributor, which may have cached an old configuration byte of this LPI;
-//!   the endpoint is rewritten and read back; [`end_move`](msi_types::MsiParent::end_move) makes
+//!   the endpoint's address, in two phases. [`begin_move`](msi_types::MsiParent::begin_move)
+//!   prepares the new redistributor, which may have cached an old configuration byte of this LPI.
+//!   The endpoint is rewritten and read back. [`end_move`](msi_types::MsiParent::end_move) makes
 //!   the new place the LPI's own.
 //! - What was pending at the old redistributor is delivered there. Whether something is pending
 //!   cannot be read while LPIs are enabled, so masking and unmasking invalidate at both. An LPI

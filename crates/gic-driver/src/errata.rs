@@ -139,10 +139,10 @@ pub struct ErratumEntry {
     pub mask: u32,
     /// The value of these bits.
     pub value: u32,
-    /// Needed if healthy implementations have the same IIDR: the machines that have the
-    /// erratum, by a compatible string or quirk property of the devicetree's root or GIC node,
-    /// ACPI's OEM table ID, or the SoC's identification by firmware (SMCCC `SOC_ID`, as `jep106:`
-    /// and two hexadecimal numbers). Empty: all.
+    /// The machines that have the erratum: needed if healthy implementations have the same IIDR. A
+    /// machine is known by a compatible string or quirk property of the devicetree's root or GIC
+    /// node, or by ACPI's OEM table ID. Firmware may identify the SoC, too (SMCCC `SOC_ID`, as
+    /// `jep106:` and two hexadecimal numbers). Empty: all.
     pub machines: &'static [&'static str],
     /// The deviation and its workaround.
     pub erratum: Erratum,

@@ -1,9 +1,9 @@
 //! Guest RAM: sparse, touched by the drivers' threads and by the model's.
 //!
-//! If a controller does not look into the CPUs' caches, a CPU's store goes to a cached copy of the
-//! word and stays there until it is cleaned: a table write that the driver forgot to clean is never
-//! seen by the model. Lines are as short as the architecture allows (a word of 8 bytes here): no
-//! word is cleaned by luck, with its neighbours of a long line.
+//! If a controller does not look into the CPUs' caches, a CPU's store stays in a cached copy of the
+//! word until it is cleaned. The model never sees a table write that the driver forgot to clean.
+//! Lines are as short as the architecture allows (a word of 8 bytes here): no word is cleaned by
+//! luck, with its neighbours of a long line.
 
 mod allocator;
 mod page;

@@ -42,9 +42,10 @@ pub struct AttackReport {
     pub migrated: u64,
 }
 
-/// Brings the machine up and lets its first platform device act against the second one: it writes
-/// the message that the drivers gave to the second one, then zeros to the start of that page, and
-/// then where a redistributor's LPI tables are. `None` if there are not two that work.
+/// Brings the machine up and lets its first platform device act against the second one. It writes
+/// the message that the drivers gave to the second one, then zeros to the start of that page. Then
+/// it writes the addresses of its own LPI tables to the redistributor. `None` if there are not two
+/// that work.
 ///
 /// # Errors
 /// The drivers failed, or a controller could not be moved.

@@ -28,8 +28,8 @@ pub enum Migration {
     ///
     /// Without threads, that is between any two register accesses of a driver, in handlers, and
     /// between a message and its interrupt. With threads it is between any two accesses of the CPUs
-    /// to their halves of the model, and devices do not stand still: what they send meanwhile waits
-    /// at the bus, as do the drivers' accesses, and reaches the fresh model.
+    /// to their halves of the model. Devices do not stand still: what they send meanwhile waits at
+    /// the bus, as do the drivers' accesses, and reaches the fresh model.
     AtRandom {
         /// Decides when, where nothing else does, and where to.
         seed: u64,

@@ -24,11 +24,11 @@
 //!   handles a later message.)
 //! - **A pending bit at each CPU, which stays there** (direct LPIs). The previous acknowledgement
 //!   is that on the same CPU. A message can be pending only at CPUs that were open while it was
-//!   under way: from before it was sent until the bus took it; if the endpoint held it back for the
-//!   time of an operation, until that was over. What the driver sends again can be pending where it
-//!   tells, if that is a target. A CPU that acknowledges the vector takes all of it that arrived
-//!   before it went to look. What one run was for excuses no other run. That is stricter than to
-//!   ask whether the CPU was a target since the message was sent, and implies it.
+//!   under way. That is from before it was sent until the bus took it. If the endpoint held it back
+//!   for the time of an operation, it lasts until that was over. What the driver sends again can be
+//!   pending where it tells, if that is a target. A CPU that acknowledges the vector takes all of
+//!   it that arrived before it went to look. What one run was for excuses no other run. That is
+//!   stricter than to ask whether the CPU was a target since the message was sent, and implies it.
 //!
 //! A run for which nothing was due is on a wrong CPU if the last message was sent after the CPU was
 //! closed, and spurious otherwise. No run is on a wrong CPU whose CPU was a target when it went to

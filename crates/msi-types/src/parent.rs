@@ -178,7 +178,7 @@ pub trait MsiParent: Send + Sync {
     -> Result<HwIrqBlock, MsiError>;
 
     /// [`allocate`](Self::allocate) for vectors of which each is delivered to one of `among` alone,
-    /// as those CPUs come and go: what that takes is set aside on each of them, on line or not, so
+    /// as those CPUs come and go. What that takes is set aside on each of them, on line or not, so
     /// that no such move fails for want of it. Where vectors belong to no CPU there is nothing to
     /// set aside. Task.
     ///

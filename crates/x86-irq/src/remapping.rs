@@ -49,8 +49,8 @@ pub use translation::RemapFault;
 /// The unit's cache of entries. Implemented over its invalidation queue.
 pub trait EntryCache: Send + Sync {
     /// Makes the unit forget what it cached of the `2^log2_count` entries from `first` on, which is
-    /// a multiple of that count, and waits until it has and interrupts that it sent on before have
-    /// arrived (an interrupt entry cache invalidation and an invalidation wait). Task.
+    /// a multiple of that count. Waits until it has, and until interrupts that it sent on before
+    /// have arrived (an interrupt entry cache invalidation and an invalidation wait). Task.
     ///
     /// # Errors
     /// The unit did not answer.

@@ -3,9 +3,9 @@
 //! # Numbers
 //! The CPUs acknowledge (CPU, vector); an interrupt core wants one number per interrupt, which
 //! stays the same when the interrupt moves. So the domain hands out [`HwIrq`]s, counted from
-//! [`FIRST_HWIRQ`] (numbers below are left for the interrupts that each CPU has for itself, by
-//! their own vectors), and keeps what the trap entry needs: for each CPU a table from vector to
-//! hwirq. [`VectorDomain::arrive`] reads it without a lock:
+//! [`FIRST_HWIRQ`]. Numbers below are left for the interrupts that each CPU has for itself, by
+//! their own vectors. For the trap entry, it keeps a table from vector to hwirq for each CPU.
+//! [`VectorDomain::arrive`] reads it without a lock:
 //!
 //! ```text
 //! trap(cpu, vector):
@@ -36,9 +36,9 @@
 //! For the second kind a vector is chosen at first that is free on most CPUs.
 //!
 //! The vector that an interrupt leaves is kept for it until an interrupt has arrived at the new
-//! one, which the device cannot have sent before it sent its last one to the old; and until the old
-//! CPU, asked by [`Apic::request_cleanup`], finds no request of that vector waiting. Only then is
-//! it handed out again: no message reaches another's handler. Freed vectors wait for the same.
+//! one: the device cannot have sent that before its last one to the old. It is kept, too, until the
+//! old CPU, asked by [`Apic::request_cleanup`], finds no request of that vector waiting. Only then
+//! is it handed out again: no message reaches another's handler. Freed vectors wait for the same.
 //!
 //! A *managed* interrupt moves among certain CPUs alone. A vector is set aside for it on each, so
 //! that such a move never fails for want of one.

@@ -1,6 +1,6 @@
-//! The drivers on QEMU's `virt` machine: an image that discovers the machine from its devicetree,
-//! brings up its GIC with its ITS or GICv2m frame by `gic-driver`, serves its PCI devices by
-//! `irq-domain`, and says how each test went, a line each, on the console.
+//! The drivers on QEMU's `virt` machine. The image discovers the machine from its devicetree, and
+//! brings up its GIC with its ITS or GICv2m frame by `gic-driver`. It serves the PCI devices by
+//! `irq-domain`, and prints each test's result, a line each, on the console.
 //!
 //! The command line states what QEMU was told to be (`cpus=2 gic=3 …`); [`platform`] is all that
 //! the drivers ask of a kernel.

@@ -1,7 +1,7 @@
 //! A small driver of the Arm SMMUv3 (Arm IHI 0070), enough to stand behind the interrupt core's
-//! IOMMU layer: an address space for each stream in which all RAM is at its own address, doorbells
-//! are where the layer has them mapped, and nothing else is. A stream without one is refused: no
-//! access passes untranslated.
+//! IOMMU layer. Each stream has an address space: all RAM is at its own address, doorbells are
+//! where the layer has them mapped, and nothing else is. A stream without one is refused: no access
+//! passes untranslated.
 
 mod event;
 mod queue;

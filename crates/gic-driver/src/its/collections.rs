@@ -6,8 +6,9 @@
 //! ([`Its::move_event`]). [`Its::cpu_off`] moves the remaining events to an heir, with one MOVI
 //! each in one batch. MOVI alone moves exactly one event with its pending state. The alternative,
 //! to bind the whole collection to the heir's redistributor (MAPC) and sweep the pending states
-//! (MOVALL), leaves interrupts pending at the heir when the collection goes back to its CPU, where
-//! neither DISCARD nor MOVI finds them any more; and it sweeps those of other ITSes.
+//! (MOVALL), has two faults. When the collection goes back to its CPU, interrupts stay pending at
+//! the heir, where neither DISCARD nor MOVI finds them any more. It also sweeps those of other
+//! ITSes.
 
 use super::Its;
 use super::error::ItsError;

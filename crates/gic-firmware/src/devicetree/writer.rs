@@ -28,10 +28,11 @@ use properties::{
 
 /// Writes `description` as a flattened devicetree, for simulated machines and for tests.
 ///
-/// What is written reads back equal, apart from findings, if every identifier is a node path, the
-/// lists are in the order in which the nodes are met here (CPUs, GIC, controllers, IOMMUs, hosts,
-/// devices, each below its ancestors), and nothing enabled lies below something disabled. Another
-/// order changes the order of the lists and the indices with it, nothing else.
+/// What is written reads back equal, apart from findings, under three conditions. Every identifier
+/// is a node path. The lists are in the order in which the nodes are met here: CPUs, GIC,
+/// controllers, IOMMUs, hosts, devices, each below its ancestors. Nothing enabled lies below
+/// something disabled. Another order changes the order of the lists and the indices with it,
+/// nothing else.
 ///
 /// Wired interrupts, address limits and platform devices' StreamIDs are left out.
 ///

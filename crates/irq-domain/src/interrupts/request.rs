@@ -39,8 +39,8 @@ impl Interrupts {
     }
 
     /// The same at another controller with wired inputs. Its vectors are of the one space that
-    /// [`dispatch`](Self::dispatch) knows: the root's own, where it stands before inputs of the
-    /// root, or others (below 2^24), where it has one input of the root and that one's handler
+    /// [`dispatch`](Self::dispatch) knows. They are the root's own if it stands before inputs of
+    /// the root. They are others (below 2^24) if it has one input of the root, whose handler
     /// dispatches what it finds. Task.
     pub fn request_wired_at<R: Into<IrqReturn>>(
         self: &Arc<Self>,

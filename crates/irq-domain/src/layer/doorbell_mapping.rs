@@ -102,9 +102,9 @@ pub trait Iommu: Send + Sync {
 /// there.
 ///
 /// A page is mapped once for each domain, before a device of it stores the first message that needs
-/// it – so a message that names a CPU is mapped before its interrupt moves to that CPU –, and
-/// unmapped after the last one is let go. It is mapped a second time, lower, for an endpoint whose
-/// address register is too narrow for where it is.
+/// it. So a message that names a CPU is mapped before its interrupt moves to that CPU. The page is
+/// unmapped after the last such message is let go. It is mapped a second time, lower, for an
+/// endpoint whose address register is too narrow for where it is.
 pub struct DoorbellMapping<I> {
     iommu: I,
     host: Arc<dyn Host>,

@@ -313,8 +313,8 @@ impl Device {
     }
 
     /// The smallest number of vectors with which the device is of use. A function sends all its
-    /// causes by one MSI message if it gets no more; a driver of MSI-X wants one vector for control
-    /// and one for work; and each vector of a platform device is a cause of its own.
+    /// causes by one MSI message if it gets no more. A driver of MSI-X wants one vector for control
+    /// and one for work. Each vector of a platform device is a cause of its own.
     pub(crate) fn useful_minimum(&self) -> u16 {
         match &self.config.hardware {
             DeviceHardware::Platform(device) => device.config().slots,

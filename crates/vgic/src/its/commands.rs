@@ -2,8 +2,8 @@
 //! state.
 //!
 //! Choices that the architecture leaves beside those in [`crate::lpi`]: MAPTI may name a collection
-//! that is not mapped yet; DISCARD works although the event's collection is unmapped; unmapping
-//! what is not mapped is no error; a device or collection that is mapped stays usable when its
+//! that is not mapped yet. DISCARD works although the event's collection is unmapped. Unmapping
+//! what is not mapped is no error. A device or collection that is mapped stays usable when its
 //! first-level entry goes away.
 
 use super::tables::{Tables, covers};

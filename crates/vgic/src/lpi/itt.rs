@@ -142,9 +142,9 @@ impl Nodes {
     /// Finds the entry of a device's event; `None` if there is none (never mapped, out of range,
     /// just unmapped).
     ///
-    /// A device's node may pass to another device between the load of the device's link and that
-    /// of the node's: so the device's link is loaded again at the end, and a link that names a
-    /// node carries the node's generation, so that it never comes back the same. The entry's own
+    /// A device's node may pass to another device between the load of the device's link and that of
+    /// the node's. So the device's link is loaded again at the end. A link that names a node
+    /// carries the node's generation, so that it never comes back the same. The entry's own
     /// generation says that it is still the device's.
     #[inline]
     pub(super) fn translate(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {

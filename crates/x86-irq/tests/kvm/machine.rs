@@ -177,7 +177,7 @@ fn give_memory(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), Failure> {
         userspace_addr: memory.get_host_address(GuestAddress(0))? as u64,
     };
     // SAFETY: the mapping is of that size and belongs to the machine, whose drop stops the CPUs
-    // before it goes; if a CPU does not stop, the mapping may go under the guest, which then
+    // before it goes. If a CPU does not stop, the mapping may go under the guest, which then
     // faults: nothing else is mapped through KVM.
     unsafe { vm.set_user_memory_region(region)? };
     Ok(())

@@ -1,6 +1,6 @@
-//! Cost of four devices' vectors at the command queue, next to Linux 6.1 on the same machine (boot
-//! to power-off: 66 commands in 37 writes of CWRITER, 138 reads of CREADR, 218 accesses of the
-//! ITS's registers in all); and the cost of an interrupt.
+//! The cost of four devices' vectors at the command queue, next to Linux 6.1 on the same machine,
+//! and the cost of an interrupt. Linux takes from boot to power-off 66 commands in 37 writes of
+//! CWRITER, 138 reads of CREADR, and 218 accesses of the ITS's registers in all.
 
 use super::online;
 use crate::check;

@@ -1,6 +1,6 @@
-//! A naive ITS, by lists and searches, against the real one: after each of a random sequence of
-//! commands, messages, register writes and acknowledgements, both have the same LPIs pending at the
-//! same redistributors, and have refused the same commands for the same reason.
+//! A naive ITS, by lists and searches, against the real one. Both get a random sequence of
+//! commands, messages, register writes and acknowledgements. After each, both have the same LPIs
+//! pending at the same redistributors, and have refused the same commands for the same reason.
 
 mod naive;
 
