@@ -5,6 +5,7 @@ mod markdown;
 use crate::cli::BenchArgs;
 use crate::exit::Outcome;
 use crate::print::{self, Output};
+use crate::table::Table;
 use anyhow::{Context, Result, ensure};
 use doorbell_bench::{MeasureOptions, Measurements};
 use std::io::{self, Write};
@@ -47,10 +48,10 @@ fn another_process(args: &BenchArgs) -> Result<Measurements> {
 }
 
 fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
-    let mut table = print::table(["case", "median ns", "least ns", "ratio", "to"]);
+    let mut table = Table::new(["case", "median ns", "least ns", "ratio", "to"]);
     for case in &measured.cases {
         let [median, least, ratio] = [case.median_ns, case.min_ns, case.ratio].map(three_digits);
-        table.add_row([&case.name, &median, &least, &ratio, &case.of]);
+        table.row([&case.name, &median, &least, &ratio, &case.of]);
     }
     writeln!(out, "{table}")?;
     for skipped in &measured.skipped {

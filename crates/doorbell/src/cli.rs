@@ -100,8 +100,31 @@ pub(crate) struct RunArgs {
     /// Seed of every choice: devices, targets, moves.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// What else happens while devices send and affinities move, separated by commas.
+    #[arg(long, value_name = "KINDS", value_enum, value_delimiter = ',')]
+    pub(crate) disturb: Vec<Disturbance>,
+    /// Run on one thread, in an order that the seed alone decides.
+    #[arg(long)]
+    pub(crate) simulate: bool,
+    /// Write the events of a simulation, a line for each.
+    #[arg(long, value_name = "FILE", requires = "simulate")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Show each vector: its interrupt, and its handler's runs on each CPU.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) vectors: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// A disturbance of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Disturbance {
+    /// The interrupt controller is saved, and restored into a fresh one.
+    Migrate,
+    /// CPUs go off line and come back.
+    Hotplug,
+    /// Devices are removed, orderly or by surprise, and added again.
+    Remove,
 }
 
 #[derive(Debug, Args)]

@@ -12,7 +12,7 @@ use gic_firmware::{acpi, devicetree};
 use std::io::Write;
 
 pub(crate) use report::Inspection;
-pub(crate) use text::print as print_text;
+pub(crate) use text::{addresses, print as print_text, yes_no};
 
 /// Prints what a description says.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {

@@ -15,6 +15,7 @@ mod print;
 mod qtest;
 mod run;
 mod source;
+mod table;
 
 use anyhow::Result;
 use clap::Parser;

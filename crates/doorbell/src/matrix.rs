@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::io::Write;
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct CellRow<'a> {
     endpoint: &'static str,
     parent: &'static str,
     layer: &'static str,
@@ -21,7 +21,7 @@ struct Row<'a> {
     reason: Option<&'a str>,
 }
 
-impl<'a> Row<'a> {
+impl<'a> CellRow<'a> {
     fn of((cell, outcome): &'a (Cell, Outcome)) -> Self {
         let (outcome, reason) = match outcome {
             Outcome::Works => ("works", None),
@@ -43,7 +43,7 @@ impl<'a> Row<'a> {
 pub(crate) fn matrix(output: &OutputArgs) -> Result<exit::Outcome> {
     let tried = doorbell_matrix::try_all();
     if output.json {
-        print::json(&tried.iter().map(Row::of).collect::<Vec<_>>())?;
+        print::json(&tried.iter().map(CellRow::of).collect::<Vec<_>>())?;
     } else {
         print::text(|out| write!(out, "{}", text::of(&tried)))?;
     }

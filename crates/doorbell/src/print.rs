@@ -1,7 +1,6 @@
 //! Output for people and programs.
 
 use anyhow::{Context, Result};
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
@@ -27,6 +26,26 @@ pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<
     quiet_if_closed(written).context("cannot write the output")
 }
 
+/// Columns of output that goes to no terminal.
+const USUAL_WIDTH: usize = 100;
+/// A narrower terminal is used as if it had as many columns.
+const LEAST_WIDTH: usize = 60;
+
+/// The columns of the terminal that standard output goes to.
+pub(crate) fn width() -> usize {
+    let terminal = terminal_size::terminal_size_of(io::stdout());
+    terminal.map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0).max(LEAST_WIDTH))
+}
+
+/// Breaks a sentence between words where it is wider than the terminal.
+pub(crate) fn wrapped(sentence: &str) -> String {
+    let options = textwrap::Options::new(width())
+        .subsequent_indent("    ")
+        .break_words(false)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::fill(sentence, options)
+}
+
 /// The end of some output. A reader that has gone is no error.
 pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
     match outcome {
@@ -38,14 +57,4 @@ pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
 /// Tells the user something on standard error. A closed standard error is no error.
 pub(crate) fn tell(what: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "doorbell: {what}");
-}
-
-/// An empty table with a header.
-pub(crate) fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header);
-    table
 }

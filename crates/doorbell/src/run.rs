@@ -3,16 +3,21 @@
 mod json;
 mod text;
 
-use crate::cli::RunArgs;
+use crate::cli::{Disturbance, RunArgs};
 use crate::exit::Outcome;
 use crate::inspect::{Inspection, print_text};
 use crate::print;
 use crate::source::Source;
-use anyhow::Result;
-use doorbell_machine::{BuildOptions, Progress, RunOptions};
+use anyhow::{Context, Result};
+use doorbell_machine::{
+    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Progress, Report,
+    RunOptions, Simulation, TraceEvent, simulate,
+};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::num::NonZeroU16;
+use std::path::Path;
 
 /// Builds the machine, delivers every device's interrupts, and shows where each went.
 pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
@@ -21,35 +26,77 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
         (None, Some(folder)) => Source::acpi(folder)?,
         (None, None) => Source::embedded(args.machine.as_deref())?,
     };
-    let options = BuildOptions {
-        cpus: args.cpus.and_then(cpu_limit),
-        controller: args.controller.into(),
-        ..BuildOptions::default()
-    };
-    let machine = match doorbell_machine::build(&source.description, &options) {
+    let machine = match doorbell_machine::build(&source.description, &build_options(args)) {
         Ok(machine) => machine,
         Err(refusal) => return refuse(&source, &refusal, args),
     };
-    let defaults = RunOptions::default();
-    let options = RunOptions {
-        messages: args.messages.unwrap_or(defaults.messages),
-        seed: args.seed,
-        ..defaults
-    };
-    let bar = progress_bar();
-    let report = doorbell_machine::run(machine, &options, &mut |progress| show(&bar, progress));
-    bar.finish_and_clear();
-    let report = report?;
+    let report = if args.simulate { simulated(machine, args)? } else { on_threads(machine, args)? };
     if args.output.json {
-        print::json(&json::Document::of(&source.name, &report))?;
+        print::json(&json::Document::of(&source.name, &report, args))?;
     } else {
-        print::text(|out| text::print(out, &source.name, &report))?;
+        print::text(|out| text::print(out, &source.name, &report, args))?;
     }
     Ok(if report.totals.is_clean() { Outcome::Good } else { Outcome::Findings })
 }
 
+fn build_options(args: &RunArgs) -> BuildOptions {
+    let migrates = args.disturb.contains(&Disturbance::Migrate);
+    BuildOptions {
+        cpus: args.cpus.and_then(cpu_limit),
+        controller: args.controller.into(),
+        migration: if migrates {
+            Migration::AtRandom { seed: args.seed }
+        } else {
+            Migration::Never
+        },
+        ..BuildOptions::default()
+    }
+}
+
 fn cpu_limit(cpus: u32) -> Option<NonZeroU16> {
     u16::try_from(cpus).ok().and_then(NonZeroU16::new)
+}
+
+fn run_options(args: &RunArgs) -> RunOptions {
+    let mut disturbances = Disturbances::default();
+    if args.disturb.contains(&Disturbance::Hotplug) {
+        disturbances.cpus = CpuHotplug::Replugged;
+    }
+    if args.disturb.contains(&Disturbance::Remove) {
+        disturbances.devices = DeviceHotplug::Readded;
+    }
+    let messages = args.messages.unwrap_or(RunOptions::default().messages);
+    RunOptions { messages, seed: args.seed, disturbances }
+}
+
+fn on_threads(machine: Machine, args: &RunArgs) -> Result<Report> {
+    let bar = progress_bar();
+    let report =
+        doorbell_machine::run(machine, &run_options(args), &mut |progress| show(&bar, progress));
+    bar.finish_and_clear();
+    Ok(report?)
+}
+
+/// Runs without threads. The file of the trace is made first: a run is of no use without it.
+fn simulated(machine: Machine, args: &RunArgs) -> Result<Report> {
+    let cannot_write = |path: &Path| format!("cannot write {}", path.display());
+    let file = args.trace.as_deref().map(|path| {
+        File::create(path).map(|file| (path, file)).with_context(|| cannot_write(path))
+    });
+    let file = file.transpose()?;
+    let Simulation { report, trace, .. } = simulate(machine, &run_options(args))?;
+    if let Some((path, file)) = file {
+        write_trace(file, &trace).with_context(|| cannot_write(path))?;
+    }
+    Ok(report)
+}
+
+fn write_trace(file: File, trace: &[TraceEvent]) -> io::Result<()> {
+    let mut file = BufWriter::new(file);
+    for event in trace {
+        writeln!(file, "{event}")?;
+    }
+    file.flush()
 }
 
 /// There is no machine to run: says why, and what the description does have.
@@ -66,7 +113,7 @@ fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) 
 
 /// A bar on a terminal; nothing elsewhere.
 fn progress_bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
+    if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let style =

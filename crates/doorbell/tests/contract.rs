@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
 use doorbell_machine::embedded;
-use gic_firmware::{ControllerKind, Fact, IntIdSpan, devicetree};
+use gic_firmware::{Affinity, ControllerKind, Cpu, Fact, IntIdSpan, Region, devicetree};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -73,6 +73,117 @@ fn run_has_its_fields_and_loses_nothing() {
         assert_eq!(total(&report, bad), 0, "{bad}");
     }
     assert_eq!(total(&report, "sent"), total(&report, "delivered") + total(&report, "coalesced"));
+}
+
+/// The text that the command prints, which fits 100 columns.
+#[track_caller]
+fn text(arguments: &[&str]) -> String {
+    let text = String::from_utf8(doorbell(arguments).stdout).unwrap();
+    for line in text.lines() {
+        assert!(line.chars().count() <= 100, "{arguments:?}: {line}");
+    }
+    text
+}
+
+#[test]
+fn a_run_prints_one_screen() {
+    for machine in embedded::machines() {
+        let run = ["run", "--messages", "3", "--machine", machine.name];
+        let text = text(&run);
+        assert!(text.lines().count() <= 42 && !text.contains("INTID"), "{text}");
+        assert!(text.contains("\nverdict: clean\n"), "{text}");
+        let report = json(&doorbell(&[&run[..], &["--json"]].concat()));
+        let devices = report["devices"].as_array().unwrap();
+        let lines = text.lines().filter(|line| line.ends_with("  clean"));
+        assert_eq!(lines.count(), devices.len(), "{text}");
+    }
+}
+
+#[test]
+fn vectors_are_shown_on_demand() {
+    for (cpus, header) in [("2", "CPU0  CPU1  INTID"), ("8", "CPU6  CPU7  INTID")] {
+        let run = ["run", "--vectors", "--messages", "3", "--cpus", cpus];
+        let text = text(&run);
+        assert!(text.contains(header) && text.contains("03:05.0-7"), "{text}");
+    }
+}
+
+#[test]
+fn many_cpus_are_summed_up() {
+    let path = temporary("many-cpus.dtb");
+    let mut board = embedded::machine("lagoon").unwrap().firmware.describe().unwrap();
+    let gic = board.gic.as_mut().unwrap();
+    gic.redistributors = vec![Fact::stated(Region::new(0x80a_0000, 64 * 0x2_0000).unwrap())];
+    board.cpus = (0..32)
+        .map(|number: u8| {
+            let affinity = Affinity::new(0, 0, number / 16, number % 16);
+            Cpu::new(format!("/cpus/cpu@{:x}", affinity.packed()), affinity)
+        })
+        .collect();
+    std::fs::write(&path, devicetree::write(&board).unwrap()).unwrap();
+    let run = ["run", "--vectors", "--messages", "3", "--dtb", path.to_str().unwrap()];
+    let text = text(&run);
+    std::fs::remove_file(path).unwrap();
+    assert!(text.contains("runs  on CPUs  INTID") && text.contains(" and 31 more"), "{text}");
+}
+
+#[test]
+fn the_same_seed_simulates_the_same_run() {
+    let simulated = |seed: &str| {
+        let path = temporary(&format!("trace-{seed}"));
+        let run = ["run", "--simulate", "--messages", "4", "--seed", seed, "--trace"];
+        let output = doorbell(&[&run[..], &[path.to_str().unwrap(), "--json"]].concat());
+        let trace = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(
+            (output.status.code(), json(&output)["simulated"].as_bool()),
+            (Some(0), Some(true))
+        );
+        (output.stdout, trace)
+    };
+    let (report, trace) = simulated("3");
+    assert!(trace.lines().any(|line| line == "CPU0 takes an interrupt"), "{trace}");
+    assert!((report, trace.clone()) == simulated("3"));
+    assert!(trace != simulated("4").1);
+}
+
+#[test]
+fn disturbances_happen_on_demand() {
+    let happened = |disturb: &[&str]| {
+        let run = ["run", "--json", "--simulate", "--messages", "20", "--cpus", "3"];
+        let output = doorbell(&[&run[..], disturb].concat());
+        assert_eq!(output.status.code(), Some(0), "{disturb:?}");
+        let report = json(&output);
+        ["migrated", "replugged", "readded"].map(|kind| total(&report, kind) > 0)
+    };
+    assert_eq!(happened(&[]), [false; 3]);
+    assert_eq!(happened(&["--disturb", "migrate"]), [true, false, false]);
+    assert_eq!(happened(&["--disturb", "hotplug"]), [false, true, false]);
+    assert_eq!(happened(&["--disturb", "remove"]), [false, false, true]);
+    assert_eq!(happened(&["--disturb", "migrate,hotplug,remove"]), [true; 3]);
+}
+
+#[test]
+fn a_trace_needs_a_simulation_and_a_file() {
+    let status = |arguments: &[&str]| doorbell(arguments).status.code();
+    assert_eq!(status(&["run", "--messages", "1", "--trace", "/dev/null"]), Some(2));
+    let unwritable = ["run", "--messages", "1", "--simulate", "--trace", "/dev/full"];
+    assert_eq!(status(&unwritable), Some(2));
+    assert_eq!(status(&["run", "--messages", "1", "--simulate", "--trace", "/nowhere/t"]), Some(2));
+}
+
+#[test]
+fn descriptions_fit_the_terminal() {
+    let folder = PathBuf::from(test_data(""));
+    let files = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let trees: Vec<_> =
+        files.filter(|file| file.extension().is_some_and(|it| it == "dtb")).collect();
+    assert!(trees.len() > 10);
+    for tree in trees {
+        text(&["inspect", tree.to_str().unwrap()]);
+    }
+    text(&["inspect", TABLES]);
+    text(&["machines"]);
 }
 
 #[test]
@@ -227,6 +338,7 @@ fn unclean_run_gives_its_reason_and_status_1() {
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("1, short of 2") && text.contains("refused 0, short"), "{text}");
+    assert!(text.contains("\nverdict: not clean\n"), "{text}");
     std::fs::remove_file(path).unwrap();
 }
 

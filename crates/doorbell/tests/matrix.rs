@@ -44,4 +44,5 @@ fn documented_matrix_is_the_printed_one() {
     let (_, behind) = page.split_once("```text\n").unwrap();
     let (table, _) = behind.split_once("```\n").unwrap();
     assert_eq!(table, String::from_utf8(output.stdout).unwrap());
+    assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
 }

@@ -77,3 +77,6 @@ pub use requester::{
 pub use route::{NoRoute, Route, RouteSpan, Via};
 pub use status::Status;
 pub use wired::WiredUser;
+
+/// Types of other packages that stand in signatures here.
+pub use gic_arch::{Affinity, IntId};

@@ -69,14 +69,14 @@ pub const fn machines() -> &'static [EmbeddedMachine] {
         },
         EmbeddedMachine {
             name: "estuary",
-            description: "4 CPUs, message-based SPIs (mbi) beside an ITS, a PCIe host bridge and \
-                          a platform device on each, and one that holds a level",
+            description: "4 CPUs, message-based SPIs (mbi) beside an ITS, 2 PCIe host bridges, 3 \
+                          platform devices",
             firmware: Firmware::Devicetree(include_bytes!("../machines/estuary.dtb")),
         },
         EmbeddedMachine {
             name: "cove",
-            description: "4 CPUs, 2 GICv2m frames on a GICv3, a PCIe host bridge and a platform \
-                          device on each",
+            description: "4 CPUs, 2 GICv2m frames on a GICv3, 2 PCIe host bridges, 2 platform \
+                          devices",
             firmware: Firmware::Devicetree(include_bytes!("../machines/cove.dtb")),
         },
         EmbeddedMachine {

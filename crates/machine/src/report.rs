@@ -141,6 +141,12 @@ pub struct VectorReport {
     pub redelivered: u64,
     /// Handler runs on each CPU.
     pub per_cpu: Vec<u64>,
+    /// The handler never saw the last message.
+    pub lost: bool,
+    /// Handler runs for which nothing was due, as in [`Totals::spurious`].
+    pub spurious: u64,
+    /// Handler runs on a CPU that was not the target at any time since the message was sent.
+    pub wrong_cpu: u64,
 }
 
 /// Sums and verdict. What became of messages is judged by the devices, not by the model's own

@@ -14,7 +14,6 @@ const LAYERED: &[&str] = &[
     "doorbell-hardware",
     "doorbell-machine",
     "doorbell-qtest",
-    "doorbell",
 ];
 
 /// Returns the circles between files.

@@ -1,7 +1,8 @@
 //! The contents of `doorbell inspect`, for people.
 
-use super::report::{ControllerRow, DeviceRow, Inspection};
-use crate::print::{Output, table};
+use super::report::{ControllerRow, DeviceRow, FindingRow, Inspection};
+use crate::print::{Output, wrapped};
+use crate::table::Table;
 use std::io::{self, Write};
 
 /// Prints an inspection.
@@ -14,13 +15,9 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
     print_gic(out, inspection)?;
     print_controllers(out, &inspection.controllers)?;
     print_devices(out, &inspection.devices)?;
-    for finding in &inspection.findings {
-        writeln!(
-            out,
-            "{}[{}] {}: {}",
-            finding.severity, finding.rule, finding.place, finding.message
-        )?;
-        writeln!(out, "  help: {}", finding.help)?;
+    for FindingRow { severity, rule, place, message, help, .. } in &inspection.findings {
+        writeln!(out, "{}", wrapped(&format!("{severity}[{rule}] {place}: {message}")))?;
+        writeln!(out, "{}", wrapped(&format!("  help: {help}")))?;
     }
     Ok(())
 }
@@ -47,20 +44,19 @@ fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Res
     if controllers.is_empty() {
         return writeln!(out, "no MSI controllers");
     }
-    let mut rows = table(["controller", "kind", "enabled", "doorbell", "interrupts"]);
+    let mut rows = Table::new(["controller", "kind", "enabled", "doorbell", "interrupts"])
+        .with_identifiers([0, 1]);
     for controller in controllers {
-        let doorbells: Vec<String> =
-            controller.doorbells.iter().map(|address| format!("{address:#x}")).collect();
         let ranges: Vec<String> = controller
             .ranges
             .iter()
             .map(|range| format!("{}+{}", range.first, range.count))
             .collect();
-        rows.add_row([
+        rows.row([
             controller.id.clone(),
             controller.kind.clone(),
             yes_no(controller.enabled).to_owned(),
-            doorbells.join(" "),
+            addresses(&controller.doorbells),
             ranges.join(" "),
         ]);
     }
@@ -76,9 +72,9 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     let header =
         ["device", "kind", "enabled", "requesters", "DeviceIDs", "controller", "by", "through"];
     let columns = if devices.iter().any(passes_iommu) { header.len() } else { header.len() - 1 };
-    let mut rows = table(header.into_iter().take(columns));
+    let mut rows = Table::new(header.into_iter().take(columns)).with_identifiers([0, 1, 5, 6, 7]);
     let mut add = |cells: [&str; 8]| {
-        rows.add_row(cells.into_iter().take(columns));
+        rows.row(cells.into_iter().take(columns));
     };
     for device in devices {
         let enabled = yes_no(device.enabled);
@@ -105,6 +101,15 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     writeln!(out, "{rows}")
 }
 
-const fn yes_no(yes: bool) -> &'static str {
+/// The first doorbell, and the number of others.
+pub(crate) fn addresses(doorbells: &[u64]) -> String {
+    match doorbells {
+        [] => String::new(),
+        [only] => format!("{only:#x}"),
+        [first, others @ ..] => format!("{first:#x} and {} more", others.len()),
+    }
+}
+
+pub(crate) const fn yes_no(yes: bool) -> &'static str {
     if yes { "yes" } else { "no" }
 }

@@ -1,14 +1,15 @@
 //! The list of rules, and the explanation of one.
 
-use crate::print::{Output, table};
+use crate::print::Output;
+use crate::table::Table;
 use gic_firmware::Rule;
 use std::io::{self, Write};
 
 /// Prints the rules.
 pub(super) fn list(out: &mut Output) -> io::Result<()> {
-    let mut rows = table(["rule", "severity", "finds"]);
+    let mut rows = Table::new(["rule", "severity", "finds"]);
     for rule in Rule::ALL {
-        rows.add_row([rule.name(), &rule.severity().to_string(), rule.summary()]);
+        rows.row([rule.name(), &rule.severity().to_string(), rule.summary()]);
     }
     writeln!(out, "{rows}")
 }

@@ -4,7 +4,8 @@ use super::counts;
 use super::excerpt::Excerpts;
 use super::judge::Verdict;
 use super::levels::Found;
-use crate::print::{Output, table};
+use crate::print::Output;
+use crate::table::Table;
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use gic_firmware::Severity;
 use std::io::{self, IsTerminal, Write};
@@ -28,10 +29,10 @@ fn summary(out: &mut Output, verdicts: &[Verdict]) -> io::Result<()> {
     if counts.is_empty() {
         return Ok(());
     }
-    let mut rows = table(["rule", "severity", "findings", "sources"]);
+    let mut rows = Table::new(["rule", "severity", "findings", "sources"]);
     for (rule, findings, sources) in counts {
         let severity = rule.severity().to_string();
-        rows.add_row([rule.name(), &severity, &findings.to_string(), &sources.to_string()]);
+        rows.row([rule.name(), &severity, &findings.to_string(), &sources.to_string()]);
     }
     writeln!(out, "{rows}")
 }

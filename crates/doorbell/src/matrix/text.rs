@@ -1,6 +1,7 @@
 //! The matrix for people: a table for each world, and the reasons once below them.
 
-use crate::print::table;
+use crate::print::wrapped;
+use crate::table::Table;
 use doorbell_matrix::{Cell, Endpoint, Layer, Outcome, Parent, World};
 
 /// Renders what was tried.
@@ -8,21 +9,23 @@ pub(super) fn of(tried: &[(Cell, Outcome)]) -> String {
     let mut text = String::new();
     let mut reasons = Reasons::default();
     for world in World::ALL {
-        let mut rows = table([""; 0]);
         let endpoints = Endpoint::ALL.iter().map(|endpoint| endpoint.name());
-        rows.set_header([world.name(), "layer"].into_iter().chain(endpoints));
+        let names = [world.name(), "layer"].into_iter().chain(endpoints);
+        let mut rows = Table::new(names.map(|name| name.replacen('-', "-\n", 1)));
         for (parent, layer) in stacks(tried, *world) {
             let here =
                 |cell: &Cell| cell.world == *world && cell.parent == parent && cell.layer == layer;
             let outcomes = tried.iter().filter(|(cell, _)| here(cell));
             let outcomes = outcomes.map(|(_, outcome)| reasons.mark(outcome)).collect::<Vec<_>>();
             let names = [parent.name(), layer.name()].map(str::to_owned);
-            rows.add_row(names.into_iter().chain(outcomes));
+            rows.row(names.into_iter().chain(outcomes));
         }
-        text.push_str(&trimmed(&rows.to_string()));
-        text.push('\n');
+        text.push_str(&rows.to_string());
+        text.push_str("\n\n");
     }
-    let lines = (1..).zip(&reasons.0).map(|(number, reason)| format!("[{number}] {reason}\n"));
+    let lines = (1..)
+        .zip(&reasons.0)
+        .map(|(number, reason)| wrapped(&format!("[{number}] {reason}")) + "\n");
     text.extend(lines);
     text
 }
@@ -56,15 +59,6 @@ impl Reasons {
         self.0.push(reason.to_owned());
         self.0.len()
     }
-}
-
-/// Without blanks at the ends of lines.
-fn trimmed(text: &str) -> String {
-    text.lines().fold(String::new(), |mut all, line| {
-        all.push_str(line.trim_end());
-        all.push('\n');
-        all
-    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The result of a run, for programs.
 
+use crate::cli::RunArgs;
 use doorbell_machine::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
 use serde::Serialize;
 
@@ -8,10 +9,14 @@ pub(super) struct Document<'a> {
     machine: &'a str,
     model: &'a str,
     cpus: usize,
+    seed: u64,
+    /// One thread, in an order that the seed decides.
+    simulated: bool,
     controllers: Vec<Controller<'a>>,
     devices: Vec<Device<'a>>,
     totals: Sums,
     notes: &'a [String],
+    /// `null` where no message was sent, and of a simulation, whose time is not the machine's.
     nanoseconds_per_message: Option<f64>,
 }
 
@@ -40,17 +45,21 @@ struct Device<'a> {
     refused: Option<&'a str>,
     /// The smallest number of vectors with which it is of use.
     useful_minimum: u16,
-    vectors: Vec<HwIrq>,
+    vectors: Vec<Vector>,
 }
 
 #[derive(Serialize)]
-struct HwIrq {
+struct Vector {
     irq: u32,
     hwirq: u32,
     cpu: u32,
     sent: u64,
     delivered: u64,
     coalesced: u64,
+    /// The handler never saw the last message.
+    lost: bool,
+    spurious: u64,
+    wrong_cpu: u64,
 }
 
 #[derive(Serialize)]
@@ -68,20 +77,25 @@ struct Sums {
     guest_faults: u64,
     no_doorbell: u64,
     moves: u64,
+    replugged: u64,
+    readded: u64,
+    migrated: u64,
 }
 
 impl<'a> Document<'a> {
     /// `report` as a document about `machine`.
-    pub(super) fn of(machine: &'a str, report: &'a Report) -> Self {
+    pub(super) fn of(machine: &'a str, report: &'a Report, args: &RunArgs) -> Self {
         Self {
             machine,
             model: &report.machine,
             cpus: report.cpus,
+            seed: args.seed,
+            simulated: args.simulate,
             controllers: report.controllers.iter().map(Controller::of).collect(),
             devices: report.devices.iter().map(|device| Device::of(report, device)).collect(),
             totals: Sums::of(&report.totals),
             notes: &report.notes,
-            nanoseconds_per_message: report.nanoseconds_per_message(),
+            nanoseconds_per_message: report.nanoseconds_per_message().filter(|_| !args.simulate),
         }
     }
 }
@@ -110,12 +124,12 @@ impl<'a> Device<'a> {
             shares_device_id_with: report.one_group_with(device).collect(),
             refused: device.refused.as_deref(),
             useful_minimum: device.useful_minimum,
-            vectors: device.vectors.iter().map(HwIrq::of).collect(),
+            vectors: device.vectors.iter().map(Vector::of).collect(),
         }
     }
 }
 
-impl HwIrq {
+impl Vector {
     fn of(vector: &VectorReport) -> Self {
         Self {
             irq: vector.irq,
@@ -124,6 +138,9 @@ impl HwIrq {
             sent: vector.sent,
             delivered: vector.delivered,
             coalesced: vector.coalesced,
+            lost: vector.lost,
+            spurious: vector.spurious,
+            wrong_cpu: vector.wrong_cpu,
         }
     }
 }
@@ -144,6 +161,9 @@ impl Sums {
             guest_faults: totals.guest_faults,
             no_doorbell: totals.no_doorbell,
             moves: totals.moves,
+            replugged: totals.replugged,
+            readded: totals.readded,
+            migrated: totals.migrated,
         }
     }
 }

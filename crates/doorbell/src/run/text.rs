@@ -1,99 +1,186 @@
-//! The result of a run, for people.
+//! The result of a run, for people: one screen, and the vectors below it where they are asked for.
 
-use crate::print::{Output, table};
-use comfy_table::{CellAlignment, Table};
-use doorbell_machine::{DeviceReport, Report, Totals, VectorReport};
+use crate::cli::RunArgs;
+use crate::inspect::{addresses, yes_no};
+use crate::print::{Output, width, wrapped};
+use crate::table::Table;
+use doorbell_machine::{DeviceReport, Isolation, Report, Totals, VectorReport};
 use std::io::{self, Write};
 
-/// Beyond this many CPUs a column for each no longer fits a screen.
-const MAX_CPU_COLUMNS: usize = 16;
+/// Fewest characters of a device's name beside a column for each CPU.
+const NAME: usize = 24;
 
 /// Prints a report.
-pub(super) fn print(out: &mut Output, machine: &str, report: &Report) -> io::Result<()> {
-    writeln!(out, "{machine}: {}, {} CPUs", report.machine, report.cpus)?;
-    writeln!(out)?;
-    print_controllers(out, report)?;
-    writeln!(out)?;
-    print_devices(out, report)?;
-    writeln!(out)?;
-    writeln!(out, "{}", interrupts(report))?;
-    writeln!(out)?;
-    for note in &report.notes {
-        writeln!(out, "note: {note}")?;
+pub(super) fn print(
+    out: &mut Output,
+    machine: &str,
+    report: &Report,
+    args: &RunArgs,
+) -> io::Result<()> {
+    write!(out, "{machine}: {}, {} CPUs", report.machine, report.cpus)?;
+    if args.simulate {
+        write!(out, ", simulated with seed {}", args.seed)?;
     }
-    print_totals(out, report)
+    writeln!(out, "\n\n{}\n", controllers(report))?;
+    let mut reasons = Reasons::default();
+    writeln!(out, "{}\n", devices(report, &mut reasons))?;
+    for (number, reason) in (1..).zip(&reasons.0) {
+        writeln!(out, "{}", wrapped(&format!("[{number}] {reason}")))?;
+    }
+    if args.vectors {
+        writeln!(out, "\n{}\n", interrupts(report, width()))?;
+    }
+    for note in &report.notes {
+        writeln!(out, "{}", wrapped(&format!("note: {note}")))?;
+    }
+    print_totals(out, &report.totals)?;
+    match report.nanoseconds_per_message().filter(|_| !args.simulate) {
+        Some(each) => {
+            writeln!(out, "{each:.0} ns per message, {:.2} s", report.elapsed.as_secs_f64())
+        }
+        None => Ok(()),
+    }
 }
 
-fn print_controllers(out: &mut Output, report: &Report) -> io::Result<()> {
-    let mut rows = table(["controller", "kind", "doorbell", "isolates", "driven"]);
+fn controllers(report: &Report) -> Table {
+    let header = ["controller", "kind", "doorbell", "isolates", "driven"];
+    let mut rows = Table::new(header).with_identifiers([0, 1]);
     for controller in &report.controllers {
-        let doorbells: Vec<String> =
-            controller.doorbells.iter().map(|address| format!("{address:#x}")).collect();
-        rows.add_row([
-            controller.id.as_str(),
+        rows.row([
+            &controller.id,
             &controller.kind,
-            &doorbells.join(" "),
-            if controller.isolates { "yes" } else { "no" },
-            if controller.driven { "yes" } else { "no" },
+            &addresses(&controller.doorbells),
+            yes_no(controller.isolates),
+            yes_no(controller.driven),
         ]);
     }
-    writeln!(out, "{rows}")
+    rows
 }
 
-fn print_devices(out: &mut Output, report: &Report) -> io::Result<()> {
-    let mut rows =
-        table(["device", "kind", "requester", "DeviceID", "vectors", "isolation", "controller"]);
+fn devices(report: &Report, reasons: &mut Reasons) -> Table {
+    let header =
+        ["device", "kind", "requester", "DeviceID", "vectors", "isolated", "controller", "verdict"];
+    let mut rows = Table::new(header).with_identifiers([0, 6]);
+    let mut groups = Groups::default();
     for device in &report.devices {
         let requester = device.requester_id.map_or_else(String::new, |id| id.to_string());
-        let vectors = match &device.refused {
-            Some(reason) => format!("refused: {reason}"),
-            None if device.is_short() => {
-                format!("{}, short of {}", device.vectors.len(), device.useful_minimum)
+        let isolated = match device.isolation {
+            Isolation::Isolated(_) => groups.mark(report, device),
+            isolation @ Isolation::NotIsolated(_) => {
+                format!("no {}", reasons.mark(&isolation.to_string()))
             }
-            None => device.vectors.len().to_string(),
         };
-        rows.add_row([
-            device.id.as_str(),
-            &device.kind.to_string(),
-            &requester,
-            &device.device_id.to_string(),
-            &vectors,
-            &isolation(report, device),
-            &device.controller,
+        rows.row([
+            device.id.clone(),
+            device.kind.to_string(),
+            requester,
+            device.device_id.to_string(),
+            vectors(device),
+            isolated,
+            device.controller.clone(),
+            verdict(device, reasons),
         ]);
     }
-    writeln!(out, "{rows}")
-}
-
-/// Says if the device is isolated, and which devices share its DeviceID.
-fn isolation(report: &Report, device: &DeviceReport) -> String {
-    let others: Vec<&str> = report.one_group_with(device).collect();
-    if others.is_empty() {
-        return device.isolation.to_string();
+    if !groups.0.is_empty() {
+        reasons.0.push(Groups::EXPLANATION.to_owned());
     }
-    format!("{}, as one group with {}", device.isolation, others.join(", "))
+    rows
 }
 
-/// The table that Linux shows as `/proc/interrupts`.
-fn interrupts(report: &Report) -> Table {
-    let per_cpu = report.cpus <= MAX_CPU_COLUMNS;
+fn vectors(device: &DeviceReport) -> String {
+    if device.is_short() {
+        return format!("{}, short of {}", device.vectors.len(), device.useful_minimum);
+    }
+    device.vectors.len().to_string()
+}
+
+/// Says what went wrong with a device, or that nothing did.
+fn verdict(device: &DeviceReport, reasons: &mut Reasons) -> String {
+    if let Some(reason) = &device.refused {
+        return format!("refused {}", reasons.mark(reason));
+    }
+    let sum = |count: fn(&VectorReport) -> u64| device.vectors.iter().map(count).sum();
+    let faults: [(u64, &str); 3] = [
+        (sum(|vector| u64::from(vector.lost)), "lost"),
+        (sum(|vector| vector.spurious), "spurious"),
+        (sum(|vector| vector.wrong_cpu), "wrong CPU"),
+    ];
+    let faults = faults.iter().filter(|(count, _)| *count != 0);
+    let mut faults: Vec<_> = faults.map(|(count, what)| format!("{what} {count}")).collect();
+    if device.is_short() {
+        faults.push("short".to_owned());
+    }
+    if faults.is_empty() { "clean".to_owned() } else { faults.join(", ") }
+}
+
+/// Different reasons, in the order in which they came up.
+#[derive(Default)]
+struct Reasons(Vec<String>);
+
+impl Reasons {
+    /// Returns the mark that refers to a reason.
+    fn mark(&mut self, reason: &str) -> String {
+        let known = self.0.iter().position(|known| known == reason);
+        let index = known.unwrap_or_else(|| {
+            self.0.push(reason.to_owned());
+            self.0.len() - 1
+        });
+        format!("[{}]", index + 1)
+    }
+}
+
+/// Devices that share a DeviceID, by controller and DeviceID.
+#[derive(Default)]
+struct Groups<'a>(Vec<(&'a str, u32)>);
+
+impl<'a> Groups<'a> {
+    const EXPLANATION: &'static str = "a group's devices share a DeviceID: each is isolated from \
+                                       other devices, not from its group";
+
+    /// Returns the group of an isolated device, or `yes` if it is alone.
+    fn mark(&mut self, report: &Report, device: &'a DeviceReport) -> String {
+        if report.one_group_with(device).next().is_none() {
+            return "yes".to_owned();
+        }
+        let group = (device.controller.as_str(), device.device_id.get());
+        let known = self.0.iter().position(|known| *known == group);
+        let index = known.unwrap_or_else(|| {
+            self.0.push(group);
+            self.0.len() - 1
+        });
+        format!("group {}", index + 1)
+    }
+}
+
+/// The table that Linux shows as `/proc/interrupts`; its columns for each CPU only if they fit.
+fn interrupts(report: &Report, width: usize) -> String {
+    let by_cpu = interrupt_table(report, PerCpu::Columns);
+    if by_cpu.fits(width, NAME) {
+        return by_cpu.render(width);
+    }
+    interrupt_table(report, PerCpu::Summary).render(width)
+}
+
+/// The form of a vector's handler runs on each CPU.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PerCpu {
+    Columns,
+    Summary,
+}
+
+fn interrupt_table(report: &Report, form: PerCpu) -> Table {
     let mut header = vec!["IRQ".to_owned()];
-    if per_cpu {
-        header.extend((0..report.cpus).map(|cpu| format!("CPU{cpu}")));
-    } else {
-        header.extend(["runs".to_owned(), "on CPUs".to_owned()]);
+    match form {
+        PerCpu::Columns => header.extend((0..report.cpus).map(|cpu| format!("CPU{cpu}"))),
+        PerCpu::Summary => header.extend(["runs", "on CPUs"].map(str::to_owned)),
     }
     let numbers = header.len();
     header.extend(["INTID", "now at", "device"].map(str::to_owned));
-    let mut rows = table([]);
-    rows.set_header(header);
+    let mut rows = Table::new(header).with_numbers_first(numbers).with_identifiers([numbers + 2]);
     for device in &report.devices {
         for (index, vector) in device.vectors.iter().enumerate() {
-            rows.add_row(interrupt(device, index, vector, report.cpus, per_cpu));
+            rows.row(interrupt(device, index, vector, report.cpus, form));
         }
-    }
-    for column in rows.column_iter_mut().take(numbers) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     rows
 }
@@ -103,15 +190,16 @@ fn interrupt(
     index: usize,
     vector: &VectorReport,
     cpus: usize,
-    per_cpu: bool,
+    form: PerCpu,
 ) -> Vec<String> {
     let runs = |cpu: usize| vector.per_cpu.get(cpu).copied().unwrap_or(0);
     let mut row = vec![format!("{}:", vector.irq)];
-    if per_cpu {
-        row.extend((0..cpus).map(|cpu| runs(cpu).to_string()));
-    } else {
-        let on = (0..cpus).filter(|&cpu| runs(cpu) != 0).count();
-        row.extend([vector.delivered.to_string(), on.to_string()]);
+    match form {
+        PerCpu::Columns => row.extend((0..cpus).map(|cpu| runs(cpu).to_string())),
+        PerCpu::Summary => {
+            let on = (0..cpus).filter(|&cpu| runs(cpu) != 0).count();
+            row.extend([vector.delivered.to_string(), on.to_string()]);
+        }
     }
     row.extend([
         vector.hwirq.to_string(),
@@ -121,11 +209,22 @@ fn interrupt(
     row
 }
 
-fn print_totals(out: &mut Output, report: &Report) -> io::Result<()> {
-    let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = report.totals;
+fn print_totals(out: &mut Output, totals: &Totals) -> io::Result<()> {
+    let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = *totals;
     let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } =
-        report.totals;
-    writeln!(out, "{vectors} vectors, {moves} affinity moves")?;
+        *totals;
+    writeln!(out, "verdict: {}", if totals.is_clean() { "clean" } else { "not clean" })?;
+    write!(out, "{vectors} vectors, {moves} affinity moves")?;
+    for (count, what) in [
+        (totals.replugged, "CPUs replugged"),
+        (totals.readded, "devices removed and added again"),
+        (totals.migrated, "migrations"),
+    ] {
+        if count != 0 {
+            write!(out, ", {count} {what}")?;
+        }
+    }
+    writeln!(out)?;
     writeln!(
         out,
         "{sent} messages sent, {delivered} delivered, {coalesced} coalesced, {redelivered} \
@@ -135,9 +234,5 @@ fn print_totals(out: &mut Output, report: &Report) -> io::Result<()> {
     writeln!(
         out,
         "refused {refused}, short {short}, guest faults {guest_faults}, no doorbell {no_doorbell}"
-    )?;
-    if let Some(each) = report.nanoseconds_per_message() {
-        writeln!(out, "{each:.0} ns per message, {:.2} s", report.elapsed.as_secs_f64())?;
-    }
-    Ok(())
+    )
 }

@@ -168,8 +168,8 @@ fn device_id_bits(description: &Description, its: ControllerIndex) -> u8 {
     u8::try_from(bits.max(LEAST_DEVICE_ID_BITS)).unwrap_or(32)
 }
 
-/// Returns the coherence that the registers claim. They claim it even where firmware denies it: that
-/// is why firmware has to speak.
+/// Returns the coherence that the registers claim. They claim it even where firmware denies it:
+/// that is why firmware has to speak.
 fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
     match options.snooping {
         Snooping::AsDescribed => vgic::its::Coherence::Coherent,

@@ -120,5 +120,8 @@ fn vector_report(
         coalesced: counts.sent - delivered,
         redelivered,
         per_cpu: counts.per_cpu,
+        lost: !record.is_settled(),
+        spurious: counts.spurious,
+        wrong_cpu: counts.wrong_cpu,
     })
 }

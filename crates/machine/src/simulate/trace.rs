@@ -1,6 +1,7 @@
 //! The events of a simulation.
 
 use msi_types::Cpu;
+use std::fmt;
 
 /// Something that happened.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -50,4 +51,22 @@ pub enum TraceEvent {
     /// The interrupt controller's model was saved, and restored from the bytes of what was saved:
     /// mostly into a fresh model, which took its place.
     Migrated,
+}
+
+/// One line for each event, which names devices, vectors and CPUs by their numbers.
+impl fmt::Display for TraceEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sent { device, vector } => write!(f, "device {device} vector {vector} sends"),
+            Self::Took { cpu } => write!(f, "CPU{cpu} takes an interrupt"),
+            Self::Slept { cpu } => write!(f, "CPU{cpu} sleeps"),
+            Self::Woke { cpu } => write!(f, "CPU{cpu} wakes"),
+            Self::Moved { device, vector, to } => {
+                write!(f, "device {device} vector {vector} moves to CPU{to}")
+            }
+            Self::Replugged { cpu } => write!(f, "CPU{cpu} was off line"),
+            Self::Readded { device } => write!(f, "device {device} was removed"),
+            Self::Migrated => f.write_str("the interrupt controller migrates"),
+        }
+    }
 }

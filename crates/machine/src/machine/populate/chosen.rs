@@ -9,7 +9,7 @@ use msi_types::RequesterId;
 const ROOT_DEVICES: u8 = 32 - BRIDGES;
 
 /// The planned functions, and how many found no place.
-pub(in crate::machine) fn place<'a>(
+pub(crate) fn place<'a>(
     endpoints: impl Iterator<Item = &'a ChosenFunction>,
     candidates: &Candidates,
     first_bus: u8,

@@ -1,0 +1,148 @@
+//! Tables that fit the terminal: identifiers are shortened from the left, no line is wrapped.
+
+use crate::print::width;
+use comfy_table::{CellAlignment, ContentArrangement, Table as Layout, presets};
+use std::fmt;
+
+/// Fewest characters that an identifier is shortened to.
+const LEAST_IDENTIFIER: usize = 8;
+/// Blanks around each cell.
+const PADDING: usize = 2;
+
+/// A table of text.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// The header, then the rows.
+    rows: Vec<Vec<String>>,
+    identifiers: Vec<usize>,
+    numbers: usize,
+}
+
+impl Table {
+    /// An empty table with a header.
+    pub(crate) fn new<T: Into<String>>(header: impl IntoIterator<Item = T>) -> Self {
+        let header = header.into_iter().map(Into::into).collect();
+        Self { rows: vec![header], identifiers: Vec::new(), numbers: 0 }
+    }
+
+    /// Columns of identifiers, which are shortened where the table is too wide.
+    pub(crate) fn with_identifiers(self, columns: impl IntoIterator<Item = usize>) -> Self {
+        Self { identifiers: columns.into_iter().collect(), ..self }
+    }
+
+    /// Aligns the first `columns` columns to the right.
+    pub(crate) fn with_numbers_first(self, columns: usize) -> Self {
+        Self { numbers: columns, ..self }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
+        self.rows.push(cells.into_iter().map(Into::into).collect());
+    }
+
+    /// Returns true if the table fits, its identifiers shortened to no less than `least`.
+    pub(crate) fn fits(&self, width: usize, least: usize) -> bool {
+        self.width_with(least) <= width
+    }
+
+    /// Renders the table in at most `width` columns, if shorter identifiers make that possible.
+    pub(crate) fn render(&self, width: usize) -> String {
+        let longest = self.widths().into_iter().max().unwrap_or(0);
+        let limit = (LEAST_IDENTIFIER..=longest).rev().find(|limit| self.fits(width, *limit));
+        let limit = limit.unwrap_or(LEAST_IDENTIFIER);
+        let mut layout = Layout::new();
+        layout.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        for row in &self.rows {
+            layout.add_row(row.iter().enumerate().map(|(column, cell)| {
+                if self.identifiers.contains(&column) {
+                    shortened(cell, limit)
+                } else {
+                    cell.clone()
+                }
+            }));
+        }
+        for column in layout.column_iter_mut().take(self.numbers) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let lines: Vec<_> = layout.lines().map(|line| line.trim_end().to_owned()).collect();
+        lines.join("\n")
+    }
+
+    /// The width of the table with identifiers of at most `limit` characters.
+    fn width_with(&self, limit: usize) -> usize {
+        let widths = self.widths().into_iter().enumerate();
+        let shown =
+            widths.map(
+                |(column, width)| {
+                    if self.identifiers.contains(&column) { width.min(limit) } else { width }
+                },
+            );
+        shown.map(|width| width + PADDING).sum()
+    }
+
+    /// The width of each column.
+    fn widths(&self) -> Vec<usize> {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.flat_map(|cell| cell.lines()).map(|line| line.chars().count()).max().unwrap_or(0)
+        };
+        (0..columns).map(width).collect()
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(width()))
+    }
+}
+
+/// The last characters of an identifier: a node's own name and address.
+fn shortened(identifier: &str, limit: usize) -> String {
+    let length = identifier.chars().count();
+    if length <= limit {
+        return identifier.to_owned();
+    }
+    let kept = identifier.chars().skip(length + 1 - limit);
+    std::iter::once('…').chain(kept).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let mut table = Table::new(["controller", "kind"]).with_identifiers([0]);
+        table.row(["/interrupt-controller@8000000/msi-controller@8200000", "its"]);
+        table.row(["/short", "mbi"]);
+        table
+    }
+
+    #[test]
+    fn identifiers_are_shortened_from_the_left() {
+        let text = table().render(30);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], " controller              kind");
+        assert_eq!(lines[1], " …si-controller@8200000  its");
+        assert_eq!(lines[2], " /short                  mbi");
+    }
+
+    #[test]
+    fn a_table_that_fits_is_left_alone() {
+        assert!(table().render(100).contains("/interrupt-controller@8000000/msi"));
+    }
+
+    #[test]
+    fn other_columns_are_never_shortened() {
+        assert!(table().render(10).lines().all(|line| !line.ends_with('…')));
+        assert!(table().render(10).contains("…8200000  its"));
+    }
+
+    #[test]
+    fn lines_are_as_wide_as_asked_for_at_most() {
+        for width in 20..80 {
+            let text = table().render(width);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
+        }
+    }
+}
