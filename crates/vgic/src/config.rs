@@ -235,26 +235,9 @@ impl VgicConfig {
             secure_interrupts: collected(self.secure_interrupts.iter().copied())?,
             its: collected(self.its.iter().copied())?,
             v2m: collected(self.v2m.iter().copied())?,
-            distributor: self.distributor,
-            spis: self.spis,
-            extended_spis: self.extended_spis,
-            extended_ppis: self.extended_ppis,
-            level_ppis: self.level_ppis,
-            security: self.security,
-            priority_bits: self.priority_bits,
-            lpi_id_bits: self.lpi_id_bits,
-            its_events: self.its_events,
-            its_devices: self.its_devices,
-            iidr: self.iidr,
-            can_clear_enable_lpis: self.can_clear_enable_lpis,
-            redistributor_invalidation: self.redistributor_invalidation,
-            direct_lpi: self.direct_lpi,
-            one_of_n: self.one_of_n,
-            message_based_spis: self.message_based_spis,
-            mbi_alias: self.mbi_alias,
-            coherence: self.coherence,
             cpus: collected(self.cpus.iter().copied())?,
             redistributors: collected(self.redistributors.iter().copied())?,
+            ..*self
         })
     }
 
