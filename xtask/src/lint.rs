@@ -11,6 +11,7 @@ mod orderings;
 mod orphans;
 pub(crate) mod source;
 mod unsafety;
+mod walks;
 pub(crate) mod width;
 mod words;
 
@@ -34,6 +35,7 @@ const RULES: &[Rule] = &[
     ("openers", openers::check),
     ("words", words::check),
     ("width", width::check),
+    ("walks", walks::check),
 ];
 
 /// Every rule, each counted as one case.
