@@ -206,20 +206,19 @@ impl Its {
     pub(crate) fn translate(&self, device: DeviceId, data: u32) -> Delivery {
         match self.lpis.signal(&self.device_table, device.get(), data) {
             Injection::Fresh | Injection::Coalesced => Delivery::Pending,
-            Injection::Dropped => {
-                self.dropped(device, data);
-                Delivery::Blocked
-            }
+            Injection::Dropped => self.dropped(device, data),
         }
     }
 
     #[cold]
-    fn dropped(&self, device: DeviceId, data: u32) {
+    #[inline(never)]
+    fn dropped(&self, device: DeviceId, data: u32) -> Delivery {
         let is_mapped = self.lpis.is_mapped(&self.device_table, device.get(), data);
         let reason =
             if is_mapped { FaultReason::DisabledMessage } else { FaultReason::UnmappedMessage };
         let detail = u64::from(device.get()) << 32 | u64::from(data);
         self.events.record(GuestFault { reason, address: self.config.doorbell(), detail });
+        Delivery::Blocked
     }
 }
 

@@ -95,6 +95,8 @@
 //!
 //! `LpiCore.control` is held for 1024 entries at a time at most, but for what a monitor asks for.
 
+#![expect(clippy::inline_always, reason = "a message's short way is one function without stack")]
+
 mod allocation;
 mod config;
 mod consumer;
@@ -210,21 +212,10 @@ impl LpiCore {
         self.control.lock().add_its(device_table)
     }
 
-    /// A message from a device of an ITS. Any thread; lock-free.
-    #[inline]
-    pub(crate) fn signal(&self, device_table: &DeviceTable, device: u32, event: u32) -> Injection {
-        injection::kick(&self.wakeup, self.shared.signal(device_table, device, event))
-    }
-
     /// Is an event of a device of an ITS mapped, to a collection that is? Any thread; lock-free.
     /// While a command changes that, either answer.
     pub(crate) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
         self.shared.is_mapped(device_table, device, event)
-    }
-
-    #[inline]
-    fn kick(&self, vcpu: u32) {
-        self.wakeup.kick(Cpu::new(vcpu));
     }
 
     /// Runs `change` under the command lock, for callers that hold locks themselves. They must call
@@ -317,12 +308,6 @@ impl LpiCore {
     /// `GICR_INVALLR`.
     pub(crate) fn invalidate_all(&self, cpu: Cpu) {
         self.with(|control| control.invalidate_all(cpu.get()));
-    }
-
-    /// `GICR_SETLPIR`. Any thread; lock-free.
-    #[inline]
-    pub(crate) fn set_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
-        injection::kick(&self.wakeup, self.shared.set_lpi(cpu.get(), lpi))
     }
 
     /// `GICR_CLRLPIR`.

@@ -121,9 +121,19 @@ impl VcpuWakeup {
 
     /// Kicks vCPU `cpu` if it is in WFI or in guest mode. The caller first makes the interrupt
     /// visible by a sequentially consistent read-modify-write. Unknown vCPUs are ignored.
+    #[inline]
     pub(crate) fn kick(&self, cpu: Cpu) {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return };
-        if vcpu.needs_kick.load(SeqCst) && vcpu.needs_kick.swap(false, SeqCst) {
+        if vcpu.needs_kick.load(SeqCst) {
+            self.kick_out(cpu, vcpu);
+        }
+    }
+
+    /// One of those who found that a vCPU left kicks it.
+    #[cold]
+    #[inline(never)]
+    fn kick_out(&self, cpu: Cpu, vcpu: &VcpuState) {
+        if vcpu.needs_kick.swap(false, SeqCst) {
             self.kick.kick(cpu);
         }
     }

@@ -227,15 +227,15 @@ fn a_device_never_rings_its_slots_next_owner() {
 
 /// The same where the entry that led to the device's slots is the next device's.
 fn entries_change_hands() {
-    let (machine, mut commands) = machine_with(9);
+    let (machine, mut commands) = machine_with(17);
     commands.map_device(1, 1);
     commands.map_event(1, 0, LPI, 0);
     let sender = spawn(&machine, |machine| machine.send(1, 0));
     commands.unmap_device(1);
-    commands.map_device(0x101, 1);
-    commands.map_event(0x101, 0, OTHER, 1);
+    commands.map_device(0x1_0001, 1);
+    commands.map_event(0x1_0001, 0, OTHER, 1);
     sender.join().unwrap();
-    assert_eq!(machine.vcpu(1).drain(), NO_LPIS, "device 1 rang the interrupt of device 0x101");
+    assert_eq!(machine.vcpu(1).drain(), NO_LPIS, "device 1 rang the interrupt of device 0x1_0001");
 }
 
 #[test]

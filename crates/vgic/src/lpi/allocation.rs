@@ -28,7 +28,7 @@ impl Control {
         }
         if depth(event_bits) == 0 {
             let block = self.open_block(event_bits)?;
-            let link = Link::new(block.first.get(), block.generation).of_device(event_bits);
+            let link = Link::of_block(block.first, block.generation).of_device(event_bits);
             dte.store(link.bits(), Ordering::SeqCst);
         } else {
             self.attach_through_nodes(dte, event_bits, event)?;
@@ -44,11 +44,11 @@ impl Control {
     ) -> Result<(), NoRoom> {
         let shared = self.shared.clone();
         let mut node = match Link::from_bits(dte.load(Ordering::SeqCst)) {
-            root if root.is_valid() => root.index(),
+            root if root.is_valid() => root.node(),
             _ => {
                 let link = self.open_node()?.of_device(event_bits);
                 dte.store(link.bits(), Ordering::SeqCst);
-                link.index()
+                link.node()
             }
         };
         for below in (1..depth(event_bits)).rev() {
@@ -58,17 +58,17 @@ impl Control {
                 link = self.open_node()?;
                 cell.store(link.bits(), Ordering::SeqCst);
             }
-            node = link.index();
+            node = link.node();
         }
         let cell = shared.nodes.link(node, node_index(event, 0)).ok_or(NoRoom::Budget)?;
         let block = self.open_block(CHUNK_BITS)?;
-        cell.store(Link::new(block.first.get(), block.generation).bits(), Ordering::SeqCst);
+        cell.store(Link::of_block(block.first, block.generation).bits(), Ordering::SeqCst);
         Ok(())
     }
 
     fn open_node(&mut self) -> Result<Link, NoRoom> {
         let (node, generation) = self.allocator.take_node(|node| self.shared.nodes.ensure(node))?;
-        Ok(Link::new(node, generation))
+        Ok(Link::of_node(node, generation))
     }
 
     fn open_block(&mut self, size: u32) -> Result<Block, NoRoom> {
@@ -85,9 +85,9 @@ impl Control {
     /// afterwards. `false`: nothing is left.
     pub(super) fn close(&mut self, teardown: &mut IttTeardown) -> bool {
         let Some((node, index)) = teardown.next_link() else { return false };
-        let Some(cell) = self.shared.nodes.link(node.index(), index).filter(|_| index < NODE_LINKS)
+        let Some(cell) = self.shared.nodes.link(node.node(), index).filter(|_| index < NODE_LINKS)
         else {
-            self.allocator.release_node(node.index());
+            self.allocator.release_node(node.node());
             teardown.leave_node();
             return true;
         };
@@ -96,7 +96,7 @@ impl Control {
         if below.is_valid()
             && let Some(block) = teardown.enter(below)
         {
-            self.close_block(EntryIndex::new(block.index()), teardown.size());
+            self.close_block(block.first_entry(), teardown.size());
         }
         true
     }

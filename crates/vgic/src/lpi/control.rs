@@ -204,11 +204,14 @@ impl Control {
 
     /// A message, sent by a command.
     pub(super) fn inject(&mut self, dte: &AtomicU64, event: u32) -> Injection {
-        let (injection, vcpu) = self.shared.signal_event(dte, event);
-        if let Some(vcpu) = vcpu {
-            self.pending_kicks.insert(vcpu);
+        match self.shared.pend_event_of(dte, event) {
+            None => Injection::Dropped,
+            Some((seen, _)) if seen.is_pending() => Injection::Coalesced,
+            Some((seen, position)) => {
+                self.set_ready_bit(seen.with_pending(true), position);
+                Injection::Fresh
+            }
         }
-        injection
     }
 
     pub(super) fn tables(&self, vcpu: u32) -> Option<LpiTables> {

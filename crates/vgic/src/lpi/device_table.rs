@@ -5,9 +5,12 @@
 //! type-stable; one without mapped devices is taken back and used elsewhere. So a reader that was
 //! delayed may hold an entry that belongs to another device by then, and asks for it again
 //! ([`DeviceTable::leads_to`]) before it acts on what the DTE said.
+//!
+//! DeviceIDs of up to 16 bits need 256 leaves at most, and each has a place of its own: the table
+//! is flat ([`DeviceTable::get_flat`]), and an entry is never another device's.
 
 use super::mapping::{MappedDevice, NoRoom};
-use crate::heap::{OutOfMemory, no_pages, provide};
+use crate::heap::{OutOfMemory, boxed, no_pages, provide};
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -29,7 +32,10 @@ pub(crate) struct DeviceTable {
     root: Box<TableNode>,
     /// The nodes below the root, by number.
     nodes: Box<[OnceBox<TableNode>]>,
+    /// Number of leaves of a flat table, which are the first nodes; of any other, 0.
+    flat_leaves: u32,
     bits: u32,
+    /// Number of nodes between the root and an entry.
     height: u32,
 }
 
@@ -45,10 +51,11 @@ pub(super) struct MappedDevices {
     /// By number: how many devices are mapped in a leaf, or how many nodes are below a branch. With
     /// room for all.
     used: Vec<u16>,
-    /// Numbers of nodes that were taken back. With room for all.
+    /// Numbers of nodes that were taken back. With room for all. A flat table's leaves have numbers
+    /// of their own.
     free: Vec<u32>,
     limit: u32,
-    /// By the number of the leaf, last those of a root that is one: what MAPD said.
+    /// By the number of the leaf: what MAPD said.
     mapped: Box<[Option<Box<DeviceLeaf>>]>,
     devices: usize,
 }
@@ -93,7 +100,7 @@ impl MappedDevices {
     /// Number of nodes in use.
     #[cfg(test)]
     pub(super) fn in_use(&self) -> usize {
-        self.used.len() - self.free.len()
+        self.used.iter().filter(|used| **used > 0).count()
     }
 
     /// A node that is not in use.
@@ -125,10 +132,12 @@ impl DeviceTable {
     /// For DeviceIDs of this many bits, at most 32.
     pub(crate) fn new(bits: u8) -> Result<Self, OutOfMemory> {
         let bits = u32::from(bits).clamp(1, 32);
-        let height = (bits - 1) / NODE_BITS;
-        let complete = (1..=height).map(|height| 1 << (bits - height * NODE_BITS)).sum::<u32>();
+        let height = ((bits - 1) / NODE_BITS).max(1);
+        let of_height = |height| 1 << bits.saturating_sub(height * NODE_BITS);
+        let complete = (1..=height).map(of_height).sum::<u32>();
         let nodes = no_pages(NODE_LIMIT.min(complete))?;
-        Ok(Self { root: try_box_array(|| AtomicU64::new(0))?, nodes, bits, height })
+        let flat_leaves = if height == 1 { complete } else { 0 };
+        Ok(Self { root: try_box_array(|| AtomicU64::new(0))?, nodes, flat_leaves, bits, height })
     }
 
     /// A tree without devices.
@@ -137,10 +146,9 @@ impl DeviceTable {
         let (mut used, mut free) = (Vec::new(), Vec::new());
         used.try_reserve_exact(self.nodes.len())?;
         free.try_reserve_exact(self.nodes.len())?;
-        let mut mapped = Vec::new();
-        mapped.try_reserve_exact(self.root_number() + 1)?;
-        mapped.resize_with(self.root_number() + 1, || None);
-        Ok(MappedDevices { used, free, limit, mapped: mapped.into_boxed_slice(), devices: 0 })
+        used.resize(self.flat_leaves as usize, 0);
+        let mapped = boxed((0..self.nodes.len()).map(|_| None))?;
+        Ok(MappedDevices { used, free, limit, mapped, devices: 0 })
     }
 
     /// The root comes after all other nodes.
@@ -153,9 +161,19 @@ impl DeviceTable {
         u64::from(device) >> self.bits == 0
     }
 
+    /// The entry of a device in a flat table; `None` if no device near it was ever mapped. It is
+    /// the device's for good.
+    #[inline(always)]
+    pub(super) fn get_flat(&self, device: u32) -> Option<&AtomicU64> {
+        let leaf = device >> NODE_BITS;
+        if leaf >= self.flat_leaves {
+            return None;
+        }
+        Some(entry(self.nodes.get(leaf as usize)?.get()?, device, 0))
+    }
+
     /// The entry of a device; `None` if no device near it is mapped. It is the device's as long as
     /// the device is mapped.
-    #[inline]
     pub(super) fn get(&self, device: u32) -> Option<&AtomicU64> {
         if !self.has(device) {
             return None;
@@ -169,7 +187,6 @@ impl DeviceTable {
 
     /// Is this still the entry of the device? If so, what was read from it was this device's, or
     /// that of one which was unmapped completely before: then its entries have another generation.
-    #[inline]
     pub(super) fn leads_to(&self, device: u32, dte: &AtomicU64) -> bool {
         self.get(device).is_some_and(|found| core::ptr::eq(found, dte))
     }
@@ -291,8 +308,11 @@ impl DeviceTable {
             return Ok(MappedDte { dte: link, leaf: at.number, is_more: true });
         }
         let named = link.load(Ordering::SeqCst);
-        let number = if named == 0 { mapped_devices.take() } else { number_of(named) }
-            .ok_or(NoRoom::Budget)?;
+        let number = match number_of(named) {
+            None => self.take_node(device, mapped_devices),
+            number => number,
+        }
+        .ok_or(NoRoom::Budget)?;
         let mapped = self.node_at(number).and_then(|node| {
             let below = NodeAt { node, number: number as usize, height: at.height - 1, first: 0 };
             self.map_below(&below, device, mapped_devices)
@@ -307,29 +327,40 @@ impl DeviceTable {
             }
             Err(error) => {
                 if named == 0 {
-                    mapped_devices.free.push(number);
+                    self.release_node(number, mapped_devices);
                 }
                 Err(error)
             }
         }
     }
 
-    /// Makes sure that a tree with these devices has its nodes, if it has no others. Ascending.
+    /// A node that is not in use, on the way to a device.
+    fn take_node(&self, device: u32, mapped_devices: &mut MappedDevices) -> Option<u32> {
+        if self.flat_leaves > 0 { Some(device >> NODE_BITS) } else { mapped_devices.take() }
+    }
+
+    /// A node is not in use any more.
+    fn release_node(&self, number: u32, mapped_devices: &mut MappedDevices) {
+        if self.flat_leaves == 0 {
+            mapped_devices.free.push(number);
+        }
+    }
+
+    /// Makes sure that a table with these devices has its nodes, if it has no others. Ascending.
     pub(super) fn reserve(
         &self,
-        devices: impl Iterator<Item = u32>,
+        mut devices: impl Iterator<Item = u32>,
         mapped_devices: &mut MappedDevices,
     ) -> Result<(), NoRoom> {
-        let nodes = self.nodes_of(devices) as usize;
-        for number in (0..nodes.max(mapped_devices.used.len())).chain([self.root_number()]) {
-            if let Some(place) = self.nodes.get(number) {
-                provide(place, || AtomicU64::new(0))?;
-            }
-            if number < self.root_number() || self.height == 0 {
-                mapped_devices.provide(number)?;
-            }
+        let used = u32::try_from(mapped_devices.used.len()).unwrap_or(NODE_LIMIT);
+        let mut provide = |number: u32| {
+            self.node_at(number)?;
+            Ok(mapped_devices.provide(number as usize)?)
+        };
+        if self.flat_leaves > 0 {
+            return devices.try_for_each(|device| provide(device >> NODE_BITS));
         }
-        Ok(())
+        (0..self.nodes_of(devices).max(used)).try_for_each(provide)
     }
 
     /// The node with this number, which comes now if it was never there.
@@ -366,7 +397,7 @@ impl DeviceTable {
         let is_empty = is_less && mapped_devices.lose(number);
         if is_empty {
             link.store(0, Ordering::SeqCst);
-            mapped_devices.free.push(number);
+            self.release_node(number, mapped_devices);
         }
         is_empty
     }

@@ -12,6 +12,8 @@ const PAGE_ENTRIES: usize = 1 << PAGE_BITS;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 /// Entries with neighbouring indices are this many apart (as a power of two): 128 bytes.
 const STRIDE_BITS: u32 = 4;
+/// Entries that are spread over a page in that way, as a power of two: those of a chunk.
+pub(super) const SPREAD_BITS: u32 = PAGE_BITS - STRIDE_BITS;
 
 /// The number of an entry, as the allocator counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -55,6 +57,19 @@ impl Position {
     /// The number.
     pub(super) const fn get(self) -> u32 {
         self.0
+    }
+
+    /// The position of the entry `offset` places on in the same chunk.
+    #[inline]
+    pub(super) const fn offset_in_chunk(self, offset: u32) -> Self {
+        Self(self.0.wrapping_add(offset << STRIDE_BITS))
+    }
+
+    /// The entry that lies here.
+    pub(super) const fn index(self) -> EntryIndex {
+        let low = self.0 & PAGE_MASK;
+        let number = ((low >> STRIDE_BITS) | (low << (PAGE_BITS - STRIDE_BITS))) & PAGE_MASK;
+        EntryIndex((self.0 & !PAGE_MASK) | number)
     }
 }
 

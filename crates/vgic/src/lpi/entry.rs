@@ -121,6 +121,13 @@ impl Entry {
         self.0 & DELIVERABLE != 0
     }
 
+    /// May a message of this generation set P? D is set, and the generation the same.
+    #[inline]
+    pub(super) const fn admits(self, generation: u32) -> bool {
+        let expected = DELIVERABLE | generation as u64;
+        (self.0 ^ expected) & (DELIVERABLE | mask(GENERATION_BITS)) == 0
+    }
+
     /// H: it was pending when its target had LPIs disabled, and becomes pending there when they are
     /// enabled.
     pub(super) const fn is_held(self) -> bool {

@@ -7,21 +7,25 @@
 //!    moment the event was mapped and deliverable, with that target, priority and INTID.
 //! 3. *Set the ready bit* ([`Shared::set_ready_bit`]) of the entry at its target and level, if the
 //!    entry is enabled: leaf, summary, top word, mask.
-//! 4. *Kick* ([`kick`]) the target, if its `needs_kick` is set.
+//! 4. *Kick* ([`LpiCore::kick`]) the target, if its `needs_kick` is set.
 //!
 //! The law: after storing a pending, enabled entry, a writer sets its ready bit, then kicks the
 //! target. It binds producers, and every other writer of entries: a command that moves or enables
 //! what is pending, a vCPU that folds a list register. All accesses are sequentially consistent,
 //! and the consumer takes the steps in reverse order: it sets `needs_kick`, then reads the bitmap,
 //! then the entry. So one of the two sees what the other did.
+//!
+//! Most messages take the short way: a flat device table, an ITT with at most one node
+//! ([`Shared::find_near`]), and often an event that is pending already. It is inlined and uses no
+//! stack; what follows it is in functions of their own.
 
+use super::LpiCore;
 use super::device_table::DeviceTable;
 use super::entries::Position;
 use super::entry::Entry;
 use super::itt::EntryRef;
 use super::shared::Shared;
 use crate::sync::{AtomicU64, Ordering};
-use crate::wakeup::VcpuWakeup;
 use gic_arch::Lpi;
 use msi_types::Cpu;
 
@@ -36,66 +40,95 @@ pub(crate) enum Injection {
     Dropped,
 }
 
-/// The result of steps 1 to 3, and the vCPU to kick.
-pub(super) type Injected = (Injection, Option<u32>);
-
-const DROPPED: Injected = (Injection::Dropped, None);
-
-impl Shared {
-    /// Steps 1 to 3 for a message from a device.
+impl LpiCore {
+    /// A message from a device of an ITS. Any thread; lock-free.
     #[inline]
-    pub(super) fn signal(&self, device_table: &DeviceTable, device: u32, event: u32) -> Injected {
-        self.find(device_table, device, event).map_or(DROPPED, |found| self.pend(found))
-    }
-
-    /// Steps 1 to 3 for an event of the device that has this device table entry.
-    #[inline]
-    pub(super) fn signal_event(&self, dte: &AtomicU64, event: u32) -> Injected {
-        self.nodes.translate(dte, event).map_or(DROPPED, |found| self.pend(found))
-    }
-
-    /// Steps 1 to 3 for `GICR_SETLPIR`.
-    #[inline]
-    pub(super) fn set_lpi(&self, vcpu: u32, lpi: Lpi) -> Injected {
-        let index = lpi.index();
-        // Also if P is set already, as for an event's message.
-        let pend = |entry: Entry| entry.is_deliverable().then(|| entry.with_pending(true));
-        match self.own(vcpu).and_then(|own| own.try_update(index, pend)) {
-            None => DROPPED,
-            Some(seen) if seen.is_pending() => (Injection::Coalesced, None),
-            Some(seen) => {
-                let kicked = self.set_ready_bit(seen.with_pending(true), self.own_position(index));
-                (Injection::Fresh, kicked)
-            }
+    pub(crate) fn signal(&self, device_table: &DeviceTable, device: u32, event: u32) -> Injection {
+        match self.shared.find_near(device_table, device, event) {
+            Some(found) => self.pend(found),
+            None => self.signal_far(device_table, device, event),
         }
     }
 
-    /// Step 1: finds the entry of a device's event.
+    #[inline(never)]
+    fn signal_far(&self, device_table: &DeviceTable, device: u32, event: u32) -> Injection {
+        match self.shared.find(device_table, device, event) {
+            Some(found) => self.pend(found),
+            None => Injection::Dropped,
+        }
+    }
+
+    /// Steps 2 to 4.
+    #[inline(always)]
+    fn pend(&self, found: EntryRef) -> Injection {
+        match self.shared.set_pending(found) {
+            Some(seen) if seen.is_pending() => Injection::Coalesced,
+            Some(seen) => self.notify(seen.with_pending(true), found.position),
+            None => Injection::Dropped,
+        }
+    }
+
+    /// `GICR_SETLPIR`. Any thread; lock-free.
     #[inline]
-    fn find(&self, device_table: &DeviceTable, device: u32, event: u32) -> Option<EntryRef> {
+    pub(crate) fn set_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
+        match self.shared.set_own_pending(cpu.get(), lpi.index()) {
+            Some(seen) if seen.is_pending() => Injection::Coalesced,
+            Some(seen) => {
+                self.notify(seen.with_pending(true), self.shared.own_position(lpi.index()))
+            }
+            None => Injection::Dropped,
+        }
+    }
+
+    /// Steps 3 and 4 for an entry that a message has written.
+    #[inline(never)]
+    fn notify(&self, written: Entry, position: Position) -> Injection {
+        if let Some(vcpu) = self.shared.set_ready_bit(written, position) {
+            self.kick(vcpu);
+        }
+        Injection::Fresh
+    }
+
+    /// Step 4: kicks the vCPU that must notice, if it left. For callers that hold no locks.
+    #[inline]
+    pub(super) fn kick(&self, vcpu: u32) {
+        self.wakeup.kick(Cpu::new(vcpu));
+    }
+}
+
+impl Shared {
+    /// Step 1: finds the entry of a device's event.
+    pub(super) fn find(
+        &self,
+        device_table: &DeviceTable,
+        device: u32,
+        event: u32,
+    ) -> Option<EntryRef> {
         let dte = device_table.get(device)?;
         let found = self.nodes.translate(dte, event)?;
         device_table.leads_to(device, dte).then_some(found)
     }
 
-    /// Steps 2 and 3.
-    #[inline]
-    fn pend(&self, found: EntryRef) -> Injected {
-        let position = found.index.position();
-        match self.set_pending(found, position) {
-            None => DROPPED,
-            Some(seen) if seen.is_pending() => (Injection::Coalesced, None),
-            Some(seen) => (Injection::Fresh, self.set_ready_bit(seen.with_pending(true), position)),
-        }
+    /// As [`find`](Self::find), but finds only what the short way leads to.
+    #[inline(always)]
+    fn find_near(&self, device_table: &DeviceTable, device: u32, event: u32) -> Option<EntryRef> {
+        self.nodes.translate_near(device_table.get_flat(device)?, event)
+    }
+
+    /// Steps 1 and 2 for an event of the device that has this device table entry. Returns what the
+    /// entry was and its position; `None` if the event may not become pending.
+    pub(super) fn pend_event_of(&self, dte: &AtomicU64, event: u32) -> Option<(Entry, Position)> {
+        let found = self.nodes.translate(dte, event)?;
+        Some((self.set_pending(found)?, found.position))
     }
 
     /// Step 2: sets an entry pending; returns what it was, `None` if it may not become pending.
-    #[inline]
-    fn set_pending(&self, found: EntryRef, position: Position) -> Option<Entry> {
-        let atomic = self.entries.entry(position)?;
+    #[inline(always)]
+    fn set_pending(&self, found: EntryRef) -> Option<Entry> {
+        let atomic = self.entries.entry(found.position)?;
         let mut seen = Entry::from_bits(atomic.load(Ordering::SeqCst));
         loop {
-            if !may_pend(seen, found) {
+            if !seen.admits(found.generation) {
                 return None;
             }
             let pending = seen.with_pending(true).bits();
@@ -107,6 +140,14 @@ impl Shared {
                 Err(now) => seen = Entry::from_bits(now),
             }
         }
+    }
+
+    /// Step 2 for a redistributor's own LPI, by index. Also if P is set already, as for an event's
+    /// message.
+    #[inline]
+    fn set_own_pending(&self, vcpu: u32, index: u32) -> Option<Entry> {
+        let pend = |entry: Entry| entry.is_deliverable().then(|| entry.with_pending(true));
+        self.own(vcpu)?.try_update(index, pend)
     }
 
     /// Step 3: sets the ready bit of an entry that was just written, if it is ready. Returns the
@@ -128,22 +169,8 @@ impl Shared {
     /// while it is disabled.
     pub(super) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
         self.find(device_table, device, event).is_some_and(|found| {
-            let entry = self.entries.load(found.index.position());
+            let entry = self.entries.load(found.position);
             entry.generation() == found.generation && entry.is_mapped()
         })
     }
-}
-
-#[inline]
-fn may_pend(seen: Entry, found: EntryRef) -> bool {
-    seen.is_deliverable() && seen.generation() == found.generation
-}
-
-/// Step 4: kicks the vCPU that must notice, if it left. For callers that hold no locks.
-#[inline]
-pub(super) fn kick(wakeup: &VcpuWakeup, (injection, vcpu): Injected) -> Injection {
-    if let Some(vcpu) = vcpu {
-        wakeup.kick(Cpu::new(vcpu));
-    }
-    injection
 }

@@ -2,7 +2,7 @@
 //! that have more events than one chunk of entries holds. Nodes are type-stable and change hands:
 //! see [`Nodes::translate`].
 
-use super::entries::EntryIndex;
+use super::entries::{EntryIndex, Position, SPREAD_BITS};
 use super::entry::GENERATION_BITS;
 use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::sync::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use alloc::boxed::Box;
 use once_cell::race::OnceBox;
 
 /// Entries of a chunk, as a power of two.
-pub(super) const CHUNK_BITS: u32 = 5;
+pub(super) const CHUNK_BITS: u32 = SPREAD_BITS;
 /// Entries of a chunk.
 pub(super) const CHUNK_ENTRIES: u32 = 1 << CHUNK_BITS;
 /// Entries of a node, as a power of two.
@@ -29,8 +29,9 @@ const EVENT_BITS_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
 const DEPTH_SHIFT: u32 = EVENT_BITS_SHIFT + 5;
 const VALID: u64 = 1 << 63;
 
-/// A link of a device table entry or of a node: where the entries (or the next node) are, and the
-/// generation of what it names. A device's also has the number of its event bits.
+/// A link of a device table entry or of a node: the position of the first entry, or the number of
+/// the next node, and the generation of what it names. A device's also has the number of its event
+/// bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Link(u64);
 
@@ -38,8 +39,17 @@ impl Link {
     /// Names nothing.
     pub(super) const NONE: Self = Self(0);
 
-    /// Names a block of entries or a node.
-    pub(super) const fn new(index: u32, generation: u32) -> Self {
+    /// Names a block of entries.
+    pub(super) const fn of_block(first: EntryIndex, generation: u32) -> Self {
+        Self::new(first.position().get(), generation)
+    }
+
+    /// Names a node.
+    pub(super) const fn of_node(node: u32, generation: u32) -> Self {
+        Self::new(node, generation)
+    }
+
+    const fn new(index: u32, generation: u32) -> Self {
         Self(VALID | index as u64 | (generation as u64) << INDEX_BITS)
     }
 
@@ -67,10 +77,28 @@ impl Link {
         self.0 & VALID != 0
     }
 
-    /// First entry, or node.
-    #[expect(clippy::cast_possible_truncation, reason = "the index is the low half")]
-    pub(super) const fn index(self) -> u32 {
+    /// The node.
+    #[expect(clippy::cast_possible_truncation, reason = "the number is the low half")]
+    pub(super) const fn node(self) -> u32 {
         self.0 as u32
+    }
+
+    /// The first entry of the block.
+    pub(super) const fn first_entry(self) -> EntryIndex {
+        Position::new(self.node()).index()
+    }
+
+    /// The entry of the block that is an event's.
+    #[inline]
+    const fn entry(self, event: u32) -> EntryRef {
+        let first = Position::new(self.node());
+        EntryRef { position: first.offset_in_chunk(event), generation: self.generation() }
+    }
+
+    /// Does a device's link name something, and has the device such an event?
+    #[inline]
+    const fn has(self, event: u32) -> bool {
+        self.is_valid() && event as u64 >> self.event_bits() == 0
     }
 
     /// The generation of the entries or of the node.
@@ -105,10 +133,17 @@ pub(super) const fn node_index(event: u32, below: u32) -> u32 {
 /// A reference to an event's entry, with the generation that the entry must have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct EntryRef {
-    /// The entry.
-    pub(super) index: EntryIndex,
+    /// The entry's position.
+    pub(super) position: Position,
     /// Its generation.
     pub(super) generation: u32,
+}
+
+impl EntryRef {
+    /// The entry.
+    pub(super) const fn index(self) -> EntryIndex {
+        self.position.index()
+    }
 }
 
 type IttNode = [AtomicU64; NODE_LINKS as usize];
@@ -146,37 +181,47 @@ impl Nodes {
     /// the node's. So the device's link is loaded again at the end. A link that names a node
     /// carries the node's generation, so that it never comes back the same. The entry's own
     /// generation says that it is still the device's.
-    #[inline]
     pub(super) fn translate(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
         let root = Link::from_bits(dte.load(Ordering::SeqCst));
-        if !root.is_valid() || u64::from(event) >> root.event_bits() != 0 {
+        if !root.has(event) {
             return None;
         }
-        if root.depth() == 0 {
-            return Some(EntryRef {
-                index: EntryIndex::new(root.index()).offset(event),
-                generation: root.generation(),
-            });
-        }
-        self.translate_through_nodes(dte, root, event)
+        self.translate_from(dte, root, root.depth(), event)
     }
 
-    fn translate_through_nodes(&self, dte: &AtomicU64, root: Link, event: u32) -> Option<EntryRef> {
+    /// As [`translate`](Self::translate), but finds only entries with at most one node above them:
+    /// those of all devices of up to 2^11 events.
+    #[inline(always)]
+    pub(super) fn translate_near(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
+        let root = Link::from_bits(dte.load(Ordering::SeqCst));
+        match root.depth() {
+            _ if !root.has(event) => None,
+            0 => Some(root.entry(event)),
+            1 => self.translate_from(dte, root, 1, event),
+            _ => None,
+        }
+    }
+
+    /// Goes from a device's link, which was `root`, through so many nodes.
+    #[inline(always)]
+    fn translate_from(
+        &self,
+        dte: &AtomicU64,
+        root: Link,
+        depth: u32,
+        event: u32,
+    ) -> Option<EntryRef> {
         let mut at = root;
-        for below in (0..root.depth()).rev() {
-            at = Link::from_bits(
-                self.link(at.index(), node_index(event, below))?.load(Ordering::SeqCst),
-            );
+        for below in (0..depth).rev() {
+            let link = self.link(at.node(), node_index(event, below))?;
+            at = Link::from_bits(link.load(Ordering::SeqCst));
             if !at.is_valid() {
                 return None;
             }
         }
-        if dte.load(Ordering::SeqCst) != root.bits() {
+        if depth > 0 && dte.load(Ordering::SeqCst) != root.bits() {
             return None;
         }
-        Some(EntryRef {
-            index: EntryIndex::new(at.index()).offset(event & (CHUNK_ENTRIES - 1)),
-            generation: at.generation(),
-        })
+        Some(at.entry(event & (CHUNK_ENTRIES - 1)))
     }
 }

@@ -142,9 +142,9 @@ impl Control {
     /// A mapped event.
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
         let found = self.find(self.translator(its)?.device_table.get(device)?, event)?;
-        match self.allocator.owner(found.index) {
+        match self.allocator.owner(found.index()) {
             Owner::Event { collection, .. } => {
-                Some(MappedEvent { its, device, event, index: found.index, collection })
+                Some(MappedEvent { its, device, event, index: found.index(), collection })
             }
             Owner::Nobody => None,
         }
@@ -273,10 +273,10 @@ impl Control {
         let entry = Entry::unmapped(found.generation)
             .with_target(u32::from(target))
             .with_lpi_index(lpi.index());
-        let location = Location::Event(found.index);
+        let location = Location::Event(found.index());
         let route = self.route_of_event(its, collection, entry).ok_or(NoRoom::Budget)?;
         let refresh = self.prepare(location, entry, route, Settings::Reload)?;
-        self.give_entry(found.index, Owner::event(its, collection), lpi);
+        self.give_entry(found.index(), Owner::event(its, collection), lpi);
         let (old, _) = self.shared.update(location, |old| old.replaced_by(entry));
         self.recall(old);
         self.write(location, refresh);

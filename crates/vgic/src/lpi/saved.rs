@@ -95,12 +95,11 @@ impl Control {
         each: &mut dyn FnMut(u32, EntryIndex),
     ) {
         let Some(below) = depth.checked_sub(1) else {
-            (0..1 << size)
-                .for_each(|at| each(first + at, EntryIndex::new(link.index()).offset(at)));
+            (0..1 << size).for_each(|at| each(first + at, link.first_entry().offset(at)));
             return;
         };
         for index in 0..NODE_LINKS {
-            let Some(cell) = self.shared.nodes.link(link.index(), index) else { break };
+            let Some(cell) = self.shared.nodes.link(link.node(), index) else { break };
             let child = Link::from_bits(cell.load(Ordering::SeqCst));
             if child.is_valid() {
                 let first = first + (index << (CHUNK_BITS + NODE_BITS * below));
@@ -244,8 +243,12 @@ impl Control {
         saved: SavedLpi,
     ) -> Result<(), NoRoom> {
         let found = self.attach_event(its, event, saved.lpi)?;
-        self.give_entry(found.index, Owner::event(its, collection), saved.lpi);
-        self.restore_entry(Location::Event(found.index), Entry::unmapped(found.generation), saved)?;
+        self.give_entry(found.index(), Owner::event(its, collection), saved.lpi);
+        self.restore_entry(
+            Location::Event(found.index()),
+            Entry::unmapped(found.generation),
+            saved,
+        )?;
         Ok(())
     }
 

@@ -274,7 +274,7 @@ impl Control {
     pub(super) fn close_on(&mut self, teardown: &mut IttTeardown, limit: u64) -> bool {
         while self.work() < limit {
             if let Some(block) = teardown.take_block() {
-                self.close_block(EntryIndex::new(block.index()), teardown.size());
+                self.close_block(block.first_entry(), teardown.size());
             }
             if !self.close(teardown) {
                 return true;
