@@ -44,6 +44,12 @@ impl Candidates {
         }
     }
 
+    /// Is there no candidate? Otherwise a visit says whether one is ready.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.summary.load(SeqCst) == 0
+    }
+
     fn summarise(&self, leaf: usize) {
         let bit = 1 << leaf;
         if self.summary.load(SeqCst) & bit == 0 {

@@ -2,12 +2,14 @@
 //! rules by which an interrupt preempts. Plain state of one vCPU; what is pending is not its
 //! business.
 
+mod active_priorities;
 mod registers;
 mod saved;
 mod virtual_interface;
 
 use crate::config::SecurityView;
 use crate::wired::Group;
+use active_priorities::ActivePriorities;
 use gic_arch::Priority;
 
 /// Options that the interface is built with.
@@ -54,8 +56,7 @@ pub(crate) struct CpuInterface {
     common_binary_point: bool,
     /// `ICC_CTLR_EL1.EOImode`.
     split_eoi: bool,
-    /// One bit for each group priority, the most urgent lowest.
-    active: [u128; 2],
+    active: [ActivePriorities; 2],
     /// `ICC_IGRPEN<n>_EL1`.
     enabled: [bool; 2],
 }
@@ -74,7 +75,7 @@ impl CpuInterface {
                 .map(|group| features.smallest_binary_point(group)),
             common_binary_point: false,
             split_eoi: false,
-            active: [0; 2],
+            active: [ActivePriorities::new(0); 2],
             enabled: [false; 2],
         }
     }
@@ -83,7 +84,7 @@ impl CpuInterface {
     pub(crate) fn activate(&mut self, priority: Priority, group: Group) {
         let level =
             self.group_priority(priority, group).get() >> (8 - self.features.preemption_bits());
-        self.active[group.index()] |= 1 << level;
+        self.active[group.index()].insert(level);
     }
 
     /// The interrupt that runs is done: its group priority is no more active. `false`, and nothing
@@ -92,8 +93,7 @@ impl CpuInterface {
         if self.running_group() != Some(group) {
             return false;
         }
-        let active = &mut self.active[group.index()];
-        *active &= active.wrapping_sub(1);
+        self.active[group.index()].remove_first();
         true
     }
 
@@ -142,8 +142,8 @@ impl CpuInterface {
 
     /// The most urgent active group priority, or [`Priority::IDLE`].
     pub(crate) fn running(&self) -> Priority {
-        let level = (self.active[0] | self.active[1]).trailing_zeros();
-        match u8::try_from(level << (8 - self.features.preemption_bits())) {
+        let level = self.active[0].first().min(self.active[1].first());
+        match u8::try_from(u32::from(level) << (8 - self.features.preemption_bits())) {
             Ok(priority) => Priority::new(priority),
             Err(_) => Priority::IDLE,
         }
@@ -151,9 +151,9 @@ impl CpuInterface {
 
     /// The group of the most urgent active priority; Group 0 if both have it.
     fn running_group(&self) -> Option<Group> {
-        let [zero, one] = self.active.map(u128::trailing_zeros);
+        let [zero, one] = self.active.map(ActivePriorities::first);
         match (zero <= one, zero.min(one)) {
-            (_, 128) => None,
+            (_, ActivePriorities::NONE) => None,
             (true, _) => Some(Group::Zero),
             (false, _) => Some(Group::One),
         }

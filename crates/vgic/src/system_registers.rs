@@ -33,6 +33,10 @@ impl Vcpu {
     /// # Errors
     /// [`Undefined`]: the guest takes an exception.
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
+        // A guest reads it for each interrupt: not by way of the table.
+        if register == icc::IAR1.encoding() {
+            return Ok(acknowledge(self, Group::One));
+        }
         (find(register).ok_or(Undefined(register))?.read)(self)
     }
 
@@ -41,6 +45,11 @@ impl Vcpu {
     /// # Errors
     /// [`Undefined`]: the guest takes an exception.
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
+        // As above.
+        if register == icc::EOIR1.encoding() {
+            self.end(Group::One, intid(value));
+            return Ok(());
+        }
         (find(register).ok_or(Undefined(register))?.write)(self, value)
     }
 }

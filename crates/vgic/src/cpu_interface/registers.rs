@@ -1,6 +1,7 @@
 //! The interface's state as `ICC_*` registers show it to the guest, and as they change it.
 
 use super::CpuInterface;
+use super::active_priorities::ActivePriorities;
 use crate::config::SecurityView;
 use crate::wired::Group;
 use gic_arch::Priority;
@@ -68,7 +69,7 @@ impl CpuInterface {
 
     /// `ICC_AP<n>R<index>_EL1`.
     pub(crate) fn active_word(&self, group: Group, index: u32) -> u32 {
-        let [word, ..] = [self.active[group.index()] >> (32 * index)];
+        let [word, ..] = [self.active[group.index()].bits() >> (32 * index)];
         #[expect(clippy::cast_possible_truncation, reason = "the register has 32 of the bits")]
         let word = word as u32;
         word
@@ -84,8 +85,9 @@ impl CpuInterface {
             SecurityView::NonSecure => all & !(all >> (levels / 2)),
         };
         let shift = 32 * index;
-        let other_words = self.active[group.index()] & !(u128::from(u32::MAX) << shift);
-        self.active[group.index()] = other_words | ((u128::from(written) << shift) & allowed);
+        let active = &mut self.active[group.index()];
+        let other_words = active.bits() & !(u128::from(u32::MAX) << shift);
+        *active = ActivePriorities::new(other_words | ((u128::from(written) << shift) & allowed));
     }
 
     pub(crate) fn set_takes(&mut self, group: Group, enable: Igrpen) {

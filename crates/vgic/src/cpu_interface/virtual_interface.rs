@@ -2,6 +2,7 @@
 //! active priorities.
 
 use super::CpuInterface;
+use super::active_priorities::ActivePriorities;
 use gic_arch::Priority;
 use gic_arch::ich::Vmcr;
 
@@ -22,7 +23,8 @@ impl CpuInterface {
     /// `ICH_AP<n>R<m>_EL2`, by group and index.
     pub(crate) fn active_priorities(&self) -> [[u32; 4]; 2] {
         #[expect(clippy::cast_possible_truncation, reason = "each word has 32 of the bits")]
-        self.active.map(|active| core::array::from_fn(|index| (active >> (32 * index)) as u32))
+        self.active
+            .map(|active| core::array::from_fn(|index| (active.bits() >> (32 * index)) as u32))
     }
 
     /// Takes what the guest left in the hardware.
@@ -33,7 +35,9 @@ impl CpuInterface {
         self.binary_point = [vmcr.vbpr0(), vmcr.vbpr1()];
         self.mask = Priority::new(vmcr.vpmr());
         self.active = active.map(|words| {
-            words.iter().rev().fold(0, |active: u128, word| active << 32 | u128::from(*word))
+            let bits =
+                words.iter().rev().fold(0, |bits: u128, word| bits << 32 | u128::from(*word));
+            ActivePriorities::new(bits)
         });
     }
 }

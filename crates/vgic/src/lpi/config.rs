@@ -2,7 +2,7 @@
 
 use super::entry::{LPI_INDEX_BITS, Level, TARGET_BITS};
 use super::itt::CHUNK_ENTRIES;
-use super::ready_bitmap::ENTRIES_PER_SUMMARY;
+use super::ready_bitmap::{ENTRIES_PER_SUMMARY, MAX_POSITIONS};
 use gic_arch::{Priority, lpi};
 
 /// Most INTID bits: 2^20 − 8192 LPIs.
@@ -15,6 +15,7 @@ pub(crate) const MAX_EVENT_BITS: u8 = {
 };
 /// Most entries that can be configured.
 const MAX_ENTRIES: u32 = 1 << 22;
+const _: () = assert!(MAX_ENTRIES + (1 << MAX_ID_BITS) <= MAX_POSITIONS, "each has ready bits");
 
 /// The part of the CPU interface's range that configured priorities of LPIs are in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -36,7 +36,14 @@ impl Consumer {
         Self { vcpu, turns: Turns::new() }
     }
 
+    #[inline]
     pub(super) fn take(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
+        self.take_entry(shared, than).map(|taken| ready(taken, shared))
+    }
+
+    /// Returns the entry, in registers: what is stored behind an exchange waits until that is done.
+    #[inline(never)]
+    fn take_entry(&mut self, shared: &Shared, than: Priority) -> Option<Entry> {
         let vcpu = self.vcpu;
         self.walk(shared, than, &mut Take { shared, vcpu })
     }
@@ -80,23 +87,18 @@ struct Take<'a> {
 }
 
 impl Visitor for Take<'_> {
-    type Output = ReadyLpi;
+    type Output = Entry;
     const TAKES: bool = true;
 
     #[inline]
-    fn visit(
-        &mut self,
-        ready_bit: ReadyBit<'_>,
-        level: Level,
-        position: Position,
-    ) -> Visit<ReadyLpi> {
+    fn visit(&mut self, ready_bit: ReadyBit<'_>, level: Level, position: Position) -> Visit<Entry> {
         ready_bit.clear();
         // A writer that moved the entry on has set the ready bit for its new value, so a stale bit
         // needs no answer but to go on.
         let vcpu = self.vcpu;
         let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.with_pending(false));
         match self.shared.try_update_at(vcpu, position, take) {
-            Some(taken) => Visit::Found(ready(taken, self.shared)),
+            Some(taken) => Visit::Found(taken),
             None => Visit::Stale,
         }
     }

@@ -25,6 +25,7 @@ impl PendingLpis {
     }
 
     /// Acknowledges the most urgent pending LPI, if its priority is more urgent than `than`.
+    #[inline]
     pub(crate) fn take(&mut self, than: Priority) -> Option<ReadyLpi> {
         self.consumer.take(self.core.shared(), than)
     }

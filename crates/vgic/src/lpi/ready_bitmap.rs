@@ -8,7 +8,7 @@
 
 use super::entries::Position;
 use super::entry::{LEVELS, Level};
-use crate::heap::{OutOfMemory, boxed, no_pages, provide};
+use crate::heap::{OutOfMemory, no_pages, provide};
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
 use doorbell_fallible::try_box;
@@ -28,15 +28,22 @@ const fn bit(index: u32) -> u64 {
 pub(super) struct ReadyBitmap {
     mask: AtomicU64,
     entries: u32,
-    levels: Box<[OnceBox<[LevelBitmap; 1]>]>,
+    levels: [OnceBox<[LevelBitmap; 1]>; LEVELS],
 }
 
 /// The bits of one level. Leaves come in pages, with [`ReadyBitmap::ensure`]: most vCPUs use few
 /// entries.
 struct LevelBitmap {
     pages: Box<[OnceBox<[BitmapPage; 1]>]>,
-    tops: Box<[AtomicU64]>,
+    /// Of these, as many as the pages need.
+    tops: [AtomicU64; TOPS],
+    top_count: u32,
 }
+
+/// Most positions that a bitmap can have.
+pub(super) const MAX_POSITIONS: u32 = 5 << 20;
+/// As many words over summaries.
+const TOPS: usize = (MAX_POSITIONS >> (3 * FANOUT_BITS)) as usize;
 
 /// The leaves under one summary: 4096 entries.
 struct BitmapPage {
@@ -57,8 +64,8 @@ impl BitmapPage {
 impl LevelBitmap {
     fn new(entries: u32) -> Result<Self, OutOfMemory> {
         let pages = entries.div_ceil(1 << (2 * FANOUT_BITS));
-        let tops = pages.div_ceil(1 << FANOUT_BITS) as usize;
-        Ok(Self { pages: no_pages(pages)?, tops: boxed((0..tops).map(|_| AtomicU64::new(0)))? })
+        let tops = [const { AtomicU64::new(0) }; TOPS];
+        Ok(Self { pages: no_pages(pages)?, tops, top_count: pages.div_ceil(1 << FANOUT_BITS) })
     }
 
     fn ensure(&self, position: Position) -> Result<(), OutOfMemory> {
@@ -73,6 +80,7 @@ impl LevelBitmap {
         self.pages.get(summary as usize)?.get().map(|[page]| page)
     }
 
+    #[inline]
     fn top(&self, index: u32) -> &AtomicU64 {
         &self.tops[index as usize]
     }
@@ -93,8 +101,8 @@ impl LevelBitmap {
         })
     }
 
-    fn top_count(&self) -> u32 {
-        u32::try_from(self.tops.len()).unwrap_or(u32::MAX)
+    const fn top_count(&self) -> u32 {
+        self.top_count
     }
 }
 
@@ -201,12 +209,8 @@ impl Turns {
 
 impl ReadyBitmap {
     /// ReadyBitmap over this many entries; levels come with [`ensure`](Self::ensure).
-    pub(super) fn new(entries: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self {
-            mask: AtomicU64::new(0),
-            entries,
-            levels: boxed((0..LEVELS).map(|_| OnceBox::new()))?,
-        })
+    pub(super) const fn new(entries: u32) -> Self {
+        Self { mask: AtomicU64::new(0), entries, levels: [const { OnceBox::new() }; LEVELS] }
     }
 
     /// Makes sure that the entry at `position` has its bits at `level`: before it is written so.
@@ -267,12 +271,11 @@ impl ReadyBitmap {
                 return Some(found);
             }
             let is_empty = |turns: &Turns| tree.is_empty_but_for(turns.of(level).leaf);
-            if !is_empty(walk.turns)
-                && let Some(found) = walk.others()
-            {
+            let was_empty = is_empty(walk.turns);
+            if !was_empty && let Some(found) = walk.others() {
                 return Some(found);
             }
-            if turns.last != Some(level) && is_empty(turns) {
+            if turns.last != Some(level) && (was_empty || is_empty(turns)) {
                 self.prune(tree, turns.of(level).leaf, level_bit);
             }
             levels ^= level_bit;

@@ -57,7 +57,7 @@ impl Shared {
         Ok(Self {
             entries: EntryTable::new(config.entries)?,
             nodes: Nodes::new(config.nodes())?,
-            ready: by_vcpu(config, |_| ReadyBitmap::new(first_own + lpis))?,
+            ready: by_vcpu(config, |_| Ok(ReadyBitmap::new(first_own + lpis)))?,
             own: by_vcpu(config, |vcpu| RedistributorLpis::new(vcpu, lpis))?,
             first_own,
             priorities: config.priorities,

@@ -67,7 +67,8 @@ fn mapti_without_heap_fails_whole() {
 #[test]
 fn movi_without_heap_fails_whole() {
     let before = [mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)];
-    assert!(fails_whole(&before, movi(DEVICE, 3, 1), Opcode::Movi) >= 4);
+    let failures = fails_whole(&before, movi(DEVICE, 3, 1), Opcode::Movi);
+    assert_eq!(failures, 3, "the ready bits of a level, its pages, and a page");
 }
 
 #[test]

@@ -1,0 +1,66 @@
+//! The active priorities of one group.
+
+/// A set of group priorities, by number, of which the most urgent is known without a search.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ActivePriorities {
+    /// One bit for each, the most urgent lowest.
+    bits: u128,
+    /// The number of the lowest bit, or [`NONE`](Self::NONE).
+    first: u8,
+}
+
+impl ActivePriorities {
+    /// The number of no group priority, and above all others.
+    pub(super) const NONE: u8 = 128;
+
+    /// The group priorities whose bits are set.
+    pub(super) const fn new(bits: u128) -> Self {
+        Self { bits, first: bits.trailing_zeros().to_le_bytes()[0] }
+    }
+
+    pub(super) const fn bits(self) -> u128 {
+        self.bits
+    }
+
+    /// The number of the most urgent one, or [`NONE`](Self::NONE).
+    pub(super) const fn first(self) -> u8 {
+        self.first
+    }
+
+    /// Adds a group priority, by number.
+    pub(super) fn insert(&mut self, number: u8) {
+        self.bits |= 1 << number;
+        self.first = self.first.min(number);
+    }
+
+    /// Removes the most urgent one.
+    pub(super) const fn remove_first(&mut self) {
+        *self = Self::new(self.bits & self.bits.wrapping_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_first_is_the_lowest_bit(
+            bits: u128,
+            added in proptest::collection::vec(0u8..128, 0..9),
+        ) {
+            let mut active = ActivePriorities::new(bits);
+            for number in &added {
+                active.insert(*number);
+            }
+            let mut left = added.iter().fold(bits, |bits, number| bits | 1 << number);
+            for _ in 0..4 {
+                prop_assert_eq!(active.bits(), left);
+                prop_assert_eq!(u32::from(active.first()), left.trailing_zeros());
+                active.remove_first();
+                left &= left.wrapping_sub(1);
+            }
+        }
+    }
+}
