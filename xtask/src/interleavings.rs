@@ -19,7 +19,7 @@ use crate::workspace::Workspace;
 use crate::{process, rust, tests};
 
 /// Packages with such checks.
-const CHECKED: &[&str] = &["irq-routing", "vgic"];
+const CHECKED: &[&str] = &["irq-domain", "irq-routing", "vgic"];
 /// A package's faults, below its folder.
 const MUTANTS: &str = "src/interleavings/mutants.txt";
 /// Parts of the repository that make up its workspace.

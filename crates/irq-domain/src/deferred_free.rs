@@ -2,7 +2,7 @@
 
 use crate::host::Host;
 use crate::lock::IrqLock;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Deref;

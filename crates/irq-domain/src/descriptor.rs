@@ -7,7 +7,7 @@ use crate::irq::{Flow, Irq, IrqContext, IrqReturn};
 use crate::lock::{IrqLock, TaskLock};
 use crate::name::Name;
 use crate::runtime::Runtime;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

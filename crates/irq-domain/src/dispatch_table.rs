@@ -3,7 +3,7 @@
 //! lock.
 
 use crate::descriptor::Action;
-use crate::sync::HandlerCell;
+use crate::handler_cell::HandlerCell;
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;

@@ -7,7 +7,7 @@ use crate::descriptor::Descriptor;
 use crate::error::MoveError;
 use crate::interrupts::Interrupts;
 use crate::irq::Irq;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::Ordering;

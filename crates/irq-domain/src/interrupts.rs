@@ -13,18 +13,18 @@ use crate::cpu_lists::Hotplug;
 use crate::deferred_free::DeferredFree;
 use crate::descriptor::{Action, Descriptor};
 use crate::dispatch_table::{DispatchTable, HwIrqEntry};
+use crate::handler_cell::{Arrival, HandlerCell, History, Running};
 use crate::host::Host;
 use crate::irq::{Deferral, Dispatched, Flow, Irq, IrqReturn, Unhandled};
 use crate::irq_numbers::IrqNumbers;
 use crate::lock::{TaskLock, TaskRwLock};
 use crate::runtime::Runtime;
-use crate::sync::{Entry, HandlerCell, History, Running, Shared};
+use crate::shared::Shared;
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
-use core::sync::atomic::AtomicU32;
 use msi_types::{Cpu, HwIrq, WiredParent};
 
 pub use request::WiredRequest;
@@ -126,7 +126,7 @@ enum HandlerState {
 /// again.
 struct Run<'a> {
     core: &'a Interrupts,
-    running: Option<Running<'a, Action, AtomicU32>>,
+    running: Option<Running<'a, Action>>,
 }
 
 impl Drop for Run<'_> {
@@ -193,11 +193,11 @@ impl Interrupts {
     #[inline]
     fn run(&self, cell: &HandlerCell<Action>, cpu: Cpu) -> Dispatched {
         let running = match cell.enter() {
-            Entry::Entered(running) => running,
-            Entry::Busy => return Dispatched::Deferred(Deferral::Running),
-            Entry::Disabled => return Dispatched::Deferred(Deferral::Disabled),
-            Entry::Absent(History::Used) => return Dispatched::Unhandled(Unhandled::Released),
-            Entry::Absent(History::Unused) => return Dispatched::Unhandled(Unhandled::Unknown),
+            Arrival::Entered(running) => running,
+            Arrival::Busy => return Dispatched::Deferred(Deferral::Running),
+            Arrival::Disabled => return Dispatched::Deferred(Deferral::Disabled),
+            Arrival::Absent(History::Used) => return Dispatched::Unhandled(Unhandled::Released),
+            Arrival::Absent(History::Unused) => return Dispatched::Unhandled(Unhandled::Unknown),
         };
         running.descriptor.counts.count(cpu);
         let running = Run { core: self, running: Some(running) };

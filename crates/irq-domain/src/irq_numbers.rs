@@ -2,7 +2,7 @@
 
 use crate::descriptor::Descriptor;
 use crate::irq::Irq;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 

@@ -149,7 +149,10 @@ mod descriptor;
 mod dispatch_table;
 mod error;
 mod handle;
+mod handler_cell;
 mod host;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod interrupts;
 mod irq;
 mod irq_numbers;
@@ -159,6 +162,7 @@ mod msi_device;
 mod name;
 pub mod pci;
 mod runtime;
+mod shared;
 mod sync;
 
 pub use affinity::{AffinityPolicy, Moved, RoundRobin, spread};

@@ -24,7 +24,7 @@ use crate::interrupts::{Interrupts, Teardown};
 use crate::irq::{Irq, IrqContext, IrqReturn, Start};
 use crate::lock::TaskLock;
 use crate::name::Name;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

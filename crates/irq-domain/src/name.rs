@@ -1,6 +1,6 @@
 //! Names for people.
 
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::string::String;
 use core::fmt;

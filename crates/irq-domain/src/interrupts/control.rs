@@ -5,9 +5,10 @@ use crate::control::{Control, HandlerPhase};
 use crate::descriptor::{Action, Descriptor, Handler};
 use crate::error::RequestError;
 use crate::handle::IrqHandle;
+use crate::handler_cell::{HandlerCell, WhenBusy};
 use crate::irq::{Flow, Start};
 use crate::name::Name;
-use crate::sync::{HandlerCell, Shared, WhenBusy};
+use crate::shared::Shared;
 use alloc::sync::Arc;
 
 impl Interrupts {

@@ -3,8 +3,9 @@
 use super::{Deferred, HandlerState, Interrupts, Teardown};
 use crate::control::HandlerPhase;
 use crate::descriptor::{Action, Descriptor, Source};
+use crate::handler_cell::HandlerCell;
 use crate::irq::Flow;
-use crate::sync::{HandlerCell, Shared};
+use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use core::num::NonZeroU16;
 

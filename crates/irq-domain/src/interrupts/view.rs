@@ -2,9 +2,9 @@
 
 use super::Interrupts;
 use crate::descriptor::{Descriptor, Source};
+use crate::handler_cell::HandlerCell;
 use crate::irq::{Flow, Irq};
 use crate::name::Name;
-use crate::sync::HandlerCell;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;

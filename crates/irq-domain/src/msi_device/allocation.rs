@@ -10,7 +10,7 @@ use crate::dispatch_table::HWIRQS;
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
 use crate::irq::Flow;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;

@@ -4,7 +4,7 @@ use super::allocation::Transaction;
 use super::{Domain, MsiVector};
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::vec::Vec;
 use msi_types::{Cpu, Shape};
 

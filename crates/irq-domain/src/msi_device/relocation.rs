@@ -6,7 +6,7 @@ use crate::error::MoveError;
 use crate::host::Host;
 use crate::irq::Irq;
 use crate::runtime::Runtime;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::vec::Vec;
 use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, Slots};
 

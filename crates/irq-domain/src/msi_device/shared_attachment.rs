@@ -3,7 +3,7 @@
 use crate::error::MsiDeviceError;
 use crate::host::Host;
 use crate::lock::TaskLock;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::fmt;

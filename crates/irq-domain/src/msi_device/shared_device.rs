@@ -5,7 +5,7 @@ use super::{Domain, MsiDevice};
 use crate::deferred_free::TakenOnDrop;
 use crate::error::MsiDeviceError;
 use crate::interrupts::{Interrupts, Teardown};
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::sync::Arc;
 use core::fmt;
 use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};

@@ -7,7 +7,7 @@ use crate::host::Host;
 use crate::irq::Irq;
 use crate::name::Name;
 use crate::runtime::Runtime;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{Cpu, HwIrq, Pending};

@@ -5,7 +5,7 @@ use crate::control::HandlerPhase;
 use crate::descriptor::Descriptor;
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
-use crate::sync::Shared;
+use crate::shared::Shared;
 use msi_types::{Shape, StoreError};
 
 impl Domain {

@@ -14,72 +14,65 @@
     reason = "the count, not a scope, says how long the value lives; each use says why"
 )]
 
+use crate::sync::{AtomicUsize, SeqCst};
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use doorbell_fallible::try_box;
 
-#[cfg(test)]
-mod model;
+/// The number of a value's owners.
+pub(crate) struct Owners(AtomicUsize);
 
-/// The owners of a value, as a trait so that a model checker and its mutants can stand in.
-pub(crate) trait Owners: Send + Sync {
+impl Owners {
     /// One owner.
-    fn one() -> Self;
+    pub(crate) fn one() -> Self {
+        Self(AtomicUsize::new(1))
+    }
+
     /// One more.
-    fn add(&self);
-    /// One less. True if it was the last.
-    fn remove(&self) -> bool;
-}
-
-impl Owners for AtomicUsize {
-    fn one() -> Self {
-        Self::new(1)
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, SeqCst);
     }
 
-    fn add(&self) {
-        self.fetch_add(1, SeqCst);
-    }
-
-    fn remove(&self) -> bool {
-        self.fetch_sub(1, SeqCst) == 1
+    /// One less. Returns true if it was the last.
+    pub(crate) fn remove(&self) -> bool {
+        self.0.fetch_sub(1, SeqCst) == 1
     }
 }
 
 /// A value and the count of its owners.
-pub(crate) struct Block<O, T: ?Sized> {
-    owners: O,
+pub(crate) struct Block<T: ?Sized> {
+    owners: Owners,
     value: T,
 }
 
 /// A value with several owners. The last of them frees it.
-pub(crate) struct Shared<T: ?Sized, O: Owners = AtomicUsize> {
-    block: NonNull<Block<O, T>>,
-    _owns: PhantomData<Block<O, T>>,
+pub(crate) struct Shared<T: ?Sized> {
+    block: NonNull<Block<T>>,
+    _owns: PhantomData<Block<T>>,
 }
 
 // SAFETY: owners on several threads have shared references to the value at once, hence `Sync`; the
 // last of them frees it, wherever it was made, hence `Send`. The count is atomic.
-unsafe impl<T: ?Sized + Send + Sync, O: Owners> Send for Shared<T, O> {}
+unsafe impl<T: ?Sized + Send + Sync> Send for Shared<T> {}
 // SAFETY: as above; a shared reference to an owner makes another owner.
-unsafe impl<T: ?Sized + Send + Sync, O: Owners> Sync for Shared<T, O> {}
+unsafe impl<T: ?Sized + Send + Sync> Sync for Shared<T> {}
 
-impl<T, O: Owners> Shared<T, O> {
+impl<T> Shared<T> {
     /// Moves a value to the heap. Task.
     ///
     /// # Errors
     /// The allocator has no memory for it. The value is dropped.
     pub(crate) fn try_new(value: T) -> Result<Self, TryReserveError> {
-        let block = Box::leak(try_box(Block { owners: O::one(), value })?);
+        let block = Box::leak(try_box(Block { owners: Owners::one(), value })?);
         Ok(Self { block: NonNull::from(block).cast(), _owns: PhantomData })
     }
 }
 
-impl<T: ?Sized, O: Owners> Shared<T, O> {
+impl<T: ?Sized> Shared<T> {
     /// Moves a value to the heap and shares it as a trait object: `unsize` returns its argument.
     /// Task.
     ///
@@ -87,33 +80,31 @@ impl<T: ?Sized, O: Owners> Shared<T, O> {
     /// The allocator has no memory for it. The value is dropped.
     pub(crate) fn try_unsized<V>(
         value: V,
-        unsize: impl FnOnce(Box<Block<O, V>>) -> Box<Block<O, T>>,
+        unsize: impl FnOnce(Box<Block<V>>) -> Box<Block<T>>,
     ) -> Result<Self, TryReserveError> {
-        let made: NonNull<Block<O, V>> =
-            NonNull::from(Box::leak(try_box(Block { owners: O::one(), value })?)).cast();
+        let made: NonNull<Block<V>> =
+            NonNull::from(Box::leak(try_box(Block { owners: Owners::one(), value })?)).cast();
         // SAFETY: the block was leaked just now, from a box of an array of one block, which has the
         // layout of the block.
         let block = unsize(unsafe { Box::from_raw(made.as_ptr()) });
         Ok(Self { block: NonNull::from(Box::leak(block)), _owns: PhantomData })
     }
-}
 
-impl<T: ?Sized, O: Owners> Shared<T, O> {
-    fn block(&self) -> &Block<O, T> {
+    fn block(&self) -> &Block<T> {
         // SAFETY: the block was leaked by `try_new`, and is freed by the last owner alone: this one
         // still counts. Nobody has an exclusive reference before.
         unsafe { self.block.as_ref() }
     }
 }
 
-impl<T: ?Sized, O: Owners> Clone for Shared<T, O> {
+impl<T: ?Sized> Clone for Shared<T> {
     fn clone(&self) -> Self {
         self.block().owners.add();
         Self { block: self.block, _owns: PhantomData }
     }
 }
 
-impl<T: ?Sized, O: Owners> Drop for Shared<T, O> {
+impl<T: ?Sized> Drop for Shared<T> {
     fn drop(&mut self) {
         if self.block().owners.remove() {
             // SAFETY: this was the last owner, so nobody has a reference. The block came from a box
@@ -123,7 +114,7 @@ impl<T: ?Sized, O: Owners> Drop for Shared<T, O> {
     }
 }
 
-impl<T: ?Sized, O: Owners> Deref for Shared<T, O> {
+impl<T: ?Sized> Deref for Shared<T> {
     type Target = T;
 
     #[inline]
@@ -132,8 +123,48 @@ impl<T: ?Sized, O: Owners> Deref for Shared<T, O> {
     }
 }
 
-impl<T: ?Sized + fmt::Debug, O: Owners> fmt::Debug for Shared<T, O> {
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptor::Handler;
+    use crate::irq::IrqContext;
+    use alloc::sync::Arc;
+    use doorbell_test_support::with_allocations;
+
+    type Drops = Arc<core::sync::atomic::AtomicUsize>;
+
+    /// Counts its drops.
+    struct Counted(Drops);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_refused_value_is_dropped() {
+        let drops = Drops::default();
+        let refused = with_allocations(0, || Shared::<_>::try_new(Counted(drops.clone())).is_err());
+        assert!(refused);
+        assert_eq!(drops.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn a_handler_is_dropped_with_its_last_owner() {
+        let drops = Drops::default();
+        let counted = Counted(drops.clone());
+        let handler =
+            Handler::try_handler(move |_: &IrqContext<'_>| drop(counted.0.clone())).unwrap();
+        drop(handler.clone());
+        assert_eq!(drops.load(SeqCst), 0);
+        drop(handler);
+        assert_eq!(drops.load(SeqCst), 1);
     }
 }

@@ -1,59 +1,16 @@
-//! The cell under a model checker, with a mutant for each safeguard that it must catch.
-//!
-//! A mutant is a word that forgets: certain bits of whatever is swapped in, or that a swap is one
-//! step.
+//! The handler cell of an interrupt that CPUs take, tasks disable and a handle's drop frees.
 
-use super::{
-    AWAITED, CHANGING, CLOSING, DISABLED, Entry, HandlerCell, InstallError, PINS, RESEND, RUNNING,
-    Running, WhenBusy, Word,
-};
+use super::explore;
+use crate::handler_cell::{Arrival, HandlerCell, InstallError, Running, WhenBusy};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use shuttle::thread;
 use std::boxed::Box;
-use std::panic::catch_unwind;
 use std::vec::Vec;
 
-/// The word under the checker; with `FORGOTTEN` bits, or `SPLIT` swaps, a mutant.
-struct Checked<const FORGOTTEN: u32, const SPLIT: bool>(AtomicU32);
-
-type Sound = Checked<0, false>;
-type SplitSwap = Checked<0, true>;
-type Without<const BITS: u32> = Checked<BITS, false>;
-
-impl<const FORGOTTEN: u32, const SPLIT: bool> Word for Checked<FORGOTTEN, SPLIT> {
-    fn new(value: u32) -> Self {
-        Self(AtomicU32::new(value))
-    }
-
-    fn load(&self) -> u32 {
-        self.0.load(SeqCst)
-    }
-
-    fn store(&self, value: u32) {
-        self.0.store(value & !FORGOTTEN, SeqCst);
-    }
-
-    fn swap_if(&self, current: u32, new: u32) -> Result<u32, u32> {
-        if !SPLIT {
-            return self.0.compare_exchange(current, new & !FORGOTTEN, SeqCst, SeqCst);
-        }
-        let now = self.0.load(SeqCst);
-        if now != current {
-            return Err(now);
-        }
-        self.0.store(new, SeqCst);
-        Ok(now)
-    }
-
-    fn subtract(&self, value: u32) {
-        self.0.fetch_sub(value & !FORGOTTEN, SeqCst);
-    }
-}
-
 /// A controller with one interrupt: a pending bit, and a device that numbers its messages.
-struct Machine<W: Word> {
-    cell: HandlerCell<Handler, W>,
+struct Machine {
+    cell: HandlerCell<Handler>,
     pending: AtomicBool,
     sent: AtomicU32,
     seen: AtomicU32,
@@ -71,7 +28,7 @@ impl Drop for Handler {
     }
 }
 
-impl<W: Word + 'static> Machine<W> {
+impl Machine {
     /// With an enabled handler; the flag tells that it was freed.
     fn new() -> (Arc<Self>, Arc<AtomicBool>) {
         let freed = Arc::new(AtomicBool::new(false));
@@ -96,13 +53,13 @@ impl<W: Word + 'static> Machine<W> {
     /// A CPU acknowledges what is pending. True if something was.
     fn acknowledge(&self) -> bool {
         let acknowledged = self.pending.swap(false, SeqCst);
-        if acknowledged && let Entry::Entered(running) = self.cell.enter() {
+        if acknowledged && let Arrival::Entered(running) = self.cell.enter() {
             self.handle(running);
         }
         acknowledged
     }
 
-    fn handle(&self, running: Running<'_, Handler, W>) {
+    fn handle(&self, running: Running<'_, Handler>) {
         let beside_itself = running.running.swap(true, SeqCst);
         assert!(!beside_itself, "ran beside itself");
         self.seen.store(self.sent.load(SeqCst), SeqCst);
@@ -117,7 +74,7 @@ impl<W: Word + 'static> Machine<W> {
     /// The steps of a handle's drop in a task.
     fn close_and_free(&self) {
         assert!(self.cell.close());
-        assert!(matches!(self.cell.enter(), Entry::Absent(_)), "entered after it was closed");
+        assert!(matches!(self.cell.enter(), Arrival::Absent(_)), "entered after it was closed");
         while self.cell.take().is_none() {
             thread::yield_now();
         }
@@ -144,8 +101,8 @@ macro_rules! threads {
 }
 
 /// Two CPUs acknowledge three messages of a device whose affinity moves between them.
-fn two_cpus_share_an_interrupt<W: Word + 'static>() {
-    let (machine, _) = Machine::<W>::new();
+fn two_cpus_share_an_interrupt() {
+    let (machine, _) = Machine::new();
     threads! {
         machine: for _ in 0..3 { machine.send() },
         machine: for _ in 0..2 { machine.acknowledge(); },
@@ -155,8 +112,8 @@ fn two_cpus_share_an_interrupt<W: Word + 'static>() {
 }
 
 /// A task disables, sees that nothing runs, and enables; messages arrive meanwhile.
-fn an_interrupt_is_disabled_under_load<W: Word + 'static>() {
-    let (machine, _) = Machine::<W>::new();
+fn an_interrupt_is_disabled_under_load() {
+    let (machine, _) = Machine::new();
     threads! {
         machine: { machine.send(); machine.acknowledge(); machine.send(); machine.acknowledge() },
         machine: machine.acknowledge(),
@@ -174,8 +131,8 @@ fn an_interrupt_is_disabled_under_load<W: Word + 'static>() {
 }
 
 /// A handle is dropped by a task while two CPUs handle messages and send one again.
-fn a_handle_is_dropped_under_load<W: Word + 'static>() {
-    let (machine, freed) = Machine::<W>::new();
+fn a_handle_is_dropped_under_load() {
+    let (machine, freed) = Machine::new();
     machine.send();
     threads! {
         machine: { machine.acknowledge(); machine.acknowledge() },
@@ -186,16 +143,16 @@ fn a_handle_is_dropped_under_load<W: Word + 'static>() {
 }
 
 /// A handler closes its own cell; a task frees it, while another message arrives elsewhere.
-fn a_handler_drops_its_own_handle<W: Word + 'static>() {
-    let (machine, freed) = Machine::<W>::new();
+fn a_handler_drops_its_own_handle() {
+    let (machine, freed) = Machine::new();
     threads! {
-        machine: if let Entry::Entered(running) = machine.cell.enter() {
+        machine: if let Arrival::Entered(running) = machine.cell.enter() {
             machine.cell.close();
             machine.handle(running);
         },
         machine: { machine.send(); machine.acknowledge() },
         machine: {
-            if machine.cell.close() { assert!(matches!(machine.cell.enter(), Entry::Absent(_))) }
+            if machine.cell.close() { assert!(matches!(machine.cell.enter(), Arrival::Absent(_))) }
             while machine.cell.take().is_none() { thread::yield_now() }
         },
     }
@@ -203,8 +160,8 @@ fn a_handler_drops_its_own_handle<W: Word + 'static>() {
 }
 
 /// A handler is replaced while messages arrive and another task tries to install as well.
-fn a_handler_is_replaced_under_load<W: Word + 'static>() {
-    fn install<W: Word + 'static>(machine: &Machine<W>) {
+fn a_handler_is_replaced_under_load() {
+    fn install(machine: &Machine) {
         let freed = Arc::new(AtomicBool::new(false));
         let mut handler = Handler { running: AtomicBool::new(false), freed };
         loop {
@@ -219,7 +176,7 @@ fn a_handler_is_replaced_under_load<W: Word + 'static>() {
             thread::yield_now();
         }
     }
-    let (machine, freed) = Machine::<W>::new();
+    let (machine, freed) = Machine::new();
     threads! {
         machine: { machine.close_and_free(); install(&machine) },
         machine: install(&machine),
@@ -230,8 +187,8 @@ fn a_handler_is_replaced_under_load<W: Word + 'static>() {
 }
 
 /// A device sends before its handler is installed, and while it is.
-fn a_handler_is_installed_under_load<W: Word + 'static>() {
-    let (machine, freed) = Machine::<W>::new();
+fn a_handler_is_installed_under_load() {
+    let (machine, freed) = Machine::new();
     machine.close_and_free();
     assert!(freed.load(SeqCst), "never freed");
     machine.cell.await_value();
@@ -250,86 +207,32 @@ fn a_handler_is_installed_under_load<W: Word + 'static>() {
     machine.drain();
 }
 
-/// Schedules tried at random; the sound cell has to survive all of them.
-const SCHEDULES: usize = 10_000;
-
-/// The checker finds a schedule in which the mutant breaks a promise. It stops there, so that more
-/// schedules cost nothing but certainty.
-fn is_caught(scenario: fn()) -> bool {
-    catch_unwind(move || shuttle::check_random(scenario, 20 * SCHEDULES)).is_err()
-}
-
 #[test]
 fn no_message_is_lost_and_no_run_overlaps() {
-    shuttle::check_random(two_cpus_share_an_interrupt::<Sound>, SCHEDULES);
+    explore(two_cpus_share_an_interrupt);
 }
 
 #[test]
 fn disabling_holds_back_and_loses_nothing() {
-    shuttle::check_random(an_interrupt_is_disabled_under_load::<Sound>, SCHEDULES);
+    explore(an_interrupt_is_disabled_under_load);
 }
 
 #[test]
 fn dropping_waits_for_runs_and_redeliveries() {
-    shuttle::check_random(a_handle_is_dropped_under_load::<Sound>, SCHEDULES);
+    explore(a_handle_is_dropped_under_load);
 }
 
 #[test]
 fn a_self_dropping_handler_is_freed_after_return() {
-    shuttle::check_random(a_handler_drops_its_own_handle::<Sound>, SCHEDULES);
+    explore(a_handler_drops_its_own_handle);
 }
 
 #[test]
 fn replacing_a_handler_never_leaves_two_or_none() {
-    shuttle::check_random(a_handler_is_replaced_under_load::<Sound>, SCHEDULES);
+    explore(a_handler_is_replaced_under_load);
 }
 
 #[test]
 fn early_arrivals_wait_for_an_awaited_handler() {
-    shuttle::check_random(a_handler_is_installed_under_load::<Sound>, SCHEDULES);
-}
-
-#[test]
-fn without_awaited_early_messages_are_lost() {
-    assert!(is_caught(a_handler_is_installed_under_load::<Without<AWAITED>>));
-    assert!(is_caught(a_handler_is_installed_under_load::<Without<RESEND>>));
-}
-
-#[test]
-fn without_running_a_handler_overlaps_itself() {
-    assert!(is_caught(two_cpus_share_an_interrupt::<Without<RUNNING>>));
-    assert!(is_caught(a_handle_is_dropped_under_load::<Without<RUNNING>>));
-}
-
-#[test]
-fn without_the_resend_mark_messages_are_lost() {
-    assert!(is_caught(two_cpus_share_an_interrupt::<Without<RESEND>>));
-    assert!(is_caught(an_interrupt_is_disabled_under_load::<Without<RESEND>>));
-}
-
-#[test]
-fn without_disabled_it_runs_while_disabled() {
-    assert!(is_caught(an_interrupt_is_disabled_under_load::<Without<DISABLED>>));
-}
-
-#[test]
-fn without_pins_redelivery_uses_a_freed_handler() {
-    assert!(is_caught(a_handle_is_dropped_under_load::<Without<PINS>>));
-}
-
-#[test]
-fn without_closing_a_closed_gate_is_entered() {
-    assert!(is_caught(a_handle_is_dropped_under_load::<Without<CLOSING>>));
-}
-
-#[test]
-fn without_changing_two_writers_meet() {
-    assert!(is_caught(a_handler_is_replaced_under_load::<Without<CHANGING>>));
-}
-
-#[test]
-fn with_swaps_in_two_steps_nothing_holds() {
-    assert!(is_caught(two_cpus_share_an_interrupt::<SplitSwap>));
-    assert!(is_caught(an_interrupt_is_disabled_under_load::<SplitSwap>));
-    assert!(is_caught(a_handle_is_dropped_under_load::<SplitSwap>));
+    explore(a_handler_is_installed_under_load);
 }

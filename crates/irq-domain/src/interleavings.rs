@@ -1,0 +1,16 @@
+//! Checks of the lock-free parts under a scheduler that explores interleavings. Compiled with
+//! `--cfg shuttle` alone; `cargo xtask test --only interleavings` runs them.
+//!
+//! A handler never runs beside itself nor after it was freed, no message is lost, and a shared
+//! value is freed once, by its last owner. The file `interleavings/mutants.txt` has faults that
+//! these checks must find.
+
+mod handler_cell;
+mod shared;
+
+/// Random interleavings of each scenario.
+const SCHEDULES: usize = 20_000;
+
+fn explore(scenario: fn()) {
+    shuttle::check_random(scenario, SCHEDULES);
+}

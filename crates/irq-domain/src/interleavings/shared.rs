@@ -1,0 +1,86 @@
+//! Owners of a shared value that come and go.
+
+use super::explore;
+use crate::shared::{Owners, Shared};
+use shuttle::sync::Arc;
+use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use shuttle::thread;
+use std::vec::Vec;
+
+/// A block without memory: a fault is told, and frees nothing twice.
+struct Value {
+    owners: Owners,
+    freed: AtomicBool,
+}
+
+impl Value {
+    fn read(&self) {
+        assert!(!self.freed.load(SeqCst), "used after it was freed");
+    }
+
+    fn leave(&self) {
+        self.read();
+        if self.owners.remove() {
+            assert!(!self.freed.swap(true, SeqCst), "freed twice");
+        }
+    }
+}
+
+/// Two owners use the value, pass it on and leave; the one that it was passed to uses it and
+/// leaves.
+fn owners_come_and_go() {
+    let value = Arc::new(Value { owners: Owners::one(), freed: AtomicBool::new(false) });
+    value.owners.add();
+    let owner = |value: Arc<Value>| {
+        move || {
+            value.read();
+            value.owners.add();
+            value.leave();
+            value.read();
+            value.leave();
+        }
+    };
+    let threads: Vec<_> = (0..2).map(|_| thread::spawn(owner(value.clone()))).collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert!(value.freed.load(SeqCst), "never freed");
+}
+
+/// Tells when it is dropped.
+struct Told(Arc<AtomicUsize>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// The same with memory.
+fn a_shared_value_is_dropped_by_its_last_owner() {
+    let drops = Arc::new(AtomicUsize::new(0));
+    let first = Shared::try_new(Told(drops.clone())).unwrap();
+    let second = first.clone();
+    let owner = |shared: Shared<Told>| {
+        move || {
+            let passed_on = shared.clone();
+            drop(shared);
+            assert_eq!(passed_on.0.load(SeqCst), 0, "dropped while it is owned");
+        }
+    };
+    let threads = [thread::spawn(owner(first)), thread::spawn(owner(second))];
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(drops.load(SeqCst), 1);
+}
+
+#[test]
+fn the_last_owner_frees_once() {
+    explore(owners_come_and_go);
+}
+
+#[test]
+fn a_shared_value_is_dropped_once() {
+    explore(a_shared_value_is_dropped_by_its_last_owner);
+}
