@@ -364,3 +364,30 @@ fn a_hierarchy_is_described_without_memory() {
     with_allocations(0, || machine.interrupts.describe(handles[0].irq(), &mut out).unwrap());
     assert!(out.0 > 100);
 }
+
+/// Requests and drops a handle again and again, each after failures at every allocation. A room
+/// for deferred frees that a failure did not give back makes a later request allocate more.
+fn assert_failures_reserve_nothing<H, E>(mut request: impl FnMut() -> Result<H, E>) {
+    drop(request());
+    let mut failures = || doorbell_test_support::until_it_succeeds(&mut request, drop).1;
+    let first = failures();
+    assert!(first > 1);
+    for _ in 0..64 {
+        assert_eq!(failures(), first);
+    }
+}
+
+#[test]
+fn a_failed_request_reserves_nothing() {
+    let machine = Machine::new(Kind::Stays);
+    let interrupts = &machine.interrupts;
+    assert_failures_reserve_nothing(|| {
+        interrupts.request_per_cpu(HwIrq::new(27), Trigger::Level, "timer", |_| {})
+    });
+    assert_failures_reserve_nothing(|| interrupts.request_wired(LINE, |_| {}));
+    let store = machine.store(StoreKind::MSIX);
+    assert_failures_reserve_nothing(|| machine.try_attach(&store));
+    let device = machine.attach(&store);
+    device.allocate_at(&[0]).unwrap();
+    assert_failures_reserve_nothing(|| device.request(0, "vector", |_| {}));
+}
