@@ -8,7 +8,7 @@ use gic_driver::{
     Coherence, GicPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout,
     Wait,
 };
-use msi_types::Cpu;
+use msi_types::{Cpu, IrqState, LocalCpu};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -119,17 +119,20 @@ impl Mmio for Frame {
     }
 }
 
+impl LocalCpu for Board {
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+
+    fn irq_restore(&self, _: IrqState) {}
+}
+
 impl Platform for Board {
     type Mmio = Frame;
-    type IrqState = ();
 
     fn map(&self, region: PhysicalRegion) -> Option<Frame> {
         Some(Frame { board: self.clone(), base: region.base })
     }
-
-    fn irq_save(&self) {}
-
-    fn irq_restore(&self, (): ()) {}
 
     fn wait(&self, turn: u32) -> Wait {
         if turn < 10_000 { Wait::Again } else { Wait::GiveUp }

@@ -3,6 +3,7 @@
 use super::{MeasureError, Probe, Reference, each, floors};
 use irq_domain::{
     Config, Dispatched, Host, Interrupts, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig,
+    TaskContext,
 };
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Isolation, Masking, MessageStore, Move,
@@ -49,10 +50,6 @@ pub(crate) fn probe() -> Result<Probe, MeasureError> {
 struct IdleHost;
 
 impl LocalCpu for IdleHost {
-    fn may_wait(&self) -> bool {
-        true
-    }
-
     fn irq_save(&self) -> IrqState {
         IrqState::new(0)
     }
@@ -61,6 +58,12 @@ impl LocalCpu for IdleHost {
 
     fn relax(&self) {
         std::thread::yield_now();
+    }
+}
+
+impl TaskContext for IdleHost {
+    fn may_wait(&self) -> bool {
+        true
     }
 }
 

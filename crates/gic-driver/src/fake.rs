@@ -22,7 +22,7 @@ use core::ops::Range;
 use doorbell_test_support::Outside;
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::v2m;
-use msi_types::Cpu;
+use msi_types::{Cpu, IrqState, LocalCpu};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -50,7 +50,7 @@ pub(crate) struct FakeMachine {
     pub(crate) distributor: Mutex<FakeDistributor>,
     pub(crate) redistributors: Mutex<Vec<FakeRedistributor>>,
     pub(crate) memory: Mutex<Memory>,
-    pub(crate) masked: Mutex<u32>,
+    pub(crate) masked: Mutex<usize>,
     /// The CPU that executes.
     pub(crate) executing: Mutex<Cpu>,
     /// GICv2m frames by address: `MSI_TYPER` and `MSI_IIDR`.
@@ -194,9 +194,26 @@ impl Mmio for FakeMmio {
     }
 }
 
+impl LocalCpu for Fake {
+    fn irq_save(&self) -> IrqState {
+        let mut masked = self.0.masked.lock().unwrap();
+        *masked += 1;
+        IrqState::new(*masked - 1)
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        let mut masked = self.0.masked.lock().unwrap();
+        *masked -= 1;
+        assert_eq!(*masked, state.get(), "interrupt states are restored in reverse order");
+    }
+
+    fn relax(&self) {
+        panic!("a lock is taken by its holder");
+    }
+}
+
 impl Platform for Fake {
     type Mmio = FakeMmio;
-    type IrqState = u32;
 
     fn map(&self, region: PhysicalRegion) -> Option<FakeMmio> {
         if region.base == DISTRIBUTOR {
@@ -219,16 +236,6 @@ impl Platform for Fake {
         let index = redistributors.iter().position(|frame| frame.offset == offset)?;
         Some(self.redistributor_frame(index))
     }
-    fn irq_save(&self) -> u32 {
-        let mut masked = self.0.masked.lock().unwrap();
-        *masked += 1;
-        *masked - 1
-    }
-    fn irq_restore(&self, state: u32) {
-        let mut masked = self.0.masked.lock().unwrap();
-        *masked -= 1;
-        assert_eq!(*masked, state, "interrupt states are restored in reverse order");
-    }
     fn wait(&self, turn: u32) -> Wait {
         assert_eq!(*self.0.masked.lock().unwrap(), 0, "hardware is waited for under a lock");
         let meanwhile = self.0.meanwhile.0.lock().unwrap().take();
@@ -236,9 +243,6 @@ impl Platform for Fake {
             act();
         }
         if turn < PATIENCE { Wait::Again } else { Wait::GiveUp }
-    }
-    fn relax(&self) {
-        panic!("a lock is taken by its holder");
     }
 }
 

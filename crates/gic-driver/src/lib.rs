@@ -160,6 +160,8 @@ pub use lpi::{LpiError, LpiRange, Lpis};
 #[cfg(feature = "alloc")]
 pub use mbi::{Mbi, MbiConfig, MbiError};
 pub use mmio::{Mmio, MmioExt, RawMmio, Width};
+#[doc(no_inline)]
+pub use msi_types::{IrqState, LocalCpu};
 pub use platform::{
     Coherence, ExceptionLevel, GicPlatform, Observed, PhysicalRegion, Platform, SystemRegisters,
     Table, TableLayout, TimedOut, Wait, wait_until,

@@ -1,7 +1,7 @@
 //! The drivers' lock: it masks interrupts, because operations marked "any context" may interrupt a
 //! holder.
 
-use crate::platform::Platform;
+use msi_types::LocalCpu;
 
 /// Data that one CPU at a time uses with its interrupts masked.
 #[derive(Debug, Default)]
@@ -16,15 +16,15 @@ impl<T> IrqLock<T> {
     }
 
     /// Runs `f` on the data with interrupts masked. Not reentrant: `f` does not take the same lock.
-    pub fn with<P: Platform, R>(&self, platform: &P, f: impl FnOnce(&mut T) -> R) -> R {
-        let state = platform.irq_save();
+    pub fn with<C: LocalCpu, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
+        let state = cpu.irq_save();
         let result = loop {
             if let Some(mut guard) = self.data.try_lock() {
                 break f(&mut guard);
             }
-            platform.relax();
+            cpu.relax();
         };
-        platform.irq_restore(state);
+        cpu.irq_restore(state);
         result
     }
 

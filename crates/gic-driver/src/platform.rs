@@ -1,15 +1,16 @@
 //! The kernel's services for the drivers: [`Platform`] for every interrupt, [`GicPlatform`] for
 //! a whole GIC with LPIs.
 
-mod forwarding;
 mod tables;
 
 pub(crate) use tables::{ADDRESS_BITS, NoTable, allocate_table};
 pub use tables::{Coherence, GicPlatform, Observed, Table, TableLayout};
 
 use crate::mmio::Mmio;
+use core::ops::Deref;
 use gic_arch::icc::{SysReg, SysRegEncoding};
 use gic_arch::{Readable, RegisterValue, Writable};
+use msi_types::LocalCpu;
 
 /// A range of physical addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -29,8 +30,8 @@ pub enum Wait {
     GiveUp,
 }
 
-/// The kernel's services for the drivers, by `&self`: several controllers in one process need no
-/// global.
+/// The kernel's services for the drivers, beside its [`LocalCpu`]. By `&self`: several controllers
+/// in one process need no global.
 ///
 /// A timer's interrupt, SGIs, other PPIs and SPIs need nothing else, and no heap. A whole
 /// [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a platform are
@@ -41,26 +42,28 @@ pub enum Wait {
 /// A kernel of one CPU at `EL1` whose memory is identity-mapped; `irq` is its own module:
 ///
 /// ```
-/// # mod irq { pub fn mask() -> u64 { 0 } pub fn restore(_: u64) {} }
+/// # mod irq { pub fn mask() -> usize { 0 } pub fn restore(_: usize) {} }
 /// # use core::ptr::NonNull;
-/// use gic_driver::{PhysicalRegion, Platform, RawMmio, Wait};
+/// use gic_driver::{IrqState, LocalCpu, PhysicalRegion, Platform, RawMmio, Wait};
 ///
 /// struct Kernel;
 ///
+/// impl LocalCpu for Kernel {
+///     fn irq_save(&self) -> IrqState {
+///         IrqState::new(irq::mask()) // DAIF
+///     }
+///     fn irq_restore(&self, state: IrqState) {
+///         irq::restore(state.get());
+///     }
+/// }
+///
 /// impl Platform for Kernel {
 ///     type Mmio = RawMmio;
-///     type IrqState = u64; // DAIF
 ///
 ///     fn map(&self, region: PhysicalRegion) -> Option<RawMmio> {
 ///         let base = NonNull::new(region.base as *mut u8)?;
 ///         // SAFETY: mapped as device memory for ever, and used by the driver alone.
 ///         Some(unsafe { RawMmio::new(base, usize::try_from(region.bytes).ok()?) })
-///     }
-///     fn irq_save(&self) -> u64 {
-///         irq::mask()
-///     }
-///     fn irq_restore(&self, state: u64) {
-///         irq::restore(state);
 ///     }
 ///     fn wait(&self, turn: u32) -> Wait {
 ///         // A clock is better: a turn takes as long as a register's read.
@@ -68,27 +71,28 @@ pub enum Wait {
 ///     }
 /// }
 /// ```
-pub trait Platform: Send + Sync {
+pub trait Platform: LocalCpu {
     /// A mapped register frame.
     type Mmio: Mmio;
-    /// Interrupt state of a CPU, as [`irq_save`](Self::irq_save) found it.
-    type IrqState;
 
     /// Maps registers as device memory. `None` if nothing can be mapped there. Task.
     fn map(&self, region: PhysicalRegion) -> Option<Self::Mmio>;
 
-    /// Masks interrupts on this CPU.
-    fn irq_save(&self) -> Self::IrqState;
-    /// Restores what [`irq_save`](Self::irq_save) found.
-    fn irq_restore(&self, state: Self::IrqState);
-
     /// One turn of waiting for hardware: a pause, and whether to look again. `turn` counts from 0
     /// in each wait; the platform's clock decides when it is enough (about a second is customary).
     fn wait(&self, turn: u32) -> Wait;
-    /// One turn of waiting, with interrupts masked, for another CPU that holds a lock for a few
-    /// instructions. A pause is enough.
-    fn relax(&self) {
-        core::hint::spin_loop();
+}
+
+/// References and smart pointers: a driver takes a platform by value, whatever owns it.
+impl<P: Deref<Target: Platform> + Send + Sync> Platform for P {
+    type Mmio = <P::Target as Platform>::Mmio;
+
+    fn map(&self, region: PhysicalRegion) -> Option<Self::Mmio> {
+        (**self).map(region)
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        (**self).wait(turn)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::ram::{Publication, Ram};
 use gic_driver::{
     Coherence, GicPlatform, Mmio, PhysicalRegion, Platform, Table, TableLayout, Wait,
 };
-use irq_domain::{Host, IrqState, LocalCpu};
+use irq_domain::{Host, IrqState, LocalCpu, TaskContext};
 use msi_types::Cpu;
 use std::cell::Cell;
 use std::fmt;
@@ -189,19 +189,10 @@ impl Mmio for Frame {
 
 impl Platform for MachinePlatform {
     type Mmio = Frame;
-    type IrqState = ();
 
     fn map(&self, region: PhysicalRegion) -> Option<Frame> {
         let answered = gic_firmware::Region::new(region.base, region.bytes)?;
         self.bus.covers(answered).then(|| Frame { bus: self.cpu_bus(), base: region.base })
-    }
-
-    fn irq_save(&self) {
-        MASKED.set(MASKED.get() + 1);
-    }
-
-    fn irq_restore(&self, (): ()) {
-        MASKED.set(MASKED.get().saturating_sub(1));
     }
 
     fn wait(&self, turn: u32) -> Wait {
@@ -215,12 +206,6 @@ impl Platform for MachinePlatform {
         match WAITING_SINCE.get() {
             Some(since) if since.elapsed() > PATIENCE => Wait::GiveUp,
             _ => Wait::Again,
-        }
-    }
-
-    fn relax(&self) {
-        if !pause(&self.interleave) {
-            std::thread::yield_now();
         }
     }
 }
@@ -262,19 +247,9 @@ impl GicPlatform for MachinePlatform {
         // Code that runs on no CPU (device threads' owner, tests) counts as the boot CPU's.
         EXECUTING.get().unwrap_or_default()
     }
-
-    fn yield_task(&self) {
-        debug_assert_eq!(MASKED.get(), 0, "a task waits with interrupts masked");
-        Platform::relax(self);
-    }
 }
 
 impl LocalCpu for MachinePlatform {
-    /// A CPU's exceptions are taken with interrupts masked.
-    fn may_wait(&self) -> bool {
-        MASKED.get() == 0
-    }
-
     fn irq_save(&self) -> IrqState {
         let before = MASKED.get();
         MASKED.set(before + 1);
@@ -286,7 +261,21 @@ impl LocalCpu for MachinePlatform {
     }
 
     fn relax(&self) {
-        Platform::relax(self);
+        if !pause(&self.interleave) {
+            std::thread::yield_now();
+        }
+    }
+
+    fn yield_now(&self) {
+        debug_assert_eq!(MASKED.get(), 0, "a task waits with interrupts masked");
+        self.relax();
+    }
+}
+
+impl TaskContext for MachinePlatform {
+    /// A CPU's exceptions are taken with interrupts masked.
+    fn may_wait(&self) -> bool {
+        MASKED.get() == 0
     }
 }
 

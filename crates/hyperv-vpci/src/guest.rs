@@ -34,7 +34,7 @@ pub use link::Faults;
 pub use spi_domain::{FIRST_SPI, LAST_SPI, SpiDomain};
 pub use vectors::{ApicVectors, Hypercall, Vectors};
 
-use msi_types::{Cpu, LocalCpu};
+use msi_types::{Cpu, TaskContext};
 
 /// One turn of a bounded wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -46,7 +46,7 @@ pub enum Wait {
 }
 
 /// The kernel's services for a bus.
-pub trait Kernel: LocalCpu {
+pub trait Kernel: TaskContext {
     /// One turn of waiting for the host, and whether to look again. `turn` counts from 0 in each
     /// wait; the kernel's clock decides when it is enough. A kernel may sleep until the channel
     /// signals. Task.

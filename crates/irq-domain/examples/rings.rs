@@ -7,7 +7,9 @@
 //! cargo run -p irq-domain --example rings
 //! ```
 
-use irq_domain::{Config, Host, Interrupts, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig};
+use irq_domain::{
+    Config, Host, Interrupts, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig, TaskContext,
+};
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Isolation, Masking, MessageStore, Move,
     MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
@@ -202,10 +204,6 @@ impl MsiParent for Doorbells {
 struct Kernel;
 
 impl LocalCpu for Kernel {
-    fn may_wait(&self) -> bool {
-        true
-    }
-
     fn irq_save(&self) -> IrqState {
         IrqState::new(0)
     }
@@ -214,6 +212,12 @@ impl LocalCpu for Kernel {
 
     fn relax(&self) {
         std::thread::yield_now();
+    }
+}
+
+impl TaskContext for Kernel {
+    fn may_wait(&self) -> bool {
+        true
     }
 }
 

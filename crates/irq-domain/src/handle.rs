@@ -16,7 +16,7 @@ use msi_types::{Cpu, HwIrq, Pending};
 /// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.
 ///
 /// **Dropping**, any context:
-/// - Where the caller [may wait](crate::LocalCpu::may_wait), drop returns once the handler has
+/// - Where the caller [may wait](crate::TaskContext::may_wait), drop returns once the handler has
 ///   returned on whichever CPU it runs, and after its memory was freed. So do not hold a lock that
 ///   the handler takes.
 /// - Elsewhere – in hard-IRQ context, inside its own handler or not, and with interrupts saved –
@@ -62,7 +62,7 @@ impl IrqHandle {
     }
 
     /// Waits until no handler runs that began before the call; where the caller
-    /// [may not wait](crate::LocalCpu::may_wait), it does not. Task.
+    /// [may not wait](crate::TaskContext::may_wait), it does not. Task.
     pub fn synchronize(&self) {
         self.core.synchronize(&self.descriptor);
     }

@@ -1,11 +1,11 @@
 //! The kernel's services for the interrupt core.
 
 use crate::irq::Irq;
-use msi_types::{Cpu, LocalCpu};
+use msi_types::{Cpu, TaskContext};
 
 /// The kernel, or a simulation of one, as the interrupt core uses it. Every function may be called
 /// in any context.
-pub trait Host: LocalCpu {
+pub trait Host: TaskContext {
     /// The CPU that runs the caller; `None` on a thread that is no CPU (the host side of a
     /// simulation).
     ///

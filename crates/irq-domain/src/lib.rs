@@ -30,7 +30,7 @@
 //! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is
 //!   sent again at enable.
 //! - **Dropping a handle synchronises** with the handler on whichever CPU it runs. Where the caller
-//!   [may not wait](LocalCpu::may_wait), a handler or any other interrupt of the kernel's own, drop
+//!   [may not wait](TaskContext::may_wait), a handler or any other interrupt of the kernel's own, drop
 //!   neither waits nor frees.
 //! - **A screaming interrupt is shut off**: one whose handler [finds nothing to
 //!   do](IrqReturn::None), time after time.
@@ -42,7 +42,7 @@
 //! # Contexts
 //! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside
 //! handlers and with interrupts saved; bounded. *Task*: may wait for hardware, for other CPUs or
-//! for a lock; only where the caller [may wait](LocalCpu::may_wait), and not under a lock that a
+//! for a lock; only where the caller [may wait](TaskContext::may_wait), and not under a lock that a
 //! handler takes.
 //!
 //! # Example
@@ -54,13 +54,14 @@
 //! # use msi_types::*;
 //! # struct Kernel;
 //! # impl LocalCpu for Kernel {
-//! #     fn may_wait(&self) -> bool { true }
 //! #     fn irq_save(&self) -> IrqState { IrqState::new(0) }
 //! #     fn irq_restore(&self, _: IrqState) {}
-//! #     fn relax(&self) { std::thread::yield_now() }
 //! # }
 //! # impl irq_domain::Host for Kernel {
 //! #     fn current_cpu(&self) -> Option<Cpu> { None }
+//! # }
+//! # impl TaskContext for Kernel {
+//! #     fn may_wait(&self) -> bool { true }
 //! # }
 //! # struct Controller;
 //! # impl MsiParent for Controller {
@@ -174,5 +175,5 @@ pub use interrupts::{Config, EffectiveAffinity, Interrupts, IrqInfo, WiredReques
 pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, IrqReturn, Start, Unhandled};
 pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDeviceConfig};
 #[doc(no_inline)]
-pub use msi_types::{IrqState, LocalCpu};
+pub use msi_types::{IrqState, LocalCpu, TaskContext};
 pub use name::Name;

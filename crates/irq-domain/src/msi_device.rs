@@ -81,7 +81,7 @@ pub struct MsiVector {
 /// and [`free`](Self::free). Dropping it undoes everything, in the order that lets no message slip
 /// through: handlers are removed, the store is turned off, the vectors and the device are given
 /// back to the controller. Handles that outlive it are inert. Dropped where the caller [may not
-/// wait](crate::LocalCpu::may_wait), all that is put off to a later task operation; handlers may
+/// wait](crate::TaskContext::may_wait), all that is put off to a later task operation; handlers may
 /// run until then.
 #[must_use = "dropping the domain tears it down"]
 pub struct MsiDevice {

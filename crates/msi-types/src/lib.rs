@@ -58,7 +58,7 @@ pub use isolation::{
     DmaIsolated, DmaIsolation, DoorbellPage, Granule, InterruptIsolated, IsolatingMechanism,
     Isolation, NotDmaIsolated, NotIsolated,
 };
-pub use local_cpu::{IrqState, LocalCpu};
+pub use local_cpu::{IrqState, LocalCpu, TaskContext};
 pub use message::{LevelMessages, MsiMessage};
 pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, Tier, negotiate};
 pub use parent::{

@@ -1,5 +1,7 @@
 //! The kernel's services on the CPU that executes the caller.
 
+use core::ops::Deref;
+
 /// Interrupt state of a CPU, as returned by [`LocalCpu::irq_save`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "interrupts stay off until the state is restored"]
@@ -30,20 +32,45 @@ pub trait LocalCpu: Send + Sync {
 
     /// One turn of a wait for a lock that another CPU holds for a few instructions: a pause.
     /// Interrupts may be masked.
-    fn relax(&self);
-
-    /// Returns true if the caller may wait for another CPU. False in hard-IRQ context, in every
-    /// interrupt handler of the kernel, and with interrupts masked. A kernel that knows also
-    /// returns false with preemption off.
-    fn may_wait(&self) -> bool;
+    fn relax(&self) {
+        core::hint::spin_loop();
+    }
 
     /// One turn of a wait that may be long: for another task, for a handler on another CPU, or for
-    /// hardware. Locks of tasks may be held. Task: the caller [may wait](Self::may_wait).
+    /// hardware. Locks of tasks may be held. Task: interrupts are as the kernel has them in task
+    /// context.
     ///
     /// A kernel with a scheduler yields or sleeps. If its tasks have priorities, it must let a lock
     /// holder of lower priority run: the caller sleeps, or lends its priority. As provided, this is
     /// [`relax`](Self::relax), for kernels that do not preempt tasks.
     fn yield_now(&self) {
         self.relax();
+    }
+}
+
+/// The kernel's knowledge of the context that it calls in.
+pub trait TaskContext: LocalCpu {
+    /// Returns true if the caller may wait for another CPU. False in hard-IRQ context, in every
+    /// interrupt handler of the kernel, and with interrupts masked. A kernel that knows also
+    /// returns false with preemption off. Any.
+    fn may_wait(&self) -> bool;
+}
+
+/// References and smart pointers.
+impl<P: Deref<Target: LocalCpu> + Send + Sync> LocalCpu for P {
+    fn irq_save(&self) -> IrqState {
+        (**self).irq_save()
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        (**self).irq_restore(state);
+    }
+
+    fn relax(&self) {
+        (**self).relax();
+    }
+
+    fn yield_now(&self) {
+        (**self).yield_now();
     }
 }

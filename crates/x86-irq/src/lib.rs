@@ -37,8 +37,6 @@
 //! impl LocalCpu for Kernel {
 //!     fn irq_save(&self) -> IrqState { IrqState::new(0) }
 //!     fn irq_restore(&self, _: IrqState) {}
-//!     fn relax(&self) { std::hint::spin_loop() }
-//!     fn may_wait(&self) -> bool { true }
 //! }
 //! impl Apic for Kernel {
 //!     fn send(&self, _: ApicId, _: ApicVector) { /* write the interrupt command register */ }
@@ -76,6 +74,8 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod apic;
 mod lock;

@@ -6,7 +6,7 @@
 //!    └─ vector domain's matrix and hwirqs (IrqLock): allocates nothing; calls Apic alone
 //! ```
 
-use crate::apic::Apic;
+use msi_types::LocalCpu;
 
 /// Data that tasks and hard-IRQ handlers share: interrupts are saved while it is used.
 #[derive(Debug)]
@@ -18,15 +18,15 @@ impl<T> IrqLock<T> {
     }
 
     /// Runs `f` on the data. Any; not reentrant.
-    pub(crate) fn with<R>(&self, apic: &dyn Apic, f: impl FnOnce(&mut T) -> R) -> R {
-        let state = apic.irq_save();
+    pub(crate) fn with<R>(&self, cpu: &dyn LocalCpu, f: impl FnOnce(&mut T) -> R) -> R {
+        let state = cpu.irq_save();
         let result = loop {
             if let Some(mut data) = self.0.try_lock() {
                 break f(&mut data);
             }
-            apic.relax();
+            cpu.relax();
         };
-        apic.irq_restore(state);
+        cpu.irq_restore(state);
         result
     }
 }
@@ -42,12 +42,61 @@ impl<T> TaskLock<T> {
     }
 
     /// Runs `f` on the data. Task; not reentrant.
-    pub(crate) fn with<R>(&self, apic: &dyn Apic, f: impl FnOnce(&mut T) -> R) -> R {
+    pub(crate) fn with<R>(&self, cpu: &dyn LocalCpu, f: impl FnOnce(&mut T) -> R) -> R {
         loop {
             if let Some(mut data) = self.0.try_lock() {
                 return f(&mut data);
             }
-            apic.relax();
+            cpu.yield_now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    use msi_types::IrqState;
+
+    /// A CPU whose tasks spin for nobody.
+    #[derive(Default)]
+    struct TaskCpu {
+        yielded: AtomicBool,
+    }
+
+    impl LocalCpu for TaskCpu {
+        fn irq_save(&self) -> IrqState {
+            panic!("a task's lock masks interrupts")
+        }
+
+        fn irq_restore(&self, _: IrqState) {}
+
+        fn relax(&self) {
+            panic!("a task spins for another")
+        }
+
+        fn yield_now(&self) {
+            self.yielded.store(true, SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_yields_to_a_locks_holder() {
+        let (lock, cpu, held) = (TaskLock::new(()), TaskCpu::default(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                lock.with(&cpu, |()| {
+                    held.store(true, SeqCst);
+                    while !cpu.yielded.load(SeqCst) {
+                        std::thread::yield_now();
+                    }
+                });
+            });
+            while !held.load(SeqCst) {
+                std::thread::yield_now();
+            }
+            lock.with(&cpu, |()| {});
+        });
+        assert!(cpu.yielded.load(SeqCst));
     }
 }

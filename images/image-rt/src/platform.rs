@@ -1,5 +1,6 @@
-//! Porting Doorbell to a kernel: everything that it asks of one. [`Platform`] is for the drivers;
-//! with LPIs they need `GicPlatform`, too, and the interrupt core needs `Host`: `with_heap.rs`.
+//! Porting Doorbell to a kernel: everything that it asks of one. [`LocalCpu`] is for all of it,
+//! [`Platform`] for the drivers. With LPIs they need `GicPlatform`, too, and the interrupt core
+//! needs `Host`: `with_heap.rs`.
 //!
 //! Here the kernel is an image whose memory is identity-mapped and never moves. Where yours
 //! differs, the comments say what the drivers count on.
@@ -11,7 +12,7 @@ use crate::boot::DEVICE_MEMORY;
 use crate::cpu;
 use core::ptr::NonNull;
 use gic_driver::sysreg::CpuRegisters;
-use gic_driver::{PhysicalRegion, Platform, RawMmio, Wait};
+use gic_driver::{IrqState, LocalCpu, PhysicalRegion, Platform, RawMmio, Wait};
 
 /// The kernel. It has no state: the current CPU's number is in `TPIDR_EL1`, the heap and the page
 /// tables are the image's.
@@ -28,10 +29,19 @@ pub fn registers() -> CpuRegisters {
 /// A bounded wait gives up after this many turns of a microsecond each.
 const MOST_TURNS: u32 = 1_000_000;
 
+impl LocalCpu for Kernel {
+    /// DAIF. A kernel with a scheduler would also yield in `yield_now`.
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(cpu::irq_save() as usize)
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        cpu::irq_restore(state.get() as u64);
+    }
+}
+
 impl Platform for Kernel {
     type Mmio = RawMmio;
-    /// DAIF.
-    type IrqState = u64;
 
     /// Registers stay mapped for ever: drivers never unmap.
     fn map(&self, region: PhysicalRegion) -> Option<RawMmio> {
@@ -42,14 +52,6 @@ impl Platform for Kernel {
         // SAFETY: the start code maps this as device memory, identically and for ever; the image
         // has no references into it, and drivers reach each device by one mapping.
         Some(unsafe { RawMmio::new(base, region.bytes as usize) })
-    }
-
-    fn irq_save(&self) -> u64 {
-        cpu::irq_save()
-    }
-
-    fn irq_restore(&self, state: u64) {
-        cpu::irq_restore(state);
     }
 
     /// About a second in all. The first turns do not wait: most hardware is ready by then.

@@ -6,7 +6,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use gic_driver::{Coherence, GicPlatform, PhysicalRegion, Platform, Table, TableLayout, Wait};
 use image_rt::platform::Kernel as Image;
-use irq_domain::{Host, IrqState, LocalCpu};
+use irq_domain::{Host, IrqState, LocalCpu, TaskContext};
 use msi_types::Cpu;
 
 /// The kernel.
@@ -25,18 +25,9 @@ pub(crate) fn break_next_table() {
 
 impl Platform for Kernel {
     type Mmio = Counted;
-    type IrqState = u64;
 
     fn map(&self, region: PhysicalRegion) -> Option<Counted> {
         Some(Counted::new(Image.map(region)?, region.base))
-    }
-
-    fn irq_save(&self) -> u64 {
-        Platform::irq_save(&Image)
-    }
-
-    fn irq_restore(&self, state: u64) {
-        Platform::irq_restore(&Image, state);
     }
 
     fn wait(&self, turn: u32) -> Wait {
@@ -80,20 +71,18 @@ impl GicPlatform for Kernel {
 }
 
 impl LocalCpu for Kernel {
-    fn may_wait(&self) -> bool {
-        Image.may_wait()
-    }
-
     fn irq_save(&self) -> IrqState {
-        LocalCpu::irq_save(&Image)
+        Image.irq_save()
     }
 
     fn irq_restore(&self, state: IrqState) {
-        LocalCpu::irq_restore(&Image, state);
+        Image.irq_restore(state);
     }
+}
 
-    fn relax(&self) {
-        LocalCpu::relax(&Image);
+impl TaskContext for Kernel {
+    fn may_wait(&self) -> bool {
+        Image.may_wait()
     }
 }
 

@@ -1,10 +1,10 @@
 //! The lock of operations that wait for hardware or ask for memory.
 
-use crate::platform::GicPlatform;
+use msi_types::LocalCpu;
 
 /// Data that one task at a time uses, with interrupts as they are: its holder polls hardware and
 /// calls the platform's allocator, which must not happen with interrupts masked. Never taken in
-/// hard-IRQ context. A waiter calls [`GicPlatform::yield_task`], so that a holder of lower priority
+/// hard-IRQ context. A waiter calls [`LocalCpu::yield_now`], so that a holder of lower priority
 /// runs.
 #[derive(Debug)]
 pub(crate) struct TaskLock<T> {
@@ -17,12 +17,12 @@ impl<T> TaskLock<T> {
     }
 
     /// Runs `f` on the data. Not reentrant.
-    pub(crate) fn with<P: GicPlatform, R>(&self, platform: &P, f: impl FnOnce(&mut T) -> R) -> R {
+    pub(crate) fn with<C: LocalCpu, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
         loop {
             if let Some(mut guard) = self.data.try_lock() {
                 return f(&mut guard);
             }
-            platform.yield_task();
+            cpu.yield_now();
         }
     }
 }

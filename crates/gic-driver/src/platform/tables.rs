@@ -82,8 +82,8 @@ pub enum Observed {
     No,
 }
 
-/// The kernel's services for a whole GIC with LPIs and ITSes, beside its [`Platform`]: table
-/// memory, CPU numbers, and tasks that wait for each other.
+/// The kernel's services for a whole GIC with LPIs and ITSes, beside its [`Platform`]: table memory
+/// and CPU numbers.
 ///
 /// Everything may be called in any context unless it says "task".
 pub trait GicPlatform: Platform {
@@ -129,17 +129,5 @@ pub trait GicPlatform: Platform {
             }
             Coherence::NonCoherent => Observed::No,
         }
-    }
-
-    /// One turn of waiting for another task that holds a lock for long: it may wait for hardware or
-    /// allocate. Task: the caller holds no spin lock, and its interrupts are as the kernel has them
-    /// in task context.
-    ///
-    /// A kernel whose tasks have priorities makes sure that a holder of lower priority runs: the
-    /// caller sleeps, or lends its priority. To give way to tasks of the same priority is not
-    /// enough. As provided, it is a [pause](Platform::relax), for kernels that do not preempt
-    /// tasks.
-    fn yield_task(&self) {
-        self.relax();
     }
 }

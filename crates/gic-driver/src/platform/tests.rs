@@ -7,25 +7,26 @@ use crate::{
 use doorbell_test_support::with_allocations;
 use gic_arch::gicr::STRIDE_V3;
 use gic_arch::{Affinity, IntId, Priority};
-use msi_types::Trigger;
+use msi_types::{IrqState, LocalCpu, Trigger};
 
-/// A kernel with a timer and no heap: four methods, and no more compile here.
+/// A kernel with a timer and no heap: these four methods are all that it implements.
 struct Timekeeper(Fake);
 
-impl Platform for Timekeeper {
-    type Mmio = FakeMmio;
-    type IrqState = u32;
-
-    fn map(&self, region: PhysicalRegion) -> Option<FakeMmio> {
-        self.0.map(region)
-    }
-
-    fn irq_save(&self) -> u32 {
+impl LocalCpu for Timekeeper {
+    fn irq_save(&self) -> IrqState {
         self.0.irq_save()
     }
 
-    fn irq_restore(&self, state: u32) {
+    fn irq_restore(&self, state: IrqState) {
         self.0.irq_restore(state);
+    }
+}
+
+impl Platform for Timekeeper {
+    type Mmio = FakeMmio;
+
+    fn map(&self, region: PhysicalRegion) -> Option<FakeMmio> {
+        self.0.map(region)
     }
 
     fn wait(&self, turn: u32) -> Wait {

@@ -12,7 +12,7 @@ use gic_driver::{
     Coherence, CpuInterface, Gic, GicConfig, GicPlatform, Mmio, Observed, PhysicalRegion, Platform,
     RedistributorRegion, SystemRegisters, Table, TableLayout, Wait,
 };
-use msi_types::{Cpu, MsiMessage};
+use msi_types::{Cpu, IrqState, LocalCpu, MsiMessage};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut, Range};
@@ -204,9 +204,24 @@ impl Board {
     }
 }
 
+impl LocalCpu for Board {
+    fn irq_save(&self) -> IrqState {
+        LOCK.get()();
+        MASKED.set(MASKED.get() + u32::from(COUNTS.get()));
+        IrqState::new(0)
+    }
+
+    fn irq_restore(&self, _: IrqState) {
+        MASKED.set(MASKED.get() - u32::from(COUNTS.get()));
+    }
+
+    fn relax(&self) {
+        YIELD.get()();
+    }
+}
+
 impl Platform for Board {
     type Mmio = BoardFrame;
-    type IrqState = ();
 
     fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         must_be_task("map");
@@ -221,23 +236,10 @@ impl Platform for Board {
         Some(BoardFrame { board: self.clone(), cpu: Some(cpu.try_into().unwrap()) })
     }
 
-    fn irq_save(&self) {
-        LOCK.get()();
-        MASKED.set(MASKED.get() + u32::from(COUNTS.get()));
-    }
-
-    fn irq_restore(&self, (): ()) {
-        MASKED.set(MASKED.get() - u32::from(COUNTS.get()));
-    }
-
     fn wait(&self, turn: u32) -> Wait {
         assert_eq!(MASKED.get(), 0, "hardware is waited for under a lock");
         YIELD.get()();
         if turn < self.world().patience { Wait::Again } else { Wait::GiveUp }
-    }
-
-    fn relax(&self) {
-        YIELD.get()();
     }
 }
 

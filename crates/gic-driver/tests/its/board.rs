@@ -11,7 +11,7 @@ use gic_driver::{
     Coherence, GicPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table, TableLayout,
     Wait,
 };
-use msi_types::Cpu;
+use msi_types::{Cpu, IrqState, LocalCpu};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut, Range};
@@ -133,7 +133,7 @@ impl DerefMut for WorldGuard<'_> {
 type Handler = Box<dyn FnOnce()>;
 
 thread_local! {
-    static MASKED: Cell<u32> = const { Cell::new(0) };
+    static MASKED: Cell<usize> = const { Cell::new(0) };
     /// A handler that interrupts one of this thread's waits, after so many others.
     static HANDLER: RefCell<Option<(u32, Handler)>> = const { RefCell::new(None) };
     /// Called by this thread's allocations, without a lock of the board's.
@@ -196,9 +196,31 @@ fn must_be_task(what: &str) {
     assert_eq!(MASKED.get(), 0, "{what} with interrupts masked");
 }
 
+impl LocalCpu for Board {
+    fn irq_save(&self) -> IrqState {
+        MASKED.set(MASKED.get() + 1);
+        IrqState::new(MASKED.get() - 1)
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        MASKED.set(MASKED.get() - 1);
+        assert_eq!(MASKED.get(), state.get(), "interrupt states are restored in reverse order");
+    }
+
+    fn relax(&self) {
+        assert_ne!(MASKED.get(), 0, "a task spins, and whom it waits for may never run");
+        std::thread::yield_now();
+    }
+
+    fn yield_now(&self) {
+        must_be_task("yield_now");
+        self.world().yields += 1;
+        std::thread::yield_now();
+    }
+}
+
 impl Platform for Board {
     type Mmio = BoardFrame;
-    type IrqState = ();
 
     fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         must_be_task("map");
@@ -216,14 +238,6 @@ impl Platform for Board {
         (its < self.world().its.len()).then(|| frame(BoardBlock::Its(its)))
     }
 
-    fn irq_save(&self) {
-        MASKED.set(MASKED.get() + 1);
-    }
-
-    fn irq_restore(&self, (): ()) {
-        MASKED.set(MASKED.get() - 1);
-    }
-
     fn wait(&self, turn: u32) -> Wait {
         std::thread::yield_now();
         match HANDLER.take() {
@@ -234,11 +248,6 @@ impl Platform for Board {
         let mut world = self.world();
         world.turns += 1;
         if turn >= world.patience { Wait::GiveUp } else { Wait::Again }
-    }
-
-    fn relax(&self) {
-        assert_ne!(MASKED.get(), 0, "a task spins, and whom it waits for may never run");
-        std::thread::yield_now();
     }
 }
 
@@ -312,12 +321,6 @@ impl GicPlatform for Board {
 
     fn cpu(&self) -> Cpu {
         Cpu::new(0)
-    }
-
-    fn yield_task(&self) {
-        must_be_task("yield_task");
-        self.world().yields += 1;
-        std::thread::yield_now();
     }
 }
 

@@ -4,7 +4,7 @@ use super::local_apics::LocalApics;
 use crate::platform::{Executing, MachinePlatform};
 use crate::ram::{Publication, Ram};
 use irq_domain::{Dispatched, Host, Interrupts};
-use msi_types::Cpu;
+use msi_types::{Cpu, TaskContext};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,19 +69,19 @@ impl X86Kernel {
 
 impl LocalCpu for X86Kernel {
     fn irq_save(&self) -> IrqState {
-        LocalCpu::irq_save(&*self.platform)
+        self.platform.irq_save()
     }
 
     fn irq_restore(&self, state: IrqState) {
-        LocalCpu::irq_restore(&*self.platform, state);
+        self.platform.irq_restore(state);
     }
 
     fn relax(&self) {
-        LocalCpu::relax(&*self.platform);
+        self.platform.relax();
     }
 
-    fn may_wait(&self) -> bool {
-        self.platform.may_wait()
+    fn yield_now(&self) {
+        self.platform.yield_now();
     }
 }
 

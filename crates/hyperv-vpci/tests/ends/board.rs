@@ -11,7 +11,7 @@ use hyperv_vpci::protocol::{DeviceDescription, Request, Slot, Version};
 use hyperv_vpci::ring::{HeapRing, RingChannel};
 use msi_types::{
     Attachment, BlockRequest, Cpu, Delivery, Fit, HwIrqBlock, Initially, IrqState, LocalCpu,
-    MsiError, MsiMessage, MsiParent, NoIdentity, Rewrite, Shape, SignalMsi,
+    MsiError, MsiMessage, MsiParent, NoIdentity, Rewrite, Shape, SignalMsi, TaskContext,
 };
 use std::num::{NonZeroU8, NonZeroU16};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,15 +66,18 @@ impl TestKernel {
     }
 }
 
+impl TaskContext for TestKernel {
+    fn may_wait(&self) -> bool {
+        self.may_wait.load(Ordering::SeqCst)
+    }
+}
+
 impl LocalCpu for TestKernel {
     fn irq_save(&self) -> IrqState {
         IrqState::new(0)
     }
     fn irq_restore(&self, _: IrqState) {}
     fn relax(&self) {}
-    fn may_wait(&self) -> bool {
-        self.may_wait.load(Ordering::SeqCst)
-    }
 }
 
 impl Kernel for TestKernel {
@@ -212,13 +215,16 @@ pub(crate) fn reason(error: MsiError) -> &'static str {
 /// The SPI domain's own CPU, without interrupts.
 pub(crate) struct Idle;
 
+impl TaskContext for Idle {
+    fn may_wait(&self) -> bool {
+        true
+    }
+}
+
 impl LocalCpu for Idle {
     fn irq_save(&self) -> IrqState {
         IrqState::new(0)
     }
     fn irq_restore(&self, _: IrqState) {}
     fn relax(&self) {}
-    fn may_wait(&self) -> bool {
-        true
-    }
 }

@@ -8,7 +8,7 @@ use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Inje
 use hyperv_vpci::protocol::{DeviceDescription, Slot, Version};
 use msi_types::{
     BlockRequest, Cpu, Delivery, Fit, Initially, IrqState, LocalCpu, MsiParent, NoIdentity,
-    Rewrite, Shape, SignalMsi,
+    Rewrite, Shape, SignalMsi, TaskContext,
 };
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
@@ -100,6 +100,9 @@ impl<F: Fn() + Send + Sync> LocalCpu for Process<F> {
     fn relax(&self) {
         thread::yield_now();
     }
+}
+
+impl<F: Fn() + Send + Sync> TaskContext for Process<F> {
     fn may_wait(&self) -> bool {
         true
     }

@@ -34,7 +34,7 @@ impl fmt::Debug for SharedDeviceConfig {
 /// that come and go.
 ///
 /// The device is detached when this and the last of its domains are gone. Dropped where the caller
-/// [may not wait](crate::LocalCpu::may_wait), that is put off to a later task operation.
+/// [may not wait](crate::TaskContext::may_wait), that is put off to a later task operation.
 #[must_use = "dropping it, and all its domains, detaches the device"]
 pub struct SharedDevice {
     core: Arc<Interrupts>,

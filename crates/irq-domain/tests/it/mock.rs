@@ -8,7 +8,7 @@ mod store;
 use doorbell_test_support::Outside;
 use irq_domain::{
     Config, Dispatched, Host, Interrupts, Irq, IrqState, LocalCpu, MsiDevice, MsiDeviceConfig,
-    Stranded, UnknownCpu,
+    Stranded, TaskContext, UnknownCpu,
 };
 use msi_types::{Cpu, HwIrq, RequesterId};
 use std::cell::Cell;
@@ -67,10 +67,6 @@ fn is_task() -> bool {
 pub(crate) struct Kernel;
 
 impl LocalCpu for Kernel {
-    fn may_wait(&self) -> bool {
-        is_task()
-    }
-
     fn irq_save(&self) -> IrqState {
         IrqState::new(SAVED.replace(SAVED.get() + 1))
     }
@@ -87,6 +83,12 @@ impl LocalCpu for Kernel {
     fn yield_now(&self) {
         assert_task();
         std::thread::yield_now();
+    }
+}
+
+impl TaskContext for Kernel {
+    fn may_wait(&self) -> bool {
+        is_task()
     }
 }
 

@@ -42,10 +42,6 @@ impl LocalCpu for Hardware {
     fn relax(&self) {
         unreachable!("one thread waits for nobody");
     }
-
-    fn may_wait(&self) -> bool {
-        true
-    }
 }
 
 impl Apic for Hardware {

@@ -32,10 +32,6 @@ impl LocalCpu for Apics {
     fn relax(&self) {
         unreachable!("one thread waits for nobody");
     }
-
-    fn may_wait(&self) -> bool {
-        true
-    }
 }
 
 impl Apic for Apics {

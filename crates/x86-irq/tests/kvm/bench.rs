@@ -31,10 +31,6 @@ impl LocalCpu for KvmApic {
     fn relax(&self) {
         std::thread::yield_now();
     }
-
-    fn may_wait(&self) -> bool {
-        true
-    }
 }
 
 impl Apic for KvmApic {

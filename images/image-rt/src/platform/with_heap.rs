@@ -7,8 +7,8 @@ use core::alloc::Layout;
 use core::ops::Range;
 use core::ptr::NonNull;
 use gic_driver::{Coherence, GicPlatform, Table, TableLayout};
-use irq_domain::{Host, IrqState, LocalCpu};
-use msi_types::Cpu;
+use irq_domain::Host;
+use msi_types::{Cpu, TaskContext};
 
 impl GicPlatform for Kernel {
     /// Physically contiguous, zeroed, aligned as asked (up to 64 KiB and to the table's own size),
@@ -70,23 +70,10 @@ impl GicPlatform for Kernel {
     }
 }
 
-impl LocalCpu for Kernel {
+impl TaskContext for Kernel {
     /// A CPU runs one task, and takes interrupts with interrupts masked.
     fn may_wait(&self) -> bool {
         !cpu::irq_is_masked()
-    }
-
-    fn irq_save(&self) -> IrqState {
-        IrqState::new(cpu::irq_save() as usize)
-    }
-
-    fn irq_restore(&self, state: IrqState) {
-        cpu::irq_restore(state.get() as u64);
-    }
-
-    /// A kernel with a scheduler would yield in task context.
-    fn relax(&self) {
-        core::hint::spin_loop();
     }
 }
 

@@ -258,9 +258,16 @@ impl BoardFrame {
     }
 }
 
+impl LocalCpu for Board {
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+
+    fn irq_restore(&self, _: IrqState) {}
+}
+
 impl Platform for Board {
     type Mmio = BoardFrame;
-    type IrqState = ();
 
     fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         let sizes: &[u64] = match region.base {
@@ -275,8 +282,6 @@ impl Platform for Board {
             .contains(&base)
             .then(|| BoardFrame(self.clone(), base, bytes))
     }
-    fn irq_save(&self) {}
-    fn irq_restore(&self, (): ()) {}
     fn wait(&self, _: u32) -> Wait {
         Wait::GiveUp
     }
