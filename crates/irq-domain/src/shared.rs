@@ -144,7 +144,8 @@ mod tests {
 
     impl Drop for Counted {
         fn drop(&mut self) {
-            self.0.fetch_add(1, SeqCst);
+            let Self(drops) = self;
+            drops.fetch_add(1, SeqCst);
         }
     }
 
