@@ -12,7 +12,6 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
@@ -36,14 +35,6 @@ impl Handler {
 pub(crate) struct Action {
     pub(crate) handler: Handler,
     pub(crate) descriptor: Shared<Descriptor>,
-}
-
-impl Action {
-    #[inline]
-    pub(crate) fn context(&self, cpu: Cpu) -> IrqContext<'_> {
-        let Descriptor { irq, hwirq, .. } = *self.descriptor;
-        IrqContext { irq, hwirq, cpu, run: PhantomData }
-    }
 }
 
 impl fmt::Debug for Action {

@@ -39,6 +39,7 @@ impl HwIrqEntry {
     }
 
     /// The cell of `cpu`, if the vector was ever requested as a private one. Any context.
+    #[inline]
     pub(crate) fn private(&self, cpu: Cpu) -> Option<&HandlerCell<Action>> {
         let [cells] = self.private.get()?;
         Some(&cells.get(cpu.index())?.0)

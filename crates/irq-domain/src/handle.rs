@@ -39,6 +39,7 @@ impl IrqHandle {
     }
 
     /// The interrupt as the root controller acknowledges it. Any.
+    #[inline]
     pub fn hwirq(&self) -> HwIrq {
         self.descriptor.hwirq
     }

@@ -162,7 +162,9 @@ impl<T> HandlerCell<T> {
         loop {
             if seen & (INSTALLED | RUNNING | DISABLED | CLOSING | CHANGING) == INSTALLED {
                 match self.swap_if(seen, seen | RUNNING) {
-                    Ok(_) => return Arrival::Entered(Running { cell: self }),
+                    Ok(_) => {
+                        return Arrival::Entered(Running { cell: self, word: seen | RUNNING });
+                    }
                     Err(now) => seen = now,
                 }
                 continue;
@@ -277,10 +279,10 @@ impl<T> HandlerCell<T> {
         value.as_ref().expect("a cell is entered only while a value is installed")
     }
 
-    /// Ends the run. True if the caller now holds a pin, to send an arrival again.
+    /// Ends the run that began with the word `seen`. True if the caller now holds a pin, to send an
+    /// arrival again.
     #[inline]
-    fn end_run(&self) -> bool {
-        let mut seen = self.word.load(SeqCst);
+    fn end_run(&self, mut seen: u32) -> bool {
         loop {
             // A mark that was left while disabled waits for enable; one of a closing cell is void.
             let resend = seen & (RESEND | DISABLED | CLOSING) == RESEND;
@@ -302,6 +304,8 @@ impl<T> fmt::Debug for HandlerCell<T> {
 /// The right to run the handler.
 pub(crate) struct Running<'a, T> {
     cell: &'a HandlerCell<T>,
+    /// The word when the run began: mostly, it is the same at the end.
+    word: u32,
 }
 
 impl<'a, T> Running<'a, T> {
@@ -309,10 +313,10 @@ impl<'a, T> Running<'a, T> {
     /// and drops the pin. Others may run the handler already.
     #[inline]
     pub(crate) fn leave(self) -> Option<Pinned<'a, T>> {
-        let cell = self.cell;
+        let Self { cell, word } = self;
         core::mem::forget(self);
         // Lazily: a `Pinned` that is made has a pin to give back.
-        cell.end_run().then(|| Pinned { cell })
+        cell.end_run(word).then(|| Pinned { cell })
     }
 }
 
@@ -330,7 +334,7 @@ impl<T> Deref for Running<'_, T> {
 impl<T> Drop for Running<'_, T> {
     /// Without [`leave`](Self::leave), what arrived meanwhile is not sent again.
     fn drop(&mut self) {
-        if self.cell.end_run() {
+        if self.cell.end_run(self.word) {
             self.cell.unpin();
         }
     }

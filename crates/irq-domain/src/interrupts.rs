@@ -15,7 +15,7 @@ use crate::descriptor::{Action, Descriptor};
 use crate::dispatch_table::{DispatchTable, HwIrqEntry};
 use crate::handler_cell::{Arrival, HandlerCell, History, Running};
 use crate::host::Host;
-use crate::irq::{Deferral, Dispatched, Flow, Irq, IrqReturn, Unhandled};
+use crate::irq::{Deferral, Dispatched, Flow, Irq, IrqContext, IrqReturn, Unhandled};
 use crate::irq_numbers::IrqNumbers;
 use crate::lock::{TaskLock, TaskRwLock};
 use crate::runtime::Runtime;
@@ -24,6 +24,7 @@ use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::fmt;
+use core::marker::PhantomData;
 use core::num::NonZeroU16;
 use msi_types::{Cpu, HwIrq, WiredParent};
 
@@ -129,12 +130,19 @@ struct Run<'a> {
     running: Option<Running<'a, Action>>,
 }
 
-impl Drop for Run<'_> {
+impl Run<'_> {
     #[inline]
-    fn drop(&mut self) {
+    fn leave(&mut self) {
         if let Some(pinned) = self.running.take().and_then(Running::leave) {
             pinned.descriptor.redeliver(&self.core.runtime);
         }
+    }
+}
+
+impl Drop for Run<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -182,33 +190,49 @@ impl Interrupts {
         let Some(entry) = self.table.get(hwirq) else {
             return Dispatched::Unhandled(Unhandled::Unknown);
         };
-        match (self.run(&entry.shared, cpu), entry.private(cpu)) {
-            (Dispatched::Unhandled(Unhandled::Released | Unhandled::Unknown), Some(cell)) => {
-                self.run(cell, cpu)
-            }
-            (done, _) => done,
+        let absent = match self.arrive(&entry.shared, cpu) {
+            Ok(done) => return done,
+            Err(absent) => absent,
+        };
+        let private = entry.private(cpu).map(|cell| self.arrive(cell, cpu));
+        private.unwrap_or(Err(absent)).unwrap_or_else(|absent| {
+            Dispatched::Unhandled(match absent {
+                History::Used => Unhandled::Released,
+                History::Unused => Unhandled::Unknown,
+            })
+        })
+    }
+
+    /// # Errors
+    /// There is no handler.
+    #[inline]
+    fn arrive(&self, cell: &HandlerCell<Action>, cpu: Cpu) -> Result<Dispatched, History> {
+        match cell.enter() {
+            Arrival::Entered(running) => Ok(self.run(running, cpu)),
+            Arrival::Busy => Ok(Dispatched::Deferred(Deferral::Running)),
+            Arrival::Disabled => Ok(Dispatched::Deferred(Deferral::Disabled)),
+            Arrival::Absent(history) => Err(history),
         }
     }
 
     #[inline]
-    fn run(&self, cell: &HandlerCell<Action>, cpu: Cpu) -> Dispatched {
-        let running = match cell.enter() {
-            Arrival::Entered(running) => running,
-            Arrival::Busy => return Dispatched::Deferred(Deferral::Running),
-            Arrival::Disabled => return Dispatched::Deferred(Deferral::Disabled),
-            Arrival::Absent(History::Used) => return Dispatched::Unhandled(Unhandled::Released),
-            Arrival::Absent(History::Unused) => return Dispatched::Unhandled(Unhandled::Unknown),
+    fn run(&self, running: Running<'_, Action>, cpu: Cpu) -> Dispatched {
+        let mut run = Run { core: self, running: Some(running) };
+        let Some(Action { handler, descriptor }) = run.running.as_deref() else {
+            return Dispatched::Handled;
         };
-        running.descriptor.counts.count(cpu);
-        let running = Run { core: self, running: Some(running) };
-        let Some(action) = running.running.as_deref() else { return Dispatched::Handled };
-        match (action.handler)(&action.context(cpu)) {
+        descriptor.counts.count(cpu);
+        let Descriptor { irq, hwirq, .. } = **descriptor;
+        let done = match handler(&IrqContext { irq, hwirq, cpu, run: PhantomData }) {
             IrqReturn::Handled => Dispatched::Handled,
             IrqReturn::None => {
-                self.unhandled(&action.descriptor);
+                self.unhandled(descriptor);
                 Dispatched::Unhandled(Unhandled::IrqNone)
             }
-        }
+        };
+        run.leave();
+        core::mem::forget(run);
+        done
     }
 
     /// Shuts the interrupt off if its handler finds nothing to do all the time. Hard IRQ, once in a

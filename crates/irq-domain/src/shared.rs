@@ -137,7 +137,7 @@ mod tests {
     use alloc::sync::Arc;
     use doorbell_test_support::with_allocations;
 
-    type Drops = Arc<core::sync::atomic::AtomicUsize>;
+    type Drops = Arc<AtomicUsize>;
 
     /// Counts its drops.
     struct Counted(Drops);
