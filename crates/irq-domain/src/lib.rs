@@ -30,8 +30,8 @@
 //! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is
 //!   sent again at enable.
 //! - **Dropping a handle synchronises** with the handler on whichever CPU it runs. Where the caller
-//!   [may not wait](TaskContext::may_wait), a handler or any other interrupt of the kernel's own, drop
-//!   neither waits nor frees.
+//!   [may not wait](TaskContext::may_wait), a handler or any other interrupt of the kernel's own,
+//!   drop neither waits nor frees.
 //! - **A screaming interrupt is shut off**: one whose handler [finds nothing to
 //!   do](IrqReturn::None), time after time.
 //! - **A message that comes before its handler waits for it**: at the endpoint if that can be
