@@ -1,6 +1,7 @@
 //! A GICv2 with three CPUs, as its registers answer.
 
 use super::*;
+use msi_types::{IrqState, LocalCpu};
 
 pub(super) const DISTRIBUTOR: u64 = 0x800_0000;
 pub(super) const INTERFACE: u64 = 0x801_0000;
