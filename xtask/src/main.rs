@@ -22,6 +22,7 @@ mod machine;
 mod process;
 mod qemu;
 mod rust;
+mod size;
 mod step;
 mod system;
 mod tests;

@@ -1,7 +1,7 @@
 //! The bare-metal images on QEMU: the drivers, judged by a GIC and PCI devices of another project.
 
 mod cost;
-mod image;
+pub(crate) mod image;
 mod machines;
 mod minimal;
 mod monitor;

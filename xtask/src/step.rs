@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::workspace::Workspace;
 use crate::{
     acpi, bindings, boards, deny, differential, examples, fuzz, interleavings, kvm, lint, machine,
-    qemu, rust, tests,
+    qemu, rust, size, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -57,6 +57,11 @@ const STEPS: &[Step] = &[
         name: "qemu",
         about: "the drivers on bare metal, on QEMU's machines with PCI devices",
         run: qemu::run,
+    },
+    Step {
+        name: "size",
+        about: "the text of kernels with one kind of MSI controller, within budgets",
+        run: size::run,
     },
     Step {
         name: "differential",

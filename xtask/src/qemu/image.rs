@@ -37,15 +37,61 @@ impl Image {
         program: &str,
         features: &[&str],
     ) -> Result<Self> {
-        rust::need_target(&workspace.root, rust::BARE_TARGET)?;
-        let target = workspace.target.join("images");
-        let mut cargo = process::cargo(&workspace.root.join("images"));
-        cargo.args(["build", "--release", "--package", package, "--bin", program]).args(features);
-        process::must(cargo.args(["--target", rust::BARE_TARGET, "--target-dir"]).arg(&target))?;
-        let elf = target.join(rust::BARE_TARGET).join("release").join(program);
+        let elf = elf(workspace, "release", package, program, features)?;
         let flat = elf.with_extension("img");
         flatten(&elf, &flat)?;
         Ok(Self { elf, flat })
+    }
+}
+
+/// Builds a program by a profile; the ELF file.
+pub(crate) fn elf(
+    workspace: &Workspace,
+    profile: &str,
+    package: &str,
+    program: &str,
+    features: &[&str],
+) -> Result<PathBuf> {
+    rust::need_target(&workspace.root, rust::BARE_TARGET)?;
+    let target = workspace.target.join("images");
+    let mut cargo = process::cargo(&workspace.root.join("images"));
+    cargo.args(["build", "--profile", profile, "--package", package, "--bin", program]);
+    cargo.args(features).args(["--target", rust::BARE_TARGET, "--target-dir"]);
+    process::must(cargo.arg(&target))?;
+    Ok(target.join(rust::BARE_TARGET).join(profile).join(program))
+}
+
+/// Bytes of an ELF file's sections that hold instructions.
+pub(crate) fn text_bytes(file: &[u8]) -> Result<u64> {
+    const INSTRUCTIONS: u64 = 1 << 2;
+    let file = ElfFile::new(file)?;
+    let (headers, count) = (file.number(0x28, 8)?, file.number(0x3c, 2)?);
+    let mut bytes = 0;
+    for header in (0..count).map(|index| headers + 64 * index) {
+        if file.number(header + 8, 8)? & INSTRUCTIONS != 0 {
+            bytes += file.number(header + 32, 8)?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// An ELF file of 64 bits.
+struct ElfFile<'a>(&'a [u8]);
+
+impl<'a> ElfFile<'a> {
+    fn new(file: &'a [u8]) -> Result<Self> {
+        let file = Self(file);
+        let magic = (file.number(0, 4)?, file.number(4, 1)?);
+        ensure!(magic == (0x464c_457f, 2), "wrong magic number");
+        Ok(file)
+    }
+
+    /// A little-endian number.
+    fn number(&self, at: u64, bytes: usize) -> Result<u64> {
+        let at = usize::try_from(at)?;
+        let field = at.checked_add(bytes).and_then(|end| self.0.get(at..end));
+        let field = field.context("the file is too short")?;
+        Ok(field.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 }
 
@@ -58,12 +104,8 @@ fn flatten(elf: &Path, flat: &Path) -> Result<()> {
 
 fn memory_of(file: &[u8]) -> Result<Vec<u8>> {
     const LOADED: u64 = 1;
-    let number = |at: u64, bytes: usize| -> Result<u64> {
-        let at = usize::try_from(at)?;
-        let field = file.get(at..at + bytes).context("the file is too short")?;
-        Ok(field.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-    };
-    ensure!(number(0, 4)? == 0x464c_457f && number(4, 1)? == 2, "wrong magic number");
+    let elf = ElfFile::new(file)?;
+    let number = |at, bytes| elf.number(at, bytes);
     let (headers, count) = (number(0x20, 8)?, number(0x38, 2)?);
     let mut segments = Vec::new();
     for header in (0..count).map(|index| headers + 56 * index) {
@@ -111,6 +153,21 @@ mod test {
     fn segments_lie_where_they_are_loaded() {
         let file = elf(&[(0x1004, b"cd"), (0x1000, b"ab")]);
         assert_eq!(memory_of(&file).unwrap(), b"ab\0\0cd");
+    }
+
+    #[test]
+    fn text_is_what_sections_of_instructions_hold() {
+        let mut file = elf(&[]);
+        file[0x28] = 64;
+        file[0x3c] = 3;
+        for (flags, bytes) in [(2, 100), (6, 20), (4, 3)] {
+            let header = file.len();
+            file.resize(header + 64, 0);
+            file[header + 8] = flags;
+            file[header + 32] = bytes;
+        }
+        assert_eq!(text_bytes(&file).unwrap(), 23);
+        assert!(text_bytes(&file[..100]).is_err());
     }
 
     #[test]

@@ -1,0 +1,5 @@
+//! What the smallest kernels share.
+#![no_std]
+
+#[cfg(feature = "heap")]
+pub mod size;

@@ -1,0 +1,109 @@
+//! What the kernels that are measured share: a GIC, one kind of MSI controller, and a device with
+//! four vectors. They are linked, not run: `virt` has neither direct LPIs nor message-based SPIs.
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec;
+use core::error::Error;
+use core::num::NonZeroU16;
+use core::sync::atomic::{AtomicU32, Ordering};
+use gic_arch::Affinity;
+use gic_driver::{CpuInterface, GicConfig, GicCpuInterface, RedistributorRegion};
+use image_rt::platform::{Kernel, registers};
+use image_rt::{Boot, cpu, exceptions, power, start};
+use irq_domain::{Config, Interrupts, MsiDevice, MsiDeviceConfig};
+use msi_types::{
+    Cpu, Fit, HwIrq, Masking, MessageStore, MsiMessage, MsiParent, RequesterId, Rewrite, Shape,
+    Slots, StoreError,
+};
+use spin::{Mutex, Once};
+
+/// The GIC's driver of these kernels.
+pub type Gic = gic_driver::Gic<Kernel>;
+
+/// Brings a controller up.
+pub type BringUp = fn(&Arc<Gic>) -> Result<Arc<dyn MsiParent>, Box<dyn Error>>;
+
+const THIS: Cpu = Cpu::new(0);
+const VECTORS: u16 = 4;
+
+static INTERRUPTS: Once<Arc<Interrupts>> = Once::new();
+static MESSAGES: AtomicU32 = AtomicU32::new(0);
+
+/// Brings the GIC and `controller` up, and takes a device's vectors into use.
+pub fn run(boot: Boot, controller: BringUp) -> ! {
+    // SAFETY: what the loader handed over, before anything else.
+    let gic = unsafe { start::start(boot) }.gic.expect("a GIC");
+    exceptions::set_irq_handler(|| {
+        <CpuInterface<_>>::new(registers()).handle_pending(|intid| {
+            let interrupts = INTERRUPTS.get().expect("interrupts come after it");
+            let _ = interrupts.dispatch(THIS, HwIrq::new(intid.get()));
+        });
+    });
+    let served = serve(gic, controller).expect("the controllers and a vector");
+    cpu::irq_enable();
+    assert!(cpu::wait_until(5000, || MESSAGES.load(Ordering::Relaxed) > 0), "no message");
+    drop(served);
+    power::system_off()
+}
+
+fn serve(
+    [gicd, redistributors]: [gic_driver::PhysicalRegion; 2],
+    controller: BringUp,
+) -> Result<(MsiDevice, irq_domain::IrqHandle), Box<dyn Error>> {
+    let region = RedistributorRegion { region: redistributors, stride: None };
+    let this = Affinity::from_mpidr(cpu::mpidr());
+    let config = GicConfig::new(gicd.base, vec![region], vec![this]);
+    let gic = Arc::new(Gic::new(Arc::new(Kernel), config)?);
+    gic.cpu_on(THIS, &registers())?;
+    let parent = controller(&gic)?;
+    let config = Config::new(NonZeroU16::MIN, Arc::new(Kernel)).with_wired(gic);
+    let interrupts = INTERRUPTS.call_once(|| Arc::new(Interrupts::new(config).expect("memory")));
+    interrupts.cpu_online(THIS, |_| ())?;
+    let requester = RequesterId::pci(1, 0, 0);
+    let store = Arc::new(Store::default());
+    let config = MsiDeviceConfig { name: "device", requester, parent, store };
+    let device = MsiDevice::attach(interrupts, config)?;
+    let vectors = device.allocate(Shape::Independent, 1..=VECTORS)?;
+    let count = |_: &irq_domain::IrqContext<'_>| _ = MESSAGES.fetch_add(1, Ordering::Relaxed);
+    let handle = device.request(vectors[0].slot, "first", count)?;
+    Ok((device, handle))
+}
+
+/// The registers of a device outside of PCI.
+#[derive(Default)]
+struct Store(Mutex<[MsiMessage; VECTORS as usize]>);
+
+impl Slots for &Store {
+    fn write(&mut self, slot: u16, message: MsiMessage) {
+        self.0.lock()[usize::from(slot % VECTORS)] = message;
+    }
+
+    fn mask(&mut self, _: u16) {}
+    fn unmask(&mut self, _: u16) {}
+}
+
+impl MessageStore for Store {
+    fn slots(&self) -> u16 {
+        VECTORS
+    }
+
+    fn fit(&self) -> Fit {
+        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked }
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::None
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        change(&mut &*self);
+        Ok(())
+    }
+
+    fn set_enabled(&self, _: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
