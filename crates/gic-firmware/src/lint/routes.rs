@@ -169,19 +169,16 @@ fn its_cells(description: &Description, findings: &mut Findings) {
     }
 }
 
-/// Sweeps over the DeviceIDs of each ITS. Of the claims so far it keeps the one that reaches
-/// furthest, and the one of another requester that does.
+/// Sweeps over the DeviceIDs of each ITS with the claim that reaches furthest so far. Wherever two
+/// requesters share, at least one of them is reported.
 fn shared_ids(description: &Description, claims: &[Claim<'_>], findings: &mut Findings) {
     let mut sorted: Vec<&Claim<'_>> = claims.iter().collect();
     sorted.sort_by_key(|claim| (claim.controller, claim.first));
-    let mut furthest: [Option<&Claim<'_>>; 2] = [None, None];
+    let mut furthest: Option<&Claim<'_>> = None;
     for claim in sorted {
-        let before = furthest.iter().flatten().find(|before| {
-            before.controller == claim.controller
-                && before.owner != claim.owner
-                && before.last >= claim.first
-        });
-        if let Some(before) = before {
+        let before = furthest.filter(|before| before.controller == claim.controller);
+        let meets = |before: &&Claim<'_>| before.owner != claim.owner && before.last >= claim.first;
+        if let Some(before) = before.filter(meets) {
             let its = description.controller(claim.controller).map(|its| its.id.as_str());
             let message = format!(
                 "DeviceID {:#x} at {} is {}'s, too",
@@ -191,27 +188,7 @@ fn shared_ids(description: &Description, claims: &[Claim<'_>], findings: &mut Fi
             );
             findings.add(Rule::SharedDeviceId, claim.origin.clone(), message);
         }
-        furthest = keep(furthest, claim);
-    }
-}
-
-/// The two claims of different requesters that reach furthest, the furthest first.
-fn keep<'c, 'd>(
-    furthest: [Option<&'c Claim<'d>>; 2],
-    claim: &'c Claim<'d>,
-) -> [Option<&'c Claim<'d>>; 2] {
-    let is_here = |other: &&Claim<'_>| other.controller == claim.controller;
-    let [first, second] = furthest.map(|other| other.filter(is_here));
-    match first {
-        Some(first) if first.owner == claim.owner && first.last >= claim.last => {
-            [Some(first), second]
-        }
-        Some(first) if first.owner != claim.owner && first.last >= claim.last => {
-            let reaches = second.is_none_or(|second| second.last < claim.last);
-            [Some(first), if reaches { Some(claim) } else { second }]
-        }
-        Some(first) if first.owner == claim.owner => [Some(claim), second],
-        first => [Some(claim), first],
+        furthest = before.filter(|before| before.last >= claim.last).or(Some(claim));
     }
 }
 

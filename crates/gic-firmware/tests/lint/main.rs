@@ -1,5 +1,6 @@
 //! Each rule's explanation is tried: its fault is found, its mend is free of findings.
 
+mod bounds;
 mod dts;
 
 use gic_firmware::lint::{KnownRegisters, check};

@@ -1,0 +1,104 @@
+//! The first and the last number that a rule reports.
+
+use super::findings;
+use gic_firmware::lint::{KnownRegisters, check};
+use gic_firmware::{
+    Controller, ControllerIndex, Description, Fact, MapEntry, MsiRouting, PciHost, Region, Rule,
+    Target,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn breaks(rule: Rule, change: &str, known: &KnownRegisters) -> bool {
+    findings(change, known).iter().any(|finding| finding.rule == rule)
+}
+
+#[test]
+fn sharing_begins_with_one_device_id() {
+    let shares = |device: &str| {
+        let change = format!("&dma {{ msi-parent = <&its {device}>; }};");
+        breaks(Rule::SharedDeviceId, &change, &KnownRegisters::default())
+    };
+    assert!(shares("0x0") && shares("0xffff"));
+    assert!(!shares("0x10000"));
+}
+
+#[test]
+fn buses_that_are_not_there_share_nothing() {
+    let shares = |device: &str| {
+        let change = format!(
+            "&pcie {{ bus-range = <0x10 0x1f>; }}; &dma {{ msi-parent = <&its {device}>; }};"
+        );
+        breaks(Rule::SharedDeviceId, &change, &KnownRegisters::default())
+    };
+    assert!(shares("0x1000") && shares("0x1fff"));
+    assert!(!shares("0xfff") && !shares("0x2000"));
+}
+
+#[test]
+fn the_last_spi_is_there() {
+    let known = KnownRegisters { gicd_typer: Some(0x3_0007), ..KnownRegisters::default() };
+    let is_beyond = |spi: u32| {
+        let change = format!("&dma {{ interrupts = <0 {spi} 4>; }};");
+        breaks(Rule::SpiBeyondDistributor, &change, &known)
+    };
+    assert!(!is_beyond(223) && is_beyond(224));
+    let highest = KnownRegisters { gicd_typer: Some(0x3_001f), ..KnownRegisters::default() };
+    assert!(!breaks(Rule::SpiBeyondDistributor, "&dma { interrupts = <0 987 4>; };", &highest));
+}
+
+#[test]
+fn a_range_meets_wires_at_its_ends() {
+    let meets = |range: &str| {
+        let change = format!("&gic {{ msi-controller; mbi-ranges = <{range}>; }};");
+        breaks(Rule::MsiOverWired, &change, &KnownRegisters::default())
+    };
+    assert!(meets("72 1") && meets("70 3") && meets("72 8"));
+    assert!(!meets("73 8") && !meets("64 8"));
+}
+
+/// Hosts whose maps take one requester ID after the other to these DeviceIDs.
+fn hosts(maps: &[Vec<(u32, u32)>]) -> Description {
+    let region = |base| Region::new(base, 0x2_0000).expect("it does not wrap");
+    let host = |(number, map): (usize, &Vec<(u32, u32)>)| {
+        let mut requester = 0;
+        let entries = map.iter().map(|&(device, length)| {
+            let target = Target::Controller(ControllerIndex::new(0));
+            let (rid_base, device_id_base) = (requester.into(), device.into());
+            requester += length;
+            MapEntry { rid_base, length, target, device_id_base }
+        });
+        let config = Region::new(0x10_0000_0000 * (number as u64 + 1), 256 << 20);
+        let config = config.expect("it does not wrap");
+        PciHost {
+            msi: MsiRouting {
+                map: Some(entries.map(Fact::stated).collect()),
+                ..MsiRouting::default()
+            },
+            ..PciHost::ecam(format!("/pcie@{number}"), config, MsiRouting::default())
+        }
+    };
+    Description {
+        controllers: vec![Controller::its("/its", region(0x808_0000))],
+        hosts: maps.iter().enumerate().map(host).collect(),
+        ..Description::default()
+    }
+}
+
+proptest! {
+    #[test]
+    fn sharing_is_found_wherever_it_is(
+        maps in vec(vec((0..200u32, 1..30u32), 1..4), 1..5),
+    ) {
+        let meets = |(one, length): (u32, u32), (other, more): (u32, u32)| {
+            one < other + more && other < one + length
+        };
+        let is_shared = maps.iter().enumerate().any(|(place, map)| {
+            let others = maps.iter().take(place).flatten();
+            others.into_iter().any(|other| map.iter().any(|one| meets(*one, *other)))
+        });
+        let found = check(&hosts(&maps), &KnownRegisters::default());
+        let is_found = found.iter().any(|finding| finding.rule == Rule::SharedDeviceId);
+        prop_assert_eq!(is_found, is_shared, "{:?}", found);
+    }
+}
