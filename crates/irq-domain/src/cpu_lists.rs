@@ -44,6 +44,32 @@ impl Candidates {
         Ok(Self { cpus: list, load: try_collect((0..cpus).map(|_| 0))? })
     }
 
+    /// Those of `among` that are on line, the one with the fewest managed interrupts first, of
+    /// which `managed` has the targets.
+    pub(crate) fn least_managed(
+        &mut self,
+        among: &[Cpu],
+        online: &[Cpu],
+        managed: impl Iterator<Item = Cpu>,
+    ) -> &[Cpu] {
+        let Self { cpus, load } = self;
+        load.fill(0);
+        for target in managed {
+            if let Some(load) = load.get_mut(target.index()) {
+                *load += 1;
+            }
+        }
+        cpus.clear();
+        for cpu in among {
+            if online.contains(cpu) && !cpus.contains(cpu) {
+                let load_of = |cpu: &Cpu| load.get(cpu.index()).copied();
+                let at = cpus.partition_point(|other| load_of(other) <= load_of(cpu));
+                cpus.insert(at, *cpu);
+            }
+        }
+        cpus
+    }
+
     /// The CPUs on line that are among these.
     pub(crate) fn fill(&mut self, online: &[Cpu], among: &[Cpu]) {
         self.cpus.clear();

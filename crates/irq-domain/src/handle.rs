@@ -5,6 +5,7 @@ use crate::control::Control;
 use crate::deferred_free::TakenOnDrop;
 use crate::descriptor::Descriptor;
 use crate::error::MoveError;
+use crate::interrupt::Interrupt;
 use crate::interrupts::Interrupts;
 use crate::irq::Irq;
 use crate::shared::Shared;
@@ -47,7 +48,7 @@ impl IrqHandle {
     /// Masks the interrupt at its source. A handler that runs goes on; what arrives from now on is
     /// sent again when it is enabled. Disables nest. Any.
     pub fn disable(&self) {
-        self.while_installed(|control| self.core.disable(&self.descriptor, control));
+        self.while_installed(|control| self.interrupt().disable(control));
     }
 
     /// [`disable`](Self::disable), then waits for the handler to return; nothing to wait for where
@@ -59,13 +60,13 @@ impl IrqHandle {
 
     /// Undoes one [`disable`](Self::disable). What arrived meanwhile arrives now. Any.
     pub fn enable(&self) {
-        self.while_installed(|control| self.core.enable(&self.descriptor, control));
+        self.while_installed(|control| self.interrupt().enable(control));
     }
 
     /// Waits until no handler runs that began before the call; where the caller
     /// [may not wait](crate::TaskContext::may_wait), it does not. Task.
     pub fn synchronize(&self) {
-        self.core.synchronize(&self.descriptor);
+        self.interrupt().synchronize();
     }
 
     /// Moves the interrupt: [`Interrupts::set_affinity`]. Task.
@@ -108,9 +109,13 @@ impl IrqHandle {
         self.descriptor.redelivered.load(Ordering::Relaxed)
     }
 
+    fn interrupt(&self) -> Interrupt<'_> {
+        self.core.interrupt(&self.descriptor)
+    }
+
     /// The device's domain may be torn down before its handles are dropped.
     fn while_installed<T>(&self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
-        self.core.while_installed(&self.descriptor, act)
+        self.interrupt().while_installed(act)
     }
 }
 
@@ -155,7 +160,7 @@ impl PerCpuHandle {
     /// Lets the interrupt through on the calling CPU. Does not nest. Any; nothing on a thread that
     /// is no CPU.
     pub fn enable_here(&self) {
-        self.core.with_own_cell(&self.descriptor, |cell| {
+        self.core.interrupt(&self.descriptor).with_own_cell(|cell| {
             let resend = cell.enable();
             self.descriptor.unmask();
             if resend {
@@ -167,7 +172,7 @@ impl PerCpuHandle {
     /// Masks the interrupt on the calling CPU. Does not nest. Any; nothing on a thread that is no
     /// CPU.
     pub fn disable_here(&self) {
-        self.core.with_own_cell(&self.descriptor, |cell| {
+        self.core.interrupt(&self.descriptor).with_own_cell(|cell| {
             cell.disable();
             self.descriptor.mask();
         });

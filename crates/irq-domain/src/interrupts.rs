@@ -1,35 +1,38 @@
 //! The core itself: dispatch, and what all its other operations share.
 
-mod candidates;
-mod control;
 mod hotplug;
 mod placement;
 mod reclaim;
 mod request;
-mod view;
 
-use crate::affinity::{AffinityPolicy, RoundRobin};
-use crate::cpu_lists::Hotplug;
+use crate::affinity::AffinityPolicy;
+#[cfg(doc)]
+use crate::affinity::RoundRobin;
+use crate::cpu_choice::CpuChoice;
+use crate::cpu_lists::{Candidates, Hotplug};
 use crate::deferred_free::DeferredFree;
 use crate::descriptor::{Action, Descriptor};
-use crate::dispatch_table::{DispatchTable, HwIrqEntry};
+use crate::dispatch_table::DispatchTable;
 use crate::handler_cell::{Arrival, HandlerCell, History, Running};
 use crate::host::Host;
+use crate::interrupt::Interrupt;
 use crate::irq::{Deferral, Dispatched, Flow, Irq, IrqContext, IrqReturn, Unhandled};
+use crate::irq_info::{self, IrqInfo};
 use crate::irq_numbers::IrqNumbers;
 use crate::lock::{TaskLock, TaskRwLock};
+use crate::root_controller::RootController;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
 use core::num::NonZeroU16;
 use msi_types::{Cpu, HwIrq, WiredParent};
 
 pub use request::WiredRequest;
-pub use view::{EffectiveAffinity, IrqInfo};
 
 /// Configuration of an interrupt core.
 pub struct Config {
@@ -84,13 +87,8 @@ pub struct Interrupts {
     pub(crate) numbers: TaskLock<IrqNumbers>,
     /// Read: CPUs are being chosen for new interrupts. Write: a CPU comes or goes.
     pub(crate) hotplug: TaskRwLock<Hotplug>,
-    wired: Option<Arc<dyn WiredParent>>,
-    /// Held while a wired interrupt's target changes.
-    wired_targets: TaskLock<()>,
-    /// Held while an interrupt at the root is requested.
-    root_requests: TaskLock<()>,
-    policy: Option<Box<dyn AffinityPolicy>>,
-    round_robin: RoundRobin,
+    root: RootController,
+    pub(crate) choice: CpuChoice,
     deferred: DeferredFree<Deferred>,
 }
 
@@ -160,11 +158,8 @@ impl Interrupts {
             runtime: Runtime::try_new(config.host, cpus)?,
             numbers: TaskLock::new(IrqNumbers::default()),
             hotplug: TaskRwLock::new(Hotplug::try_new(cpus.into())?),
-            wired: config.wired,
-            wired_targets: TaskLock::new(()),
-            root_requests: TaskLock::new(()),
-            policy: config.policy,
-            round_robin: RoundRobin::default(),
+            root: RootController::new(config.wired),
+            choice: CpuChoice::new(config.policy),
             deferred: DeferredFree::new(),
         })
     }
@@ -241,12 +236,39 @@ impl Interrupts {
     fn unhandled(&self, descriptor: &Descriptor) {
         let screams =
             descriptor.unhandled.count(&descriptor.counts) && descriptor.flow != Flow::PerCpu;
-        if screams
-            && self
-                .while_installed(descriptor, |control| self.disable(descriptor, control))
-                .is_some()
-        {
+        let interrupt = self.interrupt(descriptor);
+        if screams && interrupt.while_installed(|control| interrupt.disable(control)).is_some() {
             self.host().screaming(descriptor.irq);
+        }
+    }
+
+    /// All interrupts, by ascending number. A momentary view: the counters go on meanwhile. Task.
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub fn snapshot(&self) -> Result<Vec<IrqInfo>, TryReserveError> {
+        let mut all = Vec::new();
+        for descriptor in self.each() {
+            all.try_reserve(1)?;
+            all.push(IrqInfo::of(self.interrupt(&descriptor))?);
+        }
+        Ok(all)
+    }
+
+    /// One interrupt; `None` if it does not exist. Task.
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub fn irq_info(&self, irq: Irq) -> Result<Option<IrqInfo>, TryReserveError> {
+        self.find(irq).map(|descriptor| IrqInfo::of(self.interrupt(&descriptor))).transpose()
+    }
+
+    /// Writes the hierarchy of an interrupt for people, one level per line, the device first and
+    /// the root last: what Linux shows in debugfs. Allocates nothing. Task.
+    pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self.find(irq) {
+            Some(descriptor) => irq_info::describe(self.interrupt(&descriptor), out),
+            None => writeln!(out, "irq {irq}: does not exist"),
         }
     }
 
@@ -264,13 +286,22 @@ impl Interrupts {
         self.runtime.host()
     }
 
-    /// The table entry of an existing interrupt.
-    pub(crate) fn entry(&self, descriptor: &Descriptor) -> &HwIrqEntry {
-        self.table.get(descriptor.hwirq).expect("the entry was made before the descriptor")
+    /// An existing interrupt with its entry of the table.
+    pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> Interrupt<'a> {
+        let entry = self.table.get(descriptor.hwirq);
+        let entry = entry.expect("the entry was made before the descriptor");
+        Interrupt { descriptor, entry, runtime: &self.runtime }
     }
 
-    fn policy(&self) -> &dyn AffinityPolicy {
-        self.policy.as_deref().unwrap_or(&self.round_robin)
+    /// Those of `among` that are on line, the one with the fewest managed interrupts first.
+    pub(crate) fn least_managed<'a>(
+        &self,
+        among: &[Cpu],
+        online: &[Cpu],
+        candidates: &'a mut Candidates,
+    ) -> &'a [Cpu] {
+        let numbers = self.numbers.lock(self.host());
+        candidates.least_managed(among, online, numbers.managed_targets())
     }
 
     fn find(&self, irq: Irq) -> Option<Shared<Descriptor>> {

@@ -5,6 +5,7 @@ use crate::irq::Irq;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
+use msi_types::Cpu;
 
 /// Interrupts by IRQ number.
 #[derive(Debug, Default)]
@@ -49,9 +50,10 @@ impl IrqNumbers {
         self.used.get(irq.get() as usize)?.clone()
     }
 
-    /// All interrupts by ascending number.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Shared<Descriptor>> {
-        self.used.iter().flatten()
+    /// The targets of all managed interrupts.
+    pub(crate) fn managed_targets(&self) -> impl Iterator<Item = Cpu> {
+        let managed = self.used.iter().flatten().filter(|descriptor| descriptor.among.is_some());
+        managed.map(|descriptor| descriptor.target())
     }
 
     /// The first interrupt from this number on.
@@ -67,7 +69,7 @@ mod tests {
     use crate::irq::Flow;
     use alloc::sync::Arc;
     use core::num::NonZeroU16;
-    use msi_types::{Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
+    use msi_types::{HwIrq, MsiError, Pending, Trigger, WiredParent};
 
     /// A root controller that numbers have nothing to do with.
     struct Untouched;

@@ -2,7 +2,8 @@
 //! off line takes was reserved when the core was made.
 
 use super::Interrupts;
-use super::placement::{Unreachable, unless_unknown};
+use super::placement::unless_unknown;
+use crate::cpu_choice::{Unreachable, first_of, first_reachable};
 use crate::cpu_lists::Hotplug;
 use crate::descriptor::{Descriptor, Source};
 use crate::error::{MoveError, Stranded, UnknownCpu};
@@ -79,10 +80,10 @@ impl Interrupts {
         let Hotplug { online, room } = hotplug;
         let relocate = |cpu| self.relocate(descriptor, cpu, None);
         if let Some(among) = &descriptor.among {
-            let moved = Self::first_of(self.least_managed(among, online, room), relocate);
+            let moved = first_of(self.least_managed(among, online, room), relocate);
             return moved.map_or_else(
                 || {
-                    self.shut_down(descriptor);
+                    self.interrupt(descriptor).shut_down();
                     Ok(())
                 },
                 unless_unknown,
@@ -91,8 +92,8 @@ impl Interrupts {
         if let Some(moved) = self.among_wanted(descriptor, hotplug, relocate) {
             return unless_unknown(moved);
         }
-        let choice = self.choose_cpu(&hotplug.online).ok_or(MoveError::Offline(from))?;
-        unless_unknown(Self::first_reachable(choice, &hotplug.online, relocate))
+        let choice = self.choice.choose(&hotplug.online).ok_or(MoveError::Offline(from))?;
+        unless_unknown(first_reachable(choice, &hotplug.online, relocate))
     }
 
     /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none
@@ -104,21 +105,12 @@ impl Interrupts {
         relocate: impl FnMut(Cpu) -> Result<(), MoveError>,
     ) -> Option<Result<(), MoveError>> {
         room.fill(online, descriptor.wanted.lock(self.host()).as_deref()?);
-        let moved = Self::first_of(self.preferred(room), relocate)
+        let moved = first_of(self.choice.preferred(room), relocate)
             .filter(|moved| !moved.as_ref().is_err_and(Unreachable::is_unreachable));
         if moved.is_none() {
             *descriptor.wanted.lock(self.host()) = None;
         }
         moved
-    }
-
-    /// Holds a managed interrupt back until one of its CPUs is on line again: what its device sends
-    /// stays pending.
-    fn shut_down(&self, descriptor: &Descriptor) {
-        let mut control = descriptor.control.lock(self.host());
-        if control.shut_down() {
-            self.disable(descriptor, &mut control);
-        }
     }
 
     /// Lets a managed interrupt through again that was shut down, on one of its CPUs.
@@ -128,9 +120,7 @@ impl Interrupts {
             return Ok(());
         }
         unless_unknown(self.relocate(descriptor, cpu, None))?;
-        let mut control = descriptor.control.lock(self.host());
-        control.start();
-        self.enable(descriptor, &mut control);
+        self.interrupt(descriptor).start();
         Ok(())
     }
 
@@ -139,10 +129,7 @@ impl Interrupts {
     fn settled_target(&self, descriptor: &Descriptor) -> Option<Cpu> {
         match &descriptor.source {
             Source::PerCpu(_) => None,
-            Source::Wired(_) => {
-                let _targets = self.wired_targets.lock(self.host());
-                Some(descriptor.target())
-            }
+            Source::Wired(_) => Some(self.root.settled_target(self.host(), descriptor)),
             Source::Device(source) => Some(source.settled_target(self.host(), descriptor)),
         }
     }

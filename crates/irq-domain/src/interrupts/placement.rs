@@ -2,13 +2,14 @@
 
 use super::Interrupts;
 use crate::affinity::Moved;
+use crate::cpu_choice::first_of;
 use crate::cpu_lists::Candidates;
 use crate::descriptor::{Descriptor, Source};
 use crate::error::MoveError;
 use crate::irq::Irq;
 use alloc::vec::Vec;
 use doorbell_fallible::try_collect;
-use msi_types::{Cpu, MsiError, WiredParent};
+use msi_types::Cpu;
 
 impl Interrupts {
     /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was
@@ -44,7 +45,7 @@ impl Interrupts {
         } else {
             let mut room = Candidates::try_new(self.cpus())?;
             room.fill(&self.hotplug.read(self.host()).online, among);
-            Self::first_of(self.preferred(&mut room), |cpu| {
+            first_of(self.choice.preferred(&mut room), |cpu| {
                 self.relocate_and_tell(&descriptor, cpu)
             })
             .ok_or(MoveError::NoneOnline)??
@@ -86,79 +87,11 @@ impl Interrupts {
     ) -> Result<(), MoveError> {
         match &descriptor.source {
             Source::Device(source) => source.relocate(&self.runtime, descriptor, to, list),
-            Source::Wired(parent) => self.relocate_wired(descriptor, &**parent, to, list),
+            Source::Wired(parent) => {
+                self.root.relocate(&self.runtime, (descriptor, &**parent), to, list)
+            }
             Source::PerCpu(_) => Err(MoveError::PerCpu(descriptor.irq)),
         }
-    }
-
-    fn relocate_wired(
-        &self,
-        descriptor: &Descriptor,
-        parent: &dyn WiredParent,
-        to: Cpu,
-        mut list: Option<&mut Vec<Irq>>,
-    ) -> Result<(), MoveError> {
-        if let Some(irqs) = &mut list {
-            irqs.try_reserve(1)?;
-        }
-        let _targets = self.wired_targets.lock(self.host());
-        // The input is given back under this lock, after its handler went.
-        if !descriptor.control.lock(self.host()).is_installed() {
-            return Err(MoveError::UnknownIrq(descriptor.irq));
-        }
-        self.runtime.check_online(to)?;
-        if descriptor.target() == to {
-            return Ok(());
-        }
-        parent.set_target(descriptor.hwirq, to)?;
-        descriptor.set_target(to);
-        if let Some(irqs) = list {
-            irqs.push(descriptor.irq);
-        }
-        Ok(())
-    }
-
-    /// The policy's choice among the CPUs on line; `None` if there are none.
-    pub(crate) fn choose_cpu(&self, online: &[Cpu]) -> Option<Cpu> {
-        let first = *online.first()?;
-        let chosen = self.policy().choose(online);
-        Some(if online.contains(&chosen) { chosen } else { first })
-    }
-
-    /// Tries `choice`, then the other CPUs on line as long as they cannot be reached: by the
-    /// controller, or by an endpoint whose address is too narrow for their doorbell.
-    pub(crate) fn first_reachable<T, E: Unreachable>(
-        choice: Cpu,
-        online: &[Cpu],
-        mut attempt: impl FnMut(Cpu) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let result = attempt(choice);
-        let others = online.iter().filter(|cpu| **cpu != choice);
-        Self::as_long_as_unreachable(result, others, attempt)
-    }
-
-    /// The same for these CPUs in their order; `None` if there are none.
-    pub(crate) fn first_of<T, E: Unreachable>(
-        cpus: &[Cpu],
-        mut attempt: impl FnMut(Cpu) -> Result<T, E>,
-    ) -> Option<Result<T, E>> {
-        let (first, others) = cpus.split_first()?;
-        let result = attempt(*first);
-        Some(Self::as_long_as_unreachable(result, others.iter(), attempt))
-    }
-
-    fn as_long_as_unreachable<'a, T, E: Unreachable>(
-        mut result: Result<T, E>,
-        others: impl Iterator<Item = &'a Cpu>,
-        mut attempt: impl FnMut(Cpu) -> Result<T, E>,
-    ) -> Result<T, E> {
-        for cpu in others {
-            match &result {
-                Err(error) if error.is_unreachable() => result = attempt(*cpu),
-                _ => break,
-            }
-        }
-        result
     }
 }
 
@@ -167,22 +100,5 @@ pub(super) fn unless_unknown(moved: Result<(), MoveError>) -> Result<(), MoveErr
     match moved {
         Err(MoveError::UnknownIrq(_)) => Ok(()),
         other => other,
-    }
-}
-
-/// Errors after which another CPU is worth a try.
-pub(crate) trait Unreachable {
-    fn is_unreachable(&self) -> bool;
-}
-
-impl Unreachable for MsiError {
-    fn is_unreachable(&self) -> bool {
-        matches!(self, Self::NotReachable(..) | Self::AddressTooWide { .. })
-    }
-}
-
-impl Unreachable for MoveError {
-    fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Controller(error) if error.is_unreachable())
     }
 }

@@ -2,12 +2,9 @@
 
 use super::{Deferred, HandlerState, Interrupts, Teardown};
 use crate::control::HandlerPhase;
-use crate::descriptor::{Action, Descriptor, Source};
-use crate::handler_cell::HandlerCell;
-use crate::irq::Flow;
+use crate::descriptor::{Descriptor, Source};
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
-use core::num::NonZeroU16;
 
 impl Interrupts {
     /// Frees what was dropped where it could not be freed, and is no longer used. The operations
@@ -48,7 +45,7 @@ impl Interrupts {
     /// Ends what a handle owns: at once, and after its handler returned everywhere, if the caller
     /// may wait; else a later task does. Any.
     pub(crate) fn release_handle(&self, descriptor: Shared<Descriptor>) {
-        let closed = self.close(&descriptor, HandlerPhase::Vacant);
+        let closed = self.interrupt(&descriptor).close(HandlerPhase::Vacant);
         if !self.host().may_wait() {
             let state = if closed { HandlerState::Closed } else { HandlerState::Gone };
             return self.deferred.push(Deferred::Handle(descriptor, state), self.host());
@@ -79,12 +76,7 @@ impl Interrupts {
 
     /// Frees the closed handler as far as nobody uses it; true if that was all. Task.
     fn try_free_handler(&self, descriptor: &Descriptor) -> bool {
-        let entry = self.entry(descriptor);
-        let taken = match descriptor.flow {
-            Flow::Edge | Flow::Level => free_closed(core::iter::once(&entry.shared)),
-            Flow::PerCpu => free_closed(entry.all_private()),
-        };
-        let done = descriptor.control.lock(self.host()).remove_closing(taken);
+        let done = self.interrupt(descriptor).try_free();
         if done {
             self.release_root(descriptor);
         }
@@ -96,17 +88,17 @@ impl Interrupts {
         match &descriptor.source {
             Source::Device(_) => return,
             Source::Wired(parent) => {
-                let _not_while_it_moves = self.wired_targets.lock(self.host());
-                parent.release(descriptor.hwirq, NonZeroU16::MIN);
+                self.root.release(self.host(), &**parent, descriptor.hwirq);
             }
             Source::PerCpu(_) => {}
         }
         self.numbers.lock(self.host()).remove(descriptor.irq);
     }
-}
 
-/// Drops the handlers of idle closed cells, outside of any lock: their destructors are the kernel's
-/// code.
-fn free_closed<'a>(cells: impl Iterator<Item = &'a HandlerCell<Action>>) -> u32 {
-    cells.fold(0, |taken, cell| taken + u32::from(cell.take().is_some()))
+    /// Gives the number of an interrupt without handler back. Its vector may be another's next.
+    /// Task.
+    pub(crate) fn retire(&self, descriptor: &Descriptor) {
+        self.interrupt(descriptor).entry.shared.forget();
+        self.numbers.lock(self.host()).remove(descriptor.irq);
+    }
 }

@@ -8,11 +8,12 @@ use crate::handle::{IrqHandle, PerCpuHandle};
 use crate::handler_cell::{InstallError, WhenBusy};
 use crate::irq::{Flow, Irq, IrqContext, IrqReturn, Start};
 use crate::name::Name;
+use crate::root_controller::prepare;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
-use msi_types::{Cpu, HwIrq, MsiError, Trigger, WiredParent};
+use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 
 /// A wired interrupt, as its device's driver wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +36,7 @@ impl Interrupts {
         request: WiredRequest<'_>,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
-        let parent = self.wired.as_ref().ok_or(RequestError::NoWiredParent)?;
+        let parent = self.root.parent()?;
         self.request_wired_at(parent, request, handler)
     }
 
@@ -56,7 +57,7 @@ impl Interrupts {
             self.table.ensure(request.hwirq)?.ok_or(RequestError::OutOfRange(request.hwirq))?;
         // No CPU goes off line between being chosen and being seen as a target.
         let placing = self.hotplug.read(self.host());
-        let _one_at_a_time = self.root_requests.lock(self.host());
+        let _one_at_a_time = self.root.one_request(self.host());
         if entry.all_private().any(|cell| !cell.is_vacant()) {
             return Err(RequestError::InUse(request.hwirq));
         }
@@ -73,10 +74,10 @@ impl Interrupts {
         request: &WiredRequest<'_>,
         online: &[Cpu],
     ) -> Result<Shared<Descriptor>, RequestError> {
-        let target = self.choose_cpu(online).ok_or(RequestError::NoCpu)?;
+        let target = self.choice.choose(online).ok_or(RequestError::NoCpu)?;
         parent.claim(request.hwirq, NonZeroU16::MIN)?;
-        let prepared =
-            prepare_wired(&**parent, request, target, online).map_err(RequestError::from);
+        let prepared = prepare(&**parent, (request.hwirq, request.trigger), target, online)
+            .map_err(RequestError::from);
         let numbered = prepared.and_then(|target| {
             Ok(self.number(|irq| NewDescriptor {
                 irq,
@@ -114,14 +115,14 @@ impl Interrupts {
         name: &str,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<PerCpuHandle, RequestError> {
-        let parent = self.wired.as_ref().ok_or(RequestError::NoWiredParent)?;
+        let parent = self.root.parent()?;
         self.reclaim();
         // A refused handler is dropped after the locks: its destructor is the kernel's code.
         let handler = Handler::try_handler(handler)?;
         let name = Name::try_new(name)?;
         let entry = self.table.ensure(hwirq)?.ok_or(RequestError::OutOfRange(hwirq))?;
         entry.ensure_private(self.cpus())?;
-        let _one_at_a_time = self.root_requests.lock(self.host());
+        let _one_at_a_time = self.root.one_request(self.host());
         if !entry.shared.is_vacant() || entry.all_private().any(|cell| !cell.is_vacant()) {
             return Err(RequestError::InUse(hwirq));
         }
@@ -144,6 +145,27 @@ impl Interrupts {
         Ok(handle)
     }
 
+    /// Gives an interrupt its handler. Task.
+    pub(crate) fn install(
+        self: &Arc<Self>,
+        descriptor: &Shared<Descriptor>,
+        name: &str,
+        handler: Handler,
+        start: Start,
+    ) -> Result<IrqHandle, RequestError> {
+        let name = Name::try_new(name)?;
+        self.reserve_deferred()?;
+        let action = Action { handler, descriptor: descriptor.clone() };
+        let installed = self.interrupt(descriptor).put_in(action);
+        installed.inspect_err(|_| self.unreserve_deferred())?;
+        *descriptor.name.lock(self.host()) = Some(name);
+        let handle = IrqHandle::new(self.clone(), descriptor.clone());
+        if start == Start::Enabled {
+            handle.enable();
+        }
+        Ok(handle)
+    }
+
     /// Gives an interrupt a number.
     pub(crate) fn number(
         &self,
@@ -151,19 +173,6 @@ impl Interrupts {
     ) -> Result<Shared<Descriptor>, TryReserveError> {
         self.numbers.lock(self.host()).insert(|irq| Descriptor::new(new(irq)))
     }
-}
-
-fn prepare_wired(
-    parent: &dyn WiredParent,
-    request: &WiredRequest<'_>,
-    first_choice: Cpu,
-    online: &[Cpu],
-) -> Result<Cpu, MsiError> {
-    parent.mask(request.hwirq);
-    parent.set_trigger(request.hwirq, request.trigger)?;
-    Interrupts::first_reachable(first_choice, online, |cpu| {
-        parent.set_target(request.hwirq, cpu).map(|()| cpu)
-    })
 }
 
 fn install_private(

@@ -4,6 +4,7 @@ use super::counts::Counts;
 use super::source::SlotSource;
 use super::{Allocation, DeviceVector, Domain, DomainState, MsiVector, Power};
 use crate::control::HandlerPhase;
+use crate::cpu_choice::{first_of, first_reachable};
 use crate::cpu_lists::Candidates;
 use crate::descriptor::{IrqSource, NewDescriptor, Source};
 use crate::dispatch_table::HWIRQS;
@@ -318,21 +319,17 @@ impl<'a> Transaction<'a> {
         let follows = try_collect(among.iter().copied())?;
         let mut room = Candidates::try_new(self.core.cpus())?;
         self.reserve(1, count)?;
-        let placed =
-            Interrupts::first_of(self.core.least_managed(among, self.online, &mut room), |cpu| {
-                let (fit, initially) = (domain.fit(), domain.initially());
-                let request = BlockRequest { count, shape, fit, cpu, initially };
-                domain
-                    .parent()
-                    .allocate_managed(attachment, &request, among)
-                    .map(|block| (block, cpu))
-            });
+        let placed = first_of(self.core.least_managed(among, self.online, &mut room), |cpu| {
+            let (fit, initially) = (domain.fit(), domain.initially());
+            let request = BlockRequest { count, shape, fit, cpu, initially };
+            domain.parent().allocate_managed(attachment, &request, among).map(|block| (block, cpu))
+        });
         let (block, cpu) = placed.ok_or(MsiDeviceError::NoCpu)??;
         self.take_in(Allocation { block, shape, first: slot }, cpu, Some(follows))
     }
 
     fn choose_cpu(&self) -> Result<Cpu, MsiDeviceError> {
-        self.core.choose_cpu(self.online).ok_or(MsiDeviceError::NoCpu)
+        self.core.choice.choose(self.online).ok_or(MsiDeviceError::NoCpu)
     }
 
     /// Asks the controller, for another CPU if that one cannot be reached.
@@ -343,7 +340,7 @@ impl<'a> Transaction<'a> {
         choice: Cpu,
     ) -> Result<(HwIrqBlock, Cpu), MsiError> {
         let (domain, attachment) = (self.domain, self.attachment);
-        Interrupts::first_reachable(choice, self.online, |cpu| {
+        first_reachable(choice, self.online, |cpu| {
             let (fit, initially) = (domain.fit(), domain.initially());
             let request = BlockRequest { count, shape, fit, cpu, initially };
             domain.parent().allocate(attachment, &request).map(|block| (block, cpu))

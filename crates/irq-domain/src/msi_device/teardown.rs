@@ -2,7 +2,6 @@
 
 use super::{DeviceVector, Domain, Power};
 use crate::control::HandlerPhase;
-use crate::descriptor::Descriptor;
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
 use crate::shared::Shared;
@@ -22,7 +21,7 @@ impl Domain {
             (allocations, vectors, core::mem::replace(&mut state.power, Power::Off))
         };
         for entry in vectors.values() {
-            core.close(&entry.descriptor, HandlerPhase::Gone);
+            core.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
         }
         let quiet = match power {
             Power::Off => Ok(()),
@@ -63,7 +62,7 @@ impl Domain {
             return Err(MsiDeviceError::OfAGroup(slot));
         }
         let entry = state.vectors.remove(slot).ok_or(missing)?;
-        core.close(&entry.descriptor, HandlerPhase::Gone);
+        core.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
         if state.vectors.is_empty() {
             state.power = Power::Off;
         }
@@ -74,12 +73,3 @@ impl Domain {
 
 /// The vector, and what the store said.
 type RemovedVector = (DeviceVector, Result<(), StoreError>);
-
-impl Interrupts {
-    /// Gives the number of an interrupt without handler back. Its vector may be another's next.
-    /// Task.
-    pub(crate) fn retire(&self, descriptor: &Descriptor) {
-        self.entry(descriptor).shared.forget();
-        self.numbers.lock(self.host()).remove(descriptor.irq);
-    }
-}

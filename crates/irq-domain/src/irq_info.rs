@@ -1,8 +1,7 @@
 //! Statistics and descriptions for people.
 
-use super::Interrupts;
 use crate::descriptor::{Descriptor, Source};
-use crate::handler_cell::HandlerCell;
+use crate::interrupt::Interrupt;
 use crate::irq::{Flow, Irq};
 use crate::name::Name;
 use alloc::collections::TryReserveError;
@@ -48,33 +47,17 @@ pub struct IrqInfo {
     pub unhandled: u64,
 }
 
-impl Interrupts {
-    /// All interrupts, by ascending number. A momentary view: the counters go on meanwhile. Task.
+impl IrqInfo {
+    /// Task.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
-    pub fn snapshot(&self) -> Result<Vec<IrqInfo>, TryReserveError> {
-        let mut all = Vec::new();
-        for descriptor in self.each() {
-            all.try_reserve(1)?;
-            all.push(self.info(&descriptor)?);
-        }
-        Ok(all)
-    }
-
-    /// One interrupt; `None` if it does not exist. Task.
-    ///
-    /// # Errors
-    /// The kernel's heap is exhausted.
-    pub fn irq_info(&self, irq: Irq) -> Result<Option<IrqInfo>, TryReserveError> {
-        self.find(irq).map(|descriptor| self.info(&descriptor)).transpose()
-    }
-
-    fn info(&self, descriptor: &Descriptor) -> Result<IrqInfo, TryReserveError> {
-        Ok(IrqInfo {
+    pub(crate) fn of(interrupt: Interrupt<'_>) -> Result<Self, TryReserveError> {
+        let descriptor = interrupt.descriptor;
+        Ok(Self {
             irq: descriptor.irq,
             hwirq: descriptor.hwirq,
-            name: descriptor.name.lock(self.host()).clone(),
+            name: descriptor.name.lock(interrupt.runtime.host()).clone(),
             slot: match &descriptor.source {
                 Source::Device(source) => {
                     let (name, slot) = source.slot();
@@ -84,52 +67,42 @@ impl Interrupts {
             },
             flow: descriptor.flow,
             affinity: affinity(descriptor),
-            enabled: self.is_enabled(descriptor),
+            enabled: interrupt.is_enabled(),
             counts: try_collect(descriptor.counts.per_cpu())?,
             redelivered: descriptor.redelivered.load(Ordering::Relaxed),
             unhandled: descriptor.unhandled.total(),
         })
     }
+}
 
-    fn is_enabled(&self, descriptor: &Descriptor) -> bool {
-        let entry = self.entry(descriptor);
-        match descriptor.flow {
-            Flow::PerCpu => entry.all_private().any(HandlerCell::is_enabled),
-            Flow::Edge | Flow::Level => entry.shared.is_enabled(),
-        }
+/// Writes the levels of an interrupt, the device first and the root last. Task.
+pub(crate) fn describe(interrupt: Interrupt<'_>, out: &mut dyn fmt::Write) -> fmt::Result {
+    let (descriptor, host) = (interrupt.descriptor, interrupt.runtime.host());
+    let name = descriptor.name.lock(host).clone();
+    write!(
+        out,
+        "irq {}: {}, {}",
+        descriptor.irq,
+        name.as_deref().unwrap_or("(no handler)"),
+        descriptor.flow
+    )?;
+    if let EffectiveAffinity::Cpu(cpu) = affinity(descriptor) {
+        write!(out, ", cpu {cpu}")?;
     }
-
-    /// Writes the hierarchy of an interrupt for people, one level per line, the device first and
-    /// the root last: what Linux shows in debugfs. Allocates nothing. Task.
-    pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
-        let Some(descriptor) = self.find(irq) else {
-            return writeln!(out, "irq {irq}: does not exist");
-        };
-        let name = descriptor.name.lock(self.host()).clone();
-        write!(
-            out,
-            "irq {irq}: {}, {}",
-            name.as_deref().unwrap_or("(no handler)"),
-            descriptor.flow
-        )?;
-        if let EffectiveAffinity::Cpu(cpu) = affinity(&descriptor) {
-            write!(out, ", cpu {cpu}")?;
-        }
-        let runs: u64 = descriptor.counts.per_cpu().sum();
-        let state = if self.is_enabled(&descriptor) { "enabled" } else { "disabled" };
-        let redelivered = descriptor.redelivered.load(Ordering::Relaxed);
-        write!(out, ", {state}, {runs} runs, {redelivered} redelivered")?;
-        let unhandled = descriptor.unhandled.total();
-        if unhandled != 0 {
-            write!(out, ", {unhandled} unhandled")?;
-        }
-        writeln!(out)?;
-        let out: &mut dyn fmt::Write = &mut Indented { out, in_line: false };
-        match &descriptor.source {
-            Source::Device(source) => source.describe(self.host(), descriptor.hwirq, out),
-            Source::Wired(_) => writeln!(out, "root: wired vector {}", descriptor.hwirq),
-            Source::PerCpu(_) => writeln!(out, "root: private vector {}", descriptor.hwirq),
-        }
+    let runs: u64 = descriptor.counts.per_cpu().sum();
+    let state = if interrupt.is_enabled() { "enabled" } else { "disabled" };
+    let redelivered = descriptor.redelivered.load(Ordering::Relaxed);
+    write!(out, ", {state}, {runs} runs, {redelivered} redelivered")?;
+    let unhandled = descriptor.unhandled.total();
+    if unhandled != 0 {
+        write!(out, ", {unhandled} unhandled")?;
+    }
+    writeln!(out)?;
+    let out: &mut dyn fmt::Write = &mut Indented { out, in_line: false };
+    match &descriptor.source {
+        Source::Device(source) => source.describe(host, descriptor.hwirq, out),
+        Source::Wired(_) => writeln!(out, "root: wired vector {}", descriptor.hwirq),
+        Source::PerCpu(_) => writeln!(out, "root: private vector {}", descriptor.hwirq),
     }
 }
 

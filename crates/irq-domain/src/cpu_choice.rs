@@ -1,0 +1,95 @@
+//! Choice of an interrupt's CPU: by the kernel's policy, and by what can be reached.
+
+use crate::affinity::{AffinityPolicy, RoundRobin};
+use crate::cpu_lists::Candidates;
+use crate::error::MoveError;
+use alloc::boxed::Box;
+use msi_types::{Cpu, MsiError};
+
+/// The kernel's policy, or [`RoundRobin`] without one.
+pub(crate) struct CpuChoice {
+    policy: Option<Box<dyn AffinityPolicy>>,
+    round_robin: RoundRobin,
+}
+
+impl CpuChoice {
+    pub(crate) fn new(policy: Option<Box<dyn AffinityPolicy>>) -> Self {
+        Self { policy, round_robin: RoundRobin::default() }
+    }
+
+    fn policy(&self) -> &dyn AffinityPolicy {
+        self.policy.as_deref().unwrap_or(&self.round_robin)
+    }
+
+    /// The policy's choice among the CPUs on line; `None` if there are none.
+    pub(crate) fn choose(&self, online: &[Cpu]) -> Option<Cpu> {
+        let first = *online.first()?;
+        let chosen = self.policy().choose(online);
+        Some(if online.contains(&chosen) { chosen } else { first })
+    }
+
+    /// The candidates, the policy's choice first.
+    pub(crate) fn preferred<'a>(&self, Candidates { cpus, .. }: &'a mut Candidates) -> &'a [Cpu] {
+        if !cpus.is_empty() {
+            let chosen = self.policy().choose(cpus);
+            let before = cpus.iter().position(|cpu| *cpu == chosen);
+            if let Some(up_to_it) = before.and_then(|before| cpus.get_mut(..=before)) {
+                up_to_it.rotate_right(1);
+            }
+        }
+        cpus
+    }
+}
+
+/// Tries `choice`, then the other CPUs on line as long as they cannot be reached: by the
+/// controller, or by an endpoint whose address is too narrow for their doorbell.
+pub(crate) fn first_reachable<T, E: Unreachable>(
+    choice: Cpu,
+    online: &[Cpu],
+    mut attempt: impl FnMut(Cpu) -> Result<T, E>,
+) -> Result<T, E> {
+    let result = attempt(choice);
+    let others = online.iter().filter(|cpu| **cpu != choice);
+    as_long_as_unreachable(result, others, attempt)
+}
+
+/// The same for these CPUs in their order; `None` if there are none.
+pub(crate) fn first_of<T, E: Unreachable>(
+    cpus: &[Cpu],
+    mut attempt: impl FnMut(Cpu) -> Result<T, E>,
+) -> Option<Result<T, E>> {
+    let (first, others) = cpus.split_first()?;
+    let result = attempt(*first);
+    Some(as_long_as_unreachable(result, others.iter(), attempt))
+}
+
+fn as_long_as_unreachable<'a, T, E: Unreachable>(
+    mut result: Result<T, E>,
+    others: impl Iterator<Item = &'a Cpu>,
+    mut attempt: impl FnMut(Cpu) -> Result<T, E>,
+) -> Result<T, E> {
+    for cpu in others {
+        match &result {
+            Err(error) if error.is_unreachable() => result = attempt(*cpu),
+            _ => break,
+        }
+    }
+    result
+}
+
+/// Errors after which another CPU is worth a try.
+pub(crate) trait Unreachable {
+    fn is_unreachable(&self) -> bool;
+}
+
+impl Unreachable for MsiError {
+    fn is_unreachable(&self) -> bool {
+        matches!(self, Self::NotReachable(..) | Self::AddressTooWide { .. })
+    }
+}
+
+impl Unreachable for MoveError {
+    fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Controller(error) if error.is_unreachable())
+    }
+}

@@ -1,0 +1,151 @@
+//! One interrupt as tasks and handlers control it: its descriptor with the control state, and its
+//! handler cells. The source is masked while the interrupt is disabled.
+
+use crate::control::{Control, HandlerPhase};
+use crate::descriptor::{Action, Descriptor};
+use crate::dispatch_table::HwIrqEntry;
+use crate::error::RequestError;
+use crate::handler_cell::{HandlerCell, WhenBusy};
+use crate::host::Host;
+use crate::irq::Flow;
+use crate::runtime::Runtime;
+
+/// An interrupt, its entry of the dispatch table, and the kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct Interrupt<'a> {
+    pub(crate) descriptor: &'a Descriptor,
+    pub(crate) entry: &'a HwIrqEntry,
+    pub(crate) runtime: &'a Runtime,
+}
+
+impl Interrupt<'_> {
+    fn host(&self) -> &dyn Host {
+        self.runtime.host()
+    }
+
+    /// Puts a handler in, disabled. A refused handler is dropped without the lock: its destructor
+    /// is the kernel's code. Task.
+    pub(crate) fn put_in(self, action: Action) -> Result<(), RequestError> {
+        let in_use = RequestError::InUse(self.descriptor.hwirq);
+        let when_busy =
+            if self.descriptor.flow == Flow::Level { WhenBusy::Ignore } else { WhenBusy::Mark };
+        let mut control = self.descriptor.control.lock(self.host());
+        match control.handler() {
+            HandlerPhase::Gone => return Err(RequestError::Gone),
+            HandlerPhase::Installed => return Err(in_use),
+            HandlerPhase::Vacant => {}
+        }
+        let installed = self.entry.shared.install(action, when_busy);
+        if installed.is_ok() {
+            control.install();
+        }
+        drop(control);
+        installed.map_err(|_| in_use)
+    }
+
+    /// Masks the interrupt and closes its cells, if it has a handler. True if it had: the caller
+    /// frees it. Any.
+    pub(crate) fn close(self, after: HandlerPhase) -> bool {
+        let mut control = self.descriptor.control.lock(self.host());
+        if !control.remove(after) {
+            return false;
+        }
+        match self.descriptor.flow {
+            // The store is quietened as a whole and the controller takes the vector back: nothing
+            // to hold back.
+            _ if after == HandlerPhase::Gone => {}
+            Flow::PerCpu => self.with_own_cell(|_| self.descriptor.mask()),
+            Flow::Edge | Flow::Level if control.is_rewriting() => {}
+            Flow::Edge | Flow::Level => self.descriptor.mask(),
+        }
+        control.add_closing(self.cells().fold(0, |closed, cell| closed + u32::from(cell.close())));
+        true
+    }
+
+    /// Frees the closed handler as far as nobody uses it; true if that was all. Task.
+    pub(crate) fn try_free(self) -> bool {
+        // Outside of any lock: the handlers' destructors are the kernel's code.
+        let taken = self.cells().fold(0, |taken, cell| taken + u32::from(cell.take().is_some()));
+        self.descriptor.control.lock(self.host()).remove_closing(taken)
+    }
+
+    /// The cells of the interrupt's flow.
+    fn cells(&self) -> impl Iterator<Item = &HandlerCell<Action>> {
+        let shared = (self.descriptor.flow != Flow::PerCpu).then_some(&self.entry.shared);
+        let private = (self.descriptor.flow == Flow::PerCpu).then(|| self.entry.all_private());
+        shared.into_iter().chain(private.into_iter().flatten())
+    }
+
+    /// Arrivals run. Any.
+    pub(crate) fn is_enabled(self) -> bool {
+        self.cells().any(HandlerCell::is_enabled)
+    }
+
+    /// Runs `act` if the handler is still there, and keeps it from going meanwhile: afterwards the
+    /// vector may be another's. Any.
+    pub(crate) fn while_installed<T>(self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
+        let mut control = self.descriptor.control.lock(self.host());
+        control.is_installed().then(|| act(&mut control))
+    }
+
+    /// Under the control's lock. Any.
+    pub(crate) fn disable(self, control: &mut Control) {
+        if control.disable() {
+            self.entry.shared.disable();
+            if !control.is_rewriting() {
+                self.descriptor.mask();
+            }
+        }
+    }
+
+    /// Under the control's lock. Any.
+    pub(crate) fn enable(self, control: &mut Control) {
+        if !control.enable() {
+            return;
+        }
+        control.defer(self.entry.shared.enable());
+        if !control.is_rewriting() {
+            if !control.take_unmasked() {
+                self.descriptor.unmask();
+            }
+            if control.take_resend() {
+                self.descriptor.redeliver(self.runtime);
+            }
+        }
+    }
+
+    /// Returns once no handler of the interrupt runs that began before the call; at once if the
+    /// caller may not wait. Task.
+    pub(crate) fn synchronize(self) {
+        while self.host().may_wait() && self.entry.shared.is_busy() {
+            self.host().yield_now();
+        }
+    }
+
+    /// A private interrupt's cell of the CPU that calls. Any.
+    pub(crate) fn with_own_cell(self, act: impl FnOnce(&HandlerCell<Action>)) {
+        let state = self.host().irq_save();
+        if let Some(cpu) = self.host().current_cpu()
+            && let Some(cell) = self.entry.private(cpu)
+        {
+            act(cell);
+        }
+        self.host().irq_restore(state);
+    }
+
+    /// Holds a managed interrupt back until one of its CPUs is on line again: what its device sends
+    /// stays pending. Task.
+    pub(crate) fn shut_down(self) {
+        let mut control = self.descriptor.control.lock(self.host());
+        if control.shut_down() {
+            self.disable(&mut control);
+        }
+    }
+
+    /// A CPU of a managed interrupt that was shut down is back. Task.
+    pub(crate) fn start(self) {
+        let mut control = self.descriptor.control.lock(self.host());
+        control.start();
+        self.enable(&mut control);
+    }
+}
