@@ -7,12 +7,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
-use msi_types::{Cpu, Delivery, DeviceId, Kick, MsiMessage};
+use doorbell_test_guest::{Ram, ram};
+use msi_types::{Delivery, DeviceId, MsiMessage};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use vgic::its::ItsConfig;
 use vgic::saved_state::SavedState;
-use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, GuestMemory, Vcpu, Vgic, VgicConfig, VmMemory};
 
 const TRACE: &str = include_str!("../data/linux-6.1-virt.trace");
 
@@ -21,7 +22,8 @@ const ITS: u64 = 0x0808_0000;
 const REDISTRIBUTORS: u64 = 0x080A_0000;
 const REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
 /// Memory of the recorded machine.
-const RAM: std::ops::Range<u64> = 0x4000_0000..0x6000_0000;
+const RAM: u64 = 0x4000_0000;
+const RAM_BYTES: usize = 0x2000_0000;
 /// A page of the recorded machine that nothing else uses: the device table's second level.
 const SECOND_LEVEL: u64 = 0x5F00_0000;
 
@@ -35,46 +37,11 @@ const ICC_IGRPEN1_EL1: u16 = 0xC667;
 const ICC_IAR1_EL1: u16 = 0xC660;
 const ICC_EOIR1_EL1: u16 = 0xC661;
 
-#[derive(Default)]
-struct Ram(Mutex<HashMap<u64, u8>>);
-
-impl GuestMemory for Ram {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        let ram = self.0.lock().unwrap();
-        for (at, byte) in (address..).zip(bytes) {
-            if !RAM.contains(&at) {
-                return Err(MemoryFault { address });
-            }
-            *byte = ram.get(&at).copied().unwrap_or(0);
-        }
-        Ok(())
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        let mut ram = self.0.lock().unwrap();
-        for (at, byte) in (address..).zip(bytes) {
-            if !RAM.contains(&at) {
-                return Err(MemoryFault { address });
-            }
-            ram.insert(at, *byte);
-        }
-        Ok(())
-    }
-}
-
-struct NobodySleeps;
-
-impl Kick for NobodySleeps {
-    fn kick(&self, cpu: Cpu) {
-        panic!("{cpu:?} was kicked and never slept");
-    }
-}
-
 /// The recorded machine, with the model in the place of QEMU's GIC.
 struct Replay {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
-    ram: Arc<Ram>,
+    ram: Arc<VmMemory<Ram>>,
     /// Offset of Linux's next command.
     slot: u64,
     /// (DeviceID, EventID) → (INTID, collection), as Linux mapped them.
@@ -87,18 +54,23 @@ struct Replay {
     migration: Option<fn(&mut SavedState)>,
 }
 
-fn model(ram: &Arc<Ram>) -> (Arc<Vgic>, Vec<Vcpu>) {
+fn model(ram: &Arc<VmMemory<Ram>>) -> (Arc<Vgic>, Vec<Vcpu>) {
     let mut config = VgicConfig::new(2);
     config.lpi_id_bits = Some(16);
     let mut its = ItsConfig::new(ITS);
     its.page_sizes = vgic::its::PageSizes::Any;
     config.its = vec![its];
-    Vgic::new(config, Arc::clone(ram) as _, Arc::new(NobodySleeps)).unwrap()
+    Vgic::new(
+        config,
+        Arc::clone(ram) as _,
+        Arc::new(|cpu| panic!("{cpu:?} was kicked and never slept")),
+    )
+    .unwrap()
 }
 
 impl Replay {
     fn new(migration: Option<fn(&mut SavedState)>) -> Self {
-        let ram = Arc::new(Ram::default());
+        let ram = Arc::new(VmMemory(ram(RAM, RAM_BYTES)));
         let (gic, mut vcpus) = model(&ram);
         for vcpu in &mut vcpus {
             write_sysreg(vcpu, ICC_PMR_EL1, 0xF0);

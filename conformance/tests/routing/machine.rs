@@ -1,15 +1,15 @@
 //! A GIC with an ITS and a GICv2m frame, set up as a guest does it, and one vCPU that takes
 //! interrupts.
 
+use doorbell_test_guest::{Kicks, Ram, ram};
 use gic_arch::icc;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use irq_routing::Inputs;
-use msi_types::{Cpu, DeviceId, EventId, Kick, MsiMessage};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use msi_types::{DeviceId, EventId, MsiMessage};
+use std::sync::Arc;
 use vgic::AccessWidth::{Double, Word};
 use vgic::its::ItsConfig;
-use vgic::{GuestMemory, MemoryFault, V2mConfig, Vcpu, Vgic, VgicConfig};
+use vgic::{GuestMemory, V2mConfig, Vcpu, Vgic, VgicConfig, VmMemory};
 
 const RAM: u64 = 0x4000_0000;
 const QUEUE: u64 = RAM;
@@ -26,53 +26,11 @@ pub(crate) const FRAME_SPIS: std::ops::Range<u32> = 80..96;
 /// The first LPI.
 pub(crate) const LPI: u32 = 8192;
 
-struct Ram(Mutex<Vec<u8>>);
-
-impl Ram {
-    fn with<R>(
-        &self,
-        address: u64,
-        len: usize,
-        f: impl FnOnce(&mut [u8]) -> R,
-    ) -> Result<R, MemoryFault> {
-        let mut bytes = self.0.lock().unwrap();
-        let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
-        let range = start.and_then(|start| bytes.get_mut(start..start.checked_add(len)?));
-        range.map(f).ok_or(MemoryFault { address })
-    }
-}
-
-impl GuestMemory for Ram {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        self.with(address, bytes.len(), |from| bytes.copy_from_slice(from))
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        self.with(address, bytes.len(), |to| to.copy_from_slice(bytes))
-    }
-}
-
-/// Counts.
-#[derive(Default)]
-pub(crate) struct Kicks(AtomicU32);
-
-impl Kick for Kicks {
-    fn kick(&self, _: Cpu) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl Kicks {
-    pub(crate) fn count(&self) -> u32 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
 pub(crate) struct Machine {
     pub(crate) gic: Arc<Vgic>,
     pub(crate) vcpu: Vcpu,
     pub(crate) kicks: Arc<Kicks>,
-    ram: Arc<Ram>,
+    ram: Arc<VmMemory<Ram>>,
     written: u64,
 }
 
@@ -83,7 +41,7 @@ impl Machine {
             .with_lpi_id_bits(Some(16))
             .with_its(vec![ItsConfig::new(ITS)])
             .with_v2m(vec![frame]);
-        let (ram, kicks) = (Arc::new(Ram(Mutex::new(vec![0; RAM_BYTES]))), Arc::<Kicks>::default());
+        let (ram, kicks) = (Arc::new(VmMemory(ram(RAM, RAM_BYTES))), Arc::new(Kicks::new(1)));
         let (gic, mut vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
         let vcpu = vcpus.remove(0);
         let mut machine = Self { gic, vcpu, kicks, ram, written: 0 };

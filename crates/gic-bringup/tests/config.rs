@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
-use doorbell_test_support::until_it_succeeds;
+use doorbell_test_support::after_failures;
 use gic_arch::{Affinity, Iidr, IntId};
 use gic_bringup::config::{self, RootConfig};
 use gic_bringup::{BringUpError, ControllerError, Options};
@@ -203,9 +203,7 @@ fn exhausted_memory_refuses_each_configuration() {
     let mut described = machine();
     described.compatible = vec!["radxa,rock-5b".to_owned(), "rockchip,rk3588".to_owned()];
     let no_memory = |error| assert_eq!(error, BringUpError::NoMemory);
-    let (_, failed) =
-        until_it_succeeds(|| RootConfig::new(&described, &Options::default()), no_memory);
-    assert!(failed > 0);
+    after_failures(1, || RootConfig::new(&described, &Options::default()), no_memory);
 
     let map = vec![Fact::stated(MapEntry {
         rid_base: RequesterId::new(0),
@@ -220,6 +218,5 @@ fn exhausted_memory_refuses_each_configuration() {
     described.controllers = vec![Controller::its("/gic/its", region(0xfe64_0000, 0x2_0000))];
     described.hosts = vec![host];
     let map = || config::id_map(&described, &described.hosts[0], ControllerIndex::new(0));
-    let (map, failed) = until_it_succeeds(map, drop);
-    assert!(map.is_some() && failed > 0);
+    assert!(after_failures(1, map, drop).is_some());
 }

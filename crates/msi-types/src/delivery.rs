@@ -62,11 +62,25 @@ pub trait SetLine: Send + Sync {
 }
 
 /// Tells the virtual machine monitor that a CPU which sleeps or runs guest code has something to
-/// do.
+/// do. A closure is one:
+///
+/// ```
+/// use msi_types::{Cpu, Kick};
+///
+/// let threads = [std::thread::current()];
+/// let kick = move |cpu: Cpu| threads[cpu.index()].unpark();
+/// kick.kick(Cpu::new(0));
+/// ```
 pub trait Kick: Send + Sync {
     /// Wakes `cpu`, or makes it leave the guest. Called from any thread, without locks held; called
     /// once for one transition of the CPU to sleep, however many messages arrive.
     fn kick(&self, cpu: Cpu);
+}
+
+impl<F: Fn(Cpu) + Send + Sync> Kick for F {
+    fn kick(&self, cpu: Cpu) {
+        self(cpu);
+    }
 }
 
 /// Hears when a guest finished with a line, to resample a level-triggered source.

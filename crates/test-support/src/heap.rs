@@ -75,20 +75,51 @@ pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Calls `attempt` with the number of allocations to [allow](with_allocations): none, then one, and
+/// so on until it returns true. Returns how many attempts failed.
+///
+/// # Panics
+/// If 100 000 allocations are too few.
+pub fn failures_until(mut attempt: impl FnMut(u32) -> bool) -> u32 {
+    (0..100_000).find(|allocations| attempt(*allocations)).expect("enough allocations")
+}
+
 /// Runs `operation` with no allocation that succeeds, then with one, and so on until it succeeds.
 /// `check` looks at each failure. Returns the result, and how many failed.
+///
+/// # Panics
+/// If 100 000 allocations are too few.
 pub fn until_it_succeeds<T, E>(
     mut operation: impl FnMut() -> Result<T, E>,
     mut check: impl FnMut(E),
 ) -> (T, u32) {
-    let mut allocations = 0;
-    loop {
-        match with_allocations(allocations, &mut operation) {
-            Ok(done) => return (done, allocations),
-            Err(error) => check(error),
-        }
-        allocations += 1;
-    }
+    let mut done = None;
+    let failures = failures_until(|allocations| {
+        let result = with_allocations(allocations, &mut operation);
+        done = result.map_err(&mut check).ok();
+        done.is_some()
+    });
+    (done.expect("the last attempt succeeded"), failures)
+}
+
+/// As [`until_it_succeeds`]; returns the result alone.
+///
+/// # Panics
+/// If fewer than `least` attempts failed.
+pub fn after_failures<T, E>(
+    least: u32,
+    operation: impl FnMut() -> Result<T, E>,
+    check: impl FnMut(E),
+) -> T {
+    let (done, failures) = until_it_succeeds(operation, check);
+    assert!(failures >= least, "{failures} allocations failed");
+    done
+}
+
+/// Runs `f`, whose allocations succeed and are not counted.
+pub fn outside<R>(f: impl FnOnce() -> R) -> R {
+    let _outside = Outside::new();
+    f()
 }
 
 /// While it lives, this thread's allocations succeed and are not counted: those of a fake, for

@@ -2,7 +2,7 @@
 //! list of exits.
 
 use gic_arch::{gicr, icc};
-use msi_types::{Cpu, Delivery, Kick, MsiMessage, NoIdentity, SignalMsi};
+use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 use std::{error::Error, sync::Arc, thread};
 use vgic::{AccessWidth, Sleep, Vcpu, Vgic, VgicConfig, VmMemory};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -12,15 +12,6 @@ enum Exit {
     Mmio(u64, AccessWidth, u64),
     Msr(icc::SysRegEncoding, u64),
     Wfi,
-}
-
-/// Ends a vCPU's sleep.
-struct Unpark(thread::Thread);
-
-impl Kick for Unpark {
-    fn kick(&self, _: Cpu) {
-        self.0.unpark();
-    }
 }
 
 fn handle(exit: &Exit, vcpu: &mut Vcpu) -> Result<(), Box<dyn Error>> {
@@ -42,7 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     ram.write_obj(0xa1u8, GuestAddress(0x4000_0000))?; // LPI 8192: enabled, priority 0xa0
     let config = VgicConfig::new(1).with_direct_lpi(true).with_lpi_id_bits(Some(14));
     let (distributor, redistributor) = (config.distributor, config.redistributors[0].base);
-    let kick = Arc::new(Unpark(thread::current()));
+    let vcpu_thread = thread::current();
+    let kick = Arc::new(move |_| vcpu_thread.unpark());
     let (gic, mut vcpus) = Vgic::new(config, Arc::new(VmMemory(Arc::new(ram))), kick)?;
 
     let message =

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gic_arch::gits::{self, Cbaser, Cwriter};
-use msi_types::{Cpu, Kick};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -35,12 +34,6 @@ impl GuestMemory for Absent {
     }
 }
 
-struct Nobody;
-
-impl Kick for Nobody {
-    fn kick(&self, _: Cpu) {}
-}
-
 /// Time that this thread ran (proc_pid_schedstat(5): the first number, in ns).
 fn time_of_this_thread() -> Duration {
     let statistics = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
@@ -52,7 +45,7 @@ fn time_of_this_thread() -> Duration {
 fn a_vcpu_sleeps_while_a_command_waits() {
     let config = VgicConfig::new(1).with_lpi_id_bits(Some(14)).with_its(vec![ItsConfig::new(ITS)]);
     let memory = Arc::new(Absent::default());
-    let (gic, _vcpus) = Vgic::new(config, memory.clone(), Arc::new(Nobody)).unwrap();
+    let (gic, _vcpus) = Vgic::new(config, memory.clone(), Arc::new(|_| {})).unwrap();
     let write =
         |offset: u32, width, value| gic.write(ITS + u64::from(offset), width, value).unwrap();
     let queue = Cbaser::new().with_address(0x4000_0000).with_valid(true);

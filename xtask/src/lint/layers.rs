@@ -19,6 +19,9 @@ const LIBRARIES: &[&str] = &[
     "doorbell-test-support",
 ];
 
+/// Shared by the tests of device models.
+const GUEST_TESTS: &[&str] = &["doorbell-test-damage", "doorbell-test-guest"];
+
 /// Allocation that can fail, and the heap that makes it fail in tests.
 const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 
@@ -44,13 +47,14 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("msi-types", &[]),
     ("gic-arch", &[&["msi-types", "doorbell-test-support"]]),
     ("doorbell-test-support", &[]),
+    ("doorbell-test-guest", &[&["msi-types"]]),
     ("doorbell-test-damage", &[]),
     ("doorbell-fallible", &[&["doorbell-test-support"]]),
     ("irq-domain", &[&["msi-types"], ALLOCATION]),
     ("gic-driver", &[&["msi-types", "gic-arch"], ALLOCATION]),
     ("x86-irq", &[&["msi-types"], ALLOCATION]),
-    ("vgic", &[&["msi-types", "gic-arch", "doorbell-test-damage"], ALLOCATION]),
-    ("vgic-kvm", &[&["msi-types", "gic-arch", "vgic", "doorbell-test-damage"], ALLOCATION]),
+    ("vgic", &[&["msi-types", "gic-arch"], GUEST_TESTS, ALLOCATION]),
+    ("vgic-kvm", &[&["msi-types", "gic-arch", "vgic"], GUEST_TESTS, ALLOCATION]),
     ("irq-routing", &[&["msi-types"]]),
     ("hyperv-vpci", &[&["msi-types"]]),
     ("gic-firmware", &[&["msi-types", "gic-arch"]]),
@@ -68,7 +72,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("testbench", &[IMAGES_USE]),
     ("minimal", &[IMAGES_USE]),
     ("hypervisor", &[IMAGES_USE]),
-    ("conformance", &[LIBRARIES, &["doorbell-qtest"]]),
+    ("conformance", &[LIBRARIES, &["doorbell-qtest", "doorbell-test-guest"]]),
     ("kvm-judge", &[LIBRARIES]),
     ("xtask", &[]),
 ];

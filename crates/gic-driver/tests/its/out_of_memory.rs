@@ -3,7 +3,7 @@
 use crate::board::Board;
 use crate::interpreter::Hardware;
 use crate::setup::{Setup, config, gic, lpi, request};
-use doorbell_test_support::{until_it_succeeds, with_allocations};
+use doorbell_test_support::{after_failures, with_allocations};
 use gic_driver::its::{IdMap, IdRange, ProbeError};
 use gic_driver::{Its, ItsError};
 use msi_types::{Cpu, DeviceId, RequesterId};
@@ -15,7 +15,8 @@ fn an_its_that_finds_no_heap_stays_disabled() {
     let gic = gic(&board);
     let before = board.world().memory.live_regions();
     let config = config(0);
-    let (_, failures) = until_it_succeeds(
+    after_failures(
+        4,
         || Its::new(gic.clone(), &config),
         |error| {
             assert!(matches!(error, ProbeError::NoMemory { .. }), "{error}");
@@ -25,21 +26,20 @@ fn an_its_that_finds_no_heap_stays_disabled() {
             assert!(world.its[0].tables.iter().all(|table| !table.valid()));
         },
     );
-    assert!(failures >= 4, "{failures} allocations failed");
 }
 
 #[test]
 fn an_attachment_without_heap_is_refused() {
     let setup = Setup::new(Hardware::default());
     let before = setup.board.world().memory.live_regions();
-    let (device, failures) = until_it_succeeds(
+    let device = after_failures(
+        2,
         || setup.its.attach(DeviceId::new(5), 4),
         |error| {
             assert!(matches!(error, ItsError::NoMemory(_)), "{error}");
             assert_eq!(setup.board.world().memory.live_regions(), before);
         },
     );
-    assert!(failures >= 2, "{failures} allocations failed");
     let block = setup.map(&device, 4, 1);
     assert!(setup.send(lpi(&block, 3)).is_some());
 }
@@ -49,7 +49,8 @@ fn a_second_level_page_without_heap_is_refused() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
     let setup = Setup::new(Hardware { typer, indirect: true, ..Hardware::default() });
     let before = setup.board.world().memory.live_regions();
-    let (device, _) = until_it_succeeds(
+    let device = after_failures(
+        2,
         || setup.its.attach(DeviceId::new(5), 4),
         |error| assert!(matches!(error, ItsError::NoMemory(_)), "{error}"),
     );
@@ -67,7 +68,8 @@ fn events_without_heap_are_refused() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 4);
     let free = setup.its.lpis().available();
-    let (block, failures) = until_it_succeeds(
+    let block = after_failures(
+        1,
         || setup.its.map_events(&device, request(4, 1)),
         |error| {
             assert!(matches!(error, ItsError::NoMemory(_)), "{error}");
@@ -75,7 +77,6 @@ fn events_without_heap_are_refused() {
             assert!(setup.board.world().its[0].mapped.is_empty());
         },
     );
-    assert!(failures >= 1, "{failures} allocations failed");
     assert_eq!(setup.send(lpi(&block, 3)), Some((1, lpi(&block, 3).get())));
 }
 
@@ -84,7 +85,8 @@ fn a_cpu_that_leaves_without_heap_stays() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 3);
     let block = setup.map(&device, 2, 1);
-    let (moved, failures) = until_it_succeeds(
+    let moved = after_failures(
+        1,
         || setup.its.cpu_off(Cpu::new(1), Cpu::new(3)),
         |error| {
             assert!(matches!(error, ItsError::NoMemory(_)), "{error}");
@@ -93,7 +95,6 @@ fn a_cpu_that_leaves_without_heap_stays() {
             setup.its.move_event(lpi(&block, 1), Cpu::new(1)).unwrap();
         },
     );
-    assert!(failures >= 1, "{failures} allocations failed");
     assert_eq!(moved, [lpi(&block, 0), lpi(&block, 1)]);
 }
 
@@ -165,8 +166,7 @@ fn clearing_adopted_lpis_needs_no_heap() {
     let board = Board::new(vec![Hardware::default()], 4);
     board.world().leave_lpis(&[0, 1, 2, 3]);
     let gic = gic(&board);
-    let (its, failures) = until_it_succeeds(|| Its::new(gic.clone(), &config(0)), drop);
-    assert!(failures >= 5, "{failures} allocations failed");
+    let its = after_failures(5, || Its::new(gic.clone(), &config(0)), drop);
     let setup = Setup { board, gic, its: Arc::new(its) };
     (0..4).for_each(|cpu| setup.bring_up(cpu));
     let device = setup.attach(5, 64);

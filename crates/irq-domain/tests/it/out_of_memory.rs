@@ -4,7 +4,7 @@
 use crate::bridge;
 use crate::layers::{Translation, iommu};
 use crate::mock::{CPUS, Hotplug as _, Kernel, Kind, Machine, StoreKind, in_hard_irq};
-use doorbell_test_support::{Outside, with_allocations};
+use doorbell_test_support::{after_failures, outside, with_allocations};
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{
     Config, Dispatched, Interrupts, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError,
@@ -22,26 +22,6 @@ const LINE: WiredRequest<'static> = WiredRequest {
     start: Start::Enabled,
 };
 
-/// Runs `operation` with ever more allocations until it succeeds, at least after so many failures;
-/// `check` looks at each failure.
-fn until_it_succeeds<T, E>(
-    least: u32,
-    mut operation: impl FnMut() -> Result<T, E>,
-    mut check: impl FnMut(E),
-) -> T {
-    let mut allocations = 0;
-    loop {
-        match with_allocations(allocations, &mut operation) {
-            Ok(done) => {
-                assert!(allocations >= least, "{allocations} allocations failed");
-                return done;
-            }
-            Err(error) => check(error),
-        }
-        allocations += 1;
-    }
-}
-
 /// Counts of numbers, devices, vectors and lines in use.
 fn in_use(machine: &Machine) -> [usize; 4] {
     let Machine { interrupts, controller, root } = machine;
@@ -52,11 +32,8 @@ fn in_use(machine: &Machine) -> [usize; 4] {
 
 #[test]
 fn a_core_without_memory_is_an_error() {
-    let config = || {
-        let _outside = Outside::new();
-        Config::new(NonZeroU16::new(4).unwrap(), Arc::new(Kernel))
-    };
-    let interrupts = until_it_succeeds(4, || Interrupts::new(config()), drop);
+    let config = || outside(|| Config::new(NonZeroU16::new(4).unwrap(), Arc::new(Kernel)));
+    let interrupts = after_failures(4, || Interrupts::new(config()), drop);
     assert_eq!(interrupts.online_cpus().collect::<Vec<_>>(), [Cpu::new(0)]);
 }
 
@@ -68,18 +45,15 @@ fn an_attachment_without_memory_is_given_back() {
         assert_eq!(error, MsiDeviceError::NoMemory);
         assert_eq!(in_use(&machine), [0; 4]);
     };
-    drop(until_it_succeeds(4, || machine.try_attach(&store), nothing_remains));
+    drop(after_failures(4, || machine.try_attach(&store), nothing_remains));
     let config = || SharedDeviceConfig {
         requester: DEVICE,
         parent: machine.controller.clone(),
         vectors: 16,
     };
-    let shared = until_it_succeeds(
-        1,
-        || SharedDevice::attach(&machine.interrupts, config()),
-        nothing_remains,
-    );
-    let domain = until_it_succeeds(
+    let shared =
+        after_failures(1, || SharedDevice::attach(&machine.interrupts, config()), nothing_remains);
+    let domain = after_failures(
         3,
         || shared.domain("store", store.clone()),
         |error| {
@@ -104,7 +78,7 @@ fn allocate_without_memory(
     let store = machine.store(kind);
     let device = machine.attach(&store);
     let before = in_use(&machine);
-    let granted = until_it_succeeds(
+    let granted = after_failures(
         least,
         || allocate(&device),
         |error| {
@@ -156,12 +130,12 @@ fn a_handler_without_memory_is_refused() {
         move |_: &irq_domain::IrqContext<'_>| drop(owned.clone())
     };
     let interrupts = &machine.interrupts;
-    let message = until_it_succeeds(3, || device.request(1, "message", handler()), refused);
-    let line = until_it_succeeds(5, || interrupts.request_wired(LINE, handler()), refused);
+    let message = after_failures(3, || device.request(1, "message", handler()), refused);
+    let line = after_failures(5, || interrupts.request_wired(LINE, handler()), refused);
     drop(line);
     let (private, edge) = (HwIrq::new(27), Trigger::Edge);
     let private = || interrupts.request_per_cpu(private, edge, "timer", handler());
-    drop(until_it_succeeds(5, private, refused));
+    drop(after_failures(5, private, refused));
     assert_eq!(in_use(&machine), before);
     drop(message);
     assert_eq!(Arc::strong_count(&owned), 1);
@@ -172,7 +146,7 @@ fn an_input_without_memory_keeps_no_vector() {
     let machine = Machine::new(Kind::Stays);
     let (_hardware, bridge) = bridge::attach(&machine);
     let before = in_use(&machine);
-    let handle = until_it_succeeds(
+    let handle = after_failures(
         10,
         || bridge.request(bridge::LEVEL, |_| {}),
         |error| {
@@ -199,11 +173,11 @@ fn an_affinity_without_memory_stays_as_it_was() {
         let stays = |error| {
             assert_eq!((error, handle.effective_affinity()), (MoveError::NoMemory, before));
         };
-        let moved = until_it_succeeds(2, || handle.set_affinity(to), stays);
+        let moved = after_failures(2, || handle.set_affinity(to), stays);
         assert_eq!(moved.irqs, [handle.irq()]);
         let stays =
             |error| assert_eq!((error, handle.effective_affinity()), (MoveError::NoMemory, to));
-        let moved = until_it_succeeds(3, || handle.set_affinity_among(&[before]), stays);
+        let moved = after_failures(3, || handle.set_affinity_among(&[before]), stays);
         assert_eq!((moved.to, moved.irqs), (before, vec![handle.irq()]));
     }
 }
@@ -214,9 +188,9 @@ fn a_view_without_memory_is_an_error() {
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let granted = device.allocate(Shape::Independent, 3..=3).unwrap();
     let interrupts = &machine.interrupts;
-    assert_eq!(until_it_succeeds(4, || interrupts.snapshot(), drop).len(), 3);
-    assert!(until_it_succeeds(1, || interrupts.irq_info(granted[0].irq), drop).is_some());
-    assert_eq!(until_it_succeeds(1, || device.vectors(), drop), granted);
+    assert_eq!(after_failures(4, || interrupts.snapshot(), drop).len(), 3);
+    assert!(after_failures(1, || interrupts.irq_info(granted[0].irq), drop).is_some());
+    assert_eq!(after_failures(1, || device.vectors(), drop), granted);
 }
 
 #[test]
@@ -236,18 +210,18 @@ fn a_layer_without_memory_gives_everything_back() {
         other => panic!("{other}"),
     };
     let attach = || MsiDevice::attach(&machine.interrupts, config());
-    let device = until_it_succeeds(5, attach, |error| {
+    let device = after_failures(5, attach, |error| {
         no_memory(error);
         assert_eq!(in_use(&machine), [0; 4]);
     });
     let allocate = || device.allocate(Shape::Independent, 2..=2);
-    until_it_succeeds(12, allocate, |error| {
+    after_failures(12, allocate, |error| {
         no_memory(error);
         assert_eq!((in_use(&machine), translation.pages()), ([0, 1, 0, 0], 0));
     });
     let handle = device.request(0, "test", |_| {}).unwrap();
     let before = handle.effective_affinity();
-    until_it_succeeds(
+    after_failures(
         2,
         || handle.set_affinity(Cpu::new(3)),
         |_| assert_eq!((handle.effective_affinity(), translation.pages()), (before, 2)),

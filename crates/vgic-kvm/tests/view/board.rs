@@ -2,10 +2,9 @@
 
 use gic_arch::gits::{Baser, Cbaser, Ctlr, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
-use msi_types::{Cpu, Kick};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use vgic::saved_state::SavedState;
-use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
+use vgic::{GuestMemory, Vgic, VgicConfig, VmMemory};
 use vgic_kvm::abi::Errno;
 use vgic_kvm::abi::{Attribute, control};
 use vgic_kvm::{KvmDevice, KvmView, kvm_config, kvm_its_config};
@@ -26,48 +25,22 @@ pub(crate) const TRANSLATIONS: u64 = RAM + 0x10_0000;
 /// Devices in a page.
 pub(crate) const PAGE: u64 = 0x2000;
 
-pub(crate) struct Ram(Mutex<Vec<u8>>);
+pub(crate) type Ram = VmMemory<doorbell_test_guest::Ram>;
 
-impl Ram {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(vec![0; RAM_BYTES]))
-    }
+pub(crate) fn ram() -> Ram {
+    VmMemory(doorbell_test_guest::ram(RAM, RAM_BYTES))
+}
 
-    pub(crate) fn put(&self, words: &[(u64, u64)]) {
-        for (address, word) in words {
-            self.write_u64(*address, *word).unwrap();
-        }
-    }
-
-    pub(crate) fn word(&self, address: u64) -> u64 {
-        self.read_u64(address).unwrap()
-    }
-
-    fn range(address: u64, len: usize) -> Result<std::ops::Range<usize>, MemoryFault> {
-        let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
-        let range = start.and_then(|start| Some(start..start.checked_add(len)?));
-        range.filter(|range| range.end <= RAM_BYTES).ok_or(MemoryFault { address })
+pub(crate) fn put(memory: &Ram, words: &[(u64, u64)]) {
+    for (address, word) in words {
+        memory.write(*address, &word.to_le_bytes()).unwrap();
     }
 }
 
-impl GuestMemory for Ram {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        let range = Self::range(address, bytes.len())?;
-        bytes.copy_from_slice(&self.0.lock().unwrap()[range]);
-        Ok(())
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        let range = Self::range(address, bytes.len())?;
-        self.0.lock().unwrap()[range].copy_from_slice(bytes);
-        Ok(())
-    }
-}
-
-pub(crate) struct NoKick;
-
-impl Kick for NoKick {
-    fn kick(&self, _: Cpu) {}
+pub(crate) fn word(memory: &Ram, address: u64) -> u64 {
+    let mut bytes = [0; 8];
+    memory.read(address, &mut bytes).unwrap();
+    u64::from_le_bytes(bytes)
 }
 
 pub(crate) fn config() -> VgicConfig {
@@ -76,7 +49,7 @@ pub(crate) fn config() -> VgicConfig {
 
 /// The state of a machine after reset.
 pub(crate) fn fresh() -> SavedState {
-    let (gic, mut vcpus) = Vgic::new(config(), Arc::new(Ram::new()), Arc::new(NoKick)).unwrap();
+    let (gic, mut vcpus) = Vgic::new(config(), Arc::new(ram()), Arc::new(|_| {})).unwrap();
     gic.freeze(&mut vcpus).unwrap().save().unwrap()
 }
 
@@ -85,7 +58,7 @@ pub(crate) fn through_a_machine(
     state: &SavedState,
     memory: Arc<Ram>,
 ) -> Result<SavedState, String> {
-    let (gic, mut vcpus) = Vgic::new(config(), memory, Arc::new(NoKick)).unwrap();
+    let (gic, mut vcpus) = Vgic::new(config(), memory, Arc::new(|_| {})).unwrap();
     let mut frozen = gic.freeze(&mut vcpus).unwrap();
     frozen.restore(state).map_err(|error| error.to_string())?;
     Ok(frozen.save().unwrap())
@@ -127,7 +100,7 @@ pub(crate) fn set_up_tables(state: &mut SavedState, levels: Levels, memory: &Ram
         for page in 0..8 {
             let entry =
                 Level1Entry::new().with_valid(true).with_address(SECOND_LEVEL + 0x1_0000 * page);
-            memory.put(&[(DEVICES + 8 * page, entry.into_bits())]);
+            put(memory, &[(DEVICES + 8 * page, entry.into_bits())]);
         }
     }
     for (cpu, pending) in state.cpus.iter_mut().zip((PENDING..).step_by(0x1_0000)) {

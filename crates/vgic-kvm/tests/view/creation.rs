@@ -1,9 +1,8 @@
 //! Machines that come into being by KVM's attributes. Judged against a real KVM elsewhere; here is
 //! what becomes of them.
 
-use crate::board::Ram;
+use crate::board::ram;
 use gic_arch::{Affinity, Iidr, gicd, gicr};
-use msi_types::{Cpu, Kick};
 use std::sync::Arc;
 use vgic::{ConfigError, CpuConfig, Vgic, VgicConfig};
 use vgic_kvm::abi::{Attribute, Errno, RedistributorRegion, control, frame};
@@ -12,12 +11,6 @@ use vgic_kvm::{KvmCreation, KvmDevice, KvmIncomplete, KvmView, at_revision, kvm_
 const GIC: KvmDevice = KvmDevice::Gic;
 const IIDR: Attribute = Attribute::Distributor { offset: gicd::IIDR.offset() };
 const INIT: Attribute = Attribute::Control(control::INIT);
-
-struct NoKick;
-
-impl Kick for NoKick {
-    fn kick(&self, _: Cpu) {}
-}
 
 fn address(frame: u64) -> Attribute {
     Attribute::Address(frame)
@@ -53,8 +46,8 @@ fn add_its(creation: &mut KvmCreation, base: u64) -> KvmDevice {
 
 /// Reads an attribute of a fresh machine's view.
 fn viewed(config: &VgicConfig, attribute: Attribute) -> Result<u64, Errno> {
-    let memory = Arc::new(Ram::new());
-    let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap();
+    let memory = Arc::new(ram());
+    let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(|_| {})).unwrap();
     let state = gic.freeze(&mut vcpus).unwrap().save().unwrap();
     KvmView::new(config, state, &*memory).unwrap().get(GIC, attribute)
 }
@@ -76,8 +69,8 @@ fn the_view_shows_the_created_machine() {
         (add_its(&mut creation, 0x0808_0000), add_its(&mut creation, 0x0b00_0000));
     let config = creation.config().unwrap();
 
-    let memory = Arc::new(Ram::new());
-    let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap();
+    let memory = Arc::new(ram());
+    let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(|_| {})).unwrap();
     let state = gic.freeze(&mut vcpus).unwrap().save().unwrap();
     let view = KvmView::new(&config, state, &*memory).unwrap();
     for (device, attribute) in [

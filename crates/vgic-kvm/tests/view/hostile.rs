@@ -1,8 +1,8 @@
 //! Memory and attributes that somebody made up: no panic, and bounded work.
 
 use crate::board::{
-    COLLECTIONS, DEVICES, Levels, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS, config, fresh,
-    restore_tables, through_a_machine, with_tables,
+    COLLECTIONS, DEVICES, Levels, RAM, RAM_BYTES, SECOND_LEVEL, TRANSLATIONS, config, fresh, put,
+    ram, restore_tables, through_a_machine, with_tables,
 };
 use crate::round_trip::{memory, states};
 use doorbell_test_damage::{damaged, damages};
@@ -47,8 +47,8 @@ proptest! {
     #[test]
     fn made_up_tables_are_restored_or_refused(words in vec(words(), 0..40), two in any::<bool>()) {
         let levels = if two { Levels::Two } else { Levels::Flat };
-        let memory = Ram::new();
-        memory.put(&words);
+        let memory = ram();
+        put(&memory, &words);
         if let Ok(state) = restore_tables(levels, &memory) {
             prop_assert_eq!(through_a_machine(&state, Arc::new(memory)).err(), None);
         }
@@ -59,8 +59,8 @@ proptest! {
         accesses in vec((attributes(), any::<u64>()), 0..60),
         words in vec(words(), 0..20),
     ) {
-        let memory = Ram::new();
-        memory.put(&words);
+        let memory = ram();
+        put(&memory, &words);
         let config = config();
         let state = with_tables(Levels::Two, &memory);
         let mut view = KvmView::new(&config, state, &memory).unwrap();
@@ -101,10 +101,10 @@ proptest! {
 
 #[test]
 fn a_table_full_of_detours_ends() {
-    let memory = Ram::new();
+    let memory = ram();
     // Each of 8192 devices has 2^16 events, all in the same table, which maps nothing.
     for index in 0..0x2000 {
-        memory.put(&[(DEVICES + 8 * index, 1 << 63 | 1 << 49 | SECOND_LEVEL >> 8 << 5 | 15)]);
+        put(&memory, &[(DEVICES + 8 * index, 1 << 63 | 1 << 49 | SECOND_LEVEL >> 8 << 5 | 15)]);
     }
     assert!(RAM + (RAM_BYTES as u64) >= SECOND_LEVEL + (8 << 16));
     assert_eq!(restore_tables(Levels::Flat, &memory).unwrap_err(), vgic_kvm::abi::Errno::NoMemory);

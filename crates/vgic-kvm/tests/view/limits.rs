@@ -1,6 +1,6 @@
 //! Each limit of KVM is refused with its own reason.
 
-use crate::board::{Levels, NoKick, PENDING, Ram, config, fresh, with_tables};
+use crate::board::{Levels, PENDING, config, fresh, ram, with_tables, word};
 use gic_arch::gicd::Irouter;
 use gic_arch::gits::Creadr;
 use gic_arch::its::CollectionId;
@@ -17,7 +17,7 @@ use vgic_kvm::{KvmView, OutsideKvm};
 fn machine(change: impl FnOnce(&mut VgicConfig)) -> Option<OutsideKvm> {
     let mut config = config();
     change(&mut config);
-    KvmView::new(&config, fresh(), &Ram::new()).err()
+    KvmView::new(&config, fresh(), &ram()).err()
 }
 
 fn its(change: impl FnOnce(&mut ItsConfig)) -> Option<&'static str> {
@@ -28,7 +28,7 @@ fn its(change: impl FnOnce(&mut ItsConfig)) -> Option<&'static str> {
 }
 
 fn state(change: impl FnOnce(&mut SavedState)) -> Option<OutsideKvm> {
-    let (config, memory) = (config(), Ram::new());
+    let (config, memory) = (config(), ram());
     let mut state = with_tables(Levels::Flat, &memory);
     change(&mut state);
     KvmView::new(&config, state, &memory).err()
@@ -114,8 +114,8 @@ fn a_kvm_guest_cannot_make_ppis_edge_triggered() {
     assert!(config().level_ppis);
     for level_ppis in [true, false] {
         let config = config().with_level_ppis(level_ppis);
-        let memory = Arc::new(Ram::new());
-        let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap();
+        let memory = Arc::new(ram());
+        let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(|_| {})).unwrap();
         let (cpu, intid) = (config.cpus[0].affinity, IntId::new(20));
         let trigger = gicr::ICFGR.locate(intid).unwrap();
         let address = config.redistributors[0].base + u64::from(trigger.register().offset());
@@ -134,7 +134,7 @@ fn level_ppis_refuse_an_edge_triggered_one() {
         [(true, Err(Problem::Value { field: "trigger", value: 1 })), (false, Ok(()))]
     {
         let config = config().with_level_ppis(level_ppis);
-        let (gic, mut vcpus) = Vgic::new(config, Arc::new(Ram::new()), Arc::new(NoKick)).unwrap();
+        let (gic, mut vcpus) = Vgic::new(config, Arc::new(ram()), Arc::new(|_| {})).unwrap();
         let restored = gic.freeze(&mut vcpus).unwrap().restore(&state);
         assert_eq!(restored.map_err(|error| error.problem), expected);
     }
@@ -187,7 +187,7 @@ fn event(state: &mut SavedState, pending: bool, mapped: bool) {
 #[test]
 fn pending_state_of_no_collection_is_dropped() {
     for (is_mapped, bit) in [(true, 1), (false, 0)] {
-        let (config, memory) = (config(), Ram::new());
+        let (config, memory) = (config(), ram());
         let mut state = with_tables(Levels::Flat, &memory);
         event(&mut state, true, is_mapped);
         if !is_mapped {
@@ -195,7 +195,7 @@ fn pending_state_of_no_collection_is_dropped() {
         }
         let mut view = KvmView::new(&config, state, &memory).unwrap();
         let saved = view.save().unwrap();
-        assert_eq!(memory.word(PENDING + 8200 / 8) & 1, bit);
+        assert_eq!(word(&memory, PENDING + 8200 / 8) & 1, bit);
         let mut restored = KvmView::new(&config, fresh(), &memory).unwrap();
         restored.load(&saved).unwrap();
         for state in [view.into_state(), restored.into_state()] {
@@ -207,7 +207,7 @@ fn pending_state_of_no_collection_is_dropped() {
 /// Moves a state to KVM in which LPI 8200 is pending by itself at this CPU, with an event that goes
 /// to CPU 0.
 fn moved_with_pending(cpu: usize) -> SavedState {
-    let (config, memory) = (config(), Ram::new());
+    let (config, memory) = (config(), ram());
     let mut state = with_tables(Levels::Flat, &memory);
     event(&mut state, false, true);
     state.cpus[cpu].redistributor.lpis =
@@ -229,7 +229,7 @@ fn an_lpi_moved_by_movall_joins_its_event() {
 
 #[test]
 fn an_lpi_of_no_event_is_dropped() {
-    let (config, memory) = (config(), Ram::new());
+    let (config, memory) = (config(), ram());
     let mut state = with_tables(Levels::Flat, &memory);
     let lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];
     state.cpus[1].redistributor.lpis = lpis.clone();
@@ -238,7 +238,7 @@ fn an_lpi_of_no_event_is_dropped() {
     state.cpus[2].redistributor.pendbaser = 0;
     let mut view = KvmView::new(&config, state, &memory).unwrap();
     assert_eq!(view.save().map(|_| ()), Ok(()));
-    assert_eq!(memory.word(PENDING + 0x1_0000 + 8200 / 8), 0);
+    assert_eq!(word(&memory, PENDING + 0x1_0000 + 8200 / 8), 0);
     assert!(view.into_state().cpus.iter().all(|cpu| cpu.redistributor.lpis.is_empty()));
 }
 

@@ -1,7 +1,7 @@
 //! A heap without memory: each call returns an error, and none aborts.
 
-use crate::board::{Levels, Ram, TRANSLATIONS, config, fresh, with_tables};
-use doorbell_test_support::with_allocations;
+use crate::board::{Levels, Ram, TRANSLATIONS, config, fresh, ram, with_tables};
+use doorbell_test_support::{after_failures, outside, until_it_succeeds};
 use gic_arch::IntId;
 use gic_arch::its::CollectionId;
 use msi_types::{DeviceId, EventId};
@@ -40,20 +40,6 @@ fn running(memory: &Ram) -> SavedState {
     state
 }
 
-/// Attempts with ever more allocations until one succeeds. Returns its result, and how many failed.
-fn until_it_succeeds<T, E>(
-    mut attempt: impl FnMut(u32) -> Result<T, E>,
-    mut check: impl FnMut(E),
-) -> (T, u32) {
-    for allocations in 0..1000 {
-        match attempt(allocations) {
-            Ok(done) => return (done, allocations),
-            Err(error) => check(error),
-        }
-    }
-    panic!("it fails with 1000 allocations");
-}
-
 fn is_no_memory(error: KvmError) {
     assert_eq!(error.errno, Errno::NoMemory);
 }
@@ -63,52 +49,43 @@ fn viewed<'a>(config: &'a VgicConfig, state: &SavedState, memory: &'a Ram) -> Kv
 }
 
 fn saved(config: &VgicConfig, state: &SavedState, memory: &Ram) -> (Vec<KvmRegister>, u32) {
-    let save = |allocations| {
-        let mut view = viewed(config, state, memory);
-        with_allocations(allocations, || view.save())
-    };
+    let save = || outside(|| viewed(config, state, memory)).save();
     until_it_succeeds(save, is_no_memory)
 }
 
 #[test]
 fn a_view_without_heap_is_an_error() {
-    let (config, memory) = (config(), &Ram::new());
+    let (config, memory) = (config(), &ram());
     let state = running(memory);
-    let view = |allocations| {
-        let state = state.clone();
-        with_allocations(allocations, || KvmView::new(&config, state, memory).map(drop))
-    };
-    let ((), failures) = until_it_succeeds(view, |error| match error {
+    let view = || KvmView::new(&config, outside(|| state.clone()), memory).map(drop);
+    after_failures(40, view, |error| match error {
         OutsideKvm::Config(error) => assert_eq!(error, ConfigError::OutOfMemory(OutOfMemory)),
         OutsideKvm::State(error) => assert_eq!(error.problem, Problem::OutOfMemory),
         error => panic!("{error}"),
     });
-    assert!(failures >= 40, "{failures} allocations failed");
 }
 
 #[test]
 fn a_save_without_heap_is_enomem() {
-    let (config, memory) = (config(), &Ram::new());
+    let (config, memory) = (config(), &ram());
     let (registers, failures) = saved(&config, &running(memory), memory);
     assert!(registers.len() > 100 && failures >= 5, "{failures} allocations failed");
 }
 
 #[test]
 fn a_load_without_heap_is_enomem() {
-    let (config, memory) = (config(), &Ram::new());
+    let (config, memory) = (config(), &ram());
     let (state, fresh) = (running(memory), fresh());
     let (registers, _) = saved(&config, &state, memory);
-    let load = |allocations| {
-        let mut view = viewed(&config, &fresh, memory);
-        let loaded = with_allocations(allocations, || view.load(&registers));
-        if loaded.is_err() {
-            // Its pending bits are in memory again.
-            saved(&config, &state, memory);
-        }
-        loaded.map(|()| view.into_state())
+    let load = || {
+        let mut view = outside(|| viewed(&config, &fresh, memory));
+        view.load(&registers).map(|()| view.into_state())
     };
-    let (loaded, failures) = until_it_succeeds(load, is_no_memory);
-    assert!(failures >= 40, "{failures} allocations failed");
+    let loaded = after_failures(40, load, |error| {
+        is_no_memory(error);
+        // Its pending bits are in memory again.
+        saved(&config, &state, memory);
+    });
     assert_eq!(loaded.its[0].devices.len(), 2);
     let events = loaded.its.iter().flat_map(|its| &its.devices).flat_map(|device| &device.events);
     assert_eq!(events.filter(|event| event.pending).count(), 1);

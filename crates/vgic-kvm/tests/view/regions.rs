@@ -1,6 +1,6 @@
 //! Redistributors in several regions: a state does not depend on their addresses.
 
-use crate::board::{ITS, Levels, NoKick, RAM, Ram, TRANSLATIONS, set_up_tables};
+use crate::board::{ITS, Levels, RAM, Ram, TRANSLATIONS, ram, set_up_tables};
 use gic_arch::its::CollectionId;
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, IntId, Priority, gicd, gicr, icc};
@@ -31,7 +31,7 @@ fn config() -> VgicConfig {
 }
 
 fn machine(config: &VgicConfig, memory: &Arc<Ram>) -> (Arc<Vgic>, Vec<Vcpu>) {
-    Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).unwrap()
+    Vgic::new(config.clone(), memory.clone(), Arc::new(|_| {})).unwrap()
 }
 
 /// Event n of a device is LPI 8192 + n, of collection n, and pending at vCPU n.
@@ -65,7 +65,7 @@ fn with_pending_lpis(mut state: SavedState, memory: &Ram) -> SavedState {
 
 #[test]
 fn a_state_moves_between_several_regions() {
-    let (config, memory) = (config(), Arc::new(Ram::new()));
+    let (config, memory) = (config(), Arc::new(ram()));
     let (source, mut vcpus) = machine(&config, &memory);
     let state = with_pending_lpis(source.freeze(&mut vcpus).unwrap().save().unwrap(), &memory);
     let registers = KvmView::new(&config, state, &*memory).unwrap().save().unwrap();

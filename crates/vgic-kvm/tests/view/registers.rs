@@ -1,6 +1,6 @@
 //! Attributes with rules of their own, as a real KVM answers them (6.1 and 6.12).
 
-use crate::board::{CPUS, DEVICES, Levels, QUEUE, Ram, SPIS, config, fresh, with_tables};
+use crate::board::{CPUS, DEVICES, Levels, QUEUE, SPIS, config, fresh, ram, with_tables};
 use gic_arch::{Affinity, gicd, gicr, gits, icc};
 use vgic_kvm::abi::{Attribute, Errno, control, frame};
 use vgic_kvm::{KvmDevice, KvmView};
@@ -23,13 +23,13 @@ fn interface(register: icc::SysRegEncoding) -> Attribute {
 
 /// A view of a machine after reset.
 fn with_view(test: impl FnOnce(&mut KvmView<'_>)) {
-    let (config, memory) = (config(), Ram::new());
+    let (config, memory) = (config(), ram());
     test(&mut KvmView::new(&config, fresh(), &memory).unwrap());
 }
 
 /// A view of a machine whose ITS is enabled.
 fn with_enabled_its(test: impl FnOnce(&mut KvmView<'_>)) {
-    let (config, memory) = (config(), Ram::new());
+    let (config, memory) = (config(), ram());
     let state = with_tables(Levels::Flat, &memory);
     test(&mut KvmView::new(&config, state, &memory).unwrap());
 }

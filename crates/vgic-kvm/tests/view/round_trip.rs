@@ -1,7 +1,7 @@
 //! States that go through KVM's attributes and tables come back unchanged.
 
 use crate::board::{
-    CPUS, Levels, Ram, SPIS, TRANSLATIONS, config, fresh, through_a_machine, with_tables,
+    CPUS, Levels, Ram, SPIS, TRANSLATIONS, config, fresh, ram, through_a_machine, with_tables,
 };
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId, IntIdClass, gicd, gicr, icc};
@@ -115,7 +115,7 @@ fn states_with(levels: Levels) -> impl Strategy<Value = SavedState> {
     let cpus = vec((interrupts(0..32), interface(), any::<bool>()), usize::from(CPUS));
     (mappings(levels), interrupts(32..32 + SPIS), cpus, any::<bool>()).prop_map(
         |(mappings, shared, cpus, groups)| {
-            let mut state = with_tables(mappings.levels, &Ram::new());
+            let mut state = with_tables(mappings.levels, &ram());
             let enables = gicd::Ctlr::from(state.distributor.ctlr)
                 .with_enable_grp1(true)
                 .with_enable_grp0(groups);
@@ -179,7 +179,7 @@ fn put_mappings(state: &mut SavedState, mappings: &Mappings) {
 
 /// The guest's own part of the tables is in memory.
 pub(crate) fn memory(levels: Levels) -> Ram {
-    let memory = Ram::new();
+    let memory = ram();
     with_tables(levels, &memory);
     memory
 }

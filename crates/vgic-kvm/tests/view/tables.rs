@@ -2,7 +2,7 @@
 
 use crate::board::{
     COLLECTIONS, DEVICES, Levels, PAGE, PENDING, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS,
-    config, restore_tables, save_pending, save_tables, table, with_tables,
+    config, put, ram, restore_tables, save_pending, save_tables, table, with_tables, word,
 };
 use gic_arch::IntId;
 use gic_arch::gits::{TableKind, Typer};
@@ -29,12 +29,11 @@ fn collection(number: u64, cpu: u64) -> u64 {
 
 /// Memory with one device whose event 0 is mapped, and collection 5 on CPU 1.
 fn small() -> Ram {
-    let memory = Ram::new();
-    memory.put(&[
-        (DEVICES, device(0)),
-        (TRANSLATIONS, event(0, 8200, 5)),
-        (COLLECTIONS, collection(5, 1)),
-    ]);
+    let memory = ram();
+    put(
+        &memory,
+        &[(DEVICES, device(0)), (TRANSLATIONS, event(0, 8200, 5)), (COLLECTIONS, collection(5, 1))],
+    );
     memory
 }
 
@@ -46,27 +45,27 @@ fn numbers(state: &SavedState) -> Vec<(u32, Vec<u32>)> {
 
 fn refused(words: &[(u64, u64)]) -> Errno {
     let memory = small();
-    memory.put(words);
+    put(&memory, words);
     restore_tables(Levels::Flat, &memory).unwrap_err()
 }
 
 #[test]
 fn entries_lie_and_look_as_documented() {
-    let memory = Ram::new();
+    let memory = ram();
     save_tables(two_devices(), &memory).unwrap();
-    assert_eq!(memory.word(DEVICES + 8 * 3), device(4));
-    assert_eq!(memory.word(DEVICES + 8 * 7), VALID | (TRANSLATIONS + 0x1000) >> 8 << 5);
-    assert_eq!(memory.word(TRANSLATIONS + 8), event(2, 8200, 5));
-    assert_eq!(memory.word(TRANSLATIONS + 8 * 3), event(0, 8201, 6));
-    assert_eq!(memory.word(COLLECTIONS), collection(5, 2));
+    assert_eq!(word(&memory, DEVICES + 8 * 3), device(4));
+    assert_eq!(word(&memory, DEVICES + 8 * 7), VALID | (TRANSLATIONS + 0x1000) >> 8 << 5);
+    assert_eq!(word(&memory, TRANSLATIONS + 8), event(2, 8200, 5));
+    assert_eq!(word(&memory, TRANSLATIONS + 8 * 3), event(0, 8201, 6));
+    assert_eq!(word(&memory, COLLECTIONS), collection(5, 2));
     // Used, and mapped by nobody.
-    assert_eq!(memory.word(COLLECTIONS + 8), VALID | 0xffff_ffff << 16 | 6);
-    assert_eq!(memory.word(COLLECTIONS + 16), 0);
+    assert_eq!(word(&memory, COLLECTIONS + 8), VALID | 0xffff_ffff << 16 | 6);
+    assert_eq!(word(&memory, COLLECTIONS + 16), 0);
 }
 
 /// Device 3 with events 1 and 3; device 7 without.
 fn two_devices() -> SavedState {
-    let mut state = with_tables(Levels::Flat, &Ram::new());
+    let mut state = with_tables(Levels::Flat, &ram());
     let target = state.cpus[2].affinity;
     state.its[0].collections = vec![CollectionState { collection: CollectionId::new(5), target }];
     let mapped = |event, intid, collection| EventState {
@@ -92,7 +91,7 @@ fn two_devices() -> SavedState {
 
 #[test]
 fn what_was_there_of_old_is_not_found_again() {
-    let memory = Ram::new();
+    let memory = ram();
     // In front of the first device, and of the first event; in the table of the device without
     // events.
     let old = [
@@ -100,7 +99,7 @@ fn what_was_there_of_old_is_not_found_again() {
         (TRANSLATIONS, event(1, 9000, 5)),
         (TRANSLATIONS + 0x1008, event(0, 9001, 5)),
     ];
-    memory.put(&old);
+    put(&memory, &old);
     save_tables(two_devices(), &memory).unwrap();
     assert_eq!(
         numbers(&restore_tables(Levels::Flat, &memory).unwrap()),
@@ -110,35 +109,41 @@ fn what_was_there_of_old_is_not_found_again() {
 
 #[test]
 fn saturated_distances_hide_stale_devices() {
-    let memory = Ram::new();
+    let memory = ram();
     let mut state = two_devices();
     // Three pages of 64 KiB hold device 20000; a distance ends at 16383.
     state.its[0].baser[0] |= 2;
     state.its[0].baser[1] = table(TableKind::Collections, SECOND_LEVEL).into_bits();
     state.its[0].devices[0].device = DeviceId::new(0);
     state.its[0].devices[1].device = DeviceId::new(20000);
-    memory.put(&[
-        (DEVICES + 8 * 16383, device(1)),
-        (DEVICES + 8 * 19999, device(1)),
-        (DEVICES + 8, device(1)),
-    ]);
+    put(
+        &memory,
+        &[
+            (DEVICES + 8 * 16383, device(1)),
+            (DEVICES + 8 * 19999, device(1)),
+            (DEVICES + 8, device(1)),
+        ],
+    );
     save_tables(state, &memory).unwrap();
-    assert_eq!(memory.word(DEVICES), device(16383));
-    assert_eq!((memory.word(DEVICES + 8 * 16383), memory.word(DEVICES + 8 * 19999)), (0, 0));
-    assert_ne!(memory.word(DEVICES + 8 * 20000), 0);
+    assert_eq!(word(&memory, DEVICES), device(16383));
+    assert_eq!((word(&memory, DEVICES + 8 * 16383), word(&memory, DEVICES + 8 * 19999)), (0, 0));
+    assert_ne!(word(&memory, DEVICES + 8 * 20000), 0);
     // Nobody comes here.
-    assert_eq!(memory.word(DEVICES + 8), device(1));
+    assert_eq!(word(&memory, DEVICES + 8), device(1));
 }
 
 #[test]
 fn a_reader_skips_invalid_entries() {
     let memory = small();
-    memory.put(&[
-        (DEVICES, 0),
-        (DEVICES + 8 * 2, device(3)),
-        (DEVICES + 8 * 5, device(0)),
-        (DEVICES + 8 * 6, device(0)),
-    ]);
+    put(
+        &memory,
+        &[
+            (DEVICES, 0),
+            (DEVICES + 8 * 2, device(3)),
+            (DEVICES + 8 * 5, device(0)),
+            (DEVICES + 8 * 6, device(0)),
+        ],
+    );
     assert_eq!(
         numbers(&restore_tables(Levels::Flat, &memory).unwrap()),
         [(2, vec![0]), (5, vec![0])]
@@ -148,12 +153,15 @@ fn a_reader_skips_invalid_entries() {
 #[test]
 fn a_two_level_device_table_is_read_by_pages() {
     let memory = small();
-    memory.put(&[
-        (SECOND_LEVEL + 8 * 4, device(PAGE)),
-        (SECOND_LEVEL + 0x1_0000, device(PAGE - 2)),
-        (SECOND_LEVEL + 0x1_0000 + 8 * (PAGE - 2), device(0)),
-        (SECOND_LEVEL + 0x2_0000, device(0)),
-    ]);
+    put(
+        &memory,
+        &[
+            (SECOND_LEVEL + 8 * 4, device(PAGE)),
+            (SECOND_LEVEL + 0x1_0000, device(PAGE - 2)),
+            (SECOND_LEVEL + 0x1_0000 + 8 * (PAGE - 2), device(0)),
+            (SECOND_LEVEL + 0x2_0000, device(0)),
+        ],
+    );
     let found = numbers(&restore_tables(Levels::Two, &memory).unwrap());
     assert_eq!(found, [(4, vec![0]), (0x2000, vec![0]), (0x3ffe, vec![0])]);
 }
@@ -161,7 +169,7 @@ fn a_two_level_device_table_is_read_by_pages() {
 #[test]
 fn collections_end_at_the_first_invalid_one() {
     let memory = small();
-    memory.put(&[(COLLECTIONS + 8, collection(2, 0)), (COLLECTIONS + 24, collection(9, 0))]);
+    put(&memory, &[(COLLECTIONS + 8, collection(2, 0)), (COLLECTIONS + 24, collection(9, 0))]);
     let state = restore_tables(Levels::Flat, &memory).unwrap();
     let found: Vec<_> =
         state.its[0].collections.iter().map(|state| state.collection.get()).collect();
@@ -171,7 +179,7 @@ fn collections_end_at_the_first_invalid_one() {
 #[test]
 fn a_collection_without_a_cpu_is_unmapped() {
     let memory = small();
-    memory.put(&[(COLLECTIONS, collection(5, 0xffff_ffff))]);
+    put(&memory, &[(COLLECTIONS, collection(5, 0xffff_ffff))]);
     let state = restore_tables(Levels::Flat, &memory).unwrap();
     assert!(state.its[0].collections.is_empty());
     assert_eq!(numbers(&state), [(0, vec![0])]);
@@ -181,20 +189,23 @@ fn a_collection_without_a_cpu_is_unmapped() {
 fn a_pending_bit_comes_from_the_targets_table() {
     let memory = small();
     let bit = |cpu: u64| PENDING + 0x1_0000 * cpu + 8200 / 8;
-    memory.put(&[(bit(1), 0xff), (bit(0), 0xff)]);
+    put(&memory, &[(bit(1), 0xff), (bit(0), 0xff)]);
     let state = restore_tables(Levels::Flat, &memory).unwrap();
     assert!(state.its[0].devices[0].events[0].pending);
-    assert_eq!((memory.word(bit(1)), memory.word(bit(0))), (0xfe, 0xff));
+    assert_eq!((word(&memory, bit(1)), word(&memory, bit(0))), (0xfe, 0xff));
 }
 
 #[test]
 fn an_lpi_of_two_events_is_pending_once() {
     let memory = small();
-    memory.put(&[
-        (PENDING + 0x1_0000 + 8200 / 8, 1),
-        (TRANSLATIONS, event(2, 8200, 5)),
-        (TRANSLATIONS + 16, event(0, 8200, 5)),
-    ]);
+    put(
+        &memory,
+        &[
+            (PENDING + 0x1_0000 + 8200 / 8, 1),
+            (TRANSLATIONS, event(2, 8200, 5)),
+            (TRANSLATIONS + 16, event(0, 8200, 5)),
+        ],
+    );
     let state = restore_tables(Levels::Flat, &memory).unwrap();
     let pending: Vec<_> =
         state.its[0].devices[0].events.iter().map(|event| event.pending).collect();
@@ -213,26 +224,26 @@ fn one_pending() -> SavedState {
 
 #[test]
 fn an_lpis_bit_is_the_or_of_its_events() {
-    let memory = Ram::new();
+    let memory = ram();
     let table = PENDING + 0x2_0000;
     let mut state = one_pending();
     // 8200 is pending; 8201, of old, is not any more.
-    memory.put(&[(table + 8200 / 8, 0b10)]);
+    put(&memory, &[(table + 8200 / 8, 0b10)]);
     save_pending(state.clone(), &memory).unwrap();
-    assert_eq!(memory.word(table + 8200 / 8), 0b01);
+    assert_eq!(word(&memory, table + 8200 / 8), 0b01);
     state.its[0].devices[0].events[1].intid = IntId::new(8200);
-    memory.put(&[(table + 8200 / 8, 0)]);
+    put(&memory, &[(table + 8200 / 8, 0)]);
     save_pending(state, &memory).unwrap();
-    assert_eq!(memory.word(table + 8200 / 8), 0b01);
+    assert_eq!(word(&memory, table + 8200 / 8), 0b01);
 }
 
 #[test]
 fn without_a_pending_table_nothing_is_pending() {
     let mut state = one_pending();
     state.cpus[2].redistributor.pendbaser = 0;
-    assert_eq!(save_pending(state.clone(), &Ram::new()), Err(Errno::Fault));
+    assert_eq!(save_pending(state.clone(), &ram()), Err(Errno::Fault));
     state.its[0].devices[0].events[0].pending = false;
-    assert_eq!(save_pending(state, &Ram::new()), Ok(()));
+    assert_eq!(save_pending(state, &ram()), Ok(()));
 }
 
 #[test]
@@ -271,7 +282,7 @@ fn a_collection_beyond_the_limit_is_refused() {
             .with_cil(true)
             .with_collection_id_bits_minus_one(bits - 1);
         state.its[0].typer = typer.into_bits();
-        memory.put(&[(COLLECTIONS, collection(5, 0))]);
+        put(&memory, &[(COLLECTIONS, collection(5, 0))]);
         let mut view = KvmView::new(&config, state, &memory).unwrap();
         assert_eq!(
             view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_RESTORE_TABLES), 0),
@@ -282,7 +293,7 @@ fn a_collection_beyond_the_limit_is_refused() {
 
 /// Devices 3 and 7; the second has no events, and its table is elsewhere.
 fn with_an_empty_device_at(itt: u64) -> Result<Vec<u32>, Errno> {
-    let memory = Ram::new();
+    let memory = ram();
     let mut state = two_devices();
     state.its[0].devices[1] =
         DeviceState { itt, event_bits: 16, ..state.its[0].devices[1].clone() };
@@ -303,24 +314,27 @@ fn a_device_without_events_or_memory_is_dropped() {
 fn events_without_memory_cannot_be_saved() {
     let mut state = two_devices();
     state.its[0].devices[0].itt = 0xf000_0000;
-    assert_eq!(save_tables(state, &Ram::new()), Err(Errno::Fault));
+    assert_eq!(save_tables(state, &ram()), Err(Errno::Fault));
 }
 
 #[test]
 fn what_is_refused_changes_nothing() {
     let memory = small();
-    memory.put(&[
-        (PENDING + 0x1_0000 + 8200 / 8, 1),
-        (TRANSLATIONS, event(1, 8200, 5)),
-        (TRANSLATIONS + 8, event(0, 1, 5)),
-    ]);
+    put(
+        &memory,
+        &[
+            (PENDING + 0x1_0000 + 8200 / 8, 1),
+            (TRANSLATIONS, event(1, 8200, 5)),
+            (TRANSLATIONS + 8, event(0, 1, 5)),
+        ],
+    );
     assert_eq!(restore_tables(Levels::Flat, &memory).unwrap_err(), Errno::Invalid);
-    assert_eq!(memory.word(PENDING + 0x1_0000 + 8200 / 8), 1);
+    assert_eq!(word(&memory, PENDING + 0x1_0000 + 8200 / 8), 1);
 }
 
 #[test]
 fn a_device_beyond_the_table_cannot_be_saved() {
     let mut state = two_devices();
     state.its[0].devices[1].device = DeviceId::new(0x2000);
-    assert_eq!(save_tables(state, &Ram::new()), Err(Errno::Invalid));
+    assert_eq!(save_tables(state, &ram()), Err(Errno::Invalid));
 }

@@ -1,7 +1,7 @@
 //! Registers of a machine on which so much is mapped that no access can go through all of it:
 //! unfinished work is reported as unfinished, and continued by each access that asks for it.
 
-use crate::machine::{Machine, Ram};
+use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Syncr};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
@@ -12,9 +12,9 @@ use vgic::its::ItsConfig;
 use vgic::{AccessWidth, FaultReason, GuestMemory, Sleep, Vgic, VgicConfig};
 
 const ITS: u64 = 0x0808_0000;
-const QUEUE: u64 = Ram::BASE;
-const CONFIGURATION: u64 = Ram::BASE + 0x3_0000;
-const PENDING: u64 = Ram::BASE + 0x4_0000;
+const QUEUE: u64 = RAM;
+const CONFIGURATION: u64 = RAM + 0x3_0000;
+const PENDING: u64 = RAM + 0x4_0000;
 const EVENTS: u32 = 1 << 16;
 const LAST: u32 = EVENTS - 1;
 /// Of the last event.
@@ -51,8 +51,8 @@ fn crowd(machine: &Machine) {
     machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
     let its =
         |offset: u32, value| machine.write(ITS + u64::from(offset), AccessWidth::Double, value);
-    its(0x100, 1 << 63 | (Ram::BASE + 0x1_0000));
-    its(0x108, 1 << 63 | (Ram::BASE + 0x2_0000));
+    its(0x100, 1 << 63 | (RAM + 0x1_0000));
+    its(0x108, 1 << 63 | (RAM + 0x2_0000));
     its(gits::CBASER.offset(), 1 << 63 | QUEUE | 15);
     its(gits::CTLR.offset(), 1);
     let (device, collection) = (DeviceId::new(1), CollectionId::new(0));

@@ -1,7 +1,7 @@
 //! Delivery of lines and messages beyond what the reference interpreter covers: level resampling, 1
 //! of N, message-based SPIs, direct LPIs, active-priority registers, resets.
 
-use crate::machine::{Machine, Ram};
+use crate::machine::{Machine, RAM};
 use gic_arch::gicd::Irouter;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Waker};
 use gic_arch::{IntId, gicd, gicr, icc};
@@ -266,10 +266,10 @@ fn direct(security: SecurityView, configuration: &[u8]) -> Machine {
     let config =
         VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(14)).with_security(security);
     let machine = Machine::running(config);
-    machine.ram.write(Ram::BASE, configuration).unwrap();
+    machine.ram.write(RAM, configuration).unwrap();
     for cpu in 0..2 {
-        let pending = Ram::BASE + 0x1_0000 * (1 + cpu as u64);
-        let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(Ram::BASE);
+        let pending = RAM + 0x1_0000 * (1 + cpu as u64);
+        let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(RAM);
         machine.write_gicr(cpu, gicr::PROPBASER, tables);
         machine.write_gicr(cpu, gicr::PENDBASER, Pendbaser::new().with_address(pending));
         machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
@@ -335,7 +335,7 @@ fn an_invalidation_changes_an_lpis_configuration() {
     machine.write_gicr(0, gicr::SETLPIR, 8195);
     assert!(signalled(&mut machine).is_empty());
 
-    machine.ram.write(Ram::BASE + 3, &[0xa1]).unwrap();
+    machine.ram.write(RAM + 3, &[0xa1]).unwrap();
     machine.write_gicr(0, gicr::INVLPIR, 8195);
 
     assert_eq!(signalled(&mut machine), [0]);

@@ -1,6 +1,6 @@
 //! Direct LPIs of a well-behaved guest: as many as there are, at every redistributor.
 
-use crate::machine::{Machine, Ram};
+use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, Syncr};
 use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 use vgic::{FaultReason, GuestMemory, VgicConfig};
@@ -12,12 +12,11 @@ const SPURIOUS: u64 = 1023;
 fn machine(cpus: u16) -> Machine {
     let config = VgicConfig::new(cpus).with_direct_lpi(true).with_lpi_id_bits(Some(16));
     let machine = Machine::running(config);
-    machine.ram.write(Ram::BASE, &vec![0xa1; 57_344]).unwrap();
+    machine.ram.write(RAM, &vec![0xa1; 57_344]).unwrap();
     for cpu in 0..usize::from(cpus) {
-        let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(Ram::BASE);
+        let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(RAM);
         machine.write_gicr(cpu, gicr::PROPBASER, tables);
-        let pending =
-            Pendbaser::new().with_address(Ram::BASE + 0x10_0000).with_pending_table_zero(true);
+        let pending = Pendbaser::new().with_address(RAM + 0x10_0000).with_pending_table_zero(true);
         machine.write_gicr(cpu, gicr::PENDBASER, pending);
         machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
     }
@@ -96,10 +95,10 @@ fn an_invalidated_disabled_lpi_is_not_delivered() {
     let mut machine = machine(2);
     for lpi in [FIRST, 0xffff] {
         assert_eq!(ring(&machine, 1, lpi), Delivery::Pending);
-        machine.ram.write(Ram::BASE + u64::from(lpi - FIRST), &[0xa0]).unwrap();
+        machine.ram.write(RAM + u64::from(lpi - FIRST), &[0xa0]).unwrap();
         invalidate(&machine, 1, lpi);
         assert_eq!(machine.acknowledge(1), SPURIOUS);
-        machine.ram.write(Ram::BASE + u64::from(lpi - FIRST), &[0xa1]).unwrap();
+        machine.ram.write(RAM + u64::from(lpi - FIRST), &[0xa1]).unwrap();
         invalidate(&machine, 1, lpi);
         assert_eq!(machine.acknowledge(1), u64::from(lpi));
         machine.end(1, lpi.into());

@@ -1,6 +1,6 @@
 //! Writes of devices: doorbells without identity, and the registers beside them.
 
-use crate::machine::{Machine, Ram};
+use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{IntId, gicd, gicr, gits, v2m};
 use msi_types::Delivery::{self, Blocked, NoDoorbell, Pending};
@@ -142,10 +142,10 @@ fn the_alias_holds_nothing_but_doorbells() {
 fn direct(configuration: &[u8]) -> Machine {
     let config = VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(15));
     let machine = Machine::running(config);
-    machine.ram.write(Ram::BASE, configuration).unwrap();
+    machine.ram.write(RAM, configuration).unwrap();
     for cpu in 0..2u32 {
-        let at = Ram::BASE + 0x10_0000 * u64::from(cpu + 1);
-        let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(Ram::BASE);
+        let at = RAM + 0x10_0000 * u64::from(cpu + 1);
+        let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(RAM);
         machine.write_gicr(cpu as usize, gicr::PROPBASER, tables);
         machine.write_gicr(cpu as usize, gicr::PENDBASER, Pendbaser::new().with_address(at));
         machine.write_gicr(cpu as usize, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
@@ -232,7 +232,7 @@ fn a_deferred_setlpir_is_flushed_or_reset() {
     ring(&machine.gic, setlpir(&machine, 0), 8200);
     machine.write_gicr(0, gicr::CTLR, Ctlr::new());
     let mut byte = [0];
-    machine.ram.read(Ram::BASE + 0x10_0000 + 8200 / 8, &mut byte).unwrap();
+    machine.ram.read(RAM + 0x10_0000 + 8200 / 8, &mut byte).unwrap();
     assert_eq!(byte, [1]);
     enable(&machine);
     assert_eq!(machine.acknowledge(0), 8200);
@@ -242,10 +242,10 @@ fn a_deferred_setlpir_is_flushed_or_reset() {
     machine.gic.reset();
     machine.vcpus[0].reset();
     machine.start();
-    machine.ram.write(Ram::BASE + 0x10_0000, &[0; 0x800]).unwrap();
-    let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(Ram::BASE);
+    machine.ram.write(RAM + 0x10_0000, &[0; 0x800]).unwrap();
+    let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(RAM);
     machine.write_gicr(0, gicr::PROPBASER, tables);
-    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(Ram::BASE + 0x10_0000));
+    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(RAM + 0x10_0000));
     enable(&machine);
     assert_eq!(machine.acknowledge(0), SPURIOUS);
 }
@@ -302,7 +302,7 @@ fn a_configuration_counts_once_invalidated() {
         assert_eq!(machine.acknowledge(0), 8200);
         machine.end(0, 8200);
 
-        machine.ram.write(Ram::BASE + 8, &[0xa0]).unwrap();
+        machine.ram.write(RAM + 8, &[0xa0]).unwrap();
         ring(&machine.gic, setlpir(&machine, 0), 8200);
         assert_eq!(machine.acknowledge(0), 8200, "the old byte is cached: enabled");
         machine.end(0, 8200);
@@ -311,7 +311,7 @@ fn a_configuration_counts_once_invalidated() {
         ring(&machine.gic, setlpir(&machine, 0), 8200);
         assert_eq!(machine.acknowledge(0), SPURIOUS, "disabled, and pending");
 
-        machine.ram.write(Ram::BASE + 8, &[0xa1]).unwrap();
+        machine.ram.write(RAM + 8, &[0xa1]).unwrap();
         assert_eq!(machine.acknowledge(0), SPURIOUS, "the old byte is cached: disabled");
         invalidate(&machine);
         assert_eq!(machine.acknowledge(0), 8200);
@@ -327,7 +327,7 @@ fn invalidating_one_lpi_leaves_the_others_cached() {
         }
         assert!(machine.vcpus[cpu].inputs().irq, "it has read the configuration");
     }
-    machine.ram.write(Ram::BASE, &[0xa0; 64]).unwrap();
+    machine.ram.write(RAM, &[0xa0; 64]).unwrap();
 
     machine.write_gicr(0, gicr::INVLPIR, 8200);
 
@@ -341,7 +341,7 @@ fn a_new_priority_counts_once_it_is_invalidated() {
     let mut machine = direct(&[0x81; 64]);
     ring(&machine.gic, setlpir(&machine, 0), 8200);
     ring(&machine.gic, setlpir(&machine, 0), 8201);
-    machine.ram.write(Ram::BASE + 9, &[0x41]).unwrap();
+    machine.ram.write(RAM + 9, &[0x41]).unwrap();
     machine.write_gicr(0, gicr::INVLPIR, 8201);
     assert_eq!(machine.acknowledge(0), 8201);
 }

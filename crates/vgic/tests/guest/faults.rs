@@ -1,7 +1,8 @@
 //! Faults seen in other models, beside those at the ITS (`its/tests/faults.rs`) and in list
 //! registers (`lists`).
 
-use crate::machine::{Machine, Ram};
+use crate::machine::{Machine, memory};
+use doorbell_test_guest::Ram;
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::{IntId, gicd, gicr, icc};
@@ -9,7 +10,7 @@ use msi_types::{Cpu, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
 use std::ops::Range;
 use std::sync::Arc;
 use vgic::its::ItsConfig;
-use vgic::{AccessWidth, FaultReason, GuestMemory, MemoryFault, Vgic, VgicConfig};
+use vgic::{AccessWidth, FaultReason, GuestMemory, MemoryFault, Vgic, VgicConfig, VmMemory};
 
 const SPURIOUS: u64 = 1023;
 const SPI: u32 = 40;
@@ -21,7 +22,7 @@ const ITS: u64 = 0x0808_0000;
 
 /// Memory that has an LPI configuration table, a pending table and a command queue, and punishes
 /// every access beside them.
-struct OnlyTables(Ram);
+struct OnlyTables(Arc<VmMemory<Ram>>);
 
 impl GuestMemory for OnlyTables {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
@@ -89,7 +90,7 @@ fn invalidating_an_absent_lpi_touches_no_memory() {
         .with_lpi_id_bits(Some(20))
         .with_redistributor_invalidation(true)
         .with_its(vec![ItsConfig::new(ITS)]);
-    let memory = Arc::new(OnlyTables(Ram::default()));
+    let memory = Arc::new(OnlyTables(memory()));
     let machine = Machine::new(VgicConfig::new(1));
     let (gic, _vcpus) = Vgic::new(config, memory.clone(), machine.kicks.clone()).unwrap();
     let frame = machine.frame(0);

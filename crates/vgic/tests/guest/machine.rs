@@ -1,80 +1,35 @@
 //! A small machine to test with: memory, a kick counter, and a guest's way to registers.
 
+use doorbell_test_guest::{Kicks, Ram, ram};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::{Reg, RegisterValue, gicd, gicr, icc};
-use msi_types::{Cpu, Kick};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+use msi_types::Kick;
+use std::sync::Arc;
+use vgic::{AccessWidth, Vcpu, Vgic, VgicConfig, VmMemory};
 
-/// Guest memory from address [`Ram::BASE`] on.
-pub(crate) struct Ram(Mutex<Vec<u8>>);
+/// Where memory begins.
+pub(crate) const RAM: u64 = 0x4000_0000;
 
-impl Default for Ram {
-    fn default() -> Self {
-        Self(Mutex::new(vec![0; Self::SIZE]))
-    }
-}
-
-impl Ram {
-    pub(crate) const BASE: u64 = 0x4000_0000;
-    const SIZE: usize = 4 << 20;
-
-    fn range(address: u64, len: usize) -> Result<std::ops::Range<usize>, MemoryFault> {
-        let start = address.checked_sub(Self::BASE).and_then(|start| usize::try_from(start).ok());
-        start
-            .and_then(|start| Some(start..start.checked_add(len)?))
-            .filter(|range| range.end <= Self::SIZE)
-            .ok_or(MemoryFault { address })
-    }
-}
-
-impl GuestMemory for Ram {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        let range = Self::range(address, bytes.len())?;
-        bytes.copy_from_slice(&self.0.lock().unwrap()[range]);
-        Ok(())
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        let range = Self::range(address, bytes.len())?;
-        self.0.lock().unwrap()[range].copy_from_slice(bytes);
-        Ok(())
-    }
-}
-
-/// Counts kicks.
-#[derive(Default)]
-pub(crate) struct Kicks(Vec<AtomicUsize>);
-
-impl Kicks {
-    pub(crate) fn of(&self, cpu: usize) -> usize {
-        self.0[cpu].load(Ordering::SeqCst)
-    }
-}
-
-impl Kick for Kicks {
-    fn kick(&self, cpu: Cpu) {
-        self.0[cpu.index()].fetch_add(1, Ordering::SeqCst);
-    }
+pub(crate) fn memory() -> Arc<VmMemory<Ram>> {
+    Arc::new(VmMemory(ram(RAM, 4 << 20)))
 }
 
 /// A machine.
 pub(crate) struct Machine {
     pub(crate) gic: Arc<Vgic>,
     pub(crate) vcpus: Vec<Vcpu>,
-    pub(crate) ram: Arc<Ram>,
+    pub(crate) ram: Arc<VmMemory<Ram>>,
     pub(crate) kicks: Arc<Kicks>,
 }
 
 impl Machine {
     pub(crate) fn new(config: VgicConfig) -> Self {
-        Self::over(config, Arc::default())
+        Self::over(config, memory())
     }
 
     /// Over memory that is there.
-    pub(crate) fn over(config: VgicConfig, ram: Arc<Ram>) -> Self {
-        let kicks = Arc::new(Kicks(config.cpus.iter().map(|_| AtomicUsize::new(0)).collect()));
+    pub(crate) fn over(config: VgicConfig, ram: Arc<VmMemory<Ram>>) -> Self {
+        let kicks = Arc::new(Kicks::new(config.cpus.len()));
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
         Self { gic, vcpus, ram, kicks }
     }
@@ -88,9 +43,9 @@ impl Machine {
 
     /// With somebody else to kick.
     pub(crate) fn kicking(config: VgicConfig, kick: Arc<dyn Kick>) -> Self {
-        let ram = Arc::new(Ram::default());
+        let ram = memory();
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kick).unwrap();
-        Self { gic, vcpus, ram, kicks: Arc::default() }
+        Self { gic, vcpus, ram, kicks: Arc::new(Kicks::new(0)) }
     }
 
     /// Wakes and unmasks everything, and enables both groups; all interrupts are in Group 1.

@@ -2,7 +2,7 @@
 //! views, with each number of priority bits. The rules are typed from the manual (IHI 0069 §4.8),
 //! not taken from the model.
 
-use crate::machine::{Machine, Ram};
+use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Level, Line, SetLine};
@@ -144,10 +144,10 @@ fn with_lpis(rules: Rules) -> Machine {
     let mut machine = Machine::new(config);
     machine.start();
     let configuration: Vec<u8> = lpis().map(|(_, priority)| priority | 1).collect();
-    machine.ram.write(Ram::BASE, &configuration).unwrap();
-    let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(Ram::BASE);
+    machine.ram.write(RAM, &configuration).unwrap();
+    let tables = Propbaser::new().with_id_bits_minus_one(13).with_address(RAM);
     machine.write_gicr(0, gicr::PROPBASER, tables);
-    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(Ram::BASE + 0x1_0000));
+    machine.write_gicr(0, gicr::PENDBASER, Pendbaser::new().with_address(RAM + 0x1_0000));
     machine.write_gicr(0, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
     machine
 }

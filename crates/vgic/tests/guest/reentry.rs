@@ -1,7 +1,7 @@
 //! A monitor whose kick and whose line observer use the model themselves: no lock is held when they
 //! are called.
 
-use crate::machine::{Machine, Ram};
+use crate::machine::{Machine, RAM};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::icc::{self, Sgi};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
@@ -17,11 +17,11 @@ use vgic::its::ItsConfig;
 use vgic::{GuestMemory, Vgic, VgicConfig};
 
 const ITS: u64 = 0x0808_0000;
-const QUEUE: u64 = Ram::BASE;
-const DEVICES: u64 = Ram::BASE + 0x1_0000;
-const COLLECTIONS: u64 = Ram::BASE + 0x2_0000;
-const CONFIGURATION: u64 = Ram::BASE + 0x4_0000;
-const PENDING: u64 = Ram::BASE + 0x6_0000;
+const QUEUE: u64 = RAM;
+const DEVICES: u64 = RAM + 0x1_0000;
+const COLLECTIONS: u64 = RAM + 0x2_0000;
+const CONFIGURATION: u64 = RAM + 0x4_0000;
+const PENDING: u64 = RAM + 0x6_0000;
 const LPI: u32 = 8192;
 const SPI: u32 = 40;
 

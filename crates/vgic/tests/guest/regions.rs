@@ -1,7 +1,7 @@
 //! Redistributors in several regions: vCPUs fill them in order, and what is where makes no
 //! difference to interrupts.
 
-use crate::machine::{Machine, Ram};
+use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
@@ -145,20 +145,20 @@ fn an_spi_follows_its_route_to_any_region() {
 fn with_lpis(redistributor_naming: RedistributorNaming) -> Machine {
     let machine = Machine::running(config(redistributor_naming));
     let byte = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
-    machine.ram.write(Ram::BASE + 0x4_0000, &[byte; 64]).unwrap();
-    for (cpu, pending) in (0..CPUS).zip((Ram::BASE + 0x10_0000..).step_by(0x1_0000)) {
-        let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(Ram::BASE + 0x4_0000);
+    machine.ram.write(RAM + 0x4_0000, &[byte; 64]).unwrap();
+    for (cpu, pending) in (0..CPUS).zip((RAM + 0x10_0000..).step_by(0x1_0000)) {
+        let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(RAM + 0x4_0000);
         machine.write_gicr(cpu, gicr::PROPBASER, tables);
         machine.write_gicr(cpu, gicr::PENDBASER, Pendbaser::new().with_address(pending));
         machine.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(true));
     }
     let its =
         |offset: u32, value| machine.write(ITS + u64::from(offset), AccessWidth::Double, value);
-    its(gits::BASER.get(0).unwrap().offset(), 1 << 63 | (Ram::BASE + 0x1_0000));
-    its(gits::BASER.get(1).unwrap().offset(), 1 << 63 | (Ram::BASE + 0x2_0000));
-    its(gits::CBASER.offset(), 1 << 63 | Ram::BASE | 15);
+    its(gits::BASER.get(0).unwrap().offset(), 1 << 63 | (RAM + 0x1_0000));
+    its(gits::BASER.get(1).unwrap().offset(), 1 << 63 | (RAM + 0x2_0000));
+    its(gits::CBASER.offset(), 1 << 63 | RAM | 15);
     its(gits::CTLR.offset(), 1);
-    let itt = Ram::BASE + 0x20_0000;
+    let itt = RAM + 0x20_0000;
     run(
         &machine,
         [Command::Mapd { device: DEVICE, itt, event_bits_minus_one: 4, action: MapAction::Map }],
@@ -193,7 +193,7 @@ fn run(machine: &Machine, commands: impl IntoIterator<Item = Command>) {
     let mut at = machine.read(writer, AccessWidth::Double);
     for command in commands {
         let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
-        machine.ram.write(Ram::BASE + at, &image).unwrap();
+        machine.ram.write(RAM + at, &image).unwrap();
         at += 32;
     }
     machine.write(writer, AccessWidth::Double, at);

@@ -2,12 +2,13 @@
 //! one kick at most.
 
 use crate::machine::Machine;
+use doorbell_test_guest::Kicks;
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{IntId, gicd, gicr, icc};
-use msi_types::{Cpu, Kick, Level, Line, SetLine};
+use msi_types::{Cpu, Level, Line, SetLine};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 use vgic::{Sleep, Vcpu, Vgic, VgicConfig};
@@ -135,36 +136,6 @@ fn a_write_without_change_kicks_nobody() {
     assert_eq!(machine.kicks.of(0), 1, "a group was disabled");
 }
 
-/// Wakes vCPU threads.
-struct Alarm {
-    rung: Vec<(Mutex<bool>, Condvar)>,
-    kicks: AtomicUsize,
-}
-
-impl Alarm {
-    fn new(cpus: usize) -> Self {
-        Self { rung: (0..cpus).map(|_| Default::default()).collect(), kicks: AtomicUsize::new(0) }
-    }
-
-    fn sleep(&self, cpu: usize) -> bool {
-        let (rung, bell) = &self.rung[cpu];
-        let guard = rung.lock().unwrap();
-        let (mut guard, timeout) =
-            bell.wait_timeout_while(guard, Duration::from_secs(20), |rung| !*rung).unwrap();
-        *guard = false;
-        !timeout.timed_out()
-    }
-}
-
-impl Kick for Alarm {
-    fn kick(&self, cpu: Cpu) {
-        self.kicks.fetch_add(1, Ordering::SeqCst);
-        let (rung, bell) = &self.rung[cpu.index()];
-        *rung.lock().unwrap() = true;
-        bell.notify_one();
-    }
-}
-
 const SENDERS: u32 = 3;
 const MESSAGES: u64 = 100_000;
 const CPUS: usize = 2;
@@ -181,8 +152,8 @@ struct Board {
 }
 
 /// A vCPU: sleeps until kicked, handles what is there.
-fn run(mut vcpu: Vcpu, alarm: &Alarm, board: &Board) {
-    let cpu = vcpu.cpu().index();
+fn run(mut vcpu: Vcpu, kicks: &Kicks, board: &Board) {
+    let (cpu, mut heard) = (vcpu.cpu().index(), 0);
     while !board.stop.load(Ordering::SeqCst) {
         while vcpu.irq_pending() {
             let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
@@ -199,7 +170,7 @@ fn run(mut vcpu: Vcpu, alarm: &Alarm, board: &Board) {
         }
         board.departures.fetch_add(1, Ordering::SeqCst);
         if vcpu.prepare_to_sleep() == Sleep::Ready {
-            assert!(alarm.sleep(cpu), "vCPU {cpu} slept over something");
+            heard = kicks.wait(cpu, heard);
             vcpu.returned();
         }
     }
@@ -207,9 +178,7 @@ fn run(mut vcpu: Vcpu, alarm: &Alarm, board: &Board) {
 
 #[test]
 fn moving_routes_lose_no_message_of_sleepers() {
-    let alarm = Arc::new(Alarm::new(CPUS));
-    let mut machine = Machine::kicking(VgicConfig::new(2), alarm.clone());
-    machine.start();
+    let mut machine = Machine::running(VgicConfig::new(2));
     for device in 0..SENDERS {
         let spi = SPI + device;
         machine.make_edge(spi);
@@ -229,7 +198,7 @@ fn moving_routes_lose_no_message_of_sleepers() {
 
     thread::scope(|scope| {
         for vcpu in vcpus {
-            scope.spawn(|| run(vcpu, &alarm, &board));
+            scope.spawn(|| run(vcpu, &machine.kicks, &board));
         }
         let senders: Vec<_> = (0..SENDERS)
             .map(|device| {
@@ -261,7 +230,7 @@ fn moving_routes_lose_no_message_of_sleepers() {
         }
     });
 
-    let kicks = alarm.kicks.load(Ordering::SeqCst);
+    let kicks = machine.kicks.total();
     let departures = board.departures.load(Ordering::SeqCst);
     assert!(kicks <= departures, "{kicks} kicks for {departures} departures");
 }
@@ -284,23 +253,18 @@ fn wait_until(done: impl Fn() -> bool) {
     panic!("a message was lost");
 }
 
-/// Rings without a system call, so that senders and vCPU meet at every instruction.
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Kick for Flag {
-    fn kick(&self, _: Cpu) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 /// Sends the next message as soon as the last one was handled: just when the vCPU is about to
-/// sleep, or to forget the interrupt as stale.
+/// sleep, or to forget the interrupt as stale. A kick makes no system call, so that senders and
+/// vCPU meet at every instruction.
 #[test]
 fn a_vcpu_falling_asleep_loses_no_message() {
     const ROUNDS: u64 = 100_000;
-    let flag = Arc::new(Flag::default());
-    let mut machine = Machine::kicking(VgicConfig::new(1), flag.clone());
+    let kicked = Arc::new(AtomicBool::new(false));
+    let kick = {
+        let kicked = kicked.clone();
+        move |_| kicked.store(true, Ordering::SeqCst)
+    };
+    let mut machine = Machine::kicking(VgicConfig::new(1), Arc::new(kick));
     machine.start();
     for spi in [SPI, SPI + 1] {
         machine.make_edge(spi);
@@ -330,7 +294,7 @@ fn a_vcpu_falling_asleep_loses_no_message() {
                 seen[usize::from(intid != u64::from(SPI))].fetch_add(1, Ordering::SeqCst);
             } else if vcpu.prepare_to_sleep() == Sleep::Ready {
                 let rung = spin_until(|| {
-                    flag.0.swap(false, Ordering::SeqCst) || ended.load(Ordering::SeqCst) > 1
+                    kicked.swap(false, Ordering::SeqCst) || ended.load(Ordering::SeqCst) > 1
                 });
                 if !rung {
                     ended.store(10, Ordering::SeqCst);

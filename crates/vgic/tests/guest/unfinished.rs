@@ -1,6 +1,6 @@
 //! More than one access may do: what is left goes on though the guest asks for nothing more.
 
-use crate::machine::{Machine, Ram};
+use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::ich::Vtr;
@@ -11,9 +11,9 @@ use vgic::its::ItsConfig;
 use vgic::{GuestMemory, Progress, Sleep, VgicConfig};
 
 const ITS: u64 = 0x0808_0000;
-const CONFIGURATION: u64 = Ram::BASE;
-const QUEUE: u64 = Ram::BASE + 0x10_0000;
-const TABLES: u64 = Ram::BASE + 0x20_0000;
+const CONFIGURATION: u64 = RAM;
+const QUEUE: u64 = RAM + 0x10_0000;
+const TABLES: u64 = RAM + 0x20_0000;
 const FIRST: u32 = 8192;
 /// More commands than an access executes.
 const EVENTS: u32 = 1500;

@@ -1,6 +1,6 @@
 //! A machine with an ITS whose guest has mapped what there is to map.
 
-use crate::machine::{Machine, Ram};
+use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
@@ -13,10 +13,10 @@ use vgic::its::ItsConfig;
 use vgic::{GuestMemory, VgicConfig};
 
 const ITS: u64 = 0x0808_0000;
-const QUEUE: u64 = Ram::BASE;
-const TABLES: u64 = Ram::BASE + 0x2_0000;
-const CONFIGURATION: u64 = Ram::BASE + 0x10_0000;
-const PENDING: u64 = Ram::BASE + 0x20_0000;
+const QUEUE: u64 = RAM;
+const TABLES: u64 = RAM + 0x2_0000;
+const CONFIGURATION: u64 = RAM + 0x10_0000;
+const PENDING: u64 = RAM + 0x20_0000;
 pub(crate) const DEVICE: DeviceId = DeviceId::new(1);
 
 /// Device 1 has 16 events, mapped to LPIs from 8192 on, of ever less urgent priorities; collection

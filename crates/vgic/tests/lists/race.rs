@@ -2,12 +2,12 @@
 //! registers: each is handled, without anything happening afterwards that would make a vCPU look
 //! again.
 
-use crate::half::{Exits, Half};
+use crate::half::{Exits, Half, Kicked};
 use crate::machine::Machine;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::{IntId, IntIdField, icc};
-use msi_types::{Cpu, Kick, Line, SetLine};
+use msi_types::{Line, SetLine};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -16,16 +16,6 @@ use vgic::{AccessWidth, VgicConfig};
 
 const SPIS: [u32; 3] = [40, 41, 42];
 const ROUNDS: u64 = 6_000;
-
-/// The kicked vCPUs.
-#[derive(Default)]
-struct Kicks([Arc<AtomicBool>; 2]);
-
-impl Kick for Kicks {
-    fn kick(&self, cpu: Cpu) {
-        self.0[cpu.index()].store(true, Ordering::SeqCst);
-    }
-}
 
 /// Numbers that devices wrote before they pulsed their lines, and the highest that a handler read.
 #[derive(Default)]
@@ -129,16 +119,16 @@ fn wait_until(done: impl Fn() -> bool) -> bool {
 /// Two vCPUs, with one list register and with two. In each round devices pulse their lines while
 /// `disturb` is done.
 fn nothing_is_lost_while(disturb: impl Fn(&Machine, &Board, u64)) {
-    let kicks = Arc::new(Kicks::default());
+    let kicked = Arc::new(Kicked::new(2));
     let config = VgicConfig::new(2).with_one_of_n(true);
-    let mut machine = Machine::kicking(config, kicks.clone());
+    let mut machine = Machine::kicking(config, kicked.clone());
     machine.start();
     for spi in SPIS {
         machine.make_edge(spi);
         machine.enable_spi(spi);
     }
     let halves = machine.vcpus.drain(..).zip([1, 2]).map(|(vcpu, registers)| {
-        let kicked = kicks.0[vcpu.cpu().index()].clone();
+        let kicked = kicked.0[vcpu.cpu().index()].clone();
         Half::lists(vcpu, registers, Exits::Needed, kicked)
     });
     let halves: Vec<_> = halves.collect();

@@ -3,9 +3,26 @@
 use crate::virtual_interface::{Hardware, vtr};
 use gic_arch::icc::{self, Ctlr, SysRegEncoding};
 use gic_arch::ich::Vtr;
+use msi_types::{Cpu, Kick};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use vgic::{InGuest, Inputs, ListRegisterVcpu, Undefined, Vcpu};
+
+/// The kicked vCPUs.
+#[derive(Debug)]
+pub(crate) struct Kicked(pub(crate) Vec<Arc<AtomicBool>>);
+
+impl Kicked {
+    pub(crate) fn new(cpus: usize) -> Self {
+        Self((0..cpus).map(|_| Arc::default()).collect())
+    }
+}
+
+impl Kick for Kicked {
+    fn kick(&self, cpu: Cpu) {
+        self.0[cpu.index()].store(true, SeqCst);
+    }
+}
 
 /// Exits of a vCPU with list registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,14 +3,13 @@
 mod compare;
 mod writes;
 
-use crate::half::{Exits, Half};
+use crate::half::{Exits, Half, Kicked};
 use crate::ops::{AFFINITIES, Field, LPIS, Op, PRIVATE, SECURE, SHARED, interrupt};
 use crate::reference::{Gic, View};
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::icc::{Ctlr, SysRegEncoding};
 use gic_arch::{IntId, gicr, icc};
-use msi_types::{Cpu, Kick};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, GuestMemory, MemoryFault, SecurityView, Vcpu, Vgic, VgicConfig};
@@ -46,16 +45,6 @@ pub(crate) enum Doorbells {
     Lpis,
 }
 
-/// The kicked vCPUs.
-#[derive(Default)]
-struct Kicks([Arc<AtomicBool>; AFFINITIES.len()]);
-
-impl Kick for Kicks {
-    fn kick(&self, cpu: Cpu) {
-        self.0[cpu.index()].store(true, SeqCst);
-    }
-}
-
 /// Kinds of vCPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum VcpuKind {
@@ -86,7 +75,7 @@ impl VcpuKind {
 pub(crate) struct Bench {
     gic: Arc<Vgic>,
     vcpus: Vec<Half>,
-    kicks: Arc<Kicks>,
+    kicks: Arc<Kicked>,
     kind: VcpuKind,
     doorbells: Doorbells,
     table: Arc<Table>,
@@ -115,7 +104,7 @@ impl Bench {
         for (cpu, affinity) in config.cpus.iter_mut().zip(AFFINITIES) {
             cpu.affinity = affinity;
         }
-        let kicks = Arc::new(Kicks::default());
+        let kicks = Arc::new(Kicked::new(AFFINITIES.len()));
         let table = Arc::new(Table(Mutex::new([0; 8192])));
         let (gic, vcpus) = Vgic::new(config, table.clone(), kicks.clone()).unwrap();
         let handled = vec![Vec::new(); AFFINITIES.len()];

@@ -1,16 +1,16 @@
 //! 1-of-N interrupts (IHI 0069 §2.3.2), whichever vCPU the model chooses: one that participates
 //! gets each of them, once, and none is left behind while anybody participates.
 
-use crate::half::{Exits, Half};
+use crate::half::{Exits, Half, Kicked};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::icc::{self, SysRegEncoding};
 use gic_arch::{IntId, IntIdField};
-use msi_types::{Cpu, Kick};
 use proptest::prelude::*;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use vgic::{AccessWidth, GuestMemory, MemoryFault, SecurityView, Vcpu, Vgic, VgicConfig};
+use std::sync::atomic::AtomicBool;
+use vgic::{AccessWidth, SecurityView, Vcpu, Vgic, VgicConfig, VmMemory};
+use vm_memory::GuestMemoryMmap;
 
 const CPUS: usize = 3;
 /// Edges, all enabled, that any vCPU may take until they are routed.
@@ -50,25 +50,8 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-struct NoMemory;
-
-impl GuestMemory for NoMemory {
-    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
-        Err(MemoryFault { address })
-    }
-
-    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
-        Err(MemoryFault { address })
-    }
-}
-
-#[derive(Default)]
-struct Kicks([Arc<AtomicBool>; CPUS]);
-
-impl Kick for Kicks {
-    fn kick(&self, cpu: Cpu) {
-        self.0[cpu.index()].store(true, SeqCst);
-    }
+fn no_memory() -> Arc<VmMemory<Arc<GuestMemoryMmap>>> {
+    Arc::new(VmMemory(Arc::new(GuestMemoryMmap::new())))
 }
 
 /// Known state of an SPI.
@@ -94,7 +77,7 @@ type NewHalf = fn(Vcpu, Arc<AtomicBool>) -> Half;
 struct Machine {
     gic: Arc<Vgic>,
     halves: Vec<Half>,
-    kicks: Arc<Kicks>,
+    kicks: Arc<Kicked>,
     half: NewHalf,
     security: SecurityView,
     spis: [Spi; SPIS.len()],
@@ -103,9 +86,9 @@ struct Machine {
 
 impl Machine {
     fn new(half: NewHalf, security: SecurityView) -> Self {
-        let kicks = Arc::new(Kicks::default());
+        let kicks = Arc::new(Kicked::new(CPUS));
         let config = VgicConfig::new(3).with_one_of_n(true).with_spis(32).with_security(security);
-        let (gic, vcpus) = Vgic::new(config, Arc::new(NoMemory), kicks.clone()).unwrap();
+        let (gic, vcpus) = Vgic::new(config, no_memory(), kicks.clone()).unwrap();
         let spi = Spi { pending: false, enabled: false, group: 1, target: Some(0) };
         let cpu = Participant { asleep: true, declines: [false; 2], enabled: [false; 2] };
         let halves = Vec::new();
@@ -129,7 +112,7 @@ impl Machine {
         let mut left: Vec<_> = self.halves.drain(..).map(Half::into_software).collect();
         let saved = self.gic.freeze(&mut left).unwrap().save().unwrap();
         let config = self.gic.config().clone();
-        let (gic, mut vcpus) = Vgic::new(config, Arc::new(NoMemory), self.kicks.clone()).unwrap();
+        let (gic, mut vcpus) = Vgic::new(config, no_memory(), self.kicks.clone()).unwrap();
         gic.freeze(&mut vcpus).unwrap().restore(&saved).unwrap();
         self.gic = gic;
         self.split(vcpus);

@@ -1,8 +1,8 @@
 //! Commands of an ITS.
 
 use crate::board::{Board, mapc, mapd, mapti, movall, unmapc};
-use crate::{is_idle, out_of_memory, run_with, until_it_succeeds};
-use doorbell_test_support::with_allocations;
+use crate::{is_idle, out_of_memory, run_with};
+use doorbell_test_support::{failures_until, with_allocations};
 use gic_arch::its::{CollectionId, Command, MapAction, Opcode};
 use msi_types::{Delivery, DeviceId, EventId};
 use vgic::its::CommandFault;
@@ -28,7 +28,7 @@ fn mappings(board: &mut Board) -> ItsState {
 
 /// After `before`, `command` fails with the heap and changes nothing, until it finds its memory.
 fn fails_whole(before: &[Command], command: Command, opcode: Opcode) -> u32 {
-    until_it_succeeds(|allocations| {
+    failures_until(|allocations| {
         let mut board = Board::running();
         board.run(before.iter().copied());
         let mapped = mappings(&mut board);
@@ -73,7 +73,7 @@ fn movi_without_heap_fails_whole() {
 
 #[test]
 fn inv_without_heap_keeps_the_configuration() {
-    let failures = until_it_succeeds(|allocations| {
+    let failures = failures_until(|allocations| {
         let mut board = Board::running();
         board.run([mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)]);
         let mapped = mappings(&mut board);
@@ -90,7 +90,7 @@ fn inv_without_heap_keeps_the_configuration() {
 #[test]
 fn a_message_after_each_failure_needs_no_memory() {
     let commands = [mapd(DEVICE, 8, ITT), mapc(7, 1), mapti(DEVICE, 3, 8200, 7)];
-    let failures = until_it_succeeds(|allocations| {
+    let failures = failures_until(|allocations| {
         let mut board = Board::running();
         board.run([mapd(1, 3, ITT), mapti(1, 0, 8192, 0)]);
         let is_done = run_with(&board, allocations, commands);
@@ -136,7 +136,7 @@ fn a_command_about_many_waits_for_memory() {
         (run_with(&board, allocations, [command]), board)
     };
     for command in [mapc(0, 1), movall(0, 1)] {
-        let failures = until_it_succeeds(|allocations| {
+        let failures = failures_until(|allocations| {
             let (is_done, mut board) = begin(allocations, command);
             if !is_done {
                 assert!(!is_idle(&board), "it is in progress");

@@ -1,8 +1,8 @@
 //! Machines that are made.
 
 use crate::board::Board;
-use crate::{config, until_it_succeeds};
-use doorbell_test_support::with_allocations;
+use crate::config;
+use doorbell_test_support::{failures_until, with_allocations};
 use gic_arch::ich::Vtr;
 use msi_types::{Level, Line, SetLine};
 use vgic::{ConfigError, OutOfMemory, Vgic, VgicConfig};
@@ -10,7 +10,7 @@ use vgic::{ConfigError, OutOfMemory, Vgic, VgicConfig};
 #[test]
 fn a_machine_without_heap_is_an_error() {
     let board = Board::new(config());
-    let failures = until_it_succeeds(|allocations| {
+    let failures = failures_until(|allocations| {
         let (config, ram, kicks) = (config(), board.ram.clone(), board.kicks.clone());
         match with_allocations(allocations, || Vgic::new(config, ram, kicks)) {
             Ok((_, vcpus)) => vcpus.len() == 3,
@@ -26,7 +26,7 @@ fn a_machine_without_heap_is_an_error() {
 #[test]
 fn a_configuration_without_heap_is_an_error() {
     let made = |allocations| with_allocations(allocations, || VgicConfig::try_new(3));
-    let failures = until_it_succeeds(|allocations| match made(allocations) {
+    let failures = failures_until(|allocations| match made(allocations) {
         Ok(config) => config.cpus.len() == 3,
         Err(error) => {
             assert_eq!(error, OutOfMemory);

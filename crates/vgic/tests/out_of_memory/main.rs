@@ -16,11 +16,6 @@ use gic_arch::gits;
 use gic_arch::its::Command;
 use vgic::{FaultReason, VgicConfig};
 
-/// Calls `attempt` with ever more allocations until it succeeds. How many failed?
-fn until_it_succeeds(mut attempt: impl FnMut(u32) -> bool) -> u32 {
-    (0..1000).find(|allocations| attempt(*allocations)).unwrap()
-}
-
 /// Has the ITS worked off its queue, if no allocation succeeds?
 fn is_idle(board: &Board) -> bool {
     with_allocations(0, || board.read_its(gits::CREADR) == board.read_its(gits::CWRITER))

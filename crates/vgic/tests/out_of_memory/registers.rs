@@ -1,8 +1,8 @@
 //! Registers that enable LPIs and ITSes.
 
 use crate::board::{Board, mapc, mapd, mapti};
-use crate::{config, out_of_memory, until_it_succeeds};
-use doorbell_test_support::with_allocations;
+use crate::{config, out_of_memory};
+use doorbell_test_support::{failures_until, with_allocations};
 use gic_arch::gicr::{self, Ctlr as GicrCtlr};
 use gic_arch::gits::{self, Ctlr};
 use gic_arch::its::Command;
@@ -45,7 +45,7 @@ fn with_pending_table(config: VgicConfig, commands: &[Command]) -> Board {
 
 /// `EnableLPIs` stays zero until its memory is there, and nothing that was pending is lost.
 fn enables_or_not(make: impl Fn() -> Board, expected: &[u32]) -> u32 {
-    until_it_succeeds(|allocations| {
+    failures_until(|allocations| {
         let mut board = make();
         with_allocations(allocations, || enable(&board));
         let is_done = is_enabled(&board);
@@ -81,7 +81,7 @@ fn lpis_of_a_fresh_machine_stay_disabled() {
         board.ram.write(PENDING + 8192 / 8, &[1]).unwrap();
         board
     };
-    let failures = until_it_succeeds(|allocations| {
+    let failures = failures_until(|allocations| {
         let board = make();
         with_allocations(allocations, || enable(&board));
         let is_done = is_enabled(&board);
@@ -101,7 +101,7 @@ fn direct_lpis_without_heap_stay_disabled() {
         board.provide_lpi_tables(0);
         board
     };
-    let failures = until_it_succeeds(|allocations| {
+    let failures = failures_until(|allocations| {
         let board = make();
         with_allocations(allocations, || enable(&board));
         let is_done = is_enabled(&board);
@@ -121,7 +121,7 @@ fn direct_lpis_without_heap_stay_disabled() {
 /// is disabled, and their configuration changes.
 #[test]
 fn an_its_without_heap_stays_disabled() {
-    let failures = until_it_succeeds(|allocations| {
+    let failures = failures_until(|allocations| {
         let mut board = Board::running();
         board.run([mapd(1, 3, ITT), mapti(1, 0, 8200, 0), mapc(0, 0)]);
         board.write_its(gits::CTLR, Ctlr::new());

@@ -1,8 +1,8 @@
 //! Saving and restoring.
 
 use crate::board::{Board, mapc, mapd, mapti, movall};
-use crate::{config, until_it_succeeds};
-use doorbell_test_support::with_allocations;
+use crate::config;
+use doorbell_test_support::{failures_until, with_allocations};
 use msi_types::{Level, Line, SetLine};
 use vgic::OutOfMemory;
 use vgic::saved_state::Problem;
@@ -34,7 +34,7 @@ fn a_save_without_heap_is_an_error() {
     let saved = board.save();
     let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
     let failures =
-        until_it_succeeds(|allocations| match with_allocations(allocations, || frozen.save()) {
+        failures_until(|allocations| match with_allocations(allocations, || frozen.save()) {
             Ok(again) => again == saved,
             Err(OutOfMemory) => false,
         });
@@ -47,7 +47,7 @@ fn a_restore_without_heap_changes_nothing() {
         let mut board = busy();
         (board.save(), board.ram)
     };
-    let failures = until_it_succeeds(|allocations| {
+    let failures = failures_until(|allocations| {
         let mut other = Board::over(config(), ram.clone());
         other.gic.set_line(Line::Spi(41), Level::High);
         let before = other.save();

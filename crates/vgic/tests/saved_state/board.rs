@@ -1,16 +1,16 @@
 //! A machine with an ITS whose guest has set everything up, and what it takes to move it.
 
+use doorbell_test_guest::{Kicks, Ram, ram};
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize};
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{IntId, Priority, Reg, RegisterValue, gicd, gicr, icc};
-use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, Level, Line, MsiMessage, SetLine};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use msi_types::{Cpu, Delivery, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
+use std::sync::Arc;
 use vgic::its::ItsConfig;
 use vgic::saved_state::SavedState;
-use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, GuestMemory, Vcpu, Vgic, VgicConfig, VmMemory};
 
 pub(crate) const ITS: u64 = 0x0808_0000;
 pub(crate) const CPUS: u16 = 3;
@@ -23,54 +23,10 @@ const CONFIG: u64 = RAM + 0x4_0000;
 const PENDING: u64 = RAM + 0x8_0000;
 const COMMANDS: u32 = 0x1_0000;
 
-/// Guest memory that counts what is written.
-pub(crate) struct Ram {
-    bytes: Mutex<Vec<u8>>,
-    pub(crate) writes: AtomicUsize,
-}
-
-impl Ram {
-    fn range(address: u64, len: usize) -> Result<std::ops::Range<usize>, MemoryFault> {
-        let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
-        let range = start.and_then(|start| Some(start..start.checked_add(len)?));
-        range.filter(|range| range.end <= RAM_BYTES).ok_or(MemoryFault { address })
-    }
-}
-
-impl GuestMemory for Ram {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        let range = Self::range(address, bytes.len())?;
-        bytes.copy_from_slice(&self.bytes.lock().unwrap()[range]);
-        Ok(())
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        self.writes.fetch_add(1, SeqCst);
-        let range = Self::range(address, bytes.len())?;
-        self.bytes.lock().unwrap()[range].copy_from_slice(bytes);
-        Ok(())
-    }
-}
-
-/// Counts kicks.
-pub(crate) struct Kicks(Vec<AtomicUsize>);
-
-impl Kicks {
-    pub(crate) fn of(&self, cpu: usize) -> usize {
-        self.0[cpu].load(SeqCst)
-    }
-}
-
-impl Kick for Kicks {
-    fn kick(&self, cpu: Cpu) {
-        self.0[cpu.index()].fetch_add(1, SeqCst);
-    }
-}
-
 pub(crate) struct Board {
     pub(crate) gic: Arc<Vgic>,
     pub(crate) vcpus: Vec<Vcpu>,
-    pub(crate) ram: Arc<Ram>,
+    pub(crate) ram: Arc<VmMemory<Ram>>,
     pub(crate) kicks: Arc<Kicks>,
 }
 
@@ -94,13 +50,12 @@ pub(crate) fn config() -> VgicConfig {
 impl Board {
     /// As after reset.
     pub(crate) fn new(config: VgicConfig) -> Self {
-        let ram = Ram { bytes: Mutex::new(vec![0; RAM_BYTES]), writes: AtomicUsize::new(0) };
-        Self::over(config, Arc::new(ram))
+        Self::over(config, Arc::new(VmMemory(ram(RAM, RAM_BYTES))))
     }
 
     /// As after reset, over memory that is there.
-    pub(crate) fn over(config: VgicConfig, ram: Arc<Ram>) -> Self {
-        let kicks = Arc::new(Kicks(config.cpus.iter().map(|_| AtomicUsize::new(0)).collect()));
+    pub(crate) fn over(config: VgicConfig, ram: Arc<VmMemory<Ram>>) -> Self {
+        let kicks = Arc::new(Kicks::new(config.cpus.len()));
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
         Self { gic, vcpus, ram, kicks }
     }

@@ -1,7 +1,7 @@
 //! A kernel whose heap is exhausted: an error, and nothing half done. What gives something back
 //! asks for nothing.
 
-use doorbell_test_support::{Outside, with_allocations};
+use doorbell_test_support::{after_failures, outside, with_allocations};
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiParent, RequesterId,
     Rewrite, Shape,
@@ -72,33 +72,12 @@ impl EntryCache for Hardware {
     }
 }
 
-/// Runs `operation` with ever more allocations until it succeeds, at least after so many failures;
-/// `check` looks at each failure.
-fn until_it_succeeds<T, E>(
-    least: u32,
-    mut operation: impl FnMut() -> Result<T, E>,
-    mut check: impl FnMut(E),
-) -> T {
-    let mut allocations = 0;
-    loop {
-        match with_allocations(allocations, &mut operation) {
-            Ok(done) => {
-                assert!(allocations >= least, "{allocations} allocations failed");
-                return done;
-            }
-            Err(error) => check(error),
-        }
-        allocations += 1;
-    }
-}
-
 fn domain(hardware: &Arc<Hardware>) -> Arc<VectorDomain> {
     let config = || {
-        let _outside = Outside::new();
         VectorDomainConfig::new(NonZeroU16::new(2).unwrap(), hardware.clone())
             .with_hwirqs(NonZeroU16::new(20).unwrap())
     };
-    let domain = Arc::new(until_it_succeeds(5, || VectorDomain::new(config()), drop));
+    let domain = Arc::new(after_failures(5, || VectorDomain::new(outside(config)), drop));
     for cpu in [CPU0, CPU1] {
         domain.online(cpu, ApicId::new(cpu.get())).unwrap();
     }
@@ -122,7 +101,7 @@ fn remapping(hardware: &Arc<Hardware>, domain: &Arc<VectorDomain>) -> RemappedVe
             sources: Box::new(Source::pci),
         })
     };
-    until_it_succeeds(1, make, drop)
+    after_failures(1, make, drop)
 }
 
 fn request(count: u16, shape: Shape) -> BlockRequest {
@@ -144,8 +123,8 @@ fn use_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, shape: Shap
         assert_eq!((domain.hwirqs_in_use(), now), (0, free));
     };
     // Records keep the room of former ones, and vectors alone need none.
-    let device = until_it_succeeds(0, || parent.attach(NIC, 8), unchanged);
-    let block = until_it_succeeds(0, || parent.allocate(&device, &request(2, shape)), unchanged);
+    let device = after_failures(0, || parent.attach(NIC, 8), unchanged);
+    let block = after_failures(0, || parent.allocate(&device, &request(2, shape)), unchanged);
     with_allocations(0, || {
         let moved = parent.begin_move(&block, 0, CPU1).unwrap();
         parent.end_move(moved, MoveOutcome::Written).unwrap();
@@ -169,7 +148,7 @@ fn manage_without_memory(
 ) {
     let now = || [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
     let request = request(2, Shape::Independent);
-    let managed = until_it_succeeds(
+    let managed = after_failures(
         3,
         || parent.allocate_managed(device, &request, &[CPU1, CPU0, CPU1]),
         |error| {
@@ -191,16 +170,16 @@ fn manage_without_memory(
 fn a_first_record_without_memory_is_refused() {
     let hardware = Hardware::new();
     let domain = domain(&hardware);
-    let device = until_it_succeeds(1, || domain.attach(NIC, 8), no_memory);
+    let device = after_failures(1, || domain.attach(NIC, 8), no_memory);
     domain.detach(device);
     let parent = remapping(&hardware, &domain);
-    let device = until_it_succeeds(1, || parent.attach(NIC, 8), no_memory);
+    let device = after_failures(1, || parent.attach(NIC, 8), no_memory);
     let refused = |error| {
         no_memory(error);
         assert_eq!((domain.hwirqs_in_use(), parent.entries_in_use()), (0, 0));
     };
     let shape = Shape::Independent;
-    let block = until_it_succeeds(1, || parent.allocate(&device, &request(2, shape)), refused);
+    let block = after_failures(1, || parent.allocate(&device, &request(2, shape)), refused);
     parent.free(&device, block);
     parent.detach(device);
 }

@@ -2,12 +2,7 @@
 
 use super::*;
 use alloc::string::ToString;
-use doorbell_test_support::{Outside, until_it_succeeds, with_allocations};
-
-fn outside<R>(f: impl FnOnce() -> R) -> R {
-    let _outside = Outside::new();
-    f()
-}
+use doorbell_test_support::{outside, until_it_succeeds, with_allocations};
 
 /// Without LPIs, which are no error of the whole.
 fn without_lpis(fake: &Fake) {

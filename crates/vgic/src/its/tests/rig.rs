@@ -1,23 +1,21 @@
 //! An ITS with redistributors, driven by its registers, over memory that answers only where it is.
 
-use super::std::sync::{Condvar, Mutex};
-use super::std::time::Duration;
 use crate::AccessWidth::{Double, Word};
+use crate::VmMemory;
 use crate::events::Events;
 use crate::its::{Its, ItsConfig, Targets};
 use crate::lpi::{Control, Injection, LpiConfig, LpiCore, LpiTables, PendingLpis, SavedLpi};
-use crate::memory::{GuestMemory, MemoryFault};
+use crate::memory::GuestMemory;
 use crate::saved_state::ItsState;
 use crate::wakeup::VcpuWakeup;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::SeqCst};
+use doorbell_test_guest::{Kicks, Ram, ram};
 use gic_arch::gits::{self, Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize};
 use gic_arch::its::{CollectionId, Command, MapAction, RawCommand, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, Lpi, Priority, gicr};
-use msi_types::{Cpu, DeviceId, EventId, Kick};
+use msi_types::{Cpu, DeviceId, EventId};
 
 pub(super) const RAM: u64 = 0x4000_0000;
 const RAM_BYTES: usize = 8 << 20;
@@ -31,75 +29,8 @@ const QUEUE_PAGES: u8 = 16;
 /// No LPIs.
 pub(super) const NO_LPIS: [u32; 0] = [];
 
-/// Guest memory of 8 MiB at [`RAM`], zero at first.
-pub(super) struct Ram(Box<[AtomicU8]>);
-
-impl Ram {
-    fn new() -> Self {
-        Self((0..RAM_BYTES).map(|_| AtomicU8::new(0)).collect())
-    }
-
-    fn cells(&self, address: u64, length: usize) -> Result<&[AtomicU8], MemoryFault> {
-        let start = address.checked_sub(RAM).and_then(|start| usize::try_from(start).ok());
-        let range = start.and_then(|start| Some(start..start.checked_add(length)?));
-        range.and_then(|range| self.0.get(range)).ok_or(MemoryFault { address })
-    }
-}
-
-impl GuestMemory for Ram {
-    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        let cells = self.cells(address, bytes.len())?;
-        bytes.iter_mut().zip(cells).for_each(|(byte, cell)| *byte = cell.load(SeqCst));
-        Ok(())
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
-        let cells = self.cells(address, bytes.len())?;
-        bytes.iter().zip(cells).for_each(|(byte, cell)| cell.store(*byte, SeqCst));
-        Ok(())
-    }
-}
-
-/// Counts kicks by vCPU, and wakes threads that wait for them.
-pub(super) struct Kicks {
-    counts: Box<[AtomicU32]>,
-    gate: Mutex<()>,
-    kicked: Condvar,
-}
-
-impl Kicks {
-    fn new(vcpus: u16) -> Self {
-        let counts = (0..vcpus).map(|_| AtomicU32::new(0)).collect();
-        Self { counts, gate: Mutex::new(()), kicked: Condvar::new() }
-    }
-
-    pub(super) fn count(&self, vcpu: u16) -> u32 {
-        self.counts[usize::from(vcpu)].load(SeqCst)
-    }
-
-    /// Sleeps until the vCPU was kicked more than `seen` times. `false`: it was not for long.
-    pub(super) fn wait(&self, vcpu: u16, seen: u32) -> bool {
-        let gate = self.gate.lock().unwrap();
-        let sleeping = |(): &mut ()| self.count(vcpu) == seen;
-        !self
-            .kicked
-            .wait_timeout_while(gate, Duration::from_secs(30), sleeping)
-            .unwrap()
-            .1
-            .timed_out()
-    }
-}
-
-impl Kick for Kicks {
-    fn kick(&self, cpu: Cpu) {
-        let _gate = self.gate.lock().unwrap();
-        self.counts[cpu.index()].fetch_add(1, SeqCst);
-        self.kicked.notify_all();
-    }
-}
-
 pub(super) struct Rig {
-    pub(super) ram: Arc<Ram>,
+    pub(super) ram: Arc<VmMemory<Ram>>,
     pub(super) kicks: Arc<Kicks>,
     pub(super) wakeup: Arc<VcpuWakeup>,
     pub(super) events: Arc<Events>,
@@ -178,14 +109,14 @@ impl Rig {
     }
 
     pub(super) fn sized(size: LpiConfig, config: ItsConfig) -> Self {
-        Self::over(Arc::new(Ram::new()), size, config)
+        Self::over(Arc::new(VmMemory(ram(RAM, RAM_BYTES))), size, config)
     }
 
     /// With direct LPIs beside the ITS, which no machine has: one rig for both.
-    fn over(ram: Arc<Ram>, size: LpiConfig, config: ItsConfig) -> Self {
+    fn over(ram: Arc<VmMemory<Ram>>, size: LpiConfig, config: ItsConfig) -> Self {
         let size = LpiConfig { direct: true, ..size };
         let vcpus = size.vcpus;
-        let kicks = Arc::new(Kicks::new(vcpus));
+        let kicks = Arc::new(Kicks::new(vcpus.into()));
         let wakeup = Arc::new(VcpuWakeup::new(usize::from(vcpus), kicks.clone()).unwrap());
         let events = Arc::new(Events::new());
         let lpis = LpiCore::new(size, ram.clone(), wakeup.clone(), events.clone()).unwrap();
@@ -302,8 +233,8 @@ impl Rig {
         self.lpis.pending(cpu(vcpu)).into_iter().map(Lpi::get).collect()
     }
 
-    pub(super) fn kicks(&self, vcpu: u16) -> u32 {
-        self.kicks.count(vcpu)
+    pub(super) fn kicks(&self, vcpu: u16) -> usize {
+        self.kicks.of(vcpu.into())
     }
 }
 

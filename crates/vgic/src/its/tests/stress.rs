@@ -93,7 +93,7 @@ impl Field {
             let kicks = self.rig.kicks(vcpu);
             self.rig.wakeup.leave(cpu(vcpu));
             if queue.highest(Priority::IDLE).is_none() && !self.stop.load(SeqCst) {
-                assert!(self.rig.kicks.wait(vcpu, kicks), "vCPU {vcpu} slept over its interrupts");
+                self.rig.kicks.wait(vcpu.into(), kicks);
             }
             self.rig.wakeup.returned(cpu(vcpu));
         }

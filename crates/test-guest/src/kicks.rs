@@ -1,0 +1,54 @@
+//! vCPUs that are kicked, counted.
+
+use msi_types::{Cpu, Kick};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Counts kicks by vCPU, and wakes threads that wait for them.
+#[derive(Debug)]
+pub struct Kicks {
+    counts: Mutex<Vec<usize>>,
+    kicked: Condvar,
+}
+
+impl Kicks {
+    /// For so many vCPUs.
+    pub fn new(cpus: usize) -> Self {
+        Self { counts: Mutex::new(vec![0; cpus]), kicked: Condvar::new() }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how often a vCPU was kicked.
+    pub fn of(&self, cpu: usize) -> usize {
+        self.counts()[cpu]
+    }
+
+    /// Returns how often any vCPU was kicked.
+    pub fn total(&self) -> usize {
+        self.counts().iter().sum()
+    }
+
+    /// Sleeps until the vCPU was kicked more than `seen` times. Returns how often it was.
+    ///
+    /// # Panics
+    /// After half a minute without a kick.
+    pub fn wait(&self, cpu: usize, seen: usize) -> usize {
+        let sleeps = |counts: &mut Vec<usize>| counts[cpu] <= seen;
+        let woken = self.kicked.wait_timeout_while(self.counts(), PATIENCE, sleeps);
+        let (counts, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
+        assert!(!timeout.timed_out(), "vCPU {cpu} slept over something");
+        counts[cpu]
+    }
+}
+
+impl Kick for Kicks {
+    fn kick(&self, cpu: Cpu) {
+        self.counts()[cpu.index()] += 1;
+        self.kicked.notify_all();
+    }
+}

@@ -1,0 +1,22 @@
+//! A guest's memory, by rust-vmm's `vm-memory`.
+
+use std::sync::Arc;
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
+
+/// Memory that marks the pages that are written.
+pub type Ram = Arc<GuestMemoryMmap<AtomicBitmap>>;
+
+/// Returns memory of so many bytes from `base` on, all zero.
+///
+/// # Panics
+/// Where this process gets no memory.
+pub fn ram(base: u64, bytes: usize) -> Ram {
+    let mapped = GuestMemoryMmap::from_ranges(&[(GuestAddress(base), bytes)]);
+    Arc::new(mapped.expect("memory for a test"))
+}
+
+/// Returns whether pages were written since the last call.
+pub fn take_dirty(ram: &Ram) -> bool {
+    ram.iter().any(|region| (**region).bitmap().get_and_reset().iter().any(|pages| *pages != 0))
+}
