@@ -33,6 +33,8 @@ pub struct BuildOptions {
 /// The INTIDs of direct LPIs, which devices store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LpiNumbers {
+    /// Those of 14 INTID bits, the fewest that LPIs take: 8192 of them.
+    Few,
     /// Those of 16 INTID bits.
     #[default]
     Short,
@@ -44,6 +46,7 @@ impl LpiNumbers {
     /// INTID bits of the machine.
     pub(crate) const fn id_bits(self) -> u8 {
         match self {
+            Self::Few => 14,
             Self::Short => 16,
             Self::Long => 17,
         }

@@ -4,7 +4,7 @@
 use super::{Destination, Migration, Migrator};
 use crate::attack::{IommuPages, attack};
 use crate::embedded;
-use crate::machine::{BuildOptions, Machine, build};
+use crate::machine::{BuildOptions, LpiNumbers, Machine, build};
 use crate::model::StateFilter;
 use crate::run::{CpuHotplug, DeviceHotplug, Disturbances, Moves, RunOptions, run};
 use crate::simulate::simulate;
@@ -18,7 +18,8 @@ use vgic::saved_state::{EventState, SavedState};
 
 fn machine(name: &str, migration: Migration, cpus: Option<NonZeroU16>) -> Machine {
     let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
-    build(&description, &BuildOptions { cpus, migration, ..BuildOptions::default() }).unwrap()
+    let lpis = LpiNumbers::Few;
+    build(&description, &BuildOptions { cpus, lpis, migration, ..BuildOptions::default() }).unwrap()
 }
 
 /// One that moves all the time.

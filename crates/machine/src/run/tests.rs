@@ -5,7 +5,7 @@ use super::{
     CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, run, verdict,
 };
 use crate::embedded;
-use crate::machine::{BuildOptions, LpiDisabling, Machine, build};
+use crate::machine::{BuildOptions, LpiDisabling, LpiNumbers, Machine, build};
 use crate::migration::Migration;
 use crate::report::Totals;
 use crate::simulate::simulate;
@@ -28,8 +28,10 @@ const MOVES: Migration = Migration::AtRandom { seed: 1 };
 
 fn machine(lpi_disabling: LpiDisabling, cpus: Option<NonZeroU16>, migration: Migration) -> Machine {
     let description = embedded::machine("lagoon").unwrap().firmware.describe().unwrap();
-    build(&description, &BuildOptions { cpus, lpi_disabling, migration, ..BuildOptions::default() })
-        .unwrap()
+    // A migration copies each CPU's state of every LPI.
+    let lpis = LpiNumbers::Few;
+    let options = BuildOptions { cpus, lpis, lpi_disabling, migration, ..BuildOptions::default() };
+    build(&description, &options).unwrap()
 }
 
 /// One vector of a machine of which everything is taken at once.
