@@ -3,7 +3,7 @@
 
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::ram::Ram;
-use msi_types::{Cpu, Delivery, DeviceId, Kick, MsiMessage, SignalMsi};
+use msi_types::{Cpu, Delivery, DeviceId, Kick, Level, Line, MsiMessage, SetLine, SignalMsi};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use vgic::saved_state::SavedState;
@@ -191,6 +191,17 @@ fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), Stri
 struct Doorbell {
     model: Arc<GicModel>,
     index: usize,
+}
+
+/// Lines of whichever model there is.
+impl SetLine for GicModel {
+    fn set_line(&self, line: Line, level: Level) -> Delivery {
+        self.with(|vgic| vgic.set_line(line, level))
+    }
+
+    fn pulse(&self, line: Line) -> Delivery {
+        self.with(|vgic| vgic.pulse(line))
+    }
 }
 
 impl SignalMsi<DeviceId> for Doorbell {

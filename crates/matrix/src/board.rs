@@ -88,8 +88,8 @@ fn hypervisor(world: World, layer: Layer) -> Option<Hypervisor> {
 impl Board {
     pub(crate) fn new(plan: BoardConfig) -> Result<Self, String> {
         let mode = match plan.parent {
-            Parent::X86Vector => MESSAGES,
-            Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m => {
+            Parent::X86Vector | Parent::HypervApic => MESSAGES,
+            Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m | Parent::HypervSpi => {
                 DoorbellMode::Mapped(Granule::Size4K)
             }
         };
@@ -116,7 +116,9 @@ impl Board {
         let region = Region::new(RAM, RAM_SIZE).ok_or("RAM is beyond the address space")?;
         let ram = Arc::new(Ram::new(&[region], Caches::SnoopedBySome));
         let hardware: Box<dyn RootHardware> = match plan.parent {
-            Parent::X86Vector => Box::new(X86Hardware::new(plan.layer, Arc::clone(&ram))),
+            Parent::X86Vector | Parent::HypervApic => {
+                Box::new(X86Hardware::new(plan.parent, plan.layer, Arc::clone(&ram))?)
+            }
             _ if plan.layer != Layer::Remapping => {
                 Box::new(GicRootHardware::new(&plan, Arc::clone(&ram))?)
             }

@@ -1,6 +1,7 @@
 //! A GICv3 with one kind of doorbell.
 
 use super::Parent;
+use super::hyperv::HypervHost;
 use super::root::{BoardConfig, CPUS, Driven, RedistributorLayout, Root, RootHardware};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::pci::Translator;
@@ -13,6 +14,8 @@ use gic_driver::{
     GicConfig, ItsMsiParent, Mbi, MbiConfig, PhysicalRegion, RedistributorRegion, SpiRange, V2m,
     V2mFrame,
 };
+use hyperv_vpci::guest::{SpiDomain, Vectors};
+use hyperv_vpci::host::Injection;
 use irq_domain::Interrupts;
 use msi_types::{
     BlockRequest, Cpu, DeviceId, Fit, HwIrq, Initially, MsiParent, RequesterId, Rewrite, Shape,
@@ -31,6 +34,7 @@ const FRAME: u64 = 0x0802_0000;
 /// The SPIs that messages ring.
 const FIRST_SPI: u32 = 64;
 const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("it is not zero");
+const NO_VECTORS: &str = "a GIC has no x86 vectors";
 /// Requester that asks for all vectors, to find out whether they are free.
 const NOBODY: RequesterId = RequesterId::new(0xff);
 
@@ -39,6 +43,8 @@ pub(crate) struct GicRootHardware {
     kind: Parent,
     gic: GicHardware,
     migration: Migration,
+    /// The host's end of a virtual bus.
+    hyperv: Option<Arc<HypervHost>>,
 }
 
 fn redistributors(
@@ -74,11 +80,15 @@ impl GicRootHardware {
             Parent::DirectLpi => config.direct_lpi = true,
             Parent::Mbi => config.message_based_spis = true,
             Parent::V2m => config.v2m = vec![V2mConfig::new(FRAME, FIRST_SPI, SPIS.get().into())],
-            Parent::X86Vector => return Err("a GIC has no x86 vectors".to_owned()),
+            Parent::HypervSpi => {}
+            Parent::X86Vector | Parent::HypervApic => return Err(NO_VECTORS.to_owned()),
         }
         config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(16);
         let gic = GicHardware::new(config, ram).map_err(|error| error.to_string())?;
-        Ok(Self { kind, gic, migration })
+        let hyperv = (kind == Parent::HypervSpi)
+            .then(|| HypervHost::new(Injection::Spi(gic.lines())))
+            .transpose()?;
+        Ok(Self { kind, gic, migration, hyperv })
     }
 
     /// The driver's configuration.
@@ -112,6 +122,9 @@ fn bring_up(
 
 impl RootHardware for GicRootHardware {
     fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>> {
+        if let Some(host) = &self.hyperv {
+            return Arc::clone(host) as _;
+        }
         let doorbells = Arc::new(self.gic.doorbells());
         Arc::new(Translator::new(doorbells, |requester| Some(DeviceId::new(requester.get()))))
     }
@@ -124,7 +137,10 @@ impl RootHardware for GicRootHardware {
         let config = self.driver_config();
         let cpus = self.gic.power_on(self.migration, platform);
         let gic = bring_up(platform, config, &cpus)?;
-        let doorbells = MsiDriver::bring_up(self.kind, &gic)?;
+        let doorbells = match self.hyperv {
+            Some(host) => open_hyperv(host, &gic)?,
+            None => MsiDriver::bring_up(self.kind, &gic)?,
+        };
         let parent = doorbells.parent();
         let wired: Arc<dyn WiredParent> = Arc::clone(&gic) as _;
         let root = GicRoot { cpus, gic, doorbells };
@@ -137,6 +153,7 @@ enum MsiDriver {
     Its(Arc<Its>),
     DirectLpi(Arc<DirectLpi>),
     Spis(Arc<dyn MsiParent>),
+    Hyperv(Arc<HypervHost>, Arc<hyperv_vpci::guest::Bus>),
 }
 
 impl MsiDriver {
@@ -158,7 +175,8 @@ impl MsiDriver {
                 let frame = V2m::new(platform, Arc::clone(gic) as _, &[V2mFrame::new(FRAME)]);
                 Ok(Self::Spis(Arc::new(frame.map_err(|error| failed(&error))?)))
             }
-            Parent::X86Vector => Err("a GIC has no x86 vectors".to_owned()),
+            Parent::HypervSpi => Err("its host was not made".to_owned()),
+            Parent::X86Vector | Parent::HypervApic => Err(NO_VECTORS.to_owned()),
         }
     }
 
@@ -167,8 +185,18 @@ impl MsiDriver {
             Self::Its(its) => Arc::new(ItsMsiParent::new(Arc::clone(its), IdMap::identity())),
             Self::DirectLpi(direct) => Arc::clone(direct) as _,
             Self::Spis(spis) => Arc::clone(spis),
+            Self::Hyperv(_, bus) => Arc::clone(bus) as _,
         }
     }
+}
+
+/// The bus's driver makes the domain of SPIs itself.
+fn open_hyperv(host: Arc<HypervHost>, gic: &Arc<Gic>) -> Result<MsiDriver, String> {
+    let platform = gic.platform();
+    let domain = SpiDomain::new(Arc::clone(gic) as _, Arc::clone(platform) as _);
+    let domain = domain.map_err(|error| error.to_string())?;
+    let bus = host.open(platform, Vectors::Spis(Arc::new(domain)))?;
+    Ok(MsiDriver::Hyperv(host, bus))
 }
 
 fn bring_up_its(gic: &Arc<Gic>) -> Result<Arc<Its>, String> {
@@ -188,6 +216,14 @@ struct GicRoot {
 }
 
 impl GicRoot {
+    /// SPIs that the domain did not release.
+    fn claimed_spis(&self) -> Option<String> {
+        let wired: &dyn WiredParent = &*self.gic;
+        let first = HwIrq::new(FIRST_SPI);
+        let claimed = wired.claim(first, SPIS).map(|()| wired.release(first, SPIS));
+        claimed.err().map(|error| format!("SPIs ({error})"))
+    }
+
     fn kept_lpis(&self) -> Option<String> {
         let lpis = self.gic.lpis().ok()?;
         let used = lpis.count() - lpis.available();
@@ -229,6 +265,7 @@ impl Root for GicRoot {
         match &self.doorbells {
             MsiDriver::Its(_) | MsiDriver::DirectLpi(_) => self.kept_lpis(),
             MsiDriver::Spis(spis) => kept_spis(&**spis),
+            MsiDriver::Hyperv(host, _) => host.kept().or_else(|| self.claimed_spis()),
         }
     }
 
@@ -245,7 +282,7 @@ impl Root for GicRoot {
         match &self.doorbells {
             MsiDriver::Its(its) => its.faults().1.map(|fault| fault.to_string()),
             MsiDriver::DirectLpi(direct) => direct.take_fault().map(|fault| fault.to_string()),
-            MsiDriver::Spis(_) => None,
+            MsiDriver::Spis(_) | MsiDriver::Hyperv(..) => None,
         }
     }
 }

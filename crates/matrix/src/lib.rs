@@ -26,6 +26,7 @@
 mod board;
 mod device;
 mod gic_root;
+mod hyperv;
 mod root;
 mod trial;
 mod x86_root;
@@ -105,6 +106,10 @@ dimension! {
         V2m => "v2m",
         /// The vectors of x86's local APICs.
         X86Vector => "x86-vector",
+        /// Hyper-V's virtual PCI bus on arm64: SPIs of the guest's GIC, and the host's messages.
+        HypervSpi => "hyperv-spi",
+        /// The same bus on x86: vectors of the guest's local APICs.
+        HypervApic => "hyperv-x86",
     }
 }
 
@@ -164,7 +169,7 @@ pub enum Outcome {
     Broken(String),
 }
 
-/// The combinations that there are: remapping on x86 alone.
+/// The combinations that there are: remapping on x86 alone, a virtual bus in a guest alone.
 pub fn cells() -> impl Iterator<Item = Cell> {
     stacks().flat_map(|(parent, layer, world)| {
         Endpoint::ALL.iter().map(move |endpoint| Cell { endpoint: *endpoint, parent, layer, world })
@@ -172,10 +177,15 @@ pub fn cells() -> impl Iterator<Item = Cell> {
 }
 
 fn stacks() -> impl Iterator<Item = (Parent, Layer, World)> {
-    let exists = |parent, layer| layer != Layer::Remapping || parent == Parent::X86Vector;
+    let exists = |parent, layer, world| match parent {
+        Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m => layer != Layer::Remapping,
+        Parent::X86Vector => true,
+        // The guest sees no IOMMU of the host's.
+        Parent::HypervSpi | Parent::HypervApic => layer == Layer::None && world == World::Guest,
+    };
     World::ALL.iter().flat_map(move |world| {
         Parent::ALL.iter().flat_map(move |parent| {
-            let layers = Layer::ALL.iter().filter(move |layer| exists(*parent, **layer));
+            let layers = Layer::ALL.iter().filter(move |layer| exists(*parent, **layer, *world));
             layers.map(move |layer| (*parent, *layer, *world))
         })
     })

@@ -1,13 +1,16 @@
 //! Local APICs, with or without a remapping unit in front of them.
 
-use super::Layer;
+use super::hyperv::{HypervHost, INSTANCE};
 use super::root::{CPUS, Driven, Root, RootHardware};
+use super::{Layer, Parent};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
 use doorbell_hardware::x86::{Chipset, LocalApics, RemapTableMemory, RemappingUnit, X86Kernel};
+use hyperv_vpci::guest::{ApicVectors, Vectors};
+use hyperv_vpci::host::Injection;
 use irq_domain::Interrupts;
-use msi_types::{Cpu, MsiParent, RequesterId, SignalMsi};
+use msi_types::{Cpu, Delivery, MsiMessage, MsiParent, NoIdentity, RequesterId, SignalMsi};
 use std::num::NonZeroU16;
 use std::sync::{Arc, OnceLock};
 use x86_irq::remapping::{ApicMode, CompatibilityFormat, RemapTableConfig, Source, TableSize};
@@ -23,21 +26,46 @@ const TABLE_LOG2: u8 = 8;
 /// The APICs and what is in front of them.
 pub(crate) struct X86Hardware {
     chipset: Arc<Chipset>,
+    /// The host's end of a virtual bus.
+    hyperv: Option<Arc<HypervHost>>,
+}
+
+/// The hypervisor's own way to the guest's local APICs.
+struct Injected(Arc<Chipset>);
+
+impl SignalMsi<NoIdentity> for Injected {
+    fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
+        self.0.signal_msi(RequesterId::default(), message)
+    }
+}
+
+/// The message that a local APIC takes, for the CPU of a VP index.
+fn apic_message(processor: u16, vector: u8) -> MsiMessage {
+    let id = u64::from(LocalApics::id(Cpu::new(processor.into())));
+    MsiMessage { address: 0xfee0_0000 | id << 12, data: vector.into() }
 }
 
 impl X86Hardware {
     /// With a remapping unit if that is the layer.
-    pub(crate) fn new(layer: Layer, ram: Arc<Ram>) -> Self {
+    pub(crate) fn new(kind: Parent, layer: Layer, ram: Arc<Ram>) -> Result<Self, String> {
         let remapping =
             (layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
         let apics = Arc::new(LocalApics::new(CPUS.into()));
-        Self { chipset: Arc::new(Chipset { apics, remapping, ram }) }
+        let chipset = Arc::new(Chipset { apics, remapping, ram });
+        let signal = Arc::new(Injected(Arc::clone(&chipset)));
+        let hyperv = (kind == Parent::HypervApic)
+            .then(|| HypervHost::new(Injection::Apic { signal, message: apic_message }))
+            .transpose()?;
+        Ok(Self { chipset, hyperv })
     }
 }
 
 impl RootHardware for X86Hardware {
     fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>> {
-        Arc::clone(&self.chipset) as _
+        match &self.hyperv {
+            Some(host) => Arc::clone(host) as _,
+            None => Arc::clone(&self.chipset) as _,
+        }
     }
 
     fn claim(&self, _bus: &mut Bus) -> Result<(), Overlap> {
@@ -56,9 +84,17 @@ impl RootHardware for X86Hardware {
                 .map_err(|error| error.to_string())?;
         }
         let remapped = remapping.as_ref().map(|unit| remap(unit, ram, &vectors)).transpose()?;
-        let parent = match &remapped {
-            Some(remapped) => Arc::clone(remapped) as Arc<dyn MsiParent>,
-            None => Arc::clone(&vectors) as _,
+        let parent: Arc<dyn MsiParent> = match (&self.hyperv, &remapped) {
+            (Some(host), _) => host.open(
+                platform,
+                Vectors::Apic(ApicVectors {
+                    parent: Arc::clone(&vectors) as _,
+                    hypercall: Arc::clone(host) as _,
+                    instance: INSTANCE,
+                }),
+            )?,
+            (None, Some(remapped)) => Arc::clone(remapped) as _,
+            (None, None) => Arc::clone(&vectors) as _,
         };
         let free = apics.cpus().map(|cpu| vectors.available_on(cpu)).collect();
         let root = X86Root {
@@ -68,6 +104,7 @@ impl RootHardware for X86Hardware {
             kernel,
             vectors,
             remapped,
+            hyperv: self.hyperv,
             free,
             interrupts: OnceLock::new(),
         };
@@ -107,6 +144,7 @@ struct X86Root {
     kernel: Arc<X86Kernel>,
     vectors: Arc<VectorDomain>,
     remapped: Option<Arc<RemappedVectors<RemapTableMemory>>>,
+    hyperv: Option<Arc<HypervHost>>,
     /// By CPU: how many vectors were free at first.
     free: Vec<u32>,
     interrupts: OnceLock<Arc<Interrupts>>,
@@ -136,6 +174,9 @@ impl Root for X86Root {
     }
 
     fn kept(&self) -> Option<String> {
+        if let Some(kept) = self.hyperv.as_ref().and_then(|host| host.kept()) {
+            return Some(kept);
+        }
         let slots = self.vectors.hwirqs_in_use();
         let entries = self.remapped.as_ref().map_or(0, |remapped| remapped.entries_in_use());
         let free: Vec<_> = self.apics.cpus().map(|cpu| self.vectors.available_on(cpu)).collect();

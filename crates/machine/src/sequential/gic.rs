@@ -9,7 +9,7 @@ use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
 use irq_domain::Interrupts;
-use msi_types::Cpu;
+use msi_types::{Cpu, SetLine};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,6 +41,11 @@ impl GicHardware {
     /// The targets of devices' writes: doorbells, the GIC's registers, RAM.
     pub fn doorbells(&self) -> Doorbells {
         gic::doorbells(&self.model, &self.ram)
+    }
+
+    /// The wired inputs.
+    pub fn lines(&self) -> Arc<dyn SetLine> {
+        Arc::clone(&self.model) as _
     }
 
     /// Lets the registers answer on `bus`.
