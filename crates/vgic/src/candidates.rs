@@ -4,9 +4,9 @@
 //! False positives are allowed: a set bit means "look at the word", and is cleared if the word is
 //! not ready. No ready word lacks its bit: a writer that makes a word ready sets the bit
 //! afterwards, and a reader that clears a bit looks at the word again afterwards. Both are
-//! sequentially consistent, so one of the two sees the other. The same holds between a leaf and its
-//! summary bit.
+//! sequentially consistent, so one of the two sees the other.
 
+use crate::summary::Summary;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use crate::wired_index::WiredIndex;
 
@@ -17,7 +17,7 @@ const _: () = assert!(LEAVES <= 64, "one summary word covers all leaves");
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Candidates {
-    summary: AtomicU64,
+    summary: Summary,
     leaves: [AtomicU64; LEAVES],
 }
 
@@ -32,7 +32,7 @@ pub(crate) enum Look {
 
 impl Candidates {
     pub(crate) const fn new() -> Self {
-        Self { summary: AtomicU64::new(0), leaves: [const { AtomicU64::new(0) }; LEAVES] }
+        Self { summary: Summary::new(), leaves: [const { AtomicU64::new(0) }; LEAVES] }
     }
 
     /// The interrupt at `index` became ready. Any thread.
@@ -40,27 +40,20 @@ impl Candidates {
         let leaf = index.get() / 64;
         if let Some(word) = self.leaves.get(leaf) {
             word.fetch_or(1 << (index.get() % 64), SeqCst);
-            self.summarise(leaf);
+            self.summary.set(1 << leaf);
         }
     }
 
     /// Is there no candidate? Otherwise a visit says whether one is ready.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.summary.load(SeqCst) == 0
-    }
-
-    fn summarise(&self, leaf: usize) {
-        let bit = 1 << leaf;
-        if self.summary.load(SeqCst) & bit == 0 {
-            self.summary.fetch_or(bit, SeqCst);
-        }
+        self.summary.bits() == 0
     }
 
     /// Calls `look` for each candidate, and forgets those that are stale. For the vCPU's own
     /// thread: bounded by the number of interrupts, whatever other threads set meanwhile.
     pub(crate) fn visit(&self, mut look: impl FnMut(WiredIndex) -> Look) {
-        for leaf in bits(self.summary.load(SeqCst)) {
+        for leaf in bits(self.summary.bits()) {
             let Some(word) = self.leaves.get(leaf) else { continue };
             for bit in bits(word.load(SeqCst)) {
                 let Some(index) = WiredIndex::new(leaf * 64 + bit) else { continue };
@@ -72,10 +65,7 @@ impl Candidates {
                 }
             }
             if word.load(SeqCst) == 0 {
-                self.summary.fetch_and(!(1 << leaf), SeqCst);
-                if word.load(SeqCst) != 0 {
-                    self.summarise(leaf);
-                }
+                self.summary.clear(1 << leaf, || word.load(SeqCst) == 0);
             }
         }
     }

@@ -166,6 +166,7 @@ mod registers;
 mod rust_vmm;
 pub mod saved_state;
 mod set_once;
+mod summary;
 mod sync;
 mod system_registers;
 mod v2m;

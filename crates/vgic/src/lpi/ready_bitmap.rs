@@ -9,6 +9,7 @@
 use super::entries::Position;
 use super::entry::{LEVELS, Level};
 use crate::heap::{OutOfMemory, no_pages, provide};
+use crate::summary::Summary;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
 use doorbell_fallible::try_box;
@@ -26,7 +27,7 @@ const fn bit(index: u32) -> u64 {
 /// The bitmap of one vCPU. Aligned so that two vCPUs share no cache line.
 #[repr(align(128))]
 pub(super) struct ReadyBitmap {
-    mask: AtomicU64,
+    mask: Summary,
     entries: u32,
     levels: [OnceBox<[LevelBitmap; 1]>; LEVELS],
 }
@@ -36,7 +37,7 @@ pub(super) struct ReadyBitmap {
 struct LevelBitmap {
     pages: Box<[OnceBox<[BitmapPage; 1]>]>,
     /// Of these, as many as the pages need.
-    tops: [AtomicU64; TOPS],
+    tops: [Summary; TOPS],
     top_count: u32,
 }
 
@@ -47,13 +48,13 @@ const TOPS: usize = (MAX_POSITIONS >> (3 * FANOUT_BITS)) as usize;
 
 /// The leaves under one summary: 4096 entries.
 struct BitmapPage {
-    summary: AtomicU64,
+    summary: Summary,
     leaves: [AtomicU64; 1 << FANOUT_BITS],
 }
 
 impl BitmapPage {
     fn new() -> Self {
-        Self { summary: AtomicU64::new(0), leaves: core::array::from_fn(|_| AtomicU64::new(0)) }
+        Self { summary: Summary::new(), leaves: core::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
     fn leaf(&self, index: u32) -> &AtomicU64 {
@@ -64,7 +65,7 @@ impl BitmapPage {
 impl LevelBitmap {
     fn new(entries: u32) -> Result<Self, OutOfMemory> {
         let pages = entries.div_ceil(1 << (2 * FANOUT_BITS));
-        let tops = [const { AtomicU64::new(0) }; TOPS];
+        let tops = [const { Summary::new() }; TOPS];
         Ok(Self { pages: no_pages(pages)?, tops, top_count: pages.div_ceil(1 << FANOUT_BITS) })
     }
 
@@ -81,7 +82,7 @@ impl LevelBitmap {
     }
 
     #[inline]
-    fn top(&self, index: u32) -> &AtomicU64 {
+    fn top(&self, index: u32) -> &Summary {
         &self.tops[index as usize]
     }
 
@@ -91,13 +92,13 @@ impl LevelBitmap {
         let is_on_path = |index| summary >> FANOUT_BITS == index;
         (0..self.top_count()).all(|index| {
             let path = if is_on_path(index) { bit(summary) } else { 0 };
-            self.top(index).load(SeqCst) & !path == 0
+            self.top(index).bits() & !path == 0
         }) && self.is_leaf_empty_and_alone(leaf)
     }
 
     fn is_leaf_empty_and_alone(&self, leaf: u32) -> bool {
         self.page(leaf >> FANOUT_BITS).is_none_or(|page| {
-            page.summary.load(SeqCst) & !bit(leaf) == 0 && page.leaf(leaf).load(SeqCst) == 0
+            page.summary.bits() & !bit(leaf) == 0 && page.leaf(leaf).load(SeqCst) == 0
         })
     }
 
@@ -210,7 +211,7 @@ impl Turns {
 impl ReadyBitmap {
     /// ReadyBitmap over this many entries; levels come with [`ensure`](Self::ensure).
     pub(super) const fn new(entries: u32) -> Self {
-        Self { mask: AtomicU64::new(0), entries, levels: [const { OnceBox::new() }; LEVELS] }
+        Self { mask: Summary::new(), entries, levels: [const { OnceBox::new() }; LEVELS] }
     }
 
     /// Makes sure that the entry at `position` has its bits at `level`: before it is written so.
@@ -240,12 +241,9 @@ impl ReadyBitmap {
             return;
         };
         page.leaf(leaf).fetch_or(bit(index), SeqCst);
-        set_if_clear(&page.summary, bit(leaf));
-        set_if_clear(tree.top(summary >> FANOUT_BITS), bit(summary));
-        let level_bit = 1u64 << level.index();
-        if self.mask.load(SeqCst) & level_bit == 0 {
-            self.mask.fetch_or(level_bit, SeqCst);
-        }
+        page.summary.set(bit(leaf));
+        tree.top(summary >> FANOUT_BITS).set(bit(summary));
+        self.mask.set(1 << level.index());
     }
 
     /// Visits bitmap from the most urgent level on, of the first `count` levels only, until the
@@ -258,7 +256,7 @@ impl ReadyBitmap {
         visitor: &mut V,
     ) -> Option<V::Output> {
         let meant = 1u64.checked_shl(count).map_or(u64::MAX, |end| end - 1);
-        let mut levels = self.mask.load(SeqCst) & meant;
+        let mut levels = self.mask.bits() & meant;
         while levels != 0 {
             let level = Level::new(levels.trailing_zeros());
             let level_bit = levels & levels.wrapping_neg();
@@ -276,27 +274,12 @@ impl ReadyBitmap {
                 return Some(found);
             }
             if turns.last != Some(level) && (was_empty || is_empty(turns)) {
-                self.prune(tree, turns.of(level).leaf, level_bit);
+                let leaf = turns.of(level).leaf;
+                self.mask.clear(level_bit, || tree.is_empty_but_for(leaf));
             }
             levels ^= level_bit;
         }
         None
-    }
-
-    /// Takes an empty level out of the mask. If it is not empty any more, it goes in again: the
-    /// writer that filled it may have found the bit still set.
-    fn prune(&self, tree: &LevelBitmap, leaf: u32, level_bit: u64) {
-        self.mask.fetch_and(!level_bit, SeqCst);
-        if !tree.is_empty_but_for(leaf) {
-            self.mask.fetch_or(level_bit, SeqCst);
-        }
-    }
-}
-
-#[inline]
-fn set_if_clear(word: &AtomicU64, bit: u64) {
-    if word.load(SeqCst) & bit == 0 {
-        word.fetch_or(bit, SeqCst);
     }
 }
 
@@ -342,7 +325,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
     /// The leaves from this number on.
     fn leaves(&mut self, first: u32) -> Option<V::Output> {
         for top in first >> (2 * FANOUT_BITS)..self.tree.top_count() {
-            let mut summaries = self.tree.top(top).load(SeqCst) & from(first >> FANOUT_BITS, top);
+            let mut summaries = self.tree.top(top).bits() & from(first >> FANOUT_BITS, top);
             while summaries != 0 {
                 let summary = (top << FANOUT_BITS) | summaries.trailing_zeros();
                 if let Some(page) = self.tree.page(summary) {
@@ -358,7 +341,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
     }
 
     fn page(&mut self, page: &BitmapPage, summary: u32, first: u32) -> Option<V::Output> {
-        let mut leaves = page.summary.load(SeqCst) & from(first, summary);
+        let mut leaves = page.summary.bits() & from(first, summary);
         while leaves != 0 {
             let leaf = (summary << FANOUT_BITS) | leaves.trailing_zeros();
             if let Some(found) = self.leaf(page, leaf, 0) {
@@ -394,21 +377,14 @@ impl<V: Visitor> LevelWalk<'_, V> {
         if self.turns.is_leaf(self.level, leaf) || page.leaf(leaf).load(SeqCst) != 0 {
             return;
         }
-        page.summary.fetch_and(!bit(leaf), SeqCst);
-        if page.leaf(leaf).load(SeqCst) != 0 {
-            page.summary.fetch_or(bit(leaf), SeqCst);
-        }
+        page.summary.clear(bit(leaf), || page.leaf(leaf).load(SeqCst) == 0);
     }
 
     /// Takes an empty summary out of its top word.
     fn prune_summary(&self, page: &BitmapPage, summary: u32) {
-        if page.summary.load(SeqCst) != 0 {
-            return;
-        }
-        let top = self.tree.top(summary >> FANOUT_BITS);
-        top.fetch_and(!bit(summary), SeqCst);
-        if page.summary.load(SeqCst) != 0 {
-            top.fetch_or(bit(summary), SeqCst);
+        let is_empty = || page.summary.bits() == 0;
+        if is_empty() {
+            self.tree.top(summary >> FANOUT_BITS).clear(bit(summary), is_empty);
         }
     }
 }
