@@ -18,7 +18,7 @@ impl Interrupts {
     /// message changes, the controller finishes; if a step fails, all is as before. Task.
     ///
     /// # Errors
-    /// [`MsiError::WouldTear`], among others: see [`MoveError`].
+    /// [`MsiError::WouldTear`](msi_types::MsiError::WouldTear), among others: see [`MoveError`].
     pub fn set_affinity(&self, irq: Irq, to: Cpu) -> Result<Moved, MoveError> {
         let descriptor = self.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
         self.move_to(&descriptor, to)
