@@ -5,6 +5,7 @@ pub(crate) mod circles;
 pub(crate) mod files;
 mod layers;
 mod length;
+mod locks;
 mod manifests;
 pub(crate) mod openers;
 mod orderings;
@@ -27,6 +28,7 @@ const RULES: &[Rule] = &[
     ("layers", |workspace| Ok(layers::check(workspace))),
     ("blocks", blocks::check),
     ("circles", circles::check),
+    ("locks", locks::check),
     ("manifests", |workspace| Ok(manifests::check(workspace))),
     ("orphans", orphans::check),
     ("unsafe", unsafety::check),
