@@ -217,7 +217,7 @@ impl Bus {
             Shape::AlignedGroup => return Err(MsiError::NoGroups),
         };
         self.processor(request.cpu)?;
-        let highest = self.version.highest_vector();
+        let highest = self.version.interrupts().highest_vector();
         self.with_link(|link| {
             let device_of = link.devices.take(device.cookie(), count)?;
             let (slot, epoch) = (device_of.slot, device_of.epoch);

@@ -20,6 +20,26 @@ pub enum InterruptForm {
     V3,
 }
 
+impl InterruptForm {
+    /// The highest vector that an interrupt of this form can carry.
+    pub const fn highest_vector(self) -> u32 {
+        match self {
+            Self::V1 | Self::V2 => 0xff,
+            Self::V3 => u32::MAX,
+        }
+    }
+
+    /// The last of a group's vectors fits the form, too.
+    const fn check_vectors(self, vector: u32, count: u16) -> Result<(), ProtocolError> {
+        let last = vector.saturating_add((count as u32).saturating_sub(1));
+        if last <= self.highest_vector() {
+            Ok(())
+        } else {
+            Err(ProtocolError::VectorTooWide { vector })
+        }
+    }
+}
+
 /// Delivery mode of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
@@ -129,6 +149,7 @@ impl InterruptDescriptor {
             from.u8()?;
         }
         let count = check_group(from.u16()?)?;
+        form.check_vectors(vector, count)?;
         let processors = match form {
             InterruptForm::V1 => {
                 from.u32()?;
@@ -144,8 +165,9 @@ impl InterruptDescriptor {
         form: InterruptForm,
         to: &mut Writer<'_>,
     ) -> Result<(), ProtocolError> {
+        form.check_vectors(self.vector, self.count)?;
         match form {
-            InterruptForm::V1 | InterruptForm::V2 => to.u8(self.narrow_vector()?)?,
+            InterruptForm::V1 | InterruptForm::V2 => to.u8(self.vector.to_le_bytes()[0])?,
             InterruptForm::V3 => to.u32(self.vector)?,
         }
         to.u8(match self.delivery {
@@ -167,14 +189,6 @@ impl InterruptDescriptor {
                 to.u16(0)
             }
         }
-    }
-
-    /// The last of the group's vectors counts too.
-    fn narrow_vector(&self) -> Result<u8, ProtocolError> {
-        let too_wide = ProtocolError::VectorTooWide { vector: self.vector };
-        let last = self.vector.saturating_add(u32::from(self.count).saturating_sub(1));
-        u8::try_from(last).map_err(|_| too_wide)?;
-        u8::try_from(self.vector).map_err(|_| too_wide)
     }
 }
 

@@ -66,14 +66,6 @@ impl Version {
             Self::V1_2 | Self::V1_3 | Self::V1_4 => ResourcesForm::V2,
         }
     }
-
-    /// The highest vector that an interrupt of this version can carry.
-    pub const fn highest_vector(self) -> u32 {
-        match self.interrupts() {
-            InterruptForm::V1 | InterruptForm::V2 => 0xff,
-            InterruptForm::V3 => u32::MAX,
-        }
-    }
 }
 
 impl fmt::Display for Version {

@@ -26,6 +26,23 @@ fn vectors_above_255_need_the_third_form() {
 }
 
 #[test]
+fn a_request_whose_group_ends_above_255_is_refused() {
+    // A create request of the first form: slot 9, four vectors from 255 on.
+    let mut request = [0; 32];
+    request[..16].copy_from_slice(&[0x14, 0, 0x49, 0x42, 9, 0, 0, 0, 0xff, 0, 4, 0, 0, 0, 0, 0]);
+    request[16] = 1;
+    assert_eq!(Request::parse(&request), Err(ProtocolError::VectorTooWide { vector: 255 }));
+    // The second form's processors come right after its count.
+    request[0] = 0x17;
+    request[12] = 1;
+    let mut second = [0; 80];
+    second[..32].copy_from_slice(&request);
+    assert_eq!(Request::parse(&second), Err(ProtocolError::VectorTooWide { vector: 255 }));
+    second[8] = 252;
+    assert!(Request::parse(&second).is_ok());
+}
+
+#[test]
 fn groups_are_powers_of_two_up_to_32() {
     let mut out = [0; 128];
     for count in [0, 3, 33, 64, u16::MAX] {
