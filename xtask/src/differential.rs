@@ -13,11 +13,16 @@ use crate::workspace::Workspace;
 /// Includes building it, but is for hangs alone: the cases have a budget of their own.
 const LIMIT: Duration = Duration::from_mins(10);
 
+/// Cases of each family in a long run.
+const LONG_CASES: u32 = 100_000;
+/// Time after which a long run hangs.
+const LONG_LIMIT: Duration = Duration::from_hours(24);
+
 /// Options of a person's run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Wanted {
     /// Cases of each family
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = LONG_CASES)]
     cases: u32,
     /// Of all choices
     #[arg(long, default_value_t = 1)]
@@ -43,14 +48,18 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 
 /// As long as wanted, and plants faults in the end; prints what differs.
 pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
-    let limit = Duration::from_hours(24);
     let mut tally = Tally::default();
-    compare(
-        workspace,
-        &Budget { cases: wanted.cases, seed: wanted.seed, seconds: None, limit },
-        &mut tally,
-    )?;
+    compare(workspace, &long(wanted.cases, wanted.seed), &mut tally)?;
     Ok(if tally.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The cases of a long run.
+pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    compare(workspace, &long(LONG_CASES, FIXED.seed), tally)
+}
+
+fn long(cases: u32, seed: u64) -> Budget {
+    Budget { cases, seed, seconds: None, limit: LONG_LIMIT }
 }
 
 fn compare(workspace: &Workspace, budget: &Budget, tally: &mut Tally) -> Result<()> {

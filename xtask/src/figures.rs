@@ -1,11 +1,11 @@
 //! The figures of `docs/measurements.md`, measured here and now, and written between the page's
 //! marks.
 
+use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{machine, process};
 use anyhow::{Context, Result};
 use std::path::Path;
-use std::process::ExitCode;
 
 const PAGE: &str = "docs/measurements.md";
 const PLOT: &str = "docs/growth.svg";
@@ -13,13 +13,14 @@ const END: &str = "<!-- end of figures -->";
 /// The peer that wants another compiler, if somebody has built it.
 const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
 
-/// Measures, and writes the page. The machine should be idle.
-pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
+/// Measures, and writes the page, as one case. The machine should be idle.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let (growth, bench) = (growth(workspace)?, bench(workspace)?);
-    write(&workspace.root.join(PAGE), "bench", &bench)?;
-    write(&workspace.root.join(PAGE), "growth", &growth)?;
-    println!("{PAGE} is written");
-    Ok(ExitCode::SUCCESS)
+    let page = workspace.root.join(PAGE);
+    write(&page, "bench", &bench)?;
+    write(&page, "growth", &growth)?;
+    tally.pass(1);
+    Ok(())
 }
 
 /// The tables of what grows with what; the plot is written beside the page.

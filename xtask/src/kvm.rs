@@ -29,20 +29,32 @@ const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
+/// Plans of a long run.
+const LONG_PLANS: u32 = 60;
+
 /// Options of a person's run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Wanted {
     /// Number of plans that move between KVM and the model
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = LONG_PLANS)]
     plans: u32,
 }
 
 /// The judge, with more plans.
 pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     let mut tally = Tally::default();
-    let command_line = format!("{COMMAND_LINE} plans={}", wanted.plans);
-    ask(workspace, &command_line, LIMIT + PER_PLAN * wanted.plans, &mut tally)?;
+    ask_plans(workspace, wanted.plans, &mut tally)?;
     Ok(if tally.failures() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The judge, with the plans of a long run.
+pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    ask_plans(workspace, LONG_PLANS, tally)
+}
+
+fn ask_plans(workspace: &Workspace, plans: u32, tally: &mut Tally) -> Result<()> {
+    let command_line = format!("{COMMAND_LINE} plans={plans}");
+    ask(workspace, &command_line, LIMIT + PER_PLAN * plans, tally)
 }
 
 /// The judge, with what it tries unasked.

@@ -50,6 +50,9 @@ enum Task {
         /// Only this step (may be repeated)
         #[arg(long, value_name = "STEP")]
         only: Vec<String>,
+        /// Also what takes hours, or an idle machine
+        #[arg(long, conflicts_with = "only")]
+        long: bool,
         /// Name the steps and leave
         #[arg(long)]
         list: bool,
@@ -108,7 +111,6 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
-        Task::Figures => return figures::run(&workspace),
         Task::Findings => return boards::findings::accept(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
         Task::Language { since, longest } => {
@@ -118,9 +120,11 @@ fn run(task: &Task) -> Result<ExitCode> {
             step::list();
             return Ok(ExitCode::SUCCESS);
         }
+        Task::Test { only, long, .. } if only.is_empty() => step::all(*long),
         Task::Test { only, .. } => step::chosen(only)?,
         Task::Lint => step::chosen(&["format", "lint", "clippy"])?,
         Task::Docs => step::chosen(&["docs"])?,
+        Task::Figures => step::chosen(&["figures"])?,
     };
     Ok(step::run(&workspace, &steps))
 }

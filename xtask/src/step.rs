@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    acpi, bindings, boards, deny, differential, examples, fuzz, interleavings, kvm, lint, machine,
-    qemu, rust, size, tests,
+    acpi, bindings, boards, deny, differential, examples, figures, fuzz, interleavings, kvm, lint,
+    machine, qemu, rust, size, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -73,8 +73,28 @@ const STEPS: &[Step] = &[
         about: "Linux's KVM for arm64 as the judge of the model, nested in QEMU",
         run: kvm::run,
     },
-    Step { name: "fuzz", about: "each fuzz target for a minute", run: fuzz::run },
+    Step { name: "fuzz", about: "each fuzz target for a minute, one on each CPU", run: fuzz::run },
     Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },
+];
+
+/// What takes hours, or an idle machine: only with `--long`, or by name.
+const LONG: &[Step] = &[
+    Step { name: "fuzz-long", about: "each fuzz target for ten minutes", run: fuzz::run_long },
+    Step {
+        name: "differential-long",
+        about: "the model against QEMU's GIC and ITS, 100,000 scripts",
+        run: differential::run_long,
+    },
+    Step {
+        name: "kvm-long",
+        about: "Linux's KVM as the judge, with 60 plans that move between it and the model",
+        run: kvm::run_long,
+    },
+    Step {
+        name: "figures",
+        about: "the figures of docs/measurements.md, measured and written",
+        run: figures::run,
+    },
 ];
 
 /// A part of `cargo xtask test` that can also be run alone.
@@ -120,24 +140,29 @@ impl Tally {
     }
 }
 
-/// The steps of these names, in their own order; all where none is named.
+/// All steps, the long ones where they are wanted.
+pub(crate) fn all(long: bool) -> Vec<&'static Step> {
+    STEPS.iter().chain(if long { LONG } else { &[] }).collect()
+}
+
+/// The steps of these names, in their own order.
 pub(crate) fn chosen<S: AsRef<str>>(names: &[S]) -> Result<Vec<&'static Step>> {
-    if names.is_empty() {
-        return Ok(STEPS.iter().collect());
-    }
+    let mut steps = all(true);
     for name in names.iter().map(AsRef::as_ref) {
-        let known = STEPS.iter().any(|step| step.name == name);
+        let known = steps.iter().any(|step| step.name == name);
         known
             .then_some(())
             .with_context(|| format!("no step `{name}`; cargo xtask test --list names them"))?;
     }
-    Ok(STEPS.iter().filter(|step| names.iter().any(|name| name.as_ref() == step.name)).collect())
+    steps.retain(|step| names.iter().any(|name| name.as_ref() == step.name));
+    Ok(steps)
 }
 
 /// Prints every step's name and purpose.
 pub(crate) fn list() {
-    for step in STEPS {
-        println!("{:12} {}", step.name, step.about);
+    for step in all(true) {
+        let long = if LONG.iter().any(|other| other.name == step.name) { " (--long)" } else { "" };
+        println!("{:17} {}{long}", step.name, step.about);
     }
 }
 
@@ -157,10 +182,10 @@ pub(crate) fn run(workspace: &Workspace, steps: &[&Step]) -> ExitCode {
 }
 
 fn summarize(rows: &[(&str, Tally, f32)]) -> ExitCode {
-    println!("\n{:12} {:>7} {:>7} {:>7} {:>8}", "step", "passed", "failed", "skipped", "seconds");
+    println!("\n{:17} {:>7} {:>7} {:>7} {:>8}", "step", "passed", "failed", "skipped", "seconds");
     for (name, tally, seconds) in rows {
         let (passed, failed, skipped) = (tally.passed, tally.failed.len(), tally.skipped.len());
-        println!("{name:12} {passed:7} {failed:7} {skipped:7} {seconds:8.1}");
+        println!("{name:17} {passed:7} {failed:7} {skipped:7} {seconds:8.1}");
     }
     for (name, tally, _) in rows {
         tally.skipped.iter().for_each(|why| println!("skipped: {name}: {why}"));
