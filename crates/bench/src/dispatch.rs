@@ -24,7 +24,7 @@ const REPEATS: u32 = 4096;
 pub(crate) fn probe() -> Result<Probe, MeasureError> {
     let failed = |error: &dyn fmt::Display| MeasureError::Case(NAME.to_owned(), error.to_string());
     let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(IdleHost)));
-    let interrupts = Arc::new(interrupts.map_err(|error| failed(&error))?);
+    let interrupts = interrupts.map_err(|error| failed(&error))?;
     let requester = RequesterId::pci(1, 0, 0);
     let (parent, store) = (Arc::new(IdleParent), Arc::new(IdleStore));
     let config = MsiDeviceConfig { name: "device", requester, parent, store };

@@ -6,7 +6,6 @@ use crate::msi::{MsiController, MsiControllers, Site};
 use crate::root::RootGic;
 use alloc::sync::Arc;
 use core::fmt;
-use doorbell_fallible::try_arc;
 use gic_driver::direct_lpi::ResendObserver;
 use gic_driver::{GicPlatform, SystemRegisters};
 use gic_firmware::{Controller, ControllerIndex, Description, PciHost};
@@ -47,7 +46,7 @@ pub struct Irqchip<P: GicPlatform> {
     pub(crate) platform: Arc<P>,
     pub(crate) gic: RootGic<P>,
     pub(crate) msi: MsiControllers<P>,
-    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) interrupts: Interrupts,
 }
 
 impl<P: GicPlatform + 'static> Irqchip<P> {
@@ -86,7 +85,7 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
             Site { description: &description, gic: &gic, platform: &platform, cpus, options };
         let msi = MsiControllers::new(&site)?;
         let interrupts = Interrupts::new(Config::new(cpus, host).with_wired(gic.wired()))?;
-        Ok(Self { description, platform, gic, msi, interrupts: try_arc(interrupts)? })
+        Ok(Self { description, platform, gic, msi, interrupts })
     }
 
     /// The parent of a PCI function's messages. `requester` is the ID that arrives at the bridge:
@@ -155,7 +154,7 @@ impl<P: GicPlatform> Irqchip<P> {
     }
 
     /// The interrupt core.
-    pub fn interrupts(&self) -> &Arc<Interrupts> {
+    pub fn interrupts(&self) -> &Interrupts {
         &self.interrupts
     }
 

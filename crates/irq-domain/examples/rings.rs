@@ -25,7 +25,7 @@ const RINGS: usize = 6;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let cpus = NonZeroU16::new(2).ok_or("no CPUs")?;
-    let interrupts = Arc::new(Interrupts::new(Config::new(cpus, Arc::new(Kernel)))?);
+    let interrupts = Interrupts::new(Config::new(cpus, Arc::new(Kernel)))?;
     interrupts.cpu_online(Cpu::new(1), |_| {})?;
     let memory = Arc::new(RingMemory::default());
     let device = MsiDevice::attach(

@@ -68,12 +68,13 @@ pub struct WiredBridge {
 impl WiredBridge {
     /// Makes the bridge known to its controller. Task.
     pub fn attach(
-        core: &Arc<Interrupts>,
+        interrupts: &Interrupts,
         config: BridgeConfig<'_>,
     ) -> Result<Self, MsiDeviceError> {
         let BridgeConfig { name, requester, parent, bridge } = config;
         let store: Arc<dyn MessageStore> = bridge.clone();
-        let device = MsiDevice::attach(core, MsiDeviceConfig { name, requester, parent, store })?;
+        let device =
+            MsiDevice::attach(interrupts, MsiDeviceConfig { name, requester, parent, store })?;
         Ok(Self { device, bridge })
     }
 

@@ -1,5 +1,9 @@
-//! Objects that were dropped where their owner may not wait, for a task to free.
+//! Release of handlers and devices: at once, or later by a task if they were dropped where their
+//! owner may not wait.
 
+use crate::control::HandlerPhase;
+use crate::descriptor::Descriptor;
+use crate::descriptors::Descriptors;
 use crate::host::Host;
 use crate::lock::IrqLock;
 use crate::shared::Shared;
@@ -31,16 +35,101 @@ impl<T: ?Sized> Deref for TakenOnDrop<T> {
     }
 }
 
+/// Something that a handle owns and its drop tears down.
+pub(crate) trait Teardown: Send + Sync {
+    /// Task.
+    fn tear_down(&self, descriptors: &Descriptors);
+}
+
+/// Something that is still to be freed.
+enum Deferred {
+    /// A handle's interrupt.
+    Handle(Shared<Descriptor>, HandlerState),
+    /// A device's domain, or its attachment.
+    Owner(Shared<dyn Teardown>),
+}
+
+impl Deferred {
+    const fn is_handle(&self) -> bool {
+        matches!(self, Self::Handle(..))
+    }
+}
+
+/// State of a dropped handle's handler.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HandlerState {
+    /// It is closed, and may still run.
+    Closed,
+    /// Nothing: it went with its device.
+    Gone,
+}
+
 /// A list that takes entries in hard-IRQ context without allocating: its room is made when what may
-/// end here is made.
-pub(crate) struct DeferredFree<T> {
-    list: IrqLock<Vec<T>>,
+/// end here is made, and kept until that was freed.
+pub(crate) struct DeferredFree {
+    list: IrqLock<Vec<Deferred>>,
     reserved: AtomicUsize,
 }
 
-impl<T> DeferredFree<T> {
+impl DeferredFree {
     pub(crate) const fn new() -> Self {
         Self { list: IrqLock::new(Vec::new()), reserved: AtomicUsize::new(0) }
+    }
+
+    /// Frees what was dropped where it could not be freed, and is no longer used. Task; nothing
+    /// elsewhere.
+    pub(crate) fn reclaim(&self, descriptors: &Descriptors) {
+        let host = descriptors.host();
+        if !host.may_wait() {
+            return;
+        }
+        // Backwards: entries that are put back, or come meanwhile, stand behind.
+        for index in (0..self.len(host)).rev() {
+            match self.take_at(index, host, Deferred::is_handle) {
+                Some(Deferred::Handle(descriptor, HandlerState::Closed))
+                    if !descriptors.try_free_handler(&descriptor) =>
+                {
+                    self.push(Deferred::Handle(descriptor, HandlerState::Closed), host);
+                }
+                Some(_) => self.unreserve(),
+                None => {}
+            }
+        }
+        while let Some(deferred) = self.take_any(host, |other| !other.is_handle()) {
+            if let Deferred::Owner(owner) = deferred {
+                self.tear_down(descriptors, &*owner);
+            }
+        }
+    }
+
+    /// Ends what a handle owns: at once, and after its handler returned everywhere, if the caller
+    /// may wait; else a later task does. Room was reserved. Any.
+    pub(crate) fn release_handle(&self, descriptors: &Descriptors, descriptor: Shared<Descriptor>) {
+        let host = descriptors.host();
+        let closed = descriptors.interrupt(&descriptor).close(HandlerPhase::Vacant);
+        if !host.may_wait() {
+            let state = if closed { HandlerState::Closed } else { HandlerState::Gone };
+            return self.push(Deferred::Handle(descriptor, state), host);
+        }
+        if closed {
+            descriptors.free_handler(&descriptor);
+        }
+        self.unreserve();
+    }
+
+    /// Tears down what a device's handle owns: at once if the caller may wait, else by a later
+    /// task. Room was reserved. Any.
+    pub(crate) fn release_owner(&self, descriptors: &Descriptors, owner: Shared<dyn Teardown>) {
+        if descriptors.host().may_wait() {
+            self.tear_down(descriptors, &*owner);
+        } else {
+            self.push(Deferred::Owner(owner), descriptors.host());
+        }
+    }
+
+    fn tear_down(&self, descriptors: &Descriptors, owner: &dyn Teardown) {
+        owner.tear_down(descriptors);
+        self.unreserve();
     }
 
     /// Makes room for one more. Task.
@@ -67,28 +156,28 @@ impl<T> DeferredFree<T> {
     }
 
     /// Any; the room was made before.
-    pub(crate) fn push(&self, deferred: T, host: &dyn Host) {
+    fn push(&self, deferred: Deferred, host: &dyn Host) {
         self.list.lock(host).push(deferred);
     }
 
-    pub(crate) fn len(&self, host: &dyn Host) -> usize {
+    fn len(&self, host: &dyn Host) -> usize {
         self.list.lock(host).len()
     }
 
     /// Takes the entry at `index` out, if it is one of those. The last takes its place.
-    pub(crate) fn take_at(
+    fn take_at(
         &self,
         index: usize,
         host: &dyn Host,
-        wanted: fn(&T) -> bool,
-    ) -> Option<T> {
+        wanted: fn(&Deferred) -> bool,
+    ) -> Option<Deferred> {
         let mut list = self.list.lock(host);
         let found = list.get(index).is_some_and(wanted);
         found.then(|| list.swap_remove(index))
     }
 
     /// Takes any of those out.
-    pub(crate) fn take_any(&self, host: &dyn Host, wanted: fn(&T) -> bool) -> Option<T> {
+    fn take_any(&self, host: &dyn Host, wanted: fn(&Deferred) -> bool) -> Option<Deferred> {
         let mut list = self.list.lock(host);
         let index = list.iter().position(wanted)?;
         Some(list.swap_remove(index))

@@ -6,14 +6,15 @@ use crate::host::Host;
 use crate::irq::{Flow, Irq, IrqContext, IrqReturn};
 use crate::lock::{IrqLock, TaskLock};
 use crate::name::Name;
+use crate::run_counts::{Counts, Spacing, UnhandledRuns};
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use doorbell_fallible::try_collect;
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 
 /// A handler, as dispatch calls it.
@@ -104,6 +105,32 @@ impl Descriptor {
         self.target.store(cpu.get(), Ordering::Relaxed);
     }
 
+    /// Moves the interrupt, and lists what moved if the caller wants to know. Without a list it
+    /// allocates nothing. Task.
+    pub(crate) fn relocate(
+        &self,
+        runtime: &Runtime,
+        to: Cpu,
+        list: Option<&mut Vec<Irq>>,
+    ) -> Result<(), MoveError> {
+        match &self.source {
+            Source::Device(source) => source.relocate(runtime, self, to, list),
+            Source::Wired(input) => input.relocate(runtime, self, to, list),
+            Source::PerCpu(_) => Err(MoveError::PerCpu(self.irq)),
+        }
+    }
+
+    /// The target once no move is under way; `None` for a private interrupt. A move to a CPU checks
+    /// that it is on line under the same lock: seen after the CPU was marked off line, the answer
+    /// cannot become that CPU again. Task.
+    pub(crate) fn settled_target(&self, host: &dyn Host) -> Option<Cpu> {
+        match &self.source {
+            Source::Device(source) => Some(source.settled_target(host, self)),
+            Source::Wired(input) => Some(input.settled_target(host, self)),
+            Source::PerCpu(_) => None,
+        }
+    }
+
     pub(crate) fn mask(&self) {
         self.source.mask(self.hwirq);
     }
@@ -144,8 +171,8 @@ impl Descriptor {
 pub(crate) enum Source {
     /// A vector of a device.
     Device(Shared<dyn IrqSource>),
-    /// An input of the root controller.
-    Wired(Arc<dyn WiredParent>),
+    /// An input of a controller with wired inputs.
+    Wired(WiredInput),
     /// A private interrupt; masked and sent on the calling CPU.
     PerCpu(Arc<dyn WiredParent>),
 }
@@ -178,12 +205,65 @@ pub(crate) trait IrqSource: Send + Sync {
     fn describe(&self, host: &dyn Host, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 
+/// A claimed input of a controller with wired inputs.
+pub(crate) struct WiredInput {
+    parent: Arc<dyn WiredParent>,
+    /// Held while the input's target changes, and while it is given back.
+    target: TaskLock<()>,
+}
+
+impl WiredInput {
+    pub(crate) const fn new(parent: Arc<dyn WiredParent>) -> Self {
+        Self { parent, target: TaskLock::new(()) }
+    }
+
+    /// Moves the input, and lists it if the caller wants to know. Task.
+    fn relocate(
+        &self,
+        runtime: &Runtime,
+        descriptor: &Descriptor,
+        to: Cpu,
+        mut list: Option<&mut Vec<Irq>>,
+    ) -> Result<(), MoveError> {
+        if let Some(irqs) = &mut list {
+            irqs.try_reserve(1)?;
+        }
+        let _target = self.target.lock(runtime.host());
+        // The input is given back under this lock, after its handler went.
+        if !descriptor.control.lock(runtime.host()).is_installed() {
+            return Err(MoveError::UnknownIrq(descriptor.irq));
+        }
+        runtime.check_online(to)?;
+        if descriptor.target() == to {
+            return Ok(());
+        }
+        self.parent.set_target(descriptor.hwirq, to)?;
+        descriptor.set_target(to);
+        if let Some(irqs) = list {
+            irqs.push(descriptor.irq);
+        }
+        Ok(())
+    }
+
+    /// The target once no move is under way. Task.
+    fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu {
+        let _target = self.target.lock(host);
+        descriptor.target()
+    }
+
+    /// Gives the input back. Task.
+    pub(crate) fn release(&self, host: &dyn Host, hwirq: HwIrq) {
+        let _not_while_it_moves = self.target.lock(host);
+        self.parent.release(hwirq, NonZeroU16::MIN);
+    }
+}
+
 impl Source {
     /// Any.
     fn mask(&self, hwirq: HwIrq) {
         match self {
             Self::Device(source) => source.mask(hwirq),
-            Self::Wired(parent) | Self::PerCpu(parent) => parent.mask(hwirq),
+            Self::Wired(WiredInput { parent, .. }) | Self::PerCpu(parent) => parent.mask(hwirq),
         }
     }
 
@@ -191,7 +271,7 @@ impl Source {
     fn unmask(&self, hwirq: HwIrq) {
         match self {
             Self::Device(source) => source.unmask(hwirq),
-            Self::Wired(parent) | Self::PerCpu(parent) => parent.unmask(hwirq),
+            Self::Wired(WiredInput { parent, .. }) | Self::PerCpu(parent) => parent.unmask(hwirq),
         }
     }
 
@@ -199,7 +279,9 @@ impl Source {
     pub(crate) fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         match self {
             Self::Device(source) => source.set_pending(hwirq, pending),
-            Self::Wired(parent) | Self::PerCpu(parent) => parent.set_pending(hwirq, pending),
+            Self::Wired(WiredInput { parent, .. }) | Self::PerCpu(parent) => {
+                parent.set_pending(hwirq, pending);
+            }
         }
     }
 
@@ -207,7 +289,9 @@ impl Source {
     pub(crate) fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
         match self {
             Self::Device(source) => source.is_pending(hwirq),
-            Self::Wired(parent) | Self::PerCpu(parent) => Some(parent.is_pending(hwirq)),
+            Self::Wired(WiredInput { parent, .. }) | Self::PerCpu(parent) => {
+                Some(parent.is_pending(hwirq))
+            }
         }
     }
 }
@@ -221,94 +305,6 @@ impl fmt::Debug for Source {
             }
             Self::Wired(_) => f.write_str("Wired"),
             Self::PerCpu(_) => f.write_str("PerCpu"),
-        }
-    }
-}
-
-/// Layout of the counters of several CPUs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Spacing {
-    /// Side by side: one CPU counts at a time.
-    Dense,
-    /// On lines of their own: all CPUs count at once.
-    OwnLines,
-}
-
-/// Runs per CPU. A counter is written only by its CPU, within the exclusion of the cell; so without
-/// atomic additions.
-#[derive(Debug)]
-pub(crate) struct Counts {
-    cells: Vec<AtomicU64>,
-    shift: u32,
-}
-
-impl Counts {
-    fn new(cpus: usize, spacing: Spacing) -> Result<Self, TryReserveError> {
-        let shift = if spacing == Spacing::OwnLines { 3 } else { 0 };
-        Ok(Self { cells: try_collect((0..cpus << shift).map(|_| AtomicU64::new(0)))?, shift })
-    }
-
-    #[inline]
-    pub(crate) fn count(&self, cpu: Cpu) {
-        if let Some(cell) = self.cells.get(cpu.index() << self.shift) {
-            cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        }
-    }
-
-    /// Runs by CPU.
-    pub(crate) fn per_cpu(&self) -> impl Iterator<Item = u64> {
-        self.cells.iter().step_by(1 << self.shift).map(|cell| cell.load(Ordering::Relaxed))
-    }
-}
-
-/// Runs of which so many find nothing to do make an interrupt a screaming one: 99 900 of 100 000,
-/// the numbers by which Linux shuts a line off (kernel/irq/spurious.c).
-const WINDOW: u64 = 100_000;
-const MOST_UNHANDLED: u64 = 99_900;
-
-/// Runs that found nothing to do. Written within the exclusion of the cell (or approximately, for
-/// private interrupts); so without atomic additions.
-#[derive(Debug, Default)]
-pub(crate) struct UnhandledRuns {
-    total: AtomicU64,
-    /// Since the window began.
-    recent: AtomicU64,
-    /// Runs when it began.
-    start: AtomicU64,
-}
-
-impl UnhandledRuns {
-    pub(crate) fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
-    }
-
-    /// One more. True if the interrupt screams.
-    pub(crate) fn count(&self, counts: &Counts) -> bool {
-        self.total.store(self.total() + 1, Ordering::Relaxed);
-        let recent = self.recent.load(Ordering::Relaxed) + 1;
-        self.recent.store(recent, Ordering::Relaxed);
-        if recent <= MOST_UNHANDLED {
-            return false;
-        }
-        let runs: u64 = counts.per_cpu().sum();
-        let in_window = runs.saturating_sub(self.start.swap(runs, Ordering::Relaxed)) <= WINDOW;
-        self.recent.store(0, Ordering::Relaxed);
-        in_window
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_are_kept_by_cpu_in_either_spacing() {
-        for spacing in [Spacing::Dense, Spacing::OwnLines] {
-            let counts = Counts::new(3, spacing).unwrap();
-            for cpu in [0, 2, 2] {
-                counts.count(Cpu::new(cpu));
-            }
-            assert_eq!(counts.per_cpu().collect::<Vec<_>>(), [1, 0, 2]);
         }
     }
 }

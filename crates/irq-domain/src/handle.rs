@@ -1,18 +1,35 @@
-//! Handles: the owners of handlers.
+//! Interrupts that any CPU may take: their requests, and the handles that own their handlers.
 
 use crate::affinity::Moved;
 use crate::control::Control;
 use crate::deferred_free::TakenOnDrop;
-use crate::descriptor::Descriptor;
-use crate::error::MoveError;
+use crate::descriptor::{Action, Descriptor, Handler, NewDescriptor, Source, WiredInput};
+use crate::error::{MoveError, RequestError};
 use crate::interrupt::Interrupt;
-use crate::interrupts::Interrupts;
-use crate::irq::Irq;
+use crate::irq::{Flow, Irq, Start};
+use crate::irq_core::IrqCore;
+use crate::name::Name;
+use crate::placement;
+use crate::root_controller::prepare;
 use crate::shared::Shared;
 use alloc::sync::Arc;
 use core::fmt;
+use core::num::NonZeroU16;
 use core::sync::atomic::Ordering;
-use msi_types::{Cpu, HwIrq, Pending};
+use msi_types::{Cpu, HwIrq, Pending, Trigger, WiredParent};
+
+/// A wired interrupt, as its device's driver wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WiredRequest<'a> {
+    /// The input of the root controller: on a GIC the INTID of an SPI.
+    pub hwirq: HwIrq,
+    /// The device's trigger.
+    pub trigger: Trigger,
+    /// For people.
+    pub name: &'a str,
+    /// Enabled or disabled after the request.
+    pub start: Start,
+}
 
 /// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.
 ///
@@ -22,16 +39,55 @@ use msi_types::{Cpu, HwIrq, Pending};
 ///   the handler takes.
 /// - Elsewhere – in hard-IRQ context, inside its own handler or not, and with interrupts saved –
 ///   drop neither waits nor frees. The handler is not entered again; a later task operation, such
-///   as [`Interrupts::reclaim`], frees it.
+///   as [`Interrupts::reclaim`](crate::Interrupts::reclaim), frees it.
 #[must_use = "dropping the handle removes the handler"]
 pub struct IrqHandle {
-    core: Arc<Interrupts>,
+    core: Shared<IrqCore>,
     descriptor: TakenOnDrop<Descriptor>,
 }
 
 impl IrqHandle {
-    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Shared<Descriptor>) -> Self {
-        Self { core, descriptor: TakenOnDrop::new(descriptor) }
+    /// Claims an input of a controller with wired inputs, and gives it a handler and a CPU. Task.
+    pub(crate) fn request_wired(
+        core: &Shared<IrqCore>,
+        parent: &Arc<dyn WiredParent>,
+        request: WiredRequest<'_>,
+        handler: &Handler,
+    ) -> Result<Self, RequestError> {
+        let IrqCore { descriptors, placement, root, .. } = &**core;
+        let entry = descriptors.dispatcher.ensure(request.hwirq)?;
+        let entry = entry.ok_or(RequestError::OutOfRange(request.hwirq))?;
+        // No CPU goes off line between being chosen and being seen as a target.
+        let online = placement.online_cpus(core.host());
+        let _one_at_a_time = root.one_request(core.host());
+        if entry.all_private().any(|cell| !cell.is_vacant()) {
+            return Err(RequestError::InUse(request.hwirq));
+        }
+        let descriptor = claim(core, parent, &request, &online)?;
+        Self::install(core, &descriptor, request.name, handler.clone(), request.start)
+            .inspect_err(|_| descriptors.release_root(&descriptor))
+    }
+
+    /// Gives an interrupt its handler. Task.
+    pub(crate) fn install(
+        core: &Shared<IrqCore>,
+        descriptor: &Shared<Descriptor>,
+        name: &str,
+        handler: Handler,
+        start: Start,
+    ) -> Result<Self, RequestError> {
+        let name = Name::try_new(name)?;
+        core.deferred.reserve(core.host())?;
+        let action = Action { handler, descriptor: descriptor.clone() };
+        let installed = core.descriptors.interrupt(descriptor).put_in(action);
+        installed.inspect_err(|_| core.deferred.unreserve())?;
+        *descriptor.name.lock(core.host()) = Some(name);
+        let descriptor = TakenOnDrop::new(descriptor.clone());
+        let handle = Self { core: core.clone(), descriptor };
+        if start == Start::Enabled {
+            handle.enable();
+        }
+        Ok(handle)
     }
 
     /// The interrupt's number. Any.
@@ -69,14 +125,16 @@ impl IrqHandle {
         self.interrupt().synchronize();
     }
 
-    /// Moves the interrupt: [`Interrupts::set_affinity`]. Task.
+    /// Moves the interrupt: [`Interrupts::set_affinity`](crate::Interrupts::set_affinity). Task.
     pub fn set_affinity(&self, to: Cpu) -> Result<Moved, MoveError> {
-        self.core.move_to(&self.descriptor, to)
+        placement::set_affinity(&self.core.descriptors, &self.descriptor, to)
     }
 
-    /// Delivers the interrupt to one of `among`: [`Interrupts::set_affinity_among`]. Task.
+    /// Delivers the interrupt to one of `among`:
+    /// [`Interrupts::set_affinity_among`](crate::Interrupts::set_affinity_among). Task.
     pub fn set_affinity_among(&self, among: &[Cpu]) -> Result<Moved, MoveError> {
-        self.core.set_affinity_among(self.descriptor.irq, among)
+        let IrqCore { descriptors, placement, .. } = &*self.core;
+        placement.set_affinity_among(descriptors, &self.descriptor, among)
     }
 
     /// The CPU that it is delivered to. Any.
@@ -110,7 +168,7 @@ impl IrqHandle {
     }
 
     fn interrupt(&self) -> Interrupt<'_> {
-        self.core.interrupt(&self.descriptor)
+        self.core.descriptors.interrupt(&self.descriptor)
     }
 
     /// The device's domain may be torn down before its handles are dropped.
@@ -122,7 +180,7 @@ impl IrqHandle {
 impl Drop for IrqHandle {
     fn drop(&mut self) {
         if let Some(descriptor) = self.descriptor.take() {
-            self.core.release_handle(descriptor);
+            self.core.deferred.release_handle(&self.core.descriptors, descriptor);
         }
     }
 }
@@ -133,70 +191,31 @@ impl fmt::Debug for IrqHandle {
     }
 }
 
-/// A requested private interrupt. Dropping it follows the rules of [`IrqHandle`], for all CPUs; the
-/// hardware is masked on the calling CPU alone, so each CPU calls
-/// [`disable_here`](Self::disable_here) before.
-#[must_use = "dropping the handle removes the handler"]
-pub struct PerCpuHandle {
-    core: Arc<Interrupts>,
-    descriptor: TakenOnDrop<Descriptor>,
-}
-
-impl PerCpuHandle {
-    pub(crate) fn new(core: Arc<Interrupts>, descriptor: Shared<Descriptor>) -> Self {
-        Self { core, descriptor: TakenOnDrop::new(descriptor) }
-    }
-
-    /// The interrupt's number. Any.
-    pub fn irq(&self) -> Irq {
-        self.descriptor.irq
-    }
-
-    /// The interrupt as each CPU acknowledges it. Any.
-    pub fn hwirq(&self) -> HwIrq {
-        self.descriptor.hwirq
-    }
-
-    /// Lets the interrupt through on the calling CPU. Does not nest. Any; nothing on a thread that
-    /// is no CPU.
-    pub fn enable_here(&self) {
-        self.core.interrupt(&self.descriptor).with_own_cell(|cell| {
-            let resend = cell.enable();
-            self.descriptor.unmask();
-            if resend {
-                self.descriptor.redeliver(&self.core.runtime);
-            }
-        });
-    }
-
-    /// Masks the interrupt on the calling CPU. Does not nest. Any; nothing on a thread that is no
-    /// CPU.
-    pub fn disable_here(&self) {
-        self.core.interrupt(&self.descriptor).with_own_cell(|cell| {
-            cell.disable();
-            self.descriptor.mask();
-        });
-    }
-
-    /// Number of handler runs on all CPUs together. Any.
-    pub fn count(&self) -> u64 {
-        self.descriptor.counts.per_cpu().sum()
-    }
-}
-
-impl Drop for PerCpuHandle {
-    fn drop(&mut self) {
-        if let Some(descriptor) = self.descriptor.take() {
-            self.core.release_handle(descriptor);
-        }
-    }
-}
-
-impl fmt::Debug for PerCpuHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerCpuHandle")
-            .field("irq", &self.irq())
-            .field("hwirq", &self.hwirq())
-            .finish()
-    }
+/// Claims an input for a request, on a CPU that can be reached. Task.
+fn claim(
+    core: &IrqCore,
+    parent: &Arc<dyn WiredParent>,
+    request: &WiredRequest<'_>,
+    online: &[Cpu],
+) -> Result<Shared<Descriptor>, RequestError> {
+    let target = core.placement.choose(online).ok_or(RequestError::NoCpu)?;
+    parent.claim(request.hwirq, NonZeroU16::MIN)?;
+    let prepared = prepare(&**parent, (request.hwirq, request.trigger), target, online)
+        .map_err(RequestError::from);
+    let numbered = prepared.and_then(|target| {
+        Ok(core.descriptors.insert(|irq| NewDescriptor {
+            irq,
+            hwirq: request.hwirq,
+            flow: match request.trigger {
+                Trigger::Edge => Flow::Edge,
+                Trigger::Level => Flow::Level,
+            },
+            source: Source::Wired(WiredInput::new(parent.clone())),
+            target,
+            among: None,
+            cpus: core.descriptors.runtime().cpus(),
+            unmasked: false,
+        })?)
+    });
+    numbered.inspect_err(|_| parent.release(request.hwirq, NonZeroU16::MIN))
 }

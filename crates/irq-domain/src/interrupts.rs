@@ -1,38 +1,29 @@
-//! The core itself: dispatch, and what all its other operations share.
+//! The interrupt core as the kernel calls it.
 
-mod hotplug;
-mod placement;
-mod reclaim;
-mod request;
-
-use crate::affinity::AffinityPolicy;
-#[cfg(doc)]
-use crate::affinity::RoundRobin;
-use crate::cpu_choice::CpuChoice;
-use crate::cpu_lists::{Candidates, Hotplug};
+use crate::affinity::{AffinityPolicy, Moved};
 use crate::deferred_free::DeferredFree;
-use crate::descriptor::{Action, Descriptor};
-use crate::dispatch_table::DispatchTable;
-use crate::handler_cell::{Arrival, HandlerCell, History, Running};
+use crate::descriptor::{Handler, Source};
+use crate::descriptors::Descriptors;
+use crate::error::{MoveError, RequestError, Stranded, UnknownCpu};
+use crate::handle::{IrqHandle, WiredRequest};
 use crate::host::Host;
-use crate::interrupt::Interrupt;
-use crate::irq::{Deferral, Dispatched, Flow, Irq, IrqContext, IrqReturn, Unhandled};
-use crate::irq_info::{self, IrqInfo};
-use crate::irq_numbers::IrqNumbers;
-use crate::lock::{TaskLock, TaskRwLock};
+use crate::irq::{Dispatched, Irq, IrqContext, IrqReturn};
+use crate::irq_core::IrqCore;
+use crate::irq_info::IrqInfo;
+use crate::per_cpu_handle::PerCpuHandle;
+use crate::placement::{self, Placement};
 use crate::root_controller::RootController;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
+#[cfg(doc)]
+use crate::{affinity::RoundRobin, irq::Deferral};
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::marker::PhantomData;
 use core::num::NonZeroU16;
-use msi_types::{Cpu, HwIrq, WiredParent};
-
-pub use request::WiredRequest;
+use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 
 /// Configuration of an interrupt core.
 pub struct Config {
@@ -81,87 +72,29 @@ impl fmt::Debug for Config {
 /// **Disabling is eager**: it masks at the source, so dispatch never touches hardware and a
 /// disabled source cannot storm. What was under way when it was masked is remembered, and sent
 /// again when it is enabled.
+///
+/// Its clones, and the handles and devices made with it, share the one core. The last of them is
+/// dropped by a task.
+#[derive(Clone)]
 pub struct Interrupts {
-    pub(crate) table: DispatchTable,
-    pub(crate) runtime: Runtime,
-    pub(crate) numbers: TaskLock<IrqNumbers>,
-    /// Read: CPUs are being chosen for new interrupts. Write: a CPU comes or goes.
-    pub(crate) hotplug: TaskRwLock<Hotplug>,
-    root: RootController,
-    pub(crate) choice: CpuChoice,
-    deferred: DeferredFree<Deferred>,
-}
-
-/// Something that a handle owns and its drop tears down.
-pub(crate) trait Teardown: Send + Sync {
-    /// Task.
-    fn tear_down(&self, core: &Interrupts);
-}
-
-/// Something that is still to be freed.
-enum Deferred {
-    /// A handle's interrupt.
-    Handle(Shared<Descriptor>, HandlerState),
-    /// A device's domain, or its attachment.
-    Owner(Shared<dyn Teardown>),
-}
-
-impl Deferred {
-    const fn is_handle(&self) -> bool {
-        matches!(self, Self::Handle(..))
-    }
-}
-
-/// State of a dropped handle's handler.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum HandlerState {
-    /// It is closed, and may still run.
-    Closed,
-    /// Nothing: it went with its device.
-    Gone,
-}
-
-/// A handler's run. However it ends, by return or by unwinding, what arrived meanwhile is sent
-/// again.
-struct Run<'a> {
-    core: &'a Interrupts,
-    running: Option<Running<'a, Action>>,
-}
-
-impl Run<'_> {
-    #[inline]
-    fn leave(&mut self) {
-        if let Some(pinned) = self.running.take().and_then(Running::leave) {
-            pinned.descriptor.redeliver(&self.core.runtime);
-        }
-    }
-}
-
-impl Drop for Run<'_> {
-    #[cold]
-    fn drop(&mut self) {
-        self.leave();
-    }
+    pub(crate) core: Shared<IrqCore>,
 }
 
 impl Interrupts {
     /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not.
-    /// The kernel puts it into an [`Arc`], which handles and devices share, and keeps it as long as
-    /// its CPUs take interrupts: the last reference is dropped by a task. Task.
+    /// The kernel keeps it as long as its CPUs take interrupts. Task.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
     pub fn new(config: Config) -> Result<Self, TryReserveError> {
         let cpus = config.cpus.get();
-        Ok(Self {
-            table: DispatchTable::new()?,
-            runtime: Runtime::try_new(config.host, cpus)?,
-            numbers: TaskLock::new(IrqNumbers::default()),
-            hotplug: TaskRwLock::new(Hotplug::try_new(cpus.into())?),
+        let core = Shared::try_new(IrqCore {
+            descriptors: Descriptors::try_new(config.host, cpus)?,
+            placement: Placement::try_new(cpus.into(), config.policy)?,
             root: RootController::new(config.wired),
-            choice: CpuChoice::new(config.policy),
             deferred: DeferredFree::new(),
-        })
+        })?;
+        Ok(Self { core })
     }
 
     /// Runs the handler of `hwirq`, which `cpu` has acknowledged. Hard IRQ: takes no lock,
@@ -179,66 +112,131 @@ impl Interrupts {
     /// The special INTIDs (1020 to 1023) are not vectors: the trap loop does not pass them on.
     #[inline]
     pub fn dispatch(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
-        if cpu.index() >= self.cpus() {
-            return Dispatched::Unhandled(Unhandled::UnknownCpu);
-        }
-        let Some(entry) = self.table.get(hwirq) else {
-            return Dispatched::Unhandled(Unhandled::Unknown);
-        };
-        let absent = match self.arrive(&entry.shared, cpu) {
-            Ok(done) => return done,
-            Err(absent) => absent,
-        };
-        let private = entry.private(cpu).map(|cell| self.arrive(cell, cpu));
-        private.unwrap_or(Err(absent)).unwrap_or_else(|absent| {
-            Dispatched::Unhandled(match absent {
-                History::Used => Unhandled::Released,
-                History::Unused => Unhandled::Unknown,
-            })
-        })
+        self.core.descriptors.dispatcher.dispatch(cpu, hwirq)
     }
 
+    /// Claims a wired interrupt of the root controller, gives it a handler and a CPU, and lets it
+    /// through. Dropping the handle undoes it all. Task.
+    pub fn request_wired<R: Into<IrqReturn>>(
+        &self,
+        request: WiredRequest<'_>,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<IrqHandle, RequestError> {
+        self.request_wired_at(self.core.root.parent()?, request, handler)
+    }
+
+    /// The same at another controller with wired inputs. Its vectors are of the one space that
+    /// [`dispatch`](Self::dispatch) knows. They are the root's own if it stands before inputs of
+    /// the root. They are others (below 2^24) if it has one input of the root, whose handler
+    /// dispatches what it finds. Task.
+    pub fn request_wired_at<R: Into<IrqReturn>>(
+        &self,
+        parent: &Arc<dyn WiredParent>,
+        request: WiredRequest<'_>,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<IrqHandle, RequestError> {
+        self.reclaim();
+        // A refused handler is dropped after the locks: its destructor is the kernel's code.
+        let handler = Handler::try_handler(handler)?;
+        IrqHandle::request_wired(&self.core, parent, request, &handler)
+    }
+
+    /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI): one IRQ
+    /// number, one handler that may run on all CPUs at once. It is off on each CPU until that CPU
+    /// calls [`PerCpuHandle::enable_here`].
+    ///
+    /// Priorities and triggers of private interrupts are set up by the root controller's driver, on
+    /// each CPU. `trigger` says here whether an arrival that nests below its own handler must be
+    /// remembered (edge) or tells again (level). The wired parent's `mask`, `unmask` and
+    /// `set_pending` are used for the private vector too, and act on the calling CPU. Task.
+    ///
     /// # Errors
-    /// There is no handler.
-    #[inline]
-    fn arrive(&self, cell: &HandlerCell<Action>, cpu: Cpu) -> Result<Dispatched, History> {
-        match cell.enter() {
-            Arrival::Entered(running) => Ok(self.run(running, cpu)),
-            Arrival::Busy => Ok(Dispatched::Deferred(Deferral::Running)),
-            Arrival::Disabled => Ok(Dispatched::Deferred(Deferral::Disabled)),
-            Arrival::Absent(history) => Err(history),
-        }
+    /// [`RequestError::NoWiredParent`]: without one, nothing could let the interrupt through.
+    /// [`RequestError::OutOfRange`], [`RequestError::InUse`].
+    pub fn request_per_cpu<R: Into<IrqReturn>>(
+        &self,
+        hwirq: HwIrq,
+        trigger: Trigger,
+        name: &str,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<PerCpuHandle, RequestError> {
+        self.reclaim();
+        // A refused handler is dropped after the locks: its destructor is the kernel's code.
+        let handler = Handler::try_handler(handler)?;
+        PerCpuHandle::request(&self.core, (hwirq, trigger), name, &handler)
     }
 
-    #[inline]
-    fn run(&self, running: Running<'_, Action>, cpu: Cpu) -> Dispatched {
-        let mut run = Run { core: self, running: Some(running) };
-        let Some(Action { handler, descriptor }) = run.running.as_deref() else {
-            return Dispatched::Handled;
-        };
-        descriptor.counts.count(cpu);
-        let Descriptor { irq, hwirq, .. } = **descriptor;
-        let done = match handler(&IrqContext { irq, hwirq, cpu, run: PhantomData }) {
-            IrqReturn::Handled => Dispatched::Handled,
-            IrqReturn::None => {
-                self.unhandled(descriptor);
-                Dispatched::Unhandled(Unhandled::IrqNone)
-            }
-        };
-        run.leave();
-        core::mem::forget(run);
-        done
+    /// Frees what was dropped where it could not be freed, and is no longer used. The operations
+    /// that request, allocate and tear down do this by themselves; a kernel that does none of these
+    /// for long calls it from time to time. Task; nothing elsewhere.
+    pub fn reclaim(&self) {
+        self.core.reclaim();
     }
 
-    /// Shuts the interrupt off if its handler finds nothing to do all the time. Hard IRQ, once in a
-    /// window with a lock.
-    #[cold]
-    fn unhandled(&self, descriptor: &Descriptor) {
-        let screams =
-            descriptor.unhandled.count(&descriptor.counts) && descriptor.flow != Flow::PerCpu;
-        let interrupt = self.interrupt(descriptor);
-        if screams && interrupt.while_installed(|control| interrupt.disable(control)).is_some() {
-            self.host().screaming(descriptor.irq);
+    /// The CPU can take interrupts from now on: its controller interface works. Managed interrupts
+    /// that were shut down for want of a CPU start again there; nothing else is moved to it. Calls
+    /// `stranded` for each that could not be started: it stays shut down. `stranded` calls nothing
+    /// of the core. Task.
+    pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
+        self.core.placement.cpu_online(&self.core.descriptors, cpu, stranded)
+    }
+
+    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any
+    /// more. A managed interrupt that has no CPU left is shut down until one is back. Calls
+    /// `stranded` for each that could not be moved; it calls nothing of the core. Never fails for
+    /// want of memory. The CPU still takes interrupts when this is called, and until its controller
+    /// interface has handed out what was pending there. Task.
+    pub fn cpu_offline(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
+        self.core.placement.cpu_offline(&self.core.descriptors, cpu, stranded)
+    }
+
+    /// Number of CPUs that the core was made for. Any.
+    pub fn cpus(&self) -> usize {
+        self.runtime().cpus()
+    }
+
+    /// May interrupts be sent to this CPU? Any.
+    pub fn is_online(&self, cpu: Cpu) -> bool {
+        self.runtime().is_online(cpu)
+    }
+
+    /// The CPUs on line, ascending. Task.
+    pub fn online_cpus(&self) -> impl Iterator<Item = Cpu> {
+        (0..).map(Cpu::new).take(self.cpus()).filter(|cpu| self.is_online(*cpu))
+    }
+
+    /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was
+    /// pending there is handled once, there or at the new one. Whatever the controller, the way is
+    /// the same: it prepares the new target, the endpoint is masked, rewritten and read back if its
+    /// message changes, the controller finishes; if a step fails, all is as before. Task.
+    ///
+    /// # Errors
+    /// [`MsiError::WouldTear`](msi_types::MsiError::WouldTear), among others: see [`MoveError`].
+    pub fn set_affinity(&self, irq: Irq, to: Cpu) -> Result<Moved, MoveError> {
+        let descriptors = &self.core.descriptors;
+        let descriptor = descriptors.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
+        placement::set_affinity(descriptors, &descriptor, to)
+    }
+
+    /// Delivers an interrupt to one of `among` from now on. It is moved if it is at none of them,
+    /// to the one that the policy chooses. When its CPU goes off line it follows to another of
+    /// them; with the last of them it goes to any CPU, and `among` is forgotten. Task.
+    ///
+    /// # Errors
+    /// [`MoveError::NoneOnline`] if none of `among` is on line; as for
+    /// [`set_affinity`](Self::set_affinity).
+    pub fn set_affinity_among(&self, irq: Irq, among: &[Cpu]) -> Result<Moved, MoveError> {
+        let IrqCore { descriptors, placement, .. } = &*self.core;
+        let descriptor = descriptors.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
+        placement.set_affinity_among(descriptors, &descriptor, among)
+    }
+
+    /// The CPU that an interrupt is delivered to; `None` for private and unknown ones. Task.
+    pub fn effective_affinity(&self, irq: Irq) -> Option<Cpu> {
+        let descriptor = self.core.descriptors.find(irq)?;
+        match descriptor.source {
+            Source::PerCpu(_) => None,
+            Source::Device(_) | Source::Wired(_) => Some(descriptor.target()),
         }
     }
 
@@ -247,12 +245,7 @@ impl Interrupts {
     /// # Errors
     /// The kernel's heap is exhausted.
     pub fn snapshot(&self) -> Result<Vec<IrqInfo>, TryReserveError> {
-        let mut all = Vec::new();
-        for descriptor in self.each() {
-            all.try_reserve(1)?;
-            all.push(IrqInfo::of(self.interrupt(&descriptor))?);
-        }
-        Ok(all)
+        self.core.descriptors.snapshot()
     }
 
     /// One interrupt; `None` if it does not exist. Task.
@@ -260,63 +253,22 @@ impl Interrupts {
     /// # Errors
     /// The kernel's heap is exhausted.
     pub fn irq_info(&self, irq: Irq) -> Result<Option<IrqInfo>, TryReserveError> {
-        self.find(irq).map(|descriptor| IrqInfo::of(self.interrupt(&descriptor))).transpose()
+        self.core.descriptors.irq_info(irq)
     }
 
     /// Writes the hierarchy of an interrupt for people, one level per line, the device first and
     /// the root last: what Linux shows in debugfs. Allocates nothing. Task.
     pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
-        match self.find(irq) {
-            Some(descriptor) => irq_info::describe(self.interrupt(&descriptor), out),
-            None => writeln!(out, "irq {irq}: does not exist"),
-        }
+        self.core.descriptors.describe(irq, out)
     }
 
     /// Number of redeliveries of all interrupts. Any.
     pub fn redelivered(&self) -> u64 {
-        self.runtime.redelivered()
+        self.runtime().redelivered()
     }
 
-    /// Number of CPUs that the core was made for. Any.
-    pub fn cpus(&self) -> usize {
-        self.runtime.cpus()
-    }
-
-    pub(crate) fn host(&self) -> &dyn Host {
-        self.runtime.host()
-    }
-
-    /// An existing interrupt with its entry of the table.
-    pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> Interrupt<'a> {
-        let entry = self.table.get(descriptor.hwirq);
-        let entry = entry.expect("the entry was made before the descriptor");
-        Interrupt { descriptor, entry, runtime: &self.runtime }
-    }
-
-    /// Those of `among` that are on line, the one with the fewest managed interrupts first.
-    pub(crate) fn least_managed<'a>(
-        &self,
-        among: &[Cpu],
-        online: &[Cpu],
-        candidates: &'a mut Candidates,
-    ) -> &'a [Cpu] {
-        let numbers = self.numbers.lock(self.host());
-        candidates.least_managed(among, online, numbers.managed_targets())
-    }
-
-    fn find(&self, irq: Irq) -> Option<Shared<Descriptor>> {
-        self.numbers.lock(self.host()).get(irq)
-    }
-
-    /// The interrupts by ascending number, one at a time: others come and go meanwhile. Allocates
-    /// nothing.
-    fn each(&self) -> impl Iterator<Item = Shared<Descriptor>> {
-        let mut next = Irq::new(0);
-        core::iter::from_fn(move || {
-            let found = self.numbers.lock(self.host()).first_from(next)?;
-            next = Irq::new(found.irq.get().saturating_add(1));
-            Some(found)
-        })
+    fn runtime(&self) -> &Runtime {
+        self.core.descriptors.runtime()
     }
 }
 

@@ -111,7 +111,7 @@
 //! use irq_domain::{Config, Dispatched, Interrupts, MsiDevice, MsiDeviceConfig};
 //! use std::sync::Arc;
 //!
-//! let interrupts = Arc::new(Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel)))?);
+//! let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel)))?;
 //! let device = MsiDevice::attach(&interrupts, MsiDeviceConfig {
 //!     name: "nvme0",
 //!     requester: RequesterId::pci(1, 0, 0),
@@ -148,7 +148,9 @@ mod cpu_choice;
 mod cpu_lists;
 mod deferred_free;
 mod descriptor;
+mod descriptors;
 mod dispatch_table;
+mod dispatcher;
 mod error;
 mod handle;
 mod handler_cell;
@@ -158,6 +160,7 @@ mod interleavings;
 mod interrupt;
 mod interrupts;
 mod irq;
+mod irq_core;
 mod irq_info;
 mod irq_numbers;
 pub mod layer;
@@ -165,7 +168,10 @@ mod lock;
 mod msi_device;
 mod name;
 pub mod pci;
+mod per_cpu_handle;
+mod placement;
 mod root_controller;
+mod run_counts;
 mod runtime;
 mod shared;
 mod sync;
@@ -173,12 +179,13 @@ mod sync;
 pub use affinity::{AffinityPolicy, Moved, RoundRobin, spread};
 pub use bridge::{BridgeConfig, InputBridge, InputRequest, WiredBridge};
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
-pub use handle::{IrqHandle, PerCpuHandle};
+pub use handle::{IrqHandle, WiredRequest};
 pub use host::Host;
-pub use interrupts::{Config, Interrupts, WiredRequest};
+pub use interrupts::{Config, Interrupts};
 pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, IrqReturn, Start, Unhandled};
 pub use irq_info::{EffectiveAffinity, IrqInfo};
 pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDeviceConfig};
 #[doc(no_inline)]
 pub use msi_types::{IrqState, LocalCpu, TaskContext};
 pub use name::Name;
+pub use per_cpu_handle::PerCpuHandle;

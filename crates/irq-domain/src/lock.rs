@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! hotplug (TaskRwLock)
-//! └─ a device's state, the wired interrupts' state (TaskLock)
+//! └─ a device's state; requests at the root, then a wired input's target (TaskLock)
 //!    ├─ a device's attachment, then a layer's records, then its pages (TaskLock)
 //!    └─ IRQ numbers, names (TaskLock)
 //!       └─ an interrupt's control block (IrqLock)

@@ -15,13 +15,15 @@ mod teardown;
 use shared_attachment::SharedAttachment;
 pub use shared_device::{SharedDevice, SharedDeviceConfig};
 
-use crate::deferred_free::TakenOnDrop;
+use crate::deferred_free::{TakenOnDrop, Teardown};
 use crate::descriptor::{Descriptor, Handler};
+use crate::descriptors::Descriptors;
 use crate::error::{MsiDeviceError, RequestError};
 use crate::handle::IrqHandle;
 use crate::host::Host;
-use crate::interrupts::{Interrupts, Teardown};
+use crate::interrupts::Interrupts;
 use crate::irq::{Irq, IrqContext, IrqReturn, Start};
+use crate::irq_core::IrqCore;
 use crate::lock::TaskLock;
 use crate::name::Name;
 use crate::shared::Shared;
@@ -85,7 +87,7 @@ pub struct MsiVector {
 /// run until then.
 #[must_use = "dropping the domain tears it down"]
 pub struct MsiDevice {
-    core: Arc<Interrupts>,
+    core: Shared<IrqCore>,
     domain: Shared<Domain>,
     owner: TakenOnDrop<dyn Teardown>,
 }
@@ -93,9 +95,10 @@ pub struct MsiDevice {
 impl MsiDevice {
     /// Makes the device known to its controller. Task.
     pub fn attach(
-        core: &Arc<Interrupts>,
+        interrupts: &Interrupts,
         config: MsiDeviceConfig<'_>,
     ) -> Result<Self, MsiDeviceError> {
+        let core = &interrupts.core;
         core.reclaim();
         let slots = config.store.slots();
         if slots == 0 {
@@ -110,7 +113,7 @@ impl MsiDevice {
 
     /// The caller made it a user of the attachment. Task.
     fn on_attachment(
-        core: &Arc<Interrupts>,
+        core: &Shared<IrqCore>,
         name: &str,
         attachment: Shared<SharedAttachment>,
         store: Arc<dyn MessageStore>,
@@ -120,7 +123,7 @@ impl MsiDevice {
             Shared::try_new(Domain { name: Name::try_new(name)?, attachment, store, state })?;
         let owner =
             Shared::<dyn Teardown>::try_unsized(DomainOwner(domain.clone()), |block| block)?;
-        core.reserve_deferred()?;
+        core.deferred.reserve(core.host())?;
         Ok(Self { core: core.clone(), domain, owner: TakenOnDrop::new(owner) })
     }
 
@@ -177,7 +180,7 @@ impl MsiDevice {
     /// was given back all the same.
     pub fn free(&self, slot: u16) -> Result<(), MsiDeviceError> {
         self.core.reclaim();
-        self.domain.free(&self.core, slot)
+        self.domain.free(&self.core.descriptors, slot)
     }
 
     /// Gives the vector at `slot` its handler, and lets it through. Task.
@@ -210,9 +213,9 @@ impl MsiDevice {
     ) -> Result<IrqHandle, RequestError> {
         self.core.reclaim();
         let descriptor =
-            self.domain.descriptor(&self.core, slot).ok_or(RequestError::NoVector(slot))?;
-        self.core.free_handler(&descriptor);
-        self.core.install(&descriptor, name, handler, start)
+            self.domain.descriptor(self.core.host(), slot).ok_or(RequestError::NoVector(slot))?;
+        self.core.descriptors.free_handler(&descriptor);
+        IrqHandle::install(&self.core, &descriptor, name, handler, start)
     }
 
     /// Writes the messages, masks and enable of all vectors again, after the device lost them: a
@@ -224,7 +227,7 @@ impl MsiDevice {
     /// # Errors
     /// [`MsiDeviceError::Store`] if the device did not take it all. It can be tried again.
     pub fn restore(&self) -> Result<(), MsiDeviceError> {
-        self.domain.restore(&self.core)
+        self.domain.restore(&self.core.descriptors)
     }
 
     /// Undoes everything, like dropping, and says whether the store could be turned off. Task.
@@ -233,7 +236,7 @@ impl MsiDevice {
     /// The store did not take it. Handlers, vectors and the attachment were given back all the
     /// same: such a device is gone, or broken.
     pub fn tear_down(self) -> Result<(), StoreError> {
-        Domain::tear_down(&self.domain, &self.core)
+        Domain::tear_down(&self.domain, &self.core.descriptors)
     }
 
     /// The vectors granted so far, by ascending slot. Task.
@@ -261,7 +264,7 @@ impl MsiDevice {
     /// it elsewhere: what the store holds, or what the device makes of its group's message. It
     /// changes when the interrupt moves. Task.
     pub fn sent_message(&self, slot: u16) -> Option<MsiMessage> {
-        self.domain.sent_message(&self.core, slot)
+        self.domain.sent_message(self.core.host(), slot)
     }
 
     /// Is the device kept from ringing others' interrupts? Any.
@@ -289,7 +292,7 @@ impl MsiDevice {
 impl Drop for MsiDevice {
     fn drop(&mut self) {
         if let Some(owner) = self.owner.take() {
-            self.core.release_owner(owner);
+            self.core.deferred.release_owner(&self.core.descriptors, owner);
         }
     }
 }
@@ -304,9 +307,9 @@ impl fmt::Debug for MsiDevice {
 struct DomainOwner(Shared<Domain>);
 
 impl Teardown for DomainOwner {
-    fn tear_down(&self, core: &Interrupts) {
+    fn tear_down(&self, descriptors: &Descriptors) {
         // `MsiDevice::tear_down` is for callers that want the error of the store.
-        let _ = Domain::tear_down(&self.0, core);
+        let _ = Domain::tear_down(&self.0, descriptors);
     }
 }
 
@@ -408,8 +411,8 @@ impl Domain {
         if waiting { Some(true) } else { self.parent().is_pending(hwirq) }
     }
 
-    fn sent_message(&self, core: &Interrupts, slot: u16) -> Option<MsiMessage> {
-        let state = self.state.lock(core.host());
+    fn sent_message(&self, host: &dyn Host, slot: u16) -> Option<MsiMessage> {
+        let state = self.state.lock(host);
         let entry = state.vectors.get(slot)?;
         match state.allocations.get(entry.first)?.shape {
             Shape::Independent => entry.message,
@@ -420,8 +423,8 @@ impl Domain {
         }
     }
 
-    fn descriptor(&self, core: &Interrupts, slot: u16) -> Option<Shared<Descriptor>> {
-        let state = self.state.lock(core.host());
+    fn descriptor(&self, host: &dyn Host, slot: u16) -> Option<Shared<Descriptor>> {
+        let state = self.state.lock(host);
         state.vectors.get(slot).map(|entry| entry.descriptor.clone())
     }
 

@@ -1,6 +1,6 @@
 //! The kernel, the CPUs on line and the count of redeliveries, for the core and its sources.
 
-use crate::error::MoveError;
+use crate::error::{MoveError, UnknownCpu};
 use crate::host::Host;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -11,7 +11,7 @@ use msi_types::Cpu;
 
 /// Parts of the interrupt core that interrupt sources use as well.
 pub(crate) struct Runtime {
-    pub(crate) host: Arc<dyn Host>,
+    host: Arc<dyn Host>,
     /// By CPU: interrupts may be sent to it.
     online: Vec<AtomicBool>,
     redelivered: AtomicU64,
@@ -30,6 +30,11 @@ impl Runtime {
 
     pub(crate) fn cpus(&self) -> usize {
         self.online.len()
+    }
+
+    /// Any.
+    pub(crate) fn check_known(&self, cpu: Cpu) -> Result<(), UnknownCpu> {
+        if cpu.index() < self.cpus() { Ok(()) } else { Err(UnknownCpu(cpu)) }
     }
 
     /// Any.

@@ -90,6 +90,7 @@ impl<T: ?Sized> Shared<T> {
         Ok(Self { block: NonNull::from(Box::leak(block)), _owns: PhantomData })
     }
 
+    #[inline]
     fn block(&self) -> &Block<T> {
         // SAFETY: the block was leaked by `try_new`, and is freed by the last owner alone: this one
         // still counts. Nobody has an exclusive reference before.

@@ -44,7 +44,7 @@ pub(crate) struct System {
     pub(crate) description: Arc<Description>,
     pub(crate) platform: Arc<MachinePlatform>,
     pub(crate) irqchip: Arc<Irqchip>,
-    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) interrupts: Interrupts,
     pub(crate) devices: Vec<Device>,
     pub(crate) records: CpuRecords,
     pub(crate) faults: Arc<Faults>,

@@ -47,7 +47,7 @@ pub(crate) struct Board {
     /// The IOMMU and the layer that drives it, if there is one.
     pub(crate) mapping: Option<Arc<DoorbellLayer>>,
     pub(crate) parent: Arc<dyn MsiParent>,
-    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) interrupts: Interrupts,
     mode: DoorbellMode,
 }
 
@@ -162,7 +162,7 @@ impl Board {
             Some(wired) => config.with_wired(wired),
             None => config,
         };
-        let interrupts = Arc::new(Interrupts::new(config).map_err(|error| error.to_string())?);
+        let interrupts = Interrupts::new(config).map_err(|error| error.to_string())?;
         root.serve(&interrupts);
         for cpu in (0..CPUS.into()).map(msi_types::Cpu::new) {
             interrupts.cpu_online(cpu, |_| {}).map_err(|error| error.to_string())?;

@@ -249,7 +249,7 @@ fn kept_spis(spis: &dyn MsiParent) -> Option<String> {
 }
 
 impl Root for GicRoot {
-    fn serve(&self, interrupts: &Arc<Interrupts>) {
+    fn serve(&self, interrupts: &Interrupts) {
         self.cpus.serve(interrupts);
     }
 

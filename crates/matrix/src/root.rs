@@ -65,7 +65,7 @@ pub(crate) struct Driven {
 /// A root controller and its CPUs.
 pub(crate) trait Root {
     /// Interrupts are dispatched by `interrupts` from now on.
-    fn serve(&self, interrupts: &Arc<Interrupts>);
+    fn serve(&self, interrupts: &Interrupts);
 
     /// Every CPU takes what is pending, until nothing is.
     fn settle(&self);

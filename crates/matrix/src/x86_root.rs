@@ -147,7 +147,7 @@ struct X86Root {
     hyperv: Option<Arc<HypervHost>>,
     /// By CPU: how many vectors were free at first.
     free: Vec<u32>,
-    interrupts: OnceLock<Arc<Interrupts>>,
+    interrupts: OnceLock<Interrupts>,
 }
 
 impl X86Root {
@@ -160,9 +160,9 @@ impl X86Root {
 }
 
 impl Root for X86Root {
-    fn serve(&self, interrupts: &Arc<Interrupts>) {
+    fn serve(&self, interrupts: &Interrupts) {
         // There is one interrupt core for each board.
-        let _ = self.interrupts.set(Arc::clone(interrupts));
+        let _ = self.interrupts.set(interrupts.clone());
     }
 
     fn settle(&self) {

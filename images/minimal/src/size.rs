@@ -29,7 +29,7 @@ pub type BringUp = fn(&Arc<Gic>) -> Result<Arc<dyn MsiParent>, Box<dyn Error>>;
 const THIS: Cpu = Cpu::new(0);
 const VECTORS: u16 = 4;
 
-static INTERRUPTS: Once<Arc<Interrupts>> = Once::new();
+static INTERRUPTS: Once<Interrupts> = Once::new();
 static MESSAGES: AtomicU32 = AtomicU32::new(0);
 
 /// Brings the GIC and `controller` up, and takes a device's vectors into use.
@@ -60,7 +60,7 @@ fn serve(
     gic.cpu_on(THIS, &registers())?;
     let parent = controller(&gic)?;
     let config = Config::new(NonZeroU16::MIN, Arc::new(Kernel)).with_wired(gic);
-    let interrupts = INTERRUPTS.call_once(|| Arc::new(Interrupts::new(config).expect("memory")));
+    let interrupts = INTERRUPTS.call_once(|| Interrupts::new(config).expect("memory"));
     interrupts.cpu_online(THIS, |_| ())?;
     let requester = RequesterId::pci(1, 0, 0);
     let store = Arc::new(Store::default());

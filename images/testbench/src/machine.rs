@@ -34,7 +34,7 @@ pub(crate) struct Machine {
     /// Parent of a CPU's own messages: no layer between PCI and the controller is in their way.
     pub(crate) controller: Option<Arc<dyn MsiParent>>,
     pub(crate) smmu: Option<Translated>,
-    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) interrupts: Interrupts,
     pub(crate) functions: Vec<Function>,
 }
 
@@ -158,7 +158,7 @@ fn attach(smmu: &Smmu, around: &Started, functions: &[Function]) {
 fn translated(
     smmu: Arc<Smmu>,
     below: Arc<dyn MsiParent>,
-    interrupts: &Arc<Interrupts>,
+    interrupts: &Interrupts,
 ) -> Translated {
     let (vector, reader) = (HwIrq::new(smmu.event_spi()), smmu.clone());
     let request =

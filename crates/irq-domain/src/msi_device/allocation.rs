@@ -9,8 +9,8 @@ use crate::cpu_lists::Candidates;
 use crate::descriptor::{IrqSource, NewDescriptor, Source};
 use crate::dispatch_table::HWIRQS;
 use crate::error::MsiDeviceError;
-use crate::interrupts::Interrupts;
 use crate::irq::Flow;
+use crate::irq_core::IrqCore;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -25,12 +25,12 @@ use msi_types::{
 impl Domain {
     pub(super) fn allocate(
         this: &Shared<Self>,
-        core: &Interrupts,
+        core: &IrqCore,
         shape: Shape,
         wanted: RangeInclusive<u16>,
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
         // No CPU goes off line between being chosen and being seen as a target.
-        let placing = core.hotplug.read(core.host());
+        let online = core.placement.online_cpus(core.host());
         let mut state = this.state.lock(core.host());
         this.check_present(&state)?;
         let free = this.free_slots(&state)?;
@@ -46,7 +46,7 @@ impl Domain {
             }
         }
         this.attachment.with(core.host(), |attachment| {
-            let transaction = Transaction::new(this, core, attachment, &placing.online);
+            let transaction = Transaction::new(this, core, attachment, &online);
             let transaction = match shape {
                 Shape::Independent => transaction.independent(counts, &free),
                 Shape::AlignedGroup => transaction.group(counts),
@@ -57,15 +57,15 @@ impl Domain {
 
     pub(super) fn allocate_at(
         this: &Shared<Self>,
-        core: &Interrupts,
+        core: &IrqCore,
         slots: &[u16],
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
-        let placing = core.hotplug.read(core.host());
+        let online = core.placement.online_cpus(core.host());
         let mut state = this.state.lock(core.host());
         this.check_present(&state)?;
         this.check_slots(&state, slots)?;
         this.attachment.with(core.host(), |attachment| {
-            let mut transaction = Transaction::new(this, core, attachment, &placing.online);
+            let mut transaction = Transaction::new(this, core, attachment, &online);
             transaction.spread(slots)?;
             this.establish(&mut state, transaction, Shape::Independent)
         })
@@ -208,7 +208,7 @@ fn is_shortage(error: MsiDeviceError) -> bool {
 /// Resources taken so far. Drop before [`commit`](Self::commit) gives all of them back.
 pub(super) struct Transaction<'a> {
     domain: &'a Shared<Domain>,
-    core: &'a Interrupts,
+    core: &'a IrqCore,
     attachment: &'a Attachment,
     online: &'a [Cpu],
     allocations: Vec<Allocation>,
@@ -218,7 +218,7 @@ pub(super) struct Transaction<'a> {
 impl<'a> Transaction<'a> {
     pub(super) fn new(
         domain: &'a Shared<Domain>,
-        core: &'a Interrupts,
+        core: &'a IrqCore,
         attachment: &'a Attachment,
         online: &'a [Cpu],
     ) -> Self {
@@ -317,19 +317,23 @@ impl<'a> Transaction<'a> {
         let (domain, attachment) = (self.domain, self.attachment);
         let (count, shape) = (NonZeroU16::MIN, Shape::Independent);
         let follows = try_collect(among.iter().copied())?;
-        let mut room = Candidates::try_new(self.core.cpus())?;
+        let mut room = Candidates::try_new(self.core.descriptors.runtime().cpus())?;
         self.reserve(1, count)?;
-        let placed = first_of(self.core.least_managed(among, self.online, &mut room), |cpu| {
-            let (fit, initially) = (domain.fit(), domain.initially());
-            let request = BlockRequest { count, shape, fit, cpu, initially };
-            domain.parent().allocate_managed(attachment, &request, among).map(|block| (block, cpu))
-        });
+        let placed =
+            first_of(self.core.descriptors.least_managed(among, self.online, &mut room), |cpu| {
+                let (fit, initially) = (domain.fit(), domain.initially());
+                let request = BlockRequest { count, shape, fit, cpu, initially };
+                domain
+                    .parent()
+                    .allocate_managed(attachment, &request, among)
+                    .map(|block| (block, cpu))
+            });
         let (block, cpu) = placed.ok_or(MsiDeviceError::NoCpu)??;
         self.take_in(Allocation { block, shape, first: slot }, cpu, Some(follows))
     }
 
     fn choose_cpu(&self) -> Result<Cpu, MsiDeviceError> {
-        self.core.choice.choose(self.online).ok_or(MsiDeviceError::NoCpu)
+        self.core.placement.choose(self.online).ok_or(MsiDeviceError::NoCpu)
     }
 
     /// Asks the controller, for another CPU if that one cannot be reached.
@@ -374,18 +378,22 @@ impl<'a> Transaction<'a> {
         let Some(allocation) = self.allocations.get(index) else { return Ok(()) };
         for (index, slot) in (0..).zip(allocation.slots()) {
             let hwirq = in_range(&allocation.block, index)?;
-            let entry =
-                self.core.table.ensure(hwirq)?.ok_or(MsiDeviceError::VectorOutOfRange(hwirq))?;
+            let entry = self
+                .core
+                .descriptors
+                .dispatcher
+                .ensure(hwirq)?
+                .ok_or(MsiDeviceError::VectorOutOfRange(hwirq))?;
             let source = SlotSource { domain: self.domain.clone(), slot };
             let source = Shared::<dyn IrqSource>::try_unsized(source, |block| block)?;
-            let descriptor = self.core.number(|irq| NewDescriptor {
+            let descriptor = self.core.descriptors.insert(|irq| NewDescriptor {
                 irq,
                 hwirq,
                 flow: self.domain.flow(),
                 source: Source::Device(source),
                 target: cpu,
                 among: among.take(),
-                cpus: self.core.cpus(),
+                cpus: self.core.descriptors.runtime().cpus(),
                 unmasked: self.domain.flow() == Flow::Edge && self.domain.endpoint_mask().is_none(),
             })?;
             entry.shared.await_value();
@@ -441,7 +449,7 @@ impl Transaction<'_> {
     fn give_back(&mut self) {
         for entry in core::mem::take(&mut self.vectors).into_values() {
             entry.descriptor.control.lock(self.core.host()).remove(HandlerPhase::Gone);
-            self.core.retire(&entry.descriptor);
+            self.core.descriptors.retire(&entry.descriptor);
         }
         for allocation in core::mem::take(&mut self.allocations) {
             self.domain.parent().free(self.attachment, allocation.block);

@@ -3,7 +3,7 @@
 use super::allocation::Transaction;
 use super::{Domain, MsiVector};
 use crate::error::MsiDeviceError;
-use crate::interrupts::Interrupts;
+use crate::irq_core::IrqCore;
 use crate::shared::Shared;
 use alloc::vec::Vec;
 use msi_types::{Cpu, Shape};
@@ -11,16 +11,16 @@ use msi_types::{Cpu, Shape};
 impl Domain {
     pub(super) fn allocate_managed(
         this: &Shared<Self>,
-        core: &Interrupts,
+        core: &IrqCore,
         slot: u16,
         among: &[Cpu],
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
-        let placing = core.hotplug.read(core.host());
+        let online = core.placement.online_cpus(core.host());
         let mut state = this.state.lock(core.host());
         this.check_present(&state)?;
         this.check_slots(&state, &[slot])?;
         this.attachment.with(core.host(), |attachment| {
-            let mut transaction = Transaction::new(this, core, attachment, &placing.online);
+            let mut transaction = Transaction::new(this, core, attachment, &online);
             transaction.allocate_managed(slot, among)?;
             this.establish(&mut state, transaction, Shape::Independent)
         })

@@ -1,14 +1,14 @@
 //! A device's messages, masks and enable after it lost them.
 
 use super::{Domain, DomainState, Power};
+use crate::descriptors::Descriptors;
 use crate::error::MsiDeviceError;
-use crate::interrupts::Interrupts;
 use msi_types::Shape;
 
 impl Domain {
     /// Writes all again that the device held. Task.
-    pub(super) fn restore(&self, core: &Interrupts) -> Result<(), MsiDeviceError> {
-        let state = self.state.lock(core.host());
+    pub(super) fn restore(&self, descriptors: &Descriptors) -> Result<(), MsiDeviceError> {
+        let state = self.state.lock(descriptors.host());
         self.store.forget();
         if state.power == Power::Off {
             return Ok(());
@@ -17,13 +17,13 @@ impl Domain {
         let masks_itself = self.endpoint_mask().is_some();
         if masks_itself {
             for entry in state.vectors.values() {
-                entry.descriptor.control.lock(core.host()).begin_rewrite();
+                entry.descriptor.control.lock(descriptors.host()).begin_rewrite();
             }
         }
         let written = self.write(&state.vectors, shape(&state), Power::Off);
         if masks_itself {
             for entry in state.vectors.values() {
-                entry.descriptor.end_rewrite(&core.runtime);
+                entry.descriptor.end_rewrite(descriptors.runtime());
             }
         }
         written

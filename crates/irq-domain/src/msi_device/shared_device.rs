@@ -2,9 +2,11 @@
 
 use super::shared_attachment::SharedAttachment;
 use super::{Domain, MsiDevice};
-use crate::deferred_free::TakenOnDrop;
+use crate::deferred_free::{TakenOnDrop, Teardown};
+use crate::descriptors::Descriptors;
 use crate::error::MsiDeviceError;
-use crate::interrupts::{Interrupts, Teardown};
+use crate::interrupts::Interrupts;
+use crate::irq_core::IrqCore;
 use crate::shared::Shared;
 use alloc::sync::Arc;
 use core::fmt;
@@ -37,7 +39,7 @@ impl fmt::Debug for SharedDeviceConfig {
 /// [may not wait](crate::TaskContext::may_wait), that is put off to a later task operation.
 #[must_use = "dropping it, and all its domains, detaches the device"]
 pub struct SharedDevice {
-    core: Arc<Interrupts>,
+    core: Shared<IrqCore>,
     attachment: Shared<SharedAttachment>,
     owner: TakenOnDrop<dyn Teardown>,
 }
@@ -46,25 +48,25 @@ pub struct SharedDevice {
 struct AttachmentOwner(Shared<SharedAttachment>);
 
 impl Teardown for AttachmentOwner {
-    fn tear_down(&self, core: &Interrupts) {
-        self.0.leave(core.host(), &mut core::iter::empty());
-        core.unreserve_deferred();
+    fn tear_down(&self, descriptors: &Descriptors) {
+        self.0.leave(descriptors.host(), &mut core::iter::empty());
     }
 }
 
 impl SharedDevice {
     /// Makes the device known to its controller, with room for all its domains. Task.
     pub fn attach(
-        core: &Arc<Interrupts>,
+        interrupts: &Interrupts,
         config: SharedDeviceConfig,
     ) -> Result<Self, MsiDeviceError> {
+        let core = &interrupts.core;
         core.reclaim();
         let attachment = SharedAttachment::try_new(config.parent, config.requester)?;
         let owner =
             Shared::<dyn Teardown>::try_unsized(AttachmentOwner(attachment.clone()), |block| {
                 block
             })?;
-        core.reserve_deferred()?;
+        core.deferred.reserve(core.host())?;
         let device = Self { core: core.clone(), attachment, owner: TakenOnDrop::new(owner) };
         device.attachment.attach(core.host(), config.vectors)?;
         Ok(device)
@@ -93,7 +95,7 @@ impl SharedDevice {
 impl Drop for SharedDevice {
     fn drop(&mut self) {
         if let Some(owner) = self.owner.take() {
-            self.core.release_owner(owner);
+            self.core.deferred.release_owner(&self.core.descriptors, owner);
         }
     }
 }

@@ -2,17 +2,20 @@
 
 use super::{DeviceVector, Domain, Power};
 use crate::control::HandlerPhase;
+use crate::descriptors::Descriptors;
 use crate::error::MsiDeviceError;
-use crate::interrupts::Interrupts;
 use crate::shared::Shared;
 use msi_types::{Shape, StoreError};
 
 impl Domain {
     /// Removes the handlers, turns the store off, gives vectors, numbers and the attachment back.
     /// Once; later calls do nothing. Task.
-    pub(crate) fn tear_down(this: &Shared<Self>, core: &Interrupts) -> Result<(), StoreError> {
+    pub(crate) fn tear_down(
+        this: &Shared<Self>,
+        descriptors: &Descriptors,
+    ) -> Result<(), StoreError> {
         let (allocations, vectors, power) = {
-            let mut state = this.state.lock(core.host());
+            let mut state = this.state.lock(descriptors.host());
             if core::mem::replace(&mut state.gone, true) {
                 return Ok(());
             }
@@ -21,39 +24,42 @@ impl Domain {
             (allocations, vectors, core::mem::replace(&mut state.power, Power::Off))
         };
         for entry in vectors.values() {
-            core.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
+            descriptors.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
         }
         let quiet = match power {
             Power::Off => Ok(()),
             Power::On => this.quieten(vectors.iter().map(|(slot, _)| slot), Power::Off),
         };
         for entry in vectors.values() {
-            core.free_handler(&entry.descriptor);
-            core.retire(&entry.descriptor);
+            descriptors.free_handler(&entry.descriptor);
+            descriptors.retire(&entry.descriptor);
         }
         let mut blocks = allocations.into_values().map(|allocation| allocation.block);
-        this.attachment.leave(core.host(), &mut blocks);
-        core.unreserve_deferred();
+        this.attachment.leave(descriptors.host(), &mut blocks);
         quiet
     }
 
     /// Gives the vector at `slot` back, with its handler. Task.
-    pub(super) fn free(&self, core: &Interrupts, slot: u16) -> Result<(), MsiDeviceError> {
-        let (entry, quiet) = self.remove_vector(core, slot)?;
+    pub(super) fn free(&self, descriptors: &Descriptors, slot: u16) -> Result<(), MsiDeviceError> {
+        let (entry, quiet) = self.remove_vector(descriptors, slot)?;
         // Without the device's lock: whatever the handler owned is dropped here.
-        core.free_handler(&entry.descriptor);
-        core.retire(&entry.descriptor);
-        let mut state = self.state.lock(core.host());
+        descriptors.free_handler(&entry.descriptor);
+        descriptors.retire(&entry.descriptor);
+        let mut state = self.state.lock(descriptors.host());
         if let Some(allocation) = state.allocations.remove(entry.first) {
-            self.attachment.free(core.host(), allocation.block);
+            self.attachment.free(descriptors.host(), allocation.block);
         }
         Ok(quiet?)
     }
 
     /// Closes the vector at `slot` and makes its slot a free one. With the last vector the store is
     /// turned off.
-    fn remove_vector(&self, core: &Interrupts, slot: u16) -> Result<RemovedVector, MsiDeviceError> {
-        let mut state = self.state.lock(core.host());
+    fn remove_vector(
+        &self,
+        descriptors: &Descriptors,
+        slot: u16,
+    ) -> Result<RemovedVector, MsiDeviceError> {
+        let mut state = self.state.lock(descriptors.host());
         let missing = MsiDeviceError::NoVector(slot);
         let allocation =
             state.vectors.get(slot).and_then(|entry| state.allocations.get(entry.first));
@@ -62,7 +68,7 @@ impl Domain {
             return Err(MsiDeviceError::OfAGroup(slot));
         }
         let entry = state.vectors.remove(slot).ok_or(missing)?;
-        core.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
+        descriptors.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
         if state.vectors.is_empty() {
             state.power = Power::Off;
         }

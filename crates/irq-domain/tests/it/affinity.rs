@@ -352,10 +352,10 @@ fn a_stranded_interrupt_is_not_at_its_target() {
 }
 
 /// A core with this policy, its boot CPU alone on line, and a line.
-fn line_under(policy: impl AffinityPolicy + 'static) -> (Arc<Interrupts>, IrqHandle) {
+fn line_under(policy: impl AffinityPolicy + 'static) -> (Interrupts, IrqHandle) {
     let cpus = NonZeroU16::new(4).unwrap();
     let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
-    let interrupts = Arc::new(Interrupts::new(config.with_policy(Box::new(policy))).unwrap());
+    let interrupts = Interrupts::new(config.with_policy(Box::new(policy))).unwrap();
     let request = WiredRequest {
         hwirq: HwIrq::new(40),
         trigger: Trigger::Edge,

@@ -154,7 +154,7 @@ fn task_only_mask_bits_are_written_by_tasks() {
 
 /// Calls into the core when the handler that owns it is freed, and needs each of its locks for
 /// that.
-struct CallsBack(Arc<irq_domain::Interrupts>, Arc<AtomicBool>);
+struct CallsBack(irq_domain::Interrupts, Arc<AtomicBool>);
 
 impl Drop for CallsBack {
     fn drop(&mut self) {

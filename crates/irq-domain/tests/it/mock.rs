@@ -180,7 +180,7 @@ impl Hotplug for Interrupts {
 
 /// A machine of four CPUs, all on line, with one controller.
 pub(crate) struct Machine {
-    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) interrupts: Interrupts,
     pub(crate) controller: Arc<Controller>,
     pub(crate) root: Arc<Root>,
 }
@@ -196,7 +196,7 @@ impl Machine {
         let root = Arc::new(Root::default());
         let cpus = NonZeroU16::new(4).unwrap();
         let config = Config::new(cpus, Arc::new(Kernel)).with_wired(root.clone());
-        let interrupts = Arc::new(Interrupts::new(config).unwrap());
+        let interrupts = Interrupts::new(config).unwrap();
         for cpu in 1..CPUS {
             interrupts.bring_online(Cpu::new(cpu)).unwrap();
         }

@@ -104,8 +104,7 @@ fn a_private_interrupt_runs_on_enabled_cpus() {
 
 #[test]
 fn root_interrupts_need_a_wired_parent() {
-    let interrupts =
-        Arc::new(Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel))).unwrap());
+    let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel))).unwrap();
     let private = interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {});
     assert_eq!(private.err(), Some(RequestError::NoWiredParent));
     let wired = interrupts.request_wired(UART, |_| {});

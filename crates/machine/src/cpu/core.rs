@@ -82,7 +82,7 @@ pub(crate) struct CpuCore {
     unhandled: Arc<UnhandledCounts>,
     routes: Arc<Routes>,
     /// Known once the drivers are up.
-    interrupts: OnceLock<Arc<Interrupts>>,
+    interrupts: OnceLock<Interrupts>,
 }
 
 /// The system registers of a CPU.
@@ -107,9 +107,9 @@ impl CpuCore {
     }
 
     /// Interrupts are dispatched by `interrupts` from now on.
-    pub(crate) fn serve(&self, interrupts: &Arc<Interrupts>) {
+    pub(crate) fn serve(&self, interrupts: &Interrupts) {
         // There is one interrupt core for each machine.
-        let _ = self.interrupts.set(Arc::clone(interrupts));
+        let _ = self.interrupts.set(interrupts.clone());
     }
 
     /// The CPU executes `code`, with its interrupts masked.

@@ -90,7 +90,7 @@ impl GicCpus {
     }
 
     /// The CPUs' interrupts are dispatched by `interrupts` from now on.
-    pub fn serve(&self, interrupts: &Arc<Interrupts>) {
+    pub fn serve(&self, interrupts: &Interrupts) {
         self.cpus.cores().iter().for_each(|core| core.serve(interrupts));
     }
 

@@ -71,7 +71,7 @@ pub(crate) fn boot(
     let mut system = System {
         description,
         platform: Arc::clone(&powered.platform),
-        interrupts: Arc::clone(irqchip.interrupts()),
+        interrupts: irqchip.interrupts().clone(),
         irqchip,
         devices: Vec::new(),
         records: powered.records.clone(),

@@ -1,0 +1,137 @@
+//! All interrupts: their descriptors by number, and the way from a hwirq to the handler.
+
+use crate::cpu_lists::Candidates;
+use crate::descriptor::{Descriptor, NewDescriptor, Source};
+use crate::dispatcher::Dispatcher;
+use crate::host::Host;
+use crate::interrupt::Interrupt;
+use crate::irq::Irq;
+use crate::irq_info::{self, IrqInfo};
+use crate::irq_numbers::IrqNumbers;
+use crate::lock::TaskLock;
+use crate::runtime::Runtime;
+use crate::shared::Shared;
+use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use msi_types::Cpu;
+
+/// The interrupts that exist. A descriptor has an entry of the dispatch table as long as it lives.
+pub(crate) struct Descriptors {
+    pub(crate) dispatcher: Dispatcher,
+    numbers: TaskLock<IrqNumbers>,
+}
+
+impl Descriptors {
+    /// No interrupts, CPU 0 on line.
+    pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
+        let numbers = TaskLock::new(IrqNumbers::default());
+        Ok(Self { dispatcher: Dispatcher::try_new(host, cpus)?, numbers })
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.dispatcher.runtime
+    }
+
+    pub(crate) fn host(&self) -> &dyn Host {
+        self.runtime().host()
+    }
+
+    /// An existing interrupt with its handler cells. Any.
+    pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> Interrupt<'a> {
+        self.dispatcher.interrupt(descriptor)
+    }
+
+    /// Gives an interrupt a number. Its entry of the dispatch table was made before. Task.
+    pub(crate) fn insert(
+        &self,
+        new: impl FnOnce(Irq) -> NewDescriptor,
+    ) -> Result<Shared<Descriptor>, TryReserveError> {
+        self.numbers.lock(self.host()).insert(|irq| Descriptor::new(new(irq)))
+    }
+
+    /// Gives the number of a device's interrupt without handler back. Its vector may be another's
+    /// next. Task.
+    pub(crate) fn retire(&self, descriptor: &Descriptor) {
+        self.interrupt(descriptor).entry.shared.forget();
+        self.numbers.lock(self.host()).remove(descriptor.irq);
+    }
+
+    /// Gives back what a request at the root took: the number, and the controller's input. Task.
+    pub(crate) fn release_root(&self, descriptor: &Descriptor) {
+        match &descriptor.source {
+            Source::Device(_) => return,
+            Source::Wired(input) => input.release(self.host(), descriptor.hwirq),
+            Source::PerCpu(_) => {}
+        }
+        self.numbers.lock(self.host()).remove(descriptor.irq);
+    }
+
+    /// Takes a closed handler out, after it returned everywhere: one whose handle was dropped
+    /// before, too, by another task or where it could not wait. Task.
+    pub(crate) fn free_handler(&self, descriptor: &Descriptor) {
+        while !self.try_free_handler(descriptor) {
+            self.host().yield_now();
+        }
+    }
+
+    /// Frees the closed handler as far as nobody uses it; true if that was all. Task.
+    pub(crate) fn try_free_handler(&self, descriptor: &Descriptor) -> bool {
+        let done = self.interrupt(descriptor).try_free();
+        if done {
+            self.release_root(descriptor);
+        }
+        done
+    }
+
+    pub(crate) fn find(&self, irq: Irq) -> Option<Shared<Descriptor>> {
+        self.numbers.lock(self.host()).get(irq)
+    }
+
+    /// The interrupts by ascending number, one at a time: others come and go meanwhile. Allocates
+    /// nothing.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Shared<Descriptor>> {
+        let mut next = Irq::new(0);
+        core::iter::from_fn(move || {
+            let found = self.numbers.lock(self.host()).first_from(next)?;
+            next = Irq::new(found.irq.get().saturating_add(1));
+            Some(found)
+        })
+    }
+
+    /// Those of `among` that are on line, the one with the fewest managed interrupts first.
+    pub(crate) fn least_managed<'a>(
+        &self,
+        among: &[Cpu],
+        online: &[Cpu],
+        candidates: &'a mut Candidates,
+    ) -> &'a [Cpu] {
+        let numbers = self.numbers.lock(self.host());
+        candidates.least_managed(among, online, numbers.managed_targets())
+    }
+
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub(crate) fn snapshot(&self) -> Result<Vec<IrqInfo>, TryReserveError> {
+        let mut all = Vec::new();
+        for descriptor in self.each() {
+            all.try_reserve(1)?;
+            all.push(IrqInfo::of(self.interrupt(&descriptor))?);
+        }
+        Ok(all)
+    }
+
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub(crate) fn irq_info(&self, irq: Irq) -> Result<Option<IrqInfo>, TryReserveError> {
+        self.find(irq).map(|descriptor| IrqInfo::of(self.interrupt(&descriptor))).transpose()
+    }
+
+    pub(crate) fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self.find(irq) {
+            Some(descriptor) => irq_info::describe(self.interrupt(&descriptor), out),
+            None => writeln!(out, "irq {irq}: does not exist"),
+        }
+    }
+}

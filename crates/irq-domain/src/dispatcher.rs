@@ -1,0 +1,128 @@
+//! Dispatch: from an acknowledged hwirq to its handler's run, without a lock.
+
+use crate::descriptor::{Action, Descriptor};
+use crate::dispatch_table::{DispatchTable, HwIrqEntry};
+use crate::handler_cell::{Arrival, HandlerCell, History, Running};
+use crate::host::Host;
+use crate::interrupt::Interrupt;
+use crate::irq::{Deferral, Dispatched, Flow, IrqContext, IrqReturn, Unhandled};
+use crate::runtime::Runtime;
+use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
+use core::marker::PhantomData;
+use msi_types::{Cpu, HwIrq};
+
+/// The dispatch table, and what its handlers' runs use.
+pub(crate) struct Dispatcher {
+    table: DispatchTable,
+    pub(crate) runtime: Runtime,
+}
+
+/// A handler's run. However it ends, by return or by unwinding, what arrived meanwhile is sent
+/// again.
+struct Run<'a> {
+    runtime: &'a Runtime,
+    running: Option<Running<'a, Action>>,
+}
+
+impl Run<'_> {
+    #[inline]
+    fn leave(&mut self) {
+        if let Some(pinned) = self.running.take().and_then(Running::leave) {
+            pinned.descriptor.redeliver(self.runtime);
+        }
+    }
+}
+
+impl Drop for Run<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Dispatcher {
+    /// Without handlers, CPU 0 on line.
+    pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
+        Ok(Self { table: DispatchTable::new()?, runtime: Runtime::try_new(host, cpus)? })
+    }
+
+    /// Hard IRQ.
+    #[inline]
+    pub(crate) fn dispatch(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
+        if cpu.index() >= self.runtime.cpus() {
+            return Dispatched::Unhandled(Unhandled::UnknownCpu);
+        }
+        let Some(entry) = self.table.get(hwirq) else {
+            return Dispatched::Unhandled(Unhandled::Unknown);
+        };
+        let absent = match self.arrive(&entry.shared, cpu) {
+            Ok(done) => return done,
+            Err(absent) => absent,
+        };
+        let private = entry.private(cpu).map(|cell| self.arrive(cell, cpu));
+        private.unwrap_or(Err(absent)).unwrap_or_else(|absent| {
+            Dispatched::Unhandled(match absent {
+                History::Used => Unhandled::Released,
+                History::Unused => Unhandled::Unknown,
+            })
+        })
+    }
+
+    /// # Errors
+    /// There is no handler.
+    #[inline]
+    fn arrive(&self, cell: &HandlerCell<Action>, cpu: Cpu) -> Result<Dispatched, History> {
+        match cell.enter() {
+            Arrival::Entered(running) => Ok(self.run(running, cpu)),
+            Arrival::Busy => Ok(Dispatched::Deferred(Deferral::Running)),
+            Arrival::Disabled => Ok(Dispatched::Deferred(Deferral::Disabled)),
+            Arrival::Absent(history) => Err(history),
+        }
+    }
+
+    #[inline]
+    fn run(&self, running: Running<'_, Action>, cpu: Cpu) -> Dispatched {
+        let mut run = Run { runtime: &self.runtime, running: Some(running) };
+        let Some(Action { handler, descriptor }) = run.running.as_deref() else {
+            return Dispatched::Handled;
+        };
+        descriptor.counts.count(cpu);
+        let Descriptor { irq, hwirq, .. } = **descriptor;
+        let done = match handler(&IrqContext { irq, hwirq, cpu, run: PhantomData }) {
+            IrqReturn::Handled => Dispatched::Handled,
+            IrqReturn::None => {
+                self.unhandled(descriptor);
+                Dispatched::Unhandled(Unhandled::IrqNone)
+            }
+        };
+        run.leave();
+        core::mem::forget(run);
+        done
+    }
+
+    /// Shuts the interrupt off if its handler finds nothing to do all the time. Hard IRQ, once in a
+    /// window with a lock.
+    #[cold]
+    fn unhandled(&self, descriptor: &Descriptor) {
+        let screams =
+            descriptor.unhandled.count(&descriptor.counts) && descriptor.flow != Flow::PerCpu;
+        let interrupt = self.interrupt(descriptor);
+        if screams && interrupt.while_installed(|control| interrupt.disable(control)).is_some() {
+            self.runtime.host().screaming(descriptor.irq);
+        }
+    }
+
+    /// The entry of a vector, made if it is not there; `None` for vectors beyond the table. Task:
+    /// allocates.
+    pub(crate) fn ensure(&self, hwirq: HwIrq) -> Result<Option<&HwIrqEntry>, TryReserveError> {
+        self.table.ensure(hwirq)
+    }
+
+    /// An existing interrupt with its entry of the table. Any.
+    pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> Interrupt<'a> {
+        let entry = self.table.get(descriptor.hwirq);
+        let entry = entry.expect("the entry was made before the descriptor");
+        Interrupt { descriptor, entry, runtime: &self.runtime }
+    }
+}

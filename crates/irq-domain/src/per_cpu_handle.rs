@@ -1,0 +1,134 @@
+//! Interrupts that each CPU has for itself: their requests and handles.
+
+use crate::deferred_free::TakenOnDrop;
+use crate::descriptor::{Action, Descriptor, Handler, NewDescriptor, Source};
+use crate::dispatch_table::HwIrqEntry;
+use crate::error::RequestError;
+use crate::handler_cell::{InstallError, WhenBusy};
+use crate::irq::{Flow, Irq};
+use crate::irq_core::IrqCore;
+use crate::name::Name;
+use crate::shared::Shared;
+use core::fmt;
+use msi_types::{Cpu, HwIrq, Trigger};
+
+/// A requested private interrupt. Dropping it follows the rules of
+/// [`IrqHandle`](crate::IrqHandle), for all CPUs; the hardware is masked on the calling CPU alone,
+/// so each CPU calls [`disable_here`](Self::disable_here) before.
+#[must_use = "dropping the handle removes the handler"]
+pub struct PerCpuHandle {
+    core: Shared<IrqCore>,
+    descriptor: TakenOnDrop<Descriptor>,
+}
+
+impl PerCpuHandle {
+    /// Registers an interrupt that each CPU has for itself, off on all of them. Task.
+    pub(crate) fn request(
+        core: &Shared<IrqCore>,
+        (hwirq, trigger): (HwIrq, Trigger),
+        name: &str,
+        handler: &Handler,
+    ) -> Result<Self, RequestError> {
+        let IrqCore { descriptors, root, deferred, .. } = &**core;
+        let source = Source::PerCpu(root.parent()?.clone());
+        let name = Name::try_new(name)?;
+        let entry = descriptors.dispatcher.ensure(hwirq)?.ok_or(RequestError::OutOfRange(hwirq))?;
+        let cpus = descriptors.runtime().cpus();
+        entry.ensure_private(cpus)?;
+        let _one_at_a_time = root.one_request(core.host());
+        if !entry.shared.is_vacant() || entry.all_private().any(|cell| !cell.is_vacant()) {
+            return Err(RequestError::InUse(hwirq));
+        }
+        deferred.reserve(core.host())?;
+        let numbered = descriptors.insert(|irq| NewDescriptor {
+            irq,
+            hwirq,
+            flow: Flow::PerCpu,
+            source,
+            target: Cpu::default(),
+            among: None,
+            cpus,
+            unmasked: false,
+        });
+        let descriptor = numbered.inspect_err(|_| deferred.unreserve())?;
+        *descriptor.name.lock(core.host()) = Some(name);
+        descriptor.control.lock(core.host()).install();
+        let handle = Self { core: core.clone(), descriptor: TakenOnDrop::new(descriptor.clone()) };
+        install_private(entry, &descriptor, trigger, handler)?;
+        Ok(handle)
+    }
+
+    /// The interrupt's number. Any.
+    pub fn irq(&self) -> Irq {
+        self.descriptor.irq
+    }
+
+    /// The interrupt as each CPU acknowledges it. Any.
+    pub fn hwirq(&self) -> HwIrq {
+        self.descriptor.hwirq
+    }
+
+    /// Lets the interrupt through on the calling CPU. Does not nest. Any; nothing on a thread that
+    /// is no CPU.
+    pub fn enable_here(&self) {
+        self.core.descriptors.interrupt(&self.descriptor).with_own_cell(|cell| {
+            let resend = cell.enable();
+            self.descriptor.unmask();
+            if resend {
+                self.descriptor.redeliver(self.core.descriptors.runtime());
+            }
+        });
+    }
+
+    /// Masks the interrupt on the calling CPU. Does not nest. Any; nothing on a thread that is no
+    /// CPU.
+    pub fn disable_here(&self) {
+        self.core.descriptors.interrupt(&self.descriptor).with_own_cell(|cell| {
+            cell.disable();
+            self.descriptor.mask();
+        });
+    }
+
+    /// Number of handler runs on all CPUs together. Any.
+    pub fn count(&self) -> u64 {
+        self.descriptor.counts.per_cpu().sum()
+    }
+}
+
+impl Drop for PerCpuHandle {
+    fn drop(&mut self) {
+        if let Some(descriptor) = self.descriptor.take() {
+            self.core.deferred.release_handle(&self.core.descriptors, descriptor);
+        }
+    }
+}
+
+impl fmt::Debug for PerCpuHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerCpuHandle")
+            .field("irq", &self.irq())
+            .field("hwirq", &self.hwirq())
+            .finish()
+    }
+}
+
+fn install_private(
+    entry: &HwIrqEntry,
+    descriptor: &Shared<Descriptor>,
+    trigger: Trigger,
+    handler: &Handler,
+) -> Result<(), RequestError> {
+    let when_busy = match trigger {
+        Trigger::Edge => WhenBusy::Mark,
+        Trigger::Level => WhenBusy::Ignore,
+    };
+    for cell in entry.all_private() {
+        let action = Action { handler: handler.clone(), descriptor: descriptor.clone() };
+        cell.install(action, when_busy).map_err(|refused| match refused {
+            InstallError::Occupied(_) | InstallError::Closing(_) => {
+                RequestError::InUse(descriptor.hwirq)
+            }
+        })?;
+    }
+    Ok(())
+}

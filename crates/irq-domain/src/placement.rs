@@ -1,0 +1,216 @@
+//! Placement of interrupts on CPUs, which come and go. What a CPU that goes off line takes was
+//! reserved when the core was made: its interrupts are moved without an allocation.
+
+use crate::affinity::{AffinityPolicy, Moved};
+use crate::cpu_choice::{CpuChoice, Unreachable, first_of, first_reachable};
+use crate::cpu_lists::{Candidates, Hotplug};
+use crate::descriptor::Descriptor;
+use crate::descriptors::Descriptors;
+use crate::error::{MoveError, Stranded, UnknownCpu};
+use crate::host::Host;
+use crate::lock::TaskRwLock;
+use alloc::boxed::Box;
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use core::ops::Deref;
+use doorbell_fallible::try_collect;
+use msi_types::Cpu;
+use spin::rwlock::RwLockReadGuard;
+
+/// The CPUs on line, and the policy that chooses among them.
+pub(crate) struct Placement {
+    /// Read: CPUs are being chosen for new interrupts. Write: a CPU comes or goes.
+    hotplug: TaskRwLock<Hotplug>,
+    choice: CpuChoice,
+}
+
+/// The CPUs on line. None comes or goes while this is held: a CPU that was chosen is seen as a
+/// target before it can go.
+pub(crate) struct OnlineCpus<'a>(RwLockReadGuard<'a, Hotplug>);
+
+impl Deref for OnlineCpus<'_> {
+    type Target = [Cpu];
+
+    fn deref(&self) -> &[Cpu] {
+        &self.0.online
+    }
+}
+
+impl Placement {
+    /// CPU 0 is on line.
+    pub(crate) fn try_new(
+        cpus: usize,
+        policy: Option<Box<dyn AffinityPolicy>>,
+    ) -> Result<Self, TryReserveError> {
+        let hotplug = TaskRwLock::new(Hotplug::try_new(cpus)?);
+        Ok(Self { hotplug, choice: CpuChoice::new(policy) })
+    }
+
+    /// Task.
+    pub(crate) fn online_cpus(&self, host: &dyn Host) -> OnlineCpus<'_> {
+        OnlineCpus(self.hotplug.read(host))
+    }
+
+    /// The policy's choice among the CPUs on line; `None` if there are none. Task.
+    pub(crate) fn choose(&self, online: &[Cpu]) -> Option<Cpu> {
+        self.choice.choose(online)
+    }
+
+    /// Lets interrupts be sent to a CPU, and starts those that were shut down for want of it. Task.
+    pub(crate) fn cpu_online(
+        &self,
+        descriptors: &Descriptors,
+        cpu: Cpu,
+        mut stranded: impl FnMut(Stranded),
+    ) -> Result<(), UnknownCpu> {
+        let (runtime, host) = (descriptors.runtime(), descriptors.host());
+        runtime.check_known(cpu)?;
+        let mut hotplug = self.hotplug.write(host);
+        runtime.set_online(cpu, true);
+        hotplug.insert(cpu);
+        for descriptor in descriptors.each() {
+            if let Err(error) = start(descriptors, &descriptor, cpu) {
+                stranded(Stranded { irq: descriptor.irq, error });
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves every interrupt away from a CPU, and lets none come any more. Task.
+    pub(crate) fn cpu_offline(
+        &self,
+        descriptors: &Descriptors,
+        cpu: Cpu,
+        mut stranded: impl FnMut(Stranded),
+    ) -> Result<(), UnknownCpu> {
+        let (runtime, host) = (descriptors.runtime(), descriptors.host());
+        runtime.check_known(cpu)?;
+        let mut hotplug = self.hotplug.write(host);
+        runtime.set_online(cpu, false);
+        hotplug.remove(cpu);
+        for descriptor in descriptors.each() {
+            if let Err(error) = self.evacuate(descriptors, &descriptor, cpu, &mut hotplug) {
+                stranded(Stranded { irq: descriptor.irq, error });
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves an interrupt away from `from`, if it is there.
+    fn evacuate(
+        &self,
+        descriptors: &Descriptors,
+        descriptor: &Descriptor,
+        from: Cpu,
+        hotplug: &mut Hotplug,
+    ) -> Result<(), MoveError> {
+        if descriptor.settled_target(descriptors.host()) != Some(from) {
+            return Ok(());
+        }
+        let Hotplug { online, room } = hotplug;
+        let relocate = |cpu| descriptor.relocate(descriptors.runtime(), cpu, None);
+        if let Some(among) = &descriptor.among {
+            let moved = first_of(descriptors.least_managed(among, online, room), relocate);
+            return moved.map_or_else(
+                || {
+                    descriptors.interrupt(descriptor).shut_down();
+                    Ok(())
+                },
+                unless_unknown,
+            );
+        }
+        if let Some(moved) = self.among_wanted(descriptors.host(), descriptor, hotplug, relocate) {
+            return unless_unknown(moved);
+        }
+        let choice = self.choice.choose(&hotplug.online).ok_or(MoveError::Offline(from))?;
+        unless_unknown(first_reachable(choice, &hotplug.online, relocate))
+    }
+
+    /// Moves an interrupt to another of the CPUs that the kernel wants it at; forgets them if none
+    /// can be reached.
+    fn among_wanted(
+        &self,
+        host: &dyn Host,
+        descriptor: &Descriptor,
+        Hotplug { online, room }: &mut Hotplug,
+        relocate: impl FnMut(Cpu) -> Result<(), MoveError>,
+    ) -> Option<Result<(), MoveError>> {
+        room.fill(online, descriptor.wanted.lock(host).as_deref()?);
+        let moved = first_of(self.choice.preferred(room), relocate)
+            .filter(|moved| !moved.as_ref().is_err_and(Unreachable::is_unreachable));
+        if moved.is_none() {
+            *descriptor.wanted.lock(host) = None;
+        }
+        moved
+    }
+
+    /// Delivers an interrupt to one of `among` from now on. Task.
+    pub(crate) fn set_affinity_among(
+        &self,
+        descriptors: &Descriptors,
+        descriptor: &Descriptor,
+        among: &[Cpu],
+    ) -> Result<Moved, MoveError> {
+        let (runtime, host) = (descriptors.runtime(), descriptors.host());
+        let managed =
+            |cpu: &&Cpu| descriptor.among.as_ref().is_none_or(|managed| managed.contains(cpu));
+        if let Some(stray) = among.iter().find(|cpu| !managed(cpu)) {
+            return Err(MoveError::NotAmong(*stray));
+        }
+        let wanted = try_collect(among.iter().copied())?;
+        let here = descriptor.target();
+        let moved = if among.contains(&here) && runtime.is_online(here) {
+            Moved { to: here, irqs: Vec::new() }
+        } else {
+            let mut room = Candidates::try_new(runtime.cpus())?;
+            room.fill(&self.online_cpus(host), among);
+            first_of(self.choice.preferred(&mut room), |cpu| {
+                relocate_and_tell(descriptors, descriptor, cpu)
+            })
+            .ok_or(MoveError::NoneOnline)??
+        };
+        *descriptor.wanted.lock(host) = Some(wanted);
+        Ok(moved)
+    }
+}
+
+/// Moves an interrupt to a CPU, and keeps it there. Task.
+pub(crate) fn set_affinity(
+    descriptors: &Descriptors,
+    descriptor: &Descriptor,
+    to: Cpu,
+) -> Result<Moved, MoveError> {
+    let wanted = try_collect(core::iter::once(to))?;
+    let moved = relocate_and_tell(descriptors, descriptor, to)?;
+    *descriptor.wanted.lock(descriptors.host()) = Some(wanted);
+    Ok(moved)
+}
+
+fn relocate_and_tell(
+    descriptors: &Descriptors,
+    descriptor: &Descriptor,
+    to: Cpu,
+) -> Result<Moved, MoveError> {
+    let mut irqs = Vec::new();
+    descriptor.relocate(descriptors.runtime(), to, Some(&mut irqs))?;
+    Ok(Moved { to, irqs })
+}
+
+/// Lets a managed interrupt through again that was shut down, on one of its CPUs.
+fn start(descriptors: &Descriptors, descriptor: &Descriptor, cpu: Cpu) -> Result<(), MoveError> {
+    let managed = descriptor.among.as_ref().is_some_and(|among| among.contains(&cpu));
+    if !managed || !descriptor.control.lock(descriptors.host()).is_shut_down() {
+        return Ok(());
+    }
+    unless_unknown(descriptor.relocate(descriptors.runtime(), cpu, None))?;
+    descriptors.interrupt(descriptor).start();
+    Ok(())
+}
+
+/// An interrupt that was freed meanwhile is nobody's to move.
+fn unless_unknown(moved: Result<(), MoveError>) -> Result<(), MoveError> {
+    match moved {
+        Err(MoveError::UnknownIrq(_)) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,95 @@
+//! Counters of an interrupt's handler runs.
+
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use doorbell_fallible::try_collect;
+use msi_types::Cpu;
+
+/// Layout of the counters of several CPUs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spacing {
+    /// Side by side: one CPU counts at a time.
+    Dense,
+    /// On lines of their own: all CPUs count at once.
+    OwnLines,
+}
+
+/// Runs per CPU. A counter is written only by its CPU, within the exclusion of the cell; so without
+/// atomic additions.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    cells: Vec<AtomicU64>,
+    shift: u32,
+}
+
+impl Counts {
+    pub(crate) fn new(cpus: usize, spacing: Spacing) -> Result<Self, TryReserveError> {
+        let shift = if spacing == Spacing::OwnLines { 3 } else { 0 };
+        Ok(Self { cells: try_collect((0..cpus << shift).map(|_| AtomicU64::new(0)))?, shift })
+    }
+
+    #[inline]
+    pub(crate) fn count(&self, cpu: Cpu) {
+        if let Some(cell) = self.cells.get(cpu.index() << self.shift) {
+            cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs by CPU.
+    pub(crate) fn per_cpu(&self) -> impl Iterator<Item = u64> {
+        self.cells.iter().step_by(1 << self.shift).map(|cell| cell.load(Ordering::Relaxed))
+    }
+}
+
+/// Runs of which so many find nothing to do make an interrupt a screaming one: 99 900 of 100 000,
+/// the numbers by which Linux shuts a line off (kernel/irq/spurious.c).
+const WINDOW: u64 = 100_000;
+const MOST_UNHANDLED: u64 = 99_900;
+
+/// Runs that found nothing to do. Written within the exclusion of the cell (or approximately, for
+/// private interrupts); so without atomic additions.
+#[derive(Debug, Default)]
+pub(crate) struct UnhandledRuns {
+    total: AtomicU64,
+    /// Since the window began.
+    recent: AtomicU64,
+    /// Runs when it began.
+    start: AtomicU64,
+}
+
+impl UnhandledRuns {
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// One more. True if the interrupt screams.
+    pub(crate) fn count(&self, counts: &Counts) -> bool {
+        self.total.store(self.total() + 1, Ordering::Relaxed);
+        let recent = self.recent.load(Ordering::Relaxed) + 1;
+        self.recent.store(recent, Ordering::Relaxed);
+        if recent <= MOST_UNHANDLED {
+            return false;
+        }
+        let runs: u64 = counts.per_cpu().sum();
+        let in_window = runs.saturating_sub(self.start.swap(runs, Ordering::Relaxed)) <= WINDOW;
+        self.recent.store(0, Ordering::Relaxed);
+        in_window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_kept_by_cpu_in_either_spacing() {
+        for spacing in [Spacing::Dense, Spacing::OwnLines] {
+            let counts = Counts::new(3, spacing).unwrap();
+            for cpu in [0, 2, 2] {
+                counts.count(Cpu::new(cpu));
+            }
+            assert_eq!(counts.per_cpu().collect::<Vec<_>>(), [1, 0, 2]);
+        }
+    }
+}
