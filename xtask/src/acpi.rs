@@ -1,7 +1,8 @@
-//! ACPI tables of others, and others on ours: what the command reads must be what `iasl` shows, and
-//! what QEMU's devicetree of the same machine says.
+//! ACPI tables of others, and others on ours: what the command reads must be what `iasl` shows,
+//! what QEMU's devicetree of the same machine says, and what Linux does with them.
 
 mod disassembly;
+mod linux;
 mod qemu;
 mod walk;
 
@@ -73,6 +74,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         let outcome = bench.agree_with_tree(virt, &tables, &tree);
         tally.case(&format!("{name}, by its devicetree"), outcome);
     }
+    linux::run(workspace, &bench, tally);
     Ok(())
 }
 

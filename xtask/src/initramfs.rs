@@ -13,6 +13,7 @@ pub(super) struct File {
 pub(super) enum Content {
     Folder,
     Program(Vec<u8>),
+    Data(Vec<u8>),
     CharacterDevice { major: u32, minor: u32 },
 }
 
@@ -26,6 +27,7 @@ pub(super) fn pack(files: &[File]) -> Vec<u8> {
         let (mode, data, device) = match &file.content {
             Content::Folder => (0o40_755, &[][..], (0, 0)),
             Content::Program(bytes) => (0o100_755, bytes.as_slice(), (0, 0)),
+            Content::Data(bytes) => (0o100_644, bytes.as_slice(), (0, 0)),
             Content::CharacterDevice { major, minor } => (0o20_600, &[][..], (*major, *minor)),
         };
         append(&mut archive, file.path, [number, mode], data, device);

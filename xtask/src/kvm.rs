@@ -113,7 +113,7 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// The newest kernel of a suite, in the cache.
-fn kernel(workspace: &Workspace, version: Version) -> Result<PathBuf> {
+pub(crate) fn kernel(workspace: &Workspace, version: Version) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join(format!("kernel-{version:?}").to_lowercase());
     let boot = folder.join("boot");
     if !cache::is_filled(&folder) {

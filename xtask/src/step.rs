@@ -49,7 +49,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "acpi",
-        about: "ACPI tables of QEMU's and ours, by iasl and by devicetrees",
+        about: "ACPI tables of QEMU's and ours, by iasl, by devicetrees and by Linux",
         run: acpi::run,
     },
     Step { name: "bindings", about: "the devicetree bindings, by dtschema", run: bindings::run },

@@ -71,7 +71,11 @@ pub(super) fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
 }
 
 /// The route that the command shows.
-fn shown(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Route> {
+pub(super) fn shown(
+    said: &Value,
+    is_meant: impl Fn(&Value) -> bool,
+    requester: u64,
+) -> Result<Route> {
     let device = list(said, "devices")?.iter().find(|device| is_meant(device));
     let Some(device) = device else { return Ok(None) };
     let number = |value: &Value| value.as_u64().context("no number");
