@@ -16,6 +16,9 @@ use crate::process;
 /// installed part of another version would also make apt refuse the version asked for.
 const UNPACKED: &[&str] = &["qemu", "device-tree-compiler", "acpica"];
 
+/// Path of the program that [`Apt::unpack_busybox`] unpacks.
+pub(crate) const BUSYBOX: &str = "bin/busybox";
+
 /// A private package index.
 #[derive(Debug)]
 pub(crate) struct Apt {
@@ -97,6 +100,14 @@ impl Apt {
             process::capture(process::command("dpkg-deb", to).arg("-x").arg(&package).arg(to))?;
         }
         fs::remove_dir_all(archives).map_err(Into::into)
+    }
+
+    /// Unpacks a user space for arm64 in one program into `to`.
+    pub(crate) fn unpack_busybox(&self, to: &Path) -> Result<()> {
+        self.download("busybox-static:arm64", to)?;
+        let package = packages_in(to)?.pop().context("busybox was not downloaded")?;
+        unpack_matching(&package, &[&format!("./{BUSYBOX}")], to)?;
+        fs::remove_file(package).map_err(Into::into)
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {

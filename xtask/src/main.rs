@@ -13,6 +13,7 @@ mod dtb;
 mod examples;
 mod figures;
 mod fuzz;
+mod hypervisor;
 mod initramfs;
 mod interleavings;
 mod kvm;
@@ -84,6 +85,8 @@ enum Task {
     Differential(differential::Wanted),
     /// Have Linux's KVM for arm64, nested in QEMU, judge more of the model than the test does
     Kvm(kvm::Wanted),
+    /// Run a guest on the hypervisor, on this terminal
+    Hypervisor(hypervisor::Wanted),
     /// Run the bare-metal test bench on one of QEMU's machines, and watch
     Qemu(qemu::Watch),
     /// Measure, and write the figures of docs/measurements.md; on a machine that is idle
@@ -110,6 +113,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         }
         Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
+        Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Findings => return boards::findings::accept(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),

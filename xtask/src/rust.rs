@@ -39,6 +39,8 @@ const FORMATTED: &[&[&str]] = &[
         "--manifest-path",
         "images/Cargo.toml",
         "--package",
+        "hypervisor",
+        "--package",
         "image-rt",
         "--package",
         "minimal",

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    acpi, bindings, boards, deny, differential, examples, figures, fuzz, interleavings, kvm, lint,
-    machine, qemu, rust, size, tests,
+    acpi, bindings, boards, deny, differential, examples, figures, fuzz, hypervisor, interleavings,
+    kvm, lint, machine, qemu, rust, size, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -72,6 +72,11 @@ const STEPS: &[Step] = &[
         name: "kvm",
         about: "Linux's KVM for arm64 as the judge of the model, nested in QEMU",
         run: kvm::run,
+    },
+    Step {
+        name: "hypervisor",
+        about: "Linux as a guest of the hypervisor, on the model and the drivers, in QEMU",
+        run: hypervisor::run,
     },
     Step { name: "fuzz", about: "each fuzz target for a minute, one on each CPU", run: fuzz::run },
     Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },

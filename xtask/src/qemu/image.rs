@@ -10,14 +10,14 @@ use crate::{process, rust};
 
 /// The two forms of an image.
 #[derive(Debug)]
-pub(super) struct Image {
-    pub(super) elf: PathBuf,
-    pub(super) flat: PathBuf,
+pub(crate) struct Image {
+    pub(crate) elf: PathBuf,
+    pub(crate) flat: PathBuf,
 }
 
 impl Image {
     /// Builds a package's program of this name, with the package's default features.
-    pub(super) fn build(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
+    pub(crate) fn build(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
         Self::build_with(workspace, package, program, &[])
     }
 

@@ -67,9 +67,7 @@ fn fill(apt: &Apt, folder: &Path) -> Result<()> {
     patterns.extend(modules.iter().map(String::as_str));
     let kernel = dtb::download_kernel(apt, Suite::Stable, folder)?;
     unpack(&kernel, &patterns, folder)?;
-    apt.download("busybox-static:arm64", folder)?;
-    let busybox = apt::packages_in(folder)?.pop().context("busybox was not downloaded")?;
-    unpack(&busybox, &["./bin/busybox"], folder)?;
+    apt.unpack_busybox(folder)?;
     fs::write(folder.join("initrd"), initramfs::pack(&contents(folder)?)).map_err(Into::into)
 }
 
@@ -84,7 +82,7 @@ fn contents(folder: &Path) -> Result<Vec<initramfs::File>> {
         .map(|path| initramfs::File { path, content: Content::Folder })
         .into();
     files.push(program("init", INIT.into()));
-    files.push(program("busybox", fs::read(folder.join("bin/busybox"))?));
+    files.push(program("busybox", fs::read(folder.join(apt::BUSYBOX))?));
     files.push(program("modules", MODULES.join("\n").into()));
     for name in MODULES {
         let file = find(&folder.join("lib/modules"), name)?

@@ -1,0 +1,74 @@
+//! The machine and its guest, from what the loader left in memory.
+
+use crate::devicetree::{self, Files, Machine};
+use crate::guest::Guest;
+use crate::power::Start;
+use crate::{interrupts, vcpu};
+use core::ops::Range;
+use image_rt::power::{self, CpuStack};
+use image_rt::{Boot, cpu, println, start};
+use msi_types::Cpu;
+use spin::Once;
+
+static GUEST: Once<Guest> = Once::new();
+
+/// Room for the guest's devicetree, at the end of its RAM (Documentation/arch/arm64/booting.rst: at
+/// most 2 MiB).
+const DEVICETREE_ROOM: u64 = 2 << 20;
+/// Guests' RAM begins at such addresses, and kernels lie at an offset from them (ibidem).
+const KERNEL_ALIGNMENT: u64 = 2 << 20;
+/// RAM that the image maps.
+const MAPPED_END: u64 = 3 << 30;
+
+/// Boots the guest, on every CPU.
+pub(crate) fn main(boot: Boot) -> ! {
+    // SAFETY: what the loader handed over, before anything else.
+    let around = unsafe { start::start(boot) };
+    assert_eq!(cpu::level(), cpu::Level::El2, "the hypervisor wants virtualization=on");
+    let files = devicetree::files(around.devicetree);
+    let files = files.expect("a kernel for the guest: -device guest-loader,kernel=…");
+    let description = gic_firmware::devicetree::parse(around.devicetree);
+    interrupts::bring_up(description.expect("firmware's description"));
+    let cpus = interrupts::irqchip().cpus().count() as u16;
+    // The guest's RAM is what lies behind its kernel; the image, its heap and the machine's
+    // devicetree lie before.
+    let start = files.kernel.start & !(KERNEL_ALIGNMENT - 1);
+    let ram = start..(around.memory.end as u64).min(MAPPED_END);
+    assert!((around.devicetree.as_ptr().addr() as u64) < ram.start, "the guest's RAM is in use");
+    let guest = GUEST.call_once(|| Guest::new(ram.clone(), cpus));
+    interrupts::serve(&guest.vgic, cpus);
+    let devicetree = place_devicetree(guest, &ram, &files);
+    let entry = files.kernel.start;
+    guest.power.request(interrupts::here(), Start { entry, argument: devicetree });
+    println!("hypervisor: a guest of {cpus} vCPUs with {} MiB", (ram.end - ram.start) >> 20);
+    for cpu in (1..cpus.into()).map(Cpu::new) {
+        turn_on(cpu);
+    }
+    vcpu::run(guest)
+}
+
+/// Writes the guest's devicetree to the end of its RAM, past the caches, which the guest starts
+/// without. Says where.
+fn place_devicetree(guest: &Guest, ram: &Range<u64>, files: &Files) -> u64 {
+    let machine = Machine { gic: guest.vgic.config(), ram: ram.clone(), files };
+    let blob = machine.devicetree();
+    let address = ram.end - DEVICETREE_ROOM;
+    assert!(blob.len() as u64 <= DEVICETREE_ROOM, "the guest's devicetree is too large");
+    let to = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
+    // SAFETY: RAM that is mapped; the guest, whose it is, does not run yet.
+    unsafe { core::ptr::copy_nonoverlapping(blob.as_ptr(), to, blob.len()) };
+    cpu::clean(address as usize, blob.len());
+    address
+}
+
+/// Turns a CPU of the machine on, which then waits for its vCPU's start.
+fn turn_on(cpu: Cpu) {
+    let affinities = interrupts::irqchip().description().enabled_cpus();
+    let affinity = affinities.map(|cpu| cpu.affinity.value).nth(cpu.index());
+    let mpidr = affinity.expect("firmware's CPU").mpidr();
+    let work = || {
+        interrupts::bring_up_cpu();
+        vcpu::run(GUEST.get().expect("the boot CPU made it"))
+    };
+    power::cpu_on(cpu.index(), mpidr, CpuStack::new(), work).expect("firmware's CPU_ON");
+}

@@ -1,0 +1,219 @@
+//! Devicetrees: what the loader says of the guest's files, and what the guest is told.
+
+use crate::guest::{UART, UART_SPI};
+use crate::interrupts::VIRTUAL_TIMER;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use dtoolkit::{Node, Property, ToPropertyValue};
+use vgic::VgicConfig;
+
+/// A guest's files in memory (QEMU's guest loader, docs/system/guest-loader.rst).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Files {
+    /// The kernel.
+    pub(crate) kernel: Range<u64>,
+    /// Its first file system.
+    pub(crate) initrd: Option<Range<u64>>,
+    /// Its command line.
+    pub(crate) command_line: String,
+}
+
+/// The guest's files, as the machine's devicetree states them.
+pub(crate) fn files(blob: &[u8]) -> Option<Files> {
+    let tree = Fdt::new(blob).ok()?;
+    let chosen = tree.root().child("chosen")?;
+    let module = |kind| chosen.children().find(|node| is_compatible(node, kind));
+    let kernel = module("multiboot,kernel")?;
+    let command_line = kernel.property("bootargs");
+    let command_line = command_line.and_then(|text| text.value_as::<&str>().ok().map(String::from));
+    Some(Files {
+        kernel: region(&kernel)?,
+        initrd: module("multiboot,ramdisk").and_then(|node| region(&node)),
+        command_line: command_line.unwrap_or_default(),
+    })
+}
+
+fn is_compatible(node: &FdtNode<'_>, kind: &str) -> bool {
+    let compatible = node.property("compatible");
+    compatible
+        .is_some_and(|list| list.value().split(|byte| *byte == 0).any(|it| it == kind.as_bytes()))
+}
+
+/// Address and size, of two cells each.
+fn region(node: &FdtNode<'_>) -> Option<Range<u64>> {
+    let reg = node.property("reg")?;
+    let (cells, _) = reg.value().as_chunks::<8>();
+    let [address, size] = *cells else { return None };
+    let (address, size) = (u64::from_be_bytes(address), u64::from_be_bytes(size));
+    Some(address..address.checked_add(size)?)
+}
+
+/// What the guest is told of its machine.
+pub(crate) struct Machine<'a> {
+    pub(crate) gic: &'a VgicConfig,
+    pub(crate) ram: Range<u64>,
+    pub(crate) files: &'a Files,
+}
+
+/// The interrupt controller, and the UART's clock.
+const GIC: u32 = 1;
+const CLOCK: u32 = 2;
+const CLOCK_HZ: u32 = 24_000_000;
+/// Interrupt cells of the binding `arm,gic-v3`: kind and trigger.
+const SPI: u32 = 0;
+const PPI: u32 = 1;
+const LEVEL_HIGH: u32 = 4;
+
+impl Machine<'_> {
+    /// The blob.
+    pub(crate) fn devicetree(&self) -> Vec<u8> {
+        let mut tree = DeviceTree::new();
+        let root = &mut tree.root;
+        for property in [
+            property("compatible", "linux,dummy-virt"),
+            property("#address-cells", 2_u32),
+            property("#size-cells", 2_u32),
+            property("interrupt-parent", GIC),
+        ] {
+            root.add_property(property);
+        }
+        for child in [
+            self.chosen(),
+            memory(&self.ram),
+            self.cpus(),
+            node("psci", [property("compatible", "arm,psci-1.0"), property("method", "hvc")]),
+            timer(),
+            self.gic(),
+            clock(),
+            uart(),
+        ] {
+            root.add_child(child);
+        }
+        tree.to_dtb()
+    }
+
+    fn chosen(&self) -> DeviceTreeNode {
+        let mut chosen = node(
+            "chosen",
+            [
+                property("bootargs", self.files.command_line.as_str()),
+                property("stdout-path", format!("/serial@{:x}", UART.start)),
+            ],
+        );
+        if let Some(initrd) = &self.files.initrd {
+            chosen.add_property(property("linux,initrd-start", initrd.start));
+            chosen.add_property(property("linux,initrd-end", initrd.end));
+        }
+        chosen
+    }
+
+    fn cpus(&self) -> DeviceTreeNode {
+        let mut cpus =
+            node("cpus", [property("#address-cells", 2_u32), property("#size-cells", 0_u32)]);
+        for cpu in &self.gic.cpus {
+            let mpidr = cpu.affinity.mpidr();
+            cpus.add_child(node(
+                format!("cpu@{mpidr:x}"),
+                [
+                    property("device_type", "cpu"),
+                    property("compatible", "arm,armv8"),
+                    property("enable-method", "psci"),
+                    property("reg", mpidr),
+                ],
+            ));
+        }
+        cpus
+    }
+
+    fn gic(&self) -> DeviceTreeNode {
+        let distributor = self.gic.distributor;
+        let mut regions = Vec::from([distributor, 0x1_0000]);
+        for region in &self.gic.redistributors {
+            regions.extend([region.base, region.stride * u64::from(region.count)]);
+        }
+        node(
+            format!("interrupt-controller@{distributor:x}"),
+            [
+                property("compatible", "arm,gic-v3"),
+                property("#interrupt-cells", 3_u32),
+                property("interrupt-controller", &[] as &[u8]),
+                property("#redistributor-regions", self.gic.redistributors.len() as u32),
+                property("reg", doubles(&regions)),
+                property("phandle", GIC),
+            ],
+        )
+    }
+}
+
+fn memory(ram: &Range<u64>) -> DeviceTreeNode {
+    node(
+        format!("memory@{:x}", ram.start),
+        [
+            property("device_type", "memory"),
+            property("reg", doubles(&[ram.start, ram.end - ram.start])),
+        ],
+    )
+}
+
+/// The virtual timer's is the one that the guest uses; the binding `arm,armv8-timer` wants the
+/// others named, too.
+fn timer() -> DeviceTreeNode {
+    let ppi = |number| [PPI, number, LEVEL_HIGH];
+    let interrupts = [ppi(13), ppi(14), ppi(VIRTUAL_TIMER.get() - 16), ppi(10)];
+    node(
+        "timer",
+        [
+            property("compatible", "arm,armv8-timer"),
+            property("always-on", &[] as &[u8]),
+            property("interrupts", interrupts.as_flattened()),
+        ],
+    )
+}
+
+fn clock() -> DeviceTreeNode {
+    node(
+        "clock",
+        [
+            property("compatible", "fixed-clock"),
+            property("#clock-cells", 0_u32),
+            property("clock-frequency", CLOCK_HZ),
+            property("phandle", CLOCK),
+        ],
+    )
+}
+
+fn uart() -> DeviceTreeNode {
+    node(
+        format!("serial@{:x}", UART.start),
+        [
+            property("compatible", &["arm,pl011", "arm,primecell"] as &[&str]),
+            property("reg", doubles(&[UART.start, UART.end - UART.start])),
+            property("interrupts", [SPI, UART_SPI - 32, LEVEL_HIGH]),
+            property("clocks", [CLOCK, CLOCK]),
+            property("clock-names", &["uartclk", "apb_pclk"] as &[&str]),
+        ],
+    )
+}
+
+fn doubles(values: &[u64]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_be_bytes()).collect()
+}
+
+fn node<const N: usize>(
+    name: impl Into<String>,
+    properties: [DeviceTreeProperty; N],
+) -> DeviceTreeNode {
+    let mut node = DeviceTreeNode::new_unchecked(name);
+    for property in properties {
+        node.add_property(property);
+    }
+    node
+}
+
+fn property(name: &str, value: impl ToPropertyValue) -> DeviceTreeProperty {
+    DeviceTreeProperty::new_unchecked(name, value)
+}

@@ -1,0 +1,77 @@
+//! Exceptions that the guest takes at its EL1 (DDI 0487, D1.3.5).
+
+use crate::context::{Context, EL1H_MASKED};
+use core::arch::asm;
+use image_rt::read_register;
+
+/// PSTATE.PAN.
+const NO_USER_ACCESS: u64 = 1 << 22;
+/// `SCTLR_EL1.SPAN`: exceptions leave PSTATE.PAN as it is.
+const KEEPS_PAN: u64 = 1 << 23;
+
+/// `ESR_EL1` without the exception class: a 32-bit instruction.
+const LONG: u64 = 1 << 25;
+/// Fault status: external abort, not on a table walk.
+const EXTERNAL: u64 = 0b01_0000;
+/// Offset of a class that is taken without a change of level, from that of a lower level.
+const SAME_LEVEL: u64 = 1;
+
+/// The instruction is undefined.
+pub(crate) fn undefined(context: &mut Context) {
+    take(context, LONG, None);
+}
+
+/// No device answers a load or store.
+pub(crate) fn data_abort(context: &mut Context, address: u64) {
+    abort(context, 0x24, address);
+}
+
+/// No memory answers a fetch.
+pub(crate) fn fetch_abort(context: &mut Context, address: u64) {
+    abort(context, 0x20, address);
+}
+
+fn abort(context: &mut Context, class_from_below: u64, address: u64) {
+    let class = class_from_below + if is_at_el1(context) { SAME_LEVEL } else { 0 };
+    take(context, class << 26 | LONG | EXTERNAL, Some(address));
+}
+
+/// PSTATE.M is EL1t or EL1h.
+fn is_at_el1(context: &Context) -> bool {
+    context.pstate & 0b1_1100 == 0b0_0100
+}
+
+fn take(context: &mut Context, syndrome: u64, address: Option<u64>) {
+    // SAFETY: EL2 does not use these registers, which are the guest's.
+    unsafe {
+        asm!(
+            "msr esr_el1, {esr}",
+            "msr elr_el1, {elr}",
+            "msr spsr_el1, {spsr}",
+            esr = in(reg) syndrome,
+            elr = in(reg) context.pc,
+            spsr = in(reg) context.pstate,
+            options(nostack, preserves_flags),
+        );
+        if let Some(address) = address {
+            asm!("msr far_el1, {}", in(reg) address, options(nostack, preserves_flags));
+        }
+    }
+    context.pc = read_register!("vbar_el1").wrapping_add(vector(context.pstate));
+    let pan = if read_register!("sctlr_el1") & KEEPS_PAN == 0 {
+        NO_USER_ACCESS
+    } else {
+        context.pstate & NO_USER_ACCESS
+    };
+    context.pstate = EL1H_MASKED | pan;
+}
+
+/// Offset of the vector for a synchronous exception from there.
+fn vector(pstate: u64) -> u64 {
+    match pstate & 0b1_1111 {
+        0b0_0100 => 0,
+        0b0_0101 => 0x200,
+        mode if mode & 0b1_0000 != 0 => 0x600,
+        _ => 0x400,
+    }
+}

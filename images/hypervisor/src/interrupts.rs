@@ -1,0 +1,179 @@
+//! The machine's interrupts: found, taken, and handed to the guest.
+//!
+//! Interrupts are masked at EL2. They are taken after each exit and while a vCPU waits: each drops
+//! its priority at once. Those that are linked to the guest's stay active until the guest
+//! deactivates its own; all others are deactivated here.
+
+use alloc::sync::Arc;
+use gic_arch::{IntId, SgiId};
+use gic_bringup::{Irqchip, Options};
+use gic_driver::cpu_interface::SplitEoi;
+use gic_driver::sysreg::CpuRegisters;
+use gic_driver::{CpuInterface, CpuInterfaceConfig, Gic, GicPlatform, Interrupt, RawMmio};
+use gic_firmware::Description;
+use image_rt::platform::{Kernel, registers};
+use image_rt::{cpu, println};
+use irq_domain::{IrqHandle, PerCpuHandle, Start, WiredRequest};
+use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
+use spin::Once;
+use vgic::{PhysicalInterrupts, Vgic};
+
+use crate::guest::UART_SPI;
+
+/// PPIs of the virtual interface and the virtual timer, on `virt` as in the Base System
+/// Architecture (DEN 0094).
+const MAINTENANCE: IntId = IntId::ppi(9).expect("there are 16");
+pub(crate) const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("there are 16");
+/// The SGI that makes a CPU leave its guest, or WFI.
+const KICK: SgiId = SgiId::new(0).expect("there are 16");
+
+static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
+static HANDLERS: Once<Handlers> = Once::new();
+
+/// What is handled as long as the machine runs.
+struct Handlers {
+    per_cpu: [PerCpuHandle; 3],
+    _uart: IrqHandle,
+}
+
+/// Brings the machine's controllers up, and this CPU's interface.
+pub(crate) fn bring_up(description: Description) {
+    let options = Options { max_cpus: cpu::MAX_CPUS, ..Options::default() };
+    let kernel = || Arc::new(Kernel);
+    let irqchip = Irqchip::with(kernel(), kernel(), description, &options);
+    IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers"));
+    bring_up_cpu();
+}
+
+/// Brings this CPU's interface up.
+pub(crate) fn bring_up_cpu() {
+    irqchip().cpu_on(here(), &registers(), |_| ()).expect("the CPU's interface");
+    let mask = interface().mask();
+    let config = CpuInterfaceConfig { mask, ..CpuInterfaceConfig::default() };
+    CpuInterface::<_, SplitEoi>::enable(registers(), config).expect("the CPU's interface");
+    for handle in HANDLERS.get().iter().flat_map(|handlers| &handlers.per_cpu) {
+        handle.enable_here();
+    }
+}
+
+/// Links the guest's timers and UART to the machine's, and lets their interrupts through.
+pub(crate) fn serve(vgic: &Arc<Vgic>, cpus: u16) {
+    vgic.serve_physical(Arc::new(Machine)).expect("it is the first");
+    for cpu in (0..cpus.into()).map(Cpu::new) {
+        vgic.link(timer_line(cpu), VIRTUAL_TIMER).expect("the guest has a timer");
+    }
+    vgic.link(Line::Spi(UART_SPI), IntId::new(UART_SPI)).expect("the guest has a UART");
+    let interrupts = irqchip().interrupts();
+    let timer = {
+        let vgic = vgic.clone();
+        interrupts.request_per_cpu(
+            VIRTUAL_TIMER.hwirq(),
+            Trigger::Level,
+            "virtual timer",
+            move |context| {
+                vgic.set_line(timer_line(context.cpu()), Level::High);
+            },
+        )
+    };
+    let uart = {
+        let vgic = vgic.clone();
+        let request = WiredRequest {
+            hwirq: HwIrq::new(UART_SPI),
+            trigger: Trigger::Level,
+            name: "uart",
+            start: Start::Enabled,
+        };
+        interrupts.request_wired(request, move |_| {
+            vgic.set_line(Line::Spi(UART_SPI), Level::High);
+        })
+    };
+    let silent = |intid: IntId, trigger, name| {
+        interrupts.request_per_cpu(intid.hwirq(), trigger, name, |_| ()).expect("it is free")
+    };
+    let handlers = Handlers {
+        per_cpu: [
+            silent(KICK.intid(), Trigger::Edge, "kick"),
+            silent(MAINTENANCE, Trigger::Level, "virtual interface"),
+            timer.expect("the virtual timer is free"),
+        ],
+        _uart: uart.expect("the UART's interrupt is free"),
+    };
+    let handlers = HANDLERS.call_once(|| handlers);
+    handlers.per_cpu.iter().for_each(PerCpuHandle::enable_here);
+}
+
+/// Takes everything that is pending at this CPU.
+pub(crate) fn take() {
+    let (irqchip, gic, interface) = (irqchip(), gic(), interface());
+    while let Some(interrupt) = interface.acknowledge() {
+        let ended = gic.end(&interface, interrupt);
+        let intid = ended.intid();
+        let _ = irqchip.interrupts().dispatch(here(), intid.hwirq());
+        if is_linked(intid) {
+            ended.hand_over();
+        } else {
+            gic.deactivate(&interface, ended);
+        }
+    }
+}
+
+/// Makes a CPU leave its guest, or WFI.
+pub(crate) fn kick(cpu: Cpu) {
+    if let Err(error) = irqchip().gic().send(KICK, &[cpu], &registers()) {
+        println!("hypervisor: {cpu} cannot be kicked: {error}");
+    }
+}
+
+fn is_linked(intid: IntId) -> bool {
+    intid == VIRTUAL_TIMER || intid.get() == UART_SPI
+}
+
+fn timer_line(cpu: Cpu) -> Line {
+    Line::Ppi { cpu, intid: VIRTUAL_TIMER.get() }
+}
+
+/// The number of this CPU.
+pub(crate) fn here() -> Cpu {
+    GicPlatform::cpu(&Kernel)
+}
+
+/// The machine's controllers.
+pub(crate) fn irqchip() -> &'static Irqchip<Kernel> {
+    IRQCHIP.get().expect("the controllers are brought up first")
+}
+
+fn gic() -> &'static Gic<Kernel> {
+    irqchip().gic().v3().expect("a GICv3: it has list registers by system registers")
+}
+
+fn interface() -> CpuInterface<CpuRegisters, SplitEoi> {
+    gic().cpu_interface_with(registers())
+}
+
+/// The machine's side of interrupts that the guest's are linked to.
+struct Machine;
+
+impl Machine {
+    /// The physical interrupt of a line: of a PPI, at the CPU that has its vCPU's number.
+    fn interrupt(line: Line, physical: IntId) -> Option<Interrupt<'static, RawMmio>> {
+        match line {
+            Line::Ppi { cpu, .. } => gic().redistributor_frames(cpu).ok()?.interrupt(physical).ok(),
+            Line::Spi(_) => gic().distributor().interrupt(physical).ok(),
+        }
+    }
+}
+
+impl PhysicalInterrupts for Machine {
+    /// A level-sensitive interrupt is pending as long as its input is high (IHI 0069,
+    /// `GICD_ISPENDR<n>`).
+    fn level(&self, line: Line, physical: IntId) -> Level {
+        let interrupt = Self::interrupt(line, physical);
+        if interrupt.is_some_and(|it| it.is_pending()) { Level::High } else { Level::Low }
+    }
+
+    fn deactivate(&self, line: Line, physical: IntId) {
+        if let Some(interrupt) = Self::interrupt(line, physical) {
+            interrupt.deactivate();
+        }
+    }
+}

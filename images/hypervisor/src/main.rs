@@ -1,0 +1,24 @@
+//! A small hypervisor at EL2: an unmodified Linux on the virtual GIC of `vgic`, above the drivers
+//! of `gic-driver`. `README.md` walks from the reset vector to the guest's first interrupt.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod boot;
+mod context;
+mod devicetree;
+mod guest;
+mod inject;
+mod interrupts;
+mod power;
+mod psci;
+mod stage2;
+mod standstill;
+mod syndrome;
+mod traps;
+mod vcpu;
+mod vectors;
+mod virtual_interface;
+
+image_rt::image!(boot::main);

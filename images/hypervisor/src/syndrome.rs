@@ -1,0 +1,143 @@
+//! `ESR_EL2`, `FAR_EL2` and `HPFAR_EL2` of an exit (DDI 0487, D19.2), decoded.
+
+use gic_arch::icc::SysRegEncoding;
+use vgic::AccessWidth;
+
+/// What the guest did that trapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trap {
+    /// WFI.
+    WaitForInterrupt,
+    /// HVC, which ended already.
+    HypervisorCall,
+    /// SMC, which did not.
+    SecureMonitorCall,
+    /// MRS or MSR.
+    SystemRegister(RegisterAccess),
+    /// A load or store where stage 2 maps nothing.
+    Device(DeviceAccess),
+    /// A load or store that the syndrome does not describe: a pair, a vector, an atomic, cache
+    /// maintenance, a walk of the guest's own tables.
+    UndescribedAccess {
+        /// Guest virtual address.
+        address: u64,
+    },
+    /// Instructions are fetched where there are none.
+    Fetch {
+        /// Guest virtual address.
+        address: u64,
+    },
+    /// Anything else, which the guest's CPU does not have.
+    Undefined,
+}
+
+/// An access to a system register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RegisterAccess {
+    pub(crate) encoding: SysRegEncoding,
+    /// The general register.
+    pub(crate) register: usize,
+    pub(crate) is_read: bool,
+}
+
+/// A load or store by one general register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DeviceAccess {
+    /// Guest physical address.
+    pub(crate) address: u64,
+    /// Guest virtual address.
+    pub(crate) virtual_address: u64,
+    pub(crate) width: AccessWidth,
+    pub(crate) register: usize,
+    pub(crate) is_write: bool,
+    /// A load fills the register's 64 bits with the sign, or 32 of them, or none.
+    pub(crate) extension: Extension,
+}
+
+/// The bits of a register above what a load read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Extension {
+    Zero,
+    Sign32,
+    Sign64,
+}
+
+impl Extension {
+    /// What the register holds after a load of `value`.
+    pub(crate) fn apply(self, value: u64, width: AccessWidth) -> u64 {
+        let unused = 64 - 8 * width.bytes();
+        let extended = ((value << unused).cast_signed() >> unused).cast_unsigned();
+        match self {
+            Self::Zero => value & width.mask(),
+            Self::Sign32 => extended & 0xffff_ffff,
+            Self::Sign64 => extended,
+        }
+    }
+}
+
+/// Exception classes (`ESR_EL2.EC`).
+mod class {
+    pub(super) const WAIT: u64 = 0x01;
+    pub(super) const HVC: u64 = 0x16;
+    pub(super) const SMC: u64 = 0x17;
+    pub(super) const SYSTEM_REGISTER: u64 = 0x18;
+    pub(super) const FETCH: u64 = 0x20;
+    pub(super) const DATA: u64 = 0x24;
+}
+
+impl Trap {
+    /// Decodes the registers.
+    pub(crate) fn decode(esr: u64, far: u64, hpfar: u64) -> Self {
+        match esr >> 26 & 0x3f {
+            class::WAIT => Self::WaitForInterrupt,
+            class::HVC => Self::HypervisorCall,
+            class::SMC => Self::SecureMonitorCall,
+            class::SYSTEM_REGISTER => Self::SystemRegister(register_access(esr)),
+            class::FETCH => Self::Fetch { address: far },
+            class::DATA => data_abort(esr, far, hpfar),
+            _ => Self::Undefined,
+        }
+    }
+}
+
+fn register_access(esr: u64) -> RegisterAccess {
+    let field = |shift: u32, bits: u32| (esr >> shift & ((1 << bits) - 1)) as u16;
+    RegisterAccess {
+        encoding: SysRegEncoding::new(
+            field(20, 2),
+            field(14, 3),
+            field(10, 4),
+            field(1, 4),
+            field(17, 3),
+        ),
+        register: field(5, 5).into(),
+        is_read: esr & 1 != 0,
+    }
+}
+
+fn data_abort(esr: u64, far: u64, hpfar: u64) -> Trap {
+    const VALID: u64 = 1 << 24;
+    const SIGN_EXTENDS: u64 = 1 << 21;
+    const SIXTY_FOUR_BITS: u64 = 1 << 15;
+    const WALK: u64 = 1 << 7;
+    const WRITES: u64 = 1 << 6;
+    /// Status of a translation fault, without its level.
+    const TRANSLATION: u64 = 0b0001;
+    let is_described = esr & VALID != 0 && esr & WALK == 0 && esr >> 2 & 0xf == TRANSLATION;
+    let width = AccessWidth::try_from(1_usize << (esr >> 22 & 3));
+    match width {
+        Ok(width) if is_described => Trap::Device(DeviceAccess {
+            address: (hpfar & !0xf) << 8 | far & 0xfff,
+            virtual_address: far,
+            width,
+            register: (esr >> 16 & 0x1f) as usize,
+            is_write: esr & WRITES != 0,
+            extension: match (esr & SIGN_EXTENDS != 0, esr & SIXTY_FOUR_BITS != 0) {
+                (false, _) => Extension::Zero,
+                (true, false) => Extension::Sign32,
+                (true, true) => Extension::Sign64,
+            },
+        }),
+        _ => Trap::UndescribedAccess { address: far },
+    }
+}

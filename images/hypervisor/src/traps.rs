@@ -1,0 +1,103 @@
+//! What the guest does that its CPU cannot do by itself.
+
+use crate::context::Context;
+use crate::guest::Guest;
+use crate::psci::{self, Answer};
+use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
+use crate::{inject, standstill};
+use image_rt::read_register;
+use vgic::{ListRegisterVcpu, Progress};
+
+pub(crate) use crate::psci::End;
+
+/// What the vCPU does after an exit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// The guest goes on.
+    Resume,
+    /// It waits for an interrupt first.
+    Wait,
+    /// The vCPU goes off.
+    Off,
+    /// The machine ends.
+    End(End),
+}
+
+/// Handles a synchronous exception of the guest. Nothing that the guest does is an error here: what
+/// no machine would do either, it takes as an exception of its own.
+pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &mut ListRegisterVcpu) -> Next {
+    let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
+    match Trap::decode(esr, far, read_register!("hpfar_el2")) {
+        Trap::WaitForInterrupt => {
+            context.skip_instruction();
+            return Next::Wait;
+        }
+        Trap::HypervisorCall => return call(guest, context),
+        Trap::SecureMonitorCall => {
+            context.skip_instruction();
+            return call(guest, context);
+        }
+        Trap::SystemRegister(access) => system_register(context, vcpu, access),
+        Trap::Device(access) => device(guest, context, access),
+        Trap::UndescribedAccess { address } => inject::data_abort(context, address),
+        Trap::Fetch { address } => inject::fetch_abort(context, address),
+        Trap::Undefined => inject::undefined(context),
+    }
+    Next::Resume
+}
+
+fn call(guest: &Guest, context: &mut Context) -> Next {
+    let [number, first, second, third, ..] = context.registers;
+    match psci::call(guest, [number, first, second, third]) {
+        Answer::Value(value) => {
+            context.registers[0] = value;
+            Next::Resume
+        }
+        Answer::Suspend => {
+            context.registers[0] = 0;
+            Next::Wait
+        }
+        Answer::Off => Next::Off,
+        Answer::End(end) => Next::End(end),
+    }
+}
+
+/// The registers of the GIC's CPU interface that trap. There are no others.
+fn system_register(context: &mut Context, vcpu: &mut ListRegisterVcpu, access: RegisterAccess) {
+    let done = if access.is_read {
+        vcpu.read_sysreg(access.encoding).map(|value| context.set_register(access.register, value))
+    } else {
+        vcpu.write_sysreg(access.encoding, context.register(access.register))
+    };
+    match done {
+        Ok(()) => context.skip_instruction(),
+        Err(_) => inject::undefined(context),
+    }
+}
+
+/// A load or store outside of what stage 2 maps: the GIC's registers, or nothing.
+fn device(guest: &Guest, context: &mut Context, access: DeviceAccess) {
+    let DeviceAccess { address, width, register, .. } = access;
+    if access.is_write {
+        match guest.vgic.begin_write(address, width, context.register(register)) {
+            Ok(Progress::Done) => context.skip_instruction(),
+            // The guest repeats the store.
+            Ok(Progress::Unfinished) => {}
+            Err(_) => inject::data_abort(context, access.virtual_address),
+        }
+        return;
+    }
+    let read = || guest.vgic.read(address, width);
+    let value = if standstill::shows_state(&guest.vgic, address) {
+        guest.gate.while_empty(read)
+    } else {
+        read()
+    };
+    match value {
+        Ok(value) => {
+            context.set_register(register, access.extension.apply(value, width));
+            context.skip_instruction();
+        }
+        Err(_) => inject::data_abort(context, access.virtual_address),
+    }
+}

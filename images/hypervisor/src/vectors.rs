@@ -1,0 +1,190 @@
+//! Into the guest and out of it: the vectors that EL2 has while guests run, and the switch of
+//! general and vector registers.
+//!
+//! `enter_guest` puts what a Rust function must keep on the stack, loads the guest's registers and
+//! returns to the guest. An exception from the guest finds the context's address on top of the
+//! stack, stores the registers there, and returns from `enter_guest`.
+
+use crate::context::Context;
+use core::mem::offset_of;
+
+/// Cause of an exit, by vector.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Vector {
+    /// The guest's instruction: `ESR_EL2` says more.
+    Synchronous,
+    /// A physical interrupt.
+    Interrupt,
+    /// A physical SError.
+    SystemError,
+}
+
+const SYNCHRONOUS: u64 = 0;
+const INTERRUPT: u64 = 1;
+
+unsafe extern "C" {
+    static hypervisor_vectors: u8;
+    fn enter_guest(context: *mut Context) -> u64;
+}
+
+/// Has this CPU take exceptions by the vectors below. Those from EL2 itself go on to the image's.
+pub(crate) fn install() {
+    // SAFETY: the table below is complete.
+    unsafe {
+        core::arch::asm!(
+            "msr vbar_el2, {}",
+            "isb",
+            in(reg) &raw const hypervisor_vectors,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Runs the guest until it exits.
+///
+/// # Safety
+/// This CPU's EL1 and stage 2 belong to the guest, so that it reaches nothing but its own memory;
+/// the vectors are [installed](install), and interrupts are masked.
+pub(crate) unsafe fn enter(context: &mut Context) -> Vector {
+    // SAFETY: the caller's promise; the context is borrowed until the guest has exited.
+    match unsafe { enter_guest(context) } {
+        SYNCHRONOUS => Vector::Synchronous,
+        INTERRUPT => Vector::Interrupt,
+        _ => Vector::SystemError,
+    }
+}
+
+core::arch::global_asm!(
+    ".section .text.hypervisor_vectors, \"ax\"",
+    ".balign 0x800",
+    ".global hypervisor_vectors",
+    "hypervisor_vectors:",
+    // From EL2: the entries of the image's own table.
+    ".set offset, 0",
+    ".rept 8",
+    "    b vector_table_el2 + offset",
+    "    .balign 0x80",
+    "    .set offset, offset + 0x80",
+    ".endr",
+    // From the guest: AArch64, then AArch32 at EL0. Synchronous, IRQ, FIQ, SError.
+    ".rept 2",
+    "    stp x0, x1, [sp, #-16]!",
+    "    mov x1, #0",
+    "    b leave_guest",
+    "    .balign 0x80",
+    "    stp x0, x1, [sp, #-16]!",
+    "    mov x1, #1",
+    "    b leave_guest",
+    "    .balign 0x80",
+    "    stp x0, x1, [sp, #-16]!",
+    "    mov x1, #1",
+    "    b leave_guest",
+    "    .balign 0x80",
+    "    stp x0, x1, [sp, #-16]!",
+    "    mov x1, #2",
+    "    b leave_guest",
+    "    .balign 0x80",
+    ".endr",
+    ".macro vector_registers op:req, base:req",
+    "    \\op q0, q1, [\\base, #0]",
+    "    \\op q2, q3, [\\base, #32]",
+    "    \\op q4, q5, [\\base, #64]",
+    "    \\op q6, q7, [\\base, #96]",
+    "    \\op q8, q9, [\\base, #128]",
+    "    \\op q10, q11, [\\base, #160]",
+    "    \\op q12, q13, [\\base, #192]",
+    "    \\op q14, q15, [\\base, #224]",
+    "    \\op q16, q17, [\\base, #256]",
+    "    \\op q18, q19, [\\base, #288]",
+    "    \\op q20, q21, [\\base, #320]",
+    "    \\op q22, q23, [\\base, #352]",
+    "    \\op q24, q25, [\\base, #384]",
+    "    \\op q26, q27, [\\base, #416]",
+    "    \\op q28, q29, [\\base, #448]",
+    "    \\op q30, q31, [\\base, #480]",
+    ".endm",
+    // x2 to x29, with the context in x0.
+    ".macro middle_registers op:req",
+    "    \\op x2, x3, [x0, #{registers} + 16]",
+    "    \\op x4, x5, [x0, #{registers} + 32]",
+    "    \\op x6, x7, [x0, #{registers} + 48]",
+    "    \\op x8, x9, [x0, #{registers} + 64]",
+    "    \\op x10, x11, [x0, #{registers} + 80]",
+    "    \\op x12, x13, [x0, #{registers} + 96]",
+    "    \\op x14, x15, [x0, #{registers} + 112]",
+    "    \\op x16, x17, [x0, #{registers} + 128]",
+    "    \\op x18, x19, [x0, #{registers} + 144]",
+    "    \\op x20, x21, [x0, #{registers} + 160]",
+    "    \\op x22, x23, [x0, #{registers} + 176]",
+    "    \\op x24, x25, [x0, #{registers} + 192]",
+    "    \\op x26, x27, [x0, #{registers} + 208]",
+    "    \\op x28, x29, [x0, #{registers} + 224]",
+    ".endm",
+    // The procedure call standard: x19 to x30 and d8 to d15 are the caller's.
+    ".macro callers_registers op:req",
+    "    \\op x19, x20, [sp, #32]",
+    "    \\op x21, x22, [sp, #48]",
+    "    \\op x23, x24, [sp, #64]",
+    "    \\op x25, x26, [sp, #80]",
+    "    \\op x27, x28, [sp, #96]",
+    "    \\op x29, x30, [sp, #112]",
+    "    \\op d8, d9, [sp, #128]",
+    "    \\op d10, d11, [sp, #144]",
+    "    \\op d12, d13, [sp, #160]",
+    "    \\op d14, d15, [sp, #176]",
+    ".endm",
+    ".global enter_guest",
+    "enter_guest:",
+    "    sub sp, sp, #192",
+    "    callers_registers stp",
+    // The image keeps the CPU's number in TPIDR_EL1.
+    "    mrs x9, tpidr_el1",
+    "    mrs x10, fpcr",
+    "    stp x0, x9, [sp]",
+    "    str x10, [sp, #16]",
+    "    ldp x9, x10, [x0, #{pc}]",
+    "    msr elr_el2, x9",
+    "    msr spsr_el2, x10",
+    "    ldr x9, [x0, #{thread}]",
+    "    msr tpidr_el1, x9",
+    "    ldp x9, x10, [x0, #{float_status}]",
+    "    msr fpsr, x9",
+    "    msr fpcr, x10",
+    "    add x9, x0, #{vectors}",
+    "    vector_registers ldp, x9",
+    "    middle_registers ldp",
+    "    ldr x30, [x0, #{registers} + 240]",
+    "    ldp x0, x1, [x0, #{registers}]",
+    "    eret",
+    "    dsb nsh",
+    "    isb",
+    "leave_guest:",
+    "    ldr x0, [sp, #16]",
+    "    middle_registers stp",
+    "    str x30, [x0, #{registers} + 240]",
+    "    ldp x2, x3, [sp], #16",
+    "    stp x2, x3, [x0, #{registers}]",
+    "    add x9, x0, #{vectors}",
+    "    vector_registers stp, x9",
+    "    mrs x9, fpsr",
+    "    mrs x10, fpcr",
+    "    stp x9, x10, [x0, #{float_status}]",
+    "    mrs x9, tpidr_el1",
+    "    str x9, [x0, #{thread}]",
+    "    mrs x9, elr_el2",
+    "    mrs x10, spsr_el2",
+    "    stp x9, x10, [x0, #{pc}]",
+    "    ldr x10, [sp, #16]",
+    "    ldr x9, [sp, #8]",
+    "    msr fpcr, x10",
+    "    msr tpidr_el1, x9",
+    "    callers_registers ldp",
+    "    add sp, sp, #192",
+    "    mov x0, x1",
+    "    ret",
+    registers = const offset_of!(Context, registers),
+    pc = const offset_of!(Context, pc),
+    thread = const offset_of!(Context, thread),
+    float_status = const offset_of!(Context, float_status),
+    vectors = const offset_of!(Context, vectors),
+);

@@ -1,0 +1,111 @@
+//! The CPU's virtual interface, `ICH_*_EL2` (IHI 0069 §12.4): loaded before the guest is entered,
+//! stored and switched off after it has exited.
+
+use core::arch::asm;
+use gic_arch::ich::{Hcr, ListRegister, Vmcr, Vtr};
+use image_rt::read_register;
+use vgic::{MAX_LIST_REGISTERS, VirtualInterface};
+
+/// Registers that this CPU has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hardware {
+    pub(crate) vtr: Vtr,
+    lists: usize,
+    /// Active-priority registers of a group.
+    priorities: usize,
+}
+
+macro_rules! write_register {
+    ($name:literal, $value:expr) => {{
+        let value: u64 = $value;
+        // SAFETY: the register exists (`Hardware`), and concerns the guest alone.
+        unsafe {
+            asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags));
+        }
+    }};
+}
+
+/// Reads and writes one of several registers by its index, which is below the number that the CPU
+/// has. Other indices read as zero and are not written.
+macro_rules! indexed {
+    ($read:ident, $write:ident: $($index:literal => $name:literal),* $(,)?) => {
+        fn $read(index: usize) -> u64 {
+            match index {
+                $($index => read_register!($name),)*
+                _ => 0,
+            }
+        }
+
+        fn $write(index: usize, value: u64) {
+            match index {
+                $($index => write_register!($name, value),)*
+                _ => {}
+            }
+        }
+    };
+}
+
+indexed! {
+    read_priorities_0, write_priorities_0:
+    0 => "S3_4_C12_C8_0", 1 => "S3_4_C12_C8_1", 2 => "S3_4_C12_C8_2", 3 => "S3_4_C12_C8_3",
+}
+
+indexed! {
+    read_priorities_1, write_priorities_1:
+    0 => "S3_4_C12_C9_0", 1 => "S3_4_C12_C9_1", 2 => "S3_4_C12_C9_2", 3 => "S3_4_C12_C9_3",
+}
+
+indexed! {
+    read_list, write_list:
+    0 => "S3_4_C12_C12_0", 1 => "S3_4_C12_C12_1", 2 => "S3_4_C12_C12_2", 3 => "S3_4_C12_C12_3",
+    4 => "S3_4_C12_C12_4", 5 => "S3_4_C12_C12_5", 6 => "S3_4_C12_C12_6", 7 => "S3_4_C12_C12_7",
+    8 => "S3_4_C12_C13_0", 9 => "S3_4_C12_C13_1", 10 => "S3_4_C12_C13_2", 11 => "S3_4_C12_C13_3",
+    12 => "S3_4_C12_C13_4", 13 => "S3_4_C12_C13_5", 14 => "S3_4_C12_C13_6", 15 => "S3_4_C12_C13_7",
+}
+
+impl Hardware {
+    /// Asks this CPU.
+    pub(crate) fn here() -> Self {
+        let vtr = Vtr::from(read_register!("S3_4_C12_C11_1"));
+        Self {
+            vtr,
+            lists: (usize::from(vtr.list_regs_minus_one()) + 1).min(MAX_LIST_REGISTERS),
+            priorities: 1 << (vtr.pre_bits_minus_one() + 1).saturating_sub(5),
+        }
+    }
+
+    /// Loads what the guest is to find.
+    pub(crate) fn load(self, interface: &VirtualInterface) {
+        write_register!("S3_4_C12_C11_7", interface.vmcr.into());
+        let [zero, one] = interface.active_priorities;
+        for (index, (zero, one)) in zero.into_iter().zip(one).enumerate().take(self.priorities) {
+            write_priorities_0(index, zero.into());
+            write_priorities_1(index, one.into());
+        }
+        for (index, register) in interface.list.iter().enumerate().take(self.lists) {
+            write_list(index, (*register).into());
+        }
+        write_register!("S3_4_C12_C11_0", interface.hcr.into());
+    }
+
+    /// Stores what the guest left, and switches the interface off: its maintenance interrupt falls.
+    pub(crate) fn store(self) -> VirtualInterface {
+        let mut left = VirtualInterface {
+            hcr: Hcr::from(read_register!("S3_4_C12_C11_0")),
+            vmcr: Vmcr::from(read_register!("S3_4_C12_C11_7")),
+            active_priorities: [[0; 4]; 2],
+            list: [ListRegister::new(); MAX_LIST_REGISTERS],
+        };
+        for index in 0..self.priorities {
+            left.active_priorities[0][index] = read_priorities_0(index) as u32;
+            left.active_priorities[1][index] = read_priorities_1(index) as u32;
+        }
+        for (index, register) in left.list.iter_mut().enumerate().take(self.lists) {
+            *register = ListRegister::from(read_list(index));
+        }
+        write_register!("S3_4_C12_C11_0", 0);
+        // SAFETY: a barrier.
+        unsafe { asm!("isb", options(nostack, preserves_flags)) };
+        left
+    }
+}

@@ -1,0 +1,140 @@
+//! A guest's files, and their places in its memory.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+/// The guest's first process: it reports in lines that begin with its name.
+pub(super) const INIT: &str = r#"#!/busybox sh
+B=/busybox
+$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+echo "guest: cpus $($B nproc)"
+echo "guest: listens"
+read line
+echo "guest: heard $line"
+$B devmem 0x0a000000 32
+echo "guest: absent device $?"
+for cpu in /sys/devices/system/cpu/cpu[1-9]; do
+    [ -e $cpu/online ] && echo 0 > $cpu/online && echo 1 > $cpu/online
+done
+echo "guest: cpus again $($B nproc)"
+$B sed 's/^/guest: row /' /proc/interrupts
+$B poweroff -f
+"#;
+
+/// RAM of the machine below the guest's: the hypervisor's.
+pub(super) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
+/// Address of RAM on QEMU's `virt`.
+const RAM: u64 = 1 << 30;
+/// Room at the end of the guest's RAM that the hypervisor takes for the devicetree.
+const DEVICETREE_ROOM: u64 = 2 << 20;
+const ALIGNMENT: u64 = 2 << 20;
+
+/// A guest's files.
+#[derive(Debug)]
+pub(super) struct Files<'a> {
+    pub(super) kernel: &'a Path,
+    pub(super) initrd: Option<&'a Path>,
+    pub(super) append: &'a str,
+}
+
+impl Files<'_> {
+    /// QEMU's arguments that put them into the memory of a guest with so many MiB.
+    pub(super) fn loaders(&self, memory: u32) -> Result<Vec<OsString>> {
+        let start = RAM + MACHINE_BYTES_BELOW;
+        let end = start + (u64::from(memory) << 20) - DEVICETREE_ROOM;
+        let file = fs::read(self.kernel)
+            .with_context(|| format!("cannot read {}", self.kernel.display()))?;
+        let span = Span::of(&file);
+        let kernel = start + span.offset;
+        let mut next = kernel.checked_add(span.bytes).context("the kernel's size")?;
+        let append = escaped(&self.append.into());
+        let mut arguments =
+            loader(kernel, "kernel", self.kernel, &[OsString::from(",bootargs="), append]);
+        if let Some(initrd) = self.initrd {
+            let address = next.next_multiple_of(ALIGNMENT);
+            arguments.extend(loader(address, "initrd", initrd, &[]));
+            let bytes = fs::metadata(initrd)
+                .with_context(|| format!("cannot read {}", initrd.display()))?
+                .len();
+            next = address + bytes;
+        }
+        ensure!(next <= end, "the guest's files do not fit into {memory} MiB");
+        Ok(arguments)
+    }
+}
+
+fn loader(address: u64, kind: &str, file: &Path, more: &[OsString]) -> Vec<OsString> {
+    let mut device = OsString::from(format!("guest-loader,addr={address:#x},{kind}="));
+    device.push(escaped(&file.into()));
+    for part in more {
+        device.push(part);
+    }
+    vec!["-device".into(), device]
+}
+
+/// Commas in values of QEMU's options are doubled.
+fn escaped(value: &OsString) -> OsString {
+    value.to_string_lossy().replace(',', ",,").into()
+}
+
+/// The place that a kernel takes (Documentation/arch/arm64/booting.rst).
+#[derive(Debug, PartialEq, Eq)]
+struct Span {
+    /// Bytes from an address that is aligned to 2 MiB.
+    offset: u64,
+    bytes: u64,
+}
+
+impl Span {
+    fn of(file: &[u8]) -> Self {
+        /// Of images without a header, or with an old one.
+        const OLD_OFFSET: u64 = 0x8_0000;
+        let number = |at: usize| {
+            let bytes = file.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+            u64::from_le_bytes(bytes.unwrap_or_default())
+        };
+        let size = file.len() as u64;
+        let has_header = file.get(56..60) == Some(b"ARM\x64");
+        match number(16) {
+            bytes if has_header && bytes != 0 => {
+                Self { offset: number(8) % ALIGNMENT, bytes: bytes.max(size) }
+            }
+            _ => Self { offset: OLD_OFFSET, bytes: size },
+        }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn image(offset: u64, bytes: u64) -> Vec<u8> {
+        let mut file = vec![0; 64];
+        file[8..16].copy_from_slice(&offset.to_le_bytes());
+        file[16..24].copy_from_slice(&bytes.to_le_bytes());
+        file[56..60].copy_from_slice(b"ARM\x64");
+        file
+    }
+
+    #[test]
+    fn a_header_states_offset_and_size() {
+        assert_eq!(Span::of(&image(0, 0x1000)), Span { offset: 0, bytes: 0x1000 });
+        assert_eq!(Span::of(&image(0x8_0000, 10)), Span { offset: 0x8_0000, bytes: 64 });
+    }
+
+    #[test]
+    fn images_without_a_size_take_the_old_offset() {
+        let old = |bytes| Span { offset: 0x8_0000, bytes };
+        assert_eq!(Span::of(&image(0, 0)), old(64));
+        assert_eq!(Span::of(&[0; 100]), old(100));
+        assert_eq!(Span::of(&[]), old(0));
+    }
+
+    #[test]
+    fn commas_are_doubled() {
+        assert_eq!(escaped(&"earlycon=pl011,0x9000000".into()), "earlycon=pl011,,0x9000000");
+    }
+}

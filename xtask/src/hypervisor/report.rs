@@ -1,0 +1,189 @@
+//! What a guest of the test reports on its console.
+
+use anyhow::{Result, ensure};
+
+/// The end of the guest's machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// SYSTEM_OFF.
+    Off,
+    /// SYSTEM_RESET.
+    Reset,
+    /// The hypervisor did not get so far.
+    #[default]
+    Other,
+}
+
+impl Ending {
+    /// The ending that a line of the hypervisor tells.
+    pub(super) fn after(line: &str) -> Option<Self> {
+        match line.trim_end() {
+            "hypervisor: the guest turned its machine off" => Some(Self::Off),
+            "hypervisor: the guest reset its machine" => Some(Self::Reset),
+            line if line.starts_with("not ok - the image: ") => Some(Self::Other),
+            _ => None,
+        }
+    }
+}
+
+/// A guest's report.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    cpus: String,
+    cpus_again: String,
+    heard: String,
+    absent_device: String,
+    rows: Vec<Row>,
+    ending: Ending,
+    pub(super) last: String,
+}
+
+/// A row of `/proc/interrupts`.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    label: String,
+    /// By CPU.
+    counts: Vec<u64>,
+    name: String,
+}
+
+/// 128 and the number of SIGBUS: how a shell tells of a program that an external abort ended.
+const BUS_ERROR: &str = "135";
+/// A second of work: a vCPU whose timer fires once and no more has fewer ticks.
+const FEWEST_TICKS: u64 = 20;
+
+impl Report {
+    /// Takes a line into account. Does the guest listen now?
+    pub(super) fn line(&mut self, line: &str) -> bool {
+        let line = line.trim_end();
+        self.last = line.into();
+        self.ending = Ending::after(line).unwrap_or(self.ending);
+        let Some(said) = line.strip_prefix("guest: ") else { return false };
+        let fields = [
+            ("cpus again ", &mut self.cpus_again),
+            ("cpus ", &mut self.cpus),
+            ("heard ", &mut self.heard),
+            ("absent device ", &mut self.absent_device),
+        ];
+        for (begin, field) in fields {
+            if let Some(value) = said.strip_prefix(begin) {
+                *field = value.into();
+                return false;
+            }
+        }
+        self.rows.extend(said.strip_prefix("row ").and_then(Row::parse));
+        said == "listens"
+    }
+
+    /// The counts in words.
+    pub(super) fn summary(&self) -> String {
+        let count = |name: &str| self.counts(name).iter().sum::<u64>();
+        format!(
+            "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs",
+            self.cpus,
+            count("arch_timer"),
+            count("uart-pl011"),
+            self.ipis(),
+        )
+    }
+
+    /// Each vCPU was there with its timer, went off and came back; the UART's interrupts arrived;
+    /// a device that is not there ended the program that asked for it, and nothing else.
+    pub(super) fn judge(&self, cpus: usize, typed: &str) -> Result<()> {
+        ensure!(self.ending == Ending::Off, "{:?}; the last line is `{}`", self.ending, self.last);
+        ensure!(self.cpus == cpus.to_string(), "it has {} vCPUs", self.cpus);
+        ensure!(self.cpus_again == self.cpus, "{} vCPUs after hotplug", self.cpus_again);
+        ensure!(self.heard == typed, "it heard `{}`", self.heard);
+        ensure!(self.absent_device == BUS_ERROR, "an absent device: {}", self.absent_device);
+        let ticks = self.counts("arch_timer");
+        ensure!(ticks.len() == cpus, "{} columns of interrupts", ticks.len());
+        ensure!(ticks.iter().all(|ticks| *ticks >= FEWEST_TICKS), "timer interrupts: {ticks:?}");
+        ensure!(self.counts("uart-pl011").iter().any(|count| *count > 0), "no UART interrupt");
+        ensure!(cpus == 1 || self.ipis() > 0, "no IPI");
+        Ok(())
+    }
+
+    fn counts(&self, name: &str) -> &[u64] {
+        let row = self.rows.iter().find(|row| row.name.ends_with(name));
+        row.map_or(&[], |row| &row.counts)
+    }
+
+    fn ipis(&self) -> u64 {
+        let rows = self.rows.iter().filter(|row| row.label.starts_with("IPI"));
+        rows.flat_map(|row| &row.counts).sum()
+    }
+}
+
+impl Row {
+    fn parse(text: &str) -> Option<Self> {
+        let (label, rest) = text.split_once(':')?;
+        let words: Vec<_> = rest.split_whitespace().collect();
+        let counts: Vec<_> = words.iter().map_while(|word| word.parse().ok()).collect();
+        let name = words[counts.len()..].join(" ");
+        Some(Self { label: label.trim().into(), counts, name })
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const GOOD: &[&str] = &[
+        "hypervisor: a guest of 2 vCPUs with 512 MiB",
+        "guest: cpus 2\r",
+        "guest: listens",
+        "hello",
+        "guest: heard hello",
+        "Bus error",
+        "guest: absent device 135",
+        "guest: cpus again 2",
+        "guest: row            CPU0       CPU1",
+        "guest: row  11:        413        412     GICv3  27 Level     arch_timer",
+        "guest: row  13:          2          0     GICv3  33 Level     uart-pl011",
+        "guest: row IPI0:         0          1       Rescheduling interrupts",
+        "hypervisor: the guest turned its machine off",
+    ];
+
+    fn judged(change: impl Fn(&str) -> String) -> Result<()> {
+        let mut report = Report::default();
+        for line in GOOD {
+            report.line(&change(line));
+        }
+        report.judge(2, "hello")
+    }
+
+    #[test]
+    fn a_complete_report_passes() {
+        judged(ToOwned::to_owned).unwrap();
+    }
+
+    #[test]
+    fn incomplete_reports_are_refused() {
+        for (from, to) in [
+            ("turned its machine off", "reset its machine"),
+            ("heard hello", "heard hell"),
+            ("device 135", "device 0"),
+            ("again 2", "again 1"),
+            ("cpus 2", "cpus 4"),
+            ("412 ", "  3 "),
+            ("413        412", "413"),
+            ("   2          0 ", "   0          0 "),
+            ("        1       Resch", "        0       Resch"),
+        ] {
+            assert!(GOOD.iter().any(|line| line.contains(from)), "no line has `{from}`");
+            assert!(judged(|line| line.replace(from, to)).is_err(), "`{to}` passes");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_listens_is_typed_to_once() {
+        let mut report = Report::default();
+        assert_eq!(GOOD.iter().filter(|line| report.line(line)).count(), 1);
+    }
+
+    #[test]
+    fn a_panic_is_no_ending_of_the_guest() {
+        assert_eq!(Ending::after("not ok - the image: x"), Some(Ending::Other));
+        assert_eq!(Ending::after("guest: cpus 1"), None);
+    }
+}
