@@ -27,7 +27,7 @@ pub(crate) fn probe() -> Result<Probe, MeasureError> {
     let interrupts = interrupts.map_err(|error| failed(&error))?;
     let requester = RequesterId::pci(1, 0, 0);
     let (parent, store) = (Arc::new(IdleParent), Arc::new(IdleStore));
-    let config = MsiDeviceConfig { name: "device", requester, parent, store };
+    let config = MsiDeviceConfig::new("device", requester, parent, store);
     let device = MsiDevice::attach(&interrupts, config).map_err(|error| failed(&error))?;
     let granted =
         device.allocate(Shape::Independent, VECTORS..=VECTORS).map_err(|error| failed(&error))?;

@@ -47,7 +47,7 @@
 //! ) -> Result<(IrqHandle, MsiDevice), Box<dyn Error>> {
 //!     let host = irqchip.description().hosts.first().ok_or("no PCI")?;
 //!     let parent = irqchip.pci_parent(host, function)?;
-//!     let config = MsiDeviceConfig { name: "nvme0", requester: function, parent, store };
+//!     let config = MsiDeviceConfig::new("nvme0", function, parent, store);
 //!     let device = MsiDevice::attach(irqchip.interrupts(), config)?;
 //!     let vectors = device.allocate(Shape::Independent, 1..=1)?;
 //!     let handle = device.request(vectors[0].slot, "nvme0-admin", |_| ())?;

@@ -30,12 +30,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let memory = Arc::new(RingMemory::default());
     let device = MsiDevice::attach(
         &interrupts,
-        MsiDeviceConfig {
-            name: "wifi0",
-            requester: RequesterId::pci(1, 0, 0),
-            parent: Arc::new(Doorbells::default()),
-            store: memory.clone(),
-        },
+        MsiDeviceConfig::new(
+            "wifi0",
+            RequesterId::pci(1, 0, 0),
+            Arc::new(Doorbells::default()),
+            memory.clone(),
+        ),
     )?;
 
     // A vector for each ring, or else one for all: the controller has four.

@@ -74,7 +74,7 @@ impl WiredBridge {
         let BridgeConfig { name, requester, parent, bridge } = config;
         let store: Arc<dyn MessageStore> = bridge.clone();
         let device =
-            MsiDevice::attach(interrupts, MsiDeviceConfig { name, requester, parent, store })?;
+            MsiDevice::attach(interrupts, MsiDeviceConfig::new(name, requester, parent, store))?;
         Ok(Self { device, bridge })
     }
 

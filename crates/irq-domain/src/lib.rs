@@ -112,12 +112,9 @@
 //! use std::sync::Arc;
 //!
 //! let interrupts = Interrupts::new(Config::new(NonZeroU16::MIN, Arc::new(Kernel)))?;
-//! let device = MsiDevice::attach(&interrupts, MsiDeviceConfig {
-//!     name: "nvme0",
-//!     requester: RequesterId::pci(1, 0, 0),
-//!     parent: Arc::new(Controller),
-//!     store: Arc::new(Store),
-//! })?;
+//! let requester = RequesterId::pci(1, 0, 0);
+//! let config = MsiDeviceConfig::new("nvme0", requester, Arc::new(Controller), Arc::new(Store));
+//! let device = MsiDevice::attach(&interrupts, config)?;
 //! let granted = device.allocate(Shape::Independent, 1..=4)?;
 //! let handle = device.request(granted[0].slot, "nvme0-admin", |context| {
 //!     assert_eq!(context.cpu(), Cpu::new(0));

@@ -40,6 +40,7 @@ use msi_types::{
 };
 
 /// A device, as its bus knows it.
+#[non_exhaustive]
 pub struct MsiDeviceConfig<'a> {
     /// For people: the function's address, or the node's name.
     pub name: &'a str,
@@ -49,6 +50,18 @@ pub struct MsiDeviceConfig<'a> {
     pub parent: Arc<dyn MsiParent>,
     /// The store of its messages.
     pub store: Arc<dyn MessageStore>,
+}
+
+impl<'a> MsiDeviceConfig<'a> {
+    /// A device of this name and requester ID, served by `parent`, with its messages in `store`.
+    pub fn new(
+        name: &'a str,
+        requester: RequesterId,
+        parent: Arc<dyn MsiParent>,
+        store: Arc<dyn MessageStore>,
+    ) -> Self {
+        Self { name, requester, parent, store }
+    }
 }
 
 impl fmt::Debug for MsiDeviceConfig<'_> {

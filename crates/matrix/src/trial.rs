@@ -107,12 +107,12 @@ impl<'a> Trial<'a> {
     /// Attaches the endpoint, allocates its vectors and requests them.
     pub(crate) fn begin(board: &'a Board, endpoint: Endpoint) -> Result<Self, TrialError> {
         let probed = board.probe(endpoint).map_err(TrialError::Broken)?;
-        let config = MsiDeviceConfig {
-            name: endpoint.name(),
-            requester: endpoint.requester(),
-            parent: Arc::clone(&board.parent),
-            store: Arc::clone(&probed.found.store),
-        };
+        let config = MsiDeviceConfig::new(
+            endpoint.name(),
+            endpoint.requester(),
+            Arc::clone(&board.parent),
+            Arc::clone(&probed.found.store),
+        );
         let device = MsiDevice::attach(&board.interrupts, config)?;
         Self::start(board, probed, device)
     }

@@ -64,7 +64,7 @@ fn serve(
     interrupts.cpu_online(THIS, |_| ())?;
     let requester = RequesterId::pci(1, 0, 0);
     let store = Arc::new(Store::default());
-    let config = MsiDeviceConfig { name: "device", requester, parent, store };
+    let config = MsiDeviceConfig::new("device", requester, parent, store);
     let device = MsiDevice::attach(interrupts, config)?;
     let vectors = device.allocate(Shape::Independent, 1..=VECTORS)?;
     let count = |_: &irq_domain::IrqContext<'_>| _ = MESSAGES.fetch_add(1, Ordering::Relaxed);

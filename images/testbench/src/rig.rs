@@ -144,7 +144,7 @@ impl Rig {
         let parent = machine.parent.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
         let (store, shape) = function.store()?;
         let before = Ledger::now();
-        let config = MsiDeviceConfig { name, requester: function.requester, parent, store };
+        let config = MsiDeviceConfig::new(name, function.requester, parent, store);
         let msi = MsiDevice::attach(&machine.interrupts, config)?;
         let vectors = msi.allocate(shape, 1..=most)?;
         let counts = Arc::new(Counts::new(vectors.len()));

@@ -95,7 +95,7 @@ impl SoftDevice {
             machine.controller.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
         let memory = Arc::new(Memory((0..vectors).map(|_| IrqMutex::new(None)).collect()));
         let requester = RequesterId::pci(0, 0, 0);
-        let config = MsiDeviceConfig { name: "soft", requester, parent, store: memory.clone() };
+        let config = MsiDeviceConfig::new("soft", requester, parent, memory.clone());
         let msi = MsiDevice::attach(&machine.interrupts, config)?;
         let vectors = msi.allocate(Shape::Independent, vectors..=vectors)?;
         let mut serving = Vec::new();

@@ -287,12 +287,12 @@ impl TableMemory for Function {
 /// A machine with this store's device attached.
 pub(crate) fn attach(kind: Kind, store: Arc<dyn MessageStore>) -> (Machine, MsiDevice) {
     let machine = Machine::new(kind);
-    let config = MsiDeviceConfig {
-        name: "01:00.0",
-        requester: RequesterId::pci(1, 0, 0),
-        parent: machine.controller.clone(),
+    let config = MsiDeviceConfig::new(
+        "01:00.0",
+        RequesterId::pci(1, 0, 0),
+        machine.controller.clone(),
         store,
-    };
+    );
     let device = MsiDevice::attach(&machine.interrupts, config).unwrap();
     (machine, device)
 }

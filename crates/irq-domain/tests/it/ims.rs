@@ -27,12 +27,7 @@ fn assert_may_sleep() {
 }
 
 fn attach(machine: &Machine, store: Arc<dyn MessageStore>) -> MsiDevice {
-    let config = MsiDeviceConfig {
-        name: "device",
-        requester: DEVICE,
-        parent: machine.controller.clone(),
-        store,
-    };
+    let config = MsiDeviceConfig::new("device", DEVICE, machine.controller.clone(), store);
     MsiDevice::attach(&machine.interrupts, config).unwrap()
 }
 

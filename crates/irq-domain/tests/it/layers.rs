@@ -139,8 +139,7 @@ fn attach(
     requester: RequesterId,
     store: &Arc<Store>,
 ) -> Result<MsiDevice, MsiDeviceError> {
-    let config =
-        MsiDeviceConfig { name: "device", requester, parent: parent.clone(), store: store.clone() };
+    let config = MsiDeviceConfig::new("device", requester, parent.clone(), store.clone());
     MsiDevice::attach(&machine.interrupts, config)
 }
 

@@ -168,8 +168,7 @@ fn layers_pass_on_managed_cpus() {
         LayeredParent::new(ShimLayer::new("bridge"), machine.controller.clone(), Arc::new(Kernel));
     let parent: Arc<dyn MsiParent> = Arc::new(bridge);
     let store = machine.store(StoreKind::MSIX);
-    let config =
-        MsiDeviceConfig { name: "device", requester: RequesterId::pci(1, 0, 0), parent, store };
+    let config = MsiDeviceConfig::new("device", RequesterId::pci(1, 0, 0), parent, store);
     let device = MsiDevice::attach(&machine.interrupts, config).unwrap();
     device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
     assert_eq!(*machine.controller.managed.lock().unwrap(), [[CPU1, CPU2]]);

@@ -215,12 +215,12 @@ impl Machine {
         &self,
         store: &Arc<Store>,
     ) -> Result<MsiDevice, irq_domain::MsiDeviceError> {
-        let config = MsiDeviceConfig {
-            name: "device",
-            requester: RequesterId::pci(1, 0, 0),
-            parent: self.controller.clone(),
-            store: store.clone(),
-        };
+        let config = MsiDeviceConfig::new(
+            "device",
+            RequesterId::pci(1, 0, 0),
+            self.controller.clone(),
+            store.clone(),
+        );
         MsiDevice::attach(&self.interrupts, config)
     }
 

@@ -87,10 +87,7 @@ fn attach_over(
         None => machine.controller.clone(),
     };
     let requester = RequesterId::pci(1, 0, 0);
-    MsiDevice::attach(
-        &machine.interrupts,
-        MsiDeviceConfig { name: "device", requester, parent, store },
-    )
+    MsiDevice::attach(&machine.interrupts, MsiDeviceConfig::new("device", requester, parent, store))
 }
 
 const PROOF: Isolation = Isolation::Isolated(IsolatingMechanism::InterruptRemapping);
@@ -129,8 +126,7 @@ fn a_remapping_hypervisor_makes_messages_real() {
         Arc::new(Kernel),
     ));
     let store = machine.store(StoreKind::SLOW);
-    let config =
-        MsiDeviceConfig { name: "device", requester: RequesterId::pci(1, 0, 0), parent, store };
+    let config = MsiDeviceConfig::new("device", RequesterId::pci(1, 0, 0), parent, store);
     assert!(MsiDevice::attach(&machine.interrupts, config).is_ok());
 }
 

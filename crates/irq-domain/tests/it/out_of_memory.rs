@@ -199,12 +199,7 @@ fn a_layer_without_memory_gives_everything_back() {
     let translation = Translation::new(DoorbellMode::Mapped(Granule::Size4K));
     let parent = iommu(&machine, &translation);
     let store = machine.store(StoreKind::MSIX);
-    let config = || MsiDeviceConfig {
-        name: "device",
-        requester: DEVICE,
-        parent: parent.clone(),
-        store: store.clone(),
-    };
+    let config = || MsiDeviceConfig::new("device", DEVICE, parent.clone(), store.clone());
     let no_memory = |error| match error {
         MsiDeviceError::NoMemory | MsiDeviceError::Controller(MsiError::NoMemory(_)) => {}
         other => panic!("{other}"),

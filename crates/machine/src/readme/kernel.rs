@@ -44,7 +44,7 @@ pub fn probe<K: GicPlatform + 'static>(
 ) -> Result<Pci, Box<dyn Error>> {
     let host = irqchip.description().hosts.first().ok_or("firmware describes no PCI")?;
     let parent = irqchip.pci_parent(host, requester)?;
-    let config = MsiDeviceConfig { name: "device", requester, parent, store };
+    let config = MsiDeviceConfig::new("device", requester, parent, store);
     let device = MsiDevice::attach(irqchip.interrupts(), config)?;
     let vectors = device.allocate(shape, 1..=32)?;
     let handle = device.request(vectors[0].slot, "first", handler)?;

@@ -118,12 +118,7 @@ impl Device {
         system.faults.admit()?;
         let FoundStore { store, shape } = self.store(system)?;
         let store = system.faults.store(store);
-        let config = MsiDeviceConfig {
-            name: &self.config.name,
-            requester: self.config.requester,
-            parent,
-            store,
-        };
+        let config = MsiDeviceConfig::new(&self.config.name, self.config.requester, parent, store);
         let device =
             MsiDevice::attach(&system.interrupts, config).map_err(|error| error.to_string())?;
         Ok((device, shape))
