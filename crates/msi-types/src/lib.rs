@@ -48,6 +48,7 @@ mod negotiation;
 mod parent;
 mod passthrough;
 pub mod pci;
+mod setters;
 mod store;
 mod wired;
 

@@ -1,18 +1,6 @@
 //! Configuration of a virtual GIC: its memory map, its vCPUs and the options of the architecture
 //! that it has.
 
-/// Defines a setter for each field of a configuration.
-macro_rules! setters {
-    ($($with:ident: $field:ident: $type:ty,)*) => {$(
-        #[doc = concat!("With this [`", stringify!($field), "`](Self::", stringify!($field), ").")]
-        #[must_use]
-        pub fn $with(mut self, $field: $type) -> Self {
-            self.$field = $field;
-            self
-        }
-    )*};
-}
-
 mod error;
 mod its;
 mod v2m;
@@ -203,7 +191,7 @@ impl VgicConfig {
         }
     }
 
-    setters! {
+    msi_types::setters! {
         with_cpus: cpus: Vec<CpuConfig>,
         with_distributor: distributor: u64,
         with_redistributors: redistributors: Vec<RedistributorRegion>,

@@ -149,7 +149,7 @@ impl ItsConfig {
         }
     }
 
-    setters! {
+    msi_types::setters! {
         with_base: base: u64,
         with_device_id_bits: device_id_bits: u8,
         with_event_id_bits: event_id_bits: u8,

@@ -73,7 +73,7 @@ impl V2mConfig {
         Self { base, first_spi, count, iidr: 0, naming: V2mNaming::IntId }
     }
 
-    setters! {
+    msi_types::setters! {
         with_iidr: iidr: u32,
         with_naming: naming: V2mNaming,
     }
