@@ -13,6 +13,7 @@ use core::fmt;
 use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};
 
 /// A device that will have several domains.
+#[non_exhaustive]
 pub struct SharedDeviceConfig {
     /// The device's requester ID.
     pub requester: RequesterId,
@@ -20,6 +21,13 @@ pub struct SharedDeviceConfig {
     pub parent: Arc<dyn MsiParent>,
     /// Upper bound of the vectors of all its domains together.
     pub vectors: u32,
+}
+
+impl SharedDeviceConfig {
+    /// A device of this requester ID, served by `parent`, of at most so many vectors.
+    pub fn new(requester: RequesterId, parent: Arc<dyn MsiParent>, vectors: u32) -> Self {
+        Self { requester, parent, vectors }
+    }
 }
 
 impl fmt::Debug for SharedDeviceConfig {

@@ -12,11 +12,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Mutex};
 
 fn shared(machine: &Machine) -> SharedDevice {
-    let config = SharedDeviceConfig {
-        requester: RequesterId::pci(1, 0, 0),
-        parent: machine.controller.clone(),
-        vectors: 16,
-    };
+    let config = SharedDeviceConfig::new(RequesterId::pci(1, 0, 0), machine.controller.clone(), 16);
     SharedDevice::attach(&machine.interrupts, config).unwrap()
 }
 
@@ -86,11 +82,7 @@ fn a_task_detaches_a_device_dropped_in_a_handler() {
 fn no_domain_without_an_attachment() {
     let machine = Machine::new(Kind::Stays);
     machine.controller.fail_in.store(0, Relaxed);
-    let config = SharedDeviceConfig {
-        requester: RequesterId::pci(1, 0, 0),
-        parent: machine.controller.clone(),
-        vectors: 16,
-    };
+    let config = SharedDeviceConfig::new(RequesterId::pci(1, 0, 0), machine.controller.clone(), 16);
     let refused = SharedDevice::attach(&machine.interrupts, config).err();
     assert_eq!(refused, Some(MsiDeviceError::Controller(FAULT)));
 }

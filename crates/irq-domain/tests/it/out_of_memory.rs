@@ -46,11 +46,7 @@ fn an_attachment_without_memory_is_given_back() {
         assert_eq!(in_use(&machine), [0; 4]);
     };
     drop(after_failures(4, || machine.try_attach(&store), nothing_remains));
-    let config = || SharedDeviceConfig {
-        requester: DEVICE,
-        parent: machine.controller.clone(),
-        vectors: 16,
-    };
+    let config = || SharedDeviceConfig::new(DEVICE, machine.controller.clone(), 16);
     let shared =
         after_failures(1, || SharedDevice::attach(&machine.interrupts, config()), nothing_remains);
     let domain = after_failures(

@@ -92,11 +92,8 @@ fn iommu_makes_far_doorbell_reachable() {
 fn table_and_queue_share_one_attachment() {
     for (parent, layer, world) in stacks().filter(|(_, _, world)| *world == World::BareMetal) {
         let board = board(parent, layer, world);
-        let device = SharedDeviceConfig {
-            requester: Endpoint::PciMsix.requester(),
-            parent: Arc::clone(&board.parent),
-            vectors: 24,
-        };
+        let device =
+            SharedDeviceConfig::new(Endpoint::PciMsix.requester(), Arc::clone(&board.parent), 24);
         let device = SharedDevice::attach(&board.interrupts, device).unwrap();
         let table = Trial::begin_of(&board, Endpoint::PciMsix, &device).unwrap();
         let queue = Trial::begin_of(&board, Endpoint::ImsQueue, &device).unwrap();
