@@ -24,6 +24,7 @@ pub trait InputBridge: MessageStore {
 }
 
 /// A bridge, as its bus knows it.
+#[non_exhaustive]
 pub struct BridgeConfig<'a> {
     /// For people: the node's name.
     pub name: &'a str,
@@ -33,6 +34,18 @@ pub struct BridgeConfig<'a> {
     pub parent: Arc<dyn MsiParent>,
     /// Its registers.
     pub bridge: Arc<dyn InputBridge>,
+}
+
+impl<'a> BridgeConfig<'a> {
+    /// A bridge of this name and requester ID, served by `parent`, with the registers `bridge`.
+    pub fn new(
+        name: &'a str,
+        requester: RequesterId,
+        parent: Arc<dyn MsiParent>,
+        bridge: Arc<dyn InputBridge>,
+    ) -> Self {
+        Self { name, requester, parent, bridge }
+    }
 }
 
 impl fmt::Debug for BridgeConfig<'_> {
@@ -46,6 +59,7 @@ impl fmt::Debug for BridgeConfig<'_> {
 
 /// A bridge's input, as the driver of the device on it wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct InputRequest<'a> {
     /// The input.
     pub input: u16,
@@ -55,6 +69,20 @@ pub struct InputRequest<'a> {
     pub name: &'a str,
     /// Enabled or disabled after the request.
     pub start: Start,
+}
+
+impl<'a> InputRequest<'a> {
+    /// A request of an input, enabled at once.
+    pub const fn new(input: u16, trigger: Trigger, name: &'a str) -> Self {
+        Self { input, trigger, name, start: Start::Enabled }
+    }
+
+    msi_types::setters! {
+        with_input: input: u16,
+        with_trigger: trigger: Trigger,
+        with_name: name: &'a str,
+        with_start: start: Start,
+    }
 }
 
 /// A bridge at its controller. Each input that ever had a handler has a vector, which stays the

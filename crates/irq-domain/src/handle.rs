@@ -20,6 +20,7 @@ use msi_types::{Cpu, HwIrq, Pending, Trigger, WiredParent};
 
 /// A wired interrupt, as its device's driver wants it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct WiredRequest<'a> {
     /// The input of the root controller: on a GIC the INTID of an SPI.
     pub hwirq: HwIrq,
@@ -29,6 +30,20 @@ pub struct WiredRequest<'a> {
     pub name: &'a str,
     /// Enabled or disabled after the request.
     pub start: Start,
+}
+
+impl<'a> WiredRequest<'a> {
+    /// A request of an input, enabled at once.
+    pub const fn new(hwirq: HwIrq, trigger: Trigger, name: &'a str) -> Self {
+        Self { hwirq, trigger, name, start: Start::Enabled }
+    }
+
+    msi_types::setters! {
+        with_hwirq: hwirq: HwIrq,
+        with_trigger: trigger: Trigger,
+        with_name: name: &'a str,
+        with_start: start: Start,
+    }
 }
 
 /// A requested interrupt. Dropping the handle masks the interrupt and removes the handler.

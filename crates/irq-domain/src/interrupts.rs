@@ -26,6 +26,7 @@ use core::num::NonZeroU16;
 use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 
 /// Configuration of an interrupt core.
+#[non_exhaustive]
 pub struct Config {
     /// Number of CPUs that are or can come on line: [`Cpu`]s 0 to one less.
     pub cpus: NonZeroU16,

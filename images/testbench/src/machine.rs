@@ -18,7 +18,7 @@ use image_rt::pci::{self, Function};
 use image_rt::start::Started;
 use image_rt::{cpu, exceptions};
 use irq_domain::layer::{DoorbellMapping, LayeredParent};
-use irq_domain::{Interrupts, Start, WiredRequest};
+use irq_domain::{Interrupts, WiredRequest};
 use msi_types::{Cpu, HwIrq, MsiParent, RequesterId, Trigger};
 use spin::Once;
 
@@ -161,8 +161,7 @@ fn translated(
     interrupts: &Interrupts,
 ) -> Translated {
     let (vector, reader) = (HwIrq::new(smmu.event_spi()), smmu.clone());
-    let request =
-        WiredRequest { hwirq: vector, trigger: Trigger::Edge, name: "smmu", start: Start::Enabled };
+    let request = WiredRequest::new(vector, Trigger::Edge, "smmu");
     let handle = interrupts.request_wired(request, move |_| reader.take_events());
     // For ever: the SMMU is never released.
     core::mem::forget(handle.expect("the SMMU's event interrupt"));

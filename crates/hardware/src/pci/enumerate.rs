@@ -188,13 +188,13 @@ impl FoundFunction {
             return Ok(FoundStore { store, shape: Shape::AlignedGroup });
         }
         let capability = MsixCapability::find(&*config)?;
-        let parts = MsixParts {
-            table: self.region(capability.table.bir()),
-            pending: self.region(capability.pending.bir()),
+        let parts = MsixParts::new(
             capability,
             config,
+            self.region(capability.table.bir()),
+            self.region(capability.pending.bir()),
             host,
-        };
+        );
         Ok(FoundStore { store: Arc::new(MsixStore::new(parts)?), shape: Shape::Independent })
     }
 

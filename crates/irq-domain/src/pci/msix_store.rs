@@ -62,6 +62,7 @@ impl MsixCapability {
 }
 
 /// Parts of an [`MsixStore`].
+#[non_exhaustive]
 pub struct MsixParts {
     /// The result of [`MsixCapability::find`].
     pub capability: MsixCapability,
@@ -73,6 +74,19 @@ pub struct MsixParts {
     pub pending: Arc<dyn TableMemory>,
     /// The kernel.
     pub host: Arc<dyn Host>,
+}
+
+impl MsixParts {
+    /// The parts of one function's store, in the order of the fields.
+    pub fn new(
+        capability: MsixCapability,
+        config: Arc<dyn ConfigSpace>,
+        table: Arc<dyn TableMemory>,
+        pending: Arc<dyn TableMemory>,
+        host: Arc<dyn Host>,
+    ) -> Self {
+        Self { capability, config, table, pending, host }
+    }
 }
 
 impl fmt::Debug for MsixParts {

@@ -2,8 +2,7 @@
 
 use crate::mock::{CPUS, FAULT, Hook, Hotplug as _, Kernel, Kind, Machine, Root, Store, StoreKind};
 use irq_domain::{
-    AffinityPolicy, Config, Interrupts, IrqHandle, MoveError, MsiDevice, Start, Stranded,
-    WiredRequest,
+    AffinityPolicy, Config, Interrupts, IrqHandle, MoveError, MsiDevice, Stranded, WiredRequest,
 };
 use msi_types::{Cpu, HwIrq, Masking, MoveOutcome, MsiError, Rewrite, Shape, Trigger};
 use std::num::NonZeroU16;
@@ -356,12 +355,7 @@ fn line_under(policy: impl AffinityPolicy + 'static) -> (Interrupts, IrqHandle) 
     let cpus = NonZeroU16::new(4).unwrap();
     let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
     let interrupts = Interrupts::new(config.with_policy(Box::new(policy))).unwrap();
-    let request = WiredRequest {
-        hwirq: HwIrq::new(40),
-        trigger: Trigger::Edge,
-        name: "line",
-        start: Start::Enabled,
-    };
+    let request = WiredRequest::new(HwIrq::new(40), Trigger::Edge, "line");
     let handle = interrupts.request_wired(request, |_| {}).unwrap();
     (interrupts, handle)
 }

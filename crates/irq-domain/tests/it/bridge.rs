@@ -101,17 +101,16 @@ impl InputBridge for Hardware {
     }
 }
 
-pub(crate) const LEVEL: InputRequest<'static> =
-    InputRequest { input: 2, trigger: Trigger::Level, name: "level", start: Start::Enabled };
+pub(crate) const LEVEL: InputRequest<'static> = InputRequest::new(2, Trigger::Level, "level");
 
 pub(crate) fn attach(machine: &Machine) -> (Arc<Hardware>, WiredBridge) {
     let hardware = Hardware::new(&machine.controller);
-    let config = BridgeConfig {
-        name: "mbigen",
-        requester: RequesterId::new(0x40),
-        parent: machine.controller.clone(),
-        bridge: hardware.clone(),
-    };
+    let config = BridgeConfig::new(
+        "mbigen",
+        RequesterId::new(0x40),
+        machine.controller.clone(),
+        hardware.clone(),
+    );
     (hardware, WiredBridge::attach(&machine.interrupts, config).unwrap())
 }
 
@@ -136,7 +135,7 @@ fn a_level_runs_its_handler_until_it_falls() {
 fn an_edge_runs_its_handler_once_each() {
     let machine = Machine::new(Kind::NamesCpu);
     let (hardware, bridge) = attach(&machine);
-    let request = InputRequest { input: 7, trigger: Trigger::Edge, ..LEVEL };
+    let request = LEVEL.with_input(7).with_trigger(Trigger::Edge);
     let handle = bridge.request(request, |_| {}).unwrap();
     for cpu in [1, 2, 3] {
         handle.set_affinity(Cpu::new(cpu)).unwrap();
@@ -168,10 +167,10 @@ fn a_level_without_handler_is_its_successors() {
 fn an_impossible_trigger_is_refused() {
     let machine = Machine::new(Kind::Stays);
     let (_, bridge) = attach(&machine);
-    let refused = bridge.request(InputRequest { input: 7, ..LEVEL }, |_| {});
+    let refused = bridge.request(LEVEL.with_input(7), |_| {});
     let reason = StoreError { slot: 7, reason: "an edge alone" };
     assert_eq!(refused.err(), Some(RequestError::Bridge(MsiDeviceError::Store(reason))));
-    let missing = bridge.request(InputRequest { input: 8, ..LEVEL }, |_| {});
+    let missing = bridge.request(LEVEL.with_input(8), |_| {});
     assert_eq!(missing.err(), Some(RequestError::Bridge(MsiDeviceError::NoSlot(8))));
 }
 
@@ -179,7 +178,7 @@ fn an_impossible_trigger_is_refused() {
 fn an_input_goes_with_its_bridge() {
     let machine = Machine::new(Kind::Stays);
     let (hardware, bridge) = attach(&machine);
-    let request = InputRequest { start: Start::Disabled, trigger: Trigger::Edge, ..LEVEL };
+    let request = LEVEL.with_start(Start::Disabled).with_trigger(Trigger::Edge);
     let handle = bridge.request(request, |_| {}).unwrap();
     hardware.drive(2, true);
     machine.settle();

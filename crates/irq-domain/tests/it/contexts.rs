@@ -3,7 +3,7 @@
 use crate::function::{Function, attach};
 use crate::mock::{Hotplug as _, Kernel, Kind, Machine, StoreKind, in_hard_irq};
 use irq_domain::pci::AccessContext;
-use irq_domain::{Dispatched, IrqHandle, LocalCpu, MsiDevice, Start, WiredRequest};
+use irq_domain::{Dispatched, IrqHandle, LocalCpu, MsiDevice, WiredRequest};
 use msi_types::pci::msi;
 use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -159,12 +159,7 @@ struct CallsBack(irq_domain::Interrupts, Arc<AtomicBool>);
 impl Drop for CallsBack {
     fn drop(&mut self) {
         self.0.offline(Cpu::new(3)).unwrap();
-        let other = WiredRequest {
-            hwirq: HwIrq::new(60),
-            trigger: Trigger::Edge,
-            name: "other",
-            start: Start::Enabled,
-        };
+        let other = WiredRequest::new(HwIrq::new(60), Trigger::Edge, "other");
         drop(self.0.request_wired(other, |_| {}).unwrap());
         self.1.store(true, Ordering::SeqCst);
     }
@@ -190,8 +185,7 @@ fn a_refused_handler_is_freed_without_locks() {
     let (interrupts, owned) =
         (machine.interrupts.clone(), CallsBack(machine.interrupts.clone(), freed.clone()));
     must_return(move || {
-        let request =
-            WiredRequest { hwirq, trigger: Trigger::Edge, name: "refused", start: Start::Enabled };
+        let request = WiredRequest::new(hwirq, Trigger::Edge, "refused");
         assert!(interrupts.request_wired(request, move |_| _ = &owned).is_err());
     });
     assert!(freed.load(Ordering::SeqCst));
@@ -223,12 +217,7 @@ fn a_request_frees_no_handler_under_its_locks() {
     // The vector's handler is on its way out, and the root has an input of the same number.
     let interrupts = machine.interrupts.clone();
     must_return(move || {
-        let request = WiredRequest {
-            hwirq,
-            trigger: Trigger::Edge,
-            name: "same number",
-            start: Start::Enabled,
-        };
+        let request = WiredRequest::new(hwirq, Trigger::Edge, "same number");
         let later = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
             leave.send(()).unwrap();

@@ -1,7 +1,7 @@
 //! Arrivals: handled, deferred, sent again, or without handler.
 
 use crate::mock::{FIRST, Kind, Machine, StoreKind, in_hard_irq, in_task};
-use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Start, Unhandled};
+use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Unhandled};
 use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -126,12 +126,7 @@ fn messages_during_one_run_are_sent_again_once() {
 fn a_level_is_not_sent_again() {
     let machine = Machine::new(Kind::Stays);
     let interrupts = machine.interrupts.clone();
-    let request = irq_domain::WiredRequest {
-        hwirq: HwIrq::new(40),
-        trigger: Trigger::Level,
-        name: "uart",
-        start: Start::Enabled,
-    };
+    let request = irq_domain::WiredRequest::new(HwIrq::new(40), Trigger::Level, "uart");
     let handle = machine
         .interrupts
         .request_wired(request, move |context| {

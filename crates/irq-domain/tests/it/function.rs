@@ -220,13 +220,13 @@ impl Function {
     }
 
     pub(crate) fn msix_store(self: &Arc<Self>) -> Result<MsixStore, PciError> {
-        MsixStore::new(MsixParts {
-            capability: MsixCapability::find(&**self)?,
-            config: self.clone(),
-            table: self.clone(),
-            pending: self.clone(),
-            host: Arc::new(Kernel),
-        })
+        MsixStore::new(MsixParts::new(
+            MsixCapability::find(&**self)?,
+            self.clone(),
+            self.clone(),
+            self.clone(),
+            Arc::new(Kernel),
+        ))
     }
 }
 

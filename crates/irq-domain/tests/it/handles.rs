@@ -1,7 +1,7 @@
 //! Dropping handles and devices, in every context.
 
 use crate::mock::{Kind, Machine, StoreKind, in_hard_irq};
-use irq_domain::{Dispatched, IrqHandle, MsiDevice, RequestError, Start, Unhandled};
+use irq_domain::{Dispatched, IrqHandle, MsiDevice, RequestError, Unhandled};
 use msi_types::{Cpu, Pending, Shape};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -140,12 +140,7 @@ fn a_task_releases_a_self_dropped_input() {
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
     let hwirq = msi_types::HwIrq::new(50);
-    let request = irq_domain::WiredRequest {
-        hwirq,
-        trigger: msi_types::Trigger::Edge,
-        name: "button",
-        start: Start::Enabled,
-    };
+    let request = irq_domain::WiredRequest::new(hwirq, msi_types::Trigger::Edge, "button");
     let handle = machine
         .interrupts
         .request_wired(request, move |_| drop(mine.lock().unwrap().take()))

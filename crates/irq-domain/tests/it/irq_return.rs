@@ -6,12 +6,7 @@ use msi_types::{Cpu, HwIrq, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-const LINE: WiredRequest<'static> = WiredRequest {
-    hwirq: HwIrq::new(33),
-    trigger: Trigger::Level,
-    name: "line",
-    start: Start::Enabled,
-};
+const LINE: WiredRequest<'static> = WiredRequest::new(HwIrq::new(33), Trigger::Level, "line");
 
 /// A line whose handler says what it is told to say.
 fn line(machine: &Machine) -> (IrqHandle, Arc<AtomicBool>) {
@@ -168,7 +163,7 @@ fn a_handler_started_disabled_waits_for_enable() {
 #[test]
 fn a_line_started_disabled_is_masked() {
     let machine = Machine::new(Kind::Stays);
-    let request = WiredRequest { start: Start::Disabled, ..LINE };
+    let request = LINE.with_start(Start::Disabled);
     let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();
     assert!(machine.root.line(33).unwrap().masked);
     handle.enable();

@@ -8,19 +8,14 @@ use doorbell_test_support::{after_failures, outside, with_allocations};
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{
     Config, Dispatched, Interrupts, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError,
-    RequestError, SharedDevice, SharedDeviceConfig, Start, WiredRequest,
+    RequestError, SharedDevice, SharedDeviceConfig, WiredRequest,
 };
 use msi_types::{Cpu, Granule, HwIrq, MsiError, RequesterId, Shape, Trigger};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 const DEVICE: RequesterId = RequesterId::pci(1, 0, 0);
-const LINE: WiredRequest<'static> = WiredRequest {
-    hwirq: HwIrq::new(40),
-    trigger: Trigger::Edge,
-    name: "line",
-    start: Start::Enabled,
-};
+const LINE: WiredRequest<'static> = WiredRequest::new(HwIrq::new(40), Trigger::Edge, "line");
 
 /// Counts of numbers, devices, vectors and lines in use.
 fn in_use(machine: &Machine) -> [usize; 4] {

@@ -1,7 +1,7 @@
 //! Descriptions and snapshots.
 
 use crate::mock::{Kind, Machine, StoreKind};
-use irq_domain::{EffectiveAffinity, Flow, Irq, Start, WiredRequest};
+use irq_domain::{EffectiveAffinity, Flow, Irq, WiredRequest};
 use msi_types::{Cpu, HwIrq, Shape, Trigger};
 
 fn describe(machine: &Machine, irq: Irq) -> String {
@@ -29,12 +29,7 @@ fn describe_names_every_level_of_an_msi() {
 #[test]
 fn describe_has_one_level_at_the_root() {
     let machine = Machine::new(Kind::Stays);
-    let request = WiredRequest {
-        hwirq: HwIrq::new(33),
-        trigger: Trigger::Level,
-        name: "uart",
-        start: Start::Enabled,
-    };
+    let request = WiredRequest::new(HwIrq::new(33), Trigger::Level, "uart");
     let uart = machine.interrupts.request_wired(request, |_| {}).unwrap();
     uart.disable();
     let timer = machine

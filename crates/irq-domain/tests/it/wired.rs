@@ -1,20 +1,13 @@
 //! Interrupts at the root controller.
 
 use crate::mock::{Hotplug as _, Kernel, Kind, Machine, Root, StoreKind, in_hard_irq};
-use irq_domain::{
-    Config, Deferral, Dispatched, Interrupts, IrqReturn, RequestError, Start, WiredRequest,
-};
+use irq_domain::{Config, Deferral, Dispatched, Interrupts, IrqReturn, RequestError, WiredRequest};
 use msi_types::{Cpu, HwIrq, MsiError, Shape, Trigger, WiredParent};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const UART: WiredRequest<'static> = WiredRequest {
-    hwirq: HwIrq::new(33),
-    trigger: Trigger::Level,
-    name: "uart",
-    start: Start::Enabled,
-};
+const UART: WiredRequest<'static> = WiredRequest::new(HwIrq::new(33), Trigger::Level, "uart");
 const TIMER: HwIrq = HwIrq::new(27);
 
 #[test]
@@ -51,14 +44,14 @@ fn a_dropped_input_can_be_requested_again() {
 fn a_vector_beyond_the_space_is_refused() {
     let machine = Machine::new(Kind::Stays);
     let hwirq = HwIrq::new(1 << 24);
-    let refused = machine.interrupts.request_wired(WiredRequest { hwirq, ..UART }, |_| {});
+    let refused = machine.interrupts.request_wired(UART.with_hwirq(hwirq), |_| {});
     assert_eq!(refused.err(), Some(RequestError::OutOfRange(hwirq)));
 }
 
 #[test]
 fn a_disabled_edge_is_set_pending_at_enable() {
     let machine = Machine::new(Kind::Stays);
-    let request = WiredRequest { trigger: Trigger::Edge, ..UART };
+    let request = UART.with_trigger(Trigger::Edge);
     let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();
     handle.disable();
     machine.interrupts.dispatch(Cpu::new(0), UART.hwirq);
@@ -170,8 +163,7 @@ fn a_devices_hwirq_cannot_be_wired() {
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 1..=1).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
-    let wired =
-        machine.interrupts.request_wired(WiredRequest { hwirq: handle.hwirq(), ..UART }, |_| {});
+    let wired = machine.interrupts.request_wired(UART.with_hwirq(handle.hwirq()), |_| {});
     assert_eq!(wired.err(), Some(RequestError::InUse(handle.hwirq())));
     assert_eq!(machine.root.line(handle.hwirq().get()), None);
     assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1);
@@ -234,7 +226,7 @@ fn inputs_of_two_parents_have_their_own_handlers() {
     let machine = Machine::new(Kind::Stays);
     let second = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
     let parent: Arc<dyn WiredParent> = second.clone();
-    let button = WiredRequest { hwirq: HwIrq::new(FIRST_BEHIND + 3), name: "button", ..UART };
+    let button = UART.with_hwirq(HwIrq::new(FIRST_BEHIND + 3)).with_name("button");
     let uart = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let pressed = machine.interrupts.request_wired_at(&parent, button, |_| {}).unwrap();
     assert_eq!(machine.interrupts.dispatch(Cpu::new(0), button.hwirq), Dispatched::Handled);
@@ -265,7 +257,7 @@ fn a_vector_of_two_parents_has_one_owner() {
 fn a_handler_dispatches_inputs_behind_its_own() {
     let machine = Machine::new(Kind::Stays);
     let parent: Arc<dyn WiredParent> = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
-    let behind = WiredRequest { hwirq: HwIrq::new(FIRST_BEHIND + 5), name: "behind", ..UART };
+    let behind = UART.with_hwirq(HwIrq::new(FIRST_BEHIND + 5)).with_name("behind");
     let handle = machine.interrupts.request_wired_at(&parent, behind, |_| {}).unwrap();
     let interrupts = machine.interrupts.clone();
     let mux = move |context: &irq_domain::IrqContext<'_>| match interrupts

@@ -183,13 +183,13 @@ impl Function {
         match MsixCapability::find(&self.config) {
             Ok(capability) => {
                 let bar = |bir: u8| -> Arc<dyn TableMemory> { Arc::new(self.bar(bir.into())) };
-                let store = MsixStore::new(MsixParts {
+                let store = MsixStore::new(MsixParts::new(
                     capability,
-                    config: Arc::new(self.config),
-                    table: bar(capability.table.bir()),
-                    pending: bar(capability.pending.bir()),
-                    host: Arc::new(Kernel),
-                })?;
+                    Arc::new(self.config),
+                    bar(capability.table.bir()),
+                    bar(capability.pending.bir()),
+                    Arc::new(Kernel),
+                ))?;
                 Ok((Arc::new(store), Shape::Independent))
             }
             Err(PciError::NoCapability { .. }) => {

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use gic_arch::Priority;
 use image_rt::cpu;
 use image_rt::lock::IrqMutex;
-use irq_domain::{Start, WiredRequest};
+use irq_domain::WiredRequest;
 use msi_types::{Cpu, HwIrq, Pending, Trigger};
 
 /// The least of the three, which all get at first, and the most.
@@ -152,12 +152,7 @@ fn masked(machine: &Machine) -> Outcome {
 fn wired(machine: &Machine) -> Outcome {
     let (last, runs) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
     let (cpu_of_last, count) = (last.clone(), runs.clone());
-    let request = WiredRequest {
-        hwirq: FREE_SPI,
-        trigger: Trigger::Edge,
-        name: "spi",
-        start: Start::Enabled,
-    };
+    let request = WiredRequest::new(FREE_SPI, Trigger::Edge, "spi");
     let handle = machine.interrupts.request_wired(request, move |context| {
         cpu_of_last.store(context.cpu().get().into(), Ordering::Relaxed);
         count.fetch_add(1, Ordering::Release);
