@@ -29,10 +29,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 fn gic(board: &Board) -> Arc<Gic<Board>> {
-    let region = RedistributorRegion {
-        region: PhysicalRegion { base: board::REDISTRIBUTORS, bytes: 0x4_0000 },
-        stride: None,
-    };
+    let region =
+        RedistributorRegion::new(PhysicalRegion { base: board::REDISTRIBUTORS, bytes: 0x4_0000 });
     let cpus = vec![Affinity::new(0, 0, 0, 0), Affinity::new(0, 0, 0, 1)];
     let gic =
         Gic::new(Arc::new(board.clone()), GicConfig::new(board::DISTRIBUTOR, vec![region], cpus))

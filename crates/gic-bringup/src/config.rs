@@ -74,9 +74,9 @@ fn v3(
     cpus: Vec<Affinity>,
     options: &Options<'_>,
 ) -> Result<GicConfig, TryReserveError> {
-    let redistributors = gic.redistributors.iter().map(|region| RedistributorRegion {
-        region: PhysicalRegion { base: region.base(), bytes: region.size() },
-        stride: gic.redistributor_stride.as_ref().map(|stride| stride.value),
+    let redistributors = gic.redistributors.iter().map(|region| {
+        RedistributorRegion::new(PhysicalRegion { base: region.base(), bytes: region.size() })
+            .with_stride(gic.redistributor_stride.as_ref().map(|stride| stride.value))
     });
     Ok(GicConfig {
         table_access: match gic.coherence.value {

@@ -42,7 +42,7 @@
 //!     let priority = Priority::new(0xa0);
 //!     let distributor = Distributor::map(platform, distributor)?;
 //!     distributor.init(platform, DistributorConfig { priority, route: cpu })?;
-//!     let region = RedistributorRegion { region: redistributors, stride: None };
+//!     let region = RedistributorRegion::new(redistributors);
 //!     let redistributor = find_redistributor(platform, &[region], cpu)?;
 //!     redistributor.wake(platform)?;
 //!     redistributor.init(platform, PrivateConfig { priority, view: distributor.view() })?;

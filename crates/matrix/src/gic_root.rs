@@ -94,12 +94,11 @@ impl GicRootHardware {
     /// The driver's configuration.
     fn driver_config(&self) -> GicConfig {
         let config = self.gic.config();
-        let regions = config.redistributors.iter().map(|region| RedistributorRegion {
-            region: PhysicalRegion {
+        let regions = config.redistributors.iter().map(|region| {
+            RedistributorRegion::new(PhysicalRegion {
                 base: region.base,
                 bytes: region.stride * u64::from(region.count),
-            },
-            stride: None,
+            })
         });
         let affinities = config.cpus.iter().map(|cpu| cpu.affinity).collect();
         GicConfig::new(config.distributor, regions.collect(), affinities)

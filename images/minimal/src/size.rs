@@ -53,7 +53,7 @@ fn serve(
     [gicd, redistributors]: [gic_driver::PhysicalRegion; 2],
     controller: BringUp,
 ) -> Result<(MsiDevice, irq_domain::IrqHandle), Box<dyn Error>> {
-    let region = RedistributorRegion { region: redistributors, stride: None };
+    let region = RedistributorRegion::new(redistributors);
     let this = Affinity::from_mpidr(cpu::mpidr());
     let config = GicConfig::new(gicd.base, vec![region], vec![this]);
     let gic = Arc::new(Gic::new(Arc::new(Kernel), config)?);

@@ -25,7 +25,7 @@ const CPUS: u8 = 3;
 fn config() -> GicConfig {
     let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: u64::from(CPUS) * STRIDE_V3 };
     let affinities = (0..CPUS).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
-    GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion { region, stride: None }], affinities)
+    GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion::new(region)], affinities)
 }
 
 fn discovered(fake: &Fake) -> Result<Gic<Fake>, GicError> {

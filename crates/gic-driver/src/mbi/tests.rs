@@ -21,8 +21,7 @@ const ANY: Fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never 
 fn gic_on(fake: &Fake) -> Arc<Gic<Fake>> {
     let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: u64::from(CPUS) * STRIDE_V3 };
     let affinities = (0..CPUS).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
-    let config =
-        GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion { region, stride: None }], affinities);
+    let config = GicConfig::new(DISTRIBUTOR, vec![RedistributorRegion::new(region)], affinities);
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
     // The last one stays off.
     for cpu in [0, 1] {

@@ -43,7 +43,7 @@ fn start_timer<P: Platform>(
     let distributor = Distributor::map(platform, DISTRIBUTOR)?;
     distributor.init(platform, DistributorConfig { priority, route: cpu })?;
     let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: 2 * STRIDE_V3 };
-    let region = RedistributorRegion { region, stride: None };
+    let region = RedistributorRegion::new(region);
     let redistributor = find_redistributor(platform, &[region], cpu)?;
     redistributor.wake(platform)?;
     redistributor.init(platform, PrivateConfig { priority, view: distributor.view() })?;

@@ -8,12 +8,25 @@ use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3};
 
 /// A region of redistributors, as firmware states it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct RedistributorRegion {
     /// The region.
     pub region: PhysicalRegion,
     /// Distance of two redistributors in bytes, where firmware states it (`redistributor-stride`);
     /// otherwise `GICR_TYPER.VLPIS` tells.
     pub stride: Option<u64>,
+}
+
+impl RedistributorRegion {
+    /// A region whose stride firmware leaves to `GICR_TYPER.VLPIS`.
+    pub const fn new(region: PhysicalRegion) -> Self {
+        Self { region, stride: None }
+    }
+
+    msi_types::setters! {
+        with_region: region: PhysicalRegion,
+        with_stride: stride: Option<u64>,
+    }
 }
 
 /// The redistributors of one region, in the order of their addresses. Ends after `GICR_TYPER.Last`,

@@ -24,7 +24,8 @@ fn awake() -> (Fake, Redistributor<FakeMmio>) {
 }
 
 fn region(offset: u64, bytes: u64, stride: Option<u64>) -> RedistributorRegion {
-    RedistributorRegion { region: PhysicalRegion { base: REDISTRIBUTORS + offset, bytes }, stride }
+    RedistributorRegion::new(PhysicalRegion { base: REDISTRIBUTORS + offset, bytes })
+        .with_stride(stride)
 }
 
 fn walked(fake: &Fake, region: RedistributorRegion) -> Vec<Result<u8, GicError>> {

@@ -30,7 +30,7 @@ fn machine(frames: &[(u64, u32, u32)]) -> (Fake, Arc<Gic<Fake>>) {
         .unwrap()
         .extend(frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr])));
     let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: STRIDE_V3 };
-    let regions = vec![RedistributorRegion { region, stride: None }];
+    let regions = vec![RedistributorRegion::new(region)];
     let config = GicConfig::new(DISTRIBUTOR, regions, vec![Affinity::new(0, 0, 0, 0)]);
     let gic = Arc::new(Gic::new(Arc::new(fake.clone()), config).unwrap());
     gic.cpu_on(Cpu::new(0), &FakeRegisters::default()).unwrap();

@@ -172,7 +172,7 @@ impl Board {
             let count =
                 bases.iter().filter(|at| (base..base + 0x100_0000).contains(*at)).count() as u64;
             let region = PhysicalRegion { base, bytes: count * STRIDE };
-            RedistributorRegion { region, stride: None }
+            RedistributorRegion::new(region)
         };
         let regions = [region(REDISTRIBUTOR), region(HIGH_REDISTRIBUTOR)];
         let regions = regions.into_iter().filter(|region| region.region.bytes != 0).collect();

@@ -23,7 +23,7 @@ pub(crate) fn gic(board: &Board) -> Arc<Gic<Board>> {
     let bytes = u64::from(cpus) * REDISTRIBUTOR_STRIDE;
     let region = PhysicalRegion { base: REDISTRIBUTOR, bytes };
     let affinities = (0..cpus).map(Affinity::from_packed).collect();
-    let regions = vec![RedistributorRegion { region, stride: None }];
+    let regions = vec![RedistributorRegion::new(region)];
     let config = GicConfig::new(DISTRIBUTOR, regions, affinities);
     let config = GicConfig { lpi_id_bits: Some(14), ..config };
     Arc::new(Gic::new(Arc::new(board.clone()), config).unwrap())

@@ -36,7 +36,7 @@ fn enable_timer([gicd, redistributors]: [PhysicalRegion; 2]) -> Result<(), GicEr
     let (priority, this) = (Priority::new(0xa0), Affinity::from_mpidr(cpu::mpidr()));
     let distributor = Distributor::map(&Kernel, gicd.base)?;
     distributor.init(&Kernel, DistributorConfig { priority, route: this })?;
-    let region = RedistributorRegion { region: redistributors, stride: None };
+    let region = RedistributorRegion::new(redistributors);
     let redistributor = find_redistributor(&Kernel, &[region], this)?;
     redistributor.wake(&Kernel)?;
     redistributor.init(&Kernel, PrivateConfig { priority, view: distributor.view() })?;

@@ -130,9 +130,11 @@ fn of_chips(chips: u8) -> (Fake, Gic<Fake>) {
         })
         .collect();
     let fake = Fake::new(distributor, redistributors);
-    let regions = (0..chips).map(|chip| RedistributorRegion {
-        region: PhysicalRegion { base: REDISTRIBUTORS + at(chip), bytes: STRIDE_V3 },
-        stride: None,
+    let regions = (0..chips).map(|chip| {
+        RedistributorRegion::new(PhysicalRegion {
+            base: REDISTRIBUTORS + at(chip),
+            bytes: STRIDE_V3,
+        })
     });
     let cpus = (0..chips).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
     let config = GicConfig {
