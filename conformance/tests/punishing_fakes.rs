@@ -42,7 +42,7 @@ fn gic(board: &Board) -> Arc<Gic<Board>> {
 }
 
 fn its(gic: &Arc<Gic<Board>>) -> Arc<Its<Board>> {
-    let config = ItsConfig { queue_bytes: 0x1000, ..ItsConfig::new(board::ITS, 2) };
+    let config = ItsConfig::new(board::ITS, 2).with_queue_bytes(0x1000);
     let its = Its::new(gic.clone(), &config).unwrap();
     for cpu in [0, 1] {
         its.cpu_on(Cpu::new(cpu)).unwrap();

@@ -111,18 +111,18 @@ pub fn its(
     controller: &Controller,
     cpus: NonZeroU16,
 ) -> Result<ItsConfig, ControllerError> {
-    Ok(ItsConfig {
-        coherence: match controller.coherence.value {
+    Ok(ItsConfig::new(base(controller)?, cpus.get().into())
+        .with_coherence(match controller.coherence.value {
             gic_firmware::Coherence::ByRegister => Coherence::Coherent,
             gic_firmware::Coherence::NonCoherent => Coherence::NonCoherent,
-        },
-        machine: quirk_names(description)?,
-        pre_its: controller
-            .pre_its
-            .as_ref()
-            .map(|window| PhysicalRegion { base: window.base(), bytes: window.size() }),
-        ..ItsConfig::new(base(controller)?, cpus.get().into())
-    })
+        })
+        .with_machine(quirk_names(description)?)
+        .with_pre_its(
+            controller
+                .pre_its
+                .as_ref()
+                .map(|window| PhysicalRegion { base: window.base(), bytes: window.size() }),
+        ))
 }
 
 /// The configuration of message-based SPIs.

@@ -31,6 +31,7 @@ const MAX_CPUS: u32 = 0xffff;
 
 /// Configuration of an ITS, known before any access to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct ItsConfig {
     /// Physical base address of its control frame, as firmware states it.
     pub base: u64,
@@ -85,6 +86,19 @@ impl ItsConfig {
             pre_its: None,
             if_enabled: IfEnabled::Refuse,
         }
+    }
+
+    msi_types::setters! {
+        with_base: base: u64,
+        with_cpus: cpus: u32,
+        with_queue_bytes: queue_bytes: u32,
+        with_coherence: coherence: Coherence,
+        with_device_id_bits: device_id_bits: u8,
+        with_node: node: Option<u32>,
+        with_machine: machine: Vec<String>,
+        with_targets: targets: Option<Vec<Cpu>>,
+        with_pre_its: pre_its: Option<PhysicalRegion>,
+        with_if_enabled: if_enabled: IfEnabled,
     }
 
     fn check(&self) -> Result<(), ProbeError> {

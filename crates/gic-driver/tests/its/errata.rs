@@ -20,7 +20,7 @@ fn thunderx_gets_its_memory_type_and_size() {
 fn local_node_its_names_no_other_target() {
     let targets = Some([0, 1].map(Cpu::new).to_vec());
     let board = Board::new(vec![Hardware { reach: 2, ..Hardware::default() }], 4);
-    let setup = Setup::on(board, &ItsConfig { targets, ..config(0) });
+    let setup = Setup::on(board, &config(0).with_targets(targets));
     let refused = |error| matches!(error, ItsError::NotReachable(cpu, _) if cpu.get() == 2);
     (0..2).for_each(|cpu| setup.bring_up(cpu));
     turn_on(&setup.gic, 2);
@@ -39,13 +39,13 @@ const WINDOW: PhysicalRegion = PhysicalRegion { base: 0x5800_0000, bytes: 0x20_0
 fn synquacer() -> (Hardware, ItsConfig) {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(31);
     let hardware = Hardware { iidr: 0x0001_143b, typer, ..Hardware::default() };
-    (hardware, ItsConfig { machine: vec!["socionext,synquacer-pre-its".into()], ..config(0) })
+    (hardware, config(0).with_machine(vec!["socionext,synquacer-pre-its".into()]))
 }
 
 #[test]
 fn pre_its_devices_have_own_doorbells() {
     let (hardware, config) = synquacer();
-    let setup = Setup::with_config(hardware, &ItsConfig { pre_its: Some(WINDOW), ..config });
+    let setup = Setup::with_config(hardware, &config.with_pre_its(Some(WINDOW)));
     let device = setup.attach(0x123, 2);
     let block = setup.map(&device, 2, 1);
     let message = setup.its.message(lpi(&block, 1)).unwrap();
@@ -65,6 +65,6 @@ fn a_pre_its_without_its_window_is_refused() {
     let (_, refused) = probe(hardware.clone(), &config);
     assert!(matches!(refused, Err(ProbeError::BadConfig { .. })), "{refused:?}");
     let tiny = PhysicalRegion { bytes: 4, ..WINDOW };
-    let (_, refused) = probe(hardware, &ItsConfig { pre_its: Some(tiny), ..config });
+    let (_, refused) = probe(hardware, &config.with_pre_its(Some(tiny)));
     assert!(matches!(refused, Err(ProbeError::BadConfig { .. })), "{refused:?}");
 }

@@ -2,8 +2,8 @@
 
 use crate::interpreter::Hardware;
 use crate::setup::{Setup, config};
+use gic_driver::ItsMsiParent;
 use gic_driver::its::{IdMap, IdRange};
-use gic_driver::{ItsConfig, ItsMsiParent};
 use msi_types::{
     BlockRequest, Cpu, DeviceId, DoorbellPage, Fit, Granule, Initially, Isolation, MoveOutcome,
     MsiError, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape,
@@ -185,8 +185,7 @@ fn a_vector_is_described_by_its_event_and_cpu() {
 
 #[test]
 fn foreign_vector_block_is_refused() {
-    let setup =
-        Setup::with_config(Hardware::default(), &ItsConfig { device_id_bits: 14, ..config(0) });
+    let setup = Setup::with_config(Hardware::default(), &config(0).with_device_id_bits(14));
     let parent = bus(&setup);
     let spi = msi_types::HwIrqBlock::new(msi_types::HwIrq::new(40), NonZeroU16::MIN);
     assert_eq!(parent.compose(&spi, 0), Err(MsiError::UnknownVector(spi.first())));

@@ -36,11 +36,11 @@ fn all_page_sizes_and_table_forms_work() {
 
 #[test]
 fn firmware_non_coherence_overrides_the_its() {
-    works(Hardware::default(), &ItsConfig { coherence: Coherence::NonCoherent, ..config(0) });
+    works(Hardware::default(), &config(0).with_coherence(Coherence::NonCoherent));
 }
 
 fn taking_over() -> ItsConfig {
-    ItsConfig { if_enabled: IfEnabled::TakeOver, ..config(0) }
+    config(0).with_if_enabled(IfEnabled::TakeOver)
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn an_its_without_physical_lpis_is_refused() {
 #[test]
 fn inexpressible_queue_size_is_refused() {
     for queue_bytes in [0, 0x800, 0x1800, 0x11_0000] {
-        let (_, its) = probe(Hardware::default(), &ItsConfig { queue_bytes, ..config(0) });
+        let (_, its) = probe(Hardware::default(), &config(0).with_queue_bytes(queue_bytes));
         assert!(matches!(its.unwrap_err(), ProbeError::BadConfig { .. }));
     }
 }
@@ -139,7 +139,7 @@ fn machine_name_overrides_its_coherence() {
         indirect: true,
         ..Hardware::default()
     };
-    works(hardware, &ItsConfig { machine: vec!["rockchip,rk3588".into()], ..config(0) });
+    works(hardware, &config(0).with_machine(vec!["rockchip,rk3588".into()]));
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn only_tables_of_64k_pages_lie_beyond_48_bits() {
 fn rk3568() -> (Hardware, ItsConfig) {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(19);
     let hardware = Hardware { typer, iidr: 0x0201_743b, indirect: true, ..Hardware::default() };
-    (hardware, ItsConfig { machine: vec!["rockchip,rk3568".into()], ..config(0) })
+    (hardware, config(0).with_machine(vec!["rockchip,rk3568".into()]))
 }
 
 #[test]

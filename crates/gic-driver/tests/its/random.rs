@@ -362,6 +362,6 @@ proptest! {
         let coherence = if coherent { Coherence::Coherent } else { Coherence::NonCoherent };
         // With the small one, the ring is full when the ITS hangs for long.
         let queue_bytes = if large_queue { 0x1_0000 } else { 0x1000 };
-        run(hardware, &ItsConfig { coherence, queue_bytes, ..config(0) }, &steps);
+        run(hardware, &config(0).with_coherence(coherence).with_queue_bytes(queue_bytes), &steps);
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn turn_on(gic: &Gic<Board>, cpu: u32) {
 }
 
 pub(crate) fn config(index: u64) -> ItsConfig {
-    ItsConfig { queue_bytes: 0x1000, ..ItsConfig::new(ITS + index * ITS_STRIDE, 4) }
+    ItsConfig::new(ITS + index * ITS_STRIDE, 4).with_queue_bytes(0x1000)
 }
 
 /// One ITS without CPUs.

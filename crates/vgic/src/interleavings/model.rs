@@ -47,7 +47,7 @@ fn machine() -> (Arc<Machine>, [Vcpu; 2]) {
         lpi_id_bits: Some(14),
         its_events: 64,
         its_devices: 4,
-        its: Vec::from([ItsConfig { device_id_bits: 2, ..ItsConfig::new(ITS) }]),
+        its: Vec::from([ItsConfig::new(ITS).with_device_id_bits(2)]),
         ..VgicConfig::new(2)
     };
     let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
