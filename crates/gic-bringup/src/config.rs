@@ -78,15 +78,13 @@ fn v3(
         RedistributorRegion::new(PhysicalRegion { base: region.base(), bytes: region.size() })
             .with_stride(gic.redistributor_stride.as_ref().map(|stride| stride.value))
     });
-    Ok(GicConfig {
-        table_access: match gic.coherence.value {
+    Ok(GicConfig::new(gic.distributor.base(), try_collect(redistributors)?, cpus)
+        .with_table_access(match gic.coherence.value {
             gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
             gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
-        },
-        lpi_id_bits: options.lpi_id_bits,
-        machine: quirk_names(description)?,
-        ..GicConfig::new(gic.distributor.base(), try_collect(redistributors)?, cpus)
-    })
+        })
+        .with_lpi_id_bits(options.lpi_id_bits)
+        .with_machine(quirk_names(description)?))
 }
 
 /// The names by which [errata](gic_driver::errata) know the machine.

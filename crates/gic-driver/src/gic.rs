@@ -40,6 +40,7 @@ use msi_types::Cpu;
 
 /// Priorities, as the security view has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Priorities {
     /// Of SGIs, PPIs and SPIs.
     pub wired: Priority,
@@ -47,6 +48,14 @@ pub struct Priorities {
     pub lpi: Priority,
     /// Of the mask: what is not more urgent is never signalled.
     pub mask: Priority,
+}
+
+impl Priorities {
+    msi_types::setters! {
+        with_wired: wired: Priority,
+        with_lpi: lpi: Priority,
+        with_mask: mask: Priority,
+    }
 }
 
 impl Default for Priorities {
@@ -63,6 +72,7 @@ impl Default for Priorities {
 /// A GICv2 needs [`GicV2`](crate::GicV2). [`Gic::new`] refuses it before any access to registers
 /// that a GICv2 lacks, for any size of the distributor that firmware states.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct GicConfig {
     /// Physical address of the distributor's frame.
     pub distributor: u64,
@@ -103,6 +113,17 @@ impl GicConfig {
             table_access: TableAccess::Negotiate,
             machine: Vec::new(),
         }
+    }
+
+    msi_types::setters! {
+        with_distributor: distributor: u64,
+        with_distributor_bytes: distributor_bytes: Option<u64>,
+        with_redistributors: redistributors: Vec<RedistributorRegion>,
+        with_cpus: cpus: Vec<Affinity>,
+        with_priorities: priorities: Priorities,
+        with_lpi_id_bits: lpi_id_bits: Option<u8>,
+        with_table_access: table_access: TableAccess,
+        with_machine: machine: Vec<String>,
     }
 }
 

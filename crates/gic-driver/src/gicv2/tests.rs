@@ -51,10 +51,8 @@ fn a_gicv3_is_refused_by_its_typer() {
 #[test]
 fn gicv3_driver_refuses_a_gicv2() {
     let board = Board::new();
-    let config = GicConfig {
-        distributor_bytes: Some(0x1_0000),
-        ..GicConfig::new(DISTRIBUTOR, vec![], vec![gic_arch::Affinity::default()])
-    };
+    let config = GicConfig::new(DISTRIBUTOR, vec![], vec![gic_arch::Affinity::default()])
+        .with_distributor_bytes(Some(0x1_0000));
     let refused = Gic::new(Arc::new(board), config).unwrap_err();
     let block = Block::Distributor(DISTRIBUTOR);
     assert_eq!(refused, GicError::OtherVersion { block, found: "GICv2" });

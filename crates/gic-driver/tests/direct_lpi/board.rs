@@ -177,8 +177,7 @@ impl Board {
         let regions = [region(REDISTRIBUTOR), region(HIGH_REDISTRIBUTOR)];
         let regions = regions.into_iter().filter(|region| region.region.bytes != 0).collect();
         let cpus = (0..u32::try_from(bases.len()).unwrap()).map(Affinity::from_packed).collect();
-        let config =
-            GicConfig { lpi_id_bits: Some(id_bits), ..GicConfig::new(DISTRIBUTOR, regions, cpus) };
+        let config = GicConfig::new(DISTRIBUTOR, regions, cpus).with_lpi_id_bits(Some(id_bits));
         Arc::new(Gic::new(Arc::new(self.clone()), config).unwrap())
     }
 

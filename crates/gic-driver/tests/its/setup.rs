@@ -25,7 +25,7 @@ pub(crate) fn gic(board: &Board) -> Arc<Gic<Board>> {
     let affinities = (0..cpus).map(Affinity::from_packed).collect();
     let regions = vec![RedistributorRegion::new(region)];
     let config = GicConfig::new(DISTRIBUTOR, regions, affinities);
-    let config = GicConfig { lpi_id_bits: Some(14), ..config };
+    let config = config.with_lpi_id_bits(Some(14));
     Arc::new(Gic::new(Arc::new(board.clone()), config).unwrap())
 }
 

@@ -49,20 +49,20 @@ fn cpus_beyond_the_configuration_are_passed_over() {
 
 #[test]
 fn an_address_without_a_distributor_is_named() {
-    let config = GicConfig { distributor: 0x1000, ..config() };
+    let config = config().with_distributor(0x1000);
     let refused = Gic::new(Arc::new(Fake::with_cpus(1)), config).unwrap_err();
     assert_eq!(refused, GicError::NotMapped(Block::Distributor(0x1000)));
 }
 
 #[test]
 fn older_gic_is_refused_before_any_access() {
-    let config = GicConfig { distributor_bytes: Some(0x1000), ..config() };
+    let config = config().with_distributor_bytes(Some(0x1000));
     let refused = Gic::new(Arc::new(Fake::with_cpus(CPUS)), config.clone()).unwrap_err();
     assert_eq!(
         refused,
         GicError::FrameTooSmall { block: Block::Distributor(DISTRIBUTOR), bytes: 0x1000 }
     );
-    let config = GicConfig { distributor_bytes: Some(0x1_0000), ..config };
+    let config = config.with_distributor_bytes(Some(0x1_0000));
     assert!(Gic::new(Arc::new(Fake::with_cpus(CPUS)), config).is_ok());
 }
 
@@ -87,7 +87,7 @@ fn machine_name_overrides_claimed_coherence() {
     {
         let fake = Fake::with_cpus(1);
         fake.at_redistributor(0, |frame| frame.iidr = 0x0201_743b);
-        let config = GicConfig { machine: vec![name.into()], ..config() };
+        let config = config().with_machine(vec![name.into()]);
         let gic = Gic::new(Arc::new(fake), config).unwrap();
         gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
         assert_eq!(gic.lpis().unwrap().coherence(), expected);
@@ -99,7 +99,7 @@ fn lpi_tables_respect_32_address_bits() {
     for (name, expected) in [("rockchip,rk3566", 0), ("other", 2)] {
         let fake = Fake::with_cpus(1);
         fake.at_redistributor(0, |frame| frame.iidr = 0x0201_743b);
-        let config = GicConfig { machine: vec![name.into()], ..config() };
+        let config = config().with_machine(vec![name.into()]);
         let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
         gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
         let tables = fake.in_memory(|memory| (memory.tables(), memory.tables_from(1 << 32)));

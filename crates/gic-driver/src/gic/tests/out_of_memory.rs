@@ -18,12 +18,7 @@ fn a_gic_without_heap_is_refused() {
     let machine =
         vec![String::from("mediatek,broken-save-restore-fw"), String::from("rockchip,rk3588")];
     let (gic, failures) = until_it_succeeds(
-        || {
-            Gic::new(
-                platform.clone(),
-                outside(|| GicConfig { machine: machine.clone(), ..config() }),
-            )
-        },
+        || Gic::new(platform.clone(), outside(|| config().with_machine(machine.clone()))),
         |error| assert!(matches!(error, GicError::NoMemory(_)), "{error}"),
     );
     assert_eq!((failures, gic.errata().count()), (2, 2), "CPUs, errata");

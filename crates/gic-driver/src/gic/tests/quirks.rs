@@ -5,7 +5,7 @@ use crate::SecurityView;
 use crate::errata::Erratum;
 
 fn named(names: &[&str]) -> GicConfig {
-    GicConfig { machine: names.iter().map(|name| (*name).into()).collect(), ..config() }
+    config().with_machine(names.iter().map(|name| (*name).into()).collect())
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn phantom_extended_spis_are_not_accessed() {
 fn affinities_shift_one_level_down() {
     let fake = Fake::with_cpus(CPUS);
     let cpus = (0..CPUS).map(|cpu| Affinity::new(0, 0, cpu, 0)).collect();
-    let config = GicConfig { cpus, ..named(&["asr,asr8601-gic-v3", "arm,gic-v3"]) };
+    let config = named(&["asr,asr8601-gic-v3", "arm,gic-v3"]).with_cpus(cpus);
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
     gic.cpu_on(cpu(2), &FakeRegisters::default()).unwrap();
     gic.set_target(hwirq(40), cpu(2)).unwrap();
@@ -137,10 +137,8 @@ fn of_chips(chips: u8) -> (Fake, Gic<Fake>) {
         })
     });
     let cpus = (0..chips).map(|cpu| Affinity::new(0, 0, 0, cpu)).collect();
-    let config = GicConfig {
-        machine: vec!["jep106:036b:0241".into()],
-        ..GicConfig::new(DISTRIBUTOR, regions.collect(), cpus)
-    };
+    let config = GicConfig::new(DISTRIBUTOR, regions.collect(), cpus)
+        .with_machine(vec!["jep106:036b:0241".into()]);
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
     gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
     (fake, gic)
