@@ -62,10 +62,8 @@ impl RootConfig {
 
 fn v2(gic: &Gic, cpus: usize) -> Result<GicV2Config, BringUpError> {
     let interface = gic.cpu_interface.as_ref().ok_or(BringUpError::NoCpuInterface)?;
-    Ok(GicV2Config {
-        cpu_interface_bytes: interface.size(),
-        ..GicV2Config::new(gic.distributor.base(), interface.base(), cpus)
-    })
+    Ok(GicV2Config::new(gic.distributor.base(), interface.base(), cpus)
+        .with_cpu_interface_bytes(interface.size()))
 }
 
 fn v3(

@@ -88,8 +88,7 @@ fn gicv2_needs_its_cpu_interface() {
     gic.version = Fact::stated(GicVersion::V2);
     assert_eq!(RootConfig::new(&described, &Options::default()), Err(BringUpError::NoCpuInterface));
     described.gic.as_mut().unwrap().cpu_interface = Some(Fact::stated(region(0x801_0000, 0x2000)));
-    let expected =
-        GicV2Config { cpu_interface_bytes: 0x2000, ..GicV2Config::new(0xfd40_0000, 0x801_0000, 2) };
+    let expected = GicV2Config::new(0xfd40_0000, 0x801_0000, 2).with_cpu_interface_bytes(0x2000);
     assert_eq!(RootConfig::new(&described, &Options::default()), Ok(RootConfig::V2(expected)));
 }
 

@@ -67,6 +67,7 @@ const TARGET_WORDS: u32 = 8;
 
 /// Configuration that firmware states and the kernel chooses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct GicV2Config {
     /// Physical address of the distributor (`GICD`, 4 KiB).
     pub distributor: u64,
@@ -91,9 +92,16 @@ impl GicV2Config {
         let cpu_interface_bytes = gicc::FIRST_PAGE_SIZE;
         Self { distributor, cpu_interface, cpu_interface_bytes, cpus, priority, mask }
     }
-}
 
-impl GicV2Config {
+    msi_types::setters! {
+        with_distributor: distributor: u64,
+        with_cpu_interface: cpu_interface: u64,
+        with_cpu_interface_bytes: cpu_interface_bytes: u64,
+        with_cpus: cpus: usize,
+        with_priority: priority: Priority,
+        with_mask: mask: Priority,
+    }
+
     /// Bytes of the CPU interface that are mapped.
     fn interface_bytes(&self) -> u64 {
         if self.cpu_interface_bytes < gicc::FRAME_SIZE {

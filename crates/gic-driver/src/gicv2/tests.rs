@@ -158,8 +158,7 @@ fn handler_loads_follow_the_acknowledgement() {
 }
 
 fn gic_of_8_kib(board: &Board) -> GicV2<&Board> {
-    let config =
-        GicV2Config { cpu_interface_bytes: 0x2000, ..GicV2Config::new(DISTRIBUTOR, INTERFACE, 3) };
+    let config = GicV2Config::new(DISTRIBUTOR, INTERFACE, 3).with_cpu_interface_bytes(0x2000);
     GicV2::new(board, config, Cpu::new(0)).unwrap()
 }
 
