@@ -200,6 +200,7 @@ impl<S: SystemRegisters, E: EoiMode> GicCpuInterface for CpuInterface<S, E> {
 
 /// Settings of a CPU interface when it is enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct CpuInterfaceConfig {
     /// Only interrupts more urgent than this are signalled.
     pub mask: Priority,
@@ -207,6 +208,13 @@ pub struct CpuInterfaceConfig {
     /// (`ICC_BPR1_EL1`, 0 to 7). Interrupts preempt others of a less urgent group priority; 0
     /// preempts at every priority. Values below the implementation's smallest act as the smallest.
     pub binary_point: u8,
+}
+
+impl CpuInterfaceConfig {
+    msi_types::setters! {
+        with_mask: mask: Priority,
+        with_binary_point: binary_point: u8,
+    }
 }
 
 impl Default for CpuInterfaceConfig {

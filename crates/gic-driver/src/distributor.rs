@@ -26,11 +26,19 @@ pub enum Route {
 
 /// The state into which [`Distributor::init`] brings the shared interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct DistributorConfig {
     /// Priority of every interrupt, as this security view has it.
     pub priority: Priority,
     /// The initial target of every interrupt: usually the boot CPU.
     pub route: Affinity,
+}
+
+impl DistributorConfig {
+    /// All interrupts of this priority, routed to this CPU.
+    pub const fn new(priority: Priority, route: Affinity) -> Self {
+        Self { priority, route }
+    }
 }
 
 /// The doorbells of message-based SPIs (IHI 0069 §3.1.2): physical addresses of registers to which

@@ -176,7 +176,7 @@ impl<P: GicPlatform> Gic<P> {
         let mut quirks = Quirks::of_distributor(&distributor, &machine)?;
         quirks.apply_to_distributor(&*platform, &mut distributor, &redistributors)?;
         let route = quirks.affinity(route);
-        distributor.init(&*platform, DistributorConfig { priority: priorities.wired, route })?;
+        distributor.init(&*platform, DistributorConfig::new(priorities.wired, route))?;
         let affinities = cpus.into_iter().map(|cpu| quirks.affinity(cpu));
         let block = Block::Distributor(distributor.address());
         let mut cpus = open_redistributors(&*platform, block, &redistributors, affinities)?;
@@ -230,8 +230,7 @@ impl<P: GicPlatform> Gic<P> {
         let redistributor = self.redistributor_frames(cpu)?;
         redistributor.wake(&*self.platform)?;
         let view = self.distributor.view();
-        redistributor
-            .init(&*self.platform, PrivateConfig { priority: self.priorities.wired, view })?;
+        redistributor.init(&*self.platform, PrivateConfig::new(self.priorities.wired, view))?;
         let attached = self.attach_lpis(redistributor).inspect_err(|_| {
             // The first error counts.
             let _ = redistributor.sleep(&*self.platform);
@@ -324,8 +323,7 @@ impl<P: GicPlatform> Gic<P> {
         &self,
         registers: &S,
     ) -> Result<(), GicError> {
-        let config =
-            CpuInterfaceConfig { mask: self.priorities.mask, ..CpuInterfaceConfig::default() };
+        let config = CpuInterfaceConfig::default().with_mask(self.priorities.mask);
         CpuInterface::<&S, E>::enable(registers, config).map(|_| ())
     }
 

@@ -41,11 +41,11 @@
 //! ) -> Result<(), GicError> {
 //!     let priority = Priority::new(0xa0);
 //!     let distributor = Distributor::map(platform, distributor)?;
-//!     distributor.init(platform, DistributorConfig { priority, route: cpu })?;
+//!     distributor.init(platform, DistributorConfig::new(priority, cpu))?;
 //!     let region = RedistributorRegion::new(redistributors);
 //!     let redistributor = find_redistributor(platform, &[region], cpu)?;
 //!     redistributor.wake(platform)?;
-//!     redistributor.init(platform, PrivateConfig { priority, view: distributor.view() })?;
+//!     redistributor.init(platform, PrivateConfig::new(priority, distributor.view()))?;
 //!     <CpuInterface<_>>::enable(registers, CpuInterfaceConfig::default())?;
 //!     redistributor.interrupt(timer)?.enable();
 //!     Ok(())

@@ -18,11 +18,19 @@ use gic_arch::{Affinity, Iidr, IntId, IntIdClass, Priority};
 
 /// The state into which [`Redistributor::init`] brings a CPU's own interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct PrivateConfig {
     /// Priority of every interrupt, as the security view has it.
     pub priority: Priority,
     /// The security view that [`Distributor::new`](crate::Distributor::new) found.
     pub view: SecurityView,
+}
+
+impl PrivateConfig {
+    /// All interrupts of this priority, in this security view.
+    pub const fn new(priority: Priority, view: SecurityView) -> Self {
+        Self { priority, view }
+    }
 }
 
 /// One redistributor. All operations take `&self` and work from any CPU.

@@ -49,7 +49,7 @@ pub(crate) fn bring_up(description: Description) {
 pub(crate) fn bring_up_cpu() {
     irqchip().cpu_on(here(), &registers(), |_| ()).expect("the CPU's interface");
     let mask = interface().mask();
-    let config = CpuInterfaceConfig { mask, ..CpuInterfaceConfig::default() };
+    let config = CpuInterfaceConfig::default().with_mask(mask);
     CpuInterface::<_, SplitEoi>::enable(registers(), config).expect("the CPU's interface");
     for handle in HANDLERS.get().iter().flat_map(|handlers| &handlers.per_cpu) {
         handle.enable_here();

@@ -16,7 +16,7 @@ fn open(fake: &Fake) -> Result<Distributor<FakeMmio>, GicError> {
 }
 
 fn config() -> DistributorConfig {
-    DistributorConfig { priority: Priority::new(0xa0), route: Affinity::new(0, 0, 1, 2) }
+    DistributorConfig::new(Priority::new(0xa0), Affinity::new(0, 0, 1, 2))
 }
 
 /// A machine whose distributor was initialised.

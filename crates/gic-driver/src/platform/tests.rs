@@ -41,12 +41,12 @@ fn start_timer<P: Platform>(
 ) -> Result<Redistributor<P::Mmio>, GicError> {
     let (priority, cpu) = (Priority::new(0xa0), Affinity::new(0, 0, 0, 1));
     let distributor = Distributor::map(platform, DISTRIBUTOR)?;
-    distributor.init(platform, DistributorConfig { priority, route: cpu })?;
+    distributor.init(platform, DistributorConfig::new(priority, cpu))?;
     let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: 2 * STRIDE_V3 };
     let region = RedistributorRegion::new(region);
     let redistributor = find_redistributor(platform, &[region], cpu)?;
     redistributor.wake(platform)?;
-    redistributor.init(platform, PrivateConfig { priority, view: distributor.view() })?;
+    redistributor.init(platform, PrivateConfig::new(priority, distributor.view()))?;
     <CpuInterface<_>>::enable(registers, CpuInterfaceConfig::default())?;
     let interrupt = redistributor.interrupt(timer)?;
     interrupt.set_trigger(platform, Trigger::Level)?;

@@ -169,7 +169,7 @@ mod interrupts {
     use super::*;
 
     fn config() -> PrivateConfig {
-        PrivateConfig { priority: Priority::new(0x90), view: SecurityView::Single }
+        PrivateConfig::new(Priority::new(0x90), SecurityView::Single)
     }
 
     #[test]

@@ -35,11 +35,11 @@ fn main(boot: Boot) -> ! {
 fn enable_timer([gicd, redistributors]: [PhysicalRegion; 2]) -> Result<(), GicError> {
     let (priority, this) = (Priority::new(0xa0), Affinity::from_mpidr(cpu::mpidr()));
     let distributor = Distributor::map(&Kernel, gicd.base)?;
-    distributor.init(&Kernel, DistributorConfig { priority, route: this })?;
+    distributor.init(&Kernel, DistributorConfig::new(priority, this))?;
     let region = RedistributorRegion::new(redistributors);
     let redistributor = find_redistributor(&Kernel, &[region], this)?;
     redistributor.wake(&Kernel)?;
-    redistributor.init(&Kernel, PrivateConfig { priority, view: distributor.view() })?;
+    redistributor.init(&Kernel, PrivateConfig::new(priority, distributor.view()))?;
     <CpuInterface<_>>::enable(registers(), CpuInterfaceConfig::default())?;
     redistributor.interrupt(VIRTUAL_TIMER)?.enable();
     Ok(())
