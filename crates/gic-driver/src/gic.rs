@@ -25,7 +25,6 @@ use crate::cpu_interface::{CombinedEoi, CpuInterface, CpuInterfaceConfig, EoiMod
 use crate::distributor::{Distributor, DistributorConfig};
 use crate::errata::{self, Erratum};
 use crate::lpi::{Attached, LpiConfig, LpiError, Lpis};
-use crate::platform::ADDRESS_BITS;
 use crate::redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
 };
@@ -184,12 +183,8 @@ impl<P: GicPlatform> Gic<P> {
             quirks.apply_to_redistributor(redistributor, &machine)?;
         }
         let present = cpus.iter().filter_map(|cpu| cpu.redistributor.as_ref());
-        let choice = LpiConfig {
-            id_bits: lpi_id_bits,
-            priority: priorities.lpi,
-            access: table_access,
-            address_bits: ADDRESS_BITS,
-        };
+        let choice =
+            LpiConfig::new(priorities.lpi).with_id_bits(lpi_id_bits).with_access(table_access);
         let choice = present.clone().fold(choice, |choice, each| corrected(choice, each, &machine));
         let lpis = match Lpis::new(platform.clone(), &distributor, present, choice) {
             Ok(lpis) => Ok(lpis),

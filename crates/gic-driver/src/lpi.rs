@@ -14,6 +14,7 @@ mod tables;
 pub use allocator::LpiRange;
 pub use error::{AdoptionRefused, LpiError};
 
+use crate::platform::ADDRESS_BITS;
 use crate::redistributor::{NegotiatedTables, Redistributor, TableAccess};
 use crate::{Alignment, Block, GicError, GicPlatform, IrqLock};
 use alloc::sync::Arc;
@@ -38,6 +39,7 @@ pub const MAX_ID_BITS: u8 = 24;
 
 /// Choices for LPIs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct LpiConfig {
     /// At most this many INTID bits (14 to 24); `None` for [`DEFAULT_ID_BITS`]. The hardware may
     /// have fewer.
@@ -49,6 +51,20 @@ pub struct LpiConfig {
     /// Physical address bits of the tables' memory, at most 52: fewer where the redistributors
     /// reach less ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
     pub address_bits: u8,
+}
+
+impl LpiConfig {
+    /// LPIs of this priority, with [`DEFAULT_ID_BITS`], negotiated accesses and tables anywhere.
+    pub const fn new(priority: Priority) -> Self {
+        Self { id_bits: None, priority, access: TableAccess::Negotiate, address_bits: ADDRESS_BITS }
+    }
+
+    msi_types::setters! {
+        with_id_bits: id_bits: Option<u8>,
+        with_priority: priority: Priority,
+        with_access: access: TableAccess,
+        with_address_bits: address_bits: u8,
+    }
 }
 
 /// To which register devices send the messages that make LPIs pending: one of them for all LPIs of

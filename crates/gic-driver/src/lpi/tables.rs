@@ -299,13 +299,9 @@ fn start<P: GicPlatform>(
     };
     table.tables = redistributor.program_lpi_tables(
         &*lpis.platform,
-        &LpiTables {
-            config: lpis.config.table.address,
-            id_bits: lpis.id_bits,
-            pending: table.table.address,
-            contents,
-            access: lpis.access,
-        },
+        &LpiTables::new(lpis.config.table.address, table.table.address, lpis.id_bits)
+            .with_contents(contents)
+            .with_access(lpis.access),
     )?;
     lpis.note_coherence(table.tables.config);
     if contents == PendingContents::Zero {

@@ -12,12 +12,7 @@ use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, STRIDE_V3};
 use gic_arch::lpi::Config;
 use proptest::prelude::*;
 
-const CONFIG: LpiConfig = LpiConfig {
-    id_bits: None,
-    priority: Priority::new(0xa0),
-    access: TableAccess::Negotiate,
-    address_bits: 52,
-};
+const CONFIG: LpiConfig = LpiConfig::new(Priority::new(0xa0));
 /// Tables of a previous kernel.
 const OLD_CONFIG: u64 = 0x4000_0000;
 const OLD_PENDING: u64 = 0x4100_0000;
@@ -97,7 +92,7 @@ mod limits {
             fake.at_distributor(|frame| {
                 frame.typer = frame.typer.with_id_bits_minus_one(hardware - 1);
             });
-            let lpis = set_up(&fake, LpiConfig { id_bits: choice, ..CONFIG }).unwrap();
+            let lpis = set_up(&fake, CONFIG.with_id_bits(choice)).unwrap();
             assert_eq!(lpis.id_bits(), expected, "{hardware} {choice:?}");
             assert_eq!(lpis.count(), (1 << expected) - 8192);
         }
@@ -112,7 +107,7 @@ mod limits {
 
     #[test]
     fn fewer_than_fourteen_bits_are_refused() {
-        let refused = set_up(&machine(1), LpiConfig { id_bits: Some(13), ..CONFIG }).unwrap_err();
+        let refused = set_up(&machine(1), CONFIG.with_id_bits(Some(13))).unwrap_err();
         assert_eq!(refused, LpiError::TooFewIdBits { bits: 13 }.into());
     }
 
@@ -163,7 +158,7 @@ mod limits {
     #[test]
     fn memory_beyond_the_limit_is_freed_and_refused() {
         let fake = machine(1);
-        let narrow = LpiConfig { address_bits: 32, ..CONFIG };
+        let narrow = CONFIG.with_address_bits(32);
         fake.in_memory(|memory| memory.misalignment = 1 << 32);
         let refused = set_up(&fake, narrow).unwrap_err();
         assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { .. })));
@@ -287,7 +282,7 @@ mod configuration {
 
     #[test]
     fn what_is_freed_is_available_again() {
-        let lpis = set_up(&machine(1), LpiConfig { id_bits: Some(14), ..CONFIG }).unwrap();
+        let lpis = set_up(&machine(1), CONFIG.with_id_bits(Some(14))).unwrap();
         let all = lpis.allocate(count(8192), Alignment::ONE).unwrap();
         assert!(lpis.allocate(count(1), Alignment::ONE).is_err());
         lpis.free(all).unwrap();

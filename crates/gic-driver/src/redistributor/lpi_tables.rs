@@ -27,6 +27,7 @@ pub enum TableAccess {
 
 /// The tables of one redistributor, by physical address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct LpiTables {
     /// The configuration table, 4 KiB aligned, below 2^52.
     pub config: u64,
@@ -38,6 +39,28 @@ pub struct LpiTables {
     pub contents: PendingContents,
     /// The coherence that firmware states.
     pub access: TableAccess,
+}
+
+impl LpiTables {
+    /// Tables at these addresses that cover so many INTID bits; none is pending, and accesses are
+    /// negotiated.
+    pub const fn new(config: u64, pending: u64, id_bits: u8) -> Self {
+        Self {
+            config,
+            id_bits,
+            pending,
+            contents: PendingContents::Zero,
+            access: TableAccess::Negotiate,
+        }
+    }
+
+    msi_types::setters! {
+        with_config: config: u64,
+        with_id_bits: id_bits: u8,
+        with_pending: pending: u64,
+        with_contents: contents: PendingContents,
+        with_access: access: TableAccess,
+    }
 }
 
 /// The redistributor's accesses to its tables.

@@ -263,13 +263,7 @@ mod lpi_tables {
     use super::*;
 
     fn tables() -> LpiTables {
-        LpiTables {
-            config: 0x1_2345_6000,
-            id_bits: 16,
-            pending: 0x2_3456_0000,
-            contents: PendingContents::Zero,
-            access: TableAccess::Negotiate,
-        }
+        LpiTables::new(0x1_2345_6000, 0x2_3456_0000, 16)
     }
 
     #[test]
@@ -305,8 +299,7 @@ mod lpi_tables {
     fn firmware_overrides_claimed_coherence() {
         let (fake, redistributor) = awake();
         let access = TableAccess::NonCoherent;
-        let got =
-            redistributor.program_lpi_tables(&fake, &LpiTables { access, ..tables() }).unwrap();
+        let got = redistributor.program_lpi_tables(&fake, &tables().with_access(access)).unwrap();
         assert_eq!((got.config, got.pending), (Coherence::NonCoherent, Coherence::NonCoherent));
         fake.at_redistributor(0, |frame| {
             assert_eq!(frame.propbaser.shareability(), Shareability::Non);
@@ -317,7 +310,7 @@ mod lpi_tables {
     fn pending_table_with_lpis_is_not_empty() {
         let (fake, redistributor) = awake();
         let contents = PendingContents::Pending;
-        redistributor.program_lpi_tables(&fake, &LpiTables { contents, ..tables() }).unwrap();
+        redistributor.program_lpi_tables(&fake, &tables().with_contents(contents)).unwrap();
         assert!(!fake.at_redistributor(0, |frame| frame.pending_table_zero));
     }
 
