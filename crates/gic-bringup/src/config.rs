@@ -133,7 +133,7 @@ pub fn mbi(
     let distributor = description.gic.as_ref().map(|gic| gic.distributor.base());
     let ranges = controller.ranges.iter().filter_map(|range| spi_range(range.value));
     let alias = frame.filter(|frame| Some(*frame) != distributor);
-    Ok(MbiConfig { ranges: try_collect(ranges)?, alias })
+    Ok(MbiConfig::new(try_collect(ranges)?).with_alias(alias))
 }
 
 /// `None` for an empty one.
@@ -151,12 +151,10 @@ pub fn v2m<'a>(
     controller: &Controller,
 ) -> Result<V2mFrame<'a>, ControllerError> {
     let stated = controller.ranges.first();
-    Ok(V2mFrame {
-        first_spi: stated.map(|range| range.first().get()),
-        spi_count: stated.map(|range| range.count()),
-        oem_id: description.oem_id.as_deref(),
-        ..V2mFrame::new(base(controller)?)
-    })
+    Ok(V2mFrame::new(base(controller)?)
+        .with_first_spi(stated.map(|range| range.first().get()))
+        .with_spi_count(stated.map(|range| range.count()))
+        .with_oem_id(description.oem_id.as_deref()))
 }
 
 fn base(controller: &Controller) -> Result<u64, ControllerError> {

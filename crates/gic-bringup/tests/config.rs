@@ -153,7 +153,7 @@ fn v2m_frame_takes_the_spis_that_firmware_states() {
     let described = machine();
     assert_eq!(config::v2m(&described, &frame), Ok(V2mFrame::new(0x802_0000)));
     frame.ranges = vec![Fact::stated(IntIdSpan::new(IntId::new(80), 64).unwrap())];
-    let stated = V2mFrame { first_spi: Some(80), spi_count: Some(64), ..V2mFrame::new(0x802_0000) };
+    let stated = V2mFrame::new(0x802_0000).with_first_spi(Some(80)).with_spi_count(Some(64));
     assert_eq!(config::v2m(&described, &frame), Ok(stated));
 }
 

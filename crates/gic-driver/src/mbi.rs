@@ -29,12 +29,25 @@ pub type Mbi<P> = SpiMessages<P, MbiDoorbell>;
 
 /// Configuration that firmware states.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct MbiConfig {
     /// `mbi-ranges`: which SPIs may be used. A group never spans two.
     pub ranges: Vec<SpiRange>,
     /// `mbi-alias`: physical address of a frame that has the message registers, at the offsets of
     /// the distributor, and nothing else.
     pub alias: Option<u64>,
+}
+
+impl MbiConfig {
+    /// These ranges, behind the distributor's own registers.
+    pub const fn new(ranges: Vec<SpiRange>) -> Self {
+        Self { ranges, alias: None }
+    }
+
+    msi_types::setters! {
+        with_ranges: ranges: Vec<SpiRange>,
+        with_alias: alias: Option<u64>,
+    }
 }
 
 /// Reasons to refuse the message ranges that firmware describes.

@@ -40,6 +40,7 @@ const END: u32 = 1019;
 
 /// A frame, as firmware states it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct V2mFrame<'a> {
     /// Physical address.
     pub address: u64,
@@ -53,10 +54,17 @@ pub struct V2mFrame<'a> {
     pub oem_id: Option<&'a str>,
 }
 
-impl V2mFrame<'_> {
+impl<'a> V2mFrame<'a> {
     /// A frame about which firmware says nothing else.
     pub const fn new(address: u64) -> Self {
         Self { address, first_spi: None, spi_count: None, oem_id: None }
+    }
+
+    msi_types::setters! {
+        with_address: address: u64,
+        with_first_spi: first_spi: Option<u32>,
+        with_spi_count: spi_count: Option<u32>,
+        with_oem_id: oem_id: Option<&'a str>,
     }
 
     fn stated_spis(&self) -> Option<(u32, u32)> {

@@ -166,7 +166,7 @@ impl MsiDriver {
             }
             Parent::Mbi => {
                 let range = SpiRange { first: HwIrq::new(FIRST_SPI), count: SPIS };
-                let config = MbiConfig { ranges: vec![range], alias: None };
+                let config = MbiConfig::new(vec![range]);
                 Ok(Self::Spis(Arc::new(Mbi::new(gic, config).map_err(|error| failed(&error))?)))
             }
             Parent::V2m => {

@@ -35,10 +35,7 @@ fn range(first: u32, count: u16) -> SpiRange {
 }
 
 fn config(ranges: &[(u32, u16)]) -> MbiConfig {
-    MbiConfig {
-        ranges: ranges.iter().map(|(first, count)| range(*first, *count)).collect(),
-        alias: None,
-    }
+    MbiConfig::new(ranges.iter().map(|(first, count)| range(*first, *count)).collect())
 }
 
 fn set_up(ranges: &[(u32, u16)]) -> (Fake, Arc<Gic<Fake>>, Mbi<Fake>) {
@@ -80,8 +77,7 @@ fn the_message_is_setspi_and_the_intid() {
 #[test]
 fn alias_has_the_same_register_offsets() {
     let gic = gic_on(&Fake::with_cpus(CPUS));
-    let mbi =
-        Mbi::new(&gic, MbiConfig { alias: Some(0x1_0000_0000), ..config(&[(64, 8)]) }).unwrap();
+    let mbi = Mbi::new(&gic, config(&[(64, 8)]).with_alias(Some(0x1_0000_0000))).unwrap();
     let request = BlockRequest {
         initially: Initially::Masked,
         fit: Fit { address_bits: 64, ..ANY },
@@ -315,7 +311,7 @@ fn unallocated_vectors_are_not_accessed() {
 fn iommu_maps_only_the_alias() {
     let gic = gic_on(&Fake::with_cpus(CPUS));
     let page = |alias| {
-        let mbi = Mbi::new(&gic, MbiConfig { alias, ..config(&[(64, 8)]) }).unwrap();
+        let mbi = Mbi::new(&gic, config(&[(64, 8)]).with_alias(alias)).unwrap();
         mbi.doorbell_page(Granule::Size64K)
     };
     assert!(matches!(page(None), DoorbellPage::HoldsControls(_)));
@@ -326,7 +322,7 @@ fn iommu_maps_only_the_alias() {
 fn no_device_is_isolated_from_the_page() {
     let gic = gic_on(&Fake::with_cpus(CPUS));
     let reason = |alias| {
-        let mbi = Mbi::new(&gic, MbiConfig { alias, ..config(&[(64, 8)]) }).unwrap();
+        let mbi = Mbi::new(&gic, config(&[(64, 8)]).with_alias(alias)).unwrap();
         mbi.isolation(RequesterId::new(1))
     };
     let own = reason(None);

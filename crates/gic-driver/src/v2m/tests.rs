@@ -78,7 +78,7 @@ fn firmware_must_override_both_numbers() {
         (Some(100), Some(0), (80, 64)),
     ] {
         let (_, gic) = machine(&[(FRAME, typer(80, 64), 0)]);
-        let frame = V2mFrame { first_spi: first, spi_count: count, ..V2mFrame::new(FRAME) };
+        let frame = V2mFrame::new(FRAME).with_first_spi(first).with_spi_count(count);
         assert_eq!(ranges(&open(&gic, &[frame]).unwrap()), [expected]);
     }
 }
@@ -101,8 +101,7 @@ fn ranges_beyond_common_limits_are_refused() {
         assert_eq!(answer, expected);
     }
     let (_, gic) = machine(&[(FRAME, 0, 0)]);
-    let frame =
-        V2mFrame { first_spi: Some(u32::MAX), spi_count: Some(u32::MAX), ..V2mFrame::new(FRAME) };
+    let frame = V2mFrame::new(FRAME).with_first_spi(Some(u32::MAX)).with_spi_count(Some(u32::MAX));
     assert!(matches!(open(&gic, &[frame]), Err(V2mError::BadRange { .. })));
 }
 
@@ -129,19 +128,17 @@ fn odd_data_base_has_no_groups() {
 fn address_frame_is_not_read_and_has_no_groups() {
     // The platform maps nothing there: reading would abort.
     let (_, gic) = machine(&[]);
-    let frame = V2mFrame {
-        first_spi: Some(40),
-        spi_count: Some(16),
-        oem_id: Some("AMAZON"),
-        ..V2mFrame::new(FRAME)
-    };
+    let frame = V2mFrame::new(FRAME)
+        .with_first_spi(Some(40))
+        .with_spi_count(Some(16))
+        .with_oem_id(Some("AMAZON"));
     let v2m = open(&gic, &[frame]).unwrap();
     assert_eq!(first_message(&v2m, 1), MsiMessage { address: FRAME | 8 << 3, data: 0 });
     assert_eq!(first_message(&v2m, 1), MsiMessage { address: FRAME | 9 << 3, data: 0 });
     assert_eq!(allocate(&v2m, 2, Shape::AlignedGroup), Err(MsiError::NoGroups));
-    let unknown = V2mFrame { spi_count: None, ..frame };
+    let unknown = frame.with_spi_count(None);
     assert_eq!(open(&gic, &[unknown]).unwrap_err(), V2mError::SpisUnknown(FRAME));
-    let other = V2mFrame { oem_id: Some("OTHERS"), ..frame };
+    let other = frame.with_oem_id(Some("OTHERS"));
     assert_eq!(open(&gic, &[other]).unwrap_err(), V2mError::NotMapped(FRAME));
 }
 

@@ -18,7 +18,5 @@ const SPIS: SpiRange =
     SpiRange { first: HwIrq::new(64), count: NonZeroU16::new(64).expect("it is not zero") };
 
 fn main(boot: Boot) -> ! {
-    size::run(boot, |gic| {
-        Ok(Arc::new(Mbi::new(gic, MbiConfig { ranges: vec![SPIS], alias: None })?))
-    })
+    size::run(boot, |gic| Ok(Arc::new(Mbi::new(gic, MbiConfig::new(vec![SPIS]))?)))
 }
