@@ -18,6 +18,7 @@ use msi_types::{
 
 /// A request for events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct EventRequest {
     /// Number of events.
     pub count: NonZeroU16,
@@ -27,6 +28,20 @@ pub struct EventRequest {
     pub cpu: Cpu,
     /// Forwarded at once or not.
     pub initially: Initially,
+}
+
+impl EventRequest {
+    /// Independent events with this target, forwarded at once.
+    pub const fn new(count: NonZeroU16, cpu: Cpu) -> Self {
+        Self { count, shape: Shape::Independent, cpu, initially: Initially::Unmasked }
+    }
+
+    msi_types::setters! {
+        with_count: count: NonZeroU16,
+        with_shape: shape: Shape,
+        with_cpu: cpu: Cpu,
+        with_initially: initially: Initially,
+    }
 }
 
 impl<P: GicPlatform> Its<P> {

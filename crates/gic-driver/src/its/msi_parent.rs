@@ -100,7 +100,10 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
         let BlockRequest { count, shape, fit, cpu, initially } = *request;
         // The address is refused before anything is done for it.
         fit.check(MsiMessage { address: self.its.doorbell(), data: 0 })?;
-        let block = self.its.map_events(device, EventRequest { count, shape, cpu, initially })?;
+        let block = self.its.map_events(
+            device,
+            EventRequest::new(count, cpu).with_shape(shape).with_initially(initially),
+        )?;
         let last = block.hwirq(count.get() - 1).unwrap_or(block.first());
         match self.message_of(last).and_then(|message| fit.check(message)) {
             Ok(()) => Ok(block),

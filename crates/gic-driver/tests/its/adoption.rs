@@ -53,7 +53,7 @@ fn first_owner_gets_no_stale_lpi() {
 fn an_lpi_unmasked_later_is_clear_as_well() {
     let setup = after_kexec(Hardware::default(), &[0, 1, 2, 3], &[0, 1, 2, 3]);
     let device = setup.attach(5, 2);
-    let masked = gic_driver::its::EventRequest { initially: Initially::Masked, ..request(1, 2) };
+    let masked = request(1, 2).with_initially(Initially::Masked);
     let block = setup.its.map_events(&device, masked).unwrap();
     setup.send(lpi(&block, 0));
     nobody_takes_anything(&setup);

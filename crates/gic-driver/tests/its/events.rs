@@ -66,7 +66,7 @@ fn masked_messages_are_delivered_on_unmask() {
 fn an_event_can_be_handed_out_masked() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
-    let masked = gic_driver::its::EventRequest { initially: Initially::Masked, ..request(1, 0) };
+    let masked = request(1, 0).with_initially(Initially::Masked);
     let block = setup.its.map_events(&device, masked).unwrap();
     setup.send(lpi(&block, 0));
     assert_eq!(setup.take(0), []);
@@ -107,7 +107,7 @@ fn group_events_differ_in_low_bits() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 16);
     let _one = setup.map(&device, 1, 0);
-    let group = gic_driver::its::EventRequest { shape: Shape::AlignedGroup, ..request(8, 0) };
+    let group = request(8, 0).with_shape(Shape::AlignedGroup);
     let block = setup.its.map_events(&device, group).unwrap();
     let message = setup.its.message(lpi(&block, 0)).unwrap();
     assert_eq!(message.data % 8, 0);

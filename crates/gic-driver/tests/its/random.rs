@@ -74,10 +74,7 @@ impl Model {
             Step::Detach(index) => self.detach(*index),
             Step::Release(index) => self.release(*index),
             Step::Map { attachment, count, cpu, initially } => {
-                self.map(
-                    *attachment,
-                    EventRequest { initially: *initially, ..request(*count, *cpu) },
-                );
+                self.map(*attachment, request(*count, *cpu).with_initially(*initially));
             }
             Step::Unmap(index) => self.unmap(*index),
             Step::Move { event, cpu } => self.move_event(*event, *cpu),

@@ -7,7 +7,7 @@ use super::interpreter::{Hardware, Traffic};
 use gic_arch::{Affinity, Lpi};
 use gic_driver::its::{EventRequest, ProbeError};
 use gic_driver::{Gic, GicConfig, Its, ItsConfig, ItsError, PhysicalRegion, RedistributorRegion};
-use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, Initially, Shape};
+use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -112,12 +112,7 @@ impl Setup {
 }
 
 pub(crate) fn request(count: u16, cpu: u32) -> EventRequest {
-    EventRequest {
-        count: NonZeroU16::new(count).unwrap(),
-        shape: Shape::Independent,
-        cpu: Cpu::new(cpu),
-        initially: Initially::Unmasked,
-    }
+    EventRequest::new(NonZeroU16::new(count).unwrap(), Cpu::new(cpu))
 }
 
 /// The LPI at `index` of a block.

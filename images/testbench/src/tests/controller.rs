@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use gic_driver::Its;
 use gic_driver::its::EventRequest;
 use image_rt::cpu::{self, MAX_CPUS};
-use msi_types::{Cpu, DeviceId, Initially, MsiMessage, Pending, Shape};
+use msi_types::{Cpu, DeviceId, MsiMessage, Pending};
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     // Without an ITS it is the distributor that does it.
@@ -223,12 +223,7 @@ fn inherited(machine: &Machine) -> Outcome {
 fn stalled(machine: &Machine) -> Outcome {
     const NOBODY: DeviceId = DeviceId::new(0xfff8);
     let its = its(machine)?;
-    let request = EventRequest {
-        count: NonZeroU16::MIN,
-        shape: Shape::Independent,
-        cpu: Cpu::new(0),
-        initially: Initially::Unmasked,
-    };
+    let request = EventRequest::new(NonZeroU16::MIN, Cpu::new(0));
     let free = machine.gic().gicv3()?.lpis()?.available();
     // The device table has a page for it from now on.
     its.detach(its.attach(NOBODY, 1)?);

@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 use gic_driver::its::EventRequest;
 use gic_driver::{Its, ItsError};
 use image_rt::cpu;
-use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, Initially, MsiMessage, Shape};
+use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, MsiMessage};
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     report.case("every LPI can be mapped, and not one more", || all_of_them(machine));
@@ -20,12 +20,7 @@ type QemuIts = Its<crate::platform::Kernel>;
 
 fn map(its: &QemuIts, device: &Attachment, count: u16) -> Result<HwIrqBlock, ItsError> {
     let count = NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN);
-    let request = EventRequest {
-        count,
-        shape: Shape::Independent,
-        cpu: Cpu::new(0),
-        initially: Initially::Unmasked,
-    };
+    let request = EventRequest::new(count, Cpu::new(0));
     its.map_events(device, request)
 }
 
