@@ -148,7 +148,7 @@ impl GicPlatform for Board {
             return None;
         }
         *next = end;
-        Some(Table { address, bytes: layout.bytes, handle: 0 })
+        Some(Table::new(address, layout.bytes, 0))
     }
 
     fn release_table(&self, _: Table) {}

@@ -214,7 +214,7 @@ impl GicPlatform for MachinePlatform {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         let address =
             self.ram.allocate_below(layout.bytes, layout.align, 1 << layout.address_bits)?;
-        Some(Table { address, bytes: layout.bytes, handle: 0 })
+        Some(Table::new(address, layout.bytes, 0))
     }
 
     fn release_table(&self, table: Table) {

@@ -38,7 +38,7 @@ impl Platform for Kernel {
 impl GicPlatform for Kernel {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         if BREAK_NEXT_TABLE.swap(false, Ordering::Relaxed) {
-            return Some(Table { address: NO_MEMORY, bytes: layout.bytes, handle: 0 });
+            return Some(Table::new(NO_MEMORY, layout.bytes, 0));
         }
         Image.allocate_table(layout)
     }

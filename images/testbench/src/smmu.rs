@@ -252,7 +252,7 @@ impl Iommu for Behind {
 /// Zeroed memory that the SMMU reads and writes.
 fn memory(bytes: u64, align: u64, what: &'static str) -> Result<Table, SmmuError> {
     let align = align.max(bytes.next_power_of_two());
-    let layout = TableLayout { bytes, align, address_bits: 48, node: None };
+    let layout = TableLayout::new(bytes, align).with_address_bits(48);
     Kernel.allocate_table(layout).ok_or(SmmuError::NoMemory(what))
 }
 

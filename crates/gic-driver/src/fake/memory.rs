@@ -43,7 +43,7 @@ impl Memory {
                 (0x4000_0000 + self.next_low).next_multiple_of(layout.align) + self.misalignment;
             self.next_low = address - self.misalignment + layout.bytes - 0x4000_0000;
             self.tables.insert(address, Bytes::new(layout.bytes, 0));
-            return Some(Table { address, bytes: layout.bytes, handle: 0 });
+            return Some(Table::new(address, layout.bytes, 0));
         }
         let address =
             (0x1_0000_0000 + self.next).next_multiple_of(layout.align) + self.misalignment;
@@ -53,14 +53,14 @@ impl Memory {
         }
         self.next = end;
         self.tables.insert(address, Bytes::new(layout.bytes, 0));
-        Some(Table { address, bytes: layout.bytes, handle: 0 })
+        Some(Table::new(address, layout.bytes, 0))
     }
 
     pub(crate) fn adopt(&mut self, region: PhysicalRegion) -> Option<Table> {
         self.reserved.iter().find(|reserved| reserved.base == region.base)?;
         // A previous kernel left every LPI enabled.
         self.tables.insert(region.base, Bytes::new(region.bytes, 0xa3));
-        Some(Table { address: region.base, bytes: region.bytes, handle: 0 })
+        Some(Table::new(region.base, region.bytes, 0))
     }
 
     pub(crate) fn release(&mut self, table: &Table) {

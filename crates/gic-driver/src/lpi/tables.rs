@@ -38,7 +38,7 @@ enum TableOrigin {
 impl ConfigTable {
     /// The table's memory if it is ours to release.
     pub(super) fn take_unused(&mut self) -> Option<Table> {
-        let none = Table { address: 0, bytes: 0, handle: 0 };
+        let none = Table::new(0, 0, 0);
         (self.origin == TableOrigin::Allocated).then(|| mem::replace(&mut self.table, none))
     }
 
@@ -86,7 +86,8 @@ pub(super) fn allocate_config<P: GicPlatform>(
     address_bits: u8,
 ) -> Result<ConfigTable, LpiError> {
     let (bytes, align) = (config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT);
-    let table = allocate(platform, CONFIG, TableLayout { bytes, align, address_bits, node: None })?;
+    let table =
+        allocate(platform, CONFIG, TableLayout::new(bytes, align).with_address_bits(address_bits))?;
     Ok(ConfigTable { table, origin: TableOrigin::Allocated })
 }
 
@@ -188,7 +189,7 @@ fn first_pending<P: GicPlatform>(
     let address = redistributor.address();
     if !redistributor.lpis_enabled() {
         let (bytes, align) = (pending_table_bytes(id_bits), PENDING_TABLE_ALIGNMENT);
-        let layout = TableLayout { bytes, align, address_bits: lpis.address_bits, node: None };
+        let layout = TableLayout::new(bytes, align).with_address_bits(lpis.address_bits);
         let table = allocate(&*lpis.platform, PENDING, layout)?;
         let tables =
             NegotiatedTables { config: Coherence::NonCoherent, pending: Coherence::NonCoherent };

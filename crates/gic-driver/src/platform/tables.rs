@@ -6,6 +6,7 @@ use msi_types::Cpu;
 
 /// The requirements on a table's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct TableLayout {
     /// Size in bytes.
     pub bytes: u64,
@@ -22,6 +23,18 @@ pub struct TableLayout {
 pub(crate) const ADDRESS_BITS: u8 = 52;
 
 impl TableLayout {
+    /// Memory of this size and alignment, anywhere that a GIC reaches.
+    pub const fn new(bytes: u64, align: u64) -> Self {
+        Self { bytes, align, address_bits: ADDRESS_BITS, node: None }
+    }
+
+    msi_types::setters! {
+        with_bytes: bytes: u64,
+        with_align: align: u64,
+        with_address_bits: address_bits: u8,
+        with_node: node: Option<u32>,
+    }
+
     fn admits(&self, table: &Table) -> bool {
         let end = table.address.checked_add(self.bytes);
         let reachable = end.is_some_and(|end| end <= 1 << self.address_bits.min(ADDRESS_BITS));
@@ -55,6 +68,7 @@ pub(crate) fn allocate_table<P: GicPlatform>(
 /// Zeroed, physically contiguous memory that a controller reads (and may write). Owned: freed by
 /// [`GicPlatform::release_table`]; not `Clone`.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Table {
     /// Physical address.
     pub address: u64,
@@ -62,6 +76,13 @@ pub struct Table {
     pub bytes: u64,
     /// Whatever lets the platform find its mapping again.
     pub handle: usize,
+}
+
+impl Table {
+    /// Memory at this address, of so many bytes; `handle` means something to the platform alone.
+    pub const fn new(address: u64, bytes: u64, handle: usize) -> Self {
+        Self { address, bytes, handle }
+    }
 }
 
 /// Does a controller's access to a table look into the CPUs' caches?

@@ -246,14 +246,14 @@ impl GicPlatform for Board {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         must_be_task("allocate_table");
         let address = self.world().memory.allocate(layout)?;
-        Some(Table { address, bytes: layout.bytes, handle: 0 })
+        Some(Table::new(address, layout.bytes, 0))
     }
 
     fn release_table(&self, _: Table) {}
 
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
         let bytes = self.world().memory.bytes_of(region.base)?;
-        Some(Table { address: region.base, bytes, handle: 0 })
+        Some(Table::new(region.base, bytes, 0))
     }
 
     fn store8(&self, table: &Table, offset: u64, value: u8) {

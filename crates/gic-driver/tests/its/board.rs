@@ -89,7 +89,7 @@ impl World {
     /// A previous kernel left LPIs enabled at these CPUs, with tables that are reserved, all of
     /// them configured and the first 64 pending.
     pub(crate) fn leave_lpis(&mut self, cpus: &[usize]) {
-        let table = |bytes| TableLayout { bytes, align: 0x1_0000, address_bits: 52, node: None };
+        let table = |bytes| TableLayout::new(bytes, 0x1_0000);
         let config = self.memory.allocate(table(0x2000), 0);
         self.memory.store(config, &[0xa3; 0x2000]);
         self.memory.publish(config, 0..0x2000, Coherence::NonCoherent);
@@ -264,7 +264,7 @@ impl GicPlatform for Board {
         let shift = world.shift();
         let address = world.memory.allocate(layout, shift);
         Self::learn_config_table(&mut world, address, layout.bytes);
-        Some(Table { address, bytes: layout.bytes, handle: 0 })
+        Some(Table::new(address, layout.bytes, 0))
     }
 
     fn release_table(&self, table: Table) {
@@ -297,7 +297,7 @@ impl GicPlatform for Board {
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
         must_be_task("adopt_table");
         let bytes = self.world().memory.bytes_at(region.base)?;
-        (bytes >= region.bytes).then_some(Table { address: region.base, bytes, handle: 0 })
+        (bytes >= region.bytes).then_some(Table::new(region.base, bytes, 0))
     }
 
     fn store8(&self, table: &Table, offset: u64, value: u8) {

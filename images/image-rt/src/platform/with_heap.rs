@@ -27,7 +27,7 @@ impl GicPlatform for Kernel {
         }
         cpu::clean(address, heap.size());
         // `handle` is the platform's own: here the alignment, which the heap wants back.
-        Some(Table { address: address as u64, bytes: layout.bytes, handle: heap.align() })
+        Some(Table::new(address as u64, layout.bytes, heap.align()))
     }
 
     fn release_table(&self, table: Table) {
