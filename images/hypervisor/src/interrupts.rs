@@ -13,7 +13,7 @@ use gic_driver::{CpuInterface, CpuInterfaceConfig, Gic, GicPlatform, Interrupt, 
 use gic_firmware::Description;
 use image_rt::platform::{Kernel, registers};
 use image_rt::{cpu, println};
-use irq_domain::{IrqHandle, PerCpuHandle, Start, WiredRequest};
+use irq_domain::{IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 use vgic::{PhysicalInterrupts, Vgic};
@@ -77,12 +77,7 @@ pub(crate) fn serve(vgic: &Arc<Vgic>, cpus: u16) {
     };
     let uart = {
         let vgic = vgic.clone();
-        let request = WiredRequest {
-            hwirq: HwIrq::new(UART_SPI),
-            trigger: Trigger::Level,
-            name: "uart",
-            start: Start::Enabled,
-        };
+        let request = WiredRequest::new(HwIrq::new(UART_SPI), Trigger::Level, "uart");
         interrupts.request_wired(request, move |_| {
             vgic.set_line(Line::Spi(UART_SPI), Level::High);
         })

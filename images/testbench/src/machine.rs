@@ -155,11 +155,7 @@ fn attach(smmu: &Smmu, around: &Started, functions: &[Function]) {
 }
 
 /// A layer that maps doorbells at the SMMU, and a listener to its events.
-fn translated(
-    smmu: Arc<Smmu>,
-    below: Arc<dyn MsiParent>,
-    interrupts: &Interrupts,
-) -> Translated {
+fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Interrupts) -> Translated {
     let (vector, reader) = (HwIrq::new(smmu.event_spi()), smmu.clone());
     let request = WiredRequest::new(vector, Trigger::Edge, "smmu");
     let handle = interrupts.request_wired(request, move |_| reader.take_events());
