@@ -44,6 +44,9 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Draw devices, IOMMUs, controllers and CPUs: SVG or DOT.
     Graph(GraphArgs),
+    /// Write one HTML page for somebody without this tool: the picture, findings, tables, and where
+    /// a run's interrupts went.
+    Report(ReportArgs),
     /// Find mistakes in descriptions, each by a rule with a stable name.
     Lint(LintArgs),
     /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
@@ -88,6 +91,21 @@ pub(crate) struct RunArgs {
     /// A folder of ACPI tables: `APIC`, `IORT`, `MCFG`, as Linux or `acpixtract` name them.
     #[arg(long, value_name = "DIR")]
     pub(crate) acpi: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) workload: WorkloadArgs,
+    /// Write the events of a simulation, a line for each.
+    #[arg(long, value_name = "FILE", requires = "simulate")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Show each vector: its interrupt, and its handler's runs on each CPU.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) vectors: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Options of every run.
+#[derive(Debug, Args)]
+pub(crate) struct WorkloadArgs {
     /// Use at most this many of the machine's CPUs.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub(crate) cpus: Option<u32>,
@@ -106,14 +124,6 @@ pub(crate) struct RunArgs {
     /// Run on one thread, in an order that the seed alone decides.
     #[arg(long)]
     pub(crate) simulate: bool,
-    /// Write the events of a simulation, a line for each.
-    #[arg(long, value_name = "FILE", requires = "simulate")]
-    pub(crate) trace: Option<PathBuf>,
-    /// Show each vector: its interrupt, and its handler's runs on each CPU.
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) vectors: bool,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
 }
 
 /// A disturbance of a run.
@@ -190,6 +200,24 @@ pub(crate) struct GraphArgs {
     /// Write DOT, whatever the file is called.
     #[arg(long)]
     pub(crate) dot: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// A flattened devicetree, or a folder of ACPI tables; without it, this machine's own firmware.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: Option<PathBuf>,
+    /// Write to this file; else to standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Run the machine, or write no page if it cannot be run. Without this, the page says why.
+    #[arg(long)]
+    pub(crate) run: bool,
+    /// Do not run the machine.
+    #[arg(long, conflicts_with = "run")]
+    pub(crate) no_run: bool,
+    #[command(flatten)]
+    pub(crate) workload: WorkloadArgs,
 }
 
 #[derive(Debug, Args)]

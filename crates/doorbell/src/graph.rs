@@ -10,8 +10,10 @@ use crate::exit::Outcome;
 use crate::print;
 use crate::source::Source;
 use anyhow::{Context, Result};
-use model::Graph;
 use std::fs;
+
+pub(crate) use model::{Column, Graph, cluster};
+pub(crate) use svg::{Badge, STYLE, inline};
 
 /// Draws a description: SVG, or DOT for a file that ends so.
 pub(crate) fn graph(args: &GraphArgs) -> Result<Outcome> {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use gic_firmware::{acpi, devicetree};
 use std::io::Write;
 
-pub(crate) use report::Inspection;
+pub(crate) use report::{ControllerRow, Inspection};
 pub(crate) use text::{addresses, print as print_text, yes_no};
 
 /// Prints what a description says.

@@ -19,6 +19,8 @@ use levels::Levels;
 use serde::Serialize;
 use std::path::PathBuf;
 
+pub(crate) use excerpt::Excerpts;
+
 /// Judges descriptions and prints the findings.
 pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
     if args.rules {

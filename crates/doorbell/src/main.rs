@@ -13,6 +13,8 @@ mod machines;
 mod matrix;
 mod print;
 mod qtest;
+mod report;
+mod requesters;
 mod run;
 mod source;
 mod table;
@@ -42,6 +44,7 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Matrix(output) => matrix::matrix(&output),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Graph(args) => graph::graph(&args),
+        Command::Report(args) => report::report(&args),
         Command::Lint(args) => lint::lint(&args),
         Command::Qtest(args) => qtest::qtest(&args),
     }

@@ -3,7 +3,7 @@
 mod json;
 mod text;
 
-use crate::cli::{Disturbance, RunArgs};
+use crate::cli::{Disturbance, RunArgs, WorkloadArgs};
 use crate::exit::Outcome;
 use crate::inspect::{Inspection, print_text};
 use crate::print;
@@ -19,6 +19,8 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::num::NonZeroU16;
 use std::path::Path;
 
+pub(crate) use text::outcome as device_outcome;
+
 /// Builds the machine, delivers every device's interrupts, and shows where each went.
 pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     let source = match (&args.dtb, &args.acpi) {
@@ -26,11 +28,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
         (None, Some(folder)) => Source::acpi(folder)?,
         (None, None) => Source::embedded(args.machine.as_deref())?,
     };
-    let machine = match doorbell_machine::build(&source.description, &build_options(args)) {
+    let machine = match doorbell_machine::build(&source.description, &build_options(&args.workload))
+    {
         Ok(machine) => machine,
         Err(refusal) => return refuse(&source, &refusal, args),
     };
-    let report = if args.simulate { simulated(machine, args)? } else { on_threads(machine, args)? };
+    let report = deliver(machine, &args.workload, args.trace.as_deref())?;
     if args.output.json {
         print::json(&json::Document::of(&source.name, &report, args))?;
     } else {
@@ -39,7 +42,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     Ok(if report.totals.is_clean() { Outcome::Good } else { Outcome::Findings })
 }
 
-fn build_options(args: &RunArgs) -> BuildOptions {
+pub(crate) fn build_options(args: &WorkloadArgs) -> BuildOptions {
     let migrates = args.disturb.contains(&Disturbance::Migrate);
     BuildOptions {
         cpus: args.cpus.and_then(cpu_limit),
@@ -57,7 +60,7 @@ fn cpu_limit(cpus: u32) -> Option<NonZeroU16> {
     u16::try_from(cpus).ok().and_then(NonZeroU16::new)
 }
 
-fn run_options(args: &RunArgs) -> RunOptions {
+fn run_options(args: &WorkloadArgs) -> RunOptions {
     let mut disturbances = Disturbances::default();
     if args.disturb.contains(&Disturbance::Hotplug) {
         disturbances.cpus = CpuHotplug::Replugged;
@@ -69,7 +72,16 @@ fn run_options(args: &RunArgs) -> RunOptions {
     RunOptions { messages, seed: args.seed, disturbances }
 }
 
-fn on_threads(machine: Machine, args: &RunArgs) -> Result<Report> {
+/// Delivers every device's interrupts; a simulation's events go to the file `trace`.
+pub(crate) fn deliver(
+    machine: Machine,
+    args: &WorkloadArgs,
+    trace: Option<&Path>,
+) -> Result<Report> {
+    if args.simulate { simulated(machine, args, trace) } else { on_threads(machine, args) }
+}
+
+fn on_threads(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
     let bar = progress_bar();
     let report =
         doorbell_machine::run(machine, &run_options(args), &mut |progress| show(&bar, progress));
@@ -78,9 +90,9 @@ fn on_threads(machine: Machine, args: &RunArgs) -> Result<Report> {
 }
 
 /// Runs without threads. The file of the trace is made first: a run is of no use without it.
-fn simulated(machine: Machine, args: &RunArgs) -> Result<Report> {
+fn simulated(machine: Machine, args: &WorkloadArgs, trace: Option<&Path>) -> Result<Report> {
     let cannot_write = |path: &Path| format!("cannot write {}", path.display());
-    let file = args.trace.as_deref().map(|path| {
+    let file = trace.map(|path| {
         File::create(path).map(|file| (path, file)).with_context(|| cannot_write(path))
     });
     let file = file.transpose()?;

@@ -2,13 +2,13 @@
 
 use super::model::{Column, Graph, Node};
 
-pub(super) const BOX_WIDTH: usize = 250;
+pub(super) const BOX_WIDTH: usize = 240;
 pub(super) const LINE: usize = 16;
 const PADDING: usize = 12;
 const ROW_GAP: usize = 14;
-const COLUMN_GAP: usize = 110;
+const COLUMN_GAP: usize = 72;
 const TOP: usize = 70;
-const MARGIN: usize = 24;
+const MARGIN: usize = 20;
 
 /// A box's place, in pixels.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,8 +1,7 @@
 //! The boxes and arrows of a picture.
 
-use gic_firmware::{
-    Controller, Description, IommuIndex, IommuRouting, NodeId, PlatformDevice, RouteSpan,
-};
+use crate::requesters::{self, Requester};
+use gic_firmware::{Controller, Cpu, Description, NodeId, RouteSpan};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Routes that a box lists; the number of others follows.
@@ -10,7 +9,7 @@ const MAX_LINES: usize = 4;
 
 /// Columns from left to right.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Column {
+pub(crate) enum Column {
     Requester,
     Iommu,
     Controller,
@@ -19,11 +18,11 @@ pub(super) enum Column {
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Requester, Self::Iommu, Self::Controller, Self::Gic, Self::Cpus];
 
     /// What stands above it.
-    pub(super) const fn heading(self) -> &'static str {
+    pub(crate) const fn heading(self) -> &'static str {
         match self {
             Self::Requester => "requesters",
             Self::Iommu => "IOMMUs",
@@ -36,56 +35,68 @@ impl Column {
 
 /// A box.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) column: Column,
+pub(crate) struct Node {
+    pub(crate) column: Column,
     /// The node's full path; unique in its column.
-    pub(super) id: String,
-    pub(super) title: String,
-    pub(super) lines: Vec<String>,
-    pub(super) is_enabled: bool,
+    pub(crate) id: String,
+    pub(crate) title: String,
+    pub(crate) lines: Vec<String>,
+    pub(crate) is_enabled: bool,
 }
 
 /// An arrow, between places in the list of boxes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Edge {
-    pub(super) from: usize,
-    pub(super) to: usize,
+pub(crate) struct Edge {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
 }
 
 /// A picture's contents.
 #[derive(Debug, Default)]
-pub(super) struct Graph {
-    pub(super) nodes: Vec<Node>,
-    pub(super) edges: BTreeSet<Edge>,
+pub(crate) struct Graph {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) edges: BTreeSet<Edge>,
 }
 
 impl Graph {
     /// Everything that a description says about who signals through what.
-    pub(super) fn of(description: &Description) -> Self {
+    pub(crate) fn of(description: &Description) -> Self {
         let mut graph = Self::default();
         let iommus = graph.iommus(description);
-        let controllers = graph.controllers(description);
+        let controllers = graph.add_controllers(description);
         let reader = Reader { description, iommus, controllers };
-        for host in &description.hosts {
-            let spans: Vec<_> = description.host_spans(host).collect();
-            graph.requester(&reader, (&host.id, host.status.is_enabled()), &spans, |span| {
-                passed(&host.iommu, span)
-            });
-            for bridge in &host.bridges {
-                let spans: Vec<_> = description.bridge_spans(bridge).collect();
-                graph.requester(
-                    &reader,
-                    (&bridge.id, bridge.status.is_enabled()),
-                    &spans,
-                    |span| passed(&host.iommu, span),
-                );
-            }
-        }
-        for device in &description.devices {
-            graph.device(&reader, device);
+        for requester in requesters::all(description) {
+            graph.requester(&reader, &requester);
         }
         graph.root(description, &reader.controllers);
-        graph.without_idle_iommus()
+        let mut graph = graph.without_idle_iommus();
+        graph.tell_apart();
+        graph
+    }
+
+    /// Puts the parent's name before titles that several boxes of a column have.
+    fn tell_apart(&mut self) {
+        let mut counts: BTreeMap<(Column, String), usize> = BTreeMap::new();
+        for node in &self.nodes {
+            *counts.entry((node.column, node.title.clone())).or_default() += 1;
+        }
+        for node in &mut self.nodes {
+            if counts[&(node.column, node.title.clone())] > 1 {
+                let parts: Vec<_> = node.id.rsplit('/').take(2).collect();
+                node.title = parts.into_iter().rev().collect::<Vec<_>>().join("/");
+            }
+        }
+    }
+
+    /// The place of the box with this name in a column.
+    pub(crate) fn place(&self, column: Column, id: &NodeId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.column == column && node.id == id.as_str())
+    }
+
+    /// The places of the description's controllers, in its order.
+    pub(crate) fn controllers(&self) -> impl Iterator<Item = usize> {
+        let all = self.nodes.iter().enumerate();
+        all.filter(|(_, node)| node.column == Column::Controller).map(|(index, _)| index)
     }
 
     /// Leaves out IOMMUs that no message passes.
@@ -111,7 +122,7 @@ impl Graph {
         description.iommus.iter().map(add).collect()
     }
 
-    fn controllers(&mut self, description: &Description) -> Vec<usize> {
+    fn add_controllers(&mut self, description: &Description) -> Vec<usize> {
         let add = |controller: &Controller| {
             let mut lines = vec![controller.kind.to_string()];
             lines.extend(doorbell(description, controller));
@@ -123,31 +134,20 @@ impl Graph {
         description.controllers.iter().map(add).collect()
     }
 
-    fn device(&mut self, reader: &Reader<'_>, device: &PlatformDevice) {
-        let spans = reader.description.device_spans(device);
-        let passed: Vec<_> = device.iommus.iter().map(|iommu| iommu.value).collect();
-        let what = (&device.id, device.status.is_enabled());
-        self.requester(reader, what, &spans, |_| passed.clone());
-    }
-
-    fn requester(
-        &mut self,
-        reader: &Reader<'_>,
-        (id, is_enabled): (&NodeId, bool),
-        spans: &[RouteSpan],
-        passed: impl Fn(&RouteSpan) -> Vec<IommuIndex>,
-    ) {
+    fn requester(&mut self, reader: &Reader<'_>, requester: &Requester<'_>) {
+        let spans = &requester.spans;
         let mut lines: Vec<_> =
             spans.iter().take(MAX_LINES).map(|span| route(reader.description, span)).collect();
         if spans.len() > MAX_LINES {
             lines.push(format!("… {} more", spans.len() - MAX_LINES));
         }
-        let from = self.add(Column::Requester, id, lines, is_enabled);
+        let is_enabled = requester.status.is_enabled();
+        let from = self.add(Column::Requester, requester.id, lines, is_enabled);
         for span in spans {
             let Some(&to) = reader.controllers.get(span.controller.get()) else { continue };
-            let passed = passed(span);
+            let passed = requester.iommus(span);
             let passed: Vec<_> =
-                passed.iter().filter_map(|index| reader.iommus.get(index.get())).collect();
+                passed.iter().filter_map(|iommu| reader.iommus.get(iommu.get())).collect();
             for &&iommu in &passed {
                 self.edges.insert(Edge { from, to: iommu });
                 self.edges.insert(Edge { from: iommu, to });
@@ -171,12 +171,12 @@ impl Graph {
         self.edges.extend(controllers.iter().map(|&from| Edge { from, to: root }));
         let mut clusters: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
         for cpu in &description.cpus {
-            let (all, enabled) = clusters.entry(cpu.affinity.mpidr() >> 8).or_default();
+            let (all, enabled) = clusters.entry(cluster_of(cpu)).or_default();
             *all += 1;
             *enabled += usize::from(cpu.status.is_enabled());
         }
         for (cluster, (all, enabled)) in clusters {
-            let id = NodeId::from(format!("cluster {cluster:#x}"));
+            let id = cluster_id(cluster);
             let line = format!("CPUs: {all}, enabled: {enabled}");
             let to = self.add(Column::Cpus, &id, vec![line], enabled > 0);
             self.edges.insert(Edge { from: root, to });
@@ -197,16 +197,18 @@ struct Reader<'d> {
     controllers: Vec<usize>,
 }
 
-/// The IOMMUs that requesters of `span` pass.
-fn passed(routing: &IommuRouting, span: &RouteSpan) -> Vec<IommuIndex> {
-    let last = span.rid_base.get().saturating_add(span.length);
-    let overlaps = |first: u32, length: u32| {
-        routing.mask.is_some()
-            || (first < last && span.rid_base.get() < first.saturating_add(length))
-    };
-    let entries = routing.map.iter().filter(|entry| overlaps(entry.rid_base.get(), entry.length));
-    let passed: BTreeSet<_> = entries.filter_map(|entry| entry.iommu).collect();
-    passed.into_iter().collect()
+/// The name of the box of a CPU's cluster.
+pub(crate) fn cluster(cpu: &Cpu) -> NodeId {
+    cluster_id(cluster_of(cpu))
+}
+
+/// A CPU's affinity without the lowest level.
+fn cluster_of(cpu: &Cpu) -> u64 {
+    cpu.affinity.mpidr() >> 8
+}
+
+fn cluster_id(cluster: u64) -> NodeId {
+    NodeId::from(format!("cluster {cluster:#x}"))
 }
 
 /// A route in a requester's box. Only an ITS tells DeviceIDs apart; a device by itself has no

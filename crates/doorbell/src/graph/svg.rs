@@ -1,28 +1,29 @@
 //! The picture as SVG: no script, no font, no network; readable on light and dark.
 
 use super::layout::{BOX_WIDTH, LINE, Layout, Place};
-use super::model::{Column, Graph, Node};
+use super::model::{Column, Edge, Graph, Node};
 use std::fmt::{Display, Formatter, Result, Write as _};
 
 /// Characters of a line that fit into a box.
 const MAX_CHARACTERS: usize = 33;
 
-const STYLE: &str = "\
+/// The picture's colours.
+pub(crate) const STYLE: &str = "\
   svg { background: #fff; color: #1c2733; font: 12px ui-sans-serif, system-ui, sans-serif; }
   text { fill: currentColor; }
-  .heading { font-size: 13px; font-weight: 600; opacity: .65; }
+  .heading { font-size: 13px; font-weight: 600; opacity: .8; }
   .title { font-weight: 600; }
-  .line { font-family: ui-monospace, monospace; font-size: 11px; opacity: .8; }
+  .line { font-family: ui-monospace, monospace; font-size: 11px; opacity: .85; }
   rect { fill: #eef3f8; stroke: #6b8299; rx: 5; }
   .requester rect { fill: #e8f1ff; stroke: #3d6fb8; }
   .iommu rect { fill: #f3ecff; stroke: #7d57b8; }
   .controller rect { fill: #e6f6ea; stroke: #35824a; }
   .gic rect { fill: #fff3df; stroke: #b57a1e; }
-  .disabled { opacity: .45; }
-  .disabled rect { stroke-dasharray: 5 4; }
+  .node.disabled rect { fill: none; stroke-dasharray: 5 4; }
+  .disabled .title, .disabled .line { opacity: .75; }
   path { fill: none; stroke: #6b8299; stroke-width: 1.4; opacity: .7; }
   path.disabled { opacity: .3; stroke-dasharray: 5 4; }
-  g.node:hover rect { stroke-width: 2.5; }
+  .node:hover rect { stroke-width: 2.5; }
   @media (prefers-color-scheme: dark) {
     svg { background: #161b21; color: #dfe7ef; }
     rect { fill: #232c36; }
@@ -34,56 +35,97 @@ const STYLE: &str = "\
   }
 ";
 
-/// Draws a picture.
+/// What a page adds to a box: the findings that speak of it, and the class of the gravest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Badge {
+    pub(crate) findings: usize,
+    pub(crate) class: &'static str,
+}
+
+/// Draws a picture for a file of its own.
 pub(super) fn draw(graph: &Graph, name: &str) -> String {
     let layout = Layout::of(graph);
-    let (width, height) = (layout.width, layout.height);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         viewBox=\"0 0 {width} {height}\" role=\"img\">\n\
-         <title>{}</title>\n<style>\n{STYLE}</style>\n",
-        Escaped(name)
-    );
-    for (column, x) in &layout.columns {
-        let _ =
-            writeln!(svg, "<text class=\"heading\" x=\"{x}\" y=\"40\">{}</text>", column.heading());
-    }
-    for edge in &graph.edges {
-        let (from, to) = (layout.places[edge.from], layout.places[edge.to]);
-        let is_enabled = graph.nodes[edge.from].is_enabled && graph.nodes[edge.to].is_enabled;
-        arrow(&mut svg, from, to, is_enabled);
-    }
-    for (node, place) in graph.nodes.iter().zip(&layout.places) {
+    let mut svg = begin(&layout, "img", name);
+    let _ = write!(svg, "<style>\n{STYLE}</style>\n");
+    arrows(&mut svg, graph, &layout);
+    for (index, (node, place)) in graph.nodes.iter().zip(&layout.places).enumerate() {
+        let _ = writeln!(svg, "<g class=\"{}\" id=\"n{index}\">", classes(node));
         draw_box(&mut svg, node, *place);
+        svg.push_str("</g>\n");
     }
     svg.push_str("</svg>\n");
     svg
 }
 
-fn arrow(svg: &mut String, from: Place, to: Place, is_enabled: bool) {
-    let (x, y, end) = (from.x + BOX_WIDTH, from.middle(), to.x);
-    let bend = usize::midpoint(x, end);
+/// Draws a picture inside of a page, which holds [`STYLE`]. Boxes are links to themselves, so that
+/// a keyboard reaches them; arrows name their ends. `badges` has one for each box.
+pub(crate) fn inline(graph: &Graph, name: &str, badges: &[Badge]) -> String {
+    let layout = Layout::of(graph);
+    let mut svg = begin(&layout, "group", name);
+    arrows(&mut svg, graph, &layout);
+    let boxes = graph.nodes.iter().zip(&layout.places).zip(badges);
+    for (index, ((node, place), badge)) in boxes.enumerate() {
+        let classes = classes(node);
+        let _ = writeln!(svg, "<a class=\"{classes}\" id=\"n{index}\" href=\"#n{index}\">");
+        draw_box(&mut svg, node, *place);
+        if badge.findings > 0 {
+            draw_badge(&mut svg, *place, *badge);
+        }
+        svg.push_str("</a>\n");
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn begin(layout: &Layout, role: &str, name: &str) -> String {
+    let Layout { width, height, .. } = layout;
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+         viewBox=\"0 0 {width} {height}\" role=\"{role}\" aria-label=\"{0}\">\n\
+         <title>{0}</title>\n",
+        Escaped(name)
+    )
+}
+
+fn arrows(svg: &mut String, graph: &Graph, layout: &Layout) {
+    for (column, x) in &layout.columns {
+        let _ =
+            writeln!(svg, "<text class=\"heading\" x=\"{x}\" y=\"40\">{}</text>", column.heading());
+    }
+    for edge in &graph.edges {
+        let is_enabled = graph.nodes[edge.from].is_enabled && graph.nodes[edge.to].is_enabled;
+        arrow(svg, layout, *edge, is_enabled);
+    }
+}
+
+fn arrow(svg: &mut String, layout: &Layout, edge: Edge, is_enabled: bool) {
+    let Edge { from, to } = edge;
+    let (start, end) = (layout.places[from], layout.places[to]);
+    let (x, y, right, below) = (start.x + BOX_WIDTH, start.middle(), end.x, end.middle());
+    let bend = usize::midpoint(x, right);
     let class = if is_enabled { "" } else { " class=\"disabled\"" };
     let _ = writeln!(
         svg,
-        "<path{class} d=\"M{x},{y} C{bend},{y} {bend},{} {end},{}\"/>",
-        to.middle(),
-        to.middle()
+        "<path{class} data-from=\"n{from}\" data-to=\"n{to}\" \
+         d=\"M{x},{y} C{bend},{y} {bend},{below} {right},{below}\"/>"
     );
 }
 
-fn draw_box(svg: &mut String, node: &Node, place: Place) {
+fn classes(node: &Node) -> String {
     let state = if node.is_enabled { "" } else { " disabled" };
+    format!("node {}{state}", class(node.column))
+}
+
+fn draw_box(svg: &mut String, node: &Node, place: Place) {
     let Place { x, y, height } = place;
-    let kind = class(node.column);
-    let tip = [std::slice::from_ref(&node.id), &node.lines].concat().join("\n");
+    let state = if node.is_enabled { None } else { Some("disabled".to_owned()) };
+    let tip: Vec<_> = std::iter::once(&node.id).chain(&node.lines).chain(&state).cloned().collect();
     let _ = writeln!(
         svg,
-        "<g class=\"node {kind}{state}\" id=\"{kind}:{}\"><title>{}</title>\n\
+        "<title>{}</title>\n\
          <rect x=\"{x}\" y=\"{y}\" width=\"{BOX_WIDTH}\" height=\"{height}\"/>\n\
          <text class=\"title\" x=\"{}\" y=\"{}\">{}</text>",
-        Escaped(&node.id),
-        Escaped(&tip),
+        Escaped(&tip.join("\n")),
         x + 10,
         y + LINE + 2,
         Escaped(&shortened(&node.title))
@@ -93,7 +135,18 @@ fn draw_box(svg: &mut String, node: &Node, place: Place) {
         let line = shortened(line);
         let _ = writeln!(svg, "<text class=\"line\" x=\"{x}\" y=\"{y}\">{}</text>", Escaped(&line));
     }
-    svg.push_str("</g>\n");
+}
+
+/// Draws the number of findings over a box's upper right corner.
+fn draw_badge(svg: &mut String, place: Place, badge: Badge) {
+    let (x, y, class) = (place.x + BOX_WIDTH, place.y, badge.class);
+    let _ = writeln!(
+        svg,
+        "<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"10\"/>\n\
+         <text class=\"badge\" x=\"{x}\" y=\"{}\">{}</text>",
+        y + 4,
+        badge.findings
+    );
 }
 
 const fn class(column: Column) -> &'static str {

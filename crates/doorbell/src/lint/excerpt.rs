@@ -1,6 +1,5 @@
 //! The text that findings point at: devicetree nodes, or bytes of ACPI tables.
 
-use super::levels::Found;
 use crate::source::{Raw, Source};
 use gic_firmware::devicetree::{Excerpt, excerpts};
 use gic_firmware::{NodeId, Origin};
@@ -14,16 +13,15 @@ const LINE_BYTES: usize = 16;
 
 /// Excerpts of a source, by the place that a finding names.
 #[derive(Debug, Default)]
-pub(super) struct Excerpts {
+pub(crate) struct Excerpts {
     nodes: BTreeMap<NodeId, Excerpt>,
     structures: BTreeMap<String, String>,
 }
 
 impl Excerpts {
-    /// The excerpts that `findings` need.
-    pub(super) fn of(source: &Source, findings: &[Found]) -> Self {
-        let places: BTreeSet<&str> =
-            findings.iter().filter_map(|found| found.finding.origin.place()).collect();
+    /// The excerpts that `origins` need.
+    pub(crate) fn of<'o>(source: &Source, origins: impl IntoIterator<Item = &'o Origin>) -> Self {
+        let places: BTreeSet<&str> = origins.into_iter().filter_map(Origin::place).collect();
         match &source.raw {
             Raw::Devicetree(blob) => {
                 Self { nodes: excerpts(blob, &places).unwrap_or_default(), ..Self::default() }
@@ -39,7 +37,7 @@ impl Excerpts {
     }
 
     /// The text that `origin` means, and the part of it to point at.
-    pub(super) fn text(&self, origin: &Origin) -> Option<(&str, Range<usize>)> {
+    pub(crate) fn text(&self, origin: &Origin) -> Option<(&str, Range<usize>)> {
         let place = origin.place()?;
         if let Some(node) = self.nodes.get(&NodeId::new(place)) {
             return Some((&node.text, node.place(origin.item())));

@@ -92,7 +92,8 @@ impl Judge {
         let found = lint::check(&source.description, &self.known).into_iter().chain(more);
         let findings: Vec<Found> = found.filter_map(|one| self.levels.weigh(one)).collect();
         let text = if self.with_text && !findings.is_empty() {
-            let excerpts = Excerpts::of(source, &findings);
+            let origins = findings.iter().map(|found| &found.finding.origin);
+            let excerpts = Excerpts::of(source, origins);
             findings.iter().map(|found| text::spell(&source.name, found, &excerpts)).collect()
         } else {
             Vec::new()

@@ -89,13 +89,15 @@ impl<'a> Document<'a> {
             machine,
             model: &report.machine,
             cpus: report.cpus,
-            seed: args.seed,
-            simulated: args.simulate,
+            seed: args.workload.seed,
+            simulated: args.workload.simulate,
             controllers: report.controllers.iter().map(Controller::of).collect(),
             devices: report.devices.iter().map(|device| Device::of(report, device)).collect(),
             totals: Sums::of(&report.totals),
             notes: &report.notes,
-            nanoseconds_per_message: report.nanoseconds_per_message().filter(|_| !args.simulate),
+            nanoseconds_per_message: report
+                .nanoseconds_per_message()
+                .filter(|_| !args.workload.simulate),
         }
     }
 }

@@ -18,8 +18,8 @@ pub(super) fn print(
     args: &RunArgs,
 ) -> io::Result<()> {
     write!(out, "{machine}: {}, {} CPUs", report.machine, report.cpus)?;
-    if args.simulate {
-        write!(out, ", simulated with seed {}", args.seed)?;
+    if args.workload.simulate {
+        write!(out, ", simulated with seed {}", args.workload.seed)?;
     }
     writeln!(out, "\n\n{}\n", controllers(report))?;
     let mut reasons = Reasons::default();
@@ -34,7 +34,7 @@ pub(super) fn print(
         writeln!(out, "{}", wrapped(&format!("note: {note}")))?;
     }
     print_totals(out, &report.totals)?;
-    match report.nanoseconds_per_message().filter(|_| !args.simulate) {
+    match report.nanoseconds_per_message().filter(|_| !args.workload.simulate) {
         Some(each) => {
             writeln!(out, "{each:.0} ns per message, {:.2} s", report.elapsed.as_secs_f64())
         }
@@ -96,9 +96,14 @@ fn vectors(device: &DeviceReport) -> String {
 
 /// Says what went wrong with a device, or that nothing did.
 fn verdict(device: &DeviceReport, reasons: &mut Reasons) -> String {
-    if let Some(reason) = &device.refused {
-        return format!("refused {}", reasons.mark(reason));
+    match &device.refused {
+        Some(reason) => format!("refused {}", reasons.mark(reason)),
+        None => outcome(device),
     }
+}
+
+/// Says what went wrong with a device that was not refused, or that nothing did.
+pub(crate) fn outcome(device: &DeviceReport) -> String {
     let sum = |count: fn(&VectorReport) -> u64| device.vectors.iter().map(count).sum();
     let faults: [(u64, &str); 3] = [
         (sum(|vector| u64::from(vector.lost)), "lost"),

@@ -1,0 +1,107 @@
+//! Boxes of the picture that places of firmware's input speak of.
+
+use crate::graph::{Column, Graph, cluster};
+use gic_firmware::{Description, Fact, MsiRouting, NodeId, Origin};
+
+/// Places in the input, each with the box that it is about.
+#[derive(Debug)]
+pub(super) struct Anchors(Vec<(Origin, usize)>);
+
+impl Anchors {
+    /// Collects the places that the facts of each box were read at.
+    pub(super) fn of(description: &Description, graph: &Graph) -> Self {
+        let mut anchors = Self(Vec::new());
+        anchors.gic(description, graph);
+        anchors.controllers(description, graph);
+        anchors.requesters(description, graph);
+        for iommu in &description.iommus {
+            let origins = [&iommu.status.origin];
+            let registers = iommu.registers.as_ref().map(|fact| &fact.origin);
+            anchors.add(
+                graph.place(Column::Iommu, &iommu.id),
+                &iommu.id,
+                origins.into_iter().chain(registers),
+            );
+        }
+        for cpu in &description.cpus {
+            let cluster = graph.place(Column::Cpus, &cluster(cpu));
+            anchors.add(cluster, &cpu.id, [&cpu.affinity.origin, &cpu.status.origin]);
+        }
+        anchors
+    }
+
+    /// The box that speaks of this place: the one with the very fact, else one with a fact of the
+    /// same node, else the box of the nearest node above it.
+    pub(super) fn find(&self, origin: &Origin) -> Option<usize> {
+        let exact = self.0.iter().find(|(known, _)| known == origin);
+        let place = origin.place()?;
+        exact.map(|(_, node)| *node).or_else(|| ancestors(place).find_map(|at| self.at(at)))
+    }
+
+    fn at(&self, place: &str) -> Option<usize> {
+        self.0.iter().find(|(known, _)| known.place() == Some(place)).map(|(_, node)| *node)
+    }
+
+    fn controllers(&mut self, description: &Description, graph: &Graph) {
+        for (controller, node) in description.controllers.iter().zip(graph.controllers()) {
+            let ranges = controller.ranges.iter().map(|fact| &fact.origin);
+            let windows = controller.registers.iter().chain(&controller.pre_its);
+            let windows = windows.map(|fact| &fact.origin);
+            let others = [&controller.status.origin, &controller.msi_cells.origin];
+            self.add(Some(node), &controller.id, ranges.chain(windows).chain(others));
+        }
+    }
+
+    fn requesters(&mut self, description: &Description, graph: &Graph) {
+        for host in &description.hosts {
+            let iommus = host.iommu.map.iter().map(|fact| &fact.origin);
+            let others = [&host.status.origin, &host.buses.origin];
+            let origins = statements(&host.msi).chain(iommus).chain(others);
+            self.add(graph.place(Column::Requester, &host.id), &host.id, origins);
+            for bridge in &host.bridges {
+                let origins = statements(&bridge.msi).chain([&bridge.status.origin]);
+                self.add(graph.place(Column::Requester, &bridge.id), &bridge.id, origins);
+            }
+        }
+        for device in &description.devices {
+            let iommus = device.iommus.iter().map(|fact| &fact.origin);
+            let origins = statements(&device.msi).chain(iommus).chain([&device.status.origin]);
+            self.add(graph.place(Column::Requester, &device.id), &device.id, origins);
+        }
+    }
+
+    fn gic(&mut self, description: &Description, graph: &Graph) {
+        let Some(gic) = &description.gic else { return };
+        let regions = gic.redistributors.iter().chain([&gic.distributor]);
+        let regions = regions.map(|fact| &fact.origin);
+        let others = [&gic.version.origin, &gic.status.origin];
+        self.add(graph.place(Column::Gic, &gic.id), &gic.id, regions.chain(others));
+    }
+
+    fn add<'o>(
+        &mut self,
+        node: Option<usize>,
+        id: &NodeId,
+        origins: impl IntoIterator<Item = &'o Origin>,
+    ) {
+        let Some(node) = node else { return };
+        let facts = origins.into_iter().filter(|origin| origin.place().is_some()).cloned();
+        self.0.extend(facts.chain([id.origin("")]).map(|origin| (origin, node)));
+    }
+}
+
+/// The places where a routing is stated.
+fn statements(msi: &MsiRouting) -> impl Iterator<Item = &Origin> {
+    let map = msi.map.iter().flatten().map(|fact| &fact.origin);
+    map.chain(msi.parents.iter().map(|fact| &fact.origin)).chain(msi.mask.iter().map(origin_of))
+}
+
+const fn origin_of<T>(fact: &Fact<T>) -> &Origin {
+    &fact.origin
+}
+
+/// A node's path, and those of the nodes above it; the root, which is everybody's, is left out.
+fn ancestors(place: &str) -> impl Iterator<Item = &str> {
+    let paths = std::iter::successors(Some(place), |path| Some(path.rsplit_once('/')?.0));
+    paths.filter(|path| !path.is_empty() && *path != "/")
+}

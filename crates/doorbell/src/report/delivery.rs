@@ -1,0 +1,98 @@
+//! A run's verdict, as the page shows it.
+
+use super::heat_map::HeatMap;
+use crate::run::device_outcome;
+use doorbell_machine::{Report, Totals};
+
+/// The result of a run.
+#[derive(Debug)]
+pub(super) struct Delivery<'r> {
+    pub(super) is_clean: bool,
+    pub(super) cpus: usize,
+    /// What the verdict is made of: a count above 0 makes it unclean.
+    pub(super) faults: Vec<Count>,
+    pub(super) counts: Vec<Count>,
+    pub(super) devices: Vec<DeviceLine<'r>>,
+    pub(super) notes: &'r [String],
+    pub(super) heat_map: HeatMap,
+}
+
+/// A number and what it counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Count {
+    pub(super) number: u64,
+    pub(super) what: &'static str,
+}
+
+/// A device of the run.
+#[derive(Debug)]
+pub(super) struct DeviceLine<'r> {
+    pub(super) id: &'r str,
+    pub(super) kind: String,
+    pub(super) device_id: String,
+    pub(super) vectors: usize,
+    pub(super) isolation: String,
+    pub(super) verdict: String,
+}
+
+impl<'r> Delivery<'r> {
+    /// The result of `report`.
+    pub(super) fn of(report: &'r Report) -> Self {
+        let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = report.totals;
+        let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } =
+            report.totals;
+        let Totals { replugged, readded, migrated, .. } = report.totals;
+        let disturbed = [
+            (replugged, "CPUs replugged"),
+            (readded, "devices added again"),
+            (migrated, "migrations"),
+        ];
+        Self {
+            is_clean: report.totals.is_clean(),
+            cpus: report.cpus,
+            faults: counts(&[
+                (lost, "lost"),
+                (spurious, "spurious"),
+                (wrong_cpu, "at a wrong CPU"),
+                (refused, "devices refused"),
+                (short, "devices short of vectors"),
+                (guest_faults, "guest faults"),
+                (no_doorbell, "without a doorbell"),
+            ]),
+            counts: counts(&[
+                (vectors, "vectors"),
+                (sent, "messages sent"),
+                (delivered, "delivered"),
+                (coalesced, "coalesced"),
+                (redelivered, "redelivered"),
+                (moves, "affinity moves"),
+            ])
+            .into_iter()
+            .chain(counts(&disturbed).into_iter().filter(|count| count.number > 0))
+            .collect(),
+            devices: report.devices.iter().map(DeviceLine::of).collect(),
+            notes: &report.notes,
+            heat_map: HeatMap::of(report),
+        }
+    }
+}
+
+impl<'r> DeviceLine<'r> {
+    fn of(device: &'r doorbell_machine::DeviceReport) -> Self {
+        Self {
+            id: &device.id,
+            kind: device.kind.to_string(),
+            device_id: device.device_id.to_string(),
+            vectors: device.vectors.len(),
+            isolation: device.isolation.to_string(),
+            verdict: match &device.refused {
+                Some(reason) => format!("refused: {reason}"),
+                None => device_outcome(device),
+            },
+        }
+    }
+}
+
+fn counts(of: &[(u64, &'static str)]) -> Vec<Count> {
+    of.iter().map(|&(number, what)| Count { number, what }).collect()
+}

@@ -1,0 +1,77 @@
+
+"use strict";
+// Highlights a requester's way through the picture and shows its route below. Without this script
+// the page's links still lead from findings to boxes.
+(() => {
+  const picture = document.querySelector("#picture svg");
+  const panel = document.getElementById("panel");
+  if (!picture || !panel) return;
+  const hint = Array.from(panel.childNodes);
+  const boxes = new Map(Array.from(picture.querySelectorAll("a.node"), (box) => [box.id, box]));
+  const arrows = Array.from(picture.querySelectorAll("path[data-from]"));
+  const routes = new Map(
+    Array.from(document.querySelectorAll("details.route"), (route) => [route.dataset.node, route]),
+  );
+  let selected = null;
+
+  /** The boxes on a requester's routes; of another box, those that arrows connect it with. */
+  function way(id) {
+    const route = routes.get(id);
+    if (route) return new Set(route.dataset.way.split(" "));
+    const near = new Set([id]);
+    for (const { dataset: { from, to } } of arrows) {
+      if (from === id) near.add(to);
+      if (to === id) near.add(from);
+    }
+    return near;
+  }
+
+  /** A box's route, or its own words. */
+  function words(box) {
+    const route = routes.get(box.id);
+    const heading = document.createElement("h3");
+    if (!route) {
+      const [first, ...lines] = box.querySelector("title").textContent.split("\n");
+      heading.textContent = first;
+      const text = document.createElement("p");
+      text.textContent = lines.join(", ");
+      return [heading, text];
+    }
+    heading.textContent = route.querySelector("summary").textContent;
+    const rest = Array.from(route.children).filter((child) => child.localName !== "summary");
+    return [heading, ...rest.map((child) => child.cloneNode(true))];
+  }
+
+  function show(box) {
+    picture.classList.toggle("lit", box !== null);
+    const on = box ? way(box.id) : new Set();
+    for (const [id, other] of boxes) other.classList.toggle("way", on.has(id));
+    for (const arrow of arrows) {
+      const { from, to } = arrow.dataset;
+      arrow.classList.toggle("way", on.has(from) && on.has(to));
+    }
+    panel.replaceChildren(...(box ? words(box) : hint));
+    panel.scrollTop = 0;
+  }
+
+  /** Brings the box that the address names into view. */
+  function select() {
+    selected = boxes.get(decodeURIComponent(location.hash.slice(1))) ?? null;
+    show(selected);
+    if (!selected) return;
+    selected.scrollIntoView({ block: "center", inline: "center" });
+    selected.focus({ preventScroll: true });
+  }
+
+  for (const box of boxes.values()) {
+    for (const event of ["mouseenter", "focus"]) box.addEventListener(event, () => show(box));
+    for (const event of ["mouseleave", "blur"]) box.addEventListener(event, () => show(selected));
+  }
+  addEventListener("hashchange", select);
+  // The address does not change where its box is chosen once more.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#n"]');
+    if (link && link.getAttribute("href") === location.hash) select();
+  });
+  select();
+})();

@@ -1,0 +1,122 @@
+//! The page: one file, which a browser shows without asking anybody for anything.
+
+use super::Run;
+use super::anchors::Anchors;
+use super::delivery::Delivery;
+use super::findings::{self, FindingCard};
+use super::routes::{self, RouteCard};
+use super::tables::{self, ControllerLine, DeviceLine};
+use crate::cli::ReportArgs;
+use crate::graph::{self, Graph};
+use crate::inspect::Inspection;
+use crate::lint::Excerpts;
+use crate::source::Source;
+use askama::Template;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use gic_firmware::Finding;
+use sha2::{Digest as _, Sha256};
+
+/// The page's own part of the style; the picture's comes before it.
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// Everything on the page. The template escapes all of it but the picture, which comes escaped, and
+/// style and script, which no input changes.
+#[derive(Template)]
+#[template(path = "report.html")]
+pub(super) struct Page<'p> {
+    policy: String,
+    style: String,
+    script: &'static str,
+    inspection: Inspection,
+    picture: String,
+    findings: Vec<FindingCard<'p>>,
+    controllers: Vec<ControllerLine>,
+    devices: Vec<DeviceLine>,
+    routes: Vec<RouteCard>,
+    delivery: Option<Delivery<'p>>,
+    /// Why there is no run.
+    no_run: &'p str,
+    messages_by: String,
+    version: &'static str,
+}
+
+impl<'p> Page<'p> {
+    /// The page about `source`.
+    pub(super) fn of(
+        source: &Source,
+        findings: &'p [Finding],
+        run: &'p Run,
+        args: &ReportArgs,
+    ) -> Self {
+        let description = &source.description;
+        let graph = Graph::of(description);
+        let mut routes = routes::cards(description, &graph);
+        let of_findings = findings.iter().map(|finding| &finding.origin);
+        let excerpts = Excerpts::of(source, of_findings.chain(routes::origins(&routes)));
+        routes::quote(&mut routes, &excerpts);
+        let findings = findings::cards(findings, &Anchors::of(description, &graph), &excerpts);
+        let badges = findings::badges(&findings, graph.nodes.len());
+        let style = format!("\n{}{STYLE}", graph::STYLE);
+        let (delivery, no_run) = match run {
+            Run::Made(report) => (Some(Delivery::of(report)), ""),
+            Run::NotMade(reason) => (None, reason.as_str()),
+        };
+        let inspection = Inspection::of(source);
+        let node = |id: &str| routes.iter().find(|card| card.id == id).map(|card| card.node);
+        Self {
+            controllers: tables::controllers(&inspection, graph.controllers()),
+            devices: tables::devices(&inspection, node),
+            policy: policy(&style, SCRIPT),
+            picture: graph::inline(&graph, "Devices, IOMMUs, controllers and CPUs", &badges),
+            inspection,
+            style,
+            script: SCRIPT,
+            findings,
+            routes,
+            delivery,
+            no_run,
+            messages_by: order(args),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    /// The page as text.
+    pub(super) fn html(&self) -> askama::Result<String> {
+        self.render()
+    }
+
+    /// The machine's name, else the file's.
+    fn title(&self) -> &str {
+        let file = || self.inspection.source.rsplit('/').find(|part| !part.is_empty());
+        self.inspection.model.as_deref().or_else(file).unwrap_or("A machine")
+    }
+
+    fn enabled_cpus(&self) -> usize {
+        self.inspection.cpus.iter().filter(|cpu| cpu.enabled).count()
+    }
+
+    fn count(&self, severity: &str) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+}
+
+/// Says by which means the messages of a run were brought in order.
+fn order(args: &ReportArgs) -> String {
+    let seed = args.workload.seed;
+    if args.workload.simulate {
+        format!("simulated on one thread with seed {seed}")
+    } else {
+        format!("on threads, with seed {seed}")
+    }
+}
+
+/// Forbids everything but this very style and script, whatever else gets into the page.
+fn policy(style: &str, script: &str) -> String {
+    let [style, script] =
+        [style, script].map(|text| BASE64_STANDARD.encode(Sha256::digest(text.as_bytes())));
+    format!(
+        "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; \
+         base-uri 'none'; form-action 'none'"
+    )
+}

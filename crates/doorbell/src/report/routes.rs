@@ -1,0 +1,165 @@
+//! Routes of each requester, and where firmware states them.
+
+use crate::graph::{Column, Graph};
+use crate::lint::Excerpts;
+use crate::requesters::{self, Requester};
+use gic_firmware::{Controller, Description, Fact, Origin, RouteSpan, Via};
+use std::collections::BTreeSet;
+
+/// A requester's routes.
+#[derive(Debug)]
+pub(super) struct RouteCard {
+    /// Its box.
+    pub(super) node: usize,
+    pub(super) id: String,
+    pub(super) enabled: bool,
+    /// The identifiers of the boxes on its routes, separated by blanks.
+    pub(super) way: String,
+    pub(super) routes: Vec<RouteView>,
+}
+
+/// One span of requester IDs.
+#[derive(Debug)]
+pub(super) struct RouteView {
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) controller: String,
+    pub(super) statements: Vec<Statement>,
+}
+
+/// A step of a route and the firmware's words for it.
+#[derive(Debug)]
+pub(super) struct Statement {
+    pub(super) says: String,
+    pub(super) origin: Origin,
+    /// The property as source, or the first bytes of the structure.
+    pub(super) text: Option<String>,
+}
+
+/// The routes of everything that signals.
+pub(super) fn cards(description: &Description, graph: &Graph) -> Vec<RouteCard> {
+    let all = requesters::all(description);
+    all.iter().filter_map(|requester| card(description, graph, requester)).collect()
+}
+
+/// Fills in what firmware's input says, word for word.
+pub(super) fn quote(cards: &mut [RouteCard], excerpts: &Excerpts) {
+    let routes = cards.iter_mut().flat_map(|card| &mut card.routes);
+    for statement in routes.flat_map(|route| &mut route.statements) {
+        let found = excerpts.text(&statement.origin);
+        statement.text =
+            found.and_then(|(text, range)| text.get(range)).map(|text| text.trim().to_owned());
+    }
+}
+
+/// The places that [`quote`] needs the text of.
+pub(super) fn origins(cards: &[RouteCard]) -> impl Iterator<Item = &Origin> {
+    let routes = cards.iter().flat_map(|card| &card.routes);
+    routes.flat_map(|route| &route.statements).map(|statement| &statement.origin)
+}
+
+fn card(description: &Description, graph: &Graph, requester: &Requester<'_>) -> Option<RouteCard> {
+    let node = graph.place(Column::Requester, requester.id)?;
+    let controllers: Vec<_> = graph.controllers().collect();
+    let root = graph.nodes.iter().position(|node| node.column == Column::Gic);
+    let mut way: BTreeSet<usize> = BTreeSet::from([node]);
+    let mut routes = Vec::new();
+    for span in &requester.spans {
+        let Some(controller) = description.controller(span.controller) else { continue };
+        way.extend(controllers.get(span.controller.get()));
+        way.extend(root);
+        for iommu in requester.iommus(span) {
+            let iommu = description.iommu(iommu.value);
+            way.extend(iommu.and_then(|iommu| graph.place(Column::Iommu, &iommu.id)));
+        }
+        routes.push(view(description, requester, span, controller));
+    }
+    Some(RouteCard {
+        node,
+        id: requester.id.to_string(),
+        enabled: requester.status.is_enabled(),
+        way: way.iter().map(|node| format!("n{node}")).collect::<Vec<_>>().join(" "),
+        routes,
+    })
+}
+
+fn view(
+    description: &Description,
+    requester: &Requester<'_>,
+    span: &RouteSpan,
+    controller: &Controller,
+) -> RouteView {
+    let (first, length) = (span.rid_base.get(), span.length);
+    let from = match (first, length) {
+        (0, 1) => "the device itself".to_owned(),
+        _ => format!("requester {}", numbers(first, length)),
+    };
+    let to = if controller.kind.needs_device_id() {
+        format!("DeviceID {}", numbers(span.device_id_base.get(), length))
+    } else {
+        format!("no DeviceID ({})", controller.kind)
+    };
+    let mut statements = vec![];
+    let status = &requester.status;
+    let mut say = |says: String, origin: &Origin| {
+        if origin.place().is_some() {
+            statements.push(Statement { says, origin: origin.clone(), text: None });
+        }
+    };
+    if !status.is_enabled() {
+        say("the device is disabled".to_owned(), &status.origin);
+    }
+    if let Some(origin) = route_origin(requester, span.via) {
+        say(format!("the route, by {}", span.via), origin);
+    }
+    if let (Some(mask), Via::Map(_)) = (&requester.msi.mask, span.via) {
+        say(format!("requester IDs are masked with {:#x}", mask.value), &mask.origin);
+    }
+    for passed in requester.iommus(span) {
+        let Some(iommu) = description.iommu(passed.value) else { continue };
+        say(format!("messages pass {}", iommu.id), &passed.origin);
+        if !iommu.status.is_enabled() {
+            say("the IOMMU is disabled".to_owned(), &iommu.status.origin);
+        }
+    }
+    destination(controller, &mut say);
+    RouteView { from, to, controller: controller.id.to_string(), statements }
+}
+
+fn destination(controller: &Controller, say: &mut impl FnMut(String, &Origin)) {
+    if let Some(window) = &controller.pre_its {
+        say(format!("devices write to a window at {:#x}", window.base()), &window.origin);
+    }
+    if let Some(registers) = &controller.registers {
+        say(format!("the controller's registers at {:#x}", registers.base()), &registers.origin);
+    }
+    for range in &controller.ranges {
+        let says = format!("INTIDs {}", numbers(range.first().get(), range.count()));
+        say(says, &range.origin);
+    }
+    if !controller.status.is_enabled() {
+        say("the controller is disabled".to_owned(), &controller.status.origin);
+    }
+}
+
+fn route_origin<'r>(requester: &'r Requester<'_>, via: Via) -> Option<&'r Origin> {
+    let parent = |index: usize| requester.msi.parents.get(index).map(origin_of);
+    match via {
+        Via::Map(index) => requester.msi.map.as_ref()?.get(index).map(origin_of),
+        Via::Parent(index) | Via::ParentAfterMap(index) => parent(index),
+        _ => None,
+    }
+}
+
+const fn origin_of<T>(fact: &Fact<T>) -> &Origin {
+    &fact.origin
+}
+
+/// A number, or the first and last of several.
+fn numbers(first: u32, length: u32) -> String {
+    match length {
+        0 => "none".to_owned(),
+        1 => format!("{first:#x}"),
+        length => format!("{first:#x} to {:#x}", u64::from(first) + u64::from(length) - 1),
+    }
+}

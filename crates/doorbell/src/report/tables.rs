@@ -1,0 +1,96 @@
+//! Tables of controllers and requesters, as `doorbell inspect` has them.
+
+use crate::inspect::{Inspection, addresses, yes_no};
+
+/// A controller.
+#[derive(Debug)]
+pub(super) struct ControllerLine {
+    pub(super) id: String,
+    /// Its box.
+    pub(super) node: Option<usize>,
+    pub(super) kind: String,
+    pub(super) enabled: &'static str,
+    pub(super) doorbell: String,
+    pub(super) interrupts: String,
+    pub(super) device_id_bits: String,
+}
+
+/// A requester's route; without a controller where it has none.
+#[derive(Debug)]
+pub(super) struct DeviceLine {
+    pub(super) id: String,
+    /// Its box.
+    pub(super) node: Option<usize>,
+    pub(super) kind: String,
+    pub(super) enabled: &'static str,
+    pub(super) requesters: String,
+    pub(super) device_ids: String,
+    pub(super) controller: String,
+    pub(super) by: String,
+    pub(super) through: String,
+    pub(super) isolation: String,
+}
+
+/// The controllers, whose boxes are `nodes`.
+pub(super) fn controllers(
+    inspection: &Inspection,
+    nodes: impl Iterator<Item = usize>,
+) -> Vec<ControllerLine> {
+    let mut nodes = nodes;
+    let line = |controller: &crate::inspect::ControllerRow| ControllerLine {
+        id: controller.id.clone(),
+        node: nodes.next(),
+        kind: controller.kind.clone(),
+        enabled: yes_no(controller.enabled),
+        doorbell: addresses(&controller.doorbells),
+        interrupts: controller
+            .ranges
+            .iter()
+            .map(|range| format!("{}+{}", range.first, range.count))
+            .collect::<Vec<_>>()
+            .join(" "),
+        device_id_bits: controller
+            .device_id_bits
+            .map_or_else(|| "not stated".to_owned(), |bits| bits.to_string()),
+    };
+    inspection.controllers.iter().map(line).collect()
+}
+
+/// The requesters, a line for each of their routes.
+pub(super) fn devices(
+    inspection: &Inspection,
+    node: impl Fn(&str) -> Option<usize>,
+) -> Vec<DeviceLine> {
+    let mut lines = Vec::new();
+    for device in &inspection.devices {
+        let blank = || DeviceLine {
+            id: device.id.clone(),
+            node: node(&device.id),
+            kind: device.kind.clone(),
+            enabled: yes_no(device.enabled),
+            requesters: String::new(),
+            device_ids: String::new(),
+            controller: "none".to_owned(),
+            by: String::new(),
+            through: String::new(),
+            isolation: device.isolation.clone(),
+        };
+        if device.routes.is_empty() {
+            lines.push(blank());
+        }
+        lines.extend(device.routes.iter().map(|route| DeviceLine {
+            requesters: span(route.rid_base, route.length),
+            device_ids: span(route.device_id_base, route.length),
+            controller: route.controller.clone(),
+            by: route.via.clone(),
+            through: route.iommus.join(" "),
+            ..blank()
+        }));
+    }
+    lines
+}
+
+/// A number, or the first of several and their count.
+fn span(base: u32, length: u32) -> String {
+    if length == 1 { format!("{base:#x}") } else { format!("{base:#x}+{length:#x}") }
+}

@@ -1,0 +1,207 @@
+//! `doorbell report`: one page that loads nothing, whose links lead somewhere, and whose text is
+//! firmware's, whatever firmware says. `cargo xtask test --only report` opens it in a browser.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+use gic_firmware::{
+    Controller, ControllerIndex, Cpu, Description, Fact, Gic, MsiRouting, PlatformDevice, Region,
+    Status, devicetree,
+};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn doorbell(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
+}
+
+/// The page that the command prints, and its exit status.
+fn page(arguments: &[&str]) -> (String, i32) {
+    let output = doorbell(&[&["report", "--messages", "20"], arguments].concat());
+    (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
+}
+
+fn path(below_crates: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(below_crates);
+    path.to_str().unwrap().to_owned()
+}
+
+fn marina() -> String {
+    path("machine/machines/marina")
+}
+
+fn mistakes() -> String {
+    path("gic-firmware/tests/data/mistakes.dtb")
+}
+
+/// The values of an attribute.
+fn values<'p>(page: &'p str, attribute: &str) -> Vec<&'p str> {
+    let begin = format!(" {attribute}=\"");
+    page.split(&begin).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
+}
+
+/// The text between two others.
+fn between<'p>(page: &'p str, begin: &str, end: &str) -> &'p str {
+    page.split_once(begin).unwrap().1.split_once(end).unwrap().0
+}
+
+#[test]
+fn links_lead_to_parts_of_the_page() {
+    let (page, _) = page(&[&mistakes()]);
+    let ids = values(&page, "id");
+    let unique: BTreeSet<_> = ids.iter().collect();
+    assert_eq!(unique.len(), ids.len(), "an identifier is there twice");
+    for link in values(&page, "href") {
+        assert!(unique.contains(&link.strip_prefix('#').unwrap()), "{link} leads nowhere");
+    }
+}
+
+#[test]
+fn findings_of_lint_lead_to_their_boxes() {
+    let (page, status) = page(&[&mistakes()]);
+    assert_eq!(status, 1);
+    let found = doorbell(&["lint", "--json", &mistakes()]);
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    let cards = between(&page, "<ol class=\"cards\">", "</ol>");
+    for finding in found.as_array().unwrap() {
+        assert!(cards.contains(finding["where"].as_str().unwrap()), "{finding}");
+    }
+    assert_eq!(cards.matches("<li class=").count(), found.as_array().unwrap().len());
+    // MBI and the GIC are facets of one node: each has its own properties.
+    for (property, column) in [("mbi-ranges", "controller"), ("redistributor-stride", "gic")] {
+        let card = cards.split_once(&format!(">/intc@8000000: {property}<")).unwrap().0;
+        let node = card.rsplit_once("href=\"#").unwrap().1.trim_end_matches('"');
+        let class = page.split(&format!("\" id=\"{node}\"")).next().unwrap();
+        assert!(class.rsplit('"').next().unwrap().contains(column), "{property} is at {node}");
+    }
+}
+
+#[test]
+fn findings_in_acpi_tables_lead_to_their_boxes() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-acpi");
+    fs::create_dir_all(&folder).unwrap();
+    for table in ["apic", "iort", "mcfg"] {
+        let name = format!("{table}.aml");
+        let mut bytes = fs::read(PathBuf::from(marina()).join(&name)).unwrap();
+        if table == "apic" {
+            // The ITS with identifier 4 moves onto the distributor.
+            let at = its_base(&bytes);
+            bytes[at..at + 8].copy_from_slice(&0x3000_0000u64.to_le_bytes());
+            let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+            bytes[9] = bytes[9].wrapping_sub(sum);
+        }
+        fs::write(folder.join(name), bytes).unwrap();
+    }
+    let (page, status) = page(&["--no-run", folder.to_str().unwrap()]);
+    assert_eq!(status, 1, "{page}");
+    let cards = between(&page, "<ol class=\"cards\">", "</ol>");
+    let links = cards.matches("<a class=\"place\" href=\"#n").count();
+    assert_eq!(links, cards.matches("<li class=").count(), "{cards}");
+}
+
+/// The offset of the first ITS's base address in a MADT.
+fn its_base(madt: &[u8]) -> usize {
+    let mut at = 44;
+    while madt[at] != 0xf {
+        at += usize::from(madt[at + 1]);
+    }
+    at + 8
+}
+
+#[test]
+fn routes_quote_the_firmware() {
+    let (page, _) = page(&["--no-run", &mistakes()]);
+    let routes = between(&page, "id=\"routes\"", "</section>");
+    assert!(routes.contains("<span class=\"place\">/pcie@10000000: msi-map</span>"));
+    assert!(routes.contains("<code class=\"quote\">msi-map = &#60;0x"), "{routes}");
+    assert!(routes.contains("the controller is disabled"));
+}
+
+#[test]
+fn a_run_is_shown_vector_by_vector() {
+    let (page, status) = page(&[&marina()]);
+    assert_eq!(status, 0);
+    assert!(page.contains("Verdict: clean"));
+    let report = doorbell(&["--json", "--messages", "20", "--acpi", &marina()]);
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    let heat = between(&page, "<table class=\"heat\">", "</table>");
+    let rows: Vec<_> = heat.split("<tr>").skip(2).collect();
+    assert_eq!(rows.len() as u64, report["totals"]["vectors"].as_u64().unwrap());
+    for row in rows {
+        let counts = row.split("<td class=\"h").skip(1);
+        let counts = counts.map(|cell| between(cell, "\">", "<").parse::<u64>().unwrap());
+        let runs: u64 = counts.sum();
+        assert!((1..=20).contains(&runs), "{row}");
+    }
+}
+
+#[test]
+fn a_simulated_run_gives_the_same_page() {
+    let wanted = ["--simulate", &path("machine/machines/cove.dtb")];
+    assert_eq!(page(&wanted), page(&wanted));
+}
+
+#[test]
+fn a_machine_that_cannot_run_says_why() {
+    let gicv2 = path("gic-firmware/tests/data/gicv2m.dtb");
+    let (page, status) = page(&[&gicv2]);
+    assert_eq!(status, 1, "it has findings, too");
+    assert!(between(&page, "id=\"run\"", "</section>").contains("cannot be run"));
+    let output = doorbell(&["report", "--run", &gicv2]);
+    assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("nothing to deliver"));
+}
+
+#[test]
+fn nothing_on_the_page_is_loaded_or_styled_in_place() {
+    let (page, _) = page(&[&marina()]);
+    for part in [" src=", "url(", "@import", "<link", "<iframe", " style=", "<img", "<object"] {
+        assert!(!page.contains(part), "{part}");
+    }
+    assert!(!page.replace("http://www.w3.org/2000/svg", "").contains("://"));
+    let policy = values(&page, "content");
+    assert!(policy[0].starts_with("default-src &#39;none&#39;; style-src &#39;sha256-"));
+    assert!(!policy[0].contains("unsafe"));
+}
+
+#[test]
+fn names_are_text() {
+    let region = |base| Region::new(base, 0x2_0000).unwrap();
+    let hostile = "/a<script>alert(1)<&\"'>";
+    let mut its = Controller::its("/gic/<i onload=x>", region(0x808_0000));
+    its.status = Fact::stated(Status::Disabled);
+    let machine = Description {
+        model: Some(Fact::stated("</title><script>alert(2)</script>".to_owned())),
+        cpus: vec![Cpu::new("/cpus/cpu@0", gic_firmware::Affinity::new(0, 0, 0, 0))],
+        gic: Some(Gic::v3("/gic", region(0x800_0000), [region(0x80a_0000)])),
+        controllers: vec![its],
+        devices: vec![PlatformDevice::new(
+            hostile,
+            "--><svg onload=alert(3)>",
+            MsiRouting::device(ControllerIndex::new(0), 7.into()),
+        )],
+        ..Description::default()
+    };
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("'><b>report.dtb");
+    fs::write(&path, devicetree::write(&machine).unwrap()).unwrap();
+    let (page, _) = page(&[path.to_str().unwrap()]);
+    assert_eq!(page.matches("<script>").count(), 1);
+    for part in ["<i ", "<svg onload", "'><b>", "\"'>", "</title><"] {
+        assert!(!page.contains(part), "{part}");
+    }
+    for name in ["alert(1)", "alert(2)", "alert(3)", "&#60;b&#62;report.dtb", "&#60;i onload=x"] {
+        assert!(page.contains(name), "{name} is not shown");
+    }
+}
+
+#[test]
+fn the_page_goes_to_a_file() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report.html");
+    let path = path.to_str().unwrap();
+    assert_eq!(page(&["--no-run", "-o", path, &marina()]), (String::new(), 0));
+    assert!(fs::read_to_string(path).unwrap().starts_with("<!DOCTYPE html>"));
+    let output = doorbell(&["report", "--no-run", "-o", "/nowhere/report.html", &marina()]);
+    assert_eq!(output.status.code(), Some(2));
+}
