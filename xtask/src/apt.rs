@@ -14,7 +14,7 @@ use crate::process;
 
 /// Beginnings of the names of packages that are unpacked even where they are installed. An
 /// installed part of another version would also make apt refuse the version asked for.
-const UNPACKED: &[&str] = &["qemu", "device-tree-compiler", "acpica"];
+const UNPACKED: &[&str] = &["qemu", "device-tree-compiler", "acpica", "chromium"];
 
 /// Path of the program that [`Apt::unpack_busybox`] unpacks.
 pub(crate) const BUSYBOX: &str = "bin/busybox";

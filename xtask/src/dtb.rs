@@ -89,6 +89,11 @@ impl Tools {
         Self { root }
     }
 
+    /// The folder that they were unpacked into.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// One of them, with its own libraries and data.
     pub(crate) fn command(&self, program: &str) -> Command {
         let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);

@@ -22,6 +22,7 @@ mod lint;
 mod machine;
 mod process;
 mod qemu;
+mod report;
 mod rust;
 mod size;
 mod step;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::workspace::Workspace;
 use crate::{
     acpi, bindings, boards, deny, differential, examples, figures, fuzz, hypervisor, interleavings,
-    kvm, lint, machine, qemu, rust, size, tests,
+    kvm, lint, machine, qemu, report, rust, size, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -51,6 +51,11 @@ const STEPS: &[Step] = &[
         name: "acpi",
         about: "ACPI tables of QEMU's and ours, by iasl, by devicetrees and by Linux",
         run: acpi::run,
+    },
+    Step {
+        name: "report",
+        about: "the page that `doorbell report` writes, in Chromium",
+        run: report::run,
     },
     Step { name: "bindings", about: "the devicetree bindings, by dtschema", run: bindings::run },
     Step {

@@ -1,0 +1,201 @@
+//! A headless Chromium, by the WebDriver protocol (W3C) of its driver.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+use std::{env, fs, process};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
+use ureq::Agent;
+
+use super::chromium::{BROWSER, FONTS};
+use crate::dtb::Tools;
+use crate::workspace::Workspace;
+
+/// No command takes longer.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Longest answer: the picture of a page.
+const MAX_ANSWER: u64 = 64 << 20;
+/// The line in which the driver says where it listens.
+const LISTENS: &str = "on port ";
+/// Key of an element's identifier (WebDriver, section "Elements").
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+const ARGUMENTS: [&str; 9] = [
+    "--headless",
+    // A container's root may not use the sandbox; the pages are ours.
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+];
+
+/// A browser with one window. It ends with this object.
+#[derive(Debug)]
+pub(super) struct Browser {
+    driver: Child,
+    agent: Agent,
+    session: String,
+    profile: std::path::PathBuf,
+}
+
+impl Browser {
+    /// Starts the driver, and by it the browser, with a profile that is new.
+    pub(super) fn start(workspace: &Workspace, tools: &Tools) -> Result<Self> {
+        let profile = env::temp_dir().join(format!("doorbell-chromium-{}", process::id()));
+        fs::create_dir_all(&profile)?;
+        let mut command = tools.command("chromedriver");
+        command.arg("--port=0").env("FONTCONFIG_FILE", tools.root().join(FONTS));
+        command.env("HOME", &profile).current_dir(&workspace.root);
+        let mut driver = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let config = Agent::config_builder().timeout_global(Some(LIMIT)).proxy(None);
+        let agent = config.http_status_as_error(false).build().into();
+        let port = port(&mut driver);
+        let mut browser = Self { driver, agent, session: String::new(), profile };
+        browser.session = format!("http://127.0.0.1:{}/session", port?);
+        let capabilities = browser.capabilities(&tools.root().join(BROWSER));
+        let answer = browser.post("", &capabilities)?;
+        let session = answer["sessionId"].as_str().context("the driver names no session")?;
+        browser.session = format!("{}/{session}", browser.session);
+        Ok(browser)
+    }
+
+    fn capabilities(&self, binary: &Path) -> Value {
+        let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).into();
+        arguments.push(format!("--user-data-dir={}", self.profile.join("data").display()));
+        json!({ "capabilities": { "alwaysMatch": {
+            "goog:chromeOptions": { "binary": binary, "args": arguments },
+            "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
+        } } })
+    }
+
+    /// Sets the window's size and the preferred colours.
+    pub(super) fn emulate(&self, scheme: &str, width: u32, height: u32) -> Result<()> {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.devtools("Emulation.setEmulatedMedia", &json!({ "features": features }))?;
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
+        });
+        self.devtools("Emulation.setDeviceMetricsOverride", &size).map(drop)
+    }
+
+    /// Loads a page, from the beginning even if it is open.
+    pub(super) fn open(&self, address: &str) -> Result<()> {
+        self.post("/url", &json!({ "url": "about:blank" }))?;
+        self.log("browser")?;
+        self.log("performance")?;
+        self.post("/url", &json!({ "url": address })).map(drop)
+    }
+
+    /// Runs the body of a function in the page.
+    pub(super) fn execute(&self, script: &str, arguments: &Value) -> Result<Value> {
+        self.post("/execute/sync", &json!({ "script": script, "args": arguments }))
+    }
+
+    /// Clicks on the first element that a selector means.
+    pub(super) fn click(&self, selector: &str) -> Result<()> {
+        let element = self.element(selector)?;
+        self.post(&format!("/element/{element}/click"), &json!({})).map(drop)
+    }
+
+    /// Types while an element has the focus.
+    pub(super) fn keys(&self, selector: &str, keys: &str) -> Result<()> {
+        let element = self.element(selector)?;
+        self.post(&format!("/element/{element}/value"), &json!({ "text": keys })).map(drop)
+    }
+
+    /// Moves the pointer over an element.
+    pub(super) fn point(&self, selector: &str) -> Result<()> {
+        let element = json!({ ELEMENT: self.element(selector)? });
+        let motion = json!([{ "type": "pointerMove", "origin": element, "x": 0, "y": 0 }]);
+        let pointer = json!({ "type": "pointer", "id": "mouse", "actions": motion });
+        self.post("/actions", &json!({ "actions": [pointer] })).map(drop)
+    }
+
+    /// The whole page as PNG.
+    pub(super) fn screenshot(&self) -> Result<Vec<u8>> {
+        let whole = json!({ "captureBeyondViewport": true, "format": "png" });
+        let metrics = self.devtools("Page.getLayoutMetrics", &json!({}))?;
+        let size = &metrics["cssContentSize"];
+        let clip = json!({
+            "x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1,
+        });
+        let mut parameters = whole;
+        parameters["clip"] = clip;
+        let picture = self.devtools("Page.captureScreenshot", &parameters)?;
+        let picture = picture["data"].as_str().context("no picture")?;
+        BASE64_STANDARD.decode(picture).map_err(Into::into)
+    }
+
+    /// Takes what a log has gathered.
+    pub(super) fn log(&self, kind: &str) -> Result<Vec<Value>> {
+        let entries = self.post("/se/log", &json!({ "type": kind }))?;
+        entries.as_array().cloned().context("a log is a list")
+    }
+
+    /// The addresses that the page asked for since it was opened.
+    pub(super) fn requests(&self) -> Result<Vec<String>> {
+        let mut addresses = Vec::new();
+        for entry in self.log("performance")? {
+            let event = entry["message"].as_str().context("an event without a message")?;
+            let event: Value = serde_json::from_str(event)?;
+            if event["message"]["method"] == "Network.requestWillBeSent" {
+                let address = event["message"]["params"]["request"]["url"].as_str();
+                addresses.push(address.context("a request without an address")?.to_owned());
+            }
+        }
+        Ok(addresses)
+    }
+
+    fn element(&self, selector: &str) -> Result<String> {
+        let wanted = json!({ "using": "css selector", "value": selector });
+        let found = self.post("/element", &wanted)?;
+        found[ELEMENT].as_str().map(str::to_owned).context("an element without identifier")
+    }
+
+    fn devtools(&self, command: &str, parameters: &Value) -> Result<Value> {
+        self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
+    }
+
+    fn post(&self, command: &str, body: &Value) -> Result<Value> {
+        let request = self.agent.post(format!("{}{command}", self.session));
+        let request = request.header("Content-Type", "application/json; charset=utf-8");
+        let mut answer = request.send(body.to_string())?;
+        let text = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_string()?;
+        let answer: Value = serde_json::from_str(&text)?;
+        let value = &answer["value"];
+        let error = value["error"].as_str().filter(|_| value["stacktrace"].is_string());
+        ensure!(error.is_none(), "{command}: {}", value["message"]);
+        Ok(value.clone())
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver ends its browser. Whatever fails here, the step is over.
+        let _ = self.agent.delete(&self.session).call();
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+        let _ = fs::remove_dir_all(&self.profile);
+    }
+}
+
+/// The port that the driver chose.
+fn port(driver: &mut Child) -> Result<u16> {
+    let output = driver.stdout.take().context("the driver has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        if let Some((_, port)) = line.split_once(LISTENS)
+            && line.contains("successfully")
+        {
+            return port.trim_end_matches('.').parse().context("no number of a port");
+        }
+    }
+    bail!("the driver ended before it listened")
+}
