@@ -4,6 +4,7 @@
 //! [merged](Measurements::merged).
 #![forbid(unsafe_code)]
 
+mod bring_up;
 mod commands;
 mod controllers;
 mod dispatch;
@@ -135,6 +136,7 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
     probes.push(dispatch::probe()?);
     probes.push(peers::locked_list());
     probes.extend(controllers::probes()?);
+    probes.push(bring_up::probe()?);
     for _ in 0..options.rounds.max(1) {
         floor.take()?;
         probes.iter_mut().try_for_each(Probe::take)?;
@@ -193,6 +195,7 @@ mod tests {
             "enter-0",
             "exit-4",
             "setup-its",
+            "setup-1024",
             "move-direct-lpi",
             "deliver-v2m",
         ] {

@@ -51,6 +51,8 @@ mod simulate;
 mod system;
 
 pub use attack::{AttackReport, IommuPages, Overwritten, attack};
+pub use doorbell_hardware::pci::{AddressWidth, StoreConfig};
+pub use doorbell_hardware::platform_device::PlatformDeviceConfig;
 pub use error::RunError;
 pub use fault::Fault;
 pub use machine::{

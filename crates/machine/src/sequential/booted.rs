@@ -1,12 +1,15 @@
 //! A machine whose drivers are up.
 
 use crate::error::RunError;
-use crate::machine::Machine;
+use crate::machine::{Machine, itses};
 use crate::system::{
     AffinityChange, Device, PoweredMachine, Removal, SequentialCpus, System, boot,
 };
+use gic_arch::gits::{self, Cwriter};
+use gic_arch::its::COMMAND_BYTES;
 use msi_types::Cpu;
 use std::fmt;
+use vgic::AccessWidth;
 
 /// A machine whose controllers are up and whose devices have their vectors.
 pub struct BootedMachine {
@@ -35,6 +38,16 @@ impl BootedMachine {
     /// The devices, in the order of discovery.
     pub fn devices(&self) -> impl Iterator<Item = BootedDevice<'_>> {
         self.system.devices.iter().map(|device| BootedDevice { system: &self.system, device })
+    }
+
+    /// The place in each ITS's command queue that its driver writes next, counted in commands
+    /// (`GITS_CWRITER`).
+    pub fn next_its_commands(&self) -> impl Iterator<Item = u32> {
+        itses(&self.system.description).map(|(_, _, registers)| {
+            let address = registers + u64::from(gits::CWRITER.offset());
+            let written = self.system.platform.cpu_bus().read(address, AccessWidth::Double);
+            Cwriter::from(written).offset() / COMMAND_BYTES
+        })
     }
 
     /// `cpu` takes one interrupt: acknowledges it, runs its handler, ends it. False if none is
