@@ -3,7 +3,7 @@
 
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{machine, process};
+use crate::{machine, process, size};
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -16,9 +16,11 @@ const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
 /// Measures, and writes the page, as one case. The machine should be idle.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let (growth, bench) = (growth(workspace)?, bench(workspace)?);
+    let size = size::markdown(workspace)?;
     let page = workspace.root.join(PAGE);
     write(&page, "bench", &bench)?;
     write(&page, "growth", &growth)?;
+    write(&page, "size", &size)?;
     tally.pass(1);
     Ok(())
 }
