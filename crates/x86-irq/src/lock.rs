@@ -57,6 +57,10 @@ mod tests {
     use super::*;
     use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use msi_types::IrqState;
+    use std::time::Duration;
+
+    /// A holder that nobody yields to lets go after so many looks.
+    const MOST_LOOKS: u32 = 3000;
 
     /// A CPU whose tasks spin for nobody.
     #[derive(Default)]
@@ -87,8 +91,8 @@ mod tests {
             scope.spawn(|| {
                 lock.with(&cpu, |()| {
                     held.store(true, SeqCst);
-                    while !cpu.yielded.load(SeqCst) {
-                        std::thread::yield_now();
+                    for _ in (0..MOST_LOOKS).take_while(|_| !cpu.yielded.load(SeqCst)) {
+                        std::thread::sleep(Duration::from_millis(1));
                     }
                 });
             });
@@ -97,6 +101,6 @@ mod tests {
             }
             lock.with(&cpu, |()| {});
         });
-        assert!(cpu.yielded.load(SeqCst));
+        assert!(cpu.yielded.load(SeqCst), "the lock was waited for without a yield");
     }
 }
