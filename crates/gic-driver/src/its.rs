@@ -115,8 +115,8 @@ use table_constraints::TableConstraints;
 use tables::ItsTable;
 use task_lock::TaskLock;
 
-/// One ITS, enabled. Never disabled again but by [`suspend`](Self::suspend): it has no `Drop`, and
-/// its memory stays with it.
+/// One ITS, enabled. Dropped by a task while no device is attached, it is disabled and its memory
+/// is freed. With devices it goes on as it is: they may still send messages.
 #[derive(Debug)]
 pub struct Its<P: GicPlatform> {
     frame: ControlFrame<P>,

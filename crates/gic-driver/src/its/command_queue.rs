@@ -150,6 +150,12 @@ impl CommandQueue {
         Ok(Self { memory, coherence, register, slots, ring: IrqLock::new(ring) })
     }
 
+    /// Removes the ring from the disabled and quiescent ITS and frees its memory.
+    pub(crate) fn release<P: GicPlatform>(&mut self, frame: &ControlFrame<P>) {
+        frame.registers.write(gits::CBASER, Cbaser::new());
+        frame.platform.release_table(self.memory.take());
+    }
+
     /// Programs the registers again after they were lost. The ITS is disabled and quiescent, the
     /// queue is stopped.
     pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {

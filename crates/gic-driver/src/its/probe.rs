@@ -203,13 +203,31 @@ impl<P: GicPlatform> Its<P> {
     }
 }
 
+impl<P: GicPlatform> Drop for Its<P> {
+    /// Disables an ITS without devices and frees its memory. Where it does not come to rest, it
+    /// keeps the memory, as it may still access it.
+    fn drop(&mut self) {
+        let Self { frame, queue, state, .. } = self;
+        let TaskState { device_table, collection_table, devices, deferred_unmaps, .. } =
+            state.get_mut();
+        if !devices.is_empty() || !deferred_unmaps.is_empty() || frame.quiesce().is_err() {
+            return;
+        }
+        queue.release(frame);
+        device_table.release(frame);
+        if let Some(table) = collection_table {
+            table.release(frame);
+        }
+    }
+}
+
 /// All of it, or nothing.
 fn provision<P: GicPlatform>(
     frame: &ControlFrame<P>,
     corrected: &CorrectedConfig,
     config: &ItsConfig,
 ) -> Result<ItsMemory, ProbeError> {
-    let device_table = device_table(frame, corrected)?;
+    let mut device_table = device_table(frame, corrected)?;
     let collection_table = match collection_table(frame, corrected, config.cpus) {
         Ok(table) => table,
         Err(error) => {
@@ -226,7 +244,7 @@ fn provision<P: GicPlatform>(
         Ok(queue) => Ok(ItsMemory { device_table, collection_table, queue }),
         Err(error) => {
             device_table.release(frame);
-            if let Some(table) = collection_table {
+            if let Some(mut table) = collection_table {
                 table.release(frame);
             }
             Err(error)

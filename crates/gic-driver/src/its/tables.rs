@@ -147,12 +147,12 @@ impl ItsTable {
     }
 
     /// Removes the table from the disabled ITS and frees its memory.
-    pub(crate) fn release<P: GicPlatform>(self, frame: &ControlFrame<P>) {
+    pub(crate) fn release<P: GicPlatform>(&mut self, frame: &ControlFrame<P>) {
         frame.registers.write(self.register, Baser::new());
-        for page in self.second_level.into_values() {
+        for page in core::mem::take(&mut self.second_level).into_values() {
             frame.platform.release_table(page);
         }
-        frame.platform.release_table(self.memory);
+        frame.platform.release_table(self.memory.take());
     }
 
     /// Programs the register again after it was lost; the memory was kept. The ITS is disabled.

@@ -16,6 +16,11 @@ impl<T> TaskLock<T> {
         Self { data: spin::Mutex::new(data) }
     }
 
+    /// The data of a lock that nobody else has.
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.data.get_mut()
+    }
+
     /// Runs `f` on the data. Not reentrant.
     pub(crate) fn with<C: LocalCpu, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
         loop {

@@ -11,7 +11,6 @@ use crate::redistributor::{
 use crate::{
     Block, Coherence, GicError, GicPlatform, Observed, PhysicalRegion, Table, TableLayout,
 };
-use core::mem;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::lpi::{
     CONFIG_TABLE_ALIGNMENT, PENDING_TABLE_ALIGNMENT, PENDING_TABLE_RESERVED, config_table_bytes,
@@ -38,8 +37,7 @@ enum TableOrigin {
 impl ConfigTable {
     /// The table's memory if it is ours to release.
     pub(super) fn take_unused(&mut self) -> Option<Table> {
-        let none = Table::new(0, 0, 0);
-        (self.origin == TableOrigin::Allocated).then(|| mem::replace(&mut self.table, none))
+        (self.origin == TableOrigin::Allocated).then(|| self.table.take())
     }
 
     pub(super) fn table(&self) -> &Table {

@@ -83,6 +83,11 @@ impl Table {
     pub const fn new(address: u64, bytes: u64, handle: usize) -> Self {
         Self { address, bytes, handle }
     }
+
+    /// Moves the memory out of its owner, which ends. No memory is left there.
+    pub(crate) const fn take(&mut self) -> Self {
+        core::mem::replace(self, Self::new(0, 0, 0))
+    }
 }
 
 /// Does a controller's access to a table look into the CPUs' caches?

@@ -15,7 +15,7 @@ use msi_types::{Cpu, IrqState, LocalCpu};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut, Range};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
 pub(crate) const ITS: u64 = 0x808_0000;
@@ -177,7 +177,9 @@ impl Board {
     }
 
     pub(crate) fn world(&self) -> WorldGuard<'_> {
-        WorldGuard { _outside: Outside::new(), world: self.0.lock().unwrap() }
+        // A driver that is dropped by a failed test goes on to the end.
+        let world = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        WorldGuard { _outside: Outside::new(), world }
     }
 
     /// The first table is that of the LPIs' configuration; now the ITSes know it.

@@ -1,10 +1,11 @@
 //! Finding out what an ITS is like.
 
+use crate::board::Board;
 use crate::interpreter::Hardware;
-use crate::setup::{Setup, config, lpi, probe};
+use crate::setup::{Setup, config, gic, lpi, probe};
 use gic_arch::gits::PageSize;
 use gic_driver::its::{IfEnabled, ProbeError};
-use gic_driver::{Coherence, ItsConfig};
+use gic_driver::{Coherence, Its, ItsConfig};
 
 /// A message arrives: every table, the queue and the attributes are right.
 pub(crate) fn works(hardware: Hardware, config: &ItsConfig) {
@@ -48,7 +49,7 @@ fn an_enabled_its_is_refused_and_left_alone() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
-    let second = gic_driver::Its::new(setup.gic.clone(), &config(0));
+    let second = Its::new(setup.gic.clone(), &config(0));
     assert_eq!(second.unwrap_err(), ProbeError::AlreadyEnabled(config(0).base));
     assert!(setup.send(lpi(&block, 0)).is_some());
     setup.its.move_event(lpi(&block, 0), msi_types::Cpu::new(2)).unwrap();
@@ -88,11 +89,11 @@ fn an_its_that_never_rests_is_refused() {
 #[test]
 fn memory_refusal_leaves_nothing_behind() {
     for allowance in 0.. {
-        let board = crate::board::Board::new(vec![Hardware::default()], 4);
-        let gic = crate::setup::gic(&board);
+        let board = Board::new(vec![Hardware::default()], 4);
+        let gic = gic(&board);
         let before = board.world().memory.live_regions();
         board.world().allowance = Some(allowance);
-        match gic_driver::Its::new(gic.clone(), &config(0)) {
+        match Its::new(gic.clone(), &config(0)) {
             Ok(_) => return assert_eq!(allowance, 3, "device table, collection table, queue"),
             Err(error) => assert!(matches!(error, ProbeError::NoMemory { .. }), "{error}"),
         }
@@ -185,11 +186,11 @@ fn probe_misplaced(
     table: u32,
     shift: u64,
 ) -> Result<(), ProbeError> {
-    let board = crate::board::Board::new(vec![hardware], 4);
-    let gic = crate::setup::gic(&board);
+    let board = Board::new(vec![hardware], 4);
+    let gic = gic(&board);
     let before = board.world().memory.live_regions();
     board.world().misplaced = Some((table, shift));
-    let result = gic_driver::Its::new(gic.clone(), config).map(drop);
+    let result = Its::new(gic.clone(), config).map(drop);
     if result.is_err() {
         let world = board.world();
         assert_eq!(world.memory.live_regions(), before);
@@ -274,4 +275,40 @@ fn memory_beyond_the_limit_is_refused() {
         let refused = setup.its.attach(msi_types::DeviceId::new(7), 1).unwrap_err();
         assert!(matches!(refused, gic_driver::ItsError::Misplaced { .. }), "{refused}");
     }
+}
+
+#[test]
+fn a_dropped_its_without_devices_is_disabled() {
+    let board = Board::new(vec![Hardware::default()], 4);
+    let gic = gic(&board);
+    let before = board.world().memory.live_regions();
+    drop(Its::new(gic.clone(), &config(0)).unwrap());
+    let world = board.world();
+    assert!(!world.its[0].is_enabled());
+    assert!(!world.its[0].queue.valid() && world.its[0].tables.iter().all(|table| !table.valid()));
+    assert_eq!(world.memory.live_regions(), before);
+    drop(world);
+    assert!(Its::new(gic, &config(0)).is_ok(), "it can be taken into use again");
+}
+
+#[test]
+fn a_dropped_its_with_devices_goes_on() {
+    let setup = Setup::new(Hardware::default());
+    let device = setup.attach(5, 4);
+    let block = setup.map(&device, 4, 1);
+    let Setup { board, its, .. } = setup;
+    let before = board.world().memory.live_regions();
+    drop(its);
+    assert_eq!(board.world().memory.live_regions(), before);
+    assert!(board.world().message(0, 5, 3).is_some_and(|(_, lpi)| lpi == block.first().get() + 3));
+}
+
+#[test]
+fn a_dropped_its_that_does_not_rest_keeps_its_memory() {
+    let board = Board::new(vec![Hardware { rest_after: 1000, ..Hardware::default() }], 4);
+    let its = Its::new(gic(&board), &config(0)).unwrap();
+    let before = board.world().memory.live_regions();
+    drop(its);
+    assert_eq!(board.world().memory.live_regions(), before - 1, "LPIs' configuration alone");
+    assert!(board.world().its[0].queue.valid());
 }
