@@ -25,6 +25,9 @@ const GUEST_TESTS: &[&str] = &["doorbell-test-damage", "doorbell-test-guest"];
 /// Allocation that can fail, and the heap that makes it fail in tests.
 const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 
+/// The machine on which tests of drivers run.
+const MODEL: &[&str] = &["doorbell-hardware", "vgic"];
+
 /// Packages that an image may use: every library, and the images' shared runtime.
 const IMAGES_USE: &[&str] = &[
     "msi-types",
@@ -60,7 +63,11 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("gic-firmware", &[&["msi-types", "gic-arch"]]),
     (
         "gic-bringup",
-        &[&["msi-types", "gic-arch", "irq-domain", "gic-driver", "gic-firmware"], ALLOCATION],
+        &[
+            &["msi-types", "gic-arch", "irq-domain", "gic-driver", "gic-firmware"],
+            ALLOCATION,
+            MODEL,
+        ],
     ),
     ("doorbell-hardware", &[LIBRARIES]),
     ("doorbell-qtest", &[LIBRARIES, &["doorbell-hardware"]]),

@@ -1,0 +1,368 @@
+//! Two CPUs, a GICv3 with an ITS, and a kernel whose heap alone runs out: neither the model nor its
+//! RAM does.
+
+use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
+use doorbell_hardware::platform::{Executing, Frame, MachinePlatform};
+use doorbell_hardware::ram::{Caches, Ram};
+use doorbell_test_support::Outside;
+use gic_arch::icc::SysRegEncoding;
+use gic_arch::{Affinity, IntId, gicd, gicr, gits};
+use gic_bringup::{BringUpError, Irqchip};
+use gic_driver::{
+    Coherence, GicPlatform, Mmio, MmioExt, PhysicalRegion, Platform, SystemRegisters, Table,
+    TableLayout, Wait,
+};
+use gic_firmware::{
+    Controller, ControllerIndex, Cpu as CpuNode, Description, Fact, Gic, MapEntry, MsiRouting,
+    PciHost, Region, Target,
+};
+use irq_domain::{Host, MsiDevice, MsiDeviceConfig};
+use msi_types::{
+    Cpu, Delivery, DeviceId, Fit, IrqState, Kick, Level, Line, LocalCpu, Masking, MessageStore,
+    MsiMessage, RequesterId, Rewrite, SetLine, Slots, StoreError, TaskContext,
+};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use vgic::its::ItsConfig;
+use vgic::{Block, Vcpu, Vgic, VgicConfig};
+
+pub(crate) const CPU0: Cpu = Cpu::new(0);
+pub(crate) const CPU1: Cpu = Cpu::new(1);
+const DISTRIBUTOR: u64 = 0x0800_0000;
+const ITS: u64 = 0x0808_0000;
+const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
+
+/// The kernel: what it hands the drivers is the machine's, its heap is not.
+pub(crate) struct Kernel {
+    machine: MachinePlatform,
+    tables: AtomicUsize,
+}
+
+/// Mapped registers of the model, which has memory of its own.
+pub(crate) struct ModelFrame(Frame);
+
+impl Mmio for ModelFrame {
+    fn read32(&self, offset: u32) -> u32 {
+        let _outside = Outside::new();
+        self.0.read32(offset)
+    }
+
+    fn write32(&self, offset: u32, value: u32) {
+        let _outside = Outside::new();
+        self.0.write32(offset, value);
+    }
+
+    fn read64(&self, offset: u32) -> u64 {
+        let _outside = Outside::new();
+        self.0.read64(offset)
+    }
+
+    fn write64(&self, offset: u32, value: u64) {
+        let _outside = Outside::new();
+        self.0.write64(offset, value);
+    }
+
+    fn write8(&self, offset: u32, value: u8) {
+        let _outside = Outside::new();
+        self.0.write8(offset, value);
+    }
+}
+
+impl LocalCpu for Kernel {
+    fn irq_save(&self) -> IrqState {
+        self.machine.irq_save()
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        self.machine.irq_restore(state);
+    }
+
+    fn relax(&self) {
+        unreachable!("one thread waits for nobody");
+    }
+}
+
+impl TaskContext for Kernel {
+    fn may_wait(&self) -> bool {
+        self.machine.may_wait()
+    }
+}
+
+impl Host for Kernel {
+    fn current_cpu(&self) -> Option<Cpu> {
+        self.machine.current_cpu()
+    }
+}
+
+impl Platform for Kernel {
+    type Mmio = ModelFrame;
+
+    fn map(&self, region: PhysicalRegion) -> Option<ModelFrame> {
+        let _outside = Outside::new();
+        self.machine.map(region).map(ModelFrame)
+    }
+
+    fn wait(&self, turn: u32) -> Wait {
+        self.machine.wait(turn)
+    }
+}
+
+impl GicPlatform for Kernel {
+    fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
+        let _outside = Outside::new();
+        self.tables.fetch_add(1, Ordering::Relaxed);
+        self.machine.allocate_table(layout)
+    }
+
+    fn release_table(&self, table: Table) {
+        let _outside = Outside::new();
+        self.tables.fetch_sub(1, Ordering::Relaxed);
+        self.machine.release_table(table);
+    }
+
+    fn store8(&self, table: &Table, offset: u64, value: u8) {
+        let _outside = Outside::new();
+        self.machine.store8(table, offset, value);
+    }
+
+    fn store64(&self, table: &Table, offset: u64, value: u64) {
+        let _outside = Outside::new();
+        self.machine.store64(table, offset, value);
+    }
+
+    fn load8(&self, table: &Table, offset: u64) -> u8 {
+        let _outside = Outside::new();
+        self.machine.load8(table, offset)
+    }
+
+    fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence) {
+        let _outside = Outside::new();
+        self.machine.publish(table, range, coherence);
+    }
+
+    fn cpu(&self) -> Cpu {
+        self.machine.cpu()
+    }
+}
+
+/// The model's frames on the bus.
+struct ModelFrames {
+    gic: Arc<Vgic>,
+    base: u64,
+}
+
+impl MmioDevice for ModelFrames {
+    fn read(&self, offset: u64, width: AccessWidth) -> u64 {
+        self.gic.read(self.base + offset, width).unwrap()
+    }
+
+    fn write(&self, offset: u64, width: AccessWidth, value: u64) {
+        self.gic.write(self.base + offset, width, value).unwrap();
+    }
+}
+
+/// No CPU runs or sleeps between two steps of a test.
+struct NoKick;
+
+impl Kick for NoKick {
+    fn kick(&self, _: Cpu) {}
+}
+
+/// A CPU's system registers.
+pub(crate) struct CpuRegisters<'a>(&'a Mutex<Vcpu>);
+
+impl SystemRegisters for CpuRegisters<'_> {
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        let _outside = Outside::new();
+        self.0.lock().unwrap().read_sysreg(register).unwrap()
+    }
+
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        let _outside = Outside::new();
+        self.0.lock().unwrap().write_sysreg(register, value).unwrap();
+    }
+}
+
+/// A device's messages.
+#[derive(Default)]
+pub(crate) struct Messages(Mutex<[MsiMessage; 4]>);
+
+impl Slots for &Messages {
+    fn write(&mut self, slot: u16, message: MsiMessage) {
+        self.0.lock().unwrap()[usize::from(slot)] = message;
+    }
+
+    fn mask(&mut self, _: u16) {}
+    fn unmask(&mut self, _: u16) {}
+}
+
+impl MessageStore for Messages {
+    fn slots(&self) -> u16 {
+        4
+    }
+
+    fn fit(&self) -> Fit {
+        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked }
+    }
+
+    fn masking(&self) -> Masking {
+        Masking::None
+    }
+
+    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+        change(&mut &*self);
+        Ok(())
+    }
+
+    fn set_enabled(&self, _: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+pub(crate) type Chip = Irqchip<Kernel>;
+
+/// The machine, switched on.
+pub(crate) struct Machine {
+    gic: Arc<Vgic>,
+    vcpus: Vec<Mutex<Vcpu>>,
+    pub(crate) kernel: Arc<Kernel>,
+    description: Arc<Description>,
+}
+
+fn region(base: u64, size: u64) -> Region {
+    Region::new(base, size).unwrap()
+}
+
+/// What firmware says of the machine: a PCI host bridge whose functions all ring the ITS.
+fn description(redistributors: Vec<Region>) -> Description {
+    let cpu = |number: u8| CpuNode::new(format!("/cpus/{number}"), Affinity::new(0, 0, 0, number));
+    let everyone = MapEntry {
+        rid_base: RequesterId::new(0),
+        length: 0x1_0000,
+        target: Target::Controller(ControllerIndex::new(0)),
+        device_id_base: DeviceId::new(0),
+    };
+    let routing = MsiRouting { map: Some(vec![Fact::stated(everyone)]), ..MsiRouting::default() };
+    Description {
+        cpus: vec![cpu(0), cpu(1)],
+        gic: Some(Gic::v3("/gic", region(DISTRIBUTOR, 0x1_0000), redistributors)),
+        controllers: vec![Controller::its("/gic/its", region(ITS, 0x2_0000))],
+        hosts: vec![PciHost::ecam("/pcie", region(0x3f00_0000, 0x10_0000), routing)],
+        ..Description::default()
+    }
+}
+
+/// The function behind the bridge, with its messages.
+pub(crate) fn function(chip: &Chip) -> (MsiDevice, Arc<Messages>) {
+    let store = Arc::new(Messages::default());
+    let host = chip.description().hosts.first().unwrap();
+    let parent = chip.pci_parent(host, FUNCTION).unwrap();
+    let config = MsiDeviceConfig::new("nic", FUNCTION, parent, store.clone());
+    (MsiDevice::attach(chip.interrupts(), config).unwrap(), store)
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)], Caches::Snooped));
+        let mut config = VgicConfig::new(2);
+        config.lpi_id_bits = Some(16);
+        config.its = vec![ItsConfig::new(ITS)];
+        let (gic, vcpus) = Vgic::new(config, ram.clone(), Arc::new(NoKick)).unwrap();
+        let (mut bus, mut redistributors) = (Bus::default(), Vec::new());
+        for frames in gic.regions() {
+            let (base, end) = (frames.addresses.start, frames.addresses.end);
+            let device = Arc::new(ModelFrames { gic: gic.clone(), base });
+            bus.attach(&format!("{:?}", frames.block), region(base, end - base), device).unwrap();
+            if matches!(frames.block, Block::Redistributors(_)) {
+                redistributors.push(region(base, end - base));
+            }
+        }
+        let machine = MachinePlatform::new(Arc::new(bus), ram);
+        Self {
+            gic,
+            vcpus: vcpus.into_iter().map(Mutex::new).collect(),
+            kernel: Arc::new(Kernel { machine, tables: AtomicUsize::new(0) }),
+            description: Arc::new(description(redistributors)),
+        }
+    }
+
+    /// The controllers' drivers, no CPU on. Allocates.
+    pub(crate) fn bring_up(&self) -> Result<Chip, BringUpError> {
+        Irqchip::new(self.kernel.clone(), self.kernel.clone(), self.description.clone())
+    }
+
+    /// All of it, with both CPUs on.
+    pub(crate) fn boot(&self) -> Chip {
+        let chip = self.bring_up().unwrap();
+        for cpu in chip.cpus() {
+            self.execute(cpu, |registers| chip.cpu_on(cpu, registers, |_| unreachable!())).unwrap();
+        }
+        chip
+    }
+
+    /// `cpu` executes `code` with its interrupts masked.
+    pub(crate) fn execute<R>(&self, cpu: Cpu, code: impl FnOnce(&CpuRegisters<'_>) -> R) -> R {
+        let _executing = Executing::in_exception(cpu);
+        code(&CpuRegisters(&self.vcpus[cpu.index()]))
+    }
+
+    /// Both CPUs take what is pending.
+    pub(crate) fn settle(&self, chip: &Chip) {
+        for cpu in [CPU0, CPU1] {
+            if self.wants(cpu) {
+                self.execute(cpu, |registers| {
+                    chip.handle_irq(cpu, registers, |hwirq, why| panic!("{hwirq}: {why:?}"));
+                });
+            }
+        }
+    }
+
+    /// Is an interrupt signalled to the CPU?
+    pub(crate) fn wants(&self, cpu: Cpu) -> bool {
+        self.vcpus[cpu.index()].lock().unwrap().irq_pending()
+    }
+
+    pub(crate) fn set_line(&self, line: Line, level: Level) {
+        self.gic.set_line(line, level);
+    }
+
+    /// The function sends what it has at `slot`.
+    pub(crate) fn send(&self, messages: &Messages, slot: usize) {
+        let message = messages.0.lock().unwrap()[slot];
+        self.signal(DeviceId::new(FUNCTION.get()), message);
+    }
+
+    /// A device sends a message.
+    pub(crate) fn signal(&self, device: DeviceId, message: MsiMessage) {
+        assert_eq!(self.gic.its(0).unwrap().signal_msi(device, message), Delivery::Pending);
+    }
+
+    /// Tables in use by the drivers.
+    pub(crate) fn tables(&self) -> usize {
+        self.kernel.tables.load(Ordering::Relaxed)
+    }
+
+    /// Nothing can be delivered, and no controller uses memory.
+    pub(crate) fn assert_untouched(&self) {
+        assert_eq!(self.tables(), 0);
+        let frame = |base, bytes| self.kernel.map(PhysicalRegion { base, bytes }).unwrap();
+        let its = frame(ITS, 0x2_0000);
+        assert!(!its.read(gits::CTLR).enabled(), "the ITS is enabled");
+        assert!(!its.read(gits::CBASER).valid(), "the ITS has a queue");
+        assert!((0..8).all(|table| !its.read(gits::BASER.get(table).unwrap()).valid()));
+        let distributor = frame(DISTRIBUTOR, 0x1_0000);
+        let mut spis = (32..1020).step_by(32).map(|spi| gicd::ISENABLER.locate(IntId::new(spi)));
+        assert!(spis.all(|enables| distributor.read(enables.unwrap().register()) == 0));
+        for cpu in [CPU0, CPU1] {
+            assert!(!self.redistributor(cpu).read(gicr::CTLR).enable_lpis());
+        }
+    }
+
+    /// The registers of a CPU's redistributor.
+    pub(crate) fn redistributor(&self, cpu: Cpu) -> ModelFrame {
+        let region = self.description.gic.as_ref().unwrap().redistributors[0].value;
+        let base = region.base() + u64::from(cpu.get()) * gicr::STRIDE_V3;
+        self.kernel.map(PhysicalRegion { base, bytes: gicr::STRIDE_V3 }).unwrap()
+    }
+}
