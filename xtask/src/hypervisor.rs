@@ -1,6 +1,7 @@
 //! The hypervisor on QEMU, with Debian's kernels as its guests, or a person's.
 
-mod guest;
+mod debian;
+mod files;
 mod report;
 
 use std::fs;
@@ -11,15 +12,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use self::guest::{Files, MACHINE_BYTES_BELOW};
-use self::report::{Ending, Report};
+use self::debian::Guest;
+use self::files::{Files, MACHINE_BYTES_BELOW};
+use self::report::{Ending, Expected, Report};
 use crate::dtb::Tools;
-use crate::initramfs::{self, Content, File};
+use crate::process;
 use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{apt, cache, kvm, process};
 
 /// A run takes 5 to 10 seconds, on a busy machine more; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -35,6 +36,8 @@ const fn guests(version: Version) -> &'static [u8] {
         Version::Backports => &[2],
     }
 }
+/// A device with MSI-X, for guests that have its driver.
+const DEVICE: &str = "virtio-rng-pci";
 /// MiB of a guest of the test.
 const MEMORY: u32 = 512;
 /// Text that the guest reads from its UART, by interrupts.
@@ -58,6 +61,12 @@ pub(crate) struct Wanted {
     /// MiB of its memory
     #[arg(long, default_value_t = MEMORY, value_parser = clap::value_parser!(u32).range(64..=1792))]
     memory: u32,
+    /// A device of QEMU's behind PCI that has MSI-X, for the guest
+    #[arg(long, value_name = "DEVICE", requires = "trusted_guest")]
+    device: Vec<String>,
+    /// The guest is trusted: nothing confines what its devices read and write
+    #[arg(long)]
+    trusted_guest: bool,
     /// QEMU to run it on
     #[arg(long, value_enum, default_value = "stable")]
     qemu: Version,
@@ -72,7 +81,14 @@ pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCo
     let initrd = wanted.initrd.as_deref().map(absolute).transpose()?;
     let kernel = absolute(&wanted.kernel)?;
     let files = Files { kernel: &kernel, initrd: initrd.as_deref(), append: &wanted.append };
-    let mut qemu = machine(&tools, &image, &files, wanted.cpus, wanted.memory)?;
+    let board = Board {
+        tools: &tools,
+        image: &image,
+        cpus: wanted.cpus,
+        memory: wanted.memory,
+        devices: &wanted.device,
+    };
+    let mut qemu = board.command(&files)?;
     let mut child = qemu.stdin(Stdio::inherit()).stdout(Stdio::piped()).spawn()?;
     let console = child.stdout.take().context("QEMU has no output")?;
     let ending = show(console)?;
@@ -106,35 +122,33 @@ fn show(mut console: impl Read) -> Result<Ending> {
 /// Debian's kernels as guests, on the QEMU of the same suite.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let image = Image::build(workspace, "hypervisor", "hypervisor")?;
-    let initrd = match busybox(workspace) {
-        Ok(busybox) => initramfs_of(workspace, &busybox)?,
-        Err(absent) => {
-            tally.skip(format!("Linux as a guest: busybox: {absent:#}"));
-            return Ok(());
-        }
-    };
     for version in Version::ALL {
         let tools = qemu::fetch(workspace, version).context("QEMU");
-        let both = tools.and_then(|tools| Ok((tools, kvm::kernel(workspace, version)?)));
-        let (tools, kernel) = match both {
+        let both = tools.and_then(|tools| Ok((tools, Guest::fetch(workspace, version)?)));
+        let (tools, guest) = match both {
             Ok(both) => both,
             Err(absent) => {
                 tally.skip(format!("{version:?}'s kernel as a guest: {absent:#}"));
                 continue;
             }
         };
-        let files = Files { kernel: &kernel, initrd: Some(&initrd), append: COMMAND_LINE };
+        let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
+        let files = Files { kernel, initrd, append: COMMAND_LINE };
+        let devices = if guest.has_drivers { &[DEVICE.to_owned()][..] } else { &[] };
         for cpus in guests(version) {
             let name = format!("{version:?}'s kernel on {cpus} vCPUs");
-            let qemu = machine(&tools, &image, &files, *cpus, MEMORY)?;
-            tally.case(&name, watch(qemu, &name, *cpus));
+            let (tools, image, cpus) = (&tools, &image, *cpus);
+            let board = Board { tools, image, cpus, memory: MEMORY, devices };
+            let messages = guest.has_drivers.then_some(debian::READS);
+            let expected = Expected { cpus: cpus.into(), typed: TYPED, messages };
+            tally.case(&name, watch(board.command(&files)?, &name, &expected));
         }
     }
     Ok(())
 }
 
 /// Runs a guest of the test, types when it wants that, and judges what it reports.
-fn watch(mut qemu: Command, name: &str, cpus: u8) -> Result<()> {
+fn watch(mut qemu: Command, name: &str, expected: &Expected<'_>) -> Result<()> {
     let (keyboard, mut typist) = io::pipe()?;
     let mut report = Report::default();
     let mut typed = Ok(());
@@ -146,51 +160,36 @@ fn watch(mut qemu: Command, name: &str, cpus: u8) -> Result<()> {
     .with_context(|| format!("the last line is `{}`", report.last))?;
     typed?;
     println!("{name}: {}", report.summary());
-    report.judge(cpus.into(), TYPED)
+    report.judge(expected)
 }
 
-/// QEMU with the hypervisor and a guest's files.
-fn machine(
-    tools: &Tools,
-    image: &Image,
-    files: &Files<'_>,
+/// A machine for the hypervisor.
+struct Board<'a> {
+    tools: &'a Tools,
+    image: &'a Image,
     cpus: u8,
+    /// MiB of the guest.
     memory: u32,
-) -> Result<Command> {
-    let mut qemu = tools.command(qemu::PROGRAM);
-    qemu.args(MACHINE).args(SURROUNDINGS);
-    qemu.args(["-smp", &cpus.to_string()]);
-    qemu.arg("-m").arg(format!("{}M", (MACHINE_BYTES_BELOW >> 20) + u64::from(memory)));
-    qemu.arg("-kernel").arg(&image.flat);
-    qemu.args(files.loaders(memory)?);
-    Ok(qemu)
+    /// Devices for the guest, which is trusted if there are any.
+    devices: &'a [String],
 }
 
-/// The program that is the guest's user space, in the cache.
-fn busybox(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = cache::folder(workspace).join("busybox");
-    if !cache::is_filled(&folder) {
-        let index = apt::Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || index.unpack_busybox(&folder))?;
+impl Board<'_> {
+    /// QEMU with the hypervisor and a guest's files.
+    fn command(&self, files: &Files<'_>) -> Result<Command> {
+        let mut qemu = self.tools.command(qemu::PROGRAM);
+        qemu.args(MACHINE).args(SURROUNDINGS);
+        qemu.args(["-smp", &self.cpus.to_string()]);
+        let memory = (MACHINE_BYTES_BELOW >> 20) + u64::from(self.memory);
+        qemu.args(["-m", &format!("{memory}M")]);
+        qemu.arg("-kernel").arg(&self.image.flat);
+        qemu.args(files.loaders(self.memory)?);
+        if !self.devices.is_empty() {
+            qemu.args(["-append", "trusted-guest"]);
+        }
+        for device in self.devices {
+            qemu.args(["-device", device]);
+        }
+        Ok(qemu)
     }
-    Ok(folder.join(apt::BUSYBOX))
-}
-
-fn initramfs_of(workspace: &Workspace, busybox: &Path) -> Result<PathBuf> {
-    let folder = |path| File { path, content: Content::Folder };
-    let program = |path, bytes| File { path, content: Content::Program(bytes) };
-    let console = Content::CharacterDevice { major: 5, minor: 1 };
-    let archive = initramfs::pack(&[
-        folder("dev"),
-        folder("proc"),
-        folder("sys"),
-        File { path: "dev/console", content: console },
-        program("busybox", fs::read(busybox)?),
-        program("init", guest::INIT.into()),
-    ]);
-    let folder = workspace.target.join("hypervisor");
-    fs::create_dir_all(&folder)?;
-    let initrd = folder.join("initramfs");
-    fs::write(&initrd, archive)?;
-    Ok(initrd)
 }

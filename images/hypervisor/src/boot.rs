@@ -2,13 +2,17 @@
 
 use crate::devicetree::{self, Files, Machine};
 use crate::guest::Guest;
+use crate::pci::Pci;
 use crate::power::Start;
 use crate::{interrupts, vcpu};
+use alloc::sync::Arc;
 use core::ops::Range;
 use image_rt::power::{self, CpuStack};
-use image_rt::{Boot, cpu, println, start};
+use image_rt::start::{self, Started};
+use image_rt::{Boot, cpu, println};
 use msi_types::Cpu;
 use spin::Once;
+use vgic::Vgic;
 
 static GUEST: Once<Guest> = Once::new();
 
@@ -17,6 +21,8 @@ static GUEST: Once<Guest> = Once::new();
 const DEVICETREE_ROOM: u64 = 2 << 20;
 /// Guests' RAM begins at such addresses, and kernels lie at an offset from them (ibidem).
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
+/// On the loader's command line: the guest may have devices whose DMA nothing confines.
+const TRUSTED: &str = "trusted-guest";
 /// RAM that the image maps.
 const MAPPED_END: u64 = 3 << 30;
 
@@ -35,22 +41,37 @@ pub(crate) fn main(boot: Boot) -> ! {
     let start = files.kernel.start & !(KERNEL_ALIGNMENT - 1);
     let ram = start..(around.memory.end as u64).min(MAPPED_END);
     assert!((around.devicetree.as_ptr().addr() as u64) < ram.start, "the guest's RAM is in use");
-    let guest = GUEST.call_once(|| Guest::new(ram.clone(), cpus));
+    let guest = GUEST.call_once(|| Guest::new(ram.clone(), cpus, |vgic| assign(&around, vgic)));
     interrupts::serve(&guest.vgic, cpus);
     let devicetree = place_devicetree(guest, &ram, &files);
     let entry = files.kernel.start;
     guest.power.request(interrupts::here(), Start { entry, argument: devicetree });
-    println!("hypervisor: a guest of {cpus} vCPUs with {} MiB", (ram.end - ram.start) >> 20);
+    let (functions, memory) = (guest.pci.as_ref().map_or(0, Pci::functions), ram.end - ram.start);
+    println!(
+        "hypervisor: a guest of {cpus} vCPUs with {} MiB and {functions} PCI functions",
+        memory >> 20,
+    );
     for cpu in (1..cpus.into()).map(Cpu::new) {
         turn_on(cpu);
     }
     vcpu::run(guest)
 }
 
+/// The machine's PCI functions, if the loader's command line says in these words that the guest is
+/// trusted: nothing confines what they read and write.
+fn assign(around: &Started, vgic: &Arc<Vgic>) -> Option<Pci> {
+    if !devicetree::command_line(around.devicetree).split(' ').any(|word| word == TRUSTED) {
+        return None;
+    }
+    let host = interrupts::irqchip().description().hosts.first()?;
+    Some(Pci::assign(host, around.pci_window.clone()?, vgic))
+}
+
 /// Writes the guest's devicetree to the end of its RAM, past the caches, which the guest starts
 /// without. Says where.
 fn place_devicetree(guest: &Guest, ram: &Range<u64>, files: &Files) -> u64 {
-    let machine = Machine { gic: guest.vgic.config(), ram: ram.clone(), files };
+    let (gic, pci) = (guest.vgic.config(), guest.pci.as_ref());
+    let machine = Machine { gic, pci, ram: ram.clone(), files };
     let blob = machine.devicetree();
     let address = ram.end - DEVICETREE_ROOM;
     assert!(blob.len() as u64 <= DEVICETREE_ROOM, "the guest's devicetree is too large");

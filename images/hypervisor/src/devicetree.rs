@@ -2,6 +2,7 @@
 
 use crate::guest::{UART, UART_SPI};
 use crate::interrupts::VIRTUAL_TIMER;
+use crate::pci::Pci;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -9,6 +10,7 @@ use core::ops::Range;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node, Property, ToPropertyValue};
+use gic_arch::gits;
 use vgic::VgicConfig;
 
 /// A guest's files in memory (QEMU's guest loader, docs/system/guest-loader.rst).
@@ -37,6 +39,13 @@ pub(crate) fn files(blob: &[u8]) -> Option<Files> {
     })
 }
 
+/// The loader's command line.
+pub(crate) fn command_line(blob: &[u8]) -> String {
+    let tree = Fdt::new(blob).ok();
+    let text = tree.and_then(|tree| tree.root().child("chosen")?.property("bootargs"));
+    text.and_then(|text| text.value_as::<&str>().ok().map(String::from)).unwrap_or_default()
+}
+
 fn is_compatible(node: &FdtNode<'_>, kind: &str) -> bool {
     let compatible = node.property("compatible");
     compatible
@@ -55,13 +64,15 @@ fn region(node: &FdtNode<'_>) -> Option<Range<u64>> {
 /// What the guest is told of its machine.
 pub(crate) struct Machine<'a> {
     pub(crate) gic: &'a VgicConfig,
+    pub(crate) pci: Option<&'a Pci>,
     pub(crate) ram: Range<u64>,
     pub(crate) files: &'a Files,
 }
 
-/// The interrupt controller, and the UART's clock.
+/// The interrupt controller, the UART's clock, the ITS.
 const GIC: u32 = 1;
 const CLOCK: u32 = 2;
+const ITS: u32 = 3;
 const CLOCK_HZ: u32 = 24_000_000;
 /// Interrupt cells of the binding `arm,gic-v3`: kind and trigger.
 const SPI: u32 = 0;
@@ -93,6 +104,9 @@ impl Machine<'_> {
         ] {
             root.add_child(child);
         }
+        if let Some(pci) = self.pci {
+            root.add_child(pci_host(pci));
+        }
         tree.to_dtb()
     }
 
@@ -104,6 +118,8 @@ impl Machine<'_> {
                 property("stdout-path", format!("/serial@{:x}", UART.start)),
             ],
         );
+        // Functions stay where they are.
+        chosen.add_property(property("linux,pci-probe-only", 1_u32));
         if let Some(initrd) = &self.files.initrd {
             chosen.add_property(property("linux,initrd-start", initrd.start));
             chosen.add_property(property("linux,initrd-end", initrd.end));
@@ -135,9 +151,12 @@ impl Machine<'_> {
         for region in &self.gic.redistributors {
             regions.extend([region.base, region.stride * u64::from(region.count)]);
         }
-        node(
+        let mut gic = node(
             format!("interrupt-controller@{distributor:x}"),
             [
+                property("#address-cells", 2_u32),
+                property("#size-cells", 2_u32),
+                property("ranges", &[] as &[u8]),
                 property("compatible", "arm,gic-v3"),
                 property("#interrupt-cells", 3_u32),
                 property("interrupt-controller", &[] as &[u8]),
@@ -145,8 +164,46 @@ impl Machine<'_> {
                 property("reg", doubles(&regions)),
                 property("phandle", GIC),
             ],
-        )
+        );
+        for its in &self.gic.its {
+            gic.add_child(node(
+                format!("msi-controller@{:x}", its.base),
+                [
+                    property("compatible", "arm,gic-v3-its"),
+                    property("msi-controller", &[] as &[u8]),
+                    property("#msi-cells", 1_u32),
+                    property("reg", doubles(&[its.base, gits::SIZE])),
+                    property("phandle", ITS),
+                ],
+            ));
+        }
+        gic
     }
+}
+
+/// Requester IDs are DeviceIDs of the ITS.
+fn pci_host(pci: &Pci) -> DeviceTreeNode {
+    const MEMORY_32: u32 = 0x0200_0000;
+    const BYTES_PER_BUS: u64 = 1 << 20;
+    let words = |value: u64| [(value >> 32) as u32, value as u32];
+    let (config, window) = (&pci.config, &pci.window);
+    let ([high, low], [size_high, size_low]) =
+        (words(window.start), words(window.end - window.start));
+    let last_bus = (config.end - config.start) / BYTES_PER_BUS - 1;
+    node(
+        format!("pcie@{:x}", config.start),
+        [
+            property("compatible", "pci-host-ecam-generic"),
+            property("device_type", "pci"),
+            property("#address-cells", 3_u32),
+            property("#size-cells", 2_u32),
+            property("dma-coherent", &[] as &[u8]),
+            property("bus-range", [0, last_bus as u32]),
+            property("reg", doubles(&[config.start, config.end - config.start])),
+            property("ranges", [MEMORY_32, high, low, high, low, size_high, size_low]),
+            property("msi-map", [0, ITS, 0, 0x1_0000]),
+        ],
+    )
 }
 
 fn memory(ram: &Range<u64>) -> DeviceTreeNode {

@@ -1,6 +1,7 @@
 //! The guest's machine: its memory, its GIC and the power of its vCPUs.
 
 use crate::interrupts;
+use crate::pci::Pci;
 use crate::power::Power;
 use crate::stage2::{Memory, Stage2};
 use crate::standstill::Gate;
@@ -11,17 +12,22 @@ use core::ops::Range;
 use gic_arch::Affinity;
 use image_rt::lock::IrqMutex;
 use msi_types::Cpu;
+use vgic::its::ItsConfig;
 use vgic::{GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
 
 /// The PL011 of `virt`, which the guest has to itself, and its SPI.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 pub(crate) const UART_SPI: u32 = 33;
 
+/// The guest's ITS, where `virt` has one, too.
+const ITS: u64 = 0x0808_0000;
+
 /// A guest.
 pub(crate) struct Guest {
     pub(crate) vgic: Arc<Vgic>,
     pub(crate) power: Power,
     pub(crate) gate: Gate,
+    pub(crate) pci: Option<Pci>,
     /// `VTTBR_EL2`.
     pub(crate) vttbr: u64,
     /// What no CPU has taken yet.
@@ -29,20 +35,30 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// A machine with this RAM and a vCPU for each CPU.
-    pub(crate) fn new(ram: Range<u64>, cpus: u16) -> Self {
+    /// A machine with this RAM, a vCPU for each CPU, and what PCI functions `assign` gives it.
+    pub(crate) fn new(
+        ram: Range<u64>,
+        cpus: u16,
+        assign: impl FnOnce(&Arc<Vgic>) -> Option<Pci>,
+    ) -> Self {
         let mut stage2 = Stage2::new();
         stage2.map(ram.clone(), Memory::Ram);
         stage2.map(UART, Memory::Device);
         let memory = Arc::new(Ram(ram));
         let kick = Arc::new(interrupts::kick);
-        let (vgic, vcpus) =
-            Vgic::new(VgicConfig::new(cpus), memory, kick).expect("the guest's GIC");
+        let its = Vec::from([ItsConfig::new(ITS)]);
+        let config = VgicConfig::new(cpus).with_lpi_id_bits(Some(16)).with_its(its);
+        let (vgic, vcpus) = Vgic::new(config, memory, kick).expect("the guest's GIC");
+        let pci = assign(&vgic);
+        for page in pci.iter().flat_map(Pci::memory) {
+            stage2.map(page, Memory::Device);
+        }
         let vcpus: Vec<_> = vcpus.into_iter().map(|vcpu| IrqMutex::new(Some(vcpu))).collect();
         Self {
             vgic,
             power: Power::new(cpus.into()),
             gate: Gate::new(cpus.into()),
+            pci,
             vttbr: stage2.leak(),
             vcpus: vcpus.into_boxed_slice(),
         }

@@ -5,7 +5,7 @@
 //! deactivates its own; all others are deactivated here.
 
 use alloc::sync::Arc;
-use gic_arch::{IntId, SgiId};
+use gic_arch::{IntId, IntIdClass, SgiId};
 use gic_bringup::{Irqchip, Options};
 use gic_driver::cpu_interface::SplitEoi;
 use gic_driver::sysreg::CpuRegisters;
@@ -104,7 +104,8 @@ pub(crate) fn take() {
         let ended = gic.end(&interface, interrupt);
         let intid = ended.intid();
         let _ = irqchip.interrupts().dispatch(here(), intid.hwirq());
-        if is_linked(intid) {
+        // LPIs have no active state.
+        if is_linked(intid) || intid.class() == IntIdClass::Lpi {
             ended.hand_over();
         } else {
             gic.deactivate(&interface, ended);

@@ -11,6 +11,8 @@ mod devicetree;
 mod guest;
 mod inject;
 mod interrupts;
+mod passthrough;
+mod pci;
 mod power;
 mod psci;
 mod stage2;

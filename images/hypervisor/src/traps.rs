@@ -6,7 +6,7 @@ use crate::psci::{self, Answer};
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
 use crate::{inject, standstill};
 use image_rt::read_register;
-use vgic::{ListRegisterVcpu, Progress};
+use vgic::{AccessWidth, ListRegisterVcpu, Progress};
 
 pub(crate) use crate::psci::End;
 
@@ -75,29 +75,38 @@ fn system_register(context: &mut Context, vcpu: &mut ListRegisterVcpu, access: R
     }
 }
 
-/// A load or store outside of what stage 2 maps: the GIC's registers, or nothing.
+/// A load or store outside of what stage 2 maps: registers of the GIC or of PCI, or nothing.
 fn device(guest: &Guest, context: &mut Context, access: DeviceAccess) {
     let DeviceAccess { address, width, register, .. } = access;
-    if access.is_write {
-        match guest.vgic.begin_write(address, width, context.register(register)) {
-            Ok(Progress::Done) => context.skip_instruction(),
-            // The guest repeats the store.
-            Ok(Progress::Unfinished) => {}
-            Err(_) => inject::data_abort(context, access.virtual_address),
-        }
-        return;
+    let done = if access.is_write {
+        write(guest, address, width, context.register(register))
+    } else {
+        read(guest, address, width).map(|value| {
+            context.set_register(register, access.extension.apply(value, width));
+            Progress::Done
+        })
+    };
+    match done {
+        Some(Progress::Done) => context.skip_instruction(),
+        // The guest repeats the store.
+        Some(Progress::Unfinished) => {}
+        None => inject::data_abort(context, access.virtual_address),
     }
+}
+
+fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<Progress> {
+    if let Ok(progress) = guest.vgic.begin_write(address, width, value) {
+        return Some(progress);
+    }
+    guest.pci.as_ref()?.write(address, width, value).map(|()| Progress::Done)
+}
+
+fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
     let read = || guest.vgic.read(address, width);
     let value = if standstill::shows_state(&guest.vgic, address) {
         guest.gate.while_empty(read)
     } else {
         read()
     };
-    match value {
-        Ok(value) => {
-            context.set_register(register, access.extension.apply(value, width));
-            context.skip_instruction();
-        }
-        Err(_) => inject::data_abort(context, access.virtual_address),
-    }
+    value.ok().or_else(|| guest.pci.as_ref()?.read(address, width))
 }

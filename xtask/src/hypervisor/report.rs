@@ -38,6 +38,16 @@ pub(super) struct Report {
     pub(super) last: String,
 }
 
+/// What a good guest reports.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected<'a> {
+    pub(super) cpus: usize,
+    /// What it heard.
+    pub(super) typed: &'a str,
+    /// Messages of a device on each vCPU.
+    pub(super) messages: Option<u64>,
+}
+
 /// A row of `/proc/interrupts`.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
@@ -46,6 +56,9 @@ struct Row {
     counts: Vec<u64>,
     name: String,
 }
+
+/// The interrupt that a device's messages become: by the guest's ITS, and of its driver's queue.
+const DEVICE: &str = "virtio0-input";
 
 /// 128 and the number of SIGBUS: how a shell tells of a program that an external abort ended.
 const BUS_ERROR: &str = "135";
@@ -79,17 +92,20 @@ impl Report {
     pub(super) fn summary(&self) -> String {
         let count = |name: &str| self.counts(name).iter().sum::<u64>();
         format!(
-            "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs",
+            "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs, {} messages",
             self.cpus,
             count("arch_timer"),
             count("uart-pl011"),
             self.ipis(),
+            count(DEVICE),
         )
     }
 
     /// Each vCPU was there with its timer, went off and came back; the UART's interrupts arrived;
-    /// a device that is not there ended the program that asked for it, and nothing else.
-    pub(super) fn judge(&self, cpus: usize, typed: &str) -> Result<()> {
+    /// a device that is not there ended the program that asked for it, and nothing else; one that
+    /// is there sent its messages.
+    pub(super) fn judge(&self, expected: &Expected<'_>) -> Result<()> {
+        let Expected { cpus, typed, messages } = *expected;
         ensure!(self.ending == Ending::Off, "{:?}; the last line is `{}`", self.ending, self.last);
         ensure!(self.cpus == cpus.to_string(), "it has {} vCPUs", self.cpus);
         ensure!(self.cpus_again == self.cpus, "{} vCPUs after hotplug", self.cpus_again);
@@ -100,6 +116,21 @@ impl Report {
         ensure!(ticks.iter().all(|ticks| *ticks >= FEWEST_TICKS), "timer interrupts: {ticks:?}");
         ensure!(self.counts("uart-pl011").iter().any(|count| *count > 0), "no UART interrupt");
         ensure!(cpus == 1 || self.ipis() > 0, "no IPI");
+        if let Some(reads) = messages {
+            self.judge_messages(cpus, reads)?;
+        }
+        Ok(())
+    }
+
+    /// The device sent a message for each read, to the vCPU whose turn it was: nearly all, as one
+    /// may be on its way while its interrupt moves.
+    fn judge_messages(&self, cpus: usize, reads: u64) -> Result<()> {
+        const ON_THE_WAY: u64 = 5;
+        let counts = self.counts(DEVICE);
+        ensure!(counts.len() == cpus, "{} columns of messages", counts.len());
+        let fewest = reads - ON_THE_WAY;
+        ensure!(counts.iter().all(|count| *count >= fewest), "messages: {counts:?}");
+        ensure!(counts.iter().sum::<u64>() >= reads * cpus as u64, "messages: {counts:?}");
         Ok(())
     }
 
@@ -140,6 +171,7 @@ mod test {
         "guest: row            CPU0       CPU1",
         "guest: row  11:        413        412     GICv3  27 Level     arch_timer",
         "guest: row  13:          2          0     GICv3  33 Level     uart-pl011",
+        "guest: row  15:         98        103   ITS-MSI 16385 Edge      virtio0-input",
         "guest: row IPI0:         0          1       Rescheduling interrupts",
         "hypervisor: the guest turned its machine off",
     ];
@@ -149,7 +181,7 @@ mod test {
         for line in GOOD {
             report.line(&change(line));
         }
-        report.judge(2, "hello")
+        report.judge(&Expected { cpus: 2, typed: "hello", messages: Some(100) })
     }
 
     #[test]
@@ -168,6 +200,9 @@ mod test {
             ("412 ", "  3 "),
             ("413        412", "413"),
             ("   2          0 ", "   0          0 "),
+            ("  98        103", " 203          0"),
+            ("  98        103", "  98        101"),
+            ("virtio0-input", "virtio0-config"),
             ("        1       Resch", "        0       Resch"),
         ] {
             assert!(GOOD.iter().any(|line| line.contains(from)), "no line has `{from}`");

@@ -6,24 +6,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// The guest's first process: it reports in lines that begin with its name.
-pub(super) const INIT: &str = r#"#!/busybox sh
-B=/busybox
-$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
-echo "guest: cpus $($B nproc)"
-echo "guest: listens"
-read line
-echo "guest: heard $line"
-$B devmem 0x0a000000 32
-echo "guest: absent device $?"
-for cpu in /sys/devices/system/cpu/cpu[1-9]; do
-    [ -e $cpu/online ] && echo 0 > $cpu/online && echo 1 > $cpu/online
-done
-echo "guest: cpus again $($B nproc)"
-$B sed 's/^/guest: row /' /proc/interrupts
-$B poweroff -f
-"#;
-
 /// RAM of the machine below the guest's: the hypervisor's.
 pub(super) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
 /// Address of RAM on QEMU's `virt`.

@@ -1,0 +1,220 @@
+//! A PCI function that the guest has to itself. Its memory is mapped into the guest, but for the
+//! pages of the MSI-X table and the pending bits; its configuration space is emulated.
+//!
+//! | the guest's access | |
+//! |---|---|
+//! | command, cache line, latency, interrupt line | reach the function |
+//! | base addresses | can be sized, and do not move |
+//! | Message Control of MSI-X, the table, the pending bits | those of `irq-routing`'s model |
+//! | all other writes | are ignored |
+//!
+//! Each vector is a physical event that `irq-domain` owns. Its handler signals the model's vector,
+//! which has the message that the guest wrote, for the guest's ITS.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use image_rt::pci::{Bar, Function};
+use irq_domain::pci::{ConfigSpace, MsixCapability};
+use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
+use irq_routing::msix::MsixTable;
+use irq_routing::{Router, Sender};
+use msi_types::pci::msix::Control;
+use msi_types::{DeviceId, MsiParent};
+use vgic::AccessWidth;
+
+use crate::interrupts;
+
+const COMMAND: u16 = 0x04;
+const CACHE_LINE: u16 = 0x0c;
+const FIRST_BAR: u16 = 0x10;
+const EXPANSION_ROM: u16 = 0x30;
+const INTERRUPT_LINE: u16 = 0x3c;
+const PAGE: u64 = 0x1000;
+const BAR_FLAGS: u32 = 0xf;
+
+/// A function of the guest.
+pub(crate) struct Assigned {
+    function: Function,
+    capability: MsixCapability,
+    table: Arc<MsixTable>,
+    /// What the guest wrote to the base address registers.
+    bars: [AtomicU32; 6],
+    _device: MsiDevice,
+    _handles: Vec<IrqHandle>,
+}
+
+impl Assigned {
+    /// Takes a function for the guest. `None`: it has no MSI-X.
+    pub(crate) fn new(
+        function: Function,
+        parent: Arc<dyn MsiParent>,
+        router: Arc<Router>,
+    ) -> Option<Self> {
+        let capability = MsixCapability::find(&function.config).ok()?;
+        let requester = function.requester;
+        let sender = Sender::Device(DeviceId::new(requester.get()));
+        let table = MsixTable::new(capability.slots, sender, router).expect("as the function says");
+        let table = Arc::new(table);
+        let (store, shape) = function.store().expect("the MSI-X table");
+        let config = MsiDeviceConfig { name: "passthrough", requester, parent, store };
+        let device = MsiDevice::attach(interrupts::irqchip().interrupts(), config);
+        let device = device.expect("the function's DeviceID");
+        let vectors = device.allocate(shape, capability.slots..=capability.slots);
+        let handles = vectors.expect("physical vectors").into_iter().map(|vector| {
+            let (table, slot) = (table.clone(), vector.slot);
+            let handler = move |_: &irq_domain::IrqContext<'_>| {
+                table.signal(slot);
+            };
+            device.request(slot, "passthrough", handler).expect("it is allocated")
+        });
+        let handles = handles.collect();
+        let address = |index: usize| match function.bars[index] {
+            Some(bar) => bar.address as u32,
+            None => 0,
+        };
+        let bars = core::array::from_fn(|index| AtomicU32::new(address(index)));
+        Some(Self { function, capability, table, bars, _device: device, _handles: handles })
+    }
+
+    /// Physical address of the function's configuration space.
+    pub(crate) fn config_base(&self) -> u64 {
+        self.function.config.0
+    }
+
+    /// Pages that the guest may reach.
+    pub(crate) fn memory(&self) -> impl Iterator<Item = Range<u64>> {
+        let bars = self.function.bars.iter().flatten();
+        let pages = bars.flat_map(|bar| {
+            (bar.address..bar.address + bar.length.next_multiple_of(PAGE)).step_by(PAGE as usize)
+        });
+        let trapped = [self.table_memory(), self.pending_memory()];
+        pages.map(|page| page..page + PAGE).filter(move |page| {
+            !trapped.iter().any(|memory| memory.start < page.end && page.start < memory.end)
+        })
+    }
+
+    fn table_memory(&self) -> Range<u64> {
+        let start = self.bar(self.capability.table.bir()) + self.capability.table.offset();
+        start..start + self.capability.table_length()
+    }
+
+    fn pending_memory(&self) -> Range<u64> {
+        let start = self.bar(self.capability.pending.bir()) + self.capability.pending.offset();
+        start..start + self.capability.pending_length()
+    }
+
+    fn bar(&self, index: u8) -> u64 {
+        self.function.bar(index.into()).address
+    }
+
+    /// Reads a page that traps. `None`: the address is in none.
+    pub(crate) fn read_page(&self, address: u64, width: AccessWidth) -> Option<u64> {
+        let (table, pending) = (self.table_memory(), self.pending_memory());
+        let mut bytes = [0; 8];
+        let part = &mut bytes[..width.bytes() as usize];
+        if table.contains(&address) {
+            self.table.read(address - table.start, part);
+        } else if pending.contains(&address) {
+            self.table.read_pending(address - pending.start, part);
+        } else if !shares_page(&table, address) && !shares_page(&pending, address) {
+            return None;
+        }
+        Some(u64::from_le_bytes(bytes))
+    }
+
+    /// Writes it. `None`: the address is in none.
+    pub(crate) fn write_page(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
+        let table = self.table_memory();
+        if table.contains(&address) {
+            let bytes = &value.to_le_bytes()[..width.bytes() as usize];
+            // A vector without a route holds its messages, until there is room for one.
+            let _ = self.table.write(address - table.start, bytes);
+            return Some(());
+        }
+        (shares_page(&table, address) || shares_page(&self.pending_memory(), address)).then_some(())
+    }
+
+    /// Reads configuration space.
+    pub(crate) fn read_config(&self, offset: u16, width: AccessWidth) -> u64 {
+        let word = u64::from(self.config_word(offset & !3));
+        word >> (8 * (offset & 3)) & width.mask()
+    }
+
+    fn config_word(&self, offset: u16) -> u32 {
+        let word = self.function.config.read32(offset);
+        if let Some(index) = bar_index(offset) {
+            return self.bar_word(index, word);
+        }
+        match offset {
+            EXPANSION_ROM => 0,
+            _ if offset == self.capability.offset => {
+                let control = u16::from(self.table.control());
+                word & 0xffff | u32::from(control) << 16
+            }
+            _ => word,
+        }
+    }
+
+    /// A base address register: the address bits above the region's size, as they were written.
+    fn bar_word(&self, index: usize, physical: u32) -> u32 {
+        let written = self.bars[index].load(Relaxed);
+        let is_upper = index.checked_sub(1).and_then(|lower| self.wide_bar(lower));
+        match (self.function.bars[index], is_upper) {
+            (Some(bar), _) => written & size_mask(bar) as u32 | physical & BAR_FLAGS,
+            (None, Some(bar)) => written & (size_mask(bar) >> 32) as u32,
+            (None, None) => 0,
+        }
+    }
+
+    /// The region of a register that is the lower half of 64 bits.
+    fn wide_bar(&self, index: usize) -> Option<Bar> {
+        const TYPE: u32 = 0x7;
+        const WIDE: u32 = 0x4;
+        let register = FIRST_BAR + 4 * index as u16;
+        self.function.bars[index].filter(|_| self.function.config.read32(register) & TYPE == WIDE)
+    }
+
+    /// Writes configuration space.
+    pub(crate) fn write_config(&self, offset: u16, width: AccessWidth, value: u64) {
+        if let (Some(index), AccessWidth::Word) = (bar_index(offset), width) {
+            self.bars[index].store(value as u32, Relaxed);
+        }
+        let control = self.capability.offset + 2;
+        match (offset, width) {
+            (offset, AccessWidth::Half) if offset == control => self.write_control(value as u16),
+            (offset, AccessWidth::Word) if offset + 2 == control => {
+                self.write_control((value >> 16) as u16);
+            }
+            (COMMAND | CACHE_LINE, AccessWidth::Half) => {
+                self.function.config.write16(offset, value as u16);
+            }
+            (COMMAND, AccessWidth::Word) => self.function.config.write16(offset, value as u16),
+            (INTERRUPT_LINE, AccessWidth::Byte) => {
+                self.function.config.write8(offset, value as u8);
+            }
+            _ => {}
+        }
+    }
+
+    /// A vector without a route holds its messages, until there is room for one.
+    fn write_control(&self, value: u16) {
+        let _ = self.table.write_control(Control::from(value));
+    }
+}
+
+/// The base address register at an offset.
+fn bar_index(offset: u16) -> Option<usize> {
+    let index = usize::from(offset.checked_sub(FIRST_BAR)? / 4);
+    (index < 6 && offset.is_multiple_of(4)).then_some(index)
+}
+
+fn size_mask(bar: Bar) -> u64 {
+    !(bar.length - 1)
+}
+
+/// Is the address in a page of the range?
+fn shares_page(range: &Range<u64>, address: u64) -> bool {
+    (range.start & !(PAGE - 1)..range.end.next_multiple_of(PAGE)).contains(&address)
+}

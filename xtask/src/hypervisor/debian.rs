@@ -1,0 +1,137 @@
+//! Debian's packages as the files of the test's guests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::apt::{self, Apt};
+use crate::initramfs::{self, Content, File};
+use crate::qemu::Version;
+use crate::workspace::Workspace;
+use crate::{cache, dtb, kvm};
+
+/// Drivers of a virtio source of random bytes behind PCI, in the order in which they need each
+/// other. The newer kernel's are compressed, which the guest's user space cannot load.
+const MODULES: &[&str] =
+    &["virtio_pci_legacy_dev.ko", "virtio_pci_modern_dev.ko", "virtio_pci.ko", "virtio-rng.ko"];
+
+/// The guest's first process: it reports in lines that begin with its name.
+const INIT: &str = r#"#!/busybox sh
+B=/busybox
+$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+echo "guest: cpus $($B nproc)"
+echo "guest: listens"
+read line
+echo "guest: heard $line"
+$B devmem 0x0a000000 32
+echo "guest: absent device $?"
+for cpu in /sys/devices/system/cpu/cpu[1-9]; do
+    [ -e $cpu/online ] && echo 0 > $cpu/online && echo 1 > $cpu/online
+done
+echo "guest: cpus again $($B nproc)"
+for module in $($B cat /modules); do $B insmod /$module; done
+irq=$($B sed -n 's/^ *\([0-9]*\):.*virtio0-input.*/\1/p' /proc/interrupts)
+for cpu in $($B seq 0 $(($($B nproc) - 1))); do
+    [ "$irq" ] && echo $cpu > /proc/irq/$irq/smp_affinity_list &&
+        $B dd if=/dev/hwrng of=/dev/null bs=64 count=100
+done
+$B sed 's/^/guest: row /' /proc/interrupts
+$B poweroff -f
+"#;
+
+/// Reads of the device on each vCPU, in [`INIT`].
+pub(super) const READS: u64 = 100;
+
+/// A kernel, and a first file system for it.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) kernel: PathBuf,
+    pub(super) initrd: PathBuf,
+    /// It has the drivers of a virtio source of random bytes.
+    pub(super) has_drivers: bool,
+}
+
+impl Guest {
+    /// Fetches a suite's kernel and busybox into the cache, and packs the file system.
+    pub(super) fn fetch(workspace: &Workspace, version: Version) -> Result<Self> {
+        let busybox = fs::read(busybox(workspace).context("busybox")?)?;
+        let (kernel, modules) = match version {
+            Version::Stable => kernel_with_modules(workspace)?,
+            Version::Backports => (kvm::kernel(workspace, version)?, Vec::new()),
+        };
+        let has_drivers = !modules.is_empty();
+        let folder = workspace.target.join("hypervisor");
+        fs::create_dir_all(&folder)?;
+        let initrd = folder.join(format!("initramfs-{version:?}").to_lowercase());
+        fs::write(&initrd, initramfs::pack(&contents(busybox, modules)))?;
+        Ok(Self { kernel, initrd, has_drivers })
+    }
+}
+
+fn contents(busybox: Vec<u8>, modules: Vec<File>) -> Vec<File> {
+    let folder = |path| File { path, content: Content::Folder };
+    let program = |path, bytes| File { path, content: Content::Program(bytes) };
+    let names: Vec<_> = modules.iter().map(|module| module.path).collect();
+    let mut files = vec![
+        folder("dev"),
+        folder("proc"),
+        folder("sys"),
+        File { path: "dev/console", content: Content::CharacterDevice { major: 5, minor: 1 } },
+        program("busybox", busybox),
+        program("init", INIT.into()),
+        program("modules", names.join("\n").into()),
+    ];
+    files.extend(modules);
+    files
+}
+
+fn busybox(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join("busybox");
+    if !cache::is_filled(&folder) {
+        let index = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || index.unpack_busybox(&folder))?;
+    }
+    Ok(folder.join(apt::BUSYBOX))
+}
+
+/// From one package: a module only fits its own kernel.
+fn kernel_with_modules(workspace: &Workspace) -> Result<(PathBuf, Vec<File>)> {
+    let folder = cache::folder(workspace).join("guest-stable");
+    if !cache::is_filled(&folder) {
+        let index = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || {
+            let package = dtb::download_kernel(&index, Version::Stable.suite(), &folder)?;
+            let modules: Vec<_> =
+                MODULES.iter().map(|name| format!("./lib/modules/*/{name}")).collect();
+            let mut patterns = vec!["./boot/vmlinuz-*"];
+            patterns.extend(modules.iter().map(String::as_str));
+            apt::unpack_matching(&package, &patterns, &folder)?;
+            fs::remove_file(package).map_err(Into::into)
+        })?;
+    }
+    let found = files_below(&folder)?;
+    let find = |matches: &dyn Fn(&str) -> bool| {
+        let name =
+            |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(matches);
+        found.iter().find(|path| name(path)).context("the kernel's package lacks a file")
+    };
+    let kernel = find(&|name| name.starts_with("vmlinuz-"))?.clone();
+    let mut modules = Vec::new();
+    for path in MODULES {
+        let bytes = fs::read(find(&|name| name == *path)?)?;
+        modules.push(File { path, content: Content::Program(bytes) });
+    }
+    Ok((kernel, modules))
+}
+
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
+    while let Some(next) = folders.pop() {
+        for entry in next.read_dir()? {
+            let path = entry?.path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    Ok(found)
+}
