@@ -1,7 +1,9 @@
 //! The command line.
 
+use crate::registers;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use doorbell_machine::ControllerChoice;
+use gic_firmware::lint::KnownRegisters;
 use std::path::PathBuf;
 
 /// Delivers every device's message-signalled interrupts on the machine that a firmware description
@@ -186,7 +188,24 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "FORM", value_enum, conflicts_with = "json")]
     pub(crate) emit: Option<Form>,
     #[command(flatten)]
+    pub(crate) registers: RegistersArgs,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegistersArgs {
+    /// Values of registers, for what only they tell: a JSON object with `GICD_TYPER`, a list
+    /// `GICR_TYPER`, and an object `GITS_TYPER` by ITS; numbers, or strings such as "0x1e000".
+    #[arg(long = "registers", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl RegistersArgs {
+    /// The values, none without a file.
+    pub(crate) fn read(&self) -> anyhow::Result<KnownRegisters> {
+        self.file.as_deref().map_or_else(|| Ok(KnownRegisters::default()), registers::read)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -229,10 +248,8 @@ pub(crate) struct LintArgs {
     /// The sources describe one machine: hold them against the first.
     #[arg(long)]
     pub(crate) same_machine: bool,
-    /// Values of registers, for what only they tell: a JSON object with `GICD_TYPER`, a list
-    /// `GICR_TYPER`, and an object `GITS_TYPER` by ITS; numbers, or strings such as "0x1e000".
-    #[arg(long, value_name = "FILE")]
-    pub(crate) registers: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) registers: RegistersArgs,
     /// Do not report this rule; `all` is every one that is not denied.
     #[arg(long, value_name = "RULE")]
     pub(crate) allow: Vec<String>,

@@ -1,5 +1,6 @@
-//! `doorbell inspect`: what a description says.
+//! `doorbell inspect`: what a description says, and what registers add to it.
 
+mod capacity;
 mod report;
 mod text;
 
@@ -23,7 +24,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
         print::text(|out| out.write_all(text.as_bytes()))?;
         return Ok(Outcome::Good);
     }
-    let inspection = Inspection::of(&source);
+    let inspection = Inspection::of(&source, &args.registers.read()?);
     if args.output.json {
         print::json(&inspection)?;
     } else {

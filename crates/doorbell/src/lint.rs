@@ -3,7 +3,6 @@
 mod excerpt;
 mod judge;
 mod levels;
-mod registers;
 mod rules;
 mod sarif;
 mod sources;
@@ -33,7 +32,7 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
         return Ok(Outcome::Good);
     }
     let levels = Levels::of(&args.allow, &args.deny)?;
-    let known = args.registers.as_deref().map(registers::read).transpose()?.unwrap_or_default();
+    let known = args.registers.read()?;
     let judge = Judge { levels, known, with_text: !args.output.json && !args.sarif };
     let verdicts = judge_all(&judge, args)?;
     report(args, &verdicts)?;

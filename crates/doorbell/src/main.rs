@@ -13,6 +13,7 @@ mod machines;
 mod matrix;
 mod print;
 mod qtest;
+mod registers;
 mod report;
 mod requesters;
 mod run;

@@ -1,7 +1,8 @@
 //! Senders of messages, of whatever kind: one list for the pictures and their routes.
 
 use gic_firmware::{
-    Description, Fact, IommuIndex, IommuRouting, MsiRouting, NodeId, RouteSpan, Status,
+    Description, Fact, IommuIndex, IommuReference, IommuRouting, MsiRouting, NodeId, RouteSpan,
+    Status,
 };
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ enum Passage<'d> {
     /// By requester ID.
     Map(&'d IommuRouting),
     /// All of them.
-    All(&'d [Fact<IommuIndex>]),
+    All(&'d [Fact<IommuReference>]),
 }
 
 /// Everything that signals, hosts first, each before its bridges.
@@ -58,7 +59,9 @@ impl Requester<'_> {
     /// The IOMMUs that requesters of `span` pass, each with the first statement that says so.
     pub(crate) fn iommus(&self, span: &RouteSpan) -> Vec<Fact<IommuIndex>> {
         let stated: Vec<Fact<IommuIndex>> = match self.passage {
-            Passage::All(iommus) => iommus.to_vec(),
+            Passage::All(passed) => {
+                passed.iter().map(|one| Fact::new(one.iommu, one.origin.clone())).collect()
+            }
             Passage::Map(routing) => passed(routing, span),
         };
         let mut firsts = BTreeMap::new();

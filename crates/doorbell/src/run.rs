@@ -13,6 +13,7 @@ use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Progress, Report,
     RunOptions, Simulation, TraceEvent, simulate,
 };
+use gic_firmware::lint::KnownRegisters;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -113,7 +114,7 @@ fn write_trace(file: File, trace: &[TraceEvent]) -> io::Result<()> {
 
 /// There is no machine to run: says why, and what the description does have.
 fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) -> Result<Outcome> {
-    let inspection = Inspection::of(source);
+    let inspection = Inspection::of(source, &KnownRegisters::default());
     if args.output.json {
         print::json(&inspection)?;
     } else {

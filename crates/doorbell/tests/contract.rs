@@ -399,12 +399,14 @@ fn inspect_has_the_fields_of_the_contract() {
     }
     for controller in inspection["controllers"].as_array().unwrap() {
         has_fields(controller, &["id", "kind", "enabled", "doorbells", "ranges", "device_id_bits"]);
+        has_fields(controller, &["isolates"]);
     }
     let mut routes = 0;
     for device in inspection["devices"].as_array().unwrap() {
         has_fields(device, &["id", "kind", "enabled", "isolation", "routes"]);
         for route in device["routes"].as_array().unwrap() {
             has_fields(route, &["rid_base", "length", "controller", "device_id_base", "via"]);
+            has_fields(route, &["isolated", "iommus", "streams"]);
             routes += 1;
         }
     }

@@ -36,6 +36,22 @@ impl IommuIndex {
     }
 }
 
+/// An IOMMU that a device passes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct IommuReference {
+    /// The IOMMU.
+    pub iommu: IommuIndex,
+    /// Cells after the reference; at an SMMU the StreamID, and perhaps a mask beside it.
+    pub specifier: Vec<u32>,
+}
+
+impl IommuReference {
+    /// The StreamID: the first cell. `None` if the reference has none.
+    pub fn stream_id(&self) -> Option<u32> {
+        self.specifier.first().copied()
+    }
+}
+
 /// The way of a host's functions through IOMMUs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IommuRouting {

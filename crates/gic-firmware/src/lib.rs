@@ -67,7 +67,7 @@ pub use controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 pub use description::{Cpu, Description};
 pub use finding::{Finding, Rule, Severity};
 pub use gic::{Gic, GicVersion};
-pub use iommu::{Iommu, IommuIndex, IommuRouting, StreamEntry};
+pub use iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 pub use origin::{Fact, NodeId, Origin};
 pub use region::Region;
 pub use requester::{
@@ -80,3 +80,4 @@ pub use wired::WiredUser;
 
 /// Types of other packages that stand in signatures here.
 pub use gic_arch::{Affinity, IntId};
+pub use msi_types::{DeviceId, RequesterId};

@@ -19,10 +19,13 @@ mod routes;
 
 pub use known::KnownRegisters;
 
+use crate::controller::ControllerIndex;
 use crate::description::Description;
 use crate::finding::Finding;
 use crate::findings::Findings;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use msi_types::DeviceId;
 
 /// Returns what is wrong with `description`: what its reader found, then what shows in the whole.
 ///
@@ -34,6 +37,20 @@ pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> 
     frames::check(description, &mut findings);
     known::check(description, known, &mut findings);
     findings.into_list()
+}
+
+/// Returns the highest DeviceID that enabled requesters have at each enabled controller that needs
+/// DeviceIDs.
+///
+/// Requester IDs count as far as a host's buses reach. What `msi-map` leaves to `msi-parent` does
+/// not count.
+pub fn highest_device_ids(description: &Description) -> BTreeMap<ControllerIndex, DeviceId> {
+    let mut highest = BTreeMap::new();
+    for claim in claims::claims(description) {
+        let known = highest.entry(claim.controller).or_insert(DeviceId::new(claim.last));
+        *known = DeviceId::new(known.get().max(claim.last));
+    }
+    highest
 }
 
 /// Returns contradictions between two descriptions of one machine. They point at `other`.

@@ -1,7 +1,7 @@
 //! Senders of messages: PCI hosts, platform devices and other buses.
 
 use crate::controller::ControllerIndex;
-use crate::iommu::{IommuIndex, IommuRouting};
+use crate::iommu::{IommuReference, IommuRouting};
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
 use crate::status::Status;
@@ -130,8 +130,8 @@ pub struct PlatformDevice {
     pub role: Role,
     /// Controllers that it names.
     pub msi: MsiRouting,
-    /// IOMMUs that its accesses pass.
-    pub iommus: Vec<Fact<IommuIndex>>,
+    /// IOMMUs that its accesses pass, with its StreamID at each.
+    pub iommus: Vec<Fact<IommuReference>>,
     /// Bits of the addresses that it can write to; `None` = 64.
     pub address_bits: Option<Fact<u8>>,
 }

@@ -1,6 +1,11 @@
 //! Wired users of the GIC, and the IOMMUs of platform devices.
 
 use gic_firmware::devicetree::excerpts;
+#[cfg(feature = "write")]
+use gic_firmware::{
+    Controller, ControllerIndex, DeviceId, Fact, Iommu, IommuReference, MsiRouting, PlatformDevice,
+    Region,
+};
 use gic_firmware::{Description, IommuIndex, NodeId, Rule, Status, devicetree};
 use std::collections::BTreeSet;
 
@@ -86,11 +91,42 @@ fn users_that_are_disabled_say_so() {
 fn devices_name_their_iommus_up_to_a_broken_reference() {
     let machine = machine();
     let dma = machine.devices.iter().find(|device| device.id.as_str() == "/dma@9040000").unwrap();
-    let passed: Vec<_> = dma.iommus.iter().map(|iommu| iommu.value).collect();
-    assert_eq!(passed, [IommuIndex::new(0); 2]);
+    let passed: Vec<_> =
+        dma.iommus.iter().map(|passed| (passed.iommu, passed.specifier.as_slice())).collect();
+    assert_eq!(passed, [(IommuIndex::new(0), &[1, 2][..]), (IommuIndex::new(0), &[3, 4])]);
+    assert_eq!(dma.iommus[1].stream_id(), Some(3));
     let broken = machine.findings.iter().find(|one| one.rule == Rule::NotAnIommu).unwrap();
     assert_eq!(
         broken.to_string(),
         "error[not-an-iommu] /dma@9040000: iommus: /intc@8000000 is no IOMMU"
     );
+}
+
+#[cfg(feature = "write")]
+#[test]
+fn stream_ids_are_written_as_they_are_read() {
+    let its = Controller::its("/its@1000000", Region::new(0x100_0000, 0x2_0000).unwrap());
+    let msi = MsiRouting::device(ControllerIndex::new(0), DeviceId::new(7));
+    let mut dma = PlatformDevice::new("/dma@2000000", "dma", msi);
+    // The second reference has no mask: it is filled up to the cells of the first.
+    for specifier in [&[0x11, 0x7f][..], &[0x12]] {
+        let reference = IommuReference { iommu: IommuIndex::new(0), specifier: specifier.to_vec() };
+        dma.iommus.push(Fact::stated(reference));
+    }
+    let smmu = Iommu {
+        id: "/iommu@3000000".into(),
+        compatible: vec!["arm,mmu-500".into()],
+        status: Fact::stated(Status::Enabled),
+        registers: None,
+    };
+    let machine = Description {
+        controllers: vec![its],
+        iommus: vec![smmu],
+        devices: vec![dma],
+        ..Description::default()
+    };
+    let read = devicetree::parse(&devicetree::write(&machine).unwrap()).unwrap();
+    let specifiers: Vec<_> =
+        read.devices[0].iommus.iter().map(|passed| passed.specifier.as_slice()).collect();
+    assert_eq!(specifiers, [&[0x11, 0x7f], &[0x12, 0]]);
 }

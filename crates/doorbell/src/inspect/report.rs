@@ -1,9 +1,12 @@
 //! The contents of `doorbell inspect`, in the shape of its JSON.
 
+use super::capacity::CapacityRow;
 use crate::source::Source;
+use gic_firmware::lint::KnownRegisters;
 use gic_firmware::{
-    Controller, ControllerKind, Description, Fact, Finding, Gic, IommuRouting, MsiRouting, NodeId,
-    PciBridge, PciHost, PlatformDevice, RouteSpan, StreamEntry, Via,
+    Controller, ControllerKind, Description, Finding, Gic, IommuIndex, IommuReference,
+    IommuRouting, MsiRouting, NodeId, PciBridge, PciHost, PlatformDevice, RouteSpan, StreamEntry,
+    Via,
 };
 use serde::Serialize;
 
@@ -15,6 +18,7 @@ pub(crate) struct Inspection {
     pub(crate) cpus: Vec<CpuRow>,
     pub(crate) gic: Option<GicRow>,
     pub(crate) controllers: Vec<ControllerRow>,
+    pub(crate) capacity: Vec<CapacityRow>,
     pub(crate) devices: Vec<DeviceRow>,
     pub(crate) findings: Vec<FindingRow>,
 }
@@ -52,6 +56,8 @@ pub(crate) struct ControllerRow {
     /// Width of DeviceIDs, where firmware bounds it (a pre-ITS window); else the ITS's own register
     /// does.
     pub(crate) device_id_bits: Option<u32>,
+    /// It keeps a device from triggering others' interrupts.
+    pub(crate) isolates: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,8 +82,24 @@ pub(crate) struct RouteRow {
     pub(crate) controller: String,
     pub(crate) device_id_base: u32,
     pub(crate) via: String,
+    /// The controller keeps these requesters from triggering others' interrupts.
+    pub(crate) isolated: bool,
     /// The IOMMUs that some of these requesters pass.
     pub(crate) iommus: Vec<String>,
+    /// The same by requester ID.
+    pub(crate) streams: Vec<StreamRow>,
+}
+
+/// Consecutive requesters that pass an IOMMU.
+#[derive(Debug, Serialize)]
+pub(crate) struct StreamRow {
+    pub(crate) iommu: String,
+    pub(crate) enabled: bool,
+    /// Masked by `iommu-map-mask`, if there is one.
+    pub(crate) rid_base: u32,
+    pub(crate) length: u32,
+    /// The StreamID of the first.
+    pub(crate) stream_id_base: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,8 +113,8 @@ pub(crate) struct FindingRow {
 }
 
 impl Inspection {
-    /// Reports on `source`.
-    pub(crate) fn of(source: &Source) -> Self {
+    /// Reports on `source`, with what `known` registers add.
+    pub(crate) fn of(source: &Source, known: &KnownRegisters) -> Self {
         let description = &source.description;
         let hosts = description.hosts.iter().flat_map(|host| {
             let bridges = host.bridges.iter();
@@ -111,6 +133,7 @@ impl Inspection {
                 .iter()
                 .map(|one| ControllerRow::of(description, one))
                 .collect(),
+            capacity: CapacityRow::all_of(description, known),
             devices: hosts.chain(devices).collect(),
             findings: description.findings.iter().map(FindingRow::of).collect(),
         }
@@ -156,6 +179,7 @@ impl ControllerRow {
                 .map(|range| RangeRow { first: range.first().get(), count: range.count() })
                 .collect(),
             device_id_bits: controller.device_id_bits(),
+            isolates: isolates(controller),
         }
     }
 }
@@ -167,15 +191,18 @@ impl DeviceRow {
         Self::new(
             description,
             (&host.id, kind, host.status.is_enabled()),
-            (&host.msi, &host.iommu),
+            &host.msi,
             &spans,
+            |span| streams(description, &host.iommu, span),
         )
     }
 
     fn of_bridge(description: &Description, host: &PciHost, bridge: &PciBridge) -> Self {
         let spans: Vec<_> = description.bridge_spans(bridge).collect();
         let what = (&bridge.id, "pci bridge", bridge.status.is_enabled());
-        Self::new(description, what, (&bridge.msi, &host.iommu), &spans)
+        Self::new(description, what, &bridge.msi, &spans, |span| {
+            streams(description, &host.iommu, span)
+        })
     }
 
     fn of_device(description: &Description, device: &PlatformDevice) -> Self {
@@ -184,30 +211,25 @@ impl DeviceRow {
         Self::new(
             description,
             (&device.id, kind, device.status.is_enabled()),
-            (&device.msi, &IommuRouting::default()),
+            &device.msi,
             &spans,
+            |_| device_streams(description, device),
         )
     }
 
     fn new(
         description: &Description,
         (id, kind, enabled): (&NodeId, &str, bool),
-        (msi, iommu): (&MsiRouting, &IommuRouting),
+        msi: &MsiRouting,
         spans: &[RouteSpan],
+        streams: impl Fn(RouteSpan) -> Vec<StreamRow>,
     ) -> Self {
         let controllers: Vec<&Controller> =
             spans.iter().filter_map(|span| description.controller(span.controller)).collect();
         let routes = spans
             .iter()
             .zip(&controllers)
-            .map(|(span, controller)| RouteRow {
-                rid_base: span.rid_base.get(),
-                length: span.length,
-                controller: controller.id.to_string(),
-                device_id_base: span.device_id_base.get(),
-                via: statement(msi, span.via),
-                iommus: passed(description, iommu, *span),
-            })
+            .map(|(span, controller)| RouteRow::of(*span, controller, msi, streams(*span)))
             .collect();
         Self {
             id: id.to_string(),
@@ -219,25 +241,75 @@ impl DeviceRow {
     }
 }
 
-/// The names of the IOMMUs that requesters of `span` pass.
-fn passed(description: &Description, routing: &IommuRouting, span: RouteSpan) -> Vec<String> {
-    let mask = routing.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
-    let (first, last) = (span.rid_base.get(), span.rid_base.get().saturating_add(span.length));
-    let overlaps = |entry: &&Fact<StreamEntry>| {
-        let entry_last = entry.rid_base.get().saturating_add(entry.length);
-        // A mask folds requester IDs: any of them may pass.
-        mask != u32::MAX || (entry.rid_base.get() < last && first < entry_last)
-    };
-    let mut names: Vec<String> = Vec::new();
-    for entry in routing.map.iter().filter(overlaps) {
-        let Some(iommu) = entry.iommu.and_then(|index| description.iommu(index)) else { continue };
-        let state = if iommu.status.is_enabled() { "" } else { " (disabled)" };
-        let name = format!("{}{state}", iommu.id);
-        if !names.contains(&name) {
-            names.push(name);
+impl RouteRow {
+    fn of(
+        span: RouteSpan,
+        controller: &Controller,
+        msi: &MsiRouting,
+        streams: Vec<StreamRow>,
+    ) -> Self {
+        let mut iommus: Vec<String> = Vec::new();
+        for stream in &streams {
+            let state = if stream.enabled { "" } else { " (disabled)" };
+            let name = format!("{}{state}", stream.iommu);
+            if !iommus.contains(&name) {
+                iommus.push(name);
+            }
+        }
+        Self {
+            rid_base: span.rid_base.get(),
+            length: span.length,
+            controller: controller.id.to_string(),
+            device_id_base: span.device_id_base.get(),
+            via: statement(msi, span.via),
+            isolated: isolates(controller),
+            iommus,
+            streams,
         }
     }
-    names
+}
+
+/// The streams of those requesters of `span` that pass an IOMMU. A mask folds requester IDs: any of
+/// them may pass.
+fn streams(description: &Description, routing: &IommuRouting, span: RouteSpan) -> Vec<StreamRow> {
+    let is_masked = routing.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX);
+    let (first, last) = (span.rid_base.get(), span.rid_base.get().saturating_add(span.length));
+    let part = |entry: &StreamEntry| {
+        let (base, length) = (entry.rid_base.get(), entry.length);
+        let row = |rid_base: u32, length| {
+            let offset = rid_base.saturating_sub(base);
+            let stream = entry.stream_id_base.checked_add(offset);
+            StreamRow::of(description, entry.iommu?, (rid_base, length), stream)
+        };
+        if is_masked {
+            return row(base, length);
+        }
+        let low = base.max(first);
+        let high = base.saturating_add(length).min(last);
+        row(low, high.checked_sub(low).filter(|&length| length > 0)?)
+    };
+    routing.map.iter().filter_map(|entry| part(&entry.value)).collect()
+}
+
+/// The streams of a device outside of PCI, which has requester ID 0 here.
+fn device_streams(description: &Description, device: &PlatformDevice) -> Vec<StreamRow> {
+    let row = |passed: &IommuReference| {
+        StreamRow::of(description, passed.iommu, (0, 1), passed.stream_id())
+    };
+    device.iommus.iter().filter_map(|passed| row(&passed.value)).collect()
+}
+
+impl StreamRow {
+    fn of(
+        description: &Description,
+        iommu: IommuIndex,
+        (rid_base, length): (u32, u32),
+        stream_id_base: Option<u32>,
+    ) -> Option<Self> {
+        let iommu = description.iommu(iommu)?;
+        let enabled = iommu.status.is_enabled();
+        Some(Self { iommu: iommu.id.to_string(), enabled, rid_base, length, stream_id_base })
+    }
 }
 
 /// The statement that makes a route, in the words of the firmware at hand.
@@ -256,9 +328,15 @@ fn statement(msi: &MsiRouting, via: Via) -> String {
     .unwrap_or_else(|| via.to_string())
 }
 
+/// Does the controller tell devices apart by something that they cannot choose? Behind a pre-ITS
+/// the address says the DeviceID.
+fn isolates(controller: &Controller) -> bool {
+    controller.kind == ControllerKind::Its && controller.pre_its.is_none()
+}
+
 /// Says if the controllers that serve a device keep it from triggering others' interrupts.
 fn isolation(controllers: &[&Controller]) -> String {
-    let open = controllers.iter().find(|controller| controller.kind != ControllerKind::Its);
+    let open = controllers.iter().find(|controller| !isolates(controller));
     match (controllers, open) {
         ([], _) => "no controller".to_owned(),
         (_, None) => "isolated by the ITS, per DeviceID".to_owned(),

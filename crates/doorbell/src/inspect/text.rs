@@ -1,8 +1,11 @@
 //! The contents of `doorbell inspect`, for people.
 
+use super::capacity::CapacityRow;
 use super::report::{ControllerRow, DeviceRow, FindingRow, Inspection};
 use crate::print::{Output, wrapped};
 use crate::table::Table;
+use gic_firmware::ControllerKind;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 /// Prints an inspection.
@@ -14,7 +17,9 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
     print_cpus(out, inspection)?;
     print_gic(out, inspection)?;
     print_controllers(out, &inspection.controllers)?;
+    print_capacity(out, &inspection.capacity)?;
     print_devices(out, &inspection.devices)?;
+    print_streams(out, &inspection.devices)?;
     for FindingRow { severity, rule, place, message, help, .. } in &inspection.findings {
         writeln!(out, "{}", wrapped(&format!("{severity}[{rule}] {place}: {message}")))?;
         writeln!(out, "{}", wrapped(&format!("  help: {help}")))?;
@@ -44,8 +49,9 @@ fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Res
     if controllers.is_empty() {
         return writeln!(out, "no MSI controllers");
     }
-    let mut rows = Table::new(["controller", "kind", "enabled", "doorbell", "interrupts"])
-        .with_identifiers([0, 1]);
+    let mut rows =
+        Table::new(["controller", "kind", "enabled", "isolates", "doorbell", "interrupts"])
+            .with_identifiers([0, 1]);
     for controller in controllers {
         let ranges: Vec<String> = controller
             .ranges
@@ -56,11 +62,48 @@ fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Res
             controller.id.clone(),
             controller.kind.clone(),
             yes_no(controller.enabled).to_owned(),
+            yes_no(controller.isolates).to_owned(),
             addresses(&controller.doorbells),
             ranges.join(" "),
         ]);
     }
     writeln!(out, "{rows}")
+}
+
+/// Prints what there is room for, and in brackets what devices need.
+fn print_capacity(out: &mut Output, capacity: &[CapacityRow]) -> io::Result<()> {
+    if capacity.is_empty() {
+        return Ok(());
+    }
+    let header = ["room at", "interrupts", "DeviceID bits", "EventID bits"];
+    let mut rows = Table::new(header).with_identifiers([0]);
+    for row in capacity {
+        let has_ids = row.kind == ControllerKind::Its.as_str();
+        let bits = |bits: Option<u32>, needed: Option<u32>| match needed {
+            Some(needed) => format!("{} (need {needed})", number(bits)),
+            None if has_ids => number(bits),
+            None => String::new(),
+        };
+        rows.row([
+            row.controller.clone(),
+            number(row.interrupts),
+            bits(row.device_id_bits, row.needed_device_id_bits),
+            bits(row.event_id_bits, row.needed_event_id_bits),
+        ]);
+    }
+    writeln!(out, "{rows}")
+}
+
+fn number(number: Option<impl ToString>) -> String {
+    number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
+}
+
+/// `0x10`, or the first of several and their number, `0x10+0x8`.
+fn span(base: u32, length: u32) -> String {
+    match length {
+        1 => format!("{base:#x}"),
+        length => format!("{base:#x}+{length:#x}"),
+    }
 }
 
 fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
@@ -82,16 +125,12 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
             add([&device.id, &device.kind, enabled, "", "", "none", "", ""]);
         }
         for route in &device.routes {
-            let span = |base: u32| match route.length {
-                1 => format!("{base:#x}"),
-                length => format!("{base:#x}+{length:#x}"),
-            };
             add([
                 &device.id,
                 &device.kind,
                 enabled,
-                &span(route.rid_base),
-                &span(route.device_id_base),
+                &span(route.rid_base, route.length),
+                &span(route.device_id_base, route.length),
                 &route.controller,
                 &route.via,
                 &route.iommus.join(" "),
@@ -99,6 +138,30 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
         }
     }
     writeln!(out, "{rows}")
+}
+
+/// Prints which requesters pass which IOMMU, each statement once.
+fn print_streams(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
+    let mut rows = Table::new(["device", "requesters", "StreamIDs", "IOMMU"]);
+    let mut shown = BTreeSet::new();
+    for device in devices {
+        for stream in device.routes.iter().flat_map(|route| &route.streams) {
+            let state = if stream.enabled { "" } else { " (disabled)" };
+            let cells = [
+                device.id.clone(),
+                span(stream.rid_base, stream.length),
+                stream.stream_id_base.map_or_else(String::new, |base| span(base, stream.length)),
+                format!("{}{state}", stream.iommu),
+            ];
+            if shown.insert(cells.clone()) {
+                rows.row(cells);
+            }
+        }
+    }
+    if shown.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{}", rows.with_identifiers([0, 3]))
 }
 
 /// The first doorbell, and the number of others.

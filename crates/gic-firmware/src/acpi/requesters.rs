@@ -9,7 +9,7 @@ use super::table::Signature;
 use super::tables::Tables;
 use crate::finding::Rule;
 use crate::findings::Findings;
-use crate::iommu::{Iommu, IommuIndex, IommuRouting, StreamEntry};
+use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 use crate::map_overlap::report_overlaps;
 use crate::origin::{Fact, NodeId, Origin};
 use crate::region::Region;
@@ -368,12 +368,14 @@ impl Reader<'_, '_> {
         })
     }
 
-    /// The SMMUs that a component's mappings lead to, each once.
-    fn passed(&self, node: IortNode<'_>) -> Vec<Fact<IommuIndex>> {
+    /// The SMMUs that a component's mappings lead to, each once for each StreamID.
+    fn passed(&self, node: IortNode<'_>) -> Vec<Fact<IommuReference>> {
         let mut seen = BTreeSet::new();
         let passed = node.mappings().filter_map(|mapping| {
-            let index = self.iommus.get(&usize::try_from(mapping.target).ok()?).copied()?;
-            seen.insert(index).then(|| Fact::new(index, mapping_origin(mapping)))
+            let iommu = self.iommus.get(&usize::try_from(mapping.target).ok()?).copied()?;
+            let reference = IommuReference { iommu, specifier: vec![mapping.output] };
+            let is_new = seen.insert((iommu, mapping.output));
+            is_new.then(|| Fact::new(reference, mapping_origin(mapping)))
         });
         passed.collect()
     }

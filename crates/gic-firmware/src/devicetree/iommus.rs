@@ -4,7 +4,7 @@ use super::address::{cells, regions_if_any};
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
 use crate::findings::Findings;
-use crate::iommu::{Iommu, IommuIndex, IommuRouting, StreamEntry};
+use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 use crate::origin::{Fact, Origin};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -76,7 +76,7 @@ impl Iommus {
         tree: &Tree<'_>,
         node: NodeRef<'_, '_>,
         findings: &mut Findings,
-    ) -> Vec<Fact<IommuIndex>> {
+    ) -> Vec<Fact<IommuReference>> {
         let cells = node.property(REFERENCES).and_then(cells).unwrap_or_default();
         let mut passed = Vec::new();
         let mut rest = cells.as_slice();
@@ -84,10 +84,12 @@ impl Iommus {
             let Some(index) = self.target(tree, node.origin(REFERENCES), phandle, findings) else {
                 break;
             };
-            passed.push(Fact::new(index, node.origin(REFERENCES)));
             let count = tree.by_phandle(phandle).and_then(|iommu| iommu.number(CELLS));
             let count =
                 count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
+            let specifier = after.get(..count).unwrap_or(after).to_vec();
+            let reference = IommuReference { iommu: index, specifier };
+            passed.push(Fact::new(reference, node.origin(REFERENCES)));
             rest = after.get(count..).unwrap_or_default();
         }
         passed

@@ -61,6 +61,7 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
         tree: DeviceTree::new(),
         controllers: &description.controllers,
         iommus: &description.iommus,
+        devices: &description.devices,
     };
     writer.root(description);
     for cpu in &description.cpus {
@@ -149,6 +150,7 @@ struct Writer<'d> {
     tree: DeviceTree,
     controllers: &'d [Controller],
     iommus: &'d [Iommu],
+    devices: &'d [PlatformDevice],
 }
 
 impl Writer<'_> {
@@ -331,6 +333,7 @@ impl Writer<'_> {
     /// IOMMUs are numbered after the controllers.
     fn iommu(&mut self, index: usize, iommu: &Iommu) -> Result<(), WriteError> {
         let phandle = self.iommu_phandle(&iommu.id, IommuIndex::new(index))?;
+        let cells = u32::try_from(self.iommu_cells(IommuIndex::new(index))).unwrap_or(u32::MAX);
         let node = self.node(&iommu.id)?;
         if !iommu.compatible.is_empty() {
             set(node, "compatible", strings(&iommu.compatible));
@@ -338,7 +341,7 @@ impl Writer<'_> {
         if let Some(registers) = &iommu.registers {
             set(node, "reg", regions([registers.value]));
         }
-        set(node, iommus::CELLS, 1u32);
+        set(node, iommus::CELLS, cells);
         set(node, "phandle", phandle);
         set_status(node, iommu.status.value);
         Ok(())
@@ -350,11 +353,21 @@ impl Writer<'_> {
         number.ok_or_else(|| WriteErrorKind::Nowhere.of(id))
     }
 
-    /// References to IOMMUs, each with the one cell that they are written to take.
+    /// The number of cells after a reference to an IOMMU: as many as the longest one has.
+    fn iommu_cells(&self, index: IommuIndex) -> usize {
+        let references = self.devices.iter().flat_map(|device| &device.iommus);
+        let here = references.filter(|reference| reference.iommu == index);
+        here.map(|reference| reference.specifier.len()).fold(1, usize::max)
+    }
+
+    /// References to IOMMUs, each filled with zeroes up to the cells that the IOMMU takes.
     fn passed(&self, device: &PlatformDevice) -> Result<Vec<u32>, WriteError> {
         let mut cells = Vec::new();
-        for iommu in &device.iommus {
-            cells.extend([self.iommu_phandle(&device.id, iommu.value)?, 0]);
+        for reference in &device.iommus {
+            cells.push(self.iommu_phandle(&device.id, reference.iommu)?);
+            let count = self.iommu_cells(reference.iommu);
+            let filled = reference.specifier.iter().copied().chain(core::iter::repeat(0));
+            cells.extend(filled.take(count));
         }
         Ok(cells)
     }

@@ -24,7 +24,34 @@ pub struct KnownRegisters {
     pub gits_typer: BTreeMap<NodeId, u64>,
 }
 
+/// The first LPI (IHI 0069H §2.2.1).
+const FIRST_LPI: u64 = 8192;
+
 impl KnownRegisters {
+    /// The number of LPIs that the GIC has; 0 without support. `None` if `GICD_TYPER` is unknown.
+    pub fn lpis(&self) -> Option<u64> {
+        let typer = self.gicd_typer?;
+        if self.distributor_lacks(LPIS) {
+            return Some(0);
+        }
+        let intid_bits = ((typer >> 19) & 0x1f) + 1;
+        let all = (1_u64 << intid_bits).saturating_sub(FIRST_LPI);
+        Some(match (typer >> 11) & 0x1f {
+            0 => all,
+            bits => all.min(1 << (bits + 1)),
+        })
+    }
+
+    /// The number of DeviceID bits of the ITS `id`; `None` if its `GITS_TYPER` is unknown.
+    pub fn device_id_bits(&self, id: &NodeId) -> Option<u32> {
+        self.gits_typer.get(id).map(|typer| low_bits(typer >> 13) + 1)
+    }
+
+    /// The number of EventID bits of the ITS `id`; `None` if its `GITS_TYPER` is unknown.
+    pub fn event_id_bits(&self, id: &NodeId) -> Option<u32> {
+        self.gits_typer.get(id).map(|typer| low_bits(typer >> 8) + 1)
+    }
+
     /// Highest INTID of SPIs.
     fn last_spi(&self) -> Option<u32> {
         Some((((self.gicd_typer? & 0x1f) + 1) * 32 - 1).min(1019))
@@ -38,6 +65,11 @@ impl KnownRegisters {
     fn distributor_lacks(&self, bit: u32) -> bool {
         self.gicd_typer.is_some_and(|typer| typer & (1 << bit) == 0)
     }
+}
+
+/// A field of five bits.
+const fn low_bits(field: u64) -> u32 {
+    (field & 0x1f) as u32
 }
 
 /// `GICD_TYPER.MBIS`, `GICD_TYPER.LPIS`, `GICR_TYPER.PLPIS`, `GICR_TYPER.DirectLPI`.
@@ -76,8 +108,7 @@ fn features(controller: &Controller, known: &KnownRegisters, findings: &mut Find
 fn widths(description: &Description, known: &KnownRegisters, findings: &mut Findings) {
     for claim in claims(description) {
         let Some(its) = description.controller(claim.controller) else { continue };
-        let Some(typer) = known.gits_typer.get(&its.id) else { continue };
-        let bits = ((typer >> 13) & 0x1f) + 1;
+        let Some(bits) = known.device_id_bits(&its.id) else { continue };
         if u64::from(claim.last) >> bits != 0 {
             let message =
                 format!("DeviceID {:#x} at {}, which takes {bits} bits", claim.last, its.id);

@@ -153,7 +153,7 @@ fn check_devices(description: &Description, findings: &mut Findings) {
             findings.add(Rule::MapOnDevice, entry.origin.clone(), message);
         }
         for iommu in &device.iommus {
-            if let Some(message) = disabled(description, iommu.value) {
+            if let Some(message) = disabled(description, iommu.iommu) {
                 findings.add(Rule::DisabledIommu, iommu.origin.clone(), message);
             }
         }

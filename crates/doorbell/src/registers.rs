@@ -1,4 +1,4 @@
-//! Values of registers from a file.
+//! Values of registers from a file, for what only they tell.
 
 use anyhow::{Context, Result};
 use gic_firmware::NodeId;
@@ -41,7 +41,7 @@ impl Number {
 }
 
 /// Reads values of registers.
-pub(super) fn read(path: &Path) -> Result<KnownRegisters> {
+pub(crate) fn read(path: &Path) -> Result<KnownRegisters> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
     let registers: Registers =

@@ -1,0 +1,86 @@
+//! The room that controllers have for interrupts, and what their devices need of it.
+
+use gic_firmware::lint::{self, KnownRegisters};
+use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, DeviceId};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A function has up to 2048 MSI-X vectors (PCI Express Base Specification 6.0, §7.7.2.2).
+const MSI_X_BITS: u32 = 11;
+
+/// The room at one controller. What neither firmware nor a known register tells is `null`.
+#[derive(Debug, Serialize)]
+pub(crate) struct CapacityRow {
+    pub(crate) controller: String,
+    pub(crate) kind: String,
+    /// Interrupts: the GIC's LPIs, which all ITSes share, or SPIs.
+    pub(crate) interrupts: Option<u64>,
+    pub(crate) device_id_bits: Option<u32>,
+    /// For the highest DeviceID that firmware gives to a requester.
+    pub(crate) needed_device_id_bits: Option<u32>,
+    pub(crate) event_id_bits: Option<u32>,
+    /// For MSI-X, where PCI functions signal; firmware says nothing about other devices.
+    pub(crate) needed_event_id_bits: Option<u32>,
+}
+
+impl CapacityRow {
+    /// The rows of the enabled controllers of kinds that are known here.
+    pub(super) fn all_of(description: &Description, known: &KnownRegisters) -> Vec<Self> {
+        let reader = Reader { description, known, highest: lint::highest_device_ids(description) };
+        let enabled = description.indexed_controllers().filter(|(_, one)| {
+            one.status.is_enabled() && !matches!(one.kind, ControllerKind::Other(_))
+        });
+        enabled.map(|(index, controller)| reader.row(index, controller)).collect()
+    }
+}
+
+struct Reader<'d> {
+    description: &'d Description,
+    known: &'d KnownRegisters,
+    highest: BTreeMap<ControllerIndex, DeviceId>,
+}
+
+impl Reader<'_> {
+    fn row(&self, index: ControllerIndex, controller: &Controller) -> CapacityRow {
+        let is_its = controller.kind == ControllerKind::Its;
+        let by_register = self.known.device_id_bits(&controller.id);
+        let by_window = controller.device_id_bits();
+        let device_id_bits = by_register.into_iter().chain(by_window).min();
+        CapacityRow {
+            controller: controller.id.to_string(),
+            kind: controller.kind.to_string(),
+            interrupts: self.interrupts(controller),
+            device_id_bits: device_id_bits.filter(|_| is_its),
+            needed_device_id_bits: self.highest.get(&index).map(|device| bits(device.get())),
+            event_id_bits: self.known.event_id_bits(&controller.id).filter(|_| is_its),
+            needed_event_id_bits: (is_its && self.serves_pci(index)).then_some(MSI_X_BITS),
+        }
+    }
+
+    /// A v2m frame without a range has as many as its own register says.
+    fn interrupts(&self, controller: &Controller) -> Option<u64> {
+        match controller.kind {
+            ControllerKind::Its | ControllerKind::DirectLpi => self.known.lpis(),
+            _ if controller.ranges.is_empty() => None,
+            _ => Some(controller.ranges.iter().map(|range| u64::from(range.count())).sum()),
+        }
+    }
+
+    fn serves_pci(&self, index: ControllerIndex) -> bool {
+        let hosts = self.description.hosts.iter().filter(|host| host.status.is_enabled());
+        let mut spans = hosts.flat_map(|host| {
+            let below = host.bridges.iter();
+            let below = below.flat_map(|bridge| self.description.bridge_spans(bridge));
+            self.description.host_spans(host).chain(below)
+        });
+        spans.any(|span| span.controller == index)
+    }
+}
+
+/// Bits that tell numbers up to `last` apart.
+const fn bits(last: u32) -> u32 {
+    match last.checked_ilog2() {
+        Some(highest) => highest + 1,
+        None => 1,
+    }
+}

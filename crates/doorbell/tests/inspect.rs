@@ -1,0 +1,96 @@
+//! The contents of `doorbell inspect`: capacity, isolation and streams.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Command;
+
+const TABLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/marina");
+
+fn inspect(arguments: &[&str]) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+    let output = command.args(["inspect", "--json"]).args(arguments).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A devicetree of `gic-firmware`'s tests.
+fn test_data(name: &str) -> String {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../gic-firmware/tests/data");
+    folder.join(name).to_str().unwrap().to_owned()
+}
+
+/// What `inspect` says of a tree, with a file of register values.
+fn inspect_with(tree: &str, registers: &str, name: &str) -> Value {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("inspect-{name}.json"));
+    std::fs::write(&file, registers).unwrap();
+    inspect(&["--registers", file.to_str().unwrap(), &test_data(tree)])
+}
+
+#[test]
+fn capacity_is_unknown_without_registers() {
+    let said = inspect(&[&test_data("msi-map.dtb")]);
+    let first = &said["capacity"][0];
+    assert_eq!(first["controller"], "/intc@8000000/its@8080000");
+    for unknown in ["interrupts", "device_id_bits", "event_id_bits"] {
+        assert_eq!(first[unknown], Value::Null, "{unknown}");
+    }
+    // The SMMU has DeviceID 0x10000; requester 0x29f has 0xffffffff.
+    assert_eq!(
+        (&first["needed_device_id_bits"], &first["needed_event_id_bits"]),
+        (&32.into(), &11.into())
+    );
+    assert_eq!(said["capacity"].as_array().unwrap().len(), 2, "no room at controllers of others");
+}
+
+#[test]
+fn registers_tell_the_capacity() {
+    // IDbits 16, LPIS; DeviceIDs of 20 bits, EventIDs of 5.
+    let registers = r#"{ "GICD_TYPER": "0x7a0000",
+        "GITS_TYPER": { "/intc@8000000/its@8080000": "0x26400" } }"#;
+    let said = inspect_with("msi-map.dtb", registers, "registers");
+    let capacity = &said["capacity"];
+    assert_eq!(capacity[0]["interrupts"], 0x1_0000 - 8192);
+    assert_eq!(
+        (&capacity[0]["device_id_bits"], &capacity[0]["event_id_bits"]),
+        (&20.into(), &5.into())
+    );
+    assert_eq!(
+        (&capacity[1]["interrupts"], &capacity[1]["device_id_bits"]),
+        (&57344.into(), &Value::Null)
+    );
+    // num_LPIs 12: 2^13 of them; then none at all.
+    let some = inspect_with("msi-map.dtb", r#"{ "GICD_TYPER": "0x7a6000" }"#, "some-lpis");
+    assert_eq!(some["capacity"][0]["interrupts"], 8192);
+    let none = inspect_with("msi-map.dtb", r#"{ "GICD_TYPER": "0x780000" }"#, "no-lpis");
+    assert_eq!(none["capacity"][0]["interrupts"], 0);
+}
+
+#[test]
+fn a_pre_its_bounds_device_ids_and_isolates_nobody() {
+    let said = inspect(&[&test_data("pre-its.dtb")]);
+    assert_eq!(said["controllers"][0]["isolates"], false);
+    assert_eq!(said["devices"][0]["routes"][0]["isolated"], false);
+    let isolation = said["devices"][0]["isolation"].as_str().unwrap();
+    assert!(isolation.starts_with("not isolated"), "{isolation}");
+    assert_eq!(said["capacity"][0]["device_id_bits"], said["controllers"][0]["device_id_bits"]);
+}
+
+#[test]
+fn routes_show_the_streams_that_they_pass() {
+    let said = inspect(&[TABLES]);
+    let route = |device: &str, route: usize| {
+        let devices = said["devices"].as_array().unwrap();
+        let device = devices.iter().find(|one| one["id"] == device).unwrap();
+        device["routes"][route].clone()
+    };
+    let second = route("MCFG/0000:00-ff", 1);
+    let stream = serde_json::json!([{
+        "iommu": "IORT/SMMUv3@2b400000", "enabled": true,
+        "rid_base": 0x100, "length": 0xff00, "stream_id_base": 0x100,
+    }]);
+    assert_eq!((&second["streams"], &second["isolated"]), (&stream, &true.into()));
+    let ethernet = route(r"\_SB.ETH0", 0);
+    assert_eq!(ethernet["streams"][0]["stream_id_base"], 0x1_0090);
+    assert_eq!(route(r"\_SB.DMA0", 0)["streams"], serde_json::json!([]));
+}
