@@ -1,6 +1,6 @@
 //! The hardware of a machine in one process: RAM, a bus, PCI functions with real configuration
-//! space, platform devices, an IOMMU and x86's local APICs. Beside each device lies the driver's
-//! access to it, which goes through registers and memory alone.
+//! space, platform devices, an IOMMU, x86's local APICs, and Hyper-V's virtual PCI bus. Beside each
+//! device lies the driver's access to it, which goes through registers and memory alone.
 //!
 //! ```text
 //!  driver side              │ hardware side
@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+pub mod hyperv;
 pub mod ims;
 pub mod iommu;
 pub mod lock;

@@ -1,9 +1,11 @@
 //! A GICv3 with one kind of doorbell.
 
 use super::Parent;
-use super::hyperv::HypervHost;
-use super::root::{BoardConfig, CPUS, Driven, RedistributorLayout, Root, RootHardware};
+use super::root::{
+    BoardConfig, CPUS, Driven, RedistributorLayout, Root, RootHardware, hyperv_functions,
+};
 use doorbell_hardware::bus::{Bus, Overlap};
+use doorbell_hardware::hyperv::{HostMigration, HypervHost};
 use doorbell_hardware::pci::Translator;
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
@@ -86,7 +88,10 @@ impl GicRootHardware {
         config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(16);
         let gic = GicHardware::new(config, ram).map_err(|error| error.to_string())?;
         let hyperv = (kind == Parent::HypervSpi)
-            .then(|| HypervHost::new(Injection::Spi(gic.lines())))
+            .then(|| {
+                let injection = Injection::Spi(gic.lines());
+                HypervHost::new(injection, CPUS, &hyperv_functions(), host_migration(migration))
+            })
             .transpose()?;
         Ok(Self { kind, gic, migration, hyperv })
     }
@@ -102,6 +107,14 @@ impl GicRootHardware {
         });
         let affinities = config.cpus.iter().map(|cpu| cpu.affinity).collect();
         GicConfig::new(config.distributor, regions.collect(), affinities)
+    }
+}
+
+/// Where the GIC migrates, the host's end of a virtual bus does, too.
+const fn host_migration(migration: Migration) -> HostMigration {
+    match migration {
+        Migration::Never => HostMigration::Never,
+        Migration::AtRandom { .. } => HostMigration::InFlight,
     }
 }
 
@@ -281,7 +294,8 @@ impl Root for GicRoot {
         match &self.doorbells {
             MsiDriver::Its(its) => its.faults().1.map(|fault| fault.to_string()),
             MsiDriver::DirectLpi(direct) => direct.take_fault().map(|fault| fault.to_string()),
-            MsiDriver::Spis(_) | MsiDriver::Hyperv(..) => None,
+            MsiDriver::Spis(_) => None,
+            MsiDriver::Hyperv(host, _) => host.migrated_in_flight().err(),
         }
     }
 }

@@ -26,7 +26,6 @@
 mod board;
 mod device;
 mod gic_root;
-mod hyperv;
 mod root;
 mod trial;
 mod x86_root;

@@ -1,6 +1,6 @@
 //! The interface of the boards' root controllers.
 
-use super::{Layer, Parent, World};
+use super::{Endpoint, Layer, Parent, World};
 use doorbell_hardware::bus::{Bus, Overlap};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_machine::Migration;
@@ -10,6 +10,11 @@ use std::sync::Arc;
 
 /// CPUs of a board.
 pub(crate) const CPUS: u16 = 3;
+
+/// The functions that a virtual bus offers: those on the board's PCI bus.
+pub(crate) fn hyperv_functions() -> [RequesterId; 3] {
+    [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix].map(Endpoint::requester)
+}
 
 /// The places of a GIC's redistributors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,9 +1,9 @@
 //! Local APICs, with or without a remapping unit in front of them.
 
-use super::hyperv::{HypervHost, INSTANCE};
-use super::root::{CPUS, Driven, Root, RootHardware};
+use super::root::{CPUS, Driven, Root, RootHardware, hyperv_functions};
 use super::{Layer, Parent};
 use doorbell_hardware::bus::{Bus, Overlap};
+use doorbell_hardware::hyperv::{HostMigration, HypervHost, INSTANCE};
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
 use doorbell_hardware::x86::{Chipset, LocalApics, RemapTableMemory, RemappingUnit, X86Kernel};
@@ -54,7 +54,10 @@ impl X86Hardware {
         let chipset = Arc::new(Chipset { apics, remapping, ram });
         let signal = Arc::new(Injected(Arc::clone(&chipset)));
         let hyperv = (kind == Parent::HypervApic)
-            .then(|| HypervHost::new(Injection::Apic { signal, message: apic_message }))
+            .then(|| {
+                let injection = Injection::Apic { signal, message: apic_message };
+                HypervHost::new(injection, CPUS, &hyperv_functions(), HostMigration::Never)
+            })
             .transpose()?;
         Ok(Self { chipset, hyperv })
     }

@@ -1,0 +1,218 @@
+//! Hyper-V's virtual PCI bus: the host's end, and the guest's way to it, over rings in the heap.
+//!
+//! ```text
+//! guest's Bus ── ring ──▶ HypervHost ── Injection ──▶ the guest's interrupt controller
+//!      └── its kernel: a wait lets the host work              ▲
+//!                         functions' messages ── signal_msi ──┘
+//! ```
+//!
+//! The host's end can migrate: it is saved, dropped, and restored with the same rings. No function
+//! sends meanwhile.
+
+mod kernel;
+mod migration;
+
+pub use migration::HostMigration;
+
+use crate::lock::lock;
+use crate::platform::MachinePlatform;
+use hyperv_vpci::guest::{Bus, BusConfig, Hypercall, Vectors};
+use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Injection};
+use hyperv_vpci::protocol::{DeviceDescription, RETARGET_LENGTH, Slot, Version};
+use hyperv_vpci::ring::{HeapRing, RingChannel};
+use kernel::GuestKernel;
+use migration::Moves;
+use msi_types::{Delivery, DeviceId, MsiMessage, NoIdentity, RequesterId, SignalMsi};
+use std::fmt;
+use std::num::NonZeroU8;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+/// The address in the host's messages. No other doorbell listens there.
+pub const MESSAGE_ADDRESS: u64 = 0xfeed_0000;
+
+/// The bus's instance GUID, in memory order.
+pub const INSTANCE: [u8; 16] = *b"doorbell's buses";
+
+const WINDOW: u64 = 0x1000_0000;
+const RING_PAGES: NonZeroU8 = NonZeroU8::new(4).expect("it is not zero");
+/// Greatest number of vectors of one function, and of all.
+const QUOTA: u16 = 64;
+const VECTORS: u16 = 956;
+
+type Channel = RingChannel<HeapRing, fn()>;
+
+/// The host's end of a virtual bus.
+pub struct HypervHost {
+    config: HostConfig,
+    injection: Injection,
+    /// From the guest, to the guest.
+    rings: [HeapRing; 2],
+    end: Mutex<HostEnd>,
+    guest: Mutex<Option<Channel>>,
+    /// Locked for reading while a function sends. A function that was removed sends nothing.
+    senders: RwLock<Vec<(RequesterId, Arc<FunctionInterrupts>)>>,
+}
+
+/// What moves when the host's end migrates, and what stays.
+struct HostEnd {
+    host: Host,
+    channel: Channel,
+    offered: Vec<HostFunction>,
+    /// Serial number of the function that was offered last: one for each insertion.
+    serial: u32,
+    moves: Moves,
+}
+
+/// Each end looks by itself.
+fn nobody() {}
+
+fn end_of(outgoing: &HeapRing, incoming: &HeapRing) -> Result<Channel, String> {
+    RingChannel::new(outgoing.clone(), incoming.clone(), nobody as fn())
+        .map_err(|error| error.to_string())
+}
+
+impl HypervHost {
+    /// Offers `functions` to a guest of so many CPUs, which it reaches by `injection`.
+    ///
+    /// # Errors
+    /// The host's reason.
+    pub fn new(
+        injection: Injection,
+        cpus: u16,
+        functions: &[RequesterId],
+        migration: HostMigration,
+    ) -> Result<Arc<Self>, String> {
+        let ring = || HeapRing::new(RING_PAGES).map_err(|error| error.to_string());
+        let (there, back) = (ring()?, ring()?);
+        let config = HostConfig {
+            highest: Version::V1_4,
+            quota: QUOTA,
+            processors: cpus,
+            address: MESSAGE_ADDRESS,
+            instance: INSTANCE,
+        };
+        let host = Host::new(config, injection.clone()).map_err(|error| error.to_string())?;
+        let channel = end_of(&back, &there)?;
+        let moves = Moves::new(migration);
+        let end = HostEnd { host, channel, offered: Vec::new(), serial: 0, moves };
+        let guest = Mutex::new(Some(end_of(&there, &back)?));
+        let (end, senders) = (Mutex::new(end), RwLock::default());
+        let host = Self { config, injection, rings: [there, back], end, guest, senders };
+        functions.iter().try_for_each(|requester| host.offer(*requester))?;
+        Ok(Arc::new(host))
+    }
+
+    /// The guest's end, over `vectors`. Once.
+    ///
+    /// # Errors
+    /// The guest's reason.
+    pub fn open(
+        self: &Arc<Self>,
+        platform: &Arc<MachinePlatform>,
+        vectors: Vectors,
+    ) -> Result<Arc<Bus>, String> {
+        let channel = lock(&self.guest).take().ok_or("the bus is open already")?;
+        let kernel = GuestKernel { platform: Arc::clone(platform), host: Arc::clone(self) };
+        let config = BusConfig { window: WINDOW, number: 0, vectors: VECTORS };
+        let bus = Bus::open(config, Box::new(channel), vectors, Arc::new(kernel));
+        bus.map(Arc::new).map_err(|error| error.to_string())
+    }
+
+    /// Messages that the guest did not give back.
+    pub fn kept(&self) -> Option<String> {
+        let end = lock(&self.end);
+        let slots = end.offered.iter().map(|function| function.description.slot);
+        let kept: u32 = slots.map(|slot| end.host.vectors(slot)).sum();
+        (kept != 0).then(|| format!("{kept} of the host's messages"))
+    }
+
+    /// Inserts a function, which the guest is told of.
+    ///
+    /// # Errors
+    /// The host's reason.
+    pub fn offer(&self, requester: RequesterId) -> Result<(), String> {
+        let HostEnd { host, channel, offered, serial, .. } = &mut *lock(&self.end);
+        *serial += 1;
+        let slot = Slot::of(requester);
+        let description =
+            DeviceDescription { slot, serial: *serial, ..DeviceDescription::default() };
+        let function = HostFunction { description, bars: [0; 6] };
+        let interrupts = host.offer(function).map_err(|error| error.to_string())?;
+        offered.push(function);
+        self.set_sender(requester, interrupts);
+        host.serve(channel).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// Asks the guest to let a function go.
+    ///
+    /// # Errors
+    /// The host's reason.
+    pub fn eject(&self, requester: RequesterId) -> Result<(), String> {
+        let HostEnd { host, channel, .. } = &mut *lock(&self.end);
+        host.eject(Slot::of(requester)).map_err(|error| error.to_string())?;
+        host.serve(channel).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// Pulls a function out. It sends nothing from now on, and the guest is told.
+    ///
+    /// # Errors
+    /// The host's reason.
+    pub fn remove(&self, requester: RequesterId) -> Result<(), String> {
+        let HostEnd { host, channel, offered, .. } = &mut *lock(&self.end);
+        let slot = Slot::of(requester);
+        host.remove(slot).map_err(|error| error.to_string())?;
+        offered.retain(|function| function.description.slot != slot);
+        host.serve(channel).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// Forgets a function that the guest let go.
+    ///
+    /// # Errors
+    /// The host's reason, or that the guest did not confirm.
+    pub fn forget(&self, requester: RequesterId) -> Result<(), String> {
+        let HostEnd { host, channel, offered, .. } = &mut *lock(&self.end);
+        host.serve(channel).map_err(|error| error.to_string())?;
+        let slot = Slot::of(requester);
+        offered.retain(|function| function.description.slot != slot);
+        match host.remove(slot) {
+            Ok(()) => Err(format!("the guest did not confirm the ejection from slot {slot}")),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn set_sender(&self, requester: RequesterId, interrupts: Arc<FunctionInterrupts>) {
+        let mut senders = self.senders.write().unwrap_or_else(PoisonError::into_inner);
+        senders.retain(|(other, _)| *other != requester);
+        senders.push((requester, interrupts));
+    }
+}
+
+/// Functions send what they store. Other devices are on no virtual bus.
+impl SignalMsi<RequesterId> for HypervHost {
+    fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
+        let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
+        let function = senders.iter().find(|(requester, _)| *requester == from);
+        function.map_or(Delivery::NoDoorbell, |(_, interrupts)| {
+            interrupts.signal_msi(NoIdentity, message)
+        })
+    }
+}
+
+/// On a bus that gives each function its requester ID as DeviceID.
+impl SignalMsi<DeviceId> for HypervHost {
+    fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
+        self.signal_msi(RequesterId::new(from.get()), message)
+    }
+}
+
+impl Hypercall for HypervHost {
+    fn retarget(&self, input: &[u8; RETARGET_LENGTH]) -> u16 {
+        lock(&self.end).host.retarget(input)
+    }
+}
+
+impl fmt::Debug for HypervHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HypervHost").field("config", &self.config).finish_non_exhaustive()
+    }
+}

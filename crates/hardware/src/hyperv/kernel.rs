@@ -1,0 +1,48 @@
+//! The guest's kernel, as its end of the bus sees it.
+
+use super::HypervHost;
+use crate::platform::MachinePlatform;
+use hyperv_vpci::guest::{Kernel, Wait};
+use msi_types::{Cpu, IrqState, LocalCpu, TaskContext};
+use std::sync::Arc;
+
+/// Turns of a guest's wait. Its host answers in the first.
+const PATIENCE: u32 = 8;
+
+/// The machine's kernel. Its waits let the host work, and others go on.
+pub(super) struct GuestKernel {
+    pub(super) platform: Arc<MachinePlatform>,
+    pub(super) host: Arc<HypervHost>,
+}
+
+impl LocalCpu for GuestKernel {
+    fn irq_save(&self) -> IrqState {
+        LocalCpu::irq_save(&*self.platform)
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        LocalCpu::irq_restore(&*self.platform, state);
+    }
+
+    fn relax(&self) {
+        LocalCpu::relax(&*self.platform);
+    }
+}
+
+impl TaskContext for GuestKernel {
+    fn may_wait(&self) -> bool {
+        self.platform.may_wait()
+    }
+}
+
+impl Kernel for GuestKernel {
+    fn wait(&self, turn: u32) -> Wait {
+        self.relax();
+        self.host.answer(turn);
+        if turn < PATIENCE { Wait::Again } else { Wait::GiveUp }
+    }
+
+    fn processor(&self, cpu: Cpu) -> Option<u16> {
+        u16::try_from(cpu.get()).ok().filter(|index| *index < self.host.config.processors)
+    }
+}
