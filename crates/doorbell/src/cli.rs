@@ -68,6 +68,8 @@ pub(crate) enum Controller {
     Mbi,
     /// GICv2m frames.
     V2m,
+    /// Virtual PCI buses of Hyper-V's.
+    HypervVpci,
 }
 
 impl From<Controller> for ControllerChoice {
@@ -78,6 +80,7 @@ impl From<Controller> for ControllerChoice {
             Controller::DirectLpi => Self::DirectLpi,
             Controller::Mbi => Self::Mbi,
             Controller::V2m => Self::V2m,
+            Controller::HypervVpci => Self::HypervVpci,
         }
     }
 }

@@ -209,6 +209,7 @@ fn every_controller_kind_can_be_chosen() {
         ("estuary", "mbi", false),
         ("estuary", "its", true),
         ("cove", "v2m", false),
+        ("hyperv", "hyperv-vpci", false),
     ];
     for (machine, kind, isolates) in cases {
         let output = doorbell(&[

@@ -20,8 +20,8 @@ use hyperv_vpci::guest::{Bus, BusConfig, Hypercall, Vectors};
 use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Injection};
 use hyperv_vpci::protocol::{DeviceDescription, RETARGET_LENGTH, Slot, Version};
 use hyperv_vpci::ring::{HeapRing, RingChannel};
-use kernel::GuestKernel;
-use migration::Moves;
+use kernel::{Answers, GuestKernel};
+use migration::{Full, Migrations, Request};
 use msi_types::{Delivery, DeviceId, MsiMessage, NoIdentity, RequesterId, SignalMsi};
 use std::fmt;
 use std::num::NonZeroU8;
@@ -60,7 +60,7 @@ struct HostEnd {
     offered: Vec<HostFunction>,
     /// Serial number of the function that was offered last: one for each insertion.
     serial: u32,
-    moves: Moves,
+    migrations: Migrations,
 }
 
 /// Each end looks by itself.
@@ -93,8 +93,8 @@ impl HypervHost {
         };
         let host = Host::new(config, injection.clone()).map_err(|error| error.to_string())?;
         let channel = end_of(&back, &there)?;
-        let moves = Moves::new(migration);
-        let end = HostEnd { host, channel, offered: Vec::new(), serial: 0, moves };
+        let migrations = Migrations::new(migration);
+        let end = HostEnd { host, channel, offered: Vec::new(), serial: 0, migrations };
         let guest = Mutex::new(Some(end_of(&there, &back)?));
         let (end, senders) = (Mutex::new(end), RwLock::default());
         let host = Self { config, injection, rings: [there, back], end, guest, senders };
@@ -112,7 +112,8 @@ impl HypervHost {
         vectors: Vectors,
     ) -> Result<Arc<Bus>, String> {
         let channel = lock(&self.guest).take().ok_or("the bus is open already")?;
-        let kernel = GuestKernel { platform: Arc::clone(platform), host: Arc::clone(self) };
+        let (platform, host) = (Arc::clone(platform), Arc::clone(self) as _);
+        let kernel = GuestKernel { platform, host, processors: self.config.processors };
         let config = BusConfig { window: WINDOW, number: 0, vectors: VECTORS };
         let bus = Bus::open(config, Box::new(channel), vectors, Arc::new(kernel));
         bus.map(Arc::new).map_err(|error| error.to_string())
@@ -180,10 +181,65 @@ impl HypervHost {
         }
     }
 
+    /// Saves the host's end, drops it, and restores it. No function sends meanwhile.
+    ///
+    /// # Errors
+    /// The host's reason, or that the restored end saves as another one.
+    pub fn migrate(&self) -> Result<(), String> {
+        self.migrate_end(&mut lock(&self.end))
+    }
+
+    fn migrate_end(&self, end: &mut HostEnd) -> Result<(), String> {
+        let mut senders = self.senders.write().unwrap_or_else(PoisonError::into_inner);
+        let (saved, indices) = (end.host.save(), end.channel.indices());
+        let restored = Host::restore(self.config, self.injection.clone(), &end.offered, &saved);
+        let (host, interrupts) = restored.map_err(|error| error.to_string())?;
+        if host.save() != saved {
+            return Err("a restored host saves as another one".to_owned());
+        }
+        let [there, back] = &self.rings;
+        let channel = RingChannel::restore(back.clone(), there.clone(), nobody as fn(), indices);
+        end.channel = channel.map_err(|error| error.to_string())?;
+        end.host = host;
+        for (function, interrupts) in end.offered.iter().zip(interrupts) {
+            let requester = function.description.slot.requester(0);
+            let sender = senders.iter_mut().find(|(other, _)| *other == requester);
+            if let Some((_, sender)) = sender {
+                *sender = interrupts;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the number of migrations between a request and its answer.
+    ///
+    /// # Errors
+    /// The first reason for which one failed.
+    pub fn migrated_in_flight(&self) -> Result<u64, String> {
+        lock(&self.end).migrations.in_flight()
+    }
+
     fn set_sender(&self, requester: RequesterId, interrupts: Arc<FunctionInterrupts>) {
         let mut senders = self.senders.write().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|(other, _)| *other != requester);
         senders.push((requester, interrupts));
+    }
+}
+
+impl Answers for HypervHost {
+    fn answer(&self, turn: u32) {
+        let end = &mut *lock(&self.end);
+        if turn == 0
+            && let Some(request) = end.migrations.due()
+        {
+            if request == Request::Taken {
+                let _ = end.host.serve(&mut Full(&mut end.channel));
+            }
+            let migrated = self.migrate_end(end);
+            end.migrations.note(migrated);
+        }
+        // A guest whose channel fails notices by its waits.
+        let _ = end.host.serve(&mut end.channel);
     }
 }
 

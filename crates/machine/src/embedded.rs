@@ -80,6 +80,11 @@ pub const fn machines() -> &'static [EmbeddedMachine] {
             firmware: Firmware::Devicetree(include_bytes!("../machines/cove.dtb")),
         },
         EmbeddedMachine {
+            name: "hyperv",
+            description: "4 CPUs, a guest of Hyper-V: a virtual PCI bus (vPCI) over the GIC's SPIs",
+            firmware: Firmware::Devicetree(include_bytes!("../machines/hyperv.dtb")),
+        },
+        EmbeddedMachine {
             name: "marina",
             description: "6 CPUs, 2 ITSes by ACPI, 2 PCI segments, one behind an SMMU, 4 platform \
                           devices",

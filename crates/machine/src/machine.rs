@@ -12,8 +12,10 @@ mod populate;
 mod population;
 mod refusal;
 mod shared_interrupts;
+mod virtual_bus;
 
 pub use controller_choice::ControllerChoice;
+pub(crate) use controller_choice::is_virtual_bus;
 pub(crate) use controllers::itses;
 pub(crate) use gic::populated;
 pub(crate) use hosts::Host;
@@ -25,6 +27,7 @@ pub use population::{
     ChosenDevices, ChosenFunction, DeviceConfig, DeviceInfo, FunctionPlacement, Population,
 };
 pub use refusal::Refusal;
+pub(crate) use virtual_bus::{NAME as VIRTUAL_BUS, VirtualBusHardware};
 
 use crate::cpu::Sleepers;
 use crate::fault::Fault;
@@ -54,6 +57,8 @@ pub struct Machine {
     pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) sleepers: Arc<Sleepers>,
     pub(crate) hosts: Vec<Host>,
+    /// The hypervisor's side of a virtual bus.
+    pub(crate) virtual_bus: Option<VirtualBusHardware>,
     /// The platform devices.
     pub(crate) devices: Vec<(DevicePlan, Arc<PlatformDevice>)>,
     pub(crate) fault: Fault,
@@ -76,15 +81,16 @@ impl Machine {
 
     /// The machine's devices.
     pub fn devices(&self) -> Vec<DeviceInfo> {
-        let functions = self.hosts.iter().flat_map(|host| {
-            let name = self.description.hosts.get(host.index).map(|host| host.id.to_string());
-            let functions = host
-                .bridge
-                .functions()
-                .iter()
-                .filter(|function| function.store() != StoreConfig::None);
-            functions.map(move |function| DeviceInfo {
-                id: function_name(name.as_deref().unwrap_or_default(), function.requester()),
+        let hosts = self.hosts.iter().map(|host| {
+            let described = self.description.hosts.get(host.index);
+            (described.map(|host| host.id.to_string()).unwrap_or_default(), &host.bridge)
+        });
+        let buses = self.virtual_bus.iter().map(|bus| (VIRTUAL_BUS.to_owned(), &bus.bridge));
+        let functions = hosts.chain(buses).flat_map(|(name, bridge)| {
+            let functions = bridge.functions().iter();
+            let senders = functions.filter(|function| function.store() != StoreConfig::None);
+            senders.map(move |function| DeviceInfo {
+                id: function_name(&name, function.requester()),
                 config: DeviceConfig::Function(function.store()),
             })
         });
@@ -121,7 +127,9 @@ impl fmt::Debug for Machine {
 /// # Errors
 /// There is nothing that could be delivered, or not on this kind of machine.
 pub fn build(description: &Description, options: &BuildOptions) -> Result<Machine, Refusal> {
-    let description = Arc::new(description.clone());
+    let mut description = description.clone();
+    virtual_bus::enter(&mut description);
+    let description = Arc::new(description);
     let gic = gic::plan(&description, options)?;
     let mut space = AddressPlan::default();
     gic.claim(&mut space)?;
@@ -129,17 +137,24 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     let regions = memory::plan(&description, &mut space)?;
     let hosts = hosts::plan(&description, options, &mut space)?;
     let devices = platform_devices::plan(&description, options, &mut space)?;
-    if hosts.is_empty() && devices.is_empty() {
+    let virtual_bus = virtual_bus::plan(&description, options, &mut space)?;
+    if hosts.is_empty() && devices.is_empty() && virtual_bus.is_none() {
         return Err(Refusal::NothingRings { controllers: gic.controllers });
     }
     let ram = Arc::new(Ram::new(&regions, gic::caches(&description, options)));
     let sleepers = Arc::new(Sleepers::new(gic.config.cpus.len()));
     let (model, vcpus) = GicModel::new(gic.config, Arc::clone(&ram), Arc::clone(&sleepers) as _)?;
-    let doorbells = Arc::new(gic::doorbells(&model, &ram));
+    let mut doorbells = gic::doorbells(&model, &ram);
+    let virtual_bus = virtual_bus
+        .map(|plan| plan.listen(&model, options.migration, &mut doorbells))
+        .transpose()?;
+    let doorbells = Arc::new(doorbells);
     let mut bus = Bus::default();
     gic::attach(&model, &mut bus)?;
     let hosts = hosts::build(&description, hosts, &doorbells, &mut bus)?;
     let devices = platform_devices::build(devices, &doorbells, &mut bus)?;
+    let virtual_bus =
+        virtual_bus.map(|listening| listening.build(&doorbells, &mut bus)).transpose()?;
     Ok(Machine {
         name: description
             .model
@@ -154,6 +169,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
         vcpus,
         sleepers,
         hosts,
+        virtual_bus,
         devices,
         fault: options.fault,
         migration: options.migration,

@@ -7,6 +7,7 @@ mod tests;
 use crate::cpu::CpuCore;
 use crate::model::GicModel;
 use crate::rng::Rng;
+use doorbell_hardware::hyperv::HypervHost;
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::platform::{Interleave, InterleavePoint};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +59,8 @@ enum Destination {
 pub(crate) struct Migrator {
     model: Arc<GicModel>,
     cores: Vec<Arc<CpuCore>>,
+    /// The host's end of a virtual bus, which moves along.
+    host: Option<Arc<HypervHost>>,
     state: Mutex<MigratorState>,
 }
 
@@ -73,11 +76,12 @@ impl Migrator {
         migration: Migration,
         model: &Arc<GicModel>,
         cores: &[Arc<CpuCore>],
+        host: Option<Arc<HypervHost>>,
     ) -> Option<Arc<Self>> {
         let Migration::AtRandom { seed } = migration else { return None };
         let state =
             Mutex::new(MigratorState { rng: Rng::new(seed, STREAM), moved: 0, failure: None });
-        Some(Arc::new(Self { model: Arc::clone(model), cores: cores.to_vec(), state }))
+        Some(Arc::new(Self { model: Arc::clone(model), cores: cores.to_vec(), host, state }))
     }
 
     /// Moves the model, once in `times`. Did it?
@@ -108,9 +112,10 @@ impl Migrator {
         let mut vcpus: Vec<&mut Vcpu> = halves.iter_mut().map(|half| &mut **half).collect();
         load();
         match to {
-            Destination::Fresh => self.model.exchange(&mut vcpus),
-            Destination::Same => self.model.reload(&mut vcpus),
+            Destination::Fresh => self.model.exchange(&mut vcpus)?,
+            Destination::Same => self.model.reload(&mut vcpus)?,
         }
+        self.host.as_ref().map_or(Ok(()), |host| host.migrate())
     }
 
     /// Returns the number of migrations.

@@ -196,6 +196,9 @@ pub struct Totals {
     pub replugged: u64,
     /// The number of times that the interrupt controller's model was saved and restored.
     pub migrated: u64,
+    /// The number of times that the host's end of a virtual bus was saved and restored between a
+    /// guest's request and its answer.
+    pub migrated_in_flight: u64,
 }
 
 impl Totals {

@@ -4,11 +4,13 @@ mod boot;
 mod device;
 mod hotplug;
 mod sequential_cpus;
+mod virtual_bus;
 
 pub(crate) use boot::{PoweredMachine, boot};
 pub(crate) use device::{Device, DeviceVector, Driver, Removal};
 pub(crate) use hotplug::{AffinityChange, first_message};
 pub(crate) use sequential_cpus::SequentialCpus;
+pub(crate) use virtual_bus::{VirtualBus, VirtualFunction};
 
 use crate::cpu::{CpuCore, CpuRecords, Cpus, Its, call};
 use crate::fault::Faults;
@@ -46,6 +48,7 @@ pub(crate) struct System {
     pub(crate) irqchip: Arc<Irqchip>,
     pub(crate) interrupts: Interrupts,
     pub(crate) devices: Vec<Device>,
+    pub(crate) virtual_bus: Option<Arc<VirtualBus>>,
     pub(crate) records: CpuRecords,
     pub(crate) faults: Arc<Faults>,
     pub(crate) ram: Arc<Ram>,
@@ -93,13 +96,16 @@ impl System {
 
     /// Returns a fault that the drivers could not report in any other way; `None` if all went well.
     pub(crate) fn silent_fault(&self) -> Option<String> {
-        self.irqchip.controllers().find_map(|(_, driver)| match driver {
+        let of_bus = || self.virtual_bus.as_ref().and_then(|bus| bus.fault());
+        let mut drivers = self.irqchip.controllers();
+        let of_driver = drivers.find_map(|(_, driver)| match driver {
             MsiController::Its(its) => fault_of(its),
             MsiController::DirectLpi(direct_lpi) => {
                 direct_lpi.take_fault().map(|fault| fault.to_string())
             }
             MsiController::Mbi(_) | MsiController::V2m(_) => None,
-        })
+        });
+        of_driver.or_else(of_bus)
     }
 }
 

@@ -80,6 +80,7 @@ struct Sums {
     replugged: u64,
     readded: u64,
     migrated: u64,
+    migrated_in_flight: u64,
 }
 
 impl<'a> Document<'a> {
@@ -166,6 +167,7 @@ impl Sums {
             replugged: totals.replugged,
             readded: totals.readded,
             migrated: totals.migrated,
+            migrated_in_flight: totals.migrated_in_flight,
         }
     }
 }

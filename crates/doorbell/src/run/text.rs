@@ -219,17 +219,18 @@ fn print_totals(out: &mut Output, totals: &Totals) -> io::Result<()> {
     let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } =
         *totals;
     writeln!(out, "verdict: {}", if totals.is_clean() { "clean" } else { "not clean" })?;
-    write!(out, "{vectors} vectors, {moves} affinity moves")?;
+    let mut disturbances = vec![format!("{vectors} vectors"), format!("{moves} affinity moves")];
     for (count, what) in [
         (totals.replugged, "CPUs replugged"),
         (totals.readded, "devices removed and added again"),
         (totals.migrated, "migrations"),
+        (totals.migrated_in_flight, "migrations with a request in flight"),
     ] {
         if count != 0 {
-            write!(out, ", {count} {what}")?;
+            disturbances.push(format!("{count} {what}"));
         }
     }
-    writeln!(out)?;
+    writeln!(out, "{}", wrapped(&disturbances.join(", ")))?;
     writeln!(
         out,
         "{sent} messages sent, {delivered} delivered, {coalesced} coalesced, {redelivered} \

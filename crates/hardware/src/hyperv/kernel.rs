@@ -1,6 +1,5 @@
 //! The guest's kernel, as its end of the bus sees it.
 
-use super::HypervHost;
 use crate::platform::MachinePlatform;
 use hyperv_vpci::guest::{Kernel, Wait};
 use msi_types::{Cpu, IrqState, LocalCpu, TaskContext};
@@ -9,10 +8,18 @@ use std::sync::Arc;
 /// Turns of a guest's wait. Its host answers in the first.
 const PATIENCE: u32 = 8;
 
+/// The host, as long as a guest waits for it.
+pub(super) trait Answers: Send + Sync {
+    /// The guest looks for the `turn`th time in this wait.
+    fn answer(&self, turn: u32);
+}
+
 /// The machine's kernel. Its waits let the host work, and others go on.
 pub(super) struct GuestKernel {
     pub(super) platform: Arc<MachinePlatform>,
-    pub(super) host: Arc<HypervHost>,
+    pub(super) host: Arc<dyn Answers>,
+    /// VP indices are below.
+    pub(super) processors: u16,
 }
 
 impl LocalCpu for GuestKernel {
@@ -43,6 +50,6 @@ impl Kernel for GuestKernel {
     }
 
     fn processor(&self, cpu: Cpu) -> Option<u16> {
-        u16::try_from(cpu.get()).ok().filter(|index| *index < self.host.config.processors)
+        u16::try_from(cpu.get()).ok().filter(|index| *index < self.processors)
     }
 }

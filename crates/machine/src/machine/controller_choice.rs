@@ -2,6 +2,14 @@
 
 use gic_firmware::{Controller, ControllerKind, Description, NoRoute, Route};
 
+/// The kind of a virtual PCI bus of Hyper-V's, as a controller of the machine.
+pub(super) const HYPERV_VPCI: &str = "hyperv-vpci";
+
+/// Is this controller a virtual bus?
+pub(crate) fn is_virtual_bus(kind: &ControllerKind) -> bool {
+    matches!(kind, ControllerKind::Other(name) if name == HYPERV_VPCI)
+}
+
 /// The choice of controllers whose devices take part. Firmware alone assigns devices to
 /// controllers; a choice leaves out the devices of the others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -17,17 +25,21 @@ pub enum ControllerChoice {
     Mbi,
     /// Those that firmware sends to a GICv2m frame.
     V2m,
+    /// Those on a virtual PCI bus of Hyper-V's.
+    HypervVpci,
 }
 
 impl ControllerChoice {
     /// Does it take part?
-    pub const fn admits(self, kind: &ControllerKind) -> bool {
+    pub fn admits(self, kind: &ControllerKind) -> bool {
         match kind {
             ControllerKind::Its => matches!(self, Self::Auto | Self::Its),
             ControllerKind::DirectLpi => matches!(self, Self::Auto | Self::DirectLpi),
             ControllerKind::Mbi => matches!(self, Self::Auto | Self::Mbi),
             ControllerKind::V2m => matches!(self, Self::Auto | Self::V2m),
-            ControllerKind::Other(_) => false,
+            ControllerKind::Other(_) => {
+                is_virtual_bus(kind) && matches!(self, Self::Auto | Self::HypervVpci)
+            }
         }
     }
 
@@ -39,6 +51,7 @@ impl ControllerChoice {
             Self::DirectLpi => "direct-lpi",
             Self::Mbi => "mbi",
             Self::V2m => "v2m",
+            Self::HypervVpci => HYPERV_VPCI,
         }
     }
 

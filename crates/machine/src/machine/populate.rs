@@ -81,6 +81,12 @@ impl Functions {
         self.functions.is_empty()
     }
 
+    /// The requester IDs of all functions.
+    pub(super) fn requesters(&self) -> impl Iterator<Item = RequesterId> {
+        let ids = self.functions.keys();
+        ids.map(|(bus, at)| RequesterId::pci(*bus, at.device(), at.function()))
+    }
+
     /// Builds the buses. `upstream` is the host bridge's side.
     pub(super) fn build(
         &self,

@@ -64,6 +64,9 @@ pub enum Refusal {
     /// An invented region found no room.
     #[error("there is no unused address space for {0}")]
     NoRoom(&'static str),
+    /// The host's end of a virtual bus cannot be built.
+    #[error("the virtual bus cannot be built: {0}")]
+    VirtualBus(String),
     /// No GIC is like the one that is described.
     #[error("the described GIC cannot be built: {0}")]
     Gic(#[from] vgic::ConfigError),
@@ -76,6 +79,7 @@ fn kinds(wanted: ControllerChoice) -> &'static str {
         ControllerChoice::DirectLpi => "direct LPIs",
         ControllerChoice::Mbi => "message-based SPIs (mbi)",
         ControllerChoice::V2m => "GICv2m frame",
+        ControllerChoice::HypervVpci => "virtual PCI bus of Hyper-V (hyperv-vpci)",
     }
 }
 

@@ -1,5 +1,6 @@
 //! Message-based SPIs and GICv2m frames of the model, and how many SPIs that takes.
 
+use super::controller_choice::is_virtual_bus;
 use super::{controllers, itses};
 use gic_arch::{IntId, IntIdClass};
 use gic_firmware::{ControllerKind, Description, IntIdSpan};
@@ -21,6 +22,7 @@ pub(super) fn configure(description: &Description, config: &mut VgicConfig) {
     let frames = controllers::of_kind(description, ControllerKind::V2m).next();
     config.spis = match spans.iter().filter_map(|span| plain_end(*span)).max() {
         Some(end) if end > IntId::SPI_BASE + MANY => ALL,
+        _ if controllers::usable(description).any(|(_, bus)| is_virtual_bus(&bus.kind)) => ALL,
         None if messages.is_none() && frames.is_none() => FEW,
         _ => MANY,
     };

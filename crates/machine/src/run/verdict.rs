@@ -3,6 +3,7 @@
 use super::DisturbanceCounts;
 use crate::report::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
 use crate::system::{Device, Driver, System};
+use doorbell_hardware::hyperv::MESSAGE_ADDRESS;
 use gic_firmware::{Controller, ControllerIndex, ControllerKind};
 use irq_domain::IrqHandle;
 use msi_types::{Isolation, NotIsolated};
@@ -18,6 +19,7 @@ pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Durat
         readded: counts.readded,
         replugged: counts.replugged,
         migrated: counts.migrated,
+        migrated_in_flight: system.virtual_bus.as_ref().map_or(0, |bus| bus.migrated_in_flight()),
         guest_faults: system.model.guest_faults(),
         no_doorbell: system.doorbells.unanswered(),
         blocked: system.doorbells.blocked(),
@@ -38,12 +40,17 @@ pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Durat
 
 fn controllers(system: &System) -> Vec<ControllerReport> {
     let enabled = system.description.indexed_controllers().filter(|(_, it)| it.status.is_enabled());
+    let is_on = |index| system.virtual_bus.as_ref().is_some_and(|bus| bus.controller == index);
     let report = |(index, controller): (ControllerIndex, &Controller)| ControllerReport {
         id: controller.id.to_string(),
         kind: controller.kind.to_string(),
-        doorbells: system.description.doorbells(controller),
+        doorbells: if is_on(index) {
+            vec![MESSAGE_ADDRESS]
+        } else {
+            system.description.doorbells(controller)
+        },
         isolates: controller.kind == ControllerKind::Its,
-        driven: system.irqchip.controller(index).is_ok(),
+        driven: system.irqchip.controller(index).is_ok() || is_on(index),
     };
     enabled.map(report).collect()
 }

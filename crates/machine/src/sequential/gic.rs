@@ -63,7 +63,7 @@ impl GicHardware {
         let vcpus = self.vcpus.into_iter().zip(0..);
         let core = |(vcpu, cpu)| CpuCore::new(Cpu::new(cpu), vcpu, &records);
         let cores: Vec<_> = vcpus.map(core).map(Arc::new).collect();
-        let migrator = Migrator::new(migration, &self.model, &cores);
+        let migrator = Migrator::new(migration, &self.model, &cores, None);
         let cpus = SequentialCpus::of(cores, migrator, platform);
         GicCpus { model: self.model, cpus, records }
     }

@@ -1,14 +1,17 @@
 //! Bringing the drivers up, in the order of a kernel.
 
 use super::device::{Device, DeviceHardware, DiscoveredDevice, Probe};
-use super::{Irqchip, System, turn_on};
+use super::{Irqchip, System, VirtualBus, VirtualFunction, turn_on};
 use crate::cpu::{CpuCore, CpuRecords, Cpus};
 use crate::error::RunError;
 use crate::fault::{Fault, Faults};
-use crate::machine::{DevicePlan, Host, LpiNumbers, Machine, function_name, populated};
+use crate::machine::{
+    DevicePlan, Host, LpiNumbers, Machine, VIRTUAL_BUS, VirtualBusHardware, function_name,
+    is_virtual_bus, populated,
+};
 use crate::migration::Migrator;
 use doorbell_hardware::pci::enumerate::enumerate;
-use doorbell_hardware::pci::{Function, StoreConfig};
+use doorbell_hardware::pci::{Function, HostBridge, StoreConfig};
 use doorbell_hardware::platform::MachinePlatform;
 use gic_arch::Lpi;
 use gic_bringup::config::RootConfig;
@@ -17,7 +20,7 @@ use gic_driver::Alignment;
 use gic_driver::redistributor::walk_redistributors;
 use gic_firmware::{ControllerIndex, Description};
 use irq_domain::Host as _;
-use msi_types::{Cpu, RequesterId};
+use msi_types::{Cpu, DeviceId, RequesterId};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -42,7 +45,8 @@ impl PoweredMachine {
         let core = |(vcpu, cpu)| Arc::new(CpuCore::new(Cpu::new(cpu), vcpu, &records));
         let cores: Vec<_> = vcpus.by_ref().take(machine.cpus).zip(0..).map(core).collect();
         machine.model.keep_idle(vcpus);
-        let migrator = Migrator::new(machine.migration, &machine.model, &cores);
+        let host = machine.virtual_bus.as_ref().map(|bus| Arc::clone(&bus.host));
+        let migrator = Migrator::new(machine.migration, &machine.model, &cores, host);
         let (bus, ram) = (Arc::clone(&machine.bus), Arc::clone(&machine.ram));
         let platform = MachinePlatform::new(bus, ram);
         let platform = Arc::new(match machine.fault {
@@ -74,6 +78,7 @@ pub(crate) fn boot(
         interrupts: irqchip.interrupts().clone(),
         irqchip,
         devices: Vec::new(),
+        virtual_bus: None,
         records: powered.records.clone(),
         faults: Arc::new(Faults::new(machine.fault)),
         ram: machine.ram,
@@ -86,6 +91,10 @@ pub(crate) fn boot(
     };
     for host in &machine.hosts {
         let devices = pci_devices(&system, host);
+        system.devices.extend(devices);
+    }
+    if let Some(hardware) = &machine.virtual_bus {
+        let devices = virtual_devices(&mut system, hardware)?;
         system.devices.extend(devices);
     }
     for (DevicePlan { name, route, registers, .. }, hardware) in machine.devices {
@@ -111,7 +120,7 @@ fn bring_up(machine: &Machine, powered: &PoweredMachine, cpus: usize) -> Result<
     let options = Options {
         max_cpus: cpus,
         lpi_id_bits: Some(machine.lpis.id_bits()),
-        drives: &|controller| machine.controller.serves(controller),
+        drives: &|it| machine.controller.serves(it) && !is_virtual_bus(&it.kind),
         resend_observer: Some(Arc::clone(&powered.records.routes) as _),
     };
     wake_redistributors(&powered.platform, &description, &options)
@@ -175,7 +184,7 @@ fn pci_devices(system: &System, host: &Host) -> Vec<Device> {
     let bus = system.platform.cpu_bus();
     let mut devices = Vec::new();
     for found in enumerate(&bus, host.bridge.windows()) {
-        let Some(function) = function_at(host, found.requester) else { continue };
+        let Some(function) = function_at(&host.bridge, found.requester) else { continue };
         let (id, alias) = (found.requester, found.alias);
         let route = system.description.route(described, alias);
         let config = DiscoveredDevice {
@@ -193,6 +202,32 @@ fn pci_devices(system: &System, host: &Host) -> Vec<Device> {
     devices
 }
 
+/// Every function on the virtual bus that has a message store.
+fn virtual_devices(
+    system: &mut System,
+    hardware: &VirtualBusHardware,
+) -> Result<Vec<Device>, RunError> {
+    let wired = system.irqchip.gic().wired();
+    let bus = VirtualBus::open(hardware, &system.platform, wired)
+        .map_err(|reason| failed("opening the virtual bus", &reason))?;
+    let mut devices = Vec::new();
+    for found in enumerate(&system.platform.cpu_bus(), hardware.bridge.windows()) {
+        let Some(function) = function_at(&hardware.bridge, found.requester) else { continue };
+        let id = found.requester;
+        let config = DiscoveredDevice {
+            name: function_name(VIRTUAL_BUS, id),
+            hardware: DeviceHardware::Virtual(VirtualFunction::new(function, &bus)),
+            probe: Probe::Pci(Box::new(found)),
+            requester: id,
+            controller: bus.controller,
+            device_id: DeviceId::new(id.get()),
+        };
+        devices.push(Device::new(config, Ok(bus.parent())));
+    }
+    system.virtual_bus = Some(bus);
+    Ok(devices)
+}
+
 fn not_driven(description: &Description, reason: NoParent) -> String {
     match reason {
         NoParent::NotInUse(index, _) => match description.controller(index) {
@@ -205,8 +240,8 @@ fn not_driven(description: &Description, reason: NoParent) -> String {
     }
 }
 
-fn function_at(host: &Host, requester: RequesterId) -> Option<Arc<Function>> {
-    let functions = host.bridge.functions().iter();
+fn function_at(bridge: &HostBridge, requester: RequesterId) -> Option<Arc<Function>> {
+    let functions = bridge.functions().iter();
     let mut here = functions.filter(|function| function.store() != StoreConfig::None);
     here.find(|function| function.requester() == requester).cloned()
 }

@@ -1,7 +1,7 @@
 //! A device as the workload sees it: the hardware that sends, the driver that handles, and the
 //! records about both.
 
-use super::System;
+use super::{System, VirtualFunction};
 use crate::cpu::looked_at;
 use crate::fault::Handler;
 use crate::oracle::{SendOutcome, VectorRecord};
@@ -22,6 +22,8 @@ const LONG_RUNS: u64 = 5;
 /// The hardware that sends.
 pub(crate) enum DeviceHardware {
     Function(Arc<Function>),
+    /// On a virtual bus.
+    Virtual(VirtualFunction),
     Platform(Arc<PlatformDevice>),
 }
 
@@ -29,13 +31,24 @@ impl DeviceHardware {
     pub(crate) fn signal(&self, slot: u16) -> Signalled {
         match self {
             Self::Function(function) => function.signal(slot),
+            Self::Virtual(on_bus) => on_bus.function.signal(slot),
             Self::Platform(device) => device.signal(slot),
+        }
+    }
+
+    /// Its driver is about to be asked to let it go.
+    fn begin_removal(&self, removal: Removal) {
+        match (self, removal) {
+            (_, Removal::Surprise) => self.unplug(),
+            (Self::Virtual(on_bus), Removal::Orderly) => on_bus.eject(),
+            (Self::Function(_) | Self::Platform(_), Removal::Orderly) => {}
         }
     }
 
     fn unplug(&self) {
         match self {
             Self::Function(function) => function.unplug(),
+            Self::Virtual(on_bus) => on_bus.unplug(),
             Self::Platform(device) => device.unplug(),
         }
     }
@@ -43,7 +56,17 @@ impl DeviceHardware {
     fn plug(&self) {
         match self {
             Self::Function(function) => function.plug(),
+            Self::Virtual(on_bus) => on_bus.plug(),
             Self::Platform(device) => device.plug(),
+        }
+    }
+
+    /// `None` if it is no PCI function.
+    fn pci_store(&self) -> Option<StoreConfig> {
+        match self {
+            Self::Function(function) => Some(function.store()),
+            Self::Virtual(on_bus) => Some(on_bus.function.store()),
+            Self::Platform(_) => None,
         }
     }
 }
@@ -242,8 +265,8 @@ impl Device {
         }
         if removal == Removal::Surprise {
             system.surprises.fetch_add(1, Ordering::SeqCst);
-            self.config.hardware.unplug();
         }
+        self.config.hardware.begin_removal(removal);
         for (vector, handle) in self.vectors().iter().zip(handles) {
             vector.record.begin_operation();
             let irq = handle.irq();
@@ -313,11 +336,13 @@ impl Device {
     pub(crate) fn useful_minimum(&self) -> u16 {
         match &self.config.hardware {
             DeviceHardware::Platform(device) => device.config().slots,
-            DeviceHardware::Function(function) => match function.store() {
-                StoreConfig::Msix { vectors, .. } => vectors.min(2),
-                StoreConfig::Msi { .. } => 1,
-                StoreConfig::None => 0,
-            },
+            DeviceHardware::Function(_) | DeviceHardware::Virtual(_) => {
+                match self.config.hardware.pci_store() {
+                    Some(StoreConfig::Msix { vectors, .. }) => vectors.min(2),
+                    Some(StoreConfig::Msi { .. }) => 1,
+                    Some(StoreConfig::None) | None => 0,
+                }
+            }
         }
     }
 
@@ -335,17 +360,15 @@ impl Device {
     }
 
     pub(crate) fn kind(&self) -> DeviceKind {
-        match (&self.config.hardware, &self.config.probe) {
-            (DeviceHardware::Platform(_), _) | (_, Probe::Platform { .. }) => DeviceKind::Platform,
-            (DeviceHardware::Function(function), _) => match function.store() {
-                StoreConfig::Msix { .. } => DeviceKind::PciMsix,
-                StoreConfig::Msi { .. } | StoreConfig::None => DeviceKind::PciMsi,
-            },
+        match self.config.hardware.pci_store() {
+            None => DeviceKind::Platform,
+            Some(StoreConfig::Msix { .. }) => DeviceKind::PciMsix,
+            Some(StoreConfig::Msi { .. } | StoreConfig::None) => DeviceKind::PciMsi,
         }
     }
 
     pub(crate) fn is_pci(&self) -> bool {
-        matches!(self.config.hardware, DeviceHardware::Function(_))
+        self.config.hardware.pci_store().is_some()
     }
 
     pub(crate) fn isolation(&self) -> Option<msi_types::Isolation> {

@@ -43,6 +43,7 @@ fn embedded_machines_use_all_controllers() {
         ("lagoon", vec!["direct-lpi"]),
         ("estuary", vec!["its", "mbi"]),
         ("cove", vec!["v2m"]),
+        ("hyperv", vec!["hyperv-vpci"]),
     ] {
         let report = deliver_with(&embedded(name), &BuildOptions::default(), 60);
         assert_delivered(&report, 60);
@@ -288,7 +289,7 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_spurious_or_at_a_wrong_cpu(
-        name in prop::sample::select(vec!["harbour", "lagoon", "estuary", "cove"]),
+        name in prop::sample::select(vec!["harbour", "lagoon", "estuary", "cove", "hyperv"]),
         seed in any::<u64>(),
         cpus in 1..=8u16,
         threads in any::<bool>(),

@@ -6,7 +6,7 @@ use doorbell_machine::{
 };
 use std::num::NonZeroU32;
 
-const MACHINES: [&str; 5] = ["harbour", "lagoon", "estuary", "cove", "marina"];
+const MACHINES: [&str; 6] = ["harbour", "lagoon", "estuary", "cove", "hyperv", "marina"];
 
 fn machine(name: &str, fault: Fault) -> doorbell_machine::Machine {
     let description = embedded::machine(name).unwrap().firmware.describe().unwrap();

@@ -1,0 +1,143 @@
+//! Hyper-V's virtual PCI bus, on a machine that is a guest of a hypervisor which offers one.
+//!
+//! VMBus offers virtual buses; firmware does not describe them. So the bus is entered into the
+//! machine's own description, as a controller that takes messages.
+
+use super::controller_choice::{HYPERV_VPCI, is_virtual_bus};
+use super::populate::{self, Candidates, Functions};
+use super::{AddressPlan, BuildOptions, Population, Refusal};
+use crate::migration::Migration;
+use crate::model::GicModel;
+use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
+use doorbell_hardware::hyperv::{HostMigration, HypervHost, MESSAGE_ADDRESS};
+use doorbell_hardware::pci::{HostBridge, Translator, Windows};
+use gic_firmware::{BusRange, Controller, ControllerIndex, ControllerKind, Description, Region};
+use hyperv_vpci::host::Injection;
+use msi_types::{DeviceId, RequesterId};
+use std::sync::Arc;
+
+/// Firmware's name of such a machine: OpenVMM's devicetree says it.
+const OPENVMM: &str = "microsoft,openvmm";
+/// The bus's name.
+pub(crate) const NAME: &str = "vpci";
+/// The bus's number in the kernel.
+const BUSES: BusRange = BusRange { first: 0, last: 0 };
+/// Devices are dealt with in groups of this many slots.
+const GROUP: u8 = 10;
+/// Slots that usually have functions.
+const SLOTS: u8 = 3 * GROUP;
+const ECAM: u64 = 1 << 20;
+const MEMORY: u64 = 64 << 20;
+const PAGE: u64 = 0x1000;
+
+/// A virtual bus, planned.
+pub(super) struct VirtualBusPlan {
+    controller: ControllerIndex,
+    windows: Windows,
+    functions: Functions,
+}
+
+/// A virtual bus whose host's end takes messages.
+pub(super) struct ListeningBus {
+    plan: VirtualBusPlan,
+    host: Arc<HypervHost>,
+}
+
+/// The hypervisor's side of a virtual bus, and its functions.
+pub(crate) struct VirtualBusHardware {
+    /// The bus's place in [`Description::controllers`].
+    pub(crate) controller: ControllerIndex,
+    pub(crate) bridge: Arc<HostBridge>,
+    pub(crate) host: Arc<HypervHost>,
+}
+
+/// Enters the bus into the description of a machine that has one.
+pub(super) fn enter(description: &mut Description) {
+    if description.compatible.iter().any(|name| name == OPENVMM) {
+        let kind = ControllerKind::Other(HYPERV_VPCI.to_owned());
+        let registers = Region::new(MESSAGE_ADDRESS, PAGE);
+        description.controllers.push(Controller::new(NAME, kind, registers));
+    }
+}
+
+/// Plans the bus and its functions, if there is one and it takes part.
+pub(super) fn plan(
+    description: &Description,
+    options: &BuildOptions,
+    space: &mut AddressPlan,
+) -> Result<Option<VirtualBusPlan>, Refusal> {
+    let mut controllers = description.indexed_controllers();
+    let bus = controllers.find(|(_, controller)| is_virtual_bus(&controller.kind));
+    let Some((controller, described)) = bus.filter(|(_, bus)| options.controller.serves(bus))
+    else {
+        return Ok(None);
+    };
+    if let Some(messages) = &described.registers {
+        space.claim("the virtual bus's messages", messages.value)?;
+    }
+    let functions = functions(options, space);
+    let ecam = space.invent("an ECAM window", "vpci ECAM", ECAM)?;
+    let memory = space.invent("a PCI memory window", "vpci memory", MEMORY)?;
+    let windows = Windows { ecam, memory, buses: BUSES };
+    Ok(Some(VirtualBusPlan { controller, windows, functions }))
+}
+
+fn functions(options: &BuildOptions, space: &mut AddressPlan) -> Functions {
+    let mut candidates = Candidates::new();
+    for device in 0..SLOTS {
+        let of_device = (0..8)
+            .map(|function| (RequesterId::pci(BUSES.first, device, function), MESSAGE_ADDRESS));
+        candidates.entry((device / GROUP).into()).or_default().extend(of_device);
+    }
+    match &options.population {
+        Population::Usual => Functions::usual(&candidates, BUSES.first),
+        Population::Chosen(chosen) => {
+            let (functions, left_out) =
+                populate::place(chosen.functions.iter(), &candidates, BUSES.first);
+            if left_out != 0 {
+                space.note(format!("{NAME}: {left_out} chosen functions found no place"));
+            }
+            functions
+        }
+    }
+}
+
+impl VirtualBusPlan {
+    /// The host's end, with the planned functions, listens for their messages.
+    pub(super) fn listen(
+        self,
+        model: &Arc<GicModel>,
+        migration: Migration,
+        doorbells: &mut Doorbells,
+    ) -> Result<ListeningBus, Refusal> {
+        let cpus = u16::try_from(model.config().cpus.len()).unwrap_or(u16::MAX);
+        let functions: Vec<_> = self.functions.requesters().collect();
+        let migration = match migration {
+            Migration::Never => HostMigration::Never,
+            Migration::AtRandom { .. } => HostMigration::InFlight,
+        };
+        let injection = Injection::Spi(Arc::clone(model) as _);
+        let host = HypervHost::new(injection, cpus, &functions, migration);
+        let host = host.map_err(Refusal::VirtualBus)?;
+        doorbells.listen(MESSAGE_ADDRESS, Arc::clone(&host) as _);
+        Ok(ListeningBus { plan: self, host })
+    }
+}
+
+impl ListeningBus {
+    /// Builds the functions and lets them answer on `bus`.
+    pub(super) fn build(
+        self,
+        doorbells: &Arc<Doorbells>,
+        bus: &mut Bus,
+    ) -> Result<VirtualBusHardware, Overlap> {
+        let VirtualBusPlan { controller, windows, functions } = self.plan;
+        let identity = |requester: RequesterId| Some(DeviceId::new(requester.get()));
+        let upstream = Arc::new(Translator::new(Arc::clone(doorbells), identity)) as _;
+        let root = functions.build(BUSES.first, &upstream);
+        let bridge = Arc::new(HostBridge::new(windows, root));
+        bus.attach("vpci ECAM", windows.ecam, bridge.ecam())?;
+        bus.attach("vpci memory", windows.memory, bridge.memory())?;
+        Ok(VirtualBusHardware { controller, bridge, host: self.host })
+    }
+}

@@ -1,0 +1,139 @@
+//! A virtual PCI bus with both ends at work, and its functions, which come and go as the host says.
+
+use crate::machine::VirtualBusHardware;
+use doorbell_hardware::hyperv::HypervHost;
+use doorbell_hardware::lock::lock;
+use doorbell_hardware::pci::Function;
+use doorbell_hardware::platform::MachinePlatform;
+use gic_firmware::ControllerIndex;
+use hyperv_vpci::guest::{Bus, BusEvent, SpiDomain, Vectors};
+use hyperv_vpci::protocol::Slot;
+use msi_types::{MsiParent, RequesterId, WiredParent};
+use std::sync::{Arc, Mutex};
+
+/// Both ends of a bus.
+pub(crate) struct VirtualBus {
+    /// The bus's place in [`Description::controllers`](gic_firmware::Description::controllers).
+    pub(crate) controller: ControllerIndex,
+    host: Arc<HypervHost>,
+    guest: Arc<Bus>,
+    /// The first failure of either end.
+    failure: Mutex<Option<String>>,
+}
+
+impl VirtualBus {
+    /// The guest's driver opens the bus: its vectors are SPIs of `wired`.
+    ///
+    /// # Errors
+    /// The driver's reason.
+    pub(crate) fn open(
+        hardware: &VirtualBusHardware,
+        platform: &Arc<MachinePlatform>,
+        wired: Arc<dyn WiredParent>,
+    ) -> Result<Arc<Self>, String> {
+        let domain = SpiDomain::new(wired, Arc::clone(platform) as _);
+        let domain = Arc::new(domain.map_err(|error| error.to_string())?);
+        let host = Arc::clone(&hardware.host);
+        let guest = host.open(platform, Vectors::Spis(domain))?;
+        while guest.next_event().is_some() {}
+        let controller = hardware.controller;
+        Ok(Arc::new(Self { controller, host, guest, failure: Mutex::default() }))
+    }
+
+    /// The parent of its functions' interrupts.
+    pub(crate) fn parent(&self) -> Arc<dyn MsiParent> {
+        Arc::clone(&self.guest) as _
+    }
+
+    /// Returns the number of migrations of the host's end between a request and its answer.
+    pub(crate) fn migrated_in_flight(&self) -> u64 {
+        self.host.migrated_in_flight().unwrap_or(0)
+    }
+
+    /// The first failure of either end, or a fault of the host's that the guest noticed.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let faults = self.guest.faults();
+        let noticed = (faults != hyperv_vpci::guest::Faults::default())
+            .then(|| format!("the guest noticed faults of its host: {faults:?}"));
+        lock(&self.failure).clone().or(self.host.migrated_in_flight().err()).or(noticed)
+    }
+
+    fn note(&self, result: Result<(), String>) {
+        if let Err(reason) = result {
+            lock(&self.failure).get_or_insert(reason);
+        }
+    }
+
+    /// The guest hears of `event` next.
+    fn hear(&self, event: BusEvent) -> Result<(), String> {
+        self.guest.poll().map_err(|error| error.to_string())?;
+        match self.guest.next_event() {
+            Some(heard) if heard == event => Ok(()),
+            other => Err(format!("the guest heard {other:?} instead of {event:?}")),
+        }
+    }
+}
+
+/// A function on a virtual bus.
+pub(crate) struct VirtualFunction {
+    pub(crate) function: Arc<Function>,
+    bus: Arc<VirtualBus>,
+    requester: RequesterId,
+    presence: Mutex<Presence>,
+}
+
+/// What the host says of a function.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Offered,
+    /// The guest was asked to let it go.
+    Ejecting,
+    Gone,
+}
+
+impl VirtualFunction {
+    pub(crate) fn new(function: Arc<Function>, bus: &Arc<VirtualBus>) -> Self {
+        let (bus, requester) = (Arc::clone(bus), function.requester());
+        Self { function, bus, requester, presence: Mutex::new(Presence::Offered) }
+    }
+
+    const fn slot(&self) -> Slot {
+        Slot::of(self.requester)
+    }
+
+    /// The host asks for the function, which works until its driver lets it go.
+    pub(super) fn eject(&self) {
+        let asked = self.bus.host.eject(self.requester);
+        self.bus.note(asked.and_then(|()| self.bus.hear(BusEvent::EjectRequested(self.slot()))));
+        *lock(&self.presence) = Presence::Ejecting;
+    }
+
+    /// The function goes: its driver let it go as it was asked, or else it is pulled out.
+    pub(super) fn unplug(&self) {
+        self.function.unplug();
+        let presence = std::mem::replace(&mut *lock(&self.presence), Presence::Gone);
+        self.bus.note(match presence {
+            Presence::Gone => Ok(()),
+            Presence::Ejecting => self.let_go(),
+            Presence::Offered => {
+                let removed = self.bus.host.remove(self.requester);
+                removed.and_then(|()| self.bus.hear(BusEvent::Gone(self.slot())))
+            }
+        });
+    }
+
+    fn let_go(&self) -> Result<(), String> {
+        let completed = self.bus.guest.eject_complete(self.slot());
+        completed.map_err(|error| error.to_string())?;
+        self.bus.host.forget(self.requester)?;
+        self.bus.guest.poll().map_err(|error| error.to_string())
+    }
+
+    /// A function is inserted, and the guest takes it in.
+    pub(super) fn plug(&self) {
+        self.function.plug();
+        let offered = self.bus.host.offer(self.requester);
+        self.bus.note(offered.and_then(|()| self.bus.hear(BusEvent::Arrived(self.slot()))));
+        *lock(&self.presence) = Presence::Offered;
+    }
+}

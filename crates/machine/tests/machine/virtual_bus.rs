@@ -1,0 +1,91 @@
+//! A guest of Hyper-V: both ends of a virtual PCI bus, over the SPIs of the machine's GIC.
+
+use super::{assert_delivered, migration};
+use doorbell_hardware::pci::StoreConfig;
+use doorbell_machine::{
+    BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, CpuHotplug, DeviceHotplug,
+    Disturbances, FunctionPlacement, Machine, Migration, Moves, Population, Report, RunOptions,
+    TraceEvent, build, embedded, run, simulate,
+};
+
+fn machine(options: &BuildOptions) -> Machine {
+    let description = embedded::machine("hyperv").unwrap().firmware.describe().unwrap();
+    build(&description, options).unwrap()
+}
+
+fn migrating() -> BuildOptions {
+    BuildOptions { migration: migration(true, 1), ..BuildOptions::default() }
+}
+
+/// Devices alone come and go.
+fn options(messages: u32) -> RunOptions {
+    let disturbances = Disturbances {
+        moves: Moves::None,
+        cpus: CpuHotplug::AlwaysOn,
+        devices: DeviceHotplug::Readded,
+    };
+    RunOptions { messages, disturbances, ..RunOptions::default() }
+}
+
+fn hwirqs(report: &Report) -> Vec<u32> {
+    let vectors = report.devices.iter().flat_map(|device| &device.vectors);
+    let mut all: Vec<u32> = vectors.map(|vector| vector.hwirq.get()).collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn spis_from_64_upwards_are_delivered() {
+    let run_options = RunOptions { messages: 50, ..RunOptions::default() };
+    let report = run(machine(&BuildOptions::default()), &run_options, &mut |_| {}).unwrap();
+    assert_delivered(&report, 50);
+    let all = hwirqs(&report);
+    assert_eq!(all[0], 64);
+    assert!(all.windows(2).all(|pair| pair[0] < pair[1]), "{all:?}");
+}
+
+#[test]
+fn spis_above_255_are_delivered() {
+    let store = StoreConfig::Msix { vectors: 64, table_bar: 0, pba_bar: 2 };
+    let function = ChosenFunction { place: FunctionPlacement::Root, store };
+    let chosen = ChosenDevices { functions: vec![function; 5], devices: Vec::new() };
+    let population = Population::Chosen(chosen);
+    let machine = machine(&BuildOptions { population, ..BuildOptions::default() });
+    let run_options = RunOptions { messages: 10, ..RunOptions::default() };
+    let report = run(machine, &run_options, &mut |_| {}).unwrap();
+    assert_delivered(&report, 10);
+    assert_eq!(hwirqs(&report).last(), Some(&(64 + 5 * 64 - 1)));
+}
+
+#[test]
+fn functions_are_ejected_and_pulled_out_under_load() {
+    let simulation = simulate(machine(&BuildOptions::default()), &options(200)).unwrap();
+    assert_delivered(&simulation.report, 200);
+    let readded =
+        simulation.trace.iter().filter(|event| matches!(event, TraceEvent::Readded { .. }));
+    assert!(readded.count() > 10, "{:?}", simulation.report.totals);
+    let report = run(machine(&BuildOptions::default()), &options(1000), &mut |_| {}).unwrap();
+    assert_delivered(&report, 1000);
+    assert!(report.totals.readded > 10, "{:?}", report.totals);
+}
+
+#[test]
+fn the_host_migrates_with_requests_in_flight() {
+    let simulation = simulate(machine(&migrating()), &options(50)).unwrap();
+    assert_delivered(&simulation.report, 50);
+    assert!(simulation.report.totals.migrated_in_flight > 10, "{:?}", simulation.report.totals);
+    let report = run(machine(&migrating()), &options(500), &mut |_| {}).unwrap();
+    assert_delivered(&report, 500);
+    assert!(report.totals.migrated_in_flight > 10, "{:?}", report.totals);
+    let stays = BuildOptions { migration: Migration::Never, ..BuildOptions::default() };
+    let report = run(machine(&stays), &options(10), &mut |_| {}).unwrap();
+    assert_eq!(report.totals.migrated_in_flight, 0);
+}
+
+#[test]
+fn a_virtual_bus_can_be_left_out() {
+    let description = embedded::machine("hyperv").unwrap().firmware.describe().unwrap();
+    let options = BuildOptions { controller: ControllerChoice::Its, ..BuildOptions::default() };
+    let refusal = build(&description, &options).unwrap_err().to_string();
+    assert!(refusal.ends_with("no enabled ITS; what it has is vpci (hyperv-vpci)"), "{refusal}");
+}
