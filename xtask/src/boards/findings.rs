@@ -88,6 +88,7 @@ fn list(workspace: &Workspace, command: &Path, tree: Tree) -> Result<String> {
     let output =
         process::output(judge.args(["lint", "--json"]).arg(&folder).stderr(Stdio::piped()))?;
     let taken = start.elapsed();
+    println!("{}: {} trees linted in {:.1} s", tree.name(), files.len(), taken.as_secs_f32());
     ensure!(taken < PATIENCE, "took {:.1} s", taken.as_secs_f32());
     let findings: Value = serde_json::from_slice(&output.stdout).context("not JSON")?;
     let mut counts: BTreeMap<[String; 3], usize> = BTreeMap::new();
