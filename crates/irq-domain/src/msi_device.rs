@@ -338,7 +338,7 @@ pub(crate) struct Domain {
 struct DomainState {
     /// The domain was torn down.
     gone: bool,
-    power: Power,
+    enable: StoreEnable,
     /// By their first slot.
     allocations: SortedMap<u16, Allocation>,
     /// By slot, sparse.
@@ -347,7 +347,7 @@ struct DomainState {
 
 /// May the store send?
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-enum Power {
+enum StoreEnable {
     #[default]
     Off,
     On,

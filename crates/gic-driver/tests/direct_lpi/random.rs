@@ -3,7 +3,7 @@
 
 use super::board::Board;
 use super::endpoint::{Endpoint, Kind, attach};
-use super::resends::Recorder;
+use super::resends::RecordedResends;
 use gic_driver::direct_lpi::{DirectLpi, ResendReason};
 use msi_types::{Cpu, MsiParent, Pending};
 use proptest::prelude::*;
@@ -135,7 +135,7 @@ struct RandomMachine {
     devices: Vec<(Endpoint, Vec<u32>)>,
     vectors: BTreeMap<u32, HwIrq>,
     on: [bool; CPUS as usize],
-    resends: Arc<Recorder>,
+    resends: Arc<RecordedResends>,
 }
 
 impl RandomMachine {
@@ -147,7 +147,7 @@ impl RandomMachine {
             board.world().rd(cpu).disables = ces;
             board.world().rd(cpu).coherent = coherent;
         }
-        let resends = Arc::new(Recorder::default());
+        let resends = Arc::new(RecordedResends::default());
         let direct = board.direct_lpi().unwrap().with_observer(Arc::clone(&resends) as _);
         let (devices, vectors) = (Vec::new(), BTreeMap::new());
         Self { board, direct, devices, vectors, on: [true; CPUS as usize], resends }

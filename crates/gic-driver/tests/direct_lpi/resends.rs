@@ -10,19 +10,19 @@ use std::sync::{Arc, Mutex};
 
 /// Each resend that began, in order; each has to end before the next of the same LPI.
 #[derive(Debug, Default)]
-pub(crate) struct Recorder {
+pub(crate) struct RecordedResends {
     told: Mutex<Vec<Resend>>,
     under_way: Mutex<Vec<Resend>>,
 }
 
-impl Recorder {
+impl RecordedResends {
     pub(crate) fn take(&self) -> Vec<Resend> {
         assert_eq!(*self.under_way.lock().unwrap(), []);
         std::mem::take(&mut *self.told.lock().unwrap())
     }
 }
 
-impl ResendObserver for Recorder {
+impl ResendObserver for RecordedResends {
     fn resending(&self, resend: Resend) {
         self.told.lock().unwrap().push(resend);
         self.under_way.lock().unwrap().push(resend);
@@ -35,8 +35,8 @@ impl ResendObserver for Recorder {
     }
 }
 
-fn observed(board: &Board) -> (DirectLpi<Board>, Arc<Recorder>) {
-    let recorder = Arc::new(Recorder::default());
+fn observed(board: &Board) -> (DirectLpi<Board>, Arc<RecordedResends>) {
+    let recorder = Arc::new(RecordedResends::default());
     (board.direct_lpi().unwrap().with_observer(Arc::clone(&recorder) as _), recorder)
 }
 

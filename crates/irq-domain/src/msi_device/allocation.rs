@@ -2,7 +2,7 @@
 
 use super::counts::Counts;
 use super::source::SlotSource;
-use super::{Allocation, DeviceVector, Domain, DomainState, MsiVector, Power};
+use super::{Allocation, DeviceVector, Domain, DomainState, MsiVector, StoreEnable};
 use crate::control::HandlerPhase;
 use crate::cpu_choice::{first_of, first_reachable};
 use crate::cpu_lists::Candidates;
@@ -83,11 +83,11 @@ impl Domain {
             try_collect(transaction.vectors.iter().map(|(slot, entry)| entry.info(slot)))?;
         state.allocations.reserve_many(transaction.allocations.len())?;
         state.vectors.reserve_many(transaction.vectors.len())?;
-        self.write(&transaction.vectors, shape, state.power).inspect_err(|_| {
+        self.write(&transaction.vectors, shape, state.enable).inspect_err(|_| {
             // The first error is the one to report.
-            let _ = self.quieten(transaction.vectors.iter().map(|(slot, _)| slot), state.power);
+            let _ = self.quieten(transaction.vectors.iter().map(|(slot, _)| slot), state.enable);
         })?;
-        state.power = Power::On;
+        state.enable = StoreEnable::On;
         transaction.commit(state);
         Ok(granted)
     }
@@ -115,9 +115,9 @@ impl Domain {
         if state.gone {
             return Err(MsiDeviceError::Gone);
         }
-        match state.power {
-            Power::Off => Ok(()),
-            Power::On => Ok(self.require(Capability::LateAllocation)?),
+        match state.enable {
+            StoreEnable::Off => Ok(()),
+            StoreEnable::On => Ok(self.require(Capability::LateAllocation)?),
         }
     }
 
@@ -131,7 +131,7 @@ impl Domain {
         &self,
         vectors: &SortedMap<u16, DeviceVector>,
         shape: Shape,
-        power: Power,
+        enable: StoreEnable,
     ) -> Result<(), MsiDeviceError> {
         if shape == Shape::AlignedGroup {
             let count = u16::try_from(vectors.len()).ok().and_then(NonZeroU16::new);
@@ -153,7 +153,7 @@ impl Domain {
                 }
             }
         })?;
-        if power == Power::Off {
+        if enable == StoreEnable::Off {
             self.store.set_enabled(true)?;
         }
         Ok(())
@@ -164,12 +164,12 @@ impl Domain {
     pub(super) fn quieten(
         &self,
         mut slots: impl Iterator<Item = u16>,
-        power: Power,
+        enable: StoreEnable,
     ) -> Result<(), StoreError> {
         let cleared = self.store.update(&mut |open: &mut dyn Slots| {
             slots.by_ref().for_each(|slot| open.clear(slot));
         });
-        let off = if power == Power::Off { self.store.set_enabled(false) } else { Ok(()) };
+        let off = if enable == StoreEnable::Off { self.store.set_enabled(false) } else { Ok(()) };
         off.and(cleared)
     }
 

@@ -1,6 +1,6 @@
 //! The one algorithm of affinity changes, for every controller and every endpoint.
 
-use super::{Allocation, Domain, DomainState, Power};
+use super::{Allocation, Domain, DomainState, StoreEnable};
 use crate::descriptor::Descriptor;
 use crate::error::MoveError;
 use crate::host::Host;
@@ -100,7 +100,7 @@ impl Domain {
         if entry.deassert.is_some() {
             return Err(MsiError::WouldTear.into());
         }
-        if state.power == Power::On && !self.can_replace(entry.message, message) {
+        if state.enable == StoreEnable::On && !self.can_replace(entry.message, message) {
             return Err(MsiError::WouldTear.into());
         }
         let masks_itself = self.endpoint_mask().is_some();

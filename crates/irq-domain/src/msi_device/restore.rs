@@ -1,6 +1,6 @@
 //! A device's messages, masks and enable after it lost them.
 
-use super::{Domain, DomainState, Power};
+use super::{Domain, DomainState, StoreEnable};
 use crate::descriptors::Descriptors;
 use crate::error::MsiDeviceError;
 use msi_types::Shape;
@@ -10,7 +10,7 @@ impl Domain {
     pub(super) fn restore(&self, descriptors: &Descriptors) -> Result<(), MsiDeviceError> {
         let state = self.state.lock(descriptors.host());
         self.store.forget();
-        if state.power == Power::Off {
+        if state.enable == StoreEnable::Off {
             return Ok(());
         }
         // An enable or disable meanwhile leaves the endpoint's mask to the end of this.
@@ -20,7 +20,7 @@ impl Domain {
                 entry.descriptor.control.lock(descriptors.host()).begin_rewrite();
             }
         }
-        let written = self.write(&state.vectors, shape(&state), Power::Off);
+        let written = self.write(&state.vectors, shape(&state), StoreEnable::Off);
         if masks_itself {
             for entry in state.vectors.values() {
                 entry.descriptor.end_rewrite(descriptors.runtime());

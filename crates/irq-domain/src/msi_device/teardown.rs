@@ -1,6 +1,6 @@
 //! Everything back, in the order that lets no message slip through.
 
-use super::{DeviceVector, Domain, Power};
+use super::{DeviceVector, Domain, StoreEnable};
 use crate::control::HandlerPhase;
 use crate::descriptors::Descriptors;
 use crate::error::MsiDeviceError;
@@ -14,21 +14,21 @@ impl Domain {
         this: &Shared<Self>,
         descriptors: &Descriptors,
     ) -> Result<(), StoreError> {
-        let (allocations, vectors, power) = {
+        let (allocations, vectors, enable) = {
             let mut state = this.state.lock(descriptors.host());
             if core::mem::replace(&mut state.gone, true) {
                 return Ok(());
             }
             let allocations = core::mem::take(&mut state.allocations);
             let vectors = core::mem::take(&mut state.vectors);
-            (allocations, vectors, core::mem::replace(&mut state.power, Power::Off))
+            (allocations, vectors, core::mem::replace(&mut state.enable, StoreEnable::Off))
         };
         for entry in vectors.values() {
             descriptors.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
         }
-        let quiet = match power {
-            Power::Off => Ok(()),
-            Power::On => this.quieten(vectors.iter().map(|(slot, _)| slot), Power::Off),
+        let quiet = match enable {
+            StoreEnable::Off => Ok(()),
+            StoreEnable::On => this.quieten(vectors.iter().map(|(slot, _)| slot), StoreEnable::Off),
         };
         for entry in vectors.values() {
             descriptors.free_handler(&entry.descriptor);
@@ -70,9 +70,9 @@ impl Domain {
         let entry = state.vectors.remove(slot).ok_or(missing)?;
         descriptors.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
         if state.vectors.is_empty() {
-            state.power = Power::Off;
+            state.enable = StoreEnable::Off;
         }
-        let quiet = self.quieten(core::iter::once(slot), state.power);
+        let quiet = self.quieten(core::iter::once(slot), state.enable);
         Ok((entry, quiet))
     }
 }

@@ -102,12 +102,12 @@ pub struct MsixStore {
     parts: MsixParts,
     /// Vector Control of each entry but for the mask bit: its other bits are not ours.
     controls: Vec<AtomicU32>,
-    power: TaskLock<Power>,
+    enable: TaskLock<MsixEnable>,
 }
 
 /// State of Message Control.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Power {
+enum MsixEnable {
     /// Disabled; the table was not touched yet.
     Untouched,
     /// Disabled.
@@ -125,17 +125,17 @@ impl MsixStore {
         check_region(table, parts.capability.table_length(), &*parts.table)?;
         check_region(pending, parts.capability.pending_length(), &*parts.pending)?;
         let controls = try_collect((0..slots).map(|_| AtomicU32::new(0)))?;
-        let store = Self { parts, controls, power: TaskLock::new(Power::Untouched) };
-        store.set_control(Power::Untouched);
+        let store = Self { parts, controls, enable: TaskLock::new(MsixEnable::Untouched) };
+        store.set_control(MsixEnable::Untouched);
         Ok(store)
     }
 
     /// Opens the table for writing: enabled, at first held back by the function mask.
-    fn open(&self, power: &mut Power) {
-        let untouched = *power == Power::Untouched;
-        if *power != Power::On {
-            *power = Power::Held;
-            self.set_control(*power);
+    fn open(&self, enable: &mut MsixEnable) {
+        let untouched = *enable == MsixEnable::Untouched;
+        if *enable != MsixEnable::On {
+            *enable = MsixEnable::Held;
+            self.set_control(*enable);
         }
         if untouched {
             self.mask_all();
@@ -158,11 +158,11 @@ impl MsixStore {
         }
     }
 
-    fn set_control(&self, power: Power) {
+    fn set_control(&self, enable: MsixEnable) {
         let (config, register) = (&self.parts.config, self.parts.capability.offset + CONTROL);
         let control = Control::from(config.read16(register))
-            .with_enable(matches!(power, Power::Held | Power::On))
-            .with_function_mask(power == Power::Held);
+            .with_enable(matches!(enable, MsixEnable::Held | MsixEnable::On))
+            .with_function_mask(enable == MsixEnable::Held);
         config.write16(register, control.into());
     }
 
@@ -232,28 +232,28 @@ impl MessageStore for MsixStore {
     }
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
-        let mut power = self.power.lock(&*self.parts.host);
-        self.open(&mut power);
-        let mut update = Update { store: self, power: *power, failure: None };
+        let mut enable = self.enable.lock(&*self.parts.host);
+        self.open(&mut enable);
+        let mut update = Update { store: self, enable: *enable, failure: None };
         change(&mut update);
         update.failure.map_or(Ok(()), Err)
     }
 
     fn forget(&self) {
-        *self.power.lock(&*self.parts.host) = Power::Untouched;
+        *self.enable.lock(&*self.parts.host) = MsixEnable::Untouched;
     }
 
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
-        let mut power = self.power.lock(&*self.parts.host);
+        let mut enable = self.enable.lock(&*self.parts.host);
         if enabled {
-            self.open(&mut power);
+            self.open(&mut enable);
         }
-        *power = match (enabled, *power) {
-            (true, _) => Power::On,
-            (false, Power::Untouched) => Power::Untouched,
-            (false, _) => Power::Off,
+        *enable = match (enabled, *enable) {
+            (true, _) => MsixEnable::On,
+            (false, MsixEnable::Untouched) => MsixEnable::Untouched,
+            (false, _) => MsixEnable::Off,
         };
-        self.set_control(*power);
+        self.set_control(*enable);
         self.check_control(enabled)
     }
 
@@ -295,7 +295,7 @@ impl fmt::Debug for MsixStore {
 /// An open update.
 struct Update<'a> {
     store: &'a MsixStore,
-    power: Power,
+    enable: MsixEnable,
     failure: Option<StoreError>,
 }
 
@@ -323,7 +323,7 @@ impl Update<'_> {
         if slot >= store.slots() {
             return Err("the table has no such entry");
         }
-        if self.power == Power::On && !store.is_masked(slot) {
+        if self.enable == MsixEnable::On && !store.is_masked(slot) {
             return Err("an entry is rewritten only while it is masked");
         }
         let old = store.message(slot);
