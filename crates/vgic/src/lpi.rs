@@ -143,7 +143,7 @@ pub(crate) use injection::Injection;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use mappings::MappedEvent;
 pub(crate) use pending_lpis::PendingLpis;
-pub(crate) use saved::{Room, SavedLpi};
+pub(crate) use saved::{ReservedLevels, Room, SavedLpi};
 use shared::Shared;
 pub(crate) use tables::LpiTables;
 

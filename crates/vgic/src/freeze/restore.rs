@@ -379,8 +379,11 @@ impl Check<'_> {
                 .try_for_each(|(vcpu, cpu)| cpu.reserve(vcpu, self.gic, control))?;
             let tables = |vcpu| plan.cpus.get(vcpu as usize)?.tables(self.gic);
             let vcpu = |affinity| vcpu_at(self.gic, affinity);
+            let mut levels = control.no_levels()?;
             let mut all = self.gic.its.iter().zip(&plan.its);
-            all.try_for_each(|(its, planned)| its.reserve(planned.saved, control, vcpu, tables))
+            all.try_for_each(|(its, planned)| {
+                its.reserve(planned.saved, control, vcpu, tables, &mut levels)
+            })
         })
     }
 }

@@ -6,7 +6,7 @@ use super::{Its, ItsRegisters};
 use crate::config::Coherence;
 use crate::heap::{OutOfMemory, checked, gathered, push};
 use crate::lock::MutexGuard;
-use crate::lpi::{Control, ItsIndex, LpiTables, MappedDevice, NoRoom, SavedLpi};
+use crate::lpi::{Control, ItsIndex, LpiTables, MappedDevice, NoRoom, ReservedLevels, SavedLpi};
 use crate::saved_state::{CollectionState, DeviceState, EventState, ItsState, Problem};
 use alloc::vec::Vec;
 use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter};
@@ -209,12 +209,13 @@ impl Its {
         control: &mut Control,
         vcpu: impl Fn(Affinity) -> u16,
         tables: impl Fn(u32) -> Option<LpiTables>,
+        levels: &mut ReservedLevels,
     ) -> Result<(), NoRoom> {
         let devices = saved.devices.iter().map(|device| device.device.get());
         control.reserve_its(self.index, saved.collections.len(), devices)?;
         for event in saved.devices.iter().flat_map(|device| &device.events) {
             let restored = restored(saved, event, &vcpu)?;
-            control.reserve_event(restored, tables(restored.target))?;
+            control.reserve_event(restored, tables(restored.target), levels)?;
         }
         Ok(())
     }

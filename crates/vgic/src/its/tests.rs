@@ -10,6 +10,7 @@ mod measure;
 mod queue;
 mod redistributors;
 mod reference;
+mod reservation;
 mod rig;
 mod stress;
 mod sweeps;

@@ -3,7 +3,7 @@
 
 use super::control::Control;
 use super::entries::{EntryIndex, Position};
-use super::entry::{Entry, Level};
+use super::entry::{Entry, LEVELS, Level};
 use super::entry_allocator::Owner;
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, Link, NODE_BITS, NODE_LINKS, depth};
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
@@ -12,7 +12,8 @@ use super::redistributor_lpis::LpiBlock;
 use super::shared::Location;
 use super::sweep::{OwnCursor, Settings};
 use super::tables::LpiTables;
-use crate::heap::OutOfMemory;
+use crate::heap::{OutOfMemory, boxed};
+use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
@@ -124,6 +125,21 @@ impl Control {
     }
 }
 
+/// By vCPU: one bit for each level of which every event has its ready bit.
+pub(crate) struct ReservedLevels(Box<[u64]>);
+
+const _: () = assert!(LEVELS <= 64, "a word has a bit for each level");
+
+impl ReservedLevels {
+    /// Adds a level of a vCPU. `false`: it is there already, or there is no such vCPU.
+    fn insert(&mut self, vcpu: u32, level: Level) -> bool {
+        let Some(levels) = self.0.get_mut(vcpu as usize) else { return false };
+        let before = *levels;
+        *levels |= 1 << level.index();
+        *levels != before
+    }
+}
+
 /// Taking the memory that a restore needs, while everything is as it was. Whether there is [`Room`]
 /// was asked before.
 impl Control {
@@ -156,14 +172,25 @@ impl Control {
         &mut self,
         saved: SavedLpi,
         tables: Option<LpiTables>,
+        reserved: &mut ReservedLevels,
     ) -> Result<(), OutOfMemory> {
         self.by_lpi.ensure(saved.lpi.index())?;
         let Some(level) = self.level_of(saved, tables) else { return Ok(()) };
+        if !reserved.insert(saved.target, level) {
+            return Ok(());
+        }
         let positions =
             (0..self.allocator.chunk_count() * CHUNK_ENTRIES).step_by(ENTRIES_PER_SUMMARY as usize);
-        positions
-            .map(Position::new)
-            .try_for_each(|position| self.shared.ensure_ready_bit(saved.target, level, position))
+        for position in positions.map(Position::new) {
+            self.count_work(1);
+            self.shared.ensure_ready_bit(saved.target, level, position)?;
+        }
+        Ok(())
+    }
+
+    /// The levels of which no event has its ready bits yet.
+    pub(crate) fn no_levels(&self) -> Result<ReservedLevels, OutOfMemory> {
+        Ok(ReservedLevels(boxed(self.redistributors.iter().map(|_| 0))?))
     }
 
     /// Of an LPI that is pending at a redistributor by itself.
