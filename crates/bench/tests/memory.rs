@@ -8,8 +8,9 @@ static HEAP: PeakAlloc = PeakAlloc;
 
 /// The one test of this program: others would allocate meanwhile.
 #[test]
-fn mapped_event_takes_at_most_32_bytes() {
+fn the_model_keeps_its_memory_budgets() {
     let memory = growth::memory(&|| HEAP.current_usage()).unwrap();
+    assert!(memory.idle <= 8 << 10, "a machine of one vCPU without LPIs: {memory:?}");
     assert!(memory.event >= 8.0, "an event has a word of its own: {memory:?}");
     assert!(memory.event <= 32.0, "{memory:?}");
 }

@@ -65,7 +65,10 @@ impl Vgic {
             extended_range: config.extended_spis > 0 || config.extended_ppis > 0,
         };
         let cpu = cpu(index);
-        let lpis = self.lpis.as_ref().and_then(|lpis| lpis.pending_lpis(cpu));
+        let lpis = match &self.lpis {
+            Some(lpis) => lpis.pending_lpis(cpu)?,
+            None => None,
+        };
         Vcpu::new(cpu, Arc::clone(self), CpuInterface::new(features), lpis)
     }
 }

@@ -136,6 +136,7 @@ use msi_types::Cpu;
 use sweep::Cause;
 
 pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, Priorities, PriorityView};
+use consumer::Consumer;
 pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use device_table::DeviceTable;
@@ -192,9 +193,14 @@ impl LpiCore {
 
     /// The half that `cpu`'s thread owns; `None` if it is given out already, or there is no such
     /// vCPU.
-    pub(crate) fn pending_lpis(self: &Arc<Self>, cpu: Cpu) -> Option<PendingLpis> {
-        let given = self.given_out.get(cpu.index())?.swap(1, Ordering::SeqCst);
-        (given == 0).then(|| PendingLpis::new(self.clone(), cpu))
+    pub(crate) fn pending_lpis(
+        self: &Arc<Self>,
+        cpu: Cpu,
+    ) -> Result<Option<PendingLpis>, OutOfMemory> {
+        let Some(given) = self.given_out.get(cpu.index()) else { return Ok(None) };
+        let consumer = Consumer::new(cpu.get())?;
+        let is_free = given.swap(1, Ordering::SeqCst) == 0;
+        Ok(is_free.then(|| PendingLpis::new(self.clone(), consumer)))
     }
 
     fn release_pending_lpis(&self, cpu: Cpu) {

@@ -97,9 +97,10 @@ pub(crate) struct Wired {
     /// `EnableGrp0` (bit 0) and `EnableGrp1` (bit 1), and `E1NWF` (bit 7).
     control: AtomicU32,
     shared: Box<[Interrupt]>,
-    /// The routes as the guest wrote them. Held while the interrupt's word takes the target, so
-    /// that two writers of one route cannot leave register and word apart.
-    routes: Mutex<Box<[u64]>>,
+    /// The affinities of the routes as the guest wrote them; the interrupt's word says whether any
+    /// PE may take it. Held while the word takes the target, so that two writers of one route
+    /// cannot leave register and word apart.
+    routes: Mutex<Box<[Affinity]>>,
     cpus: Box<[Private]>,
     wakeup: Arc<VcpuWakeup>,
     /// By writes to the distributor's registers.
@@ -113,14 +114,16 @@ impl Wired {
         let mut by_affinity =
             boxed(config.cpus.iter().enumerate().map(|(index, of)| (of.affinity, cpu(index))))?;
         by_affinity.sort_unstable();
+        let intids = config.wired_intids();
+        let shared = 0..intids.shared_end();
         let wired = Self {
-            intids: config.wired_intids(),
+            intids,
             security: config.security,
             one_of_n: config.one_of_n,
             by_affinity,
             control: AtomicU32::new(0),
-            shared: boxed((0..WiredIndex::SHARED).map(|_| Interrupt::new(InterruptWord::new())))?,
-            routes: Mutex::new(boxed((0..WiredIndex::SHARED).map(|_| 0))?),
+            shared: boxed(shared.clone().map(|_| Interrupt::new(InterruptWord::new())))?,
+            routes: Mutex::new(boxed(shared.map(|_| Irouter::new().affinity()))?),
             cpus: boxed(config.cpus.iter().map(|of| Private::new(of.affinity)))?,
             wakeup,
             awaited: Awaited::new(),
@@ -136,7 +139,7 @@ impl Wired {
     pub(crate) fn reset(&self, config: &VgicConfig) {
         self.control.store(0, SeqCst);
         let mut routes = self.routes.lock();
-        routes.fill(0);
+        routes.fill(Irouter::new().affinity());
         let target = self.resolve(Irouter::new());
         for (index, interrupt) in self.shared.iter().enumerate() {
             if let Some(index) = WiredIndex::shared(index) {

@@ -136,7 +136,7 @@ impl Machine {
     }
 
     pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {
-        let lpis = self.lpis.pending_lpis(cpu(vcpu)).expect("another thread is the vCPU");
+        let lpis = self.lpis.pending_lpis(cpu(vcpu)).unwrap().expect("another thread is the vCPU");
         Vcpu { machine: self.clone(), cpu: cpu(vcpu), lpis }
     }
 

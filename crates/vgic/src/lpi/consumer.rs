@@ -4,6 +4,9 @@ use super::entries::Position;
 use super::entry::{Entry, Level};
 use super::ready_bitmap::{ReadyBit, Turns, Visit, Visitor};
 use super::shared::Shared;
+use crate::heap::OutOfMemory;
+use alloc::boxed::Box;
+use doorbell_fallible::try_box;
 use gic_arch::{Lpi, Priority};
 
 /// An LPI that can be signalled to its vCPU.
@@ -28,12 +31,13 @@ pub(crate) struct ListedLpi {
 /// The state of the consumer: whose turn it is.
 pub(super) struct Consumer {
     pub(super) vcpu: u32,
-    turns: Turns,
+    /// Apart, as a vCPU may have no LPIs.
+    turns: Box<[Turns; 1]>,
 }
 
 impl Consumer {
-    pub(super) const fn new(vcpu: u32) -> Self {
-        Self { vcpu, turns: Turns::new() }
+    pub(super) fn new(vcpu: u32) -> Result<Self, OutOfMemory> {
+        Ok(Self { vcpu, turns: try_box(Turns::new())? })
     }
 
     #[inline]
@@ -68,7 +72,7 @@ impl Consumer {
         visitor: &mut V,
     ) -> Option<V::Output> {
         let bitmap = shared.ready.get(self.vcpu as usize)?;
-        bitmap.walk(shared.priorities.levels_before(than), &mut self.turns, visitor)
+        bitmap.walk(shared.priorities.levels_before(than), &mut self.turns[0], visitor)
     }
 }
 

@@ -20,8 +20,8 @@ impl fmt::Debug for PendingLpis {
 }
 
 impl PendingLpis {
-    pub(super) fn new(core: Arc<LpiCore>, cpu: Cpu) -> Self {
-        Self { core, consumer: Consumer::new(cpu.get()) }
+    pub(super) const fn new(core: Arc<LpiCore>, consumer: Consumer) -> Self {
+        Self { core, consumer }
     }
 
     /// Acknowledges the most urgent pending LPI, if its priority is more urgent than `than`.

@@ -4,17 +4,20 @@
 use super::Wired;
 use crate::interrupt::InterruptWord;
 use crate::wired_index::WiredIndex;
-use gic_arch::IntId;
 use gic_arch::gicd::Irouter;
+use gic_arch::{Affinity, IntId};
 use msi_types::Cpu;
 
 impl Wired {
     /// `GICD_IROUTER<n>`; 0 for what the guest cannot see.
     pub(crate) fn route(&self, intid: IntId) -> Irouter {
-        let index =
-            self.visible(Cpu::new(0), intid).and_then(|_| WiredIndex::of(intid)?.shared_index());
         let routes = self.routes.lock();
-        Irouter::from(index.and_then(|index| routes.get(index)).copied().unwrap_or(0))
+        let stored = || {
+            let state = self.visible(Cpu::new(0), intid)?;
+            let affinity = routes.get(WiredIndex::of(intid)?.shared_index()?)?;
+            Some(route_of(*affinity, state))
+        };
+        stored().unwrap_or_default()
     }
 
     /// Writes `GICD_IROUTER<n>`: `change` of its old value.
@@ -29,8 +32,9 @@ impl Wired {
         else {
             return;
         };
-        let route = self.valid_route(Irouter::from(change(*stored)));
-        *stored = route.into_bits();
+        let old = route_of(*stored, interrupt.state());
+        let route = self.valid_route(Irouter::from(change(old.into_bits())));
+        *stored = route.affinity();
         let target = self.resolve(route);
         let (old, new) = interrupt.update(|state| {
             let aimed = state.with_any(route.any_participating()).with_target_index(target);
@@ -61,4 +65,9 @@ impl Wired {
             .and_then(|(_, cpu)| u16::try_from(cpu.get()).ok())
             .unwrap_or(InterruptWord::NOWHERE)
     }
+}
+
+/// `GICD_IROUTER<n>` of an interrupt whose route has this affinity.
+pub(super) fn route_of(affinity: Affinity, state: InterruptWord) -> Irouter {
+    Irouter::to(affinity).with_any_participating(state.any())
 }

@@ -1,5 +1,6 @@
 //! Wired interrupts as plain data, and back.
 
+use super::routes::route_of;
 use super::{Wired, reset_state};
 use crate::config::{SecurityView, VgicConfig};
 use crate::heap::{OutOfMemory, gathered};
@@ -17,7 +18,8 @@ use msi_types::Cpu;
 pub(crate) struct RestoredInterrupt {
     index: WiredIndex,
     state: InterruptWord,
-    route: u64,
+    /// Of a shared one.
+    route: Affinity,
 }
 
 /// The interrupts of one owner.
@@ -58,11 +60,12 @@ impl Wired {
         let routes = self.routes.lock();
         let target = bank.target_after_reset(self.resolve(Irouter::new()));
         let indices = self.indices(bank).filter_map(|index| {
-            let route =
-                index.shared_index().and_then(|index| routes.get(index)).copied().unwrap_or(0);
-            let saved = self.record(index, self.state(bank.owner(), index), route);
-            let untouched =
-                self.record(index, reset_state(config, index, InterruptWord::new(), target), 0);
+            let unrouted = Irouter::new().affinity();
+            let route = index.shared_index().and_then(|index| routes.get(index)).copied();
+            let state = self.state(bank.owner(), index);
+            let saved = self.record(index, state, route.unwrap_or(unrouted));
+            let untouched = reset_state(config, index, InterruptWord::new(), target);
+            let untouched = self.record(index, untouched, unrouted);
             (saved != untouched).then_some(saved)
         });
         gathered(indices)
@@ -77,7 +80,7 @@ impl Wired {
         numbers.filter_map(WiredIndex::new).filter(|index| self.intids.contains(index.intid()))
     }
 
-    fn record(&self, index: WiredIndex, state: InterruptWord, route: u64) -> InterruptState {
+    fn record(&self, index: WiredIndex, state: InterruptWord, route: Affinity) -> InterruptState {
         InterruptState {
             intid: index.intid(),
             group1: state.group1(),
@@ -89,7 +92,7 @@ impl Wired {
             message: state.message(),
             active: state.active(),
             active_at: state.taker().filter(|_| state.active()).and_then(|cpu| self.affinity(cpu)),
-            route,
+            route: route_of(route, state).into_bits(),
             chosen: state.target().filter(|_| state.any()).and_then(|cpu| self.affinity(cpu)),
         }
     }
@@ -140,7 +143,8 @@ impl Wired {
         Problem::unless(!saved.message || messages, "message level", saved.message)?;
         let state = self.aimed(bank, saved)?;
         self.check_security(config, bank, index, state)?;
-        Ok(RestoredInterrupt { index, state, route: saved.route })
+        let route = Irouter::from(saved.route).affinity();
+        Ok(RestoredInterrupt { index, state, route })
     }
 
     /// The state's word, once everything but what concerns vCPUs was checked.

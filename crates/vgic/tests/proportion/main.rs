@@ -223,6 +223,27 @@ fn sparse_vcpus_are_small_until_used() {
 }
 
 #[test]
+fn one_vcpu_without_lpis_takes_at_most_8_kib() {
+    let _turn = turn();
+    let ram = Arc::new(Ram(Box::default()));
+    let (made, bytes) = bytes_of(|| Vgic::new(VgicConfig::new(1), ram, Arc::new(Nobody)).unwrap());
+    assert!(bytes <= 8 << 10, "{bytes} bytes");
+    drop(made);
+}
+
+#[test]
+fn wired_interrupts_cost_what_is_configured() {
+    let _turn = turn();
+    let bytes = |spis, extended| {
+        let config = VgicConfig::new(1).with_spis(spis).with_extended_spis(extended);
+        let ram = Arc::new(Ram(Box::default()));
+        bytes_of(|| Vgic::new(config, ram, Arc::new(Nobody)).unwrap()).1
+    };
+    assert_eq!(bytes(256, 0) - bytes(32, 0), (256 - 32) * 12, "a word and a route's affinity");
+    assert_eq!(bytes(32, 64) - bytes(32, 32), 32 * 12);
+}
+
+#[test]
 fn sgis_and_spis_reach_vcpus_by_affinity() {
     let _turn = turn();
     let (mut machine, _) = Machine::start();

@@ -382,8 +382,8 @@ fn a_disabled_lpi_kicks_nobody_until_it_is_enabled() {
 fn a_vcpu_has_one_queue_at_a_time() {
     let rig = Rig::running(1);
     let queue = rig.vcpu(0);
-    assert!(rig.lpis.pending_lpis(cpu(0)).is_none());
+    assert!(rig.lpis.pending_lpis(cpu(0)).unwrap().is_none());
     drop(queue);
-    assert!(rig.lpis.pending_lpis(cpu(0)).is_some());
-    assert!(rig.lpis.pending_lpis(cpu(1)).is_none(), "no such vCPU");
+    assert!(rig.lpis.pending_lpis(cpu(0)).unwrap().is_some());
+    assert!(rig.lpis.pending_lpis(cpu(1)).unwrap().is_none(), "no such vCPU");
 }

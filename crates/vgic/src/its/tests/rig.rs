@@ -221,7 +221,7 @@ impl Rig {
     }
 
     pub(super) fn vcpu(&self, vcpu: u16) -> PendingLpis {
-        self.lpis.pending_lpis(cpu(vcpu)).expect("not given out")
+        self.lpis.pending_lpis(cpu(vcpu)).unwrap().expect("not given out")
     }
 
     /// `GICR_SETLPIR`.
