@@ -53,9 +53,9 @@ impl Candidates {
     /// Calls `look` for each candidate, and forgets those that are stale. For the vCPU's own
     /// thread: bounded by the number of interrupts, whatever other threads set meanwhile.
     pub(crate) fn visit(&self, mut look: impl FnMut(WiredIndex) -> Look) {
-        for leaf in bits(self.summary.bits()) {
+        for leaf in set_bits(self.summary.bits()) {
             let Some(word) = self.leaves.get(leaf) else { continue };
-            for bit in bits(word.load(SeqCst)) {
+            for bit in set_bits(word.load(SeqCst)) {
                 let Some(index) = WiredIndex::new(leaf * 64 + bit) else { continue };
                 if look(index) == Look::Stale {
                     word.fetch_and(!(1 << bit), SeqCst);
@@ -72,7 +72,7 @@ impl Candidates {
 }
 
 /// The numbers of the bits that are set, ascending.
-fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+pub(crate) fn set_bits(mut word: u64) -> impl Iterator<Item = usize> {
     core::iter::from_fn(move || {
         let lowest = word.trailing_zeros();
         word &= word.wrapping_sub(1);

@@ -151,10 +151,9 @@ impl ListRegisterVcpu {
     pub fn enter(mut self) -> (InGuest, VirtualInterface) {
         let [vcpu] = &*self.0;
         let cpu = vcpu.cpu;
-        vcpu.gic.wakeup().leave(cpu);
-        vcpu.gic.wakeup().fills(cpu);
+        vcpu.gic.wakeup().enter(cpu);
         vcpu.gic.go_on();
-        let interface = self.fill();
+        let interface = if self.is_idle() { self.unfilled() } else { self.fill() };
         self.0[0].exit_for_work();
         (InGuest { cpu, vcpu: Some(self) }, interface)
     }

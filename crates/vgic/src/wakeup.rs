@@ -18,7 +18,8 @@
 //! the model or comes back.
 //!
 //! A vCPU in guest mode holds interrupts in list registers. A change to one of these *recalls*
-//! them: the change is complete once the vCPU has exited and folded its list registers back.
+//! them: the change is complete once the vCPU has exited and folded its list registers back. Both
+//! states are in one word, so an entry into the guest takes one read-modify-write.
 //!
 //! Recalls are numbered. A register frame or a command that promises completion ([`Awaited`]) waits
 //! for recalls up to the last number given out when it began to wait. Each of these ends when its
@@ -46,15 +47,14 @@ pub(crate) struct VcpuWakeup {
     must_kick: AtomicBool,
 }
 
-/// The state of a vCPU's list registers. From [`RECALLED`](lists::RECALLED) on: interrupts of which
-/// one changed, and the number of the recall that said so first, counted from there.
-mod lists {
-    /// Nothing.
-    pub(super) const EMPTY: u64 = 0;
-    /// Interrupts.
-    pub(super) const FILLED: u64 = 1;
-    /// The recall with number 0, which there is not.
-    pub(super) const RECALLED: u64 = 2;
+/// Bits of [`VcpuState`].
+mod state {
+    /// The vCPU is in WFI or in guest mode.
+    pub(super) const NEEDS_KICK: u64 = 1 << 0;
+    /// It has interrupts in list registers.
+    pub(super) const FILLED: u64 = 1 << 1;
+    /// From this bit on: the number of the recall that first said that one of these changed, or 0.
+    pub(super) const RECALL_SHIFT: u32 = 2;
 }
 
 /// The recalls up to a number.
@@ -96,14 +96,21 @@ impl Awaited {
 
 /// A cache line of its own: injectors of distinct vCPUs must not meet.
 #[repr(align(128))]
-struct VcpuState {
-    needs_kick: AtomicBool,
-    lists: AtomicU64,
-}
+struct VcpuState(AtomicU64);
 
 impl VcpuState {
-    fn new() -> Self {
-        Self { needs_kick: AtomicBool::new(false), lists: AtomicU64::new(lists::EMPTY) }
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    #[inline]
+    fn needs_kick(&self) -> bool {
+        self.0.load(SeqCst) & state::NEEDS_KICK != 0
+    }
+
+    /// The vCPU needs no kick any more. Did it?
+    fn take_kick(&self) -> bool {
+        self.0.fetch_and(!state::NEEDS_KICK, SeqCst) & state::NEEDS_KICK != 0
     }
 }
 
@@ -124,7 +131,7 @@ impl VcpuWakeup {
     #[inline]
     pub(crate) fn kick(&self, cpu: Cpu) {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return };
-        if vcpu.needs_kick.load(SeqCst) {
+        if vcpu.needs_kick() {
             self.kick_out(cpu, vcpu);
         }
     }
@@ -133,7 +140,7 @@ impl VcpuWakeup {
     #[cold]
     #[inline(never)]
     fn kick_out(&self, cpu: Cpu, vcpu: &VcpuState) {
-        if vcpu.needs_kick.swap(false, SeqCst) {
+        if vcpu.take_kick() {
             self.kick.kick(cpu);
         }
     }
@@ -177,8 +184,7 @@ impl VcpuWakeup {
     }
 
     fn kick_one(&self) {
-        let left =
-            |vcpu: &VcpuState| vcpu.needs_kick.load(SeqCst) && vcpu.needs_kick.swap(false, SeqCst);
+        let left = |vcpu: &VcpuState| vcpu.needs_kick() && vcpu.take_kick();
         if let Some((_, cpu)) = self.vcpus.iter().zip(0..).find(|(vcpu, _)| left(vcpu)) {
             self.kick.kick(Cpu::new(cpu));
         }
@@ -188,7 +194,7 @@ impl VcpuWakeup {
     /// interrupts afterwards.
     pub(crate) fn leave(&self, cpu: Cpu) {
         if let Some(vcpu) = self.vcpus.get(cpu.index()) {
-            vcpu.needs_kick.swap(true, SeqCst);
+            vcpu.0.fetch_or(state::NEEDS_KICK, SeqCst);
         }
     }
 
@@ -205,14 +211,16 @@ impl VcpuWakeup {
     /// vCPU `cpu` is back, or did not leave: it will look by itself.
     pub(crate) fn returned(&self, cpu: Cpu) {
         if let Some(vcpu) = self.vcpus.get(cpu.index()) {
-            vcpu.needs_kick.store(false, SeqCst);
+            vcpu.0.fetch_and(!state::NEEDS_KICK, SeqCst);
         }
     }
 
-    /// vCPU `cpu` is about to take interrupts into list registers.
-    pub(crate) fn fills(&self, cpu: Cpu) {
+    /// vCPU `cpu`, whose list registers are empty, [leaves](Self::leave) to take interrupts into
+    /// them.
+    #[inline]
+    pub(crate) fn enter(&self, cpu: Cpu) {
         if let Some(vcpu) = self.vcpus.get(cpu.index()) {
-            vcpu.lists.store(lists::FILLED, SeqCst);
+            vcpu.0.swap(state::NEEDS_KICK | state::FILLED, SeqCst);
         }
     }
 
@@ -223,18 +231,22 @@ impl VcpuWakeup {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
         self.recalled.fetch_add(1, SeqCst);
         let number = self.recalls.fetch_add(1, SeqCst) + 1;
-        let recalled = lists::RECALLED + number;
-        let before = vcpu.lists.compare_exchange(lists::FILLED, recalled, SeqCst, SeqCst);
-        if before.is_err() {
-            self.recalled.fetch_sub(1, SeqCst);
+        let mut seen = vcpu.0.load(SeqCst);
+        while seen & state::FILLED != 0 && seen >> state::RECALL_SHIFT == 0 {
+            let recalled = seen | number << state::RECALL_SHIFT;
+            match vcpu.0.compare_exchange(seen, recalled, SeqCst, SeqCst) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
         }
-        before != Err(lists::EMPTY)
+        self.recalled.fetch_sub(1, SeqCst);
+        seen & state::FILLED != 0
     }
 
     /// vCPU `cpu` has nothing in list registers any more. Was it recalled?
     pub(crate) fn folded(&self, cpu: Cpu) -> bool {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
-        let recalled = vcpu.lists.swap(lists::EMPTY, SeqCst) > lists::RECALLED;
+        let recalled = vcpu.0.swap(0, SeqCst) >> state::RECALL_SHIFT != 0;
         if recalled {
             self.recalled.fetch_sub(1, SeqCst);
         }
@@ -248,9 +260,9 @@ impl VcpuWakeup {
 
     /// Has a vCPU not yet folded what one of these recalled?
     pub(crate) fn awaits(&self, Recalls(until): Recalls) -> bool {
-        let among = lists::RECALLED + 1..=lists::RECALLED + until;
+        let recall = |vcpu: &VcpuState| vcpu.0.load(SeqCst) >> state::RECALL_SHIFT;
         self.recalled.load(SeqCst) != 0
-            && self.vcpus.iter().any(|vcpu| among.contains(&vcpu.lists.load(SeqCst)))
+            && self.vcpus.iter().any(|vcpu| (1..=until).contains(&recall(vcpu)))
     }
 }
 

@@ -295,8 +295,7 @@ impl Vcpu {
 
     /// Takes what is most urgent into its list register and runs guest code.
     pub(super) fn enter(&mut self) -> Option<ListedLpi> {
-        self.machine.wakeup.leave(self.cpu);
-        self.machine.wakeup.fills(self.cpu);
+        self.machine.wakeup.enter(self.cpu);
         self.lpis.list(Priority::IDLE)
     }
 

@@ -13,8 +13,8 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::ich::{ListRegisterState, Vtr};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use gic_arch::{gicd, gicr, icc};
-use msi_types::{Cpu, Delivery, DeviceId, EventId, MsiMessage};
+use gic_arch::{IntId, IntIdLocation, gicd, gicr, icc};
+use msi_types::{Cpu, Delivery, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
 use shuttle::thread;
 
 const ITS: u64 = 0x0808_0000;
@@ -27,6 +27,8 @@ const COLLECTIONS: u64 = 0x5_0000;
 const RAM_BYTES: usize = 0x6_0000;
 const DEVICE: DeviceId = DeviceId::new(1);
 const EVENT: EventId = EventId::new(0);
+/// A level-sensitive SPI of vCPU 0.
+const SPI: IntId = IntId::new(40);
 const SPURIOUS: u64 = 1023;
 /// Executions of a check. Each takes long, as the guest sets the whole machine up.
 const EXECUTIONS: usize = 1_500;
@@ -96,6 +98,18 @@ impl Machine {
         self.write_double(ITS, gits::CBASER.offset(), queue.into_bits());
         self.write(ITS, gits::CTLR.offset(), 1);
         self.run(0, &[mapc(0), mapc(1), mapd(), mapti()]);
+    }
+
+    /// Sets an interrupt's bit in a register of the distributor.
+    fn set_bit(&self, bit: Option<IntIdLocation>) {
+        let bit = bit.unwrap();
+        let distributor = self.gic.config().distributor;
+        self.write(distributor, bit.register().offset(), bit.mask());
+    }
+
+    fn enable_spi(&self) {
+        self.set_bit(gicd::IGROUPR.locate(SPI));
+        self.set_bit(gicd::ISENABLER.locate(SPI));
     }
 
     /// Puts commands into the queue from this place on, and waits until they are done.
@@ -269,6 +283,49 @@ fn a_listed_message_moves() {
 #[test]
 fn a_listed_message_moves_once() {
     explore_random(EXECUTIONS, a_listed_message_moves);
+}
+
+/// Something arrives at a vCPU that enters with nothing pending, and handled a message before if
+/// `has_handled`: it is in the list register, or the vCPU exits for it.
+fn arrives_at_an_entry(has_handled: bool, arrive: fn(&Machine)) {
+    let (machine, [mut vcpu, _]) = machine();
+    machine.enable_spi();
+    if has_handled {
+        machine.send();
+        assert!(handle(&mut vcpu));
+    }
+    let vcpu = vcpu.with_list_registers(list_registers()).unwrap();
+    let device = spawn(&machine, arrive);
+    let (guest, registers) = vcpu.enter();
+    device.join().unwrap();
+    let is_listed = registers.list[0].state() != ListRegisterState::Invalid;
+    let kicks = machine.kicks.count(Cpu::new(0));
+    assert!(kicks <= 1, "one entry, one kick");
+    assert!(is_listed || kicks == 1, "the guest runs on without it");
+    let (_again, registers) = guest.exit(&registers).enter();
+    assert_ne!(registers.list[0].state(), ListRegisterState::Invalid, "it was lost");
+}
+
+#[test]
+fn no_message_is_missed_at_an_entry() {
+    for has_handled in [false, true] {
+        explore_random(EXECUTIONS, move || arrives_at_an_entry(has_handled, Machine::send));
+    }
+}
+
+#[test]
+fn no_spi_is_missed_at_an_entry() {
+    let fire = |machine: &Machine| {
+        let raised = machine.gic.set_line(Line::Spi(SPI.get()), Level::High);
+        assert_eq!(raised, Delivery::Pending);
+    };
+    explore_random(EXECUTIONS, move || arrives_at_an_entry(false, fire));
+}
+
+#[test]
+fn no_activation_is_missed_at_an_entry() {
+    let activate = |machine: &Machine| machine.set_bit(gicd::ISACTIVER.locate(SPI));
+    explore_random(EXECUTIONS, move || arrives_at_an_entry(false, activate));
 }
 
 /// One list register, and as many priority bits as the model has.

@@ -73,8 +73,7 @@ impl Machine {
 
     /// Enters, with the interrupt in a list register if it can be.
     fn fill(&self) -> Option<Filled> {
-        self.wakeup.leave(CPU);
-        self.wakeup.fills(CPU);
+        self.wakeup.enter(CPU);
         let mut seen = None;
         self.wired.listable(CPU, |_, state| seen = Some(state));
         let active = || Some(self.state()).filter(|state| state.active_at(CPU));

@@ -17,43 +17,75 @@ struct Waiting {
     held_back: [bool; 2],
 }
 
-/// The list registers that are filled so far.
-struct Registers {
-    list: [ListRegister; MAX_LIST_REGISTERS],
-    used: usize,
+/// What got no list register.
+#[derive(Clone, Copy, Default)]
+struct Left {
+    pending: bool,
+    active: bool,
+    held_back: [bool; 2],
 }
 
+const EMPTY: [ListRegister; MAX_LIST_REGISTERS] = [ListRegister::new(); MAX_LIST_REGISTERS];
+
 impl ListRegisterVcpu {
+    /// Is nothing pending or active here, forwarded or not? All that is looked at is loaded, and
+    /// nothing is written, unless a bit is stale.
+    #[inline]
+    pub(super) fn is_idle(&mut self) -> bool {
+        let [vcpu] = &mut *self.0;
+        let wired = vcpu.gic.wired().private(vcpu.cpu);
+        vcpu.list_registers.active.is_empty()
+            && wired.is_none_or(|private| private.candidates.is_empty())
+            && !self.has_lpi()
+    }
+
+    /// As [`fill`](Self::fill), where the vCPU [is idle](Self::is_idle).
+    #[inline]
+    pub(super) fn unfilled(&self) -> VirtualInterface {
+        self.interface(Left::default(), EMPTY)
+    }
+
+    fn interface(&self, left: Left, list: [ListRegister; MAX_LIST_REGISTERS]) -> VirtualInterface {
+        let interface = &self.0[0].interface;
+        VirtualInterface {
+            hcr: self.control(left),
+            vmcr: interface.vmcr(),
+            active_priorities: interface.active_priorities(),
+            list,
+        }
+    }
+
     /// Fills the list registers, and says which exits are needed for what did not fit.
     pub(super) fn fill(&mut self) -> VirtualInterface {
         let mut waiting = self.waiting();
-        let mut registers = Registers { list: [ListRegister::new(); MAX_LIST_REGISTERS], used: 0 };
-        let _ = self.fill_one(&mut registers, |vcpu| vcpu.take_pending(&mut waiting));
-        while self.fill_one(&mut registers, |vcpu| vcpu.take_active(&mut waiting)) {}
-        while self.fill_one(&mut registers, |vcpu| vcpu.take_pending(&mut waiting)) {}
-        VirtualInterface {
-            hcr: self.control(&waiting),
-            vmcr: self.0[0].interface.vmcr(),
-            active_priorities: self.0[0].interface.active_priorities(),
-            list: registers.list,
-        }
+        let mut list = EMPTY;
+        let _ = self.fill_one(&mut list, |vcpu| vcpu.take_pending(&mut waiting));
+        while self.fill_one(&mut list, |vcpu| vcpu.take_active(&mut waiting)) {}
+        while self.fill_one(&mut list, |vcpu| vcpu.take_pending(&mut waiting)) {}
+        let lpis = self.0[0].forwarded()[Group::One.index()] && self.has_lpi();
+        let left = Left {
+            pending: waiting.pending.any_left() || lpis,
+            active: waiting.active.any_left(),
+            held_back: waiting.held_back,
+        };
+        self.interface(left, list)
     }
 
     /// Fills the next list register with what `take` finds. `false`: there is no room, or nothing
     /// is left.
     fn fill_one(
         &mut self,
-        registers: &mut Registers,
+        list: &mut [ListRegister; MAX_LIST_REGISTERS],
         take: impl FnOnce(&mut Self) -> Option<(Listed, ListRegister)>,
     ) -> bool {
-        let at = registers.used;
+        let at = self.0[0].list_registers.used;
         if at == self.0[0].list_registers.count {
             return false;
         }
         let Some((listed, register)) = take(self) else { return false };
         self.0[0].list_registers.listed[at] = listed;
-        registers.list[at] = register;
-        registers.used += 1;
+        self.0[0].list_registers.used += 1;
+        list[at] = register;
         true
     }
 
@@ -128,13 +160,10 @@ impl ListRegisterVcpu {
     }
 
     /// `ICH_HCR_EL2`: which exits are needed.
-    fn control(&mut self, waiting: &Waiting) -> Hcr {
-        let lpis = self.0[0].forwarded()[Group::One.index()] && self.has_lpi();
+    fn control(&self, Left { pending, active, held_back }: Left) -> Hcr {
         let [vcpu] = &*self.0;
         let [zero, one] = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
         let traps_dir = vcpu.list_registers.traps_dir;
-        let pending = waiting.pending.any_left() || lpis;
-        let active = waiting.active.any_left();
         let deactivates = active || vcpu.interface.splits_eoi();
         let one_of_n = vcpu.gic.config().one_of_n;
         Hcr::new()
@@ -143,8 +172,8 @@ impl ListRegisterVcpu {
             .with_lrenpie(active)
             .with_tdir(traps_dir)
             .with_tc(deactivates && !traps_dir)
-            .with_vgrp0_eie(waiting.held_back[0] || (one_of_n && !zero))
-            .with_vgrp1_eie(waiting.held_back[1] || (one_of_n && !one))
+            .with_vgrp0_eie(held_back[0] || (one_of_n && !zero))
+            .with_vgrp1_eie(held_back[1] || (one_of_n && !one))
             .with_vgrp0_die(zero && (pending || one_of_n))
             .with_vgrp1_die(one && (pending || one_of_n))
     }

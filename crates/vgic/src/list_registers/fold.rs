@@ -31,7 +31,8 @@ impl ListRegisterVcpu {
 
     /// Empties the list registers, of which each is in the state that `state` says.
     fn fold_each(&mut self, state: impl Fn(usize, Listed) -> ListRegisterState) {
-        for at in 0..self.0[0].list_registers.count {
+        let used = core::mem::take(&mut self.0[0].list_registers.used);
+        for at in 0..used {
             let register = &mut self.0[0].list_registers.listed[at];
             let listed = core::mem::replace(register, Listed::Nothing);
             self.fold_one(listed, state(at, listed));

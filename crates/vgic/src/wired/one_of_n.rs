@@ -84,11 +84,11 @@ impl Wired {
     /// were chosen for it, or that found nobody, are placed anew.
     pub(crate) fn set_participation(&self, cpu: Cpu, set: u32, clear: u32) {
         let Some(private) = self.private(cpu) else { return };
-        let old =
-            private.participation.fetch_update(SeqCst, SeqCst, |bits| Some((bits & !clear) | set));
-        let changed = old.is_ok_and(|old| (old & !clear) | set != old);
+        let change = |bits| Some((bits & !clear) | set).filter(|new| *new != bits);
+        let changed = change(private.participation.load(SeqCst)).is_some()
+            && private.participation.fetch_update(SeqCst, SeqCst, change).is_ok();
         if changed && self.one_of_n {
-            for index in 0..WiredIndex::SHARED {
+            for index in 0..self.shared.len() {
                 self.place_anew(index);
             }
         }
