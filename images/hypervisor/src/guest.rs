@@ -5,6 +5,7 @@ use crate::pci::Pci;
 use crate::power::Power;
 use crate::stage2::{Memory, Stage2};
 use crate::standstill::Gate;
+use crate::virtual_interface::Hardware;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -47,7 +48,10 @@ impl Guest {
         let memory = Arc::new(Ram(ram));
         let kick = Arc::new(interrupts::kick);
         let its = Vec::from([ItsConfig::new(ITS)]);
-        let config = VgicConfig::new(cpus).with_lpi_id_bits(Some(16)).with_its(its);
+        // List registers have the priority bits of the machine's virtual interface.
+        let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
+        let config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
+        let config = config.with_lpi_id_bits(Some(16)).with_its(its);
         let (vgic, vcpus) = Vgic::new(config, memory, kick).expect("the guest's GIC");
         let pci = assign(&vgic);
         for page in pci.iter().flat_map(Pci::memory) {

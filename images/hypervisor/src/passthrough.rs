@@ -58,7 +58,7 @@ impl Assigned {
         let table = MsixTable::new(capability.slots, sender, router).expect("as the function says");
         let table = Arc::new(table);
         let (store, shape) = function.store().expect("the MSI-X table");
-        let config = MsiDeviceConfig { name: "passthrough", requester, parent, store };
+        let config = MsiDeviceConfig::new("passthrough", requester, parent, store);
         let device = MsiDevice::attach(interrupts::irqchip().interrupts(), config);
         let device = device.expect("the function's DeviceID");
         let vectors = device.allocate(shape, capability.slots..=capability.slots);

@@ -23,6 +23,8 @@ pub(crate) enum End {
     Off,
     /// SYSTEM_RESET.
     Reset,
+    /// No call: an SError, which no device that the guest reaches should cause.
+    SystemError,
 }
 
 const SUCCESS: i64 = 0;

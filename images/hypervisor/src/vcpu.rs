@@ -59,7 +59,7 @@ fn run_until_off(
         let next = match vector {
             Vector::Synchronous => traps::handle(guest, &mut context, &mut vcpu),
             Vector::Interrupt => Next::Resume,
-            Vector::SystemError => panic!("SError from the guest, at {:#x}", context.pc),
+            Vector::SystemError => Next::End(End::SystemError),
         };
         interrupts::take();
         match next {
@@ -83,6 +83,7 @@ fn wait(vcpu: &mut ListRegisterVcpu) {
 fn end_machine(end: End) -> ! {
     match end {
         End::Off => println!("hypervisor: the guest turned its machine off"),
+        End::SystemError => println!("hypervisor: the guest's machine failed with an SError"),
         End::Reset => println!("hypervisor: the guest reset its machine"),
     }
     power::system_off()
