@@ -97,8 +97,10 @@ impl Tools {
     /// One of them, with its own libraries and data.
     pub(crate) fn command(&self, program: &str) -> Command {
         let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
-        let libraries =
-            ["usr/lib", "lib"].map(|lib| self.root.join(lib).join(&triplet).display().to_string());
+        let usr = self.root.join("usr/lib").join(&triplet);
+        // PulseAudio's library finds its other half by an absolute path only.
+        let libraries = [usr.clone(), self.root.join("lib").join(&triplet), usr.join("pulseaudio")];
+        let libraries = libraries.map(|folder| folder.display().to_string());
         let path = self.root.join("usr/bin").join(program);
         let mut command = process::command(&path.to_string_lossy(), &self.root);
         command.env("LD_LIBRARY_PATH", libraries.join(":"));

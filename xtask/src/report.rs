@@ -40,6 +40,8 @@ const FOREIGN: &str = "const one = document.createElement('script');
 /// Colours and widths in which a person may read it.
 const VIEWS: [(&str, u32); 4] = [("light", 1280), ("light", 390), ("dark", 1280), ("dark", 390)];
 const HEIGHT: u32 = 900;
+/// Complaints that are printed of a page.
+const SHOWN: usize = 5;
 const ENTER: &str = "\u{e007}";
 /// A finding's link to its box: the last one, so that the page has to scroll back.
 const LINK: &str = "#findings li:last-child a.place, #findings li:nth-last-child(2) a.place";
@@ -47,14 +49,14 @@ const LINK: &str = "#findings li:last-child a.place, #findings li:nth-last-child
 /// Each page in each view counted as a case, and each thing that a reader does with it.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let command = machine::build(workspace)?;
-    let browser = chromium::fetch(workspace).and_then(|tools| Browser::start(workspace, &tools));
-    let browser = match browser {
-        Ok(browser) => browser,
+    let tools = match chromium::fetch(workspace) {
+        Ok(tools) => tools,
         Err(absent) => {
             tally.skip(format!("no Chromium: {absent:#}"));
             return Ok(());
         }
     };
+    let browser = Browser::start(workspace, &tools).context("Chromium does not start")?;
     let folder = workspace.target.join("report");
     fs::create_dir_all(&folder)?;
     let hostile = folder.join("hostile.dtb");
@@ -128,7 +130,8 @@ impl Bench {
         let address = self.open(name, scheme, width)?;
         let complaints = self.browser.execute(AUDIT, &json!([scheme, width]))?;
         let complaints = complaints.as_array().context("the audit has no list")?;
-        ensure!(complaints.is_empty(), "{}", json!(complaints));
+        let (count, shown) = (complaints.len(), complaints.iter().take(SHOWN));
+        ensure!(count == 0, "{count}: {}", json!(shown.collect::<Vec<_>>()));
         let requests = self.browser.requests()?;
         ensure!(requests == [address.as_str()], "it asks for {requests:?}");
         let picture = self.folder.join(format!("{name}-{scheme}-{width}.png"));

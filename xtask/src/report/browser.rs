@@ -171,7 +171,7 @@ impl Browser {
         let answer: Value = serde_json::from_str(&text)?;
         let value = &answer["value"];
         let error = value["error"].as_str().filter(|_| value["stacktrace"].is_string());
-        ensure!(error.is_none(), "{command}: {}", value["message"]);
+        ensure!(error.is_none(), "session{command}: {}", value["message"]);
         Ok(value.clone())
     }
 }

@@ -35,7 +35,11 @@ fn fonts(folder: &Path) -> String {
     let alias = |generic: &str, font: &str| {
         format!("<alias><family>{generic}</family><prefer><family>{font}</family></prefer></alias>")
     };
-    let aliases = [alias("sans-serif", "DejaVu Sans"), alias("monospace", "DejaVu Sans Mono")];
+    let aliases = [
+        alias("sans-serif", "DejaVu Sans"),
+        alias("system-ui", "DejaVu Sans"),
+        alias("monospace", "DejaVu Sans Mono"),
+    ];
     format!(
         "<?xml version=\"1.0\"?>\n<fontconfig>\n<dir>{folder}/usr/share/fonts</dir>\n\
          <dir>/usr/share/fonts</dir>\n<cachedir>{folder}/fontconfig</cachedir>\n{}\n\

@@ -54,13 +54,11 @@
     panel.scrollTop = 0;
   }
 
-  /** Brings the box that the address names into view. */
+  /** Brings the box that the address names into view; the browser gives it the focus. */
   function select() {
     selected = boxes.get(decodeURIComponent(location.hash.slice(1))) ?? null;
     show(selected);
-    if (!selected) return;
-    selected.scrollIntoView({ block: "center", inline: "center" });
-    selected.focus({ preventScroll: true });
+    selected?.scrollIntoView({ block: "center", inline: "center" });
   }
 
   for (const box of boxes.values()) {
@@ -68,10 +66,5 @@
     for (const event of ["mouseleave", "blur"]) box.addEventListener(event, () => show(selected));
   }
   addEventListener("hashchange", select);
-  // The address does not change where its box is chosen once more.
-  document.addEventListener("click", (event) => {
-    const link = event.target.closest('a[href^="#n"]');
-    if (link && link.getAttribute("href") === location.hash) select();
-  });
   select();
 })();
