@@ -20,6 +20,7 @@ const BARE_METAL: &[&str] = &[
     "vgic",
     "vgic-kvm",
     "irq-routing",
+    "hyperv-vpci",
     "gic-firmware",
     "gic-bringup",
 ];

@@ -31,6 +31,7 @@ use crate::protocol::{
 };
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use doorbell_fallible::try_arc;
 use functions::Functions;
 
 /// Configuration of a host's end.
@@ -137,7 +138,7 @@ impl Host {
     /// [`HostError::SlotInUse`], [`HostError::NoMemory`].
     pub fn offer(&mut self, function: HostFunction) -> Result<Arc<FunctionInterrupts>, HostError> {
         let interrupts = FunctionInterrupts::new(&self.config, self.injection.clone())?;
-        let interrupts = Arc::new(interrupts);
+        let interrupts = try_arc(interrupts).map_err(|_| HostError::NoMemory)?;
         self.functions.offer(function, interrupts.clone())?;
         self.relations_pending = self.version.is_some();
         Ok(interrupts)

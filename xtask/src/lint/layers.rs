@@ -59,7 +59,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("vgic", &[&["msi-types", "gic-arch"], GUEST_TESTS, ALLOCATION]),
     ("vgic-kvm", &[&["msi-types", "gic-arch", "vgic"], GUEST_TESTS, ALLOCATION]),
     ("irq-routing", &[&["msi-types"]]),
-    ("hyperv-vpci", &[&["msi-types"]]),
+    ("hyperv-vpci", &[&["msi-types"], ALLOCATION]),
     ("gic-firmware", &[&["msi-types", "gic-arch"]]),
     (
         "gic-bringup",

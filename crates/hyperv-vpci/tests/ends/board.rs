@@ -2,6 +2,7 @@
 
 use crate::gic::Gic;
 use crate::tamper::{Fate, Tamper, Tampered};
+use doorbell_test_support::{outside, with_allocations};
 use hyperv_vpci::channel::PacketKind;
 use hyperv_vpci::guest::{Bus, BusConfig, Kernel, SpiDomain, Vectors, VpciError, Wait};
 use hyperv_vpci::host::{
@@ -58,11 +59,17 @@ pub(crate) struct TestKernel {
     pub(crate) side: Mutex<HostSide>,
     pub(crate) may_wait: AtomicBool,
     meanwhile: Mutex<Option<Meanwhile>>,
+    /// Allocations that the host has left for each look at its channel, if they are limited.
+    host_allocations: Mutex<Option<u32>>,
 }
 
 impl TestKernel {
     pub(crate) fn meanwhile(&self, act: impl FnOnce(&mut HostSide) + Send + 'static) {
         *self.meanwhile.lock().unwrap() = Some(Box::new(act));
+    }
+
+    pub(crate) fn limit_host(&self, allocations: Option<u32>) {
+        *self.host_allocations.lock().unwrap() = allocations;
     }
 }
 
@@ -88,7 +95,10 @@ impl Kernel for TestKernel {
             act(&mut side);
         }
         // A guest whose messages are refused is told so by its waits.
-        let _ = side.serve();
+        let _ = match *self.host_allocations.lock().unwrap() {
+            Some(allocations) => with_allocations(allocations, || side.serve()),
+            None => outside(|| side.serve()),
+        };
         if turn < 8 { Wait::Again } else { Wait::GiveUp }
     }
     fn processor(&self, cpu: Cpu) -> Option<u16> {
@@ -116,20 +126,34 @@ pub(crate) fn host_config(highest: Version) -> HostConfig {
     HostConfig { highest, quota: 64, processors: CPUS, address: ADDRESS, instance: INSTANCE }
 }
 
+pub(crate) fn config() -> BusConfig {
+    BusConfig { window: 0x1000_0000, number: BUS, vectors: 512 }
+}
+
+/// A host that waits for its guest, and the guest's end of the channel.
+pub(crate) fn prepare(
+    highest: Version,
+    injection: Injection,
+    tamper: &Tamper,
+) -> (Arc<TestKernel>, Vec<Arc<FunctionInterrupts>>, Ring) {
+    let (guest, inner) = channel();
+    let mut host = Host::new(host_config(highest), injection).unwrap();
+    let devices = [SLOT, OTHER].map(|slot| host.offer(function(slot)).unwrap()).to_vec();
+    let side = HostSide { host, channel: Tampered { inner, tamper: tamper.clone() } };
+    let may_wait = AtomicBool::new(true);
+    let (meanwhile, host_allocations) = (None.into(), None.into());
+    let kernel = TestKernel { side: side.into(), may_wait, meanwhile, host_allocations };
+    (Arc::new(kernel), devices, guest)
+}
+
 pub(crate) fn open(
     highest: Version,
     injection: Injection,
     vectors: Vectors,
     tamper: &Tamper,
 ) -> (Arc<TestKernel>, Vec<Arc<FunctionInterrupts>>, Result<Bus, VpciError>) {
-    let (guest, inner) = channel();
-    let mut host = Host::new(host_config(highest), injection).unwrap();
-    let devices = [SLOT, OTHER].map(|slot| host.offer(function(slot)).unwrap()).to_vec();
-    let side = HostSide { host, channel: Tampered { inner, tamper: tamper.clone() } };
-    let may_wait = AtomicBool::new(true);
-    let kernel = Arc::new(TestKernel { side: side.into(), may_wait, meanwhile: None.into() });
-    let config = BusConfig { window: 0x1000_0000, number: BUS, vectors: 512 };
-    let bus = Bus::open(config, Box::new(guest), vectors, kernel.clone());
+    let (kernel, devices, guest) = prepare(highest, injection, tamper);
+    let bus = Bus::open(config(), Box::new(guest), vectors, kernel.clone());
     (kernel, devices, bus)
 }
 

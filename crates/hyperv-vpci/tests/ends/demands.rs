@@ -152,6 +152,27 @@ fn the_domain_is_never_removed() {
 }
 
 #[test]
+fn teardown_leaves_the_controller_in_place() {
+    let gic = Arc::new(Gic::new(1020, CPUS.into()));
+    // Another user of the same GIC.
+    let other = HwIrq::new(500);
+    gic.claim(other, NonZeroU16::MIN).unwrap();
+    gic.set_trigger(other, msi_types::Trigger::Edge).unwrap();
+    gic.set_target(other, Cpu::new(1)).unwrap();
+    gic.unmask(other);
+    let board = Board::with(Version::V1_4, gic.clone());
+    let device = board.attach(SLOT);
+    let (block, _) = board.vector(&device);
+    board.bus.free(&device, block);
+    board.bus.detach(device);
+    board.bus.close().unwrap();
+    drop(board);
+    msi_types::SetLine::pulse(&*gic, msi_types::Line::Spi(500));
+    assert_eq!(gic.acknowledge(1), Some(500));
+    assert_eq!(gic.claimed(), [500]);
+}
+
+#[test]
 fn delivery_mode_is_fixed() {
     let board = Board::new();
     let device = board.attach(SLOT);

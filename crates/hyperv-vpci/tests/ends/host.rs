@@ -2,6 +2,7 @@
 
 use crate::board::{ADDRESS, OTHER, Ring, SLOT, channel, function, host_config};
 use crate::gic::Gic;
+use doorbell_test_support::with_allocations;
 use hyperv_vpci::channel::{Channel, ChannelError, PacketKind};
 use hyperv_vpci::host::{Host, HostError, Injection, Served};
 use hyperv_vpci::protocol::reply::{InterruptReply, Status};
@@ -71,6 +72,16 @@ impl Peer {
         }
         assert_eq!(answers.len(), 1, "each request is answered once");
         Ok(answers.remove(0))
+    }
+
+    /// The answer of a host that has so many allocations left for a request.
+    pub(crate) fn ask_with_allocations(&mut self, allocations: u32, request: &Request) -> Status {
+        self.send(&Self::emit(request));
+        let served = with_allocations(allocations, || self.host.serve(&mut self.far));
+        assert_eq!(served, Ok(Served::All));
+        let mut buffer = [0; 64];
+        let received = self.near.receive(&mut buffer).unwrap().expect("an answer");
+        Status::parse(&buffer[..received.length]).expect("an answer has a status")
     }
 
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Status, HostError> {

@@ -12,6 +12,7 @@ mod host;
 mod hostile;
 mod misbehaviour;
 mod negotiation;
+mod out_of_memory;
 mod saved;
 mod senders;
 mod tamper;

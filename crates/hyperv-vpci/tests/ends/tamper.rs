@@ -1,5 +1,6 @@
 //! A host's channel whose packets are lost, delayed, doubled or changed on their way.
 
+use doorbell_test_support::Outside;
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
 use hyperv_vpci::protocol::reply::Status;
 use std::sync::{Arc, Mutex};
@@ -69,6 +70,7 @@ impl<C: Channel> Tampered<C> {
 
 impl<C: Channel> Channel for Tampered<C> {
     fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
+        let _outside = Outside::new();
         let fate = match kind {
             PacketKind::Completion(_) => self.tamper.with(|script| script.fate.clone()),
             PacketKind::Notice | PacketKind::Request(_) => Fate::Sent,
@@ -106,6 +108,7 @@ impl<C: Channel> Channel for Tampered<C> {
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
+        let _outside = Outside::new();
         let received = self.inner.receive(buffer)?;
         if let Some(Received { kind, length }) = received {
             self.tamper.with(|script| script.heard.push((kind, buffer[..length].to_vec())));

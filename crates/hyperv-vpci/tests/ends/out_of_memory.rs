@@ -1,0 +1,142 @@
+//! Each end with a heap that runs out: an error, and nothing half done. What gives something back
+//! asks for nothing.
+
+use crate::board::{
+    BUS, Board, OTHER, SLOT, config, function, host_config, prepare, reason, request,
+};
+use crate::gic::Gic;
+use crate::host::{Peer, create};
+use crate::tamper::Tamper;
+use doorbell_test_support::{after_failures, outside, until_it_succeeds, with_allocations};
+use hyperv_vpci::guest::{Bus, SpiDomain, Vectors, VpciError};
+use hyperv_vpci::host::{Host, HostError, Injection, RestoreError};
+use hyperv_vpci::protocol::Version;
+use hyperv_vpci::protocol::reply::Status;
+use msi_types::{Cpu, MoveOutcome, MsiError, MsiParent, Shape};
+use std::sync::Arc;
+
+fn gic() -> Arc<Gic> {
+    Arc::new(Gic::new(1020, 4))
+}
+
+#[test]
+fn a_host_is_made_whole_or_not_at_all() {
+    let injection = Injection::Spi(gic());
+    let mut host = after_failures(
+        1,
+        || Host::new(host_config(Version::V1_4), injection.clone()),
+        |error| assert_eq!(error, HostError::NoMemory),
+    );
+    let offered = |error| assert_eq!(error, HostError::NoMemory);
+    after_failures(2, || host.offer(function(SLOT)), offered);
+    assert_eq!(host.save().functions.len(), 1);
+}
+
+#[test]
+fn a_request_without_memory_is_refused() {
+    let mut peer = Peer::on(Version::V1_4);
+    // The host's own allocation, not its peer's.
+    let refused = peer.ask_with_allocations(0, &create(SLOT, 64, 1));
+    assert_eq!(refused, Status::BAD_DATA);
+    assert_eq!(peer.host.vectors(SLOT), 0);
+    assert_eq!(peer.ask_with_allocations(1, &create(SLOT, 64, 1)), Status::SUCCESS);
+    assert_eq!(peer.host.vectors(SLOT), 1);
+}
+
+#[test]
+fn a_restored_host_is_whole_or_none() {
+    let mut peer = Peer::on(Version::V1_4);
+    assert_eq!(peer.ask(&create(SLOT, 64, 2)), Ok(Status::SUCCESS));
+    let saved = peer.host.save();
+    let functions = [SLOT, OTHER].map(function);
+    let injection = Injection::Spi(gic());
+    let (host, _) = after_failures(
+        5,
+        || {
+            let config = host_config(Version::V1_4);
+            Host::restore(config, injection.clone(), &functions, &saved)
+        },
+        |error| assert_eq!(error, RestoreError::Host(HostError::NoMemory)),
+    );
+    assert_eq!(host.save(), saved);
+}
+
+#[test]
+fn a_bus_opens_whole_or_not_at_all() {
+    let gic = gic();
+    let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
+    let vectors = Vectors::Spis(Arc::new(domain));
+    let (bus, failures) = until_it_succeeds(
+        || {
+            // A host that knows nothing of the attempt before.
+            let (kernel, _, channel) = outside(|| {
+                let injection = Injection::Spi(gic.clone());
+                let (kernel, devices, near) = prepare(Version::V1_4, injection, &Tamper::default());
+                (kernel, devices, Box::new(near))
+            });
+            Bus::open(config(), channel, vectors.clone(), kernel)
+        },
+        |error| assert_eq!(error, VpciError::NoMemory),
+    );
+    assert!(failures >= 4, "{failures}");
+    assert!(bus.attach(SLOT.requester(BUS), 1).is_ok());
+    assert!(gic.claimed().is_empty());
+}
+
+#[test]
+fn a_domain_needs_its_memory_at_once() {
+    let gic: Arc<Gic> = gic();
+    let idle = Arc::new(crate::board::Idle);
+    after_failures(1, || SpiDomain::new(gic.clone(), idle.clone()), |_| {});
+}
+
+#[test]
+fn an_attachment_is_whole_or_none() {
+    let board = Board::new();
+    let attach = || board.bus.attach(SLOT.requester(BUS), 4);
+    let device = after_failures(1, attach, |error| {
+        assert!(matches!(error, MsiError::NoMemory(_)), "{error}");
+    });
+    board.bus.detach(device);
+}
+
+#[test]
+fn vectors_come_and_go_without_memory() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    with_allocations(0, || {
+        let block = board.bus.allocate(&device, &request(4, Shape::AlignedGroup)).unwrap();
+        board.bus.compose(&block, 0).unwrap();
+        let moved = board.bus.begin_move(&block, 1, Cpu::new(2)).unwrap();
+        board.bus.end_move(moved, MoveOutcome::Written).unwrap();
+        board.bus.free(&device, block);
+        board.bus.detach(device);
+    });
+    assert_eq!((board.gic.claimed(), board.mapped()), (vec![], 0));
+}
+
+#[test]
+fn a_host_without_memory_costs_no_vector() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.kernel.limit_host(Some(0));
+    let refused = board.bus.compose(&block, 0).unwrap_err();
+    assert_eq!(reason(refused), "the host refused");
+    board.kernel.limit_host(None);
+    assert!(board.bus.compose(&block, 0).is_ok());
+    board.bus.free(&device, block);
+    assert!(board.gic.claimed().is_empty());
+}
+
+#[test]
+fn a_bus_closes_without_memory() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let (block, _) = board.vector(&device);
+    let closed = with_allocations(0, || board.bus.close());
+    assert_eq!(closed, Err(VpciError::NoMemory));
+    assert!(!board.gic.spi(block.first().get()).enabled);
+    with_allocations(0, || board.bus.free(&device, block));
+    assert!(board.gic.claimed().is_empty());
+}

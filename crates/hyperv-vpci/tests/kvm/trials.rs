@@ -1,0 +1,200 @@
+//! The trials.
+
+use hyperv_vpci::channel::{Channel, PacketKind};
+use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Injection};
+use hyperv_vpci::protocol::reply::InterruptReply;
+use hyperv_vpci::protocol::{
+    AssignedResources, Delivery as Mode, DeviceDescription, DeviceKey, InterruptDescriptor,
+    InterruptForm, Processors, RETARGET_LENGTH, Request, ResourcesForm, Retarget, Slot,
+    TranslatedInterrupt, Version,
+};
+use hyperv_vpci::ring::{HeapRing, RingChannel};
+use kvm_bindings::kvm_msi;
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use libtest_mimic::{Completion, Failed, Trial};
+use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
+use std::error::Error;
+use std::num::NonZeroU8;
+use std::sync::Arc;
+
+type Outcome = Result<(), Box<dyn Error>>;
+type Ring = RingChannel<HeapRing, fn()>;
+
+pub(crate) fn all() -> Vec<Trial> {
+    let trial = |name: &str, run: fn() -> Outcome| {
+        Trial::ignorable_test(name, move || match absent() {
+            Some(why) => Ok(Completion::ignored_with(why)),
+            None => run()
+                .map(|()| Completion::Completed)
+                .map_err(|error| Failed::from(error.to_string())),
+        })
+    };
+    vec![
+        trial("messages_ring_kvms_local_apics", messages),
+        trial("a_retarget_moves_a_vector_in_kvm", retarget),
+        trial("nothing_reaches_kvm_after_a_deletion", deletion),
+    ]
+}
+
+fn absent() -> Option<String> {
+    Kvm::new().err().map(|error| format!("/dev/kvm cannot be used: {error}"))
+}
+
+/// The local APICs of a virtual machine.
+struct LocalApics(VmFd);
+
+impl SignalMsi<NoIdentity> for LocalApics {
+    fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
+        let message = kvm_msi {
+            address_lo: message.address_low(),
+            address_hi: (message.address >> 32) as u32,
+            data: message.data,
+            ..kvm_msi::default()
+        };
+        match self.0.signal_msi(message) {
+            Ok(1..) => Delivery::Pending,
+            _ => Delivery::Blocked,
+        }
+    }
+}
+
+const CPUS: u16 = 2;
+const ADDRESS: u64 = 0xfeed_0000;
+const INSTANCE: [u8; 16] = *b"a bus's instance";
+const SLOT: Slot = Slot::new(0, 0);
+const IRR: usize = 0x200;
+const SPURIOUS: usize = 0xf0;
+
+/// The message that raises a vector at the local APIC of a VP index, which is its ID here.
+fn local(processor: u16, vector: u8) -> MsiMessage {
+    MsiMessage { address: 0xfee0_0000 | u64::from(processor) << 12, data: vector.into() }
+}
+
+fn nobody() {}
+
+/// A machine with two local APICs, enabled, and a bus that is on.
+struct Machine {
+    vcpus: Vec<VcpuFd>,
+    host: Host,
+    near: Ring,
+    far: Ring,
+    device: Arc<FunctionInterrupts>,
+}
+
+impl Machine {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let vm = Kvm::new()?.create_vm()?;
+        vm.create_irq_chip()?;
+        let mut vcpus = Vec::new();
+        for id in 0..u64::from(CPUS) {
+            let vcpu = vm.create_vcpu(id)?;
+            let mut apic = vcpu.get_lapic()?;
+            apic.regs[SPURIOUS + 1] |= 1;
+            vcpu.set_lapic(&apic)?;
+            vcpus.push(vcpu);
+        }
+        let config = HostConfig {
+            highest: Version::V1_4,
+            quota: 8,
+            processors: CPUS,
+            address: ADDRESS,
+            instance: INSTANCE,
+        };
+        let signal = Arc::new(LocalApics(vm));
+        let mut host = Host::new(config, Injection::Apic { signal, message: local })?;
+        let description = DeviceDescription { slot: SLOT, ..DeviceDescription::default() };
+        let device = host.offer(HostFunction { description, bars: [0; 6] })?;
+        let pages = NonZeroU8::new(1).ok_or("a page")?;
+        let (there, back) = (HeapRing::new(pages)?, HeapRing::new(pages)?);
+        let near = RingChannel::new(there.clone(), back.clone(), nobody as fn())?;
+        let far = RingChannel::new(back, there, nobody as fn())?;
+        let mut machine = Self { vcpus, host, near, far, device };
+        for request in [
+            Request::QueryVersion(Version::V1_4.to_wire()),
+            Request::D0Entry { window: 0x1000_0000 },
+            Request::AssignResources(AssignedResources::new(SLOT, ResourcesForm::V2)),
+        ] {
+            machine.ask(&request)?;
+        }
+        Ok(machine)
+    }
+
+    /// The host's answer to a request.
+    fn ask(&mut self, request: &Request) -> Result<Vec<u8>, Box<dyn Error>> {
+        let mut buffer = [0; 256];
+        let length = request.emit(&mut buffer)?;
+        self.near.send(PacketKind::Request(1), &buffer[..length])?;
+        self.host.serve(&mut self.far)?;
+        let received = self.near.receive(&mut buffer)?.ok_or("no answer")?;
+        Ok(buffer[..received.length].to_vec())
+    }
+
+    fn create(&mut self, vector: u32) -> Result<TranslatedInterrupt, Box<dyn Error>> {
+        let processors = Processors::one(0);
+        let interrupt = InterruptDescriptor { vector, delivery: Mode::Fixed, count: 1, processors };
+        let form = InterruptForm::V3;
+        let answer = self.ask(&Request::CreateInterrupt { slot: SLOT, form, interrupt })?;
+        let answer = InterruptReply::parse(&answer)?;
+        let InterruptReply(translated) = answer.map_err(|status| format!("{status:?}"))?;
+        Ok(translated)
+    }
+
+    /// The vectors that have arrived at a CPU since the last time.
+    fn arrived(&self, cpu: usize) -> Result<Vec<u32>, Box<dyn Error>> {
+        let mut apic = self.vcpus[cpu].get_lapic()?;
+        let is_set = |vector: &u32| {
+            let (word, bit) = ((*vector / 32) as usize, vector % 32);
+            apic.regs[IRR + word * 16 + bit as usize / 8].to_le_bytes()[0] >> (bit % 8) & 1 != 0
+        };
+        let arrived = (0..256).filter(is_set).collect();
+        for word in 0..8 {
+            apic.regs[IRR + word * 16..][..4].fill(0);
+        }
+        self.vcpus[cpu].set_lapic(&apic)?;
+        Ok(arrived)
+    }
+
+    fn both(&self) -> Result<[Vec<u32>; 2], Box<dyn Error>> {
+        Ok([self.arrived(0)?, self.arrived(1)?])
+    }
+}
+
+#[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "as assert_eq! is written")]
+fn same<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Outcome {
+    let at = std::panic::Location::caller();
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("{at}: {found:?} instead of {expected:?}").into())
+    }
+}
+
+fn messages() -> Outcome {
+    let mut machine = Machine::new()?;
+    let (one, other) = (machine.create(0x41)?, machine.create(0x52)?);
+    same(machine.device.signal_msi(NoIdentity, other.message), Delivery::Pending)?;
+    same(machine.both()?, [vec![0x52], vec![]])?;
+    same(machine.device.signal_msi(NoIdentity, one.message), Delivery::Pending)?;
+    same(machine.both()?, [vec![0x41], vec![]])
+}
+
+fn retarget() -> Outcome {
+    let mut machine = Machine::new()?;
+    let TranslatedInterrupt { message, .. } = machine.create(0x41)?;
+    let device = DeviceKey::new(INSTANCE, SLOT);
+    let retarget = Retarget { device, message, vector: 0x63, processor: 1 };
+    let mut input = [0; RETARGET_LENGTH];
+    retarget.emit(&mut input)?;
+    same(machine.host.retarget(&input), 0)?;
+    same(machine.device.signal_msi(NoIdentity, message), Delivery::Pending)?;
+    same(machine.both()?, [vec![], vec![0x63]])
+}
+
+fn deletion() -> Outcome {
+    let mut machine = Machine::new()?;
+    let interrupt = machine.create(0x41)?;
+    machine.ask(&Request::DeleteInterrupt { slot: SLOT, interrupt })?;
+    same(machine.device.signal_msi(NoIdentity, interrupt.message), Delivery::Blocked)?;
+    same(machine.both()?, [vec![], vec![]])
+}
