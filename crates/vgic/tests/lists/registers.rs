@@ -275,6 +275,21 @@ fn an_sgi_is_listed_as_an_edge() {
 }
 
 #[test]
+fn an_active_interrupt_is_listed_after_sleep() {
+    let mut machine = machine();
+    high(&machine, SPI);
+    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    hardware.acknowledge(1);
+    let mut vcpu = inside.exit(&hardware.registers);
+    assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
+    vcpu.returned();
+
+    let (_inside, hardware) = enter(vcpu, 4);
+
+    assert_eq!(states(&hardware), [(SPI, Active)]);
+}
+
+#[test]
 fn a_list_register_vcpu_sleeps_unless_signalled() {
     let mut machine = machine();
     high(&machine, SPI);
