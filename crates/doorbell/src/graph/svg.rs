@@ -4,8 +4,9 @@ use super::layout::{BOX_WIDTH, LINE, Layout, Place};
 use super::model::{Column, Edge, Graph, Node};
 use std::fmt::{Display, Formatter, Result, Write as _};
 
-/// Characters of a line that fit into a box.
+/// Characters of a line, and of a title in a wider font, that fit into a box.
 const MAX_CHARACTERS: usize = 33;
+const MAX_TITLE: usize = 28;
 
 /// The picture's colours.
 pub(crate) const STYLE: &str = "\
@@ -128,11 +129,11 @@ fn draw_box(svg: &mut String, node: &Node, place: Place) {
         Escaped(&tip.join("\n")),
         x + 10,
         y + LINE + 2,
-        Escaped(&shortened(&node.title))
+        Escaped(&shortened(&node.title, MAX_TITLE))
     );
     for (line, row) in node.lines.iter().zip(2..) {
         let (x, y) = (x + 10, y + row * LINE + 2);
-        let line = shortened(line);
+        let line = shortened(line, MAX_CHARACTERS);
         let _ = writeln!(svg, "<text class=\"line\" x=\"{x}\" y=\"{y}\">{}</text>", Escaped(&line));
     }
 }
@@ -160,9 +161,9 @@ const fn class(column: Column) -> &'static str {
 }
 
 /// A text that fits, shortened from the left: its end tells more.
-fn shortened(text: &str) -> String {
+fn shortened(text: &str, most: usize) -> String {
     let count = text.chars().count();
-    match count.checked_sub(MAX_CHARACTERS) {
+    match count.checked_sub(most) {
         None | Some(0) => text.to_owned(),
         Some(more) => format!("…{}", text.chars().skip(more + 1).collect::<String>()),
     }
