@@ -22,9 +22,7 @@ use gic_driver::its::IdMap;
 use gic_driver::{
     Gic, GicConfig, Its, ItsConfig, ItsMsiParent, PhysicalRegion, RedistributorRegion,
 };
-use msi_types::{
-    BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiParent, Pending, RequesterId, Rewrite, Shape,
-};
+use msi_types::{BlockRequest, Cpu, Fit, MoveOutcome, MsiParent, Pending, RequesterId, Rewrite};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
@@ -51,13 +49,7 @@ fn its(gic: &Arc<Gic<Board>>) -> Arc<Its<Board>> {
 }
 
 fn request(count: u16, cpu: u32) -> BlockRequest {
-    BlockRequest {
-        count: NonZeroU16::new(count).unwrap(),
-        shape: Shape::Independent,
-        fit: Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked },
-        cpu: Cpu::new(cpu),
-        initially: Initially::Unmasked,
-    }
+    BlockRequest::new(NonZeroU16::new(count).unwrap(), Fit::new(Rewrite::Masked), Cpu::new(cpu))
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl MessageStore for IdleStore {
     }
 
     fn fit(&self) -> Fit {
-        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Never }
+        Fit::new(Rewrite::Never)
     }
 
     fn masking(&self) -> Masking {

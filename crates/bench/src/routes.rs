@@ -48,7 +48,7 @@ fn failed(name: &str, error: impl Display) -> MeasureError {
 /// them and does not count.
 fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, MeasureError> {
     let routes = 1 << bits;
-    let space = GsiSpace { limit: 4096, first_allocated: 0 };
+    let space = GsiSpace::new(4096).with_first_allocated(0);
     let table =
         Router::new(space, Inputs::new(Arc::new(NoLines))).map_err(|error| failed(name, error))?;
     let full: Vec<_> = (0..routes).map(|gsi| (Gsi::new(gsi), route(gsi, 0))).collect();

@@ -14,6 +14,7 @@ use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 
 /// Choices of the kernel.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Options<'a> {
     /// At most this many CPUs, the first ones that firmware enables.
     pub max_cpus: usize,
@@ -24,6 +25,15 @@ pub struct Options<'a> {
     pub drives: &'a dyn Fn(&Controller) -> bool,
     /// Hears of each direct LPI that the driver itself makes pending.
     pub resend_observer: Option<Arc<dyn ResendObserver>>,
+}
+
+impl<'a> Options<'a> {
+    msi_types::setters! {
+        with_max_cpus: max_cpus: usize,
+        with_lpi_id_bits: lpi_id_bits: Option<u8>,
+        with_drives: drives: &'a dyn Fn(&Controller) -> bool,
+        with_resend_observer: resend_observer: Option<Arc<dyn ResendObserver>>,
+    }
 }
 
 impl Default for Options<'_> {

@@ -61,7 +61,7 @@ fn gicv3_takes_regions_stride_and_coherence() {
     let gic = described.gic.as_mut().unwrap();
     gic.redistributor_stride = Some(Fact::stated(0x4_0000));
     gic.coherence = Fact::stated(gic_firmware::Coherence::NonCoherent);
-    let config = v3(&described, &Options { lpi_id_bits: Some(14), ..Options::default() });
+    let config = v3(&described, &Options::default().with_lpi_id_bits(Some(14)));
     assert_eq!(config.distributor, 0xfd40_0000);
     assert_eq!(config.redistributors[0].region.base, 0xfd46_0000);
     assert_eq!(config.redistributors[0].stride, Some(0x4_0000));
@@ -75,9 +75,9 @@ fn only_enabled_and_admitted_cpus_count() {
     let mut described = machine();
     described.cpus[0].status = Fact::stated(Status::Disabled);
     assert_eq!(v3(&described, &Options::default()).cpus, [Affinity::new(0, 0, 0, 1)]);
-    let one = Options { max_cpus: 1, ..Options::default() };
+    let one = Options::default().with_max_cpus(1);
     assert_eq!(v3(&machine(), &one).cpus, [Affinity::new(0, 0, 0, 0)]);
-    let none = Options { max_cpus: 0, ..Options::default() };
+    let none = Options::default().with_max_cpus(0);
     assert_eq!(RootConfig::new(&machine(), &none), Err(BringUpError::NoCpus));
 }
 

@@ -18,7 +18,7 @@ use crate::lock::lock;
 use crate::platform::MachinePlatform;
 use hyperv_vpci::guest::{Bus, BusConfig, Hypercall, Vectors};
 use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Injection};
-use hyperv_vpci::protocol::{DeviceDescription, RETARGET_LENGTH, Slot, Version};
+use hyperv_vpci::protocol::{DeviceDescription, RETARGET_LENGTH, Slot};
 use hyperv_vpci::ring::{HeapRing, RingChannel};
 use kernel::{Answers, GuestKernel};
 use migration::{Full, Migrations, Request};
@@ -84,13 +84,7 @@ impl HypervHost {
     ) -> Result<Arc<Self>, String> {
         let ring = || HeapRing::new(RING_PAGES).map_err(|error| error.to_string());
         let (there, back) = (ring()?, ring()?);
-        let config = HostConfig {
-            highest: Version::V1_4,
-            quota: QUOTA,
-            processors: cpus,
-            address: MESSAGE_ADDRESS,
-            instance: INSTANCE,
-        };
+        let config = HostConfig::new(cpus, MESSAGE_ADDRESS, INSTANCE).with_quota(QUOTA);
         let host = Host::new(config, injection.clone()).map_err(|error| error.to_string())?;
         let channel = end_of(&back, &there)?;
         let migrations = Migrations::new(migration);
@@ -114,7 +108,7 @@ impl HypervHost {
         let channel = lock(&self.guest).take().ok_or("the bus is open already")?;
         let (platform, host) = (Arc::clone(platform), Arc::clone(self) as _);
         let kernel = GuestKernel { platform, host, processors: self.config.processors };
-        let config = BusConfig { window: WINDOW, number: 0, vectors: VECTORS };
+        let config = BusConfig::new(WINDOW, 0, VECTORS);
         let bus = Bus::open(config, Box::new(channel), vectors, Arc::new(kernel));
         bus.map(Arc::new).map_err(|error| error.to_string())
     }
@@ -137,7 +131,7 @@ impl HypervHost {
         let slot = Slot::of(requester);
         let description =
             DeviceDescription { slot, serial: *serial, ..DeviceDescription::default() };
-        let function = HostFunction { description, bars: [0; 6] };
+        let function = HostFunction::new(description, [0; 6]);
         let interrupts = host.offer(function).map_err(|error| error.to_string())?;
         offered.push(function);
         self.set_sender(requester, interrupts);

@@ -104,7 +104,7 @@ impl MessageStore for RingMemory {
     }
 
     fn fit(&self) -> Fit {
-        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Atomic64 }
+        Fit::new(Rewrite::Atomic64)
     }
 
     fn masking(&self) -> Masking {

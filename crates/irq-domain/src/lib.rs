@@ -100,7 +100,7 @@
 //! # }
 //! # impl MessageStore for Store {
 //! #     fn slots(&self) -> u16 { 4 }
-//! #     fn fit(&self) -> Fit { Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Never } }
+//! #     fn fit(&self) -> Fit { Fit::new(Rewrite::Never) }
 //! #     fn masking(&self) -> Masking { Masking::None }
 //! #     fn update(&self, f: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
 //! #         f(&mut Open);

@@ -15,6 +15,7 @@ use msi_types::{Delivery, Gsi, Level};
 
 /// Number of GSIs, and the range that is allocated from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct GsiSpace {
     /// All GSIs lie below this. KVM's are 4096 (`KVM_CAP_IRQ_ROUTING` says it).
     pub limit: u32,
@@ -26,7 +27,7 @@ pub struct GsiSpace {
 impl Default for GsiSpace {
     /// Returns as many as KVM has; the numbers of pins are not allocated from.
     fn default() -> Self {
-        Self { limit: 4096, first_allocated: Pin::COUNT }
+        Self::new(4096)
     }
 }
 
@@ -38,6 +39,17 @@ pub struct TooManyGsis(pub u32);
 impl GsiSpace {
     /// The highest limit: every message of an ITS with 20 bits of EventIDs has room.
     pub const MAX: u32 = 1 << 20;
+
+    /// GSIs below `limit`; the numbers of pins are not allocated from.
+    pub const fn new(limit: u32) -> Self {
+        Self { limit, first_allocated: Pin::COUNT }
+    }
+
+    /// With this [`first_allocated`](Self::first_allocated).
+    #[must_use]
+    pub const fn with_first_allocated(self, first_allocated: u32) -> Self {
+        Self { first_allocated, ..self }
+    }
 }
 
 /// GSIs and their routes, over a model of an interrupt controller.

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const SPACE: GsiSpace = GsiSpace { limit: 300, first_allocated: 100 };
+const SPACE: GsiSpace = GsiSpace::new(300).with_first_allocated(100);
 
 fn pin(number: u32) -> Route {
     Route::Pin(Pin::new(number).unwrap())
@@ -278,7 +278,7 @@ fn irq_line_names_intids_and_no_gsis() {
 #[test]
 fn more_gsis_than_there_can_be_are_refused() {
     let controller = Arc::new(Controller::default());
-    let space = GsiSpace { limit: GsiSpace::MAX + 1, first_allocated: 0 };
+    let space = GsiSpace::new(GsiSpace::MAX + 1).with_first_allocated(0);
     assert_eq!(
         Router::new(space, controller.inputs()).unwrap_err(),
         TooManyGsis(GsiSpace::MAX + 1)
@@ -287,7 +287,7 @@ fn more_gsis_than_there_can_be_are_refused() {
 
 #[test]
 fn exhausted_gsis_name_the_limit() {
-    let (router, _) = router(GsiSpace { limit: 4096, first_allocated: 4094 });
+    let (router, _) = router(GsiSpace::new(4096).with_first_allocated(4094));
     router.allocate().unwrap();
     router.allocate().unwrap();
 

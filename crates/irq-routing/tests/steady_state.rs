@@ -51,7 +51,7 @@ fn peak_of(run: impl FnOnce()) -> usize {
 #[test]
 fn steady_state_allocates_nothing() {
     let inputs = Inputs::new(Arc::new(Taker)).with_its(Arc::new(Taker));
-    let space = GsiSpace { limit: GsiSpace::MAX, first_allocated: 0 };
+    let space = GsiSpace::new(GsiSpace::MAX).with_first_allocated(0);
     let router = Router::new(space, inputs).unwrap();
 
     let sparse = peak_of(|| {

@@ -20,8 +20,8 @@ use hyperv_vpci::guest::{SpiDomain, Vectors};
 use hyperv_vpci::host::Injection;
 use irq_domain::Interrupts;
 use msi_types::{
-    BlockRequest, Cpu, DeviceId, Fit, HwIrq, Initially, MsiParent, RequesterId, Rewrite, Shape,
-    SignalMsi, WiredParent,
+    BlockRequest, Cpu, DeviceId, Fit, HwIrq, Initially, MsiParent, RequesterId, Rewrite, SignalMsi,
+    WiredParent,
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -245,13 +245,8 @@ impl GicRoot {
 
 /// All the SPIs can be had, so nobody has any.
 fn kept_spis(spis: &dyn MsiParent) -> Option<String> {
-    let request = BlockRequest {
-        count: SPIS,
-        shape: Shape::Independent,
-        fit: Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked },
-        cpu: Cpu::new(0),
-        initially: Initially::Masked,
-    };
+    let request = BlockRequest::new(SPIS, Fit::new(Rewrite::Masked), Cpu::new(0))
+        .with_initially(Initially::Masked);
     let all = spis.attach(NOBODY, SPIS.get().into()).and_then(|attachment| {
         let block = spis.allocate(&attachment, &request).map(|block| spis.free(&attachment, block));
         spis.detach(attachment);

@@ -13,7 +13,7 @@ use irq_domain::Interrupts;
 use msi_types::{Cpu, Delivery, MsiMessage, MsiParent, NoIdentity, RequesterId, SignalMsi};
 use std::num::NonZeroU16;
 use std::sync::{Arc, OnceLock};
-use x86_irq::remapping::{ApicMode, CompatibilityFormat, RemapTableConfig, Source, TableSize};
+use x86_irq::remapping::{ApicMode, RemapTableConfig, TableSize};
 use x86_irq::{
     ApicId, RemapTable, RemappedVectors, RemappedVectorsConfig, VectorDomain, VectorDomainConfig,
 };
@@ -90,11 +90,11 @@ impl RootHardware for X86Hardware {
         let parent: Arc<dyn MsiParent> = match (&self.hyperv, &remapped) {
             (Some(host), _) => host.open(
                 platform,
-                Vectors::Apic(ApicVectors {
-                    parent: Arc::clone(&vectors) as _,
-                    hypercall: Arc::clone(host) as _,
-                    instance: INSTANCE,
-                }),
+                Vectors::Apic(ApicVectors::new(
+                    Arc::clone(&vectors) as _,
+                    Arc::clone(host) as _,
+                    INSTANCE,
+                )),
             )?,
             (None, Some(remapped)) => Arc::clone(remapped) as _,
             (None, None) => Arc::clone(&vectors) as _,
@@ -123,20 +123,15 @@ fn remap(
     let size = TableSize::from_log2(TABLE_LOG2).ok_or("no such table")?;
     let base =
         ram.allocate(size.bytes(), size.bytes().max(0x1000)).ok_or("no memory for the table")?;
-    let config = RemapTableConfig {
-        size,
-        mode: ApicMode::Xapic,
-        compatibility: CompatibilityFormat::Blocked,
-    };
+    let config = RemapTableConfig::new(size, ApicMode::Xapic);
     let table = RemapTable::new(config, RemapTableMemory::new(Arc::clone(ram), base));
     unit.set_table(table.address_register(base));
-    let remapped = RemappedVectors::new(RemappedVectorsConfig {
-        vectors: Arc::clone(vectors),
+    let remapped = RemappedVectors::new(RemappedVectorsConfig::new(
+        Arc::clone(vectors),
         table,
-        cache: Arc::clone(unit) as _,
-        base: UNIT,
-        sources: Box::new(Source::pci),
-    });
+        Arc::clone(unit) as _,
+        UNIT,
+    ));
     remapped.map(Arc::new).map_err(|error| error.to_string())
 }
 

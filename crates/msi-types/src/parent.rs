@@ -28,6 +28,7 @@ pub enum Initially {
 
 /// Request of an endpoint for vectors.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct BlockRequest {
     /// Number of vectors.
     pub count: NonZeroU16,
@@ -39,6 +40,21 @@ pub struct BlockRequest {
     pub cpu: Cpu,
     /// Masked at the controller or not.
     pub initially: Initially,
+}
+
+impl BlockRequest {
+    /// A request of independent vectors at a CPU, forwarded at once.
+    pub const fn new(count: NonZeroU16, fit: Fit, cpu: Cpu) -> Self {
+        Self { count, shape: Shape::Independent, fit, cpu, initially: Initially::Unmasked }
+    }
+
+    crate::setters! {
+        with_count: count: NonZeroU16,
+        with_shape: shape: Shape,
+        with_fit: fit: Fit,
+        with_cpu: cpu: Cpu,
+        with_initially: initially: Initially,
+    }
 }
 
 /// A device known to a controller. Returned by [`MsiParent::attach`], given back to

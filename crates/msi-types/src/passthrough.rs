@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::{
         Cpu, DmaIsolation, Fit, HwIrq, Initially, IsolatingMechanism, Isolation, Move, MoveOutcome,
-        Pending, Rewrite, Shape,
+        Pending, Rewrite,
     };
     use core::num::NonZeroU16;
     use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -227,14 +227,9 @@ mod tests {
         let parent = Parent::default();
         let (interrupts, dma) = proofs(&parent, MINE);
         let given = Passthrough::new(interrupts, dma, 4).unwrap();
-        let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Never };
-        let request = BlockRequest {
-            count: NonZeroU16::MIN,
-            shape: Shape::Independent,
-            fit,
-            cpu: Cpu::new(0),
-            initially: Initially::Masked,
-        };
+        let fit = Fit::new(Rewrite::Never);
+        let request =
+            BlockRequest::new(NonZeroU16::MIN, fit, Cpu::new(0)).with_initially(Initially::Masked);
         let block = given.allocate(&request).unwrap();
         assert_eq!(given.compose(&block, 0), Ok(MsiMessage { address: 0x40, data: 0 }));
         assert_eq!((given.device(), given.proof().mechanism()), (MINE, IsolatingMechanism::Its));

@@ -44,6 +44,7 @@ pub enum Storage {
 
 /// Limits of a store. A parent allocates within them or refuses with the reason.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct Fit {
     /// Address bits: 32 or 64.
     pub address_bits: u8,
@@ -54,6 +55,29 @@ pub struct Fit {
 }
 
 impl Fit {
+    /// 64 address bits and 32 data bits, as MSI-X has, rewritten in this way.
+    pub const fn new(rewrite: Rewrite) -> Self {
+        Self { address_bits: 64, data_bits: 32, rewrite }
+    }
+
+    /// With so many [`address_bits`](Self::address_bits).
+    #[must_use]
+    pub const fn with_address_bits(self, address_bits: u8) -> Self {
+        Self { address_bits, ..self }
+    }
+
+    /// With so many [`data_bits`](Self::data_bits).
+    #[must_use]
+    pub const fn with_data_bits(self, data_bits: u8) -> Self {
+        Self { data_bits, ..self }
+    }
+
+    /// With this [`rewrite`](Self::rewrite).
+    #[must_use]
+    pub const fn with_rewrite(self, rewrite: Rewrite) -> Self {
+        Self { rewrite, ..self }
+    }
+
     /// Checks a message against the widths.
     ///
     /// # Errors
@@ -166,7 +190,7 @@ mod tests {
     use super::*;
     use crate::MsiError;
 
-    const MSI32: Fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
+    const MSI32: Fit = Fit::new(Rewrite::Never).with_address_bits(32).with_data_bits(16);
 
     #[test]
     fn fit_refuses_a_high_doorbell_for_32_bits() {

@@ -26,8 +26,7 @@
 //!
 //! ```
 //! use core::num::NonZeroU16;
-//! use msi_types::{BlockRequest, Cpu, Fit, Initially, MsiMessage, MsiParent};
-//! use msi_types::{RequesterId, Rewrite, Shape};
+//! use msi_types::{BlockRequest, Cpu, Fit, MsiMessage, MsiParent, RequesterId, Rewrite};
 //! use std::sync::Arc;
 //! use x86_irq::message::{ApicMessage, DeliveryMode, DestinationFormat};
 //! use x86_irq::{Apic, ApicId, ApicVector, Arrival, IrqState, LocalCpu};
@@ -49,13 +48,8 @@
 //! domain.online(cpu, ApicId::new(5))?;
 //!
 //! let nic = domain.attach(RequesterId::pci(1, 0, 0), 1)?;
-//! let block = domain.allocate(&nic, &BlockRequest {
-//!     count: NonZeroU16::MIN,
-//!     shape: Shape::Independent,
-//!     fit: Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked },
-//!     cpu,
-//!     initially: Initially::Unmasked,
-//! })?;
+//! let request = BlockRequest::new(NonZeroU16::MIN, Fit::new(Rewrite::Masked), cpu);
+//! let block = domain.allocate(&nic, &request)?;
 //! let message = domain.compose(&block, 0)?;
 //! assert_eq!(message, MsiMessage { address: 0xfee0_5000, data: 0x20 });
 //!

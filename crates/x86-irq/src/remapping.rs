@@ -66,6 +66,7 @@ pub struct InvalidationError {
 }
 
 /// Parts of a remapping layer.
+#[non_exhaustive]
 pub struct RemappedVectorsConfig<M> {
     /// The CPUs' vectors.
     pub vectors: Arc<VectorDomain>,
@@ -78,6 +79,23 @@ pub struct RemappedVectorsConfig<M> {
     /// The source as which the unit sees a requester: `None` for those that are not behind it.
     /// [`Source::pci`] where no bridge takes a requester's place.
     pub sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
+}
+
+impl<M> RemappedVectorsConfig<M> {
+    /// The layer of a unit with registers at `base`, which sees requesters as [`Source::pci`].
+    pub fn new(
+        vectors: Arc<VectorDomain>,
+        table: RemapTable<M>,
+        cache: Arc<dyn EntryCache>,
+        base: u64,
+    ) -> Self {
+        // A function has no size: its box takes no memory.
+        Self { vectors, table, cache, base, sources: Box::new(Source::pci) }
+    }
+
+    msi_types::setters! {
+        with_sources: sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
+    }
 }
 
 impl<M> fmt::Debug for RemappedVectorsConfig<M> {

@@ -122,7 +122,7 @@ impl RemapMemory for Ram {
 
 fn table(mode: ApicMode, entries: &[(u64, u64)]) -> RemapTable<Ram> {
     let size = TableSize::from_log2(4).unwrap();
-    let config = RemapTableConfig { size, mode, compatibility: CompatibilityFormat::Passed };
+    let config = RemapTableConfig::new(size, mode).with_compatibility(CompatibilityFormat::Passed);
     let table = RemapTable::new(config, Ram((0..32).map(|_| AtomicU64::new(0)).collect()));
     for (word, (low, high)) in (0..).step_by(2).zip(entries) {
         table.memory().write(word, *low);

@@ -38,7 +38,7 @@ struct Handlers {
 
 /// Brings the machine's controllers up, and this CPU's interface.
 pub(crate) fn bring_up(description: Description) {
-    let options = Options { max_cpus: cpu::MAX_CPUS, ..Options::default() };
+    let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
     let kernel = || Arc::new(Kernel);
     let irqchip = Irqchip::with(kernel(), kernel(), description, &options);
     IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers"));

@@ -91,7 +91,7 @@ impl MessageStore for Store {
     }
 
     fn fit(&self) -> Fit {
-        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked }
+        Fit::new(Rewrite::Masked)
     }
 
     fn masking(&self) -> Masking {

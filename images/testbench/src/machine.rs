@@ -67,7 +67,7 @@ pub(crate) fn bring_up(
         let config = config::its(&description, its, NonZeroU16::MIN).expect("firmware's ITS");
         ledger::watch(config.base, u64::from(config.queue_bytes / 32));
     }
-    let options = Options { max_cpus: cpu::MAX_CPUS, ..Options::default() };
+    let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
     let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description.clone(), &options);
     let irqchip = irqchip.expect("the interrupt controllers");
     irqchip

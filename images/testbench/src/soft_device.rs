@@ -34,7 +34,7 @@ impl MessageStore for Memory {
     }
 
     fn fit(&self) -> Fit {
-        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Atomic64 }
+        Fit::new(Rewrite::Atomic64)
     }
 
     fn masking(&self) -> Masking {

@@ -203,7 +203,7 @@ impl MessageStore for Messages {
     }
 
     fn fit(&self) -> Fit {
-        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked }
+        Fit::new(Rewrite::Masked)
     }
 
     fn masking(&self) -> Masking {

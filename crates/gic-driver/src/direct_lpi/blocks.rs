@@ -19,7 +19,7 @@ const SHORT: u32 = 1 << 16;
 impl<P: GicPlatform> DirectLpi<P> {
     /// [`MsiParent::allocate`](msi_types::MsiParent::allocate). Task.
     pub(super) fn allocate_block(&self, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
-        let BlockRequest { count, shape, fit, cpu, initially } = *request;
+        let BlockRequest { count, shape, fit, cpu, initially, .. } = *request;
         self.check_accepts(cpu)?;
         fit.check(self.message(cpu, Lpi::FIRST)?)?;
         let (first, _) = self.allocate_lpis(count, shape, fit)?.into_parts();

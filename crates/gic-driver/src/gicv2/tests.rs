@@ -17,8 +17,8 @@ use doorbell_test_support::Outside;
 use gic_arch::gicc::Iar;
 use gic_arch::{RegisterInfo, SgiId, v2m};
 use msi_types::{
-    BlockRequest, Fit, HwIrq, Initially, MsiError, MsiMessage, MsiParent, Pending, RequesterId,
-    Rewrite, Shape, Trigger, WiredParent,
+    BlockRequest, Fit, HwIrq, MsiError, MsiMessage, MsiParent, Pending, RequesterId, Rewrite,
+    Shape, Trigger, WiredParent,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -307,15 +307,9 @@ fn frames_of_messages_stand_on_it() {
     let gic = board.running();
     let v2m = V2m::new(Arc::new(board.clone()), gic.clone(), &[V2mFrame::new(FRAME)]).unwrap();
     let device = v2m.attach(RequesterId::new(1), 4).unwrap();
-    let fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
+    let fit = Fit::new(Rewrite::Never).with_address_bits(32).with_data_bits(16);
     let count = NonZeroU16::new(4).unwrap();
-    let request = BlockRequest {
-        count,
-        shape: Shape::AlignedGroup,
-        fit,
-        cpu: Cpu::new(1),
-        initially: Initially::Unmasked,
-    };
+    let request = BlockRequest::new(count, fit, Cpu::new(1)).with_shape(Shape::AlignedGroup);
     let block = v2m.allocate(&device, &request).unwrap();
     assert_eq!(v2m.compose(&block, 0), Ok(MsiMessage { address: FRAME + 0x40, data: 64 }));
     assert!((64..68).all(|intid| board.bit(gicd::ISENABLER, intid)));

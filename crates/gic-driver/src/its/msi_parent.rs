@@ -97,7 +97,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
         device: &Attachment,
         request: &BlockRequest,
     ) -> Result<HwIrqBlock, MsiError> {
-        let BlockRequest { count, shape, fit, cpu, initially } = *request;
+        let BlockRequest { count, shape, fit, cpu, initially, .. } = *request;
         // The address is refused before anything is done for it.
         fit.check(MsiMessage { address: self.its.doorbell(), data: 0 })?;
         let block = self.its.map_events(

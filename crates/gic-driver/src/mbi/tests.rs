@@ -16,7 +16,7 @@ use proptest::prelude::*;
 extern crate std;
 
 const CPUS: u8 = 3;
-const ANY: Fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
+const ANY: Fit = Fit::new(Rewrite::Never).with_address_bits(32).with_data_bits(16);
 
 fn gic_on(fake: &Fake) -> Arc<Gic<Fake>> {
     let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: u64::from(CPUS) * STRIDE_V3 };
@@ -47,7 +47,7 @@ fn set_up(ranges: &[(u32, u16)]) -> (Fake, Arc<Gic<Fake>>, Mbi<Fake>) {
 
 fn request(count: u16, shape: Shape) -> BlockRequest {
     let count = NonZeroU16::new(count).unwrap();
-    BlockRequest { count, shape, fit: ANY, cpu: Cpu::new(1), initially: Initially::Unmasked }
+    BlockRequest::new(count, ANY, Cpu::new(1)).with_shape(shape)
 }
 
 fn attach(mbi: &Mbi<Fake>) -> Attachment {
@@ -78,11 +78,9 @@ fn the_message_is_setspi_and_the_intid() {
 fn alias_has_the_same_register_offsets() {
     let gic = gic_on(&Fake::with_cpus(CPUS));
     let mbi = Mbi::new(&gic, config(&[(64, 8)]).with_alias(Some(0x1_0000_0000))).unwrap();
-    let request = BlockRequest {
-        initially: Initially::Masked,
-        fit: Fit { address_bits: 64, ..ANY },
-        ..request(1, Shape::Independent)
-    };
+    let request = request(1, Shape::Independent)
+        .with_initially(Initially::Masked)
+        .with_fit(ANY.with_address_bits(64));
     let block = mbi.allocate(&attach(&mbi), &request).unwrap();
     let messages = mbi.compose_level(&block, 0).unwrap();
     assert_eq!(messages.assert, MsiMessage { address: 0x1_0000_0040, data: 64 });
@@ -165,7 +163,7 @@ fn vector_is_edge_routed_and_forwarded() {
 #[test]
 fn level_has_two_messages_until_freed() {
     let (fake, _, mbi) = set_up(&[(64, 1)]);
-    let masked = BlockRequest { initially: Initially::Masked, ..request(1, Shape::Independent) };
+    let masked = request(1, Shape::Independent).with_initially(Initially::Masked);
     let block = mbi.allocate(&attach(&mbi), &masked).unwrap();
     let messages = mbi.compose_level(&block, 0).unwrap();
     assert_eq!(messages.assert.address + 8, messages.deassert.address);
@@ -278,7 +276,7 @@ fn a_route_that_does_not_read_back_is_undone() {
 #[test]
 fn a_request_for_a_cpu_that_is_off_keeps_nothing() {
     let (_, _, mbi) = set_up(&[(64, 1)]);
-    let off = BlockRequest { cpu: Cpu::new(2), ..request(1, Shape::Independent) };
+    let off = request(1, Shape::Independent).with_cpu(Cpu::new(2));
     assert!(matches!(mbi.allocate(&attach(&mbi), &off), Err(MsiError::NotReachable(..))));
     assert!(allocate(&mbi, 1, Shape::Independent).is_ok());
 }

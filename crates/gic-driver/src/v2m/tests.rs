@@ -6,8 +6,8 @@ use doorbell_test_support::after_failures;
 use gic_arch::Affinity;
 use gic_arch::gicr::STRIDE_V3;
 use msi_types::{
-    BlockRequest, Capability, Cpu, Fit, HwIrqBlock, Initially, Isolation, MsiParent, Pending,
-    RequesterId, Rewrite, Shape,
+    BlockRequest, Capability, Cpu, Fit, HwIrqBlock, Isolation, MsiParent, Pending, RequesterId,
+    Rewrite, Shape,
 };
 
 extern crate std;
@@ -43,10 +43,9 @@ fn open(gic: &Arc<Gic<Fake>>, frames: &[V2mFrame<'_>]) -> Result<V2m<Fake>, V2mE
 
 fn allocate(v2m: &V2m<Fake>, count: u16, shape: Shape) -> Result<HwIrqBlock, MsiError> {
     let device = v2m.attach(RequesterId::new(1), 1).unwrap();
-    let fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
+    let fit = Fit::new(Rewrite::Never).with_address_bits(32).with_data_bits(16);
     let count = NonZeroU16::new(count).unwrap();
-    let request =
-        BlockRequest { count, shape, fit, cpu: Cpu::new(0), initially: Initially::Unmasked };
+    let request = BlockRequest::new(count, fit, Cpu::new(0)).with_shape(shape);
     v2m.allocate(&device, &request)
 }
 

@@ -2,7 +2,7 @@
 
 use super::board::Board;
 use super::endpoint::{Kind, attach, fit, request};
-use msi_types::{BlockRequest, MsiParent, Shape};
+use msi_types::{MsiParent, Shape};
 
 /// Invalidations at CPU 0 while so many vectors are allocated.
 fn invalidations_for(count: u16) -> u32 {
@@ -10,8 +10,7 @@ fn invalidations_for(count: u16) -> u32 {
     let direct = board.direct_lpi().unwrap();
     let device = attach(&direct);
     let before = board.world().rd(0).invalidations;
-    let request =
-        BlockRequest { shape: Shape::Independent, ..request(fit(Kind::Masked), count, 0) };
+    let request = request(fit(Kind::Masked), count, 0).with_shape(Shape::Independent);
     let block = direct.allocate(&device, &request).unwrap();
     let count = board.world().rd(0).invalidations - before;
     direct.free(&device, block);

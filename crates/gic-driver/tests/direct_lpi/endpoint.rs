@@ -3,8 +3,8 @@
 use super::board::Board;
 use msi_types::pci::msi::vector_data;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MoveOutcome, MsiError, MsiMessage,
-    MsiParent, RequesterId, Rewrite, Shape,
+    Attachment, BlockRequest, Cpu, Fit, HwIrqBlock, MoveOutcome, MsiError, MsiMessage, MsiParent,
+    RequesterId, Rewrite, Shape,
 };
 use std::num::NonZeroU16;
 use std::sync::Mutex;
@@ -47,13 +47,13 @@ pub(crate) fn fit(kind: Kind) -> Fit {
         Kind::Words => Rewrite::LowWordOnly,
         Kind::Fixed => Rewrite::Never,
     };
-    Fit { address_bits: 64, data_bits: 32, rewrite }
+    Fit::new(rewrite)
 }
 
 pub(crate) fn request(fit: Fit, count: u16, cpu: u32) -> BlockRequest {
     let shape = if count == 1 { Shape::Independent } else { Shape::AlignedGroup };
     let count = NonZeroU16::new(count).unwrap();
-    BlockRequest { count, shape, fit, cpu: Cpu::new(cpu), initially: Initially::Unmasked }
+    BlockRequest::new(count, fit, Cpu::new(cpu)).with_shape(shape)
 }
 
 pub(crate) fn attach(parent: &dyn MsiParent) -> Attachment {

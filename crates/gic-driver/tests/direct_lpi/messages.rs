@@ -4,7 +4,7 @@ use super::board::{Board, HIGH_REDISTRIBUTOR, REDISTRIBUTOR};
 use super::endpoint::{Endpoint, Kind, attach, request, taken};
 use msi_types::{Cpu, Fit, MoveOutcome, MsiError, MsiMessage, MsiParent, Property, Rewrite};
 
-const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+const ANY: Fit = Fit::new(Rewrite::Masked);
 
 #[test]
 fn a_message_is_its_targets_setlpir_and_intid() {
@@ -25,7 +25,7 @@ fn low_lpis_are_left_to_16_bit_endpoints() {
     let board = Board::new(1, 0);
     board.world().id_bits = 17;
     let direct = board.direct_lpi().unwrap();
-    let short = Fit { data_bits: 16, ..ANY };
+    let short = ANY.with_data_bits(16);
     let allocate =
         |fit| direct.allocate(&attach(&direct), &request(fit, 1, 0)).unwrap().first().get();
     assert_eq!((allocate(ANY), allocate(short)), (65536, 8192));
@@ -43,7 +43,7 @@ fn low_lpis_are_left_to_16_bit_endpoints() {
 fn a_32_bit_endpoint_cannot_ring_above_4_gib() {
     let board = Board::new(1, 1);
     let direct = board.direct_lpi().unwrap();
-    let narrow = Fit { address_bits: 32, ..ANY };
+    let narrow = ANY.with_address_bits(32);
     let too_wide = MsiError::AddressTooWide { address: HIGH_REDISTRIBUTOR + 0x40, bits: 32 };
     let free = direct.gic().lpis().unwrap().available();
     assert_eq!(direct.allocate(&attach(&direct), &request(narrow, 1, 1)), Err(too_wide));

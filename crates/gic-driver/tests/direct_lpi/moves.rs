@@ -2,10 +2,10 @@
 
 use super::board::{Board, REDISTRIBUTOR};
 use super::endpoint::{Endpoint, Kind, attach, request, taken};
-use msi_types::{BlockRequest, Cpu, Fit, MoveOutcome, MsiError, MsiParent, Rewrite, Shape};
+use msi_types::{Cpu, Fit, MoveOutcome, MsiError, MsiParent, Rewrite, Shape};
 use std::num::NonZeroU16;
 
-const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+const ANY: Fit = Fit::new(Rewrite::Masked);
 
 #[test]
 fn move_invalidates_before_the_rewrite() {
@@ -61,7 +61,7 @@ fn unmaskable_endpoints_move_only_by_one_store() {
 fn independent_vectors_move_one_by_one() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let request = BlockRequest { shape: Shape::Independent, ..request(ANY, 4, 0) };
+    let request = request(ANY, 4, 0).with_shape(Shape::Independent);
     let block = direct.allocate(&attach(&direct), &request).unwrap();
     let moved = direct.begin_move(&block, 2, Cpu::new(1)).unwrap();
     assert_eq!((moved.first, moved.count.get()), (block.hwirq(2).unwrap(), 1));

@@ -3,11 +3,9 @@
 use super::board::Board;
 use super::endpoint::{Endpoint, Kind, attach, fit, request, taken};
 use gic_driver::direct_lpi::DirectLpi;
-use msi_types::{
-    BlockRequest, Cpu, Fit, HwIrq, Initially, MoveOutcome, MsiError, MsiParent, Pending, Rewrite,
-};
+use msi_types::{Cpu, Fit, HwIrq, Initially, MoveOutcome, MsiError, MsiParent, Pending, Rewrite};
 
-const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+const ANY: Fit = Fit::new(Rewrite::Masked);
 
 #[test]
 fn foreign_vectors_change_nothing_and_are_noted() {
@@ -43,7 +41,7 @@ fn too_large_block_is_refused() {
     let refused = direct.allocate(&attach(&direct), &request(fit(Kind::Masked), count + 1, 0));
     assert_eq!(refused, Err(MsiError::NoVectors { wanted: count + 1 }));
     assert!(direct.allocate(&attach(&direct), &request(fit(Kind::Masked), count, 0)).is_ok());
-    let refused = direct.allocate(&attach(&direct), &request(Fit { data_bits: 16, ..ANY }, 1, 0));
+    let refused = direct.allocate(&attach(&direct), &request(ANY.with_data_bits(16), 1, 0));
     assert_eq!(refused, Err(MsiError::NoVectors { wanted: 1 }));
 }
 
@@ -51,7 +49,7 @@ fn too_large_block_is_refused() {
 fn too_few_data_bits_are_refused() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
-    let refused = direct.allocate(&attach(&direct), &request(Fit { data_bits: 13, ..ANY }, 1, 0));
+    let refused = direct.allocate(&attach(&direct), &request(ANY.with_data_bits(13), 1, 0));
     assert_eq!(refused, Err(MsiError::DataTooWide { data: 8192, bits: 13 }));
 }
 
@@ -116,7 +114,7 @@ fn freed_lpi_is_disabled_and_not_pending() {
 fn vectors_that_are_asked_for_masked_are() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
-    let request = BlockRequest { initially: Initially::Masked, ..request(ANY, 32, 0) };
+    let request = request(ANY, 32, 0).with_initially(Initially::Masked);
     let block = direct.allocate(&attach(&direct), &request).unwrap();
     direct.set_pending(block.first(), Pending::Set);
     assert_eq!(taken(&board, 0), []);

@@ -11,7 +11,7 @@ use msi_types::{
     RequesterId, Rewrite,
 };
 
-const ANY: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+const ANY: Fit = Fit::new(Rewrite::Masked);
 
 #[test]
 fn attach_allocates_no_lpis() {

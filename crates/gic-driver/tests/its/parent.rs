@@ -5,12 +5,12 @@ use crate::setup::{Setup, config};
 use gic_driver::ItsMsiParent;
 use gic_driver::its::{IdMap, IdRange};
 use msi_types::{
-    BlockRequest, Cpu, DeviceId, DoorbellPage, Fit, Granule, Initially, Isolation, MoveOutcome,
-    MsiError, MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape,
+    BlockRequest, Cpu, DeviceId, DoorbellPage, Fit, Granule, Isolation, MoveOutcome, MsiError,
+    MsiParent, NotIsolated, Pending, RequesterId, Rewrite, Shape,
 };
 use std::num::NonZeroU16;
 
-const MSI: Fit = Fit { address_bits: 32, data_bits: 16, rewrite: Rewrite::Never };
+const MSI: Fit = Fit::new(Rewrite::Never).with_address_bits(32).with_data_bits(16);
 const FUNCTION: RequesterId = RequesterId::pci(1, 2, 3);
 
 fn bus(setup: &Setup) -> ItsMsiParent<crate::board::Board> {
@@ -24,7 +24,7 @@ fn bus(setup: &Setup) -> ItsMsiParent<crate::board::Board> {
 
 fn block(count: u16, shape: Shape, fit: Fit) -> BlockRequest {
     let count = NonZeroU16::new(count).unwrap();
-    BlockRequest { count, shape, fit, cpu: Cpu::new(1), initially: Initially::Unmasked }
+    BlockRequest::new(count, fit, Cpu::new(1)).with_shape(shape)
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn too_wide_doorbell_is_refused_early() {
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 4).unwrap();
     let free = setup.its.lpis().available();
-    let narrow = Fit { address_bits: 27, ..MSI };
+    let narrow = MSI.with_address_bits(27);
     let error = parent.allocate(&device, &block(1, Shape::Independent, narrow)).unwrap_err();
     assert_eq!(error, MsiError::AddressTooWide { address: 0x809_0040, bits: 27 });
     assert_eq!(setup.its.lpis().available(), free);
@@ -73,7 +73,7 @@ fn too_wide_event_ids_are_rolled_back() {
     let parent = bus(&setup);
     let device = parent.attach(FUNCTION, 32).unwrap();
     let free = setup.its.lpis().available();
-    let narrow = Fit { data_bits: 4, ..MSI };
+    let narrow = MSI.with_data_bits(4);
     let error = parent.allocate(&device, &block(17, Shape::Independent, narrow)).unwrap_err();
     assert_eq!(error, MsiError::DataTooWide { data: 16, bits: 4 });
     assert_eq!(setup.its.lpis().available(), free);
@@ -143,7 +143,7 @@ fn release_of_several_blocks_is_one_write() {
     let (free, regions) = (setup.its.lpis().available(), setup.board.world().memory.live_regions());
     let device = parent.attach(FUNCTION, 4).unwrap();
     let blocks = [1, 2, 3].map(|cpu| {
-        let request = BlockRequest { cpu: Cpu::new(cpu), ..block(1, Shape::Independent, MSI) };
+        let request = block(1, Shape::Independent, MSI).with_cpu(Cpu::new(cpu));
         parent.allocate(&device, &request).unwrap()
     });
     let traffic = setup.traffic(|| parent.release(device, &mut blocks.into_iter()));

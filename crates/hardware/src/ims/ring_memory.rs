@@ -224,7 +224,7 @@ impl MessageStore for RingStore {
     }
 
     fn fit(&self) -> Fit {
-        Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked }
+        Fit::new(Rewrite::Masked)
     }
 
     fn masking(&self) -> Masking {

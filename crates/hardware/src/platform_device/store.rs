@@ -82,11 +82,9 @@ impl MessageStore for PlatformStore {
     }
 
     fn fit(&self) -> Fit {
-        Fit {
-            address_bits: self.features.address_bits(),
-            data_bits: self.features.data_bits(),
-            rewrite: self.features.rewrite(),
-        }
+        Fit::new(self.features.rewrite())
+            .with_address_bits(self.features.address_bits())
+            .with_data_bits(self.features.data_bits())
     }
 
     fn masking(&self) -> Masking {

@@ -17,6 +17,7 @@ use core::fmt;
 
 /// Configuration of a bus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct BusConfig {
     /// Guest physical address of the configuration window.
     pub window: u64,
@@ -24,6 +25,13 @@ pub struct BusConfig {
     pub number: u8,
     /// Greatest number of vectors of all functions together. Memory for them is taken at once.
     pub vectors: u16,
+}
+
+impl BusConfig {
+    /// A bus with its window at this address, of this number, of at most so many vectors.
+    pub const fn new(window: u64, number: u8, vectors: u16) -> Self {
+        Self { window, number, vectors }
+    }
 }
 
 /// A virtual PCI bus. An [`MsiParent`](msi_types::MsiParent) of its functions; locks are inside.

@@ -28,6 +28,7 @@ pub enum Vectors {
 
 /// Vectors of local APICs, and the hypercall that moves them.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct ApicVectors {
     /// The kernel's vectors. Their messages have the local APICs' own format; no function stores
     /// them.
@@ -36,6 +37,17 @@ pub struct ApicVectors {
     pub hypercall: Arc<dyn Hypercall>,
     /// The bus's instance GUID, in memory order.
     pub instance: [u8; 16],
+}
+
+impl ApicVectors {
+    /// The vectors of `parent`, which `hypercall` moves, for the bus of this instance GUID.
+    pub fn new(
+        parent: Arc<dyn MsiParent>,
+        hypercall: Arc<dyn Hypercall>,
+        instance: [u8; 16],
+    ) -> Self {
+        Self { parent, hypercall, instance }
+    }
 }
 
 /// What an interrupt is on the wire: a vector, at one CPU.
@@ -74,8 +86,8 @@ impl Vectors {
             Self::Spis(spis) => spis.allocate(request, highest),
             Self::Apic(apic) => {
                 // A hypercall changes all of a target at once, for each vector by itself.
-                let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Atomic64 };
-                let request = BlockRequest { shape: Shape::Independent, fit, ..*request };
+                let fit = Fit::new(Rewrite::Atomic64);
+                let request = request.with_shape(Shape::Independent).with_fit(fit);
                 match among {
                     Some(among) => apic.parent.allocate_managed(device, &request, among),
                     None => apic.parent.allocate(device, &request),

@@ -142,11 +142,7 @@ impl Pc {
             taken: Mutex::default(),
         });
         let matrix = Arc::new(Matrix::default());
-        let vectors = Vectors::Apic(ApicVectors {
-            parent: matrix.clone(),
-            hypercall: machine.clone(),
-            instance: INSTANCE,
-        });
+        let vectors = Vectors::Apic(ApicVectors::new(matrix.clone(), machine.clone(), INSTANCE));
         let injection = Injection::Apic { signal: machine.clone(), message: local };
         let (kernel, devices, bus) = open(version, injection, vectors, &Tamper::default());
         *machine.kernel.lock().unwrap() = Some(kernel.clone());
@@ -174,7 +170,7 @@ fn messages_arrive_at_the_vector_and_cpu() {
     for version in Version::OFFERED {
         let pc = Pc::new(version);
         let device = pc.attach();
-        let wanted = BlockRequest { cpu: Cpu::new(2), ..request(1, Shape::Independent) };
+        let wanted = request(1, Shape::Independent).with_cpu(Cpu::new(2));
         let block = pc.bus.allocate(&device, &wanted).unwrap();
         let opaque = pc.bus.compose(&block, 0).unwrap();
         let (cpu, vector) = pc.matrix.place(block.first());
@@ -340,11 +336,7 @@ fn a_parent_with_messages_of_another_kind_is_refused() {
     }
     let pc = Pc::new(Version::V1_4);
     let parent = Arc::new(Remapped(Matrix::default()));
-    let vectors = Vectors::Apic(ApicVectors {
-        parent: parent.clone(),
-        hypercall: pc.machine.clone(),
-        instance: INSTANCE,
-    });
+    let vectors = Vectors::Apic(ApicVectors::new(parent.clone(), pc.machine.clone(), INSTANCE));
     let injection = Injection::Apic { signal: pc.machine.clone(), message: local };
     let (_, _, bus) = open(Version::V1_4, injection, vectors, &Tamper::default());
     let bus = bus.unwrap();

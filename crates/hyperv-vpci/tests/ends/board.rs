@@ -11,8 +11,8 @@ use hyperv_vpci::host::{
 use hyperv_vpci::protocol::{DeviceDescription, Request, Slot, Version};
 use hyperv_vpci::ring::{HeapRing, RingChannel};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Delivery, Fit, HwIrqBlock, Initially, IrqState, LocalCpu,
-    MsiError, MsiMessage, MsiParent, NoIdentity, Rewrite, Shape, SignalMsi, TaskContext,
+    Attachment, BlockRequest, Cpu, Delivery, Fit, HwIrqBlock, IrqState, LocalCpu, MsiError,
+    MsiMessage, MsiParent, NoIdentity, Rewrite, Shape, SignalMsi, TaskContext,
 };
 use std::num::{NonZeroU8, NonZeroU16};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -119,15 +119,15 @@ pub(crate) struct Board {
 pub(crate) fn function(slot: Slot) -> HostFunction {
     let description =
         DeviceDescription { vendor: 0x1414, device: 7, serial: 9, slot, ..Default::default() };
-    HostFunction { description, bars: [0xffff_0000, 0, 0, 0, 0, 0] }
+    HostFunction::new(description, [0xffff_0000, 0, 0, 0, 0, 0])
 }
 
 pub(crate) fn host_config(highest: Version) -> HostConfig {
-    HostConfig { highest, quota: 64, processors: CPUS, address: ADDRESS, instance: INSTANCE }
+    HostConfig::new(CPUS, ADDRESS, INSTANCE).with_highest(highest)
 }
 
 pub(crate) fn config() -> BusConfig {
-    BusConfig { window: 0x1000_0000, number: BUS, vectors: 512 }
+    BusConfig::new(0x1000_0000, BUS, 512)
 }
 
 /// A host that waits for its guest, and the guest's end of the channel.
@@ -219,13 +219,12 @@ impl Board {
 }
 
 pub(crate) fn request(count: u16, shape: Shape) -> BlockRequest {
-    BlockRequest {
-        count: NonZeroU16::new(count).expect("some vectors"),
-        shape,
-        fit: Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked },
-        cpu: Cpu::new(0),
-        initially: Initially::Unmasked,
-    }
+    BlockRequest::new(
+        NonZeroU16::new(count).expect("some vectors"),
+        Fit::new(Rewrite::Masked),
+        Cpu::new(0),
+    )
+    .with_shape(shape)
 }
 
 /// The reason of a failure of the bus's host.

@@ -33,8 +33,7 @@ fn effective_affinity_is_one_cpu() {
     let board = Board::new();
     let device = board.attach(SLOT);
     for cpu in 0..u32::from(CPUS) {
-        let wanted =
-            msi_types::BlockRequest { cpu: Cpu::new(cpu), ..request(1, Shape::Independent) };
+        let wanted = request(1, Shape::Independent).with_cpu(Cpu::new(cpu));
         let block = board.bus.allocate(&device, &wanted).unwrap();
         board.bus.compose(&block, 0).unwrap();
         let index = u16::try_from(cpu).unwrap();
@@ -48,8 +47,7 @@ fn a_cpu_that_is_off_is_refused() {
     let board = Board::with(Version::V1_4, Arc::new(Gic::new(1020, 2)));
     let device = board.attach(SLOT);
     for cpu in [2, u32::from(CPUS)] {
-        let wanted =
-            msi_types::BlockRequest { cpu: Cpu::new(cpu), ..request(1, Shape::Independent) };
+        let wanted = request(1, Shape::Independent).with_cpu(Cpu::new(cpu));
         let refused = board.bus.allocate(&device, &wanted);
         assert!(matches!(refused, Err(MsiError::NotReachable(..))), "{refused:?}");
     }
@@ -326,8 +324,8 @@ fn freed_vectors_are_given_back_to_the_parent() {
 fn endpoints_that_cannot_store_the_answer_are_refused() {
     let board = Board::new();
     let device = board.attach(SLOT);
-    let narrow = Fit { address_bits: 24, data_bits: 16, rewrite: Rewrite::Never };
-    let wanted = msi_types::BlockRequest { fit: narrow, ..request(1, Shape::Independent) };
+    let narrow = Fit::new(Rewrite::Never).with_address_bits(24).with_data_bits(16);
+    let wanted = request(1, Shape::Independent).with_fit(narrow);
     let block = board.bus.allocate(&device, &wanted).unwrap();
     let refused = board.bus.compose(&block, 0);
     assert_eq!(refused, Err(MsiError::AddressTooWide { address: ADDRESS, bits: 24 }));
@@ -355,8 +353,7 @@ fn a_new_block_has_nothing_pending() {
     board.bus.mask(block.first());
     board.send(message);
     board.bus.free(&device, block);
-    let wanted =
-        msi_types::BlockRequest { initially: Initially::Masked, ..request(1, Shape::Independent) };
+    let wanted = request(1, Shape::Independent).with_initially(Initially::Masked);
     let again = board.bus.allocate(&device, &wanted).unwrap();
     let spi = board.gic.spi(again.first().get());
     assert!(!spi.pending && !spi.enabled && spi.edge);

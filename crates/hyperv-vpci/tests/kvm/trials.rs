@@ -93,17 +93,11 @@ impl Machine {
             vcpu.set_lapic(&apic)?;
             vcpus.push(vcpu);
         }
-        let config = HostConfig {
-            highest: Version::V1_4,
-            quota: 8,
-            processors: CPUS,
-            address: ADDRESS,
-            instance: INSTANCE,
-        };
+        let config = HostConfig::new(CPUS, ADDRESS, INSTANCE).with_quota(8);
         let signal = Arc::new(LocalApics(vm));
         let mut host = Host::new(config, Injection::Apic { signal, message: local })?;
         let description = DeviceDescription { slot: SLOT, ..DeviceDescription::default() };
-        let device = host.offer(HostFunction { description, bars: [0; 6] })?;
+        let device = host.offer(HostFunction::new(description, [0; 6]))?;
         let pages = NonZeroU8::new(1).ok_or("a page")?;
         let (there, back) = (HeapRing::new(pages)?, HeapRing::new(pages)?);
         let near = RingChannel::new(there.clone(), back.clone(), nobody as fn())?;

@@ -5,10 +5,10 @@ use crate::shared::{Channel, Shared, child_channel, child_wait};
 use hyperv_vpci::channel::{Channel as _, Idle};
 use hyperv_vpci::guest::{Bus, BusConfig, Kernel, SpiDomain, Vectors, VpciError, Wait};
 use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Injection, Served};
-use hyperv_vpci::protocol::{DeviceDescription, Slot, Version};
+use hyperv_vpci::protocol::{DeviceDescription, Slot};
 use msi_types::{
-    BlockRequest, Cpu, Delivery, Fit, Initially, IrqState, LocalCpu, MsiParent, NoIdentity,
-    Rewrite, Shape, SignalMsi, TaskContext,
+    BlockRequest, Cpu, Delivery, Fit, IrqState, LocalCpu, MsiParent, NoIdentity, Rewrite, Shape,
+    SignalMsi, TaskContext,
 };
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
@@ -29,16 +29,10 @@ fn gic() -> Arc<Gic> {
 }
 
 fn host(gic: &Arc<Gic>) -> (Host, Arc<FunctionInterrupts>) {
-    let config = HostConfig {
-        highest: Version::V1_4,
-        quota: 64,
-        processors: 1,
-        address: 0xfeed_0000,
-        instance: [7; 16],
-    };
+    let config = HostConfig::new(1, 0xfeed_0000, [7; 16]);
     let mut host = Host::new(config, Injection::Spi(gic.clone())).expect("memory");
     let description = DeviceDescription { serial: 1, ..Default::default() };
-    let function = HostFunction { description, bars: [0; 6] };
+    let function = HostFunction::new(description, [0; 6]);
     let device = host.offer(function).expect("the slot is empty");
     (host, device)
 }
@@ -118,18 +112,14 @@ impl<F: Fn() + Send + Sync> Kernel for Process<F> {
     }
 }
 
-const CONFIG: BusConfig = BusConfig { window: 0x1000_0000, number: 0, vectors: 256 };
+const CONFIG: BusConfig = BusConfig::new(0x1000_0000, 0, 256);
 
 /// Takes vectors and gives them back, again and again, until the host is silent. Counts them.
 fn churn(bus: &Bus, end: impl Fn() -> bool) -> Result<u64, VpciError> {
     let device = bus.attach(Slot::default().requester(0), 64).expect("the function is there");
-    let request = BlockRequest {
-        count: NonZeroU16::new(4).expect("4"),
-        shape: Shape::AlignedGroup,
-        fit: Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked },
-        cpu: Cpu::new(0),
-        initially: Initially::Unmasked,
-    };
+    let request =
+        BlockRequest::new(NonZeroU16::new(4).expect("4"), Fit::new(Rewrite::Masked), Cpu::new(0))
+            .with_shape(Shape::AlignedGroup);
     let mut count = 0;
     let mut result = Ok(());
     while result.is_ok() && !end() {

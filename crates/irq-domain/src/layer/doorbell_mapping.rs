@@ -227,7 +227,7 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
     }
 
     fn fit(&self, fit: Fit) -> Fit {
-        Fit { address_bits: 64, rewrite: unaddressed(fit.rewrite), ..fit }
+        fit.with_address_bits(64).with_rewrite(unaddressed(fit.rewrite))
     }
 
     fn hold(

@@ -153,7 +153,7 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
     ) -> Result<HwIrqBlock, MsiError> {
         let requester = self.with(|records| records.devices.get(device.cookie()).copied());
         let requester = requester.ok_or_else(|| self.not_attached())?;
-        let block = allocate(&BlockRequest { fit: self.layer.fit(request.fit), ..*request })?;
+        let block = allocate(&request.with_fit(self.layer.fit(request.fit)))?;
         let first = block.first();
         let vectors = (0..block.count().get())
             .map(|index| HwIrq::new(first.get().saturating_add(index.into())));

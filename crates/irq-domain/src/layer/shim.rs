@@ -125,16 +125,16 @@ impl Layer for ShimLayer {
             AddressRule::Same => (fit.address_bits.min(self.address_bits), fit.rewrite),
             AddressRule::Offset(_) | AddressRule::Window { .. } => (64, unaddressed(fit.rewrite)),
         };
-        Fit { address_bits, data_bits: fit.data_bits.min(self.data_bits), rewrite }
+        Fit::new(rewrite)
+            .with_address_bits(address_bits)
+            .with_data_bits(fit.data_bits.min(self.data_bits))
     }
 
     fn hold(&self, device: RequesterId, below: MsiMessage, _: Fit) -> Result<MsiMessage, MsiError> {
         let message = MsiMessage { address: self.map(device, below.address)?, ..below };
-        let carried = Fit {
-            address_bits: self.address_bits,
-            data_bits: self.data_bits,
-            rewrite: Rewrite::Masked,
-        };
+        let carried = Fit::new(Rewrite::Masked)
+            .with_address_bits(self.address_bits)
+            .with_data_bits(self.data_bits);
         carried.check(message)?;
         Ok(message)
     }

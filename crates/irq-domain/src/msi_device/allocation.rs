@@ -322,7 +322,8 @@ impl<'a> Transaction<'a> {
         let placed =
             first_of(self.core.descriptors.least_managed(among, self.online, &mut room), |cpu| {
                 let (fit, initially) = (domain.fit(), domain.initially());
-                let request = BlockRequest { count, shape, fit, cpu, initially };
+                let request =
+                    BlockRequest::new(count, fit, cpu).with_shape(shape).with_initially(initially);
                 domain
                     .parent()
                     .allocate_managed(attachment, &request, among)
@@ -346,7 +347,8 @@ impl<'a> Transaction<'a> {
         let (domain, attachment) = (self.domain, self.attachment);
         first_reachable(choice, self.online, |cpu| {
             let (fit, initially) = (domain.fit(), domain.initially());
-            let request = BlockRequest { count, shape, fit, cpu, initially };
+            let request =
+                BlockRequest::new(count, fit, cpu).with_shape(shape).with_initially(initially);
             domain.parent().allocate(attachment, &request).map(|block| (block, cpu))
         })
     }

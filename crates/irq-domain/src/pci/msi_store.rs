@@ -90,14 +90,12 @@ impl MessageStore for MsiStore {
 
     fn fit(&self) -> Fit {
         let registers = &self.registers;
-        Fit {
-            address_bits: if registers.layout.address_high().is_some() { 64 } else { 32 },
-            data_bits: if registers.extended { 32 } else { 16 },
-            rewrite: match self.masking() {
-                Masking::PerVector => Rewrite::Masked,
-                Masking::None => Rewrite::LowWordOnly,
-            },
-        }
+        Fit::new(match self.masking() {
+            Masking::PerVector => Rewrite::Masked,
+            Masking::None => Rewrite::LowWordOnly,
+        })
+        .with_address_bits(if registers.layout.address_high().is_some() { 64 } else { 32 })
+        .with_data_bits(if registers.extended { 32 } else { 16 })
     }
 
     fn masking(&self) -> Masking {

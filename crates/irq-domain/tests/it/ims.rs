@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
-const FIT: Fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+const FIT: Fit = Fit::new(Rewrite::Masked);
 const DEVICE: RequesterId = RequesterId::pci(4, 0, 0);
 
 thread_local! {

@@ -47,7 +47,7 @@ fn large_table_takes_gsis_for_used_vectors() {
 
 #[test]
 fn exhausted_gsis_are_reported_and_retried() {
-    let (routing, controller) = routing(GsiSpace { limit: 1002, first_allocated: 1000 });
+    let (routing, controller) = routing(GsiSpace::new(1002).with_first_allocated(1000));
     let (one, other) = (table(4, &routing), table(4, &routing));
     one.write_control(ENABLED).unwrap();
     other.write_control(ENABLED).unwrap();
@@ -66,7 +66,7 @@ fn exhausted_gsis_are_reported_and_retried() {
 
 #[test]
 fn full_table_reuses_gsis_of_masked_vectors() {
-    let (routing, controller) = routing(GsiSpace { limit: 1002, first_allocated: 1000 });
+    let (routing, controller) = routing(GsiSpace::new(1002).with_first_allocated(1000));
     let table = table(4, &routing);
     table.write_control(ENABLED).unwrap();
     program(&table, 0, 10, 0).unwrap();
@@ -86,7 +86,7 @@ fn full_table_reuses_gsis_of_masked_vectors() {
 /// access is sent.
 #[test]
 fn refused_vectors_leave_others_working() {
-    let (routing, controller) = routing(GsiSpace { limit: 1001, first_allocated: 1000 });
+    let (routing, controller) = routing(GsiSpace::new(1001).with_first_allocated(1000));
     let table = table(3, &routing);
     table.write_control(ENABLED).unwrap();
     program(&table, 2, 12, 0).unwrap();
@@ -165,7 +165,7 @@ impl VectorObserver for Bound {
 
 #[test]
 fn observer_hears_of_vectors_before_gsis_move() {
-    let (routing, _) = routing(GsiSpace { limit: 1001, first_allocated: 1000 });
+    let (routing, _) = routing(GsiSpace::new(1001).with_first_allocated(1000));
     let bound = Arc::new(Bound::default());
     let table = table(2, &routing).with_observer(bound.clone());
     table.write_control(ENABLED).unwrap();

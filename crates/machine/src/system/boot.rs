@@ -18,7 +18,7 @@ use gic_bringup::config::RootConfig;
 use gic_bringup::{BringUpError, ControllerError, MsiController, NoParent, Options};
 use gic_driver::Alignment;
 use gic_driver::redistributor::walk_redistributors;
-use gic_firmware::{ControllerIndex, Description};
+use gic_firmware::{Controller, ControllerIndex, Description};
 use irq_domain::Host as _;
 use msi_types::{Cpu, DeviceId, RequesterId};
 use std::num::NonZeroU32;
@@ -117,12 +117,12 @@ pub(crate) fn boot(
 fn bring_up(machine: &Machine, powered: &PoweredMachine, cpus: usize) -> Result<Irqchip, RunError> {
     let description = populated(&machine.description);
     let failed = |reason: &dyn ToString| bring_up_error(&machine.description, reason);
-    let options = Options {
-        max_cpus: cpus,
-        lpi_id_bits: Some(machine.lpis.id_bits()),
-        drives: &|it| machine.controller.serves(it) && !is_virtual_bus(&it.kind),
-        resend_observer: Some(Arc::clone(&powered.records.routes) as _),
-    };
+    let drives = |it: &Controller| machine.controller.serves(it) && !is_virtual_bus(&it.kind);
+    let options = Options::default()
+        .with_max_cpus(cpus)
+        .with_lpi_id_bits(Some(machine.lpis.id_bits()))
+        .with_drives(&drives)
+        .with_resend_observer(Some(Arc::clone(&powered.records.routes) as _));
     wake_redistributors(&powered.platform, &description, &options)
         .map_err(|error| failed(&error))?;
     let (platform, host) = (Arc::clone(&powered.platform), Arc::clone(&powered.platform) as _);

@@ -83,6 +83,7 @@ pub enum CompatibilityFormat {
 
 /// Configuration of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct RemapTableConfig {
     /// Number of entries.
     pub size: TableSize,
@@ -90,6 +91,19 @@ pub struct RemapTableConfig {
     pub mode: ApicMode,
     /// Treatment of messages that name none. [`ApicMode::X2apic`] always blocks.
     pub compatibility: CompatibilityFormat,
+}
+
+impl RemapTableConfig {
+    /// A table of this size and format that blocks messages which name no entry.
+    pub const fn new(size: TableSize, mode: ApicMode) -> Self {
+        Self { size, mode, compatibility: CompatibilityFormat::Blocked }
+    }
+
+    msi_types::setters! {
+        with_size: size: TableSize,
+        with_mode: mode: ApicMode,
+        with_compatibility: compatibility: CompatibilityFormat,
+    }
 }
 
 /// A remapping table over memory: entries, and what they make of messages

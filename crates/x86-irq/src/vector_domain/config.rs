@@ -17,6 +17,7 @@ const SYSTEM_CALL: &[ApicVector] = &[ApicVector::new(0x80).unwrap()];
 const MOST_BY_DEFAULT: u16 = 16384;
 
 /// Configuration of a [`VectorDomain`](crate::VectorDomain).
+#[non_exhaustive]
 pub struct VectorDomainConfig<'a> {
     /// Number of CPUs that are or can come on line.
     pub cpus: NonZeroU16,
@@ -33,7 +34,7 @@ pub struct VectorDomainConfig<'a> {
     pub apic: Arc<dyn Apic>,
 }
 
-impl VectorDomainConfig<'_> {
+impl<'a> VectorDomainConfig<'a> {
     /// Vectors 0x20 to 0xEB but for 0x80, 8-bit destinations, as many interrupts as there are
     /// vectors, up to 16384.
     pub fn new(cpus: NonZeroU16, apic: Arc<dyn Apic>) -> Self {
@@ -50,19 +51,13 @@ impl VectorDomainConfig<'_> {
         }
     }
 
-    /// With another way of naming destinations.
-    pub fn with_destinations(self, destinations: DestinationFormat) -> Self {
-        Self { destinations, ..self }
-    }
-
-    /// With other vectors to hand out.
-    pub fn with_window(self, window: RangeInclusive<ApicVector>) -> Self {
-        Self { window, ..self }
-    }
-
-    /// With another limit of interrupts.
-    pub fn with_hwirqs(self, hwirqs: NonZeroU16) -> Self {
-        Self { hwirqs, ..self }
+    msi_types::setters! {
+        with_cpus: cpus: NonZeroU16,
+        with_hwirqs: hwirqs: NonZeroU16,
+        with_window: window: RangeInclusive<ApicVector>,
+        with_system: system: &'a [ApicVector],
+        with_destinations: destinations: DestinationFormat,
+        with_apic: apic: Arc<dyn Apic>,
     }
 }
 

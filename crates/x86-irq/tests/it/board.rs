@@ -3,8 +3,8 @@
 
 use core::num::NonZeroU16;
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Initially, MsiError, MsiMessage,
-    MsiParent, RequesterId, Rewrite, Shape,
+    Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, MsiError, MsiMessage, MsiParent,
+    RequesterId, Rewrite, Shape,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -301,11 +301,10 @@ impl Device {
 }
 
 pub(crate) fn request(count: u16, shape: Shape, rewrite: Rewrite, cpu: Cpu) -> BlockRequest {
-    BlockRequest {
-        count: NonZeroU16::new(count).unwrap(),
-        shape,
-        fit: Fit { address_bits: 32, data_bits: 16, rewrite },
+    BlockRequest::new(
+        NonZeroU16::new(count).unwrap(),
+        Fit::new(rewrite).with_address_bits(32).with_data_bits(16),
         cpu,
-        initially: Initially::Unmasked,
-    }
+    )
+    .with_shape(shape)
 }

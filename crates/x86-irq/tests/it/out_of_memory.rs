@@ -3,15 +3,14 @@
 
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiError, MsiParent, RequesterId,
-    Rewrite, Shape,
+    Attachment, BlockRequest, Cpu, Fit, MoveOutcome, MsiError, MsiParent, RequesterId, Rewrite,
+    Shape,
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use x86_irq::remapping::{
-    ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapMemory, RemapTableConfig,
-    Source, TableSize,
+    ApicMode, EntryCache, InvalidationError, RemapMemory, RemapTableConfig, TableSize,
 };
 use x86_irq::{
     Apic, ApicId, ApicVector, Arrival, IrqState, LocalCpu, RemapTable, RemappedVectors,
@@ -86,28 +85,23 @@ fn domain(hardware: &Arc<Hardware>) -> Arc<VectorDomain> {
 
 fn remapping(hardware: &Arc<Hardware>, domain: &Arc<VectorDomain>) -> RemappedVectors<Words> {
     let size = TableSize::from_log2(5).unwrap();
-    let config = RemapTableConfig {
-        size,
-        mode: ApicMode::X2apic,
-        compatibility: CompatibilityFormat::Blocked,
-    };
+    let config = RemapTableConfig::new(size, ApicMode::X2apic);
     let make = || {
-        RemappedVectors::new(RemappedVectorsConfig {
-            vectors: domain.clone(),
-            table: RemapTable::new(config, Words(hardware.clone())),
-            cache: hardware.clone(),
-            base: 0xfed9_0000,
-            // A function has no size: its box takes no memory.
-            sources: Box::new(Source::pci),
-        })
+        let table = RemapTable::new(config, Words(hardware.clone()));
+        RemappedVectors::new(RemappedVectorsConfig::new(
+            domain.clone(),
+            table,
+            hardware.clone(),
+            0xfed9_0000,
+        ))
     };
     after_failures(1, make, drop)
 }
 
 fn request(count: u16, shape: Shape) -> BlockRequest {
-    let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+    let fit = Fit::new(Rewrite::Masked);
     let count = NonZeroU16::new(count).unwrap();
-    BlockRequest { count, shape, fit, cpu: CPU0, initially: Initially::Unmasked }
+    BlockRequest::new(count, fit, CPU0).with_shape(shape)
 }
 
 fn no_memory(error: MsiError) {

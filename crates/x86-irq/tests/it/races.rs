@@ -61,10 +61,13 @@ fn a_leaving_cpu_has_cleaned_up() {
     }
     let free = domain.available_on(CPU0);
     let device = domain.attach(RequesterId::pci(1, 0, 0), 1).unwrap();
-    let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+    let fit = Fit::new(Rewrite::Masked);
     let (count, shape, initially) = (NonZeroU16::MIN, Shape::Independent, Initially::Unmasked);
     let block = domain
-        .allocate(&device, &BlockRequest { count, shape, fit, cpu: CPU0, initially })
+        .allocate(
+            &device,
+            &BlockRequest::new(count, fit, CPU0).with_shape(shape).with_initially(initially),
+        )
         .unwrap();
     let moved = domain.begin_move(&block, 0, CPU1).unwrap();
     domain.end_move(moved, MoveOutcome::Written).unwrap();

@@ -80,7 +80,7 @@ struct Rig {
 
 fn config() -> RemapTableConfig {
     let size = TableSize::from_log2(5).unwrap();
-    RemapTableConfig { size, mode: ApicMode::X2apic, compatibility: CompatibilityFormat::Blocked }
+    RemapTableConfig::new(size, ApicMode::X2apic)
 }
 
 impl Rig {
@@ -91,13 +91,15 @@ impl Rig {
     fn with(table: RemapTableConfig, sources: fn(RequesterId) -> Option<Source>) -> Self {
         let board = Board::new(2);
         let unit = Arc::new(Unit::default());
-        let parent = RemappedVectors::new(RemappedVectorsConfig {
-            vectors: board.domain.clone(),
-            table: RemapTable::new(table, Direct(unit.clone())),
-            cache: unit.clone(),
-            base: 0xfed9_0000,
-            sources: Box::new(sources),
-        });
+        let parent = RemappedVectors::new(
+            RemappedVectorsConfig::new(
+                board.domain.clone(),
+                RemapTable::new(table, Direct(unit.clone())),
+                unit.clone(),
+                0xfed9_0000,
+            )
+            .with_sources(Box::new(sources)),
+        );
         let parent = Arc::new(parent.unwrap());
         Self { board, unit, parent }
     }
@@ -242,7 +244,7 @@ fn vectors_of_a_group_move_alone() {
 
 #[test]
 fn a_full_table_takes_no_vectors() {
-    let small = RemapTableConfig { size: TableSize::from_log2(2).unwrap(), ..config() };
+    let small = config().with_size(TableSize::from_log2(2).unwrap());
     let rig = Rig::with(small, Source::pci);
     let attachment = rig.parent.attach(NIC, 5).unwrap();
     let wanted = |count| request(count, Shape::Independent, Rewrite::Masked, CPU0);
@@ -285,7 +287,7 @@ fn unpublished_entries_fail_the_allocation() {
 
 #[test]
 fn an_unreachable_apic_is_refused_first() {
-    let rig = Rig::with(RemapTableConfig { mode: ApicMode::Xapic, ..config() }, Source::pci);
+    let rig = Rig::with(config().with_mode(ApicMode::Xapic), Source::pci);
     rig.board.offline(CPU1);
     for id in [0xff, 0x101] {
         rig.board.domain.online(CPU1, ApicId::new(id)).unwrap();
@@ -311,7 +313,7 @@ fn an_endpoint_too_narrow_is_refused() {
         rig.parent.allocate(&attachment, &narrow),
         Err(MsiError::DataTooWide { data: 7, bits: 2 })
     );
-    narrow.fit = msi_types::Fit { address_bits: 31, data_bits: 16, rewrite: Rewrite::Masked };
+    narrow.fit = msi_types::Fit::new(Rewrite::Masked).with_address_bits(31).with_data_bits(16);
     let refused = rig.parent.allocate(&attachment, &narrow);
     assert!(matches!(refused, Err(MsiError::AddressTooWide { bits: 31, .. })));
 }
@@ -327,11 +329,8 @@ fn a_requester_beside_the_unit_has_no_route() {
 fn only_a_unit_that_checks_everything_isolates() {
     let proof = Isolation::Isolated(IsolatingMechanism::InterruptRemapping);
     assert_eq!(Rig::new().parent.isolation(NIC), proof);
-    let passing = RemapTableConfig {
-        mode: ApicMode::Xapic,
-        compatibility: CompatibilityFormat::Passed,
-        ..config()
-    };
+    let passing =
+        config().with_mode(ApicMode::Xapic).with_compatibility(CompatibilityFormat::Passed);
     let open = Rig::with(passing, Source::pci).parent.isolation(NIC);
     assert!(matches!(open, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))));
     let unchecked = Rig::with(config(), |_| Some(Source { id: 0, check: SourceCheck::None }));

@@ -5,15 +5,15 @@ use crate::machine::{Failure, Machine, absent};
 use core::num::NonZeroU16;
 use libtest_mimic::{Completion, Failed, Trial};
 use msi_types::{
-    Attachment, BlockRequest, Cpu, Fit, HwIrqBlock, Initially, Move, MoveOutcome, MsiError,
-    MsiMessage, MsiParent, RequesterId, Rewrite, Shape,
+    Attachment, BlockRequest, Cpu, Fit, HwIrqBlock, Move, MoveOutcome, MsiError, MsiMessage,
+    MsiParent, RequesterId, Rewrite,
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use x86_irq::message::{ApicMessage, DestinationFormat};
 use x86_irq::remapping::{
-    ApicMode, CompatibilityFormat, EntryCache, InvalidationError, RemapFault, RemapMemory,
-    RemapTable, RemapTableConfig, RemappedVectors, RemappedVectorsConfig, Source, TableSize,
+    ApicMode, EntryCache, InvalidationError, RemapFault, RemapMemory, RemapTable, RemapTableConfig,
+    RemappedVectors, RemappedVectorsConfig, TableSize,
 };
 use x86_irq::{ApicVector, CpuVector};
 
@@ -90,13 +90,8 @@ struct Device<'a> {
 impl<'a> Device<'a> {
     fn new(parent: &'a dyn MsiParent, rewrite: Rewrite) -> Result<Self, Failure> {
         let attachment = parent.attach(NIC, 1)?;
-        let request = BlockRequest {
-            count: NonZeroU16::MIN,
-            shape: Shape::Independent,
-            fit: Fit { address_bits: 64, data_bits: 16, rewrite },
-            cpu: CPU0,
-            initially: Initially::Unmasked,
-        };
+        let request =
+            BlockRequest::new(NonZeroU16::MIN, Fit::new(rewrite).with_data_bits(16), CPU0);
         let block = parent.allocate(&attachment, &request)?;
         let message = parent.compose(&block, 0)?;
         Ok(Self { parent, attachment, block, message })
@@ -267,19 +262,14 @@ fn through(
 fn remapped() -> Result<(), Failure> {
     let mut bench = Bench::start(&[0, 300], DestinationFormat::Xapic)?;
     let size = TableSize::from_log2(8).ok_or("size")?;
-    let config = RemapTableConfig {
-        size,
-        mode: ApicMode::X2apic,
-        compatibility: CompatibilityFormat::Blocked,
-    };
+    let config = RemapTableConfig::new(size, ApicMode::X2apic);
     let words = (0..size.entries() * 2).map(|_| AtomicU64::new(0)).collect();
-    let parent = RemappedVectors::new(RemappedVectorsConfig {
-        vectors: bench.domain.clone(),
-        table: RemapTable::new(config, Ram(words)),
-        cache: Arc::new(NoCache),
-        base: 0xfed9_0000,
-        sources: Box::new(Source::pci),
-    })?;
+    let parent = RemappedVectors::new(RemappedVectorsConfig::new(
+        bench.domain.clone(),
+        RemapTable::new(config, Ram(words)),
+        Arc::new(NoCache),
+        0xfed9_0000,
+    ))?;
     let mut device = Device::new(&parent, Rewrite::Never)?;
     let (vector, stored) = (device.block.first(), device.message);
     for turn in 1..=100 {

@@ -183,7 +183,7 @@ fn an_iommu_relieves_narrow_endpoints() {
     let device = attach(&machine, &parent, DEVICE, &machine.store(narrow)).unwrap();
     device.allocate_at(&[0]).unwrap();
     // The layer chooses the address: how the endpoint changes it is checked there.
-    let below = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::AddressOnly };
+    let below = Fit::new(Rewrite::AddressOnly);
     assert_eq!(*machine.controller.fit.lock().unwrap(), Some(below));
 }
 
@@ -225,9 +225,10 @@ fn a_message_composed_again_lets_the_last_one_go() {
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
     let device = parent.attach(DEVICE, 2).unwrap();
-    let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+    let fit = Fit::new(Rewrite::Masked);
     let (count, shape, cpu) = (NonZeroU16::MIN, Shape::Independent, Cpu::new(0));
-    let request = BlockRequest { count, shape, fit, cpu, initially: Initially::Masked };
+    let request =
+        BlockRequest::new(count, fit, cpu).with_shape(shape).with_initially(Initially::Masked);
     let [edge, level] = [(); 2].map(|()| parent.allocate(&device, &request).unwrap());
     for _ in 0..2 {
         parent.compose(&edge, 0).unwrap();
@@ -302,9 +303,10 @@ fn a_levels_messages_are_mapped_together() {
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
     let device = parent.attach(DEVICE, 1).unwrap();
-    let fit = Fit { address_bits: 64, data_bits: 32, rewrite: Rewrite::Masked };
+    let fit = Fit::new(Rewrite::Masked);
     let (count, shape, cpu) = (NonZeroU16::MIN, Shape::Independent, Cpu::new(0));
-    let request = BlockRequest { count, shape, fit, cpu, initially: Initially::Masked };
+    let request =
+        BlockRequest::new(count, fit, cpu).with_shape(shape).with_initially(Initially::Masked);
     let block = parent.allocate(&device, &request).unwrap();
     translation.fail_in.store(1, Relaxed);
     parent.compose_level(&block, 0).unwrap_err();

@@ -234,7 +234,7 @@ impl MessageStore for Store {
     }
 
     fn fit(&self) -> Fit {
-        Fit { address_bits: self.kind.address_bits, data_bits: 32, rewrite: self.kind.rewrite }
+        Fit::new(self.kind.rewrite).with_address_bits(self.kind.address_bits)
     }
 
     fn masking(&self) -> Masking {
