@@ -57,6 +57,7 @@ pub use affinity::Affinity;
 pub use id_registers::{ArchRevision, Iidr, Pidr2, id};
 pub use intid::{IntId, IntIdClass, Lpi, NotAnLpi, SgiId};
 pub use memory_attributes::{Cacheability, OuterCacheability, Shareability};
+pub use msi_types;
 pub use per_intid::{IntIdField, IntIdLocation, IntIdRange};
 pub use priority::Priority;
 pub use reg::{

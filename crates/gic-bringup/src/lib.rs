@@ -68,6 +68,11 @@ mod root;
 
 pub use cpu::Started;
 pub use error::{BringUpError, ControllerError, CpuError, NoParent};
+pub use gic_arch;
+pub use gic_driver;
+pub use gic_firmware;
+pub use irq_domain;
 pub use irqchip::{Irqchip, Options};
 pub use msi::MsiController;
+pub use msi_types;
 pub use root::RootGic;

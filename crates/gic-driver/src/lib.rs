@@ -150,6 +150,7 @@ pub use distributor::{Distributor, DistributorConfig, Route, SecurityView};
 pub use error::{Block, GicError};
 #[cfg(feature = "alloc")]
 pub use gic::{Gic, GicConfig};
+pub use gic_arch;
 pub use gicv2::{GicV2, GicV2Config};
 pub use interrupt::{Group, Interrupt};
 #[cfg(feature = "alloc")]
@@ -160,6 +161,7 @@ pub use lpi::{LpiError, LpiRange, Lpis};
 #[cfg(feature = "alloc")]
 pub use mbi::{Mbi, MbiConfig, MbiError};
 pub use mmio::{Mmio, MmioExt, RawMmio, Width};
+pub use msi_types;
 #[doc(no_inline)]
 pub use msi_types::{IrqState, LocalCpu};
 pub use platform::{

@@ -81,3 +81,4 @@ pub use wired::WiredUser;
 /// Types of other packages that stand in signatures here.
 pub use gic_arch::{Affinity, IntId};
 pub use msi_types::{DeviceId, RequesterId};
+pub use {gic_arch, msi_types};

@@ -38,3 +38,5 @@ pub mod host;
 mod lock;
 pub mod protocol;
 pub mod ring;
+
+pub use msi_types;

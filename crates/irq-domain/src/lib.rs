@@ -182,6 +182,7 @@ pub use interrupts::{Config, Interrupts};
 pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, IrqReturn, Start, Unhandled};
 pub use irq_info::{EffectiveAffinity, IrqInfo};
 pub use msi_device::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDeviceConfig};
+pub use msi_types;
 #[doc(no_inline)]
 pub use msi_types::{IrqState, LocalCpu, TaskContext};
 pub use name::Name;

@@ -95,6 +95,7 @@ mod table;
 pub use error::{RouteError, SignalError};
 pub use inputs::Inputs;
 pub use irq_line::{CpuInput, IrqLine, IrqLineError};
+pub use msi_types;
 pub use route::{NotAPin, Pin, Route, RoutedMessage, Sender};
 pub use router::{GsiSpace, Router, TooManyGsis};
 pub use routing::{Change, Routing};

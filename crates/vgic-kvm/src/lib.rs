@@ -123,6 +123,7 @@ pub use config::{kvm_config, kvm_its_config};
 pub use creation::{KvmCreation, KvmIncomplete};
 pub use gic_arch;
 pub use limits::OutsideKvm;
+pub use msi_types;
 pub use register::{KvmDevice, KvmError, KvmRegister};
 pub use revision::at_revision;
 pub use vgic;

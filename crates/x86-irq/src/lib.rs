@@ -80,6 +80,7 @@ pub mod vector_domain;
 
 pub use apic::{Apic, ApicId, ApicVector, CpuVector};
 pub use matrix::{MatrixError, VectorMatrix};
+pub use msi_types;
 #[doc(no_inline)]
 pub use msi_types::{IrqState, LocalCpu};
 pub use remapping::{RemapTable, RemappedVectors, RemappedVectorsConfig};
