@@ -349,7 +349,7 @@ impl Check<'_> {
         collection: gic_arch::its::CollectionId,
         stays_at: Option<Affinity>,
     ) -> Result<(), Problem> {
-        const FIELD: &str = "place without a collection";
+        const FIELD: &str = "redistributor of a pending event";
         let Some(cpu) = stays_at else { return Ok(()) };
         match its.collections.binary_search_by_key(&collection, |state| state.collection) {
             Ok(_) => Err(Problem::NoSuchCpu { field: FIELD, cpu }),

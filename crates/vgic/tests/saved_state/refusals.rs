@@ -377,7 +377,7 @@ fn mappings_that_cannot_be_so_are_named() {
         refused(|saved| its(saved).devices[0].events[0].intid = IntId::new(1 << 16)),
         of(event, value("LPI", 1 << 16))
     );
-    let place = |cpu| Problem::NoSuchCpu { field: "place without a collection", cpu };
+    let place = |cpu| Problem::NoSuchCpu { field: "redistributor of a pending event", cpu };
     assert_eq!(
         refused(|saved| its(saved).devices[0].events[0].stays_at = Some(CPU0)),
         of(event, place(CPU0)),
