@@ -1,4 +1,5 @@
-//! Seeded random choices: splitmix64, the same everywhere.
+//! Seeded random choices: splitmix64, the same everywhere. It stands here because a reported seed
+//! must replay the same run in each later version, and few crates promise a stable stream.
 
 /// A stream of random numbers.
 #[derive(Clone, Debug)]
