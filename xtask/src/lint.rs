@@ -10,6 +10,7 @@ mod manifests;
 pub(crate) mod openers;
 mod orderings;
 mod orphans;
+mod reexports;
 pub(crate) mod source;
 mod unsafety;
 mod walks;
@@ -30,6 +31,7 @@ const RULES: &[Rule] = &[
     ("circles", circles::check),
     ("locks", locks::check),
     ("manifests", |workspace| Ok(manifests::check(workspace))),
+    ("reexports", reexports::check),
     ("orphans", orphans::check),
     ("unsafe", unsafety::check),
     ("orderings", orderings::check),

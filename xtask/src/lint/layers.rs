@@ -19,6 +19,11 @@ const LIBRARIES: &[&str] = &[
     "doorbell-test-support",
 ];
 
+/// Is the package a library that may be published?
+pub(crate) fn is_library(name: &str) -> bool {
+    LIBRARIES.contains(&name) && name != "doorbell-test-support"
+}
+
 /// Shared by the tests of device models.
 const GUEST_TESTS: &[&str] = &["doorbell-test-damage", "doorbell-test-guest"];
 

@@ -1,0 +1,65 @@
+//! Libraries re-export the libraries of this project whose types stand in their signatures, so that
+//! a user names one dependency, in one version.
+
+use super::layers;
+use crate::workspace::{Package, Workspace};
+use anyhow::{Context as _, Result};
+
+/// Libraries that stay behind the signatures of others.
+const INTERNAL: &[&str] = &["doorbell-fallible"];
+
+/// Dependencies that a library's root does not re-export.
+pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for package in workspace.packages.iter().filter(|package| layers::is_library(&package.name)) {
+        let root = package.folder.join("src/lib.rs");
+        let text = std::fs::read_to_string(&root)
+            .with_context(|| format!("cannot read {}", root.display()))?;
+        let place = workspace.relative(&root).display();
+        findings.extend(
+            hidden(package, &text).map(|name| {
+                format!("{place}: no `pub use {name};`, whose types stand in signatures")
+            }),
+        );
+    }
+    Ok(findings)
+}
+
+/// The dependencies, as code names them, that this root does not re-export.
+fn hidden<'a>(package: &'a Package, root: &str) -> impl Iterator<Item = String> + use<'a> {
+    let exported: Vec<_> = root.lines().filter_map(|line| line.strip_prefix("pub use ")).collect();
+    let exported = exported.concat();
+    let names = package.dependencies.iter().filter(|dependency| {
+        let name = dependency.name.as_str();
+        dependency.kind == "normal" && layers::is_library(name) && !INTERNAL.contains(&name)
+    });
+    names
+        .map(|dependency| dependency.name.replace('-', "_"))
+        .filter(move |name| !exported.split(['{', '}', ',', ';', ' ']).any(|part| part == name))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use crate::workspace::Dependency;
+
+    fn found(kind: &str, name: &str, root: &str) -> Vec<String> {
+        let dependency = Dependency { name: name.into(), kind: kind.into(), local: true };
+        hidden(&Package::fake("vgic", vec![dependency]), root).collect()
+    }
+
+    #[test]
+    fn a_library_in_signatures_is_re_exported() {
+        assert_eq!(found("normal", "gic-arch", "use gic_arch::IntId;\n"), ["gic_arch"]);
+        assert_eq!(found("normal", "gic-arch", "pub use gic_arch::IntId;\n"), ["gic_arch"]);
+        assert_eq!(found("normal", "gic-arch", "pub use gic_arch;\n"), [""; 0]);
+        assert_eq!(found("normal", "gic-arch", "pub use {gic_arch, msi_types};\n"), [""; 0]);
+    }
+
+    #[test]
+    fn other_dependencies_are_not_asked_for() {
+        assert_eq!(found("dev", "gic-arch", ""), [""; 0]);
+        assert_eq!(found("normal", "doorbell-fallible", ""), [""; 0]);
+        assert_eq!(found("normal", "spin", ""), [""; 0]);
+    }
+}
