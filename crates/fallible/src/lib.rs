@@ -3,6 +3,21 @@
 //! Stable Rust has `Vec::try_reserve` and nothing more. This crate builds the rest from it: a
 //! collected vector, a box and a map whose insertion takes room that was reserved before. Of an
 //! [`Arc`] it asks the heap beforehand.
+//!
+//! # Example
+//!
+//! ```
+//! use doorbell_fallible::{SortedMap, try_collect};
+//!
+//! let squares = try_collect((1..=3).map(|number| number * number))?;
+//! assert_eq!(squares, [1, 4, 9]);
+//!
+//! let mut names = SortedMap::new();
+//! names.reserve()?;
+//! names.insert(33, "uart");
+//! assert_eq!(names.get(33), Some(&"uart"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -13,6 +13,12 @@
 //! | [`host`] | functions offered to a guest, for a virtual machine monitor |
 //! | [`ring`] | VMBus's transport: rings in shared memory |
 //!
+//! | feature | adds |
+//! |---|---|
+//! | – | all of the above, without `std`, with `alloc` |
+//! | `std` | `channel::EventFd`: an eventfd as the other end's signal, on Linux |
+//! | `vm-memory` | `ring::GuestRing`: a ring in guest memory, by rust-vmm's crate, which needs `std` |
+//!
 //! # Example
 //!
 //! ```
