@@ -110,8 +110,8 @@ impl MsiParent for IdleParent {
     fn unmask(&self, _: HwIrq) {}
     fn set_pending(&self, _: HwIrq, _: Pending) {}
 
-    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        writeln!(out, "  {vector}")
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(out, "  {hwirq}")
     }
 }
 

@@ -119,9 +119,9 @@ fn counts(verdicts: &[Verdict]) -> Vec<(Rule, usize, usize)> {
     Rule::ALL.iter().map(of).filter(|(_, findings, _)| *findings > 0).collect()
 }
 
-/// Where a source is read from.
+/// A file or folder that firmware is read from.
 #[derive(Clone, Debug)]
-enum Place {
+enum FirmwareInput {
     /// A devicetree.
     Dtb(PathBuf),
     /// A folder of ACPI tables.

@@ -29,8 +29,7 @@ pub(crate) trait Tested {
     /// Returns the GICv3, or the verdict that there is none.
     fn gicv3(&self) -> Result<&Arc<Gic<Kernel>>, Verdict>;
     /// Gives a message its priority.
-    fn set_priority(&self, its: Option<&Its<Kernel>>, vector: HwIrq, priority: Priority)
-    -> Outcome;
+    fn set_priority(&self, its: Option<&Its<Kernel>>, hwirq: HwIrq, priority: Priority) -> Outcome;
     /// The priority of what this CPU handles.
     fn running_priority(&self) -> Priority;
     /// Returns the highest pending interrupt.
@@ -46,21 +45,16 @@ impl Tested for Controller {
         self.v3().ok_or(Verdict::Skipped("no GICv3".into()))
     }
 
-    fn set_priority(
-        &self,
-        its: Option<&Its<Kernel>>,
-        vector: HwIrq,
-        priority: Priority,
-    ) -> Outcome {
+    fn set_priority(&self, its: Option<&Its<Kernel>>, hwirq: HwIrq, priority: Priority) -> Outcome {
         match self {
             Self::V3(_) => {
                 let its = its.ok_or(Verdict::Skipped("no ITS".into()))?;
-                let lpi = Lpi::try_from(vector.get())
+                let lpi = Lpi::try_from(hwirq.get())
                     .map_err(|_| Verdict::Failed("a vector is no LPI".into()))?;
                 its.lpis().set_priority(lpi, priority)?;
                 its.invalidate(lpi)?;
             }
-            Self::V2(gic) => gic.interrupt(vector.into())?.set_priority(priority),
+            Self::V2(gic) => gic.interrupt(hwirq.into())?.set_priority(priority),
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use image_rt::pci::Function;
 
 /// A kind of device that has a driver here.
-pub(crate) struct Kind {
+pub(crate) struct DeviceKind {
     pub(crate) name: &'static str,
     vendor: u16,
     device: u16,
@@ -21,64 +21,74 @@ pub(crate) struct Kind {
 }
 
 /// All of them.
-const KINDS: &[Kind] = &[
-    Kind { name: "edu", vendor: 0x1234, device: 0x11e8, make: |f| Arc::new(edu::Edu::new(f)) },
-    Kind { name: "nvme", vendor: 0x1b36, device: 0x0010, make: |f| Arc::new(nvme::Nvme::new(f)) },
-    Kind {
+const KINDS: &[DeviceKind] = &[
+    DeviceKind {
+        name: "edu",
+        vendor: 0x1234,
+        device: 0x11e8,
+        make: |f| Arc::new(edu::Edu::new(f)),
+    },
+    DeviceKind {
+        name: "nvme",
+        vendor: 0x1b36,
+        device: 0x0010,
+        make: |f| Arc::new(nvme::Nvme::new(f)),
+    },
+    DeviceKind {
         name: "virtio-net",
         vendor: 0x1af4,
         device: 0x1041,
         make: |f| Arc::new(virtio::Net::new(f)),
     },
-    Kind {
+    DeviceKind {
         name: "virtio-blk",
         vendor: 0x1af4,
         device: 0x1042,
         make: |f| Arc::new(virtio::Blk::new(f)),
     },
-    Kind {
+    DeviceKind {
         name: "virtio-rng",
         vendor: 0x1af4,
         device: 0x1044,
         make: |f| Arc::new(virtio::Rng::new(f)),
     },
-    Kind {
+    DeviceKind {
         name: "pcie-root-port",
         vendor: 0x1b36,
         device: 0x000c,
         make: |f| Arc::new(port::Port::new(f)),
     },
-    Kind {
+    DeviceKind {
         name: "ioh3420",
         vendor: 0x8086,
         device: 0x3420,
         make: |f| Arc::new(port::Port::with_errors(f)),
     },
-    Kind {
+    DeviceKind {
         name: "e1000e",
         vendor: 0x8086,
         device: 0x10d3,
         make: |f| Arc::new(intel_nic::E1000e::new(f)),
     },
-    Kind {
+    DeviceKind {
         name: "igb",
         vendor: 0x8086,
         device: 0x10c9,
         make: |f| Arc::new(intel_nic::Igb::new(f)),
     },
-    Kind {
+    DeviceKind {
         name: "qemu-xhci",
         vendor: 0x1b36,
         device: 0x000d,
         make: |f| Arc::new(xhci::Xhci::new(f)),
     },
-    Kind {
+    DeviceKind {
         name: "nec-usb-xhci",
         vendor: 0x1033,
         device: 0x0194,
         make: |f| Arc::new(xhci::Xhci::new(f)),
     },
-    Kind {
+    DeviceKind {
         name: "ivshmem-doorbell",
         vendor: 0x1af4,
         device: 0x1110,
@@ -86,7 +96,7 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-impl Kind {
+impl DeviceKind {
     /// The kind that a function is of.
     pub(crate) fn of(function: &Function) -> Option<&'static Self> {
         KINDS.iter().find(|kind| function.is(kind.vendor, kind.device))

@@ -143,7 +143,11 @@ impl Judge<'_> {
         Ok(initramfs)
     }
 
-    fn boot(&self, (name, options, arguments): &Virt, initramfs: Option<&Path>) -> Result<Found> {
+    fn boot(
+        &self,
+        (name, options, arguments): &Virt,
+        initramfs: Option<&Path>,
+    ) -> Result<FoundDevices> {
         let trace = self.bench.folder.join(name).with_extension("trace");
         let mut qemu = self.tools.command(PROGRAM);
         qemu.args(["-M", &format!("virt,{options}"), "-cpu", "cortex-a57", "-m", "512M"]);
@@ -153,7 +157,7 @@ impl Judge<'_> {
         if let Some(initramfs) = initramfs {
             qemu.arg("-initrd").arg(initramfs);
         }
-        let mut found = Found::default();
+        let mut found = FoundDevices::default();
         process::watch(&mut qemu, LIMIT, |line| found.ports.extend(Port::read(line)))?;
         found.mapped = fs::read_to_string(&trace)?.lines().filter_map(mapped).collect();
         Ok(found)
@@ -162,7 +166,7 @@ impl Judge<'_> {
 
 /// Devices that Linux finds, and maps.
 #[derive(Debug, Default)]
-struct Found {
+struct FoundDevices {
     ports: BTreeSet<Port>,
     /// DeviceIDs.
     mapped: BTreeSet<u64>,

@@ -10,15 +10,15 @@ const COLUMN_GAP: usize = 72;
 const TOP: usize = 70;
 const MARGIN: usize = 20;
 
-/// A box's place, in pixels.
+/// A box in the picture, in pixels.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct NodeBox {
     pub(super) x: usize,
     pub(super) y: usize,
     pub(super) height: usize,
 }
 
-impl Place {
+impl NodeBox {
     pub(super) const fn middle(self) -> usize {
         self.y + self.height / 2
     }
@@ -27,7 +27,7 @@ impl Place {
 /// Places of all boxes, and the size of the picture.
 #[derive(Debug)]
 pub(super) struct Layout {
-    pub(super) places: Vec<Place>,
+    pub(super) areas: Vec<NodeBox>,
     /// Columns that hold boxes, and the left edge of each.
     pub(super) columns: Vec<(Column, usize)>,
     pub(super) width: usize,
@@ -40,16 +40,16 @@ impl Layout {
     pub(super) fn of(graph: &Graph) -> Self {
         let mut columns = columns(graph);
         let tallest = columns.iter().map(|(_, nodes)| height(graph, nodes)).max().unwrap_or(0);
-        let mut places = vec![Place::default(); graph.nodes.len()];
+        let mut areas = vec![NodeBox::default(); graph.nodes.len()];
         for (at, (column, nodes)) in columns.iter_mut().enumerate().rev() {
             if *column < Column::Controller {
-                let averages = averages(graph, &places);
+                let averages = averages(graph, &areas);
                 nodes.sort_by_key(|&node| averages[node]);
             }
             let mut y = TOP + (tallest - height(graph, nodes)) / 2;
             for &node in nodes.iter() {
                 let height = box_height(&graph.nodes[node]);
-                places[node] = Place { x: left(at), y, height };
+                areas[node] = NodeBox { x: left(at), y, height };
                 y += height + ROW_GAP;
             }
         }
@@ -57,7 +57,7 @@ impl Layout {
         let edges = columns.iter().enumerate().map(|(at, (column, _))| (*column, left(at)));
         Self {
             columns: edges.collect(),
-            places,
+            areas,
             width: 2 * MARGIN + count * BOX_WIDTH + (count - 1) * COLUMN_GAP,
             height: TOP + tallest + MARGIN,
         }
@@ -88,11 +88,11 @@ fn height(graph: &Graph, nodes: &[usize]) -> usize {
 }
 
 /// The mean height of what each box's arrows lead to; boxes without arrows come last.
-fn averages(graph: &Graph, places: &[Place]) -> Vec<usize> {
+fn averages(graph: &Graph, areas: &[NodeBox]) -> Vec<usize> {
     let mut sums = vec![(0, 0usize); graph.nodes.len()];
     for edge in &graph.edges {
         let (sum, count) = &mut sums[edge.from];
-        *sum += places[edge.to].middle();
+        *sum += areas[edge.to].middle();
         *count += 1;
     }
     sums.into_iter()

@@ -1,6 +1,6 @@
 //! The picture as SVG: no script, no font, no network; readable on light and dark.
 
-use super::layout::{BOX_WIDTH, LINE, Layout, Place};
+use super::layout::{BOX_WIDTH, LINE, Layout, NodeBox};
 use super::model::{Column, Edge, Graph, Node};
 use std::fmt::{Display, Formatter, Result, Write as _};
 
@@ -49,9 +49,9 @@ pub(super) fn draw(graph: &Graph, name: &str) -> String {
     let mut svg = begin(&layout, "img", name);
     let _ = write!(svg, "<style>\n{STYLE}</style>\n");
     arrows(&mut svg, graph, &layout);
-    for (index, (node, place)) in graph.nodes.iter().zip(&layout.places).enumerate() {
+    for (index, (node, area)) in graph.nodes.iter().zip(&layout.areas).enumerate() {
         let _ = writeln!(svg, "<g class=\"{}\" id=\"n{index}\">", classes(node));
-        draw_box(&mut svg, node, *place);
+        draw_box(&mut svg, node, *area);
         svg.push_str("</g>\n");
     }
     svg.push_str("</svg>\n");
@@ -64,13 +64,13 @@ pub(crate) fn inline(graph: &Graph, name: &str, badges: &[Badge]) -> String {
     let layout = Layout::of(graph);
     let mut svg = begin(&layout, "group", name);
     arrows(&mut svg, graph, &layout);
-    let boxes = graph.nodes.iter().zip(&layout.places).zip(badges);
-    for (index, ((node, place), badge)) in boxes.enumerate() {
+    let boxes = graph.nodes.iter().zip(&layout.areas).zip(badges);
+    for (index, ((node, area), badge)) in boxes.enumerate() {
         let classes = classes(node);
         let _ = writeln!(svg, "<a class=\"{classes}\" id=\"n{index}\" href=\"#n{index}\">");
-        draw_box(&mut svg, node, *place);
+        draw_box(&mut svg, node, *area);
         if badge.findings > 0 {
-            draw_badge(&mut svg, *place, *badge);
+            draw_badge(&mut svg, *area, *badge);
         }
         svg.push_str("</a>\n");
     }
@@ -101,7 +101,7 @@ fn arrows(svg: &mut String, graph: &Graph, layout: &Layout) {
 
 fn arrow(svg: &mut String, layout: &Layout, edge: Edge, is_enabled: bool) {
     let Edge { from, to } = edge;
-    let (start, end) = (layout.places[from], layout.places[to]);
+    let (start, end) = (layout.areas[from], layout.areas[to]);
     let (x, y, right, below) = (start.x + BOX_WIDTH, start.middle(), end.x, end.middle());
     let bend = usize::midpoint(x, right);
     let class = if is_enabled { "" } else { " class=\"disabled\"" };
@@ -117,8 +117,8 @@ fn classes(node: &Node) -> String {
     format!("node {}{state}", class(node.column))
 }
 
-fn draw_box(svg: &mut String, node: &Node, place: Place) {
-    let Place { x, y, height } = place;
+fn draw_box(svg: &mut String, node: &Node, area: NodeBox) {
+    let NodeBox { x, y, height } = area;
     let state = if node.is_enabled { None } else { Some("disabled".to_owned()) };
     let tip: Vec<_> = std::iter::once(&node.id).chain(&node.lines).chain(&state).cloned().collect();
     let _ = writeln!(
@@ -139,8 +139,8 @@ fn draw_box(svg: &mut String, node: &Node, place: Place) {
 }
 
 /// Draws the number of findings over a box's upper right corner.
-fn draw_badge(svg: &mut String, place: Place, badge: Badge) {
-    let (x, y, class) = (place.x + BOX_WIDTH, place.y, badge.class);
+fn draw_badge(svg: &mut String, area: NodeBox, badge: Badge) {
+    let (x, y, class) = (area.x + BOX_WIDTH, area.y, badge.class);
     let _ = writeln!(
         svg,
         "<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"10\"/>\n\

@@ -1,8 +1,8 @@
 //! Descriptions and their findings, one after the other or in parallel.
 
-use super::Place;
+use super::FirmwareInput;
 use super::excerpt::Excerpts;
-use super::levels::{Found, Levels};
+use super::levels::{JudgedFinding, Levels};
 use super::text;
 use crate::source::Source;
 use anyhow::{Error, Result};
@@ -27,7 +27,7 @@ pub(super) struct Judge {
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) source: String,
-    pub(super) findings: Vec<Found>,
+    pub(super) findings: Vec<JudgedFinding>,
     /// The findings as text.
     pub(super) text: Vec<String>,
     /// Why there is no description.
@@ -40,19 +40,19 @@ impl Judge {
         Source::running().map(|source| self.source(&source, Vec::new()))
     }
 
-    /// Judges each of `places`, in parallel; the verdicts are in their order.
-    pub(super) fn all(&self, places: &[Place]) -> Vec<Verdict> {
-        let bar = progress_bar(places.len());
+    /// Judges each of `inputs`, in parallel; the verdicts are in their order.
+    pub(super) fn all(&self, inputs: &[FirmwareInput]) -> Vec<Verdict> {
+        let bar = progress_bar(inputs.len());
         let next = AtomicUsize::new(0);
         let (sender, receiver) = mpsc::channel();
-        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(places.len());
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(inputs.len());
         let mut verdicts: Vec<(usize, Verdict)> = thread::scope(|scope| {
             for _ in 0..threads {
                 let (sender, next) = (sender.clone(), &next);
                 scope.spawn(move || {
                     while let index = next.fetch_add(1, Ordering::SeqCst)
-                        && let Some(place) = places.get(index)
-                        && sender.send((index, self.place(place))).is_ok()
+                        && let Some(input) = inputs.get(index)
+                        && sender.send((index, self.input(input))).is_ok()
                     {}
                 });
             }
@@ -65,7 +65,11 @@ impl Judge {
     }
 
     /// Judges sources of one machine: each by itself, and all but the first against the first.
-    pub(super) fn same_machine(&self, one: &Place, others: &[Place]) -> Result<Vec<Verdict>> {
+    pub(super) fn same_machine(
+        &self,
+        one: &FirmwareInput,
+        others: &[FirmwareInput],
+    ) -> Result<Vec<Verdict>> {
         let first = open(one)?;
         let mut verdicts = vec![self.source(&first, Vec::new())];
         for other in others {
@@ -76,11 +80,11 @@ impl Judge {
         Ok(verdicts)
     }
 
-    fn place(&self, place: &Place) -> Verdict {
-        match open(place) {
+    fn input(&self, input: &FirmwareInput) -> Verdict {
+        match open(input) {
             Ok(source) => self.source(&source, Vec::new()),
             Err(error) => Verdict {
-                source: name(place),
+                source: name(input),
                 findings: Vec::new(),
                 text: Vec::new(),
                 unreadable: Some(error),
@@ -90,7 +94,7 @@ impl Judge {
 
     fn source(&self, source: &Source, more: Vec<gic_firmware::Finding>) -> Verdict {
         let found = lint::check(&source.description, &self.known).into_iter().chain(more);
-        let findings: Vec<Found> = found.filter_map(|one| self.levels.weigh(one)).collect();
+        let findings: Vec<JudgedFinding> = found.filter_map(|one| self.levels.weigh(one)).collect();
         let text = if self.with_text && !findings.is_empty() {
             let origins = findings.iter().map(|found| &found.finding.origin);
             let excerpts = Excerpts::of(source, origins);
@@ -102,15 +106,15 @@ impl Judge {
     }
 }
 
-fn open(place: &Place) -> Result<Source> {
-    match place {
-        Place::Dtb(path) => Source::dtb(path),
-        Place::Acpi(path) => Source::acpi(path),
+fn open(input: &FirmwareInput) -> Result<Source> {
+    match input {
+        FirmwareInput::Dtb(path) => Source::dtb(path),
+        FirmwareInput::Acpi(path) => Source::acpi(path),
     }
 }
 
-fn name(place: &Place) -> String {
-    let (Place::Dtb(path) | Place::Acpi(path)) = place;
+fn name(input: &FirmwareInput) -> String {
+    let (FirmwareInput::Dtb(path) | FirmwareInput::Acpi(path)) = input;
     path.display().to_string()
 }
 

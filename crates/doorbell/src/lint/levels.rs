@@ -13,7 +13,7 @@ pub(super) struct Levels {
 
 /// A finding and what it counts as.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct JudgedFinding {
     pub(super) finding: Finding,
     pub(super) severity: Severity,
 }
@@ -34,11 +34,11 @@ impl Levels {
     }
 
     /// Weighs a finding; `None` if it is allowed.
-    pub(super) fn weigh(&self, finding: Finding) -> Option<Found> {
+    pub(super) fn weigh(&self, finding: Finding) -> Option<JudgedFinding> {
         let rule = finding.rule;
         let severity =
             if self.denied.contains(&rule) { Severity::Error } else { finding.severity() };
-        (!self.allowed.contains(&rule)).then_some(Found { finding, severity })
+        (!self.allowed.contains(&rule)).then_some(JudgedFinding { finding, severity })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Findings as SARIF 2.1.0 (OASIS), which CI systems show.
 
 use super::judge::Verdict;
-use super::levels::Found;
+use super::levels::JudgedFinding;
 use gic_firmware::{Rule, Severity};
 use serde::Serialize;
 
@@ -131,7 +131,7 @@ impl Descriptor {
 }
 
 impl<'v> Outcome<'v> {
-    fn of(source: &'v str, found: &'v Found) -> Self {
+    fn of(source: &'v str, found: &'v JudgedFinding) -> Self {
         let physical_location = Physical {
             artifact_location: Artifact { uri: source },
             region: Region { start_line: 1 },

@@ -1,6 +1,6 @@
 //! Sources on the command line, and the descriptions that they are.
 
-use super::Place;
+use super::FirmwareInput;
 use crate::source::holds_tables;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -9,27 +9,27 @@ use std::path::{Path, PathBuf};
 const MAX_DEPTH: usize = 16;
 
 /// Files are devicetrees; a folder with a MADT is one machine; another, every `.dtb` below it.
-pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<Place>> {
-    let mut places = Vec::new();
+pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
+    let mut inputs = Vec::new();
     for source in sources {
         if !source.is_dir() {
-            places.push(Place::Dtb(source.clone()));
+            inputs.push(FirmwareInput::Dtb(source.clone()));
             continue;
         }
         if holds_tables(source) {
-            places.push(Place::Acpi(source.clone()));
+            inputs.push(FirmwareInput::Acpi(source.clone()));
             continue;
         }
-        let before = places.len();
-        below(source, MAX_DEPTH, &mut places)?;
-        if places.len() == before {
+        let before = inputs.len();
+        below(source, MAX_DEPTH, &mut inputs)?;
+        if inputs.len() == before {
             bail!("{}: neither ACPI tables nor devicetrees are below it", source.display());
         }
     }
-    Ok(places)
+    Ok(inputs)
 }
 
-fn below(folder: &Path, depth: usize, places: &mut Vec<Place>) -> Result<()> {
+fn below(folder: &Path, depth: usize, inputs: &mut Vec<FirmwareInput>) -> Result<()> {
     let Some(depth) = depth.checked_sub(1) else { return Ok(()) };
     let name = folder.display();
     let entries = folder.read_dir().with_context(|| format!("cannot read {name}"))?;
@@ -39,9 +39,9 @@ fn below(folder: &Path, depth: usize, places: &mut Vec<Place>) -> Result<()> {
     paths.sort();
     for path in paths {
         if path.is_dir() {
-            below(&path, depth, places)?;
+            below(&path, depth, inputs)?;
         } else if path.extension().is_some_and(|extension| extension == "dtb") {
-            places.push(Place::Dtb(path));
+            inputs.push(FirmwareInput::Dtb(path));
         }
     }
     Ok(())

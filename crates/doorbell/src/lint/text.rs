@@ -3,7 +3,7 @@
 use super::counts;
 use super::excerpt::Excerpts;
 use super::judge::Verdict;
-use super::levels::Found;
+use super::levels::JudgedFinding;
 use crate::print::Output;
 use crate::table::Table;
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
@@ -52,7 +52,7 @@ fn total(out: &mut Output, verdicts: &[Verdict]) -> io::Result<()> {
 }
 
 /// Spells one finding, with what it points at and the help.
-pub(super) fn spell(source: &str, found: &Found, excerpts: &Excerpts) -> String {
+pub(super) fn spell(source: &str, found: &JudgedFinding, excerpts: &Excerpts) -> String {
     let finding = &found.finding;
     let level = match found.severity {
         Severity::Error => Level::ERROR,

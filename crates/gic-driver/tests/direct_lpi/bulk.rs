@@ -1,7 +1,7 @@
 //! Many at once: one register does for all what another does for each.
 
 use super::board::Board;
-use super::endpoint::{Kind, attach, fit, request};
+use super::endpoint::{StoreKind, attach, fit, request};
 use msi_types::{MsiParent, Shape};
 
 /// Invalidations at CPU 0 while so many vectors are allocated.
@@ -10,7 +10,7 @@ fn invalidations_for(count: u16) -> u32 {
     let direct = board.direct_lpi().unwrap();
     let device = attach(&direct);
     let before = board.world().rd(0).invalidations;
-    let request = request(fit(Kind::Masked), count, 0).with_shape(Shape::Independent);
+    let request = request(fit(StoreKind::Masked), count, 0).with_shape(Shape::Independent);
     let block = direct.allocate(&device, &request).unwrap();
     let count = board.world().rd(0).invalidations - before;
     direct.free(&device, block);

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 /// The way a device stores its message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum StoreKind {
     /// MSI-X, or MSI with mask bits.
     Masked,
     /// A store of 64 bits or more at a time.
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
 /// A device with one message: one vector, or a group.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    pub(crate) kind: Kind,
+    pub(crate) kind: StoreKind,
     pub(crate) block: HwIrqBlock,
     state: Mutex<EndpointState>,
 }
@@ -40,12 +40,12 @@ struct EndpointState {
     sent: Vec<u64>,
 }
 
-pub(crate) fn fit(kind: Kind) -> Fit {
+pub(crate) fn fit(kind: StoreKind) -> Fit {
     let rewrite = match kind {
-        Kind::Masked => Rewrite::Masked,
-        Kind::Atomic64 => Rewrite::Atomic64,
-        Kind::Words => Rewrite::LowWordOnly,
-        Kind::Fixed => Rewrite::Never,
+        StoreKind::Masked => Rewrite::Masked,
+        StoreKind::Atomic64 => Rewrite::Atomic64,
+        StoreKind::Words => Rewrite::LowWordOnly,
+        StoreKind::Fixed => Rewrite::Never,
     };
     Fit::new(rewrite)
 }
@@ -64,7 +64,7 @@ impl Endpoint {
     /// Gets its vectors and its message.
     pub(crate) fn new(
         parent: &dyn MsiParent,
-        kind: Kind,
+        kind: StoreKind,
         count: u16,
         cpu: u32,
     ) -> Result<Self, MsiError> {
@@ -149,12 +149,12 @@ impl Endpoint {
         let [low, high, data] = [message.address_low(), message.address_high(), message.data];
         let set = |change: &dyn Fn(&mut EndpointState)| change(&mut self.state.lock().unwrap());
         match self.kind {
-            Kind::Atomic64 => set(&|state| state.words[..2].copy_from_slice(&[low, high])),
-            Kind::Fixed => {
+            StoreKind::Atomic64 => set(&|state| state.words[..2].copy_from_slice(&[low, high])),
+            StoreKind::Fixed => {
                 assert_eq!(self.message(), message, "a store that cannot change is changed");
             }
-            Kind::Masked | Kind::Words => {
-                if self.kind == Kind::Masked {
+            StoreKind::Masked | StoreKind::Words => {
+                if self.kind == StoreKind::Masked {
                     set(&|state| state.masked = true);
                 }
                 for (index, word) in [low, high, data].into_iter().enumerate() {

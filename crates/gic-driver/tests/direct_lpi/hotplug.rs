@@ -1,7 +1,7 @@
 //! CPUs that come and go.
 
 use super::board::{Board, run_on};
-use super::endpoint::{Endpoint, Kind, attach, taken};
+use super::endpoint::{Endpoint, StoreKind, attach, taken};
 use gic_driver::direct_lpi::{CpuOff, CpuOn, DirectLpi};
 use gic_driver::lpi::PendingLpis;
 use msi_types::{Cpu, MsiError, MsiParent, Pending};
@@ -21,7 +21,7 @@ pub(crate) fn come(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOn 
 
 /// A device whose message is pending at CPU 0, which it was moved away from, to CPU 1.
 pub(crate) fn left_behind(board: &Board, direct: &DirectLpi<Board>) -> Endpoint {
-    let device = Endpoint::new(direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(direct, StoreKind::Masked, 1, 0).unwrap();
     device.fire(board, 0);
     device.relocate(board, direct, 0, 1, &|| ()).unwrap();
     device
@@ -32,7 +32,7 @@ fn ces_carries_exactly_the_pending_lpis() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = left_behind(&board, &direct);
-    let idle = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     let left = leave(&board, &direct, 0);
     assert_eq!(left, CpuOff { carried: 1, redelivered: 0, stranded: vec![] });
@@ -52,7 +52,7 @@ fn without_ces_possible_lpis_are_resent() {
         blinding(&board);
         let direct = board.direct_lpi().unwrap();
         let device = left_behind(&board, &direct);
-        let idle = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+        let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
         idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
         let left = leave(&board, &direct, 0);
         assert_eq!(left, CpuOff { carried: 0, redelivered: 2, stranded: vec![] });
@@ -92,7 +92,7 @@ fn masked_lpi_is_carried_masked() {
 fn unmoved_lpis_stay_pending_until_cpu_on() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
     let moved = left_behind(&board, &direct);
     let left = leave(&board, &direct, 0);
     assert_eq!(left, CpuOff { carried: 0, redelivered: 1, stranded: vec![stuck.block.first()] });
@@ -106,8 +106,8 @@ fn unmoved_lpis_stay_pending_until_cpu_on() {
 fn pending_set_while_offline_is_delivered_later() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
-    let cleared = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
+    let cleared = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
     leave(&board, &direct, 0);
     direct.set_pending(stuck.block.first(), Pending::Set);
     direct.set_pending(cleared.block.first(), Pending::Set);
@@ -120,7 +120,7 @@ fn pending_set_while_offline_is_delivered_later() {
 fn pending_set_while_offline_follows_a_move() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     leave(&board, &direct, 0);
     direct.set_pending(device.block.first(), Pending::Set);
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
@@ -131,7 +131,7 @@ fn pending_set_while_offline_follows_a_move() {
 fn mask_while_offline_counts_after_cpu_on() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
     leave(&board, &direct, 0);
     direct.mask(stuck.block.first());
     stuck.fire(&board, 0);
@@ -145,8 +145,8 @@ fn mask_while_offline_counts_after_cpu_on() {
 fn lpis_lost_with_power_are_resent() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
-    let _elsewhere = Endpoint::new(&direct, Kind::Fixed, 1, 1).unwrap();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
+    let _elsewhere = Endpoint::new(&direct, StoreKind::Fixed, 1, 1).unwrap();
     assert_eq!(direct.cpu_on(Cpu::new(0), PendingLpis::Lost), Ok(CpuOn { redelivered: 1 }));
     assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![stuck.lpi(0)], vec![]));
 }
@@ -156,16 +156,16 @@ fn free_waits_for_a_sleeping_redistributor() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let free = direct.gic().lpis().unwrap().available();
-    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
     let lpi = stuck.lpi(0);
     leave(&board, &direct, 0);
     stuck.fire(&board, 0);
     direct.free(&attach(&direct), stuck.block);
-    let next = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    let next = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
     assert_ne!(next.lpi(0), lpi);
     come(&board, &direct, 0);
     assert_eq!((taken(&board, 0), direct.gic().lpis().unwrap().available()), (vec![], free - 1));
-    assert_eq!(Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap().lpi(0), lpi);
+    assert_eq!(Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap().lpi(0), lpi);
     assert_eq!(taken(&board, 0), []);
 }
 
@@ -182,11 +182,11 @@ fn late_message_is_dropped_for_the_next_owner() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     for next_cpu in [0, 1] {
-        let last = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+        let last = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
         last.relocate(&board, &direct, 0, 0, &|| ()).unwrap();
         let lpi = give_back_and_fire(&board, &direct, last);
         assert_eq!(board.world().pending_at(lpi), [0], "the device rang");
-        let next = Endpoint::new(&direct, Kind::Masked, 1, next_cpu).unwrap();
+        let next = Endpoint::new(&direct, StoreKind::Masked, 1, next_cpu).unwrap();
         assert_eq!(next.lpi(0), lpi);
         assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
         next.fire(&board, 0);
@@ -199,12 +199,12 @@ fn late_message_is_dropped_for_the_next_owner() {
 fn message_at_sleeping_cpu_skips_the_next_owner() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let last = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let last = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let lpi = give_back_and_fire(&board, &direct, last);
     // Without CES the LPIs of a CPU that is off stay enabled, and what is pending stays.
     board.world().rd(0).can_disable = false;
     leave(&board, &direct, 0);
-    let next = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    let next = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
     assert_eq!((next.lpi(0), board.world().pending_at(lpi)), (lpi, vec![0]));
     come(&board, &direct, 0);
     assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
@@ -214,11 +214,14 @@ fn message_at_sleeping_cpu_skips_the_next_owner() {
 fn a_cpu_that_leaves_gets_nothing_new() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
     leave(&board, &direct, 0);
     let refused = device.relocate(&board, &direct, 0, 0, &|| ()).unwrap_err();
     assert!(matches!(refused, MsiError::NotReachable(..)));
-    assert!(matches!(Endpoint::new(&direct, Kind::Masked, 1, 0), Err(MsiError::NotReachable(..))));
+    assert!(matches!(
+        Endpoint::new(&direct, StoreKind::Masked, 1, 0),
+        Err(MsiError::NotReachable(..))
+    ));
     assert!(
         matches!(direct.cpu_off(Cpu::new(0)), Err(MsiError::NotReachable(..))),
         "it left before"
@@ -235,7 +238,7 @@ fn cpu_on_invalidates_old_configurations() {
     // Its LPIs stay enabled while it is off, with all its caches.
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     leave(&board, &direct, 0);
     direct.mask(device.block.first());
@@ -249,7 +252,7 @@ fn a_system_that_sleeps_keeps_what_is_pending() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     run_on(0);
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     device.fire(&board, 0);
     let registers = board.registers(Cpu::new(0));
     let saved = direct.gic().suspend(Cpu::new(0), &registers).unwrap();
@@ -280,7 +283,7 @@ fn unreadable_table_is_cleared_for_next_owner() {
     let old = device.lpi(0);
     assert_eq!(taken(&board, 1), [old]);
     direct.free(&attach(&direct), device.block);
-    let new = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    let new = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
     assert_eq!(new.lpi(0), old);
     come(&board, &direct, 0);
     assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]));
@@ -291,7 +294,7 @@ fn power_loss_while_offline_is_resent() {
     for suspends in [false, true] {
         let board = Board::new(2, 0);
         let direct = board.direct_lpi().unwrap();
-        let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+        let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
         leave(&board, &direct, 0);
         stuck.fire(&board, 0);
         board.world().rd(0).lose_power();
@@ -310,7 +313,7 @@ fn power_loss_while_offline_is_resent() {
 fn loss_at_a_previous_target_is_resent() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     leave(&board, &direct, 0);
     device.fire(&board, 0);
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
@@ -324,7 +327,7 @@ fn waiting_lpi_is_resent_once() {
     let board = Board::new(5, 0);
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     leave(&board, &direct, 0);
     device.fire(&board, 0);
     for to in 1..5 {
@@ -340,15 +343,15 @@ fn message_at_sleeping_cpu_skips_later_owners() {
     let board = Board::new(2, 0);
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
-    let last = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let last = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let lpi = give_back_and_fire(&board, &direct, last);
     leave(&board, &direct, 0);
     for _ in 0..2 {
-        let next = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+        let next = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
         assert_eq!((next.lpi(0), board.world().pending_at(lpi)), (lpi, vec![0]));
         direct.free(&attach(&direct), next.block);
     }
-    let third = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    let third = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
     come(&board, &direct, 0);
     assert_eq!((third.lpi(0), taken(&board, 0), taken(&board, 1)), (lpi, vec![], vec![]));
 }
@@ -373,7 +376,7 @@ fn pending_of_a_previous_kernel_is_cleared() {
         }
         assert!(gic.lpis().unwrap().were_adopted());
         let direct = DirectLpi::new(gic).unwrap();
-        let new = Endpoint::new(&direct, Kind::Masked, 1, 2).unwrap();
+        let new = Endpoint::new(&direct, StoreKind::Masked, 1, 2).unwrap();
         assert_eq!(new.lpi(0), device.lpi(0));
         if let Some(cpu) = late {
             come(&board, &direct, cpu);

@@ -1,7 +1,7 @@
 //! Masking, priorities and pending states: what the redistributors know on return.
 
 use super::board::Board;
-use super::endpoint::{Endpoint, Kind, taken};
+use super::endpoint::{Endpoint, StoreKind, taken};
 use gic_arch::Priority;
 use msi_types::{HwIrq, MsiError, MsiParent, Pending};
 
@@ -9,7 +9,7 @@ use msi_types::{HwIrq, MsiError, MsiParent, Pending};
 fn masking_holds_back_at_both_redistributors() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let hwirq = device.block.first();
     device.fire(&board, 0);
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
@@ -24,7 +24,7 @@ fn masking_holds_back_at_both_redistributors() {
 fn mask_invalidates_at_most_four_times() {
     let board = Board::new(8, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let mask = || {
         let count = |cpu| board.world().rd(cpu).invalidations;
         let before = [0, 1, 2, 3, 4, 5, 6, 7].map(count);
@@ -56,7 +56,7 @@ fn invalidations_at_one_cpu_are_serialised() {
     board.world().patience = 10_000_000;
     let direct = board.direct_lpi().unwrap();
     let devices: Vec<_> =
-        (0..4).map(|_| Endpoint::new(&direct, Kind::Fixed, 8, 0).unwrap()).collect();
+        (0..4).map(|_| Endpoint::new(&direct, StoreKind::Fixed, 8, 0).unwrap()).collect();
     std::thread::scope(|scope| {
         for device in &devices {
             scope.spawn(|| {
@@ -81,7 +81,7 @@ fn invalidations_at_one_cpu_are_serialised() {
 fn unresponsive_redistributor_costs_one_wait() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Fixed, 8, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Fixed, 8, 0).unwrap();
     board.world().rd(0).stuck = true;
     let reads = |index| {
         let before = board.world().rd(0).direct_writes;
@@ -104,7 +104,7 @@ fn unresponsive_redistributor_costs_one_wait() {
 fn priority_change_invalidates_at_both() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     direct.set_priority(device.block.first(), Priority::new(0x43)).unwrap();
     let lpi = device.lpi(0);
@@ -119,7 +119,7 @@ fn priority_change_invalidates_at_both() {
 fn pending_can_be_changed_but_not_read() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
     let hwirq = device.block.first();
     direct.set_pending(hwirq, Pending::Set);
     assert_eq!(direct.is_pending(hwirq), None);
@@ -133,7 +133,7 @@ fn pending_can_be_changed_but_not_read() {
 fn clearing_clears_wherever_it_may_be_pending() {
     let board = Board::new(3, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     for to in [1, 2] {
         device.fire(&board, 0);
         device.relocate(&board, &direct, 0, to, &|| ()).unwrap();
@@ -148,7 +148,7 @@ fn clearing_clears_wherever_it_may_be_pending() {
 fn masking_has_taken_effect_on_return() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
     for _ in 0..3 {
         direct.mask(device.block.first());
         device.fire(&board, 0);

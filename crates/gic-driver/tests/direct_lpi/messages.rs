@@ -1,7 +1,7 @@
 //! Messages, and which endpoints can hold them.
 
 use super::board::{Board, HIGH_REDISTRIBUTOR, REDISTRIBUTOR};
-use super::endpoint::{Endpoint, Kind, attach, request, taken};
+use super::endpoint::{Endpoint, StoreKind, attach, request, taken};
 use msi_types::{Cpu, Fit, MoveOutcome, MsiError, MsiMessage, MsiParent, Property, Rewrite};
 
 const ANY: Fit = Fit::new(Rewrite::Masked);
@@ -12,7 +12,7 @@ fn a_message_is_its_targets_setlpir_and_intid() {
     let direct = board.direct_lpi().unwrap();
     for (cpu, base) in [(0, REDISTRIBUTOR), (1, REDISTRIBUTOR + 0x2_0000), (2, HIGH_REDISTRIBUTOR)]
     {
-        let device = Endpoint::new(&direct, Kind::Masked, 1, cpu).unwrap();
+        let device = Endpoint::new(&direct, StoreKind::Masked, 1, cpu).unwrap();
         assert_eq!(device.message(), MsiMessage { address: base + 0x40, data: device.lpi(0) });
         device.fire(&board, 0);
         assert_eq!(taken(&board, cpu), [device.lpi(0)]);
@@ -66,9 +66,9 @@ fn unreachable_endpoint_is_refused_early() {
 fn a_group_is_aligned_and_moves_together() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let _odd = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let _odd = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     for count in [2, 8, 32] {
-        let device = Endpoint::new(&direct, Kind::Masked, count, 0).unwrap();
+        let device = Endpoint::new(&direct, StoreKind::Masked, count, 0).unwrap();
         assert!(device.lpi(0).is_multiple_of(count.into()));
         let moved = direct.begin_move(&device.block, count - 1, Cpu::new(1)).unwrap();
         assert_eq!(
@@ -88,6 +88,6 @@ fn the_caller_places_and_nobody_balances() {
     let board = Board::new(4, 0);
     let direct = board.direct_lpi().unwrap();
     let devices: Vec<_> =
-        (0..300).map(|_| Endpoint::new(&direct, Kind::Masked, 1, 2).unwrap()).collect();
+        (0..300).map(|_| Endpoint::new(&direct, StoreKind::Masked, 1, 2).unwrap()).collect();
     assert!(devices.iter().all(|device| device.message().address == REDISTRIBUTOR + 0x4_0040));
 }

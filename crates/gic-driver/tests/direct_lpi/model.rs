@@ -4,7 +4,7 @@
 //! real threads.
 
 use super::board::{Board, Schedule, schedule_by};
-use super::endpoint::{Endpoint, Kind};
+use super::endpoint::{Endpoint, StoreKind};
 use gic_driver::direct_lpi::DirectLpi;
 use msi_types::{Cpu, MsiParent, Pending};
 use std::cell::Cell;
@@ -38,7 +38,7 @@ struct Scenario {
 }
 
 impl Scenario {
-    fn new(kind: Kind, hardware: impl Fn(&Board)) -> Arc<Self> {
+    fn new(kind: StoreKind, hardware: impl Fn(&Board)) -> Arc<Self> {
         let board = Board::new(5, 0).with_lpis(4);
         // Others may be late.
         board.world().patience = 10_000_000;
@@ -155,7 +155,7 @@ const ON: &[u32] = &[1, 3, 4, 2];
 /// The affinity changes while the device and software send.
 fn a_vector_moves_while_its_device_fires(
     world: World,
-    kind: Kind,
+    kind: StoreKind,
     path: &'static [u32],
     hardware: fn(&Board),
 ) {
@@ -173,7 +173,7 @@ fn a_vector_moves_while_its_device_fires(
 
 /// A handler masks and unmasks the vector while it moves.
 fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
-    let machine = Scenario::new(Kind::Atomic64, hardware);
+    let machine = Scenario::new(StoreKind::Atomic64, hardware);
     threads! { world, machine:
         for _ in 0..4 { machine.device.fire(&machine.board, 0); (world.between)() },
         for cpu in ON { machine.move_to(*cpu, world.between) },
@@ -193,7 +193,7 @@ fn a_vector_is_masked_while_it_moves(world: World, hardware: fn(&Board)) {
 
 /// Its CPU goes off line, after the vector moved, while the device and software send.
 fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
-    let machine = Scenario::new(Kind::Masked, hardware);
+    let machine = Scenario::new(StoreKind::Masked, hardware);
     threads! { world, machine:
         for _ in 0..3 { machine.device.fire(&machine.board, 0); (world.between)() },
         {
@@ -221,7 +221,7 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
 /// The CPU leaves while a move to it begins: either the move is refused, or the vector is known to
 /// be stranded, and what arrives stays pending until the CPU is back.
 fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
-    let machine = Scenario::new(Kind::Atomic64, |_| ());
+    let machine = Scenario::new(StoreKind::Atomic64, |_| ());
     machine.move_to(1, || ());
     threads! { world, machine:
         {
@@ -250,9 +250,9 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
 
 /// Two CPUs mask and unmask vectors of one redistributor.
 fn two_cpus_invalidate_at_one_redistributor(world: World, hardware: fn(&Board)) {
-    let machine = Scenario::new(Kind::Fixed, |_| ());
+    let machine = Scenario::new(StoreKind::Fixed, |_| ());
     hardware(&machine.board);
-    let other = Arc::new(Endpoint::new(&machine.direct, Kind::Fixed, 2, 0).unwrap());
+    let other = Arc::new(Endpoint::new(&machine.direct, StoreKind::Fixed, 2, 0).unwrap());
     let second = other.clone();
     threads! { world, machine:
         for _ in 0..2 {
@@ -303,7 +303,7 @@ fn is_caught(scenario: impl Fn() + Send + Sync + std::panic::UnwindSafe + 'stati
 
 #[test]
 fn moving_loses_nothing() {
-    for kind in [Kind::Masked, Kind::Atomic64, Kind::Words] {
+    for kind in [StoreKind::Masked, StoreKind::Atomic64, StoreKind::Words] {
         for path in [BACK, ON] {
             check(move || a_vector_moves_while_its_device_fires(CHECKED, kind, path, |_| ()));
         }
@@ -339,7 +339,7 @@ fn missing_invalidation_loses_messages() {
     let forgets = |board: &Board| board.world().rd(1).ignores_invalidation = true;
     assert!(is_caught(move || a_vector_moves_while_its_device_fires(
         CHECKED,
-        Kind::Masked,
+        StoreKind::Masked,
         BACK,
         forgets
     )));
@@ -378,7 +378,7 @@ fn without_a_look_at_busy_invalidations_meet() {
 #[test]
 fn on_real_threads_nothing_is_lost() {
     for _ in 0..ROUNDS {
-        for kind in [Kind::Masked, Kind::Atomic64, Kind::Words] {
+        for kind in [StoreKind::Masked, StoreKind::Atomic64, StoreKind::Words] {
             a_vector_moves_while_its_device_fires(REAL, kind, BACK, |_| ());
             a_vector_moves_while_its_device_fires(REAL, kind, ON, |_| ());
         }

@@ -1,7 +1,7 @@
 //! Vectors that move to another CPU.
 
 use super::board::{Board, REDISTRIBUTOR};
-use super::endpoint::{Endpoint, Kind, attach, request, taken};
+use super::endpoint::{Endpoint, StoreKind, attach, request, taken};
 use msi_types::{Cpu, Fit, MoveOutcome, MsiError, MsiParent, Rewrite, Shape};
 use std::num::NonZeroU16;
 
@@ -12,7 +12,7 @@ fn move_invalidates_before_the_rewrite() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     // Both redistributors have cached it disabled; enabling it invalidates only its target.
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let lpi = device.lpi(0);
     assert_eq!(board.world().rd(1).remembered[&lpi] & 1, 0);
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
@@ -24,7 +24,7 @@ fn move_invalidates_before_the_rewrite() {
 fn what_is_pending_before_a_move_is_delivered() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     device.fire(&board, 0);
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     device.fire(&board, 0);
@@ -36,10 +36,10 @@ fn unmaskable_endpoints_move_only_by_one_store() {
     let board = Board::new(2, 1);
     let direct = board.direct_lpi().unwrap();
     for (kind, low, high) in [
-        (Kind::Words, true, false),
-        (Kind::Atomic64, true, true),
-        (Kind::Masked, true, true),
-        (Kind::Fixed, false, false),
+        (StoreKind::Words, true, false),
+        (StoreKind::Atomic64, true, true),
+        (StoreKind::Masked, true, true),
+        (StoreKind::Fixed, false, false),
     ] {
         for (to, possible) in [(1, low), (2, high)] {
             let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
@@ -76,7 +76,7 @@ fn independent_vectors_move_one_by_one() {
 fn many_previous_cpus_are_resent_at_target() {
     let board = Board::new(5, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     direct.mask(device.block.first());
     for to in 1..4 {
         device.fire(&board, 0);

@@ -1,7 +1,7 @@
 //! A kernel whose heap is exhausted: an error, and nothing half done.
 
 use super::board::Board;
-use super::endpoint::{Endpoint, Kind, attach, fit, request, taken};
+use super::endpoint::{Endpoint, StoreKind, attach, fit, request, taken};
 use doorbell_test_support::{after_failures, until_it_succeeds, with_allocations};
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
 use gic_driver::lpi::PendingLpis;
@@ -19,7 +19,7 @@ fn direct_lpis_without_heap_are_refused() {
             assert!((0..2).all(|cpu| board.world().rd(cpu).direct_writes == 0));
         },
     );
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
     device.fire(&board, 0);
     assert_eq!(taken(&board, 1), [device.lpi(0)]);
 }
@@ -32,7 +32,7 @@ fn vectors_without_heap_are_refused() {
     let device = with_allocations(0, || attach(&direct));
     let block = after_failures(
         1,
-        || direct.allocate(&device, &request(fit(Kind::Masked), 4, 1)),
+        || direct.allocate(&device, &request(fit(StoreKind::Masked), 4, 1)),
         |error| {
             assert!(matches!(error, MsiError::NoMemory(_)), "{error}");
             assert_eq!(direct.gic().lpis().unwrap().available(), free);
@@ -50,7 +50,7 @@ fn vectors_without_heap_are_refused() {
 fn a_cpu_that_leaves_without_heap_stays() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 2, 1).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 2, 1).unwrap();
     let (off, failures) = until_it_succeeds(
         || direct.cpu_off(Cpu::new(1)),
         |error| {

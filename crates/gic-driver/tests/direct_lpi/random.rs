@@ -2,7 +2,7 @@
 //! from nowhere, nothing comes through a mask, and nothing reaches a CPU that it was never sent to.
 
 use super::board::Board;
-use super::endpoint::{Endpoint, Kind, attach};
+use super::endpoint::{Endpoint, StoreKind, attach};
 use super::resends::RecordedResends;
 use gic_driver::direct_lpi::{DirectLpi, ResendReason};
 use msi_types::{Cpu, MsiParent, Pending};
@@ -15,7 +15,7 @@ const CPUS: u32 = 6;
 #[derive(Clone, Debug)]
 enum Op {
     Add {
-        kind: Kind,
+        kind: StoreKind,
         log2: u8,
         cpu: u32,
     },
@@ -73,8 +73,12 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let kind =
-        prop_oneof![Just(Kind::Masked), Just(Kind::Atomic64), Just(Kind::Words), Just(Kind::Fixed)];
+    let kind = prop_oneof![
+        Just(StoreKind::Masked),
+        Just(StoreKind::Atomic64),
+        Just(StoreKind::Words),
+        Just(StoreKind::Fixed)
+    ];
     let device = any::<usize>();
     let index = 0u16..8;
     let cpu = 0..CPUS;
@@ -255,7 +259,7 @@ impl RandomMachine {
         }
     }
 
-    fn add(&mut self, kind: Kind, count: u16, cpu: u32) {
+    fn add(&mut self, kind: StoreKind, count: u16, cpu: u32) {
         let Ok(device) = Endpoint::new(&self.direct, kind, count, cpu) else { return };
         let lpis: Vec<_> = (0..count).map(|index| device.lpi(index)).collect();
         for lpi in &lpis {

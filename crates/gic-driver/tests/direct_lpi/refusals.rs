@@ -1,7 +1,7 @@
 //! Requests that are refused, and change nothing.
 
 use super::board::Board;
-use super::endpoint::{Endpoint, Kind, attach, fit, request, taken};
+use super::endpoint::{Endpoint, StoreKind, attach, fit, request, taken};
 use gic_driver::direct_lpi::DirectLpi;
 use msi_types::{Cpu, Fit, HwIrq, Initially, MoveOutcome, MsiError, MsiParent, Pending, Rewrite};
 
@@ -38,9 +38,9 @@ fn too_large_block_is_refused() {
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
     let count = u16::try_from(direct.gic().lpis().unwrap().count()).unwrap();
-    let refused = direct.allocate(&attach(&direct), &request(fit(Kind::Masked), count + 1, 0));
+    let refused = direct.allocate(&attach(&direct), &request(fit(StoreKind::Masked), count + 1, 0));
     assert_eq!(refused, Err(MsiError::NoVectors { wanted: count + 1 }));
-    assert!(direct.allocate(&attach(&direct), &request(fit(Kind::Masked), count, 0)).is_ok());
+    assert!(direct.allocate(&attach(&direct), &request(fit(StoreKind::Masked), count, 0)).is_ok());
     let refused = direct.allocate(&attach(&direct), &request(ANY.with_data_bits(16), 1, 0));
     assert_eq!(refused, Err(MsiError::NoVectors { wanted: 1 }));
 }
@@ -57,7 +57,7 @@ fn too_few_data_bits_are_refused() {
 fn a_second_move_waits_for_the_first() {
     let board = Board::new(3, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let first = direct.begin_move(&device.block, 0, Cpu::new(1)).unwrap();
     assert!(matches!(
         direct.begin_move(&device.block, 0, Cpu::new(2)),
@@ -71,7 +71,7 @@ fn a_second_move_waits_for_the_first() {
 fn failed_invalidation_changes_nothing() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let free = direct.gic().lpis().unwrap().available();
     board.world().rd(1).stuck = true;
     assert!(matches!(
@@ -95,7 +95,7 @@ fn freed_lpi_is_disabled_and_not_pending() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let Endpoint { block, .. } = {
-        let device = Endpoint::new(&direct, Kind::Masked, 4, 0).unwrap();
+        let device = Endpoint::new(&direct, StoreKind::Masked, 4, 0).unwrap();
         (0..4).for_each(|index| device.fire(&board, index));
         device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
         (0..4).for_each(|index| device.fire(&board, index));
@@ -126,7 +126,7 @@ fn vectors_that_are_asked_for_masked_are() {
 fn rolled_back_move_delivers_its_messages() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Atomic64, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Atomic64, 1, 0).unwrap();
     device.fail_to_relocate(&board, &direct, 1, &|| device.fire(&board, 0)).unwrap();
     direct.mask(device.block.first());
     assert_eq!((taken(&board, 0), taken(&board, 1)), (vec![], vec![]), "held back there, too");

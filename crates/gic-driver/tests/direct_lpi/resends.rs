@@ -1,7 +1,7 @@
 //! LPIs that the driver makes pending are reported with their reasons; nothing else is.
 
 use super::board::Board;
-use super::endpoint::{Endpoint, Kind, attach, taken};
+use super::endpoint::{Endpoint, StoreKind, attach, taken};
 use super::hotplug::{come, leave, left_behind};
 use gic_driver::direct_lpi::{DirectLpi, Resend, ResendObserver, ResendReason};
 use gic_driver::lpi::PendingLpis;
@@ -83,7 +83,7 @@ fn off_going_cpu_reports_unknowable() {
     board.world().rd(0).can_disable = false;
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
-    let _elsewhere = Endpoint::new(&direct, Kind::Masked, 1, 1).unwrap();
+    let _elsewhere = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
     leave(&board, &direct, 0);
     assert_eq!(recorder.take(), [resend(device.block.first(), 1, ResendReason::Unknowable)]);
 }
@@ -92,7 +92,7 @@ fn off_going_cpu_reports_unknowable() {
 fn power_loss_reports_unknowable() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
-    let device = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
     direct.cpu_on(Cpu::new(0), PendingLpis::Lost).unwrap();
     assert_eq!(recorder.take(), [resend(device.block.first(), 0, ResendReason::Unknowable)]);
 }
@@ -101,7 +101,7 @@ fn power_loss_reports_unknowable() {
 fn requested_pending_is_reported() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let hwirq = device.block.first();
     direct.set_pending(hwirq, Pending::Set);
     assert_eq!(recorder.take(), [resend(hwirq, 0, ResendReason::Requested)]);
@@ -135,7 +135,7 @@ fn an_lpi_that_was_taken_back_is_not_sent_again() {
     let board = Board::new(2, 0);
     let (direct, recorder) = observed(&board);
     let free = direct.gic().lpis().unwrap().available();
-    let stuck = Endpoint::new(&direct, Kind::Fixed, 1, 0).unwrap();
+    let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
     let (hwirq, lpi) = (stuck.block.first(), stuck.lpi(0));
     leave(&board, &direct, 0);
     direct.free(&attach(&direct), stuck.block);

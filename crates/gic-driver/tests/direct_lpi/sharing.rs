@@ -1,7 +1,7 @@
 //! Sharing between direct LPIs and an ITS.
 
 use super::board::{Board, ITS, REDISTRIBUTOR};
-use super::endpoint::{Endpoint, Kind, request, taken};
+use super::endpoint::{Endpoint, StoreKind, request, taken};
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
 use gic_driver::its::ProbeError;
 use gic_driver::lpi::LpiMessages;
@@ -69,7 +69,7 @@ fn only_tables_and_allocator_are_shared() {
     // The board maps no ITS: it panics if one is looked for.
     let board = Board::new(1, 0);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     device.fire(&board, 0);
     assert_eq!(taken(&board, 0), [device.lpi(0)]);
 }
@@ -139,8 +139,8 @@ fn no_requester_is_isolated() {
         assert!(matches!(direct.doorbell_page(granule), DoorbellPage::HoldsControls(_)));
     }
     // The hole is real: one device rings another's interrupt.
-    let victim = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
-    let rogue = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let victim = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    let rogue = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     board.world().write_message(MsiMessage { data: victim.lpi(0), ..rogue.message() });
     assert_eq!(taken(&board, 0), [victim.lpi(0)]);
 }
@@ -158,7 +158,7 @@ fn direct_lpis_are_used_only_when_asked_for() {
 fn every_device_reaches_every_redistributor() {
     let board = Board::new(3, 2);
     let direct = board.direct_lpi().unwrap();
-    let device = Endpoint::new(&direct, Kind::Masked, 1, 0).unwrap();
+    let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     for cpu in [4, 1, 3, 0, 2] {
         device.relocate(&board, &direct, 0, cpu, &|| ()).unwrap();
         device.fire(&board, 0);

@@ -27,13 +27,13 @@ pub(super) struct IdMaps {
 }
 
 struct Node {
-    kind: Kind,
+    kind: NodeRole,
     mappings: Vec<IdMapping>,
 }
 
 /// The part of a node in a message's way.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum NodeRole {
     /// Its end: an ITS, by its number; `None` if the group is empty.
     ItsGroup(Option<u32>),
     /// Its end: the redistributors.
@@ -77,10 +77,10 @@ impl IdMaps {
     ) -> Self {
         let nodes = nodes.map(|node| {
             let kind = match node.contents {
-                IortContents::ItsGroup(group) => Kind::ItsGroup(group.ids().next()),
-                IortContents::SmmuV2(_) | IortContents::SmmuV3(_) => Kind::Iommu,
-                IortContents::DraftRedistributorGroup => Kind::Redistributors,
-                _ => Kind::Other,
+                IortContents::ItsGroup(group) => NodeRole::ItsGroup(group.ids().next()),
+                IortContents::SmmuV2(_) | IortContents::SmmuV3(_) => NodeRole::Iommu,
+                IortContents::DraftRedistributorGroup => NodeRole::Redistributors,
+                _ => NodeRole::Other,
             };
             (node.offset, Node { kind, mappings: passing(node, findings) })
         });
@@ -132,24 +132,24 @@ impl Walk<'_> {
             return self.spans.push(span);
         };
         match node.kind {
-            Kind::ItsGroup(Some(its)) => self.spans.push(Span { end: End::Its(its), ..span }),
-            Kind::Redistributors => self.spans.push(Span { end: End::Redistributors, ..span }),
-            Kind::ItsGroup(None) => {
+            NodeRole::ItsGroup(Some(its)) => self.spans.push(Span { end: End::Its(its), ..span }),
+            NodeRole::Redistributors => self.spans.push(Span { end: End::Redistributors, ..span }),
+            NodeRole::ItsGroup(None) => {
                 let origin = origin(Signature::IORT, offset, "number of ITSes");
                 self.findings.add(Rule::IortReference, origin, "the group has no ITS");
                 self.spans.push(span);
             }
-            Kind::Iommu if depth < MAX_DEPTH => {
+            NodeRole::Iommu if depth < MAX_DEPTH => {
                 let span = Span { iommu: span.iommu.or(Some(offset)), ..span };
                 for mapping in node.mappings.iter().filter(|mapping| !mapping.is_single) {
                     self.step(*mapping, span, depth);
                 }
             }
-            Kind::Iommu => {
+            NodeRole::Iommu => {
                 let message = format!("the way leads through more than {MAX_DEPTH} IOMMUs");
                 self.findings.add(Rule::IortReference, self.origin.clone(), message);
             }
-            Kind::Other => {
+            NodeRole::Other => {
                 let message = format!("the node at offset {target:#x} takes no IDs");
                 self.findings.add(Rule::IortReference, self.origin.clone(), message);
                 self.spans.push(span);

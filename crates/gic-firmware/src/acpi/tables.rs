@@ -27,7 +27,7 @@ impl<'a> Tables<'a> {
     ///
     /// A header is faulty, or there is no MADT.
     pub fn from_blobs(blobs: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, TableError> {
-        let mut found = Found::default();
+        let mut found = FoundTables::default();
         for blob in blobs {
             found.add(Table::new(blob)?);
         }
@@ -55,7 +55,7 @@ impl<'a> Tables<'a> {
         let xsdt = xsdt.ok_or(TableErrorKind::NoXsdt.at(Signature::RSDP, 24))?;
         let xsdt = table_at(xsdt, &mut memory)?.expect(Signature::XSDT)?;
         let (addresses, _) = xsdt.bytes().get(HEADER_BYTES..).unwrap_or_default().as_chunks();
-        let mut found = Found::default();
+        let mut found = FoundTables::default();
         for address in addresses {
             found.add(table_at(u64::from_le_bytes(*address), &mut memory)?);
         }
@@ -75,13 +75,13 @@ fn table_at<'a>(
 }
 
 #[derive(Default)]
-struct Found<'a> {
+struct FoundTables<'a> {
     madt: Option<Madt<'a>>,
     iort: Option<Iort<'a>>,
     mcfg: Option<Mcfg<'a>>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> FoundTables<'a> {
     fn add(&mut self, table: Table<'a>) {
         self.madt = self.madt.or_else(|| Madt::new(table).ok());
         self.iort = self.iort.or_else(|| Iort::new(table).ok());

@@ -1,6 +1,6 @@
-//! The interrupts of a bus's functions: their places, and the host's messages for them.
+//! The interrupts of a bus's functions: their targets, and the host's messages for them.
 
-use super::vectors::Place;
+use super::vectors::VectorTarget;
 use crate::protocol::{Slot, TranslatedInterrupt};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -26,9 +26,9 @@ pub(super) struct Interrupt {
     pub(super) first: HwIrq,
     pub(super) count: u16,
     pub(super) fit: Fit,
-    pub(super) place: Place,
-    /// The place that it leaves, during a move.
-    pub(super) previous: Option<Place>,
+    pub(super) target: VectorTarget,
+    /// The target that it leaves, during a move.
+    pub(super) previous: Option<VectorTarget>,
     /// The message, at the group's first vector.
     pub(super) answer: Answer,
 }

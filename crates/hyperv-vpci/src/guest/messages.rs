@@ -22,10 +22,10 @@ impl Bus {
     ) -> Result<TranslatedInterrupt, MsiError> {
         let (slot, epoch) = (interrupt.slot, interrupt.epoch);
         let descriptor = InterruptDescriptor {
-            vector: self.vectors.requested(interrupt.place, interrupt.count),
+            vector: self.vectors.requested(interrupt.target, interrupt.count),
             delivery: Delivery::Fixed,
             count: interrupt.count,
-            processors: Processors::one(self.processor(interrupt.place.cpu)?),
+            processors: Processors::one(self.processor(interrupt.target.cpu)?),
         };
         let form = self.version.interrupts();
         let request = Request::CreateInterrupt { slot, form, interrupt: descriptor };
@@ -78,7 +78,7 @@ impl Bus {
             for index in 0..count {
                 let member = first.checked_add(index.into());
                 let place = member.and_then(|hwirq| {
-                    self.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.place))
+                    self.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.target))
                 });
                 let data = answer.message.data | u32::from(index);
                 let message = MsiMessage { data, ..answer.message };

@@ -5,7 +5,7 @@ use super::bus::Bus;
 use super::functions::FunctionState;
 use super::interrupts::{Answer, Interrupt};
 use super::messages::CREATE;
-use super::vectors::Place;
+use super::vectors::VectorTarget;
 use crate::protocol::{MAX_GROUP, Slot, TranslatedInterrupt};
 use core::fmt;
 use msi_types::{
@@ -111,7 +111,7 @@ impl MsiParent for Bus {
         let hwirq = block.hwirq(index).ok_or(unknown)?;
         let (old, answer) = self
             .with_interrupts(|interrupts| {
-                Some((interrupts.get(hwirq)?.place, interrupts.message(hwirq)))
+                Some((interrupts.get(hwirq)?.target, interrupts.message(hwirq)))
             })
             .ok_or(unknown)?;
         self.processor(to)?;
@@ -123,7 +123,7 @@ impl MsiParent for Bus {
         }
         self.with_interrupts(|interrupts| {
             if let Some(interrupt) = interrupts.get_mut(hwirq) {
-                interrupt.place = new;
+                interrupt.target = new;
                 interrupt.previous = Some(old);
             }
         });
@@ -138,7 +138,7 @@ impl MsiParent for Bus {
             let interrupt = interrupts.get_mut(hwirq)?;
             let old = interrupt.previous.take()?;
             (outcome == MoveOutcome::RolledBack).then(|| {
-                interrupt.place = old;
+                interrupt.target = old;
                 (answer, old)
             })
         });
@@ -150,15 +150,15 @@ impl MsiParent for Bus {
         self.vectors.mask(hwirq);
     }
 
-    /// On x86 the hypervisor is told of the vector's place again, which may have changed while it
+    /// On x86 the hypervisor is told of the vector's target again, which may have changed while it
     /// was masked.
     fn unmask(&self, hwirq: HwIrq) {
         let known = self.with_interrupts(|interrupts| {
-            Some((interrupts.get(hwirq)?.place, interrupts.message(hwirq)))
+            Some((interrupts.get(hwirq)?.target, interrupts.message(hwirq)))
         });
-        if let Some((place, answer)) = known {
+        if let Some((target, answer)) = known {
             // The hypervisor took the same call when the vector was placed.
-            let _ = self.tell(hwirq, answer, place);
+            let _ = self.tell(hwirq, answer, target);
             self.vectors.unmask(hwirq);
         }
     }
@@ -252,10 +252,10 @@ impl Bus {
         (slot, epoch): (Slot, u32),
     ) -> Result<(), MsiError> {
         for index in 0..block.count().get() {
-            self.vectors.place(block, index, request.cpu)?;
+            self.vectors.target(block, index, request.cpu)?;
         }
         for index in 0..block.count().get() {
-            let place = self.vectors.place(block, index, request.cpu)?;
+            let target = self.vectors.target(block, index, request.cpu)?;
             let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
             let interrupt = Interrupt {
                 slot,
@@ -263,7 +263,7 @@ impl Bus {
                 first: if group == 1 { hwirq } else { block.first() },
                 count: group,
                 fit: request.fit,
-                place,
+                target,
                 previous: None,
                 answer: Answer::None,
             };
@@ -272,17 +272,17 @@ impl Bus {
         Ok(())
     }
 
-    /// Tells the hypervisor of a vector's place, if the host knows the vector.
+    /// Tells the hypervisor of a vector's target, if the host knows the vector.
     fn tell(
         &self,
         hwirq: HwIrq,
         answer: Option<TranslatedInterrupt>,
-        place: Place,
+        target: VectorTarget,
     ) -> Result<(), MsiError> {
         let Some(answer) = answer else { return Ok(()) };
         let slot = self.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.slot));
         let slot = slot.ok_or(MsiError::UnknownVector(hwirq))?;
-        self.vectors.retarget(slot, answer.message, place, self.kernel.processor(place.cpu))
+        self.vectors.retarget(slot, answer.message, target, self.kernel.processor(target.cpu))
     }
 
     pub(super) fn processor(&self, cpu: Cpu) -> Result<u16, MsiError> {

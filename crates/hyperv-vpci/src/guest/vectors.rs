@@ -50,9 +50,9 @@ impl ApicVectors {
     }
 }
 
-/// What an interrupt is on the wire: a vector, at one CPU.
+/// The target of an interrupt: a vector at one CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(super) struct VectorTarget {
     pub(super) vector: u32,
     pub(super) cpu: Cpu,
 }
@@ -103,50 +103,50 @@ impl Vectors {
         }
     }
 
-    /// The place of a vector that was allocated for `cpu`.
-    pub(super) fn place(
+    /// The target of a vector that was allocated for `cpu`.
+    pub(super) fn target(
         &self,
         block: &HwIrqBlock,
         index: u16,
         cpu: Cpu,
-    ) -> Result<Place, MsiError> {
+    ) -> Result<VectorTarget, MsiError> {
         let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         let vector = match self {
             Self::Spis(_) => hwirq.get(),
             Self::Apic(apic) => vector_of(apic.parent.compose(block, index)?)?,
         };
-        Ok(Place { vector, cpu })
+        Ok(VectorTarget { vector, cpu })
     }
 
     /// The vector of a request for a block.
-    pub(super) const fn requested(&self, first: Place, count: u16) -> u32 {
+    pub(super) const fn requested(&self, first: VectorTarget, count: u16) -> u32 {
         match self {
             Self::Apic(_) if count > 1 => GROUP_VECTOR,
             Self::Spis(_) | Self::Apic(_) => first.vector,
         }
     }
 
-    /// Moves a vector at the root; the new place, and the root's own record of the move.
+    /// Moves a vector at the root; the new target, and the root's own record of the move.
     pub(super) fn begin_move(
         &self,
         block: &HwIrqBlock,
         index: u16,
-        old: Place,
+        old: VectorTarget,
         to: Cpu,
-    ) -> Result<(Place, Move), MsiError> {
+    ) -> Result<(VectorTarget, Move), MsiError> {
         let first = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         match self {
             Self::Spis(spis) => {
                 let from = spis.retarget(first, to)?;
                 let count = NonZeroU16::MIN;
                 let moved = Move { first, count, message: None, from, to };
-                Ok((Place { cpu: to, ..old }, moved))
+                Ok((VectorTarget { cpu: to, ..old }, moved))
             }
             Self::Apic(apic) => {
                 let moved = apic.parent.begin_move(block, index, to)?;
                 let vector = moved.message.map_or(Ok(old.vector), vector_of);
                 match vector {
-                    Ok(vector) => Ok((Place { vector, cpu: moved.to }, moved)),
+                    Ok(vector) => Ok((VectorTarget { vector, cpu: moved.to }, moved)),
                     Err(error) => {
                         apic.parent.end_move(moved, MoveOutcome::RolledBack)?;
                         Err(error)
@@ -166,19 +166,19 @@ impl Vectors {
         }
     }
 
-    /// Tells the hypervisor of a place, where the root's route does not decide. Any.
+    /// Tells the hypervisor of a target, where the root's route does not decide. Any.
     pub(super) fn retarget(
         &self,
         slot: Slot,
         message: MsiMessage,
-        place: Place,
+        target: VectorTarget,
         processor: Option<u16>,
     ) -> Result<(), MsiError> {
         let Self::Apic(apic) = self else { return Ok(()) };
-        let unreachable = MsiError::NotReachable(place.cpu, "its VP index is above 63");
+        let unreachable = MsiError::NotReachable(target.cpu, "its VP index is above 63");
         let processor = processor.and_then(|index| u8::try_from(index).ok()).ok_or(unreachable)?;
         let device = DeviceKey::new(apic.instance, slot);
-        let retarget = Retarget { device, message, vector: place.vector, processor };
+        let retarget = Retarget { device, message, vector: target.vector, processor };
         let mut input = [0; RETARGET_LENGTH];
         retarget.emit(&mut input).map_err(|_| unreachable)?;
         match apic.hypercall.retarget(&input) {

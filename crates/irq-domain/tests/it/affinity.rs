@@ -1,6 +1,8 @@
 //! Interrupts that move.
 
-use crate::mock::{CPUS, FAULT, Hook, Hotplug as _, Kernel, Kind, Machine, Root, Store, StoreKind};
+use crate::mock::{
+    Addressing, CPUS, FAULT, Hook, Hotplug as _, Kernel, Machine, Root, Store, StoreKind,
+};
 use irq_domain::{
     AffinityPolicy, Config, Interrupts, IrqHandle, MoveError, MsiDevice, Stranded, WiredRequest,
 };
@@ -18,7 +20,7 @@ struct Setup {
     device: MsiDevice,
 }
 
-fn setup(controller: Kind, store: StoreKind, count: u16) -> Setup {
+fn setup(controller: Addressing, store: StoreKind, count: u16) -> Setup {
     let machine = Machine::new(controller);
     let store_ = machine.store(store);
     let device = machine.attach(&store_);
@@ -44,7 +46,7 @@ impl Setup {
 fn an_interrupt_arrives_where_it_was_moved() {
     let stores = [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE];
     for (kind, store) in
-        [Kind::Stays, Kind::NamesCpu].into_iter().flat_map(|k| stores.map(|s| (k, s)))
+        [Addressing::Stays, Addressing::NamesCpu].into_iter().flat_map(|k| stores.map(|s| (k, s)))
     {
         let setup = setup(kind, store, 1);
         for to in (0..CPUS).chain([1]).map(Cpu::new) {
@@ -58,7 +60,7 @@ fn an_interrupt_arrives_where_it_was_moved() {
 
 #[test]
 fn a_stable_message_needs_no_write() {
-    let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
     let before = setup.store.writes.load(Ordering::Relaxed);
     setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
     assert_eq!(setup.store.writes.load(Ordering::Relaxed), before);
@@ -66,7 +68,7 @@ fn a_stable_message_needs_no_write() {
 
 #[test]
 fn a_message_during_a_rewrite_follows_the_move() {
-    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let store = setup.store.clone();
     *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || store.fire(0))));
     setup.handles[0].set_affinity(Cpu::new(2)).unwrap();
@@ -75,7 +77,7 @@ fn a_message_during_a_rewrite_follows_the_move() {
 
 #[test]
 fn moving_to_where_it_is_writes_nothing() {
-    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let before = setup.store.writes.load(Ordering::Relaxed);
     let moved = setup.handles[0].set_affinity(setup.handles[0].effective_affinity()).unwrap();
     assert!(moved.irqs.is_empty());
@@ -84,7 +86,7 @@ fn moving_to_where_it_is_writes_nothing() {
 
 #[test]
 fn a_move_by_the_controller_is_undone() {
-    let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
     let home = setup.handles[0].effective_affinity();
     setup.machine.controller.displace(setup.handles[0].hwirq(), Cpu::new(3));
     assert_eq!(setup.fire(0), Cpu::new(3));
@@ -94,7 +96,7 @@ fn a_move_by_the_controller_is_undone() {
 
 #[test]
 fn a_move_to_the_controllers_cpu_succeeds() {
-    let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
     setup.machine.controller.displace(setup.handles[0].hwirq(), Cpu::new(3));
     let moved = setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
     assert_eq!(moved.irqs, [setup.handles[0].irq()]);
@@ -103,7 +105,7 @@ fn a_move_to_the_controllers_cpu_succeeds() {
 
 #[test]
 fn an_unmaskable_endpoint_keeps_its_high_word() {
-    let setup = setup(Kind::NamesCpuFarApart, StoreKind::MSI, 1);
+    let setup = setup(Addressing::NamesCpuFarApart, StoreKind::MSI, 1);
     let before = setup.store.message(0);
     assert_eq!(
         setup.handles[0].set_affinity(Cpu::new(2)),
@@ -117,10 +119,10 @@ fn an_unmaskable_endpoint_keeps_its_high_word() {
 #[test]
 fn a_fixed_message_moves_only_unchanged() {
     let fixed = StoreKind { rewrite: Rewrite::Never, masking: Masking::None, ..StoreKind::SLOW };
-    let named = setup(Kind::NamesCpu, fixed, 1);
+    let named = setup(Addressing::NamesCpu, fixed, 1);
     let refused = named.handles[0].set_affinity(Cpu::new(2));
     assert_eq!(refused, Err(MoveError::Controller(MsiError::WouldTear)));
-    let stays = setup(Kind::Stays, fixed, 1);
+    let stays = setup(Addressing::Stays, fixed, 1);
     stays.handles[0].set_affinity(Cpu::new(2)).unwrap();
     assert_eq!(stays.fire(0), Cpu::new(2));
 }
@@ -128,7 +130,7 @@ fn a_fixed_message_moves_only_unchanged() {
 #[test]
 fn an_atomic_endpoint_moves_unmasked() {
     let wide = StoreKind { rewrite: Rewrite::Atomic64, masking: Masking::None, ..StoreKind::SLOW };
-    let setup = setup(Kind::NamesCpuFarApart, wide, 1);
+    let setup = setup(Addressing::NamesCpuFarApart, wide, 1);
     setup.handles[0].set_affinity(Cpu::new(3)).unwrap();
     assert_eq!(setup.fire(0), Cpu::new(3));
 }
@@ -136,7 +138,7 @@ fn an_atomic_endpoint_moves_unmasked() {
 #[test]
 fn a_doorbell_out_of_reach_is_rolled_back() {
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
-    let setup = setup(Kind::NamesCpuFarApart, narrow, 1);
+    let setup = setup(Addressing::NamesCpuFarApart, narrow, 1);
     let refused = setup.handles[0].set_affinity(Cpu::new(1)).unwrap_err();
     assert!(matches!(refused, MoveError::Controller(MsiError::AddressTooWide { bits: 32, .. })));
     assert_eq!(setup.fire(0), Cpu::new(0));
@@ -145,7 +147,7 @@ fn a_doorbell_out_of_reach_is_rolled_back() {
 #[test]
 fn a_failed_store_keeps_the_old_target() {
     for store in [StoreKind::MSIX, StoreKind::SLOW] {
-        let setup = setup(Kind::NamesCpu, store, 1);
+        let setup = setup(Addressing::NamesCpu, store, 1);
         let before = setup.handles[0].effective_affinity();
         setup.store.fail_in.store(0, Ordering::Relaxed);
         assert!(matches!(setup.handles[0].set_affinity(Cpu::new(2)), Err(MoveError::Store(_))));
@@ -157,7 +159,7 @@ fn a_failed_store_keeps_the_old_target() {
 
 #[test]
 fn a_failed_begin_move_changes_nothing() {
-    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     setup.machine.controller.fail_in.store(0, Ordering::Relaxed);
     assert_eq!(setup.handles[0].set_affinity(Cpu::new(2)), Err(MoveError::Controller(FAULT)));
     assert_eq!(setup.fire(0), setup.handles[0].effective_affinity());
@@ -166,7 +168,7 @@ fn a_failed_begin_move_changes_nothing() {
 #[test]
 fn a_group_with_one_message_moves_as_one() {
     for store in [StoreKind::MSI, StoreKind::MSI_MASKABLE] {
-        let setup = setup(Kind::NamesCpu, store, 4);
+        let setup = setup(Addressing::NamesCpu, store, 4);
         let moved = setup.handles[2].set_affinity(Cpu::new(3)).unwrap();
         assert_eq!(moved.irqs, setup.handles.iter().map(|handle| handle.irq()).collect::<Vec<_>>());
         for (slot, handle) in (0..).zip(&setup.handles) {
@@ -179,7 +181,7 @@ fn a_group_with_one_message_moves_as_one() {
 
 #[test]
 fn a_misaligned_group_stays_where_it_was() {
-    let setup = setup(Kind::NamesCpu, StoreKind::MSI_MASKABLE, 4);
+    let setup = setup(Addressing::NamesCpu, StoreKind::MSI_MASKABLE, 4);
     let before = setup.store.message(0);
     setup.machine.controller.skew.store(2, Ordering::Relaxed);
     let refused = setup.handles[1].set_affinity(Cpu::new(3));
@@ -190,7 +192,7 @@ fn a_misaligned_group_stays_where_it_was() {
 
 #[test]
 fn a_group_with_a_stable_message_moves_singly() {
-    let setup = setup(Kind::Stays, StoreKind::MSI, 4);
+    let setup = setup(Addressing::Stays, StoreKind::MSI, 4);
     let moved = setup.handles[2].set_affinity(Cpu::new(3)).unwrap();
     assert_eq!(moved.irqs, [setup.handles[2].irq()]);
     assert_eq!([setup.fire(1), setup.fire(2)], [Cpu::new(0), Cpu::new(3)]);
@@ -198,7 +200,7 @@ fn a_group_with_a_stable_message_moves_singly() {
 
 #[test]
 fn a_disable_during_a_move_stays_masked() {
-    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     let other_cpu = handle.clone();
     *setup.store.meanwhile.lock().unwrap() = Some(Hook(Box::new(move || other_cpu.disable())));
@@ -210,7 +212,7 @@ fn a_disable_during_a_move_stays_masked() {
 
 #[test]
 fn an_enable_during_a_move_waits_for_its_end() {
-    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     handle.disable();
     // Under way when it was disabled: to be sent again when it is enabled.
@@ -229,7 +231,7 @@ fn an_enable_during_a_move_waits_for_its_end() {
 
 #[test]
 fn toggles_during_a_move_keep_the_message() {
-    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let handle = setup.handles[0].clone();
     handle.disable();
     setup.machine.interrupts.dispatch(Cpu::new(0), handle.hwirq());
@@ -247,7 +249,7 @@ fn toggles_during_a_move_keep_the_message() {
 
 #[test]
 fn an_offline_cpu_gives_all_interrupts_away() {
-    for kind in [Kind::Stays, Kind::NamesCpu] {
+    for kind in [Addressing::Stays, Addressing::NamesCpu] {
         let setup = setup(kind, StoreKind::MSIX, 8);
         assert_eq!(setup.machine.interrupts.offline(Cpu::new(1)), Ok(vec![]));
         for (slot, handle) in (0..).zip(&setup.handles) {
@@ -259,7 +261,7 @@ fn an_offline_cpu_gives_all_interrupts_away() {
 
 #[test]
 fn stranded_interrupts_are_reported() {
-    let setup = setup(Kind::NamesCpuFarApart, StoreKind::MSI, 1);
+    let setup = setup(Addressing::NamesCpuFarApart, StoreKind::MSI, 1);
     let irq = setup.handles[0].irq();
     let stranded = setup.machine.interrupts.offline(setup.handles[0].effective_affinity()).unwrap();
     assert_eq!(stranded, [Stranded { irq, error: MoveError::Controller(MsiError::WouldTear) }]);
@@ -267,7 +269,7 @@ fn stranded_interrupts_are_reported() {
 
 #[test]
 fn the_last_cpu_strands_what_it_has() {
-    let setup = setup(Kind::Stays, StoreKind::MSIX, 4);
+    let setup = setup(Addressing::Stays, StoreKind::MSIX, 4);
     for cpu in 1..CPUS {
         assert_eq!(setup.machine.interrupts.offline(Cpu::new(cpu)), Ok(vec![]));
     }
@@ -278,7 +280,7 @@ fn the_last_cpu_strands_what_it_has() {
 
 #[test]
 fn an_offline_cpu_gets_no_interrupt() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     machine.interrupts.offline(Cpu::new(2)).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let granted = device.allocate(Shape::Independent, 8..=8).unwrap();
@@ -291,7 +293,7 @@ fn an_offline_cpu_gets_no_interrupt() {
 
 #[test]
 fn an_unreachable_cpu_is_passed_over() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     machine.controller.set_unreachable(2);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let granted = device.allocate(Shape::Independent, 8..=8).unwrap();
@@ -302,7 +304,7 @@ fn an_unreachable_cpu_is_passed_over() {
 
 #[test]
 fn an_unknown_cpu_is_refused() {
-    let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
     let unknown = Cpu::new(CPUS);
     assert!(setup.machine.interrupts.bring_online(unknown).is_err());
     assert!(setup.machine.interrupts.offline(unknown).is_err());
@@ -311,7 +313,7 @@ fn an_unknown_cpu_is_refused() {
 
 #[test]
 fn a_gone_device_has_no_affinity() {
-    let setup = setup(Kind::Stays, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::Stays, StoreKind::MSIX, 1);
     let irq = setup.handles[0].irq();
     drop(setup.device);
     assert_eq!(setup.handles[0].set_affinity(Cpu::new(1)), Err(MoveError::UnknownIrq(irq)));
@@ -323,7 +325,7 @@ fn a_gone_device_has_no_affinity() {
 
 #[test]
 fn an_interrupt_follows_the_cpus_it_is_wanted_at() {
-    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let (handle, interrupts) = (&setup.handles[0], &setup.machine.interrupts);
     let wanted = [Cpu::new(1), Cpu::new(3)];
     let moved = handle.set_affinity_among(&wanted).unwrap();
@@ -341,7 +343,7 @@ fn an_interrupt_follows_the_cpus_it_is_wanted_at() {
 
 #[test]
 fn a_stranded_interrupt_is_not_at_its_target() {
-    let setup = setup(Kind::NamesCpu, StoreKind::MSIX, 1);
+    let setup = setup(Addressing::NamesCpu, StoreKind::MSIX, 1);
     let handle = &setup.handles[0];
     let here = handle.effective_affinity();
     setup.machine.controller.fail_in.store(0, Ordering::Relaxed);

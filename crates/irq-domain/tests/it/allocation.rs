@@ -1,7 +1,7 @@
 //! Vectors granted, written, rolled back, given back.
 
 use crate::mock::{
-    CPUS, Controller, FAULT, FIRST, Hook, Hotplug as _, Kind, Machine, Store, StoreKind,
+    Addressing, CPUS, Controller, FAULT, FIRST, Hook, Hotplug as _, Machine, Store, StoreKind,
 };
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceError, MsiVector};
 use msi_types::{Cpu, FastMask, Masking, MsiError, Shape};
@@ -24,7 +24,7 @@ fn grant(
 
 #[test]
 fn independent_vectors_spread_over_online_cpus() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (_device, granted) =
         grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 8..=8);
     let mut per_cpu = BTreeMap::new();
@@ -35,7 +35,7 @@ fn independent_vectors_spread_over_online_cpus() {
 #[test]
 fn vectors_are_masked_until_they_are_requested() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE] {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let store = machine.store(kind);
         let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
         let (device, granted) = grant(&machine, &store, shape, 1..=1);
@@ -51,7 +51,7 @@ fn vectors_are_masked_until_they_are_requested() {
 
 #[test]
 fn slots_left_unmasked_are_masked_too() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     (0..8).for_each(|slot| FastMask::unmask(&*store, slot));
     let (_device, granted) = grant(&machine, &store, Shape::Independent, 8..=8);
@@ -63,7 +63,8 @@ fn slots_left_unmasked_are_masked_too() {
 fn as_many_are_granted_as_the_controller_has() {
     for (capacity, wanted, expected) in [(7, 1..=8, Ok(7)), (5, 5..=8, Ok(5)), (5, 6..=8, Err(()))]
     {
-        let machine = Machine::with_controller(Controller::with_capacity(Kind::Stays, capacity));
+        let machine =
+            Machine::with_controller(Controller::with_capacity(Addressing::Stays, capacity));
         let store = machine.store(StoreKind::MSIX);
         let (_device, granted) = grant(&machine, &store, Shape::Independent, wanted);
         assert_eq!(granted.map(|granted| granted.len()).map_err(drop), expected);
@@ -74,7 +75,7 @@ fn as_many_are_granted_as_the_controller_has() {
 
 #[test]
 fn a_group_is_halved_until_it_fits() {
-    let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
+    let machine = Machine::with_controller(Controller::with_capacity(Addressing::NamesCpu, 3));
     let store = machine.store(StoreKind::MSI);
     let (_device, granted) = grant(&machine, &store, Shape::AlignedGroup, 1..=8);
     assert_eq!(granted.unwrap().len(), 2);
@@ -83,7 +84,7 @@ fn a_group_is_halved_until_it_fits() {
 
 #[test]
 fn a_group_below_the_least_is_refused() {
-    let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
+    let machine = Machine::with_controller(Controller::with_capacity(Addressing::NamesCpu, 3));
     let (_device, granted) =
         grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=8);
     assert_eq!(granted, Err(MsiDeviceError::Controller(MsiError::NoVectors { wanted: 4 })));
@@ -91,7 +92,7 @@ fn a_group_below_the_least_is_refused() {
 
 #[test]
 fn a_range_without_a_power_of_two_has_no_group() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (_device, granted) =
         grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 3..=3);
     assert_eq!(granted, Err(MsiDeviceError::BadCount { min: 3, max: 3 }));
@@ -99,7 +100,7 @@ fn a_range_without_a_power_of_two_has_no_group() {
 
 #[test]
 fn a_group_is_the_only_allocation() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (device, granted) =
         grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=4);
     granted.unwrap();
@@ -109,7 +110,7 @@ fn a_group_is_the_only_allocation() {
 
 #[test]
 fn the_store_limits_what_is_granted() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let (_device, granted) = grant(&machine, &store, Shape::Independent, 1..=u16::MAX);
     assert_eq!(granted.unwrap().len(), 8);
@@ -121,7 +122,7 @@ fn the_store_limits_what_is_granted() {
 #[test]
 #[expect(clippy::reversed_empty_ranges, reason = "the point of the test")]
 fn an_empty_range_of_counts_is_refused() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     for (shape, wanted) in [
         (Shape::Independent, 0..=0),
         (Shape::AlignedGroup, 0..=0),
@@ -136,7 +137,7 @@ fn an_empty_range_of_counts_is_refused() {
 
 #[test]
 fn more_vectors_come_at_the_next_slots() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (device, granted) =
         grant(&machine, &machine.store(StoreKind::MSIX), Shape::Independent, 3..=3);
     granted.unwrap();
@@ -147,7 +148,7 @@ fn more_vectors_come_at_the_next_slots() {
 
 #[test]
 fn a_narrow_endpoint_is_placed_within_reach() {
-    let machine = Machine::new(Kind::NamesCpuFarApart);
+    let machine = Machine::new(Addressing::NamesCpuFarApart);
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
     let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
     assert!(granted.unwrap().iter().all(|vector| vector.cpu == Cpu::new(0)));
@@ -155,7 +156,7 @@ fn a_narrow_endpoint_is_placed_within_reach() {
 
 #[test]
 fn an_endpoint_without_reach_is_refused() {
-    let machine = Machine::new(Kind::NamesCpuFarApart);
+    let machine = Machine::new(Addressing::NamesCpuFarApart);
     machine.interrupts.offline(Cpu::new(0)).unwrap();
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
     let (_device, granted) = grant(&machine, &machine.store(narrow), Shape::Independent, 8..=8);
@@ -168,7 +169,7 @@ fn an_endpoint_without_reach_is_refused() {
 
 #[test]
 fn a_misaligned_group_is_the_controllers_fault() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     machine.controller.skew.store(1, Ordering::Relaxed);
     let (_device, granted) =
         grant(&machine, &machine.store(StoreKind::MSI), Shape::AlignedGroup, 4..=4);
@@ -178,7 +179,7 @@ fn a_misaligned_group_is_the_controllers_fault() {
 
 #[test]
 fn a_cpu_offline_during_placement_keeps_nothing() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let interrupts = machine.interrupts.clone();
     let (placing, heard) = std::sync::mpsc::channel();
     let offline = std::thread::spawn(move || {
@@ -198,7 +199,7 @@ fn a_cpu_offline_during_placement_keeps_nothing() {
 
 #[test]
 fn a_store_without_slots_is_refused() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind { slots: 0, ..StoreKind::MSIX });
     let refused = machine.try_attach(&store).err();
     assert_eq!(refused, Some(MsiDeviceError::TooFewSlots { free: 0, wanted: 1 }));
@@ -206,7 +207,7 @@ fn a_store_without_slots_is_refused() {
 
 #[test]
 fn a_failed_attach_is_reported() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     machine.controller.fail_in.store(0, Ordering::Relaxed);
     let refused = machine.try_attach(&machine.store(StoreKind::MSIX)).err();
     assert_eq!(refused, Some(MsiDeviceError::Controller(FAULT)));
@@ -214,7 +215,7 @@ fn a_failed_attach_is_reported() {
 
 #[test]
 fn tear_down_gives_everything_back() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let (device, granted) = grant(&machine, &store, Shape::Independent, 4..=4);
     granted.unwrap();
@@ -282,7 +283,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(controller: Kind, store: StoreKind) -> Self {
+    fn new(controller: Addressing, store: StoreKind) -> Self {
         let machine = Machine::with_controller(Controller::with_capacity(controller, 11));
         let store_ = machine.store(store);
         let device = machine.attach(&store_);
@@ -430,9 +431,9 @@ proptest! {
     #[test]
     fn random_drivers_lose_and_leak_nothing(
         controller in prop_oneof![
-            Just(Kind::Stays),
-            Just(Kind::NamesCpu),
-            Just(Kind::NamesCpuFarApart),
+            Just(Addressing::Stays),
+            Just(Addressing::NamesCpu),
+            Just(Addressing::NamesCpuFarApart),
         ],
         store in prop_oneof![
             Just(StoreKind::MSIX),

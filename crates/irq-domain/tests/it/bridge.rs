@@ -1,6 +1,6 @@
 //! A controller whose wired inputs become messages.
 
-use crate::mock::{Controller, Kind, Machine, Store, StoreKind, lock};
+use crate::mock::{Addressing, Controller, Machine, Store, StoreKind, lock};
 use irq_domain::{
     BridgeConfig, InputBridge, InputRequest, MsiDeviceError, RequestError, Start, WiredBridge,
 };
@@ -116,7 +116,7 @@ pub(crate) fn attach(machine: &Machine) -> (Arc<Hardware>, WiredBridge) {
 
 #[test]
 fn a_level_runs_its_handler_until_it_falls() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (hardware, bridge) = attach(&machine);
     let (device, runs) = (hardware.clone(), std::sync::atomic::AtomicU32::new(0));
     let handler = move |_: &irq_domain::IrqContext<'_>| {
@@ -133,7 +133,7 @@ fn a_level_runs_its_handler_until_it_falls() {
 
 #[test]
 fn an_edge_runs_its_handler_once_each() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let (hardware, bridge) = attach(&machine);
     let request = LEVEL.with_input(7).with_trigger(Trigger::Edge);
     let handle = bridge.request(request, |_| {}).unwrap();
@@ -148,7 +148,7 @@ fn an_edge_runs_its_handler_once_each() {
 
 #[test]
 fn a_level_without_handler_is_its_successors() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (hardware, bridge) = attach(&machine);
     let first = bridge.request(LEVEL, |_| {}).unwrap();
     let hwirq: HwIrq = first.hwirq();
@@ -165,7 +165,7 @@ fn a_level_without_handler_is_its_successors() {
 
 #[test]
 fn an_impossible_trigger_is_refused() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (_, bridge) = attach(&machine);
     let refused = bridge.request(LEVEL.with_input(7), |_| {});
     let reason = StoreError { slot: 7, reason: "an edge alone" };
@@ -176,7 +176,7 @@ fn an_impossible_trigger_is_refused() {
 
 #[test]
 fn an_input_goes_with_its_bridge() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (hardware, bridge) = attach(&machine);
     let request = LEVEL.with_start(Start::Disabled).with_trigger(Trigger::Edge);
     let handle = bridge.request(request, |_| {}).unwrap();

@@ -1,7 +1,7 @@
 //! Contexts: hard IRQ below dispatch and beside it, interrupts saved, tasks.
 
 use crate::function::{Function, attach};
-use crate::mock::{Hotplug as _, Kernel, Kind, Machine, StoreKind, in_hard_irq};
+use crate::mock::{Addressing, Hotplug as _, Kernel, Machine, StoreKind, in_hard_irq};
 use irq_domain::pci::AccessContext;
 use irq_domain::{Dispatched, IrqHandle, LocalCpu, MsiDevice, WiredRequest};
 use msi_types::pci::msi;
@@ -35,7 +35,7 @@ fn long_handler(device: &MsiDevice) -> (IrqHandle, Receiver<()>, Sender<()>) {
 
 /// Does `drop_it` return while the handler of `handle` runs on another CPU?
 fn returns_while_handler_runs(drop_it: impl FnOnce(IrqHandle) + Send) -> bool {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine);
     let (handle, entered, leave) = long_handler(&device);
     let hwirq = handle.hwirq();
@@ -77,7 +77,7 @@ fn a_drop_in_a_task_waits() {
 
 #[test]
 fn an_inert_handle_frees_nothing_in_a_handler() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let first = device(&machine);
     let inert = Mutex::new(Some(first.request(0, "gone", |_| {}).unwrap()));
     drop(first);
@@ -95,7 +95,7 @@ fn an_inert_handle_frees_nothing_in_a_handler() {
 
 #[test]
 fn a_task_tears_down_a_device_dropped_in_an_irq() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine);
     let handle = device.request(0, "test", |_| {}).unwrap();
     in_hard_irq(0, || drop((device, handle)));
@@ -109,7 +109,7 @@ fn a_task_tears_down_a_device_dropped_in_an_irq() {
 
 #[test]
 fn reclaiming_in_an_interrupt_frees_nothing() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine);
     in_hard_irq(0, || {
         drop(device);
@@ -122,7 +122,7 @@ fn reclaiming_in_an_interrupt_frees_nothing() {
 
 #[test]
 fn a_handler_that_disables_itself_does_not_wait() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
@@ -143,7 +143,7 @@ fn task_only_mask_bits_are_written_by_tasks() {
     let control =
         msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
     let function = Function::with_msi(control, AccessContext::Task);
-    let (machine, device) = attach(Kind::Stays, Arc::new(function.msi_store().unwrap()));
+    let (machine, device) = attach(Addressing::Stays, Arc::new(function.msi_store().unwrap()));
     device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
     let handle = device.request(1, "test", |_| {}).unwrap();
     in_hard_irq(2, || handle.disable());
@@ -177,7 +177,7 @@ fn must_return(act: impl FnOnce() + Send + 'static) {
 
 #[test]
 fn a_refused_handler_is_freed_without_locks() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine);
     let hwirq = device.vectors().unwrap()[0].hwirq;
     let _owner = device.request(0, "owner", |_| {}).unwrap();
@@ -193,7 +193,7 @@ fn a_refused_handler_is_freed_without_locks() {
 
 #[test]
 fn a_request_frees_no_handler_under_its_locks() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine);
     let (entered, entries) = channel();
     let (leave, leaving) = channel::<()>();

@@ -1,6 +1,6 @@
 //! Operations at a controller of which each costs a round trip.
 
-use crate::mock::{Kind, Machine, StoreKind};
+use crate::mock::{Addressing, Machine, StoreKind};
 use msi_types::Shape;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,7 +14,7 @@ fn shape(kind: StoreKind) -> Shape {
 #[test]
 fn a_device_is_released_in_one_step() {
     for kind in STORES {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let device = machine.attach(&machine.store(kind));
         device.allocate(shape(kind), 8..=8).unwrap();
         let handles: Vec<_> =
@@ -35,7 +35,7 @@ fn a_device_is_released_in_one_step() {
 #[test]
 fn a_first_request_costs_the_controller_nothing() {
     for kind in STORES {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let device = machine.attach(&machine.store(kind));
         device.allocate(shape(kind), 8..=8).unwrap();
         let _handles: Vec<_> =
@@ -46,7 +46,7 @@ fn a_first_request_costs_the_controller_nothing() {
 
 #[test]
 fn a_later_handler_is_unmasked_at_the_controller() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSI);
     let device = machine.attach(&store);
     device.allocate(Shape::AlignedGroup, 1..=1).unwrap();
@@ -61,7 +61,7 @@ fn a_later_handler_is_unmasked_at_the_controller() {
 
 #[test]
 fn an_early_message_dies_with_its_device() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let early = machine.store(StoreKind::MSI);
     let device = machine.attach(&early);
     device.allocate(Shape::AlignedGroup, 1..=1).unwrap();

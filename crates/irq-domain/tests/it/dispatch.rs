@@ -1,6 +1,6 @@
 //! Arrivals: handled, deferred, sent again, or without handler.
 
-use crate::mock::{FIRST, Kind, Machine, StoreKind, in_hard_irq, in_task};
+use crate::mock::{Addressing, FIRST, Machine, StoreKind, in_hard_irq, in_task};
 use irq_domain::{Deferral, Dispatched, IrqHandle, MsiDevice, Unhandled};
 use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ fn dispatch(machine: &Machine, cpu: u32, hwirq: HwIrq) -> Dispatched {
 
 #[test]
 fn a_vector_that_never_had_a_handler_is_unknown() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (_device, _handle) = one_vector(&machine, |_| {});
     for hwirq in [0, FIRST + 1, FIRST + 4096, 1 << 24, u32::MAX] {
         assert_eq!(
@@ -36,7 +36,7 @@ fn a_vector_that_never_had_a_handler_is_unknown() {
 
 #[test]
 fn a_vector_whose_handler_is_gone_is_released() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (_device, handle) = one_vector(&machine, |_| {});
     let hwirq = handle.hwirq();
     drop(handle);
@@ -45,7 +45,7 @@ fn a_vector_whose_handler_is_gone_is_released() {
 
 #[test]
 fn a_cpu_beyond_those_of_the_machine_is_unknown() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (_device, handle) = one_vector(&machine, |_| panic!("ran"));
     let done = machine.interrupts.dispatch(Cpu::new(4), handle.hwirq());
     assert_eq!(done, Dispatched::Unhandled(Unhandled::UnknownCpu));
@@ -53,7 +53,7 @@ fn a_cpu_beyond_those_of_the_machine_is_unknown() {
 
 #[test]
 fn the_handler_is_told_what_arrived_where() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let told = Arc::new(Mutex::new(None));
     let note = told.clone();
     let (_device, handle) = one_vector(&machine, move |context| {
@@ -66,7 +66,7 @@ fn the_handler_is_told_what_arrived_where() {
 /// A handler that, on its first run on CPU 0, moves its interrupt to CPU 3 and lets a message
 /// arrive on CPU 1.
 fn message_while_the_handler_runs(
-    kind: Kind,
+    kind: Addressing,
 ) -> (Machine, MsiDevice, Arc<OnceLock<IrqHandle>>, Arc<AtomicUsize>) {
     let machine = Machine::new(kind);
     let runs = Arc::new(AtomicUsize::new(0));
@@ -85,7 +85,7 @@ fn message_while_the_handler_runs(
 
 #[test]
 fn a_message_during_a_run_is_sent_again() {
-    for kind in [Kind::Stays, Kind::NamesCpu] {
+    for kind in [Addressing::Stays, Addressing::NamesCpu] {
         let (machine, _device, handle, runs) = message_while_the_handler_runs(kind);
         let hwirq = handle.get().unwrap().hwirq();
         assert_eq!(dispatch(&machine, 0, hwirq), Dispatched::Handled);
@@ -98,7 +98,7 @@ fn a_message_during_a_run_is_sent_again() {
 
 #[test]
 fn redeliveries_are_counted() {
-    let (machine, _device, handle, _) = message_while_the_handler_runs(Kind::Stays);
+    let (machine, _device, handle, _) = message_while_the_handler_runs(Addressing::Stays);
     let handle = handle.get().unwrap();
     dispatch(&machine, 0, handle.hwirq());
     machine.settle();
@@ -107,7 +107,7 @@ fn redeliveries_are_counted() {
 
 #[test]
 fn messages_during_one_run_are_sent_again_once() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let interrupts = machine.interrupts.clone();
     let first = AtomicUsize::new(0);
     let (_device, handle) = one_vector(&machine, move |context| {
@@ -124,7 +124,7 @@ fn messages_during_one_run_are_sent_again_once() {
 
 #[test]
 fn a_level_is_not_sent_again() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let interrupts = machine.interrupts.clone();
     let request = irq_domain::WiredRequest::new(HwIrq::new(40), Trigger::Level, "uart");
     let handle = machine
@@ -141,7 +141,7 @@ fn a_level_is_not_sent_again() {
 
 #[test]
 fn a_disabled_message_is_sent_again_at_enable() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (_device, handle) = one_vector(&machine, |_| {});
     handle.disable();
     let done = dispatch(&machine, 0, handle.hwirq());
@@ -155,7 +155,7 @@ fn a_disabled_message_is_sent_again_at_enable() {
 
 #[test]
 fn a_deferred_then_disabled_message_waits() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let handle = Arc::new(OnceLock::<IrqHandle>::new());
     let (own, interrupts, runs) = (handle.clone(), machine.interrupts.clone(), AtomicUsize::new(0));
     let (_device, made) = one_vector(&machine, move |context| {
@@ -176,7 +176,7 @@ fn a_deferred_then_disabled_message_waits() {
 
 #[test]
 fn disables_nest() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate(Shape::Independent, 1..=1).unwrap();
@@ -194,7 +194,7 @@ fn disables_nest() {
 
 #[test]
 fn an_enable_without_a_disable_changes_nothing() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (_device, handle) = one_vector(&machine, |_| {});
     handle.enable();
     handle.disable();
@@ -204,7 +204,7 @@ fn an_enable_without_a_disable_changes_nothing() {
 #[test]
 fn disabling_masks_at_the_source_at_once() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE] {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let store = machine.store(kind);
         let device = machine.attach(&store);
         let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
@@ -227,7 +227,7 @@ fn disabling_masks_at_the_source_at_once() {
 
 #[test]
 fn a_panic_leaves_the_interrupt_usable() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let runs = AtomicUsize::new(0);
     let (_device, handle) = one_vector(&machine, move |_| {
         assert!(runs.fetch_add(1, Ordering::Relaxed) > 0, "the first run fails");
@@ -243,7 +243,7 @@ fn a_panic_leaves_the_interrupt_usable() {
 
 #[test]
 fn a_message_during_a_panic_is_sent_again() {
-    let machine = Arc::new(Machine::new(Kind::Stays));
+    let machine = Arc::new(Machine::new(Addressing::Stays));
     let runs = Arc::new(AtomicUsize::new(0));
     let (inner, count) = (machine.clone(), runs.clone());
     let (_device, handle) = one_vector(&machine, move |context| {

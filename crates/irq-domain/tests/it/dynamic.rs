@@ -1,6 +1,8 @@
 //! Several domains on one device; vectors that come and go one by one.
 
-use crate::mock::{Controller, FAULT, Hotplug as _, Kind, Machine, Store, StoreKind, in_hard_irq};
+use crate::mock::{
+    Addressing, Controller, FAULT, Hotplug as _, Machine, Store, StoreKind, in_hard_irq,
+};
 use irq_domain::{
     Dispatched, IrqHandle, MsiDevice, MsiDeviceError, MsiVector, SharedDevice, SharedDeviceConfig,
     Unhandled,
@@ -28,7 +30,7 @@ fn two_domains(machine: &Machine) -> (SharedDevice, [(Arc<Store>, MsiDevice); 2]
 
 #[test]
 fn domains_of_a_device_share_its_attachment_only() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let (_device, domains) = two_domains(&machine);
     let handles = domains.each_ref().map(|(_, domain)| {
         domain.allocate(Shape::Independent, 4..=4).unwrap();
@@ -45,7 +47,7 @@ fn domains_of_a_device_share_its_attachment_only() {
 
 #[test]
 fn a_domain_that_goes_leaves_the_others_at_work() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let (device, [(_, first), (store, second)]) = two_domains(&machine);
     first.allocate(Shape::Independent, 4..=4).unwrap();
     second.allocate(Shape::Independent, 1..=1).unwrap();
@@ -65,7 +67,7 @@ fn a_domain_that_goes_leaves_the_others_at_work() {
 
 #[test]
 fn a_task_detaches_a_device_dropped_in_a_handler() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = Mutex::new(Some(shared(&machine)));
     let store = machine.store(StoreKind::MSIX);
     let other = machine.attach(&store);
@@ -80,7 +82,7 @@ fn a_task_detaches_a_device_dropped_in_a_handler() {
 
 #[test]
 fn no_domain_without_an_attachment() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     machine.controller.fail_in.store(0, Relaxed);
     let config = SharedDeviceConfig::new(RequesterId::pci(1, 0, 0), machine.controller.clone(), 16);
     let refused = SharedDevice::attach(&machine.interrupts, config).err();
@@ -89,7 +91,7 @@ fn no_domain_without_an_attachment() {
 
 #[test]
 fn vectors_are_added_one_by_one_at_any_slot() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     for slot in [7, 2, 4] {
@@ -108,7 +110,7 @@ fn vectors_are_added_one_by_one_at_any_slot() {
 
 #[test]
 fn a_slot_is_allocated_once_and_within_the_store() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_at(&[3]).unwrap();
     assert_eq!(device.allocate_at(&[1, 3]), Err(MsiDeviceError::SlotInUse(3)));
@@ -121,7 +123,7 @@ fn a_slot_is_allocated_once_and_within_the_store() {
 #[test]
 fn a_freed_slot_is_used_again() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW] {
-        let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 2));
+        let machine = Machine::with_controller(Controller::with_capacity(Addressing::NamesCpu, 2));
         let store = machine.store(kind);
         let device = machine.attach(&store);
         device.allocate_at(&[0, 1]).unwrap();
@@ -140,7 +142,7 @@ fn a_freed_slot_is_used_again() {
 
 #[test]
 fn a_slot_is_free_again_however_it_was_allocated() {
-    let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, 3));
+    let machine = Machine::with_controller(Controller::with_capacity(Addressing::NamesCpu, 3));
     (1..4).for_each(|cpu| drop(machine.interrupts.offline(Cpu::new(cpu)).unwrap()));
     let store = machine.store(StoreKind::SLOW);
     let device = machine.attach(&store);
@@ -156,7 +158,7 @@ fn a_slot_is_free_again_however_it_was_allocated() {
 
 /// Frees a vector while its handler, which dropped its own handle first or not, runs on CPU 0.
 fn free_beside_the_handler(drops_itself: bool) {
-    let machine = Arc::new(Machine::new(Kind::Stays));
+    let machine = Arc::new(Machine::new(Addressing::Stays));
     let device = Arc::new(machine.attach(&machine.store(StoreKind::MSIX)));
     device.allocate_at(&[0]).unwrap();
     let (entered, inside) = std::sync::mpsc::channel();
@@ -208,7 +210,7 @@ fn free_waits_for_a_self_dropping_handler() {
 
 #[test]
 fn a_group_is_not_freed_in_parts() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSI));
     device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
     assert_eq!(device.free(1), Err(MsiDeviceError::OfAGroup(1)));
@@ -217,7 +219,7 @@ fn a_group_is_not_freed_in_parts() {
 
 #[test]
 fn the_store_is_off_after_its_last_vector_went() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::SLOW);
     let device = machine.attach(&store);
     device.allocate_at(&[0, 6]).unwrap();
@@ -231,7 +233,7 @@ fn the_store_is_off_after_its_last_vector_went() {
 
 #[test]
 fn each_vector_of_a_group_has_a_sent_message() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let device = machine.attach(&machine.store(StoreKind::MSI));
     let granted = device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
     for vector in granted {
@@ -285,7 +287,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: Addressing) -> Self {
         let machine = Machine::with_controller(Controller::with_capacity(kind, 13));
         let (device, domains) = two_domains(&machine);
         let domains = domains.map(|(store, domain)| (store, Some(domain)));
@@ -391,7 +393,7 @@ proptest! {
 
     #[test]
     fn random_operations_return_everything_once(
-        kind in prop_oneof![Just(Kind::Stays), Just(Kind::NamesCpu)],
+        kind in prop_oneof![Just(Addressing::Stays), Just(Addressing::NamesCpu)],
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let mut model = Model::new(kind);
@@ -413,7 +415,7 @@ proptest! {
 
 #[test]
 fn a_device_gets_no_more_than_its_controller() {
-    let machine = Machine::with_controller(Controller::with_capacity(Kind::Stays, 2));
+    let machine = Machine::with_controller(Controller::with_capacity(Addressing::Stays, 2));
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let refused = device.allocate_at(&[0, 1, 2]);
     assert_eq!(refused, Err(MsiDeviceError::Controller(MsiError::NoVectors { wanted: 1 })));

@@ -1,6 +1,6 @@
 //! A PCI function with real registers: what is read-only stays, what must not be touched panics.
 
-use crate::mock::{Kernel, Kind, Machine, assert_task, judge};
+use crate::mock::{Addressing, Kernel, Machine, assert_task, judge};
 use irq_domain::pci::{
     AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError,
     TableMemory,
@@ -285,7 +285,7 @@ impl TableMemory for Function {
 }
 
 /// A machine with this store's device attached.
-pub(crate) fn attach(kind: Kind, store: Arc<dyn MessageStore>) -> (Machine, MsiDevice) {
+pub(crate) fn attach(kind: Addressing, store: Arc<dyn MessageStore>) -> (Machine, MsiDevice) {
     let machine = Machine::new(kind);
     let config = MsiDeviceConfig::new(
         "01:00.0",

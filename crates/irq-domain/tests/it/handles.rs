@@ -1,6 +1,6 @@
 //! Dropping handles and devices, in every context.
 
-use crate::mock::{Kind, Machine, StoreKind, in_hard_irq};
+use crate::mock::{Addressing, Machine, StoreKind, in_hard_irq};
 use irq_domain::{Dispatched, IrqHandle, MsiDevice, RequestError, Unhandled};
 use msi_types::{Cpu, Pending, Shape};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ fn device(machine: &Machine, count: u16) -> MsiDevice {
 
 #[test]
 fn dropping_a_handle_frees_its_handler() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
     let freed = Arc::new(AtomicBool::new(false));
     let witness = Freed(freed.clone());
@@ -39,7 +39,7 @@ fn dropping_a_handle_frees_its_handler() {
 
 #[test]
 fn drop_waits_for_a_handler_on_another_cpu() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
     let (inside, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
     let (entered, done) = (inside.clone(), finished.clone());
@@ -61,7 +61,7 @@ fn drop_waits_for_a_handler_on_another_cpu() {
 
 #[test]
 fn disable_and_wait_returns_after_the_handler() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
     let (inside, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
     let (entered, done) = (inside.clone(), finished.clone());
@@ -106,7 +106,7 @@ fn drops_itself(
 
 #[test]
 fn a_task_frees_a_self_dropping_handler() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
     let (_, _, freed) = drops_itself(&machine, &device);
     assert!(!freed.load(Ordering::SeqCst), "freed in hard-IRQ context");
@@ -116,7 +116,7 @@ fn a_task_frees_a_self_dropping_handler() {
 
 #[test]
 fn a_self_dropping_handler_does_not_run_again() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
     let (_, hwirq, _) = drops_itself(&machine, &device);
     let again = machine.interrupts.dispatch(Cpu::new(0), hwirq);
@@ -125,7 +125,7 @@ fn a_self_dropping_handler_does_not_run_again() {
 
 #[test]
 fn a_self_dropped_vector_can_be_requested_again() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
     let (irq, _, freed) = drops_itself(&machine, &device);
     let handle = device.request(0, "again", |_| {}).unwrap();
@@ -136,7 +136,7 @@ fn a_self_dropped_vector_can_be_requested_again() {
 
 #[test]
 fn a_task_releases_a_self_dropped_input() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
     let hwirq = msi_types::HwIrq::new(50);
@@ -154,7 +154,7 @@ fn a_task_releases_a_self_dropped_input() {
 
 #[test]
 fn handlers_may_drop_each_others_handles() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 2);
     let handles = Arc::new([const { Mutex::new(None::<IrqHandle>) }; 2]);
     let both_inside = Arc::new(Barrier::new(2));
@@ -187,7 +187,7 @@ fn handlers_may_drop_each_others_handles() {
 
 #[test]
 fn a_task_tears_down_a_self_dropped_device() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
     let own = Arc::new(Mutex::new(None));
     let mine = own.clone();
@@ -206,7 +206,7 @@ fn a_task_tears_down_a_self_dropped_device() {
 
 #[test]
 fn tear_down_waits_for_a_self_dropping_handler() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
     let (dropped, finished) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
@@ -231,7 +231,7 @@ fn tear_down_waits_for_a_self_dropping_handler() {
 
 #[test]
 fn a_handle_without_its_device_is_inert() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let first = device(&machine, 1);
     let stale = first.request(0, "first", |_| -> () { panic!("ran") }).unwrap();
     drop(first);
@@ -255,7 +255,7 @@ fn a_handle_without_its_device_is_inert() {
 
 #[test]
 fn a_vector_has_one_handler_at_a_time() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 1);
     let first = device.request(0, "first", |_| {}).unwrap();
     let second = device.request(0, "second", |_| {});
@@ -264,14 +264,14 @@ fn a_vector_has_one_handler_at_a_time() {
 
 #[test]
 fn a_slot_without_a_vector_has_no_handler() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = device(&machine, 2);
     assert_eq!(device.request(2, "test", |_| {}).err(), Some(RequestError::NoVector(2)));
 }
 
 #[test]
 fn a_retriggered_interrupt_arrives() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let device = device(&machine, 1);
     let handle = device.request(0, "test", |_| {}).unwrap();
     handle.set_pending(Pending::Set);
@@ -285,7 +285,7 @@ fn a_retriggered_interrupt_arrives() {
 
 #[test]
 fn a_message_behind_the_mask_is_pending() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate(Shape::Independent, 1..=1).unwrap();

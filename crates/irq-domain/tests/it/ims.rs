@@ -1,6 +1,6 @@
 //! Devices that store their messages where they like.
 
-use crate::mock::{CPUS, Controller, Hotplug as _, Kind, Machine, assert_task, count_down};
+use crate::mock::{Addressing, CPUS, Controller, Hotplug as _, Machine, assert_task, count_down};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
     Cpu, Fit, Masking, MessageStore, MsiError, MsiMessage, RequesterId, Rewrite, Shape, Slots,
@@ -193,7 +193,8 @@ impl Wireless {
 #[test]
 fn rings_use_the_vectors_granted() {
     for (capacity, vectors) in [(4096, 32), (32, 32), (31, 1), (1, 1)] {
-        let machine = Machine::with_controller(Controller::with_capacity(Kind::NamesCpu, capacity));
+        let machine =
+            Machine::with_controller(Controller::with_capacity(Addressing::NamesCpu, capacity));
         let wireless = Wireless::start(&machine);
         assert_eq!(wireless.handles.len(), vectors);
         wireless.every_ring_works(&machine);
@@ -204,7 +205,9 @@ fn rings_use_the_vectors_granted() {
 
 #[test]
 fn rings_survive_rewritten_messages() {
-    for (kind, capacity) in [(Kind::Stays, 32), (Kind::NamesCpu, 32), (Kind::NamesCpuFarApart, 1)] {
+    for (kind, capacity) in
+        [(Addressing::Stays, 32), (Addressing::NamesCpu, 32), (Addressing::NamesCpuFarApart, 1)]
+    {
         let machine = Machine::with_controller(Controller::with_capacity(kind, capacity));
         let wireless = Wireless::start(&machine);
         for to in (0..CPUS).map(Cpu::new) {
@@ -218,7 +221,7 @@ fn rings_survive_rewritten_messages() {
 
 #[test]
 fn ring_memory_holds_the_sent_message() {
-    let machine = Machine::new(Kind::NamesCpuFarApart);
+    let machine = Machine::new(Addressing::NamesCpuFarApart);
     let wireless = Wireless::start(&machine);
     wireless.handles[3].set_affinity(Cpu::new(2)).unwrap();
     for ring in [3, 35] {
@@ -364,7 +367,7 @@ impl MessageStore for CommandQueue {
 
 #[test]
 fn each_operation_is_one_batch_of_commands() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let queue = CommandQueue::new(&machine.controller);
     let device = attach(&machine, queue.clone());
     device.allocate(Shape::Independent, 500..=500).unwrap();
@@ -381,7 +384,7 @@ fn each_operation_is_one_batch_of_commands() {
 
 #[test]
 fn a_handler_masks_without_the_command_queue() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let queue = CommandQueue::new(&machine.controller);
     let device = attach(&machine, queue.clone());
     device.allocate_at(&[1000]).unwrap();
@@ -404,7 +407,7 @@ fn a_handler_masks_without_the_command_queue() {
 
 #[test]
 fn a_refused_move_keeps_the_vector_working() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let queue = CommandQueue::new(&machine.controller);
     let device = attach(&machine, queue.clone());
     device.allocate_at(&[5]).unwrap();
@@ -426,7 +429,7 @@ proptest! {
         write in 0..20usize,
         controller in 0..8usize,
     ) {
-        let machine = Machine::new(Kind::NamesCpu);
+        let machine = Machine::new(Addressing::NamesCpu);
         let queue = CommandQueue::new(&machine.controller);
         let device = attach(&machine, queue.clone());
         if had > 0 {

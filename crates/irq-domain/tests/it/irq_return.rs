@@ -1,6 +1,6 @@
 //! Verdicts of handlers, interrupts that scream, and handlers that start disabled.
 
-use crate::mock::{Kind, Machine, StoreKind, in_hard_irq, take_screaming};
+use crate::mock::{Addressing, Machine, StoreKind, in_hard_irq, take_screaming};
 use irq_domain::{Dispatched, IrqHandle, IrqReturn, Start, Unhandled, WiredRequest};
 use msi_types::{Cpu, HwIrq, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -30,7 +30,7 @@ fn arrive(machine: &Machine, times: u32) -> Dispatched {
 
 #[test]
 fn a_verdict_is_the_answer_of_dispatch() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (handle, mine) = line(&machine);
     assert_eq!(arrive(&machine, 1), Dispatched::Unhandled(Unhandled::IrqNone));
     mine.store(true, Relaxed);
@@ -44,7 +44,7 @@ fn a_verdict_is_the_answer_of_dispatch() {
 
 #[test]
 fn a_screaming_line_is_shut_off_once() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (handle, _) = line(&machine);
     arrive(&machine, 99_900);
     assert_eq!((take_screaming(), machine.root.line(33).unwrap().masked), (None, false));
@@ -60,7 +60,7 @@ fn a_screaming_line_is_shut_off_once() {
 
 #[test]
 fn a_line_that_was_shut_off_is_enabled_again() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (handle, mine) = line(&machine);
     arrive(&machine, 99_901);
     mine.store(true, Relaxed);
@@ -71,7 +71,7 @@ fn a_line_that_was_shut_off_is_enabled_again() {
 
 #[test]
 fn a_line_with_an_active_device_does_not_scream() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (handle, mine) = line(&machine);
     for _ in 0..500 {
         mine.store(false, Relaxed);
@@ -84,7 +84,7 @@ fn a_line_with_an_active_device_does_not_scream() {
 
 #[test]
 fn a_line_screams_whatever_it_did_before() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (handle, mine) = line(&machine);
     mine.store(true, Relaxed);
     arrive(&machine, 150_000);
@@ -95,7 +95,7 @@ fn a_line_screams_whatever_it_did_before() {
 
 #[test]
 fn a_private_interrupt_is_not_shut_off() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let hwirq = HwIrq::new(27);
     let private =
         machine.interrupts.request_per_cpu(hwirq, Trigger::Level, "timer", |_| IrqReturn::None);
@@ -111,7 +111,7 @@ fn a_private_interrupt_is_not_shut_off() {
 
 #[test]
 fn a_line_that_gave_up_is_not_reported() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let own = Arc::new(Mutex::new(None::<IrqHandle>));
     let mine = own.clone();
     let handler = move |_: &irq_domain::IrqContext<'_>| {
@@ -130,7 +130,7 @@ fn a_line_that_gave_up_is_not_reported() {
 
 #[test]
 fn a_screaming_device_is_masked_at_its_endpoint() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate_at(&[0]).unwrap();
@@ -146,7 +146,7 @@ fn a_screaming_device_is_masked_at_its_endpoint() {
 #[test]
 fn a_handler_started_disabled_waits_for_enable() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW, StoreKind { group: false, ..StoreKind::MSI }] {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let store = machine.store(kind);
         let device = machine.attach(&store);
         device.allocate_at(&[0]).unwrap();
@@ -162,7 +162,7 @@ fn a_handler_started_disabled_waits_for_enable() {
 
 #[test]
 fn a_line_started_disabled_is_masked() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let request = LINE.with_start(Start::Disabled);
     let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();
     assert!(machine.root.line(33).unwrap().masked);

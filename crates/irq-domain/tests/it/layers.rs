@@ -4,8 +4,8 @@ mod bus;
 mod iommu;
 
 use crate::mock::{
-    Bus, Hook, Hotplug as _, Kernel, Kind, Machine, Store, StoreKind, assert_task, count_down,
-    judge, lock,
+    Addressing, Bus, Hook, Hotplug as _, Kernel, Machine, Store, StoreKind, assert_task,
+    count_down, judge, lock,
 };
 use irq_domain::layer::{
     AddressRule, DoorbellMapping, DoorbellMode, Iommu, IommuDomain, IovaConstraint, LayeredParent,
@@ -169,7 +169,7 @@ struct Setup {
     device: MsiDevice,
 }
 
-fn one_vector(kind: Kind, mode: DoorbellMode) -> Setup {
+fn one_vector(kind: Addressing, mode: DoorbellMode) -> Setup {
     let machine = Machine::new(kind);
     let translation = Translation::new(mode);
     let parent = iommu(&machine, &translation);
@@ -201,7 +201,7 @@ fn stack(
 
 #[test]
 fn the_tier_that_blocks_is_named_in_a_stack() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let layer =
         ShimLayer::new("bridge").with_blocks(Capabilities::NONE.with(Capability::DeviceStorage));
     let parent = stack(&machine, &Translation::new(MAPPED), layer);
@@ -220,7 +220,7 @@ fn the_tier_that_blocks_is_named_in_a_stack() {
 
 #[test]
 fn every_level_is_described() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let parent = stack(&machine, &Translation::new(MAPPED), ShimLayer::new("bridge"));
     let device = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).unwrap();
     let granted = device.allocate_at(&[0]).unwrap();
@@ -269,7 +269,7 @@ proptest! {
 
     #[test]
     fn mapped_pages_are_those_of_stored_messages(
-        kind in prop_oneof![Just(Kind::Stays), Just(Kind::NamesCpu)],
+        kind in prop_oneof![Just(Addressing::Stays), Just(Addressing::NamesCpu)],
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let machine = Machine::new(kind);

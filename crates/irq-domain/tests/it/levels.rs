@@ -1,6 +1,6 @@
 //! Devices that hold a level, by a message that asserts and one that deasserts.
 
-use crate::mock::{Kind, Machine, Store, StoreKind};
+use crate::mock::{Addressing, Machine, Store, StoreKind};
 use irq_domain::{Flow, IrqHandle, MoveError, MsiDevice, MsiDeviceError};
 use msi_types::{Cpu, MsiError, Shape};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ fn requested(device: &MsiDevice) -> IrqHandle {
 
 #[test]
 fn a_slot_holds_both_messages() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (store, _device) = level(&machine);
     let (assert, deassert) = (store.message(1).unwrap(), store.deassert(1).unwrap());
     assert_eq!((deassert.address - assert.address, deassert.data), (0x10_0000, assert.data));
@@ -26,7 +26,7 @@ fn a_slot_holds_both_messages() {
 
 #[test]
 fn a_level_is_masked_until_it_has_a_handler() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (store, device) = level(&machine);
     store.fire(0);
     let hwirq = device.vectors().unwrap()[0].hwirq;
@@ -40,7 +40,7 @@ fn a_level_is_masked_until_it_has_a_handler() {
 
 #[test]
 fn a_level_is_never_redelivered() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (store, device) = level(&machine);
     let handle = requested(&device);
     handle.disable();
@@ -58,7 +58,7 @@ fn a_level_is_never_redelivered() {
 
 #[test]
 fn two_messages_do_not_change_in_one_step() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let (store, device) = level(&machine);
     let handle = requested(&device);
     let elsewhere = Cpu::new((handle.effective_affinity().get() + 1) % 4);
@@ -71,7 +71,7 @@ fn two_messages_do_not_change_in_one_step() {
 
 #[test]
 fn a_group_of_levels_is_refused() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind { group: true, ..StoreKind::LEVEL });
     let refused = machine.attach(&store).allocate(Shape::AlignedGroup, 4..=4);
     assert_eq!(refused, Err(MsiDeviceError::Controller(MsiError::NoLevels)));

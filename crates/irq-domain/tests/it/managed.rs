@@ -1,6 +1,6 @@
 //! Vectors that follow certain CPUs.
 
-use crate::mock::{CPUS, Hotplug as _, Kernel, Kind, Machine, StoreKind};
+use crate::mock::{Addressing, CPUS, Hotplug as _, Kernel, Machine, StoreKind};
 use irq_domain::layer::{LayeredParent, ShimLayer};
 use irq_domain::{MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{Cpu, MsiParent, RequesterId};
@@ -13,7 +13,7 @@ const CPU3: Cpu = Cpu::new(3);
 
 #[test]
 fn a_managed_vector_begins_on_an_online_cpu() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     machine.interrupts.offline(CPU3).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let granted = device.allocate_managed(2, &[CPU3, CPU1]).unwrap();
@@ -23,7 +23,7 @@ fn a_managed_vector_begins_on_an_online_cpu() {
 
 #[test]
 fn a_managed_vector_goes_nowhere_but_to_its_cpus() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
     let handle = device.request(0, "queue", |_| {}).unwrap();
@@ -34,7 +34,7 @@ fn a_managed_vector_goes_nowhere_but_to_its_cpus() {
 
 #[test]
 fn a_managed_vector_is_wanted_at_no_other_cpus() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
     let handle = device.request(0, "queue", |_| {}).unwrap();
@@ -46,7 +46,9 @@ fn a_managed_vector_is_wanted_at_no_other_cpus() {
 
 #[test]
 fn a_managed_vector_returns_to_any_of_its_cpus() {
-    for (kind, back) in [(Kind::Stays, CPU1), (Kind::NamesCpu, CPU1), (Kind::NamesCpu, CPU2)] {
+    for (kind, back) in
+        [(Addressing::Stays, CPU1), (Addressing::NamesCpu, CPU1), (Addressing::NamesCpu, CPU2)]
+    {
         let machine = Machine::new(kind);
         let store = machine.store(StoreKind::MSIX);
         let device = machine.attach(&store);
@@ -66,7 +68,7 @@ fn a_managed_vector_returns_to_any_of_its_cpus() {
 
 #[test]
 fn a_vector_shut_down_unhandled_stays_masked() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate_managed(0, &[CPU1]).unwrap();
@@ -79,7 +81,7 @@ fn a_vector_shut_down_unhandled_stays_masked() {
 
 #[test]
 fn a_request_while_shut_down_waits_for_a_cpu() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate_managed(0, &[CPU1]).unwrap();
@@ -94,7 +96,7 @@ fn a_request_while_shut_down_waits_for_a_cpu() {
 
 #[test]
 fn a_disabled_vector_stays_so_at_cpu_return() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate_managed(0, &[CPU1]).unwrap();
@@ -112,7 +114,7 @@ fn a_disabled_vector_stays_so_at_cpu_return() {
 
 #[test]
 fn a_vector_that_cannot_start_is_reported() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate_managed(0, &[CPU1, CPU2]).unwrap();
@@ -130,7 +132,7 @@ fn a_vector_that_cannot_start_is_reported() {
 
 #[test]
 fn managed_vectors_spread_over_their_set() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let all = [CPU0, CPU1, CPU2, CPU3];
     let granted = |slot| device.allocate_managed(slot, &all).unwrap()[0].cpu;
@@ -141,7 +143,7 @@ fn managed_vectors_spread_over_their_set() {
 
 #[test]
 fn unmanaged_vectors_go_anywhere() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_managed(0, &[CPU1]).unwrap();
     device.allocate_at(&[1]).unwrap();
@@ -153,7 +155,7 @@ fn unmanaged_vectors_go_anywhere() {
 
 #[test]
 fn without_an_online_cpu_nothing_is_granted() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     machine.interrupts.offline(CPU3).unwrap();
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     assert_eq!(device.allocate_managed(0, &[CPU3]).unwrap_err(), MsiDeviceError::NoCpu);
@@ -163,7 +165,7 @@ fn without_an_online_cpu_nothing_is_granted() {
 
 #[test]
 fn layers_pass_on_managed_cpus() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let bridge =
         LayeredParent::new(ShimLayer::new("bridge"), machine.controller.clone(), Arc::new(Kernel));
     let parent: Arc<dyn MsiParent> = Arc::new(bridge);

@@ -17,7 +17,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub(crate) use controller::{Controller, FAULT, FIRST, Kind};
+pub(crate) use controller::{Addressing, Controller, FAULT, FIRST};
 pub(crate) use root::Root;
 pub(crate) use store::{Bus, Hook, Store, StoreKind};
 
@@ -188,7 +188,7 @@ pub(crate) struct Machine {
 pub(crate) const CPUS: u32 = 4;
 
 impl Machine {
-    pub(crate) fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Addressing) -> Self {
         Self::with_controller(Controller::new(kind))
     }
 

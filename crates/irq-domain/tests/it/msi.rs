@@ -1,7 +1,7 @@
 //! MSI through real capability registers.
 
 use crate::function::{AT, Function, attach};
-use crate::mock::{FIRST, Hotplug as _, Kind};
+use crate::mock::{Addressing, FIRST, Hotplug as _};
 use irq_domain::pci::{AccessContext, Capability, MsiStore, PciError, capabilities};
 use irq_domain::{MoveError, MsiDeviceError};
 use msi_types::pci::msi::{self, Control, Layout};
@@ -238,7 +238,7 @@ fn the_granted_count_is_a_usable_power_of_two() {
 #[test]
 fn a_group_is_set_up_enabled_and_torn_down_again() {
     let (function, store) = store(control(3, true, true));
-    let (machine, device) = attach(Kind::NamesCpu, store);
+    let (machine, device) = attach(Addressing::NamesCpu, store);
     let granted = device.allocate(Shape::AlignedGroup, 1..=32).unwrap();
     assert_eq!(granted.len(), 8);
     assert!(function.msi_control().enable());
@@ -256,7 +256,7 @@ fn a_group_is_set_up_enabled_and_torn_down_again() {
 #[test]
 fn a_32_bit_function_is_refused_a_high_doorbell() {
     let (_, store) = store(control(0, false, true));
-    let (machine, device) = attach(Kind::NamesCpuFarApart, store);
+    let (machine, device) = attach(Addressing::NamesCpuFarApart, store);
     for cpu in [0, 2, 3] {
         machine.interrupts.offline(Cpu::new(cpu)).unwrap();
     }
@@ -270,7 +270,7 @@ fn a_32_bit_function_is_refused_a_high_doorbell() {
 #[test]
 fn data_wider_than_the_function_is_refused() {
     let (_, store) = store(control(0, true, true));
-    let (machine, device) = attach(Kind::Stays, store);
+    let (machine, device) = attach(Addressing::Stays, store);
     machine.controller.skew.store(0x1_0000, std::sync::atomic::Ordering::Relaxed);
     let refused = device.allocate(Shape::AlignedGroup, 1..=1);
     let data = 0x1_0000 + FIRST;
@@ -280,13 +280,13 @@ fn data_wider_than_the_function_is_refused() {
 #[test]
 fn a_maskless_function_moves_within_4_gib() {
     let (_, near) = store(control(0, true, false));
-    let (_machine, device) = attach(Kind::NamesCpu, near);
+    let (_machine, device) = attach(Addressing::NamesCpu, near);
     device.allocate(Shape::AlignedGroup, 1..=1).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
     handle.set_affinity(Cpu::new(3)).unwrap();
 
     let (_, far) = store(control(0, true, false));
-    let (_machine, device) = attach(Kind::NamesCpuFarApart, far);
+    let (_machine, device) = attach(Addressing::NamesCpuFarApart, far);
     device.allocate(Shape::AlignedGroup, 1..=1).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
     assert_eq!(handle.hwirq().get(), FIRST);

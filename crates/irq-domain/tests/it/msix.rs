@@ -1,7 +1,7 @@
 //! MSI-X through a real table.
 
 use crate::function::{AT, Function, PENDING_AT, TABLE_AT, attach};
-use crate::mock::Kind;
+use crate::mock::Addressing;
 use irq_domain::pci::{MsixCapability, MsixStore, PciError, TableMemory};
 use irq_domain::{MoveError, MsiDeviceError};
 use msi_types::pci::msix::{self, Control, ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE};
@@ -163,7 +163,7 @@ fn pending_bits_are_read_by_vector() {
 #[test]
 fn a_gone_function_fails_the_set_up() {
     let (function, store) = store(4);
-    let (machine, device) = attach(Kind::Stays, store);
+    let (machine, device) = attach(Addressing::Stays, store);
     function.gone.store(true, Ordering::Relaxed);
     let failed = device.allocate(Shape::Independent, 4..=4);
     assert!(matches!(failed, Err(MsiDeviceError::Store(_))));
@@ -174,7 +174,7 @@ fn a_gone_function_fails_the_set_up() {
 #[test]
 fn a_failed_set_up_leaves_the_function_off() {
     let (function, store) = store(4);
-    let (machine, device) = attach(Kind::Stays, store);
+    let (machine, device) = attach(Addressing::Stays, store);
     *function.stuck.lock().unwrap() = Some(TABLE_AT + 2 * ENTRY_SIZE + ENTRY_DATA);
     let failed = device.allocate(Shape::Independent, 4..=4);
     assert!(matches!(failed, Err(MsiDeviceError::Store(StoreError { slot: 2, .. }))));
@@ -185,7 +185,7 @@ fn a_failed_set_up_leaves_the_function_off() {
 #[test]
 fn a_gone_function_gives_its_vectors_back() {
     let (function, store) = store(4);
-    let (machine, device) = attach(Kind::Stays, store);
+    let (machine, device) = attach(Addressing::Stays, store);
     device.allocate(Shape::Independent, 4..=4).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
     function.gone.store(true, Ordering::Relaxed);
@@ -200,7 +200,7 @@ fn a_gone_function_gives_its_vectors_back() {
 #[test]
 fn vectors_are_masked_until_requested() {
     let (function, store) = store(4);
-    let (_machine, device) = attach(Kind::NamesCpuFarApart, store);
+    let (_machine, device) = attach(Addressing::NamesCpuFarApart, store);
     device.allocate(Shape::Independent, 4..=4).unwrap();
     assert!((0..4).all(|slot| function.entry(slot, ENTRY_CONTROL) & 1 == 1));
     let handle = device.request(2, "queue", |_| {}).unwrap();
@@ -215,7 +215,7 @@ fn vectors_are_masked_until_requested() {
 #[test]
 fn a_move_with_a_refused_message_is_rolled_back() {
     let (function, store) = store(4);
-    let (machine, device) = attach(Kind::NamesCpu, store);
+    let (machine, device) = attach(Addressing::NamesCpu, store);
     device.allocate(Shape::Independent, 1..=1).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
     handle.set_affinity(Cpu::new(1)).unwrap();

@@ -1,6 +1,6 @@
 //! Offers of a hierarchy, needs of an endpoint, and guests.
 
-use crate::mock::{Kernel, Kind, Machine, StoreKind};
+use crate::mock::{Addressing, Kernel, Machine, StoreKind};
 use irq_domain::layer::{Hypervisor, LayeredParent};
 use irq_domain::{MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
@@ -12,7 +12,7 @@ use std::sync::Arc;
 const ALL: Tier = Tier::new("mock").with_provides(Capabilities::ALL);
 
 fn offering(capabilities: Capabilities) -> Machine {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     *machine.controller.tier.lock().unwrap() = Tier::new("mock").with_provides(capabilities);
     machine
 }
@@ -60,7 +60,7 @@ fn late_allocation_needs_a_tier_that_offers_it() {
 
 #[test]
 fn a_missing_required_property_is_refused() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let requires = Properties::NONE.with(Property::WideAddress);
     *machine.controller.tier.lock().unwrap() = ALL.with_requires(requires);
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
@@ -77,7 +77,7 @@ fn attach_over(
     isolation: Isolation,
     storage: Storage,
 ) -> Result<MsiDevice, MsiDeviceError> {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     *machine.controller.isolation.lock().unwrap() = isolation;
     let store = machine.store(StoreKind { storage, ..StoreKind::MSIX });
     let parent: Arc<dyn MsiParent> = match hypervisor {
@@ -116,7 +116,7 @@ fn a_remapping_hypervisor_needs_isolation() {
 
 #[test]
 fn a_remapping_hypervisor_makes_messages_real() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let virtual_alone = Capabilities::ALL.without(Capability::MessageRemapping);
     *machine.controller.tier.lock().unwrap() = Tier::new("mock").with_provides(virtual_alone);
     *machine.controller.isolation.lock().unwrap() = PROOF;

@@ -3,7 +3,7 @@
 
 use crate::bridge;
 use crate::layers::{Translation, iommu};
-use crate::mock::{CPUS, Hotplug as _, Kernel, Kind, Machine, StoreKind, in_hard_irq};
+use crate::mock::{Addressing, CPUS, Hotplug as _, Kernel, Machine, StoreKind, in_hard_irq};
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use irq_domain::layer::DoorbellMode;
 use irq_domain::{
@@ -34,7 +34,7 @@ fn a_core_without_memory_is_an_error() {
 
 #[test]
 fn an_attachment_without_memory_is_given_back() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let nothing_remains = |error| {
         assert_eq!(error, MsiDeviceError::NoMemory);
@@ -65,7 +65,7 @@ fn allocate_without_memory(
     least: u32,
     allocate: impl Fn(&MsiDevice) -> Result<Vec<irq_domain::MsiVector>, MsiDeviceError>,
 ) {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let store = machine.store(kind);
     let device = machine.attach(&store);
     let before = in_use(&machine);
@@ -107,7 +107,7 @@ fn vectors_without_memory_are_given_back() {
 
 #[test]
 fn a_handler_without_memory_is_refused() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 2..=2).unwrap();
     let before = in_use(&machine);
@@ -134,7 +134,7 @@ fn a_handler_without_memory_is_refused() {
 
 #[test]
 fn an_input_without_memory_keeps_no_vector() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (_hardware, bridge) = bridge::attach(&machine);
     let before = in_use(&machine);
     let handle = after_failures(
@@ -152,7 +152,7 @@ fn an_input_without_memory_keeps_no_vector() {
 
 #[test]
 fn an_affinity_without_memory_stays_as_it_was() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate_at(&[0]).unwrap();
@@ -175,7 +175,7 @@ fn an_affinity_without_memory_stays_as_it_was() {
 
 #[test]
 fn a_view_without_memory_is_an_error() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     let granted = device.allocate(Shape::Independent, 3..=3).unwrap();
     let interrupts = &machine.interrupts;
@@ -186,7 +186,7 @@ fn a_view_without_memory_is_an_error() {
 
 #[test]
 fn a_layer_without_memory_gives_everything_back() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let translation = Translation::new(DoorbellMode::Mapped(Granule::Size4K));
     let parent = iommu(&machine, &translation);
     let store = machine.store(StoreKind::MSIX);
@@ -226,7 +226,7 @@ struct Busy {
 
 impl Busy {
     fn new() -> Self {
-        let machine = Machine::new(Kind::NamesCpu);
+        let machine = Machine::new(Addressing::NamesCpu);
         let device = machine.attach(&machine.store(StoreKind::MSIX));
         device.allocate(Shape::Independent, 7..=7).unwrap();
         device.allocate_managed(7, &[1, 2].map(Cpu::new)).unwrap();
@@ -282,7 +282,7 @@ fn what_is_given_back_takes_no_memory() {
 
 #[test]
 fn handles_dropped_in_interrupts_keep_no_memory() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate_at(&[0]).unwrap();
     drop(device.request(0, "first", |_| {}).unwrap());
@@ -339,7 +339,7 @@ fn assert_failures_reserve_nothing<H, E>(mut request: impl FnMut() -> Result<H, 
 
 #[test]
 fn a_failed_request_reserves_nothing() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let interrupts = &machine.interrupts;
     assert_failures_reserve_nothing(|| {
         interrupts.request_per_cpu(HwIrq::new(27), Trigger::Level, "timer", |_| {})

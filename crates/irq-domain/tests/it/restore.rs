@@ -1,7 +1,7 @@
 //! Devices that lose their message state.
 
 use crate::function::{AT, Function, attach};
-use crate::mock::{Hook, Kind, Machine, StoreKind};
+use crate::mock::{Addressing, Hook, Machine, StoreKind};
 use irq_domain::MsiDeviceError;
 use irq_domain::pci::{AccessContext, ConfigSpace};
 use msi_types::pci::msi;
@@ -15,7 +15,7 @@ const STORES: [StoreKind; 5] =
 #[test]
 fn a_restored_device_sends_as_before() {
     for kind in STORES {
-        let machine = Machine::new(Kind::NamesCpu);
+        let machine = Machine::new(Addressing::NamesCpu);
         let store = machine.store(kind);
         let device = machine.attach(&store);
         let shape = if kind.group { Shape::AlignedGroup } else { Shape::Independent };
@@ -45,7 +45,7 @@ fn a_restored_device_sends_as_before() {
 
 #[test]
 fn a_device_that_fails_is_restored_later() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate(Shape::Independent, 2..=2).unwrap();
@@ -61,7 +61,7 @@ fn a_device_that_fails_is_restored_later() {
 
 #[test]
 fn an_enable_during_a_restore_waits_for_its_end() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.allocate_at(&[0]).unwrap();
@@ -80,7 +80,7 @@ fn an_enable_during_a_restore_waits_for_its_end() {
 #[test]
 fn a_disable_during_a_restore_stays_masked() {
     for kind in [StoreKind::MSIX, StoreKind::SLOW] {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let store = machine.store(kind);
         let device = machine.attach(&store);
         device.allocate_at(&[0]).unwrap();
@@ -97,7 +97,7 @@ fn a_disable_during_a_restore_stays_masked() {
 fn a_maskless_reset_function_is_restored() {
     let control = msi::Control::new().with_address_64(true);
     let function = Function::with_msi(control, AccessContext::Any);
-    let (_machine, device) = attach(Kind::Stays, Arc::new(function.msi_store().unwrap()));
+    let (_machine, device) = attach(Addressing::Stays, Arc::new(function.msi_store().unwrap()));
     device.allocate(Shape::AlignedGroup, 1..=1).unwrap();
     function.reset();
     device.restore().unwrap();
@@ -116,7 +116,7 @@ fn wide_data_is_enabled_before_the_message() {
 
 #[test]
 fn a_device_without_vectors_stays_off() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
     device.restore().unwrap();
@@ -126,7 +126,7 @@ fn a_device_without_vectors_stays_off() {
 #[test]
 fn a_reset_function_gets_its_msix_table_back() {
     let function = Function::with_msix(8);
-    let (_machine, device) = attach(Kind::Stays, Arc::new(function.msix_store().unwrap()));
+    let (_machine, device) = attach(Addressing::Stays, Arc::new(function.msix_store().unwrap()));
     device.allocate(Shape::Independent, 4..=4).unwrap();
     let handles: Vec<_> =
         (0..3).map(|slot| device.request(slot, "test", |_| {}).unwrap()).collect();
@@ -148,7 +148,7 @@ fn a_reset_function_gets_its_msi_registers_back() {
             msi::Control::new().with_multiple_message_capable(2).with_per_vector_masking(true);
         let function = Function::with_msi(control, context);
         let store: Arc<dyn MessageStore> = Arc::new(function.msi_store().unwrap());
-        let (_machine, device) = attach(Kind::Stays, store);
+        let (_machine, device) = attach(Addressing::Stays, store);
         device.allocate(Shape::AlignedGroup, 4..=4).unwrap();
         let _handle = device.request(1, "test", |_| {}).unwrap();
         let registers = || {

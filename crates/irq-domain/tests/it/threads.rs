@@ -1,6 +1,6 @@
 //! Everything at once, on real threads.
 
-use crate::mock::{CPUS, Hotplug as _, Kind, Machine, Store, StoreKind, in_hard_irq};
+use crate::mock::{Addressing, CPUS, Hotplug as _, Machine, Store, StoreKind, in_hard_irq};
 use irq_domain::{Dispatched, IrqHandle, MsiDevice, Unhandled};
 use msi_types::{Cpu, Shape};
 use std::sync::Arc;
@@ -94,9 +94,9 @@ impl Numbers {
     }
 }
 
-fn combinations() -> impl Iterator<Item = (Kind, StoreKind)> {
+fn combinations() -> impl Iterator<Item = (Addressing, StoreKind)> {
     let stores = [StoreKind::MSIX, StoreKind::SLOW, StoreKind::MSI, StoreKind::MSI_MASKABLE];
-    [Kind::Stays, Kind::NamesCpu]
+    [Addressing::Stays, Addressing::NamesCpu]
         .into_iter()
         .flat_map(move |kind| stores.map(|store| (kind, store)))
 }

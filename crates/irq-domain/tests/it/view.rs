@@ -1,6 +1,6 @@
 //! Descriptions and snapshots.
 
-use crate::mock::{Kind, Machine, StoreKind};
+use crate::mock::{Addressing, Machine, StoreKind};
 use irq_domain::{EffectiveAffinity, Flow, Irq, WiredRequest};
 use msi_types::{Cpu, HwIrq, Shape, Trigger};
 
@@ -12,7 +12,7 @@ fn describe(machine: &Machine, irq: Irq) -> String {
 
 #[test]
 fn describe_names_every_level_of_an_msi() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 2..=2).unwrap();
     let handle = device.request(1, "queue-1", |_| {}).unwrap();
@@ -28,7 +28,7 @@ fn describe_names_every_level_of_an_msi() {
 
 #[test]
 fn describe_has_one_level_at_the_root() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let request = WiredRequest::new(HwIrq::new(33), Trigger::Level, "uart");
     let uart = machine.interrupts.request_wired(request, |_| {}).unwrap();
     uart.disable();
@@ -48,13 +48,13 @@ fn describe_has_one_level_at_the_root() {
 
 #[test]
 fn an_unknown_interrupt_is_described_as_such() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     assert_eq!(describe(&machine, Irq::new(7)), "irq 7: does not exist\n");
 }
 
 #[test]
 fn the_snapshot_counts_runs_by_cpu() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 2..=2).unwrap();
     let handle = device.request(0, "queue-0", |_| {}).unwrap();

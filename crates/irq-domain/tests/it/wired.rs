@@ -1,6 +1,6 @@
 //! Interrupts at the root controller.
 
-use crate::mock::{Hotplug as _, Kernel, Kind, Machine, Root, StoreKind, in_hard_irq};
+use crate::mock::{Addressing, Hotplug as _, Kernel, Machine, Root, StoreKind, in_hard_irq};
 use irq_domain::{Config, Deferral, Dispatched, Interrupts, IrqReturn, RequestError, WiredRequest};
 use msi_types::{Cpu, HwIrq, MsiError, Shape, Trigger, WiredParent};
 use std::num::NonZeroU16;
@@ -12,7 +12,7 @@ const TIMER: HwIrq = HwIrq::new(27);
 
 #[test]
 fn a_request_sets_up_the_input_until_its_drop() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let line = machine.root.line(33).unwrap();
     assert_eq!((line.masked, line.trigger), (false, Some(Trigger::Level)));
@@ -24,7 +24,7 @@ fn a_request_sets_up_the_input_until_its_drop() {
 
 #[test]
 fn a_taken_input_is_refused_without_trace() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let second = machine.interrupts.request_wired(UART, |_| {});
     assert_eq!(second.err(), Some(RequestError::Controller(MsiError::UnknownVector(UART.hwirq))));
@@ -33,7 +33,7 @@ fn a_taken_input_is_refused_without_trace() {
 
 #[test]
 fn a_dropped_input_can_be_requested_again() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     drop(machine.interrupts.request_wired(UART, |_| {}).unwrap());
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     assert_eq!(handle.irq().get(), 0);
@@ -42,7 +42,7 @@ fn a_dropped_input_can_be_requested_again() {
 
 #[test]
 fn a_vector_beyond_the_space_is_refused() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let hwirq = HwIrq::new(1 << 24);
     let refused = machine.interrupts.request_wired(UART.with_hwirq(hwirq), |_| {});
     assert_eq!(refused.err(), Some(RequestError::OutOfRange(hwirq)));
@@ -50,7 +50,7 @@ fn a_vector_beyond_the_space_is_refused() {
 
 #[test]
 fn a_disabled_edge_is_set_pending_at_enable() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let request = UART.with_trigger(Trigger::Edge);
     let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();
     handle.disable();
@@ -62,7 +62,7 @@ fn a_disabled_edge_is_set_pending_at_enable() {
 
 #[test]
 fn a_wired_interrupt_moves_by_its_route() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let moved = handle.set_affinity(Cpu::new(2)).unwrap();
     assert_eq!(moved.irqs, [handle.irq()]);
@@ -72,7 +72,7 @@ fn a_wired_interrupt_moves_by_its_route() {
 
 #[test]
 fn a_private_interrupt_runs_on_enabled_cpus() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let interrupts = machine.interrupts.clone();
     let nested = Arc::new(AtomicUsize::new(0));
     let seen = nested.clone();
@@ -106,7 +106,7 @@ fn root_interrupts_need_a_wired_parent() {
 
 #[test]
 fn a_private_vector_has_one_owner() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let first = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {}).unwrap();
     let second = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "other", |_| {});
     assert_eq!(second.err(), Some(RequestError::InUse(TIMER)));
@@ -120,7 +120,7 @@ fn a_private_vector_has_one_owner() {
 
 #[test]
 fn a_vector_that_is_wired_cannot_be_private() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let _wired = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let private = machine.interrupts.request_per_cpu(UART.hwirq, Trigger::Level, "timer", |_| {});
     assert_eq!(private.err(), Some(RequestError::InUse(UART.hwirq)));
@@ -128,7 +128,7 @@ fn a_vector_that_is_wired_cannot_be_private() {
 
 #[test]
 fn an_input_with_a_bad_trigger_is_given_back() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     machine.root.stuck.store(true, Ordering::Relaxed);
     let refused = machine.interrupts.request_wired(UART, |_| {});
     assert!(matches!(refused, Err(RequestError::Controller(_))));
@@ -137,7 +137,7 @@ fn an_input_with_a_bad_trigger_is_given_back() {
 
 #[test]
 fn a_line_whose_handle_was_dropped_is_not_moved() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let (irq, before) = (handle.irq(), machine.root.line(33).unwrap().target);
     in_hard_irq(0, || drop(handle));
@@ -149,7 +149,7 @@ fn a_line_whose_handle_was_dropped_is_not_moved() {
 
 #[test]
 fn a_vector_that_is_private_cannot_be_wired() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let _private =
         machine.interrupts.request_per_cpu(UART.hwirq, Trigger::Level, "timer", |_| {}).unwrap();
     let wired = machine.interrupts.request_wired(UART, |_| {});
@@ -159,7 +159,7 @@ fn a_vector_that_is_private_cannot_be_wired() {
 
 #[test]
 fn a_devices_hwirq_cannot_be_wired() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let device = machine.attach(&machine.store(StoreKind::MSIX));
     device.allocate(Shape::Independent, 1..=1).unwrap();
     let handle = device.request(0, "test", |_| {}).unwrap();
@@ -171,7 +171,7 @@ fn a_devices_hwirq_cannot_be_wired() {
 
 #[test]
 fn a_wired_interrupt_leaves_an_offline_cpu() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let before = handle.effective_affinity();
     assert_eq!(machine.interrupts.offline(before), Ok(vec![]));
@@ -180,7 +180,7 @@ fn a_wired_interrupt_leaves_an_offline_cpu() {
 
 #[test]
 fn a_private_interrupt_has_no_affinity() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let handle =
         machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "timer", |_| {}).unwrap();
     let moved = machine.interrupts.set_affinity(handle.irq(), Cpu::new(1));
@@ -190,7 +190,7 @@ fn a_private_interrupt_has_no_affinity() {
 
 #[test]
 fn a_disabled_private_edge_is_sent_at_enable() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let sgi = HwIrq::new(1);
     let handle = machine.interrupts.request_per_cpu(sgi, Trigger::Edge, "ipi", |_| {}).unwrap();
     let early = in_hard_irq(3, || machine.interrupts.dispatch(Cpu::new(3), sgi));
@@ -201,7 +201,7 @@ fn a_disabled_private_edge_is_sent_at_enable() {
 
 #[test]
 fn a_nested_private_edge_is_sent_again() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let (interrupts, runs) = (machine.interrupts.clone(), AtomicUsize::new(0));
     let sgi = HwIrq::new(1);
     let handle = machine
@@ -223,7 +223,7 @@ const FIRST_BEHIND: u32 = 0x10_0000;
 
 #[test]
 fn inputs_of_two_parents_have_their_own_handlers() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let second = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
     let parent: Arc<dyn WiredParent> = second.clone();
     let button = UART.with_hwirq(HwIrq::new(FIRST_BEHIND + 3)).with_name("button");
@@ -244,7 +244,7 @@ fn inputs_of_two_parents_have_their_own_handlers() {
 
 #[test]
 fn a_vector_of_two_parents_has_one_owner() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let second = Arc::new(Root::default());
     let parent: Arc<dyn WiredParent> = second.clone();
     let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
@@ -255,7 +255,7 @@ fn a_vector_of_two_parents_has_one_owner() {
 
 #[test]
 fn a_handler_dispatches_inputs_behind_its_own() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let parent: Arc<dyn WiredParent> = Arc::new(Root::with_inputs(FIRST_BEHIND..FIRST_BEHIND + 8));
     let behind = UART.with_hwirq(HwIrq::new(FIRST_BEHIND + 5)).with_name("behind");
     let handle = machine.interrupts.request_wired_at(&parent, behind, |_| {}).unwrap();

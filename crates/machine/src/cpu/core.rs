@@ -39,17 +39,17 @@ pub(crate) struct UnhandledCounts {
 
 impl UnhandledCounts {
     /// The vector's handler is about to go.
-    pub(crate) fn going(&self, vector: HwIrq) {
-        lock(&self.gone_at).insert(vector.get(), u64::MAX);
+    pub(crate) fn going(&self, hwirq: HwIrq) {
+        lock(&self.gone_at).insert(hwirq.get(), u64::MAX);
     }
 
     /// It has gone, at this time.
-    pub(crate) fn gone(&self, vector: HwIrq, now: u64) {
-        lock(&self.gone_at).insert(vector.get(), now);
+    pub(crate) fn gone(&self, hwirq: HwIrq, now: u64) {
+        lock(&self.gone_at).insert(hwirq.get(), now);
     }
 
-    fn count(&self, vector: HwIrq, why: Unhandled) {
-        let gone_at = lock(&self.gone_at).get(&vector.get()).copied();
+    fn count(&self, hwirq: HwIrq, why: Unhandled) {
+        let gone_at = lock(&self.gone_at).get(&hwirq.get()).copied();
         let under_way = gone_at.is_some_and(|gone_at| looked_at() < gone_at);
         let counter =
             if why == Unhandled::Released && under_way { &self.late } else { &self.spurious };
@@ -133,17 +133,17 @@ impl CpuCore {
     fn take_one_of(&self, interrupts: &Interrupts, looked_at: u64) -> bool {
         let interface: CpuInterface<_> = CpuInterface::new(CpuRegisters(&self.vcpu));
         let Some(acknowledged) = interface.acknowledge() else { return false };
-        let vector = acknowledged.intid().hwirq();
-        let route = self.routes.get(vector);
+        let hwirq = acknowledged.intid().hwirq();
+        let route = self.routes.get(hwirq);
         if let Some(route) = &route {
             route.acknowledged(self.cpu, looked_at);
         }
-        let outcome = interrupts.dispatch(self.cpu, vector);
+        let outcome = interrupts.dispatch(self.cpu, hwirq);
         if let Some(route) = route {
             route.dispatched(outcome);
         }
         if let Dispatched::Unhandled(why) = outcome {
-            self.unhandled.count(vector, why);
+            self.unhandled.count(hwirq, why);
         }
         interface.end(acknowledged);
         true

@@ -55,29 +55,29 @@ impl Routes {
         self.read().values().for_each(|route| route.empty(cpu));
     }
 
-    /// Ignores the drivers' reports of resends of `vector` from now on.
+    /// Ignores the drivers' reports of resends of `hwirq` from now on.
     #[cfg(test)]
-    pub(crate) fn ignore_resends(&self, vector: HwIrq) {
-        lock(&self.unheard).insert(vector.get());
+    pub(crate) fn ignore_resends(&self, hwirq: HwIrq) {
+        lock(&self.unheard).insert(hwirq.get());
     }
 
     /// `None` if the vector is nobody's.
-    pub(crate) fn get(&self, vector: HwIrq) -> Option<Arc<Route>> {
-        self.read().get(&vector.get()).cloned()
+    pub(crate) fn get(&self, hwirq: HwIrq) -> Option<Arc<Route>> {
+        self.read().get(&hwirq.get()).cloned()
     }
 
-    pub(super) fn add(&self, vector: HwIrq, pending: Pending, target: Cpu) {
+    pub(super) fn add(&self, hwirq: HwIrq, pending: Pending, target: Cpu) {
         let route = Route::new(Arc::clone(&self.clock), self.cpus, pending);
         route.settle(target);
         // Its device may send before the records of the device follow it here.
         route.hold();
-        self.write().insert(vector.get(), Arc::new(route));
+        self.write().insert(hwirq.get(), Arc::new(route));
     }
 
     fn remove(&self, block: &HwIrqBlock) {
         let mut by_vector = self.write();
-        for vector in vectors(block.first(), block.count()) {
-            by_vector.remove(&vector.get());
+        for hwirq in vectors(block.first(), block.count()) {
+            by_vector.remove(&hwirq.get());
         }
     }
 
@@ -99,7 +99,7 @@ impl Routes {
     }
 
     fn of(&self, first: HwIrq, count: NonZeroU16) -> impl Iterator<Item = Arc<Route>> {
-        vectors(first, count).filter_map(|vector| self.get(vector))
+        vectors(first, count).filter_map(|hwirq| self.get(hwirq))
     }
 }
 
@@ -138,8 +138,8 @@ struct ObservedParent {
 
 impl ObservedParent {
     fn entered(&self, block: HwIrqBlock, target: Cpu) -> HwIrqBlock {
-        for vector in vectors(block.first(), block.count()) {
-            self.routes.add(vector, self.pending, target);
+        for hwirq in vectors(block.first(), block.count()) {
+            self.routes.add(hwirq, self.pending, target);
         }
         block
     }
@@ -197,7 +197,7 @@ impl MsiParent for ObservedParent {
     }
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
-        let route = block.hwirq(index).and_then(|vector| self.routes.get(vector));
+        let route = block.hwirq(index).and_then(|hwirq| self.routes.get(hwirq));
         // Some controllers redirect it at once. Those that move with it wait for the endpoint.
         let before = route.as_ref().and_then(|route| route.target());
         if let Some(route) = &route {
@@ -223,30 +223,30 @@ impl MsiParent for ObservedParent {
         result
     }
 
-    fn mask(&self, vector: HwIrq) {
-        self.parent.mask(vector);
+    fn mask(&self, hwirq: HwIrq) {
+        self.parent.mask(hwirq);
     }
 
-    fn unmask(&self, vector: HwIrq) {
-        self.parent.unmask(vector);
+    fn unmask(&self, hwirq: HwIrq) {
+        self.parent.unmask(hwirq);
     }
 
-    fn set_pending(&self, vector: HwIrq, pending: msi_types::Pending) {
+    fn set_pending(&self, hwirq: HwIrq, pending: msi_types::Pending) {
         // A driver whose pending bits stay reports each resend itself.
         let travels = self.pending == Pending::Travels && pending == msi_types::Pending::Set;
-        let route = self.routes.get(vector).filter(|_| travels);
+        let route = self.routes.get(hwirq).filter(|_| travels);
         let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));
         if let Some((route, target)) = &redelivery {
             route.redelivering(*target);
         }
-        self.parent.set_pending(vector, pending);
+        self.parent.set_pending(hwirq, pending);
         if let Some((route, target)) = &redelivery {
             route.resent(*target);
         }
     }
 
-    fn is_pending(&self, vector: HwIrq) -> Option<bool> {
-        self.parent.is_pending(vector)
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        self.parent.is_pending(hwirq)
     }
 
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
@@ -257,7 +257,7 @@ impl MsiParent for ObservedParent {
         self.parent.doorbell_page(granule)
     }
 
-    fn describe(&self, vector: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        self.parent.describe(vector, out)
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.parent.describe(hwirq, out)
     }
 }

@@ -106,8 +106,8 @@ impl Bench {
     }
 
     /// Number of times that an interrupt was handed on.
-    pub(crate) fn delivered(&self, vector: HwIrq) -> u32 {
-        self.delivered.get(&vector).copied().unwrap_or(0)
+    pub(crate) fn delivered(&self, hwirq: HwIrq) -> u32 {
+        self.delivered.get(&hwirq).copied().unwrap_or(0)
     }
 
     pub(crate) fn held(&self) -> u32 {
@@ -119,11 +119,11 @@ impl Bench {
     }
 
     /// Signals, and waits until the interrupt was handed on once more.
-    pub(crate) fn deliver(&mut self, vector: HwIrq, message: MsiMessage) -> Result<(), Failure> {
-        let before = self.delivered(vector);
+    pub(crate) fn deliver(&mut self, hwirq: HwIrq, message: MsiMessage) -> Result<(), Failure> {
+        let before = self.delivered(hwirq);
         self.machine.signal(message)?;
-        self.wait(|bench| bench.delivered(vector) > before)?;
-        match self.delivered(vector) - before {
+        self.wait(|bench| bench.delivered(hwirq) > before)?;
+        match self.delivered(hwirq) - before {
             1 => Ok(()),
             more => Err(format!("one message arrived {more} times").into()),
         }

@@ -4,7 +4,7 @@
 
 use super::online;
 use crate::check;
-use crate::devices::Kind;
+use crate::devices::DeviceKind;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::report::{Outcome, Report, Verdict};
@@ -100,9 +100,12 @@ fn started(machine: &Machine, name: &str) -> Result<Rig, Verdict> {
     Rig::new(machine, name, function, kind.drive(function))
 }
 
-fn find<'a>(machine: &'a Machine, name: &str) -> Result<(&'a Function, &'static Kind), Verdict> {
+fn find<'a>(
+    machine: &'a Machine,
+    name: &str,
+) -> Result<(&'a Function, &'static DeviceKind), Verdict> {
     let kinds =
-        machine.functions.iter().filter_map(|function| Some((function, Kind::of(function)?)));
+        machine.functions.iter().filter_map(|function| Some((function, DeviceKind::of(function)?)));
     let mut named = kinds.filter(|(_, kind)| kind.name == name);
     named.next().ok_or_else(|| Verdict::Skipped(format!("no {name}")))
 }

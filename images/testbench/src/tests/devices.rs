@@ -2,7 +2,7 @@
 
 use super::online;
 use crate::check;
-use crate::devices::Kind;
+use crate::devices::DeviceKind;
 use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
 use crate::report::{Outcome, Report, Verdict};
 use crate::rig::Rig;
@@ -17,7 +17,7 @@ use msi_types::{Cpu, Pending};
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     for function in &machine.functions {
-        if let Some(kind) = Kind::of(function) {
+        if let Some(kind) = DeviceKind::of(function) {
             one(machine, kind, function, report);
         }
     }
@@ -28,7 +28,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     });
 }
 
-fn one(machine: &'static Machine, kind: &Kind, function: &Function, report: &mut Report) {
+fn one(machine: &'static Machine, kind: &DeviceKind, function: &Function, report: &mut Report) {
     let name = format!("{} {}", kind.name, function.address);
     let mut made = None;
     report.case(&format!("{name}: takes its vectors and starts"), || {

@@ -4,7 +4,7 @@
 use super::online;
 use crate::check;
 use crate::controller::LEAVES_PENDING;
-use crate::devices::Kind;
+use crate::devices::DeviceKind;
 use crate::machine::{Machine, UNHANDLED};
 use crate::report::{Outcome, Report};
 use crate::rig::Rig;
@@ -114,7 +114,7 @@ fn moving_device(machine: &'static Machine) -> Outcome {
     /// Microseconds between two, so that the others get a word in.
     const PAUSE: u64 = 100;
     let edu = machine.functions.iter().find_map(|function| {
-        Kind::of(function).filter(|kind| kind.name == "edu").map(|kind| (kind, function))
+        DeviceKind::of(function).filter(|kind| kind.name == "edu").map(|kind| (kind, function))
     });
     let Some((kind, function)) = edu else { crate::skip!("no edu") };
     let rig = Rig::new(machine, "edu", function, kind.drive(function))?;

@@ -2,7 +2,7 @@
 //! what is not mapped does not arrive, but is reported by name.
 
 use crate::check;
-use crate::devices::Kind;
+use crate::devices::DeviceKind;
 use crate::machine::{Machine, Translated, UNHANDLED};
 use crate::report::{Outcome, Report, Verdict};
 use crate::rig::Rig;
@@ -68,7 +68,7 @@ impl<'a> Bench<'a> {
     fn rig(&self, name: &str) -> Result<Rig, Verdict> {
         let function = find(self.machine, name);
         let (function, kind) = function
-            .and_then(|function| Some((function, Kind::of(function)?)))
+            .and_then(|function| Some((function, DeviceKind::of(function)?)))
             .ok_or_else(|| Verdict::Failed(alloc::format!("no {name}")))?;
         Rig::new(self.machine, name, function, kind.drive(function))
     }
@@ -124,7 +124,8 @@ impl<'a> Bench<'a> {
 
 /// The first function of a kind that is its own requester.
 fn find<'a>(machine: &'a Machine, name: &str) -> Option<&'a Function> {
-    let is_kind = |function: &&Function| Kind::of(function).is_some_and(|kind| kind.name == name);
+    let is_kind =
+        |function: &&Function| DeviceKind::of(function).is_some_and(|kind| kind.name == name);
     machine.functions.iter().filter(|function| function.address == function.requester).find(is_kind)
 }
 

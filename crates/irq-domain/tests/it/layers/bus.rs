@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn an_offset_changes_stored_addresses() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let parent =
         shim(&machine, ShimLayer::new("bridge").with_addresses(AddressRule::Offset(0x1000_0000)));
     let store = machine.store(StoreKind::MSIX);
@@ -18,7 +18,7 @@ fn an_offset_changes_stored_addresses() {
 
 #[test]
 fn shifted_requesters_are_attached() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let rule = RequesterRule::Shifted { shift: 4, base: 3 };
     let parent = shim(&machine, ShimLayer::new("bridge").with_requesters(rule));
     let _device = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).unwrap();
@@ -32,7 +32,7 @@ fn a_requester_too_wide_is_refused() {
         RequesterRule::Shifted { shift: 64, base: 0 },
         RequesterRule::Shifted { shift: 0, base: u32::MAX },
     ] {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let parent = shim(&machine, ShimLayer::new("bridge").with_requesters(rule));
         let refused = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).err();
         assert!(matches!(
@@ -44,7 +44,7 @@ fn a_requester_too_wide_is_refused() {
 
 #[test]
 fn a_window_takes_the_device_from_the_address() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let rule = AddressRule::Window { window: 0x5800_0000, devices: 0x200 };
     let parent = shim(&machine, ShimLayer::new("pre-its").with_addresses(rule));
@@ -63,7 +63,7 @@ fn a_window_takes_the_device_from_the_address() {
 
 #[test]
 fn a_narrow_bus_refuses_what_it_would_truncate() {
-    let wide = Machine::new(Kind::NamesCpuFarApart);
+    let wide = Machine::new(Addressing::NamesCpuFarApart);
     wide.interrupts.offline(Cpu::new(0)).unwrap();
     let parent = shim(&wide, ShimLayer::new("bridge").with_widths(32, 32));
     let device = attach(&wide, &parent, DEVICE, &wide.store(StoreKind::MSIX)).unwrap();
@@ -72,7 +72,7 @@ fn a_narrow_bus_refuses_what_it_would_truncate() {
         refused,
         Err(MsiDeviceError::Controller(MsiError::AddressTooWide { bits: 32, .. }))
     ));
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let parent = shim(&machine, ShimLayer::new("bridge").with_widths(64, 12));
     let device = attach(&machine, &parent, DEVICE, &machine.store(StoreKind::MSIX)).unwrap();
     let refused = device.allocate_at(&[0]);

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_doorbell_page_is_mapped_once_per_domain() {
     for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
-        for (kind, pages) in [(Kind::Stays, 1), (Kind::NamesCpu, 4)] {
+        for (kind, pages) in [(Addressing::Stays, 1), (Addressing::NamesCpu, 4)] {
             let machine = Machine::new(kind);
             let translation = Translation::new(DoorbellMode::Mapped(granule));
             let parent = iommu(&machine, &translation);
@@ -25,7 +25,7 @@ fn a_doorbell_page_is_mapped_once_per_domain() {
 
 #[test]
 fn devices_of_one_domain_share_its_pages() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
     let devices = [1, 2, 3].map(|bus| {
@@ -43,7 +43,7 @@ fn devices_of_one_domain_share_its_pages() {
 
 #[test]
 fn both_doorbells_are_mapped_during_a_rewrite() {
-    let setup = one_vector(Kind::NamesCpu, MAPPED);
+    let setup = one_vector(Addressing::NamesCpu, MAPPED);
     let seen = Arc::new(AtomicUsize::new(0));
     let (note, translation) = (seen.clone(), setup.translation.clone());
     let hook = move || note.store(translation.pages(), Relaxed);
@@ -55,7 +55,7 @@ fn both_doorbells_are_mapped_during_a_rewrite() {
 
 #[test]
 fn a_move_to_an_unmappable_doorbell_is_refused() {
-    let setup = one_vector(Kind::NamesCpu, MAPPED);
+    let setup = one_vector(Addressing::NamesCpu, MAPPED);
     setup.translation.fail_in.store(0, Relaxed);
     let refused = setup.handle.set_affinity(Cpu::new(2));
     assert!(matches!(
@@ -69,7 +69,7 @@ fn a_move_to_an_unmappable_doorbell_is_refused() {
 
 #[test]
 fn a_failed_move_unmaps_its_new_doorbell() {
-    let setup = one_vector(Kind::NamesCpu, MAPPED);
+    let setup = one_vector(Addressing::NamesCpu, MAPPED);
     setup.store.fail_in.store(0, Relaxed);
     setup.handle.set_affinity(Cpu::new(2)).unwrap_err();
     assert_eq!(setup.translation.pages(), 1);
@@ -78,7 +78,7 @@ fn a_failed_move_unmaps_its_new_doorbell() {
 
 #[test]
 fn a_move_to_the_same_cpu_maps_nothing() {
-    let setup = one_vector(Kind::NamesCpu, MAPPED);
+    let setup = one_vector(Addressing::NamesCpu, MAPPED);
     setup.handle.set_affinity(setup.handle.effective_affinity()).unwrap();
     assert_eq!(setup.translation.maps.load(Relaxed), 1);
     setup.arrives();
@@ -88,7 +88,7 @@ fn a_move_to_the_same_cpu_maps_nothing() {
 
 #[test]
 fn an_unmappable_doorbell_fails_the_allocation() {
-    let machine = Machine::new(Kind::NamesCpu);
+    let machine = Machine::new(Addressing::NamesCpu);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
     let (_, device) = behind(&machine, &parent, &translation, DEVICE);
@@ -105,7 +105,7 @@ fn an_untranslated_device_stores_the_doorbell() {
         (RequesterId::pci(9, 0, 0), MAPPED),
         (DEVICE, DoorbellMode::Reserved { base: 0x0809_0000, length: 0x1_0000 }),
     ] {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let translation = Translation::new(mode);
         let parent = iommu(&machine, &translation);
         let (_, device) = behind(&machine, &parent, &translation, requester);
@@ -117,7 +117,7 @@ fn an_untranslated_device_stores_the_doorbell() {
 
 #[test]
 fn a_doorbell_outside_the_region_is_refused() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let translation =
         Translation::new(DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 });
     let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
@@ -134,7 +134,7 @@ const NESTED: DoorbellMode =
 
 #[test]
 fn nested_devices_store_the_guests_address() {
-    let setup = one_vector(Kind::Stays, NESTED);
+    let setup = one_vector(Addressing::Stays, NESTED);
     assert_eq!(setup.device.message(0).unwrap().address, 0x1234_5040);
     assert_eq!(
         *setup.translation.mapped.lock().unwrap(),
@@ -145,7 +145,7 @@ fn nested_devices_store_the_guests_address() {
 
 #[test]
 fn nested_translation_has_one_doorbell() {
-    let setup = one_vector(Kind::NamesCpu, NESTED);
+    let setup = one_vector(Addressing::NamesCpu, NESTED);
     let refused = setup.handle.set_affinity(Cpu::new(1));
     assert!(matches!(refused, Err(MoveError::Controller(MsiError::Unmapped { .. }))));
     setup.arrives();
@@ -153,7 +153,7 @@ fn nested_translation_has_one_doorbell() {
 
 #[test]
 fn a_high_doorbell_is_mapped_within_reach() {
-    let machine = Machine::new(Kind::NamesCpuFarApart);
+    let machine = Machine::new(Addressing::NamesCpuFarApart);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
     // Its doorbell alone lies below.
@@ -169,7 +169,7 @@ fn a_high_doorbell_is_mapped_within_reach() {
 
 #[test]
 fn an_iommu_relieves_narrow_endpoints() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let wide = Properties::NONE.with(Property::WideAddress);
     let tier = Tier::new("mock").with_provides(Capabilities::ALL).with_requires(wide);
     *machine.controller.tier.lock().unwrap() = tier;
@@ -199,7 +199,7 @@ fn a_page_may_be_mapped_where_its_placement_says() {
 
 #[test]
 fn a_nested_doorbell_keeps_its_page_offset() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let granule = Granule::Size4K;
     let mode = DoorbellMode::Nested { granule, stored: 0x1234_5080, doorbell: 0x0900_0080 };
     let translation = Translation::new(mode);
@@ -212,7 +212,7 @@ fn a_nested_doorbell_keeps_its_page_offset() {
 #[test]
 fn a_reserved_region_ends_at_its_length() {
     for (length, lies_inside) in [(0x40, false), (0x41, true)] {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let translation = Translation::new(DoorbellMode::Reserved { base: 0x0809_0000, length });
         let (_, device) = behind(&machine, &iommu(&machine, &translation), &translation, DEVICE);
         assert_eq!(device.allocate_at(&[0]).is_ok(), lies_inside, "{length:#x}");
@@ -221,7 +221,7 @@ fn a_reserved_region_ends_at_its_length() {
 
 #[test]
 fn a_message_composed_again_lets_the_last_one_go() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
     let device = parent.attach(DEVICE, 2).unwrap();
@@ -243,7 +243,7 @@ fn a_message_composed_again_lets_the_last_one_go() {
 
 #[test]
 fn an_unpassable_requester_is_not_isolated() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let rule = RequesterRule::Shifted { shift: 0, base: u32::MAX };
     let layer = ShimLayer::new("bridge").with_requesters(rule);
@@ -254,7 +254,7 @@ fn an_unpassable_requester_is_not_isolated() {
 
 #[test]
 fn identity_leaves_isolation_to_the_next_iommu() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let below = iommu(&machine, &Translation::new(MAPPED));
     let layer =
         DoorbellMapping::new(Driver(Translation::new(DoorbellMode::Identity)), Arc::new(Kernel));
@@ -266,7 +266,7 @@ fn identity_leaves_isolation_to_the_next_iommu() {
 fn endpoints_of_two_widths_share_a_domain() {
     let narrow = StoreKind { address_bits: 32, ..StoreKind::MSIX };
     for (kinds, pages) in [([StoreKind::MSIX, narrow], 2), ([narrow, StoreKind::MSIX], 1)] {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let translation = Translation::new(MAPPED);
         let parent = iommu(&machine, &translation);
         let devices = kinds.map(|kind| {
@@ -285,7 +285,7 @@ fn endpoints_of_two_widths_share_a_domain() {
 
 #[test]
 fn a_narrow_endpoint_moves_within_its_reach() {
-    let setup = one_vector(Kind::NamesCpuFarApart, MAPPED);
+    let setup = one_vector(Addressing::NamesCpuFarApart, MAPPED);
     let parent = iommu(&setup.machine, &setup.translation);
     let narrow = setup.machine.store(StoreKind { address_bits: 32, ..StoreKind::MSIX });
     let device = attach(&setup.machine, &parent, RequesterId::pci(3, 0, 0), &narrow).unwrap();
@@ -299,7 +299,7 @@ fn a_narrow_endpoint_moves_within_its_reach() {
 
 #[test]
 fn a_levels_messages_are_mapped_together() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let translation = Translation::new(MAPPED);
     let parent = iommu(&machine, &translation);
     let device = parent.attach(DEVICE, 1).unwrap();
@@ -337,7 +337,7 @@ fn neighbours_in_the_page_decide_isolation() {
         (DoorbellMode::Identity, DoorbellPage::Alone, isolated),
         (DoorbellMode::Reserved { base: 0, length: 0x1000 }, DoorbellPage::Unknown, isolated),
     ] {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         *machine.controller.isolation.lock().unwrap() = isolated;
         *machine.controller.page.lock().unwrap() = page;
         let parent = iommu(&machine, &Translation::new(mode));
@@ -355,7 +355,7 @@ fn an_iommu_that_translates_isolates_memory() {
         (reserved, DmaIsolation::Isolated),
         (DoorbellMode::Identity, no(NotDmaIsolated::Identity)),
     ] {
-        let machine = Machine::new(Kind::Stays);
+        let machine = Machine::new(Addressing::Stays);
         let parent = iommu(&machine, &Translation::new(mode));
         assert_eq!(parent.dma_isolation(DEVICE), expected, "{mode:?}");
         assert_eq!(machine.controller.dma_isolation(DEVICE), no(NotDmaIsolated::NoIommu));
@@ -364,7 +364,7 @@ fn an_iommu_that_translates_isolates_memory() {
 
 #[test]
 fn an_unserved_device_reaches_all_memory() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     *machine.controller.isolation.lock().unwrap() = Isolation::Isolated(IsolatingMechanism::Its);
     let parent = iommu(&machine, &Translation::new(MAPPED));
     let unserved = RequesterId::pci(0xff, 0, 0);
@@ -376,7 +376,7 @@ fn an_unserved_device_reaches_all_memory() {
 
 #[test]
 fn a_mapping_never_isolates_what_is_not() {
-    let machine = Machine::new(Kind::Stays);
+    let machine = Machine::new(Addressing::Stays);
     let parent = iommu(&machine, &Translation::new(MAPPED));
     assert_eq!(
         parent.isolation(DEVICE),

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 /// Relation between a controller's messages and CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum Addressing {
     /// The message stays the same wherever it is delivered (ITS).
     Stays,
     /// The address names the CPU: low words differ, high words do not (Direct LPI).
@@ -45,7 +45,7 @@ struct Inside {
 /// A controller with the vectors 8192 and up.
 #[derive(Debug)]
 pub(crate) struct Controller {
-    pub(crate) kind: Kind,
+    pub(crate) kind: Addressing,
     pub(crate) capacity: u32,
     /// Counts down at each fallible task operation; the one that finds 0 fails. `usize::MAX`:
     /// never.
@@ -84,11 +84,11 @@ pub(crate) const FAULT: MsiError = MsiError::Controller(ControllerFault {
 });
 
 impl Controller {
-    pub(crate) fn new(kind: Kind) -> Arc<Self> {
+    pub(crate) fn new(kind: Addressing) -> Arc<Self> {
         Self::with_capacity(kind, 4096)
     }
 
-    pub(crate) fn with_capacity(kind: Kind, capacity: u32) -> Arc<Self> {
+    pub(crate) fn with_capacity(kind: Addressing, capacity: u32) -> Arc<Self> {
         let fail_in = AtomicUsize::new(usize::MAX);
         Arc::new(Self {
             kind,
@@ -121,9 +121,9 @@ impl Controller {
 
     fn doorbell(&self, cpu: Cpu) -> u64 {
         match self.kind {
-            Kind::Stays => 0x0809_0040,
-            Kind::NamesCpu => 0x080a_0040 + u64::from(cpu.get()) * 0x2_0000,
-            Kind::NamesCpuFarApart => 0x080a_0040 + (u64::from(cpu.get()) << 32),
+            Addressing::Stays => 0x0809_0040,
+            Addressing::NamesCpu => 0x080a_0040 + u64::from(cpu.get()) * 0x2_0000,
+            Addressing::NamesCpuFarApart => 0x080a_0040 + (u64::from(cpu.get()) << 32),
         }
     }
 
@@ -137,8 +137,8 @@ impl Controller {
         let hwirq = HwIrq::new(message.data);
         let line = inside.lines.get(&hwirq).unwrap_or_else(|| panic!("stray message {message:x?}"));
         let cpu = match self.kind {
-            Kind::Stays => line.cpu,
-            Kind::NamesCpu | Kind::NamesCpuFarApart => {
+            Addressing::Stays => line.cpu,
+            Addressing::NamesCpu | Addressing::NamesCpuFarApart => {
                 let named =
                     (0..64).map(Cpu::new).find(|cpu| self.doorbell(*cpu) == message.address);
                 named.unwrap_or_else(|| panic!("torn message {message:x?}"))
@@ -292,7 +292,7 @@ impl MsiParent for Controller {
             .check(MsiMessage { address: self.doorbell(request.cpu), data: first + count - 1 })?;
         for hwirq in (first..first + count).map(HwIrq::new) {
             let group = match request.shape {
-                Shape::AlignedGroup if self.kind != Kind::Stays => {
+                Shape::AlignedGroup if self.kind != Addressing::Stays => {
                     (HwIrq::new(first), request.count)
                 }
                 _ => (hwirq, NonZeroU16::MIN),
@@ -340,7 +340,7 @@ impl MsiParent for Controller {
         assert!(!line.moving, "moved twice at once");
         line.moving = true;
         let (first, count) = line.group;
-        let message = (self.kind != Kind::Stays)
+        let message = (self.kind != Addressing::Stays)
             .then(|| MsiMessage { address: self.doorbell(to), data: self.data(first) });
         Ok(Move { first, count, message, from: line.cpu, to })
     }

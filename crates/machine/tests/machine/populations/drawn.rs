@@ -16,9 +16,9 @@ use msi_types::{DeviceId, Masking, RequesterId, Rewrite, Trigger};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// The place of the doorbells: within 32 address bits, beyond, or (of several) both.
+/// The distance of the doorbells: within 32 address bits, beyond, or (of several) both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
+pub(super) enum Distance {
     Near,
     Far,
     Both,
@@ -26,7 +26,7 @@ pub(super) enum Place {
 
 const FAR: u64 = 0x40_0000_0000;
 
-impl Place {
+impl Distance {
     fn offset(self) -> u64 {
         if self == Self::Near { 0 } else { FAR }
     }
@@ -35,15 +35,15 @@ impl Place {
 /// The controllers. Never direct LPIs beside an ITS or message-based SPIs.
 #[derive(Clone, Debug)]
 pub(super) enum Kinds {
-    Direct { lpis: LpiNumbers, redistributors: Place, frames: Vec<Place> },
-    Others { itses: Vec<Place>, mbi: Option<Mbi>, frames: Vec<Place> },
+    Direct { lpis: LpiNumbers, redistributors: Distance, frames: Vec<Distance> },
+    Others { itses: Vec<Distance>, mbi: Option<Mbi>, frames: Vec<Distance> },
 }
 
 /// The frame with the message registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mbi {
     Distributor,
-    Alias(Place),
+    Alias(Distance),
 }
 
 /// The controller of each device: numbers, taken modulo the number of controllers.
@@ -125,21 +125,21 @@ impl Drawn {
     }
 
     /// CPU 0's near, whatever the others'.
-    fn place_redistributors(&self, board: &mut Description, place: Place) {
+    fn place_redistributors(&self, board: &mut Description, place: Distance) {
         let Some(gic) = &mut board.gic else { return };
         let size = u64::from(self.cpus) * 0x2_0000;
         let near = gic.redistributors[0].value.base();
         let regions = match place {
-            Place::Near => vec![region(near, size)],
-            Place::Far => vec![region(near + FAR, size)],
-            Place::Both if self.cpus == 1 => vec![region(near, size)],
-            Place::Both => vec![region(near, 0x2_0000), region(near + FAR, size - 0x2_0000)],
+            Distance::Near => vec![region(near, size)],
+            Distance::Far => vec![region(near + FAR, size)],
+            Distance::Both if self.cpus == 1 => vec![region(near, size)],
+            Distance::Both => vec![region(near, 0x2_0000), region(near + FAR, size - 0x2_0000)],
         };
         gic.redistributors = regions.into_iter().map(Fact::stated).collect();
     }
 }
 
-fn its_controllers(places: &[Place]) -> impl Iterator<Item = Controller> {
+fn its_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
     places.iter().zip(0..).map(|(place, index)| {
         let base = 0x0a00_0000 + index * 0x4_0000 + place.offset();
         let name = format!("{}/msi-controller@{base:x}", boards::GIC);
@@ -161,7 +161,7 @@ fn mbi_controller(mbi: Mbi, board: &Description) -> Controller {
     controller
 }
 
-fn frame_controllers(places: &[Place]) -> impl Iterator<Item = Controller> {
+fn frame_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
     places.iter().zip(0..).map(|(place, index)| {
         let base = 0x0802_0000 + index * 0x1_0000 + place.offset();
         let name = format!("{}/v2m@{base:x}", boards::GIC);
@@ -185,13 +185,13 @@ fn routing(route: &Route, host: u64, target: impl Fn(usize) -> ControllerIndex) 
     }
 }
 
-fn places() -> impl Strategy<Value = Place> {
-    prop_oneof![3 => Just(Place::Near), 1 => Just(Place::Far)]
+fn places() -> impl Strategy<Value = Distance> {
+    prop_oneof![3 => Just(Distance::Near), 1 => Just(Distance::Far)]
 }
 
 fn kinds() -> impl Strategy<Value = Kinds> {
     let lpis = prop_oneof![4 => Just(LpiNumbers::Short), 1 => Just(LpiNumbers::Long)];
-    let redistributors = prop_oneof![places(), Just(Place::Both)];
+    let redistributors = prop_oneof![places(), Just(Distance::Both)];
     let direct = (lpis, redistributors, vec(places(), 0..=2))
         .prop_map(|(lpis, redistributors, frames)| Kinds::Direct { lpis, redistributors, frames });
     let mbi = prop_oneof![Just(Mbi::Distributor), places().prop_map(Mbi::Alias)];
