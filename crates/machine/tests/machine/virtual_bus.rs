@@ -45,6 +45,23 @@ fn spis_from_64_upwards_are_delivered() {
 }
 
 #[test]
+fn vectors_are_activated_round_robin() {
+    let store = StoreConfig::Msix { vectors: 9, table_bar: 0, pba_bar: 2 };
+    let function = ChosenFunction { place: FunctionPlacement::Root, store };
+    let chosen = ChosenDevices { functions: vec![function; 3], devices: Vec::new() };
+    let population = Population::Chosen(chosen);
+    let machine = machine(&BuildOptions { population, ..BuildOptions::default() });
+    let disturbances = Disturbances { devices: DeviceHotplug::Stay, ..options(1).disturbances };
+    let report = run(machine, &RunOptions { disturbances, ..options(1) }, &mut |_| {}).unwrap();
+    let mut targets = report.devices.iter().flat_map(|device| &device.vectors).map(|one| one.cpu);
+    let cpus = u32::try_from(report.cpus).unwrap();
+    let first = targets.next().unwrap().get();
+    for (target, next) in targets.zip(1..27) {
+        assert_eq!(target.get(), (first + next) % cpus, "vector {next}");
+    }
+}
+
+#[test]
 fn spis_above_255_are_delivered() {
     let store = StoreConfig::Msix { vectors: 64, table_bar: 0, pba_bar: 2 };
     let function = ChosenFunction { place: FunctionPlacement::Root, store };
