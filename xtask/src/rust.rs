@@ -12,6 +12,7 @@ use crate::workspace::Workspace;
 /// Libraries that must build where there is no operating system.
 const BARE_METAL: &[&str] = &[
     "doorbell-fallible",
+    "doorbell-lock",
     "msi-types",
     "gic-arch",
     "irq-domain",

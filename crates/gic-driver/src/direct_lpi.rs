@@ -46,11 +46,12 @@ pub use resend::{Resend, ResendObserver, ResendReason};
 
 use crate::gic::GicWithLpis;
 use crate::lpi::LpiMessages;
-use crate::{Gic, GicPlatform, IrqLock};
+use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use cpu_set::CpuSet;
+use doorbell_lock::IrqLock;
 use msi_types::{ControllerFault, Cpu, MsiError};
 use records::Records;
 use register_access::RegisterAccess;

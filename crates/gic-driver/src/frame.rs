@@ -1,7 +1,8 @@
 //! Register frames of the distributor and the redistributors: one field per interrupt, and `RWP`,
 //! which is 1 while a write takes effect.
 
-use crate::{Block, GicError, IrqLock, Mmio, MmioExt, Platform, wait_until};
+use crate::{Block, GicError, Mmio, MmioExt, Platform, wait_until};
+use doorbell_lock::IrqLock;
 use gic_arch::{ArchRevision, IntId, IntIdClass, IntIdField, IntIdRange, gicd, gicr, id};
 
 /// A mapped frame with its name and the lock for its read-modify-write registers.

@@ -16,6 +16,7 @@ mod quirks;
 mod suspend;
 mod wired;
 
+use doorbell_lock::IrqLock;
 pub(crate) use lpis::GicWithLpis;
 use quirks::Quirks;
 pub use suspend::{Resumed, SuspendError, Suspended};
@@ -28,7 +29,7 @@ use crate::lpi::{Attached, LpiConfig, LpiError, Lpis};
 use crate::redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
 };
-use crate::{Block, GicError, GicPlatform, IrqLock, Mmio, SystemRegisters};
+use crate::{Block, GicError, GicPlatform, Mmio, SystemRegisters};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

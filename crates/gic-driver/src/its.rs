@@ -82,7 +82,6 @@ mod routes;
 mod sequences;
 mod table_constraints;
 mod tables;
-mod task_lock;
 
 pub use error::{ItsError, ProbeError};
 pub use events::EventRequest;
@@ -92,7 +91,6 @@ pub use probe::{IfEnabled, ItsConfig};
 
 use crate::errata::ErratumEntry;
 use crate::gic::GicWithLpis;
-use crate::lock::IrqLock;
 use crate::lpi::Lpis;
 use crate::platform::{GicPlatform, PhysicalRegion, TimedOut};
 use crate::redistributor::Redistributor;
@@ -105,6 +103,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use deferred_unmap::DeferredUnmap;
 use device::{Device, EventQuota, Mapping};
 use doorbell_fallible::SortedMap;
+use doorbell_lock::IrqLock;
+use doorbell_lock::TaskLock;
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use msi_types::{Attachment, DeviceId, HwIrqBlock};
@@ -113,7 +113,6 @@ use routes::EventRoutes;
 use sequences::EventBlocks;
 use table_constraints::TableConstraints;
 use tables::ItsTable;
-use task_lock::TaskLock;
 
 /// One ITS, enabled. Dropped by a task while no device is attached, it is disabled and its memory
 /// is freed. With devices it goes on as it is: they may still send messages.

@@ -125,7 +125,6 @@ pub mod gicv2;
 mod interrupt;
 #[cfg(feature = "alloc")]
 pub mod its;
-pub mod lock;
 #[cfg(feature = "alloc")]
 pub mod lpi;
 #[cfg(feature = "alloc")]
@@ -155,7 +154,6 @@ pub use gicv2::{GicV2, GicV2Config};
 pub use interrupt::{Group, Interrupt};
 #[cfg(feature = "alloc")]
 pub use its::{Its, ItsConfig, ItsError, ItsMsiParent};
-pub use lock::IrqLock;
 #[cfg(feature = "alloc")]
 pub use lpi::{LpiError, LpiRange, Lpis};
 #[cfg(feature = "alloc")]

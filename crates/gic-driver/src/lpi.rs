@@ -16,9 +16,10 @@ pub use error::{AdoptionRefused, LpiError};
 
 use crate::platform::ADDRESS_BITS;
 use crate::redistributor::{NegotiatedTables, Redistributor, TableAccess};
-use crate::{Alignment, Block, GicError, GicPlatform, IrqLock};
+use crate::{Alignment, Block, GicError, GicPlatform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use doorbell_lock::IrqLock;
 pub(crate) use stale::StaleAt;
 
 use allocator::LpiAllocator;

@@ -12,11 +12,12 @@ mod range_allocator;
 pub use range_allocator::SpiRange;
 pub(crate) use range_allocator::{RangeAllocator, check_range};
 
-use crate::{Alignment, IrqLock, Platform};
+use crate::{Alignment, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
+use doorbell_lock::IrqLock;
 use msi_types::{
     Cpu, DoorbellPage, Granule, HwIrq, LevelMessages, MsiError, MsiMessage, NotIsolated, Shape,
     WiredParent,

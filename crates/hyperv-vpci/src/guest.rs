@@ -15,6 +15,14 @@
 //! A request waits for its answer in task context, by the kernel's clock ([`Kernel::wait`]). An
 //! answer that comes later is given back. A vector whose deletion the host does not confirm stays
 //! allocated until it does: its number might still be sent.
+//!
+//! Locks, outermost first:
+//!
+//! ```text
+//! a bus's link to its host (TaskLock): does not wait for the host while it is held
+//! ├─ the root controller's own locks
+//! └─ a bus's interrupts, an SPI domain's targets (IrqLock): allocate nothing, call nothing
+//! ```
 
 mod bus;
 mod devices;

@@ -41,7 +41,6 @@ pub mod channel;
 pub mod config_window;
 pub mod guest;
 pub mod host;
-mod lock;
 pub mod protocol;
 pub mod ring;
 

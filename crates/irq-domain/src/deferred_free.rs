@@ -5,12 +5,12 @@ use crate::control::HandlerPhase;
 use crate::descriptor::Descriptor;
 use crate::descriptors::Descriptors;
 use crate::host::Host;
-use crate::lock::IrqLock;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use doorbell_lock::IrqLock;
 
 /// A value that an owner shares with the core. Its `drop` can move it out: freeing it is then
 /// somebody else's.

@@ -4,7 +4,6 @@ use crate::control::Control;
 use crate::error::MoveError;
 use crate::host::Host;
 use crate::irq::{Flow, Irq, IrqContext, IrqReturn};
-use crate::lock::{IrqLock, TaskLock};
 use crate::name::Name;
 use crate::run_counts::{Counts, Spacing, UnhandledRuns};
 use crate::runtime::Runtime;
@@ -15,6 +14,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use doorbell_lock::{IrqLock, TaskLock};
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 
 /// A handler, as dispatch calls it.

@@ -8,13 +8,13 @@ use crate::interrupt::Interrupt;
 use crate::irq::Irq;
 use crate::irq_info::{self, IrqInfo};
 use crate::irq_numbers::IrqNumbers;
-use crate::lock::TaskLock;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use doorbell_lock::TaskLock;
 use msi_types::Cpu;
 
 /// The interrupts that exist. A descriptor has an entry of the dispatch table as long as it lives.

@@ -24,7 +24,6 @@ use crate::host::Host;
 use crate::interrupts::Interrupts;
 use crate::irq::{Irq, IrqContext, IrqReturn, Start};
 use crate::irq_core::IrqCore;
-use crate::lock::TaskLock;
 use crate::name::Name;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
@@ -33,6 +32,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
 use doorbell_fallible::{SortedMap, try_collect};
+use doorbell_lock::TaskLock;
 use msi_types::{
     Cpu, DmaIsolated, FastMask, HwIrq, HwIrqBlock, InterruptIsolated, Isolation, Masking,
     MessageStore, MsiMessage, MsiParent, NotDmaIsolated, NotIsolated, RequesterId, Shape,

@@ -3,10 +3,9 @@
 use crate::cpu_choice::first_reachable;
 use crate::error::RequestError;
 use crate::host::Host;
-use crate::lock::TaskLock;
 use alloc::sync::Arc;
+use doorbell_lock::{TaskGuard, TaskLock};
 use msi_types::{Cpu, HwIrq, MsiError, Trigger, WiredParent};
-use spin::mutex::SpinMutexGuard;
 
 /// The root controller, if the core hands out its interrupts, and the lock over requests at it and
 /// at other controllers with wired inputs.
@@ -27,7 +26,7 @@ impl RootController {
     }
 
     /// Lets one request at a time look for a free input and take it. Task.
-    pub(crate) fn one_request(&self, host: &dyn Host) -> SpinMutexGuard<'_, ()> {
+    pub(crate) fn one_request(&self, host: &dyn Host) -> TaskGuard<'_, ()> {
         self.requests.lock(host)
     }
 }

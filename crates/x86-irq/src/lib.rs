@@ -72,7 +72,6 @@ extern crate alloc;
 extern crate std;
 
 mod apic;
-mod lock;
 pub mod matrix;
 pub mod message;
 pub mod remapping;

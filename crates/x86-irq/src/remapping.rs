@@ -24,7 +24,6 @@ mod table;
 mod translation;
 
 use crate::apic::{ApicId, CpuVector};
-use crate::lock::TaskLock;
 use crate::vector_domain::VectorDomain;
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
@@ -32,6 +31,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::SortedMap;
+use doorbell_lock::TaskLock;
 use handles::Handles;
 use msi_types::{ControllerFault, Cpu, HwIrq, HwIrqBlock, MsiError, RequesterId};
 

@@ -42,6 +42,15 @@
 //!
 //! A *managed* interrupt moves among certain CPUs alone. A vector is set aside for it on each, so
 //! that such a move never fails for want of one.
+//!
+//! # Locks
+//! Outermost first:
+//!
+//! ```text
+//! remapping layer's records (TaskLock)
+//! └─ quotas (TaskLock)
+//!    └─ core: matrix and hwirqs (IrqLock): allocates nothing; calls Apic alone
+//! ```
 
 mod allocation;
 mod arrival;
@@ -53,7 +62,6 @@ mod quotas;
 mod relocation;
 
 use crate::apic::{Apic, ApicId, ApicVector, CpuVector};
-use crate::lock::{IrqLock, TaskLock};
 use crate::matrix::{MatrixError, VectorMatrix};
 use crate::message::{ApicMessage, DestinationFormat};
 use alloc::collections::TryReserveError;
@@ -62,6 +70,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
+use doorbell_lock::{IrqLock, TaskLock};
 use irq_data::{IrqData, IrqDataLocked, Phase};
 use msi_types::{Cpu, HwIrq, MsiError, MsiMessage};
 use quotas::VectorQuotas;

@@ -16,6 +16,7 @@ const LIBRARIES: &[&str] = &[
     "gic-firmware",
     "gic-bringup",
     "doorbell-fallible",
+    "doorbell-lock",
     "doorbell-test-support",
 ];
 
@@ -58,13 +59,14 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell-test-guest", &[&["msi-types"]]),
     ("doorbell-test-damage", &[]),
     ("doorbell-fallible", &[&["doorbell-test-support"]]),
-    ("irq-domain", &[&["msi-types"], ALLOCATION]),
-    ("gic-driver", &[&["msi-types", "gic-arch"], ALLOCATION]),
-    ("x86-irq", &[&["msi-types"], ALLOCATION]),
+    ("doorbell-lock", &[&["msi-types"]]),
+    ("irq-domain", &[&["msi-types", "doorbell-lock"], ALLOCATION]),
+    ("gic-driver", &[&["msi-types", "gic-arch", "doorbell-lock"], ALLOCATION]),
+    ("x86-irq", &[&["msi-types", "doorbell-lock"], ALLOCATION]),
     ("vgic", &[&["msi-types", "gic-arch"], GUEST_TESTS, ALLOCATION]),
     ("vgic-kvm", &[&["msi-types", "gic-arch", "vgic"], GUEST_TESTS, ALLOCATION]),
     ("irq-routing", &[&["msi-types"]]),
-    ("hyperv-vpci", &[&["msi-types"], ALLOCATION]),
+    ("hyperv-vpci", &[&["msi-types", "doorbell-lock"], ALLOCATION]),
     ("gic-firmware", &[&["msi-types", "gic-arch"]]),
     (
         "gic-bringup",

@@ -6,7 +6,7 @@ use crate::workspace::{Package, Workspace};
 use anyhow::{Context as _, Result};
 
 /// Libraries that stay behind the signatures of others.
-const INTERNAL: &[&str] = &["doorbell-fallible"];
+const INTERNAL: &[&str] = &["doorbell-fallible", "doorbell-lock"];
 
 /// Dependencies that a library's root does not re-export.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {

@@ -4,9 +4,10 @@
 use super::ResendReason;
 use super::cached_at::{CachedAt, PreviousTargets};
 use super::cpu_set::CpuSet;
-use crate::{GicPlatform, IrqLock};
+use crate::GicPlatform;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
+use doorbell_lock::IrqLock;
 use gic_arch::Lpi;
 use msi_types::{Cpu, Fit};
 use spin::Once;

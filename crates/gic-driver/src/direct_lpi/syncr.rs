@@ -12,8 +12,9 @@
 //! invalidate too.
 
 use super::registers::{DirectLpiRegisters, Invalidation};
-use crate::{GicPlatform, IrqLock, Mmio, TimedOut, wait_until};
+use crate::{GicPlatform, Mmio, TimedOut, wait_until};
 use core::iter::Peekable;
+use doorbell_lock::IrqLock;
 
 const WAIT: &str = "SYNCR.Busy = 0";
 

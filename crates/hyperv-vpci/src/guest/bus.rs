@@ -5,7 +5,6 @@ use super::interrupts::Interrupts;
 use super::link::{Completion, Late, Link};
 use super::{BusEvent, Faults, Kernel, Vectors, VpciError, Wait};
 use crate::channel::Channel;
-use crate::lock::{IrqLock, TaskLock};
 use crate::protocol::reply::BarsReply;
 use crate::protocol::{
     AssignedResources, BARS, DeviceDescription, Request, SLOTS, Slot, Status, Version,
@@ -14,6 +13,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use doorbell_lock::{IrqLock, TaskLock};
 
 /// Configuration of a bus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,11 +1,11 @@
 //! SPIs for virtual functions, under a GIC.
 
-use crate::lock::IrqLock;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
+use doorbell_lock::IrqLock;
 use msi_types::{
     BlockRequest, Cpu, HwIrq, HwIrqBlock, Initially, LocalCpu, MsiError, Pending, Shape, Trigger,
     WiredParent,

@@ -2,10 +2,10 @@
 
 use super::{Layer, unaddressed};
 use crate::host::Host;
-use crate::lock::TaskLock;
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::SortedMap;
+use doorbell_lock::TaskLock;
 use msi_types::{
     DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotDmaIsolated,
     NotIsolated, Properties, Property, RequesterId, Tier,

@@ -2,12 +2,12 @@
 
 use super::Layer;
 use crate::host::Host;
-use crate::lock::TaskLock;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use doorbell_fallible::SortedMap;
+use doorbell_lock::TaskLock;
 use msi_types::{
     Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Fit, Granule,
     HwIrq, HwIrqBlock, Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage,

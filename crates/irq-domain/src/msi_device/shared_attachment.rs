@@ -2,11 +2,11 @@
 
 use crate::error::MsiDeviceError;
 use crate::host::Host;
-use crate::lock::TaskLock;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::fmt;
+use doorbell_lock::TaskLock;
 use msi_types::{Attachment, HwIrqBlock, MsiParent, RequesterId};
 
 /// A device's attachment. It goes back to the controller with the last of its users.

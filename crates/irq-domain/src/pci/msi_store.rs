@@ -3,10 +3,10 @@
 use super::capabilities::{check_length, find};
 use super::{AccessContext, ConfigSpace, PciError};
 use crate::host::Host;
-use crate::lock::{IrqLock, TaskLock};
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
+use doorbell_lock::{IrqLock, TaskLock};
 use msi_types::pci::msi::{ADDRESS_LOW, CAPABILITY_ID, CONTROL, Control, Layout};
 use msi_types::{
     FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError,

@@ -3,12 +3,12 @@
 use super::capabilities::{check_length, find};
 use super::{ConfigSpace, PciError, TableMemory};
 use crate::host::Host;
-use crate::lock::TaskLock;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
+use doorbell_lock::TaskLock;
 use msi_types::pci::msix::{
     BarOffset, CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW,
     ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE, LENGTH, PBA, TABLE, VectorControl,

@@ -1,0 +1,160 @@
+//! Locks over a kernel's [`LocalCpu`]: [`IrqLock`] for data that hard-IRQ handlers touch,
+//! [`TaskLock`] for data of tasks alone. An `IrqLock` may be taken while a `TaskLock` is held,
+//! never the other way round. Neither is reentrant.
+//!
+//! # Example
+//!
+//! ```
+//! use doorbell_lock::IrqLock;
+//! use msi_types::{IrqState, LocalCpu};
+//!
+//! struct Kernel;
+//!
+//! impl LocalCpu for Kernel {
+//!     fn irq_save(&self) -> IrqState {
+//!         IrqState::new(0) // Reads and masks, for example DAIF.
+//!     }
+//!
+//!     fn irq_restore(&self, _: IrqState) {}
+//! }
+//!
+//! let count = IrqLock::new(0);
+//! count.with(&Kernel, |count| *count += 1);
+//! assert_eq!(*count.lock(&Kernel), 1);
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub use msi_types;
+
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+use msi_types::{IrqState, LocalCpu};
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+
+/// Data that tasks and hard-IRQ handlers share: interrupts are masked from the attempt to lock
+/// until it is unlocked. A holder must not wait, nor allocate.
+#[derive(Default)]
+pub struct IrqLock<T>(SpinMutex<T>);
+
+impl<T> IrqLock<T> {
+    /// Guards `data`.
+    pub const fn new(data: T) -> Self {
+        Self(SpinMutex::new(data))
+    }
+
+    /// Locks until the guard is dropped. Guards are dropped in the reverse order of their locks.
+    /// Any context.
+    pub fn lock<'a, C: LocalCpu + ?Sized>(&'a self, cpu: &'a C) -> IrqGuard<'a, T, C> {
+        let masked = Masked { cpu, state: cpu.irq_save() };
+        loop {
+            if let Some(data) = self.0.try_lock() {
+                return IrqGuard { data, _masked: masked };
+            }
+            cpu.relax();
+        }
+    }
+
+    /// Runs `f` on the data. Any context.
+    pub fn with<C: LocalCpu + ?Sized, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
+        f(&mut self.lock(cpu))
+    }
+
+    /// The data, without a lock: there is no other user.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+}
+
+/// A CPU whose interrupts are masked until this is dropped.
+struct Masked<'a, C: LocalCpu + ?Sized> {
+    cpu: &'a C,
+    state: IrqState,
+}
+
+impl<C: LocalCpu + ?Sized> Drop for Masked<'_, C> {
+    fn drop(&mut self) {
+        self.cpu.irq_restore(self.state);
+    }
+}
+
+/// The data of an [`IrqLock`], locked. Dropped, it unlocks first, then restores the interrupt mask.
+#[must_use = "the data is unlocked, and interrupts are restored, when the guard is dropped"]
+pub struct IrqGuard<'a, T, C: LocalCpu + ?Sized> {
+    // Fields are dropped in this order.
+    data: SpinMutexGuard<'a, T>,
+    _masked: Masked<'a, C>,
+}
+
+impl<T, C: LocalCpu + ?Sized> Deref for IrqGuard<'_, T, C> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+impl<T, C: LocalCpu + ?Sized> DerefMut for IrqGuard<'_, T, C> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.data
+    }
+}
+
+/// Data of tasks alone, with interrupts as they are: a holder may wait for hardware or allocate. A
+/// waiter calls [`LocalCpu::yield_now`], so that a holder of lower priority runs.
+#[derive(Default)]
+pub struct TaskLock<T>(SpinMutex<T>);
+
+impl<T> TaskLock<T> {
+    /// Guards `data`.
+    pub const fn new(data: T) -> Self {
+        Self(SpinMutex::new(data))
+    }
+
+    /// Locks until the guard is dropped. Task.
+    pub fn lock<C: LocalCpu + ?Sized>(&self, cpu: &C) -> TaskGuard<'_, T> {
+        loop {
+            if let Some(data) = self.0.try_lock() {
+                return data;
+            }
+            cpu.yield_now();
+        }
+    }
+
+    /// Runs `f` on the data. Task.
+    pub fn with<C: LocalCpu + ?Sized, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
+        f(&mut self.lock(cpu))
+    }
+
+    /// The data, without a lock: there is no other user.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.0.get_mut()
+    }
+}
+
+/// The data of a [`TaskLock`], which is unlocked when this is dropped.
+pub type TaskGuard<'a, T> = SpinMutexGuard<'a, T>;
+
+impl<T> fmt::Debug for IrqLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IrqLock(..)")
+    }
+}
+
+impl<T> fmt::Debug for TaskLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TaskLock(..)")
+    }
+}
+
+impl<T, C: LocalCpu + ?Sized> fmt::Debug for IrqGuard<'_, T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IrqGuard(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests;

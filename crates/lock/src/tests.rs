@@ -1,0 +1,115 @@
+use super::*;
+use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use core::time::Duration;
+use std::{thread, thread_local};
+
+/// A holder that nobody waits for lets go after so many looks.
+const MOST_LOOKS: u32 = 3000;
+
+/// A kernel that checks in which context its callers wait.
+#[derive(Default)]
+struct Kernel {
+    relaxed: AtomicBool,
+    yielded: AtomicBool,
+    irq_data: IrqLock<u32>,
+}
+
+thread_local! {
+    static MASKED: Cell<usize> = const { Cell::new(0) };
+}
+
+impl LocalCpu for Kernel {
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(MASKED.replace(MASKED.get() + 1))
+    }
+
+    fn irq_restore(&self, state: IrqState) {
+        assert!(
+            thread::panicking() || self.irq_data.0.try_lock().is_some(),
+            "an interrupt handler would find the lock taken"
+        );
+        MASKED.set(state.get());
+    }
+
+    fn relax(&self) {
+        assert_ne!(MASKED.get(), 0, "a task spins");
+        self.relaxed.store(true, SeqCst);
+        thread::yield_now();
+    }
+
+    fn yield_now(&self) {
+        assert_eq!(MASKED.get(), 0, "a task waits with interrupts masked");
+        self.yielded.store(true, SeqCst);
+        thread::yield_now();
+    }
+}
+
+/// Holds a lock by `holder` until another thread, in `other`, waited for it.
+fn contend(
+    waited: &AtomicBool,
+    holder: impl FnOnce(&dyn Fn()) + Send,
+    other: impl FnOnce() + Send,
+) {
+    let held = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            holder(&|| {
+                held.store(true, SeqCst);
+                for _ in (0..MOST_LOOKS).take_while(|_| !waited.load(SeqCst)) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+        });
+        while !held.load(SeqCst) {
+            thread::yield_now();
+        }
+        other();
+    });
+    assert!(waited.load(SeqCst), "nobody waited for the lock");
+}
+
+#[test]
+fn a_task_yields_to_a_locks_holder() {
+    let (lock, cpu) = (TaskLock::new(()), Kernel::default());
+    contend(
+        &cpu.yielded,
+        |until_waited| lock.with(&cpu, |()| until_waited()),
+        || lock.with(&cpu, |()| {}),
+    );
+}
+
+#[test]
+fn an_irq_lock_is_waited_for_with_interrupts_masked() {
+    let cpu = Kernel::default();
+    contend(
+        &cpu.relaxed,
+        |until_waited| cpu.irq_data.with(&cpu, |_| until_waited()),
+        || cpu.irq_data.with(&cpu, |data| *data += 1),
+    );
+    assert_eq!(*cpu.irq_data.lock(&cpu), 1);
+}
+
+#[test]
+fn an_irq_lock_masks_interrupts_until_it_is_unlocked() {
+    let cpu = Kernel::default();
+    let outer = cpu.irq_save();
+    let guard = cpu.irq_data.lock(&cpu);
+    assert_eq!(MASKED.get(), 2);
+    drop(guard);
+    assert_eq!(MASKED.get(), 1);
+    cpu.irq_data.with(&cpu, |_| assert_eq!(MASKED.get(), 2));
+    assert_eq!(MASKED.get(), 1);
+    cpu.irq_restore(outer);
+}
+
+#[test]
+fn a_task_lock_leaves_interrupts_as_they_are() {
+    let (mut lock, cpu) = (TaskLock::new(1), Kernel::default());
+    lock.with(&cpu, |data| {
+        assert_eq!(MASKED.get(), 0);
+        *data += 1;
+    });
+    assert_eq!(*lock.lock(&cpu), 2);
+    assert_eq!(*lock.get_mut(), 2);
+}
