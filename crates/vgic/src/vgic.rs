@@ -1,6 +1,7 @@
 //! The shared half of the model: register frames, lines and messages, from any thread.
 
 mod links;
+mod listed_state;
 
 pub use links::PhysicalTaken;
 

@@ -21,8 +21,9 @@ pub trait PhysicalInterrupts: Send + Sync {
     /// and not acknowledged `line`, which is level-sensitive.
     fn level(&self, line: Line, physical: IntId) -> Level;
 
-    /// Deactivates the physical interrupt: it may fire again. For a PPI, on the CPU where the vCPU
-    /// of `line` took it. Any thread.
+    /// Deactivates the physical interrupt: it may fire again. For a PPI, on the CPU that has the
+    /// vCPU of `line`, if one has it ([`Vgic::is_physical_active`](crate::Vgic::is_physical_active)).
+    /// Any thread.
     fn deactivate(&self, line: Line, physical: IntId);
 }
 
@@ -70,6 +71,12 @@ impl Wired {
             self.recall(index.intid(), taker);
         }
         Ok(())
+    }
+
+    /// Does an interrupt, which is in no list register, hold its physical interrupt?
+    pub(crate) fn is_physical_active(&self, line: Line) -> bool {
+        let found = self.input(line).and_then(|(cpu, index)| self.interrupt(cpu, index));
+        found.is_some_and(|interrupt| interrupt.state().physical_active())
     }
 
     /// A change of an interrupt's word was made: if it held its physical interrupt and does no

@@ -318,6 +318,25 @@ fn a_reset_deactivates_and_keeps_the_link() {
 }
 
 #[test]
+fn a_moved_vcpu_says_what_is_physically_active() {
+    let mut board = board();
+    let gic = board.machine.gic.clone();
+    let is_active = || gic.is_physical_active(Line::Spi(SPI));
+    assert!(!is_active());
+    board.fire();
+    assert!(is_active(), "pending");
+    let (inside, mut hardware) = enter(board.vcpu(4));
+    assert_eq!(hardware.acknowledge(1), SPI);
+    let vcpu = board.exit(inside, &mut hardware);
+    assert!(is_active(), "active");
+    let (inside, mut hardware) = enter(vcpu);
+    hardware.end(1, SPI);
+    let _vcpu = board.exit(inside, &mut hardware);
+    assert!(!is_active(), "ended");
+    assert!(!gic.is_physical_active(Line::Spi(4000)), "no such line");
+}
+
+#[test]
 fn unlinking_releases_the_physical_interrupt() {
     let mut board = board();
     board.fire();

@@ -531,3 +531,21 @@ fn loaded_bits_are_the_manuals() {
     assert_eq!(list[1], 1 << 62 | 1 << 60 | 0x90 << 48 | u64::from(SPI + 1));
     assert_eq!(list[2..], [0; 14]);
 }
+
+#[test]
+fn registers_that_show_listed_state_are_named() {
+    let machine = Machine::running(VgicConfig::new(2));
+    let config = machine.gic.config();
+    let region = &config.redistributors[0];
+    let (distributor, second) = (config.distributor, region.base + region.stride);
+    let shows = |address: u64| machine.gic.shows_listed_state(address);
+    for at in [0x200, 0x203, 0x284, 0x300, 0x3fc, 0x1600, 0x1a04] {
+        assert!(shows(distributor + at), "GICD + {at:#x}");
+    }
+    for at in [0x1_0200, 0x1_0280, 0x1_0300, 0x1_0383] {
+        assert!(shows(second + at), "GICR + {at:#x}");
+    }
+    for address in [distributor, distributor + 0x1fc, distributor + 0x400, second + 0x200, 0] {
+        assert!(!shows(address), "{address:#x}");
+    }
+}

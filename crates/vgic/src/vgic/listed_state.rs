@@ -1,0 +1,33 @@
+//! Registers that show the state of interrupts in list registers.
+
+use crate::vgic::{FrameAt, Vgic};
+use gic_arch::{IntIdField, gicd, gicr};
+
+/// Arrays of the distributor that show pending or active state.
+const DISTRIBUTOR_STATE: &[IntIdField] = &[
+    gicd::ISPENDR,
+    gicd::ICPENDR,
+    gicd::ISACTIVER,
+    gicd::ICACTIVER,
+    gicd::ISPENDR_E,
+    gicd::ICPENDR_E,
+    gicd::ISACTIVER_E,
+    gicd::ICACTIVER_E,
+];
+/// The same of a redistributor. Extended PPIs follow in the same arrays.
+const REDISTRIBUTOR_STATE: &[IntIdField] =
+    &[gicr::ISPENDR, gicr::ICPENDR, gicr::ISACTIVER, gicr::ICACTIVER];
+
+impl Vgic {
+    /// Does a read there show the pending or active state of interrupts that may be in list
+    /// registers? What they hold is as it was when their vCPUs were entered: see
+    /// [`ListRegisterVcpu`](crate::ListRegisterVcpu).
+    pub fn shows_listed_state(&self, address: u64) -> bool {
+        let (arrays, offset) = match self.frame_at(address) {
+            Some((FrameAt::Distributor(_), offset)) => (DISTRIBUTOR_STATE, offset),
+            Some((FrameAt::Redistributor(_), offset)) => (REDISTRIBUTOR_STATE, offset),
+            _ => return false,
+        };
+        arrays.iter().any(|array| array.fields_at(offset & !3).is_some())
+    }
+}
