@@ -29,11 +29,11 @@ const MACHINE: &[&str] = &["-M", "virt,gic-version=3,virtualization=on", "-cpu",
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
-/// vCPUs of the guests of the test. The newer kernel takes twice the time.
-const fn guests(version: Version) -> &'static [u8] {
+/// vCPUs and CPUs of the guests of the test. The newer kernel takes twice the time.
+const fn guests(version: Version) -> &'static [(u8, u8)] {
     match version {
-        Version::Stable => &[1, 4],
-        Version::Backports => &[2],
+        Version::Stable => &[(1, 1), (4, 4), (8, 2)],
+        Version::Backports => &[(2, 2)],
     }
 }
 /// A device with MSI-X, for guests that have its driver.
@@ -58,6 +58,9 @@ pub(crate) struct Wanted {
     /// Its vCPUs
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     cpus: u8,
+    /// CPUs of the machine, if they are not as many
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
+    machine_cpus: Option<u8>,
     /// MiB of its memory
     #[arg(long, default_value_t = MEMORY, value_parser = clap::value_parser!(u32).range(64..=1792))]
     memory: u32,
@@ -84,7 +87,8 @@ pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCo
     let board = Board {
         tools: &tools,
         image: &image,
-        cpus: wanted.cpus,
+        vcpus: wanted.cpus,
+        cpus: wanted.machine_cpus.unwrap_or(wanted.cpus),
         memory: wanted.memory,
         devices: &wanted.device,
     };
@@ -135,12 +139,12 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
         let files = Files { kernel, initrd, append: COMMAND_LINE };
         let devices = if guest.has_drivers { &[DEVICE.to_owned()][..] } else { &[] };
-        for cpus in guests(version) {
-            let name = format!("{version:?}'s kernel on {cpus} vCPUs");
-            let (tools, image, cpus) = (&tools, &image, *cpus);
-            let board = Board { tools, image, cpus, memory: MEMORY, devices };
+        for &(vcpus, cpus) in guests(version) {
+            let name = format!("{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs");
+            let (tools, image) = (&tools, &image);
+            let board = Board { tools, image, vcpus, cpus, memory: MEMORY, devices };
             let messages = guest.has_drivers.then_some(debian::READS);
-            let expected = Expected { cpus: cpus.into(), typed: TYPED, messages };
+            let expected = Expected { cpus: vcpus.into(), typed: TYPED, messages };
             tally.case(&name, watch(board.command(&files)?, &name, &expected));
         }
     }
@@ -167,6 +171,9 @@ fn watch(mut qemu: Command, name: &str, expected: &Expected<'_>) -> Result<()> {
 struct Board<'a> {
     tools: &'a Tools,
     image: &'a Image,
+    /// Of the guest.
+    vcpus: u8,
+    /// Of the machine.
     cpus: u8,
     /// MiB of the guest.
     memory: u32,
@@ -184,9 +191,8 @@ impl Board<'_> {
         qemu.args(["-m", &format!("{memory}M")]);
         qemu.arg("-kernel").arg(&self.image.flat);
         qemu.args(files.loaders(self.memory)?);
-        if !self.devices.is_empty() {
-            qemu.args(["-append", "trusted-guest"]);
-        }
+        let trusted = if self.devices.is_empty() { "" } else { "trusted-guest" };
+        qemu.args(["-append", &format!("vcpus={} {trusted}", self.vcpus)]);
         for device in self.devices {
             qemu.args(["-device", device]);
         }

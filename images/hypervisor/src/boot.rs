@@ -1,20 +1,18 @@
 //! The machine and its guest, from what the loader left in memory.
 
 use crate::devicetree::{self, Files, Machine};
-use crate::guest::Guest;
+use crate::guest::{self, Guest};
 use crate::pci::Pci;
 use crate::power::Start;
-use crate::{interrupts, vcpu};
+use crate::{interrupts, scheduler};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::Range;
 use image_rt::power::{self, CpuStack};
 use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, println};
 use msi_types::Cpu;
-use spin::Once;
 use vgic::Vgic;
-
-static GUEST: Once<Guest> = Once::new();
 
 /// Room for the guest's devicetree, at the end of its RAM (Documentation/arch/arm64/booting.rst: at
 /// most 2 MiB).
@@ -23,6 +21,8 @@ const DEVICETREE_ROOM: u64 = 2 << 20;
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
 /// On the loader's command line: the guest may have devices whose DMA nothing confines.
 const TRUSTED: &str = "trusted-guest";
+/// Likewise, with a number: vCPUs of a guest. Without it, there is one for each CPU.
+const VCPUS: &str = "vcpus=";
 /// RAM that the image maps.
 const MAPPED_END: u64 = 3 << 30;
 
@@ -35,26 +35,38 @@ pub(crate) fn main(boot: Boot) -> ! {
     let files = files.expect("a kernel for the guest: -device guest-loader,kernel=…");
     let description = gic_firmware::devicetree::parse(around.devicetree);
     interrupts::bring_up(description.expect("firmware's description"));
-    let cpus = interrupts::irqchip().cpus().count() as u16;
+    let cpus = interrupts::irqchip().cpus().count() as u32;
+    let vcpus = vcpus(&around).unwrap_or(cpus as u16);
     // The guest's RAM is what lies behind its kernel; the image, its heap and the machine's
     // devicetree lie before.
     let start = files.kernel.start & !(KERNEL_ALIGNMENT - 1);
     let ram = start..(around.memory.end as u64).min(MAPPED_END);
     assert!((around.devicetree.as_ptr().addr() as u64) < ram.start, "the guest's RAM is in use");
-    let guest = GUEST.call_once(|| Guest::new(ram.clone(), cpus, |vgic| assign(&around, vgic)));
-    interrupts::serve(&guest.vgic, cpus);
-    let devicetree = place_devicetree(guest, &ram, &files);
-    let entry = files.kernel.start;
-    guest.power.request(interrupts::here(), Start { entry, argument: devicetree });
+    let guest = Guest::new(0, ram.clone(), vcpus, |vgic| assign(&around, vgic));
+    interrupts::link(0, &guest.vgic);
+    let argument = place_devicetree(&guest, &ram, &files);
+    let start = Start { entry: files.kernel.start, argument };
     let (functions, memory) = (guest.pci.as_ref().map_or(0, Pci::functions), ram.end - ram.start);
     println!(
-        "hypervisor: a guest of {cpus} vCPUs with {} MiB and {functions} PCI functions",
+        "hypervisor: a guest of {vcpus} vCPUs with {} MiB and {functions} PCI functions",
         memory >> 20,
     );
-    for cpu in (1..cpus.into()).map(Cpu::new) {
+    guest::install(Vec::from([guest]));
+    interrupts::serve();
+    for guest in guest::guests() {
+        guest.start(Cpu::new(0), start);
+    }
+    for cpu in (1..cpus).map(Cpu::new) {
         turn_on(cpu);
     }
-    vcpu::run(guest)
+    scheduler::run()
+}
+
+/// The number of vCPUs that the loader asks for.
+fn vcpus(around: &Started) -> Option<u16> {
+    let line = devicetree::command_line(around.devicetree);
+    let vcpus = line.split(' ').find_map(|word| word.strip_prefix(VCPUS))?;
+    Some(vcpus.parse().expect("a number of vCPUs"))
 }
 
 /// The machine's PCI functions, if the loader's command line says in these words that the guest is
@@ -82,14 +94,14 @@ fn place_devicetree(guest: &Guest, ram: &Range<u64>, files: &Files) -> u64 {
     address
 }
 
-/// Turns a CPU of the machine on, which then waits for its vCPU's start.
+/// Turns a CPU of the machine on, which then runs vCPUs.
 fn turn_on(cpu: Cpu) {
     let affinities = interrupts::irqchip().description().enabled_cpus();
     let affinity = affinities.map(|cpu| cpu.affinity.value).nth(cpu.index());
     let mpidr = affinity.expect("firmware's CPU").mpidr();
     let work = || {
         interrupts::bring_up_cpu();
-        vcpu::run(GUEST.get().expect("the boot CPU made it"))
+        scheduler::run()
     };
     power::cpu_on(cpu.index(), mpidr, CpuStack::new(), work).expect("firmware's CPU_ON");
 }

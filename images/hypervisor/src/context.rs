@@ -1,6 +1,8 @@
-//! A vCPU's registers. General and vector registers are stored at each exit. Those of EL1 stay in
-//! the CPU, which is the vCPU's alone; EL2 does not use them.
+//! A vCPU's registers. General and vector registers are stored at each exit. Those of EL1, which
+//! EL2 does not use, stay in the CPU as long as that has the vCPU.
 
+use crate::scheduler::NEVER;
+use crate::stage2::VTCR;
 use core::arch::asm;
 use image_rt::read_register;
 
@@ -60,23 +62,12 @@ impl Context {
 }
 
 /// Traps of the guest (`HCR_EL2`): AArch64 at EL1, stage 2, physical interrupts to EL2 and virtual
-/// ones to EL1; WFI, SMC and implementation-defined registers trap; TLB and cache maintenance
-/// reaches all CPUs of the inner shareable domain, set/way invalidation cleans; pointer
-/// authentication does not trap.
-const TRAPS: u64 = 1 << 41
-    | 1 << 40
-    | 1 << 31
-    | 1 << 20
-    | 1 << 19
-    | 1 << 13
-    | 1 << 10
-    | 1 << 9
-    | 1 << 5
-    | 1 << 4
-    | 1 << 3
-    | 1 << 2
-    | 1 << 1
-    | 1;
+/// ones to EL1; WFI, SMC, implementation-defined registers and pointer authentication trap; TLB and
+/// cache maintenance reaches all CPUs of the inner shareable domain, set/way invalidation cleans.
+const TRAPS: u64 =
+    1 << 31 | 1 << 20 | 1 << 19 | 1 << 13 | 1 << 10 | 1 << 9 | 1 << 5 | 1 << 4 | 1 << 3 | 0b111;
+/// `MDCR_EL2`: registers of debugging and of performance monitors trap.
+const DEBUG_TRAPS: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
 /// `CPTR_EL2`: the bits that are RES1 without `HCR_EL2.E2H`; floating point does not trap.
 const NO_FLOAT_TRAPS: u64 = 0x33ff;
 /// `CNTHCTL_EL2`: the physical counter can be read, the physical timer traps.
@@ -96,53 +87,116 @@ macro_rules! write_registers {
     };
 }
 
-/// Gives this CPU's EL1 to a vCPU that starts: traps, stage 2 and registers as after reset.
+macro_rules! el1_registers {
+    ($($field:ident: $name:literal),* $(,)?) => {
+        /// A vCPU's registers that EL2 does not use: they stay in the CPU as long as that has the
+        /// vCPU.
+        #[derive(Default)]
+        pub(crate) struct El1 {
+            $($field: u64,)*
+        }
+
+        impl El1 {
+            /// What the vCPU left in the CPU.
+            pub(crate) fn store() -> Self {
+                Self { $($field: read_register!($name),)* }
+            }
+
+            /// # Safety
+            /// EL1 of the CPU that executes this is for this vCPU.
+            pub(crate) unsafe fn load(&self) {
+                // SAFETY: EL2 uses none of these but for guests.
+                unsafe {
+                    write_registers! { $($name: self.$field),* }
+                    asm!("isb", options(nostack, preserves_flags));
+                }
+            }
+        }
+    };
+}
+
+// The timer's control is the last: then it has its deadline.
+el1_registers! {
+    sctlr: "sctlr_el1",
+    cpacr: "cpacr_el1",
+    ttbr0: "ttbr0_el1",
+    ttbr1: "ttbr1_el1",
+    tcr: "tcr_el1",
+    mair: "mair_el1",
+    amair: "amair_el1",
+    vbar: "vbar_el1",
+    elr: "elr_el1",
+    spsr: "spsr_el1",
+    esr: "esr_el1",
+    afsr0: "afsr0_el1",
+    afsr1: "afsr1_el1",
+    far: "far_el1",
+    par: "par_el1",
+    sp_el0: "sp_el0",
+    sp_el1: "sp_el1",
+    tpidr_el0: "tpidr_el0",
+    tpidrro_el0: "tpidrro_el0",
+    contextidr: "contextidr_el1",
+    csselr: "csselr_el1",
+    cntkctl: "cntkctl_el1",
+    timer_compare: "cntv_cval_el0",
+    timer_control: "cntv_ctl_el0",
+}
+
+impl El1 {
+    /// As after reset, everything else than what is stated here is unknown.
+    pub(crate) fn reset() -> Self {
+        Self { sctlr: MMU_OFF, ..Self::default() }
+    }
+
+    /// The counter's value when the virtual timer fires.
+    pub(crate) fn timer_deadline(&self) -> u64 {
+        const ENABLE: u64 = 1;
+        const IMASK: u64 = 2;
+        if self.timer_control & (ENABLE | IMASK) == ENABLE { self.timer_compare } else { NEVER }
+    }
+}
+
+/// Sets the traps of all guests on the CPU that executes this.
 ///
 /// # Safety
-/// `vttbr` and `vtcr` describe a stage 2 that maps nothing but what the guest may reach, and stays
-/// as it is.
-pub(crate) unsafe fn reset_el1(mpidr: u64, vttbr: u64, vtcr: u64) {
+/// No vCPU is loaded.
+pub(crate) unsafe fn prepare_cpu() {
     let counters = read_register!("pmcr_el0") >> 11 & 0x1f;
-    // SAFETY: EL2 uses none of these but for the guest; the caller's promise for stage 2.
+    // SAFETY: EL2 uses none of these but for guests.
     unsafe {
         write_registers! {
-            "vtcr_el2": vtcr,
-            "vttbr_el2": vttbr,
+            "vtcr_el2": VTCR,
             "hcr_el2": TRAPS,
             "cptr_el2": NO_FLOAT_TRAPS,
             "hstr_el2": 0_u64,
-            "mdcr_el2": counters,
+            "mdcr_el2": counters | DEBUG_TRAPS,
             "cnthctl_el2": COUNTER_ALONE,
             "cntvoff_el2": 0_u64,
             "vpidr_el2": read_register!("midr_el1"),
-            "vmpidr_el2": mpidr | MPIDR_RES1,
-            "sctlr_el1": MMU_OFF,
-            "cpacr_el1": 0_u64,
-            "ttbr0_el1": 0_u64,
-            "ttbr1_el1": 0_u64,
-            "tcr_el1": 0_u64,
-            "mair_el1": 0_u64,
-            "vbar_el1": 0_u64,
-            "elr_el1": 0_u64,
-            "spsr_el1": 0_u64,
-            "esr_el1": 0_u64,
-            "far_el1": 0_u64,
-            "sp_el0": 0_u64,
-            "sp_el1": 0_u64,
-            "tpidr_el0": 0_u64,
-            "tpidrro_el0": 0_u64,
-            "contextidr_el1": 0_u64,
-            "mdscr_el1": 0_u64,
-            "cntkctl_el1": 0_u64,
             "cntv_ctl_el0": 0_u64,
         }
-        asm!(
-            "isb",
-            "tlbi vmalls12e1",
-            "ic iallu",
-            "dsb nsh",
-            "isb",
-            options(nostack, preserves_flags),
-        );
+        asm!("isb", "tlbi alle1", "ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags),);
+    }
+}
+
+/// Sets a vCPU's stage 2 and number.
+///
+/// # Safety
+/// `vttbr` describes a stage 2 that maps nothing but what the guest may reach, and stays as it is.
+pub(crate) unsafe fn load_stage2(vttbr: u64, mpidr: u64) {
+    // SAFETY: EL2 uses none of these; the caller's promise for stage 2.
+    unsafe {
+        write_registers! { "vttbr_el2": vttbr, "vmpidr_el2": mpidr | MPIDR_RES1 }
+        asm!("isb", options(nostack, preserves_flags));
+    }
+}
+
+/// Forgets what another vCPU of the guest left in this CPU's TLB: a guest may count on TLBs that
+/// its CPUs do not share.
+pub(crate) fn forget_translations() {
+    // SAFETY: what is forgotten is walked again.
+    unsafe {
+        asm!("tlbi vmalle1", "ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags),);
     }
 }

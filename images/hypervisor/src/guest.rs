@@ -1,20 +1,26 @@
-//! The guest's machine: its memory, its GIC and the power of its vCPUs.
+//! A guest's machine: its memory, its GIC, and its vCPUs while no CPU has them.
 
-use crate::interrupts;
 use crate::pci::Pci;
-use crate::power::Power;
+use crate::power::{Affinity as PowerState, Power, Start};
+use crate::psci::End;
+use crate::scheduler::{self, Entity, VcpuId};
 use crate::stage2::{Memory, Stage2};
 use crate::standstill::Gate;
+use crate::vcpu::Vcpu;
 use crate::virtual_interface::Hardware;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use gic_arch::Affinity;
+use image_rt::cpu::MAX_CPUS;
 use image_rt::lock::IrqMutex;
+use image_rt::{cpu, power, println};
 use msi_types::Cpu;
+use spin::Once;
 use vgic::its::ItsConfig;
-use vgic::{GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
 
 /// The PL011 of `virt`, which the guest has to itself, and its SPI.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
@@ -23,21 +29,40 @@ pub(crate) const UART_SPI: u32 = 33;
 /// The guest's ITS, where `virt` has one, too.
 const ITS: u64 = 0x0808_0000;
 
+static GUESTS: Once<Box<[Guest]>> = Once::new();
+
+/// The guests; none before [`install`].
+pub(crate) fn guests() -> &'static [Guest] {
+    GUESTS.get().map_or(&[], |guests| guests)
+}
+
+/// Makes the guests known to everybody.
+pub(crate) fn install(guests: Vec<Guest>) {
+    GUESTS.call_once(|| guests.into_boxed_slice());
+}
+
 /// A guest.
 pub(crate) struct Guest {
+    number: usize,
     pub(crate) vgic: Arc<Vgic>,
     pub(crate) power: Power,
     pub(crate) gate: Gate,
     pub(crate) pci: Option<Pci>,
     /// `VTTBR_EL2`.
     pub(crate) vttbr: u64,
-    /// What no CPU has taken yet.
+    /// By vCPU.
+    pub(crate) entities: Box<[Entity]>,
+    /// Those that no CPU has.
     vcpus: Box<[IrqMutex<Option<Vcpu>>]>,
+    /// By CPU, the vCPU that it had last: 1 more than its number.
+    last_here: [AtomicU32; MAX_CPUS],
+    end: Once<End>,
 }
 
 impl Guest {
-    /// A machine with this RAM, a vCPU for each CPU, and what PCI functions `assign` gives it.
+    /// A machine with this RAM, so many vCPUs, and what PCI functions `assign` gives it.
     pub(crate) fn new(
+        number: usize,
         ram: Range<u64>,
         cpus: u16,
         assign: impl FnOnce(&Arc<Vgic>) -> Option<Pci>,
@@ -45,32 +70,102 @@ impl Guest {
         let mut stage2 = Stage2::new();
         stage2.map(ram.clone(), Memory::Ram);
         stage2.map(UART, Memory::Device);
-        let memory = Arc::new(Ram(ram));
-        let kick = Arc::new(interrupts::kick);
+        let kick = move |cpu| scheduler::kick(VcpuId { guest: number, cpu });
         let its = Vec::from([ItsConfig::new(ITS)]);
         // List registers have the priority bits of the machine's virtual interface.
-        let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
-        let config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
+        let vtr = Hardware::here().vtr;
+        let config = VgicConfig::new(cpus).with_priority_bits(vtr.pri_bits_minus_one() + 1);
         let config = config.with_lpi_id_bits(Some(16)).with_its(its);
-        let (vgic, vcpus) = Vgic::new(config, memory, kick).expect("the guest's GIC");
+        let made = Vgic::new(config, Arc::new(Ram(ram)), Arc::new(kick));
+        let (vgic, vcpus) = made.expect("the guest's GIC");
         let pci = assign(&vgic);
         for page in pci.iter().flat_map(Pci::memory) {
             stage2.map(page, Memory::Device);
         }
-        let vcpus: Vec<_> = vcpus.into_iter().map(|vcpu| IrqMutex::new(Some(vcpu))).collect();
+        let vcpus = vcpus.into_iter().map(|vcpu| {
+            let interrupts = vcpu.with_list_registers(vtr).expect("the CPU's virtual interface");
+            IrqMutex::new(Some(Vcpu { interrupts, registers: None }))
+        });
         Self {
+            number,
             vgic,
             power: Power::new(cpus.into()),
             gate: Gate::new(cpus.into()),
             pci,
-            vttbr: stage2.leak(),
-            vcpus: vcpus.into_boxed_slice(),
+            vttbr: stage2.leak(number as u64 + 1),
+            entities: (0..cpus).map(|_| Entity::new()).collect(),
+            vcpus: vcpus.collect(),
+            last_here: [const { AtomicU32::new(0) }; MAX_CPUS],
+            end: Once::new(),
         }
     }
 
-    /// Hands a vCPU to the CPU that runs it. Once.
+    /// Takes a vCPU for the CPU that has it.
     pub(crate) fn take_vcpu(&self, cpu: Cpu) -> Option<Vcpu> {
         self.vcpus.get(cpu.index())?.with(Option::take)
+    }
+
+    /// Puts a vCPU aside until a CPU has it again.
+    pub(crate) fn put_vcpu(&self, cpu: Cpu, vcpu: Vcpu) {
+        if let Some(place) = self.vcpus.get(cpu.index()) {
+            place.with(|place| *place = Some(vcpu));
+        }
+    }
+
+    /// Makes a vCPU leave guest code, or look for work.
+    pub(crate) fn kick(&self, cpu: Cpu) {
+        scheduler::kick(VcpuId { guest: self.number, cpu });
+    }
+
+    /// The vCPU is about to look for interrupts before it waits: kicks count from now on.
+    pub(crate) fn forget_kicks(&self, cpu: Cpu) {
+        if let Some(entity) = self.entities.get(cpu.index()) {
+            entity.forget_kicks();
+        }
+    }
+
+    /// The CPU that has a vCPU.
+    pub(crate) fn loaded_at(&self, cpu: Cpu) -> Option<Cpu> {
+        self.entities.get(cpu.index())?.loaded_at()
+    }
+
+    /// Starts a vCPU if it is off. Says what it was.
+    pub(crate) fn start(&self, cpu: Cpu, start: Start) -> PowerState {
+        let before = self.power.request(cpu, start);
+        if before == PowerState::Off {
+            self.kick(cpu);
+        }
+        before
+    }
+
+    /// Was the vCPU the last of this guest's on the CPU that executes this? Now it is.
+    pub(crate) fn ran_last_here(&self, vcpu: Cpu) -> bool {
+        let last = &self.last_here[cpu::current()];
+        last.swap(vcpu.get() + 1, Relaxed) == vcpu.get() + 1
+    }
+
+    /// The end of the machine.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end.get().copied()
+    }
+
+    /// Ends the machine: its vCPUs run no more, its functions send no more. With the last guest
+    /// the hypervisor ends.
+    pub(crate) fn end_by(&self, end: End) {
+        if self.end().is_some() || *self.end.call_once(|| end) != end {
+            return;
+        }
+        self.pci.iter().for_each(Pci::stop);
+        (0..self.entities.len() as u32).map(Cpu::new).for_each(|cpu| self.kick(cpu));
+        let name = Name(self.number);
+        match end {
+            End::Off => println!("hypervisor: {name} turned its machine off"),
+            End::SystemError => println!("hypervisor: {name}'s machine failed with an SError"),
+            End::Reset => println!("hypervisor: {name} reset its machine"),
+        }
+        if guests().iter().all(|guest| guest.end().is_some()) {
+            power::system_off();
+        }
     }
 
     /// The vCPU whose `MPIDR_EL1` this is.
@@ -83,6 +178,19 @@ impl Guest {
     /// `MPIDR_EL1` of a vCPU.
     pub(crate) fn mpidr(&self, cpu: Cpu) -> u64 {
         self.vgic.config().cpus.get(cpu.index()).map_or(0, |cpu| cpu.affinity.mpidr())
+    }
+}
+
+/// A guest's name on the console: the only one needs no number.
+#[derive(Clone, Copy, Debug)]
+struct Name(usize);
+
+impl core::fmt::Display for Name {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match guests() {
+            [_] => f.write_str("the guest"),
+            _ => write!(f, "guest {}", self.0),
+        }
     }
 }
 

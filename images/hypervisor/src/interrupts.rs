@@ -2,7 +2,8 @@
 //!
 //! Interrupts are masked at EL2. They are taken after each exit and while a vCPU waits: each drops
 //! its priority at once. Those that are linked to the guest's stay active until the guest
-//! deactivates its own; all others are deactivated here.
+//! deactivates its own; all others are deactivated here. A virtual timer's goes with its vCPU from
+//! CPU to CPU.
 
 use alloc::sync::Arc;
 use gic_arch::{IntId, IntIdClass, SgiId};
@@ -13,17 +14,19 @@ use gic_driver::{CpuInterface, CpuInterfaceConfig, Gic, GicPlatform, Interrupt, 
 use gic_firmware::Description;
 use image_rt::platform::{Kernel, registers};
 use image_rt::{cpu, println};
-use irq_domain::{IrqHandle, PerCpuHandle, WiredRequest};
+use irq_domain::{IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 use vgic::{PhysicalInterrupts, Vgic};
 
-use crate::guest::UART_SPI;
+use crate::guest::{Guest, UART_SPI, guests};
+use crate::scheduler::{self, VcpuId};
 
-/// PPIs of the virtual interface and the virtual timer, on `virt` as in the Base System
-/// Architecture (DEN 0094).
+/// PPIs of the virtual interface, the virtual timer and EL2's physical timer, on `virt` as in the
+/// Base System Architecture (DEN 0094).
 const MAINTENANCE: IntId = IntId::ppi(9).expect("there are 16");
 pub(crate) const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("there are 16");
+const HYPERVISOR_TIMER: IntId = IntId::ppi(10).expect("there are 16");
 /// The SGI that makes a CPU leave its guest, or WFI.
 const KICK: SgiId = SgiId::new(0).expect("there are 16");
 
@@ -32,7 +35,7 @@ static HANDLERS: Once<Handlers> = Once::new();
 
 /// What is handled as long as the machine runs.
 struct Handlers {
-    per_cpu: [PerCpuHandle; 3],
+    per_cpu: [PerCpuHandle; 4],
     _uart: IrqHandle,
 }
 
@@ -56,40 +59,42 @@ pub(crate) fn bring_up_cpu() {
     }
 }
 
-/// Links the guest's timers and UART to the machine's, and lets their interrupts through.
-pub(crate) fn serve(vgic: &Arc<Vgic>, cpus: u16) {
-    vgic.serve_physical(Arc::new(Machine)).expect("it is the first");
-    for cpu in (0..cpus.into()).map(Cpu::new) {
+/// Links a guest's timers and UART to the machine's.
+pub(crate) fn link(number: usize, vgic: &Vgic) {
+    vgic.serve_physical(Arc::new(Machine { guest: number })).expect("it is the first");
+    for cpu in (0..vgic.config().cpus.len() as u32).map(Cpu::new) {
         vgic.link(timer_line(cpu), VIRTUAL_TIMER).expect("the guest has a timer");
     }
     vgic.link(Line::Spi(UART_SPI), IntId::new(UART_SPI)).expect("the guest has a UART");
+}
+
+/// Lets the machine's interrupts through.
+pub(crate) fn serve() {
     let interrupts = irqchip().interrupts();
-    let timer = {
-        let vgic = vgic.clone();
-        interrupts.request_per_cpu(
-            VIRTUAL_TIMER.hwirq(),
-            Trigger::Level,
-            "virtual timer",
-            move |context| {
-                vgic.set_line(timer_line(context.cpu()), Level::High);
-            },
-        )
+    let per_cpu = |intid: IntId, name, handler: fn(&IrqContext<'_>)| {
+        let handle = interrupts.request_per_cpu(intid.hwirq(), Trigger::Level, name, handler);
+        handle.expect("it is free")
     };
-    let uart = {
-        let vgic = vgic.clone();
-        let request = WiredRequest::new(HwIrq::new(UART_SPI), Trigger::Level, "uart");
-        interrupts.request_wired(request, move |_| {
-            vgic.set_line(Line::Spi(UART_SPI), Level::High);
-        })
+    let virtual_timer = |_: &IrqContext<'_>| {
+        let Some(VcpuId { guest, cpu }) = scheduler::loaded() else { return };
+        if let Some(guest) = guests().get(guest) {
+            guest.vgic.set_line(timer_line(cpu), Level::High);
+        }
     };
-    let silent = |intid: IntId, trigger, name| {
-        interrupts.request_per_cpu(intid.hwirq(), trigger, name, |_| ()).expect("it is free")
+    let uart = |_: &IrqContext<'_>| {
+        for guest in guests() {
+            guest.vgic.set_line(Line::Spi(UART_SPI), Level::High);
+        }
     };
+    let request = WiredRequest::new(HwIrq::new(UART_SPI), Trigger::Level, "uart");
+    let uart = interrupts.request_wired(request, uart);
+    let kick = interrupts.request_per_cpu(KICK.intid().hwirq(), Trigger::Edge, "kick", |_| ());
     let handlers = Handlers {
         per_cpu: [
-            silent(KICK.intid(), Trigger::Edge, "kick"),
-            silent(MAINTENANCE, Trigger::Level, "virtual interface"),
-            timer.expect("the virtual timer is free"),
+            kick.expect("it is free"),
+            per_cpu(MAINTENANCE, "virtual interface", |_| ()),
+            per_cpu(VIRTUAL_TIMER, "virtual timer", virtual_timer),
+            per_cpu(HYPERVISOR_TIMER, "hypervisor's timer", |_| scheduler::on_timer()),
         ],
         _uart: uart.expect("the UART's interrupt is free"),
     };
@@ -105,12 +110,37 @@ pub(crate) fn take() {
         let intid = ended.intid();
         let _ = irqchip.interrupts().dispatch(here(), intid.hwirq());
         // LPIs have no active state.
-        if is_linked(intid) || intid.class() == IntIdClass::Lpi {
+        if is_handed_over(intid) || intid.class() == IntIdClass::Lpi {
             ended.hand_over();
         } else {
             gic.deactivate(&interface, ended);
         }
     }
+}
+
+/// Makes this CPU's virtual timer the vCPU's, whose interrupt may be active. The timer is off.
+pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
+    let is_active = || guest.vgic.is_physical_active(timer_line(cpu));
+    let Some(timer) = timer_here().filter(|_| is_active()) else { return };
+    timer.activate();
+    // Another vCPU may have deactivated it meanwhile, before it was active here.
+    if !is_active() {
+        timer.deactivate();
+    }
+}
+
+/// Stops this CPU's virtual timer, which was the vCPU's.
+pub(crate) fn put_timer(guest: &Guest, cpu: Cpu) {
+    cpu::stop_virtual_timer();
+    if guest.vgic.is_physical_active(timer_line(cpu))
+        && let Some(timer) = timer_here()
+    {
+        timer.deactivate();
+    }
+}
+
+fn timer_here() -> Option<Interrupt<'static, RawMmio>> {
+    gic().redistributor_frames(here()).ok()?.interrupt(VIRTUAL_TIMER).ok()
 }
 
 /// Makes a CPU leave its guest, or WFI.
@@ -120,8 +150,9 @@ pub(crate) fn kick(cpu: Cpu) {
     }
 }
 
-fn is_linked(intid: IntId) -> bool {
-    intid == VIRTUAL_TIMER || intid.get() == UART_SPI
+/// Does the interrupt stay active until the guest deactivates its own?
+fn is_handed_over(intid: IntId) -> bool {
+    intid == VIRTUAL_TIMER && scheduler::loaded().is_some() || intid.get() == UART_SPI
 }
 
 fn timer_line(cpu: Cpu) -> Line {
@@ -146,14 +177,19 @@ fn interface() -> CpuInterface<CpuRegisters, SplitEoi> {
     gic().cpu_interface_with(registers())
 }
 
-/// The machine's side of interrupts that the guest's are linked to.
-struct Machine;
+/// The machine's side of interrupts that a guest's are linked to.
+struct Machine {
+    guest: usize,
+}
 
 impl Machine {
-    /// The physical interrupt of a line: of a PPI, at the CPU that has its vCPU's number.
-    fn interrupt(line: Line, physical: IntId) -> Option<Interrupt<'static, RawMmio>> {
+    /// The physical interrupt of a line: of a PPI, at the CPU that has its vCPU.
+    fn interrupt(&self, line: Line, physical: IntId) -> Option<Interrupt<'static, RawMmio>> {
         match line {
-            Line::Ppi { cpu, .. } => gic().redistributor_frames(cpu).ok()?.interrupt(physical).ok(),
+            Line::Ppi { cpu, .. } => {
+                let cpu = guests().get(self.guest)?.loaded_at(cpu)?;
+                gic().redistributor_frames(cpu).ok()?.interrupt(physical).ok()
+            }
             Line::Spi(_) => gic().distributor().interrupt(physical).ok(),
         }
     }
@@ -163,12 +199,12 @@ impl PhysicalInterrupts for Machine {
     /// A level-sensitive interrupt is pending as long as its input is high (IHI 0069,
     /// `GICD_ISPENDR<n>`).
     fn level(&self, line: Line, physical: IntId) -> Level {
-        let interrupt = Self::interrupt(line, physical);
+        let interrupt = self.interrupt(line, physical);
         if interrupt.is_some_and(|it| it.is_pending()) { Level::High } else { Level::Low }
     }
 
     fn deactivate(&self, line: Line, physical: IntId) {
-        if let Some(interrupt) = Self::interrupt(line, physical) {
+        if let Some(interrupt) = self.interrupt(line, physical) {
             interrupt.deactivate();
         }
     }

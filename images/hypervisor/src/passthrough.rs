@@ -83,6 +83,13 @@ impl Assigned {
         self.function.config.0
     }
 
+    /// Has the function send and reach memory no more.
+    pub(crate) fn stop(&self) {
+        const MASTER: u16 = 1 << 2;
+        let command = self.function.config.read16(COMMAND);
+        self.function.config.write16(COMMAND, command & !MASTER);
+    }
+
     /// Pages that the guest may reach.
     pub(crate) fn memory(&self) -> impl Iterator<Item = Range<u64>> {
         let bars = self.function.bars.iter().flatten();

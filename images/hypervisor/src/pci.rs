@@ -48,6 +48,11 @@ impl Pci {
         self.functions.iter().flat_map(Assigned::memory)
     }
 
+    /// Has the functions send and reach memory no more.
+    pub(crate) fn stop(&self) {
+        self.functions.iter().for_each(Assigned::stop);
+    }
+
     /// Number of functions.
     pub(crate) fn functions(&self) -> usize {
         self.functions.len()

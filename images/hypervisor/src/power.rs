@@ -1,6 +1,5 @@
 //! vCPUs that are off, about to be on, and on.
 
-use crate::interrupts;
 use alloc::boxed::Box;
 use image_rt::lock::IrqMutex;
 use msi_types::Cpu;
@@ -39,20 +38,16 @@ impl Power {
         Self((0..cpus).map(|_| IrqMutex::new(State::Off)).collect())
     }
 
-    /// Starts a vCPU if it is off. Says what it was.
+    /// Asks for a vCPU's start, if it is off. Says what it was. The caller then kicks it.
     pub(crate) fn request(&self, cpu: Cpu, start: Start) -> Affinity {
         let Some(state) = self.0.get(cpu.index()) else { return Affinity::On };
-        let before = state.with(|state| {
+        state.with(|state| {
             let before = affinity(*state);
             if before == Affinity::Off {
                 *state = State::Requested(start);
             }
             before
-        });
-        if before == Affinity::Off {
-            interrupts::kick(cpu);
-        }
-        before
+        })
     }
 
     /// The state of a vCPU.
@@ -60,7 +55,7 @@ impl Power {
         self.0.get(cpu.index()).map_or(Affinity::Off, |state| state.with(|state| affinity(*state)))
     }
 
-    /// Turns the vCPU of the CPU that executes this on, if that was asked for.
+    /// Turns a vCPU on, if that was asked for.
     pub(crate) fn take_request(&self, cpu: Cpu) -> Option<Start> {
         self.0.get(cpu.index())?.with(|state| match *state {
             State::Requested(start) => {
@@ -71,7 +66,7 @@ impl Power {
         })
     }
 
-    /// The vCPU of the CPU that executes this is off.
+    /// A vCPU is off.
     pub(crate) fn turn_off(&self, cpu: Cpu) {
         if let Some(state) = self.0.get(cpu.index()) {
             state.with(|state| *state = State::Off);

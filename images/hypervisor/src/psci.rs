@@ -111,7 +111,7 @@ fn status(status: i64) -> Answer {
 
 fn cpu_on(guest: &Guest, mpidr: u64, entry: u64, argument: u64) -> i64 {
     let Some(cpu) = guest.cpu_of(mpidr) else { return INVALID_PARAMETERS };
-    match guest.power.request(cpu, Start { entry, argument }) {
+    match guest.start(cpu, Start { entry, argument }) {
         Affinity::Off => SUCCESS,
         Affinity::OnPending => ON_PENDING,
         Affinity::On => ALREADY_ON,

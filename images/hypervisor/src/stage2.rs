@@ -64,10 +64,10 @@ impl Stage2 {
         }
     }
 
-    /// `VTTBR_EL2`, with VMID 0. The tables stay for ever.
-    pub(crate) fn leak(self) -> u64 {
+    /// `VTTBR_EL2`, with a VMID of 8 bits. The tables stay for ever.
+    pub(crate) fn leak(self, vmid: u64) -> u64 {
         let root: &'static Table = Box::leak(self.root);
-        core::ptr::from_ref(root).expose_provenance() as u64
+        core::ptr::from_ref(root).expose_provenance() as u64 | (vmid & 0xff) << 48
     }
 }
 

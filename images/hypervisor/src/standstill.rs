@@ -3,14 +3,11 @@
 //! A vCPU first says that it is inside, then looks at the gate. One that reads registers first
 //! closes the gate, then looks for vCPUs inside. One of the two sees what the other did.
 
-use crate::interrupts;
 use alloc::boxed::Box;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use gic_arch::{IntIdField, gicd, gicr};
 use msi_types::Cpu;
 use spin::Mutex;
-use vgic::{Block, Vgic};
 
 /// The gate between the hypervisor and the guest.
 #[derive(Debug)]
@@ -51,13 +48,13 @@ impl Gate {
         }
     }
 
-    /// Does `work` while no vCPU is inside. The caller's has left.
-    pub(crate) fn while_empty<R>(&self, work: impl FnOnce() -> R) -> R {
+    /// Does `work` while no vCPU is inside. The caller's has left. `kick` makes one leave.
+    pub(crate) fn while_empty<R>(&self, kick: impl Fn(Cpu), work: impl FnOnce() -> R) -> R {
         let _turn = self.one_at_a_time.lock();
         self.closed.store(true, SeqCst);
         for (cpu, inside) in (0..).map(Cpu::new).zip(&self.inside) {
             if inside.load(SeqCst) {
-                interrupts::kick(cpu);
+                kick(cpu);
             }
             while inside.load(SeqCst) {
                 spin_loop();
@@ -67,27 +64,4 @@ impl Gate {
         self.closed.store(false, SeqCst);
         result
     }
-}
-
-/// Registers that show the pending or active state of interrupts which may be in list registers
-/// ([`ListRegisterVcpu`](vgic::ListRegisterVcpu)).
-const SHOW_STATE: [&[IntIdField]; 2] = [
-    &[gicd::ISPENDR, gicd::ICPENDR, gicd::ISACTIVER, gicd::ICACTIVER],
-    &[gicr::ISPENDR, gicr::ICPENDR, gicr::ISACTIVER, gicr::ICACTIVER],
-];
-
-/// Does a read there show the state of what may be in list registers?
-pub(crate) fn shows_state(vgic: &Vgic, address: u64) -> bool {
-    let region = vgic.regions().iter().find(|region| region.addresses.contains(&address));
-    let Some(region) = region else { return false };
-    let offset = address - region.addresses.start;
-    let (fields, offset) = match region.block {
-        Block::Distributor => (SHOW_STATE[0], offset),
-        Block::Redistributors(index) => {
-            (SHOW_STATE[1], offset % vgic.config().redistributors[index].stride)
-        }
-        _ => return false,
-    };
-    let register = offset as u32 & !3;
-    fields.iter().any(|field| field.fields_at(register).is_some())
 }

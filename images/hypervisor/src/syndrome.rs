@@ -40,6 +40,15 @@ pub(crate) struct RegisterAccess {
     pub(crate) is_read: bool,
 }
 
+impl RegisterAccess {
+    /// Is it a register of debugging, or of the performance monitors (DDI 0487, D22)?
+    pub(crate) fn is_debugging(self) -> bool {
+        let packed = self.encoding.packed();
+        let (op0, crn) = (packed >> 14, packed >> 7 & 15);
+        op0 == 2 || op0 == 3 && (crn == 9 || crn == 14 && packed >> 3 & 15 >= 8)
+    }
+}
+
 /// A load or store by one general register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct DeviceAccess {

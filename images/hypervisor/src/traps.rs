@@ -2,9 +2,9 @@
 
 use crate::context::Context;
 use crate::guest::Guest;
+use crate::inject;
 use crate::psci::{self, Answer};
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
-use crate::{inject, standstill};
 use image_rt::read_register;
 use vgic::{AccessWidth, ListRegisterVcpu, Progress};
 
@@ -62,8 +62,15 @@ fn call(guest: &Guest, context: &mut Context) -> Next {
     }
 }
 
-/// The registers of the GIC's CPU interface that trap. There are no others.
+/// The registers of the GIC's CPU interface that trap. Those of debugging and of performance
+/// monitors read as zero and ignore writes. There are no others.
 fn system_register(context: &mut Context, vcpu: &mut ListRegisterVcpu, access: RegisterAccess) {
+    if access.is_debugging() {
+        if access.is_read {
+            context.set_register(access.register, 0);
+        }
+        return context.skip_instruction();
+    }
     let done = if access.is_read {
         vcpu.read_sysreg(access.encoding).map(|value| context.set_register(access.register, value))
     } else {
@@ -103,8 +110,8 @@ fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<
 
 fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
     let read = || guest.vgic.read(address, width);
-    let value = if standstill::shows_state(&guest.vgic, address) {
-        guest.gate.while_empty(read)
+    let value = if guest.vgic.shows_listed_state(address) {
+        guest.gate.while_empty(|cpu| guest.kick(cpu), read)
     } else {
         read()
     };

@@ -1,90 +1,150 @@
-//! A CPU's work: its vCPU, from on to off, again and again.
+//! A vCPU's time on a CPU: from loaded to put aside.
 
-use crate::context::{self, Context};
+use crate::context::{self, Context, El1};
 use crate::guest::Guest;
 use crate::interrupts;
 use crate::power::Start;
-use crate::stage2::VTCR;
+use crate::scheduler::{self, Leave, NEVER, VcpuId};
 use crate::traps::{self, End, Next};
 use crate::vectors::{self, Vector};
 use crate::virtual_interface::Hardware;
-use image_rt::{cpu, power, println};
-use msi_types::Cpu;
 use vgic::{ListRegisterVcpu, Sleep};
 
-/// Runs the vCPU of the CPU that executes this, whose interrupts are masked.
-pub(crate) fn run(guest: &'static Guest) -> ! {
-    cpu::irq_save();
-    vectors::install();
-    let (cpu, hardware) = (interrupts::here(), Hardware::here());
-    let vcpu = guest.take_vcpu(cpu).expect("a vCPU for each CPU");
-    let mut vcpu = vcpu.with_list_registers(hardware.vtr).expect("the CPU's virtual interface");
-    loop {
-        let start = wait_for_start(guest, cpu);
-        vcpu = run_until_off(guest, vcpu, hardware, start);
-        cpu::stop_virtual_timer();
-        vcpu.reset();
-        guest.power.turn_off(cpu);
+/// What a vCPU is while no CPU has it.
+pub(crate) struct Vcpu {
+    pub(crate) interrupts: ListRegisterVcpu,
+    /// `None`: it is off.
+    pub(crate) registers: Option<Registers>,
+}
+
+/// Registers of a vCPU that is on.
+pub(crate) struct Registers {
+    context: Context,
+    el1: El1,
+}
+
+/// Gives EL1 of the CPU that executes this to guests.
+pub(crate) fn prepare_cpu() {
+    // SAFETY: no vCPU is loaded.
+    unsafe { context::prepare_cpu() };
+}
+
+/// Why a vCPU that is loaded stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stop {
+    /// Its time slice or its machine is over.
+    Preempted,
+    /// It waits for an interrupt, and another vCPU wants the CPU.
+    Waits,
+    /// It goes off.
+    Off,
+}
+
+/// Runs a vCPU, which this CPU has, until it leaves.
+pub(crate) fn run(id: VcpuId, guest: &Guest) {
+    let Some(Vcpu { interrupts, registers }) = guest.take_vcpu(id.cpu) else { return };
+    let registers = match guest.power.take_request(id.cpu) {
+        Some(start) => Some(Registers::starting(start)),
+        None => registers,
+    };
+    let Some(mut registers) = registers else {
+        guest.put_vcpu(id.cpu, Vcpu { interrupts, registers });
+        scheduler::leave(id, Leave::Waits { deadline: NEVER });
+        return;
+    };
+    load(id, guest, &registers.el1);
+    let (mut interrupts, stop) = run_loaded(guest, interrupts, &mut registers.context);
+    registers.el1 = El1::store();
+    interrupts::put_timer(guest, id.cpu);
+    let deadline = registers.el1.timer_deadline();
+    let registers = if stop == Stop::Off {
+        interrupts.reset();
+        None
+    } else {
+        Some(registers)
+    };
+    guest.put_vcpu(id.cpu, Vcpu { interrupts, registers });
+    scheduler::leave(
+        id,
+        match stop {
+            _ if guest.end().is_some() => Leave::Ended,
+            Stop::Preempted => Leave::Preempted,
+            Stop::Waits => Leave::Waits { deadline },
+            Stop::Off => {
+                guest.power.turn_off(id.cpu);
+                Leave::Waits { deadline: NEVER }
+            }
+        },
+    );
+}
+
+impl Registers {
+    fn starting(Start { entry, argument }: Start) -> Self {
+        Self { context: Context::starting(entry, argument), el1: El1::reset() }
     }
 }
 
-fn wait_for_start(guest: &Guest, cpu: Cpu) -> Start {
-    loop {
-        if let Some(start) = guest.power.take_request(cpu) {
-            return start;
+fn load(id: VcpuId, guest: &Guest, el1: &El1) {
+    // SAFETY: the guest's tables map its own RAM and its devices, and never change. The CPU's EL1
+    // is nobody's now.
+    unsafe {
+        context::load_stage2(guest.vttbr, guest.mpidr(id.cpu));
+        if !guest.ran_last_here(id.cpu) {
+            context::forget_translations();
         }
-        cpu::wait_for_interrupt();
-        interrupts::take();
+        interrupts::load_timer(guest, id.cpu);
+        el1.load();
     }
 }
 
-fn run_until_off(
+fn run_loaded(
     guest: &Guest,
     mut vcpu: ListRegisterVcpu,
-    hardware: Hardware,
-    start: Start,
-) -> ListRegisterVcpu {
-    // SAFETY: the guest's tables map its own RAM and its UART, and never change.
-    unsafe { context::reset_el1(guest.mpidr(vcpu.cpu()), guest.vttbr, VTCR) };
-    let cpu = vcpu.cpu();
-    let mut context = Context::starting(start.entry, start.argument);
-    loop {
+    context: &mut Context,
+) -> (ListRegisterVcpu, Stop) {
+    let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
+    vcpu.returned();
+    while guest.end().is_none() && !scheduler::is_slice_over() {
         guest.gate.enter(cpu);
         let (inside, interface) = vcpu.enter();
         hardware.load(&interface);
-        // SAFETY: `reset_el1` gave EL1 to the guest, and `run` installed the vectors.
-        let vector = unsafe { vectors::enter(&mut context) };
+        // SAFETY: `load` gave EL1 to the guest, and the scheduler installed the vectors.
+        let vector = unsafe { vectors::enter(context) };
         vcpu = inside.exit(&hardware.store());
         guest.gate.leave(cpu);
         let next = match vector {
-            Vector::Synchronous => traps::handle(guest, &mut context, &mut vcpu),
+            Vector::Synchronous => traps::handle(guest, context, &mut vcpu),
             Vector::Interrupt => Next::Resume,
             Vector::SystemError => Next::End(End::SystemError),
         };
         interrupts::take();
         match next {
             Next::Resume => {}
-            Next::Wait => wait(&mut vcpu),
-            Next::Off => return vcpu,
-            Next::End(end) => end_machine(end),
+            Next::Wait => {
+                if wait(guest, &mut vcpu) == Sleep::Ready {
+                    return (vcpu, Stop::Waits);
+                }
+            }
+            Next::Off => return (vcpu, Stop::Off),
+            Next::End(end) => guest.end_by(end),
         }
     }
+    (vcpu, Stop::Preempted)
 }
 
 /// WFI: until an interrupt is there for the guest, or the model has something to do.
-fn wait(vcpu: &mut ListRegisterVcpu) {
-    while vcpu.prepare_to_sleep() == Sleep::Ready {
-        cpu::wait_for_interrupt();
+/// [`Sleep::Ready`]: another vCPU wants the CPU first.
+fn wait(guest: &Guest, vcpu: &mut ListRegisterVcpu) -> Sleep {
+    loop {
+        guest.forget_kicks(vcpu.cpu());
+        if vcpu.prepare_to_sleep() == Sleep::DontSleep {
+            return Sleep::DontSleep;
+        }
+        if scheduler::is_wanted() || guest.end().is_some() {
+            return Sleep::Ready;
+        }
+        scheduler::idle();
         vcpu.returned();
         interrupts::take();
     }
-}
-
-fn end_machine(end: End) -> ! {
-    match end {
-        End::Off => println!("hypervisor: the guest turned its machine off"),
-        End::SystemError => println!("hypervisor: the guest's machine failed with an SError"),
-        End::Reset => println!("hypervisor: the guest reset its machine"),
-    }
-    power::system_off()
 }

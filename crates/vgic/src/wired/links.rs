@@ -22,8 +22,8 @@ pub trait PhysicalInterrupts: Send + Sync {
     fn level(&self, line: Line, physical: IntId) -> Level;
 
     /// Deactivates the physical interrupt: it may fire again. For a PPI, on the CPU that has the
-    /// vCPU of `line`, if one has it ([`Vgic::is_physical_active`](crate::Vgic::is_physical_active)).
-    /// Any thread.
+    /// vCPU of `line`, if one has it: see
+    /// [`Vgic::is_physical_active`](crate::Vgic::is_physical_active). Any thread.
     fn deactivate(&self, line: Line, physical: IntId);
 }
 

@@ -1,0 +1,20 @@
+//! The hypervisor's own timer on each CPU, `CNTHP_*_EL2` (DDI 0487, D11.2).
+
+use crate::scheduler::NEVER;
+use core::arch::asm;
+
+/// Has it fire when the counter has this value.
+pub(crate) fn set(deadline: u64) {
+    let is_enabled = u64::from(deadline != NEVER);
+    // SAFETY: the timer is the hypervisor's, and its interrupt has a handler.
+    unsafe {
+        asm!(
+            "msr cnthp_cval_el2, {deadline}",
+            "msr cnthp_ctl_el2, {is_enabled}",
+            "isb",
+            deadline = in(reg) deadline,
+            is_enabled = in(reg) is_enabled,
+            options(nostack, preserves_flags),
+        );
+    }
+}

@@ -1,0 +1,275 @@
+//! All guests' vCPUs on all CPUs: by turns, preemptively.
+//!
+//! A vCPU that waits for an interrupt keeps its CPU until another vCPU wants one. So with a CPU for
+//! each vCPU nothing is switched.
+//!
+//! | state | ends by |
+//! |---|---|
+//! | waiting | a kick, or its timer's deadline: queued |
+//! | queued | a CPU that takes it from the queue: loaded |
+//! | loaded | the end of its slice: queued; WFI, `CPU_OFF`: waiting; its machine's end: ended |
+//!
+//! No kick is lost. A kick sets `kicked`, then looks at the state; a vCPU that is to wait sets the
+//! state, then looks at `kicked`. A vCPU is queued first, then idle CPUs are looked for; a CPU that
+//! is to idle says so, then looks at the queue.
+
+use crate::guest::{Guest, guests};
+use crate::{hypervisor_timer, interrupts, vcpu, vectors};
+use alloc::collections::VecDeque;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use image_rt::cpu::{self, MAX_CPUS};
+use msi_types::Cpu;
+use spin::Mutex;
+
+/// Milliseconds that a vCPU runs while others are queued.
+const SLICE: u64 = 2;
+/// Deadline of a timer that is off.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+static QUEUE: Mutex<VecDeque<VcpuId>> = Mutex::new(VecDeque::new());
+/// Length of the queue.
+static QUEUED_VCPUS: AtomicUsize = AtomicUsize::new(0);
+/// CPUs that wait for work, by bit.
+static IDLE: AtomicU32 = AtomicU32::new(0);
+static CPUS: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
+
+/// What a CPU does.
+struct CpuState {
+    /// The vCPU that it has: 0, or 1 more than its packed number.
+    loaded: AtomicU32,
+    /// End of the time slice: 0 while no other vCPU wants the CPU.
+    slice_end: AtomicU64,
+}
+
+impl CpuState {
+    const fn new() -> Self {
+        Self { loaded: AtomicU32::new(0), slice_end: AtomicU64::new(0) }
+    }
+
+    fn here() -> &'static Self {
+        &CPUS[cpu::current()]
+    }
+}
+
+/// A vCPU of a guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct VcpuId {
+    /// Index into [`guests`].
+    pub(crate) guest: usize,
+    pub(crate) cpu: Cpu,
+}
+
+impl VcpuId {
+    /// Its guest, and its state here. `None` before the guests are made.
+    fn entity(self) -> Option<(&'static Guest, &'static Entity)> {
+        let guest = guests().get(self.guest)?;
+        Some((guest, guest.entities.get(self.cpu.index())?))
+    }
+
+    fn pack(self) -> u32 {
+        (self.guest as u32) << 16 | self.cpu.get()
+    }
+
+    fn unpack(packed: u32) -> Self {
+        Self { guest: (packed >> 16) as usize, cpu: Cpu::new(packed & 0xffff) }
+    }
+}
+
+/// Scheduling state of a vCPU.
+#[derive(Debug)]
+pub(crate) struct Entity {
+    /// One of [`state`].
+    state: AtomicU32,
+    kicked: AtomicBool,
+    /// While it waits: the counter's value when its timer fires.
+    deadline: AtomicU64,
+    /// The CPU that had it last, and watches the deadline.
+    home: AtomicU32,
+}
+
+mod state {
+    pub(super) const WAITING: u32 = 0;
+    pub(super) const QUEUED: u32 = 1;
+    pub(super) const ENDED: u32 = 2;
+    /// And the CPU's number.
+    pub(super) const LOADED: u32 = 3;
+}
+
+impl Entity {
+    pub(crate) const fn new() -> Self {
+        Self {
+            state: AtomicU32::new(state::WAITING),
+            kicked: AtomicBool::new(false),
+            deadline: AtomicU64::new(NEVER),
+            home: AtomicU32::new(0),
+        }
+    }
+
+    /// The CPU that has it.
+    pub(crate) fn loaded_at(&self) -> Option<Cpu> {
+        self.state.load(SeqCst).checked_sub(state::LOADED).map(Cpu::new)
+    }
+
+    /// Kicks count from now on.
+    pub(crate) fn forget_kicks(&self) {
+        self.kicked.store(false, SeqCst);
+    }
+}
+
+/// Why a vCPU leaves its CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leave {
+    /// Others want it.
+    Preempted,
+    /// Until a kick, or until the counter has this value.
+    Waits { deadline: u64 },
+    /// It runs no more.
+    Ended,
+}
+
+/// Runs vCPUs on the CPU that executes this.
+pub(crate) fn run() -> ! {
+    cpu::irq_save();
+    vectors::install();
+    vcpu::prepare_cpu();
+    loop {
+        interrupts::take();
+        match next() {
+            Some((id, guest)) => vcpu::run(id, guest),
+            None => idle(),
+        }
+    }
+}
+
+/// Waits for an interrupt, unless a vCPU is queued.
+pub(crate) fn idle() {
+    let bit = 1 << cpu::current();
+    IDLE.fetch_or(bit, SeqCst);
+    if QUEUED_VCPUS.load(SeqCst) == 0 {
+        cpu::wait_for_interrupt();
+    }
+    IDLE.fetch_and(!bit, SeqCst);
+}
+
+fn next() -> Option<(VcpuId, &'static Guest)> {
+    let id = QUEUE.lock().pop_front()?;
+    QUEUED_VCPUS.fetch_sub(1, SeqCst);
+    let (guest, entity) = id.entity()?;
+    entity.state.store(state::LOADED + cpu::current() as u32, SeqCst);
+    CpuState::here().loaded.store(id.pack() + 1, SeqCst);
+    Some((id, guest))
+}
+
+/// The vCPU that this CPU has.
+pub(crate) fn loaded() -> Option<VcpuId> {
+    CpuState::here().loaded.load(SeqCst).checked_sub(1).map(VcpuId::unpack)
+}
+
+/// Makes a vCPU leave its guest, or lets one that waits run.
+pub(crate) fn kick(id: VcpuId) {
+    let Some((_, entity)) = id.entity() else { return };
+    entity.kicked.store(true, SeqCst);
+    match entity.loaded_at() {
+        Some(cpu) => interrupts::kick(cpu),
+        None => wake(id, entity),
+    }
+}
+
+/// Queues a vCPU if it waits.
+fn wake(id: VcpuId, entity: &Entity) {
+    let (from, to) = (state::WAITING, state::QUEUED);
+    if entity.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok() {
+        queue(id, entity);
+    }
+}
+
+/// Has a CPU take the vCPU: one that idles, or else the last one, which then limits its own
+/// vCPU's time.
+fn queue(id: VcpuId, entity: &Entity) {
+    QUEUE.lock().push_back(id);
+    QUEUED_VCPUS.fetch_add(1, SeqCst);
+    let (idle, home) = (IDLE.load(SeqCst), entity.home.load(SeqCst));
+    let cpu = if idle == 0 || idle & 1 << home != 0 { home } else { idle.trailing_zeros() };
+    IDLE.fetch_and(!(1 << cpu), SeqCst);
+    if cpu != cpu::current() as u32 {
+        interrupts::kick(Cpu::new(cpu));
+    }
+}
+
+/// The vCPU has left the CPU that executes this.
+pub(crate) fn leave(id: VcpuId, why: Leave) {
+    let here = CpuState::here();
+    here.loaded.store(0, SeqCst);
+    here.slice_end.store(0, SeqCst);
+    let Some((_, entity)) = id.entity() else { return };
+    entity.home.store(cpu::current() as u32, SeqCst);
+    match why {
+        Leave::Preempted => {
+            entity.state.store(state::QUEUED, SeqCst);
+            queue(id, entity);
+        }
+        Leave::Waits { deadline } => {
+            entity.deadline.store(deadline, SeqCst);
+            entity.state.store(state::WAITING, SeqCst);
+            if entity.kicked.swap(false, SeqCst) {
+                wake(id, entity);
+            }
+            set_timer();
+        }
+        Leave::Ended => entity.state.store(state::ENDED, SeqCst),
+    }
+}
+
+/// Does another vCPU wait for a CPU?
+pub(crate) fn is_wanted() -> bool {
+    QUEUED_VCPUS.load(SeqCst) != 0
+}
+
+/// Must the vCPU of this CPU let others run? Its time is limited from the first question on that
+/// finds others waiting.
+pub(crate) fn is_slice_over() -> bool {
+    let slice_end = &CpuState::here().slice_end;
+    match slice_end.load(SeqCst) {
+        _ if !is_wanted() => {
+            slice_end.store(0, SeqCst);
+            false
+        }
+        0 => {
+            slice_end.store(cpu::ticks() + SLICE * cpu::ticks_per_millisecond(), SeqCst);
+            set_timer();
+            false
+        }
+        end => cpu::ticks() >= end,
+    }
+}
+
+/// The CPU's timer fired: vCPUs whose deadline has passed run again.
+pub(crate) fn on_timer() {
+    let now = cpu::ticks();
+    for (id, entity) in waiting_here() {
+        if entity.deadline.load(SeqCst) <= now {
+            wake(id, entity);
+        }
+    }
+    set_timer();
+}
+
+/// Sets this CPU's timer to the next end or deadline.
+fn set_timer() {
+    let deadlines = waiting_here().map(|(_, entity)| entity.deadline.load(SeqCst));
+    let end = CpuState::here().slice_end.load(SeqCst);
+    let end = if end > cpu::ticks() { end } else { NEVER };
+    hypervisor_timer::set(deadlines.fold(end, u64::min));
+}
+
+/// vCPUs that wait, and whose deadlines this CPU watches.
+fn waiting_here() -> impl Iterator<Item = (VcpuId, &'static Entity)> {
+    let here = cpu::current() as u32;
+    let all = guests().iter().enumerate().flat_map(|(guest, it)| {
+        let entities = (0..).map(Cpu::new).zip(&it.entities);
+        entities.map(move |(cpu, entity)| (VcpuId { guest, cpu }, entity))
+    });
+    all.filter(move |(_, entity)| {
+        entity.state.load(SeqCst) == state::WAITING && entity.home.load(SeqCst) == here
+    })
+}
