@@ -132,15 +132,23 @@ pub fn ticks_per_millisecond() -> u64 {
 }
 
 /// Waits for `done` at most so long. Says whether it came.
+///
+/// Time in which this CPU did not run counts for a millisecond at most: a host that stops the
+/// machine stops what the machine waits for too.
 pub fn wait_until(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
-    let end = ticks() + milliseconds * ticks_per_millisecond();
+    let millisecond = ticks_per_millisecond();
+    let mut left = milliseconds * millisecond;
+    let mut seen = ticks();
     loop {
         if done() {
             return true;
         }
-        if ticks() > end {
-            return done();
+        let now = ticks();
+        match left.checked_sub((now - seen).min(millisecond)) {
+            Some(rest) => left = rest,
+            None => return done(),
         }
+        seen = now;
         core::hint::spin_loop();
     }
 }

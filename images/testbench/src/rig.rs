@@ -36,8 +36,8 @@ pub(crate) trait Device: Send + Sync {
         true
     }
 
-    /// Returns true if the device repeats a message that was not taken in time.
-    fn reminds(&self) -> bool {
+    /// Returns true if the device may send each message twice, the second time a moment later.
+    fn repeats(&self) -> bool {
         false
     }
 
@@ -87,9 +87,14 @@ impl Counts {
         self.0[usize::from(slot)][cpu.index()].fetch_add(1, Ordering::Release);
     }
 
-    /// On one CPU.
-    pub(crate) fn on(&self, slot: u16, cpu: Cpu) -> u64 {
-        self.0[usize::from(slot)][cpu.index()].load(Ordering::Acquire)
+    /// On `cpu`, and on the others: each CPU is looked at once, as it may run meanwhile.
+    fn at(&self, slot: u16, cpu: Cpu) -> Runs {
+        let mut runs = Runs { there: 0, elsewhere: 0 };
+        for (index, count) in self.0[usize::from(slot)].iter().enumerate() {
+            let count = count.load(Ordering::Acquire);
+            if index == cpu.index() { runs.there += count } else { runs.elsewhere += count }
+        }
+        runs
     }
 
     /// On all CPUs.
@@ -163,17 +168,19 @@ impl Rig {
     /// Fires and waits for the handler: the runs by CPU that came of it. `None` if the device
     /// cannot.
     pub(crate) fn fire(&self, slot: u16, expected: Cpu) -> Result<Option<Runs>, Verdict> {
-        let before = (self.counts.on(slot, expected), self.counts.of(slot));
+        let before = self.counts.at(slot, expected);
         if !self.device.fire(slot)? {
             return Ok(None);
         }
-        cpu::wait_until(self.patience(slot), || self.counts.of(slot) > before.1);
+        cpu::wait_until(self.patience(slot), || {
+            self.counts.at(slot, expected).there > before.there
+        });
         // A second message for the same cause is not to be taken for the next one's.
         smp::catch_up(expected)?;
-        let expected_runs = self.counts.on(slot, expected) - before.0;
+        let after = self.counts.at(slot, expected);
         Ok(Some(Runs {
-            there: expected_runs,
-            elsewhere: self.counts.of(slot) - before.1 - expected_runs,
+            there: after.there - before.there,
+            elsewhere: after.elsewhere - before.elsewhere,
         }))
     }
 

@@ -26,8 +26,10 @@ impl Device for E1000e {
         E1000E_VECTORS
     }
 
-    /// Its moderation, which cannot be off, looks after 128 µs whether the cause is still there.
-    fn reminds(&self) -> bool {
+    /// When the interval of its moderation is over, which is never shorter than 128 µs, QEMU 7.2
+    /// and 10.0 send the message again, whether the cause is still there or not (qemu-devel, "Only
+    /// send delayed msix interrupts that have a cause", May 2025).
+    fn repeats(&self) -> bool {
         true
     }
 

@@ -73,7 +73,9 @@ fn arrive(machine: &Machine, rig: &Rig) -> Outcome {
             rig.handles[usize::from(vector.slot)].set_affinity(cpu)?;
             if let Some(runs) = rig.fire(vector.slot, cpu)? {
                 fired += 1;
-                let good = runs.there > 0 && runs.elsewhere == 0;
+                // The vector may have moved between a message and its repetition.
+                let late = u64::from(rig.device.repeats());
+                let good = runs.there > 0 && runs.elsewhere <= late;
                 check!(good, "slot {} for CPU {cpu}: {runs:?}", vector.slot);
             }
         }
@@ -109,7 +111,7 @@ fn hold_device(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     check!(!early, "slot {slot} ran while it was disabled");
     check!(pending, "slot {slot} is not pending");
     match fired {
-        true if rig.device.reminds() => expect_more(rig, slot, before, 1..=2),
+        true if rig.device.repeats() => expect_more(rig, slot, before, 1..=2),
         true => expect_one_more(rig, slot, before),
         false => Ok(()),
     }
@@ -148,11 +150,13 @@ fn resend(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     Ok(())
 }
 
-/// Devices that send twice (for one cause) are given time to do so.
+/// Devices that send twice (for one cause) are given time to do so: the host's thread that does it
+/// may be late.
 fn settle(rig: &Rig, handle: &IrqHandle, slot: u16) -> Outcome {
     smp::catch_up(handle.effective_affinity())?;
+    let quiet = if rig.device.repeats() { 50 } else { 3 };
     let mut last = rig.counts.of(slot);
-    while cpu::wait_until(3, || rig.counts.of(slot) != last) {
+    while cpu::wait_until(quiet, || rig.counts.of(slot) != last) {
         last = rig.counts.of(slot);
     }
     Ok(())
