@@ -4,20 +4,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use std::{iter, thread};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{process, system, tests};
+use crate::{parallel, process, system, tests};
 
 /// The targets are a workspace of their own.
 const MANIFEST: &str = "fuzz/Cargo.toml";
 /// Time that each target runs as part of the tests, and of the long ones.
-const SECONDS: u64 = 60;
+const SECONDS: u64 = 30;
 const LONG_SECONDS: u64 = 600;
 /// Flags that instrument the code for libFuzzer, with the checks that a release build leaves out.
 const FLAGS: &[&str] = &[
@@ -35,7 +33,7 @@ const FLAGS: &[&str] = &[
 /// a finding.
 const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=512"];
 
-/// Each target for a minute, each counted as one case.
+/// Each target for half a minute, each counted as one case.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for_each(workspace, SECONDS, tally)
 }
@@ -53,27 +51,12 @@ fn for_each(workspace: &Workspace, seconds: u64, tally: &mut Tally) -> Result<()
     tests::test(workspace, &["--manifest-path", MANIFEST, "--lib", "--locked"], tally)?;
     let folder = build(workspace)?;
     let targets = targets(workspace)?;
-    let outcomes = on_each_cpu(&targets, |target| fuzz(workspace, &folder, target, seconds));
+    let outcomes =
+        parallel::on_each_cpu(&targets, |_, target| fuzz(workspace, &folder, target, seconds));
     for (target, outcome) in targets.iter().zip(outcomes) {
         tally.case(target, outcome);
     }
     Ok(())
-}
-
-/// The outcomes of `work` in the order of `items`: as many at a time as there are CPUs.
-fn on_each_cpu<I: Sync, O: Send>(items: &[I], work: impl Fn(&I) -> O + Sync) -> Vec<O> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let queue = Mutex::new(items.iter().enumerate());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let worker =
-        || iter::from_fn(next).map(|(index, item)| (index, work(item))).collect::<Vec<_>>();
-    let mut outcomes = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        let results = workers.into_iter().map(|worker| worker.join().expect("no worker panics"));
-        results.flatten().collect::<Vec<_>>()
-    });
-    outcomes.sort_by_key(|(index, _)| *index);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 /// One target, or all, for `seconds` each.
@@ -136,15 +119,4 @@ fn fuzz(workspace: &Workspace, folder: &Path, target: &str, seconds: u64) -> Res
         process::watch(&mut fuzzer, Duration::from_secs(seconds + 60), |line| println!("{line}"))?;
     ensure!(status.success(), "ended with {status}; the input is in {}", artifacts.display());
     Ok(())
-}
-
-#[cfg(test)]
-mod test {
-    use super::*;
-
-    #[test]
-    fn outcomes_keep_the_order_of_their_items() {
-        let items: Vec<usize> = (0..100).collect();
-        assert_eq!(on_each_cpu(&items, |item| item + 1), (1..101).collect::<Vec<_>>());
-    }
 }

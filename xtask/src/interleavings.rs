@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use self::mutant::Mutant;
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{process, rust, tests};
+use crate::{parallel, process, rust, tests};
 
 /// Packages with such checks.
 const CHECKED: &[&str] = &["irq-domain", "irq-routing", "vgic"];
@@ -30,48 +30,83 @@ const LIMIT: Duration = Duration::from_mins(20);
 /// Runs every check, and every fault, each counted as one case.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     rust::need_component(&workspace.root, "clippy")?;
+    let here = Sources::own(workspace);
+    let mut faults = Vec::new();
     for package in CHECKED {
-        tally.case("clippy", process::must(&mut clippy(workspace, package)));
-        let mut checks = checks(workspace, &workspace.root, package);
+        tally.case("clippy", process::must(&mut clippy(&here, package)));
+        let mut checks = checks(&here, package);
         checks.arg("interleavings::");
         let status = process::watch(&mut checks, LIMIT, |line| {
             println!("{line}");
             tests::count(line, tally);
         })?;
-        if !status.success() {
+        if status.success() {
+            let mutants = mutants(workspace, package)?;
+            faults.extend(mutants.into_iter().map(|mutant| (*package, mutant)));
+        } else {
             tally.fail(format!("{package}: the checks ended with {status}"));
-            continue;
         }
-        let copy = copy_of(workspace)?;
-        for mutant in mutants(workspace, package)? {
-            let name = format!("{package}: {}", mutant.name);
-            println!("fault: {name}");
-            tally.case(&name, find(workspace, &copy, package, &mutant));
-        }
+    }
+    let copies: Vec<_> = (0..parallel::workers())
+        .map(|worker| Sources::copied(workspace, worker))
+        .collect::<Result<_>>()?;
+    let outcomes = parallel::on_each_cpu(&faults, |worker, (package, mutant)| {
+        println!("fault: {package}: {}", mutant.name);
+        find(workspace, &copies[worker], package, mutant)
+    });
+    for ((package, mutant), outcome) in faults.iter().zip(outcomes) {
+        tally.case(&format!("{package}: {}", mutant.name), outcome);
     }
     Ok(())
 }
 
+/// The workspace's sources, or a copy of them, and the folder of what is built from them: the flag
+/// makes all artifacts differ from others.
+struct Sources {
+    root: PathBuf,
+    artifacts: PathBuf,
+}
+
+impl Sources {
+    fn own(workspace: &Workspace) -> Self {
+        Self { root: workspace.root.clone(), artifacts: workspace.target.join("shuttle") }
+    }
+
+    /// A copy for one worker, with artifacts of its own, so that no worker waits for another's
+    /// compiler.
+    fn copied(workspace: &Workspace, worker: usize) -> Result<Self> {
+        let folder = workspace.target.join(format!("mutants-{worker}"));
+        let root = folder.join("sources");
+        if root.exists() {
+            fs::remove_dir_all(&root)?;
+        }
+        fs::create_dir_all(&root)?;
+        for part in COPIED {
+            copy_all(&workspace.root.join(part), &root.join(part))?;
+        }
+        Ok(Self { root, artifacts: folder.join("target") })
+    }
+}
+
 /// Clippy over a package's checks, which it does not see without the flag.
-fn clippy(workspace: &Workspace, package: &str) -> Command {
-    let mut cargo = cargo(workspace, &workspace.root, "clippy", package);
+fn clippy(sources: &Sources, package: &str) -> Command {
+    let mut cargo = cargo(sources, "clippy", package);
     cargo.args(["--tests", "--", "-D", "warnings"]);
     cargo
 }
 
-/// The command that runs checks of a package in `root`: those whose names are added.
-fn checks(workspace: &Workspace, root: &Path, package: &str) -> Command {
-    let mut cargo = cargo(workspace, root, "test", package);
+/// The command that runs checks of a package: those whose names are added.
+fn checks(sources: &Sources, package: &str) -> Command {
+    let mut cargo = cargo(sources, "test", package);
     cargo.args(["--no-fail-fast", "--"]);
     cargo
 }
 
-/// A cargo command with the flag. Its artifacts have a folder of their own, as the flag makes all
-/// of them differ.
-fn cargo(workspace: &Workspace, root: &Path, subcommand: &str, package: &str) -> Command {
-    let mut cargo = process::cargo(root);
+/// A cargo command with the flag.
+fn cargo(sources: &Sources, subcommand: &str, package: &str) -> Command {
+    let mut cargo = process::cargo(&sources.root);
     cargo.args([subcommand, "--package", package, "--lib", "--all-features", "--locked"]);
-    cargo.arg("--target-dir").arg(workspace.target.join("shuttle"));
+    cargo.arg("--target-dir").arg(&sources.artifacts);
     cargo.env("RUSTFLAGS", "--cfg shuttle");
     cargo
 }
@@ -86,19 +121,6 @@ fn mutants(workspace: &Workspace, package: &str) -> Result<Vec<Mutant>> {
 fn folder<'a>(workspace: &'a Workspace, package: &str) -> Result<&'a Path> {
     let found = workspace.packages.iter().find(|candidate| candidate.name == package);
     found.map(|package| &*package.folder).with_context(|| format!("no package {package}"))
-}
-
-/// Copies the workspace's sources and returns the copy's root.
-fn copy_of(workspace: &Workspace) -> Result<PathBuf> {
-    let copy = workspace.target.join("mutants");
-    if copy.exists() {
-        fs::remove_dir_all(&copy)?;
-    }
-    fs::create_dir_all(&copy)?;
-    for part in COPIED {
-        copy_all(&workspace.root.join(part), &copy.join(part))?;
-    }
-    Ok(copy)
 }
 
 fn copy_all(from: &Path, to: &Path) -> Result<()> {
@@ -116,12 +138,12 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
 
 /// Applies a fault to the copy, runs there the checks that the fault names, and restores the copy.
 /// Fails unless every one of them fails.
-fn find(workspace: &Workspace, copy: &Path, package: &str, mutant: &Mutant) -> Result<()> {
-    let file = copy.join(workspace.relative(folder(workspace, package)?)).join(&mutant.file);
+fn find(workspace: &Workspace, copy: &Sources, package: &str, mutant: &Mutant) -> Result<()> {
+    let file = copy.root.join(workspace.relative(folder(workspace, package)?)).join(&mutant.file);
     let source =
         fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     fs::write(&file, mutant.apply(&source)?)?;
-    let mut checks = checks(workspace, copy, package);
+    let mut checks = checks(copy, package);
     checks.arg("--exact").args(mutant.checks.iter().map(|check| format!("interleavings::{check}")));
     let output = process::output(&mut checks);
     fs::write(&file, source)?;

@@ -20,6 +20,7 @@ mod kvm;
 mod language;
 mod lint;
 mod machine;
+mod parallel;
 mod process;
 mod qemu;
 mod report;

@@ -83,7 +83,11 @@ const STEPS: &[Step] = &[
         about: "Linux as a guest of the hypervisor, on the model and the drivers, in QEMU",
         run: hypervisor::run,
     },
-    Step { name: "fuzz", about: "each fuzz target for a minute, one on each CPU", run: fuzz::run },
+    Step {
+        name: "fuzz",
+        about: "each fuzz target for half a minute, one on each CPU",
+        run: fuzz::run,
+    },
     Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },
 ];
 
