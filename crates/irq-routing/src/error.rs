@@ -37,8 +37,8 @@ pub enum RouteError {
     },
 }
 
-/// An interrupt by a GSI that leads nowhere.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+/// An interrupt that leads nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignalError {
     /// There is no route.
@@ -47,4 +47,10 @@ pub enum SignalError {
     /// A level was set low, but the GSI leads to a message, which has no level.
     #[error("GSI {0} leads to a message, which cannot be taken back")]
     Message(Gsi),
+    /// The kernel does not take the interrupt.
+    #[error("KVM refuses the interrupt: error {errno}")]
+    Refused {
+        /// Its error number.
+        errno: i32,
+    },
 }

@@ -13,7 +13,7 @@ mod pins;
 
 use crate::lock::WaitQueue;
 use crate::msix::vector::{Entered, MsixVector};
-use crate::route::{Pin, Route};
+use crate::route::{Pin, Route, RoutedMessage, Sender};
 use crate::route_latch::RouteLatch;
 use crate::sync::SeqCst;
 use crate::table::Table;
@@ -43,10 +43,14 @@ fn config() -> Config {
     config
 }
 
-/// Returns routes that differ in every word.
-fn route(number: u32) -> Route {
+/// Returns messages that differ in every word.
+fn numbered(number: u32) -> RoutedMessage {
     let message = MsiMessage { address: u64::from(number) * 0x1000, data: number };
-    Route::to_its(DeviceId::new(number), message)
+    RoutedMessage { sender: Sender::Device(DeviceId::new(number)), message }
+}
+
+fn route(number: u32) -> Route {
+    Route::Message(numbered(number))
 }
 
 #[test]
@@ -103,7 +107,7 @@ fn a_later_read_is_never_older() {
 #[test]
 fn the_first_table_leaves_no_gap() {
     fn scenario() {
-        let table = Arc::new(Table::new(4));
+        let table = Arc::new(Table::new(4, 4));
         let (gsi, other) = (Gsi::new(1), Gsi::new(2));
         table.set([(gsi, Some(route(3))), (gsi, None)].into_iter());
         let writer = thread::spawn({
@@ -120,37 +124,34 @@ fn the_first_table_leaves_no_gap() {
     explore_all(50, scenario);
 }
 
-/// A vector of a table, and its GSI's owner: 1 is the vector itself, 2 the next owner.
+/// A vector of a table, and the number of its current message.
 struct Function {
     vector: MsixVector,
     idle: WaitQueue,
-    owner: AtomicU32,
+    current: AtomicU32,
     sent: AtomicU32,
 }
-
-const GSI: Gsi = Gsi::new(9);
 
 impl Function {
     fn new() -> Arc<Self> {
         let zero = || AtomicU32::new(0);
         let idle = WaitQueue::default();
-        Arc::new(Self { vector: MsixVector::new(), idle, owner: zero(), sent: zero() })
+        Arc::new(Self { vector: MsixVector::new(), idle, current: zero(), sent: zero() })
     }
 
     /// As `MsixTable::signal`.
     fn signal(&self) {
-        if let Entered::Open(gsi) = self.vector.enter() {
-            assert_eq!(gsi, GSI);
-            assert_eq!(self.owner.load(SeqCst), 1, "another vector's message is sent");
+        if let Entered::Open(message) = self.vector.enter() {
+            assert_eq!(message, numbered(self.current.load(SeqCst)), "torn, or not the current");
             self.sent.fetch_add(1, SeqCst);
             self.vector.leave(&self.idle);
         }
     }
 
-    /// As `MsixTable::open_routed`.
-    fn unmask(&self) {
-        self.owner.store(1, SeqCst);
-        if self.vector.open(GSI) {
+    /// As `MsixTable::settle`.
+    fn unmask(&self, number: u32) {
+        self.current.store(number, SeqCst);
+        if self.vector.open(numbered(number)) {
             self.signal();
         }
     }
@@ -168,7 +169,7 @@ fn a_message_during_an_unmask_is_sent_once() {
             let function = function.clone();
             move || function.signal()
         });
-        function.unmask();
+        function.unmask(1);
         device.join().unwrap();
         assert_eq!((function.sent(), function.vector.is_pending()), (1, false));
     }
@@ -179,14 +180,14 @@ fn a_message_during_an_unmask_is_sent_once() {
 fn no_message_is_sent_after_a_mask() {
     fn scenario() {
         let function = Function::new();
-        function.unmask();
+        function.unmask(1);
         let devices = [(), ()].map(|()| {
             let function = function.clone();
             thread::spawn(move || function.signal())
         });
         function.vector.close(&function.idle);
         let sent = function.sent();
-        function.owner.store(2, SeqCst);
+        function.current.store(2, SeqCst);
         for device in devices {
             device.join().unwrap();
         }
@@ -200,7 +201,7 @@ fn no_message_is_sent_after_a_mask() {
 fn masking_and_unmasking_loses_no_message() {
     fn scenario() {
         let function = Function::new();
-        function.unmask();
+        function.unmask(1);
         let device = thread::spawn({
             let function = function.clone();
             move || {
@@ -210,7 +211,7 @@ fn masking_and_unmasking_loses_no_message() {
         });
         function.vector.close(&function.idle);
         let before = function.sent();
-        function.unmask();
+        function.unmask(2);
         device.join().unwrap();
         // Pending messages merge into one. A message after the mask is not among those before.
         assert!(

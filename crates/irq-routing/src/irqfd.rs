@@ -47,7 +47,7 @@
 mod levels;
 mod source;
 
-use crate::{Route, Router, Routing};
+use crate::{MessageSink, Route, Router, Routing};
 use alloc::sync::{Arc, Weak};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -218,7 +218,7 @@ impl Irqfds {
         let pin = match self.router.route(source.gsi()) {
             Some(Route::Pin(pin)) => Some(pin),
             Some(Route::Message(message)) => {
-                self.router.signal_msi(message);
+                let _ = self.router.signal_msi(message);
                 None
             }
             None => None,

@@ -1,84 +1,126 @@
-//! Routes and eventfds in Linux's KVM, through `kvm-ioctls`, for machines with the kernel's
-//! interrupt controller.
+//! Routes and eventfds in Linux's KVM, for machines with the kernel's interrupt controller.
+//!
+//! A machine and its eventfds are taken by [`AsFd`], as they are: nothing is opened or duplicated,
+//! and a [`KvmRouter`] goes beside any other user of the machine. [`RustVmm`] makes rust-vmm's
+//! types `AsFd` (feature `rust-vmm`).
 //!
 //! The kernel takes its whole table at once (`KVM_SET_GSI_ROUTING`), at a price that grows with the
-//! table. This router therefore keeps the table: one [`commit`](Routing::commit) is one system
-//! call, and none if nothing changes. Signals look routes up under the table's lock; eventfds do
-//! not. As for [`Router`](crate::Router), each GSI is the pin of its number until the first table
-//! is set.
+//! table. This router therefore keeps the table:
 //!
-//! On Arm, inputs without a GSI are driven by [`VmFd::set_irq_line`], with a number of
+//! - One [`commit`](Routing::commit) is one system call, and none if nothing changes.
+//! - A release costs none, unless an eventfd is bound to the GSI: the next table goes without it.
+//! - A message that user space sends needs no route ([`MessageSink`]).
+//!
+//! Signals take no lock. As for [`Router`](crate::Router), each GSI is the pin of its number until
+//! the first table is set: on x86 those of the kernel's I/O APIC. A split irqchip leaves the I/O
+//! APIC to the monitor, and no GSI is a pin's; routes of its GSIs are the monitor's to set.
+//!
+//! On Arm, inputs without a GSI are driven by `KVM_IRQ_LINE`, with a number of
 //! [`IrqLine`](crate::IrqLine).
 //!
-//! Messages of an ITS need their DeviceID ([`Sender::Device`]); the kernel knows no doorbells but
-//! those of ITSes. On x86, pins are the I/O APIC's.
+//! Messages of an ITS need their DeviceID ([`Sender::Device`](crate::Sender)); the kernel knows no
+//! doorbells but those of ITSes. On x86, APIC IDs of more than 8 bits need [`ApicIds::Extended`].
 
+mod apic_ids;
+mod ioctl;
 pub(crate) mod pulses;
+#[cfg(feature = "rust-vmm")]
+mod rust_vmm;
+
+pub use apic_ids::ApicIds;
+#[cfg(feature = "rust-vmm")]
+pub use rust_vmm::{FdOwner, RustVmm};
 
 use self::pulses::Pulses;
+use crate::SignalError;
 use crate::gsis::Gsis;
-use crate::{Change, Changes, Pin, Route, RouteError, RoutedMessage, Routing, Sender, SignalError};
+use crate::lock::Mutex;
+use crate::table::Table;
+use crate::{Change, Changes, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::fmt;
-use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID, KvmIrqRouting,
-    kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1 as Target, kvm_irq_routing_irqchip,
-    kvm_irq_routing_msi, kvm_irq_routing_msi__bindgen_ty_1 as Device, kvm_msi,
-};
-use kvm_ioctls::{Cap, VmFd};
 use msi_types::{Delivery, Gsi};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use vmm_sys_util::eventfd::EventFd;
 
-/// Size of the table in `kvm-bindings`, regardless of the kernel's own.
-const MOST_ROUTES: u32 = 4096;
-/// Irqchip number of the pins.
+/// Irqchip number of the pins: on x86 `KVM_IRQCHIP_IOAPIC`.
 #[cfg(target_arch = "aarch64")]
 const IRQCHIP: u32 = 0;
 #[cfg(target_arch = "x86_64")]
-const IRQCHIP: u32 = kvm_bindings::KVM_IRQCHIP_IOAPIC;
-/// Highest number of pins.
-#[cfg(target_arch = "aarch64")]
-const PINS: u32 = Pin::COUNT;
-#[cfg(target_arch = "x86_64")]
-const PINS: u32 = kvm_bindings::KVM_IOAPIC_NUM_PINS;
+const IRQCHIP: u32 = 2;
 
-type Table = BTreeMap<Gsi, Route>;
+/// Options of a [`KvmRouter`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct KvmConfig {
+    /// GSIs below this are the monitor's own to number: [`Routing::allocate`] gives those from it
+    /// on.
+    pub first_allocated: u32,
+    /// Widths of the APIC IDs in messages, on x86.
+    pub apic_ids: ApicIds,
+}
+
+impl KvmConfig {
+    /// GSIs from `first_allocated` on are allocated; APIC IDs have 8 bits.
+    pub const fn new(first_allocated: u32) -> Self {
+        Self { first_allocated, apic_ids: ApicIds::Bits8 }
+    }
+
+    /// With these [`apic_ids`](Self::apic_ids).
+    #[must_use]
+    pub const fn with_apic_ids(self, apic_ids: ApicIds) -> Self {
+        Self { apic_ids, ..self }
+    }
+}
 
 /// The GSIs of a virtual machine of KVM's, and their routes.
 pub struct KvmRouter {
-    vm: Arc<VmFd>,
+    machine: Arc<Machine>,
     limit: u32,
-    state: Mutex<KernelRoutes>,
+    apic_ids: ApicIds,
+    /// The routes, as user space has them.
+    routes: Table,
+    /// Held during changes of routes.
+    kernel: Mutex<Kernel>,
     pulses: Pulses,
 }
 
-/// The kernel's routes, and the GSIs that are given out.
-struct KernelRoutes {
-    /// Table that the kernel has; `None` before the first.
-    table: Option<Table>,
+/// The kernel's table, and the GSIs that are given out.
+struct Kernel {
+    /// `None` before the first table. Released GSIs keep their routes here until the next one.
+    table: Option<BTreeMap<Gsi, Route>>,
+    /// Number of tables that were set.
+    updates: u64,
     gsis: Gsis,
+}
+
+/// A virtual machine, and the number of eventfds that are bound to each of its GSIs.
+struct Machine {
+    vm: Box<dyn AsFd + Send + Sync>,
+    bound: Mutex<BTreeMap<Gsi, usize>>,
 }
 
 impl KvmRouter {
     /// Creates a router for a machine whose interrupt controller is initialized. The kernel sets a
-    /// table of its own at that initialization; nothing else may set one afterwards. GSIs below
-    /// `first_allocated` are the monitor's own to number. The limit is the kernel's
-    /// (`KVM_CAP_IRQ_ROUTING`), at most 4096.
+    /// table of its own at that initialization; nothing else may set one afterwards. The limit of
+    /// GSIs is the kernel's (`KVM_CAP_IRQ_ROUTING`).
     ///
     /// # Errors
-    /// [`io::ErrorKind::Unsupported`]: this kernel routes no GSIs.
-    pub fn new(vm: Arc<VmFd>, first_allocated: u32) -> io::Result<Self> {
-        let limit =
-            u32::try_from(vm.check_extension_int(Cap::IrqRouting)).unwrap_or(0).min(MOST_ROUTES);
+    /// [`io::ErrorKind::Unsupported`]: this kernel routes no GSIs. Or `vm` is no machine of KVM's.
+    pub fn new(vm: impl AsFd + Send + Sync + 'static, config: KvmConfig) -> io::Result<Self> {
+        let limit = ioctl::gsis(vm.as_fd())?;
         if limit == 0 {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "KVM has no GSI routing here"));
         }
-        let state = KernelRoutes { table: None, gsis: Gsis::new(first_allocated, limit) };
-        Ok(Self { vm, limit, state: Mutex::new(state), pulses: Pulses::default() })
+        let routes = Table::new(limit, pins(vm.as_fd())?);
+        let gsis = Gsis::new(config.first_allocated, limit);
+        let machine = Arc::new(Machine { vm: Box::new(vm), bound: Mutex::default() });
+        let kernel = Mutex::new(Kernel { table: None, updates: 0, gsis });
+        let (apic_ids, pulses) = (config.apic_ids, Pulses::default());
+        Ok(Self { machine, limit, apic_ids, routes, kernel, pulses })
     }
 
     /// Returns the limit; all GSIs lie below it.
@@ -86,12 +128,14 @@ impl KvmRouter {
         self.limit
     }
 
-    /// Returns the route of a GSI.
+    /// Returns the route of a GSI. Any thread; takes no lock.
     pub fn route(&self, gsi: Gsi) -> Option<Route> {
-        match &self.state().table {
-            Some(table) => table.get(&gsi).copied(),
-            None => Pin::new(gsi.get()).ok().filter(|pin| pin.get() < PINS).map(Route::Pin),
-        }
+        self.routes.route(gsi)
+    }
+
+    /// Returns the number of tables that the kernel was given: calls of `KVM_SET_GSI_ROUTING`.
+    pub fn updates(&self) -> u64 {
+        self.kernel.lock().updates
     }
 
     /// Replaces the whole table: a GSI that is not in `routes` has no route.
@@ -99,49 +143,35 @@ impl KvmRouter {
     /// # Errors
     /// A GSI does not exist, or has two routes; or the kernel refuses. Nothing has changed then.
     pub fn replace(&self, routes: &[(Gsi, Route)]) -> Result<Changes, RouteError> {
-        let mut table = Table::new();
+        let mut table = BTreeMap::new();
         for (gsi, route) in routes {
             self.judge(*gsi)?;
             if table.insert(*gsi, *route).is_some() {
                 return Err(RouteError::DuplicateGsi(*gsi));
             }
         }
-        let mut state = self.state();
-        let before = state.table.clone().unwrap_or_default();
-        let redundant = table.iter().filter(|(gsi, route)| before.get(gsi) == Some(route)).count();
-        let cleared = before.keys().filter(|gsi| !table.contains_key(gsi)).count();
-        let counted = |count| u32::try_from(count).unwrap_or(u32::MAX);
-        let made = counted(table.len() - redundant + cleared);
-        self.set(&mut state, table, made)?;
-        Ok(Changes { made, redundant: counted(redundant) })
-    }
-
-    /// Sends a message that has no GSI: `KVM_SIGNAL_MSI`.
-    pub fn signal_msi(&self, RoutedMessage { sender, message }: RoutedMessage) -> Delivery {
-        let (flags, devid) = identity(sender);
-        let message = kvm_msi {
-            address_lo: message.address_low(),
-            address_hi: message.address_high(),
-            data: message.data,
-            flags,
-            devid,
-            ..kvm_msi::default()
-        };
-        match self.vm.signal_msi(message) {
-            Ok(0) => Delivery::Blocked,
-            Ok(_) => Delivery::Pending,
-            Err(error) if error.errno() == BUSY => Delivery::Blocked,
-            Err(_) => Delivery::NoDoorbell,
+        let mut kernel = self.kernel.lock();
+        let mut changes: BTreeMap<_, _> =
+            self.routes.routed().map(|(gsi, _)| (gsi, None)).collect();
+        changes.extend(table.iter().map(|(gsi, route)| (*gsi, Some(*route))));
+        if kernel.table.as_ref() != Some(&table) {
+            self.give(&mut kernel, table).map_err(refused)?;
         }
+        for (gsi, _) in routes {
+            kernel.gsis.take(*gsi);
+        }
+        Ok(self.routes.set_table(changes.into_iter()))
     }
 
     /// Binds an eventfd to a GSI: each signal of `trigger` is an edge, routed or not, until the
-    /// bind is dropped. A changed route counts for the next signal.
+    /// bind is dropped. A changed route counts for the next signal. A signal from before the bind
+    /// counts.
     ///
     /// # Errors
     /// The kernel's: the eventfd is bound already, or the machine has no interrupt controller yet.
-    pub fn bind(&self, trigger: &EventFd, gsi: Gsi) -> io::Result<KvmIrqfd> {
-        self.enter(trigger, gsi, |vm| vm.register_irqfd(trigger, gsi.get()))
+    /// `trigger` is dropped then; a reference or an `Arc` is not lost.
+    pub fn bind<E: AsFd>(&self, trigger: E, gsi: Gsi) -> io::Result<KvmIrqfd<E>> {
+        self.enter(trigger, None, gsi)
     }
 
     /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. The end of the
@@ -150,25 +180,31 @@ impl KvmRouter {
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
-    pub fn bind_level(
+    pub fn bind_level<E: AsFd>(
         &self,
-        trigger: &EventFd,
-        resample: &EventFd,
+        trigger: E,
+        resample: impl AsFd,
         gsi: Gsi,
-    ) -> io::Result<KvmIrqfd> {
-        self.enter(trigger, gsi, |vm| vm.register_irqfd_with_resample(trigger, resample, gsi.get()))
+    ) -> io::Result<KvmIrqfd<E>> {
+        self.enter(trigger, Some(resample.as_fd()), gsi)
     }
 
-    fn enter(
+    fn enter<E: AsFd>(
         &self,
-        trigger: &EventFd,
+        trigger: E,
+        resample: Option<BorrowedFd<'_>>,
         gsi: Gsi,
-        register: impl FnOnce(&VmFd) -> Result<(), kvm_ioctls::Error>,
-    ) -> io::Result<KvmIrqfd> {
-        let trigger = trigger.try_clone()?;
-        // Nothing is made, and dropped, for an eventfd that is another's.
-        register(&self.vm).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
-        Ok(KvmIrqfd { vm: self.vm.clone(), trigger, gsi })
+    ) -> io::Result<KvmIrqfd<E>> {
+        let mut kernel = self.kernel.lock();
+        let has = |table: &BTreeMap<_, _>| table.get(&gsi).copied() == self.routes.look(gsi);
+        if !kernel.table.as_ref().is_none_or(has) {
+            // The GSI's last owner released it, and its route is still there.
+            let table = self.routes.routed().collect();
+            self.give(&mut kernel, table)?;
+        }
+        ioctl::bind(self.vm(), trigger.as_fd(), resample, gsi)?;
+        *self.machine.bound.lock().entry(gsi).or_default() += 1;
+        Ok(KvmIrqfd { machine: self.machine.clone(), trigger, gsi })
     }
 
     fn judge(&self, gsi: Gsi) -> Result<(), RouteError> {
@@ -176,59 +212,82 @@ impl KvmRouter {
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
 
-    /// Gives the kernel another table, all of it or nothing, unless it has it already. What is
-    /// routed is taken.
-    fn set(&self, state: &mut KernelRoutes, table: Table, changes: u32) -> Result<(), RouteError> {
-        if changes == 0 && state.table.is_some() {
-            return Ok(());
-        }
-        let entries: alloc::vec::Vec<_> =
-            table.iter().map(|(gsi, route)| entry(*gsi, *route)).collect();
-        let refused = |errno| RouteError::Refused { errno };
-        // The table has at most as many entries as there are GSIs, and those have room.
-        let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| refused(TOO_BIG))?;
-        self.vm.set_gsi_routing(&routing).map_err(|error| refused(error.errno()))?;
-        for gsi in table.keys() {
-            state.gsis.take(*gsi);
-        }
-        state.table = Some(table);
+    /// Gives the kernel another table, all of it or nothing.
+    fn give(&self, kernel: &mut Kernel, table: BTreeMap<Gsi, Route>) -> Result<(), Errno> {
+        let converted = table.iter().map(|(gsi, route)| (*gsi, self.apic_ids.route(*route)));
+        kernel.updates += 1;
+        ioctl::set_gsi_routing(self.vm(), converted)?;
+        kernel.table = Some(table);
         Ok(())
     }
 
-    fn pulse(&self, gsi: Gsi, pin: Pin) -> Delivery {
+    fn pulse(&self, gsi: Gsi, pin: Pin) -> Result<Delivery, Errno> {
         let line = line(gsi, pin);
-        self.pulses.pulse(|high| self.vm.set_irq_line(line, high))
+        self.pulses.pulse(|high| ioctl::irq_line(self.vm(), line, high))?;
+        Ok(Delivery::Pending)
     }
 
-    fn state(&self) -> MutexGuard<'_, KernelRoutes> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn vm(&self) -> BorrowedFd<'_> {
+        self.machine.vm.as_fd()
     }
 }
 
-const TOO_BIG: i32 = Errno::TOOBIG.raw_os_error();
-/// The ITS, or the target's LPIs, are disabled.
-const BUSY: i32 = Errno::BUSY.raw_os_error();
+fn refused(error: Errno) -> RouteError {
+    RouteError::Refused { errno: error.raw_os_error() }
+}
+
+fn unsent(error: Errno) -> SignalError {
+    SignalError::Refused { errno: error.raw_os_error() }
+}
+
+/// Number of pins that the kernel's first table has.
+#[cfg(target_arch = "aarch64")]
+#[expect(clippy::unnecessary_wraps, reason = "as on x86")]
+fn pins(_: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(Pin::COUNT)
+}
+
+/// Number of pins that the kernel's first table has.
+#[cfg(target_arch = "x86_64")]
+fn pins(vm: BorrowedFd<'_>) -> io::Result<u32> {
+    /// Pins of the I/O APIC.
+    const PINS: u32 = 24;
+    Ok(if ioctl::has_ioapic(vm)? { PINS } else { 0 })
+}
+
+impl MessageSink for KvmRouter {
+    fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
+        match ioctl::signal_msi(self.vm(), self.apic_ids.message(message)) {
+            // EBUSY: the ITS, or the target's LPIs, are disabled.
+            Ok(0) | Err(Errno::BUSY) => Ok(Delivery::Blocked),
+            Ok(_) => Ok(Delivery::Pending),
+            Err(error) => Err(unsent(error)),
+        }
+    }
+}
 
 impl Routing for KvmRouter {
     fn allocate(&self) -> Result<Gsi, RouteError> {
-        self.state().gsis.allocate()
+        self.kernel.lock().gsis.allocate()
     }
 
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError> {
-        let mut state = self.state();
-        state.gsis.release_all(gsis)?;
-        let Some(mut table) = state.table.clone() else { return Ok(()) };
-        let mut cleared = 0;
-        for gsi in gsis {
-            cleared += u32::from(table.remove(gsi).is_some());
-        }
-        let done = self.set(&mut state, table, cleared);
-        if done.is_err() {
+        let mut kernel = self.kernel.lock();
+        kernel.gsis.release_all(gsis)?;
+        if gsis.iter().any(|gsi| self.machine.is_bound(*gsi) && self.routes.look(*gsi).is_some()) {
+            let mut table: BTreeMap<_, _> = self.routes.routed().collect();
             for gsi in gsis {
-                state.gsis.take(*gsi);
+                table.remove(gsi);
+            }
+            if let Err(error) = self.give(&mut kernel, table) {
+                for gsi in gsis {
+                    kernel.gsis.take(*gsi);
+                }
+                return Err(refused(error));
             }
         }
-        done
+        self.routes.set(gsis.iter().map(|gsi| (*gsi, None)));
+        Ok(())
     }
 
     fn commit(&self, changes: &[Change]) -> Result<Changes, RouteError> {
@@ -236,24 +295,30 @@ impl Routing for KvmRouter {
         if changes.is_empty() {
             return Ok(Changes::default());
         }
-        let mut state = self.state();
-        let mut table = state.table.clone().unwrap_or_default();
-        let mut counts = Changes::default();
+        let mut kernel = self.kernel.lock();
+        let mut table: BTreeMap<_, _> = self.routes.routed().collect();
         for change in changes {
-            let before = match change.route() {
+            match change.route() {
                 Some(route) => table.insert(change.gsi(), route),
                 None => table.remove(&change.gsi()),
             };
-            *(if before == change.route() { &mut counts.redundant } else { &mut counts.made }) += 1;
         }
-        self.set(&mut state, table, counts.made)?;
-        Ok(counts)
+        let has = |before: &BTreeMap<_, _>| {
+            changes.iter().all(|change| before.get(&change.gsi()) == table.get(&change.gsi()))
+        };
+        if !kernel.table.as_ref().is_some_and(has) {
+            self.give(&mut kernel, table).map_err(refused)?;
+        }
+        for change in changes.iter().filter(|change| change.route().is_some()) {
+            kernel.gsis.take(change.gsi());
+        }
+        Ok(self.routes.set_table(changes.iter().map(|change| (change.gsi(), change.route()))))
     }
 
     fn signal(&self, gsi: Gsi) -> Result<Delivery, SignalError> {
         match self.route(gsi).ok_or(SignalError::Unrouted(gsi))? {
-            Route::Message(message) => Ok(self.signal_msi(message)),
-            Route::Pin(pin) => Ok(self.pulse(gsi, pin)),
+            Route::Message(message) => self.signal_msi(message),
+            Route::Pin(pin) => self.pulse(gsi, pin).map_err(unsent),
         }
     }
 }
@@ -270,61 +335,40 @@ fn line(gsi: Gsi, _: Pin) -> u32 {
     gsi.get()
 }
 
-fn entry(gsi: Gsi, route: Route) -> kvm_irq_routing_entry {
-    let (type_, flags, u) = match route {
-        Route::Pin(pin) => {
-            let irqchip = kvm_irq_routing_irqchip { irqchip: IRQCHIP, pin: pin.get() };
-            (KVM_IRQ_ROUTING_IRQCHIP, 0, Target { irqchip })
-        }
-        Route::Message(RoutedMessage { sender, message }) => {
-            let (flags, devid) = identity(sender);
-            let msi = kvm_irq_routing_msi {
-                address_lo: message.address_low(),
-                address_hi: message.address_high(),
-                data: message.data,
-                __bindgen_anon_1: Device { devid },
-            };
-            (KVM_IRQ_ROUTING_MSI, flags, Target { msi })
-        }
-    };
-    kvm_irq_routing_entry { gsi: gsi.get(), type_, flags, pad: 0, u }
-}
-
-/// Flags and DeviceID of a message.
-fn identity(sender: Sender) -> (u32, u32) {
-    match sender {
-        Sender::Anonymous => (0, 0),
-        Sender::Device(device) => (KVM_MSI_VALID_DEVID, device.get()),
-    }
-}
-
 impl fmt::Debug for KvmRouter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let routes = self.state().table.as_ref().map_or(0, Table::len);
         f.debug_struct("KvmRouter")
             .field("limit", &self.limit)
-            .field("routes", &routes)
+            .field("routes", &self.routes.routed().count())
             .finish_non_exhaustive()
     }
 }
 
-/// A bound eventfd, until it is dropped: then the kernel has served what it was serving, and later
-/// signals stay in the eventfd.
-#[must_use = "dropping it ends the bind"]
-pub struct KvmIrqfd {
-    vm: Arc<VmFd>,
-    trigger: EventFd,
-    gsi: Gsi,
-}
-
-impl Drop for KvmIrqfd {
-    fn drop(&mut self) {
-        // It fails only for what is not bound.
-        let _ = self.vm.unregister_irqfd(&self.trigger, self.gsi.get());
+impl Machine {
+    fn is_bound(&self, gsi: Gsi) -> bool {
+        self.bound.lock().get(&gsi).is_some_and(|count| *count > 0)
     }
 }
 
-impl fmt::Debug for KvmIrqfd {
+/// A bound eventfd, until it is dropped: then the kernel has served what it was serving, and later
+/// signals stay in the eventfd. It holds what [`KvmRouter::bind`] was given, and no descriptor of
+/// its own.
+#[must_use = "dropping it ends the bind"]
+pub struct KvmIrqfd<E: AsFd> {
+    machine: Arc<Machine>,
+    trigger: E,
+    gsi: Gsi,
+}
+
+impl<E: AsFd> Drop for KvmIrqfd<E> {
+    fn drop(&mut self) {
+        // It fails only for what is not bound.
+        let _ = ioctl::unbind(self.machine.vm.as_fd(), self.trigger.as_fd(), self.gsi);
+        self.machine.bound.lock().entry(self.gsi).and_modify(|count| *count -= 1);
+    }
+}
+
+impl<E: AsFd> fmt::Debug for KvmIrqfd<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KvmIrqfd").field("gsi", &self.gsi).finish_non_exhaustive()
     }

@@ -31,6 +31,8 @@ const WORDS: usize = ENTRY_SIZE / 4;
 const TYPE_IRQCHIP: u32 = 1;
 const TYPE_MSI: u32 = 2;
 const MSI_VALID_DEVID: u32 = 1;
+/// Irqchip number of a GIC.
+const GIC: u32 = 0;
 
 /// Defect of an entry. The author of the table is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -82,13 +84,14 @@ pub enum TableError {
 
 /// The bytes of one entry.
 pub fn encode_entry(gsi: Gsi, route: Route) -> [u8; ENTRY_SIZE] {
+    encode_entry_for(GIC, gsi, route)
+}
+
+fn encode_entry_for(irqchip: u32, gsi: Gsi, route: Route) -> [u8; ENTRY_SIZE] {
     let (kind, flags, union) = match route {
-        Route::Pin(pin) => (TYPE_IRQCHIP, 0, [0, pin.get(), 0, 0]),
+        Route::Pin(pin) => (TYPE_IRQCHIP, 0, [irqchip, pin.get(), 0, 0]),
         Route::Message(RoutedMessage { sender, message }) => {
-            let (flags, device) = match sender {
-                Sender::Anonymous => (0, 0),
-                Sender::Device(device) => (MSI_VALID_DEVID, device.get()),
-            };
+            let (flags, device) = identity(sender);
             (TYPE_MSI, flags, [message.address_low(), message.address_high(), message.data, device])
         }
     };
@@ -99,6 +102,14 @@ pub fn encode_entry(gsi: Gsi, route: Route) -> [u8; ENTRY_SIZE] {
         .zip(words)
         .for_each(|(place, word)| place.copy_from_slice(&word.to_ne_bytes()));
     bytes
+}
+
+/// Returns a sender as a message's flags and DeviceID.
+pub(crate) fn identity(sender: Sender) -> (u32, u32) {
+    match sender {
+        Sender::Anonymous => (0, 0),
+        Sender::Device(device) => (MSI_VALID_DEVID, device.get()),
+    }
 }
 
 /// Decodes an entry. Padding is ignored, and so is the DeviceID of a message that does not have it.
@@ -118,7 +129,7 @@ pub fn decode_entry(bytes: &[u8; ENTRY_SIZE]) -> Result<(Gsi, Route), EntryError
         return Err(EntryError::Flags { kind, flags });
     }
     let route = if kind == TYPE_IRQCHIP {
-        if first != 0 {
+        if first != GIC {
             return Err(EntryError::Irqchip(first));
         }
         Route::Pin(Pin::new(second)?)
@@ -134,11 +145,21 @@ pub fn decode_entry(bytes: &[u8; ENTRY_SIZE]) -> Result<(Gsi, Route), EntryError
 
 /// The bytes of a table. At most `u32::MAX` routes are taken.
 pub fn encode(routes: &[(Gsi, Route)]) -> Vec<u8> {
+    encode_for(GIC, routes.iter().copied())
+}
+
+/// The bytes of a table whose pins are those of another irqchip.
+pub(crate) fn encode_for(
+    irqchip: u32,
+    routes: impl ExactSizeIterator<Item = (Gsi, Route)>,
+) -> Vec<u8> {
     let count = u32::try_from(routes.len()).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEADER_SIZE + routes.len() * ENTRY_SIZE);
     bytes.extend(count.to_ne_bytes());
     bytes.extend(0u32.to_ne_bytes());
-    bytes.extend((0..count).zip(routes).flat_map(|(_, (gsi, route))| encode_entry(*gsi, *route)));
+    for (_, (gsi, route)) in (0..count).zip(routes) {
+        bytes.extend(encode_entry_for(irqchip, gsi, route));
+    }
     bytes
 }
 

@@ -13,13 +13,14 @@
 //! take no lock and allocate nothing; a change costs the same in tables of every size, many changes
 //! are one [`commit`](Routing::commit), and those that change nothing are skipped. [`IrqLine`]
 //! decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the tables of `KVM_SET_GSI_ROUTING`.
-//! [`msix`] is the table of a PCI function whose vectors take GSIs as they are unmasked.
+//! [`msix`] is the table of a PCI function, whose vectors need no GSI.
 //!
 //! | feature | adds |
 //! |---|---|
 //! | – | all of the above, without `std`, with `alloc`; a thread that waits for another one spins |
 //! | `std` | a thread that waits for another one sleeps; `irqfd`: eventfds that ring GSIs, on Linux |
 //! | `kvm` | `kvm`: the same routes and eventfds in Linux's KVM, on aarch64 and x86-64 |
+//! | `rust-vmm` | `kvm::RustVmm`: machines and eventfds of rust-vmm's for `kvm` |
 //!
 //! # Example
 //!
@@ -62,7 +63,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![no_std]
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "kvm"), forbid(unsafe_code))]
 
 extern crate alloc;
 #[cfg(feature = "std")]
@@ -98,5 +99,5 @@ pub use irq_line::{CpuInput, IrqLine, IrqLineError};
 pub use msi_types;
 pub use route::{NotAPin, Pin, Route, RoutedMessage, Sender};
 pub use router::{GsiSpace, Router, TooManyGsis};
-pub use routing::{Change, Routing};
+pub use routing::{Change, MessageSink, Routing};
 pub use table::Changes;

@@ -1,16 +1,14 @@
 //! A PCI function's MSI-X table and pending bits, as a monitor shows them to a guest.
 //!
 //! The guest writes messages, masks and unmasks; the device sends by vector number
-//! ([`MsixTable::signal`]), from any thread. Each vector that may send has a GSI, routed to its
-//! message:
+//! ([`MsixTable::signal`]), from any thread:
 //!
-//! - A GSI is allocated when its vector is unmasked for the first time, so that a device with
-//!   thousands of vectors takes as many GSIs as its driver uses. The table releases its GSIs when
-//!   the guest disables MSI-X, and those of masked vectors also when no other GSI is left.
-//! - One access of the guest commits its changes of routes at once; an unchanged message is no
-//!   change.
+//! - A message goes to the interrupt controller as it is ([`MessageSink`]). No vector takes a GSI
+//!   or a route, so neither can run out.
 //! - A message of a masked vector becomes pending. It is sent on unmask, unless the device
 //!   withdraws it before ([`MsixTable::withdraw`]).
+//! - A device in the kernel or in another process sends by an eventfd. A [`VectorObserver`] tells
+//!   the monitor which message each eventfd stands for.
 //!
 //! When a write that masks returns, no message of that vector is being sent, nor will be. Writing
 //! the message of an unmasked vector, which the specification leaves undefined, takes effect with
@@ -21,7 +19,7 @@
 //! ([`MsixTable::read_pending`]) and Message Control ([`MsixTable::control`]). It is restored into
 //! a new table in this order: the entries ([`MsixTable::write`]), each pending vector
 //! ([`MsixTable::signal`]), and last Message Control ([`MsixTable::write_control`]), which sends
-//! what is pending and not masked. GSIs are not part of it: the restored table takes its own.
+//! what is pending and not masked.
 //!
 //! ```
 //! # use irq_routing::msix::{MsixTable, Signalled};
@@ -37,8 +35,8 @@
 //! # let router = Arc::new(Router::new(GsiSpace::default(), Inputs::new(Arc::new(Gic)))?);
 //! # let new = || MsixTable::new(2, Sender::Device(DeviceId::new(8)), router.clone());
 //! # let table = new()?;
-//! # table.write_control(Control::new().with_enable(true))?;
-//! # table.write(0x10, &0x0809_0040u64.to_le_bytes())?;
+//! # table.write_control(Control::new().with_enable(true));
+//! # table.write(0x10, &0x0809_0040u64.to_le_bytes());
 //! # assert_eq!(table.signal(1), Signalled::Held);
 //! let (mut entries, mut pending) = ([0; 2 * 16], [0; 8]);
 //! for (word, at) in entries.chunks_mut(8).zip((0..).step_by(8)) {
@@ -49,12 +47,12 @@
 //!
 //! let restored = new()?;
 //! for (word, at) in entries.chunks(8).zip((0..).step_by(8)) {
-//!     restored.write(at, word)?;
+//!     restored.write(at, word);
 //! }
 //! for vector in (0..2).filter(|vector| u64::from_le_bytes(pending) >> vector & 1 != 0) {
 //!     restored.signal(vector);
 //! }
-//! restored.write_control(control)?;
+//! restored.write_control(control);
 //! # let mut again = ([0; 8], [0; 8]);
 //! # restored.read(0x10, &mut again.0);
 //! # restored.read_pending(0, &mut again.1);
@@ -87,9 +85,9 @@
 //! let router = Arc::new(Router::new(GsiSpace::default(), inputs)?);
 //! let table = MsixTable::new(32, Sender::Device(DeviceId::new(8)), router)?;
 //!
-//! table.write_control(Control::new().with_enable(true))?; // the guest's driver
-//! table.write(0x10, &0x0809_0040u64.to_le_bytes())?; // vector 1: its address,
-//! table.write(0x18, &3u64.to_le_bytes())?; // its data, and unmasked
+//! table.write_control(Control::new().with_enable(true)); // the guest's driver
+//! table.write(0x10, &0x0809_0040u64.to_le_bytes()); // vector 1: its address,
+//! table.write(0x18, &3u64.to_le_bytes()); // its data, and unmasked
 //!
 //! assert_eq!(table.signal(0), Signalled::Held); // the device
 //! assert_eq!(table.signal(1), Signalled::Sent(Delivery::Pending));
@@ -101,17 +99,16 @@ mod guest;
 pub(crate) mod vector;
 
 use crate::lock::{self, Mutex};
-use crate::{Change, RouteError, Routing, Sender};
+use crate::{MessageSink, RoutedMessage, Sender, SignalError};
 use access::{read_words, words_at};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 use guest::{Entry, Guest, WORDS};
+use msi_types::Delivery;
 use msi_types::pci::MSIX_MAX_VECTORS;
 use msi_types::pci::msix::Control;
-use msi_types::{Delivery, Gsi};
 use vector::{Entered, MsixVector};
 
 /// A number that is no table's size. The monitor's mistake.
@@ -124,27 +121,28 @@ pub struct BadTableSize(pub u16);
 pub enum Signalled {
     /// It was sent.
     Sent(Delivery),
+    /// The kernel refused it.
+    Refused(SignalError),
     /// The vector is masked: it is pending.
     Held,
     /// The table has no such vector.
     NoSuchVector,
 }
 
-/// Observer of the vectors that may send: a monitor binds eventfds to their GSIs, or hands them to
-/// the kernel. Called during the guest's access: must not call the table.
+/// Observer of the vectors that may send, for devices that send by eventfds. Called during the
+/// guest's access: must not call the table, but for [`MsixTable::signal`].
 pub trait VectorObserver: Send + Sync {
-    /// The vector sends by this GSI from now on, even if the observer cannot bind an eventfd. The
-    /// device must then call [`MsixTable::signal`] instead of writing to the eventfd.
-    fn opened(&self, vector: u16, gsi: Gsi);
-    /// The vector sends no more. On return, nothing may signal the GSI any more: it may be given to
-    /// others. The device must call [`MsixTable::signal`] from now on.
-    fn closed(&self, vector: u16, gsi: Gsi);
+    /// The vector sends this message from now on.
+    fn opened(&self, vector: u16, message: RoutedMessage);
+    /// The vector sends no more. On return, nothing may send its message any more. A device that
+    /// must send meanwhile calls [`MsixTable::signal`].
+    fn closed(&self, vector: u16);
 }
 
 /// A function's MSI-X table, and its pending bits.
 pub struct MsixTable {
     vectors: Box<[MsixVector]>,
-    routing: Arc<dyn Routing>,
+    sink: Arc<dyn MessageSink>,
     observer: Option<Arc<dyn VectorObserver>>,
     guest: Mutex<Guest>,
     /// Wakes the thread that closes a vector, when the last sender has left.
@@ -159,14 +157,14 @@ impl MsixTable {
     pub fn new(
         vectors: u16,
         sender: Sender,
-        routing: Arc<dyn Routing>,
+        sink: Arc<dyn MessageSink>,
     ) -> Result<Self, BadTableSize> {
         if !(1..=MSIX_MAX_VECTORS).contains(&vectors) {
             return Err(BadTableSize(vectors));
         }
         let guest = Mutex::new(Guest::new(vectors, sender));
         let vectors = (0..vectors).map(|_| MsixVector::new()).collect();
-        Ok(Self { vectors, routing, observer: None, guest, idle: lock::WaitQueue::default() })
+        Ok(Self { vectors, sink, observer: None, guest, idle: lock::WaitQueue::default() })
     }
 
     /// Adds an observer of the vectors that may send.
@@ -177,18 +175,17 @@ impl MsixTable {
     }
 
     /// Sends a vector's message for the device. Any thread; takes no lock and allocates nothing
-    /// beyond [`Routing::signal`]: a [`Router`](crate::Router) takes none either, the kernel takes
-    /// its table's.
+    /// beyond [`MessageSink::signal_msi`], which does not either.
     pub fn signal(&self, vector: u16) -> Signalled {
         let Some(word) = self.vectors.get(usize::from(vector)) else {
             return Signalled::NoSuchVector;
         };
         match word.enter() {
             Entered::Held => Signalled::Held,
-            Entered::Open(gsi) => {
-                let delivery = self.routing.signal(gsi).unwrap_or(Delivery::NoDoorbell);
+            Entered::Open(message) => {
+                let sent = self.sink.signal_msi(message);
                 word.leave(&self.idle);
-                Signalled::Sent(delivery)
+                sent.map_or_else(Signalled::Refused, Signalled::Sent)
             }
         }
     }
@@ -224,153 +221,68 @@ impl MsixTable {
         self.guest.lock().control
     }
 
-    /// Returns the GSI by which a vector sends; `None` while it does not.
-    pub fn gsi(&self, vector: u16) -> Option<Gsi> {
-        let guest = self.guest.lock();
-        guest.entries.get(usize::from(vector)).filter(|entry| entry.open)?.gsi
+    /// Returns the message that a vector sends; `None` while it does not.
+    pub fn message(&self, vector: u16) -> Option<RoutedMessage> {
+        self.guest.lock().entries.get(usize::from(vector))?.open
     }
 
     /// Writes the table for the guest: 4 or 8 bytes, aligned; anything else is ignored. Waits for
     /// threads that are sending by a vector that the write masks.
-    ///
-    /// # Errors
-    /// A vector is not masked any more, but could not be given a GSI or a route: the monitor's
-    /// limits, which are no affair of the guest. Its messages are held as pending, until an access
-    /// concerns it again and there is room.
-    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), RouteError> {
-        let Some(words) = words_at(offset, bytes.len()) else { return Ok(()) };
+    pub fn write(&self, offset: u64, bytes: &[u8]) {
+        let Some(words) = words_at(offset, bytes.len()) else { return };
         let mut guest = self.guest.lock();
         let vector = words.start / WORDS;
-        let Some(entry) = guest.entries.get_mut(vector) else { return Ok(()) };
+        let Some(entry) = guest.entries.get_mut(vector) else { return };
         for (index, value) in words.zip(bytes.as_chunks().0) {
             entry.write(index % WORDS, u32::from_le_bytes(*value));
         }
-        self.settle(&mut guest, vector..vector + 1)
+        self.settle(&mut guest, vector..vector + 1);
     }
 
     /// Writes Message Control for the guest: the enable bit and the function mask. Waits as
     /// [`write`](Self::write) does.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write), for any of the vectors.
-    pub fn write_control(&self, control: Control) -> Result<(), RouteError> {
+    pub fn write_control(&self, control: Control) {
         let mut guest = self.guest.lock();
         guest.write_control(control);
-        self.settle_all(&mut guest)
+        self.settle_all(&mut guest);
     }
 
     /// Sets the sender of later messages: a function's bus got another number.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn set_sender(&self, sender: Sender) -> Result<(), RouteError> {
+    pub fn set_sender(&self, sender: Sender) {
         let mut guest = self.guest.lock();
         guest.sender = sender;
-        self.settle_all(&mut guest)
+        self.settle_all(&mut guest);
     }
 
     /// Resets the function: disabled, all vectors masked, no message stored or pending.
-    ///
-    /// # Errors
-    /// The routing refuses to take its GSIs back.
-    pub fn reset(&self) -> Result<(), RouteError> {
+    pub fn reset(&self) {
         let mut guest = self.guest.lock();
         guest.reset();
-        let settled = self.settle_all(&mut guest);
+        self.settle_all(&mut guest);
         self.vectors.iter().for_each(MsixVector::forget);
-        settled
     }
 
-    fn settle_all(&self, guest: &mut Guest) -> Result<(), RouteError> {
-        self.settle(guest, 0..guest.entries.len())
+    fn settle_all(&self, guest: &mut Guest) {
+        self.settle(guest, 0..guest.entries.len());
     }
 
-    /// Brings these vectors in line with the guest's writes: closes vectors, commits routes as one
-    /// change, opens vectors.
-    fn settle(&self, guest: &mut Guest, vectors: Range<usize>) -> Result<(), RouteError> {
+    /// Brings these vectors in line with the guest's writes: first closes vectors, then opens
+    /// others, and sends what was pending.
+    fn settle(&self, guest: &mut Guest, range: Range<usize>) {
         let (control, sender) = (guest.control, guest.sender);
-        self.close_unless(guest, vectors.clone(), |entry| entry.is_let_by(control));
-        if !control.enable() {
-            return self.release(guest);
-        }
-        let (changes, refused) = self.plan(guest, vectors.clone());
-        let committed =
-            if changes.is_empty() { Ok(()) } else { self.routing.commit(&changes).map(drop) };
-        match committed {
-            Ok(()) => guest.note_routes(vectors.clone()),
-            Err(_) => self.close_unless(guest, vectors.clone(), |entry| entry.is_routed(sender)),
-        }
-        self.open_routed(guest, vectors);
-        refused.map_or(committed, Err)
-    }
-
-    fn close_unless(
-        &self,
-        guest: &mut Guest,
-        range: Range<usize>,
-        may_send: impl Fn(&Entry) -> bool,
-    ) {
-        for (at, vector, entry) in self.each(&mut guest.entries, range) {
-            if entry.open && !may_send(entry) {
+        for (at, vector, entry) in self.each(&mut guest.entries, range.clone()) {
+            if entry.open.is_some() && entry.open != entry.allowed(control, sender) {
                 vector.close(&self.idle);
-                entry.open = false;
-                self.tell(entry.gsi, |observer, gsi| observer.closed(at, gsi));
+                entry.open = None;
+                self.tell(|observer| observer.closed(at));
             }
         }
-    }
-
-    /// Returns the changes to commit, and the reason if a vector cannot have a GSI.
-    fn plan(&self, guest: &mut Guest, range: Range<usize>) -> (Vec<Change>, Option<RouteError>) {
-        let mut changes = Vec::new();
-        let mut refused = None;
-        for at in range {
-            let Some(route) = guest.route_to_make(at) else { continue };
-            let gsi = match guest.gsi(at) {
-                None if refused.is_some() => continue,
-                None => self.give(guest, at),
-                Some(gsi) => Ok(gsi),
-            };
-            match gsi {
-                Ok(gsi) => changes.push(Change::Set(gsi, route)),
-                Err(error) => refused = Some(error),
-            }
-        }
-        (changes, refused)
-    }
-
-    /// Allocates a GSI for a vector. If there is none, releases those of the table's masked vectors
-    /// first.
-    fn give(&self, guest: &mut Guest, at: usize) -> Result<Gsi, RouteError> {
-        let gsi = match self.routing.allocate() {
-            Err(RouteError::GsisExhausted { .. }) => {
-                self.release(guest)?;
-                self.routing.allocate()?
-            }
-            given => given?,
-        };
-        guest.give(at, gsi);
-        Ok(gsi)
-    }
-
-    /// Releases the GSIs of vectors that do not send, and do not want to.
-    fn release(&self, guest: &mut Guest) -> Result<(), RouteError> {
-        let idle = guest.idle_gsis();
-        if !idle.is_empty() {
-            self.routing.release(&idle)?;
-            guest.take_idle();
-        }
-        Ok(())
-    }
-
-    /// Opens the vectors that may send and whose routes are set.
-    fn open_routed(&self, guest: &mut Guest, range: Range<usize>) {
-        let (control, sender) = (guest.control, guest.sender);
         for (at, vector, entry) in self.each(&mut guest.entries, range) {
-            let may_send = entry.is_let_by(control) && entry.is_routed(sender);
-            let Some(gsi) = entry.gsi.filter(|_| may_send && !entry.open) else { continue };
-            entry.open = true;
-            let pending = vector.open(gsi);
-            self.tell(Some(gsi), |observer, gsi| observer.opened(at, gsi));
+            let allowed = entry.allowed(control, sender);
+            let Some(message) = allowed.filter(|_| entry.open.is_none()) else { continue };
+            entry.open = allowed;
+            let pending = vector.open(message);
+            self.tell(|observer| observer.opened(at, message));
             if pending {
                 self.signal(at);
             }
@@ -388,17 +300,16 @@ impl MsixTable {
         numbers.zip(vectors).zip(entries).map(|((at, vector), entry)| (at, vector, entry))
     }
 
-    fn tell(&self, gsi: Option<Gsi>, what: impl FnOnce(&dyn VectorObserver, Gsi)) {
-        if let (Some(observer), Some(gsi)) = (&self.observer, gsi) {
-            what(&**observer, gsi);
+    fn tell(&self, what: impl FnOnce(&dyn VectorObserver)) {
+        if let Some(observer) = &self.observer {
+            what(&**observer);
         }
     }
 }
 
 impl Drop for MsixTable {
     fn drop(&mut self) {
-        // The routing's refusal has no one to be reported to.
-        let _ = self.reset();
+        self.reset();
     }
 }
 
@@ -408,7 +319,7 @@ impl fmt::Debug for MsixTable {
         f.debug_struct("MsixTable")
             .field("control", &guest.control)
             .field("sender", &guest.sender)
-            .field("gsis", &guest.given)
+            .field("open", &guest.entries.iter().filter(|entry| entry.open.is_some()).count())
             .finish_non_exhaustive()
     }
 }

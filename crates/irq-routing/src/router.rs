@@ -7,7 +7,7 @@ use crate::table::Table;
 use crate::{
     Change, Changes, Inputs, IrqLine, IrqLineError, Pin, Route, RouteError, RoutedMessage,
 };
-use crate::{Routing, SignalError};
+use crate::{MessageSink, Routing, SignalError};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -74,7 +74,7 @@ impl Router {
             return Err(TooManyGsis(space.limit));
         }
         let gsis = Mutex::new(Gsis::new(space.first_allocated, space.limit));
-        Ok(Self { table: Table::new(space.limit), gsis, inputs })
+        Ok(Self { table: Table::new(space.limit, Pin::COUNT), gsis, inputs })
     }
 
     /// Replaces the whole table, as `KVM_SET_GSI_ROUTING` does: a GSI that is not in `routes` has
@@ -136,11 +136,6 @@ impl Router {
         self.inputs.set_line(pin.line(), level)
     }
 
-    /// Sends a message that has no GSI: `KVM_SIGNAL_MSI`.
-    pub fn signal_msi(&self, message: RoutedMessage) -> Delivery {
-        self.inputs.send(message)
-    }
-
     /// Drives an input by the number that `KVM_IRQ_LINE` has for it, which is no GSI.
     ///
     /// # Errors
@@ -150,6 +145,14 @@ impl Router {
             IrqLine::Line(line) => Ok(self.inputs.set_line(line, level)),
             IrqLine::CpuInput { cpu, .. } => Err(IrqLineError::DrivenByController(cpu)),
         }
+    }
+}
+
+impl MessageSink for Router {
+    /// Never fails.
+    #[inline]
+    fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
+        Ok(self.inputs.send(message))
     }
 }
 

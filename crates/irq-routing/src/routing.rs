@@ -1,6 +1,6 @@
 //! The interface to routes, implemented by KVM and by the router of this package.
 
-use crate::{Changes, Route, RouteError, SignalError};
+use crate::{Changes, Route, RouteError, RoutedMessage, SignalError};
 use msi_types::{Delivery, Gsi};
 
 /// A change of one GSI's route.
@@ -29,9 +29,20 @@ impl Change {
     }
 }
 
+/// A way for messages into the interrupt controller: [`Router`](crate::Router) for a model in this
+/// process, `kvm::KvmRouter` for the kernel's.
+pub trait MessageSink: Send + Sync {
+    /// Sends a message, which needs no GSI and no route: `KVM_SIGNAL_MSI`. Any thread. Takes no
+    /// lock and allocates nothing; KVM's is one system call.
+    ///
+    /// # Errors
+    /// [`SignalError::Refused`], with the kernel's error number.
+    fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError>;
+}
+
 /// A keeper of routes: [`Router`](crate::Router) for a model in this process, `kvm::KvmRouter` for
 /// the kernel's. Object safe; implementations lock inside.
-pub trait Routing: Send + Sync {
+pub trait Routing: MessageSink {
     /// Allocates the lowest free GSI. It has no route yet.
     ///
     /// # Errors

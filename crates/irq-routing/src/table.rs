@@ -19,15 +19,18 @@ type Chunk = [RouteLatch; CHUNK];
 pub(crate) struct Table {
     chunks: Box<[OnceBox<Chunk>]>,
     gsis: u32,
+    /// Number of pins that GSIs are mapped to before the first table.
+    pins: u32,
     /// No table was set yet: each GSI is the pin of its number.
     identity: AtomicBool,
 }
 
 impl Table {
-    /// Creates a table for the GSIs below `gsis`, mapped to the pins of their numbers.
-    pub(crate) fn new(gsis: u32) -> Self {
+    /// Creates a table for the GSIs below `gsis`. Those below `pins` are mapped to the pins of
+    /// their numbers.
+    pub(crate) fn new(gsis: u32, pins: u32) -> Self {
         let chunks: Vec<_> = (0..(gsis as usize).div_ceil(CHUNK)).map(|_| OnceBox::new()).collect();
-        Self { chunks: chunks.into(), gsis, identity: AtomicBool::new(true) }
+        Self { chunks: chunks.into(), gsis, pins: pins.min(gsis), identity: AtomicBool::new(true) }
     }
 
     /// Sets routes as [`set`](Self::set) does, then ends the identity mapping. The routes come
@@ -76,14 +79,15 @@ impl Table {
 
     fn unrouted(&self, gsi: Gsi) -> Option<Route> {
         if self.identity.load(SeqCst) {
-            return Pin::new(gsi.get()).ok().filter(|_| gsi.get() < self.gsis).map(Route::Pin);
+            return Pin::new(gsi.get()).ok().filter(|_| gsi.get() < self.pins).map(Route::Pin);
         }
         // The identity mapping may have ended after the first look: the new routes are set then.
         self.look(gsi)
     }
 
+    /// Returns the route that a table has set for a GSI.
     #[inline]
-    fn look(&self, gsi: Gsi) -> Option<Route> {
+    pub(crate) fn look(&self, gsi: Gsi) -> Option<Route> {
         self.chunks.get(gsi.index() / CHUNK)?.get()?.get(gsi.index() % CHUNK)?.load()
     }
 

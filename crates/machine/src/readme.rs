@@ -68,7 +68,7 @@ struct Table(Arc<MsixTable>);
 
 impl Table {
     fn entry(&self, slot: u16, offset: u64, value: u32) {
-        self.0.write(u64::from(slot) * msix::ENTRY_SIZE + offset, &value.to_le_bytes()).unwrap();
+        self.0.write(u64::from(slot) * msix::ENTRY_SIZE + offset, &value.to_le_bytes());
     }
 }
 
@@ -111,7 +111,7 @@ impl MessageStore for Table {
     }
 
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
-        self.0.write_control(msix::Control::new().with_enable(enabled)).unwrap();
+        self.0.write_control(msix::Control::new().with_enable(enabled));
         Ok(())
     }
 }
@@ -225,7 +225,7 @@ fn readme_kernel_handles_monitors_signals() {
     assert!(table.control().enable());
     drop(device);
     assert!(!table.control().enable(), "without the device there is no vector");
-    assert_eq!((table.signal(0), table.gsi(0)), (Signalled::Held, None));
+    assert_eq!((table.signal(0), table.message(0)), (Signalled::Held, None));
 }
 
 #[test]

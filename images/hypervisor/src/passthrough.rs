@@ -136,8 +136,7 @@ impl Assigned {
         let table = self.table_memory();
         if table.contains(&address) {
             let bytes = &value.to_le_bytes()[..width.bytes() as usize];
-            // A vector without a route holds its messages, until there is room for one.
-            let _ = self.table.write(address - table.start, bytes);
+            self.table.write(address - table.start, bytes);
             return Some(());
         }
         (shares_page(&table, address) || shares_page(&self.pending_memory(), address)).then_some(())
@@ -205,9 +204,8 @@ impl Assigned {
         }
     }
 
-    /// A vector without a route holds its messages, until there is room for one.
     fn write_control(&self, value: u16) {
-        let _ = self.table.write_control(Control::from(value));
+        self.table.write_control(Control::from(value));
     }
 }
 

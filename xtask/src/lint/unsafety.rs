@@ -15,6 +15,8 @@ const AUDITED: &[&str] = &[
     "crates/gic-driver/src/mmio.rs",
     "crates/gic-driver/src/mmio",
     "crates/gic-driver/src/sysreg.rs",
+    "crates/irq-routing/src/kvm/ioctl.rs",
+    "crates/irq-routing/src/kvm/rust_vmm.rs",
     "crates/test-support/src/heap.rs",
     "crates/x86-irq/tests/kvm/machine.rs",
     "conformance/kvm-judge/src/kvm.rs",

@@ -3,6 +3,8 @@
 //! Where there is no KVM, every trial is skipped and says why.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod machines;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod trials;
 
 use libtest_mimic::{Arguments, Trial};

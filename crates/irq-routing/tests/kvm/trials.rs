@@ -1,9 +1,10 @@
 //! The trials.
 
-use irq_routing::kvm::KvmRouter;
+use irq_routing::kvm::{KvmConfig, KvmIrqfd, KvmRouter, RustVmm};
 use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
 use irq_routing::{
-    Change, Changes, Pin, Route, RouteError, RoutedMessage, Routing, Sender, SignalError,
+    Change, Changes, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing, Sender,
+    SignalError,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use libtest_mimic::{Completion, Failed, Trial};
@@ -14,18 +15,10 @@ use std::error::Error;
 use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-type Outcome = Result<(), Box<dyn Error>>;
+pub(crate) type Outcome = Result<(), Box<dyn Error>>;
 
 pub(crate) fn all() -> Vec<Trial> {
-    let trial = |name: &str, run: fn() -> Outcome| {
-        Trial::ignorable_test(name, move || match absent() {
-            Some(why) => Ok(Completion::ignored_with(why)),
-            None => run()
-                .map(|()| Completion::Completed)
-                .map_err(|error| Failed::from(error.to_string())),
-        })
-    };
-    vec![
+    let own = [
         trial("a_gsi_leads_to_its_message", signals),
         trial("a_message_needs_no_gsi", messages),
         trial("an_eventfd_rings_wherever_its_gsi_leads_now", irqfds),
@@ -38,7 +31,17 @@ pub(crate) fn all() -> Vec<Trial> {
         trial("a_table_is_replaced_as_a_whole_or_not_at_all", replaced),
         trial("the_first_table_ends_the_identity_mapping_even_if_it_is_empty", identity),
         trial("an_msix_table_rings_kvm_by_the_eventfds_of_its_open_vectors", msix),
-    ]
+    ];
+    own.into_iter().chain(crate::machines::all()).collect()
+}
+
+pub(crate) fn trial(name: &str, run: fn() -> Outcome) -> Trial {
+    Trial::ignorable_test(name, move || match absent() {
+        Some(why) => Ok(Completion::ignored_with(why)),
+        None => {
+            run().map(|()| Completion::Completed).map_err(|error| Failed::from(error.to_string()))
+        }
+    })
 }
 
 fn absent() -> Option<String> {
@@ -46,29 +49,39 @@ fn absent() -> Option<String> {
 }
 
 /// A machine with one local APIC, enabled.
-struct Machine {
-    router: Arc<KvmRouter>,
-    vm: Arc<VmFd>,
+pub(crate) struct Machine {
+    pub(crate) router: Arc<KvmRouter>,
+    pub(crate) vm: Arc<VmFd>,
     vcpu: VcpuFd,
 }
 
-const FIRST: u32 = 24;
+pub(crate) const FIRST: u32 = 24;
 const IRR: usize = 0x200;
 const SPURIOUS: usize = 0xf0;
 
 impl Machine {
-    fn new() -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn new() -> Result<Self, Box<dyn Error>> {
         let vm = Arc::new(Kvm::new()?.create_vm()?);
         vm.create_irq_chip()?;
         let vcpu = vm.create_vcpu(0)?;
+        Self::of(vm, vcpu, KvmConfig::new(FIRST))
+    }
+
+    /// A machine whose interrupt controller is there.
+    pub(crate) fn of(
+        vm: Arc<VmFd>,
+        vcpu: VcpuFd,
+        config: KvmConfig,
+    ) -> Result<Self, Box<dyn Error>> {
         let mut apic = vcpu.get_lapic()?;
         apic.regs[SPURIOUS + 1] |= 1;
         vcpu.set_lapic(&apic)?;
-        Ok(Self { router: Arc::new(KvmRouter::new(vm.clone(), FIRST)?), vm, vcpu })
+        let router = KvmRouter::new(RustVmm(vm.clone()), config)?;
+        Ok(Self { router: Arc::new(router), vm, vcpu })
     }
 
     /// The vectors that have arrived since the last time.
-    fn arrived(&self) -> Result<Vec<u32>, Box<dyn Error>> {
+    pub(crate) fn arrived(&self) -> Result<Vec<u32>, Box<dyn Error>> {
         let mut apic = self.vcpu.get_lapic()?;
         let is_set = |vector: &u32| {
             let (word, bit) = ((*vector / 32) as usize, vector % 32);
@@ -83,17 +96,17 @@ impl Machine {
     }
 }
 
-fn vector(vector: u32) -> Route {
+pub(crate) fn vector(vector: u32) -> Route {
     Route::to_doorbell(MsiMessage { address: 0xfee0_0000, data: vector })
 }
 
-fn eventfd() -> Result<EventFd, Box<dyn Error>> {
+pub(crate) fn eventfd() -> Result<EventFd, Box<dyn Error>> {
     Ok(EventFd::new(EFD_NONBLOCK)?)
 }
 
 #[track_caller]
 #[expect(clippy::needless_pass_by_value, reason = "as assert_eq! is written")]
-fn same<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Outcome {
+pub(crate) fn same<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Outcome {
     let at = std::panic::Location::caller();
     if found == expected {
         Ok(())
@@ -117,7 +130,7 @@ fn messages() -> Outcome {
     let machine = Machine::new()?;
     let message = MsiMessage { address: 0xfee0_0000, data: 0x63 };
     let delivery = machine.router.signal_msi(RoutedMessage { sender: Sender::Anonymous, message });
-    same(delivery, Delivery::Pending)?;
+    same(delivery, Ok(Delivery::Pending))?;
     same(machine.arrived()?, vec![0x63])?;
     same(machine.router.route(Gsi::new(5)), Some(Route::Pin(Pin::new(5)?)))
 }
@@ -125,7 +138,7 @@ fn messages() -> Outcome {
 fn irqfds() -> Outcome {
     let machine = Machine::new()?;
     let (gsi, device) = (machine.router.allocate()?, eventfd()?);
-    let _bound = machine.router.bind(&device, gsi)?;
+    let _bound = machine.router.bind(RustVmm(&device), gsi)?;
     device.write(1)?;
     same(machine.arrived()?, vec![])?;
     for number in [0x41, 0x42, 0x43] {
@@ -140,12 +153,12 @@ fn unbound() -> Outcome {
     let machine = Machine::new()?;
     let (gsi, device) = (machine.router.allocate()?, eventfd()?);
     machine.router.commit(&[Change::Set(gsi, vector(0x41))])?;
-    drop(machine.router.bind(&device, gsi)?);
+    drop(machine.router.bind(RustVmm(&device), gsi)?);
     device.write(1)?;
     same(machine.arrived()?, vec![])?;
     same(device.read()?, 1)?;
-    let _bound = machine.router.bind(&device, gsi)?;
-    same(machine.router.bind(&device, gsi).is_err(), true)?;
+    let _bound = machine.router.bind(RustVmm(&device), gsi)?;
+    same(machine.router.bind(RustVmm(&device), gsi).is_err(), true)?;
     device.write(1)?;
     same(machine.arrived()?, vec![0x41])
 }
@@ -154,8 +167,8 @@ fn levels() -> Outcome {
     let machine = Machine::new()?;
     let (gsi, device, resample) = (Gsi::new(5), eventfd()?, eventfd()?);
     machine.router.commit(&[Change::Set(gsi, Route::Pin(Pin::new(5)?))])?;
-    drop(machine.router.bind_level(&device, &resample, gsi)?);
-    let _again = machine.router.bind_level(&device, &resample, gsi)?;
+    drop(machine.router.bind_level(RustVmm(&device), RustVmm(&resample), gsi)?);
+    let _again = machine.router.bind_level(RustVmm(&device), RustVmm(&resample), gsi)?;
     Ok(())
 }
 
@@ -201,7 +214,7 @@ fn released() -> Outcome {
     let machine = Machine::new()?;
     let (gsi, device) = (machine.router.allocate()?, eventfd()?);
     machine.router.commit(&[Change::Set(gsi, vector(0x41))])?;
-    let _bound = machine.router.bind(&device, gsi)?;
+    let _bound = machine.router.bind(RustVmm(&device), gsi)?;
     machine.router.release(&[gsi])?;
     device.write(1)?;
     same(machine.arrived()?, vec![])?;
@@ -240,19 +253,24 @@ fn identity() -> Outcome {
 /// open.
 struct Binder {
     router: Arc<KvmRouter>,
-    devices: Vec<EventFd>,
-    bound: Mutex<BTreeMap<u16, irq_routing::kvm::KvmIrqfd>>,
+    devices: Vec<Arc<EventFd>>,
+    bound: Mutex<BTreeMap<u16, KvmIrqfd<RustVmm<Arc<EventFd>>>>>,
 }
 
 impl VectorObserver for Binder {
-    fn opened(&self, vector: u16, gsi: Gsi) {
-        let bound = self.router.bind(&self.devices[usize::from(vector)], gsi);
-        if let (Ok(bound), Ok(mut all)) = (bound, self.bound.lock()) {
+    fn opened(&self, vector: u16, message: RoutedMessage) {
+        let bind = || {
+            let gsi = self.router.allocate().ok()?;
+            self.router.commit(&[Change::Set(gsi, Route::Message(message))]).ok()?;
+            let device = self.devices.get(usize::from(vector))?.clone();
+            self.router.bind(RustVmm(device), gsi).ok()
+        };
+        if let (Some(bound), Ok(mut all)) = (bind(), self.bound.lock()) {
             all.insert(vector, bound);
         }
     }
 
-    fn closed(&self, vector: u16, _: Gsi) {
+    fn closed(&self, vector: u16) {
         if let Ok(mut all) = self.bound.lock() {
             all.remove(&vector);
         }
@@ -261,23 +279,22 @@ impl VectorObserver for Binder {
 
 fn msix() -> Outcome {
     let machine = Machine::new()?;
-    let devices = vec![eventfd()?, eventfd()?];
+    let devices = vec![Arc::new(eventfd()?), Arc::new(eventfd()?)];
     let binder =
         Arc::new(Binder { router: machine.router.clone(), devices, bound: Mutex::default() });
     let table =
         MsixTable::new(2, Sender::Anonymous, machine.router.clone())?.with_observer(binder.clone());
-    table.write_control(Control::new().with_enable(true))?;
-    table.write(0x10, &0xfee0_0000u64.to_le_bytes())?;
-    table.write(0x18, &0x61u64.to_le_bytes())?;
+    table.write_control(Control::new().with_enable(true));
+    table.write(0x10, &0xfee0_0000u64.to_le_bytes());
+    table.write(0x18, &0x61u64.to_le_bytes());
 
     binder.devices[1].write(1)?;
     same(machine.arrived()?, vec![0x61])?;
     same(table.signal(1), Signalled::Sent(Delivery::Pending))?;
     same(machine.arrived()?, vec![0x61])?;
-    table.write(0x1c, &1u32.to_le_bytes())?;
+    table.write(0x1c, &1u32.to_le_bytes());
     binder.devices[1].write(1)?;
     same((machine.arrived()?, table.signal(1)), (vec![], Signalled::Held))?;
     drop(table);
-    same(machine.router.route(Gsi::new(FIRST)), None)?;
     same(Arc::strong_count(&machine.vm), 2)
 }

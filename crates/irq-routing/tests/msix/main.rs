@@ -5,8 +5,7 @@
 mod controller;
 
 mod accesses;
-mod gsis;
 mod model;
-mod refusals;
 mod rig;
 mod threads;
+mod vectors;

@@ -1,0 +1,139 @@
+//! The system calls on a machine of KVM's. Arguments are words, as the interface has them.
+//!
+//! Source: Linux, Documentation/virt/kvm/api.rst, by the names of the calls; include/uapi/linux/
+//! kvm.h for the layouts.
+// UNSAFETY: rustix makes any system call, but cannot know how much memory this one uses.
+#![expect(unsafe_code, reason = "the kernel is given a pointer; each call's size is its opcode's")]
+
+use super::IRQCHIP;
+use crate::kvm_table;
+use crate::{Route, RoutedMessage};
+use core::ffi::c_void;
+use core::ptr;
+use msi_types::Gsi;
+use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::io::{Errno, Result};
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
+
+const KVMIO: u8 = 0xae;
+const CHECK_EXTENSION: Opcode = opcode::none(KVMIO, 0x03);
+const IRQ_LINE: Opcode = opcode::write::<[u32; 2]>(KVMIO, 0x61);
+#[cfg(target_arch = "x86_64")]
+const GET_IRQCHIP: Opcode = opcode::read_write::<Irqchip>(KVMIO, 0x62);
+const SET_GSI_ROUTING: Opcode = opcode::write::<[u8; kvm_table::HEADER_SIZE]>(KVMIO, 0x6a);
+const IRQFD: Opcode = opcode::write::<[u32; 8]>(KVMIO, 0x76);
+const SIGNAL_MSI: Opcode = opcode::write::<[u32; 8]>(KVMIO, 0xa5);
+
+const CAP_IRQ_ROUTING: usize = 25;
+const IRQFD_DEASSIGN: u32 = 1;
+const IRQFD_RESAMPLE: u32 = 2;
+
+/// `struct kvm_irqchip`: the chip's number, padding, and 512 bytes of its state.
+#[cfg(target_arch = "x86_64")]
+type Irqchip = [u32; 130];
+
+/// A call's argument: memory of the size in the call's opcode, or a number.
+enum Argument<'a> {
+    Number(usize),
+    Words(&'a mut [u32]),
+    /// `struct kvm_irq_routing` with as many entries as its header says.
+    Table(&'a mut [u8]),
+}
+
+struct Call<'a> {
+    opcode: Opcode,
+    argument: Argument<'a>,
+}
+
+// SAFETY: the kernel reads and writes as many bytes as the opcode says, which the callers below
+// give; a table's entries follow its header. The output is the call's own result.
+unsafe impl Ioctl for Call<'_> {
+    type Output = IoctlOutput;
+
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        self.opcode
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        match &mut self.argument {
+            Argument::Number(number) => ptr::without_provenance_mut(*number),
+            Argument::Words(words) => words.as_mut_ptr().cast(),
+            Argument::Table(bytes) => bytes.as_mut_ptr().cast(),
+        }
+    }
+
+    unsafe fn output_from_ptr(result: IoctlOutput, _: *mut c_void) -> Result<Self::Output> {
+        Ok(result)
+    }
+}
+
+fn call(vm: BorrowedFd<'_>, opcode: Opcode, argument: Argument<'_>) -> Result<u32> {
+    // SAFETY: see `Call`; a descriptor that is no machine's answers an error.
+    let result = unsafe { ioctl(vm, Call { opcode, argument }) }?;
+    u32::try_from(result).map_err(|_| Errno::INVAL)
+}
+
+/// Returns the number of GSIs; 0 if this kernel has none.
+pub(super) fn gsis(vm: BorrowedFd<'_>) -> Result<u32> {
+    call(vm, CHECK_EXTENSION, Argument::Number(CAP_IRQ_ROUTING))
+}
+
+/// Returns true if the kernel has the I/O APIC: a split irqchip has none.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_ioapic(vm: BorrowedFd<'_>) -> Result<bool> {
+    let mut chip: Irqchip = [0; 130];
+    chip[0] = IRQCHIP;
+    match call(vm, GET_IRQCHIP, Argument::Words(&mut chip)) {
+        Ok(_) => Ok(true),
+        Err(Errno::NXIO) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sets the whole table.
+pub(super) fn set_gsi_routing(
+    vm: BorrowedFd<'_>,
+    routes: impl ExactSizeIterator<Item = (Gsi, Route)>,
+) -> Result<()> {
+    let mut bytes = kvm_table::encode_for(IRQCHIP, routes);
+    call(vm, SET_GSI_ROUTING, Argument::Table(&mut bytes)).map(drop)
+}
+
+/// Sends a message. Returns 0 if the guest blocked it.
+pub(super) fn signal_msi(vm: BorrowedFd<'_>, routed: RoutedMessage) -> Result<u32> {
+    let (flags, device) = kvm_table::identity(routed.sender);
+    let message = routed.message;
+    let (low, high) = (message.address_low(), message.address_high());
+    let mut words = [low, high, message.data, flags, device, 0, 0, 0];
+    call(vm, SIGNAL_MSI, Argument::Words(&mut words))
+}
+
+/// Drives a line.
+pub(super) fn irq_line(vm: BorrowedFd<'_>, line: u32, high: bool) -> Result<()> {
+    call(vm, IRQ_LINE, Argument::Words(&mut [line, high.into()])).map(drop)
+}
+
+/// Binds an eventfd to a GSI, and to a second eventfd if it is a level.
+pub(super) fn bind(
+    vm: BorrowedFd<'_>,
+    trigger: BorrowedFd<'_>,
+    resample: Option<BorrowedFd<'_>>,
+    gsi: Gsi,
+) -> Result<()> {
+    let flags = if resample.is_some() { IRQFD_RESAMPLE } else { 0 };
+    let resample = resample.map_or(0, number);
+    let mut words = [number(trigger), gsi.get(), flags, resample, 0, 0, 0, 0];
+    call(vm, IRQFD, Argument::Words(&mut words)).map(drop)
+}
+
+/// Ends a bind. On return, the kernel has served what it was serving.
+pub(super) fn unbind(vm: BorrowedFd<'_>, trigger: BorrowedFd<'_>, gsi: Gsi) -> Result<()> {
+    let mut words = [number(trigger), gsi.get(), IRQFD_DEASSIGN, 0, 0, 0, 0, 0];
+    call(vm, IRQFD, Argument::Words(&mut words)).map(drop)
+}
+
+fn number(eventfd: BorrowedFd<'_>) -> u32 {
+    eventfd.as_raw_fd().cast_unsigned()
+}

@@ -1,0 +1,77 @@
+//! File descriptors that routes and eventfds cost. A test program of its own, with one thread: it
+//! counts those of the process.
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod trials {
+    use irq_routing::Routing;
+    use irq_routing::kvm::{KvmConfig, KvmRouter, RustVmm};
+    use kvm_ioctls::Kvm;
+    use libtest_mimic::{Completion, Failed, Trial};
+    use std::error::Error;
+    use std::sync::Arc;
+    use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+    type Outcome = Result<(), Box<dyn Error>>;
+
+    const VECTORS: usize = 64;
+
+    pub(super) fn all() -> Vec<Trial> {
+        vec![Trial::ignorable_test("a_router_opens_and_duplicates_none", || {
+            if let Err(error) = Kvm::new() {
+                return Ok(Completion::ignored_with(format!("/dev/kvm cannot be used: {error}")));
+            }
+            router().map_err(|error| Failed::from(error.to_string()))?;
+            Ok(Completion::Completed)
+        })]
+    }
+
+    fn open() -> Result<usize, Box<dyn Error>> {
+        Ok(std::fs::read_dir("/proc/self/fd")?.count())
+    }
+
+    fn expect(found: usize, expected: usize) -> Outcome {
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!("{found} descriptors instead of {expected}").into())
+        }
+    }
+
+    fn eventfds() -> Result<Vec<Arc<EventFd>>, Box<dyn Error>> {
+        let one = || Ok(Arc::new(EventFd::new(EFD_NONBLOCK)?));
+        (0..VECTORS).map(|_| one()).collect()
+    }
+
+    fn router() -> Outcome {
+        let vm = Arc::new(Kvm::new()?.create_vm()?);
+        vm.create_irq_chip()?;
+        let devices = eventfds()?;
+        let before = open()?;
+
+        let router = KvmRouter::new(RustVmm(vm), KvmConfig::new(24))?;
+        let mut bound = Vec::new();
+        for device in &devices {
+            bound.push(router.bind(RustVmm(device), router.allocate()?)?);
+        }
+
+        expect(open()?, before)
+    }
+}
+
+use libtest_mimic::Arguments;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, all()).exit_code()
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn all() -> Vec<libtest_mimic::Trial> {
+    trials::all()
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn all() -> Vec<libtest_mimic::Trial> {
+    Vec::new()
+}

@@ -1,0 +1,139 @@
+//! Machines of several kinds, and what a monitor pays for its routes.
+
+use crate::trials::{FIRST, Machine, Outcome, eventfd, same, trial, vector};
+use irq_routing::kvm::{ApicIds, KvmConfig, KvmRouter, RustVmm};
+use irq_routing::{
+    Change, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing, Sender, SignalError,
+};
+use kvm_bindings::{
+    KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_USE_32BIT_IDS,
+    kvm_enable_cap,
+};
+use kvm_ioctls::{Kvm, VmFd};
+use libtest_mimic::Trial;
+use msi_types::{Delivery, Gsi, MsiMessage};
+use std::error::Error;
+use std::fs;
+use std::sync::Arc;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+pub(crate) fn all() -> Vec<Trial> {
+    vec![
+        trial("a_file_that_is_no_machine_is_refused", no_machine),
+        trial("a_split_irqchip_has_no_pins", split),
+        trial("a_refused_message_tells_its_error", refusals),
+        trial("extended_destinations_reach_their_apics", extended),
+        trial("released_gsis_cost_no_table", releases),
+        trial("a_reused_gsi_never_leads_to_its_former_message", reuse),
+    ]
+}
+
+fn no_machine() -> Outcome {
+    let file = fs::File::open("/dev/null")?;
+    let refused = KvmRouter::new(file, KvmConfig::new(FIRST)).map(drop);
+    same(refused.map_err(|error| error.raw_os_error()), Err(Some(25)))
+}
+
+fn enabled(vm: &VmFd, cap: u32, argument: u64) -> Outcome {
+    let mut request = kvm_enable_cap { cap, ..kvm_enable_cap::default() };
+    request.args[0] = argument;
+    Ok(vm.enable_cap(&request)?)
+}
+
+/// A machine whose I/O APIC is the monitor's.
+fn split_machine() -> Result<Arc<VmFd>, Box<dyn Error>> {
+    let vm = Arc::new(Kvm::new()?.create_vm()?);
+    enabled(&vm, KVM_CAP_SPLIT_IRQCHIP, 24)?;
+    Ok(vm)
+}
+
+fn split() -> Outcome {
+    let vm = split_machine()?;
+    let vcpu = vm.create_vcpu(0)?;
+    let machine = Machine::of(vm, vcpu, KvmConfig::new(FIRST))?;
+    let (pin, gsi) = (Gsi::new(5), machine.router.allocate()?);
+    same(machine.router.route(pin), None)?;
+    same(machine.router.signal(pin), Err(SignalError::Unrouted(pin)))?;
+    let to_pin = machine.router.commit(&[Change::Set(pin, Route::Pin(Pin::new(5)?))]);
+    same(to_pin, Err(RouteError::Refused { errno: 22 }))?;
+
+    // The monitor's I/O APIC has a message for its pin.
+    machine.router.commit(&[Change::Set(pin, vector(0x35)), Change::Set(gsi, vector(0x41))])?;
+
+    machine.router.signal(pin)?;
+    same(machine.arrived()?, vec![0x35])
+}
+
+fn refusals() -> Outcome {
+    // Without an interrupt controller, a machine takes no message.
+    let vm = Arc::new(Kvm::new()?.create_vm()?);
+    let router = KvmRouter::new(RustVmm(vm), KvmConfig::new(FIRST))?;
+    let message = MsiMessage { address: 0xfee0_0000, data: 0x41 };
+    let sent = router.signal_msi(RoutedMessage { sender: Sender::Anonymous, message });
+    same(matches!(sent, Err(SignalError::Refused { errno: 6 | 22 })), true)?;
+    let bound = router.bind(RustVmm(&eventfd()?), Gsi::new(FIRST)).map(drop);
+    same(bound.map_err(|error| error.raw_os_error()), Err(Some(22)))
+}
+
+/// Messages for APIC ID 0x101, as a guest writes them that was offered
+/// `KVM_FEATURE_MSI_EXT_DEST_ID`.
+fn extended() -> Outcome {
+    const APIC: u64 = 0x101;
+    const X2APIC_ENABLED: u64 = 0xc00;
+    let vm = split_machine()?;
+    enabled(&vm, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS.into())?;
+    let vcpu = vm.create_vcpu(APIC)?;
+    vcpu.set_cpuid2(&Kvm::new()?.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
+    let mut registers = vcpu.get_sregs()?;
+    registers.apic_base |= X2APIC_ENABLED;
+    vcpu.set_sregs(&registers)?;
+    let config = KvmConfig::new(FIRST).with_apic_ids(ApicIds::Extended);
+    let machine = Machine::of(vm, vcpu, config)?;
+    let address = 0xfee0_0000 | (APIC & 0xff) << 12 | (APIC >> 8) << 5;
+    let message = |data| MsiMessage { address, data };
+
+    let to_apic = RoutedMessage { sender: Sender::Anonymous, message: message(0x41) };
+    same(machine.router.signal_msi(to_apic)?, Delivery::Pending)?;
+    same(machine.arrived()?, vec![0x41])?;
+    let (gsi, device) = (machine.router.allocate()?, eventfd()?);
+    machine.router.commit(&[Change::Set(gsi, Route::to_doorbell(message(0x42)))])?;
+    let _bound = machine.router.bind(RustVmm(&device), gsi)?;
+    device.write(1)?;
+    same(machine.arrived()?, vec![0x42])
+}
+
+fn releases() -> Outcome {
+    let machine = Machine::new()?;
+    let gsis: Vec<_> = (0..100).map(|_| machine.router.allocate()).collect::<Result<_, _>>()?;
+    let changes: Vec<_> = gsis.iter().map(|gsi| Change::Set(*gsi, vector(0x41))).collect();
+    machine.router.commit(&changes)?;
+    same(machine.router.updates(), 1)?;
+
+    gsis.iter().try_for_each(|gsi| machine.router.release(&[*gsi]))?;
+
+    same(machine.router.updates(), 1)?;
+    for gsi in &gsis {
+        same(machine.router.signal(*gsi), Err(SignalError::Unrouted(*gsi)))?;
+    }
+    machine.router.commit(&changes[..1])?;
+    same(machine.router.updates(), 1)?;
+    machine.router.signal(gsis[0])?;
+    same(machine.arrived()?, vec![0x41])
+}
+
+fn reuse() -> Outcome {
+    let machine = Machine::new()?;
+    let gsi = machine.router.allocate()?;
+    machine.router.commit(&[Change::Set(gsi, vector(0x41))])?;
+    machine.router.release(&[gsi])?;
+    same(machine.router.allocate()?, gsi)?;
+    let device = EventFd::new(EFD_NONBLOCK)?;
+
+    let _bound = machine.router.bind(RustVmm(&device), gsi)?;
+
+    device.write(1)?;
+    same(machine.arrived()?, vec![])?;
+    machine.router.commit(&[Change::Set(gsi, vector(0x42))])?;
+    device.write(1)?;
+    same(machine.arrived()?, vec![0x42])
+}
