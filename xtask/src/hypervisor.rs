@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 
 use self::debian::Guest;
 use self::files::{Files, MACHINE_BYTES_BELOW};
-use self::report::{Ending, Expected, Report};
+use self::report::{Ending, Expected, Reports};
 use crate::dtb::Tools;
 use crate::process;
 use crate::qemu::image::Image;
@@ -36,6 +36,8 @@ const fn guests(version: Version) -> &'static [(u8, u8)] {
         Version::Backports => &[(2, 2)],
     }
 }
+/// The first of two guests, which waits for the other's end.
+const WAITING_COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1 waits";
 /// A device with MSI-X, for guests that have its driver.
 const DEVICE: &str = "virtio-rng-pci";
 /// MiB of a guest of the test.
@@ -61,6 +63,9 @@ pub(crate) struct Wanted {
     /// CPUs of the machine, if they are not as many
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
     machine_cpus: Option<u8>,
+    /// Guests with these files, each with so many vCPUs and so much memory; devices go round
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    guests: u8,
     /// MiB of its memory
     #[arg(long, default_value_t = MEMORY, value_parser = clap::value_parser!(u32).range(64..=1792))]
     memory: u32,
@@ -84,6 +89,7 @@ pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCo
     let initrd = wanted.initrd.as_deref().map(absolute).transpose()?;
     let kernel = absolute(&wanted.kernel)?;
     let files = Files { kernel: &kernel, initrd: initrd.as_deref(), append: &wanted.append };
+    let guests = vec![files; wanted.guests.into()];
     let board = Board {
         tools: &tools,
         image: &image,
@@ -92,29 +98,31 @@ pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCo
         memory: wanted.memory,
         devices: &wanted.device,
     };
-    let mut qemu = board.command(&files)?;
+    let mut qemu = board.command(&guests)?;
     let mut child = qemu.stdin(Stdio::inherit()).stdout(Stdio::piped()).spawn()?;
     let console = child.stdout.take().context("QEMU has no output")?;
-    let ending = show(console)?;
+    let endings = show(console)?;
     child.wait()?;
-    Ok(if ending == Ending::Off { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let all_off = endings.len() == guests.len() && endings.iter().all(|it| *it == Ending::Off);
+    Ok(if all_off { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Copies the console to the terminal as it comes. Says how the machine ended.
-fn show(mut console: impl Read) -> Result<Ending> {
-    let (mut line, mut ending) = (Vec::new(), Ending::Other);
+/// Copies the console to the terminal as it comes. Says how the machines ended.
+fn show(mut console: impl Read) -> Result<Vec<Ending>> {
+    let (mut line, mut endings) = (Vec::new(), Vec::new());
     let mut bytes = [0; 4096];
     loop {
         let count = console.read(&mut bytes)?;
         if count == 0 {
-            return Ok(ending);
+            return Ok(endings);
         }
         io::stdout().write_all(&bytes[..count])?;
         io::stdout().flush()?;
         for byte in &bytes[..count] {
             match byte {
                 b'\n' => {
-                    ending = Ending::after(&String::from_utf8_lossy(&line)).unwrap_or(ending);
+                    let ending = Ending::after(&String::from_utf8_lossy(&line));
+                    endings.extend(ending.map(|(_, ending)| ending));
                     line.clear();
                 }
                 byte => line.push(*byte),
@@ -143,18 +151,35 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             let name = format!("{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs");
             let (tools, image) = (&tools, &image);
             let board = Board { tools, image, vcpus, cpus, memory: MEMORY, devices };
+            let files = [files];
             let messages = guest.has_drivers.then_some(debian::READS);
             let expected = Expected { cpus: vcpus.into(), typed: TYPED, messages };
-            tally.case(&name, watch(board.command(&files)?, &name, &expected));
+            tally.case(&name, watch(board.command(&files)?, &name, files.len(), &expected));
+        }
+        if guest.has_drivers {
+            two_guests(&tools, &image, &guest, tally)?;
         }
     }
     Ok(())
 }
 
-/// Runs a guest of the test, types when it wants that, and judges what it reports.
-fn watch(mut qemu: Command, name: &str, expected: &Expected<'_>) -> Result<()> {
+/// Two guests at once, each with a device: the first goes on after the second's end.
+fn two_guests(tools: &Tools, image: &Image, guest: &Guest, tally: &mut Tally) -> Result<()> {
+    let name = "two guests with 2 vCPUs each on 2 CPUs";
+    let devices = &[DEVICE.to_owned(), DEVICE.to_owned()];
+    let board = Board { tools, image, vcpus: 2, cpus: 2, memory: MEMORY, devices };
+    let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
+    let guests = [WAITING_COMMAND_LINE, COMMAND_LINE];
+    let guests = guests.map(|append| Files { kernel, initrd, append });
+    let expected = Expected { cpus: 2, typed: TYPED, messages: Some(debian::READS) };
+    tally.case(name, watch(board.command(&guests)?, name, guests.len(), &expected));
+    Ok(())
+}
+
+/// Runs guests of the test, types when they want that, and judges what they report.
+fn watch(mut qemu: Command, name: &str, guests: usize, expected: &Expected<'_>) -> Result<()> {
     let (keyboard, mut typist) = io::pipe()?;
-    let mut report = Report::default();
+    let mut report = Reports::of(guests);
     let mut typed = Ok(());
     process::watch(qemu.stdin(keyboard), LIMIT, |line| {
         if report.line(line) {
@@ -171,26 +196,28 @@ fn watch(mut qemu: Command, name: &str, expected: &Expected<'_>) -> Result<()> {
 struct Board<'a> {
     tools: &'a Tools,
     image: &'a Image,
-    /// Of the guest.
+    /// Of each guest.
     vcpus: u8,
     /// Of the machine.
     cpus: u8,
-    /// MiB of the guest.
+    /// MiB of each guest.
     memory: u32,
-    /// Devices for the guest, which is trusted if there are any.
+    /// Devices for the guests in turn, which are trusted if there are any.
     devices: &'a [String],
 }
 
 impl Board<'_> {
-    /// QEMU with the hypervisor and a guest's files.
-    fn command(&self, files: &Files<'_>) -> Result<Command> {
+    /// QEMU with the hypervisor and the guests' files.
+    fn command(&self, guests: &[Files<'_>]) -> Result<Command> {
         let mut qemu = self.tools.command(qemu::PROGRAM);
         qemu.args(MACHINE).args(SURROUNDINGS);
         qemu.args(["-smp", &self.cpus.to_string()]);
-        let memory = (MACHINE_BYTES_BELOW >> 20) + u64::from(self.memory);
+        let memory = (MACHINE_BYTES_BELOW >> 20) + guests.len() as u64 * u64::from(self.memory);
         qemu.args(["-m", &format!("{memory}M")]);
         qemu.arg("-kernel").arg(&self.image.flat);
-        qemu.args(files.loaders(self.memory)?);
+        for (others, files) in guests.iter().enumerate() {
+            qemu.args(files.loaders(self.memory, others)?);
+        }
         let trusted = if self.devices.is_empty() { "" } else { "trusted-guest" };
         qemu.args(["-append", &format!("vcpus={} {trusted}", self.vcpus)]);
         for device in self.devices {

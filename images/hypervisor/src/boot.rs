@@ -1,18 +1,17 @@
-//! The machine and its guest, from what the loader left in memory.
+//! The machine and its guests, from what the loader left in memory.
 
 use crate::devicetree::{self, Files, Machine};
-use crate::guest::{self, Guest};
-use crate::pci::Pci;
+use crate::guest::{self, Guest, GuestConfig, Uart};
+use crate::pci::{self, Pci};
 use crate::power::Start;
 use crate::{interrupts, scheduler};
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use image_rt::pci::Function;
 use image_rt::power::{self, CpuStack};
 use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, println};
 use msi_types::Cpu;
-use vgic::Vgic;
 
 /// Room for the guest's devicetree, at the end of its RAM (Documentation/arch/arm64/booting.rst: at
 /// most 2 MiB).
@@ -26,40 +25,70 @@ const VCPUS: &str = "vcpus=";
 /// RAM that the image maps.
 const MAPPED_END: u64 = 3 << 30;
 
-/// Boots the guest, on every CPU.
+/// Boots the guests, on every CPU.
 pub(crate) fn main(boot: Boot) -> ! {
     // SAFETY: what the loader handed over, before anything else.
     let around = unsafe { start::start(boot) };
     assert_eq!(cpu::level(), cpu::Level::El2, "the hypervisor wants virtualization=on");
-    let files = devicetree::files(around.devicetree);
-    let files = files.expect("a kernel for the guest: -device guest-loader,kernel=…");
     let description = gic_firmware::devicetree::parse(around.devicetree);
     interrupts::bring_up(description.expect("firmware's description"));
     let cpus = interrupts::irqchip().cpus().count() as u32;
-    let vcpus = vcpus(&around).unwrap_or(cpus as u16);
-    // The guest's RAM is what lies behind its kernel; the image, its heap and the machine's
-    // devicetree lie before.
-    let start = files.kernel.start & !(KERNEL_ALIGNMENT - 1);
-    let ram = start..(around.memory.end as u64).min(MAPPED_END);
-    assert!((around.devicetree.as_ptr().addr() as u64) < ram.start, "the guest's RAM is in use");
-    let guest = Guest::new(0, ram.clone(), vcpus, |vgic| assign(&around, vgic));
-    interrupts::link(0, &guest.vgic);
-    let argument = place_devicetree(&guest, &ram, &files);
-    let start = Start { entry: files.kernel.start, argument };
-    let (functions, memory) = (guest.pci.as_ref().map_or(0, Pci::functions), ram.end - ram.start);
-    println!(
-        "hypervisor: a guest of {vcpus} vCPUs with {} MiB and {functions} PCI functions",
-        memory >> 20,
-    );
-    guest::install(Vec::from([guest]));
+    let starts = make_guests(&around, cpus);
     interrupts::serve();
-    for guest in guest::guests() {
+    for (guest, start) in guest::guests().iter().zip(starts) {
         guest.start(Cpu::new(0), start);
     }
     for cpu in (1..cpus).map(Cpu::new) {
         turn_on(cpu);
     }
     scheduler::run()
+}
+
+/// Makes a guest for each kernel that the loader left, and says where they start.
+fn make_guests(around: &Started, cpus: u32) -> Vec<Start> {
+    let files = devicetree::files(around.devicetree);
+    assert!(!files.is_empty(), "a kernel for the guest is needed: -device guest-loader,kernel=…");
+    let uart = if files.len() == 1 { Uart::Own } else { Uart::Shared };
+    let vcpus = vcpus(around).unwrap_or(cpus as u16);
+    // A guest's RAM is what lies behind its kernel, up to the next one; the image, its heap and the
+    // machine's devicetree lie before.
+    let first = |files: &Files| files.kernel.start & !(KERNEL_ALIGNMENT - 1);
+    let end = (around.memory.end as u64).min(MAPPED_END);
+    let ends = files.iter().skip(1).map(first).chain([end]);
+    assert!((around.devicetree.as_ptr().addr() as u64) < first(&files[0]), "RAM is in use");
+    let functions = functions(around);
+    let (mut guests, mut starts) = (Vec::new(), Vec::new());
+    for ((number, of_guest), end) in files.iter().enumerate().zip(ends) {
+        let config = GuestConfig { number, ram: first(of_guest)..end, vcpus, uart };
+        let mine = functions.iter().skip(number).step_by(files.len()).cloned();
+        let (guest, start) = make_guest(around, config, mine, of_guest);
+        guests.push(guest);
+        starts.push(start);
+    }
+    guest::install(guests);
+    starts
+}
+
+fn make_guest(
+    around: &Started,
+    config: GuestConfig,
+    functions: impl ExactSizeIterator<Item = Function>,
+    files: &Files,
+) -> (Guest, Start) {
+    let GuestConfig { number, ref ram, vcpus, uart } = config;
+    let (ram, count) = (ram.clone(), functions.len());
+    let guest = Guest::new(config, |vgic| {
+        let host = interrupts::irqchip().description().hosts.first()?;
+        let window = around.pci_window.clone().filter(|_| count > 0)?;
+        Some(Pci::assign(host, window, functions, vgic))
+    });
+    interrupts::link(number, &guest.vgic, uart);
+    let argument = place_devicetree(&guest, &ram, files);
+    println!(
+        "hypervisor: a guest of {vcpus} vCPUs with {} MiB and {count} PCI functions",
+        (ram.end - ram.start) >> 20,
+    );
+    (guest, Start { entry: files.kernel.start, argument })
 }
 
 /// The number of vCPUs that the loader asks for.
@@ -71,12 +100,15 @@ fn vcpus(around: &Started) -> Option<u16> {
 
 /// The machine's PCI functions, if the loader's command line says in these words that the guest is
 /// trusted: nothing confines what they read and write.
-fn assign(around: &Started, vgic: &Arc<Vgic>) -> Option<Pci> {
-    if !devicetree::command_line(around.devicetree).split(' ').any(|word| word == TRUSTED) {
-        return None;
+fn functions(around: &Started) -> Vec<Function> {
+    let line = devicetree::command_line(around.devicetree);
+    let host = interrupts::irqchip().description().hosts.first();
+    match (host, &around.pci_window) {
+        (Some(host), Some(window)) if line.split(' ').any(|word| word == TRUSTED) => {
+            pci::functions(host, window.clone())
+        }
+        _ => Vec::new(),
     }
-    let host = interrupts::irqchip().description().hosts.first()?;
-    Some(Pci::assign(host, around.pci_window.clone()?, vgic))
 }
 
 /// Writes the guest's devicetree to the end of its RAM, past the caches, which the guest starts

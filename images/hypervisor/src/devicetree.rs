@@ -24,19 +24,27 @@ pub(crate) struct Files {
     pub(crate) command_line: String,
 }
 
-/// The guest's files, as the machine's devicetree states them.
-pub(crate) fn files(blob: &[u8]) -> Option<Files> {
-    let tree = Fdt::new(blob).ok()?;
-    let chosen = tree.root().child("chosen")?;
-    let module = |kind| chosen.children().find(|node| is_compatible(node, kind));
-    let kernel = module("multiboot,kernel")?;
-    let command_line = kernel.property("bootargs");
-    let command_line = command_line.and_then(|text| text.value_as::<&str>().ok().map(String::from));
-    Some(Files {
-        kernel: region(&kernel)?,
-        initrd: module("multiboot,ramdisk").and_then(|node| region(&node)),
-        command_line: command_line.unwrap_or_default(),
-    })
+/// The guests' files, as the machine's devicetree states them, by address. A first file system is
+/// for the kernel that lies before it.
+pub(crate) fn files(blob: &[u8]) -> Vec<Files> {
+    let Some(chosen) = Fdt::new(blob).ok().and_then(|tree| tree.root().child("chosen")) else {
+        return Vec::new();
+    };
+    let modules = |kind| chosen.children().filter(move |node| is_compatible(node, kind));
+    let kernels = modules("multiboot,kernel").filter_map(|node| {
+        let command_line = node.property("bootargs").map(|text| text.value_as::<&str>());
+        let command_line = command_line.and_then(Result::ok).map(String::from).unwrap_or_default();
+        Some(Files { kernel: region(&node)?, initrd: None, command_line })
+    });
+    let mut files: Vec<_> = kernels.collect();
+    files.sort_unstable_by_key(|files| files.kernel.start);
+    for initrd in modules("multiboot,ramdisk").filter_map(|node| region(&node)) {
+        let before = |files: &&mut Files| files.kernel.start < initrd.start;
+        if let Some(files) = files.iter_mut().rev().find(before) {
+            files.initrd = Some(initrd);
+        }
+    }
+    files
 }
 
 /// The loader's command line.

@@ -1,6 +1,7 @@
 //! A guest's machine: its memory, its GIC, and its vCPUs while no CPU has them.
 
 use crate::pci::Pci;
+use crate::pl011::Pl011;
 use crate::power::{Affinity as PowerState, Power, Start};
 use crate::psci::End;
 use crate::scheduler::{self, Entity, VcpuId};
@@ -22,7 +23,7 @@ use spin::Once;
 use vgic::its::ItsConfig;
 use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
 
-/// The PL011 of `virt`, which the guest has to itself, and its SPI.
+/// The PL011 of `virt`, and its SPI; each guest has one there.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 pub(crate) const UART_SPI: u32 = 33;
 
@@ -41,6 +42,25 @@ pub(crate) fn install(guests: Vec<Guest>) {
     GUESTS.call_once(|| guests.into_boxed_slice());
 }
 
+/// A guest's machine, as the loader wants it.
+#[derive(Clone, Debug)]
+pub(crate) struct GuestConfig {
+    /// Index into [`guests`].
+    pub(crate) number: usize,
+    pub(crate) ram: Range<u64>,
+    pub(crate) vcpus: u16,
+    pub(crate) uart: Uart,
+}
+
+/// The guest's UART.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Uart {
+    /// The machine's.
+    Own,
+    /// A part of it.
+    Shared,
+}
+
 /// A guest.
 pub(crate) struct Guest {
     number: usize,
@@ -48,6 +68,8 @@ pub(crate) struct Guest {
     pub(crate) power: Power,
     pub(crate) gate: Gate,
     pub(crate) pci: Option<Pci>,
+    /// `None`: it has the machine's to itself.
+    pub(crate) uart: Option<Pl011>,
     /// `VTTBR_EL2`.
     pub(crate) vttbr: u64,
     /// By vCPU.
@@ -60,16 +82,14 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// A machine with this RAM, so many vCPUs, and what PCI functions `assign` gives it.
-    pub(crate) fn new(
-        number: usize,
-        ram: Range<u64>,
-        cpus: u16,
-        assign: impl FnOnce(&Arc<Vgic>) -> Option<Pci>,
-    ) -> Self {
+    /// A machine, with what PCI functions `assign` gives it.
+    pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Vgic>) -> Option<Pci>) -> Self {
+        let GuestConfig { number, ram, vcpus: cpus, uart } = config;
         let mut stage2 = Stage2::new();
         stage2.map(ram.clone(), Memory::Ram);
-        stage2.map(UART, Memory::Device);
+        if uart == Uart::Own {
+            stage2.map(UART, Memory::Device);
+        }
         let kick = move |cpu| scheduler::kick(VcpuId { guest: number, cpu });
         let its = Vec::from([ItsConfig::new(ITS)]);
         // List registers have the priority bits of the machine's virtual interface.
@@ -92,6 +112,7 @@ impl Guest {
             power: Power::new(cpus.into()),
             gate: Gate::new(cpus.into()),
             pci,
+            uart: (uart == Uart::Shared).then(|| Pl011::new(number)),
             vttbr: stage2.leak(number as u64 + 1),
             entities: (0..cpus).map(|_| Entity::new()).collect(),
             vcpus: vcpus.collect(),
@@ -142,6 +163,13 @@ impl Guest {
     pub(crate) fn ran_last_here(&self, vcpu: Cpu) -> bool {
         let last = &self.last_here[cpu::current()];
         last.swap(vcpu.get() + 1, Relaxed) == vcpu.get() + 1
+    }
+
+    /// Something was typed: for a guest whose UART is not the machine's.
+    pub(crate) fn type_in(&self, byte: u8) {
+        if let Some(uart) = &self.uart {
+            uart.type_in(&self.vgic, byte);
+        }
     }
 
     /// The end of the machine.

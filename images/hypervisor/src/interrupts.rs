@@ -13,13 +13,13 @@ use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{CpuInterface, CpuInterfaceConfig, Gic, GicPlatform, Interrupt, RawMmio};
 use gic_firmware::Description;
 use image_rt::platform::{Kernel, registers};
-use image_rt::{cpu, println};
+use image_rt::{console, cpu, println};
 use irq_domain::{IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 use vgic::{PhysicalInterrupts, Vgic};
 
-use crate::guest::{Guest, UART_SPI, guests};
+use crate::guest::{Guest, UART_SPI, Uart, guests};
 use crate::scheduler::{self, VcpuId};
 
 /// PPIs of the virtual interface, the virtual timer and EL2's physical timer, on `virt` as in the
@@ -59,13 +59,15 @@ pub(crate) fn bring_up_cpu() {
     }
 }
 
-/// Links a guest's timers and UART to the machine's.
-pub(crate) fn link(number: usize, vgic: &Vgic) {
+/// Links a guest's timers, and its UART if that is the machine's, to the machine's.
+pub(crate) fn link(number: usize, vgic: &Vgic, uart: Uart) {
     vgic.serve_physical(Arc::new(Machine { guest: number })).expect("it is the first");
     for cpu in (0..vgic.config().cpus.len() as u32).map(Cpu::new) {
         vgic.link(timer_line(cpu), VIRTUAL_TIMER).expect("the guest has a timer");
     }
-    vgic.link(Line::Spi(UART_SPI), IntId::new(UART_SPI)).expect("the guest has a UART");
+    if uart == Uart::Own {
+        vgic.link(Line::Spi(UART_SPI), IntId::new(UART_SPI)).expect("the guest has a UART");
+    }
 }
 
 /// Lets the machine's interrupts through.
@@ -82,10 +84,19 @@ pub(crate) fn serve() {
         }
     };
     let uart = |_: &IrqContext<'_>| {
-        for guest in guests() {
+        if let Some(guest) = uart_owner() {
             guest.vgic.set_line(Line::Spi(UART_SPI), Level::High);
+            return;
+        }
+        while let Some(byte) = console::read() {
+            for guest in guests() {
+                guest.type_in(byte);
+            }
         }
     };
+    if uart_owner().is_none() {
+        console::enable_input_interrupt();
+    }
     let request = WiredRequest::new(HwIrq::new(UART_SPI), Trigger::Level, "uart");
     let uart = interrupts.request_wired(request, uart);
     let kick = interrupts.request_per_cpu(KICK.intid().hwirq(), Trigger::Edge, "kick", |_| ());
@@ -152,7 +163,15 @@ pub(crate) fn kick(cpu: Cpu) {
 
 /// Does the interrupt stay active until the guest deactivates its own?
 fn is_handed_over(intid: IntId) -> bool {
-    intid == VIRTUAL_TIMER && scheduler::loaded().is_some() || intid.get() == UART_SPI
+    match intid {
+        VIRTUAL_TIMER => scheduler::loaded().is_some(),
+        _ => intid.get() == UART_SPI && uart_owner().is_some(),
+    }
+}
+
+/// The guest that has the machine's UART to itself.
+fn uart_owner() -> Option<&'static Guest> {
+    guests().iter().find(|guest| guest.uart.is_none())
 }
 
 fn timer_line(cpu: Cpu) -> Line {

@@ -14,6 +14,7 @@ mod inject;
 mod interrupts;
 mod passthrough;
 mod pci;
+mod pl011;
 mod power;
 mod psci;
 mod scheduler;

@@ -6,10 +6,25 @@ use crate::passthrough::Assigned;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use gic_firmware::{ConfigSpace, PciHost};
-use image_rt::pci;
+use gic_firmware::{ConfigSpace, PciHost, Region};
+use image_rt::pci::{self, Function};
+use irq_domain::pci::MsixCapability;
 use irq_routing::{GsiSpace, Inputs, Router};
 use vgic::{AccessWidth, Vgic};
+
+/// The machine's functions that have MSI-X.
+pub(crate) fn functions(host: &PciHost, window: Range<u64>) -> Vec<Function> {
+    let mut functions = pci::enumerate(ecam(host), window);
+    functions.retain(|function| MsixCapability::find(&function.config).is_ok());
+    functions
+}
+
+fn ecam(host: &PciHost) -> Region {
+    match host.config.as_ref().map(|config| config.value) {
+        Some(ConfigSpace::Ecam(ecam)) => ecam,
+        _ => panic!("the PCI host has no ECAM"),
+    }
+}
 
 /// A host bridge, and the functions behind it that are the guest's.
 pub(crate) struct Pci {
@@ -21,18 +36,21 @@ pub(crate) struct Pci {
 }
 
 impl Pci {
-    /// Gives the guest every function of the machine that has MSI-X. Its DMA is not confined: the
-    /// caller trusts the guest.
-    pub(crate) fn assign(host: &PciHost, window: Range<u64>, vgic: &Arc<Vgic>) -> Self {
-        let Some(ConfigSpace::Ecam(ecam)) = host.config.as_ref().map(|config| config.value) else {
-            panic!("the PCI host has no ECAM");
-        };
+    /// Gives the guest these functions, which have MSI-X. Their DMA is not confined: the caller
+    /// trusts the guest.
+    pub(crate) fn assign(
+        host: &PciHost,
+        window: Range<u64>,
+        functions: impl Iterator<Item = Function>,
+        vgic: &Arc<Vgic>,
+    ) -> Self {
+        let ecam = ecam(host);
         let its = vgic.its(0).expect("the guest has an ITS");
         let inputs = Inputs::new(vgic.clone()).with_its(its);
         let router = Router::new(GsiSpace::default(), inputs).expect("the routes");
         let router = Arc::new(router);
         let parent = |requester| interrupts::irqchip().pci_parent(host, requester);
-        let functions = pci::enumerate(ecam, window.clone()).into_iter().filter_map(|function| {
+        let functions = functions.filter_map(|function| {
             let parent = parent(function.requester).expect("firmware's ITS");
             Assigned::new(function, parent, router.clone())
         });
@@ -51,11 +69,6 @@ impl Pci {
     /// Has the functions send and reach memory no more.
     pub(crate) fn stop(&self) {
         self.functions.iter().for_each(Assigned::stop);
-    }
-
-    /// Number of functions.
-    pub(crate) fn functions(&self) -> usize {
-        self.functions.len()
     }
 
     /// Reads configuration space, or a page that holds an MSI-X table. `None`: neither is there.

@@ -1,7 +1,7 @@
 //! What the guest does that its CPU cannot do by itself.
 
 use crate::context::Context;
-use crate::guest::Guest;
+use crate::guest::{Guest, UART};
 use crate::inject;
 use crate::psci::{self, Answer};
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
@@ -105,7 +105,13 @@ fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<
     if let Ok(progress) = guest.vgic.begin_write(address, width, value) {
         return Some(progress);
     }
-    guest.pci.as_ref()?.write(address, width, value).map(|()| Progress::Done)
+    match &guest.uart {
+        Some(uart) if UART.contains(&address) => {
+            uart.write(&guest.vgic, address - UART.start, value);
+            Some(Progress::Done)
+        }
+        _ => guest.pci.as_ref()?.write(address, width, value).map(|()| Progress::Done),
+    }
 }
 
 fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
@@ -115,5 +121,11 @@ fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
     } else {
         read()
     };
-    value.ok().or_else(|| guest.pci.as_ref()?.read(address, width))
+    match (value, &guest.uart) {
+        (Ok(value), _) => Some(value),
+        (Err(_), Some(uart)) if UART.contains(&address) => {
+            Some(uart.read(&guest.vgic, address - UART.start))
+        }
+        _ => guest.pci.as_ref()?.read(address, width),
+    }
 }

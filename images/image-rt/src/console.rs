@@ -1,7 +1,7 @@
 //! The console: the PL011 at `virt`'s address. Usable in any context.
 
 use crate::cpu;
-use arm_pl011_uart::{PL011Registers, Uart, UniqueMmioPointer};
+use arm_pl011_uart::{Interrupts, PL011Registers, Uart, UniqueMmioPointer};
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
 use spin::Mutex;
@@ -35,6 +35,15 @@ pub fn read() -> Option<u8> {
     let byte = CONSOLE.lock().as_mut().and_then(|uart| uart.read_word().ok().flatten());
     cpu::irq_restore(state);
     byte
+}
+
+/// Has input raise the UART's interrupt, until it is read.
+pub fn enable_input_interrupt() {
+    let state = cpu::irq_save();
+    if let Some(uart) = &mut *CONSOLE.lock() {
+        uart.set_interrupt_masks(Interrupts::RXI | Interrupts::RTI);
+    }
+    cpu::irq_restore(state);
 }
 
 /// Opens the console by force: its holder will not go on. For the panic handler.

@@ -30,6 +30,16 @@ for cpu in /sys/devices/system/cpu/cpu[1-9]; do
     [ -e $cpu/online ] && echo 0 > $cpu/online && echo 1 > $cpu/online
 done
 echo "guest: cpus again $($B nproc)"
+if $B grep -q waits /proc/cmdline; then
+    echo "guest: listens"
+    read line
+    echo "guest: again heard $line"
+fi
+if $B grep -q waits /proc/cmdline; then
+    echo "guest: listens"
+    read line
+    echo "guest: again heard $line"
+fi
 for module in $($B cat /modules); do $B insmod /$module; done
 irq=$($B sed -n 's/^ *\([0-9]*\):.*virtio0-input.*/\1/p' /proc/interrupts)
 for cpu in $($B seq 0 $(($($B nproc) - 1))); do

@@ -15,7 +15,7 @@ const DEVICETREE_ROOM: u64 = 2 << 20;
 const ALIGNMENT: u64 = 2 << 20;
 
 /// A guest's files.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Files<'a> {
     pub(super) kernel: &'a Path,
     pub(super) initrd: Option<&'a Path>,
@@ -23,10 +23,12 @@ pub(super) struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// QEMU's arguments that put them into the memory of a guest with so many MiB.
-    pub(super) fn loaders(&self, memory: u32) -> Result<Vec<OsString>> {
-        let start = RAM + MACHINE_BYTES_BELOW;
-        let end = start + (u64::from(memory) << 20) - DEVICETREE_ROOM;
+    /// QEMU's arguments that put them into the memory of a guest with so many MiB: that guest comes
+    /// behind so many others like it.
+    pub(super) fn loaders(&self, memory: u32, others: usize) -> Result<Vec<OsString>> {
+        let bytes = u64::from(memory) << 20;
+        let start = RAM + MACHINE_BYTES_BELOW + bytes * others as u64;
+        let end = start + bytes - DEVICETREE_ROOM;
         let file = fs::read(self.kernel)
             .with_context(|| format!("cannot read {}", self.kernel.display()))?;
         let span = Span::of(&file);

@@ -1,6 +1,6 @@
 //! What a guest of the test reports on its console.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 /// The end of the guest's machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,15 +15,82 @@ pub(super) enum Ending {
 }
 
 impl Ending {
-    /// The ending that a line of the hypervisor tells.
-    pub(super) fn after(line: &str) -> Option<Self> {
-        match line.trim_end() {
-            "hypervisor: the guest turned its machine off" => Some(Self::Off),
-            "hypervisor: the guest reset its machine" => Some(Self::Reset),
-            line if line.starts_with("not ok - the image: ") => Some(Self::Other),
+    /// The ending that a line of the hypervisor tells, and whose it is.
+    pub(super) fn after(line: &str) -> Option<(usize, Self)> {
+        let line = line.trim_end();
+        if line.starts_with("not ok - the image: ") {
+            return Some((0, Self::Other));
+        }
+        let said = line.strip_prefix("hypervisor: ")?;
+        let (guest, how) = if let Some(how) = said.strip_prefix("the guest ") {
+            (0, how)
+        } else {
+            let (guest, how) = said.strip_prefix("guest ")?.split_once(' ')?;
+            (guest.parse().ok()?, how)
+        };
+        match how {
+            "turned its machine off" => Some((guest, Self::Off)),
+            "reset its machine" => Some((guest, Self::Reset)),
             _ => None,
         }
     }
+}
+
+/// The reports of the guests of one machine.
+#[derive(Debug)]
+pub(super) struct Reports {
+    guests: Vec<Report>,
+    pub(super) last: String,
+}
+
+impl Reports {
+    pub(super) fn of(guests: usize) -> Self {
+        Self { guests: (0..guests).map(|_| Report::default()).collect(), last: String::new() }
+    }
+
+    /// Takes a line into account. Does every guest that has not ended listen now?
+    pub(super) fn line(&mut self, line: &str) -> bool {
+        self.last = line.trim_end().into();
+        if let Some((guest, ending)) = Ending::after(line) {
+            if let Some(guest) = self.guests.get_mut(guest) {
+                guest.ending = ending;
+            }
+        } else if let [guest] = &mut *self.guests {
+            guest.line(line);
+        } else if let Some((guest, line)) = numbered(line)
+            && let Some(guest) = self.guests.get_mut(guest)
+        {
+            guest.line(line);
+        }
+        let listens = |guest: &Report| guest.listens || guest.ending != Ending::Other;
+        let type_now = self.guests.iter().any(|it| it.listens) && self.guests.iter().all(listens);
+        if type_now {
+            self.guests.iter_mut().for_each(|guest| guest.listens = false);
+        }
+        type_now
+    }
+
+    /// Each guest in words.
+    pub(super) fn summary(&self) -> String {
+        let all: Vec<_> = self.guests.iter().map(Report::summary).collect();
+        all.join("; ")
+    }
+
+    /// Every guest reports what is expected. Of several, the first has waited for the others' end.
+    pub(super) fn judge(&self, expected: &Expected<'_>) -> Result<()> {
+        for (number, guest) in self.guests.iter().enumerate() {
+            guest.judge(expected).with_context(|| format!("guest {number}"))?;
+        }
+        let heard = &self.guests[0].heard_again;
+        ensure!(self.guests.len() == 1 || heard == expected.typed, "again it heard `{heard}`");
+        Ok(())
+    }
+}
+
+/// A line of one of several guests.
+fn numbered(line: &str) -> Option<(usize, &str)> {
+    let (number, line) = line.strip_prefix('[')?.split_once("] ")?;
+    Some((number.parse().ok()?, line))
 }
 
 /// A guest's report.
@@ -32,10 +99,11 @@ pub(super) struct Report {
     cpus: String,
     cpus_again: String,
     heard: String,
+    heard_again: String,
     absent_device: String,
     rows: Vec<Row>,
     ending: Ending,
-    pub(super) last: String,
+    listens: bool,
 }
 
 /// What a good guest reports.
@@ -66,30 +134,28 @@ const BUS_ERROR: &str = "135";
 const FEWEST_TICKS: u64 = 20;
 
 impl Report {
-    /// Takes a line into account. Does the guest listen now?
-    pub(super) fn line(&mut self, line: &str) -> bool {
-        let line = line.trim_end();
-        self.last = line.into();
-        self.ending = Ending::after(line).unwrap_or(self.ending);
-        let Some(said) = line.strip_prefix("guest: ") else { return false };
+    /// Takes a line of the guest into account.
+    fn line(&mut self, line: &str) {
+        let Some(said) = line.trim_end().strip_prefix("guest: ") else { return };
         let fields = [
             ("cpus again ", &mut self.cpus_again),
             ("cpus ", &mut self.cpus),
+            ("again heard ", &mut self.heard_again),
             ("heard ", &mut self.heard),
             ("absent device ", &mut self.absent_device),
         ];
         for (begin, field) in fields {
             if let Some(value) = said.strip_prefix(begin) {
                 *field = value.into();
-                return false;
+                return;
             }
         }
         self.rows.extend(said.strip_prefix("row ").and_then(Row::parse));
-        said == "listens"
+        self.listens |= said == "listens";
     }
 
     /// The counts in words.
-    pub(super) fn summary(&self) -> String {
+    fn summary(&self) -> String {
         let count = |name: &str| self.counts(name).iter().sum::<u64>();
         format!(
             "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs, {} messages",
@@ -104,9 +170,9 @@ impl Report {
     /// Each vCPU was there with its timer, went off and came back; the UART's interrupts arrived;
     /// a device that is not there ended the program that asked for it, and nothing else; one that
     /// is there sent its messages.
-    pub(super) fn judge(&self, expected: &Expected<'_>) -> Result<()> {
+    fn judge(&self, expected: &Expected<'_>) -> Result<()> {
         let Expected { cpus, typed, messages } = *expected;
-        ensure!(self.ending == Ending::Off, "{:?}; the last line is `{}`", self.ending, self.last);
+        ensure!(self.ending == Ending::Off, "its end: {:?}", self.ending);
         ensure!(self.cpus == cpus.to_string(), "it has {} vCPUs", self.cpus);
         ensure!(self.cpus_again == self.cpus, "{} vCPUs after hotplug", self.cpus_again);
         ensure!(self.heard == typed, "it heard `{}`", self.heard);
@@ -177,7 +243,7 @@ mod test {
     ];
 
     fn judged(change: impl Fn(&str) -> String) -> Result<()> {
-        let mut report = Report::default();
+        let mut report = Reports::of(1);
         for line in GOOD {
             report.line(&change(line));
         }
@@ -212,13 +278,57 @@ mod test {
 
     #[test]
     fn a_guest_that_listens_is_typed_to_once() {
-        let mut report = Report::default();
+        let mut report = Reports::of(1);
         assert_eq!(GOOD.iter().filter(|line| report.line(line)).count(), 1);
+    }
+
+    /// Two guests report; the first goes on after the second's end.
+    fn of_two(change: impl Fn(&str) -> String) -> (Result<()>, Vec<String>) {
+        let mut reports = Reports::of(2);
+        let mut typed_after = Vec::new();
+        let (end, body) = GOOD.split_last().unwrap();
+        let of = |guest: usize, line: &str| match line.strip_prefix("hypervisor: the guest") {
+            Some(how) => format!("hypervisor: guest {guest}{how}"),
+            None => format!("[{guest}] {line}"),
+        };
+        let mut lines: Vec<_> = body.iter().flat_map(|line| [of(0, line), of(1, line)]).collect();
+        lines.push(of(0, "guest: listens"));
+        lines.push(of(1, end));
+        lines.push(of(0, "guest: again heard hello"));
+        lines.push(of(0, end));
+        for line in lines.iter().map(|line| change(line)) {
+            if reports.line(&line) {
+                typed_after.push(line);
+            }
+        }
+        let expected = Expected { cpus: 2, typed: "hello", messages: Some(100) };
+        (reports.judge(&expected), typed_after)
+    }
+
+    #[test]
+    fn two_guests_are_typed_to_when_all_listen() {
+        let (judged, typed_after) = of_two(ToOwned::to_owned);
+        judged.unwrap();
+        let end = "hypervisor: guest 1 turned its machine off";
+        assert_eq!(typed_after, ["[1] guest: listens", end]);
+    }
+
+    #[test]
+    fn each_of_two_guests_is_judged() {
+        for (from, to) in [
+            ("[0] guest: heard hello", "[1] guest: heard hello"),
+            ("[0] guest: again heard", "[0] guest: no"),
+            ("hypervisor: guest 1 turned", "hypervisor: guest 1 was turned"),
+            ("[1] guest: row  15:         98", "[1] guest: row  15:          0"),
+        ] {
+            let (judged, _) = of_two(|line| line.replace(from, to));
+            assert!(judged.is_err(), "`{to}` passes");
+        }
     }
 
     #[test]
     fn a_panic_is_no_ending_of_the_guest() {
-        assert_eq!(Ending::after("not ok - the image: x"), Some(Ending::Other));
+        assert_eq!(Ending::after("not ok - the image: x"), Some((0, Ending::Other)));
         assert_eq!(Ending::after("guest: cpus 1"), None);
     }
 }
