@@ -28,6 +28,7 @@ struct Guests {
     vcpus: Vec<ListRegisterVcpu>,
 }
 
+/// A vCPU in its guest, and what the guest leaves.
 type Entered = Vec<(InGuest, VirtualInterface)>;
 
 impl Guests {
@@ -54,10 +55,15 @@ impl Guests {
 
     /// All enter, with `listed` list registers in use.
     fn enter(&mut self, listed: u32) -> Result<(Entered, Duration), String> {
-        let mut entered = Vec::with_capacity(self.vcpus.len());
+        let mut inside = Vec::with_capacity(self.vcpus.len());
         let start = Instant::now();
-        entered.extend(self.vcpus.drain(..).map(ListRegisterVcpu::enter));
+        inside.extend(self.vcpus.drain(..).map(ListRegisterVcpu::enter));
         let time = start.elapsed();
+        let left = |guest: InGuest| {
+            let interface = *guest.interface();
+            (guest, interface)
+        };
+        let entered: Entered = inside.into_iter().map(left).collect();
         if entered.iter().all(|(_, interface)| pending(interface) == listed) {
             Ok((entered, time))
         } else {
@@ -154,8 +160,9 @@ fn entry_and_exit(name: &'static str, of: Reference, pending: u32) -> Result<Pro
         let Some(mut vcpu) = guests.vcpus.pop() else { return Err("no vCPU".to_owned()) };
         let start = Instant::now();
         for _ in 0..REPEATS {
-            let (guest, interface) = vcpu.enter();
-            vcpu = guest.exit(&interface);
+            let guest = vcpu.enter();
+            let left = *guest.interface();
+            vcpu = guest.exit(&left);
         }
         let time = start.elapsed();
         guests.vcpus.push(vcpu);

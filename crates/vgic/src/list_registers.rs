@@ -23,7 +23,7 @@ mod fold;
 mod rank;
 
 use crate::config::SecurityView;
-use crate::listed::{ListRegisters, MAX_LIST_REGISTERS};
+use crate::listed::{ListRegisters, MAX_LIST_REGISTERS, VirtualInterface};
 use crate::system_registers::Undefined;
 use crate::vcpu::{Inputs, Sleep, Vcpu};
 use crate::vgic::Vgic;
@@ -33,23 +33,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::IntId;
 use gic_arch::icc::{self, IntIdValue, SysRegEncoding};
-use gic_arch::ich::{Hcr, ListRegister, Vmcr, Vtr};
+use gic_arch::ich::Vtr;
 use msi_types::Cpu;
-
-/// State of a CPU's virtual interface: to be loaded before the guest is entered and stored after it
-/// has exited. Registers that the CPU does not have are zero, and ignored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VirtualInterface {
-    /// `ICH_HCR_EL2`. The hypervisor may add traps of its own; of what comes back, `EOIcount` is
-    /// looked at.
-    pub hcr: Hcr,
-    /// `ICH_VMCR_EL2`.
-    pub vmcr: Vmcr,
-    /// `ICH_AP<n>R<m>_EL2`, by group and index.
-    pub active_priorities: [[u32; 4]; 2],
-    /// `ICH_LR<n>_EL2`.
-    pub list: [ListRegister; MAX_LIST_REGISTERS],
-}
 
 /// A machine's guest cannot run on a CPU's virtual interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -90,7 +75,8 @@ pub enum VirtualInterfaceMismatch {
 /// other vCPUs exit, and keeps them out until it has the answer.
 pub struct ListRegisterVcpu(Box<[Vcpu; 1]>);
 
-/// A [`ListRegisterVcpu`] while its guest runs: a vCPU that entered [exits](Self::exit).
+/// A [`ListRegisterVcpu`] while its guest runs: a vCPU that entered loads its
+/// [interface](Self::interface), and [exits](Self::exit).
 ///
 /// If it is dropped instead, the vCPU runs no more, and its CPU interface takes no part. What was
 /// in its list registers is as it was at the entry: nothing is lost, but what the guest has
@@ -146,16 +132,16 @@ impl Vcpu {
 }
 
 impl ListRegisterVcpu {
-    /// The vCPU is about to run guest code: what to load into the hardware. Whatever arrives or
-    /// changes from now on kicks it, once; it then exits.
-    pub fn enter(mut self) -> (InGuest, VirtualInterface) {
+    /// The vCPU is about to run guest code: [`InGuest::interface`] is to be loaded into the
+    /// hardware. Whatever arrives or changes from now on kicks the vCPU, once; it then exits.
+    pub fn enter(mut self) -> InGuest {
         let [vcpu] = &*self.0;
         let cpu = vcpu.cpu;
         vcpu.gic.wakeup().enter(cpu);
-        vcpu.gic.go_on();
-        let interface = if self.is_idle() { self.unfilled() } else { self.fill() };
-        self.0[0].exit_for_work();
-        (InGuest { cpu, vcpu: Some(self) }, interface)
+        if !self.is_unchanged() {
+            self.prepare();
+        }
+        InGuest { cpu, vcpu: Some(self) }
     }
 
     /// Reads a system register on behalf of the guest, whose access trapped.
@@ -163,7 +149,7 @@ impl ListRegisterVcpu {
     /// # Errors
     /// As [`Vcpu::read_sysreg`].
     pub fn read_sysreg(&mut self, register: SysRegEncoding) -> Result<u64, Undefined> {
-        let value = self.0[0].read_sysreg(register)?;
+        let value = self.own().read_sysreg(register)?;
         if register == icc::IAR0.encoding() || register == icc::IAR1.encoding() {
             self.note_acknowledged(IntIdValue::from(value).intid());
         }
@@ -176,7 +162,7 @@ impl ListRegisterVcpu {
     /// # Errors
     /// As [`Vcpu::write_sysreg`].
     pub fn write_sysreg(&mut self, register: SysRegEncoding, value: u64) -> Result<(), Undefined> {
-        self.0[0].write_sysreg(register, value)
+        self.own().write_sysreg(register, value)
     }
 
     /// As [`Vcpu::inputs`].
@@ -201,7 +187,7 @@ impl ListRegisterVcpu {
 
     /// As [`Vcpu::reset`].
     pub fn reset(&mut self) {
-        self.0[0].reset();
+        self.own().reset();
     }
 
     /// Back to a vCPU whose CPU interface is software alone.
@@ -227,8 +213,20 @@ impl InGuest {
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
     pub fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
         let mut vcpu = self.vcpu.take().expect("only `exit` takes it, and consumes `self`");
-        vcpu.exit(|vcpu| vcpu.fold(left));
+        if vcpu.has_nothing_to_fold(left) {
+            vcpu.folded();
+            vcpu.load(left);
+        } else {
+            vcpu.exit(|vcpu| vcpu.fold(left));
+        }
         vcpu
+    }
+
+    /// The state to load into the hardware before the guest runs.
+    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
+    pub fn interface(&self) -> &VirtualInterface {
+        let vcpu = self.vcpu.as_ref().expect("only `exit` takes it, and consumes `self`");
+        &vcpu.0[0].list_registers.interface
     }
 
     /// Number of this vCPU.
@@ -238,6 +236,7 @@ impl InGuest {
 }
 
 impl Drop for InGuest {
+    #[inline]
     fn drop(&mut self) {
         if let Some(vcpu) = &mut self.vcpu {
             vcpu.exit(ListRegisterVcpu::fold_as_filled);
@@ -255,10 +254,23 @@ impl ListRegisterVcpu {
         }
     }
 
-    /// Out of the guest, with what `fold` makes of the list registers.
+    /// The vCPU, whose CPU interface may change outside of the guest.
+    fn own(&mut self) -> &mut Vcpu {
+        let [vcpu] = &mut *self.0;
+        vcpu.list_registers.is_idle = false;
+        vcpu
+    }
+
+    /// Out of the guest, with what `fold` makes of the list registers. The vCPU looks by itself
+    /// before that: what is folded needs no kick.
     fn exit(&mut self, fold: impl FnOnce(&mut Self)) {
         self.returned();
         fold(self);
+        self.folded();
+    }
+
+    /// Out of the guest, with nothing in list registers any more.
+    fn folded(&self) {
         let [vcpu] = &*self.0;
         if vcpu.gic.wakeup().folded(vcpu.cpu) {
             vcpu.gic.poll_all_its();
@@ -274,7 +286,8 @@ impl fmt::Debug for ListRegisterVcpu {
 
 impl fmt::Debug for InGuest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listed = self.vcpu.as_ref().map(|vcpu| &vcpu.0[0].list_registers.listed);
+        let lists = self.vcpu.as_ref().map(|vcpu| &vcpu.0[0].list_registers);
+        let listed = lists.map(|lists| &lists.listed[..lists.used]);
         f.debug_struct("InGuest").field("listed", &listed).finish_non_exhaustive()
     }
 }

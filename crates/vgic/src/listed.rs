@@ -5,9 +5,25 @@ use crate::candidates::set_bits;
 use crate::lpi::ListedLpi;
 use crate::wired::Filled;
 use crate::wired_index::WiredIndex;
+use gic_arch::ich::{Hcr, ListRegister, Vmcr};
 
 /// Most list registers that a CPU has.
 pub const MAX_LIST_REGISTERS: usize = 16;
+
+/// State of a CPU's virtual interface: to be loaded before the guest is entered and stored after it
+/// has exited. Registers that the CPU does not have are zero, and ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VirtualInterface {
+    /// `ICH_HCR_EL2`. The hypervisor may add traps of its own; of what comes back, `EOIcount` is
+    /// looked at.
+    pub hcr: Hcr,
+    /// `ICH_VMCR_EL2`.
+    pub vmcr: Vmcr,
+    /// `ICH_AP<n>R<m>_EL2`, by group and index.
+    pub active_priorities: [[u32; 4]; 2],
+    /// `ICH_LR<n>_EL2`.
+    pub list: [ListRegister; MAX_LIST_REGISTERS],
+}
 
 /// A vCPU's list registers. Without any, its CPU interface is software.
 pub(crate) struct ListRegisters {
@@ -19,6 +35,11 @@ pub(crate) struct ListRegisters {
     pub(crate) listed: [Listed; MAX_LIST_REGISTERS],
     /// Active interrupts of this vCPU, and perhaps some that are not any more.
     pub(crate) active: WiredSet,
+    /// Loaded at the last entry. Outside of the guest, all of its list registers are empty.
+    pub(crate) interface: VirtualInterface,
+    /// At the last entry nothing was pending or active, and the CPU interface has not changed
+    /// since. If nothing has become pending, `interface` is right for the next entry.
+    pub(crate) is_idle: bool,
 }
 
 impl ListRegisters {
@@ -29,7 +50,35 @@ impl ListRegisters {
             used: 0,
             listed: [Listed::Nothing; MAX_LIST_REGISTERS],
             active: WiredSet::new(),
+            interface: VirtualInterface {
+                hcr: Hcr::new(),
+                vmcr: Vmcr::new(),
+                active_priorities: [[0; 4]; 2],
+                list: [ListRegister::new(); MAX_LIST_REGISTERS],
+            },
+            is_idle: false,
         }
+    }
+
+    /// Fills the next list register, if there is one.
+    pub(crate) fn push(&mut self, listed: Listed, register: ListRegister) {
+        if !self.is_full() {
+            self.listed[self.used] = listed;
+            self.interface.list[self.used] = register;
+            self.used += 1;
+        }
+    }
+
+    /// Are all in use?
+    pub(crate) const fn is_full(&self) -> bool {
+        self.used >= self.count
+    }
+
+    /// Empties all, and returns the number of those that were in use.
+    pub(crate) fn empty(&mut self) -> usize {
+        let used = core::mem::take(&mut self.used);
+        self.interface.list[..used].fill(ListRegister::new());
+        used
     }
 }
 

@@ -243,7 +243,8 @@ impl VcpuWakeup {
         seen & state::FILLED != 0
     }
 
-    /// vCPU `cpu` has nothing in list registers any more. Was it recalled?
+    /// vCPU `cpu` is [back](Self::returned), and has nothing in list registers any more. Was it
+    /// recalled?
     pub(crate) fn folded(&self, cpu: Cpu) -> bool {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
         let recalled = vcpu.0.swap(0, SeqCst) >> state::RECALL_SHIFT != 0;

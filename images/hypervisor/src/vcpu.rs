@@ -106,8 +106,8 @@ fn run_loaded(
     vcpu.returned();
     while guest.end().is_none() && !scheduler::is_slice_over() {
         guest.gate.enter(cpu);
-        let (inside, interface) = vcpu.enter();
-        hardware.load(&interface);
+        let inside = vcpu.enter();
+        hardware.load(inside.interface());
         // SAFETY: `load` gave EL1 to the guest, and the scheduler installed the vectors.
         let vector = unsafe { vectors::enter(context) };
         vcpu = inside.exit(&hardware.store());

@@ -144,6 +144,29 @@ fn a_message_for_a_listed_lpi_forces_an_exit() {
     explore(rung_while_listed);
 }
 
+/// A vCPU that has handled an LPI enters twice while the next one comes.
+fn rung_while_entering() {
+    let (machine, _commands) = one_event();
+    machine.send(1, 0);
+    assert_eq!(machine.vcpu(0).drain(), [LPI]);
+    let sender = spawn(&machine, |machine| machine.send(1, 0));
+    let runner = spawn(&machine, |machine| {
+        let mut vcpu = machine.vcpu(0);
+        let first = vcpu.enter();
+        vcpu.exit(first, true);
+        let kicks = machine.kicks(0);
+        (vcpu.enter(), kicks)
+    });
+    let (listed, before) = runner.join().unwrap();
+    sender.join().unwrap();
+    assert!(listed.is_some() || machine.kicks(0) > before, "the guest runs, and it is pending");
+}
+
+#[test]
+fn an_entry_overlooks_no_message() {
+    explore(rung_while_entering);
+}
+
 /// The old and the new vCPU run, and another message comes.
 fn moved_and_rung_while_listed() {
     let (machine, mut commands) = one_event();

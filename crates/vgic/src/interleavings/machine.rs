@@ -293,10 +293,18 @@ impl Vcpu {
         wakeup.leave_unless(self.cpu, || wakeup.has_work())
     }
 
-    /// Takes what is most urgent into its list register and runs guest code.
+    /// Takes what is most urgent into its list register and runs guest code. If nothing is there, a
+    /// load says so at the next entry.
     pub(super) fn enter(&mut self) -> Option<ListedLpi> {
         self.machine.wakeup.enter(self.cpu);
-        self.lpis.list(Priority::IDLE)
+        if self.lpis.is_empty() {
+            return None;
+        }
+        let listed = self.lpis.list(Priority::IDLE).map(|(_, listed)| listed);
+        if listed.is_none() {
+            self.lpis.prune();
+        }
+        listed
     }
 
     /// Brings it back, acknowledged by the guest or not.

@@ -1,162 +1,190 @@
 //! Before the guest is entered: which interrupts get a list register.
 
+use super::ListRegisterVcpu;
 use super::rank::{Ranked, Seen};
-use super::{ListRegisterVcpu, VirtualInterface};
-use crate::listed::{Listed, MAX_LIST_REGISTERS};
-use crate::lpi::ListedLpi;
+use crate::listed::{ListRegisters, Listed};
+use crate::lpi::{PendingLpis, ReadyLpi};
 use crate::vcpu::Vcpu;
 use crate::wired::{Filled, Forwarding, Group, asks_for_end};
 use gic_arch::Priority;
 use gic_arch::ich::{Hcr, ListRegister, ListRegisterState};
 
-/// Interrupts that wait for a list register.
+/// Wired interrupts that wait for a list register.
 struct Waiting {
     pending: Ranked,
     active: Ranked,
+}
+
+/// Groups whose pending interrupts may be signalled, by index.
+#[derive(Clone, Copy)]
+struct Groups {
+    /// The distributor and the redistributor forward them.
+    distributed: [bool; 2],
+    /// The guest has enabled them, too.
+    forwarded: [bool; 2],
+}
+
+/// What got no list register.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Left {
+    pending: bool,
+    active: bool,
     /// By group: something is pending that only the guest's own enable keeps from being signalled.
     held_back: [bool; 2],
 }
 
-/// What got no list register.
-#[derive(Clone, Copy, Default)]
-struct Left {
-    pending: bool,
-    active: bool,
-    held_back: [bool; 2],
-}
-
-const EMPTY: [ListRegister; MAX_LIST_REGISTERS] = [ListRegister::new(); MAX_LIST_REGISTERS];
-
 impl ListRegisterVcpu {
-    /// Is nothing pending or active here, forwarded or not? All that is looked at is loaded, and
-    /// nothing is written, unless a bit is stale.
+    /// Has nothing changed since an entry that left the list registers empty? A load for each
+    /// source of change.
     #[inline]
-    pub(super) fn is_idle(&mut self) -> bool {
-        let [vcpu] = &mut *self.0;
-        let wired = vcpu.gic.wired().private(vcpu.cpu);
-        vcpu.list_registers.active.is_empty()
-            && wired.is_none_or(|private| private.candidates.is_empty())
-            && !self.has_lpi()
+    pub(super) fn is_unchanged(&self) -> bool {
+        let [Vcpu { cpu, gic, lpis, list_registers, .. }] = &*self.0;
+        list_registers.is_idle
+            && !gic.wakeup().has_work()
+            && gic.wired().private(*cpu).is_none_or(|private| private.candidates.is_empty())
+            && lpis.as_ref().is_none_or(PendingLpis::is_empty)
     }
 
-    /// As [`fill`](Self::fill), where the vCPU [is idle](Self::is_idle).
-    #[inline]
-    pub(super) fn unfilled(&self) -> VirtualInterface {
-        self.interface(Left::default(), EMPTY)
-    }
-
-    fn interface(&self, left: Left, list: [ListRegister; MAX_LIST_REGISTERS]) -> VirtualInterface {
-        let interface = &self.0[0].interface;
-        VirtualInterface {
-            hcr: self.control(left),
-            vmcr: interface.vmcr(),
-            active_priorities: interface.active_priorities(),
-            list,
+    /// Does a piece of what is left over, and makes the interface that is to be loaded. While more
+    /// is left over, the vCPU is kicked at once.
+    #[inline(never)]
+    pub(super) fn prepare(&mut self) {
+        self.0[0].gic.go_on();
+        let left = self.fill();
+        let hcr = self.control(left);
+        let [Vcpu { interface, lpis, list_registers: lists, .. }] = &mut *self.0;
+        lists.interface.hcr = hcr;
+        lists.interface.vmcr = interface.vmcr();
+        lists.interface.active_priorities = interface.active_priorities();
+        lists.is_idle = lists.used == 0 && lists.active.is_empty() && left == Left::default();
+        if lists.is_idle
+            && let Some(lpis) = lpis
+        {
+            lpis.prune();
         }
+        self.0[0].exit_for_work();
     }
 
-    /// Fills the list registers, and says which exits are needed for what did not fit.
-    pub(super) fn fill(&mut self) -> VirtualInterface {
-        let mut waiting = self.waiting();
-        let mut list = EMPTY;
-        let _ = self.fill_one(&mut list, |vcpu| vcpu.take_pending(&mut waiting));
-        while self.fill_one(&mut list, |vcpu| vcpu.take_active(&mut waiting)) {}
-        while self.fill_one(&mut list, |vcpu| vcpu.take_pending(&mut waiting)) {}
-        let lpis = self.0[0].forwarded()[Group::One.index()] && self.has_lpi();
-        let left = Left {
-            pending: waiting.pending.any_left() || lpis,
-            active: waiting.active.any_left(),
-            held_back: waiting.held_back,
-        };
-        self.interface(left, list)
-    }
-
-    /// Fills the next list register with what `take` finds. `false`: there is no room, or nothing
-    /// is left.
-    fn fill_one(
-        &mut self,
-        list: &mut [ListRegister; MAX_LIST_REGISTERS],
-        take: impl FnOnce(&mut Self) -> Option<(Listed, ListRegister)>,
-    ) -> bool {
-        let at = self.0[0].list_registers.used;
-        if at == self.0[0].list_registers.count {
-            return false;
-        }
-        let Some((listed, register)) = take(self) else { return false };
-        self.0[0].list_registers.listed[at] = listed;
-        self.0[0].list_registers.used += 1;
-        list[at] = register;
-        true
-    }
-
-    fn waiting(&mut self) -> Waiting {
-        let mut waiting =
-            Waiting { pending: Ranked::new(), active: Ranked::new(), held_back: [false; 2] };
-        let [vcpu] = &mut *self.0;
+    /// Fills the list registers. Returns what got none.
+    fn fill(&mut self) -> Left {
+        let [vcpu] = &*self.0;
         let distributed = vcpu.distributed();
-        let Vcpu { cpu, ref gic, ref interface, list_registers: ref mut lists, .. } = *vcpu;
-        gic.wired().listable(cpu, |index, state| {
-            let group = Group::of(state);
+        let takes = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
+        let forwarded = [distributed[0] && takes[0], distributed[1] && takes[1]];
+        let groups = Groups { distributed, forwarded };
+        let mut left = if self.has_wired() {
+            self.fill_ranked(groups)
+        } else {
+            while self.list_lpi(groups, Priority::IDLE) {}
+            Left::default()
+        };
+        let one = Group::One.index();
+        left.pending |= forwarded[one] && self.lists().is_full() && self.has_lpi();
+        left.held_back[one] |= distributed[one] && !forwarded[one] && self.has_lpi();
+        left
+    }
+
+    /// Is a wired interrupt pending or active here, forwarded or not, or was one?
+    fn has_wired(&self) -> bool {
+        let [vcpu] = &*self.0;
+        let private = vcpu.gic.wired().private(vcpu.cpu);
+        !vcpu.list_registers.active.is_empty()
+            || private.is_some_and(|private| !private.candidates.is_empty())
+    }
+
+    /// As [`fill`](Self::fill), where wired interrupts have to be looked at.
+    #[inline(never)]
+    fn fill_ranked(&mut self, groups: Groups) -> Left {
+        let mut waiting = Waiting { pending: Ranked::new(), active: Ranked::new() };
+        let held_back = self.gather(groups, &mut waiting);
+        let _ = self.list_pending(groups, &mut waiting.pending);
+        while self.list_active(groups, &mut waiting.active) {}
+        while self.list_pending(groups, &mut waiting.pending) {}
+        let (pending, active) = (waiting.pending.any_left(), waiting.active.any_left());
+        Left { pending, active, held_back }
+    }
+
+    /// Gathers wired interrupts. Returns by group whether one is held back.
+    fn gather(&mut self, groups: Groups, waiting: &mut Waiting) -> [bool; 2] {
+        let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
+        let (cpu, wired) = (*cpu, gic.wired());
+        let mut held_back = [false; 2];
+        wired.listable(cpu, |index, state| {
+            let group = Group::of(state).index();
             if state.active() {
                 lists.active.insert(index);
-            } else if distributed[group.index()] && interface.takes(group) {
+            } else if groups.forwarded[group] {
                 waiting.pending.insert(Seen { index, state });
             } else {
-                waiting.held_back[group.index()] |= distributed[group.index()];
+                held_back[group] |= groups.distributed[group];
             }
         });
         lists.active.retain(|index| {
-            let state = gic.wired().state(cpu, index);
+            let state = wired.state(cpu, index);
             if state.active_at(cpu) {
                 waiting.active.insert(Seen { index, state });
             }
             state.active_at(cpu)
         });
-        let lpis = distributed[Group::One.index()] && !interface.takes(Group::One);
-        waiting.held_back[Group::One.index()] |= lpis && self.has_lpi();
-        waiting
+        held_back
     }
 
-    /// The most urgent pending interrupt that is left.
-    fn take_pending(&mut self, waiting: &mut Waiting) -> Option<(Listed, ListRegister)> {
-        loop {
-            let than = waiting.pending.first().map_or(Priority::IDLE, |seen| seen.state.priority());
-            if let Some(lpi) = self.take_lpi(than) {
-                return Some(lpi_register(lpi));
+    /// Lists the most urgent pending interrupt. `false`: there is no room, or none is left.
+    fn list_pending(&mut self, groups: Groups, pending: &mut Ranked) -> bool {
+        while !self.lists().is_full() {
+            let first = pending.first();
+            let than = first.map_or(Priority::IDLE, |seen| seen.state.priority());
+            if self.list_lpi(groups, than) {
+                return true;
             }
-            let seen = waiting.pending.pop()?;
-            if let Some(taken) = self.take_wired(seen) {
-                return Some(taken);
-            }
-        }
-    }
-
-    /// The most urgent active interrupt that is left.
-    fn take_active(&mut self, waiting: &mut Waiting) -> Option<(Listed, ListRegister)> {
-        loop {
-            let seen = waiting.active.pop()?;
-            if let Some(taken) = self.take_wired(seen) {
-                return Some(taken);
+            let Some(seen) = pending.pop() else { return false };
+            if self.list_wired(groups, seen) {
+                return true;
             }
         }
+        false
     }
 
-    fn take_lpi(&mut self, than: Priority) -> Option<ListedLpi> {
-        let [vcpu] = &mut *self.0;
-        if vcpu.forwarded()[Group::One.index()] { vcpu.lpis.as_mut()?.list(than) } else { None }
+    /// Lists the most urgent active interrupt. `false`: there is no room, or none is left.
+    fn list_active(&mut self, groups: Groups, active: &mut Ranked) -> bool {
+        while !self.lists().is_full() {
+            let Some(seen) = active.pop() else { return false };
+            if self.list_wired(groups, seen) {
+                return true;
+            }
+        }
+        false
     }
 
-    fn take_wired(&self, seen: Seen) -> Option<(Listed, ListRegister)> {
-        let [vcpu] = &*self.0;
-        let distributed = vcpu.distributed()[Group::of(seen.state).index()];
+    /// Lists the most urgent LPI that is more urgent than `than`. `false`: there is no room, or
+    /// none is left.
+    fn list_lpi(&mut self, groups: Groups, than: Priority) -> bool {
+        let [Vcpu { lpis, list_registers: lists, .. }] = &mut *self.0;
+        let may_list = groups.forwarded[Group::One.index()] && !lists.is_full();
+        let Some(lpis) = lpis.as_mut().filter(|_| may_list) else { return false };
+        let Some((ready, listed)) = lpis.list(than) else { return false };
+        lists.push(Listed::Lpi(listed), lpi_register(ready));
+        true
+    }
+
+    /// Lists a wired interrupt, unless it has changed meanwhile.
+    fn list_wired(&mut self, groups: Groups, seen: Seen) -> bool {
+        let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
+        let distributed = groups.distributed[Group::of(seen.state).index()];
         let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };
-        let filled = vcpu.gic.wired().list(vcpu.cpu, seen.index, seen.state, forwarding)?;
-        Some((Listed::Wired(seen.index, filled), wired_register(seen, filled)))
+        let filled = gic.wired().list(*cpu, seen.index, seen.state, forwarding);
+        let Some(filled) = filled else { return false };
+        lists.push(Listed::Wired(seen.index, filled), wired_register(seen, filled));
+        true
     }
 
     /// Is an LPI pending?
     fn has_lpi(&mut self) -> bool {
         self.0[0].lpis.as_mut().is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
+    }
+
+    fn lists(&self) -> &ListRegisters {
+        &self.0[0].list_registers
     }
 
     /// `ICH_HCR_EL2`: which exits are needed.
@@ -192,11 +220,8 @@ fn wired_register(seen: Seen, Filled { state, physical }: Filled) -> ListRegiste
     }
 }
 
-fn lpi_register(lpi: ListedLpi) -> (Listed, ListRegister) {
-    let register = ListRegister::new()
-        .with_virtual_intid(lpi.ready.lpi.get())
-        .with_priority_value(lpi.ready.priority.get())
-        .with_group1(true)
-        .with_state(ListRegisterState::Pending);
-    (Listed::Lpi(lpi), register)
+fn lpi_register(ready: ReadyLpi) -> ListRegister {
+    const PENDING: ListRegister =
+        ListRegister::new().with_group1(true).with_state(ListRegisterState::Pending);
+    PENDING.with_virtual_intid(ready.lpi.get()).with_priority_value(ready.priority.get())
 }

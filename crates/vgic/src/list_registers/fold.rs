@@ -1,23 +1,40 @@
 //! After the guest has exited: what it did with the list registers.
 
-use super::{ListRegisterVcpu, VirtualInterface};
-use crate::listed::Listed;
+use super::ListRegisterVcpu;
+use crate::listed::{Listed, VirtualInterface};
+use crate::vcpu::Vcpu;
 use crate::wired::Group;
 use crate::wired_index::WiredIndex;
 use gic_arch::ich::ListRegisterState;
 use gic_arch::{IntId, Priority};
 
 impl ListRegisterVcpu {
+    /// Was nothing listed, and did the guest end nothing that is not?
+    pub(super) fn has_nothing_to_fold(&self, left: &VirtualInterface) -> bool {
+        self.0[0].list_registers.used == 0 && left.hcr.eoi_count() == 0
+    }
+
     /// Takes everything back out of the hardware.
     pub(super) fn fold(&mut self, left: &VirtualInterface) {
-        let [vcpu] = &mut *self.0;
-        vcpu.interface.load(left.vmcr, left.active_priorities);
-        if !vcpu.interface.splits_eoi() {
+        self.load(left);
+        if !self.0[0].interface.splits_eoi() {
             (0..left.hcr.eoi_count()).for_each(|_| self.end_unlisted());
         }
         self.fold_each(|at, _| left.list[at].state());
+    }
+
+    /// Takes what the guest did to its CPU interface, and publishes the groups that it takes now.
+    pub(super) fn load(&mut self, left: &VirtualInterface) {
+        let [vcpu] = &mut *self.0;
+        let Vcpu { interface, list_registers: lists, .. } = vcpu;
+        let entered = &lists.interface;
+        if left.vmcr == entered.vmcr && left.active_priorities == entered.active_priorities {
+            return;
+        }
+        lists.is_idle = false;
+        interface.load(left.vmcr, left.active_priorities);
         for group in [Group::Zero, Group::One] {
-            self.0[0].publish(group);
+            vcpu.publish(group);
         }
     }
 
@@ -31,10 +48,8 @@ impl ListRegisterVcpu {
 
     /// Empties the list registers, of which each is in the state that `state` says.
     fn fold_each(&mut self, state: impl Fn(usize, Listed) -> ListRegisterState) {
-        let used = core::mem::take(&mut self.0[0].list_registers.used);
-        for at in 0..used {
-            let register = &mut self.0[0].list_registers.listed[at];
-            let listed = core::mem::replace(register, Listed::Nothing);
+        for at in 0..self.0[0].list_registers.empty() {
+            let listed = self.0[0].list_registers.listed[at];
             self.fold_one(listed, state(at, listed));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::entries::Position;
 use super::entry::{Entry, Level};
-use super::ready_bitmap::{ReadyBit, Turns, Visit, Visitor};
+use super::ready_bitmap::{ReadyBit, ReadyBitmap, Turns, Visit, Visitor};
 use super::shared::Shared;
 use crate::heap::OutOfMemory;
 use alloc::boxed::Box;
@@ -18,12 +18,9 @@ pub(crate) struct ReadyLpi {
     pub(crate) priority: Priority,
 }
 
-/// An LPI that was taken into a list register.
+/// The entry of an LPI that its vCPU took into a list register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ListedLpi {
-    /// The interrupt.
-    pub(crate) ready: ReadyLpi,
-    vcpu: u32,
     position: Position,
     generation: u32,
 }
@@ -53,9 +50,39 @@ impl Consumer {
     }
 
     /// As [`take`](Self::take), for a list register: the entry remembers it.
-    pub(super) fn list(&mut self, shared: &Shared, than: Priority) -> Option<ListedLpi> {
+    pub(super) fn list(
+        &mut self,
+        shared: &Shared,
+        than: Priority,
+    ) -> Option<(ReadyLpi, ListedLpi)> {
         let vcpu = self.vcpu;
-        self.walk(shared, than, &mut List { shared, vcpu })
+        let (entry, listed) = self.walk(shared, than, &mut List { shared, vcpu })?;
+        Some((ready(entry, shared), listed))
+    }
+
+    /// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it.
+    /// Returns the vCPU to notify. If the event moved, it becomes pending at its new place; if it
+    /// is not mapped any more, or was cleared, nowhere.
+    pub(super) fn fold(&self, shared: &Shared, listed: ListedLpi, pending: bool) -> Option<u32> {
+        let back = |entry: Entry| {
+            let same = entry.generation() == listed.generation;
+            let ours = entry.is_listed() && same;
+            ours.then(|| entry.folded(pending))
+        };
+        let old = shared.try_update_at(self.vcpu, listed.position, back)?;
+        shared.set_ready_bit(old.folded(pending), listed.position)
+    }
+
+    /// Is no ready bit set? Otherwise a look says whether one is ready.
+    #[inline]
+    pub(super) fn is_empty(&self, shared: &Shared) -> bool {
+        shared.ready.get(self.vcpu as usize).is_none_or(ReadyBitmap::is_empty)
+    }
+
+    /// Where nothing is ready, clears the bits that were left set for the next interrupt.
+    pub(super) fn prune(&mut self, shared: &Shared) {
+        self.turns[0].forget_last();
+        let _ = self.highest(shared, Priority::IDLE);
     }
 
     pub(super) fn highest(&mut self, shared: &Shared, than: Priority) -> Option<ReadyLpi> {
@@ -115,7 +142,7 @@ struct List<'a> {
 }
 
 impl Visitor for List<'_> {
-    type Output = ListedLpi;
+    type Output = (Entry, ListedLpi);
     const TAKES: bool = true;
 
     fn visit(
@@ -123,33 +150,17 @@ impl Visitor for List<'_> {
         ready_bit: ReadyBit<'_>,
         level: Level,
         position: Position,
-    ) -> Visit<ListedLpi> {
+    ) -> Visit<(Entry, ListedLpi)> {
         ready_bit.clear();
         let vcpu = self.vcpu;
         let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.listed());
         match self.shared.try_update_at(vcpu, position, take) {
-            Some(taken) => Visit::Found(ListedLpi {
-                ready: ready(taken, self.shared),
-                vcpu,
-                position,
-                generation: taken.generation(),
-            }),
+            Some(taken) => {
+                Visit::Found((taken, ListedLpi { position, generation: taken.generation() }))
+            }
             None => Visit::Stale,
         }
     }
-}
-
-/// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it. Returns
-/// the vCPU to notify. If the event moved, it becomes pending at its new place; if it is not mapped
-/// any more, or was cleared, nowhere.
-pub(super) fn fold(shared: &Shared, listed: ListedLpi, pending: bool) -> Option<u32> {
-    let back = |entry: Entry| {
-        let same = entry.generation() == listed.generation;
-        let ours = entry.is_listed() && same;
-        ours.then(|| entry.folded(pending))
-    };
-    let old = shared.try_update_at(listed.vcpu, listed.position, back)?;
-    shared.set_ready_bit(old.folded(pending), listed.position)
 }
 
 /// Looks at the entry that a ready bit leads to and leaves it there.

@@ -1,7 +1,7 @@
 //! A vCPU's half: what its thread owns.
 
 use super::LpiCore;
-use super::consumer::{self, Consumer, ListedLpi, ReadyLpi};
+use super::consumer::{Consumer, ListedLpi, ReadyLpi};
 use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::Priority;
@@ -32,15 +32,27 @@ impl PendingLpis {
 
     /// Moves the most urgent pending LPI into a list register, if its priority is more urgent than
     /// `than`.
-    pub(crate) fn list(&mut self, than: Priority) -> Option<ListedLpi> {
+    pub(crate) fn list(&mut self, than: Priority) -> Option<(ReadyLpi, ListedLpi)> {
         self.consumer.list(self.core.shared(), than)
     }
 
     /// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it.
     pub(crate) fn fold(&mut self, listed: ListedLpi, pending: bool) {
-        if let Some(vcpu) = consumer::fold(self.core.shared(), listed, pending) {
+        if let Some(vcpu) = self.consumer.fold(self.core.shared(), listed, pending) {
             self.core.kick(vcpu);
         }
+    }
+
+    /// Is no LPI pending? One load; `false` may be wrong until [`prune`](Self::prune).
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.consumer.is_empty(self.core.shared())
+    }
+
+    /// No LPI was found: clears the bits that were left set for the next one, so that
+    /// [`is_empty`](Self::is_empty) says so.
+    pub(crate) fn prune(&mut self) {
+        self.consumer.prune(self.core.shared());
     }
 
     /// The LPI that [`take`](Self::take) would acknowledge. Also called between setting

@@ -195,6 +195,12 @@ impl Turns {
         self.of(level).leaf == leaf
     }
 
+    /// The path of all that was found last is not left set any more: the next walk that finds it
+    /// empty clears the mask.
+    pub(super) const fn forget_last(&mut self) {
+        self.last = None;
+    }
+
     /// A walk found something at a bit of a leaf. What it leaves there is next again.
     #[inline]
     fn found(&mut self, level: Level, leaf: u32, bit: u8, takes: bool) {
@@ -220,6 +226,12 @@ impl ReadyBitmap {
         let tree = self.levels[level.index()]
             .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(LevelBitmap::new(self.entries)?)?))?;
         tree[0].ensure(position)
+    }
+
+    /// Is no level's bit set?
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.mask.bits() == 0
     }
 
     #[inline]

@@ -148,7 +148,8 @@ fn surplus_commands_end_with_list_registers() {
     let mut vcpu = Some(machine.vcpus.remove(0).with_list_registers(vtr).unwrap());
     for _ in 0..MANY {
         let kicks = machine.kicks.of(0);
-        let (guest, registers) = vcpu.take().unwrap().enter();
+        let guest = vcpu.take().unwrap().enter();
+        let registers = *guest.interface();
         if registers.list.iter().any(|register| u64::from(register.virtual_intid()) == last()) {
             return;
         }

@@ -111,8 +111,9 @@ impl Board {
 }
 
 fn enter(vcpu: ListRegisterVcpu) -> (InGuest, Hardware) {
-    let (inside, registers) = vcpu.enter();
-    (inside, Hardware::new(registers, vtr(4, 5)))
+    let inside = vcpu.enter();
+    let hardware = Hardware::new(*inside.interface(), vtr(4, 5));
+    (inside, hardware)
 }
 
 /// State and physical INTID of what is in list registers.
@@ -237,8 +238,8 @@ fn an_unlisted_end_deactivates_the_physical_one() {
     let address = board.machine.gic.config().distributor + u64::from(at);
     board.machine.write(address, vgic::AccessWidth::Byte, 0x40);
     board.set(gicd::ISACTIVER, SPI + 1);
-    let (inside, registers) = vcpu.enter();
-    let mut hardware = Hardware::new(registers, vtr(1, 5));
+    let inside = vcpu.enter();
+    let mut hardware = Hardware::new(*inside.interface(), vtr(1, 5));
     assert_eq!(listed(&hardware), [(Active, None)], "the more urgent one");
 
     hardware.end(1, SPI);

@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "shared with other tests")]
 #[path = "../model/half.rs"]
 mod half;
+mod idle;
 mod its;
 mod links;
 #[path = "../guest/machine.rs"]

@@ -33,8 +33,9 @@ fn listed_in(mut translated: Translated) -> (Translated, InGuest, Hardware, List
 }
 
 fn enter(vcpu: ListRegisterVcpu) -> (InGuest, Hardware) {
-    let (inside, registers) = vcpu.enter();
-    (inside, Hardware::new(registers, vtr(4, 5)))
+    let inside = vcpu.enter();
+    let hardware = Hardware::new(*inside.interface(), vtr(4, 5));
+    (inside, hardware)
 }
 
 #[test]

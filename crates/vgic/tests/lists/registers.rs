@@ -29,8 +29,9 @@ fn lists(machine: &mut Machine, count: u8) -> ListRegisterVcpu {
 }
 
 fn enter(vcpu: ListRegisterVcpu, count: u8) -> (InGuest, Hardware) {
-    let (inside, registers) = vcpu.enter();
-    (inside, Hardware::new(registers, vtr(count, 5)))
+    let inside = vcpu.enter();
+    let hardware = Hardware::new(*inside.interface(), vtr(count, 5));
+    (inside, hardware)
 }
 
 fn again(inside: InGuest, hardware: &Hardware, count: u8) -> (InGuest, Hardware) {
@@ -203,8 +204,9 @@ fn dir_is_trapped_where_it_must_be() {
             machine.write_gicd(at.register(), at.mask());
         }
         let vcpu = vcpu.with_list_registers(vtr(1, 5).with_tds(tds)).unwrap();
-        let (_inside, registers) = vcpu.enter();
-        assert_eq!((registers.hcr.tdir(), registers.hcr.tc()), expected);
+        let inside = vcpu.enter();
+        let hcr = inside.interface().hcr;
+        assert_eq!((hcr.tdir(), hcr.tc()), expected);
     }
 }
 
@@ -422,8 +424,8 @@ fn dir_is_trapped_with_its_neighbours() {
     let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
     vcpu.write_sysreg(icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits())
         .unwrap();
-    let (_inside, registers) = vcpu.enter();
-    assert!(registers.hcr.tc(), "it may name what is active at another vCPU");
+    let inside = vcpu.enter();
+    assert!(inside.interface().hcr.tc(), "it may name what is active at another vCPU");
 }
 
 #[test]
@@ -515,7 +517,8 @@ fn loaded_bits_are_the_manuals() {
         high(&machine, spi);
     }
 
-    let (_inside, registers) = lists(&mut machine, 2).enter();
+    let inside = lists(&mut machine, 2).enter();
+    let registers = inside.interface();
 
     // En, NPIE, VGrp1DIE, TDIR.
     assert_eq!(registers.hcr.into_bits(), 1 | 1 << 3 | 1 << 7 | 1 << 14);

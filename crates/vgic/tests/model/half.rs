@@ -150,8 +150,9 @@ impl Lists {
 
     fn enter(&mut self) {
         if let GuestMode::Outside(vcpu) = self.mode.take().unwrap() {
-            let (vcpu, registers) = vcpu.enter();
-            self.mode = Some(GuestMode::Inside(vcpu, Hardware::new(registers, self.vtr)));
+            let vcpu = vcpu.enter();
+            let hardware = Hardware::new(*vcpu.interface(), self.vtr);
+            self.mode = Some(GuestMode::Inside(vcpu, hardware));
         }
     }
 

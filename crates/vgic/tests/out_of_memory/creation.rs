@@ -47,11 +47,10 @@ fn list_registers_take_memory_of_the_beginning() {
         .with_list_regs_minus_one(3);
     let first = with_allocations(0, || {
         board.gic.set_line(Line::Ppi { cpu: vcpu.cpu(), intid: 27 }, Level::High);
-        let (guest, interface) = vcpu.with_list_registers(vtr).unwrap().enter();
-        let vcpu = guest.exit(&interface).into_software().with_list_registers(vtr).unwrap();
-        let (guest, entered) = vcpu.enter();
-        drop(guest);
-        entered.list[0].virtual_intid()
+        let guest = vcpu.with_list_registers(vtr).unwrap().enter();
+        let left = *guest.interface();
+        let vcpu = guest.exit(&left).into_software().with_list_registers(vtr).unwrap();
+        vcpu.enter().interface().list[0].virtual_intid()
     });
     assert_eq!(first, 27);
 }

@@ -19,7 +19,8 @@ fn vtr(count: u8) -> Vtr {
 /// stays.
 fn entered(mut board: Board) -> (Board, vgic::InGuest, VirtualInterface) {
     let vcpu = board.vcpus.remove(0).with_list_registers(vtr(4)).unwrap();
-    let (guest, interface) = vcpu.enter();
+    let guest = vcpu.enter();
+    let interface = *guest.interface();
     (board, guest, interface)
 }
 

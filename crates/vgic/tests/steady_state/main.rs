@@ -167,7 +167,8 @@ fn list_registers_allocate_nothing() {
         let rung = ring(&machine);
         let mut listed = 0;
         while listed < rung {
-            let (guest, mut registers) = vcpu.take().unwrap().enter();
+            let guest = vcpu.take().unwrap().enter();
+            let mut registers = *guest.interface();
             // The guest acknowledges and ends whatever is listed.
             let valid =
                 |register: &&mut ListRegister| register.state() != ListRegisterState::Invalid;

@@ -1,0 +1,183 @@
+//! vCPUs that enter again with nothing in list registers: what changed meanwhile is loaded.
+
+use crate::its::Translated;
+use crate::machine::Machine;
+use crate::virtual_interface::vtr;
+use gic_arch::ich::ListRegisterState::{Active, Invalid};
+use gic_arch::ich::{ListRegister, ListRegisterState};
+use gic_arch::{gicd, icc};
+use msi_types::{Level, Line, SetLine};
+use vgic::{InGuest, ListRegisterVcpu, VgicConfig, VirtualInterface};
+
+const SPI: u32 = 40;
+
+fn machine() -> Machine {
+    let machine = Machine::running(VgicConfig::new(1));
+    machine.enable_spi(SPI);
+    machine
+}
+
+/// A vCPU that was in its guest twice, where nothing happened.
+fn idle(machine: &mut Machine) -> ListRegisterVcpu {
+    let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    unchanged(unchanged(vcpu))
+}
+
+/// Enters the guest and exits with what was loaded.
+fn unchanged(vcpu: ListRegisterVcpu) -> ListRegisterVcpu {
+    let inside = vcpu.enter();
+    let left = *inside.interface();
+    inside.exit(&left)
+}
+
+/// Exits with what was loaded, but for a `change`.
+fn exit(inside: InGuest, change: impl FnOnce(&mut VirtualInterface)) -> ListRegisterVcpu {
+    let mut left = *inside.interface();
+    change(&mut left);
+    inside.exit(&left)
+}
+
+fn listed(inside: &InGuest) -> Vec<(u32, ListRegisterState)> {
+    let used = inside.interface().list.iter().filter(|it| it.state() != Invalid);
+    used.map(|it| (it.virtual_intid(), it.state())).collect()
+}
+
+#[test]
+fn entries_without_change_load_the_same() {
+    let mut machine = machine();
+    let first = idle(&mut machine).enter();
+    let loaded = *first.interface();
+    let left = VirtualInterface { hcr: loaded.hcr.with_eoi_count(0), ..loaded };
+
+    let second = first.exit(&left).enter();
+
+    assert_eq!(*second.interface(), loaded);
+    assert!(loaded.hcr.en() && loaded.vmcr.veng1());
+    assert_eq!(loaded.list, [ListRegister::new(); 16]);
+}
+
+#[test]
+fn a_trapped_write_is_loaded_at_the_next_entry() {
+    let mut machine = machine();
+    let mut vcpu = idle(&mut machine);
+    vcpu.write_sysreg(icc::PMR.encoding(), 0x58).unwrap();
+    let inside = vcpu.enter();
+    assert_eq!(inside.interface().vmcr.vpmr(), 0x58);
+
+    let mut vcpu = exit(inside, |_| ());
+    vcpu.write_sysreg(icc::AP1R0.encoding(), 1 << 4).unwrap();
+
+    assert_eq!(vcpu.enter().interface().active_priorities[1][0], 1 << 4);
+}
+
+#[test]
+fn a_trapped_eoi_mode_sets_traps_at_the_next_entry() {
+    let mut machine = machine();
+    let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
+    let mut vcpu = unchanged(unchanged(vcpu));
+
+    let split = icc::Ctlr::new().with_eoi_mode(true);
+    vcpu.write_sysreg(icc::CTLR.encoding(), split.into_bits()).unwrap();
+
+    assert!(vcpu.enter().interface().hcr.tc());
+}
+
+#[test]
+fn a_reset_interface_is_loaded_at_the_next_entry() {
+    let mut machine = machine();
+    let mut vcpu = idle(&mut machine);
+
+    vcpu.reset();
+
+    let vmcr = vcpu.enter().interface().vmcr;
+    assert_eq!((vmcr.veng1(), vmcr.vpmr()), (false, 0));
+}
+
+#[test]
+fn the_guests_own_changes_are_loaded_again() {
+    let mut machine = machine();
+    let inside = idle(&mut machine).enter();
+    let vcpu = exit(inside, |left| left.vmcr.set_vpmr(0x30));
+    let inside = vcpu.enter();
+    assert_eq!(inside.interface().vmcr.vpmr(), 0x30);
+
+    let vcpu = exit(inside, |left| left.active_priorities[0][0] = 2);
+
+    assert_eq!(vcpu.enter().interface().active_priorities[0][0], 2);
+}
+
+#[test]
+fn a_guest_that_splits_eoi_is_trapped_afterwards() {
+    let mut machine = machine();
+    let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
+    let inside = unchanged(unchanged(vcpu)).enter();
+    assert!(!inside.interface().hcr.tc());
+
+    let vcpu = exit(inside, |left| left.vmcr.set_veoim(true));
+
+    assert!(vcpu.enter().interface().hcr.tc());
+}
+
+#[test]
+fn an_interrupt_that_comes_to_an_idle_vcpu_is_listed() {
+    let mut machine = machine();
+    let vcpu = idle(&mut machine);
+    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    let inside = vcpu.enter();
+    assert_eq!(listed(&inside), [(SPI, ListRegisterState::Pending)]);
+    machine.gic.set_line(Line::Spi(SPI), Level::Low);
+
+    let vcpu = exit(inside, |left| left.list[0] = ListRegister::new());
+
+    assert_eq!(listed(&vcpu.enter()), []);
+}
+
+#[test]
+fn an_active_state_set_by_a_register_is_listed() {
+    let mut machine = machine();
+    let vcpu = idle(&mut machine);
+    let at = gicd::ISACTIVER.locate(gic_arch::IntId::new(SPI)).unwrap();
+
+    machine.write_gicd(at.register(), at.mask());
+
+    assert_eq!(listed(&vcpu.enter()), [(SPI, Active)]);
+}
+
+#[test]
+fn an_lpi_that_comes_to_an_idle_vcpu_is_listed() {
+    let mut translated = Translated::new(1);
+    let mut vcpu = idle(&mut translated.machine);
+    for event in [3, 5, 3] {
+        translated.send(event);
+        let inside = vcpu.enter();
+        assert_eq!(listed(&inside), [(8192 + event, ListRegisterState::Pending)]);
+        vcpu = exit(inside, |left| left.list[0] = ListRegister::new());
+        vcpu = unchanged(unchanged(vcpu));
+    }
+}
+
+#[test]
+fn an_lpi_that_the_guest_left_is_listed_again() {
+    let mut translated = Translated::new(1);
+    let vcpu = idle(&mut translated.machine);
+    translated.send(3);
+
+    let inside = unchanged(unchanged(vcpu)).enter();
+
+    assert_eq!(listed(&inside), [(8195, ListRegisterState::Pending)]);
+}
+
+#[test]
+fn an_idle_vcpu_with_work_left_is_kicked_at_once() {
+    let mut translated = Translated::configured(1, |mut config| {
+        config.its[0] = config.its[0].with_work_per_access(1);
+        config
+    });
+    let vcpu = idle(&mut translated.machine);
+    translated.run((0..8).map(|_| crate::its::sync()));
+    let kicks = translated.machine.kicks.of(0);
+
+    let _inside = vcpu.enter();
+
+    assert!(translated.is_done() || translated.machine.kicks.of(0) > kicks);
+}
