@@ -13,13 +13,18 @@
 //! take no lock and allocate nothing; a change costs the same in tables of every size, many changes
 //! are one [`commit`](Routing::commit), and those that change nothing are skipped. [`IrqLine`]
 //! decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the tables of `KVM_SET_GSI_ROUTING`.
-//! [`msix`] is the table of a PCI function, whose vectors need no GSI.
+//!
+//! [`msix`] and [`msi`] are the MSI-X table and the MSI capability of a PCI function, whose vectors
+//! need no GSI; [`saved_state`] has them as plain data. [`SecondaryBus`] keeps their DeviceIDs in
+//! line with the bus number that a guest assigns. `device_eventfds` has the eventfds of devices
+//! that are not in this process. [`LineObservers`] makes one line observer of several.
 //!
 //! | feature | adds |
 //! |---|---|
 //! | – | all of the above, without `std`, with `alloc`; a thread that waits for another one spins |
-//! | `std` | a thread that waits for another one sleeps; `irqfd`: eventfds that ring GSIs, on Linux |
+//! | `std` | a thread that waits for another one sleeps; on Linux `irqfd`: eventfds that ring GSIs, and `device_eventfds` |
 //! | `kvm` | `kvm`: the same routes and eventfds in Linux's KVM, on aarch64 and x86-64 |
+//! | `serde` | saved states in any of serde's formats |
 //! | `rust-vmm` | `kvm::RustVmm`: machines and eventfds of rust-vmm's for `kvm` |
 //!
 //! # Example
@@ -69,6 +74,9 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+mod bus;
+#[cfg(all(feature = "std", target_os = "linux"))]
+pub mod device_eventfds;
 mod error;
 mod gsis;
 mod inputs;
@@ -84,18 +92,23 @@ pub mod irqfd;
 ))]
 pub mod kvm;
 pub mod kvm_table;
+mod line_observers;
 mod lock;
+pub mod msi;
 pub mod msix;
 mod route;
 mod route_latch;
 mod router;
 mod routing;
+pub mod saved_state;
 mod sync;
 mod table;
 
+pub use bus::{MessageSource, SecondaryBus};
 pub use error::{RouteError, SignalError};
 pub use inputs::Inputs;
 pub use irq_line::{CpuInput, IrqLine, IrqLineError};
+pub use line_observers::LineObservers;
 pub use msi_types;
 pub use route::{NotAPin, Pin, Route, RoutedMessage, Sender};
 pub use router::{GsiSpace, Router, TooManyGsis};

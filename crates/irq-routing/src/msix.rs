@@ -14,53 +14,6 @@
 //! the message of an unmasked vector, which the specification leaves undefined, takes effect with
 //! the write.
 //!
-//! # Saving and restoring
-//! A table is saved as the guest reads it: every entry ([`MsixTable::read`]), the pending bits
-//! ([`MsixTable::read_pending`]) and Message Control ([`MsixTable::control`]). It is restored into
-//! a new table in this order: the entries ([`MsixTable::write`]), each pending vector
-//! ([`MsixTable::signal`]), and last Message Control ([`MsixTable::write_control`]), which sends
-//! what is pending and not masked.
-//!
-//! ```
-//! # use irq_routing::msix::{MsixTable, Signalled};
-//! # use irq_routing::{GsiSpace, Inputs, Router, Sender};
-//! # use msi_types::{Delivery, DeviceId, Level, Line, SetLine};
-//! # use msi_types::pci::msix::Control;
-//! # use std::sync::Arc;
-//! # struct Gic;
-//! # impl SetLine for Gic {
-//! #     fn set_line(&self, _: Line, _: Level) -> Delivery { Delivery::Blocked }
-//! #     fn pulse(&self, _: Line) -> Delivery { Delivery::Blocked }
-//! # }
-//! # let router = Arc::new(Router::new(GsiSpace::default(), Inputs::new(Arc::new(Gic)))?);
-//! # let new = || MsixTable::new(2, Sender::Device(DeviceId::new(8)), router.clone());
-//! # let table = new()?;
-//! # table.write_control(Control::new().with_enable(true));
-//! # table.write(0x10, &0x0809_0040u64.to_le_bytes());
-//! # assert_eq!(table.signal(1), Signalled::Held);
-//! let (mut entries, mut pending) = ([0; 2 * 16], [0; 8]);
-//! for (word, at) in entries.chunks_mut(8).zip((0..).step_by(8)) {
-//!     table.read(at, word);
-//! }
-//! table.read_pending(0, &mut pending);
-//! let control = table.control();
-//!
-//! let restored = new()?;
-//! for (word, at) in entries.chunks(8).zip((0..).step_by(8)) {
-//!     restored.write(at, word);
-//! }
-//! for vector in (0..2).filter(|vector| u64::from_le_bytes(pending) >> vector & 1 != 0) {
-//!     restored.signal(vector);
-//! }
-//! restored.write_control(control);
-//! # let mut again = ([0; 8], [0; 8]);
-//! # restored.read(0x10, &mut again.0);
-//! # restored.read_pending(0, &mut again.1);
-//! # assert_eq!((u64::from_le_bytes(again.0), u64::from_le_bytes(again.1)), (0x0809_0040, 2));
-//! # assert!(restored.control().enable());
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
 //! Source: PCI Local Bus 3.0 §6.8.2 and §6.8.3, PCI Express Base §7.7.2.
 //!
 //! ```
@@ -96,6 +49,7 @@
 
 mod access;
 mod guest;
+mod saved_state;
 pub(crate) mod vector;
 
 use crate::lock::{self, Mutex};
@@ -125,6 +79,9 @@ pub enum Signalled {
     Refused(SignalError),
     /// The vector is masked: it is pending.
     Held,
+    /// The guest has disabled MSI: the function signals by its pin instead. (A message of a table
+    /// of MSI-X is held.)
+    Disabled,
     /// The table has no such vector.
     NoSuchVector,
 }
@@ -137,6 +94,11 @@ pub trait VectorObserver: Send + Sync {
     /// The vector sends no more. On return, nothing may send its message any more. A device that
     /// must send meanwhile calls [`MsixTable::signal`].
     fn closed(&self, vector: u16);
+    /// Takes a signal of a closed vector's own eventfd, which then becomes pending: asked before
+    /// pending bits are read or saved. Returns true if there was one.
+    fn take_signal(&self, _vector: u16) -> bool {
+        false
+    }
 }
 
 /// A function's MSI-X table, and its pending bits.
@@ -208,12 +170,16 @@ impl MsixTable {
     /// (Writes have no effect.)
     pub fn read_pending(&self, offset: u64, bytes: &mut [u8]) {
         let words = self.vectors.len().div_ceil(64) * 2;
-        read_words(offset, bytes, |index| {
-            let bits = self.vectors.iter().skip(index * 32).take(32).map(MsixVector::is_pending);
-            let word =
-                bits.enumerate().fold(0, |word, (bit, pending)| word | u32::from(pending) << bit);
-            (index < words).then_some(word)
-        });
+        read_words(offset, bytes, |index| (index < words).then(|| self.pending_word(index)));
+    }
+
+    /// Returns the pending bits of 32 vectors; 0 for those that do not exist.
+    pub(crate) fn pending_word(&self, index: usize) -> u32 {
+        if self.observer.is_some() {
+            self.poll(&self.guest.lock(), index * 32..(index + 1) * 32);
+        }
+        let bits = self.vectors.iter().skip(index * 32).take(32).map(MsixVector::is_pending);
+        bits.enumerate().fold(0, |word, (bit, pending)| word | u32::from(pending) << bit)
     }
 
     /// Returns Message Control, as the guest reads it.
@@ -247,6 +213,16 @@ impl MsixTable {
         self.settle_all(&mut guest);
     }
 
+    /// Replaces Message Control and every entry, as one write.
+    pub(crate) fn replace(&self, control: Control, entry: impl Fn(u16) -> [u32; WORDS]) {
+        let mut guest = self.guest.lock();
+        guest.write_control(control);
+        for (vector, place) in (0..).zip(&mut guest.entries) {
+            place.set_words(entry(vector));
+        }
+        self.settle_all(&mut guest);
+    }
+
     /// Sets the sender of later messages: a function's bus got another number.
     pub fn set_sender(&self, sender: Sender) {
         let mut guest = self.guest.lock();
@@ -256,10 +232,27 @@ impl MsixTable {
 
     /// Resets the function: disabled, all vectors masked, no message stored or pending.
     pub fn reset(&self) {
-        let mut guest = self.guest.lock();
+        self.forget_all(&mut self.guest.lock());
+    }
+
+    /// Resets, and takes what closed vectors' eventfds hold.
+    fn forget_all(&self, guest: &mut Guest) {
         guest.reset();
-        self.settle_all(&mut guest);
+        self.settle_all(guest);
+        self.poll(guest, 0..guest.entries.len());
         self.vectors.iter().for_each(MsixVector::forget);
+    }
+
+    /// Makes pending what closed vectors' eventfds hold.
+    fn poll(&self, guest: &Guest, range: Range<usize>) {
+        let Some(observer) = &self.observer else { return };
+        let vectors = (0..).zip(&self.vectors).zip(&guest.entries);
+        for ((at, vector), entry) in vectors.skip(range.start).take(range.len()) {
+            if entry.open.is_none() && observer.take_signal(at) {
+                // The vector is closed.
+                vector.enter();
+            }
+        }
     }
 
     fn settle_all(&self, guest: &mut Guest) {

@@ -66,6 +66,22 @@ impl Entry {
         }
     }
 
+    /// Returns the first register of an entry that has a bit no guest can set, and those bits.
+    pub(super) fn reserved_bits(words: [u32; WORDS]) -> Option<(&'static str, u32)> {
+        let [low, .., vector] = words;
+        let reserved = [("Message Address", low & 0b11), ("Vector Control", vector & !MASKED)];
+        reserved.into_iter().find(|(_, bits)| *bits != 0)
+    }
+
+    pub(super) fn words(&self) -> [u32; WORDS] {
+        self.words
+    }
+
+    /// Writes all words.
+    pub(super) fn set_words(&mut self, words: [u32; WORDS]) {
+        (0..).zip(words).for_each(|(word, value)| self.write(word, value));
+    }
+
     pub(super) fn read(&self, word: usize) -> Option<u32> {
         self.words.get(word).copied()
     }

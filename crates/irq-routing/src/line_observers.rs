@@ -1,0 +1,109 @@
+//! Line observers of one interrupt controller, in any number. An observer is never removed while
+//! the list exists, so that a reader takes no lock.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use msi_types::{Line, LineObserver};
+use once_cell::race::OnceBox;
+
+/// Observers that hear of every ended interrupt, in the order in which they were added: an
+/// interrupt controller takes one observer. A monitor has a few: one for each kind of device.
+/// Observers of devices that come and go should hold their devices weakly.
+#[derive(Default)]
+pub struct LineObservers {
+    first: OnceBox<Node>,
+}
+
+struct Node {
+    observer: Arc<dyn LineObserver>,
+    next: OnceBox<Node>,
+}
+
+impl LineObservers {
+    /// Creates an empty list.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an observer. Any thread, at any time; takes no lock. It hears of interrupts that end
+    /// after this returns.
+    pub fn add(&self, observer: Arc<dyn LineObserver>) {
+        let mut node = Box::new(Node { observer, next: OnceBox::new() });
+        let mut place = &self.first;
+        // Each failure means that another thread has added one: the list is longer by it.
+        while let Err(refused) = place.set(node) {
+            node = refused;
+            let Some(last) = place.get() else { return };
+            place = &last.next;
+        }
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        core::iter::successors(self.first.get(), |node| node.next.get())
+    }
+}
+
+impl LineObserver for LineObservers {
+    fn deactivated(&self, line: Line) {
+        self.nodes().for_each(|node| node.observer.deactivated(line));
+    }
+}
+
+impl fmt::Debug for LineObservers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LineObservers").field("count", &self.nodes().count()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use std::sync::Mutex;
+    use std::thread;
+
+    struct Counter(Mutex<Vec<Line>>);
+
+    impl LineObserver for Counter {
+        fn deactivated(&self, line: Line) {
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(line);
+        }
+    }
+
+    fn counter() -> Arc<Counter> {
+        Arc::new(Counter(Mutex::default()))
+    }
+
+    fn heard(counter: &Counter) -> Vec<Line> {
+        counter.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    #[test]
+    fn every_observer_hears_from_when_it_was_added() {
+        let (observers, first, second) = (LineObservers::new(), counter(), counter());
+        observers.deactivated(Line::Spi(40));
+        observers.add(first.clone());
+        observers.deactivated(Line::Spi(41));
+        observers.add(second.clone());
+        observers.deactivated(Line::Spi(42));
+        assert_eq!(heard(&first), [Line::Spi(41), Line::Spi(42)]);
+        assert_eq!(heard(&second), [Line::Spi(42)]);
+    }
+
+    #[test]
+    fn observers_added_at_once_all_hear() {
+        let observers = LineObservers::new();
+        let counters: Vec<_> = (0..4).map(|_| (0..100).map(|_| counter()).collect()).collect();
+        thread::scope(|scope| {
+            for group in &counters {
+                let group: &Vec<Arc<Counter>> = group;
+                let observers = &observers;
+                scope.spawn(move || group.iter().for_each(|one| observers.add(one.clone())));
+            }
+        });
+        observers.deactivated(Line::Spi(40));
+        assert!(counters.iter().flatten().all(|one| heard(one) == [Line::Spi(40)]));
+    }
+}

@@ -1,0 +1,70 @@
+//! The table as plain data, and back.
+
+use super::MsixTable;
+use super::guest::Entry;
+use crate::saved_state::{MsixState, StateError, VERSION};
+use msi_types::pci::msix::Control;
+
+impl MsixTable {
+    /// Saves the table. Signals that eventfds of masked vectors hold are saved as pending, and
+    /// taken from them.
+    pub fn save(&self) -> MsixState {
+        let guest = self.guest.lock();
+        self.poll(&guest, 0..guest.entries.len());
+        let pending = (0..).zip(&self.vectors).filter(|(_, vector)| vector.is_pending());
+        MsixState {
+            version: VERSION,
+            control: guest.control.into_bits(),
+            entries: guest.entries.iter().map(Entry::words).collect(),
+            pending: pending.map(|(number, _)| number).collect(),
+        }
+    }
+
+    /// Replaces the table by a saved one, and sends what is pending and not masked.
+    ///
+    /// # Errors
+    /// The state is not one of such a table. Nothing has changed then.
+    pub fn restore(&self, state: &MsixState) -> Result<(), StateError> {
+        let mut guest = self.guest.lock();
+        check(state, guest.control)?;
+        self.forget_all(&mut guest);
+        let pending =
+            state.pending.iter().filter_map(|number| self.vectors.get(usize::from(*number)));
+        // Every vector is closed: the message becomes pending.
+        pending.for_each(|vector| _ = vector.enter());
+        guest.write_control(Control::from_bits(state.control));
+        for (entry, words) in guest.entries.iter_mut().zip(&state.entries) {
+            entry.set_words(*words);
+        }
+        self.settle_all(&mut guest);
+        Ok(())
+    }
+}
+
+/// Writable bits of Message Control.
+const WRITABLE: u16 = Control::new().with_enable(true).with_function_mask(true).into_bits();
+
+fn check(state: &MsixState, here: Control) -> Result<(), StateError> {
+    let MsixState { version, control, entries, pending } = state;
+    if *version != VERSION {
+        return Err(StateError::Version(*version));
+    }
+    let fixed = here.into_bits() & !WRITABLE;
+    if control & !WRITABLE != fixed || entries.len() != usize::from(here.table_size()) {
+        let (saved, entries) = (*control, entries.len());
+        return Err(StateError::OtherFunction { saved, entries, here: here.into_bits() });
+    }
+    for words in entries {
+        Entry::reserved_bits(*words).map_or(Ok(()), |(register, value)| {
+            Err(StateError::ReservedBits { register, value: value.into() })
+        })?;
+    }
+    let mut next = 0;
+    for vector in pending {
+        if *vector < next || *vector >= here.table_size() {
+            return Err(StateError::Pending(*vector));
+        }
+        next = vector + 1;
+    }
+    Ok(())
+}

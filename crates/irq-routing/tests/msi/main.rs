@@ -1,0 +1,9 @@
+//! The MSI capability against a model as plain as possible.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../controller/mod.rs"]
+mod controller;
+
+mod accesses;
+mod model;
+mod rig;
