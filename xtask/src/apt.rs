@@ -14,7 +14,7 @@ use crate::process;
 
 /// Beginnings of the names of packages that are unpacked even where they are installed. An
 /// installed part of another version would also make apt refuse the version asked for.
-const UNPACKED: &[&str] = &["qemu", "device-tree-compiler", "acpica", "chromium"];
+const UNPACKED: &[&str] = &["qemu", "seabios", "device-tree-compiler", "acpica", "chromium"];
 
 /// Path of the program that [`Apt::unpack_busybox`] unpacks.
 pub(crate) const BUSYBOX: &str = "bin/busybox";
@@ -102,9 +102,9 @@ impl Apt {
         fs::remove_dir_all(archives).map_err(Into::into)
     }
 
-    /// Unpacks a user space for arm64 in one program into `to`.
-    pub(crate) fn unpack_busybox(&self, to: &Path) -> Result<()> {
-        self.download("busybox-static:arm64", to)?;
+    /// Unpacks a user space for a Debian architecture in one program into `to`.
+    pub(crate) fn unpack_busybox(&self, architecture: &str, to: &Path) -> Result<()> {
+        self.download(&format!("busybox-static:{architecture}"), to)?;
         let package = packages_in(to)?.pop().context("busybox was not downloaded")?;
         unpack_matching(&package, &[&format!("./{BUSYBOX}")], to)?;
         fs::remove_file(package).map_err(Into::into)
@@ -136,6 +136,19 @@ Debug::NoLocking "1";
             debian_architecture()
         )
     }
+}
+
+/// Downloads the package of the newest kernel that `metapackage` stands for in `suite` into
+/// `folder`, and says what it is called there.
+pub(crate) fn download_kernel(
+    apt: &Apt,
+    metapackage: &str,
+    suite: Suite,
+    folder: &Path,
+) -> Result<PathBuf> {
+    let kernel = apt.stands_for(metapackage, &apt.newest(metapackage, suite)?)?;
+    apt.download(&kernel, folder)?;
+    packages_in(folder)?.pop().with_context(|| format!("{kernel} was not downloaded"))
 }
 
 /// Unpacks the files of `package` whose path matches one of `patterns` into `to`; each has to have

@@ -30,6 +30,18 @@ pub(crate) fn fill(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<(
     fs::write(stamp(folder), "").map_err(Into::into)
 }
 
+/// Every file in `folder` and the folders in it.
+pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
+    while let Some(next) = folders.pop() {
+        for entry in next.read_dir()? {
+            let path = entry?.path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    Ok(found)
+}
+
 fn stamp(folder: &Path) -> PathBuf {
     folder.join(".filled")
 }

@@ -11,8 +11,13 @@ use crate::{cache, process};
 /// Version that is installed into the cache if the machine has none.
 const VERSION: &str = "0.20.2";
 /// The workspaces: each has a lock file of its own, and all are judged by the root's `deny.toml`.
-const MANIFESTS: [&str; 4] =
-    ["Cargo.toml", "images/Cargo.toml", "fuzz/Cargo.toml", "peers/arm-vgic/Cargo.toml"];
+const MANIFESTS: [&str; 5] = [
+    "Cargo.toml",
+    "images/Cargo.toml",
+    "fuzz/Cargo.toml",
+    "peers/arm-vgic/Cargo.toml",
+    "adopters/alioth/Cargo.toml",
+];
 const CHECKS: [&str; 4] = ["licenses", "bans", "sources", "advisories"];
 /// Prefix of cargo-deny's error that the database of advisories cannot be reached.
 const UNREACHABLE: &str = "failed to fetch advisory database";

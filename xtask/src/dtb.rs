@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::apt::{self, Apt, Suite};
 use crate::workspace::Workspace;
@@ -20,6 +20,9 @@ pub(crate) enum Tree {
     /// Of QEMU's `virt` machine.
     Qemu,
 }
+
+/// The metapackage of Debian's arm64 kernel.
+pub(crate) const KERNEL: &str = "linux-image-arm64:arm64";
 
 /// QEMU's `virt` as [`VIRT`]'s rows vary it: a name, options of the machine, further arguments.
 pub(crate) type Virt = (&'static str, &'static str, &'static [&'static str]);
@@ -134,7 +137,7 @@ fn fetch_tree(workspace: &Workspace, apt: &Apt, tree: Tree) -> Result<()> {
 
 /// Unpacks the devicetrees of `suite`'s newest arm64 kernel into `folder`.
 fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
-    let package = download_kernel(apt, suite, folder)?;
+    let package = apt::download_kernel(apt, KERNEL, suite, folder)?;
     apt::unpack_matching(&package, &["./usr/lib/linux-image-*"], folder)?;
     for trees in folder.join("usr/lib").read_dir()? {
         for vendor in trees?.path().read_dir()? {
@@ -144,15 +147,6 @@ fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
     }
     fs::remove_dir_all(folder.join("usr"))?;
     fs::remove_file(package).map_err(Into::into)
-}
-
-/// Downloads the package of `suite`'s newest arm64 kernel into `folder`, and says what it is called
-/// there.
-pub(crate) fn download_kernel(apt: &Apt, suite: Suite, folder: &Path) -> Result<PathBuf> {
-    let metapackage = "linux-image-arm64:arm64";
-    let kernel = apt.stands_for(metapackage, &apt.newest(metapackage, suite)?)?;
-    apt.download(&kernel, folder)?;
-    apt::packages_in(folder)?.pop().with_context(|| format!("{kernel} was not downloaded"))
 }
 
 /// The newer QEMU where backports have one.

@@ -119,7 +119,7 @@ pub(crate) fn kernel(workspace: &Workspace, version: Version) -> Result<PathBuf>
     if !cache::is_filled(&folder) {
         let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
         cache::fill(&folder, || {
-            let package = dtb::download_kernel(&apt, version.suite(), &folder)?;
+            let package = apt::download_kernel(&apt, dtb::KERNEL, version.suite(), &folder)?;
             apt::unpack_matching(&package, &["./boot/vmlinuz-*"], &folder)?;
             fs::remove_file(package).map_err(Into::into)
         })?;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod acpi;
+mod adopters;
 mod apt;
 mod bindings;
 mod boards;

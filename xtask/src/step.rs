@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    acpi, bindings, boards, deny, differential, examples, figures, fuzz, hypervisor, interleavings,
-    kvm, lint, machine, qemu, report, rust, size, tests,
+    acpi, adopters, bindings, boards, deny, differential, examples, figures, fuzz, hypervisor,
+    interleavings, kvm, lint, machine, qemu, report, rust, size, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -82,6 +82,11 @@ const STEPS: &[Step] = &[
         name: "hypervisor",
         about: "Linux as a guest of the hypervisor, on the model and the drivers, in QEMU",
         run: hypervisor::run,
+    },
+    Step {
+        name: "adopters",
+        about: "a foreign monitor without our routes and with them, in KVM nested in QEMU",
+        run: adopters::run,
     },
     Step {
         name: "fuzz",

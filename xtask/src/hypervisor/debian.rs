@@ -1,7 +1,7 @@
 //! Debian's packages as the files of the test's guests.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -100,7 +100,7 @@ fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join("busybox");
     if !cache::is_filled(&folder) {
         let index = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || index.unpack_busybox(&folder))?;
+        cache::fill(&folder, || index.unpack_busybox("arm64", &folder))?;
     }
     Ok(folder.join(apt::BUSYBOX))
 }
@@ -111,7 +111,8 @@ fn kernel_with_modules(workspace: &Workspace) -> Result<(PathBuf, Vec<File>)> {
     if !cache::is_filled(&folder) {
         let index = Apt::update(&cache::folder(workspace).join("apt"))?;
         cache::fill(&folder, || {
-            let package = dtb::download_kernel(&index, Version::Stable.suite(), &folder)?;
+            let suite = Version::Stable.suite();
+            let package = apt::download_kernel(&index, dtb::KERNEL, suite, &folder)?;
             let modules: Vec<_> =
                 MODULES.iter().map(|name| format!("./lib/modules/*/{name}")).collect();
             let mut patterns = vec!["./boot/vmlinuz-*"];
@@ -120,7 +121,7 @@ fn kernel_with_modules(workspace: &Workspace) -> Result<(PathBuf, Vec<File>)> {
             fs::remove_file(package).map_err(Into::into)
         })?;
     }
-    let found = files_below(&folder)?;
+    let found = cache::files_below(&folder)?;
     let find = |matches: &dyn Fn(&str) -> bool| {
         let name =
             |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(matches);
@@ -133,15 +134,4 @@ fn kernel_with_modules(workspace: &Workspace) -> Result<(PathBuf, Vec<File>)> {
         modules.push(File { path, content: Content::Program(bytes) });
     }
     Ok((kernel, modules))
-}
-
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let (mut found, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
-    while let Some(next) = folders.pop() {
-        for entry in next.read_dir()? {
-            let path = entry?.path();
-            if path.is_dir() { folders.push(path) } else { found.push(path) }
-        }
-    }
-    Ok(found)
 }

@@ -65,9 +65,9 @@ fn fill(apt: &Apt, folder: &Path) -> Result<()> {
     let modules: Vec<_> = MODULES.iter().map(|name| format!("./lib/modules/*/{name}")).collect();
     let mut patterns = vec!["./boot/vmlinuz-*"];
     patterns.extend(modules.iter().map(String::as_str));
-    let kernel = dtb::download_kernel(apt, Suite::Stable, folder)?;
+    let kernel = apt::download_kernel(apt, dtb::KERNEL, Suite::Stable, folder)?;
     unpack(&kernel, &patterns, folder)?;
-    apt.unpack_busybox(folder)?;
+    apt.unpack_busybox("arm64", folder)?;
     fs::write(folder.join("initrd"), initramfs::pack(&contents(folder)?)).map_err(Into::into)
 }
 

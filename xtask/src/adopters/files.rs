@@ -1,0 +1,152 @@
+//! Debian's packages as the files of the monitor's Linux, and of its guest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::apt::{self, Apt, Suite};
+use crate::cache;
+use crate::initramfs::{self, Content, File};
+use crate::workspace::Workspace;
+
+/// A small kernel for virtual machines, with KVM.
+const KERNEL: &str = "linux-image-cloud-amd64:amd64";
+/// Modules of the monitor's Linux, in the order in which they need each other.
+const HOST_MODULES: &[&str] = &["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "tun.ko"];
+/// Modules of its guest.
+const GUEST_MODULES: &[&str] = &[
+    "virtio_ring.ko",
+    "virtio.ko",
+    "virtio_pci_legacy_dev.ko",
+    "virtio_pci_modern_dev.ko",
+    "virtio_pci.ko",
+    "failover.ko",
+    "net_failover.ko",
+    "virtio_net.ko",
+];
+
+/// The guest's first process: it reports in lines that begin with its name. It asks over a device
+/// until an answer comes, `tries` times at most; the device that works is asked longer.
+const GUEST: &str = r#"#!/busybox sh
+B=/busybox
+$B mount -t proc proc /proc
+for module in $($B cat /modules); do $B insmod /$module; done
+for nic in 0 1; do
+    $B ip addr add 10.0.$nic.2/24 dev eth$nic; $B ip link set eth$nic up
+done
+echo "guest: lines $($B grep -c MSI /proc/interrupts)"
+ask() {
+    answers=0
+    for try in $($B seq $2); do
+        $B ping -c 1 -W 2 10.0.$1.1 > /dev/null && answers=1 && break
+    done
+    interrupts=$($B awk -v name=virtio$1- '$0 ~ name { sum += $2 + $3 } END { print +sum }' \
+        /proc/interrupts)
+    echo "guest: nic $1 $answers answers $interrupts interrupts"
+}
+ask 0 30; ask 1 $tries
+$B poweroff -f
+"#;
+
+/// The first process of the monitor's Linux. Its kernel counts the system calls.
+const HOST: &str = r#"#!/busybox sh
+B=/busybox
+$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+$B mount -t tracefs trace /sys/kernel/tracing
+CALLS=/sys/kernel/tracing/events/syscalls/sys_enter_ioctl
+for module in $($B cat /modules); do $B insmod /$module; done
+for way in stock routed; do
+    [ $way = stock ] && tries=5 || tries=30
+    for nic in 0 1; do
+        [ $nic = 0 ] && pairs=117 || pairs=3
+        $B rm -f /tmp/$nic
+        /adopter backend /tmp/$nic tap$nic 02:00:00:00:00:0$nic $pairs &
+        until [ -e /tmp/$nic ]; do $B sleep 0.1; done
+        until $B ip addr add 10.0.$nic.1/24 dev tap$nic; do $B sleep 0.1; done
+        $B ip link set tap$nic up
+    done
+    echo "boot: $way"
+    echo 'hist:keys=cmd' > $CALLS/trigger
+    /adopter boot $way /kernel /initramfs "console=ttyS0 quiet panic=-1 tries=$tries" \
+        /tmp/0 /tmp/1 < /dev/console
+    echo "host: ended $?"
+    $B sed -n 's/^{ cmd/host: ioctl { cmd/p' $CALLS/hist
+    echo '!hist:keys=cmd' > $CALLS/trigger
+done
+$B poweroff -f
+"#;
+
+/// The kernel of both, and the first file system of the monitor's Linux.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) kernel: PathBuf,
+    pub(super) initramfs: PathBuf,
+}
+
+impl Files {
+    /// Fetches the packages into the cache, and packs the file systems.
+    pub(super) fn of(workspace: &Workspace, program: &Path) -> Result<Self> {
+        let packages = packages(workspace)?;
+        let busybox = fs::read(packages.join(apt::BUSYBOX)).context("busybox")?;
+        let kernel = fs::read_dir(packages.join("boot"))?.next().context("no kernel")??.path();
+        let guest = contents(&busybox, GUEST, modules(&packages, GUEST_MODULES)?);
+        let mut host = contents(&busybox, HOST, modules(&packages, HOST_MODULES)?);
+        host.push(File { path: "adopter", content: Content::Program(fs::read(program)?) });
+        host.push(File { path: "kernel", content: Content::Data(fs::read(&kernel)?) });
+        host.push(File { path: "initramfs", content: Content::Data(initramfs::pack(&guest)) });
+        let folder = workspace.target.join("adopters");
+        fs::create_dir_all(&folder)?;
+        let initramfs = folder.join("initramfs");
+        fs::write(&initramfs, initramfs::pack(&host))?;
+        Ok(Self { kernel, initramfs })
+    }
+}
+
+fn contents(busybox: &[u8], init: &str, modules: Vec<File>) -> Vec<File> {
+    let folder = |path| File { path, content: Content::Folder };
+    let program = |path, bytes| File { path, content: Content::Program(bytes) };
+    let names: Vec<_> = modules.iter().map(|module| module.path).collect();
+    let mut files = vec![
+        folder("dev"),
+        folder("proc"),
+        folder("sys"),
+        folder("tmp"),
+        File { path: "dev/console", content: Content::CharacterDevice { major: 5, minor: 1 } },
+        program("busybox", busybox.to_vec()),
+        program("init", init.into()),
+        program("modules", names.join("\n").into()),
+    ];
+    files.extend(modules);
+    files
+}
+
+/// The modules of these names, each from its folder in the package.
+fn modules(packages: &Path, names: &'static [&'static str]) -> Result<Vec<File>> {
+    let found = cache::files_below(packages)?;
+    let module = |path: &&'static str| {
+        let file = found.iter().find(|file| file.ends_with(path));
+        let bytes = fs::read(file.with_context(|| format!("the kernel has no {path}"))?)?;
+        Ok(File { path, content: Content::Program(bytes) })
+    };
+    names.iter().map(module).collect()
+}
+
+/// The kernel, its modules and busybox in the cache.
+fn packages(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join("adopters");
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || {
+            let package = apt::download_kernel(&apt, KERNEL, Suite::Stable, &folder)?;
+            let modules = HOST_MODULES.iter().chain(GUEST_MODULES);
+            let modules: Vec<_> = modules.map(|name| format!("./lib/modules/*/{name}")).collect();
+            let mut patterns = vec!["./boot/vmlinuz-*"];
+            patterns.extend(modules.iter().map(String::as_str));
+            apt::unpack_matching(&package, &patterns, &folder)?;
+            fs::remove_file(package)?;
+            apt.unpack_busybox("amd64", &folder)
+        })?;
+    }
+    Ok(folder)
+}

@@ -1,0 +1,214 @@
+//! Report of the two boots, and what they must show.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::step::Tally;
+
+/// `KVM_SET_GSI_ROUTING` (Linux's include/uapi/linux/kvm.h).
+const SET_GSI_ROUTING: u64 = 0x4008_ae6a;
+/// `KVM_IRQFD`.
+const IRQFD: u64 = 0x4020_ae76;
+/// Eventfds of Alioth's that get a route: 256 entries of its table, less 24 pins.
+const STOCK_ROUTES: u64 = 232;
+/// Changes of routes besides: the guest moves a few interrupts, and opens a vector of a device that
+/// has no route.
+const OTHER_TABLES: u64 = 16;
+/// Eventfds that the guest's devices want: one for each queue with data.
+const QUEUES: u64 = 2 * (117 + 3);
+
+/// The boots in their order, by name.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    boots: Vec<Boot>,
+    last: String,
+}
+
+/// A boot of the guest.
+#[derive(Debug, Default)]
+struct Boot {
+    name: String,
+    /// Message-signalled interrupts that the guest has.
+    lines: u64,
+    /// What each network device did.
+    nics: BTreeMap<String, Nic>,
+    /// System calls of the machine by command.
+    ioctls: BTreeMap<u64, u64>,
+    ended: bool,
+}
+
+/// A network device's report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Nic {
+    /// Answers to the guest.
+    answers: u64,
+    /// Interrupts of all its queues.
+    interrupts: u64,
+}
+
+impl Report {
+    pub(super) fn line(&mut self, line: &str) {
+        let line = line.trim_end();
+        if let Some(name) = line.strip_prefix("boot: ") {
+            self.boots.push(Boot { name: name.into(), ..Boot::default() });
+        }
+        if let Some(boot) = self.boots.last_mut() {
+            // A line without its number says nothing.
+            let _ = boot.line(line);
+        }
+        self.last = line.into();
+    }
+
+    pub(super) fn last(&self) -> &str {
+        &self.last
+    }
+
+    /// Each expectation is one case.
+    pub(super) fn judge(&self, tally: &mut Tally) {
+        tally.case("Alioth as it is", self.boot("stock").and_then(Boot::judge_stock));
+        tally.case("Alioth with our routes", self.boot("routed").and_then(Boot::judge_routed));
+    }
+
+    fn boot(&self, name: &str) -> Result<&Boot> {
+        let boot = self.boots.iter().find(|boot| boot.name == name);
+        boot.with_context(|| format!("no boot; the last line is `{}`", self.last))
+    }
+}
+
+impl Boot {
+    fn line(&mut self, line: &str) -> Option<()> {
+        if let Some(lines) = line.strip_prefix("guest: lines ") {
+            self.lines = lines.parse().ok()?;
+        } else if let Some(nic) = line.strip_prefix("guest: nic ") {
+            let words: Vec<_> = nic.split(' ').collect();
+            let [name, answers, "answers", interrupts, "interrupts"] = words[..] else {
+                return None;
+            };
+            let nic = Nic { answers: answers.parse().ok()?, interrupts: interrupts.parse().ok()? };
+            self.nics.insert(name.into(), nic);
+        } else if let Some(row) = line.strip_prefix("host: ioctl { cmd: ") {
+            let (command, count) = row.split_once("} hitcount:")?;
+            self.ioctls.insert(command.trim().parse().ok()?, count.trim().parse().ok()?);
+        } else if line == "host: ended 0" {
+            self.ended = true;
+        }
+        Some(())
+    }
+
+    fn nic(&self, name: &str) -> Result<Nic> {
+        self.nics.get(name).copied().with_context(|| format!("no word of NIC {name}"))
+    }
+
+    fn ioctls(&self, command: u64) -> u64 {
+        self.ioctls.get(&command).copied().unwrap_or(0)
+    }
+
+    fn judge(&self) -> Result<()> {
+        ensure!(self.ended, "the monitor failed");
+        ensure!(self.lines >= QUEUES, "the guest has {} lines", self.lines);
+        ensure!(self.nic("0")?.is_alive(), "NIC 0 is dead: {:?}", self.nics);
+        Ok(())
+    }
+
+    fn judge_stock(&self) -> Result<()> {
+        self.judge()?;
+        let silent = Nic { answers: 0, interrupts: 0 };
+        ensure!(self.nic("1")? == silent, "NIC 1 is not dead: {:?}", self.nics);
+        let tables = self.ioctls(SET_GSI_ROUTING);
+        let expected = STOCK_ROUTES..=STOCK_ROUTES + OTHER_TABLES;
+        ensure!(expected.contains(&tables), "{tables} tables, not {expected:?}");
+        Ok(())
+    }
+
+    fn judge_routed(&self) -> Result<()> {
+        self.judge()?;
+        ensure!(self.nic("1")?.is_alive(), "NIC 1 is dead: {:?}", self.nics);
+        let tables = self.ioctls(SET_GSI_ROUTING);
+        let expected = 1..=QUEUES + OTHER_TABLES;
+        ensure!(expected.contains(&tables), "{tables} tables, not {expected:?}");
+        // Each queue's eventfd is bound, and unbound at the end.
+        let binds = self.ioctls(IRQFD);
+        ensure!(binds >= 2 * QUEUES, "{binds} binds and unbinds of {QUEUES} queues");
+        Ok(())
+    }
+}
+
+impl Nic {
+    fn is_alive(self) -> bool {
+        self.answers > 0 && self.interrupts > 0
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for boot in &self.boots {
+            write!(f, "{}: {} lines", boot.name, boot.lines)?;
+            for (name, Nic { answers, interrupts }) in &boot.nics {
+                write!(f, ", NIC {name}: {answers} answers and {interrupts} interrupts")?;
+            }
+            let (tables, binds) = (boot.ioctls(SET_GSI_ROUTING), boot.ioctls(IRQFD));
+            writeln!(f, ", {tables} KVM_SET_GSI_ROUTING, {binds} KVM_IRQFD")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    fn judged(lines: &[&str]) -> String {
+        let mut report = Report::default();
+        for line in lines {
+            report.line(line);
+        }
+        let mut tally = Tally::default();
+        report.judge(&mut tally);
+        format!("{tally:?}")
+    }
+
+    const STOCK: &[&str] = &[
+        "boot: stock\r",
+        "guest: lines 242",
+        "guest: nic 0 1 answers 14 interrupts",
+        "guest: nic 1 0 answers 0 interrupts",
+        "host: ended 0",
+        "host: ioctl { cmd: 1074310762 } hitcount:        235",
+    ];
+    const ROUTED: &[&str] = &[
+        "boot: routed",
+        "guest: lines 242",
+        "guest: nic 0 1 answers 14 interrupts",
+        "guest: nic 1 1 answers 12 interrupts",
+        "host: ended 0",
+        "host: ioctl { cmd: 1074310762 } hitcount:        243",
+        "host: ioctl { cmd: 1075883638 } hitcount:        492",
+    ];
+
+    #[test]
+    fn the_boots_as_they_should_be_pass() {
+        let passed = "Tally { passed: 2, failed: [], skipped: [] }";
+        assert_eq!(judged(&[STOCK, ROUTED].concat()), passed);
+    }
+
+    #[test]
+    fn each_departure_fails() {
+        for (stock, routed) in [
+            (&STOCK[..5], ROUTED),
+            (STOCK, &ROUTED[..4]),
+            (&STOCK[..3], ROUTED),
+            (STOCK, &ROUTED[..6]),
+        ] {
+            assert!(judged(&[stock, routed].concat()).contains("passed: 1, failed: [\"Alioth"));
+        }
+        let swapped = STOCK.iter().chain(ROUTED).map(|line| match *line {
+            "guest: nic 1 1 answers 12 interrupts" => "guest: nic 1 0 answers 12 interrupts",
+            "guest: nic 1 0 answers 0 interrupts" => "guest: nic 1 1 answers 9 interrupts",
+            line => line,
+        });
+        let swapped: Vec<_> = swapped.collect();
+        assert!(judged(&swapped).contains("passed: 0"), "{}", judged(&swapped));
+    }
+}
