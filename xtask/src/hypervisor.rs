@@ -29,17 +29,20 @@ const MACHINE: &[&str] = &["-M", "virt,gic-version=3,virtualization=on", "-cpu",
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
-/// vCPUs and CPUs of the guests of the test. The newer kernel takes twice the time.
-const fn guests(version: Version) -> &'static [(u8, u8)] {
+/// vCPUs and CPUs of the guests of the test, and milliseconds from move to move. The newer kernel
+/// takes twice the time.
+const fn guests(version: Version) -> &'static [(u8, u8, Option<u32>)] {
     match version {
-        Version::Stable => &[(1, 1), (4, 4), (8, 2)],
-        Version::Backports => &[(2, 2)],
+        Version::Stable => &[(1, 1, None), (4, 4, None), (8, 2, None), (4, 2, Some(50))],
+        Version::Backports => &[(2, 2, None)],
     }
 }
 /// The first of two guests, which waits for the other's end.
 const WAITING_COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1 waits";
 /// A device with MSI-X, for guests that have its driver.
 const DEVICE: &str = "virtio-rng-pci";
+/// Fewest moves of a guest that is moved.
+const MOVES: u64 = 10;
 /// MiB of a guest of the test.
 const MEMORY: u32 = 512;
 /// Text that the guest reads from its UART, by interrupts.
@@ -66,6 +69,9 @@ pub(crate) struct Wanted {
     /// Guests with these files, each with so many vCPUs and so much memory; devices go round
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     guests: u8,
+    /// Saves and rebuilds the guests' GICs each time that so many milliseconds have passed
+    #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    move_every: Option<u32>,
     /// MiB of its memory
     #[arg(long, default_value_t = MEMORY, value_parser = clap::value_parser!(u32).range(64..=1792))]
     memory: u32,
@@ -95,6 +101,7 @@ pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCo
         image: &image,
         vcpus: wanted.cpus,
         cpus: wanted.machine_cpus.unwrap_or(wanted.cpus),
+        move_every: wanted.move_every,
         memory: wanted.memory,
         devices: &wanted.device,
     };
@@ -147,13 +154,15 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
         let files = Files { kernel, initrd, append: COMMAND_LINE };
         let devices = if guest.has_drivers { &[DEVICE.to_owned()][..] } else { &[] };
-        for &(vcpus, cpus) in guests(version) {
-            let name = format!("{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs");
+        for &(vcpus, cpus, move_every) in guests(version) {
+            let how = if move_every.is_some() { ", moved" } else { "" };
+            let name = format!("{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs{how}");
             let (tools, image) = (&tools, &image);
-            let board = Board { tools, image, vcpus, cpus, memory: MEMORY, devices };
+            let moves = move_every.map_or(0, |_| MOVES);
+            let board = Board { tools, image, vcpus, cpus, memory: MEMORY, devices, move_every };
             let files = [files];
             let messages = guest.has_drivers.then_some(debian::READS);
-            let expected = Expected { cpus: vcpus.into(), typed: TYPED, messages };
+            let expected = Expected { cpus: vcpus.into(), typed: TYPED, messages, moves };
             tally.case(&name, watch(board.command(&files)?, &name, files.len(), &expected));
         }
         if guest.has_drivers {
@@ -167,11 +176,12 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 fn two_guests(tools: &Tools, image: &Image, guest: &Guest, tally: &mut Tally) -> Result<()> {
     let name = "two guests with 2 vCPUs each on 2 CPUs";
     let devices = &[DEVICE.to_owned(), DEVICE.to_owned()];
-    let board = Board { tools, image, vcpus: 2, cpus: 2, memory: MEMORY, devices };
+    let (memory, move_every) = (MEMORY, None);
+    let board = Board { tools, image, vcpus: 2, cpus: 2, memory, devices, move_every };
     let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
     let guests = [WAITING_COMMAND_LINE, COMMAND_LINE];
     let guests = guests.map(|append| Files { kernel, initrd, append });
-    let expected = Expected { cpus: 2, typed: TYPED, messages: Some(debian::READS) };
+    let expected = Expected { cpus: 2, typed: TYPED, messages: Some(debian::READS), moves: 0 };
     tally.case(name, watch(board.command(&guests)?, name, guests.len(), &expected));
     Ok(())
 }
@@ -204,6 +214,8 @@ struct Board<'a> {
     memory: u32,
     /// Devices for the guests in turn, which are trusted if there are any.
     devices: &'a [String],
+    /// Milliseconds from one move of the guests to the next.
+    move_every: Option<u32>,
 }
 
 impl Board<'_> {
@@ -219,7 +231,8 @@ impl Board<'_> {
             qemu.args(files.loaders(self.memory, others)?);
         }
         let trusted = if self.devices.is_empty() { "" } else { "trusted-guest" };
-        qemu.args(["-append", &format!("vcpus={} {trusted}", self.vcpus)]);
+        let moves = self.move_every.map_or(String::new(), |time| format!("moves={time}"));
+        qemu.args(["-append", &format!("vcpus={} {moves} {trusted}", self.vcpus)]);
         for device in self.devices {
             qemu.args(["-device", device]);
         }

@@ -4,7 +4,7 @@ use crate::devicetree::{self, Files, Machine};
 use crate::guest::{self, Guest, GuestConfig, Uart};
 use crate::pci::{self, Pci};
 use crate::power::Start;
-use crate::{interrupts, scheduler};
+use crate::{interrupts, moving, scheduler};
 use alloc::vec::Vec;
 use core::ops::Range;
 use image_rt::pci::Function;
@@ -22,6 +22,8 @@ const KERNEL_ALIGNMENT: u64 = 2 << 20;
 const TRUSTED: &str = "trusted-guest";
 /// Likewise, with a number: vCPUs of a guest. Without it, there is one for each CPU.
 const VCPUS: &str = "vcpus=";
+/// Likewise: milliseconds from one move of the guests to the next. Without it, they stay.
+const MOVES: &str = "moves=";
 /// RAM that the image maps.
 const MAPPED_END: u64 = 3 << 30;
 
@@ -41,6 +43,9 @@ pub(crate) fn main(boot: Boot) -> ! {
     for cpu in (1..cpus).map(Cpu::new) {
         turn_on(cpu);
     }
+    if let Some(milliseconds) = number(&around, MOVES) {
+        moving::start(milliseconds);
+    }
     scheduler::run()
 }
 
@@ -49,7 +54,7 @@ fn make_guests(around: &Started, cpus: u32) -> Vec<Start> {
     let files = devicetree::files(around.devicetree);
     assert!(!files.is_empty(), "a kernel for the guest is needed: -device guest-loader,kernel=…");
     let uart = if files.len() == 1 { Uart::Own } else { Uart::Shared };
-    let vcpus = vcpus(around).unwrap_or(cpus as u16);
+    let vcpus = number(around, VCPUS).map_or(cpus as u16, |vcpus| vcpus as u16);
     // A guest's RAM is what lies behind its kernel, up to the next one; the image, its heap and the
     // machine's devicetree lie before.
     let first = |files: &Files| files.kernel.start & !(KERNEL_ALIGNMENT - 1);
@@ -91,11 +96,11 @@ fn make_guest(
     (guest, Start { entry: files.kernel.start, argument })
 }
 
-/// The number of vCPUs that the loader asks for.
-fn vcpus(around: &Started) -> Option<u16> {
+/// The number behind a word on the loader's command line.
+fn number(around: &Started, word: &str) -> Option<u64> {
     let line = devicetree::command_line(around.devicetree);
-    let vcpus = line.split(' ').find_map(|word| word.strip_prefix(VCPUS))?;
-    Some(vcpus.parse().expect("a number of vCPUs"))
+    let number = line.split(' ').find_map(|it| it.strip_prefix(word))?;
+    Some(number.parse().unwrap_or_else(|_| panic!("{word} wants a number, not `{number}`")))
 }
 
 /// The machine's PCI functions, if the loader's command line says in these words that the guest is

@@ -9,6 +9,7 @@ use crate::stage2::{Memory, Stage2};
 use crate::standstill::Gate;
 use crate::vcpu::Vcpu;
 use crate::virtual_interface::Hardware;
+use crate::{interrupts, moving};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -21,7 +22,8 @@ use image_rt::{cpu, power, println};
 use msi_types::Cpu;
 use spin::Once;
 use vgic::its::ItsConfig;
-use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
+use vgic::saved_state::SavedState;
+use vgic::{GuestMemory, ListRegisterVcpu, MemoryFault, Vgic, VgicConfig};
 
 /// The PL011 of `virt`, and its SPI; each guest has one there.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
@@ -93,8 +95,8 @@ impl Guest {
         let kick = move |cpu| scheduler::kick(VcpuId { guest: number, cpu });
         let its = Vec::from([ItsConfig::new(ITS)]);
         // List registers have the priority bits of the machine's virtual interface.
-        let vtr = Hardware::here().vtr;
-        let config = VgicConfig::new(cpus).with_priority_bits(vtr.pri_bits_minus_one() + 1);
+        let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
+        let config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
         let config = config.with_lpi_id_bits(Some(16)).with_its(its);
         let made = Vgic::new(config, Arc::new(Ram(ram)), Arc::new(kick));
         let (vgic, vcpus) = made.expect("the guest's GIC");
@@ -103,7 +105,7 @@ impl Guest {
             stage2.map(page, Memory::Device);
         }
         let vcpus = vcpus.into_iter().map(|vcpu| {
-            let interrupts = vcpu.with_list_registers(vtr).expect("the CPU's virtual interface");
+            let interrupts = with_list_registers(vcpu);
             IrqMutex::new(Some(Vcpu { interrupts, registers: None }))
         });
         Self {
@@ -124,6 +126,31 @@ impl Guest {
     /// Takes a vCPU for the CPU that has it.
     pub(crate) fn take_vcpu(&self, cpu: Cpu) -> Option<Vcpu> {
         self.vcpus.get(cpu.index())?.with(Option::take)
+    }
+
+    /// Saves the GIC to bytes, and rebuilds it from them alone. No CPU has one of its vCPUs.
+    pub(crate) fn rebuild_interrupts(&self) {
+        let cpus = || (0..self.entities.len() as u32).map(Cpu::new);
+        let taken = cpus().map(|cpu| self.take_vcpu(cpu).expect("no CPU has a vCPU"));
+        let (mut vcpus, registers): (Vec<_>, Vec<_>) =
+            taken.map(|vcpu| (vcpu.interrupts.into_software(), vcpu.registers)).unzip();
+        let bytes = {
+            let frozen = self.vgic.freeze(&mut vcpus).expect("these are all its vCPUs");
+            let saved = frozen.save().expect("memory for the saved state");
+            postcard::to_allocvec(&saved).expect("memory for its bytes")
+        };
+        self.vgic.reset();
+        vcpus.iter_mut().for_each(vgic::Vcpu::reset);
+        let saved: SavedState = postcard::from_bytes(&bytes).expect("they were just written");
+        let mut frozen = self.vgic.freeze(&mut vcpus).expect("these are all its vCPUs");
+        frozen.restore(&saved).expect("the state of a machine like it");
+        frozen.thaw();
+        interrupts::lower_linked(self);
+        for ((cpu, vcpu), registers) in cpus().zip(vcpus).zip(registers) {
+            self.put_vcpu(cpu, Vcpu { interrupts: with_list_registers(vcpu), registers });
+            // The new GIC does not know who waits.
+            self.kick(cpu);
+        }
     }
 
     /// Puts a vCPU aside until a CPU has it again.
@@ -192,6 +219,7 @@ impl Guest {
             End::Reset => println!("hypervisor: {name} reset its machine"),
         }
         if guests().iter().all(|guest| guest.end().is_some()) {
+            moving::report();
             power::system_off();
         }
     }
@@ -207,6 +235,10 @@ impl Guest {
     pub(crate) fn mpidr(&self, cpu: Cpu) -> u64 {
         self.vgic.config().cpus.get(cpu.index()).map_or(0, |cpu| cpu.affinity.mpidr())
     }
+}
+
+fn with_list_registers(vcpu: vgic::Vcpu) -> ListRegisterVcpu {
+    vcpu.with_list_registers(Hardware::here().vtr).expect("the CPU's virtual interface")
 }
 
 /// A guest's name on the console: the only one needs no number.

@@ -70,6 +70,15 @@ pub(crate) fn link(number: usize, vgic: &Vgic, uart: Uart) {
     }
 }
 
+/// The levels of linked lines of a guest that was restored: those that are high fire again.
+pub(crate) fn lower_linked(guest: &Guest) {
+    let timers = (0..guest.entities.len() as u32).map(|cpu| timer_line(Cpu::new(cpu)));
+    let uart = guest.uart.is_none().then_some(Line::Spi(UART_SPI));
+    for line in timers.chain(uart) {
+        guest.vgic.set_line(line, Level::Low);
+    }
+}
+
 /// Lets the machine's interrupts through.
 pub(crate) fn serve() {
     let interrupts = irqchip().interrupts();

@@ -12,6 +12,7 @@ mod guest;
 mod hypervisor_timer;
 mod inject;
 mod interrupts;
+mod moving;
 mod passthrough;
 mod pci;
 mod pl011;

@@ -14,7 +14,7 @@
 //! is to idle says so, then looks at the queue.
 
 use crate::guest::{Guest, guests};
-use crate::{hypervisor_timer, interrupts, vcpu, vectors};
+use crate::{hypervisor_timer, interrupts, moving, vcpu, vectors};
 use alloc::collections::VecDeque;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use image_rt::cpu::{self, MAX_CPUS};
@@ -132,8 +132,10 @@ pub(crate) fn run() -> ! {
     cpu::irq_save();
     vectors::install();
     vcpu::prepare_cpu();
+    set_timer();
     loop {
         interrupts::take();
+        moving::stand_still();
         match next() {
             Some((id, guest)) => vcpu::run(id, guest),
             None => idle(),
@@ -145,7 +147,7 @@ pub(crate) fn run() -> ! {
 pub(crate) fn idle() {
     let bit = 1 << cpu::current();
     IDLE.fetch_or(bit, SeqCst);
-    if QUEUED_VCPUS.load(SeqCst) == 0 {
+    if !is_wanted() {
         cpu::wait_for_interrupt();
     }
     IDLE.fetch_and(!bit, SeqCst);
@@ -220,9 +222,9 @@ pub(crate) fn leave(id: VcpuId, why: Leave) {
     }
 }
 
-/// Does another vCPU wait for a CPU?
+/// Does another vCPU wait for a CPU, or must all CPUs stand still?
 pub(crate) fn is_wanted() -> bool {
-    QUEUED_VCPUS.load(SeqCst) != 0
+    QUEUED_VCPUS.load(SeqCst) != 0 || moving::is_wanted()
 }
 
 /// Must the vCPU of this CPU let others run? Its time is limited from the first question on that
@@ -230,6 +232,7 @@ pub(crate) fn is_wanted() -> bool {
 pub(crate) fn is_slice_over() -> bool {
     let slice_end = &CpuState::here().slice_end;
     match slice_end.load(SeqCst) {
+        _ if moving::is_wanted() => true,
         _ if !is_wanted() => {
             slice_end.store(0, SeqCst);
             false
@@ -251,15 +254,16 @@ pub(crate) fn on_timer() {
             wake(id, entity);
         }
     }
+    moving::on_timer();
     set_timer();
 }
 
 /// Sets this CPU's timer to the next end or deadline.
-fn set_timer() {
+pub(crate) fn set_timer() {
     let deadlines = waiting_here().map(|(_, entity)| entity.deadline.load(SeqCst));
     let end = CpuState::here().slice_end.load(SeqCst);
     let end = if end > cpu::ticks() { end } else { NEVER };
-    hypervisor_timer::set(deadlines.fold(end, u64::min));
+    hypervisor_timer::set(deadlines.fold(end.min(moving::deadline()), u64::min));
 }
 
 /// vCPUs that wait, and whose deadlines this CPU watches.

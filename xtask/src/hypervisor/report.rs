@@ -40,12 +40,14 @@ impl Ending {
 #[derive(Debug)]
 pub(super) struct Reports {
     guests: Vec<Report>,
+    moves: u64,
     pub(super) last: String,
 }
 
 impl Reports {
     pub(super) fn of(guests: usize) -> Self {
-        Self { guests: (0..guests).map(|_| Report::default()).collect(), last: String::new() }
+        let guests = (0..guests).map(|_| Report::default()).collect();
+        Self { guests, moves: 0, last: String::new() }
     }
 
     /// Takes a line into account. Does every guest that has not ended listen now?
@@ -55,6 +57,8 @@ impl Reports {
             if let Some(guest) = self.guests.get_mut(guest) {
                 guest.ending = ending;
             }
+        } else if let Some(moves) = moves(line) {
+            self.moves = moves;
         } else if let [guest] = &mut *self.guests {
             guest.line(line);
         } else if let Some((guest, line)) = numbered(line)
@@ -73,7 +77,7 @@ impl Reports {
     /// Each guest in words.
     pub(super) fn summary(&self) -> String {
         let all: Vec<_> = self.guests.iter().map(Report::summary).collect();
-        all.join("; ")
+        format!("{}; {} moves", all.join("; "), self.moves)
     }
 
     /// Every guest reports what is expected. Of several, the first has waited for the others' end.
@@ -83,8 +87,14 @@ impl Reports {
         }
         let heard = &self.guests[0].heard_again;
         ensure!(self.guests.len() == 1 || heard == expected.typed, "again it heard `{heard}`");
+        ensure!(self.moves >= expected.moves, "{} moves, not {}", self.moves, expected.moves);
         Ok(())
     }
+}
+
+/// How often guests were moved, in the words of the hypervisor.
+fn moves(line: &str) -> Option<u64> {
+    line.trim_end().strip_prefix("hypervisor: ")?.strip_suffix(" moves")?.parse().ok()
 }
 
 /// A line of one of several guests.
@@ -114,6 +124,8 @@ pub(super) struct Expected<'a> {
     pub(super) typed: &'a str,
     /// Messages of a device on each vCPU.
     pub(super) messages: Option<u64>,
+    /// Moves of the guest from GIC to GIC.
+    pub(super) moves: u64,
 }
 
 /// A row of `/proc/interrupts`.
@@ -171,7 +183,7 @@ impl Report {
     /// a device that is not there ended the program that asked for it, and nothing else; one that
     /// is there sent its messages.
     fn judge(&self, expected: &Expected<'_>) -> Result<()> {
-        let Expected { cpus, typed, messages } = *expected;
+        let Expected { cpus, typed, messages, .. } = *expected;
         ensure!(self.ending == Ending::Off, "its end: {:?}", self.ending);
         ensure!(self.cpus == cpus.to_string(), "it has {} vCPUs", self.cpus);
         ensure!(self.cpus_again == self.cpus, "{} vCPUs after hotplug", self.cpus_again);
@@ -239,6 +251,7 @@ mod test {
         "guest: row  13:          2          0     GICv3  33 Level     uart-pl011",
         "guest: row  15:         98        103   ITS-MSI 16385 Edge      virtio0-input",
         "guest: row IPI0:         0          1       Rescheduling interrupts",
+        "hypervisor: 12 moves",
         "hypervisor: the guest turned its machine off",
     ];
 
@@ -247,7 +260,7 @@ mod test {
         for line in GOOD {
             report.line(&change(line));
         }
-        report.judge(&Expected { cpus: 2, typed: "hello", messages: Some(100) })
+        report.judge(&Expected { cpus: 2, typed: "hello", messages: Some(100), moves: 10 })
     }
 
     #[test]
@@ -260,6 +273,7 @@ mod test {
         for (from, to) in [
             ("turned its machine off", "reset its machine"),
             ("heard hello", "heard hell"),
+            ("12 moves", "9 moves"),
             ("device 135", "device 0"),
             ("again 2", "again 1"),
             ("cpus 2", "cpus 4"),
@@ -289,6 +303,7 @@ mod test {
         let (end, body) = GOOD.split_last().unwrap();
         let of = |guest: usize, line: &str| match line.strip_prefix("hypervisor: the guest") {
             Some(how) => format!("hypervisor: guest {guest}{how}"),
+            None if moves(line).is_some() => line.to_string(),
             None => format!("[{guest}] {line}"),
         };
         let mut lines: Vec<_> = body.iter().flat_map(|line| [of(0, line), of(1, line)]).collect();
@@ -301,7 +316,7 @@ mod test {
                 typed_after.push(line);
             }
         }
-        let expected = Expected { cpus: 2, typed: "hello", messages: Some(100) };
+        let expected = Expected { cpus: 2, typed: "hello", messages: Some(100), moves: 10 };
         (reports.judge(&expected), typed_after)
     }
 
