@@ -73,7 +73,10 @@ impl Control {
 
     fn open_block(&mut self, size: u32) -> Result<Block, NoRoom> {
         // The entries of a chunk are in one page.
-        let block = self.allocator.take_block(size, |first| self.shared.entries.ensure(first))?;
+        let block = self.allocator.take_block(size, |first| {
+            self.shared.entries.ensure(first)?;
+            self.by_lpi.ensure_chunk(first)
+        })?;
         self.count_work(1 << size);
         for index in block_entries(block.first, size) {
             self.shared.update(Location::Event(index), |_| Entry::unmapped(block.generation));
@@ -121,7 +124,7 @@ impl Control {
         if self.allocator.owner(index) != Owner::Nobody {
             let lpi_index = self.shared.load(Location::Event(index)).lpi_index();
             self.by_lpi.remove(lpi_index, index);
-            if let Some(left) = self.by_lpi.find(lpi_index).one().map(Location::Event)
+            if let Some(left) = self.by_lpi.only(lpi_index).map(Location::Event)
                 // Without memory for its ready bit, what is pending stays beside the event.
                 && let Ok(Some(refresh)) = self.prepared(left, Settings::Keep)
                 && self.take_own(self.shared.load(left).target(), lpi_index)

@@ -125,7 +125,7 @@ impl Control {
             wakeup,
             config,
             allocator: EntryAllocator::new(config.chunks(), config.nodes()),
-            by_lpi: EntriesByLpi::new(config.lpis())?,
+            by_lpi: EntriesByLpi::new(config.lpis(), config.entries)?,
             redistributors: boxed((0..vcpus).map(|_| None))?,
             images: boxed((0..vcpus).map(|_| PendingBits::default()))?,
             translators: Vec::new(),

@@ -1,91 +1,172 @@
-//! From an LPI to the entry of the event that is mapped to it. Of several events on one LPI, which
-//! a guest should not map, only the count is known: a search for them visits every entry.
+//! From an LPI to the entries of the events that are mapped to it: a doubly linked list of entries
+//! for each LPI, so that each is noted and forgotten in the same time, however many there are.
 
 use super::entries::EntryIndex;
 use crate::heap::{OutOfMemory, boxed};
 use alloc::boxed::Box;
 use doorbell_fallible::try_box_array;
 
-/// LPIs of a page, as a power of two.
+/// LPIs, or entries, of a page, as a power of two.
 const PAGE_BITS: u32 = 10;
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 
-/// The mapped entries of one LPI.
+/// A table of which pages come with use.
+struct Paged<T> {
+    pages: Box<[Option<Box<[T; 1 << PAGE_BITS]>>]>,
+}
+
+/// The neighbours of an entry in its LPI's list.
 #[derive(Clone, Copy, Default)]
-struct EntriesOfLpi {
-    count: u32,
-    /// The exclusive or of their numbers: the number, where there is one.
-    numbers: u32,
+struct Neighbours {
+    previous: Option<EntryNumber>,
+    next: Option<EntryNumber>,
 }
 
-/// Entries by LPI. Pages come with use; there are as many as the distributor's LPIs fill.
+/// One more than an entry's number: no entry takes no memory.
+type EntryNumber = core::num::NonZeroU32;
+
+/// Entries by LPI.
 pub(super) struct EntriesByLpi {
-    pages: Box<[Option<Box<[EntriesOfLpi; 1 << PAGE_BITS]>>]>,
+    /// By LPI: the entry that was noted last.
+    first: Paged<Option<EntryNumber>>,
+    /// By entry, while it is noted.
+    neighbours: Paged<Neighbours>,
 }
 
-/// The entries that an LPI is mapped in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum MappedAt {
-    /// Nowhere.
-    Nowhere,
-    /// In this entry.
-    One(EntryIndex),
-    /// In several entries.
-    Several,
+fn number(index: EntryIndex) -> Option<EntryNumber> {
+    EntryNumber::new(index.get().wrapping_add(1))
 }
 
-impl MappedAt {
-    /// The entry, if it is the only one.
-    pub(super) const fn one(self) -> Option<EntryIndex> {
-        match self {
-            Self::One(index) => Some(index),
-            Self::Nowhere | Self::Several => None,
+fn index(number: EntryNumber) -> EntryIndex {
+    EntryIndex::new(number.get() - 1)
+}
+
+impl<T: Copy + Default> Paged<T> {
+    fn new(len: u32) -> Result<Self, OutOfMemory> {
+        let pages = len.div_ceil(1 << PAGE_BITS) as usize;
+        Ok(Self { pages: boxed((0..pages).map(|_| None))? })
+    }
+
+    fn ensure(&mut self, at: u32) -> Result<(), OutOfMemory> {
+        if let Some(page @ None) = self.pages.get_mut((at >> PAGE_BITS) as usize) {
+            *page = Some(try_box_array(T::default)?);
+        }
+        Ok(())
+    }
+
+    fn get(&self, at: u32) -> T {
+        let page = self.pages.get((at >> PAGE_BITS) as usize).and_then(Option::as_ref);
+        page.map_or(T::default(), |page| page[(at & PAGE_MASK) as usize])
+    }
+
+    fn set(&mut self, at: u32, value: T) {
+        if let Some(Some(page)) = self.pages.get_mut((at >> PAGE_BITS) as usize) {
+            page[(at & PAGE_MASK) as usize] = value;
         }
     }
 }
 
 impl EntriesByLpi {
-    /// Of a distributor with this many LPIs.
-    pub(super) fn new(lpis: u32) -> Result<Self, OutOfMemory> {
-        let pages = lpis.div_ceil(1 << PAGE_BITS) as usize;
-        Ok(Self { pages: boxed((0..pages).map(|_| None))? })
+    /// Of a distributor with this many LPIs, and a budget of this many entries.
+    pub(super) fn new(lpis: u32, entries: u32) -> Result<Self, OutOfMemory> {
+        Ok(Self { first: Paged::new(lpis)?, neighbours: Paged::new(entries)? })
     }
 
     /// Makes sure that an LPI, by index, can be noted.
     pub(super) fn ensure(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
-        if let Some(page @ None) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
-            *page = Some(try_box_array(EntriesOfLpi::default)?);
-        }
-        Ok(())
+        self.first.ensure(lpi_index)
+    }
+
+    /// Makes sure that the entries of a chunk can be noted. One of them is `index`.
+    pub(super) fn ensure_chunk(&mut self, index: EntryIndex) -> Result<(), OutOfMemory> {
+        self.neighbours.ensure(index.get())
     }
 
     /// An LPI, by index, is mapped in an entry. There [is](Self::ensure) room to note it.
     pub(super) fn insert(&mut self, lpi_index: u32, index: EntryIndex) {
-        if let Some(Some(page)) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
-            let mapped = &mut page[(lpi_index & PAGE_MASK) as usize];
-            mapped.count += 1;
-            mapped.numbers ^= index.get();
-        }
+        let next = self.first.get(lpi_index);
+        self.neighbours.set(index.get(), Neighbours { previous: None, next });
+        self.set_previous(next, number(index));
+        self.first.set(lpi_index, number(index));
     }
 
     /// An LPI that was mapped in an entry is not any more.
     pub(super) fn remove(&mut self, lpi_index: u32, index: EntryIndex) {
-        if let Some(Some(page)) = self.pages.get_mut((lpi_index >> PAGE_BITS) as usize) {
-            let mapped = &mut page[(lpi_index & PAGE_MASK) as usize];
-            mapped.count = mapped.count.saturating_sub(1);
-            mapped.numbers ^= index.get();
+        let Neighbours { previous, next } = self.neighbours.get(index.get());
+        match previous.map(self::index) {
+            None => self.first.set(lpi_index, next),
+            Some(before) => {
+                let neighbours = self.neighbours.get(before.get());
+                self.neighbours.set(before.get(), Neighbours { next, ..neighbours });
+            }
+        }
+        self.set_previous(next, previous);
+    }
+
+    fn set_previous(&mut self, of: Option<EntryNumber>, previous: Option<EntryNumber>) {
+        if let Some(after) = of.map(index) {
+            let neighbours = self.neighbours.get(after.get());
+            self.neighbours.set(after.get(), Neighbours { previous, ..neighbours });
         }
     }
 
-    /// Finds the entries that an LPI, by index, is mapped in.
-    pub(super) fn find(&self, lpi_index: u32) -> MappedAt {
-        let page = self.pages.get((lpi_index >> PAGE_BITS) as usize).and_then(Option::as_ref);
-        let mapped =
-            page.map_or(EntriesOfLpi::default(), |page| page[(lpi_index & PAGE_MASK) as usize]);
-        match mapped.count {
-            0 => MappedAt::Nowhere,
-            1 => MappedAt::One(EntryIndex::new(mapped.numbers)),
-            _ => MappedAt::Several,
+    /// One of the entries that an LPI, by index, is mapped in: that which was noted last.
+    pub(super) fn first(&self, lpi_index: u32) -> Option<EntryIndex> {
+        self.first.get(lpi_index).map(index)
+    }
+
+    /// The next one, of the same LPI, after an entry that is noted.
+    pub(super) fn after(&self, entry: EntryIndex) -> Option<EntryIndex> {
+        self.neighbours.get(entry.get()).next.map(index)
+    }
+
+    /// The entry that an LPI, by index, is mapped in, if it is the only one.
+    pub(super) fn only(&self, lpi_index: u32) -> Option<EntryIndex> {
+        self.first(lpi_index).filter(|first| self.after(*first).is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    fn all(by_lpi: &EntriesByLpi, lpi: u32) -> Vec<u32> {
+        let entries = core::iter::successors(by_lpi.first(lpi), |entry| by_lpi.after(*entry));
+        entries.map(EntryIndex::get).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn each_lpi_has_the_entries_noted_for_it(
+            steps in proptest::collection::vec((0u32..3, 0u32..8), 0..60),
+        ) {
+            // Pages of LPIs and of entries are crossed.
+            let (lpi_of, entry_of) = (|lpi| 1022 + lpi, |entry| 1020 + entry);
+            let mut by_lpi = EntriesByLpi::new(2048, 2048).unwrap();
+            (0..3).for_each(|lpi| by_lpi.ensure(lpi_of(lpi)).unwrap());
+            (0..8).for_each(|entry| by_lpi.ensure_chunk(EntryIndex::new(entry_of(entry))).unwrap());
+            let mut model = [const { Vec::new() }; 3];
+            for (lpi, entry) in steps {
+                let index = EntryIndex::new(entry_of(entry));
+                let is_owner = |entries: &Vec<u32>| entries.contains(&index.get());
+                let owner = model.iter().position(is_owner);
+                if let Some(owner) = owner {
+                    by_lpi.remove(lpi_of(u32::try_from(owner).unwrap()), index);
+                    model[owner].retain(|entry| *entry != index.get());
+                }
+                if owner != Some(lpi as usize) {
+                    by_lpi.insert(lpi_of(lpi), index);
+                    model[lpi as usize].insert(0, index.get());
+                }
+                for (lpi, entries) in (0..).zip(&model) {
+                    prop_assert_eq!(&all(&by_lpi, lpi_of(lpi)), entries);
+                    let only = entries.first().filter(|_| entries.len() == 1);
+                    let found = by_lpi.only(lpi_of(lpi)).map(EntryIndex::get);
+                    prop_assert_eq!(found, only.copied());
+                }
+            }
         }
     }
 }

@@ -226,7 +226,7 @@ impl EntryAllocator {
     pub(super) fn reserve(
         &mut self,
         (chunks, nodes): (u64, u64),
-        provide_chunk: impl Fn(EntryIndex) -> Result<(), OutOfMemory>,
+        mut provide_chunk: impl FnMut(EntryIndex) -> Result<(), OutOfMemory>,
         provide_node: impl Fn(u32) -> Result<(), OutOfMemory>,
     ) -> Result<(), NoRoom> {
         let left = |limit: u32, made: usize, usable: u64| {
@@ -234,7 +234,7 @@ impl EntryAllocator {
         };
         let usable = left(self.chunk_limit, self.chunks.len(), self.usable_chunks());
         for _ in usable..chunks {
-            let number = self.new_chunk(&provide_chunk)?;
+            let number = self.new_chunk(&mut provide_chunk)?;
             self.file(number, Some(FREE));
         }
         let usable = left(self.node_limit, self.nodes.len(), self.usable_nodes());

@@ -3,7 +3,7 @@
 
 use super::control::{Control, Refresh};
 use super::entries::EntryIndex;
-use super::entries_by_lpi::MappedAt;
+use super::entry_allocator::Owner;
 use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
 use super::shared::Location;
 use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep, Visited};
@@ -167,17 +167,44 @@ impl Control {
         }
         self.count_work(1);
         self.refresh(Location::own(vcpu, lpi), Settings::Reload)?;
-        match self.by_lpi.find(lpi.index()) {
-            MappedAt::Nowhere => {}
-            MappedAt::One(index) => self.invalidate_entry(index, vcpu)?,
-            MappedAt::Several => {
-                // One after the other would be as many sweeps; one for all of them is enough.
-                let target = Meant::Target(vcpu);
-                let meant = if self.is_invalidating(vcpu) { target } else { Meant::Lpi(vcpu, lpi) };
-                self.start_refresh(Cause::Invalidate(vcpu), meant, Settings::Reload);
-            }
+        if let Some(only) = self.by_lpi.only(lpi.index()) {
+            return self.invalidate_entry(only, vcpu);
+        }
+        if self.is_invalidating(vcpu) {
+            // One after the other would be as many sweeps; one for all of them is enough.
+            self.invalidate_all(vcpu);
+        } else if let next @ Some(_) = self.by_lpi.first(lpi.index()) {
+            self.start(Cause::Invalidate(vcpu), Sweep::InvalidateLpi { vcpu, lpi, next });
         }
         Ok(())
+    }
+
+    /// Goes on with `GICR_INVLPIR` of an LPI with several events.
+    pub(super) fn invalidate_on(
+        &mut self,
+        vcpu: u32,
+        lpi: Lpi,
+        next: &mut Option<EntryIndex>,
+        limit: u64,
+    ) -> Result<bool, OutOfMemory> {
+        if next.is_some_and(|index| !self.is_mapped_to(index, lpi)) {
+            // The list of the LPI's entries goes on elsewhere: it begins anew.
+            *next = self.by_lpi.first(lpi.index());
+        }
+        while let Some(index) = *next {
+            if self.work() >= limit {
+                return Ok(false);
+            }
+            self.count_work(1);
+            self.invalidate_entry(index, vcpu)?;
+            *next = self.by_lpi.after(index);
+        }
+        Ok(true)
+    }
+
+    fn is_mapped_to(&self, index: EntryIndex, lpi: Lpi) -> bool {
+        self.allocator.owner(index) != Owner::Nobody
+            && self.shared.load(Location::Event(index)).lpi() == lpi
     }
 
     fn invalidate_entry(&mut self, index: EntryIndex, vcpu: u32) -> Result<(), OutOfMemory> {
@@ -256,7 +283,7 @@ impl Control {
     /// The entry in which an LPI is pending at a redistributor: its event's if that targets the
     /// vCPU, otherwise its own there.
     pub(super) fn place_of(&self, vcpu: u32, lpi: Lpi) -> Location {
-        match self.by_lpi.find(lpi.index()).one().map(Location::Event) {
+        match self.by_lpi.only(lpi.index()).map(Location::Event) {
             Some(event) if self.shared.load(event).target() == vcpu => event,
             _ => Location::own(vcpu, lpi),
         }

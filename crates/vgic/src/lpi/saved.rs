@@ -145,11 +145,14 @@ impl ReservedLevels {
 impl Control {
     /// Of the allocator.
     pub(crate) fn reserve_room(&mut self, room: &Room) -> Result<(), NoRoom> {
-        let Self { allocator, shared, .. } = self;
+        let Self { allocator, shared, by_lpi, .. } = self;
         let counts = (room.chunks(), room.nodes);
         allocator.reserve(
             counts,
-            |first| shared.entries.ensure(first),
+            |first| {
+                shared.entries.ensure(first)?;
+                by_lpi.ensure_chunk(first)
+            },
             |node| shared.nodes.ensure(node),
         )
     }

@@ -1,6 +1,7 @@
 //! One sweep: its cause, what it does to which entries, and how far it came. A sweep is data;
 //! `sweeps` carries it out.
 
+use super::entries::EntryIndex;
 use super::itt_teardown::IttTeardown;
 use super::mapping::ItsIndex;
 use super::tables::{LpiTables, PendingBits};
@@ -72,6 +73,8 @@ impl Cause {
 pub(super) enum Sweep {
     /// Entries are refreshed.
     Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
+    /// The entries of one LPI are refreshed at a vCPU, from this one on.
+    InvalidateLpi { vcpu: u32, lpi: Lpi, next: Option<EntryIndex> },
     /// MOVALL.
     MoveAll { cursor: Cursor, own: OwnCursor, from: u32, to: u32 },
     /// Entries are taken back, then devices are unmapped from this DeviceID on, if there is one.
@@ -95,8 +98,6 @@ pub(super) enum Meant {
     Collection { its: u16, collection: u16 },
     /// All that target a vCPU.
     Target(u32),
-    /// One LPI of a vCPU.
-    Lpi(u32, Lpi),
 }
 
 /// The source of enable and priority in a refresh.

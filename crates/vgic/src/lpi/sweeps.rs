@@ -139,6 +139,9 @@ impl Control {
                     _ => visited,
                 }
             }
+            Sweep::InvalidateLpi { vcpu, lpi, next } => {
+                self.invalidate_on(*vcpu, *lpi, next, limit)
+            }
             Sweep::MoveAll { cursor, own, from, to } => {
                 let each =
                     |control: &mut Self, location| control.move_if_pending(location, *from, *to);
@@ -185,7 +188,10 @@ impl Control {
                 }
                 (vcpu, pending)
             }
-            Sweep::Refresh { .. } | Sweep::MoveAll { .. } | Sweep::Unmap { .. } => return,
+            Sweep::Refresh { .. }
+            | Sweep::InvalidateLpi { .. }
+            | Sweep::MoveAll { .. }
+            | Sweep::Unmap { .. } => return,
         };
         if let Some(place) = self.images.get_mut(vcpu as usize) {
             *place = image;
@@ -238,14 +244,12 @@ impl Control {
     }
 
     fn is_meant(&self, meant: Meant, index: EntryIndex, owner: Owner) -> bool {
-        let entry = || self.shared.load(Location::Event(index));
         match (meant, owner) {
             (Meant::Its(its), Owner::Event { its: of, .. }) => its == of,
             (Meant::Collection { its, collection }, owner) => {
                 owner == Owner::Event { its, collection }
             }
-            (Meant::Target(vcpu), _) => entry().target() == vcpu,
-            (Meant::Lpi(vcpu, lpi), _) => entry().target() == vcpu && entry().lpi() == lpi,
+            (Meant::Target(vcpu), _) => self.shared.load(Location::Event(index)).target() == vcpu,
             (Meant::Its(_), Owner::Nobody) => false,
         }
     }

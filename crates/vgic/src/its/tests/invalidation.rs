@@ -96,6 +96,51 @@ fn an_invalidation_reaches_every_event_of_an_lpi() {
 }
 
 #[test]
+fn several_events_of_an_lpi_cost_what_they_are() {
+    let rig = mapped(4096);
+    rig.run([mapd(60, 5)]);
+    rig.run((0..3).map(|event| mapti(60, event, 8199, 0)));
+
+    let work = invalidate(&rig, 0, 8199);
+
+    assert!(work < 12, "{work} entries were visited for four events");
+}
+
+/// Events 0 to 3 of device 5 have the LPI of event 7 of device 0, and are pending. An invalidation
+/// that enables them has visited some when a command comes. Returns how many are signalled then.
+fn signalled_after(visited: u64, command: Command) -> usize {
+    let rig = mapped(16);
+    rig.run([mapd(5, 5)]);
+    rig.run((0..4).map(|event| mapti(5, event, 8199, 0)));
+    for (device, event) in [(0, 7), (5, 0), (5, 1), (5, 2), (5, 3)] {
+        assert_eq!(rig.send(device, event), Delivery::Pending);
+    }
+    rig.configure(8199, true, 0xa0);
+    rig.lpis.invalidate(cpu(0), Lpi::try_from(8199).unwrap()).unwrap();
+    for _ in 0..visited {
+        rig.lpis.with_kicks_deferred(|control| control.advance_registers(control.work() + 1));
+    }
+    rig.run([command]);
+    rig.finish_sweeps();
+    let mut vcpu = rig.vcpu(0);
+    core::iter::from_fn(|| take(&mut vcpu)).filter(|number| *number == 8199).count()
+}
+
+#[test]
+fn an_invalidation_outlives_changes_of_its_events() {
+    for visited in 0..=5 {
+        assert_eq!(signalled_after(visited, sync(0)), 5, "after {visited}");
+        for event in 0..4 {
+            for command in [discard(5, event), mapti(5, event, 8300, 0), movi(5, event, 1)] {
+                assert_eq!(signalled_after(visited, command), 4, "{command:?} after {visited}");
+            }
+        }
+        assert_eq!(signalled_after(visited, mapti(5, 1, 8199, 0)), 4, "mapped anew");
+        assert_eq!(signalled_after(visited, unmapd(5)), 1, "one is left");
+    }
+}
+
+#[test]
 fn an_invalidation_reaches_its_own_redistributor_alone() {
     let rig = mapped(16);
     rig.run([movi(0, 7, 1)]);
