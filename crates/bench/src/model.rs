@@ -93,11 +93,7 @@ impl GicSize {
     /// of LPIs through.
     pub(crate) fn config(self) -> VgicConfig {
         let base = |its| ITSES + ITS_BYTES * u64::from(its);
-        let redistributors = RedistributorRegion {
-            base: REDISTRIBUTORS,
-            stride: gicr::STRIDE_V3,
-            count: self.vcpus.into(),
-        };
+        let redistributors = RedistributorRegion::new(REDISTRIBUTORS, self.vcpus.into());
         VgicConfig::new(self.vcpus)
             .with_redistributors(vec![redistributors])
             .with_lpi_id_bits(Some(self.lpi_id_bits))

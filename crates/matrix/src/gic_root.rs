@@ -58,14 +58,8 @@ fn redistributors(
         RedistributorLayout::Together => all,
         #[cfg(test)]
         RedistributorLayout::FarApart => {
-            let near = all
-                .iter()
-                .map(|region| vgic::RedistributorRegion { count: region.count - 1, ..*region });
-            let far = all.first().map(|region| vgic::RedistributorRegion {
-                base: 1 << 32,
-                count: 1,
-                ..*region
-            });
+            let near = all.iter().map(|region| region.with_count(region.count - 1));
+            let far = all.first().map(|region| region.with_base(1 << 32).with_count(1));
             near.chain(far).collect()
         }
     }

@@ -230,9 +230,7 @@ pub fn virt(cpus: u16) -> VgicConfig {
     let low = u32::from(cpus).min(LOW_REDISTRIBUTORS);
     config.redistributors[0].count = low;
     if u32::from(cpus) > low {
-        let RedistributorRegion { stride, .. } = config.redistributors[0];
-        let high =
-            RedistributorRegion { base: HIGH_REDISTRIBUTORS, stride, count: u32::from(cpus) - low };
+        let high = RedistributorRegion::new(HIGH_REDISTRIBUTORS, u32::from(cpus) - low);
         config.redistributors.push(high);
     }
     config.lpi_id_bits = Some(16);

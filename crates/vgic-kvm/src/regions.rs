@@ -145,10 +145,9 @@ impl Regions {
 
     /// For the model.
     pub(super) fn config(&self, cpus: usize) -> Vec<RedistributorRegion> {
-        let region = |region: &Region| RedistributorRegion {
-            base: region.base,
-            stride: gicr::STRIDE_V3,
-            count: region.count.map_or(u32::try_from(cpus).unwrap_or(u32::MAX), u32::from),
+        let region = |region: &Region| {
+            let count = region.count.map_or(u32::try_from(cpus).unwrap_or(u32::MAX), u32::from);
+            RedistributorRegion::new(region.base, count)
         };
         self.0.iter().map(region).collect()
     }

@@ -1,10 +1,13 @@
 //! Configuration of a virtual GIC: its memory map, its vCPUs and the options of the architecture
 //! that it has.
 
+mod cpus;
 mod error;
 mod its;
 mod v2m;
 
+pub(crate) use cpus::RedistributorFrame;
+pub use cpus::{CpuConfig, RedistributorRegion};
 pub use error::ConfigError;
 pub use its::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
@@ -15,7 +18,7 @@ use crate::heap::{OutOfMemory, boxed, collected};
 use crate::lpi::MAX_ID_BITS;
 use crate::wired_index::WiredIndex;
 use alloc::vec::Vec;
-use gic_arch::{Affinity, Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
+use gic_arch::{Iidr, IntId, IntIdClass, gicd, gicr, gits, lpi};
 use msi_types::Cpu;
 
 /// Most vCPUs that one virtual GIC serves.
@@ -23,7 +26,8 @@ pub const MAX_CPUS: usize = 512;
 
 /// A virtual GIC. [`VgicConfig::new`] gives a complete one in the memory map of QEMU's `virt`
 /// machine; setters change what differs. Later versions may add fields, whose values from `new`
-/// keep the behaviour of this one. Likewise for [`ItsConfig`] and [`V2mConfig`].
+/// keep the behaviour of this one. Likewise for [`CpuConfig`], [`RedistributorRegion`],
+/// [`ItsConfig`] and [`V2mConfig`].
 ///
 /// ```
 /// use vgic::{VgicConfig, its::ItsConfig};
@@ -108,27 +112,6 @@ pub struct VgicConfig {
     pub v2m: Vec<V2mConfig>,
     /// Coherence of the redistributors' accesses to LPI tables with the guest's caches.
     pub coherence: Coherence,
-}
-
-/// A vCPU of a [`VgicConfig`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CpuConfig {
-    /// The affinity in its `MPIDR_EL1`. Unique, sparse.
-    pub affinity: Affinity,
-    /// `GICR_TYPER.Processor_Number`: how ITS commands name it. Unique.
-    pub processor_number: u16,
-}
-
-/// Consecutive redistributors.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RedistributorRegion {
-    /// Guest physical address of the first one's RD_base, 64 KiB aligned.
-    pub base: u64,
-    /// Distance from one to the next: a multiple of 64 KiB, at least [`gicr::STRIDE_V3`]. Guests
-    /// that firmware tells no stride take exactly this.
-    pub stride: u64,
-    /// For how many there is room.
-    pub count: u32,
 }
 
 /// The security states that a guest sees.
@@ -395,13 +378,6 @@ impl VgicConfig {
     }
 }
 
-impl RedistributorRegion {
-    /// All redistributors of a machine, where QEMU's `virt` has them.
-    fn in_one(cpus: u16) -> Self {
-        Self { base: 0x080a_0000, stride: gicr::STRIDE_V3, count: u32::from(cpus) }
-    }
-}
-
 /// The INTIDs of a machine's SGIs, PPIs and SPIs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WiredIntIds {
@@ -429,25 +405,6 @@ impl WiredIntIds {
             IntIdClass::ExtendedSpi => intid.get() < IntId::EXTENDED_SPI_BASE + self.extended_spis,
             IntIdClass::Special | IntIdClass::Lpi | IntIdClass::Reserved => false,
         }
-    }
-}
-
-/// A redistributor's frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct RedistributorFrame {
-    pub(crate) base: u64,
-    /// `GICR_TYPER.Last`.
-    pub(crate) last: bool,
-}
-
-impl CpuConfig {
-    /// The vCPU `index` of a machine like QEMU's `virt`: Aff0 counts to 16, Aff1 counts clusters,
-    /// Aff2 continues.
-    pub const fn in_clusters_of_sixteen(index: u16) -> Self {
-        let [cluster, _] = (index / 16).to_le_bytes();
-        let [aff2, _] = (index / 16 / 256).to_le_bytes();
-        let [aff0, _] = (index % 16).to_le_bytes();
-        Self { affinity: Affinity::new(0, aff2, cluster, aff0), processor_number: index }
     }
 }
 
@@ -565,8 +522,8 @@ mod tests {
     fn redistributors_fill_regions_in_order() {
         let mut config = VgicConfig::new(3);
         config.redistributors = vec![
-            RedistributorRegion { base: 0x10_0000, stride: 0x2_0000, count: 2 },
-            RedistributorRegion { base: 0x80_0000, stride: 0x4_0000, count: 5 },
+            RedistributorRegion::new(0x10_0000, 2),
+            RedistributorRegion::new(0x80_0000, 5).with_stride(0x4_0000),
         ];
         let frames: Vec<_> =
             config.redistributor_frames().map(|frame| (frame.base, frame.last)).collect();

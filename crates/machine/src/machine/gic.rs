@@ -10,7 +10,7 @@ use doorbell_hardware::bus::{
     AccessWidth, Bus, DeviceWrites, Doorbells, MmioDevice, Overlap, Written,
 };
 use doorbell_hardware::ram::{Caches, Ram};
-use gic_arch::{Affinity, gicr};
+use gic_arch::gicr;
 use gic_firmware::{
     Coherence, ControllerIndex, ControllerKind, Description, Gic, GicVersion, Region,
 };
@@ -71,7 +71,11 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
     let direct_lpi = controllers::of_kind(description, ControllerKind::DirectLpi).next().is_some();
     let mut config = VgicConfig::new(1)
         .with_cpus(
-            affinities.iter().zip(0..).map(|(affinity, number)| cpu(*affinity, number)).collect(),
+            affinities
+                .iter()
+                .zip(0..)
+                .map(|(affinity, number)| CpuConfig::new(*affinity, number))
+                .collect(),
         )
         .with_distributor(gic.distributor.base())
         .with_redistributors(redistributors(gic, affinities.len()))
@@ -121,10 +125,6 @@ fn usable_gic(description: &Description) -> Result<&Gic, Refusal> {
     Ok(gic)
 }
 
-fn cpu(affinity: Affinity, number: u16) -> CpuConfig {
-    CpuConfig { affinity, processor_number: number }
-}
-
 /// The described regions, each with as many redistributors as fit and are still needed.
 fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
     let stride = gic.redistributor_stride.as_ref().map_or(gicr::STRIDE_V3, |stride| stride.value);
@@ -135,7 +135,7 @@ fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
         needed -= count;
         if count != 0 {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            regions.push(RedistributorRegion { base: region.base(), stride, count });
+            regions.push(RedistributorRegion::new(region.base(), count).with_stride(stride));
         }
     }
     regions

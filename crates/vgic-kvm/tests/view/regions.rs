@@ -15,11 +15,9 @@ const CONFIGURATION: u64 = RAM + 0x18_0000;
 /// Two vCPUs in a region that they fill, two in one above 4 GiB with wide strides, and one in a
 /// region with room for four below the others.
 fn config() -> VgicConfig {
-    let region = |base, stride, count| RedistributorRegion { base, stride, count };
-    let cpu = |cpu: u8| CpuConfig {
-        affinity: Affinity::new(0, 0, 3 * cpu, cpu % 2),
-        processor_number: 10 * u16::from(cpu),
-    };
+    let region = |base, stride, count| RedistributorRegion::new(base, count).with_stride(stride);
+    let affinity = |cpu: u8| Affinity::new(0, 0, 3 * cpu, cpu % 2);
+    let cpu = |cpu: u8| CpuConfig::new(affinity(cpu), 10 * u16::from(cpu));
     kvm_config(0, 96)
         .with_cpus((0..5).map(cpu).collect())
         .with_redistributors(vec![

@@ -21,11 +21,7 @@ fn everything(security: SecurityView) -> VgicConfig {
         .with_redistributor_invalidation(true)
         .with_one_of_n(true)
         .with_message_based_spis(true)
-        .with_redistributors(vec![RedistributorRegion {
-            base: 0x080a_0000,
-            stride: 0x4_0000,
-            count: 3,
-        }])
+        .with_redistributors(vec![RedistributorRegion::new(0x080a_0000, 3).with_stride(0x4_0000)])
 }
 
 #[test]

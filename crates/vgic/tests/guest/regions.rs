@@ -23,16 +23,15 @@ const BELOW: u64 = 0x0700_0000;
 /// region with room for four below the others.
 fn regions() -> Vec<RedistributorRegion> {
     vec![
-        RedistributorRegion { base: FIRST, stride: 0x2_0000, count: 2 },
-        RedistributorRegion { base: FAR, stride: 0x4_0000, count: 2 },
-        RedistributorRegion { base: BELOW, stride: 0x3_0000, count: 4 },
+        RedistributorRegion::new(FIRST, 2),
+        RedistributorRegion::new(FAR, 2).with_stride(0x4_0000),
+        RedistributorRegion::new(BELOW, 4).with_stride(0x3_0000),
     ]
 }
 
 fn config(redistributor_naming: RedistributorNaming) -> VgicConfig {
     let affinity = |cpu: u8| Affinity::new(0, 0, 3 * cpu, cpu % 2);
-    let cpu =
-        |cpu: u8| CpuConfig { affinity: affinity(cpu), processor_number: 10 * u16::from(cpu) };
+    let cpu = |cpu: u8| CpuConfig::new(affinity(cpu), 10 * u16::from(cpu));
     VgicConfig::new(0)
         .with_cpus((0..5).map(cpu).collect())
         .with_redistributors(regions())
@@ -91,7 +90,7 @@ fn before_and_after_a_region_nothing_is_claimed() {
 fn a_region_without_room_is_in_nobodys_way() {
     let mut config = config(RedistributorNaming::ProcessorNumber);
     for base in [config.distributor, ITS, FAR] {
-        config.redistributors.push(RedistributorRegion { base, stride: 0x2_0000, count: 0 });
+        config.redistributors.push(RedistributorRegion::new(base, 0));
     }
     let machine = Machine::new(config);
     for base in [machine.gic.config().distributor, ITS, FAR] {
@@ -251,7 +250,7 @@ fn movall_works_between_regions() {
 
 #[test]
 fn a_state_moves_to_other_regions() {
-    let one = vec![RedistributorRegion { base: FIRST, stride: 0x2_0000, count: 5 }];
+    let one = vec![RedistributorRegion::new(FIRST, 5)];
     for redistributors in [regions(), one] {
         let mut source = with_lpis(RedistributorNaming::ProcessorNumber);
         send_all(&source);
