@@ -239,6 +239,8 @@ pub(crate) struct ReportArgs {
     #[arg(long, conflicts_with = "run")]
     pub(crate) no_run: bool,
     #[command(flatten)]
+    pub(crate) registers: RegistersArgs,
+    #[command(flatten)]
     pub(crate) workload: WorkloadArgs,
 }
 

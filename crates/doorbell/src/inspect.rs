@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use gic_firmware::{acpi, devicetree};
 use std::io::Write;
 
+pub(crate) use capacity::CapacityRow;
 pub(crate) use report::{ControllerRow, Inspection};
 pub(crate) use text::{addresses, print as print_text, yes_no};
 

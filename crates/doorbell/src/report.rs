@@ -10,6 +10,7 @@ mod tables;
 
 use crate::cli::ReportArgs;
 use crate::exit::Outcome;
+use crate::inspect::Inspection;
 use crate::print;
 use crate::run;
 use crate::source::Source;
@@ -30,9 +31,12 @@ enum Run {
 /// Writes the page.
 pub(crate) fn report(args: &ReportArgs) -> Result<Outcome> {
     let source = args.source.as_deref().map_or_else(Source::running, Source::at)?;
+    let known = args.registers.read()?;
     let run = run(&source, args)?;
-    let findings = judge(&source.description);
-    let page = Page::of(&source, &findings, &run, args).html().context("cannot write the page")?;
+    let findings = judge(&source.description, &known);
+    let inspection = Inspection::of(&source, &known);
+    let page = Page::of(&source, inspection, &findings, &run, args);
+    let page = page.html().context("cannot write the page")?;
     match &args.output {
         None => print::text(|out| std::io::Write::write_all(out, page.as_bytes()))?,
         Some(path) => {

@@ -1,8 +1,8 @@
 //! Senders of messages, of whatever kind: one list for the pictures and their routes.
 
 use gic_firmware::{
-    Description, Fact, IommuIndex, IommuReference, IommuRouting, MsiRouting, NodeId, RouteSpan,
-    Status,
+    Description, Fact, IommuIndex, IommuReference, IommuRouting, MsiRouting, NodeId, Origin,
+    PlatformDevice, Role, RouteSpan, Status, StreamEntry,
 };
 use std::collections::BTreeMap;
 
@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub(crate) struct Requester<'d> {
     pub(crate) id: &'d NodeId,
+    pub(crate) kind: &'d str,
     pub(crate) status: &'d Fact<Status>,
     pub(crate) msi: &'d MsiRouting,
     pub(crate) spans: Vec<RouteSpan>,
@@ -25,60 +26,102 @@ enum Passage<'d> {
     All(&'d [Fact<IommuReference>]),
 }
 
+/// Consecutive requesters that pass an IOMMU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stream<'d> {
+    pub(crate) iommu: IommuIndex,
+    /// Masked, if the map has a mask.
+    pub(crate) rid_base: u32,
+    pub(crate) length: u32,
+    /// The StreamID of the first. `None` if firmware states none, or one of more than 32 bits.
+    pub(crate) id_base: Option<u32>,
+    origin: &'d Origin,
+}
+
 /// Everything that signals, hosts first, each before its bridges.
 pub(crate) fn all(description: &Description) -> Vec<Requester<'_>> {
     let hosts = description.hosts.iter().flat_map(|host| {
-        let passage = || Passage::Map(&host.iommu);
         let bridges = host.bridges.iter().map(move |bridge| Requester {
             id: &bridge.id,
+            kind: "pci bridge",
             status: &bridge.status,
             msi: &bridge.msi,
             spans: description.bridge_spans(bridge).collect(),
-            passage: passage(),
+            passage: Passage::Map(&host.iommu),
         });
         let own = Requester {
             id: &host.id,
+            kind: host.compatible.first().map_or("pci", String::as_str),
             status: &host.status,
             msi: &host.msi,
             spans: description.host_spans(host).collect(),
-            passage: passage(),
+            passage: Passage::Map(&host.iommu),
         };
         std::iter::once(own).chain(bridges)
     });
     let devices = description.devices.iter().map(|device| Requester {
         id: &device.id,
+        kind: device.compatible.first().map_or("platform", String::as_str),
         status: &device.status,
         msi: &device.msi,
         spans: description.device_spans(device),
-        passage: Passage::All(&device.iommus),
+        passage: passage(device),
     });
     hosts.chain(devices).collect()
 }
 
-impl Requester<'_> {
-    /// The IOMMUs that requesters of `span` pass, each with the first statement that says so.
-    pub(crate) fn iommus(&self, span: &RouteSpan) -> Vec<Fact<IommuIndex>> {
-        let stated: Vec<Fact<IommuIndex>> = match self.passage {
-            Passage::All(passed) => {
-                passed.iter().map(|one| Fact::new(one.iommu, one.origin.clone())).collect()
-            }
-            Passage::Map(routing) => passed(routing, span),
-        };
-        let mut firsts = BTreeMap::new();
-        for fact in stated {
-            firsts.entry(fact.value).or_insert(fact);
-        }
-        firsts.into_values().collect()
+fn passage(device: &PlatformDevice) -> Passage<'_> {
+    match device.role {
+        Role::Device => Passage::All(&device.iommus),
+        Role::Bus => Passage::Map(&device.iommu),
     }
 }
 
-/// Entries of a map that hold some requester of `span`. A mask folds requester IDs: any may pass.
-fn passed(routing: &IommuRouting, span: &RouteSpan) -> Vec<Fact<IommuIndex>> {
-    let last = span.rid_base.get().saturating_add(span.length);
-    let overlaps = |first: u32, length: u32| {
-        routing.mask.is_some()
-            || (first < last && span.rid_base.get() < first.saturating_add(length))
-    };
-    let entries = routing.map.iter().filter(|entry| overlaps(entry.rid_base.get(), entry.length));
-    entries.filter_map(|entry| Some(Fact::new(entry.iommu?, entry.origin.clone()))).collect()
+impl<'d> Requester<'d> {
+    /// The IOMMUs that requesters of `span` pass, each with the first statement that says so.
+    pub(crate) fn iommus(&self, span: &RouteSpan) -> Vec<Fact<IommuIndex>> {
+        let mut firsts = BTreeMap::new();
+        for stream in self.streams(span) {
+            firsts.entry(stream.iommu).or_insert(Fact::new(stream.iommu, stream.origin.clone()));
+        }
+        firsts.into_values().collect()
+    }
+
+    /// The streams of those requesters of `span` that pass an IOMMU.
+    pub(crate) fn streams(&self, span: &RouteSpan) -> Vec<Stream<'d>> {
+        match self.passage {
+            Passage::All(passed) => passed.iter().map(stream_of_device).collect(),
+            Passage::Map(routing) => {
+                let is_masked = routing.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX);
+                let entries = routing.map.iter();
+                entries.filter_map(|entry| part(entry, span, is_masked)).collect()
+            }
+        }
+    }
+}
+
+/// The stream of a device outside of PCI, which has requester ID 0 here.
+fn stream_of_device(passed: &Fact<IommuReference>) -> Stream<'_> {
+    Stream {
+        iommu: passed.iommu,
+        rid_base: 0,
+        length: 1,
+        id_base: passed.stream_id(),
+        origin: &passed.origin,
+    }
+}
+
+/// The part of an entry that holds requesters of `span`. A mask folds requester IDs: any of them
+/// may pass.
+fn part<'d>(entry: &'d Fact<StreamEntry>, span: &RouteSpan, is_masked: bool) -> Option<Stream<'d>> {
+    let (base, end) = (entry.rid_base.get(), entry.rid_base.get().saturating_add(entry.length));
+    let (first, last) = (span.rid_base.get(), span.rid_base.get().saturating_add(span.length));
+    let (low, high) = if is_masked { (base, end) } else { (base.max(first), end.min(last)) };
+    Some(Stream {
+        iommu: entry.iommu?,
+        rid_base: low,
+        length: high.checked_sub(low).filter(|&length| length > 0)?,
+        id_base: entry.stream_id_base.checked_add(low - base),
+        origin: &entry.origin,
+    })
 }

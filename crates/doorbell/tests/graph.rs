@@ -102,3 +102,23 @@ fn a_files_name_chooses_the_form() {
         assert!(fs::read_to_string(path).unwrap().starts_with(begin));
     }
 }
+
+#[test]
+fn secondary_gics_stand_before_the_root() {
+    let tree = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let tree = tree.join("../gic-firmware/tests/data/cascaded.dtb");
+    let dot = text(&["--dot", tree.to_str().unwrap()]);
+    let box_of = |title: &str| {
+        let line = dot.lines().find(|line| line.contains(&format!("[label=\"{title}\\n")));
+        line.unwrap_or_else(|| panic!("{title}: {dot}")).split_whitespace().next().unwrap()
+    };
+    for (from, to) in [
+        ("frame@2010000", "intc@2000000"),
+        ("intc@2000000", "intc@8000000"),
+        ("its@8080000", "intc@8000000"),
+    ] {
+        let arrow = format!("{} -> {}", box_of(from), box_of(to));
+        assert!(dot.contains(&arrow), "{arrow}: {dot}");
+    }
+    assert!(dot.contains("INTID 42 of intc@8000000"), "{dot}");
+}

@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
+use gic_firmware::{
+    Controller, ControllerIndex, Description, Fact, Iommu, IommuIndex, IommuRouting, MapEntry,
+    MsiRouting, PlatformDevice, Region, Role, Status, StreamEntry, Target, devicetree,
+};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
@@ -93,4 +97,59 @@ fn routes_show_the_streams_that_they_pass() {
     let ethernet = route(r"\_SB.ETH0", 0);
     assert_eq!(ethernet["streams"][0]["stream_id_base"], 0x1_0090);
     assert_eq!(route(r"\_SB.DMA0", 0)["streams"], serde_json::json!([]));
+}
+
+#[test]
+fn secondary_gics_show_their_parent_interrupts() {
+    let said = inspect(&[&test_data("cascaded.dtb")]);
+    assert_eq!(said["gic"]["id"], "/intc@8000000");
+    let second = &said["secondary_gics"][0];
+    assert_eq!((&second["id"], &second["version"]), (&"/intc@2000000".into(), &2.into()));
+    let parent = serde_json::json!({ "controller": "/intc@8000000", "intid": 42 });
+    assert_eq!(second["parent"], parent);
+    assert_eq!(said["secondary_gics"][2]["parent"]["intid"], Value::Null);
+    assert_eq!(said["controllers"][0]["gic"], "/intc@2000000");
+    assert_eq!(said["controllers"][1]["gic"], "/intc@8000000");
+}
+
+#[test]
+fn a_bus_outside_of_pci_shows_its_streams() {
+    let its = Controller::its("/its@1000000", Region::new(0x100_0000, 0x2_0000).unwrap());
+    let entry = MapEntry {
+        rid_base: 0.into(),
+        length: 0x10,
+        target: Target::Controller(ControllerIndex::new(0)),
+        device_id_base: 0x40.into(),
+    };
+    let stream = StreamEntry {
+        rid_base: 0.into(),
+        length: 8,
+        iommu: Some(IommuIndex::new(0)),
+        stream_id_base: 0x80,
+    };
+    let machine = Description {
+        controllers: vec![its],
+        iommus: vec![Iommu {
+            id: "/iommu@3000000".into(),
+            compatible: vec!["arm,mmu-500".to_owned()],
+            status: Fact::stated(Status::Disabled),
+            registers: None,
+        }],
+        devices: vec![PlatformDevice {
+            role: Role::Bus,
+            iommu: IommuRouting { mask: None, map: vec![Fact::stated(stream)] },
+            ..PlatformDevice::new("/bus@2000000", "fsl,qoriq-mc", MsiRouting::map([entry]))
+        }],
+        ..Description::default()
+    };
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bus.dtb");
+    std::fs::write(&path, devicetree::write(&machine).unwrap()).unwrap();
+    let said = inspect(&[path.to_str().unwrap()]);
+    let route = &said["devices"][0]["routes"][0];
+    assert_eq!(route["iommus"], serde_json::json!(["/iommu@3000000 (disabled)"]));
+    let streams = serde_json::json!([{
+        "iommu": "/iommu@3000000", "enabled": false,
+        "rid_base": 0, "length": 8, "stream_id_base": 0x80,
+    }]);
+    assert_eq!(route["streams"], streams);
 }

@@ -138,6 +138,20 @@ fn a_run_is_shown_vector_by_vector() {
 }
 
 #[test]
+fn registers_tell_capacity_and_findings() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-registers.json");
+    // DeviceIDs of 16 bits, EventIDs of 5: the device at MADT/ITS@4 with the most needs 17.
+    fs::write(&file, r#"{ "GITS_TYPER": { "MADT/ITS@4": "0x1e400" } }"#).unwrap();
+    let (page, status) = page(&["--no-run", "--registers", file.to_str().unwrap(), &marina()]);
+    assert_eq!(status, 1);
+    let controllers = between(&page, "id=\"controllers\"", "</section>");
+    for cell in ["16 (need 17)", "5 (need 11)", "unknown (need 18)"] {
+        assert!(controllers.contains(cell), "{cell}: {controllers}");
+    }
+    assert!(between(&page, "<ol class=\"cards\">", "</ol>").contains("device-id-width"));
+}
+
+#[test]
 fn a_simulated_run_gives_the_same_page() {
     let wanted = ["--simulate", &path("machine/machines/cove.dtb")];
     assert_eq!(page(&wanted), page(&wanted));

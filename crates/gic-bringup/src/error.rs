@@ -43,6 +43,9 @@ pub enum ControllerError {
     /// The caller's [options](crate::Options::drives) leave it out.
     #[error("it is left out by choice")]
     LeftOut,
+    /// Only the root GIC is taken into use.
+    #[error("it belongs to a secondary GIC, and only the root is taken into use")]
+    SecondaryGic,
     /// Firmware states no registers for it.
     #[error("firmware states no registers for it")]
     NoRegisters,

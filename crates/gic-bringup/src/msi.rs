@@ -54,6 +54,9 @@ struct Bus {
 impl<P: GicPlatform + 'static> MsiController<P> {
     fn new(site: &Site<'_, P>, controller: &Controller) -> Result<Self, ControllerError> {
         let Site { description, gic, platform, .. } = *site;
+        if controller.secondary_gic.is_some() {
+            return Err(ControllerError::SecondaryGic);
+        }
         let v3 = || gic.v3().ok_or(ControllerError::NeedsGicV3);
         Ok(match controller.kind {
             ControllerKind::Its => {

@@ -69,6 +69,7 @@ pub fn parse(tables: &Tables<'_>) -> Description {
         oem_id: Some(header.oem_id()).filter(|id| !id.is_empty()).map(String::from),
         cpus,
         gic,
+        secondary_gics: Vec::new(),
         controllers: controllers.list,
         iommus: requesters.iommus,
         hosts: requesters.hosts,

@@ -38,6 +38,8 @@ pub struct Controller {
     /// (SynQuacer): the address says the DeviceID, four bytes each. Any bus master can pose as any
     /// other there.
     pub pre_its: Option<Fact<Region>>,
+    /// The secondary GIC whose interrupts it makes pending; `None` = the root's.
+    pub secondary_gic: Option<NodeId>,
 }
 
 impl Controller {
@@ -53,6 +55,7 @@ impl Controller {
             msi_cells: Fact::stated(msi_cells),
             coherence: Fact::stated(Coherence::ByRegister),
             pre_its: None,
+            secondary_gic: None,
         }
     }
 

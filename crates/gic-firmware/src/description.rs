@@ -2,7 +2,7 @@
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::finding::Finding;
-use crate::gic::{BROKEN_SAVE_RESTORE, Gic};
+use crate::gic::{BROKEN_SAVE_RESTORE, Gic, SecondaryGic};
 use crate::iommu::{Iommu, IommuIndex};
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
@@ -31,6 +31,8 @@ pub struct Description {
     pub cpus: Vec<Cpu>,
     /// The root interrupt controller; `None` if none of this family is described.
     pub gic: Option<Gic>,
+    /// GICs of this family beside the root. ACPI has none.
+    pub secondary_gics: Vec<SecondaryGic>,
     /// Everything that takes messages, of whatever kind. [`ControllerIndex`] counts here.
     pub controllers: Vec<Controller>,
     /// IOMMUs. [`IommuIndex`] counts here.
@@ -64,6 +66,25 @@ impl Description {
             .iter()
             .enumerate()
             .map(|(index, controller)| (ControllerIndex::new(index), controller))
+    }
+
+    /// The root GIC and the secondary ones.
+    pub fn gics(&self) -> impl Iterator<Item = &Gic> {
+        self.gic.iter().chain(self.secondary_gics.iter().map(|secondary| &secondary.gic))
+    }
+
+    /// The GIC whose interrupts `controller` makes pending.
+    pub fn gic_of(&self, controller: &Controller) -> Option<&Gic> {
+        match &controller.secondary_gic {
+            None => self.gic.as_ref(),
+            Some(id) => self.gics().find(|gic| gic.id == *id),
+        }
+    }
+
+    /// The enabled controllers of the root GIC.
+    pub fn root_controllers(&self) -> impl Iterator<Item = &Controller> {
+        let usable = |one: &&Controller| one.status.is_enabled() && one.secondary_gic.is_none();
+        self.controllers.iter().filter(usable)
     }
 
     /// The names by which drivers know what the machine's GIC does otherwise than the architecture

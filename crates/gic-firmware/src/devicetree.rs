@@ -8,6 +8,7 @@ mod cpus;
 mod error;
 mod excerpt;
 mod gic;
+mod gics;
 mod iommus;
 mod requesters;
 mod tree;
@@ -28,6 +29,7 @@ use crate::origin::Fact;
 use alloc::string::String;
 use alloc::vec::Vec;
 use controllers::Controllers;
+use gics::Gics;
 use iommus::Iommus;
 use requesters::Requesters;
 use tree::{NodeRef, Tree};
@@ -48,9 +50,10 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         let message = "an earlier node has the same phandle";
         findings.add(Rule::DuplicatePhandle, node.origin("phandle"), message);
     }
-    let root = gic::root(&tree, &mut findings);
-    let gic = root.and_then(|node| gic::read(node, &mut findings));
-    let controllers = Controllers::read(&tree, &mut findings);
+    let gics = Gics::find(&tree, &mut findings);
+    let gic = gics.root.and_then(|node| gic::read(node, &mut findings));
+    let secondary_gics = gics.read_secondary(&tree, &mut findings);
+    let controllers = Controllers::read(&tree, &gics, &mut findings);
     let iommus = Iommus::read(&tree);
     let requesters = Requesters::read(&tree, &controllers, &iommus, &mut findings);
     Ok(Description {
@@ -59,11 +62,12 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         oem_id: None,
         cpus: cpus::read(&tree, &mut findings),
         gic,
+        secondary_gics,
         controllers: controllers.list,
         iommus: iommus.list,
         hosts: requesters.hosts,
         devices: requesters.devices,
-        wired: root.map_or_else(Vec::new, |gic| wired::read(&tree, gic, &mut findings)),
+        wired: gics.root.map_or_else(Vec::new, |gic| wired::read(&tree, gic, &mut findings)),
         memory: cpus::memory(&tree),
         findings: findings.into_list(),
     })

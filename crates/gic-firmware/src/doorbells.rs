@@ -16,7 +16,7 @@ impl Description {
     /// redistributor as far as regions and stride tell, at most one per CPU; none for foreign
     /// controllers.
     pub fn doorbells(&self, controller: &Controller) -> Vec<u64> {
-        match (&controller.kind, &self.gic) {
+        match (&controller.kind, self.gic_of(controller)) {
             (ControllerKind::DirectLpi, Some(gic)) => {
                 let stride =
                     gic.redistributor_stride.as_ref().map_or(DEFAULT_STRIDE, |stride| stride.value);

@@ -169,8 +169,14 @@ rules! {
         "Two CPUs have the same affinity."
         "A CPU's `reg` is its MPIDR affinity, unique in the machine.";
     SeveralGics "several-gics" Note
-        "More than one root GIC is usable; the first is described."
-        "Disable the ones that are not the CPUs' interrupt controller.";
+        "More than one GIC is usable and cascaded to no other; the first is the root."
+        "Give each but the root an interrupt at its parent, or disable it.";
+    CascadedGic "cascaded-gic" Error
+        "A secondary GIC is cascaded to another controller, which does not take its interrupts."
+        "Name the parent by `interrupt-parent`, and the interrupt there by `interrupts`.";
+    SeveralDistributors "several-distributors" Error
+        "A MADT has more than one distributor; the first is described."
+        "Keep one GICD structure: ACPI 6.5 §5.2.12.15 allows no more.";
     TableChecksum "table-checksum" Warning
         "An ACPI table's checksum is wrong; operating systems warn and go on."
         "Compute the checksum after the last change of the table.";

@@ -1,4 +1,4 @@
-//! The root interrupt controller.
+//! The root interrupt controller, and others of its family.
 
 use crate::coherence::Coherence;
 use crate::origin::{Fact, NodeId};
@@ -8,8 +8,9 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use gic_arch::IntId;
 
-/// The root GIC: distributor and what stands beside it.
+/// A GIC: distributor and what stands beside it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Gic {
     /// Its node.
@@ -61,6 +62,27 @@ impl Gic {
             broken_save_restore: false,
         }
     }
+}
+
+/// A GIC beside the root, which is cascaded to another interrupt controller, or a second root.
+///
+/// `arm,gic.yaml`: the interrupt that a secondary GIC states is its source at its parent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SecondaryGic {
+    /// Its registers and its state.
+    pub gic: Gic,
+    /// The interrupt that it raises. `None` if nothing takes it: a finding says why, unless
+    /// firmware disables the GIC.
+    pub parent: Option<Fact<ParentInterrupt>>,
+}
+
+/// The interrupt of another controller that stands for all interrupts of a secondary GIC.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ParentInterrupt {
+    /// The controller that takes it.
+    pub controller: NodeId,
+    /// Its INTID there. `None` if the controller is no GIC, which numbers otherwise.
+    pub intid: Option<IntId>,
 }
 
 /// The GIC architecture version that firmware names.

@@ -52,7 +52,7 @@ impl IommuReference {
     }
 }
 
-/// The way of a host's functions through IOMMUs.
+/// The way of the devices behind a PCI host or another bus through IOMMUs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IommuRouting {
     /// Applied to a requester ID before [`map`](Self::map) is asked; absent = all ones

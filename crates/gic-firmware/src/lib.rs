@@ -66,7 +66,7 @@ pub use coherence::Coherence;
 pub use controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 pub use description::{Cpu, Description};
 pub use finding::{Finding, Rule, Severity};
-pub use gic::{Gic, GicVersion};
+pub use gic::{Gic, GicVersion, ParentInterrupt, SecondaryGic};
 pub use iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 pub use origin::{Fact, NodeId, Origin};
 pub use region::Region;

@@ -130,8 +130,10 @@ pub struct PlatformDevice {
     pub role: Role,
     /// Controllers that it names.
     pub msi: MsiRouting,
-    /// IOMMUs that its accesses pass, with its StreamID at each.
+    /// IOMMUs that the accesses of a device pass, with its StreamID at each.
     pub iommus: Vec<Fact<IommuReference>>,
+    /// IOMMUs that the devices behind a bus pass.
+    pub iommu: IommuRouting,
     /// Bits of the addresses that it can write to; `None` = 64.
     pub address_bits: Option<Fact<u8>>,
 }
@@ -147,6 +149,7 @@ impl PlatformDevice {
             role: Role::Device,
             msi,
             iommus: Vec::new(),
+            iommu: IommuRouting::default(),
             address_bits: None,
         }
     }

@@ -423,9 +423,9 @@ fn every_mistake_is_found_where_it_is() {
         found,
         [
             "duplicate-phandle /device-d: phandle",
-            "several-gics /intc@9000000: compatible",
             "redistributor-regions /intc@8000000: #redistributor-regions",
             "redistributor-stride /intc@8000000: redistributor-stride",
+            "several-gics /intc@9000000: compatible",
             "mbi-range /intc@8000000: mbi-ranges",
             "mbi-range /intc@8000000: mbi-ranges",
             "missing-msi-controller /intc@8000000: msi-controller",

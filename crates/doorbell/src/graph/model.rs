@@ -1,7 +1,7 @@
 //! The boxes and arrows of a picture.
 
 use crate::requesters::{self, Requester};
-use gic_firmware::{Controller, Cpu, Description, NodeId, RouteSpan};
+use gic_firmware::{Controller, Cpu, Description, Gic, NodeId, RouteSpan, SecondaryGic};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Routes that a box lists; the number of others follows.
@@ -13,13 +13,14 @@ pub(crate) enum Column {
     Requester,
     Iommu,
     Controller,
+    SecondaryGic,
     Gic,
     Cpus,
 }
 
 impl Column {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Requester, Self::Iommu, Self::Controller, Self::Gic, Self::Cpus];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Requester, Self::Iommu, Self::Controller, Self::SecondaryGic, Self::Gic, Self::Cpus];
 
     /// What stands above it.
     pub(crate) const fn heading(self) -> &'static str {
@@ -27,6 +28,7 @@ impl Column {
             Self::Requester => "requesters",
             Self::Iommu => "IOMMUs",
             Self::Controller => "MSI controllers",
+            Self::SecondaryGic => "secondary GICs",
             Self::Gic => "GIC",
             Self::Cpus => "CPUs",
         }
@@ -161,14 +163,13 @@ impl Graph {
     /// The GIC, and a box for each cluster of CPUs.
     fn root(&mut self, description: &Description, controllers: &[usize]) {
         let Some(gic) = &description.gic else { return };
-        let mut lines = vec![gic.version.to_string()];
-        match gic.redistributors.len() {
-            0 => {}
-            1 => lines.push("1 redistributor region".to_owned()),
-            count => lines.push(format!("{count} redistributor regions")),
+        let root = self.add(Column::Gic, &gic.id, gic_lines(gic), gic.status.is_enabled());
+        for (controller, &from) in description.controllers.iter().zip(controllers) {
+            if controller.secondary_gic.is_none() {
+                self.edges.insert(Edge { from, to: root });
+            }
         }
-        let root = self.add(Column::Gic, &gic.id, lines, gic.status.is_enabled());
-        self.edges.extend(controllers.iter().map(|&from| Edge { from, to: root }));
+        self.secondary_gics(description, controllers);
         let mut clusters: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
         for cpu in &description.cpus {
             let (all, enabled) = clusters.entry(cluster_of(cpu)).or_default();
@@ -183,11 +184,41 @@ impl Graph {
         }
     }
 
+    /// The other GICs. Each box says which interrupt of which controller stands for its own.
+    fn secondary_gics(&mut self, description: &Description, controllers: &[usize]) {
+        for SecondaryGic { gic, parent } in &description.secondary_gics {
+            let mut lines = gic_lines(gic);
+            if let Some(parent) = parent {
+                let at = parent.controller.as_str().rsplit('/').next().unwrap_or_default();
+                let intid = parent.intid.map(|intid| format!("INTID {} of ", intid.get()));
+                lines.push(format!("{}{at}", intid.unwrap_or_default()));
+            }
+            let to = self.add(Column::SecondaryGic, &gic.id, lines, gic.status.is_enabled());
+            for (controller, &from) in description.controllers.iter().zip(controllers) {
+                if controller.secondary_gic.as_ref() == Some(&gic.id) {
+                    self.edges.insert(Edge { from, to });
+                }
+            }
+            let root = parent.as_ref().and_then(|up| self.place(Column::Gic, &up.controller));
+            self.edges.extend(root.map(|root| Edge { from: to, to: root }));
+        }
+    }
+
     fn add(&mut self, column: Column, id: &NodeId, lines: Vec<String>, is_enabled: bool) -> usize {
         let title = id.as_str().rsplit('/').next().unwrap_or_default().to_owned();
         self.nodes.push(Node { column, id: id.to_string(), title, lines, is_enabled });
         self.nodes.len() - 1
     }
+}
+
+fn gic_lines(gic: &Gic) -> Vec<String> {
+    let mut lines = vec![gic.version.to_string()];
+    match gic.redistributors.len() {
+        0 => {}
+        1 => lines.push("1 redistributor region".to_owned()),
+        count => lines.push(format!("{count} redistributor regions")),
+    }
+    lines
 }
 
 /// Boxes by the description's indices.

@@ -155,7 +155,7 @@ const fn class(column: Column) -> &'static str {
         Column::Requester => "requester",
         Column::Iommu => "iommu",
         Column::Controller => "controller",
-        Column::Gic => "gic",
+        Column::SecondaryGic | Column::Gic => "gic",
         Column::Cpus => "cpus",
     }
 }

@@ -34,6 +34,34 @@ impl CapacityRow {
     }
 }
 
+/// What there is room for, and in brackets what devices need.
+impl CapacityRow {
+    pub(crate) fn room(&self) -> String {
+        number(self.interrupts)
+    }
+
+    pub(crate) fn device_ids(&self) -> String {
+        self.bits(self.device_id_bits, self.needed_device_id_bits)
+    }
+
+    pub(crate) fn event_ids(&self) -> String {
+        self.bits(self.event_id_bits, self.needed_event_id_bits)
+    }
+
+    /// Only an ITS tells devices and events apart.
+    fn bits(&self, bits: Option<u32>, needed: Option<u32>) -> String {
+        match needed {
+            Some(needed) => format!("{} (need {needed})", number(bits)),
+            None if self.kind == ControllerKind::Its.as_str() => number(bits),
+            None => String::new(),
+        }
+    }
+}
+
+fn number(number: Option<impl ToString>) -> String {
+    number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
+}
+
 struct Reader<'d> {
     description: &'d Description,
     known: &'d KnownRegisters,

@@ -1,12 +1,11 @@
 //! The contents of `doorbell inspect`, in the shape of its JSON.
 
 use super::capacity::CapacityRow;
+use crate::requesters::{self, Requester, Stream};
 use crate::source::Source;
 use gic_firmware::lint::KnownRegisters;
 use gic_firmware::{
-    Controller, ControllerKind, Description, Finding, Gic, IommuIndex, IommuReference,
-    IommuRouting, MsiRouting, NodeId, PciBridge, PciHost, PlatformDevice, RouteSpan, StreamEntry,
-    Via,
+    Controller, ControllerKind, Description, Finding, Gic, MsiRouting, RouteSpan, SecondaryGic, Via,
 };
 use serde::Serialize;
 
@@ -17,6 +16,7 @@ pub(crate) struct Inspection {
     pub(crate) model: Option<String>,
     pub(crate) cpus: Vec<CpuRow>,
     pub(crate) gic: Option<GicRow>,
+    pub(crate) secondary_gics: Vec<SecondaryGicRow>,
     pub(crate) controllers: Vec<ControllerRow>,
     pub(crate) capacity: Vec<CapacityRow>,
     pub(crate) devices: Vec<DeviceRow>,
@@ -38,6 +38,24 @@ pub(crate) struct GicRow {
     pub(crate) redistributors: Vec<RedistributorRow>,
 }
 
+/// A GIC beside the root.
+#[derive(Debug, Serialize)]
+pub(crate) struct SecondaryGicRow {
+    #[serde(flatten)]
+    pub(crate) gic: GicRow,
+    pub(crate) enabled: bool,
+    /// `null` where nothing takes its interrupts.
+    pub(crate) parent: Option<ParentRow>,
+}
+
+/// The interrupt that a GIC raises at another controller.
+#[derive(Debug, Serialize)]
+pub(crate) struct ParentRow {
+    pub(crate) controller: String,
+    /// `null` where the controller is no GIC.
+    pub(crate) intid: Option<u32>,
+}
+
 #[derive(Debug, Serialize)]
 pub(crate) struct RedistributorRow {
     pub(crate) base: u64,
@@ -51,6 +69,8 @@ pub(crate) struct ControllerRow {
     pub(crate) id: String,
     pub(crate) kind: String,
     pub(crate) enabled: bool,
+    /// The GIC whose interrupts it makes pending.
+    pub(crate) gic: Option<String>,
     pub(crate) doorbells: Vec<u64>,
     pub(crate) ranges: Vec<RangeRow>,
     /// Width of DeviceIDs, where firmware bounds it (a pre-ITS window); else the ITS's own register
@@ -116,25 +136,22 @@ impl Inspection {
     /// Reports on `source`, with what `known` registers add.
     pub(crate) fn of(source: &Source, known: &KnownRegisters) -> Self {
         let description = &source.description;
-        let hosts = description.hosts.iter().flat_map(|host| {
-            let bridges = host.bridges.iter();
-            let bridges = bridges.map(|bridge| DeviceRow::of_bridge(description, host, bridge));
-            core::iter::once(DeviceRow::of_host(description, host)).chain(bridges)
-        });
-        let devices =
-            description.devices.iter().map(|device| DeviceRow::of_device(description, device));
         Self {
             source: source.name.clone(),
             model: description.model.as_ref().map(|model| model.value.clone()),
             cpus: description.cpus.iter().map(CpuRow::of).collect(),
             gic: description.gic.as_ref().map(GicRow::of),
+            secondary_gics: description.secondary_gics.iter().map(SecondaryGicRow::of).collect(),
             controllers: description
                 .controllers
                 .iter()
                 .map(|one| ControllerRow::of(description, one))
                 .collect(),
             capacity: CapacityRow::all_of(description, known),
-            devices: hosts.chain(devices).collect(),
+            devices: requesters::all(description)
+                .iter()
+                .map(|requester| DeviceRow::of(description, requester))
+                .collect(),
             findings: description.findings.iter().map(FindingRow::of).collect(),
         }
     }
@@ -166,12 +183,24 @@ impl GicRow {
     }
 }
 
+impl SecondaryGicRow {
+    fn of(secondary: &SecondaryGic) -> Self {
+        let parent = secondary.parent.as_ref().map(|parent| ParentRow {
+            controller: parent.controller.to_string(),
+            intid: parent.intid.map(gic_firmware::IntId::get),
+        });
+        let enabled = secondary.gic.status.is_enabled();
+        Self { gic: GicRow::of(&secondary.gic), enabled, parent }
+    }
+}
+
 impl ControllerRow {
     fn of(description: &Description, controller: &Controller) -> Self {
         Self {
             id: controller.id.to_string(),
             kind: controller.kind.to_string(),
             enabled: controller.status.is_enabled(),
+            gic: description.gic_of(controller).map(|gic| gic.id.to_string()),
             doorbells: description.doorbells(controller),
             ranges: controller
                 .ranges
@@ -185,58 +214,22 @@ impl ControllerRow {
 }
 
 impl DeviceRow {
-    fn of_host(description: &Description, host: &PciHost) -> Self {
-        let kind = host.compatible.first().map_or("pci", String::as_str);
-        let spans: Vec<_> = description.host_spans(host).collect();
-        Self::new(
-            description,
-            (&host.id, kind, host.status.is_enabled()),
-            &host.msi,
-            &spans,
-            |span| streams(description, &host.iommu, span),
-        )
-    }
-
-    fn of_bridge(description: &Description, host: &PciHost, bridge: &PciBridge) -> Self {
-        let spans: Vec<_> = description.bridge_spans(bridge).collect();
-        let what = (&bridge.id, "pci bridge", bridge.status.is_enabled());
-        Self::new(description, what, &bridge.msi, &spans, |span| {
-            streams(description, &host.iommu, span)
-        })
-    }
-
-    fn of_device(description: &Description, device: &PlatformDevice) -> Self {
-        let kind = device.compatible.first().map_or("platform", String::as_str);
-        let spans = description.device_spans(device);
-        Self::new(
-            description,
-            (&device.id, kind, device.status.is_enabled()),
-            &device.msi,
-            &spans,
-            |_| device_streams(description, device),
-        )
-    }
-
-    fn new(
-        description: &Description,
-        (id, kind, enabled): (&NodeId, &str, bool),
-        msi: &MsiRouting,
-        spans: &[RouteSpan],
-        streams: impl Fn(RouteSpan) -> Vec<StreamRow>,
-    ) -> Self {
-        let controllers: Vec<&Controller> =
-            spans.iter().filter_map(|span| description.controller(span.controller)).collect();
-        let routes = spans
-            .iter()
-            .zip(&controllers)
-            .map(|(span, controller)| RouteRow::of(*span, controller, msi, streams(*span)))
-            .collect();
+    fn of(description: &Description, requester: &Requester<'_>) -> Self {
+        let controllers: Vec<_> =
+            requester.spans.iter().map(|span| description.controller(span.controller)).collect();
+        let routes = requester.spans.iter().zip(&controllers);
+        let routes = routes.filter_map(|(span, controller)| {
+            let streams = requester.streams(span).into_iter();
+            let streams = streams.filter_map(|stream| StreamRow::of(description, stream));
+            Some(RouteRow::of(*span, (*controller)?, requester.msi, streams.collect()))
+        });
+        let controllers: Vec<_> = controllers.iter().flatten().copied().collect();
         Self {
-            id: id.to_string(),
-            kind: kind.to_owned(),
-            enabled,
+            id: requester.id.to_string(),
+            kind: requester.kind.to_owned(),
+            enabled: requester.status.is_enabled(),
             isolation: isolation(&controllers),
-            routes,
+            routes: routes.collect(),
         }
     }
 }
@@ -269,44 +262,10 @@ impl RouteRow {
     }
 }
 
-/// The streams of those requesters of `span` that pass an IOMMU. A mask folds requester IDs: any of
-/// them may pass.
-fn streams(description: &Description, routing: &IommuRouting, span: RouteSpan) -> Vec<StreamRow> {
-    let is_masked = routing.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX);
-    let (first, last) = (span.rid_base.get(), span.rid_base.get().saturating_add(span.length));
-    let part = |entry: &StreamEntry| {
-        let (base, length) = (entry.rid_base.get(), entry.length);
-        let row = |rid_base: u32, length| {
-            let offset = rid_base.saturating_sub(base);
-            let stream = entry.stream_id_base.checked_add(offset);
-            StreamRow::of(description, entry.iommu?, (rid_base, length), stream)
-        };
-        if is_masked {
-            return row(base, length);
-        }
-        let low = base.max(first);
-        let high = base.saturating_add(length).min(last);
-        row(low, high.checked_sub(low).filter(|&length| length > 0)?)
-    };
-    routing.map.iter().filter_map(|entry| part(&entry.value)).collect()
-}
-
-/// The streams of a device outside of PCI, which has requester ID 0 here.
-fn device_streams(description: &Description, device: &PlatformDevice) -> Vec<StreamRow> {
-    let row = |passed: &IommuReference| {
-        StreamRow::of(description, passed.iommu, (0, 1), passed.stream_id())
-    };
-    device.iommus.iter().filter_map(|passed| row(&passed.value)).collect()
-}
-
 impl StreamRow {
-    fn of(
-        description: &Description,
-        iommu: IommuIndex,
-        (rid_base, length): (u32, u32),
-        stream_id_base: Option<u32>,
-    ) -> Option<Self> {
-        let iommu = description.iommu(iommu)?;
+    fn of(description: &Description, stream: Stream<'_>) -> Option<Self> {
+        let Stream { rid_base, length, id_base: stream_id_base, .. } = stream;
+        let iommu = description.iommu(stream.iommu)?;
         let enabled = iommu.status.is_enabled();
         Some(Self { iommu: iommu.id.to_string(), enabled, rid_base, length, stream_id_base })
     }

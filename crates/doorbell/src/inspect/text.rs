@@ -1,10 +1,9 @@
 //! The contents of `doorbell inspect`, for people.
 
 use super::capacity::CapacityRow;
-use super::report::{ControllerRow, DeviceRow, FindingRow, Inspection};
+use super::report::{ControllerRow, DeviceRow, FindingRow, Inspection, RouteRow, SecondaryGicRow};
 use crate::print::{Output, wrapped};
 use crate::table::Table;
-use gic_firmware::ControllerKind;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
@@ -16,6 +15,7 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
     }
     print_cpus(out, inspection)?;
     print_gic(out, inspection)?;
+    print_secondary_gics(out, &inspection.secondary_gics)?;
     print_controllers(out, &inspection.controllers)?;
     print_capacity(out, &inspection.capacity)?;
     print_devices(out, &inspection.devices)?;
@@ -43,6 +43,30 @@ fn print_gic(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
         writeln!(out, "  redistributors at {:#x}, {:#x} bytes{stride}", region.base, region.size)?;
     }
     Ok(())
+}
+
+/// Prints which interrupt of another controller stands for each GIC beside the root.
+fn print_secondary_gics(out: &mut Output, gics: &[SecondaryGicRow]) -> io::Result<()> {
+    if gics.is_empty() {
+        return Ok(());
+    }
+    let header = ["secondary GIC", "version", "enabled", "distributor", "INTID", "at"];
+    let mut rows = Table::new(header).with_identifiers([0, 5]);
+    for SecondaryGicRow { gic, enabled, parent } in gics {
+        let intid = parent.as_ref().map(|parent| {
+            parent.intid.map_or_else(|| "not a GIC's".to_owned(), |intid| intid.to_string())
+        });
+        let at = parent.as_ref().map_or("none", |parent| &parent.controller);
+        rows.row([
+            gic.id.clone(),
+            format!("GICv{}", gic.version),
+            yes_no(*enabled).to_owned(),
+            format!("{:#x}", gic.distributor),
+            intid.unwrap_or_default(),
+            at.to_owned(),
+        ]);
+    }
+    writeln!(out, "{rows}")
 }
 
 fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Result<()> {
@@ -78,24 +102,9 @@ fn print_capacity(out: &mut Output, capacity: &[CapacityRow]) -> io::Result<()> 
     let header = ["room at", "interrupts", "DeviceID bits", "EventID bits"];
     let mut rows = Table::new(header).with_identifiers([0]);
     for row in capacity {
-        let has_ids = row.kind == ControllerKind::Its.as_str();
-        let bits = |bits: Option<u32>, needed: Option<u32>| match needed {
-            Some(needed) => format!("{} (need {needed})", number(bits)),
-            None if has_ids => number(bits),
-            None => String::new(),
-        };
-        rows.row([
-            row.controller.clone(),
-            number(row.interrupts),
-            bits(row.device_id_bits, row.needed_device_id_bits),
-            bits(row.event_id_bits, row.needed_event_id_bits),
-        ]);
+        rows.row([row.controller.clone(), row.room(), row.device_ids(), row.event_ids()]);
     }
     writeln!(out, "{rows}")
-}
-
-fn number(number: Option<impl ToString>) -> String {
-    number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
 }
 
 /// `0x10`, or the first of several and their number, `0x10+0x8`.
@@ -133,25 +142,32 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
                 &span(route.device_id_base, route.length),
                 &route.controller,
                 &route.via,
-                &route.iommus.join(" "),
+                &through(route),
             ]);
         }
     }
     writeln!(out, "{rows}")
 }
 
+/// The IOMMUs of a route, each once.
+fn through(route: &RouteRow) -> String {
+    let names: Vec<&str> = route.streams.iter().map(|stream| stream.iommu.as_str()).collect();
+    let is_first = |place: &usize| !names[..*place].contains(&names[*place]);
+    (0..names.len()).filter(is_first).map(|place| names[place]).collect::<Vec<_>>().join(" ")
+}
+
 /// Prints which requesters pass which IOMMU, each statement once.
 fn print_streams(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
-    let mut rows = Table::new(["device", "requesters", "StreamIDs", "IOMMU"]);
+    let mut rows = Table::new(["device", "requesters", "StreamIDs", "IOMMU", "enabled"]);
     let mut shown = BTreeSet::new();
     for device in devices {
         for stream in device.routes.iter().flat_map(|route| &route.streams) {
-            let state = if stream.enabled { "" } else { " (disabled)" };
             let cells = [
                 device.id.clone(),
                 span(stream.rid_base, stream.length),
                 stream.stream_id_base.map_or_else(String::new, |base| span(base, stream.length)),
-                format!("{}{state}", stream.iommu),
+                stream.iommu.clone(),
+                yes_no(stream.enabled).to_owned(),
             ];
             if shown.insert(cells.clone()) {
                 rows.row(cells);

@@ -71,11 +71,14 @@ impl Anchors {
     }
 
     fn gic(&mut self, description: &Description, graph: &Graph) {
-        let Some(gic) = &description.gic else { return };
-        let regions = gic.redistributors.iter().chain([&gic.distributor]);
-        let regions = regions.map(|fact| &fact.origin);
-        let others = [&gic.version.origin, &gic.status.origin];
-        self.add(graph.place(Column::Gic, &gic.id), &gic.id, regions.chain(others));
+        for gic in description.gics() {
+            let place = graph.place(Column::Gic, &gic.id);
+            let place = place.or_else(|| graph.place(Column::SecondaryGic, &gic.id));
+            let regions = gic.redistributors.iter().chain([&gic.distributor]);
+            let regions = regions.map(|fact| &fact.origin);
+            let others = [&gic.version.origin, &gic.status.origin];
+            self.add(place, &gic.id, regions.chain(others));
+        }
     }
 
     fn add<'o>(

@@ -28,8 +28,8 @@ pub(super) struct Quotation {
 }
 
 /// Everything that is wrong with a description, the gravest first.
-pub(super) fn judge(description: &Description) -> Vec<Finding> {
-    let mut findings = lint::check(description, &KnownRegisters::default());
+pub(super) fn judge(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
+    let mut findings = lint::check(description, known);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
     findings
 }

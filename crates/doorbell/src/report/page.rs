@@ -14,7 +14,6 @@ use crate::source::Source;
 use askama::Template;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use gic_firmware::Finding;
-use gic_firmware::lint::KnownRegisters;
 use sha2::{Digest as _, Sha256};
 
 /// The page's own part of the style; the picture's comes before it.
@@ -43,9 +42,10 @@ pub(super) struct Page<'p> {
 }
 
 impl<'p> Page<'p> {
-    /// The page about `source`.
+    /// The page about `source`, of which `inspection` tells.
     pub(super) fn of(
         source: &Source,
+        inspection: Inspection,
         findings: &'p [Finding],
         run: &'p Run,
         args: &ReportArgs,
@@ -63,7 +63,6 @@ impl<'p> Page<'p> {
             Run::Made(report) => (Some(Delivery::of(report)), ""),
             Run::NotMade(reason) => (None, reason.as_str()),
         };
-        let inspection = Inspection::of(source, &KnownRegisters::default());
         let node = |id: &str| routes.iter().find(|card| card.id == id).map(|card| card.node);
         Self {
             controllers: tables::controllers(&inspection, graph.controllers()),

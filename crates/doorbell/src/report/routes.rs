@@ -68,6 +68,8 @@ fn card(description: &Description, graph: &Graph, requester: &Requester<'_>) -> 
         let Some(controller) = description.controller(span.controller) else { continue };
         way.extend(controllers.get(span.controller.get()));
         way.extend(root);
+        let secondary = controller.secondary_gic.as_ref();
+        way.extend(secondary.and_then(|gic| graph.place(Column::SecondaryGic, gic)));
         for iommu in requester.iommus(span) {
             let iommu = description.iommu(iommu.value);
             way.extend(iommu.and_then(|iommu| graph.place(Column::Iommu, &iommu.id)));

@@ -1,6 +1,6 @@
 //! Tables of controllers and requesters, as `doorbell inspect` has them.
 
-use crate::inspect::{Inspection, addresses, yes_no};
+use crate::inspect::{CapacityRow, ControllerRow, Inspection, addresses, yes_no};
 
 /// A controller.
 #[derive(Debug)]
@@ -12,7 +12,9 @@ pub(super) struct ControllerLine {
     pub(super) enabled: &'static str,
     pub(super) doorbell: String,
     pub(super) interrupts: String,
+    pub(super) room: String,
     pub(super) device_id_bits: String,
+    pub(super) event_id_bits: String,
 }
 
 /// A requester's route; without a controller where it has none.
@@ -37,21 +39,25 @@ pub(super) fn controllers(
     nodes: impl Iterator<Item = usize>,
 ) -> Vec<ControllerLine> {
     let mut nodes = nodes;
-    let line = |controller: &crate::inspect::ControllerRow| ControllerLine {
-        id: controller.id.clone(),
-        node: nodes.next(),
-        kind: controller.kind.clone(),
-        enabled: yes_no(controller.enabled),
-        doorbell: addresses(&controller.doorbells),
-        interrupts: controller
-            .ranges
-            .iter()
-            .map(|range| format!("{}+{}", range.first, range.count))
-            .collect::<Vec<_>>()
-            .join(" "),
-        device_id_bits: controller
-            .device_id_bits
-            .map_or_else(|| "not stated".to_owned(), |bits| bits.to_string()),
+    let line = |controller: &ControllerRow| {
+        let capacity = inspection.capacity.iter().find(|row| row.controller == controller.id);
+        let shown = |show: fn(&CapacityRow) -> String| capacity.map_or_else(String::new, show);
+        ControllerLine {
+            id: controller.id.clone(),
+            node: nodes.next(),
+            kind: controller.kind.clone(),
+            enabled: yes_no(controller.enabled),
+            doorbell: addresses(&controller.doorbells),
+            interrupts: controller
+                .ranges
+                .iter()
+                .map(|range| format!("{}+{}", range.first, range.count))
+                .collect::<Vec<_>>()
+                .join(" "),
+            room: shown(CapacityRow::room),
+            device_id_bits: shown(CapacityRow::device_ids),
+            event_id_bits: shown(CapacityRow::event_ids),
+        }
     };
     inspection.controllers.iter().map(line).collect()
 }

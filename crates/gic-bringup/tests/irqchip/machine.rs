@@ -287,6 +287,13 @@ impl Machine {
         }
     }
 
+    /// Says that its ITS belongs to a secondary GIC.
+    pub(crate) fn with_its_of_secondary_gic(mut self) -> Self {
+        let description = Arc::make_mut(&mut self.description);
+        description.controllers[0].secondary_gic = Some("/gic2".into());
+        self
+    }
+
     /// The controllers' drivers, no CPU on. Allocates.
     pub(crate) fn bring_up(&self) -> Result<Chip, BringUpError> {
         Irqchip::new(self.kernel.clone(), self.kernel.clone(), self.description.clone())

@@ -39,8 +39,8 @@ pub(super) fn gic(madt: &[MadtStructure], findings: &mut Findings) -> Option<Gic
         return None;
     };
     if let Some((other, _)) = distributors.next() {
-        let message = "a machine has one distributor; the first is described";
-        findings.add(Rule::SeveralGics, origin(Signature::MADT, other, ""), message);
+        let message = format!("the first is at offset {offset:#x}");
+        findings.add(Rule::SeveralDistributors, origin(Signature::MADT, other, ""), message);
     }
     let version = version(madt, offset, gicd, findings)?;
     let distributor = match version {

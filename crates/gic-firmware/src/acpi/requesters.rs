@@ -318,11 +318,12 @@ impl Reader<'_, '_> {
     fn component(&mut self, node: IortNode<'_>, path: &str) -> Option<PlatformDevice> {
         let singles: Vec<_> = node.mappings().filter(|mapping| mapping.is_single).collect();
         let parents: Vec<_> = singles.iter().flat_map(|mapping| self.parents(*mapping)).collect();
-        let (role, msi) = if singles.is_empty() {
+        let (role, msi, iommu) = if singles.is_empty() {
             let spans = self.spans(node);
-            (Role::Bus, self.routing(&spans))
+            (Role::Bus, self.routing(&spans), self.streams(node))
         } else {
-            (Role::Device, MsiRouting { parents, ..MsiRouting::default() })
+            let msi = MsiRouting { parents, ..MsiRouting::default() };
+            (Role::Device, msi, IommuRouting::default())
         };
         (!msi.is_empty()).then(|| PlatformDevice {
             id: NodeId::new(path),
@@ -331,7 +332,8 @@ impl Reader<'_, '_> {
             registers: Vec::new(),
             role,
             msi,
-            iommus: self.passed(node),
+            iommus: if role == Role::Device { self.passed(node) } else { Vec::new() },
+            iommu,
             address_bits: address_bits(node),
         })
     }
@@ -364,6 +366,7 @@ impl Reader<'_, '_> {
             role: Role::Device,
             msi: MsiRouting { parents, ..MsiRouting::default() },
             iommus: Vec::new(),
+            iommu: IommuRouting::default(),
             address_bits: None,
         })
     }

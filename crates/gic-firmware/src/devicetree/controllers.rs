@@ -2,6 +2,7 @@
 
 use super::address::{bus_address, cells, regions};
 use super::gic;
+use super::gics::Gics;
 use super::tree::{NodeRef, Tree};
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;
@@ -33,14 +34,20 @@ pub(super) struct Controllers {
 }
 
 impl Controllers {
-    pub(super) fn read(tree: &Tree<'_>, findings: &mut Findings) -> Self {
+    pub(super) fn read<'t, 'a>(
+        tree: &'t Tree<'a>,
+        gics: &Gics<'t, 'a>,
+        findings: &mut Findings,
+    ) -> Self {
         let mut controllers = Self::default();
         for node in tree.nodes() {
             if let Some(kind) = kind(node, findings) {
                 controllers
                     .by_node
                     .insert(node.index(), ControllerIndex::new(controllers.list.len()));
-                controllers.list.push(read(node, kind, findings));
+                let controller = read(node, kind, findings);
+                let secondary_gic = gics.secondary_of(node).map(NodeRef::id);
+                controllers.list.push(Controller { secondary_gic, ..controller });
             }
         }
         controllers.refuse_direct_lpi_beside_an_its(findings);
@@ -131,6 +138,7 @@ fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut Findings) ->
         msi_cells,
         coherence: gic::coherence(node),
         pre_its,
+        secondary_gic: None,
         kind,
     }
 }

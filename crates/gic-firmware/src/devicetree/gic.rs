@@ -1,7 +1,7 @@
-//! The root GIC (bindings `arm,gic.yaml`, `arm,gic-v3.yaml`).
+//! A GIC (bindings `arm,gic.yaml`, `arm,gic-v3.yaml`).
 
 use super::address::{cells, regions};
-use super::tree::{NodeRef, Tree};
+use super::tree::NodeRef;
 use crate::coherence::Coherence;
 use crate::finding::Rule;
 use crate::findings::Findings;
@@ -9,7 +9,6 @@ use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
 use crate::origin::Fact;
 use crate::region::Region;
 use alloc::format;
-use alloc::vec::Vec;
 
 /// Compatible strings of GICv3 and later.
 const V3: &[&str] = &["arm,gic-v3"];
@@ -50,18 +49,6 @@ pub(super) fn coherence(node: NodeRef<'_, '_>) -> Fact<Coherence> {
     let coherence =
         if node.has("dma-noncoherent") { Coherence::NonCoherent } else { Coherence::ByRegister };
     Fact::new(coherence, node.origin("dma-noncoherent"))
-}
-
-/// The first usable GIC of the tree, else the first.
-pub(super) fn root<'t, 'a>(tree: &'t Tree<'a>, findings: &mut Findings) -> Option<NodeRef<'t, 'a>> {
-    let gics: Vec<_> = tree.nodes().filter(|node| version(*node).is_some()).collect();
-    let mut usable = gics.iter().filter(|node| node.status().is_enabled());
-    let chosen = usable.next().or(gics.first())?;
-    if let Some(other) = usable.next() {
-        let message = format!("{} is usable and described instead", chosen.path());
-        findings.add(Rule::SeveralGics, other.origin("compatible"), message);
-    }
-    Some(*chosen)
 }
 
 pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut Findings) -> Option<Gic> {

@@ -41,7 +41,7 @@ impl Iommus {
         iommus
     }
 
-    /// The way of the functions behind the host `node`.
+    /// The way of the devices behind `node`, a host or another bus.
     ///
     /// An entry has four cells whatever `#iommu-cells` says: the binding's StreamID is one cell,
     /// and trees with two cells beside `iommu-map` count on that.

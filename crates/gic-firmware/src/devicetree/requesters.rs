@@ -130,6 +130,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             role: role(node),
             msi: self.routing(node),
             iommus: self.iommus.passed_by(self.tree, node, self.findings),
+            iommu: self.iommus.routing(self.tree, node, self.findings),
             address_bits: None,
         };
         if device.status.is_enabled() && device.role == Role::Device {

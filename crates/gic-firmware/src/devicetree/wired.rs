@@ -15,10 +15,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-const CELLS: &str = "#interrupt-cells";
-const PARENT: &str = "interrupt-parent";
-const INTERRUPTS: &str = "interrupts";
-const EXTENDED: &str = "interrupts-extended";
+pub(super) const CELLS: &str = "#interrupt-cells";
+pub(super) const PARENT: &str = "interrupt-parent";
+pub(super) const INTERRUPTS: &str = "interrupts";
+pub(super) const EXTENDED: &str = "interrupts-extended";
 const MAP: &str = "interrupt-map";
 
 /// Controllers whose `interrupt-map` has no cells for the parent's address, whatever the parent
@@ -140,14 +140,19 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
     }
 }
 
+/// Classes of interrupts by their types: name, first INTID, and number of interrupts (binding
+/// `arm,gic-v3.yaml`; IHI 0069H §2.2.1).
+const CLASSES: [(&str, u32, u32); 4] =
+    [("SPI", 32, 988), ("PPI", 16, 16), ("extended SPI", 4096, 1024), ("extended PPI", 1056, 64)];
+
 /// A stated number of cells, of which no binding has more than a few.
-fn cell_count(node: NodeRef<'_, '_>, property: &str) -> Option<usize> {
+pub(super) fn cell_count(node: NodeRef<'_, '_>, property: &str) -> Option<usize> {
     usize::try_from(node.number(property)?).ok()
 }
 
 /// The node that takes the interrupts of `node`: the nearest ancestor's `interrupt-parent`, or an
 /// ancestor that takes interrupts itself.
-fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
+pub(super) fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
     for above in node.upwards() {
         if above.index() != node.index() && above.has(CELLS) {
             return Some(above);
@@ -160,20 +165,27 @@ fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option<NodeRef<'
 }
 
 /// The interrupt that a specifier names (binding `arm,gic-v3.yaml`); the error is a sentence.
-fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
+pub(super) fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
     let &[kind, number, _flags, ..] = specifier else {
         return Err(format!("{} cells are no interrupt of the GIC", specifier.len()));
     };
-    let (name, first, count) = match kind {
-        0 => ("SPI", 32, 988),
-        1 => ("PPI", 16, 16),
-        2 => ("extended SPI", 4096, 1024),
-        3 => ("extended PPI", 1056, 64),
-        _ => return Err(format!("{kind:#x} is no type of interrupt")),
+    let class = usize::try_from(kind).ok().and_then(|kind| CLASSES.get(kind));
+    let Some((name, first, count)) = class else {
+        return Err(format!("{kind:#x} is no type of interrupt"));
     };
-    if number < count {
+    if number < *count {
         Ok(IntId::new(first + number))
     } else {
         Err(format!("there is no {name} {number}, but {count} of them"))
     }
+}
+
+/// The type and the number of an interrupt, the first cells of its specifier. `None` for INTIDs
+/// that no specifier names.
+#[cfg(feature = "write")]
+pub(super) fn specifier(intid: IntId) -> Option<[u32; 2]> {
+    (0..).zip(CLASSES).find_map(|(kind, (_, first, count))| {
+        let number = intid.get().checked_sub(first)?;
+        (number < count).then_some([kind, number])
+    })
 }

@@ -9,9 +9,10 @@ use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
 use super::controllers::PRE_ITS;
 use super::iommus;
 use super::requesters::ECAM_HOSTS;
+use super::wired;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::{Cpu, Description};
-use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion};
+use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion, SecondaryGic};
 use crate::iommu::{Iommu, IommuIndex, IommuRouting};
 use crate::origin::{Fact, NodeId};
 use crate::requester::{
@@ -29,12 +30,12 @@ use properties::{
 /// Writes `description` as a flattened devicetree, for simulated machines and for tests.
 ///
 /// What is written reads back equal, apart from findings, under three conditions. Every identifier
-/// is a node path. The lists are in the order in which the nodes are met here: CPUs, GIC,
-/// controllers, IOMMUs, hosts, devices, each below its ancestors. Nothing enabled lies below
-/// something disabled. Another order changes the order of the lists and the indices with it,
+/// is a node path. The lists are in the order in which the nodes are met here: CPUs, GICs with the
+/// root first, controllers, IOMMUs, hosts, devices, each below its ancestors. Nothing enabled lies
+/// below something disabled. Another order changes the order of the lists and the indices with it,
 /// nothing else.
 ///
-/// Wired interrupts, address limits and platform devices' StreamIDs are left out.
+/// Address limits are left out, and wired interrupts other than those of secondary GICs.
 ///
 /// Origins are not written: every fact lands in the node that its identifier names. A GIC's version
 /// is written by its compatible strings (devicetree does not tell GICv4 from GICv3).
@@ -59,6 +60,7 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     check_unique(description)?;
     let mut writer = Writer {
         tree: DeviceTree::new(),
+        gics: description.gics().map(|gic| &gic.id).collect(),
         controllers: &description.controllers,
         iommus: &description.iommus,
         devices: &description.devices,
@@ -70,8 +72,11 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     if let Some(gic) = &description.gic {
         writer.gic(gic)?;
     }
+    for secondary in &description.secondary_gics {
+        writer.secondary_gic(secondary)?;
+    }
     for (number, controller) in (1u32..).zip(&description.controllers) {
-        writer.controller(controller, description.gic.as_ref())?;
+        writer.controller(controller, description.gic_of(controller))?;
         set(writer.node(&controller.id)?, "phandle", number);
     }
     for (index, iommu) in description.iommus.iter().enumerate() {
@@ -85,6 +90,19 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     }
     Ok(writer.tree)
 }
+
+/// Sets the map of a bus's requesters to IOMMUs, whose entries are `streams`.
+fn set_streams(node: &mut DeviceTreeNode, routing: &IommuRouting, streams: Vec<u32>) {
+    if !routing.map.is_empty() {
+        set(node, iommus::MAP, streams);
+    }
+    if let Some(mask) = &routing.mask {
+        set(node, iommus::MASK, mask.value);
+    }
+}
+
+/// The flags of a GIC's interrupt that is active while its level is high (`arm,gic.yaml`).
+const LEVEL_HIGH: u32 = 4;
 
 /// A description that no devicetree can express. The caller is at fault.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
@@ -119,7 +137,7 @@ pub enum WriteErrorKind {
     #[error("a reference does not have as many cells as its controller asks for")]
     Specifier,
     /// A v2m frame has one range at most, a pre-ITS window 32 bits, an ECAM host a kind that says
-    /// so.
+    /// so. A secondary GIC's parent must be a GIC.
     #[error("a devicetree has no way to say this")]
     Inexpressible,
 }
@@ -148,6 +166,7 @@ fn check_unique(description: &Description) -> Result<(), WriteError> {
 
 struct Writer<'d> {
     tree: DeviceTree,
+    gics: Vec<&'d NodeId>,
     controllers: &'d [Controller],
     iommus: &'d [Iommu],
     devices: &'d [PlatformDevice],
@@ -204,6 +223,28 @@ impl Writer<'_> {
         }
         set_status(node, gic.status.value);
         Ok(())
+    }
+
+    /// Writes a secondary GIC, and the interrupt that it raises at another GIC, active high.
+    fn secondary_gic(&mut self, secondary: &SecondaryGic) -> Result<(), WriteError> {
+        let id = &secondary.gic.id;
+        self.gic(&secondary.gic)?;
+        let Some(parent) = &secondary.parent else { return Ok(()) };
+        let inexpressible = || WriteErrorKind::Inexpressible.of(id);
+        let place = self.gics.iter().position(|gic| **gic == parent.controller && *gic != id);
+        let phandle = place.and_then(|place| self.gic_phandle(place)).ok_or_else(inexpressible)?;
+        let specifier = parent.intid.and_then(wired::specifier).ok_or_else(inexpressible)?;
+        let [kind, number] = specifier;
+        set(self.node(&parent.controller)?, "phandle", phandle);
+        set(self.node(id)?, wired::EXTENDED, [phandle, kind, number, LEVEL_HIGH]);
+        Ok(())
+    }
+
+    /// A GIC that is a controller has that one's phandle; the others are numbered after the IOMMUs.
+    fn gic_phandle(&self, place: usize) -> Option<u32> {
+        let facet = self.controllers.iter().position(|one| Some(&&one.id) == self.gics.get(place));
+        let number = facet.unwrap_or(self.controllers.len() + self.iommus.len() + place);
+        u32::try_from(number + 1).ok()
     }
 
     fn controller(&mut self, controller: &Controller, gic: Option<&Gic>) -> Result<(), WriteError> {
@@ -271,12 +312,7 @@ impl Writer<'_> {
         if let Some(segment) = &host.segment {
             set(node, "linux,pci-domain", segment.value);
         }
-        if !host.iommu.map.is_empty() {
-            set(node, iommus::MAP, streams);
-        }
-        if let Some(mask) = &host.iommu.mask {
-            set(node, iommus::MASK, mask.value);
-        }
+        set_streams(node, &host.iommu, streams);
         routing.set_on(node);
         set_status(node, host.status.value);
         host.bridges.iter().try_for_each(|bridge| self.bridge(&host.id, bridge))
@@ -308,6 +344,7 @@ impl Writer<'_> {
     fn device(&mut self, device: &PlatformDevice) -> Result<(), WriteError> {
         let routing = self.routing(&device.id, &device.msi)?;
         let passed = self.passed(device)?;
+        let streams = self.streams(&device.id, &device.iommu)?;
         let node = self.node(&device.id)?;
         if !passed.is_empty() {
             set(node, iommus::REFERENCES, passed);
@@ -318,8 +355,10 @@ impl Writer<'_> {
         if !device.registers.is_empty() {
             set(node, "reg", regions(device.registers.iter().map(|region| region.value)));
         }
-        let says_so =
-            device.msi.map.is_some() || device.compatible.iter().any(|name| name == "fsl,qoriq-mc");
+        set_streams(node, &device.iommu, streams);
+        let says_so = device.msi.map.is_some()
+            || !device.iommu.map.is_empty()
+            || device.compatible.iter().any(|name| name == "fsl,qoriq-mc");
         match (device.role, says_so) {
             (Role::Bus, false) => flag(node, iommus::MAP),
             (Role::Device, true) => return Err(WriteErrorKind::Inexpressible.of(&device.id)),

@@ -24,9 +24,8 @@ pub(super) fn check(description: &Description, findings: &mut Findings) {
 /// The frames that a machine uses, and the node of each.
 fn frames(description: &Description) -> Vec<(&Fact<Region>, &NodeId)> {
     let mut frames = Vec::new();
-    let gic = description.gic.as_ref();
     let usable = |gic: &&Gic| gic.status.is_enabled() && gic.version.value != GicVersion::V2;
-    if let Some(gic) = gic.filter(usable) {
+    for gic in description.gics().filter(usable) {
         frames.push((&gic.distributor, &gic.id));
         frames.extend(gic.redistributors.iter().map(|region| (region, &gic.id)));
     }

@@ -26,10 +26,10 @@ pub(super) fn check(description: &Description, findings: &mut Findings) {
     unused_frames(description, findings);
 }
 
-/// The ranges of usable controllers.
+/// The ranges of usable controllers, which count interrupts of the root.
 pub(super) fn message_ranges(description: &Description) -> Vec<Range<'_>> {
     let mut ranges = Vec::new();
-    for controller in description.controllers.iter().filter(|one| one.status.is_enabled()) {
+    for controller in description.root_controllers() {
         for span in &controller.ranges {
             let Some(last) = span.last() else { continue };
             let (id, origin) = (&controller.id, &span.origin);
@@ -76,8 +76,8 @@ fn over_wires(description: &Description, ranges: &[Range<'_>], findings: &mut Fi
 
 fn unused_frames(description: &Description, findings: &mut Findings) {
     let of = |kind: ControllerKind| {
-        let usable = move |one: &&Controller| one.kind == kind && one.status.is_enabled();
-        description.controllers.iter().filter(usable)
+        let is_meant = move |one: &&Controller| one.kind == kind;
+        description.root_controllers().filter(is_meant)
     };
     let Some(its) = of(ControllerKind::Its).next() else { return };
     for frame in of(ControllerKind::V2m) {

@@ -5,6 +5,7 @@ use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::Rule;
 use crate::findings::Findings;
+use crate::iommu::IommuRouting;
 use crate::origin::{Fact, NodeId, Origin};
 use crate::requester::{ConfigSpace, MapEntry, MsiRouting, PciHost, Role};
 use alloc::collections::BTreeSet;
@@ -35,7 +36,7 @@ pub(super) fn check(description: &Description, findings: &mut Findings) {
 fn check_host(description: &Description, host: &PciHost, findings: &mut Findings) {
     unreachable_host(description, host, findings);
     mask_without_map(&host.id, &host.msi, findings);
-    disabled_iommus(description, host, findings);
+    disabled_iommus(description, &host.msi, &host.iommu, findings);
     for routing in host.bridges.iter().map(|bridge| &bridge.msi).chain([&host.msi]) {
         beyond_pci(routing, findings);
     }
@@ -68,12 +69,17 @@ fn mask_without_map(id: &NodeId, msi: &MsiRouting, findings: &mut Findings) {
     }
 }
 
-fn disabled_iommus(description: &Description, host: &PciHost, findings: &mut Findings) {
-    if host.msi.is_empty() {
+fn disabled_iommus(
+    description: &Description,
+    msi: &MsiRouting,
+    passage: &IommuRouting,
+    findings: &mut Findings,
+) {
+    if msi.is_empty() {
         return;
     }
     let mut seen = BTreeSet::new();
-    for entry in &host.iommu.map {
+    for entry in passage.map.iter().filter(|entry| entry.length > 0) {
         let Some(index) = entry.iommu.filter(|index| seen.insert(*index)) else { continue };
         if let Some(message) = disabled(description, index) {
             findings.add(Rule::DisabledIommu, entry.origin.clone(), message);
@@ -152,6 +158,7 @@ fn check_devices(description: &Description, findings: &mut Findings) {
             let message = "neither a PCI host nor another bus with requester IDs";
             findings.add(Rule::MapOnDevice, entry.origin.clone(), message);
         }
+        disabled_iommus(description, &device.msi, &device.iommu, findings);
         for iommu in &device.iommus {
             if let Some(message) = disabled(description, iommu.iommu) {
                 findings.add(Rule::DisabledIommu, iommu.origin.clone(), message);

@@ -57,6 +57,13 @@ fn with_redistributor(base: u64) -> Tables {
     of(&[first, second, distributor, region, its(0, 0, 0x808_0000)])
 }
 
+fn with_distributor() -> Tables {
+    tables(
+        &[its(0, 0, 0x808_0000), gicd(0x900_0000, 3)],
+        &[its_group(&[0]), root_complex(0, &[ALL])],
+    )
+}
+
 fn with_cpu(cpu: Vec<u8>) -> Tables {
     let [first, _, distributor, region] = cpus();
     of(&[first, cpu, distributor, region, its(0, 0, 0x808_0000)])
@@ -97,6 +104,7 @@ fn cases() -> Vec<(Rule, Tables, Tables)> {
         (Rule::OtherGicVersion, vec![madt(&[vec![28, 4, 0, 0]])], sound()),
         (Rule::GiccRedistributor, with_redistributor(0x900_0000), with_redistributor(0)),
         (Rule::AddressSizeLimit, limited(32), limited(48)),
+        (Rule::SeveralDistributors, with_distributor(), sound()),
         (Rule::TooManyFindings, of(&many), sound()),
     ]
 }

@@ -126,8 +126,12 @@ fn same_numbers_and_affinities_are_reported() {
         gicc(82, 1, 1, 0, 0),
         gicc(82, 2, 1, 1 << 24, 0),
     ])]);
-    let expected =
-        [Rule::SeveralGics, Rule::DuplicateId, Rule::DuplicateAffinity, Rule::MalformedProperty];
+    let expected = [
+        Rule::SeveralDistributors,
+        Rule::DuplicateId,
+        Rule::DuplicateAffinity,
+        Rule::MalformedProperty,
+    ];
     assert_eq!(rules(&machine), expected);
     assert_eq!(machine.controllers.len(), 1);
 }

@@ -59,7 +59,8 @@ impl ControllerChoice {
     /// have none of their own.
     pub(crate) fn serves(self, controller: &Controller) -> bool {
         let placed = controller.registers.is_some() || controller.kind == ControllerKind::DirectLpi;
-        controller.status.is_enabled() && placed && self.admits(&controller.kind)
+        let is_of_root = controller.secondary_gic.is_none();
+        controller.status.is_enabled() && is_of_root && placed && self.admits(&controller.kind)
     }
 
     /// The controller of a route, if it serves.

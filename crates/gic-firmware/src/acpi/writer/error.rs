@@ -19,6 +19,9 @@ pub enum WriteErrorKind {
     /// A MADT without a distributor describes no machine of this family.
     #[error("the description has no enabled GIC")]
     NoGic,
+    /// A MADT has one distributor (ACPI 6.5 §5.2.12.15).
+    #[error("a MADT describes the root GIC alone")]
+    SeveralGics,
     /// A stride, a pre-ITS window and a region of 4 GiB have no field.
     #[error("these registers have no field in the MADT")]
     Registers,

@@ -23,6 +23,10 @@ pub(super) fn body(
     if !gic.status.is_enabled() {
         return Err(WriteErrorKind::NoGic.of(&gic.id));
     }
+    let mut others = description.secondary_gics.iter().map(|secondary| &secondary.gic);
+    if let Some(other) = others.find(|gic| gic.status.is_enabled()) {
+        return Err(WriteErrorKind::SeveralGics.of(&other.id));
+    }
     if gic.redistributor_stride.is_some() {
         return Err(WriteErrorKind::Registers.of(&gic.id));
     }

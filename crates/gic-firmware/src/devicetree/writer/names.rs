@@ -29,7 +29,8 @@ pub fn with_node_paths(description: &Description) -> Description {
         match controller.kind {
             // Facets of the GIC.
             ControllerKind::DirectLpi | ControllerKind::Mbi => {
-                controller.id = NodeId::new(&parent);
+                let root = || NodeId::new(&parent);
+                controller.id = controller.secondary_gic.clone().unwrap_or_else(root);
                 continue;
             }
             ControllerKind::Its | ControllerKind::V2m | ControllerKind::Other(_) => {}

@@ -1,6 +1,8 @@
 //! Written descriptions read back equal, and routes agree with a model as plain as the binding's
 //! text.
 
+mod gics;
+
 use gic_arch::{Affinity, IntId};
 use gic_firmware::devicetree::{WriteErrorKind, parse, write};
 use gic_firmware::{
@@ -9,6 +11,7 @@ use gic_firmware::{
     NoRoute, Parent, PciBridge, PciHost, PlatformDevice, Region, Role, Status, StreamEntry, Target,
     Via,
 };
+use gics::{secondary_gics, users};
 use msi_types::{DeviceId, RequesterId};
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -260,10 +263,12 @@ fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
 }
 
 fn devices(controllers: &[Controller]) -> BoxedStrategy<Vec<PlatformDevice>> {
-    let device = (routings(controllers), vec(regions(), 0..3), statuses()).prop_filter_map(
+    let parts = (routings(controllers), vec(regions(), 0..3), statuses(), streams());
+    let device = parts.prop_filter_map(
         "a device that names nothing is not described",
-        |(msi, registers, status)| {
+        |(msi, registers, status, streams)| {
             (!msi.is_empty()).then(|| PlatformDevice {
+                iommu: if msi.map.is_some() { streams } else { IommuRouting::default() },
                 status,
                 registers: registers.into_iter().map(Fact::stated).collect(),
                 role: if msi.map.is_some() { Role::Bus } else { Role::Device },
@@ -294,22 +299,25 @@ fn descriptions() -> impl Strategy<Value = Description> {
         })
         .prop_flat_map(|(gic, controllers)| {
             let (hosts, devices) = (hosts(&controllers), devices(&controllers));
-            let parts = (cpus(), iommus(), vec(regions(), 0..3));
+            let parts = (cpus(), iommus(), vec(regions(), 0..3), secondary_gics(&gic));
             (Just(gic), Just(controllers), hosts, devices, parts)
         })
-        .prop_map(|(gic, controllers, hosts, devices, (cpus, iommus, memory))| Description {
-            oem_id: None,
-            model: Some(Fact::stated("generated".into())),
-            compatible: vec_of(["radxa,rock-5b", "rockchip,rk3588"]),
-            gic: Some(gic),
-            controllers,
-            iommus,
-            hosts,
-            devices,
-            cpus,
-            memory: memory.into_iter().map(Fact::stated).collect(),
-            wired: Vec::new(),
-            findings: Vec::new(),
+        .prop_map(|(gic, controllers, hosts, devices, (cpus, iommus, memory, secondary))| {
+            Description {
+                oem_id: None,
+                model: Some(Fact::stated("generated".into())),
+                compatible: vec_of(["radxa,rock-5b", "rockchip,rk3588"]),
+                wired: users(&secondary, &gic),
+                gic: Some(gic),
+                secondary_gics: secondary,
+                controllers,
+                iommus,
+                hosts,
+                devices,
+                cpus,
+                memory: memory.into_iter().map(Fact::stated).collect(),
+                findings: Vec::new(),
+            }
         })
 }
 
