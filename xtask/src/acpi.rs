@@ -146,6 +146,7 @@ impl Bench {
         if let Some(iort) = find("iort") {
             walk::compare(&said, iort, madt)?;
         }
+        walk::compare_capacity(&said, madt, find("iort"), find("mcfg"))?;
         Ok(())
     }
 

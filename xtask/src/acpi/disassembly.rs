@@ -1,5 +1,7 @@
 //! `iasl`'s words for a table: lines of fields, `[offset length] name : value`.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 
 /// A field of a table.
@@ -67,6 +69,16 @@ impl Table {
             }
         }
         Ok(rows)
+    }
+
+    /// The number of SPIs of each frame, by its name; `None` where its own register tells.
+    pub(super) fn frame_spis(&self) -> Result<BTreeMap<String, Option<u64>>> {
+        let row = |part: Part<'_>| {
+            let id = format!("MADT/MSI-frame@{}", part.number("MSI Frame ID")?);
+            let count = part.number("SPI Count")?;
+            Ok((id, (part.number("Select SPI")? == 1).then_some(count)))
+        };
+        self.structures(0x0d)?.into_iter().map(row).collect()
     }
 
     fn structures(&self, kind: u64) -> Result<Vec<Part<'_>>> {

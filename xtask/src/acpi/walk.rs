@@ -14,7 +14,10 @@ pub(super) const SAMPLE: [u64; 9] = [0, 1, 0xff, 0x100, 0x101, 0x7ff, 0x1000, 0x
 /// A controller's name and a DeviceID there.
 type Route = Option<(String, u64)>;
 
-/// Compares every host's and device's routes with those that the fields of `iort` make.
+/// The IOMMU that a requester passes, and its StreamID there.
+type Stream = Option<(String, u64)>;
+
+/// Compares every host's and device's routes and streams with those that the fields of `iort` make.
 pub(super) fn compare(said: &Value, iort: &Table, madt: &Table) -> Result<()> {
     let known = madt.controllers()?;
     let nodes: BTreeMap<_, _> =
@@ -24,8 +27,16 @@ pub(super) fn compare(said: &Value, iort: &Table, madt: &Table) -> Result<()> {
         match node.number("Type")? {
             1 => {
                 let path = node.text("Device Name")?.trim_matches('"').replace("\\\\", "\\");
-                let theirs = single(&nodes, *node)?;
-                same(&path, &shown(said, |device| device["id"] == path.as_str(), 0)?, &theirs)?;
+                let is_meant = |device: &Value| device["id"] == path.as_str();
+                let first = node.parts("Input base").first().copied();
+                let is_single =
+                    first.map(|one| one.number("Single Mapping")).transpose()? == Some(1);
+                let theirs =
+                    if is_single { single(&nodes, *node)? } else { follow(&nodes, *node, 0)? };
+                same(&path, &shown(said, is_meant, 0)?, &theirs)?;
+                let theirs =
+                    if is_single { own_stream(&nodes, *node)? } else { passed(&nodes, *node, 0)? };
+                same(&format!("{path}'s stream"), &shown_stream(said, is_meant, 0)?, &theirs)?;
             }
             2 if has_its => {
                 let segment = format!("MCFG/{:04x}:", node.number("PCI Segment Number")?);
@@ -34,12 +45,153 @@ pub(super) fn compare(said: &Value, iort: &Table, madt: &Table) -> Result<()> {
                     let theirs = follow(&nodes, *node, requester)?;
                     let what = format!("{segment} requester {requester:#x}");
                     same(&what, &shown(said, is_host, requester)?, &theirs)?;
+                    let theirs = passed(&nodes, *node, requester)?.filter(|_| theirs.is_some());
+                    let what = format!("stream of {what}");
+                    same(&what, &shown_stream(said, is_host, requester)?, &theirs)?;
+                }
+            }
+            4 | 5 => {
+                let theirs = own_messages(&nodes, *node)?;
+                if let Some((id, route)) = theirs {
+                    same(&id, &shown(said, |device| device["id"] == id.as_str(), 0)?, &route)?;
                 }
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// The name of an SMMUv3 or a counter group that signals by message, and its route: it has a valid
+/// mapping of its own, and states no wires (DEN 0049E, Tables 11 and 14).
+fn own_messages(
+    nodes: &BTreeMap<u64, Part<'_>>,
+    node: Part<'_>,
+) -> Result<Option<(String, Route)>> {
+    const WIRES: [&str; 4] = ["Event GSIV", "PRI GSIV", "GERR GSIV", "Sync GSIV"];
+    let is_smmu = node.number("Type")? == 4;
+    let (name, wires, index) = if is_smmu {
+        (smmu(node)?, &WIRES[..], node.number("Device ID Mapping Index").unwrap_or(u64::MAX))
+    } else {
+        let base = node.number("Page 0 Base Address")?;
+        (format!("IORT/PMCG@{base:x}"), &["Overflow Interrupt GSIV"][..], 0)
+    };
+    let mut is_wired = true;
+    for wire in wires {
+        is_wired &= node.number(wire)? != 0;
+    }
+    // Revision 5 says by a flag that the index counts.
+    let has_flag = is_smmu && node.number("Revision")? >= 5;
+    let counts = if has_flag { node.number("DeviceID Valid")? == 1 } else { !is_wired };
+    let mapping =
+        node.parts("Input base").into_iter().nth(usize::try_from(index).unwrap_or(usize::MAX));
+    let Some(mapping) = mapping.filter(|_| counts) else { return Ok(None) };
+    let route = enter(nodes, mapping.number("Output Reference")?, mapping.number("Output Base")?)?;
+    Ok(Some((name, route)))
+}
+
+/// The name of the SMMU that `node` is.
+fn smmu(node: Part<'_>) -> Result<String> {
+    let version = if node.number("Type")? == 3 { 2 } else { 3 };
+    Ok(format!("IORT/SMMUv{version}@{:x}", node.number("Base Address")?))
+}
+
+/// The stream of a device by its single mapping.
+fn own_stream(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>) -> Result<Stream> {
+    let Some(mapping) = node.parts("Input base").into_iter().next() else { return Ok(None) };
+    stream(nodes, mapping, mapping.number("Output Base")?)
+}
+
+/// The stream of the ID `id` at `node`, by the first mapping that holds it.
+fn passed(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<Stream> {
+    for mapping in node.parts("Input base") {
+        let (first, more) = (mapping.number("Input base")?, mapping.number("ID Count")?);
+        if (first..=first + more).contains(&id) {
+            return stream(nodes, mapping, mapping.number("Output Base")? + (id - first));
+        }
+    }
+    Ok(None)
+}
+
+fn stream(nodes: &BTreeMap<u64, Part<'_>>, mapping: Part<'_>, id: u64) -> Result<Stream> {
+    let node = nodes.get(&mapping.number("Output Reference")?);
+    let node = *node.context("a mapping leads to no node")?;
+    Ok(if matches!(node.number("Type")?, 3 | 4) { Some((smmu(node)?, id)) } else { None })
+}
+
+/// The stream that the command shows.
+fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Stream> {
+    let Some(device) = list(said, "devices")?.iter().find(|device| is_meant(device)) else {
+        return Ok(None);
+    };
+    for route in list(device, "routes")? {
+        for stream in list(route, "streams")? {
+            let number = |name: &str| stream[name].as_u64().context("no number");
+            let (base, length) = (number("rid_base")?, number("length")?);
+            if let Some(offset) = requester.checked_sub(base).filter(|&offset| offset < length) {
+                return Ok(Some((text(&stream["iommu"]), number("stream_id_base")? + offset)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Compares the bits that each ITS's DeviceIDs need, and the SPIs that frames have, with what the
+/// fields make: the highest DeviceID of all requesters on buses that are there.
+pub(super) fn compare_capacity(
+    said: &Value,
+    madt: &Table,
+    iort: Option<&Table>,
+    mcfg: Option<&Table>,
+) -> Result<()> {
+    let nodes = iort.map_or_else(Vec::new, |iort| iort.parts("Type"));
+    let nodes: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.offset(), node)).collect();
+    let mut highest: BTreeMap<String, u64> = BTreeMap::new();
+    let mut add = |route: Route| {
+        if let Some((its, device)) = route {
+            let known = highest.entry(its).or_insert(device);
+            *known = device.max(*known);
+        }
+    };
+    for node in nodes.values() {
+        match node.number("Type")? {
+            1 => add(single(&nodes, *node)?),
+            2 => {
+                for requester in requesters(node.number("PCI Segment Number")?, mcfg)? {
+                    add(follow(&nodes, *node, requester)?);
+                }
+            }
+            4 | 5 => add(own_messages(&nodes, *node)?.and_then(|(_, route)| route)),
+            _ => {}
+        }
+    }
+    let bits = |id: &u64| id.checked_ilog2().map_or(1, |highest| u64::from(highest) + 1);
+    let spis = madt.frame_spis()?;
+    for row in list(said, "capacity")? {
+        let id = text(&row["controller"]);
+        let what = format!("DeviceID bits that {id} needs");
+        same(&what, &row["needed_device_id_bits"].as_u64(), &highest.get(&id).map(bits))?;
+        if row["kind"] == "v2m" {
+            let theirs = spis.get(&id).copied().flatten();
+            same(&format!("SPIs of {id}"), &row["interrupts"].as_u64(), &theirs)?;
+        }
+    }
+    Ok(())
+}
+
+/// The requester IDs of the buses of a segment.
+fn requesters(segment: u64, mcfg: Option<&Table>) -> Result<Vec<u64>> {
+    let windows = mcfg.map_or_else(Vec::new, |mcfg| mcfg.parts("Base Address"));
+    let mut buses = Vec::new();
+    let mut is_known = false;
+    for window in windows {
+        if window.number("Segment Group Number")? == segment {
+            is_known = true;
+            buses.extend(window.number("Start Bus Number")?..=window.number("End Bus Number")?);
+        }
+    }
+    let buses = if is_known { buses } else { (0..=0xff).collect() };
+    Ok(buses.into_iter().flat_map(|bus| (bus << 8)..=(bus << 8 | 0xff)).collect())
 }
 
 /// The route of a requester behind the first host, by the controller's doorbell.

@@ -12,14 +12,14 @@ use crate::process;
 /// The nodes of one devicetree.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
 }
 
 #[derive(Debug, Default)]
-struct Node {
-    path: String,
+pub(super) struct Node {
+    pub(super) path: String,
     /// It and everything above it.
-    enabled: bool,
+    pub(super) enabled: bool,
     properties: HashMap<String, String>,
 }
 
@@ -28,10 +28,6 @@ struct Node {
 pub(super) struct Facts {
     /// ITSes that are switched on.
     pub(super) its: usize,
-    /// GICv2m frames that are switched on.
-    pub(super) frames: usize,
-    /// Ranges of SPIs that firmware sets aside for messages to a GICv3, or states for a frame.
-    pub(super) ranges: usize,
     /// The frames' companion is a GICv2.
     pub(super) beside_gicv2: bool,
     /// Nodes that are switched on and name a controller as theirs that the command builds.
@@ -46,7 +42,7 @@ impl Tree {
         Self::parse(&text)
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(super) fn parse(text: &str) -> Result<Self> {
         let mut tree = Self::default();
         let mut open: Vec<usize> = Vec::new();
         for line in text.lines().map(str::trim) {
@@ -84,34 +80,46 @@ impl Tree {
 }
 
 impl Node {
-    fn property(&self, name: &str) -> &str {
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.properties.contains_key(name)
+    }
+
+    /// Does it name one of these as compatible?
+    pub(super) fn is(&self, names: &[&str]) -> bool {
+        let stated = self.strings("compatible");
+        stated.iter().any(|name| names.contains(&name.as_str()))
+    }
+
+    /// The strings of a property. The compiler prints several as one, or one after the other.
+    pub(super) fn strings(&self, name: &str) -> Vec<String> {
+        let parts = self.property(name).split(", ").flat_map(|part| part.split("\\0"));
+        parts
+            .map(|part| part.trim_matches('"').to_owned())
+            .filter(|part| !part.is_empty())
+            .collect()
+    }
+
+    pub(super) fn property(&self, name: &str) -> &str {
         self.properties.get(name).map_or("", String::as_str)
     }
 
-    fn is_its(&self) -> bool {
-        self.property("compatible").contains("\"arm,gic-v3-its\"")
+    pub(super) fn is_its(&self) -> bool {
+        self.is(&["arm,gic-v3-its"])
     }
 
     /// Is it a GICv3 whose own registers take messages?
     fn is_gic_with_messages(&self) -> bool {
-        let is_v3 = self.property("compatible").contains("\"arm,gic-v3\"");
+        let is_v3 = self.is(&["arm,gic-v3"]);
         let takes =
             ["mbi-ranges", "direct-lpi"].iter().any(|name| self.properties.contains_key(*name));
         is_v3 && takes && self.properties.contains_key("msi-controller")
     }
 
-    fn is_frame(&self) -> bool {
-        self.property("compatible").contains("\"arm,gic-v2m-frame\"")
+    pub(super) fn is_frame(&self) -> bool {
+        self.is(&["arm,gic-v2m-frame"])
     }
 
-    /// Does firmware say which SPIs the frame rings, rather than its register?
-    fn states_spis(&self) -> bool {
-        ["arm,msi-base-spi", "arm,msi-num-spis"]
-            .iter()
-            .all(|name| self.properties.contains_key(*name))
-    }
-
-    fn cells(&self, name: &str) -> Vec<u32> {
+    pub(super) fn cells(&self, name: &str) -> Vec<u32> {
         let words = self.property(name).split(['<', '>', ' ']);
         let hexadecimal = words.filter_map(|word| word.strip_prefix("0x"));
         hexadecimal.filter_map(|digits| u32::from_str_radix(digits, 16).ok()).collect()
@@ -127,7 +135,7 @@ impl Facts {
         let on_v3 = |node: &Node| -> bool {
             let above = node.path.rsplit_once('/').map_or("", |(above, _)| above);
             let mut parents = enabled().filter(|other| other.path == above);
-            parents.any(|gic| gic.property("compatible").contains("\"arm,gic-v3\""))
+            parents.any(|gic| gic.is(&["arm,gic-v3"]))
         };
         let is_built = |node: &&Node| {
             node.is_its() || node.is_gic_with_messages() || (node.is_frame() && on_v3(node))
@@ -141,12 +149,8 @@ impl Facts {
                 || mapped.chunks(4).any(|entry| entry.get(1).is_some_and(is_built))
         };
         let frames: Vec<_> = enabled().filter(|node| node.is_frame()).collect();
-        let with_messages = enabled().filter(|node| node.is_gic_with_messages());
-        let pairs = with_messages.map(|node| node.cells("mbi-ranges").len() / 2).sum::<usize>();
         Self {
             its: its.len(),
-            frames: frames.len(),
-            ranges: pairs + frames.iter().filter(|frame| frame.states_spis()).count(),
             beside_gicv2: frames.iter().any(|frame| !on_v3(frame)),
             referring: enabled().filter(refers).map(|node| node.path.clone()).collect(),
         }
@@ -221,7 +225,7 @@ mod test {
     fn disabled_nodes_neither_refer_nor_serve() -> Result<()> {
         let facts = Facts::of(&Tree::parse(TEXT)?);
         let referring = ["/pci@4", "/uart@5", "/uart@c", "/uart@d"].map(str::to_owned).into();
-        let expected = Facts { its: 1, frames: 2, ranges: 2, beside_gicv2: true, referring };
+        let expected = Facts { its: 1, beside_gicv2: true, referring };
         assert_eq!(facts, expected);
         Ok(())
     }

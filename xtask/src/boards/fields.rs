@@ -1,0 +1,534 @@
+//! Every field that the command and the devicetree compiler both show: CPUs, the GIC, controllers,
+//! routes, streams and capacity. Addresses are translated here once more.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::devicetree::{Node, Tree};
+
+/// Compatible strings of the GICs that kernels' devicetrees have.
+const GICS: &[&str] = &[
+    "arm,gic-v3",
+    "arm,gic-400",
+    "arm,cortex-a15-gic",
+    "arm,cortex-a9-gic",
+    "arm,cortex-a7-gic",
+    "qcom,msm-qgic2",
+];
+const ECAM: &[&str] = &[
+    "marvell,armada8k-pcie-ecam",
+    "pci-host-ecam-generic",
+    "snps,dw-pcie-ecam",
+    "socionext,synquacer-pcie-ecam",
+];
+const PRE_ITS: &str = "socionext,synquacer-pre-its";
+const EVERYONE: u64 = 0x1_0000;
+
+/// Compares what the command shows with the compiler's output.
+pub(super) fn compare(said: &Value, tree: &Tree) -> Result<()> {
+    let reader = Reader { tree };
+    same("CPUs", &columns(said, "cpus", &["id", "affinity", "enabled"])?, &reader.cpus())?;
+    same("GIC", &said["gic"], &reader.gic())?;
+    let shown = ["id", "kind", "enabled", "doorbells", "ranges"];
+    same("controllers", &columns(said, "controllers", &shown)?, &reader.controllers())?;
+    same("requesters", &requesters(said)?, &reader.requesters())?;
+    let shown = ["controller", "interrupts", "device_id_bits", "needed_device_id_bits"];
+    same("capacity", &columns(said, "capacity", &shown)?, &reader.capacity())
+}
+
+fn same(what: &str, ours: &Value, theirs: &Value) -> Result<()> {
+    ensure!(ours == theirs, "{what}: {ours}, but the compiler has {theirs}");
+    Ok(())
+}
+
+/// These members of each object of a list, in alphabetical order of the first.
+fn columns(said: &Value, list: &str, names: &[&str]) -> Result<Value> {
+    let rows = said[list].as_array().with_context(|| format!("no {list}"))?;
+    let row = |row: &Value| names.iter().map(|name| row[*name].clone()).collect::<Vec<_>>();
+    Ok(sorted(rows.iter().map(row).collect()))
+}
+
+fn sorted(mut rows: Vec<Vec<Value>>) -> Value {
+    rows.sort_by_key(|row| row.first().map(Value::to_string));
+    json!(rows)
+}
+
+fn requesters(said: &Value) -> Result<Value> {
+    let devices = said["devices"].as_array().context("no devices")?;
+    let route = |route: &Value| {
+        json!([
+            route["rid_base"],
+            route["length"],
+            route["controller"],
+            route["device_id_base"],
+            route["streams"],
+        ])
+    };
+    let row = |device: &Value| -> Result<Vec<Value>> {
+        let routes = device["routes"].as_array().context("no routes")?;
+        let routes: Vec<_> = routes.iter().map(route).collect();
+        Ok(vec![device["id"].clone(), device["enabled"].clone(), json!(routes)])
+    };
+    Ok(sorted(devices.iter().map(row).collect::<Result<_>>()?))
+}
+
+struct Reader<'t> {
+    tree: &'t Tree,
+}
+
+/// Consecutive requesters of a node, and where they signal.
+struct Span<'t> {
+    first: u64,
+    length: u64,
+    controller: &'t Node,
+    device: u64,
+    /// By `msi-map`, not by `msi-parent`.
+    is_mapped: bool,
+}
+
+impl<'t> Reader<'t> {
+    fn cpus(&self) -> Value {
+        let row = |node: &Node| {
+            let mpidr = number(&node.cells("reg"));
+            let affinity = [32, 16, 8, 0].map(|shift| ((mpidr >> shift) & 0xff).to_string());
+            vec![json!(node.path), json!(affinity.join(".")), json!(node.enabled)]
+        };
+        let is_cpu = |node: &&Node| {
+            above(&node.path) == "/cpus" && node.property("device_type") == "\"cpu\""
+        };
+        sorted(self.tree.nodes.iter().filter(is_cpu).map(row).collect())
+    }
+
+    fn gic(&self) -> Value {
+        let gics = || self.tree.nodes.iter().filter(|node| node.is(GICS));
+        let Some(node) = gics().find(|node| node.enabled).or_else(|| gics().next()) else {
+            return Value::Null;
+        };
+        let regions = self.regions(node);
+        let version = if node.is(&["arm,gic-v3"]) { 3 } else { 2 };
+        let stated =
+            node.cells("#redistributor-regions").first().map_or(1, |&count| count as usize);
+        let count = if version == 2 { 0 } else { stated };
+        let stride = Some(number(&node.cells("redistributor-stride"))).filter(|&stride| stride > 0);
+        let region = |region: &Option<(u64, u64)>| {
+            let (base, size) = region.unwrap_or_default();
+            json!({ "base": base, "size": size, "stride": stride })
+        };
+        let redistributors: Vec<_> = regions.iter().skip(1).take(count).map(region).collect();
+        let distributor = regions.first().copied().flatten().map(|(base, _)| base);
+        json!({
+            "id": node.path,
+            "version": version,
+            "distributor": distributor,
+            "redistributors": redistributors,
+        })
+    }
+
+    fn controllers(&self) -> Value {
+        let row = |node: &Node| {
+            let enabled = node.enabled && node.has("msi-controller");
+            let doorbells: Vec<_> = self.doorbell(node).into_iter().collect();
+            let ranges: Vec<_> = ranges(node)
+                .into_iter()
+                .map(|(first, count)| json!({ "first": first, "count": count }))
+                .collect();
+            vec![
+                json!(node.path),
+                json!(kind(node)),
+                json!(enabled),
+                json!(doorbells),
+                json!(ranges),
+            ]
+        };
+        let all = self.tree.nodes.iter().filter(|node| kind(node).is_some());
+        sorted(all.map(row).collect())
+    }
+
+    /// The address that messages are written to.
+    fn doorbell(&self, node: &Node) -> Option<u64> {
+        let offset = match kind(node)?.as_str() {
+            "its" => 0x1_0040,
+            "v2m" | "mbi" => 0x40,
+            _ => return None,
+        };
+        if let Some(window) = node.cells(PRE_ITS).first() {
+            return Some(u64::from(*window));
+        }
+        let alias = node.has("mbi-alias").then(|| number(&node.cells("mbi-alias")));
+        let base = alias.or_else(|| Some(self.regions(node).first().copied().flatten()?.0));
+        Some(base? + offset)
+    }
+
+    fn requesters(&self) -> Value {
+        let row = |node: &'t Node| {
+            let spans = self.spans(node);
+            let route = |span: &Span<'_>| {
+                let streams = self.streams(node, span);
+                json!([span.first, span.length, span.controller.path, span.device, streams])
+            };
+            let routes: Vec<_> = spans.iter().map(route).collect();
+            vec![json!(node.path), json!(node.enabled), json!(routes)]
+        };
+        sorted(self.senders().map(row).collect())
+    }
+
+    /// Hosts, and nodes that name a controller.
+    fn senders(&self) -> impl Iterator<Item = &'t Node> {
+        let names = |node: &Node| node.has("msi-map") || node.has("msi-parent");
+        let below_bridge = |node: &Node| self.node(above(&node.path)).is_some_and(is_bridge);
+        self.tree.nodes.iter().filter(move |node| {
+            if below_bridge(node) {
+                return node.has("msi-map") || (names(node) && !is_bridge(node));
+            }
+            is_bridge(node) || names(node)
+        })
+    }
+
+    fn spans(&self, node: &'t Node) -> Vec<Span<'t>> {
+        let mut spans = Vec::new();
+        for entry in node.cells("msi-map").chunks_exact(4) {
+            let controller = self.by_phandle(entry[1]).filter(|to| kind(to).is_some());
+            let [first, _, device, length] = [0, 1, 2, 3].map(|cell| u64::from(entry[cell]));
+            spans.extend(controller.map(|to| Span {
+                first,
+                length,
+                controller: to,
+                device,
+                is_mapped: true,
+            }));
+        }
+        let is_device = !is_bridge(node)
+            && !["msi-map", "iommu-map"].iter().any(|name| node.has(name))
+            && !node.is(&["fsl,qoriq-mc"]);
+        let cells = node.cells("msi-parent");
+        let mut rest = cells.as_slice();
+        while let Some((phandle, after)) = rest.split_first() {
+            let Some(controller) = self.by_phandle(*phandle) else { break };
+            let count = controller.cells("#msi-cells").first().map_or(0, |&count| count as usize);
+            let specifier = after.get(..count).unwrap_or_default();
+            rest = after.get(count..).unwrap_or_default();
+            let (length, device) = match specifier {
+                [device] if is_device => (1, u64::from(*device)),
+                _ if is_device => (1, 0),
+                _ => (EVERYONE, 0),
+            };
+            spans.push(Span { first: 0, length, controller, device, is_mapped: false });
+        }
+        let is_own = !node.has("msi-map") && !node.has("msi-parent") && node.has("msi-controller");
+        if is_own {
+            let length = EVERYONE;
+            spans.push(Span { first: 0, length, controller: node, device: 0, is_mapped: false });
+        }
+        spans
+    }
+
+    /// The streams of those requesters of `span` that pass an IOMMU.
+    fn streams(&self, node: &Node, span: &Span<'_>) -> Vec<Value> {
+        let mut streams = Vec::new();
+        let host = self.host_of(node);
+        for entry in host.cells("iommu-map").chunks_exact(4) {
+            let (base, end) = (u64::from(entry[0]), u64::from(entry[0]) + u64::from(entry[3]));
+            let (first, last) = if host.has("iommu-map-mask") {
+                (base, end)
+            } else {
+                (base.max(span.first), end.min(span.first + span.length))
+            };
+            if first < last
+                && let Some(iommu) = self.by_phandle(entry[1])
+            {
+                let stream = u64::from(entry[2]) + first - base;
+                streams.push(stream_row(iommu, (first, last - first), Some(stream)));
+            }
+        }
+        let cells = if host.has("iommu-map") { Vec::new() } else { node.cells("iommus") };
+        let mut rest = cells.as_slice();
+        while let Some((phandle, after)) = rest.split_first().filter(|_| !is_bridge(node)) {
+            let Some(iommu) = self.by_phandle(*phandle) else { break };
+            let count = iommu.cells("#iommu-cells").first().map_or(0, |&count| count as usize);
+            let stream = after.get(..count).and_then(<[_]>::first).map(|&id| u64::from(id));
+            streams.push(stream_row(iommu, (0, 1), stream));
+            rest = after.get(count..).unwrap_or_default();
+        }
+        streams
+    }
+
+    /// The host that a node of PCI is behind, whose map counts for it; of others the node itself.
+    fn host_of<'n>(&self, node: &'n Node) -> &'n Node
+    where
+        't: 'n,
+    {
+        let mut host = node;
+        while let Some(parent) = self.node(above(&host.path)).filter(|parent| is_bridge(parent)) {
+            host = parent;
+        }
+        host
+    }
+
+    /// Room of the enabled controllers of Arm's kinds, and what requesters need.
+    fn capacity(&self) -> Value {
+        let highest = self.highest();
+        let row = |node: &Node| {
+            let counts: Vec<_> = ranges(node).iter().map(|(_, count)| u64::from(*count)).collect();
+            let interrupts = (!counts.is_empty()).then(|| counts.iter().sum::<u64>());
+            let window = node.cells(PRE_ITS).get(1).map(|size| size.ilog2() - 2);
+            let needed = highest.get(node.path.as_str());
+            let needed = needed.map(|id| id.checked_ilog2().map_or(1, |highest| highest + 1));
+            vec![json!(node.path), json!(interrupts), json!(window), json!(needed)]
+        };
+        let known = |node: &&Node| {
+            let is_arms = |kind: String| ["its", "v2m", "mbi", "direct-lpi"].contains(&&*kind);
+            node.enabled && node.has("msi-controller") && kind(node).is_some_and(is_arms)
+        };
+        sorted(self.tree.nodes.iter().filter(known).map(row).collect())
+    }
+
+    /// The highest DeviceID at each ITS.
+    fn highest(&self) -> BTreeMap<&'t str, u64> {
+        let mut highest = BTreeMap::new();
+        for node in self.senders().filter(|node| node.enabled) {
+            let mut is_first_parent = !node.has("msi-map");
+            for span in self.spans(node) {
+                let is_bus = span.length != 1 || is_bridge(node);
+                let counts = span.is_mapped || !is_bus || std::mem::take(&mut is_first_parent);
+                let its = span.controller;
+                let usable = its.is_its() && its.enabled && its.has("msi-controller");
+                let last = self.last_requester(node, &span).filter(|_| counts && usable);
+                let Some(last) = last else { continue };
+                let device = span.device + (last - span.first);
+                let known = highest.entry(its.path.as_str()).or_insert(device);
+                *known = device.max(*known);
+            }
+        }
+        highest
+    }
+
+    /// The last requester of a span on a bus that is there.
+    fn last_requester(&self, node: &Node, span: &Span<'_>) -> Option<u64> {
+        let last = (span.first + span.length).checked_sub(1)?;
+        let host = self.host_of(node);
+        if !is_bridge(host) || node.has("msi-map-mask") {
+            return Some(last);
+        }
+        let stated = host.cells("bus-range");
+        let buses = match stated.as_slice() {
+            [first, last] => (u64::from(*first), u64::from(*last)),
+            _ if host.is(ECAM) => {
+                let size =
+                    self.regions(host).first().copied().flatten().map_or(0, |(_, size)| size);
+                (0, (size >> 20).clamp(1, 256) - 1)
+            }
+            _ => (0, 0xff),
+        };
+        let last = last.min(buses.1 << 8 | 0xff);
+        (span.first.max(buses.0 << 8) <= last).then_some(last)
+    }
+
+    /// Registers as the CPU addresses them; `None` for those that cannot be translated.
+    fn regions(&self, node: &Node) -> Vec<Option<(u64, u64)>> {
+        let (address, size) = self.shape(above(&node.path));
+        let cells = node.cells("reg");
+        let regions = cells.chunks_exact((address + size).max(1)).map(|region| {
+            let (base, length) = region.split_at(address);
+            Some((self.translate(above(&node.path), number(base))?, number(length)))
+        });
+        regions.collect()
+    }
+
+    /// Leads an address on the bus at `path` up to the root.
+    fn translate(&self, path: &str, address: u64) -> Option<u64> {
+        let Some(bus) = self.node(path).filter(|_| !path.is_empty()) else { return Some(address) };
+        let upper = above(path);
+        if !bus.has("ranges") {
+            return None;
+        }
+        let (child, size) = self.shape(path);
+        let (parent, _) = self.shape(upper);
+        let ranges = bus.cells("ranges");
+        if ranges.is_empty() {
+            return self.translate(upper, address);
+        }
+        let found = ranges.chunks_exact(child + parent + size).find_map(|range| {
+            let (from, rest) = range.split_at(child);
+            let (to, length) = rest.split_at(parent);
+            let offset = address.checked_sub(number(from))?;
+            (offset < number(length)).then(|| number(to) + offset)
+        });
+        self.translate(upper, found?)
+    }
+
+    /// Cells of addresses and sizes on the bus at `path`.
+    fn shape(&self, path: &str) -> (usize, usize) {
+        let stated = |name: &str| {
+            let mut at = path;
+            loop {
+                if let Some(&[count]) = self.node(at).map(|node| node.cells(name)).as_deref() {
+                    return count as usize;
+                }
+                if at.is_empty() {
+                    return 1;
+                }
+                at = above(at);
+            }
+        };
+        (stated("#address-cells"), stated("#size-cells"))
+    }
+
+    fn node(&self, path: &str) -> Option<&'t Node> {
+        self.tree.nodes.iter().find(|node| node.path == path)
+    }
+
+    fn by_phandle(&self, phandle: u32) -> Option<&'t Node> {
+        self.tree.nodes.iter().find(|node| node.cells("phandle").first() == Some(&phandle))
+    }
+}
+
+fn stream_row(iommu: &Node, (first, length): (u64, u64), stream: Option<u64>) -> Value {
+    json!({
+        "iommu": iommu.path,
+        "enabled": iommu.enabled,
+        "rid_base": first,
+        "length": length,
+        "stream_id_base": stream,
+    })
+}
+
+/// The kind of controller that a node is, as the command calls it.
+fn kind(node: &Node) -> Option<String> {
+    if node.is_its() {
+        return Some("its".into());
+    }
+    if node.is_frame() {
+        return Some("v2m".into());
+    }
+    if node.is(&["arm,gic-v3"]) {
+        let facets = [("mbi-ranges", "mbi"), ("direct-lpi", "direct-lpi")];
+        let facet = facets.iter().find(|(property, _)| node.has(property));
+        return facet.map(|(_, kind)| (*kind).into());
+    }
+    let compatible = node.strings("compatible").into_iter().next();
+    node.has("msi-controller").then(|| compatible.unwrap_or_default())
+}
+
+/// SPIs that firmware states for messages.
+fn ranges(node: &Node) -> Vec<(u32, u32)> {
+    let pairs = node.cells("mbi-ranges");
+    let pairs = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1]));
+    let frame = node.cells("arm,msi-base-spi").into_iter().zip(node.cells("arm,msi-num-spis"));
+    if node.is_frame() { frame.collect() } else { pairs.collect() }
+}
+
+fn is_bridge(node: &Node) -> bool {
+    matches!(node.property("device_type"), "\"pci\"" | "\"pciex\"") || node.is(ECAM)
+}
+
+fn above(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(above, _)| above)
+}
+
+fn number(cells: &[u32]) -> u64 {
+    cells.iter().fold(0, |number, cell| number << 32 | u64::from(*cell))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const TEXT: &str = r#"/dts-v1/;
+/ {
+    #address-cells = <0x01>;
+    #size-cells = <0x01>;
+    cpus {
+        #address-cells = <0x01>;
+        #size-cells = <0x00>;
+        cpu@101 {
+            device_type = "cpu";
+            reg = <0x101>;
+        };
+    };
+    bus {
+        ranges = <0x00 0x8000000 0x1000000>;
+        intc@0 {
+            compatible = "vendor,gic\0arm,gic-v3";
+            reg = <0x00 0x10000 0xa0000 0x40000>;
+            ranges;
+            its@80000 {
+                compatible = "arm,gic-v3-its";
+                msi-controller;
+                #msi-cells = <0x01>;
+                reg = <0x80000 0x20000>;
+                phandle = <0x01>;
+            };
+        };
+    };
+    iommu@1 {
+        #iommu-cells = <0x01>;
+        status = "disabled";
+        phandle = <0x02>;
+    };
+    pci@2 {
+        device_type = "pci";
+        bus-range = <0x00 0x0f>;
+        msi-map = <0x00 0x01 0x100 0x10000>;
+        iommu-map = <0x08 0x02 0x20 0x08>;
+    };
+    dma@3 {
+        msi-parent = <0x01 0x07>;
+        iommus = <0x02 0x11>;
+    };
+};
+"#;
+
+    fn said() -> Value {
+        let (its, iommu) = ("/bus/intc@0/its@80000", "/iommu@1");
+        let stream = |rid: u32, length: u32, id: u32| {
+            json!([{ "iommu": iommu, "enabled": false, "rid_base": rid, "length": length,
+                "stream_id_base": id }])
+        };
+        let route = |length: u32, device: u32, streams: Value| {
+            json!([{ "rid_base": 0, "length": length, "controller": its,
+                "device_id_base": device, "streams": streams }])
+        };
+        json!({
+            "cpus": [{ "id": "/cpus/cpu@101", "affinity": "0.0.1.1", "enabled": true }],
+            "gic": {
+                "id": "/bus/intc@0", "version": 3, "distributor": 0x800_0000,
+                "redistributors": [{ "base": 0x80a_0000, "size": 0x4_0000, "stride": null }],
+            },
+            "controllers": [{
+                "id": its, "kind": "its", "enabled": true, "doorbells": [0x809_0040], "ranges": [],
+            }],
+            "devices": [
+                { "id": "/pci@2", "enabled": true,
+                    "routes": route(0x1_0000, 0x100, stream(8, 8, 0x20)) },
+                { "id": "/dma@3", "enabled": true, "routes": route(1, 7, stream(0, 1, 0x11)) },
+            ],
+            "capacity": [{
+                "controller": its, "interrupts": null, "device_id_bits": null,
+                "needed_device_id_bits": 13,
+            }],
+        })
+    }
+
+    #[test]
+    fn each_field_counts() -> Result<()> {
+        let tree = Tree::parse(TEXT)?;
+        compare(&said(), &tree)?;
+        for field in [
+            "/cpus/0/affinity",
+            "/gic/redistributors/0/base",
+            "/controllers/0/doorbells/0",
+            "/devices/0/routes/0/device_id_base",
+            "/devices/0/routes/0/streams/0/stream_id_base",
+            "/devices/1/routes/0/streams/0/iommu",
+            "/devices/1/routes/0/streams/0/enabled",
+            "/capacity/0/needed_device_id_bits",
+        ] {
+            let mut other = said();
+            *other.pointer_mut(field).context("no such field")? = json!("other");
+            ensure!(compare(&other, &tree).is_err(), "{field} does not count");
+        }
+        Ok(())
+    }
+}
