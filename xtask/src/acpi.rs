@@ -20,8 +20,10 @@ use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{cache, machine, process};
 
-/// Sources of ours, compiled beside them.
+/// A machine that runs, and a server of the shape that firmware in the wild has: sources of ours,
+/// compiled beside them.
 const SOURCES: &str = "crates/machine/machines/marina";
+const SERVER: &str = "crates/gic-firmware/tests/data/server";
 /// Names of the tables that are looked at.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
 /// Bytes of a header that depend on the compiler: the checksum, and its name and version.
@@ -44,9 +46,12 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let bench = Bench { command, iasl, folder };
     let sources = workspace.root.join(SOURCES);
     if bench.iasl.is_some() {
-        let compiled = bench.compile(&sources);
-        tally.case("iasl compiles our sources to what is kept of them", compiled);
-        tally.case("our sources, by iasl", bench.agree_with_iasl("marina", &sources));
+        for (name, sources) in [("marina", &sources), ("server", &workspace.root.join(SERVER))] {
+            let compiled = bench.compile(sources);
+            tally
+                .case(&format!("iasl compiles {name}'s sources to what is kept of them"), compiled);
+            tally.case(&format!("{name}, by iasl"), bench.agree_with_iasl(name, sources));
+        }
         tally.case("an IORT that the command writes", bench.convert_to_iort(&sources));
     }
     let qemu = dtb::fetch(workspace).into_iter().find(|(tree, _)| *tree == Tree::Qemu);

@@ -9,7 +9,10 @@ use super::disassembly::{Part, Table};
 use super::{list, same, text};
 
 /// Requester IDs that are tried at each host.
-pub(super) const SAMPLE: [u64; 9] = [0, 1, 0xff, 0x100, 0x101, 0x7ff, 0x1000, 0xff00, 0xffff];
+pub(super) const SAMPLE: [u64; 15] = [
+    0, 1, 0xff, 0x100, 0x101, 0x7ff, 0x1000, 0x4000, 0x5fff, 0x6000, 0x7fff, 0x8000, 0x8001,
+    0xff00, 0xffff,
+];
 
 /// A controller's name and a DeviceID there.
 type Route = Option<(String, u64)>;
@@ -63,7 +66,7 @@ pub(super) fn compare(said: &Value, iort: &Table, madt: &Table) -> Result<()> {
 }
 
 /// The name of an SMMUv3 or a counter group that signals by message, and its route: it has a valid
-/// mapping of its own, and states no wires (DEN 0049E, Tables 11 and 14).
+/// mapping of its own, and states no wires (DEN 0049, SMMUv3 and PMCG nodes).
 fn own_messages(
     nodes: &BTreeMap<u64, Part<'_>>,
     node: Part<'_>,
@@ -99,23 +102,19 @@ fn smmu(node: Part<'_>) -> Result<String> {
 /// The stream of a device by its single mapping.
 fn own_stream(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>) -> Result<Stream> {
     let Some(mapping) = node.parts("Input base").into_iter().next() else { return Ok(None) };
-    stream(nodes, mapping, mapping.number("Output Base")?)
+    stream(nodes, mapping.number("Output Reference")?, mapping.number("Output Base")?)
 }
 
-/// The stream of the ID `id` at `node`, by the first mapping that holds it.
+/// The stream of the ID `id` at `node`.
 fn passed(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<Stream> {
-    for mapping in node.parts("Input base") {
-        let (first, more) = (mapping.number("Input base")?, mapping.number("ID Count")?);
-        if (first..=first + more).contains(&id) {
-            return stream(nodes, mapping, mapping.number("Output Base")? + (id - first));
-        }
+    match output(node, id)? {
+        Some((target, output)) => stream(nodes, target, output),
+        None => Ok(None),
     }
-    Ok(None)
 }
 
-fn stream(nodes: &BTreeMap<u64, Part<'_>>, mapping: Part<'_>, id: u64) -> Result<Stream> {
-    let node = nodes.get(&mapping.number("Output Reference")?);
-    let node = *node.context("a mapping leads to no node")?;
+fn stream(nodes: &BTreeMap<u64, Part<'_>>, target: u64, id: u64) -> Result<Stream> {
+    let node = *nodes.get(&target).context("a mapping leads to no node")?;
     Ok(if matches!(node.number("Type")?, 3 | 4) { Some((smmu(node)?, id)) } else { None })
 }
 
@@ -247,18 +246,33 @@ fn single(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>) -> Result<Route> {
     enter(nodes, mapping.number("Output Reference")?, mapping.number("Output Base")?)
 }
 
-/// The route of the ID `id` at `node`, by the first mapping that holds it.
+/// The route of the ID `id` at `node`.
 fn follow(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<Route> {
+    match output(node, id)? {
+        Some((target, output)) => enter(nodes, target, output),
+        None => Ok(None),
+    }
+}
+
+/// Where the first mapping of `node` that holds `id` leads, and with which ID. A count may be one
+/// too high: a mapping that holds the ID as its last gives way to one that begins with it.
+fn output(node: Part<'_>, id: u64) -> Result<Option<(u64, u64)>> {
     let own = node.number("Device ID Mapping Index").ok();
+    let mut found = None;
     for (index, mapping) in (0..).zip(node.parts("Input base")) {
         let (first, more) = (mapping.number("Input base")?, mapping.number("ID Count")?);
         let is_own = own == Some(index) && mapping.number("Single Mapping")? == 1;
-        if !is_own && (first..=first + more).contains(&id) {
-            let output = mapping.number("Output Base")? + (id - first);
-            return enter(nodes, mapping.number("Output Reference")?, output);
+        let holds = (first..=first + more).contains(&id);
+        if is_own || !holds || (found.is_some() && id != first) {
+            continue;
+        }
+        let output = mapping.number("Output Base")? + (id - first);
+        found = Some((mapping.number("Output Reference")?, output));
+        if more == 0 || id != first + more {
+            break;
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 fn enter(nodes: &BTreeMap<u64, Part<'_>>, target: u64, id: u64) -> Result<Route> {

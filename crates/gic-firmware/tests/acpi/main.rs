@@ -7,4 +7,5 @@ mod iort;
 mod lint;
 mod madt;
 mod round_trip;
+mod server;
 mod tables;
