@@ -2,12 +2,14 @@
 
 use crate::platform::Kernel;
 use alloc::sync::Arc;
-use core::ptr::with_exposed_provenance_mut;
+use core::ptr::{NonNull, with_exposed_provenance_mut};
 use irq_domain::pci::{
     AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError,
     TableMemory, capabilities,
 };
 use msi_types::{MessageStore, RequesterId, Shape};
+use safe_mmio::UniqueMmioPointer;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Command register: memory space and bus mastering.
 const COMMAND: u16 = 0x04;
@@ -28,32 +30,32 @@ impl Ecam {
 impl ConfigSpace for Ecam {
     fn read8(&self, offset: u16) -> u8 {
         // SAFETY: mapped device memory, see above.
-        unsafe { self.pointer::<u8>(offset).read_volatile() }
+        unsafe { load::<u8>(self.pointer(offset)) }
     }
 
     fn read16(&self, offset: u16) -> u16 {
         // SAFETY: mapped device memory, see above.
-        unsafe { self.pointer::<u16>(offset).read_volatile() }
+        unsafe { load::<u16>(self.pointer(offset)) }
     }
 
     fn read32(&self, offset: u16) -> u32 {
         // SAFETY: mapped device memory, see above.
-        unsafe { self.pointer::<u32>(offset).read_volatile() }
+        unsafe { load::<u32>(self.pointer(offset)) }
     }
 
     fn write8(&self, offset: u16, value: u8) {
         // SAFETY: mapped device memory, see above.
-        unsafe { self.pointer::<u8>(offset).write_volatile(value) };
+        unsafe { store::<u8>(self.pointer(offset), value) };
     }
 
     fn write16(&self, offset: u16, value: u16) {
         // SAFETY: mapped device memory, see above.
-        unsafe { self.pointer::<u16>(offset).write_volatile(value) };
+        unsafe { store::<u16>(self.pointer(offset), value) };
     }
 
     fn write32(&self, offset: u16, value: u32) {
         // SAFETY: mapped device memory, see above.
-        unsafe { self.pointer::<u32>(offset).write_volatile(value) };
+        unsafe { store::<u32>(self.pointer(offset), value) };
     }
 
     fn context(&self) -> AccessContext {
@@ -79,25 +81,25 @@ impl Bar {
     /// Reads 16 bits.
     pub fn read16(self, offset: u64) -> u16 {
         // SAFETY: in the region, which is mapped as device memory.
-        unsafe { self.pointer::<u16>(offset).read_volatile() }
+        unsafe { load::<u16>(self.pointer(offset)) }
     }
 
     /// Writes 16 bits.
     pub fn write16(self, offset: u64, value: u16) {
         // SAFETY: in the region, which is mapped as device memory.
-        unsafe { self.pointer::<u16>(offset).write_volatile(value) };
+        unsafe { store::<u16>(self.pointer(offset), value) };
     }
 
     /// Reads 64 bits.
     pub fn read64(self, offset: u64) -> u64 {
         // SAFETY: in the region, which is mapped as device memory.
-        unsafe { self.pointer::<u64>(offset).read_volatile() }
+        unsafe { load::<u64>(self.pointer(offset)) }
     }
 
     /// Writes 64 bits.
     pub fn write64(self, offset: u64, value: u64) {
         // SAFETY: in the region, which is mapped as device memory.
-        unsafe { self.pointer::<u64>(offset).write_volatile(value) };
+        unsafe { store::<u64>(self.pointer(offset), value) };
     }
 }
 
@@ -108,13 +110,32 @@ impl TableMemory for Bar {
 
     fn read32(&self, offset: u64) -> u32 {
         // SAFETY: in the region, which is mapped as device memory.
-        unsafe { self.pointer::<u32>(offset).read_volatile() }
+        unsafe { load::<u32>(self.pointer(offset)) }
     }
 
     fn write32(&self, offset: u64, value: u32) {
         // SAFETY: in the region, which is mapped as device memory.
-        unsafe { self.pointer::<u32>(offset).write_volatile(value) };
+        unsafe { store::<u32>(self.pointer(offset), value) };
     }
+}
+
+/// Reads device memory. A hypervisor under the image can tell what the instruction wants, which is
+/// not so for a volatile load with write-back (DDI 0487, `ESR_ELx.ISV`).
+///
+/// # Safety
+/// The register is mapped as device memory, and aligned.
+unsafe fn load<T: FromBytes + IntoBytes>(register: *mut T) -> T {
+    // SAFETY: the caller's promise; the pointer lives for this one access.
+    unsafe { UniqueMmioPointer::new(NonNull::new_unchecked(register)).read_unsafe() }
+}
+
+/// Writes device memory, likewise.
+///
+/// # Safety
+/// As for [`load`].
+unsafe fn store<T: IntoBytes + Immutable>(register: *mut T, value: T) {
+    // SAFETY: as in `load`.
+    unsafe { UniqueMmioPointer::new(NonNull::new_unchecked(register)).write_unsafe(value) };
 }
 
 /// A function that enumeration found.
