@@ -10,6 +10,7 @@ use crate::smp;
 use alloc::format;
 use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering;
+use gic_bringup::MsiController;
 use image_rt::pci::Function;
 use image_rt::{cpu, println};
 use irq_domain::IrqHandle;
@@ -181,9 +182,13 @@ fn describe(machine: &Machine, rig: &Rig) -> Outcome {
         .interrupts
         .describe(first.irq(), &mut text)
         .map_err(|_| Verdict::Failed("no text".into()))?;
-    let (isolation, way) = match machine.its {
-        Some(_) => ("isolated by ITS", "its@8080000"),
-        None => ("not isolated", "v2m@8020000"),
+    let driver = machine.irqchip.controllers().next().map(|(_, driver)| driver);
+    let (isolation, way) = match driver {
+        Some(MsiController::Its(_)) => ("isolated by ITS", "its@8080000"),
+        Some(MsiController::DirectLpi(_)) => ("not isolated", "GICR_SETLPIR@80"),
+        Some(MsiController::Mbi(_)) => ("not isolated", "mbi@8000040"),
+        Some(MsiController::V2m(_)) => ("not isolated", "v2m@8020000"),
+        None => return Err(Verdict::Failed("vectors without a controller".into())),
     };
     check!(text.contains(isolation), "{text}");
     check!(text.lines().last().is_some_and(|line| line.contains(way)), "{text}");

@@ -54,6 +54,10 @@ fn find(machine: &Machine, name: &str) -> String {
         "gic" => revision(machine),
         "v2m" => driven(machine, |driver| matches!(driver, MsiController::V2m(_))).into(),
         "iommu" => iommu(machine).into(),
+        "direct-lpi" => {
+            driven(machine, |driver| matches!(driver, MsiController::DirectLpi(_))).into()
+        }
+        "mbi" => driven(machine, |driver| matches!(driver, MsiController::Mbi(_))).into(),
         "its" => driven(machine, |driver| matches!(driver, MsiController::Its(_))).into(),
         "security" => match machine.gic().v3().map(|gic| gic.distributor().view()) {
             Some(SecurityView::Single) => "one",
