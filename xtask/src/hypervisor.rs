@@ -1,5 +1,7 @@
 //! The hypervisor on QEMU, with Debian's kernels as its guests, or a person's.
 
+mod bench;
+mod controller;
 mod debian;
 mod files;
 mod report;
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use self::controller::Controller;
 use self::debian::Guest;
 use self::files::{Files, MACHINE_BYTES_BELOW};
 use self::report::{Ending, Expected, Reports};
@@ -29,12 +32,20 @@ const MACHINE: &[&str] = &["-M", "virt,gic-version=3,virtualization=on", "-cpu",
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
-/// vCPUs and CPUs of the guests of the test, and milliseconds from move to move. The newer kernel
-/// takes twice the time.
-const fn guests(version: Version) -> &'static [(u8, u8, Option<u32>)] {
+/// vCPUs, CPUs and controllers of the guests of the test, and milliseconds from move to move. The
+/// newer kernel takes twice the time.
+const fn guests(version: Version) -> &'static [(u8, u8, Controller, Option<u32>)] {
     match version {
-        Version::Stable => &[(1, 1, None), (4, 4, None), (8, 2, None), (4, 2, Some(50))],
-        Version::Backports => &[(2, 2, None)],
+        Version::Stable => &[
+            (1, 1, Controller::Its, None),
+            (4, 4, Controller::Its, None),
+            (8, 2, Controller::Its, None),
+            (4, 2, Controller::Its, Some(50)),
+            (2, 2, Controller::Mbi, None),
+            (2, 2, Controller::V2m, None),
+            (1, 1, Controller::None, None),
+        ],
+        Version::Backports => &[(2, 2, Controller::Its, None)],
     }
 }
 /// The first of two guests, which waits for the other's end.
@@ -75,6 +86,9 @@ pub(crate) struct Wanted {
     /// MiB of its memory
     #[arg(long, default_value_t = MEMORY, value_parser = clap::value_parser!(u32).range(64..=1792))]
     memory: u32,
+    /// Its controller of messages
+    #[arg(long, value_enum, default_value = "its")]
+    controller: Controller,
     /// A device of QEMU's behind PCI that has MSI-X, for the guest
     #[arg(long, value_name = "DEVICE", requires = "trusted_guest")]
     device: Vec<String>,
@@ -103,6 +117,7 @@ pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCo
         cpus: wanted.machine_cpus.unwrap_or(wanted.cpus),
         move_every: wanted.move_every,
         memory: wanted.memory,
+        controller: wanted.controller,
         devices: &wanted.device,
     };
     let mut qemu = board.command(&guests)?;
@@ -154,34 +169,39 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
         let files = Files { kernel, initrd, append: COMMAND_LINE };
         let devices = if guest.has_drivers { &[DEVICE.to_owned()][..] } else { &[] };
-        for &(vcpus, cpus, move_every) in guests(version) {
+        for &(vcpus, cpus, controller, move_every) in guests(version) {
             let how = if move_every.is_some() { ", moved" } else { "" };
-            let name = format!("{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs{how}");
-            let (tools, image) = (&tools, &image);
+            let name = format!(
+                "{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how}"
+            );
+            let (tools, image, memory) = (&tools, &image, MEMORY);
             let moves = move_every.map_or(0, |_| MOVES);
-            let board = Board { tools, image, vcpus, cpus, memory: MEMORY, devices, move_every };
+            let board =
+                Board { tools, image, vcpus, cpus, memory, controller, devices, move_every };
             let files = [files];
             let messages = guest.has_drivers.then_some(debian::READS);
-            let expected = Expected { cpus: vcpus.into(), typed: TYPED, messages, moves };
+            let expected =
+                Expected { cpus: vcpus.into(), typed: TYPED, controller, messages, moves };
             tally.case(&name, watch(board.command(&files)?, &name, files.len(), &expected));
         }
         if guest.has_drivers {
             two_guests(&tools, &image, &guest, tally)?;
         }
     }
-    Ok(())
+    bench::run(workspace, &image, tally)
 }
 
 /// Two guests at once, each with a device: the first goes on after the second's end.
 fn two_guests(tools: &Tools, image: &Image, guest: &Guest, tally: &mut Tally) -> Result<()> {
     let name = "two guests with 2 vCPUs each on 2 CPUs";
     let devices = &[DEVICE.to_owned(), DEVICE.to_owned()];
-    let (memory, move_every) = (MEMORY, None);
-    let board = Board { tools, image, vcpus: 2, cpus: 2, memory, devices, move_every };
+    let (memory, controller, move_every) = (MEMORY, Controller::Its, None);
+    let board = Board { tools, image, vcpus: 2, cpus: 2, memory, controller, devices, move_every };
     let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
     let guests = [WAITING_COMMAND_LINE, COMMAND_LINE];
     let guests = guests.map(|append| Files { kernel, initrd, append });
-    let expected = Expected { cpus: 2, typed: TYPED, messages: Some(debian::READS), moves: 0 };
+    let messages = Some(debian::READS);
+    let expected = Expected { cpus: 2, typed: TYPED, controller, messages, moves: 0 };
     tally.case(name, watch(board.command(&guests)?, name, guests.len(), &expected));
     Ok(())
 }
@@ -212,6 +232,8 @@ struct Board<'a> {
     cpus: u8,
     /// MiB of each guest.
     memory: u32,
+    /// Of each guest.
+    controller: Controller,
     /// Devices for the guests in turn, which are trusted if there are any.
     devices: &'a [String],
     /// Milliseconds from one move of the guests to the next.
@@ -230,9 +252,10 @@ impl Board<'_> {
         for (others, files) in guests.iter().enumerate() {
             qemu.args(files.loaders(self.memory, others)?);
         }
-        let trusted = if self.devices.is_empty() { "" } else { "trusted-guest" };
-        let moves = self.move_every.map_or(String::new(), |time| format!("moves={time}"));
-        qemu.args(["-append", &format!("vcpus={} {moves} {trusted}", self.vcpus)]);
+        let trusted = if self.devices.is_empty() { "" } else { " trusted-guest" };
+        let moves = self.move_every.map_or(String::new(), |time| format!(" moves={time}"));
+        let words = format!("vcpus={} {}{moves}{trusted}", self.vcpus, self.controller.word());
+        qemu.args(["-append", &words]);
         for device in self.devices {
             qemu.args(["-device", device]);
         }

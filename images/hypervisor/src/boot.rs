@@ -2,6 +2,7 @@
 
 use crate::devicetree::{self, Files, Machine};
 use crate::guest::{self, Guest, GuestConfig, Uart};
+use crate::options::Options;
 use crate::pci::{self, Pci};
 use crate::power::Start;
 use crate::{interrupts, moving, scheduler};
@@ -18,12 +19,6 @@ use msi_types::Cpu;
 const DEVICETREE_ROOM: u64 = 2 << 20;
 /// Guests' RAM begins at such addresses, and kernels lie at an offset from them (ibidem).
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
-/// On the loader's command line: the guest may have devices whose DMA nothing confines.
-const TRUSTED: &str = "trusted-guest";
-/// Likewise, with a number: vCPUs of a guest. Without it, there is one for each CPU.
-const VCPUS: &str = "vcpus=";
-/// Likewise: milliseconds from one move of the guests to the next. Without it, they stay.
-const MOVES: &str = "moves=";
 /// RAM that the image maps.
 const MAPPED_END: u64 = 3 << 30;
 
@@ -32,10 +27,11 @@ pub(crate) fn main(boot: Boot) -> ! {
     // SAFETY: what the loader handed over, before anything else.
     let around = unsafe { start::start(boot) };
     assert_eq!(cpu::level(), cpu::Level::El2, "the hypervisor wants virtualization=on");
+    let options = Options::parse(&devicetree::command_line(around.devicetree));
     let description = gic_firmware::devicetree::parse(around.devicetree);
     interrupts::bring_up(description.expect("firmware's description"));
     let cpus = interrupts::irqchip().cpus().count() as u32;
-    let starts = make_guests(&around, cpus);
+    let starts = make_guests(&around, options, cpus);
     interrupts::serve();
     for (guest, start) in guest::guests().iter().zip(starts) {
         guest.start(Cpu::new(0), start);
@@ -43,28 +39,28 @@ pub(crate) fn main(boot: Boot) -> ! {
     for cpu in (1..cpus).map(Cpu::new) {
         turn_on(cpu);
     }
-    if let Some(milliseconds) = number(&around, MOVES) {
+    if let Some(milliseconds) = options.moves {
         moving::start(milliseconds);
     }
     scheduler::run()
 }
 
 /// Makes a guest for each kernel that the loader left, and says where they start.
-fn make_guests(around: &Started, cpus: u32) -> Vec<Start> {
+fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
     let files = devicetree::files(around.devicetree);
     assert!(!files.is_empty(), "a kernel for the guest is needed: -device guest-loader,kernel=…");
     let uart = if files.len() == 1 { Uart::Own } else { Uart::Shared };
-    let vcpus = number(around, VCPUS).map_or(cpus as u16, |vcpus| vcpus as u16);
+    let (vcpus, controller) = (options.vcpus.unwrap_or(cpus as u16), options.controller);
     // A guest's RAM is what lies behind its kernel, up to the next one; the image, its heap and the
     // machine's devicetree lie before.
     let first = |files: &Files| files.kernel.start & !(KERNEL_ALIGNMENT - 1);
     let end = (around.memory.end as u64).min(MAPPED_END);
     let ends = files.iter().skip(1).map(first).chain([end]);
     assert!((around.devicetree.as_ptr().addr() as u64) < first(&files[0]), "RAM is in use");
-    let functions = functions(around);
+    let functions = functions(around, options);
     let (mut guests, mut starts) = (Vec::new(), Vec::new());
     for ((number, of_guest), end) in files.iter().enumerate().zip(ends) {
-        let config = GuestConfig { number, ram: first(of_guest)..end, vcpus, uart };
+        let config = GuestConfig { number, ram: first(of_guest)..end, vcpus, uart, controller };
         let mine = functions.iter().skip(number).step_by(files.len()).cloned();
         let (guest, start) = make_guest(around, config, mine, of_guest);
         guests.push(guest);
@@ -80,7 +76,7 @@ fn make_guest(
     functions: impl ExactSizeIterator<Item = Function>,
     files: &Files,
 ) -> (Guest, Start) {
-    let GuestConfig { number, ref ram, vcpus, uart } = config;
+    let GuestConfig { number, ref ram, vcpus, uart, .. } = config;
     let (ram, count) = (ram.clone(), functions.len());
     let guest = Guest::new(config, |vgic| {
         let host = interrupts::irqchip().description().hosts.first()?;
@@ -96,22 +92,12 @@ fn make_guest(
     (guest, Start { entry: files.kernel.start, argument })
 }
 
-/// The number behind a word on the loader's command line.
-fn number(around: &Started, word: &str) -> Option<u64> {
-    let line = devicetree::command_line(around.devicetree);
-    let number = line.split(' ').find_map(|it| it.strip_prefix(word))?;
-    Some(number.parse().unwrap_or_else(|_| panic!("{word} wants a number, not `{number}`")))
-}
-
-/// The machine's PCI functions, if the loader's command line says in these words that the guest is
-/// trusted: nothing confines what they read and write.
-fn functions(around: &Started) -> Vec<Function> {
-    let line = devicetree::command_line(around.devicetree);
+/// The machine's PCI functions, if the guests are trusted: nothing confines what they read and
+/// write.
+fn functions(around: &Started, options: Options) -> Vec<Function> {
     let host = interrupts::irqchip().description().hosts.first();
     match (host, &around.pci_window) {
-        (Some(host), Some(window)) if line.split(' ').any(|word| word == TRUSTED) => {
-            pci::functions(host, window.clone())
-        }
+        (Some(host), Some(window)) if options.trusted_guest => pci::functions(host, window.clone()),
         _ => Vec::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! Devicetrees: what the loader says of the guest's files, and what the guest is told.
 
+use crate::controller::{self, GIC_PHANDLE};
 use crate::guest::{UART, UART_SPI};
 use crate::interrupts::VIRTUAL_TIMER;
 use crate::pci::Pci;
@@ -10,7 +11,6 @@ use core::ops::Range;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node, Property, ToPropertyValue};
-use gic_arch::gits;
 use vgic::VgicConfig;
 
 /// A guest's files in memory (QEMU's guest loader, docs/system/guest-loader.rst).
@@ -77,10 +77,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) files: &'a Files,
 }
 
-/// The interrupt controller, the UART's clock, the ITS.
-const GIC: u32 = 1;
+/// The UART's clock.
 const CLOCK: u32 = 2;
-const ITS: u32 = 3;
 const CLOCK_HZ: u32 = 24_000_000;
 /// Interrupt cells of the binding `arm,gic-v3`: kind and trigger.
 const SPI: u32 = 0;
@@ -96,7 +94,7 @@ impl Machine<'_> {
             property("compatible", "linux,dummy-virt"),
             property("#address-cells", 2_u32),
             property("#size-cells", 2_u32),
-            property("interrupt-parent", GIC),
+            property("interrupt-parent", GIC_PHANDLE),
         ] {
             root.add_property(property);
         }
@@ -113,7 +111,7 @@ impl Machine<'_> {
             root.add_child(child);
         }
         if let Some(pci) = self.pci {
-            root.add_child(pci_host(pci));
+            root.add_child(pci_host(pci, self.gic));
         }
         tree.to_dtb()
     }
@@ -170,27 +168,15 @@ impl Machine<'_> {
                 property("interrupt-controller", &[] as &[u8]),
                 property("#redistributor-regions", self.gic.redistributors.len() as u32),
                 property("reg", doubles(&regions)),
-                property("phandle", GIC),
+                property("phandle", GIC_PHANDLE),
             ],
         );
-        for its in &self.gic.its {
-            gic.add_child(node(
-                format!("msi-controller@{:x}", its.base),
-                [
-                    property("compatible", "arm,gic-v3-its"),
-                    property("msi-controller", &[] as &[u8]),
-                    property("#msi-cells", 1_u32),
-                    property("reg", doubles(&[its.base, gits::SIZE])),
-                    property("phandle", ITS),
-                ],
-            ));
-        }
+        controller::describe(self.gic, &mut gic);
         gic
     }
 }
 
-/// Requester IDs are DeviceIDs of the ITS.
-fn pci_host(pci: &Pci) -> DeviceTreeNode {
+fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
     const MEMORY_32: u32 = 0x0200_0000;
     const BYTES_PER_BUS: u64 = 1 << 20;
     let words = |value: u64| [(value >> 32) as u32, value as u32];
@@ -198,7 +184,7 @@ fn pci_host(pci: &Pci) -> DeviceTreeNode {
     let ([high, low], [size_high, size_low]) =
         (words(window.start), words(window.end - window.start));
     let last_bus = (config.end - config.start) / BYTES_PER_BUS - 1;
-    node(
+    let mut host = node(
         format!("pcie@{:x}", config.start),
         [
             property("compatible", "pci-host-ecam-generic"),
@@ -209,9 +195,12 @@ fn pci_host(pci: &Pci) -> DeviceTreeNode {
             property("bus-range", [0, last_bus as u32]),
             property("reg", doubles(&[config.start, config.end - config.start])),
             property("ranges", [MEMORY_32, high, low, high, low, size_high, size_low]),
-            property("msi-map", [0, ITS, 0, 0x1_0000]),
         ],
-    )
+    );
+    if let Some(route) = controller::route(gic) {
+        host.add_property(route);
+    }
+    host
 }
 
 fn memory(ram: &Range<u64>) -> DeviceTreeNode {
@@ -264,11 +253,11 @@ fn uart() -> DeviceTreeNode {
     )
 }
 
-fn doubles(values: &[u64]) -> Vec<u8> {
+pub(crate) fn doubles(values: &[u64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_be_bytes()).collect()
 }
 
-fn node<const N: usize>(
+pub(crate) fn node<const N: usize>(
     name: impl Into<String>,
     properties: [DeviceTreeProperty; N],
 ) -> DeviceTreeNode {
@@ -279,6 +268,6 @@ fn node<const N: usize>(
     node
 }
 
-fn property(name: &str, value: impl ToPropertyValue) -> DeviceTreeProperty {
+pub(crate) fn property(name: &str, value: impl ToPropertyValue) -> DeviceTreeProperty {
     DeviceTreeProperty::new_unchecked(name, value)
 }

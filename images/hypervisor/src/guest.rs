@@ -1,5 +1,6 @@
 //! A guest's machine: its memory, its GIC, and its vCPUs while no CPU has them.
 
+use crate::controller::Controller;
 use crate::pci::Pci;
 use crate::pl011::Pl011;
 use crate::power::{Affinity as PowerState, Power, Start};
@@ -21,16 +22,12 @@ use image_rt::lock::IrqMutex;
 use image_rt::{cpu, power, println};
 use msi_types::Cpu;
 use spin::Once;
-use vgic::its::ItsConfig;
 use vgic::saved_state::SavedState;
 use vgic::{GuestMemory, ListRegisterVcpu, MemoryFault, Vgic, VgicConfig};
 
 /// The PL011 of `virt`, and its SPI; each guest has one there.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 pub(crate) const UART_SPI: u32 = 33;
-
-/// The guest's ITS, where `virt` has one, too.
-const ITS: u64 = 0x0808_0000;
 
 static GUESTS: Once<Box<[Guest]>> = Once::new();
 
@@ -52,6 +49,8 @@ pub(crate) struct GuestConfig {
     pub(crate) ram: Range<u64>,
     pub(crate) vcpus: u16,
     pub(crate) uart: Uart,
+    /// The controller of messages that it gets.
+    pub(crate) controller: Controller,
 }
 
 /// The guest's UART.
@@ -86,18 +85,17 @@ pub(crate) struct Guest {
 impl Guest {
     /// A machine, with what PCI functions `assign` gives it.
     pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Vgic>) -> Option<Pci>) -> Self {
-        let GuestConfig { number, ram, vcpus: cpus, uart } = config;
+        let GuestConfig { number, ram, vcpus: cpus, uart, controller } = config;
         let mut stage2 = Stage2::new();
         stage2.map(ram.clone(), Memory::Ram);
         if uart == Uart::Own {
             stage2.map(UART, Memory::Device);
         }
         let kick = move |cpu| scheduler::kick(VcpuId { guest: number, cpu });
-        let its = Vec::from([ItsConfig::new(ITS)]);
         // List registers have the priority bits of the machine's virtual interface.
         let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
         let config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
-        let config = config.with_lpi_id_bits(Some(16)).with_its(its);
+        let config = controller.added_to(config);
         let made = Vgic::new(config, Arc::new(Ram(ram)), Arc::new(kick));
         let (vgic, vcpus) = made.expect("the guest's GIC");
         let pci = assign(&vgic);

@@ -7,12 +7,14 @@ extern crate alloc;
 
 mod boot;
 mod context;
+mod controller;
 mod devicetree;
 mod guest;
 mod hypervisor_timer;
 mod inject;
 mod interrupts;
 mod moving;
+mod options;
 mod passthrough;
 mod pci;
 mod pl011;

@@ -1,6 +1,7 @@
 //! The guest's view of PCI: QEMU's host bridge, of which it sees the functions that it has to
 //! itself. What else is asked of configuration space finds nobody.
 
+use crate::controller;
 use crate::interrupts;
 use crate::passthrough::Assigned;
 use alloc::sync::Arc;
@@ -9,7 +10,7 @@ use core::ops::Range;
 use gic_firmware::{ConfigSpace, PciHost, Region};
 use image_rt::pci::{self, Function};
 use irq_domain::pci::MsixCapability;
-use irq_routing::{GsiSpace, Inputs, Router};
+use irq_routing::{GsiSpace, Router};
 use vgic::{AccessWidth, Vgic};
 
 /// The machine's functions that have MSI-X.
@@ -45,9 +46,8 @@ impl Pci {
         vgic: &Arc<Vgic>,
     ) -> Self {
         let ecam = ecam(host);
-        let its = vgic.its(0).expect("the guest has an ITS");
-        let inputs = Inputs::new(vgic.clone()).with_its(its);
-        let router = Router::new(GsiSpace::default(), inputs).expect("the routes");
+        let router = Router::new(GsiSpace::default(), controller::inputs(vgic));
+        let router = router.expect("the routes");
         let router = Arc::new(router);
         let parent = |requester| interrupts::irqchip().pci_parent(host, requester);
         let functions = functions.filter_map(|function| {

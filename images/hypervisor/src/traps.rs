@@ -1,6 +1,7 @@
 //! What the guest does that its CPU cannot do by itself.
 
 use crate::context::Context;
+use crate::controller;
 use crate::guest::{Guest, UART};
 use crate::inject;
 use crate::psci::{self, Answer};
@@ -102,6 +103,9 @@ fn device(guest: &Guest, context: &mut Context, access: DeviceAccess) {
 }
 
 fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<Progress> {
+    if controller::message_of_vcpu(&guest.vgic, address, width, value).is_some() {
+        return Some(Progress::Done);
+    }
     if let Ok(progress) = guest.vgic.begin_write(address, width, value) {
         return Some(progress);
     }

@@ -20,6 +20,7 @@ const MODULES: &[&str] =
 const INIT: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+$B dmesg | $B grep -e ITS -e MBI -e GICv2m | $B sed 's/^/guest: controller /'
 echo "guest: cpus $($B nproc)"
 echo "guest: listens"
 read line

@@ -8,8 +8,9 @@ use anyhow::{Context, Result, ensure};
 
 /// RAM of the machine below the guest's: the hypervisor's.
 pub(super) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
-/// Address of RAM on QEMU's `virt`.
+/// Address of RAM on QEMU's `virt`, and of the guest's.
 const RAM: u64 = 1 << 30;
+pub(super) const GUEST_RAM: u64 = RAM + MACHINE_BYTES_BELOW;
 /// Room at the end of the guest's RAM that the hypervisor takes for the devicetree.
 const DEVICETREE_ROOM: u64 = 2 << 20;
 const ALIGNMENT: u64 = 2 << 20;
@@ -27,7 +28,7 @@ impl Files<'_> {
     /// behind so many others like it.
     pub(super) fn loaders(&self, memory: u32, others: usize) -> Result<Vec<OsString>> {
         let bytes = u64::from(memory) << 20;
-        let start = RAM + MACHINE_BYTES_BELOW + bytes * others as u64;
+        let start = GUEST_RAM + bytes * others as u64;
         let end = start + bytes - DEVICETREE_ROOM;
         let file = fs::read(self.kernel)
             .with_context(|| format!("cannot read {}", self.kernel.display()))?;

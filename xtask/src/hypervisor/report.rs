@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 
+use super::controller::Controller;
+
 /// The end of the guest's machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -111,6 +113,8 @@ pub(super) struct Report {
     heard: String,
     heard_again: String,
     absent_device: String,
+    /// What the kernel logged of controllers of messages.
+    controllers: Vec<String>,
     rows: Vec<Row>,
     ending: Ending,
     listens: bool,
@@ -122,7 +126,9 @@ pub(super) struct Expected<'a> {
     pub(super) cpus: usize,
     /// What it heard.
     pub(super) typed: &'a str,
-    /// Messages of a device on each vCPU.
+    /// Its controller of messages.
+    pub(super) controller: Controller,
+    /// Messages of a device on each vCPU, if it has a driver and there is a controller.
     pub(super) messages: Option<u64>,
     /// Moves of the guest from GIC to GIC.
     pub(super) moves: u64,
@@ -162,6 +168,7 @@ impl Report {
                 return;
             }
         }
+        self.controllers.extend(said.strip_prefix("controller ").map(Into::into));
         self.rows.extend(said.strip_prefix("row ").and_then(Row::parse));
         self.listens |= said == "listens";
     }
@@ -183,7 +190,7 @@ impl Report {
     /// a device that is not there ended the program that asked for it, and nothing else; one that
     /// is there sent its messages.
     fn judge(&self, expected: &Expected<'_>) -> Result<()> {
-        let Expected { cpus, typed, messages, .. } = *expected;
+        let Expected { cpus, typed, controller, messages, .. } = *expected;
         ensure!(self.ending == Ending::Off, "its end: {:?}", self.ending);
         ensure!(self.cpus == cpus.to_string(), "it has {} vCPUs", self.cpus);
         ensure!(self.cpus_again == self.cpus, "{} vCPUs after hotplug", self.cpus_again);
@@ -194,8 +201,20 @@ impl Report {
         ensure!(ticks.iter().all(|ticks| *ticks >= FEWEST_TICKS), "timer interrupts: {ticks:?}");
         ensure!(self.counts("uart-pl011").iter().any(|count| *count > 0), "no UART interrupt");
         ensure!(cpus == 1 || self.ipis() > 0, "no IPI");
-        if let Some(reads) = messages {
-            self.judge_messages(cpus, reads)?;
+        self.judge_controller(controller)?;
+        match messages {
+            Some(reads) if controller != Controller::None => self.judge_messages(cpus, reads),
+            _ => ensure_none(self.counts(DEVICE)),
+        }
+    }
+
+    /// The kernel found this controller and no other.
+    fn judge_controller(&self, controller: Controller) -> Result<()> {
+        let all = [Controller::Its, Controller::Mbi, Controller::V2m];
+        for mark in all.iter().filter_map(|one| one.mark()) {
+            let found = self.controllers.iter().any(|line| line.contains(mark));
+            let wanted = controller.mark() == Some(mark);
+            ensure!(found == wanted, "`{mark}` among {:?}: {found}", self.controllers);
         }
         Ok(())
     }
@@ -223,6 +242,11 @@ impl Report {
     }
 }
 
+fn ensure_none(messages: &[u64]) -> Result<()> {
+    ensure!(messages.is_empty(), "messages without a controller: {messages:?}");
+    Ok(())
+}
+
 impl Row {
     fn parse(text: &str) -> Option<Self> {
         let (label, rest) = text.split_once(':')?;
@@ -237,8 +261,17 @@ impl Row {
 mod test {
     use super::*;
 
+    const EXPECTED: Expected<'_> = Expected {
+        cpus: 2,
+        typed: "hello",
+        controller: Controller::Its,
+        messages: Some(100),
+        moves: 10,
+    };
+
     const GOOD: &[&str] = &[
         "hypervisor: a guest of 2 vCPUs with 512 MiB",
+        "guest: controller [    0.0] ITS [mem 0x08080000-0x0809ffff]",
         "guest: cpus 2\r",
         "guest: listens",
         "hello",
@@ -260,7 +293,7 @@ mod test {
         for line in GOOD {
             report.line(&change(line));
         }
-        report.judge(&Expected { cpus: 2, typed: "hello", messages: Some(100), moves: 10 })
+        report.judge(&EXPECTED)
     }
 
     #[test]
@@ -276,6 +309,8 @@ mod test {
             ("12 moves", "9 moves"),
             ("device 135", "device 0"),
             ("again 2", "again 1"),
+            ("ITS [mem 0x0808", "ITS [mem 0x0809"),
+            ("0x0809ffff]", "0x0809ffff] MBI range [80:207]"),
             ("cpus 2", "cpus 4"),
             ("412 ", "  3 "),
             ("413        412", "413"),
@@ -316,8 +351,7 @@ mod test {
                 typed_after.push(line);
             }
         }
-        let expected = Expected { cpus: 2, typed: "hello", messages: Some(100), moves: 10 };
-        (reports.judge(&expected), typed_after)
+        (reports.judge(&EXPECTED), typed_after)
     }
 
     #[test]

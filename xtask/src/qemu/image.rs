@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -31,6 +32,22 @@ impl Image {
         Self::build_with(workspace, package, program, &["--no-default-features"])
     }
 
+    /// Builds a program for another address than the usual one: a guest's RAM begins elsewhere.
+    pub(crate) fn build_at(
+        workspace: &Workspace,
+        package: &str,
+        program: &str,
+        address: u64,
+    ) -> Result<Self> {
+        let mut cargo = cargo(workspace, "rustc", "release", package, program)?;
+        cargo.args(["--", "-C", &format!("link-arg=--defsym=image_base={address:#x}")]);
+        process::must(&mut cargo)?;
+        let elf = built(workspace, "release", program);
+        let flat = elf.with_extension(format!("{address:x}.img"));
+        flatten(&elf, &flat)?;
+        Ok(Self { elf, flat })
+    }
+
     fn build_with(
         workspace: &Workspace,
         package: &str,
@@ -52,13 +69,28 @@ pub(crate) fn elf(
     program: &str,
     features: &[&str],
 ) -> Result<PathBuf> {
+    process::must(cargo(workspace, "build", profile, package, program)?.args(features))?;
+    Ok(built(workspace, profile, program))
+}
+
+/// Cargo's `build` or `rustc` for one program.
+fn cargo(
+    workspace: &Workspace,
+    verb: &str,
+    profile: &str,
+    package: &str,
+    program: &str,
+) -> Result<Command> {
     rust::need_target(&workspace.root, rust::BARE_TARGET)?;
-    let target = workspace.target.join("images");
     let mut cargo = process::cargo(&workspace.root.join("images"));
-    cargo.args(["build", "--profile", profile, "--package", package, "--bin", program]);
-    cargo.args(features).args(["--target", rust::BARE_TARGET, "--target-dir"]);
-    process::must(cargo.arg(&target))?;
-    Ok(target.join(rust::BARE_TARGET).join(profile).join(program))
+    cargo.args([verb, "--profile", profile, "--package", package, "--bin", program]);
+    cargo.args(["--target", rust::BARE_TARGET, "--target-dir"]);
+    cargo.arg(workspace.target.join("images"));
+    Ok(cargo)
+}
+
+fn built(workspace: &Workspace, profile: &str, program: &str) -> PathBuf {
+    workspace.target.join("images").join(rust::BARE_TARGET).join(profile).join(program)
 }
 
 /// Bytes of an ELF file's sections that hold instructions.

@@ -50,8 +50,14 @@ impl Machine {
         named.unwrap_or("none")
     }
 
+    /// Returns the reasons for which the image may skip a test: what the machine lacks, and what is
+    /// wrong with this QEMU.
+    pub(super) fn reasons(&self, version: Version) -> Vec<&'static str> {
+        [self.lacks, self.flaws(version)].concat()
+    }
+
     /// Returns defects of this QEMU: other reasons for which the image may skip a test.
-    pub(super) fn flaws(&self, version: Version) -> &'static [&'static str] {
+    fn flaws(&self, version: Version) -> &'static [&'static str] {
         // Before QEMU 9.2, writing GICD_ITARGETSR had no effect on what was pending.
         let old = version == Version::Stable && self.options.contains("gic-version=2");
         if old { &["this QEMU leaves what is pending behind"] } else { &[] }

@@ -1,0 +1,145 @@
+//! The controller of messages that a guest gets: the one that its GIC has, and the one that its
+//! devicetree names.
+
+use crate::devicetree::{doubles, node, property};
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};
+use gic_arch::gits;
+use irq_routing::Inputs;
+use msi_types::{Delivery, DeviceId, MsiMessage};
+use vgic::its::ItsConfig;
+use vgic::{AccessWidth, V2mConfig, Vgic, VgicConfig};
+
+/// A guest's ITS and GICv2m frame: where `virt` has them, too.
+const ITS: u64 = 0x0808_0000;
+const V2M: u64 = 0x0802_0000;
+/// INTIDs behind the doorbells of message-based SPIs and of the frame, and their number. They begin
+/// as on `virt`, whose wired SPIs lie below.
+const FIRST_SPI: u32 = 80;
+const SPIS: u32 = 128;
+/// LPIs are those of 16 bits, as on `virt`.
+const LPI_ID_BITS: u8 = 16;
+/// In the devicetree: the GIC, and a controller that has a node of its own.
+pub(crate) const GIC_PHANDLE: u32 = 1;
+const CONTROLLER_PHANDLE: u32 = 3;
+/// Messages that vCPUs send themselves have the DeviceID that they have on `virt`.
+const VCPU: DeviceId = DeviceId::new(0);
+
+/// A controller of messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Controller {
+    /// An ITS.
+    #[default]
+    Its,
+    /// `GICR_SETLPIR`.
+    DirectLpi,
+    /// Message-based SPIs.
+    Mbi,
+    /// A GICv2m frame.
+    V2m,
+    /// Messages go nowhere.
+    None,
+}
+
+impl Controller {
+    /// The controller that the loader's command line calls by this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "its" => Self::Its,
+            "direct-lpi" => Self::DirectLpi,
+            "mbi" => Self::Mbi,
+            "v2m" => Self::V2m,
+            "none" => Self::None,
+            _ => return None,
+        })
+    }
+
+    /// Adds the controller to a GIC. Linux asks for GICv2m frames only where there are no LPIs.
+    pub(crate) fn added_to(self, gic: VgicConfig) -> VgicConfig {
+        let lpis = Some(LPI_ID_BITS);
+        match self {
+            Self::Its => gic.with_lpi_id_bits(lpis).with_its(Vec::from([ItsConfig::new(ITS)])),
+            Self::DirectLpi => gic.with_lpi_id_bits(lpis).with_direct_lpi(true),
+            Self::Mbi => gic.with_message_based_spis(true),
+            Self::V2m => gic.with_v2m(Vec::from([V2mConfig::new(V2M, FIRST_SPI, SPIS)])),
+            Self::None => gic,
+        }
+    }
+}
+
+/// Destinations of devices' messages.
+pub(crate) fn inputs(vgic: &Arc<Vgic>) -> Inputs {
+    let inputs = Inputs::new(vgic.clone()).with_doorbells(vgic.clone());
+    match vgic.its(0) {
+        Some(its) => inputs.with_its(its),
+        None => inputs,
+    }
+}
+
+/// A vCPU's store to the doorbell of an ITS. `None`: it is not there.
+pub(crate) fn message_of_vcpu(
+    vgic: &Vgic,
+    address: u64,
+    width: AccessWidth,
+    value: u64,
+) -> Option<Delivery> {
+    let is_doorbell = vgic.config().its.first().is_some_and(|its| its.doorbell() == address);
+    let is_message = is_doorbell && matches!(width, AccessWidth::Half | AccessWidth::Word);
+    let data = (value & width.mask()) as u32;
+    let its = vgic.its(0).filter(|_| is_message)?;
+    Some(its.signal_msi(VCPU, MsiMessage { address, data }))
+}
+
+/// Adds the controller to the GIC's node (bindings `arm,gic-v3` and `arm,gic`).
+pub(crate) fn describe(config: &VgicConfig, gic: &mut DeviceTreeNode) {
+    let mark = || property("msi-controller", &[] as &[u8]);
+    for its in &config.its {
+        gic.add_child(node(
+            format!("msi-controller@{:x}", its.base),
+            [
+                property("compatible", "arm,gic-v3-its"),
+                mark(),
+                property("#msi-cells", 1_u32),
+                property("reg", doubles(&[its.base, gits::SIZE])),
+                property("phandle", CONTROLLER_PHANDLE),
+            ],
+        ));
+    }
+    for frame in &config.v2m {
+        gic.add_child(node(
+            format!("msi-controller@{:x}", frame.base),
+            [
+                property("compatible", "arm,gic-v2m-frame"),
+                mark(),
+                property("reg", doubles(&[frame.base, frame.size()])),
+                property("arm,msi-base-spi", frame.first_spi),
+                property("arm,msi-num-spis", frame.count),
+                property("phandle", CONTROLLER_PHANDLE),
+            ],
+        ));
+    }
+    if config.message_based_spis {
+        gic.add_property(mark());
+        gic.add_property(property("mbi-ranges", [FIRST_SPI, SPIS]));
+    }
+    if config.direct_lpi {
+        gic.add_property(mark());
+        gic.add_property(property("direct-lpi", &[] as &[u8]));
+        gic.add_property(property("#msi-cells", 0_u32));
+    }
+}
+
+/// The way of a PCI host's messages: requester IDs are DeviceIDs of the ITS; the others tell no
+/// devices apart.
+pub(crate) fn route(config: &VgicConfig) -> Option<DeviceTreeProperty> {
+    const ALL: u32 = 0x1_0000;
+    if !config.its.is_empty() {
+        return Some(property("msi-map", [0, CONTROLLER_PHANDLE, 0, ALL]));
+    }
+    let has_own_node = !config.v2m.is_empty();
+    let is_gic = config.message_based_spis || config.direct_lpi;
+    let phandle = if is_gic { GIC_PHANDLE } else { CONTROLLER_PHANDLE };
+    (has_own_node || is_gic).then(|| property("msi-parent", phandle))
+}

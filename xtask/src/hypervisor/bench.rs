@@ -1,0 +1,124 @@
+//! The test bench as a guest: our drivers on each controller of the model, and devices of QEMU's.
+
+use anyhow::{Result, ensure};
+
+use super::controller::Controller;
+use super::files::{Files, GUEST_RAM};
+use super::{Board, LIMIT, MEMORY};
+use crate::dtb::Tools;
+use crate::process;
+use crate::qemu::image::Image;
+use crate::qemu::{self, Count, Peer, Version};
+use crate::step::Tally;
+use crate::workspace::Workspace;
+
+const CPUS: u8 = 2;
+const LOAD: u32 = 1000;
+/// Devices with MSI-X, and what the guest finds of them.
+const DEVICES: &[&str] = &[
+    "nvme,drive=d0,serial=1",
+    "virtio-blk-pci,drive=d1,disable-legacy=on,event_idx=off",
+    "virtio-net-pci,disable-legacy=on,romfile=,event_idx=off",
+    "virtio-rng-pci,disable-legacy=on,event_idx=off",
+    "e1000e,romfile=",
+    "ivshmem-doorbell,vectors=4,chardev=peer",
+    "qemu-xhci,id=xhci",
+    "usb-kbd,bus=xhci.0",
+];
+const FUNCTIONS: &str = "1af4:1041,1af4:1042,1af4:1044,1af4:1110,1b36:000d,1b36:0010,8086:10d3";
+
+/// A controller, what the test bench must find, and the reasons for which it may skip a test.
+struct Case {
+    controller: Controller,
+    found: &'static str,
+    reasons: &'static [&'static str],
+}
+
+const NO_EDU: &str = "no edu";
+const NO_ITS: &str = "no ITS";
+
+const CASES: &[Case] = &[
+    Case {
+        controller: Controller::Its,
+        found: "its=on direct-lpi=off mbi=off v2m=off",
+        reasons: &[NO_EDU, "the ITS keeps its tables elsewhere"],
+    },
+    Case {
+        controller: Controller::DirectLpi,
+        found: "its=off direct-lpi=on mbi=off v2m=off",
+        reasons: &[NO_EDU, NO_ITS],
+    },
+    Case {
+        controller: Controller::Mbi,
+        found: "its=off direct-lpi=off mbi=on v2m=off",
+        reasons: &[NO_EDU, NO_ITS],
+    },
+    Case {
+        controller: Controller::V2m,
+        found: "its=off direct-lpi=off mbi=off v2m=on",
+        reasons: &[NO_EDU, NO_ITS],
+    },
+    Case {
+        controller: Controller::None,
+        found: "its=off direct-lpi=off mbi=off v2m=off",
+        reasons: &[NO_EDU, NO_ITS, "no MSI controller"],
+    },
+];
+
+/// The test bench on each controller, on each QEMU that can be had.
+pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
+    let bench = Image::build_at(workspace, "testbench", "testbench", GUEST_RAM)?;
+    for version in Version::ALL {
+        let tools = match qemu::fetch(workspace, version) {
+            Ok(tools) => tools,
+            Err(absent) => {
+                tally.skip(format!("the test bench on {version:?}'s QEMU: {absent:#}"));
+                continue;
+            }
+        };
+        for case in CASES {
+            let name = format!("the test bench with {:?} on {version:?}'s QEMU", case.controller);
+            tally.case(&name, case.judge(workspace, &tools, [hypervisor, &bench], &name));
+        }
+    }
+    Ok(())
+}
+
+impl Case {
+    fn judge(
+        &self,
+        workspace: &Workspace,
+        tools: &Tools,
+        [image, bench]: [&Image; 2],
+        name: &str,
+    ) -> Result<()> {
+        let folder = workspace.target.join("hypervisor");
+        let disk = folder.join("disk.img");
+        qemu::write_disk(&disk)?;
+        let peer = Peer::start(&folder.join("ivshmem.sock"))?;
+        let devices: Vec<_> = DEVICES.iter().map(ToString::to_string).collect();
+        let board = Board {
+            tools,
+            image,
+            vcpus: CPUS,
+            cpus: CPUS,
+            memory: MEMORY,
+            controller: self.controller,
+            devices: &devices,
+            move_every: None,
+        };
+        let append = format!(
+            "cpus={CPUS} el=el1 gic=3 security=one iommu=none {} functions={FUNCTIONS} load={LOAD}",
+            self.found
+        );
+        let mut qemu =
+            board.command(&[Files { kernel: &bench.flat, initrd: None, append: &append }])?;
+        qemu.args(qemu::drives(&disk)).arg("-chardev");
+        qemu.arg(format!("socket,id=peer,path={}", peer.socket().display()));
+        let mut count = Count::default();
+        process::watch(&mut qemu, LIMIT, |line| count.line(line))?;
+        println!("{name}: {} passed, {} skipped", count.passed, count.skipped.len());
+        ensure!(count.failed.is_empty(), "{}", count.failed.join("; "));
+        count.complete(self.reasons)
+    }
+}
