@@ -8,7 +8,7 @@ use irq_domain::{
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Isolation, Masking, MessageStore, Move,
     MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
-    Shape, Slots, StoreError,
+    Shape, StoreError, StoreUpdate,
 };
 use std::fmt;
 use std::num::NonZeroU16;
@@ -116,9 +116,9 @@ impl MsiParent for IdleParent {
 }
 
 struct IdleStore;
-struct IdleSlots;
+struct IdleUpdate;
 
-impl Slots for IdleSlots {
+impl StoreUpdate for IdleUpdate {
     fn write(&mut self, _: u16, _: MsiMessage) {}
     fn mask(&mut self, _: u16) {}
     fn unmask(&mut self, _: u16) {}
@@ -137,8 +137,8 @@ impl MessageStore for IdleStore {
         Masking::None
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
-        change(&mut IdleSlots);
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
+        change(&mut IdleUpdate);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use irq_domain::{
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Isolation, Masking, MessageStore, Move,
     MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
-    Shape, Slots, StoreError,
+    Shape, StoreError, StoreUpdate,
 };
 use std::error::Error;
 use std::fmt;
@@ -83,7 +83,7 @@ impl RingMemory {
 /// An update that holds the device's lock: nothing is sent meanwhile, so any change is safe.
 struct Update<'a>(MutexGuard<'a, [Option<MsiMessage>; RINGS]>);
 
-impl Slots for Update<'_> {
+impl StoreUpdate for Update<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         // One vector tells for all rings, or each for its own.
         if self.0.iter().all(Option::is_some) {
@@ -111,7 +111,7 @@ impl MessageStore for RingMemory {
         Masking::None
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         change(&mut Update(self.lock()));
         Ok(())
     }

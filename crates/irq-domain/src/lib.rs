@@ -93,7 +93,7 @@
 //! # }
 //! # struct Store;
 //! # struct Open;
-//! # impl Slots for Open {
+//! # impl StoreUpdate for Open {
 //! #     fn write(&mut self, _: u16, _: MsiMessage) {}
 //! #     fn mask(&mut self, _: u16) {}
 //! #     fn unmask(&mut self, _: u16) {}
@@ -102,7 +102,7 @@
 //! #     fn slots(&self) -> u16 { 4 }
 //! #     fn fit(&self) -> Fit { Fit::new(Rewrite::Never) }
 //! #     fn masking(&self) -> Masking { Masking::None }
-//! #     fn update(&self, f: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+//! #     fn update(&self, f: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
 //! #         f(&mut Open);
 //! #         Ok(())
 //! #     }

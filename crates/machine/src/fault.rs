@@ -2,8 +2,8 @@
 
 use irq_domain::IrqContext;
 use msi_types::{
-    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, MsiParent, Pending, Slots,
-    Storage, StoreError, Trigger,
+    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, MsiParent, Pending, Storage,
+    StoreError, StoreUpdate, Trigger,
 };
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
@@ -125,38 +125,38 @@ struct Tampered {
     off: bool,
 }
 
-struct TamperedSlots<'a> {
-    slots: &'a mut dyn Slots,
+struct TamperedUpdate<'a> {
+    update: &'a mut dyn StoreUpdate,
     astray: u64,
 }
 
-impl TamperedSlots<'_> {
+impl TamperedUpdate<'_> {
     const fn message(&self, message: MsiMessage) -> MsiMessage {
         MsiMessage { address: message.address + self.astray, ..message }
     }
 }
 
-impl Slots for TamperedSlots<'_> {
+impl StoreUpdate for TamperedUpdate<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
-        self.slots.write(slot, self.message(message));
+        self.update.write(slot, self.message(message));
     }
 
     fn write_level(&mut self, slot: u16, messages: LevelMessages) {
         let [assert, deassert] =
             [messages.assert, messages.deassert].map(|message| self.message(message));
-        self.slots.write_level(slot, LevelMessages { assert, deassert });
+        self.update.write_level(slot, LevelMessages { assert, deassert });
     }
 
     fn mask(&mut self, slot: u16) {
-        self.slots.mask(slot);
+        self.update.mask(slot);
     }
 
     fn unmask(&mut self, slot: u16) {
-        self.slots.unmask(slot);
+        self.update.unmask(slot);
     }
 
     fn clear(&mut self, slot: u16) {
-        self.slots.clear(slot);
+        self.update.clear(slot);
     }
 }
 
@@ -181,8 +181,8 @@ impl MessageStore for Tampered {
         self.store.trigger()
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
-        self.store.update(&mut |slots| change(&mut TamperedSlots { slots, astray: self.astray }))
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
+        self.store.update(&mut |update| change(&mut TamperedUpdate { update, astray: self.astray }))
     }
 
     fn grant(&self, vectors: NonZeroU16) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use irq_routing::msix::{MsixTable, Signalled};
 use msi_types::pci::msix;
 use msi_types::{
     Cpu, Delivery, DeviceId, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape,
-    Slots, Storage, StoreError,
+    Storage, StoreError, StoreUpdate,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -72,7 +72,7 @@ impl Table {
     }
 }
 
-impl Slots for &Table {
+impl StoreUpdate for &Table {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.entry(slot, msix::ENTRY_ADDRESS_LOW, message.address_low());
         self.entry(slot, msix::ENTRY_ADDRESS_HIGH, message.address_high());
@@ -105,7 +105,7 @@ impl MessageStore for Table {
         Storage::Bus
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         change(&mut &*self);
         Ok(())
     }

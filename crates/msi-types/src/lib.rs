@@ -66,5 +66,5 @@ pub use parent::{
     Attachment, BlockRequest, HwIrqBlock, Initially, Move, MoveOutcome, MsiParent, Pending, Shape,
 };
 pub use passthrough::{Passthrough, PassthroughError};
-pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Slots, Storage, StoreError};
+pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Storage, StoreError, StoreUpdate};
 pub use wired::{Trigger, WiredParent};

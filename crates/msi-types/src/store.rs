@@ -110,7 +110,7 @@ pub struct StoreError {
 
 /// The open update of a store. Nothing is promised to be visible to the device before
 /// [`MessageStore::update`] returns `Ok`.
-pub trait Slots {
+pub trait StoreUpdate {
     /// Stores the message of a slot.
     fn write(&mut self, slot: u16, message: MsiMessage);
     /// Stores both messages of a slot. Called only for stores that [signal by
@@ -154,7 +154,7 @@ pub trait MessageStore: Send + Sync {
     /// # Errors
     /// The store did not take it all. It then holds the old message of the failed slot and those
     /// after it; what was masked or unmasked after the failure may not have been.
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError>;
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError>;
     /// Tells a store whose vectors are one aligned group how many of them the controller granted: a
     /// power of two, at most [`slots`](Self::slots) (MSI's Multiple Message Enable). Called while
     /// the store is off. Stores whose slots are independent have nothing to do. Task.

@@ -16,7 +16,7 @@ use image_rt::{Boot, cpu, exceptions, power, start};
 use irq_domain::{Config, Interrupts, MsiDevice, MsiDeviceConfig};
 use msi_types::{
     Cpu, Fit, HwIrq, Masking, MessageStore, MsiMessage, MsiParent, RequesterId, Rewrite, Shape,
-    Slots, StoreError,
+    StoreError, StoreUpdate,
 };
 use spin::{Mutex, Once};
 
@@ -76,7 +76,7 @@ fn serve(
 #[derive(Default)]
 struct Store(Mutex<[MsiMessage; VECTORS as usize]>);
 
-impl Slots for &Store {
+impl StoreUpdate for &Store {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.0.lock()[usize::from(slot % VECTORS)] = message;
     }
@@ -98,7 +98,7 @@ impl MessageStore for Store {
         Masking::None
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         change(&mut &*self);
         Ok(())
     }

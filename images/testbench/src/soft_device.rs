@@ -10,7 +10,7 @@ use core::ptr::with_exposed_provenance_mut;
 use image_rt::lock::IrqMutex;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::{
-    Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape, Slots, StoreError,
+    Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape, StoreError, StoreUpdate,
 };
 
 /// The messages of the device.
@@ -18,7 +18,7 @@ struct Memory(Vec<IrqMutex<Option<MsiMessage>>>);
 
 struct Open<'a>(&'a Memory);
 
-impl Slots for Open<'_> {
+impl StoreUpdate for Open<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.0.0[usize::from(slot)].with(|stored| *stored = Some(message));
     }
@@ -41,7 +41,7 @@ impl MessageStore for Memory {
         Masking::None
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         change(&mut Open(self));
         Ok(())
     }

@@ -19,7 +19,7 @@ use gic_firmware::{
 use irq_domain::{Host, MsiDevice, MsiDeviceConfig};
 use msi_types::{
     Cpu, Delivery, DeviceId, Fit, IrqState, Kick, Level, Line, LocalCpu, Masking, MessageStore,
-    MsiMessage, RequesterId, Rewrite, SetLine, Slots, StoreError, TaskContext,
+    MsiMessage, RequesterId, Rewrite, SetLine, StoreError, StoreUpdate, TaskContext,
 };
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -188,7 +188,7 @@ impl SystemRegisters for CpuRegisters<'_> {
 #[derive(Default)]
 pub(crate) struct Messages(Mutex<[MsiMessage; 4]>);
 
-impl Slots for &Messages {
+impl StoreUpdate for &Messages {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.0.lock().unwrap()[usize::from(slot)] = message;
     }
@@ -210,7 +210,7 @@ impl MessageStore for Messages {
         Masking::None
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         change(&mut &*self);
         Ok(())
     }

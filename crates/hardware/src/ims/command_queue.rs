@@ -6,8 +6,8 @@ use crate::pci::Signalled;
 use crate::platform::CpuBus;
 use crate::ram::{Publication, Ram};
 use msi_types::{
-    Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, Slots,
-    StoreError,
+    Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, StoreError,
+    StoreUpdate,
 };
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -325,7 +325,7 @@ impl MessageStore for QueueStore {
         Masking::PerVector
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         let mut tail = lock(&self.tail);
         let mut batch = Batch(Vec::new());
         change(&mut batch);
@@ -349,7 +349,7 @@ impl Drop for QueueStore {
 /// Commands that were not posted yet.
 struct Batch(Vec<(u16, Operation)>);
 
-impl Slots for Batch {
+impl StoreUpdate for Batch {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.0.push((slot, Operation::Write(message)));
     }

@@ -6,8 +6,8 @@ use crate::pci::Signalled;
 use crate::platform::CpuBus;
 use crate::ram::{Publication, Ram};
 use msi_types::{
-    Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, Slots,
-    StoreError,
+    Delivery, Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, SignalMsi, StoreError,
+    StoreUpdate,
 };
 use std::fmt;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -231,7 +231,7 @@ impl MessageStore for RingStore {
         Masking::PerVector
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         let _open = lock(&self.open);
         change(&mut RingUpdate(self));
         self.look();
@@ -254,7 +254,7 @@ impl Drop for RingStore {
 
 struct RingUpdate<'a>(&'a RingStore);
 
-impl Slots for RingUpdate<'_> {
+impl StoreUpdate for RingUpdate<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.0.of_slot(slot).for_each(|ring| self.0.store(ring, message));
     }

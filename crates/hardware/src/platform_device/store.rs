@@ -6,8 +6,8 @@ use crate::bus::AccessWidth;
 use crate::lock::lock;
 use crate::platform::CpuBus;
 use msi_types::{
-    Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError,
-    Trigger,
+    Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError,
+    StoreUpdate, Trigger,
 };
 use std::sync::Mutex;
 
@@ -104,9 +104,9 @@ impl MessageStore for PlatformStore {
         self.features.trigger()
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         let _open = lock(&self.open);
-        let mut update = StoreUpdate { store: self, failure: None };
+        let mut update = Update { store: self, failure: None };
         change(&mut update);
         update.failure.map_or(Ok(()), Err)
     }
@@ -122,12 +122,12 @@ impl MessageStore for PlatformStore {
     }
 }
 
-struct StoreUpdate<'a> {
+struct Update<'a> {
     store: &'a PlatformStore,
     failure: Option<StoreError>,
 }
 
-impl StoreUpdate<'_> {
+impl Update<'_> {
     fn store(&mut self, area: u64, slot: u16, message: MsiMessage) {
         if self.failure.is_some() {
             return;
@@ -156,7 +156,7 @@ impl StoreUpdate<'_> {
     }
 }
 
-impl Slots for StoreUpdate<'_> {
+impl StoreUpdate for Update<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.store(registers::SLOTS, slot, message);
     }

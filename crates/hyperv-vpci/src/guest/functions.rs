@@ -40,9 +40,9 @@ pub(super) enum FunctionState {
 
 /// One bit for each slot.
 #[derive(Default, Debug)]
-struct Slots([u64; SLOTS / 64]);
+struct SlotSet([u64; SLOTS / 64]);
 
-impl Slots {
+impl SlotSet {
     fn set(&mut self, slot: Slot) {
         let (word, bit) = Self::place(slot);
         if let Some(word) = self.0.get_mut(word) {
@@ -80,9 +80,9 @@ pub(super) fn slots() -> impl DoubleEndedIterator<Item = Slot> {
 pub(super) struct Functions {
     slots: Vec<Option<Function>>,
     epoch: u32,
-    gone: Slots,
-    ejecting: Slots,
-    arrived: Slots,
+    gone: SlotSet,
+    ejecting: SlotSet,
+    arrived: SlotSet,
 }
 
 impl Functions {

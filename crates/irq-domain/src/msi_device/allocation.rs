@@ -19,7 +19,7 @@ use core::ops::RangeInclusive;
 use doorbell_fallible::{SortedMap, try_collect};
 use msi_types::{
     Attachment, BlockRequest, Capability, Cpu, Fit, HwIrqBlock, Initially, LevelMessages, Masking,
-    MsiError, MsiMessage, Shape, Slots, StoreError, Trigger,
+    MsiError, MsiMessage, Shape, StoreError, StoreUpdate, Trigger,
 };
 
 impl Domain {
@@ -138,18 +138,18 @@ impl Domain {
             self.store.grant(count.unwrap_or(NonZeroU16::MIN))?;
         }
         let masked_here = self.endpoint_mask().is_some();
-        self.store.update(&mut |slots: &mut dyn Slots| {
+        self.store.update(&mut |update: &mut dyn StoreUpdate| {
             for (slot, entry) in vectors.iter() {
-                slots.mask(slot);
+                update.mask(slot);
                 match (entry.message, entry.deassert) {
                     (Some(assert), Some(deassert)) => {
-                        slots.write_level(slot, LevelMessages { assert, deassert });
+                        update.write_level(slot, LevelMessages { assert, deassert });
                     }
-                    (Some(message), None) => slots.write(slot, message),
+                    (Some(message), None) => update.write(slot, message),
                     (None, _) => {}
                 }
                 if !masked_here {
-                    slots.unmask(slot);
+                    update.unmask(slot);
                 }
             }
         })?;
@@ -166,8 +166,8 @@ impl Domain {
         mut slots: impl Iterator<Item = u16>,
         enable: StoreEnable,
     ) -> Result<(), StoreError> {
-        let cleared = self.store.update(&mut |open: &mut dyn Slots| {
-            slots.by_ref().for_each(|slot| open.clear(slot));
+        let cleared = self.store.update(&mut |update: &mut dyn StoreUpdate| {
+            slots.by_ref().for_each(|slot| update.clear(slot));
         });
         let off = if enable == StoreEnable::Off { self.store.set_enabled(false) } else { Ok(()) };
         off.and(cleared)

@@ -8,7 +8,7 @@ use crate::irq::Irq;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use alloc::vec::Vec;
-use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, Slots};
+use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, StoreUpdate};
 
 impl Domain {
     /// Moves the vector at `slot`, and its group where that moves as one. Task.
@@ -104,19 +104,19 @@ impl Domain {
             return Err(MsiError::WouldTear.into());
         }
         let masks_itself = self.endpoint_mask().is_some();
-        let written = self.store.update(&mut |slots: &mut dyn Slots| {
-            group.slots().for_each(|slot| slots.mask(slot));
-            slots.write(group.first, message);
+        let written = self.store.update(&mut |update: &mut dyn StoreUpdate| {
+            group.slots().for_each(|slot| update.mask(slot));
+            update.write(group.first, message);
             if !masks_itself {
-                group.slots().for_each(|slot| slots.unmask(slot));
+                group.slots().for_each(|slot| update.unmask(slot));
             }
         });
         if let Err(error) = written {
             if !masks_itself {
                 // A queue that stopped at the message did not come to the unmasking. The first
                 // error is reported.
-                let _ = self.store.update(&mut |slots: &mut dyn Slots| {
-                    group.slots().for_each(|slot| slots.unmask(slot));
+                let _ = self.store.update(&mut |update: &mut dyn StoreUpdate| {
+                    group.slots().for_each(|slot| update.unmask(slot));
                 });
             }
             return Err(error.into());

@@ -9,7 +9,7 @@ use core::num::NonZeroU16;
 use doorbell_lock::{IrqLock, TaskLock};
 use msi_types::pci::msi::{ADDRESS_LOW, CAPABILITY_ID, CONTROL, Control, Layout};
 use msi_types::{
-    FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError,
+    FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError, StoreUpdate,
 };
 
 /// Multiple Message Capable beyond this is reserved.
@@ -106,7 +106,7 @@ impl MessageStore for MsiStore {
         Storage::Bus
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         let control = self.state.lock(&*self.host);
         let mut update = Update { store: self, enabled: control.enable(), failure: None };
         change(&mut update);
@@ -182,7 +182,7 @@ struct Update<'a> {
     failure: Option<StoreError>,
 }
 
-impl Slots for Update<'_> {
+impl StoreUpdate for Update<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         if self.failure.is_some() {
             return;

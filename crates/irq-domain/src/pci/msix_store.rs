@@ -14,7 +14,7 @@ use msi_types::pci::msix::{
     ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE, LENGTH, PBA, TABLE, VectorControl,
 };
 use msi_types::{
-    FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage, StoreError,
+    FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError, StoreUpdate,
 };
 
 /// Base address registers of a function.
@@ -231,7 +231,7 @@ impl MessageStore for MsixStore {
         Storage::Bus
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         let mut enable = self.enable.lock(&*self.parts.host);
         self.open(&mut enable);
         let mut update = Update { store: self, enable: *enable, failure: None };
@@ -299,7 +299,7 @@ struct Update<'a> {
     failure: Option<StoreError>,
 }
 
-impl Slots for Update<'_> {
+impl StoreUpdate for Update<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         if self.failure.is_some() {
             return;

@@ -5,8 +5,8 @@ use irq_domain::{
     BridgeConfig, InputBridge, InputRequest, MsiDeviceError, RequestError, Start, WiredBridge,
 };
 use msi_types::{
-    Cpu, FastMask, Fit, HwIrq, Masking, MessageStore, RequesterId, Slots, Storage, StoreError,
-    Trigger,
+    Cpu, FastMask, Fit, HwIrq, Masking, MessageStore, RequesterId, Storage, StoreError,
+    StoreUpdate, Trigger,
 };
 use std::sync::{Arc, Mutex};
 
@@ -64,7 +64,7 @@ impl MessageStore for Hardware {
         self.store.storage()
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         self.store.update(change)
     }
 

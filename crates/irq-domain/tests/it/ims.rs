@@ -3,8 +3,8 @@
 use crate::mock::{Addressing, CPUS, Controller, Hotplug as _, Machine, assert_task, count_down};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
-    Cpu, Fit, Masking, MessageStore, MsiError, MsiMessage, RequesterId, Rewrite, Shape, Slots,
-    StoreError,
+    Cpu, Fit, Masking, MessageStore, MsiError, MsiMessage, RequesterId, Rewrite, Shape, StoreError,
+    StoreUpdate,
 };
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -88,7 +88,7 @@ impl RingMemory {
     }
 }
 
-impl Slots for &RingMemory {
+impl StoreUpdate for &RingMemory {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.of_slot(slot).for_each(|ring| self.set(ring, message));
     }
@@ -115,7 +115,7 @@ impl MessageStore for RingMemory {
         Masking::PerVector
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         assert_may_sleep();
         // Before the driver has chosen who shares what, there is nothing to write.
         if self.vectors.load(Relaxed) == 0 {
@@ -133,7 +133,7 @@ impl MessageStore for RingMemory {
 
 struct Nowhere;
 
-impl Slots for Nowhere {
+impl StoreUpdate for Nowhere {
     fn write(&mut self, _: u16, _: MsiMessage) {}
     fn mask(&mut self, _: u16) {}
     fn unmask(&mut self, _: u16) {}
@@ -318,7 +318,7 @@ impl CommandQueue {
 /// Commands that were not posted yet.
 struct Batch(Vec<(u16, Command)>);
 
-impl Slots for Batch {
+impl StoreUpdate for Batch {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         self.0.push((slot, Command::Write(message)));
     }
@@ -349,7 +349,7 @@ impl MessageStore for CommandQueue {
         Masking::PerVector
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         assert_may_sleep();
         let mut batch = Batch(Vec::new());
         change(&mut batch);

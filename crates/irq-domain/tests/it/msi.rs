@@ -6,7 +6,7 @@ use irq_domain::pci::{AccessContext, Capability, MsiStore, PciError, capabilitie
 use irq_domain::{MoveError, MsiDeviceError};
 use msi_types::pci::msi::{self, Control, Layout};
 use msi_types::{
-    Cpu, Masking, MessageStore, MsiError, MsiMessage, Rewrite, Shape, Slots, StoreError,
+    Cpu, Masking, MessageStore, MsiError, MsiMessage, Rewrite, Shape, StoreError, StoreUpdate,
 };
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn store(control: Control) -> (Arc<Function>, Arc<MsiStore>) {
 }
 
 fn write(store: &MsiStore, message: MsiMessage) -> Result<(), StoreError> {
-    store.update(&mut |slots: &mut dyn Slots| slots.write(0, message))
+    store.update(&mut |update: &mut dyn StoreUpdate| update.write(0, message))
 }
 
 #[test]
@@ -154,8 +154,8 @@ fn a_message_too_wide_is_refused() {
 #[test]
 fn a_store_has_one_message() {
     let (_, store) = store(control(2, true, true));
-    let second = store.update(&mut |slots: &mut dyn Slots| {
-        slots.write(1, MsiMessage { address: 0x1000, data: 1 });
+    let second = store.update(&mut |update: &mut dyn StoreUpdate| {
+        update.write(1, MsiMessage { address: 0x1000, data: 1 });
     });
     assert_eq!(second.unwrap_err().slot, 1);
 }

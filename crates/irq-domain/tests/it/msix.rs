@@ -5,7 +5,7 @@ use crate::mock::Addressing;
 use irq_domain::pci::{MsixCapability, MsixStore, PciError, TableMemory};
 use irq_domain::{MoveError, MsiDeviceError};
 use msi_types::pci::msix::{self, Control, ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE};
-use msi_types::{Cpu, MessageStore, MsiMessage, Shape, Slots, StoreError};
+use msi_types::{Cpu, MessageStore, MsiMessage, Shape, StoreError, StoreUpdate};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,7 +18,7 @@ fn store(slots: u16) -> (Arc<Function>, Arc<MsixStore>) {
 }
 
 fn write(store: &MsixStore, slot: u16, message: MsiMessage) -> Result<(), StoreError> {
-    store.update(&mut |slots: &mut dyn Slots| slots.write(slot, message))
+    store.update(&mut |update: &mut dyn StoreUpdate| update.write(slot, message))
 }
 
 #[test]
@@ -136,8 +136,8 @@ fn a_refused_message_stops_the_update() {
     let (function, store) = store(4);
     let messages = [1, 2, 3, 4].map(|data| MsiMessage { data, ..MESSAGE });
     let write_all = |messages: [MsiMessage; 4]| {
-        store.update(&mut |slots: &mut dyn Slots| {
-            (0..).zip(messages).for_each(|(slot, message)| slots.write(slot, message));
+        store.update(&mut |update: &mut dyn StoreUpdate| {
+            (0..).zip(messages).for_each(|(slot, message)| update.write(slot, message));
         })
     };
     write_all(messages).unwrap();

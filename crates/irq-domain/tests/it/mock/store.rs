@@ -3,8 +3,8 @@
 use super::controller::Controller;
 use super::{Locked, assert_task, count_down, lock};
 use msi_types::{
-    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Slots, Storage,
-    StoreError, Trigger,
+    FastMask, Fit, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError,
+    StoreUpdate, Trigger,
 };
 use std::fmt;
 use std::num::NonZeroU16;
@@ -181,7 +181,7 @@ struct Open<'a> {
     failure: Option<StoreError>,
 }
 
-impl Slots for Open<'_> {
+impl StoreUpdate for Open<'_> {
     fn write(&mut self, slot: u16, message: MsiMessage) {
         let store = self.store;
         store.writes.fetch_add(1, Ordering::Relaxed);
@@ -249,7 +249,7 @@ impl MessageStore for Store {
         self.kind.trigger
     }
 
-    fn update(&self, change: &mut dyn FnMut(&mut dyn Slots)) -> Result<(), StoreError> {
+    fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         assert_task();
         let mut open = Open { store: self, cells: self.cells(), failure: None };
         change(&mut open);
