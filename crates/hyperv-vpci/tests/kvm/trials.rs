@@ -1,5 +1,6 @@
 //! The trials.
 
+use doorbell_test_kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
 use hyperv_vpci::channel::{Channel, PacketKind};
 use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Injection};
 use hyperv_vpci::protocol::reply::InterruptReply;
@@ -11,34 +12,17 @@ use hyperv_vpci::protocol::{
 use hyperv_vpci::ring::{HeapRing, RingChannel};
 use kvm_bindings::kvm_msi;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use libtest_mimic::{Completion, Failed, Trial};
 use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
-use std::error::Error;
 use std::num::NonZeroU8;
 use std::sync::Arc;
 
-type Outcome = Result<(), Box<dyn Error>>;
 type Ring = RingChannel<HeapRing, fn()>;
 
-pub(crate) fn all() -> Vec<Trial> {
-    let trial = |name: &str, run: fn() -> Outcome| {
-        Trial::ignorable_test(name, move || match absent() {
-            Some(why) => Ok(Completion::ignored_with(why)),
-            None => run()
-                .map(|()| Completion::Completed)
-                .map_err(|error| Failed::from(error.to_string())),
-        })
-    };
-    vec![
-        trial("messages_ring_kvms_local_apics", messages),
-        trial("a_retarget_moves_a_vector_in_kvm", retarget),
-        trial("nothing_reaches_kvm_after_a_deletion", deletion),
-    ]
-}
-
-fn absent() -> Option<String> {
-    Kvm::new().err().map(|error| format!("/dev/kvm cannot be used: {error}"))
-}
+pub(crate) const ALL: &[Trial] = &[
+    ("messages_ring_kvms_local_apics", messages),
+    ("a_retarget_moves_a_vector_in_kvm", retarget),
+    ("nothing_reaches_kvm_after_a_deletion", deletion),
+];
 
 /// The local APICs of a virtual machine.
 struct LocalApics(VmFd);
@@ -62,8 +46,6 @@ const CPUS: u16 = 2;
 const ADDRESS: u64 = 0xfeed_0000;
 const INSTANCE: [u8; 16] = *b"a bus's instance";
 const SLOT: Slot = Slot::new(0, 0);
-const IRR: usize = 0x200;
-const SPURIOUS: usize = 0xf0;
 
 /// The message that raises a vector at the local APIC of a VP index, which is its ID here.
 fn local(processor: u16, vector: u8) -> MsiMessage {
@@ -82,15 +64,13 @@ struct Machine {
 }
 
 impl Machine {
-    fn new() -> Result<Self, Box<dyn Error>> {
+    fn new() -> Result<Self, Failure> {
         let vm = Kvm::new()?.create_vm()?;
         vm.create_irq_chip()?;
         let mut vcpus = Vec::new();
         for id in 0..u64::from(CPUS) {
             let vcpu = vm.create_vcpu(id)?;
-            let mut apic = vcpu.get_lapic()?;
-            apic.regs[SPURIOUS + 1] |= 1;
-            vcpu.set_lapic(&apic)?;
+            enable(&vcpu)?;
             vcpus.push(vcpu);
         }
         let config = HostConfig::new(CPUS, ADDRESS, INSTANCE).with_quota(8);
@@ -114,7 +94,7 @@ impl Machine {
     }
 
     /// The host's answer to a request.
-    fn ask(&mut self, request: &Request) -> Result<Vec<u8>, Box<dyn Error>> {
+    fn ask(&mut self, request: &Request) -> Result<Vec<u8>, Failure> {
         let mut buffer = [0; 256];
         let length = request.emit(&mut buffer)?;
         self.near.send(PacketKind::Request(1), &buffer[..length])?;
@@ -123,7 +103,7 @@ impl Machine {
         Ok(buffer[..received.length].to_vec())
     }
 
-    fn create(&mut self, vector: u32) -> Result<TranslatedInterrupt, Box<dyn Error>> {
+    fn create(&mut self, vector: u32) -> Result<TranslatedInterrupt, Failure> {
         let processors = Processors::one(0);
         let interrupt = InterruptDescriptor { vector, delivery: Mode::Fixed, count: 1, processors };
         let form = InterruptForm::V3;
@@ -134,33 +114,12 @@ impl Machine {
     }
 
     /// The vectors that have arrived at a CPU since the last time.
-    fn arrived(&self, cpu: usize) -> Result<Vec<u32>, Box<dyn Error>> {
-        let mut apic = self.vcpus[cpu].get_lapic()?;
-        let is_set = |vector: &u32| {
-            let (word, bit) = ((*vector / 32) as usize, vector % 32);
-            apic.regs[IRR + word * 16 + bit as usize / 8].to_le_bytes()[0] >> (bit % 8) & 1 != 0
-        };
-        let arrived = (0..256).filter(is_set).collect();
-        for word in 0..8 {
-            apic.regs[IRR + word * 16..][..4].fill(0);
-        }
-        self.vcpus[cpu].set_lapic(&apic)?;
-        Ok(arrived)
+    fn arrived(&self, cpu: usize) -> Result<Vec<u32>, Failure> {
+        take_arrived(&self.vcpus[cpu])
     }
 
-    fn both(&self) -> Result<[Vec<u32>; 2], Box<dyn Error>> {
+    fn both(&self) -> Result<[Vec<u32>; 2], Failure> {
         Ok([self.arrived(0)?, self.arrived(1)?])
-    }
-}
-
-#[track_caller]
-#[expect(clippy::needless_pass_by_value, reason = "as assert_eq! is written")]
-fn same<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Outcome {
-    let at = std::panic::Location::caller();
-    if found == expected {
-        Ok(())
-    } else {
-        Err(format!("{at}: {found:?} instead of {expected:?}").into())
     }
 }
 

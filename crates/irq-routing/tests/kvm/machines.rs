@@ -1,6 +1,7 @@
 //! Machines of several kinds, and what a monitor pays for its routes.
 
-use crate::trials::{FIRST, Machine, Outcome, eventfd, same, trial, vector};
+use crate::trials::{FIRST, Machine, eventfd, vector};
+use doorbell_test_kvm::{Failure, Outcome, Trial, same};
 use irq_routing::kvm::{ApicIds, KvmConfig, KvmRouter, RustVmm};
 use irq_routing::{
     Change, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing, Sender, SignalError,
@@ -10,23 +11,19 @@ use kvm_bindings::{
     kvm_enable_cap,
 };
 use kvm_ioctls::{Kvm, VmFd};
-use libtest_mimic::Trial;
 use msi_types::{Delivery, Gsi, MsiMessage};
-use std::error::Error;
 use std::fs;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-pub(crate) fn all() -> Vec<Trial> {
-    vec![
-        trial("a_file_that_is_no_machine_is_refused", no_machine),
-        trial("a_split_irqchip_has_no_pins", split),
-        trial("a_refused_message_tells_its_error", refusals),
-        trial("extended_destinations_reach_their_apics", extended),
-        trial("released_gsis_cost_no_table", releases),
-        trial("a_reused_gsi_never_leads_to_its_former_message", reuse),
-    ]
-}
+pub(crate) const ALL: &[Trial] = &[
+    ("a_file_that_is_no_machine_is_refused", no_machine),
+    ("a_split_irqchip_has_no_pins", split),
+    ("a_refused_message_tells_its_error", refusals),
+    ("extended_destinations_reach_their_apics", extended),
+    ("released_gsis_cost_no_table", releases),
+    ("a_reused_gsi_never_leads_to_its_former_message", reuse),
+];
 
 fn no_machine() -> Outcome {
     let file = fs::File::open("/dev/null")?;
@@ -41,7 +38,7 @@ fn enabled(vm: &VmFd, cap: u32, argument: u64) -> Outcome {
 }
 
 /// A machine whose I/O APIC is the monitor's.
-fn split_machine() -> Result<Arc<VmFd>, Box<dyn Error>> {
+fn split_machine() -> Result<Arc<VmFd>, Failure> {
     let vm = Arc::new(Kvm::new()?.create_vm()?);
     enabled(&vm, KVM_CAP_SPLIT_IRQCHIP, 24)?;
     Ok(vm)

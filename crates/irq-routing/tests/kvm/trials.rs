@@ -1,5 +1,6 @@
 //! The trials.
 
+use doorbell_test_kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
 use irq_routing::kvm::{KvmConfig, KvmIrqfd, KvmRouter, RustVmm};
 use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
 use irq_routing::{
@@ -7,46 +8,26 @@ use irq_routing::{
     SignalError,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use libtest_mimic::{Completion, Failed, Trial};
 use msi_types::pci::msix::Control;
 use msi_types::{Delivery, Gsi, MsiMessage};
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-pub(crate) type Outcome = Result<(), Box<dyn Error>>;
-
-pub(crate) fn all() -> Vec<Trial> {
-    let own = [
-        trial("a_gsi_leads_to_its_message", signals),
-        trial("a_message_needs_no_gsi", messages),
-        trial("an_eventfd_rings_wherever_its_gsi_leads_now", irqfds),
-        trial("what_is_not_bound_any_more_rings_nothing_and_can_be_bound_again", unbound),
-        trial("a_level_takes_a_pin_and_a_second_eventfd", levels),
-        trial("a_table_as_large_as_can_be_is_one_change", full),
-        trial("a_change_that_kvm_refuses_has_no_effect", refused),
-        trial("a_commit_with_a_gsi_beyond_the_limit_has_no_effect", beyond),
-        trial("a_released_gsi_leads_nowhere", released),
-        trial("a_table_is_replaced_as_a_whole_or_not_at_all", replaced),
-        trial("the_first_table_ends_the_identity_mapping_even_if_it_is_empty", identity),
-        trial("an_msix_table_rings_kvm_by_the_eventfds_of_its_open_vectors", msix),
-    ];
-    own.into_iter().chain(crate::machines::all()).collect()
-}
-
-pub(crate) fn trial(name: &str, run: fn() -> Outcome) -> Trial {
-    Trial::ignorable_test(name, move || match absent() {
-        Some(why) => Ok(Completion::ignored_with(why)),
-        None => {
-            run().map(|()| Completion::Completed).map_err(|error| Failed::from(error.to_string()))
-        }
-    })
-}
-
-fn absent() -> Option<String> {
-    Kvm::new().err().map(|error| format!("/dev/kvm cannot be used: {error}"))
-}
+pub(crate) const ALL: &[Trial] = &[
+    ("a_gsi_leads_to_its_message", signals),
+    ("a_message_needs_no_gsi", messages),
+    ("an_eventfd_rings_wherever_its_gsi_leads_now", irqfds),
+    ("what_is_not_bound_any_more_rings_nothing_and_can_be_bound_again", unbound),
+    ("a_level_takes_a_pin_and_a_second_eventfd", levels),
+    ("a_table_as_large_as_can_be_is_one_change", full),
+    ("a_change_that_kvm_refuses_has_no_effect", refused),
+    ("a_commit_with_a_gsi_beyond_the_limit_has_no_effect", beyond),
+    ("a_released_gsi_leads_nowhere", released),
+    ("a_table_is_replaced_as_a_whole_or_not_at_all", replaced),
+    ("the_first_table_ends_the_identity_mapping_even_if_it_is_empty", identity),
+    ("an_msix_table_rings_kvm_by_the_eventfds_of_its_open_vectors", msix),
+];
 
 /// A machine with one local APIC, enabled.
 pub(crate) struct Machine {
@@ -56,11 +37,9 @@ pub(crate) struct Machine {
 }
 
 pub(crate) const FIRST: u32 = 24;
-const IRR: usize = 0x200;
-const SPURIOUS: usize = 0xf0;
 
 impl Machine {
-    pub(crate) fn new() -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         let vm = Arc::new(Kvm::new()?.create_vm()?);
         vm.create_irq_chip()?;
         let vcpu = vm.create_vcpu(0)?;
@@ -68,31 +47,15 @@ impl Machine {
     }
 
     /// A machine whose interrupt controller is there.
-    pub(crate) fn of(
-        vm: Arc<VmFd>,
-        vcpu: VcpuFd,
-        config: KvmConfig,
-    ) -> Result<Self, Box<dyn Error>> {
-        let mut apic = vcpu.get_lapic()?;
-        apic.regs[SPURIOUS + 1] |= 1;
-        vcpu.set_lapic(&apic)?;
+    pub(crate) fn of(vm: Arc<VmFd>, vcpu: VcpuFd, config: KvmConfig) -> Result<Self, Failure> {
+        enable(&vcpu)?;
         let router = KvmRouter::new(RustVmm(vm.clone()), config)?;
         Ok(Self { router: Arc::new(router), vm, vcpu })
     }
 
     /// The vectors that have arrived since the last time.
-    pub(crate) fn arrived(&self) -> Result<Vec<u32>, Box<dyn Error>> {
-        let mut apic = self.vcpu.get_lapic()?;
-        let is_set = |vector: &u32| {
-            let (word, bit) = ((*vector / 32) as usize, vector % 32);
-            apic.regs[IRR + word * 16 + bit as usize / 8].to_le_bytes()[0] >> (bit % 8) & 1 != 0
-        };
-        let arrived = (0..256).filter(is_set).collect();
-        for word in 0..8 {
-            apic.regs[IRR + word * 16..][..4].fill(0);
-        }
-        self.vcpu.set_lapic(&apic)?;
-        Ok(arrived)
+    pub(crate) fn arrived(&self) -> Result<Vec<u32>, Failure> {
+        take_arrived(&self.vcpu)
     }
 }
 
@@ -100,19 +63,8 @@ pub(crate) fn vector(vector: u32) -> Route {
     Route::to_doorbell(MsiMessage { address: 0xfee0_0000, data: vector })
 }
 
-pub(crate) fn eventfd() -> Result<EventFd, Box<dyn Error>> {
+pub(crate) fn eventfd() -> Result<EventFd, Failure> {
     Ok(EventFd::new(EFD_NONBLOCK)?)
-}
-
-#[track_caller]
-#[expect(clippy::needless_pass_by_value, reason = "as assert_eq! is written")]
-pub(crate) fn same<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Outcome {
-    let at = std::panic::Location::caller();
-    if found == expected {
-        Ok(())
-    } else {
-        Err(format!("{at}: {found:?} instead of {expected:?}").into())
-    }
 }
 
 fn signals() -> Outcome {

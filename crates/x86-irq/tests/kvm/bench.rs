@@ -1,7 +1,8 @@
 //! A vector domain whose local APICs are KVM's, and a device that signals what it was told to.
 
-use crate::machine::{Failure, Machine};
+use crate::machine::Machine;
 use core::num::NonZeroU16;
+use doorbell_test_kvm::Failure;
 use msi_types::{Cpu, HwIrq, MsiMessage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

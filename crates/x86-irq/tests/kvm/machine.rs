@@ -3,14 +3,14 @@
 //! Holds the one `unsafe` block of these tests: KVM is given memory that outlives the machine.
 
 use crate::guest;
+use doorbell_test_kvm::Failure;
 use kvm_bindings::{
-    KVM_API_VERSION, KVM_CAP_X2APIC_API, KVM_MAX_CPUID_ENTRIES,
-    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap,
-    kvm_mp_state, kvm_msi, kvm_regs, kvm_userspace_memory_region,
+    KVM_CAP_X2APIC_API, KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+    KVM_X2APIC_API_USE_32BIT_IDS, kvm_enable_cap, kvm_mp_state, kvm_msi, kvm_regs,
+    kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use msi_types::MsiMessage;
-use std::error::Error;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -26,9 +26,6 @@ const LIMIT: Duration = Duration::from_secs(10);
 const X2APIC: u32 = 1 << 21;
 /// Address of the task state segment of Intel's KVM for real mode: anywhere without memory.
 const TSS: usize = 0xfffb_d000;
-
-/// Failure of a trial.
-pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// The machine. Dropping it stops its CPUs.
 pub(crate) struct Machine {
@@ -48,27 +45,6 @@ enum Event {
     Ready,
     Stopped,
     Failed(String),
-}
-
-/// The reason why no machine can be made here; `None` if one can.
-pub(crate) fn absent() -> Option<String> {
-    let kvm = match Kvm::new() {
-        Ok(kvm) => kvm,
-        Err(error) => return Some(format!("/dev/kvm cannot be used: {error}")),
-    };
-    if kvm.get_api_version() != KVM_API_VERSION.cast_signed() {
-        return Some("KVM has another API version".into());
-    }
-    let needed =
-        [(Cap::Irqchip, "no in-kernel local APICs"), (Cap::SignalMsi, "no KVM_SIGNAL_MSI")];
-    let missing = needed.into_iter().find(|(cap, _)| !kvm.check_extension(*cap));
-    if let Some((_, what)) = missing {
-        return Some(format!("KVM has {what}"));
-    }
-    if kvm.check_extension_raw(KVM_CAP_X2APIC_API.into()) & 3 != 3 {
-        return Some("KVM has no 32-bit destination IDs".into());
-    }
-    None
 }
 
 impl Machine {

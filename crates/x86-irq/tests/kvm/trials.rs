@@ -1,9 +1,9 @@
 //! The trials.
 
 use crate::bench::Bench;
-use crate::machine::{Failure, Machine, absent};
+use crate::machine::Machine;
 use core::num::NonZeroU16;
-use libtest_mimic::{Completion, Failed, Trial};
+use doorbell_test_kvm::{Failure, Outcome, Trial, same};
 use msi_types::{
     Attachment, BlockRequest, Cpu, Fit, HwIrqBlock, Move, MoveOutcome, MsiError, MsiMessage,
     MsiParent, RequesterId, Rewrite,
@@ -22,34 +22,18 @@ const CPU1: Cpu = Cpu::new(1);
 const NIC: RequesterId = RequesterId::pci(1, 0, 0);
 const STRANGER: RequesterId = RequesterId::pci(2, 0, 0);
 
-pub(crate) fn all() -> Vec<Trial> {
-    let trial = |name: &str, run: fn() -> Result<(), Failure>| {
-        Trial::ignorable_test(name, move || match absent() {
-            Some(why) => Ok(Completion::ignored_with(why)),
-            None => run()
-                .map(|()| Completion::Completed)
-                .map_err(|error| Failed::from(error.to_string())),
-        })
-    };
-    vec![
-        trial("every_vector_arrives_once_at_the_cpu_that_its_message_names", every_vector),
-        trial("an_apic_id_beyond_8_bits_is_reached_by_15_and_32_bit_destinations", wide_ids),
-        trial(
-            "each_message_arrives_once_while_its_interrupt_moves_to_and_fro",
-            moves_of_masked_endpoints,
-        ),
-        trial(
-            "an_endpoint_that_changes_its_low_word_alone_moves_without_loss",
-            moves_of_low_word_endpoints,
-        ),
-        trial("a_device_that_fires_while_its_interrupt_moves_loses_nothing", moves_under_fire),
-        trial("a_message_sent_before_the_rewrite_arrives_at_the_old_cpu_and_counts", straggler),
-        trial("what_arrives_while_masked_is_sent_again_by_unmasking", masked),
-        trial("remapped_messages_arrive_where_their_entries_say_and_a_strangers_do_not", remapped),
-    ]
-}
+pub(crate) const ALL: &[Trial] = &[
+    ("every_vector_arrives_once_at_the_cpu_that_its_message_names", every_vector),
+    ("an_apic_id_beyond_8_bits_is_reached_by_15_and_32_bit_destinations", wide_ids),
+    ("each_message_arrives_once_while_its_interrupt_moves_to_and_fro", moves_of_masked_endpoints),
+    ("an_endpoint_that_changes_its_low_word_alone_moves_without_loss", moves_of_low_word_endpoints),
+    ("a_device_that_fires_while_its_interrupt_moves_loses_nothing", moves_under_fire),
+    ("a_message_sent_before_the_rewrite_arrives_at_the_old_cpu_and_counts", straggler),
+    ("what_arrives_while_masked_is_sent_again_by_unmasking", masked),
+    ("remapped_messages_arrive_where_their_entries_say_and_a_strangers_do_not", remapped),
+];
 
-fn every_vector() -> Result<(), Failure> {
+fn every_vector() -> Outcome {
     let machine = Machine::start(&[0, 1])?;
     let mut expected = vec![vec![0; 256]; 2];
     for cpu in [CPU0, CPU1] {
@@ -63,7 +47,7 @@ fn every_vector() -> Result<(), Failure> {
     same(&vec![machine.counts(0), machine.counts(1)], &expected)
 }
 
-fn wide_ids() -> Result<(), Failure> {
+fn wide_ids() -> Outcome {
     let machine = Machine::start(&[0, 300])?;
     let vector = ApicVector::new(0x41).ok_or("illegal")?;
     let place = CpuVector { cpu: CPU1, vector };
@@ -102,7 +86,7 @@ impl<'a> Device<'a> {
         self.message = moved.message.unwrap_or(self.message);
     }
 
-    fn relocate(&mut self, to: Cpu) -> Result<(), Failure> {
+    fn relocate(&mut self, to: Cpu) -> Outcome {
         let moved = self.parent.begin_move(&self.block, 0, to)?;
         self.rewrite(&moved);
         Ok(self.parent.end_move(moved, MoveOutcome::Written)?)
@@ -114,15 +98,15 @@ impl<'a> Device<'a> {
     }
 }
 
-fn moves_of_masked_endpoints() -> Result<(), Failure> {
+fn moves_of_masked_endpoints() -> Outcome {
     moves(Rewrite::Masked)
 }
 
-fn moves_of_low_word_endpoints() -> Result<(), Failure> {
+fn moves_of_low_word_endpoints() -> Outcome {
     moves(Rewrite::LowWordOnly)
 }
 
-fn moves(rewrite: Rewrite) -> Result<(), Failure> {
+fn moves(rewrite: Rewrite) -> Outcome {
     const MOVES: u32 = 500;
     let mut bench = Bench::start(&[0, 1], DestinationFormat::Xapic)?;
     let domain = bench.domain.clone();
@@ -148,7 +132,7 @@ fn moves(rewrite: Rewrite) -> Result<(), Failure> {
 
 /// One thread moves, the other sends and waits for each message: none is lost, doubled or
 /// another's.
-fn moves_under_fire() -> Result<(), Failure> {
+fn moves_under_fire() -> Outcome {
     const MOVES: usize = 300;
     let mut bench = Bench::start(&[0, 1], DestinationFormat::Xapic)?;
     let domain = bench.domain.clone();
@@ -188,7 +172,7 @@ fn moves_under_fire() -> Result<(), Failure> {
     same(&bench.delivered(vector), &(sent + 1))
 }
 
-fn straggler() -> Result<(), Failure> {
+fn straggler() -> Outcome {
     let mut bench = Bench::start(&[0, 1], DestinationFormat::Kvm32)?;
     let domain = bench.domain.clone();
     let mut device = Device::new(&*domain, Rewrite::Masked)?;
@@ -208,7 +192,7 @@ fn straggler() -> Result<(), Failure> {
     same(&domain.arrive(CPU0, old.1.vector), &x86_irq::Arrival::Unknown)
 }
 
-fn masked() -> Result<(), Failure> {
+fn masked() -> Outcome {
     let mut bench = Bench::start(&[0, 1], DestinationFormat::Kvm32)?;
     let domain = bench.domain.clone();
     let device = Device::new(&*domain, Rewrite::Never)?;
@@ -259,7 +243,7 @@ fn through(
     Ok(ApicMessage::fixed(destination, vector).encode(DestinationFormat::Kvm32)?)
 }
 
-fn remapped() -> Result<(), Failure> {
+fn remapped() -> Outcome {
     let mut bench = Bench::start(&[0, 300], DestinationFormat::Xapic)?;
     let size = TableSize::from_log2(8).ok_or("size")?;
     let config = RemapTableConfig::new(size, ApicMode::X2apic);
@@ -285,15 +269,4 @@ fn remapped() -> Result<(), Failure> {
     let forged = ApicMessage::fixed(bench.machine.id(0), ApicVector::MIN)
         .encode(DestinationFormat::Xapic)?;
     same(&parent.table().translate(NIC, forged), &Err(RemapFault::CompatibilityBlocked))
-}
-
-fn same<T: PartialEq<U> + core::fmt::Debug + ?Sized, U: core::fmt::Debug + ?Sized>(
-    found: &T,
-    expected: &U,
-) -> Result<(), Failure> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(format!("found {found:?}, expected {expected:?}").into())
-    }
 }

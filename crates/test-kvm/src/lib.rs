@@ -1,0 +1,62 @@
+//! Trials on real KVM. Without KVM each is skipped and prints the reason.
+#![forbid(unsafe_code)]
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod local_apic;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub use local_apic::{enable, take_arrived};
+
+use libtest_mimic::{Arguments, Completion, Failed};
+use std::error::Error;
+use std::fmt::Debug;
+use std::panic::Location;
+use std::process::ExitCode;
+
+/// Failure of a trial.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// Result of a trial.
+pub type Outcome = Result<(), Failure>;
+
+/// A trial's name and function.
+pub type Trial = (&'static str, fn() -> Outcome);
+
+/// The `main` of a test program. Without trials, which need Linux on x86-64, it reports one that is
+/// skipped.
+pub fn run(lists: &[&'static [Trial]]) -> ExitCode {
+    const NONE: &[Trial] = &[("messages_reach_kvm", || Ok(()))];
+    let trials = if lists.is_empty() { &[NONE] } else { lists };
+    let trials = trials.iter().copied().flatten().map(|(name, run)| {
+        libtest_mimic::Trial::ignorable_test(*name, || match absent() {
+            Some(reason) => Ok(Completion::ignored_with(reason)),
+            None => run()
+                .map(|()| Completion::Completed)
+                .map_err(|error| Failed::from(error.to_string())),
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
+
+/// The reason why no machine can be made here; `None` if one can.
+fn absent() -> Option<String> {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    return local_apic::absent();
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    return Some("KVM's local APICs need Linux on x86-64".into());
+}
+
+/// Compares, for trials that return their failures.
+///
+/// # Errors
+/// The values differ.
+#[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "as assert_eq! is written")]
+pub fn same<T: PartialEq + Debug>(found: T, expected: T) -> Outcome {
+    let at = Location::caller();
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("{at}: {found:?} instead of {expected:?}").into())
+    }
+}
