@@ -171,3 +171,26 @@ fn unknown_field_is_refused() {
     json["gsi"] = 24.into();
     assert!(serde_json::from_value::<MsiState>(json).is_err());
 }
+
+#[test]
+fn impossible_capability_states_are_refused() {
+    let (msi, _) = capability(LAYOUT);
+    let good = msi.save();
+    let refused = |state: MsiState| {
+        let refused = msi.restore(&state).unwrap_err();
+        assert_eq!(msi.save(), good);
+        refused
+    };
+    let state = good.clone();
+    assert_eq!(refused(MsiState { version: 0, ..state.clone() }), StateError::Version(0));
+    let (saved, here) = (0x0106, good.control);
+    let other = StateError::OtherFunction { saved, entries: 0, here };
+    assert_eq!(refused(MsiState { control: saved, ..state.clone() }), other);
+    let reserved = |register, value| StateError::ReservedBits { register, value };
+    let unaligned = refused(MsiState { address: 0xfee0_0001, ..state.clone() });
+    assert_eq!(unaligned, reserved("Message Address", 0xfee0_0001));
+    let masks = refused(MsiState { masks: 0x100, ..state.clone() });
+    assert_eq!(masks, reserved("Mask Bits", 0x100));
+    let pending = refused(MsiState { pending: 0x100, ..state });
+    assert_eq!(pending, reserved("Pending Bits", 0x100));
+}

@@ -98,3 +98,15 @@ fn more_than_32_vectors_are_refused() {
     let made = MsiCapability::new(layout, 0, Sender::Anonymous, Arc::new(router));
     assert_eq!(made.map(|_| ()), Err(BadVectorCount(6)));
 }
+
+#[test]
+fn vector_that_is_not_granted_any_more_stays_pending() {
+    let rig = Rig::new(WIDE);
+    rig.msi.write(4, &Controller::ITS.to_le_bytes());
+    rig.msi.write(16, &[0b1000]);
+    rig.msi.write(2, &[0x21]);
+    assert_eq!(rig.msi.signal(3), Signalled::Held);
+    rig.msi.write(2, &[0x11]);
+    rig.msi.write(16, &[0]);
+    assert_eq!((rig.read(20), rig.controller.heard()), ([0b1000, 0, 0, 0], vec![]));
+}
