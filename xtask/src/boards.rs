@@ -4,6 +4,7 @@
 mod devicetree;
 mod fields;
 pub(crate) mod findings;
+mod large;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -110,6 +111,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         }
     }
     findings::check(workspace, &bench.command, tally);
+    bench.inspect_large(workspace, tally);
     for board in unseen {
         tally.skip(format!("{board}: no kernel here knows the board"));
     }
@@ -127,6 +129,22 @@ struct Bench {
 }
 
 impl Bench {
+    /// Inspects descriptions of a megabyte, each counted as a case.
+    fn inspect_large(&self, workspace: &Workspace, tally: &mut Tally) {
+        let folder = workspace.target.join("boards");
+        let devicetree = || large::devicetree(&self.command, &self.tools, &folder);
+        let tables = || large::tables(&self.command, &workspace.root, &folder);
+        let cases: [(&str, &dyn Fn() -> Result<Duration>); 2] =
+            [("a devicetree of 1 MB", &devicetree), ("ACPI tables of 1 MB", &tables)];
+        for (name, inspect) in cases {
+            let taken = inspect();
+            if let Ok(taken) = &taken {
+                println!("{name}: inspected in {} ms", taken.as_millis());
+            }
+            tally.case(name, taken.map(drop));
+        }
+    }
+
     /// Runs the command and compares what it says with what the devicetree compiler reads; a word
     /// on what happened.
     fn try_board(&self, file: &Path, arguments: &[&str]) -> Result<String> {

@@ -1,0 +1,125 @@
+//! Large descriptions: a devicetree and a table of a megabyte each are inspected in milliseconds.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::dtb::Tools;
+use crate::process;
+
+/// Either takes some 40 milliseconds of a CPU; on a busy host, within this.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The fastest of so many runs counts.
+const RUNS: usize = 5;
+const MEGABYTE: usize = 1_000_000;
+
+/// Its MADT has the ITS that the table's devices ring.
+const MADT: &str = "crates/machine/machines/marina/apic.aml";
+const ITS: u32 = 4;
+/// The offset of an IORT's first node.
+const FIRST_NODE: u32 = 48;
+
+/// Inspects a devicetree of a megabyte, and returns the time.
+pub(super) fn devicetree(command: &Path, tools: &Tools, folder: &Path) -> Result<Duration> {
+    fs::create_dir_all(folder)?;
+    let (source, blob) = (folder.join("large.dts"), folder.join("large.dtb"));
+    let devices = 9_000;
+    fs::write(&source, tree(devices)?)?;
+    let mut compiler = tools.command("dtc");
+    process::capture(compiler.args(["-q", "-o"]).arg(&blob).arg(&source))?;
+    ensure!(fs::read(&blob)?.len() >= MEGABYTE, "the devicetree is too small");
+    inspect(command, &blob, devices)
+}
+
+/// Inspects an IORT of a megabyte, and returns the time.
+pub(super) fn tables(command: &Path, root: &Path, folder: &Path) -> Result<Duration> {
+    let folder = folder.join("large");
+    fs::create_dir_all(&folder)?;
+    fs::copy(root.join(MADT), folder.join("apic.aml"))?;
+    let devices = 17_000;
+    let table = iort(devices)?;
+    ensure!(table.len() >= MEGABYTE, "the table is too small");
+    fs::write(folder.join("iort.aml"), table)?;
+    inspect(command, &folder, devices)
+}
+
+fn inspect(command: &Path, source: &PathBuf, devices: usize) -> Result<Duration> {
+    let mut fastest = Duration::MAX;
+    for _ in 0..RUNS {
+        let mut inspect = process::command(&command.to_string_lossy(), Path::new("/"));
+        let start = Instant::now();
+        let output = process::output(inspect.args(["inspect", "--json"]).arg(source))?;
+        fastest = fastest.min(start.elapsed());
+        let said: Value = serde_json::from_slice(&output.stdout).context("not JSON")?;
+        let shown = said["devices"].as_array().map_or(0, Vec::len);
+        ensure!(shown == devices, "{shown} of {devices} devices are shown");
+    }
+    ensure!(fastest < PATIENCE, "took {} ms", fastest.as_millis());
+    Ok(fastest)
+}
+
+fn tree(devices: usize) -> Result<String> {
+    let mut text = String::from(
+        "/dts-v1/;\n/ { #address-cells = <1>; #size-cells = <1>; interrupt-parent = <&gic>;\n\
+         gic: intc@8000000 { compatible = \"arm,gic-v3\"; interrupt-controller; ranges;\n\
+         #interrupt-cells = <3>; #address-cells = <1>; #size-cells = <1>;\n\
+         reg = <0x8000000 0x10000>, <0x80a0000 0x40000>;\n\
+         its: its@8080000 { compatible = \"arm,gic-v3-its\"; msi-controller; #msi-cells = <1>;\n\
+         reg = <0x8080000 0x20000>; }; };\n",
+    );
+    for device in 0..devices {
+        let (base, spi) = (0x1000_0000 + device * 0x1000, device % 900);
+        writeln!(
+            text,
+            "dma@{base:x} {{ compatible = \"vendor,dma\"; reg = <{base:#x} 0x1000>; \
+             interrupts = <0 {spi} 4>; msi-parent = <&its {device}>; }};"
+        )?;
+    }
+    text.push_str("};\n");
+    Ok(text)
+}
+
+/// An IORT of named components, each with a single mapping (Arm DEN 0049, named component node).
+fn iort(devices: usize) -> Result<Vec<u8>> {
+    let mut nodes = node(0, &[1_u32.to_le_bytes(), ITS.to_le_bytes()].concat(), None)?;
+    for device in 0..devices {
+        let mut contents =
+            [&[0; 12][..], &[64], format!("\\_SB.D{device:04X}\0").as_bytes()].concat();
+        contents.resize(contents.len().next_multiple_of(4), 0);
+        nodes.extend(node(1, &contents, Some(u32::try_from(device)?))?);
+    }
+    let mut table = Vec::from(*b"IORT");
+    table.extend((FIRST_NODE + u32::try_from(nodes.len())?).to_le_bytes());
+    table.extend([3, 0]);
+    table.extend(*b"DRBELLLARGE   ");
+    table.extend([0; 12]);
+    for word in [u32::try_from(devices + 1)?, FIRST_NODE, 0] {
+        table.extend(word.to_le_bytes());
+    }
+    table.extend(nodes);
+    let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    table[9] = sum.wrapping_neg();
+    Ok(table)
+}
+
+/// A node; with a DeviceID, it has a single mapping to the ITS group, which is the first node.
+fn node(kind: u8, contents: &[u8], device: Option<u32>) -> Result<Vec<u8>> {
+    const SINGLE: u32 = 1;
+    let array = 16 + u32::try_from(contents.len())?;
+    let mapping = device.map(|device| [0, 0, device, FIRST_NODE, SINGLE].map(u32::to_le_bytes));
+    let mapping = mapping.map_or_else(Vec::new, |words| words.concat());
+    let length = u16::try_from(16 + contents.len() + mapping.len())?;
+    let mut node = vec![kind];
+    node.extend(length.to_le_bytes());
+    node.extend([1, 0, 0, 0, 0]);
+    for word in [u32::from(device.is_some()), if device.is_some() { array } else { 0 }] {
+        node.extend(word.to_le_bytes());
+    }
+    node.extend(contents);
+    node.extend(mapping);
+    Ok(node)
+}
