@@ -4,6 +4,7 @@
 mod acknowledge;
 mod setup;
 mod sgi;
+mod sgi_reach;
 
 pub use acknowledge::SynchronisedAcknowledge;
 pub use setup::SavedCpuInterface;
@@ -13,6 +14,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue};
 use gic_arch::{IntId, IntIdClass, Priority, gicd};
+use sgi_reach::SgiReach;
 
 /// The way interrupts are ended (`ICC_CTLR_EL1.EOImode`), as a type.
 pub trait EoiMode: private::Sealed + fmt::Debug {
@@ -258,7 +260,7 @@ impl PriorityScale {
 #[derive(Debug)]
 pub struct CpuInterface<S, E = CombinedEoi> {
     registers: S,
-    limit: sgi::SgiReach,
+    limit: SgiReach,
     mode: PhantomData<E>,
 }
 
@@ -287,12 +289,12 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// A handle to a CPU interface that was enabled with the same way of ending interrupts.
     /// Accesses nothing.
     pub const fn new(registers: S) -> Self {
-        Self { registers, limit: sgi::SgiReach::UNLIMITED, mode: PhantomData }
+        Self { registers, limit: SgiReach::UNLIMITED, mode: PhantomData }
     }
 
     /// Limits SGIs to what this distributor forwards, too.
     pub fn limited_by(self, distributor: gicd::Typer) -> Self {
-        Self { limit: self.limit.limited_by(sgi::SgiReach::of_distributor(distributor)), ..self }
+        Self { limit: self.limit.limited_by(SgiReach::of_distributor(distributor)), ..self }
     }
 
     /// Takes the most urgent pending interrupt, which becomes active. `None` if nothing is to be

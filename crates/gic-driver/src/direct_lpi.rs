@@ -29,6 +29,7 @@
 mod blocks;
 mod cached_at;
 mod cpu_set;
+mod delivery;
 mod error;
 mod hotplug;
 mod invalidation;

@@ -1,31 +1,10 @@
 //! Errors of the distributor, redistributors and CPU interfaces. Each names the block that failed.
 
+use crate::Block;
 #[cfg(feature = "alloc")]
 use crate::lpi::LpiError;
-use core::fmt;
 use gic_arch::{Affinity, ArchRevision, IntId};
 use msi_types::Cpu;
-
-/// A part of the GIC, as errors name it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Block {
-    /// The distributor whose frame has this physical address.
-    Distributor(u64),
-    /// The redistributor whose RD_base has this physical address.
-    Redistributor(u64),
-    /// The CPU interface of the CPU that executed this.
-    CpuInterface,
-}
-
-impl fmt::Display for Block {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Distributor(base) => write!(f, "distributor@{base:x}"),
-            Self::Redistributor(base) => write!(f, "redistributor@{base:x}"),
-            Self::CpuInterface => f.write_str("CPU interface"),
-        }
-    }
-}
 
 /// Reasons to refuse an operation of the distributor, a redistributor or a CPU interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

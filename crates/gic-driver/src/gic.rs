@@ -11,6 +11,7 @@
 //!   fields of a frame (one for each distributor and redistributor)
 //! ```
 
+mod end_of_interrupt;
 mod lpis;
 mod quirks;
 mod suspend;

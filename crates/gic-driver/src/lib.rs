@@ -107,6 +107,7 @@
 extern crate alloc;
 
 mod barrier;
+mod block;
 #[cfg(feature = "alloc")]
 mod block_allocator;
 mod claims;
@@ -140,13 +141,14 @@ pub mod sysreg;
 #[cfg(feature = "alloc")]
 pub mod v2m;
 
+pub use block::Block;
 #[cfg(feature = "alloc")]
 pub use block_allocator::{Alignment, BlockAllocator, BlockError};
 pub use cpu_interface::{CpuInterface, CpuInterfaceConfig, GicCpuInterface};
 #[cfg(feature = "alloc")]
 pub use direct_lpi::{DirectLpi, DirectLpiError};
 pub use distributor::{Distributor, DistributorConfig, Route, SecurityView};
-pub use error::{Block, GicError};
+pub use error::GicError;
 #[cfg(feature = "alloc")]
 pub use gic::{Gic, GicConfig};
 pub use gic_arch;

@@ -6,13 +6,18 @@
 //! business, because only the sender has the means.
 
 mod allocator;
+mod attachment;
+mod coherence;
 mod configuration;
 mod error;
+mod messages;
+mod range;
 mod stale;
 mod tables;
 
-pub use allocator::LpiRange;
 pub use error::{AdoptionRefused, LpiError};
+pub use messages::LpiMessages;
+pub use range::LpiRange;
 
 use crate::platform::ADDRESS_BITS;
 use crate::redistributor::{NegotiatedTables, Redistributor, TableAccess};
@@ -23,10 +28,9 @@ use doorbell_lock::IrqLock;
 pub(crate) use stale::StaleAt;
 
 use allocator::LpiAllocator;
-use configuration::COHERENCE_UNKNOWN;
+use coherence::AttachedCoherence;
 use core::num::NonZeroU32;
 use core::ops::Range;
-use core::sync::atomic::AtomicU8;
 use gic_arch::lpi::{MIN_ID_BITS, config_table_bytes};
 use gic_arch::{Lpi, Priority, gicd};
 use stale::Stale;
@@ -68,17 +72,6 @@ impl LpiConfig {
     }
 }
 
-/// To which register devices send the messages that make LPIs pending: one of them for all LPIs of
-/// a GIC.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum LpiMessages {
-    /// `GITS_TRANSLATER`, of any number of ITSes.
-    Translated,
-    /// `GICR_SETLPIR`, which is IMPLEMENTATION DEFINED where there is an ITS (IHI 0069,
-    /// `GICR_SETLPIR`).
-    Direct,
-}
-
 /// The fate of LPIs that were pending at a redistributor when it lost its state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingLpis {
@@ -117,8 +110,7 @@ pub struct Lpis<P: GicPlatform> {
     access: TableAccess,
     address_bits: u8,
     config: ConfigTable,
-    /// One of the `COHERENCE_` constants.
-    coherence: AtomicU8,
+    coherence: AttachedCoherence,
     allocator: IrqLock<LpiAllocator>,
     /// Serialises changes of configuration bytes, and of how they are published.
     config_lock: IrqLock<()>,
@@ -175,7 +167,7 @@ impl<P: GicPlatform> Lpis<P> {
             access: config.access,
             address_bits: config.address_bits,
             config: table,
-            coherence: AtomicU8::new(COHERENCE_UNKNOWN),
+            coherence: AttachedCoherence::new(),
             allocator: IrqLock::new(allocator),
             config_lock: IrqLock::new(()),
             pending: IrqLock::new(pending),
@@ -224,46 +216,6 @@ impl<P: GicPlatform> Lpis<P> {
             self.reset_config(first, count);
             Ok(())
         })
-    }
-
-    /// Gives a redistributor its tables and enables LPIs there. Awake. Also for one whose CPU was
-    /// off or that lost its state; if its LPIs are still enabled with these tables, nothing is
-    /// done. The sender then invalidates all that is cached there. Task; for one redistributor at a
-    /// time.
-    ///
-    /// # Errors
-    /// [`LpiError::NotSupported`], [`LpiError::NoMemory`], [`LpiError::Misplaced`],
-    /// [`LpiError::AlreadyEnabled`]; [`GicError::TimedOut`].
-    pub fn attach(&self, redistributor: &Redistributor<P::Mmio>) -> Result<Attached, GicError> {
-        tables::attach(self, redistributor)
-    }
-
-    /// Disables LPIs at a redistributor where the implementation allows that, so that what is
-    /// pending there survives the loss of its state in its table. Before its CPU or the whole
-    /// system loses power. Task.
-    ///
-    /// [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor disabled them without
-    /// being told to: it lost its power, and its table is undefined.
-    ///
-    /// # Errors
-    /// [`GicError::TimedOut`].
-    pub fn detach(&self, redistributor: &Redistributor<P::Mmio>) -> Result<PendingLpis, GicError> {
-        tables::detach(self, redistributor)
-    }
-
-    /// Takes out what was pending at a redistributor when it was [detached](Self::detach): its
-    /// pending table is empty afterwards, so that nothing of it becomes pending there again. Each
-    /// LPI is given to `found`. Task.
-    ///
-    /// [`Collected::Unknown`] if the table was not written back, or the platform [cannot
-    /// read](GicPlatform::observe) what the redistributor wrote: then nothing is taken. The table
-    /// counts as [lost](PendingLpis::Lost), and nothing of it becomes pending again.
-    pub fn collect_pending(
-        &self,
-        redistributor: &Redistributor<P::Mmio>,
-        found: impl FnMut(Lpi),
-    ) -> Collected {
-        tables::collect(self, redistributor, found)
     }
 
     /// INTID bits that the tables cover: 14 to 24.

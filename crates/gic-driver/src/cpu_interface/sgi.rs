@@ -1,51 +1,10 @@
 //! Software-generated interrupts: IPIs.
 
+use super::sgi_reach::SgiReach;
 use super::{CpuInterface, EoiMode};
 use crate::{GicError, SystemRegisters};
-use gic_arch::icc::{self, Ctlr, Sgi};
-use gic_arch::{Affinity, SgiId, gicd};
-
-/// The affinities that an SGI can name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct SgiReach {
-    range_selector: bool,
-    aff3: bool,
-}
-
-impl SgiReach {
-    pub(super) const UNLIMITED: Self = Self { range_selector: true, aff3: true };
-    /// The least that every implementation has.
-    const NONE: Self = Self { range_selector: false, aff3: false };
-
-    fn of_interface(control: Ctlr) -> Self {
-        Self { range_selector: control.rss(), aff3: control.a3v() }
-    }
-
-    pub(super) fn of_distributor(typer: gicd::Typer) -> Self {
-        Self { range_selector: typer.rss(), aff3: typer.a3v() }
-    }
-
-    pub(super) fn limited_by(self, other: Self) -> Self {
-        Self {
-            range_selector: self.range_selector && other.range_selector,
-            aff3: self.aff3 && other.aff3,
-        }
-    }
-
-    fn check(self, target: Affinity) -> Result<(), GicError> {
-        let [aff3, _, _, aff0] = target.levels();
-        if aff0 >= 16 && !self.range_selector {
-            return Err(GicError::SgiOutOfReach(
-                target,
-                "Aff0 above 15 needs the range selector (RSS)",
-            ));
-        }
-        if aff3 != 0 && !self.aff3 {
-            return Err(GicError::SgiOutOfReach(target, "Aff3 is not supported here (A3V)"));
-        }
-        Ok(())
-    }
-}
+use gic_arch::icc::{self, Sgi};
+use gic_arch::{Affinity, SgiId};
 
 /// SGIs go to Group 1 of the sender's security state. What the sender stored before is visible to
 /// the receiver.

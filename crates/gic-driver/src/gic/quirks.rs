@@ -1,17 +1,15 @@
 //! Workarounds for errata of a GIC's distributor and redistributors.
 
-use super::Gic;
-use crate::cpu_interface::{Acknowledged, Active, EoiMode, SplitEoi};
 use crate::errata::{self, Erratum, ErratumEntry, IdRegister};
 use crate::frame::ChipAliases;
 use crate::{
-    Block, CpuInterface, Distributor, GicError, GicPlatform, Mmio, PhysicalRegion, Redistributor,
-    RedistributorRegion, Route, SystemRegisters, barrier,
+    Block, Distributor, GicError, GicPlatform, Mmio, PhysicalRegion, Redistributor,
+    RedistributorRegion,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
 use doorbell_fallible::try_collect;
-use gic_arch::{Affinity, IntId, gicd};
+use gic_arch::{Affinity, gicd};
 
 /// The errata of a machine's distributor and redistributors.
 #[derive(Debug)]
@@ -25,6 +23,10 @@ impl Quirks {
         let found = errata::matching_names(IdRegister::Distributor, distributor.iidr(), machine);
         let no_memory = |_| GicError::NoMemory(Block::Distributor(distributor.address()));
         try_collect(found).map(Self).map_err(no_memory)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &'static ErratumEntry> {
+        self.0.iter().copied()
     }
 
     /// Before [`Distributor::init`].
@@ -102,57 +104,4 @@ fn chip_aliases<P: GicPlatform>(
         *alias = Some(platform.map(region).ok_or(GicError::NotMapped(block))?);
     }
     Ok(Some(ChipAliases(aliases)))
-}
-
-impl<P: GicPlatform> Gic<P> {
-    /// Errata of this GIC. Each [`Erratum`] names the side that works around it.
-    pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
-        self.quirks.0.iter().copied()
-    }
-
-    /// [`CpuInterface::end`] with what the errata of this GIC ask for. Any context, on the CPU of
-    /// the interface.
-    pub fn end<S: SystemRegisters, E: EoiMode>(
-        &self,
-        interface: &CpuInterface<S, E>,
-        interrupt: Acknowledged,
-    ) -> E::Ended {
-        let intid = interrupt.intid();
-        let ended = interface.end(interrupt);
-        if !E::SPLIT && self.wakes_another_cpu(intid) {
-            // The deactivation by the CPU interface comes first.
-            barrier::complete();
-            self.deactivate_at_distributor(intid);
-        }
-        ended
-    }
-
-    /// [`CpuInterface::deactivate`] with what the errata of this GIC ask for. Any context, on the
-    /// CPU of the interface.
-    pub fn deactivate<S: SystemRegisters>(
-        &self,
-        interface: &CpuInterface<S, SplitEoi>,
-        interrupt: Active,
-    ) {
-        let intid = interrupt.intid();
-        if self.wakes_another_cpu(intid) {
-            self.deactivate_at_distributor(interrupt.hand_over());
-        } else {
-            interface.deactivate(interrupt);
-        }
-    }
-
-    /// Arm erratum 2941627: an SPI that is not routed to the CPU that ends it.
-    fn wakes_another_cpu(&self, intid: IntId) -> bool {
-        self.quirks.has(Erratum::SpiWakeLostOnDeactivation)
-            && intid.is_shared()
-            && self.affinity(self.platform.cpu()).map(Route::To)
-                != self.distributor.route(intid).ok()
-    }
-
-    fn deactivate_at_distributor(&self, intid: IntId) {
-        if let Ok(interrupt) = self.distributor.interrupt(intid) {
-            interrupt.deactivate();
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! Taking an ITS into use.
 
 use super::collections::Collections;
-use super::command_queue::{CommandQueue, RING_BYTES};
+use super::command_queue::CommandQueue;
+use super::config::{IfEnabled, ItsConfig};
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;
 use super::quirks::{self, CorrectedConfig};
@@ -12,112 +13,14 @@ use crate::errata::Erratum;
 use crate::gic::{Gic, GicWithLpis};
 use crate::lpi::LpiMessages;
 use crate::mmio::MmioExt;
-use crate::platform::{Coherence, GicPlatform, PhysicalRegion};
+use crate::platform::GicPlatform;
 use alloc::collections::VecDeque;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 use doorbell_fallible::SortedMap;
-use doorbell_lock::IrqLock;
-use doorbell_lock::TaskLock;
+use doorbell_lock::{IrqLock, TaskLock};
 use gic_arch::gits::{self, TableKind};
-use msi_types::Cpu;
-
-/// 2047 commands at a time.
-const DEFAULT_QUEUE_BYTES: u32 = 0x1_0000;
-/// Collection 0xffff is never used.
-const MAX_CPUS: u32 = 0xffff;
-
-/// Configuration of an ITS, known before any access to it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct ItsConfig {
-    /// Physical base address of its control frame, as firmware states it.
-    pub base: u64,
-    /// CPU numbers below this can be targets: 1 to 65535.
-    pub cpus: u32,
-    /// Size of the command queue: a multiple of 4 KiB up to 1 MiB.
-    pub queue_bytes: u32,
-    /// Coherence of its accesses, as firmware states it. Coherent accesses are negotiated with the
-    /// ITS too.
-    pub coherence: Coherence,
-    /// DeviceIDs need at most so many bits: saves table memory where the ITS has more.
-    pub device_id_bits: u8,
-    /// The NUMA node that it is near to.
-    pub node: Option<u32>,
-    /// By which names firmware identifies the machine, for [errata](crate::errata::matching): the
-    /// compatible strings of the devicetree's root, or ACPI's OEM table ID.
-    pub machine: Vec<String>,
-    /// The CPUs that the ITS can target, where it does not reach all
-    /// ([`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly)).
-    pub targets: Option<Vec<Cpu>>,
-    /// The window before the ITS that devices write to in place of `GITS_TRANSLATER`, where
-    /// firmware states one (`socionext,synquacer-pre-its`): four bytes for each DeviceID.
-    pub pre_its: Option<PhysicalRegion>,
-    /// The treatment of an ITS that is enabled already.
-    pub if_enabled: IfEnabled,
-}
-
-/// The treatment by [`Its::new`] of an ITS that is enabled already.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum IfEnabled {
-    /// It leaves the ITS alone and refuses it: another [`Its`] may drive it.
-    #[default]
-    Refuse,
-    /// It disables the ITS and waits until it is quiescent: firmware or a previous kernel (kexec)
-    /// left it enabled.
-    TakeOver,
-}
-
-impl ItsConfig {
-    /// The usual: a queue of 64 KiB, coherent, as many DeviceID bits as the ITS has. One that is
-    /// enabled already is refused.
-    pub const fn new(base: u64, cpus: u32) -> Self {
-        Self {
-            base,
-            cpus,
-            queue_bytes: DEFAULT_QUEUE_BYTES,
-            coherence: Coherence::Coherent,
-            device_id_bits: 32,
-            node: None,
-            machine: Vec::new(),
-            targets: None,
-            pre_its: None,
-            if_enabled: IfEnabled::Refuse,
-        }
-    }
-
-    msi_types::setters! {
-        with_base: base: u64,
-        with_cpus: cpus: u32,
-        with_queue_bytes: queue_bytes: u32,
-        with_coherence: coherence: Coherence,
-        with_device_id_bits: device_id_bits: u8,
-        with_node: node: Option<u32>,
-        with_machine: machine: Vec<String>,
-        with_targets: targets: Option<Vec<Cpu>>,
-        with_pre_its: pre_its: Option<PhysicalRegion>,
-        with_if_enabled: if_enabled: IfEnabled,
-    }
-
-    fn check(&self) -> Result<(), ProbeError> {
-        let bad = |reason| Err(ProbeError::BadConfig { base: self.base, reason });
-        if !RING_BYTES.contains(&self.queue_bytes) || !self.queue_bytes.is_multiple_of(0x1000) {
-            return bad("the command queue must be a multiple of 4 KiB up to 1 MiB");
-        }
-        if !(1..=MAX_CPUS).contains(&self.cpus) {
-            return bad("there must be 1 to 65535 CPUs");
-        }
-        if !(1..=32).contains(&self.device_id_bits) {
-            return bad("DeviceIDs have 1 to 32 bits");
-        }
-        if self.pre_its.is_some_and(|window| window.bytes < 8 || !window.base.is_multiple_of(4)) {
-            return bad("the window before the ITS has no room for DeviceIDs");
-        }
-        Ok(())
-    }
-}
 
 /// The memory that an ITS works with.
 struct ItsMemory {

@@ -1,6 +1,6 @@
 //! Workarounds for errata of an ITS.
 
-use super::probe::ItsConfig;
+use super::config::ItsConfig;
 use super::table_constraints::TableConstraints;
 use crate::errata::{self, Erratum, ErratumEntry, IdRegister};
 use crate::platform::{ADDRESS_BITS, Coherence, PhysicalRegion};

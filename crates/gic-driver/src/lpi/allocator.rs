@@ -1,57 +1,11 @@
 //! Blocks of LPIs.
 
+use super::LpiRange;
 use super::stale::{Stale, StaleAt};
 use crate::{Alignment, BlockAllocator, BlockError};
 use core::num::NonZeroU32;
 use core::ops::Range;
 use gic_arch::Lpi;
-
-/// Consecutive LPIs that one owner holds. Not `Clone`: the value owns them, and
-/// [`Lpis::free`](super::Lpis::free) consumes it.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "LPIs stay allocated until the range is given back"]
-pub struct LpiRange {
-    first: Lpi,
-    count: NonZeroU32,
-}
-
-impl LpiRange {
-    /// For owners that keep their LPIs as plain numbers meanwhile: the range that
-    /// [`first`](Self::first) and [`count`](Self::count) described. Freeing checks that all of them
-    /// are allocated, not their owner.
-    pub const fn from_parts(first: Lpi, count: NonZeroU32) -> Self {
-        Self { first, count }
-    }
-
-    /// The same in parts, for [`from_parts`](Self::from_parts).
-    pub const fn into_parts(self) -> (Lpi, NonZeroU32) {
-        (self.first, self.count)
-    }
-
-    /// The lowest.
-    pub const fn first(&self) -> Lpi {
-        self.first
-    }
-
-    /// Number of LPIs.
-    pub const fn count(&self) -> NonZeroU32 {
-        self.count
-    }
-
-    /// The LPI at `index`; `None` past the end.
-    pub fn get(&self, index: u32) -> Option<Lpi> {
-        if index < self.count.get() {
-            Lpi::from_index(self.first.index().checked_add(index)?)
-        } else {
-            None
-        }
-    }
-
-    /// All of them, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = Lpi> {
-        (0..self.count.get()).filter_map(|index| self.get(index))
-    }
-}
 
 /// A [`BlockAllocator`] of LPIs.
 #[derive(Debug)]
@@ -119,7 +73,7 @@ impl LpiAllocator {
         let first = self.blocks.allocate_within(count, align, within)?;
         let first = Lpi::try_from(first)
             .map_err(|_| BlockError::OutOfRange { first, count: count.get() })?;
-        Ok(LpiRange { first, count })
+        Ok(LpiRange::from_parts(first, count))
     }
 
     pub(super) fn free(&mut self, first: Lpi, count: NonZeroU32) -> Result<(), BlockError> {

@@ -3,16 +3,8 @@
 use super::{LpiError, Lpis};
 use crate::{Coherence, GicPlatform};
 use core::num::NonZeroU32;
-use core::sync::atomic::Ordering;
 use gic_arch::lpi::{Config, config_offset};
 use gic_arch::{Lpi, Priority};
-
-/// No redistributor has negotiated: everything is cleaned.
-pub(super) const COHERENCE_UNKNOWN: u8 = 0;
-/// All redistributors look into caches.
-const COHERENCE_COHERENT: u8 = 1;
-/// One of them does not.
-const COHERENCE_NONE: u8 = 2;
 
 impl<P: GicPlatform> Lpis<P> {
     /// Stores an LPI's configuration and publishes it. Redistributors may go on with the old one
@@ -66,11 +58,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// Do all redistributors that were attached look into the CPUs' caches when they read the
     /// configuration table? Non-coherent until the first one is.
     pub fn coherence(&self) -> Coherence {
-        if self.coherence.load(Ordering::Acquire) == COHERENCE_COHERENT {
-            Coherence::Coherent
-        } else {
-            Coherence::NonCoherent
-        }
+        self.coherence.get()
     }
 
     /// The configuration of a new LPI: disabled, at the default priority.
@@ -112,22 +100,13 @@ impl<P: GicPlatform> Lpis<P> {
     /// Takes in how one more redistributor reads the configuration table.
     pub(super) fn note_coherence(&self, found: Coherence) {
         match found {
-            Coherence::Coherent => {
-                // The first answer counts; one that is not coherent outweighs all others.
-                let _ = self.coherence.compare_exchange(
-                    COHERENCE_UNKNOWN,
-                    COHERENCE_COHERENT,
-                    Ordering::AcqRel,
-                    Ordering::Acquire,
-                );
-            }
+            Coherence::Coherent => self.coherence.note_coherent(),
             Coherence::NonCoherent => {
                 // Under the lock: bytes stored before are cleaned below, and a later store cleans
                 // its own.
-                let old = self.config_lock.with(&*self.platform, |()| {
-                    self.coherence.swap(COHERENCE_NONE, Ordering::AcqRel)
-                });
-                if old == COHERENCE_COHERENT {
+                let before =
+                    self.config_lock.with(&*self.platform, |()| self.coherence.note_non_coherent());
+                if before == Coherence::Coherent {
                     // Published so far for the coherent ones alone.
                     let table = self.config.table();
                     self.platform.publish(table, 0..table.bytes, Coherence::NonCoherent);

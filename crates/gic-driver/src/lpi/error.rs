@@ -93,15 +93,6 @@ pub enum AdoptionRefused {
     },
 }
 
-impl fmt::Display for LpiMessages {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Translated => "an ITS: GICR_SETLPIR is IMPLEMENTATION DEFINED beside one",
-            Self::Direct => "direct LPIs (GICR_SETLPIR)",
-        })
-    }
-}
-
 impl fmt::Display for AdoptionRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,0 +1,60 @@
+//! The end of an interrupt, with what the errata of the GIC ask for.
+
+use super::Gic;
+use crate::cpu_interface::{Acknowledged, Active, EoiMode, SplitEoi};
+use crate::errata::{Erratum, ErratumEntry};
+use crate::{CpuInterface, GicPlatform, Route, SystemRegisters, barrier};
+use gic_arch::IntId;
+
+impl<P: GicPlatform> Gic<P> {
+    /// Errata of this GIC. Each [`Erratum`] names the side that works around it.
+    pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
+        self.quirks.iter()
+    }
+
+    /// [`CpuInterface::end`] with what the errata of this GIC ask for. Any context, on the CPU of
+    /// the interface.
+    pub fn end<S: SystemRegisters, E: EoiMode>(
+        &self,
+        interface: &CpuInterface<S, E>,
+        interrupt: Acknowledged,
+    ) -> E::Ended {
+        let intid = interrupt.intid();
+        let ended = interface.end(interrupt);
+        if !E::SPLIT && self.wakes_another_cpu(intid) {
+            // The deactivation by the CPU interface comes first.
+            barrier::complete();
+            self.deactivate_at_distributor(intid);
+        }
+        ended
+    }
+
+    /// [`CpuInterface::deactivate`] with what the errata of this GIC ask for. Any context, on the
+    /// CPU of the interface.
+    pub fn deactivate<S: SystemRegisters>(
+        &self,
+        interface: &CpuInterface<S, SplitEoi>,
+        interrupt: Active,
+    ) {
+        let intid = interrupt.intid();
+        if self.wakes_another_cpu(intid) {
+            self.deactivate_at_distributor(interrupt.hand_over());
+        } else {
+            interface.deactivate(interrupt);
+        }
+    }
+
+    /// Arm erratum 2941627: an SPI that is not routed to the CPU that ends it.
+    fn wakes_another_cpu(&self, intid: IntId) -> bool {
+        self.quirks.has(Erratum::SpiWakeLostOnDeactivation)
+            && intid.is_shared()
+            && self.affinity(self.platform.cpu()).map(Route::To)
+                != self.distributor.route(intid).ok()
+    }
+
+    fn deactivate_at_distributor(&self, intid: IntId) {
+        if let Ok(interrupt) = self.distributor.interrupt(intid) {
+            interrupt.deactivate();
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! CPUs that come and go.
+//!
+//! # When a CPU leaves
+//! The interrupt core owns affinities: it moves each vector that it knows by itself
+//! ([`Its::move_event`]). [`Its::cpu_off`] moves the remaining events to an heir, with one MOVI
+//! each in one batch. MOVI alone moves exactly one event with its pending state. The alternative,
+//! to bind the whole collection to the heir's redistributor (MAPC) and sweep the pending states
+//! (MOVALL), has two faults. When the collection goes back to its CPU, interrupts stay pending at
+//! the heir, where neither DISCARD nor MOVI finds them any more. It also sweeps those of other
+//! ITSes.
+
+use super::Its;
+use super::collections::{Binding, EXCLUDED_REASON};
+use super::error::ItsError;
+use super::routes::EventRoute;
+use crate::platform::GicPlatform;
+use crate::redistributor::Redistributor;
+use alloc::vec::Vec;
+use gic_arch::Lpi;
+use gic_arch::its::{CollectionId, Command, RdBase};
+use msi_types::Cpu;
+
+impl<P: GicPlatform> Its<P> {
+    /// Maps the CPU's collection to its redistributor, and makes that read the configuration of all
+    /// LPIs anew: it may have cached configurations of before it was off.
+    /// [`Gic::cpu_on`](crate::Gic::cpu_on) came first. Task, on any CPU.
+    ///
+    /// # Errors
+    /// [`ItsError::NotReachable`] if the CPU is none of
+    /// [`ItsConfig::targets`](super::ItsConfig::targets), not on at the GIC, its redistributor
+    /// takes no LPIs, or it is beyond [`ItsConfig::cpus`](super::ItsConfig::cpus).
+    /// [`ItsError::Fault`]: the CPU then counts as it did before.
+    pub fn cpu_on(&self, cpu: Cpu) -> Result<(), ItsError> {
+        let target = self.rd_base(self.ready_redistributor(cpu)?);
+        self.state.with(self.platform(), |_| {
+            let collection = self.collections.id(cpu)?;
+            let old = self.collections.binding(collection);
+            if old == Binding::Excluded {
+                return Err(ItsError::NotReachable(cpu, EXCLUDED_REASON));
+            }
+            let reload = [Command::Invall { collection }, Command::Sync { target }];
+            let result = self.run(
+                &mut self.collections.rebind(collection, Binding::Mapped(target)).chain(reload),
+            );
+            match result {
+                Ok(()) => self.queue.set_verified_target(&self.frame, target),
+                Err(_) => self.undo_rebind(collection, old),
+            }
+            result
+        })
+    }
+
+    /// Takes a CPU offline: events that are still mapped to it move to `heir`, with their pending
+    /// states, and are returned. On return this ITS sends nothing more to its redistributor, which
+    /// must be awake until then. Task, on any CPU.
+    ///
+    /// # Errors
+    /// [`ItsError::NotReachable`] if either CPU is off, or they are the same;
+    /// [`ItsError::NoMemory`]: nothing is done.
+    /// [`ItsError::Fault`]: the CPU counts as on then; events that moved already stay at the heir
+    /// ([`event_of`](Self::event_of)).
+    pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<Vec<Lpi>, ItsError> {
+        self.state.with(self.platform(), |_| {
+            let (leaving, from) = self.collections.of_cpu(cpu)?;
+            let (heirs, to) = self.collections.of_cpu(heir)?;
+            if leaving == heirs {
+                return Err(ItsError::NotReachable(heir, "it is the CPU that leaves"));
+            }
+            // In the queue's order: a later move to this CPU is refused, an earlier one is found in
+            // the routes.
+            self.queue
+                .in_order(&self.frame, || self.collections.set(leaving, Binding::Leaving(from)));
+            let Ok(mut left) = self.routes.mapped_to(leaving) else {
+                self.queue
+                    .in_order(&self.frame, || self.collections.set(leaving, Binding::Mapped(from)));
+                return Err(ItsError::NoMemory("a list of a CPU's events"));
+            };
+            let result = self.run(&mut self.evacuate(&left, (leaving, from), (heirs, to)));
+            if let Err(error) = result {
+                self.undo_rebind(leaving, Binding::Mapped(from));
+                return Err(error);
+            }
+            left.retain(|lpi| self.routes.of(*lpi).is_some_and(|route| route.collection == heirs));
+            Ok(left)
+        })
+    }
+
+    /// Moves all pending LPIs of one CPU's redistributor to another's, those of other ITSes too,
+    /// and changes no event. For software that retargets events by other means. Task.
+    ///
+    /// # Errors
+    /// [`ItsError::NotReachable`], [`ItsError::Fault`].
+    pub fn move_all_pending(&self, from: Cpu, to: Cpu) -> Result<(), ItsError> {
+        self.state.with(self.platform(), |_| {
+            let ((_, from), (collection, to)) =
+                (self.collections.of_cpu(from)?, self.collections.of_cpu(to)?);
+            let sync = |target| Command::Sync { target };
+            let moved = [
+                Command::Movall { from, to },
+                Command::Invall { collection },
+                sync(from),
+                sync(to),
+            ];
+            self.run(&mut moved.into_iter())
+        })
+    }
+
+    /// The redistributor of a CPU that takes LPIs.
+    fn ready_redistributor(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, ItsError> {
+        let refused = |reason| Err(ItsError::NotReachable(cpu, reason));
+        let Ok(redistributor) = self.gic.redistributor_frames(cpu) else {
+            return refused("it has no redistributor");
+        };
+        if !self.gic.is_on(cpu) {
+            return refused("its GIC has not turned it on");
+        }
+        if !redistributor.lpis_enabled() {
+            return refused("its redistributor takes no LPIs");
+        }
+        Ok(redistributor)
+    }
+
+    /// Commands that move these events from one collection to another, and unmap the former.
+    fn evacuate(
+        &self,
+        events: &[Lpi],
+        (leaving, from): (CollectionId, RdBase),
+        (heirs, to): (CollectionId, RdBase),
+    ) -> impl Iterator<Item = Command> {
+        let moves = events.iter().filter_map(move |lpi| {
+            let route = self.routes.of(*lpi).filter(|route| route.collection == leaving)?;
+            self.routes.set(*lpi, Some(EventRoute { collection: heirs, ..route }));
+            Some(Command::Movi { device: route.device, event: route.event_id(), collection: heirs })
+        });
+        // The heir may have cached old configurations of the LPIs that it gets.
+        let reload = [
+            Command::Invall { collection: heirs },
+            Command::Sync { target: from },
+            Command::Sync { target: to },
+        ];
+        moves.chain(reload).chain(self.collections.rebind(leaving, Binding::Unmapped))
+    }
+
+    /// Undoes a rebinding that may have been queued. A command that found no room has changed
+    /// nothing.
+    fn undo_rebind(&self, collection: CollectionId, before: Binding) {
+        if self.collections.binding(collection) == before {
+            return;
+        }
+        if let Err(error) = self.run(&mut self.collections.rebind(collection, before)) {
+            self.note(error);
+        }
+    }
+}

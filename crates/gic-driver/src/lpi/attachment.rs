@@ -1,0 +1,296 @@
+//! Pending tables: given to redistributors, verified, and taken back.
+
+use super::tables::{Contents, PendingTable, allocate};
+use super::{
+    AdoptionRefused, Attached, Collected, LpiError, LpiMessages, Lpis, PendingLpis, StaleAt,
+};
+use crate::redistributor::{
+    LpiClearing, LpiTables, NegotiatedTables, PendingContents, Redistributor, is_coherent,
+};
+use crate::{
+    Block, Coherence, GicError, GicPlatform, Observed, PhysicalRegion, Table, TableLayout,
+};
+use gic_arch::Lpi;
+use gic_arch::gicr::{Pendbaser, Propbaser};
+use gic_arch::lpi::{PENDING_TABLE_ALIGNMENT, PENDING_TABLE_RESERVED, pending_table_bytes};
+
+const PENDING: &str = "LPI pending table";
+
+/// Use of the pending table before this attach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PriorUse {
+    Yes,
+    No,
+}
+
+impl<P: GicPlatform> Lpis<P> {
+    /// Gives a redistributor its tables and enables LPIs there. Awake. Also for one whose CPU was
+    /// off or that lost its state; if its LPIs are still enabled with these tables, nothing is
+    /// done. The sender then invalidates all that is cached there. Task; for one redistributor at a
+    /// time.
+    ///
+    /// # Errors
+    /// [`LpiError::NotSupported`], [`LpiError::NoMemory`], [`LpiError::Misplaced`],
+    /// [`LpiError::AlreadyEnabled`]; [`GicError::TimedOut`].
+    pub fn attach(&self, redistributor: &Redistributor<P::Mmio>) -> Result<Attached, GicError> {
+        if !redistributor.typer().plpis() {
+            return Err(
+                LpiError::NotSupported(Block::Redistributor(redistributor.address())).into()
+            );
+        }
+        let known = self.remove_pending(redistributor.address());
+        let (mut table, prior_use) = match known {
+            Some(table) => (table, PriorUse::Yes),
+            None => (self.first_pending(redistributor)?, PriorUse::No),
+        };
+        let result = if redistributor.lpis_enabled() {
+            self.verify(redistributor, &table).map(|()| PendingLpis::Kept)
+        } else {
+            self.start(redistributor, &mut table, prior_use)
+        };
+        let tables = table.tables;
+        self.insert_pending(table);
+        Ok(Attached { tables, pending: result? })
+    }
+
+    /// The table for a redistributor that was never attached: its own if LPIs are enabled, else a
+    /// new one.
+    fn first_pending(
+        &self,
+        redistributor: &Redistributor<P::Mmio>,
+    ) -> Result<PendingTable, GicError> {
+        let id_bits = self.id_bits;
+        let address = redistributor.address();
+        if !redistributor.lpis_enabled() {
+            let (bytes, align) = (pending_table_bytes(id_bits), PENDING_TABLE_ALIGNMENT);
+            let layout = TableLayout::new(bytes, align).with_address_bits(self.address_bits);
+            let table = allocate(&*self.platform, PENDING, layout)?;
+            let tables = NegotiatedTables {
+                config: Coherence::NonCoherent,
+                pending: Coherence::NonCoherent,
+            };
+            return Ok(PendingTable {
+                redistributor: address,
+                table,
+                contents: Contents::Zero,
+                tables,
+            });
+        }
+        let block = Block::Redistributor(address);
+        let (config, pending) = redistributor.lpi_bases();
+        let expected = self.config.table().address;
+        if config.address() != expected {
+            let reason = AdoptionRefused::OtherConfigTable { found: config.address(), expected };
+            return Err(LpiError::AlreadyEnabled { block, reason }.into());
+        }
+        self.note_stale(redistributor)
+            .map_err(|reason| LpiError::AlreadyEnabled { block, reason })?;
+        let region = PhysicalRegion {
+            base: pending.address(),
+            bytes: pending_table_bytes(config.id_bits()),
+        };
+        let Some(table) = self.platform.adopt_table(region) else {
+            self.forget_stale(address);
+            let reason = AdoptionRefused::PendingNotReserved { address: pending.address() };
+            return Err(LpiError::AlreadyEnabled { block, reason }.into());
+        };
+        let tables = self.adopted_coherence(config, pending);
+        self.note_coherence(tables.config);
+        Ok(PendingTable { redistributor: address, table, contents: Contents::Undefined, tables })
+    }
+
+    /// Records a redistributor whose pending LPIs may be a previous kernel's. Direct LPIs are
+    /// cleared by the redistributor's own registers, at any time; an ITS needs an event for each.
+    fn note_stale(&self, redistributor: &Redistributor<P::Mmio>) -> Result<(), AdoptionRefused> {
+        let at = StaleAt {
+            address: redistributor.address(),
+            processor_number: redistributor.processor_number(),
+        };
+        let messages = self.messages.with(&*self.platform, |messages| *messages);
+        self.allocator.with(&*self.platform, |allocator| {
+            if messages == Some(LpiMessages::Direct) {
+                allocator.note_stale(at);
+                return Ok(());
+            }
+            allocator.add_stale(at).map_err(|_| AdoptionRefused::LpisInUse)
+        })
+    }
+
+    fn forget_stale(&self, address: u64) {
+        self.allocator.with(&*self.platform, |allocator| allocator.forget_stale(address));
+    }
+
+    fn adopted_coherence(&self, config: Propbaser, pending: Pendbaser) -> NegotiatedTables {
+        let of = |coherent: bool| {
+            let allowed = self.access == crate::TableAccess::Negotiate;
+            if coherent && allowed { Coherence::Coherent } else { Coherence::NonCoherent }
+        };
+        NegotiatedTables {
+            config: of(is_coherent(config.shareability(), config.inner_cache())),
+            pending: of(is_coherent(pending.shareability(), pending.inner_cache())),
+        }
+    }
+
+    /// Checks that a redistributor with LPIs enabled uses the tables that the driver expects.
+    fn verify(
+        &self,
+        redistributor: &Redistributor<P::Mmio>,
+        table: &PendingTable,
+    ) -> Result<(), GicError> {
+        let (config, pending) = redistributor.lpi_bases();
+        let block = Block::Redistributor(redistributor.address());
+        let expected = self.config.table().address;
+        let reason = if config.address() != expected {
+            AdoptionRefused::OtherConfigTable { found: config.address(), expected }
+        } else if pending.address() != table.table.address {
+            AdoptionRefused::OtherPendingTable {
+                found: pending.address(),
+                expected: table.table.address,
+            }
+        } else {
+            return Ok(());
+        };
+        Err(LpiError::AlreadyEnabled { block, reason }.into())
+    }
+
+    /// LPIs are disabled: programs the tables and enables them.
+    fn start(
+        &self,
+        redistributor: &Redistributor<P::Mmio>,
+        table: &mut PendingTable,
+        prior_use: PriorUse,
+    ) -> Result<PendingLpis, GicError> {
+        if table.contents == Contents::Undefined {
+            clear(&*self.platform, &table.table);
+        }
+        let (contents, fate) = match (table.contents, prior_use) {
+            (Contents::Flushed, _) => (PendingContents::Pending, PendingLpis::Kept),
+            (Contents::Undefined, PriorUse::Yes) => (PendingContents::Zero, PendingLpis::Lost),
+            (Contents::Zero, _) | (Contents::Undefined, PriorUse::No) => {
+                (PendingContents::Zero, PendingLpis::Kept)
+            }
+        };
+        table.tables = redistributor.program_lpi_tables(
+            &*self.platform,
+            &LpiTables::new(self.config.table().address, table.table.address, self.id_bits)
+                .with_contents(contents)
+                .with_access(self.access),
+        )?;
+        self.note_coherence(table.tables.config);
+        if contents == PendingContents::Zero {
+            self.forget_stale(redistributor.address());
+        }
+        redistributor.start_lpis();
+        table.contents = Contents::Undefined;
+        Ok(fate)
+    }
+
+    /// Disables LPIs at a redistributor where the implementation allows that, so that what is
+    /// pending there survives the loss of its state in its table. Before its CPU or the whole
+    /// system loses power. Task.
+    ///
+    /// [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor disabled them without
+    /// being told to: it lost its power, and its table is undefined.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`].
+    pub fn detach(&self, redistributor: &Redistributor<P::Mmio>) -> Result<PendingLpis, GicError> {
+        let Some(mut table) = self.remove_pending(redistributor.address()) else {
+            return Ok(PendingLpis::Kept);
+        };
+        let flushed = self.flush(redistributor);
+        if flushed == Ok(true) {
+            table.contents = Contents::Flushed;
+        }
+        // Undefined although LPIs are disabled: the redistributor lost its power, and wrote
+        // nothing.
+        let lost = table.contents == Contents::Undefined;
+        self.insert_pending(table);
+        flushed.map(|_| if lost { PendingLpis::Lost } else { PendingLpis::Kept })
+    }
+
+    /// Makes a redistributor write its pending table; `false` if it did not.
+    fn flush(&self, redistributor: &Redistributor<P::Mmio>) -> Result<bool, GicError> {
+        let possible = redistributor.lpis_enabled() && redistributor.can_disable_lpis();
+        Ok(possible && redistributor.disable_lpis(&*self.platform)? == LpiClearing::Cleared)
+    }
+
+    /// Takes out what was pending at a redistributor when it was [detached](Self::detach): its
+    /// pending table is empty afterwards, so that nothing of it becomes pending there again. Each
+    /// LPI is given to `found`. Task.
+    ///
+    /// [`Collected::Unknown`] if the table was not written back, or the platform [cannot
+    /// read](GicPlatform::observe) what the redistributor wrote: then nothing is taken. The table
+    /// counts as [lost](PendingLpis::Lost), and nothing of it becomes pending again.
+    pub fn collect_pending(
+        &self,
+        redistributor: &Redistributor<P::Mmio>,
+        mut found: impl FnMut(Lpi),
+    ) -> Collected {
+        let Some(mut table) = self.remove_pending(redistributor.address()) else {
+            return Collected::All;
+        };
+        let answer = match table.contents {
+            Contents::Zero => Collected::All,
+            Contents::Undefined => Collected::Unknown,
+            Contents::Flushed => empty(&*self.platform, &mut table, |lpi| {
+                if self.check(lpi).is_ok() {
+                    found(lpi);
+                }
+            }),
+        };
+        self.insert_pending(table);
+        answer
+    }
+
+    fn remove_pending(&self, redistributor: u64) -> Option<PendingTable> {
+        self.pending.with(&*self.platform, |tables| {
+            let index = tables.iter().position(|table| table.redistributor == redistributor)?;
+            Some(tables.swap_remove(index))
+        })
+    }
+
+    /// The room was reserved for all redistributors: nothing is allocated under the lock.
+    fn insert_pending(&self, table: PendingTable) {
+        self.pending.with(&*self.platform, |tables| tables.push(table));
+    }
+}
+
+/// Reads a table that was written back, and clears it.
+fn empty<P: GicPlatform>(
+    platform: &P,
+    table: &mut PendingTable,
+    mut found: impl FnMut(Lpi),
+) -> Collected {
+    let PendingTable { table, contents, tables, .. } = table;
+    // A table that cannot be read is as good as undefined: nothing of it may become pending again.
+    *contents = Contents::Undefined;
+    let lpis = PENDING_TABLE_RESERVED.min(table.bytes)..table.bytes;
+    if platform.observe(table, lpis.clone(), tables.pending) == Observed::No {
+        return Collected::Unknown;
+    }
+    for offset in lpis {
+        let byte = platform.load8(table, offset);
+        for bit in (0..8).filter(|bit| byte & 1 << bit != 0) {
+            if let Some(lpi) = lpi_at(offset, bit) {
+                found(lpi);
+            }
+        }
+    }
+    clear(platform, table);
+    *contents = Contents::Zero;
+    Collected::All
+}
+
+/// The LPI that has this bit of a pending table.
+fn lpi_at(offset: u64, bit: u32) -> Option<Lpi> {
+    let intid = u32::try_from(offset.checked_mul(8)?).ok()?.checked_add(bit)?;
+    Lpi::try_from(intid).ok()
+}
+
+fn clear<P: GicPlatform>(platform: &P, table: &Table) {
+    for offset in (0..table.bytes).step_by(8) {
+        platform.store64(table, offset, 0);
+    }
+    platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
+}
