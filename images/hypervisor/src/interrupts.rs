@@ -141,7 +141,12 @@ pub(crate) fn take() {
 /// Makes this CPU's virtual timer the vCPU's, whose interrupt may be active. The timer is off.
 pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
     let is_active = || guest.vgic.is_physical_active(timer_line(cpu));
-    let Some(timer) = timer_here().filter(|_| is_active()) else { return };
+    let Some(timer) = timer_here() else { return };
+    // Else it would not fire for this vCPU.
+    assert!(!timer.is_active(), "the timer of the vCPU before is active");
+    if !is_active() {
+        return;
+    }
     timer.activate();
     // Another vCPU may have deactivated it meanwhile, before it was active here.
     if !is_active() {
@@ -149,12 +154,11 @@ pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
     }
 }
 
-/// Stops this CPU's virtual timer, which was the vCPU's.
-pub(crate) fn put_timer(guest: &Guest, cpu: Cpu) {
+/// Stops this CPU's virtual timer, which was a vCPU's. Its interrupt is deactivated in any case:
+/// another vCPU that has just ended it may find the vCPU at no CPU any more.
+pub(crate) fn put_timer() {
     cpu::stop_virtual_timer();
-    if guest.vgic.is_physical_active(timer_line(cpu))
-        && let Some(timer) = timer_here()
-    {
+    if let Some(timer) = timer_here() {
         timer.deactivate();
     }
 }

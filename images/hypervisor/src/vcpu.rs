@@ -55,7 +55,7 @@ pub(crate) fn run(id: VcpuId, guest: &Guest) {
     load(id, guest, &registers.el1);
     let (mut interrupts, stop) = run_loaded(guest, interrupts, &mut registers.context);
     registers.el1 = El1::store();
-    interrupts::put_timer(guest, id.cpu);
+    interrupts::put_timer();
     let deadline = registers.el1.timer_deadline();
     let registers = if stop == Stop::Off {
         interrupts.reset();

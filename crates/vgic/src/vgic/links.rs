@@ -59,9 +59,10 @@ impl Vgic {
     /// vCPU now on one CPU, now on another, and asks outside of the guest.
     ///
     /// A linked PPI is active at one CPU. When the vCPU goes off a CPU, the hypervisor deactivates
-    /// it there by itself, if this is true. When the vCPU comes onto a CPU, the hypervisor first
-    /// has [`PhysicalInterrupts::deactivate`] reach that CPU, makes the PPI active there if this is
-    /// true, then asks again, and deactivates it if this has become false.
+    /// it there by itself, whatever this says: another vCPU may have just ended it. When the vCPU
+    /// comes onto a CPU, the hypervisor first has [`PhysicalInterrupts::deactivate`] reach that
+    /// CPU, makes the PPI active there if this is true, then asks again, and deactivates it if this
+    /// has become false.
     pub fn is_physical_active(&self, line: Line) -> bool {
         self.wired.is_physical_active(line)
     }
