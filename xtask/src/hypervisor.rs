@@ -2,6 +2,7 @@
 
 mod bench;
 mod controller;
+mod costs;
 mod debian;
 mod files;
 mod report;
@@ -188,7 +189,8 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             two_guests(&tools, &image, &guest, tally)?;
         }
     }
-    bench::run(workspace, &image, tally)
+    bench::run(workspace, &image, tally)?;
+    costs::run(workspace, &image, tally)
 }
 
 /// Two guests at once, each with a device: the first goes on after the second's end.

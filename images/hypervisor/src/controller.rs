@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};
-use gic_arch::gits;
+use gic_arch::{gicd, gits};
 use irq_routing::Inputs;
 use msi_types::{Delivery, DeviceId, MsiMessage};
 use vgic::its::ItsConfig;
@@ -90,6 +90,16 @@ pub(crate) fn message_of_vcpu(
     let data = (value & width.mask()) as u32;
     let its = vgic.its(0).filter(|_| is_message)?;
     Some(its.signal_msi(VCPU, MsiMessage { address, data }))
+}
+
+/// Is there a register of the GIC that shows no interrupt's state? The distributor's first ones and
+/// an ITS's are such.
+pub(crate) fn shows_no_state(vgic: &Vgic, address: u64) -> bool {
+    const HEAD: u64 = gicd::IGROUPR.offset() as u64;
+    let is_in = |base: u64, bytes: u64| address.wrapping_sub(base) < bytes;
+    let config = vgic.config();
+    is_in(config.distributor, HEAD)
+        || config.its.first().is_some_and(|its| is_in(its.base, gits::SIZE))
 }
 
 /// Adds the controller to the GIC's node (bindings `arm,gic-v3` and `arm,gic`).

@@ -75,6 +75,22 @@ fn is_known(number: u32) -> bool {
     .contains(&number)
 }
 
+/// Does the function change nothing?
+pub(crate) fn is_query(number: u32) -> bool {
+    use function::{
+        AFFINITY_INFO, FEATURES, MIGRATE_INFO_TYPE, SMCCC_ARCH_FEATURES, SMCCC_VERSION, VERSION,
+    };
+    matches!(
+        number,
+        SMCCC_VERSION
+            | SMCCC_ARCH_FEATURES
+            | VERSION
+            | FEATURES
+            | AFFINITY_INFO
+            | MIGRATE_INFO_TYPE
+    )
+}
+
 /// Answers a call with x0 to x3.
 pub(crate) fn call(guest: &Guest, [number, first, second, third]: [u64; 4]) -> Answer {
     let number = number as u32;

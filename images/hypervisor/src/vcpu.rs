@@ -4,6 +4,7 @@ use crate::context::{self, Context, El1};
 use crate::guest::Guest;
 use crate::interrupts;
 use crate::power::Start;
+use crate::quick;
 use crate::scheduler::{self, Leave, NEVER, VcpuId};
 use crate::traps::{self, End, Next};
 use crate::vectors::{self, Vector};
@@ -108,8 +109,7 @@ fn run_loaded(
         guest.gate.enter(cpu);
         let inside = vcpu.enter();
         hardware.load(inside.interface());
-        // SAFETY: `load` gave EL1 to the guest, and the scheduler installed the vectors.
-        let vector = unsafe { vectors::enter(context) };
+        let vector = run_guest(guest, context);
         vcpu = inside.exit(&hardware.store());
         guest.gate.leave(cpu);
         let next = match vector {
@@ -130,6 +130,17 @@ fn run_loaded(
         }
     }
     (vcpu, Stop::Preempted)
+}
+
+/// Runs guest code up to an exit that is more than a moment's.
+fn run_guest(guest: &Guest, context: &mut Context) -> Vector {
+    loop {
+        // SAFETY: `load` gave EL1 to the guest, and the scheduler installed the vectors.
+        let vector = unsafe { vectors::enter(context) };
+        if vector != Vector::Synchronous || !quick::handle(guest, context) {
+            return vector;
+        }
+    }
 }
 
 /// WFI: until an interrupt is there for the guest, or the model has something to do.

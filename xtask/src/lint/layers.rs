@@ -98,6 +98,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("testbench", &[IMAGES_USE]),
     ("minimal", &[IMAGES_USE]),
     ("hypervisor", &[IMAGES_USE]),
+    ("microbench", &[IMAGES_USE]),
     ("conformance", &[LIBRARIES, &["doorbell-qtest", "doorbell-test-guest"]]),
     ("kvm-judge", &[LIBRARIES]),
     ("xtask", &[]),

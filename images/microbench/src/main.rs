@@ -1,0 +1,164 @@
+//! The cost of a virtual GIC's operations, as a guest sees it, in virtual nanoseconds. QEMU counts
+//! an instruction as one with `-icount shift=0`: then it is the instructions of guest and
+//! hypervisor together.
+//!
+//! Interrupts stay masked. The image takes them by the same calls as a kernel's vector would, so
+//! that no vector of its own is counted.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::sync::Arc;
+use core::arch::asm;
+use core::num::NonZeroU16;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use gic_arch::{Lpi, SgiId, gicd};
+use gic_bringup::{Irqchip, MsiController, Options};
+use gic_driver::its::EventRequest;
+use gic_driver::{GicPlatform, Its, Mmio, PhysicalRegion, Platform, RawMmio};
+use image_rt::platform::{Kernel, registers};
+use image_rt::power::{self, CpuStack};
+use image_rt::{Boot, cpu, println, start};
+use irq_domain::PerCpuHandle;
+use msi_types::{Cpu, DeviceId, Pending, Trigger};
+use spin::Once;
+
+image_rt::image!(main);
+
+/// Times that an operation is done, after once for what is done only once.
+const TURNS: u64 = 200;
+const IPI: SgiId = SgiId::new(1).expect("there are 16");
+/// A device that no machine here has.
+const DEVICE: DeviceId = DeviceId::new(0xfff8);
+const PSCI_VERSION: u64 = 0x8400_0000;
+
+static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
+static IPI_HANDLE: Once<PerCpuHandle> = Once::new();
+/// Interrupts that were taken, of either kind.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+static READY: AtomicU64 = AtomicU64::new(0);
+
+fn main(boot: Boot) -> ! {
+    // SAFETY: what the loader handed over, before anything else.
+    let around = unsafe { start::start(boot) };
+    let description = gic_firmware::devicetree::parse(around.devicetree).expect("a description");
+    let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
+    let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description, &options);
+    let irqchip = IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers"));
+    bring_up_cpu();
+    let handle =
+        irqchip
+            .interrupts()
+            .request_per_cpu(IPI.intid().hwirq(), Trigger::Edge, "ipi", |_| count());
+    IPI_HANDLE.call_once(|| handle.expect("the SGI is free"));
+    turn_on_other();
+    measure("hypercall", call_hypervisor);
+    measure("register", read_register_of(&distributor()));
+    measure("ipi", send_ipi);
+    measure("lpi", send_lpi(irqchip));
+    power::system_off()
+}
+
+fn measure(name: &str, mut operation: impl FnMut()) {
+    operation();
+    let start = cpu::ticks();
+    for _ in 0..TURNS {
+        operation();
+    }
+    let nanoseconds = (cpu::ticks() - start) * 1_000_000 / cpu::ticks_per_millisecond();
+    println!("cost - {name} {}", nanoseconds / TURNS);
+}
+
+fn call_hypervisor() {
+    // SAFETY: the call has no effect; it may change what SMCCC lets it.
+    unsafe {
+        asm!(
+            "hvc #0",
+            inout("x0") PSCI_VERSION => _,
+            clobber_abi("C"),
+            options(nomem, nostack),
+        );
+    }
+}
+
+fn distributor() -> RawMmio {
+    let region = PhysicalRegion { base: 0x0800_0000, bytes: gicd::FRAME_SIZE };
+    Kernel.map(region).expect("the distributor's frame")
+}
+
+fn read_register_of(distributor: &RawMmio) -> impl FnMut() {
+    move || {
+        core::hint::black_box(distributor.read32(gicd::IIDR.offset()));
+    }
+}
+
+/// To the other CPU, which waits for it (WFI), and until that has taken it.
+fn send_ipi() {
+    let before = TAKEN.load(SeqCst);
+    let gic = irqchip().gic();
+    gic.send(IPI, &[Cpu::new(1)], &registers()).expect("the other CPU");
+    while TAKEN.load(SeqCst) == before {
+        // SAFETY: a hint; QEMU runs the other CPU then.
+        unsafe { asm!("yield", options(nomem, nostack)) };
+    }
+}
+
+/// By an INT command of the ITS, and until this CPU has taken it.
+fn send_lpi(irqchip: &'static Irqchip<Kernel>) -> impl FnMut() {
+    let its = its(irqchip).expect("an ITS");
+    let device = its.attach(DEVICE, 1).expect("a DeviceID");
+    let events = its.map_events(&device, EventRequest::new(NonZeroU16::MIN, Cpu::new(0)));
+    let lpi = Lpi::try_from(events.expect("an LPI").first().get()).expect("an LPI's number");
+    move || {
+        let before = TAKEN.load(SeqCst);
+        its.set_pending(lpi, Pending::Set).expect("INT");
+        while TAKEN.load(SeqCst) == before {
+            take();
+        }
+    }
+}
+
+fn its(irqchip: &Irqchip<Kernel>) -> Option<Arc<Its<Kernel>>> {
+    irqchip.controllers().find_map(|(_, driver)| match driver {
+        MsiController::Its(its) => Some(its.clone()),
+        _ => None,
+    })
+}
+
+/// Takes everything that is pending at this CPU.
+fn take() {
+    irqchip().handle_irq(GicPlatform::cpu(&Kernel), &registers(), |_, _| count());
+}
+
+fn count() {
+    TAKEN.fetch_add(1, SeqCst);
+}
+
+fn irqchip() -> &'static Irqchip<Kernel> {
+    IRQCHIP.get().expect("the controllers are brought up first")
+}
+
+fn bring_up_cpu() {
+    let brought_up = irqchip().cpu_on(GicPlatform::cpu(&Kernel), &registers(), |_| ());
+    brought_up.expect("the CPU's interface");
+}
+
+/// The other CPU takes IPIs for ever.
+fn turn_on_other() {
+    let mut cpus = irqchip().description().enabled_cpus();
+    let other = cpus.nth(1).expect("a second CPU");
+    let work = || {
+        bring_up_cpu();
+        IPI_HANDLE.get().expect("it is requested").enable_here();
+        READY.store(1, SeqCst);
+        loop {
+            cpu::wait_for_interrupt();
+            take();
+        }
+    };
+    power::cpu_on(1, other.affinity.value.mpidr(), CpuStack::new(), work).expect("CPU_ON");
+    while READY.load(SeqCst) == 0 {
+        core::hint::spin_loop();
+    }
+}

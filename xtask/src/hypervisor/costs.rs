@@ -1,0 +1,88 @@
+//! The costs of what a guest asks of its virtual GIC, in instructions of guest and hypervisor
+//! together. QEMU counts virtual time in instructions (`-icount`) and runs one CPU at a time, so
+//! that every run has the same figures.
+
+use anyhow::{Context, Result, ensure};
+
+use super::controller::Controller;
+use super::files::{Files, GUEST_RAM};
+use super::{Board, LIMIT};
+use crate::process;
+use crate::qemu::image::Image;
+use crate::qemu::{self, Version};
+use crate::step::Tally;
+use crate::workspace::Workspace;
+
+/// The QEMU that counts the instructions of several CPUs.
+const VERSION: Version = Version::Backports;
+const CPUS: u8 = 2;
+const MEMORY: u32 = 64;
+const COUNTED: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
+/// Operations of the guest, and the most instructions that each may take. Under Linux 6.1's KVM
+/// they take 1,094, 1,939, 4,878 and 7,201 (docs/measurements.md).
+const LIMITS: &[(&str, u64)] =
+    &[("hypercall", 300), ("register", 500), ("ipi", 5_400), ("lpi", 6_500)];
+
+/// Measures, and holds the limits.
+pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
+    let tools = match qemu::fetch(workspace, VERSION) {
+        Ok(tools) => tools,
+        Err(absent) => {
+            tally.skip(format!("what a guest's operations cost: {absent:#}"));
+            return Ok(());
+        }
+    };
+    let guest = Image::build_at(workspace, "microbench", "microbench", GUEST_RAM)?;
+    let board = Board {
+        tools: &tools,
+        image: hypervisor,
+        vcpus: CPUS,
+        cpus: CPUS,
+        memory: MEMORY,
+        controller: Controller::Its,
+        devices: &[],
+        move_every: None,
+    };
+    let mut qemu = board.command(&[Files { kernel: &guest.flat, initrd: None, append: "" }])?;
+    let mut costs = Vec::new();
+    process::watch(qemu.args(COUNTED), LIMIT, |line| costs.extend(cost(line)))?;
+    println!("instructions of a guest's operations: {costs:?}");
+    for (operation, limit) in LIMITS {
+        let name = format!("a guest's {operation} takes at most {limit} instructions");
+        tally.case(&name, judge(&costs, operation, *limit));
+    }
+    Ok(())
+}
+
+/// The operation and its cost in a line of the guest's.
+fn cost(line: &str) -> Option<(String, u64)> {
+    let (operation, cost) = line.trim_end().strip_prefix("cost - ")?.split_once(' ')?;
+    Some((operation.into(), cost.parse().ok()?))
+}
+
+fn judge(costs: &[(String, u64)], operation: &str, limit: u64) -> Result<()> {
+    let found = costs.iter().find(|(name, _)| name == operation);
+    let (_, cost) = found.context("the guest did not measure it")?;
+    ensure!(*cost <= limit, "it takes {cost}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn costs_beyond_their_limit_fail() {
+        let costs = [cost("cost - ipi 100\r").unwrap()];
+        assert!(judge(&costs, "ipi", 100).is_ok());
+        assert!(judge(&costs, "ipi", 99).is_err());
+        assert!(judge(&costs, "lpi", 100).is_err());
+    }
+
+    #[test]
+    fn other_lines_state_no_cost() {
+        assert_eq!(cost("hypervisor: a guest of 2 vCPUs"), None);
+        assert_eq!(cost("cost - ipi"), None);
+        assert_eq!(cost("cost - ipi many"), None);
+    }
+}
