@@ -53,6 +53,22 @@ pub(crate) enum Command {
     Lint(LintArgs),
     /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
     Qtest(QtestArgs),
+    /// Print a shell's completions of this command's arguments.
+    Completions(CompletionsArgs),
+    /// Print the manual page of this command, or of one of its subcommands.
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell that reads them.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// A subcommand's name; the whole command if none is given.
+    pub(crate) subcommand: Option<String>,
 }
 
 /// A kind of MSI controller.

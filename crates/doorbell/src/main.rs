@@ -10,6 +10,7 @@ mod graph;
 mod inspect;
 mod lint;
 mod machines;
+mod manual;
 mod matrix;
 mod print;
 mod qtest;
@@ -48,6 +49,8 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Report(args) => report::report(&args),
         Command::Lint(args) => lint::lint(&args),
         Command::Qtest(args) => qtest::qtest(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::page(&args),
     }
 }
 

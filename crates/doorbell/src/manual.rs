@@ -1,0 +1,35 @@
+//! What shells and `man` know of the command.
+
+use crate::cli::{Cli, CompletionsArgs, ManArgs};
+use crate::exit::Outcome;
+use crate::print;
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+use clap_mangen::Man;
+use std::io::Write;
+
+/// Prints a shell's completions.
+pub(crate) fn completions(args: &CompletionsArgs) -> Result<Outcome> {
+    let (mut command, mut script) = (Cli::command(), Vec::new());
+    let name = command.get_name().to_owned();
+    clap_complete::generate(args.shell, &mut command, name, &mut script);
+    print::text(|out| out.write_all(&script))?;
+    Ok(Outcome::Good)
+}
+
+/// Prints a page for `man`.
+pub(crate) fn page(args: &ManArgs) -> Result<Outcome> {
+    let mut command = Cli::command();
+    command.build();
+    let wanted = match &args.subcommand {
+        None => command,
+        Some(name) => {
+            let found = command.find_subcommand(name).cloned();
+            found.with_context(|| format!("no subcommand `{name}`; `doorbell help` lists them"))?
+        }
+    };
+    let mut page = Vec::new();
+    Man::new(wanted).render(&mut page)?;
+    print::text(|out| out.write_all(&page))?;
+    Ok(Outcome::Good)
+}

@@ -1,0 +1,59 @@
+//! Completions and manual pages know every subcommand.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::{Command, Output};
+
+fn doorbell(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
+}
+
+fn printed(arguments: &[&str]) -> String {
+    let output = doorbell(arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The names below `Commands:` in the command's help.
+fn subcommands() -> Vec<String> {
+    let help = printed(&["--help"]);
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let (list, _) = list.split_once("\n\n").unwrap();
+    let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn completions_name_every_subcommand() {
+    let names = subcommands();
+    assert!(names.len() > 10 && names.contains(&"lint".to_owned()), "{names:?}");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = printed(&["completions", shell]);
+        for name in &names {
+            assert!(script.contains(name.as_str()), "{shell} does not complete {name}");
+        }
+    }
+}
+
+#[test]
+fn bash_reads_its_completions() {
+    let script = printed(&["completions", "bash"]);
+    let output = Command::new("bash").args(["-n", "-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn every_subcommand_has_a_manual_page() {
+    assert!(printed(&["man"]).contains("doorbell"));
+    for name in subcommands() {
+        let page = printed(&["man", &name]);
+        assert!(page.starts_with(".ie") || page.contains(".TH"), "{name}: {page}");
+        assert!(page.contains(".SH SYNOPSIS"), "{name} is described");
+    }
+}
+
+#[test]
+fn a_page_of_no_subcommand_is_refused() {
+    let output = doorbell(&["man", "ring"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("no subcommand `ring`"));
+}
