@@ -105,7 +105,7 @@ impl Domain {
         }
         let mut sorted = try_collect(slots.iter().copied())?;
         sorted.sort_unstable();
-        let twice = sorted.array_windows().find(|[one, next]| one == next).map(|[one, _]| *one);
+        let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
         let in_use = slots.iter().copied().find(|slot| state.vectors.contains(*slot));
         in_use.or(twice).map_or(Ok(()), |slot| Err(MsiDeviceError::SlotInUse(slot)))
     }
