@@ -10,6 +10,8 @@ mod manifests;
 pub(crate) mod openers;
 mod orderings;
 mod orphans;
+mod promises;
+mod readmes;
 mod reexports;
 pub(crate) mod source;
 mod unsafety;
@@ -18,6 +20,8 @@ pub(crate) mod width;
 mod words;
 
 use anyhow::{Result, bail};
+
+pub(crate) use layers::is_library;
 
 use crate::step::Tally;
 use crate::workspace::Workspace;
@@ -31,6 +35,8 @@ const RULES: &[Rule] = &[
     ("circles", circles::check),
     ("locks", locks::check),
     ("manifests", |workspace| Ok(manifests::check(workspace))),
+    ("promises", promises::check),
+    ("readmes", readmes::check),
     ("reexports", reexports::check),
     ("orphans", orphans::check),
     ("unsafe", unsafety::check),

@@ -21,6 +21,9 @@ mod kvm;
 mod language;
 mod lint;
 mod machine;
+mod msrv;
+mod newcomer;
+mod package;
 mod parallel;
 mod process;
 mod qemu;
@@ -96,6 +99,8 @@ enum Task {
     Figures,
     /// Write the findings in Debian's devicetrees anew, to be read before they are committed
     Findings,
+    /// Rehearse the upload of all packages to the registry
+    Publish,
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
     Fetch,
 }
@@ -119,6 +124,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Findings => return boards::findings::accept(&workspace),
+        Task::Publish => return package::rehearse(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
         Task::Language { since, longest } => {
             return language::run(&workspace, since.as_deref(), *longest);

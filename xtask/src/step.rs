@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::workspace::Workspace;
 use crate::{
     acpi, adopters, bindings, boards, deny, differential, examples, figures, fuzz, hypervisor,
-    interleavings, kvm, lint, machine, qemu, report, rust, size, tests,
+    interleavings, kvm, lint, machine, msrv, newcomer, package, qemu, report, rust, size, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -37,6 +37,16 @@ const STEPS: &[Step] = &[
         run: interleavings::run,
     },
     Step { name: "examples", about: "every example, built and run", run: examples::run },
+    Step {
+        name: "package",
+        about: "each package, built from its archive alone, with each feature alone",
+        run: package::run,
+    },
+    Step {
+        name: "newcomer",
+        about: "programs made from the packages' READMEs alone, outside of the repository",
+        run: newcomer::run,
+    },
     Step {
         name: "machine",
         about: "cargo run --release, and what controllers cost beside each other",
@@ -108,6 +118,16 @@ const LONG: &[Step] = &[
         name: "kvm-long",
         about: "Linux's KVM as the judge, with 60 plans that move between it and the model",
         run: kvm::run_long,
+    },
+    Step {
+        name: "msrv",
+        about: "each package, built by the oldest compiler that it states",
+        run: msrv::run,
+    },
+    Step {
+        name: "package-long",
+        about: "cargo package: each archive built apart from the others",
+        run: package::run_long,
     },
     Step {
         name: "figures",

@@ -7,13 +7,17 @@ const LICENCE: &str = "MIT OR Apache-2.0";
 /// The licences' full texts, at the root.
 const LICENCE_FILES: &[&str] = &["LICENSE-MIT", "LICENSE-APACHE"];
 /// Fields that a registry shows of a published package.
-const PUBLISHED_FIELDS: &[&str] = &["repository", "keywords", "categories"];
+const PUBLISHED_FIELDS: &[&str] = &["repository", "keywords", "categories", "readme"];
 
 /// Missing or deviating fields and files.
 pub(crate) fn check(workspace: &Workspace) -> Vec<String> {
+    let version = workspace.packages.first().map(|package| package.field("version"));
     let absent = LICENCE_FILES.iter().filter(|file| !workspace.root.join(file).exists());
     let mut findings: Vec<_> = absent.map(|file| format!("{file}: missing")).collect();
     findings.extend(workspace.packages.iter().flat_map(lacks));
+    let others =
+        workspace.packages.iter().filter(|package| Some(package.field("version")) != version);
+    findings.extend(others.map(|package| format!("{}: has a version of its own", package.name)));
     findings
 }
 
@@ -31,6 +35,13 @@ fn lacks(package: &Package) -> Vec<String> {
         let value = package.field(field);
         let given = value.is_string() || value.as_array().is_some_and(|list| !list.is_empty());
         wish(given, &format!("published, but no `{field}`"));
+    }
+    if package.published {
+        for file in LICENCE_FILES {
+            wish(package.folder.join(file).exists(), &format!("published, but no {file}"));
+        }
+        let docs = &package.field("metadata")["docs"]["rs"]["all-features"];
+        wish(docs == true, "published, but its documentation lacks features");
     }
     findings
 }

@@ -1,0 +1,12 @@
+//! A guest's request as bytes, and as the host reads it.
+
+use hyperv_vpci::protocol::{ProtocolError, Request, Slot};
+
+fn main() -> Result<(), ProtocolError> {
+    let request = Request::QueryResources(Slot::new(1, 2));
+    let mut bytes = [0; 8];
+    request.emit(&mut bytes)?;
+    println!("{request:?} is {bytes:02x?}");
+    assert_eq!(Request::parse(&bytes), Ok(request));
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! `gic-driver` without an ITS: a device writes its LPI to a redistributor.
+
+#[path = "hardware/board.rs"]
+mod board;
+
+use board::{Board, DISTRIBUTOR};
+use gic_arch::Affinity;
+use gic_driver::{DirectLpi, Gic, GicConfig, GicCpuInterface};
+use msi_types::{BlockRequest, Cpu, Fit, MsiParent, NoIdentity, RequesterId, Rewrite, SignalMsi};
+use std::{error::Error, num::NonZeroU16, sync::Arc};
+use vgic::VgicConfig;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let board = Board::new(VgicConfig::new(1).with_direct_lpi(true).with_lpi_id_bits(Some(14)))?;
+    let (cpu, this) = (Cpu::new(0), Affinity::new(0, 0, 0, 0));
+
+    // The boot CPU, with what firmware describes:
+    let config = GicConfig::new(DISTRIBUTOR, vec![board.redistributors], vec![this]);
+    let gic = Arc::new(Gic::new(board.platform.clone(), config)?);
+    board.execute(|registers| gic.cpu_on(cpu, registers))?;
+    let parent = DirectLpi::new(gic.clone())?;
+
+    // A device's driver. The doorbell does not tell who rings it: any device can send any LPI.
+    let function = RequesterId::pci(1, 0, 0);
+    println!("isolation: {:?}", parent.isolation(function));
+    let device = parent.attach(function, 1)?;
+    let request = BlockRequest::new(NonZeroU16::MIN, Fit::new(Rewrite::Masked), cpu);
+    let block = parent.allocate(&device, &request)?;
+    let message = parent.compose(&block, 0)?;
+    println!("its vector: {:#x} to {:#x}", message.data, message.address);
+
+    // The device sends it, and the CPU takes it:
+    println!("{:?}", board.gic.signal_msi(NoIdentity, message));
+    let mut taken = Vec::new();
+    board.execute(|registers| {
+        gic.cpu_interface(registers).handle_pending(|intid| taken.push(intid.get()));
+    });
+    println!("taken: LPIs {taken:?}");
+    assert_eq!(taken, [block.first().get()]);
+
+    parent.free(&device, block);
+    parent.detach(device);
+    Ok(())
+}

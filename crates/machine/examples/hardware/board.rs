@@ -1,0 +1,94 @@
+//! The board of the examples: RAM, and a GIC modelled in this process.
+
+use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
+use doorbell_hardware::platform::{Executing, MachinePlatform};
+use doorbell_hardware::ram::{Caches, Ram};
+use gic_arch::icc::SysRegEncoding;
+use gic_driver::{PhysicalRegion, RedistributorRegion, SystemRegisters};
+use gic_firmware::Region;
+use msi_types::Cpu;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{error::Error, fmt};
+use vgic::{Block, Vcpu, Vgic, VgicConfig};
+
+/// Where its distributor is.
+pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
+
+/// A machine of one CPU.
+pub(crate) struct Board {
+    /// The model: what devices ring.
+    pub(crate) gic: Arc<Vgic>,
+    /// What a kernel on this board gives its drivers.
+    pub(crate) platform: Arc<MachinePlatform>,
+    /// Where its redistributor is.
+    pub(crate) redistributors: RedistributorRegion,
+    vcpu: Mutex<Vcpu>,
+}
+
+impl Board {
+    /// A board with such a GIC, switched on.
+    pub(crate) fn new(config: VgicConfig) -> Result<Self, Box<dyn Error>> {
+        let region = |base, bytes| Region::new(base, bytes).ok_or("an empty region");
+        let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)?], Caches::Snooped));
+        let (gic, mut vcpus) = Vgic::new(config, ram.clone(), Arc::new(|_: Cpu| ()))?;
+        let (mut bus, mut redistributors) = (Bus::default(), PhysicalRegion { base: 0, bytes: 0 });
+        for frames in gic.regions() {
+            let (base, bytes) =
+                (frames.addresses.start, frames.addresses.end - frames.addresses.start);
+            let device = Arc::new(Frames { gic: gic.clone(), base });
+            bus.attach(&format!("{:?}", frames.block), region(base, bytes)?, device)?;
+            if matches!(frames.block, Block::Redistributors(_)) {
+                redistributors = PhysicalRegion { base, bytes };
+            }
+        }
+        let platform = Arc::new(MachinePlatform::new(Arc::new(bus), ram));
+        let redistributors = RedistributorRegion::new(redistributors);
+        Ok(Self { gic, platform, redistributors, vcpu: Mutex::new(vcpus.remove(0)) })
+    }
+
+    /// The CPU executes `code` with its interrupts masked.
+    pub(crate) fn execute<R>(&self, code: impl FnOnce(&Registers<'_>) -> R) -> R {
+        let _executing = Executing::in_exception(Cpu::new(0));
+        code(&Registers(&self.vcpu))
+    }
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Board").finish_non_exhaustive()
+    }
+}
+
+/// The model's frames on the bus.
+struct Frames {
+    gic: Arc<Vgic>,
+    base: u64,
+}
+
+impl MmioDevice for Frames {
+    fn read(&self, offset: u64, width: AccessWidth) -> u64 {
+        self.gic.read(self.base + offset, width).unwrap_or(width.mask())
+    }
+
+    fn write(&self, offset: u64, width: AccessWidth, value: u64) {
+        // A write that no frame takes has no effect.
+        let _ = self.gic.write(self.base + offset, width, value);
+    }
+}
+
+/// The CPU's system registers: `gic_driver::sysreg::CpuRegisters` on hardware.
+#[derive(Debug)]
+pub(crate) struct Registers<'a>(&'a Mutex<Vcpu>);
+
+impl SystemRegisters for Registers<'_> {
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        let mut vcpu = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        vcpu.read_sysreg(register).unwrap_or(0)
+    }
+
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        let mut vcpu = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A write to a register that does not exist has no effect here.
+        let _ = vcpu.write_sysreg(register, value);
+    }
+}

@@ -1,0 +1,64 @@
+//! Both ends of Hyper-V's virtual PCI bus, on driver and model. A guest that waits runs its host.
+
+#[path = "hardware/board.rs"]
+mod board;
+
+use board::{Board, DISTRIBUTOR};
+use doorbell_hardware::platform::MachinePlatform;
+use gic_arch::{Affinity, IntId};
+use gic_driver::{Gic, GicConfig, GicCpuInterface};
+use hyperv_vpci::guest::{Bus, BusConfig, Kernel, SpiDomain, Vectors, Wait};
+use hyperv_vpci::host::{Host, HostConfig, HostFunction, Injection};
+use hyperv_vpci::protocol::{DeviceDescription, Slot};
+use hyperv_vpci::ring::{HeapRing, RingChannel};
+use msi_types::{BlockRequest, Cpu, Fit, IrqState, LocalCpu, MsiParent, NoIdentity, Rewrite};
+use msi_types::{SignalMsi, TaskContext};
+use std::num::{NonZeroU8, NonZeroU16};
+use std::{error::Error, sync::Arc, sync::Mutex, sync::PoisonError};
+
+type End = RingChannel<HeapRing, fn()>;
+struct Guest(Arc<MachinePlatform>, Mutex<(Host, End)>);
+#[rustfmt::skip]
+impl LocalCpu for Guest {
+    fn irq_save(&self) -> IrqState { self.0.irq_save() }
+    fn irq_restore(&self, state: IrqState) { self.0.irq_restore(state); }
+}
+#[rustfmt::skip]
+impl TaskContext for Guest { fn may_wait(&self) -> bool { true } }
+#[rustfmt::skip]
+impl Kernel for Guest {
+    fn wait(&self, turn: u32) -> Wait {
+        let (host, end) = &mut *self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if turn < 8 && host.serve(end).is_ok() { Wait::Again } else { Wait::GiveUp }
+    }
+    fn processor(&self, cpu: Cpu) -> Option<u16> { cpu.get().try_into().ok() }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (board, cpu) = (Board::new(vgic::VgicConfig::new(1))?, Cpu::new(0));
+    let config = GicConfig::new(DISTRIBUTOR, vec![board.redistributors], vec![Affinity::default()]);
+    let gic = Arc::new(Gic::new(board.platform.clone(), config)?);
+    board.execute(|registers| gic.cpu_on(cpu, registers))?;
+    // The host offers a function; its device model keeps `device`.
+    let (slot, injection) = (Slot::new(0, 0), Injection::Spi(board.gic.clone()));
+    let mut host = Host::new(HostConfig::new(1, 0xfeed_0000, *b"a bus's instance"), injection)?;
+    let function = DeviceDescription { vendor: 0x1414, device: 7, slot, ..Default::default() };
+    let device = host.offer(HostFunction::new(function, [0xffff_0000, 0, 0, 0, 0, 0]))?;
+    // The guest opens the bus, and gives the function a vector.
+    let (there, back) = (HeapRing::new(NonZeroU8::MIN)?, HeapRing::new(NonZeroU8::MIN)?);
+    let there_end = RingChannel::new(back.clone(), there.clone(), (|| ()) as fn())?;
+    let kernel = Arc::new(Guest(board.platform.clone(), Mutex::new((host, there_end))));
+    let end: End = RingChannel::new(there, back, (|| ()) as fn())?;
+    let vectors = Vectors::Spis(Arc::new(SpiDomain::new(gic.clone(), kernel.clone())?));
+    let bus = Bus::open(BusConfig::new(0x1000_0000, 5, 512), Box::new(end), vectors, kernel)?;
+    let attached = bus.attach(slot.requester(5), 1)?;
+    let request = BlockRequest::new(NonZeroU16::MIN, Fit::new(Rewrite::Masked), cpu);
+    let block = bus.allocate(&attached, &request)?;
+    bus.unmask(block.first());
+    println!("{:?}", device.signal_msi(NoIdentity, bus.compose(&block, 0)?));
+    let mut taken = Vec::new();
+    let mut take = |intid: IntId| taken.push(intid.get());
+    board.execute(|registers| gic.cpu_interface(registers).handle_pending(&mut take));
+    assert_eq!(taken, [block.first().get()]);
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! `gic-driver` without a heap: a timer ticks, and the CPU sends an SGI to itself.
+
+#[path = "hardware/board.rs"]
+mod board;
+
+use board::{Board, DISTRIBUTOR, Registers};
+use gic_arch::{Affinity, IntId, Priority, SgiId};
+use gic_driver::{CpuInterface, CpuInterfaceConfig, Distributor, DistributorConfig, GicError};
+use gic_driver::{GicCpuInterface, Platform, PrivateConfig, RedistributorRegion};
+use gic_driver::{SystemRegisters, find_redistributor};
+use msi_types::{Cpu, Level, Line, SetLine};
+use std::error::Error;
+use vgic::VgicConfig;
+
+const THIS: Affinity = Affinity::new(0, 0, 0, 0); // MPIDR_EL1
+
+/// Allocates nothing. `gic` is where firmware says that distributor and redistributors are.
+fn enable<P: Platform>(
+    platform: &P,
+    gic: (u64, RedistributorRegion),
+    registers: &impl SystemRegisters,
+    interrupts: [IntId; 2],
+) -> Result<(), GicError> {
+    let priority = Priority::new(0xa0);
+    let distributor = Distributor::map(platform, gic.0)?;
+    distributor.init(platform, DistributorConfig::new(priority, THIS))?;
+    let redistributor = find_redistributor(platform, &[gic.1], THIS)?;
+    redistributor.wake(platform)?;
+    redistributor.init(platform, PrivateConfig::new(priority, distributor.view()))?;
+    <CpuInterface<_>>::enable(registers, CpuInterfaceConfig::default())?;
+    interrupts.iter().try_for_each(|one| Ok(redistributor.interrupt(*one)?.enable()))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let board = Board::new(VgicConfig::new(1))?;
+    let timer = IntId::ppi(11).ok_or("there are 16 PPIs")?;
+    let sgi = SgiId::new(3).ok_or("there are 16 SGIs")?;
+    let tick =
+        |level| board.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: timer.get() }, level);
+
+    let gic = (DISTRIBUTOR, board.redistributors);
+    board.execute(|registers| {
+        enable(&*board.platform, gic, registers, [timer, IntId::from(sgi)])?;
+        <CpuInterface<&Registers<'_>>>::new(registers).send(sgi, THIS)
+    })?;
+    tick(Level::High);
+    let mut taken = Vec::new();
+    // The IRQ exception:
+    board.execute(|registers| {
+        <CpuInterface<&Registers<'_>>>::new(registers).handle_pending(|intid| {
+            tick(Level::Low); // the handler sets the timer anew
+            taken.push(intid.get());
+        });
+    });
+    println!("taken: {taken:?}");
+    assert_eq!(taken, [3, 27]);
+    Ok(())
+}

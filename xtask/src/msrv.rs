@@ -1,0 +1,45 @@
+//! The oldest compiler that each package states, tried on its archive alone.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use crate::package::{Archives, published};
+use crate::process;
+use crate::step::Tally;
+use crate::workspace::{Package, Workspace};
+
+/// Checks every package with the compiler that it states; a compiler that is absent is skipped by
+/// its name.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let archives = Archives::make(workspace)?;
+    let versions: BTreeSet<_> = published(workspace).map(rust_version).collect();
+    for version in versions {
+        if let Err(absent) = need_toolchain(workspace, version) {
+            tally.skip(format!("Rust {version}: {absent:#}"));
+            continue;
+        }
+        for package in published(workspace).filter(|package| rust_version(package) == version) {
+            let mut cargo = archives.cargo(Some(version));
+            cargo.args(["check", "--quiet", "--package", &package.name, "--all-features"]);
+            tally.case(&format!("{} by Rust {version}", package.name), process::must(&mut cargo));
+        }
+    }
+    Ok(())
+}
+
+fn rust_version(package: &Package) -> &str {
+    package.field("rust_version").as_str().unwrap_or_default()
+}
+
+/// Adds a compiler of that version by rustup.
+fn need_toolchain(workspace: &Workspace, version: &str) -> Result<()> {
+    let mut installed = process::command("rustup", &workspace.root);
+    let installed = process::capture(installed.args(["toolchain", "list"]))?;
+    let (name, patched) = (format!("{version}-"), format!("{version}."));
+    if installed.lines().any(|line| line.starts_with(&name) || line.starts_with(&patched)) {
+        return Ok(());
+    }
+    let mut install = process::command("rustup", &workspace.root);
+    process::must(install.args(["toolchain", "install", version, "--profile", "minimal"]))
+}

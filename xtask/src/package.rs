@@ -1,0 +1,117 @@
+//! The packages as a registry gets them: each builds from its archive alone, with each of its
+//! features alone, for machines without an operating system too.
+
+mod archives;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+pub(crate) use archives::{Archives, published};
+
+use crate::lint;
+use crate::process;
+use crate::rust::{BARE_TARGET, need_target};
+use crate::step::Tally;
+use crate::workspace::{Package, Workspace};
+
+/// Features that need an operating system: of these packages, by these names.
+const HOSTED: &[(&str, &[&str])] = &[
+    ("hyperv-vpci", &["std", "vm-memory"]),
+    ("irq-routing", &["std", "kvm", "rust-vmm"]),
+    ("vgic", &["std", "vm-memory"]),
+    ("vgic-kvm", &["std"]),
+];
+
+/// One build of a package, with some of its features.
+#[derive(Debug, PartialEq, Eq)]
+struct Build {
+    package: String,
+    features: Vec<String>,
+    bare: bool,
+}
+
+/// Makes the archives, and checks every build of each, counted as one case.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let archives = Archives::make(workspace)?;
+    tally.pass(1);
+    let bare = need_target(&workspace.root, BARE_TARGET);
+    if let Err(absent) = &bare {
+        tally.skip(format!("the archives for {BARE_TARGET}: {absent:#}"));
+    }
+    for build in published(workspace).flat_map(builds).filter(|build| bare.is_ok() || !build.bare) {
+        tally.case(&build.name(), build.check(&archives));
+    }
+    Ok(())
+}
+
+/// Cargo's own verification: each archive is built apart from the others.
+pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.args(["package", "--allow-dirty"]);
+    cargo.args(published(workspace).flat_map(|package| ["--package", &package.name]));
+    tally.case("cargo package", process::must(&mut cargo));
+    Ok(())
+}
+
+/// Rehearses the upload of all packages, in the order of their dependencies.
+pub(crate) fn rehearse(workspace: &Workspace) -> Result<ExitCode> {
+    let mut cargo = process::cargo(&workspace.root);
+    process::must(cargo.args(["publish", "--workspace", "--dry-run"]))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The builds of a package: without features, with each alone, with those it has by default, and
+/// with all.
+fn builds(package: &Package) -> Vec<Build> {
+    let (names, default) = features(package);
+    let mut wanted = vec![Vec::new()];
+    wanted.extend(names.iter().map(|name| vec![name.clone()]));
+    wanted.push(default);
+    wanted.push(names);
+    wanted.dedup();
+    let bare = lint::is_library(&package.name);
+    let hosted = HOSTED.iter().find(|(name, _)| *name == package.name).map_or(&[][..], |row| row.1);
+    let mut builds = Vec::new();
+    for features in wanted {
+        let needs_system = features.iter().any(|feature| hosted.contains(&feature.as_str()));
+        let build =
+            |bare| Build { package: package.name.clone(), features: features.clone(), bare };
+        builds.extend((bare && !needs_system).then(|| build(true)));
+        if !builds.contains(&build(false)) {
+            builds.push(build(false));
+        }
+    }
+    builds
+}
+
+/// The names of a package's features, and those that are on by default.
+fn features(package: &Package) -> (Vec<String>, Vec<String>) {
+    let table = package.field("features").as_object();
+    let names = table.into_iter().flat_map(|table| table.keys());
+    let names = names.filter(|name| *name != "default").cloned().collect();
+    let default = package.field("features")["default"].as_array().into_iter().flatten();
+    (names, default.filter_map(|name| name.as_str().map(str::to_owned)).collect())
+}
+
+impl Build {
+    fn check(&self, archives: &Archives) -> Result<()> {
+        let mut cargo = archives.cargo(None);
+        cargo.env("RUSTFLAGS", "-D warnings");
+        cargo.args(["check", "--quiet", "--package", &self.package, "--no-default-features"]);
+        if !self.features.is_empty() {
+            cargo.args(["--features", &self.features.join(",")]);
+        }
+        if self.bare {
+            cargo.args(["--lib", "--target", BARE_TARGET]);
+        }
+        process::must(&mut cargo)
+    }
+
+    fn name(&self) -> String {
+        let features =
+            if self.features.is_empty() { "none".into() } else { self.features.join("+") };
+        let machine = if self.bare { BARE_TARGET } else { "the host" };
+        format!("{} with features {features} for {machine}", self.package)
+    }
+}
