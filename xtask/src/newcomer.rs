@@ -2,50 +2,99 @@
 //! of the repository, against the packaged archives, and runs them.
 
 use std::path::PathBuf;
+use std::process::{self, Command};
 use std::time::Duration;
-use std::{env, fs, process};
+use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::dtb::Tools;
 use crate::package::Archives;
-use crate::process as children;
+use crate::rust::{BARE_TARGET, need_target};
 use crate::step::Tally;
 use crate::workspace::Workspace;
+use crate::{process as children, qemu};
 
-/// Packages whose README shows a whole program, and what that program says.
-const PROGRAMS: &[(&str, &str)] = &[("vgic", "the guest took LPI 8192")];
-/// Building it and its dependencies takes less, on a busy machine too.
+/// Building a program and its dependencies takes less, on a busy machine too.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// Makes and runs each program, counted as one case.
+/// What a package's README shows.
+struct Program {
+    package: &'static str,
+    /// What it says: its last line.
+    says: &'static str,
+}
+
+const MONITOR: Program = Program { package: "vgic", says: "the guest took LPI 8192" };
+const KERNEL: Program = Program { package: "gic-driver", says: "tick" };
+
+/// Makes and runs a monitor and a kernel, each counted as one case.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let archives = Archives::make(workspace)?;
     let empty = Empty::new()?;
-    for (package, says) in PROGRAMS {
-        tally.case(&format!("README of {package}"), follow(&archives, &empty, package, says));
+    tally.case(
+        "a monitor",
+        MONITOR
+            .made(&archives, &empty)
+            .and_then(|mut made| MONITOR.is_said_by(made.cargo.args(["run", "--quiet"]))),
+    );
+    let tools = need_target(&workspace.root, BARE_TARGET);
+    match tools.and_then(|()| qemu::fetch(workspace, qemu::Version::Stable)) {
+        Err(absent) => tally.skip(format!("a kernel: {absent:#}")),
+        Ok(tools) => tally.case("a kernel", run_kernel(&archives, &empty, &tools)),
     }
     Ok(())
 }
 
-/// Makes a crate of what the README shows, and runs it.
-fn follow(archives: &Archives, empty: &Empty, package: &str, says: &str) -> Result<()> {
-    let page = fs::read_to_string(archives.package(package)?.join("README.md"))?;
-    let folder = empty.0.join(package);
-    fs::create_dir_all(folder.join("src"))?;
-    let dependencies = block(&page, "toml").context("the README names no dependencies")?;
-    let name = format!("{package}-user");
-    let header = format!("[package]\nname = \"{name}\"\nedition = \"2024\"\n\n[workspace]\n");
-    let manifest = format!("{header}\n{dependencies}\n{}", archives.patch());
-    fs::write(folder.join("Cargo.toml"), manifest)?;
-    let program = block(&page, "rust").context("the README shows no program")?;
-    fs::write(folder.join("src/main.rs"), program)?;
-    archives.lock(&folder)?;
-    let (mut cargo, mut lines) = (archives.cargo(None), Vec::new());
-    cargo.current_dir(&folder).args(["run", "--quiet"]);
-    let status = children::watch(&mut cargo, LIMIT, |line| lines.push(line.to_owned()))?;
-    ensure!(status.success(), "ended with {status}");
-    ensure!(lines.iter().any(|line| line == says), "it says {lines:?}, and not {says:?}");
-    Ok(())
+/// Follows the README's two commands.
+fn run_kernel(archives: &Archives, empty: &Empty, tools: &Tools) -> Result<()> {
+    let Made { mut cargo, folder } = KERNEL.made(archives, empty)?;
+    cargo.env("RUSTFLAGS", "-C link-arg=--image-base=0x40200000");
+    cargo.args(["build", "--quiet", "--target", BARE_TARGET, "--target-dir", "target"]);
+    children::must(&mut cargo)?;
+    let mut machine = tools.command(qemu::PROGRAM);
+    machine.args(["-M", "virt,gic-version=3", "-cpu", "cortex-a57", "-nodefaults"]);
+    machine.args(["-display", "none", "-serial", "stdio", "-kernel"]);
+    machine.arg(folder.join("target").join(BARE_TARGET).join("debug").join(KERNEL.name()));
+    KERNEL.is_said_by(&mut machine)
+}
+
+/// A crate that was made, and cargo in its folder.
+struct Made {
+    cargo: Command,
+    folder: PathBuf,
+}
+
+impl Program {
+    /// Makes a crate of what the README shows.
+    fn made(&self, archives: &Archives, empty: &Empty) -> Result<Made> {
+        let page = fs::read_to_string(archives.package(self.package)?.join("README.md"))?;
+        let folder = empty.0.join(self.name());
+        fs::create_dir_all(folder.join("src"))?;
+        let dependencies = block(&page, "toml").context("the README names no dependencies")?;
+        let header = format!("[package]\nname = {:?}\nedition = \"2024\"\n", self.name());
+        let manifest = format!("{header}\n[workspace]\n\n{dependencies}\n{}", archives.patch());
+        fs::write(folder.join("Cargo.toml"), manifest)?;
+        let program = block(&page, "rust").context("the README shows no program")?;
+        fs::write(folder.join("src/main.rs"), program)?;
+        archives.lock(&folder)?;
+        let mut cargo = archives.cargo(None);
+        cargo.current_dir(&folder);
+        Ok(Made { cargo, folder })
+    }
+
+    fn is_said_by(&self, program: &mut Command) -> Result<()> {
+        let mut lines = Vec::new();
+        let said = |line: &str| lines.push(line.trim_end().to_owned());
+        let status = children::watch(program, LIMIT, said)?;
+        ensure!(status.success(), "ended with {status}");
+        ensure!(lines.last().is_some_and(|line| line == self.says), "it says {lines:?}");
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        format!("{}-user", self.package)
+    }
 }
 
 /// The first fenced block of this language.

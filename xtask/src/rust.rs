@@ -42,6 +42,8 @@ const FORMATTED: &[&[&str]] = &[
         "--manifest-path",
         "images/Cargo.toml",
         "--package",
+        "alone",
+        "--package",
         "hypervisor",
         "--package",
         "image-rt",

@@ -40,16 +40,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let gic = (DISTRIBUTOR, board.redistributors);
     board.execute(|registers| {
-        enable(&*board.platform, gic, registers, [timer, IntId::from(sgi)])?;
+        enable(&*board.platform, gic, registers, [timer, sgi.intid()])?;
         <CpuInterface<&Registers<'_>>>::new(registers).send(sgi, THIS)
     })?;
-    tick(Level::High);
     let mut taken = Vec::new();
     // The IRQ exception:
     board.execute(|registers| {
         <CpuInterface<&Registers<'_>>>::new(registers).handle_pending(|intid| {
-            tick(Level::Low); // the handler sets the timer anew
             taken.push(intid.get());
+            // The timer rings once the SGI is there, until its handler sets it anew.
+            tick(if intid == timer { Level::Low } else { Level::High });
         });
     });
     println!("taken: {taken:?}");

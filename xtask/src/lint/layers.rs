@@ -96,6 +96,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell", &[COMMAND_USES, &["gic-firmware"]]),
     ("image-rt", &[&["msi-types", "irq-domain", "gic-driver", "gic-firmware"]]),
     ("testbench", &[IMAGES_USE]),
+    ("alone", &[IMAGES_USE]),
     ("minimal", &[IMAGES_USE]),
     ("hypervisor", &[IMAGES_USE]),
     ("microbench", &[IMAGES_USE]),

@@ -1,0 +1,5 @@
+//! Links the kernel into the RAM of QEMU's `virt`.
+
+fn main() {
+    println!("cargo::rustc-link-arg-bins=--image-base=0x40200000");
+}
