@@ -38,7 +38,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
 fn promises(page: &str) -> impl Iterator<Item = &str> {
     let section = page.split_once(HEADING).map_or("", |(_, section)| section);
     let section = section.split("\n## ").next().unwrap_or("");
-    section.split("\n- ").skip(1).map(|item| item.split("\n\n").next().unwrap_or(item))
+    section.split("\n- ").skip(1).map(|item| item.split("\n\n").next().unwrap_or(item).trim_end())
 }
 
 /// Pairs in a promise's text: a package in backquotes, a colon, and a test in backquotes.
