@@ -50,7 +50,8 @@ pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["package", "--allow-dirty"]);
     cargo.args(published(workspace).flat_map(|package| ["--package", &package.name]));
-    tally.case("cargo package", process::must(&mut cargo));
+    process::must(&mut cargo)?;
+    tally.pass(1);
     Ok(())
 }
 

@@ -28,7 +28,9 @@ fn enable<P: Platform>(
     redistributor.wake(platform)?;
     redistributor.init(platform, PrivateConfig::new(priority, distributor.view()))?;
     <CpuInterface<_>>::enable(registers, CpuInterfaceConfig::default())?;
-    interrupts.iter().try_for_each(|one| Ok(redistributor.interrupt(*one)?.enable()))
+    redistributor.interrupt(interrupts[0])?.enable();
+    redistributor.interrupt(interrupts[1])?.enable();
+    Ok(())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

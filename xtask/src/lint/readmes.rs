@@ -43,7 +43,9 @@ fn lacks(package: &Package, page: &str) -> Vec<String> {
         }
     };
     wish(format!("# {}", package.name));
-    SECTIONS.iter().for_each(|section| wish(format!("## {section}")));
+    for section in SECTIONS {
+        wish(format!("## {section}"));
+    }
     let features = package.field("features").as_object().into_iter().flat_map(|table| table.keys());
     features.filter(|name| *name != "default").for_each(|name| wish(format!("### `{name}`")));
     let version = package.field("rust_version").as_str().unwrap_or_default();
