@@ -15,12 +15,15 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let archives = Archives::make(workspace)?;
     let versions: BTreeSet<_> = published(workspace).map(rust_version).collect();
     for version in versions {
-        if let Err(absent) = need_toolchain(workspace, version) {
-            tally.skip(format!("Rust {version}: {absent:#}"));
-            continue;
-        }
+        let toolchain = match need_toolchain(workspace, version) {
+            Ok(toolchain) => toolchain,
+            Err(absent) => {
+                tally.skip(format!("Rust {version}: {absent:#}"));
+                continue;
+            }
+        };
         for package in published(workspace).filter(|package| rust_version(package) == version) {
-            let mut cargo = archives.cargo(Some(version));
+            let mut cargo = archives.cargo(Some(&toolchain));
             cargo.args(["check", "--quiet", "--package", &package.name, "--all-features"]);
             tally.case(&format!("{} by Rust {version}", package.name), process::must(&mut cargo));
         }
@@ -32,14 +35,18 @@ fn rust_version(package: &Package) -> &str {
     package.field("rust_version").as_str().unwrap_or_default()
 }
 
-/// Adds a compiler of that version by rustup.
-fn need_toolchain(workspace: &Workspace, version: &str) -> Result<()> {
+/// The toolchain of that version; rustup adds it where there is none.
+fn need_toolchain(workspace: &Workspace, version: &str) -> Result<String> {
     let mut installed = process::command("rustup", &workspace.root);
     let installed = process::capture(installed.args(["toolchain", "list"]))?;
     let (name, patched) = (format!("{version}-"), format!("{version}."));
-    if installed.lines().any(|line| line.starts_with(&name) || line.starts_with(&patched)) {
-        return Ok(());
+    let mut toolchains = installed.lines().filter_map(|line| line.split_whitespace().next());
+    if let Some(found) =
+        toolchains.find(|line| line.starts_with(&name) || line.starts_with(&patched))
+    {
+        return Ok(found.to_owned());
     }
     let mut install = process::command("rustup", &workspace.root);
-    process::must(install.args(["toolchain", "install", version, "--profile", "minimal"]))
+    process::must(install.args(["toolchain", "install", version, "--profile", "minimal"]))?;
+    Ok(version.to_owned())
 }

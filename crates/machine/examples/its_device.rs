@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // The device sends it, and the CPU takes it:
     let ring = board.gic.its(0).ok_or("one ITS")?;
-    println!("{:?}", ring.signal_msi(DeviceId::new(function.get().into()), message));
+    println!("{:?}", ring.signal_msi(DeviceId::new(function.into()), message));
     let mut taken = Vec::new();
     board.execute(|registers| {
         gic.cpu_interface(registers).handle_pending(|intid| taken.push(intid.get()));

@@ -99,8 +99,8 @@ extern "C" fn main() -> ! {
 fn start_timer() {
     // SAFETY: nothing else uses the timer.
     unsafe {
-        asm!("msr cntv_tval_el0, {}", "msr cntv_ctl_el0, {}", in(reg) 1_u64 << 20, in(reg) 1_u64)
-    };
+        asm!("msr cntv_tval_el0, {}", "msr cntv_ctl_el0, {}", in(reg) 1_u64 << 20, in(reg) 1_u64);
+    }
 }
 
 fn print(text: &str) {
