@@ -32,6 +32,14 @@ fn bytes_of<T>(act: impl FnOnce() -> T) -> (T, usize) {
     (made, ALLOCATOR.current_usage().saturating_sub(before))
 }
 
+/// Bytes that `act` usually leaves in use. The harness, which shares the allocator, takes or gives
+/// back some hundred bytes now and then, in the middle of a measurement too.
+fn usual_bytes_of<T>(act: impl Fn() -> T) -> usize {
+    let mut samples: Vec<_> = (0..15).map(|_| bytes_of(&act).1).collect();
+    samples.sort_unstable();
+    samples[samples.len() / 2]
+}
+
 const ITS: u64 = 0x0808_0000;
 const QUEUE: u64 = 0x1_0000;
 const LEVEL1: u64 = 0x10_0000;
@@ -226,9 +234,10 @@ fn sparse_vcpus_are_small_until_used() {
 fn one_vcpu_without_lpis_takes_at_most_8_kib() {
     let _turn = turn();
     let ram = Arc::new(Ram(Box::default()));
-    let (made, bytes) = bytes_of(|| Vgic::new(VgicConfig::new(1), ram, Arc::new(Nobody)).unwrap());
+    let kicks = Arc::new(Nobody);
+    let bytes =
+        usual_bytes_of(|| Vgic::new(VgicConfig::new(1), ram.clone(), kicks.clone()).unwrap());
     assert!(bytes <= 8 << 10, "{bytes} bytes");
-    drop(made);
 }
 
 #[test]
@@ -237,9 +246,10 @@ fn wired_interrupts_cost_what_is_configured() {
     let bytes = |spis, extended| {
         let config = VgicConfig::new(1).with_spis(spis).with_extended_spis(extended);
         let ram = Arc::new(Ram(Box::default()));
-        bytes_of(|| Vgic::new(config, ram, Arc::new(Nobody)).unwrap()).1
+        let kicks = Arc::new(Nobody);
+        usual_bytes_of(|| Vgic::new(config.clone(), ram.clone(), kicks.clone()).unwrap())
     };
-    // A word and a route's affinity each. The test harness allocates a little meanwhile.
+    // A word and a route's affinity each, and bit maps.
     let costs = |bytes: usize, interrupts: usize| bytes.abs_diff(interrupts * 12) < 200;
     let further = bytes(256, 0) - bytes(32, 0);
     assert!(costs(further, 256 - 32), "{further} bytes");
