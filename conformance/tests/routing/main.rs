@@ -5,7 +5,7 @@
 
 mod machine;
 
-use irq_routing::irqfd::Irqfds;
+use irq_routing::irqfd::{EventfdPoller, Irqfds};
 use irq_routing::kvm_table::{self, EntryError, TableError};
 use irq_routing::msix::{MsixTable, Signalled};
 use irq_routing::{Change, GsiSpace, Inputs, NotAPin, Pin, Route, Router, Routing, Sender};
@@ -38,8 +38,8 @@ fn router(machine: &Machine) -> Arc<Router> {
     Arc::new(router)
 }
 
-fn nonblocking() -> OwnedFd {
-    eventfd(0, EventfdFlags::NONBLOCK).unwrap()
+fn nonblocking() -> Arc<OwnedFd> {
+    Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap())
 }
 
 fn signal(eventfd: &OwnedFd) {
@@ -149,10 +149,11 @@ fn edges_by_gsi_and_eventfd_all_arrive() {
     let mut machine = Machine::new();
     machine.enable_spi(40, true);
     let router = router(&machine);
-    let irqfds = Irqfds::new(router.clone()).unwrap();
+    let poller = EventfdPoller::new().unwrap();
+    let irqfds = Irqfds::new(poller.clone(), router.clone());
     let eventfd = nonblocking();
-    let _bound = irqfds.bind(&eventfd, WIRE).unwrap();
-    let _serving = irqfds.spawn().unwrap();
+    let _bound = irqfds.bind(eventfd.clone(), WIRE).unwrap();
+    let _serving = poller.spawn().unwrap();
     let rings: [&(dyn Fn() + Sync); 2] =
         [&|| assert!(router.signal(WIRE).is_ok()), &|| signal(&eventfd)];
     let zero = || [AtomicU64::new(0), AtomicU64::new(0)];
@@ -208,10 +209,11 @@ fn irq_line_decodes_kvm_numbers() {
 fn eventfd_wakes_a_sleeping_vcpu() {
     let mut machine = Machine::new();
     machine.map(NVME);
-    let irqfds = Irqfds::new(router(&machine)).unwrap();
+    let poller = EventfdPoller::new().unwrap();
+    let irqfds = Irqfds::new(poller.clone(), router(&machine));
     let device = nonblocking();
-    let _bound = irqfds.bind(&device, MESSAGE).unwrap();
-    let _serving = irqfds.spawn().unwrap();
+    let _bound = irqfds.bind(device.clone(), MESSAGE).unwrap();
+    let _serving = poller.spawn().unwrap();
     assert_eq!(machine.vcpu.prepare_to_sleep(), Sleep::Ready);
 
     signal(&device);
@@ -231,14 +233,15 @@ fn eventfd_wakes_a_sleeping_vcpu() {
 fn end_of_interrupt_resamples_a_level_eventfd() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
-    let irqfds = Irqfds::new(router(&machine)).unwrap();
+    let poller = EventfdPoller::new().unwrap();
+    let irqfds = Irqfds::new(poller.clone(), router(&machine));
     machine.gic.observe_lines(irqfds.observer()).unwrap();
     let (device, resample) = (nonblocking(), nonblocking());
-    let _bound = irqfds.bind_level(&device, &resample, WIRE).unwrap();
+    let _bound = irqfds.bind_level(device.clone(), resample.clone(), WIRE).unwrap();
 
     for _ in 0..3 {
         signal(&device);
-        assert_eq!(irqfds.dispatch(None).unwrap(), 1);
+        assert_eq!(poller.dispatch(None).unwrap(), 1);
         assert_eq!(machine.acknowledge(), 40);
         assert!(!is_signalled(&resample), "the guest is not done");
         machine.end(40);
@@ -252,12 +255,13 @@ fn end_of_interrupt_resamples_a_level_eventfd() {
 fn unbound_level_eventfd_leaves_no_interrupt() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
-    let irqfds = Irqfds::new(router(&machine)).unwrap();
+    let poller = EventfdPoller::new().unwrap();
+    let irqfds = Irqfds::new(poller.clone(), router(&machine));
     machine.gic.observe_lines(irqfds.observer()).unwrap();
     let (device, resample) = (nonblocking(), nonblocking());
-    let bound = irqfds.bind_level(&device, &resample, WIRE).unwrap();
+    let bound = irqfds.bind_level(device.clone(), resample.clone(), WIRE).unwrap();
     signal(&device);
-    irqfds.dispatch(None).unwrap();
+    poller.dispatch(None).unwrap();
 
     drop(bound);
 

@@ -1,5 +1,8 @@
 //! The cost of GSIs: a route's change in small and in large tables, and a signal.
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod kvm;
+
 use super::model::{EventMapping, MeasuredGic, NoKick};
 use super::{MeasureError, Probe, Reference, each};
 use irq_routing::{Change, GsiSpace, Inputs, Route, Router, Routing};
@@ -110,50 +113,17 @@ fn inject() -> Result<Probe, MeasureError> {
     }))
 }
 
-/// The same change in KVM, which takes the whole table each time.
+/// The same change in KVM, which takes the whole table each time; and the vectors of a guest that
+/// unmasks them one by one.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
     let cases = [("peer-kvm-route-update-16", 16), ("peer-kvm-route-update-4096", 4096)];
-    cases
-        .into_iter()
-        .map(|(name, routes)| kvm_update(name, routes).map_err(|error| (KVM, error)))
-        .collect()
+    let updates = cases.into_iter().map(|(name, routes)| kvm::update(name, routes));
+    let peers = updates.chain([kvm::table_each()]).map(|probe| probe.map_err(|error| (KVM, error)));
+    peers.chain([Ok(kvm::unmask()), Ok(kvm::release())]).collect()
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
     Err((KVM, "only for an x86 Linux host".to_owned()))
-}
-
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn kvm_update(name: &'static str, routes: u32) -> Result<Probe, String> {
-    use kvm_bindings::{KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi};
-    let machine = kvm_ioctls::Kvm::new()
-        .and_then(|kvm| kvm.create_vm())
-        .map_err(|error| error.to_string())?;
-    machine.create_irq_chip().map_err(|error| error.to_string())?;
-    // Two tables that differ in one route.
-    let table = |first: u32| {
-        let entry = |gsi| {
-            let data = if gsi == 0 { first } else { 0x40 };
-            let msi = kvm_irq_routing_msi {
-                address_lo: 0xfee0_0000,
-                data,
-                ..kvm_irq_routing_msi::default()
-            };
-            let u = kvm_bindings::kvm_irq_routing_entry__bindgen_ty_1 { msi };
-            let type_ = kvm_bindings::KVM_IRQ_ROUTING_MSI;
-            kvm_irq_routing_entry { gsi, type_, u, ..kvm_irq_routing_entry::default() }
-        };
-        let entries: Vec<_> = (0..routes).map(entry).collect();
-        KvmIrqRouting::from_entries(&entries).map_err(|error| format!("{error:?}"))
-    };
-    let tables = [table(0x40)?, table(0x41)?];
-    Ok(Probe::new(name, Reference::FetchOr, move || {
-        let start = Instant::now();
-        for table in &tables {
-            machine.set_gsi_routing(table).map_err(|error| error.to_string())?;
-        }
-        Ok(each(start.elapsed(), 2))
-    }))
 }

@@ -9,7 +9,7 @@
 //! KVM, the router is a `kvm::KvmRouter`, and `bind` is its `KvmRouter::bind`.
 
 use irq_routing::device_eventfds::{ByGsi, DeviceEventfds};
-use irq_routing::irqfd::Irqfds;
+use irq_routing::irqfd::{EventfdPoller, Irqfds};
 use irq_routing::msix::MsixTable;
 use irq_routing::{GsiSpace, Inputs, Router, Sender};
 use msi_types::pci::msix::Control;
@@ -56,7 +56,8 @@ fn trap(bar: &OwnedFd, table: &MsixTable, offset: u64, bytes: &[u8]) -> io::Resu
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let inputs = Inputs::new(Arc::new(Gic)).with_its(Arc::new(Gic));
     let router = Arc::new(Router::new(GsiSpace::default(), inputs)?);
-    let irqfds = Irqfds::new(router.clone())?;
+    let poller = EventfdPoller::new()?;
+    let irqfds = Irqfds::new(poller.clone(), router.clone());
     let (binds, routing) = (irqfds.clone(), router.clone());
     let bind = move |trigger, gsi| binds.bind(trigger, gsi).map_err(io::Error::other);
     let eventfds = Arc::new(DeviceEventfds::new(ByGsi::new(routing, bind)));
@@ -84,7 +85,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     device.join().map_err(|_| "the device panicked")??;
     // KVM needs no thread for this. The model is served here, or by `Irqfds::spawn`.
-    assert_eq!(irqfds.dispatch(None)?, 1);
+    assert_eq!(poller.dispatch(None)?, 1);
 
     table.write(0x2c, &1u32.to_le_bytes()); // The guest masks the vector.
     let mut pending = [0; 8];

@@ -9,6 +9,12 @@
     target_os = "linux",
     any(target_arch = "aarch64", target_arch = "x86_64")
 ))]
+mod hand_over;
+#[cfg(all(
+    feature = "kvm",
+    target_os = "linux",
+    any(target_arch = "aarch64", target_arch = "x86_64")
+))]
 mod pins;
 
 use crate::lock::WaitQueue;

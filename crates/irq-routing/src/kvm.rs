@@ -9,7 +9,8 @@
 //!
 //! - One [`commit`](Routing::commit) is one system call, and none if nothing changes.
 //! - A release costs none, unless an eventfd is bound to the GSI: the next table goes without it.
-//! - A message that user space sends needs no route ([`MessageSink`]).
+//! - A message that user space sends needs no route ([`MessageSink`]). [`MsiIrqfds`] takes routes
+//!   for the eventfds of devices that user space does not see, many at a time.
 //!
 //! Signals take no lock. As for [`Router`](crate::Router), each GSI is the pin of its number until
 //! the first table is set: on x86 those of the kernel's I/O APIC. A split irqchip leaves the I/O
@@ -22,12 +23,15 @@
 //! doorbells but those of ITSes. On x86, APIC IDs of more than 8 bits need [`ApicIds::Extended`].
 
 mod apic_ids;
+pub(crate) mod batch;
 mod ioctl;
+mod msi_irqfds;
 pub(crate) mod pulses;
 #[cfg(feature = "rust-vmm")]
 mod rust_vmm;
 
 pub use apic_ids::ApicIds;
+pub use msi_irqfds::{MsiIrqfd, MsiIrqfds};
 #[cfg(feature = "rust-vmm")]
 pub use rust_vmm::{FdOwner, RustVmm};
 
@@ -225,6 +229,11 @@ impl KvmRouter {
         let line = line(gsi, pin);
         self.pulses.pulse(|high| ioctl::irq_line(self.vm(), line, high))?;
         Ok(Delivery::Pending)
+    }
+
+    /// Returns true if KVM has no reason to refuse a route to the message.
+    fn takes(&self, message: RoutedMessage) -> bool {
+        self.apic_ids.takes(self.apic_ids.message(message))
     }
 
     fn vm(&self) -> BorrowedFd<'_> {

@@ -3,10 +3,12 @@
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod trials {
-    use irq_routing::Routing;
-    use irq_routing::kvm::{KvmConfig, KvmRouter, RustVmm};
+    use irq_routing::irqfd::EventfdPoller;
+    use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfds, RustVmm};
+    use irq_routing::{RoutedMessage, Routing, Sender};
     use kvm_ioctls::Kvm;
     use libtest_mimic::{Completion, Failed, Trial};
+    use msi_types::MsiMessage;
     use std::error::Error;
     use std::sync::Arc;
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -16,13 +18,20 @@ mod trials {
     const VECTORS: usize = 64;
 
     pub(super) fn all() -> Vec<Trial> {
-        vec![Trial::ignorable_test("a_router_opens_and_duplicates_none", || {
+        vec![
+            trial("a_router_opens_and_duplicates_none", router),
+            trial("vectors_cost_none_wherever_they_are_served", vectors),
+        ]
+    }
+
+    fn trial(name: &str, run: fn() -> Outcome) -> Trial {
+        Trial::ignorable_test(name, move || {
             if let Err(error) = Kvm::new() {
                 return Ok(Completion::ignored_with(format!("/dev/kvm cannot be used: {error}")));
             }
-            router().map_err(|error| Failed::from(error.to_string()))?;
+            run().map_err(|error| Failed::from(error.to_string()))?;
             Ok(Completion::Completed)
-        })]
+        })
     }
 
     fn open() -> Result<usize, Box<dyn Error>> {
@@ -55,6 +64,28 @@ mod trials {
         }
 
         expect(open()?, before)
+    }
+
+    /// Beside the poller's own descriptor, there is one for the timer.
+    fn vectors() -> Outcome {
+        let vm = Arc::new(Kvm::new()?.create_vm()?);
+        vm.create_irq_chip()?;
+        let devices = eventfds()?;
+        let router = Arc::new(KvmRouter::new(RustVmm(vm), KvmConfig::new(24))?);
+        let poller = EventfdPoller::new()?;
+        let before = open()?;
+
+        let irqfds = MsiIrqfds::new(router, poller)?;
+        let vectors: Vec<_> =
+            devices.iter().map(|device| irqfds.add(RustVmm(device.clone()))).collect();
+        for vector in &vectors {
+            let message = MsiMessage { address: 0xfee0_0000, data: 0x41 };
+            vector.open(RoutedMessage { sender: Sender::Anonymous, message })?;
+        }
+
+        expect(open()?, before + 1)?;
+        irqfds.hand_over()?;
+        expect(open()?, before + 1)
     }
 }
 

@@ -7,7 +7,7 @@ mod controller;
 
 use controller::{Controller, Heard};
 use irq_routing::device_eventfds::{ByGsi, DeviceEventfds, MessageIrqfds, SourceId};
-use irq_routing::irqfd::{IrqfdError, Irqfds};
+use irq_routing::irqfd::{EventfdPoller, IrqfdError, Irqfds};
 use irq_routing::msix::MsixTable;
 use irq_routing::{GsiSpace, RoutedMessage, Router, Sender};
 use msi_types::DeviceId;
@@ -25,7 +25,7 @@ const SOURCES: usize = 3;
 /// A table, and a device with eventfds, of which it holds duplicates.
 struct Rig {
     table: MsixTable,
-    irqfds: Arc<Irqfds>,
+    poller: Arc<EventfdPoller>,
     controller: Arc<Controller>,
     choose: Box<dyn Fn(usize, Option<u16>)>,
     device: Vec<OwnedFd>,
@@ -40,8 +40,8 @@ impl Rig {
     fn new() -> Self {
         let controller = Arc::new(Controller::default());
         let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
-        let irqfds = Irqfds::new(router.clone()).unwrap();
-        let binds = irqfds.clone();
+        let poller = EventfdPoller::new().unwrap();
+        let binds = Irqfds::new(poller.clone(), router.clone());
         let bind = move |trigger, gsi| binds.bind(trigger, gsi).map_err(io::Error::other);
         let eventfds = Arc::new(DeviceEventfds::new(ByGsi::new(router.clone(), bind)));
         let sender = Sender::Device(DeviceId::new(8));
@@ -60,7 +60,7 @@ impl Rig {
             table.write(entry + 8, &u32::from(vector).to_le_bytes());
         }
         table.write_control(Control::new().with_enable(true));
-        Self { table, irqfds, controller, choose: Box::new(choose), device }
+        Self { table, poller, controller, choose: Box::new(choose), device }
     }
 
     fn mask(&self, vector: u16, masked: bool) {
@@ -79,7 +79,7 @@ impl Rig {
 
     /// Returns the vectors whose messages arrived.
     fn heard(&self) -> Vec<u32> {
-        while self.irqfds.dispatch(Some(Duration::ZERO)).unwrap() > 0 {}
+        while self.poller.dispatch(Some(Duration::ZERO)).unwrap() > 0 {}
         let data = |heard| match heard {
             Heard::Event(_, data) => data,
             other => panic!("{other:?}"),

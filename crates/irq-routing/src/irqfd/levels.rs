@@ -1,11 +1,12 @@
 //! Pins that eventfds assert. A pin is driven under its own lock, so that its level follows the
 //! last change of its assertions.
 
-use crate::{Pin, Router};
+use crate::{MessageSink, Pin, Route, Router};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use msi_types::{Level, Line};
-use rustix::fd::OwnedFd;
+use msi_types::{Gsi, Level, Line};
+use rustix::fd::AsFd;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,31 +14,67 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Default)]
 pub(super) struct Levels(Mutex<HashMap<Pin, Arc<Mutex<Assertions>>>>);
 
-type Assertions = Vec<Assertion>;
+/// The sources that assert a pin.
+type Assertions = Vec<Arc<LevelSource>>;
 
-/// A source that asserts a pin.
-struct Assertion {
-    token: u64,
-    resample: Arc<OwnedFd>,
+/// An eventfd that asserts a GSI's pin.
+pub(super) struct LevelSource {
+    gsi: Gsi,
+    resample: Box<dyn AsFd + Send + Sync>,
+    /// The pin that it raised last, which may be lowered already.
+    raised: Mutex<Option<Pin>>,
+}
+
+impl LevelSource {
+    pub(super) fn new(gsi: Gsi, resample: impl AsFd + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { gsi, resample: Box::new(resample), raised: Mutex::default() })
+    }
 }
 
 impl Levels {
-    /// Raises a pin for a source.
-    pub(super) fn raise(&self, router: &Router, pin: Pin, token: u64, resample: &Arc<OwnedFd>) {
+    /// Serves a signal of a source: raises the pin of its GSI, or sends the GSI's message. Its
+    /// former pin is not raised by it any more.
+    pub(super) fn signal(&self, router: &Router, source: &Arc<LevelSource>) {
+        let pin = match router.route(source.gsi) {
+            Some(Route::Pin(pin)) => Some(pin),
+            Some(Route::Message(message)) => {
+                let _ = router.signal_msi(message);
+                None
+            }
+            None => None,
+        };
+        let before = core::mem::replace(&mut *lock(&source.raised), pin);
+        if let Some(before) = before.filter(|_| before != pin) {
+            self.release(router, before, source);
+        }
+        if let Some(pin) = pin {
+            self.raise(router, pin, source);
+        }
+    }
+
+    /// Ends what a source asserts.
+    pub(super) fn end(&self, router: &Router, source: &Arc<LevelSource>) {
+        let raised = lock(&source.raised).take();
+        if let Some(pin) = raised {
+            self.release(router, pin, source);
+        }
+    }
+
+    fn raise(&self, router: &Router, pin: Pin, source: &Arc<LevelSource>) {
         let assertions = lock(&self.0).entry(pin).or_default().clone();
         let mut assertions = lock(&assertions);
-        if assertions.iter().all(|assertion| assertion.token != token) {
-            assertions.push(Assertion { token, resample: resample.clone() });
+        if assertions.iter().all(|assertion| !Arc::ptr_eq(assertion, source)) {
+            assertions.push(source.clone());
         }
         router.drive(pin, Level::High);
     }
 
     /// Ends a source's assertion of a pin, if there is one. The last one lowers the pin.
-    pub(super) fn release(&self, router: &Router, pin: Pin, token: u64) {
+    fn release(&self, router: &Router, pin: Pin, source: &Arc<LevelSource>) {
         let Some(assertions) = self.of(pin) else { return };
         let mut assertions = lock(&assertions);
         let before = assertions.len();
-        assertions.retain(|assertion| assertion.token != token);
+        assertions.retain(|assertion| !Arc::ptr_eq(assertion, source));
         if before > 0 && assertions.is_empty() {
             router.drive(pin, Level::Low);
         }
@@ -59,9 +96,9 @@ impl Levels {
             }
             core::mem::take(&mut *assertions)
         };
-        for assertion in asked {
+        for source in asked {
             // The write fails only at 2^64 unread signals, which wake the device as well.
-            let _ = rustix::io::write(&assertion.resample, &1u64.to_ne_bytes());
+            let _ = rustix::io::write(source.resample.as_fd(), &1u64.to_ne_bytes());
         }
     }
 

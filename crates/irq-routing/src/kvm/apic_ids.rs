@@ -29,6 +29,8 @@ const EXTENDED: u64 = 0x7f << 5;
 const REMAPPABLE: u64 = 1 << 4;
 /// From bit 5 of the guest's address to bit 40 of KVM's.
 const SHIFT: u32 = 35;
+/// Bits of KVM's address that must be 0.
+const RESERVED: u64 = 0xff << 32;
 
 impl ApicIds {
     /// Returns a message as KVM takes it. An address that has an upper half already is KVM's.
@@ -47,6 +49,12 @@ impl ApicIds {
             Route::Pin(_) => route,
             Route::Message(message) => Route::Message(self.message(message)),
         }
+    }
+
+    /// Returns true if KVM takes this message of its own format. A guest may write any address, and
+    /// one that KVM refuses would cost all others their table.
+    pub(super) fn takes(self, routed: RoutedMessage) -> bool {
+        self == Self::Bits8 || routed.message.address & RESERVED == 0
     }
 }
 

@@ -8,7 +8,7 @@ use msi_types::{Gsi, Line};
 fn unserved_signals_merge_into_one_message() {
     let rig = Rig::new();
     let device = nonblocking();
-    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
     assert_eq!(rig.serve(), []);
 
     signal(&device);
@@ -24,7 +24,7 @@ fn unserved_signals_merge_into_one_message() {
 fn a_signal_on_a_pin_is_an_edge() {
     let rig = Rig::new();
     let device = nonblocking();
-    let _bound = rig.irqfds.bind(&device, LINE).unwrap();
+    let _bound = rig.irqfds.bind(device.clone(), LINE).unwrap();
     signal(&device);
     assert_eq!(rig.serve(), [Heard::Pulse(Line::Spi(40))]);
 }
@@ -34,7 +34,7 @@ fn a_signal_from_before_the_bind_counts() {
     let rig = Rig::new();
     let device = nonblocking();
     signal(&device);
-    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
     assert_eq!(rig.serve(), [event(1)]);
 }
 
@@ -42,7 +42,7 @@ fn a_signal_from_before_the_bind_counts() {
 fn next_signal_takes_the_new_route() {
     let rig = Rig::new();
     let device = nonblocking();
-    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
     for number in 2..5 {
         rig.route(MESSAGE, message(number));
         signal(&device);
@@ -55,8 +55,8 @@ fn signal_without_a_route_is_lost() {
     let rig = Rig::new();
     let (device, other) = (nonblocking(), nonblocking());
     let _bound = [
-        rig.irqfds.bind(&device, Gsi::new(77)).unwrap(),
-        rig.irqfds.bind(&other, MESSAGE).unwrap(),
+        rig.irqfds.bind(device.clone(), Gsi::new(77)).unwrap(),
+        rig.irqfds.bind(other.clone(), MESSAGE).unwrap(),
     ];
     signal(&device);
     signal(&other);
@@ -69,7 +69,7 @@ fn signal_without_a_route_is_lost() {
 fn signals_after_unbind_stay_in_the_eventfd() {
     let rig = Rig::new();
     let device = nonblocking();
-    let bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    let bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
     drop(bound);
     signal(&device);
     assert_eq!(rig.serve(), []);
@@ -81,8 +81,8 @@ fn closed_socket_signals_nothing() {
     let rig = Rig::new();
     let (socket, other) = std::os::unix::net::UnixStream::pair().unwrap();
     socket.set_nonblocking(true).unwrap();
-    let _bound = rig.irqfds.bind(&socket, MESSAGE).unwrap();
+    let _bound = rig.irqfds.bind(socket, MESSAGE).unwrap();
     drop(other);
-    let served = [(); 3].map(|()| rig.irqfds.dispatch(NOW).unwrap());
+    let served = [(); 3].map(|()| rig.poller.dispatch(NOW).unwrap());
     assert_eq!((served, rig.controller.heard()), ([0; 3], vec![]));
 }

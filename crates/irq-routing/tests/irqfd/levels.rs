@@ -2,7 +2,7 @@
 
 use crate::controller::Heard;
 use crate::rig::{LINE, Rig, count, event, line, message, nonblocking, signal, spi};
-use irq_routing::irqfd::Irqfds;
+use irq_routing::irqfd::{EventfdPoller, Irqfds};
 use irq_routing::{GsiSpace, Inputs, Router};
 use msi_types::{Delivery, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 fn level_resamples_at_end_of_interrupt() {
     let rig = Rig::new();
     let (device, resample) = (nonblocking(), nonblocking());
-    let _bound = rig.irqfds.bind_level(&device, &resample, LINE).unwrap();
+    let _bound = rig.irqfds.bind_level(device.clone(), resample.clone(), LINE).unwrap();
     signal(&device);
     assert_eq!(rig.serve(), [line(40, Level::High)]);
     assert_eq!(count(&resample), 0);
@@ -30,14 +30,17 @@ fn shared_line_resamples_all_devices() {
     let rig = Rig::new();
     let devices = [nonblocking(), nonblocking()];
     let resamples = [nonblocking(), nonblocking()];
-    let bound = [0, 1].map(|at| rig.irqfds.bind_level(&devices[at], &resamples[at], LINE).unwrap());
-    devices.iter().for_each(signal);
+    let bound = [0, 1]
+        .map(|at| rig.irqfds.bind_level(devices[at].clone(), resamples[at].clone(), LINE).unwrap());
+    for device in &devices {
+        signal(device);
+    }
     assert_eq!(rig.serve(), [line(40, Level::High); 2]);
 
     rig.end(40);
 
     assert_eq!(rig.controller.heard(), [line(40, Level::Low)]);
-    assert_eq!(resamples.each_ref().map(count), [1, 1]);
+    assert_eq!(resamples.each_ref().map(|resample| count(resample)), [1, 1]);
     drop(bound);
     assert_eq!(rig.controller.heard(), []);
 }
@@ -47,9 +50,11 @@ fn unbind_lowers_a_line_held_alone() {
     let rig = Rig::new();
     let devices = [nonblocking(), nonblocking()];
     let resample = nonblocking();
-    let [one, other] =
-        [0, 1].map(|at| rig.irqfds.bind_level(&devices[at], &resample, LINE).unwrap());
-    devices.iter().for_each(signal);
+    let [one, other] = [0, 1]
+        .map(|at| rig.irqfds.bind_level(devices[at].clone(), resample.clone(), LINE).unwrap());
+    for device in &devices {
+        signal(device);
+    }
     rig.serve();
 
     drop(one);
@@ -62,7 +67,7 @@ fn unbind_lowers_a_line_held_alone() {
 fn rerouted_level_leaves_no_line_high() {
     let rig = Rig::new();
     let (device, resample) = (nonblocking(), nonblocking());
-    let _bound = rig.irqfds.bind_level(&device, &resample, LINE).unwrap();
+    let _bound = rig.irqfds.bind_level(device.clone(), resample.clone(), LINE).unwrap();
     signal(&device);
     rig.serve();
     rig.route(LINE, spi(50));
@@ -94,7 +99,7 @@ impl SetLine for Observed {
 fn observed_controller_ends_with_its_machine() {
     let controller = Arc::new(Observed::default());
     let router = Router::new(GsiSpace::default(), Inputs::new(controller.clone())).unwrap();
-    let irqfds = Irqfds::new(Arc::new(router)).unwrap();
+    let irqfds = Irqfds::new(EventfdPoller::new().unwrap(), Arc::new(router));
     assert!(controller.0.set(irqfds.observer()).is_ok());
     let machine = Arc::downgrade(&controller);
 

@@ -1,7 +1,7 @@
 //! Eventfds over a router with a message and a line.
 
 use crate::controller::{Controller, Heard};
-use irq_routing::irqfd::Irqfds;
+use irq_routing::irqfd::{EventfdPoller, Irqfds};
 use irq_routing::{Change, GsiSpace, Pin, Route, Router, Routing};
 use msi_types::{DeviceId, Gsi, Level, Line, MsiMessage};
 use rustix::event::{EventfdFlags, eventfd};
@@ -17,6 +17,7 @@ pub(super) const LINE: Gsi = Gsi::new(6);
 pub(super) struct Rig {
     pub(super) router: Arc<Router>,
     pub(super) controller: Arc<Controller>,
+    pub(super) poller: Arc<EventfdPoller>,
     pub(super) irqfds: Arc<Irqfds>,
 }
 
@@ -25,8 +26,9 @@ impl Rig {
     pub(super) fn new() -> Self {
         let controller = Arc::new(Controller::default());
         let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
-        let irqfds = Irqfds::new(router.clone()).unwrap();
-        let rig = Self { router, controller, irqfds };
+        let poller = EventfdPoller::new().unwrap();
+        let irqfds = Irqfds::new(poller.clone(), router.clone());
+        let rig = Self { router, controller, poller, irqfds };
         rig.route(MESSAGE, message(1));
         rig.route(LINE, spi(40));
         rig
@@ -38,7 +40,7 @@ impl Rig {
 
     /// Serves what is signalled; what the controller heard of it.
     pub(super) fn serve(&self) -> Vec<Heard> {
-        while self.irqfds.dispatch(NOW).unwrap() > 0 {}
+        while self.poller.dispatch(NOW).unwrap() > 0 {}
         self.controller.heard()
     }
 
@@ -76,11 +78,11 @@ pub(super) fn line(intid: u32, level: Level) -> Heard {
     Heard::Line(Line::Spi(intid), level)
 }
 
-pub(super) fn eventfd_with(flags: EventfdFlags) -> OwnedFd {
-    eventfd(0, flags).unwrap()
+pub(super) fn eventfd_with(flags: EventfdFlags) -> Arc<OwnedFd> {
+    Arc::new(eventfd(0, flags).unwrap())
 }
 
-pub(super) fn nonblocking() -> OwnedFd {
+pub(super) fn nonblocking() -> Arc<OwnedFd> {
     eventfd_with(EventfdFlags::NONBLOCK)
 }
 

@@ -2,7 +2,7 @@
 
 use crate::controller::Controller;
 use crate::rig::{MESSAGE, Rig, count, event, message, nonblocking, signal};
-use irq_routing::irqfd::Irqfds;
+use irq_routing::irqfd::{EventfdPoller, Irqfds};
 use irq_routing::{Change, GsiSpace, Inputs, Router, Routing};
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -49,10 +49,11 @@ fn an_irqfd_whose_kick_blocks_delays_no_other() {
         router.commit(&[Change::Set(gsi, message(event))]).unwrap();
         gsi
     });
-    let irqfds = Irqfds::new(router).unwrap();
-    let _serving = [irqfds.spawn().unwrap(), irqfds.spawn().unwrap()];
+    let poller = EventfdPoller::new().unwrap();
+    let irqfds = Irqfds::new(poller.clone(), router);
+    let _serving = [poller.spawn().unwrap(), poller.spawn().unwrap()];
     let devices = [nonblocking(), nonblocking()];
-    let _bound = [0, 1].map(|at| irqfds.bind(&devices[at], gsis[at]).unwrap());
+    let _bound = [0, 1].map(|at| irqfds.bind(devices[at].clone(), gsis[at]).unwrap());
 
     signal(&devices[0]);
     slow.wait_until_rung(1, 1);
@@ -73,9 +74,9 @@ fn an_irqfd_whose_kick_blocks_delays_no_other() {
 fn event_loop_sees_pending_work() {
     let rig = Rig::new();
     let device = nonblocking();
-    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
     let is_readable = || {
-        let mut waited = [PollFd::new(&*rig.irqfds, PollFlags::IN)];
+        let mut waited = [PollFd::new(&*rig.poller, PollFlags::IN)];
         poll(&mut waited, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
     };
     assert!(!is_readable());
@@ -83,15 +84,15 @@ fn event_loop_sees_pending_work() {
     assert!(is_readable());
     rig.serve();
     assert!(!is_readable());
-    assert!(rig.irqfds.as_fd().try_clone_to_owned().is_ok());
+    assert!(rig.poller.as_fd().try_clone_to_owned().is_ok());
 }
 
 #[test]
 fn a_thread_serves_until_it_is_dropped() {
     let rig = Rig::new();
     let device = nonblocking();
-    let _bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
-    let serving = rig.irqfds.spawn().unwrap();
+    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
+    let serving = rig.poller.spawn().unwrap();
     signal(&device);
     assert_eq!(rig.wait(), [event(1)]);
 
@@ -107,10 +108,10 @@ fn a_thread_serves_until_it_is_dropped() {
 #[test]
 fn an_unbound_eventfd_signals_nothing() {
     let rig = Rig::new();
-    let _serving = [rig.irqfds.spawn().unwrap(), rig.irqfds.spawn().unwrap()];
+    let _serving = [rig.poller.spawn().unwrap(), rig.poller.spawn().unwrap()];
     let device = nonblocking();
     for _ in 0..300 {
-        let bound = rig.irqfds.bind(&device, MESSAGE).unwrap();
+        let bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
         signal(&device);
         assert_eq!(rig.wait(), [event(1)]);
         for _ in 0..4 {

@@ -33,7 +33,7 @@ pub(crate) const ALL: &[Trial] = &[
 pub(crate) struct Machine {
     pub(crate) router: Arc<KvmRouter>,
     pub(crate) vm: Arc<VmFd>,
-    vcpu: VcpuFd,
+    pub(crate) vcpu: VcpuFd,
 }
 
 pub(crate) const FIRST: u32 = 24;
