@@ -54,10 +54,9 @@ impl Table {
         layout.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         for row in &self.rows {
             layout.add_row(row.iter().enumerate().map(|(column, cell)| {
-                if self.identifiers.contains(&column) {
-                    shortened(cell, limit)
-                } else {
-                    cell.clone()
+                match self.limit_of(column, limit) {
+                    Some(limit) => shortened(cell, limit),
+                    None => cell.clone(),
                 }
             }));
         }
@@ -71,13 +70,17 @@ impl Table {
     /// The width of the table with identifiers of at most `limit` characters.
     fn width_with(&self, limit: usize) -> usize {
         let widths = self.widths().into_iter().enumerate();
-        let shown =
-            widths.map(
-                |(column, width)| {
-                    if self.identifiers.contains(&column) { width.min(limit) } else { width }
-                },
-            );
+        let shown = widths.map(|(column, width)| {
+            self.limit_of(column, limit).map_or(width, |limit| width.min(limit))
+        });
         shown.map(|width| width + PADDING).sum()
+    }
+
+    /// The most characters of a column's cells, where identifiers have at most `limit`: its header
+    /// stays whole. `None` if they are not identifiers.
+    fn limit_of(&self, column: usize, limit: usize) -> Option<usize> {
+        let header = self.rows[0].get(column).map_or(0, |header| header.chars().count());
+        self.identifiers.contains(&column).then(|| limit.max(header))
     }
 
     /// The width of each column.
@@ -128,6 +131,13 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_never_shortened() {
+        let mut table = Table::new(["controllers", "by"]).with_identifiers([0, 1]);
+        table.row(["/interrupt-controller@8000000", "IORT/SMMUv3@2b000000"]);
+        assert!(table.render(10).starts_with(" controllers  by\n"), "{}", table.render(10));
+    }
+
+    #[test]
     fn a_table_that_fits_is_left_alone() {
         assert!(table().render(100).contains("/interrupt-controller@8000000/msi"));
     }
@@ -135,7 +145,7 @@ mod tests {
     #[test]
     fn other_columns_are_never_shortened() {
         assert!(table().render(10).lines().all(|line| !line.ends_with('…')));
-        assert!(table().render(10).contains("…8200000  its"));
+        assert!(table().render(10).contains("…r@8200000  its"));
     }
 
     #[test]

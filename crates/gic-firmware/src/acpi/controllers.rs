@@ -16,6 +16,7 @@ use crate::status::Status;
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
 use alloc::format;
+use alloc::vec;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
@@ -70,10 +71,20 @@ pub(super) fn gic(madt: &[MadtStructure], findings: &mut Findings) -> Option<Gic
 
 /// A machine with GICv5 has no distributor, and is another architecture.
 fn report_absent(madt: &[MadtStructure], findings: &mut Findings) {
-    let gic_v5 = madt.iter().find(|structure| matches!(structure.contents, MadtContents::GicV5(_)));
-    if let Some(structure) = gic_v5 {
-        let origin = origin(Signature::MADT, structure.offset, "");
-        return findings.add(Rule::OtherGicVersion, origin, "the machine has a GICv5");
+    let mut structures = madt.iter().filter_map(|structure| match structure.contents {
+        MadtContents::GicV5(kind) => Some((structure.offset, kind.name())),
+        _ => None,
+    });
+    if let Some((offset, name)) = structures.next() {
+        let origin = origin(Signature::MADT, offset, "");
+        let mut names = vec![name];
+        for (_, name) in structures {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let message = format!("the machine has a GICv5: {}", names.join(", "));
+        return findings.add(Rule::OtherGicVersion, origin, message);
     }
     let message = "no structure describes a GIC distributor";
     findings.add(Rule::MissingProperty, origin(Signature::MADT, 0, "GICD"), message);

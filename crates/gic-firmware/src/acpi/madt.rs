@@ -152,6 +152,18 @@ pub enum GicV5 {
     ItsTranslate,
 }
 
+impl GicV5 {
+    /// The structure's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Irs => "IRS",
+            Self::Its => "ITS configuration frame",
+            Self::ItsTranslate => "ITS translate frame",
+        }
+    }
+}
+
 impl MadtContents {
     /// Reads the structure `bytes`; `None` if it is too short.
     fn read(kind: u8, bytes: &[u8]) -> Option<Self> {
