@@ -1,6 +1,6 @@
 //! Places of boxes: columns, each in the order that keeps its arrows short.
 
-use super::model::{Column, Graph, Node};
+use super::model::{Column, Edge, Graph, Node};
 
 pub(super) const BOX_WIDTH: usize = 240;
 pub(super) const LINE: usize = 16;
@@ -24,14 +24,27 @@ impl NodeBox {
     }
 }
 
+/// Height of the room that an arrow takes between the boxes of a column that it skips.
+const PASSAGE: usize = 6;
+
 /// Places of all boxes, and the size of the picture.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) areas: Vec<NodeBox>,
+    /// For each arrow the columns that it skips, from left to right: their left edges, and the
+    /// heights at which it passes between their boxes.
+    pub(super) passages: Vec<Vec<(usize, usize)>>,
     /// Columns that hold boxes, and the left edge of each.
     pub(super) columns: Vec<(Column, usize)>,
     pub(super) width: usize,
     pub(super) height: usize,
+}
+
+/// What takes room in a column: a box, or an arrow that skips the column.
+#[derive(Clone, Copy, Debug)]
+enum Item {
+    Node(usize),
+    Passage(usize),
 }
 
 impl Layout {
@@ -39,18 +52,31 @@ impl Layout {
     /// firmware's order; left of them, boxes stand near what their arrows lead to.
     pub(super) fn of(graph: &Graph) -> Self {
         let mut columns = columns(graph);
-        let tallest = columns.iter().map(|(_, nodes)| height(graph, nodes)).max().unwrap_or(0);
+        let tallest = columns.iter().map(|(_, items)| height(graph, items)).max().unwrap_or(0);
         let mut areas = vec![NodeBox::default(); graph.nodes.len()];
-        for (at, (column, nodes)) in columns.iter_mut().enumerate().rev() {
+        let mut passages = vec![Vec::new(); graph.edges.len()];
+        // The height to which each arrow leads, in the column right of the one that is laid out.
+        let mut heights = vec![0; graph.edges.len()];
+        for (at, (column, items)) in columns.iter_mut().enumerate().rev() {
             if *column < Column::Controller {
-                let averages = averages(graph, &areas);
-                nodes.sort_by_key(|&node| averages[node]);
+                items.sort_by_cached_key(|item| mean_height(graph, &heights, *item));
             }
-            let mut y = TOP + (tallest - height(graph, nodes)) / 2;
-            for &node in nodes.iter() {
-                let height = box_height(&graph.nodes[node]);
-                areas[node] = NodeBox { x: left(at), y, height };
-                y += height + ROW_GAP;
+            let mut y = TOP + (tallest - height(graph, items)) / 2;
+            for item in items.iter() {
+                let area = NodeBox { x: left(at), y, height: item_height(graph, *item) };
+                match *item {
+                    Item::Node(node) => areas[node] = area,
+                    Item::Passage(edge) => {
+                        passages[edge].insert(0, (area.x, area.middle()));
+                        heights[edge] = area.middle();
+                    }
+                }
+                y += area.height + ROW_GAP;
+            }
+            for (edge, height) in graph.edges.iter().zip(&mut heights) {
+                if graph.nodes[edge.to].column == *column {
+                    *height = areas[edge.to].middle();
+                }
             }
         }
         let count = columns.len().max(1);
@@ -58,20 +84,26 @@ impl Layout {
         Self {
             columns: edges.collect(),
             areas,
+            passages,
             width: 2 * MARGIN + count * BOX_WIDTH + (count - 1) * COLUMN_GAP,
             height: TOP + tallest + MARGIN,
         }
     }
 }
 
-/// The columns that hold boxes, from left to right.
-fn columns(graph: &Graph) -> Vec<(Column, Vec<usize>)> {
-    let of = |column: &Column| {
-        let all = graph.nodes.iter().enumerate();
-        let here = all.filter(|(_, node)| node.column == *column).map(|(index, _)| index);
-        (*column, here.collect())
+/// The columns that hold boxes, from left to right, each with the arrows that skip it.
+fn columns(graph: &Graph) -> Vec<(Column, Vec<Item>)> {
+    let of = |column: Column| {
+        let nodes = (0..graph.nodes.len()).filter(|node| graph.nodes[*node].column == column);
+        let nodes: Vec<_> = nodes.map(Item::Node).collect();
+        let skips = |edge: &Edge| {
+            graph.nodes[edge.from].column < column && column < graph.nodes[edge.to].column
+        };
+        let edges = graph.edges.iter().enumerate();
+        let passages = edges.filter(|(_, edge)| skips(edge)).map(|(edge, _)| Item::Passage(edge));
+        (!nodes.is_empty()).then(|| (column, nodes.into_iter().chain(passages).collect()))
     };
-    Column::ALL.iter().map(of).filter(|(_, nodes): &(_, Vec<_>)| !nodes.is_empty()).collect()
+    Column::ALL.iter().copied().filter_map(of).collect()
 }
 
 /// The left edge of a column.
@@ -83,19 +115,63 @@ const fn box_height(node: &Node) -> usize {
     PADDING + LINE * (node.lines.len() + 1)
 }
 
-fn height(graph: &Graph, nodes: &[usize]) -> usize {
-    nodes.iter().map(|&node| box_height(&graph.nodes[node]) + ROW_GAP).sum()
+fn item_height(graph: &Graph, item: Item) -> usize {
+    match item {
+        Item::Node(node) => box_height(&graph.nodes[node]),
+        Item::Passage(_) => PASSAGE,
+    }
 }
 
-/// The mean height of what each box's arrows lead to; boxes without arrows come last.
-fn averages(graph: &Graph, areas: &[NodeBox]) -> Vec<usize> {
-    let mut sums = vec![(0, 0usize); graph.nodes.len()];
-    for edge in &graph.edges {
-        let (sum, count) = &mut sums[edge.from];
-        *sum += areas[edge.to].middle();
-        *count += 1;
+fn height(graph: &Graph, items: &[Item]) -> usize {
+    items.iter().map(|item| item_height(graph, *item) + ROW_GAP).sum()
+}
+
+/// The mean of the heights to which an item's arrows lead; boxes without arrows come last.
+fn mean_height(graph: &Graph, heights: &[usize], item: Item) -> usize {
+    let node = match item {
+        Item::Passage(edge) => return heights[edge],
+        Item::Node(node) => node,
+    };
+    let arrows = graph.edges.iter().zip(heights).filter(|(edge, _)| edge.from == node);
+    let (sum, count) =
+        arrows.fold((0, 0usize), |(sum, count), (_, height)| (sum + height, count + 1));
+    usize::checked_div(sum, count).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(column: Column) -> Node {
+        Node {
+            column,
+            id: String::new(),
+            title: String::new(),
+            lines: Vec::new(),
+            is_enabled: true,
+        }
     }
-    sums.into_iter()
-        .map(|(sum, count)| usize::checked_div(sum, count).unwrap_or(usize::MAX))
-        .collect()
+
+    #[test]
+    fn arrows_pass_between_the_boxes_of_a_skipped_column() {
+        let columns = [Column::Requester, Column::Iommu, Column::Controller];
+        let nodes: Vec<_> = (0..9).map(|index| node(columns[index / 3])).collect();
+        // Each requester reaches each controller, the first one by the IOMMUs.
+        let through = (3..6).flat_map(|iommu| [(0, iommu), (iommu, iommu + 3)]);
+        let past = (1..3).flat_map(|from| (6..9).map(move |to| (from, to)));
+        let edges = through.chain(past).map(|(from, to)| Edge { from, to }).collect();
+        let graph = Graph { nodes, edges };
+        let layout = Layout::of(&graph);
+        let skipping = graph.edges.iter().zip(&layout.passages).filter(|(edge, _)| {
+            graph.nodes[edge.from].column == Column::Requester
+                && graph.nodes[edge.to].column == Column::Controller
+        });
+        assert_eq!(skipping.clone().count(), 6);
+        for (_, passages) in skipping {
+            let [(x, y)] = passages[..] else { panic!("{passages:?}") };
+            let met = layout.areas[3..6].iter();
+            let mut met = met.filter(|area| area.y <= y && y <= area.y + area.height);
+            assert!(met.next().is_none() && x == layout.areas[3].x, "{x}, {y}");
+        }
+    }
 }

@@ -93,23 +93,37 @@ fn arrows(svg: &mut String, graph: &Graph, layout: &Layout) {
         let _ =
             writeln!(svg, "<text class=\"heading\" x=\"{x}\" y=\"40\">{}</text>", column.heading());
     }
-    for edge in &graph.edges {
+    for (edge, passages) in graph.edges.iter().zip(&layout.passages) {
         let is_enabled = graph.nodes[edge.from].is_enabled && graph.nodes[edge.to].is_enabled;
-        arrow(svg, layout, *edge, is_enabled);
+        arrow(svg, layout, *edge, passages, is_enabled);
     }
 }
 
-fn arrow(svg: &mut String, layout: &Layout, edge: Edge, is_enabled: bool) {
+fn arrow(
+    svg: &mut String,
+    layout: &Layout,
+    edge: Edge,
+    passages: &[(usize, usize)],
+    is_enabled: bool,
+) {
     let Edge { from, to } = edge;
     let (start, end) = (layout.areas[from], layout.areas[to]);
-    let (x, y, right, below) = (start.x + BOX_WIDTH, start.middle(), end.x, end.middle());
-    let bend = usize::midpoint(x, right);
+    let (mut x, mut y) = (start.x + BOX_WIDTH, start.middle());
+    let mut line = format!("M{x},{y}");
+    for &(right, below) in passages {
+        bend(&mut line, (x, y), (right, below));
+        (x, y) = (right + BOX_WIDTH, below);
+        let _ = write!(line, " H{x}");
+    }
+    bend(&mut line, (x, y), (end.x, end.middle()));
     let class = if is_enabled { "" } else { " class=\"disabled\"" };
-    let _ = writeln!(
-        svg,
-        "<path{class} data-from=\"n{from}\" data-to=\"n{to}\" \
-         d=\"M{x},{y} C{bend},{y} {bend},{below} {right},{below}\"/>"
-    );
+    let _ = writeln!(svg, "<path{class} data-from=\"n{from}\" data-to=\"n{to}\" d=\"{line}\"/>");
+}
+
+/// A curve from one point to another that begins and ends level.
+fn bend(line: &mut String, (x, y): (usize, usize), (right, below): (usize, usize)) {
+    let bend = usize::midpoint(x, right);
+    let _ = write!(line, " C{bend},{y} {bend},{below} {right},{below}");
 }
 
 fn classes(node: &Node) -> String {
