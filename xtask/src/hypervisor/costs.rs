@@ -19,9 +19,10 @@ const CPUS: u8 = 2;
 const MEMORY: u32 = 64;
 const COUNTED: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
 /// Operations of the guest, and the most instructions that each may take. Under Linux 6.1's KVM
-/// they take 1,094, 1,939, 4,878 and 7,201 (docs/measurements.md).
+/// they take 1,094, 1,939, 4,878 and 7,201 (docs/measurements.md). The limits leave some room for
+/// what another compiler makes of the same source.
 const LIMITS: &[(&str, u64)] =
-    &[("hypercall", 300), ("register", 500), ("ipi", 5_400), ("lpi", 6_500)];
+    &[("hypercall", 300), ("register", 520), ("ipi", 5_600), ("lpi", 6_700)];
 
 /// Measures, and holds the limits.
 pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
