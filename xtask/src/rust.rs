@@ -95,7 +95,13 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let mut images = process::cargo(&workspace.root.join("images"));
     images.args(["clippy", "--workspace", "--target", BARE_TARGET, "--target-dir"]);
     images.arg(workspace.target.join("images"));
+    // Together with the others it would need a heap: their drivers have one.
+    images.args(["--exclude", "alone"]);
     tally.case("the images", process::must(images.args(["--", "-D", "warnings"])));
+    let mut alone = process::cargo(&workspace.root.join("images"));
+    alone.args(["clippy", "--package", "alone", "--target", BARE_TARGET, "--target-dir"]);
+    alone.arg(workspace.target.join("images"));
+    tally.case("the image without a heap", process::must(alone.args(["--", "-D", "warnings"])));
     if let Err(absent) = need_target(&workspace.root, JUDGE_TARGET) {
         tally.skip(format!("clippy for {JUDGE_TARGET}: {absent:#}"));
         return Ok(());

@@ -10,7 +10,7 @@ mod handler_cell;
 mod shared;
 
 /// Random interleavings of each scenario.
-const SCHEDULES: usize = 20_000;
+const SCHEDULES: usize = 200_000;
 
 fn explore(scenario: fn()) {
     shuttle::check_random(scenario, SCHEDULES);

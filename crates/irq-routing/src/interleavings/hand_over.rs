@@ -23,12 +23,15 @@ struct Count {
     bound: Option<Gsi>,
 }
 
+/// An eventfd that is polled, its vector, and the message that it sends.
+type PolledEventfd = (Arc<Serving>, Arc<Eventfd>, RoutedMessage);
+
 /// The kernel's routes, the eventfds that are polled, and all messages that were sent.
 struct World {
     gsis: Mutex<Gsis>,
     routes: Mutex<BTreeMap<Gsi, RoutedMessage>>,
     tables: Mutex<u32>,
-    polled: Mutex<Vec<(Arc<Serving>, Arc<Eventfd>, RoutedMessage)>>,
+    polled: Mutex<Vec<PolledEventfd>>,
     sent: Mutex<Vec<RoutedMessage>>,
 }
 
@@ -52,13 +55,13 @@ impl Host {
 
     fn inject(&self, gsi: Gsi) {
         // A signal without a route is lost.
-        let route = self.0.routes.lock().unwrap().get(&gsi).copied();
-        self.0.sent.lock().unwrap().extend(route);
+        let route = self.0.routes.lock().expect("no check panics with it").get(&gsi).copied();
+        self.0.sent.lock().expect("no check panics with it").extend(route);
     }
 
     /// A device's write to its eventfd.
     fn write(&self, eventfd: &Eventfd) {
-        let mut state = eventfd.0.lock().unwrap();
+        let mut state = eventfd.0.lock().expect("no check panics with it");
         match state.bound {
             Some(gsi) => {
                 state.count = 0;
@@ -70,27 +73,28 @@ impl Host {
 
     /// A poller's turn with each eventfd.
     fn dispatch(&self) {
-        let polled: Vec<_> = self.0.polled.lock().unwrap().clone();
+        let polled: Vec<_> = self.0.polled.lock().expect("no check panics with it").clone();
         for (serving, eventfd, message) in polled {
             let read = || {
-                let count = core::mem::take(&mut eventfd.0.lock().unwrap().count);
+                let count =
+                    core::mem::take(&mut eventfd.0.lock().expect("no check panics with it").count);
                 if count > 0 { Read::Signal } else { Read::Nothing }
             };
             if let Taken::Signal(turn) = serving.take(read) {
-                turn.serve(|| self.0.sent.lock().unwrap().push(message));
+                turn.serve(|| self.0.sent.lock().expect("no check panics with it").push(message));
             }
         }
     }
 
     fn sent(&self) -> Vec<RoutedMessage> {
-        self.0.sent.lock().unwrap().clone()
+        self.0.sent.lock().expect("no check panics with it").clone()
     }
 }
 
 impl Drop for Polled {
     fn drop(&mut self) {
         let others = |(serving, ..): &(Arc<Serving>, _, _)| !Arc::ptr_eq(serving, &self.serving);
-        self.host.0.polled.lock().unwrap().retain(others);
+        self.host.0.polled.lock().expect("no check panics with it").retain(others);
         self.serving.end();
     }
 }
@@ -98,7 +102,7 @@ impl Drop for Polled {
 impl Drop for Bound {
     fn drop(&mut self) {
         // The kernel reads the counter as it lets the eventfd go.
-        *self.0.0.lock().unwrap() = Count::default();
+        *self.0.0.lock().expect("no check panics with it") = Count::default();
     }
 }
 
@@ -114,12 +118,12 @@ impl Backend for Host {
     fn poll(&self, eventfd: &Arc<Eventfd>, message: RoutedMessage) -> Result<Polled, IrqfdError> {
         let serving = Arc::new(Serving::default());
         let entry = (serving.clone(), eventfd.clone(), message);
-        self.0.polled.lock().unwrap().push(entry);
+        self.0.polled.lock().expect("no check panics with it").push(entry);
         Ok(Polled { host: self.clone(), serving })
     }
 
     fn bind(&self, eventfd: &Arc<Eventfd>, gsi: Gsi) -> io::Result<Bound> {
-        let mut state = eventfd.0.lock().unwrap();
+        let mut state = eventfd.0.lock().expect("no check panics with it");
         state.bound = Some(gsi);
         if state.count > 0 {
             // The kernel takes the signal and leaves the counter.
@@ -143,19 +147,23 @@ impl MessageSink for Host {
 
 impl Routing for Host {
     fn allocate(&self) -> Result<Gsi, RouteError> {
-        self.0.gsis.lock().unwrap().allocate()
+        self.0.gsis.lock().expect("no check panics with it").allocate()
     }
 
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError> {
         // Routes stay, as no table is set.
-        self.0.gsis.lock().unwrap().release_all(gsis)
+        self.0.gsis.lock().expect("no check panics with it").release_all(gsis)
     }
 
     fn commit(&self, changes: &[Change]) -> Result<Changes, RouteError> {
-        *self.0.tables.lock().unwrap() += 1;
+        *self.0.tables.lock().expect("no check panics with it") += 1;
         for change in changes {
             if let Some(Route::Message(message)) = change.route() {
-                self.0.routes.lock().unwrap().insert(change.gsi(), message);
+                self.0
+                    .routes
+                    .lock()
+                    .expect("no check panics with it")
+                    .insert(change.gsi(), message);
             }
         }
         Ok(Changes::default())
@@ -181,8 +189,8 @@ fn during(change: impl FnOnce(&Host, &Batch<Host>, u64)) -> (Host, Batch<Host>, 
         move || host.write(&eventfd)
     });
     change(&host, &batch, key);
-    poller.join().unwrap();
-    device.join().unwrap();
+    poller.join().expect("no check panics in it");
+    device.join().expect("no check panics in it");
     (host, batch, key)
 }
 
@@ -197,7 +205,11 @@ fn a_hand_over_sends_each_signal_once() {
         batch.open(key, numbered(1)).unwrap();
         host.dispatch();
         assert_eq!(host.sent(), [numbered(1)], "the kernel's signal came again");
-        assert_eq!(*host.0.tables.lock().unwrap(), 1, "the route was there already");
+        assert_eq!(
+            *host.0.tables.lock().expect("no check panics with it"),
+            1,
+            "the route was there already"
+        );
     }
     explore_random(5_000, scenario);
 }
