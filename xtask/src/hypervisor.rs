@@ -5,6 +5,7 @@ mod controller;
 mod costs;
 mod debian;
 mod files;
+mod record;
 mod report;
 
 use std::fs;
@@ -96,6 +97,12 @@ pub(crate) struct Wanted {
     /// The guest is trusted: nothing confines what its devices read and write
     #[arg(long)]
     trusted_guest: bool,
+    /// Prints exits and injections as they happen, by the counter's ticks
+    #[arg(long)]
+    trace: bool,
+    /// Counts exits and injections by reason, and prints the counts at the end
+    #[arg(long)]
+    stats: bool,
     /// QEMU to run it on
     #[arg(long, value_enum, default_value = "stable")]
     qemu: Version,
@@ -120,6 +127,7 @@ pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCo
         memory: wanted.memory,
         controller: wanted.controller,
         devices: &wanted.device,
+        record: Record { trace: wanted.trace, stats: wanted.stats },
     };
     let mut qemu = board.command(&guests)?;
     let mut child = qemu.stdin(Stdio::inherit()).stdout(Stdio::piped()).spawn()?;
@@ -177,8 +185,17 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             );
             let (tools, image, memory) = (&tools, &image, MEMORY);
             let moves = move_every.map_or(0, |_| MOVES);
-            let board =
-                Board { tools, image, vcpus, cpus, memory, controller, devices, move_every };
+            let board = Board {
+                tools,
+                image,
+                vcpus,
+                cpus,
+                memory,
+                controller,
+                devices,
+                move_every,
+                record: Record::default(),
+            };
             let files = [files];
             let messages = guest.has_drivers.then_some(debian::READS);
             let expected =
@@ -190,7 +207,8 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         }
     }
     bench::run(workspace, &image, tally)?;
-    costs::run(workspace, &image, tally)
+    costs::run(workspace, &image, tally)?;
+    record::run(workspace, &image, tally)
 }
 
 /// Two guests at once, each with a device: the first goes on after the second's end.
@@ -198,7 +216,9 @@ fn two_guests(tools: &Tools, image: &Image, guest: &Guest, tally: &mut Tally) ->
     let name = "two guests with 2 vCPUs each on 2 CPUs";
     let devices = &[DEVICE.to_owned(), DEVICE.to_owned()];
     let (memory, controller, move_every) = (MEMORY, Controller::Its, None);
-    let board = Board { tools, image, vcpus: 2, cpus: 2, memory, controller, devices, move_every };
+    let record = Record::default();
+    let board =
+        Board { tools, image, vcpus: 2, cpus: 2, memory, controller, devices, move_every, record };
     let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
     let guests = [WAITING_COMMAND_LINE, COMMAND_LINE];
     let guests = guests.map(|append| Files { kernel, initrd, append });
@@ -240,6 +260,14 @@ struct Board<'a> {
     devices: &'a [String],
     /// Milliseconds from one move of the guests to the next.
     move_every: Option<u32>,
+    record: Record,
+}
+
+/// What the hypervisor records of exits and injections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Record {
+    trace: bool,
+    stats: bool,
 }
 
 impl Board<'_> {
@@ -256,7 +284,13 @@ impl Board<'_> {
         }
         let trusted = if self.devices.is_empty() { "" } else { " trusted-guest" };
         let moves = self.move_every.map_or(String::new(), |time| format!(" moves={time}"));
-        let words = format!("vcpus={} {}{moves}{trusted}", self.vcpus, self.controller.word());
+        let trace = if self.record.trace { " trace" } else { "" };
+        let stats = if self.record.stats { " stats" } else { "" };
+        let words = format!(
+            "vcpus={} {}{moves}{trusted}{trace}{stats}",
+            self.vcpus,
+            self.controller.word()
+        );
         qemu.args(["-append", &words]);
         for device in self.devices {
             qemu.args(["-device", device]);

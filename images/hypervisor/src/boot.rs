@@ -5,7 +5,7 @@ use crate::guest::{self, Guest, GuestConfig, Uart};
 use crate::options::Options;
 use crate::pci::{self, Pci};
 use crate::power::Start;
-use crate::{interrupts, moving, scheduler};
+use crate::{exits, interrupts, moving, scheduler};
 use alloc::vec::Vec;
 use core::ops::Range;
 use image_rt::pci::Function;
@@ -28,6 +28,7 @@ pub(crate) fn main(boot: Boot) -> ! {
     let around = unsafe { start::start(boot) };
     assert_eq!(cpu::level(), cpu::Level::El2, "the hypervisor wants virtualization=on");
     let options = Options::parse(&devicetree::command_line(around.devicetree));
+    exits::record(options.stats, options.trace);
     let description = gic_firmware::devicetree::parse(around.devicetree);
     interrupts::bring_up(description.expect("firmware's description"));
     let cpus = interrupts::irqchip().cpus().count() as u32;

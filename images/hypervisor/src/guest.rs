@@ -1,6 +1,7 @@
 //! A guest's machine: its memory, its GIC, and its vCPUs while no CPU has them.
 
 use crate::controller::Controller;
+use crate::exits::{self, Exits};
 use crate::pci::Pci;
 use crate::pl011::Pl011;
 use crate::power::{Affinity as PowerState, Power, Start};
@@ -64,7 +65,7 @@ pub(crate) enum Uart {
 
 /// A guest.
 pub(crate) struct Guest {
-    number: usize,
+    pub(crate) number: usize,
     pub(crate) vgic: Arc<Vgic>,
     pub(crate) power: Power,
     pub(crate) gate: Gate,
@@ -79,6 +80,7 @@ pub(crate) struct Guest {
     vcpus: Box<[IrqMutex<Option<Vcpu>>]>,
     /// By CPU, the vCPU that it had last: 1 more than its number.
     last_here: [AtomicU32; MAX_CPUS],
+    pub(crate) exits: Exits,
     end: Once<End>,
 }
 
@@ -117,6 +119,7 @@ impl Guest {
             entities: (0..cpus).map(|_| Entity::new()).collect(),
             vcpus: vcpus.collect(),
             last_here: [const { AtomicU32::new(0) }; MAX_CPUS],
+            exits: Exits::default(),
             end: Once::new(),
         }
     }
@@ -218,6 +221,7 @@ impl Guest {
         }
         if guests().iter().all(|guest| guest.end().is_some()) {
             moving::report();
+            exits::report();
             power::system_off();
         }
     }

@@ -19,6 +19,7 @@ use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 use vgic::{PhysicalInterrupts, Vgic};
 
+use crate::exits;
 use crate::guest::{Guest, UART_SPI, Uart, guests};
 use crate::scheduler::{self, VcpuId};
 
@@ -128,6 +129,7 @@ pub(crate) fn take() {
     while let Some(interrupt) = interface.acknowledge() {
         let ended = gic.end(&interface, interrupt);
         let intid = ended.intid();
+        exits::acknowledged(intid);
         let _ = irqchip.interrupts().dispatch(here(), intid.hwirq());
         // LPIs have no active state.
         if is_handed_over(intid) || intid.class() == IntIdClass::Lpi {

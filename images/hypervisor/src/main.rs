@@ -10,6 +10,7 @@ mod context;
 mod controller;
 mod copy;
 mod devicetree;
+mod exits;
 mod guest;
 mod hypervisor_timer;
 mod inject;

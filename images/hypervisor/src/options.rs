@@ -11,6 +11,10 @@ pub(crate) struct Options {
     pub(crate) vcpus: Option<u16>,
     /// Milliseconds from one move of the guests to the next. Without it, they stay.
     pub(crate) moves: Option<u64>,
+    /// Exits are counted by reason, and the counts printed at the end.
+    pub(crate) stats: bool,
+    /// Exits and injections are printed as they happen.
+    pub(crate) trace: bool,
     /// The controller of messages that the guest gets.
     pub(crate) controller: Controller,
 }
@@ -29,6 +33,8 @@ impl Options {
     fn set(&mut self, word: &str) -> Option<()> {
         match word.split_once('=').unwrap_or((word, "")) {
             ("trusted-guest", "") => self.trusted_guest = true,
+            ("stats", "") => self.stats = true,
+            ("trace", "") => self.trace = true,
             ("vcpus", number) => self.vcpus = Some(number.parse().ok()?),
             ("moves", number) => self.moves = Some(number.parse().ok()?),
             ("controller", name) => self.controller = Controller::named(name)?,

@@ -1,6 +1,7 @@
 //! A vCPU's time on a CPU: from loaded to put aside.
 
 use crate::context::{self, Context, El1};
+use crate::exits::Recorder;
 use crate::guest::Guest;
 use crate::interrupts;
 use crate::power::Start;
@@ -104,13 +105,17 @@ fn run_loaded(
     context: &mut Context,
 ) -> (ListRegisterVcpu, Stop) {
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
+    let mut recorder = Recorder::new(guest, cpu);
     vcpu.returned();
     while guest.end().is_none() && !scheduler::is_slice_over() {
         guest.gate.enter(cpu);
         let inside = vcpu.enter();
         hardware.load(inside.interface());
-        let vector = run_guest(guest, context);
-        vcpu = inside.exit(&hardware.store());
+        recorder.filled(inside.interface());
+        let vector = run_guest(guest, context, &mut recorder);
+        let left = hardware.store();
+        recorder.left(inside.interface(), &left);
+        vcpu = inside.exit(&left);
         guest.gate.leave(cpu);
         let next = match vector {
             Vector::Synchronous => traps::handle(guest, context, &mut vcpu),
@@ -121,7 +126,7 @@ fn run_loaded(
         match next {
             Next::Resume => {}
             Next::Wait => {
-                if wait(guest, &mut vcpu) == Sleep::Ready {
+                if wait(guest, &mut vcpu, &mut recorder) == Sleep::Ready {
                     return (vcpu, Stop::Waits);
                 }
             }
@@ -133,10 +138,12 @@ fn run_loaded(
 }
 
 /// Runs guest code up to an exit that is more than a moment's.
-fn run_guest(guest: &Guest, context: &mut Context) -> Vector {
+fn run_guest(guest: &Guest, context: &mut Context, recorder: &mut Recorder<'_>) -> Vector {
     loop {
+        recorder.goes();
         // SAFETY: `load` gave EL1 to the guest, and the scheduler installed the vectors.
         let vector = unsafe { vectors::enter(context) };
+        recorder.exited(vector, context);
         if vector != Vector::Synchronous || !quick::handle(guest, context) {
             return vector;
         }
@@ -145,7 +152,7 @@ fn run_guest(guest: &Guest, context: &mut Context) -> Vector {
 
 /// WFI: until an interrupt is there for the guest, or the model has something to do.
 /// [`Sleep::Ready`]: another vCPU wants the CPU first.
-fn wait(guest: &Guest, vcpu: &mut ListRegisterVcpu) -> Sleep {
+fn wait(guest: &Guest, vcpu: &mut ListRegisterVcpu, recorder: &mut Recorder<'_>) -> Sleep {
     loop {
         guest.forget_kicks(vcpu.cpu());
         if vcpu.prepare_to_sleep() == Sleep::DontSleep {
@@ -154,7 +161,9 @@ fn wait(guest: &Guest, vcpu: &mut ListRegisterVcpu) -> Sleep {
         if scheduler::is_wanted() || guest.end().is_some() {
             return Sleep::Ready;
         }
+        recorder.goes();
         scheduler::idle();
+        recorder.wakes();
         vcpu.returned();
         interrupts::take();
     }

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::controller::Controller;
 use super::files::{Files, GUEST_RAM};
-use super::{Board, LIMIT, MEMORY};
+use super::{Board, LIMIT, MEMORY, Record};
 use crate::dtb::Tools;
 use crate::process;
 use crate::qemu::image::Image;
@@ -106,6 +106,7 @@ impl Case {
             controller: self.controller,
             devices: &devices,
             move_every: None,
+            record: Record::default(),
         };
         let append = format!(
             "cpus={CPUS} el=el1 gic=3 security=one iommu=none {} functions={FUNCTIONS} load={LOAD}",

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::controller::Controller;
 use super::files::{Files, GUEST_RAM};
-use super::{Board, LIMIT};
+use super::{Board, LIMIT, Record};
 use crate::process;
 use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
@@ -14,10 +14,11 @@ use crate::step::Tally;
 use crate::workspace::Workspace;
 
 /// The QEMU that counts the instructions of several CPUs.
-const VERSION: Version = Version::Backports;
+pub(super) const VERSION: Version = Version::Backports;
 const CPUS: u8 = 2;
 const MEMORY: u32 = 64;
-const COUNTED: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
+pub(super) const COUNTED: &[&str] =
+    &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
 /// Operations of the guest, and the most instructions that each may take. Under Linux 6.1's KVM
 /// they take 1,094, 1,939, 4,878 and 7,201 (docs/measurements.md). The limits leave some room for
 /// what another compiler makes of the same source.
@@ -43,6 +44,7 @@ pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) 
         controller: Controller::Its,
         devices: &[],
         move_every: None,
+        record: Record::default(),
     };
     let mut qemu = board.command(&[Files { kernel: &guest.flat, initrd: None, append: "" }])?;
     let mut costs = Vec::new();

@@ -1,0 +1,142 @@
+//! What the hypervisor records of exits and injections (`--stats`, `--trace`), held against what a
+//! guest does whose every exit is known.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+
+use super::controller::Controller;
+use super::costs::{COUNTED, VERSION};
+use super::files::{Files, GUEST_RAM};
+use super::{Board, LIMIT, Record};
+use crate::process;
+use crate::qemu;
+use crate::qemu::image::Image;
+use crate::step::Tally;
+use crate::workspace::Workspace;
+
+/// Operations of each kind that `images/microbench` does.
+const TURNS: u64 = 201;
+/// Reasons, and how often the guest exits by them, or takes such an interrupt. Beside its
+/// operations it turns one vCPU on, and the machine off.
+const COUNTS: &[(&str, u64)] = &[
+    ("HVC", TURNS + 2),
+    ("system register write", TURNS),
+    ("SGI taken", TURNS),
+    ("LPI taken", TURNS),
+];
+
+/// Counts and traces the exits of `images/microbench`.
+pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
+    let tools = match qemu::fetch(workspace, VERSION) {
+        Ok(tools) => tools,
+        Err(absent) => {
+            tally.skip(format!("the record of a guest's exits: {absent:#}"));
+            return Ok(());
+        }
+    };
+    let guest = Image::build_at(workspace, "microbench", "microbench", GUEST_RAM)?;
+    let board = Board {
+        tools: &tools,
+        image: hypervisor,
+        vcpus: 2,
+        cpus: 2,
+        memory: 64,
+        controller: Controller::Its,
+        devices: &[],
+        move_every: None,
+        record: Record { trace: true, stats: true },
+    };
+    let mut qemu = board.command(&[Files { kernel: &guest.flat, initrd: None, append: "" }])?;
+    let (mut counts, mut traced) = (Vec::new(), BTreeMap::new());
+    process::watch(qemu.args(COUNTED), LIMIT, |line| {
+        counts.extend(Count::of(line));
+        if let Some(reason) = reason(line) {
+            *traced.entry(reason).or_default() += 1;
+        }
+    })?;
+    let name = "a guest's exits and interrupts are counted by reason";
+    tally.case(name, COUNTS.iter().try_for_each(|(reason, times)| judge(&counts, reason, *times)));
+    let name = "as many exits are traced as are counted";
+    tally.case(name, compare(&counts, &traced));
+    Ok(())
+}
+
+/// A line of a guest's counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) guest: usize,
+    pub(super) reason: String,
+    times: u64,
+    /// Nanoseconds of the longest exit, if it is one.
+    pub(super) longest: Option<u64>,
+}
+
+impl Count {
+    pub(super) fn of(line: &str) -> Option<Self> {
+        let (guest, count) = line.trim_end().strip_prefix("stats - guest ")?.split_once(": ")?;
+        let (reason, count) = count.split_once(": ")?;
+        let (times, longest) = match count.split_once(" times, at most ") {
+            Some((times, longest)) => (times, Some(longest.strip_suffix(" ns")?.parse().ok()?)),
+            None => (count.strip_suffix(" times")?, None),
+        };
+        let (guest, times) = (guest.parse().ok()?, times.parse().ok()?);
+        Some(Self { guest, reason: reason.into(), times, longest })
+    }
+}
+
+/// The reason of an exit in a line of the trace: its words before the operands.
+fn reason(line: &str) -> Option<String> {
+    let (_, what) = line.trim_end().strip_prefix("trace - ")?.split_once(": exits by ")?;
+    let words: Vec<_> = what.split(' ').take_while(|word| !word.starts_with("0x")).collect();
+    Some(words.join(" "))
+}
+
+fn judge(counts: &[Count], reason: &str, times: u64) -> Result<()> {
+    let count = counts.iter().find(|count| count.reason == reason);
+    let found = count.with_context(|| format!("no {reason} is counted"))?.times;
+    ensure!(found == times, "{found} times {reason}, not {times}");
+    Ok(())
+}
+
+/// As many exits of each reason are traced as are counted.
+fn compare(counts: &[Count], traced: &BTreeMap<String, u64>) -> Result<()> {
+    ensure!(!traced.is_empty(), "nothing is traced");
+    traced.iter().try_for_each(|(reason, times)| judge(counts, reason, *times))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    const WRITES: &str = "stats - guest 1: ITS write: 213 times, at most 17232 ns\r";
+
+    #[test]
+    fn counts_have_a_guest_and_a_reason() {
+        let count = Count::of(WRITES).unwrap();
+        let expected =
+            Count { guest: 1, reason: "ITS write".into(), times: 213, longest: Some(17232) };
+        assert_eq!(count, expected);
+        let taken = Count::of("stats - guest 0: LPI taken: 7 times").unwrap();
+        assert_eq!((taken.times, taken.longest), (7, None));
+        assert_eq!(Count::of("stats - guest 0: the longest exit: 17232 ns by ITS write"), None);
+    }
+
+    #[test]
+    fn traced_exits_end_before_their_operands() {
+        let line = "trace - 8 guest 0 vCPU 1: exits by ITS write 0x8080088, 8 bytes = 0x3240\r";
+        assert_eq!(reason(line).unwrap(), "ITS write");
+        assert_eq!(reason("trace - 8 guest 0 vCPU 1: exits by WFI").unwrap(), "WFI");
+        assert_eq!(reason("trace - 8 guest 0 vCPU 1: injects LPI 8192"), None);
+    }
+
+    #[test]
+    fn other_numbers_than_the_guests_fail() {
+        let counts = [Count::of(WRITES).unwrap()];
+        assert!(judge(&counts, "ITS write", 213).is_ok());
+        assert!(judge(&counts, "ITS write", 212).is_err());
+        assert!(judge(&counts, "WFI", 0).is_err());
+        assert!(compare(&counts, &BTreeMap::new()).is_err());
+        assert!(compare(&counts, &BTreeMap::from([("ITS write".into(), 212)])).is_err());
+    }
+}
