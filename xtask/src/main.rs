@@ -4,10 +4,12 @@
 
 mod acpi;
 mod adopters;
+mod api;
 mod apt;
 mod bindings;
 mod boards;
 mod cache;
+mod changes;
 mod deny;
 mod differential;
 mod dtb;
@@ -99,6 +101,8 @@ enum Task {
     Figures,
     /// Write the findings in Debian's devicetrees anew, to be read before they are committed
     Findings,
+    /// Write the lists of the libraries' interfaces anew, to be read before they are committed
+    Api,
     /// Rehearse the upload of all packages to the registry
     Publish,
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
@@ -124,6 +128,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Findings => return boards::findings::accept(&workspace),
+        Task::Api => return api::accept(&workspace),
         Task::Publish => return package::rehearse(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
         Task::Language { since, longest } => {

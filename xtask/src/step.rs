@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    acpi, adopters, bindings, boards, deny, differential, examples, figures, fuzz, hypervisor,
+    acpi, adopters, api, bindings, boards, deny, differential, examples, figures, fuzz, hypervisor,
     interleavings, kvm, lint, machine, msrv, newcomer, package, qemu, report, rust, size, tests,
 };
 
@@ -26,6 +26,11 @@ const STEPS: &[Step] = &[
         run: rust::clippy,
     },
     Step { name: "docs", about: "cargo doc, warnings are errors", run: rust::docs },
+    Step {
+        name: "api",
+        about: "each library's public interface, as its list in docs/api says",
+        run: api::run,
+    },
     Step {
         name: "test",
         about: "unit, property, integration and documentation tests",

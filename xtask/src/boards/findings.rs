@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::dtb::{self, Tree};
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{machine, process};
+use crate::{changes, machine, process};
 
 /// Kernels' devicetrees.
 const TREES: [Tree; 2] = [Tree::Debian, Tree::Backports];
@@ -66,10 +66,7 @@ fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<Compared
     if found.lines().next() != expected.lines().next() {
         return Ok(Compared::OtherKernel);
     }
-    let (found, expected): (Vec<_>, Vec<_>) = (found.lines().collect(), expected.lines().collect());
-    let more = found.iter().filter(|line| !expected.contains(line)).map(|line| format!("+ {line}"));
-    let less = expected.iter().filter(|line| !found.contains(line)).map(|line| format!("- {line}"));
-    let changes: Vec<_> = more.chain(less).collect();
+    let changes = changes::between(&expected, &found);
     bail!("{} findings changed:\n  {}", changes.len(), changes.join("\n  "))
 }
 

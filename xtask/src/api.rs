@@ -1,0 +1,169 @@
+//! The public interfaces of the libraries as lists in `docs/api`, so that a review sees a break.
+//!
+//! rustdoc's JSON has a format that changes with compilers. A list is compared by a compiler that
+//! writes the format that is read here; with another one it is skipped.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+use public_api::Builder;
+use rustdoc_types::FORMAT_VERSION;
+use serde_json::Value;
+
+use crate::package::published;
+use crate::rust::{BARE_TARGET, need_target};
+use crate::step::Tally;
+use crate::workspace::{Package, Workspace};
+use crate::{changes, lint, process};
+
+/// The machine of a library that runs on each.
+const HOSTED_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Compares each library's interface with its list, counted as one case.
+pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    for target in [HOSTED_TARGET, BARE_TARGET] {
+        if let Err(absent) = need_target(&workspace.root, target) {
+            tally.skip(format!("the interfaces for {target}: {absent:#}"));
+            continue;
+        }
+        for (package, document) in document(workspace, target)? {
+            match read(&document)? {
+                Interface::Listed(found) => {
+                    tally.case(&package.name, compare(&path(workspace, package), &found));
+                }
+                Interface::OtherFormat(other) => tally.skip(format!(
+                    "{}: this compiler's rustdoc writes JSON of format {other}, not \
+                     {FORMAT_VERSION}",
+                    package.name
+                )),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes the lists anew.
+pub(crate) fn accept(workspace: &Workspace) -> Result<ExitCode> {
+    for target in [HOSTED_TARGET, BARE_TARGET] {
+        need_target(&workspace.root, target)?;
+        for (package, document) in document(workspace, target)? {
+            let Interface::Listed(list) = read(&document)? else {
+                bail!("needs a compiler whose rustdoc writes JSON of format {FORMAT_VERSION}");
+            };
+            let path = path(workspace, package);
+            fs::write(&path, list).with_context(|| format!("cannot write {}", path.display()))?;
+            println!("{}", path.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What rustdoc says of a library.
+enum Interface {
+    Listed(String),
+    OtherFormat(u64),
+}
+
+/// Documents the libraries of a machine with all their features, and returns their JSON files.
+fn document<'a>(
+    workspace: &'a Workspace,
+    target: &'static str,
+) -> Result<Vec<(&'a Package, PathBuf)>> {
+    let libraries: Vec<_> = published(workspace)
+        .filter(|package| lint::is_library(&package.name) && target_of(package) == target)
+        .collect();
+    let folder = workspace.target.join("api");
+    let mut cargo = process::cargo(&workspace.root);
+    // A stable compiler has this output too, and no promise for its format.
+    cargo.env("RUSTC_BOOTSTRAP", "1");
+    cargo.env("RUSTDOCFLAGS", "-Z unstable-options --output-format json");
+    cargo.args(["doc", "--quiet", "--lib", "--no-deps", "--all-features", "--target", target]);
+    cargo.arg("--target-dir").arg(&folder);
+    cargo.args(libraries.iter().flat_map(|package| ["--package", &package.name]));
+    process::must(&mut cargo)?;
+    let folder = folder.join(target).join("doc");
+    let file = |package: &Package| folder.join(package.name.replace('-', "_") + ".json");
+    Ok(libraries.into_iter().map(|package| (package, file(package))).collect())
+}
+
+/// The machine that a library's documentation is of: its own, where it has one.
+fn target_of(package: &Package) -> &'static str {
+    let shown = package.field("metadata")["docs"]["rs"]["default-target"].as_str();
+    if shown.is_some_and(|target| target.starts_with("aarch64")) {
+        BARE_TARGET
+    } else {
+        HOSTED_TARGET
+    }
+}
+
+fn read(document: &Path) -> Result<Interface> {
+    let text = fs::read_to_string(document)
+        .with_context(|| format!("cannot read {}", document.display()))?;
+    let format = serde_json::from_str::<Value>(&text)?["format_version"].as_u64();
+    let format = format.context("rustdoc's JSON has no `format_version`")?;
+    if format != u64::from(FORMAT_VERSION) {
+        return Ok(Interface::OtherFormat(format));
+    }
+    list(document).map(Interface::Listed)
+}
+
+/// The items of an interface, one on each line.
+///
+/// Of the traits that are derived, the implementation alone is listed; of those that the compiler
+/// implements, `Send` and `Sync`.
+fn list(document: &Path) -> Result<String> {
+    let all = || Builder::from_rustdoc_json(document).omit_blanket_impls(true);
+    let declared = || all().omit_auto_trait_impls(true);
+    let lines = |builder: Builder| -> Result<Vec<String>> {
+        Ok(builder.build()?.items().map(ToString::to_string).collect())
+    };
+    let written: BTreeSet<_> =
+        lines(declared().omit_auto_derived_impls(true))?.into_iter().collect();
+    let declared: BTreeSet<_> = lines(declared())?.into_iter().collect();
+    let is_listed = |line: &String| {
+        let has = |name: &str| line.contains(&format!("core::marker::{name} for "));
+        written.contains(line)
+            || line.starts_with("impl")
+                && if declared.contains(line) {
+                    !has("StructuralPartialEq")
+                } else {
+                    has("Send") || has("Sync")
+                }
+    };
+    Ok(lines(all())?.into_iter().filter(is_listed).map(|line| line + "\n").collect())
+}
+
+fn compare(path: &Path, found: &str) -> Result<()> {
+    let expected = fs::read_to_string(path).unwrap_or_default();
+    let changes = changes::between(&expected, found);
+    ensure!(
+        changes.is_empty(),
+        "{} lines of the interface changed (`cargo xtask api` accepts them):\n  {}",
+        changes.len(),
+        changes.join("\n  ")
+    );
+    Ok(())
+}
+
+fn path(workspace: &Workspace, package: &Package) -> PathBuf {
+    workspace.root.join("docs/api").join(&package.name).with_extension("txt")
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use std::env;
+
+    #[test]
+    fn another_format_is_not_read() -> Result<()> {
+        let file = env::temp_dir().join(format!("doorbell-api-{}.json", std::process::id()));
+        fs::write(&file, r#"{ "format_version": 1, "root": [] }"#)?;
+        let read = read(&file);
+        fs::remove_file(&file)?;
+        assert!(matches!(read?, Interface::OtherFormat(1)));
+        Ok(())
+    }
+}

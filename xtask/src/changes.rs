@@ -1,0 +1,33 @@
+//! What changed between two lists of lines.
+
+use std::collections::BTreeMap;
+
+/// The lines of one list that the other lacks, with `-`, and the reverse, with `+`, by their text.
+///
+/// A line that stands several times counts as often.
+pub(crate) fn between(expected: &str, found: &str) -> Vec<String> {
+    let mut counts = BTreeMap::<&str, isize>::new();
+    expected.lines().for_each(|line| *counts.entry(line).or_default() -= 1);
+    found.lines().for_each(|line| *counts.entry(line).or_default() += 1);
+    let changed = counts.into_iter().flat_map(|(line, count)| {
+        let sign = if count < 0 { '-' } else { '+' };
+        std::iter::repeat_n(format!("{sign} {line}"), count.unsigned_abs())
+    });
+    changed.collect()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn lines_of_one_list_alone_are_changes() {
+        assert_eq!(between("a\nb\n", "b\nc\n"), ["- a", "+ c"]);
+        assert!(between("a\nb\n", "a\nb\n").is_empty());
+    }
+
+    #[test]
+    fn a_repeated_line_counts_as_often() {
+        assert_eq!(between("a\n", "a\na\na\n"), ["+ a", "+ a"]);
+    }
+}
