@@ -3,9 +3,9 @@
 //!
 //! If a difference is allowed, or is QEMU's mistake, the narrowest set of bits is left out of the
 //! comparison: [`DIFFERENCES`] has them all. [`NOT_SENT`] has the inputs whose effect the
-//! architecture leaves open; no case sends them. Which LPI is pending where is seen in the pending
-//! tables that a redistributor writes when its LPIs are disabled; which is delivered where, in the
-//! interrupt inputs of CPUs and in what they acknowledge. Table formats are private to each machine
+//! architecture leaves open; no case sends them. The pending tables that a redistributor writes
+//! when its LPIs are disabled show which LPI is pending where. The interrupt inputs of CPUs, and
+//! what CPUs acknowledge, show which is delivered where. Table formats are private to each machine
 //! and not compared.
 
 mod acknowledge;

@@ -1,6 +1,6 @@
-//! The drivers against fakes that behave as hardware does where a plain memory would forgive:
-//! registers that set and clear by writing ones, effects that come late (`RWP`, `ChildrenAsleep`,
-//! `CREADR`), and a command queue that wraps.
+//! The drivers against fakes that behave as hardware does where a plain memory would forgive.
+//! Registers set and clear by writing ones, effects come late (`RWP`, `ChildrenAsleep`, `CREADR`),
+//! and a command queue wraps.
 //!
 //! The fakes know offsets and bits as numbers typed from the manual; nothing here passes through
 //! `gic-arch`.

@@ -1,6 +1,6 @@
-//! Table entries typed by hand: the architecture's first level (IHI 0069 §5.2) and KVM's ITS ABI
-//! revision 0 (Linux's `Documentation/virt/kvm/devices/arm-vgic-its.rst`), and the LPI tables (IHI
-//! 0069 §5.1).
+//! Table entries typed by hand: the architecture's first level (IHI 0069 §5.2), the LPI tables (IHI
+//! 0069 §5.1), and KVM's. KVM's are those of its ITS ABI revision 0 (Linux's
+//! `Documentation/virt/kvm/devices/arm-vgic-its.rst`).
 
 use gic_arch::its::Level1Entry;
 use gic_arch::{Lpi, Priority, lpi};

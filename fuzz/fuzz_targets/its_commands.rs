@@ -1,6 +1,6 @@
-//! A hostile guest at its ITS: whatever it writes into the command queue and the registers, the
-//! model neither panics nor hangs nor writes outside of the pending tables, and no interrupt
-//! arrives that was not sent.
+//! A hostile guest at its ITS writes anything into the command queue and the registers. The model
+//! neither panics nor hangs nor writes outside of the pending tables. No interrupt arrives that was
+//! not sent.
 #![no_main]
 
 use doorbell_fuzz::guest::{Guest, Shape, Step};

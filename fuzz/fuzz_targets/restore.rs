@@ -1,5 +1,5 @@
-//! A saved state that was damaged on its way: whatever is in it, the model neither panics nor
-//! hangs, and it is refused without any effect or is a state that the model can be in.
+//! A saved state that was damaged on its way. Whatever is in it, the model neither panics nor
+//! hangs. The state is refused without any effect, or is one that the model can be in.
 #![no_main]
 
 use doorbell_fuzz::guest::{Damage, Guest, Shape, Step};

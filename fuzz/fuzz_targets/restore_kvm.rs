@@ -1,4 +1,4 @@
-//! A monitor that speaks KVM's device API, with unchecked input: a machine is created and restored
+//! A monitor that speaks KVM's device API, with unchecked input. It creates and restores a machine
 //! by attributes and by the tables in its guest's memory.
 #![no_main]
 

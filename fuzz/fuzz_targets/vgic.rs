@@ -1,4 +1,4 @@
-//! Guest and devices do anything in any order, and the machine moves meanwhile: the model does not
+//! Guest and devices do anything in any order, and the machine moves meanwhile. The model does not
 //! panic, works within its budgets, and writes only where the guest lets it.
 #![no_main]
 

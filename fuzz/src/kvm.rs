@@ -1,7 +1,7 @@
 //! A monitor that creates and restores a machine by KVM's attributes, and believes everything that
 //! it is sent.
 //!
-//! What is refused has no effect, on the machine nor on the guest's memory; and nothing is written
+//! Refused input has no effect, on the machine nor on the guest's memory. Nothing is written
 //! outside of the tables that the guest has said.
 
 mod input;

@@ -1,9 +1,10 @@
-//! A machine of two vCPUs whose guest and devices do anything in any order: accesses of any width
-//! anywhere in the GIC's frames, commands, messages, lines, system registers, sleep.
+//! A machine of two vCPUs whose guest and devices do anything in any order. They make accesses of
+//! any width anywhere in the GIC's frames, and use commands, messages, lines, system registers and
+//! sleep.
 //!
-//! After each step: the model has read no more of the guest's memory than one access may, written
-//! nothing beside the pending tables that the guest names, and uses no more memory than its budgets
-//! allow.
+//! After each step, the model has read no more of the guest's memory than one access may. It has
+//! written nothing beside the pending tables that the guest names. It uses no more memory than its
+//! budgets allow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

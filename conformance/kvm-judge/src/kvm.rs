@@ -1,7 +1,8 @@
 //! A virtual machine of Linux's KVM.
 //!
-//! `unsafe` here: the kernel is given the guest's memory, which lives as long as the machine; it
-//! writes attributes' values where it is told; and the guest's program is assembled ([`program`]).
+//! Reasons for `unsafe` here: the kernel is given the guest's memory, which lives as long as the
+//! machine. It writes attributes' values where it is told. The guest's program is assembled
+//! ([`program`]).
 #![expect(unsafe_code, reason = "the kernel is given memory")]
 
 mod bare;

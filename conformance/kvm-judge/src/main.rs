@@ -1,4 +1,4 @@
-//! The judge: prints a line for each case, `ok - …` or `not ok - …: why`, and their number; as the
+//! The judge: prints a line for each case, `ok - …` or `not ok - …: why`, and their number. As the
 //! first process of a machine, it then switches it off.
 #![forbid(unsafe_code)]
 

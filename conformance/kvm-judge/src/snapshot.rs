@@ -6,8 +6,8 @@ use std::str::FromStr;
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, UnknownGroup};
 
-/// The state of a GIC and its ITSes as KVM's attributes have it, in the order in which it is
-/// restored, and the memory that they use.
+/// The state of a GIC and its ITSes as KVM's attributes have it, and the memory that they use. It
+/// is in the order in which it is restored.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
     /// Values of attributes.

@@ -56,8 +56,8 @@ impl Guest {
         assert_eq!(self.save(), saved);
     }
 
-    /// The machine is restored from damaged bytes: either nothing happens to it, or it is something
-    /// that can be saved and restored again, and its guest can go on.
+    /// The machine is restored from damaged bytes. Either nothing happens to it, or it can be saved
+    /// and restored again, and its guest can go on.
     pub fn restore_damaged(&mut self, damages: &[Damage]) {
         let before = self.save();
         let mut bytes = postcard::to_allocvec(&before).expect("it fits into memory");

@@ -5,10 +5,10 @@
 //! $ cargo run --release -- bench --peer peers/arm-vgic/target/release/arm-vgic-peer
 //! ```
 //!
-//! A line on standard input is answered by one on standard output: `cases` by the names below, a
-//! name by the nanoseconds of one operation, measured once. Messages come by `signal_msi`, past the
-//! translation register, and a vCPU takes what its list registers hold by entering the guest and
-//! leaving it.
+//! A line on standard input is answered by one on standard output. `cases` is answered by the names
+//! below, a name by the nanoseconds of one operation, measured once. Messages come by `signal_msi`,
+//! past the translation register, and a vCPU takes what its list registers hold by entering the
+//! guest and leaving it.
 
 mod lock;
 mod machine;

@@ -81,8 +81,9 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Bits of an attribute that are compared: not those that say what the machine is, which memory
-/// attributes KVM puts in the place of others, and what the model lets a guest have beyond KVM's.
+/// Bits of an attribute that are compared. Left out are those that say what the machine is, and
+/// memory attributes that KVM replaces by others. Bits that the model lets a guest have beyond
+/// KVM's are left out too.
 fn known(device: KvmDevice, attribute: Attribute) -> u64 {
     const QUEUE: u64 = 0x800f_ffff_ffff_f0ff;
     const TABLE: u64 = 0xc71f_ffff_ffff_f3ff;
