@@ -21,6 +21,7 @@
 mod fill;
 mod fold;
 mod rank;
+mod sgi;
 
 use crate::config::SecurityView;
 use crate::listed::{ListRegisters, MAX_LIST_REGISTERS, VirtualInterface};

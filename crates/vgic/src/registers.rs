@@ -189,11 +189,12 @@ impl<C: Copy> Frame<'_, C> {
         width: AccessWidth,
         refused: &mut dyn FnMut(u32, FaultReason),
     ) -> u64 {
-        if self.splits(offset, width) {
+        let register = self.register_at(offset);
+        if splits(register, offset, width) {
             let low = self.read(context, offset, AccessWidth::Word, refused);
             return low | self.read(context, offset + 4, AccessWidth::Word, refused) << 32;
         }
-        match self.find(offset, width) {
+        match find(register, offset, width) {
             Ok(found) if found.register.info.access == AccessKind::WriteOnly => {
                 refused(offset, FaultReason::AccessDirection);
                 0
@@ -216,12 +217,13 @@ impl<C: Copy> Frame<'_, C> {
         value: u64,
         refused: &mut dyn FnMut(u32, FaultReason),
     ) {
-        if self.splits(offset, width) {
+        let register = self.register_at(offset);
+        if splits(register, offset, width) {
             self.write(context, offset, AccessWidth::Word, value & 0xffff_ffff, refused);
             self.write(context, offset + 4, AccessWidth::Word, value >> 32, refused);
             return;
         }
-        match self.find(offset, width) {
+        match find(register, offset, width) {
             Ok(found) if found.register.info.access == AccessKind::ReadOnly => {
                 refused(offset, FaultReason::AccessDirection);
             }
@@ -237,32 +239,37 @@ impl<C: Copy> Frame<'_, C> {
         }
     }
 
-    /// Is this an aligned 64-bit access to registers that are narrower? Then it is one to each of
-    /// two words.
-    fn splits(&self, offset: u32, width: AccessWidth) -> bool {
-        width == AccessWidth::Double
-            && offset.is_multiple_of(8)
-            && self.register_at(offset).is_none_or(|register| register.info.bytes < 8)
-    }
-
-    fn find(&self, offset: u32, width: AccessWidth) -> Result<Addressed<'_, C>, FaultReason> {
-        if !offset.is_multiple_of(width.bytes()) {
-            return Err(FaultReason::AccessWidth);
-        }
-        let register = self.register_at(offset).ok_or(FaultReason::UnknownRegister)?;
-        let index = register.info.index_of(offset).ok_or(FaultReason::UnknownRegister)?;
-        if width < register.narrowest() {
-            return Err(FaultReason::AccessWidth);
-        }
-        let shift = 8 * (offset - register.info.offset - index * register.info.bytes);
-        Ok(Addressed { register, index, shift })
-    }
-
     fn register_at(&self, offset: u32) -> Option<&Register<C>> {
         let after = self.0.partition_point(|register| register.info.offset <= offset);
         let register = self.0.get(after.checked_sub(1)?)?;
         (offset < register.info.end()).then_some(register)
     }
+}
+
+/// Is this an aligned 64-bit access to registers that are narrower? Then it is one to each of two
+/// words.
+fn splits<C>(register: Option<&Register<C>>, offset: u32, width: AccessWidth) -> bool {
+    width == AccessWidth::Double
+        && offset.is_multiple_of(8)
+        && register.is_none_or(|register| register.info.bytes < 8)
+}
+
+/// The access to a frame's register at `offset`.
+fn find<C>(
+    register: Option<&Register<C>>,
+    offset: u32,
+    width: AccessWidth,
+) -> Result<Addressed<'_, C>, FaultReason> {
+    if !offset.is_multiple_of(width.bytes()) {
+        return Err(FaultReason::AccessWidth);
+    }
+    let register = register.ok_or(FaultReason::UnknownRegister)?;
+    let index = register.info.index_of(offset).ok_or(FaultReason::UnknownRegister)?;
+    if width < register.narrowest() {
+        return Err(FaultReason::AccessWidth);
+    }
+    let shift = 8 * (offset - register.info.offset - index * register.info.bytes);
+    Ok(Addressed { register, index, shift })
 }
 
 /// The identification registers of each frame.

@@ -305,7 +305,7 @@ impl Vcpu {
 
     /// The guest sends an SGI. From the Non-secure side, only those of its own group leave: the
     /// Secure side would have to permit others (`GICR_NSACR`).
-    pub(crate) fn send(&mut self, sgi: Sgi, group: Group) {
+    pub(crate) fn send(&self, sgi: Sgi, group: Group) {
         let permitted =
             group == Group::One || self.interface.features().security == SecurityView::Single;
         if permitted {

@@ -117,9 +117,11 @@ impl Queue {
     }
 
     pub(super) fn fetch(&self, memory: &dyn GuestMemory) -> Result<RawCommand, MemoryFault> {
-        let mut bytes = [0; COMMAND_BYTES as usize];
-        memory.read(self.base.address() + u64::from(self.read), &mut bytes)?;
-        let (words, _) = bytes.as_chunks::<8>();
-        Ok(core::array::from_fn(|at| u64::from_le_bytes(words[at])))
+        let address = self.base.address() + u64::from(self.read);
+        let mut command = RawCommand::default();
+        for (address, word) in (address..).step_by(8).zip(&mut command) {
+            *word = memory.read_u64(address)?;
+        }
+        Ok(command)
     }
 }

@@ -40,12 +40,12 @@ impl Ranked {
             .take_while(|other| other.rank() < seen.rank())
             .count();
         self.dropped |= self.len == MAX_LIST_REGISTERS;
-        let Some(ranked) = self.best.get_mut(at) else { return };
-        let mut moved = ranked.replace(seen);
-        for next in self.best.iter_mut().skip(at + 1) {
-            core::mem::swap(next, &mut moved);
-        }
         self.len = (self.len + 1).min(MAX_LIST_REGISTERS);
+        let Some(behind) = self.best.get_mut(at..self.len) else { return };
+        if let [.., _] = behind {
+            behind.rotate_right(1);
+            behind[0] = Some(seen);
+        }
     }
 
     /// The most urgent one that is left.

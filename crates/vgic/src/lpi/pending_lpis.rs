@@ -32,8 +32,9 @@ impl PendingLpis {
 
     /// Moves the most urgent pending LPI into a list register, if its priority is more urgent than
     /// `than`.
+    #[inline]
     pub(crate) fn list(&mut self, than: Priority) -> Option<(ReadyLpi, ListedLpi)> {
-        self.consumer.list(self.core.shared(), than)
+        if self.is_empty() { None } else { self.consumer.list(self.core.shared(), than) }
     }
 
     /// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it.
@@ -57,8 +58,9 @@ impl PendingLpis {
 
     /// The LPI that [`take`](Self::take) would acknowledge. Also called between setting
     /// `needs_kick` and sleep: an LPI that becomes pending later kicks.
+    #[inline]
     pub(crate) fn highest(&mut self, than: Priority) -> Option<ReadyLpi> {
-        self.consumer.highest(self.core.shared(), than)
+        if self.is_empty() { None } else { self.consumer.highest(self.core.shared(), than) }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
-use gic_arch::icc::{self, Sgi};
+use gic_arch::icc::{self, Sgi, SysRegEncoding};
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
 use gic_arch::ich::{Hcr, Vtr};
 use gic_arch::{IntId, gicd, gicr};
@@ -274,6 +274,31 @@ fn an_sgi_is_listed_as_an_edge() {
     assert_eq!(states(&hardware), [(3, Pending)]);
     assert!(!hardware.registers.list[0].eoi());
     assert_eq!(hardware.acknowledge(1), 3);
+}
+
+#[test]
+fn a_vcpu_in_its_guest_sends_sgis() {
+    let mut machine = Machine::running(VgicConfig::new(2));
+    for cpu in 0..2 {
+        let enable = machine.frame(cpu) + u64::from(gicr::ISENABLER.offset());
+        machine.write(enable, AccessWidth::Word, 0xffff);
+    }
+    let affinities = [0, 1].map(|cpu: usize| machine.gic.config().cpus[cpu].affinity);
+    let (sender, _) = enter(lists(&mut machine, 4), 4);
+    let (receiver, hardware) = enter(lists(&mut machine, 4), 4);
+    let send = |register: SysRegEncoding, sgi, cpu: usize| {
+        sender.write_sgi(register, Sgi::to(sgi, affinities[cpu]).into_bits())
+    };
+
+    send(icc::SGI1R.encoding(), 3, 1).unwrap();
+    send(icc::SGI0R.encoding(), 5, 1).unwrap();
+
+    assert_eq!([machine.kicks.of(0), machine.kicks.of(1)], [0, 1]);
+    let (_receiver, hardware) = again(receiver, &hardware, 4);
+    assert_eq!(states(&hardware), [(3, Pending)], "the other is in no group that is sent to");
+    send(icc::SGI1R.encoding(), 4, 0).unwrap();
+    assert_eq!(machine.kicks.of(0), 1, "it leaves for its own one");
+    assert!(send(icc::EOIR1.encoding(), 4, 0).is_err());
 }
 
 #[test]
