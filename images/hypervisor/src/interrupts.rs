@@ -1,16 +1,18 @@
 //! The machine's interrupts: found, taken, and handed to the guest.
 //!
-//! Interrupts are masked at EL2. They are taken after each exit and while a vCPU waits: each drops
-//! its priority at once. Those that are linked to the guest's stay active until the guest
-//! deactivates its own; all others are deactivated here. A virtual timer's goes with its vCPU from
-//! CPU to CPU.
+//! Interrupts are masked at EL2. They are taken after the exits that they cause and while a vCPU
+//! waits: each drops its priority at once. Those that are linked to the guest's stay active until
+//! the guest deactivates its own; all others are deactivated here. A virtual timer's goes with its
+//! vCPU from CPU to CPU.
 
 use alloc::sync::Arc;
 use gic_arch::{IntId, IntIdClass, SgiId};
 use gic_bringup::{Irqchip, Options};
 use gic_driver::cpu_interface::SplitEoi;
 use gic_driver::sysreg::CpuRegisters;
-use gic_driver::{CpuInterface, CpuInterfaceConfig, Gic, GicPlatform, Interrupt, RawMmio};
+use gic_driver::{
+    CpuInterface, CpuInterfaceConfig, Gic, GicError, GicPlatform, Interrupt, RawMmio,
+};
 use gic_firmware::Description;
 use image_rt::platform::{Kernel, registers};
 use image_rt::{console, cpu, println};
@@ -130,7 +132,10 @@ pub(crate) fn take() {
         let ended = gic.end(&interface, interrupt);
         let intid = ended.intid();
         exits::acknowledged(intid);
-        let _ = irqchip.interrupts().dispatch(here(), intid.hwirq());
+        // A kick has done what it is for.
+        if intid != KICK.intid() {
+            let _ = irqchip.interrupts().dispatch(here(), intid.hwirq());
+        }
         // LPIs have no active state.
         if is_handed_over(intid) || intid.class() == IntIdClass::Lpi {
             ended.hand_over();
@@ -171,7 +176,8 @@ fn timer_here() -> Option<Interrupt<'static, RawMmio>> {
 
 /// Makes a CPU leave its guest, or WFI.
 pub(crate) fn kick(cpu: Cpu) {
-    if let Err(error) = irqchip().gic().send(KICK, &[cpu], &registers()) {
+    let affinity = gic().affinity(cpu).ok_or(GicError::UnknownCpu(cpu));
+    if let Err(error) = affinity.and_then(|affinity| interface().send(KICK, affinity)) {
         println!("hypervisor: {cpu} cannot be kicked: {error}");
     }
 }

@@ -8,7 +8,6 @@ extern crate alloc;
 mod boot;
 mod context;
 mod controller;
-mod copy;
 mod devicetree;
 mod exits;
 mod guest;

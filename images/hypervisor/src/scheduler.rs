@@ -114,6 +114,11 @@ impl Entity {
     pub(crate) fn forget_kicks(&self) {
         self.kicked.store(false, SeqCst);
     }
+
+    /// Was it kicked since?
+    pub(crate) fn is_kicked(&self) -> bool {
+        self.kicked.load(SeqCst)
+    }
 }
 
 /// Why a vCPU leaves its CPU.
@@ -167,11 +172,13 @@ pub(crate) fn loaded() -> Option<VcpuId> {
     CpuState::here().loaded.load(SeqCst).checked_sub(1).map(VcpuId::unpack)
 }
 
-/// Makes a vCPU leave its guest, or lets one that waits run.
+/// Makes a vCPU leave its guest, or lets one that waits run. One that this CPU has looks at
+/// `kicked` by itself before it enters the guest or waits.
 pub(crate) fn kick(id: VcpuId) {
     let Some((_, entity)) = id.entity() else { return };
     entity.kicked.store(true, SeqCst);
     match entity.loaded_at() {
+        Some(cpu) if cpu.index() == cpu::current() => {}
         Some(cpu) => interrupts::kick(cpu),
         None => wake(id, entity),
     }

@@ -84,7 +84,7 @@ fn system_register(context: &mut Context, vcpu: &mut ListRegisterVcpu, access: R
 }
 
 /// A load or store outside of what stage 2 maps: registers of the GIC or of PCI, or nothing.
-fn device(guest: &Guest, context: &mut Context, access: DeviceAccess) {
+pub(crate) fn device(guest: &Guest, context: &mut Context, access: DeviceAccess) {
     let DeviceAccess { address, width, register, .. } = access;
     let done = if access.is_write {
         write(guest, address, width, context.register(register))

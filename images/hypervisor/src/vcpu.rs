@@ -10,7 +10,7 @@ use crate::scheduler::{self, Leave, NEVER, VcpuId};
 use crate::traps::{self, End, Next};
 use crate::vectors::{self, Vector};
 use crate::virtual_interface::Hardware;
-use vgic::{ListRegisterVcpu, Sleep};
+use vgic::{InGuest, ListRegisterVcpu, Sleep};
 
 /// What a vCPU is while no CPU has it.
 pub(crate) struct Vcpu {
@@ -29,6 +29,7 @@ pub(crate) struct Registers {
 pub(crate) fn prepare_cpu() {
     // SAFETY: no vCPU is loaded.
     unsafe { context::prepare_cpu() };
+    Hardware::here().clear();
 }
 
 /// Why a vCPU that is loaded stops.
@@ -105,24 +106,28 @@ fn run_loaded(
     context: &mut Context,
 ) -> (ListRegisterVcpu, Stop) {
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
-    let mut recorder = Recorder::new(guest, cpu);
+    let (mut recorder, mut left) = (Recorder::new(guest, cpu), Hardware::empty());
     vcpu.returned();
     while guest.end().is_none() && !scheduler::is_slice_over() {
         guest.gate.enter(cpu);
+        guest.forget_kicks(cpu);
         let inside = vcpu.enter();
-        hardware.load(inside.interface());
+        let used = hardware.load(inside.interface());
         recorder.filled(inside.interface());
-        let vector = run_guest(guest, context, &mut recorder);
-        let left = hardware.store();
+        let exit = run_guest(guest, context, &inside, &mut recorder);
+        hardware.store(used, &mut left);
         recorder.left(inside.interface(), &left);
         vcpu = inside.exit(&left);
         guest.gate.leave(cpu);
-        let next = match vector {
-            Vector::Synchronous => traps::handle(guest, context, &mut vcpu),
-            Vector::Interrupt => Next::Resume,
-            Vector::SystemError => Next::End(End::SystemError),
+        let next = match exit {
+            Some(Vector::Synchronous) => traps::handle(guest, context, &mut vcpu),
+            Some(Vector::Interrupt) => {
+                interrupts::take();
+                Next::Resume
+            }
+            Some(Vector::SystemError) => Next::End(End::SystemError),
+            None => Next::Resume,
         };
-        interrupts::take();
         match next {
             Next::Resume => {}
             Next::Wait => {
@@ -137,17 +142,24 @@ fn run_loaded(
     (vcpu, Stop::Preempted)
 }
 
-/// Runs guest code up to an exit that is more than a moment's.
-fn run_guest(guest: &Guest, context: &mut Context, recorder: &mut Recorder<'_>) -> Vector {
-    loop {
+/// Runs guest code up to an exit that is more than a moment's. `None`: the vCPU was kicked by what
+/// this CPU did itself.
+fn run_guest(
+    guest: &Guest,
+    context: &mut Context,
+    vcpu: &InGuest,
+    recorder: &mut Recorder<'_>,
+) -> Option<Vector> {
+    while !guest.is_kicked(vcpu.cpu()) {
         recorder.goes();
         // SAFETY: `load` gave EL1 to the guest, and the scheduler installed the vectors.
         let vector = unsafe { vectors::enter(context) };
         recorder.exited(vector, context);
-        if vector != Vector::Synchronous || !quick::handle(guest, context) {
-            return vector;
+        if vector != Vector::Synchronous || !quick::handle(guest, context, vcpu) {
+            return Some(vector);
         }
     }
+    None
 }
 
 /// WFI: until an interrupt is there for the guest, or the model has something to do.
@@ -161,10 +173,16 @@ fn wait(guest: &Guest, vcpu: &mut ListRegisterVcpu, recorder: &mut Recorder<'_>)
         if scheduler::is_wanted() || guest.end().is_some() {
             return Sleep::Ready;
         }
-        recorder.goes();
-        scheduler::idle();
-        recorder.wakes();
+        if !guest.is_kicked(vcpu.cpu()) {
+            recorder.goes();
+            scheduler::idle();
+            recorder.wakes();
+            interrupts::take();
+        }
         vcpu.returned();
-        interrupts::take();
+        // What it was kicked for is found as it enters the guest: WFI may end without it, too.
+        if guest.is_kicked(vcpu.cpu()) {
+            return Sleep::DontSleep;
+        }
     }
 }

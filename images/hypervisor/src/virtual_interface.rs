@@ -74,38 +74,52 @@ impl Hardware {
         }
     }
 
-    /// Loads what the guest is to find.
-    pub(crate) fn load(self, interface: &VirtualInterface) {
+    /// What a CPU without interrupts has.
+    pub(crate) const fn empty() -> VirtualInterface {
+        VirtualInterface {
+            hcr: Hcr::new(),
+            vmcr: Vmcr::new(),
+            active_priorities: [[0; 4]; 2],
+            list: [ListRegister::new(); MAX_LIST_REGISTERS],
+        }
+    }
+
+    /// Empties the list registers, which hold anything after reset.
+    pub(crate) fn clear(self) {
+        (0..self.lists).for_each(|index| write_list(index, 0));
+    }
+
+    /// Loads what the guest is to find. Says how many list registers are in use: the first ones.
+    /// The others are empty.
+    pub(crate) fn load(self, interface: &VirtualInterface) -> usize {
         write_register!("S3_4_C12_C11_7", interface.vmcr.into());
         let [zero, one] = interface.active_priorities;
         for (index, (zero, one)) in zero.into_iter().zip(one).enumerate().take(self.priorities) {
             write_priorities_0(index, zero.into());
             write_priorities_1(index, one.into());
         }
-        for (index, register) in interface.list.iter().enumerate().take(self.lists) {
-            write_list(index, (*register).into());
-        }
+        let in_use = |register: &&ListRegister| **register != ListRegister::new();
+        let registers = interface.list.iter().take(self.lists).take_while(in_use);
+        let used = registers.enumerate().map(|(index, it)| write_list(index, (*it).into())).count();
         write_register!("S3_4_C12_C11_0", interface.hcr.into());
+        used
     }
 
-    /// Stores what the guest left, and switches the interface off: its maintenance interrupt falls.
-    pub(crate) fn store(self) -> VirtualInterface {
-        let mut left = VirtualInterface {
-            hcr: Hcr::from(read_register!("S3_4_C12_C11_0")),
-            vmcr: Vmcr::from(read_register!("S3_4_C12_C11_7")),
-            active_priorities: [[0; 4]; 2],
-            list: [ListRegister::new(); MAX_LIST_REGISTERS],
-        };
+    /// Stores what the guest left in so many list registers, empties them, and switches the
+    /// interface off: its maintenance interrupt falls.
+    pub(crate) fn store(self, used: usize, left: &mut VirtualInterface) {
+        left.hcr = Hcr::from(read_register!("S3_4_C12_C11_0"));
+        left.vmcr = Vmcr::from(read_register!("S3_4_C12_C11_7"));
         for index in 0..self.priorities {
             left.active_priorities[0][index] = read_priorities_0(index) as u32;
             left.active_priorities[1][index] = read_priorities_1(index) as u32;
         }
-        for (index, register) in left.list.iter_mut().enumerate().take(self.lists) {
+        for (index, register) in left.list.iter_mut().enumerate().take(used) {
             *register = ListRegister::from(read_list(index));
+            write_list(index, 0);
         }
         write_register!("S3_4_C12_C11_0", 0);
         // SAFETY: a barrier.
         unsafe { asm!("isb", options(nostack, preserves_flags)) };
-        left
     }
 }

@@ -26,6 +26,8 @@ extern crate alloc;
 
 pub mod boot;
 pub mod console;
+#[cfg(feature = "copy")]
+mod copy;
 pub mod cpu;
 pub mod exceptions;
 #[cfg(feature = "heap")]
