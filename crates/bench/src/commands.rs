@@ -1,7 +1,7 @@
 //! Commands of an ITS, in a long queue: of the model, and of QEMU where it is installed. Both are
-//! driven by the same lines of QEMU's qtest protocol. INT is what a message does that comes to the
-//! ITS; SYNC does next to nothing, so that the difference is what making an LPI pending costs,
-//! without reading commands.
+//! driven by the same lines of QEMU's qtest protocol. A message that comes to the ITS does what INT
+//! does. SYNC does next to nothing, so the difference is the cost of making an LPI pending, without
+//! reading commands.
 
 use super::{Probe, Reference, each};
 use doorbell_qtest::{Qtest, RAM_BASE};

@@ -30,9 +30,9 @@ use std::time::Duration;
 pub struct MeasureOptions {
     /// Samples of each case, whose median is reported.
     pub rounds: u32,
-    /// Programs that measure something else, sampled in turn with the cases here: `cases` on their
-    /// standard input is answered by the cases' names, separated by spaces, and a name by the
-    /// nanoseconds of one operation.
+    /// Programs that measure something else, sampled in turn with the cases here. `cases` on their
+    /// standard input is answered by the cases' names, separated by spaces. A name is answered by
+    /// the nanoseconds of one operation.
     pub peers: Vec<PathBuf>,
 }
 

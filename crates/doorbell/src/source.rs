@@ -70,8 +70,8 @@ impl Source {
         Ok(Self { name, description, raw: Raw::Devicetree(blob) })
     }
 
-    /// Reads a machine's ACPI tables from the files of a folder: `APIC`, `IORT` and `MCFG`, of any
-    /// case, plain or with an extension `dat`, `aml` or `bin`.
+    /// Reads a machine's ACPI tables from the files of a folder: `APIC`, `IORT` and `MCFG`. Names
+    /// are of any case, plain or with an extension `dat`, `aml` or `bin`.
     pub(crate) fn acpi(folder: &Path) -> Result<Self> {
         let name = folder.display().to_string();
         let entries = folder.read_dir().with_context(|| format!("cannot read {name}"))?;

@@ -156,8 +156,8 @@ pub struct Statusr {
     pub umsi: bool,
     /// Another one arrived while `UMSI` was set.
     pub overflow: bool,
-    /// Reason that it is unmapped: 0 unknown, 2 DeviceID out of range, 3 DeviceID unmapped, 4
-    /// EventID out of range, 5 EventID unmapped, 7 collection unmapped.
+    /// Reason that it is unmapped: 0 unknown, 2 DeviceID out of range, 3 DeviceID unmapped. Further
+    /// ones: 4 EventID out of range, 5 EventID unmapped, 7 collection unmapped.
     #[bits(4)]
     pub syndrome: u8,
     #[bits(22)]

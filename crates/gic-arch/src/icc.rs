@@ -5,8 +5,8 @@ use crate::{Affinity, IntId, ReadOnly, ReadWrite, WriteOnly};
 use bitfield_struct::bitfield;
 use core::marker::PhantomData;
 
-/// The encoding of a system register in `MRS`/`MSR`: op0, op1, CRn, CRm, op2, packed as KVM's
-/// device attributes have it (2, 3, 4, 4, 3 bits).
+/// The encoding of a system register in `MRS`/`MSR`: op0, op1, CRn, CRm, op2. It is packed as in
+/// KVM's device attributes (2, 3, 4, 4, 3 bits).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SysRegEncoding(u16);
 

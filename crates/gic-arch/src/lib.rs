@@ -1,8 +1,8 @@
 //! Registers, commands and tables of the Arm Generic Interrupt Controller, versions 3 and 3.1, and
-//! of its Interrupt Translation Service (ITS); with the CPU interface of a GICv2 ([`gicc`]).
+//! of its Interrupt Translation Service (ITS). The CPU interface of a GICv2 is here too ([`gicc`]).
 //!
 //! Types, no algorithms. Drivers and device models share these definitions, so that an offset or a
-//! field exists once: a driver takes [`Reg`] constants to address a register, a model takes the
+//! field exists once. A driver takes [`Reg`] constants to address a register. A model takes the
 //! same constants (or a frame's `REGISTERS` table) to recognise one.
 //!
 //! Source throughout: Arm IHI 0069 (GIC architecture specification) and the register pages of Arm

@@ -104,8 +104,8 @@ impl IntIdField {
         }
     }
 
-    /// The field number of the lowest field in the register `offset` bytes into the frame, and how
-    /// many fields a 32-bit register holds; `None` if the array does not hold that byte.
+    /// The field number of the lowest field in the register `offset` bytes into the frame, and the
+    /// number of fields in a 32-bit register. `None` if the array does not hold that byte.
     pub const fn fields_at(self, offset: u32) -> Option<(u32, u32)> {
         match self.info("").index_of(offset) {
             Some(register) => Some((register * 32 / self.bits, 32 / self.bits)),

@@ -1,7 +1,6 @@
-//! Codecs over every bit: each bit of a command, a table entry and a configuration byte reaches the
-//! field that the manual puts there and no other, and no two bits influence each other. With that,
-//! the codec is right for every value. The positions are typed from the manual, not taken from the
-//! crate.
+//! Codecs over every bit. Each bit of a command, a table entry and a configuration byte reaches the
+//! manual's field and no other. No two bits influence each other. With that, the codec is right for
+//! every value. The positions are typed from the manual, not taken from the crate.
 
 use doorbell_test_support::{EntryField, check_entry};
 use gic_arch::Priority;

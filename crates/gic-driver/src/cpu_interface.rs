@@ -38,8 +38,8 @@ mod private {
 #[derive(Debug)]
 pub enum CombinedEoi {}
 
-/// Ending an interrupt drops the running priority alone: others of the same priority come through
-/// while it remains active, until [`CpuInterface::deactivate`], or until a guest that it was given
+/// Ending an interrupt drops the running priority alone. Others of the same priority come through
+/// while it remains active: until [`CpuInterface::deactivate`], or until a guest that it was given
 /// to deactivates it.
 #[derive(Debug)]
 pub enum SplitEoi {}
@@ -252,9 +252,9 @@ impl PriorityScale {
     }
 }
 
-/// The CPU interface of the CPU that uses it. A cheap handle: making one accesses nothing, and
-/// where `S` can be copied, so can the handle – one for all CPUs where `S` means the CPU that
-/// executes. May be used in any context on its CPU, and does not migrate.
+/// The CPU interface of the CPU that uses it. A cheap handle: making one accesses nothing. The
+/// handle can be copied where `S` can: one for all CPUs if `S` means the CPU that executes. May be
+/// used in any context on its CPU, and does not migrate.
 ///
 /// Works with Group 1, whose interrupts a kernel gets as IRQs.
 #[derive(Debug)]
@@ -335,8 +335,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// [`restore_mask`](Self::restore_mask).
     ///
     /// The CPU's own mask is off meanwhile. `threshold` lies between the priority of ordinary
-    /// interrupts (which it masks: not more urgent than it) and that of the urgent ones, in [the
-    /// mask's scale](Self::priority_scale).
+    /// interrupts and that of the urgent ones, in [the mask's scale](Self::priority_scale). It
+    /// masks the ordinary ones: their priority is not more urgent than it.
     pub fn mask_below(&self, threshold: Priority) -> SavedMask {
         let old = self.mask();
         if threshold.is_more_urgent_than(old) {
@@ -382,7 +382,7 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.registers.read(icc::CTLR)
     }
 
-    /// Finds how the mask's priorities relate to a Non-secure distributor's: writes the lowest
+    /// Finds how the mask's priorities relate to a Non-secure distributor's. Writes the lowest
     /// implemented bit into the mask, which a Non-secure view loses, and restores the mask. With
     /// any other view they are the same. This CPU's interrupts are masked.
     pub fn priority_scale(&self, distributor: crate::SecurityView) -> PriorityScale {

@@ -1,10 +1,10 @@
 //! LPIs without an ITS: a device writes the INTID to the `GICR_SETLPIR` of the redistributor that
 //! is to signal it (IHI 0069 §5.1, "Direct LPIs").
 //!
-//! One flat namespace of LPIs: no DeviceID, no EventID, no table and no allocation per device. All
-//! that is shared with an ITS are the tables and the allocator of [`Lpis`](crate::Lpis); of a
-//! machine's redistributors either all have these registers or none, and firmware, not the absence
-//! of an ITS, says that devices use them.
+//! One flat namespace of LPIs: no DeviceID, no EventID, no table and no allocation per device. It
+//! shares with an ITS only the tables and the allocator of [`Lpis`](crate::Lpis). Of a machine's
+//! redistributors either all have these registers or none. Firmware, not the absence of an ITS,
+//! says that devices use them.
 //!
 //! - The message names the CPU (its address) and the LPI (its data). Changing an affinity rewrites
 //!   the endpoint's address, in two phases. [`begin_move`](msi_types::MsiParent::begin_move)

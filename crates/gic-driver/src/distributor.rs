@@ -20,7 +20,7 @@ pub enum Route {
     To(Affinity),
     /// To any PE that takes part; the hardware chooses (1 of N). Those take part whose CPU
     /// interface enables the group, unless `GICR_CTLR.DPG0`, `DPG1NS` or `DPG1S` excludes them (IHI
-    /// 0069 §12.11); this driver leaves those bits as firmware set them.
+    /// 0069 §12.11). This driver leaves those bits as firmware set them.
     AnyParticipating,
 }
 
@@ -85,11 +85,11 @@ impl<M: Mmio> Distributor<M> {
     /// by the boot CPU.
     ///
     /// The security view is found out, not assumed. `GICD_TYPER.SecurityExtn` = 0 or `GICD_CTLR.DS`
-    /// = 1 means one state. Otherwise only the Secure layout of `GICD_CTLR` has bits 2, 5 and 7
-    /// (`EnableGrp1S`, `ARE_NS`, `E1NWF`; the Non-secure one reads them as zero): one of them set
-    /// means Secure. All zero is what both show after reset; then the groups are turned off and
-    /// bits 4 and 5 written, which both views need set (Non-secure ignores bit 5): if bit 5 stays,
-    /// the view is Secure.
+    /// = 1 means one state. Otherwise only the Secure layout of `GICD_CTLR` has bits 2, 5 and 7:
+    /// `EnableGrp1S`, `ARE_NS`, `E1NWF`. The Non-secure one reads them as zero, so one of them set
+    /// means Secure. After reset both show all zero. Then the groups are turned off and bits 4 and
+    /// 5 written, which both views need set (Non-secure ignores bit 5). If bit 5 stays, the view is
+    /// Secure.
     ///
     /// A GICv2's distributor is told apart before anything is accessed that it does not have.
     ///
@@ -134,9 +134,9 @@ impl<M: Mmio> Distributor<M> {
         self.frame.aliases = Some(aliases);
     }
 
-    /// Brings the distributor and all shared interrupts to a known state: affinity routing; each
-    /// interrupt disabled, inactive, not pending, level-triggered, in the view's own group; then
-    /// lets that group through. Task; once, before the CPU interfaces are enabled. What Secure
+    /// Brings the distributor and all shared interrupts to a known state. Affinity routing is on.
+    /// Each interrupt is disabled, inactive, not pending, level-triggered, in the view's own group.
+    /// Then lets that group through. Task; once, before the CPU interfaces are enabled. What Secure
     /// software keeps is untouched.
     ///
     /// # Errors

@@ -115,8 +115,8 @@ pub enum Erratum {
     /// no SYNC, may name another one. The kernel states [the CPUs](crate::ItsConfig::targets) of
     /// that node; [`Its`](crate::Its) refuses the others.
     ItsLocalNodeOnly,
-    /// Devices do not write to `GITS_TRANSLATER`, which would take their DeviceID for 0, but to a
-    /// word of their own in a [window](crate::ItsConfig::pre_its) before the ITS.
+    /// Devices do not write to `GITS_TRANSLATER`, which would take their DeviceID for 0. They write
+    /// to a word of their own in a [window](crate::ItsConfig::pre_its) before the ITS.
     /// [`Its`](crate::Its) composes such messages, and isolates no device: each can write to
     /// another's word.
     ItsBehindPreIts,

@@ -123,8 +123,8 @@ pub enum GicError {
     /// A higher exception level keeps `ICC_SRE_EL1.SRE` at 0.
     #[error("CPU interface: a higher exception level does not allow its system registers")]
     NoSystemRegisters,
-    /// The caller wants to end and deactivate interrupts separately, which this GICv2 cannot:
-    /// firmware states no room for `GICC_DIR`, or `GICC_CTLR.EOImode` stays 0 (GICv1 has neither).
+    /// The caller wants to end and deactivate interrupts separately, which this GICv2 cannot.
+    /// Firmware states no room for `GICC_DIR`, or `GICC_CTLR.EOImode` stays 0 (GICv1 has neither).
     #[error("CPU interface: ending and deactivating cannot be split ({0})")]
     NoSplitEnd(&'static str),
     /// An SGI cannot reach that PE.

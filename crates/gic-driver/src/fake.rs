@@ -1,5 +1,5 @@
-//! Hardware for the tests, which punishes: what the architecture calls UNPREDICTABLE panics, writes
-//! take effect late, and memory shows a non-coherent controller only what was cleaned.
+//! Strict hardware for the tests. What the architecture calls UNPREDICTABLE panics, writes take
+//! effect late, and memory shows a non-coherent controller only what was cleaned.
 
 mod bank;
 mod distributor;

@@ -15,7 +15,7 @@ pub(crate) struct Frame<M> {
     pub(crate) aliases: Option<ChipAliases<M>>,
 }
 
-/// The distributor's aliases at the chips of a machine (NVIDIA erratum T241-FABRIC-4): a read of an
+/// The distributor's aliases at the chips of a machine (NVIDIA erratum T241-FABRIC-4). A read of an
 /// SPI's register goes to that of the chip that owns the SPI, a write to the distributor itself.
 #[derive(Debug)]
 pub(crate) struct ChipAliases<M>(pub(crate) [Option<M>; 4]);
@@ -33,10 +33,10 @@ impl<M> ChipAliases<M> {
 }
 
 /// Is the distributor a GICv3's or later? `GICD_TYPER` tells, at the same place in the first 4 KiB
-/// of both: its `IDbits` is at least 9 with INTIDs up to 1023 (IHI 0069 §12.9, `GICD_TYPER`), and
-/// reserved, so zero, on a GICv2 (IHI 0048B §4.3.2). `PIDR2` cannot be asked first: a GICv2's frame
-/// ends before a GICv3's, and a GICv3 has reserved registers where a GICv2 has its own, which may
-/// abort (Cavium erratum 38539).
+/// of both. Its `IDbits` is at least 9 with INTIDs up to 1023 (IHI 0069 §12.9, `GICD_TYPER`). On a
+/// GICv2 the field is reserved, so zero (IHI 0048B §4.3.2). `PIDR2` cannot be asked first: a
+/// GICv2's frame ends before a GICv3's. A GICv3 has reserved registers where a GICv2 has its own,
+/// which may abort (Cavium erratum 38539).
 pub(crate) fn is_v3_or_later<M: Mmio>(distributor: &M) -> bool {
     distributor.read(gicd::TYPER).id_bits_minus_one() != 0
 }

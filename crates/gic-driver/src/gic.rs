@@ -60,8 +60,8 @@ impl Priorities {
 }
 
 impl Default for Priorities {
-    /// One priority in the middle of the range for all, so that there is room for more urgent ones;
-    /// the mask lets everything through that an implementation of four priority bits can tell from
+    /// One priority in the middle of the range for all, so that there is room for more urgent ones.
+    /// The mask lets everything through that an implementation of four priority bits can tell from
     /// it.
     fn default() -> Self {
         Self { wired: Priority::new(0xa0), lpi: Priority::new(0xa0), mask: Priority::new(0xf0) }
@@ -91,9 +91,9 @@ pub struct GicConfig {
     pub lpi_id_bits: Option<u8>,
     /// Coherence of the redistributors' accesses to memory, as firmware states it.
     pub table_access: TableAccess,
-    /// By which names firmware identifies the machine, for
-    /// [errata](crate::errata::ErratumEntry::machines): the compatible strings of the devicetree's
-    /// root and of the GIC's node, its quirk properties, or ACPI's OEM table ID.
+    /// Names by which firmware identifies the machine, for
+    /// [errata](crate::errata::ErratumEntry::machines). They are the compatible strings of the
+    /// devicetree's root and of the GIC's node, its quirk properties, or ACPI's OEM table ID.
     pub machine: Vec<String>,
 }
 
@@ -197,10 +197,10 @@ impl<P: GicPlatform> Gic<P> {
         Ok(Self { platform, distributor, cpus, priorities, lpis, quirks, claims, moves })
     }
 
-    /// Makes a CPU take interrupts: wakes its redistributor, brings its SGIs and PPIs to a known
-    /// state, gives the redistributor its LPI tables, enables the CPU interface. Task; on that CPU,
-    /// with its interrupts masked. The sender of LPIs then invalidates what the redistributor may
-    /// have cached.
+    /// Makes a CPU take interrupts. Wakes its redistributor, brings its SGIs and PPIs to a known
+    /// state, gives the redistributor its LPI tables, and enables the CPU interface. Task; on that
+    /// CPU, with its interrupts masked. The sender of LPIs then invalidates what the redistributor
+    /// may have cached.
     ///
     /// `None` as answer if LPIs are [not usable](Self::lpis) at all, or not there.
     ///

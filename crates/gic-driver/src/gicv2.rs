@@ -1,11 +1,11 @@
 //! A GICv2 (IHI 0048): distributor and CPU interfaces, for boards whose messages come by
 //! [GICv2m](crate::v2m) frames.
 //!
-//! Eight CPUs at most, no affinities, no redistributors, no LPIs. What its distributor has in
-//! common with a GICv3's is the same code; SPIs go to CPU interfaces by number (`GICD_ITARGETSR`),
-//! SGIs are sent by `GICD_SGIR`, and the CPU interface is mapped memory. Interrupts are taken as
-//! the kernel's own group has them: Group 0 where there is one security state, Group 1 for
-//! Non-secure software, which enables either by bit 0.
+//! Eight CPUs at most, no affinities, no redistributors, no LPIs. The code of its distributor is a
+//! GICv3's as far as both have the same. SPIs go to CPU interfaces by number (`GICD_ITARGETSR`),
+//! SGIs are sent by `GICD_SGIR`, and the CPU interface is mapped memory. Interrupts are taken in
+//! the kernel's own group. That is Group 0 where there is one security state, and Group 1 for
+//! Non-secure software. The kernel enables either by bit 0.
 //!
 //! ```
 //! extern crate alloc;

@@ -25,18 +25,18 @@
 //!
 //! # After SYNC
 //! Every operation that ends or moves something returns after the ITS executed a SYNC for each
-//! redistributor concerned: what was discarded, moved or unmapped before it never again becomes
+//! redistributor concerned. What was discarded, moved or unmapped before it never again becomes
 //! pending at the old place.
 //!
 //! # After kexec
 //! A redistributor that cannot disable LPIs keeps the tables of a previous kernel
 //! ([`GicPlatform::adopt_table`]), and what was pending in them. Before an LPI's first owner, the
-//! ITS clears it at each such redistributor: MAPTI to the first one's collection and CLEAR, MOVI to
-//! each further one's and CLEAR, then MOVI to the CPU asked for (IHI 0069 §5.3). The LPI stays
-//! disabled meanwhile. So each of these redistributors must be a target of the ITS
-//! ([`cpu_on`](Its::cpu_on)) when an LPI gets its first owner.
+//! ITS clears it at each such redistributor (IHI 0069 §5.3). It does MAPTI to the first one's
+//! collection and CLEAR, then MOVI to each further one's and CLEAR. Last comes MOVI to the CPU
+//! asked for. The LPI stays disabled meanwhile. So each of these redistributors must be a target of
+//! the ITS ([`cpu_on`](Its::cpu_on)) when an LPI gets its first owner.
 //!
-//! A CPU that comes later cannot be cleared of LPIs that are in use: MOVI would merge what is
+//! A CPU that comes later cannot be cleared of LPIs that are in use. MOVI would merge what is
 //! pending there with what is pending elsewhere. [`Gic::cpu_on`](crate::Gic::cpu_on) refuses it
 //! with [`LpisInUse`](crate::lpi::AdoptionRefused::LpisInUse). Turn on all CPUs before devices
 //! allocate, or reboot.
@@ -157,7 +157,7 @@ impl<P: GicPlatform> Its<P> {
     /// Attaches a device, for at most `max` more events. All requesters with this DeviceID share
     /// one translation table; each caller gets a quota of its own. Task.
     ///
-    /// A table that is too small for one more quota is replaced if no event is in use; else the
+    /// A table that is too small for one more quota is replaced if no event is in use. Else the
     /// attachment is refused, because messages would be lost meanwhile.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
-//! Drivers for the Arm GICv3: distributor, redistributors, CPU interface, LPIs and every way to
-//! send messages to it, for any kernel or hypervisor; and for the GICv2 under the boards that send
-//! messages by GICv2m.
+//! Drivers for the Arm GICv3, for any kernel or hypervisor: distributor, redistributors, CPU
+//! interface, LPIs and every way to send messages to it. There is one for the GICv2 under the
+//! boards that send messages by GICv2m, too.
 //!
 //! The kernel gives a [`Platform`] – mappings, an interrupt mask, a clock – and gets typed drivers;
 //! nothing here knows an interrupt core. [`Distributor`], [`Redistributor`] and [`CpuInterface`],

@@ -2,7 +2,7 @@
 //!
 //! One configuration table serves all redistributors, each has a pending table of its own. Shared
 //! by whatever makes LPIs pending, an ITS or Direct LPI. A configuration byte that changes is
-//! published here, but redistributors may have cached the old one: invalidation is the sender's
+//! published here, but redistributors may have cached the old one. Invalidation is the sender's
 //! business, because only the sender has the means.
 
 mod allocator;

@@ -1,4 +1,4 @@
-//! Message-based interrupts of a GICv3 (IHI 0069 §3.1.2): a device makes an SPI pending by writing
+//! Message-based interrupts of a GICv3 (IHI 0069 §3.1.2). A device makes an SPI pending by writing
 //! its number to `GICD_SETSPI_NSR`, or to an alias of it.
 //!
 //! ```

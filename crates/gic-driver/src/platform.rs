@@ -102,7 +102,7 @@ impl<P: Deref<Target: Platform> + Send + Sync> Platform for P {
 pub struct TimedOut(pub &'static str);
 
 /// Waits, bounded by the platform's clock, until `done`. Looks one last time after the clock gave
-/// up, so that a CPU that was off the bus for long does not report a fault that is none.
+/// up. A CPU that was off the bus for long then does not report a fault that is none.
 ///
 /// # Errors
 /// [`TimedOut`] with `what` was waited for.

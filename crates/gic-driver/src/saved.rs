@@ -49,8 +49,8 @@ impl<M: Mmio> Frame<M> {
     /// effect.
     ///
     /// A level-triggered interrupt that was pending is made pending again, because the level of a
-    /// message-based one exists nowhere else; where the source gave up meanwhile, it is delivered
-    /// once more than needed.
+    /// message-based one exists nowhere else. If the source gave up meanwhile, it is delivered once
+    /// more than needed.
     pub(crate) fn restore_block(&self, fields: &Fields, block: u32, saved: &InterruptBlock) {
         let InterruptBlock {
             group,

@@ -2,8 +2,8 @@
 //! targets one CPU.
 //!
 //! A doorbell takes the number of an SPI, which is an ordinary interrupt: the root controller
-//! routes, masks and latches it. So the message names no CPU; changing an affinity leaves it as it
-//! is, each vector of a group moves by itself, and whether one is pending can be read.
+//! routes, masks and latches it. So the message names no CPU, and changing an affinity leaves it as
+//! it is. Each vector of a group moves by itself, and whether one is pending can be read.
 //! [`WiredParent`] is the only interface to the GIC below.
 
 mod msi_parent;

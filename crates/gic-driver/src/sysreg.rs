@@ -21,7 +21,7 @@ impl CpuRegisters {
     ///
     /// # Safety
     /// Every CPU on which the value is used implements the GIC's system registers
-    /// (`ID_AA64PFR0_EL1.GIC` is not 0), executes at EL1 or above, and has no unhandled trap on
+    /// (`ID_AA64PFR0_EL1.GIC` is not 0). It executes at EL1 or above, and has no unhandled trap on
     /// them. Interrupts that the program enables by them have a handler.
     pub const unsafe fn new() -> Self {
         Self(())

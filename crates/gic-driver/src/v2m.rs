@@ -45,7 +45,8 @@ pub struct V2mFrame<'a> {
     /// Physical address.
     pub address: u64,
     /// The first SPI where firmware overrides the frame's register (`arm,msi-base-spi`, or the
-    /// MADT's SPI base); both this and the count are given and not zero, or the register counts.
+    /// MADT's SPI base). Either both this and the count are given and not zero, or the register
+    /// counts.
     pub first_spi: Option<u32>,
     /// Number of SPIs (`arm,msi-num-spis`, or the MADT's SPI count).
     pub spi_count: Option<u32>,

@@ -87,8 +87,8 @@ impl Description {
         self.controllers.iter().filter(usable)
     }
 
-    /// The names by which drivers know what the machine's GIC does otherwise than the architecture
-    /// says: those of the machine, then those of the GIC and the quirks that its node states.
+    /// The names by which drivers know where the machine's GIC departs from the architecture. Those
+    /// of the machine come first, then those of the GIC and the quirks that its node states.
     pub fn quirk_names(&self) -> impl Iterator<Item = &str> {
         let of_gic = self.gic.iter().flat_map(|gic| {
             let property = gic.broken_save_restore.then_some(BROKEN_SAVE_RESTORE);

@@ -12,9 +12,8 @@ const DEFAULT_STRIDE: u64 = 0x2_0000;
 impl Description {
     /// Returns the address of each doorbell of `controller`. CPU physical, before any IOMMU.
     ///
-    /// One for an ITS (a pre-ITS window's first word), MBI and v2m; for Direct LPI one per
-    /// redistributor as far as regions and stride tell, at most one per CPU; none for foreign
-    /// controllers.
+    /// One for an ITS (a pre-ITS window's first word), MBI and v2m; none for foreign controllers.
+    /// Direct LPI has one per redistributor as far as regions and stride tell, at most one per CPU.
     pub fn doorbells(&self, controller: &Controller) -> Vec<u64> {
         match (&controller.kind, self.gic_of(controller)) {
             (ControllerKind::DirectLpi, Some(gic)) => {

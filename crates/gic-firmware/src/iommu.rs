@@ -67,8 +67,8 @@ impl IommuRouting {
     /// The IOMMU that `requester` passes, and its StreamID there. `None` without one, and where the
     /// reference is broken.
     ///
-    /// As for `msi-map`, the first entry that holds the masked ID counts, and one whose first ID
-    /// has bits that the mask clears ends the search.
+    /// As for `msi-map`, the first entry that holds the masked ID counts. One whose first ID has
+    /// bits that the mask clears ends the search.
     pub fn stream(&self, requester: RequesterId) -> Option<(IommuIndex, u32)> {
         let mask = self.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
         let masked = requester.get() & mask;

@@ -57,7 +57,7 @@ impl fmt::Debug for Origin {
 
 /// A value and where it was read.
 ///
-/// Two facts are equal if they say the same, wherever each was read: so a description can be
+/// Two facts are equal if they say the same, wherever each was read. So a description can be
 /// compared with another firmware's, and with itself after being written and read again.
 #[derive(Clone, Debug)]
 pub struct Fact<T> {

@@ -206,17 +206,17 @@ impl Description {
     /// Returns firmware's statements about the functions behind `host`, as spans of requester IDs.
     ///
     /// Agrees with [`route`](Self::route): the first span that holds a requester ID and whose
-    /// controller is enabled makes the route, where spans of a map count masked IDs. References
-    /// that lead nowhere are left out.
+    /// controller is enabled makes the route. Spans of a map count masked IDs. References that lead
+    /// nowhere are left out.
     pub fn host_spans<'a>(&'a self, host: &'a PciHost) -> impl Iterator<Item = RouteSpan> + 'a {
         let own = host.own_controller.filter(|_| host.msi.is_empty());
         let own = own.map(|controller| RouteSpan::everyone(controller, Via::Own));
         self.bus_spans(&host.msi).chain(own)
     }
 
-    /// Returns firmware's statements about a platform device: a span of one for each controller
-    /// that it names, or the spans of the devices behind a bus. A device at a controller without
-    /// DeviceIDs counts as DeviceID 0.
+    /// Returns firmware's statements about a platform device. These are a span of one for each
+    /// controller that it names, or the spans of the devices behind a bus. A device at a controller
+    /// without DeviceIDs counts as DeviceID 0.
     pub fn device_spans(&self, device: &PlatformDevice) -> Vec<RouteSpan> {
         if device.role == Role::Bus {
             return self.bus_spans(&device.msi).collect();

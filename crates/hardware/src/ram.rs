@@ -2,7 +2,7 @@
 //!
 //! If a controller does not look into the CPUs' caches, a CPU's store stays in a cached copy of the
 //! word until it is cleaned. The model never sees a table write that the driver forgot to clean.
-//! Lines are as short as the architecture allows (a word of 8 bytes here): no word is cleaned by
+//! Lines are as short as the architecture allows (a word of 8 bytes here). So no word is cleaned by
 //! luck, with its neighbours of a long line.
 
 mod allocator;

@@ -27,9 +27,9 @@ impl AffinityPolicy for RoundRobin {
 }
 
 /// CPUs for each of `vectors` vectors, so that all CPUs have about as many vectors and all vectors
-/// about as many CPUs: queues of a device, say, that [follow](crate::MsiDevice::allocate_managed)
+/// about as many CPUs. Queues of a device, say, can [follow](crate::MsiDevice::allocate_managed)
 /// their CPUs. With fewer vectors than CPUs each gets neighbours in `cpus`, with more several share
-/// a CPU: give the CPUs node by node to keep a queue's CPUs on one node. Nothing without CPUs.
+/// a CPU. Give the CPUs node by node to keep a queue's CPUs on one node. Nothing without CPUs.
 ///
 /// ```
 /// use irq_domain::spread;
@@ -54,8 +54,8 @@ pub struct Moved {
     /// The interrupts' effective affinity.
     pub to: Cpu,
     /// The interrupts that moved: the one asked for, and those of its group where the controller
-    /// delivers a group as one (MultiMSI, if the message names the CPU). Empty if it was there
-    /// already.
+    /// delivers a group as one. That is MultiMSI, if the message names the CPU. Empty if it was
+    /// there already.
     pub irqs: Vec<Irq>,
 }
 

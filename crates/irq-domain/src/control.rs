@@ -11,9 +11,9 @@
 //! | `closing` | the close of a handler, per cell | a task that frees the handler |
 //! | `shut_down` | the last of a managed interrupt's CPUs that goes off line | the first that is back |
 //!
-//! All changes are made under the descriptor's lock, by any context but for `rewriting` (a task
-//! under the device's lock) and `shut_down` (a task under the hotplug lock). The source is masked
-//! while `disables` is not 0; while `rewriting`, changes wait for its end.
+//! All changes are made under the descriptor's lock, by any context. Exceptions are `rewriting` (a
+//! task under the device's lock) and `shut_down` (a task under the hotplug lock). The source is
+//! masked while `disables` is not 0; while `rewriting`, changes wait for its end.
 
 /// The control state, which tasks and handlers change.
 #[derive(Debug)]

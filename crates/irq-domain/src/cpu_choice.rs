@@ -41,8 +41,8 @@ impl CpuChoice {
     }
 }
 
-/// Tries `choice`, then the other CPUs on line as long as they cannot be reached: by the
-/// controller, or by an endpoint whose address is too narrow for their doorbell.
+/// Tries `choice`, then the other CPUs on line as long as they cannot be reached. The controller
+/// may not reach a CPU, or an endpoint's address may be too narrow for its doorbell.
 pub(crate) fn first_reachable<T, E: Unreachable>(
     choice: Cpu,
     online: &[Cpu],

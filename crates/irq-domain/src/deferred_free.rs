@@ -64,7 +64,7 @@ enum HandlerState {
     Gone,
 }
 
-/// A list that takes entries in hard-IRQ context without allocating: its room is made when what may
+/// A list that takes entries in hard-IRQ context without allocating. Its room is made when what may
 /// end here is made, and kept until that was freed.
 pub(crate) struct DeferredFree {
     list: IrqLock<Vec<Deferred>>,

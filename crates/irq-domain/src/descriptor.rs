@@ -121,8 +121,8 @@ impl Descriptor {
     }
 
     /// The target once no move is under way; `None` for a private interrupt. A move to a CPU checks
-    /// that it is on line under the same lock: seen after the CPU was marked off line, the answer
-    /// cannot become that CPU again. Task.
+    /// that it is on line under the same lock. An answer that is read after the CPU was marked off
+    /// line cannot become that CPU again. Task.
     pub(crate) fn settled_target(&self, host: &dyn Host) -> Option<Cpu> {
         match &self.source {
             Source::Device(source) => Some(source.settled_target(host, self)),

@@ -1,6 +1,5 @@
-//! From a hwirq to its handler cells: a radix table whose parts are allocated on the first request
-//! of a vector among them and stay where they are for good, so that dispatch walks it without a
-//! lock.
+//! From a hwirq to its handler cells: a radix table. Its parts are allocated on the first request
+//! of a vector among them and stay where they are for good. So dispatch walks it without a lock.
 
 use crate::descriptor::Action;
 use crate::handler_cell::HandlerCell;

@@ -15,15 +15,15 @@
 //! - *running* is set by one CPU at a time, never while disabled or closing: a handler never runs
 //!   beside itself;
 //! - an arrival that finds the cell busy or disabled leaves the *resend* mark, in one step with
-//!   seeing why; the mark is taken in one step with leaving or enabling, by one party. Marking is a
+//!   seeing why. One party takes the mark, in one step with leaving or enabling. Marking is a
 //!   read-modify-write even if the mark is set already: it carries what the device wrote before to
 //!   the next run;
-//! - the value is read only while *running* or a *pin* is held; it is written only in *changing*,
+//! - the value is read only while *running* or a *pin* is held. It is written only in *changing*,
 //!   which is entered from vacant, or from closing without runner and pins.
 //!
 //! The checks in `interleavings/handler_cell.rs` explore these transitions.
-// UNSAFETY: the value lives in an `UnsafeCell`, because a lock around it would cost dispatch a
-// second pair of atomic operations for an exclusion that the state word provides already.
+// UNSAFETY: the value lives in an `UnsafeCell`. A lock around it would cost dispatch a second pair
+// of atomic operations for an exclusion that the state word provides already.
 #![expect(unsafe_code, reason = "the state word, not a lock, guards the value; each use says why")]
 
 use crate::sync::{AtomicU32, SeqCst};
@@ -97,7 +97,7 @@ pub(crate) struct HandlerCell<T> {
 }
 
 // SAFETY: shared references to the value are handed to several threads at once (runner and pins),
-// hence `Sync`; the value is put in and taken out by different threads, hence `Send`. All access
+// hence `Sync`. Different threads put the value in and take it out, hence `Send`. All access
 // follows the state word.
 unsafe impl<T: Send + Sync> Sync for HandlerCell<T> {}
 

@@ -1,7 +1,7 @@
 //! Checks of the lock-free parts under a scheduler that explores interleavings. Compiled with
 //! `--cfg shuttle` alone; `cargo xtask test --only interleavings` runs them.
 //!
-//! A handler never runs beside itself nor after it was freed, no message is lost, and a shared
+//! A handler never runs beside itself nor after it was freed, and no message is lost. A shared
 //! value is freed once, by its last owner. The file `interleavings/mutants.txt` has faults that
 //! these checks must find.
 #![expect(clippy::unwrap_used, reason = "a check fails where it unwraps")]

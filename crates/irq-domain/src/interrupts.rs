@@ -64,9 +64,9 @@ impl fmt::Debug for Config {
 
 /// The interrupt core of one machine.
 ///
-/// Interrupts have a name of their own here, an [`Irq`]; a [`HwIrq`] by which the root controller
-/// acknowledges them; and, while somebody handles them, a handler. Handlers are requested for wired
-/// interrupts ([`request_wired`](Self::request_wired)), private ones
+/// Each interrupt has a name of its own here, an [`Irq`], and a [`HwIrq`] by which the root
+/// controller acknowledges it. While somebody handles it, it has a handler. Handlers are requested
+/// for wired interrupts ([`request_wired`](Self::request_wired)), private ones
 /// ([`request_per_cpu`](Self::request_per_cpu)) and a device's message-signalled ones
 /// ([`MsiDevice`](crate::MsiDevice)); the handle that a request returns owns the handler.
 ///
@@ -99,8 +99,9 @@ impl Interrupts {
     }
 
     /// Runs the handler of `hwirq`, which `cpu` has acknowledged. Hard IRQ: takes no lock,
-    /// allocates nothing, and touches no hardware, except to send an interrupt again that arrived
-    /// while its handler ran elsewhere, and to shut off one that [screams](Host::screaming).
+    /// allocates nothing, and touches no hardware, with two exceptions. It sends an interrupt again
+    /// that arrived while its handler ran elsewhere, and it shuts off one that
+    /// [screams](Host::screaming).
     ///
     /// The caller is the trap loop of `cpu`, and ends the interrupt on the CPU interface itself,
     /// whatever the answer:
@@ -142,9 +143,9 @@ impl Interrupts {
         IrqHandle::request_wired(&self.core, parent, request, &handler)
     }
 
-    /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI): one IRQ
-    /// number, one handler that may run on all CPUs at once. It is off on each CPU until that CPU
-    /// calls [`PerCpuHandle::enable_here`].
+    /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI). It has one
+    /// IRQ number, and one handler that may run on all CPUs at once. It is off on each CPU until
+    /// that CPU calls [`PerCpuHandle::enable_here`].
     ///
     /// Priorities and triggers of private interrupts are set up by the root controller's driver, on
     /// each CPU. `trigger` says here whether an arrival that nests below its own handler must be
@@ -168,7 +169,7 @@ impl Interrupts {
     }
 
     /// Frees what was dropped where it could not be freed, and is no longer used. The operations
-    /// that request, allocate and tear down do this by themselves; a kernel that does none of these
+    /// that request, allocate and tear down do this by themselves. A kernel that does none of these
     /// for long calls it from time to time. Task; nothing elsewhere.
     pub fn reclaim(&self) {
         self.core.reclaim();
@@ -207,9 +208,9 @@ impl Interrupts {
     }
 
     /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was
-    /// pending there is handled once, there or at the new one. Whatever the controller, the way is
-    /// the same: it prepares the new target, the endpoint is masked, rewritten and read back if its
-    /// message changes, the controller finishes; if a step fails, all is as before. Task.
+    /// pending there is handled once, there or at the new one. The steps are the same with every
+    /// controller: it prepares the new target. The endpoint is masked, rewritten and read back if
+    /// its message changes. The controller finishes. If a step fails, all is as before. Task.
     ///
     /// # Errors
     /// [`MsiError::WouldTear`](msi_types::MsiError::WouldTear), among others: see [`MoveError`].
@@ -221,7 +222,7 @@ impl Interrupts {
 
     /// Delivers an interrupt to one of `among` from now on. It is moved if it is at none of them,
     /// to the one that the policy chooses. When its CPU goes off line it follows to another of
-    /// them; with the last of them it goes to any CPU, and `among` is forgotten. Task.
+    /// them. With the last of them it goes to any CPU, and `among` is forgotten. Task.
     ///
     /// # Errors
     /// [`MoveError::NoneOnline`] if none of `among` is on line; as for

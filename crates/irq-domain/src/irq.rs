@@ -120,7 +120,7 @@ pub enum Dispatched {
     Unhandled(Unhandled),
 }
 
-/// A handler did not run at once. Nothing is lost: an edge or message is sent again through the
+/// A handler did not run at once. Nothing is lost. An edge or message is sent again through the
 /// controller, to wherever the interrupt is routed by then; a level is still asserted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Deferral {

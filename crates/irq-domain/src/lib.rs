@@ -1,10 +1,13 @@
 //! An interrupt core for kernels and hypervisors: lock-free dispatch, affinity, and per-device MSI
 //! domains.
 //!
-//! It knows no controller. Controllers come in through [`msi_types::MsiParent`] (whatever turns a
-//! device's messages into interrupts: an ITS, a layer over one) and [`msi_types::WiredParent`] (the
-//! root controller's own inputs); devices through [`msi_types::MessageStore`] ([`pci`] has two);
-//! the kernel through [`Host`].
+//! It knows no controller. Traits connect it to the rest:
+//!
+//! - Controllers come in through [`msi_types::MsiParent`] (whatever turns a device's messages into
+//!   interrupts: an ITS, a layer over one) and [`msi_types::WiredParent`] (the root controller's
+//!   own inputs).
+//! - Devices come in through [`msi_types::MessageStore`]; [`pci`] has two.
+//! - The kernel comes in through [`Host`].
 //!
 //! ```text
 //!  CPU's trap loop ── dispatch(cpu, hwirq) ──▶ Interrupts ──▶ handler
@@ -23,9 +26,9 @@
 //! # What holds
 //! - **Dispatch takes no lock and allocates nothing**: a table walk, two compare-and-swaps, an
 //!   indirect call.
-//! - **A handler never runs beside itself**, unless it is private to each CPU. A message that is
-//!   acknowledged elsewhere while the handler still runs (its affinity just changed) is neither
-//!   lost nor run there: it is sent again through the controller, so that it arrives at its current
+//! - **A handler never runs beside itself**, unless it is private to each CPU. A message may be
+//!   acknowledged elsewhere while the handler still runs, as its affinity just changed. It is
+//!   neither lost nor run there: it is sent again through the controller and arrives at its current
 //!   target. Such *redeliveries* are counted.
 //! - **Disabling is eager and loses nothing**: masked at the source at once; what was under way is
 //!   sent again at enable.
@@ -34,16 +37,16 @@
 //!   drop neither waits nor frees.
 //! - **A screaming interrupt is shut off**: one whose handler [finds nothing to
 //!   do](IrqReturn::None), time after time.
-//! - **A message that comes before its handler waits for it**: at the endpoint if that can be
-//!   masked at any time, else it is acknowledged and sent again at the request. Controllers are not
-//!   asked to mask new vectors.
+//! - **A message that comes before its handler waits for it**. It waits at the endpoint if that can
+//!   be masked at any time. Else it is acknowledged and sent again at the request. Controllers are
+//!   not asked to mask new vectors.
 //! - **Whatever fails half-way is rolled back**: allocations, set-up, affinity changes.
 //!
 //! # Contexts
 //! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside
 //! handlers and with interrupts saved; bounded. *Task*: may wait for hardware, for other CPUs or
-//! for a lock; only where the caller [may wait](TaskContext::may_wait), and not under a lock that a
-//! handler takes.
+//! for a lock. Allowed only where the caller [may wait](TaskContext::may_wait), and not under a
+//! lock that a handler takes.
 //!
 //! # Example
 //!

@@ -94,7 +94,7 @@ pub struct MsiVector {
 /// The way of a driver: [`attach`](Self::attach), [`allocate`](Self::allocate),
 /// [`request`](Self::request) for each slot; later, one by one, [`allocate_at`](Self::allocate_at)
 /// and [`free`](Self::free). Dropping it undoes everything, in the order that lets no message slip
-/// through: handlers are removed, the store is turned off, the vectors and the device are given
+/// through. Handlers are removed, the store is turned off, and the vectors and the device are given
 /// back to the controller. Handles that outlive it are inert. Dropped where the caller [may not
 /// wait](crate::TaskContext::may_wait), all that is put off to a later task operation; handlers may
 /// run until then.
@@ -159,18 +159,18 @@ impl MsiDevice {
     }
 
     /// Grants the device a vector at each of the given slots, wherever they are in its store,
-    /// before or after others are in use: for devices that add vectors one by one. If anything
-    /// fails, nothing of it remains. Task.
+    /// before or after others are in use. This is for devices that add vectors one by one. If
+    /// anything fails, nothing of it remains. Task.
     pub fn allocate_at(&self, slots: &[u16]) -> Result<Vec<MsiVector>, MsiDeviceError> {
         self.core.reclaim();
         Domain::allocate_at(&self.domain, &self.core, slots)
     }
 
     /// Grants the device a vector at `slot` that is delivered to one of `among` alone, a queue's
-    /// own CPUs say: to that one on line which has the fewest such vectors. When its CPU goes off
-    /// line it follows to another of them; with the last of them it is shut down, and comes back
-    /// with the first. What its device sends meanwhile stays pending. The controller sets aside
-    /// what such moves take. Task.
+    /// own CPUs say. It goes to that one on line which has the fewest such vectors. When its CPU
+    /// goes off line it follows to another of them. With the last of them it is shut down, and
+    /// comes back with the first. What its device sends meanwhile stays pending. The controller
+    /// sets aside what such moves take. Task.
     ///
     /// # Errors
     /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is on
@@ -184,12 +184,12 @@ impl MsiDevice {
         Domain::allocate_managed(&self.domain, &self.core, slot, among)
     }
 
-    /// Gives the vector at `slot` back, with its handler: its handle is inert from now on, and the
-    /// slot can be allocated again, however it was allocated. Task; not within the handler.
+    /// Gives the vector at `slot` back, with its handler. Its handle is inert from now on. The slot
+    /// can be allocated again, however it was allocated. Task; not within the handler.
     ///
     /// # Errors
     /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], as a group goes as a whole, by
-    /// tearing the domain down; [`MsiDeviceError::Store`] if the store did not take it: the vector
+    /// tearing the domain down. [`MsiDeviceError::Store`] if the store did not take it: the vector
     /// was given back all the same.
     pub fn free(&self, slot: u16) -> Result<(), MsiDeviceError> {
         self.core.reclaim();
@@ -274,8 +274,8 @@ impl MsiDevice {
     }
 
     /// The message that the device sends for the vector at `slot`, for devices that keep copies of
-    /// it elsewhere: what the store holds, or what the device makes of its group's message. It
-    /// changes when the interrupt moves. Task.
+    /// it elsewhere. It is what the store holds, or what the device makes of its group's message.
+    /// It changes when the interrupt moves. Task.
     pub fn sent_message(&self, slot: u16) -> Option<MsiMessage> {
         self.domain.sent_message(self.core.host(), slot)
     }

@@ -42,8 +42,8 @@ impl Counts {
     }
 }
 
-/// Runs of which so many find nothing to do make an interrupt a screaming one: 99 900 of 100 000,
-/// the numbers by which Linux shuts a line off (kernel/irq/spurious.c).
+/// Runs of which so many find nothing to do make an interrupt a screaming one. Linux shuts a line
+/// off by the same numbers, 99 900 of 100 000 (kernel/irq/spurious.c).
 const WINDOW: u64 = 100_000;
 const MOST_UNHANDLED: u64 = 99_900;
 

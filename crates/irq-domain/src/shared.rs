@@ -2,8 +2,8 @@
 //! has no constructor that reports a lack of memory.
 //!
 //! The protocol, on one counter that begins at one:
-//! 1. a clone adds one while its original lives, so that the count is not zero;
-//! 2. a drop subtracts one; the drop that takes the last one frees the value, alone with it.
+//! 1. A clone adds one while its original lives, so that the count is not zero.
+//! 2. A drop subtracts one. The drop that takes the last one frees the value, alone with it.
 //!
 //! The count cannot overflow: each owner is a value of at least a pointer's size, and this crate
 //! forgets none.
@@ -55,7 +55,7 @@ pub(crate) struct Shared<T: ?Sized> {
     _owns: PhantomData<Block<T>>,
 }
 
-// SAFETY: owners on several threads have shared references to the value at once, hence `Sync`; the
+// SAFETY: owners on several threads have shared references to the value at once, hence `Sync`. The
 // last of them frees it, wherever it was made, hence `Send`. The count is atomic.
 unsafe impl<T: ?Sized + Send + Sync> Send for Shared<T> {}
 // SAFETY: as above; a shared reference to an owner makes another owner.

@@ -23,8 +23,8 @@ pub enum Migration {
     /// It stays.
     #[default]
     Never,
-    /// Again and again it is saved, and restored from the bytes of what was saved: mostly into a
-    /// fresh model, which takes its place; sometimes into the same one. The old model is dropped,
+    /// Again and again it is saved, and restored from the bytes of what was saved. Mostly a fresh
+    /// model is restored and takes its place, sometimes the same one is. The old model is dropped,
     /// with everything that belongs to it.
     ///
     /// Without threads, that is between any two register accesses of a driver, in handlers, and

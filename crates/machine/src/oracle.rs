@@ -3,18 +3,17 @@
 //!
 //! A message carries a sequence number in memory: the device stores it, notes the time, and sends.
 //! Time is a counter that every event advances. A [`Route`] knows until when each CPU was a
-//! possible target of the vector: *open* while it is the target or a move that may lead there is
-//! under way, closed when the move that led away was finished. The controllers' own counters take
-//! no part; what a driver sends again counts where and when it tells so.
+//! possible target of the vector. It is *open* while it is the target or a move that may lead there
+//! is under way. It is closed when the move that led away was finished. The controllers' own
+//! counters take no part; what a driver sends again counts where and when it tells so.
 //!
 //! # The rule
 //! A handler run is on a *wrong CPU* if that CPU was not a target at any time since the message was
 //! sent. It is *spurious* if nothing was due.
 //!
-//! A run is due if the vector was acknowledged for a message and nothing else came of that: no
-//! other run, and no redelivery by the interrupt core. An acknowledgement is for a message if one
-//! was under way or arrived since the previous acknowledgement. What that means depends on the
-//! pending bits.
+//! A run is due if the vector was acknowledged for a message and no other run and no redelivery by
+//! the core came of that. An acknowledgement is for a message if one was under way or arrived since
+//! the previous acknowledgement. What that means depends on the pending bits.
 //!
 //! - **One pending bit, which goes along when the vector moves** (an ITS, SPIs). The previous
 //!   acknowledgement is that on any CPU. Each message makes one acknowledgement due, those that
@@ -31,8 +30,9 @@
 //!   stricter than to ask whether the CPU was a target since the message was sent, and implies it.
 //!
 //! A run for which nothing was due is on a wrong CPU if the last message was sent after the CPU was
-//! closed, and spurious otherwise. No run is on a wrong CPU whose CPU was a target when it went to
-//! look. If the message was sent after the CPU was closed, it took something else: it is spurious.
+//! closed. Otherwise it is spurious. No run is on a wrong CPU whose CPU was a target when it went
+//! to look. If the message was sent after the CPU was closed, it took something else: it is
+//! spurious.
 //!
 //! A run is *late*, and no fault, if its CPU went to look before the vector was allocated. The CPU
 //! may be off its processor between acknowledging and dispatching, and meanwhile the vector's owner
@@ -318,7 +318,7 @@ impl VectorRecord {
         }
     }
 
-    /// The oldest message that nobody had handled when the CPU looked; the last one, if all were:
+    /// The oldest message that nobody had handled when the CPU looked. The last one, if all were:
     /// it arrived after an earlier one's handler had seen its number. `None` if it is out of sight.
     fn oldest_unhandled(&self, run: Run) -> Option<u64> {
         let mut oldest = run.number.min(run.seen + 1);

@@ -1,4 +1,4 @@
-//! The examples of the project's README, word for word, at work: the kernel of the first one runs
+//! The examples of the project's README, word for word, at work. The kernel of the first one runs
 //! as the guest of the monitor of the second one.
 
 use crate::cpu::{CpuRegisters, NoKick};

@@ -164,9 +164,9 @@ pub struct Totals {
     pub coalesced: u64,
     /// Vectors whose handler never saw the last number sent.
     pub lost: u64,
-    /// Acknowledged INTIDs without a handler; handler runs for which nothing was due; and those
-    /// beyond a vector's messages, except as often as its driver sent it again without knowing
-    /// whether it was pending.
+    /// Acknowledged INTIDs without a handler, and handler runs for which nothing was due. Runs
+    /// beyond a vector's messages count too, except as often as its driver sent it again without
+    /// knowing whether it was pending.
     pub spurious: u64,
     /// Handler runs on a CPU that was not the target at any time since the message was sent.
     pub wrong_cpu: u64,

@@ -2,11 +2,11 @@
 //! up.
 //!
 //! For each combination a machine is built, with an endpoint of each kind on its bus. A trial makes
-//! the endpoint's domain, allocates its vectors, has it send through the bus – and the IOMMU or the
-//! remapping unit, if there is one – while its interrupts move, adds and frees vectors, tears
-//! everything down, and does all that again on the same machine. The cell works if each message
-//! arrived once where it should and if everything was given back. It is refused if the drivers
-//! refused, and the reason is theirs.
+//! the endpoint's domain and allocates its vectors. It has the endpoint send through the bus – and
+//! the IOMMU or the remapping unit, if there is one – while its interrupts move. It adds and frees
+//! vectors, tears everything down, and does all that again on the same machine. The cell works if
+//! each message arrived once where it should and if everything was given back. It is refused if the
+//! drivers refused, and the reason is theirs.
 //!
 //! ```
 //! use doorbell_matrix::{Cell, Endpoint, Layer, Outcome, Parent, World, try_cell};
@@ -117,7 +117,7 @@ dimension! {
     Layer {
         /// No IOMMU.
         None => "none",
-        /// An IOMMU that translates what devices write: doorbells are mapped in pages of 4 KiB; on
+        /// An IOMMU that translates what devices write. Doorbells are mapped in pages of 4 KiB; on
         /// x86 they lie in the region that the hardware reserves for messages.
         DoorbellMapping => "doorbell-mapping",
         /// An IOMMU that translates messages. Only x86 has one: on Arm that is the ITS.

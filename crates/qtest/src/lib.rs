@@ -1,5 +1,5 @@
 //! QEMU's qtest line protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine,
-//! without CPUs that execute: the script that drives the registers, memory and lines of one drives
+//! without CPUs that execute. The script that drives the registers, memory and lines of one drives
 //! the other.
 //!
 //! | at | is | |
@@ -9,29 +9,28 @@
 //! | `0x080A0000` | redistributors | 123 of them; the rest from `0x40_0000_0000` on |
 //! | `0x40000000` | RAM | 128 MiB, all zero |
 //!
-//! As in QEMU, a write to `GITS_TRANSLATER` is a message of DeviceID 0, reads where nothing is give
-//! zero, and accesses are split into aligned pieces of at most 8 bytes. The objects that lines are
-//! named by are QEMU's without devices: `/machine/unattached/device[N]` is CPU N, the GIC comes
+//! As in QEMU, a write to `GITS_TRANSLATER` is a message of DeviceID 0. Reads where nothing is give
+//! zero. Accesses are split into aligned pieces of at most 8 bytes. The objects that lines are
+//! named by are QEMU's without devices. `/machine/unattached/device[N]` is CPU N, the GIC comes
 //! after the CPUs, and the ITS after the GIC.
 //!
 //! # Lines that are told
 //!
 //! After `irq_intercept_out GIC sysbus-irq`, `IRQ raise N` and `IRQ lower N` come before the reply
-//! to the line that brought them about: of N CPUs, lines 0 to N − 1 are their IRQs and N to 2N − 1
+//! to the line that brought them about. Of N CPUs, lines 0 to N − 1 are their IRQs and N to 2N − 1
 //! their FIQs. After `irq_intercept_in CPU`, 0 is that CPU's IRQ and 1 its FIQ; after
 //! `irq_intercept_in GIC`, they are the GIC's inputs. Only one object is intercepted. QEMU 7.2
 //! knows no interception of named outputs: it says `OK` and tells nothing. CPU interfaces come up
-//! with both groups disabled and every priority masked, as hardware's, and the protocol does not
-//! reach them: nothing is asserted before [`Qtest::unmask`], or what software does on a
-//! [`Qtest::vcpu`].
+//! with both groups disabled and every priority masked, as hardware's. The protocol does not reach
+//! them: nothing is asserted before [`Qtest::unmask`], or what software does on a [`Qtest::vcpu`].
 //!
 //! # Answers
 //!
 //! What QEMU's server ends with an assertion – missing or malformed arguments, lines that do not
 //! exist – is answered with `FAIL` and a reason. An access moves at most 16 MiB ([`MAX_BYTES`]).
 //! The clock is that of QEMU's `qtest` accelerator, without which QEMU does not know `clock_step`
-//! and `clock_set`. I/O ports lead nowhere, as on every Arm machine, `module_load` fails as where
-//! there is no such module, and commands of other architectures (`rtas`) are unknown.
+//! and `clock_set`. I/O ports lead nowhere, as on every Arm machine. `module_load` fails as where
+//! there is no such module. Commands of other architectures (`rtas`) are unknown.
 //!
 //! # Example
 //!
@@ -111,7 +110,7 @@ impl Qtest {
         Ok(Self { space: AddressSpace::new(gic, ram), lines, vcpus, clock: 0 })
     }
 
-    /// Lets every CPU take interrupts of all priorities and of all groups that software on it has:
+    /// Lets every CPU take interrupts of all priorities and of all groups that software on it has.
     /// CPU interfaces come up with all of that off, and the protocol does not reach them.
     pub fn unmask(&mut self) {
         for vcpu in &mut self.vcpus {

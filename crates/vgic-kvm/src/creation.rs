@@ -15,9 +15,9 @@ use gic_arch::{Iidr, IntId, IntIdClass, gicd, gits};
 use vgic::{CpuConfig, MAX_CPUS, VgicConfig};
 
 /// A GICv3 and its ITSes between their creation and the machine's first run, for monitors that
-/// speak KVM's device API: `KVM_CREATE_DEVICE`, then `KVM_SET_DEVICE_ATTR`, `KVM_GET_DEVICE_ATTR`
-/// and `KVM_HAS_DEVICE_ATTR` in KVM's orders and with KVM's errors, and in the end a
-/// [`VgicConfig`].
+/// speak KVM's device API. It takes `KVM_CREATE_DEVICE`, then `KVM_SET_DEVICE_ATTR`,
+/// `KVM_GET_DEVICE_ATTR` and `KVM_HAS_DEVICE_ATTR`, in KVM's orders and with KVM's errors. In the
+/// end it gives a [`VgicConfig`].
 ///
 /// | KVM | here |
 /// |---|---|
@@ -27,10 +27,11 @@ use vgic::{CpuConfig, MAX_CPUS, VgicConfig};
 /// | attributes | [`set`](Self::set), [`get`](Self::get), [`has`](Self::has) |
 /// | the first `KVM_RUN` | [`config`](Self::config) |
 ///
-/// As in KVM, `INIT` looks at no address; a frame may be given one afterwards, and what is missing
-/// or overlaps shows at the first run. Registers are there once the model is made: until then they
-/// are `EBUSY`, but `GICD_IIDR`, whose revision is what the machine will be, may be set before
-/// `INIT` (Linux 6.17 and later) and after it (all). Then comes [`KvmView`](crate::KvmView).
+/// As in KVM, `INIT` looks at no address, and a frame may be given one afterwards. What is missing
+/// or overlaps shows at the first run. Registers are there once the model is made; until then they
+/// are `EBUSY`. The exception is `GICD_IIDR`, whose revision is what the machine will be. It may be
+/// set before `INIT` (Linux 6.17 and later) and after it (all). Then comes
+/// [`KvmView`](crate::KvmView).
 ///
 /// Where an attribute's value lies in the caller's memory is its own business, and so is `EFAULT`
 /// for it.

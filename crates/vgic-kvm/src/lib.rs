@@ -1,5 +1,5 @@
 //! Saved states of [`vgic`] in the format of Linux's KVM: the device attributes of its GICv3 and
-//! ITS, and their tables in guest memory by ITS ABI revision 0
+//! ITS, and their tables in guest memory. The tables have ITS ABI revision 0
 //! (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`).
 //!
 //! A [`KvmView`] takes a [`SavedState`](vgic::saved_state::SavedState), reads and writes its
@@ -30,10 +30,10 @@
 //! - faults of commands.
 //!
 //! KVM keeps a pending LPI with its event. An LPI that is pending at a redistributor without an
-//! event is assigned to an event that maps it: to one with the same target CPU, else to any. It is
-//! dropped if no event maps it, because no device can send it. Pending state of an event is also
-//! dropped if its collection is unmapped: MAPC leaves that UNPREDICTABLE (IHI 0069, MAPC), and a
-//! guest's MAPC must not prevent a migration. A device without events is dropped if its
+//! event is assigned to an event that maps it. It goes to one with the same target CPU, else to
+//! any. It is dropped if no event maps it, because no device can send it. Pending state of an event
+//! is also dropped if its collection is unmapped. MAPC leaves that UNPREDICTABLE (IHI 0069, MAPC),
+//! and a guest's MAPC must not prevent a migration. A device without events is dropped if its
 //! translation table is not in memory: KVM would fail to restore it.
 //!
 //! # Differences between KVM and its documentation

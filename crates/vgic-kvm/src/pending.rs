@@ -76,7 +76,7 @@ pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno>
 ///
 /// LPIs that are pending by themselves become pending of events: of one that goes to the same CPU,
 /// else of any. KVM has no place for what no event has, nor for what is pending of a collection
-/// that was unmapped: MAPC leaves the behaviour of its interrupts UNPREDICTABLE (IHI 0069, MAPC).
+/// that was unmapped. MAPC leaves the behaviour of its interrupts UNPREDICTABLE (IHI 0069, MAPC).
 pub(super) fn hand_over(state: &mut SavedState) -> Result<(), TryReserveError> {
     let by_themselves = state.cpus.iter().flat_map(|cpu| {
         cpu.redistributor

@@ -1,5 +1,5 @@
 //! An ITS's tables in guest memory by KVM's ABI revision 0 (`arm-vgic-its.rst`, "ITS Table ABI
-//! REV0"): saving, and restoring what a guest may have written to meanwhile.
+//! REV0"). They are saved, and restored after a guest may have written to them.
 
 mod scan;
 
@@ -55,7 +55,7 @@ pub(super) fn save(
 }
 
 /// A reader goes from entry to entry by their distances, and one by one where an entry is invalid.
-/// So what it could find there of old has to be cleared: before the first entry of each page, and
+/// So old contents that it could find have to be cleared: before the first entry of each page, and
 /// where a distance ends too early. A device without events is left out if its table is not in
 /// memory.
 fn save_devices(

@@ -17,8 +17,8 @@ use vgic::{GuestMemory, VgicConfig};
 
 /// A saved state, seen as KVM's devices.
 ///
-/// Its devices are initialised and their vCPUs do not run, so that of KVM's reasons for `EBUSY`
-/// only those remain that lie in the registers themselves.
+/// Its devices are initialised and their vCPUs do not run. So of KVM's reasons for `EBUSY` only
+/// those remain that lie in the registers themselves.
 pub struct KvmView<'a> {
     config: &'a VgicConfig,
     memory: &'a dyn GuestMemory,
@@ -196,7 +196,7 @@ impl<'a> KvmView<'a> {
         taken
     }
 
-    /// The saved state. Redistributors are awake, as KVM's always are; and of level-sensitive
+    /// The saved state. Redistributors are awake, as KVM's always are. Of level-sensitive
     /// interrupts that are active, none is latched: KVM keeps the latch until they are deactivated,
     /// and drops it then.
     pub fn into_state(self) -> SavedState {

@@ -1,5 +1,5 @@
-//! Floors of injection and acknowledgement: the loads and read-modify-writes that no GIC model can
-//! do without, on arrays of this model's sizes and strides, and nothing else.
+//! Floors of injection and acknowledgement, on arrays of this model's sizes and strides. They are
+//! the loads and read-modify-writes that no GIC model can do without, and nothing else.
 //!
 //! | floor | loads | read-modify-writes |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | a message to an event that is not | the same | the event's word, its ready bit |
 //! | that, and its acknowledgement | the same, the ready bits, the event's word | the event's word, its ready bit; the ready bit, the event's word |
 //!
-//! The event's word is exchanged even if it is pending already: only that orders what the sender
+//! The event's word is exchanged even if it is pending already. Only that orders what the sender
 //! wrote before with the handler that is to see it. The floors know no levels, groups, targets,
 //! unmapping, and nobody to tell.
 

@@ -1,9 +1,9 @@
 //! Peers that are programs of their own: whatever cannot be linked here, as it wants another
 //! compiler.
 //!
-//! A line on the program's standard input is answered by one on its output: `cases` by the names of
-//! its cases, separated by spaces; a name, by the nanoseconds of one operation, or by the reason
-//! why there are none. It ends with its input.
+//! A line on the program's standard input is answered by one on its output. `cases` is answered by
+//! the names of its cases, separated by spaces. A name is answered by the nanoseconds of one
+//! operation, or by the reason for having none. It ends with its input.
 
 use crate::{Probe, Reference};
 use std::cell::RefCell;

@@ -31,7 +31,7 @@ impl Anchors {
     }
 
     /// The box that speaks of this place: the one with the very fact, else one with a fact of the
-    /// same node, else the box of the nearest node above it.
+    /// same node. Else it is the box of the nearest node above it.
     pub(super) fn find(&self, origin: &Origin) -> Option<usize> {
         let exact = self.0.iter().find(|(known, _)| known == origin);
         let place = origin.place()?;

@@ -4,7 +4,7 @@ use crate::{ExceptionLevel, SystemRegisters, barrier};
 use gic_arch::icc::{self, SysRegEncoding};
 
 /// The registers of a CPU whose acknowledgements are not synchronised
-/// ([`AcknowledgeNotSynchronised`](crate::errata::Erratum::AcknowledgeNotSynchronised)):
+/// ([`AcknowledgeNotSynchronised`](crate::errata::Erratum::AcknowledgeNotSynchronised)).
 /// `ICC_IAR1_EL1` is read apart from other accesses, and an interrupt that did not become active is
 /// none.
 ///

@@ -19,8 +19,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         Ok(())
     }
 
-    /// Sends an SGI to several PEs. Neighbours in `targets` that one register write can reach (the
-    /// same Aff3, Aff2 and Aff1, and the same sixteen of Aff0) share it: ascending order needs the
+    /// Sends an SGI to several PEs. Neighbours in `targets` that one register write can reach share
+    /// it: the same Aff3, Aff2 and Aff1, and the same sixteen of Aff0. Ascending order needs the
     /// fewest.
     ///
     /// # Errors

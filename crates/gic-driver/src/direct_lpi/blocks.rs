@@ -135,7 +135,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     }
 
     /// Disables and clears the LPIs, then frees them. An LPI whose redistributor does not answer
-    /// stays allocated for ever, and one whose redistributor sleeps until that wakes: its next
+    /// stays allocated for ever, and one whose redistributor sleeps until that wakes. Else its next
     /// owner might get a message of this one's device.
     fn free_lpis(&self, block: LpiBlock) {
         for lpi in block.lpis() {

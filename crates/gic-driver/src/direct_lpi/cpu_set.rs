@@ -6,7 +6,7 @@ use msi_types::Cpu;
 const BITS: u32 = u64::BITS;
 
 /// A set of CPUs that is never too small. CPUs whose numbers are equal modulo 64 stand for each
-/// other: machines of up to 64 CPUs have it exact, larger ones clear an LPI at a few more
+/// other. Machines of up to 64 CPUs have it exact; larger ones clear an LPI at a few more
 /// redistributors than needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct CpuSet(u64);

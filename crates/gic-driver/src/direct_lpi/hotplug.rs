@@ -23,7 +23,7 @@ pub struct CpuOff {
     /// LPIs that were pending at the CPU, and are pending at their targets now.
     pub carried: u32,
     /// LPIs that were made pending at their targets because it cannot be known whether they were
-    /// pending at the CPU: handlers may run once more than devices sent.
+    /// pending at the CPU. Handlers may run once more than devices sent.
     pub redelivered: u32,
     /// Vectors whose messages still go to the CPU, because they were not moved. What arrives while
     /// it is off stays pending at its redistributor, as long as that keeps its power.
@@ -71,9 +71,8 @@ impl<P: GicPlatform> DirectLpi<P> {
     ///
     /// # Errors
     /// [`MsiError::NotReachable`] if it is not on; [`MsiError::Controller`] if another user keeps
-    /// using its registers: nothing is lost then either, but its redistributor must not be put to
-    /// sleep yet.
-    /// [`MsiError::NoMemory`]: it stays on.
+    /// using its registers. Nothing is lost then either, but its redistributor must not be put to
+    /// sleep yet. [`MsiError::NoMemory`]: it stays on.
     pub fn cpu_off(&self, cpu: Cpu) -> Result<CpuOff, MsiError> {
         self.check_accepts(cpu)?;
         let access = self.access(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;

@@ -12,7 +12,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     ///
     /// Everything that can be refused is refused before anything changes: an address that the
     /// endpoint cannot hold, or cannot take in one store. The new CPU is recorded first, and its
-    /// redistributor invalidated second: a mask that starts later invalidates there itself, and a
+    /// redistributor invalidated second. A mask that starts later invalidates there itself, and a
     /// mask that started earlier has stored its configuration.
     pub(super) fn prepare_move(&self, hwirq: HwIrq, to: Cpu) -> Result<Move, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);

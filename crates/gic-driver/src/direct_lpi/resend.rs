@@ -21,9 +21,9 @@ pub enum ResendReason {
     Requested,
     /// It was pending at a CPU that left, and is not any more: its handler runs as often as before.
     Carried,
-    /// It cannot be known whether it was pending at a CPU that left or lost its power, or at the
-    /// CPUs from which it was moved, when these became many: its handler may run once more than its
-    /// device sent.
+    /// It cannot be known whether it was pending at a CPU that left or lost its power. The same
+    /// holds for the CPUs from which it was moved, when these became many. Its handler may run once
+    /// more than its device sent.
     Unknowable,
 }
 

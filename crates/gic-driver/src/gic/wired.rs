@@ -8,9 +8,9 @@ use core::num::NonZeroU16;
 use gic_arch::{Affinity, IntId};
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
-/// For private vectors – SGIs, PPIs and extended PPIs – what acts on the interrupt acts on the
-/// calling CPU's: each CPU masks and unmasks its own, and sets its own trigger. One claim covers
-/// all CPUs. They have no target: they do not move.
+/// Private vectors are SGIs, PPIs and extended PPIs. Operations on them act on the calling CPU's:
+/// each CPU masks and unmasks its own, and sets its own trigger. One claim covers all CPUs. They
+/// have no target: they do not move.
 impl<P: GicPlatform> WiredParent for Gic<P> {
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
@@ -105,7 +105,7 @@ impl<P: GicPlatform> Gic<P> {
     /// Changes the route of a shared interrupt, and returns once nothing new arrives at the old
     /// CPU.
     ///
-    /// `GICD_CTLR.RWP` covers a disable, not a write of `GICD_IROUTER` (IHI 0069 §12.9.4): an
+    /// `GICD_CTLR.RWP` covers a disable, not a write of `GICD_IROUTER` (IHI 0069 §12.9.4). An
     /// interrupt that is enabled when its route changes may still be forwarded by the old one. So
     /// it is disabled meanwhile, as Linux does it.
     fn reroute(

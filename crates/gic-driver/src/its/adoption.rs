@@ -1,4 +1,4 @@
-//! Redistributors whose LPI tables were taken over: what is pending there for a previous kernel is
+//! Redistributors whose LPI tables were taken over. What is pending there for a previous kernel is
 //! cleared before the first owner of an LPI gets it.
 
 use super::error::{ItsError, QueueError, fault};
@@ -11,8 +11,8 @@ use gic_arch::its::{CollectionId, Command, RdBase};
 use msi_types::Initially;
 
 impl<P: GicPlatform> Its<P> {
-    /// Finds the collections of all redistributors at which a new block's LPIs must be cleared:
-    /// none if nothing was taken over, or if they had owners before.
+    /// Finds the collections of all redistributors at which a new block's LPIs must be cleared.
+    /// There are none if nothing was taken over, or if they had owners before.
     ///
     /// # Errors
     /// One of the redistributors is no target of this ITS.

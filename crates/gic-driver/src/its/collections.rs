@@ -150,7 +150,7 @@ impl Collections {
         })
     }
 
-    /// Commands that make the ITS as it was before it lost its power: the collections that it held
+    /// Commands that make the ITS as it was before it lost its power. The collections that it held
     /// itself are mapped again, and every redistributor reads the LPIs' configuration anew.
     pub(crate) fn recover(&self) -> impl Iterator<Item = Command> {
         let bound = || self.ids().filter_map(|id| self.target(id).map(|target| (id, target)));

@@ -1,7 +1,7 @@
 //! The command queue (IHI 0069 §5.3): a ring in memory that software fills up to `CWRITER` and the
 //! ITS empties up to `CREADR`.
 //!
-//! Every command has a *sequence number*, counted from the driver's start and never wrapping; a
+//! Every command has a *sequence number*, counted from the driver's start and never wrapping. A
 //! ring position is derived from it, not the other way round. A waiter therefore compares numbers,
 //! for any number of wraps and other readers of `CREADR`. Between two reads the ITS advances at
 //! most by the outstanding commands, which are less than one turn of the ring.
@@ -186,8 +186,8 @@ impl CommandQueue {
         })
     }
 
-    /// Posts all commands and waits until the ITS consumed them: one write of `CWRITER` per chunk
-    /// that fits the ring, hence one for whatever fits at once. Any context.
+    /// Posts all commands and waits until the ITS consumed them. There is one write of `CWRITER`
+    /// per chunk that fits the ring, hence one for whatever fits at once. Any context.
     ///
     /// # Errors
     /// [`QueueError::Stalled`] names the first refused command of these; the others were executed.

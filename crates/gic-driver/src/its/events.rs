@@ -290,9 +290,9 @@ impl<P: GicPlatform> Its<P> {
 
     /// Everything that a new block needs, as one batch.
     ///
-    /// The invalidation is necessary even though the LPIs were free: a redistributor may have
-    /// cached the configuration bytes for their previous owner, or with their neighbours', and
-    /// MAPTI does not make it look again.
+    /// The invalidation is necessary even though the LPIs were free. A redistributor may have
+    /// cached the configuration bytes for their previous owner, or with their neighbours'. MAPTI
+    /// does not make it look again.
     fn post_map(
         &self,
         state: &mut TaskState,

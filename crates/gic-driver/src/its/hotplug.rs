@@ -22,7 +22,7 @@ use msi_types::Cpu;
 
 impl<P: GicPlatform> Its<P> {
     /// Maps the CPU's collection to its redistributor, and makes that read the configuration of all
-    /// LPIs anew: it may have cached configurations of before it was off.
+    /// LPIs anew. It may have cached configurations of before it was off.
     /// [`Gic::cpu_on`](crate::Gic::cpu_on) came first. Task, on any CPU.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use msi_types::{
     Pending, Properties, Property, RequesterId, Tier,
 };
 
-/// Events that a DeviceID which several requesters may share gets room for: a function's MSI has 32
+/// Events that a DeviceID which several requesters may share gets room for. A function's MSI has 32
 /// at most, and a bridge hides seldom more than eight functions.
 const SHARED_ROOM: u32 = 256;
 

@@ -58,8 +58,8 @@ pub(crate) fn made_in_order<const N: usize>(
     core::iter::once_with(make).flatten().flatten()
 }
 
-/// MAPTI for an event. Where its LPI is `stale`, the event goes from one of these collections to
-/// the next, and is cleared at each, before it goes to its route's.
+/// MAPTI for an event. If its LPI is `stale`, the event goes from one of these collections to the
+/// next and is cleared at each. Then it goes to its route's.
 pub(crate) fn map_event<'a>(
     routes: &'a EventRoutes,
     lpi: Lpi,
@@ -81,9 +81,9 @@ pub(crate) fn map_event<'a>(
     })
 }
 
-/// DISCARD for each event that has a route, the device's unmapping if it goes with them, then SYNC
-/// for each redistributor where one of them was; with no event, for any, so that a device is never
-/// unmapped without one.
+/// DISCARD for each event that has a route, and the device's unmapping if it goes with them. Then
+/// SYNC for each redistributor where one of them was. With no event, SYNC for any redistributor, so
+/// that a device is never unmapped without one.
 pub(crate) struct DiscardCommands<'a, I> {
     routes: &'a EventRoutes,
     collections: &'a Collections,

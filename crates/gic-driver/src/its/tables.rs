@@ -211,7 +211,7 @@ const fn address_bits(page: PageSize) -> u8 {
     }
 }
 
-/// Clears the registers of tables that this driver does not provide: what a previous kernel left
+/// Clears the registers of tables that this driver does not provide. What a previous kernel left
 /// there would point into memory that is in use for something else by now. The ITS is disabled.
 pub(crate) fn clear_all<M: Mmio>(registers: &M) {
     for register in gits::BASER.iter() {

@@ -215,7 +215,7 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(possible && redistributor.disable_lpis(&*self.platform)? == LpiClearing::Cleared)
     }
 
-    /// Takes out what was pending at a redistributor when it was [detached](Self::detach): its
+    /// Takes out what was pending at a redistributor when it was [detached](Self::detach). Its
     /// pending table is empty afterwards, so that nothing of it becomes pending there again. Each
     /// LPI is given to `found`. Task.
     ///

@@ -78,8 +78,8 @@ pub(super) fn allocate_config<P: GicPlatform>(
     Ok(ConfigTable { table, origin: TableOrigin::Allocated })
 }
 
-/// Deals with LPIs that are enabled already, so that afterwards they are disabled everywhere, or
-/// enabled with one table that was taken over and in which every LPI is disabled.
+/// Deals with LPIs that are enabled already. Afterwards they are disabled everywhere, or enabled
+/// with one table that was taken over and in which every LPI is disabled.
 pub(super) fn adopt_config<'a, P: GicPlatform>(
     platform: &P,
     typer: gicd::Typer,

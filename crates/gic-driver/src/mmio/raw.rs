@@ -1,8 +1,8 @@
 //! Registers in mapped memory, on [`safe_mmio`].
 //!
-//! Audited: the one promise that all blocks below stand on is made at [`RawMmio::new`], that the
-//! whole frame is mapped as device memory for as long as the program runs. What is left to check at
-//! each access is that it lies in the frame and is aligned, which [`RawMmio::register`] does.
+//! Audited: all blocks below stand on one promise, made at [`RawMmio::new`]. The whole frame is
+//! mapped as device memory for as long as the program runs. What is left to check at each access is
+//! that it lies in the frame and is aligned, which [`RawMmio::register`] does.
 #![expect(unsafe_code, reason = "device memory is reached by raw pointers")]
 
 use super::Mmio;
@@ -29,8 +29,8 @@ impl RawMmio {
     /// The frame of `bytes` bytes mapped at `base`.
     ///
     /// # Safety
-    /// - `base..base + bytes` is mapped as device memory, for the rest of the program's life, and
-    ///   is valid for volatile loads and stores of 8 (priorities), 32 and 64 bits from any CPU.
+    /// - `base..base + bytes` is mapped as device memory, for the rest of the program's life. It is
+    ///   valid for volatile loads and stores of 8 (priorities), 32 and 64 bits from any CPU.
     /// - No Rust reference points into it.
     /// - `base` is aligned to 8 bytes.
     /// - Memory that the program tells the device to write (tables) is not used otherwise: this is

@@ -141,8 +141,8 @@ pub trait GicPlatform: Platform {
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence);
 
     /// Makes what a controller wrote to `range` of the table, before a register that was read says
-    /// so, visible to later loads: a barrier if it is coherent, an invalidation of the caches if
-    /// not. The CPU has stored nothing there since it was published. Task.
+    /// so, visible to later loads. That is a barrier if it is coherent, an invalidation of the
+    /// caches if not. The CPU has stored nothing there since it was published. Task.
     ///
     /// As provided, only a coherent controller can be observed; drivers do without where they
     /// cannot.

@@ -1,7 +1,7 @@
 //! ID mappings, composed from the requester to the node that takes its messages.
 //!
-//! As Linux has it: the first mapping that holds an ID counts, except that an ID at the end of a
-//! range belongs to a later range that begins with it. Firmware that states the number of IDs
+//! As Linux has it, the first mapping that holds an ID counts. The exception is an ID at the end of
+//! a range: it belongs to a later range that begins with it. Firmware that states the number of IDs
 //! instead of the number minus one needs that.
 
 use super::iort::{IdMapping, IortContents, IortNode};

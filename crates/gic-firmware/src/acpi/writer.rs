@@ -52,7 +52,7 @@ impl WrittenTables {
 /// Read back, the enabled controllers, hosts and devices have the same registers, DeviceIDs and
 /// routes. Disabled ones are left out: these tables list what can be used. IOMMUs are left out,
 /// too: ways through them are written as they end. Names become those that [`parse`](super::parse)
-/// gives, numbered in order unless they carry a number already; with such names, and without
+/// gives, numbered in order unless they carry a number already. With such names, and without
 /// disabled parts, what is written reads back equal.
 ///
 /// # Errors

@@ -1,10 +1,10 @@
 //! The blob's skeleton (Devicetree Specification §5), checked before anything walks it.
 //!
 //! `dtoolkit` checks blobs too, but refuses node and property names beyond the specification's 31
-//! characters, which more than half of Linux's own arm64 devicetrees have
+//! characters. More than half of Linux's own arm64 devicetrees have such names
 //! (`snps,dis-tx-ipgap-linecheck-quirk`). What it walks unchecked must hold all it relies on; this
-//! is the place that makes sure. Beyond that, depth, names and paths are bounded here: children are
-//! found by skipping over siblings' subtrees, and facts carry paths, so both time and memory stay
+//! is the place that makes sure. Beyond that, depth, names and paths are bounded here. Children are
+//! found by skipping over siblings' subtrees, and facts carry paths. So both time and memory stay
 //! in proportion to the blob.
 
 use super::error::{DtbError, DtbErrorKind};

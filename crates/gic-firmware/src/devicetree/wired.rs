@@ -1,6 +1,6 @@
 //! Users of the GIC's wired interrupts (Devicetree Specification §2.4).
 //!
-//! An interrupt that passes a nexus is found at the nexus: each entry of its `interrupt-map` that
+//! An interrupt that passes a nexus is found at the nexus. Each entry of its `interrupt-map` that
 //! leads to the GIC counts as the nexus's own. So no specifier is looked up, and each property is
 //! read once.
 

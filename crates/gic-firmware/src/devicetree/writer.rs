@@ -30,10 +30,10 @@ use properties::{
 /// Writes `description` as a flattened devicetree, for simulated machines and for tests.
 ///
 /// What is written reads back equal, apart from findings, under three conditions. Every identifier
-/// is a node path. The lists are in the order in which the nodes are met here: CPUs, GICs with the
-/// root first, controllers, IOMMUs, hosts, devices, each below its ancestors. Nothing enabled lies
-/// below something disabled. Another order changes the order of the lists and the indices with it,
-/// nothing else.
+/// is a node path. The lists are in the order in which the nodes are met here. That is CPUs, GICs
+/// with the root first, controllers, IOMMUs, hosts, devices, each below its ancestors. Nothing
+/// enabled lies below something disabled. Another order changes the order of the lists and the
+/// indices with it, nothing else.
 ///
 /// Address limits are left out, and wired interrupts other than those of secondary GICs.
 ///

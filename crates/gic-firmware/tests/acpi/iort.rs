@@ -326,9 +326,9 @@ fn draft_group_beside_an_its_is_not_used() {
     assert!(enabled.map(|one| &one.kind).eq([&ControllerKind::Its; 2]));
 }
 
-/// The specification's text and Linux' leniency, one ID at a time: the output of the first of
-/// `mappings` that holds `id`; one that holds it as its last gives way to a later one that begins
-/// with it.
+/// The specification's text and Linux' leniency, one ID at a time. The output is that of the first
+/// of `mappings` that holds `id`. One that holds it as its last gives way to a later one that
+/// begins with it.
 fn map_by_the_book(mappings: &[Mapping], id: u32) -> Option<(u32, u32)> {
     let mut found = None;
     for &[input, more, output, target, _] in mappings {

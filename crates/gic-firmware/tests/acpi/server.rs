@@ -1,5 +1,6 @@
-//! The tables of a server, as `iasl` compiled them from the sources beside them: eight ITSes, four
-//! segments, SMMUs with and without wires, counter groups, and counts that are one too high.
+//! The tables of a server, as `iasl` compiled them from the sources beside them. There are eight
+//! ITSes, four segments, SMMUs with and without wires, counter groups, and counts that are one too
+//! high.
 
 use super::bytes::{describe, rules};
 use gic_firmware::{ControllerKind, Description, NoRoute, PciHost, Role, Rule};

@@ -8,7 +8,7 @@ pub enum HostMigration {
     /// It stays, unless it is asked to move.
     #[default]
     Never,
-    /// Again and again while a guest waits for an answer: in turn before the host took the
+    /// Again and again while a guest waits for an answer. It is in turn before the host took the
     /// request, and after it, with the answer not yet sent.
     InFlight,
 }

@@ -96,7 +96,7 @@ impl Bridge {
     }
 }
 
-/// Between a function and the host bridge: a bridge to conventional PCI takes over its functions'
+/// Between a function and the host bridge. A bridge to conventional PCI takes over its functions'
 /// transactions and sends them on under its secondary bus's number, device and function 0.
 struct BridgeUpstream {
     kind: BridgeKind,

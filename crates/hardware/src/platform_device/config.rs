@@ -47,8 +47,11 @@ impl PlatformDeviceConfig {
     }
 }
 
-/// The features register: bit 0: 64-bit addresses; bit 1: 32-bit data; bits 4:2: how a message can
-/// be changed; bit 5: two messages for a level.
+/// The features register:
+/// - bit 0: 64-bit addresses
+/// - bit 1: 32-bit data
+/// - bits 4:2: how a message can be changed
+/// - bit 5: two messages for a level
 #[derive(Debug)]
 pub(super) struct Features(pub(super) u32);
 

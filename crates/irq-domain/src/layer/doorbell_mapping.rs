@@ -71,7 +71,7 @@ impl IovaConstraint {
 
 /// Services of an IOMMU driver. Task operations; the driver locks inside.
 pub trait Iommu: Send + Sync {
-    /// The address space of a device; `None` if the IOMMU does not serve it, and what it writes
+    /// The address space of a device. `None` if the IOMMU does not serve it, and what it writes
     /// goes through as it is, as in [`DoorbellMode::Identity`]. Constant as long as the device
     /// holds a message. Any.
     fn domain(&self, device: RequesterId) -> Option<IommuDomain>;

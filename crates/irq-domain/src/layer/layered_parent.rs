@@ -16,9 +16,9 @@ use msi_types::{
 
 /// A [`Layer`] over the parent below it.
 ///
-/// Every message that reaches a device went through the layer's [`hold`](Layer::hold), and is let
-/// go when the device no longer stores it: after a move is finished, after its vector is freed, or
-/// at once if a step fails.
+/// Every message that reaches a device went through the layer's [`hold`](Layer::hold). It is let go
+/// when the device no longer stores it. That is after a move is finished, after its vector is
+/// freed, or at once if a step fails.
 pub struct LayeredParent<L, P: ?Sized> {
     layer: L,
     host: Arc<dyn Host>,

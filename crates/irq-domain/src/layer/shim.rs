@@ -29,7 +29,7 @@ pub enum AddressRule {
     /// Devices see memory at its physical address plus this, modulo 2^64.
     Offset(u64),
     /// A window of four bytes per sender in front of an ITS, which takes the DeviceID from the
-    /// address (Socionext Synquacer's pre-ITS): the device writes its EventID at `window + 4 *
+    /// address (Socionext Synquacer's pre-ITS). The device writes its EventID at `window + 4 *
     /// DeviceID`. Every writer can take any DeviceID, so nothing is isolated behind it.
     Window {
         /// Its first byte.

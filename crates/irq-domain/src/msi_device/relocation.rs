@@ -64,7 +64,7 @@ impl Domain {
             return self.end(moved, MoveOutcome::Written, group, state);
         };
         // Held back until the controller is done too, if that is possible at the endpoint at any
-        // time; else the update masks and unmasks by itself.
+        // time. Else the update masks and unmasks by itself.
         let hold = self.endpoint_mask().is_some();
         if hold {
             group.members(state).for_each(|member| member.begin_rewrite(runtime.host()));

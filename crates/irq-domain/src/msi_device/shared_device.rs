@@ -39,9 +39,9 @@ impl fmt::Debug for SharedDeviceConfig {
     }
 }
 
-/// A device with several message stores, such as an MSI-X table and IMS: one attachment at the
-/// controller (behind an ITS, one DeviceID with one space of EventIDs), and any number of domains
-/// that come and go.
+/// A device with several message stores, such as an MSI-X table and IMS. It has one attachment at
+/// the controller: behind an ITS, one DeviceID with one space of EventIDs. Any number of domains
+/// come and go.
 ///
 /// The device is detached when this and the last of its domains are gone. Dropped where the caller
 /// [may not wait](crate::TaskContext::may_wait), that is put off to a later task operation.

@@ -97,7 +97,7 @@ impl fmt::Debug for MsixParts {
 
 /// A function's MSI-X table. Each entry is masked, written, read back and unmasked on its own.
 /// While the function is being set up, it is enabled with all vectors held back by the function
-/// mask: some functions answer table accesses only while enabled.
+/// mask. Some functions answer table accesses only while enabled.
 pub struct MsixStore {
     parts: MsixParts,
     /// Vector Control of each entry but for the mask bit: its other bits are not ours.

@@ -107,13 +107,13 @@ impl Host for Kernel {
     }
 }
 
-/// Task operations wait for hardware, allocate and free: not with interrupts off (which is so under
-/// a lock that a handler takes), and not in hard-IRQ context.
+/// Task operations wait for hardware, allocate and free. They are not for contexts with interrupts
+/// off (as under a lock that a handler takes), nor for hard-IRQ context.
 pub(crate) fn assert_task() {
     judge(is_task(), "a task operation with interrupts off, or in hard-IRQ context");
 }
 
-/// A fake's finding. A test that unwinds tears its devices down: its first finding is the one to
+/// A fake's finding. A test that unwinds tears its devices down. Its first finding is the one to
 /// report, and a second panic would end the other tests, too.
 pub(crate) fn judge(holds: bool, finding: &str) {
     assert!(holds || std::thread::panicking(), "{finding}");

@@ -6,8 +6,8 @@ use doorbell_hardware::platform_device::PlatformDeviceConfig;
 /// The choice of a machine's devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Population {
-    /// For each statement of a host bridge's routing a few functions, with every kind of message
-    /// store in turn; and what firmware's platform devices are by their names.
+    /// For each statement of a host bridge's routing there are a few functions, with every kind of
+    /// message store in turn. Firmware's platform devices are what their names say.
     #[default]
     Usual,
     /// Chosen devices.

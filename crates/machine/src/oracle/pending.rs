@@ -172,9 +172,9 @@ impl CpuBit {
 /// The one pending bit of a vector, which any CPU may acknowledge.
 ///
 /// An acknowledgement takes everything that arrived before its CPU went to look. So the next one
-/// needs an arrival after that, and no two have the same arrival. Which of two that overlap in time
-/// came first cannot be known: an acknowledgement counts as earlier only if it was noted before the
-/// other CPU went to look.
+/// needs an arrival after that, and no two have the same arrival. It cannot be known which of two
+/// that overlap in time came first. An acknowledgement counts as earlier only if it was noted
+/// before the other CPU went to look.
 #[derive(Debug, Default)]
 struct SharedBit {
     arrivals: VecDeque<Arrival>,

@@ -196,9 +196,8 @@ impl<'a> Load<'a> {
         is_unable
     }
 
-    /// Each vector's last message is sent when nobody disturbs any more, for the model to be moved
-    /// under: no driver sends it again because it moved a vector or a CPU, so if it is lost,
-    /// nothing hides that.
+    /// Each vector's last message is sent when nobody disturbs any more, as in
+    /// `simulate::scheduler`.
     fn keeps_one_back(&self) -> bool {
         self.migrator.is_some() && self.options.messages != 0
     }

@@ -119,7 +119,7 @@ impl Scheduler {
     }
 
     /// Each vector's last message is sent when nobody disturbs any more, for the model to be moved
-    /// under: no driver sends it again because it moved a vector or a CPU, so if it is lost,
+    /// under. No driver sends it again because it moved a vector or a CPU. So if it is lost,
     /// nothing hides that.
     fn keeps_one_back(&self) -> bool {
         self.migrator.is_some() && self.messages != 0

@@ -12,7 +12,7 @@ use vgic_kvm::{KvmView, kvm_config, kvm_its_config};
 
 const CONFIGURATION: u64 = RAM + 0x18_0000;
 
-/// Two vCPUs in a region that they fill, two in one above 4 GiB with wide strides, and one in a
+/// Two vCPUs in a region that they fill, and two in one above 4 GiB with wide strides. One is in a
 /// region with room for four below the others.
 fn config() -> VgicConfig {
     let region = |base, stride, count| RedistributorRegion::new(base, count).with_stride(stride);

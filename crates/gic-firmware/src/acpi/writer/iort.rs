@@ -255,8 +255,8 @@ fn first(mappings: &[Mapping]) -> &[Mapping] {
     mappings.get(..1).unwrap_or_default()
 }
 
-/// First input, number minus one and first output of `entry`, without an ID at its beginning that
-/// ends an earlier range: readers would take it for the later one's.
+/// First input, number minus one and first output of `entry`. An ID at its beginning that ends an
+/// earlier range is left out: readers would take it for the later one's.
 fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
     let (input, output) = (entry.rid_base.get(), entry.device_id_base.get());
     let more = entry.length.checked_sub(1)?;
