@@ -50,6 +50,8 @@ const FORMATTED: &[&[&str]] = &[
         "--package",
         "minimal",
         "--package",
+        "smmu",
+        "--package",
         "testbench",
     ],
 ];

@@ -45,6 +45,7 @@ const IMAGES_USE: &[&str] = &[
     "gic-firmware",
     "gic-bringup",
     "image-rt",
+    "smmu",
 ];
 
 /// What the command shows.
@@ -95,6 +96,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell-bench", &[LIBRARIES, &["doorbell-machine", "doorbell-qtest"]]),
     ("doorbell", &[COMMAND_USES, &["gic-firmware"]]),
     ("image-rt", &[&["msi-types", "irq-domain", "gic-driver", "gic-firmware"]]),
+    ("smmu", &[&["gic-driver", "image-rt"]]),
     ("testbench", &[IMAGES_USE]),
     ("alone", &[IMAGES_USE]),
     ("minimal", &[IMAGES_USE]),

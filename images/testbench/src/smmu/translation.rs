@@ -3,10 +3,10 @@
 //! doorbells are pages in a window where no device of `virt` is, so that one which is reached was
 //! translated.
 
-use super::{SmmuError, memory, store};
 use core::ops::Range;
 use gic_driver::Table;
 use irq_domain::layer::IovaConstraint;
+use smmu::{SmmuError, memory, store};
 
 /// Window for doorbells, as devices see them: within reach of 32 address bits.
 pub(crate) const DOORBELL_WINDOW: Range<u64> = 0x20_0000..0x40_0000;

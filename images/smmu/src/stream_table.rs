@@ -1,14 +1,14 @@
 //! Stream table entries and context descriptors (IHI 0070, chapter 5): which address space a
 //! device's accesses are of.
 
-use super::{SmmuError, memory, store};
+use crate::{SmmuError, memory, store};
 use alloc::collections::BTreeMap;
 use core::fmt;
 use gic_driver::Table;
 
 /// A device's number at the SMMU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct StreamId(pub(crate) u32);
+pub struct StreamId(pub u32);
 
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,7 +18,7 @@ impl fmt::Display for StreamId {
 
 /// An address space's number in the SMMU's caches (ASID).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct SpaceId(pub(super) u16);
+pub struct SpaceId(pub u16);
 
 /// Streams of a second-level table: those of a PCI bus.
 const SPLIT: u32 = 8;
@@ -26,13 +26,18 @@ const ENTRY_BYTES: u64 = 64;
 
 /// A first-level descriptor's span: all 2^SPLIT entries.
 const SPAN: u64 = SPLIT as u64 + 1;
-/// A stream table entry: valid, first stage translates, second is left out.
+/// A stream table entry: valid, and refuses silently unless one of the stages translates.
 const VALID: u64 = 1;
 const STAGE_1: u64 = 0b101 << 1;
+const STAGE_2: u64 = 0b110 << 1;
 /// Its second word: contexts are read as inner shareable, write-back cacheable; accesses keep their
 /// own shareability.
 const CONTEXT_CACHED: u64 = 3 << 6 | 1 << 4 | 1 << 2;
 const SHARED_AS_THEY_COME: u64 = 1 << 44;
+/// Its third word: fields of `VTCR_EL2` from bit 32 on, AArch64 tables, faults are recorded.
+const VTCR_FIELDS: u64 = 0x7_ffff;
+const STAGE_2_AARCH64: u64 = 1 << 51;
+const STAGE_2_RECORDS: u64 = 1 << 58;
 
 /// 39 bits of address, pages of 4 KiB, tables inner shareable and write-back cacheable.
 const LOWER_HALF: u64 = (64 - 39) | 1 << 8 | 1 << 10 | 3 << 12;
@@ -48,28 +53,46 @@ const OWN_SPACE: u64 = 1 << 47;
 const ATTRIBUTES: u64 = 0x04ff;
 
 /// Format of the table, as a register states it.
-pub(super) struct Fmt {
-    pub(super) bits: u32,
-    pub(super) split: u32,
+pub(crate) struct Fmt {
+    pub(crate) bits: u32,
+    pub(crate) split: u32,
 }
 
 /// The table, of two levels: a second-level table is made when the first stream in it is.
-pub(super) struct StreamTable {
+pub(crate) struct StreamTable {
     bits: u32,
     top: Table,
     leaves: BTreeMap<u32, Table>,
 }
 
-/// A stream's context: its translation table, and how it is read.
-pub(super) struct Context {
+/// A context of the first stage: a translation table, and how it is read.
+#[derive(Debug)]
+pub struct Context {
     table: Table,
-    space: SpaceId,
+}
+
+/// Translation of a stream's accesses.
+#[derive(Debug)]
+pub enum Translation {
+    /// By tables of the first stage; the second is left out.
+    Stage1(Context),
+    /// By tables of the second stage, as a CPU would walk them.
+    Stage2 {
+        /// Number of the address space in the SMMU's caches.
+        vmid: u8,
+        /// Their format: `VTCR_EL2` (DDI 0487).
+        vtcr: u64,
+        /// Address of the first table.
+        root: u64,
+    },
+    /// None: accesses are refused, without an event.
+    Refused,
 }
 
 impl Context {
-    /// For an address space whose tables begin at `root`.
-    pub(super) fn new(stream: StreamId, root: u64) -> Result<Self, SmmuError> {
-        let space = SpaceId(stream.0 as u16);
+    /// For an address space of 39 bits whose tables begin at `root`, with 4 KiB pages and three
+    /// levels. Attribute 0 is normal memory, 1 is device memory.
+    pub fn new(space: SpaceId, root: u64) -> Result<Self, SmmuError> {
         let table = memory(ENTRY_BYTES, ENTRY_BYTES, "contexts")?;
         let first = LOWER_HALF
             | NO_UPPER_HALF
@@ -80,46 +103,56 @@ impl Context {
             | OWN_SPACE
             | u64::from(space.0) << 48;
         store(&table, 0, &[first, root, 0, ATTRIBUTES]);
-        Ok(Self { table, space })
-    }
-
-    pub(super) fn space(&self) -> SpaceId {
-        self.space
+        Ok(Self { table })
     }
 }
 
 impl StreamTable {
     /// An empty one for so many bits of streams.
-    pub(super) fn new(bits: u32) -> Result<Self, SmmuError> {
+    pub(crate) fn new(bits: u32) -> Result<Self, SmmuError> {
         // Address spaces are numbered as their streams, in 16 bits.
         let bits = bits.clamp(SPLIT, 16);
         let top = memory(8 << (bits - SPLIT), ENTRY_BYTES, "streams")?;
         Ok(Self { bits, top, leaves: BTreeMap::new() })
     }
 
-    /// A stream's accesses are of this context.
-    pub(super) fn set(&mut self, stream: StreamId, context: &Context) -> Result<(), SmmuError> {
+    /// A stream's accesses are translated so. The stream was refused until now, or is from now on.
+    pub(crate) fn set(
+        &mut self,
+        stream: StreamId,
+        translation: &Translation,
+    ) -> Result<(), SmmuError> {
         if stream.0 >> self.bits != 0 {
             return Err(SmmuError::StreamRange(stream));
         }
-        let entry =
-            [VALID | STAGE_1 | context.table.address, CONTEXT_CACHED | SHARED_AS_THEY_COME, 0, 0];
-        store(self.leaf(stream)?, place(stream), &entry);
+        let leaf = self.leaf(stream)?;
+        match *translation {
+            Translation::Stage1(Context { ref table }) => {
+                let contexts = CONTEXT_CACHED | SHARED_AS_THEY_COME;
+                store(leaf, place(stream), &[VALID | STAGE_1 | table.address, contexts, 0, 0]);
+            }
+            Translation::Stage2 { vmid, vtcr, root } => {
+                let format = (vtcr & VTCR_FIELDS) << 32 | STAGE_2_AARCH64 | STAGE_2_RECORDS;
+                let tables = u64::from(vmid) | format;
+                store(leaf, place(stream), &[VALID | STAGE_2, SHARED_AS_THEY_COME, tables, root]);
+            }
+            Translation::Refused => store(leaf, place(stream), &[VALID]),
+        }
         Ok(())
     }
 
-    /// A stream's accesses are refused.
-    pub(super) fn clear(&mut self, stream: StreamId) {
+    /// A stream's accesses are refused, each with an event.
+    pub(crate) fn clear(&mut self, stream: StreamId) {
         if let Some(leaf) = self.leaves.get(&(stream.0 >> SPLIT)) {
             store(leaf, place(stream), &[0]);
         }
     }
 
-    pub(super) fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.top.address
     }
 
-    pub(super) fn format(&self) -> Fmt {
+    pub(crate) fn format(&self) -> Fmt {
         Fmt { bits: self.bits, split: SPLIT }
     }
 

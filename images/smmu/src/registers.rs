@@ -1,9 +1,9 @@
 //! Registers (IHI 0070, chapter 6): what the SMMU can, where its tables lie, and what is switched
 //! on.
 
-use super::queue::{Commands, Events};
-use super::stream_table::{Fmt, StreamTable};
-use super::{Frame, SmmuError, wait_for};
+use crate::queue::{Commands, Events};
+use crate::stream_table::{Fmt, StreamTable};
+use crate::{Frame, SmmuError, wait_for};
 use gic_driver::Mmio;
 
 const IDR0: u32 = 0x00;
@@ -13,6 +13,7 @@ const CR0: u32 = 0x20;
 const CR0ACK: u32 = 0x24;
 const CR1: u32 = 0x28;
 const CR2: u32 = 0x2c;
+const GBPA: u32 = 0x44;
 const IRQ_CTRL: u32 = 0x50;
 const IRQ_CTRLACK: u32 = 0x54;
 const STRTAB_BASE: u32 = 0x80;
@@ -33,6 +34,9 @@ const CMDQEN: u32 = 1 << 3;
 const CACHED: u32 = 0b11_01_01_11_01_01;
 /// CR2: a stream beyond the table is an event, not silence.
 const RECINVSID: u32 = 1 << 1;
+/// GBPA: what comes while translation is off is refused.
+const ABORT: u32 = 1 << 20;
+const UPDATE: u32 = 1 << 31;
 /// IRQ_CTRL.
 const EVENTQ_IRQEN: u32 = 1 << 2;
 /// In the base registers: allocate in caches.
@@ -40,19 +44,21 @@ const ALLOCATE: u64 = 1 << 62;
 
 /// Features that this driver uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Features {
+pub(crate) struct Features {
+    /// The second stage translates.
+    pub(crate) stage_2: bool,
     /// Bits of a stream's number.
-    pub(super) streams: u32,
+    pub(crate) streams: u32,
     /// Most bits of a command's place in its queue, and of an event's.
-    pub(super) commands: u32,
-    pub(super) events: u32,
+    pub(crate) commands: u32,
+    pub(crate) events: u32,
 }
 
 impl Features {
-    pub(super) fn read(registers: &Registers) -> Result<Self, SmmuError> {
+    pub(crate) fn read(registers: &Registers) -> Result<Self, SmmuError> {
         let [idr0, idr1, idr5] = [IDR0, IDR1, IDR5].map(|offset| registers.0.read32(offset));
         let needs = [
-            (idr0 >> 1 & 1 == 1, "a first stage"),
+            (idr0 & 0b11 != 0, "a translation stage"),
             (idr0 >> 3 & 1 == 1, "AArch64 translation tables"),
             (idr0 >> 4 & 1 == 1, "coherent table walks"),
             (idr0 >> 27 & 3 == 1, "stream tables of two levels"),
@@ -62,6 +68,7 @@ impl Features {
         match needs.iter().find(|(met, _)| !met) {
             Some((_, what)) => Err(SmmuError::Lacks(what)),
             None => Ok(Self {
+                stage_2: idr0 & 1 == 1,
                 streams: idr1 & 0x3f,
                 commands: idr1 >> 21 & 0x1f,
                 events: idr1 >> 16 & 0x1f,
@@ -71,22 +78,24 @@ impl Features {
 }
 
 /// The register frame: both pages.
-pub(super) struct Registers(Frame);
+pub(crate) struct Registers(Frame);
 
 impl Registers {
-    pub(super) fn new(frame: Frame) -> Self {
+    pub(crate) fn new(frame: Frame) -> Self {
         Self(frame)
     }
 
-    /// Switches everything off.
-    pub(super) fn disable(&self) -> Result<(), SmmuError> {
+    /// Switches everything off. Nothing passes until translation is on.
+    pub(crate) fn disable(&self) -> Result<(), SmmuError> {
+        self.0.write32(GBPA, UPDATE | ABORT);
+        wait_for("GBPA", || self.0.read32(GBPA) & UPDATE == 0)?;
         self.control(0)?;
         self.0.write32(IRQ_CTRL, 0);
         wait_for("IRQ_CTRL", || self.0.read32(IRQ_CTRLACK) == 0)
     }
 
     /// Says where tables and queues are. Nothing is switched on.
-    pub(super) fn place_tables(&self, streams: &StreamTable, commands: &Commands, events: &Events) {
+    pub(crate) fn place_tables(&self, streams: &StreamTable, commands: &Commands, events: &Events) {
         self.0.write32(CR1, CACHED);
         self.0.write32(CR2, RECINVSID);
         let Fmt { bits, split } = streams.format();
@@ -100,40 +109,40 @@ impl Registers {
         self.0.write32(EVENTQ_CONS, 0);
     }
 
-    pub(super) fn enable_commands(&self) -> Result<(), SmmuError> {
+    pub(crate) fn enable_commands(&self) -> Result<(), SmmuError> {
         self.control(CMDQEN)
     }
 
     /// Events are written, and told of by interrupt.
-    pub(super) fn enable_events(&self) -> Result<(), SmmuError> {
+    pub(crate) fn enable_events(&self) -> Result<(), SmmuError> {
         self.control(CMDQEN | EVENTQEN)?;
         self.0.write32(IRQ_CTRL, EVENTQ_IRQEN);
         wait_for("IRQ_CTRL", || self.0.read32(IRQ_CTRLACK) == EVENTQ_IRQEN)
     }
 
-    pub(super) fn enable_translation(&self) -> Result<(), SmmuError> {
+    pub(crate) fn enable_translation(&self) -> Result<(), SmmuError> {
         self.control(CMDQEN | EVENTQEN | SMMUEN)
     }
 
     /// Hands over commands up to an index.
-    pub(super) fn set_commands_end(&self, index: u32) {
+    pub(crate) fn set_commands_end(&self, index: u32) {
         self.0.write32(CMDQ_PROD, index);
     }
 
     /// Returns the index up to which the SMMU has read commands, and its error code if it stopped
     /// there.
-    pub(super) fn commands_read(&self) -> (u32, u32) {
+    pub(crate) fn commands_read(&self) -> (u32, u32) {
         let value = self.0.read32(CMDQ_CONS);
         (value & 0xf_ffff, value >> 24 & 0x7f)
     }
 
     /// Returns the index up to which the SMMU has written events.
-    pub(super) fn events_end(&self) -> u32 {
+    pub(crate) fn events_end(&self) -> u32 {
         self.0.read32(EVENTQ_PROD) & 0xf_ffff
     }
 
     /// Releases event records up to an index.
-    pub(super) fn set_events_read(&self, index: u32) {
+    pub(crate) fn set_events_read(&self, index: u32) {
         self.0.write32(EVENTQ_CONS, index);
     }
 

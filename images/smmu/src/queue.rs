@@ -1,12 +1,12 @@
 //! The two queues in memory (IHI 0070, 3.5): commands to the SMMU, events from it. An index counts
 //! to twice the queue's length: what is beyond its bits tells a full queue from an empty one.
 
-use super::event::Event;
-use super::registers::Registers;
-use super::stream_table::{SpaceId, StreamId};
-use super::{SmmuError, memory, store, wait_for};
-use crate::platform::Kernel;
+use crate::event::Event;
+use crate::registers::Registers;
+use crate::stream_table::{SpaceId, StreamId};
+use crate::{SmmuError, memory, store, wait_for};
 use gic_driver::{GicPlatform, Table};
+use image_rt::platform::Kernel;
 
 /// Both queues are as long, or shorter where the SMMU wants it.
 const USUAL_BITS: u32 = 7;
@@ -24,7 +24,7 @@ const LEAF: u64 = 1;
 
 /// Commands before CMD_SYNC, which invalidate what the SMMU has cached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Forget {
+pub(crate) enum Forget {
     /// CMD_CFGI_STE: a stream's entry and context.
     Stream(StreamId),
     /// CMD_CFGI_ALL: those of all streams.
@@ -49,25 +49,25 @@ impl Forget {
 }
 
 /// The command queue.
-pub(super) struct Commands {
+pub(crate) struct Commands {
     table: Table,
     bits: u32,
     end: u32,
 }
 
 impl Commands {
-    pub(super) fn new(most_bits: u32) -> Result<Self, SmmuError> {
+    pub(crate) fn new(most_bits: u32) -> Result<Self, SmmuError> {
         let bits = most_bits.min(USUAL_BITS);
         Ok(Self { table: memory(COMMAND_BYTES << bits, 32, "commands")?, bits, end: 0 })
     }
 
     /// Writes a command; the SMMU may begin with it.
-    pub(super) fn post(&mut self, registers: &Registers, command: Forget) -> Result<(), SmmuError> {
+    pub(crate) fn post(&mut self, registers: &Registers, command: Forget) -> Result<(), SmmuError> {
         self.push(registers, command.words())
     }
 
     /// CMD_SYNC, and waits: what was commanded before is done.
-    pub(super) fn sync(&mut self, registers: &Registers) -> Result<(), SmmuError> {
+    pub(crate) fn sync(&mut self, registers: &Registers) -> Result<(), SmmuError> {
         self.push(registers, [SYNC, 0])?;
         let end = self.end;
         let mut error = 0;
@@ -79,11 +79,11 @@ impl Commands {
         if error == 0 { Ok(()) } else { Err(SmmuError::BadCommand(error)) }
     }
 
-    pub(super) fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.table.address
     }
 
-    pub(super) fn bits(&self) -> u32 {
+    pub(crate) fn bits(&self) -> u32 {
         self.bits
     }
 
@@ -99,20 +99,20 @@ impl Commands {
 }
 
 /// The event queue.
-pub(super) struct Events {
+pub(crate) struct Events {
     table: Table,
     bits: u32,
     read: u32,
 }
 
 impl Events {
-    pub(super) fn new(most_bits: u32) -> Result<Self, SmmuError> {
+    pub(crate) fn new(most_bits: u32) -> Result<Self, SmmuError> {
         let bits = most_bits.min(USUAL_BITS);
         Ok(Self { table: memory(EVENT_BYTES << bits, 32, "events")?, bits, read: 0 })
     }
 
     /// The oldest event that was not read.
-    pub(super) fn next(&mut self, registers: &Registers) -> Option<Event> {
+    pub(crate) fn next(&mut self, registers: &Registers) -> Option<Event> {
         if registers.events_end() == self.read {
             return None;
         }
@@ -123,11 +123,11 @@ impl Events {
         Some(Event::read(words))
     }
 
-    pub(super) fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.table.address
     }
 
-    pub(super) fn bits(&self) -> u32 {
+    pub(crate) fn bits(&self) -> u32 {
         self.bits
     }
 

@@ -1,0 +1,74 @@
+//! Events that the SMMU reports (IHI 0070, 7.3).
+
+use crate::stream_table::StreamId;
+use core::fmt;
+
+/// An event record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Its kind.
+    pub kind: EventKind,
+    /// The stream whose access was refused.
+    pub stream: StreamId,
+    /// Attempted access; only for faults of translation.
+    pub access: Access,
+    /// Address, as the device sees it.
+    pub address: u64,
+}
+
+/// Reading or writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// The device read.
+    Read,
+    /// The device wrote.
+    Write,
+}
+
+/// The kind of an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    /// C_BAD_STREAMID: beyond the stream table.
+    BadStreamId,
+    /// C_BAD_STE: the stream's entry is not valid.
+    BadStreamEntry,
+    /// F_TRANSLATION: nothing is mapped there.
+    Translation,
+    /// Any other, by its number.
+    Other(u8),
+}
+
+impl Event {
+    /// Of a record's first three words.
+    pub(crate) fn read(words: [u64; 3]) -> Self {
+        let kind = match words[0] as u8 {
+            0x02 => EventKind::BadStreamId,
+            0x04 => EventKind::BadStreamEntry,
+            0x10 => EventKind::Translation,
+            other => EventKind::Other(other),
+        };
+        let access = if words[1] >> 35 & 1 == 1 { Access::Read } else { Access::Write };
+        Self { kind, stream: StreamId((words[0] >> 32) as u32), access, address: words[2] }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, stream, address, .. } = self;
+        let access = match self.access {
+            Access::Read => "read",
+            Access::Write => "write",
+        };
+        match kind {
+            EventKind::BadStreamId => write!(f, "stream {stream} is beyond the stream table"),
+            EventKind::BadStreamEntry => write!(f, "stream {stream} has no translation"),
+            EventKind::Translation => {
+                write!(f, "stream {stream} may not {access} {address:#x}: nothing is mapped there")
+            }
+            EventKind::Other(number) => write!(
+                f,
+                "stream {stream} may not {access} {address:#x}: event {number:#x} (IHI 0070, 7.3)",
+            ),
+        }
+    }
+}
