@@ -4,6 +4,7 @@ mod bench;
 mod controller;
 mod costs;
 mod debian;
+mod dma;
 mod files;
 mod record;
 mod report;
@@ -31,6 +32,8 @@ use crate::workspace::Workspace;
 const LIMIT: Duration = Duration::from_mins(2);
 /// A CPU with list registers.
 const MACHINE: &[&str] = &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1"];
+/// An SMMU between PCI and memory.
+const CONFINED: &[&str] = &["-M", "iommu=smmuv3"];
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
@@ -54,6 +57,8 @@ const fn guests(version: Version) -> &'static [(u8, u8, Controller, Option<u32>)
 const WAITING_COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1 waits";
 /// A device with MSI-X, for guests that have its driver.
 const DEVICE: &str = "virtio-rng-pci";
+/// Likewise, and its DMA passes an SMMU.
+const CONFINED_DEVICE: &str = "virtio-rng-pci,iommu_platform=on,disable-legacy=on";
 /// Fewest moves of a guest that is moved.
 const MOVES: u64 = 10;
 /// MiB of a guest of the test.
@@ -91,8 +96,9 @@ pub(crate) struct Wanted {
     /// Its controller of messages
     #[arg(long, value_enum, default_value = "its")]
     controller: Controller,
-    /// A device of QEMU's behind PCI that has MSI-X, for the guest
-    #[arg(long, value_name = "DEVICE", requires = "trusted_guest")]
+    /// A device of QEMU's behind PCI that has MSI-X, for the guest. An SMMU confines what it reads
+    /// and writes, for which a virtio device wants iommu_platform=on,disable-legacy=on
+    #[arg(long, value_name = "DEVICE")]
     device: Vec<String>,
     /// The guest is trusted: nothing confines what its devices read and write
     #[arg(long)]
@@ -127,6 +133,7 @@ pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCo
         memory: wanted.memory,
         controller: wanted.controller,
         devices: &wanted.device,
+        trusted: wanted.trusted_guest,
         record: Record { trace: wanted.trace, stats: wanted.stats },
     };
     let mut qemu = board.command(&guests)?;
@@ -193,6 +200,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
                 memory,
                 controller,
                 devices,
+                trusted: true,
                 move_every,
                 record: Record::default(),
             };
@@ -203,28 +211,53 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             tally.case(&name, watch(board.command(&files)?, &name, files.len(), &expected));
         }
         if guest.has_drivers {
-            two_guests(&tools, &image, &guest, tally)?;
+            two_guests(workspace, &image, &guest, tally)?;
         }
     }
+    dma::run(workspace, &image, tally)?;
     bench::run(workspace, &image, tally)?;
     costs::run(workspace, &image, tally)?;
     record::run(workspace, &image, tally)
 }
 
-/// Two guests at once, each with a device: the first goes on after the second's end.
-fn two_guests(tools: &Tools, image: &Image, guest: &Guest, tally: &mut Tally) -> Result<()> {
-    let name = "two guests with 2 vCPUs each on 2 CPUs";
-    let devices = &[DEVICE.to_owned(), DEVICE.to_owned()];
-    let (memory, controller, move_every) = (MEMORY, Controller::Its, None);
-    let record = Record::default();
-    let board =
-        Board { tools, image, vcpus: 2, cpus: 2, memory, controller, devices, move_every, record };
+/// Two guests at once, each with a device that an SMMU confines, on each QEMU that can be had: the
+/// first goes on after the second's end.
+fn two_guests(
+    workspace: &Workspace,
+    image: &Image,
+    guest: &Guest,
+    tally: &mut Tally,
+) -> Result<()> {
+    let devices = &[CONFINED_DEVICE.to_owned(), CONFINED_DEVICE.to_owned()];
+    let controller = Controller::Its;
     let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
     let guests = [WAITING_COMMAND_LINE, COMMAND_LINE];
     let guests = guests.map(|append| Files { kernel, initrd, append });
     let messages = Some(debian::READS);
     let expected = Expected { cpus: 2, typed: TYPED, controller, messages, moves: 0 };
-    tally.case(name, watch(board.command(&guests)?, name, guests.len(), &expected));
+    for version in Version::ALL {
+        let name = format!("two confined guests of 2 vCPUs on 2 CPUs of {version:?}'s QEMU");
+        let tools = match qemu::fetch(workspace, version) {
+            Ok(tools) => tools,
+            Err(absent) => {
+                tally.skip(format!("{name}: {absent:#}"));
+                continue;
+            }
+        };
+        let board = Board {
+            tools: &tools,
+            image,
+            vcpus: 2,
+            cpus: 2,
+            memory: MEMORY,
+            controller,
+            devices,
+            trusted: false,
+            move_every: None,
+            record: Record::default(),
+        };
+        tally.case(&name, watch(board.command(&guests)?, &name, guests.len(), &expected));
+    }
     Ok(())
 }
 
@@ -256,8 +289,10 @@ struct Board<'a> {
     memory: u32,
     /// Of each guest.
     controller: Controller,
-    /// Devices for the guests in turn, which are trusted if there are any.
+    /// Devices for the guests in turn.
     devices: &'a [String],
+    /// Nothing confines the devices, else an SMMU.
+    trusted: bool,
     /// Milliseconds from one move of the guests to the next.
     move_every: Option<u32>,
     record: Record,
@@ -282,7 +317,9 @@ impl Board<'_> {
         for (others, files) in guests.iter().enumerate() {
             qemu.args(files.loaders(self.memory, others)?);
         }
-        let trusted = if self.devices.is_empty() { "" } else { " trusted-guest" };
+        let confined = !self.devices.is_empty() && !self.trusted;
+        qemu.args(if confined { CONFINED } else { &[] });
+        let trusted = if self.trusted { " trusted-guest" } else { "" };
         let moves = self.move_every.map_or(String::new(), |time| format!(" moves={time}"));
         let trace = if self.record.trace { " trace" } else { "" };
         let stats = if self.record.stats { " stats" } else { "" };

@@ -52,6 +52,8 @@ const FORMATTED: &[&[&str]] = &[
         "--package",
         "smmu",
         "--package",
+        "stray-dma",
+        "--package",
         "testbench",
     ],
 ];

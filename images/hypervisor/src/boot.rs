@@ -5,7 +5,7 @@ use crate::guest::{self, Guest, GuestConfig, Uart};
 use crate::options::Options;
 use crate::pci::{self, Pci};
 use crate::power::Start;
-use crate::{exits, interrupts, moving, scheduler};
+use crate::{dma, exits, interrupts, moving, scheduler};
 use alloc::vec::Vec;
 use core::ops::Range;
 use image_rt::pci::Function;
@@ -63,6 +63,7 @@ fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
     for ((number, of_guest), end) in files.iter().enumerate().zip(ends) {
         let config = GuestConfig { number, ram: first(of_guest)..end, vcpus, uart, controller };
         let mine = functions.iter().skip(number).step_by(files.len()).cloned();
+        dma::confine(number, &config.ram, mine.clone());
         let (guest, start) = make_guest(around, config, mine, of_guest);
         guests.push(guest);
         starts.push(start);
@@ -93,14 +94,24 @@ fn make_guest(
     (guest, Start { entry: files.kernel.start, argument })
 }
 
-/// The machine's PCI functions, if the guests are trusted: nothing confines what they read and
-/// write.
+/// The machine's PCI functions for guests: those whose DMA an SMMU confines, or all if the guests
+/// are trusted.
 fn functions(around: &Started, options: Options) -> Vec<Function> {
     let host = interrupts::irqchip().description().hosts.first();
-    match (host, &around.pci_window) {
-        (Some(host), Some(window)) if options.trusted_guest => pci::functions(host, window.clone()),
-        _ => Vec::new(),
+    let (Some(host), Some(window)) = (host, &around.pci_window) else { return Vec::new() };
+    let mut functions = pci::functions(host, window.clone());
+    if !options.trusted_guest {
+        dma::bring_up(host);
+        functions.retain(|function| match dma::stream(function) {
+            Ok(_) => true,
+            Err(reason) => {
+                let name = function.address;
+                println!("hypervisor: only a trusted-guest gets function {name}: {reason}");
+                false
+            }
+        });
     }
+    functions
 }
 
 /// Writes the guest's devicetree to the end of its RAM, past the caches, which the guest starts

@@ -2,7 +2,7 @@
 //! EL2 does not use, stay in the CPU as long as that has the vCPU.
 
 use crate::scheduler::NEVER;
-use crate::stage2::VTCR;
+use crate::tables::VTCR;
 use core::arch::asm;
 use image_rt::read_register;
 

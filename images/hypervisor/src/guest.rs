@@ -7,8 +7,8 @@ use crate::pl011::Pl011;
 use crate::power::{Affinity as PowerState, Power, Start};
 use crate::psci::End;
 use crate::scheduler::{self, Entity, VcpuId};
-use crate::stage2::{Memory, Stage2};
 use crate::standstill::Gate;
+use crate::tables::{Memory, Stage, Tables};
 use crate::vcpu::Vcpu;
 use crate::virtual_interface::Hardware;
 use crate::{interrupts, moving};
@@ -40,6 +40,11 @@ pub(crate) fn guests() -> &'static [Guest] {
 /// Makes the guests known to everybody.
 pub(crate) fn install(guests: Vec<Guest>) {
     GUESTS.call_once(|| guests.into_boxed_slice());
+}
+
+/// The number of a guest's address space: its VMID, of 8 bits, which is never 0.
+pub(crate) const fn space(guest: usize) -> u8 {
+    guest as u8 + 1
 }
 
 /// A guest's machine, as the loader wants it.
@@ -88,7 +93,7 @@ impl Guest {
     /// A machine, with what PCI functions `assign` gives it.
     pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Vgic>) -> Option<Pci>) -> Self {
         let GuestConfig { number, ram, vcpus: cpus, uart, controller } = config;
-        let mut stage2 = Stage2::new();
+        let mut stage2 = Tables::new(Stage::Two);
         stage2.map(ram.clone(), Memory::Ram);
         if uart == Uart::Own {
             stage2.map(UART, Memory::Device);
@@ -115,7 +120,7 @@ impl Guest {
             gate: Gate::new(cpus.into()),
             pci,
             uart: (uart == Uart::Shared).then(|| Pl011::new(number)),
-            vttbr: stage2.leak(number as u64 + 1),
+            vttbr: stage2.leak() | u64::from(space(number)) << 48,
             entities: (0..cpus).map(|_| Entity::new()).collect(),
             vcpus: vcpus.collect(),
             last_here: [const { AtomicU32::new(0) }; MAX_CPUS],

@@ -5,7 +5,7 @@ use crate::controller::Controller;
 /// The choices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Options {
-    /// The guest may have devices whose DMA nothing confines.
+    /// The guests may have devices whose DMA nothing confines, and no SMMU is used.
     pub(crate) trusted_guest: bool,
     /// vCPUs of a guest. Without it, there is one for each CPU.
     pub(crate) vcpus: Option<u16>,

@@ -37,8 +37,7 @@ pub(crate) struct Pci {
 }
 
 impl Pci {
-    /// Gives the guest these functions, which have MSI-X. Their DMA is not confined: the caller
-    /// trusts the guest.
+    /// Gives the guest these functions, which have MSI-X. Their DMA is the caller's to confine.
     pub(crate) fn assign(
         host: &PciHost,
         window: Range<u64>,

@@ -1,5 +1,5 @@
-//! The SMMU behind the interrupt core's IOMMU layer. Each stream has an address space: all RAM is at
-//! its own address, doorbells are where the layer has them mapped, and nothing else is. A stream
+//! The SMMU behind the interrupt core's IOMMU layer. Each stream has an address space: all RAM is
+//! at its own address, doorbells are where the layer has them mapped, and nothing else is. A stream
 //! without one is refused.
 
 mod translation;

@@ -17,9 +17,9 @@ const LOAD: u32 = 1000;
 /// Devices with MSI-X, and what the guest finds of them.
 const DEVICES: &[&str] = &[
     "nvme,drive=d0,serial=1",
-    "virtio-blk-pci,drive=d1,disable-legacy=on,event_idx=off",
-    "virtio-net-pci,disable-legacy=on,romfile=,event_idx=off",
-    "virtio-rng-pci,disable-legacy=on,event_idx=off",
+    "virtio-blk-pci,drive=d1,disable-legacy=on,iommu_platform=on,event_idx=off",
+    "virtio-net-pci,disable-legacy=on,iommu_platform=on,romfile=,event_idx=off",
+    "virtio-rng-pci,disable-legacy=on,iommu_platform=on,event_idx=off",
     "e1000e,romfile=",
     "ivshmem-doorbell,vectors=4,chardev=peer",
     "qemu-xhci,id=xhci",
@@ -105,6 +105,8 @@ impl Case {
             memory: MEMORY,
             controller: self.controller,
             devices: &devices,
+            // An SMMU confines them with the ITS.
+            trusted: self.controller != Controller::Its,
             move_every: None,
             record: Record::default(),
         };

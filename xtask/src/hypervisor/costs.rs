@@ -43,6 +43,7 @@ pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) 
         memory: MEMORY,
         controller: Controller::Its,
         devices: &[],
+        trusted: false,
         move_every: None,
         record: Record::default(),
     };

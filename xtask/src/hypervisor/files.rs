@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 /// RAM of the machine below the guest's: the hypervisor's.
 pub(super) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
 /// Address of RAM on QEMU's `virt`, and of the guest's.
-const RAM: u64 = 1 << 30;
+pub(super) const RAM: u64 = 1 << 30;
 pub(super) const GUEST_RAM: u64 = RAM + MACHINE_BYTES_BELOW;
 /// Room at the end of the guest's RAM that the hypervisor takes for the devicetree.
 const DEVICETREE_ROOM: u64 = 2 << 20;

@@ -44,6 +44,7 @@ pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) 
         memory: 64,
         controller: Controller::Its,
         devices: &[],
+        trusted: false,
         move_every: None,
         record: Record { trace: true, stats: true },
     };

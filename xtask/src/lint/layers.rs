@@ -102,6 +102,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("minimal", &[IMAGES_USE]),
     ("hypervisor", &[IMAGES_USE]),
     ("microbench", &[IMAGES_USE]),
+    ("stray-dma", &[IMAGES_USE]),
     ("conformance", &[LIBRARIES, &["doorbell-qtest", "doorbell-test-guest"]]),
     ("kvm-judge", &[LIBRARIES]),
     ("xtask", &[]),

@@ -1,5 +1,6 @@
-//! Stage 2 (DDI 0487, D8): from the guest's physical addresses to the machine's, which are the
-//! same. What is not mapped traps.
+//! Translation tables (DDI 0487, D8): from the guest's physical addresses to the machine's, which
+//! are the same. A CPU walks those of stage 2, an SMMU those of either stage. What is not mapped
+//! traps.
 
 use alloc::boxed::Box;
 use core::ops::Range;
@@ -19,8 +20,21 @@ const TABLE_OR_PAGE: u64 = 1 << 1;
 const ADDRESS: u64 = (1 << 48) - (1 << 12);
 const ACCESSED: u64 = 1 << 10;
 const INNER_SHAREABLE: u64 = 3 << 8;
-const READ_WRITE: u64 = 3 << 6;
 const NEVER_EXECUTED: u64 = 1 << 54;
+/// Of stage 2: read and written.
+const READ_WRITE: u64 = 3 << 6;
+/// Of stage 1: read and written without privilege, as PCI's accesses are; of this address space
+/// alone; never executed with privilege.
+const UNPRIVILEGED_READ_WRITE: u64 = 1 << 6 | 1 << 11 | 1 << 53;
+
+/// The stage of translation that tables are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// The first, with attributes as `smmu::Context` has them.
+    One,
+    /// The second.
+    Two,
+}
 
 /// The memory behind a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,11 +46,17 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
-    const fn attributes(self) -> u64 {
-        let common = VALID | ACCESSED | READ_WRITE;
-        match self {
-            Self::Ram => common | INNER_SHAREABLE | 0b1111 << 2,
-            Self::Device => common | NEVER_EXECUTED | 0b0001 << 2,
+    const fn attributes(self, stage: Stage) -> u64 {
+        let common = VALID | ACCESSED;
+        match (stage, self) {
+            (Stage::One, Self::Ram) => {
+                common | UNPRIVILEGED_READ_WRITE | NEVER_EXECUTED | INNER_SHAREABLE
+            }
+            (Stage::One, Self::Device) => {
+                common | UNPRIVILEGED_READ_WRITE | NEVER_EXECUTED | 1 << 2
+            }
+            (Stage::Two, Self::Ram) => common | READ_WRITE | INNER_SHAREABLE | 0b1111 << 2,
+            (Stage::Two, Self::Device) => common | READ_WRITE | NEVER_EXECUTED | 0b0001 << 2,
         }
     }
 }
@@ -45,29 +65,30 @@ impl Memory {
 struct Table([u64; ENTRIES]);
 
 /// A guest's tables. They are made before the guest runs, and never change or go away.
-pub(crate) struct Stage2 {
+pub(crate) struct Tables {
     root: Box<Table>,
+    stage: Stage,
 }
 
-impl Stage2 {
-    pub(crate) fn new() -> Self {
-        Self { root: Box::new(Table([0; ENTRIES])) }
+impl Tables {
+    pub(crate) fn new(stage: Stage) -> Self {
+        Self { root: Box::new(Table([0; ENTRIES])), stage }
     }
 
     /// Maps whole pages at their own addresses, by the largest blocks that fit.
     pub(crate) fn map(&mut self, range: Range<u64>, memory: Memory) {
         assert!(range.start.is_multiple_of(PAGE) && range.end.is_multiple_of(PAGE));
-        assert!(range.end <= 1 << ADDRESS_BITS, "stage 2 reaches {ADDRESS_BITS} bits");
-        let mut address = range.start;
+        assert!(range.end <= 1 << ADDRESS_BITS, "tables reach {ADDRESS_BITS} bits");
+        let (mut address, attributes) = (range.start, memory.attributes(self.stage));
         while address < range.end {
-            address += map_one(&mut self.root, address, range.end - address, memory);
+            address += map_one(&mut self.root, address, range.end - address, attributes);
         }
     }
 
-    /// `VTTBR_EL2`, with a VMID of 8 bits. The tables stay for ever.
-    pub(crate) fn leak(self, vmid: u64) -> u64 {
+    /// The address of the first table. The tables stay for ever.
+    pub(crate) fn leak(self) -> u64 {
         let root: &'static Table = Box::leak(self.root);
-        core::ptr::from_ref(root).expose_provenance() as u64 | (vmid & 0xff) << 48
+        core::ptr::from_ref(root).expose_provenance() as u64
     }
 }
 
@@ -77,19 +98,19 @@ pub(crate) const VTCR: u64 =
     1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | (64 - ADDRESS_BITS);
 
 /// Maps one block or page at `address`, of at most so many bytes. Says how many it has.
-fn map_one(root: &mut Table, address: u64, bytes: u64, memory: Memory) -> u64 {
+fn map_one(root: &mut Table, address: u64, bytes: u64, attributes: u64) -> u64 {
     let index = |shift: u32| (address >> shift) as usize % ENTRIES;
     let mut table = root;
     for shift in BLOCK_SHIFTS {
         let block = 1 << shift;
         let entry = &mut table.0[index(shift)];
         if *entry == 0 && address.is_multiple_of(block) && bytes >= block {
-            *entry = address | memory.attributes();
+            *entry = address | attributes;
             return block;
         }
         table = below(entry);
     }
-    table.0[index(PAGE_SHIFT)] = address | memory.attributes() | TABLE_OR_PAGE;
+    table.0[index(PAGE_SHIFT)] = address | attributes | TABLE_OR_PAGE;
     PAGE
 }
 

@@ -1,0 +1,183 @@
+//! Confinement of DMA by the SMMU between PCI and memory. A function's stream has the address space
+//! of its guest: the guest's RAM and the page of the machine's `GITS_TRANSLATER`, at their own
+//! addresses. All other streams are refused.
+
+use crate::guest::space;
+use crate::interrupts;
+use crate::tables::{Memory, Stage, Tables, VTCR};
+use alloc::vec::Vec;
+use core::ops::Range;
+use gic_bringup::MsiController;
+use gic_driver::PhysicalRegion;
+use gic_firmware::{IommuIndex, PciHost};
+use image_rt::lock::IrqMutex;
+use image_rt::pci::Function;
+use image_rt::println;
+use irq_domain::WiredRequest;
+use irq_domain::pci::{ConfigSpace, TableMemory, capabilities};
+use msi_types::{HwIrq, Trigger};
+use smmu::{Context, Smmu, SpaceId, StreamId, Translation};
+use spin::Once;
+use thiserror::Error;
+
+/// Faults of a stream that are reported. With the last one it is cut off, so that a guest cannot
+/// keep the hypervisor busy.
+const MOST_FAULTS: u32 = 16;
+const PAGE: u64 = 0x1000;
+
+static CONFINEMENT: Once<Confinement> = Once::new();
+
+/// The SMMU that the host's functions pass.
+struct Confinement {
+    host: &'static PciHost,
+    index: IommuIndex,
+    state: IrqMutex<State>,
+}
+
+struct State {
+    smmu: Smmu,
+    /// Guests' streams, and their faults.
+    streams: Vec<(StreamId, u32)>,
+}
+
+/// Reason for which a function's DMA is not confined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub(crate) enum Unconfined {
+    #[error("no SMMU that works translates its accesses")]
+    NoSmmu,
+    #[error("its accesses are its bridge's to the SMMU")]
+    Shared,
+    #[error("virtio bypasses the SMMU without iommu_platform=on,disable-legacy=on")]
+    Bypass,
+}
+
+/// Takes the SMMU that the host's functions pass, if there is one, into use.
+pub(crate) fn bring_up(host: &'static PciHost) {
+    let description = interrupts::irqchip().description();
+    let index = host.iommu.map.first().and_then(|entry| entry.value.iommu);
+    let Some((index, iommu)) = index.and_then(|it| Some((it, description.iommu(it)?))) else {
+        return;
+    };
+    let user = description.wired.iter().find(|user| user.id == iommu.id);
+    // The event queue's is the first (binding `arm,smmu-v3`).
+    let interrupt = user.and_then(|user| user.interrupts.first());
+    let is_v3 = iommu.compatible.iter().any(|name| name == "arm,smmu-v3");
+    let (true, Some(region), Some(interrupt)) = (is_v3, &iommu.registers, interrupt) else {
+        return;
+    };
+    let region = PhysicalRegion { base: region.value.base(), bytes: region.value.size() };
+    let smmu = match Smmu::new(region) {
+        Ok(smmu) => smmu,
+        Err(error) => return println!("hypervisor: {error}"),
+    };
+    println!("hypervisor: the SMMU confines DMA by stage {}", 1 + u8::from(smmu.has_stage_2()));
+    let state = IrqMutex::new(State { smmu, streams: Vec::new() });
+    CONFINEMENT.call_once(|| Confinement { host, index, state });
+    let request = WiredRequest::new(HwIrq::new(interrupt.value.get()), Trigger::Edge, "smmu");
+    let handle = interrupts::irqchip().interrupts().request_wired(request, |_| take_events());
+    // For ever: the SMMU stays in use.
+    core::mem::forget(handle.expect("the SMMU's interrupt is free"));
+}
+
+/// The stream of a function that is confined as soon as that has a translation.
+pub(crate) fn stream(function: &Function) -> Result<StreamId, Unconfined> {
+    let confinement = CONFINEMENT.get().ok_or(Unconfined::NoSmmu)?;
+    let stream = confinement.host.iommu.stream(function.requester);
+    match stream {
+        Some((index, stream)) if index == confinement.index => {
+            if function.requester != function.address {
+                return Err(Unconfined::Shared);
+            }
+            if bypasses(function) {
+                return Err(Unconfined::Bypass);
+            }
+            Ok(StreamId(stream))
+        }
+        _ => Err(Unconfined::NoSmmu),
+    }
+}
+
+/// Is it a virtio device that uses physical addresses? One that offers `VIRTIO_F_ACCESS_PLATFORM`
+/// does not, whatever its driver accepts (virtio 1.2, 4.1.4.3 and 6).
+fn bypasses(function: &Function) -> bool {
+    const VENDOR: u16 = 0x1af4;
+    const DEVICES: Range<u16> = 0x1000..0x1080;
+    const VENDOR_SPECIFIC: u8 = 0x09;
+    const COMMON: u8 = 1;
+    const SELECT: u64 = 0x00;
+    const FEATURES: u64 = 0x04;
+    const ACCESS_PLATFORM: u32 = 33;
+    if function.vendor != VENDOR || !DEVICES.contains(&function.device) {
+        return false;
+    }
+    let config = &function.config;
+    let common = capabilities(config)
+        .filter(|it| it.id == VENDOR_SPECIFIC && config.read8(it.offset + 3) == COMMON);
+    let registers = common.filter_map(|it| {
+        let bar = *function.bars.get(usize::from(config.read8(it.offset + 4)))?;
+        Some((bar?, u64::from(config.read32(it.offset + 8))))
+    });
+    let offers = |(bar, at): (image_rt::pci::Bar, u64)| {
+        let is_inside = at.is_multiple_of(4) && at + FEATURES + 4 <= bar.length;
+        is_inside && {
+            bar.write32(at + SELECT, ACCESS_PLATFORM / 32);
+            bar.read32(at + FEATURES) >> (ACCESS_PLATFORM % 32) & 1 == 1
+        }
+    };
+    !registers.last().is_some_and(offers)
+}
+
+/// Gives the streams of a guest's functions the guest's address space. Without an SMMU the guest is
+/// trusted.
+pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: impl Iterator<Item = Function>) {
+    let Some(confinement) = CONFINEMENT.get() else { return };
+    confinement.state.with(|state| {
+        let translation = translation(guest, ram, state.smmu.has_stage_2());
+        for stream in functions.filter_map(|function| stream(&function).ok()) {
+            state.smmu.translate(stream, &translation).expect("the SMMU takes a stream");
+            state.streams.push((stream, 0));
+        }
+    });
+}
+
+/// A guest's address space, for devices: what else a CPU of the guest reaches is not in it.
+fn translation(guest: usize, ram: &Range<u64>, by_stage_2: bool) -> Translation {
+    let mut tables = Tables::new(if by_stage_2 { Stage::Two } else { Stage::One });
+    tables.map(ram.clone(), Memory::Ram);
+    for (_, controller) in interrupts::irqchip().controllers() {
+        if let MsiController::Its(its) = controller {
+            let page = its.doorbell() & !(PAGE - 1);
+            tables.map(page..page + PAGE, Memory::Device);
+        }
+    }
+    let root = tables.leak();
+    if by_stage_2 {
+        return Translation::Stage2 { vmid: space(guest), vtcr: VTCR, root };
+    }
+    let context = Context::new(SpaceId(space(guest).into()), root);
+    Translation::Stage1(context.expect("memory for the context"))
+}
+
+/// Reports what the SMMU refused. Ends: a stream that is cut off has no further events.
+fn take_events() {
+    let Some(confinement) = CONFINEMENT.get() else { return };
+    confinement.state.with(|State { smmu, streams }| {
+        while let Some(event) = smmu.next_event() {
+            let known = streams.iter_mut().find(|(stream, _)| *stream == event.stream);
+            let Some((stream, faults)) = known else {
+                println!("hypervisor: {event}");
+                continue;
+            };
+            *faults += 1;
+            if *faults <= MOST_FAULTS {
+                println!("hypervisor: {event}");
+            }
+            if *faults == MOST_FAULTS {
+                println!("hypervisor: stream {stream} is cut off");
+                if let Err(error) = smmu.translate(*stream, &Translation::Refused) {
+                    println!("hypervisor: {error}");
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,132 @@
+//! A guest whose device reaches for memory that is not the guest's: QEMU's NVMe controller reads
+//! from the address on the command line, and writes there. For a judge of a hypervisor, which
+//! looks at that memory afterwards.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+use dtoolkit::fdt::Fdt;
+use dtoolkit::{Node, Property};
+use gic_firmware::ConfigSpace;
+use image_rt::pci::{self, Bar};
+use image_rt::start::{self, Started};
+use image_rt::{Boot, cpu, power, println};
+use irq_domain::pci::TableMemory;
+
+image_rt::image!(main);
+
+/// QEMU's controller.
+const VENDOR: u16 = 0x1b36;
+const DEVICE: u16 = 0x0010;
+/// Registers, and fields of them (NVM Express Base Specification, 3.1).
+const CC: u64 = 0x14;
+const CSTS: u64 = 0x1c;
+const AQA: u64 = 0x24;
+const ASQ: u64 = 0x28;
+const ACQ: u64 = 0x30;
+const DOORBELL: u64 = 0x1000;
+/// Enabled; entries of 64 and 16 bytes.
+const CC_ENABLED: u32 = 1 | 6 << 16 | 4 << 20;
+const DEPTH: usize = 16;
+
+/// Commands that the controller itself carries out, with the word that says more (5.17, 5.27).
+const IDENTIFY: (u32, u32) = (0x06, 1);
+const SET_TIMESTAMP: (u32, u32) = (0x09, 0x0e);
+
+fn main(boot: Boot) -> ! {
+    // SAFETY: what the loader handed over, before anything else.
+    let around = unsafe { start::start(boot) };
+    let outside = address(&around).expect("an address on the command line");
+    let mut controller = Controller::start(bar(&around).expect("an NVMe controller"));
+    let inside = Box::new(Page([0; 4096]));
+    let inside = inside.leak_address();
+    assert!(controller.run(IDENTIFY, inside), "the controller does not complete a command");
+    // SAFETY: the page is never freed, and the controller has written it.
+    let vendor =
+        unsafe { core::ptr::with_exposed_provenance::<u16>(inside as usize).read_volatile() };
+    println!("dma - inside the guest {vendor:#x}");
+    controller.run(SET_TIMESTAMP, outside);
+    controller.run(IDENTIFY, outside);
+    let completes = controller.run(IDENTIFY, inside);
+    println!("dma - after what was outside the guest, a command completes: {completes}");
+    power::system_off()
+}
+
+/// The address on the command line.
+fn address(around: &Started) -> Option<u64> {
+    let arguments =
+        Fdt::new(around.devicetree).ok()?.root().child("chosen")?.property("bootargs")?;
+    let text = arguments.value_as::<&str>().ok()?.strip_prefix("0x")?;
+    u64::from_str_radix(text, 16).ok()
+}
+
+/// The controller's registers.
+fn bar(around: &Started) -> Option<Bar> {
+    let description = gic_firmware::devicetree::parse(around.devicetree).ok()?;
+    let Some(ConfigSpace::Ecam(ecam)) = description.hosts.first()?.config.as_ref()?.value.into()
+    else {
+        return None;
+    };
+    let functions = pci::enumerate(ecam, around.pci_window.clone()?);
+    let function = functions.iter().find(|function| function.is(VENDOR, DEVICE))?;
+    Some(function.bar(0))
+}
+
+#[repr(C, align(4096))]
+struct Page([u8; 4096]);
+
+impl Page {
+    /// Its address. It is the controller's for ever.
+    fn leak_address(self: Box<Self>) -> u64 {
+        Box::into_raw(self).expose_provenance() as u64
+    }
+}
+
+/// An NVMe controller with its admin queues.
+struct Controller {
+    bar: Bar,
+    submissions: u64,
+    completions: u64,
+    tail: usize,
+}
+
+impl Controller {
+    fn start(bar: Bar) -> Self {
+        let page = || Box::new(Page([0; 4096])).leak_address();
+        let (submissions, completions) = (page(), page());
+        bar.write32(CC, 0);
+        wait("stop", || bar.read32(CSTS) & 1 == 0);
+        let last = DEPTH as u32 - 1;
+        bar.write32(AQA, last << 16 | last);
+        bar.write64(ASQ, submissions);
+        bar.write64(ACQ, completions);
+        bar.write32(CC, CC_ENABLED);
+        wait("start", || bar.read32(CSTS) & 1 == 1);
+        Self { bar, submissions, completions, tail: 0 }
+    }
+
+    /// Sends a command. Says whether it completes, which it does not without a way to memory. The
+    /// queue is not filled.
+    fn run(&mut self, (opcode, more): (u32, u32), data: u64) -> bool {
+        let command = self.submissions as usize + 64 * self.tail;
+        let command = core::ptr::with_exposed_provenance_mut::<u32>(command);
+        let words = [(0, opcode), (6, data as u32), (7, (data >> 32) as u32), (10, more)];
+        for (index, word) in words {
+            // SAFETY: in the queue's page, which is never freed.
+            unsafe { command.add(index).write_volatile(word) };
+        }
+        cpu::publish_stores();
+        let status = self.completions as usize + 16 * self.tail + 14;
+        let status = core::ptr::with_exposed_provenance::<u16>(status);
+        self.tail += 1;
+        self.bar.write32(DOORBELL, self.tail as u32);
+        // SAFETY: as above.
+        cpu::wait_until(500, || unsafe { status.read_volatile() } & 1 == 1)
+    }
+}
+
+fn wait(what: &str, done: impl FnMut() -> bool) {
+    assert!(cpu::wait_until(2000, done), "the controller does not {what}");
+}
