@@ -1,7 +1,7 @@
 //! From what firmware describes to what each driver wants to know. Nothing is accessed here.
 
 use crate::error::{BringUpError, ControllerError};
-use crate::irqchip::Options;
+use crate::options::Options;
 use alloc::collections::TryReserveError;
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -3,51 +3,14 @@
 use crate::config::RootConfig;
 use crate::error::{BringUpError, ControllerError, NoParent};
 use crate::msi::{MsiController, MsiControllers, Site};
+use crate::options::Options;
 use crate::root::RootGic;
 use alloc::sync::Arc;
 use core::fmt;
-use gic_driver::direct_lpi::ResendObserver;
 use gic_driver::{GicPlatform, SystemRegisters};
-use gic_firmware::{Controller, ControllerIndex, Description, PciHost};
+use gic_firmware::{ControllerIndex, Description, PciHost};
 use irq_domain::{Config, Dispatched, Host, Interrupts, Unhandled};
 use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
-
-/// Choices of the kernel.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Options<'a> {
-    /// At most this many CPUs, the first ones that firmware enables.
-    pub max_cpus: usize,
-    /// At most this many INTID bits for LPIs; `None` for [the driver's
-    /// choice](gic_driver::lpi::DEFAULT_ID_BITS).
-    pub lpi_id_bits: Option<u8>,
-    /// Admits a controller that firmware enables.
-    pub drives: &'a dyn Fn(&Controller) -> bool,
-    /// Hears of each direct LPI that the driver itself makes pending.
-    pub resend_observer: Option<Arc<dyn ResendObserver>>,
-}
-
-impl<'a> Options<'a> {
-    msi_types::setters! {
-        with_max_cpus: max_cpus: usize,
-        with_lpi_id_bits: lpi_id_bits: Option<u8>,
-        with_drives: drives: &'a dyn Fn(&Controller) -> bool,
-        with_resend_observer: resend_observer: Option<Arc<dyn ResendObserver>>,
-    }
-}
-
-impl Default for Options<'_> {
-    /// Every CPU and every controller.
-    fn default() -> Self {
-        Self { max_cpus: usize::MAX, lpi_id_bits: None, drives: &|_| true, resend_observer: None }
-    }
-}
-
-impl fmt::Debug for Options<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("max_cpus", &self.max_cpus).finish_non_exhaustive()
-    }
-}
 
 /// A machine's interrupt controllers, running, and the interrupt core over them. A kernel keeps it
 /// as long as its CPUs take interrupts.

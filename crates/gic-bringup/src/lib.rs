@@ -64,6 +64,7 @@ mod cpu;
 mod error;
 mod irqchip;
 mod msi;
+mod options;
 mod root;
 
 pub use cpu::Started;
@@ -72,7 +73,8 @@ pub use gic_arch;
 pub use gic_driver;
 pub use gic_firmware;
 pub use irq_domain;
-pub use irqchip::{Irqchip, Options};
+pub use irqchip::Irqchip;
 pub use msi::MsiController;
 pub use msi_types;
+pub use options::Options;
 pub use root::RootGic;

@@ -2,7 +2,7 @@
 
 use crate::config;
 use crate::error::{ControllerError, NoParent};
-use crate::irqchip::Options;
+use crate::options::Options;
 use crate::root::RootGic;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;

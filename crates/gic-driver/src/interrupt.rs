@@ -1,20 +1,9 @@
 //! One wired interrupt (SGI, PPI, SPI or of the extended ranges) at the frame that holds its state.
 
 use crate::frame::{Fields, Frame};
-use crate::{GicError, Mmio, MmioExt, Platform, SecurityView};
+use crate::{GicError, Group, Mmio, MmioExt, Platform, SecurityView};
 use gic_arch::{IntId, IntIdField, IntIdLocation, Priority};
 use msi_types::{Pending, Trigger};
-
-/// The group that an interrupt belongs to (IHI 0069 §4.6): which CPU interface registers see it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Group {
-    /// Group 0.
-    Zero,
-    /// Group 1; with two security states: Non-secure Group 1.
-    One,
-    /// Secure Group 1, where there are two security states.
-    SecureOne,
-}
 
 /// An interrupt that its frame implements. Made by
 /// [`Distributor::interrupt`](crate::Distributor::interrupt) and

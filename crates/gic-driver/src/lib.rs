@@ -123,6 +123,7 @@ mod frame;
 #[cfg(feature = "alloc")]
 pub mod gic;
 pub mod gicv2;
+mod group;
 mod interrupt;
 #[cfg(feature = "alloc")]
 pub mod its;
@@ -153,7 +154,8 @@ pub use error::GicError;
 pub use gic::{Gic, GicConfig};
 pub use gic_arch;
 pub use gicv2::{GicV2, GicV2Config};
-pub use interrupt::{Group, Interrupt};
+pub use group::Group;
+pub use interrupt::Interrupt;
 #[cfg(feature = "alloc")]
 pub use its::{Its, ItsConfig, ItsError, ItsMsiParent};
 #[cfg(feature = "alloc")]

@@ -14,74 +14,25 @@
 //! is malformed, out of order or over its quota is refused, and changes nothing. A guest that
 //! talks before it negotiated, or negotiates twice, loses its channel.
 
+mod config;
 mod error;
 mod functions;
 mod interrupts;
 mod requests;
 mod saved;
 
+pub use config::{HostConfig, HostFunction};
 pub use error::{HostError, RestoreError};
 pub use interrupts::{FunctionInterrupts, Injection};
 pub use saved::{SavedFunction, SavedHost, SavedMapping, SavedReply};
 
 use crate::channel::{Channel, ChannelError, PacketKind};
 use crate::protocol::reply::{AssignedReply, BarsReply, InterruptReply, Status, VersionReply};
-use crate::protocol::{
-    BARS, DeviceDescription, MAX_MESSAGE, Notice, ProtocolError, Relations, Retarget, Slot, Version,
-};
+use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Relations, Retarget, Slot, Version};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use doorbell_fallible::try_arc;
 use functions::Functions;
-
-/// Configuration of a host's end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct HostConfig {
-    /// The highest version to speak.
-    pub highest: Version,
-    /// Greatest number of vectors of one function.
-    pub quota: u16,
-    /// Number of the guest's processors: VP indices are below.
-    pub processors: u16,
-    /// Address in the messages. No other doorbell of the machine listens there.
-    pub address: u64,
-    /// The bus's instance GUID, in memory order.
-    pub instance: [u8; 16],
-}
-
-impl HostConfig {
-    /// A host's end for a guest of so many processors, with its messages' address and the bus's
-    /// instance GUID. It speaks version 1.4, and a function has up to 64 vectors.
-    pub const fn new(processors: u16, address: u64, instance: [u8; 16]) -> Self {
-        Self { highest: Version::V1_4, quota: 64, processors, address, instance }
-    }
-
-    msi_types::setters! {
-        with_highest: highest: Version,
-        with_quota: quota: u16,
-        with_processors: processors: u16,
-        with_address: address: u64,
-        with_instance: instance: [u8; 16],
-    }
-}
-
-/// A function that is offered to the guest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct HostFunction {
-    /// Description of the function, with its slot.
-    pub description: DeviceDescription,
-    /// Its base address registers, as they read after ones were written.
-    pub bars: [u32; BARS],
-}
-
-impl HostFunction {
-    /// A function with this description and these base address registers.
-    pub const fn new(description: DeviceDescription, bars: [u32; BARS]) -> Self {
-        Self { description, bars }
-    }
-}
 
 /// Packets that one call serves: a guest that never stops sending does not hold its host up.
 const BUDGET: usize = 64;

@@ -50,12 +50,6 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use std::io;
 
-/// Irqchip number of the pins: on x86 `KVM_IRQCHIP_IOAPIC`.
-#[cfg(target_arch = "aarch64")]
-const IRQCHIP: u32 = 0;
-#[cfg(target_arch = "x86_64")]
-const IRQCHIP: u32 = 2;
-
 /// Options of a [`KvmRouter`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]

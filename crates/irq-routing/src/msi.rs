@@ -52,6 +52,8 @@
 
 mod registers;
 
+pub use registers::MsiLayout;
+
 use crate::lock::Mutex;
 use crate::msix::{MsixTable, Signalled, VectorObserver};
 use crate::saved_state::{MsiState, StateError};
@@ -66,17 +68,6 @@ use registers::Registers;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("an MSI capability has 1 to 32 vectors, a power of two: its logarithm is 0 to 5, not {0}")]
 pub struct BadVectorCount(pub u8);
-
-/// Fixed properties of a capability: its read-only bits, which decide its layout.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MsiLayout {
-    /// Base-2 logarithm of the vectors that the function can use: 0 to 5.
-    pub log2_vectors: u8,
-    /// The address has 64 bits.
-    pub address_64: bool,
-    /// There are mask and pending bits.
-    pub per_vector_masking: bool,
-}
 
 /// A function's MSI capability and its vectors.
 pub struct MsiCapability {

@@ -41,6 +41,7 @@
 mod delivery;
 mod error;
 mod ids;
+mod interrupt;
 mod isolation;
 mod local_cpu;
 mod message;
@@ -48,6 +49,7 @@ mod negotiation;
 mod parent;
 mod passthrough;
 pub mod pci;
+mod proof;
 mod setters;
 mod store;
 mod wired;
@@ -55,16 +57,17 @@ mod wired;
 pub use delivery::{Delivery, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
 pub use error::{ControllerFault, MsiError};
 pub use ids::{Cpu, DeviceId, EventId, Gsi, HwIrq, NoIdentity, RequesterId};
+pub use interrupt::{Pending, Trigger};
 pub use isolation::{
-    DmaIsolated, DmaIsolation, DoorbellPage, Granule, InterruptIsolated, IsolatingMechanism,
-    Isolation, NotDmaIsolated, NotIsolated,
+    DmaIsolation, DoorbellPage, Granule, IsolatingMechanism, Isolation, NotDmaIsolated, NotIsolated,
 };
 pub use local_cpu::{IrqState, LocalCpu, TaskContext};
 pub use message::{LevelMessages, MsiMessage};
 pub use negotiation::{Capabilities, Capability, Mismatch, Properties, Property, Tier, negotiate};
 pub use parent::{
-    Attachment, BlockRequest, HwIrqBlock, Initially, Move, MoveOutcome, MsiParent, Pending, Shape,
+    Attachment, BlockRequest, HwIrqBlock, Initially, Move, MoveOutcome, MsiParent, Shape,
 };
 pub use passthrough::{Passthrough, PassthroughError};
+pub use proof::{DmaIsolated, InterruptIsolated};
 pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Storage, StoreError, StoreUpdate};
-pub use wired::{Trigger, WiredParent};
+pub use wired::WiredParent;

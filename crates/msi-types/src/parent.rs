@@ -2,7 +2,7 @@
 
 use crate::{
     Capabilities, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, HwIrq, Isolation, LevelMessages,
-    MsiError, MsiMessage, NotDmaIsolated, RequesterId, Tier,
+    MsiError, MsiMessage, NotDmaIsolated, Pending, RequesterId, Tier,
 };
 use core::fmt;
 use core::num::NonZeroU16;
@@ -149,15 +149,6 @@ pub enum MoveOutcome {
     Written,
     /// The store failed and holds the old message: the controller goes back to the old target.
     RolledBack,
-}
-
-/// Treatment of a pending state.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Pending {
-    /// Make it pending, as the device's own message would.
-    Set,
-    /// Drop it.
-    Clear,
 }
 
 /// A controller, or a layer over one, as a device's vectors see it. One object serves one bus or

@@ -1,16 +1,7 @@
 //! The interface of the root controller's wired interrupts to the layers on them.
 
-use crate::{Cpu, HwIrq, MsiError, Pending};
+use crate::{Cpu, HwIrq, MsiError, Pending, Trigger};
 use core::num::NonZeroU16;
-
-/// Trigger mode of an interrupt.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Trigger {
-    /// By a rising edge (or a message): pending until acknowledged.
-    Edge,
-    /// By a high level: pending while the source asserts it.
-    Level,
-}
 
 /// Wired interrupts of the root controller, by INTID: the seam under MBI, GICv2m and Hyper-V's
 /// SPIs, and under wired devices. Object safe; the controller locks inside.

@@ -38,12 +38,10 @@ use msi_types::{ControllerFault, Cpu, HwIrq, HwIrqBlock, MsiError, RequesterId};
 #[cfg(doc)]
 use msi_types::MsiParent;
 
-pub use irte::{Irte, IrteHigh, IrteLow, IrteTarget};
+pub use irte::{ApicMode, Irte, IrteHigh, IrteLow, IrteTarget};
 pub use message::RemappableMessage;
 pub use source::{Source, SourceCheck};
-pub use table::{
-    ApicMode, CompatibilityFormat, RemapMemory, RemapTable, RemapTableConfig, TableSize,
-};
+pub use table::{CompatibilityFormat, RemapMemory, RemapTable, RemapTableConfig, TableSize};
 pub use translation::RemapFault;
 
 /// The unit's cache of entries. Implemented over its invalidation queue.

@@ -7,9 +7,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use msi_types::Cpu;
 
-#[cfg(doc)]
-use super::Its;
-
 /// 2047 commands at a time.
 const DEFAULT_QUEUE_BYTES: u32 = 0x1_0000;
 /// Collection 0xffff is never used.
@@ -45,10 +42,10 @@ pub struct ItsConfig {
     pub if_enabled: IfEnabled,
 }
 
-/// The treatment by [`Its::new`] of an ITS that is enabled already.
+/// The treatment by [`Its::new`](super::Its::new) of an ITS that is enabled already.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum IfEnabled {
-    /// It leaves the ITS alone and refuses it: another [`Its`] may drive it.
+    /// It leaves the ITS alone and refuses it: another [`Its`](super::Its) may drive it.
     #[default]
     Refuse,
     /// It disables the ITS and waits until it is quiescent: firmware or a previous kernel (kexec)

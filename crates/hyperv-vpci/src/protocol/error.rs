@@ -1,7 +1,5 @@
 //! Errors of messages.
 
-use super::Version;
-
 /// Reason for which bytes are no message, or a message cannot be emitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,10 +45,7 @@ pub enum ProtocolError {
     #[error("the interrupt's form has no room for these processors")]
     BadProcessors,
     /// The vector does not fit the interrupt's form: SPIs above 255 need protocol 1.4.
-    #[error(
-        "vector {vector} needs more than the 8 bits that protocols below {} carry",
-        Version::V1_4
-    )]
+    #[error("vector {vector} needs more than the 8 bits that protocols below 1.4 carry")]
     VectorTooWide {
         /// The vector.
         vector: u32,

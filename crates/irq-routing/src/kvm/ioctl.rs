@@ -5,7 +5,6 @@
 // UNSAFETY: rustix makes any system call, but cannot know how much memory this one uses.
 #![expect(unsafe_code, reason = "the kernel is given a pointer; each call's size is its opcode's")]
 
-use super::IRQCHIP;
 use crate::kvm_table;
 use crate::{Route, RoutedMessage};
 use core::ffi::c_void;
@@ -14,6 +13,12 @@ use msi_types::Gsi;
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
+
+/// Irqchip number of the pins: on x86 `KVM_IRQCHIP_IOAPIC`.
+#[cfg(target_arch = "aarch64")]
+const IRQCHIP: u32 = 0;
+#[cfg(target_arch = "x86_64")]
+const IRQCHIP: u32 = 2;
 
 const KVMIO: u8 = 0xae;
 const CHECK_EXTENSION: Opcode = opcode::none(KVMIO, 0x03);

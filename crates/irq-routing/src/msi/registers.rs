@@ -1,9 +1,19 @@
 //! The capability's bytes, each with the bits that a guest can write.
 
-use super::MsiLayout;
 use crate::saved_state::{MsiState, StateError, VERSION};
 use msi_types::pci::msi::{self, Layout, vector_data};
 use msi_types::pci::msix;
+
+/// Fixed properties of a capability: its read-only bits, which decide its layout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MsiLayout {
+    /// Base-2 logarithm of the vectors that the function can use: 0 to 5.
+    pub log2_vectors: u8,
+    /// The address has 64 bits.
+    pub address_64: bool,
+    /// There are mask and pending bits.
+    pub per_vector_masking: bool,
+}
 
 /// Longest capability, in bytes.
 const LENGTH: usize = 24;

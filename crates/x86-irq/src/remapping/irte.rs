@@ -1,11 +1,43 @@
 //! Interrupt remapping table entries (VT-d specification, chapter 9).
 
 use super::source::{Source, SourceCheck};
-use super::table::ApicMode;
 use crate::apic::{ApicId, ApicVector};
 use crate::message::{DeliveryMode, DestinationMode, Redirection};
 use bitfield_struct::bitfield;
 use msi_types::Trigger;
+
+/// Format of APIC IDs in entries: the register's EIME.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ApicMode {
+    /// 8 bits.
+    Xapic,
+    /// 32 bits. Messages in the compatibility format are always blocked.
+    X2apic,
+}
+
+impl ApicMode {
+    /// Does a physical destination of this ID reach that APIC and no other?
+    pub const fn reaches(self, id: ApicId) -> bool {
+        match self {
+            Self::Xapic => id.get() < 0xff,
+            Self::X2apic => id.get() != u32::MAX,
+        }
+    }
+
+    pub(super) const fn lay_out(self, id: ApicId) -> u32 {
+        match self {
+            Self::Xapic => (id.get() & 0xff) << 8,
+            Self::X2apic => id.get(),
+        }
+    }
+
+    pub(super) const fn read(self, destination: u32) -> ApicId {
+        ApicId::new(match self {
+            Self::Xapic => (destination >> 8) & 0xff,
+            Self::X2apic => destination,
+        })
+    }
+}
 
 /// Bits 63:0. Everything that a move changes is here: one store does it.
 #[bitfield(u64)]

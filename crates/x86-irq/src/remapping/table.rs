@@ -1,8 +1,7 @@
 //! The table in memory, and the register that names it.
 
-use super::irte::{Filled, Irte, IrteHigh, IrteLow, IrteTarget};
+use super::irte::{ApicMode, Filled, Irte, IrteHigh, IrteLow, IrteTarget};
 use super::source::Source;
-use crate::apic::ApicId;
 use core::fmt;
 
 /// Memory of a table, zero at first: 64-bit words, counted from its base. Each is read and written
@@ -36,39 +35,6 @@ impl TableSize {
     /// Size in bytes; the memory is aligned to that, and to 4 KiB at least.
     pub const fn bytes(self) -> u64 {
         self.entries() as u64 * 16
-    }
-}
-
-/// Format of APIC IDs in entries: the register's EIME.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ApicMode {
-    /// 8 bits.
-    Xapic,
-    /// 32 bits. Messages in the compatibility format are always blocked.
-    X2apic,
-}
-
-impl ApicMode {
-    /// Does a physical destination of this ID reach that APIC and no other?
-    pub const fn reaches(self, id: ApicId) -> bool {
-        match self {
-            Self::Xapic => id.get() < 0xff,
-            Self::X2apic => id.get() != u32::MAX,
-        }
-    }
-
-    pub(super) const fn lay_out(self, id: ApicId) -> u32 {
-        match self {
-            Self::Xapic => (id.get() & 0xff) << 8,
-            Self::X2apic => id.get(),
-        }
-    }
-
-    pub(super) const fn read(self, destination: u32) -> ApicId {
-        ApicId::new(match self {
-            Self::Xapic => (destination >> 8) & 0xff,
-            Self::X2apic => destination,
-        })
     }
 }
 
