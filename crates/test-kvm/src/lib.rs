@@ -3,21 +3,14 @@
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod local_apic;
+mod outcome;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use local_apic::{enable, take_arrived};
+pub use outcome::{Failure, Outcome, same};
 
 use libtest_mimic::{Arguments, Completion, Failed};
-use std::error::Error;
-use std::fmt::Debug;
-use std::panic::Location;
 use std::process::ExitCode;
-
-/// Failure of a trial.
-pub type Failure = Box<dyn Error + Send + Sync>;
-
-/// Result of a trial.
-pub type Outcome = Result<(), Failure>;
 
 /// A trial's name and function.
 pub type Trial = (&'static str, fn() -> Outcome);
@@ -44,19 +37,4 @@ fn absent() -> Option<String> {
     return local_apic::absent();
     #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
     return Some("KVM's local APICs need Linux on x86-64".into());
-}
-
-/// Compares, for trials that return their failures.
-///
-/// # Errors
-/// The values differ.
-#[track_caller]
-#[expect(clippy::needless_pass_by_value, reason = "as assert_eq! is written")]
-pub fn same<T: PartialEq + Debug>(found: T, expected: T) -> Outcome {
-    let at = Location::caller();
-    if found == expected {
-        Ok(())
-    } else {
-        Err(format!("{at}: {found:?} instead of {expected:?}").into())
-    }
 }

@@ -4,9 +4,8 @@
 mod trials;
 
 fn main() -> std::process::ExitCode {
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    let trials = &[trials::ALL];
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-    let trials: &[&[_]] = &[];
-    doorbell_test_kvm::run(trials)
+    doorbell_test_kvm::run(&[
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        trials::ALL,
+    ])
 }

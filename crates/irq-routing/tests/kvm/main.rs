@@ -8,9 +8,12 @@ mod machines;
 mod trials;
 
 fn main() -> std::process::ExitCode {
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    let trials = &[trials::ALL, machines::ALL, batches::ALL];
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-    let trials: &[&[_]] = &[];
-    doorbell_test_kvm::run(trials)
+    doorbell_test_kvm::run(&[
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        trials::ALL,
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        machines::ALL,
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        batches::ALL,
+    ])
 }
