@@ -15,7 +15,7 @@ use crate::{parallel, process, system, tests};
 /// The targets are a workspace of their own.
 const MANIFEST: &str = "fuzz/Cargo.toml";
 /// Time that each target runs as part of the tests, and of the long ones.
-const SECONDS: u64 = 30;
+const SECONDS: u64 = 20;
 const LONG_SECONDS: u64 = 600;
 /// Flags that instrument the code for libFuzzer, with the checks that a release build leaves out.
 const FLAGS: &[&str] = &[
@@ -33,7 +33,7 @@ const FLAGS: &[&str] = &[
 /// a finding.
 const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=512"];
 
-/// Each target for half a minute, each counted as one case.
+/// Each target for twenty seconds, each counted as one case.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for_each(workspace, SECONDS, tally)
 }

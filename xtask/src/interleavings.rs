@@ -27,8 +27,22 @@ const COPIED: &[&str] = &["Cargo.toml", "Cargo.lock", "crates", "conformance", "
 /// Time after which a run, which may build everything, counts as hung.
 const LIMIT: Duration = Duration::from_mins(20);
 
-/// Runs every check, and every fault, each counted as one case.
+/// Runs every check, and so many faults that each check that can find one has failed once.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    judge(workspace, mutant::covering, tally)
+}
+
+/// Runs every check, and every fault.
+pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    judge(workspace, |faults| faults, tally)
+}
+
+/// Runs every check, and those faults that are `chosen`, each counted as one case.
+fn judge(
+    workspace: &Workspace,
+    chosen: fn(Vec<Mutant>) -> Vec<Mutant>,
+    tally: &mut Tally,
+) -> Result<()> {
     rust::need_component(&workspace.root, "clippy")?;
     let here = Sources::own(workspace);
     let mut faults = Vec::new();
@@ -41,7 +55,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             tests::count(line, tally);
         })?;
         if status.success() {
-            let mutants = mutants(workspace, package)?;
+            let mutants = chosen(mutants(workspace, package)?);
             faults.extend(mutants.into_iter().map(|mutant| (*package, mutant)));
         } else {
             tally.fail(format!("{package}: the checks ended with {status}"));
@@ -108,14 +122,25 @@ fn cargo(sources: &Sources, subcommand: &str, package: &str) -> Command {
     cargo.args([subcommand, "--package", package, "--lib", "--all-features", "--locked"]);
     cargo.arg("--target-dir").arg(&sources.artifacts);
     cargo.env("RUSTFLAGS", "--cfg shuttle");
+    // Each fault is a line of what is built already.
+    cargo.env("CARGO_INCREMENTAL", "1");
     cargo
 }
 
+/// A package's faults, each of which applies to its sources.
 fn mutants(workspace: &Workspace, package: &str) -> Result<Vec<Mutant>> {
-    let file = folder(workspace, package)?.join(MUTANTS);
-    let text =
-        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    mutant::parse(&text).with_context(|| workspace.relative(&file).display().to_string())
+    let folder = folder(workspace, package)?;
+    let file = folder.join(MUTANTS);
+    let mutants = mutant::parse(&read(&file)?);
+    let mutants = mutants.with_context(|| workspace.relative(&file).display().to_string())?;
+    for mutant in &mutants {
+        mutant.apply(&read(&folder.join(&mutant.file))?).with_context(|| mutant.name.clone())?;
+    }
+    Ok(mutants)
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 fn folder<'a>(workspace: &'a Workspace, package: &str) -> Result<&'a Path> {
@@ -140,8 +165,7 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
 /// Fails unless every one of them fails.
 fn find(workspace: &Workspace, copy: &Sources, package: &str, mutant: &Mutant) -> Result<()> {
     let file = copy.root.join(workspace.relative(folder(workspace, package)?)).join(&mutant.file);
-    let source =
-        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let source = read(&file)?;
     fs::write(&file, mutant.apply(&source)?)?;
     let mut checks = checks(copy, package);
     checks.arg("--exact").args(mutant.checks.iter().map(|check| format!("interleavings::{check}")));

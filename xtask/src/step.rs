@@ -38,7 +38,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "interleavings",
-        about: "lock-free code under every interleaving, and faults that this must find",
+        about: "lock-free code under every interleaving, and for each check a fault that it finds",
         run: interleavings::run,
     },
     Step { name: "examples", about: "every example, built and run", run: examples::run },
@@ -105,7 +105,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "fuzz",
-        about: "each fuzz target for half a minute, one on each CPU",
+        about: "each fuzz target for twenty seconds, one on each CPU",
         run: fuzz::run,
     },
     Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },
@@ -113,6 +113,11 @@ const STEPS: &[Step] = &[
 
 /// What takes hours, or an idle machine: only with `--long`, or by name.
 const LONG: &[Step] = &[
+    Step {
+        name: "interleavings-long",
+        about: "lock-free code under every interleaving, and every fault that this must find",
+        run: interleavings::run_long,
+    },
     Step { name: "fuzz-long", about: "each fuzz target for ten minutes", run: fuzz::run_long },
     Step {
         name: "differential-long",

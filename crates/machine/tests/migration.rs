@@ -49,8 +49,8 @@ fn embedded_machines_survive_hundreds_of_migrations() {
 #[test]
 fn embedded_machines_survive_migration_on_threads() {
     for embedded in embedded::machines() {
-        let report = run(machine(embedded.name, None), &options(1, 1500), &mut |_| {}).unwrap();
-        assert_delivered(&report, 1500);
+        let report = run(machine(embedded.name, None), &options(1, 600), &mut |_| {}).unwrap();
+        assert_delivered(&report, 600);
         let totals = report.totals;
         let happened = [totals.migrated, totals.moves, totals.replugged, totals.readded];
         assert!(happened.iter().all(|count| *count > 5), "{}: {totals:?}", embedded.name);

@@ -90,21 +90,19 @@ fn every_cell_has_expected_outcome() {
 
 #[test]
 fn every_cell_has_expected_outcome_during_migration() {
-    for seed in 1..=2 {
-        let moved = |cell: Cell| {
-            let migration = Migration::AtRandom { seed };
-            let board = Board::new(BoardConfig {
-                migration,
-                ..BoardConfig::new(cell.parent, cell.layer, cell.world)
-            })
-            .unwrap();
-            let outcome = attempt(&board, cell.endpoint);
-            let has_gic = !matches!(cell.parent, Parent::X86Vector | Parent::HypervApic);
-            assert!(board.migrated() > 4 || !has_gic, "{cell}");
-            (cell, outcome)
-        };
-        assert_expected(&cells().map(moved).collect::<Vec<_>>());
-    }
+    let moved = |cell: Cell| {
+        let migration = Migration::AtRandom { seed: 1 };
+        let board = Board::new(BoardConfig {
+            migration,
+            ..BoardConfig::new(cell.parent, cell.layer, cell.world)
+        })
+        .unwrap();
+        let outcome = attempt(&board, cell.endpoint);
+        let has_gic = !matches!(cell.parent, Parent::X86Vector | Parent::HypervApic);
+        assert!(board.migrated() > 4 || !has_gic, "{cell}");
+        (cell, outcome)
+    };
+    assert_expected(&cells().map(moved).collect::<Vec<_>>());
 }
 
 #[track_caller]

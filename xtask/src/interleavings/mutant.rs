@@ -1,5 +1,7 @@
 //! Faults as text: the lines that a fault removes from a file, and those that it adds.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result, bail, ensure};
 
 /// A fault, and the checks that must find it.
@@ -40,6 +42,16 @@ fn paragraph(text: &str) -> Result<Mutant> {
         !(mutant.file.is_empty() || mutant.removed.is_empty() || mutant.checks.is_empty());
     ensure!(complete, "`{}` lacks a file, a removed line or a check", mutant.name);
     Ok(mutant)
+}
+
+/// The first faults, in their order, by which each check that one of `faults` names fails once.
+pub(super) fn covering(faults: Vec<Mutant>) -> Vec<Mutant> {
+    let mut failed = HashSet::new();
+    let mut is_first = |fault: &Mutant| {
+        let new = fault.checks.iter().filter(|check| failed.insert((*check).clone()));
+        new.count() > 0
+    };
+    faults.into_iter().filter(|fault| is_first(fault)).collect()
 }
 
 impl Mutant {
@@ -83,6 +95,18 @@ mod test {
             mutant().apply("a();\n  b();\n  c();\nd();\n").ok().as_deref(),
             Some("a();\n c();\nd();\n")
         );
+    }
+
+    #[test]
+    fn each_check_keeps_its_first_fault() {
+        let fault = |name: &str, checks: &[&str]| Mutant {
+            name: name.into(),
+            checks: checks.iter().map(|check| (*check).to_owned()).collect(),
+            ..Mutant::default()
+        };
+        let faults = [fault("a", &["x"]), fault("b", &["x"]), fault("c", &["x", "y", "z"])];
+        let names: Vec<_> = covering(faults.into()).into_iter().map(|fault| fault.name).collect();
+        assert_eq!(names, ["a", "c"]);
     }
 
     #[test]

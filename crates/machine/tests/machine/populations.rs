@@ -140,6 +140,15 @@ proptest! {
     fn random_machines_deliver_in_simulation(drawn in machines(8)) {
         check(&drawn, 12, Migration::Never, simulated)?;
     }
+}
+
+proptest! {
+    // Each is saved and restored dozens of times, which takes thirty times as long.
+    #![proptest_config(ProptestConfig {
+        cases: 32,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn random_machines_deliver_during_migration(drawn in machines(8)) {
