@@ -23,7 +23,10 @@ use crate::apt::{Apt, Suite};
 use crate::dtb::Tools;
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{cache, process};
+use crate::{cache, parallel, process};
+
+/// One image on one machine, or several.
+type Trial<'a> = Box<dyn Fn(&mut Tally) + Sync + 'a>;
 
 /// A run takes seconds; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -86,24 +89,36 @@ pub(crate) struct Watch {
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let kernels = minimal::build(workspace)?;
     let image = Image::build(workspace, "testbench", "testbench")?;
+    let mut fetched = Vec::new();
     for version in Version::ALL {
-        let tools = match fetch(workspace, version) {
-            Ok(tools) => tools,
-            Err(error) => {
-                tally.skip(format!("QEMU of {version:?}: {error:#}"));
-                continue;
-            }
-        };
+        match fetch(workspace, version) {
+            Ok(tools) => fetched.push((version, tools)),
+            Err(error) => tally.skip(format!("QEMU of {version:?}: {error:#}")),
+        }
+    }
+    let mut trials: Vec<Trial<'_>> = Vec::new();
+    for (version, tools) in &fetched {
+        let version = *version;
         for machine in machines::ALL {
             let load = machine.load;
-            let bench = Bench { workspace, image: &image, tools: &tools, version, machine, load };
-            bench.judge(tally);
+            let bench = Bench { workspace, image: &image, tools, version, machine, load };
+            trials.push(Box::new(move |tally| bench.judge(tally)));
         }
         for kernel in &kernels {
-            kernel.judge(&tools, version, tally);
+            trials.push(Box::new(move |tally| kernel.judge(tools, version, tally)));
         }
+        let bench = Bench::watched(workspace, &image, tools, version);
         let name = format!("what an interrupt costs on {version:?}'s QEMU");
-        tally.case(&name, cheaper_than_linux(&Bench::watched(workspace, &image, &tools, version)));
+        trials.push(Box::new(move |tally| tally.case(&name, cheaper_than_linux(&bench))));
+    }
+    // Most of their time they wait for timers and devices.
+    let tallies = parallel::on_each_cpu(&trials, |_, trial| {
+        let mut tally = Tally::default();
+        trial(&mut tally);
+        tally
+    });
+    for counted in tallies {
+        tally.add(counted);
     }
     Ok(())
 }
@@ -239,7 +254,8 @@ impl Bench<'_> {
     }
 
     fn folder(&self) -> Result<PathBuf> {
-        let folder = self.workspace.target.join("qemu");
+        let run = format!("{:?}-{}", self.version, self.machine.name).to_lowercase();
+        let folder = self.workspace.target.join("qemu").join(run);
         fs::create_dir_all(&folder)?;
         Ok(folder)
     }
