@@ -1,5 +1,5 @@
-//! ACPI tables of others, and others on ours: what the command reads must be what `iasl` shows,
-//! what QEMU's devicetree of the same machine says, and what Linux does with them.
+//! ACPI tables of others, and others on ours. The command must read what `iasl` shows, what QEMU's
+//! devicetree of the same machine says, and what Linux does with them.
 
 mod disassembly;
 mod linux;

@@ -1,4 +1,4 @@
-//! Debian packages without installing any: a private package index in the cache, from which
+//! Debian packages without installing any. A private package index is in the cache, from which
 //! packages are downloaded and unpacked side by side, as an ordinary user.
 
 mod sources;

@@ -1,4 +1,4 @@
-//! The devicetree bindings, judged by dtschema, as the kernel's are: schemas and examples pass
+//! The devicetree bindings, judged by dtschema, as the kernel's are. Schemas and examples pass
 //! without a word, and every counter-example gets the complaint that it is there for.
 
 use std::fs;

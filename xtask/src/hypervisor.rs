@@ -220,7 +220,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     record::run(workspace, &image, tally)
 }
 
-/// Two guests at once, each with a device that an SMMU confines, on each QEMU that can be had: the
+/// Two guests at once, each with a device that an SMMU confines, on each QEMU that can be had. The
 /// first goes on after the second's end.
 fn two_guests(
     workspace: &Workspace,

@@ -1,5 +1,5 @@
-//! What a newcomer does: makes crates from the packages' READMEs alone, in an empty folder outside
-//! of the repository, against the packaged archives, and runs them.
+//! A newcomer's steps: crates are made from the packages' READMEs alone, in an empty folder outside
+//! of the repository, against the packaged archives. Then they are run.
 
 use std::path::PathBuf;
 use std::process::{self, Command};

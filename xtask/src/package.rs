@@ -1,4 +1,4 @@
-//! The packages as a registry gets them: each builds from its archive alone, with each of its
+//! The packages as a registry gets them. Each builds from its archive alone, with each of its
 //! features alone, for machines without an operating system too.
 
 mod archives;

@@ -1,5 +1,5 @@
-//! The page that the command writes, in a real browser: light and dark, wide and narrow, with names
-//! that would be code if they were not escaped.
+//! The page that the command writes, in a real browser. It is shown light and dark, wide and
+//! narrow, with names that would be code if they were not escaped.
 
 mod browser;
 mod chromium;

@@ -31,8 +31,8 @@ const HEAPLESS: &[&str] = &["gic-driver"];
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
 /// The machine that KVM's judge is built for: static programs, linked without any C tools.
 pub(crate) const JUDGE_TARGET: &str = "aarch64-unknown-linux-musl";
-/// The workspace, and what is outside of it: the fuzz targets, the bench's peers, the adopters and
-/// the images, by name, as `--all` would take in what they use of the workspace.
+/// The workspace, and the parts outside of it: the fuzz targets, the bench's peers, the adopters
+/// and the images. These go by name, as `--all` would take in what they use of the workspace.
 const FORMATTED: &[&[&str]] = &[
     &["--all"],
     &["--manifest-path", "fuzz/Cargo.toml"],

@@ -131,7 +131,7 @@ impl<P: GicPlatform> Irqchip<P> {
     }
 
     /// The second half, on the CPU itself with its interrupts masked, after it took what was
-    /// pending: its direct LPIs are carried elsewhere, and its interface and redistributor go off.
+    /// pending. Its direct LPIs are carried elsewhere, and its interface and redistributor go off.
     ///
     /// # Errors
     /// [`CpuError::DirectLpi`], [`CpuError::Gic`].

@@ -8,9 +8,9 @@
 //! | protocol | 1.4 for SPIs above 255 | 1.1 |
 //!
 //! A [`Bus`] is an [`MsiParent`](msi_types::MsiParent). Its vectors are the root's own, so that
-//! acknowledgement, end of interrupt, masks and routes are the root's business, too. What a
-//! function stores is the host's answer to a request: it is the same as long as the vector is
-//! allocated, wherever the vector moves.
+//! acknowledgement, end of interrupt, masks and routes are the root's business, too. A function
+//! stores the host's answer to a request. It is the same as long as the vector is allocated,
+//! wherever the vector moves.
 //!
 //! A request waits for its answer in task context, by the kernel's clock ([`Kernel::wait`]). An
 //! answer that comes later is given back. A vector whose deletion the host does not confirm stays

@@ -1,4 +1,4 @@
-//! The way of a VFIO device's interrupts: the guest's accesses to the MSI-X table are trapped, its
+//! The way of a VFIO device's interrupts. The guest's accesses to the MSI-X table are trapped, its
 //! messages become routes, and the device's eventfds send them.
 //!
 //! ```console

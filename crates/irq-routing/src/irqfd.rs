@@ -148,7 +148,7 @@ impl fmt::Debug for Irqfds {
     }
 }
 
-/// A bound eventfd. Dropping it ends the bind: a signal that is being served is completed, later
+/// A bound eventfd. Dropping it ends the bind. A signal that is being served is completed, later
 /// ones stay in the eventfd, and a pin that it alone held high is lowered.
 #[derive(Debug)]
 #[must_use = "dropping it ends the bind"]

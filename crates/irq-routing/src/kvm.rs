@@ -1,6 +1,6 @@
 //! Routes and eventfds in Linux's KVM, for machines with the kernel's interrupt controller.
 //!
-//! A machine and its eventfds are taken by [`AsFd`], as they are: nothing is opened or duplicated,
+//! A machine and its eventfds are taken by [`AsFd`], as they are. Nothing is opened or duplicated,
 //! and a [`KvmRouter`] goes beside any other user of the machine. [`RustVmm`] makes rust-vmm's
 //! types `AsFd` (feature `rust-vmm`).
 //!

@@ -10,12 +10,13 @@
 //! | DeviceID and EventID | a device's message, as an ITS sees it | [`RoutedMessage`] |
 //!
 //! A [`Router`] holds the routes of a model in this process and rings it ([`Inputs`]). Look-ups
-//! take no lock and allocate nothing; a change costs the same in tables of every size, many changes
-//! are one [`commit`](Routing::commit), and those that change nothing are skipped. [`IrqLine`]
-//! decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the tables of `KVM_SET_GSI_ROUTING`.
+//! take no lock and allocate nothing, and a change costs the same in tables of every size. Many
+//! changes are one [`commit`](Routing::commit), and those that change nothing are skipped.
+//! [`IrqLine`] decodes the numbers of `KVM_IRQ_LINE`, [`kvm_table`] the tables of
+//! `KVM_SET_GSI_ROUTING`.
 //!
 //! [`msix`] and [`msi`] are the MSI-X table and the MSI capability of a PCI function, whose vectors
-//! need no GSI; [`saved_state`] has them as plain data. [`SecondaryBus`] keeps their DeviceIDs in
+//! need no GSI. [`saved_state`] has them as plain data. [`SecondaryBus`] keeps their DeviceIDs in
 //! line with the bus number that a guest assigns. `device_eventfds` has the eventfds of devices
 //! that are not in this process. [`LineObservers`] makes one line observer of several.
 //!

@@ -15,7 +15,7 @@ use crate::sync::{AtomicU64, SeqCst};
 
 /// The version's low bits: the kind of the route (see [`Words`]).
 const KIND: u64 = 0b11;
-/// The next bit selects the copy. It and the bits above count changes, up to 2^62: they never wrap,
+/// The next bit selects the copy. It and the bits above count changes, up to 2^62. They never wrap,
 /// so that two changes between a reader's loads do not restore the version.
 const STEP: u64 = KIND + 1;
 

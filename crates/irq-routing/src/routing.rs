@@ -57,7 +57,7 @@ pub trait Routing: MessageSink {
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError>;
 
     /// Makes all the changes, in their order, or none. Redundant changes are skipped. A concurrent
-    /// signal takes the old route, the new one, or one of the same GSI between them, each whole; a
+    /// signal takes the old route, the new one, or one of the same GSI between them, each whole. A
     /// later signal takes the new one. A GSI that is given a route counts as allocated. The first
     /// commit sets a table: from then on, no GSI is the pin of its number.
     ///

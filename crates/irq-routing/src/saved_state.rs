@@ -1,7 +1,7 @@
 //! Saved states of MSI-X tables and MSI capabilities, as plain data.
 //!
-//! A state is the whole of what a guest can observe, and nothing else: no GSI, no route and no
-//! sender, which the restored function has of its own. A state that no guest could have brought
+//! A state is the whole of what a guest can observe, and nothing else. It has no GSI, no route and
+//! no sender, which the restored function has of its own. A state that no guest could have brought
 //! about is refused as a whole. With the feature `serde` the types serialise in any format;
 //! self-describing ones reject a field that the version does not have.
 //!

@@ -2,8 +2,8 @@
 //! consistent; a house lint refuses other orderings in this crate.
 //!
 //! Tests that are compiled with `--cfg shuttle` get the primitives of a scheduler that explores
-//! interleavings and reorders nothing. As every access is sequentially consistent, and there is no
-//! data race, these are all executions, on weakly ordered CPUs, too (the C11 memory model's
+//! interleavings and reorders nothing. Every access is sequentially consistent, and there is no
+//! data race. So these are all executions, on weakly ordered CPUs, too (the C11 memory model's
 //! guarantee).
 
 #[cfg(not(all(test, shuttle)))]

@@ -34,8 +34,8 @@ fn message(gsi: u32, event: u32) -> Change {
     Change::Set(Gsi::new(gsi), Route::to_its(DeviceId::new(1), message))
 }
 
-/// Bytes that were allocated at once at most while `run` ran: the least of some rounds, as the
-/// test's own harness allocates in some of them.
+/// Bytes that were allocated at once at most while `run` ran. It is the least of some rounds, as
+/// the test's own harness allocates in some of them.
 fn least_peak_of(mut run: impl FnMut()) -> usize {
     std::iter::repeat_with(|| peak_of(&mut run)).take(10).min().unwrap_or(usize::MAX)
 }

@@ -14,7 +14,7 @@ pub enum Delivery {
     NoDoorbell,
 }
 
-/// Takes messages from senders known as `Id` at this point of the way: a
+/// Takes messages from senders known as `Id` at this point of the way. That is a
 /// [`RequesterId`](crate::RequesterId) on the bus, a [`DeviceId`](crate::DeviceId) at the ITS,
 /// [`NoIdentity`](crate::NoIdentity) at doorbells that do not ask. One translation per layer;
 /// layers stack.

@@ -1,8 +1,8 @@
 //! The vocabulary of message-signalled interrupts.
 //!
 //! A device interrupts by writing 32 bits (the *data*) to an address (the *doorbell*). This crate
-//! names what travels on that way – [`MsiMessage`], [`RequesterId`], [`DeviceId`], [`EventId`],
-//! [`HwIrq`], [`Gsi`] –, the layouts in which PCI functions store messages ([`pci`]), and the
+//! names what travels on that way: [`MsiMessage`], [`RequesterId`], [`DeviceId`], [`EventId`],
+//! [`HwIrq`], [`Gsi`]. It has the layouts in which PCI functions store messages ([`pci`]), and the
 //! seams where a controller, an endpoint and a device model meet. It knows no controller, allocates
 //! nothing and holds no algorithm, so that drivers, device models, kernels and virtual machine
 //! monitors can all stand on it.

@@ -75,9 +75,8 @@ set! {
         DeviceStorage => "messages that the device stores itself",
         /// Messages written by this kernel reach the hardware unmodified, wherever they are stored.
         /// So it is on bare metal. In a guest a hypervisor traps the stores that a bus defines and
-        /// puts in what is real; of messages stored elsewhere
-        /// ([`Storage::Device`](crate::Storage::Device)) it knows nothing, unless its virtual IOMMU
-        /// remaps them.
+        /// puts in what is real. It knows nothing of messages stored elsewhere
+        /// ([`Storage::Device`](crate::Storage::Device)), unless its virtual IOMMU remaps them.
         MessageRemapping => "messages that reach the hardware as this kernel wrote them",
         /// More vectors after the first were taken into use.
         LateAllocation => "vectors that are added later",

@@ -206,7 +206,7 @@ pub trait MsiParent: Send + Sync {
     fn free(&self, device: &Attachment, block: HwIrqBlock);
 
     /// Takes all vectors of a device back and forgets it, as [`free`](Self::free) for each of its
-    /// `blocks` and [`detach`](Self::detach) would: in one step where the controller has one.
+    /// `blocks` and [`detach`](Self::detach) would. It is one step where the controller has one.
     /// `blocks` are all those that were allocated through this attachment and not freed yet, or
     /// their parts. Task.
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
@@ -255,9 +255,9 @@ pub trait MsiParent: Send + Sync {
     }
 
     /// Calls `visit` for each level of the hierarchy, the one next to the endpoint first, the root
-    /// last: what it offers, and what it asks for ([`negotiate`](crate::negotiate)). Without an
-    /// implementation of its own, a controller counts as one that offers everything and refuses
-    /// when it is asked. Any.
+    /// last. A level is what it offers, and what it asks for ([`negotiate`](crate::negotiate)).
+    /// Without an implementation of its own, a controller counts as one that offers everything and
+    /// refuses when it is asked. Any.
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
         visit(&Tier::new("controller").with_provides(Capabilities::ALL));
     }

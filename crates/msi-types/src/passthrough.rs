@@ -65,9 +65,9 @@ pub enum PassthroughError {
 /// }
 /// ```
 ///
-/// The grain is that of the mechanism: requesters that it cannot tell apart (an ITS: those that
-/// share a DeviceID; an IOMMU: those of one address space) are given away together or not at all,
-/// which is the caller's business.
+/// The grain is that of the mechanism. Requesters that it cannot tell apart are given away together
+/// or not at all, which is the caller's business. For an ITS those share a DeviceID, for an IOMMU
+/// an address space.
 #[must_use = "the device is taken back when this is dropped"]
 pub struct Passthrough<'a> {
     proof: InterruptIsolated<'a>,

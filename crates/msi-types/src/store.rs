@@ -37,7 +37,7 @@ pub enum Storage {
     Bus,
     /// The device (IMS): what is written there is sent as it is.
     Device,
-    /// The device, of a kind that no hypervisor passes through: in a guest it is the hypervisor's
+    /// The device, of a kind that no hypervisor passes through. In a guest it is the hypervisor's
     /// emulation, which knows what is stored (an IOMMU's own messages, virtio over MMIO).
     Emulated,
 }
@@ -153,11 +153,12 @@ pub trait MessageStore: Send + Sync {
     ///
     /// # Errors
     /// The store did not take it all. It then holds the old message of the failed slot and those
-    /// after it; what was masked or unmasked after the failure may not have been.
+    /// after it. A mask or unmask after the failure may not have taken effect.
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError>;
-    /// Tells a store whose vectors are one aligned group how many of them the controller granted: a
-    /// power of two, at most [`slots`](Self::slots) (MSI's Multiple Message Enable). Called while
-    /// the store is off. Stores whose slots are independent have nothing to do. Task.
+    /// Tells a store whose vectors are one aligned group the number of vectors that the controller
+    /// granted. That is a power of two, at most [`slots`](Self::slots) (MSI's Multiple Message
+    /// Enable). Called while the store is off. Stores whose slots are independent have nothing to
+    /// do. Task.
     fn grant(&self, vectors: NonZeroU16) -> Result<(), StoreError> {
         let _ = vectors;
         Ok(())

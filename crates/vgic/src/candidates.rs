@@ -2,7 +2,7 @@
 //! alone walks them.
 //!
 //! False positives are allowed: a set bit means "look at the word", and is cleared if the word is
-//! not ready. No ready word lacks its bit: a writer that makes a word ready sets the bit
+//! not ready. No ready word lacks its bit. A writer that makes a word ready sets the bit
 //! afterwards, and a reader that clears a bit looks at the word again afterwards. Both are
 //! sequentially consistent, so one of the two sees the other.
 

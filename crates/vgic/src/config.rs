@@ -120,7 +120,8 @@ pub enum SecurityView {
     /// One security state (`GICD_CTLR.DS` = 1): all of the GIC, Groups 0 and 1.
     Single,
     /// The Non-secure view of a GIC with two states (`DS` = 0), as a kernel under EL3 firmware has
-    /// it: Non-secure Group 1 only, priorities shifted into the lower half, redistributors awake.
+    /// it. There is Non-secure Group 1 only, priorities are shifted into the lower half, and
+    /// redistributors are awake.
     NonSecure,
 }
 

@@ -2,8 +2,8 @@
 //! one redistributor and take it back. A device that can write there can send any LPI.
 //!
 //! A message takes no lock and allocates nothing: each LPI of the redistributor's tables has a word
-//! there from `EnableLPIs` on. Ignored are: everything while LPIs are disabled here, LPIs beyond
-//! the distributor's or the tables' INTID bits, and everything where the machine has no direct
+//! there from `EnableLPIs` on. Ignored are everything while LPIs are disabled here, and LPIs beyond
+//! the distributor's or the tables' INTID bits. Everything is ignored if the machine has no direct
 //! LPIs.
 
 use crate::access::AccessWidth;

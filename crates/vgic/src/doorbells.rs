@@ -16,8 +16,8 @@ pub enum DeviceWrite {
 }
 
 impl Vgic {
-    /// A device's write of the low `width` of `value`, from a sender without identity, wherever it
-    /// goes: to a doorbell (`GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR` and their alias, `GICR_SETLPIR`,
+    /// A device's write of the low `width` of `value`, from a sender without identity. It may go to
+    /// a doorbell (`GICD_SETSPI_NSR`, `GICD_CLRSPI_NSR` and their alias, `GICR_SETLPIR`,
     /// `GICR_CLRLPIR`, GICv2m's `MSI_SETSPI_NS`), or to another register beside it. **Nothing here
     /// isolates:** a device that reaches a redistributor's doorbell reaches `GICR_CTLR` and
     /// `GICR_PROPBASER` as well, and every device can ring every interrupt. A monitor gives devices
@@ -45,7 +45,7 @@ impl Vgic {
 }
 
 /// The doorbells that do not ask who rings. `Pending` if the interrupt is pending afterwards,
-/// enabled or not; `Blocked` if it is not, also because the message took it back; `NoDoorbell`, and
+/// enabled or not. `Blocked` if it is not, also because the message took it back. `NoDoorbell`, and
 /// nothing happens, at any other address.
 impl SignalMsi<NoIdentity> for Vgic {
     fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {

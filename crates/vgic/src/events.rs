@@ -27,8 +27,8 @@ pub enum FaultReason {
     ItsCommand,
     /// A message named an event that is not mapped, or whose collection is not.
     UnmappedMessage,
-    /// A message named an event that is mapped, while the ITS or LPIs at its redistributor were
-    /// disabled, or with an LPI beyond the redistributor's tables.
+    /// A message named a mapped event, while the ITS or LPIs at its redistributor were disabled. Or
+    /// the event's LPI is beyond the redistributor's tables.
     DisabledMessage,
     /// More was asked for than the model's memory budget allows.
     Budget,

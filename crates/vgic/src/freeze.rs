@@ -25,7 +25,7 @@ use restore::Plan;
 /// without waiting, and make their interrupts pending in the frozen machine. A signal that returned
 /// before the call of [`save`](Self::save) is in the saved state. A later one is pending after the
 /// thaw, or in the next `save`; it is lost if the machine is dropped instead. So to move a machine,
-/// stop its devices, then save (again), or repeat their later signals at the new place: an
+/// stop its devices, then save (again). Or repeat their later signals at the new place: an
 /// interrupt that is pending there already stays one.
 ///
 /// A message that was taken before the freeze and acknowledged is in the active state or, as an
@@ -44,14 +44,15 @@ impl Vgic {
     /// of them. A monitor that accesses registers on its own account, or lets ITSes go on, waits
     /// for the thaw.
     ///
-    /// Does not wait, and takes time in proportion to the number of vCPUs; if the guest has just
-    /// asked for something about all that is mapped (as INVALL, or clearing `GICR_CTLR.EnableLPIs`)
-    /// and it is not done, that is finished here. The latter writes a pending table: dirty
-    /// pages of the guest's memory must be copied once more after this.
+    /// Does not wait, and takes time in proportion to the number of vCPUs. The guest may just have
+    /// asked for something about all that is mapped (as INVALL, or clearing
+    /// `GICR_CTLR.EnableLPIs`). If it is not done, that is finished here. Disabling LPIs
+    /// writes a pending table: dirty pages of the guest's memory must be copied once more after
+    /// this.
     ///
     /// # Errors
     /// [`FreezeError`] if `vcpus` are not those of this machine, or if the heap has no memory for
-    /// what is finished here: that then goes on later.
+    /// what is finished here. The rest then goes on later.
     pub fn freeze<'a>(
         &'a self,
         vcpus: impl IntoIterator<Item = &'a mut Vcpu>,
@@ -123,8 +124,8 @@ impl Frozen<'_> {
     }
 
     /// Puts the machine into a saved state, whatever it was in before. `saved` comes from a machine
-    /// with the same [`VgicConfig`](crate::VgicConfig) but for the order of vCPUs and ITSes,
-    /// budgets, and where frames lie other than those of ITSes; the guest's memory is as it was
+    /// with the same [`VgicConfig`](crate::VgicConfig). The order of vCPUs and ITSes, budgets, and
+    /// the places of frames other than those of ITSes may differ. The guest's memory is as it was
     /// when it was saved.
     ///
     /// Everything is looked at before anything is changed. Lines are as they were saved: devices

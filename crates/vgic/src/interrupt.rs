@@ -1,5 +1,5 @@
-//! One wired interrupt (SGI, PPI, SPI): its whole state in one atomic word, so that every decision
-//! about it is made on one consistent value, and the pure rules of that state (IHI 0069 §4.1).
+//! One wired interrupt (SGI, PPI, SPI), and the pure rules of its state (IHI 0069 §4.1). The whole
+//! state is in one atomic word, so that every decision about it is made on one consistent value.
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use crate::wired_index::WiredIndex;
@@ -195,7 +195,7 @@ impl InterruptWord {
 }
 
 /// The word of an interrupt. Every write is a read-modify-write. So each change applies to the
-/// value it was decided on, and a device's writes before its signal are visible to the vCPU that
+/// value it was decided on. A device's writes before its signal are visible to the vCPU that
 /// acknowledges it.
 #[derive(Debug)]
 pub(crate) struct Interrupt(AtomicU64);

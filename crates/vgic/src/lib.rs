@@ -1,17 +1,17 @@
 //! A GICv3 and ITS device model with lock-free injection, for virtual machine monitors and
 //! hypervisors.
 //!
-//! The model has two kinds of halves. [`Vgic`] is shared: devices drive lines
-//! ([`SetLine`](msi_types::SetLine)) and send messages ([`Vgic::its`], [`Vgic::write_from_device`])
-//! from any thread, and the bus forwards the guest's accesses to register frames ([`Vgic::read`],
-//! [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread: it answers the guest's accesses to
-//! the CPU interface's system registers, and says whether the vCPU is interrupted or may sleep. A
-//! hypervisor at EL2 makes a [`ListRegisterVcpu`] of it, whose guest acknowledges and ends
-//! interrupts in hardware. What the model needs of its monitor is two small traits: [`GuestMemory`]
-//! and [`Kick`](msi_types::Kick).
+//! The model has two kinds of halves. [`Vgic`] is shared. From any thread, devices drive lines
+//! ([`SetLine`](msi_types::SetLine)) and send messages ([`Vgic::its`],
+//! [`Vgic::write_from_device`]). The bus forwards the guest's accesses to register frames
+//! ([`Vgic::read`], [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread. It answers the
+//! guest's accesses to the CPU interface's system registers, and says whether the vCPU is
+//! interrupted or may sleep. A hypervisor at EL2 makes a [`ListRegisterVcpu`] of it, whose guest
+//! acknowledges and ends interrupts in hardware. What the model needs of its monitor is two small
+//! traits: [`GuestMemory`] and [`Kick`](msi_types::Kick).
 //!
 //! Making an interrupt pending takes no lock, allocates nothing, and makes no system call unless
-//! the vCPU is asleep or in the guest; then there is exactly one kick. Acknowledging one takes no
+//! the vCPU is asleep or in the guest. Then there is exactly one kick. Acknowledging one takes no
 //! lock and allocates nothing either.
 //!
 //! A guest can do nothing that makes the model panic, wait or grow without bounds; its mistakes are
@@ -30,11 +30,11 @@
 //!
 //! # Choices that the architecture leaves
 //!
-//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero, unless a
-//!   vCPU with list registers has yet to exit, or more is mapped than one access may go through;
-//!   vCPUs take the rest further. Setting `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` goes
-//!   through all that is mapped before it returns, or is repeated until it has
-//!   ([`Vgic::begin_write`]).
+//! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero. Exceptions
+//!   are a vCPU with list registers that has yet to exit, and more mappings than one access may go
+//!   through. Then vCPUs take the rest further. Setting `GICR_CTLR.EnableLPIs` or
+//!   `GITS_CTLR.Enabled` goes through all that is mapped before it returns, or is repeated until it
+//!   has ([`Vgic::begin_write`]).
 //! - Of equal priorities, the lowest INTID goes first; LPIs among themselves take turns, and none
 //!   starves.
 //! - Accesses that the architecture calls UNPREDICTABLE are ignored. The three
@@ -52,9 +52,9 @@
 //! An access does a bounded piece of what the guest asked for. The rest is a vCPU's work, as if an
 //! interrupt were there: [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`], [`Vcpu::enter_guest`] and
 //! [`ListRegisterVcpu::enter`] do a piece each. While more is left, a vCPU does not sleep, and one
-//! that enters the guest is kicked at once; if others sleep or run, one of them is kicked. So a
-//! monitor that runs vCPUs need do nothing for it. One without vCPUs, or with an idle thread,
-//! calls [`Vgic::poll`].
+//! that enters the guest is kicked at once. If others sleep or run, one of them is kicked. So a
+//! monitor that runs vCPUs need do nothing for it. One without vCPUs, or with an idle thread, calls
+//! [`Vgic::poll`].
 //!
 //! # Configuration
 //!
@@ -66,7 +66,7 @@
 //!
 //! Registers and commands take locks, and some hold one while they access guest memory. Without
 //! features, a thread that finds a lock taken spins, as at EL2. A monitor that is a process of an
-//! operating system chooses `std`: its threads then sleep, so that a holder which was preempted or
+//! operating system chooses `std`, and its threads then sleep. So a holder that was preempted or
 //! waits for a page costs no other vCPU its time slice. Nothing else changes. `serde` makes saved
 //! states serialise, `vm-memory` provides [`VmMemory`].
 //!

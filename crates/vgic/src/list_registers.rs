@@ -1,10 +1,10 @@
-//! A vCPU half for hypervisors at EL2: the hardware's virtual CPU interface acknowledges and ends
-//! interrupts by itself, from list registers that are filled before the guest is entered and folded
-//! back after it has exited (IHI 0069 §6, §12.4).
+//! A vCPU half for hypervisors at EL2. The hardware's virtual CPU interface acknowledges and ends
+//! interrupts by itself, from list registers (IHI 0069 §6, §12.4). These are filled before the
+//! guest is entered and folded back after it has exited.
 //!
-//! Outside of the guest this half is a software CPU interface like [`Vcpu`]: what the guest left in
-//! the hardware is loaded at the exit, so that trapped accesses and the question whether the vCPU
-//! may sleep have one answer.
+//! Outside of the guest this half is a software CPU interface like [`Vcpu`]. What the guest left in
+//! the hardware is loaded at the exit. So trapped accesses and the question whether the vCPU may
+//! sleep have one answer.
 //!
 //! | | how |
 //! |---|---|
@@ -70,17 +70,17 @@ pub enum VirtualInterfaceMismatch {
 
 /// A vCPU whose guest runs with list registers. Owned by the vCPU's thread, outside of the guest.
 ///
-/// **Registers that read active or pending state** (`ISACTIVER`, `ISPENDR`, and their counterparts
-/// that clear) tell of what is in list registers what was so when its vCPU was entered. Linux's
-/// `synchronize_irq` asks for more: before a monitor forwards a guest's read of them, it lets the
-/// other vCPUs exit, and keeps them out until it has the answer.
+/// **Registers that read active or pending state** are `ISACTIVER`, `ISPENDR`, and their
+/// counterparts that clear. For interrupts in list registers, they return the state at the vCPU's
+/// last guest entry. Linux's `synchronize_irq` asks for more. Before a monitor forwards a guest's
+/// read of them, it lets the other vCPUs exit, and keeps them out until it has the answer.
 pub struct ListRegisterVcpu(Box<[Vcpu; 1]>);
 
 /// A [`ListRegisterVcpu`] while its guest runs: a vCPU that entered loads its
 /// [interface](Self::interface), and [exits](Self::exit).
 ///
 /// If it is dropped instead, the vCPU runs no more, and its CPU interface takes no part. What was
-/// in its list registers is as it was at the entry: nothing is lost, but what the guest has
+/// in its list registers is as it was at the entry. Nothing is lost, but what the guest has
 /// acknowledged since is pending again. Nobody waits for the vCPU.
 #[must_use = "what is in list registers is only known again after the exit"]
 pub struct InGuest {

@@ -27,7 +27,7 @@
 //!
 //! `injection` has the steps of a message in their order. They rest on this:
 //!
-//! 1. P is set only by an exchange of the whole entry: at that moment the event was mapped and
+//! 1. P is set only by an exchange of the whole entry. At that moment the event was mapped and
 //!    deliverable, with that target, priority and INTID. A producer delayed before the exchange
 //!    fails. One delayed after it only sets a ready bit and kicks.
 //! 2. The entry's generation equals that of the link to it exactly while the entry belongs to that
@@ -36,8 +36,9 @@
 //!    after it has read it (`device_table`).
 //! 3. Ready bits carry no authority. A stray one leads to an entry that is not ready.
 //! 4. After storing a pending, enabled entry, a writer sets its ready bit, then kicks the target.
-//!    Entry and leaf, leaf and summary, summary and top, top and mask, mask and `needs_kick` are
-//!    pairs of sequentially consistent accesses, of which one side sees the other.
+//!    Each of these pairs of accesses is sequentially consistent, and one side sees the other. The
+//!    pairs are entry and leaf, leaf and summary, summary and top, top and mask, mask and
+//!    `needs_kick`.
 //! 5. All writes of an entry are read-modify-writes, also for a message whose event is pending
 //!    already. So the acknowledgement that takes it has seen what the device wrote before.
 //!
@@ -45,17 +46,17 @@
 //!
 //! # List registers
 //!
-//! A vCPU that runs guest code with list registers takes LPIs along (L): P is clear then, and set
+//! A vCPU that runs guest code with list registers takes LPIs along (L). P is clear then, and set
 //! again by a message that comes meanwhile. When the vCPU exits it folds the list register into the
-//! entry: what the guest did not acknowledge becomes pending again, at the target that the entry
+//! entry. What the guest did not acknowledge becomes pending again, at the target that the entry
 //! names then. A command that removes pending state also sets R, so that the list register brings
-//! nothing back; it outlives DISCARD and MAPTI of the same event, and needs not outlive MAPD, after
+//! nothing back. R outlives DISCARD and MAPTI of the same event. It needs not outlive MAPD, after
 //! which the generation differs. Nothing is signalled from an entry that is listed, so an LPI is in
 //! one list register at most.
 //!
-//! A command that changes a listed entry recalls its vCPU, and SYNC waits until every vCPU recalled
-//! before it has folded: after SYNC nothing is pending at an old place, in list registers neither.
-//! Disabling LPIs and MOVALL count what is in a list register as pending; if the guest has
+//! A command that changes a listed entry recalls its vCPU. SYNC waits until every vCPU recalled
+//! before it has folded. So after SYNC nothing is pending at an old place, in list registers
+//! neither. Disabling LPIs and MOVALL count what is in a list register as pending. If the guest has
 //! acknowledged it, and not exited since, it is delivered once more.
 //!
 //! # Choices that the architecture leaves
@@ -72,11 +73,11 @@
 //!
 //! # Sweeps
 //!
-//! What concerns everything mapped (MAPC, INVALL, MOVALL, MAPD, `EnableLPIs`, `GITS_CTLR.Enabled`)
-//! is carried out a piece at a time (`sweeps`), and reported as done when it is: by `GITS_CREADR`,
-//! `RWP`, `Busy` or `Quiescent`. Enabling has no such report: the write that enables LPIs or an ITS
-//! ends with its sweep, or is repeated until that is done. The register reads as disabled until
-//! then.
+//! Requests that concern everything mapped are carried out a piece at a time (`sweeps`): MAPC,
+//! INVALL, MOVALL, MAPD, `EnableLPIs`, `GITS_CTLR.Enabled`. `GITS_CREADR`, `RWP`, `Busy` or
+//! `Quiescent` report them as done when they are. Enabling has no such report: the write that
+//! enables LPIs or an ITS ends with its sweep, or is repeated until that is done. The register
+//! reads as disabled until then.
 //!
 //! # When the heap has no memory left
 //!

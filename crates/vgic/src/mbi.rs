@@ -1,6 +1,6 @@
 //! Message-based SPIs (IHI 0069 §12.9): `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR` in the
-//! distributor's own frame and in an alias frame that holds nothing else, so that a device which
-//! may ring can reach nothing but doorbells.
+//! distributor's own frame and in an alias frame. The alias frame holds nothing else, so that a
+//! device which may ring can reach nothing but doorbells.
 
 use crate::access::AccessWidth;
 use crate::config::VgicConfig;

@@ -4,7 +4,7 @@
 ///
 /// Addresses come from the guest: an implementation checks every one, and answers with
 /// [`MemoryFault`] where there is no memory. It is called from any thread, never on the injection
-/// path, and with locks of the model held: an implementation does not call into the model.
+/// path, and with locks of the model held. So an implementation does not call into the model.
 ///
 /// With the feature `vm-memory`, [`VmMemory`](crate::VmMemory) implements it by rust-vmm's crate of
 /// that name.

@@ -1,6 +1,6 @@
-//! A frame's registers as a table: finds the register of an access, validates width, alignment and
-//! direction in one place, splits what spans several registers, and calls the register's handlers
-//! with whole registers or fields.
+//! A frame's registers as a table. Finds the register of an access, and validates width, alignment
+//! and direction in one place. Splits what spans several registers, and calls the register's
+//! handlers with whole registers or fields.
 
 use crate::access::AccessWidth;
 use crate::events::FaultReason;

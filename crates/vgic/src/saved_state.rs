@@ -3,10 +3,10 @@
 //! # Format
 //!
 //! [`SavedState`] is the whole of what a guest can observe of its GIC, and nothing else. Everything
-//! has a key of its own and is found by it: CPUs by affinity, ITSes by the address of their frames,
-//! interrupts by INTID, translations by DeviceID and EventID. No position in a list means anything,
-//! so the order of vCPUs may differ between the machine that was saved and the one that is
-//! restored. All lists ascend by their keys and have each key once.
+//! has a key of its own and is found by it. CPUs have their affinity, ITSes the address of their
+//! frames, interrupts their INTID, translations their DeviceID and EventID. No position in a list
+//! means anything. So the order of vCPUs may differ between the machine that was saved and the one
+//! that is restored. All lists ascend by their keys and have each key once.
 //!
 //! | what | how it is stored |
 //! |---|---|
@@ -59,7 +59,7 @@
 //! `version` comes first, so that it can be read, as [`StateVersion`], before the rest is
 //! understood. A change of any field, of its meaning or of what is left out takes the next
 //! [`VERSION`]. A reader takes its own version, and those before it that it converts by name; it
-//! refuses any other. With the feature `serde` the types serialise in any format; self-describing
+//! refuses any other. With the feature `serde` the types serialise in any format. Self-describing
 //! ones reject a field that the version does not have, and the lack of one that it has.
 
 mod cpu;
@@ -79,8 +79,8 @@ use alloc::vec::Vec;
 /// The version of the format that this library writes.
 pub const VERSION: u32 = 1;
 
-/// The version of a saved state, which is read from the same bytes, whatever follows: of a version
-/// that this library does not know it is all that can be read.
+/// The version of a saved state, which is read from the same bytes, whatever follows. It is all
+/// that can be read of a version that this library does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize))]
 pub struct StateVersion {

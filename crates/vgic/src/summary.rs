@@ -1,7 +1,7 @@
 //! A word of a hierarchical bitmap: each bit says that a child may not be empty.
 //!
-//! False positives are allowed. No child that is not empty lacks its bit: a writer fills the child
-//! and sets the bit afterwards; a reader that clears the bit looks at the child again afterwards.
+//! False positives are allowed. No child that is not empty lacks its bit. A writer fills the child
+//! and sets the bit afterwards. A reader that clears the bit looks at the child again afterwards.
 //! All accesses are sequentially consistent, so one of the two sees the other.
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};

@@ -6,8 +6,8 @@
 //! `LDAR` and read-modify-writes `CASAL` or `LDSETAL`.
 //!
 //! Tests that are compiled with `--cfg shuttle` get the primitives of a scheduler that explores
-//! interleavings and reorders nothing. As every access is sequentially consistent, and there is no
-//! data race, these are all executions, on weakly ordered CPUs, too (the C11 memory model's
+//! interleavings and reorders nothing. Every access is sequentially consistent, and there is no
+//! data race. So these are all executions, on weakly ordered CPUs, too (the C11 memory model's
 //! guarantee).
 //!
 //! Pages of tables come by `OnceBox`, which publishes them with release and acquire. A page is

@@ -20,7 +20,7 @@ struct SystemRegister {
     write: Write,
 }
 
-/// The system register does not exist in this direction, or not in the guest's view: the access is
+/// The system register does not exist in this direction, or not in the guest's view. The access is
 /// an Undefined Instruction exception (or a trap to EL3, for Group 0 in the Non-secure view).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the guest has no system register {:#06x} for this access", .0.packed())]

@@ -149,10 +149,10 @@ impl Vcpu {
     }
 
     /// The vCPU is about to power down until an interrupt wakes it (`PSCI_CPU_SUSPEND`): its CPU
-    /// interface takes no part. As [`prepare_to_sleep`](Self::prepare_to_sleep), but what counts is
-    /// the redistributor's `WakeRequest`: an enabled interrupt is pending here, of a group that the
-    /// distributor forwards, whatever the CPU interface masks and whether `GICR_WAKER` says that
-    /// the PE sleeps. Afterwards the vCPU starts with [`reset`](Self::reset).
+    /// interface takes no part. As [`prepare_to_sleep`](Self::prepare_to_sleep), but the
+    /// redistributor's `WakeRequest` counts: an enabled interrupt is pending here, of a group that
+    /// the distributor forwards. The CPU interface's masks do not matter, nor whether `GICR_WAKER`
+    /// says that the PE sleeps. Afterwards the vCPU starts with [`reset`](Self::reset).
     ///
     /// A vCPU that is off (`PSCI_CPU_OFF`) is not woken by interrupts; what is pending stays so
     /// until it is on again. [`reset`](Self::reset) it as it goes off: others then take the 1-of-N
@@ -262,7 +262,7 @@ impl Vcpu {
     }
 
     /// Takes the pending state of what was found, or of an LPI that became pending meanwhile and is
-    /// no less urgent; `None` if it is gone.
+    /// no less urgent. `None` if it is gone.
     fn take(&mut self, candidate: Candidate) -> Option<Candidate> {
         match candidate.source {
             Source::Wired(index, state) => {

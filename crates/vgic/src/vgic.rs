@@ -94,9 +94,9 @@ impl fmt::Debug for Vgic {
 }
 
 impl Vgic {
-    /// Registers who is told when the guest deactivates a level-sensitive line, to resample its
-    /// source: on EOI, DIR or a write to `ICACTIVER`, on the thread that did it. Lowering the line
-    /// from there makes no spurious interrupt.
+    /// Registers the observer of the guest's deactivation of a level-sensitive line, to resample
+    /// its source. It is called on EOI, DIR or a write to `ICACTIVER`, on the thread that did it.
+    /// Lowering the line from there makes no spurious interrupt.
     ///
     /// # Errors
     /// [`ObserverTaken`] from the second call on.

@@ -2,8 +2,8 @@
 
 use gic_arch::{IntId, IntIdClass, IntIdRange};
 
-/// The index of a wired interrupt in a PE's candidate bitmap: SGIs and PPIs, extended PPIs, a gap
-/// up to the next word's multiple, SPIs, extended SPIs.
+/// The index of a wired interrupt in a PE's candidate bitmap. The order is SGIs and PPIs, extended
+/// PPIs, a gap up to the next word's multiple, SPIs, extended SPIs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WiredIndex(u16);
 

@@ -108,7 +108,7 @@ pub trait Apic: LocalCpu {
 
     /// Sees to it that `cpu` calls [`VectorDomain::clean_up`](crate::VectorDomain::clean_up) soon:
     /// by an interprocessor interrupt of its own, or at its next timer tick. Called for CPUs that
-    /// are on line, or that went [off line](crate::VectorDomain::offline) a moment ago: there is
+    /// are on line, or that went [off line](crate::VectorDomain::offline) a moment ago. There is
     /// then nothing left to clean up, and the request is dropped.
     fn request_cleanup(&self, cpu: Cpu);
 }

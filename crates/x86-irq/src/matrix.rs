@@ -3,9 +3,9 @@
 //! A vector is an interrupt's only on one CPU, so that the matrix of CPUs and vectors is what is
 //! handed out. Some of it is set aside:
 //! - *system* vectors are the kernel's own, on all CPUs;
-//! - *managed* vectors are set aside on each CPU of a set, whether on line or not, for an interrupt
-//!   that is to follow those CPUs as they come and go (a queue per CPU): moving it never fails for
-//!   want of a vector;
+//! - *managed* vectors are set aside on each CPU of a set, whether on line or not. They are for an
+//!   interrupt that is to follow those CPUs as they come and go (a queue per CPU). Moving it never
+//!   fails for want of a vector;
 //! - *normal* vectors are taken from the rest when they are needed.
 //!
 //! The caller chooses the CPU: the interrupt core spreads interrupts, for every controller alike.
@@ -114,9 +114,9 @@ impl VectorMatrix {
         self.take_checked(CpuVector { cpu, vector })
     }
 
-    /// Hands out a normal vector of `cpu` for an interrupt whose vector can never change: the one
-    /// that is free on most CPUs on line, so that the interrupt can move; of equals the highest,
-    /// where others come last.
+    /// Hands out a normal vector of `cpu` for an interrupt whose vector can never change. It is the
+    /// one that is free on most CPUs on line, so that the interrupt can move. Of equals it is the
+    /// highest, where others come last.
     ///
     /// # Errors
     /// As for [`allocate`](Self::allocate).

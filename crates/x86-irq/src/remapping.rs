@@ -1,6 +1,5 @@
-//! Interrupt remapping in Intel's format (VT-d specification §5): a device's message names an entry
-//! of a table in memory, and the entry says which vector of which CPU that is, and who may ask for
-//! it.
+//! Interrupt remapping in Intel's format (VT-d specification §5). A device's message names an entry
+//! of a table in memory. The entry names the vector and the CPU, and says who may ask for it.
 //!
 //! Differences for a domain above a remapping layer:
 //! - **Isolation.** The unit checks who sends against the entry, so that a device rings its own

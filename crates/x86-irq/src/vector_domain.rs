@@ -19,13 +19,13 @@
 //!
 //! # Masking
 //! A vector cannot be masked at a local APIC: endpoints mask. For those that cannot,
-//! [`MsiParent::mask`] holds the interrupt back at the trap entry: it is taken, remembered in one
+//! [`MsiParent::mask`] holds the interrupt back at the trap entry. It is taken, remembered in one
 //! pending bit ([`Arrival::Held`]), and sent again by [`MsiParent::unmask`]. Nothing is lost; a
 //! device that storms while it is masked costs its CPU a trap per message.
 //!
 //! # Moving
-//! A message names CPU and vector, so that a move writes the endpoint's address and, unless the
-//! same vector is free on the new CPU, its data. What the endpoint can do decides ([`Rewrite`]):
+//! A message names CPU and vector. So a move writes the endpoint's address and, unless the same
+//! vector is free on the new CPU, its data. What the endpoint can do decides ([`Rewrite`]):
 //!
 //! | endpoint | move |
 //! |---|---|
@@ -36,7 +36,7 @@
 //! For the second kind a vector is chosen at first that is free on most CPUs.
 //!
 //! The vector that an interrupt leaves is kept for it until an interrupt has arrived at the new
-//! one: the device cannot have sent that before its last one to the old. It is kept, too, until the
+//! one. The device cannot have sent that before its last one to the old. It is kept, too, until the
 //! old CPU, asked by [`Apic::request_cleanup`], finds no request of that vector waiting. Only then
 //! is it handed out again: no message reaches another's handler. Freed vectors wait for the same.
 //!

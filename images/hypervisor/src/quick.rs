@@ -2,7 +2,7 @@
 //! sees it: its list registers stay loaded, and its gate stays passed.
 //!
 //! Interrupts are masked at EL2 meanwhile. A kick that another CPU sends makes the guest exit again
-//! as soon as it goes on; after one that comes of the exit itself, the vCPU leaves at once.
+//! as soon as it goes on. After one that comes of the exit itself, the vCPU leaves at once.
 
 use crate::context::Context;
 use crate::controller;

@@ -43,8 +43,8 @@ pub(crate) fn install() {
 /// Runs the guest until it exits.
 ///
 /// # Safety
-/// This CPU's EL1 and stage 2 belong to the guest, so that it reaches nothing but its own memory;
-/// the vectors are [installed](install), and interrupts are masked.
+/// This CPU's EL1 and stage 2 belong to the guest, so that it reaches nothing but its own memory.
+/// The vectors are [installed](install), and interrupts are masked.
 pub(crate) unsafe fn enter(context: &mut Context) -> Vector {
     // SAFETY: the caller's promise; the context is borrowed until the guest has exited.
     match unsafe { enter_guest(context) } {

@@ -67,8 +67,8 @@ const fn ram(gigabyte: usize) -> usize {
 }
 
 /// Physical addresses that the identity map covers as device memory, beside RAM from 1 GiB to 3
-/// GiB: the low gigabyte with all of `virt`'s registers, and the one with its high configuration
-/// space.
+/// GiB. They are the low gigabyte with all of `virt`'s registers, and the one with its high
+/// configuration space.
 pub const DEVICE_MEMORY: [core::ops::Range<u64>; 2] = [0..1 << 30, 256 << 30..257 << 30];
 
 // Identity-mapped by gigabytes. RAM is writable and executable throughout: this is a test bench.

@@ -133,7 +133,7 @@ pub fn ticks_per_millisecond() -> u64 {
 
 /// Waits for `done` at most so long. Says whether it came.
 ///
-/// Time in which this CPU did not run counts for a millisecond at most: a host that stops the
+/// Time in which this CPU did not run counts for a millisecond at most. A host that stops the
 /// machine stops what the machine waits for too.
 pub fn wait_until(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
     let millisecond = ticks_per_millisecond();

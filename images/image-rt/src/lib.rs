@@ -1,5 +1,5 @@
 //! Runtime of bare-metal images for QEMU's `virt` machine: from reset to a Rust `main` with caches
-//! on, a console and interrupts; with the feature `heap`, an allocator, PCI and several CPUs.
+//! on, a console and interrupts. The feature `heap` adds an allocator, PCI and several CPUs.
 //!
 //! | the machine starts the image | it runs at |
 //! |---|---|

@@ -1,6 +1,6 @@
-//! A stand-in for EL3 firmware on QEMU's `virt` with `secure=on`: gives all interrupts to the
-//! Non-secure state, keeps two security states (`GICD_CTLR.DS` = 0), starts the image below itself,
-//! and answers four PSCI calls by SMC.
+//! A stand-in for EL3 firmware on QEMU's `virt` with `secure=on`. It gives all interrupts to the
+//! Non-secure state, and keeps two security states (`GICD_CTLR.DS` = 0). It starts the image below
+//! itself, and answers four PSCI calls by SMC.
 //!
 //! QEMU brings such firmware of its own only for Linux; an ELF file is started at EL3 on all CPUs
 //! at once. This code knows `virt`'s addresses, runs without MMU and caches, and has no stack. It

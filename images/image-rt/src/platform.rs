@@ -49,7 +49,7 @@ impl Platform for Kernel {
         let mapped =
             DEVICE_MEMORY.iter().any(|range| range.start <= region.base && end <= range.end);
         let base = NonNull::new(region.base as *mut u8).filter(|_| mapped)?;
-        // SAFETY: the start code maps this as device memory, identically and for ever; the image
+        // SAFETY: the start code maps this as device memory, identically and for ever. The image
         // has no references into it, and drivers reach each device by one mapping.
         Some(unsafe { RawMmio::new(base, region.bytes as usize) })
     }

@@ -1,6 +1,6 @@
-//! A guest whose device reaches for memory that is not the guest's: QEMU's NVMe controller reads
-//! from the address on the command line, and writes there. For a judge of a hypervisor, which
-//! looks at that memory afterwards.
+//! A guest whose device reaches for memory that is not the guest's. QEMU's NVMe controller reads
+//! from the address on the command line, and writes there. For a judge of a hypervisor, which looks
+//! at that memory afterwards.
 #![no_std]
 #![no_main]
 

@@ -65,7 +65,7 @@ pub(super) fn compare(said: &Value, iort: &Table, madt: &Table) -> Result<()> {
     Ok(())
 }
 
-/// The name of an SMMUv3 or a counter group that signals by message, and its route: it has a valid
+/// The name of an SMMUv3 or a counter group that signals by message, and its route. It has a valid
 /// mapping of its own, and states no wires (DEN 0049, SMMUv3 and PMCG nodes).
 fn own_messages(
     nodes: &BTreeMap<u64, Part<'_>>,
@@ -136,7 +136,7 @@ fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64)
 }
 
 /// Compares the bits that each ITS's DeviceIDs need, and the SPIs that frames have, with what the
-/// fields make: the highest DeviceID of all requesters on buses that are there.
+/// fields make. For DeviceIDs that is the highest of all requesters on buses that are there.
 pub(super) fn compare_capacity(
     said: &Value,
     madt: &Table,

@@ -39,7 +39,7 @@ const CUT_OFF: &str = "dma - after what was outside the guest, a command complet
 const AT_WORK: &str = "dma - after what was outside the guest, a command completes: true";
 
 /// The guest on each QEMU that can be had: with an SMMU, of the stage that this QEMU has, and
-/// trusted without one, which is to show that the judge sees what the device wrote.
+/// trusted without one. The latter is to show that the judge sees what the device wrote.
 pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
     let guest = Image::build_at(workspace, "stray-dma", "stray-dma", GUEST_RAM)?;
     let folder = workspace.target.join("hypervisor");

@@ -186,9 +186,9 @@ impl Report {
         )
     }
 
-    /// Each vCPU was there with its timer, went off and came back; the UART's interrupts arrived;
-    /// a device that is not there ended the program that asked for it, and nothing else; one that
-    /// is there sent its messages.
+    /// Each vCPU was there with its timer, went off and came back. The UART's interrupts arrived. A
+    /// device that is not there ended the program that asked for it, and nothing else; one that is
+    /// there sent its messages.
     fn judge(&self, expected: &Expected<'_>) -> Result<()> {
         let Expected { cpus, typed, controller, messages, .. } = *expected;
         ensure!(self.ending == Ending::Off, "its end: {:?}", self.ending);
@@ -219,8 +219,8 @@ impl Report {
         Ok(())
     }
 
-    /// The device sent a message for each read, to the vCPU whose turn it was: nearly all, as one
-    /// may be on its way while its interrupt moves.
+    /// The device sent a message for each read, to the vCPU whose turn it was. Nearly all went
+    /// there, as one may be on its way while its interrupt moves.
     fn judge_messages(&self, cpus: usize, reads: u64) -> Result<()> {
         const ON_THE_WAY: u64 = 5;
         let counts = self.counts(DEVICE);

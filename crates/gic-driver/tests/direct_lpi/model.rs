@@ -1,7 +1,7 @@
-//! An affinity move with a device that fires throughout, under a model checker: the driver itself,
-//! every access to hardware a place where others may run. For each safeguard there is hardware that
-//! behaves as if the driver lacked it, which the checker has to notice. The same scenarios run on
-//! real threads.
+//! An affinity move with a device that fires throughout, under a model checker. The driver itself
+//! runs, and every access to hardware is a place where others may run. For each safeguard there is
+//! hardware that behaves as if the driver lacked it, which the checker has to notice. The same
+//! scenarios run on real threads.
 
 use super::board::{Board, Schedule, schedule_by};
 use super::endpoint::{Endpoint, StoreKind};
@@ -218,7 +218,7 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
     machine.finish();
 }
 
-/// The CPU leaves while a move to it begins: either the move is refused, or the vector is known to
+/// The CPU leaves while a move to it begins. Either the move is refused, or the vector is known to
 /// be stranded, and what arrives stays pending until the CPU is back.
 fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     let machine = Scenario::new(StoreKind::Atomic64, |_| ());

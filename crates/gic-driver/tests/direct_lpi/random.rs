@@ -1,5 +1,5 @@
-//! Random devices, moves, masks, failures and CPUs that come and go: nothing is lost, nothing comes
-//! from nowhere, nothing comes through a mask, and nothing reaches a CPU that it was never sent to.
+//! Random devices, moves, masks, failures and CPUs that come and go. Nothing is lost, and nothing
+//! comes from nowhere or through a mask. Nothing reaches a CPU that it was never sent to.
 
 use super::board::Board;
 use super::endpoint::{Endpoint, StoreKind, attach};

@@ -1,6 +1,6 @@
-//! A strict redistributor with direct LPIs: it caches every configuration byte from the moment LPIs
-//! are enabled and reads it again only when told to, takes its time to, and panics where the
-//! architecture says UNPREDICTABLE.
+//! A strict redistributor with direct LPIs. From the moment LPIs are enabled it caches every
+//! configuration byte. It reads one again only when told to, takes its time to, and panics where
+//! the architecture says UNPREDICTABLE.
 
 use super::memory::Memory;
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, Syncr, Typer, Waker};

@@ -1,4 +1,4 @@
-//! Memory as a CPU and an ITS see it: a store is invisible to the ITS until it was published, and
+//! Memory as a CPU and an ITS see it. A store is invisible to the ITS until it was published, and
 //! freed memory is never reused.
 
 use gic_driver::{Coherence, TableLayout};

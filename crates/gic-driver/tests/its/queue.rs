@@ -31,7 +31,7 @@ fn a_device_is_set_up_by_one_write_and_one_read() {
 
 #[test]
 fn setup_takes_one_write_per_cpu_and_device() {
-    // An NVMe disk, a network card, an entropy source and an edu device on two CPUs: a driver that
+    // An NVMe disk, a network card, an entropy source and an edu device on two CPUs. A driver that
     // sends each mapping and each invalidation on its own needs 66 commands, 37 writes and 138
     // reads.
     let setup = Setup::new(Hardware::default());

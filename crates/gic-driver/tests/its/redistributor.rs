@@ -1,6 +1,6 @@
-//! Redistributors as stubborn as the architecture allows: the configuration of an LPI is what was
-//! in memory when it was last invalidated here, wherever the LPI was meanwhile; and nothing that an
-//! ITS asks takes effect before a SYNC.
+//! Redistributors as stubborn as the architecture allows. The configuration of an LPI is what was
+//! in memory when it was last invalidated here, wherever the LPI was meanwhile. Nothing that an ITS
+//! asks takes effect before a SYNC.
 
 use super::memory::{Memory, View};
 use gic_arch::{Shareability, gicr};

@@ -1,9 +1,9 @@
 //! A host's end as a value, for live migration.
 //!
 //! It is taken while nobody serves the channel and no function sends. A request that was taken and
-//! whose answer was not sent is a part of it, so that the guest gets its answer once, from the host
-//! that it finds itself on. Rings lie in the guest's memory; the host's own indices are saved
-//! beside this state ([`RingIndices`](crate::ring::RingIndices)).
+//! whose answer was not sent is a part of it. So the guest gets its answer once, from the host that
+//! it finds itself on. Rings lie in the guest's memory; the host's own indices are saved beside
+//! this state ([`RingIndices`](crate::ring::RingIndices)).
 
 use super::functions::{Ejection, Mapping, is_target};
 use super::interrupts::Target;

@@ -6,7 +6,7 @@
 //!    signal stays in the eventfd.
 //! 4. It binds the eventfd in the kernel, which takes a signal that is there already. So each
 //!    signal is sent once, by user space or by the kernel.
-//! 5. An eventfd that is closed keeps its GSI: if it is opened with the same message, the kernel
+//! 5. An eventfd that is closed keeps its GSI. If it is opened with the same message, the kernel
 //!    still has the route, and no table is needed.
 //!
 //! A hand-over takes place as soon as more eventfds were opened since the last one than the kernel

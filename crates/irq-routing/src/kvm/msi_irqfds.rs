@@ -4,8 +4,8 @@
 //! A guest unmasks its vectors one by one, and each table that the kernel is given costs as much as
 //! all of them. So an eventfd that is opened is first served by user space: an [`EventfdPoller`]
 //! reads it and sends the message. One table then hands all that wait to the kernel, without losing
-//! or doubling a signal: as soon as more were opened than the kernel serves, or once nothing was
-//! opened for [`QUIET`](MsiIrqfds::QUIET). An eventfd for which there is no GSI stays with user
+//! or doubling a signal. That happens when more were opened than the kernel serves, or when nothing
+//! was opened for [`QUIET`](MsiIrqfds::QUIET). An eventfd for which there is no GSI stays with user
 //! space, and works.
 
 use super::batch::{Backend, Batch};

@@ -25,7 +25,7 @@ impl VectorObserver for Slow {
     fn closed(&self, _: u16) {}
 }
 
-/// libkrun gained 5 % when its vCPUs did not share a lock any more: a device's vectors share none
+/// libkrun gained 5 % when its vCPUs did not share a lock any more. A device's vectors share none
 /// with each other, nor with the guest that is changing one of them.
 #[test]
 fn message_does_not_wait_for_another_vector() {

@@ -37,9 +37,9 @@ pub struct ItsConfig {
     pub iidr: Iidr,
     /// The reaction to a command error.
     pub error_policy: ErrorPolicy,
-    /// Units of work at one register access before the rest is left for the next: a command is
-    /// one unit, and so are every 16 mappings that it visits. A command that has more to visit goes
-    /// on at the next access, or when a vCPU is about to leave.
+    /// Units of work at one register access before the rest is left for the next. A command is one
+    /// unit, and so are every 16 mappings that it visits. A command that has more to visit goes on
+    /// at the next access, or when a vCPU is about to leave.
     pub work_per_access: u32,
 }
 
@@ -129,8 +129,9 @@ pub enum ItsConfigError {
 }
 
 impl ItsConfig {
-    /// An ITS like KVM's: 16 bits of DeviceIDs and EventIDs, redistributors by number, 64 KiB
-    /// pages, a device table of one or two levels, a flat collection table, errors skipped.
+    /// An ITS like KVM's. It has 16 bits of DeviceIDs and EventIDs, redistributors by number, 64
+    /// KiB pages, and a device table of one or two levels. Its collection table is flat, and errors
+    /// are skipped.
     pub const fn new(base: u64) -> Self {
         Self {
             base,

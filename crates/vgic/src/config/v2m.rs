@@ -31,7 +31,7 @@ pub enum V2mNaming {
     /// The data counts from INTID 32, as on Broadcom's Northstar 2 (`MSI_IIDR` 0x0000013f).
     FromSpiBase,
     /// The address is the frame's base and 8 × (INTID − 32), whatever the data, as on Amazon's
-    /// Graviton: the frame has 8 KiB and no registers to read.
+    /// Graviton. The frame has 8 KiB and no registers to read.
     ByAddress,
 }
 

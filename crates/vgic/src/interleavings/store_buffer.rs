@@ -1,4 +1,4 @@
-//! Store buffers: what a sender wrote before its message becomes visible to others only when its
+//! Store buffers. A sender's writes before its message become visible to others only when its
 //! thread does a read-modify-write, or when the buffer gets round to it.
 
 extern crate std;

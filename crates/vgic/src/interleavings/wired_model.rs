@@ -1,8 +1,8 @@
-//! Wired interrupts in the model as it is: they fire while their vCPU handles them and falls
+//! Wired interrupts in the model as it is. They fire while their vCPU handles them and falls
 //! asleep, and go into list registers and come back.
 //!
-//! A linked interrupt is also unlinked, linked again, and deactivated by a register meanwhile: what
-//! the hypervisor took of the physical interrupt is deactivated exactly once.
+//! A linked interrupt is also unlinked, linked again, and deactivated by a register meanwhile. The
+//! physical interrupt that the hypervisor took is deactivated exactly once.
 
 use super::explore_random;
 use super::machine::Kicks;

@@ -124,7 +124,7 @@ impl Visitor for Take<'_> {
     #[inline]
     fn visit(&mut self, ready_bit: ReadyBit<'_>, level: Level, position: Position) -> Visit<Entry> {
         ready_bit.clear();
-        // A writer that moved the entry on has set the ready bit for its new value, so a stale bit
+        // A writer that moved the entry on has set the ready bit for its new value. So a stale bit
         // needs no answer but to go on.
         let vcpu = self.vcpu;
         let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.with_pending(false));

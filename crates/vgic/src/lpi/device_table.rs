@@ -3,10 +3,10 @@
 //!
 //! A tree of 256-way nodes within a budget, as DeviceIDs are the guest's to choose. Nodes are
 //! type-stable; one without mapped devices is taken back and used elsewhere. So a reader that was
-//! delayed may hold an entry that belongs to another device by then, and asks for it again
+//! delayed may hold an entry that belongs to another device by then. It asks for it again
 //! ([`DeviceTable::leads_to`]) before it acts on what the DTE said.
 //!
-//! DeviceIDs of up to 16 bits need 256 leaves at most, and each has a place of its own: the table
+//! DeviceIDs of up to 16 bits need 256 leaves at most, and each has a place of its own. The table
 //! is flat ([`DeviceTable::get_flat`]), and an entry is never another device's.
 
 use super::mapping::{MappedDevice, NoRoom};

@@ -19,8 +19,8 @@ pub(super) const SPREAD_BITS: u32 = PAGE_BITS - STRIDE_BITS;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct EntryIndex(u32);
 
-/// Position of an entry and of its ready bits: the entry's index with its low nine bits rotated, so
-/// that the vectors of one device do not share a cache line but do share a page.
+/// Position of an entry and of its ready bits: the entry's index with its low nine bits rotated. So
+/// the vectors of one device do not share a cache line but do share a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position(u32);
 

@@ -1,5 +1,5 @@
 //! From an LPI to the entries of the events that are mapped to it: a doubly linked list of entries
-//! for each LPI, so that each is noted and forgotten in the same time, however many there are.
+//! for each LPI. Each is noted and forgotten in the same time, however many there are.
 
 use super::entries::EntryIndex;
 use crate::heap::{OutOfMemory, boxed};

@@ -56,8 +56,9 @@ impl Level {
     }
 }
 
-/// An entry: P pending, E enabled, M mapped, D deliverable, H held, L listed and R revoked,
-/// priority level, target vCPU, LPI, and the generation that it has while its owner owns it.
+/// An entry: P pending, E enabled, M mapped, D deliverable, H held, L listed and R revoked. It also
+/// has the priority level, target vCPU, LPI, and the generation that it has while its owner owns
+/// it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry(u64);
 

@@ -2,7 +2,7 @@
 //! comes back.
 //!
 //! Entries come in chunks of 32. A chunk serves blocks of one size at a time, from one entry to all
-//! 32, so that small devices share it; it is free for any size again when its last block is. Each
+//! 32, so that small devices share it. It is free for any size again when its last block is. Each
 //! time a block or a node changes hands its generation grows, and at the last generation it stays
 //! unused: a generation never comes back.
 

@@ -3,7 +3,7 @@
 //!
 //! 1. *Find the entry* ([`Shared::find`]): the device table entry leads to the ITT, which names the
 //!    entry and the generation that it must have.
-//! 2. *Set it pending* ([`Shared::set_pending`]): one exchange of the whole entry, so at that
+//! 2. *Set it pending* ([`Shared::set_pending`]): one exchange of the whole entry. So at that
 //!    moment the event was mapped and deliverable, with that target, priority and INTID.
 //! 3. *Set the ready bit* ([`Shared::set_ready_bit`]) of the entry at its target and level, if the
 //!    entry is enabled: leaf, summary, top word, mask.
@@ -15,9 +15,9 @@
 //! and the consumer takes the steps in reverse order: it sets `needs_kick`, then reads the bitmap,
 //! then the entry. So one of the two sees what the other did.
 //!
-//! Most messages take the short way: a flat device table, an ITT with at most one node
-//! ([`Shared::find_near`]), and often an event that is pending already. It is inlined and uses no
-//! stack; what follows it is in functions of their own.
+//! Most messages take the short way: a flat device table and an ITT with at most one node
+//! ([`Shared::find_near`]). Often the event is pending already. It is inlined and uses no stack;
+//! what follows it is in functions of their own.
 
 use super::LpiCore;
 use super::device_table::DeviceTable;

@@ -1,6 +1,6 @@
-//! From (device, event) to an entry: a link per device, and nodes of 64 links under those devices
-//! that have more events than one chunk of entries holds. Nodes are type-stable and change hands:
-//! see [`Nodes::translate`].
+//! From (device, event) to an entry: a link per device. A device that has more events than one
+//! chunk of entries holds has nodes of 64 links. Nodes are type-stable and change hands: see
+//! [`Nodes::translate`].
 
 use super::entries::{EntryIndex, Position, SPREAD_BITS};
 use super::entry::GENERATION_BITS;
@@ -29,9 +29,9 @@ const EVENT_BITS_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
 const DEPTH_SHIFT: u32 = EVENT_BITS_SHIFT + 5;
 const VALID: u64 = 1 << 63;
 
-/// A link of a device table entry or of a node: the position of the first entry, or the number of
-/// the next node, and the generation of what it names. A device's also has the number of its event
-/// bits.
+/// A link of a device table entry or of a node. It has the position of the first entry, or the
+/// number of the next node, and the generation of what it names. A device's also has the number of
+/// its event bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Link(u64);
 

@@ -148,8 +148,8 @@ impl ReadyBit<'_> {
     }
 }
 
-/// Takes of one level that a leaf gets before the next leaf has its turn: as many as it has bits,
-/// so that each LPI that was ready when the turn began is taken.
+/// Takes of one level that a leaf gets before the next leaf has its turn. It is as many as it has
+/// bits, so that each LPI that was ready when the turn began is taken.
 const TURN: u8 = 1 << FANOUT_BITS;
 
 /// The number of no leaf; the next one is the first.
@@ -172,9 +172,9 @@ struct Turn {
 }
 
 /// The leaf in which a vCPU found something last, at each level and of all. These paths are left
-/// set although they may be empty, because the next interrupt most often comes from there: at each
-/// level the path from its top word to the leaf, and the last level's bit in the mask. Other
-/// levels' bits are not left: each would cost a look on the way to a less urgent one.
+/// set although they may be empty, because the next interrupt most often comes from there. They
+/// are, at each level, the path from its top word to the leaf, and the last level's bit in the
+/// mask. Other levels' bits are not left: each would cost a look on the way to a less urgent one.
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
     by_level: [Turn; LEVELS],

@@ -42,8 +42,8 @@ impl Control {
         Ok(())
     }
 
-    /// Makes sure of what a redistributor with these tables takes while LPIs are enabled: room for
-    /// the pending table's bits and, with direct LPIs, an entry for every LPI.
+    /// Makes sure of what a redistributor with these tables takes while LPIs are enabled. That is
+    /// room for the pending table's bits and, with direct LPIs, an entry for every LPI.
     pub(super) fn provide(&mut self, vcpu: u32, tables: &LpiTables) -> Result<(), OutOfMemory> {
         if let Some(own) = self.shared.own(vcpu).filter(|_| self.config.direct) {
             own.ensure_below(tables.end())?;

@@ -22,8 +22,8 @@ pub(super) struct Shared {
     pub(super) ready: Box<[ReadyBitmap]>,
     /// By vCPU: what is pending at its redistributor itself.
     own: Box<[RedistributorLpis]>,
-    /// Positions from this one on are those of a redistributor's own LPIs, by index: the same for
-    /// each vCPU, whose ready bits are its own, too.
+    /// Positions from this one on are those of a redistributor's own LPIs, by index. They are the
+    /// same for each vCPU, whose ready bits are its own, too.
     first_own: u32,
     /// The meaning of the entries' levels to the CPU interfaces.
     pub(super) priorities: Priorities,
@@ -120,7 +120,7 @@ impl Shared {
     }
 
     /// Replaces the entry that a ready bit of `vcpu` leads to by `change` of it, in one
-    /// read-modify-write, while that gives something; returns the old value, `None` if nothing
+    /// read-modify-write, while that gives something. Returns the old value, `None` if nothing
     /// changed.
     #[inline]
     pub(super) fn try_update_at(

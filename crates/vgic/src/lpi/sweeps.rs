@@ -1,17 +1,17 @@
-//! Work that goes through many entries, done a piece at a time: no access of a guest's takes longer
+//! Work that goes through many entries, done a piece at a time. No access of a guest's takes longer
 //! than a budget, however much is mapped.
 //!
-//! A sweep starts when its cause has already changed the state ([`Control`]); what it has still to
-//! do is to bring the entries in line, one chunk after the other. [`Control::refresh`] makes
-//! an entry from the state as it is at that moment, so that sweeps and commands may interleave: an
-//! entry that a command touches meanwhile is up to date, and is made so again. What a guest waits
-//! for – a command is consumed, `GICR_CTLR.RWP`, `GICR_SYNCR.Busy`, `GITS_CTLR.Quiescent` – tells
-//! it when the sweep is done.
+//! A sweep starts when its cause has already changed the state ([`Control`]). It then has to bring
+//! the entries in line, one chunk after the other. [`Control::refresh`] makes an entry from the
+//! state as it is at that moment, so that sweeps and commands may interleave. An entry that a
+//! command touches meanwhile is up to date, and is made so again. What a guest waits for – a
+//! command is consumed, `GICR_CTLR.RWP`, `GICR_SYNCR.Busy`, `GITS_CTLR.Quiescent` – tells it when
+//! the sweep is done.
 //!
 //! Nothing tells it when LPIs or an ITS are *enabled*: from that write on messages must arrive. So
-//! the write goes on until its sweep is done, a piece at a time with the command lock released in
-//! between, or the vCPU repeats it. The register reads as disabled until then. A message that comes
-//! meanwhile is taken if its entry was reached, and otherwise came before.
+//! the write goes on until its sweep is done, or the vCPU repeats it. It goes a piece at a time
+//! with the command lock released in between. The register reads as disabled until then. A message
+//! that comes meanwhile is taken if its entry was reached, and otherwise came before.
 //!
 //! A sweep that finds no memory on the heap stays where it is, and goes on there the next time. It
 //! is not work that is left over: no vCPU stays awake for it. A write that enables gives up then.

@@ -47,9 +47,9 @@ pub struct RedistributorState {
     /// SGIs, PPIs and extended PPIs, by ascending INTID. What is not listed is as after reset, its
     /// line low.
     pub interrupts: Vec<InterruptState>,
-    /// LPIs that are pending at this redistributor by themselves (by `GICR_SETLPIR`, by MOVALL, or
-    /// found in the pending table without an event to belong to), by ascending INTID. While LPIs
-    /// are disabled here, they are held, and pending once they are enabled.
+    /// LPIs that are pending at this redistributor by themselves, by ascending INTID. They are
+    /// pending by `GICR_SETLPIR`, by MOVALL, or found in the pending table without an event to
+    /// belong to. While LPIs are disabled here, they are held, and pending once they are enabled.
     pub lpis: Vec<LpiState>,
 }
 

@@ -24,7 +24,7 @@ impl Vgic {
     }
 
     /// Links a virtual PPI or SPI to a physical interrupt: when the guest deactivates the first,
-    /// the second is deactivated, by the hardware where it is in a list register. For a
+    /// the second is deactivated. The hardware does so where it is in a list register. For a
     /// hypervisor's timer and for devices that a guest has to itself.
     ///
     /// The hypervisor takes the physical interrupt, drops its priority and leaves it active
@@ -61,8 +61,8 @@ impl Vgic {
     /// A linked PPI is active at one CPU. When the vCPU goes off a CPU, the hypervisor deactivates
     /// it there by itself, whatever this says: another vCPU may have just ended it. When the vCPU
     /// comes onto a CPU, the hypervisor first has [`PhysicalInterrupts::deactivate`] reach that
-    /// CPU, makes the PPI active there if this is true, then asks again, and deactivates it if this
-    /// has become false.
+    /// CPU. It makes the PPI active there if this is true. Then it asks again, and deactivates it
+    /// if this has become false.
     pub fn is_physical_active(&self, line: Line) -> bool {
         self.wired.is_physical_active(line)
     }

@@ -1,6 +1,6 @@
 //! Virtual interrupts that are linked to physical ones. An interrupt *holds* its physical interrupt
-//! from the moment when that was taken and handed to the guest until the guest deactivates it: the
-//! hardware does that with a list register, anything else is done here.
+//! from the moment when that was taken and handed to the guest until the guest deactivates it. The
+//! hardware does that with a list register; anything else is done here.
 //!
 //! Every change by which an interrupt ceases to hold is one update of its word, and who made it
 //! deactivates the physical interrupt. In the other order, one that fires again could be held up.

@@ -1,5 +1,5 @@
 //! Wired interrupts in list registers of vCPUs that run guest code. The word stays the interrupt's
-//! state; `listed` says that pending and active state may have gone on in the list register, which
+//! state. `listed` says that pending and active state may have gone on in the list register, which
 //! its vCPU brings back when it exits.
 //!
 //! An interrupt is in one list register at most: what is listed elsewhere waits until it is folded

@@ -2,8 +2,8 @@
 //!
 //! The choice is made when the interrupt becomes pending and is kept in its word. A PE that stops
 //! participating gives up what was chosen for it but not yet acknowledged, a PE that begins takes
-//! what nobody wanted. Choice and participation are store buffering: the chooser writes the word
-//! and looks at the participation again, the PE writes its participation and looks at the words.
+//! what nobody wanted. Choice and participation are store buffering. The chooser writes the word
+//! and looks at the participation again; the PE writes its participation and looks at the words.
 
 use super::{Group, Private, Wired, participation};
 use crate::interrupt::InterruptWord;

@@ -1,5 +1,5 @@
-//! Registers of a machine on which so much is mapped that no access can go through all of it:
-//! unfinished work is reported as unfinished, and continued by each access that asks for it.
+//! Registers of a machine on which so much is mapped that no access can go through all of it.
+//! Unfinished work is reported as unfinished, and continued by each access that asks for it.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Syncr};

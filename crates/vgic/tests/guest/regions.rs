@@ -19,7 +19,7 @@ const FIRST: u64 = 0x080a_0000;
 const FAR: u64 = 0x1_0000_0000;
 const BELOW: u64 = 0x0700_0000;
 
-/// Two vCPUs in a region that they fill, two in one above 4 GiB with wide strides, and one in a
+/// Two vCPUs in a region that they fill, and two in one above 4 GiB with wide strides. One is in a
 /// region with room for four below the others.
 fn regions() -> Vec<RedistributorRegion> {
     vec![

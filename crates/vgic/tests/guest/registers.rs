@@ -1,5 +1,6 @@
 //! Every register of the frames and of the CPU interface by its number in the manual (IHI 0069
-//! §12): what it reads after reset, and after all ones were written, in both views of security.
+//! §12). Each has its value after reset, and after all ones were written, in both views of
+//! security.
 
 use crate::machine::Machine;
 use gic_arch::IntId;
@@ -92,7 +93,7 @@ fn fields(first: u64, bits: u64, word: u64, view: SecurityView, field: u64) -> u
     shown.fold(0, |value, at| value | field << (at * bits))
 }
 
-/// The arrays of one field per interrupt from `first` on: offsets of `IGROUPR`, and so on;
+/// The arrays of one field per interrupt from `first` on: offsets of `IGROUPR`, and so on.
 /// `skipped` interrupts at the beginning of each array belong to another frame.
 struct Arrays {
     first: u64,
@@ -290,7 +291,7 @@ fn its_registers_read_as_the_manual_says() {
 /// Result of an access to a system register; `None` is an exception.
 type Answer = Option<u64>;
 
-/// `CRn`, `CRm` and `op2` of a register with `op0` 3 and `op1` 0, and what it reads after reset and
+/// `CRn`, `CRm` and `op2` of a register with `op0` 3 and `op1` 0. Then its values after reset and
 /// after all ones, in both views. `None`: it cannot be read.
 type SystemRegister = (&'static str, [u16; 3], [[Answer; 2]; 2], Access);
 

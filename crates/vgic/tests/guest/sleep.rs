@@ -253,7 +253,7 @@ fn wait_until(done: impl Fn() -> bool) {
     panic!("a message was lost");
 }
 
-/// Sends the next message as soon as the last one was handled: just when the vCPU is about to
+/// Sends the next message as soon as the last one was handled. Just then the vCPU is about to
 /// sleep, or to forget the interrupt as stale. A kick makes no system call, so that senders and
 /// vCPU meet at every instruction.
 #[test]

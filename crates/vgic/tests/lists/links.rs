@@ -1,4 +1,4 @@
-//! Virtual interrupts that are linked to physical ones: a physical interrupt is active from the
+//! Virtual interrupts that are linked to physical ones. A physical interrupt is active from the
 //! moment when the hypervisor took it until the guest has deactivated the virtual one, and no
 //! longer.
 

@@ -1,5 +1,5 @@
 //! Interrupts that come while registers change, and while vCPUs are in the guest with few list
-//! registers: each is handled, without anything happening afterwards that would make a vCPU look
+//! registers. Each is handled, without anything happening afterwards that would make a vCPU look
 //! again.
 
 use crate::half::{Exits, Half, Kicked};

@@ -1,4 +1,4 @@
-//! 1-of-N interrupts (IHI 0069 §2.3.2), whichever vCPU the model chooses: one that participates
+//! 1-of-N interrupts (IHI 0069 §2.3.2), whichever vCPU the model chooses. One that participates
 //! gets each of them, once, and none is left behind while anybody participates.
 
 use crate::half::{Exits, Half, Kicked};

@@ -1,5 +1,5 @@
-//! The rules of the GIC, written down as plainly as they can be: one struct per interrupt, a list
-//! of them, and a loop over the list for every question. Shares no code with the model.
+//! The rules of the GIC, written down as plainly as they can be. There is one struct per interrupt,
+//! a list of them, and a loop over the list for every question. Shares no code with the model.
 
 /// The guest's view of security.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,6 @@
-//! The hardware's virtual CPU interface as the manual tells it (IHI 0069 §6, §12.4): what a guest's
-//! accesses do to list registers, `ICH_VMCR_EL2` and active priorities, and when a maintenance
-//! interrupt is asserted. Shares no code with the model.
+//! The hardware's virtual CPU interface as the manual tells it (IHI 0069 §6, §12.4). It models the
+//! effects of a guest's accesses on list registers, `ICH_VMCR_EL2` and active priorities, and when
+//! a maintenance interrupt is asserted. Shares no code with the model.
 
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
 use gic_arch::ich::{ListRegister, Misr, Vtr};

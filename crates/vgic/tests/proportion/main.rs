@@ -364,7 +364,7 @@ fn ready_bitmaps_stay_within_their_budget() {
         }
     });
 
-    // Of the budget's 2^21 and of the redistributor's own LPIs, one part of 4096 is used; of the
+    // One part of 4096 is used of the budget's 2^21 and of the redistributor's own LPIs. Of the
     // others there is the place for a pointer.
     let part = 17 << 10;
     let pointers = 32 * 8 * ((1 << 21) + (1 << 20)) / 4096;

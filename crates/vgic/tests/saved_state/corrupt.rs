@@ -1,5 +1,5 @@
-//! Saved states that were damaged: whatever is changed in one, it is refused without any effect, or
-//! it is a state that the machine can be in, and is then in.
+//! Saved states that were damaged. Whatever is changed in one, it is refused without any effect, or
+//! the machine can be in that state and is then in it.
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
 use crate::round_trip::busy;
@@ -122,7 +122,7 @@ fn fill_in(open: &mut SavedState, found: &SavedState) {
 }
 
 /// Makes an LPI that is pending at a redistributor by itself pending in its event, where that goes
-/// there: it has one pending bit at a redistributor, and a restore joins what a state has twice.
+/// there. It has one pending bit at a redistributor, and a restore joins what a state has twice.
 fn join_lpis(saved: &mut SavedState) {
     for its in &mut saved.its {
         for event in its.devices.iter_mut().flat_map(|device| &mut device.events) {

@@ -1,4 +1,4 @@
-//! Costs of a message and its interrupt once everything is mapped: they do not allocate, access the
+//! Costs of a message and its interrupt once everything is mapped. They do not allocate, access the
 //! guest's memory, wait for a command that is being executed, or kick a vCPU that is awake.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -41,8 +41,8 @@ fn mapped() -> (Machine, Vcpu) {
     (machine, vcpu)
 }
 
-/// Bytes that `act` allocates at a time, and accesses to the guest's memory: the least of some
-/// rounds, as the test's own harness allocates in few of them.
+/// Bytes that `act` allocates at a time, and accesses to the guest's memory. They are the least of
+/// some rounds, as the test's own harness allocates in few of them.
 fn costs(memory: &Memory, mut act: impl FnMut()) -> (usize, usize) {
     let round = || {
         let accesses = memory.accesses();

@@ -9,8 +9,8 @@ use core::fmt;
 pub trait RemapMemory: Send + Sync {
     /// Reads a word. Any.
     fn read(&self, word: u32) -> u64;
-    /// Writes a word, after the words written before, so that the unit sees it on return (a
-    /// barrier, or a clean where the unit does not look into caches). Any.
+    /// Writes a word, after the words written before, so that the unit sees it on return. That is a
+    /// barrier, or a clean if the unit does not look into caches. Any.
     fn write(&self, word: u32, value: u64);
 }
 
@@ -107,7 +107,7 @@ impl<M: RemapMemory> RemapTable<M> {
     }
 
     /// The value of the interrupt remapping table address register for a table at a physical
-    /// address, which is a multiple of [`TableSize::bytes`] and of 4 KiB.
+    /// address. The address is a multiple of [`TableSize::bytes`] and of 4 KiB.
     pub fn address_register(&self, base: u64) -> u64 {
         let extended = u64::from(self.config.mode == ApicMode::X2apic) << 11;
         base & !0xfff | extended | u64::from(self.config.size.0 - 1)

@@ -63,7 +63,7 @@ impl VectorDomain {
     }
 
     /// The CPU takes no more interrupts from now on. Called on the CPU itself with interrupts off,
-    /// after those that could be moved were: what waits in its APIC is sent again to where it
+    /// after those that could be moved were. What waits in its APIC is sent again to where it
     /// belongs now. Any.
     pub fn offline(&self, cpu: Cpu) -> Result<Offline, CpuError> {
         self.with_core(|core| {
@@ -87,8 +87,8 @@ impl VectorDomain {
         })
     }
 
-    /// Gives up the vectors at this CPU that interrupts have left, where an interrupt has arrived
-    /// at the new vector and none waits at the old. Called on the CPU itself, when
+    /// Gives up the vectors at this CPU that interrupts have left. An interrupt must have arrived
+    /// at the new vector and none may wait at the old. Called on the CPU itself, when
     /// [`Apic::request_cleanup`] asked for it; the vectors are then free for others. Any.
     ///
     /// [`Apic::request_cleanup`]: crate::Apic::request_cleanup

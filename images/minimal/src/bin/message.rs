@@ -1,7 +1,7 @@
 //! A small kernel with PCI: an educational device of QEMU sends its first message.
 //!
-//! The GIC, its ITS or GICv2m frame, and the way from one to the other are firmware's to state; the
-//! lines that the project's README shows are all that is done with them.
+//! Firmware states the GIC, its ITS or GICv2m frame, and the way from one to the other. The lines
+//! that the project's README shows are all that is done with them.
 #![no_std]
 #![no_main]
 

@@ -26,9 +26,9 @@ impl Device for E1000e {
         E1000E_VECTORS
     }
 
-    /// When the interval of its moderation is over, which is never shorter than 128 µs, QEMU 7.2
-    /// and 10.0 send the message again, whether the cause is still there or not (qemu-devel, "Only
-    /// send delayed msix interrupts that have a cause", May 2025).
+    /// QEMU 7.2 and 10.0 send the message again when the interval of its moderation is over,
+    /// whether the cause is still there or not. The interval is never shorter than 128 µs
+    /// (qemu-devel, "Only send delayed msix interrupts that have a cause", May 2025).
     fn repeats(&self) -> bool {
         true
     }

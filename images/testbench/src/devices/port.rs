@@ -1,5 +1,5 @@
-//! PCI Express ports: with hot-plug, "command completed" is an interrupt, and any write to Slot
-//! Control a command; a root port also reports errors, which are injected from outside.
+//! PCI Express ports. With hot-plug, "command completed" is an interrupt, and any write to Slot
+//! Control a command. A root port also reports errors, which are injected from outside.
 
 use crate::report::{Outcome, Verdict};
 use crate::rig::Device;

@@ -1,6 +1,6 @@
 //! Translation tables of one address space (the architecture's VMSAv8-64, first stage): three
-//! levels of 512 entries, for 39 bits of address. RAM is at its own address in blocks of 2 MiB;
-//! doorbells are pages in a window where no device of `virt` is, so that one which is reached was
+//! levels of 512 entries, for 39 bits of address. RAM is at its own address in blocks of 2 MiB.
+//! Doorbells are pages in a window where no device of `virt` is, so that one which is reached was
 //! translated.
 
 use core::ops::Range;

@@ -1,5 +1,5 @@
-//! Devices behind an SMMU: their messages arrive because their doorbell is mapped for them, and
-//! what is not mapped does not arrive, but is reported by name.
+//! Devices behind an SMMU. Their messages arrive because their doorbell is mapped for them. A
+//! message to what is not mapped does not arrive, but is reported by name.
 
 use crate::check;
 use crate::devices::DeviceKind;

@@ -1,5 +1,5 @@
-//! Senders, commands and vCPUs on threads of their own. Every message carries a number in memory;
-//! every change of a mapping is announced, so that a vCPU can tell an interrupt that came late from
+//! Senders, commands and vCPUs on threads of their own. Every message carries a number in memory,
+//! and every change of a mapping is announced. So a vCPU can tell an interrupt that came late from
 //! one that came before the change.
 
 use super::rig::*;
