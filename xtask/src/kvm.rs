@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::apt::{self, Apt};
+use crate::apt::Apt;
 use crate::dtb;
 use crate::initramfs::{self, Content, File};
 use crate::qemu::{self, Version};
 use crate::rust::{self, JUDGE_TARGET as TARGET};
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{cache, process};
+use crate::{cache, process, small_linux};
 
 /// A run takes 10 to 20 seconds, on a busy machine more; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -115,17 +115,13 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
 /// The newest kernel of a suite, in the cache.
 pub(crate) fn kernel(workspace: &Workspace, version: Version) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join(format!("kernel-{version:?}").to_lowercase());
-    let boot = folder.join("boot");
     if !cache::is_filled(&folder) {
         let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
         cache::fill(&folder, || {
-            let package = apt::download_kernel(&apt, dtb::KERNEL, version.suite(), &folder)?;
-            apt::unpack_matching(&package, &["./boot/vmlinuz-*"], &folder)?;
-            fs::remove_file(package).map_err(Into::into)
+            small_linux::unpack_kernel(&apt, dtb::KERNEL, version.suite(), &[], &folder)
         })?;
     }
-    let kernel = boot.read_dir()?.next().context("the kernel's package has no kernel")?;
-    Ok(kernel?.path())
+    small_linux::kernel(&folder)
 }
 
 fn contents(judge: Vec<u8>) -> Vec<File> {

@@ -32,6 +32,7 @@ mod qemu;
 mod report;
 mod rust;
 mod size;
+mod small_linux;
 mod step;
 mod system;
 mod tests;

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::apt::{self, Apt, Suite};
+use crate::apt::{Apt, Suite};
 use crate::cache;
 use crate::initramfs::{self, Content, File};
+use crate::small_linux::{self, first_files, modules};
 use crate::workspace::Workspace;
 
 /// A small kernel for virtual machines, with KVM.
@@ -88,10 +89,9 @@ impl Files {
     /// Fetches the packages into the cache, and packs the file systems.
     pub(super) fn of(workspace: &Workspace, program: &Path) -> Result<Self> {
         let packages = packages(workspace)?;
-        let busybox = fs::read(packages.join(apt::BUSYBOX)).context("busybox")?;
-        let kernel = fs::read_dir(packages.join("boot"))?.next().context("no kernel")??.path();
-        let guest = contents(&busybox, GUEST, modules(&packages, GUEST_MODULES)?);
-        let mut host = contents(&busybox, HOST, modules(&packages, HOST_MODULES)?);
+        let kernel = small_linux::kernel(&packages)?;
+        let guest = first_files(&packages, GUEST, modules(&packages, GUEST_MODULES)?)?;
+        let mut host = first_files(&packages, HOST, modules(&packages, HOST_MODULES)?)?;
         host.push(File { path: "adopter", content: Content::Program(fs::read(program)?) });
         host.push(File { path: "kernel", content: Content::Data(fs::read(&kernel)?) });
         host.push(File { path: "initramfs", content: Content::Data(initramfs::pack(&guest)) });
@@ -103,48 +103,14 @@ impl Files {
     }
 }
 
-fn contents(busybox: &[u8], init: &str, modules: Vec<File>) -> Vec<File> {
-    let folder = |path| File { path, content: Content::Folder };
-    let program = |path, bytes| File { path, content: Content::Program(bytes) };
-    let names: Vec<_> = modules.iter().map(|module| module.path).collect();
-    let mut files = vec![
-        folder("dev"),
-        folder("proc"),
-        folder("sys"),
-        folder("tmp"),
-        File { path: "dev/console", content: Content::CharacterDevice { major: 5, minor: 1 } },
-        program("busybox", busybox.to_vec()),
-        program("init", init.into()),
-        program("modules", names.join("\n").into()),
-    ];
-    files.extend(modules);
-    files
-}
-
-/// The modules of these names, each from its folder in the package.
-fn modules(packages: &Path, names: &'static [&'static str]) -> Result<Vec<File>> {
-    let found = cache::files_below(packages)?;
-    let module = |path: &&'static str| {
-        let file = found.iter().find(|file| file.ends_with(path));
-        let bytes = fs::read(file.with_context(|| format!("the kernel has no {path}"))?)?;
-        Ok(File { path, content: Content::Program(bytes) })
-    };
-    names.iter().map(module).collect()
-}
-
 /// The kernel, its modules and busybox in the cache.
 fn packages(workspace: &Workspace) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join("adopters");
     if !cache::is_filled(&folder) {
         let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
         cache::fill(&folder, || {
-            let package = apt::download_kernel(&apt, KERNEL, Suite::Stable, &folder)?;
             let modules = HOST_MODULES.iter().chain(GUEST_MODULES);
-            let modules: Vec<_> = modules.map(|name| format!("./lib/modules/*/{name}")).collect();
-            let mut patterns = vec!["./boot/vmlinuz-*"];
-            patterns.extend(modules.iter().map(String::as_str));
-            apt::unpack_matching(&package, &patterns, &folder)?;
-            fs::remove_file(package)?;
+            small_linux::unpack_kernel(&apt, KERNEL, Suite::Stable, modules, &folder)?;
             apt.unpack_busybox("amd64", &folder)
         })?;
     }

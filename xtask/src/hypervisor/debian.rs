@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::apt::{self, Apt};
-use crate::initramfs::{self, Content, File};
+use crate::apt::Apt;
+use crate::initramfs::{self, File};
 use crate::qemu::Version;
+use crate::small_linux::{self, first_files};
 use crate::workspace::Workspace;
 use crate::{cache, dtb, kvm};
 
@@ -66,7 +67,7 @@ pub(super) struct Guest {
 impl Guest {
     /// Fetches a suite's kernel and busybox into the cache, and packs the file system.
     pub(super) fn fetch(workspace: &Workspace, version: Version) -> Result<Self> {
-        let busybox = fs::read(busybox(workspace).context("busybox")?)?;
+        let busybox = busybox(workspace).context("busybox")?;
         let (kernel, modules) = match version {
             Version::Stable => kernel_with_modules(workspace)?,
             Version::Backports => (kvm::kernel(workspace, version)?, Vec::new()),
@@ -75,35 +76,19 @@ impl Guest {
         let folder = workspace.target.join("hypervisor");
         fs::create_dir_all(&folder)?;
         let initrd = folder.join(format!("initramfs-{version:?}").to_lowercase());
-        fs::write(&initrd, initramfs::pack(&contents(busybox, modules)))?;
+        fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, modules)?))?;
         Ok(Self { kernel, initrd, has_drivers })
     }
 }
 
-fn contents(busybox: Vec<u8>, modules: Vec<File>) -> Vec<File> {
-    let folder = |path| File { path, content: Content::Folder };
-    let program = |path, bytes| File { path, content: Content::Program(bytes) };
-    let names: Vec<_> = modules.iter().map(|module| module.path).collect();
-    let mut files = vec![
-        folder("dev"),
-        folder("proc"),
-        folder("sys"),
-        File { path: "dev/console", content: Content::CharacterDevice { major: 5, minor: 1 } },
-        program("busybox", busybox),
-        program("init", INIT.into()),
-        program("modules", names.join("\n").into()),
-    ];
-    files.extend(modules);
-    files
-}
-
+/// The folder of busybox in the cache.
 fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join("busybox");
     if !cache::is_filled(&folder) {
         let index = Apt::update(&cache::folder(workspace).join("apt"))?;
         cache::fill(&folder, || index.unpack_busybox("arm64", &folder))?;
     }
-    Ok(folder.join(apt::BUSYBOX))
+    Ok(folder)
 }
 
 /// From one package: a module only fits its own kernel.
@@ -113,26 +98,8 @@ fn kernel_with_modules(workspace: &Workspace) -> Result<(PathBuf, Vec<File>)> {
         let index = Apt::update(&cache::folder(workspace).join("apt"))?;
         cache::fill(&folder, || {
             let suite = Version::Stable.suite();
-            let package = apt::download_kernel(&index, dtb::KERNEL, suite, &folder)?;
-            let modules: Vec<_> =
-                MODULES.iter().map(|name| format!("./lib/modules/*/{name}")).collect();
-            let mut patterns = vec!["./boot/vmlinuz-*"];
-            patterns.extend(modules.iter().map(String::as_str));
-            apt::unpack_matching(&package, &patterns, &folder)?;
-            fs::remove_file(package).map_err(Into::into)
+            small_linux::unpack_kernel(&index, dtb::KERNEL, suite, MODULES, &folder)
         })?;
     }
-    let found = cache::files_below(&folder)?;
-    let find = |matches: &dyn Fn(&str) -> bool| {
-        let name =
-            |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(matches);
-        found.iter().find(|path| name(path)).context("the kernel's package lacks a file")
-    };
-    let kernel = find(&|name| name.starts_with("vmlinuz-"))?.clone();
-    let mut modules = Vec::new();
-    for path in MODULES {
-        let bytes = fs::read(find(&|name| name == *path)?)?;
-        modules.push(File { path, content: Content::Program(bytes) });
-    }
-    Ok((kernel, modules))
+    Ok((small_linux::kernel(&folder)?, small_linux::modules(&folder, MODULES)?))
 }

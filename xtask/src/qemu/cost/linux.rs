@@ -4,12 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::apt::{self, Apt, Suite};
-use crate::initramfs::{self, Content};
+use crate::apt::{Apt, Suite};
 use crate::workspace::Workspace;
-use crate::{cache, dtb};
+use crate::{cache, dtb, initramfs, small_linux};
 
 /// In the order in which they need each other.
 const MODULES: &[&str] = &[
@@ -55,61 +54,15 @@ impl Linux {
             let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
             cache::fill(&folder, || fill(&apt, &folder))?;
         }
-        let kernel = only_file(&folder.join("boot"))?;
+        let kernel = small_linux::kernel(&folder)?;
         let name = kernel.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { kernel, initrd: folder.join("initrd"), name })
     }
 }
 
 fn fill(apt: &Apt, folder: &Path) -> Result<()> {
-    let modules: Vec<_> = MODULES.iter().map(|name| format!("./lib/modules/*/{name}")).collect();
-    let mut patterns = vec!["./boot/vmlinuz-*"];
-    patterns.extend(modules.iter().map(String::as_str));
-    let kernel = apt::download_kernel(apt, dtb::KERNEL, Suite::Stable, folder)?;
-    unpack(&kernel, &patterns, folder)?;
+    small_linux::unpack_kernel(apt, dtb::KERNEL, Suite::Stable, MODULES, folder)?;
     apt.unpack_busybox("arm64", folder)?;
-    fs::write(folder.join("initrd"), initramfs::pack(&contents(folder)?)).map_err(Into::into)
-}
-
-fn unpack(package: &Path, patterns: &[&str], folder: &Path) -> Result<()> {
-    apt::unpack_matching(package, patterns, folder)?;
-    fs::remove_file(package).map_err(Into::into)
-}
-
-fn contents(folder: &Path) -> Result<Vec<initramfs::File>> {
-    let program = |path, bytes: Vec<u8>| initramfs::File { path, content: Content::Program(bytes) };
-    let mut files: Vec<_> = ["dev", "proc", "sys"]
-        .map(|path| initramfs::File { path, content: Content::Folder })
-        .into();
-    files.push(program("init", INIT.into()));
-    files.push(program("busybox", fs::read(folder.join(apt::BUSYBOX))?));
-    files.push(program("modules", MODULES.join("\n").into()));
-    for name in MODULES {
-        let file = find(&folder.join("lib/modules"), name)?
-            .with_context(|| format!("the kernel has no {name}"))?;
-        files.push(program(name, fs::read(file)?));
-    }
-    Ok(files)
-}
-
-/// The file of this name in a folder, or in one below it.
-fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
-    for entry in folder.read_dir()? {
-        let path = entry?.path();
-        if path.file_name().is_some_and(|file| file == name) {
-            return Ok(Some(path));
-        }
-        if path.is_dir()
-            && let Some(found) = find(&path, name)?
-        {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
-}
-
-fn only_file(folder: &Path) -> Result<PathBuf> {
-    let first =
-        folder.read_dir()?.next().with_context(|| format!("{} is empty", folder.display()))?;
-    Ok(first?.path())
+    let files = small_linux::first_files(folder, INIT, small_linux::modules(folder, MODULES)?)?;
+    fs::write(folder.join("initrd"), initramfs::pack(&files)).map_err(Into::into)
 }

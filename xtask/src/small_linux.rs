@@ -1,0 +1,83 @@
+//! A small Linux: a kernel of Debian's, some of its modules, busybox, and an init program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::apt::{self, Apt, Suite};
+use crate::cache;
+use crate::initramfs::{Content, File};
+
+/// Downloads a suite's kernel, and unpacks it with these of its modules into `folder`.
+pub(crate) fn unpack_kernel<'a>(
+    apt: &Apt,
+    metapackage: &str,
+    suite: Suite,
+    modules: impl IntoIterator<Item = &'a &'a str>,
+    folder: &Path,
+) -> Result<()> {
+    let package = apt::download_kernel(apt, metapackage, suite, folder)?;
+    let modules: Vec<_> =
+        modules.into_iter().map(|name| format!("./lib/modules/*/{name}")).collect();
+    let mut patterns = vec!["./boot/vmlinuz-*"];
+    patterns.extend(modules.iter().map(String::as_str));
+    apt::unpack_matching(&package, &patterns, folder)?;
+    fs::remove_file(package).map_err(Into::into)
+}
+
+/// The kernel that was unpacked into `folder`.
+pub(crate) fn kernel(folder: &Path) -> Result<PathBuf> {
+    let mut boot = folder.join("boot").read_dir().context("no kernel was unpacked")?;
+    Ok(boot.next().context("the kernel's package has no kernel")??.path())
+}
+
+/// The modules of these names that were unpacked into `folder`.
+pub(crate) fn modules(folder: &Path, names: &[&'static str]) -> Result<Vec<File>> {
+    let found = cache::files_below(folder)?;
+    let module = |path: &&'static str| {
+        let file = found.iter().find(|file| file.ends_with(path));
+        let bytes = fs::read(file.with_context(|| format!("the kernel has no {path}"))?)?;
+        Ok(File { path, content: Content::Program(bytes) })
+    };
+    names.iter().map(module).collect()
+}
+
+/// The first file system, with the busybox that was unpacked into `folder`. Its file `modules`
+/// names the modules in their order, for `init` to load.
+pub(crate) fn first_files(folder: &Path, init: &str, modules: Vec<File>) -> Result<Vec<File>> {
+    let folders = ["dev", "proc", "sys", "tmp"];
+    let busybox = fs::read(folder.join(apt::BUSYBOX)).context("busybox")?;
+    let names: Vec<_> = modules.iter().map(|module| module.path).collect();
+    let program = |path, bytes| File { path, content: Content::Program(bytes) };
+    let mut files: Vec<_> =
+        folders.map(|path| File { path, content: Content::Folder }).into_iter().collect();
+    files.extend([
+        File { path: "dev/console", content: Content::CharacterDevice { major: 5, minor: 1 } },
+        program("busybox", busybox),
+        program("init", init.into()),
+        program("modules", names.join("\n").into()),
+    ]);
+    files.extend(modules);
+    Ok(files)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn modules_keep_the_order_of_their_names() -> Result<()> {
+        let folder = std::env::temp_dir().join(format!("doorbell-modules-{}", std::process::id()));
+        fs::create_dir_all(folder.join("lib/modules/6.1/drivers"))?;
+        fs::write(folder.join("lib/modules/6.1/a.ko"), "a")?;
+        fs::write(folder.join("lib/modules/6.1/drivers/b.ko"), "b")?;
+        let found = modules(&folder, &["b.ko", "a.ko"]);
+        let absent = modules(&folder, &["a.ko", "c.ko"]);
+        fs::remove_dir_all(&folder)?;
+        let paths: Vec<_> = found?.iter().map(|file| file.path).collect();
+        assert_eq!(paths, ["b.ko", "a.ko"]);
+        assert!(absent.is_err_and(|error| error.to_string() == "the kernel has no c.ko"));
+        Ok(())
+    }
+}
