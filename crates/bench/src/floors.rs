@@ -5,7 +5,7 @@ mod entry;
 mod translation;
 
 pub(crate) use dispatch::DISPATCH;
-pub(crate) use entry::ENTER;
+pub(crate) use entry::{ENTER, VCPUS};
 pub(crate) use translation::{
     SEND_TAKE, TRANSLATE, TRANSLATE_FRESH, TRANSLATE_MANY, TRANSLATE_MANY_FRESH, random_order,
 };

@@ -84,7 +84,6 @@ pub struct ListRegisterVcpu(Box<[Vcpu; 1]>);
 /// acknowledged since is pending again. Nobody waits for the vCPU.
 #[must_use = "what is in list registers is only known again after the exit"]
 pub struct InGuest {
-    cpu: Cpu,
     /// Until the exit.
     vcpu: Option<ListRegisterVcpu>,
 }
@@ -135,14 +134,13 @@ impl Vcpu {
 impl ListRegisterVcpu {
     /// The vCPU is about to run guest code: [`InGuest::interface`] is to be loaded into the
     /// hardware. Whatever arrives or changes from now on kicks the vCPU, once; it then exits.
-    pub fn enter(mut self) -> InGuest {
-        let [vcpu] = &*self.0;
-        let cpu = vcpu.cpu;
-        vcpu.gic.wakeup().enter(cpu);
-        if !self.is_unchanged() {
-            self.prepare();
-        }
-        InGuest { cpu, vcpu: Some(self) }
+    ///
+    /// A vCPU that had nothing in list registers can be kicked once when it has exited, too: see
+    /// [`returned`](Self::returned).
+    #[inline]
+    pub fn enter(self) -> InGuest {
+        let vcpu = if self.is_left_alone() { self } else { self.leave() };
+        InGuest { vcpu: Some(vcpu) }
     }
 
     /// Reads a system register on behalf of the guest, whose access trapped.
@@ -173,15 +171,18 @@ impl ListRegisterVcpu {
 
     /// As [`Vcpu::prepare_to_sleep`], for a guest that waits (WFI).
     pub fn prepare_to_sleep(&mut self) -> Sleep {
-        self.0[0].prepare_to_sleep()
+        self.own().prepare_to_sleep()
     }
 
     /// As [`Vcpu::prepare_to_power_down`].
     pub fn prepare_to_power_down(&mut self) -> Sleep {
-        self.0[0].prepare_to_power_down()
+        self.own().prepare_to_power_down()
     }
 
-    /// The vCPU is back from sleep.
+    /// The vCPU is back from sleep, or from the guest for longer: it is not kicked until it sleeps
+    /// or enters again. To be called before the hypervisor does something that may interrupt this
+    /// vCPU itself, as emulating a device or taking a physical interrupt, or that takes long.
+    /// Without the call nothing is lost, but a kick may be sent that changes nothing.
     pub fn returned(&mut self) {
         self.0[0].returned();
     }
@@ -192,7 +193,8 @@ impl ListRegisterVcpu {
     }
 
     /// Back to a vCPU whose CPU interface is software alone.
-    pub fn into_software(self) -> Vcpu {
+    pub fn into_software(mut self) -> Vcpu {
+        self.own();
         Vcpu::unboxed(self.0)
     }
 
@@ -211,28 +213,25 @@ impl InGuest {
     /// The guest has exited, kicked or not, and left this in the hardware. To be called before the
     /// reason of the exit is looked at: other vCPUs may wait for it.
     #[must_use]
+    #[inline]
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
     pub fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
-        let mut vcpu = self.vcpu.take().expect("only `exit` takes it, and consumes `self`");
-        if vcpu.has_nothing_to_fold(left) {
-            vcpu.folded();
-            vcpu.load(left);
-        } else {
-            vcpu.exit(|vcpu| vcpu.fold(left));
-        }
-        vcpu
+        let vcpu = self.vcpu.take().expect("only `exit` takes it, and consumes `self`");
+        if vcpu.stays_left(left) { vcpu } else { vcpu.come_back(left) }
     }
 
     /// The state to load into the hardware before the guest runs.
     #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
+    #[inline]
     pub fn interface(&self) -> &VirtualInterface {
         let vcpu = self.vcpu.as_ref().expect("only `exit` takes it, and consumes `self`");
         &vcpu.0[0].list_registers.interface
     }
 
     /// Number of this vCPU.
+    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it does not panic")]
     pub fn cpu(&self) -> Cpu {
-        self.cpu
+        self.vcpu.as_ref().expect("only `exit` takes it, and consumes `self`").cpu()
     }
 }
 
@@ -255,11 +254,26 @@ impl ListRegisterVcpu {
         }
     }
 
-    /// The vCPU, whose CPU interface may change outside of the guest.
+    /// The vCPU, which does not stay left: its CPU interface may change outside of the guest, and
+    /// it may interrupt itself.
     fn own(&mut self) -> &mut Vcpu {
         let [vcpu] = &mut *self.0;
-        vcpu.list_registers.is_idle = false;
+        if core::mem::take(&mut vcpu.list_registers.is_idle) {
+            vcpu.returned();
+        }
         vcpu
+    }
+
+    /// Out of the guest, which left something in the hardware.
+    #[inline(never)]
+    fn come_back(mut self, left: &VirtualInterface) -> Self {
+        if self.has_nothing_to_fold(left) {
+            self.folded();
+            self.load(left);
+        } else {
+            self.exit(|vcpu| vcpu.fold(left));
+        }
+        self
     }
 
     /// Out of the guest, with what `fold` makes of the list registers. The vCPU looks by itself
@@ -273,7 +287,7 @@ impl ListRegisterVcpu {
     /// Out of the guest, with nothing in list registers any more.
     fn folded(&self) {
         let [vcpu] = &*self.0;
-        if vcpu.gic.wakeup().folded(vcpu.cpu) {
+        if vcpu.wakeup.folded(vcpu.cpu) {
             vcpu.gic.poll_all_its();
         }
     }

@@ -38,7 +38,8 @@ pub(crate) struct ListRegisters {
     /// Loaded at the last entry. Outside of the guest, all of its list registers are empty.
     pub(crate) interface: VirtualInterface,
     /// At the last entry nothing was pending or active, and the CPU interface has not changed
-    /// since. If nothing has become pending, `interface` is right for the next entry.
+    /// since. If nothing has become pending, `interface` is right for the next entry. The vCPU has
+    /// stayed left unless it [`returned`](crate::ListRegisterVcpu::returned) or was kicked.
     pub(crate) is_idle: bool,
 }
 

@@ -7,6 +7,7 @@ use crate::interrupt::InterruptWord;
 use crate::listed::ListRegisters;
 use crate::lpi::{PendingLpis, ReadyLpi};
 use crate::vgic::Vgic;
+use crate::wakeup::VcpuWakeup;
 use crate::wired::{Group, participation};
 use crate::wired_index::WiredIndex;
 use alloc::boxed::Box;
@@ -24,6 +25,8 @@ use msi_types::Cpu;
 pub struct Vcpu {
     pub(crate) cpu: Cpu,
     pub(crate) gic: Arc<Vgic>,
+    /// That of `gic`: an entry into the guest looks at little else.
+    pub(crate) wakeup: Arc<VcpuWakeup>,
     pub(crate) interface: CpuInterface,
     pub(crate) lpis: Option<PendingLpis>,
     pub(crate) list_registers: ListRegisters,
@@ -101,7 +104,8 @@ impl Vcpu {
     ) -> Result<Self, OutOfMemory> {
         let mut memory = Vec::new();
         memory.try_reserve_exact(1)?;
-        Ok(Self { cpu, gic, interface, lpis, list_registers: ListRegisters::none(), memory })
+        let (wakeup, list_registers) = (Arc::clone(&gic.wakeup), ListRegisters::none());
+        Ok(Self { cpu, gic, wakeup, interface, lpis, list_registers, memory })
     }
 
     /// Moves this into the memory that it has for that.
@@ -143,8 +147,7 @@ impl Vcpu {
     /// calls [`Kick::kick`](msi_types::Kick::kick), once; call [`returned`](Self::returned) when
     /// the vCPU is back.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
-        let gic = Arc::clone(&self.gic);
-        let wakeup = gic.wakeup();
+        let wakeup = Arc::clone(&self.wakeup);
         Sleep::of(wakeup.leave_unless(self.cpu, || self.inputs().any() || wakeup.has_work()))
     }
 
@@ -158,8 +161,7 @@ impl Vcpu {
     /// until it is on again. [`reset`](Self::reset) it as it goes off: others then take the 1-of-N
     /// interrupts that were chosen for it.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
-        let gic = Arc::clone(&self.gic);
-        let wakeup = gic.wakeup();
+        let wakeup = Arc::clone(&self.wakeup);
         Sleep::of(wakeup.leave_unless(self.cpu, || self.wake_requested() || wakeup.has_work()))
     }
 
@@ -175,7 +177,7 @@ impl Vcpu {
     /// The vCPU is about to run guest code, with these inputs asserted. Whatever arrives later
     /// kicks it, once; call [`returned`](Self::returned) when the guest has exited.
     pub fn enter_guest(&mut self) -> Inputs {
-        self.gic.wakeup().leave(self.cpu);
+        self.wakeup.leave(self.cpu);
         let inputs = self.inputs();
         self.exit_for_work();
         inputs
@@ -183,22 +185,21 @@ impl Vcpu {
 
     /// The vCPU has left for the guest: if work is left over, it is kicked at once.
     pub(crate) fn exit_for_work(&self) {
-        let wakeup = self.gic.wakeup();
-        if wakeup.has_work() {
-            wakeup.kick(self.cpu);
+        if self.wakeup.has_work() {
+            self.wakeup.kick(self.cpu);
         }
     }
 
     /// The vCPU is back from sleep or from the guest, kicked or not: it looks at its inputs by
     /// itself again.
     pub fn returned(&mut self) {
-        self.gic.wakeup().returned(self.cpu);
+        self.wakeup.returned(self.cpu);
     }
 
     /// Puts the CPU interface into its state after reset. Interrupts keep theirs: those that were
     /// active stay so.
     pub fn reset(&mut self) {
-        self.gic.wakeup().pass_work_on();
+        self.wakeup.pass_work_on();
         self.interface = CpuInterface::new(self.interface.features());
         for group in [Group::Zero, Group::One] {
             self.publish(group);

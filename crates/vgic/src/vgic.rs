@@ -284,10 +284,6 @@ impl Vgic {
         &self.wired
     }
 
-    pub(crate) fn wakeup(&self) -> &VcpuWakeup {
-        &self.wakeup
-    }
-
     fn region(&self, address: u64) -> Option<&Region> {
         let after = self.regions.partition_point(|region| region.addresses.start <= address);
         self.regions.get(after.checked_sub(1)?).filter(|region| region.addresses.contains(&address))

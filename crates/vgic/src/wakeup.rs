@@ -17,6 +17,11 @@
 //! is kicked. Each vCPU does a piece before it leaves, so the work proceeds while any vCPU is in
 //! the model or comes back.
 //!
+//! A vCPU that has entered the guest with empty list registers *stays left* when it exits: its
+//! `needs_kick` remains set. While it is, nothing has arrived, as a producer that makes something
+//! visible takes the flag and kicks. So the next entry only loads it. The price is at most one kick
+//! that finds the vCPU outside of the guest.
+//!
 //! A vCPU in guest mode holds interrupts in list registers. A change to one of these *recalls*
 //! them: the change is complete once the vCPU has exited and folded its list registers back. Both
 //! states are in one word, so an entry into the guest takes one read-modify-write.
@@ -49,7 +54,7 @@ pub(crate) struct VcpuWakeup {
 
 /// Bits of [`VcpuState`].
 mod state {
-    /// The vCPU is in WFI or in guest mode.
+    /// The vCPU is in WFI or in guest mode, or was so and stays left.
     pub(super) const NEEDS_KICK: u64 = 1 << 0;
     /// It has interrupts in list registers.
     pub(super) const FILLED: u64 = 1 << 1;
@@ -208,25 +213,41 @@ impl VcpuWakeup {
         !stays
     }
 
-    /// vCPU `cpu` is back, or did not leave: it will look by itself.
+    /// vCPU `cpu` is back, or did not leave: it will look by itself. It alone sets the flag, so it
+    /// finds it clear only after a kick.
     pub(crate) fn returned(&self, cpu: Cpu) {
-        if let Some(vcpu) = self.vcpus.get(cpu.index()) {
-            vcpu.0.fetch_and(!state::NEEDS_KICK, SeqCst);
+        if let Some(vcpu) = self.vcpus.get(cpu.index())
+            && vcpu.needs_kick()
+        {
+            vcpu.take_kick();
         }
+    }
+
+    /// Has vCPU `cpu`, which stayed left, nothing to look for?
+    #[inline]
+    pub(crate) fn is_left_alone(&self, cpu: Cpu) -> bool {
+        self.vcpus.get(cpu.index()).is_some_and(VcpuState::needs_kick) && !self.has_work()
     }
 
     /// vCPU `cpu`, whose list registers are empty, [leaves](Self::leave) to take interrupts into
     /// them.
-    #[inline]
     pub(crate) fn enter(&self, cpu: Cpu) {
         if let Some(vcpu) = self.vcpus.get(cpu.index()) {
             vcpu.0.swap(state::NEEDS_KICK | state::FILLED, SeqCst);
         }
     }
 
+    /// vCPU `cpu` [entered](Self::enter) and took nothing: there is nothing to recall. `false`: it
+    /// was kicked or recalled meanwhile.
+    pub(crate) fn took_nothing(&self, cpu: Cpu) -> bool {
+        let (filled, empty) = (state::NEEDS_KICK | state::FILLED, state::NEEDS_KICK);
+        let vcpu = self.vcpus.get(cpu.index());
+        vcpu.is_some_and(|vcpu| vcpu.0.compare_exchange(filled, empty, SeqCst, SeqCst).is_ok())
+    }
+
     /// Recalls vCPU `cpu`'s list registers, in which an interrupt changed, until it has
     /// [`folded`](Self::folded) them. The caller must then [`kick`](Self::kick) the vCPU. `false`:
-    /// they were folded meanwhile.
+    /// they are empty.
     pub(crate) fn recall(&self, cpu: Cpu) -> bool {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
         self.recalled.fetch_add(1, SeqCst);

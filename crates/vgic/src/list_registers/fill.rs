@@ -34,29 +34,51 @@ struct Left {
 }
 
 impl ListRegisterVcpu {
+    /// Did the vCPU stay left since an entry that took nothing, and was it not kicked? Nothing has
+    /// arrived then.
+    #[inline]
+    pub(super) fn is_left_alone(&self) -> bool {
+        let [Vcpu { cpu, wakeup, list_registers, .. }] = &*self.0;
+        list_registers.is_idle && wakeup.is_left_alone(*cpu)
+    }
+
+    /// Leaves for the guest, then looks for what came since the last entry.
+    #[inline(never)]
+    pub(super) fn leave(mut self) -> Self {
+        let [Vcpu { cpu, wakeup, list_registers, .. }] = &*self.0;
+        if list_registers.is_idle {
+            wakeup.leave(*cpu);
+        }
+        if !self.is_unchanged() {
+            self.prepare();
+        }
+        self
+    }
+
     /// Has nothing changed since an entry that left the list registers empty? A load for each
     /// source of change.
-    #[inline]
-    pub(super) fn is_unchanged(&self) -> bool {
-        let [Vcpu { cpu, gic, lpis, list_registers, .. }] = &*self.0;
+    fn is_unchanged(&self) -> bool {
+        let [Vcpu { cpu, gic, wakeup, lpis, list_registers, .. }] = &*self.0;
         list_registers.is_idle
-            && !gic.wakeup().has_work()
+            && !wakeup.has_work()
             && gic.wired().private(*cpu).is_none_or(|private| private.candidates.is_empty())
             && lpis.as_ref().is_none_or(PendingLpis::is_empty)
     }
 
     /// Does a piece of what is left over, and makes the interface that is to be loaded. While more
     /// is left over, the vCPU is kicked at once.
-    #[inline(never)]
-    pub(super) fn prepare(&mut self) {
-        self.0[0].gic.go_on();
+    fn prepare(&mut self) {
+        let [vcpu] = &*self.0;
+        vcpu.wakeup.enter(vcpu.cpu);
+        vcpu.gic.go_on();
         let left = self.fill();
         let hcr = self.control(left);
-        let [Vcpu { interface, lpis, list_registers: lists, .. }] = &mut *self.0;
+        let [Vcpu { cpu, wakeup, interface, lpis, list_registers: lists, .. }] = &mut *self.0;
         lists.interface.hcr = hcr;
         lists.interface.vmcr = interface.vmcr();
         lists.interface.active_priorities = interface.active_priorities();
-        lists.is_idle = lists.used == 0 && lists.active.is_empty() && left == Left::default();
+        let is_empty = lists.used == 0 && lists.active.is_empty() && left == Left::default();
+        lists.is_idle = is_empty && wakeup.took_nothing(*cpu);
         if lists.is_idle
             && let Some(lpis) = lpis
         {

@@ -9,6 +9,17 @@ use gic_arch::ich::ListRegisterState;
 use gic_arch::{IntId, Priority};
 
 impl ListRegisterVcpu {
+    /// Was the vCPU idle, and did its guest leave what was loaded?
+    #[inline]
+    pub(super) fn stays_left(&self, left: &VirtualInterface) -> bool {
+        let lists = &self.0[0].list_registers;
+        let entered = &lists.interface;
+        lists.is_idle
+            && left.hcr.eoi_count() == 0
+            && left.vmcr == entered.vmcr
+            && left.active_priorities == entered.active_priorities
+    }
+
     /// Was nothing listed, and did the guest end nothing that is not?
     pub(super) fn has_nothing_to_fold(&self, left: &VirtualInterface) -> bool {
         self.0[0].list_registers.used == 0 && left.hcr.eoi_count() == 0

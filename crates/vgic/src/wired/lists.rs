@@ -214,14 +214,14 @@ impl Wired {
         }
     }
 
-    /// Recalls what `cpu` has in list registers. The frame that shows the interrupt waits for it.
+    /// Recalls what `cpu` has in list registers, for which the frame that shows the interrupt
+    /// waits. A vCPU without any looks anew as well.
     pub(super) fn recall(&self, intid: IntId, cpu: Cpu) {
-        if !self.wakeup.recall(cpu) {
-            return;
-        }
-        match self.private(cpu).filter(|_| intid.is_private()) {
-            Some(private) => private.awaited.ask(),
-            None => self.awaited.ask(),
+        if self.wakeup.recall(cpu) {
+            match self.private(cpu).filter(|_| intid.is_private()) {
+                Some(private) => private.awaited.ask(),
+                None => self.awaited.ask(),
+            }
         }
         self.wakeup.kick(cpu);
     }

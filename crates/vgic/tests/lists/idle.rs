@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::virtual_interface::vtr;
 use gic_arch::ich::ListRegisterState::{Active, Invalid};
 use gic_arch::ich::{ListRegister, ListRegisterState};
-use gic_arch::{gicd, icc};
+use gic_arch::{gicd, gicr, icc};
 use msi_types::{Level, Line, SetLine};
 use vgic::{InGuest, ListRegisterVcpu, VgicConfig, VirtualInterface};
 
@@ -165,6 +165,131 @@ fn an_lpi_that_the_guest_left_is_listed_again() {
     let inside = unchanged(unchanged(vcpu)).enter();
 
     assert_eq!(listed(&inside), [(8195, ListRegisterState::Pending)]);
+}
+
+#[test]
+fn an_idle_vcpu_outside_is_kicked_once() {
+    let mut translated = Translated::new(1);
+    let vcpu = idle(&mut translated.machine);
+
+    for event in [3, 5, 3] {
+        translated.send(event);
+    }
+
+    assert_eq!(translated.machine.kicks.of(0), 1);
+    let listed = listed(&vcpu.enter());
+    assert_eq!(listed.len(), 2, "{listed:?}");
+}
+
+#[test]
+fn a_vcpu_that_returned_is_not_kicked() {
+    let mut translated = Translated::new(1);
+    let mut vcpu = idle(&mut translated.machine);
+    vcpu.returned();
+
+    translated.send(3);
+
+    assert_eq!(translated.machine.kicks.of(0), 0);
+    assert_eq!(listed(&vcpu.enter()), [(8195, ListRegisterState::Pending)]);
+}
+
+#[test]
+fn a_vcpu_that_returned_enters_idle_again() {
+    let mut translated = Translated::new(1);
+    let mut vcpu = idle(&mut translated.machine);
+    vcpu.returned();
+
+    let inside = vcpu.enter();
+
+    assert_eq!(listed(&inside), []);
+    translated.send(3);
+    assert_eq!(translated.machine.kicks.of(0), 1);
+}
+
+#[test]
+fn a_trapped_sgi_to_itself_is_no_kick() {
+    let mut machine = machine();
+    let enable = machine.frame(0) + u64::from(gicr::ISENABLER.offset());
+    machine.write(enable, vgic::AccessWidth::Word, 0xffff);
+    let mut vcpu = idle(&mut machine);
+    let kicks = machine.kicks.of(0);
+
+    let own = machine.gic.config().cpus[0].affinity;
+    vcpu.write_sysreg(icc::SGI1R.encoding(), icc::Sgi::to(3, own).into_bits()).unwrap();
+
+    assert_eq!(machine.kicks.of(0), kicks);
+    assert_eq!(listed(&vcpu.enter()), [(3, ListRegisterState::Pending)]);
+}
+
+#[test]
+fn a_software_vcpu_that_was_idle_is_not_kicked() {
+    let mut translated = Translated::new(1);
+    let mut vcpu = idle(&mut translated.machine).into_software();
+
+    translated.send(3);
+
+    assert_eq!(translated.machine.kicks.of(0), 0);
+    assert!(vcpu.irq_pending());
+}
+
+#[test]
+fn a_masked_interrupt_after_a_sleep_is_listed() {
+    let mut machine = machine();
+    let mut vcpu = machine.vcpus.remove(0);
+    vcpu.write_sysreg(icc::PMR.encoding(), 0).unwrap();
+    let mut vcpu = unchanged(unchanged(vcpu.with_list_registers(vtr(4, 5)).unwrap()));
+    machine.gic.set_line(Line::Spi(SPI), Level::High);
+
+    assert_eq!(vcpu.prepare_to_sleep(), vgic::Sleep::Ready, "it is masked");
+
+    assert_eq!(listed(&vcpu.enter()), [(SPI, ListRegisterState::Pending)]);
+}
+
+/// Disables a group. Is the write complete?
+fn disables_a_group(machine: &Machine) -> bool {
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
+    !gicd::Ctlr::from(u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap()).rwp()
+}
+
+#[test]
+fn no_write_waits_for_an_idle_vcpu() {
+    let mut machine = machine();
+    let vcpu = idle(&mut machine);
+    assert!(disables_a_group(&machine), "outside");
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
+
+    let _inside = unchanged(vcpu).enter();
+
+    assert!(disables_a_group(&machine), "in its guest");
+}
+
+#[test]
+fn a_groups_change_makes_an_idle_vcpu_exit() {
+    let mut machine = machine();
+    let inside = idle(&mut machine).enter();
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
+    let vcpu = exit(inside, |_| ());
+    machine.gic.set_line(Line::Spi(SPI), Level::High);
+    let inside = vcpu.enter();
+    assert_eq!(listed(&inside), []);
+    let kicks = machine.kicks.of(0);
+
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
+
+    assert_eq!(machine.kicks.of(0), kicks + 1);
+    assert_eq!(listed(&exit(inside, |_| ()).enter()), [(SPI, ListRegisterState::Pending)]);
+}
+
+#[test]
+fn a_guest_that_changes_its_groups_kicks_not_itself() {
+    let mut machine = machine();
+    let inside = idle(&mut machine).enter();
+    let kicks = machine.kicks.of(0);
+
+    let vcpu = exit(inside, |left| left.vmcr.set_veng1(false));
+
+    assert_eq!(machine.kicks.of(0), kicks);
+    assert!(!vcpu.enter().interface().vmcr.veng1());
 }
 
 #[test]
