@@ -61,7 +61,7 @@ pub(crate) fn accept(workspace: &Workspace) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What rustdoc says of a library.
+/// Rustdoc's description of a library.
 enum Interface {
     Listed(String),
     OtherFormat(u64),

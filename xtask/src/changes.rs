@@ -1,4 +1,4 @@
-//! What changed between two lists of lines.
+//! The changes between two lists of lines.
 
 use std::collections::BTreeMap;
 

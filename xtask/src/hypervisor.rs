@@ -298,7 +298,7 @@ struct Board<'a> {
     record: Record,
 }
 
-/// What the hypervisor records of exits and injections.
+/// The hypervisor's records of exits and injections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Record {
     trace: bool,

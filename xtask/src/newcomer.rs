@@ -18,10 +18,10 @@ use crate::{process as children, qemu};
 /// Building a program and its dependencies takes less, on a busy machine too.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// What a package's README shows.
+/// A program that a package's README shows.
 struct Program {
     package: &'static str,
-    /// What it says: its last line.
+    /// Its output: the last line.
     says: &'static str,
 }
 
@@ -116,7 +116,7 @@ impl Empty {
 
 impl Drop for Empty {
     fn drop(&mut self) {
-        // What stays is a temporary file.
+        // The rest is a temporary file.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -30,7 +30,7 @@ const NAMES: [(&str, &str); 3] = [
     ("Doorbell Harbour", "<script>1</scrip"),
     ("pcie@20000000", "\"'><b id=n1>&"),
 ];
-/// What [`NAMES`] must not become.
+/// Content that [`NAMES`] must not become.
 const INJECTED: &str = "return document.querySelectorAll('img, b[id], main script').length";
 /// A script that did not come with the page.
 const FOREIGN: &str = "const one = document.createElement('script');

@@ -111,7 +111,7 @@ const STEPS: &[Step] = &[
     Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },
 ];
 
-/// What takes hours, or an idle machine: only with `--long`, or by name.
+/// Steps that take hours, or an idle machine: only with `--long`, or by name.
 const LONG: &[Step] = &[
     Step {
         name: "interleavings-long",

@@ -1,4 +1,4 @@
-//! What grows with what: the cost of operations and the memory of the model, against vCPUs, ITSes
+//! Growth of operations' cost and of the model's memory with the number of vCPUs, ITSes and mapped
 //! and mapped events.
 
 mod machine;

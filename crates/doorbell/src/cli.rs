@@ -139,7 +139,7 @@ pub(crate) struct WorkloadArgs {
     /// Seed of every choice: devices, targets, moves.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// What else happens while devices send and affinities move, separated by commas.
+    /// Disturbances while devices send and affinities move, separated by commas.
     #[arg(long, value_name = "KINDS", value_enum, value_delimiter = ',')]
     pub(crate) disturb: Vec<Disturbance>,
     /// Run on one thread, in an order that the seed alone decides.

@@ -1,4 +1,4 @@
-//! What shells and `man` know of the command.
+//! Completions and manual pages of the command, for shells and for `man`.
 
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
 use crate::exit::Outcome;

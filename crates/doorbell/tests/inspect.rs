@@ -24,7 +24,7 @@ fn test_data(name: &str) -> String {
     folder.join(name).to_str().unwrap().to_owned()
 }
 
-/// What `inspect` says of a tree, with a file of register values.
+/// Runs `inspect` on a tree, with a file of register values.
 fn inspect_with(tree: &str, registers: &str, name: &str) -> Value {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("inspect-{name}.json"));
     std::fs::write(&file, registers).unwrap();

@@ -162,12 +162,12 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
         self.0.get(self.find(key).ok()?).map(|(_, value)| value)
     }
 
-    /// Whether the map has a key.
+    /// Does the map have this key?
     pub fn contains(&self, key: K) -> bool {
         self.find(key).is_ok()
     }
 
-    /// How many entries.
+    /// The number of entries.
     pub const fn len(&self) -> usize {
         self.0.len()
     }

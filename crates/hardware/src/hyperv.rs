@@ -53,7 +53,7 @@ pub struct HypervHost {
     senders: RwLock<Vec<(RequesterId, Arc<FunctionInterrupts>)>>,
 }
 
-/// What moves when the host's end migrates, and what stays.
+/// The host's end: the state that moves when it migrates, and the state that stays.
 struct HostEnd {
     host: Host,
     channel: Channel,

@@ -40,7 +40,7 @@ pub enum ChannelError {
     Closed,
 }
 
-/// Whether an end may sleep until its peer signals.
+/// Says if an end may sleep until its peer signals.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Idle {
     /// Nothing is waiting. The next packet comes with a signal.

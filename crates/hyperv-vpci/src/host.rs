@@ -59,7 +59,7 @@ impl Reply {
     }
 }
 
-/// How far [`Host::serve`] came.
+/// The progress of [`Host::serve`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Served {
     /// All there was. The next call is due when the channel signals.

@@ -1,4 +1,4 @@
-//! What handles, devices and the kernel's [`Interrupts`](crate::Interrupts) share.
+//! State that handles, devices and the kernel's [`Interrupts`](crate::Interrupts) share.
 
 use crate::deferred_free::DeferredFree;
 use crate::descriptors::Descriptors;

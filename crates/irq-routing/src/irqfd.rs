@@ -158,7 +158,7 @@ pub struct Irqfd {
     _asserted: Option<Asserted>,
 }
 
-/// What a bound level asserts.
+/// The inputs that a bound level asserts.
 struct Asserted {
     irqfds: Arc<Irqfds>,
     source: Arc<LevelSource>,

@@ -108,7 +108,7 @@ proptest! {
         prop_assert_eq!(hears.heard(), controller.heard());
     }
 
-    /// Whatever is not refused is saved again as it is.
+    /// A state that is not refused is saved again as it is.
     #[test]
     fn any_capability_state_is_refused_or_kept(
         control: u16, address: u64, data: u16, masks: u32, pending: u32, tame: bool,

@@ -104,7 +104,7 @@ impl GicRootHardware {
     }
 }
 
-/// Where the GIC migrates, the host's end of a virtual bus does, too.
+/// The host's end of a virtual bus migrates along with the GIC.
 const fn host_migration(migration: Migration) -> HostMigration {
     match migration {
         Migration::Never => HostMigration::Never,

@@ -10,7 +10,7 @@ const IRR: usize = 0x200;
 /// Offset of the Spurious Interrupt Vector Register, whose bit 8 enables the APIC.
 const SPURIOUS: usize = 0xf0;
 
-/// What KVM lacks.
+/// Returns what KVM lacks.
 pub(crate) fn absent() -> Option<String> {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,

@@ -20,7 +20,7 @@ thread_local! {
     static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
     /// The block that this thread freed last while its allocations were counted.
     static FREED: Cell<Option<Layout>> = const { Cell::new(None) };
-    /// How many [`Outside`]s this thread has.
+    /// The number of this thread's [`Outside`]s.
     static OUTSIDE: Cell<u32> = const { Cell::new(0) };
 }
 

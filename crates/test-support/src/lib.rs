@@ -1,4 +1,4 @@
-//! What the tests of several packages need.
+//! Tools that the tests of several packages share.
 mod entry;
 mod heap;
 

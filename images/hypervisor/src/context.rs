@@ -6,7 +6,7 @@ use crate::tables::VTCR;
 use core::arch::asm;
 use image_rt::read_register;
 
-/// What an exit stores and an entry loads: see `vectors.rs`.
+/// The registers that an exit stores and an entry loads: see `vectors.rs`.
 #[derive(Debug)]
 #[repr(C, align(16))]
 pub(crate) struct Context {
@@ -14,7 +14,7 @@ pub(crate) struct Context {
     pub(crate) registers: [u64; 31],
     /// `TPIDR_EL1`, which the image needs for itself.
     pub(crate) thread: u64,
-    /// Where the guest goes on.
+    /// The address at which the guest goes on.
     pub(crate) pc: u64,
     /// Its PSTATE, as in `SPSR_EL2`.
     pub(crate) pstate: u64,
@@ -97,7 +97,7 @@ macro_rules! el1_registers {
         }
 
         impl El1 {
-            /// What the vCPU left in the CPU.
+            /// The state that the vCPU left in the CPU.
             pub(crate) fn store() -> Self {
                 Self { $($field: read_register!($name),)* }
             }

@@ -69,7 +69,7 @@ fn region(node: &FdtNode<'_>) -> Option<Range<u64>> {
     Some(address..address.checked_add(size)?)
 }
 
-/// What the guest is told of its machine.
+/// The guest's view of its machine.
 pub(crate) struct Machine<'a> {
     pub(crate) gic: &'a VgicConfig,
     pub(crate) pci: Option<&'a Pci>,

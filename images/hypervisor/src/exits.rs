@@ -92,7 +92,7 @@ pub(crate) struct Recorder<'a> {
     guest: &'a Guest,
     cpu: Cpu,
     is_on: bool,
-    /// What is done at EL2, and since when.
+    /// The work at EL2 now, and the time of its start.
     since: Option<(Reason, u64)>,
 }
 
@@ -139,7 +139,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// What the guest left of the list registers: it has acknowledged what is not pending any more.
+    /// The guest's part of the list registers: it has acknowledged what is not pending any more.
     #[inline]
     pub(crate) fn left(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
         if self.is_on {

@@ -36,7 +36,7 @@ const KICK: SgiId = SgiId::new(0).expect("there are 16");
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 static HANDLERS: Once<Handlers> = Once::new();
 
-/// What is handled as long as the machine runs.
+/// The interrupts that are handled as long as the machine runs.
 struct Handlers {
     per_cpu: [PerCpuHandle; 4],
     _uart: IrqHandle,

@@ -39,7 +39,7 @@ pub(crate) struct Assigned {
     function: Function,
     capability: MsixCapability,
     table: Arc<MsixTable>,
-    /// What the guest wrote to the base address registers.
+    /// The values that the guest wrote to the base address registers.
     bars: [AtomicU32; 6],
     _device: MsiDevice,
     _handles: Vec<IrqHandle>,

@@ -3,7 +3,7 @@
 use crate::guest::Guest;
 use crate::power::{Affinity, Start};
 
-/// What a call asks of the vCPU that made it.
+/// The result of a call for the vCPU that made it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Answer {
     /// This in x0.

@@ -33,7 +33,7 @@ static QUEUED_VCPUS: AtomicUsize = AtomicUsize::new(0);
 static IDLE: AtomicU32 = AtomicU32::new(0);
 static CPUS: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
 
-/// What a CPU does.
+/// A CPU's task.
 struct CpuState {
     /// The vCPU that it has: 0, or 1 more than its packed number.
     loaded: AtomicU32,
@@ -121,7 +121,7 @@ impl Entity {
     }
 }
 
-/// Why a vCPU leaves its CPU.
+/// The reason for which a vCPU leaves its CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Leave {
     /// Others want it.

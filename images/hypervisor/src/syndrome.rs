@@ -3,7 +3,7 @@
 use gic_arch::icc::SysRegEncoding;
 use vgic::AccessWidth;
 
-/// What the guest did that trapped.
+/// An action of the guest that trapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Trap {
     /// WFI.
@@ -72,7 +72,7 @@ pub(crate) enum Extension {
 }
 
 impl Extension {
-    /// What the register holds after a load of `value`.
+    /// The register's content after a load of `value`.
     pub(crate) fn apply(self, value: u64, width: AccessWidth) -> u64 {
         let unused = 64 - 8 * width.bytes();
         let extended = ((value << unused).cast_signed() >> unused).cast_unsigned();

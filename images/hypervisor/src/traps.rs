@@ -1,4 +1,4 @@
-//! What the guest does that its CPU cannot do by itself.
+//! Actions of the guest that its CPU cannot do by itself.
 
 use crate::context::Context;
 use crate::controller;
@@ -11,7 +11,7 @@ use vgic::{AccessWidth, ListRegisterVcpu, Progress};
 
 pub(crate) use crate::psci::End;
 
-/// What the vCPU does after an exit.
+/// The vCPU's next step after an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Next {
     /// The guest goes on.

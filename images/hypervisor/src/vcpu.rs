@@ -12,7 +12,7 @@ use crate::vectors::{self, Vector};
 use crate::virtual_interface::Hardware;
 use vgic::{InGuest, ListRegisterVcpu, Sleep};
 
-/// What a vCPU is while no CPU has it.
+/// A vCPU while no CPU has it.
 pub(crate) struct Vcpu {
     pub(crate) interrupts: ListRegisterVcpu,
     /// `None`: it is off.
@@ -32,7 +32,7 @@ pub(crate) fn prepare_cpu() {
     Hardware::here().clear();
 }
 
-/// Why a vCPU that is loaded stops.
+/// The reason for which a vCPU that is loaded stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stop {
     /// Its time slice or its machine is over.
@@ -180,7 +180,7 @@ fn wait(guest: &Guest, vcpu: &mut ListRegisterVcpu, recorder: &mut Recorder<'_>)
             interrupts::take();
         }
         vcpu.returned();
-        // What it was kicked for is found as it enters the guest: WFI may end without it, too.
+        // The reason of the kick is found as it enters the guest: WFI may end without it, too.
         if guest.is_kicked(vcpu.cpu()) {
             return Sleep::DontSleep;
         }

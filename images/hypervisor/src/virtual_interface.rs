@@ -74,7 +74,7 @@ impl Hardware {
         }
     }
 
-    /// What a CPU without interrupts has.
+    /// The content for a CPU without interrupts.
     pub(crate) const fn empty() -> VirtualInterface {
         VirtualInterface {
             hcr: Hcr::new(),

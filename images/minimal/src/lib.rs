@@ -1,4 +1,4 @@
-//! What the smallest kernels share.
+//! The parts that the smallest kernels share.
 #![no_std]
 
 #[cfg(feature = "heap")]

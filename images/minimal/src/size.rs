@@ -1,4 +1,4 @@
-//! What the kernels that are measured share: a GIC, one kind of MSI controller, and a device with
+//! The parts that measured kernels share: a GIC, one kind of MSI controller, and a device with
 //! four vectors. They are linked, not run: `virt` has neither direct LPIs nor message-based SPIs.
 
 extern crate alloc;

@@ -254,7 +254,7 @@ fn follow(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<Ro
     }
 }
 
-/// Where the first mapping of `node` that holds `id` leads, and with which ID. A count may be one
+/// The end of the first mapping of `node` that holds `id`, and the ID there. A count may be one
 /// too high: a mapping that holds the ID as its last gives way to one that begins with it.
 fn output(node: Part<'_>, id: u64) -> Result<Option<(u64, u64)>> {
     let own = node.number("Device ID Mapping Index").ok();

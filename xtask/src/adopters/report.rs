@@ -32,7 +32,7 @@ struct Boot {
     name: String,
     /// Message-signalled interrupts that the guest has.
     lines: u64,
-    /// What each network device did.
+    /// The actions of each network device.
     nics: BTreeMap<String, Nic>,
     /// System calls of the machine by command.
     ioctls: BTreeMap<u64, u64>,

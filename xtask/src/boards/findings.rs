@@ -1,4 +1,4 @@
-//! What `doorbell lint` finds in Debian's devicetrees, compared with what people have read.
+//! Findings of `doorbell lint` in Debian's devicetrees, compared with those that people have read.
 //!
 //! The lists are of certain kernels. With another kernel in the cache the comparison is skipped:
 //! `cargo xtask findings` writes the lists anew, to be read before they are committed.

@@ -27,7 +27,7 @@ impl Controller {
         }
     }
 
-    /// What Linux logs of the controller, and of none that it does not have.
+    /// Linux's log of the controller, and of none that it does not have.
     pub(super) const fn mark(self) -> Option<&'static str> {
         match self {
             Self::Its => Some("ITS [mem 0x08080000-"),

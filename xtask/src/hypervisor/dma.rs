@@ -75,7 +75,7 @@ enum With {
     Neither,
 }
 
-/// What came of a run.
+/// A run's result.
 #[derive(Debug)]
 struct Attempt {
     lines: Vec<String>,

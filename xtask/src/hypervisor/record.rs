@@ -1,4 +1,4 @@
-//! What the hypervisor records of exits and injections (`--stats`, `--trace`), held against what a
+//! The hypervisor's records of exits and injections (`--stats`, `--trace`), held against what a
 //! guest does whose every exit is known.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! What a guest of the test reports on its console.
+//! A guest's report on its console.
 
 use anyhow::{Context, Result, ensure};
 
@@ -94,7 +94,7 @@ impl Reports {
     }
 }
 
-/// How often guests were moved, in the words of the hypervisor.
+/// The number of guests' moves, in the words of the hypervisor.
 fn moves(line: &str) -> Option<u64> {
     line.trim_end().strip_prefix("hypervisor: ")?.strip_suffix(" moves")?.parse().ok()
 }
@@ -113,18 +113,18 @@ pub(super) struct Report {
     heard: String,
     heard_again: String,
     absent_device: String,
-    /// What the kernel logged of controllers of messages.
+    /// The kernel's log of controllers of messages.
     controllers: Vec<String>,
     rows: Vec<Row>,
     ending: Ending,
     listens: bool,
 }
 
-/// What a good guest reports.
+/// A good guest's report.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected<'a> {
     pub(super) cpus: usize,
-    /// What it heard.
+    /// The report that came.
     pub(super) typed: &'a str,
     /// Its controller of messages.
     pub(super) controller: Controller,

@@ -48,7 +48,7 @@ const IMAGES_USE: &[&str] = &[
     "smmu",
 ];
 
-/// What the command shows.
+/// The packages that the command shows.
 const COMMAND_USES: &[&str] =
     &["doorbell-machine", "doorbell-bench", "doorbell-matrix", "doorbell-qtest"];
 

@@ -10,11 +10,11 @@ use anyhow::{Context, Result};
 use crate::process;
 use crate::workspace::{Package, Workspace};
 
-/// What users of the packages get: no file of this checkout that is in no archive.
+/// The files that users of the packages get: none of this checkout that is in no archive.
 pub(crate) struct Archives {
     /// A workspace of the unpacked packages.
     pub(crate) folder: PathBuf,
-    /// Where it is built.
+    /// The folder in which it is built.
     target: PathBuf,
     packages: Vec<String>,
 }

@@ -31,7 +31,7 @@ struct Vector<W> {
 }
 
 struct Vectors<W> {
-    /// Where each part of the table begins.
+    /// The beginning of each part of the table.
     parts: Box<[W]>,
     vectors: Box<[Vector<W>]>,
 }

@@ -65,7 +65,7 @@ impl GrownGic {
         Ok(Self { gic, vcpus, size: gic_size, its, mapping, targets })
     }
 
-    /// What each operation costs.
+    /// Measures the cost of each operation.
     pub(super) fn costs(mut self) -> Result<Costs, String> {
         let mut costs = self.messages()?;
         costs.extend(least(|| self.commands())?);

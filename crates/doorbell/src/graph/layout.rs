@@ -40,7 +40,7 @@ pub(super) struct Layout {
     pub(super) height: usize,
 }
 
-/// What takes room in a column: a box, or an arrow that skips the column.
+/// An item that takes room in a column: a box, or an arrow that skips the column.
 #[derive(Clone, Copy, Debug)]
 enum Item {
     Node(usize),

@@ -22,7 +22,7 @@ impl Column {
     pub(crate) const ALL: [Self; 6] =
         [Self::Requester, Self::Iommu, Self::Controller, Self::SecondaryGic, Self::Gic, Self::Cpus];
 
-    /// What stands above it.
+    /// The heading above it.
     pub(crate) const fn heading(self) -> &'static str {
         match self {
             Self::Requester => "requesters",

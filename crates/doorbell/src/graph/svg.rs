@@ -36,7 +36,7 @@ pub(crate) const STYLE: &str = "\
   }
 ";
 
-/// What a page adds to a box: the findings that speak of it, and the class of the gravest.
+/// A page's addition to a box: the findings that speak of it, and the class of the gravest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Badge {
     pub(crate) findings: usize,

@@ -34,7 +34,7 @@ impl CapacityRow {
     }
 }
 
-/// What there is room for, and in brackets what devices need.
+/// The row's cells: the room that there is, and in brackets the room that devices need.
 impl CapacityRow {
     pub(crate) fn room(&self) -> String {
         number(self.interrupts)

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-/// What every description is judged by.
+/// The rules that every description is judged by.
 #[derive(Debug)]
 pub(super) struct Judge {
     pub(super) levels: Levels,
@@ -30,7 +30,7 @@ pub(super) struct Verdict {
     pub(super) findings: Vec<JudgedFinding>,
     /// The findings as text.
     pub(super) text: Vec<String>,
-    /// Why there is no description.
+    /// The reason for which there is no description.
     pub(super) unreadable: Option<Error>,
 }
 

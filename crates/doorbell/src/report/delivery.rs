@@ -9,7 +9,7 @@ use doorbell_machine::{Report, Totals};
 pub(super) struct Delivery<'r> {
     pub(super) is_clean: bool,
     pub(super) cpus: usize,
-    /// What the verdict is made of: a count above 0 makes it unclean.
+    /// Parts of the verdict: a count above 0 makes it unclean.
     pub(super) faults: Vec<Count>,
     pub(super) counts: Vec<Count>,
     pub(super) devices: Vec<DeviceLine<'r>>,

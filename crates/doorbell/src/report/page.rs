@@ -35,7 +35,7 @@ pub(super) struct Page<'p> {
     devices: Vec<DeviceLine>,
     routes: Vec<RouteCard>,
     delivery: Option<Delivery<'p>>,
-    /// Why there is no run.
+    /// The reason for which there is no run.
     no_run: &'p str,
     messages_by: String,
     version: &'static str,

@@ -234,7 +234,7 @@ fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
-/// What firmware says of the machine: a PCI host bridge whose functions all ring the ITS.
+/// Firmware's description of the machine: a PCI host bridge whose functions all ring the ITS.
 fn description(redistributors: Vec<Region>) -> Description {
     let cpu = |number: u8| CpuNode::new(format!("/cpus/{number}"), Affinity::new(0, 0, 0, number));
     let everyone = MapEntry {

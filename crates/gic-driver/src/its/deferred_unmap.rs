@@ -1,4 +1,4 @@
-//! What an unmapping that the ITS did not complete in time keeps.
+//! Unmappings that the ITS did not complete in time, and the resources that they keep.
 
 use super::command_queue::CommandSpan;
 use super::sequences::EventBlocks;

@@ -74,7 +74,7 @@ pub struct Table {
     pub address: u64,
     /// Size in bytes.
     pub bytes: u64,
-    /// Whatever lets the platform find its mapping again.
+    /// A value by which the platform finds its mapping again.
     pub handle: usize,
 }
 

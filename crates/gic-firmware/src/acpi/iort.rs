@@ -60,7 +60,7 @@ pub struct IortNode<'a> {
     /// Its contents.
     pub contents: IortContents<'a>,
     mappings: &'a [u8],
-    /// Where the mappings begin, from the table's start.
+    /// The beginning of the mappings, from the table's start.
     mappings_at: usize,
 }
 

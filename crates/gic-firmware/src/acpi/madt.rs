@@ -2,7 +2,7 @@
 
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 
-/// Where the structures begin: after the header, the local interrupt controller address and flags.
+/// The first structure's offset, after the header, the local interrupt controller address, flags.
 const FIRST_STRUCTURE: usize = 44;
 
 /// A GICC of ACPI 5.0 ends before the virtualization fields, the redistributor and the MPIDR.

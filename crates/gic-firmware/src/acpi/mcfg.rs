@@ -2,7 +2,7 @@
 
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 
-/// Where the allocations begin: after the header and eight reserved bytes.
+/// The first allocation's offset: the header and eight reserved bytes precede it.
 const FIRST_ALLOCATION: usize = 44;
 const ALLOCATION_BYTES: usize = 16;
 

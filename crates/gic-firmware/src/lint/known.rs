@@ -1,4 +1,4 @@
-//! What only registers tell: widths and features.
+//! Facts that only registers tell: widths and features.
 
 use super::claims::claims;
 use super::interrupts::message_ranges;

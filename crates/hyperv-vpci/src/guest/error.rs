@@ -27,7 +27,7 @@ pub enum VpciError {
     BadAnswer {
         /// The request.
         operation: &'static str,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: &'static str,
     },
     /// A message cannot be emitted or parsed.

@@ -25,7 +25,7 @@ pub(super) struct Function {
     pub(super) state: FunctionState,
 }
 
-/// How far a function has come.
+/// A function's progress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum FunctionState {
     /// The host listed it.

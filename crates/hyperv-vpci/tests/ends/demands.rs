@@ -1,4 +1,4 @@
-//! What the reviews of Hyper-V's vPCI support for arm64 asked of a guest.
+//! Demands on a guest from the reviews of Hyper-V's vPCI support for arm64.
 
 use crate::board::{ADDRESS, BUS, Board, CPUS, OTHER, SLOT, request};
 use crate::gic::Gic;
@@ -297,7 +297,7 @@ fn interrupts_are_never_composed_in_atomic_context() {
     board.kernel.may_wait.store(false, std::sync::atomic::Ordering::SeqCst);
     let refused = board.bus.compose(&block, 0).unwrap_err();
     assert_eq!(crate::board::reason(refused), "the caller must not wait");
-    // What interrupt handlers do needs no wait.
+    // The operations of interrupt handlers need no wait.
     board.bus.mask(block.first());
     board.bus.unmask(block.first());
     assert_eq!(board.asked(), 0);

@@ -21,7 +21,7 @@ enum Step {
     Poll,
     /// From now on the host's answers are so.
     Answers(Fate),
-    /// What it kept arrives.
+    /// The packets that it kept arrive.
     LetGo,
     Notice(Vec<u8>),
     Completion(u64, Vec<u8>),
@@ -165,8 +165,8 @@ impl Guest {
 }
 
 proptest! {
-    /// Whatever a host does, its guest's calls return, and every vector comes back to the root. The
-    /// GIC of these tests complains about each misuse.
+    /// A host may do anything: its guest's calls return, and every vector comes back to the root.
+    /// The GIC of these tests complains about each misuse.
     #[test]
     fn a_hostile_host_costs_no_vector(steps in steps()) {
         let board = Board::new();
@@ -189,7 +189,7 @@ proptest! {
         prop_assert_eq!(again.vector(&device).0.first().get(), 64);
     }
 
-    /// Whatever a guest does with one function, the other's messages arrive.
+    /// A guest may do anything with one function: the other's messages arrive.
     #[test]
     fn a_hostile_guest_leaves_other_functions_alone(
         messages in prop::collection::vec(

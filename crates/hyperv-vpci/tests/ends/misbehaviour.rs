@@ -6,7 +6,7 @@ use hyperv_vpci::channel::{Channel, PacketKind};
 use hyperv_vpci::guest::Faults;
 use msi_types::{Delivery, MsiParent, Shape};
 
-/// What the host's bad answer is, and the reason that the guest gives.
+/// The host's bad answers, each with the reason that the guest gives.
 const WRONG: [(Change, &str); 5] = [
     (|answer| answer[10] = 2, "the host granted another number of vectors"),
     (|answer| answer.truncate(8), "a message is malformed"),
@@ -171,7 +171,7 @@ fn a_broken_channel_ends_every_wait() {
     let refused = board.bus.compose(&second, 0).unwrap_err();
     assert_eq!(reason(refused), "the channel failed");
     assert!(board.bus.poll().is_err());
-    // What was allocated can be given back nevertheless.
+    // The allocated vectors can be given back nevertheless.
     board.bus.free(&device, block);
     board.bus.free(&device, second);
     assert!(board.gic.claimed().is_empty());

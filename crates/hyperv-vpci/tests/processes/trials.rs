@@ -71,7 +71,7 @@ pub(crate) fn killed_guests() {
         serve(&mut host, &mut channel, &shared, Instant::now() + moment(round));
         child.kill().expect("it runs");
         child.wait().expect("it was killed");
-        // What it left in the ring is served, and nothing is waited for.
+        // The rest of the ring is served, and nothing is waited for.
         serve(&mut host, &mut channel, &shared, Instant::now() + Duration::from_millis(1));
         most = most.max(host.vectors(Slot::default()));
         host.reset();

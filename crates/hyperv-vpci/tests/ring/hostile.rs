@@ -53,7 +53,7 @@ proptest! {
         for (out, mask, length) in rounds {
             ring.set_control(Control::Out, out);
             ring.set_control(Control::InterruptMask, mask);
-            // What a peer does to the writer's own index does not reach the writer.
+            // A peer's writes to the writer's own index do not reach the writer.
             ring.set_control(Control::In, mask);
             let sound = out < 4096 && out.is_multiple_of(8);
             match writer.write(PacketKind::Notice, &vec![0; length]) {

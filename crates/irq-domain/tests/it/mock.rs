@@ -45,7 +45,7 @@ pub(crate) fn in_task<T>(act: impl FnOnce() -> T) -> T {
 }
 
 fn in_context<T>(cpu: Option<u32>, hard_irq: bool, act: impl FnOnce() -> T) -> T {
-    /// However `act` ends.
+    /// Restores the state, also if `act` panics.
     struct Restore(Option<u32>, bool, usize);
     impl Drop for Restore {
         fn drop(&mut self) {

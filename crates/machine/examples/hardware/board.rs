@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{error::Error, fmt};
 use vgic::{Block, Vcpu, Vgic, VgicConfig};
 
-/// Where its distributor is.
+/// The distributor's address.
 pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
 
 /// A machine of one CPU.
 pub(crate) struct Board {
     /// The model: what devices ring.
     pub(crate) gic: Arc<Vgic>,
-    /// What a kernel on this board gives its drivers.
+    /// A kernel's facts for its drivers on this board.
     pub(crate) platform: Arc<MachinePlatform>,
-    /// Where its redistributor is.
+    /// The redistributor's address.
     pub(crate) redistributors: RedistributorRegion,
     vcpu: Mutex<Vcpu>,
 }

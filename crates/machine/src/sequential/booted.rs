@@ -79,7 +79,7 @@ pub struct BootedDevice<'a> {
 }
 
 impl BootedDevice<'_> {
-    /// Whether it is a PCI function.
+    /// Is it a PCI function?
     pub fn is_pci(&self) -> bool {
         self.device.is_pci()
     }

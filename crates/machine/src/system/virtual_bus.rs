@@ -82,7 +82,7 @@ pub(crate) struct VirtualFunction {
     presence: Mutex<Presence>,
 }
 
-/// What the host says of a function.
+/// A function's presence, as the host reports it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Offered,

@@ -24,7 +24,7 @@ struct Groups {
     forwarded: [bool; 2],
 }
 
-/// What got no list register.
+/// Interrupts that got no list register.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Left {
     pending: bool,

@@ -79,7 +79,7 @@ impl Consumer {
         shared.ready.get(self.vcpu as usize).is_none_or(ReadyBitmap::is_empty)
     }
 
-    /// Where nothing is ready, clears the bits that were left set for the next interrupt.
+    /// Clears the bits that were left set for the next interrupt, if nothing is ready.
     pub(super) fn prune(&mut self, shared: &Shared) {
         self.turns[0].forget_last();
         let _ = self.highest(shared, Priority::IDLE);

@@ -7,7 +7,7 @@ use msi_types::Kick;
 use std::sync::Arc;
 use vgic::{AccessWidth, Vcpu, Vgic, VgicConfig, VmMemory};
 
-/// Where memory begins.
+/// The beginning of memory.
 pub(crate) const RAM: u64 = 0x4000_0000;
 
 pub(crate) fn memory() -> Arc<VmMemory<Ram>> {
