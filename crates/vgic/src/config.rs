@@ -76,6 +76,10 @@ pub struct VgicConfig {
     /// INTID bits if there are LPIs: 14 to 20. A vCPU whose LPIs were enabled has a bit for each,
     /// in which its pending table is read and written.
     pub lpi_id_bits: Option<u8>,
+    /// Units of work at one access to a redistributor's register, each of 16 LPIs, before the rest
+    /// is left for the next access or for a vCPU that enters its guest. With
+    /// [`ItsConfig::work_per_access`] it bounds an exit of a hypervisor that cannot be interrupted.
+    pub lpi_work_per_access: u32,
     /// Budget of translations: about the largest number of events that can be mapped, shared by all
     /// ITSes, at most 2^22. A device takes a power of two up to 32, and multiples of 32 beyond.
     /// Memory is allocated with use and kept. Worst case: 17 KiB × vCPUs × ceil(`its_events` /
@@ -161,6 +165,7 @@ impl VgicConfig {
             level_ppis: false,
             priority_bits: 5,
             lpi_id_bits: None,
+            lpi_work_per_access: 1024,
             its_events: 1 << 17,
             its_devices: 1 << 16,
             its: Vec::new(),
@@ -188,6 +193,7 @@ impl VgicConfig {
         with_level_ppis: level_ppis: bool,
         with_priority_bits: priority_bits: u8,
         with_lpi_id_bits: lpi_id_bits: Option<u8>,
+        with_lpi_work_per_access: lpi_work_per_access: u32,
         with_its_events: its_events: u32,
         with_its_devices: its_devices: u32,
         with_its: its: Vec<ItsConfig>,
@@ -308,6 +314,7 @@ impl VgicConfig {
             Some(bits) if !(lpi::MIN_ID_BITS..=MAX_ID_BITS).contains(&bits) => {
                 Err(ConfigError::LpiIdBits(bits))
             }
+            _ if self.lpi_work_per_access == 0 => Err(ConfigError::NoLpiWork),
             _ => self.validate_direct_lpi(),
         }
     }
@@ -465,6 +472,7 @@ mod tests {
         assert_eq!(refused(|c| c.extended_ppis = 16), ConfigError::ExtendedPpiCount(16));
         assert_eq!(refused(|c| c.priority_bits = 3), ConfigError::PriorityBits(3));
         assert_eq!(refused(|c| c.lpi_id_bits = Some(13)), ConfigError::LpiIdBits(13));
+        assert_eq!(refused(|c| c.lpi_work_per_access = 0), ConfigError::NoLpiWork);
         assert_eq!(refused(|c| c.direct_lpi = true), ConfigError::DirectLpiWithoutLpis);
         assert_eq!(
             refused(|c| c.secure_interrupts = vec![IntId::new(8)]),

@@ -90,6 +90,7 @@ fn lpi_core(
         entries: config.its_events,
         devices: config.its_devices,
         direct: config.direct_lpi,
+        work_per_access: config.lpi_work_per_access,
         priorities: Priorities { view, bits: config.priority_bits },
         ..LpiConfig::new(vcpus)
     };

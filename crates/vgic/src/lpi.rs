@@ -149,9 +149,8 @@ pub(crate) use saved::{ReservedLevels, Room, SavedLpi};
 use shared::Shared;
 pub(crate) use tables::LpiTables;
 
-/// Entries that an access to a redistributor's register visits before it leaves the rest to the
-/// next.
-const ENTRIES_PER_ACCESS: u64 = 1 << 14;
+/// Entries that count as a unit of work.
+pub(crate) const ENTRIES_PER_UNIT: u64 = 16;
 /// Entries visited with the command lock held, before others get it.
 pub(crate) const ENTRIES_PER_PIECE: u64 = 1 << 10;
 /// Turns of a spinning loop between two pieces of a long access, in which others get the command
@@ -163,6 +162,9 @@ pub(crate) struct LpiCore {
     shared: Arc<Shared>,
     wakeup: Arc<VcpuWakeup>,
     control: Mutex<Control>,
+    /// Units of work that an access to a redistributor's register does before it leaves the rest
+    /// to the next.
+    work_per_access: u32,
     /// One bit per vCPU: its `PendingLpis` was given out.
     given_out: Box<[AtomicU32]>,
 }
@@ -188,6 +190,7 @@ impl LpiCore {
             shared: tables.clone(),
             control: Mutex::new(Control::new(config, tables, memory, events, wakeup.clone())?),
             wakeup,
+            work_per_access: config.work_per_access,
             given_out: boxed((0..config.vcpus).map(|_| AtomicU32::new(0)))?,
         })
     }
@@ -271,9 +274,13 @@ impl LpiCore {
     /// Goes on with what registers asked for, by up to one access's budget. For callers that hold
     /// no locks.
     pub(crate) fn advance_registers(&self) {
-        let piece =
-            |control: &mut Control| control.advance_registers(control.work() + ENTRIES_PER_PIECE);
-        let is_done = (0..ENTRIES_PER_ACCESS / ENTRIES_PER_PIECE).any(|_| self.with(piece));
+        let mut left = u64::from(self.work_per_access) * ENTRIES_PER_UNIT;
+        let mut is_done = false;
+        while left > 0 && !is_done {
+            let piece = ENTRIES_PER_PIECE.min(left);
+            is_done = self.with(|control| control.advance_registers(control.work() + piece));
+            left -= piece;
+        }
         if !is_done || self.wakeup.has_work() {
             self.with(Control::note_registers);
         }

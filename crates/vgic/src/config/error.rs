@@ -59,6 +59,9 @@ pub enum ConfigError {
     /// The number of INTID bits.
     #[error("{0} INTID bits: LPIs need 14 to 20")]
     LpiIdBits(u8),
+    /// No work is done.
+    #[error("redistributors that do no work at an access never get done")]
+    NoLpiWork,
     /// Direct LPIs without LPIs.
     #[error("direct LPIs on a machine without LPIs: set lpi_id_bits")]
     DirectLpiWithoutLpis,

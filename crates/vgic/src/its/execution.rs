@@ -7,12 +7,9 @@ use super::{Its, ItsRegisters};
 use crate::config::ErrorPolicy;
 use crate::events::{FaultReason, GuestFault};
 use crate::heap::OutOfMemory;
-use crate::lpi::{Control, ENTRIES_PER_PIECE};
+use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT};
 use crate::progress::Progress;
 use gic_arch::its::{Command, CommandError, UnknownOpcode};
-
-/// Number of entries that count as much as a command.
-const ENTRIES_PER_UNIT: u64 = 16;
 
 /// The progress of one command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -81,6 +81,8 @@ pub(crate) struct LpiConfig {
     pub(crate) priorities: Priorities,
     /// Are there `GICR_SETLPIR` and `GICR_CLRLPIR`?
     pub(crate) direct: bool,
+    /// Units of work at one access to a redistributor's register.
+    pub(crate) work_per_access: u32,
 }
 
 impl LpiConfig {
@@ -88,7 +90,15 @@ impl LpiConfig {
     /// five priority bits.
     pub(crate) const fn new(vcpus: u16) -> Self {
         let priorities = Priorities { view: PriorityView::Unshifted, bits: 5 };
-        Self { vcpus, entries: 1 << 17, devices: 1 << 16, id_bits: 16, priorities, direct: false }
+        Self {
+            vcpus,
+            entries: 1 << 17,
+            devices: 1 << 16,
+            id_bits: 16,
+            priorities,
+            direct: false,
+            work_per_access: 1024,
+        }
     }
 
     pub(super) const fn bounded(self) -> Self {

@@ -27,7 +27,7 @@ const fn lpi_of(event: u32) -> u32 {
 
 /// A machine of two vCPUs with all events mapped to the first, of which accesses do little work.
 fn crowded() -> Rig {
-    let size = LpiConfig { entries: 1 << 18, ..LpiConfig::new(2) };
+    let size = LpiConfig { entries: 1 << 18, work_per_access: WORK, ..LpiConfig::new(2) };
     let rig = Rig::sized(size, ItsConfig::new(BASE).with_work_per_access(WORK));
     let config = Config::new().with_enable(true).with_priority(Priority::new(0xa0)).into_bits();
     let table: Vec<u8> = (0..EVENTS / 2).map(|_| config).collect();
@@ -181,8 +181,7 @@ mod redistributor {
     }
 
     fn poll(rig: &Rig) {
-        rig.lpis.with_kicks_deferred(|control| control.advance_registers(control.work() + 1000));
-        rig.lpis.send_kicks();
+        rig.lpis.advance_registers();
     }
 
     fn table(rig: &Rig) -> Vec<u8> {
