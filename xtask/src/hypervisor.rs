@@ -6,6 +6,7 @@ mod costs;
 mod debian;
 mod dma;
 mod files;
+mod hostile;
 mod record;
 mod report;
 
@@ -217,7 +218,8 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     dma::run(workspace, &image, tally)?;
     bench::run(workspace, &image, tally)?;
     costs::run(workspace, &image, tally)?;
-    record::run(workspace, &image, tally)
+    record::run(workspace, &image, tally)?;
+    hostile::run(workspace, &image, tally)
 }
 
 /// Two guests at once, each with a device that an SMMU confines, on each QEMU that can be had. The

@@ -24,6 +24,9 @@ const LPI_ID_BITS: u8 = 16;
 /// In the devicetree: the GIC, and a controller that has a node of its own.
 pub(crate) const GIC_PHANDLE: u32 = 1;
 const CONTROLLER_PHANDLE: u32 = 3;
+/// Units of work that an access of the guest's may take, and each entry: commands of an ITS, or 16
+/// LPIs. Nothing interrupts the hypervisor meanwhile.
+const WORK_PER_ACCESS: u32 = 8;
 /// Messages that vCPUs send themselves have the DeviceID that they have on `virt`.
 const VCPU: DeviceId = DeviceId::new(0);
 
@@ -59,8 +62,12 @@ impl Controller {
     /// Adds the controller to a GIC. Linux asks for GICv2m frames only where there are no LPIs.
     pub(crate) fn added_to(self, gic: VgicConfig) -> VgicConfig {
         let lpis = Some(LPI_ID_BITS);
+        let gic = gic.with_lpi_work_per_access(WORK_PER_ACCESS);
         match self {
-            Self::Its => gic.with_lpi_id_bits(lpis).with_its(Vec::from([ItsConfig::new(ITS)])),
+            Self::Its => {
+                let its = ItsConfig::new(ITS).with_work_per_access(WORK_PER_ACCESS);
+                gic.with_lpi_id_bits(lpis).with_its(Vec::from([its]))
+            }
             Self::DirectLpi => gic.with_lpi_id_bits(lpis).with_direct_lpi(true),
             Self::Mbi => gic.with_message_based_spis(true),
             Self::V2m => gic.with_v2m(Vec::from([V2mConfig::new(V2M, FIRST_SPI, SPIS)])),

@@ -123,11 +123,11 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The vCPU has waited.
+    /// The vCPU goes on at EL2, for this reason.
     #[inline]
-    pub(crate) fn wakes(&mut self) {
+    pub(crate) fn goes_on(&mut self, why: &'static str) {
         if self.is_on {
-            self.begin(("wake-up", ""), format_args!("wakes up"));
+            self.begin((why, ""), format_args!("goes on by {why}"));
         }
     }
 

@@ -284,18 +284,30 @@ impl Ram {
 impl GuestMemory for Ram {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
         let from = self.at(address, bytes.len())?;
-        for (offset, byte) in bytes.iter_mut().enumerate() {
+        let (words, rest) = bytes.as_chunks_mut::<8>();
+        for (index, word) in words.iter_mut().enumerate() {
             // SAFETY: `at` checked the range; the guest may write it at any time.
-            *byte = unsafe { from.add(offset).read_volatile() };
+            *word = unsafe { from.cast::<[u8; 8]>().add(index).read_volatile() };
+        }
+        let done = words.len() * 8;
+        for (offset, byte) in rest.iter_mut().enumerate() {
+            // SAFETY: as above.
+            *byte = unsafe { from.add(done + offset).read_volatile() };
         }
         Ok(())
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
         let to = self.at(address, bytes.len())?;
-        for (offset, byte) in bytes.iter().enumerate() {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for (index, word) in words.iter().enumerate() {
             // SAFETY: as above.
-            unsafe { to.add(offset).write_volatile(*byte) };
+            unsafe { to.cast::<[u8; 8]>().add(index).write_volatile(*word) };
+        }
+        let done = words.len() * 8;
+        for (offset, byte) in rest.iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { to.add(done + offset).write_volatile(*byte) };
         }
         Ok(())
     }

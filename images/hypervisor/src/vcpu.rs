@@ -126,7 +126,13 @@ fn run_loaded(
                 Next::Resume
             }
             Some(Vector::SystemError) => Next::End(End::SystemError),
-            None => Next::Resume,
+            None => {
+                // What is left to do may keep the vCPU out of its guest for long.
+                recorder.goes();
+                interrupts::take();
+                recorder.goes_on("kick");
+                Next::Resume
+            }
         };
         match next {
             Next::Resume => {}
@@ -176,7 +182,7 @@ fn wait(guest: &Guest, vcpu: &mut ListRegisterVcpu, recorder: &mut Recorder<'_>)
         if !guest.is_kicked(vcpu.cpu()) {
             recorder.goes();
             scheduler::idle();
-            recorder.wakes();
+            recorder.goes_on("wake-up");
             interrupts::take();
         }
         vcpu.returned();

@@ -103,6 +103,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("hypervisor", &[IMAGES_USE]),
     ("microbench", &[IMAGES_USE]),
     ("stray-dma", &[IMAGES_USE]),
+    ("hostile", &[IMAGES_USE]),
     ("conformance", &[LIBRARIES, &["doorbell-qtest", "doorbell-test-guest"]]),
     ("kvm-judge", &[LIBRARIES]),
     ("xtask", &[]),

@@ -1,0 +1,134 @@
+//! The attacks, by name. Each goes on until its time is over.
+
+use crate::exceptions;
+use crate::machine::{self, GICD, GICR, ITS};
+use crate::random::Random;
+use crate::turns::Turns;
+use crate::{commands, registers};
+use core::arch::asm;
+use image_rt::cpu;
+
+/// What a vCPU does until its time is over.
+pub(crate) type Attack = fn(&mut Turns);
+
+const ATTACKS: &[(&str, Attack)] = &[
+    ("registers", registers::any),
+    ("state-registers", registers::of_state),
+    ("system-registers", system_registers),
+    ("undescribed-accesses", undescribed_accesses),
+    ("calls", calls),
+    ("timer", timer),
+    ("sgis", sgis),
+    ("commands", commands::meant),
+    ("garbage-commands", commands::garbage),
+    ("small-queue", commands::in_a_small_queue),
+    ("overlapping-tables", commands::overlapping),
+    ("absent-tables", commands::absent),
+    ("interrupts-to-itself", commands::to_itself),
+    ("invalidations", commands::invalidations),
+    ("moves", commands::moves),
+    ("mappings", commands::mappings),
+    ("many-pending", registers::many_pending),
+    ("enables", commands::enables),
+];
+
+pub(crate) fn named(name: &str) -> Option<Attack> {
+    ATTACKS.iter().find(|(known, _)| *known == name).map(|(_, attack)| *attack)
+}
+
+/// Reads of any system register, and writes of those that look like the CPU interface's.
+fn system_registers(turns: &mut Turns) {
+    /// CRm and Op2 of `ICC_BPR<n>_EL1`: QEMU 10.0 ends with a failed assertion at a value whose
+    /// three low bits are zero, and others not (`hw/intc/arm_gicv3_cpuif.c`, `icv_gprio_mask`).
+    const BPR: [u32; 2] = [8 << 3 | 3, 12 << 3 | 3];
+    machine::enable_interrupts();
+    let mut random = Random::here();
+    while turns.next() {
+        // Op0, Op1, CRn, CRm, Op2.
+        let any = 2 << 14 | random.below(1 << 15) as u32;
+        exceptions::system_register(any, 0, true);
+        let (crm, op2) = (8 + random.below(5) as u32, random.below(8) as u32);
+        let interface = 3 << 14 | 12 << 7 | crm << 3 | op2;
+        let value = random.value();
+        let value = if BPR.contains(&(interface & 0x7f)) { value & 7 } else { value };
+        exceptions::system_register(interface, value, false);
+    }
+}
+
+/// Instructions whose exits have no valid syndrome, at devices, at nothing, and at the
+/// hypervisor's RAM.
+fn undescribed_accesses(turns: &mut Turns) {
+    /// RAM of the machine that is not the guest's.
+    const FOREIGN: u64 = 0x4100_0000;
+    let mut random = Random::here();
+    while turns.next() {
+        let offset = random.below(0x1_0000) & !7;
+        let base = [GICD, GICR, ITS, 0x0a00_0000, FOREIGN][random.below(5) as usize];
+        exceptions::access(base + offset);
+        exceptions::call(FOREIGN + offset);
+    }
+}
+
+/// HVC and SMC with any function number and any arguments, but those that end or stop the vCPU.
+fn calls(turns: &mut Turns) {
+    /// CPU_SUSPEND, CPU_OFF, SYSTEM_OFF, SYSTEM_RESET (DEN 0022).
+    const AVOIDED: [u64; 4] = [1, 2, 8, 9];
+    let mut random = Random::here();
+    while turns.next() {
+        let number = random.below(24);
+        let base =
+            [0x8400_0000, 0xc400_0000, 0x8000_0000, random.value()][random.below(4) as usize];
+        let function = if AVOIDED.contains(&number) { base } else { base + number };
+        let arguments = [random.value(), random.value(), random.value()];
+        for conduit in [true, false] {
+            call(conduit, function, arguments);
+        }
+    }
+}
+
+fn call(by_hvc: bool, function: u64, [first, second, third]: [u64; 3]) {
+    macro_rules! call {
+        ($instruction:literal) => {
+            // SAFETY: the calls that end something are not made.
+            unsafe {
+                asm!(
+                    $instruction,
+                    inout("x0") function => _,
+                    inout("x1") first => _,
+                    inout("x2") second => _,
+                    inout("x3") third => _,
+                    clobber_abi("C"),
+                );
+            }
+        };
+    }
+    if by_hvc { call!("hvc #0") } else { call!("smc #0") }
+}
+
+/// A timer that never stops firing: it is taken and ended, and its deadline stays behind.
+fn timer(turns: &mut Turns) {
+    machine::enable_interrupts();
+    cpu::start_virtual_timer();
+    while turns.next() {
+        machine::take();
+        cpu::start_virtual_timer();
+    }
+}
+
+/// SGIs to every vCPU, taken here and sent again.
+fn sgis(turns: &mut Turns) {
+    /// `ICC_SGI1R_EL1.IRM`: to all others.
+    const OTHERS: u64 = 1 << 40;
+    machine::enable_interrupts();
+    while turns.next() {
+        for sgi in 0..16_u64 {
+            for target in [OTHERS, 0xffff] {
+                // SAFETY: the vCPUs' interrupts are masked.
+                unsafe {
+                    asm!("msr icc_sgi1r_el1, {}", in(reg) sgi << 24 | target);
+                }
+            }
+            machine::take();
+        }
+    }
+}

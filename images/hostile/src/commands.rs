@@ -1,0 +1,219 @@
+//! Attacks by the ITS's command queue.
+
+use crate::machine::{self, Layout, QUEUE_BYTES};
+use crate::random::Random;
+use crate::turns::Turns;
+use gic_arch::gits;
+
+const COMMAND_BYTES: u64 = 32;
+const SMALL_QUEUE_BYTES: u64 = 0x1000;
+/// Of commands that each visit all that is mapped.
+const MIDDLE_QUEUE_BYTES: u64 = 0x1_0000;
+const VALID: u64 = 1 << 63;
+/// The first LPI.
+const LPIS: u64 = 8192;
+/// An address behind all RAM of the machine.
+const NOWHERE: u64 = 0x00ff_ffff_0000;
+
+type Words = [u64; 4];
+
+fn mapd(device: u64, event_bits: u64, valid: u64) -> Words {
+    [0x08 | device << 32, event_bits - 1, valid, 0]
+}
+
+fn mapc(collection: u64, vcpu: u64) -> Words {
+    [0x09, 0, VALID | vcpu << 16 | collection, 0]
+}
+
+fn mapti(device: u64, event: u64, lpi: u64) -> Words {
+    [0x0a | device << 32, event | (LPIS + lpi) << 32, 0, 0]
+}
+
+fn int(device: u64, event: u64) -> Words {
+    [0x03 | device << 32, event, 0, 0]
+}
+
+const INVALL: Words = [0x0d, 0, 0, 0];
+
+fn movall(from: u64, to: u64) -> Words {
+    [0x0e, 0, from << 16, to << 16]
+}
+
+/// A command of small numbers, that may well be meant.
+fn any_command(random: &mut Random) -> Words {
+    const OPCODES: [u64; 12] = [1, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
+    let opcode = OPCODES[random.below(12) as usize];
+    let (device, event, collection) = (random.below(8), random.below(64), random.below(6));
+    let (lpi, vcpu) = (LPIS + random.below(256), random.below(3) << 16);
+    let valid = random.below(2) << 63;
+    let second = match opcode {
+        0x08 => random.below(32),
+        0x0a => event | lpi << 32,
+        0x0b => lpi,
+        _ => event,
+    };
+    let third = match opcode {
+        0x08 => valid | random.below(256) << 8,
+        0x09 => valid | vcpu | collection,
+        0x05 | 0x0e => vcpu,
+        _ => collection,
+    };
+    [opcode | device << 32, second, third, random.below(3) << 16]
+}
+
+/// A ring that is always full: its commands are executed again and again.
+struct Ring {
+    bytes: u64,
+}
+
+impl Ring {
+    /// Writes all commands. Then the ITS may begin.
+    fn fill(layout: Layout, bytes: u64, mut command: impl FnMut(u64) -> Words) -> Self {
+        for slot in 0..bytes / COMMAND_BYTES {
+            machine::store(layout.queue + slot * COMMAND_BYTES, command(slot));
+        }
+        Self { bytes }
+    }
+
+    /// Moves `GITS_CWRITER` as far as it goes, again and again, and takes what is pending.
+    fn turn(&self, turns: &mut Turns) {
+        while turns.next() {
+            let read = machine::read_its(gits::CREADR.offset()) & !0x1f;
+            let write = (read + self.bytes - COMMAND_BYTES) % self.bytes;
+            // Bit 0: a queue that has stalled goes on.
+            machine::write_its(gits::CWRITER.offset(), write | 1);
+            for _ in 0..4 {
+                machine::take();
+            }
+        }
+    }
+}
+
+/// Everything enabled, with tables in place.
+fn enable(layout: Layout, queue_bytes: u64) {
+    machine::enable_interrupts();
+    machine::fill(layout.configuration, 0x1_0000, 0xa1);
+    machine::fill(layout.pending, 0x2_0000, 0);
+    machine::set_lpis(layout, true);
+    machine::set_its(layout, queue_bytes);
+}
+
+fn attack(turns: &mut Turns, queue_bytes: u64, command: impl FnMut(u64) -> Words) {
+    let layout = Layout::apart();
+    enable(layout, queue_bytes);
+    Ring::fill(layout, queue_bytes, command).turn(turns);
+}
+
+/// Commands that may well be meant, in the largest queue.
+pub(crate) fn meant(turns: &mut Turns) {
+    let mut random = Random::here();
+    attack(turns, QUEUE_BYTES, |_| any_command(&mut random));
+}
+
+/// Any bits.
+pub(crate) fn garbage(turns: &mut Turns) {
+    let mut random = Random::here();
+    attack(turns, QUEUE_BYTES, |_| core::array::from_fn(|_| random.value()));
+}
+
+/// A queue of one page, which wraps all the time.
+pub(crate) fn in_a_small_queue(turns: &mut Turns) {
+    let mut random = Random::here();
+    attack(turns, SMALL_QUEUE_BYTES, |_| any_command(&mut random));
+}
+
+/// The tables, the pending bits and the queue at one place: what one writes the other reads.
+pub(crate) fn overlapping(turns: &mut Turns) {
+    let layout = Layout::at(Layout::apart().queue);
+    let mut random = Random::here();
+    let ring = Ring::fill(layout, MIDDLE_QUEUE_BYTES, |_| any_command(&mut random));
+    machine::enable_interrupts();
+    machine::set_lpis(layout, true);
+    machine::set_its(layout, MIDDLE_QUEUE_BYTES);
+    while turns.next() {
+        let mut piece = Turns::until(1);
+        ring.turn(&mut piece);
+        machine::set_lpis(layout, false);
+        machine::set_lpis(layout, true);
+    }
+}
+
+/// Tables and a queue where there is no RAM.
+pub(crate) fn absent(turns: &mut Turns) {
+    let layout = Layout::at(NOWHERE);
+    machine::enable_interrupts();
+    while turns.next() {
+        machine::set_lpis(layout, true);
+        machine::set_its(layout, QUEUE_BYTES);
+        let mut piece = Turns::until(1);
+        Ring { bytes: QUEUE_BYTES }.turn(&mut piece);
+        machine::set_lpis(layout, false);
+    }
+}
+
+/// LPIs that never end: 1,000 events, each sent again as soon as it was taken.
+pub(crate) fn to_itself(turns: &mut Turns) {
+    const EVENTS: u64 = 1000;
+    attack(turns, QUEUE_BYTES, |slot| match slot {
+        0 => mapd(1, 16, VALID),
+        1 => mapc(0, 0),
+        slot if slot < EVENTS + 2 => mapti(1, slot - 2, slot - 2),
+        slot => int(1, slot % EVENTS),
+    });
+}
+
+/// INVALL with many LPIs mapped: each reads all their configuration.
+pub(crate) fn invalidations(turns: &mut Turns) {
+    const EVENTS: u64 = 1024;
+    attack(turns, MIDDLE_QUEUE_BYTES, |slot| match slot {
+        0 => mapd(1, 16, VALID),
+        1 => mapc(0, 0),
+        slot if slot < EVENTS + 2 => mapti(1, slot - 2, slot - 2),
+        _ => INVALL,
+    });
+}
+
+/// LPIs moved from vCPU to vCPU and back.
+pub(crate) fn moves(turns: &mut Turns) {
+    const EVENTS: u64 = 1024;
+    attack(turns, MIDDLE_QUEUE_BYTES, |slot| match slot {
+        0 => mapd(1, 16, VALID),
+        1 => mapc(0, 0),
+        slot if slot < EVENTS + 2 => mapti(1, slot - 2, slot - 2),
+        slot if slot % 4 == 0 => movall(0, 1),
+        slot if slot % 4 == 1 => movall(1, 0),
+        slot => mapc(0, slot % 2),
+    });
+}
+
+/// Devices with as many events as there may be, mapped far apart and taken away at once.
+pub(crate) fn mappings(turns: &mut Turns) {
+    const PERIOD: u64 = 4096;
+    attack(turns, QUEUE_BYTES, |slot| match (slot / PERIOD, slot % PERIOD) {
+        (device, 0) => mapd(device, 16, VALID),
+        (_, 1) => mapc(0, 0),
+        (device, slot) if slot == PERIOD - 1 => mapd(device, 16, 0),
+        (device, slot) => mapti(device, slot * 16 % 0x1_0000, slot),
+    });
+}
+
+/// The ITS and the LPIs enabled and disabled with many events mapped.
+pub(crate) fn enables(turns: &mut Turns) {
+    const EVENTS: u64 = 1024;
+    let layout = Layout::apart();
+    enable(layout, MIDDLE_QUEUE_BYTES);
+    let ring = Ring::fill(layout, MIDDLE_QUEUE_BYTES, |slot| match slot {
+        0 => mapd(1, 16, VALID),
+        1 => mapc(0, 0),
+        slot if slot < EVENTS + 2 => mapti(1, slot - 2, slot - 2),
+        slot => int(1, slot % EVENTS),
+    });
+    let mut piece = Turns::until(5);
+    ring.turn(&mut piece);
+    while turns.next() {
+        machine::write_its(gits::CTLR.offset(), 0);
+        machine::set_lpis(layout, false);
+        machine::set_lpis(layout, true);
+        machine::write_its(gits::CTLR.offset(), 1);
+    }
+}

@@ -1,0 +1,73 @@
+//! Two guests in one image, by its command line: `ticks=N` counts the counter's ticks from its
+//! timer's deadlines to its handler, and `attack=NAME milliseconds=N` does to its virtual GIC what
+//! no driver does. A hypervisor runs both at once; the first must fare as if it were alone.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod attacks;
+mod commands;
+mod exceptions;
+mod machine;
+mod random;
+mod registers;
+mod ticker;
+mod turns;
+
+use attacks::Attack;
+use dtoolkit::fdt::Fdt;
+use dtoolkit::{Node, Property};
+use image_rt::power::{self, CpuStack};
+use image_rt::{Boot, cpu, println, start};
+use spin::Once;
+use turns::Turns;
+
+image_rt::image!(main);
+
+/// The attack, and its milliseconds.
+static ATTACK: Once<(Attack, u64)> = Once::new();
+
+fn main(boot: Boot) -> ! {
+    // SAFETY: what the loader handed over, before anything else.
+    let around = unsafe { start::start(boot) };
+    let words = command_line(around.devicetree);
+    let value = |name: &str| {
+        words.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    };
+    let number = |name| value(name).and_then(|value| value.parse::<u64>().ok());
+    if let Some(ticks) = number("ticks") {
+        ticker::run(ticks);
+    }
+    let name = value("attack").expect("`ticks=N`, or `attack=NAME` on the command line");
+    let attack = attacks::named(name).unwrap_or_else(|| panic!("no attack is called `{name}`"));
+    let milliseconds = number("milliseconds").expect("`milliseconds=N` on the command line");
+    machine::find_memory(around.memory.start as u64);
+    ATTACK.call_once(|| (attack, milliseconds));
+    if value("vcpus") == Some("2") {
+        power::cpu_on(1, 1, CpuStack::new(), || {
+            attack_here();
+            power::cpu_off();
+        })
+        .expect("CPU_ON");
+    }
+    let turns = attack_here();
+    println!("hostile - {name}: {turns} turns, {} exceptions", exceptions::taken());
+    power::system_off()
+}
+
+/// Attacks for its time, on the vCPU that executes this. Says how often.
+fn attack_here() -> u64 {
+    cpu::irq_save();
+    exceptions::install();
+    let &(attack, milliseconds) = ATTACK.get().expect("it is chosen first");
+    let mut turns = Turns::until(milliseconds);
+    attack(&mut turns);
+    turns.count()
+}
+
+fn command_line(devicetree: &'static [u8]) -> &'static str {
+    let chosen = Fdt::new(devicetree).ok().and_then(|tree| tree.root().child("chosen"));
+    let words = chosen.and_then(|chosen| chosen.property("bootargs"));
+    words.and_then(|words| words.value_as::<&str>().ok()).unwrap_or("")
+}

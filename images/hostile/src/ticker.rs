@@ -1,0 +1,54 @@
+//! A guest that wants nothing but its timer's interrupts in time.
+
+use crate::machine;
+use core::arch::asm;
+use image_rt::{cpu, power, println};
+
+/// Milliseconds from one deadline to the next.
+const PERIOD: u64 = 3;
+/// The virtual timer (DEN 0094).
+const TIMER: u64 = 27;
+
+/// Takes so many ticks, and says how late they came.
+pub(crate) fn run(ticks: u64) -> ! {
+    cpu::irq_save();
+    machine::enable_interrupts();
+    let period = PERIOD * cpu::ticks_per_millisecond();
+    let (mut worst, mut sum) = (0, 0);
+    let mut deadline = cpu::ticks() + period;
+    for _ in 0..ticks {
+        let late = tick_at(deadline);
+        worst = worst.max(late);
+        sum += late;
+        deadline = cpu::ticks() + period;
+    }
+    let nanoseconds = |ticks: u64| ticks * 1_000_000 / cpu::ticks_per_millisecond();
+    let (worst, mean) = (nanoseconds(worst), nanoseconds(sum / ticks.max(1)));
+    println!("ticker - {ticks} ticks, at most {worst} ns late, {mean} ns on average");
+    power::system_off()
+}
+
+/// Waits for the timer's interrupt, and takes it. Says how late it is, in ticks.
+fn tick_at(deadline: u64) -> u64 {
+    // SAFETY: the interrupt is taken below.
+    unsafe {
+        asm!(
+            "msr cntv_cval_el0, {deadline}",
+            "msr cntv_ctl_el0, {enable}",
+            "isb",
+            deadline = in(reg) deadline,
+            enable = in(reg) 1_u64,
+            options(nostack, preserves_flags),
+        );
+    }
+    loop {
+        cpu::wait_for_interrupt();
+        let late = cpu::ticks().saturating_sub(deadline);
+        let intid = machine::acknowledge();
+        cpu::stop_virtual_timer();
+        machine::end(intid);
+        if intid == TIMER {
+            return late;
+        }
+    }
+}
