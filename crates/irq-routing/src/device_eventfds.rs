@@ -1,97 +1,54 @@
 //! Eventfds by which devices in the kernel and in other processes signal vectors (VFIO,
 //! vhost-user).
 //!
-//! [`DeviceEventfds`] owns the eventfds and their binds. Invariant: an eventfd is bound to its
-//! vector's message if and only if the vector is open; a signal meanwhile stays in the eventfd.
+//! [`DeviceEventfds`] owns the eventfds. Invariant: an eventfd sends its vector's message if and
+//! only if the vector is open; a signal meanwhile stays in the eventfd.
 //!
 //! - While its vector is masked, an eventfd is read when the guest reads pending bits, and when the
 //!   table is saved or reset. Pending bits are therefore true.
-//! - On unmask, the bind sends what the eventfd holds.
+//! - On unmask, what the eventfd holds is sent.
 //! - A source gets another vector ([`set_vector`](DeviceEventfds::set_vector)) without a word to
 //!   the process that holds the eventfd: the `queue_msix_vector` of a virtio device. Several
 //!   sources may share a vector.
 
-use crate::irqfd::IrqfdError;
+use crate::RoutedMessage;
+use crate::irqfd::error::IrqfdError;
 use crate::lock::Mutex;
 use crate::msix::VectorObserver;
-use crate::{Change, Route, RoutedMessage, Routing};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use msi_types::Gsi;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{OFlags, fcntl_getfl};
 use std::collections::HashMap;
-use std::io;
 
-/// A way to have eventfds send messages: [`ByGsi`], or a monitor's own.
+/// A way to have eventfds send messages: [`MessageEventfds`](crate::irqfd::MessageEventfds) for a
+/// model, `kvm::MsiIrqfds` for Linux's KVM, or a monitor's own.
 pub trait MessageIrqfds: Send + Sync {
-    /// A bind. Dropping it ends the bind: later signals stay in the eventfd.
-    type Bound: Send;
+    /// An eventfd.
+    type Irqfd: MessageIrqfd;
 
-    /// Has each signal of an eventfd send a message. A signal from before the bind counts.
+    /// Adds an eventfd, which is closed.
+    fn add(&self, eventfd: Arc<OwnedFd>) -> Self::Irqfd;
+}
+
+/// An eventfd that sends a message while it is open. Dropping it closes it.
+pub trait MessageIrqfd: Send {
+    /// Sends this message for each signal from now on. A signal from before counts.
     ///
     /// # Errors
-    /// The host's.
-    fn bind(&self, trigger: Arc<OwnedFd>, message: RoutedMessage) -> io::Result<Self::Bound>;
+    /// The host's. The eventfd is closed then.
+    fn open(&mut self, message: RoutedMessage) -> Result<(), IrqfdError>;
+
+    /// Sends nothing from now on: signals stay in the eventfd. On return, no message is being sent.
+    fn close(&mut self);
 }
 
-/// Eventfds by a GSI each, with one change of routes for each bind.
-pub struct ByGsi<F> {
-    routing: Arc<dyn Routing>,
-    bind: F,
-}
+impl<T: MessageIrqfds + ?Sized> MessageIrqfds for Arc<T> {
+    type Irqfd = T::Irqfd;
 
-impl<F> ByGsi<F> {
-    /// Takes GSIs and routes from `routing`, and binds by `bind`: `irqfd::Irqfds::bind`, or
-    /// `kvm::KvmRouter::bind`.
-    pub fn new(routing: Arc<dyn Routing>, bind: F) -> Self {
-        Self { routing, bind }
-    }
-}
-
-impl<F> fmt::Debug for ByGsi<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ByGsi").finish_non_exhaustive()
-    }
-}
-
-/// A bind of [`ByGsi`].
-pub struct BoundGsi<B> {
-    bound: Option<B>,
-    gsi: Gsi,
-    routing: Arc<dyn Routing>,
-}
-
-impl<B, F> MessageIrqfds for ByGsi<F>
-where
-    B: Send,
-    F: Fn(Arc<OwnedFd>, Gsi) -> io::Result<B> + Send + Sync,
-{
-    type Bound = BoundGsi<B>;
-
-    fn bind(&self, trigger: Arc<OwnedFd>, message: RoutedMessage) -> io::Result<BoundGsi<B>> {
-        let gsi = self.routing.allocate().map_err(io::Error::other)?;
-        // Dropped on an error, it releases the GSI.
-        let mut bound = BoundGsi { bound: None, gsi, routing: self.routing.clone() };
-        let route = Change::Set(gsi, Route::Message(message));
-        self.routing.commit(&[route]).map_err(io::Error::other)?;
-        bound.bound = Some((self.bind)(trigger, gsi)?);
-        Ok(bound)
-    }
-}
-
-impl<B> Drop for BoundGsi<B> {
-    fn drop(&mut self) {
-        self.bound = None;
-        // The routing's refusal has no one to be reported to.
-        let _ = self.routing.release(&[self.gsi]);
-    }
-}
-
-impl<B> fmt::Debug for BoundGsi<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundGsi").field("gsi", &self.gsi).finish_non_exhaustive()
+    fn add(&self, eventfd: Arc<OwnedFd>) -> T::Irqfd {
+        (**self).add(eventfd)
     }
 }
 
@@ -99,8 +56,8 @@ impl<B> fmt::Debug for BoundGsi<B> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SourceId(usize);
 
-/// The host's refusal to bind an eventfd. The source's signals stay in its eventfd, until an
-/// access of the guest opens its vector again, or [`serve`](DeviceEventfds::serve).
+/// The host's refusal to have an eventfd send a message. The source's signals stay in its eventfd,
+/// until an access of the guest opens its vector again, or [`serve`](DeviceEventfds::serve).
 #[derive(Debug, thiserror::Error)]
 #[error("the eventfd of source {source_id:?} cannot send vector {vector}: {error}")]
 pub struct BindError {
@@ -110,27 +67,28 @@ pub struct BindError {
     pub vector: u16,
     /// The host's error.
     #[source]
-    pub error: io::Error,
+    pub error: IrqfdError,
 }
 
 /// A device's eventfds and the vectors that they signal. It observes the vectors of the device's
 /// MSI-X table or MSI capability, which must be given it as the observer.
 pub struct DeviceEventfds<I: MessageIrqfds> {
     irqfds: I,
-    state: Mutex<State<I::Bound>>,
+    state: Mutex<State<I::Irqfd>>,
 }
 
-struct State<B> {
-    sources: Vec<Source<B>>,
+struct State<I> {
+    sources: Vec<Source<I>>,
     /// Messages of the vectors that may send.
     open: HashMap<u16, RoutedMessage>,
     errors: Vec<BindError>,
 }
 
-struct Source<B> {
+struct Source<I> {
     eventfd: Arc<OwnedFd>,
+    irqfd: I,
+    is_open: bool,
     vector: Option<u16>,
-    bound: Option<B>,
 }
 
 impl<I: MessageIrqfds> DeviceEventfds<I> {
@@ -149,8 +107,10 @@ impl<I: MessageIrqfds> DeviceEventfds<I> {
         if !fcntl_getfl(eventfd.as_fd())?.contains(OFlags::NONBLOCK) {
             return Err(IrqfdError::Blocking);
         }
+        let eventfd = Arc::new(eventfd);
+        let irqfd = self.irqfds.add(eventfd.clone());
         let mut state = self.state.lock();
-        state.sources.push(Source { eventfd: Arc::new(eventfd), vector: None, bound: None });
+        state.sources.push(Source { eventfd, irqfd, is_open: false, vector: None });
         Ok(SourceId(state.sources.len() - 1))
     }
 
@@ -166,15 +126,13 @@ impl<I: MessageIrqfds> DeviceEventfds<I> {
         if place.vector == vector {
             return Ok(());
         }
-        // The old bind ends before the new one begins: an eventfd has one at a time.
-        place.bound = None;
+        place.close();
         place.vector = vector;
         match (vector, message) {
-            (Some(vector), Some(message)) => self.bind(place, message).map_err(|error| BindError {
-                source_id: source,
-                vector,
-                error,
-            }),
+            (Some(vector), Some(message)) => {
+                let opened = place.open(message);
+                opened.map_err(|error| BindError { source_id: source, vector, error })
+            }
             _ => Ok(()),
         }
     }
@@ -184,27 +142,36 @@ impl<I: MessageIrqfds> DeviceEventfds<I> {
         core::mem::take(&mut self.state.lock().errors)
     }
 
-    /// Takes the signals of sources without a bind, and calls `signal` for the vector of each:
+    /// Takes the signals of sources that are not open, and calls `signal` for the vector of each:
     /// [`MsixTable::signal`](crate::msix::MsixTable::signal), which sends it or makes it pending.
     /// For a monitor whose host refuses binds.
     pub fn serve(&self, signal: impl Fn(u16)) {
-        let mut vectors = self.state.lock().unbound();
+        let mut vectors = self.state.lock().closed();
         vectors.sort_unstable();
         vectors.dedup();
         vectors.into_iter().filter(|vector| self.take_signal(*vector)).for_each(signal);
     }
+}
 
-    fn bind(&self, source: &mut Source<I::Bound>, message: RoutedMessage) -> io::Result<()> {
-        source.bound = Some(self.irqfds.bind(source.eventfd.clone(), message)?);
-        Ok(())
+impl<I> State<I> {
+    /// Returns the vectors of sources that are closed.
+    fn closed(&self) -> Vec<u16> {
+        let closed = self.sources.iter().filter(|source| !source.is_open);
+        closed.filter_map(|source| source.vector).collect()
     }
 }
 
-impl<B> State<B> {
-    /// Returns the vectors of sources without a bind.
-    fn unbound(&self) -> Vec<u16> {
-        let unbound = self.sources.iter().filter(|source| source.bound.is_none());
-        unbound.filter_map(|source| source.vector).collect()
+impl<I: MessageIrqfd> Source<I> {
+    fn open(&mut self, message: RoutedMessage) -> Result<(), IrqfdError> {
+        self.is_open = false;
+        self.irqfd.open(message)?;
+        self.is_open = true;
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.irqfd.close();
+        self.is_open = false;
     }
 }
 
@@ -215,7 +182,7 @@ impl<I: MessageIrqfds> VectorObserver for DeviceEventfds<I> {
         let State { sources, errors, .. } = &mut *state;
         for (number, source) in sources.iter_mut().enumerate() {
             if source.vector == Some(vector)
-                && let Err(error) = self.bind(source, message)
+                && let Err(error) = source.open(message)
             {
                 errors.push(BindError { source_id: SourceId(number), vector, error });
             }
@@ -226,16 +193,15 @@ impl<I: MessageIrqfds> VectorObserver for DeviceEventfds<I> {
         let mut state = self.state.lock();
         state.open.remove(&vector);
         let sources = state.sources.iter_mut().filter(|source| source.vector == Some(vector));
-        sources.for_each(|source| source.bound = None);
+        sources.for_each(Source::close);
     }
 
     fn take_signal(&self, vector: u16) -> bool {
         let state = self.state.lock();
         let sources = state.sources.iter();
-        let unbound =
-            sources.filter(|source| source.vector == Some(vector) && source.bound.is_none());
+        let closed = sources.filter(|source| source.vector == Some(vector) && !source.is_open);
         // Each is read, so that the signals of several sources become one.
-        unbound.filter(|source| rustix::io::read(&source.eventfd, &mut [0; 8]) == Ok(8)).count() > 0
+        closed.filter(|source| rustix::io::read(&source.eventfd, &mut [0; 8]) == Ok(8)).count() > 0
     }
 }
 

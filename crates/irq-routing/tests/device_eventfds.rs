@@ -6,8 +6,8 @@
 mod controller;
 
 use controller::{Controller, Heard};
-use irq_routing::device_eventfds::{ByGsi, DeviceEventfds, MessageIrqfds, SourceId};
-use irq_routing::irqfd::{EventfdPoller, IrqfdError, Irqfds};
+use irq_routing::device_eventfds::{DeviceEventfds, MessageIrqfd, MessageIrqfds, SourceId};
+use irq_routing::irqfd::{EventfdPoller, IrqfdError, MessageEventfds};
 use irq_routing::msix::MsixTable;
 use irq_routing::{GsiSpace, RoutedMessage, Router, Sender};
 use msi_types::DeviceId;
@@ -41,9 +41,8 @@ impl Rig {
         let controller = Arc::new(Controller::default());
         let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
         let poller = EventfdPoller::new().unwrap();
-        let binds = Irqfds::new(poller.clone(), router.clone());
-        let bind = move |trigger, gsi| binds.bind(trigger, gsi).map_err(io::Error::other);
-        let eventfds = Arc::new(DeviceEventfds::new(ByGsi::new(router.clone(), bind)));
+        let irqfds = MessageEventfds::new(poller.clone(), router.clone());
+        let eventfds = Arc::new(DeviceEventfds::new(irqfds));
         let sender = Sender::Device(DeviceId::new(8));
         let table = MsixTable::new(VECTORS, sender, router).unwrap();
         let table = table.with_observer(eventfds.clone());
@@ -144,26 +143,32 @@ fn reset_takes_the_signals_of_eventfds() {
 
 #[test]
 fn blocking_eventfd_is_refused() {
-    let router = Router::new(GsiSpace::default(), Arc::new(Controller::default()).inputs());
-    let bind = |_, _| Ok(());
-    let eventfds = DeviceEventfds::new(ByGsi::new(Arc::new(router.unwrap()), bind));
+    let eventfds = DeviceEventfds::new(Refusing);
     let blocking = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     assert!(matches!(eventfds.add(blocking), Err(IrqfdError::Blocking)));
 }
 
-/// A host that binds nothing.
+/// A host that opens nothing.
 struct Refusing;
 
 impl MessageIrqfds for Refusing {
-    type Bound = ();
+    type Irqfd = Self;
 
-    fn bind(&self, _: Arc<OwnedFd>, _: RoutedMessage) -> io::Result<()> {
-        Err(io::ErrorKind::QuotaExceeded.into())
+    fn add(&self, _: Arc<OwnedFd>) -> Self {
+        Self
     }
 }
 
+impl MessageIrqfd for Refusing {
+    fn open(&mut self, _: RoutedMessage) -> Result<(), IrqfdError> {
+        Err(IrqfdError::System(io::ErrorKind::QuotaExceeded.into()))
+    }
+
+    fn close(&mut self) {}
+}
+
 #[test]
-fn refused_bind_is_told_and_served_by_hand() {
+fn refused_eventfd_is_told_and_served_by_hand() {
     let controller = Arc::new(Controller::default());
     let router = Arc::new(Router::new(GsiSpace::default(), controller.inputs()).unwrap());
     let eventfds = Arc::new(DeviceEventfds::new(Refusing));

@@ -5,7 +5,9 @@ use crate::gsis::Gsis;
 use crate::irqfd::IrqfdError;
 use crate::irqfd::serving::{Read, Serving, Taken};
 use crate::kvm::batch::{Backend, Batch};
+use crate::sync::{AtomicBool, SeqCst};
 use crate::{Change, Changes, MessageSink, Route, RouteError, RoutedMessage, Routing, SignalError};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use msi_types::{Delivery, Gsi};
 use shuttle::sync::{Arc, Mutex};
@@ -23,15 +25,31 @@ struct Count {
     bound: Option<Gsi>,
 }
 
-/// An eventfd that is polled, its vector, and the message that it sends.
-type PolledEventfd = (Arc<Serving>, Arc<Eventfd>, RoutedMessage);
+/// An eventfd that is polled, and what its signals call.
+#[derive(Clone)]
+struct PolledEventfd {
+    serving: Arc<Serving>,
+    eventfd: Arc<Eventfd>,
+    signalled: Arc<Box<dyn Fn() + Send + Sync>>,
+    /// A thread calls it. One at a time may.
+    is_called: Arc<AtomicBool>,
+}
 
-/// The kernel's routes, the eventfds that are polled, and all messages that were sent.
+impl PolledEventfd {
+    fn call(&self) {
+        assert!(!self.is_called.swap(true, SeqCst), "two threads serve it");
+        (self.signalled)();
+        self.is_called.store(false, SeqCst);
+    }
+}
+
+/// The kernel's routes, the eventfds that are polled, the timer, and all messages that were sent.
 struct World {
     gsis: Mutex<Gsis>,
     routes: Mutex<BTreeMap<Gsi, RoutedMessage>>,
     tables: Mutex<u32>,
     polled: Mutex<Vec<PolledEventfd>>,
+    timer: Mutex<bool>,
     sent: Mutex<Vec<RoutedMessage>>,
 }
 
@@ -49,8 +67,8 @@ impl Host {
     fn new() -> Self {
         let gsis = Mutex::new(Gsis::new(4, 8));
         let (routes, tables) = (Mutex::default(), Mutex::new(0));
-        let (polled, sent) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(World { gsis, routes, tables, polled, sent }))
+        let (polled, timer, sent) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(World { gsis, routes, tables, polled, timer, sent }))
     }
 
     fn inject(&self, gsi: Gsi) {
@@ -74,16 +92,28 @@ impl Host {
     /// A poller's turn with each eventfd.
     fn dispatch(&self) {
         let polled: Vec<_> = self.0.polled.lock().expect("no check panics with it").clone();
-        for (serving, eventfd, message) in polled {
+        for polled in polled {
             let read = || {
-                let count =
-                    core::mem::take(&mut eventfd.0.lock().expect("no check panics with it").count);
+                let count = core::mem::take(
+                    &mut polled.eventfd.0.lock().expect("no check panics with it").count,
+                );
                 if count > 0 { Read::Signal } else { Read::Nothing }
             };
-            if let Taken::Signal(turn) = serving.take(read) {
-                turn.serve(|| self.0.sent.lock().expect("no check panics with it").push(message));
+            if let Taken::Signal(turn) = polled.serving.take(read) {
+                turn.serve(|| polled.call());
             }
         }
+    }
+
+    /// A poller's turn with the timer. Returns true if it had expired.
+    fn tick(&self, batch: &Batch<Self>) -> bool {
+        let mut timer = self.0.timer.lock().expect("no check panics with it");
+        let expired = core::mem::take(&mut *timer);
+        drop(timer);
+        if expired {
+            batch.hand_over_active().expect("there are GSIs");
+        }
+        expired
     }
 
     fn sent(&self) -> Vec<RoutedMessage> {
@@ -93,7 +123,7 @@ impl Host {
 
 impl Drop for Polled {
     fn drop(&mut self) {
-        let others = |(serving, ..): &(Arc<Serving>, _, _)| !Arc::ptr_eq(serving, &self.serving);
+        let others = |other: &PolledEventfd| !Arc::ptr_eq(&other.serving, &self.serving);
         self.host.0.polled.lock().expect("no check panics with it").retain(others);
         self.serving.end();
     }
@@ -115,9 +145,15 @@ impl Backend for Host {
         self
     }
 
-    fn poll(&self, eventfd: &Arc<Eventfd>, message: RoutedMessage) -> Result<Polled, IrqfdError> {
+    fn poll(
+        &self,
+        eventfd: &Arc<Eventfd>,
+        signalled: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Polled, IrqfdError> {
         let serving = Arc::new(Serving::default());
-        let entry = (serving.clone(), eventfd.clone(), message);
+        let (eventfd, signalled) = (eventfd.clone(), Arc::new(Box::new(signalled) as Box<_>));
+        let is_called = Arc::new(AtomicBool::new(false));
+        let entry = PolledEventfd { serving: serving.clone(), eventfd, signalled, is_called };
         self.0.polled.lock().expect("no check panics with it").push(entry);
         Ok(Polled { host: self.clone(), serving })
     }
@@ -136,12 +172,15 @@ impl Backend for Host {
         true
     }
 
-    fn start_timer(&self) {}
+    fn start_timer(&self) {
+        *self.0.timer.lock().expect("no check panics with it") = true;
+    }
 }
 
 impl MessageSink for Host {
-    fn signal_msi(&self, _: RoutedMessage) -> Result<Delivery, SignalError> {
-        Ok(Delivery::Blocked)
+    fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
+        self.0.sent.lock().expect("no check panics with it").push(message);
+        Ok(Delivery::Pending)
     }
 }
 
@@ -174,42 +213,124 @@ impl Routing for Host {
     }
 }
 
-/// Threads that poll and signal once, while `change` opens and closes the vector.
-fn during(change: impl FnOnce(&Host, &Batch<Host>, u64)) -> (Host, Batch<Host>, u64) {
-    let host = Host::new();
-    let batch = Batch::new(host.clone());
-    let eventfd = Arc::new(Eventfd::default());
-    let key = batch.add(eventfd.clone());
-    let poller = thread::spawn({
-        let host = host.clone();
-        move || (0..2).for_each(|_| host.dispatch())
-    });
-    let device = thread::spawn({
-        let host = host.clone();
-        move || host.write(&eventfd)
-    });
-    change(&host, &batch, key);
-    poller.join().expect("no check panics in it");
-    device.join().expect("no check panics in it");
-    (host, batch, key)
+/// A vector of a device, while threads poll and signal.
+struct Scene {
+    host: Host,
+    batch: Arc<Batch<Host>>,
+    key: u64,
+    eventfd: Arc<Eventfd>,
+}
+
+impl Scene {
+    /// `pollers` threads poll twice and `device` signals, while `change` opens and closes the
+    /// vector. Returns the results of both, too, once all threads have ended.
+    fn during<D: Send + 'static, C>(
+        pollers: usize,
+        device: impl FnOnce(&Host, &Eventfd) -> D + Send + 'static,
+        change: impl FnOnce(&Host, &Batch<Host>, u64) -> C,
+    ) -> (Self, D, C) {
+        let host = Host::new();
+        let batch = Arc::new(Batch::new(host.clone()));
+        let eventfd = Arc::new(Eventfd::default());
+        let key = batch.add(eventfd.clone());
+        let poll = |_| {
+            let (host, batch) = (host.clone(), batch.clone());
+            thread::spawn(move || {
+                (0..2).for_each(|_| {
+                    host.dispatch();
+                    host.tick(&batch);
+                });
+            })
+        };
+        let threads: Vec<_> = (0..pollers).map(poll).collect();
+        let device = thread::spawn({
+            let (host, eventfd) = (host.clone(), eventfd.clone());
+            move || device(&host, &eventfd)
+        });
+        let changed = change(&host, &batch, key);
+        threads.into_iter().for_each(|thread| thread.join().expect("no check panics in it"));
+        let told = device.join().expect("no check panics in it");
+        (Self { host, batch, key, eventfd }, told, changed)
+    }
+
+    /// One poller, and one signal.
+    fn of_one(change: impl FnOnce(&Host, &Batch<Host>, u64)) -> Self {
+        Self::during(1, Host::write, change).0
+    }
+
+    /// `change` opens the vector, which is closed then: no message is sent after that.
+    fn closed(
+        pollers: usize,
+        device: impl FnOnce(&Host, &Eventfd) + Send + 'static,
+        change: impl FnOnce(&Batch<Host>, u64),
+    ) -> Self {
+        let (scene, (), sent) = Self::during(pollers, device, |host, batch, key| {
+            change(batch, key);
+            batch.close(key);
+            host.sent()
+        });
+        assert_eq!(scene.host.sent(), sent, "sent after the close");
+        scene
+    }
+
+    /// One signal was sent before the vector was closed, or is sent when it is opened again.
+    fn judge_one_signal(&self) {
+        self.open(2);
+        self.settle();
+        let sent = self.host.sent();
+        assert!(sent == [numbered(1)] || sent == [numbered(2)], "{sent:?}");
+    }
+
+    fn open(&self, number: u32) {
+        self.batch.open(self.key, numbered(number)).expect("it can be polled");
+    }
+
+    /// Polls until nothing is left to do.
+    fn settle(&self) {
+        self.host.dispatch();
+        while self.host.tick(&self.batch) {}
+    }
 }
 
 #[test]
 fn a_hand_over_sends_each_signal_once() {
     fn scenario() {
-        let (host, batch, key) = during(|_, batch, key| batch.open(key, numbered(1)).unwrap());
-        host.dispatch();
-        assert_eq!(host.sent(), [numbered(1)]);
+        let scene = Scene::of_one(|_, batch, key| {
+            batch.open(key, numbered(1)).unwrap();
+            batch.hand_over().unwrap();
+        });
+        scene.settle();
+        assert_eq!(scene.host.sent(), [numbered(1)]);
 
-        batch.close(key);
-        batch.open(key, numbered(1)).unwrap();
-        host.dispatch();
-        assert_eq!(host.sent(), [numbered(1)], "the kernel's signal came again");
-        assert_eq!(
-            *host.0.tables.lock().expect("no check panics with it"),
-            1,
-            "the route was there already"
-        );
+        scene.batch.close(scene.key);
+        scene.open(1);
+        scene.settle();
+        assert_eq!(scene.host.sent(), [numbered(1)], "the kernel's signal came again");
+        let tables = *scene.host.0.tables.lock().expect("no check panics with it");
+        assert_eq!(tables, 1, "the route was there already");
+    }
+    explore_random(5_000, scenario);
+}
+
+#[test]
+fn a_vector_that_rang_ends_with_the_kernel() {
+    fn scenario() {
+        let open = |_: &Host, batch: &Batch<Host>, key| batch.open(key, numbered(1)).unwrap();
+        let (scene, ..) = Scene::during(2, Host::write, open);
+        scene.settle();
+        assert_eq!((scene.host.sent().len(), scene.batch.polled()), (1, 0));
+
+        scene.host.write(&scene.eventfd);
+        assert_eq!(scene.host.sent().len(), 2, "the kernel serves it");
+        // Beside so many others, one that is opened is not handed over at once.
+        for _ in 0..2 {
+            let key = scene.batch.add(Arc::default());
+            scene.batch.open(key, numbered(3)).unwrap();
+        }
+        scene.batch.hand_over().unwrap();
+        scene.open(2);
+        scene.settle();
+        assert_eq!(scene.batch.polled(), 0, "it rang before");
     }
     explore_random(5_000, scenario);
 }
@@ -217,25 +338,61 @@ fn a_hand_over_sends_each_signal_once() {
 #[test]
 fn a_closed_vector_sends_nothing() {
     fn scenario() {
-        let (host, batch, key) = during(|host, batch, key| {
-            batch.open(key, numbered(1)).unwrap();
-            batch.close(key);
-            let sent = host.sent().len();
-            thread::yield_now();
-            assert_eq!(host.sent().len(), sent, "sent after the close");
-        });
-        batch.open(key, numbered(2)).unwrap();
-        host.dispatch();
-        let sent = host.sent();
-        assert!(sent == [numbered(1)] || sent == [numbered(2)], "{sent:?}");
+        let open = |batch: &Batch<Host>, key| batch.open(key, numbered(1)).unwrap();
+        Scene::closed(1, Host::write, open).judge_one_signal();
     }
     explore_random(5_000, scenario);
 }
 
 #[test]
+fn a_vector_of_the_kernel_that_is_closed_sends_nothing() {
+    fn scenario() {
+        let bind = |batch: &Batch<Host>, key| {
+            batch.open(key, numbered(1)).unwrap();
+            batch.hand_over().unwrap();
+        };
+        Scene::closed(1, Host::write, bind).judge_one_signal();
+    }
+    explore_random(5_000, scenario);
+}
+
+#[test]
+fn two_pollers_send_nothing_after_a_close() {
+    fn scenario() {
+        let twice = |host: &Host, eventfd: &Eventfd| {
+            host.write(eventfd);
+            host.write(eventfd);
+        };
+        let open = |batch: &Batch<Host>, key| {
+            batch.open(key, numbered(1)).unwrap();
+            thread::yield_now();
+        };
+        Scene::closed(2, twice, open);
+    }
+    explore_random(10_000, scenario);
+}
+
+#[test]
+fn two_pollers_lose_no_signal() {
+    fn scenario() {
+        let twice = |host: &Host, eventfd: &Eventfd| {
+            host.write(eventfd);
+            let before = host.sent().len();
+            host.write(eventfd);
+            before
+        };
+        let open = |_: &Host, batch: &Batch<Host>, key| batch.open(key, numbered(1)).unwrap();
+        let (scene, before, ()) = Scene::during(2, twice, open);
+        scene.settle();
+        assert!(scene.host.sent().len() > before, "no message after the second signal");
+    }
+    explore_random(10_000, scenario);
+}
+
+#[test]
 fn a_changed_message_is_never_sent_as_it_was() {
     fn scenario() {
-        let (host, batch, key) = during(|host, batch, key| {
+        let scene = Scene::of_one(|host, batch, key| {
             batch.open(key, numbered(1)).unwrap();
             batch.open(key, numbered(2)).unwrap();
             let sent = host.sent();
@@ -243,10 +400,10 @@ fn a_changed_message_is_never_sent_as_it_was() {
             let later = host.sent();
             assert!(later.iter().skip(sent.len()).all(|message| *message == numbered(2)));
         });
-        batch.hand_over().unwrap();
-        host.dispatch();
-        assert_eq!(host.sent().len(), 1);
-        batch.remove(key);
+        scene.batch.hand_over().unwrap();
+        scene.settle();
+        assert_eq!(scene.host.sent().len(), 1);
+        scene.batch.remove(scene.key);
     }
     explore_random(5_000, scenario);
 }

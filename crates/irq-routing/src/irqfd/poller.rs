@@ -51,11 +51,11 @@ struct Source {
 
 /// The identity of an eventfd, however many file descriptors it has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct EventfdId(u64);
+pub(crate) struct EventfdId(u64);
 
 impl EventfdId {
     /// Reads Linux's `eventfd-id` (Documentation/filesystems/proc.rst, "/proc/<pid>/fdinfo").
-    fn of(eventfd: BorrowedFd<'_>) -> Option<Self> {
+    pub(crate) fn of(eventfd: BorrowedFd<'_>) -> Option<Self> {
         let path = format!("/proc/thread-self/fdinfo/{}", eventfd.as_raw_fd());
         let information = fs::read_to_string(path).ok()?;
         let id = information.lines().find_map(|line| line.strip_prefix("eventfd-id:"))?;
@@ -88,8 +88,18 @@ impl EventfdPoller {
         eventfd: impl AsFd + Send + Sync + 'static,
         signalled: impl Fn() + Send + Sync + 'static,
     ) -> Result<PolledEventfd, IrqfdError> {
-        unblocking(eventfd.as_fd())?;
         let id = EventfdId::of(eventfd.as_fd());
+        self.add_known(eventfd, id, signalled)
+    }
+
+    /// As [`add`](Self::add), of an eventfd whose identity is known.
+    pub(crate) fn add_known(
+        self: &Arc<Self>,
+        eventfd: impl AsFd + Send + Sync + 'static,
+        id: Option<EventfdId>,
+        signalled: impl Fn() + Send + Sync + 'static,
+    ) -> Result<PolledEventfd, IrqfdError> {
+        unblocking(eventfd.as_fd())?;
         let (eventfd, signalled) = (Box::new(eventfd), Box::new(signalled));
         let source = Arc::new(Source { eventfd, id, serving: Serving::default(), signalled });
         let mut polled = self.polled();

@@ -1,27 +1,32 @@
-//! Eventfds that are served by user space until one table hands many of them to the kernel.
+//! Eventfds that user space serves until they ring, and the kernel from then on.
 //!
-//! 1. An eventfd that is opened is polled: user space reads it and sends its message.
-//! 2. A hand-over gives all waiting eventfds a GSI and sets their routes, as one commit.
-//! 3. For each of them, it ends the polling, which waits for a message that is being sent. A later
-//!    signal stays in the eventfd.
-//! 4. It binds the eventfd in the kernel, which takes a signal that is there already. So each
+//! 1. An eventfd that is opened is polled: user space reads it and sends its message. An eventfd
+//!    that never rings stays so.
+//! 2. After its first message, an eventfd is marked as active; then the timer is started.
+//! 3. A hand-over sets the routes that active eventfds lack, as one commit. Those of all other open
+//!    eventfds go into the same table, so that none of them needs a table later.
+//! 4. For each active eventfd, it ends the polling, which waits for a message that is being sent. A
+//!    later signal stays in the eventfd.
+//! 5. It binds the eventfd in the kernel, which takes a signal that is there already. So each
 //!    signal is sent once, by user space or by the kernel.
-//! 5. An eventfd that is closed keeps its GSI. If it is opened with the same message, the kernel
+//! 6. An eventfd that is closed keeps its GSI. If it is opened with the same message, the kernel
 //!    still has the route, and no table is needed.
 //!
-//! A hand-over takes place as soon as more eventfds were opened since the last one than the kernel
-//! serves: n eventfds cost about log2(n) tables. The others wait for the timer.
+//! A hand-over takes place when the timer has expired, and as soon as more than half of all open
+//! eventfds were opened since the last one: n eventfds cost at most about log2(n) tables.
 
 use crate::irqfd::IrqfdError;
 use crate::lock::Mutex;
+use crate::sync::{AtomicBool, SeqCst};
 use crate::{Change, Route, RouteError, RoutedMessage, Routing};
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use msi_types::Gsi;
 use std::io;
 
 /// The ways in which eventfds are served.
-pub(crate) trait Backend {
+pub(crate) trait Backend: Send + Sync + 'static {
     type Eventfd;
     /// Service by user space, until it is dropped.
     type Polled;
@@ -29,21 +34,22 @@ pub(crate) trait Backend {
     type Bound;
 
     fn routing(&self) -> &dyn Routing;
+    /// Calls `signalled` for each signal.
     fn poll(
         &self,
         eventfd: &Self::Eventfd,
-        message: RoutedMessage,
+        signalled: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self::Polled, IrqfdError>;
     fn bind(&self, eventfd: &Self::Eventfd, gsi: Gsi) -> io::Result<Self::Bound>;
     /// Returns false for a message that stays with user space, as the kernel may refuse its route.
     fn takes(&self, message: RoutedMessage) -> bool;
-    /// Starts the time after which [`Batch::hand_over`] is to be called.
+    /// Starts the time after which [`Batch::hand_over_active`] is to be called.
     fn start_timer(&self);
 }
 
 /// Eventfds and their services, under one lock. No message takes it.
 pub(crate) struct Batch<B: Backend> {
-    pub(crate) backend: B,
+    backend: Arc<B>,
     state: Mutex<State<B>>,
 }
 
@@ -51,11 +57,13 @@ struct State<B: Backend> {
     next: u64,
     vectors: BTreeMap<u64, Vector<B>>,
     /// Vectors that are open and that the kernel does not serve.
-    waiting: BTreeSet<u64>,
-    /// Number of vectors that were opened since the last hand-over.
-    opened: usize,
+    polled: BTreeSet<u64>,
     /// Number of vectors that the kernel serves.
     bound: usize,
+    /// Number of vectors that were opened since the last hand-over.
+    opened: usize,
+    /// The last hand-over left active vectors behind.
+    behind: bool,
 }
 
 struct Vector<B: Backend> {
@@ -63,6 +71,8 @@ struct Vector<B: Backend> {
     /// Message to be sent; `None` while the vector is closed.
     message: Option<RoutedMessage>,
     service: Service<B>,
+    /// The vector has rung, or its hand-over was asked for.
+    active: Arc<AtomicBool>,
     gsi: Option<Gsi>,
     /// Message to which the GSI is routed.
     routed: Option<RoutedMessage>,
@@ -76,9 +86,9 @@ enum Service<B: Backend> {
 
 impl<B: Backend> Batch<B> {
     pub(crate) fn new(backend: B) -> Self {
-        let (vectors, waiting) = Default::default();
-        let state = State { next: 0, vectors, waiting, opened: 0, bound: 0 };
-        Self { backend, state: Mutex::new(state) }
+        let (vectors, polled) = Default::default();
+        let state = State { next: 0, vectors, polled, bound: 0, opened: 0, behind: false };
+        Self { backend: Arc::new(backend), state: Mutex::new(state) }
     }
 
     /// Adds a closed vector. Returns its key.
@@ -86,9 +96,7 @@ impl<B: Backend> Batch<B> {
         let mut state = self.state.lock();
         let key = state.next;
         state.next += 1;
-        let service = Service::None;
-        let vector = Vector { eventfd, message: None, service, gsi: None, routed: None };
-        state.vectors.insert(key, vector);
+        state.vectors.insert(key, Vector::new(eventfd));
         key
     }
 
@@ -96,28 +104,29 @@ impl<B: Backend> Batch<B> {
     pub(crate) fn open(&self, key: u64, message: RoutedMessage) -> Result<(), IrqfdError> {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let Some(vector) = state.vectors.get_mut(&key) else { return Ok(()) };
+        let Some(vector) = state.vectors.get(&key) else { return Ok(()) };
         if vector.message == Some(message) {
             return Ok(());
         }
-        if vector.stop() {
-            state.bound -= 1;
-        }
-        state.waiting.remove(&key);
-        if vector.routed == Some(message) && vector.bind(&self.backend).is_ok() {
+        state.close(key);
+        let Some(vector) = state.vectors.get_mut(&key) else { return Ok(()) };
+        let active = vector.active.load(SeqCst);
+        if active && vector.routed == Some(message) && vector.bind(&*self.backend).is_ok() {
             vector.message = Some(message);
             state.bound += 1;
             return Ok(());
         }
-        vector.service = Service::Polled(self.backend.poll(&vector.eventfd, message)?);
+        vector.poll(&self.backend, message)?;
         vector.message = Some(message);
-        state.waiting.insert(key);
+        state.polled.insert(key);
         state.opened += 1;
-        if state.opened > state.bound {
+        if active {
+            self.backend.start_timer();
+        }
+        if 2 * state.opened > state.polled.len() + state.bound {
             // Those that the kernel does not take stay with user space.
             let _ = state.hand_over(&self.backend);
         }
-        self.start_timer(state);
         Ok(())
     }
 
@@ -125,7 +134,7 @@ impl<B: Backend> Batch<B> {
     pub(crate) fn close(&self, key: u64) {
         let mut state = self.state.lock();
         state.close(key);
-        self.start_timer(&state);
+        self.go_on(&state);
     }
 
     /// Removes a vector. Its GSI is free again.
@@ -136,24 +145,40 @@ impl<B: Backend> Batch<B> {
             // It fails only for what is not allocated.
             let _ = self.backend.routing().release(&[gsi]);
         }
-        self.start_timer(&state);
+        self.go_on(&state);
     }
 
-    /// Hands the waiting vectors to the kernel, by one table. Returns their number.
+    /// Hands all open vectors to the kernel, by one table. Returns the number of those that it did
+    /// not serve yet.
     ///
     /// # Errors
     /// There are too few GSIs, or the kernel refuses the routes. Such vectors stay with user space.
     pub(crate) fn hand_over(&self) -> Result<usize, RouteError> {
+        let mut state = self.state.lock();
+        for key in &state.polled {
+            if let Some(vector) = state.vectors.get(key) {
+                vector.active.store(true, SeqCst);
+            }
+        }
+        state.hand_over(&self.backend)
+    }
+
+    /// Hands the active vectors to the kernel, by one table, or by none if it has the routes.
+    ///
+    /// # Errors
+    /// As [`hand_over`](Self::hand_over).
+    pub(crate) fn hand_over_active(&self) -> Result<usize, RouteError> {
         self.state.lock().hand_over(&self.backend)
     }
 
-    /// Returns the number of vectors that user space serves.
-    pub(crate) fn waiting(&self) -> usize {
-        self.state.lock().waiting.len()
+    /// Returns the number of open vectors that user space serves.
+    pub(crate) fn polled(&self) -> usize {
+        self.state.lock().polled.len()
     }
 
-    fn start_timer(&self, state: &State<B>) {
-        if !state.waiting.is_empty() {
+    /// Has vectors that were left behind try again, as there may be a GSI now.
+    fn go_on(&self, state: &State<B>) {
+        if state.behind {
             self.backend.start_timer();
         }
     }
@@ -165,62 +190,95 @@ impl<B: Backend> State<B> {
         if vector.stop() {
             self.bound -= 1;
         }
-        self.waiting.remove(&key);
+        self.polled.remove(&key);
     }
 
-    fn hand_over(&mut self, backend: &B) -> Result<usize, RouteError> {
+    fn hand_over(&mut self, backend: &Arc<B>) -> Result<usize, RouteError> {
         self.opened = 0;
-        let (changes, short) = self.plan(backend);
-        if !changes.is_empty() {
-            let commit: Vec<_> = changes.iter().map(|(_, change)| *change).collect();
-            backend.routing().commit(&commit)?;
-        }
+        let (active, idle) = self.divide(&**backend);
+        let routed = self.route(&**backend, &active, &idle);
         let mut handed_over = 0;
-        for (key, _) in changes {
+        for key in active {
             let Some(vector) = self.vectors.get_mut(&key) else { continue };
-            vector.routed = vector.message;
-            if vector.take_over(backend) {
-                self.waiting.remove(&key);
+            if vector.is_routed() && vector.take_over(backend) {
+                self.polled.remove(&key);
                 self.bound += 1;
                 handed_over += 1;
             }
         }
-        short.map_or(Ok(handed_over), Err)
+        self.behind = routed.is_err();
+        routed.map(|()| handed_over)
     }
 
-    /// Returns the routes that waiting vectors need, and the reason if there are too few GSIs.
-    fn plan(&mut self, backend: &B) -> (Vec<(u64, Change)>, Option<RouteError>) {
-        let mut changes = Vec::new();
-        let waiting: Vec<_> = self.waiting.iter().copied().collect();
-        for key in waiting {
-            let Some(vector) = self.vectors.get(&key) else { continue };
-            let Some(message) = vector.message.filter(|message| backend.takes(*message)) else {
-                continue;
-            };
-            let gsi = match vector.gsi {
-                Some(gsi) => gsi,
-                None => match self.allocate(backend) {
-                    Ok(gsi) => gsi,
-                    Err(error) => return (changes, Some(error)),
-                },
-            };
-            if let Some(vector) = self.vectors.get_mut(&key) {
-                vector.gsi = Some(gsi);
-            }
-            changes.push((key, Change::Set(gsi, Route::Message(message))));
+    /// Divides the polled vectors that the kernel takes into active ones and others.
+    fn divide(&self, backend: &B) -> (Vec<u64>, Vec<u64>) {
+        let vector = |key: &&u64| self.vectors.get(*key);
+        let takes = |vector: &Vector<B>| vector.message.is_some_and(|it| backend.takes(it));
+        let candidates = self.polled.iter().filter(|key| vector(key).is_some_and(takes));
+        candidates.partition(|key| vector(key).is_some_and(|vector| vector.active.load(SeqCst)))
+    }
+
+    /// Sets the routes that vectors lack, by one table, if one of the active lacks its own. The
+    /// others get what GSIs are left.
+    fn route(&mut self, backend: &B, active: &[u64], idle: &[u64]) -> Result<(), RouteError> {
+        let is_routed = |key: &u64| self.vectors.get(key).is_none_or(Vector::is_routed);
+        if active.iter().all(is_routed) {
+            return Ok(());
         }
-        (changes, None)
+        let mut short = None;
+        let mut changes = Vec::new();
+        for (keys, needed) in [(active, true), (idle, false)] {
+            for key in keys {
+                let Some(change) = self.change(backend, *key, needed).transpose() else { continue };
+                match change {
+                    Ok(change) => changes.push((*key, change)),
+                    Err(error) => {
+                        short = short.or(Some(error).filter(|_| needed));
+                        break;
+                    }
+                }
+            }
+        }
+        let commit: Vec<_> = changes.iter().map(|(_, change)| *change).collect();
+        backend.routing().commit(&commit)?;
+        for (key, _) in changes {
+            if let Some(vector) = self.vectors.get_mut(&key) {
+                vector.routed = vector.message;
+            }
+        }
+        short.map_or(Ok(()), Err)
     }
 
-    /// Allocates a GSI, if need be one of those that closed vectors keep.
+    /// Returns the route that a vector lacks.
+    fn change(
+        &mut self,
+        backend: &B,
+        key: u64,
+        needed: bool,
+    ) -> Result<Option<Change>, RouteError> {
+        let Some(vector) = self.vectors.get(&key).filter(|vector| !vector.is_routed()) else {
+            return Ok(None);
+        };
+        let gsi = match vector.gsi {
+            Some(gsi) => gsi,
+            None if needed => self.allocate(backend)?,
+            None => backend.routing().allocate()?,
+        };
+        let Some(vector) = self.vectors.get_mut(&key) else { return Ok(None) };
+        vector.gsi = Some(gsi);
+        Ok(vector.message.map(|message| Change::Set(gsi, Route::Message(message))))
+    }
+
+    /// Allocates a GSI, if need be one of those that closed and idle vectors keep.
     fn allocate(&mut self, backend: &B) -> Result<Gsi, RouteError> {
         let routing = backend.routing();
         routing.allocate().or_else(|exhausted| {
-            let closed = |vector: &&mut Vector<B>| vector.message.is_none();
+            let unused =
+                |vector: &&mut Vector<B>| vector.message.is_none() || !vector.active.load(SeqCst);
             let kept: Vec<_> = self
                 .vectors
                 .values_mut()
-                .filter(closed)
+                .filter(unused)
                 .filter_map(|vector| {
                     vector.routed = None;
                     vector.gsi.take()
@@ -236,10 +294,32 @@ impl<B: Backend> State<B> {
 }
 
 impl<B: Backend> Vector<B> {
+    fn new(eventfd: B::Eventfd) -> Self {
+        let active = Arc::new(AtomicBool::new(false));
+        Self { eventfd, message: None, service: Service::None, active, gsi: None, routed: None }
+    }
+
+    fn is_routed(&self) -> bool {
+        self.routed == self.message
+    }
+
     /// Ends the service. Returns true if the kernel served the vector.
     fn stop(&mut self) -> bool {
         self.message = None;
         matches!(core::mem::replace(&mut self.service, Service::None), Service::Bound(_))
+    }
+
+    fn poll(&mut self, backend: &Arc<B>, message: RoutedMessage) -> Result<(), IrqfdError> {
+        let (sender, active) = (backend.clone(), self.active.clone());
+        let signalled = move || {
+            // A message that leads nowhere is lost, as in the kernel.
+            let _ = sender.routing().signal_msi(message);
+            if !active.swap(true, SeqCst) {
+                sender.start_timer();
+            }
+        };
+        self.service = Service::Polled(backend.poll(&self.eventfd, signalled)?);
+        Ok(())
     }
 
     fn bind(&mut self, backend: &B) -> io::Result<()> {
@@ -250,16 +330,13 @@ impl<B: Backend> Vector<B> {
 
     /// Ends the polling and binds the eventfd. If the kernel refuses it, polls again, and returns
     /// false.
-    fn take_over(&mut self, backend: &B) -> bool {
+    fn take_over(&mut self, backend: &Arc<B>) -> bool {
         self.service = Service::None;
-        if self.bind(backend).is_ok() {
-            return true;
+        let bound = self.bind(backend).is_ok();
+        if let Some(message) = self.message.filter(|_| !bound) {
+            // The eventfd was polled before.
+            let _ = self.poll(backend, message);
         }
-        if let Some(polled) =
-            self.message.and_then(|message| backend.poll(&self.eventfd, message).ok())
-        {
-            self.service = Service::Polled(polled);
-        }
-        false
+        bound
     }
 }

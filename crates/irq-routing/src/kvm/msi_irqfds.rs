@@ -3,15 +3,17 @@
 //!
 //! A guest unmasks its vectors one by one, and each table that the kernel is given costs as much as
 //! all of them. So an eventfd that is opened is first served by user space: an [`EventfdPoller`]
-//! reads it and sends the message. One table then hands all that wait to the kernel, without losing
-//! or doubling a signal. That happens when more were opened than the kernel serves, or when nothing
-//! was opened for [`QUIET`](MsiIrqfds::QUIET). An eventfd for which there is no GSI stays with user
-//! space, and works.
+//! reads it and sends the message. Eventfds that ring are handed to the kernel, without losing or
+//! doubling a signal. That happens when none has rung for the first time for
+//! [`QUIET`](MsiIrqfds::QUIET), and at once while many are opened. One table has the routes of all
+//! that are open. A vector that never rings is not bound, and costs neither a bind nor the wait for
+//! its end. An eventfd for which there is no GSI stays with user space, and works.
 
 use super::batch::{Backend, Batch};
 use super::{KvmIrqfd, KvmRouter};
-use crate::irqfd::{EventfdPoller, IrqfdError, PolledEventfd};
-use crate::{MessageSink, RouteError, RoutedMessage, Routing};
+use crate::device_eventfds::{MessageIrqfd, MessageIrqfds};
+use crate::irqfd::{EventfdId, EventfdPoller, IrqfdError, PolledEventfd};
+use crate::{RouteError, RoutedMessage, Routing};
 use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
@@ -23,7 +25,11 @@ use rustix::time::{
 };
 use std::io;
 
-type Eventfd = Arc<dyn AsFd + Send + Sync>;
+/// An eventfd, and its identity, which costs more than the calls that open it.
+struct Eventfd {
+    file: Arc<dyn AsFd + Send + Sync>,
+    id: Option<EventfdId>,
+}
 
 /// Eventfds that send messages through KVM.
 ///
@@ -43,7 +49,8 @@ struct Kernel {
 }
 
 impl MsiIrqfds {
-    /// Time without an opened eventfd after which all that wait are handed to the kernel.
+    /// Time without another eventfd's first signal after which those that rang are handed to the
+    /// kernel.
     pub const QUIET: Duration = Duration::from_millis(20);
 
     /// Creates an object without eventfds.
@@ -53,24 +60,27 @@ impl MsiIrqfds {
     pub fn new(router: Arc<KvmRouter>, poller: Arc<EventfdPoller>) -> Result<Self, IrqfdError> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = Arc::new(timerfd_create(TimerfdClockId::Monotonic, flags)?);
+        let serving = poller.clone();
         let kernel = Kernel { router, poller, timer: timer.clone() };
         let batch = Arc::new(Batch::new(kernel));
         let late = batch.clone();
         let hand_over = move || {
             // Those that the kernel does not take stay with user space.
-            let _ = late.hand_over();
+            let _ = late.hand_over_active();
         };
-        let timer = batch.backend.poller.add(timer, hand_over)?;
+        let timer = serving.add(timer, hand_over)?;
         Ok(Self(Arc::new(Shared { batch, _timer: timer })))
     }
 
     /// Adds an eventfd, which is closed. It is held as it is given, by value or in an `Arc`; it is
     /// not duplicated. Other holders must neither read it nor make it block.
     pub fn add(&self, eventfd: impl AsFd + Send + Sync + 'static) -> MsiIrqfd {
-        MsiIrqfd { key: self.0.batch.add(Arc::new(eventfd)), shared: self.0.clone() }
+        let eventfd = Eventfd { id: EventfdId::of(eventfd.as_fd()), file: Arc::new(eventfd) };
+        MsiIrqfd { key: self.0.batch.add(eventfd), shared: self.0.clone() }
     }
 
-    /// Hands all that wait to the kernel now, by one table. Returns their number.
+    /// Hands all open eventfds to the kernel now, by one table, whether they rang or not. Returns
+    /// the number of those that it did not serve yet.
     ///
     /// # Errors
     /// There are too few GSIs, or the kernel refuses the routes. Such eventfds stay with user
@@ -81,30 +91,29 @@ impl MsiIrqfds {
 
     /// Returns the number of open eventfds that user space serves.
     pub fn waiting(&self) -> usize {
-        self.0.batch.waiting()
+        self.0.batch.polled()
     }
 }
 
 impl Backend for Kernel {
     type Eventfd = Eventfd;
     type Polled = PolledEventfd;
-    type Bound = KvmIrqfd<Eventfd>;
+    type Bound = KvmIrqfd<Arc<dyn AsFd + Send + Sync>>;
 
     fn routing(&self) -> &dyn Routing {
         &*self.router
     }
 
-    fn poll(&self, eventfd: &Eventfd, message: RoutedMessage) -> Result<PolledEventfd, IrqfdError> {
-        let router = self.router.clone();
-        let send = move || {
-            // A message that leads nowhere is lost, as in the kernel.
-            let _ = router.signal_msi(message);
-        };
-        self.poller.add(eventfd.clone(), send)
+    fn poll(
+        &self,
+        eventfd: &Eventfd,
+        signalled: impl Fn() + Send + Sync + 'static,
+    ) -> Result<PolledEventfd, IrqfdError> {
+        self.poller.add_known(eventfd.file.clone(), eventfd.id, signalled)
     }
 
     fn bind(&self, eventfd: &Eventfd, gsi: Gsi) -> io::Result<Self::Bound> {
-        self.router.bind(eventfd.clone(), gsi)
+        self.router.bind(eventfd.file.clone(), gsi)
     }
 
     fn takes(&self, message: RoutedMessage) -> bool {
@@ -144,6 +153,24 @@ impl MsiIrqfd {
     /// Sends nothing from now on: signals stay in the eventfd. On return, no message is being sent.
     pub fn close(&self) {
         self.shared.batch.close(self.key);
+    }
+}
+
+impl MessageIrqfds for MsiIrqfds {
+    type Irqfd = MsiIrqfd;
+
+    fn add(&self, eventfd: Arc<OwnedFd>) -> MsiIrqfd {
+        Self::add(self, eventfd)
+    }
+}
+
+impl MessageIrqfd for MsiIrqfd {
+    fn open(&mut self, message: RoutedMessage) -> Result<(), IrqfdError> {
+        Self::open(self, message)
+    }
+
+    fn close(&mut self) {
+        Self::close(self);
     }
 }
 

@@ -18,7 +18,10 @@ pub(crate) const ALL: &[Trial] = &[
     ("each_signal_arrives_once_during_hand_overs", once),
     ("vectors_without_a_gsi_work", exhausted),
     ("a_vector_that_is_masked_and_unmasked_costs_no_table", masked),
-    ("a_quiet_time_hands_over_what_waits", quiet),
+    ("a_quiet_time_hands_over_what_rang", quiet),
+    ("vectors_that_never_ring_cost_no_table", idle),
+    ("each_first_signal_after_a_table_costs_none", late),
+    ("idle_vectors_leave_their_gsis_to_those_that_ring", scarce),
 ];
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -127,10 +130,11 @@ fn unmasked() -> Outcome {
     same(router.allocate()?.get(), FIRST)
 }
 
-/// Every device signals once as it is opened and once later.
+/// Every device signals once as it is opened, while a thread polls, and once later.
 fn once() -> Outcome {
     const VECTORS: u16 = 200;
     let host = Host::new()?;
+    let serving = host.poller.spawn()?;
     let function = Function::new(&host.irqfds, VECTORS)?;
     for (vector, data) in (0..VECTORS).zip(0x20..) {
         function.irqfds[usize::from(vector)].open(message(data))?;
@@ -142,6 +146,7 @@ fn once() -> Outcome {
     host.irqfds.hand_over()?;
 
     host.expect(&[])?;
+    drop(serving);
     same(host.irqfds.waiting(), 0)?;
     function.devices.iter().try_for_each(|device| device.write(1))?;
     host.expect(&all)?;
@@ -176,6 +181,7 @@ fn masked() -> Outcome {
     let function = Function::new(&host.irqfds, 1)?;
     let (irqfd, device) = (&function.irqfds[0], &function.devices[0]);
     irqfd.open(message(0x41))?;
+    host.irqfds.hand_over()?;
     let tables = host.machine.router.updates();
 
     for _ in 0..3 {
@@ -186,7 +192,7 @@ fn masked() -> Outcome {
         host.expect(&[0x41])?;
     }
 
-    same(host.machine.router.updates(), tables)?;
+    same((host.machine.router.updates(), host.irqfds.waiting()), (tables, 0))?;
     irqfd.open(message(0x42))?;
     device.write(1)?;
     host.expect(&[0x42])?;
@@ -196,11 +202,60 @@ fn masked() -> Outcome {
 fn quiet() -> Outcome {
     let host = Host::new()?;
     let _serving = host.poller.spawn()?;
-    let function = Function::new(&host.irqfds, 2)?;
+    let function = Function::new(&host.irqfds, 3)?;
     function.irqfds.iter().try_for_each(|irqfd| irqfd.open(message(0x41)))?;
+    function.devices[..2].iter().try_for_each(|device| device.write(1))?;
     let deadline = Instant::now() + Duration::from_secs(10);
-    while host.irqfds.waiting() > 0 && Instant::now() < deadline {
+    while host.irqfds.waiting() > 1 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
-    same((host.irqfds.waiting(), host.machine.router.updates()), (0, 2))
+    same((host.irqfds.waiting(), host.machine.router.updates()), (1, 1))
+}
+
+fn idle() -> Outcome {
+    let host = Host::new()?;
+    let function = Function::new(&host.irqfds, 64)?;
+    function.irqfds.iter().try_for_each(|irqfd| irqfd.open(message(0x41)))?;
+    std::thread::sleep(2 * MsiIrqfds::QUIET);
+    host.expect(&[])?;
+    drop(function);
+    same((host.irqfds.waiting(), host.machine.router.updates()), (0, 0))
+}
+
+/// The first table has the routes of all vectors.
+fn late() -> Outcome {
+    let host = Host::new()?;
+    let function = Function::new(&host.irqfds, 8)?;
+    function.irqfds.iter().try_for_each(|irqfd| irqfd.open(message(0x41)))?;
+    for (rung, device) in function.devices.iter().enumerate() {
+        device.write(1)?;
+        host.expect(&[0x41])?;
+        std::thread::sleep(2 * MsiIrqfds::QUIET);
+        host.expect(&[])?;
+        same((host.irqfds.waiting(), host.machine.router.updates()), (7 - rung, 1))?;
+        device.write(1)?;
+        same(host.machine.arrived()?, vec![0x41])?;
+    }
+    Ok(())
+}
+
+/// Two GSIs for three vectors: those that rang have them.
+fn scarce() -> Outcome {
+    let machine = Machine::new()?;
+    let last = KvmConfig::new(machine.router.limit() - 2);
+    let router = Arc::new(KvmRouter::new(RustVmm(machine.vm.clone()), last)?);
+    let host = Host::of(Machine { router, ..machine })?;
+    let function = Function::new(&host.irqfds, 3)?;
+    for (irqfd, data) in function.irqfds.iter().zip(0x41..) {
+        irqfd.open(message(data))?;
+    }
+    for (device, data) in [(2, 0x43), (1, 0x42)] {
+        function.devices[device].write(1)?;
+        host.expect(&[data])?;
+        std::thread::sleep(2 * MsiIrqfds::QUIET);
+        host.expect(&[])?;
+    }
+    same(host.irqfds.waiting(), 1)?;
+    function.devices.iter().try_for_each(|device| device.write(1))?;
+    host.expect(&[0x41, 0x42, 0x43])
 }

@@ -3,6 +3,8 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod batches;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod foreign;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod machines;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod trials;
@@ -15,5 +17,7 @@ fn main() -> std::process::ExitCode {
         machines::ALL,
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         batches::ALL,
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        foreign::ALL,
     ])
 }
