@@ -22,7 +22,7 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     Ok(vec![few, update("route-update-4096", Reference::Case(FEW), 12)?, inject()?])
 }
 
-/// NoLines is rung: routes are changed, not used.
+/// No line is driven: routes are changed, not used.
 struct NoLines;
 
 impl SetLine for NoLines {
@@ -120,7 +120,7 @@ pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
     let cases = [("peer-kvm-route-update-16", 16), ("peer-kvm-route-update-4096", 4096)];
     let updates = cases.into_iter().map(|(name, routes)| kvm::update(name, routes));
     let peers = updates.chain([kvm::table_each()]).map(|probe| probe.map_err(|error| (KVM, error)));
-    peers.chain([Ok(kvm::unmask()), Ok(kvm::release())]).collect()
+    peers.chain(kvm::floors().map(Ok)).chain(kvm::vectors().map(Ok)).collect()
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
