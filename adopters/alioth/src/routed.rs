@@ -7,7 +7,8 @@ use alioth::arch::cpuid::CpuidIn;
 use alioth::arch::sev::{SevPolicy, SnpPageType, SnpPolicy};
 use alioth::arch::tdx::TdAttr;
 use alioth::hv::{Coco, Error, Hypervisor, Kvm, Result, Vm, VmConfig};
-use irq_routing::kvm::{ApicIds, KvmConfig, KvmRouter};
+use irq_routing::irqfd::{EventfdPoller, IrqfdError, IrqfdThread};
+use irq_routing::kvm::{ApicIds, KvmConfig, KvmRouter, MsiIrqfds};
 use irqfd::Sender;
 use std::arch::x86_64::CpuidResult;
 use std::collections::HashMap;
@@ -36,7 +37,9 @@ impl Hypervisor for Routed {
         let config = KvmConfig::new(PINS).with_apic_ids(ApicIds::Extended);
         let router = vm.vm.fd.try_clone().and_then(|machine| KvmRouter::new(machine, config));
         let router = router.map_err(|error| irqfd::failed("routes", error))?;
-        Ok(RoutedVm { vm, router: Arc::new(router) })
+        let irqfds = serve(router).map_err(|error| irqfd::failed("eventfds", error))?;
+        let (irqfds, serving) = irqfds;
+        Ok(RoutedVm { irqfds: Arc::new(irqfds), _serving: serving, vm })
     }
 
     fn get_supported_cpuids(&self, coco: Option<&Coco>) -> Result<HashMap<CpuidIn, CpuidResult>> {
@@ -44,10 +47,18 @@ impl Hypervisor for Routed {
     }
 }
 
-/// A virtual machine of Alioth's and its routes.
+/// Eventfds with the routes of a machine, and the thread that serves those that the kernel does not
+/// serve yet.
+fn serve(router: KvmRouter) -> Result<(MsiIrqfds, IrqfdThread), IrqfdError> {
+    let poller = EventfdPoller::new()?;
+    Ok((MsiIrqfds::new(Arc::new(router), poller.clone())?, poller.spawn()?))
+}
+
+/// A virtual machine of Alioth's and its eventfds.
 pub struct RoutedVm {
+    irqfds: Arc<MsiIrqfds>,
+    _serving: IrqfdThread,
     vm: AliothVm,
-    router: Arc<KvmRouter>,
 }
 
 impl Vm for RoutedVm {
@@ -57,7 +68,7 @@ impl Vm for RoutedVm {
     type IoeventFdRegistry = <AliothVm as Vm>::IoeventFdRegistry;
 
     fn create_msi_sender(&self) -> Result<Self::MsiSender> {
-        Ok(Sender::new(self.vm.create_msi_sender()?, self.router.clone()))
+        Ok(Sender::new(self.vm.create_msi_sender()?, self.irqfds.clone()))
     }
 
     fn create_vcpu(&self, index: u16, identity: u64) -> Result<Self::Vcpu, Error> {

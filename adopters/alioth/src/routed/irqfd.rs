@@ -1,9 +1,9 @@
-//! Eventfds of message-signalled interrupts: a GSI each, routed while it is unmasked.
+//! Eventfds of message-signalled interrupts, open while they are unmasked.
 
 use alioth::hv::{Error, IrqFd, MsiSender, Result};
-use irq_routing::kvm::{KvmIrqfd, KvmRouter};
-use irq_routing::msi_types::{Gsi, MsiMessage};
-use irq_routing::{Change, Route, Routing};
+use irq_routing::RoutedMessage;
+use irq_routing::kvm::{MsiIrqfd, MsiIrqfds};
+use irq_routing::msi_types::MsiMessage;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use snafu::GenerateImplicitData;
@@ -19,12 +19,12 @@ pub fn failed(what: &str, error: impl std::fmt::Display) -> Error {
 #[derive(Debug)]
 pub struct Sender<S> {
     alioth: S,
-    router: Arc<KvmRouter>,
+    irqfds: Arc<MsiIrqfds>,
 }
 
 impl<S> Sender<S> {
-    pub fn new(alioth: S, router: Arc<KvmRouter>) -> Self {
-        Self { alioth, router }
+    pub fn new(alioth: S, irqfds: Arc<MsiIrqfds>) -> Self {
+        Self { alioth, irqfds }
     }
 }
 
@@ -37,11 +37,10 @@ impl<S: MsiSender> MsiSender for Sender<S> {
 
     fn create_irqfd(&self) -> Result<RoutedIrqfd> {
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let eventfd = eventfd.map_err(|error| failed("eventfd", error))?;
-        let gsi = self.router.allocate().map_err(|error| failed("GSI", error))?;
-        let vector = Vector { message: MsiMessage { address: 0, data: 0 }, bound: None };
-        let eventfd = Arc::new(eventfd);
-        Ok(RoutedIrqfd { eventfd, gsi, router: self.router.clone(), vector: Mutex::new(vector) })
+        let eventfd = Arc::new(eventfd.map_err(|error| failed("eventfd", error))?);
+        let irqfd = self.irqfds.add(eventfd.clone());
+        let vector = Vector { message: MsiMessage { address: 0, data: 0 }, is_masked: true };
+        Ok(RoutedIrqfd { eventfd, irqfd, vector: Mutex::new(vector) })
     }
 }
 
@@ -49,16 +48,14 @@ impl<S: MsiSender> MsiSender for Sender<S> {
 #[derive(Debug)]
 pub struct RoutedIrqfd {
     eventfd: Arc<OwnedFd>,
-    gsi: Gsi,
-    router: Arc<KvmRouter>,
+    irqfd: MsiIrqfd,
     vector: Mutex<Vector>,
 }
 
 #[derive(Debug)]
 struct Vector {
     message: MsiMessage,
-    /// The bind of the eventfd, which ends while the vector is masked.
-    bound: Option<KvmIrqfd<Arc<OwnedFd>>>,
+    is_masked: bool,
 }
 
 impl RoutedIrqfd {
@@ -66,26 +63,16 @@ impl RoutedIrqfd {
         self.vector.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the message. The kernel hears of it while the vector is unmasked.
+    /// Changes the message, which counts at once while the vector is unmasked.
     fn change(&self, change: impl FnOnce(&mut MsiMessage)) -> Result<()> {
         let mut vector = self.vector();
         change(&mut vector.message);
-        if vector.bound.is_some() { self.route(&vector) } else { Ok(()) }
+        if vector.is_masked { Ok(()) } else { self.open(vector.message) }
     }
 
-    fn route(&self, vector: &Vector) -> Result<()> {
-        let route = Route::to_doorbell(vector.message);
-        let changes = self.router.commit(&[Change::Set(self.gsi, route)]);
-        changes.map(drop).map_err(|error| failed("route", error))
-    }
-}
-
-impl Drop for RoutedIrqfd {
-    fn drop(&mut self) {
-        self.vector().bound = None;
-        if let Err(error) = self.router.release(&[self.gsi]) {
-            eprintln!("{error}");
-        }
+    fn open(&self, message: MsiMessage) -> Result<()> {
+        let routed = RoutedMessage { sender: irq_routing::Sender::Anonymous, message };
+        self.irqfd.open(routed).map_err(|error| failed("irqfd", error))
     }
 }
 
@@ -124,20 +111,19 @@ impl IrqFd for RoutedIrqfd {
 
     fn set_masked(&self, masked: bool) -> Result<bool> {
         let mut vector = self.vector();
-        if masked == vector.bound.is_none() {
+        if masked == vector.is_masked {
             return Ok(false);
         }
         if masked {
-            vector.bound = None;
-            return Ok(true);
+            self.irqfd.close();
+        } else {
+            self.open(vector.message)?;
         }
-        self.route(&vector)?;
-        let bound = self.router.bind(self.eventfd.clone(), self.gsi);
-        vector.bound = Some(bound.map_err(|error| failed("irqfd", error))?);
+        vector.is_masked = masked;
         Ok(true)
     }
 
     fn get_masked(&self) -> bool {
-        self.vector().bound.is_none()
+        self.vector().is_masked
     }
 }
