@@ -1,23 +1,13 @@
 //! Prints what a devicetree blob says about its machine's interrupts: `inspect FILE.dtb…`.
 
 use gic_firmware::{Description, RouteSpan, devicetree};
-use std::process::ExitCode;
+use std::error::Error;
 
-fn main() -> ExitCode {
-    let mut outcome = ExitCode::SUCCESS;
+fn main() -> Result<(), Box<dyn Error>> {
     for file in std::env::args().skip(1) {
-        match std::fs::read(&file)
-            .map_err(|error| error.to_string())
-            .and_then(|blob| devicetree::parse(&blob).map_err(|error| error.to_string()))
-        {
-            Ok(description) => print(&file, &description),
-            Err(error) => {
-                eprintln!("{file}: {error}");
-                outcome = ExitCode::from(2);
-            }
-        }
+        print(&file, &devicetree::parse(&std::fs::read(&file)?)?);
     }
-    outcome
+    Ok(())
 }
 
 fn print(file: &str, description: &Description) {

@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The boot CPU, with what firmware describes:
     let config = GicConfig::new(DISTRIBUTOR, vec![board.redistributors], vec![this]);
     let gic = Arc::new(Gic::new(board.platform.clone(), config)?);
-    board.execute(|registers| gic.cpu_on(cpu, registers))?;
+    board.execute(cpu, |registers| gic.cpu_on(cpu, registers))?;
     let parent = DirectLpi::new(gic.clone())?;
 
     // A device's driver. The doorbell does not tell who rings it: any device can send any LPI.
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The device sends it, and the CPU takes it:
     println!("{:?}", board.gic.signal_msi(NoIdentity, message));
     let mut taken = Vec::new();
-    board.execute(|registers| {
+    board.execute(cpu, |registers| {
         gic.cpu_interface(registers).handle_pending(|intid| taken.push(intid.get()));
     });
     println!("taken: LPIs {taken:?}");

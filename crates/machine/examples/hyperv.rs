@@ -2,10 +2,8 @@
 
 #[path = "hardware/board.rs"]
 mod board;
-
 use board::{Board, DISTRIBUTOR};
-use doorbell_hardware::platform::MachinePlatform;
-use gic_arch::{Affinity, IntId};
+use gic_arch::Affinity;
 use gic_driver::{Gic, GicConfig, GicCpuInterface};
 use hyperv_vpci::guest::{Bus, BusConfig, Kernel, SpiDomain, Vectors, Wait};
 use hyperv_vpci::host::{Host, HostConfig, HostFunction, Injection};
@@ -15,13 +13,12 @@ use msi_types::{BlockRequest, Cpu, Fit, IrqState, LocalCpu, MsiParent, NoIdentit
 use msi_types::{SignalMsi, TaskContext};
 use std::num::{NonZeroU8, NonZeroU16};
 use std::{error::Error, sync::Arc, sync::Mutex, sync::PoisonError};
-
 type End = RingChannel<HeapRing, fn()>;
-struct Guest(Arc<MachinePlatform>, Mutex<(Host, End)>);
+struct Guest(Arc<Board>, Mutex<(Host, End)>);
 #[rustfmt::skip]
 impl LocalCpu for Guest {
-    fn irq_save(&self) -> IrqState { self.0.irq_save() }
-    fn irq_restore(&self, state: IrqState) { self.0.irq_restore(state); }
+    fn irq_save(&self) -> IrqState { self.0.platform.irq_save() }
+    fn irq_restore(&self, state: IrqState) { self.0.platform.irq_restore(state); }
 }
 #[rustfmt::skip]
 impl TaskContext for Guest { fn may_wait(&self) -> bool { true } }
@@ -35,10 +32,10 @@ impl Kernel for Guest {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let (board, cpu) = (Board::new(vgic::VgicConfig::new(1))?, Cpu::new(0));
+    let (board, cpu) = (Arc::new(Board::new(vgic::VgicConfig::new(1))?), Cpu::new(0));
     let config = GicConfig::new(DISTRIBUTOR, vec![board.redistributors], vec![Affinity::default()]);
     let gic = Arc::new(Gic::new(board.platform.clone(), config)?);
-    board.execute(|registers| gic.cpu_on(cpu, registers))?;
+    board.execute(cpu, |registers| gic.cpu_on(cpu, registers))?;
     // The host offers a function; its device model keeps `device`.
     let (slot, injection) = (Slot::new(0, 0), Injection::Spi(board.gic.clone()));
     let mut host = Host::new(HostConfig::new(1, 0xfeed_0000, *b"a bus's instance"), injection)?;
@@ -47,8 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The guest opens the bus, and gives the function a vector.
     let (there, back) = (HeapRing::new(NonZeroU8::MIN)?, HeapRing::new(NonZeroU8::MIN)?);
     let there_end = RingChannel::new(back.clone(), there.clone(), (|| ()) as fn())?;
-    let kernel = Arc::new(Guest(board.platform.clone(), Mutex::new((host, there_end))));
-    let end: End = RingChannel::new(there, back, (|| ()) as fn())?;
+    let kernel = Arc::new(Guest(board.clone(), Mutex::new((host, there_end))));
+    let end = RingChannel::new(there, back, (|| ()) as fn())?;
     let vectors = Vectors::Spis(Arc::new(SpiDomain::new(gic.clone(), kernel.clone())?));
     let bus = Bus::open(BusConfig::new(0x1000_0000, 5, 512), Box::new(end), vectors, kernel)?;
     let attached = bus.attach(slot.requester(5), 1)?;
@@ -57,8 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     bus.unmask(block.first());
     println!("{:?}", device.signal_msi(NoIdentity, bus.compose(&block, 0)?));
     let mut taken = Vec::new();
-    let mut take = |intid: IntId| taken.push(intid.get());
-    board.execute(|registers| gic.cpu_interface(registers).handle_pending(&mut take));
+    board.execute(cpu, |it| gic.cpu_interface(it).handle_pending(|intid| taken.push(intid.get())));
     assert_eq!(taken, [block.first().get()]);
     Ok(())
 }

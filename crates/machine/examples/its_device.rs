@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The boot CPU, with what firmware describes:
     let config = GicConfig::new(DISTRIBUTOR, vec![board.redistributors], vec![this]);
     let gic = Arc::new(Gic::new(board.platform.clone(), config)?);
-    board.execute(|registers| gic.cpu_on(cpu, registers))?;
+    board.execute(cpu, |registers| gic.cpu_on(cpu, registers))?;
     let its = Arc::new(Its::new(gic.clone(), &ItsConfig::new(ITS, 1))?);
     its.cpu_on(cpu)?;
     // The DeviceIDs of this board's devices are their requester IDs.
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ring = board.gic.its(0).ok_or("one ITS")?;
     println!("{:?}", ring.signal_msi(DeviceId::new(function.into()), message));
     let mut taken = Vec::new();
-    board.execute(|registers| {
+    board.execute(cpu, |registers| {
         gic.cpu_interface(registers).handle_pending(|intid| taken.push(intid.get()));
     });
     println!("taken: LPIs {taken:?}");

@@ -41,13 +41,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         |level| board.gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: timer.get() }, level);
 
     let gic = (DISTRIBUTOR, board.redistributors);
-    board.execute(|registers| {
+    board.execute(Cpu::new(0), |registers| {
         enable(&*board.platform, gic, registers, [timer, sgi.intid()])?;
         <CpuInterface<&Registers<'_>>>::new(registers).send(sgi, THIS)
     })?;
     let mut taken = Vec::new();
     // The IRQ exception:
-    board.execute(|registers| {
+    board.execute(Cpu::new(0), |registers| {
         <CpuInterface<&Registers<'_>>>::new(registers).handle_pending(|intid| {
             taken.push(intid.get());
             // The timer rings once the SGI is there, until its handler sets it anew.

@@ -14,15 +14,15 @@ use vgic::{Block, Vcpu, Vgic, VgicConfig};
 /// The distributor's address.
 pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
 
-/// A machine of one CPU.
+/// A machine.
 pub(crate) struct Board {
     /// The model: what devices ring.
     pub(crate) gic: Arc<Vgic>,
     /// A kernel's facts for its drivers on this board.
     pub(crate) platform: Arc<MachinePlatform>,
-    /// The redistributor's address.
+    /// The redistributors' addresses.
     pub(crate) redistributors: RedistributorRegion,
-    vcpu: Mutex<Vcpu>,
+    vcpus: Vec<Mutex<Vcpu>>,
 }
 
 impl Board {
@@ -30,7 +30,7 @@ impl Board {
     pub(crate) fn new(config: VgicConfig) -> Result<Self, Box<dyn Error>> {
         let region = |base, bytes| Region::new(base, bytes).ok_or("an empty region");
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)?], Caches::Snooped));
-        let (gic, mut vcpus) = Vgic::new(config, ram.clone(), Arc::new(|_: Cpu| ()))?;
+        let (gic, vcpus) = Vgic::new(config, ram.clone(), Arc::new(|_: Cpu| ()))?;
         let (mut bus, mut redistributors) = (Bus::default(), PhysicalRegion { base: 0, bytes: 0 });
         for frames in gic.regions() {
             let (base, bytes) =
@@ -43,13 +43,14 @@ impl Board {
         }
         let platform = Arc::new(MachinePlatform::new(Arc::new(bus), ram));
         let redistributors = RedistributorRegion::new(redistributors);
-        Ok(Self { gic, platform, redistributors, vcpu: Mutex::new(vcpus.remove(0)) })
+        let vcpus = vcpus.into_iter().map(Mutex::new).collect();
+        Ok(Self { gic, platform, redistributors, vcpus })
     }
 
-    /// The CPU executes `code` with its interrupts masked.
-    pub(crate) fn execute<R>(&self, code: impl FnOnce(&Registers<'_>) -> R) -> R {
-        let _executing = Executing::in_exception(Cpu::new(0));
-        code(&Registers(&self.vcpu))
+    /// A CPU executes `code` with its interrupts masked.
+    pub(crate) fn execute<R>(&self, cpu: Cpu, code: impl FnOnce(&Registers<'_>) -> R) -> R {
+        let _executing = Executing::in_exception(cpu);
+        code(&Registers(&self.vcpus[cpu.index()]))
     }
 }
 
