@@ -7,6 +7,7 @@ mod debian;
 mod dma;
 mod files;
 mod hostile;
+mod machine;
 mod record;
 mod report;
 
@@ -21,6 +22,7 @@ use anyhow::{Context, Result};
 use self::controller::Controller;
 use self::debian::Guest;
 use self::files::{Files, MACHINE_BYTES_BELOW};
+use self::machine::{GICV3, GICV4, MAX, Machine};
 use self::report::{Ending, Expected, Reports};
 use crate::dtb::Tools;
 use crate::process;
@@ -31,27 +33,25 @@ use crate::workspace::Workspace;
 
 /// A run takes 5 to 10 seconds, on a busy machine more; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(2);
-/// A CPU with list registers.
-const MACHINE: &[&str] = &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1"];
 /// An SMMU between PCI and memory.
 const CONFINED: &[&str] = &["-M", "iommu=smmuv3"];
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
-/// vCPUs, CPUs and controllers of the guests of the test, and milliseconds from move to move. The
-/// newer kernel takes twice the time.
-const fn guests(version: Version) -> &'static [(u8, u8, Controller, Option<u32>)] {
+/// vCPUs, CPUs and controllers of the guests of the test, milliseconds from move to move, and the
+/// machine. The newer kernel takes twice the time.
+const fn guests(version: Version) -> &'static [(u8, u8, Controller, Option<u32>, Machine)] {
     match version {
         Version::Stable => &[
-            (1, 1, Controller::Its, None),
-            (4, 4, Controller::Its, None),
-            (8, 2, Controller::Its, None),
-            (4, 2, Controller::Its, Some(50)),
-            (2, 2, Controller::Mbi, None),
-            (2, 2, Controller::V2m, None),
-            (1, 1, Controller::None, None),
+            (1, 1, Controller::Its, None, GICV3),
+            (4, 4, Controller::Its, None, GICV4),
+            (8, 2, Controller::Its, None, GICV3),
+            (4, 2, Controller::Its, Some(50), GICV3),
+            (2, 2, Controller::Mbi, None, GICV3),
+            (2, 2, Controller::V2m, None, GICV3),
+            (1, 1, Controller::None, None, MAX),
         ],
-        Version::Backports => &[(2, 2, Controller::Its, None)],
+        Version::Backports => &[(2, 2, Controller::Its, None, MAX)],
     }
 }
 /// The first of two guests, which waits for the other's end.
@@ -94,6 +94,8 @@ pub(crate) struct Wanted {
     /// MiB of its memory
     #[arg(long, default_value_t = MEMORY, value_parser = clap::value_parser!(u32).range(64..=1792))]
     memory: u32,
+    #[command(flatten)]
+    machine: Machine,
     /// Its controller of messages
     #[arg(long, value_enum, default_value = "its")]
     controller: Controller,
@@ -126,6 +128,7 @@ pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCo
     let files = Files { kernel: &kernel, initrd: initrd.as_deref(), append: &wanted.append };
     let guests = vec![files; wanted.guests.into()];
     let board = Board {
+        machine: wanted.machine,
         tools: &tools,
         image: &image,
         vcpus: wanted.cpus,
@@ -186,14 +189,16 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
         let files = Files { kernel, initrd, append: COMMAND_LINE };
         let devices = if guest.has_drivers { &[DEVICE.to_owned()][..] } else { &[] };
-        for &(vcpus, cpus, controller, move_every) in guests(version) {
+        for &(vcpus, cpus, controller, move_every, machine) in guests(version) {
             let how = if move_every.is_some() { ", moved" } else { "" };
             let name = format!(
-                "{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how}"
+                "{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} \
+                 on {machine}"
             );
             let (tools, image, memory) = (&tools, &image, MEMORY);
             let moves = move_every.map_or(0, |_| MOVES);
             let board = Board {
+                machine,
                 tools,
                 image,
                 vcpus,
@@ -247,6 +252,7 @@ fn two_guests(
             }
         };
         let board = Board {
+            machine: Machine::default(),
             tools: &tools,
             image,
             vcpus: 2,
@@ -280,7 +286,9 @@ fn watch(mut qemu: Command, name: &str, guests: usize, expected: &Expected<'_>) 
 }
 
 /// A machine for the hypervisor.
+#[derive(Clone, Copy)]
 struct Board<'a> {
+    machine: Machine,
     tools: &'a Tools,
     image: &'a Image,
     /// Of each guest.
@@ -311,7 +319,7 @@ impl Board<'_> {
     /// QEMU with the hypervisor and the guests' files.
     fn command(&self, guests: &[Files<'_>]) -> Result<Command> {
         let mut qemu = self.tools.command(qemu::PROGRAM);
-        qemu.args(MACHINE).args(SURROUNDINGS);
+        qemu.args(self.machine.arguments()).args(SURROUNDINGS);
         qemu.args(["-smp", &self.cpus.to_string()]);
         let memory = (MACHINE_BYTES_BELOW >> 20) + guests.len() as u64 * u64::from(self.memory);
         qemu.args(["-m", &format!("{memory}M")]);

@@ -78,14 +78,13 @@ fn make_guest(
     functions: impl ExactSizeIterator<Item = Function>,
     files: &Files,
 ) -> (Guest, Start) {
-    let GuestConfig { number, ref ram, vcpus, uart, .. } = config;
+    let GuestConfig { ref ram, vcpus, .. } = config;
     let (ram, count) = (ram.clone(), functions.len());
-    let guest = Guest::new(config, |vgic| {
+    let guest = Guest::new(config, |gic| {
         let host = interrupts::irqchip().description().hosts.first()?;
         let window = around.pci_window.clone().filter(|_| count > 0)?;
-        Some(Pci::assign(host, window, functions, vgic))
+        Some(Pci::assign(host, window, functions, gic))
     });
-    interrupts::link(number, &guest.vgic, uart);
     let argument = place_devicetree(&guest, &ram, files);
     println!(
         "hypervisor: a guest of {vcpus} vCPUs with {} MiB and {count} PCI functions",
@@ -117,7 +116,7 @@ fn functions(around: &Started, options: Options) -> Vec<Function> {
 /// Writes the guest's devicetree to the end of its RAM, past the caches, which the guest starts
 /// without. Says where.
 fn place_devicetree(guest: &Guest, ram: &Range<u64>, files: &Files) -> u64 {
-    let (gic, pci) = (guest.vgic.config(), guest.pci.as_ref());
+    let (gic, pci) = (guest.vgic().config(), guest.pci.as_ref());
     let machine = Machine { gic, pci, ram: ram.clone(), files };
     let blob = machine.devicetree();
     let address = ram.end - DEVICETREE_ROOM;

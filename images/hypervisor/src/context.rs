@@ -62,10 +62,20 @@ impl Context {
 }
 
 /// Traps of the guest (`HCR_EL2`): AArch64 at EL1, stage 2, physical interrupts to EL2 and virtual
-/// ones to EL1. WFI, SMC, implementation-defined registers and pointer authentication trap. TLB and
-/// cache maintenance reaches all CPUs of the inner shareable domain; set/way invalidation cleans.
-const TRAPS: u64 =
-    1 << 31 | 1 << 20 | 1 << 19 | 1 << 13 | 1 << 10 | 1 << 9 | 1 << 5 | 1 << 4 | 1 << 3 | 0b111;
+/// ones to EL1. WFI, SMC, ID registers, implementation-defined registers and pointer authentication
+/// trap. TLB and cache maintenance reaches all CPUs of the inner shareable domain; set/way
+/// invalidation cleans.
+const TRAPS: u64 = 1 << 31
+    | 1 << 20
+    | 1 << 19
+    | 1 << 18
+    | 1 << 13
+    | 1 << 10
+    | 1 << 9
+    | 1 << 5
+    | 1 << 4
+    | 1 << 3
+    | 0b111;
 /// `MDCR_EL2`: registers of debugging and of performance monitors trap.
 const DEBUG_TRAPS: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
 /// `CPTR_EL2`: the bits that are RES1 without `HCR_EL2.E2H`; floating point does not trap.

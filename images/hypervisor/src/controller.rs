@@ -2,6 +2,7 @@
 //! devicetree names.
 
 use crate::devicetree::{doubles, node, property};
+use crate::gic::Gic;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -77,12 +78,8 @@ impl Controller {
 }
 
 /// Destinations of devices' messages.
-pub(crate) fn inputs(vgic: &Arc<Vgic>) -> Inputs {
-    let inputs = Inputs::new(vgic.clone()).with_doorbells(vgic.clone());
-    match vgic.its(0) {
-        Some(its) => inputs.with_its(its),
-        None => inputs,
-    }
+pub(crate) fn inputs(gic: &Arc<Gic>) -> Inputs {
+    Inputs::new(gic.clone()).with_doorbells(gic.clone()).with_its(gic.clone())
 }
 
 /// A vCPU's store to the doorbell of an ITS. `None`: it is not there.

@@ -215,7 +215,7 @@ impl<'a> Recorder<'a> {
 
     /// The device at an address.
     fn device(&self, address: u64) -> &'static str {
-        let mut regions = self.guest.vgic.regions().iter();
+        let mut regions = self.guest.vgic().regions().iter();
         let block = regions.find(|region| region.addresses.contains(&address));
         match block.map(|region| region.block) {
             Some(Block::Distributor) => "distributor",

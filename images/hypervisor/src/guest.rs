@@ -2,6 +2,8 @@
 
 use crate::controller::Controller;
 use crate::exits::{self, Exits};
+use crate::gic::Gic;
+use crate::moving;
 use crate::pci::Pci;
 use crate::pl011::Pl011;
 use crate::power::{Affinity as PowerState, Power, Start};
@@ -11,7 +13,6 @@ use crate::standstill::Gate;
 use crate::tables::{Memory, Stage, Tables};
 use crate::vcpu::Vcpu;
 use crate::virtual_interface::Hardware;
-use crate::{interrupts, moving};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -23,8 +24,7 @@ use image_rt::lock::IrqMutex;
 use image_rt::{cpu, power, println};
 use msi_types::Cpu;
 use spin::Once;
-use vgic::saved_state::SavedState;
-use vgic::{GuestMemory, ListRegisterVcpu, MemoryFault, Vgic, VgicConfig};
+use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
 
 /// The PL011 of `virt`, and its SPI; each guest has one there.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
@@ -71,7 +71,7 @@ pub(crate) enum Uart {
 /// A guest.
 pub(crate) struct Guest {
     pub(crate) number: usize,
-    pub(crate) vgic: Arc<Vgic>,
+    gic: Arc<Gic>,
     pub(crate) power: Power,
     pub(crate) gate: Gate,
     pub(crate) pci: Option<Pci>,
@@ -91,31 +91,28 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// A machine, with what PCI functions `assign` gives it.
-    pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Vgic>) -> Option<Pci>) -> Self {
+    pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Gic>) -> Option<Pci>) -> Self {
         let GuestConfig { number, ram, vcpus: cpus, uart, controller } = config;
         let mut stage2 = Tables::new(Stage::Two);
         stage2.map(ram.clone(), Memory::Ram);
         if uart == Uart::Own {
             stage2.map(UART, Memory::Device);
         }
-        let kick = move |cpu| scheduler::kick(VcpuId { guest: number, cpu });
         // List registers have the priority bits of the machine's virtual interface.
         let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
         let config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
         let config = controller.added_to(config);
-        let made = Vgic::new(config, Arc::new(Ram(ram)), Arc::new(kick));
-        let (vgic, vcpus) = made.expect("the guest's GIC");
-        let pci = assign(&vgic);
+        let (gic, vcpus) = Gic::new(number, ram, uart, config);
+        let pci = assign(&gic);
         for page in pci.iter().flat_map(Pci::memory) {
             stage2.map(page, Memory::Device);
         }
-        let vcpus = vcpus.into_iter().map(|vcpu| {
-            let interrupts = with_list_registers(vcpu);
-            IrqMutex::new(Some(Vcpu { interrupts, registers: None }))
-        });
+        let vcpus = vcpus
+            .into_iter()
+            .map(|interrupts| IrqMutex::new(Some(Vcpu { interrupts, registers: None })));
         Self {
             number,
-            vgic,
+            gic,
             power: Power::new(cpus.into()),
             gate: Gate::new(cpus.into()),
             pci,
@@ -129,31 +126,29 @@ impl Guest {
         }
     }
 
+    /// The GIC up to the next move.
+    pub(crate) fn vgic(&self) -> &Vgic {
+        self.gic.current()
+    }
+
     /// Takes a vCPU for the CPU that has it.
     pub(crate) fn take_vcpu(&self, cpu: Cpu) -> Option<Vcpu> {
         self.vcpus.get(cpu.index())?.with(Option::take)
     }
 
-    /// Saves the GIC to bytes, and rebuilds it from them alone. No CPU has one of its vCPUs.
-    pub(crate) fn rebuild_interrupts(&self) {
+    /// Rebuilds the GIC, as a move does.
+    ///
+    /// # Safety
+    /// No CPU has one of the vCPUs; all CPUs but this one stand still.
+    pub(crate) unsafe fn rebuild_interrupts(&self) {
         let cpus = || (0..self.entities.len() as u32).map(Cpu::new);
         let taken = cpus().map(|cpu| self.take_vcpu(cpu).expect("no CPU has a vCPU"));
-        let (mut vcpus, registers): (Vec<_>, Vec<_>) =
-            taken.map(|vcpu| (vcpu.interrupts.into_software(), vcpu.registers)).unzip();
-        let bytes = {
-            let frozen = self.vgic.freeze(&mut vcpus).expect("these are all its vCPUs");
-            let saved = frozen.save().expect("memory for the saved state");
-            postcard::to_allocvec(&saved).expect("memory for its bytes")
-        };
-        self.vgic.reset();
-        vcpus.iter_mut().for_each(vgic::Vcpu::reset);
-        let saved: SavedState = postcard::from_bytes(&bytes).expect("they were just written");
-        let mut frozen = self.vgic.freeze(&mut vcpus).expect("these are all its vCPUs");
-        frozen.restore(&saved).expect("the state of a machine like it");
-        frozen.thaw();
-        interrupts::lower_linked(self);
-        for ((cpu, vcpu), registers) in cpus().zip(vcpus).zip(registers) {
-            self.put_vcpu(cpu, Vcpu { interrupts: with_list_registers(vcpu), registers });
+        let (vcpus, registers): (Vec<_>, Vec<_>) =
+            taken.map(|vcpu| (vcpu.interrupts, vcpu.registers)).unzip();
+        // SAFETY: the caller's promise.
+        let vcpus = unsafe { self.gic.rebuild(vcpus) };
+        for ((cpu, interrupts), registers) in cpus().zip(vcpus).zip(registers) {
+            self.put_vcpu(cpu, Vcpu { interrupts, registers });
             // The new GIC does not know who waits.
             self.kick(cpu);
         }
@@ -207,7 +202,7 @@ impl Guest {
     /// Something was typed: for a guest whose UART is not the machine's.
     pub(crate) fn type_in(&self, byte: u8) {
         if let Some(uart) = &self.uart {
-            uart.type_in(&self.vgic, byte);
+            uart.type_in(self.vgic(), byte);
         }
     }
 
@@ -240,18 +235,14 @@ impl Guest {
     /// The vCPU whose `MPIDR_EL1` this is.
     pub(crate) fn cpu_of(&self, mpidr: u64) -> Option<Cpu> {
         let affinity = Affinity::from_mpidr(mpidr);
-        let mut cpus = (0..).zip(&self.vgic.config().cpus);
+        let mut cpus = (0..).zip(&self.vgic().config().cpus);
         cpus.find(|(_, cpu)| cpu.affinity == affinity).map(|(index, _)| Cpu::new(index))
     }
 
     /// `MPIDR_EL1` of a vCPU.
     pub(crate) fn mpidr(&self, cpu: Cpu) -> u64 {
-        self.vgic.config().cpus.get(cpu.index()).map_or(0, |cpu| cpu.affinity.mpidr())
+        self.vgic().config().cpus.get(cpu.index()).map_or(0, |cpu| cpu.affinity.mpidr())
     }
-}
-
-fn with_list_registers(vcpu: vgic::Vcpu) -> ListRegisterVcpu {
-    vcpu.with_list_registers(Hardware::here().vtr).expect("the CPU's virtual interface")
 }
 
 /// A guest's name on the console: the only one needs no number.
@@ -269,7 +260,7 @@ impl core::fmt::Display for Name {
 
 /// The guest's RAM: RAM of the machine at the same addresses, which the image has mapped and does
 /// not use otherwise.
-struct Ram(Range<u64>);
+pub(crate) struct Ram(pub(crate) Range<u64>);
 
 impl Ram {
     /// The pointer to a range, if it is RAM.

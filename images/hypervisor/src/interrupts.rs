@@ -74,11 +74,11 @@ pub(crate) fn link(number: usize, vgic: &Vgic, uart: Uart) {
 }
 
 /// The levels of linked lines of a guest that was restored: those that are high fire again.
-pub(crate) fn lower_linked(guest: &Guest) {
-    let timers = (0..guest.entities.len() as u32).map(|cpu| timer_line(Cpu::new(cpu)));
-    let uart = guest.uart.is_none().then_some(Line::Spi(UART_SPI));
+pub(crate) fn lower_linked(vgic: &Vgic, uart: Uart) {
+    let timers = (0..vgic.config().cpus.len() as u32).map(|cpu| timer_line(Cpu::new(cpu)));
+    let uart = (uart == Uart::Own).then_some(Line::Spi(UART_SPI));
     for line in timers.chain(uart) {
-        guest.vgic.set_line(line, Level::Low);
+        vgic.set_line(line, Level::Low);
     }
 }
 
@@ -92,12 +92,12 @@ pub(crate) fn serve() {
     let virtual_timer = |_: &IrqContext<'_>| {
         let Some(VcpuId { guest, cpu }) = scheduler::loaded() else { return };
         if let Some(guest) = guests().get(guest) {
-            guest.vgic.set_line(timer_line(cpu), Level::High);
+            guest.vgic().set_line(timer_line(cpu), Level::High);
         }
     };
     let uart = |_: &IrqContext<'_>| {
         if let Some(guest) = uart_owner() {
-            guest.vgic.set_line(Line::Spi(UART_SPI), Level::High);
+            guest.vgic().set_line(Line::Spi(UART_SPI), Level::High);
             return;
         }
         while let Some(byte) = console::read() {
@@ -147,7 +147,7 @@ pub(crate) fn take() {
 
 /// Makes this CPU's virtual timer the vCPU's, whose interrupt may be active. The timer is off.
 pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
-    let is_active = || guest.vgic.is_physical_active(timer_line(cpu));
+    let is_active = || guest.vgic().is_physical_active(timer_line(cpu));
     let Some(timer) = timer_here() else { return };
     // Else it would not fire for this vCPU.
     assert!(!timer.is_active(), "the timer of the vCPU before is active");

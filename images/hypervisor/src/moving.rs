@@ -2,8 +2,8 @@
 //!
 //! 1. CPU 0's timer asks for it, and kicks the other CPUs.
 //! 2. Every CPU puts its vCPU aside and comes to [`stand_still`]. CPU 0 waits there for the others.
-//! 3. CPU 0 moves the guests. Messages that come meanwhile stay pending in the machine's
-//!    controllers.
+//! 3. CPU 0 moves the guests to new GICs. Messages that come meanwhile stay pending in the
+//!    machine's controllers.
 //! 4. CPU 0 lets the others go.
 
 use crate::guest::guests;
@@ -66,7 +66,8 @@ pub(crate) fn stand_still() {
     let cpus = others().count();
     wait_until(|| STANDING.load(SeqCst) == cpus);
     for guest in guests().iter().filter(|guest| guest.end().is_none()) {
-        guest.rebuild_interrupts();
+        // SAFETY: the others stand still, and each CPU has put its vCPU aside before.
+        unsafe { guest.rebuild_interrupts() };
         MOVES.fetch_add(1, SeqCst);
     }
     WANTED.store(false, SeqCst);

@@ -2,6 +2,7 @@
 //! itself. What else is asked of configuration space finds nobody.
 
 use crate::controller;
+use crate::gic::Gic;
 use crate::interrupts;
 use crate::passthrough::Assigned;
 use alloc::sync::Arc;
@@ -11,7 +12,7 @@ use gic_firmware::{ConfigSpace, PciHost, Region};
 use image_rt::pci::{self, Function};
 use irq_domain::pci::MsixCapability;
 use irq_routing::{GsiSpace, Router};
-use vgic::{AccessWidth, Vgic};
+use vgic::AccessWidth;
 
 /// The machine's functions that have MSI-X.
 pub(crate) fn functions(host: &PciHost, window: Range<u64>) -> Vec<Function> {
@@ -42,10 +43,10 @@ impl Pci {
         host: &PciHost,
         window: Range<u64>,
         functions: impl Iterator<Item = Function>,
-        vgic: &Arc<Vgic>,
+        gic: &Arc<Gic>,
     ) -> Self {
         let ecam = ecam(host);
-        let router = Router::new(GsiSpace::default(), controller::inputs(vgic));
+        let router = Router::new(GsiSpace::default(), controller::inputs(gic));
         let router = router.expect("the routes");
         let router = Arc::new(router);
         let parent = |requester| interrupts::irqchip().pci_parent(host, requester);

@@ -20,7 +20,7 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest) -> bo
     match Trap::decode(esr, far, read_register!("hpfar_el2")) {
         Trap::HypervisorCall => answer(guest, context).is_some(),
         Trap::SystemRegister(access) => send(context, vcpu, access).is_some(),
-        Trap::Device(access) if controller::shows_no_state(&guest.vgic, access.address) => {
+        Trap::Device(access) if controller::shows_no_state(guest.vgic(), access.address) => {
             if access.is_write {
                 traps::device(guest, context, access);
                 return true;
@@ -45,7 +45,7 @@ fn answer(guest: &Guest, context: &mut Context) -> Option<()> {
 
 fn read(guest: &Guest, context: &mut Context, access: DeviceAccess) -> Option<()> {
     let DeviceAccess { address, width, register, .. } = access;
-    let value = guest.vgic.read(address, width).ok()?;
+    let value = guest.vgic().read(address, width).ok()?;
     context.set_register(register, access.extension.apply(value, width));
     context.skip_instruction();
     Some(())

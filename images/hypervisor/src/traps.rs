@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::controller;
 use crate::guest::{Guest, UART};
+use crate::id_registers;
 use crate::inject;
 use crate::psci::{self, Answer};
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
@@ -63,13 +64,17 @@ fn call(guest: &Guest, context: &mut Context) -> Next {
     }
 }
 
-/// The registers of the GIC's CPU interface that trap. Those of debugging and of performance
-/// monitors read as zero and ignore writes. There are no others.
+/// The registers of the GIC's CPU interface that trap, and ID registers. Those of debugging and of
+/// performance monitors read as zero and ignore writes. There are no others.
 fn system_register(context: &mut Context, vcpu: &mut ListRegisterVcpu, access: RegisterAccess) {
     if access.is_debugging() {
         if access.is_read {
             context.set_register(access.register, 0);
         }
+        return context.skip_instruction();
+    }
+    if let Some(value) = id_registers::read(access.encoding).filter(|_| access.is_read) {
+        context.set_register(access.register, value);
         return context.skip_instruction();
     }
     let done = if access.is_read {
@@ -103,15 +108,15 @@ pub(crate) fn device(guest: &Guest, context: &mut Context, access: DeviceAccess)
 }
 
 fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<Progress> {
-    if controller::message_of_vcpu(&guest.vgic, address, width, value).is_some() {
+    if controller::message_of_vcpu(guest.vgic(), address, width, value).is_some() {
         return Some(Progress::Done);
     }
-    if let Ok(progress) = guest.vgic.begin_write(address, width, value) {
+    if let Ok(progress) = guest.vgic().begin_write(address, width, value) {
         return Some(progress);
     }
     match &guest.uart {
         Some(uart) if UART.contains(&address) => {
-            uart.write(&guest.vgic, address - UART.start, value);
+            uart.write(guest.vgic(), address - UART.start, value);
             Some(Progress::Done)
         }
         _ => guest.pci.as_ref()?.write(address, width, value).map(|()| Progress::Done),
@@ -119,8 +124,8 @@ fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<
 }
 
 fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
-    let read = || guest.vgic.read(address, width);
-    let value = if guest.vgic.shows_listed_state(address) {
+    let read = || guest.vgic().read(address, width);
+    let value = if guest.vgic().shows_listed_state(address) {
         guest.gate.while_empty(|cpu| guest.kick(cpu), read)
     } else {
         read()
@@ -128,7 +133,7 @@ fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
     match (value, &guest.uart) {
         (Ok(value), _) => Some(value),
         (Err(_), Some(uart)) if UART.contains(&address) => {
-            Some(uart.read(&guest.vgic, address - UART.start))
+            Some(uart.read(guest.vgic(), address - UART.start))
         }
         _ => guest.pci.as_ref()?.read(address, width),
     }

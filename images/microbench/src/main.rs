@@ -28,6 +28,9 @@ image_rt::image!(main);
 
 /// Times that an operation is done, after once for what is done only once.
 const TURNS: u64 = 200;
+/// Times that the other CPU is woken after so many milliseconds of sleep.
+const NAPS: u64 = 12;
+const NAP: u64 = 3;
 const IPI: SgiId = SgiId::new(1).expect("there are 16");
 /// A device that no machine here has.
 const DEVICE: DeviceId = DeviceId::new(0xfff8);
@@ -57,6 +60,8 @@ fn main(boot: Boot) -> ! {
     measure("register", read_register_of(&distributor()));
     measure("ipi", send_ipi);
     measure("lpi", send_lpi(irqchip));
+    (0..NAPS).for_each(|_| wake_late());
+    println!("woken {NAPS} times");
     power::system_off()
 }
 
@@ -102,6 +107,16 @@ fn send_ipi() {
         // SAFETY: a hint; QEMU runs the other CPU then.
         unsafe { asm!("yield", options(nomem, nostack)) };
     }
+}
+
+/// Wakes the other CPU after a while in which nothing interrupts it. A hypervisor may move the
+/// guest meanwhile.
+fn wake_late() {
+    let end = cpu::ticks() + NAP * cpu::ticks_per_millisecond();
+    while cpu::ticks() < end {
+        core::hint::spin_loop();
+    }
+    send_ipi();
 }
 
 /// By an INT command of the ITS, and until this CPU has taken it.

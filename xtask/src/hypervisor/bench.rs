@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::controller::Controller;
 use super::files::{Files, GUEST_RAM};
-use super::{Board, LIMIT, MEMORY, Record};
+use super::{Board, LIMIT, MEMORY, Machine, Record};
 use crate::dtb::Tools;
 use crate::process;
 use crate::qemu::image::Image;
@@ -98,6 +98,7 @@ impl Case {
         let peer = Peer::start(&folder.join("ivshmem.sock"))?;
         let devices: Vec<_> = DEVICES.iter().map(ToString::to_string).collect();
         let board = Board {
+            machine: Machine::default(),
             tools,
             image,
             vcpus: CPUS,

@@ -2,11 +2,14 @@
 //! together. QEMU counts virtual time in instructions (`-icount`) and runs one CPU at a time, so
 //! that every run has the same figures.
 
+use std::process::Command;
+
 use anyhow::{Context, Result, ensure};
 
 use super::controller::Controller;
 use super::files::{Files, GUEST_RAM};
-use super::{Board, LIMIT, Record};
+use super::report::moves;
+use super::{Board, LIMIT, MOVES, Machine, Record};
 use crate::process;
 use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
@@ -25,6 +28,9 @@ pub(super) const COUNTED: &[&str] =
 const LIMITS: &[(&str, u64)] =
     &[("hypercall", 230), ("register", 500), ("ipi", 2_700), ("lpi", 4_000)];
 
+/// The guest has woken its other CPU each time.
+const WOKEN: &str = "woken ";
+
 /// Measures, and holds the limits.
 pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
     let tools = match qemu::fetch(workspace, VERSION) {
@@ -36,6 +42,7 @@ pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) 
     };
     let guest = Image::build_at(workspace, "microbench", "microbench", GUEST_RAM)?;
     let board = Board {
+        machine: Machine::default(),
         tools: &tools,
         image: hypervisor,
         vcpus: CPUS,
@@ -47,7 +54,8 @@ pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) 
         move_every: None,
         record: Record::default(),
     };
-    let mut qemu = board.command(&[Files { kernel: &guest.flat, initrd: None, append: "" }])?;
+    let files = [Files { kernel: &guest.flat, initrd: None, append: "" }];
+    let mut qemu = board.command(&files)?;
     let mut costs = Vec::new();
     process::watch(qemu.args(COUNTED), LIMIT, |line| costs.extend(cost(line)))?;
     println!("instructions of a guest's operations: {costs:?}");
@@ -55,6 +63,21 @@ pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) 
         let name = format!("a guest's {operation} takes at most {limit} instructions");
         tally.case(&name, judge(&costs, operation, *limit));
     }
+    let moved = Board { move_every: Some(1), ..board };
+    let name = "a vCPU that sleeps is woken by what comes after a move";
+    tally.case(name, wakes(moved.command(&files)?));
+    Ok(())
+}
+
+/// The guest wakes its other CPU, which has slept while it was moved.
+fn wakes(mut qemu: Command) -> Result<()> {
+    let (mut is_woken, mut moved) = (false, 0);
+    process::watch(qemu.args(COUNTED), LIMIT, |line| {
+        is_woken |= line.starts_with(WOKEN);
+        moved = moves(line).unwrap_or(moved);
+    })?;
+    ensure!(is_woken, "the guest does not say that it woke it");
+    ensure!(moved >= MOVES, "{moved} moves, not {MOVES}");
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::controller::Controller;
 use super::files::{Files, GUEST_RAM, MACHINE_BYTES_BELOW, RAM};
-use super::{Board, LIMIT, Record};
+use super::{Board, LIMIT, Machine, Record};
 use crate::dtb::Tools;
 use crate::process;
 use crate::qemu::image::Image;
@@ -86,6 +86,7 @@ struct Attempt {
 impl Attempt {
     fn watch(tools: &Tools, [image, guest]: [&Image; 2], ram: &Path, with: With) -> Result<Self> {
         let board = Board {
+            machine: Machine::default(),
             tools,
             image,
             vcpus: 1,

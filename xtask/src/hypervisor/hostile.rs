@@ -14,7 +14,7 @@ use super::costs::{COUNTED, VERSION};
 use super::files::{Files, GUEST_RAM};
 use super::record::Count;
 use super::report::Ending;
-use super::{Board, LIMIT, Record};
+use super::{Board, LIMIT, Machine, Record};
 use crate::dtb::Tools;
 use crate::qemu::image::Image;
 use crate::step::Tally;
@@ -77,6 +77,7 @@ impl Run<'_> {
     fn command(&self, tools: &Tools, images: [&Image; 3]) -> Result<Command> {
         let [image, ticker, hostile] = images;
         let board = Board {
+            machine: Machine::default(),
             tools,
             image,
             vcpus: self.cpus,

@@ -95,7 +95,7 @@ impl Reports {
 }
 
 /// The number of guests' moves, in the words of the hypervisor.
-fn moves(line: &str) -> Option<u64> {
+pub(super) fn moves(line: &str) -> Option<u64> {
     line.trim_end().strip_prefix("hypervisor: ")?.strip_suffix(" moves")?.parse().ok()
 }
 

@@ -1,0 +1,116 @@
+//! A guest's GIC. A move puts another one in its place; devices and traps find it here.
+
+use crate::guest::{Ram, Uart};
+use crate::interrupts;
+use crate::scheduler::{self, VcpuId};
+use crate::virtual_interface::Hardware;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicPtr, Ordering::SeqCst};
+use image_rt::heap;
+use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
+use vgic::saved_state::SavedState;
+use vgic::{ListRegisterVcpu, Vcpu, Vgic, VgicConfig};
+
+/// The way to a guest's GIC, and what another one is made of.
+pub(crate) struct Gic {
+    guest: usize,
+    ram: Range<u64>,
+    uart: Uart,
+    /// Of one strong reference.
+    current: AtomicPtr<Vgic>,
+}
+
+impl Gic {
+    /// A GIC after reset, and its vCPUs.
+    pub(crate) fn new(
+        guest: usize,
+        ram: Range<u64>,
+        uart: Uart,
+        config: VgicConfig,
+    ) -> (Arc<Self>, Vec<ListRegisterVcpu>) {
+        let gic = Self { guest, ram, uart, current: AtomicPtr::default() };
+        let (vgic, vcpus) = gic.make(config);
+        gic.current.store(Arc::into_raw(vgic).cast_mut(), SeqCst);
+        (Arc::new(gic), vcpus.into_iter().map(with_list_registers).collect())
+    }
+
+    fn make(&self, config: VgicConfig) -> (Arc<Vgic>, Vec<Vcpu>) {
+        let guest = self.guest;
+        let kick = move |cpu| scheduler::kick(VcpuId { guest, cpu });
+        let ram = Arc::new(Ram(self.ram.clone()));
+        let (vgic, vcpus) = Vgic::new(config, ram, Arc::new(kick)).expect("the guest's GIC");
+        interrupts::link(guest, &vgic, self.uart);
+        (vgic, vcpus)
+    }
+
+    /// The GIC up to the next move: the reference ends before the CPU comes to stand still.
+    pub(crate) fn current(&self) -> &Vgic {
+        // SAFETY: `new` made it. Only `rebuild` drops it, while nobody else has a reference.
+        unsafe { &*self.current.load(SeqCst) }
+    }
+
+    /// Saves the GIC to bytes, makes another one, restores that from the bytes alone, and drops the
+    /// first one. Physical interrupts that it held are deactivated: those that are still high fire
+    /// again.
+    ///
+    /// # Safety
+    /// No other CPU has a reference to the GIC; all CPUs but this one stand still.
+    pub(crate) unsafe fn rebuild(&self, vcpus: Vec<ListRegisterVcpu>) -> Vec<ListRegisterVcpu> {
+        let before = heap::used();
+        let mut vcpus: Vec<_> = vcpus.into_iter().map(ListRegisterVcpu::into_software).collect();
+        let bytes = {
+            let frozen = self.current().freeze(&mut vcpus).expect("these are all its vCPUs");
+            let saved = frozen.save().expect("memory for the saved state");
+            postcard::to_allocvec(&saved).expect("memory for its bytes")
+        };
+        self.current().reset();
+        drop(vcpus);
+        let (vgic, mut vcpus) = self.make(self.current().config().clone());
+        let saved: SavedState = postcard::from_bytes(&bytes).expect("they were just written");
+        drop(bytes);
+        let mut frozen = vgic.freeze(&mut vcpus).expect("these are all its vCPUs");
+        frozen.restore(&saved).expect("the state of a machine like it");
+        frozen.thaw();
+        drop(saved);
+        interrupts::lower_linked(&vgic, self.uart);
+        let old = self.current.swap(Arc::into_raw(vgic).cast_mut(), SeqCst);
+        // SAFETY: `new` or the last move took the reference out, and nobody uses it (the caller's
+        // promise).
+        let old = unsafe { Arc::from_raw(old) };
+        assert_eq!(Arc::strong_count(&old), 1, "somebody keeps the GIC of before");
+        drop(old);
+        let vcpus = vcpus.into_iter().map(with_list_registers).collect();
+        let after = heap::used();
+        assert!(after <= before, "a move has taken {} bytes of the heap", after - before);
+        vcpus
+    }
+}
+
+fn with_list_registers(vcpu: Vcpu) -> ListRegisterVcpu {
+    vcpu.with_list_registers(Hardware::here().vtr).expect("the CPU's virtual interface")
+}
+
+impl SetLine for Gic {
+    fn set_line(&self, line: Line, level: Level) -> Delivery {
+        self.current().set_line(line, level)
+    }
+
+    fn pulse(&self, line: Line) -> Delivery {
+        self.current().pulse(line)
+    }
+}
+
+impl SignalMsi<NoIdentity> for Gic {
+    fn signal_msi(&self, from: NoIdentity, message: MsiMessage) -> Delivery {
+        self.current().signal_msi(from, message)
+    }
+}
+
+impl SignalMsi<DeviceId> for Gic {
+    fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
+        let its = self.current().its(0);
+        its.map_or(Delivery::NoDoorbell, |its| its.signal_msi(from, message))
+    }
+}

@@ -1,0 +1,72 @@
+//! ID registers as the guest reads them (DDI 0487, D19.2): those of the CPU, without the features
+//! whose instructions or registers trap here or are not switched with a vCPU. They are SVE, SME,
+//! MTE, pointer authentication, MPAM, AMU, RME, LS64, MOPS, tracing and profiling, and all that
+//! `HCRX_EL2` would have to enable.
+
+use core::arch::asm;
+use gic_arch::icc::SysRegEncoding;
+
+/// Reads a register of group 3 (`HCR_EL2.TID3`). `None`: it is none of them.
+pub(crate) fn read(encoding: SysRegEncoding) -> Option<u64> {
+    let packed = encoding.packed();
+    let (first, crm, op2) = (packed >> 7, packed >> 3 & 15, packed & 7);
+    // Op0 = 3, Op1 = 0, CRn = 0.
+    if first != 3 << 7 || !(1..=7).contains(&crm) {
+        return None;
+    }
+    Some(physical(crm, op2) & shown(crm, op2))
+}
+
+/// The bits of the fields that the guest sees.
+const fn shown(crm: u16, op2: u16) -> u64 {
+    /// The field that begins at a bit.
+    const fn field(bit: u32) -> u64 {
+        0xf << bit
+    }
+    match (crm, op2) {
+        // ID_AA64PFR0_EL1
+        (4, 0) => !(field(32) | field(40) | field(44) | field(52)),
+        // ID_AA64PFR1_EL1: BT, SSBS.
+        (4, 1) => field(0) | field(4),
+        // ID_AA64DFR0_EL1: the numbers of breakpoints and watchpoints, PMUVer.
+        (5, 0) => field(0) | field(8) | field(12) | field(20) | field(28),
+        // ID_AA64ISAR1_EL1
+        (6, 1) => !(field(4) | field(8) | field(24) | field(28) | field(60)),
+        // ID_AA64ISAR2_EL1: WFxT, RPRES, BC.
+        (6, 2) => field(0) | field(4) | field(20),
+        // ID_AA64MMFR0_EL1 to ID_AA64MMFR2_EL1, ID_AA64ISAR0_EL1, and AArch32's.
+        (7, 0..=2) | (6, 0) | (1..=3, _) => u64::MAX,
+        _ => 0,
+    }
+}
+
+macro_rules! physical {
+    ($($crm:literal)*) => {
+        /// The CPU's register. Those that do not exist read as zero.
+        fn physical(crm: u16, op2: u16) -> u64 {
+            match crm {
+                $($crm => physical!($crm, op2, 0 1 2 3 4 5 6 7),)*
+                _ => 0,
+            }
+        }
+    };
+    ($crm:literal, $op2:ident, $($number:literal)*) => {
+        match $op2 {
+            $($number => {
+                let value: u64;
+                // SAFETY: reading an ID register has no side effect.
+                unsafe {
+                    asm!(
+                        concat!("mrs {}, S3_0_C0_C", $crm, "_", $number),
+                        out(reg) value,
+                        options(nomem, nostack, preserves_flags),
+                    );
+                }
+                value
+            })*
+            _ => 0,
+        }
+    };
+}
+
+physical!(1 2 3 4 5 6 7);
