@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use self::cost::{Linux, Spans};
 use self::image::Image;
 use self::machines::{Boot, Machine};
-use self::monitor::Monitor;
+pub(crate) use self::monitor::Monitor;
 pub(crate) use self::peer::Peer;
 use crate::apt::{Apt, Suite};
 use crate::dtb::Tools;

@@ -130,6 +130,11 @@ const LONG: &[Step] = &[
         run: kvm::run_long,
     },
     Step {
+        name: "installer",
+        about: "Debian's installer as the hypervisor's guest, up to its first question",
+        run: hypervisor::run_installer,
+    },
+    Step {
         name: "msrv",
         about: "each package, built by the oldest compiler that it states",
         run: msrv::run,

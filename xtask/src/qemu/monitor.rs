@@ -14,13 +14,13 @@ const PROMPT: &[u8] = b"(qemu) ";
 
 /// Connection to a QEMU's monitor.
 #[derive(Debug)]
-pub(super) struct Monitor {
+pub(crate) struct Monitor {
     socket: PathBuf,
 }
 
 impl Monitor {
     /// Has a QEMU that is to be started offer one, at a socket in `folder`.
-    pub(super) fn offered_by(qemu: &mut Command, folder: &Path) -> Result<Self> {
+    pub(crate) fn offered_by(qemu: &mut Command, folder: &Path) -> Result<Self> {
         let socket = folder.join("monitor.sock");
         if socket.exists() {
             fs::remove_file(&socket)?;
@@ -30,7 +30,7 @@ impl Monitor {
     }
 
     /// Gives orders, and waits until each is carried out.
-    pub(super) fn order(&self, orders: &[&str]) -> Result<()> {
+    pub(crate) fn order(&self, orders: &[&str]) -> Result<()> {
         let mut stream = self.connect()?;
         for order in orders {
             writeln!(stream, "{order}")?;
@@ -40,7 +40,7 @@ impl Monitor {
     }
 
     /// Ends QEMU.
-    pub(super) fn quit(&self) -> Result<()> {
+    pub(crate) fn quit(&self) -> Result<()> {
         writeln!(self.connect()?, "quit").map_err(Into::into)
     }
 
