@@ -8,7 +8,7 @@ use crate::{commands, registers};
 use core::arch::asm;
 use image_rt::cpu;
 
-/// What a vCPU does until its time is over.
+/// An attack, which a vCPU repeats until its time is over.
 pub(crate) type Attack = fn(&mut Turns);
 
 const ATTACKS: &[(&str, Attack)] = &[

@@ -127,7 +127,7 @@ fn run_loaded(
             }
             Some(Vector::SystemError) => Next::End(End::SystemError),
             None => {
-                // What is left to do may keep the vCPU out of its guest for long.
+                // Work that is left may keep the vCPU out of its guest for long.
                 recorder.goes();
                 interrupts::take();
                 recorder.goes_on("kick");

@@ -146,7 +146,7 @@ pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) 
     Ok(())
 }
 
-/// What the guests and the hypervisor report.
+/// The reports of the guests and of the hypervisor.
 #[derive(Debug, Default)]
 struct Found {
     ticker: Option<String>,
