@@ -248,7 +248,9 @@ impl Scene {
             move || device(&host, &eventfd)
         });
         let changed = change(&host, &batch, key);
-        threads.into_iter().for_each(|thread| thread.join().expect("no check panics in it"));
+        for thread in threads {
+            thread.join().expect("no check panics in it");
+        }
         let told = device.join().expect("no check panics in it");
         (Self { host, batch, key, eventfd }, told, changed)
     }
