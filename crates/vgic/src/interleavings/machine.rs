@@ -100,6 +100,7 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
         id_bits: 14,
         direct: false,
         priorities: Priorities { view: PriorityView::Unshifted, bits: 5 },
+        work_per_access: 1024,
     };
     let ram = Arc::new(Ram::new(BYTES));
     let kicks = Kicks::new();
