@@ -32,30 +32,13 @@ pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
 /// The machine that KVM's judge is built for: static programs, linked without any C tools.
 pub(crate) const JUDGE_TARGET: &str = "aarch64-unknown-linux-musl";
 /// The workspace, and the parts outside of it: the fuzz targets, the bench's peers, the adopters
-/// and the images. These go by name, as `--all` would take in what they use of the workspace.
+/// and the images. The images' `--all` formats what they use of the workspace once more.
 const FORMATTED: &[&[&str]] = &[
     &["--all"],
     &["--manifest-path", "fuzz/Cargo.toml"],
     &["--manifest-path", "peers/arm-vgic/Cargo.toml"],
     &["--manifest-path", "adopters/alioth/Cargo.toml", "--package", "alioth-adopter"],
-    &[
-        "--manifest-path",
-        "images/Cargo.toml",
-        "--package",
-        "alone",
-        "--package",
-        "hypervisor",
-        "--package",
-        "image-rt",
-        "--package",
-        "minimal",
-        "--package",
-        "smmu",
-        "--package",
-        "stray-dma",
-        "--package",
-        "testbench",
-    ],
+    &["--manifest-path", "images/Cargo.toml", "--all"],
 ];
 
 /// Formats every package.
