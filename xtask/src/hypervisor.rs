@@ -27,6 +27,7 @@ pub(crate) use self::installer::run as run_installer;
 use self::machine::{GICV3, GICV4, MAX, Machine};
 use self::report::{Ending, Expected, Reports};
 use crate::dtb::Tools;
+use crate::parallel::{self, Trial};
 use crate::process;
 use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
@@ -175,58 +176,69 @@ fn show(mut console: impl Read) -> Result<Vec<Ending>> {
     }
 }
 
-/// Debian's kernels as guests, on the QEMU of the same suite.
+/// The hypervisor's guests, side by side: Debian's kernels, and those of ours that judge it.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let image = Image::build(workspace, "hypervisor", "hypervisor")?;
+    let image = &Image::build(workspace, "hypervisor", "hypervisor")?;
+    let mut kernels = Vec::new();
     for version in Version::ALL {
         let tools = qemu::fetch(workspace, version).context("QEMU");
-        let both = tools.and_then(|tools| Ok((tools, Guest::fetch(workspace, version)?)));
-        let (tools, guest) = match both {
-            Ok(both) => both,
-            Err(absent) => {
-                tally.skip(format!("{version:?}'s kernel as a guest: {absent:#}"));
-                continue;
-            }
-        };
-        let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
-        let files = Files { kernel, initrd, append: COMMAND_LINE };
-        let devices = if guest.has_drivers { &[DEVICE.to_owned()][..] } else { &[] };
-        for &(vcpus, cpus, controller, move_every, machine) in guests(version) {
-            let how = if move_every.is_some() { ", moved" } else { "" };
-            let name = format!(
-                "{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} \
-                 on {machine}"
-            );
-            let (tools, image, memory) = (&tools, &image, MEMORY);
-            let moves = move_every.map_or(0, |_| MOVES);
-            let board = Board {
-                machine,
-                tools,
-                image,
-                vcpus,
-                cpus,
-                memory,
-                controller,
-                devices,
-                trusted: true,
-                move_every,
-                record: Record::default(),
-            };
-            let files = [files];
-            let messages = guest.has_drivers.then_some(debian::READS);
-            let expected =
-                Expected { cpus: vcpus.into(), typed: TYPED, controller, messages, moves };
-            tally.case(&name, watch(board.command(&files)?, &name, files.len(), &expected));
-        }
-        if guest.has_drivers {
-            two_guests(workspace, &image, &guest, tally)?;
+        match tools.and_then(|tools| Ok((version, tools, Guest::fetch(workspace, version)?))) {
+            Ok(fetched) => kernels.push(fetched),
+            Err(absent) => tally.skip(format!("{version:?}'s kernel as a guest: {absent:#}")),
         }
     }
-    dma::run(workspace, &image, tally)?;
-    bench::run(workspace, &image, tally)?;
-    costs::run(workspace, &image, tally)?;
-    record::run(workspace, &image, tally)?;
-    hostile::run(workspace, &image, tally)
+    let ours = [dma::run, bench::run, costs::run, record::run, hostile::run];
+    let mut trials: Vec<Trial<'_>> = Vec::new();
+    for (version, tools, guest) in &kernels {
+        trials.push(Box::new(|tally| kernel(workspace, image, *version, tools, guest, tally)));
+    }
+    for run in ours {
+        trials.push(Box::new(move |tally| run(workspace, image, tally)));
+    }
+    parallel::tallied(&trials, tally);
+    Ok(())
+}
+
+/// A kernel of Debian's as a guest, on the QEMU of the same suite.
+fn kernel(
+    workspace: &Workspace,
+    image: &Image,
+    version: Version,
+    tools: &Tools,
+    guest: &Guest,
+    tally: &mut Tally,
+) -> Result<()> {
+    let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
+    let files = [Files { kernel, initrd, append: COMMAND_LINE }];
+    let devices = if guest.has_drivers { &[DEVICE.to_owned()][..] } else { &[] };
+    for &(vcpus, cpus, controller, move_every, machine) in guests(version) {
+        let how = if move_every.is_some() { ", moved" } else { "" };
+        let name = format!(
+            "{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
+             {machine}"
+        );
+        let board = Board {
+            machine,
+            tools,
+            image,
+            vcpus,
+            cpus,
+            memory: MEMORY,
+            controller,
+            devices,
+            trusted: true,
+            move_every,
+            record: Record::default(),
+        };
+        let messages = guest.has_drivers.then_some(debian::READS);
+        let moves = move_every.map_or(0, |_| MOVES);
+        let expected = Expected { cpus: vcpus.into(), typed: TYPED, controller, messages, moves };
+        tally.case(&name, watch(board.command(&files)?, &name, files.len(), &expected));
+    }
+    if guest.has_drivers {
+        two_guests(workspace, image, guest, tally)?;
+    }
+    Ok(())
 }
 
 /// Two guests at once, each with a device that an SMMU confines, on each QEMU that can be had. The

@@ -4,6 +4,27 @@ use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 use std::{iter, thread};
 
+use anyhow::Result;
+
+use crate::step::Tally;
+
+/// Work that counts its cases.
+pub(crate) type Trial<'a> = Box<dyn Fn(&mut Tally) -> Result<()> + Sync + 'a>;
+
+/// Runs trials on every CPU, and adds what they count in their order.
+pub(crate) fn tallied(trials: &[Trial<'_>], tally: &mut Tally) {
+    let counted = on_each_cpu(trials, |_, trial| {
+        let mut tally = Tally::default();
+        if let Err(error) = trial(&mut tally) {
+            tally.fail(format!("{error:#}"));
+        }
+        tally
+    });
+    for counts in counted {
+        tally.add(counts);
+    }
+}
+
 /// Number of workers of [`on_each_cpu`].
 pub(crate) fn workers() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)

@@ -21,12 +21,10 @@ pub(crate) use self::monitor::Monitor;
 pub(crate) use self::peer::Peer;
 use crate::apt::{Apt, Suite};
 use crate::dtb::Tools;
+use crate::parallel::{self, Trial};
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{cache, parallel, process};
-
-/// One image on one machine, or several.
-type Trial<'a> = Box<dyn Fn(&mut Tally) + Sync + 'a>;
+use crate::{cache, process};
 
 /// A run takes seconds; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(3);
@@ -102,24 +100,26 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         for machine in machines::ALL {
             let load = machine.load;
             let bench = Bench { workspace, image: &image, tools, version, machine, load };
-            trials.push(Box::new(move |tally| bench.judge(tally)));
+            trials.push(Box::new(move |tally| {
+                bench.judge(tally);
+                Ok(())
+            }));
         }
         for kernel in &kernels {
-            trials.push(Box::new(move |tally| kernel.judge(tools, version, tally)));
+            trials.push(Box::new(move |tally| {
+                kernel.judge(tools, version, tally);
+                Ok(())
+            }));
         }
         let bench = Bench::watched(workspace, &image, tools, version);
         let name = format!("what an interrupt costs on {version:?}'s QEMU");
-        trials.push(Box::new(move |tally| tally.case(&name, cheaper_than_linux(&bench))));
+        trials.push(Box::new(move |tally| {
+            tally.case(&name, cheaper_than_linux(&bench));
+            Ok(())
+        }));
     }
     // Most of their time they wait for timers and devices.
-    let tallies = parallel::on_each_cpu(&trials, |_, trial| {
-        let mut tally = Tally::default();
-        trial(&mut tally);
-        tally
-    });
-    for counted in tallies {
-        tally.add(counted);
-    }
+    parallel::tallied(&trials, tally);
     Ok(())
 }
 
