@@ -62,7 +62,7 @@ fn judge(
         }
     }
     let copies: Vec<_> = (0..parallel::workers())
-        .map(|worker| Sources::copied(workspace, worker))
+        .map(|worker| here.copied(workspace, worker))
         .collect::<Result<_>>()?;
     let outcomes = parallel::on_each_cpu(&faults, |worker, (package, mutant)| {
         println!("fault: {package}: {}", mutant.name);
@@ -87,18 +87,26 @@ impl Sources {
     }
 
     /// A copy for one worker, with artifacts of its own, so that no worker waits for another's
-    /// compiler.
-    fn copied(workspace: &Workspace, worker: usize) -> Result<Self> {
+    /// compiler. It begins with these artifacts, of which those of the registry's packages are
+    /// fresh for it.
+    fn copied(&self, workspace: &Workspace, worker: usize) -> Result<Self> {
         let folder = workspace.target.join(format!("mutants-{worker}"));
-        let root = folder.join("sources");
-        if root.exists() {
-            fs::remove_dir_all(&root)?;
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
         }
+        let (root, artifacts) = (folder.join("sources"), folder.join("target"));
         fs::create_dir_all(&root)?;
         for part in COPIED {
             copy_all(&workspace.root.join(part), &root.join(part))?;
         }
-        Ok(Self { root, artifacts: folder.join("target") })
+        let built = artifacts.join("debug");
+        fs::create_dir_all(&built)?;
+        for part in [".fingerprint", "build", "deps"] {
+            // With their times, by which cargo knows what is fresh.
+            let mut copy = process::command("cp", &self.artifacts.join("debug"));
+            process::must(copy.arg("--archive").arg(part).arg(&built))?;
+        }
+        Ok(Self { root, artifacts })
     }
 }
 
