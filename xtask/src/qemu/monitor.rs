@@ -1,7 +1,7 @@
 //! QEMU's monitor for people, used by a program.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,9 +39,16 @@ impl Monitor {
         Ok(())
     }
 
-    /// Ends QEMU.
+    /// Ends QEMU, which may drop an order whose connection is closed before it reads.
     pub(crate) fn quit(&self) -> Result<()> {
-        writeln!(self.connect()?, "quit").map_err(Into::into)
+        let mut stream = self.connect()?;
+        writeln!(stream, "quit")?;
+        match io::copy(&mut stream, &mut io::sink()) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => {
+                Err(error).context("QEMU does not end")
+            }
+            _ => Ok(()),
+        }
     }
 
     fn connect(&self) -> Result<UnixStream> {
