@@ -24,8 +24,6 @@ pub(crate) const ALL: &[Trial] = &[
     ("idle_vectors_leave_their_gsis_to_those_that_ring", scarce),
 ];
 
-const NOW: Option<Duration> = Some(Duration::ZERO);
-
 /// The monitor's binding of a function whose device has an eventfd for each vector.
 struct Function {
     irqfds: Vec<MsiIrqfd>,
@@ -69,18 +67,9 @@ impl Host {
         Ok(Self { machine, poller, irqfds })
     }
 
-    /// Judges what arrives once the poller has served all signals. KVM injects a signal from before
-    /// a bind by a thread of its own, which may be late. Nothing may arrive twice.
+    /// Judges what arrives once the poller has served all signals. Nothing may arrive twice.
     fn expect(&self, expected: &[u32]) -> Outcome {
-        while self.poller.dispatch(NOW)? > 0 {}
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mut arrived = self.machine.arrived()?;
-        while arrived.len() < expected.len() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-            arrived.extend(self.machine.arrived()?);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-        arrived.extend(self.machine.arrived()?);
+        let mut arrived = self.machine.arrived_by(&self.poller, expected.len())?;
         arrived.sort_unstable();
         same(&*arrived, expected)
     }

@@ -11,7 +11,6 @@ use msi_types::pci::msix::Control;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 pub(crate) const ALL: &[Trial] = &[
     ("a_masked_foreign_eventfd_is_pending_until_the_unmask", masked),
@@ -21,7 +20,6 @@ pub(crate) const ALL: &[Trial] = &[
     ("foreign_eventfds_that_share_a_vector_send_each", shared),
 ];
 
-const NOW: Option<Duration> = Some(Duration::ZERO);
 const VECTORS: u16 = 3;
 
 /// A function with an eventfd for each vector, of which the device holds the other descriptor.
@@ -68,19 +66,9 @@ impl Function {
         Ok(())
     }
 
-    /// Judges the messages that arrived, and the pending bits. KVM injects a signal from before a
-    /// bind by a thread of its own, which may be late.
+    /// Judges the messages that arrived, and the pending bits.
     fn expect(&self, expected: &[u32], pending: u64) -> Outcome {
-        while self.poller.dispatch(NOW)? > 0 {}
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let mut arrived = self.machine.arrived()?;
-        while arrived.len() < expected.len() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-            arrived.extend(self.machine.arrived()?);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-        arrived.extend(self.machine.arrived()?);
-        same(&*arrived, expected)?;
+        same(&*self.machine.arrived_by(&self.poller, expected.len())?, expected)?;
         let mut bits = [0; 8];
         self.table.read_pending(0, &mut bits);
         same(u64::from_le_bytes(bits), pending)

@@ -1,6 +1,7 @@
 //! The trials.
 
 use doorbell_test_kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
+use irq_routing::irqfd::EventfdPoller;
 use irq_routing::kvm::{KvmConfig, KvmIrqfd, KvmRouter, RustVmm};
 use irq_routing::msix::{MsixTable, Signalled, VectorObserver};
 use irq_routing::{
@@ -12,6 +13,8 @@ use msi_types::pci::msix::Control;
 use msi_types::{Delivery, Gsi, MsiMessage};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub(crate) const ALL: &[Trial] = &[
@@ -56,6 +59,26 @@ impl Machine {
     /// The vectors that have arrived since the last time.
     pub(crate) fn arrived(&self) -> Result<Vec<u32>, Failure> {
         take_arrived(&self.vcpu)
+    }
+
+    /// The vectors that have arrived once `poller` has served all signals, of which so many are
+    /// waited for. KVM injects a signal from before a bind by a thread of its own, which may be
+    /// late, and so may one too many be.
+    pub(crate) fn arrived_by(
+        &self,
+        poller: &EventfdPoller,
+        count: usize,
+    ) -> Result<Vec<u32>, Failure> {
+        while poller.dispatch(Some(Duration::ZERO))? > 0 {}
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut arrived = self.arrived()?;
+        while arrived.len() < count && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+            arrived.extend(self.arrived()?);
+        }
+        thread::sleep(Duration::from_millis(2));
+        arrived.extend(self.arrived()?);
+        Ok(arrived)
     }
 }
 
