@@ -9,6 +9,7 @@ mod files;
 mod hostile;
 mod installer;
 mod machine;
+mod microbench;
 mod record;
 mod report;
 
@@ -187,7 +188,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
             Err(absent) => tally.skip(format!("{version:?}'s kernel as a guest: {absent:#}")),
         }
     }
-    let ours = [dma::run, bench::run, costs::run, record::run, hostile::run];
+    let ours = [dma::run, bench::run, microbench::run, hostile::run];
     let mut trials: Vec<Trial<'_>> = Vec::new();
     for (version, tools, guest) in &kernels {
         trials.push(Box::new(|tally| kernel(workspace, image, *version, tools, guest, tally)));
@@ -197,6 +198,13 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     }
     parallel::tallied(&trials, tally);
     Ok(())
+}
+
+/// The folder of the runs' disks and sockets.
+fn folder(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.target.join("hypervisor");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 /// A kernel of Debian's as a guest, on the QEMU of the same suite.

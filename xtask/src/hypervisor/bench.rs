@@ -92,7 +92,7 @@ impl Case {
         [image, bench]: [&Image; 2],
         name: &str,
     ) -> Result<()> {
-        let folder = workspace.target.join("hypervisor");
+        let folder = super::folder(workspace)?;
         let disk = folder.join("disk.img");
         qemu::write_disk(&disk)?;
         let peer = Peer::start(&folder.join("ivshmem.sock"))?;

@@ -6,22 +6,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::controller::Controller;
-use super::files::{Files, GUEST_RAM};
+use super::microbench::Microbench;
 use super::report::moves;
-use super::{Board, LIMIT, MOVES, Machine, Record};
+use super::{LIMIT, MOVES, Record};
 use crate::process;
-use crate::qemu::image::Image;
-use crate::qemu::{self, Version};
 use crate::step::Tally;
-use crate::workspace::Workspace;
 
-/// The QEMU that counts the instructions of several CPUs.
-pub(super) const VERSION: Version = Version::Backports;
-const CPUS: u8 = 2;
-const MEMORY: u32 = 64;
-pub(super) const COUNTED: &[&str] =
-    &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
 /// Operations of the guest, and the most instructions that each may take. Under Linux 6.1's KVM
 /// they take 1,094, 1,939, 4,878 and 7,201 (docs/measurements.md). The limits leave some room for
 /// what another compiler makes of the same source.
@@ -32,47 +22,24 @@ const LIMITS: &[(&str, u64)] =
 const WOKEN: &str = "woken ";
 
 /// Measures, and holds the limits.
-pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
-    let tools = match qemu::fetch(workspace, VERSION) {
-        Ok(tools) => tools,
-        Err(absent) => {
-            tally.skip(format!("what a guest's operations cost: {absent:#}"));
-            return Ok(());
-        }
-    };
-    let guest = Image::build_at(workspace, "microbench", "microbench", GUEST_RAM)?;
-    let board = Board {
-        machine: Machine::default(),
-        tools: &tools,
-        image: hypervisor,
-        vcpus: CPUS,
-        cpus: CPUS,
-        memory: MEMORY,
-        controller: Controller::Its,
-        devices: &[],
-        trusted: false,
-        move_every: None,
-        record: Record::default(),
-    };
-    let files = [Files { kernel: &guest.flat, initrd: None, append: "" }];
-    let mut qemu = board.command(&files)?;
+pub(super) fn run(microbench: &Microbench<'_>, tally: &mut Tally) -> Result<()> {
+    let mut qemu = microbench.command(Record::default(), None)?;
     let mut costs = Vec::new();
-    process::watch(qemu.args(COUNTED), LIMIT, |line| costs.extend(cost(line)))?;
+    process::watch(&mut qemu, LIMIT, |line| costs.extend(cost(line)))?;
     println!("instructions of a guest's operations: {costs:?}");
     for (operation, limit) in LIMITS {
         let name = format!("a guest's {operation} takes at most {limit} instructions");
         tally.case(&name, judge(&costs, operation, *limit));
     }
-    let moved = Board { move_every: Some(1), ..board };
     let name = "a vCPU that sleeps is woken by what comes after a move";
-    tally.case(name, wakes(moved.command(&files)?));
+    tally.case(name, wakes(microbench.command(Record::default(), Some(1))?));
     Ok(())
 }
 
 /// The guest wakes its other CPU, which has slept while it was moved.
 fn wakes(mut qemu: Command) -> Result<()> {
     let (mut is_woken, mut moved) = (false, 0);
-    process::watch(qemu.args(COUNTED), LIMIT, |line| {
+    process::watch(&mut qemu, LIMIT, |line| {
         is_woken |= line.starts_with(WOKEN);
         moved = moves(line).unwrap_or(moved);
     })?;

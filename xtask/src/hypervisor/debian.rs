@@ -73,8 +73,7 @@ impl Guest {
             Version::Backports => (kvm::kernel(workspace, version)?, Vec::new()),
         };
         let has_drivers = !modules.is_empty();
-        let folder = workspace.target.join("hypervisor");
-        fs::create_dir_all(&folder)?;
+        let folder = super::folder(workspace)?;
         let initrd = folder.join(format!("initramfs-{version:?}").to_lowercase());
         fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, modules)?))?;
         Ok(Self { kernel, initrd, has_drivers })

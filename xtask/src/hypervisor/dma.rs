@@ -42,8 +42,7 @@ const AT_WORK: &str = "dma - after what was outside the guest, a command complet
 /// trusted without one. The latter is to show that the judge sees what the device wrote.
 pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
     let guest = Image::build_at(workspace, "stray-dma", "stray-dma", GUEST_RAM)?;
-    let folder = workspace.target.join("hypervisor");
-    fs::create_dir_all(&folder)?;
+    let folder = super::folder(workspace)?;
     let ram = folder.join("ram");
     for (version, stage) in [(Version::Stable, 1), (Version::Backports, 2)] {
         let tools = match qemu::fetch(workspace, version) {

@@ -10,8 +10,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::controller::Controller;
-use super::costs::{COUNTED, VERSION};
 use super::files::{Files, GUEST_RAM};
+use super::microbench::{COUNTED, VERSION};
 use super::record::Count;
 use super::report::Ending;
 use super::{Board, LIMIT, Machine, Record};

@@ -75,8 +75,7 @@ fn fetch(workspace: &Workspace) -> Result<PathBuf> {
 
 /// Runs the installer until it asks.
 fn asks(workspace: &Workspace, board: &Board<'_>, files: Files<'_>) -> Result<()> {
-    let folder = workspace.target.join("hypervisor");
-    fs::create_dir_all(&folder)?;
+    let folder = super::folder(workspace)?;
     let mut qemu = board.command(&[files])?;
     let monitor = Monitor::offered_by(&mut qemu, &folder)?;
     let (mut asked, mut ended, mut last) = (false, Ok(()), String::new());

@@ -5,15 +5,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
-use super::controller::Controller;
-use super::costs::{COUNTED, VERSION};
-use super::files::{Files, GUEST_RAM};
-use super::{Board, LIMIT, Machine, Record};
+use super::microbench::Microbench;
+use super::{LIMIT, Record};
 use crate::process;
-use crate::qemu;
-use crate::qemu::image::Image;
 use crate::step::Tally;
-use crate::workspace::Workspace;
 
 /// Operations of each kind that `images/microbench` does.
 const TURNS: u64 = 201;
@@ -28,32 +23,11 @@ const COUNTS: &[(&str, u64)] = &[
     ("LPI taken", TURNS),
 ];
 
-/// Counts and traces the exits of `images/microbench`.
-pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
-    let tools = match qemu::fetch(workspace, VERSION) {
-        Ok(tools) => tools,
-        Err(absent) => {
-            tally.skip(format!("the record of a guest's exits: {absent:#}"));
-            return Ok(());
-        }
-    };
-    let guest = Image::build_at(workspace, "microbench", "microbench", GUEST_RAM)?;
-    let board = Board {
-        machine: Machine::default(),
-        tools: &tools,
-        image: hypervisor,
-        vcpus: 2,
-        cpus: 2,
-        memory: 64,
-        controller: Controller::Its,
-        devices: &[],
-        trusted: false,
-        move_every: None,
-        record: Record { trace: true, stats: true },
-    };
-    let mut qemu = board.command(&[Files { kernel: &guest.flat, initrd: None, append: "" }])?;
+/// Counts and traces the guest's exits.
+pub(super) fn run(microbench: &Microbench<'_>, tally: &mut Tally) -> Result<()> {
+    let mut qemu = microbench.command(Record { trace: true, stats: true }, None)?;
     let (mut counts, mut traced) = (Vec::new(), BTreeMap::new());
-    process::watch(qemu.args(COUNTED), LIMIT, |line| {
+    process::watch(&mut qemu, LIMIT, |line| {
         counts.extend(Count::of(line));
         if let Some(reason) = reason(line) {
             *traced.entry(reason).or_default() += 1;

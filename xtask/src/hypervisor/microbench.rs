@@ -1,0 +1,67 @@
+//! `images/microbench` as the guest: what its operations cost, and the record of its exits.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::controller::Controller;
+use super::files::{Files, GUEST_RAM};
+use super::{Board, Machine, Record, costs, record};
+use crate::dtb::Tools;
+use crate::qemu::image::Image;
+use crate::qemu::{self, Version};
+use crate::step::Tally;
+use crate::workspace::Workspace;
+
+/// The QEMU that counts the instructions of several CPUs.
+pub(super) const VERSION: Version = Version::Backports;
+pub(super) const COUNTED: &[&str] =
+    &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
+const CPUS: u8 = 2;
+const MEMORY: u32 = 64;
+
+/// The guest, and what runs it.
+pub(super) struct Microbench<'a> {
+    hypervisor: &'a Image,
+    guest: Image,
+    tools: Tools,
+}
+
+/// Costs and records.
+pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
+    let tools = match qemu::fetch(workspace, VERSION) {
+        Ok(tools) => tools,
+        Err(absent) => {
+            tally.skip(format!("what a guest's operations cost, and its exits: {absent:#}"));
+            return Ok(());
+        }
+    };
+    let guest = Image::build_at(workspace, "microbench", "microbench", GUEST_RAM)?;
+    let microbench = Microbench { hypervisor, guest, tools };
+    costs::run(&microbench, tally)?;
+    record::run(&microbench, tally)
+}
+
+impl Microbench<'_> {
+    /// QEMU that counts time in instructions, with the guest, which is moved every so many
+    /// milliseconds.
+    pub(super) fn command(&self, record: Record, move_every: Option<u32>) -> Result<Command> {
+        let board = Board {
+            machine: Machine::default(),
+            tools: &self.tools,
+            image: self.hypervisor,
+            vcpus: CPUS,
+            cpus: CPUS,
+            memory: MEMORY,
+            controller: Controller::Its,
+            devices: &[],
+            trusted: false,
+            move_every,
+            record,
+        };
+        let files = Files { kernel: &self.guest.flat, initrd: None, append: "" };
+        let mut qemu = board.command(&[files])?;
+        qemu.args(COUNTED);
+        Ok(qemu)
+    }
+}
