@@ -13,6 +13,8 @@ use alloc::sync::Arc;
 use core::arch::asm;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use gic_arch::gits::{self, Cbaser, Creadr, Cwriter};
+use gic_arch::its::{COMMAND_BYTES, Command, RawCommand};
 use gic_arch::{Lpi, SgiId, gicd};
 use gic_bringup::{Irqchip, MsiController, Options};
 use gic_driver::its::EventRequest;
@@ -21,7 +23,7 @@ use image_rt::platform::{Kernel, registers};
 use image_rt::power::{self, CpuStack};
 use image_rt::{Boot, cpu, println, start};
 use irq_domain::PerCpuHandle;
-use msi_types::{Cpu, DeviceId, Pending, Trigger};
+use msi_types::{Cpu, DeviceId, Trigger};
 use spin::Once;
 
 image_rt::image!(main);
@@ -88,8 +90,11 @@ fn call_hypervisor() {
 }
 
 fn distributor() -> RawMmio {
-    let region = PhysicalRegion { base: 0x0800_0000, bytes: gicd::FRAME_SIZE };
-    Kernel.map(region).expect("the distributor's frame")
+    frame(0x0800_0000, gicd::FRAME_SIZE)
+}
+
+fn frame(base: u64, bytes: u64) -> RawMmio {
+    Kernel.map(PhysicalRegion { base, bytes }).expect("a frame of the GIC")
 }
 
 fn read_register_of(distributor: &RawMmio) -> impl FnMut() {
@@ -119,18 +124,55 @@ fn wake_late() {
     send_ipi();
 }
 
-/// By an INT command of the ITS, and until this CPU has taken it.
+/// By an INT command of the ITS, and until this CPU has taken it. The driver maps the event, and
+/// posts nothing more.
 fn send_lpi(irqchip: &'static Irqchip<Kernel>) -> impl FnMut() {
     let its = its(irqchip).expect("an ITS");
     let device = its.attach(DEVICE, 1).expect("a DeviceID");
     let events = its.map_events(&device, EventRequest::new(NonZeroU16::MIN, Cpu::new(0)));
     let lpi = Lpi::try_from(events.expect("an LPI").first().get()).expect("an LPI's number");
+    let (device, event, _) = its.event_of(lpi).expect("it is mapped");
+    // SAFETY: the driver is idle from now on: only `measure` runs.
+    let mut queue = unsafe { CommandQueue::taken_from(&its) };
     move || {
         let before = TAKEN.load(SeqCst);
-        its.set_pending(lpi, Pending::Set).expect("INT");
+        queue.run(Command::Int { device, event });
         while TAKEN.load(SeqCst) == before {
             take();
         }
+    }
+}
+
+/// The command queue of an ITS without a driver's accounting: one command at a time, as the
+/// micro-benchmark of kvm-unit-tests posts it.
+struct CommandQueue {
+    registers: RawMmio,
+    ring: *mut RawCommand,
+    slots: u16,
+    next: u16,
+}
+
+impl CommandQueue {
+    /// # Safety
+    /// The driver posts nothing as long as this is in use.
+    unsafe fn taken_from(its: &Its<Kernel>) -> Self {
+        let registers = frame(its.base(), gits::SIZE);
+        let ring = Cbaser::from(registers.read64(gits::CBASER.offset()));
+        let next = Creadr::from(registers.read64(gits::CREADR.offset())).slot();
+        let slots = (ring.bytes() / COMMAND_BYTES) as u16;
+        let ring = core::ptr::with_exposed_provenance_mut(ring.address() as usize);
+        Self { registers, ring, slots, next }
+    }
+
+    /// Posts a command, and waits until the ITS has read it.
+    fn run(&mut self, command: Command) {
+        // SAFETY: a slot of the ring, which nobody else writes (`taken_from`).
+        unsafe { self.ring.add(self.next.into()).write_volatile(command.encode()) };
+        cpu::publish_stores();
+        self.next = (self.next + 1) % self.slots;
+        let end = Cwriter::new().with_slot(self.next);
+        self.registers.write64(gits::CWRITER.offset(), end.into());
+        while Creadr::from(self.registers.read64(gits::CREADR.offset())).slot() != self.next {}
     }
 }
 
