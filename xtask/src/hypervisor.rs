@@ -8,6 +8,7 @@ mod dma;
 mod files;
 mod hostile;
 mod installer;
+mod kvm;
 mod machine;
 mod microbench;
 mod record;
@@ -75,8 +76,8 @@ const TYPED: &str = "by interrupt";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Wanted {
     /// The guest's kernel: anything that boots by the Linux protocol for arm64
-    #[arg(long)]
-    kernel: PathBuf,
+    #[arg(long, required_unless_present = "cost")]
+    kernel: Option<PathBuf>,
     /// Its first file system
     #[arg(long)]
     initrd: Option<PathBuf>,
@@ -119,16 +120,22 @@ pub(crate) struct Wanted {
     /// QEMU to run it on
     #[arg(long, value_enum, default_value = "stable")]
     qemu: Version,
+    /// Count the instructions and the exits of a guest's operations, here and under Linux's KVM
+    #[arg(long, exclusive = true)]
+    cost: bool,
 }
 
 /// A guest on this terminal. Success means that it turned its machine off.
 pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
+    let Some(kernel) = wanted.kernel.as_deref().filter(|_| !wanted.cost) else {
+        return kvm::compare(workspace);
+    };
     let image = Image::build(workspace, "hypervisor", "hypervisor")?;
     let tools = qemu::fetch(workspace, wanted.qemu)?;
     let absolute =
         |path: &Path| fs::canonicalize(path).with_context(|| format!("no file {}", path.display()));
     let initrd = wanted.initrd.as_deref().map(absolute).transpose()?;
-    let kernel = absolute(&wanted.kernel)?;
+    let kernel = absolute(kernel)?;
     let files = Files { kernel: &kernel, initrd: initrd.as_deref(), append: &wanted.append };
     let guests = vec![files; wanted.guests.into()];
     let board = Board {

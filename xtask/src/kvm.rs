@@ -73,7 +73,7 @@ fn ask(
         tally.skip(format!("the judge: {TARGET}: {absent:#}"));
         return Ok(());
     }
-    let judge = build(workspace)?;
+    let judge = build(workspace, "kvm-judge")?;
     let folder = workspace.target.join("kvm");
     fs::create_dir_all(&folder)?;
     let initramfs = folder.join("initramfs");
@@ -104,12 +104,14 @@ fn ask(
     Ok(())
 }
 
-fn build(workspace: &Workspace) -> Result<PathBuf> {
+/// Builds the program of a package for the machine that has KVM.
+pub(crate) fn build(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+    rust::need_target(&workspace.root, TARGET)?;
     let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["build", "--release", "--package", "kvm-judge", "--target", TARGET]);
+    cargo.args(["build", "--release", "--package", package, "--target", TARGET]);
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
     process::must(&mut cargo)?;
-    Ok(workspace.target.join(TARGET).join("release/kvm-judge"))
+    Ok(workspace.target.join(TARGET).join("release").join(package))
 }
 
 /// The newest kernel of a suite, in the cache.

@@ -61,7 +61,7 @@ pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<(
 }
 
 /// Clippy over everything on the host, over the libraries and the images on bare metal, and over
-/// KVM's judge.
+/// KVM's judge and monitor.
 pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "clippy")?;
     let mut host = process::cargo(&workspace.root);
@@ -94,8 +94,9 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         return Ok(());
     }
     let mut judge = process::cargo(&workspace.root);
-    judge.args(["clippy", "--package", "kvm-judge", "--target", JUDGE_TARGET]);
-    tally.case("the judge", process::must(judge.args(["--", "-D", "warnings"])));
+    judge.args(["clippy", "--package", "kvm-judge", "--package", "kvm-monitor"]);
+    judge.args(["--target", JUDGE_TARGET]);
+    tally.case("KVM's programs", process::must(judge.args(["--", "-D", "warnings"])));
     Ok(())
 }
 

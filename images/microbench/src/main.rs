@@ -9,10 +9,13 @@
 
 extern crate alloc;
 
+mod edu;
+
 use alloc::sync::Arc;
 use core::arch::asm;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use edu::Edu;
 use gic_arch::gits::{self, Cbaser, Creadr, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, Command, RawCommand};
 use gic_arch::{Lpi, SgiId, gicd};
@@ -43,6 +46,8 @@ static IPI_HANDLE: Once<PerCpuHandle> = Once::new();
 /// Interrupts that were taken, of either kind.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static READY: AtomicU64 = AtomicU64::new(0);
+/// The counter, as the device's handler has begun.
+static HANDLED: AtomicU64 = AtomicU64::new(0);
 
 fn main(boot: Boot) -> ! {
     // SAFETY: what the loader handed over, before anything else.
@@ -61,19 +66,38 @@ fn main(boot: Boot) -> ! {
     measure("hypercall", call_hypervisor);
     measure("register", read_register_of(&distributor()));
     measure("ipi", send_ipi);
+    // The driver's last commands are those for the device.
+    let edu = Edu::find(irqchip, around.pci_window, handle_message);
     measure("lpi", send_lpi(irqchip));
+    if let Some(edu) = edu {
+        measure_spans("msi", || receive_message(&edu));
+    }
     (0..NAPS).for_each(|_| wake_late());
     println!("woken {NAPS} times");
     power::system_off()
 }
 
+/// An operation, from its beginning to its end.
 fn measure(name: &str, mut operation: impl FnMut()) {
     operation();
+    println!("measures - {name}");
     let start = cpu::ticks();
     for _ in 0..TURNS {
         operation();
     }
-    let nanoseconds = (cpu::ticks() - start) * 1_000_000 / cpu::ticks_per_millisecond();
+    report(name, cpu::ticks() - start);
+}
+
+/// The part of an operation whose ticks it returns.
+fn measure_spans(name: &str, mut operation: impl FnMut() -> u64) {
+    operation();
+    println!("measures - {name}");
+    report(name, (0..TURNS).map(|_| operation()).sum());
+}
+
+/// The ticks of all turns.
+fn report(name: &str, ticks: u64) {
+    let nanoseconds = ticks * 1_000_000 / cpu::ticks_per_millisecond();
     println!("cost - {name} {}", nanoseconds / TURNS);
 }
 
@@ -174,6 +198,21 @@ impl CommandQueue {
         self.registers.write64(gits::CWRITER.offset(), end.into());
         while Creadr::from(self.registers.read64(gits::CREADR.offset())).slot() != self.next {}
     }
+}
+
+/// Returns the ticks from a device's message to the handler of its interrupt.
+fn receive_message(edu: &Edu) -> u64 {
+    HANDLED.store(0, SeqCst);
+    let start = cpu::ticks();
+    edu.fire();
+    while HANDLED.load(SeqCst) == 0 {
+        irqchip().handle_irq(GicPlatform::cpu(&Kernel), &registers(), |_, _| ());
+    }
+    HANDLED.load(SeqCst) - start
+}
+
+fn handle_message() {
+    HANDLED.store(cpu::ticks(), SeqCst);
 }
 
 fn its(irqchip: &Irqchip<Kernel>) -> Option<Arc<Its<Kernel>>> {

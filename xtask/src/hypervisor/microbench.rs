@@ -5,9 +5,11 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::controller::Controller;
+use super::costs::Costs;
 use super::files::{Files, GUEST_RAM};
-use super::{Board, Machine, Record, costs, record};
+use super::{Board, LIMIT, Machine, Record, costs, record};
 use crate::dtb::Tools;
+use crate::process;
 use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
 use crate::step::Tally;
@@ -17,14 +19,14 @@ use crate::workspace::Workspace;
 pub(super) const VERSION: Version = Version::Backports;
 pub(super) const COUNTED: &[&str] =
     &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
-const CPUS: u8 = 2;
+pub(super) const CPUS: u8 = 2;
 const MEMORY: u32 = 64;
 
 /// The guest, and what runs it.
 pub(super) struct Microbench<'a> {
     hypervisor: &'a Image,
-    guest: Image,
-    tools: Tools,
+    pub(super) guest: Image,
+    pub(super) tools: Tools,
 }
 
 /// Costs and records.
@@ -36,13 +38,36 @@ pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) 
             return Ok(());
         }
     };
-    let guest = Image::build_at(workspace, "microbench", "microbench", GUEST_RAM)?;
-    let microbench = Microbench { hypervisor, guest, tools };
+    let microbench = Microbench::build(workspace, hypervisor, tools)?;
     costs::run(&microbench, tally)?;
     record::run(&microbench, tally)
 }
 
+impl<'a> Microbench<'a> {
+    pub(super) fn build(
+        workspace: &Workspace,
+        hypervisor: &'a Image,
+        tools: Tools,
+    ) -> Result<Self> {
+        let guest = Image::build_at(workspace, "microbench", "microbench", GUEST_RAM)?;
+        Ok(Self { hypervisor, guest, tools })
+    }
+}
+
 impl Microbench<'_> {
+    /// Costs of the guest's operations. Their exits are those of a run that is traced.
+    pub(super) fn costs(&self) -> Result<Costs> {
+        let traced = self.watch(Record { trace: true, stats: false })?;
+        Ok(self.watch(Record::default())?.with_exits_of(traced))
+    }
+
+    /// Runs the guest.
+    pub(super) fn watch(&self, record: Record) -> Result<Costs> {
+        let mut costs = Costs::default();
+        process::watch(&mut self.command(record, None)?, LIMIT, |line| costs.line(line))?;
+        Ok(costs)
+    }
+
     /// QEMU that counts time in instructions, with the guest, which is moved every so many
     /// milliseconds.
     pub(super) fn command(&self, record: Record, move_every: Option<u32>) -> Result<Command> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 
+use super::costs::Costs;
 use super::microbench::Microbench;
 use super::{LIMIT, Record};
 use crate::process;
@@ -27,7 +28,9 @@ const COUNTS: &[(&str, u64)] = &[
 pub(super) fn run(microbench: &Microbench<'_>, tally: &mut Tally) -> Result<()> {
     let mut qemu = microbench.command(Record { trace: true, stats: true }, None)?;
     let (mut counts, mut traced) = (Vec::new(), BTreeMap::new());
+    let mut costs = Costs::default();
     process::watch(&mut qemu, LIMIT, |line| {
+        costs.line(line);
         counts.extend(Count::of(line));
         if let Some(reason) = reason(line) {
             *traced.entry(reason).or_default() += 1;
@@ -37,6 +40,7 @@ pub(super) fn run(microbench: &Microbench<'_>, tally: &mut Tally) -> Result<()> 
     tally.case(name, COUNTS.iter().try_for_each(|(reason, times)| judge(&counts, reason, *times)));
     let name = "as many exits are traced as are counted";
     tally.case(name, compare(&counts, &traced));
+    costs.judge_exits(tally);
     Ok(())
 }
 

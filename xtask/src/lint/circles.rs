@@ -11,6 +11,7 @@ const PROGRAMS: &[&str] = &[
     "doorbell-bench",
     "doorbell-matrix",
     "kvm-judge",
+    "kvm-monitor",
     "xtask",
     "hypervisor",
     "image-rt",

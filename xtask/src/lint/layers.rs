@@ -106,6 +106,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("hostile", &[IMAGES_USE]),
     ("conformance", &[LIBRARIES, &["doorbell-qtest", "doorbell-test-guest"]]),
     ("kvm-judge", &[LIBRARIES]),
+    ("kvm-monitor", &[LIBRARIES]),
     ("xtask", &[]),
 ];
 

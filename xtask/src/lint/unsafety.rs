@@ -21,6 +21,7 @@ const AUDITED: &[&str] = &[
     "crates/x86-irq/tests/kvm/machine.rs",
     "conformance/kvm-judge/src/kvm.rs",
     "conformance/kvm-judge/src/kvm",
+    "conformance/kvm-monitor/src/kernel.rs",
     "images",
 ];
 

@@ -1,0 +1,68 @@
+//! The guest's PL011, of which a driver that only prints uses two registers (DDI 0183, 3.3). What
+//! the guest prints goes on to the monitor's output, line by line.
+//!
+//! Behind a line `cost - OPERATION …` comes `exits - OPERATION NUMBER`: what KVM has counted since
+//! the guest's line before. The exits of the first character, two or three, are among them.
+
+use crate::machine::Failure;
+use std::fs;
+use std::mem::take;
+
+const DATA: u64 = 0x00;
+const FLAGS: u64 = 0x18;
+/// Nothing was received, and everything is sent.
+const EMPTY: u8 = 1 << 4 | 1 << 7;
+/// Exits of all vCPUs of all machines (debugfs).
+const EXITS: &str = "/sys/kernel/debug/kvm/exits";
+
+/// The UART, and the line that the guest prints.
+#[derive(Debug, Default)]
+pub(crate) struct Console {
+    line: String,
+    /// Exits before this line, and behind the last one.
+    before: u64,
+    behind: u64,
+}
+
+impl Console {
+    pub(crate) fn read(offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        if let (FLAGS, Some(flags)) = (offset, data.first_mut()) {
+            *flags = EMPTY;
+        }
+    }
+
+    pub(crate) fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Failure> {
+        match (offset, data) {
+            (DATA, [character, ..]) => self.print(char::from(*character)),
+            _ => Ok(()),
+        }
+    }
+
+    fn print(&mut self, character: char) -> Result<(), Failure> {
+        if self.line.is_empty() {
+            self.before = exits()?;
+        }
+        self.line.push(character);
+        if character == '\n' {
+            self.end()?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        let line = take(&mut self.line);
+        print!("{line}");
+        let cost = line.strip_prefix("cost - ").and_then(|cost| cost.split_once(' '));
+        if let Some((operation, _)) = cost {
+            println!("exits - {operation} {}", self.before - self.behind);
+        }
+        self.behind = exits()?;
+        Ok(())
+    }
+}
+
+fn exits() -> Result<u64, Failure> {
+    let text = fs::read_to_string(EXITS).map_err(|error| format!("{EXITS}: {error}"))?;
+    Ok(text.trim().parse()?)
+}

@@ -1,0 +1,68 @@
+//! Memory that the kernel is given: the guest's RAM, and a region of a function.
+//!
+//! Reasons for `unsafe` here: the kernel and a device access memory behind the program's back. The
+//! program itself accesses RAM by `vm-memory` alone, and the region not at all.
+#![expect(unsafe_code, reason = "the kernel is given memory")]
+
+use crate::machine::Failure;
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use rustix::fd::BorrowedFd;
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+use std::os::fd::AsRawFd;
+use std::ptr;
+use vfio_ioctls::{VfioContainer, VfioDevice};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+
+/// Memory of the guest, from its slot 0 on.
+const RAM_SLOT: u32 = 0;
+const REGION_SLOT: u32 = 1;
+
+/// Lends RAM to the guest. It is never unmapped.
+pub(crate) fn lend_ram(
+    vm: &VmFd,
+    ram: &'static GuestMemoryMmap<()>,
+    address: u64,
+    bytes: u64,
+) -> Result<(), Failure> {
+    let host = ram.get_host_address(GuestAddress(address))? as u64;
+    lend(vm, RAM_SLOT, address, bytes, host)
+}
+
+/// Maps the memory of a function's region 0 into the guest.
+pub(crate) fn lend_region(vm: &VmFd, device: &VfioDevice, address: u64) -> Result<(), Failure> {
+    let (bytes, offset) = (device.get_region_size(0), device.get_region_offset(0));
+    let access = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the device keeps its descriptor open meanwhile. A new mapping overlaps no other; no
+    // reference into it is ever made.
+    let host = unsafe {
+        let device = BorrowedFd::borrow_raw(device.as_raw_fd());
+        mmap(ptr::null_mut(), usize::try_from(bytes)?, access, MapFlags::SHARED, device, offset)?
+    };
+    lend(vm, REGION_SLOT, address, bytes, host as u64)
+}
+
+/// Lets a function's DMA reach RAM, at the guest's addresses.
+pub(crate) fn reach_ram(
+    container: &VfioContainer,
+    ram: &'static GuestMemoryMmap<()>,
+) -> Result<(), Failure> {
+    // SAFETY: RAM is never unmapped, and all accesses go through `vm-memory`, which makes no
+    // references into it.
+    unsafe { container.vfio_map_guest_memory(ram) }?;
+    Ok(())
+}
+
+fn lend(vm: &VmFd, slot: u32, address: u64, bytes: u64, host: u64) -> Result<(), Failure> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        guest_phys_addr: address,
+        memory_size: bytes,
+        userspace_addr: host,
+        flags: 0,
+    };
+    // SAFETY: the callers' mappings are never unmapped, and nobody here holds a reference into
+    // them.
+    unsafe { vm.set_user_memory_region(region) }?;
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The guest's machine in KVM, and the threads of its vCPUs.
+
+use crate::console::Console;
+use crate::devicetree::devicetree;
+use crate::function::Function;
+use crate::kernel;
+use crate::layout::{
+    CPUS, DEVICETREE, DISTRIBUTOR, ECAM, INTERRUPTS, ITS, RAM, REDISTRIBUTORS, UART,
+};
+use kvm_bindings::{
+    KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2, KVM_DEV_ARM_VGIC_CTRL_INIT,
+    KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_GRP_NR_IRQS,
+    KVM_SYSTEM_EVENT_SHUTDOWN, KVM_VGIC_ITS_ADDR_TYPE, KVM_VGIC_V3_ADDR_TYPE_DIST,
+    KVM_VGIC_V3_ADDR_TYPE_REDIST, kvm_create_device, kvm_device_attr,
+    kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3,
+    kvm_vcpu_init,
+};
+use kvm_ioctls::{DeviceFd, Kvm, VcpuExit, VcpuFd, VmFd};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::error::Error;
+use std::path::Path;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+/// Failure of the machine.
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+/// Bits of guest physical addresses.
+const ADDRESS_BITS: u32 = 40;
+/// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, counted in words
+/// of 32 bits.
+const CORE_REGISTER: u64 = 0x6030_0000_0010_0000;
+/// x0 there, and the program counter behind x0 to x30 and the stack pointer.
+const X0: u64 = 0;
+const PC: u64 = 2 * 32;
+/// `EINTR` and `EAGAIN`: a signal, or a vCPU that another one turns on.
+const AGAIN: [i32; 2] = [4, 11];
+
+/// The machine, before its vCPUs run.
+pub(crate) struct Machine {
+    cpus: Vec<VcpuFd>,
+    devices: Devices,
+    _gic: [DeviceFd; 2],
+}
+
+impl Machine {
+    /// A machine whose RAM begins with the image, with a function if one is named.
+    pub(crate) fn new(image: &[u8], function: Option<&Path>) -> Result<Self, Failure> {
+        let vm = Arc::new(Kvm::new()?.create_vm_with_ipa_size(ADDRESS_BITS)?);
+        let bytes = RAM.end - RAM.start;
+        let ranges = [(GuestAddress(RAM.start), usize::try_from(bytes)?)];
+        // The kernel keeps it as long as the program runs.
+        let ram: &'static _ = Box::leak(Box::new(GuestMemoryMmap::<()>::from_ranges(&ranges)?));
+        ram.write_slice(image, GuestAddress(RAM.start))?;
+        ram.write_slice(&devicetree(function.is_some()), GuestAddress(DEVICETREE))?;
+        kernel::lend_ram(&vm, ram, RAM.start, bytes)?;
+        let cpus = (0..CPUS).map(|number| create_cpu(&vm, number)).collect::<Result<_, _>>()?;
+        let gic = [create_gic(&vm)?, create_its(&vm)?];
+        let function = function.map(|path| Function::open(path, &vm, ram)).transpose()?;
+        let console = Mutex::default();
+        let devices = Devices { console, function: function.map(Mutex::new) };
+        Ok(Self { cpus, devices, _gic: gic })
+    }
+
+    /// Runs until the guest turns the machine off. Each vCPU has a CPU of its own.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let (sender, ends) = mpsc::channel();
+        let devices = Arc::new(self.devices);
+        for (number, cpu) in self.cpus.into_iter().enumerate() {
+            let (devices, sender) = (devices.clone(), sender.clone());
+            thread::spawn(move || sender.send(run(number, cpu, &devices)));
+        }
+        ends.recv()?
+    }
+}
+
+fn create_cpu(vm: &VmFd, number: u64) -> Result<VcpuFd, Failure> {
+    let cpu = vm.create_vcpu(number)?;
+    let mut init = kvm_vcpu_init::default();
+    vm.get_preferred_target(&mut init)?;
+    init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
+    if number > 0 {
+        init.features[0] |= 1 << KVM_ARM_VCPU_POWER_OFF;
+    }
+    cpu.vcpu_init(&init)?;
+    for (register, value) in [(X0, DEVICETREE), (PC, RAM.start)] {
+        cpu.set_one_reg(CORE_REGISTER | register, &value.to_le_bytes())?;
+    }
+    Ok(cpu)
+}
+
+fn create_gic(vm: &VmFd) -> Result<DeviceFd, Failure> {
+    let gic = create(vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3)?;
+    let interrupts = INTERRUPTS;
+    set(&gic, KVM_DEV_ARM_VGIC_GRP_NR_IRQS, 0, &raw const interrupts as u64)?;
+    place(&gic, KVM_VGIC_V3_ADDR_TYPE_DIST, DISTRIBUTOR.start)?;
+    place(&gic, KVM_VGIC_V3_ADDR_TYPE_REDIST, REDISTRIBUTORS.start)?;
+    set(&gic, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, 0)?;
+    Ok(gic)
+}
+
+fn create_its(vm: &VmFd) -> Result<DeviceFd, Failure> {
+    let its = create(vm, kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_ITS)?;
+    place(&its, KVM_VGIC_ITS_ADDR_TYPE, ITS.start)?;
+    set(&its, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, 0)?;
+    Ok(its)
+}
+
+fn create(vm: &VmFd, kind: u32) -> Result<DeviceFd, Failure> {
+    let mut device = kvm_create_device { type_: kind, fd: 0, flags: 0 };
+    Ok(vm.create_device(&mut device)?)
+}
+
+fn place(device: &DeviceFd, kind: u32, address: u64) -> Result<(), Failure> {
+    set(device, KVM_DEV_ARM_VGIC_GRP_ADDR, kind, &raw const address as u64)
+}
+
+/// Sets an attribute to what lies at an address of this program.
+fn set(device: &DeviceFd, group: u32, attribute: u32, value: u64) -> Result<(), Failure> {
+    let attribute = kvm_device_attr { group, attr: attribute.into(), addr: value, flags: 0 };
+    Ok(device.set_device_attr(&attribute)?)
+}
+
+/// The devices whose registers make the guest exit to this program.
+struct Devices {
+    console: Mutex<Console>,
+    function: Option<Mutex<Function>>,
+}
+
+impl Devices {
+    fn read(&self, address: u64, data: &mut [u8]) {
+        let function = self.function.as_ref().filter(|_| ECAM.contains(&address));
+        if UART.contains(&address) {
+            Console::read(address - UART.start, data);
+        } else if let Some(function) = function {
+            function.lock().unwrap_or_else(PoisonError::into_inner).read(address, data);
+        } else {
+            data.fill(0);
+        }
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), Failure> {
+        let function = self.function.as_ref().filter(|_| ECAM.contains(&address));
+        if UART.contains(&address) {
+            let mut console = self.console.lock().unwrap_or_else(PoisonError::into_inner);
+            console.write(address - UART.start, data)
+        } else if let Some(function) = function {
+            function.lock().unwrap_or_else(PoisonError::into_inner).write(address, data)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Runs a vCPU on the CPU of its number.
+fn run(number: usize, mut cpu: VcpuFd, devices: &Devices) -> Result<(), Failure> {
+    let mut own = CpuSet::new();
+    own.set(number);
+    sched_setaffinity(None, &own)?;
+    loop {
+        match cpu.run() {
+            Ok(VcpuExit::MmioRead(address, data)) => devices.read(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => devices.write(address, data)?,
+            Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => return Ok(()),
+            Err(error) if AGAIN.contains(&error.errno()) => {}
+            other => return Err(format!("vCPU {number} left its guest for {other:?}").into()),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! A monitor on Linux's KVM for arm64. Its guest is a flat image with two vCPUs, a GICv3, an ITS
+//! and a PL011, at the addresses of QEMU's `virt` machine. VFIO passes a PCI function through.
+//!
+//! ```text
+//! kvm-monitor IMAGE [/sys/bus/pci/devices/FUNCTION]
+//! ```
+//!
+//! The guest prints the cost of its operations. For each, the monitor adds the number of exits that
+//! KVM counted. The guest ends by `SYSTEM_OFF`.
+// Only `kernel.rs`: the kernel is given memory.
+#![deny(unsafe_code)]
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod console;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod devicetree;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod function;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod kernel;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod layout;
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+mod machine;
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+fn main() -> Result<(), machine::Failure> {
+    let mut arguments = std::env::args_os().skip(1);
+    let image = arguments.next().ok_or("no image is named")?;
+    let image = std::fs::read(image)?;
+    let function = arguments.next().map(std::path::PathBuf::from);
+    machine::Machine::new(&image, function.as_deref())?.run()
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "aarch64")))]
+fn main() -> std::process::ExitCode {
+    eprintln!(
+        "KVM for arm64: cargo xtask hypervisor --cost has QEMU emulate a machine that has it"
+    );
+    std::process::ExitCode::FAILURE
+}

@@ -1,0 +1,62 @@
+//! QEMU's educational device (docs/specs/edu.rst): a store to one of its registers sends its
+//! message, and the store's instruction ends with that.
+
+use core::ops::Range;
+use gic_bringup::Irqchip;
+use gic_firmware::{ConfigSpace, PciHost};
+use image_rt::pci::{self, Bar, Function};
+use image_rt::platform::Kernel;
+use irq_domain::pci::TableMemory;
+use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig};
+use msi_types::Cpu;
+
+const VENDOR: u16 = 0x1234;
+const DEVICE: u16 = 0x11e8;
+/// Registers.
+const RAISE: u64 = 0x60;
+const ACKNOWLEDGE: u64 = 0x64;
+
+/// The device, whose interrupt CPU 0 takes.
+pub(crate) struct Edu {
+    registers: Bar,
+    _device: MsiDevice,
+    _handle: IrqHandle,
+}
+
+impl Edu {
+    /// Finds it behind the host whose memory has this window. Its interrupt's handler calls `begun`
+    /// first.
+    pub(crate) fn find(
+        irqchip: &Irqchip<Kernel>,
+        window: Option<Range<u64>>,
+        begun: fn(),
+    ) -> Option<Self> {
+        let host = irqchip.description().hosts.first()?;
+        let ConfigSpace::Ecam(ecam) = host.config.as_ref()?.value else { return None };
+        let functions = pci::enumerate(ecam, window?);
+        let function = functions.iter().find(|function| function.is(VENDOR, DEVICE))?;
+        Some(Self::start(irqchip, host, function, begun))
+    }
+
+    fn start(irqchip: &Irqchip<Kernel>, host: &PciHost, function: &Function, begun: fn()) -> Self {
+        let requester = function.requester;
+        let parent = irqchip.pci_parent(host, requester).expect("the host's ITS");
+        let (store, shape) = function.store().expect("the MSI capability");
+        let config = MsiDeviceConfig::new("edu", requester, parent, store);
+        let device = MsiDevice::attach(irqchip.interrupts(), config).expect("a DeviceID");
+        device.allocate(shape, 1..=1).expect("a vector");
+        let registers = function.bar(0);
+        let handler = move |_: &IrqContext<'_>| {
+            begun();
+            registers.write32(ACKNOWLEDGE, 1);
+        };
+        let handle = device.request(0, "edu", handler).expect("it is allocated");
+        handle.set_affinity(Cpu::new(0)).expect("CPU 0");
+        Self { registers, _device: device, _handle: handle }
+    }
+
+    /// Has it send its message.
+    pub(crate) fn fire(&self) {
+        self.registers.write32(RAISE, 1);
+    }
+}
