@@ -9,10 +9,12 @@ mod files;
 mod hostile;
 mod installer;
 mod kvm;
+mod linux;
 mod machine;
 mod microbench;
 mod record;
 mod report;
+mod traffic;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -23,54 +25,30 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use self::controller::Controller;
-use self::debian::Guest;
 use self::files::{Files, MACHINE_BYTES_BELOW};
+use self::hostile::Hostile;
 pub(crate) use self::installer::run as run_installer;
-use self::machine::{GICV3, GICV4, MAX, Machine};
-use self::report::{Ending, Expected, Reports};
+use self::linux::Linux;
+use self::machine::{GICV3, Machine};
+use self::report::Ending;
 use crate::dtb::Tools;
 use crate::parallel::{self, Trial};
-use crate::process;
 use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
 
-/// A run takes 5 to 10 seconds, on a busy machine more; what takes longer hangs.
+/// A run takes 5 to 15 seconds, on a busy machine more; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(2);
 /// An SMMU between PCI and memory.
 const CONFINED: &[&str] = &["-M", "iommu=smmuv3"];
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
-/// vCPUs, CPUs and controllers of the guests of the test, milliseconds from move to move, and the
-/// machine. The newer kernel takes twice the time.
-const fn guests(version: Version) -> &'static [(u8, u8, Controller, Option<u32>, Machine)] {
-    match version {
-        Version::Stable => &[
-            (1, 1, Controller::Its, None, GICV3),
-            (4, 4, Controller::Its, None, GICV4),
-            (8, 2, Controller::Its, None, GICV3),
-            (4, 2, Controller::Its, Some(50), GICV3),
-            (2, 2, Controller::Mbi, None, GICV3),
-            (2, 2, Controller::V2m, None, GICV3),
-            (1, 1, Controller::None, None, MAX),
-        ],
-        Version::Backports => &[(2, 2, Controller::Its, None, MAX)],
-    }
-}
-/// The first of two guests, which waits for the other's end.
-const WAITING_COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1 waits";
-/// A device with MSI-X, for guests that have its driver.
-const DEVICE: &str = "virtio-rng-pci";
-/// Likewise, and its DMA passes an SMMU.
-const CONFINED_DEVICE: &str = "virtio-rng-pci,iommu_platform=on,disable-legacy=on";
 /// Fewest moves of a guest that is moved.
 const MOVES: u64 = 10;
 /// MiB of a guest of the test.
 const MEMORY: u32 = 512;
-/// Text that the guest reads from its UART, by interrupts.
-const TYPED: &str = "by interrupt";
 
 /// Options of a person's run.
 #[derive(Debug, clap::Args)]
@@ -187,23 +165,27 @@ fn show(mut console: impl Read) -> Result<Vec<Ending>> {
 /// The hypervisor's guests, side by side: Debian's kernels, and those of ours that judge it.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let image = &Image::build(workspace, "hypervisor", "hypervisor")?;
-    let mut kernels = Vec::new();
-    for version in Version::ALL {
-        let tools = qemu::fetch(workspace, version).context("QEMU");
-        match tools.and_then(|tools| Ok((version, tools, Guest::fetch(workspace, version)?))) {
-            Ok(fetched) => kernels.push(fetched),
-            Err(absent) => tally.skip(format!("{version:?}'s kernel as a guest: {absent:#}")),
-        }
-    }
-    let ours = [dma::run, bench::run, microbench::run, hostile::run];
+    let kernels = Linux::fetch_all(workspace, tally);
+    let hostile = Hostile::build(workspace, tally)?;
     let mut trials: Vec<Trial<'_>> = Vec::new();
-    for (version, tools, guest) in &kernels {
-        trials.push(Box::new(|tally| kernel(workspace, image, *version, tools, guest, tally)));
+    for linux in &kernels {
+        trials.extend(linux.trials(workspace, image, linux::CASES));
+        trials.extend(linux.pairs(workspace, image));
     }
-    for run in ours {
+    for run in [dma::run, bench::run, microbench::run] {
         trials.push(Box::new(move |tally| run(workspace, image, tally)));
     }
+    trials.extend(hostile.iter().flat_map(|hostile| hostile.trials(image)));
     parallel::tallied(&trials, tally);
+    Ok(())
+}
+
+/// Debian's kernels with more traffic, and on more machines.
+pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let image = &Image::build(workspace, "hypervisor", "hypervisor")?;
+    let kernels = Linux::fetch_all(workspace, tally);
+    let trials = kernels.iter().flat_map(|linux| linux.trials(workspace, image, linux::LONG_CASES));
+    parallel::tallied(&trials.collect::<Vec<_>>(), tally);
     Ok(())
 }
 
@@ -212,106 +194,6 @@ fn folder(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.target.join("hypervisor");
     fs::create_dir_all(&folder)?;
     Ok(folder)
-}
-
-/// A kernel of Debian's as a guest, on the QEMU of the same suite.
-fn kernel(
-    workspace: &Workspace,
-    image: &Image,
-    version: Version,
-    tools: &Tools,
-    guest: &Guest,
-    tally: &mut Tally,
-) -> Result<()> {
-    let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
-    let files = [Files { kernel, initrd, append: COMMAND_LINE }];
-    let devices = if guest.has_drivers { &[DEVICE.to_owned()][..] } else { &[] };
-    for &(vcpus, cpus, controller, move_every, machine) in guests(version) {
-        let how = if move_every.is_some() { ", moved" } else { "" };
-        let name = format!(
-            "{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
-             {machine}"
-        );
-        let board = Board {
-            machine,
-            tools,
-            image,
-            vcpus,
-            cpus,
-            memory: MEMORY,
-            controller,
-            devices,
-            trusted: true,
-            move_every,
-            record: Record::default(),
-        };
-        let messages = guest.has_drivers.then_some(debian::READS);
-        let moves = move_every.map_or(0, |_| MOVES);
-        let expected = Expected { cpus: vcpus.into(), typed: TYPED, controller, messages, moves };
-        tally.case(&name, watch(board.command(&files)?, &name, files.len(), &expected));
-    }
-    if guest.has_drivers {
-        two_guests(workspace, image, guest, tally)?;
-    }
-    Ok(())
-}
-
-/// Two guests at once, each with a device that an SMMU confines, on each QEMU that can be had. The
-/// first goes on after the second's end.
-fn two_guests(
-    workspace: &Workspace,
-    image: &Image,
-    guest: &Guest,
-    tally: &mut Tally,
-) -> Result<()> {
-    let devices = &[CONFINED_DEVICE.to_owned(), CONFINED_DEVICE.to_owned()];
-    let controller = Controller::Its;
-    let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
-    let guests = [WAITING_COMMAND_LINE, COMMAND_LINE];
-    let guests = guests.map(|append| Files { kernel, initrd, append });
-    let messages = Some(debian::READS);
-    let expected = Expected { cpus: 2, typed: TYPED, controller, messages, moves: 0 };
-    for version in Version::ALL {
-        let name = format!("two confined guests of 2 vCPUs on 2 CPUs of {version:?}'s QEMU");
-        let tools = match qemu::fetch(workspace, version) {
-            Ok(tools) => tools,
-            Err(absent) => {
-                tally.skip(format!("{name}: {absent:#}"));
-                continue;
-            }
-        };
-        let board = Board {
-            machine: Machine::default(),
-            tools: &tools,
-            image,
-            vcpus: 2,
-            cpus: 2,
-            memory: MEMORY,
-            controller,
-            devices,
-            trusted: false,
-            move_every: None,
-            record: Record::default(),
-        };
-        tally.case(&name, watch(board.command(&guests)?, &name, guests.len(), &expected));
-    }
-    Ok(())
-}
-
-/// Runs guests of the test, types when they want that, and judges what they report.
-fn watch(mut qemu: Command, name: &str, guests: usize, expected: &Expected<'_>) -> Result<()> {
-    let (keyboard, mut typist) = io::pipe()?;
-    let mut report = Reports::of(guests);
-    let mut typed = Ok(());
-    process::watch(qemu.stdin(keyboard), LIMIT, |line| {
-        if report.line(line) {
-            typed = typist.write_all(format!("{TYPED}\n").as_bytes());
-        }
-    })
-    .with_context(|| format!("the last line is `{}`", report.last))?;
-    typed?;
-    println!("{name}: {}", report.summary());
-    report.judge(expected)
 }
 
 /// A machine for the hypervisor.

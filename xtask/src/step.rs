@@ -130,6 +130,11 @@ const LONG: &[Step] = &[
         run: kvm::run_long,
     },
     Step {
+        name: "hypervisor-long",
+        about: "Linux as a guest of the hypervisor, with 100,000 interrupts, and more vCPUs by MBI",
+        run: hypervisor::run_long,
+    },
+    Step {
         name: "installer",
         about: "Debian's installer as the hypervisor's guest, up to its first question",
         run: hypervisor::run_installer,

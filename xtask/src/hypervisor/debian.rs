@@ -6,53 +6,50 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::apt::Apt;
-use crate::initramfs::{self, File};
+use crate::initramfs;
 use crate::qemu::Version;
 use crate::small_linux::{self, first_files};
 use crate::workspace::Workspace;
-use crate::{cache, dtb, kvm};
+use crate::{cache, dtb};
 
-/// Drivers of a virtio source of random bytes behind PCI, in the order in which they need each
-/// other. The newer kernel's are compressed, which the guest's user space cannot load.
-const MODULES: &[&str] =
-    &["virtio_pci_legacy_dev.ko", "virtio_pci_modern_dev.ko", "virtio_pci.ko", "virtio-rng.ko"];
+/// Drivers of a virtio source of random bytes, a virtio network card and an NVMe controller behind
+/// PCI, in the order in which they need each other. The guest unpacks those that are compressed.
+const fn modules(version: Version) -> &'static [&'static str] {
+    match version {
+        Version::Stable => &[
+            "virtio_pci_legacy_dev.ko",
+            "virtio_pci_modern_dev.ko",
+            "virtio_pci.ko",
+            "virtio-rng.ko",
+            "failover.ko",
+            "net_failover.ko",
+            "virtio_net.ko",
+            "crc64.ko",
+            "crct10dif_common.ko",
+            "crct10dif_generic.ko",
+            "crc64_rocksoft_generic.ko",
+            "crc-t10dif.ko",
+            "crc64-rocksoft.ko",
+            "t10-pi.ko",
+            "nvme-core.ko",
+            "nvme.ko",
+        ],
+        Version::Backports => &[
+            "virtio-rng.ko.xz",
+            "failover.ko.xz",
+            "net_failover.ko.xz",
+            "virtio_net.ko.xz",
+            "nvme-auth.ko.xz",
+            "nvme-core.ko.xz",
+            "nvme.ko.xz",
+        ],
+    }
+}
 
-/// The guest's first process: it reports in lines that begin with its name.
-const INIT: &str = r#"#!/busybox sh
-B=/busybox
-$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
-$B dmesg | $B grep -e ITS -e MBI -e GICv2m | $B sed 's/^/guest: controller /'
-echo "guest: cpus $($B nproc)"
-echo "guest: listens"
-read line
-echo "guest: heard $line"
-$B devmem 0x0a000000 32
-echo "guest: absent device $?"
-for cpu in /sys/devices/system/cpu/cpu[1-9]; do
-    [ -e $cpu/online ] && echo 0 > $cpu/online && echo 1 > $cpu/online
-done
-echo "guest: cpus again $($B nproc)"
-if $B grep -q waits /proc/cmdline; then
-    echo "guest: listens"
-    read line
-    echo "guest: again heard $line"
-fi
-if $B grep -q waits /proc/cmdline; then
-    echo "guest: listens"
-    read line
-    echo "guest: again heard $line"
-fi
-for module in $($B cat /modules); do $B insmod /$module; done
-irq=$($B sed -n 's/^ *\([0-9]*\):.*virtio0-input.*/\1/p' /proc/interrupts)
-for cpu in $($B seq 0 $(($($B nproc) - 1))); do
-    [ "$irq" ] && echo $cpu > /proc/irq/$irq/smp_affinity_list &&
-        $B dd if=/dev/hwrng of=/dev/null bs=64 count=100
-done
-$B sed 's/^/guest: row /' /proc/interrupts
-$B poweroff -f
-"#;
+/// The guest's first process.
+const INIT: &str = include_str!("debian/init.sh");
 
-/// Reads of the device on each vCPU, in [`INIT`].
+/// Reads of the source of random bytes on each vCPU, in [`INIT`].
 pub(super) const READS: u64 = 100;
 
 /// A kernel, and a first file system for it.
@@ -60,23 +57,19 @@ pub(super) const READS: u64 = 100;
 pub(super) struct Guest {
     pub(super) kernel: PathBuf,
     pub(super) initrd: PathBuf,
-    /// It has the drivers of a virtio source of random bytes.
-    pub(super) has_drivers: bool,
 }
 
 impl Guest {
     /// Fetches a suite's kernel and busybox into the cache, and packs the file system.
     pub(super) fn fetch(workspace: &Workspace, version: Version) -> Result<Self> {
         let busybox = busybox(workspace).context("busybox")?;
-        let (kernel, modules) = match version {
-            Version::Stable => kernel_with_modules(workspace)?,
-            Version::Backports => (kvm::kernel(workspace, version)?, Vec::new()),
-        };
-        let has_drivers = !modules.is_empty();
+        let packages = kernel_with_modules(workspace, version)?;
+        let kernel = small_linux::kernel(&packages)?;
+        let modules = small_linux::modules(&packages, modules(version))?;
         let folder = super::folder(workspace)?;
         let initrd = folder.join(format!("initramfs-{version:?}").to_lowercase());
         fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, modules)?))?;
-        Ok(Self { kernel, initrd, has_drivers })
+        Ok(Self { kernel, initrd })
     }
 }
 
@@ -90,15 +83,16 @@ fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// From one package: a module only fits its own kernel.
-fn kernel_with_modules(workspace: &Workspace) -> Result<(PathBuf, Vec<File>)> {
-    let folder = cache::folder(workspace).join("guest-stable");
+/// The folder of the kernel and its modules in the cache. They are from one package, as a module
+/// only fits its own kernel.
+fn kernel_with_modules(workspace: &Workspace, version: Version) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join(format!("debian-{version:?}").to_lowercase());
     if !cache::is_filled(&folder) {
         let index = Apt::update(&cache::folder(workspace).join("apt"))?;
         cache::fill(&folder, || {
-            let suite = Version::Stable.suite();
-            small_linux::unpack_kernel(&index, dtb::KERNEL, suite, MODULES, &folder)
+            let (suite, modules) = (version.suite(), modules(version));
+            small_linux::unpack_kernel(&index, dtb::KERNEL, suite, modules, &folder)
         })?;
     }
-    Ok((small_linux::kernel(&folder)?, small_linux::modules(&folder, MODULES)?))
+    Ok(folder)
 }

@@ -5,6 +5,7 @@
 //! there every run has the same figures. On two CPUs at the host's pace every tick comes, and both
 //! guests reach their end.
 
+use std::fmt;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -16,10 +17,11 @@ use super::record::Count;
 use super::report::Ending;
 use super::{Board, LIMIT, Machine, Record};
 use crate::dtb::Tools;
+use crate::parallel::Trial;
 use crate::qemu::image::Image;
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{parallel, process, qemu};
+use crate::{process, qemu};
 
 /// The time slice of a vCPU while others wait for its CPU (`scheduler.rs`), in nanoseconds.
 const SLICE: u64 = 2_000_000;
@@ -116,34 +118,49 @@ impl Run<'_> {
     }
 }
 
-/// Each attack, on one CPU and some on two.
-pub(super) fn run(workspace: &Workspace, hypervisor: &Image, tally: &mut Tally) -> Result<()> {
-    let tools = match qemu::fetch(workspace, VERSION) {
-        Ok(tools) => tools,
-        Err(absent) => {
-            tally.skip(format!("guests that misbehave: {absent:#}"));
-            return Ok(());
-        }
-    };
-    let build = |address| Image::build_at(workspace, "hostile", "hostile", address);
-    let (ticker, hostile) = (build(GUEST_RAM)?, build(GUEST_RAM + (u64::from(MEMORY) << 20))?);
-    let alone =
-        ATTACKS.iter().map(|&(attack, takes_exceptions)| Run { attack, takes_exceptions, cpus: 1 });
-    let together = TOGETHER.iter().map(|&attack| Run { attack, takes_exceptions: false, cpus: 2 });
-    let runs: Vec<_> = alone.chain(together).collect();
-    let outcomes =
-        parallel::on_each_cpu(&runs, |_, run| run.judge(&tools, [hypervisor, &ticker, &hostile]));
-    for (run, outcome) in runs.iter().zip(outcomes) {
-        if let (Ok(figures), 1) = (&outcome, run.cpus) {
-            let (late, exit) = (figures.late, figures.exit());
-            println!(
-                "{}: {late} ns late, {exit} in an exit: {}",
-                run.attack, figures.longest.reason
-            );
-        }
-        tally.case(&run.name(), outcome.map(drop));
+/// Both guests, and the QEMU that they run on.
+pub(super) struct Hostile {
+    tools: Tools,
+    ticker: Image,
+    attacker: Image,
+}
+
+impl Hostile {
+    /// Builds the guests. `None`: there is no QEMU.
+    pub(super) fn build(workspace: &Workspace, tally: &mut Tally) -> Result<Option<Self>> {
+        let tools = match qemu::fetch(workspace, VERSION) {
+            Ok(tools) => tools,
+            Err(absent) => {
+                tally.skip(format!("guests that misbehave: {absent:#}"));
+                return Ok(None);
+            }
+        };
+        let build = |address| Image::build_at(workspace, "hostile", "hostile", address);
+        let ticker = build(GUEST_RAM)?;
+        let attacker = build(GUEST_RAM + (u64::from(MEMORY) << 20))?;
+        Ok(Some(Self { tools, ticker, attacker }))
     }
-    Ok(())
+
+    /// Each attack, on one CPU and some on two.
+    pub(super) fn trials<'a>(&'a self, hypervisor: &'a Image) -> impl Iterator<Item = Trial<'a>> {
+        let alone = ATTACKS.iter().map(|&(attack, takes_exceptions)| Run {
+            attack,
+            takes_exceptions,
+            cpus: 1,
+        });
+        let together =
+            TOGETHER.iter().map(|&attack| Run { attack, takes_exceptions: false, cpus: 2 });
+        alone.chain(together).map(move |run| -> Trial<'a> {
+            Box::new(move |tally| {
+                let outcome = run.judge(&self.tools, [hypervisor, &self.ticker, &self.attacker]);
+                if let (Ok(figures), 1) = (&outcome, run.cpus) {
+                    println!("{}: {figures}", run.attack);
+                }
+                tally.case(&run.name(), outcome.map(drop));
+                Ok(())
+            })
+        })
+    }
 }
 
 /// The reports of the guests and of the hypervisor.
@@ -161,6 +178,13 @@ struct Figures {
     /// Nanoseconds of the latest tick.
     late: u64,
     longest: Count,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (late, exit, reason) = (self.late, self.exit(), &self.longest.reason);
+        write!(f, "{late} ns late, {exit} in an exit: {reason}")
+    }
 }
 
 impl Figures {

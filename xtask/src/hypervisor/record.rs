@@ -49,7 +49,7 @@ pub(super) fn run(microbench: &Microbench<'_>, tally: &mut Tally) -> Result<()> 
 pub(super) struct Count {
     pub(super) guest: usize,
     pub(super) reason: String,
-    times: u64,
+    pub(super) times: u64,
     /// Nanoseconds of the longest exit, if it is one.
     pub(super) longest: Option<u64>,
 }

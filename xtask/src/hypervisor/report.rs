@@ -1,8 +1,12 @@
 //! A guest's report on its console.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 
 use super::controller::Controller;
+use super::record::Count;
+use super::traffic::{Known, Row, Sent, Traffic};
 
 /// The end of the guest's machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,13 +47,14 @@ impl Ending {
 pub(super) struct Reports {
     guests: Vec<Report>,
     moves: u64,
+    counts: Vec<Count>,
     pub(super) last: String,
 }
 
 impl Reports {
     pub(super) fn of(guests: usize) -> Self {
         let guests = (0..guests).map(|_| Report::default()).collect();
-        Self { guests, moves: 0, last: String::new() }
+        Self { guests, moves: 0, counts: Vec::new(), last: String::new() }
     }
 
     /// Takes a line into account. Does every guest that has not ended listen now?
@@ -61,6 +66,8 @@ impl Reports {
             }
         } else if let Some(moves) = moves(line) {
             self.moves = moves;
+        } else if let Some(count) = Count::of(line) {
+            self.counts.push(count);
         } else if let [guest] = &mut *self.guests {
             guest.line(line);
         } else if let Some((guest, line)) = numbered(line)
@@ -90,7 +97,21 @@ impl Reports {
         let heard = &self.guests[0].heard_again;
         ensure!(self.guests.len() == 1 || heard == expected.typed, "again it heard `{heard}`");
         ensure!(self.moves >= expected.moves, "{} moves, not {}", self.moves, expected.moves);
-        Ok(())
+        match expected.load {
+            Load::Traffic { reads, log } => self.judge_traffic(expected, reads, &Sent::read(log)?),
+            Load::None | Load::Random { .. } => Ok(()),
+        }
+    }
+
+    /// The only guest's traffic.
+    fn judge_traffic(&self, expected: &Expected<'_>, reads: u64, sent: &Sent) -> Result<()> {
+        let Expected { controller, cpus, .. } = *expected;
+        let reason = if controller == Controller::Its { "LPI taken" } else { "SPI taken" };
+        let count = self.counts.iter().find(|count| count.reason == reason);
+        let taken = count.with_context(|| format!("no {reason} is counted"))?.times;
+        let guest = &self.guests[0];
+        let known = Known { controller, cpus, reads, rows: &guest.rows, taken };
+        guest.traffic.judge(&known, sent)
     }
 }
 
@@ -116,6 +137,9 @@ pub(super) struct Report {
     /// The kernel's log of controllers of messages.
     controllers: Vec<String>,
     rows: Vec<Row>,
+    traffic: Traffic,
+    /// Words about what failed.
+    complaints: Vec<String>,
     ending: Ending,
     listens: bool,
 }
@@ -128,22 +152,23 @@ pub(super) struct Expected<'a> {
     pub(super) typed: &'a str,
     /// Its controller of messages.
     pub(super) controller: Controller,
-    /// Messages of a device on each vCPU, if it has a driver and there is a controller.
-    pub(super) messages: Option<u64>,
+    pub(super) load: Load<'a>,
     /// Moves of the guest from GIC to GIC.
     pub(super) moves: u64,
 }
 
-/// A row of `/proc/interrupts`.
-#[derive(Debug, PartialEq, Eq)]
-struct Row {
-    label: String,
-    /// By CPU.
-    counts: Vec<u64>,
-    name: String,
+/// The devices of a good guest, and their work.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Load<'a> {
+    /// No message can come.
+    None,
+    /// So many reads of random bytes on each vCPU.
+    Random { reads: u64 },
+    /// So many reads of a disk by all vCPUs, or more, and pings. QEMU logs messages to this file.
+    Traffic { reads: u64, log: &'a Path },
 }
 
-/// The interrupt that a device's messages become: by the guest's ITS, and of its driver's queue.
+/// The interrupt that messages of the source of random bytes become.
 const DEVICE: &str = "virtio0-input";
 
 /// 128 and the number of SIGBUS: how a shell tells of a program that an external abort ended.
@@ -169,6 +194,8 @@ impl Report {
             }
         }
         self.controllers.extend(said.strip_prefix("controller ").map(Into::into));
+        self.complaints.extend(said.strip_prefix("complains: ").map(Into::into));
+        self.traffic.line(said);
         self.rows.extend(said.strip_prefix("row ").and_then(Row::parse));
         self.listens |= said == "listens";
     }
@@ -176,22 +203,30 @@ impl Report {
     /// The counts in words.
     fn summary(&self) -> String {
         let count = |name: &str| self.counts(name).iter().sum::<u64>();
+        let messages = self.rows.iter().filter(|row| row.has_messages()).map(Row::sum);
         format!(
-            "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs, {} messages",
+            "{} vCPUs, {} timer interrupts, {} of the UART, {} IPIs, {} messages; {}",
             self.cpus,
             count("arch_timer"),
             count("uart-pl011"),
             self.ipis(),
-            count(DEVICE),
+            messages.sum::<u64>(),
+            self.traffic.summary(),
         )
     }
 
     /// Each vCPU was there with its timer, went off and came back. The UART's interrupts arrived. A
     /// device that is not there ended the program that asked for it, and nothing else; one that is
-    /// there sent its messages.
+    /// there sent its messages. After traffic the guest resets its machine.
     fn judge(&self, expected: &Expected<'_>) -> Result<()> {
-        let Expected { cpus, typed, controller, messages, .. } = *expected;
-        ensure!(self.ending == Ending::Off, "its end: {:?}", self.ending);
+        let Expected { cpus, typed, controller, load, .. } = *expected;
+        let complaints = &self.complaints;
+        ensure!(complaints.is_empty(), "{}", complaints.join("; "));
+        let ending = match load {
+            Load::Traffic { .. } => Ending::Reset,
+            Load::None | Load::Random { .. } => Ending::Off,
+        };
+        ensure!(self.ending == ending, "its end: {:?}", self.ending);
         ensure!(self.cpus == cpus.to_string(), "it has {} vCPUs", self.cpus);
         ensure!(self.cpus_again == self.cpus, "{} vCPUs after hotplug", self.cpus_again);
         ensure!(self.heard == typed, "it heard `{}`", self.heard);
@@ -202,9 +237,10 @@ impl Report {
         ensure!(self.counts("uart-pl011").iter().any(|count| *count > 0), "no UART interrupt");
         ensure!(cpus == 1 || self.ipis() > 0, "no IPI");
         self.judge_controller(controller)?;
-        match messages {
-            Some(reads) if controller != Controller::None => self.judge_messages(cpus, reads),
-            _ => ensure_none(self.counts(DEVICE)),
+        match load {
+            Load::None => ensure_none(self.counts(DEVICE)),
+            Load::Random { reads } => self.judge_messages(cpus, reads),
+            Load::Traffic { .. } => Ok(()),
         }
     }
 
@@ -247,16 +283,6 @@ fn ensure_none(messages: &[u64]) -> Result<()> {
     Ok(())
 }
 
-impl Row {
-    fn parse(text: &str) -> Option<Self> {
-        let (label, rest) = text.split_once(':')?;
-        let words: Vec<_> = rest.split_whitespace().collect();
-        let counts: Vec<_> = words.iter().map_while(|word| word.parse().ok()).collect();
-        let name = words[counts.len()..].join(" ");
-        Some(Self { label: label.trim().into(), counts, name })
-    }
-}
-
 #[cfg(test)]
 mod test {
     use super::*;
@@ -265,7 +291,7 @@ mod test {
         cpus: 2,
         typed: "hello",
         controller: Controller::Its,
-        messages: Some(100),
+        load: Load::Random { reads: 100 },
         moves: 10,
     };
 
@@ -319,6 +345,7 @@ mod test {
             ("  98        103", "  98        101"),
             ("virtio0-input", "virtio0-config"),
             ("        1       Resch", "        0       Resch"),
+            ("Bus error", "guest: complains: nvme nvme0: I/O 5 QID 1 timeout, completion polled"),
         ] {
             assert!(GOOD.iter().any(|line| line.contains(from)), "no line has `{from}`");
             assert!(judged(|line| line.replace(from, to)).is_err(), "`{to}` passes");
