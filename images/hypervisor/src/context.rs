@@ -62,20 +62,13 @@ impl Context {
 }
 
 /// Traps of the guest (`HCR_EL2`): AArch64 at EL1, stage 2, physical interrupts to EL2 and virtual
-/// ones to EL1. WFI, SMC, ID registers, implementation-defined registers and pointer authentication
+/// ones to EL1. SMC, ID registers, implementation-defined registers and pointer authentication
 /// trap. TLB and cache maintenance reaches all CPUs of the inner shareable domain; set/way
 /// invalidation cleans.
-const TRAPS: u64 = 1 << 31
-    | 1 << 20
-    | 1 << 19
-    | 1 << 18
-    | 1 << 13
-    | 1 << 10
-    | 1 << 9
-    | 1 << 5
-    | 1 << 4
-    | 1 << 3
-    | 0b111;
+const TRAPS: u64 =
+    1 << 31 | 1 << 20 | 1 << 19 | 1 << 18 | 1 << 10 | 1 << 9 | 1 << 5 | 1 << 4 | 1 << 3 | 0b111;
+/// `HCR_EL2.TWI`.
+const WFI_TRAPS: u64 = 1 << 13;
 /// `MDCR_EL2`: registers of debugging and of performance monitors trap.
 const DEBUG_TRAPS: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
 /// `CPTR_EL2`: the bits that are RES1 without `HCR_EL2.E2H`; floating point does not trap.
@@ -166,18 +159,28 @@ impl El1 {
         if self.timer_control & (ENABLE | IMASK) == ENABLE { self.timer_compare } else { NEVER }
     }
 }
+/// A vCPU's WFI.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wfi {
+    /// It exits: another vCPU may want the CPU.
+    Traps,
+    /// The CPU itself waits, for physical interrupts as well.
+    Idles,
+}
+
 
 /// Sets the traps of all guests on the CPU that executes this.
 ///
 /// # Safety
 /// No vCPU is loaded.
-pub(crate) unsafe fn prepare_cpu() {
+pub(crate) unsafe fn prepare_cpu(wfi: Wfi) {
+    let wfi = if wfi == Wfi::Traps { WFI_TRAPS } else { 0 };
     let counters = read_register!("pmcr_el0") >> 11 & 0x1f;
     // SAFETY: EL2 uses none of these but for guests.
     unsafe {
         write_registers! {
             "vtcr_el2": VTCR,
-            "hcr_el2": TRAPS,
+            "hcr_el2": TRAPS | wfi,
             "cptr_el2": NO_FLOAT_TRAPS,
             "hstr_el2": 0_u64,
             "mdcr_el2": counters | DEBUG_TRAPS,

@@ -13,6 +13,7 @@
 //! state, then looks at `kicked`. A vCPU is queued first, then idle CPUs are looked for; a CPU that
 //! is to idle says so, then looks at the queue.
 
+use crate::context::Wfi;
 use crate::guest::{Guest, guests};
 use crate::{hypervisor_timer, interrupts, moving, vcpu, vectors};
 use alloc::collections::VecDeque;
@@ -149,6 +150,12 @@ pub(crate) fn run() -> ! {
 }
 
 /// Waits for an interrupt, unless a vCPU is queued.
+/// WFI of all guests: where each vCPU has a CPU, nobody else wants that of one that waits.
+pub(crate) fn wfi() -> Wfi {
+    let vcpus: usize = guests().iter().map(|guest| guest.entities.len()).sum();
+    if vcpus > interrupts::irqchip().cpus().count() { Wfi::Traps } else { Wfi::Idles }
+}
+
 pub(crate) fn idle() {
     let bit = 1 << cpu::current();
     IDLE.fetch_or(bit, SeqCst);

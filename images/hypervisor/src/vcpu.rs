@@ -28,7 +28,7 @@ pub(crate) struct Registers {
 /// Gives EL1 of the CPU that executes this to guests.
 pub(crate) fn prepare_cpu() {
     // SAFETY: no vCPU is loaded.
-    unsafe { context::prepare_cpu() };
+    unsafe { context::prepare_cpu(scheduler::wfi()) };
     Hardware::here().clear();
 }
 
