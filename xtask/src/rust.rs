@@ -29,6 +29,8 @@ const BARE_METAL: &[&str] = &[
 const HEAPLESS: &[&str] = &["gic-driver"];
 /// The machine they are built for.
 pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
+/// The machine of a hypervisor that leaves the vector registers to its guests.
+pub(crate) const SOFT_FLOAT_TARGET: &str = "aarch64-unknown-none-softfloat";
 /// The machine that KVM's judge is built for: static programs, linked without any C tools.
 pub(crate) const JUDGE_TARGET: &str = "aarch64-unknown-linux-musl";
 /// The workspace, and the parts outside of it: the fuzz targets, the bench's peers, the adopters

@@ -1,5 +1,6 @@
-//! A vCPU's registers. General and vector registers are stored at each exit. Those of EL1, which
-//! EL2 does not use, stay in the CPU as long as that has the vCPU.
+//! A vCPU's registers. General registers are stored at each exit. Those that EL2 does not use stay
+//! in the CPU as long as that has the vCPU: EL1's, and the vector registers, which no code of the
+//! target `aarch64-unknown-none-softfloat` touches.
 
 use crate::scheduler::NEVER;
 use crate::tables::VTCR;
@@ -12,16 +13,20 @@ use image_rt::read_register;
 pub(crate) struct Context {
     /// x0 to x30.
     pub(crate) registers: [u64; 31],
-    /// `TPIDR_EL1`, which the image needs for itself.
-    pub(crate) thread: u64,
     /// The address at which the guest goes on.
     pub(crate) pc: u64,
     /// Its PSTATE, as in `SPSR_EL2`.
     pub(crate) pstate: u64,
+}
+
+/// The registers of vectors and floating point: see `vectors.rs`.
+#[derive(Default)]
+#[repr(C, align(16))]
+pub(crate) struct Floats {
     /// `FPSR`, `FPCR`.
-    pub(crate) float_status: [u64; 2],
+    status: [u64; 2],
     /// q0 to q31.
-    pub(crate) vectors: [u128; 32],
+    vectors: [u128; 32],
 }
 
 /// EL1 with its own stack pointer, everything masked.
@@ -32,14 +37,7 @@ impl Context {
     pub(crate) fn starting(entry: u64, argument: u64) -> Self {
         let mut registers = [0; 31];
         registers[0] = argument;
-        Self {
-            registers,
-            thread: 0,
-            pc: entry,
-            pstate: EL1H_MASKED,
-            float_status: [0; 2],
-            vectors: [0; 32],
-        }
+        Self { registers, pc: entry, pstate: EL1H_MASKED }
     }
 
     /// A general register; number 31 is the zero register.
@@ -139,6 +137,7 @@ el1_registers! {
     sp_el1: "sp_el1",
     tpidr_el0: "tpidr_el0",
     tpidrro_el0: "tpidrro_el0",
+    tpidr_el1: "tpidr_el1",
     contextidr: "contextidr_el1",
     csselr: "csselr_el1",
     cntkctl: "cntkctl_el1",
@@ -159,6 +158,7 @@ impl El1 {
         if self.timer_control & (ENABLE | IMASK) == ENABLE { self.timer_compare } else { NEVER }
     }
 }
+
 /// A vCPU's WFI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wfi {
@@ -167,7 +167,6 @@ pub(crate) enum Wfi {
     /// The CPU itself waits, for physical interrupts as well.
     Idles,
 }
-
 
 /// Sets the traps of all guests on the CPU that executes this.
 ///

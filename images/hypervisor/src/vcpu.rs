@@ -1,6 +1,6 @@
 //! A vCPU's time on a CPU: from loaded to put aside.
 
-use crate::context::{self, Context, El1};
+use crate::context::{self, Context, El1, Floats};
 use crate::exits::Recorder;
 use crate::guest::Guest;
 use crate::interrupts;
@@ -22,6 +22,7 @@ pub(crate) struct Vcpu {
 /// Registers of a vCPU that is on.
 pub(crate) struct Registers {
     context: Context,
+    floats: Floats,
     el1: El1,
 }
 
@@ -55,8 +56,9 @@ pub(crate) fn run(id: VcpuId, guest: &Guest) {
         scheduler::leave(id, Leave::Waits { deadline: NEVER });
         return;
     };
-    load(id, guest, &registers.el1);
-    let (mut interrupts, stop) = run_loaded(guest, interrupts, &mut registers.context);
+    load(id, guest, &registers);
+    let (mut interrupts, stop) = run_loaded(guest, entity, interrupts, &mut registers.context);
+    registers.floats.store();
     registers.el1 = El1::store();
     interrupts::put_timer();
     let deadline = registers.el1.timer_deadline();
@@ -83,11 +85,13 @@ pub(crate) fn run(id: VcpuId, guest: &Guest) {
 
 impl Registers {
     fn starting(Start { entry, argument }: Start) -> Self {
-        Self { context: Context::starting(entry, argument), el1: El1::reset() }
+        let context = Context::starting(entry, argument);
+        Self { context, floats: Floats::default(), el1: El1::reset() }
     }
 }
 
-fn load(id: VcpuId, guest: &Guest, el1: &El1) {
+fn load(id: VcpuId, guest: &Guest, registers: &Registers) {
+    registers.floats.load();
     // SAFETY: the guest's tables map its own RAM and its devices, and never change. The CPU's EL1
     // is nobody's now.
     unsafe {
@@ -96,7 +100,7 @@ fn load(id: VcpuId, guest: &Guest, el1: &El1) {
             context::forget_translations();
         }
         interrupts::load_timer(guest, id.cpu);
-        el1.load();
+        registers.el1.load();
     }
 }
 

@@ -1,11 +1,11 @@
 //! Into the guest and out of it: the vectors that EL2 has while guests run, and the switch of
-//! general and vector registers.
+//! registers.
 //!
 //! `enter_guest` puts what a Rust function must keep on the stack, loads the guest's registers and
 //! returns to the guest. An exception from the guest finds the context's address on top of the
 //! stack, stores the registers there, and returns from `enter_guest`.
 
-use crate::context::Context;
+use crate::context::{Context, Floats};
 use core::mem::offset_of;
 
 /// Cause of an exit, by vector.
@@ -25,10 +25,30 @@ const INTERRUPT: u64 = 1;
 unsafe extern "C" {
     static hypervisor_vectors: u8;
     fn enter_guest(context: *mut Context) -> u64;
+    fn store_floats(floats: *mut Floats);
+    fn load_floats(floats: *const Floats);
+}
+
+impl Floats {
+    /// The state that the vCPU left in the CPU.
+    pub(crate) fn store(&mut self) {
+        // SAFETY: it writes no more than this.
+        unsafe { store_floats(self) };
+    }
+
+    /// Makes the CPU's registers the vCPU's.
+    pub(crate) fn load(&self) {
+        // SAFETY: EL2 uses none of them (`install`).
+        unsafe { load_floats(self) };
+    }
 }
 
 /// Has this CPU take exceptions by the vectors below. Those from EL2 itself go on to the image's.
+///
+/// # Panics
+/// The compiler may use vector registers, which are the guests' here.
 pub(crate) fn install() {
+    assert!(!cfg!(target_feature = "neon"), "built for another target than *-softfloat");
     // SAFETY: the table below is complete.
     unsafe {
         core::arch::asm!(
@@ -85,23 +105,26 @@ core::arch::global_asm!(
     "    b leave_guest",
     "    .balign 0x80",
     ".endr",
-    ".macro vector_registers op:req, base:req",
-    "    \\op q0, q1, [\\base, #0]",
-    "    \\op q2, q3, [\\base, #32]",
-    "    \\op q4, q5, [\\base, #64]",
-    "    \\op q6, q7, [\\base, #96]",
-    "    \\op q8, q9, [\\base, #128]",
-    "    \\op q10, q11, [\\base, #160]",
-    "    \\op q12, q13, [\\base, #192]",
-    "    \\op q14, q15, [\\base, #224]",
-    "    \\op q16, q17, [\\base, #256]",
-    "    \\op q18, q19, [\\base, #288]",
-    "    \\op q20, q21, [\\base, #320]",
-    "    \\op q22, q23, [\\base, #352]",
-    "    \\op q24, q25, [\\base, #384]",
-    "    \\op q26, q27, [\\base, #416]",
-    "    \\op q28, q29, [\\base, #448]",
-    "    \\op q30, q31, [\\base, #480]",
+    // The target has no vector registers.
+    ".arch_extension fp",
+    ".arch_extension simd",
+    ".macro vector_registers op:req",
+    "    \\op q0, q1, [x0, #16]",
+    "    \\op q2, q3, [x0, #48]",
+    "    \\op q4, q5, [x0, #80]",
+    "    \\op q6, q7, [x0, #112]",
+    "    \\op q8, q9, [x0, #144]",
+    "    \\op q10, q11, [x0, #176]",
+    "    \\op q12, q13, [x0, #208]",
+    "    \\op q14, q15, [x0, #240]",
+    "    \\op q16, q17, [x0, #272]",
+    "    \\op q18, q19, [x0, #304]",
+    "    \\op q20, q21, [x0, #336]",
+    "    \\op q22, q23, [x0, #368]",
+    "    \\op q24, q25, [x0, #400]",
+    "    \\op q26, q27, [x0, #432]",
+    "    \\op q28, q29, [x0, #464]",
+    "    \\op q30, q31, [x0, #496]",
     ".endm",
     // x2 to x29, with the context in x0.
     ".macro middle_registers op:req",
@@ -120,38 +143,37 @@ core::arch::global_asm!(
     "    \\op x26, x27, [x0, #{registers} + 208]",
     "    \\op x28, x29, [x0, #{registers} + 224]",
     ".endm",
-    // The procedure call standard: x19 to x30 and d8 to d15 are the caller's.
+    // The procedure call standard: x19 to x30 are the caller's.
     ".macro callers_registers op:req",
-    "    \\op x19, x20, [sp, #32]",
-    "    \\op x21, x22, [sp, #48]",
-    "    \\op x23, x24, [sp, #64]",
-    "    \\op x25, x26, [sp, #80]",
-    "    \\op x27, x28, [sp, #96]",
-    "    \\op x29, x30, [sp, #112]",
-    "    \\op d8, d9, [sp, #128]",
-    "    \\op d10, d11, [sp, #144]",
-    "    \\op d12, d13, [sp, #160]",
-    "    \\op d14, d15, [sp, #176]",
+    "    \\op x19, x20, [sp, #16]",
+    "    \\op x21, x22, [sp, #32]",
+    "    \\op x23, x24, [sp, #48]",
+    "    \\op x25, x26, [sp, #64]",
+    "    \\op x27, x28, [sp, #80]",
+    "    \\op x29, x30, [sp, #96]",
     ".endm",
+    ".global store_floats",
+    "store_floats:",
+    "    vector_registers stp",
+    "    mrs x9, fpsr",
+    "    mrs x10, fpcr",
+    "    stp x9, x10, [x0]",
+    "    ret",
+    ".global load_floats",
+    "load_floats:",
+    "    vector_registers ldp",
+    "    ldp x9, x10, [x0]",
+    "    msr fpsr, x9",
+    "    msr fpcr, x10",
+    "    ret",
     ".global enter_guest",
     "enter_guest:",
-    "    sub sp, sp, #192",
+    "    sub sp, sp, #112",
     "    callers_registers stp",
-    // The image keeps the CPU's number in TPIDR_EL1.
-    "    mrs x9, tpidr_el1",
-    "    mrs x10, fpcr",
-    "    stp x0, x9, [sp]",
-    "    str x10, [sp, #16]",
+    "    str x0, [sp]",
     "    ldp x9, x10, [x0, #{pc}]",
     "    msr elr_el2, x9",
     "    msr spsr_el2, x10",
-    "    ldr x9, [x0, #{thread}]",
-    "    msr tpidr_el1, x9",
-    "    ldp x9, x10, [x0, #{float_status}]",
-    "    msr fpsr, x9",
-    "    msr fpcr, x10",
-    "    add x9, x0, #{vectors}",
-    "    vector_registers ldp, x9",
     "    middle_registers ldp",
     "    ldr x30, [x0, #{registers} + 240]",
     "    ldp x0, x1, [x0, #{registers}]",
@@ -164,27 +186,13 @@ core::arch::global_asm!(
     "    str x30, [x0, #{registers} + 240]",
     "    ldp x2, x3, [sp], #16",
     "    stp x2, x3, [x0, #{registers}]",
-    "    add x9, x0, #{vectors}",
-    "    vector_registers stp, x9",
-    "    mrs x9, fpsr",
-    "    mrs x10, fpcr",
-    "    stp x9, x10, [x0, #{float_status}]",
-    "    mrs x9, tpidr_el1",
-    "    str x9, [x0, #{thread}]",
     "    mrs x9, elr_el2",
     "    mrs x10, spsr_el2",
     "    stp x9, x10, [x0, #{pc}]",
-    "    ldr x10, [sp, #16]",
-    "    ldr x9, [sp, #8]",
-    "    msr fpcr, x10",
-    "    msr tpidr_el1, x9",
     "    callers_registers ldp",
-    "    add sp, sp, #192",
+    "    add sp, sp, #112",
     "    mov x0, x1",
     "    ret",
     registers = const offset_of!(Context, registers),
     pc = const offset_of!(Context, pc),
-    thread = const offset_of!(Context, thread),
-    float_status = const offset_of!(Context, float_status),
-    vectors = const offset_of!(Context, vectors),
 );

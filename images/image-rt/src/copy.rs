@@ -1,6 +1,6 @@
 //! `memcpy` by 32 bytes and `memcmp` by eight: those that Rust brings along do a fraction of that
 //! at a time. They load words at any address, as normal memory permits: an image that also runs
-//! with its MMU off keeps Rust's.
+//! with its MMU off keeps Rust's. They leave the vector registers alone.
 
 core::arch::global_asm!(
     ".section .text.memcpy, \"ax\"",
@@ -9,14 +9,16 @@ core::arch::global_asm!(
     "    mov x3, x0",
     "    cmp x2, #32",
     "    b.lo 2f",
-    "1:  ldp q0, q1, [x1], #32",
+    "1:  ldp x4, x5, [x1], #16",
+    "    ldp x6, x7, [x1], #16",
     "    sub x2, x2, #32",
-    "    stp q0, q1, [x3], #32",
+    "    stp x4, x5, [x3], #16",
+    "    stp x6, x7, [x3], #16",
     "    cmp x2, #32",
     "    b.hs 1b",
     "2:  tbz x2, #4, 3f",
-    "    ldr q0, [x1], #16",
-    "    str q0, [x3], #16",
+    "    ldp x4, x5, [x1], #16",
+    "    stp x4, x5, [x3], #16",
     "3:  tbz x2, #3, 4f",
     "    ldr x4, [x1], #8",
     "    str x4, [x3], #8",

@@ -38,8 +38,14 @@ pub fn level() -> Level {
 
 /// Gives this CPU its number. At EL2, has it take physical interrupts there.
 pub fn init(number: usize) {
-    // SAFETY: TPIDR_EL1 holds nothing but the number.
-    unsafe { asm!("msr tpidr_el1, {}", in(reg) number, options(nostack, preserves_flags)) };
+    // SAFETY: the register holds nothing but the number.
+    unsafe {
+        if cfg!(feature = "el2") {
+            asm!("msr tpidr_el2, {}", in(reg) number, options(nostack, preserves_flags));
+        } else {
+            asm!("msr tpidr_el1, {}", in(reg) number, options(nostack, preserves_flags));
+        }
+    }
     if level() == Level::El2 {
         // AMO, IMO, FMO; AArch64 at EL1.
         let hcr = 1_u64 << 31 | 1 << 5 | 1 << 4 | 1 << 3;
@@ -51,7 +57,12 @@ pub fn init(number: usize) {
 /// This CPU's number: 0 for the one that started.
 #[inline]
 pub fn current() -> usize {
-    read_register!("tpidr_el1") as usize
+    let number = if cfg!(feature = "el2") {
+        read_register!("tpidr_el2")
+    } else {
+        read_register!("tpidr_el1")
+    };
+    number as usize
 }
 
 /// This CPU's affinity, as `MPIDR_EL1` has it.

@@ -35,10 +35,12 @@ impl ExceptionHandlers for Handlers {
     }
 
     /// The vectors keep the general registers; handlers may use the vector registers too, as any
-    /// Rust code.
+    /// Rust code but that of a target without them.
     #[unsafe(naked)]
     extern "C" fn irq_current(_: RegisterStateRef) {
         naked_asm!(
+            ".arch_extension fp",
+            ".arch_extension simd",
             "stp x29, x30, [sp, #-16]!",
             "stp q0, q1, [sp, #-(17 * 32)]!",
             "stp q2, q3, [sp, #32]",

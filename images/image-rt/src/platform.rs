@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{IrqState, LocalCpu, PhysicalRegion, Platform, RawMmio, Wait};
 
-/// The kernel. It has no state: the current CPU's number is in `TPIDR_EL1`, the heap and the page
+/// The kernel. It has no state: the current CPU's number is in `TPIDR_EL<n>`, the heap and the page
 /// tables are the image's.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel;

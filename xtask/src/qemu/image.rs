@@ -42,7 +42,7 @@ impl Image {
         let mut cargo = cargo(workspace, "rustc", "release", package, program)?;
         cargo.args(["--", "-C", &format!("link-arg=--defsym=image_base={address:#x}")]);
         process::must(&mut cargo)?;
-        let elf = built(workspace, "release", program);
+        let elf = built(workspace, "release", package, program);
         let flat = elf.with_extension(format!("{address:x}.img"));
         flatten(&elf, &flat)?;
         Ok(Self { elf, flat })
@@ -70,7 +70,7 @@ pub(crate) fn elf(
     features: &[&str],
 ) -> Result<PathBuf> {
     process::must(cargo(workspace, "build", profile, package, program)?.args(features))?;
-    Ok(built(workspace, profile, program))
+    Ok(built(workspace, profile, package, program))
 }
 
 /// Cargo's `build` or `rustc` for one program.
@@ -81,16 +81,22 @@ fn cargo(
     package: &str,
     program: &str,
 ) -> Result<Command> {
-    rust::need_target(&workspace.root, rust::BARE_TARGET)?;
+    let target = target(package);
+    rust::need_target(&workspace.root, target)?;
     let mut cargo = process::cargo(&workspace.root.join("images"));
     cargo.args([verb, "--profile", profile, "--package", package, "--bin", program]);
-    cargo.args(["--target", rust::BARE_TARGET, "--target-dir"]);
+    cargo.args(["--target", target, "--target-dir"]);
     cargo.arg(workspace.target.join("images"));
     Ok(cargo)
 }
 
-fn built(workspace: &Workspace, profile: &str, program: &str) -> PathBuf {
-    workspace.target.join("images").join(rust::BARE_TARGET).join(profile).join(program)
+fn built(workspace: &Workspace, profile: &str, package: &str, program: &str) -> PathBuf {
+    workspace.target.join("images").join(target(package)).join(profile).join(program)
+}
+
+/// The machine that a package is built for.
+fn target(package: &str) -> &'static str {
+    if package == "hypervisor" { rust::SOFT_FLOAT_TARGET } else { rust::BARE_TARGET }
 }
 
 /// Bytes of an ELF file's sections that hold instructions.
