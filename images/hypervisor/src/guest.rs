@@ -166,19 +166,6 @@ impl Guest {
         scheduler::kick(VcpuId { guest: self.number, cpu });
     }
 
-    /// The vCPU is about to look for interrupts before it waits or enters the guest: kicks count
-    /// from now on.
-    pub(crate) fn forget_kicks(&self, cpu: Cpu) {
-        if let Some(entity) = self.entities.get(cpu.index()) {
-            entity.forget_kicks();
-        }
-    }
-
-    /// Was the vCPU kicked since?
-    pub(crate) fn is_kicked(&self, cpu: Cpu) -> bool {
-        self.entities.get(cpu.index()).is_some_and(Entity::is_kicked)
-    }
-
     /// The CPU that has a vCPU.
     pub(crate) fn loaded_at(&self, cpu: Cpu) -> Option<Cpu> {
         self.entities.get(cpu.index())?.loaded_at()

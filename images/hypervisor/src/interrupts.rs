@@ -8,7 +8,7 @@
 use alloc::sync::Arc;
 use gic_arch::{IntId, IntIdClass, SgiId};
 use gic_bringup::{Irqchip, Options};
-use gic_driver::cpu_interface::SplitEoi;
+use gic_driver::cpu_interface::{Acknowledged, SplitEoi};
 use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{
     CpuInterface, CpuInterfaceConfig, Gic, GicError, GicPlatform, Interrupt, RawMmio,
@@ -126,22 +126,30 @@ pub(crate) fn serve() {
 }
 
 /// Takes everything that is pending at this CPU.
+#[inline]
 pub(crate) fn take() {
-    let (irqchip, gic, interface) = (irqchip(), gic(), interface());
+    let interface = interface();
     while let Some(interrupt) = interface.acknowledge() {
-        let ended = gic.end(&interface, interrupt);
-        let intid = ended.intid();
-        exits::acknowledged(intid);
-        // A kick has done what it is for.
-        if intid != KICK.intid() {
-            let _ = irqchip.interrupts().dispatch(here(), intid.hwirq());
-        }
-        // LPIs have no active state.
-        if is_handed_over(intid) || intid.class() == IntIdClass::Lpi {
-            ended.hand_over();
+        exits::acknowledged(interrupt.intid());
+        if interrupt.intid() == KICK.intid() {
+            // It has done what it is for.
+            interface.deactivate(interface.end(interrupt));
         } else {
-            gic.deactivate(&interface, ended);
+            handle(&interface, interrupt);
         }
+    }
+}
+
+#[inline(never)]
+fn handle(interface: &CpuInterface<CpuRegisters, SplitEoi>, interrupt: Acknowledged) {
+    let ended = gic().end(interface, interrupt);
+    let intid = ended.intid();
+    let _ = irqchip().interrupts().dispatch(here(), intid.hwirq());
+    // LPIs have no active state.
+    if is_handed_over(intid) || intid.class() == IntIdClass::Lpi {
+        ended.hand_over();
+    } else {
+        gic().deactivate(interface, ended);
     }
 }
 
@@ -214,7 +222,7 @@ fn gic() -> &'static Gic<Kernel> {
 }
 
 fn interface() -> CpuInterface<CpuRegisters, SplitEoi> {
-    gic().cpu_interface_with(registers())
+    CpuInterface::new(registers())
 }
 
 /// The machine's side of interrupts that a guest's are linked to.

@@ -111,7 +111,8 @@ impl Entity {
         self.state.load(SeqCst).checked_sub(state::LOADED).map(Cpu::new)
     }
 
-    /// Kicks count from now on.
+    /// The vCPU is about to look for interrupts before it waits or enters the guest: kicks count
+    /// from now on.
     pub(crate) fn forget_kicks(&self) {
         self.kicked.store(false, SeqCst);
     }
@@ -143,19 +144,19 @@ pub(crate) fn run() -> ! {
         interrupts::take();
         moving::stand_still();
         match next() {
-            Some((id, guest)) => vcpu::run(id, guest),
+            Some((id, guest, entity)) => vcpu::run(id, guest, entity),
             None => idle(),
         }
     }
 }
 
-/// Waits for an interrupt, unless a vCPU is queued.
 /// WFI of all guests: where each vCPU has a CPU, nobody else wants that of one that waits.
 pub(crate) fn wfi() -> Wfi {
     let vcpus: usize = guests().iter().map(|guest| guest.entities.len()).sum();
     if vcpus > interrupts::irqchip().cpus().count() { Wfi::Traps } else { Wfi::Idles }
 }
 
+/// Waits for an interrupt, unless a vCPU is queued.
 pub(crate) fn idle() {
     let bit = 1 << cpu::current();
     IDLE.fetch_or(bit, SeqCst);
@@ -165,13 +166,13 @@ pub(crate) fn idle() {
     IDLE.fetch_and(!bit, SeqCst);
 }
 
-fn next() -> Option<(VcpuId, &'static Guest)> {
+fn next() -> Option<(VcpuId, &'static Guest, &'static Entity)> {
     let id = QUEUE.lock().pop_front()?;
     QUEUED_VCPUS.fetch_sub(1, SeqCst);
     let (guest, entity) = id.entity()?;
     entity.state.store(state::LOADED + cpu::current() as u32, SeqCst);
     CpuState::here().loaded.store(id.pack() + 1, SeqCst);
-    Some((id, guest))
+    Some((id, guest, entity))
 }
 
 /// The vCPU that this CPU has.
@@ -245,12 +246,12 @@ pub(crate) fn is_wanted() -> bool {
 /// finds others waiting.
 pub(crate) fn is_slice_over() -> bool {
     let slice_end = &CpuState::here().slice_end;
+    if !is_wanted() {
+        slice_end.store(0, SeqCst);
+        return false;
+    }
     match slice_end.load(SeqCst) {
         _ if moving::is_wanted() => true,
-        _ if !is_wanted() => {
-            slice_end.store(0, SeqCst);
-            false
-        }
         0 => {
             slice_end.store(cpu::ticks() + SLICE * cpu::ticks_per_millisecond(), SeqCst);
             set_timer();

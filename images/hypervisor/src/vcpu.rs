@@ -6,7 +6,7 @@ use crate::guest::Guest;
 use crate::interrupts;
 use crate::power::Start;
 use crate::quick;
-use crate::scheduler::{self, Leave, NEVER, VcpuId};
+use crate::scheduler::{self, Entity, Leave, NEVER, VcpuId};
 use crate::traps::{self, End, Next};
 use crate::vectors::{self, Vector};
 use crate::virtual_interface::Hardware;
@@ -45,7 +45,7 @@ enum Stop {
 }
 
 /// Runs a vCPU, which this CPU has, until it leaves.
-pub(crate) fn run(id: VcpuId, guest: &Guest) {
+pub(crate) fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     let Some(Vcpu { interrupts, registers }) = guest.take_vcpu(id.cpu) else { return };
     let registers = match guest.power.take_request(id.cpu) {
         Some(start) => Some(Registers::starting(start)),
@@ -106,6 +106,7 @@ fn load(id: VcpuId, guest: &Guest, registers: &Registers) {
 
 fn run_loaded(
     guest: &Guest,
+    entity: &Entity,
     mut vcpu: ListRegisterVcpu,
     context: &mut Context,
 ) -> (ListRegisterVcpu, Stop) {
@@ -114,11 +115,11 @@ fn run_loaded(
     vcpu.returned();
     while guest.end().is_none() && !scheduler::is_slice_over() {
         guest.gate.enter(cpu);
-        guest.forget_kicks(cpu);
+        entity.forget_kicks();
         let inside = vcpu.enter();
         let used = hardware.load(inside.interface());
         recorder.filled(inside.interface());
-        let exit = run_guest(guest, context, &inside, &mut recorder);
+        let exit = run_guest(guest, entity, context, &inside, &mut recorder);
         hardware.store(used, &mut left);
         recorder.left(inside.interface(), &left);
         vcpu = inside.exit(&left);
@@ -141,7 +142,7 @@ fn run_loaded(
         match next {
             Next::Resume => {}
             Next::Wait => {
-                if wait(guest, &mut vcpu, &mut recorder) == Sleep::Ready {
+                if wait(guest, entity, &mut vcpu, &mut recorder) == Sleep::Ready {
                     return (vcpu, Stop::Waits);
                 }
             }
@@ -156,11 +157,12 @@ fn run_loaded(
 /// this CPU did itself.
 fn run_guest(
     guest: &Guest,
+    entity: &Entity,
     context: &mut Context,
     vcpu: &InGuest,
     recorder: &mut Recorder<'_>,
 ) -> Option<Vector> {
-    while !guest.is_kicked(vcpu.cpu()) {
+    while !entity.is_kicked() {
         recorder.goes();
         // SAFETY: `load` gave EL1 to the guest, and the scheduler installed the vectors.
         let vector = unsafe { vectors::enter(context) };
@@ -174,16 +176,21 @@ fn run_guest(
 
 /// WFI: until an interrupt is there for the guest, or the model has something to do.
 /// [`Sleep::Ready`]: another vCPU wants the CPU first.
-fn wait(guest: &Guest, vcpu: &mut ListRegisterVcpu, recorder: &mut Recorder<'_>) -> Sleep {
+fn wait(
+    guest: &Guest,
+    entity: &Entity,
+    vcpu: &mut ListRegisterVcpu,
+    recorder: &mut Recorder<'_>,
+) -> Sleep {
     loop {
-        guest.forget_kicks(vcpu.cpu());
+        entity.forget_kicks();
         if vcpu.prepare_to_sleep() == Sleep::DontSleep {
             return Sleep::DontSleep;
         }
         if scheduler::is_wanted() || guest.end().is_some() {
             return Sleep::Ready;
         }
-        if !guest.is_kicked(vcpu.cpu()) {
+        if !entity.is_kicked() {
             recorder.goes();
             scheduler::idle();
             recorder.goes_on("wake-up");
@@ -191,7 +198,7 @@ fn wait(guest: &Guest, vcpu: &mut ListRegisterVcpu, recorder: &mut Recorder<'_>)
         }
         vcpu.returned();
         // The reason of the kick is found as it enters the guest: WFI may end without it, too.
-        if guest.is_kicked(vcpu.cpu()) {
+        if entity.is_kicked() {
             return Sleep::DontSleep;
         }
     }
