@@ -2,14 +2,15 @@
 //! an instruction as one with `-icount shift=0`: then it is the instructions of guest and
 //! hypervisor together.
 //!
-//! Interrupts stay masked. The image takes them by the same calls as a kernel's vector would, so
-//! that no vector of its own is counted.
+//! Interrupts stay masked. The image acknowledges and ends them by its CPU interface alone, so that
+//! neither vectors nor an interrupt core of its own are counted.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
 mod edu;
+mod vectors;
 
 use alloc::sync::Arc;
 use core::arch::asm;
@@ -17,16 +18,17 @@ use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use edu::Edu;
 use gic_arch::gits::{self, Cbaser, Creadr, Cwriter};
+use gic_arch::icc::Sgi;
 use gic_arch::its::{COMMAND_BYTES, Command, RawCommand};
 use gic_arch::{Lpi, SgiId, gicd};
 use gic_bringup::{Irqchip, MsiController, Options};
 use gic_driver::its::EventRequest;
-use gic_driver::{GicPlatform, Its, Mmio, PhysicalRegion, Platform, RawMmio};
+use gic_driver::sysreg::CpuRegisters;
+use gic_driver::{CpuInterface, Gic, GicPlatform, Its, Mmio, PhysicalRegion, Platform, RawMmio};
 use image_rt::platform::{Kernel, registers};
 use image_rt::power::{self, CpuStack};
 use image_rt::{Boot, cpu, println, start};
-use irq_domain::PerCpuHandle;
-use msi_types::{Cpu, DeviceId, Trigger};
+use msi_types::{Cpu, DeviceId};
 use spin::Once;
 
 image_rt::image!(main);
@@ -37,12 +39,12 @@ const TURNS: u64 = 200;
 const NAPS: u64 = 12;
 const NAP: u64 = 3;
 const IPI: SgiId = SgiId::new(1).expect("there are 16");
+const OTHER: Cpu = Cpu::new(1);
 /// A device that no machine here has.
 const DEVICE: DeviceId = DeviceId::new(0xfff8);
 const PSCI_VERSION: u64 = 0x8400_0000;
 
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
-static IPI_HANDLE: Once<PerCpuHandle> = Once::new();
 /// Interrupts that were taken, of either kind.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static READY: AtomicU64 = AtomicU64::new(0);
@@ -57,11 +59,6 @@ fn main(boot: Boot) -> ! {
     let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description, &options);
     let irqchip = IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers"));
     bring_up_cpu();
-    let handle =
-        irqchip
-            .interrupts()
-            .request_per_cpu(IPI.intid().hwirq(), Trigger::Edge, "ipi", |_| count());
-    IPI_HANDLE.call_once(|| handle.expect("the SGI is free"));
     turn_on_other();
     measure("hypercall", call_hypervisor);
     measure("register", read_register_of(&distributor()));
@@ -130,8 +127,8 @@ fn read_register_of(distributor: &RawMmio) -> impl FnMut() {
 /// To the other CPU, which waits for it (WFI), and until that has taken it.
 fn send_ipi() {
     let before = TAKEN.load(SeqCst);
-    let gic = irqchip().gic();
-    gic.send(IPI, &[Cpu::new(1)], &registers()).expect("the other CPU");
+    let other = gic().affinity(OTHER).expect("a second CPU");
+    interface().send(IPI, other).expect("the other CPU");
     while TAKEN.load(SeqCst) == before {
         // SAFETY: a hint; QEMU runs the other CPU then.
         unsafe { asm!("yield", options(nomem, nostack)) };
@@ -139,12 +136,12 @@ fn send_ipi() {
 }
 
 /// Wakes the other CPU after a while in which nothing interrupts it. A hypervisor may move the
-/// guest meanwhile.
+/// guest meanwhile, which this CPU's registers outlast.
 fn wake_late() {
     let end = cpu::ticks() + NAP * cpu::ticks_per_millisecond();
-    while cpu::ticks() < end {
-        core::hint::spin_loop();
-    }
+    let here = gic().affinity(Cpu::new(0)).expect("the first CPU");
+    vectors::outlast(Sgi::to(IPI.get(), here), end);
+    take();
     send_ipi();
 }
 
@@ -224,11 +221,19 @@ fn its(irqchip: &Irqchip<Kernel>) -> Option<Arc<Its<Kernel>>> {
 
 /// Takes everything that is pending at this CPU.
 fn take() {
-    irqchip().handle_irq(GicPlatform::cpu(&Kernel), &registers(), |_, _| count());
+    let interface = interface();
+    while let Some(interrupt) = interface.acknowledge() {
+        TAKEN.fetch_add(1, SeqCst);
+        interface.end(interrupt);
+    }
 }
 
-fn count() {
-    TAKEN.fetch_add(1, SeqCst);
+fn interface() -> CpuInterface<CpuRegisters> {
+    CpuInterface::new(registers())
+}
+
+fn gic() -> &'static Gic<Kernel> {
+    irqchip().gic().v3().expect("a GICv3")
 }
 
 fn irqchip() -> &'static Irqchip<Kernel> {
@@ -246,7 +251,8 @@ fn turn_on_other() {
     let other = cpus.nth(1).expect("a second CPU");
     let work = || {
         bring_up_cpu();
-        IPI_HANDLE.get().expect("it is requested").enable_here();
+        let redistributor = gic().redistributor_frames(OTHER).expect("its redistributor");
+        redistributor.interrupt(IPI.intid()).expect("an SGI").enable();
         READY.store(1, SeqCst);
         loop {
             cpu::wait_for_interrupt();
