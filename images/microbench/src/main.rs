@@ -140,7 +140,7 @@ fn send_ipi() {
 fn wake_late() {
     let end = cpu::ticks() + NAP * cpu::ticks_per_millisecond();
     let here = gic().affinity(Cpu::new(0)).expect("the first CPU");
-    vectors::outlast(Sgi::to(IPI.get(), here), end);
+    vectors::outlast(PSCI_VERSION, Sgi::to(IPI.get(), here), end);
     take();
     send_ipi();
 }

@@ -1,7 +1,6 @@
 //! The vector registers, which a hypervisor keeps for its guest: through exits, and while another
 //! vCPU has the CPU.
 
-use crate::PSCI_VERSION;
 use core::arch::asm;
 use gic_arch::icc::Sgi;
 
@@ -11,12 +10,12 @@ macro_rules! all {
     };
 }
 
-/// Fills all vector registers, makes a hypercall, sends an SGI, and spins until the counter has the
-/// value `end`. Interrupts are masked.
+/// Fills all vector registers, makes the hypercall of this number, sends an SGI, and spins until
+/// the counter has the value `end`. Interrupts are masked.
 ///
 /// # Panics
 /// A register has another value then.
-pub(crate) fn outlast(sgi: Sgi, end: u64) {
+pub(crate) fn outlast(call: u64, sgi: Sgi, end: u64) {
     let changed: u64;
     // SAFETY: the call has no effect, the SGI is sent by its register, and what changes is named.
     unsafe {
@@ -43,7 +42,7 @@ pub(crate) fn outlast(sgi: Sgi, end: u64) {
             "orr x24, x24, x21",
             "add x20, x20, #1",
             ".endr",
-            inout("x0") PSCI_VERSION => _,
+            inout("x0") call => _,
             in("x22") u64::from(sgi),
             in("x23") end,
             out("x20") _,
