@@ -135,21 +135,22 @@ pub(crate) fn take() {
             // It has done what it is for.
             interface.deactivate(interface.end(interrupt));
         } else {
-            handle(&interface, interrupt);
+            handle(interrupt);
         }
     }
 }
 
 #[inline(never)]
-fn handle(interface: &CpuInterface<CpuRegisters, SplitEoi>, interrupt: Acknowledged) {
-    let ended = gic().end(interface, interrupt);
+fn handle(interrupt: Acknowledged) {
+    let interface = interface();
+    let ended = gic().end(&interface, interrupt);
     let intid = ended.intid();
     let _ = irqchip().interrupts().dispatch(here(), intid.hwirq());
     // LPIs have no active state.
     if is_handed_over(intid) || intid.class() == IntIdClass::Lpi {
         ended.hand_over();
     } else {
-        gic().deactivate(interface, ended);
+        gic().deactivate(&interface, ended);
     }
 }
 

@@ -47,6 +47,7 @@ impl Floats {
 ///
 /// # Panics
 /// The compiler may use vector registers, which are the guests' here.
+#[expect(clippy::assertions_on_constants, reason = "the target decides, not this file")]
 pub(crate) fn install() {
     assert!(!cfg!(target_feature = "neon"), "built for another target than *-softfloat");
     // SAFETY: the table below is complete.
