@@ -21,12 +21,16 @@ const LIMIT: Duration = Duration::from_mins(10);
 /// A program that a package's README shows.
 struct Program {
     package: &'static str,
+    /// Its files, in the page's order.
+    files: &'static [&'static str],
     /// Its output: the last line.
     says: &'static str,
 }
 
-const MONITOR: Program = Program { package: "vgic", says: "the guest took LPI 8192" };
-const KERNEL: Program = Program { package: "gic-driver", says: "tick" };
+const MONITOR: Program =
+    Program { package: "vgic", files: &["main.rs"], says: "the guest took LPI 8192" };
+const KERNEL: Program =
+    Program { package: "gic-driver", files: &["main.rs", "virt.rs"], says: "tick" };
 
 /// Makes and runs a monitor and a kernel, each counted as one case.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
@@ -71,12 +75,16 @@ impl Program {
         let page = fs::read_to_string(archives.package(self.package)?.join("README.md"))?;
         let folder = empty.0.join(self.name());
         fs::create_dir_all(folder.join("src"))?;
-        let dependencies = block(&page, "toml").context("the README names no dependencies")?;
+        let dependencies =
+            blocks(&page, "toml").next().context("the README names no dependencies")?;
         let header = format!("[package]\nname = {:?}\nedition = \"2024\"\n", self.name());
         let manifest = format!("{header}\n[workspace]\n\n{dependencies}\n{}", archives.patch());
         fs::write(folder.join("Cargo.toml"), manifest)?;
-        let program = block(&page, "rust").context("the README shows no program")?;
-        fs::write(folder.join("src/main.rs"), program)?;
+        let mut shown = blocks(&page, "rust");
+        for file in self.files {
+            let text = shown.next().with_context(|| format!("the README does not show {file}"))?;
+            fs::write(folder.join("src").join(file), text)?;
+        }
         archives.lock(&folder)?;
         let mut cargo = archives.cargo(None);
         cargo.current_dir(&folder);
@@ -97,10 +105,11 @@ impl Program {
     }
 }
 
-/// The first fenced block of this language.
-fn block<'a>(page: &'a str, language: &str) -> Option<&'a str> {
-    let (_, rest) = page.split_once(&format!("```{language}\n"))?;
-    rest.split_once("```").map(|(block, _)| block)
+/// The fenced blocks of this language, in their order.
+fn blocks<'a>(page: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
+    let head = format!("{language}\n");
+    let blocks = page.split("```").skip(1).step_by(2);
+    blocks.filter_map(move |block| block.strip_prefix(head.as_str()))
 }
 
 /// A folder of the system's for temporary ones, removed in the end.
@@ -126,10 +135,11 @@ mod test {
     use super::*;
 
     #[test]
-    fn a_block_is_found_by_its_language() {
-        let page = "text\n```toml\na = 1\n```\n\n```rust\nfn main() {}\n```\n";
-        assert_eq!(block(page, "rust"), Some("fn main() {}\n"));
-        assert_eq!(block(page, "toml"), Some("a = 1\n"));
-        assert_eq!(block(page, "console"), None);
+    fn blocks_are_found_by_their_language() {
+        let page = "text\n```toml\na = 1\n```\n\n```rust\nmod b;\n```\n\n```rust\nfn b() {}\n```\n";
+        let found = |language| blocks(page, language).collect::<Vec<_>>();
+        assert_eq!(found("rust"), ["mod b;\n", "fn b() {}\n"]);
+        assert_eq!(found("toml"), ["a = 1\n"]);
+        assert!(found("console").is_empty());
     }
 }
