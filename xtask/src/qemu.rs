@@ -437,9 +437,11 @@ mod test {
             assert_eq!(complete("skip - a: there is one CPU"), machine.cpus == 1);
             assert_eq!(complete("skip - a: no ITS"), machine.name.starts_with("gicv2"));
             assert!(!complete("skip - a: the weather"));
-            let flaw = "skip - a: this QEMU leaves what is pending behind";
-            assert!(!complete(flaw));
-            assert_eq!(complete_on(Version::Stable, flaw), machine.name.starts_with("gicv2"));
+            let pending = "skip - a: this QEMU leaves what is pending behind";
+            let off = "skip - a: this SMMU lets everything pass while it is off";
+            assert!(!complete(pending) && !complete(off));
+            assert_eq!(complete_on(Version::Stable, pending), machine.name.starts_with("gicv2"));
+            assert_eq!(complete_on(Version::Stable, off), machine.name == "gicv3-smmu");
         }
     }
 }

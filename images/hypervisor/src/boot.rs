@@ -98,18 +98,20 @@ fn make_guest(
 fn functions(around: &Started, options: Options) -> Vec<Function> {
     let host = interrupts::irqchip().description().hosts.first();
     let (Some(host), Some(window)) = (host, &around.pci_window) else { return Vec::new() };
-    let mut functions = pci::functions(host, window.clone());
-    if !options.trusted_guest {
+    let trusted = options.trusted_guest;
+    if !trusted {
+        // Enumeration lets functions reach memory.
         dma::bring_up(host);
-        functions.retain(|function| match dma::stream(function) {
-            Ok(_) => true,
-            Err(reason) => {
-                let name = function.address;
-                println!("hypervisor: only a trusted-guest gets function {name}: {reason}");
-                false
-            }
-        });
     }
+    let mut functions = pci::functions(host, window.clone());
+    functions.retain(|function| match dma::stream(function) {
+        Err(reason) if !trusted => {
+            let name = function.address;
+            println!("hypervisor: only a trusted-guest gets function {name}: {reason}");
+            false
+        }
+        _ => true,
+    });
     functions
 }
 

@@ -66,7 +66,7 @@ pub(crate) fn bring_up(host: &'static PciHost) {
         return;
     };
     let region = PhysicalRegion { base: region.value.base(), bytes: region.value.size() };
-    let smmu = match Smmu::new(region) {
+    let smmu = match Smmu::new(region).and_then(Smmu::enable) {
         Ok(smmu) => smmu,
         Err(error) => return println!("hypervisor: {error}"),
     };

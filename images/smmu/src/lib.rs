@@ -43,7 +43,7 @@ pub enum SmmuError {
     StreamRange(StreamId),
 }
 
-/// The SMMU, translating.
+/// The SMMU.
 pub struct Smmu {
     registers: Registers,
     features: Features,
@@ -53,7 +53,8 @@ pub struct Smmu {
 }
 
 impl Smmu {
-    /// Takes the SMMU into use: no stream is translated yet.
+    /// Takes the SMMU into use. It refuses every access, without an event, until
+    /// [`enable`](Self::enable).
     pub fn new(region: PhysicalRegion) -> Result<Self, SmmuError> {
         let registers = Registers::new(Kernel.map(region).ok_or(SmmuError::NotMapped)?);
         let features = Features::read(&registers)?;
@@ -67,9 +68,15 @@ impl Smmu {
             commands.post(&registers, command)?;
         }
         commands.sync(&registers)?;
-        registers.enable_events()?;
-        registers.enable_translation()?;
         Ok(Self { registers, features, commands, events, streams })
+    }
+
+    /// Translates from now on, and refuses the streams without a translation, each access with an
+    /// event.
+    pub fn enable(self) -> Result<Self, SmmuError> {
+        self.registers.enable_events()?;
+        self.registers.enable_translation()?;
+        Ok(self)
     }
 
     /// Does it translate by tables of the second stage?

@@ -1,6 +1,6 @@
 //! Drivers, each as small as its device allows, that make real devices send interrupts.
 
-mod edu;
+pub(crate) mod edu;
 mod intel_nic;
 mod ivshmem;
 mod nvme;
@@ -100,6 +100,11 @@ impl DeviceKind {
     /// The kind that a function is of.
     pub(crate) fn of(function: &Function) -> Option<&'static Self> {
         KINDS.iter().find(|kind| function.is(kind.vendor, kind.device))
+    }
+
+    /// Is the function of the kind that has this name?
+    pub(crate) fn is(function: &Function, name: &str) -> bool {
+        Self::of(function).is_some_and(|kind| kind.name == name)
     }
 
     /// The function's driver.

@@ -1,8 +1,10 @@
 //! The machine, discovered and brought up: what a kernel does with Doorbell at its start.
 
 use crate::controller::{Controller, registers};
+use crate::devices::{DeviceKind, edu};
 use crate::ledger::{self, Ledger};
 use crate::platform::Kernel;
+use crate::report::Verdict;
 use crate::smmu::{Behind, Smmu, SmmuDescription};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -85,7 +87,11 @@ pub(crate) fn bring_up(
     let controller = host.and_then(|host| irqchip.pci_parent(host, RequesterId::pci(0, 0, 0)).ok());
     let interrupts = irqchip.interrupts().clone();
     let functions = host.map_or_else(Vec::new, |host| functions(host, around));
-    let smmu = smmu.map(|smmu| Arc::new(Smmu::new(smmu).expect("the SMMU")));
+    let smmu = smmu.map(|smmu| {
+        let edu = functions.iter().find(|function| DeviceKind::is(function, "edu"));
+        let write = || edu.map_or(Err(Verdict::Failed("no edu".into())), edu::writes);
+        Arc::new(Smmu::new(smmu, write).expect("the SMMU"))
+    });
     if let Some(smmu) = &smmu {
         attach(smmu, around, &functions);
     }

@@ -7,6 +7,7 @@ mod translation;
 pub(crate) use smmu::{Access, Event, EventKind, StreamId};
 pub(crate) use translation::DOORBELL_WINDOW;
 
+use crate::report::Verdict;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -14,7 +15,9 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use gic_driver::PhysicalRegion;
 use image_rt::lock::IrqMutex;
+use image_rt::pci::Bar;
 use irq_domain::layer::{DoorbellMode, Iommu, IommuDomain, IovaConstraint};
+use irq_domain::pci::TableMemory;
 use msi_types::{Granule, RequesterId};
 use smmu::{Context, SmmuError, SpaceId, Translation};
 use translation::AddressSpace;
@@ -56,6 +59,8 @@ pub(crate) struct Smmu {
     state: IrqMutex<Unit>,
     /// Number of runs of the event interrupt's handler.
     interrupts: AtomicU64,
+    /// A device's write passed before the SMMU translated.
+    pub(crate) passed_while_off: Result<bool, Verdict>,
 }
 
 /// The SMMU, and what its tables and events are.
@@ -73,12 +78,26 @@ struct Space {
 }
 
 impl Smmu {
-    /// Takes the SMMU into use: no stream has an address space yet.
-    pub(crate) fn new(description: SmmuDescription) -> Result<Self, SmmuError> {
+    /// Takes the SMMU into use: no stream has an address space yet. `write` has a device write, and
+    /// returns true if that passes.
+    pub(crate) fn new(
+        description: SmmuDescription,
+        write: impl FnOnce() -> Result<bool, Verdict>,
+    ) -> Result<Self, SmmuError> {
         let driver = smmu::Smmu::new(description.registers)?;
+        let passed_while_off = write();
+        let driver = driver.enable()?;
         let kept = Vec::with_capacity(KEPT_EVENTS);
-        let state = Unit { driver, kept, spaces: BTreeMap::new() };
-        Ok(Self { description, state: IrqMutex::new(state), interrupts: AtomicU64::new(0) })
+        let state = IrqMutex::new(Unit { driver, kept, spaces: BTreeMap::new() });
+        Ok(Self { description, state, interrupts: AtomicU64::new(0), passed_while_off })
+    }
+
+    /// Is it to refuse what comes while it is off? (IHI 0070, `SMMU_GBPA`.)
+    pub(crate) fn refuses_while_off(&self) -> bool {
+        const GBPA: u64 = 0x44;
+        const ABORT: u32 = 1 << 20;
+        let PhysicalRegion { base: address, bytes: length } = self.description.registers;
+        Bar { address, length }.read32(GBPA) & ABORT != 0
     }
 
     /// Gives a stream an address space of its own with `memory` in it, unless it has one.

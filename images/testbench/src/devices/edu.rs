@@ -1,12 +1,26 @@
-//! QEMU's educational device: one MSI, raised by a register write.
+//! QEMU's educational device: one MSI, raised by a register write, and a copying engine.
 
+use crate::check;
 use crate::report::Verdict;
 use crate::rig::Device;
+use core::sync::atomic::{AtomicU64, Ordering};
+use image_rt::cpu;
 use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
-const RAISE: u64 = 0x60;
-const ACKNOWLEDGE: u64 = 0x64;
+/// Its occasion to send.
+pub(crate) const RAISE: u64 = 0x60;
+pub(crate) const ACKNOWLEDGE: u64 = 0x64;
+/// Its copying engine.
+pub(crate) const DMA_FROM: u64 = 0x80;
+pub(crate) const DMA_TO: u64 = 0x88;
+pub(crate) const DMA_BYTES: u64 = 0x90;
+pub(crate) const DMA_COMMAND: u64 = 0x98;
+pub(crate) const DMA_START_WITH_INTERRUPT: u32 = 0b101;
+const DMA_START_TO_RAM: u32 = 0b011;
+const DMA_RUNS: u32 = 1;
+/// Its own memory.
+pub(crate) const DMA_BUFFER: u64 = 0x4_0000;
 
 /// The device.
 pub(crate) struct Edu(Bar);
@@ -30,4 +44,18 @@ impl Device for Edu {
     fn handle(&self, _: u16) {
         self.0.write32(ACKNOWLEDGE, 1);
     }
+}
+
+/// Has the device write a word to RAM. Returns true if the word arrived.
+pub(crate) fn writes(function: &Function) -> Result<bool, Verdict> {
+    static WORD: AtomicU64 = AtomicU64::new(0);
+    WORD.store(u64::MAX, Ordering::SeqCst);
+    let registers = function.bar(0);
+    registers.write64(DMA_FROM, DMA_BUFFER);
+    registers.write64(DMA_TO, WORD.as_ptr().expose_provenance() as u64);
+    registers.write64(DMA_BYTES, 8);
+    registers.write32(DMA_COMMAND, DMA_START_TO_RAM);
+    let done = cpu::wait_until(2000, || registers.read32(DMA_COMMAND) & DMA_RUNS == 0);
+    check!(done, "the device's engine does not come to its end");
+    Ok(WORD.load(Ordering::SeqCst) != u64::MAX)
 }

@@ -3,6 +3,10 @@
 
 use crate::check;
 use crate::devices::DeviceKind;
+use crate::devices::edu::{
+    self, ACKNOWLEDGE, DMA_BUFFER, DMA_BYTES, DMA_COMMAND, DMA_FROM, DMA_START_WITH_INTERRUPT,
+    DMA_TO, RAISE,
+};
 use crate::machine::{Machine, Translated, UNHANDLED};
 use crate::report::{Outcome, Report, Verdict};
 use crate::rig::Rig;
@@ -22,17 +26,7 @@ const MSI_ADDRESS: u16 = 4;
 const MSI_DATA: u16 = 12;
 const MSI_ENABLED: u16 = 1;
 
-/// edu's occasion to send, and its copying engine.
-const RAISE: u64 = 0x60;
-const ACKNOWLEDGE: u64 = 0x64;
-const DMA_FROM: u64 = 0x80;
-const DMA_TO: u64 = 0x88;
-const DMA_BYTES: u64 = 0x90;
-const DMA_COMMAND: u64 = 0x98;
-const DMA_START_WITH_INTERRUPT: u32 = 0b101;
-/// edu's own memory.
-const DMA_BUFFER: u64 = 0x4_0000;
-/// Of edu's 28 bits, and nothing that is mapped.
+/// Nothing is mapped there.
 const NOWHERE: u64 = 0x0123_4000;
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
@@ -42,6 +36,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
         report.case(name, || Bench::new(machine, translated).and_then(|bench| test(&bench)));
     };
     case("smmu: nothing that devices did so far was refused", quiet);
+    case("smmu: a device writes nothing before there are translations", off);
     case("smmu: a device stores an address at which its doorbell is mapped", stored);
     case(
         "smmu: with its own doorbell unmapped, a device's message is an event that names it",
@@ -124,9 +119,9 @@ impl<'a> Bench<'a> {
 
 /// The first function of a kind that is its own requester.
 fn find<'a>(machine: &'a Machine, name: &str) -> Option<&'a Function> {
-    let is_kind =
-        |function: &&Function| DeviceKind::of(function).is_some_and(|kind| kind.name == name);
-    machine.functions.iter().filter(|function| function.address == function.requester).find(is_kind)
+    let mut own =
+        machine.functions.iter().filter(|function| function.address == function.requester);
+    own.find(|function| DeviceKind::is(function, name))
 }
 
 fn refused_write(stream: StreamId, address: u64) -> Event {
@@ -137,6 +132,20 @@ fn quiet(bench: &Bench<'_>) -> Outcome {
     let events = bench.events();
     check!(events.is_empty(), "reported was {events:x?}");
     Ok(())
+}
+
+fn off(bench: &Bench<'_>) -> Outcome {
+    let smmu = &bench.translated.smmu;
+    check!(edu::writes(bench.edu)?, "the device writes nothing afterwards");
+    let (refuses, passed) = (smmu.refuses_while_off(), &smmu.passed_while_off);
+    check!(
+        matches!(passed, Ok(passed) if *passed != refuses),
+        "refuses: {refuses}, but {passed:?}"
+    );
+    if !refuses {
+        crate::skip!("this SMMU lets everything pass while it is off");
+    }
+    quiet(bench)
 }
 
 fn stored(bench: &Bench<'_>) -> Outcome {
