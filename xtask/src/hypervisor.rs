@@ -82,8 +82,8 @@ pub(crate) struct Wanted {
     /// Its controller of messages
     #[arg(long, value_enum, default_value = "its")]
     controller: Controller,
-    /// A device of QEMU's behind PCI that has MSI-X, for the guest. An SMMU confines what it reads
-    /// and writes, for which a virtio device wants iommu_platform=on,disable-legacy=on
+    /// A device of QEMU's behind PCI that has MSI or MSI-X, for the guest. An SMMU confines what it
+    /// reads and writes, for which a virtio device wants iommu_platform=on,disable-legacy=on
     #[arg(long, value_name = "DEVICE")]
     device: Vec<String>,
     /// The guest is trusted: nothing confines what its devices read and write

@@ -5,23 +5,26 @@
 //! |---|---|
 //! | command, cache line, latency, interrupt line | reach the function |
 //! | base addresses | can be sized, and do not move |
-//! | Message Control of MSI-X, the table, the pending bits | those of `irq-routing`'s model |
+//! | MSI; Message Control, table and pending bits of MSI-X | those of `irq-routing`'s models |
 //! | all other writes | are ignored |
 //!
 //! Each vector is a physical event that `irq-domain` owns. Its handler signals the model's vector,
-//! which has the message that the guest wrote, for the guest's ITS.
+//! which has the message that the guest wrote, for the guest's controller. A function with MSI and
+//! MSI-X shows the latter alone; the other is a null capability (PCI Code and ID Assignment,
+//! capability ID 00h).
+
+mod messages;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use image_rt::pci::{Bar, Function};
-use irq_domain::pci::{ConfigSpace, MsixCapability};
+use irq_domain::pci::ConfigSpace;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
-use irq_routing::msix::MsixTable;
-use irq_routing::{Router, Sender};
-use msi_types::pci::msix::Control;
-use msi_types::{DeviceId, MsiParent};
+use irq_routing::Router;
+use messages::Messages;
+use msi_types::MsiParent;
 use vgic::AccessWidth;
 
 use crate::interrupts;
@@ -37,8 +40,7 @@ const BAR_FLAGS: u32 = 0xf;
 /// A function of the guest.
 pub(crate) struct Assigned {
     function: Function,
-    capability: MsixCapability,
-    table: Arc<MsixTable>,
+    messages: Arc<Messages>,
     /// The values that the guest wrote to the base address registers.
     bars: [AtomicU32; 6],
     _device: MsiDevice,
@@ -46,27 +48,22 @@ pub(crate) struct Assigned {
 }
 
 impl Assigned {
-    /// Takes a function for the guest. `None`: it has no MSI-X.
+    /// Takes a function for the guest. `None`: it has no messages.
     pub(crate) fn new(
         function: Function,
         parent: Arc<dyn MsiParent>,
         router: Arc<Router>,
     ) -> Option<Self> {
-        let capability = MsixCapability::find(&function.config).ok()?;
-        let requester = function.requester;
-        let sender = Sender::Device(DeviceId::new(requester.get()));
-        let table = MsixTable::new(capability.slots, sender, router).expect("as the function says");
-        let table = Arc::new(table);
-        let (store, shape) = function.store().expect("the MSI-X table");
-        let config = MsiDeviceConfig::new("passthrough", requester, parent, store);
+        let messages = Arc::new(Messages::new(&function, router)?);
+        let (store, shape) = function.store().ok()?;
+        let slots = store.slots();
+        let config = MsiDeviceConfig::new("passthrough", function.requester, parent, store);
         let device = MsiDevice::attach(interrupts::irqchip().interrupts(), config);
         let device = device.expect("the function's DeviceID");
-        let vectors = device.allocate(shape, capability.slots..=capability.slots);
+        let vectors = device.allocate(shape, slots..=slots);
         let handles = vectors.expect("physical vectors").into_iter().map(|vector| {
-            let (table, slot) = (table.clone(), vector.slot);
-            let handler = move |_: &irq_domain::IrqContext<'_>| {
-                table.signal(slot);
-            };
+            let (messages, slot) = (messages.clone(), vector.slot);
+            let handler = move |_: &irq_domain::IrqContext<'_>| messages.signal(slot);
             device.request(slot, "passthrough", handler).expect("it is allocated")
         });
         let handles = handles.collect();
@@ -75,7 +72,7 @@ impl Assigned {
             None => 0,
         };
         let bars = core::array::from_fn(|index| AtomicU32::new(address(index)));
-        Some(Self { function, capability, table, bars, _device: device, _handles: handles })
+        Some(Self { function, messages, bars, _device: device, _handles: handles })
     }
 
     /// Physical address of the function's configuration space.
@@ -96,50 +93,20 @@ impl Assigned {
         let pages = bars.flat_map(|bar| {
             (bar.address..bar.address + bar.length.next_multiple_of(PAGE)).step_by(PAGE as usize)
         });
-        let trapped = [self.table_memory(), self.pending_memory()];
         pages.map(|page| page..page + PAGE).filter(move |page| {
-            !trapped.iter().any(|memory| memory.start < page.end && page.start < memory.end)
+            let trap = |memory: &Range<u64>| memory.start < page.end && page.start < memory.end;
+            !self.messages.memory().any(trap)
         })
-    }
-
-    fn table_memory(&self) -> Range<u64> {
-        let start = self.bar(self.capability.table.bir()) + self.capability.table.offset();
-        start..start + self.capability.table_length()
-    }
-
-    fn pending_memory(&self) -> Range<u64> {
-        let start = self.bar(self.capability.pending.bir()) + self.capability.pending.offset();
-        start..start + self.capability.pending_length()
-    }
-
-    fn bar(&self, index: u8) -> u64 {
-        self.function.bar(index.into()).address
     }
 
     /// Reads a page that traps. `None`: the address is in none.
     pub(crate) fn read_page(&self, address: u64, width: AccessWidth) -> Option<u64> {
-        let (table, pending) = (self.table_memory(), self.pending_memory());
-        let mut bytes = [0; 8];
-        let part = &mut bytes[..width.bytes() as usize];
-        if table.contains(&address) {
-            self.table.read(address - table.start, part);
-        } else if pending.contains(&address) {
-            self.table.read_pending(address - pending.start, part);
-        } else if !shares_page(&table, address) && !shares_page(&pending, address) {
-            return None;
-        }
-        Some(u64::from_le_bytes(bytes))
+        self.messages.read_page(address, width)
     }
 
     /// Writes it. `None`: the address is in none.
     pub(crate) fn write_page(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
-        let table = self.table_memory();
-        if table.contains(&address) {
-            let bytes = &value.to_le_bytes()[..width.bytes() as usize];
-            self.table.write(address - table.start, bytes);
-            return Some(());
-        }
-        (shares_page(&table, address) || shares_page(&self.pending_memory(), address)).then_some(())
+        self.messages.write_page(address, width, value)
     }
 
     /// Reads configuration space.
@@ -155,11 +122,7 @@ impl Assigned {
         }
         match offset {
             EXPANSION_ROM => 0,
-            _ if offset == self.capability.offset => {
-                let control = u16::from(self.table.control());
-                word & 0xffff | u32::from(control) << 16
-            }
-            _ => word,
+            _ => self.messages.config_word(offset, word),
         }
     }
 
@@ -187,12 +150,7 @@ impl Assigned {
         if let (Some(index), AccessWidth::Word) = (bar_index(offset), width) {
             self.bars[index].store(value as u32, Relaxed);
         }
-        let control = self.capability.offset + 2;
         match (offset, width) {
-            (offset, AccessWidth::Half) if offset == control => self.write_control(value as u16),
-            (offset, AccessWidth::Word) if offset + 2 == control => {
-                self.write_control((value >> 16) as u16);
-            }
             (COMMAND | CACHE_LINE, AccessWidth::Half) => {
                 self.function.config.write16(offset, value as u16);
             }
@@ -200,12 +158,11 @@ impl Assigned {
             (INTERRUPT_LINE, AccessWidth::Byte) => {
                 self.function.config.write8(offset, value as u8);
             }
-            _ => {}
+            _ => {
+                let bytes = &value.to_le_bytes()[..width.bytes() as usize];
+                self.messages.write_config(offset, bytes);
+            }
         }
-    }
-
-    fn write_control(&self, value: u16) {
-        self.table.write_control(Control::from(value));
     }
 }
 
@@ -217,9 +174,4 @@ fn bar_index(offset: u16) -> Option<usize> {
 
 fn size_mask(bar: Bar) -> u64 {
     !(bar.length - 1)
-}
-
-/// Is the address in a page of the range?
-fn shares_page(range: &Range<u64>, address: u64) -> bool {
-    (range.start & !(PAGE - 1)..range.end.next_multiple_of(PAGE)).contains(&address)
 }

@@ -10,14 +10,15 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use gic_firmware::{ConfigSpace, PciHost, Region};
 use image_rt::pci::{self, Function};
-use irq_domain::pci::MsixCapability;
 use irq_routing::{GsiSpace, Router};
+use msi_types::pci::{msi, msix};
 use vgic::AccessWidth;
 
-/// The machine's functions that have MSI-X.
+/// The machine's functions that have messages.
 pub(crate) fn functions(host: &PciHost, window: Range<u64>) -> Vec<Function> {
     let mut functions = pci::enumerate(ecam(host), window);
-    functions.retain(|function| MsixCapability::find(&function.config).is_ok());
+    let kinds = [msi::CAPABILITY_ID, msix::CAPABILITY_ID];
+    functions.retain(|function| kinds.iter().any(|id| function.capability(*id).is_some()));
     functions
 }
 
@@ -38,7 +39,7 @@ pub(crate) struct Pci {
 }
 
 impl Pci {
-    /// Gives the guest these functions, which have MSI-X. Their DMA is the caller's to confine.
+    /// Gives the guest these functions, which have messages. Their DMA is the caller's to confine.
     pub(crate) fn assign(
         host: &PciHost,
         window: Range<u64>,

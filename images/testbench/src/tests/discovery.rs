@@ -13,7 +13,9 @@ use alloc::vec::Vec;
 use gic_bringup::MsiController;
 use gic_driver::SecurityView;
 use image_rt::cpu;
+use image_rt::pci::Function;
 use msi_types::Cpu;
+use msi_types::pci::msi::CAPABILITY_ID;
 
 pub(super) fn run(machine: &'static Machine, expected: &str, report: &mut Report) {
     for (name, wanted) in expected.split_whitespace().filter_map(|word| word.split_once('=')) {
@@ -66,17 +68,18 @@ fn find(machine: &Machine, name: &str) -> String {
             None => "not for this image to see",
         }
         .into(),
-        "functions" => {
-            let mut ids: Vec<_> = machine
-                .functions
-                .iter()
-                .map(|f| format!("{:04x}:{:04x}", f.vendor, f.device))
-                .collect();
-            ids.sort();
-            ids.join(",")
-        }
+        "functions" => functions(machine, |_| true),
+        "msi" => functions(machine, |function| function.capability(CAPABILITY_ID).is_some()),
         _ => "nothing by this name".into(),
     }
+}
+
+/// Vendor and device of the functions that are such.
+fn functions(machine: &Machine, are: impl Fn(&&Function) -> bool) -> String {
+    let functions = machine.functions.iter().filter(are);
+    let mut ids: Vec<_> = functions.map(|f| format!("{:04x}:{:04x}", f.vendor, f.device)).collect();
+    ids.sort();
+    ids.join(",")
 }
 
 /// Is a controller of that kind in use?
