@@ -18,7 +18,7 @@ pub(super) const DEVICES: [&str; 2] =
     ["nvme,serial=1,drive=disk", "virtio-net-pci,netdev=net,romfile="];
 const BACKENDS: [&str; 4] = [
     "-blockdev",
-    "driver=null-co,node-name=disk,size=1048576,read-zeroes=on",
+    "driver=null-co,node-name=disk,size=1073741824,read-zeroes=on",
     "-netdev",
     "user,id=net,restrict=on",
 ];

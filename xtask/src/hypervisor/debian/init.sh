@@ -6,8 +6,10 @@ cpus=$($B nproc); last=$((cpus - 1))
 others=$($B seq 1 $last)
 reads=$($B sed -n 's/.*reads=\([0-9]*\).*/\1/p' /proc/cmdline)
 CPU=/sys/devices/system/cpu/cpu
+DISK=/sys/block/nvme0n1
 
 say() { echo "guest: $*"; }
+disk_reads() { [ -e $DISK/stat ] && read -r completed rest < $DISK/stat; }
 # Has all CPUs but the first on line, or off.
 others_on() {
     for cpu in $others; do echo $1 > $CPU$cpu/online || say "complains: CPU $cpu stays"; done
@@ -66,7 +68,7 @@ traffic() {
     end_load
     count_pings
     $B ip link set eth0 down
-    read -r completed rest < /sys/block/nvme0n1/stat
+    disk_reads
     say "reads $($B awk '{ sum += $1 } END { print sum }' /tmp/reads) completed $completed"
     say "moved $moved"
     say "turns $turns"
@@ -86,7 +88,8 @@ for module in $($B cat /modules); do
     $B insmod /$module
 done
 if [ "$reads" ]; then
-    until [ -e /dev/nvme0n1 ]; do $B sleep 0.05; done
+    # The kernel's own read is the driver's last word.
+    until disk_reads && [ "$completed" -gt 0 ]; do $B sleep 0.05; done
     $B ip addr add 10.0.2.15/24 dev eth0; $B ip link set eth0 up
 fi
 others_on 1
