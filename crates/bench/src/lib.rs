@@ -1,7 +1,7 @@
 //! The cost of the hot paths, beside floors and peers in the same process. Times differ between
 //! machines, ratios to a floor of the same work hardly do. Every case is sampled in turn, so that
-//! disturbances meet all of them alike. A process may be slow throughout, so several are
-//! [merged](Measurements::merged).
+//! disturbances meet all of them alike, and while no other hardware thread uses the core. Memory
+//! lies elsewhere in each process, so several are [merged](Measurements::merged).
 #![forbid(unsafe_code)]
 
 mod bring_up;
@@ -14,6 +14,7 @@ mod injection;
 mod list_registers;
 mod measurements;
 mod model;
+mod neighbour;
 mod peers;
 mod routes;
 mod word;
@@ -21,9 +22,13 @@ mod word;
 pub use measurements::{Case, Measurements, Skipped};
 
 use doorbell_machine::RunError;
+use neighbour::Neighbour;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+
+/// The most time that each round waits until the core has no neighbour, in the mean.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Options of a measurement.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,11 +98,12 @@ impl Probe {
         Self { name: name.into(), of, sample: Box::new(sample), samples: Vec::new() }
     }
 
-    fn take(&mut self) -> Result<(), MeasureError> {
+    fn take(&mut self, neighbour: &mut Neighbour) -> Result<(), MeasureError> {
         // A fresh time slice: a sample that is interrupted by another process says nothing.
         std::thread::yield_now();
-        let time =
-            (self.sample)().map_err(|reason| MeasureError::Case(self.name.clone(), reason))?;
+        let time = neighbour
+            .without(&mut self.sample)
+            .map_err(|reason| MeasureError::Case(self.name.clone(), reason))?;
         self.samples.push(time);
         Ok(())
     }
@@ -137,15 +143,18 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
     probes.push(peers::locked_list());
     probes.extend(controllers::probes()?);
     probes.push(bring_up::probe()?);
-    for _ in 0..options.rounds.max(1) {
-        floor.take()?;
-        probes.iter_mut().try_for_each(Probe::take)?;
+    let rounds = options.rounds.max(1);
+    let mut neighbour = Neighbour::new(PATIENCE * rounds);
+    for _ in 0..rounds {
+        floor.take(&mut neighbour)?;
+        probes.iter_mut().try_for_each(|probe| probe.take(&mut neighbour))?;
     }
     let cases = probes.into_iter().map(|probe| {
         let (name, of) = (probe.name.clone(), probe.of.name());
         Case::new(name, probe.median(), of)
     });
-    Ok(Measurements::new(floor.median(), cases.collect(), skipped))
+    let measured = Measurements::new(floor.median(), cases.collect(), skipped);
+    Ok(Measurements { disturbed: neighbour.suffered(), ..measured })
 }
 
 /// Nanoseconds of one operation.

@@ -16,6 +16,10 @@ pub struct Measurements {
     /// Cases that cannot be measured here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
+    /// Samples of all processes during which another hardware thread used the core, although
+    /// others were discarded for that. A case has one for each round and process.
+    #[serde(default)]
+    pub disturbed: u32,
 }
 
 /// One measured case. Times in nanoseconds for one operation, models included.
@@ -75,7 +79,7 @@ impl Case {
 
 impl Measurements {
     pub(crate) fn new(floor_ns: f64, cases: Vec<Case>, skipped: Vec<Skipped>) -> Self {
-        Self { floor_ns, cases, skipped }.compared(floor_ns)
+        Self { floor_ns, cases, skipped, disturbed: 0 }.compared(floor_ns)
     }
 
     /// The measurements of several processes as those of one; `None` without any. Cases that are
@@ -90,7 +94,9 @@ impl Measurements {
         };
         let cases = first.cases.iter().filter_map(case).collect();
         let (floor_ns, least) = median_and_least(processes.iter().map(|one| one.floor_ns));
-        Some(Self { floor_ns, cases, skipped: first.skipped.clone() }.compared(least))
+        let disturbed = processes.iter().map(|one| one.disturbed).sum();
+        let merged = Self { floor_ns, cases, skipped: first.skipped.clone(), disturbed };
+        Some(merged.compared(least))
     }
 
     /// With each case compared with its reference; with `fetch_or`, where that was not measured.
@@ -147,6 +153,12 @@ mod tests {
             [("two", 8.0, 6.0, 2.0, "one"), ("one", 4.0, 3.0, 1.5, FETCH_OR)]
         );
         assert!((merged.floor_ns - 3.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn disturbed_samples_of_all_processes_are_counted() {
+        let one = |disturbed| Measurements { disturbed, ..process(1.0, &[]) };
+        assert_eq!(Measurements::merged(&[one(3), one(0), one(4)]).unwrap().disturbed, 7);
     }
 
     #[test]

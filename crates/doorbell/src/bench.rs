@@ -57,6 +57,10 @@ fn print_text(out: &mut Output, measured: &Measurements) -> io::Result<()> {
     for skipped in &measured.skipped {
         writeln!(out, "{}: not measured, {}", skipped.name, skipped.reason)?;
     }
+    if measured.disturbed > 0 {
+        let disturbed = measured.disturbed;
+        writeln!(out, "{disturbed} samples: another hardware thread used the core meanwhile")?;
+    }
     writeln!(out, "an uncontended fetch_or takes {:.2} ns", measured.floor_ns)
 }
 

@@ -161,7 +161,7 @@ pub(crate) enum Disturbance {
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// Processes that measure one after the other: the median of their medians and the least are
-    /// shown. A process may be slow throughout.
+    /// shown. Memory lies elsewhere in each.
     #[arg(
         long,
         value_name = "N",

@@ -1,0 +1,171 @@
+//! Another hardware thread on this core.
+//!
+//! A core's units serve several hardware threads (SMT), and on a rented machine the others are
+//! another tenant's. While one of them runs, code that keeps these units busy takes up to twice its
+//! time. Code that waits for one result after the other, such as locked operations, takes hardly
+//! longer. So ratios change, and no clock or counter of this machine says why.
+//!
+//! Two loops tell: one whose operations wait for each other, and one whose operations do not. The
+//! quotient of their times does not depend on the clock's frequency.
+
+use std::hint::black_box;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Pairs of the two loops, whose median counts: an interrupt may come into some.
+const PAIRS: usize = 9;
+/// Readings at first, to know the core's own quotient.
+const FIRST: usize = 256;
+/// A quotient so many times the core's own is a neighbour's doing. Without one, nine of ten
+/// readings are within a fiftieth; with one, they are from a tenth above to the double.
+const NOTICEABLE: f64 = 1.05;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Notices neighbours, and waits for their end.
+pub(crate) struct Neighbour {
+    /// The least quotient so far: that of a core without a neighbour.
+    alone: f64,
+    /// Time left to wait.
+    patience: Duration,
+    /// Samples that were taken beside a neighbour.
+    suffered: u32,
+}
+
+impl Neighbour {
+    /// Waits so long in all.
+    pub(crate) fn new(patience: Duration) -> Self {
+        let alone = (0..FIRST).map(|_| quotient()).fold(f64::INFINITY, f64::min);
+        Self { alone, patience, suffered: 0 }
+    }
+
+    /// Takes a sample while the core has no neighbour, or when there is no patience left.
+    pub(crate) fn without<E>(&mut self, sample: impl FnMut() -> Result<f64, E>) -> Result<f64, E> {
+        self.sample(quotient, sample)
+    }
+
+    fn sample<E>(
+        &mut self,
+        mut quotient: impl FnMut() -> f64,
+        mut sample: impl FnMut() -> Result<f64, E>,
+    ) -> Result<f64, E> {
+        loop {
+            let start = Instant::now();
+            let before = self.is_there(quotient());
+            if before && !self.patience.is_zero() {
+                thread::sleep(PAUSE);
+                self.patience = self.patience.saturating_sub(start.elapsed());
+                continue;
+            }
+            let taken = sample()?;
+            let disturbed = self.is_there(quotient()) || before;
+            if !disturbed || self.patience.is_zero() {
+                self.suffered += u32::from(disturbed);
+                return Ok(taken);
+            }
+            self.patience = self.patience.saturating_sub(start.elapsed());
+        }
+    }
+
+    /// Samples that were taken beside a neighbour.
+    pub(crate) const fn suffered(&self) -> u32 {
+        self.suffered
+    }
+
+    fn is_there(&mut self, quotient: f64) -> bool {
+        self.alone = self.alone.min(quotient);
+        quotient > self.alone * NOTICEABLE
+    }
+}
+
+/// The median of some pairs.
+fn quotient() -> f64 {
+    let mut all = [0.0; PAIRS];
+    for quotient in &mut all {
+        let (chain, chains) = (timed(|| chained(2000)), timed(|| independent(1000)));
+        *quotient = chains / chain;
+    }
+    all.sort_unstable_by(f64::total_cmp);
+    all[PAIRS / 2]
+}
+
+fn timed<R>(run: impl FnOnce() -> R) -> f64 {
+    let start = Instant::now();
+    black_box(run());
+    start.elapsed().as_secs_f64()
+}
+
+/// Operations that wait for each other.
+#[inline(never)]
+fn chained(turns: u32) -> u64 {
+    (0..turns).fold(black_box(1), |word: u64, _| (word ^ 0x9e37).rotate_left(7).wrapping_mul(5))
+}
+
+/// Operations of which six at a time wait for nothing.
+#[inline(never)]
+fn independent(turns: u32) -> [u64; 6] {
+    let mut words: [u64; 6] = black_box([1, 2, 3, 4, 5, 6]);
+    for _ in 0..turns {
+        for (word, salt) in words.iter_mut().zip(77..) {
+            *word = (*word ^ salt).rotate_left(7);
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    /// The sample that is taken beside these readings. The core's own quotient is 1.
+    fn sampled(patience: Duration, readings: &[f64]) -> (f64, Neighbour) {
+        let mut neighbour = Neighbour { alone: 1.0, patience, suffered: 0 };
+        let (mut readings, mut samples) = (readings.iter(), 0.0);
+        let taken = neighbour.sample(
+            || *readings.next().expect("no more than these readings"),
+            || {
+                samples += 1.0;
+                Ok::<_, Infallible>(samples)
+            },
+        );
+        assert_eq!(readings.len(), 0, "all readings are wanted");
+        (taken.unwrap(), neighbour)
+    }
+
+    #[test]
+    fn quiet_core_gives_its_first_sample() {
+        let (taken, neighbour) = sampled(Duration::from_secs(1), &[1.04, 1.04]);
+        assert!((taken - 1.0).abs() < f64::EPSILON);
+        assert_eq!(neighbour.suffered(), 0);
+    }
+
+    #[test]
+    fn samples_wait_for_a_neighbours_end() {
+        let (taken, neighbour) = sampled(Duration::from_secs(10), &[1.2, 1.2, 1.0, 1.0]);
+        assert!((taken - 1.0).abs() < f64::EPSILON);
+        assert_eq!(neighbour.suffered(), 0);
+    }
+
+    #[test]
+    fn neighbour_after_a_sample_spoils_it() {
+        let (taken, neighbour) = sampled(Duration::from_secs(10), &[1.0, 1.2, 1.0, 1.0]);
+        assert!((taken - 2.0).abs() < f64::EPSILON);
+        assert_eq!(neighbour.suffered(), 0);
+    }
+
+    #[test]
+    fn without_patience_spoilt_samples_are_counted() {
+        for readings in [[1.2, 1.0], [1.0, 1.2], [1.2, 1.2]] {
+            let (taken, neighbour) = sampled(Duration::ZERO, &readings);
+            assert!((taken - 1.0).abs() < f64::EPSILON);
+            assert_eq!(neighbour.suffered(), 1);
+        }
+    }
+
+    #[test]
+    fn core_that_was_never_alone_learns_when_it_is() {
+        let (_, neighbour) = sampled(Duration::ZERO, &[0.8, 0.8]);
+        assert_eq!(neighbour.suffered(), 0);
+        assert!((neighbour.alone - 0.8).abs() < f64::EPSILON);
+    }
+}
