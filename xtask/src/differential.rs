@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::parallel::{self, Trial};
 use crate::process;
 use crate::qemu::{self, Version};
 use crate::step::Tally;
@@ -12,6 +13,9 @@ use crate::workspace::Workspace;
 
 /// Includes building it, but is for hangs alone: the cases have a budget of their own.
 const LIMIT: Duration = Duration::from_mins(10);
+
+/// The program that compares.
+const PROGRAM: [&str; 4] = ["--package", "conformance", "--bin", "differential"];
 
 /// Cases of each family in a long run.
 const LONG_CASES: u32 = 100_000;
@@ -37,8 +41,8 @@ struct Budget {
     limit: Duration,
 }
 
-/// Effort of a run of all steps: about a minute, with both QEMUs. The package's tests plant faults
-/// and find them, against a second model.
+/// Effort of a run of all steps: half a minute, with both QEMUs side by side. The package's tests
+/// plant faults and find them, against a second model.
 const FIXED: Budget = Budget { cases: 4000, seed: 1, seconds: Some(28), limit: LIMIT };
 
 /// A fixed budget, on each QEMU that can be had.
@@ -63,16 +67,19 @@ fn long(cases: u32, seed: u64) -> Budget {
 }
 
 fn compare(workspace: &Workspace, budget: &Budget, tally: &mut Tally) -> Result<()> {
+    // Once, before two of them want it at the same time.
+    process::must(process::cargo(&workspace.root).arg("build").args(PROGRAM))?;
+    let mut trials: Vec<Trial<'_>> = Vec::new();
     for version in Version::ALL {
-        println!("against {version:?}'s QEMU");
         match qemu::fetch(workspace, version) {
             Err(absent) => tally.skip(format!("QEMU of {version:?}: {absent:#}")),
-            Ok(tools) => {
+            Ok(tools) => trials.push(Box::new(move |tally| {
                 let qemu = tools.command(qemu::PROGRAM);
-                compare_with(workspace, version, &qemu, budget, tally)?;
-            }
+                compare_with(workspace, version, &qemu, budget, tally)
+            })),
         }
     }
+    parallel::tallied(&trials, tally);
     Ok(())
 }
 
@@ -86,16 +93,7 @@ fn compare_with(
     let libraries =
         qemu.get_envs().find(|(name, _)| *name == "LD_LIBRARY_PATH").and_then(|(_, path)| path);
     let mut cargo = process::cargo(&workspace.root);
-    cargo.args([
-        "run",
-        "--quiet",
-        "--package",
-        "conformance",
-        "--bin",
-        "differential",
-        "--",
-        "--qemu",
-    ]);
+    cargo.args(["run", "--quiet"]).args(PROGRAM).args(["--", "--qemu"]);
     cargo.arg(qemu.get_program()).arg("--libraries").arg(libraries.context("QEMU's libraries")?);
     cargo.args(["--cases", &budget.cases.to_string(), "--seed", &budget.seed.to_string()]);
     match budget.seconds {
@@ -104,7 +102,7 @@ fn compare_with(
     };
     let failures = tally.failures();
     let status = process::watch(&mut cargo, budget.limit, |line| {
-        println!("{line}");
+        println!("{version:?}: {line}");
         if line.starts_with("ok - ") {
             tally.pass(1);
         } else if let Some(what) = line.strip_prefix("not ok - ") {

@@ -2,15 +2,16 @@
 //! their only process.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::apt::Apt;
-use crate::dtb;
+use crate::dtb::{self, Tools};
 use crate::initramfs::{self, Content, File};
+use crate::parallel::{self, Trial};
 use crate::qemu::{self, Version};
 use crate::rust::{self, JUDGE_TARGET as TARGET};
 use crate::step::Tally;
@@ -73,35 +74,57 @@ fn ask(
         tally.skip(format!("the judge: {TARGET}: {absent:#}"));
         return Ok(());
     }
-    let judge = build(workspace, "kvm-judge")?;
+    let program = build(workspace, "kvm-judge")?;
     let folder = workspace.target.join("kvm");
     fs::create_dir_all(&folder)?;
     let initramfs = folder.join("initramfs");
-    fs::write(&initramfs, initramfs::pack(&contents(fs::read(judge)?)))?;
+    fs::write(&initramfs, initramfs::pack(&contents(fs::read(program)?)))?;
+    let judge = Judge { initramfs: &initramfs, folder: &folder, command_line, limit };
+    let mut trials: Vec<Trial<'_>> = Vec::new();
     for version in Version::ALL {
-        let name = format!("KVM of {version:?}'s kernel");
         let tools = qemu::fetch(workspace, version).context("QEMU");
-        let (tools, kernel) = match tools.and_then(|tools| Ok((tools, kernel(workspace, version)?)))
-        {
-            Ok(both) => both,
-            Err(error) => {
-                tally.skip(format!("{name}: {error:#}"));
-                continue;
+        match tools.and_then(|tools| Ok((tools, kernel(workspace, version)?))) {
+            Ok((tools, kernel)) => {
+                trials.push(Box::new(move |tally| judge.ask(&tools, &kernel, version, tally)));
             }
-        };
+            Err(absent) => tally.skip(format!("{}: {absent:#}", name(version))),
+        }
+    }
+    parallel::tallied(&trials, tally);
+    Ok(())
+}
+
+fn name(version: Version) -> String {
+    format!("KVM of {version:?}'s kernel")
+}
+
+/// The judge, and what it is asked.
+#[derive(Clone, Copy)]
+struct Judge<'a> {
+    initramfs: &'a Path,
+    /// Takes what KVM saved.
+    folder: &'a Path,
+    command_line: &'a str,
+    limit: Duration,
+}
+
+impl Judge<'_> {
+    /// Under one kernel.
+    fn ask(&self, tools: &Tools, kernel: &Path, version: Version, tally: &mut Tally) -> Result<()> {
+        let name = name(version);
         let mut qemu = tools.command(qemu::PROGRAM);
-        qemu.args(MACHINE).args(SURROUNDINGS).args(["-append", command_line]);
-        qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(&initramfs);
+        qemu.args(MACHINE).args(SURROUNDINGS).args(["-append", self.command_line]);
+        qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(self.initramfs);
         let mut report = Report::default();
-        let ended = process::watch(&mut qemu, limit, |line| report.line(line));
+        let ended = process::watch(&mut qemu, self.limit, |line| report.line(line));
         report.failed.iter().for_each(|failure| println!("{failure}"));
-        let snapshot = folder.join(format!("{version:?}.snapshot").to_lowercase());
+        let snapshot = self.folder.join(format!("{version:?}.snapshot").to_lowercase());
         fs::write(&snapshot, &report.snapshot)?;
         let (passed, failed) = (report.passed, report.failed.len());
         println!("{name}: {passed} passed, {failed} failed; what it saved: {}", snapshot.display());
         report.judge(&name, tally, ended.map(drop));
+        Ok(())
     }
-    Ok(())
 }
 
 /// Builds the program of a package for the machine that has KVM.
