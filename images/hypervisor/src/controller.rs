@@ -90,10 +90,11 @@ pub(crate) fn message_of_vcpu(
     value: u64,
 ) -> Option<Delivery> {
     let is_doorbell = vgic.config().its.first().is_some_and(|its| its.doorbell() == address);
-    let is_message = is_doorbell && matches!(width, AccessWidth::Half | AccessWidth::Word);
+    if !is_doorbell || !matches!(width, AccessWidth::Half | AccessWidth::Word) {
+        return None;
+    }
     let data = (value & width.mask()) as u32;
-    let its = vgic.its(0).filter(|_| is_message)?;
-    Some(its.signal_msi(VCPU, MsiMessage { address, data }))
+    Some(vgic.its(0)?.signal_msi(VCPU, MsiMessage { address, data }))
 }
 
 /// Is there a register of the GIC that shows no interrupt's state? The distributor's first ones and
