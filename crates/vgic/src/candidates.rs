@@ -15,7 +15,6 @@ const _: () = assert!(LEAVES <= 64, "one summary word covers all leaves");
 
 /// The bitmap of one vCPU.
 #[derive(Debug)]
-#[repr(align(128))]
 pub(crate) struct Candidates {
     summary: Summary,
     leaves: [AtomicU64; LEAVES],
@@ -36,6 +35,7 @@ impl Candidates {
     }
 
     /// The interrupt at `index` became ready. Any thread.
+    #[inline]
     pub(crate) fn set(&self, index: WiredIndex) {
         let leaf = index.get() / 64;
         if let Some(word) = self.leaves.get(leaf) {
@@ -48,6 +48,20 @@ impl Candidates {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.summary.bits() == 0
+    }
+
+    /// Takes the candidate out, if it is the only one. The caller looks at the interrupt
+    /// afterwards, and [`set`](Self::set)s it again if it stays ready. For the vCPU's own thread.
+    #[inline]
+    pub(crate) fn take_only(&self) -> Option<WiredIndex> {
+        let leaves = self.summary.bits();
+        let leaf = only_bit(leaves)?;
+        let word = self.leaves.get(leaf)?;
+        let bits = word.load(SeqCst);
+        let index = WiredIndex::new(leaf * 64 + only_bit(bits)?)?;
+        word.fetch_and(!bits, SeqCst);
+        self.summary.clear(leaves, || word.load(SeqCst) == 0);
+        Some(index)
     }
 
     /// Calls `look` for each candidate, and forgets those that are stale. For the vCPU's own
@@ -69,6 +83,12 @@ impl Candidates {
             }
         }
     }
+}
+
+/// The number of the bit that is set, if it is one.
+#[inline]
+const fn only_bit(word: u64) -> Option<usize> {
+    if word.is_power_of_two() { Some(word.trailing_zeros() as usize) } else { None }
 }
 
 /// The numbers of the bits that are set, ascending.
@@ -115,6 +135,27 @@ mod tests {
         candidates.visit(|_| Look::Stale);
 
         assert!(seen(&candidates).is_empty());
+    }
+
+    #[test]
+    fn the_only_candidate_is_taken_out() {
+        for number in [0, 70, WiredIndex::COUNT - 1] {
+            let candidates = Candidates::new();
+            candidates.set(index(number));
+            assert_eq!(candidates.take_only(), Some(index(number)));
+            assert!(candidates.is_empty());
+            assert_eq!(candidates.take_only(), None);
+        }
+    }
+
+    #[test]
+    fn of_two_candidates_none_is_taken_out() {
+        for other in [71, 700] {
+            let candidates = Candidates::new();
+            [70, other].into_iter().for_each(|number| candidates.set(index(number)));
+            assert_eq!(candidates.take_only(), None);
+            assert_eq!(seen(&candidates), [70, other]);
+        }
     }
 
     #[test]

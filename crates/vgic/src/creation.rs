@@ -8,7 +8,7 @@ use crate::its::{Its, Targets};
 use crate::lpi::{LpiConfig, LpiCore, Priorities, PriorityView};
 use crate::memory::GuestMemory;
 use crate::redistributor::RedistributorRegisters;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{OwnParts, Vcpu};
 use crate::vgic::{Block, Region, Vgic};
 use crate::wakeup::VcpuWakeup;
 use crate::wired::Wired;
@@ -16,7 +16,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use gic_arch::{gicd, gits};
-use msi_types::Kick;
+use msi_types::{Cpu, Kick};
 
 impl Vgic {
     /// Makes a virtual GIC: the shared half, and one half per vCPU in the order of
@@ -49,14 +49,16 @@ impl Vgic {
             its,
         })?;
         let mut vcpus = Vec::new();
-        vcpus.try_reserve_exact(gic.redistributors.len()).map_err(OutOfMemory::from)?;
-        for index in 0..gic.redistributors.len() {
-            vcpus.push(gic.vcpu(index)?);
+        let words = gic.wakeup.words();
+        vcpus.try_reserve_exact(words.len()).map_err(OutOfMemory::from)?;
+        for (index, (wakeup, private)) in words.iter().zip(gic.wired.privates()).enumerate() {
+            let own = OwnParts { wakeup: Arc::clone(wakeup), private: Arc::clone(private) };
+            vcpus.push(gic.vcpu(cpu(index), own)?);
         }
         Ok((gic, vcpus))
     }
 
-    fn vcpu(self: &Arc<Self>, index: usize) -> Result<Vcpu, OutOfMemory> {
+    fn vcpu(self: &Arc<Self>, cpu: Cpu, own: OwnParts) -> Result<Vcpu, OutOfMemory> {
         let config = &self.config;
         let features = Features {
             security: config.security,
@@ -64,12 +66,11 @@ impl Vgic {
             id_bits_code: u8::from(config.id_bits() > 16),
             extended_range: config.extended_spis > 0 || config.extended_ppis > 0,
         };
-        let cpu = cpu(index);
         let lpis = match &self.lpis {
             Some(lpis) => lpis.pending_lpis(cpu)?,
             None => None,
         };
-        Vcpu::new(cpu, Arc::clone(self), CpuInterface::new(features), lpis)
+        Vcpu::new(cpu, Arc::clone(self), own, CpuInterface::new(features), lpis)
     }
 }
 

@@ -79,6 +79,8 @@ struct ItsRegisters {
     faults: CommandFaults,
     /// Is more to do than the last access did?
     left: bool,
+    /// The last access found nothing more to do, not even something that waits.
+    is_done: bool,
 }
 
 impl fmt::Debug for Its {
@@ -168,6 +170,7 @@ impl Its {
         self.lpis.with_kicks_deferred(|control| {
             if control.is_admission_starved(self.index) {
                 state.enabled = false;
+                state.is_done = false;
                 control.set_its_enabled(self.index, false);
             }
         });
@@ -240,6 +243,7 @@ impl ItsRegisters {
             tables: Tables::new(config),
             faults: CommandFaults::default(),
             left: false,
+            is_done: false,
         }
     }
 }

@@ -171,7 +171,16 @@ impl ListRegisterVcpu {
 
     /// As [`Vcpu::prepare_to_sleep`], for a guest that waits (WFI).
     pub fn prepare_to_sleep(&mut self) -> Sleep {
-        self.own().prepare_to_sleep()
+        let [vcpu] = &mut *self.0;
+        // What the vCPU says now is not what an entry said that looked at everything.
+        vcpu.own.wakeup.end_idle();
+        let sleep = vcpu.prepare_to_sleep();
+        if sleep == Sleep::Ready
+            && let Some(lpis) = &mut vcpu.lpis
+        {
+            lpis.prune();
+        }
+        sleep
     }
 
     /// As [`Vcpu::prepare_to_power_down`].
@@ -258,9 +267,8 @@ impl ListRegisterVcpu {
     /// it may interrupt itself.
     fn own(&mut self) -> &mut Vcpu {
         let [vcpu] = &mut *self.0;
-        if core::mem::take(&mut vcpu.list_registers.is_idle) {
-            vcpu.returned();
-        }
+        vcpu.own.wakeup.end_idle();
+        vcpu.list_registers.made_for = None;
         vcpu
     }
 
@@ -287,7 +295,7 @@ impl ListRegisterVcpu {
     /// Out of the guest, with nothing in list registers any more.
     fn folded(&self) {
         let [vcpu] = &*self.0;
-        if vcpu.wakeup.folded(vcpu.cpu) {
+        if vcpu.wakeup.folded(&vcpu.own.wakeup) {
             vcpu.gic.poll_all_its();
         }
     }

@@ -37,10 +37,9 @@ pub(crate) struct ListRegisters {
     pub(crate) active: WiredSet,
     /// Loaded at the last entry. Outside of the guest, all of its list registers are empty.
     pub(crate) interface: VirtualInterface,
-    /// At the last entry nothing was pending or active, and the CPU interface has not changed
-    /// since. If nothing has become pending, `interface` is right for the next entry. The vCPU has
-    /// stayed left unless it [`returned`](crate::ListRegisterVcpu::returned) or was kicked.
-    pub(crate) is_idle: bool,
+    /// What `interface`'s other registers were made for. `None`: the CPU interface has changed
+    /// since.
+    pub(crate) made_for: Option<Unlisted>,
 }
 
 impl ListRegisters {
@@ -57,7 +56,7 @@ impl ListRegisters {
                 active_priorities: [[0; 4]; 2],
                 list: [ListRegister::new(); MAX_LIST_REGISTERS],
             },
-            is_idle: false,
+            made_for: None,
         }
     }
 
@@ -81,6 +80,15 @@ impl ListRegisters {
         self.interface.list[..used].fill(ListRegister::new());
         used
     }
+}
+
+/// Interrupts that got no list register.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Unlisted {
+    pub(crate) pending: bool,
+    pub(crate) active: bool,
+    /// By group: something is pending that only the guest's own enable keeps from being signalled.
+    pub(crate) held_back: [bool; 2],
 }
 
 /// Contents of a list register.

@@ -7,8 +7,8 @@ use crate::interrupt::InterruptWord;
 use crate::listed::ListRegisters;
 use crate::lpi::{PendingLpis, ReadyLpi};
 use crate::vgic::Vgic;
-use crate::wakeup::VcpuWakeup;
-use crate::wired::{Group, participation};
+use crate::wakeup::{VcpuWakeup, WakeupWord};
+use crate::wired::{Group, Private, participation};
 use crate::wired_index::WiredIndex;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -25,14 +25,21 @@ use msi_types::Cpu;
 pub struct Vcpu {
     pub(crate) cpu: Cpu,
     pub(crate) gic: Arc<Vgic>,
-    /// That of `gic`: an entry into the guest looks at little else.
+    /// That of `gic`: an entry into the guest looks at little else than this and the word.
     pub(crate) wakeup: Arc<VcpuWakeup>,
+    pub(crate) own: OwnParts,
     pub(crate) interface: CpuInterface,
     pub(crate) lpis: Option<PendingLpis>,
     pub(crate) list_registers: ListRegisters,
     /// Memory for this value, so that boxing it cannot fail. A vCPU with list registers is handed
     /// on at each entry and exit, and is boxed for that.
     memory: Vec<Self>,
+}
+
+/// The parts of the shared half that are one vCPU's, at hand without a search.
+pub(crate) struct OwnParts {
+    pub(crate) wakeup: Arc<WakeupWord>,
+    pub(crate) private: Arc<Private>,
 }
 
 /// The interrupt inputs of a PE.
@@ -99,13 +106,14 @@ impl Vcpu {
     pub(crate) fn new(
         cpu: Cpu,
         gic: Arc<Vgic>,
+        own: OwnParts,
         interface: CpuInterface,
         lpis: Option<PendingLpis>,
     ) -> Result<Self, OutOfMemory> {
         let mut memory = Vec::new();
         memory.try_reserve_exact(1)?;
         let (wakeup, list_registers) = (Arc::clone(&gic.wakeup), ListRegisters::none());
-        Ok(Self { cpu, gic, wakeup, interface, lpis, list_registers, memory })
+        Ok(Self { cpu, gic, wakeup, own, interface, lpis, list_registers, memory })
     }
 
     /// Moves this into the memory that it has for that.
@@ -147,8 +155,7 @@ impl Vcpu {
     /// calls [`Kick::kick`](msi_types::Kick::kick), once; call [`returned`](Self::returned) when
     /// the vCPU is back.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
-        let wakeup = Arc::clone(&self.wakeup);
-        Sleep::of(wakeup.leave_unless(self.cpu, || self.inputs().any() || wakeup.has_work()))
+        self.leave_unless(|vcpu| vcpu.inputs().any())
     }
 
     /// The vCPU is about to power down until an interrupt wakes it (`PSCI_CPU_SUSPEND`): its CPU
@@ -161,8 +168,12 @@ impl Vcpu {
     /// until it is on again. [`reset`](Self::reset) it as it goes off: others then take the 1-of-N
     /// interrupts that were chosen for it.
     pub fn prepare_to_power_down(&mut self) -> Sleep {
-        let wakeup = Arc::clone(&self.wakeup);
-        Sleep::of(wakeup.leave_unless(self.cpu, || self.wake_requested() || wakeup.has_work()))
+        self.leave_unless(Self::wake_requested)
+    }
+
+    fn leave_unless(&mut self, finds: impl FnOnce(&mut Self) -> bool) -> Sleep {
+        let word = Arc::clone(&self.own.wakeup);
+        Sleep::of(word.leave_unless(|| finds(self) || self.wakeup.has_work()))
     }
 
     fn wake_requested(&mut self) -> bool {
@@ -177,7 +188,7 @@ impl Vcpu {
     /// The vCPU is about to run guest code, with these inputs asserted. Whatever arrives later
     /// kicks it, once; call [`returned`](Self::returned) when the guest has exited.
     pub fn enter_guest(&mut self) -> Inputs {
-        self.wakeup.leave(self.cpu);
+        self.own.wakeup.leave();
         let inputs = self.inputs();
         self.exit_for_work();
         inputs
@@ -193,7 +204,7 @@ impl Vcpu {
     /// The vCPU is back from sleep or from the guest, kicked or not: it looks at its inputs by
     /// itself again.
     pub fn returned(&mut self) {
-        self.wakeup.returned(self.cpu);
+        self.own.wakeup.returned();
     }
 
     /// Puts the CPU interface into its state after reset. Interrupts keep theirs: those that were
@@ -219,7 +230,7 @@ impl Vcpu {
     #[inline]
     fn acknowledge_lpi(&mut self, group: Group) -> Option<Lpi> {
         let wired = self.gic.wired();
-        let private = wired.private(self.cpu)?;
+        let private = &*self.own.private;
         let is_awake = private.participation.load(SeqCst) & participation::AWAKE != 0;
         let is_forwarded = is_awake && wired.forwards(group);
         if group != Group::One || !is_forwarded || !private.candidates.is_empty() {
@@ -339,6 +350,9 @@ impl Vcpu {
     /// The most urgent pending interrupt of the groups that are forwarded; of several, the one with
     /// the lowest INTID (LPIs among themselves: any).
     fn most_urgent(&mut self) -> Option<Candidate> {
+        if self.has_nothing() {
+            return None;
+        }
         let forwarded = self.forwarded();
         let wired = self.most_urgent_wired(forwarded);
         if !forwarded[Group::One.index()] {
@@ -349,6 +363,13 @@ impl Vcpu {
             (Some(wired), Some(lpi)) if lpi.precedes(wired) => Some(lpi),
             (wired, lpi) => wired.or(lpi),
         }
+    }
+
+    /// Is nothing pending here, of any group? A load for each kind. `false` may be wrong.
+    #[inline]
+    pub(crate) fn has_nothing(&self) -> bool {
+        self.own.private.candidates.is_empty()
+            && self.lpis.as_ref().is_none_or(PendingLpis::is_empty)
     }
 
     fn most_urgent_wired(&self, forwarded: [bool; 2]) -> Option<Candidate> {
@@ -378,9 +399,7 @@ impl Vcpu {
     /// redistributor that sleeps forwards nothing.
     pub(crate) fn distributed(&self) -> [bool; 2] {
         let wired = self.gic.wired();
-        let awake = wired
-            .private(self.cpu)
-            .is_some_and(|private| private.participation.load(SeqCst) & participation::AWAKE != 0);
+        let awake = self.own.private.participation.load(SeqCst) & participation::AWAKE != 0;
         [Group::Zero, Group::One].map(|group| awake && wired.forwards(group))
     }
 

@@ -30,17 +30,22 @@
 //! for recalls up to the last number given out when it began to wait. Each of these ends when its
 //! vCPU exits, so later recalls by others do not prolong the wait.
 
-use crate::heap::{OutOfMemory, boxed};
+mod word;
+
+pub(crate) use word::WakeupWord;
+
+use crate::heap::{OutOfMemory, shared};
 use crate::progress::Progress;
 use crate::sync::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-
+use alloc::vec::Vec;
 use msi_types::{Cpu, Kick};
 
 /// The wake-up state of all vCPUs. Shared by everything that makes interrupts pending.
 pub(crate) struct VcpuWakeup {
-    vcpus: Box<[VcpuState]>,
+    /// By vCPU. Each vCPU has its own at hand, too.
+    vcpus: Box<[Arc<WakeupWord>]>,
     kick: Arc<dyn Kick>,
     /// Number of recalled vCPUs; for a moment also one too many.
     recalled: AtomicU64,
@@ -50,16 +55,6 @@ pub(crate) struct VcpuWakeup {
     work: AtomicU64,
     /// Work was noted, and no vCPU has been kicked for it yet.
     must_kick: AtomicBool,
-}
-
-/// Bits of [`VcpuState`].
-mod state {
-    /// The vCPU is in WFI or in guest mode, or was so and stays left.
-    pub(super) const NEEDS_KICK: u64 = 1 << 0;
-    /// It has interrupts in list registers.
-    pub(super) const FILLED: u64 = 1 << 1;
-    /// From this bit on: the number of the recall that first said that one of these changed, or 0.
-    pub(super) const RECALL_SHIFT: u32 = 2;
 }
 
 /// The recalls up to a number.
@@ -99,36 +94,26 @@ impl Awaited {
     }
 }
 
-/// A cache line of its own: injectors of distinct vCPUs must not meet.
-#[repr(align(128))]
-struct VcpuState(AtomicU64);
-
-impl VcpuState {
-    const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    #[inline]
-    fn needs_kick(&self) -> bool {
-        self.0.load(SeqCst) & state::NEEDS_KICK != 0
-    }
-
-    /// The vCPU needs no kick any more. Did it?
-    fn take_kick(&self) -> bool {
-        self.0.fetch_and(!state::NEEDS_KICK, SeqCst) & state::NEEDS_KICK != 0
-    }
-}
-
 impl VcpuWakeup {
     pub(crate) fn new(cpus: usize, kick: Arc<dyn Kick>) -> Result<Self, OutOfMemory> {
+        let mut vcpus = Vec::new();
+        vcpus.try_reserve_exact(cpus)?;
+        for _ in 0..cpus {
+            vcpus.push(shared(WakeupWord::new())?);
+        }
         Ok(Self {
-            vcpus: boxed((0..cpus).map(|_| VcpuState::new()))?,
+            vcpus: vcpus.into_boxed_slice(),
             kick,
             recalled: AtomicU64::new(0),
             recalls: AtomicU64::new(0),
             work: AtomicU64::new(0),
             must_kick: AtomicBool::new(false),
         })
+    }
+
+    /// The words of the vCPUs, by number.
+    pub(crate) fn words(&self) -> &[Arc<WakeupWord>] {
+        &self.vcpus
     }
 
     /// Kicks vCPU `cpu` if it is in WFI or in guest mode. The caller first makes the interrupt
@@ -144,7 +129,7 @@ impl VcpuWakeup {
     /// One of those who found that a vCPU left kicks it.
     #[cold]
     #[inline(never)]
-    fn kick_out(&self, cpu: Cpu, vcpu: &VcpuState) {
+    fn kick_out(&self, cpu: Cpu, vcpu: &WakeupWord) {
         if vcpu.take_kick() {
             self.kick.kick(cpu);
         }
@@ -181,6 +166,12 @@ impl VcpuWakeup {
         self.work.load(SeqCst) != 0
     }
 
+    /// Has a vCPU, which was [idle](WakeupWord::is_idle), nothing to look for?
+    #[inline]
+    pub(crate) fn leaves_alone(&self, vcpu: &WakeupWord) -> bool {
+        vcpu.stays_left() && !self.has_work()
+    }
+
     /// Kicks another vCPU for noted work, as the caller's vCPU leaves without doing it.
     pub(crate) fn pass_work_on(&self) {
         if self.has_work() {
@@ -189,60 +180,10 @@ impl VcpuWakeup {
     }
 
     fn kick_one(&self) {
-        let left = |vcpu: &VcpuState| vcpu.needs_kick() && vcpu.take_kick();
+        let left = |vcpu: &WakeupWord| vcpu.needs_kick() && vcpu.take_kick();
         if let Some((_, cpu)) = self.vcpus.iter().zip(0..).find(|(vcpu, _)| left(vcpu)) {
             self.kick.kick(Cpu::new(cpu));
         }
-    }
-
-    /// vCPU `cpu` is about to leave the model: from now on it must be kicked. It looks for
-    /// interrupts afterwards.
-    pub(crate) fn leave(&self, cpu: Cpu) {
-        if let Some(vcpu) = self.vcpus.get(cpu.index()) {
-            vcpu.0.fetch_or(state::NEEDS_KICK, SeqCst);
-        }
-    }
-
-    /// vCPU `cpu` leaves, unless it `finds` something to do afterwards. Did it leave?
-    pub(crate) fn leave_unless(&self, cpu: Cpu, finds: impl FnOnce() -> bool) -> bool {
-        self.leave(cpu);
-        let stays = finds();
-        if stays {
-            self.returned(cpu);
-        }
-        !stays
-    }
-
-    /// vCPU `cpu` is back, or did not leave: it will look by itself. It alone sets the flag, so it
-    /// finds it clear only after a kick.
-    pub(crate) fn returned(&self, cpu: Cpu) {
-        if let Some(vcpu) = self.vcpus.get(cpu.index())
-            && vcpu.needs_kick()
-        {
-            vcpu.take_kick();
-        }
-    }
-
-    /// Has vCPU `cpu`, which stayed left, nothing to look for?
-    #[inline]
-    pub(crate) fn is_left_alone(&self, cpu: Cpu) -> bool {
-        self.vcpus.get(cpu.index()).is_some_and(VcpuState::needs_kick) && !self.has_work()
-    }
-
-    /// vCPU `cpu`, whose list registers are empty, [leaves](Self::leave) to take interrupts into
-    /// them.
-    pub(crate) fn enter(&self, cpu: Cpu) {
-        if let Some(vcpu) = self.vcpus.get(cpu.index()) {
-            vcpu.0.swap(state::NEEDS_KICK | state::FILLED, SeqCst);
-        }
-    }
-
-    /// vCPU `cpu` [entered](Self::enter) and took nothing: there is nothing to recall. `false`: it
-    /// was kicked or recalled meanwhile.
-    pub(crate) fn took_nothing(&self, cpu: Cpu) -> bool {
-        let (filled, empty) = (state::NEEDS_KICK | state::FILLED, state::NEEDS_KICK);
-        let vcpu = self.vcpus.get(cpu.index());
-        vcpu.is_some_and(|vcpu| vcpu.0.compare_exchange(filled, empty, SeqCst, SeqCst).is_ok())
     }
 
     /// Recalls vCPU `cpu`'s list registers, in which an interrupt changed, until it has
@@ -252,23 +193,17 @@ impl VcpuWakeup {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
         self.recalled.fetch_add(1, SeqCst);
         let number = self.recalls.fetch_add(1, SeqCst) + 1;
-        let mut seen = vcpu.0.load(SeqCst);
-        while seen & state::FILLED != 0 && seen >> state::RECALL_SHIFT == 0 {
-            let recalled = seen | number << state::RECALL_SHIFT;
-            match vcpu.0.compare_exchange(seen, recalled, SeqCst, SeqCst) {
-                Ok(_) => return true,
-                Err(now) => seen = now,
-            }
+        let recalled = vcpu.recall(number);
+        if recalled != Some(true) {
+            self.recalled.fetch_sub(1, SeqCst);
         }
-        self.recalled.fetch_sub(1, SeqCst);
-        seen & state::FILLED != 0
+        recalled.is_some()
     }
 
-    /// vCPU `cpu` is [back](Self::returned), and has nothing in list registers any more. Was it
+    /// A vCPU is [back](WakeupWord::returned), and has nothing in list registers any more. Was it
     /// recalled?
-    pub(crate) fn folded(&self, cpu: Cpu) -> bool {
-        let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
-        let recalled = vcpu.0.swap(0, SeqCst) >> state::RECALL_SHIFT != 0;
+    pub(crate) fn folded(&self, vcpu: &WakeupWord) -> bool {
+        let recalled = vcpu.folded();
         if recalled {
             self.recalled.fetch_sub(1, SeqCst);
         }
@@ -282,9 +217,8 @@ impl VcpuWakeup {
 
     /// Has a vCPU not yet folded what one of these recalled?
     pub(crate) fn awaits(&self, Recalls(until): Recalls) -> bool {
-        let recall = |vcpu: &VcpuState| vcpu.0.load(SeqCst) >> state::RECALL_SHIFT;
         self.recalled.load(SeqCst) != 0
-            && self.vcpus.iter().any(|vcpu| (1..=until).contains(&recall(vcpu)))
+            && self.vcpus.iter().any(|vcpu| (1..=until).contains(&vcpu.recalled()))
     }
 }
 

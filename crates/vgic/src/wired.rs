@@ -9,6 +9,7 @@ mod lists;
 mod one_of_n;
 mod routes;
 mod saved;
+mod sgis;
 
 pub use links::{LinkError, PhysicalInterrupts};
 pub(crate) use lists::{Filled, Forwarding, asks_for_end};
@@ -16,7 +17,7 @@ pub(crate) use saved::{Bank, RestoredInterrupt};
 
 use crate::candidates::{Candidates, Look};
 use crate::config::{SecurityView, VgicConfig, WiredIntIds, cpu};
-use crate::heap::{OutOfMemory, boxed};
+use crate::heap::{OutOfMemory, boxed, shared};
 use crate::interrupt::{Interrupt, InterruptWord};
 use crate::lock::Mutex;
 use crate::set_once::SetOnce;
@@ -25,8 +26,8 @@ use crate::wakeup::{Awaited, VcpuWakeup};
 use crate::wired_index::WiredIndex;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use gic_arch::gicd::Irouter;
-use gic_arch::icc::Sgi;
 use gic_arch::{Affinity, IntId, IntIdClass, Priority};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
 
@@ -52,7 +53,9 @@ impl Group {
     }
 }
 
-/// One PE's part.
+/// One PE's part. It is shared by a counted reference. The counts, which are seldom written, keep
+/// it from the cache lines of the part before it.
+#[repr(align(64))]
 pub(crate) struct Private {
     affinity: Affinity,
     pub(crate) interrupts: [Interrupt; WiredIndex::PRIVATE],
@@ -101,7 +104,8 @@ pub(crate) struct Wired {
     /// PE may take it. Held while the word takes the target, so that two writers of one route
     /// cannot leave register and word apart.
     routes: Mutex<Box<[Affinity]>>,
-    cpus: Box<[Private]>,
+    /// By vCPU. Each vCPU has its own at hand, too.
+    cpus: Box<[Arc<Private>]>,
     wakeup: Arc<VcpuWakeup>,
     /// By writes to the distributor's registers.
     awaited: Awaited,
@@ -124,7 +128,7 @@ impl Wired {
             control: AtomicU32::new(0),
             shared: boxed(shared.clone().map(|_| Interrupt::new(InterruptWord::new())))?,
             routes: Mutex::new(boxed(shared.map(|_| Irouter::new().affinity()))?),
-            cpus: boxed(config.cpus.iter().map(|of| Private::new(of.affinity)))?,
+            cpus: privates(config)?,
             wakeup,
             awaited: Awaited::new(),
             observer: SetOnce::new(),
@@ -188,8 +192,14 @@ impl Wired {
     }
 
     /// The vCPU's part; `None` for a vCPU that the machine does not have.
+    #[inline]
     pub(crate) fn private(&self, cpu: Cpu) -> Option<&Private> {
-        self.cpus.get(cpu.index())
+        self.cpus.get(cpu.index()).map(|private| &**private)
+    }
+
+    /// The vCPUs' parts, by number.
+    pub(crate) fn privates(&self) -> &[Arc<Private>] {
+        &self.cpus
     }
 
     /// The word of an implemented interrupt: `cpu`'s own one if it is private.
@@ -267,17 +277,23 @@ impl Wired {
     }
 
     /// After storing `state`, notifies its target if it is ready.
+    #[inline]
     fn settle(&self, index: WiredIndex, state: InterruptWord) {
         let state = if state.any() { self.settle_any(index, state) } else { state };
-        if !state.ready() {
-            return;
+        if state.ready()
+            && let Some(target) = state.target()
+            && let Some(private) = self.private(target)
+        {
+            self.notify(target, private, index, state);
         }
-        let Some(target) = state.target() else { return };
-        if let Some(private) = self.private(target) {
-            private.candidates.set(index);
-            if self.forwards(Group::of(state)) {
-                self.wakeup.kick(target);
-            }
+    }
+
+    /// `target`, to which this part belongs, must notice an interrupt that is ready there.
+    #[inline]
+    fn notify(&self, target: Cpu, private: &Private, index: WiredIndex, state: InterruptWord) {
+        private.candidates.set(index);
+        if self.forwards(Group::of(state)) {
+            self.wakeup.kick(target);
         }
     }
 
@@ -311,20 +327,6 @@ impl Wired {
             Line::Ppi { .. } => intid.is_private() && intid.class() != IntIdClass::Sgi,
         };
         Some((cpu, self.index(intid).filter(|_| wired)?))
-    }
-
-    /// An SGI as `ICC_SGI1R_EL1` and its kin ask for it: to those of its targets whose SGI is in
-    /// `group`.
-    pub(crate) fn send_sgi(&self, from: Cpu, sgi: Sgi, group: Group) {
-        let intid = IntId::new(u32::from(sgi.intid()));
-        for (affinity, target) in &self.by_affinity {
-            let reached = if sgi.all_but_self() { *target != from } else { sgi.names(*affinity) };
-            if reached {
-                let _ = self.try_change(*target, intid, |state| {
-                    (Group::of(state) == group).then(|| state.with_latch(true))
-                });
-            }
-        }
     }
 
     /// `GICD_CTLR`'s enable of the group.
@@ -419,6 +421,15 @@ impl Wired {
             observer.deactivated(line_of(cpu, index));
         }
     }
+}
+
+fn privates(config: &VgicConfig) -> Result<Box<[Arc<Private>]>, OutOfMemory> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(config.cpus.len())?;
+    for of in &config.cpus {
+        all.push(shared(Private::new(of.affinity))?);
+    }
+    Ok(all.into_boxed_slice())
 }
 
 /// An interrupt after reset: disabled, level-sensitive (SGIs: edge), Group 0, the most urgent

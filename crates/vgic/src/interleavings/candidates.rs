@@ -86,7 +86,7 @@ impl Machine {
 
     /// As `Vcpu::prepare_to_sleep`: does it sleep?
     fn leave(&self, cpu: Cpu) -> bool {
-        self.wakeup.leave_unless(cpu, || self.look(cpu).is_some())
+        self.wakeup.words()[cpu.index()].leave_unless(|| self.look(cpu).is_some())
     }
 
     /// After everything: what is ready at a vCPU is found there, and the vCPU is awake or was
@@ -159,6 +159,27 @@ fn a_leaf_that_is_being_forgotten_is_not_lost() {
     explore_all(20_000, a_neighbour_fires);
 }
 
+/// The vCPU takes the only candidate while its neighbour becomes one.
+fn the_only_one_is_taken() {
+    let machine = Machine::new();
+    machine.fire(0);
+    let neighbour = spawn(&machine, |machine| machine.fire(1));
+    let taken = machine.candidates[CPU.index()].take_only();
+    neighbour.join().unwrap();
+    let mut left = Vec::new();
+    machine.candidates[CPU.index()].visit(|index| {
+        left.push(index);
+        Look::Ready
+    });
+    let all: &[_] = &[wired_index(0), wired_index(1)];
+    assert_eq!(left, if taken.is_some() { &all[1..] } else { all });
+}
+
+#[test]
+fn the_neighbour_of_a_taken_candidate_is_not_lost() {
+    explore_all(100, the_only_one_is_taken);
+}
+
 fn two_fire() {
     sleeps_while_they_fire(&Machine::new(), &[0, 1]);
 }
@@ -186,7 +207,7 @@ fn an_interrupt_firing_at_its_ack_stays_pending() {
 
 fn one_moves_while_it_fires() {
     let machine = Machine::new();
-    machine.wakeup.leave(OTHER);
+    machine.wakeup.words()[OTHER.index()].leave();
     let injector = spawn(&machine, |machine| machine.fire(0));
     let router = spawn(&machine, |machine| machine.route(0, 1));
     let handled = machine.handle(CPU).is_some();

@@ -8,8 +8,9 @@ use crate::lpi::{
 };
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::progress::Progress;
-use crate::wakeup::VcpuWakeup;
+use crate::wakeup::{VcpuWakeup, WakeupWord};
 use alloc::sync::Arc;
+use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use gic_arch::{Lpi, Priority, gicr};
 use msi_types::{Cpu, Kick};
@@ -139,6 +140,11 @@ impl Machine {
     pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {
         let lpis = self.lpis.pending_lpis(cpu(vcpu)).unwrap().expect("another thread is the vCPU");
         Vcpu { machine: self.clone(), cpu: cpu(vcpu), lpis }
+    }
+
+    /// A vCPU's own wake-up word.
+    fn word(&self, cpu: Cpu) -> &WakeupWord {
+        &self.wakeup.words()[cpu.index()]
     }
 
     /// An access leaves work over.
@@ -284,24 +290,27 @@ impl Vcpu {
 
     /// Says that it leaves, then looks. `true`: it is gone.
     pub(super) fn leave(&mut self) -> bool {
-        let wakeup = self.machine.wakeup.clone();
-        wakeup.leave_unless(self.cpu, || self.lpis.highest(Priority::IDLE).is_some())
+        let machine = self.machine.clone();
+        machine.word(self.cpu).leave_unless(|| self.lpis.highest(Priority::IDLE).is_some())
     }
 
     /// Says that it leaves, then looks for work. `true`: it is gone.
     pub(super) fn leave_unless_work(&self) -> bool {
-        let wakeup = &self.machine.wakeup;
-        wakeup.leave_unless(self.cpu, || wakeup.has_work())
+        self.machine.word(self.cpu).leave_unless(|| self.machine.wakeup.has_work())
     }
 
     /// Takes what is most urgent into its list register and runs guest code. If nothing is there, a
     /// load says so at the next entry.
     pub(super) fn enter(&mut self) -> Option<ListedLpi> {
-        self.machine.wakeup.enter(self.cpu);
+        self.machine.word(self.cpu).enter();
         if self.lpis.is_empty() {
             return None;
         }
-        let listed = self.lpis.list(Priority::IDLE).map(|(_, listed)| listed);
+        let mut listed = None;
+        self.lpis.list(Priority::IDLE, |_, found| {
+            listed = Some(found);
+            ControlFlow::Break(())
+        });
         if listed.is_none() {
             self.lpis.prune();
         }
@@ -310,10 +319,10 @@ impl Vcpu {
 
     /// Brings it back, acknowledged by the guest or not.
     pub(super) fn exit(&mut self, listed: Option<ListedLpi>, pending: bool) {
-        self.machine.wakeup.returned(self.cpu);
+        self.machine.word(self.cpu).returned();
         if let Some(listed) = listed {
             self.lpis.fold(listed, pending);
         }
-        self.machine.wakeup.folded(self.cpu);
+        self.machine.wakeup.folded(self.machine.word(self.cpu));
     }
 }

@@ -8,7 +8,7 @@ use super::explore_random;
 use super::machine::Kicks;
 use crate::VgicConfig;
 use crate::interrupt::InterruptWord;
-use crate::wakeup::VcpuWakeup;
+use crate::wakeup::{VcpuWakeup, WakeupWord};
 use crate::wired::{Filled, Forwarding, PhysicalInterrupts, Wired};
 use crate::wired_index::WiredIndex;
 use alloc::sync::Arc;
@@ -66,14 +66,19 @@ impl Machine {
         taken
     }
 
+    /// The vCPU's own.
+    fn word(&self) -> &WakeupWord {
+        &self.wakeup.words()[CPU.index()]
+    }
+
     /// Does the vCPU sleep?
     fn leave(&self) -> bool {
-        self.wakeup.leave_unless(CPU, || self.ready().is_some())
+        self.word().leave_unless(|| self.ready().is_some())
     }
 
     /// Enters, with the interrupt in a list register if it can be.
     fn fill(&self) -> Option<Filled> {
-        self.wakeup.enter(CPU);
+        self.word().enter();
         let mut seen = None;
         self.wired.listable(CPU, |_, state| seen = Some(state));
         let active = || Some(self.state()).filter(|state| state.active_at(CPU));
@@ -82,8 +87,8 @@ impl Machine {
 
     /// Has exited, and folded.
     fn exited(&self) {
-        self.wakeup.returned(CPU);
-        self.wakeup.folded(CPU);
+        self.word().returned();
+        self.wakeup.folded(self.word());
     }
 }
 

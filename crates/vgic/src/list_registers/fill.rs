@@ -2,10 +2,11 @@
 
 use super::ListRegisterVcpu;
 use super::rank::{Ranked, Seen};
-use crate::listed::{ListRegisters, Listed};
+use crate::listed::{ListRegisters, Listed, MAX_LIST_REGISTERS, Unlisted};
 use crate::lpi::{PendingLpis, ReadyLpi};
 use crate::vcpu::Vcpu;
 use crate::wired::{Filled, Forwarding, Group, asks_for_end};
+use core::ops::ControlFlow;
 use gic_arch::Priority;
 use gic_arch::ich::{Hcr, ListRegister, ListRegisterState};
 
@@ -24,30 +25,21 @@ struct Groups {
     forwarded: [bool; 2],
 }
 
-/// Interrupts that got no list register.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct Left {
-    pending: bool,
-    active: bool,
-    /// By group: something is pending that only the guest's own enable keeps from being signalled.
-    held_back: [bool; 2],
-}
-
 impl ListRegisterVcpu {
     /// Did the vCPU stay left since an entry that took nothing, and was it not kicked? Nothing has
     /// arrived then.
     #[inline]
     pub(super) fn is_left_alone(&self) -> bool {
-        let [Vcpu { cpu, wakeup, list_registers, .. }] = &*self.0;
-        list_registers.is_idle && wakeup.is_left_alone(*cpu)
+        let [Vcpu { wakeup, own, .. }] = &*self.0;
+        wakeup.leaves_alone(&own.wakeup)
     }
 
     /// Leaves for the guest, then looks for what came since the last entry.
     #[inline(never)]
     pub(super) fn leave(mut self) -> Self {
-        let [Vcpu { cpu, wakeup, list_registers, .. }] = &*self.0;
-        if list_registers.is_idle {
-            wakeup.leave(*cpu);
+        let [vcpu] = &*self.0;
+        if vcpu.own.wakeup.is_idle() {
+            vcpu.own.wakeup.leave();
         }
         if !self.is_unchanged() {
             self.prepare();
@@ -58,28 +50,24 @@ impl ListRegisterVcpu {
     /// Has nothing changed since an entry that left the list registers empty? A load for each
     /// source of change.
     fn is_unchanged(&self) -> bool {
-        let [Vcpu { cpu, gic, wakeup, lpis, list_registers, .. }] = &*self.0;
-        list_registers.is_idle
-            && !wakeup.has_work()
-            && gic.wired().private(*cpu).is_none_or(|private| private.candidates.is_empty())
-            && lpis.as_ref().is_none_or(PendingLpis::is_empty)
+        let [vcpu] = &*self.0;
+        vcpu.own.wakeup.is_idle() && !vcpu.wakeup.has_work() && vcpu.has_nothing()
     }
 
     /// Does a piece of what is left over, and makes the interface that is to be loaded. While more
     /// is left over, the vCPU is kicked at once.
     fn prepare(&mut self) {
         let [vcpu] = &*self.0;
-        vcpu.wakeup.enter(vcpu.cpu);
+        vcpu.own.wakeup.enter();
         vcpu.gic.go_on();
         let left = self.fill();
-        let hcr = self.control(left);
-        let [Vcpu { cpu, wakeup, interface, lpis, list_registers: lists, .. }] = &mut *self.0;
-        lists.interface.hcr = hcr;
-        lists.interface.vmcr = interface.vmcr();
-        lists.interface.active_priorities = interface.active_priorities();
-        let is_empty = lists.used == 0 && lists.active.is_empty() && left == Left::default();
-        lists.is_idle = is_empty && wakeup.took_nothing(*cpu);
-        if lists.is_idle
+        if self.lists().made_for != Some(left) {
+            self.make_control(left);
+        }
+        let [Vcpu { own, lpis, list_registers: lists, .. }] = &mut *self.0;
+        let is_empty = lists.used == 0 && lists.active.is_empty() && left == Unlisted::default();
+        if is_empty
+            && own.wakeup.took_nothing()
             && let Some(lpis) = lpis
         {
             lpis.prune();
@@ -87,43 +75,78 @@ impl ListRegisterVcpu {
         self.0[0].exit_for_work();
     }
 
+    /// Makes the registers of the interface that are no list registers.
+    #[inline(never)]
+    fn make_control(&mut self, left: Unlisted) {
+        let hcr = self.control(left);
+        let [Vcpu { interface, list_registers: lists, .. }] = &mut *self.0;
+        lists.interface.hcr = hcr;
+        lists.interface.vmcr = interface.vmcr();
+        lists.interface.active_priorities = interface.active_priorities();
+        lists.made_for = Some(left);
+    }
+
     /// Fills the list registers. Returns what got none.
-    fn fill(&mut self) -> Left {
-        let [vcpu] = &*self.0;
-        let distributed = vcpu.distributed();
-        let takes = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
-        let forwarded = [distributed[0] && takes[0], distributed[1] && takes[1]];
-        let groups = Groups { distributed, forwarded };
+    fn fill(&mut self) -> Unlisted {
+        let groups = self.groups();
+        if self.list_only(groups) {
+            return Unlisted::default();
+        }
         let mut left = if self.has_wired() {
             self.fill_ranked(groups)
         } else {
-            while self.list_lpi(groups, Priority::IDLE) {}
-            Left::default()
+            self.list_lpis(groups, Priority::IDLE, MAX_LIST_REGISTERS);
+            Unlisted::default()
         };
         let one = Group::One.index();
-        left.pending |= forwarded[one] && self.lists().is_full() && self.has_lpi();
-        left.held_back[one] |= distributed[one] && !forwarded[one] && self.has_lpi();
+        if groups.forwarded[one] {
+            left.pending |= self.lists().is_full() && self.has_lpi();
+        } else {
+            left.held_back[one] |= groups.distributed[one] && self.has_lpi();
+        }
         left
+    }
+
+    fn groups(&self) -> Groups {
+        let [vcpu] = &*self.0;
+        let distributed = vcpu.distributed();
+        let takes = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
+        Groups { distributed, forwarded: [distributed[0] && takes[0], distributed[1] && takes[1]] }
+    }
+
+    /// Lists a wired interrupt where nothing else is to be looked at, as is usual. `false`: there
+    /// is more, or none that may be listed.
+    fn list_only(&mut self, groups: Groups) -> bool {
+        let [Vcpu { cpu, gic, own, lpis, list_registers: lists, .. }] = &*self.0;
+        if !lists.active.is_empty() || !lpis.as_ref().is_none_or(PendingLpis::is_empty) {
+            return false;
+        }
+        let Some(index) = own.private.candidates.take_only() else { return false };
+        let state = gic.wired().state(*cpu, index);
+        let may_list = state.ready_at(*cpu) && groups.forwarded[Group::of(state).index()];
+        if may_list && self.list_wired(groups, Seen { index, state }) {
+            return true;
+        }
+        self.0[0].own.private.candidates.set(index);
+        false
     }
 
     /// Is a wired interrupt pending or active here, forwarded or not, or was one?
     fn has_wired(&self) -> bool {
         let [vcpu] = &*self.0;
-        let private = vcpu.gic.wired().private(vcpu.cpu);
-        !vcpu.list_registers.active.is_empty()
-            || private.is_some_and(|private| !private.candidates.is_empty())
+        !vcpu.list_registers.active.is_empty() || !vcpu.own.private.candidates.is_empty()
     }
 
     /// As [`fill`](Self::fill), where wired interrupts have to be looked at.
     #[inline(never)]
-    fn fill_ranked(&mut self, groups: Groups) -> Left {
+    fn fill_ranked(&mut self, groups: Groups) -> Unlisted {
         let mut waiting = Waiting { pending: Ranked::new(), active: Ranked::new() };
         let held_back = self.gather(groups, &mut waiting);
         let _ = self.list_pending(groups, &mut waiting.pending);
         while self.list_active(groups, &mut waiting.active) {}
         while self.list_pending(groups, &mut waiting.pending) {}
         let (pending, active) = (waiting.pending.any_left(), waiting.active.any_left());
-        Left { pending, active, held_back }
+        Unlisted { pending, active, held_back }
     }
 
     /// Gathers wired interrupts. Returns by group whether one is held back.
@@ -156,7 +179,7 @@ impl ListRegisterVcpu {
         while !self.lists().is_full() {
             let first = pending.first();
             let than = first.map_or(Priority::IDLE, |seen| seen.state.priority());
-            if self.list_lpi(groups, than) {
+            if self.list_lpis(groups, than, 1) {
                 return true;
             }
             let Some(seen) = pending.pop() else { return false };
@@ -178,15 +201,19 @@ impl ListRegisterVcpu {
         false
     }
 
-    /// Lists the most urgent LPI that is more urgent than `than`. `false`: there is no room, or
-    /// none is left.
-    fn list_lpi(&mut self, groups: Groups, than: Priority) -> bool {
+    /// Lists up to so many LPIs that are more urgent than `than`, the most urgent first. `false`:
+    /// there is no room, or none is left.
+    fn list_lpis(&mut self, groups: Groups, than: Priority, most: usize) -> bool {
         let [Vcpu { lpis, list_registers: lists, .. }] = &mut *self.0;
         let may_list = groups.forwarded[Group::One.index()] && !lists.is_full();
         let Some(lpis) = lpis.as_mut().filter(|_| may_list) else { return false };
-        let Some((ready, listed)) = lpis.list(than) else { return false };
-        lists.push(Listed::Lpi(listed), lpi_register(ready));
-        true
+        let before = lists.used;
+        lpis.list(than, |ready, listed| {
+            lists.push(Listed::Lpi(listed), lpi_register(ready));
+            let is_done = lists.is_full() || lists.used - before == most;
+            if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        lists.used > before
     }
 
     /// Lists a wired interrupt, unless it has changed meanwhile.
@@ -210,7 +237,7 @@ impl ListRegisterVcpu {
     }
 
     /// `ICH_HCR_EL2`: which exits are needed.
-    fn control(&self, Left { pending, active, held_back }: Left) -> Hcr {
+    fn control(&self, Unlisted { pending, active, held_back }: Unlisted) -> Hcr {
         let [vcpu] = &*self.0;
         let [zero, one] = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
         let traps_dir = vcpu.list_registers.traps_dir;

@@ -12,12 +12,22 @@ impl ListRegisterVcpu {
     /// Was the vCPU idle, and did its guest leave what was loaded?
     #[inline]
     pub(super) fn stays_left(&self, left: &VirtualInterface) -> bool {
-        let lists = &self.0[0].list_registers;
-        let entered = &lists.interface;
-        lists.is_idle
-            && left.hcr.eoi_count() == 0
-            && left.vmcr == entered.vmcr
-            && left.active_priorities == entered.active_priorities
+        self.0[0].own.wakeup.is_idle() && left.hcr.eoi_count() == 0 && self.is_as_loaded(left)
+    }
+
+    /// Did the guest leave its CPU interface as it was loaded? Registers that the CPU does not have
+    /// are not compared.
+    #[inline]
+    fn is_as_loaded(&self, left: &VirtualInterface) -> bool {
+        let [Vcpu { interface, list_registers: lists, .. }] = &*self.0;
+        let pairs = |group: usize| {
+            let loaded = &lists.interface.active_priorities[group];
+            left.active_priorities[group].iter().zip(loaded)
+        };
+        let implemented = interface.features().active_priority_registers();
+        let mut all = pairs(0).zip(pairs(1)).take(implemented);
+        left.vmcr == lists.interface.vmcr
+            && all.all(|(zero, one)| zero.0 == zero.1 && one.0 == one.1)
     }
 
     /// Was nothing listed, and did the guest end nothing that is not?
@@ -36,13 +46,12 @@ impl ListRegisterVcpu {
 
     /// Takes what the guest did to its CPU interface, and publishes the groups that it takes now.
     pub(super) fn load(&mut self, left: &VirtualInterface) {
-        let [vcpu] = &mut *self.0;
-        let Vcpu { interface, list_registers: lists, .. } = vcpu;
-        let entered = &lists.interface;
-        if left.vmcr == entered.vmcr && left.active_priorities == entered.active_priorities {
+        if self.is_as_loaded(left) {
             return;
         }
-        lists.is_idle = false;
+        let [vcpu] = &mut *self.0;
+        let Vcpu { interface, list_registers: lists, .. } = vcpu;
+        lists.made_for = None;
         interface.load(left.vmcr, left.active_priorities);
         for group in [Group::Zero, Group::One] {
             vcpu.publish(group);

@@ -6,6 +6,7 @@ use super::ready_bitmap::{ReadyBit, ReadyBitmap, Turns, Visit, Visitor};
 use super::shared::Shared;
 use crate::heap::OutOfMemory;
 use alloc::boxed::Box;
+use core::ops::ControlFlow;
 use doorbell_fallible::try_box;
 use gic_arch::{Lpi, Priority};
 
@@ -49,15 +50,17 @@ impl Consumer {
         self.walk(shared, than, &mut Take { shared, vcpu })
     }
 
-    /// As [`take`](Self::take), for a list register: the entry remembers it.
+    /// Takes LPIs for list registers, the most urgent first, until `fill` breaks off: the entries
+    /// remember it.
+    #[inline]
     pub(super) fn list(
         &mut self,
         shared: &Shared,
         than: Priority,
-    ) -> Option<(ReadyLpi, ListedLpi)> {
+        fill: impl FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>,
+    ) {
         let vcpu = self.vcpu;
-        let (entry, listed) = self.walk(shared, than, &mut List { shared, vcpu })?;
-        Some((ready(entry, shared), listed))
+        let _ = self.walk(shared, than, &mut List { shared, vcpu, fill });
     }
 
     /// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it.
@@ -135,30 +138,29 @@ impl Visitor for Take<'_> {
     }
 }
 
-/// Moves the LPI that a ready bit leads to into a list register.
-struct List<'a> {
+/// Moves the LPIs that ready bits lead to into list registers.
+struct List<'a, F> {
     shared: &'a Shared,
     vcpu: u32,
+    fill: F,
 }
 
-impl Visitor for List<'_> {
-    type Output = (Entry, ListedLpi);
+impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>> Visitor for List<'_, F> {
+    type Output = ();
     const TAKES: bool = true;
 
-    fn visit(
-        &mut self,
-        ready_bit: ReadyBit<'_>,
-        level: Level,
-        position: Position,
-    ) -> Visit<(Entry, ListedLpi)> {
+    #[inline]
+    fn visit(&mut self, ready_bit: ReadyBit<'_>, level: Level, position: Position) -> Visit<()> {
         ready_bit.clear();
         let vcpu = self.vcpu;
         let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.listed());
-        match self.shared.try_update_at(vcpu, position, take) {
-            Some(taken) => {
-                Visit::Found((taken, ListedLpi { position, generation: taken.generation() }))
-            }
-            None => Visit::Stale,
+        let Some(taken) = self.shared.try_update_at(vcpu, position, take) else {
+            return Visit::Stale;
+        };
+        let listed = ListedLpi { position, generation: taken.generation() };
+        match (self.fill)(ready(taken, self.shared), listed) {
+            ControlFlow::Continue(()) => Visit::Taken,
+            ControlFlow::Break(()) => Visit::Found(()),
         }
     }
 }

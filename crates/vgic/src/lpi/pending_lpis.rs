@@ -4,6 +4,7 @@ use super::LpiCore;
 use super::consumer::{Consumer, ListedLpi, ReadyLpi};
 use alloc::sync::Arc;
 use core::fmt;
+use core::ops::ControlFlow;
 use gic_arch::Priority;
 use msi_types::Cpu;
 
@@ -30,11 +31,17 @@ impl PendingLpis {
         self.consumer.take(self.core.shared(), than)
     }
 
-    /// Moves the most urgent pending LPI into a list register, if its priority is more urgent than
-    /// `than`.
+    /// Moves pending LPIs whose priorities are more urgent than `than` into list registers, the
+    /// most urgent first, until `fill` breaks off.
     #[inline]
-    pub(crate) fn list(&mut self, than: Priority) -> Option<(ReadyLpi, ListedLpi)> {
-        if self.is_empty() { None } else { self.consumer.list(self.core.shared(), than) }
+    pub(crate) fn list(
+        &mut self,
+        than: Priority,
+        fill: impl FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>,
+    ) {
+        if !self.is_empty() {
+            self.consumer.list(self.core.shared(), than, fill);
+        }
     }
 
     /// Brings an LPI back from a list register; `pending` if the guest did not acknowledge it.
@@ -53,7 +60,9 @@ impl PendingLpis {
     /// No LPI was found: clears the bits that were left set for the next one, so that
     /// [`is_empty`](Self::is_empty) says so.
     pub(crate) fn prune(&mut self) {
-        self.consumer.prune(self.core.shared());
+        if !self.is_empty() {
+            self.consumer.prune(self.core.shared());
+        }
     }
 
     /// The LPI that [`take`](Self::take) would acknowledge. Also called between setting

@@ -111,6 +111,8 @@ impl LevelBitmap {
 pub(super) enum Visit<T> {
     /// The walk ends with this.
     Found(T),
+    /// It was taken, and the walk goes on.
+    Taken,
     /// The ready bit was stale: the walk goes on.
     Stale,
 }
@@ -201,9 +203,10 @@ impl Turns {
         self.last = None;
     }
 
-    /// A walk found something at a bit of a leaf. What it leaves there is next again.
+    /// A walk found something at a bit of a leaf. What it leaves there is next again. Returns the
+    /// takes that are left of the turn.
     #[inline]
-    fn found(&mut self, level: Level, leaf: u32, bit: u8, takes: bool) {
+    fn found(&mut self, level: Level, leaf: u32, bit: u8, takes: bool) -> u8 {
         let turn = &mut self.by_level[level.index()];
         if turn.leaf != leaf || turn.left == 0 {
             (turn.leaf, turn.left) = (leaf, TURN);
@@ -211,6 +214,7 @@ impl Turns {
         turn.next = bit + u8::from(takes);
         turn.left -= u8::from(takes);
         self.last = Some(level);
+        turn.left
     }
 }
 
@@ -375,9 +379,14 @@ impl<V: Visitor> LevelWalk<'_, V> {
             let at = (first + bits.trailing_zeros()) & BIT_MASK;
             let ready_bit = ReadyBit { leaf: word, bit: bit(at) };
             let position = Position::new((leaf << FANOUT_BITS) | at);
-            if let Visit::Found(found) = self.visitor.visit(ready_bit, self.level, position) {
-                self.turns.found(self.level, leaf, at.to_le_bytes()[0], V::TAKES);
-                return Some(found);
+            let at = at.to_le_bytes()[0];
+            match self.visitor.visit(ready_bit, self.level, position) {
+                Visit::Found(found) => {
+                    self.turns.found(self.level, leaf, at, V::TAKES);
+                    return Some(found);
+                }
+                Visit::Taken if self.turns.found(self.level, leaf, at, true) == 0 => return None,
+                Visit::Taken | Visit::Stale => {}
             }
             bits &= bits - 1;
         }

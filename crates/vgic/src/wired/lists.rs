@@ -29,6 +29,18 @@ pub(crate) struct Filled {
     pub(crate) physical: Option<IntId>,
 }
 
+/// An interrupt that is pending, and tied to no physical one.
+const PENDING: Filled = Filled { state: Pending, physical: None };
+
+/// State bits of which an edge-triggered interrupt has none in the usual case: it is taken and
+/// ended, and nothing else was done to it meanwhile.
+const UNUSUAL: InterruptWord = InterruptWord::new()
+    .with_active(true)
+    .with_any(true)
+    .with_forced_active(true)
+    .with_forced_inactive(true)
+    .with_physical_active(true);
+
 /// Treatment of pending signals of an interrupt's group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Forwarding {
@@ -67,6 +79,15 @@ impl InterruptWord {
             .with_taker(cpu)
             .with_lent(lends)
             .with_latch(self.latch() && !lends)
+    }
+
+    /// The list register of `cpu`, which was filled as pending, comes back as inactive. `None`: more
+    /// has to be looked at than that the guest has ended an edge-triggered interrupt.
+    fn edge_ended(self, cpu: Cpu) -> Option<Self> {
+        let is_usual = self.into_bits() & UNUSUAL.into_bits() == 0 && self.edge();
+        let ours = self.listed() && self.taker() == Some(cpu);
+        let ended = || self.inactive().with_listed(false).with_lent(false);
+        (is_usual && ours).then(ended)
     }
 
     /// The list register was filled with one state and comes back with another. `level` is that of
@@ -150,6 +171,28 @@ impl Wired {
     /// `cpu` brings a list register back. Tells the observer as [`deactivate`](Self::deactivate)
     /// does. Returns what the interrupt is now; `None` if it was reset meanwhile.
     pub(crate) fn fold(
+        &self,
+        cpu: Cpu,
+        index: WiredIndex,
+        filled: Filled,
+        now: ListRegisterState,
+    ) -> Option<InterruptWord> {
+        let interrupt = self.interrupt(cpu, index)?;
+        if filled == PENDING
+            && now == Invalid
+            && let Some((_, ended)) = interrupt.try_update(|state| state.edge_ended(cpu))
+        {
+            if ended.ready() {
+                self.settle(index, ended);
+            }
+            return Some(ended);
+        }
+        self.fold_any(cpu, index, filled, now)
+    }
+
+    /// As [`fold`](Self::fold), with whatever an interrupt can be.
+    #[inline(never)]
+    fn fold_any(
         &self,
         cpu: Cpu,
         index: WiredIndex,

@@ -341,7 +341,7 @@ fn a_vcpu_that_left_is_kicked_once_however_many_messages_arrive() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 2), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 0)]);
     let mut queue = rig.vcpu(0);
-    rig.wakeup.leave(cpu(0));
+    rig.wakeup.words()[0].leave();
     assert_eq!(queue.highest(Priority::IDLE), None);
 
     rig.send(1, 0);
@@ -356,7 +356,7 @@ fn a_vcpu_that_left_is_kicked_by_commands() {
     let rig = Rig::running(2);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
     rig.send(1, 0);
-    rig.wakeup.leave(cpu(1));
+    rig.wakeup.words()[1].leave();
 
     rig.run([movi(1, 0, 1)]);
 
@@ -368,7 +368,7 @@ fn a_disabled_lpi_kicks_nobody_until_it_is_enabled() {
     let rig = Rig::running(1);
     rig.configure(8200, false, 0xa0);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0)]);
-    rig.wakeup.leave(cpu(0));
+    rig.wakeup.words()[0].leave();
     rig.send(1, 0);
     assert_eq!(rig.kicks(0), 0);
 

@@ -91,11 +91,11 @@ impl Field {
                 continue;
             }
             let kicks = self.rig.kicks(vcpu);
-            self.rig.wakeup.leave(cpu(vcpu));
+            self.rig.wakeup.words()[usize::from(vcpu)].leave();
             if queue.highest(Priority::IDLE).is_none() && !self.stop.load(SeqCst) {
                 self.rig.kicks.wait(vcpu.into(), kicks);
             }
-            self.rig.wakeup.returned(cpu(vcpu));
+            self.rig.wakeup.words()[usize::from(vcpu)].returned();
         }
     }
 
