@@ -152,7 +152,8 @@ mod tests {
     fn of_two_candidates_none_is_taken_out() {
         for other in [71, 700] {
             let candidates = Candidates::new();
-            [70, other].into_iter().for_each(|number| candidates.set(index(number)));
+            candidates.set(index(70));
+            candidates.set(index(other));
             assert_eq!(candidates.take_only(), None);
             assert_eq!(seen(&candidates), [70, other]);
         }

@@ -37,7 +37,7 @@ impl Vgic {
         value: u64,
     ) -> Result<DeviceWrite, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
-        match frame.ring(offset, width, value & width.mask()) {
+        match self.ring(frame, offset, width, value & width.mask()) {
             Some(delivery) => Ok(DeviceWrite::Message(delivery)),
             None => self.write(address, width, value).map(|()| DeviceWrite::Register),
         }
@@ -50,21 +50,29 @@ impl Vgic {
 impl SignalMsi<NoIdentity> for Vgic {
     fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
         self.frame_at(message.address)
-            .and_then(|(frame, offset)| frame.ring(offset, AccessWidth::Word, message.data.into()))
+            .and_then(|(frame, offset)| {
+                self.ring(frame, offset, AccessWidth::Word, message.data.into())
+            })
             .unwrap_or(Delivery::NoDoorbell)
     }
 }
 
-impl FrameAt<'_> {
-    /// Rings the doorbell at an offset; `None` if there is none of that width.
-    fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
-        match self {
-            Self::Distributor(distributor) => distributor.mbi().ring(offset, width, value),
-            Self::MbiAlias(alias) => alias.ring(offset, width, value),
-            Self::Redistributor(redistributor) => redistributor.ring(offset, width, value),
-            Self::V2m(frame) => frame.ring(offset, width, value),
-            Self::Its(_) => (offset == gits::TRANSLATER.offset()).then_some(Delivery::Blocked),
-            Self::Empty => None,
+impl Vgic {
+    /// Rings the doorbell at an offset of a frame; `None` if there is none of that width.
+    fn ring(
+        &self,
+        frame: FrameAt<'_>,
+        offset: u32,
+        width: AccessWidth,
+        value: u64,
+    ) -> Option<Delivery> {
+        match frame {
+            FrameAt::Distributor => self.distributor().mbi().ring(offset, width, value),
+            FrameAt::MbiAlias(base) => self.mbi_alias(base).ring(offset, width, value),
+            FrameAt::Redistributor(cpu) => self.redistributor_of(cpu)?.ring(offset, width, value),
+            FrameAt::V2m(config) => self.v2m(config).ring(offset, width, value),
+            FrameAt::Its(_) => (offset == gits::TRANSLATER.offset()).then_some(Delivery::Blocked),
+            FrameAt::Empty => None,
         }
     }
 }

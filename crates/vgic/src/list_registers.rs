@@ -172,7 +172,7 @@ impl ListRegisterVcpu {
     /// As [`Vcpu::prepare_to_sleep`], for a guest that waits (WFI).
     pub fn prepare_to_sleep(&mut self) -> Sleep {
         let [vcpu] = &mut *self.0;
-        // What the vCPU says now is not what an entry said that looked at everything.
+        // An idle vCPU's entry has looked at everything; here, only what is signalled counts.
         vcpu.own.wakeup.end_idle();
         let sleep = vcpu.prepare_to_sleep();
         if sleep == Sleep::Ready

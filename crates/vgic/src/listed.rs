@@ -37,7 +37,7 @@ pub(crate) struct ListRegisters {
     pub(crate) active: WiredSet,
     /// Loaded at the last entry. Outside of the guest, all of its list registers are empty.
     pub(crate) interface: VirtualInterface,
-    /// What `interface`'s other registers were made for. `None`: the CPU interface has changed
+    /// `interface`'s other registers were made for this. `None`: the CPU interface has changed
     /// since.
     pub(crate) made_for: Option<Unlisted>,
 }

@@ -127,7 +127,7 @@ use crate::heap::{OutOfMemory, boxed, shared};
 use crate::lock::Mutex;
 use crate::memory::GuestMemory;
 use crate::progress::Progress;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::wakeup::VcpuWakeup;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -162,6 +162,8 @@ pub(crate) struct LpiCore {
     shared: Arc<Shared>,
     wakeup: Arc<VcpuWakeup>,
     control: Mutex<Control>,
+    /// Commands made something ready, and its vCPU may not have been kicked yet.
+    must_kick: AtomicBool,
     /// Units of work that an access to a redistributor's register does before it leaves the rest
     /// to the next.
     work_per_access: u32,
@@ -190,6 +192,7 @@ impl LpiCore {
             shared: tables.clone(),
             control: Mutex::new(Control::new(config, tables, memory, events, wakeup.clone())?),
             wakeup,
+            must_kick: AtomicBool::new(false),
             work_per_access: config.work_per_access,
             given_out: boxed((0..config.vcpus).map(|_| AtomicU32::new(0)))?,
         })
@@ -231,12 +234,23 @@ impl LpiCore {
     /// Runs `change` under the command lock, for callers that hold locks themselves. They must call
     /// [`send_kicks`](Self::send_kicks) after they release them.
     pub(crate) fn with_kicks_deferred<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
-        change(&mut self.control.lock())
+        let mut control = self.control.lock();
+        let result = change(&mut control);
+        if control.has_kicks() {
+            self.must_kick.store(true, Ordering::SeqCst);
+        }
+        result
     }
 
     /// Kicks the vCPUs that commands made something ready for, and one for work that is left over.
     pub(crate) fn send_kicks(&self) {
         self.wakeup.kick_for_work();
+        if self.must_kick.load(Ordering::SeqCst) && self.must_kick.swap(false, Ordering::SeqCst) {
+            self.send_pending_kicks();
+        }
+    }
+
+    fn send_pending_kicks(&self) {
         loop {
             let Some(vcpu) = self.control.lock().pop_kick() else { return };
             self.kick(vcpu);

@@ -6,7 +6,7 @@ mod listed_state;
 pub use links::PhysicalTaken;
 
 use crate::access::AccessWidth;
-use crate::config::{VgicConfig, cpu};
+use crate::config::{V2mConfig, VgicConfig, cpu};
 use crate::distributor::Distributor;
 use crate::events::{Events, FaultReason, GuestFault};
 use crate::heap::OutOfMemory;
@@ -77,12 +77,14 @@ pub struct NotClaimed(pub u64);
 pub struct ObserverTaken;
 
 /// Target of an access.
+#[derive(Clone, Copy)]
 pub(crate) enum FrameAt<'a> {
-    Distributor(Distributor<'a>),
-    MbiAlias(Mbi<'a>),
-    Redistributor(Redistributor<'a>),
+    Distributor,
+    /// By its address.
+    MbiAlias(u64),
+    Redistributor(Cpu),
     Its(&'a Its),
-    V2m(V2m<'a>),
+    V2m(&'a V2mConfig),
     /// Room that no redistributor fills.
     Empty,
 }
@@ -113,13 +115,18 @@ impl Vgic {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, 0);
         Ok(match frame {
-            FrameAt::Distributor(frame) => Distributor::FRAME.read(frame, offset, width, refused),
-            FrameAt::Redistributor(frame) => {
-                Redistributor::FRAME.read(frame, offset, width, refused)
-            }
-            FrameAt::MbiAlias(frame) => Mbi::ALIAS.read(frame, offset, width, refused),
-            FrameAt::V2m(frame) => frame.read(offset, width, refused),
             FrameAt::Its(its) => its.read(offset, width),
+            FrameAt::Distributor => {
+                Distributor::FRAME.read(self.distributor(), offset, width, refused)
+            }
+            FrameAt::Redistributor(cpu) => match self.redistributor_of(cpu) {
+                Some(frame) => Redistributor::FRAME.read(frame, offset, width, refused),
+                None => 0,
+            },
+            FrameAt::MbiAlias(base) => {
+                Mbi::ALIAS.read(self.mbi_alias(base), offset, width, refused)
+            }
+            FrameAt::V2m(config) => self.v2m(config).read(offset, width, refused),
             FrameAt::Empty => {
                 refused(offset, FaultReason::UnknownRegister);
                 0
@@ -138,8 +145,10 @@ impl Vgic {
         let begun = self.begin_write(address, width, value)?;
         match self.frame_at(address) {
             Some((FrameAt::Its(its), _)) if begun == Progress::Unfinished => its.finish_enabling(),
-            Some((FrameAt::Redistributor(frame), _)) if begun == Progress::Unfinished => {
-                frame.finish_enabling();
+            Some((FrameAt::Redistributor(cpu), _)) if begun == Progress::Unfinished => {
+                if let Some(frame) = self.redistributor_of(cpu) {
+                    frame.finish_enabling();
+                }
             }
             _ => {}
         }
@@ -163,19 +172,25 @@ impl Vgic {
         let value = value & width.mask();
         let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, value);
         match frame {
-            FrameAt::Distributor(frame) => {
-                Distributor::FRAME.write(frame, offset, width, value, refused);
-            }
-            FrameAt::Redistributor(frame) => {
-                Redistributor::FRAME.write(frame, offset, width, value, refused);
-            }
-            FrameAt::MbiAlias(frame) => Mbi::ALIAS.write(frame, offset, width, value, refused),
-            FrameAt::V2m(frame) => frame.write(offset, width, value, refused),
             FrameAt::Its(its) => its.begin_write(offset, width, value),
+            FrameAt::Distributor => {
+                Distributor::FRAME.write(self.distributor(), offset, width, value, refused);
+            }
+            FrameAt::Redistributor(cpu) => {
+                if let Some(frame) = self.redistributor_of(cpu) {
+                    Redistributor::FRAME.write(frame, offset, width, value, refused);
+                }
+            }
+            FrameAt::MbiAlias(base) => {
+                Mbi::ALIAS.write(self.mbi_alias(base), offset, width, value, refused);
+            }
+            FrameAt::V2m(config) => self.v2m(config).write(offset, width, value, refused),
             FrameAt::Empty => refused(offset, FaultReason::UnknownRegister),
         }
         let is_enabling = match frame {
-            FrameAt::Redistributor(frame) if offset == gicr::CTLR.offset() => frame.is_enabling(),
+            FrameAt::Redistributor(cpu) if offset == gicr::CTLR.offset() => {
+                self.redistributor_of(cpu).is_some_and(Redistributor::is_enabling)
+            }
             FrameAt::Its(its) if offset == gits::CTLR.offset() => its.is_enabling(),
             _ => false,
         };
@@ -293,19 +308,12 @@ impl Vgic {
     pub(crate) fn frame_at(&self, address: u64) -> Option<(FrameAt<'_>, u32)> {
         let region = self.region(address)?;
         let offset = address - region.addresses.start;
-        let (wired, events) = (&self.wired, &*self.events);
-        let config = &self.config;
         let frame = match region.block {
-            Block::Redistributors(index) => return self.redistributor(index, offset),
-            Block::Distributor => FrameAt::Distributor(self.distributor()),
             Block::Its(index) => FrameAt::Its(self.its.get(index)?),
-            Block::MbiAlias => {
-                FrameAt::MbiAlias(Mbi { config, wired, events, base: region.addresses.start })
-            }
-            Block::V2m(index) => {
-                let config = config.v2m.get(index)?;
-                FrameAt::V2m(V2m { config, wired, events })
-            }
+            Block::Distributor => FrameAt::Distributor,
+            Block::Redistributors(index) => return self.redistributor(index, offset),
+            Block::MbiAlias => FrameAt::MbiAlias(region.addresses.start),
+            Block::V2m(index) => FrameAt::V2m(self.config.v2m.get(index)?),
         };
         Some((frame, low_offset(offset)))
     }
@@ -318,10 +326,8 @@ impl Vgic {
             config.redistributors.iter().take(region).map(|before| u64::from(before.count)).sum();
         let index = usize::try_from(before + offset / stride).ok()?;
         let within = low_offset(offset % stride);
-        let present = self.redistributor_of(cpu(index));
-        let frame = present
-            .filter(|_| u64::from(within) < gicr::STRIDE_V3)
-            .map_or(FrameAt::Empty, FrameAt::Redistributor);
+        let is_present = index < self.redistributors.len() && u64::from(within) < gicr::STRIDE_V3;
+        let frame = if is_present { FrameAt::Redistributor(cpu(index)) } else { FrameAt::Empty };
         Some((frame, within))
     }
 
@@ -336,6 +342,14 @@ impl Vgic {
             lpis: self.lpis.as_deref(),
             events: &self.events,
         })
+    }
+
+    pub(crate) fn mbi_alias(&self, base: u64) -> Mbi<'_> {
+        Mbi { config: &self.config, wired: &self.wired, events: &self.events, base }
+    }
+
+    pub(crate) fn v2m<'a>(&'a self, config: &'a V2mConfig) -> V2m<'a> {
+        V2m { config, wired: &self.wired, events: &self.events }
     }
 
     pub(crate) fn distributor(&self) -> Distributor<'_> {

@@ -185,8 +185,11 @@ impl Executor<'_> {
     }
 
     fn event(&self, device: DeviceId, event: EventId) -> Outcome<MappedEvent> {
+        if let Some(found) = self.control.event(self.its, device.get(), event.get()) {
+            return Ok(found);
+        }
         self.check_event(device, event)?;
-        Ok(self.control.event(self.its, device.get(), event.get()).ok_or(UnmappedInterrupt)?)
+        Err(UnmappedInterrupt.into())
     }
 
     /// A mapped event whose collection is mapped.

@@ -29,6 +29,7 @@ impl Its {
     /// Goes on with what registers asked for, then executes commands until the queue is empty or
     /// stalled, or a budget's worth is done. What is left is noted.
     pub(super) fn run(&self, state: &mut ItsRegisters) {
+        state.is_done = false;
         let progress = self.run_within_budget(state);
         self.lpis.note_work(&mut state.left, progress);
     }
@@ -47,9 +48,20 @@ impl Its {
             });
             spent += work;
             match result {
-                None | Some(Ok(CommandProgress::Waits)) => return Progress::Done,
+                None => {
+                    state.is_done = true;
+                    return Progress::Done;
+                }
+                Some(Ok(CommandProgress::Waits)) => return Progress::Done,
                 Some(Ok(CommandProgress::Sweeps)) => continue,
-                Some(Ok(CommandProgress::Done)) => state.queue.advance(),
+                Some(Ok(CommandProgress::Done)) => {
+                    state.queue.advance();
+                    // It left nothing behind, so nobody need look again.
+                    if !state.queue.has_work() {
+                        state.is_done = true;
+                        return Progress::Done;
+                    }
+                }
                 Some(Ok(CommandProgress::Begun)) => state.queue.begun = true,
                 Some(Err(fault)) => self.fail(state, fault),
             }

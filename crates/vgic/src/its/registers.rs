@@ -120,9 +120,14 @@ impl Its {
         });
     }
 
-    /// A poll for progress makes it.
+    /// A poll for progress makes it, and shows what was done before.
     fn creadr(&self) -> u64 {
-        self.change(|state| state.queue.creadr().into_bits())
+        let mut state = self.state.lock();
+        let creadr = state.queue.creadr().into_bits();
+        if !state.is_done {
+            self.run(&mut state);
+        }
+        creadr
     }
 
     /// A table that is taken away takes what it mapped along. Collections that the ITS holds are in

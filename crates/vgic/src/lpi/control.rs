@@ -87,22 +87,31 @@ pub(super) struct Refresh {
 }
 
 /// vCPUs to kick once the lock is released.
-struct PendingKicks(Box<[u64]>);
+struct PendingKicks {
+    vcpus: Box<[u64]>,
+    /// One of these has a bit set.
+    is_any: bool,
+}
 
 impl PendingKicks {
     fn new(vcpus: u16) -> Result<Self, OutOfMemory> {
-        Ok(Self(boxed(core::iter::repeat_n(0, usize::from(vcpus).div_ceil(64)))?))
+        let vcpus = boxed(core::iter::repeat_n(0, usize::from(vcpus).div_ceil(64)))?;
+        Ok(Self { vcpus, is_any: false })
     }
 
     fn insert(&mut self, vcpu: u32) {
-        if let Some(bits) = self.0.get_mut((vcpu / 64) as usize) {
+        if let Some(bits) = self.vcpus.get_mut((vcpu / 64) as usize) {
             *bits |= 1 << (vcpu % 64);
+            self.is_any = true;
         }
     }
 
     fn pop(&mut self) -> Option<u32> {
-        let (bits, base) =
-            self.0.iter_mut().zip((0..).step_by(64)).find(|(bits, _)| **bits != 0)?;
+        let mut vcpus = self.vcpus.iter_mut().zip((0..).step_by(64));
+        let Some((bits, base)) = vcpus.find(|(bits, _)| **bits != 0) else {
+            self.is_any = false;
+            return None;
+        };
         let bit = bits.trailing_zeros();
         *bits &= *bits - 1;
         Some(base + bit)
@@ -142,6 +151,11 @@ impl Control {
     pub(super) fn make_room_for_sweeps(&mut self) -> Result<(), OutOfMemory> {
         let of_its = Cause::PER_ITS * (self.translators.len() + 1);
         Ok(self.sweeps.reserve_many(Cause::PER_VCPU * usize::from(self.config.vcpus) + of_its)?)
+    }
+
+    /// Is a vCPU to be notified?
+    pub(super) const fn has_kicks(&self) -> bool {
+        self.pending_kicks.is_any
     }
 
     /// Takes one vCPU that is to be notified.
@@ -203,12 +217,12 @@ impl Control {
     }
 
     /// A message, sent by a command.
-    pub(super) fn inject(&mut self, dte: &AtomicU64, event: u32) -> Injection {
-        match self.shared.pend_event_of(dte, event) {
+    pub(super) fn inject(&mut self, found: EntryRef) -> Injection {
+        match self.shared.set_pending(found) {
             None => Injection::Dropped,
-            Some((seen, _)) if seen.is_pending() => Injection::Coalesced,
-            Some((seen, position)) => {
-                self.set_ready_bit(seen.with_pending(true), position);
+            Some(seen) if seen.is_pending() => Injection::Coalesced,
+            Some(seen) => {
+                self.set_ready_bit(seen.with_pending(true), found.position);
                 Injection::Fresh
             }
         }

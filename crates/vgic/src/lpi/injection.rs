@@ -25,7 +25,7 @@ use super::entries::Position;
 use super::entry::Entry;
 use super::itt::EntryRef;
 use super::shared::Shared;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 use gic_arch::Lpi;
 use msi_types::Cpu;
 
@@ -115,16 +115,9 @@ impl Shared {
         self.nodes.translate_near(device_table.get_flat(device)?, event)
     }
 
-    /// Steps 1 and 2 for an event of the device that has this device table entry. Returns what the
-    /// entry was and its position; `None` if the event may not become pending.
-    pub(super) fn pend_event_of(&self, dte: &AtomicU64, event: u32) -> Option<(Entry, Position)> {
-        let found = self.nodes.translate(dte, event)?;
-        Some((self.set_pending(found)?, found.position))
-    }
-
     /// Step 2: sets an entry pending; returns what it was, `None` if it may not become pending.
     #[inline(always)]
-    fn set_pending(&self, found: EntryRef) -> Option<Entry> {
+    pub(super) fn set_pending(&self, found: EntryRef) -> Option<Entry> {
         let atomic = self.entries.entry(found.position)?;
         let mut seen = Entry::from_bits(atomic.load(Ordering::SeqCst));
         loop {

@@ -3,7 +3,6 @@
 
 use super::control::{Control, Translator};
 use super::device_table::DeviceTable;
-use super::entries::EntryIndex;
 use super::entry::Entry;
 use super::entry_allocator::Owner;
 use super::injection::Injection;
@@ -22,9 +21,7 @@ use gic_arch::Lpi;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct MappedEvent {
     its: ItsIndex,
-    device: u32,
-    event: u32,
-    index: EntryIndex,
+    entry: EntryRef,
     /// Its collection.
     pub(crate) collection: u16,
 }
@@ -148,9 +145,7 @@ impl Control {
     pub(crate) fn event(&self, its: ItsIndex, device: u32, event: u32) -> Option<MappedEvent> {
         let found = self.find(self.translator(its)?.device_table.get(device)?, event)?;
         match self.allocator.owner(found.index()) {
-            Owner::Event { collection, .. } => {
-                Some(MappedEvent { its, device, event, index: found.index(), collection })
-            }
+            Owner::Event { collection, .. } => Some(MappedEvent { its, entry: found, collection }),
             Owner::Nobody => None,
         }
     }
@@ -308,47 +303,41 @@ impl Control {
         event: MappedEvent,
         collection: u16,
     ) -> Result<(), OutOfMemory> {
-        let location = Location::Event(event.index);
+        let location = Location::Event(event.entry.index());
         let now = self.shared.load(location);
         let Some(route) = self.route_of_event(event.its, collection, now) else { return Ok(()) };
         let refresh = self.prepare(location, now, route, Settings::Keep)?;
-        self.allocator.set_owner(event.index, Owner::event(event.its, collection));
+        self.allocator.set_owner(event.entry.index(), Owner::event(event.its, collection));
         self.write(location, refresh);
         Ok(())
     }
 
     /// The event's LPI by itself, at the redistributor that the event targets.
     fn own_lpi_of(&self, event: MappedEvent) -> Location {
-        let entry = self.shared.load(Location::Event(event.index));
+        let entry = self.shared.load(Location::Event(event.entry.index()));
         Location::Own { vcpu: entry.target(), index: entry.lpi_index() }
     }
 
     /// CLEAR: nothing of the event is pending at its redistributor.
     pub(crate) fn clear_event(&mut self, event: MappedEvent) {
         self.clear(self.own_lpi_of(event));
-        self.clear(Location::Event(event.index));
+        self.clear(Location::Event(event.entry.index()));
     }
 
     /// DISCARD: as CLEAR, and the event is no longer mapped.
     pub(crate) fn discard_event(&mut self, event: MappedEvent) {
         self.clear(self.own_lpi_of(event));
-        self.unmap_entry(event.index);
+        self.unmap_entry(event.entry.index());
     }
 
     /// INV: takes the configuration of the event's LPI from memory again.
     pub(crate) fn invalidate_event(&mut self, event: MappedEvent) -> Result<(), OutOfMemory> {
         self.refresh(self.own_lpi_of(event), Settings::Reload)?;
-        self.refresh(Location::Event(event.index), Settings::Reload)
+        self.refresh(Location::Event(event.entry.index()), Settings::Reload)
     }
 
     /// INT: a message for the event.
     pub(crate) fn signal_event(&mut self, event: MappedEvent) -> Injection {
-        let Some(device_table) = self.device_table(event.its) else {
-            return Injection::Dropped;
-        };
-        match device_table.get(event.device) {
-            Some(dte) => self.inject(dte, event.event),
-            None => Injection::Dropped,
-        }
+        self.inject(event.entry)
     }
 }

@@ -24,7 +24,7 @@ impl Vgic {
     /// [`ListRegisterVcpu`](crate::ListRegisterVcpu).
     pub fn shows_listed_state(&self, address: u64) -> bool {
         let (arrays, offset) = match self.frame_at(address) {
-            Some((FrameAt::Distributor(_), offset)) => (DISTRIBUTOR_STATE, offset),
+            Some((FrameAt::Distributor, offset)) => (DISTRIBUTOR_STATE, offset),
             Some((FrameAt::Redistributor(_), offset)) => (REDISTRIBUTOR_STATE, offset),
             _ => return false,
         };

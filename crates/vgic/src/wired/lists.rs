@@ -81,8 +81,8 @@ impl InterruptWord {
             .with_latch(self.latch() && !lends)
     }
 
-    /// The list register of `cpu`, which was filled as pending, comes back as inactive. `None`: more
-    /// has to be looked at than that the guest has ended an edge-triggered interrupt.
+    /// The list register of `cpu`, which was filled as pending, comes back as inactive. `None`:
+    /// more has to be looked at than that the guest has ended an edge-triggered interrupt.
     fn edge_ended(self, cpu: Cpu) -> Option<Self> {
         let is_usual = self.into_bits() & UNUSUAL.into_bits() == 0 && self.edge();
         let ours = self.listed() && self.taker() == Some(cpu);
