@@ -34,11 +34,11 @@ pub(crate) fn main(boot: Boot) -> ! {
     let cpus = interrupts::irqchip().cpus().count() as u32;
     let starts = make_guests(&around, options, cpus);
     interrupts::serve();
-    for (guest, start) in guest::guests().iter().zip(starts) {
-        guest.start(Cpu::new(0), start);
-    }
     for cpu in (1..cpus).map(Cpu::new) {
         turn_on(cpu);
+    }
+    for (guest, start) in guest::guests().iter().zip(starts) {
+        guest.start(Cpu::new(0), start);
     }
     if let Some(milliseconds) = options.moves {
         moving::start(milliseconds);

@@ -30,8 +30,8 @@ pub(crate) const NEVER: u64 = u64::MAX;
 static QUEUE: Mutex<VecDeque<VcpuId>> = Mutex::new(VecDeque::new());
 /// Length of the queue.
 static QUEUED_VCPUS: AtomicUsize = AtomicUsize::new(0);
-/// CPUs that wait for work, by bit.
-static IDLE: AtomicU32 = AtomicU32::new(0);
+/// CPUs that wait for work, by bit. The first one boots, and takes the first vCPU.
+static IDLE: AtomicU32 = AtomicU32::new(1);
 static CPUS: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
 
 /// A CPU's task.
