@@ -16,10 +16,11 @@ use crate::step::Tally;
 /// Operations of the guest, and the most instructions that each may take: fewer than under Linux's
 /// KVM. The limits leave some room for what another compiler makes of the same source.
 const LIMITS: &[(&str, u64)] =
-    &[("hypercall", 160), ("register", 440), ("ipi", 1_900), ("lpi", 2_700)];
+    &[("hypercall", 160), ("register", 440), ("ipi", 1_900), ("lpi", 2_700), ("msi", 1_700)];
 
-/// The most exits of an operation. An LPI by INT writes `GITS_CWRITER` and reads `GITS_CREADR`.
-const EXITS: &[(&str, u64)] = &[("hypercall", 1), ("register", 1), ("lpi", 2)];
+/// The most exits of an operation. An LPI by INT writes `GITS_CWRITER` and reads `GITS_CREADR`; a
+/// device's message is a physical interrupt.
+const EXITS: &[(&str, u64)] = &[("hypercall", 1), ("register", 1), ("lpi", 2), ("msi", 1)];
 /// Times that the guest does what it measures.
 const TURNS: u64 = 200;
 /// QEMU's educational device, whose message the guest measures.

@@ -79,7 +79,7 @@ impl Microbench<'_> {
             cpus: CPUS,
             memory: MEMORY,
             controller: Controller::Its,
-            devices: &[],
+            devices: &[costs::DEVICE.to_owned()],
             trusted: false,
             move_every,
             record,

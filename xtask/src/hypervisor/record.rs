@@ -23,7 +23,8 @@ const COUNTS: &[(&str, u64)] = &[
     ("HVC", TURNS + NAPS + 2),
     ("system register write", TURNS + 2 * NAPS),
     ("SGI taken", TURNS + 2 * NAPS - 1),
-    ("LPI taken", TURNS),
+    // By INT, and of the device.
+    ("LPI taken", 2 * TURNS),
 ];
 
 /// Counts and traces the guest's exits.
