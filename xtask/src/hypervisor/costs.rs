@@ -16,7 +16,7 @@ use crate::step::Tally;
 /// Operations of the guest, and the most instructions that each may take: fewer than under Linux's
 /// KVM. The limits leave some room for what another compiler makes of the same source.
 const LIMITS: &[(&str, u64)] =
-    &[("hypercall", 160), ("register", 440), ("ipi", 1_900), ("lpi", 2_700), ("msi", 1_700)];
+    &[("hypercall", 160), ("register", 420), ("ipi", 1_300), ("lpi", 2_300), ("msi", 1_700)];
 
 /// The most exits of an operation. An LPI by INT writes `GITS_CWRITER` and reads `GITS_CREADR`; a
 /// device's message is a physical interrupt.
