@@ -15,19 +15,24 @@ impl ListRegisterVcpu {
         self.0[0].own.wakeup.is_idle() && left.hcr.eoi_count() == 0 && self.is_as_loaded(left)
     }
 
-    /// Did the guest leave its CPU interface as it was loaded? Registers that the CPU does not have
-    /// are not compared.
+    /// Did the guest leave its CPU interface as it was loaded?
     #[inline]
     fn is_as_loaded(&self, left: &VirtualInterface) -> bool {
+        let loaded = &self.0[0].list_registers.interface;
+        left.vmcr == loaded.vmcr
+            && (left.active_priorities == loaded.active_priorities
+                || self.has_priorities_as_loaded(left))
+    }
+
+    /// Registers that the CPU does not have are not compared.
+    #[inline(never)]
+    fn has_priorities_as_loaded(&self, left: &VirtualInterface) -> bool {
         let [Vcpu { interface, list_registers: lists, .. }] = &*self.0;
-        let pairs = |group: usize| {
-            let loaded = &lists.interface.active_priorities[group];
-            left.active_priorities[group].iter().zip(loaded)
-        };
         let implemented = interface.features().active_priority_registers();
-        let mut all = pairs(0).zip(pairs(1)).take(implemented);
-        left.vmcr == lists.interface.vmcr
-            && all.all(|(zero, one)| zero.0 == zero.1 && one.0 == one.1)
+        let pairs = left.active_priorities.iter().zip(&lists.interface.active_priorities);
+        pairs.into_iter().all(|(left, loaded)| {
+            left.iter().zip(loaded).take(implemented).all(|(left, loaded)| left == loaded)
+        })
     }
 
     /// Was nothing listed, and did the guest end nothing that is not?
