@@ -28,7 +28,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// The most time that each round waits until the core has no neighbour, in the mean.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Options of a measurement.
 #[derive(Clone, PartialEq, Eq, Debug)]
