@@ -57,8 +57,12 @@ struct Count {
 }
 
 impl Exits {
-    fn count(&self, reason: Reason) {
-        self.0.with(|counts| counts.entry(reason).or_default().times += 1);
+    /// Counts, and traces meanwhile: what is reported has been traced.
+    fn count(&self, reason: Reason, trace: impl FnOnce()) {
+        self.0.with(|counts| {
+            counts.entry(reason).or_default().times += 1;
+            trace();
+        });
     }
 
     fn took(&self, reason: Reason, ticks: u64) {
@@ -149,8 +153,7 @@ impl<'a> Recorder<'a> {
 
     fn begin(&mut self, reason: Reason, what: fmt::Arguments<'_>) {
         self.since = Some((reason, cpu::ticks()));
-        self.guest.exits.count(reason);
-        self.trace(what);
+        self.guest.exits.count(reason, || self.trace(what));
     }
 
     #[cold]
@@ -180,8 +183,8 @@ impl<'a> Recorder<'a> {
         for (loaded, left) in loaded.list.iter().zip(&left.list) {
             if is_pending(*loaded) && !is_pending(*left) {
                 let intid = IntId::new(loaded.virtual_intid());
-                self.guest.exits.count((class(intid), " taken"));
-                self.trace(format_args!("took {intid}"));
+                let trace = || self.trace(format_args!("took {intid}"));
+                self.guest.exits.count((class(intid), " taken"), trace);
             }
         }
     }
