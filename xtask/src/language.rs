@@ -1,47 +1,22 @@
-//! Measurements of the language of this tree: comments, commits, lines, names, circles of files.
+//! Measurements of this tree: commits, line widths, names, import circles between files.
 
 pub(crate) mod graph;
 mod imports;
 mod names;
-mod sentences;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::lint::{openers, width};
+use crate::lint::width;
 use crate::process;
 use crate::workspace::Workspace;
 
 /// Longest subject of a commit.
 const SUBJECT: usize = 72;
 
-/// Limits of a sentence's words whose shares are printed.
-const LONG: [usize; 3] = [25, 30, 40];
-
-/// Prints a table of the measurements; commits count from a revision on. Sentences of more words
-/// than `longest` are printed instead, if it is given.
-pub(crate) fn run(
-    workspace: &Workspace,
-    since: Option<&str>,
-    longest: Option<usize>,
-) -> Result<ExitCode> {
-    let sentences = sentences::read(workspace)?;
-    if let Some(longest) = longest {
-        for sentence in sentences.iter().filter(|sentence| sentence.words > longest) {
-            println!("{}: {} words: {}", sentence.place, sentence.words, sentence.text);
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    let openers = openers::count(workspace)?;
-    let share = 100.0 * ratio(openers.questions(), openers.blocks);
-    row("comments that open with a question word", &format!("{share:.1} %"));
-    let (median, longer) = sentences::summary(&sentences, LONG);
-    row("median sentence, words", &median.to_string());
-    for (limit, count) in LONG.iter().zip(longer) {
-        let share = 100.0 * ratio(count, sentences.len());
-        row(&format!("sentences over {limit} words"), &format!("{share:.1} %, {count}"));
-    }
+/// Prints a table of the measurements. Only commits after `since` are counted.
+pub(crate) fn run(workspace: &Workspace, since: Option<&str>) -> Result<ExitCode> {
     let commits = Commits::read(workspace, since)?;
     row("commits with a body", &format!("{} of {}", commits.with_body, commits.all));
     row(&format!("commit subjects over {SUBJECT} characters"), &commits.long_subjects.to_string());
@@ -63,11 +38,6 @@ pub(crate) fn run(
 
 fn row(measure: &str, value: &str) {
     println!("{measure:44} {value}");
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-fn ratio(part: usize, whole: usize) -> f64 {
-    part as f64 / whole.max(1) as f64
 }
 
 /// Counts of commits.

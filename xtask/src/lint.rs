@@ -7,7 +7,6 @@ mod layers;
 mod length;
 mod locks;
 mod manifests;
-pub(crate) mod openers;
 mod orderings;
 mod orphans;
 mod promises;
@@ -42,7 +41,6 @@ const RULES: &[Rule] = &[
     ("unsafe", unsafety::check),
     ("orderings", orderings::check),
     ("length", length::check),
-    ("openers", openers::check),
     ("words", words::check),
     ("width", width::check),
     ("walks", walks::check),

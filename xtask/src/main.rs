@@ -71,14 +71,11 @@ enum Task {
     Fmt,
     /// rustfmt's check, the house lints and clippy
     Lint,
-    /// Measure the language: comments, sentences, commits, lines, names, circles between files
+    /// Measure the language: commits, lines, names, circles between files
     Language {
         /// Count commits from this revision on; all by default
         #[arg(long, value_name = "REVISION")]
         since: Option<String>,
-        /// Print the sentences of more words than this instead
-        #[arg(long, value_name = "WORDS")]
-        longest: Option<usize>,
     },
     /// Build the documentation; warnings are errors
     Docs,
@@ -132,8 +129,8 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Api => return api::accept(&workspace),
         Task::Publish => return package::rehearse(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
-        Task::Language { since, longest } => {
-            return language::run(&workspace, since.as_deref(), *longest);
+        Task::Language { since } => {
+            return language::run(&workspace, since.as_deref());
         }
         Task::Test { list: true, .. } => {
             step::list();

@@ -17,7 +17,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "lint",
         about: "house lints: layers, blocks, manifests, orphans, unsafe, orderings, length, \
-                openers, words, width",
+                words, width",
         run: lint::run,
     },
     Step {
