@@ -14,7 +14,7 @@ use irq_routing::msi::{MsiCapability, MsiLayout};
 use kvm_bindings::{kvm_create_device, kvm_device_type_KVM_DEV_TYPE_VFIO};
 use kvm_ioctls::VmFd;
 use msi_types::DeviceId;
-use msi_types::pci::msi::Control;
+use msi_types::pci::msi::{CAPABILITY_ID, Control};
 use rustix::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,8 +37,6 @@ const EXPANSION_ROM: u16 = 0x30;
 const CAPABILITIES: u16 = 0x34;
 /// Command: the function answers to its memory's addresses.
 const MEMORY_SPACE: u16 = 1 << 1;
-/// Capability ID of MSI.
-const MSI: u8 = 0x05;
 
 /// The function.
 pub(crate) struct Function {
@@ -166,7 +164,7 @@ fn find_msi(device: &VfioDevice) -> Option<u16> {
             return None;
         }
         let [id] = read_config(device, offset);
-        if id == MSI {
+        if id == CAPABILITY_ID {
             return Some(offset);
         }
         register = offset + 1;
