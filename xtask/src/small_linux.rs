@@ -9,6 +9,19 @@ use crate::apt::{self, Apt, Suite};
 use crate::cache;
 use crate::initramfs::{Content, File};
 
+/// The driver of NVMe controllers in the release's kernel, behind what it needs.
+pub(crate) const NVME: &[&str] = &[
+    "crc64.ko",
+    "crct10dif_common.ko",
+    "crct10dif_generic.ko",
+    "crc64_rocksoft_generic.ko",
+    "crc-t10dif.ko",
+    "crc64-rocksoft.ko",
+    "t10-pi.ko",
+    "nvme-core.ko",
+    "nvme.ko",
+];
+
 /// Downloads a suite's kernel, and unpacks it with these of its modules into `folder`.
 pub(crate) fn unpack_kernel<'a>(
     apt: &Apt,

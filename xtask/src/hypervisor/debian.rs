@@ -14,36 +14,26 @@ use crate::{cache, dtb};
 
 /// Drivers of a virtio source of random bytes, a virtio network card and an NVMe controller behind
 /// PCI, in the order in which they need each other. The guest unpacks those that are compressed.
-const fn modules(version: Version) -> &'static [&'static str] {
-    match version {
-        Version::Stable => &[
-            "virtio_pci_legacy_dev.ko",
-            "virtio_pci_modern_dev.ko",
-            "virtio_pci.ko",
-            "virtio-rng.ko",
-            "failover.ko",
-            "net_failover.ko",
-            "virtio_net.ko",
-            "crc64.ko",
-            "crct10dif_common.ko",
-            "crct10dif_generic.ko",
-            "crc64_rocksoft_generic.ko",
-            "crc-t10dif.ko",
-            "crc64-rocksoft.ko",
-            "t10-pi.ko",
-            "nvme-core.ko",
-            "nvme.ko",
-        ],
-        Version::Backports => &[
-            "virtio-rng.ko.xz",
-            "failover.ko.xz",
-            "net_failover.ko.xz",
-            "virtio_net.ko.xz",
-            "nvme-auth.ko.xz",
-            "nvme-core.ko.xz",
-            "nvme.ko.xz",
-        ],
-    }
+fn modules(version: Version) -> Vec<&'static str> {
+    let (others, nvme): (&[_], &[_]) = match version {
+        Version::Stable => (
+            &[
+                "virtio_pci_legacy_dev.ko",
+                "virtio_pci_modern_dev.ko",
+                "virtio_pci.ko",
+                "virtio-rng.ko",
+                "failover.ko",
+                "net_failover.ko",
+                "virtio_net.ko",
+            ],
+            small_linux::NVME,
+        ),
+        Version::Backports => (
+            &["virtio-rng.ko.xz", "failover.ko.xz", "net_failover.ko.xz", "virtio_net.ko.xz"],
+            &["nvme-auth.ko.xz", "nvme-core.ko.xz", "nvme.ko.xz"],
+        ),
+    };
+    [others, nvme].concat()
 }
 
 /// The guest's first process.
@@ -65,7 +55,7 @@ impl Guest {
         let busybox = busybox(workspace).context("busybox")?;
         let packages = kernel_with_modules(workspace, version)?;
         let kernel = small_linux::kernel(&packages)?;
-        let modules = small_linux::modules(&packages, modules(version))?;
+        let modules = small_linux::modules(&packages, &modules(version))?;
         let folder = super::folder(workspace)?;
         let initrd = folder.join(format!("initramfs-{version:?}").to_lowercase());
         fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, modules)?))?;
@@ -91,7 +81,7 @@ fn kernel_with_modules(workspace: &Workspace, version: Version) -> Result<PathBu
         let index = Apt::update(&cache::folder(workspace).join("apt"))?;
         cache::fill(&folder, || {
             let (suite, modules) = (version.suite(), modules(version));
-            small_linux::unpack_kernel(&index, dtb::KERNEL, suite, modules, &folder)
+            small_linux::unpack_kernel(&index, dtb::KERNEL, suite, &modules, &folder)
         })?;
     }
     Ok(folder)

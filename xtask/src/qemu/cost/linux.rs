@@ -10,19 +10,6 @@ use crate::apt::{Apt, Suite};
 use crate::workspace::Workspace;
 use crate::{cache, dtb, initramfs, small_linux};
 
-/// In the order in which they need each other.
-const MODULES: &[&str] = &[
-    "crc64.ko",
-    "crct10dif_common.ko",
-    "crct10dif_generic.ko",
-    "crc64_rocksoft_generic.ko",
-    "crc-t10dif.ko",
-    "crc64-rocksoft.ko",
-    "t10-pi.ko",
-    "nvme-core.ko",
-    "nvme.ko",
-];
-
 /// Reads once for work that is done only once, and sixteen times for the log.
 const INIT: &str = r#"#!/busybox sh
 B=/busybox
@@ -61,8 +48,9 @@ impl Linux {
 }
 
 fn fill(apt: &Apt, folder: &Path) -> Result<()> {
-    small_linux::unpack_kernel(apt, dtb::KERNEL, Suite::Stable, MODULES, folder)?;
+    small_linux::unpack_kernel(apt, dtb::KERNEL, Suite::Stable, small_linux::NVME, folder)?;
     apt.unpack_busybox("arm64", folder)?;
-    let files = small_linux::first_files(folder, INIT, small_linux::modules(folder, MODULES)?)?;
+    let files =
+        small_linux::first_files(folder, INIT, small_linux::modules(folder, small_linux::NVME)?)?;
     fs::write(folder.join("initrd"), initramfs::pack(&files)).map_err(Into::into)
 }
