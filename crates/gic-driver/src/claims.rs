@@ -12,14 +12,18 @@ impl Claims {
     /// Claims interrupts, all or none.
     ///
     /// # Errors
-    /// The first that has an owner, or is no wired one.
+    /// [`MsiError::InUse`] with the first interrupt that has an owner, [`MsiError::UnknownVector`]
+    /// with the first one that is not wired.
     pub(crate) fn claim_all(&mut self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             let intid = nth(first, offset)?;
-            if self.0.replace(intid, true) != Some(false) {
-                self.release_all(first, offset);
-                return Err(MsiError::UnknownVector(intid.hwirq()));
-            }
+            let refused = match self.0.replace(intid, true) {
+                Some(false) => continue,
+                Some(true) => MsiError::InUse(intid.hwirq()),
+                None => MsiError::UnknownVector(intid.hwirq()),
+            };
+            self.release_all(first, offset);
+            return Err(refused);
         }
         Ok(())
     }

@@ -8,8 +8,9 @@ use msi_types::{Cpu, HwIrq, Mismatch, MsiError, NotIsolated, StoreError};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// Another handler has the interrupt.
-    #[error("vector {0} has a handler already")]
+    /// The interrupt has an owner: another handler, or a controller that hands it out for
+    /// messages.
+    #[error("vector {0} is in use already")]
     InUse(HwIrq),
     /// No controller acknowledges such a number.
     #[error("vector {0} is beyond the 24 bits of the vector space")]
@@ -31,10 +32,19 @@ pub enum RequestError {
     NoMemory,
     /// The controller refused.
     #[error(transparent)]
-    Controller(#[from] MsiError),
+    Controller(MsiError),
     /// A wired-to-MSI bridge has no vector for the input.
     #[error(transparent)]
     Bridge(#[from] MsiDeviceError),
+}
+
+impl From<MsiError> for RequestError {
+    fn from(error: MsiError) -> Self {
+        match error {
+            MsiError::InUse(hwirq) => Self::InUse(hwirq),
+            error => Self::Controller(error),
+        }
+    }
 }
 
 /// An affinity could not be changed. The interrupt is where it was, unless a controller failed

@@ -69,6 +69,9 @@ pub enum MsiError {
     /// The vector is not one that this controller handed out.
     #[error("vector {0} does not belong to this controller")]
     UnknownVector(HwIrq),
+    /// The vector has an owner: another driver, or a controller that hands it out for messages.
+    #[error("vector {0} is in use already")]
+    InUse(HwIrq),
     /// The IOMMU in front of the device does not lead to the doorbell.
     #[error(
         "the IOMMU does not let requester {device} reach the doorbell at {address:#x}: {reason}"

@@ -11,8 +11,8 @@ pub trait WiredParent: Send + Sync {
     /// Takes `count` interrupts from `first` on for one owner. Task.
     ///
     /// # Errors
-    /// [`MsiError::UnknownVector`] if one is not implemented or already claimed: nothing is claimed
-    /// then.
+    /// [`MsiError::UnknownVector`] with the first interrupt that is not implemented,
+    /// [`MsiError::InUse`] with the first one that is already claimed. Nothing is claimed then.
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError>;
     /// Gives interrupts back: disabled, not pending. Task.
     fn release(&self, first: HwIrq, count: NonZeroU16);

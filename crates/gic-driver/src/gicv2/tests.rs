@@ -284,7 +284,7 @@ fn an_spi_is_claimed_configured_and_released() {
     let gic = board.running();
     let two = NonZeroU16::new(2).unwrap();
     gic.claim(hwirq(40), two).unwrap();
-    assert_eq!(gic.claim(hwirq(41), two), Err(MsiError::UnknownVector(hwirq(41))));
+    assert_eq!(gic.claim(hwirq(41), two), Err(MsiError::InUse(hwirq(41))));
     assert!(gic.claim(hwirq(127), two).is_err(), "128 is not there");
     gic.set_trigger(hwirq(40), Trigger::Edge).unwrap();
     gic.set_target(hwirq(40), Cpu::new(1)).unwrap();

@@ -155,10 +155,7 @@ fn the_first_frame_with_room_serves() {
 fn overlapping_frames_keep_nothing() {
     let (_, gic) = machine(&[(FRAME, typer(80, 8), 0), (OTHER, typer(84, 8), 0)]);
     let frames = [V2mFrame::new(FRAME), V2mFrame::new(OTHER)];
-    assert_eq!(
-        open(&gic, &frames).unwrap_err(),
-        V2mError::Claim(MsiError::UnknownVector(HwIrq::new(84)))
-    );
+    assert_eq!(open(&gic, &frames).unwrap_err(), V2mError::Claim(MsiError::InUse(HwIrq::new(84))));
     assert_eq!(open(&gic, &[]).unwrap_err(), V2mError::NoFrames);
     assert!(open(&gic, &frames[..1]).is_ok());
 }

@@ -64,7 +64,7 @@ impl SpiDomain {
             let block = HwIrqBlock::new(HwIrq::new(first), count);
             match self.wired.claim(block.first(), count) {
                 Ok(()) => return self.set_up(block, request),
-                Err(MsiError::UnknownVector(taken)) => {
+                Err(MsiError::UnknownVector(taken) | MsiError::InUse(taken)) => {
                     let next = taken.get().max(first) + 1;
                     first = next.next_multiple_of(align);
                 }

@@ -71,8 +71,11 @@ impl WiredParent for Gic {
         let mut spis = self.lock();
         let range = first.get()..first.get() + u32::from(count.get());
         for intid in range.clone() {
-            if intid >= self.end || spis[intid as usize].claimed {
+            if intid >= self.end {
                 return Err(MsiError::UnknownVector(HwIrq::new(intid)));
+            }
+            if spis[intid as usize].claimed {
+                return Err(MsiError::InUse(HwIrq::new(intid)));
             }
         }
         range.for_each(|intid| spis[intid as usize].claimed = true);

@@ -2,7 +2,7 @@
 
 use crate::mock::{Addressing, Hotplug as _, Kernel, Machine, Root, StoreKind, in_hard_irq};
 use irq_domain::{Config, Deferral, Dispatched, Interrupts, IrqReturn, RequestError, WiredRequest};
-use msi_types::{Cpu, HwIrq, MsiError, Shape, Trigger, WiredParent};
+use msi_types::{Cpu, HwIrq, Shape, Trigger, WiredParent};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ fn a_taken_input_is_refused_without_trace() {
     let machine = Machine::new(Addressing::Stays);
     let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let second = machine.interrupts.request_wired(UART, |_| {});
-    assert_eq!(second.err(), Some(RequestError::Controller(MsiError::UnknownVector(UART.hwirq))));
+    assert_eq!(second.err(), Some(RequestError::InUse(UART.hwirq)));
     assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1);
 }
 

@@ -6,7 +6,7 @@ use super::*;
 fn an_interrupt_has_one_owner() {
     let (_, gic, _) = running();
     gic.claim(hwirq(40), count(4)).unwrap();
-    assert_eq!(gic.claim(hwirq(43), count(2)), Err(MsiError::UnknownVector(hwirq(43))));
+    assert_eq!(gic.claim(hwirq(43), count(2)), Err(MsiError::InUse(hwirq(43))));
     // Nothing of the refused claim remains.
     assert_eq!(gic.claim(hwirq(44), count(1)), Ok(()));
     gic.release(hwirq(40), count(4));
@@ -59,7 +59,7 @@ fn private_vector_changes_at_the_calling_cpu() {
 fn private_vector_has_owner_and_trigger() {
     let (fake, gic, _) = running();
     gic.claim(hwirq(27), count(1)).unwrap();
-    assert_eq!(gic.claim(hwirq(27), count(1)), Err(MsiError::UnknownVector(hwirq(27))));
+    assert_eq!(gic.claim(hwirq(27), count(1)), Err(MsiError::InUse(hwirq(27))));
     gic.set_trigger(hwirq(27), Trigger::Edge).unwrap();
     assert!(fake.at_redistributor(0, |frame| frame.bank.state(IntId::new(27)).edge));
     let refused = gic.set_target(hwirq(27), cpu(1));

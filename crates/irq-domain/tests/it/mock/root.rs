@@ -61,8 +61,11 @@ impl WiredParent for Root {
     fn claim(&self, first: HwIrq, _: NonZeroU16) -> Result<(), MsiError> {
         assert_task();
         let mut lines = lock(&self.lines);
-        if !self.inputs.contains(&first.get()) || lines.contains_key(&first) {
+        if !self.inputs.contains(&first.get()) {
             return Err(MsiError::UnknownVector(first));
+        }
+        if lines.contains_key(&first) {
+            return Err(MsiError::InUse(first));
         }
         // Its previous owner may have left it unmasked.
         lines.insert(first, WiredLine { masked: false, trigger: None, target: None });
