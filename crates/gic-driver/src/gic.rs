@@ -136,6 +136,7 @@ pub struct Gic<P: GicPlatform> {
     platform: Arc<P>,
     distributor: Distributor<P::Mmio>,
     cpus: Vec<PerCpu<P::Mmio>>,
+    bad_regions: Vec<GicError>,
     priorities: Priorities,
     lpis: Result<Lpis<P>, LpiError>,
     quirks: Quirks,
@@ -154,11 +155,13 @@ impl<P: GicPlatform> Gic<P> {
     /// Discovers a GIC and brings its distributor to a known state. No CPU takes interrupts yet:
     /// each is [turned on](Self::cpu_on) by itself. Task; once, on the boot CPU.
     ///
-    /// A CPU without a redistributor, and LPIs that cannot be used, are no errors here:
-    /// [`cpu_on`](Self::cpu_on) and [`lpis`](Self::lpis) tell.
+    /// A CPU without a redistributor, a region of redistributors that cannot be walked to its end,
+    /// and unusable LPIs are not errors here: [`cpu_on`](Self::cpu_on),
+    /// [`bad_regions`](Self::bad_regions) and [`lpis`](Self::lpis) report them.
     ///
     /// # Errors
-    /// All of [`GicError`] but those of SGIs and CPU interfaces.
+    /// All of [`GicError`] but those of SGIs and CPU interfaces. The error of a region is returned
+    /// only if no CPU of the configuration has a redistributor.
     pub fn new(platform: Arc<P>, config: GicConfig) -> Result<Self, GicError> {
         let GicConfig {
             distributor,
@@ -180,7 +183,8 @@ impl<P: GicPlatform> Gic<P> {
         distributor.init(&*platform, DistributorConfig::new(priorities.wired, route))?;
         let affinities = cpus.into_iter().map(|cpu| quirks.affinity(cpu));
         let block = Block::Distributor(distributor.address());
-        let mut cpus = open_redistributors(&*platform, block, &redistributors, affinities)?;
+        let (mut cpus, bad_regions) =
+            open_redistributors(&*platform, block, &redistributors, affinities)?;
         for redistributor in cpus.iter_mut().filter_map(|cpu| cpu.redistributor.as_mut()) {
             quirks.apply_to_redistributor(redistributor, &machine)?;
         }
@@ -194,7 +198,17 @@ impl<P: GicPlatform> Gic<P> {
             Err(error) => return Err(error),
         };
         let (claims, moves) = Default::default();
-        Ok(Self { platform, distributor, cpus, priorities, lpis, quirks, claims, moves })
+        Ok(Self {
+            platform,
+            distributor,
+            cpus,
+            bad_regions,
+            priorities,
+            lpis,
+            quirks,
+            claims,
+            moves,
+        })
     }
 
     /// Makes a CPU take interrupts. Wakes its redistributor, brings its SGIs and PPIs to a known
@@ -271,6 +285,13 @@ impl<P: GicPlatform> Gic<P> {
     pub fn redistributor_frames(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, GicError> {
         let per_cpu = self.cpus.get(cpu.index()).ok_or(GicError::UnknownCpu(cpu))?;
         per_cpu.redistributor.as_ref().ok_or(GicError::NoRedistributor(per_cpu.affinity))
+    }
+
+    /// The error that ended the walk of each region of redistributors that firmware states wrongly,
+    /// or whose cluster is absent. A CPU whose redistributor would have come after it has none.
+    /// Context: any.
+    pub fn bad_regions(&self) -> &[GicError] {
+        &self.bad_regions
     }
 
     /// All CPUs of the configuration.
@@ -359,19 +380,30 @@ fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
     }
 }
 
-/// Each CPU with its redistributor, where there is one. Redistributors of other PEs are passed
-/// over.
+/// CPUs with their redistributors, and the errors of regions.
+type Opened<M> = (Vec<PerCpu<M>>, Vec<GicError>);
+
+/// Finds each CPU's redistributor, if it exists, and skips those of other PEs. An error ends the
+/// walk of its region alone: a region whose cluster is fused off must not cost the GIC.
 fn open_redistributors<P: GicPlatform>(
     platform: &P,
     block: Block,
     regions: &[RedistributorRegion],
     cpus: impl Iterator<Item = Affinity>,
-) -> Result<Vec<PerCpu<P::Mmio>>, GicError> {
+) -> Result<Opened<P::Mmio>, GicError> {
     let per_cpu = |affinity| PerCpu { affinity, redistributor: None, on: AtomicBool::new(false) };
     let mut found = try_collect(cpus.map(per_cpu)).map_err(|_| GicError::NoMemory(block))?;
+    let mut bad_regions = Vec::new();
     for region in regions {
         for redistributor in walk_redistributors(platform, *region) {
-            let redistributor = redistributor?;
+            let redistributor = match redistributor {
+                Ok(redistributor) => redistributor,
+                Err(error) => {
+                    bad_regions.try_reserve(1).map_err(|_| GicError::NoMemory(block))?;
+                    bad_regions.push(error);
+                    break;
+                }
+            };
             let affinity = redistributor.affinity();
             let cpu = found
                 .iter_mut()
@@ -381,7 +413,10 @@ fn open_redistributors<P: GicPlatform>(
             }
         }
     }
-    Ok(found)
+    match bad_regions.first() {
+        Some(error) if found.iter().all(|cpu| cpu.redistributor.is_none()) => Err(*error),
+        _ => Ok((found, bad_regions)),
+    }
 }
 
 #[cfg(test)]

@@ -50,21 +50,26 @@ pub fn walk_redistributors<P: Platform>(
 /// Finds the redistributor of a PE. Task.
 ///
 /// # Errors
-/// [`GicError::NoRedistributor`] after all regions were walked; an error of a walk ends the search.
+/// If no region holds it: the first error of a walk, or [`GicError::NoRedistributor`] if every walk
+/// reached its end.
 pub fn find_redistributor<P: Platform>(
     platform: &P,
     regions: &[RedistributorRegion],
     affinity: Affinity,
 ) -> Result<Redistributor<P::Mmio>, GicError> {
+    let mut cause = None;
     for region in regions {
         for redistributor in walk_redistributors(platform, *region) {
-            let redistributor = redistributor?;
-            if redistributor.affinity() == affinity {
-                return Ok(redistributor);
+            match redistributor {
+                Ok(redistributor) if redistributor.affinity() == affinity => {
+                    return Ok(redistributor);
+                }
+                Ok(_) => {}
+                Err(error) => cause = cause.or(Some(error)),
             }
         }
     }
-    Err(GicError::NoRedistributor(affinity))
+    Err(cause.unwrap_or(GicError::NoRedistributor(affinity)))
 }
 
 impl<P: Platform> Iterator for RedistributorWalk<'_, P> {

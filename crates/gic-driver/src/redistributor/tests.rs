@@ -126,6 +126,17 @@ mod discovery {
         let missing = find_redistributor(&fake, &regions, Affinity::new(0, 0, 0, 9)).unwrap_err();
         assert_eq!(missing, GicError::NoRedistributor(Affinity::new(0, 0, 0, 9)));
     }
+
+    #[test]
+    fn a_bad_region_does_not_end_the_search() {
+        let mut absent = at(0, 0, true);
+        absent.pidr2 = 0;
+        let fake = machine(vec![absent, at(0x100_0000, 7, true)]);
+        let regions = [region(0, 0x2_0000, None), region(0x100_0000, 0x2_0000, None)];
+        assert!(find_redistributor(&fake, &regions, Affinity::new(0, 0, 0, 7)).is_ok());
+        let missing = find_redistributor(&fake, &regions, Affinity::new(0, 0, 0, 0)).unwrap_err();
+        assert!(matches!(missing, GicError::WrongRevision { .. }), "{missing}");
+    }
 }
 
 mod power {

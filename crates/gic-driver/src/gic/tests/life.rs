@@ -37,6 +37,46 @@ fn cpu_on_names_a_missing_redistributor() {
     assert_eq!(gic.cpu_on(cpu(9), &FakeRegisters::default()), Err(GicError::UnknownCpu(cpu(9))));
 }
 
+/// Linux, too, goes on with the redistributors that it found before a frame without one.
+#[test]
+fn a_bad_region_costs_only_its_own_cpus() {
+    let fake = Fake::with_cpus(CPUS);
+    fake.at_redistributor(1, |frame| frame.typer = frame.typer.with_last(true));
+    fake.at_redistributor(2, |frame| frame.pidr2 = 0);
+    let region = |first: u64, frames: u64| {
+        let base = REDISTRIBUTORS + first * STRIDE_V3;
+        RedistributorRegion::new(PhysicalRegion { base, bytes: frames * STRIDE_V3 })
+    };
+    let regions = vec![region(2, 1), region(0, 2)];
+    let gic = Gic::new(Arc::new(fake.clone()), config().with_redistributors(regions)).unwrap();
+    let block = Block::Redistributor(REDISTRIBUTORS + 2 * STRIDE_V3);
+    assert!(
+        matches!(gic.bad_regions(), [GicError::WrongRevision { block: at, .. }] if *at == block)
+    );
+    assert!(gic.cpu_on(cpu(1), &FakeRegisters::default()).is_ok());
+    let refused = gic.cpu_on(cpu(2), &FakeRegisters::default());
+    assert_eq!(refused, Err(GicError::NoRedistributor(Affinity::new(0, 0, 0, 2))));
+}
+
+#[test]
+fn a_region_may_be_longer_than_its_redistributors() {
+    let fake = Fake::with_cpus(CPUS);
+    fake.at_redistributor(2, |frame| frame.typer = frame.typer.with_last(false));
+    let mut config = config();
+    config.redistributors[0].region.bytes += 0x1_0000;
+    let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
+    assert!(matches!(gic.bad_regions(), [GicError::RegionTruncated { .. }]));
+    assert!(gic.cpu_on(cpu(2), &FakeRegisters::default()).is_ok());
+}
+
+#[test]
+fn a_gic_without_any_redistributor_is_refused() {
+    let fake = Fake::with_cpus(1);
+    fake.at_redistributor(0, |frame| frame.pidr2 = 0);
+    let refused = Gic::new(Arc::new(fake), config()).unwrap_err();
+    assert!(matches!(refused, GicError::WrongRevision { .. }), "{refused}");
+}
+
 #[test]
 fn cpus_beyond_the_configuration_are_passed_over() {
     let fake = Fake::with_cpus(CPUS);
