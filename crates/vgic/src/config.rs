@@ -67,6 +67,13 @@ pub struct VgicConfig {
     /// With [`SecurityView::NonSecure`], the interrupts that belong to the Secure side: the guest
     /// cannot see them.
     pub secure_interrupts: Vec<IntId>,
+    /// Redistributors are awake after [`Vgic::reset`](crate::Vgic::reset) and
+    /// [`Vcpu::reset`](crate::Vcpu::reset), as firmware hands them to a kernel. Otherwise
+    /// `GICR_WAKER.ProcessorSleep` is 1 after a system reset (IHI 0069, `GICR_WAKER`), and a
+    /// redistributor forwards nothing until somebody clears it. A monitor that runs no firmware in
+    /// its guests should set this: Linux clears the bit, other kernels leave it to firmware, and
+    /// KVM's redistributors are always awake. The guest may still put its redistributors to sleep.
+    pub awake_redistributors: bool,
     /// PPIs are level-sensitive, and the guest cannot change that: `GICR_ICFGR<n>` ignores writes,
     /// as in Linux's KVM. Whether a PPI's trigger can be programmed is IMPLEMENTATION DEFINED (IHI
     /// 0069, `GICR_ICFGR1`).
@@ -162,6 +169,7 @@ impl VgicConfig {
             extended_ppis: 0,
             security: SecurityView::Single,
             secure_interrupts: Vec::new(),
+            awake_redistributors: false,
             level_ppis: false,
             priority_bits: 5,
             lpi_id_bits: None,
@@ -190,6 +198,7 @@ impl VgicConfig {
         with_extended_ppis: extended_ppis: u32,
         with_security: security: SecurityView,
         with_secure_interrupts: secure_interrupts: Vec<IntId>,
+        with_awake_redistributors: awake_redistributors: bool,
         with_level_ppis: level_ppis: bool,
         with_priority_bits: priority_bits: u8,
         with_lpi_id_bits: lpi_id_bits: Option<u8>,
@@ -228,6 +237,11 @@ impl VgicConfig {
     pub(crate) const fn wired_intids(&self) -> WiredIntIds {
         let Self { spis, extended_spis, extended_ppis, .. } = *self;
         WiredIntIds { spis, extended_spis, extended_ppis }
+    }
+
+    /// Is a redistributor awake after reset? In the Non-secure view, firmware owns `GICR_WAKER`.
+    pub(crate) fn resets_awake(&self) -> bool {
+        self.awake_redistributors || self.security == SecurityView::NonSecure
     }
 
     /// Can an interrupt have this trigger?

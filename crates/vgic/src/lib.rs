@@ -47,6 +47,17 @@
 //! - A 1-of-N interrupt goes to the next vCPU that takes part, and none is woken for it by
 //!   `GICD_CTLR.E1NWF`.
 //!
+//! # Firmware's part
+//!
+//! After a reset, a redistributor sleeps and forwards nothing until `GICR_WAKER.ProcessorSleep` is
+//! cleared (IHI 0069, `GICR_WAKER`). With one security state both firmware and the guest can clear
+//! it. Linux does; a kernel that expects firmware to have done so, as TF-A does before `CPU_ON`
+//! returns to it, receives no interrupt at all. A monitor that implements PSCI itself plays
+//! firmware, and therefore must wake each redistributor before its vCPU starts:
+//! [`VgicConfig::awake_redistributors`] makes [`Vgic::reset`] and [`Vcpu::reset`] do so. Monitors
+//! whose guests start in firmware of their own leave the option off. In the Non-secure view
+//! redistributors are always awake, and saved states contain whether they are.
+//!
 //! # What is left over
 //!
 //! An access does a bounded piece of what the guest asked for. The rest is a vCPU's work, as if an

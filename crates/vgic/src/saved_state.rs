@@ -14,7 +14,7 @@
 //! | wired interrupts | one record each, with hardware priorities; those that are as after reset and low are left out |
 //! | LPIs | the pending state with the event, or with the redistributor if it is pending there by itself |
 //! | tables in guest memory | not written and not read: mappings and pending bits are all in the state |
-//! | power | `GICR_WAKER`; the implementation of PSCI knows whether a PE is on |
+//! | power | `GICR_WAKER`, whatever the machine resets it to; the implementation of PSCI knows whether a PE is on |
 //!
 //! A state does not contain counters of the guest's mistakes, sleeping vCPUs and observers. List
 //! registers of a frozen machine are empty.

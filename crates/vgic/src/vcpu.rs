@@ -208,9 +208,14 @@ impl Vcpu {
     }
 
     /// Puts the CPU interface into its state after reset. Interrupts keep theirs: those that were
-    /// active stay so.
+    /// active stay so. The redistributor wakes if
+    /// [`VgicConfig::awake_redistributors`](crate::VgicConfig::awake_redistributors) is set, and
+    /// otherwise keeps its state.
     pub fn reset(&mut self) {
         self.wakeup.pass_work_on();
+        if self.gic.config().resets_awake() {
+            self.gic.wired().set_participation(self.cpu, participation::AWAKE, 0);
+        }
         self.interface = CpuInterface::new(self.interface.features());
         for group in [Group::Zero, Group::One] {
             self.publish(group);

@@ -176,10 +176,7 @@ impl Wired {
                 self.reset_interrupt(config, cpu, index, interrupt, target);
             }
         }
-        let awake = match self.security {
-            SecurityView::Single => 0,
-            SecurityView::NonSecure => participation::AWAKE,
-        };
+        let awake = if config.resets_awake() { participation::AWAKE } else { 0 };
         private.participation.store(awake, SeqCst);
     }
 

@@ -15,3 +15,4 @@ mod registers;
 mod sgis;
 mod sleep;
 mod unfinished;
+mod waker;

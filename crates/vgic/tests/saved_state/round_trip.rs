@@ -121,6 +121,20 @@ fn restoring_replaces_the_former_state() {
 }
 
 #[test]
+fn a_sleeping_redistributor_stays_asleep_across_a_move() {
+    let awake = || Board::new(config().with_awake_redistributors(true));
+    let mut board = awake();
+    board.write_gicr(1, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
+    let saved = board.save();
+    assert_eq!([0, 1, 2].map(|cpu| saved.cpus[cpu].redistributor.waker != 0), [false, false, true]);
+
+    for mut other in [awake(), Board::new(config())] {
+        other.restore(&saved);
+        assert_eq!(other.save(), saved);
+    }
+}
+
+#[test]
 fn a_reset_machine_saves_little() {
     let mut board = Board::new(VgicConfig::new(1).with_lpi_id_bits(Some(20)));
     let saved = board.save();
