@@ -17,6 +17,7 @@ const SPECIAL: u32 = 1020;
 pub fn kvm_config(cpus: u16, interrupts: u32) -> VgicConfig {
     VgicConfig::new(cpus)
         .with_spis(interrupts.clamp(PRIVATE, SPECIAL) - PRIVATE)
+        .with_awake_redistributors(true)
         .with_level_ppis(true)
         .with_lpi_id_bits(Some(16))
         .with_redistributor_invalidation(true)
