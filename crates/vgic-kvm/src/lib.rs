@@ -32,9 +32,18 @@
 //! KVM keeps a pending LPI with its event. An LPI that is pending at a redistributor without an
 //! event is assigned to an event that maps it. It goes to one with the same target CPU, else to
 //! any. It is dropped if no event maps it, because no device can send it. Pending state of an event
-//! is also dropped if its collection is unmapped. MAPC leaves that UNPREDICTABLE (IHI 0069, MAPC),
-//! and a guest's MAPC must not prevent a migration. A device without events is dropped if its
-//! translation table is not in memory: KVM would fail to restore it.
+//! is also dropped if its collection is unmapped. MAPC leaves that UNPREDICTABLE (IHI 0069, MAPC).
+//!
+//! Where LPIs are disabled, a save sets bits of the guest's pending table and clears none, because
+//! the table then holds what was pending when the guest disabled them. KVM clears these bits as
+//! well, but has kept a copy. KVM has one `GICR_PROPBASER`: redistributors without enabled LPIs get
+//! that of the others.
+//!
+//! Tables that are not in guest memory must not prevent a migration, where KVM's save fails with
+//! `EFAULT`. A save leaves out pending bits, devices and collections that it cannot write: a
+//! pending bit beyond the table or of a redistributor that was never given one, a device whose
+//! entry or translation table is elsewhere, and all mappings if the collection table is. A restore
+//! takes what it cannot read for empty, apart from translation tables.
 //!
 //! # Differences between KVM and its documentation
 //!

@@ -1,12 +1,11 @@
 //! The LPIs' pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and taking them
 //! over.
 
-use crate::abi::Errno;
 use alloc::collections::TryReserveError;
 use doorbell_fallible::try_collect;
-use gic_arch::gicr::Pendbaser;
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Affinity, IntId, Lpi, lpi};
-use vgic::saved_state::{CollectionState, EventState, SavedState};
+use vgic::saved_state::{CollectionState, EventState, RedistributorState, SavedState};
 use vgic::{GuestMemory, MemoryFault};
 
 /// A bit of a pending table.
@@ -17,59 +16,75 @@ pub(super) struct Bit {
 }
 
 impl Bit {
-    /// Locates an LPI's bit in the table at a `GICR_PENDBASER`. `None` if `intid` is no LPI.
-    pub(super) fn of(pendbaser: u64, intid: IntId) -> Option<Self> {
-        let (offset, bit) = lpi::pending_location(Lpi::try_from(intid).ok()?);
-        Some(Self { address: Pendbaser::from(pendbaser).address() + offset, bit })
+    /// Locates an LPI's bit in a redistributor's pending table. `None` if `intid` is no LPI, if the
+    /// table does not reach that far (`GICR_PROPBASER.IDbits`), or if there is no table: LPIs are
+    /// disabled, and `GICR_PENDBASER` was never written.
+    pub(super) fn of(redistributor: &RedistributorState, intid: IntId) -> Option<Self> {
+        let lpi = Lpi::try_from(intid).ok()?;
+        let table = Pendbaser::from(redistributor.pendbaser).address();
+        let exists = has_enabled_lpis(redistributor) || table != 0;
+        let id_bits = Propbaser::from(redistributor.propbaser).id_bits();
+        let reaches = u64::from(lpi.get()) >> id_bits == 0;
+        let (offset, bit) = lpi::pending_location(lpi);
+        (exists && reaches).then(|| Self { address: table + offset, bit })
     }
 
-    /// Is it set?
-    pub(super) fn read(self, memory: &dyn GuestMemory) -> Result<bool, Errno> {
-        Ok(self.byte(memory)? & (1 << self.bit) != 0)
+    /// Is it set? A bit that is not in memory is not.
+    pub(super) fn read(self, memory: &dyn GuestMemory) -> bool {
+        self.byte(memory).is_ok_and(|byte| byte & self.mask() != 0)
     }
 
-    fn byte(self, memory: &dyn GuestMemory) -> Result<u8, Errno> {
+    /// Writes only what changes, because a page that is written has to be sent again. A table that
+    /// is not in memory is the guest's mistake, and must not prevent its migration.
+    fn write(self, memory: &dyn GuestMemory, set: bool) {
+        let Ok(byte) = self.byte(memory) else { return };
+        let wanted = if set { byte | self.mask() } else { byte & !self.mask() };
+        if wanted != byte {
+            let _ = memory.write(self.address, &[wanted]);
+        }
+    }
+
+    fn byte(self, memory: &dyn GuestMemory) -> Result<u8, MemoryFault> {
         let mut byte = [0];
-        memory.read(self.address, &mut byte).map_err(fault)?;
+        memory.read(self.address, &mut byte)?;
         Ok(byte[0])
     }
 
-    /// Writes only what changes: a page that is written has to be sent again.
-    fn write(self, memory: &dyn GuestMemory, set: bool) -> Result<(), Errno> {
-        let byte = self.byte(memory)?;
-        let mask = 1 << self.bit;
-        let wanted = if set { byte | mask } else { byte & !mask };
-        if wanted == byte { Ok(()) } else { memory.write(self.address, &[wanted]).map_err(fault) }
+    const fn mask(self) -> u8 {
+        1 << self.bit
     }
 }
 
-pub(super) fn fault(_: MemoryFault) -> Errno {
-    Errno::Fault
+fn has_enabled_lpis(redistributor: &RedistributorState) -> bool {
+    Ctlr::from(redistributor.ctlr).enable_lpis()
 }
 
 /// Writes the bit of every LPI that an event is mapped to.
-pub(super) fn save(state: &SavedState, memory: &dyn GuestMemory) -> Result<(), Errno> {
+///
+/// Where LPIs are disabled, bits are set and never cleared. The state does not contain what was
+/// pending when the guest disabled them: that was written to the guest's table, and is read from
+/// there when they are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
+pub(super) fn save(state: &SavedState, memory: &dyn GuestMemory) -> Result<(), TryReserveError> {
     let mut bits =
         try_collect(events(state).map(|(cpu, event)| (cpu, event.intid, event.pending)))?;
     // Of several events, one that is pending comes first.
     bits.sort_unstable_by_key(|(cpu, intid, pending)| (*cpu, *intid, !pending));
     bits.dedup_by_key(|(cpu, intid, _)| (*cpu, *intid));
     for (cpu, intid, pending) in bits {
-        let pendbaser =
-            state.cpus.iter().find(|of| of.affinity == cpu).map(|of| of.redistributor.pendbaser);
-        // Without a table there is nothing to clear.
-        let table =
-            pendbaser.filter(|pendbaser| pending || Pendbaser::from(*pendbaser).address() != 0);
-        if let Some(bit) = table.and_then(|pendbaser| Bit::of(pendbaser, intid)) {
-            bit.write(memory, pending)?;
+        let cpu = state.cpus.iter().find(|of| of.affinity == cpu).map(|of| &of.redistributor);
+        let written = cpu.filter(|of| pending || has_enabled_lpis(of));
+        if let Some(bit) = written.and_then(|of| Bit::of(of, intid)) {
+            bit.write(memory, pending);
         }
     }
     Ok(())
 }
 
 /// Clears bits that were taken over.
-pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) -> Result<(), Errno> {
-    bits.iter().try_for_each(|bit| bit.write(memory, false))
+pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) {
+    for bit in bits {
+        bit.write(memory, false);
+    }
 }
 
 /// Converts pending LPIs to KVM's form: each is pending with an event of a mapped collection.

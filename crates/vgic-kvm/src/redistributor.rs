@@ -78,6 +78,21 @@ pub(crate) fn set(
     Ok(())
 }
 
+/// Gives every redistributor the same `GICR_PROPBASER`, because KVM has one for all: that of those
+/// whose LPIs are enabled, else the first that the guest wrote. Otherwise a redistributor that the
+/// guest has not brought up would take the table from the others when its zero is restored.
+pub(super) fn share_propbaser(cpus: &mut [CpuState]) {
+    let of = |wanted: fn(&CpuState) -> bool| {
+        cpus.iter().find(|cpu| wanted(cpu)).map(|cpu| cpu.redistributor.propbaser)
+    };
+    let enabled = of(|cpu| Ctlr::from(cpu.redistributor.ctlr).enable_lpis());
+    if let Some(shared) = enabled.or_else(|| of(|cpu| cpu.redistributor.propbaser != 0)) {
+        for cpu in cpus {
+            cpu.redistributor.propbaser = shared;
+        }
+    }
+}
+
 /// With the fields that exist.
 fn accepted_propbaser(value: u64) -> u64 {
     let written = Propbaser::from(value);

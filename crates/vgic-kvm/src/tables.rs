@@ -4,16 +4,16 @@
 mod scan;
 
 use crate::abi::{CollectionEntry, DeviceEntry, Errno, TranslationEntry};
-use crate::pending::{Bit, fault};
+use crate::pending::Bit;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use doorbell_fallible::{SortedMap, try_collect, try_push};
-use gic_arch::gicr::{Pendbaser, Typer};
+use gic_arch::gicr::Typer;
 use gic_arch::gits::{self, Baser};
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
-use scan::{Budget, ENTRY, IDS, Next};
+use scan::{Budget, ENTRY, IDS, Next, fault};
 use vgic::saved_state::{CollectionState, CpuState, DeviceState, EventState, ItsState};
 use vgic::{GuestMemory, VgicConfig};
 
@@ -40,7 +40,8 @@ impl Numbers {
     }
 }
 
-/// Writes all tables.
+/// Writes all tables. A table that is not in memory is the guest's mistake, and must not prevent
+/// its migration: what cannot be written is left out.
 pub(super) fn save(
     its: &ItsState,
     numbers: &Numbers,
@@ -48,16 +49,26 @@ pub(super) fn save(
 ) -> Result<(), Errno> {
     let [devices, collections, ..] = its.baser.map(Baser::from_bits);
     let mut budget = Budget::new(u32::MAX, u32::MAX);
-    if devices.valid() {
-        save_devices(devices, &its.devices, memory, &mut budget)?;
+    // A reader refuses events whose collection is not in the table.
+    let has_collections =
+        collections.valid() && is_written(save_collections(collections, its, numbers, memory))?;
+    let mapped: &[DeviceState] = if has_collections { &its.devices } else { &[] };
+    if devices.valid() { save_devices(devices, mapped, memory, &mut budget) } else { Ok(()) }
+}
+
+/// Was a table written, or is it not in memory?
+const fn is_written(outcome: Result<(), Errno>) -> Result<bool, Errno> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(Errno::Fault) => Ok(false),
+        Err(errno) => Err(errno),
     }
-    if collections.valid() { save_collections(collections, its, numbers, memory) } else { Ok(()) }
 }
 
 /// A reader goes from entry to entry by their distances, and one by one where an entry is invalid.
 /// So old contents that it could find have to be cleared: before the first entry of each page, and
-/// where a distance ends too early. A device without events is left out if its table is not in
-/// memory.
+/// where a distance ends too early. A device is left out if its entry or its translation table is
+/// not in memory.
 fn save_devices(
     table: Baser,
     devices: &[DeviceState],
@@ -66,33 +77,31 @@ fn save_devices(
 ) -> Result<(), Errno> {
     let mut saved = Vec::new();
     for device in devices {
-        match save_events(device, memory, budget) {
-            // A reader would look for events there.
-            Err(Errno::Fault) if device.events.is_empty() => {}
-            outcome => {
-                outcome?;
-                try_push(&mut saved, device)?;
-            }
+        let address = scan::locate(table, device.device.get().into(), memory);
+        if let Some(address) = address
+            && memory.write_u64(address, 0).is_ok()
+            && is_written(save_events(device, memory, budget))?
+        {
+            try_push(&mut saved, (device, address))?;
         }
     }
-    let ids = try_collect(saved.iter().map(|device| u64::from(device.device.get())))?;
+    let ids = try_collect(saved.iter().map(|(device, _)| u64::from(device.device.get())))?;
     for page in scan::pages(table, memory)? {
         let inside = |id: &&u64| (page.first..page.first + page.entries).contains(*id);
         let first = ids.iter().find(inside).map_or(page.entries, |id| id - page.first);
-        budget.clear(page.address, first, memory)?;
+        is_written(budget.clear(page.address, first, memory))?;
         // Nobody reads beyond the last device.
         if ids.last().is_some_and(|last| *last < page.first + page.entries) {
             break;
         }
     }
-    for (device, next) in saved.into_iter().zip(followers(&ids)) {
-        let id = u64::from(device.device.get());
-        let address = scan::locate(table, id, memory)?.ok_or(Errno::Invalid)?;
-        let distance = next.map_or(0, |next| next - id);
+    for ((device, address), next) in saved.into_iter().zip(followers(&ids)) {
+        let distance = next.map_or(0, |next| next - u64::from(device.device.get()));
         let hop = u16::try_from(distance)
             .map_or(DeviceEntry::NEXT_MAX, |hop| hop.min(DeviceEntry::NEXT_MAX));
         if distance > u64::from(hop) && !table.indirect() {
-            budget.clear(address + ENTRY * u64::from(hop), distance - u64::from(hop), memory)?;
+            let stale = (address + ENTRY * u64::from(hop), distance - u64::from(hop));
+            is_written(budget.clear(stale.0, stale.1, memory))?;
         }
         let entry = DeviceEntry::new()
             .with_valid(true)
@@ -156,9 +165,10 @@ fn save_collections(
     for id in used.into_iter().filter(|id| !mapped(id)) {
         try_push(&mut entries, (id, UNMAPPED))?;
     }
+    // A guest that gave the ITS a smaller table afterwards has none for these.
     let room = table.bytes() / ENTRY;
-    if u64::try_from(entries.len()).map_or(true, |count| count > room) {
-        return Err(Errno::Invalid);
+    if entries.iter().any(|(id, _)| u64::from(id.get()) >= room) {
+        return Err(Errno::Fault);
     }
     let ends = table.address() + table.bytes();
     let mut addresses = (table.address()..ends).step_by(8);
@@ -228,12 +238,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// As far as `named` numbers reach.
+    /// As far as `named` numbers, and memory, reach.
     fn collections(&mut self, table: Baser, named: u64) -> Result<(), Errno> {
         let room = (table.bytes() / ENTRY).min(named);
         for index in 0..room {
             self.budget.spend()?;
-            let word = self.memory.read_u64(table.address() + ENTRY * index).map_err(fault)?;
+            let word = self.memory.read_u64(table.address() + ENTRY * index).unwrap_or(0);
             let entry = CollectionEntry::from_bits(word);
             if !entry.valid() {
                 break;
@@ -277,7 +287,7 @@ impl Reader<'_> {
         let mut index = 0;
         while index < page.entries {
             self.budget.spend()?;
-            let word = self.memory.read_u64(page.address + ENTRY * index).map_err(fault)?;
+            let Ok(word) = self.memory.read_u64(page.address + ENTRY * index) else { break };
             let entry = DeviceEntry::from_bits(word);
             if !entry.valid() {
                 index += 1;
@@ -364,12 +374,9 @@ impl Reader<'_> {
         let at = mapped.binary_search_by_key(&collection, |state| state.collection).ok();
         let target = at.and_then(|at| mapped.get(at)).map(|state| state.target);
         let cpu = target.and_then(|target| self.cpus.iter().find(|cpu| cpu.affinity == target));
-        let table = cpu.map(|cpu| cpu.redistributor.pendbaser);
-        let bit = table
-            .filter(|pendbaser| Pendbaser::from(*pendbaser).address() != 0)
-            .and_then(|pendbaser| Bit::of(pendbaser, intid));
+        let bit = cpu.and_then(|cpu| Bit::of(&cpu.redistributor, intid));
         let Some(bit) = bit else { return Ok(false) };
-        let pending = bit.read(self.memory)?;
+        let pending = bit.read(self.memory);
         if pending {
             try_push(&mut self.found, (bit, self.restored.devices.len(), event))?;
         }

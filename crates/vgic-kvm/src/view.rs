@@ -47,6 +47,7 @@ impl<'a> KvmView<'a> {
         limits::check_state(&state)?;
         config.check_restorable(&state)?;
         let mut state = state;
+        redistributor::share_propbaser(&mut state.cpus);
         pending::hand_over(&mut state)?;
         interrupts::list_all(&mut state, config.spis)?;
         Ok(Self { config, memory, state })
@@ -56,8 +57,8 @@ impl<'a> KvmView<'a> {
     /// restored, in the order of restoring it.
     ///
     /// # Errors
-    /// [`KvmError`] if memory or the guest's tables do not allow it; memory may be partly written
-    /// then.
+    /// [`KvmError`] if the heap has no memory for it; the guest's memory may be partly written
+    /// then. A guest's tables cannot prevent a save: see the crate's documentation.
     pub fn save(&mut self) -> Result<Vec<KvmRegister>, KvmError> {
         for index in 0..self.config.its.len() {
             self.command(KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;
@@ -132,7 +133,7 @@ impl<'a> KvmView<'a> {
             Attribute::InterruptCount | Attribute::MaintenanceInterrupt => Err(Errno::Busy),
             Attribute::Control(control::INIT) => Ok(()),
             Attribute::Control(control::SAVE_PENDING_TABLES) => {
-                pending::save(&self.state, self.memory)
+                Ok(pending::save(&self.state, self.memory)?)
             }
             Attribute::Distributor { offset } => {
                 distributor::set(&mut self.state.distributor, offset, word)
@@ -189,11 +190,12 @@ impl<'a> KvmView<'a> {
         restored.exchange(&mut state.its[its]);
         let possible =
             self.config.check_restorable(state).map_err(|error| limits::errno(error.into()));
-        let taken = possible.and_then(|()| pending::clear(&restored.consumed, self.memory));
-        if taken.is_err() {
+        if possible.is_err() {
             restored.exchange(&mut state.its[its]);
+        } else {
+            pending::clear(&restored.consumed, self.memory);
         }
-        taken
+        possible
     }
 
     /// The saved state. Redistributors are awake, as KVM's always are. Of level-sensitive

@@ -1,12 +1,11 @@
 //! Addresses of entries, and limits of the work on them.
 
 use crate::abi::Errno;
-use crate::pending::fault;
 use alloc::vec::Vec;
 use doorbell_fallible::{try_collect, try_push};
 use gic_arch::gits::Baser;
 use gic_arch::its::Level1Entry;
-use vgic::GuestMemory;
+use vgic::{GuestMemory, MemoryFault};
 
 /// Bytes of every entry.
 pub(super) const ENTRY: u64 = 8;
@@ -38,7 +37,13 @@ pub(super) enum Next {
     End,
 }
 
-/// The pages of a device table that are there, as far as 16 bits of DeviceIDs reach.
+/// KVM's error for a table that is not in guest memory.
+pub(super) fn fault(_: MemoryFault) -> Errno {
+    Errno::Fault
+}
+
+/// The pages of a device table that the guest has provided for, as far as 16 bits of DeviceIDs
+/// reach.
 pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>, Errno> {
     if !table.indirect() {
         let entries = (table.bytes() / ENTRY).min(IDS);
@@ -51,7 +56,7 @@ pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>,
     let entries = table.page_size().bytes() / ENTRY;
     let mut pages = Vec::new();
     for index in 0..(table.bytes() / ENTRY).min(IDS / entries) {
-        if let Some(address) = second_level(table, index, memory)? {
+        if let Some(address) = second_level(table, index, memory) {
             try_push(&mut pages, Page { first: index * entries, entries, address })?;
         }
     }
@@ -59,28 +64,23 @@ pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>,
 }
 
 /// Returns the address of a device's entry; `None` if the guest has not provided for it.
-pub(super) fn locate(
-    table: Baser,
-    id: u64,
-    memory: &dyn GuestMemory,
-) -> Result<Option<u64>, Errno> {
+pub(super) fn locate(table: Baser, id: u64, memory: &dyn GuestMemory) -> Option<u64> {
     if !table.indirect() {
         let inside = id < table.bytes() / ENTRY;
-        return Ok(inside.then_some(table.address() + ENTRY * id));
+        return inside.then_some(table.address() + ENTRY * id);
     }
     let entries = table.page_size().bytes() / ENTRY;
     if id / entries >= table.bytes() / ENTRY {
-        return Ok(None);
+        return None;
     }
     let page = second_level(table, id / entries, memory)?;
-    Ok(page.map(|address| address + ENTRY * (id % entries)))
+    Some(page + ENTRY * (id % entries))
 }
 
-fn second_level(table: Baser, index: u64, memory: &dyn GuestMemory) -> Result<Option<u64>, Errno> {
-    let entry =
-        Level1Entry::from_bits(memory.read_u64(table.address() + ENTRY * index).map_err(fault)?);
-    let address = entry.address() & !(table.page_size().bytes() - 1);
-    Ok(entry.valid().then_some(address))
+/// Returns the address that a first-level entry names, if it is in memory and valid.
+fn second_level(table: Baser, index: u64, memory: &dyn GuestMemory) -> Option<u64> {
+    let entry = Level1Entry::from_bits(memory.read_u64(table.address() + ENTRY * index).ok()?);
+    entry.valid().then(|| entry.address() & !(table.page_size().bytes() - 1))
 }
 
 /// Work that one save or restore may still do.

@@ -1,5 +1,6 @@
 //! A machine like KVM's, its memory, and where everything lies.
 
+use gic_arch::gicr;
 use gic_arch::gits::{Baser, Cbaser, Ctlr, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 use std::sync::Arc;
@@ -87,7 +88,8 @@ pub(crate) fn with_tables(levels: Levels, memory: &Ram) -> SavedState {
     state
 }
 
-/// Sets the ITS up and enables it, gives each redistributor a pending table and wakes it.
+/// Sets the ITS up and enables it, gives each redistributor a pending table and wakes it. LPIs are
+/// disabled.
 pub(crate) fn set_up_tables(state: &mut SavedState, levels: Levels, memory: &Ram) {
     let its = &mut state.its[0];
     let devices = table(TableKind::Devices, DEVICES).with_indirect(levels == Levels::Two);
@@ -104,6 +106,8 @@ pub(crate) fn set_up_tables(state: &mut SavedState, levels: Levels, memory: &Ram
         }
     }
     for (cpu, pending) in state.cpus.iter_mut().zip((PENDING..).step_by(0x1_0000)) {
+        let ids = gicr::Propbaser::new().with_id_bits_minus_one(15);
+        cpu.redistributor.propbaser = ids.into_bits();
         cpu.redistributor.pendbaser = pending;
         cpu.redistributor.waker = 0;
     }
@@ -111,7 +115,12 @@ pub(crate) fn set_up_tables(state: &mut SavedState, levels: Levels, memory: &Ram
 
 /// Reads the tables that are in memory.
 pub(crate) fn restore_tables(levels: Levels, memory: &Ram) -> Result<SavedState, Errno> {
-    let (config, state) = (config(), with_tables(levels, memory));
+    restore_tables_of(with_tables(levels, memory), memory)
+}
+
+/// Reads the tables that are in memory into a state, in place of what it has mapped.
+pub(crate) fn restore_tables_of(state: SavedState, memory: &Ram) -> Result<SavedState, Errno> {
+    let config = config();
     let mut view = KvmView::new(&config, state, memory).unwrap();
     view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_RESTORE_TABLES), 0)?;
     Ok(view.into_state())

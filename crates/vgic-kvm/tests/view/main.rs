@@ -3,6 +3,7 @@
 
 mod board;
 mod creation;
+mod guest;
 mod hostile;
 mod limits;
 mod out_of_memory;

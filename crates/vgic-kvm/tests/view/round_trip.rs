@@ -1,14 +1,15 @@
 //! States that go through KVM's attributes and tables come back unchanged.
 
 use crate::board::{
-    CPUS, Levels, Ram, SPIS, TRANSLATIONS, config, fresh, ram, through_a_machine, with_tables,
+    CPUS, Levels, Ram, SPIS, TRANSLATIONS, config, fresh, put, ram, through_a_machine, with_tables,
+    word,
 };
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId, IntIdClass, gicd, gicr, icc};
 use msi_types::{DeviceId, EventId};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use vgic::saved_state::{
     CollectionState, CpuState, DeviceState, EventState, InterfaceState, InterruptState, SavedState,
@@ -140,7 +141,6 @@ fn put_cpu(
     let split = icc::Ctlr::from(interface.ctlr).eoi_mode();
     cpu.interface = InterfaceState { ctlr: fixed.with_eoi_mode(split).into_bits(), ..interface };
     cpu.redistributor.interrupts = private;
-    cpu.redistributor.propbaser = gicr::Propbaser::new().with_id_bits_minus_one(15).into_bits();
     let control = gicr::Ctlr::from(cpu.redistributor.ctlr).with_enable_lpis(lpis);
     cpu.redistributor.ctlr = control.into_bits();
 }
@@ -197,12 +197,53 @@ fn moved_over(before: SavedState, state: &SavedState, memory: &Ram) -> SavedStat
     view.into_state()
 }
 
+/// The CPUs and LPIs that a guest finds pending once it has enabled LPIs everywhere: those of
+/// events, and those of tables that are read then.
+fn found_once_enabled(state: &SavedState, memory: &Ram) -> BTreeSet<(Affinity, u32)> {
+    let its = &state.its[0];
+    let events = its.devices.iter().flat_map(|device| &device.events).filter(|it| it.pending);
+    let mut found: BTreeSet<_> = events
+        .map(|event| {
+            let collection = its.collections.iter().find(|it| it.collection == event.collection);
+            (collection.unwrap().target, event.intid.get())
+        })
+        .collect();
+    for cpu in &state.cpus {
+        let table = gicr::Pendbaser::from(cpu.redistributor.pendbaser).address();
+        if !has_enabled_lpis(cpu) {
+            let bits = word(memory, table + u64::from(IntId::LPI_BASE) / 8);
+            let set = (0..64).filter(|bit| bits & 1 << bit != 0);
+            found.extend(set.map(|bit| (cpu.affinity, IntId::LPI_BASE + bit)));
+        }
+    }
+    found
+}
+
+fn has_enabled_lpis(cpu: &CpuState) -> bool {
+    gicr::Ctlr::from(cpu.redistributor.ctlr).enable_lpis()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn attributes_and_tables_keep_a_state((levels, state) in states()) {
         prop_assert_eq!(moved(&state, &memory(levels)), state);
+    }
+
+    #[test]
+    fn disabled_redistributors_keep_what_is_in_their_tables(
+        (levels, state) in states(),
+        tables in any::<[u64; CPUS as usize]>(),
+    ) {
+        let memory = memory(levels);
+        for (cpu, bits) in state.cpus.iter().zip(tables) {
+            let table = gicr::Pendbaser::from(cpu.redistributor.pendbaser).address();
+            put(&memory, &[(table + u64::from(IntId::LPI_BASE) / 8, bits)]);
+        }
+        let before = found_once_enabled(&state, &memory);
+        let moved = moved(&state, &memory);
+        prop_assert_eq!(found_once_enabled(&moved, &memory), before);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use crate::board::{
     COLLECTIONS, DEVICES, Levels, PAGE, PENDING, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS,
-    config, put, ram, restore_tables, save_pending, save_tables, table, with_tables, word,
+    config, put, ram, restore_tables, restore_tables_of, save_pending, save_tables, table,
+    with_tables, word,
 };
-use gic_arch::IntId;
 use gic_arch::gits::{TableKind, Typer};
 use gic_arch::its::CollectionId;
+use gic_arch::{IntId, gicr};
 use msi_types::{DeviceId, EventId};
 use vgic::saved_state::{CollectionState, DeviceState, EventState, SavedState};
 use vgic_kvm::abi::{Attribute, Errno, control};
@@ -212,13 +213,17 @@ fn an_lpi_of_two_events_is_pending_once() {
     assert_eq!(pending, [true, false]);
 }
 
-/// `two_devices` with both events in collection 5, which is CPU 2's; the first is pending.
+/// `two_devices` with both events in collection 5, which is CPU 2's; the first is pending. LPIs are
+/// enabled there.
 fn one_pending() -> SavedState {
     let mut state = two_devices();
     for event in &mut state.its[0].devices[0].events {
         event.collection = CollectionId::new(5);
     }
     state.its[0].devices[0].events[0].pending = true;
+    let redistributor = &mut state.cpus[2].redistributor;
+    let enabled = gicr::Ctlr::from(redistributor.ctlr).with_enable_lpis(true);
+    redistributor.ctlr = enabled.into_bits();
     state
 }
 
@@ -238,12 +243,44 @@ fn an_lpis_bit_is_the_or_of_its_events() {
 }
 
 #[test]
-fn without_a_pending_table_nothing_is_pending() {
+fn bits_of_a_disabled_redistributor_are_only_set() {
+    let memory = ram();
+    let table = PENDING + 0x2_0000;
     let mut state = one_pending();
-    state.cpus[2].redistributor.pendbaser = 0;
-    assert_eq!(save_pending(state.clone(), &ram()), Err(Errno::Fault));
-    state.its[0].devices[0].events[0].pending = false;
-    assert_eq!(save_pending(state, &ram()), Ok(()));
+    state.cpus[2].redistributor.ctlr = with_tables(Levels::Flat, &ram()).cpus[2].redistributor.ctlr;
+    // 8201 was pending when the guest disabled LPIs; 8200 was moved there afterwards.
+    put(&memory, &[(table + 8200 / 8, 0b10)]);
+    save_pending(state, &memory).unwrap();
+    assert_eq!(word(&memory, table + 8200 / 8), 0b11);
+}
+
+#[test]
+fn a_pending_table_outside_of_memory_prevents_no_save() {
+    let mut state = one_pending();
+    for table in [0, RAM + RAM_BYTES as u64, 0xf_ffff_ffff_0000] {
+        state.cpus[2].redistributor.pendbaser = table;
+        assert_eq!(save_pending(state.clone(), &ram()), Ok(()));
+        assert_eq!(save_tables(state.clone(), &ram()), Ok(()));
+    }
+}
+
+#[test]
+fn nothing_is_written_beyond_a_pending_table() {
+    let (memory, first_beyond) = (ram(), 1 << 14);
+    let mut state = one_pending();
+    let table = gicr::Propbaser::new().with_id_bits_minus_one(13).into_bits();
+    state.cpus[2].redistributor.propbaser = table;
+    let after = PENDING + 0x2_0000 + u64::from(first_beyond) / 8;
+    put(&memory, &[(after - 8, u64::MAX), (after, 0xaa)]);
+    for (event, intid) in (first_beyond - 1..).take(2).enumerate() {
+        state.its[0].devices[0].events[event].intid = IntId::new(intid);
+    }
+    // The last one of the table is not pending any more; the first one beyond it is.
+    for (event, pending) in [false, true].into_iter().enumerate() {
+        state.its[0].devices[0].events[event].pending = pending;
+    }
+    save_pending(state, &memory).unwrap();
+    assert_eq!((word(&memory, after - 8), word(&memory, after)), (u64::MAX >> 1, 0xaa));
 }
 
 #[test]
@@ -291,30 +328,47 @@ fn a_collection_beyond_the_limit_is_refused() {
     }
 }
 
-/// Devices 3 and 7; the second has no events, and its table is elsewhere.
-fn with_an_empty_device_at(itt: u64) -> Result<Vec<u32>, Errno> {
+/// Devices 3 and 7, of which one has its translation table elsewhere: those that are restored.
+fn with_a_device_at(index: usize, itt: u64) -> Vec<u32> {
     let memory = ram();
     let mut state = two_devices();
-    state.its[0].devices[1] =
-        DeviceState { itt, event_bits: 16, ..state.its[0].devices[1].clone() };
-    save_tables(state, &memory)?;
-    let restored = restore_tables(Levels::Flat, &memory)?;
-    Ok(numbers(&restored).into_iter().map(|(device, _)| device).collect())
+    state.its[0].devices[index] =
+        DeviceState { itt, event_bits: 16, ..state.its[0].devices[index].clone() };
+    save_tables(state, &memory).unwrap();
+    let restored = restore_tables(Levels::Flat, &memory).unwrap();
+    numbers(&restored).into_iter().map(|(device, _)| device).collect()
 }
 
 #[test]
-fn a_device_without_events_or_memory_is_dropped() {
-    assert_eq!(with_an_empty_device_at(TRANSLATIONS + 0x1000), Ok(vec![3, 7]));
-    assert_eq!(with_an_empty_device_at(0xf000_0000), Ok(vec![3]));
+fn a_device_without_memory_is_left_out() {
+    assert_eq!(with_a_device_at(1, TRANSLATIONS + 0x1000), [3, 7]);
     let ends_too_late = RAM + RAM_BYTES as u64 - 0x1000;
-    assert_eq!(with_an_empty_device_at(ends_too_late), Ok(vec![3]));
+    assert_eq!(with_a_device_at(1, ends_too_late), [3], "no events");
+    for (index, left) in [(0, 7), (1, 3)] {
+        assert_eq!(with_a_device_at(index, 0xf000_0000), [left]);
+    }
 }
 
 #[test]
-fn events_without_memory_cannot_be_saved() {
+fn tables_outside_of_memory_prevent_no_migration() {
+    let elsewhere = |kind| table(kind, 0xf000_0000).into_bits();
+    for index in [0, 1] {
+        let memory = ram();
+        let mut state = two_devices();
+        let kind = [TableKind::Devices, TableKind::Collections][index];
+        state.its[0].baser[index] = elsewhere(kind);
+        save_tables(state.clone(), &memory).unwrap();
+        assert_eq!(numbers(&restore_tables_of(state, &memory).unwrap()), []);
+    }
+}
+
+#[test]
+fn a_collection_beyond_its_table_prevents_no_migration() {
+    let memory = ram();
     let mut state = two_devices();
-    state.its[0].devices[0].itt = 0xf000_0000;
-    assert_eq!(save_tables(state, &ram()), Err(Errno::Fault));
+    state.its[0].collections[0].collection = CollectionId::new(0x2000);
+    save_tables(state.clone(), &memory).unwrap();
+    assert_eq!(numbers(&restore_tables_of(state, &memory).unwrap()), []);
 }
 
 #[test]
@@ -333,8 +387,25 @@ fn what_is_refused_changes_nothing() {
 }
 
 #[test]
-fn a_device_beyond_the_table_cannot_be_saved() {
+fn a_device_beyond_the_table_is_left_out() {
+    let memory = ram();
     let mut state = two_devices();
     state.its[0].devices[1].device = DeviceId::new(0x2000);
-    assert_eq!(save_tables(state, &ram()), Err(Errno::Invalid));
+    save_tables(state, &memory).unwrap();
+    assert_eq!(numbers(&restore_tables(Levels::Flat, &memory).unwrap()), [(3, vec![1, 3])]);
+}
+
+#[test]
+fn a_device_below_an_invalid_first_level_is_left_out() {
+    for first_level in [0, VALID | 0xf000_0000] {
+        let memory = ram();
+        let mut state = with_tables(Levels::Two, &memory);
+        state.its[0].collections = two_devices().its[0].collections.clone();
+        state.its[0].devices = two_devices().its[0].devices.clone();
+        state.its[0].devices[1].device = DeviceId::new(0x2000);
+        put(&memory, &[(DEVICES + 8, first_level)]);
+        save_tables(state.clone(), &memory).unwrap();
+        let restored = restore_tables_of(state, &memory).unwrap();
+        assert_eq!(numbers(&restored), [(3, vec![1, 3])]);
+    }
 }

@@ -1,0 +1,298 @@
+//! States that a guest brought about by registers and commands, and moves through KVM's format.
+
+use doorbell_test_guest::ram;
+use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
+use gic_arch::icc::SysRegEncoding;
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::{gicd, gicr, icc};
+use msi_types::{DeviceId, EventId, MsiMessage};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use vgic::AccessWidth::{Double, Word};
+use vgic::{GuestMemory, Vcpu, Vgic, VmMemory};
+use vgic_kvm::{KvmRegister, KvmView, kvm_config, kvm_its_config};
+
+const ITS: u64 = 0x0808_0000;
+/// The last one never has LPI tables.
+const CPUS: u16 = 3;
+/// Memory begins at address 0, where a `GICR_PENDBASER` points that nobody wrote.
+const RAM_BYTES: usize = 1 << 20;
+const QUEUE: u64 = 0x1_0000;
+const DEVICES: u64 = 0x2_0000;
+const COLLECTIONS: u64 = 0x3_0000;
+const CONFIG: u64 = 0x4_0000;
+const PENDING: u64 = 0x6_0000;
+const TRANSLATIONS: u64 = 0xa_0000;
+/// LPIs of 14 bits have a pending table of 2 KiB.
+const PENDING_BYTES: u64 = 2 << 10;
+/// The LPIs of a device's events, the last of which lies beyond the tables.
+const LPIS: [u32; 6] = [8192, 8193, 8199, 8200, 16383, 16384];
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Send { event: u32 },
+    Enable { cpu: usize, on: bool },
+    Move { event: u32, collection: u16 },
+    Retarget { collection: u16, cpu: u16 },
+    Take { cpu: usize },
+}
+
+/// Steps that move events to the first so many CPUs.
+fn steps(cpus: u16) -> impl Strategy<Value = Vec<Step>> {
+    let event = || 0..u32::try_from(LPIS.len()).unwrap();
+    let cpu = move || 0..cpus;
+    let step = prop_oneof![
+        6 => event().prop_map(|event| Step::Send { event }),
+        4 => (0..2_usize, any::<bool>()).prop_map(|(cpu, on)| Step::Enable { cpu, on }),
+        2 => (event(), cpu()).prop_map(|(event, collection)| Step::Move { event, collection }),
+        1 => (cpu(), cpu()).prop_map(|(collection, cpu)| Step::Retarget { collection, cpu }),
+        1 => (0..2_usize).prop_map(|cpu| Step::Take { cpu }),
+    ];
+    vec(step, 0..40)
+}
+
+struct Guest {
+    gic: Arc<Vgic>,
+    vcpus: Vec<Vcpu>,
+    ram: Arc<VmMemory<doorbell_test_guest::Ram>>,
+    commands: u32,
+    /// LPIs that were acknowledged.
+    taken: BTreeSet<u64>,
+}
+
+impl Guest {
+    /// Has mapped every event to collection 0, and collection n to CPU n.
+    fn new() -> Self {
+        let config = kvm_config(CPUS, 64).with_its(vec![kvm_its_config(ITS)]);
+        let ram = Arc::new(VmMemory(ram(0, RAM_BYTES)));
+        ram.write(CONFIG, &[0xa1; 0x2000]).unwrap();
+        let (gic, vcpus) = Vgic::new(config, ram.clone(), Arc::new(|_| {})).unwrap();
+        let mut guest = Self { gic, vcpus, ram, commands: 0, taken: BTreeSet::new() };
+        guest.start_cpus();
+        guest.start_its();
+        guest
+    }
+
+    /// After these steps.
+    fn after(steps: &[Step]) -> Self {
+        let mut guest = Self::new();
+        for step in steps {
+            guest.apply(*step);
+        }
+        guest
+    }
+
+    fn start_cpus(&mut self) {
+        self.write(self.gic.config().distributor + u64::from(gicd::CTLR.offset()), 2);
+        for cpu in 0..usize::from(CPUS) {
+            self.msr(cpu, icc::PMR.encoding(), 0xff);
+            self.msr(cpu, icc::IGRPEN1.encoding(), 1);
+        }
+        for cpu in 0..2 {
+            let config = gicr::Propbaser::new().with_id_bits_minus_one(13).with_address(CONFIG);
+            let pending = gicr::Pendbaser::new().with_address(pending_table(cpu));
+            let frame = self.frame(cpu);
+            let (propbaser, pendbaser) = (gicr::PROPBASER.offset(), gicr::PENDBASER.offset());
+            self.gic.write(frame + u64::from(propbaser), Double, config.into_bits()).unwrap();
+            self.gic.write(frame + u64::from(pendbaser), Double, pending.into_bits()).unwrap();
+        }
+    }
+
+    fn start_its(&mut self) {
+        let table = |address| {
+            Baser::new().with_page_size(PageSize::Size64K).with_valid(true).with_address(address)
+        };
+        let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
+        self.write_its(gits::BASER.get(0).unwrap().offset(), table(DEVICES).into_bits());
+        self.write_its(gits::BASER.get(1).unwrap().offset(), table(COLLECTIONS).into_bits());
+        self.write_its(gits::CBASER.offset(), queue.into_bits());
+        self.write(ITS + u64::from(gits::CTLR.offset()), 1);
+        (0..CPUS).for_each(|cpu| self.retarget(cpu, cpu));
+        let device = DeviceId::new(1);
+        let (itt, action) = (TRANSLATIONS, MapAction::Map);
+        self.run(Command::Mapd { device, itt, event_bits_minus_one: 3, action });
+        for (event, intid) in (0..).map(EventId::new).zip(LPIS) {
+            self.run(Command::Mapti { device, event, intid, collection: CollectionId::new(0) });
+        }
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Send { event } => {
+                let message = MsiMessage { address: ITS + 0x1_0040, data: event };
+                self.gic.its(0).unwrap().signal_msi(DeviceId::new(1), message);
+            }
+            Step::Enable { cpu, on } => self.enable(cpu, on),
+            Step::Move { event, collection } => self.run(Command::Movi {
+                device: DeviceId::new(1),
+                event: EventId::new(event),
+                collection: CollectionId::new(collection),
+            }),
+            Step::Retarget { collection, cpu } => self.retarget(collection, cpu),
+            Step::Take { cpu } => {
+                self.take(cpu);
+            }
+        }
+    }
+
+    fn retarget(&mut self, collection: u16, cpu: u16) {
+        let (target, action) = (RdBase::from_processor_number(cpu), MapAction::Map);
+        self.run(Command::Mapc { collection: CollectionId::new(collection), target, action });
+    }
+
+    /// Sets `EnableLPIs`, and waits for `RWP`.
+    fn enable(&self, cpu: usize, on: bool) {
+        let control = self.frame(cpu) + u64::from(gicr::CTLR.offset());
+        self.write(control, gicr::Ctlr::new().with_enable_lpis(on).into_bits().into());
+        let read = || u32::try_from(self.gic.read(control, Word).unwrap()).unwrap();
+        while gicr::Ctlr::from(read()).rwp() {}
+    }
+
+    fn run(&mut self, command: Command) {
+        for (at, word) in (0..).zip(command.encode()) {
+            let address = QUEUE + u64::from(self.commands) * 32 + 8 * at;
+            self.ram.write(address, &word.to_le_bytes()).unwrap();
+        }
+        self.commands += 1;
+        let written = Cwriter::at_offset(self.commands * 32);
+        self.write_its(gits::CWRITER.offset(), written.into_bits());
+    }
+
+    /// Acknowledges and ends an interrupt. Was one pending?
+    fn take(&mut self, cpu: usize) -> bool {
+        let intid = self.vcpus[cpu].read_sysreg(icc::IAR1.encoding()).unwrap();
+        self.msr(cpu, icc::EOIR1.encoding(), intid);
+        let is_pending = intid != 1023;
+        self.taken.extend(is_pending.then_some(intid));
+        is_pending
+    }
+
+    /// Enables LPIs everywhere, and takes all of them. Returns all that were ever taken.
+    fn finish(mut self) -> BTreeSet<u64> {
+        for cpu in 0..2 {
+            self.enable(cpu, true);
+            while self.take(cpu) {}
+        }
+        self.taken
+    }
+
+    /// Saves in KVM's format.
+    fn save(&mut self) -> Vec<KvmRegister> {
+        let saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
+        KvmView::new(self.gic.config(), saved, &*self.ram).unwrap().save().unwrap()
+    }
+
+    /// Goes on as another machine, restored from KVM's format.
+    fn moved(mut self) -> Self {
+        let registers = self.save();
+        let config = self.gic.config().clone();
+        let (gic, mut vcpus) =
+            Vgic::new(config.clone(), self.ram.clone(), Arc::new(|_| {})).unwrap();
+        let mut frozen = gic.freeze(&mut vcpus).unwrap();
+        let mut view = KvmView::new(&config, frozen.save().unwrap(), &*self.ram).unwrap();
+        view.load(&registers).unwrap();
+        frozen.restore(&view.into_state()).unwrap();
+        frozen.thaw();
+        Self { gic, vcpus, ..self }
+    }
+
+    /// Memory without the tables that the guest has provided.
+    fn memory(&self) -> Vec<u8> {
+        let mut bytes = vec![0; RAM_BYTES];
+        self.ram.read(0, &mut bytes).unwrap();
+        let pending = [0, 1].map(|cpu| (pending_table(cpu), PENDING_BYTES));
+        let tables = [(DEVICES, 0x1_0000), (COLLECTIONS, 0x1_0000), (TRANSLATIONS, 16 * 8)];
+        for (table, size) in pending.into_iter().chain(tables) {
+            let table = usize::try_from(table).unwrap();
+            bytes[table..table + usize::try_from(size).unwrap()].fill(0);
+        }
+        bytes
+    }
+
+    fn frame(&self, cpu: usize) -> u64 {
+        let region = self.gic.config().redistributors[0];
+        region.base + region.stride * cpu as u64
+    }
+
+    fn write(&self, address: u64, value: u64) {
+        self.gic.write(address, Word, value).unwrap();
+    }
+
+    fn write_its(&self, offset: u32, value: u64) {
+        self.gic.write(ITS + u64::from(offset), Double, value).unwrap();
+    }
+
+    fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
+        self.vcpus[cpu].write_sysreg(register, value).unwrap();
+    }
+}
+
+fn pending_table(cpu: usize) -> u64 {
+    PENDING + 0x1_0000 * cpu as u64
+}
+
+/// Fills memory outside of the tables, so that a bit cleared by mistake is seen.
+fn fill(guest: &Guest) {
+    let bytes = vec![0xff; 0x1_0000 - 2048];
+    for table in [0, 1].map(pending_table) {
+        guest.ram.write(table + PENDING_BYTES, &bytes).unwrap();
+    }
+    guest.ram.write(0, &bytes).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Compares which LPIs are taken, not how often: an LPI that is pending in the table of a
+    /// disabled redistributor becomes pending of its event, and coalesces with later messages.
+    #[test]
+    fn a_moved_guest_finds_what_it_would_have_found(before in steps(2), after in steps(2)) {
+        let (mut stayed, mut moved) = (Guest::after(&before), Guest::after(&before).moved());
+        for step in after {
+            stayed.apply(step);
+            moved.apply(step);
+        }
+        prop_assert_eq!(moved.finish(), stayed.finish());
+    }
+
+    #[test]
+    fn a_save_that_is_given_up_loses_nothing(before in steps(CPUS)) {
+        let mut saved = Guest::after(&before);
+        saved.save();
+        prop_assert!(saved.finish().is_superset(&Guest::after(&before).finish()));
+    }
+
+    #[test]
+    fn a_move_changes_no_memory_but_tables(before in steps(CPUS)) {
+        let guest = Guest::after(&before);
+        fill(&guest);
+        let memory = guest.memory();
+        prop_assert!(guest.moved().memory() == memory);
+    }
+}
+
+#[test]
+fn an_lpi_pending_at_the_disable_is_found_after_a_move() {
+    let steps = [
+        Step::Enable { cpu: 0, on: true },
+        Step::Send { event: 0 },
+        Step::Enable { cpu: 0, on: false },
+    ];
+    assert_eq!(Guest::after(&steps).moved().finish(), BTreeSet::from([8192]));
+}
+
+#[test]
+fn an_lpi_moved_to_a_cpu_without_tables_prevents_no_move() {
+    let steps = [
+        Step::Enable { cpu: 0, on: true },
+        Step::Send { event: 0 },
+        Step::Retarget { collection: 0, cpu: 2 },
+        Step::Move { event: 0, collection: 2 },
+    ];
+    let guest = Guest::after(&steps);
+    fill(&guest);
+    let memory = guest.memory();
+    assert!(guest.moved().memory() == memory);
+}
