@@ -1,6 +1,7 @@
 //! One wired interrupt (SGI, PPI, SPI), and the pure rules of its state (IHI 0069 §4.1). The whole
 //! state is in one atomic word, so that every decision about it is made on one consistent value.
 
+use crate::config::MAX_CPUS;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use crate::wired_index::WiredIndex;
 use bitfield_struct::bitfield;
@@ -27,7 +28,8 @@ pub(crate) struct InterruptWord {
     pub(crate) any: bool,
     /// The priority as the hardware has it, whatever the view.
     pub(crate) priority_value: u8,
-    /// The vCPU that it goes to, or [`NOWHERE`](State::NOWHERE).
+    /// The vCPU that it goes to, or [`NOWHERE`](Self::NOWHERE).
+    #[bits(10)]
     pub(crate) target_index: u16,
     /// In a list register of the [`taker`](State::taker): what happens there is not known here
     /// until it is folded.
@@ -46,13 +48,17 @@ pub(crate) struct InterruptWord {
     link_code: u16,
     /// The physical interrupt is active on its behalf. In a list register, `HW` says so instead.
     pub(crate) physical_active: bool,
-    #[bits(5)]
+    /// An acknowledgement made it active, and not a register.
+    pub(crate) was_acknowledged: bool,
+    /// The priority at which it was acknowledged.
+    pub(crate) running_priority: u8,
+    #[bits(2)]
     __: u8,
 }
 
 impl InterruptWord {
     /// The target of an interrupt whose route names no PE.
-    pub(crate) const NOWHERE: u16 = u16::MAX;
+    pub(crate) const NOWHERE: u16 = (1 << 10) - 1;
 
     pub(crate) const fn priority(self) -> Priority {
         Priority::new(self.priority_value())
@@ -130,6 +136,17 @@ impl InterruptWord {
         self.ready() && !self.listed() && self.target() == Some(cpu)
     }
 
+    /// Orders active interrupts by the likelihood that an EOI ended them: a guest ends what it
+    /// acknowledged last, which has the most urgent running priority. Interrupts that a register
+    /// made active follow.
+    pub(crate) const fn end_rank(self) -> (bool, u8) {
+        if self.was_acknowledged() {
+            (false, self.running_priority())
+        } else {
+            (true, self.priority_value())
+        }
+    }
+
     /// Active at this vCPU: it took it, or it is the target of what nobody took. In no list
     /// register.
     pub(crate) fn active_at(self, cpu: Cpu) -> bool {
@@ -175,7 +192,7 @@ impl InterruptWord {
 
     /// It is not active, wherever it was.
     pub(crate) const fn inactive(self) -> Self {
-        self.with_active(false).with_taker_code(0)
+        self.with_active(false).with_taker_code(0).with_was_acknowledged(false)
     }
 
     /// A pulse on the input. The level stays as it is driven.
@@ -191,8 +208,16 @@ impl InterruptWord {
             .with_physical_active(self.physical_active())
             .with_latch(false)
             .with_active(true)
+            .running_at(self.priority_value())
+    }
+
+    /// A guest acknowledged it at this priority.
+    pub(crate) const fn running_at(self, priority: u8) -> Self {
+        self.with_was_acknowledged(true).with_running_priority(priority)
     }
 }
+
+const _: () = assert!(MAX_CPUS < InterruptWord::NOWHERE as usize, "each vCPU has an index");
 
 /// The word of an interrupt. Every write is a read-modify-write. So each change applies to the
 /// value it was decided on. A device's writes before its signal are visible to the vCPU that

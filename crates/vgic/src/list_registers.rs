@@ -10,7 +10,7 @@
 //! |---|---|
 //! | order | the most urgent pending interrupt first, then what is active, then further pending ones by urgency |
 //! | more is pending than fits | `NPIE`: an exit when nothing that was listed is pending any more. (`UIE` would not come while what is listed is active.) Another group's enable then exits as well |
-//! | more is active than fits | `LRENPIE`: `EOIcount` ends the most urgent ones that are not listed, as guests nest |
+//! | more is active than fits | `LRENPIE`: `EOIcount` ends those that the guest acknowledged last of the ones that are not listed, because guests nest. Interrupts that a register made active are ended after these |
 //! | `ICC_DIR_EL1` | traps (`TDIR`), as it may name what is active at another vCPU; guests without `EOImode` do not use it. Where the CPU cannot trap it alone, `TC` does for guests that were entered with `EOImode`, and while more is active than fits |
 //! | 1-of-N interrupts | a guest that enables or disables a group by itself exits: from then on it takes part, or others get what it did not take |
 //! | levels | a maintenance interrupt at the end; the observer is told, and the level is sampled again |

@@ -17,7 +17,10 @@
 //! | power | `GICR_WAKER`, whatever the machine resets it to; the implementation of PSCI knows whether a PE is on |
 //!
 //! A state does not contain counters of the guest's mistakes, sleeping vCPUs and observers. List
-//! registers of a frozen machine are empty.
+//! registers of a frozen machine are empty. The priority at which an interrupt was acknowledged is
+//! left out as well: no register shows it, and it matters only where more interrupts are active
+//! than there are list registers. A restored machine takes the present priority of each interrupt
+//! whose CPU (`active_at`) is known.
 //!
 //! # Example
 //!

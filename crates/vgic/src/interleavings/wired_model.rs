@@ -14,6 +14,7 @@ use crate::wired_index::WiredIndex;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use gic_arch::IntId;
+use gic_arch::ich::ListRegister;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
 use msi_types::{Cpu, Level, Line};
 use shuttle::thread;
@@ -219,7 +220,8 @@ impl Linked {
         if now == Invalid && filled.physical.is_some() {
             self.physical.end();
         }
-        let _ = self.machine.wired.fold(CPU, index(), filled, now);
+        let left = ListRegister::new().with_state(now);
+        let _ = self.machine.wired.fold(CPU, index(), filled, left);
         self.machine.exited();
     }
 

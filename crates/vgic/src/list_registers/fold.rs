@@ -5,8 +5,8 @@ use crate::listed::{Listed, VirtualInterface};
 use crate::vcpu::Vcpu;
 use crate::wired::Group;
 use crate::wired_index::WiredIndex;
-use gic_arch::ich::ListRegisterState;
-use gic_arch::{IntId, Priority};
+use gic_arch::IntId;
+use gic_arch::ich::{ListRegister, ListRegisterState};
 
 impl ListRegisterVcpu {
     /// Was the vCPU idle, and did its guest leave what was loaded?
@@ -40,13 +40,13 @@ impl ListRegisterVcpu {
         self.0[0].list_registers.used == 0 && left.hcr.eoi_count() == 0
     }
 
-    /// Takes everything back out of the hardware.
+    /// Takes everything back out of the hardware. With `EOImode`, an EOI ended nothing: the mode
+    /// that the guest was entered with counts, because it may have changed it since.
     pub(super) fn fold(&mut self, left: &VirtualInterface) {
+        let ended = if self.0[0].interface.splits_eoi() { 0 } else { left.hcr.eoi_count() };
         self.load(left);
-        if !self.0[0].interface.splits_eoi() {
-            (0..left.hcr.eoi_count()).for_each(|_| self.end_unlisted());
-        }
-        self.fold_each(|at, _| left.list[at].state());
+        (0..ended).for_each(|_| self.end_unlisted());
+        self.fold_each(|at, _| left.list[at]);
     }
 
     /// Takes what the guest did to its CPU interface, and publishes the groups that it takes now.
@@ -65,31 +65,34 @@ impl ListRegisterVcpu {
 
     /// Takes everything back as it was when the list registers were filled.
     pub(super) fn fold_as_filled(&mut self) {
-        self.fold_each(|_, listed| match listed {
-            Listed::Wired(_, filled) => filled.state,
-            Listed::Nothing | Listed::Lpi(_) => ListRegisterState::Pending,
+        self.fold_each(|_, listed| {
+            let filled = match listed {
+                Listed::Wired(_, filled) => filled.state,
+                Listed::Nothing | Listed::Lpi(_) => ListRegisterState::Pending,
+            };
+            ListRegister::new().with_state(filled)
         });
     }
 
-    /// Empties the list registers, of which each is in the state that `state` says.
-    fn fold_each(&mut self, state: impl Fn(usize, Listed) -> ListRegisterState) {
+    /// Empties the list registers, each of which the guest left as `left` says.
+    fn fold_each(&mut self, left: impl Fn(usize, Listed) -> ListRegister) {
         for at in 0..self.0[0].list_registers.empty() {
             let listed = self.0[0].list_registers.listed[at];
-            self.fold_one(listed, state(at, listed));
+            self.fold_one(listed, left(at, listed));
         }
     }
 
-    fn fold_one(&mut self, listed: Listed, now: ListRegisterState) {
+    fn fold_one(&mut self, listed: Listed, left: ListRegister) {
         let [vcpu] = &mut *self.0;
         match listed {
             Listed::Nothing => {}
             Listed::Lpi(lpi) => {
                 if let Some(lpis) = &mut vcpu.lpis {
-                    lpis.fold(lpi, now == ListRegisterState::Pending);
+                    lpis.fold(lpi, left.state() == ListRegisterState::Pending);
                 }
             }
             Listed::Wired(index, filled) => {
-                let folded = vcpu.gic.wired().fold(vcpu.cpu, index, filled, now);
+                let folded = vcpu.gic.wired().fold(vcpu.cpu, index, filled, left);
                 if folded.is_some_and(|state| state.active()) {
                     vcpu.list_registers.active.insert(index);
                 }
@@ -97,16 +100,16 @@ impl ListRegisterVcpu {
         }
     }
 
-    /// The guest ended an interrupt that is in no list register. Which one, the hardware does not
-    /// say: as guests end what they acknowledged last, it is the most urgent one.
+    /// Ends an interrupt that is in no list register, as the guest did. The hardware does not say
+    /// which: guests nest, and end first what they acknowledged last.
     fn end_unlisted(&mut self) {
         let [vcpu] = &mut *self.0;
         let (cpu, wired) = (vcpu.cpu, vcpu.gic.wired());
-        let mut found: Option<(Priority, IntId)> = None;
+        let mut found: Option<((bool, u8), IntId)> = None;
         vcpu.list_registers.active.retain(|index: WiredIndex| {
             let state = wired.state(cpu, index);
             if state.active_at(cpu) {
-                let rank = (state.priority(), index.intid());
+                let rank = (state.end_rank(), index.intid());
                 found = Some(found.map_or(rank, |best| best.min(rank)));
             }
             state.active()

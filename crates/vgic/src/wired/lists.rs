@@ -9,6 +9,7 @@ use super::{Wired, line_of};
 use crate::candidates::Look;
 use crate::interrupt::InterruptWord;
 use crate::wired_index::WiredIndex;
+use gic_arch::ich::ListRegister;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Level};
@@ -95,9 +96,10 @@ impl InterruptWord {
     fn folded(
         self,
         Filled { state: filled, physical }: Filled,
-        now: ListRegisterState,
+        left: ListRegister,
         level: Level,
     ) -> Self {
+        let now = left.state();
         let holds = physical.is_some() && physical == self.physical() && now != Invalid;
         let active = match (is_active(filled), is_active(now)) {
             _ if self.forced_active() => true,
@@ -115,6 +117,9 @@ impl InterruptWord {
             .with_forced_active(false)
             .with_forced_inactive(false);
         match (active, is_active(now)) {
+            (true, true) if is_pending(filled) && !is_pending(now) => {
+                back.with_active(true).running_at(left.priority_value())
+            }
             (true, _) => back.with_active(true),
             // A register ended it.
             (false, true) => back.deactivated(),
@@ -175,11 +180,11 @@ impl Wired {
         cpu: Cpu,
         index: WiredIndex,
         filled: Filled,
-        now: ListRegisterState,
+        left: ListRegister,
     ) -> Option<InterruptWord> {
         let interrupt = self.interrupt(cpu, index)?;
         if filled == PENDING
-            && now == Invalid
+            && left.state() == Invalid
             && let Some((_, ended)) = interrupt.try_update(|state| state.edge_ended(cpu))
         {
             if ended.ready() {
@@ -187,7 +192,7 @@ impl Wired {
             }
             return Some(ended);
         }
-        self.fold_any(cpu, index, filled, now)
+        self.fold_any(cpu, index, filled, left)
     }
 
     /// As [`fold`](Self::fold), with whatever an interrupt can be.
@@ -197,15 +202,16 @@ impl Wired {
         cpu: Cpu,
         index: WiredIndex,
         filled: Filled,
-        now: ListRegisterState,
+        left: ListRegister,
     ) -> Option<InterruptWord> {
+        let now = left.state();
         let interrupt = self.interrupt(cpu, index)?;
         let line = line_of(cpu, index);
         let level = self.sample(line, filled, now);
         let folded = interrupt.try_update(|state| {
             let ours = state.listed() && state.taker() == Some(cpu);
             let sampled = if state.edge() { Level::Low } else { level };
-            ours.then(|| self.aim(state, state.folded(filled, now, sampled).released()))
+            ours.then(|| self.aim(state, state.folded(filled, left, sampled).released()))
         });
         let physical = filled.physical.filter(|_| now != Invalid);
         let Some((old, new)) = folded else {

@@ -177,7 +177,8 @@ impl Wired {
         let taker = self.named_cpu("active CPU", affinity)?;
         let possible = saved.active && (bank == Bank::Shared || bank.owner() == taker);
         if possible {
-            Ok(state.with_taker(taker))
+            // Not in the state: priorities are taken to be those of the acknowledgement.
+            Ok(state.with_taker(taker).running_at(saved.priority))
         } else {
             Err(Problem::NoSuchCpu { field: "active CPU", cpu: affinity })
         }

@@ -13,5 +13,6 @@ mod messages;
 mod race;
 mod reference;
 mod registers;
+mod unlisted;
 #[path = "../model/virtual_interface.rs"]
 mod virtual_interface;

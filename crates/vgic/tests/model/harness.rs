@@ -82,6 +82,7 @@ pub(crate) struct Bench {
     reference: Gic,
     /// Interrupts that each CPU acknowledged and did not end.
     handled: Vec<Vec<u32>>,
+    is_disturbed: bool,
 }
 
 impl Bench {
@@ -111,8 +112,17 @@ impl Bench {
         if doorbells == Doorbells::Lpis {
             reference.add_lpis(&LPIS);
         }
-        let mut bench =
-            Self { gic, vcpus: Vec::new(), kicks, kind, doorbells, table, reference, handled };
+        let mut bench = Self {
+            gic,
+            vcpus: Vec::new(),
+            kicks,
+            kind,
+            doorbells,
+            table,
+            reference,
+            handled,
+            is_disturbed: false,
+        };
         bench.split(vcpus);
         bench.enable_lpis();
         bench
@@ -206,20 +216,35 @@ impl Bench {
     }
 
     /// With few list registers, what the guest ends must be what it acknowledged last: the hardware
-    /// only counts what it ends beyond them.
+    /// only counts what it ends beyond them. It may make others active by registers, and change the
+    /// priorities of those that it handles.
     fn is_lawful(&self, op: &Op) -> bool {
         match *op {
-            Op::End { .. } | Op::Modes { .. } => false,
-            Op::Field { cpu, interrupt: index, field, .. } => {
-                let mut reference = self.reference.clone();
-                let active = reference.any(cpu, interrupt(index)).is_some_and(|it| it.active);
-                !active && !matches!(field, Field::Activate | Field::Deactivate)
-            }
+            Op::End { .. } | Op::Modes { .. } | Op::Field { field: Field::Deactivate, .. } => false,
+            Op::Field { field: Field::Priority, .. } => true,
+            Op::Field { cpu, interrupt: index, .. } => !self.is_active(cpu, interrupt(index)),
+            Op::Migrate => !self.is_disturbed,
             Op::EndLast { cpu, group } => self.reference.cpus[cpu]
                 .running
                 .last()
                 .is_some_and(|(_, running)| *running == group),
             _ => true,
+        }
+    }
+
+    fn is_active(&self, cpu: usize, intid: u32) -> bool {
+        self.reference.clone().any(cpu, intid).is_some_and(|it| it.active)
+    }
+
+    /// Does the guest have an interrupt active that it has not acknowledged, or at another priority
+    /// than its present one? A saved state does not contain that.
+    fn disturbs(&self, op: &Op) -> bool {
+        match *op {
+            Op::Field { field: Field::Activate, .. } => true,
+            Op::Field { cpu, interrupt: index, field: Field::Priority, .. } => {
+                self.is_active(cpu, interrupt(index))
+            }
+            _ => false,
         }
     }
 
@@ -233,6 +258,7 @@ impl Bench {
     fn apply(&mut self, op: &Op) {
         let lists = self.kind != VcpuKind::Software;
         if (!lists || self.ends_its_own(op)) && (!self.kind.is_short() || self.is_lawful(op)) {
+            self.is_disturbed |= self.disturbs(op);
             self.apply_any(op);
         }
     }

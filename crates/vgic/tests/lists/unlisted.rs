@@ -1,0 +1,150 @@
+//! Interrupts that the guest ends while they are in no list register: the hardware only counts
+//! them (`ICH_HCR_EL2.EOIcount`).
+
+use crate::machine::Machine;
+use crate::virtual_interface::{Hardware, vtr};
+use gic_arch::{IntId, IntIdField, gicd};
+use msi_types::{Line, SetLine};
+use vgic::{AccessWidth, InGuest, ListRegisterVcpu, VgicConfig};
+
+const FIRST: u32 = 40;
+/// The first is acknowledged first, and the others preempt.
+const PRIORITIES: [u8; 3] = [0x60, 0x40, 0x20];
+
+/// A guest with three edge-triggered SPIs, and its vCPU on a CPU with one list register.
+struct Board {
+    machine: Machine,
+    vcpu: Option<ListRegisterVcpu>,
+}
+
+impl Board {
+    fn new() -> Self {
+        let mut machine = Machine::running(VgicConfig::new(1));
+        let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(1, 5)).unwrap();
+        let board = Self { machine, vcpu: Some(vcpu) };
+        for (spi, priority) in (FIRST..).zip(PRIORITIES) {
+            board.machine.enable_spi(spi);
+            board.machine.make_edge(spi);
+            board.set_priority(spi, priority);
+        }
+        board
+    }
+
+    /// The guest has acknowledged so many, each while it handled the one before.
+    fn nested(count: u32) -> Self {
+        let mut board = Self::new();
+        (FIRST..FIRST + count).for_each(|spi| board.acknowledge(spi));
+        board
+    }
+
+    fn acknowledge(&mut self, spi: u32) {
+        self.machine.gic.pulse(Line::Spi(spi));
+        self.run(|hardware| assert_eq!(hardware.acknowledge(1), spi));
+    }
+
+    /// The guest runs once.
+    fn run(&mut self, guest: impl FnOnce(&mut Hardware)) {
+        let inside: InGuest = self.vcpu.take().unwrap().enter();
+        let mut hardware = Hardware::new(*inside.interface(), vtr(1, 5));
+        guest(&mut hardware);
+        self.vcpu = Some(inside.exit(&hardware.registers));
+    }
+
+    fn write(&self, field: IntIdField, spi: u32) {
+        let at = field.locate(IntId::new(spi)).unwrap();
+        self.machine.write_gicd(at.register(), at.mask());
+    }
+
+    fn set_priority(&self, spi: u32, priority: u8) {
+        let at = gicd::IPRIORITYR.locate(IntId::new(spi)).unwrap().byte_offset();
+        let address = self.machine.gic.config().distributor + u64::from(at);
+        self.machine.write(address, AccessWidth::Byte, priority.into());
+    }
+
+    fn active(&self) -> Vec<u32> {
+        let active = self.machine.read_gicd(gicd::ISACTIVER.registers().get(1).unwrap());
+        (FIRST..FIRST + 3).filter(|spi| active >> (spi - 32) & 1 == 1).collect()
+    }
+
+    /// The same machine, restored from its saved state.
+    fn moved(mut self) -> Self {
+        let vcpu = self.vcpu.take().unwrap().into_software();
+        let saved = self.machine.gic.freeze(&mut [vcpu]).unwrap().save().unwrap();
+        let mut machine = Machine::running(VgicConfig::new(1));
+        machine.gic.freeze(&mut machine.vcpus).unwrap().restore(&saved).unwrap();
+        let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(1, 5)).unwrap();
+        Self { machine, vcpu: Some(vcpu) }
+    }
+}
+
+#[test]
+fn the_acknowledged_one_is_ended() {
+    let mut board = Board::nested(1);
+    board.write(gicd::ISACTIVER, FIRST + 1);
+    board.write(gicd::ISACTIVER, FIRST + 2);
+    board.run(|hardware| {
+        hardware.end(1, FIRST);
+        assert_eq!(hardware.registers.hcr.eoi_count(), 1);
+    });
+    assert_eq!(board.active(), [FIRST + 1, FIRST + 2]);
+}
+
+#[test]
+fn one_acknowledged_by_a_trapped_access_is_ended() {
+    let mut board = Board::new();
+    board.machine.gic.pulse(Line::Spi(FIRST));
+    let iar = gic_arch::icc::IAR1.encoding();
+    assert_eq!(board.vcpu.as_mut().unwrap().read_sysreg(iar), Ok(FIRST.into()));
+    board.write(gicd::ISACTIVER, FIRST + 1);
+    board.write(gicd::ISACTIVER, FIRST + 2);
+    board.run(|hardware| hardware.end(1, FIRST));
+    assert_eq!(board.active(), [FIRST + 1, FIRST + 2]);
+}
+
+#[test]
+fn the_innermost_is_ended_though_priorities_changed() {
+    let mut board = Board::nested(3);
+    board.set_priority(FIRST, 0x30);
+    board.run(|hardware| {
+        hardware.end(1, FIRST + 2);
+        hardware.end(1, FIRST + 1);
+        assert_eq!(hardware.registers.hcr.eoi_count(), 1);
+    });
+    assert_eq!(board.active(), [FIRST]);
+}
+
+#[test]
+fn an_acknowledgement_counts_until_it_is_ended() {
+    let (least, more, most) = (FIRST, FIRST + 1, FIRST + 2);
+    let mut board = Board::new();
+    board.acknowledge(most);
+    board.run(|hardware| hardware.end(1, most));
+    board.set_priority(most, 0x80);
+    board.write(gicd::ISACTIVER, most);
+    board.acknowledge(least);
+    board.write(gicd::ISACTIVER, more);
+    board.run(|hardware| hardware.end(1, least));
+    assert_eq!(board.active(), [more, most]);
+}
+
+#[test]
+fn an_end_counts_though_eoi_mode_changed() {
+    let mut board = Board::nested(2);
+    board.run(|hardware| {
+        hardware.end(1, FIRST + 1);
+        hardware.end(1, FIRST);
+        assert_eq!(hardware.registers.hcr.eoi_count(), 1);
+        hardware.registers.vmcr.set_veoim(true);
+    });
+    assert!(board.active().is_empty());
+}
+
+#[test]
+fn after_a_move_what_was_acknowledged_is_ended() {
+    let board = Board::nested(1);
+    board.write(gicd::ISACTIVER, FIRST + 1);
+    board.write(gicd::ISACTIVER, FIRST + 2);
+    let mut board = board.moved();
+    board.run(|hardware| hardware.end(1, FIRST));
+    assert_eq!(board.active(), [FIRST + 1, FIRST + 2]);
+}

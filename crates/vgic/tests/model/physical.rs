@@ -1,0 +1,76 @@
+//! The physical interrupts that a hypervisor has linked virtual ones to. The level of an input is
+//! the truth: the model hears of it when it rises, and has to ask whether it has fallen.
+
+use gic_arch::IntId;
+use msi_types::{Level, Line};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use vgic::PhysicalInterrupts;
+
+/// The linked interrupts, each to the physical one of its own number: a PPI of each CPU and an SPI.
+pub(crate) const LINKED: [u32; 2] = [27, 64];
+
+/// An input: of a PPI, with its CPU.
+type Input = (Option<usize>, u32);
+
+#[derive(Default)]
+pub(crate) struct Physical {
+    high: Mutex<BTreeSet<Input>>,
+    active: Mutex<BTreeSet<Input>>,
+}
+
+impl Physical {
+    /// A device drives the input.
+    pub(crate) fn drive(&self, line: Line, level: Level) {
+        let mut high = self.high.lock().unwrap();
+        if level == Level::High {
+            high.insert(input(line))
+        } else {
+            high.remove(&input(line))
+        };
+    }
+
+    /// Activates what is high and inactive, as the hypervisor that takes it.
+    pub(crate) fn take(&self) -> Vec<Line> {
+        let mut active = self.active.lock().unwrap();
+        let high = self.high.lock().unwrap();
+        high.iter().filter(|input| active.insert(**input)).map(|input| line(*input)).collect()
+    }
+
+    /// The hardware deactivates a physical interrupt of a CPU.
+    pub(crate) fn end(&self, cpu: usize, intid: u32) {
+        let input = if intid < 32 { (Some(cpu), intid) } else { (None, intid) };
+        assert!(self.active.lock().unwrap().remove(&input), "{input:?} is not active");
+    }
+
+    /// The machine is rebuilt: nothing is active on behalf of its guest.
+    pub(crate) fn end_all(&self) {
+        self.active.lock().unwrap().clear();
+    }
+}
+
+impl PhysicalInterrupts for Physical {
+    fn level(&self, line: Line, _: IntId) -> Level {
+        let is_high = self.high.lock().unwrap().contains(&input(line));
+        if is_high { Level::High } else { Level::Low }
+    }
+
+    fn deactivate(&self, line: Line, physical: IntId) {
+        let cpu = input(line).0.unwrap_or_default();
+        self.end(cpu, physical.get());
+    }
+}
+
+fn input(line: Line) -> Input {
+    match line {
+        Line::Ppi { cpu, intid } => (Some(cpu.index()), intid),
+        Line::Spi(intid) => (None, intid),
+    }
+}
+
+fn line((cpu, intid): Input) -> Line {
+    match cpu {
+        Some(cpu) => Line::Ppi { cpu: msi_types::Cpu::new(u32::try_from(cpu).unwrap()), intid },
+        None => Line::Spi(intid),
+    }
+}
