@@ -136,6 +136,18 @@ impl InterruptWord {
         self.ready() && !self.listed() && self.target() == Some(cpu)
     }
 
+    /// Pending by the level of a physical input, which may have fallen since the physical interrupt
+    /// was taken: nobody hears of that while it is active. In no list register.
+    pub(crate) const fn is_held_by_input(self) -> bool {
+        self.physical_active() && self.line() && !self.edge() && !self.listed()
+    }
+
+    /// Acknowledged, with its physical interrupt active: the line counts as low until the physical
+    /// interrupt fires again, whatever its input's level. In no list register.
+    pub(crate) const fn is_past_its_input(self) -> bool {
+        self.active() && self.physical_active() && !self.edge() && !self.listed()
+    }
+
     /// Orders active interrupts by the likelihood that an EOI ended them: a guest ends what it
     /// acknowledged last, which has the most urgent running priority. Interrupts that a register
     /// made active follow.

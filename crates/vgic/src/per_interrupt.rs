@@ -58,7 +58,7 @@ pub(crate) const fn clear_enable<C: PerInterrupt>(field: IntIdField) -> Handlers
 pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
-        read: |frame, intid| read(frame, intid, |state| state.pending()),
+        read: |frame, intid| frame.wired().reads_pending(frame.owner(), intid).into(),
         write: |frame, intid, _| change(frame, intid, |state| state.with_latch(true)),
         effect: Effect::Ones,
     }
@@ -68,7 +68,7 @@ pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<
 pub(crate) const fn clear_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,
-        read: |frame, intid| read(frame, intid, |state| state.pending()),
+        read: |frame, intid| frame.wired().reads_pending(frame.owner(), intid).into(),
         write: |frame, intid, _| change(frame, intid, InterruptWord::unlatched),
         effect: Effect::Ones,
     }

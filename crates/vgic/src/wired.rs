@@ -364,7 +364,7 @@ impl Wired {
     pub(crate) fn ready(&self, cpu: Cpu, mut each: impl FnMut(WiredIndex, InterruptWord)) {
         let Some(private) = self.private(cpu) else { return };
         private.candidates.visit(|index| {
-            let state = self.state(cpu, index);
+            let state = self.state_to_signal(cpu, index);
             if state.ready_at(cpu) {
                 each(index, state);
                 Look::Ready

@@ -246,10 +246,10 @@ impl Machine {
 
 impl PhysicalInterrupts for Machine {
     /// A level-sensitive interrupt is pending as long as its input is high (IHI 0069,
-    /// `GICD_ISPENDR<n>`).
+    /// `GICD_ISPENDR<n>`). That of a vCPU at no CPU cannot be looked at, and stays as it is.
     fn level(&self, line: Line, physical: IntId) -> Level {
         let interrupt = self.interrupt(line, physical);
-        if interrupt.is_some_and(|it| it.is_pending()) { Level::High } else { Level::Low }
+        if interrupt.is_none_or(|it| it.is_pending()) { Level::High } else { Level::Low }
     }
 
     fn deactivate(&self, line: Line, physical: IntId) {

@@ -270,3 +270,65 @@ fn an_unlinked_interrupt_is_deactivated_once() {
         }
     }
 }
+
+/// A level-sensitive physical interrupt: the level of its input, and whether it is active.
+#[derive(Default)]
+struct Input {
+    high: AtomicBool,
+    active: AtomicBool,
+}
+
+impl Input {
+    /// The physical interrupt fires if it can, and the hypervisor takes it.
+    fn fire(&self, wired: &Wired) {
+        if self.high.load(SeqCst) && !self.active.swap(true, SeqCst) {
+            let _ = wired.drive(LINE, Level::High);
+        }
+    }
+}
+
+impl PhysicalInterrupts for Input {
+    fn level(&self, _: Line, _: IntId) -> Level {
+        if self.high.load(SeqCst) { Level::High } else { Level::Low }
+    }
+
+    fn deactivate(&self, _: Line, _: IntId) {
+        assert!(self.active.swap(false, SeqCst), "it was deactivated twice");
+    }
+}
+
+/// The input falls and rises again while one vCPU reads `ISPENDR` and the target's guest, which
+/// masks interrupts, runs.
+fn a_level_bounces() {
+    let input = Arc::new(Input::default());
+    let machine = Arc::new(Machine::new());
+    machine.wired.change(CPU, index().intid(), |state| state.with_edge(false));
+    assert!(machine.wired.serve_physical(input.clone()).is_ok());
+    machine.wired.link(LINE, Some(PHYSICAL)).unwrap();
+    input.high.store(true, SeqCst);
+    input.fire(&machine.wired);
+    let reader = spawn(&machine, |machine| machine.wired.reads_pending(CPU, index().intid()));
+    let vcpu = spawn(&machine, |machine| {
+        if let Some(filled) = machine.fill() {
+            thread::yield_now();
+            let left = ListRegister::new().with_state(filled.state);
+            let _ = machine.wired.fold(CPU, index(), filled, left);
+        }
+        machine.exited();
+    });
+    input.high.store(false, SeqCst);
+    input.high.store(true, SeqCst);
+    input.fire(&machine.wired);
+    reader.join().unwrap();
+    vcpu.join().unwrap();
+    input.fire(&machine.wired);
+    assert!(machine.state().ready_at(CPU) && input.active.load(SeqCst), "the level is lost");
+    input.high.store(false, SeqCst);
+    assert!(machine.ready().is_none(), "the level has fallen");
+    assert!(!input.active.load(SeqCst), "it cannot fire again");
+}
+
+#[test]
+fn a_level_that_rises_again_is_not_lost() {
+    explore_random(RANDOM, a_level_bounces);
+}

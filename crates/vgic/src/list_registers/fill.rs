@@ -122,7 +122,7 @@ impl ListRegisterVcpu {
             return false;
         }
         let Some(index) = own.private.candidates.take_only() else { return false };
-        let state = gic.wired().state(*cpu, index);
+        let state = gic.wired().state_to_signal(*cpu, index);
         let may_list = state.ready_at(*cpu) && groups.forwarded[Group::of(state).index()];
         if may_list && self.list_wired(groups, Seen { index, state }) {
             return true;

@@ -17,8 +17,13 @@ use msi_types::{Cpu, Level, Line};
 /// The hypervisor's side of physical interrupts that virtual ones are
 /// [linked](crate::Vgic::link) to. Called without locks held.
 pub trait PhysicalInterrupts: Send + Sync {
-    /// The level of the physical input now. Called on the vCPU's thread when its guest has exited
-    /// and not acknowledged `line`, which is level-sensitive.
+    /// Returns the level of the physical input now. `line` is level-sensitive and its physical
+    /// interrupt active, so that nobody hears of a level that falls.
+    ///
+    /// Called on the vCPU's thread before the interrupt is signalled, and after the guest has
+    /// exited without acknowledging it; and on any thread that forwards a guest's read of
+    /// `ISPENDR` or `ICPENDR`. For the PPI of a vCPU that is on no CPU, return [`Level::High`]: the
+    /// line stays as it is until the vCPU's own thread asks.
     fn level(&self, line: Line, physical: IntId) -> Level;
 
     /// Deactivates the physical interrupt: it may fire again. For a PPI, on the CPU that has the
@@ -102,6 +107,60 @@ impl Wired {
     pub(super) fn deactivate_physical(&self, line: Line, physical: IntId) {
         if let Some(served) = self.physical.get() {
             served.deactivate(line, physical);
+        }
+    }
+
+    /// The state of an interrupt that is to be signalled to `cpu`, whose thread this is. If a
+    /// physical input holds it pending, the input is asked whether it still does.
+    #[inline]
+    pub(crate) fn state_to_signal(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
+        let state = self.state(cpu, index);
+        if state.is_held_by_input() && state.ready_at(cpu) {
+            self.sample_input(cpu, index, state)
+        } else {
+            state
+        }
+    }
+
+    /// Is an interrupt pending that the guest can see, as `ISPENDR` reads it? A level-sensitive one
+    /// is as long as its input is asserted or its latch is set (IHI 0069, `GICD_ISPENDR<n>`).
+    pub(crate) fn reads_pending(&self, cpu: Cpu, intid: IntId) -> bool {
+        let visible = self.visible(cpu, intid).zip(WiredIndex::of(intid));
+        visible.is_some_and(|(state, index)| {
+            if state.is_held_by_input() {
+                self.sample_input(cpu, index, state).pending()
+            } else if state.is_past_its_input() {
+                let level = self.input_level(line_of(cpu, index), state);
+                state.pending() || level == Level::High
+            } else {
+                state.pending()
+            }
+        })
+    }
+
+    /// Lowers the line of an interrupt in this state if its physical input has fallen, and returns
+    /// the state that it has then. The physical interrupt is deactivated, so that it fires again if
+    /// the input has risen since.
+    #[cold]
+    fn sample_input(&self, cpu: Cpu, index: WiredIndex, state: InterruptWord) -> InterruptWord {
+        let line = line_of(cpu, index);
+        if self.input_level(line, state) == Level::High {
+            return state;
+        }
+        let lower = |now| (now == state).then(|| state.driven(Level::Low).released());
+        match self.interrupt(cpu, index).and_then(|interrupt| interrupt.try_update(lower)) {
+            Some((old, new)) => {
+                self.released(line, old, new);
+                new
+            }
+            None => self.state(cpu, index),
+        }
+    }
+
+    fn input_level(&self, line: Line, state: InterruptWord) -> Level {
+        match (state.physical(), self.physical.get()) {
+            (Some(physical), Some(served)) => served.level(line, physical),
+            _ => Level::Low,
         }
     }
 

@@ -9,6 +9,7 @@ use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::{IntId, IntIdField, gicd, gicr, icc};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use vgic::{InGuest, LinkError, ListRegisterVcpu, PhysicalInterrupts, VgicConfig};
 
@@ -20,6 +21,8 @@ const PHYSICAL: u32 = 77;
 struct Distributor {
     high: Mutex<BTreeSet<u32>>,
     active: Mutex<BTreeSet<u32>>,
+    /// How often a level was asked for.
+    asked: AtomicUsize,
 }
 
 impl Distributor {
@@ -44,6 +47,7 @@ impl Distributor {
 impl PhysicalInterrupts for Distributor {
     fn level(&self, line: Line, physical: IntId) -> Level {
         assert_eq!(line, Line::Spi(SPI));
+        self.asked.fetch_add(1, SeqCst);
         let is_high = self.high.lock().unwrap().contains(&physical.get());
         if is_high { Level::High } else { Level::Low }
     }
@@ -178,6 +182,79 @@ fn a_level_fallen_before_the_ack_is_taken_back() {
     }
 }
 
+/// The guest has the interrupt disabled when it fires, and then has its device lower the input.
+fn fallen_while_disabled() -> Board {
+    let board = board();
+    board.set(gicd::ICENABLER, SPI);
+    board.fire();
+    assert!(board.is_pending());
+    board.distributor.set(Level::Low);
+    board
+}
+
+#[test]
+fn a_level_fallen_while_disabled_reads_as_not_pending() {
+    for field in [gicd::ISPENDR, gicd::ICPENDR] {
+        let board = fallen_while_disabled();
+        let pending = board.machine.read_gicd(field.registers().get(1).unwrap());
+        assert_eq!((pending >> 8 & 1, board.distributor.is_active()), (0, false));
+        board.fire();
+    }
+}
+
+#[test]
+fn a_level_fallen_while_disabled_is_not_listed() {
+    for others_active in [false, true] {
+        let mut board = fallen_while_disabled();
+        if others_active {
+            board.set(gicd::ISACTIVER, SPI + 1);
+        }
+        board.machine.enable_spi(SPI);
+        let others = if others_active { vec![(Active, None)] } else { vec![] };
+        let (inside, mut hardware) = enter(board.vcpu(4));
+        assert_eq!(listed(&hardware), others);
+        assert!(!board.distributor.is_active());
+
+        board.fire();
+
+        let vcpu = board.exit(inside, &mut hardware);
+        assert!(listed(&enter(vcpu).1).contains(&LISTED));
+    }
+}
+
+#[test]
+fn a_level_fallen_while_disabled_is_not_acknowledged() {
+    let mut board = fallen_while_disabled();
+    board.machine.enable_spi(SPI);
+    assert_eq!(board.machine.acknowledge(0), 1023);
+    assert!(!board.distributor.is_active());
+}
+
+#[test]
+fn a_fallen_level_leaves_what_the_guest_made_pending() {
+    let mut board = fallen_while_disabled();
+    board.set(gicd::ISPENDR, SPI);
+    assert!(board.is_pending());
+    board.machine.enable_spi(SPI);
+    assert_eq!(board.machine.acknowledge(0), u64::from(SPI));
+    board.machine.end(0, SPI.into());
+    assert!(!board.is_pending() && !board.distributor.is_active());
+}
+
+#[test]
+fn a_level_that_holds_is_asked_for_where_it_matters() {
+    let mut board = board();
+    let (inside, mut hardware) = enter(board.vcpu(4));
+    let vcpu = board.exit(inside, &mut hardware);
+    assert!(!board.is_pending());
+    assert_eq!(board.distributor.asked.swap(0, SeqCst), 0, "it is not held by its input");
+    board.fire();
+    assert!(board.is_pending());
+    let (_inside, hardware) = enter(vcpu);
+    assert_eq!(listed(&hardware), [LISTED]);
+    assert_eq!(board.distributor.asked.load(SeqCst), 2);
+}
+
 #[test]
 fn a_level_lowered_by_the_hypervisor_fires_again() {
     let board = board();
@@ -207,7 +284,7 @@ fn every_end_deactivates_the_physical_interrupt() {
         let (inside, mut hardware) = enter(board.vcpu(4));
         hardware.acknowledge(1);
         let mut vcpu = board.exit(inside, &mut hardware);
-        assert!(board.distributor.is_active() && !board.is_pending(), "{end:?}");
+        assert!(board.distributor.is_active() && board.is_pending(), "{end:?}: the input is high");
         match end {
             End::Trapped => vcpu.write_sysreg(icc::EOIR1.encoding(), SPI.into()).unwrap(),
             End::Register => board.set(gicd::ICACTIVER, SPI),
@@ -363,18 +440,21 @@ fn unlinking_a_listed_one_releases_at_the_exit() {
 
 #[test]
 fn a_timer_of_each_vcpu_is_linked_by_itself() {
-    struct Timers(Mutex<Vec<Line>>);
+    struct Timers {
+        are_off: AtomicBool,
+        ended: Mutex<Vec<Line>>,
+    }
     impl PhysicalInterrupts for Timers {
         fn level(&self, _: Line, _: IntId) -> Level {
-            Level::Low
+            if self.are_off.load(SeqCst) { Level::Low } else { Level::High }
         }
         fn deactivate(&self, line: Line, physical: IntId) {
             assert_eq!(physical, IntId::new(27));
-            self.0.lock().unwrap().push(line);
+            self.ended.lock().unwrap().push(line);
         }
     }
     let mut machine = Machine::running(VgicConfig::new(2));
-    let timers = Arc::new(Timers(Mutex::default()));
+    let timers = Arc::new(Timers { are_off: AtomicBool::new(false), ended: Mutex::default() });
     machine.gic.serve_physical(timers.clone()).unwrap();
     let line = |cpu| Line::Ppi { cpu: Cpu::new(cpu), intid: 27 };
     for cpu in [0, 1] {
@@ -386,8 +466,9 @@ fn a_timer_of_each_vcpu_is_linked_by_itself() {
     let vcpu = machine.vcpus.remove(1).with_list_registers(vtr(4, 5)).unwrap();
     let (inside, hardware) = enter(vcpu);
     assert_eq!(listed(&hardware), [(Pending, Some(27))]);
+    timers.are_off.store(true, SeqCst);
     let _vcpu = inside.exit(&hardware.registers);
-    assert_eq!(*timers.0.lock().unwrap(), [line(1)], "its level has fallen");
+    assert_eq!(*timers.ended.lock().unwrap(), [line(1)], "its level has fallen");
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub(crate) struct Lists {
     exits: Exits,
     /// Somebody kicked the vCPU.
     kicked: Arc<AtomicBool>,
+    /// Physical interrupts that were deactivated along with virtual ones.
+    deactivated: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,13 @@ impl Half {
     pub(crate) fn lists(vcpu: Vcpu, registers: u8, exits: Exits, kicked: Arc<AtomicBool>) -> Self {
         let vtr = vtr(registers, vcpu.vgic().config().priority_bits);
         let vcpu = vcpu.with_list_registers(vtr).unwrap();
-        Self::Lists(Lists { mode: Some(GuestMode::Outside(vcpu)), vtr, exits, kicked })
+        Self::Lists(Lists {
+            mode: Some(GuestMode::Outside(vcpu)),
+            vtr,
+            exits,
+            kicked,
+            deactivated: Vec::new(),
+        })
     }
 
     pub(crate) fn inputs(&mut self) -> Inputs {
@@ -91,6 +99,14 @@ impl Half {
                 lists.write(register, value);
                 Ok(())
             }
+        }
+    }
+
+    /// The physical interrupts that the hardware has deactivated since this was asked before.
+    pub(crate) fn take_deactivated(&mut self) -> Vec<u32> {
+        match self {
+            Self::Software(_) => Vec::new(),
+            Self::Lists(lists) => std::mem::take(&mut lists.deactivated),
         }
     }
 
@@ -139,7 +155,10 @@ impl Lists {
     fn exit(&mut self) -> &mut ListRegisterVcpu {
         let out = match self.mode.take().unwrap() {
             GuestMode::Outside(vcpu) => vcpu,
-            GuestMode::Inside(vcpu, hardware) => vcpu.exit(&hardware.registers),
+            GuestMode::Inside(vcpu, mut hardware) => {
+                self.deactivated.append(&mut hardware.deactivated);
+                vcpu.exit(&hardware.registers)
+            }
         };
         self.kicked.store(false, SeqCst);
         match self.mode.insert(GuestMode::Outside(out)) {
@@ -185,6 +204,8 @@ impl Lists {
     fn in_guest<T>(&mut self, act: impl FnOnce(&mut Hardware) -> T) -> T {
         self.attend();
         let answer = act(self.hardware());
+        let mut deactivated = std::mem::take(&mut self.hardware().deactivated);
+        self.deactivated.append(&mut deactivated);
         if self.exits == Exits::Always {
             self.exit();
         }

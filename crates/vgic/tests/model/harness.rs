@@ -5,10 +5,12 @@ mod writes;
 
 use crate::half::{Exits, Half, Kicked};
 use crate::ops::{AFFINITIES, Field, LPIS, Op, PRIVATE, SECURE, SHARED, interrupt};
+use crate::physical::{LINKED, Physical};
 use crate::reference::{Gic, View};
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::icc::{Ctlr, SysRegEncoding};
 use gic_arch::{IntId, gicr, icc};
+use msi_types::{Cpu, Level, Line, SetLine};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use vgic::saved_state::SavedState;
@@ -79,6 +81,7 @@ pub(crate) struct Bench {
     kind: VcpuKind,
     doorbells: Doorbells,
     table: Arc<Table>,
+    physical: Arc<Physical>,
     reference: Gic,
     /// Interrupts that each CPU acknowledged and did not end.
     handled: Vec<Vec<u32>>,
@@ -112,6 +115,7 @@ impl Bench {
         if doorbells == Doorbells::Lpis {
             reference.add_lpis(&LPIS);
         }
+        let physical = Arc::new(Physical::default());
         let mut bench = Self {
             gic,
             vcpus: Vec::new(),
@@ -119,10 +123,12 @@ impl Bench {
             kind,
             doorbells,
             table,
+            physical,
             reference,
             handled,
             is_disturbed: false,
         };
+        bench.link();
         bench.split(vcpus);
         bench.enable_lpis();
         bench
@@ -150,6 +156,28 @@ impl Bench {
         self.gic.write(address, width, value).unwrap();
     }
 
+    /// Links interrupts to physical ones.
+    fn link(&self) {
+        self.gic.serve_physical(self.physical.clone()).unwrap();
+        for intid in LINKED {
+            for cpu in 0..AFFINITIES.len() {
+                self.gic.link(line_of(cpu, intid), IntId::new(intid)).unwrap();
+            }
+        }
+    }
+
+    /// What the hardware deactivated can fire again, and the hypervisor takes what fires.
+    fn take_physical(&mut self) {
+        for (cpu, vcpu) in self.vcpus.iter_mut().enumerate() {
+            for intid in vcpu.take_deactivated() {
+                self.physical.end(cpu, intid);
+            }
+        }
+        for line in self.physical.take() {
+            self.gic.set_line(line, Level::High);
+        }
+    }
+
     fn split(&mut self, vcpus: Vec<Vcpu>) {
         let half = |vcpu: Vcpu| {
             let kicked = self.kicks.0[vcpu.cpu().index()].clone();
@@ -172,6 +200,13 @@ impl Bench {
         assert_eq!(frozen.save().unwrap(), saved);
         frozen.thaw();
         self.gic = gic;
+        self.physical.end_all();
+        self.link();
+        for intid in LINKED {
+            for cpu in 0..AFFINITIES.len() {
+                self.gic.set_line(line_of(cpu, intid), Level::Low);
+            }
+        }
         self.split(vcpus);
     }
 
@@ -256,11 +291,22 @@ impl Bench {
     }
 
     fn apply(&mut self, op: &Op) {
-        let lists = self.kind != VcpuKind::Software;
-        if (!lists || self.ends_its_own(op)) && (!self.kind.is_short() || self.is_lawful(op)) {
+        let lists = self.has_lists();
+        let possible = (!lists || self.ends_its_own(op)) && !Self::makes_linked_edge(op);
+        if possible && (!self.kind.is_short() || self.is_lawful(op)) {
             self.is_disturbed |= self.disturbs(op);
             self.apply_any(op);
         }
+    }
+
+    fn has_lists(&self) -> bool {
+        self.kind != VcpuKind::Software
+    }
+
+    /// The inputs of linked interrupts are levels: taken for edges, they come each time.
+    fn makes_linked_edge(op: &Op) -> bool {
+        matches!(*op, Op::Field { interrupt: index, field: Field::Trigger, .. }
+            if LINKED.contains(&interrupt(index)))
     }
 
     fn apply_any(&mut self, op: &Op) {
@@ -364,7 +410,9 @@ impl Bench {
     fn attend(&mut self) {
         for _ in 0..2 {
             self.vcpus.iter_mut().for_each(Half::attend);
+            self.take_physical();
         }
+        self.vcpus.iter_mut().for_each(Half::attend);
     }
 
     /// Applies steps, and compares after each.
@@ -374,5 +422,13 @@ impl Bench {
             self.compare_signals(op);
         }
         self.compare_registers();
+    }
+}
+
+fn line_of(cpu: usize, intid: u32) -> Line {
+    if SHARED.contains(&intid) {
+        Line::Spi(intid)
+    } else {
+        Line::Ppi { cpu: Cpu::new(u32::try_from(cpu).unwrap()), intid }
     }
 }

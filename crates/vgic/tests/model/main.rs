@@ -6,6 +6,7 @@ mod half;
 mod harness;
 mod one_of_n;
 mod ops;
+mod physical;
 mod reference;
 mod virtual_interface;
 

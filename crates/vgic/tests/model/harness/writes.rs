@@ -1,22 +1,27 @@
 //! Writes of devices and guests, to the model and to the reference.
 
-use super::{Bench, Doorbells};
-use crate::ops::{AFFINITIES, Field, SHARED};
+use super::{Bench, Doorbells, line_of};
+use crate::ops::{AFFINITIES, Field};
+use crate::physical::LINKED;
 use crate::reference::View;
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, icc};
-use msi_types::{Cpu, Level, Line, SetLine};
+use msi_types::{Level, SetLine};
+use std::sync::atomic::Ordering::SeqCst;
 use vgic::AccessWidth;
 
 impl Bench {
     pub(super) fn line(&mut self, cpu: usize, intid: u32, high: bool) {
         let level = if high { Level::High } else { Level::Low };
-        let line = if SHARED.contains(&intid) {
-            Line::Spi(intid)
-        } else {
-            Line::Ppi { cpu: Cpu::new(u32::try_from(cpu).unwrap()), intid }
-        };
+        let line = line_of(cpu, intid);
+        if LINKED.contains(&intid) {
+            self.physical.drive(line, level);
+            self.reference.drive(cpu, intid, high);
+            // The hardware goes on with a level that it has in a list register.
+            self.kicks.0.iter().for_each(|kicked| kicked.store(self.has_lists(), SeqCst));
+            return;
+        }
         let answer = self.gic.set_line(line, level);
         let wired = intid >= 16 && self.reference.any(cpu, intid).is_some();
         assert_eq!(answer != msi_types::Delivery::NoDoorbell, wired, "{line:?}");
