@@ -99,12 +99,13 @@ pub(crate) fn read(address: u64, bytes: u8) -> u64 {
     value
 }
 
-/// Enables the distributor, this vCPU's redistributor but for its LPIs, and its CPU interface.
+/// Enables the distributor, this vCPU's redistributor but for its LPIs, and its CPU interface. The
+/// redistributor must be awake: firmware wakes it before it starts a CPU (TF-A does in
+/// `gicv3_rdistif_mark_core_awake`).
 pub(crate) fn enable_interrupts() {
     // Group 1, affinity routing (IHI 0069, GICD_CTLR).
     write(GICD + u64::from(gicd::CTLR.offset()), 4, 0x12);
     let frame = redistributor();
-    write(frame + u64::from(gicr::WAKER.offset()), 4, 0);
     let bits = |at: u32| frame + u64::from(gicr::SGI_BASE + at);
     write(bits(0x80), 4, 0xffff_ffff);
     write(bits(0x100), 4, 0xffff_ffff);

@@ -17,6 +17,7 @@ mod turns;
 
 use attacks::Attack;
 use dtoolkit::fdt::Fdt;
+use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 use image_rt::power::{self, CpuStack};
 use image_rt::{Boot, cpu, println, start};
@@ -32,6 +33,7 @@ fn main(boot: Boot) -> ! {
     // SAFETY: what the loader handed over, before anything else.
     let around = unsafe { start::start(boot) };
     let words = command_line(around.devicetree);
+    assert!(has_psci(around.devicetree), "the devicetree has no PSCI 0.2");
     let value = |name: &str| {
         words.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     };
@@ -64,6 +66,12 @@ fn attack_here() -> u64 {
     let mut turns = Turns::until(milliseconds);
     attack(&mut turns);
     turns.count()
+}
+
+/// Finds PSCI as a kernel does that knows version 0.2 alone.
+fn has_psci(devicetree: &'static [u8]) -> bool {
+    let psci = Fdt::new(devicetree).ok().and_then(|tree| tree.root().child("psci"));
+    psci.is_some_and(|psci| psci.is_compatible("arm,psci-0.2"))
 }
 
 fn command_line(devicetree: &'static [u8]) -> &'static str {

@@ -102,7 +102,7 @@ impl Machine<'_> {
             self.chosen(),
             memory(&self.ram),
             self.cpus(),
-            node("psci", [property("compatible", "arm,psci-1.0"), property("method", "hvc")]),
+            psci(),
             timer(),
             self.gic(),
             clock(),
@@ -211,6 +211,12 @@ fn memory(ram: &Range<u64>) -> DeviceTreeNode {
             property("reg", doubles(&[ram.start, ram.end - ram.start])),
         ],
     )
+}
+
+/// PSCI 1.1 is compatible with 0.2, and some kernels look for 0.2 alone (kvm-unit-tests, for one).
+fn psci() -> DeviceTreeNode {
+    let versions: &[&str] = &["arm,psci-1.0", "arm,psci-0.2"];
+    node("psci", [property("compatible", versions), property("method", "hvc")])
 }
 
 /// The virtual timer's is the one that the guest uses; the binding `arm,armv8-timer` wants the

@@ -101,7 +101,8 @@ impl Guest {
         // List registers have the priority bits of the machine's virtual interface.
         let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
         let config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
-        let config = controller.added_to(config);
+        // The hypervisor is the guests' firmware: it wakes redistributors as TF-A does.
+        let config = controller.added_to(config.with_awake_redistributors(true));
         let (gic, vcpus) = Gic::new(number, ram, uart, config);
         let pci = assign(&gic);
         for page in pci.iter().flat_map(Pci::memory) {
