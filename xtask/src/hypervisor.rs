@@ -9,6 +9,7 @@ mod files;
 mod hostile;
 mod installer;
 mod kvm;
+mod leaks;
 mod linux;
 mod machine;
 mod microbench;
@@ -175,7 +176,10 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for run in [dma::run, bench::run, microbench::run] {
         trials.push(Box::new(move |tally| run(workspace, image, tally)));
     }
-    trials.extend(hostile.iter().flat_map(|hostile| hostile.trials(image)));
+    if let Some(hostile) = &hostile {
+        trials.extend(hostile.trials(image));
+        trials.extend(leaks::trials(hostile, image));
+    }
     parallel::tallied(&trials, tally);
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::exceptions;
 use crate::machine::{self, GICD, GICR, ITS};
 use crate::random::Random;
 use crate::turns::Turns;
-use crate::{commands, registers};
+use crate::{commands, leaks, registers};
 use core::arch::asm;
 use image_rt::cpu;
 
@@ -29,6 +29,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("moves", commands::moves),
     ("mappings", commands::mappings),
     ("many-pending", registers::many_pending),
+    ("stain", leaks::stain),
     ("enables", commands::enables),
 ];
 

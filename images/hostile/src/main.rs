@@ -1,6 +1,11 @@
-//! Two guests in one image, by its command line: `ticks=N` counts the counter's ticks from its
-//! timer's deadlines to its handler, and `attack=NAME milliseconds=N` does to its virtual GIC what
-//! no driver does. A hypervisor runs both at once; the first must fare as if it were alone.
+//! Guests in one image, by its command line. A hypervisor runs two of them at once, and the first
+//! must fare as if it were alone.
+//!
+//! | words | guest |
+//! |---|---|
+//! | `ticks=N` | counts the counter's ticks from its timer's deadlines to its handler |
+//! | `attack=NAME milliseconds=N` | does to its virtual GIC what no driver does, or writes every system register |
+//! | `scan=N` | reads every system register N times |
 #![no_std]
 #![no_main]
 
@@ -9,6 +14,7 @@ extern crate alloc;
 mod attacks;
 mod commands;
 mod exceptions;
+mod leaks;
 mod machine;
 mod random;
 mod registers;
@@ -41,7 +47,10 @@ fn main(boot: Boot) -> ! {
     if let Some(ticks) = number("ticks") {
         ticker::run(ticks);
     }
-    let name = value("attack").expect("`ticks=N`, or `attack=NAME` on the command line");
+    if let Some(times) = number("scan") {
+        leaks::scan(times);
+    }
+    let name = value("attack").expect("what to do, on the command line");
     let attack = attacks::named(name).unwrap_or_else(|| panic!("no attack is called `{name}`"));
     let milliseconds = number("milliseconds").expect("`milliseconds=N` on the command line");
     machine::find_memory(around.memory.start as u64);

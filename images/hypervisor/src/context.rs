@@ -95,12 +95,16 @@ macro_rules! el1_registers {
         #[derive(Default)]
         pub(crate) struct El1 {
             $($field: u64,)*
+            /// `VDISR_EL2`: the guest's `DISR_EL1` while `HCR_EL2.AMO` is set.
+            deferred_error: u64,
         }
 
         impl El1 {
             /// The state that the vCPU left in the CPU.
             pub(crate) fn store() -> Self {
-                Self { $($field: read_register!($name),)* }
+                let deferred_error =
+                    if has_ras() { read_register!("S3_4_C12_C1_1") } else { 0 };
+                Self { deferred_error, $($field: read_register!($name),)* }
             }
 
             /// # Safety
@@ -108,6 +112,9 @@ macro_rules! el1_registers {
             pub(crate) unsafe fn load(&self) {
                 // SAFETY: EL2 uses none of these but for guests.
                 unsafe {
+                    if has_ras() {
+                        write_registers! { "S3_4_C12_C1_1": self.deferred_error }
+                    }
                     write_registers! { $($name: self.$field),* }
                     asm!("isb", options(nostack, preserves_flags));
                 }
@@ -143,6 +150,11 @@ el1_registers! {
     cntkctl: "cntkctl_el1",
     timer_compare: "cntv_cval_el0",
     timer_control: "cntv_ctl_el0",
+}
+
+/// FEAT_RAS, without which there is no `VDISR_EL2`: ID_AA64PFR0_EL1.RAS.
+fn has_ras() -> bool {
+    read_register!("id_aa64pfr0_el1") >> 28 & 0xf != 0
 }
 
 impl El1 {

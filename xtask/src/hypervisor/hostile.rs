@@ -141,6 +141,33 @@ impl Hostile {
         Ok(Some(Self { tools, ticker, attacker }))
     }
 
+    /// A machine with one CPU for guests of this image, each with one vCPU.
+    pub(super) fn board<'a>(&'a self, image: &'a Image) -> Board<'a> {
+        Board {
+            machine: Machine::default(),
+            tools: &self.tools,
+            image,
+            vcpus: 1,
+            cpus: 1,
+            memory: MEMORY,
+            controller: Controller::Its,
+            devices: &[],
+            trusted: false,
+            move_every: None,
+            record: Record::default(),
+        }
+    }
+
+    /// The guest at the first guest's address, with these words.
+    pub(super) fn first<'a>(&'a self, words: &'a str) -> Files<'a> {
+        Files { kernel: &self.ticker.flat, initrd: None, append: words }
+    }
+
+    /// The guest at the second guest's address, with these words.
+    pub(super) fn second<'a>(&'a self, words: &'a str) -> Files<'a> {
+        Files { kernel: &self.attacker.flat, initrd: None, append: words }
+    }
+
     /// Each attack, on one CPU and some on two.
     pub(super) fn trials<'a>(&'a self, hypervisor: &'a Image) -> impl Iterator<Item = Trial<'a>> {
         let alone = ATTACKS.iter().map(|&(attack, takes_exceptions)| Run {
