@@ -4,6 +4,7 @@ mod bench;
 mod controller;
 mod costs;
 mod debian;
+mod delay;
 mod dma;
 mod files;
 mod hostile;
@@ -179,6 +180,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     if let Some(hostile) = &hostile {
         trials.extend(hostile.trials(image));
         trials.extend(leaks::trials(hostile, image));
+        trials.extend(delay::trials(hostile, image));
     }
     parallel::tallied(&trials, tally);
     Ok(())

@@ -6,6 +6,7 @@
 //! | `ticks=N` | counts the counter's ticks from its timer's deadlines to its handler |
 //! | `attack=NAME milliseconds=N` | does to its virtual GIC what no driver does, or writes every system register |
 //! | `scan=N` | reads every system register N times |
+//! | `delay=N` | delays for N microseconds |
 #![no_std]
 #![no_main]
 
@@ -13,6 +14,7 @@ extern crate alloc;
 
 mod attacks;
 mod commands;
+mod delay;
 mod exceptions;
 mod leaks;
 mod machine;
@@ -49,6 +51,9 @@ fn main(boot: Boot) -> ! {
     }
     if let Some(times) = number("scan") {
         leaks::scan(times);
+    }
+    if let Some(microseconds) = number("delay") {
+        delay::run(microseconds);
     }
     let name = value("attack").expect("what to do, on the command line");
     let attack = attacks::named(name).unwrap_or_else(|| panic!("no attack is called `{name}`"));

@@ -204,6 +204,11 @@ pub(crate) unsafe fn prepare_cpu(wfi: Wfi) {
     }
 }
 
+/// Does WFI of the guests exit from the CPU that executes this?
+pub(crate) fn wfi_traps() -> bool {
+    read_register!("hcr_el2") & WFI_TRAPS != 0
+}
+
 /// Sets a vCPU's stage 2 and number.
 ///
 /// # Safety

@@ -1,0 +1,29 @@
+//! A delay as Linux's `__delay` makes it: WFIT where the ID register shows it, then the counter.
+
+use crate::machine;
+use core::arch::asm;
+use image_rt::{cpu, power, println, read_register};
+
+/// Milliseconds after which the timer's interrupt ends a WFIT that has lost its timeout.
+const RESCUE: u64 = 20;
+
+/// Waits for so many microseconds, and says how long that took.
+pub(crate) fn run(microseconds: u64) -> ! {
+    cpu::irq_save();
+    machine::enable_interrupts();
+    let nanoseconds = |ticks: u64| ticks * 1_000_000 / cpu::ticks_per_millisecond();
+    // ID_AA64ISAR2_EL1.WFxT: 2 means that WFET and WFIT are implemented.
+    let has_timeouts = read_register!("S3_0_C0_C6_2") & 15 >= 2;
+    cpu::start_virtual_timer_in(RESCUE);
+    let start = cpu::ticks();
+    let deadline = start + microseconds * cpu::ticks_per_millisecond() / 1000;
+    if has_timeouts {
+        // SAFETY: it waits: WFIT X0, which the assembler does not know without the feature.
+        unsafe { asm!(".inst 0xd5031020", in("x0") deadline, options(nostack, preserves_flags)) };
+    }
+    while cpu::ticks() < deadline {}
+    let took = nanoseconds(cpu::ticks() - start);
+    let by = if has_timeouts { "WFIT" } else { "the counter" };
+    println!("delay - {microseconds} us by {by} took {took} ns");
+    power::system_off()
+}

@@ -1,0 +1,60 @@
+//! A guest that delays as Linux does (`images/hostile`, `delay`), where WFI traps and where not.
+
+use anyhow::{Context, Result, ensure};
+
+use super::hostile::Hostile;
+use super::machine::MAX;
+use super::microbench::COUNTED;
+use super::{Board, LIMIT};
+use crate::parallel::Trial;
+use crate::process;
+use crate::qemu::image::Image;
+
+const MICROSECONDS: u64 = 1000;
+/// Nanoseconds.
+const ASKED: u64 = MICROSECONDS * 1000;
+/// Most nanoseconds: the rest is the guest's own and some exits.
+const LONGEST: u64 = ASKED + 100_000;
+
+/// With a CPU for the vCPU, where WFI idles it, and with one for two, where WFI traps.
+pub(super) fn trials<'a>(
+    hostile: &'a Hostile,
+    hypervisor: &'a Image,
+) -> impl Iterator<Item = Trial<'a>> {
+    [(1, "WFIT"), (2, "the counter")].into_iter().map(move |(vcpus, by)| -> Trial<'a> {
+        Box::new(move |tally| {
+            let name = format!("a delay of 1 of {vcpus} vCPUs on 1 CPU ends in time, by {by}");
+            tally.case(&name, judge(hostile, hypervisor, vcpus, by));
+            Ok(())
+        })
+    })
+}
+
+fn judge(hostile: &Hostile, hypervisor: &Image, vcpus: u8, by: &str) -> Result<()> {
+    let board = Board { machine: MAX, vcpus, ..hostile.board(hypervisor) };
+    let words = format!("delay={MICROSECONDS}");
+    let mut qemu = board.command(&[hostile.first(&words)])?;
+    let mut took = None;
+    process::watch(qemu.args(COUNTED), LIMIT, |line| took = took.or(nanoseconds(line, by)))?;
+    let took = took.with_context(|| format!("the guest does not say that it delayed by {by}"))?;
+    ensure!((ASKED..LONGEST).contains(&took), "{MICROSECONDS} us took {took} ns");
+    Ok(())
+}
+
+/// The delay that a guest reports.
+fn nanoseconds(line: &str, by: &str) -> Option<u64> {
+    let took = line.trim_end().strip_prefix(&format!("delay - {MICROSECONDS} us by {by} took "))?;
+    took.strip_suffix(" ns")?.parse().ok()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_the_one_by_the_means_that_is_asked_for() {
+        let line = "delay - 1000 us by WFIT took 1000720 ns\r";
+        assert_eq!(nanoseconds(line, "WFIT"), Some(1_000_720));
+        assert_eq!(nanoseconds(line, "the counter"), None);
+    }
+}
