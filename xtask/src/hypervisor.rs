@@ -52,12 +52,18 @@ const MOVES: u64 = 10;
 /// MiB of a guest of the test.
 const MEMORY: u32 = 512;
 
+/// The kernel that is downloaded.
+const DEBIAN: &str = "debian";
+
 /// Options of a person's run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Wanted {
-    /// The guest's kernel: anything that boots by the Linux protocol for arm64
+    /// The guest's kernel: an arm64 Image, or `debian` for Debian's, which is downloaded
     #[arg(long, required_unless_present = "cost")]
     kernel: Option<PathBuf>,
+    /// The kernel is a flat program without the header of an Image
+    #[arg(long)]
+    raw: bool,
     /// Its first file system
     #[arg(long)]
     initrd: Option<PathBuf>,
@@ -110,12 +116,17 @@ pub(crate) fn run_alone(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCo
     let Some(kernel) = wanted.kernel.as_deref().filter(|_| !wanted.cost) else {
         return kvm::compare(workspace);
     };
-    let image = Image::build(workspace, "hypervisor", "hypervisor")?;
-    let tools = qemu::fetch(workspace, wanted.qemu)?;
     let absolute =
         |path: &Path| fs::canonicalize(path).with_context(|| format!("no file {}", path.display()));
     let initrd = wanted.initrd.as_deref().map(absolute).transpose()?;
-    let kernel = absolute(kernel)?;
+    let own = Some(kernel).filter(|kernel| *kernel != Path::new(DEBIAN));
+    if let Some(kernel) = own.filter(|_| !wanted.raw) {
+        files::check_kernel(kernel)?;
+    }
+    let own = own.map(absolute).transpose()?;
+    let image = Image::build(workspace, "hypervisor", "hypervisor")?;
+    let tools = qemu::fetch(workspace, wanted.qemu)?;
+    let kernel = own.map_or_else(|| debian::kernel(workspace, wanted.qemu), Ok)?;
     let files = Files { kernel: &kernel, initrd: initrd.as_deref(), append: &wanted.append };
     let guests = vec![files; wanted.guests.into()];
     let board = Board {
@@ -260,5 +271,40 @@ impl Board<'_> {
             qemu.args(["-device", device]);
         }
         Ok(qemu)
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        wanted: Wanted,
+    }
+
+    /// Runs a command line where nothing can be built.
+    fn error_of(kernel: &Path) -> Result<String> {
+        let nowhere = PathBuf::from("/nowhere");
+        let workspace = Workspace { root: nowhere.clone(), target: nowhere, packages: vec![] };
+        let line = Line::try_parse_from([Path::new("hypervisor"), Path::new("--kernel"), kernel])?;
+        let error = run_alone(&workspace, &line.wanted).err().context("it runs")?;
+        Ok(format!("{error:#}"))
+    }
+
+    #[test]
+    fn files_are_judged_before_anything_is_built() -> Result<()> {
+        let absent = error_of(Path::new("/nowhere/vmlinuz"))?;
+        assert!(absent.starts_with("cannot read /nowhere/vmlinuz; `--kernel debian`"), "{absent}");
+        let file = std::env::temp_dir().join(format!("doorbell-kernel-{}", std::process::id()));
+        fs::write(&file, "quiet\n")?;
+        let text = error_of(&file);
+        fs::remove_file(&file)?;
+        let text = text?;
+        assert!(text.contains("is text") && text.contains("--kernel debian"), "{text}");
+        Ok(())
     }
 }

@@ -63,6 +63,11 @@ impl Guest {
     }
 }
 
+/// Fetches a suite's kernel into the cache.
+pub(super) fn kernel(workspace: &Workspace, version: Version) -> Result<PathBuf> {
+    small_linux::kernel(&kernel_with_modules(workspace, version)?)
+}
+
 /// The folder of busybox in the cache.
 fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join("busybox");

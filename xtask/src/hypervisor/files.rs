@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 /// RAM of the machine below the guest's: the hypervisor's.
 pub(super) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
@@ -65,6 +65,50 @@ fn escaped(value: &OsString) -> OsString {
     value.to_string_lossy().replace(',', ",,").into()
 }
 
+/// Refuses a kernel that is not an arm64 `Image`, and says what it is instead.
+pub(super) fn check_kernel(kernel: &Path) -> Result<()> {
+    let file = fs::read(kernel).with_context(|| {
+        format!("cannot read {}; `--kernel debian` downloads a kernel", kernel.display())
+    })?;
+    if is_image(&file) {
+        return Ok(());
+    }
+    bail!(
+        "{} is {}, not an arm64 `Image` as boot loaders start it. `--kernel debian` downloads one, \
+         boot/vmlinuz-* of Debian's linux-image-arm64 is one, and a kernel's build leaves one in \
+         arch/arm64/boot/Image. `--raw` starts a flat program without its header",
+        kernel.display(),
+        kind(&file)
+    )
+}
+
+/// Does a file have the magic number of an arm64 kernel (Documentation/arch/arm64/booting.rst)?
+fn is_image(file: &[u8]) -> bool {
+    file.get(56..60) == Some(b"ARM\x64")
+}
+
+/// What a file is that is no `Image`.
+fn kind(file: &[u8]) -> &'static str {
+    /// Offsets, what lies there, and the kinds of file.
+    const KINDS: &[(usize, &[u8], &str)] = &[
+        (0, b"\x1f\x8b", "compressed by gzip (`gunzip` unpacks it)"),
+        (0, b"\xfd7zXZ\0", "compressed by xz (`unxz` unpacks it)"),
+        (0, b"\x28\xb5\x2f\xfd", "compressed by zstd (`unzstd` unpacks it)"),
+        (0, b"\x7fELF", "an ELF file"),
+        (4, b"zimg", "an EFI program with a compressed kernel (zboot)"),
+        (0x202, b"HdrS", "a kernel for x86"),
+        (0, b"MZ", "an EFI program"),
+    ];
+    let has = |at: usize, bytes: &[u8]| file.get(at..).is_some_and(|file| file.starts_with(bytes));
+    let known = KINDS.iter().find(|(at, bytes, _)| has(*at, bytes));
+    match known {
+        Some((_, _, kind)) => kind,
+        None if file.is_empty() => "empty",
+        None if !file.contains(&0) && str::from_utf8(file).is_ok() => "text",
+        None => "a file of an unknown kind",
+    }
+}
+
 /// The place that a kernel takes (Documentation/arch/arm64/booting.rst).
 #[derive(Debug, PartialEq, Eq)]
 struct Span {
@@ -82,9 +126,8 @@ impl Span {
             u64::from_le_bytes(bytes.unwrap_or_default())
         };
         let size = file.len() as u64;
-        let has_header = file.get(56..60) == Some(b"ARM\x64");
         match number(16) {
-            bytes if has_header && bytes != 0 => {
+            bytes if is_image(file) && bytes != 0 => {
                 Self { offset: number(8) % ALIGNMENT, bytes: bytes.max(size) }
             }
             _ => Self { offset: OLD_OFFSET, bytes: size },
@@ -116,6 +159,27 @@ mod test {
         assert_eq!(Span::of(&image(0, 0)), old(64));
         assert_eq!(Span::of(&[0; 100]), old(100));
         assert_eq!(Span::of(&[]), old(0));
+    }
+
+    #[test]
+    fn files_that_are_no_image_are_named() {
+        let at = |offset: usize, bytes: &[u8]| [&vec![0; offset], bytes].concat();
+        let x86 = [b"MZ", &at(0x200, b"HdrS")[..]].concat();
+        for (file, name) in [
+            (at(0, b"\x1f\x8b\x08"), "gzip"),
+            (at(0, b"\xfd7zXZ\0\0"), "xz"),
+            (at(0, b"\x28\xb5\x2f\xfd"), "zstd"),
+            (at(0, b"\x7fELF\x02"), "ELF"),
+            (at(0, b"MZ\0\0zimg"), "zboot"),
+            (at(0, b"MZ\0\0\0\0\0\0"), "EFI"),
+            (x86, "x86"),
+            (vec![], "empty"),
+            (at(0, b"root=/dev/vda\n"), "text"),
+            (vec![0; 100], "unknown"),
+        ] {
+            assert!(!is_image(&file) && kind(&file).contains(name), "{name}: {}", kind(&file));
+        }
+        assert!(is_image(&image(0, 0)));
     }
 
     #[test]
