@@ -4,7 +4,6 @@ use super::interrupts::{END_OF_SPIS, Target};
 use super::{FunctionInterrupts, HostConfig, HostError, HostFunction, Injection};
 use crate::protocol::{
     DeviceDescription, DeviceKey, InterruptDescriptor, MAX_GROUP, Retarget, Slot,
-    TranslatedInterrupt,
 };
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -101,12 +100,10 @@ impl Offered {
         self.interrupts.set(data, target);
     }
 
-    /// Takes a message back that the guest describes exactly.
-    pub(super) fn delete(&mut self, address: u64, interrupt: &TranslatedInterrupt) -> bool {
-        let found = self.mappings.iter().position(|mapping| {
-            let message = MsiMessage { address, data: mapping.data };
-            *interrupt == TranslatedInterrupt { count: mapping.count, message }
-        });
+    /// Unmaps the vectors of the message with this data. Data are unique on the bus, so that the
+    /// number of vectors in the guest's request identifies nothing.
+    pub(super) fn delete(&mut self, data: u32) -> bool {
+        let found = self.mappings.iter().position(|mapping| mapping.data == data);
         let Some(index) = found else { return false };
         let mapping = self.mappings.swap_remove(index);
         self.interrupts.clear(mapping.data());

@@ -56,9 +56,9 @@ impl Host {
                 return self.create(version, *slot, *form, interrupt);
             }
             Request::DeleteInterrupt { slot, interrupt } => {
-                let address = self.config.address;
+                let MsiMessage { address, data } = interrupt.message;
                 let offered = self.functions.get_mut(*slot).ok_or(Status::BAD_DATA)?;
-                if !offered.delete(address, interrupt) {
+                if address != self.config.address || !offered.delete(data) {
                     return Err(Status::BAD_DATA);
                 }
             }
@@ -78,6 +78,8 @@ impl Host {
             return Err(Status::BAD_DATA);
         }
         self.window = Some(window);
+        // A guest may rely on the list instead of asking for it. The list precedes the answer.
+        self.relations_pending = true;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use hyperv_vpci::channel::{Channel, ChannelError, PacketKind};
 use hyperv_vpci::host::{Host, HostError, Injection, Served};
 use hyperv_vpci::protocol::reply::{InterruptReply, Status};
 use hyperv_vpci::protocol::{
-    AssignedResources, Delivery, InterruptDescriptor, InterruptForm, Processors, Request,
+    AssignedResources, Delivery, InterruptDescriptor, InterruptForm, Notice, Processors, Request,
     ResourcesForm, Slot, TranslatedInterrupt, Version,
 };
 use msi_types::MsiMessage;
@@ -112,6 +112,46 @@ fn a_mapping_can_be_made_once_only() {
     assert_eq!(peer.ask(&delete(SLOT, 64, 4)), Ok(Status::SUCCESS));
     assert_eq!(peer.ask(&delete(SLOT, 64, 4)), Ok(Status::BAD_DATA));
     assert_eq!(peer.ask(&create(OTHER, 64, 4)), Ok(Status::SUCCESS));
+}
+
+#[test]
+fn a_deletion_names_its_message_by_address_and_data_alone() {
+    let mut peer = Peer::on(Version::V1_4);
+    let elsewhere = MsiMessage { address: ADDRESS + 8, data: 64 };
+    let elsewhere = TranslatedInterrupt { count: 4, message: elsewhere };
+    let elsewhere = Request::DeleteInterrupt { slot: SLOT, interrupt: elsewhere };
+    // OpenVMM's client does not remember the number of vectors and sends 0.
+    for count in [0, 1, 4, u16::MAX] {
+        assert_eq!(peer.ask(&create(SLOT, 64, 4)), Ok(Status::SUCCESS));
+        let others = [delete(SLOT, 65, count), delete(OTHER, 64, count), elsewhere];
+        for other in others {
+            assert_eq!(peer.ask(&other), Ok(Status::BAD_DATA));
+            assert_eq!(peer.host.vectors(SLOT), 4);
+        }
+        assert_eq!(peer.ask(&delete(SLOT, 64, count)), Ok(Status::SUCCESS));
+        assert_eq!(peer.host.vectors(SLOT), 0);
+    }
+}
+
+#[test]
+fn the_functions_are_listed_before_the_bus_is_on() {
+    let mut peer = Peer::new(Version::V1_4);
+    assert_eq!(peer.ask(&Request::QueryVersion(0x1_0004)), Ok(Status::SUCCESS));
+    for _ in 0..2 {
+        let entry = peer.send(&Peer::emit(&Request::D0Entry { window: 0x2000 }));
+        assert_eq!(peer.host.serve(&mut peer.far), Ok(Served::All));
+        let mut buffer = [0; 256];
+        let list = peer.near.receive(&mut buffer).unwrap().expect("the list");
+        assert_eq!(list.kind, PacketKind::Notice);
+        let Ok(Notice::Relations(list)) = Notice::parse(&buffer[..list.length]) else {
+            panic!("the list precedes the answer")
+        };
+        assert!(list.functions().map(|function| function.slot).eq([SLOT, OTHER]));
+        let answer = peer.near.receive(&mut buffer).unwrap().expect("the answer");
+        assert_eq!(answer.kind, PacketKind::Completion(entry));
+        assert_eq!(peer.near.receive(&mut buffer), Ok(None));
+        assert_eq!(peer.ask(&Request::D0Exit), Ok(Status::SUCCESS));
+    }
 }
 
 #[test]

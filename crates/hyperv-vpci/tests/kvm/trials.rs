@@ -99,8 +99,12 @@ impl Machine {
         let length = request.emit(&mut buffer)?;
         self.near.send(PacketKind::Request(1), &buffer[..length])?;
         self.host.serve(&mut self.far)?;
-        let received = self.near.receive(&mut buffer)?.ok_or("no answer")?;
-        Ok(buffer[..received.length].to_vec())
+        loop {
+            let received = self.near.receive(&mut buffer)?.ok_or("no answer")?;
+            if received.kind == PacketKind::Completion(1) {
+                return Ok(buffer[..received.length].to_vec());
+            }
+        }
     }
 
     fn create(&mut self, vector: u32) -> Result<TranslatedInterrupt, Failure> {
