@@ -26,7 +26,7 @@ pub use error::{HostError, RestoreError};
 pub use interrupts::{FunctionInterrupts, Injection};
 pub use saved::{SavedFunction, SavedHost, SavedMapping, SavedReply};
 
-use crate::channel::{Channel, ChannelError, PacketKind};
+use crate::channel::{Channel, ChannelError, Idle, PacketKind};
 use crate::protocol::reply::{AssignedReply, BarsReply, InterruptReply, Status, VersionReply};
 use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Relations, Retarget, Slot, Version};
 use alloc::sync::Arc;
@@ -62,7 +62,8 @@ impl Reply {
 /// The progress of [`Host::serve`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Served {
-    /// All there was. The next call is due when the channel signals.
+    /// Every request was answered, and the next one raises a signal: `serve` has re-armed the
+    /// channel with [`Channel::idle`]. The next call is due when the channel signals.
     All,
     /// More is waiting.
     More,
@@ -158,7 +159,8 @@ impl Host {
                     let payload = buffer.get(..received.length).unwrap_or_default();
                     self.take(received.kind, payload).map(|()| true)
                 }
-                Ok(None) => Ok(false),
+                // A request that arrived before the channel was re-armed raised no signal.
+                Ok(None) => channel.idle().map(|idle| idle == Idle::Busy).map_err(HostError::from),
                 Err(error) => Err(error.into()),
             };
             self.buffer = buffer;

@@ -4,7 +4,7 @@ use super::functions::{Function, FunctionState, slots};
 use super::interrupts::Interrupts;
 use super::link::{Completion, Late, Link};
 use super::{BusEvent, Faults, Kernel, Vectors, VpciError, Wait};
-use crate::channel::Channel;
+use crate::channel::{Channel, Idle};
 use crate::protocol::reply::BarsReply;
 use crate::protocol::{
     AssignedResources, BARS, DeviceDescription, Request, SLOTS, Slot, Status, Version,
@@ -44,6 +44,10 @@ pub struct Bus {
     pub(super) interrupts: IrqLock<Interrupts>,
 }
 
+/// Looks at the channel between two turns of a wait: a host that never stops sending delays
+/// the kernel's clock by no more.
+const LOOKS: usize = 16;
+
 /// End of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome {
@@ -72,8 +76,13 @@ impl Bus {
         bus.version = bus.negotiate()?;
         bus.query_relations()?;
         bus.power_on()?;
-        bus.poll()?;
-        Ok(bus)
+        match bus.poll()? {
+            Idle::Sleep => Ok(bus),
+            Idle::Busy => Err(VpciError::BadAnswer {
+                operation: "open",
+                reason: "the host sends without a pause",
+            }),
+        }
     }
 
     fn negotiate(&self) -> Result<Version, VpciError> {
@@ -111,21 +120,23 @@ impl Bus {
         }
     }
 
-    /// Takes what the host sent, and assigns resources to new functions. To be called when the
-    /// channel signals. Task.
+    /// Handles received packets and assigns resources to new functions. Must be called when the
+    /// channel signals. After [`Idle::Sleep`] the next packet raises a signal; after
+    /// [`Idle::Busy`], which only a host that sends without a pause causes, the caller must call
+    /// again. Context: task; may sleep.
     ///
     /// # Errors
     /// The channel failed, or the bus is closed. A function whose resources the host refuses is
     /// left out.
-    pub fn poll(&self) -> Result<(), VpciError> {
-        self.with_link(|link| link.poll(&self.vectors));
+    pub fn poll(&self) -> Result<Idle, VpciError> {
+        self.look(&mut |_| Ok(None::<()>))?;
         for _ in 0..SLOTS {
             let listed = self.with_link(|link| link.functions.take_listed());
             let Some((slot, epoch)) = listed else { break };
             let state = self.assign(slot).map_or(FunctionState::Failed, FunctionState::Ready);
             self.with_link(|link| link.functions.set_state(slot, epoch, state));
         }
-        self.with_link(|link| link.end()).map_or(Ok(()), Err)
+        self.with_link(|link| link.end().map_or(Ok(link.idle), Err))
     }
 
     fn assign(&self, slot: Slot) -> Result<[u32; BARS], VpciError> {
@@ -282,27 +293,42 @@ impl Bus {
         if !self.kernel.may_wait() {
             return Err(VpciError::NotInTask(operation));
         }
-        let mut look = || {
-            self.with_link(|link| {
-                link.poll(&self.vectors);
-                let done = done(link)?;
-                match (done, link.end()) {
-                    (None, Some(end)) => Err(end),
-                    (done, _) => Ok(done),
-                }
-            })
-        };
         let mut turn = 0;
         loop {
-            if let Some(result) = look()? {
+            if let Some(result) = self.look(&mut done)? {
                 return Ok(result);
             }
             if self.kernel.wait(turn) == Wait::GiveUp {
                 // A task that was not run for long does not report a silence that was none.
-                return look()?.ok_or(VpciError::Silent(operation));
+                return self.look(&mut done)?.ok_or(VpciError::Silent(operation));
             }
             turn = turn.saturating_add(1);
         }
+    }
+
+    /// Handles received packets until the channel is re-armed, and asks `done` until it has a
+    /// result. Fails if the channel has ended without one.
+    fn look<T>(
+        &self,
+        done: &mut impl FnMut(&mut Link) -> Result<Option<T>, VpciError>,
+    ) -> Result<Option<T>, VpciError> {
+        let mut result = None;
+        for _ in 0..LOOKS {
+            let idle = self.with_link(|link| {
+                link.poll(&self.vectors);
+                if result.is_none() {
+                    result = done(link)?;
+                }
+                match (&result, link.end()) {
+                    (None, Some(end)) => Err(end),
+                    _ => Ok(link.idle),
+                }
+            })?;
+            if idle == Idle::Sleep {
+                break;
+            }
+        }
+        Ok(result)
     }
 
     pub(super) fn with_link<R>(&self, f: impl FnOnce(&mut Link) -> R) -> R {

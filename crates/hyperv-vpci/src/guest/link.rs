@@ -6,7 +6,7 @@
 use super::functions::Functions;
 use super::vectors::Vectors;
 use super::{VpciError, devices::Devices};
-use crate::channel::{Channel, ChannelError, PacketKind};
+use crate::channel::{Channel, ChannelError, Idle, PacketKind};
 use crate::protocol::reply::InterruptReply;
 use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Request, Slot};
 use alloc::boxed::Box;
@@ -94,6 +94,8 @@ pub(super) struct Link {
     pub(super) functions: Functions,
     pub(super) devices: Devices,
     pub(super) has_relations: bool,
+    /// State of the channel after the last look: asleep only if the next packet raises a signal.
+    pub(super) idle: Idle,
 }
 
 impl Link {
@@ -116,6 +118,7 @@ impl Link {
             functions: Functions::new().map_err(no_memory)?,
             devices: Devices::default(),
             has_relations: false,
+            idle: Idle::Busy,
         })
     }
 
@@ -200,11 +203,16 @@ impl Link {
         }
     }
 
-    /// Takes what the host sent. Task.
+    /// Handles received packets until none is left and the channel is re-armed, or until the
+    /// budget is used up. Context: task; may sleep.
     pub(super) fn poll(&mut self, vectors: &Vectors) {
+        self.idle = Idle::Busy;
         let mut buffer = core::mem::take(&mut self.buffer);
         for _ in 0..BUDGET {
             if self.end.is_some() {
+                self.idle = Idle::Sleep;
+            }
+            if self.idle == Idle::Sleep {
                 break;
             }
             match self.channel.receive(&mut buffer) {
@@ -212,14 +220,20 @@ impl Link {
                     let payload = buffer.get(..received.length).unwrap_or_default();
                     self.dispatch(received.kind, payload, vectors);
                 }
-                Ok(None) => break,
-                Err(error) => {
-                    self.end = Some(VpciError::Channel { operation: "receive", error });
-                }
+                // A packet that arrived before the channel was re-armed raised no signal.
+                Ok(None) => match self.channel.idle() {
+                    Ok(idle) => self.idle = idle,
+                    Err(error) => self.fail(error),
+                },
+                Err(error) => self.fail(error),
             }
         }
         self.buffer = buffer;
         self.send_unsent();
+    }
+
+    const fn fail(&mut self, error: ChannelError) {
+        self.end = Some(VpciError::Channel { operation: "receive", error });
     }
 
     fn dispatch(&mut self, kind: PacketKind, payload: &[u8], vectors: &Vectors) {
