@@ -13,8 +13,11 @@
 //! wherever the vector moves.
 //!
 //! A request waits for its answer in task context, by the kernel's clock ([`Kernel::wait`]). An
-//! answer that comes later is given back. A vector whose deletion the host does not confirm stays
-//! allocated until it does: its number might still be sent.
+//! answer that comes later is given back.
+//!
+//! The host may send a message until it confirms the deletion with success, lists the bus without
+//! the function, or has lost its channel. Until then a freed vector stays allocated at the root
+//! and counts against [`BusConfig::vectors`]. A deletion that cannot be sent yet is queued.
 //!
 //! Locks, outermost first:
 //!
@@ -25,6 +28,7 @@
 //! ```
 
 mod bus;
+mod deletion_queue;
 mod devices;
 mod error;
 mod functions;

@@ -1,6 +1,6 @@
 //! A virtual bus, from its first message to its last.
 
-use super::functions::{Function, FunctionState, slots};
+use super::functions::{Function, FunctionState};
 use super::interrupts::Interrupts;
 use super::link::{Completion, Late, Link};
 use super::{BusEvent, Faults, Kernel, Vectors, VpciError, Wait};
@@ -68,7 +68,7 @@ impl Bus {
         vectors: Vectors,
         kernel: Arc<dyn Kernel>,
     ) -> Result<Self, VpciError> {
-        let link = TaskLock::new(Link::new(channel)?);
+        let link = TaskLock::new(Link::new(channel, config.vectors)?);
         let interrupts = Interrupts::new(config.vectors).map_err(|_| VpciError::NoMemory)?;
         let interrupts = IrqLock::new(interrupts);
         let version = Version::V1_1;
@@ -76,13 +76,8 @@ impl Bus {
         bus.version = bus.negotiate()?;
         bus.query_relations()?;
         bus.power_on()?;
-        match bus.poll()? {
-            Idle::Sleep => Ok(bus),
-            Idle::Busy => Err(VpciError::BadAnswer {
-                operation: "open",
-                reason: "the host sends without a pause",
-            }),
-        }
+        bus.poll()?;
+        Ok(bus)
     }
 
     fn negotiate(&self) -> Result<Version, VpciError> {
@@ -121,14 +116,14 @@ impl Bus {
     }
 
     /// Handles received packets and assigns resources to new functions. Must be called when the
-    /// channel signals. After [`Idle::Sleep`] the next packet raises a signal; after
-    /// [`Idle::Busy`], which only a host that sends without a pause causes, the caller must call
-    /// again. Context: task; may sleep.
+    /// channel signals. After a success the next packet raises a signal.
+    /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The channel failed, or the bus is closed. A function whose resources the host refuses is
-    /// left out.
-    pub fn poll(&self) -> Result<Idle, VpciError> {
+    /// The channel failed, or the bus is closed. [`VpciError::BadAnswer`] if the host sends
+    /// without a pause: packets remain, and the caller must call again. A function whose
+    /// resources the host refuses is left out.
+    pub fn poll(&self) -> Result<(), VpciError> {
         self.look(&mut |_| Ok(None::<()>))?;
         for _ in 0..SLOTS {
             let listed = self.with_link(|link| link.functions.take_listed());
@@ -136,7 +131,14 @@ impl Bus {
             let state = self.assign(slot).map_or(FunctionState::Failed, FunctionState::Ready);
             self.with_link(|link| link.functions.set_state(slot, epoch, state));
         }
-        self.with_link(|link| link.end().map_or(Ok(link.idle), Err))
+        match self.with_link(|link| (link.end(), link.idle)) {
+            (Some(end), _) => Err(end),
+            (None, Idle::Sleep) => Ok(()),
+            (None, Idle::Busy) => Err(VpciError::BadAnswer {
+                operation: "poll",
+                reason: "the host sends without a pause",
+            }),
+        }
     }
 
     fn assign(&self, slot: Slot) -> Result<[u32; BARS], VpciError> {
@@ -193,14 +195,18 @@ impl Bus {
         if !is_there {
             return Err(VpciError::NoFunction(slot));
         }
+        // The host answers deletions of messages that it still has.
+        let operation = "complete ejection";
+        self.wait(operation, |link| Ok((!link.deletions.is_pending(slot)).then_some(())))?;
         self.notify("release resources", &Request::ReleaseResources(slot))?;
-        self.notify("complete ejection", &Request::EjectionComplete(slot))?;
+        self.notify(operation, &Request::EjectionComplete(slot))?;
         self.with_link(|link| link.functions.forget(slot));
         Ok(())
     }
 
-    /// Turns the bus off. Vectors that are still allocated are masked at the root and stay
-    /// allocated until they are freed. The root's domain stays. Task.
+    /// Turns the bus off and drops its channel, which closes it. Freed vectors whose deletion the
+    /// host did not confirm are released. Vectors that are still allocated are masked at the root
+    /// and stay allocated until they are freed. The root's domain stays. Context: task; may sleep.
     ///
     /// # Errors
     /// The host did not confirm. The bus is closed nevertheless.
@@ -211,10 +217,10 @@ impl Bus {
             last = Some(hwirq);
         }
         let result = self.power_off();
-        self.with_link(|link| {
-            slots().for_each(|slot| link.functions.remove(slot));
-            link.close(&self.vectors);
-        });
+        let channel = self.with_link(Link::close);
+        // Closing may wait for the host. Vectors are released afterwards.
+        drop(channel);
+        self.with_link(|link| link.closed(&self.vectors));
         result
     }
 
@@ -252,7 +258,7 @@ impl Bus {
         match outcome {
             Outcome::Answered(completion) => Ok(completion),
             Outcome::Unanswered(id, error) => {
-                self.with_link(|link| link.abandon(id, Late::Forget, &self.vectors));
+                self.with_link(|link| link.abandon(id, Late::Forget));
                 Err(error)
             }
         }
@@ -285,7 +291,7 @@ impl Bus {
     }
 
     /// Takes what the host sends until `done` has a result, or the kernel's clock gives up.
-    fn wait<T>(
+    pub(super) fn wait<T>(
         &self,
         operation: &'static str,
         mut done: impl FnMut(&mut Link) -> Result<Option<T>, VpciError>,

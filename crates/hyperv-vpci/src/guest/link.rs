@@ -3,15 +3,15 @@
 //! A transaction ID is used once. So an answer that comes twice, or to nobody, is known as such,
 //! and a late one finds what has to be done about it.
 
-use super::functions::Functions;
+use super::deletion_queue::{Deletion, DeletionQueue, FreedBlock, Progress};
+use super::functions::{Functions, slots};
 use super::vectors::Vectors;
 use super::{VpciError, devices::Devices};
 use crate::channel::{Channel, ChannelError, Idle, PacketKind};
-use crate::protocol::reply::InterruptReply;
+use crate::protocol::reply::{InterruptReply, Status};
 use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Request, Slot};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use msi_types::HwIrqBlock;
 
 /// Greatest number of requests without an answer, as under Linux.
 const MAX_UNANSWERED: usize = 64;
@@ -67,6 +67,8 @@ enum State {
     Waiting,
     Done(Completion),
     Late(Late),
+    /// The request is one of the [`DeletionQueue`].
+    Deletion,
 }
 
 /// The action for an answer that comes after its request was given up.
@@ -76,19 +78,21 @@ pub(super) enum Late {
     Forget,
     /// The message that it brings goes back to the host.
     DeleteInterrupt(Slot, u32),
-    /// The vectors may be used again: the host has forgotten their message.
-    Release(u32, HwIrqBlock),
 }
 
 /// The link to the host.
 pub(super) struct Link {
-    channel: Box<dyn Channel>,
+    /// `None` once the bus is closed.
+    channel: Option<Box<dyn Channel>>,
     transactions: Vec<Transaction>,
     /// Messages that go back to the host once there is room.
     unsent: Vec<Request>,
+    pub(super) deletions: DeletionQueue,
     next_id: u64,
     /// The reason for which nothing more is exchanged.
     end: Option<VpciError>,
+    /// The channel was rescinded or closed: the host's functions send nothing any more.
+    host_is_gone: bool,
     buffer: Vec<u8>,
     faults: Faults,
     pub(super) functions: Functions,
@@ -99,7 +103,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(channel: Box<dyn Channel>) -> Result<Self, VpciError> {
+    /// A link with room for the deletions of so many vectors.
+    pub(super) fn new(channel: Box<dyn Channel>, vectors: u16) -> Result<Self, VpciError> {
         let no_memory = |_| VpciError::NoMemory;
         let (mut transactions, mut unsent) = (Vec::new(), Vec::new());
         transactions.try_reserve_exact(MAX_UNANSWERED).map_err(no_memory)?;
@@ -108,11 +113,13 @@ impl Link {
         buffer.try_reserve_exact(MAX_MESSAGE).map_err(no_memory)?;
         buffer.resize(MAX_MESSAGE, 0);
         Ok(Self {
-            channel,
+            channel: Some(channel),
             transactions,
             unsent,
+            deletions: DeletionQueue::new(vectors).map_err(no_memory)?,
             next_id: 1,
             end: None,
+            host_is_gone: false,
             buffer,
             faults: Faults::default(),
             functions: Functions::new().map_err(no_memory)?,
@@ -129,16 +136,21 @@ impl Link {
         operation: &'static str,
         request: &Request,
     ) -> Result<Option<u64>, VpciError> {
-        if self.transactions.len() + self.unsent.len() >= MAX_UNANSWERED {
+        if !self.has_place() {
             return Err(VpciError::TooManyUnanswered(operation));
         }
         let id = self.next_id;
-        if !self.send(operation, PacketKind::Request(id), request)? {
+        if !self.flush() || !self.send(operation, PacketKind::Request(id), request)? {
             return Ok(None);
         }
         self.next_id += 1;
         self.transactions.push(Transaction { id, state: State::Waiting });
         Ok(Some(id))
+    }
+
+    /// Returns true if one more request can be kept account of.
+    fn has_place(&self) -> bool {
+        self.transactions.len() + self.unsent.len() < MAX_UNANSWERED
     }
 
     /// Sends a message that wants no answer. Returns false if there is no room yet.
@@ -147,7 +159,7 @@ impl Link {
         operation: &'static str,
         request: &Request,
     ) -> Result<bool, VpciError> {
-        self.send(operation, PacketKind::Notice, request)
+        Ok(self.flush() && self.send(operation, PacketKind::Notice, request)?)
     }
 
     fn send(
@@ -162,10 +174,53 @@ impl Link {
         let mut message = [0; MAX_REQUEST];
         let malformed = |error| VpciError::Protocol { operation, error };
         let length = request.emit(&mut message).map_err(malformed)?;
-        match self.channel.send(kind, message.get(..length).unwrap_or_default()) {
+        let channel = self.channel.as_mut().ok_or(VpciError::Closed)?;
+        match channel.send(kind, message.get(..length).unwrap_or_default()) {
             Ok(()) => Ok(true),
             Err(ChannelError::Full) => Ok(false),
             Err(error) => Err(VpciError::Channel { operation, error }),
+        }
+    }
+
+    /// Has the host delete the message of freed vectors, which are released once it cannot send
+    /// the message any more. Returns the number of the deletion if the host has to confirm it.
+    pub(super) fn delete(&mut self, vectors: &Vectors, freed: FreedBlock) -> Option<u64> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.deletions.push(id, freed);
+        self.release_unsendable(vectors);
+        self.flush();
+        self.deletions.get_mut(id).map(|_| id)
+    }
+
+    /// Returns true once nothing more is to be waited for: the host answered a deletion, or there
+    /// is no place for its request.
+    pub(super) fn is_settled(&mut self, id: u64) -> bool {
+        let has_place = self.has_place();
+        self.deletions.get_mut(id).is_none_or(|deletion| match deletion.progress {
+            Progress::Queued => !has_place,
+            Progress::Sent | Progress::GivenUp => false,
+            Progress::Refused => true,
+        })
+    }
+
+    /// Notes that a deletion's task has stopped waiting.
+    pub(super) fn give_up(&mut self, id: u64) {
+        if let Some(deletion) = self.deletions.get_mut(id)
+            && deletion.progress == Progress::Sent
+        {
+            deletion.progress = Progress::GivenUp;
+        }
+    }
+
+    /// Releases the vectors whose messages the host cannot send any more.
+    fn release_unsendable(&mut self, vectors: &Vectors) {
+        let (functions, host_is_gone) = (&self.functions, self.host_is_gone);
+        let cannot_send = |deletion: &Deletion| {
+            host_is_gone || !functions.is_present(deletion.freed.slot, deletion.freed.epoch)
+        };
+        while let Some(Deletion { freed, .. }) = self.deletions.take(cannot_send) {
+            self.devices.release(vectors, freed.cookie, freed.block);
         }
     }
 
@@ -191,13 +246,13 @@ impl Link {
 
     /// Gives a request up: its answer is treated as `late` says, at once if it came
     /// meanwhile.
-    pub(super) fn abandon(&mut self, id: u64, late: Late, vectors: &Vectors) {
+    pub(super) fn abandon(&mut self, id: u64, late: Late) {
         let found = self.transactions.iter().position(|transaction| transaction.id == id);
         let Some(index) = found else { return };
         match self.transactions.swap_remove(index).state {
-            State::Done(completion) => self.settle(late, completion.bytes(), vectors),
+            State::Done(completion) => self.settle(&late, completion.bytes()),
             // Another takes its place, so that there is room.
-            State::Waiting | State::Late(_) => {
+            State::Waiting | State::Late(_) | State::Deletion => {
                 self.transactions.push(Transaction { id, state: State::Late(late) });
             }
         }
@@ -215,42 +270,47 @@ impl Link {
             if self.idle == Idle::Sleep {
                 break;
             }
-            match self.channel.receive(&mut buffer) {
+            let Some(channel) = &mut self.channel else { break };
+            match channel.receive(&mut buffer) {
                 Ok(Some(received)) => {
                     let payload = buffer.get(..received.length).unwrap_or_default();
                     self.dispatch(received.kind, payload, vectors);
                 }
                 // A packet that arrived before the channel was re-armed raised no signal.
-                Ok(None) => match self.channel.idle() {
+                Ok(None) => match channel.idle() {
                     Ok(idle) => self.idle = idle,
-                    Err(error) => self.fail(error),
+                    Err(error) => self.fail(error, vectors),
                 },
-                Err(error) => self.fail(error),
+                Err(error) => self.fail(error, vectors),
             }
         }
         self.buffer = buffer;
-        self.send_unsent();
+        self.flush();
     }
 
-    const fn fail(&mut self, error: ChannelError) {
+    /// A host that broke the channel still has its messages. One that closed it has none.
+    fn fail(&mut self, error: ChannelError, vectors: &Vectors) {
         self.end = Some(VpciError::Channel { operation: "receive", error });
+        self.host_is_gone |= error == ChannelError::Closed;
+        self.release_unsendable(vectors);
     }
 
     fn dispatch(&mut self, kind: PacketKind, payload: &[u8], vectors: &Vectors) {
         match kind {
             PacketKind::Completion(id) => self.complete(id, payload, vectors),
             PacketKind::Notice | PacketKind::Request(_) => {
-                if self.notice(payload).is_err() {
-                    self.faults.malformed = self.faults.malformed.saturating_add(1);
+                if self.notice(payload, vectors).is_err() {
+                    self.malformed();
                 }
             }
         }
     }
 
-    fn notice(&mut self, payload: &[u8]) -> Result<(), ProtocolError> {
+    fn notice(&mut self, payload: &[u8], vectors: &Vectors) -> Result<(), ProtocolError> {
         match Notice::parse(payload)? {
             Notice::Relations(relations) => {
                 self.functions.update(&relations);
+                self.release_unsendable(vectors);
                 self.has_relations = true;
             }
             Notice::Eject(slot) => {
@@ -275,25 +335,53 @@ impl Link {
             Some(state @ State::Waiting) => *state = State::Done(Completion::new(payload)),
             Some(State::Late(_)) => {
                 if let State::Late(late) = self.transactions.swap_remove(index).state {
-                    self.faults.late = self.faults.late.saturating_add(1);
-                    self.settle(late, payload, vectors);
+                    self.late();
+                    self.settle(&late, payload);
                 }
+            }
+            Some(State::Deletion) => {
+                self.transactions.swap_remove(index);
+                self.confirm(id, payload, vectors);
             }
             Some(State::Done(_)) | None => self.unexpected(),
         }
     }
 
-    fn settle(&mut self, late: Late, payload: &[u8], vectors: &Vectors) {
-        match late {
+    /// The host answered a deletion: the vectors are released if it succeeded.
+    fn confirm(&mut self, id: u64, payload: &[u8], vectors: &Vectors) {
+        let status = Status::parse(payload);
+        if status.is_err() {
+            self.malformed();
+        }
+        let is_late = match self.deletions.get_mut(id) {
+            Some(deletion) => {
+                let is_late = deletion.progress == Progress::GivenUp;
+                deletion.progress = Progress::Refused;
+                is_late
+            }
+            // The function went before.
+            None => true,
+        };
+        if is_late {
+            self.late();
+        }
+        if status.is_ok_and(Status::is_success)
+            && let Some(Deletion { freed, .. }) = self.deletions.take(|deletion| deletion.id == id)
+        {
+            self.devices.release(vectors, freed.cookie, freed.block);
+        }
+    }
+
+    fn settle(&mut self, late: &Late, payload: &[u8]) {
+        match *late {
             Late::Forget => {}
-            Late::Release(device, block) => self.devices.release(vectors, device, block),
             Late::DeleteInterrupt(slot, epoch) => match InterruptReply::parse(payload) {
                 // The place of its transaction is free now.
                 Ok(Ok(InterruptReply(interrupt))) if self.functions.is_present(slot, epoch) => {
                     self.send_later(Request::DeleteInterrupt { slot, interrupt });
                 }
                 Ok(_) => {}
-                Err(_) => self.faults.malformed = self.faults.malformed.saturating_add(1),
+                Err(_) => self.malformed(),
             },
         }
     }
@@ -301,42 +389,60 @@ impl Link {
     /// Sends a message that wants no answer once there is room. Dropped if there are too many: a
     /// host that takes nothing gets nothing.
     pub(super) fn send_later(&mut self, request: Request) {
-        if self.unsent.len() + self.transactions.len() < MAX_UNANSWERED {
+        if self.has_place() {
             self.unsent.push(request);
         }
     }
 
-    /// Sends what is unsent, as far as there is room.
-    fn send_unsent(&mut self) {
+    /// Sends what waits for room, in order. Returns false if the channel is full: nothing may
+    /// overtake then, because the host signals when the last message that was refused has room.
+    fn flush(&mut self) -> bool {
         while let Some(request) = self.unsent.first().copied() {
-            match self.notify("settle", &request) {
+            match self.send("settle", PacketKind::Notice, &request) {
                 Ok(true) => {
                     self.unsent.remove(0);
                 }
-                Ok(false) => return,
+                Ok(false) => return false,
                 Err(_) => self.unsent.clear(),
             }
         }
-    }
-
-    /// Nothing more is exchanged. Vectors that waited for the host's confirmation are free: the
-    /// bus is off.
-    pub(super) fn close(&mut self, vectors: &Vectors) {
-        self.end = Some(VpciError::Closed);
-        self.unsent.clear();
-        let mut index = 0;
-        while let Some(transaction) = self.transactions.get(index) {
-            // Others' tasks still ask for them.
-            if !matches!(transaction.state, State::Late(_)) {
-                index += 1;
-                continue;
-            }
-            if let State::Late(Late::Release(device, block)) =
-                self.transactions.swap_remove(index).state
-            {
-                self.devices.release(vectors, device, block);
+        while self.has_place()
+            && let Some(deletion) = self.deletions.next_queued()
+        {
+            let (id, request) = (deletion.id, deletion.request());
+            match self.send("delete interrupt", PacketKind::Request(id), &request) {
+                Ok(true) => {
+                    self.transactions.push(Transaction { id, state: State::Deletion });
+                    if let Some(deletion) = self.deletions.get_mut(id) {
+                        deletion.progress = Progress::Sent;
+                    }
+                }
+                Ok(false) => return false,
+                // It stays queued until the channel is closed.
+                Err(_) => return true,
             }
         }
+        true
+    }
+
+    /// Ends the exchange. The caller must drop the channel and then call
+    /// [`closed`](Self::closed).
+    pub(super) fn close(&mut self) -> Option<Box<dyn Channel>> {
+        self.end = Some(VpciError::Closed);
+        self.unsent.clear();
+        // Other tasks still ask for their answers.
+        let is_asked_for = |transaction: &Transaction| {
+            matches!(transaction.state, State::Waiting | State::Done(_))
+        };
+        self.transactions.retain(is_asked_for);
+        self.channel.take()
+    }
+
+    /// The channel is closed: releases all freed vectors.
+    pub(super) fn closed(&mut self, vectors: &Vectors) {
+        self.host_is_gone = true;
+        slots().for_each(|slot| self.functions.remove(slot));
+        self.release_unsendable(vectors);
     }
 
     pub(super) const fn end(&self) -> Option<VpciError> {
@@ -345,6 +451,14 @@ impl Link {
 
     pub(super) const fn faults(&self) -> Faults {
         self.faults
+    }
+
+    fn malformed(&mut self) {
+        self.faults.malformed = self.faults.malformed.saturating_add(1);
+    }
+
+    fn late(&mut self) {
+        self.faults.late = self.faults.late.saturating_add(1);
     }
 
     fn unexpected(&mut self) {

@@ -1,6 +1,7 @@
 //! The host's messages of interrupts: asked for, checked, and given back.
 
 use super::bus::{Bus, Outcome};
+use super::deletion_queue::FreedBlock;
 use super::interrupts::{Answer, Interrupt};
 use super::link::Late;
 use super::{Vectors, VpciError};
@@ -34,7 +35,7 @@ impl Bus {
             Ok(Outcome::Answered(completion)) => completion,
             Ok(Outcome::Unanswered(id, error)) => {
                 let late = Late::DeleteInterrupt(slot, epoch);
-                self.with_link(|link| link.abandon(id, late, &self.vectors));
+                self.with_link(|link| link.abandon(id, late));
                 return Err(failed(error));
             }
             Err(error) => return Err(failed(error)),
@@ -102,44 +103,35 @@ impl Bus {
         }
     }
 
-    /// Frees a group, or one vector, that is masked.
+    /// Frees a group, or one vector, that is masked. Returns once the host has confirmed that it
+    /// deleted the message. If the host does not confirm in time, the vectors stay allocated until
+    /// it does.
     pub(super) fn free_block(&self, cookie: u32, block: HwIrqBlock) {
-        let count = block.count().get();
-        let first = self.with_interrupts(|interrupts| {
-            let first = interrupts.get(block.first()).copied();
-            for index in 0..count {
-                if let Some(hwirq) = block.hwirq(index) {
-                    interrupts.remove(hwirq);
-                }
-            }
-            first
+        let deletion = self.with_link(|link| {
+            let first = self.remove_block(&block);
+            let Some(Interrupt { answer: Answer::Known(interrupt), slot, epoch, .. }) = first
+            else {
+                link.devices.release(&self.vectors, cookie, block);
+                return None;
+            };
+            let freed = FreedBlock { cookie, block, slot, epoch, interrupt };
+            link.delete(&self.vectors, freed)
         });
-        let unconfirmed = match first {
-            Some(Interrupt { answer: Answer::Known(interrupt), slot, epoch, .. }) => {
-                self.delete(slot, epoch, interrupt)
-            }
-            _ => None,
-        };
-        self.with_link(|link| match unconfirmed {
-            Some(id) => link.abandon(id, Late::Release(cookie, block), &self.vectors),
-            None => link.devices.release(&self.vectors, cookie, block),
-        });
+        let Some(id) = deletion else { return };
+        let confirmed = self.wait(DELETE, |link| Ok(link.is_settled(id).then_some(())));
+        if let Err(VpciError::Silent(_)) = confirmed {
+            self.with_link(|link| link.give_up(id));
+        }
     }
 
-    /// Has the host forget a message. The number of the request if it does not confirm.
-    fn delete(&self, slot: Slot, epoch: u32, interrupt: TranslatedInterrupt) -> Option<u64> {
-        let is_present = self.with_link(|link| link.functions.is_present(slot, epoch));
-        if !is_present {
-            return None;
-        }
-        let request = Request::DeleteInterrupt { slot, interrupt };
-        match self.request(DELETE, &request, Some((slot, epoch))) {
-            Ok(Outcome::Unanswered(id, VpciError::Silent(_))) => Some(id),
-            Ok(Outcome::Unanswered(id, _)) => {
-                self.with_link(|link| link.abandon(id, Late::Forget, &self.vectors));
-                None
+    /// Removes a block's vectors from the interrupts and returns the first one.
+    fn remove_block(&self, block: &HwIrqBlock) -> Option<Interrupt> {
+        self.with_interrupts(|interrupts| {
+            let first = interrupts.get(block.first()).copied();
+            for hwirq in (0..block.count().get()).filter_map(|index| block.hwirq(index)) {
+                interrupts.remove(hwirq);
             }
-            Ok(Outcome::Answered(_)) | Err(_) => None,
-        }
+            first
+        })
     }
 }

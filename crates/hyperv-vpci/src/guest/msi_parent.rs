@@ -4,6 +4,7 @@ use super::VpciError;
 use super::bus::Bus;
 use super::functions::FunctionState;
 use super::interrupts::{Answer, Interrupt};
+use super::link::Link;
 use super::messages::CREATE;
 use super::vectors::VectorTarget;
 use crate::protocol::{MAX_GROUP, Slot, TranslatedInterrupt};
@@ -219,10 +220,11 @@ impl Bus {
         self.processor(request.cpu)?;
         let highest = self.version.interrupts().highest_vector();
         self.with_link(|link| {
+            let has_room = self.has_room(link, count);
             let device_of = link.devices.take(device.cookie(), count)?;
             let (slot, epoch) = (device_of.slot, device_of.epoch);
             let root = &device_of.root;
-            let allocated = if self.with_interrupts(|interrupts| interrupts.has_room(count)) {
+            let allocated = if has_room {
                 self.vectors.allocate(root, request, among, highest)
             } else {
                 Err(MsiError::NoVectors { wanted: count })
@@ -241,6 +243,13 @@ impl Bus {
             }
             noted
         })
+    }
+
+    /// Returns true if so many more vectors can be allocated. Freed vectors that the host may
+    /// still send to count as allocated.
+    fn has_room(&self, link: &Link, count: u16) -> bool {
+        let count = count.saturating_add(link.deletions.vectors());
+        self.with_interrupts(|interrupts| interrupts.has_room(count))
     }
 
     /// Enters the vectors of a new block. There is room.

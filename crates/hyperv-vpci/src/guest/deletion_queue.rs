@@ -1,0 +1,94 @@
+//! Freed vectors whose messages the host has not deleted yet.
+//!
+//! Invariant: a vector stays in the list until the host cannot send its message any more. The host
+//! confirmed the deletion, listed the bus without the function, or its channel was closed.
+
+use crate::protocol::{Request, Slot, TranslatedInterrupt};
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use msi_types::HwIrqBlock;
+
+/// Progress of a deletion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Progress {
+    /// The request was not sent yet.
+    Queued,
+    /// The request was sent.
+    Sent,
+    /// The request was sent, and its task has stopped waiting.
+    GivenUp,
+    /// The host refused. The request is not repeated.
+    Refused,
+}
+
+/// A freed block of vectors, and its message.
+#[derive(Debug)]
+pub(super) struct FreedBlock {
+    /// Cookie of the attachment that the block was allocated for.
+    pub(super) cookie: u32,
+    pub(super) block: HwIrqBlock,
+    pub(super) slot: Slot,
+    pub(super) epoch: u32,
+    pub(super) interrupt: TranslatedInterrupt,
+}
+
+/// The deletion of a freed block's message.
+#[derive(Debug)]
+pub(super) struct Deletion {
+    /// Transaction ID of the request.
+    pub(super) id: u64,
+    pub(super) progress: Progress,
+    pub(super) freed: FreedBlock,
+}
+
+impl Deletion {
+    pub(super) const fn request(&self) -> Request {
+        let FreedBlock { slot, interrupt, .. } = self.freed;
+        Request::DeleteInterrupt { slot, interrupt }
+    }
+}
+
+/// DeletionQueue in the order of their requests. A place is reserved for each vector of the bus, so
+/// that freeing a vector cannot fail.
+#[derive(Debug)]
+pub(super) struct DeletionQueue(Vec<Deletion>);
+
+impl DeletionQueue {
+    pub(super) fn new(vectors: u16) -> Result<Self, TryReserveError> {
+        let mut entries = Vec::new();
+        entries.try_reserve_exact(vectors.into())?;
+        Ok(Self(entries))
+    }
+
+    /// Number of vectors in the list.
+    pub(super) fn vectors(&self) -> u16 {
+        self.0
+            .iter()
+            .fold(0, |sum, deletion| sum.saturating_add(deletion.freed.block.count().get()))
+    }
+
+    /// Appends a deletion. The caller has just vacated the places of its vectors.
+    pub(super) fn push(&mut self, id: u64, freed: FreedBlock) {
+        self.0.push(Deletion { id, progress: Progress::Queued, freed });
+    }
+
+    pub(super) fn next_queued(&mut self) -> Option<&mut Deletion> {
+        self.0.iter_mut().find(|deletion| deletion.progress == Progress::Queued)
+    }
+
+    pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Deletion> {
+        self.0.iter_mut().find(|deletion| deletion.id == id)
+    }
+
+    /// Removes the first deletion that matches.
+    pub(super) fn take(&mut self, matches: impl Fn(&Deletion) -> bool) -> Option<Deletion> {
+        let index = self.0.iter().position(matches)?;
+        Some(self.0.remove(index))
+    }
+
+    /// Returns true while the host may still answer a deletion of the function in this slot.
+    pub(super) fn is_pending(&self, slot: Slot) -> bool {
+        let mut of_function = self.0.iter().filter(|deletion| deletion.freed.slot == slot);
+        of_function.any(|deletion| deletion.progress != Progress::Refused)
+    }
+}
