@@ -1,9 +1,10 @@
-//! A guest and its host in one thread: the guest's waits let the host work.
+//! A guest and its host, each asleep until the other signals.
 
 use crate::gic::Gic;
+use crate::signals::{Bell, Signals};
 use crate::tamper::{Fate, Tamper, Tampered};
-use doorbell_test_support::{outside, with_allocations};
-use hyperv_vpci::channel::PacketKind;
+use doorbell_test_support::with_allocations;
+use hyperv_vpci::channel::{Channel, PacketKind};
 use hyperv_vpci::guest::{Bus, BusConfig, Kernel, SpiDomain, Vectors, VpciError, Wait};
 use hyperv_vpci::host::{
     FunctionInterrupts, Host, HostConfig, HostError, HostFunction, Injection, Served,
@@ -15,8 +16,10 @@ use msi_types::{
     MsiMessage, MsiParent, NoIdentity, Rewrite, Shape, SignalMsi, TaskContext,
 };
 use std::num::{NonZeroU8, NonZeroU16};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 pub(crate) const CPUS: u16 = 4;
 pub(crate) const BUS: u8 = 5;
@@ -26,19 +29,22 @@ pub(crate) const OTHER: Slot = Slot::new(1, 0);
 pub(crate) const ADDRESS: u64 = 0xfeed_0000;
 pub(crate) const INSTANCE: [u8; 16] = *b"a bus's instance";
 
-pub(crate) type Ring = RingChannel<HeapRing, fn()>;
+pub(crate) type Ring = RingChannel<HeapRing, Bell>;
 
-fn nobody() {}
-
-/// Both ends of a channel: the guest's, the host's.
+/// Both ends of a channel, driven by hand: the guest's, the host's.
 pub(crate) fn channel() -> (Ring, Ring) {
-    let pages = NonZeroU8::new(4).expect("4 pages");
+    channel_with(4, Bell::Nobody, Bell::Nobody)
+}
+
+/// Both ends of a channel of so many pages, and what the guest and the host signal.
+fn channel_with(pages: u8, to_host: Bell, to_guest: Bell) -> (Ring, Ring) {
+    let pages = NonZeroU8::new(pages).expect("some pages");
     let rings = [0, 1].map(|_| HeapRing::new(pages).expect("the heap has room"));
     let [there, back] = rings;
-    let end = |out: &HeapRing, inp: &HeapRing| {
-        RingChannel::new(out.clone(), inp.clone(), nobody as fn()).expect("new rings")
+    let end = |out: &HeapRing, inp: &HeapRing, peer| {
+        RingChannel::new(out.clone(), inp.clone(), peer).expect("new rings")
     };
-    (end(&there, &back), end(&back, &there))
+    (end(&there, &back, to_host), end(&back, &there, to_guest))
 }
 
 pub(crate) struct HostSide {
@@ -52,24 +58,83 @@ impl HostSide {
     }
 }
 
-/// Something that happens while the guest waits.
+/// Something that happens before the host serves the next time.
 type Meanwhile = Box<dyn FnOnce(&mut HostSide) + Send>;
 
-pub(crate) struct TestKernel {
+/// The host, as its thread and a test's own steps reach it.
+pub(crate) struct HostThread {
     pub(crate) side: Mutex<HostSide>,
-    pub(crate) may_wait: AtomicBool,
+    pub(crate) signals: Arc<Signals>,
     meanwhile: Mutex<Option<Meanwhile>>,
+    /// The host's thread is not scheduled.
+    pub(crate) is_stalled: AtomicBool,
     /// Allocations that the host has left for each look at its channel, if they are limited.
     host_allocations: Mutex<Option<u32>>,
 }
 
-impl TestKernel {
+impl HostThread {
+    /// The host's thread.
+    fn run(&self) {
+        while self.signals.host_sleeps() {
+            if self.is_stalled.load(Ordering::SeqCst) {
+                continue;
+            }
+            let mut side = self.side.lock().unwrap();
+            if let Some(act) = self.meanwhile.lock().unwrap().take() {
+                act(&mut side);
+            }
+            let limit = *self.host_allocations.lock().unwrap();
+            let mut serve = || match limit {
+                Some(allocations) => with_allocations(allocations, || side.serve()),
+                None => side.serve(),
+            };
+            // A guest whose messages are refused is told so by its waits.
+            while serve() == Ok(Served::More) {}
+        }
+    }
+
     pub(crate) fn meanwhile(&self, act: impl FnOnce(&mut HostSide) + Send + 'static) {
+        self.signals.settle();
         *self.meanwhile.lock().unwrap() = Some(Box::new(act));
     }
 
     pub(crate) fn limit_host(&self, allocations: Option<u32>) {
+        self.signals.settle();
         *self.host_allocations.lock().unwrap() = allocations;
+    }
+}
+
+/// The guest's kernel: its waits sleep until the host signals.
+pub(crate) struct TestKernel {
+    host: Arc<HostThread>,
+    pub(crate) may_wait: AtomicBool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TestKernel {
+    fn new(side: HostSide, signals: Arc<Signals>) -> Self {
+        let (meanwhile, is_stalled, host_allocations) = Default::default();
+        let side = side.into();
+        let host = Arc::new(HostThread { side, signals, meanwhile, is_stalled, host_allocations });
+        let served = host.clone();
+        let thread = Some(std::thread::spawn(move || served.run()));
+        Self { host, may_wait: AtomicBool::new(true), thread }
+    }
+}
+
+impl Deref for TestKernel {
+    type Target = HostThread;
+
+    fn deref(&self) -> &HostThread {
+        &self.host
+    }
+}
+
+impl Drop for TestKernel {
+    fn drop(&mut self) {
+        self.signals.stop();
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || ended.is_some_and(|ended| ended.is_ok()));
     }
 }
 
@@ -88,18 +153,9 @@ impl LocalCpu for TestKernel {
 }
 
 impl Kernel for TestKernel {
-    fn wait(&self, turn: u32) -> Wait {
+    fn wait(&self, _: u32) -> Wait {
         assert!(self.may_wait(), "a wait in atomic context");
-        let mut side = self.side.lock().unwrap();
-        if let Some(act) = self.meanwhile.lock().unwrap().take() {
-            act(&mut side);
-        }
-        // A guest whose messages are refused is told so by its waits.
-        let _ = match *self.host_allocations.lock().unwrap() {
-            Some(allocations) => with_allocations(allocations, || side.serve()),
-            None => outside(|| side.serve()),
-        };
-        if turn < 8 { Wait::Again } else { Wait::GiveUp }
+        if self.signals.guest_sleeps() { Wait::Again } else { Wait::GiveUp }
     }
     fn processor(&self, cpu: Cpu) -> Option<u16> {
         u16::try_from(cpu.get()).ok().filter(|index| *index < CPUS)
@@ -136,14 +192,23 @@ pub(crate) fn prepare(
     injection: Injection,
     tamper: &Tamper,
 ) -> (Arc<TestKernel>, Vec<Arc<FunctionInterrupts>>, Ring) {
-    let (guest, inner) = channel();
+    prepare_over(4, highest, injection, tamper)
+}
+
+/// Likewise, over rings of so many pages.
+fn prepare_over(
+    pages: u8,
+    highest: Version,
+    injection: Injection,
+    tamper: &Tamper,
+) -> (Arc<TestKernel>, Vec<Arc<FunctionInterrupts>>, Ring) {
+    let signals = Arc::new(Signals::default());
+    let (to_host, to_guest) = (Bell::Host(signals.clone()), Bell::Guest(signals.clone()));
+    let (guest, inner) = channel_with(pages, to_host, to_guest);
     let mut host = Host::new(host_config(highest), injection).unwrap();
     let devices = [SLOT, OTHER].map(|slot| host.offer(function(slot)).unwrap()).to_vec();
     let side = HostSide { host, channel: Tampered { inner, tamper: tamper.clone() } };
-    let may_wait = AtomicBool::new(true);
-    let (meanwhile, host_allocations) = (None.into(), None.into());
-    let kernel = TestKernel { side: side.into(), may_wait, meanwhile, host_allocations };
-    (Arc::new(kernel), devices, guest)
+    (Arc::new(TestKernel::new(side, signals)), devices, guest)
 }
 
 pub(crate) fn open(
@@ -172,6 +237,8 @@ impl Board {
         let injection = Injection::Spi(gic.clone());
         let vectors = Vectors::Spis(domain.clone());
         let (kernel, devices, bus) = open(highest, injection, vectors, &tamper);
+        assert_eq!(kernel.signals.waits_in_vain(), 0, "no signal came");
+        kernel.signals.settle();
         tamper.heard();
         Self { gic, domain, kernel, tamper, devices, bus: bus.expect("the bus opens") }
     }
@@ -193,18 +260,21 @@ impl Board {
 
     /// The guest's requests since the last call.
     pub(crate) fn requests(&self) -> Vec<Request> {
+        self.kernel.signals.settle();
         let heard = self.tamper.heard().into_iter();
         heard.map(|(_, message)| Request::parse(&message).expect("a sound guest")).collect()
     }
 
     /// Transactions that the guest wants completed since the last call.
     pub(crate) fn asked(&self) -> usize {
+        self.kernel.signals.settle();
         let heard = self.tamper.heard();
         heard.iter().filter(|(kind, _)| matches!(kind, PacketKind::Request(_))).count()
     }
 
     /// Number of vectors that the host has messages for.
     pub(crate) fn mapped(&self) -> u32 {
+        self.kernel.signals.settle();
         let side = self.kernel.side.lock().unwrap();
         side.host.vectors(SLOT) + side.host.vectors(OTHER)
     }
@@ -213,8 +283,36 @@ impl Board {
     pub(crate) fn let_go(&self) {
         self.tamper.set(Fate::Sent);
         self.kernel.side.lock().unwrap().channel.let_go();
+        self.hear();
+        self.kernel.signals.settle();
+    }
+
+    /// A bus of up to 16 vectors over rings of one page, whose guest's end is wrapped.
+    pub(crate) fn over(wrap: impl FnOnce(Ring, &Arc<Gic>) -> Box<dyn Channel>) -> Self {
+        let gic = Arc::new(Gic::new(1020, CPUS.into()));
+        let domain = Arc::new(SpiDomain::new(gic.clone(), Arc::new(Idle)).unwrap());
+        let tamper = Tamper::default();
+        let injection = Injection::Spi(gic.clone());
+        let (kernel, devices, guest) = prepare_over(1, Version::V1_4, injection, &tamper);
+        let (channel, vectors) = (wrap(guest, &gic), Vectors::Spis(domain.clone()));
+        let config = BusConfig::new(0x1000_0000, BUS, 16);
+        let bus = Bus::open(config, channel, vectors, kernel.clone()).expect("the bus opens");
+        kernel.signals.settle();
+        tamper.heard();
+        Self { gic, domain, kernel, tamper, devices, bus }
+    }
+
+    /// The guest looks whenever the host signals, until both sleep.
+    pub(crate) fn rest(&self) {
+        while self.kernel.signals.guest_sleeps() {
+            self.bus.poll().unwrap();
+        }
+    }
+
+    /// The guest looks because the host signalled.
+    pub(crate) fn hear(&self) {
+        assert!(self.kernel.signals.guest_sleeps(), "no signal came");
         self.bus.poll().unwrap();
-        self.kernel.side.lock().unwrap().serve().unwrap();
     }
 }
 

@@ -21,16 +21,14 @@ fn an_ejected_function_goes_once_its_driver_agrees() {
         side.host.eject(SLOT).unwrap();
         side.serve().unwrap();
     }
-    board.bus.poll().unwrap();
+    board.hear();
     assert_eq!(drain(&board), [BusEvent::EjectRequested(SLOT)]);
     // It works until then.
     assert_eq!(board.send(message), Delivery::Pending);
     board.bus.free(&device, block);
     board.bus.detach(device);
     board.bus.eject_complete(SLOT).unwrap();
-    board.kernel.side.lock().unwrap().serve().unwrap();
-    board.kernel.side.lock().unwrap().serve().unwrap();
-    board.bus.poll().unwrap();
+    board.hear();
     // Its driver knows.
     assert_eq!(drain(&board), []);
     assert_eq!(board.bus.functions().unwrap().len(), 1);
@@ -69,7 +67,7 @@ fn a_function_can_be_pulled_out_while_it_fires() {
         }
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
     });
-    board.bus.poll().unwrap();
+    board.hear();
     assert_eq!(drain(&board), [BusEvent::Gone(SLOT)]);
     board.tamper.heard();
     board.bus.free(&device, block);
@@ -107,7 +105,7 @@ fn a_new_function_in_the_slot_is_another() {
         side.host.offer(function).unwrap();
         side.serve().unwrap();
     }
-    board.bus.poll().unwrap();
+    board.hear();
     assert_eq!(drain(&board), [BusEvent::Gone(SLOT), BusEvent::Arrived(SLOT)]);
     let again = board.attach(SLOT);
     let (second, _) = board.vector(&again);
@@ -137,7 +135,7 @@ fn a_late_message_of_a_gone_function_is_not_deleted() {
         side.host.offer(function).unwrap();
         side.serve().unwrap();
     }
-    board.bus.poll().unwrap();
+    board.hear();
     // The second function gets the same vector, and so the same message.
     board.bus.free(&device, block);
     let again = board.attach(SLOT);
@@ -157,7 +155,7 @@ fn other_functions_go_on() {
         side.host.remove(SLOT).unwrap();
         side.serve().unwrap();
     }
-    board.bus.poll().unwrap();
+    board.hear();
     let send = |message: MsiMessage| {
         msi_types::SignalMsi::signal_msi(&*board.devices[1], msi_types::NoIdentity, message)
     };
@@ -178,7 +176,7 @@ fn an_ejection_of_nothing_is_a_fault() {
     let mut side = board.kernel.side.lock().unwrap();
     side.channel.inner.send(PacketKind::Notice, &message).unwrap();
     drop(side);
-    board.bus.poll().unwrap();
+    board.hear();
     assert_eq!(drain(&board), []);
     assert_eq!(board.bus.faults(), Faults { unexpected: 1, ..Faults::default() });
     let stray = board.bus.attach(Slot::new(9, 0).requester(crate::board::BUS), 1);

@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
 mod apic;
+mod asleep;
 mod board;
+mod deletions;
 mod demands;
 mod ejection;
 mod gic;
@@ -15,4 +17,5 @@ mod negotiation;
 mod out_of_memory;
 mod saved;
 mod senders;
+mod signals;
 mod tamper;

@@ -71,6 +71,7 @@ fn a_second_answer_is_ignored() {
     let (one, _) = board.vector(&device);
     let (two, message) = board.vector(&device);
     assert_eq!(message.data, two.first().get());
+    board.kernel.signals.settle();
     board.tamper.set(Fate::Sent);
     board.bus.poll().unwrap();
     assert_eq!(board.bus.faults(), Faults { unexpected: 2, ..Faults::default() });

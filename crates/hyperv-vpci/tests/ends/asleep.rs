@@ -1,0 +1,175 @@
+//! Ends that do nothing unless they are signalled.
+
+use crate::board::{Board, OTHER, Ring, SLOT, function, prepare};
+use crate::gic::Gic;
+use crate::host::{Peer, create};
+use crate::tamper::Tamper;
+use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
+use hyperv_vpci::guest::{Bus, BusEvent, SpiDomain, Vectors};
+use hyperv_vpci::host::{Injection, Served};
+use hyperv_vpci::protocol::{Request, Slot, Version};
+use msi_types::MsiParent;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+#[test]
+fn no_wait_is_in_vain() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    for _ in 0..200 {
+        let (block, _) = board.vector(&device);
+        board.bus.free(&device, block);
+    }
+    assert_eq!(board.kernel.signals.waits_in_vain(), 0);
+    // An answer to each request of the loop.
+    assert!(board.kernel.signals.raised() >= 400);
+    board.bus.detach(device);
+    board.bus.close().unwrap();
+    assert_eq!(board.kernel.signals.waits_in_vain(), 0);
+}
+
+#[test]
+fn every_change_of_the_bus_is_signalled() {
+    let board = Board::new();
+    while board.bus.next_event().is_some() {}
+    let third = Slot::new(2, 0);
+    for _ in 0..3 {
+        board.kernel.signals.raised();
+        let changed = |change: &dyn Fn(&mut hyperv_vpci::host::Host)| {
+            let mut side = board.kernel.side.lock().unwrap();
+            change(&mut side.host);
+            side.serve().unwrap();
+            drop(side);
+            assert_eq!(board.kernel.signals.raised(), 1);
+            board.hear();
+        };
+        changed(&|host| _ = host.offer(function(third)).unwrap());
+        assert_eq!(board.bus.next_event(), Some(BusEvent::Arrived(third)));
+        board.kernel.signals.raised();
+        changed(&|host| host.eject(third).unwrap());
+        assert_eq!(board.bus.next_event(), Some(BusEvent::EjectRequested(third)));
+        changed(&|host| host.remove(third).unwrap());
+        assert_eq!(board.bus.next_event(), Some(BusEvent::Gone(third)));
+    }
+    assert_eq!(board.kernel.signals.waits_in_vain(), 0);
+}
+
+/// A channel whose peer sends in the moment between the last look and the re-armed signal.
+struct Overtaken<F> {
+    inner: Ring,
+    before_idle: F,
+}
+
+impl<F: FnMut() + Send> Channel for Overtaken<F> {
+    fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
+        self.inner.send(kind, payload)
+    }
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
+        self.inner.receive(buffer)
+    }
+    fn idle(&mut self) -> Result<Idle, ChannelError> {
+        (self.before_idle)();
+        self.inner.idle()
+    }
+}
+
+#[test]
+fn a_host_takes_a_request_that_came_as_it_fell_asleep() {
+    let mut peer = Peer::on(Version::V1_4);
+    peer.near.send(PacketKind::Request(100), &Peer::emit(&create(SLOT, 64, 1))).unwrap();
+    let (near, far) = crate::board::channel();
+    let mut near = std::mem::replace(&mut peer.near, near);
+    let inner = std::mem::replace(&mut peer.far, far);
+    let mut late = Some(Peer::emit(&create(OTHER, 65, 1)));
+    let before_idle = || {
+        if let Some(request) = late.take() {
+            near.send(PacketKind::Request(101), &request).unwrap();
+        }
+    };
+    let served = peer.host.serve(&mut Overtaken { inner, before_idle });
+    assert_eq!(served, Ok(Served::All));
+    assert_eq!((peer.host.vectors(SLOT), peer.host.vectors(OTHER)), (1, 1));
+}
+
+#[test]
+fn a_guest_takes_a_packet_that_came_as_it_fell_asleep() {
+    let gic = Arc::new(Gic::new(1020, 4));
+    let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
+    let vectors = Vectors::Spis(Arc::new(domain));
+    let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
+    let is_late = Arc::new(AtomicBool::new(false));
+    let (host, late) = (kernel.clone(), is_late.clone());
+    let eject = move |slot| {
+        let mut side = host.side.lock().unwrap();
+        side.host.eject(slot).unwrap();
+        side.serve().unwrap();
+    };
+    let eject_late = eject.clone();
+    let before_idle = move || {
+        if late.swap(false, SeqCst) {
+            eject_late(OTHER);
+        }
+    };
+    let channel = Box::new(Overtaken { inner, before_idle });
+    let bus = Bus::open(crate::board::config(), channel, vectors, kernel.clone()).unwrap();
+    while bus.next_event().is_some() {}
+    kernel.signals.raised();
+    is_late.store(true, SeqCst);
+    eject(SLOT);
+    assert!(kernel.signals.guest_sleeps());
+    bus.poll().unwrap();
+    let events: Vec<_> = std::iter::from_fn(|| bus.next_event()).collect();
+    assert_eq!(events, [SLOT, OTHER].map(BusEvent::EjectRequested));
+    // The second ejection came while signals were masked.
+    assert_eq!(kernel.signals.raised(), 1);
+}
+
+#[test]
+fn a_host_that_sends_more_than_one_look_takes_is_heard() {
+    let board = Board::new();
+    while board.bus.next_event().is_some() {}
+    // More ejections than the budget of a look, and a function behind them.
+    let third = Slot::new(2, 0);
+    let mut eject = [0; 8];
+    hyperv_vpci::protocol::Notice::Eject(SLOT).emit(&mut eject).unwrap();
+    {
+        let mut side = board.kernel.side.lock().unwrap();
+        for _ in 0..400 {
+            side.channel.inner.send(PacketKind::Notice, &eject).unwrap();
+        }
+        side.host.offer(function(third)).unwrap();
+        side.serve().unwrap();
+    }
+    board.hear();
+    let events: Vec<_> = std::iter::from_fn(|| board.bus.next_event()).collect();
+    assert_eq!(events, [BusEvent::Arrived(third), BusEvent::EjectRequested(SLOT)]);
+    assert_eq!(board.kernel.signals.waits_in_vain(), 0);
+}
+
+/// Sends notices for ever, one for each that is received.
+struct Endless(Ring, Request);
+
+impl Channel for Endless {
+    fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
+        self.0.send(kind, payload)
+    }
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
+        let length = self.1.emit(buffer).map_err(|_| ChannelError::TooLong)?;
+        Ok(Some(Received { kind: PacketKind::Notice, length }))
+    }
+    fn idle(&mut self) -> Result<Idle, ChannelError> {
+        Ok(Idle::Busy)
+    }
+}
+
+#[test]
+fn a_host_that_never_pauses_holds_nobody_up() {
+    let gic = Arc::new(Gic::new(1020, 4));
+    let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
+    let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
+    let channel = Endless(inner, Request::QueryRelations);
+    let vectors = Vectors::Spis(Arc::new(domain));
+    let config = crate::board::config();
+    let opened = Bus::open(config, Box::new(channel), vectors, kernel);
+    assert!(opened.is_err(), "its answers are lost");
+}

@@ -1,0 +1,294 @@
+//! A freed vector whose message the host may still send belongs to nobody else.
+
+use crate::board::{Board, OTHER, Ring, SLOT, function, reason, request};
+use crate::gic::Gic;
+use crate::tamper::{Change, Fate};
+use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
+use hyperv_vpci::guest::{Faults, VpciError};
+use hyperv_vpci::protocol::{Request, Slot};
+use msi_types::{Delivery, HwIrqBlock, MsiError, MsiMessage, MsiParent, Shape};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+/// Answers to a deletion that confirm nothing: a failure, and no status at all.
+const UNCONFIRMED: [(Change, u32); 2] =
+    [(|answer| answer[3] = 0xc0, 0), (|answer| answer.truncate(0), 1)];
+
+fn board() -> Board {
+    Board::over(|ring, _| Box::new(ring))
+}
+
+/// The vector is its old owner's: its message reaches no other.
+fn is_kept(board: &Board, first: u32, message: MsiMessage) {
+    let spi = board.gic.spi(first);
+    assert!(spi.claimed && !spi.enabled);
+    assert_eq!(board.send(message), Delivery::Pending);
+    let other = board.attach(OTHER);
+    let next = board.bus.allocate(&other, &request(1, Shape::Independent)).unwrap();
+    assert_ne!(next.first().get(), first);
+    assert!(!board.gic.spi(next.first().get()).pending);
+    board.bus.free(&other, next);
+    board.bus.detach(other);
+}
+
+/// The host deleted the message, and the vector is free.
+fn is_free(board: &Board, first: u32, message: MsiMessage) {
+    assert!(!board.gic.spi(first).claimed);
+    assert_eq!(board.send(message), Delivery::Blocked);
+}
+
+/// Requests for a vector's message that are not answered.
+fn compose_in_vain(board: &Board, block: &HwIrqBlock, count: usize) {
+    for _ in 0..count {
+        let refused = board.bus.compose(block, 0).unwrap_err();
+        assert_eq!(reason(refused), "the host did not answer in time");
+    }
+}
+
+#[test]
+fn a_deletion_beyond_64_requests_is_sent_once_one_is_answered() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let (block, message) = board.vector(&device);
+    let first = block.first().get();
+    let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.tamper.set(Fate::Kept);
+    compose_in_vain(&board, &other, 64);
+    board.tamper.set(Fate::Sent);
+    board.requests();
+    board.bus.free(&device, block);
+    assert_eq!(board.requests(), []);
+    is_kept(&board, first, message);
+    board.let_go();
+    board.rest();
+    is_free(&board, first, message);
+    assert_eq!(board.mapped(), 0);
+}
+
+#[test]
+fn deletions_that_find_a_full_ring_are_sent_once_there_is_room() {
+    let board = board();
+    let device = board.attach(SLOT);
+    let vectors: Vec<_> = (0..4).map(|_| board.vector(&device)).collect();
+    let messages: Vec<_> = vectors.iter().map(|(_, message)| *message).collect();
+    let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.kernel.is_stalled.store(true, SeqCst);
+    // 112 bytes each, of 4088: the first deletion still has room.
+    compose_in_vain(&board, &other, 40);
+    for (block, _) in vectors {
+        board.bus.free(&device, block);
+    }
+    for (first, message) in (64..).zip(&messages) {
+        is_kept(&board, first, *message);
+    }
+    board.kernel.is_stalled.store(false, SeqCst);
+    board.kernel.side.lock().unwrap().serve().unwrap();
+    board.rest();
+    for (first, message) in (64..).zip(&messages) {
+        is_free(&board, first, *message);
+    }
+    assert_eq!((board.mapped(), board.gic.claimed()), (0, vec![other.first().get()]));
+}
+
+#[test]
+fn nothing_overtakes_a_deletion_that_waits_for_room() {
+    let board = board();
+    let (third, fourth) = (Slot::new(2, 0), Slot::new(3, 0));
+    {
+        let mut side = board.kernel.side.lock().unwrap();
+        let _interrupts = [third, fourth].map(|slot| side.host.offer(function(slot)).unwrap());
+        side.serve().unwrap();
+    }
+    board.rest();
+    let device = board.attach(SLOT);
+    let (block, _) = board.vector(&device);
+    let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.requests();
+    board.kernel.is_stalled.store(true, SeqCst);
+    // Of 4088 bytes 40 are left: enough for a notice of 32, too few for a deletion of 48.
+    compose_in_vain(&board, &other, 35);
+    board.bus.eject_complete(OTHER).unwrap();
+    board.bus.eject_complete(third).unwrap();
+    board.bus.free(&device, block);
+    assert!(matches!(board.bus.eject_complete(fourth), Err(VpciError::Silent(_))));
+    board.kernel.is_stalled.store(false, SeqCst);
+    board.kernel.side.lock().unwrap().serve().unwrap();
+    board.rest();
+    board.bus.eject_complete(fourth).unwrap();
+    let requests = board.requests();
+    let place = |wanted: &dyn Fn(&Request) -> bool| requests.iter().position(wanted).unwrap();
+    let deleted = place(&|request| matches!(request, Request::DeleteInterrupt { .. }));
+    assert!(deleted < place(&|request| *request == Request::ReleaseResources(fourth)));
+}
+
+#[test]
+fn a_refused_deletion_confirms_nothing() {
+    for (change, malformed) in UNCONFIRMED {
+        let board = Board::new();
+        let device = board.attach(SLOT);
+        let (block, _) = board.vector(&device);
+        board.tamper.set(Fate::Changed(change));
+        board.bus.free(&device, block);
+        board.tamper.set(Fate::Sent);
+        assert_eq!(board.gic.claimed(), [64]);
+        assert_eq!(board.bus.faults(), Faults { malformed, ..Faults::default() });
+        let (next, _) = board.vector(&device);
+        assert_eq!(next.first().get(), 65);
+        board.bus.free(&device, next);
+        board.bus.close().unwrap();
+        assert!(board.gic.claimed().is_empty());
+    }
+}
+
+#[test]
+fn a_removal_ends_unconfirmed_deletions() {
+    for fate in [Fate::Lost, Fate::Changed(UNCONFIRMED[0].0)] {
+        let board = Board::new();
+        let (device, other) = (board.attach(SLOT), board.attach(OTHER));
+        let (block, _) = board.vector(&device);
+        let (kept, _) = board.vector(&other);
+        board.tamper.set(fate);
+        board.bus.free(&device, block);
+        board.bus.free(&other, kept);
+        board.tamper.set(Fate::Sent);
+        assert_eq!(board.gic.claimed(), [64, 65]);
+        {
+            let mut side = board.kernel.side.lock().unwrap();
+            side.host.remove(SLOT).unwrap();
+            side.serve().unwrap();
+        }
+        board.hear();
+        assert_eq!(board.gic.claimed(), [65]);
+    }
+}
+
+/// A channel that its host rescinds, and that sees the GIC as it is closed.
+struct Rescinded {
+    inner: Ring,
+    is_rescinded: Arc<AtomicBool>,
+    gic: Arc<Gic>,
+    claimed_at_close: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Rescinded {
+    fn check(&self) -> Result<(), ChannelError> {
+        if self.is_rescinded.load(SeqCst) { Err(ChannelError::Closed) } else { Ok(()) }
+    }
+}
+
+impl Channel for Rescinded {
+    fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
+        self.check()?;
+        self.inner.send(kind, payload)
+    }
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
+        self.check()?;
+        self.inner.receive(buffer)
+    }
+    fn idle(&mut self) -> Result<Idle, ChannelError> {
+        self.check()?;
+        self.inner.idle()
+    }
+}
+
+impl Drop for Rescinded {
+    fn drop(&mut self) {
+        *self.claimed_at_close.lock().unwrap() = self.gic.claimed();
+    }
+}
+
+fn rescindable() -> (Board, Arc<AtomicBool>, Arc<Mutex<Vec<u32>>>) {
+    let (is_rescinded, claimed_at_close) = (Arc::default(), Arc::default());
+    let board = Board::over(|inner, gic| {
+        let (is_rescinded, gic) = (Arc::clone(&is_rescinded), gic.clone());
+        let claimed_at_close = Arc::clone(&claimed_at_close);
+        Box::new(Rescinded { inner, is_rescinded, gic, claimed_at_close })
+    });
+    (board, is_rescinded, claimed_at_close)
+}
+
+#[test]
+fn a_rescinded_channel_ends_unconfirmed_deletions() {
+    let (board, is_rescinded, _) = rescindable();
+    let device = board.attach(SLOT);
+    let ((before, _), (after, _)) = (board.vector(&device), board.vector(&device));
+    board.tamper.set(Fate::Lost);
+    board.bus.free(&device, before);
+    assert_eq!(board.gic.claimed(), [64, 65]);
+    is_rescinded.store(true, SeqCst);
+    let operation = "receive";
+    let ended = VpciError::Channel { operation, error: ChannelError::Closed };
+    assert_eq!(board.bus.poll(), Err(ended));
+    assert_eq!(board.gic.claimed(), [65]);
+    board.bus.free(&device, after);
+    assert!(board.gic.claimed().is_empty());
+}
+
+#[test]
+fn vectors_are_released_after_the_channel_was_closed() {
+    let (board, _, claimed_at_close) = rescindable();
+    let device = board.attach(SLOT);
+    let (block, _) = board.vector(&device);
+    board.tamper.set(Fate::Lost);
+    board.bus.free(&device, block);
+    assert!(matches!(board.bus.close(), Err(VpciError::Silent(_))));
+    assert_eq!(*claimed_at_close.lock().unwrap(), [64]);
+    assert!(board.gic.claimed().is_empty());
+}
+
+#[test]
+fn unconfirmed_deletions_count_against_the_bus() {
+    let board = board();
+    let device = board.attach(SLOT);
+    let group = request(8, Shape::AlignedGroup);
+    let block = board.bus.allocate(&device, &group).unwrap();
+    board.bus.compose(&block, 0).unwrap();
+    board.tamper.set(Fate::Kept);
+    board.bus.free(&device, block);
+    let other = board.attach(OTHER);
+    let held = board.bus.allocate(&other, &group).unwrap();
+    // The bus has 16 vectors.
+    let full = board.bus.allocate(&other, &request(1, Shape::Independent));
+    assert_eq!(full, Err(MsiError::NoVectors { wanted: 1 }));
+    board.let_go();
+    assert!(board.bus.allocate(&other, &request(1, Shape::Independent)).is_ok());
+    assert_eq!(held.first().get(), 72);
+}
+
+#[test]
+fn a_vector_freed_in_atomic_context_is_released_once_the_host_confirms() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let (block, message) = board.vector(&device);
+    let first = block.first().get();
+    board.kernel.may_wait.store(false, SeqCst);
+    board.bus.free(&device, block);
+    assert!(board.gic.spi(first).claimed);
+    board.kernel.may_wait.store(true, SeqCst);
+    board.hear();
+    is_free(&board, first, message);
+    assert_eq!(board.bus.faults(), Faults::default());
+}
+
+#[test]
+fn an_ejection_is_completed_after_its_deletions() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let (block, _) = board.vector(&device);
+    {
+        let mut side = board.kernel.side.lock().unwrap();
+        side.host.eject(SLOT).unwrap();
+        side.serve().unwrap();
+    }
+    board.hear();
+    board.requests();
+    board.tamper.set(Fate::Kept);
+    board.bus.free(&device, block);
+    board.bus.detach(device);
+    assert!(matches!(board.bus.eject_complete(SLOT), Err(VpciError::Silent(_))));
+    assert!(matches!(board.requests()[..], [Request::DeleteInterrupt { .. }]));
+    board.let_go();
+    board.bus.eject_complete(SLOT).unwrap();
+    let completed = [Request::ReleaseResources(SLOT), Request::EjectionComplete(SLOT)];
+    assert_eq!(board.requests(), completed);
+}

@@ -1,0 +1,106 @@
+//! The signals between a guest and its host, each asleep until the other signals.
+//!
+//! The host has a thread. A guest that waits while the host sleeps and no signal is under way
+//! would wait for ever: its wait gives up, and is counted. So no test depends on a clock.
+
+use hyperv_vpci::channel::Notifier;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+#[derive(Default)]
+struct State {
+    /// A signal is pending.
+    to_host: bool,
+    to_guest: bool,
+    /// The host's thread sleeps.
+    host_sleeps: bool,
+    stops: bool,
+    /// Signals that were raised at the guest.
+    raised: u32,
+    waits_in_vain: u32,
+}
+
+/// Both ends' signals, and who sleeps.
+#[derive(Default)]
+pub(crate) struct Signals {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Signals {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics with the lock")
+    }
+
+    /// The host sleeps until the guest signals. Returns false at the end.
+    pub(crate) fn host_sleeps(&self) -> bool {
+        let mut state = self.lock();
+        state.host_sleeps = true;
+        self.changed.notify_all();
+        state = self.changed.wait_while(state, |state| !state.to_host && !state.stops).unwrap();
+        (state.host_sleeps, state.to_host) = (false, false);
+        !state.stops
+    }
+
+    /// The guest sleeps until the host signals. Returns false if it never will.
+    pub(crate) fn guest_sleeps(&self) -> bool {
+        let state = self.lock();
+        let is_under_way = |state: &mut State| !state.to_guest && !state.is_quiet();
+        let mut state = self.changed.wait_while(state, is_under_way).unwrap();
+        let signalled = std::mem::take(&mut state.to_guest);
+        state.waits_in_vain += u32::from(!signalled);
+        signalled
+    }
+
+    /// Waits until the host sleeps and has nothing to do.
+    pub(crate) fn settle(&self) {
+        drop(self.changed.wait_while(self.lock(), |state| !state.is_quiet()).unwrap());
+    }
+
+    pub(crate) fn stop(&self) {
+        self.lock().stops = true;
+        self.changed.notify_all();
+    }
+
+    /// Signals that were raised at the guest since the last call.
+    pub(crate) fn raised(&self) -> u32 {
+        std::mem::take(&mut self.lock().raised)
+    }
+
+    /// The guest's waits that no signal ended, since the last call.
+    pub(crate) fn waits_in_vain(&self) -> u32 {
+        std::mem::take(&mut self.lock().waits_in_vain)
+    }
+}
+
+impl State {
+    fn is_quiet(&self) -> bool {
+        self.host_sleeps && !self.to_host
+    }
+}
+
+/// Counts what it signals.
+#[derive(Clone)]
+pub(crate) enum Bell {
+    /// Both ends are driven by hand.
+    Nobody,
+    Host(Arc<Signals>),
+    Guest(Arc<Signals>),
+}
+
+impl Notifier for Bell {
+    fn signal(&self) {
+        match self {
+            Self::Nobody => {}
+            Self::Host(signals) => {
+                signals.lock().to_host = true;
+                signals.changed.notify_all();
+            }
+            Self::Guest(signals) => {
+                let mut state = signals.lock();
+                state.to_guest = true;
+                state.raised += 1;
+                signals.changed.notify_all();
+            }
+        }
+    }
+}
