@@ -14,6 +14,7 @@ mod host;
 mod hostile;
 mod misbehaviour;
 mod negotiation;
+mod openvmm;
 mod out_of_memory;
 mod saved;
 mod senders;
