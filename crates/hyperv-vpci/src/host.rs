@@ -196,11 +196,14 @@ impl Host {
             }
             self.relations_pending = false;
         }
-        while let Some(slot) = self.functions.ejection() {
+        while self.version.is_some()
+            && let Some(slot) = self.functions.ejection()
+        {
             let length = Notice::Eject(slot).emit(&mut self.buffer).map_err(HostError::Emit)?;
             let message = self.buffer.get(..length).unwrap_or_default();
-            if self.version.is_none() || !sent(channel.send(PacketKind::Notice, message))? {
-                break;
+            // An answer must not overtake it: the guest would not signal that there is room.
+            if !sent(channel.send(PacketKind::Notice, message))? {
+                return Ok(false);
             }
             if let Some(function) = self.functions.get_mut(slot) {
                 function.ejection_was_sent();

@@ -48,8 +48,8 @@ impl Deletion {
     }
 }
 
-/// DeletionQueue in the order of their requests. A place is reserved for each vector of the bus, so
-/// that freeing a vector cannot fail.
+/// A queue of deletions, in the order in which their vectors were freed. A place is reserved for
+/// each vector of the bus, so that freeing a vector cannot fail.
 #[derive(Debug)]
 pub(super) struct DeletionQueue(Vec<Deletion>);
 

@@ -67,7 +67,7 @@ enum State {
     Waiting,
     Done(Completion),
     Late(Late),
-    /// The request is one of the [`DeletionQueue`].
+    /// The request of a deletion in the [`DeletionQueue`].
     Deletion,
 }
 

@@ -146,6 +146,42 @@ fn a_host_that_sends_more_than_one_look_takes_is_heard() {
     assert_eq!(board.kernel.signals.waits_in_vain(), 0);
 }
 
+/// A channel that has no room for the first notice, and room for all that follows.
+struct FullOnce {
+    inner: Ring,
+    is_full: bool,
+}
+
+impl Channel for FullOnce {
+    fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
+        if kind == PacketKind::Notice && std::mem::take(&mut self.is_full) {
+            return Err(ChannelError::Full);
+        }
+        self.inner.send(kind, payload)
+    }
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
+        self.inner.receive(buffer)
+    }
+    fn idle(&mut self) -> Result<Idle, ChannelError> {
+        self.inner.idle()
+    }
+}
+
+#[test]
+fn a_host_without_room_for_an_ejection_is_blocked() {
+    let mut peer = Peer::on(Version::V1_4);
+    peer.send(&Peer::emit(&Request::QueryResources(SLOT)));
+    peer.host.eject(SLOT).unwrap();
+    let (_, far) = crate::board::channel();
+    let mut far = FullOnce { inner: std::mem::replace(&mut peer.far, far), is_full: true };
+    // The guest signals that there is room, and the next call sends both.
+    assert_eq!(peer.host.serve(&mut far), Ok(Served::Blocked));
+    assert_eq!(peer.near.receive(&mut [0; 64]), Ok(None));
+    assert_eq!(peer.host.serve(&mut far), Ok(Served::All));
+    let kinds = [0, 1].map(|_| peer.near.receive(&mut [0; 64]).unwrap().map(|of| of.kind));
+    assert!(matches!(kinds, [Some(PacketKind::Notice), Some(PacketKind::Completion(_))]));
+}
+
 /// Sends notices for ever, one for each that is received.
 struct Endless(Ring, Request);
 
