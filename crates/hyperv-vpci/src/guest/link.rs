@@ -185,12 +185,15 @@ impl Link {
     /// Has the host delete the message of freed vectors, which are released once it cannot send
     /// the message any more. Returns the number of the deletion if the host has to confirm it.
     pub(super) fn delete(&mut self, vectors: &Vectors, freed: FreedBlock) -> Option<u64> {
+        if self.host_is_gone || !self.functions.is_present(freed.slot, freed.epoch) {
+            self.devices.release(vectors, freed.cookie, freed.block);
+            return None;
+        }
         let id = self.next_id;
         self.next_id += 1;
         self.deletions.push(id, freed);
-        self.release_unsendable(vectors);
         self.flush();
-        self.deletions.get_mut(id).map(|_| id)
+        Some(id)
     }
 
     /// Returns true once nothing more is to be waited for: the host answered a deletion, or there

@@ -67,7 +67,7 @@ pub(crate) struct HostThread {
     pub(crate) signals: Arc<Signals>,
     meanwhile: Mutex<Option<Meanwhile>>,
     /// The host's thread is not scheduled.
-    pub(crate) is_stalled: AtomicBool,
+    is_stalled: AtomicBool,
     /// Allocations that the host has left for each look at its channel, if they are limited.
     host_allocations: Mutex<Option<u32>>,
 }
@@ -96,6 +96,17 @@ impl HostThread {
     pub(crate) fn meanwhile(&self, act: impl FnOnce(&mut HostSide) + Send + 'static) {
         self.signals.settle();
         *self.meanwhile.lock().unwrap() = Some(Box::new(act));
+    }
+
+    /// The host's thread serves nothing from now on.
+    pub(crate) fn stall(&self) {
+        self.signals.settle();
+        self.is_stalled.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.is_stalled.store(false, Ordering::SeqCst);
+        self.side.lock().unwrap().serve().unwrap();
     }
 
     pub(crate) fn limit_host(&self, allocations: Option<u32>) {
@@ -311,7 +322,7 @@ impl Board {
 
     /// The guest looks because the host signalled.
     pub(crate) fn hear(&self) {
-        assert!(self.kernel.signals.guest_sleeps(), "no signal came");
+        assert!(self.kernel.signals.host_signalled(), "no signal came");
         self.bus.poll().unwrap();
     }
 }

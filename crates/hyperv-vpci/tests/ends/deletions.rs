@@ -72,7 +72,7 @@ fn deletions_that_find_a_full_ring_are_sent_once_there_is_room() {
     let vectors: Vec<_> = (0..4).map(|_| board.vector(&device)).collect();
     let messages: Vec<_> = vectors.iter().map(|(_, message)| *message).collect();
     let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    board.kernel.is_stalled.store(true, SeqCst);
+    board.kernel.stall();
     // 112 bytes each, of 4088: the first deletion still has room.
     compose_in_vain(&board, &other, 40);
     for (block, _) in vectors {
@@ -81,8 +81,7 @@ fn deletions_that_find_a_full_ring_are_sent_once_there_is_room() {
     for (first, message) in (64..).zip(&messages) {
         is_kept(&board, first, *message);
     }
-    board.kernel.is_stalled.store(false, SeqCst);
-    board.kernel.side.lock().unwrap().serve().unwrap();
+    board.kernel.go_on();
     board.rest();
     for (first, message) in (64..).zip(&messages) {
         is_free(&board, first, *message);
@@ -104,15 +103,14 @@ fn nothing_overtakes_a_deletion_that_waits_for_room() {
     let (block, _) = board.vector(&device);
     let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     board.requests();
-    board.kernel.is_stalled.store(true, SeqCst);
+    board.kernel.stall();
     // Of 4088 bytes 40 are left: enough for a notice of 32, too few for a deletion of 48.
     compose_in_vain(&board, &other, 35);
     board.bus.eject_complete(OTHER).unwrap();
     board.bus.eject_complete(third).unwrap();
     board.bus.free(&device, block);
     assert!(matches!(board.bus.eject_complete(fourth), Err(VpciError::Silent(_))));
-    board.kernel.is_stalled.store(false, SeqCst);
-    board.kernel.side.lock().unwrap().serve().unwrap();
+    board.kernel.go_on();
     board.rest();
     board.bus.eject_complete(fourth).unwrap();
     let requests = board.requests();

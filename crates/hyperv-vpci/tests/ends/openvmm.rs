@@ -160,12 +160,12 @@ fn a_client_that_sleeps_is_told_of_each_change() {
             side.host.eject(SLOT).unwrap();
             side.serve().unwrap();
         }
-        assert!(client.host.signals.guest_sleeps());
+        assert!(client.host.signals.host_signalled());
         client.drain();
         assert_eq!(std::mem::take(&mut client.ejecting), [SLOT]);
         let completed = message(EJECTED, 8, &[&slot_field(SLOT)]);
         client.ring.send(PacketKind::Notice, &completed).unwrap();
-        assert!(client.host.signals.guest_sleeps());
+        assert!(client.host.signals.host_signalled());
         client.drain();
         assert_eq!(client.functions, [function(OTHER).description]);
         let mut again = function(SLOT);
@@ -175,7 +175,7 @@ fn a_client_that_sleeps_is_told_of_each_change() {
             client.sender = side.host.offer(again).unwrap();
             side.serve().unwrap();
         }
-        assert!(client.host.signals.guest_sleeps());
+        assert!(client.host.signals.host_signalled());
         client.drain();
         assert_eq!(client.functions[0].serial, serial);
         client.init(SLOT);

@@ -56,6 +56,12 @@ impl Signals {
         drop(self.changed.wait_while(self.lock(), |state| !state.is_quiet()).unwrap());
     }
 
+    /// Waits until the host has done all that it was asked. Returns true if it signalled the guest.
+    pub(crate) fn host_signalled(&self) -> bool {
+        self.settle();
+        self.guest_sleeps()
+    }
+
     pub(crate) fn stop(&self) {
         self.lock().stops = true;
         self.changed.notify_all();
