@@ -163,14 +163,14 @@ fn a_removal_ends_unconfirmed_deletions() {
 /// A channel that its host rescinds, and that sees the GIC as it is closed.
 struct Rescinded {
     inner: Ring,
-    is_rescinded: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
     gic: Arc<Gic>,
     claimed_at_close: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Rescinded {
     fn check(&self) -> Result<(), ChannelError> {
-        if self.is_rescinded.load(SeqCst) { Err(ChannelError::Closed) } else { Ok(()) }
+        if self.ended.load(SeqCst) { Err(ChannelError::Closed) } else { Ok(()) }
     }
 }
 
@@ -198,9 +198,9 @@ impl Drop for Rescinded {
 fn rescindable() -> (Board, Arc<AtomicBool>, Arc<Mutex<Vec<u32>>>) {
     let (is_rescinded, claimed_at_close) = (Arc::default(), Arc::default());
     let board = Board::over(|inner, gic| {
-        let (is_rescinded, gic) = (Arc::clone(&is_rescinded), gic.clone());
+        let (ended, gic) = (Arc::clone(&is_rescinded), gic.clone());
         let claimed_at_close = Arc::clone(&claimed_at_close);
-        Box::new(Rescinded { inner, is_rescinded, gic, claimed_at_close })
+        Box::new(Rescinded { inner, ended, gic, claimed_at_close })
     });
     (board, is_rescinded, claimed_at_close)
 }
