@@ -2,10 +2,10 @@
 
 use crate::config::{ConfigError, ItsConfig, RedistributorNaming, SecurityView, VgicConfig, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
-use crate::events::Events;
+use crate::events::{Events, FaultReason};
 use crate::heap::{OutOfMemory, boxed, collected, shared};
 use crate::its::{Its, Targets};
-use crate::lpi::{LpiConfig, LpiCore, Priorities, PriorityView};
+use crate::lpi::{LpiConfig, LpiCore, LpiFaults, Priorities, PriorityView};
 use crate::memory::GuestMemory;
 use crate::redistributor::RedistributorRegisters;
 use crate::vcpu::{OwnParts, Vcpu};
@@ -35,7 +35,11 @@ impl Vgic {
     ) -> Result<(Arc<Self>, Vec<Vcpu>), ConfigError> {
         config.validate()?;
         let wakeup = shared(VcpuWakeup::new(config.cpus.len(), kick)?)?;
-        let events = shared(Events::new())?;
+        let kinds: &[FaultReason] = match config.lpi_id_bits {
+            Some(_) => &FaultReason::ALL,
+            None => &FaultReason::WITHOUT_LPIS,
+        };
+        let events = shared(Events::new(kinds)?)?;
         let lpis = lpi_core(&config, memory, &wakeup, &events)?;
         let its = translators(&config, lpis.as_ref(), &events)?;
         let gic = shared(Self {
@@ -95,7 +99,9 @@ fn lpi_core(
         priorities: Priorities { view, bits: config.priority_bits },
         ..LpiConfig::new(vcpus)
     };
-    LpiCore::new(sizes, memory, Arc::clone(wakeup), Arc::clone(events)).map(Some)
+    let frames = collected(config.redistributor_frames().map(|frame| frame.base))?;
+    let faults = LpiFaults::new(Arc::clone(events), frames.into_boxed_slice());
+    LpiCore::new(sizes, memory, Arc::clone(wakeup), faults).map(Some)
 }
 
 fn translators(

@@ -7,7 +7,7 @@
 //! LPIs.
 
 use crate::access::AccessWidth;
-use crate::events::FaultReason;
+use crate::events::{FaultDetail, FaultReason};
 use crate::lpi::Injection;
 use crate::redistributor::Redistributor;
 use crate::registers::{Lanes, low_word};
@@ -43,7 +43,8 @@ impl Redistributor<'_> {
     }
 
     fn set_lpi(self, value: u64) -> Delivery {
-        let Some((lpis, lpi)) = self.lpis.zip(self.implemented_lpi(value)) else {
+        let Some((lpis, lpi)) = self.lpis.zip(self.implemented_lpi(gicr::SETLPIR.offset(), value))
+        else {
             return Delivery::Blocked;
         };
         match lpis.set_lpi(self.cpu, lpi) {
@@ -54,20 +55,22 @@ impl Redistributor<'_> {
 
     /// Never leaves the LPI pending.
     fn clear_lpi(self, value: u64) -> Delivery {
-        if let Some((lpis, lpi)) = self.lpis.zip(self.implemented_lpi(value)) {
+        if let Some((lpis, lpi)) =
+            self.lpis.zip(self.implemented_lpi(gicr::CLRLPIR.offset(), value))
+        {
             lpis.clear_lpi(self.cpu, lpi);
         }
         Delivery::Blocked
     }
 
-    /// The LPI that a written value names, if the distributor has it. Bits above the INTID are
-    /// RES0.
-    fn implemented_lpi(self, value: u64) -> Option<Lpi> {
+    /// The LPI that a value written to a register names, if the distributor has it. Bits above the
+    /// INTID are RES0.
+    fn implemented_lpi(self, register: u32, value: u64) -> Option<Lpi> {
         let id_bits = self.config.lpi_id_bits?;
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();
         let implemented = lpi.filter(|lpi| u64::from(lpi.get()) >> id_bits == 0);
         if implemented.is_none() {
-            self.fault(FaultReason::NoSuchInterrupt, value);
+            self.fault(register, FaultReason::NoSuchInterrupt, FaultDetail::Value(value));
         }
         implemented
     }

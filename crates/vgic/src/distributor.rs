@@ -3,15 +3,15 @@
 mod saved;
 
 use crate::config::{SecurityView, VgicConfig};
-use crate::events::{Events, FaultReason, GuestFault};
+use crate::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::mbi::{Mbi, Message};
 use crate::per_interrupt::{self as per, PerInterrupt};
 use crate::registers::{
     Frame, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word, register,
 };
 use crate::wired::Wired;
-use gic_arch::IntId;
-use gic_arch::gicd::{self, Ctlr, CtlrNs, Typer};
+use gic_arch::gicd::{self, Ctlr, CtlrNs, Irouter, Typer};
+use gic_arch::{IntId, Reg};
 use msi_types::Cpu;
 
 /// `GICD_CTLR.E1NWF`: kept for reading back.
@@ -36,14 +36,6 @@ impl PerInterrupt for Distributor<'_> {
 
     fn owner(&self) -> Cpu {
         Cpu::new(0)
-    }
-
-    fn missing(&self, intid: IntId) {
-        self.events.record(GuestFault {
-            reason: FaultReason::NoSuchInterrupt,
-            address: self.config.distributor,
-            detail: intid.get().into(),
-        });
     }
 }
 
@@ -92,7 +84,7 @@ impl<'a> Distributor<'a> {
             value | d,
             index | d.route(IntId::new(index)),
             |d, index, lanes| {
-                d.set_route(IntId::new(index), lanes);
+                d.set_route(gicd::IROUTER.get(index), IntId::new(index), lanes);
             }
         ),
         register!(
@@ -100,7 +92,7 @@ impl<'a> Distributor<'a> {
             value | d,
             index | d.route(extended_spi(index)),
             |d, index, lanes| {
-                d.set_route(extended_spi(index), lanes);
+                d.set_route(gicd::IROUTER_E.get(index), extended_spi(index), lanes);
             }
         ),
         Register::constant(ID_REGISTERS, |_, index| identification(index, 0x92)),
@@ -159,18 +151,21 @@ impl<'a> Distributor<'a> {
     /// The doorbells of this frame.
     pub(crate) fn mbi(self) -> Mbi<'a> {
         let Self { config, wired, events } = self;
-        Mbi { config, wired, events, base: config.distributor }
+        Mbi { config, wired, events, frame: RegisterFrame::Distributor(config.distributor) }
     }
 
     fn route(self, intid: IntId) -> u64 {
         if intid.is_shared() { self.wired.route(intid).into_bits() } else { 0 }
     }
 
-    fn set_route(self, intid: IntId, lanes: Lanes) {
+    fn set_route(self, register: Option<Reg<Irouter>>, intid: IntId, lanes: Lanes) {
         if intid.is_shared() && self.config.implements(intid) {
             self.wired.set_route(intid, |old| lanes.over(old));
         } else {
-            self.missing(intid);
+            let frame = RegisterFrame::Distributor(self.config.distributor);
+            let at = (frame, register.map_or(0, Reg::offset));
+            let (reason, detail) = (FaultReason::NoSuchInterrupt, FaultDetail::Interrupt(intid));
+            self.events.record(GuestFault::new(reason, at, detail));
         }
     }
 }

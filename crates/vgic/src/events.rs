@@ -1,128 +1,61 @@
 //! The guest's mistakes, counted and kept for the virtual machine monitor to read. They are never
-//! an error to it, and a bounded number is kept, however many the guest makes.
+//! an error to it, and a bounded number of each kind is kept, however many the guest makes.
 
+mod command_fault;
+mod fault;
+mod queue;
+mod words;
+
+pub use command_fault::{CommandFault, CommandFaults, FailedCommand};
+pub use fault::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
+
+use crate::heap::{OutOfMemory, boxed};
 use crate::sync::{AtomicU64, Ordering::SeqCst};
-use core::cmp::Ordering;
-use core::fmt;
+use alloc::boxed::Box;
+use queue::{FaultQueue, KEPT};
 
-/// The kind of a mistake.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum FaultReason {
-    /// An offset at which the frame has no register.
-    UnknownRegister,
-    /// A width or alignment that the register does not take.
-    AccessWidth,
-    /// A write-only register was read or a read-only one written.
-    AccessDirection,
-    /// A register names an interrupt that does not exist.
-    NoSuchInterrupt,
-    /// LPI tables were changed while LPIs are enabled.
-    LpiTablesInUse,
-    /// An LPI table is too small, or not in memory.
-    LpiTable,
-    /// An ITS table or command queue is not in memory or makes no sense.
-    ItsTable,
-    /// An ITS command failed.
-    ItsCommand,
-    /// A message named an event that is not mapped, or whose collection is not.
-    UnmappedMessage,
-    /// A message named a mapped event, while the ITS or LPIs at its redistributor were disabled. Or
-    /// the event's LPI is beyond the redistributor's tables.
-    DisabledMessage,
-    /// More was asked for than the model's memory budget allows.
-    Budget,
-    /// The heap has no memory left for what the guest asked for. The address is 0 where that is in
-    /// progress; it goes on when the guest polls for its end, or by
-    /// [`Vgic::poll`](crate::Vgic::poll).
-    OutOfMemory,
-}
-
-impl FaultReason {
-    pub(crate) const ALL: [Self; 12] = [
-        Self::UnknownRegister,
-        Self::AccessWidth,
-        Self::AccessDirection,
-        Self::NoSuchInterrupt,
-        Self::LpiTablesInUse,
-        Self::LpiTable,
-        Self::ItsTable,
-        Self::ItsCommand,
-        Self::UnmappedMessage,
-        Self::DisabledMessage,
-        Self::Budget,
-        Self::OutOfMemory,
-    ];
-}
-
-impl fmt::Display for FaultReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::UnknownRegister => "no register at this address",
-            Self::AccessWidth => "width or alignment not supported by the register",
-            Self::AccessDirection => "read of a write-only or write of a read-only register",
-            Self::NoSuchInterrupt => "no such interrupt",
-            Self::LpiTablesInUse => "LPI tables changed while LPIs are enabled",
-            Self::LpiTable => "LPI table too small or not in memory",
-            Self::ItsTable => "ITS table or command queue not in memory or malformed",
-            Self::ItsCommand => "ITS command failed",
-            Self::UnmappedMessage => "message without a mapping",
-            Self::DisabledMessage => "message while its ITS or LPI is disabled",
-            Self::Budget => "more than the model's budget allows",
-            Self::OutOfMemory => "the heap has no memory left for it",
-        })
-    }
-}
-
-/// One mistake of the guest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct GuestFault {
-    /// The kind.
-    pub reason: FaultReason,
-    /// The guest physical address of the register or table; for a message, that of the doorbell.
-    pub address: u64,
-    /// The value written, the INTID, or the ITS command error code; 0 if there is none. Of a
-    /// message, the DeviceID in the upper half and the EventID in the lower.
-    pub detail: u64,
-}
-
-impl fmt::Display for GuestFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "guest fault at {:#x}: {} ({:#x})", self.address, self.reason, self.detail)
-    }
-}
-
-/// Number of faults kept with their details until they are read; later ones are only counted.
-pub(crate) const QUEUED: usize = 32;
-
-/// The guest's mistakes so far: a count of each kind, and the first few since they were last read.
+/// The guest's mistakes so far: a count of each kind, and the first few of each kind since they
+/// were last read. A kind that the guest repeats without end does not displace another.
 #[derive(Debug)]
 pub struct Events {
+    /// By kind.
     counts: [AtomicU64; FaultReason::ALL.len()],
-    queue: FaultQueue,
-}
-
-impl Default for Events {
-    fn default() -> Self {
-        Self::new()
-    }
+    /// By kind, for those that the machine's guest can make.
+    queues: Box<[FaultQueue]>,
+    /// Number of faults.
+    total: AtomicU64,
+    /// Number of faults that were kept, or found no room.
+    stored: AtomicU64,
+    /// The value of `stored` at the last drain.
+    drained: AtomicU64,
 }
 
 impl Events {
-    /// No mistakes yet.
-    pub(crate) const fn new() -> Self {
-        Self {
-            counts: [const { AtomicU64::new(0) }; FaultReason::ALL.len()],
-            queue: FaultQueue::new(),
-        }
+    /// No mistakes yet. `kinds` are those that the machine's guest can make.
+    pub(crate) fn new(kinds: &[FaultReason]) -> Result<Self, OutOfMemory> {
+        let counts = [const { AtomicU64::new(0) }; FaultReason::ALL.len()];
+        let [total, stored, drained] = [const { AtomicU64::new(0) }; 3];
+        let queues = boxed(kinds.iter().map(|_| FaultQueue::new()))?;
+        Ok(Self { counts, queues, total, stored, drained })
     }
 
-    /// Counts a fault, and keeps it if there is room. Lock-free; any thread.
+    /// Of a machine with every kind.
+    #[cfg(test)]
+    pub(crate) fn of_all_kinds() -> Self {
+        Self::new(&FaultReason::ALL).unwrap()
+    }
+
+    /// Counts a fault, and keeps it if there is room for its kind. Lock-free; any thread.
     pub(crate) fn record(&self, fault: GuestFault) {
-        if let Some(count) = self.counts.get(fault.reason as usize) {
+        let kind = fault.reason as usize;
+        if let Some(count) = self.counts.get(kind) {
             count.fetch_add(1, SeqCst);
         }
-        self.queue.push(fault);
+        let number = self.total.fetch_add(1, SeqCst);
+        if let Some(queue) = self.queues.get(kind) {
+            queue.push(number, &fault);
+        }
+        self.stored.fetch_add(1, SeqCst);
     }
 
     /// Counts the faults of this kind so far.
@@ -132,167 +65,154 @@ impl Events {
 
     /// Counts the faults of any kind so far.
     pub fn total(&self) -> u64 {
-        self.counts.iter().map(|count| count.load(SeqCst)).sum()
+        self.total.load(SeqCst)
     }
 
-    /// Hands out the faults kept since the last call, oldest first, and makes room for new ones.
+    /// Hands out the faults kept since the last call, oldest first, and makes room for new ones. If
+    /// the guest has made none since, this is two atomic loads: a monitor may call it at each exit.
+    #[inline]
     pub fn drain(&self, each: impl FnMut(GuestFault)) {
-        (0..QUEUED).map_while(|_| self.queue.pop()).for_each(each);
-    }
-}
-
-/// The faults that are kept: a bounded queue for many writers and readers, none of whom waits.
-#[derive(Debug)]
-struct FaultQueue {
-    cells: [FaultCell; QUEUED],
-    /// Number of faults ever pushed.
-    pushed: AtomicU64,
-    /// Number of faults ever popped.
-    popped: AtomicU64,
-}
-
-/// A fault's cell. Its turn is `n` when the `n`th push may write here, `n + 1` when the `n`th pop
-/// may read, and after that `n + QUEUED`.
-#[derive(Debug)]
-struct FaultCell {
-    turn: AtomicU64,
-    reason: AtomicU64,
-    address: AtomicU64,
-    detail: AtomicU64,
-}
-
-impl FaultQueue {
-    const fn new() -> Self {
-        let mut cells = [const { FaultCell::with_turn(0) }; QUEUED];
-        let mut turn = 0;
-        while turn < QUEUED {
-            cells[turn] = FaultCell::with_turn(turn as u64);
-            turn += 1;
+        let stored = self.stored.load(SeqCst);
+        if self.drained.load(SeqCst) != stored {
+            self.drain_kinds(each);
+            self.drained.store(stored, SeqCst);
         }
-        Self { cells, pushed: AtomicU64::new(0), popped: AtomicU64::new(0) }
     }
 
-    fn cell(&self, number: u64) -> &FaultCell {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the remainder is less than the number of cells"
-        )]
-        let index = (number % QUEUED as u64) as usize;
-        &self.cells[index]
-    }
-
-    /// Keeps a fault, or nothing if there is no room.
-    fn push(&self, fault: GuestFault) {
-        let mut number = self.pushed.load(SeqCst);
-        loop {
-            let cell = self.cell(number);
-            match cell.turn.load(SeqCst).cmp(&number) {
-                Ordering::Less => return,
-                Ordering::Equal => {
-                    match self.pushed.compare_exchange(number, number + 1, SeqCst, SeqCst) {
-                        Ok(_) => return cell.write(fault, number + 1),
-                        Err(now) => number = now,
-                    }
-                }
-                Ordering::Greater => number = self.pushed.load(SeqCst),
+    #[cold]
+    fn drain_kinds(&self, mut each: impl FnMut(GuestFault)) {
+        for _ in 0..FaultReason::ALL.len() * KEPT {
+            let queues = FaultReason::ALL.iter().zip(&self.queues);
+            let kept = queues.filter_map(|kind| Some((kind.1.oldest()?, kind)));
+            let Some((_, (reason, queue))) = kept.min_by_key(|(number, _)| *number) else { return };
+            if let Some(fault) = queue.pop(*reason) {
+                each(fault);
             }
         }
-    }
-
-    /// The oldest fault; `None` if there is none, or it is just being written.
-    fn pop(&self) -> Option<GuestFault> {
-        let mut number = self.popped.load(SeqCst);
-        loop {
-            let cell = self.cell(number);
-            match cell.turn.load(SeqCst).cmp(&(number + 1)) {
-                Ordering::Less => return None,
-                Ordering::Equal => {
-                    match self.popped.compare_exchange(number, number + 1, SeqCst, SeqCst) {
-                        Ok(_) => return Some(cell.read(number + QUEUED as u64)),
-                        Err(now) => number = now,
-                    }
-                }
-                Ordering::Greater => number = self.popped.load(SeqCst),
-            }
-        }
-    }
-}
-
-impl FaultCell {
-    const fn with_turn(turn: u64) -> Self {
-        Self {
-            turn: AtomicU64::new(turn),
-            reason: AtomicU64::new(0),
-            address: AtomicU64::new(0),
-            detail: AtomicU64::new(0),
-        }
-    }
-
-    fn write(&self, GuestFault { reason, address, detail }: GuestFault, next: u64) {
-        self.reason.store(reason as u64, SeqCst);
-        self.address.store(address, SeqCst);
-        self.detail.store(detail, SeqCst);
-        self.turn.store(next, SeqCst);
-    }
-
-    fn read(&self, next: u64) -> GuestFault {
-        let reason = usize::try_from(self.reason.load(SeqCst)).unwrap_or(0);
-        let reason = FaultReason::ALL.get(reason).copied().unwrap_or(FaultReason::UnknownRegister);
-        let fault = GuestFault {
-            reason,
-            address: self.address.load(SeqCst),
-            detail: self.detail.load(SeqCst),
-        };
-        self.turn.store(next, SeqCst);
-        fault
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
     use alloc::vec::Vec;
+    use gic_arch::its::UnknownOpcode;
+    use gic_arch::{IntId, gicd, gicr, gits};
+    use msi_types::{Cpu, DeviceId, EventId};
 
-    fn fault(address: u64) -> GuestFault {
-        GuestFault { reason: FaultReason::UnknownRegister, address, detail: 0 }
+    const ITS: RegisterFrame = RegisterFrame::Its(0x808_0000);
+
+    fn fault(reason: FaultReason, value: u64) -> GuestFault {
+        GuestFault::new(reason, (ITS, 0), FaultDetail::Value(value))
+    }
+
+    fn drained(events: &Events) -> Vec<GuestFault> {
+        let mut faults = Vec::new();
+        events.drain(|fault| faults.push(fault));
+        faults
     }
 
     #[test]
-    fn a_storm_of_faults_is_counted_in_full() {
-        let events = Events::new();
+    fn a_storm_of_one_kind_hides_no_other() {
+        let events = Events::of_all_kinds();
+        let storm = FaultReason::UnmappedMessage;
 
-        for address in 0..1000 {
-            events.record(fault(address));
-        }
+        (0..1000).for_each(|number| events.record(fault(storm, number)));
+        events.record(fault(FaultReason::UnalignedQueue, 1000));
 
-        let mut drained = Vec::new();
-        events.drain(|fault| drained.push(fault.address));
-        assert_eq!(events.count(FaultReason::UnknownRegister), 1000);
-        assert_eq!(drained, (0..QUEUED as u64).collect::<Vec<_>>());
+        let kept = (0..KEPT as u64).map(|number| fault(storm, number));
+        let expected = kept.chain([fault(FaultReason::UnalignedQueue, 1000)]);
+        assert_eq!(drained(&events), expected.collect::<Vec<_>>());
+        assert_eq!((events.count(storm), events.total()), (1000, 1001));
     }
 
     #[test]
-    fn every_reason_is_counted_and_kept_as_itself() {
-        let events = Events::new();
-        for reason in FaultReason::ALL {
-            events.record(GuestFault { reason, address: 1, detail: 2 });
-        }
-        let mut drained = Vec::new();
-        events.drain(|fault| drained.push(fault.reason));
-        assert_eq!(drained, FaultReason::ALL);
-        assert!(FaultReason::ALL.iter().all(|reason| events.count(*reason) == 1));
+    fn faults_of_all_kinds_are_read_in_their_order() {
+        let events = Events::of_all_kinds();
+        let reasons = FaultReason::ALL.into_iter().rev().chain(FaultReason::ALL);
+        let faults: Vec<_> = reasons.zip(0..).map(|(reason, at)| fault(reason, at)).collect();
+
+        faults.iter().copied().for_each(|fault| events.record(fault));
+
+        assert_eq!(drained(&events), faults);
+        assert!(FaultReason::ALL.iter().all(|reason| events.count(*reason) == 2));
+    }
+
+    #[test]
+    fn kinds_without_lpis_come_first() {
+        assert!(FaultReason::ALL.starts_with(&FaultReason::WITHOUT_LPIS));
     }
 
     #[test]
     fn reading_the_faults_makes_room_for_new_ones() {
-        let events = Events::new();
-        events.record(fault(1));
-        events.drain(drop);
+        let events = Events::of_all_kinds();
+        for round in 0..3 {
+            let faults: Vec<_> =
+                (0..KEPT as u64).map(|at| fault(FaultReason::Budget, round << 8 | at)).collect();
+            faults.iter().copied().for_each(|fault| events.record(fault));
+            assert_eq!(drained(&events), faults);
+        }
+    }
 
-        events.record(fault(2));
-
-        let mut drained = Vec::new();
-        events.drain(|fault| drained.push(fault.address));
-        assert_eq!(drained, [2]);
+    #[test]
+    fn a_fault_says_in_words_where_it_was_made() {
+        let reader = (ITS, gits::CREADR.offset());
+        let unknown = CommandFault::Unknown(UnknownOpcode(0));
+        let command = FailedCommand { address: 0x6f92_0000, fault: unknown };
+        let redistributor = RegisterFrame::Redistributor(0x80c_0000);
+        let distributor = RegisterFrame::Distributor(0x800_0000);
+        let message = FaultDetail::Message { device: DeviceId::new(8), event: EventId::new(3) };
+        for (reason, at, detail, sentence) in [
+            (
+                FaultReason::ItsCommand,
+                reader,
+                FaultDetail::Command(command),
+                "its@8080000: command at 0x6f920000 (opcode 0x00, unknown): \
+                 no physical ITS command has this opcode",
+            ),
+            (
+                FaultReason::UnalignedQueue,
+                (ITS, gits::CBASER.offset()),
+                FaultDetail::Value(0xb8e0_0000_6f92_2401),
+                "its@8080000: GITS_CBASER = 0xb8e000006f922401: \
+                 the command queue is not aligned to 64 KiB: bits 15:12 are taken as zeros",
+            ),
+            (
+                FaultReason::ItsTable,
+                (ITS, 0x108),
+                FaultDetail::Memory(0x9000_0000),
+                "its@8080000: GITS_BASER1: ITS table or command queue not in memory \
+                 (no memory at 0x90000000)",
+            ),
+            (
+                FaultReason::SharedPendingTable,
+                (redistributor, gicr::PENDBASER.offset()),
+                FaultDetail::Redistributor(Cpu::new(0)),
+                "gicr@80c0000: GICR_PENDBASER: the pending table overlaps that of another \
+                 redistributor whose LPIs are enabled (of vCPU 0)",
+            ),
+            (
+                FaultReason::UnmappedMessage,
+                (ITS, gits::TRANSLATER.offset()),
+                message,
+                "its@8080000: GITS_TRANSLATER: message without a mapping \
+                 (DeviceID 0x8, EventID 0x3)",
+            ),
+            (
+                FaultReason::NoSuchInterrupt,
+                (distributor, gicd::SETSPI_NSR.offset()),
+                FaultDetail::Interrupt(IntId::new(900)),
+                "gicd@8000000: GICD_SETSPI_NSR: no such interrupt (SPI 900)",
+            ),
+            (
+                FaultReason::UnknownRegister,
+                (distributor, 0x20),
+                FaultDetail::None,
+                "gicd@8000000: offset 0x20: no register at this address",
+            ),
+        ] {
+            assert_eq!(GuestFault::new(reason, at, detail).to_string(), sentence);
+        }
     }
 }

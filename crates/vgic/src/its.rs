@@ -16,6 +16,8 @@
 //! |---|---|
 //! | a command error | recorded ([`Vgic::command_faults`](crate::Vgic::command_faults), and counted in [`Vgic::events`](crate::Vgic::events)); then the command is skipped, or the queue stalls until `GITS_CWRITER.Retry`: [`ErrorPolicy`]. Never an SError (`SEIS` = 0), never another value in place of a wrong one |
 //! | a queue that lies outside of memory | stalls, whatever the policy |
+//! | bits 15:12 of `GITS_CBASER` that are not zero | taken as zeros; recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedQueue`]) |
+//! | a table that is not aligned to its pages, or not in memory | recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]). Commands do not fail for it, because what is mapped is held in the model's own memory |
 //! | `GITS_CWRITER` beyond the queue | the write is dropped |
 //! | MAPD, MAPTI of what is mapped already | mapped anew; what was pending of it is gone |
 //! | a command about virtual LPIs (GICv4) | a command error |
@@ -42,21 +44,22 @@ mod tests;
 pub use crate::config::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
 };
-pub use queue::{CommandFault, CommandFaults};
+pub use crate::events::{CommandFault, CommandFaults, FailedCommand};
 pub(crate) use saved::{LockedIts, RestoredRegisters};
 pub(crate) use targets::Targets;
 
 use crate::access::AccessWidth;
 use crate::config::ConfigError;
-use crate::events::{Events, FaultReason, GuestFault};
+use crate::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::heap::{OutOfMemory, shared};
 use crate::lock::Mutex;
 use crate::lpi::{DeviceTable, Injection, ItsIndex, LpiCore, NoRoom};
 use crate::progress::Progress;
-use crate::registers::Frame;
+use crate::registers::{Frame, Refusal};
 use alloc::sync::Arc;
 use core::fmt;
-use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
+use gic_arch::gits;
+use msi_types::{Delivery, DeviceId, EventId, MsiMessage, SignalMsi};
 use queue::Queue;
 use tables::Tables;
 
@@ -103,10 +106,11 @@ impl Its {
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         let device_table = shared(DeviceTable::new(config.device_id_bits)?)?;
-        let index = lpis.add_its(device_table.clone()).map_err(|no_room| match no_room {
-            NoRoom::Budget => ConfigError::Its(ItsConfigError::TooMany),
-            NoRoom::OutOfMemory => ConfigError::OutOfMemory(OutOfMemory),
-        })?;
+        let index =
+            lpis.add_its(config.base, device_table.clone()).map_err(|no_room| match no_room {
+                NoRoom::Budget => ConfigError::Its(ItsConfigError::TooMany),
+                NoRoom::OutOfMemory => ConfigError::OutOfMemory(OutOfMemory),
+            })?;
         let state = Mutex::new(ItsRegisters::new(&config));
         Ok(Self { config, index, targets, device_table, lpis, events, state })
     }
@@ -127,7 +131,7 @@ impl Its {
 
     /// Reads a register of the two frames. What is refused reads as zero.
     pub(crate) fn read(&self, offset: u32, width: AccessWidth) -> u64 {
-        let refused = &mut |offset, reason| self.refused(offset, reason);
+        let refused = &mut |refusal: Refusal| self.refused(refusal, FaultDetail::None);
         let value = Frame::ITS.read(self, offset, width, refused);
         self.lpis.send_kicks();
         value
@@ -135,14 +139,22 @@ impl Its {
 
     /// Writes a register of the two frames. What is refused is ignored. Enabling is only begun.
     pub(crate) fn begin_write(&self, offset: u32, width: AccessWidth, value: u64) {
-        let refused = &mut |offset, reason| self.refused(offset, reason);
+        let refused = &mut |refusal: Refusal| self.refused(refusal, FaultDetail::Value(value));
         Frame::ITS.write(self, offset, width, value, refused);
         self.lpis.send_kicks();
     }
 
-    fn refused(&self, offset: u32, reason: FaultReason) {
-        let address = self.config.base + u64::from(offset);
-        self.events.record(GuestFault { reason, address, detail: 0 });
+    fn refused(&self, refusal: Refusal, detail: FaultDetail) {
+        self.events.record(refusal.at(self.frame(), detail));
+    }
+
+    const fn frame(&self) -> RegisterFrame {
+        RegisterFrame::Its(self.config.base)
+    }
+
+    /// Records a mistake at a register.
+    fn fault(&self, register: u32, reason: FaultReason, detail: FaultDetail) {
+        self.events.record(GuestFault::new(reason, (self.frame(), register), detail));
     }
 
     /// As [`begin_write`](Self::begin_write), and finishes what it began.
@@ -219,8 +231,8 @@ impl Its {
         let is_mapped = self.lpis.is_mapped(&self.device_table, device.get(), data);
         let reason =
             if is_mapped { FaultReason::DisabledMessage } else { FaultReason::UnmappedMessage };
-        let detail = u64::from(device.get()) << 32 | u64::from(data);
-        self.events.record(GuestFault { reason, address: self.config.doorbell(), detail });
+        let detail = FaultDetail::Message { device, event: EventId::new(data) };
+        self.fault(gits::TRANSLATER.offset(), reason, detail);
         Delivery::Blocked
     }
 }

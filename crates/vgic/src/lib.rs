@@ -14,8 +14,9 @@
 //! the vCPU is asleep or in the guest. Then there is exactly one kick. Acknowledging one takes no
 //! lock and allocates nothing either.
 //!
-//! A guest can do nothing that makes the model panic, wait or grow without bounds; its mistakes are
-//! counted in [`Vgic::events`].
+//! A guest can do nothing that makes the model panic, wait or grow without bounds. Its mistakes are
+//! recorded in [`Vgic::events`]: a [`GuestFault`] names the register, the value and, in words, what
+//! is wrong with it. A monitor that prints the first one of each kind saves its user hours.
 //!
 //! | implemented | |
 //! |---|---|
@@ -193,7 +194,7 @@ pub use config::{
     V2mNaming, VgicConfig,
 };
 pub use doorbells::DeviceWrite;
-pub use events::{Events, FaultReason, GuestFault};
+pub use events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 pub use freeze::Frozen;
 pub use gic_arch;
 pub use heap::OutOfMemory;

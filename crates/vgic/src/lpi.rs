@@ -107,6 +107,7 @@ mod entries;
 mod entries_by_lpi;
 mod entry;
 mod entry_allocator;
+mod faults;
 mod injection;
 mod itt;
 mod itt_teardown;
@@ -122,7 +123,6 @@ mod sweep;
 mod sweeps;
 mod tables;
 
-use crate::events::Events;
 use crate::heap::{OutOfMemory, boxed, shared};
 use crate::lock::Mutex;
 use crate::memory::GuestMemory;
@@ -141,6 +141,7 @@ use consumer::Consumer;
 pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use device_table::DeviceTable;
+pub(crate) use faults::LpiFaults;
 pub(crate) use injection::Injection;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use mappings::MappedEvent;
@@ -184,13 +185,13 @@ impl LpiCore {
         config: LpiConfig,
         memory: Arc<dyn GuestMemory>,
         wakeup: Arc<VcpuWakeup>,
-        events: Arc<Events>,
+        faults: LpiFaults,
     ) -> Result<Arc<Self>, OutOfMemory> {
         let config = config.bounded();
         let tables = shared(Shared::new(&config)?)?;
         shared(Self {
             shared: tables.clone(),
-            control: Mutex::new(Control::new(config, tables, memory, events, wakeup.clone())?),
+            control: Mutex::new(Control::new(config, tables, memory, faults, wakeup.clone())?),
             wakeup,
             must_kick: AtomicBool::new(false),
             work_per_access: config.work_per_access,
@@ -221,8 +222,12 @@ impl LpiCore {
     }
 
     /// Adds an ITS with this device table, up to 2^16 of them.
-    pub(crate) fn add_its(&self, device_table: Arc<DeviceTable>) -> Result<ItsIndex, NoRoom> {
-        self.control.lock().add_its(device_table)
+    pub(crate) fn add_its(
+        &self,
+        base: u64,
+        device_table: Arc<DeviceTable>,
+    ) -> Result<ItsIndex, NoRoom> {
+        self.control.lock().add_its(base, device_table)
     }
 
     /// Is an event of a device of an ITS mapped, to a collection that is? Any thread; lock-free.

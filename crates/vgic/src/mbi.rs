@@ -4,7 +4,7 @@
 
 use crate::access::AccessWidth;
 use crate::config::VgicConfig;
-use crate::events::{Events, FaultReason, GuestFault};
+use crate::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::interrupt::InterruptWord;
 use crate::registers::{Frame, Lanes, Register, low_word, register};
 use crate::wired::Wired;
@@ -14,13 +14,13 @@ use msi_types::Delivery;
 /// Bits of an INTID in the registers.
 const INTID_BITS: u64 = 0x1fff;
 
-/// The doorbells, at the frame with this base.
+/// The doorbells of a frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Mbi<'a> {
     pub(crate) config: &'a VgicConfig,
     pub(crate) wired: &'a Wired,
     pub(crate) events: &'a Events,
-    pub(crate) base: u64,
+    pub(crate) frame: RegisterFrame,
 }
 
 /// Effect of a message on an interrupt.
@@ -33,6 +33,14 @@ pub(crate) enum Message {
 }
 
 impl Message {
+    /// Offset of the doorbell in its frame.
+    const fn register(self) -> u32 {
+        match self {
+            Self::Set => gicd::SETSPI_NSR.offset(),
+            Self::Clear => gicd::CLRSPI_NSR.offset(),
+        }
+    }
+
     fn apply(self, state: InterruptWord) -> InterruptWord {
         match self {
             Self::Set => state.message_set(),
@@ -65,12 +73,9 @@ impl Mbi<'_> {
     fn signal(self, message: Message, number: u64) -> Delivery {
         let intid = IntId::new(low_word(number & INTID_BITS));
         if !intid.is_shared() || !self.config.implements(intid) {
-            let address = self.base;
-            self.events.record(GuestFault {
-                reason: FaultReason::NoSuchInterrupt,
-                address,
-                detail: intid.get().into(),
-            });
+            let at = (self.frame, message.register());
+            let (reason, detail) = (FaultReason::NoSuchInterrupt, FaultDetail::Interrupt(intid));
+            self.events.record(GuestFault::new(reason, at, detail));
             return Delivery::Blocked;
         }
         self.wired.signal(intid, |state| message.apply(state))

@@ -2,7 +2,7 @@
 
 use crate::config::{SecurityView, VgicConfig};
 use crate::interrupt::InterruptWord;
-use crate::registers::{Effect, Handlers};
+use crate::registers::{Effect, Handlers, NoSuchInterrupt};
 use crate::wired::Wired;
 use gic_arch::{IntId, IntIdField, Priority};
 use msi_types::Cpu;
@@ -15,8 +15,6 @@ pub(crate) trait PerInterrupt: Copy {
     fn wired(&self) -> &Wired;
     /// The vCPU of the private interrupts that the frame shows; any vCPU if it shows shared ones.
     fn owner(&self) -> Cpu;
-    /// The interrupt that the guest tried to name is not there; for counting.
-    fn missing(&self, intid: IntId);
 }
 
 fn read<C: PerInterrupt>(frame: C, intid: IntId, field: fn(&InterruptWord) -> bool) -> u32 {
@@ -27,11 +25,13 @@ fn change<C: PerInterrupt>(
     frame: C,
     intid: IntId,
     change: impl Fn(InterruptWord) -> InterruptWord,
-) {
-    if !frame.config().implements(intid) {
-        frame.missing(intid);
-    }
+) -> Result<(), NoSuchInterrupt> {
     frame.wired().change(frame.owner(), intid, change);
+    exists(frame, intid)
+}
+
+fn exists<C: PerInterrupt>(frame: C, intid: IntId) -> Result<(), NoSuchInterrupt> {
+    if frame.config().implements(intid) { Ok(()) } else { Err(NoSuchInterrupt) }
 }
 
 /// `ISENABLER`.
@@ -80,10 +80,8 @@ pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Handlers<C
         field,
         read: |frame, intid| read(frame, intid, InterruptWord::active),
         write: |frame, intid, _| {
-            if !frame.config().implements(intid) {
-                frame.missing(intid);
-            }
             frame.wired().activate(frame.owner(), intid);
+            exists(frame, intid)
         },
         effect: Effect::Ones,
     }
@@ -94,7 +92,10 @@ pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Handlers
     Handlers::Fields {
         field,
         read: |frame, intid| read(frame, intid, InterruptWord::active),
-        write: |frame, intid, _| frame.wired().deactivate(frame.owner(), intid),
+        write: |frame, intid, _| {
+            frame.wired().deactivate(frame.owner(), intid);
+            Ok(())
+        },
         effect: Effect::Ones,
     }
 }
@@ -109,8 +110,9 @@ pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
         },
         write: |frame, intid, value| {
             if frame.config().security == SecurityView::Single {
-                change(frame, intid, |state| state.with_group1(value != 0));
+                change(frame, intid, |state| state.with_group1(value != 0))?;
             }
+            Ok(())
         },
         effect: Effect::Every,
     }
@@ -130,7 +132,7 @@ pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Handlers<C> 
         },
         write: |frame, intid, value| {
             let priority = hardware_priority(frame.config(), value);
-            change(frame, intid, |state| state.with_priority_value(priority.get()));
+            change(frame, intid, |state| state.with_priority_value(priority.get()))
         },
         effect: Effect::Every,
     }
@@ -154,8 +156,9 @@ pub(crate) const fn trigger<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
         write: |frame, intid, value| {
             let edge = value & 2 != 0;
             if frame.config().allows_trigger(intid, edge) {
-                change(frame, intid, |state| state.with_edge(edge));
+                change(frame, intid, |state| state.with_edge(edge))?;
             }
+            Ok(())
         },
         effect: Effect::Every,
     }

@@ -7,7 +7,7 @@ pub(crate) use lpi_registers::LpiRegisters;
 pub(crate) use saved::RestoredRedistributor;
 
 use crate::config::{RedistributorFrame, SecurityView, VgicConfig};
-use crate::events::{Events, FaultReason, GuestFault};
+use crate::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::lock::Mutex;
 use crate::lpi::LpiCore;
 use crate::per_interrupt::{self as per, PerInterrupt};
@@ -17,7 +17,6 @@ use crate::registers::{
 use crate::wakeup::Awaited;
 use crate::wired::{Private, Wired, participation};
 use core::sync::atomic::Ordering::SeqCst;
-use gic_arch::IntId;
 use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
 use msi_types::Cpu;
 
@@ -74,10 +73,6 @@ impl PerInterrupt for Redistributor<'_> {
     fn owner(&self) -> Cpu {
         self.cpu
     }
-
-    fn missing(&self, intid: IntId) {
-        self.fault(FaultReason::NoSuchInterrupt, intid.get().into());
-    }
 }
 
 impl<'a> Redistributor<'a> {
@@ -117,8 +112,10 @@ impl<'a> Redistributor<'a> {
 
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
 
-    pub(crate) fn fault(&self, reason: FaultReason, detail: u64) {
-        self.events.record(GuestFault { reason, address: self.registers.frame.base, detail });
+    /// Records a mistake at a register.
+    pub(crate) fn fault(&self, register: u32, reason: FaultReason, detail: FaultDetail) {
+        let frame = RegisterFrame::Redistributor(self.registers.frame.base);
+        self.events.record(GuestFault::new(reason, (frame, register), detail));
     }
 
     /// `EnableLPIs` reads as zero until it has taken effect.

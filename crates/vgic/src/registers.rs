@@ -3,7 +3,7 @@
 //! handlers with whole registers or fields.
 
 use crate::access::AccessWidth;
-use crate::events::FaultReason;
+use crate::events::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo, id};
 
 /// One register, or array of registers, of a frame; `C` is what its functions act on.
@@ -30,11 +30,41 @@ pub(crate) enum Handlers<C> {
         field: IntIdField,
         /// The field's value; 0 if the interrupt does not exist.
         read: fn(C, IntId) -> u32,
-        /// Stores the field.
-        write: fn(C, IntId, u32),
+        /// Stores the field, unless the interrupt does not exist.
+        write: fn(C, IntId, u32) -> Result<(), NoSuchInterrupt>,
         /// For which fields of a written register `write` is called.
         effect: Effect,
     },
+}
+
+/// The interrupt that a field belongs to does not exist.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NoSuchInterrupt;
+
+/// A part of an access that has no effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Refusal {
+    /// Offset in the frame.
+    offset: u32,
+    reason: FaultReason,
+    /// The interrupt that does not exist.
+    missing: Option<IntId>,
+}
+
+impl Refusal {
+    pub(crate) const fn new(offset: u32, reason: FaultReason) -> Self {
+        Self { offset, reason, missing: None }
+    }
+
+    const fn missing(offset: u32, intid: IntId) -> Self {
+        Self { offset, reason: FaultReason::NoSuchInterrupt, missing: Some(intid) }
+    }
+
+    /// The guest's fault, in this frame; `value` is what it wrote.
+    pub(crate) fn at(self, frame: RegisterFrame, value: FaultDetail) -> GuestFault {
+        let detail = self.missing.map_or(value, FaultDetail::Interrupt);
+        GuestFault::new(self.reason, (frame, self.offset), detail)
+    }
 }
 
 /// Fields of a written register that take effect.
@@ -135,7 +165,7 @@ impl<C: Copy> Register<C> {
         }
     }
 
-    fn write(&self, context: C, index: u32, lanes: Lanes) {
+    fn write(&self, context: C, index: u32, lanes: Lanes, refused: &mut dyn FnMut(Refusal)) {
         match &self.handlers {
             Handlers::Zero => {}
             Handlers::Value { write, .. } => write(context, index, lanes),
@@ -148,8 +178,12 @@ impl<C: Copy> Register<C> {
                         reason = "masked to at most eight bits"
                     )]
                     let value = ((lanes.value & mask64) >> shift) as u32;
-                    if lanes.mask & mask64 == mask64 && (*effect == Effect::Every || value != 0) {
-                        write(context, intid, value);
+                    if lanes.mask & mask64 == mask64
+                        && (*effect == Effect::Every || value != 0)
+                        && let Err(NoSuchInterrupt) = write(context, intid, value)
+                    {
+                        let register = self.info.offset + index * self.info.bytes;
+                        refused(Refusal::missing(register, intid));
                     }
                 }
             }
@@ -187,7 +221,7 @@ impl<C: Copy> Frame<'_, C> {
         context: C,
         offset: u32,
         width: AccessWidth,
-        refused: &mut dyn FnMut(u32, FaultReason),
+        refused: &mut dyn FnMut(Refusal),
     ) -> u64 {
         let register = self.register_at(offset);
         if splits(register, offset, width) {
@@ -196,12 +230,12 @@ impl<C: Copy> Frame<'_, C> {
         }
         match find(register, offset, width) {
             Ok(found) if found.register.info.access == AccessKind::WriteOnly => {
-                refused(offset, FaultReason::AccessDirection);
+                refused(Refusal::new(offset, FaultReason::AccessDirection));
                 0
             }
             Ok(found) => (found.register.read(context, found.index) >> found.shift) & width.mask(),
             Err(reason) => {
-                refused(offset, reason);
+                refused(Refusal::new(offset, reason));
                 0
             }
         }
@@ -215,7 +249,7 @@ impl<C: Copy> Frame<'_, C> {
         offset: u32,
         width: AccessWidth,
         value: u64,
-        refused: &mut dyn FnMut(u32, FaultReason),
+        refused: &mut dyn FnMut(Refusal),
     ) {
         let register = self.register_at(offset);
         if splits(register, offset, width) {
@@ -225,7 +259,7 @@ impl<C: Copy> Frame<'_, C> {
         }
         match find(register, offset, width) {
             Ok(found) if found.register.info.access == AccessKind::ReadOnly => {
-                refused(offset, FaultReason::AccessDirection);
+                refused(Refusal::new(offset, FaultReason::AccessDirection));
             }
             Ok(found) => {
                 let mask = width.mask() << found.shift;
@@ -233,9 +267,10 @@ impl<C: Copy> Frame<'_, C> {
                     context,
                     found.index,
                     Lanes { value: (value << found.shift) & mask, mask },
+                    refused,
                 );
             }
-            Err(reason) => refused(offset, reason),
+            Err(reason) => refused(Refusal::new(offset, reason)),
         }
     }
 

@@ -6,9 +6,11 @@
 
 use crate::access::AccessWidth;
 use crate::config::{V2mConfig, V2mNaming};
-use crate::events::{Events, FaultReason, GuestFault};
+use crate::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::interrupt::InterruptWord;
-use crate::registers::{Frame, ID_REGISTERS, Lanes, Register, identification, low_word, register};
+use crate::registers::{
+    Frame, ID_REGISTERS, Lanes, Refusal, Register, identification, low_word, register,
+};
 use crate::wired::Wired;
 use gic_arch::v2m;
 use gic_arch::{IntId, RegisterInfo};
@@ -46,11 +48,11 @@ impl<'a> V2m<'a> {
         self,
         offset: u32,
         width: AccessWidth,
-        refused: &mut dyn FnMut(u32, FaultReason),
+        refused: &mut dyn FnMut(Refusal),
     ) -> u64 {
         match self.config.naming {
             V2mNaming::ByAddress => {
-                refused(offset, FaultReason::AccessDirection);
+                refused(Refusal::new(offset, FaultReason::AccessDirection));
                 0
             }
             _ => Self::FRAME.read(self, offset, width, refused),
@@ -63,12 +65,12 @@ impl<'a> V2m<'a> {
         offset: u32,
         width: AccessWidth,
         value: u64,
-        refused: &mut dyn FnMut(u32, FaultReason),
+        refused: &mut dyn FnMut(Refusal),
     ) {
         match self.config.naming {
             V2mNaming::ByAddress => {
                 if self.ring(offset, width, value).is_none() {
-                    refused(offset, FaultReason::AccessWidth);
+                    refused(Refusal::new(offset, FaultReason::AccessWidth));
                 }
             }
             _ => Self::FRAME.write(self, offset, width, value, refused),
@@ -90,9 +92,9 @@ impl<'a> V2m<'a> {
     fn signal(self, offset: u32, value: u64) -> Delivery {
         let spi = self.config.named(offset, low_word(value));
         let Some(spi) = spi.filter(|spi| self.config.spis().contains(spi)) else {
-            let address = self.config.base + u64::from(offset);
-            let fault = GuestFault { reason: FaultReason::NoSuchInterrupt, address, detail: value };
-            self.events.record(fault);
+            let at = (RegisterFrame::V2m(self.config.base), offset);
+            let detail = FaultDetail::Value(value);
+            self.events.record(GuestFault::new(FaultReason::NoSuchInterrupt, at, detail));
             return Delivery::Blocked;
         };
         self.wired.signal(IntId::new(spi), InterruptWord::pulsed)

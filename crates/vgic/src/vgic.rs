@@ -8,7 +8,7 @@ pub use links::PhysicalTaken;
 use crate::access::AccessWidth;
 use crate::config::{V2mConfig, VgicConfig, cpu};
 use crate::distributor::Distributor;
-use crate::events::{Events, FaultReason, GuestFault};
+use crate::events::{Events, FaultDetail, FaultReason, RegisterFrame};
 use crate::heap::OutOfMemory;
 use crate::interrupt::InterruptWord;
 use crate::its::{CommandFaults, Its};
@@ -16,6 +16,7 @@ use crate::lpi::LpiCore;
 use crate::mbi::Mbi;
 use crate::progress::Progress;
 use crate::redistributor::{Redistributor, RedistributorRegisters};
+use crate::registers::Refusal;
 use crate::v2m::V2m;
 use crate::wakeup::VcpuWakeup;
 use crate::wired::Wired;
@@ -89,6 +90,19 @@ pub(crate) enum FrameAt<'a> {
     Empty,
 }
 
+impl FrameAt<'_> {
+    /// The frame with its address.
+    const fn at(self, base: u64) -> RegisterFrame {
+        match self {
+            Self::Distributor => RegisterFrame::Distributor(base),
+            Self::MbiAlias(_) => RegisterFrame::MbiAlias(base),
+            Self::Redistributor(_) | Self::Empty => RegisterFrame::Redistributor(base),
+            Self::Its(_) => RegisterFrame::Its(base),
+            Self::V2m(_) => RegisterFrame::V2m(base),
+        }
+    }
+}
+
 impl fmt::Debug for Vgic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vgic").field("config", &self.config).finish_non_exhaustive()
@@ -113,7 +127,10 @@ impl Vgic {
     /// [`NotClaimed`] outside of the model's regions.
     pub fn read(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
-        let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, 0);
+        let at = frame.at(address - u64::from(offset));
+        let refused = &mut |refusal: Refusal| {
+            self.events.record(refusal.at(at, FaultDetail::None));
+        };
         Ok(match frame {
             FrameAt::Its(its) => its.read(offset, width),
             FrameAt::Distributor => {
@@ -128,7 +145,7 @@ impl Vgic {
             }
             FrameAt::V2m(config) => self.v2m(config).read(offset, width, refused),
             FrameAt::Empty => {
-                refused(offset, FaultReason::UnknownRegister);
+                refused(Refusal::new(offset, FaultReason::UnknownRegister));
                 0
             }
         })
@@ -170,7 +187,10 @@ impl Vgic {
     ) -> Result<Progress, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         let value = value & width.mask();
-        let refused = &mut |at: u32, reason| self.refuse(address, offset, at, reason, value);
+        let at = frame.at(address - u64::from(offset));
+        let refused = &mut |refusal: Refusal| {
+            self.events.record(refusal.at(at, FaultDetail::Value(value)));
+        };
         match frame {
             FrameAt::Its(its) => its.begin_write(offset, width, value),
             FrameAt::Distributor => {
@@ -185,7 +205,7 @@ impl Vgic {
                 Mbi::ALIAS.write(self.mbi_alias(base), offset, width, value, refused);
             }
             FrameAt::V2m(config) => self.v2m(config).write(offset, width, value, refused),
-            FrameAt::Empty => refused(offset, FaultReason::UnknownRegister),
+            FrameAt::Empty => refused(Refusal::new(offset, FaultReason::UnknownRegister)),
         }
         let is_enabling = match frame {
             FrameAt::Redistributor(cpu) if offset == gicr::CTLR.offset() => {
@@ -195,11 +215,6 @@ impl Vgic {
             _ => false,
         };
         Ok(Progress::done(!is_enabling))
-    }
-
-    fn refuse(&self, address: u64, offset: u32, at: u32, reason: FaultReason, detail: u64) {
-        let address = address + u64::from(at.wrapping_sub(offset));
-        self.events.record(GuestFault { reason, address, detail });
     }
 
     /// System reset: registers, interrupts and LPIs as after power-on; lines stay as they are
@@ -285,7 +300,8 @@ impl Vgic {
         self.its.get(index).map(|its| its.command_faults())
     }
 
-    /// The guest's mistakes.
+    /// The guest's mistakes. Nothing else tells why a guest that misuses its controller gets no
+    /// interrupts, so monitors should print what [`Events::drain`] hands out.
     pub fn events(&self) -> &Events {
         &self.events
     }
@@ -345,7 +361,8 @@ impl Vgic {
     }
 
     pub(crate) fn mbi_alias(&self, base: u64) -> Mbi<'_> {
-        Mbi { config: &self.config, wired: &self.wired, events: &self.events, base }
+        let frame = RegisterFrame::MbiAlias(base);
+        Mbi { config: &self.config, wired: &self.wired, events: &self.events, frame }
     }
 
     pub(crate) fn v2m<'a>(&'a self, config: &'a V2mConfig) -> V2m<'a> {

@@ -180,7 +180,7 @@ impl PlannedCpu<'_> {
 
     /// Its LPI tables, if its LPIs are enabled.
     fn tables(&self, gic: &Vgic) -> Option<LpiTables> {
-        let LpiRegisters { enabled, propbaser, pendbaser } = self.redistributor.lpi_registers;
+        let LpiRegisters { enabled, propbaser, pendbaser, .. } = self.redistributor.lpi_registers;
         let id_bits = gic.config().lpi_id_bits.filter(|_| enabled)?;
         Some(LpiTables::new(propbaser, pendbaser, id_bits))
     }

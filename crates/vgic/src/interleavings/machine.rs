@@ -3,12 +3,13 @@
 use super::std::vec::Vec;
 use crate::events::Events;
 use crate::lpi::{
-    Control, DeviceTable, Injection, ItsIndex, ListedLpi, LpiConfig, LpiCore, MappedDevice,
-    MappedEvent, PendingLpis, Priorities, PriorityView,
+    Control, DeviceTable, Injection, ItsIndex, ListedLpi, LpiConfig, LpiCore, LpiFaults,
+    MappedDevice, MappedEvent, PendingLpis, Priorities, PriorityView,
 };
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::progress::Progress;
 use crate::wakeup::{VcpuWakeup, WakeupWord};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU8, Ordering::SeqCst};
@@ -106,10 +107,11 @@ pub(super) fn machine_with(device_id_bits: u8) -> (Arc<Machine>, Commands) {
     let ram = Arc::new(Ram::new(BYTES));
     let kicks = Kicks::new();
     let wakeup = Arc::new(VcpuWakeup::new(usize::from(VCPUS), kicks.clone()).unwrap());
-    let events = Arc::new(Events::new());
-    let lpis = LpiCore::new(config, ram.clone(), wakeup.clone(), events).unwrap();
+    let events = Arc::new(Events::of_all_kinds());
+    let faults = LpiFaults::new(events, Box::default());
+    let lpis = LpiCore::new(config, ram.clone(), wakeup.clone(), faults).unwrap();
     let devices = Arc::new(DeviceTable::new(device_id_bits).unwrap());
-    let its = lpis.add_its(devices.clone()).unwrap();
+    let its = lpis.add_its(0, devices.clone()).unwrap();
     let machine = Arc::new(Machine { lpis, devices, wakeup, kicks, ram });
     (8192..8200).for_each(|number| machine.configure(number, true, 0xa0));
     let mut commands = Commands { machine: machine.clone(), its };

@@ -2,15 +2,18 @@
 
 use super::explore;
 use super::std::vec::Vec;
-use crate::events::{Events, FaultReason, GuestFault};
+use crate::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use alloc::sync::Arc;
 use shuttle::thread;
 
 /// Two threads record, a third reads.
-fn two_faults() {
-    let events = Arc::new(Events::new());
-    let faults = [(FaultReason::UnmappedMessage, 7), (FaultReason::Budget, 8)];
-    let faults = faults.map(|(reason, at)| GuestFault { reason, address: at, detail: at });
+fn two_faults(second: FaultReason) {
+    let events = Arc::new(Events::of_all_kinds());
+    let faults = [(FaultReason::UnmappedMessage, 7), (second, 8)];
+    let faults = faults.map(|(reason, at)| {
+        let frame = RegisterFrame::Its(u64::from(at) << 16);
+        GuestFault::new(reason, (frame, at), FaultDetail::Value(at.into()))
+    });
     let recorders = faults.map(|fault| {
         let events = events.clone();
         thread::spawn(move || events.record(fault))
@@ -28,5 +31,10 @@ fn two_faults() {
 
 #[test]
 fn faults_read_while_recorded_are_kept() {
-    explore(two_faults);
+    explore(|| two_faults(FaultReason::Budget));
+}
+
+#[test]
+fn faults_of_one_kind_are_kept_apart() {
+    explore(|| two_faults(FaultReason::UnmappedMessage));
 }

@@ -2,14 +2,14 @@
 //! complete: `GITS_CREADR` stays at one that was only begun.
 
 use super::commands::{Executor, Refusal};
-use super::queue::CommandFault;
 use super::{Its, ItsRegisters};
 use crate::config::ErrorPolicy;
-use crate::events::{FaultReason, GuestFault};
+use crate::events::{CommandFault, FailedCommand, FaultDetail, FaultReason};
 use crate::heap::OutOfMemory;
 use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT};
 use crate::progress::Progress;
-use gic_arch::its::{Command, CommandError, UnknownOpcode};
+use gic_arch::gits;
+use gic_arch::its::{Command, CommandError};
 
 /// The progress of one command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,7 +112,8 @@ impl Its {
         state: &mut ItsRegisters,
         control: &mut Control,
     ) -> Result<CommandProgress, CommandFault> {
-        let raw = state.queue.fetch(control.memory()).map_err(CommandFault::Unreadable)?;
+        let fetched = state.queue.fetch(control.memory());
+        let raw = fetched.map_err(|_| CommandFault::Unreadable)?;
         let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
         if matches!(command, Command::Sync { .. }) {
             let until = *state.queue.awaited.get_or_insert_with(|| control.recalls());
@@ -139,20 +140,20 @@ impl Its {
     }
 
     fn fail(&self, state: &mut ItsRegisters, fault: CommandFault) {
+        let command = FailedCommand { address: state.queue.command_address(), fault };
         state.faults.count += 1;
-        state.faults.last = Some(fault);
-        let (reason, detail) = match fault {
-            CommandFault::Refused(error) => (FaultReason::ItsCommand, error.code().into()),
-            CommandFault::Unknown(UnknownOpcode(opcode)) => {
-                (FaultReason::ItsCommand, opcode.into())
+        state.faults.last = Some(command);
+        let (reason, register) = match fault {
+            CommandFault::Refused(_) | CommandFault::Unknown(_) => {
+                (FaultReason::ItsCommand, gits::CREADR.offset())
             }
-            CommandFault::NoRoom(opcode) => (FaultReason::Budget, opcode.number().into()),
-            CommandFault::OutOfMemory(opcode) => (FaultReason::OutOfMemory, opcode.number().into()),
-            CommandFault::Unreadable(fault) => (FaultReason::ItsTable, fault.address),
+            CommandFault::NoRoom(_) => (FaultReason::Budget, gits::CREADR.offset()),
+            CommandFault::OutOfMemory(_) => (FaultReason::OutOfMemory, gits::CREADR.offset()),
+            CommandFault::Unreadable => (FaultReason::ItsTable, gits::CBASER.offset()),
         };
-        self.events.record(GuestFault { reason, address: self.config.base, detail });
+        self.fault(register, reason, FaultDetail::Command(command));
         match (fault, self.config.error_policy) {
-            (CommandFault::Unreadable(_), _) | (_, ErrorPolicy::Stall) => {
+            (CommandFault::Unreadable, _) | (_, ErrorPolicy::Stall) => {
                 state.queue.stalled = true;
             }
             (_, ErrorPolicy::Skip) => state.queue.advance(),

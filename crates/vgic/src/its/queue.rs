@@ -3,14 +3,19 @@
 
 use crate::memory::{GuestMemory, MemoryFault};
 use crate::wakeup::Recalls;
-use core::fmt;
 use gic_arch::gits::{Cbaser, Creadr, Cwriter};
-use gic_arch::its::{COMMAND_BYTES, CommandError, Opcode, RawCommand, UnknownOpcode};
+use gic_arch::its::{COMMAND_BYTES, RawCommand};
+
+/// Bits of `GITS_CBASER` that must be zero, because a queue is aligned to 64 KiB. Other values are
+/// CONSTRAINED UNPREDICTABLE (IHI 0069 §12.19); the model takes them as zeros, as KVM does.
+const UNALIGNED: u64 = 0xf000;
 
 /// The registers of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Queue {
     pub(super) base: Cbaser,
+    /// `GITS_CBASER` as the guest wrote it.
+    written: Cbaser,
     /// Byte offset of the next command to execute.
     read: u32,
     /// Byte offset at which software writes next.
@@ -22,51 +27,12 @@ pub(super) struct Queue {
     pub(super) awaited: Option<Recalls>,
 }
 
-/// The reason for which a command was not carried out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CommandFault {
-    /// The guest's command is wrong.
-    #[error("the guest's ITS command failed: {0}")]
-    Refused(CommandError),
-    /// The guest's command is none.
-    #[error("the guest's ITS command queue holds nonsense: {0}")]
-    Unknown(UnknownOpcode),
-    /// The model's budget of entries, devices or table nodes is used up.
-    #[error("{}: the model's budget for mappings is used up", .0.name())]
-    NoRoom(Opcode),
-    /// The heap has no memory left for what the command maps. It may succeed later.
-    #[error("{}: the heap has no memory left", .0.name())]
-    OutOfMemory(Opcode),
-    /// The queue lies where the guest has no memory. The queue stalls whatever the policy.
-    #[error("the guest's ITS command queue cannot be read: {0}")]
-    Unreadable(MemoryFault),
-}
-
-/// The command faults of an ITS so far.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct CommandFaults {
-    /// Number of faults.
-    pub count: u64,
-    /// The last one.
-    pub last: Option<CommandFault>,
-}
-
-impl fmt::Display for CommandFaults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.last {
-            Some(last) => write!(f, "{} command faults, last: {last}", self.count),
-            None => f.write_str("no command faults"),
-        }
-    }
-}
-
 impl Queue {
     /// `GITS_CBASER` was written: the queue is empty.
     pub(super) const fn at(base: Cbaser) -> Self {
-        // Bits 15:12 of the address are RES0.
-        let base = base.with_address(base.address() & !0xffff);
-        Self { base, read: 0, write: 0, stalled: false, begun: false, awaited: None }
+        let written = base;
+        let base = written.with_address(written.address() & !UNALIGNED);
+        Self { base, written, read: 0, write: 0, stalled: false, begun: false, awaited: None }
     }
 
     /// A queue with these registers, as far as their offsets lie in it.
@@ -74,12 +40,24 @@ impl Queue {
         let bytes = base.bytes();
         Self {
             base,
+            written: base,
             read: if read.offset() < bytes { read.offset() } else { 0 },
             write: if write.offset() < bytes { write.offset() } else { 0 },
             stalled: read.stalled(),
             begun: false,
             awaited: None,
         }
+    }
+
+    /// The value that the guest wrote to `GITS_CBASER`, if its queue is not aligned.
+    pub(super) fn unaligned(&self) -> Option<Cbaser> {
+        let is_unaligned = self.written.valid() && self.written.address() & UNALIGNED != 0;
+        is_unaligned.then_some(self.written)
+    }
+
+    /// Guest physical address of the next command.
+    pub(super) fn command_address(&self) -> u64 {
+        self.base.address() + u64::from(self.read)
     }
 
     /// `GITS_CREADR`.
@@ -117,7 +95,7 @@ impl Queue {
     }
 
     pub(super) fn fetch(&self, memory: &dyn GuestMemory) -> Result<RawCommand, MemoryFault> {
-        let address = self.base.address() + u64::from(self.read);
+        let address = self.command_address();
         let mut command = RawCommand::default();
         for (address, word) in (address..).step_by(8).zip(&mut command) {
             *word = memory.read_u64(address)?;

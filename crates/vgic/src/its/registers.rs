@@ -1,10 +1,10 @@
 //! The register frames (IHI 0069 §12.19) as a table over [`gits::REGISTERS`].
 
 use super::queue::Queue;
-use super::tables::Tables;
+use super::tables::{Tables, judge};
 use super::{Its, ItsRegisters};
 use crate::config::Coherence;
-use crate::events::{FaultReason, GuestFault};
+use crate::events::{FaultDetail, FaultReason};
 use crate::registers::{Frame, ID_REGISTERS, Lanes, Register, identification, low_word, register};
 use gic_arch::Shareability;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
@@ -94,6 +94,9 @@ impl Its {
             let enabled = Ctlr::from_bits(low_word(written)).enabled();
             if enabled != state.enabled {
                 state.enabled = enabled;
+                if enabled {
+                    self.judge_tables(state);
+                }
                 self.lpis
                     .with_kicks_deferred(|control| control.set_its_enabled(self.index, enabled));
             }
@@ -101,10 +104,24 @@ impl Its {
         self.give_up_enabling(&mut self.state.lock());
     }
 
+    /// Records what is wrong with the queue and the tables that the ITS uses from now on.
+    fn judge_tables(&self, state: &ItsRegisters) {
+        if let Some(written) = state.queue.unaligned() {
+            let detail = FaultDetail::Value(written.into_bits());
+            self.fault(gits::CBASER.offset(), FaultReason::UnalignedQueue, detail);
+        }
+        for (register, table) in gits::BASER.iter().zip(state.tables.all()) {
+            let judged = self.lpis.with_kicks_deferred(|control| judge(table, control.memory()));
+            if let Err((reason, detail)) = judged {
+                self.fault(register.offset(), reason, detail);
+            }
+        }
+    }
+
     fn set_cbaser(&self, lanes: Lanes) {
         let mut state = self.state.lock();
         if state.enabled {
-            return self.in_use(lanes);
+            return self.in_use(gits::CBASER.offset(), lanes);
         }
         let written = Cbaser::from_bits(lanes.over(state.queue.base.into_bits()));
         state.queue = Queue::at(match self.config.coherence {
@@ -135,7 +152,9 @@ impl Its {
     fn set_baser(&self, index: u32, lanes: Lanes) {
         let mut state = self.state.lock();
         if state.enabled {
-            return self.in_use(lanes);
+            return gits::BASER.get(index).into_iter().for_each(|register| {
+                self.in_use(register.offset(), lanes);
+            });
         }
         let old = state.tables.get(index);
         let new =
@@ -156,12 +175,8 @@ impl Its {
         }
     }
 
-    fn in_use(&self, lanes: Lanes) {
-        let detail = lanes.over(0);
-        self.events.record(GuestFault {
-            reason: FaultReason::ItsTable,
-            address: self.config.base,
-            detail,
-        });
+    fn in_use(&self, register: u32, lanes: Lanes) {
+        let detail = FaultDetail::Value(lanes.over(0));
+        self.fault(register, FaultReason::ItsTablesInUse, detail);
     }
 }

@@ -5,9 +5,10 @@
 //! Like KVM, the model writes entries only when its state is saved.
 
 use crate::config::{Coherence, ItsConfig, PageSizes, TableLevels};
+use crate::events::{FaultDetail, FaultReason};
 use crate::memory::GuestMemory;
 use gic_arch::Shareability;
-use gic_arch::gits::{Baser, TableKind};
+use gic_arch::gits::{Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 
 /// Bytes of a device's or collection's entry.
@@ -38,6 +39,11 @@ impl Tables {
             1 => self.collections,
             _ => Baser::new(),
         }
+    }
+
+    /// Both, by their registers.
+    pub(super) const fn all(&self) -> [Baser; 2] {
+        [self.devices, self.collections]
     }
 
     /// The value of a register after `written` was written to it.
@@ -91,4 +97,30 @@ pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {
     memory
         .read_u64(table.address() + index * LEVEL1_BYTES)
         .is_ok_and(|entry| Level1Entry::from_bits(entry).valid())
+}
+
+/// Is a table aligned, and every page of it in memory? The model reads a word at the beginning of
+/// each page, of up to 256 pages, and the table's last word.
+pub(super) fn judge(
+    table: Baser,
+    memory: &dyn GuestMemory,
+) -> Result<(), (FaultReason, FaultDetail)> {
+    if !table.valid() {
+        return Ok(());
+    }
+    let (first, bytes) = (table.address(), table.bytes());
+    let pages = (first..).step_by(usize::try_from(table.page_size().bytes()).unwrap_or(usize::MAX));
+    let words = pages.take(usize::from(table.pages_minus_one()) + 1).chain([first + bytes - 8]);
+    let readable = words.map(|word| memory.read_u64(word)).find_map(Result::err);
+    let low = table.address_code() << 12 & 0xf000;
+    match (table.page_size(), readable) {
+        (PageSize::Size16K, _) if low & 0x3000 != 0 => unaligned(table),
+        (PageSize::Size64K | PageSize::Reserved, Some(_)) if low != 0 => unaligned(table),
+        (_, Some(fault)) => Err((FaultReason::ItsTable, FaultDetail::Memory(fault.address))),
+        (_, None) => Ok(()),
+    }
+}
+
+const fn unaligned(table: Baser) -> Result<(), (FaultReason, FaultDetail)> {
+    Err((FaultReason::UnalignedItsTable, FaultDetail::Value(table.into_bits())))
 }

@@ -10,13 +10,14 @@ use super::entries::{EntryIndex, Position};
 use super::entries_by_lpi::EntriesByLpi;
 use super::entry::{Entry, Level};
 use super::entry_allocator::{EntryAllocator, Owner};
+use super::faults::LpiFaults;
 use super::injection::Injection;
 use super::itt::EntryRef;
 use super::mapping::ItsIndex;
 use super::shared::{Location, Shared};
 use super::sweep::{Cause, Settings, Work};
 use super::tables::{LpiTables, PendingBits};
-use crate::events::{Events, FaultReason, GuestFault};
+use crate::events::RegisterFrame;
 use crate::heap::{OutOfMemory, boxed};
 use crate::memory::GuestMemory;
 use crate::progress::Progress;
@@ -26,15 +27,15 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use doorbell_fallible::SortedMap;
-use gic_arch::Lpi;
 use gic_arch::lpi::Config;
+use gic_arch::{Lpi, gicr};
 use msi_types::Cpu;
 
 /// The state under the command lock.
 pub(crate) struct Control {
     pub(super) shared: Arc<Shared>,
     pub(super) memory: Arc<dyn GuestMemory>,
-    pub(super) events: Arc<Events>,
+    pub(super) faults: LpiFaults,
     wakeup: Arc<VcpuWakeup>,
     pub(super) config: LpiConfig,
     pub(super) allocator: EntryAllocator,
@@ -55,6 +56,8 @@ pub(crate) struct Control {
 
 /// The state that one ITS's commands made.
 pub(super) struct Translator {
+    /// Its registers.
+    pub(super) frame: RegisterFrame,
     pub(super) enabled: bool,
     pub(super) device_table: Arc<DeviceTable>,
     /// Mapped devices.
@@ -123,14 +126,14 @@ impl Control {
         config: LpiConfig,
         shared: Arc<Shared>,
         memory: Arc<dyn GuestMemory>,
-        events: Arc<Events>,
+        faults: LpiFaults,
         wakeup: Arc<VcpuWakeup>,
     ) -> Result<Self, OutOfMemory> {
         let vcpus = usize::from(config.vcpus);
         let mut control = Self {
             shared,
             memory,
-            events,
+            faults,
             wakeup,
             config,
             allocator: EntryAllocator::new(config.chunks(), config.nodes()),
@@ -212,10 +215,6 @@ impl Control {
         self.wakeup.awaits(recalls)
     }
 
-    pub(super) fn record(&self, reason: FaultReason, address: u64, detail: u64) {
-        self.events.record(GuestFault { reason, address, detail });
-    }
-
     /// A message, sent by a command.
     pub(super) fn inject(&mut self, found: EntryRef) -> Injection {
         match self.shared.set_pending(found) {
@@ -286,9 +285,9 @@ impl Control {
         let covering = self.tables(target).filter(|tables| tables.covers(now.lpi()));
         let deliverable = is_open && covering.is_some();
         let (enabled, level) = match (covering, settings) {
-            (Some(tables), Settings::Reload) => self.settings(&tables, now.lpi()),
+            (Some(tables), Settings::Reload) => self.settings(target, &tables, now.lpi()),
             (Some(tables), Settings::Keep) if deliverable && !now.is_deliverable() => {
-                self.settings(&tables, now.lpi())
+                self.settings(target, &tables, now.lpi())
             }
             (Some(_), Settings::Read(config)) => self.settings_of(config),
             _ => (now.is_enabled(), now.level()),
@@ -359,13 +358,13 @@ impl Control {
         })
     }
 
-    /// Enable and level, from the configuration table. An LPI whose byte cannot be read is
+    /// Enable and level, from a vCPU's configuration table. An LPI whose byte cannot be read is
     /// disabled.
-    pub(super) fn settings(&self, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
+    pub(super) fn settings(&self, vcpu: u32, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
         match tables.config(lpi, &*self.memory) {
             Ok(config) => self.settings_of(config),
             Err(fault) => {
-                self.record(FaultReason::LpiTable, fault.address, u64::from(lpi.get()));
+                self.faults.unreadable(vcpu, gicr::PROPBASER.offset(), fault);
                 (false, self.config.priorities.level(gic_arch::Priority::IDLE))
             }
         }

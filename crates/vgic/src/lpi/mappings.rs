@@ -11,6 +11,7 @@ use super::itt_teardown::IttTeardown;
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::shared::Location;
 use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep};
+use crate::events::RegisterFrame;
 use crate::heap::OutOfMemory;
 use crate::sync::{AtomicU64, Ordering};
 use alloc::sync::Arc;
@@ -43,13 +44,18 @@ impl Translator {
 
 impl Control {
     /// Adds an ITS, disabled and without mappings.
-    pub(super) fn add_its(&mut self, device_table: Arc<DeviceTable>) -> Result<ItsIndex, NoRoom> {
+    pub(super) fn add_its(
+        &mut self,
+        base: u64,
+        device_table: Arc<DeviceTable>,
+    ) -> Result<ItsIndex, NoRoom> {
         let index = u16::try_from(self.translators.len()).map_err(|_| NoRoom::Budget)?;
         self.make_room_for_sweeps()?;
         self.translators.try_reserve(1).map_err(OutOfMemory::from)?;
         let mapped_devices = device_table.no_devices()?;
         let collections = SortedMap::new();
         self.translators.push(Translator {
+            frame: RegisterFrame::Its(base),
             enabled: false,
             mapped_devices,
             device_table,

@@ -8,7 +8,6 @@ use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
 use super::shared::Location;
 use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
-use crate::events::FaultReason;
 use crate::heap::OutOfMemory;
 #[cfg(test)]
 use alloc::{collections::BTreeSet, vec::Vec};
@@ -33,13 +32,25 @@ impl Control {
         }
         self.provide(vcpu, &tables)?;
         let mut pending = self.take_image(vcpu);
-        self.load_pending(&tables, pendbaser, &mut pending);
+        self.load_pending(vcpu, &tables, pendbaser, &mut pending);
         if let Some(place) = self.redistributors.get_mut(vcpu as usize) {
             *place = Some(tables);
         }
         let (cursor, own) = (self.all_chunks(), OwnCursor::START);
         self.start(Cause::Enable(vcpu), Sweep::Enable { cursor, own, vcpu, pending, next: 0 });
         Ok(())
+    }
+
+    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps that of this one.
+    /// Either redistributor then loses what the other one writes.
+    pub(crate) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
+        let own = self.tables(vcpu)?.pending_range();
+        let others = (0..).zip(&self.redistributors).filter(|(other, _)| *other != vcpu);
+        let mut ranges =
+            others.filter_map(|(other, tables)| Some((other, tables.as_ref()?.pending_range())));
+        ranges
+            .find(|(_, range)| range.start < own.end && own.start < range.end)
+            .map(|found| found.0)
     }
 
     /// Makes sure of what a redistributor with these tables takes while LPIs are enabled. That is
@@ -68,6 +79,7 @@ impl Control {
     /// Into an image that is empty.
     fn load_pending(
         &self,
+        vcpu: u32,
         tables: &LpiTables,
         pendbaser: gicr::Pendbaser,
         image: &mut PendingBits,
@@ -75,7 +87,7 @@ impl Control {
         if !pendbaser.pending_table_zero()
             && let Err(fault) = tables.read_pending(image, &*self.memory)
         {
-            self.record(FaultReason::LpiTable, fault.address, 0);
+            self.faults.unreadable(vcpu, gicr::PENDBASER.offset(), fault);
             image.clear();
         }
     }

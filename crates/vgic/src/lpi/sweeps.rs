@@ -26,9 +26,8 @@ use super::redistributor_lpis::{BLOCK, LpiBlock};
 use super::shared::Location;
 use super::sweep::{Cause, Cursor, Meant, OwnCursor, Settings, Sweep, Visited, Work};
 use super::tables::PendingBits;
-use crate::events::FaultReason;
 use crate::heap::OutOfMemory;
-use gic_arch::Lpi;
+use gic_arch::{Lpi, gicr, gits};
 
 impl Control {
     /// All chunks that are in use.
@@ -79,10 +78,29 @@ impl Control {
         }
         let was_starved = core::mem::replace(&mut work.is_starved, result.is_err());
         if work.is_starved && !was_starved {
-            self.record(FaultReason::OutOfMemory, 0, 0);
+            self.record_starved(cause);
         }
         self.sweeps.insert(cause, work);
         result
+    }
+
+    /// Records that the heap has no memory for what a register asked for.
+    fn record_starved(&self, cause: Cause) {
+        let tables = gits::BASER.info("BASER");
+        let (its, register) = match cause {
+            Cause::Teardown(its) => (its, tables.offset),
+            Cause::Resettle(its) | Cause::Admit(its) => (its, gits::CTLR.offset()),
+            Cause::Command(its) => (its, gits::CREADR.offset()),
+            Cause::Enable(vcpu) | Cause::Disable(vcpu) => {
+                return self.faults.starved_redistributor(vcpu, gicr::CTLR.offset());
+            }
+            Cause::Invalidate(vcpu) => {
+                return self.faults.starved_redistributor(vcpu, gicr::INVALLR.offset());
+            }
+        };
+        if let Some(translator) = self.translator(its) {
+            self.faults.starved((translator.frame, register));
+        }
     }
 
     /// Goes on with the sweeps of registers, of any redistributor and ITS. Is nothing left that can
@@ -184,7 +202,7 @@ impl Control {
             Sweep::Enable { vcpu, pending, .. } => (vcpu, pending),
             Sweep::Disable { vcpu, tables, pending, .. } => {
                 if let Err(fault) = tables.write_pending(&pending, &*self.memory) {
-                    self.record(FaultReason::LpiTable, fault.address, 0);
+                    self.faults.unreadable(vcpu, gicr::PENDBASER.offset(), fault);
                 }
                 (vcpu, pending)
             }
@@ -236,7 +254,7 @@ impl Control {
             if let Err(fault) = each(self, block)?
                 && !core::mem::replace(&mut cursor.is_unreadable, true)
             {
-                self.record(FaultReason::LpiTable, fault.address, 0);
+                self.faults.unreadable(vcpu, gicr::PROPBASER.offset(), fault);
             }
             cursor.next = block.next();
         }

@@ -5,6 +5,7 @@ use super::config::MAX_ID_BITS;
 use crate::heap::OutOfMemory;
 use crate::memory::{GuestMemory, MemoryFault};
 use alloc::vec::Vec;
+use core::ops::Range;
 use gic_arch::lpi::{self, Config, PENDING_TABLE_RESERVED};
 use gic_arch::{Lpi, gicr};
 
@@ -38,6 +39,11 @@ impl LpiTables {
     /// The first INTID beyond the tables.
     pub(super) fn end(&self) -> u32 {
         1 << self.id_bits.min(MAX_ID_BITS)
+    }
+
+    /// Addresses of the pending table; none without LPIs.
+    pub(super) fn pending_range(&self) -> Range<u64> {
+        self.pending..self.pending + lpi::pending_table_bytes(self.id_bits)
     }
 
     /// Reads the configuration byte of an LPI that the tables cover.

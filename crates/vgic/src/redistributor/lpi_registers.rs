@@ -2,12 +2,13 @@
 
 use super::Redistributor;
 use crate::config::Coherence;
-use crate::events::FaultReason;
+use crate::events::{FaultDetail, FaultReason};
 use crate::heap::OutOfMemory;
 use crate::lpi::LpiCore;
 use crate::registers::{Lanes, low_word};
-use gic_arch::gicr::{Pendbaser, Propbaser};
-use gic_arch::{IntId, Lpi, Shareability};
+use gic_arch::gicr::{self, Pendbaser, Propbaser};
+use gic_arch::{IntId, Lpi, Shareability, lpi};
+use msi_types::Cpu;
 
 /// The registers' values.
 #[derive(Clone, Copy, Debug)]
@@ -17,11 +18,22 @@ pub(crate) struct LpiRegisters {
     pub(crate) propbaser: Propbaser,
     /// As written: with `PTZ`, which does not read back, until LPIs are enabled.
     pub(crate) pendbaser: Pendbaser,
+    /// `GICR_PENDBASER` as written, with bits that are RES0.
+    pub(crate) written_pendbaser: u64,
 }
+
+/// Bits of `GICR_PENDBASER` below the address of a table aligned to 64 KiB that are RES0 (IHI 0069
+/// §12.11).
+const UNALIGNED: u64 = 0xf000;
 
 impl LpiRegisters {
     pub(crate) const fn new() -> Self {
-        Self { enabled: false, propbaser: Propbaser::new(), pendbaser: Pendbaser::new() }
+        Self {
+            enabled: false,
+            propbaser: Propbaser::new(),
+            pendbaser: Pendbaser::new(),
+            written_pendbaser: 0,
+        }
     }
 }
 
@@ -74,20 +86,42 @@ impl<'a> Redistributor<'a> {
         let mut registers = self.registers.lpis.lock();
         if enable && !registers.enabled {
             if self.is_disabling() {
-                return self.fault(FaultReason::LpiTablesInUse, 0);
+                let reason = FaultReason::LpiTablesInUse;
+                return self.fault(gicr::CTLR.offset(), reason, FaultDetail::None);
             }
             let (propbaser, pendbaser) = (registers.propbaser, registers.pendbaser);
             let begun =
                 lpis.with_kicks_deferred(|control| control.enable_lpis(cpu, propbaser, pendbaser));
             if let Err(OutOfMemory) = begun {
-                return self.fault(FaultReason::OutOfMemory, 0);
+                let reason = FaultReason::OutOfMemory;
+                return self.fault(gicr::CTLR.offset(), reason, FaultDetail::None);
             }
+            self.judge_tables(lpis, &registers);
             registers.enabled = true;
             registers.pendbaser = pendbaser.with_pending_table_zero(false);
         } else if !enable && registers.enabled && self.config.can_clear_enable_lpis {
             registers.enabled = false;
             lpis.with_kicks_deferred(|control| control.disable_lpis(cpu));
             self.registers.disabled.ask();
+        }
+    }
+
+    /// Records what is wrong with the tables that the redistributor uses from now on.
+    fn judge_tables(self, lpis: &LpiCore, registers: &LpiRegisters) {
+        let LpiRegisters { propbaser, written_pendbaser, .. } = *registers;
+        if propbaser.id_bits() < lpi::MIN_ID_BITS {
+            let detail = FaultDetail::Value(propbaser.into_bits());
+            self.fault(gicr::PROPBASER.offset(), FaultReason::LpiTable, detail);
+        }
+        if written_pendbaser & UNALIGNED != 0 {
+            let detail = FaultDetail::Value(written_pendbaser);
+            self.fault(gicr::PENDBASER.offset(), FaultReason::UnalignedPendingTable, detail);
+        }
+        let cpu = self.cpu.get();
+        let sharer = lpis.with_kicks_deferred(|control| control.sharer_of_pending_table(cpu));
+        if let Some(sharer) = sharer {
+            let detail = FaultDetail::Redistributor(Cpu::new(sharer));
+            self.fault(gicr::PENDBASER.offset(), FaultReason::SharedPendingTable, detail);
         }
     }
 
@@ -130,7 +164,7 @@ impl<'a> Redistributor<'a> {
     }
 
     pub(super) fn set_propbaser(self, lanes: Lanes) {
-        self.set_tables(|registers| {
+        self.set_tables(gicr::PROPBASER.offset(), lanes, |registers| {
             let written = Propbaser::from(lanes.over(registers.propbaser.into_bits()));
             registers.propbaser = self.accepted_propbaser(written);
         });
@@ -147,8 +181,9 @@ impl<'a> Redistributor<'a> {
     }
 
     pub(super) fn set_pendbaser(self, lanes: Lanes) {
-        self.set_tables(|registers| {
+        self.set_tables(gicr::PENDBASER.offset(), lanes, |registers| {
             let written = Pendbaser::from(lanes.over(registers.pendbaser.into_bits()));
+            registers.written_pendbaser = lanes.over(registers.written_pendbaser);
             registers.pendbaser = self.accepted_pendbaser(written);
         });
     }
@@ -165,14 +200,15 @@ impl<'a> Redistributor<'a> {
 
     /// Writes are ignored where there are no LPIs, and while they are enabled (IHI 0069 has that
     /// UNPREDICTABLE).
-    fn set_tables(self, change: impl FnOnce(&mut LpiRegisters)) {
+    fn set_tables(self, register: u32, lanes: Lanes, change: impl FnOnce(&mut LpiRegisters)) {
         if self.lpis.is_none() {
             return;
         }
         let mut registers = self.registers.lpis.lock();
         if registers.enabled || self.is_disabling() {
             drop(registers);
-            self.fault(FaultReason::LpiTablesInUse, 0);
+            let detail = FaultDetail::Value(lanes.over(0));
+            self.fault(register, FaultReason::LpiTablesInUse, detail);
         } else {
             change(&mut registers);
         }
@@ -192,7 +228,8 @@ impl<'a> Redistributor<'a> {
         let implemented = config.redistributor_invalidation || config.direct_lpi;
         if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| implemented) {
             if let Err(OutOfMemory) = lpis.invalidate(self.cpu, lpi) {
-                self.fault(FaultReason::OutOfMemory, lpi.get().into());
+                let detail = FaultDetail::Interrupt(lpi.intid());
+                self.fault(gicr::INVLPIR.offset(), FaultReason::OutOfMemory, detail);
             }
             self.registers.invalidated.ask();
             self.advance();
@@ -218,7 +255,8 @@ impl<'a> Redistributor<'a> {
         let (lpis, value) = (self.enabled_lpis()?, lanes.zero_extended()?);
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();
         if lpi.is_none() {
-            self.fault(FaultReason::NoSuchInterrupt, value);
+            let (reason, detail) = (FaultReason::NoSuchInterrupt, FaultDetail::Value(value));
+            self.fault(gicr::INVLPIR.offset(), reason, detail);
         }
         Some((lpis, lpi?))
     }

@@ -59,7 +59,12 @@ impl Redistributor<'_> {
         Problem::unless(valid, "GICR_PENDBASER", saved.pendbaser)?;
         Ok(RestoredRedistributor {
             participation: self.awake(saved.waker)? | self.declined(ctlr),
-            lpi_registers: LpiRegisters { enabled: ctlr.enable_lpis(), propbaser, pendbaser },
+            lpi_registers: LpiRegisters {
+                enabled: ctlr.enable_lpis(),
+                propbaser,
+                pendbaser,
+                written_pendbaser: saved.pendbaser,
+            },
             interrupts: Vec::new(),
         })
     }

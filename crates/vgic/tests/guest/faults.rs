@@ -18,17 +18,18 @@ const PPI: u32 = 27;
 const CONFIGURATION: Range<u64> = 0x4000_0000..0x4000_e000;
 const PENDING: Range<u64> = 0x4001_0400..0x4001_2000;
 const QUEUE: Range<u64> = 0x4002_0000..0x4002_1000;
+const TABLES: Range<u64> = 0x4003_0000..0x4004_0000;
 const ITS: u64 = 0x0808_0000;
 
-/// Memory that has an LPI configuration table, a pending table and a command queue, and punishes
-/// every access beside them.
+/// Memory that has an LPI configuration table, a pending table, a command queue and ITS tables, and
+/// punishes every access beside them.
 struct OnlyTables(Arc<VmMemory<Ram>>);
 
 impl GuestMemory for OnlyTables {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
         let end = address + bytes.len() as u64;
         let inside = |table: Range<u64>| address >= table.start && end <= table.end;
-        let known = [CONFIGURATION, PENDING, QUEUE].into_iter().any(inside);
+        let known = [CONFIGURATION, PENDING, QUEUE, TABLES].into_iter().any(inside);
         assert!(known, "read of {address:#x}..{end:#x}");
         self.0.read(address, bytes)
     }
@@ -71,7 +72,7 @@ fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
         // The model keeps what is in them to itself.
         let base = Baser::new()
             .with_page_size(PageSize::Size64K)
-            .with_address(0x4003_0000)
+            .with_address(TABLES.start)
             .with_valid(true);
         write(gits::BASER.get(table).unwrap().offset(), base.into_bits());
     }

@@ -4,7 +4,7 @@ use crate::machine::Machine;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Iidr, IntId, gicd, gicr};
 use vgic::its::{Coherence, ItsConfig};
-use vgic::{AccessWidth, FaultReason, RedistributorRegion, SecurityView, VgicConfig};
+use vgic::{AccessWidth, FaultDetail, FaultReason, RedistributorRegion, SecurityView, VgicConfig};
 
 const WIDTHS: [AccessWidth; 4] =
     [AccessWidth::Byte, AccessWidth::Half, AccessWidth::Word, AccessWidth::Double];
@@ -68,7 +68,7 @@ fn an_unknown_register_reports_its_address() {
 
     let mut faults = Vec::new();
     machine.gic.events().drain(|fault| faults.push((fault.reason, fault.address, fault.detail)));
-    assert_eq!(faults, [(FaultReason::UnknownRegister, 0x0800_0020, 0x77)]);
+    assert_eq!(faults, [(FaultReason::UnknownRegister, 0x0800_0020, FaultDetail::Value(0x77))]);
 }
 
 #[test]

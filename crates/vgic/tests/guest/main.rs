@@ -1,6 +1,7 @@
 //! The model as a guest and its monitor find it: registers, delivery, sleep.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod arceos;
 mod crowd;
 mod delivery;
 mod direct_lpis;
@@ -8,6 +9,7 @@ mod doorbells;
 mod faults;
 mod frames;
 mod machine;
+mod mistakes;
 mod priorities;
 mod reentry;
 mod regions;

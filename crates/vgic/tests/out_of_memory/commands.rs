@@ -1,8 +1,9 @@
 //! Commands of an ITS.
 
 use crate::board::{Board, mapc, mapd, mapti, movall, unmapc};
-use crate::{is_idle, out_of_memory, run_with};
+use crate::{is_idle, out_of_memory, run_with, starved_registers};
 use doorbell_test_support::{failures_until, with_allocations};
+use gic_arch::gits;
 use gic_arch::its::{CollectionId, Command, MapAction, Opcode};
 use msi_types::{Delivery, DeviceId, EventId};
 use vgic::its::CommandFault;
@@ -36,7 +37,8 @@ fn fails_whole(before: &[Command], command: Command, opcode: Opcode) -> u32 {
         if !is_done {
             assert!(is_idle(&board));
             let faults = board.gic.command_faults(0).unwrap();
-            assert_eq!((faults.count, faults.last), (1, Some(CommandFault::OutOfMemory(opcode))));
+            let last = faults.last.map(|command| command.fault);
+            assert_eq!((faults.count, last), (1, Some(CommandFault::OutOfMemory(opcode))));
             assert_eq!(out_of_memory(&board), 1);
             assert_eq!(mappings(&mut board), mapped);
             assert!(run_with(&board, u32::MAX, [command]), "with memory it succeeds");
@@ -141,6 +143,8 @@ fn a_command_about_many_waits_for_memory() {
             if !is_done {
                 assert!(!is_idle(&board), "it is in progress");
                 assert_eq!(out_of_memory(&board), 1, "it is told once");
+                let queue = board.gic.config().its[0].base + u64::from(gits::CREADR.offset());
+                assert_eq!(starved_registers(&board), [queue]);
                 assert_eq!(board.gic.command_faults(0).unwrap().count, 0);
                 with_allocations(0, || assert_eq!(board.send(DEVICE, 3), Delivery::Pending));
                 assert!(board.gic.freeze(&mut board.vcpus).is_ok(), "with memory it is finished");

@@ -1,7 +1,7 @@
 //! Registers that enable LPIs and ITSes.
 
 use crate::board::{Board, mapc, mapd, mapti};
-use crate::{config, out_of_memory};
+use crate::{config, out_of_memory, starved_registers};
 use doorbell_test_support::{failures_until, with_allocations};
 use gic_arch::gicr::{self, Ctlr as GicrCtlr};
 use gic_arch::gits::{self, Ctlr};
@@ -51,6 +51,8 @@ fn enables_or_not(make: impl Fn() -> Board, expected: &[u32]) -> u32 {
         let is_done = is_enabled(&board);
         if !is_done {
             assert_eq!(out_of_memory(&board), 1);
+            let frame = board.gic.config().redistributors[0].base;
+            assert_eq!(starved_registers(&board), [frame + u64::from(gicr::CTLR.offset())]);
             assert!(!ctlr(&board).rwp());
             assert_eq!(pending_byte(&board), 1);
             assert!(board.handle_all(0).is_empty());
@@ -132,6 +134,8 @@ fn an_its_without_heap_stays_disabled() {
         let is_done = is_enabled();
         if !is_done {
             assert_eq!(out_of_memory(&board), 1);
+            let control = board.gic.config().its[0].base + u64::from(gits::CTLR.offset());
+            assert_eq!(starved_registers(&board), [control]);
             with_allocations(0, || assert_eq!(board.send(1, 0), Delivery::Blocked));
             enable();
             assert!(is_enabled());

@@ -1,12 +1,12 @@
 //! Faults seen in other models, one test each.
 
 use super::rig::*;
-use crate::events::FaultReason;
+use crate::events::{FaultDetail, FaultReason};
 use crate::its::{ErrorPolicy, ItsConfig};
 use alloc::vec;
 use alloc::vec::Vec;
 use gic_arch::Priority;
-use msi_types::Delivery;
+use msi_types::{Delivery, DeviceId, EventId};
 
 #[test]
 fn a_message_that_arrives_while_the_previous_one_is_being_handled_is_delivered_again() {
@@ -131,8 +131,12 @@ fn a_dropped_message_counts_with_its_reason() {
     assert_eq!(counts(), [3, 2]);
 
     let mut details = Vec::new();
-    rig.events.drain(|fault| details.push(fault.detail));
-    assert_eq!(details, [7 << 32, 1 << 32 | 2, 1 << 32 | 1, 1 << 32, 1 << 32]);
+    rig.events.drain(|fault| details.push((fault.address, fault.detail)));
+    let message = |(device, event)| {
+        let (device, event) = (DeviceId::new(device), EventId::new(event));
+        (rig.its.config.doorbell(), FaultDetail::Message { device, event })
+    };
+    assert_eq!(details, [(7, 0), (1, 2), (1, 1), (1, 0), (1, 0)].map(message));
 }
 
 #[test]

@@ -218,10 +218,11 @@ impl Pair {
         let before = self.rig.its.command_faults().count;
         self.rig.run([command]);
         let faults = self.rig.its.command_faults();
-        let found = faults.last.filter(|_| faults.count > before).map(|fault| match fault {
-            CommandFault::Refused(error) => error.reason,
-            other => panic!("{other}"),
-        });
+        let found =
+            faults.last.filter(|_| faults.count > before).map(|command| match command.fault {
+                CommandFault::Refused(error) => error.reason,
+                other => panic!("{other}"),
+            });
         for model in &mut self.models {
             prop_assert_eq!(found, model.execute(command).err(), "{}", command);
         }

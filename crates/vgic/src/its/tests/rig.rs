@@ -2,9 +2,11 @@
 
 use crate::AccessWidth::{Double, Word};
 use crate::VmMemory;
-use crate::events::Events;
+use crate::events::{Events, RegisterFrame};
 use crate::its::{Its, ItsConfig, Targets};
-use crate::lpi::{Control, Injection, LpiConfig, LpiCore, LpiTables, PendingLpis, SavedLpi};
+use crate::lpi::{
+    Control, Injection, LpiConfig, LpiCore, LpiFaults, LpiTables, PendingLpis, SavedLpi,
+};
 use crate::memory::GuestMemory;
 use crate::saved_state::ItsState;
 use crate::wakeup::VcpuWakeup;
@@ -118,8 +120,10 @@ impl Rig {
         let vcpus = size.vcpus;
         let kicks = Arc::new(Kicks::new(vcpus.into()));
         let wakeup = Arc::new(VcpuWakeup::new(usize::from(vcpus), kicks.clone()).unwrap());
-        let events = Arc::new(Events::new());
-        let lpis = LpiCore::new(size, ram.clone(), wakeup.clone(), events.clone()).unwrap();
+        let events = Arc::new(Events::of_all_kinds());
+        let redistributors = (0..vcpus).map(|vcpu| redistributor(vcpu).base()).collect();
+        let faults = LpiFaults::new(events.clone(), redistributors);
+        let lpis = LpiCore::new(size, ram.clone(), wakeup.clone(), faults).unwrap();
         let targets = Targets::ProcessorNumbers((0..vcpus).collect());
         let its = Its::new(config, targets, lpis.clone(), events.clone()).expect("a possible ITS");
         Self { ram, kicks, wakeup, events, lpis, its }
@@ -328,6 +332,11 @@ pub(super) fn movall(from: u16, to: u16) -> Command {
 
 pub(super) fn sync(vcpu: u16) -> Command {
     Command::Sync { target: target(vcpu) }
+}
+
+/// A vCPU's redistributor.
+pub(super) fn redistributor(vcpu: u16) -> RegisterFrame {
+    RegisterFrame::Redistributor(0x80a_0000 + u64::from(vcpu) * 0x2_0000)
 }
 
 /// The offset of a register of an array.

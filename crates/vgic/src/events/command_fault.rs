@@ -1,0 +1,85 @@
+//! Faults of ITS commands.
+
+use core::fmt;
+use gic_arch::its::{CommandError, Opcode, UnknownOpcode};
+
+/// The reason for which a command was not carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandFault {
+    /// The guest's command is wrong.
+    #[error("the guest's ITS command failed: {0}")]
+    Refused(CommandError),
+    /// The guest's command is none.
+    #[error("the guest's ITS command queue holds nonsense: {0}")]
+    Unknown(UnknownOpcode),
+    /// The model's budget of entries, devices or table nodes is used up.
+    #[error("{}: the model's budget for mappings is used up", .0.name())]
+    NoRoom(Opcode),
+    /// The heap has no memory left for what the command maps. It may succeed later.
+    #[error("{}: the heap has no memory left", .0.name())]
+    OutOfMemory(Opcode),
+    /// The queue lies where the guest has no memory. The queue stalls whatever the policy.
+    #[error("the guest's ITS command queue is not in memory")]
+    Unreadable,
+}
+
+/// A command that was not carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct FailedCommand {
+    /// Guest physical address of the command in its queue.
+    pub address: u64,
+    /// Reason for the failure, with the command's opcode.
+    pub fault: CommandFault,
+}
+
+impl fmt::Display for FailedCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "command at {:#x}", self.address)?;
+        let known = |f: &mut fmt::Formatter<'_>, opcode: Opcode| {
+            write!(f, " (opcode {:#04x}, {}): ", opcode.number(), opcode.name())
+        };
+        match self.fault {
+            CommandFault::Refused(error) => {
+                known(f, error.opcode)?;
+                write!(f, "{} (error code {:#08x})", error.reason, error.code())
+            }
+            CommandFault::Unknown(UnknownOpcode(opcode)) => {
+                write!(
+                    f,
+                    " (opcode {opcode:#04x}, unknown): no physical ITS command has this opcode"
+                )
+            }
+            CommandFault::NoRoom(opcode) => {
+                known(f, opcode)?;
+                f.write_str("the model's budget for mappings is used up")
+            }
+            CommandFault::OutOfMemory(opcode) => {
+                known(f, opcode)?;
+                f.write_str("the heap has no memory left")
+            }
+            CommandFault::Unreadable => {
+                f.write_str(": the guest has no memory there, and the queue stalls")
+            }
+        }
+    }
+}
+
+/// The command faults of an ITS so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CommandFaults {
+    /// Number of faults.
+    pub count: u64,
+    /// The last one.
+    pub last: Option<FailedCommand>,
+}
+
+impl fmt::Display for CommandFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.last {
+            Some(last) => write!(f, "{} command faults, last: {last}", self.count),
+            None => f.write_str("no command faults"),
+        }
+    }
+}

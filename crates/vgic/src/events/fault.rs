@@ -1,0 +1,257 @@
+//! A guest's fault: its kind, the register at which it was made, and the value that is wrong.
+
+use super::command_fault::FailedCommand;
+use core::fmt;
+use gic_arch::{IntId, RegisterInfo, gicd, gicr, gits, v2m};
+use msi_types::{Cpu, DeviceId, EventId};
+
+/// The kind of a mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum FaultReason {
+    /// An offset at which the frame has no register.
+    UnknownRegister,
+    /// A width or alignment that the register does not take.
+    AccessWidth,
+    /// A write-only register was read or a read-only one written.
+    AccessDirection,
+    /// A register names an interrupt that does not exist.
+    NoSuchInterrupt,
+    /// LPI tables were changed while LPIs are enabled.
+    LpiTablesInUse,
+    /// An LPI table is too small for any LPI, or not in memory.
+    LpiTable,
+    /// `EnableLPIs` was set with a `GICR_PENDBASER` whose bits 15:12 are not zero. The model takes
+    /// them as zeros.
+    UnalignedPendingTable,
+    /// `EnableLPIs` was set with a pending table that overlaps that of another redistributor whose
+    /// LPIs are enabled.
+    SharedPendingTable,
+    /// ITS tables or the command queue were changed while the ITS is enabled.
+    ItsTablesInUse,
+    /// An ITS table or command queue is not in memory.
+    ItsTable,
+    /// The ITS was enabled with a table whose address is not aligned to its page size. With pages
+    /// of 64 KiB, bits 15:12 of `GITS_BASER<n>` are address bits 51:48 (IHI 0069 §12.19), where the
+    /// guest has no memory.
+    UnalignedItsTable,
+    /// The ITS was enabled with a `GITS_CBASER` whose bits 15:12 are not zero, which is CONSTRAINED
+    /// UNPREDICTABLE (IHI 0069 §12.19). The model takes them as zeros.
+    UnalignedQueue,
+    /// An ITS command failed.
+    ItsCommand,
+    /// A message named an event that is not mapped, or whose collection is not.
+    UnmappedMessage,
+    /// A message named a mapped event, while the ITS or LPIs at its redistributor were disabled. Or
+    /// the event's LPI is beyond the redistributor's tables.
+    DisabledMessage,
+    /// More was asked for than the model's memory budget allows.
+    Budget,
+    /// The heap has no memory left for what the guest asked for. Work that is in progress
+    /// continues when the guest polls for its end, or by [`Vgic::poll`](crate::Vgic::poll).
+    OutOfMemory,
+}
+
+impl FaultReason {
+    /// Those of a machine without LPIs: the first ones.
+    pub(crate) const WITHOUT_LPIS: [Self; 4] =
+        [Self::UnknownRegister, Self::AccessWidth, Self::AccessDirection, Self::NoSuchInterrupt];
+
+    /// All of them, in the order of declaration.
+    pub(crate) const ALL: [Self; 17] = [
+        Self::UnknownRegister,
+        Self::AccessWidth,
+        Self::AccessDirection,
+        Self::NoSuchInterrupt,
+        Self::LpiTablesInUse,
+        Self::LpiTable,
+        Self::UnalignedPendingTable,
+        Self::SharedPendingTable,
+        Self::ItsTablesInUse,
+        Self::ItsTable,
+        Self::UnalignedItsTable,
+        Self::UnalignedQueue,
+        Self::ItsCommand,
+        Self::UnmappedMessage,
+        Self::DisabledMessage,
+        Self::Budget,
+        Self::OutOfMemory,
+    ];
+}
+
+impl fmt::Display for FaultReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownRegister => "no register at this address",
+            Self::AccessWidth => "width or alignment not supported by the register",
+            Self::AccessDirection => "read of a write-only or write of a read-only register",
+            Self::NoSuchInterrupt => "no such interrupt",
+            Self::LpiTablesInUse => "LPI tables changed while LPIs are enabled",
+            Self::LpiTable => "LPI table too small or not in memory",
+            Self::UnalignedPendingTable => {
+                "the pending table is not aligned to 64 KiB: bits 15:12 are taken as zeros"
+            }
+            Self::SharedPendingTable => {
+                "the pending table overlaps that of another redistributor whose LPIs are enabled"
+            }
+            Self::ItsTablesInUse => "ITS table or command queue changed while the ITS is enabled",
+            Self::ItsTable => "ITS table or command queue not in memory",
+            Self::UnalignedItsTable => {
+                "the ITS table is not aligned to its page size, which may be read-only (of pages \
+                 of 64 KiB, bits 15:12 are address bits 51:48)"
+            }
+            Self::UnalignedQueue => {
+                "the command queue is not aligned to 64 KiB: bits 15:12 are taken as zeros"
+            }
+            Self::ItsCommand => "ITS command failed",
+            Self::UnmappedMessage => "message without a mapping",
+            Self::DisabledMessage => "message while its ITS or LPI is disabled",
+            Self::Budget => "more than the model's budget allows",
+            Self::OutOfMemory => "the heap has no memory left for it",
+        })
+    }
+}
+
+/// A frame of registers, by the guest physical address of its first byte.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum RegisterFrame {
+    /// The distributor.
+    Distributor(u64),
+    /// The alias of the distributor's doorbells.
+    MbiAlias(u64),
+    /// A redistributor, or room for one in its region.
+    Redistributor(u64),
+    /// An ITS.
+    Its(u64),
+    /// A GICv2m frame.
+    V2m(u64),
+}
+
+impl RegisterFrame {
+    /// Returns the address of the frame's first byte.
+    pub const fn base(self) -> u64 {
+        match self {
+            Self::Distributor(base)
+            | Self::MbiAlias(base)
+            | Self::Redistributor(base)
+            | Self::Its(base)
+            | Self::V2m(base) => base,
+        }
+    }
+
+    /// Returns the prefix of the manual's names of its registers, and the registers.
+    const fn registers(self) -> (&'static str, &'static [RegisterInfo]) {
+        match self {
+            Self::Distributor(_) | Self::MbiAlias(_) => ("GICD", gicd::REGISTERS),
+            Self::Redistributor(_) => ("GICR", gicr::REGISTERS),
+            Self::Its(_) => ("GITS", gits::REGISTERS),
+            Self::V2m(_) => ("MSI", v2m::REGISTERS),
+        }
+    }
+}
+
+/// The name that a devicetree could have for it: `its@8080000`.
+impl fmt::Display for RegisterFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Distributor(_) => "gicd",
+            Self::MbiAlias(_) => "mbi",
+            Self::Redistributor(_) => "gicr",
+            Self::Its(_) => "its",
+            Self::V2m(_) => "v2m",
+        };
+        write!(f, "{name}@{:x}", self.base())
+    }
+}
+
+/// The value that is wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FaultDetail {
+    /// No value: the guest read, or asked for more than there is.
+    None,
+    /// The value that the guest wrote to the register, or that the register has by it.
+    Value(u64),
+    /// The interrupt that the register names.
+    Interrupt(IntId),
+    /// Guest physical address to which the register points, where the guest has no memory.
+    Memory(u64),
+    /// The message that a device sent.
+    Message {
+        /// Sender.
+        device: DeviceId,
+        /// Number of the event.
+        event: EventId,
+    },
+    /// The command.
+    Command(FailedCommand),
+    /// The vCPU whose redistributor uses the same memory.
+    Redistributor(Cpu),
+}
+
+/// One mistake of the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct GuestFault {
+    /// The kind.
+    pub reason: FaultReason,
+    /// The frame of the register.
+    pub frame: RegisterFrame,
+    /// Guest physical address of the register, also if what it points to is wrong. For a command,
+    /// that of `GITS_CREADR`; for a message, that of the doorbell.
+    pub address: u64,
+    /// The value that is wrong.
+    pub detail: FaultDetail,
+}
+
+impl GuestFault {
+    /// A fault at an offset of a frame.
+    pub(crate) const fn new(
+        reason: FaultReason,
+        (frame, offset): (RegisterFrame, u32),
+        detail: FaultDetail,
+    ) -> Self {
+        Self { reason, frame, address: frame.base().wrapping_add(offset as u64), detail }
+    }
+
+    /// Returns the offset of the register in its frame.
+    pub(super) const fn offset(&self) -> u64 {
+        self.address.wrapping_sub(self.frame.base())
+    }
+
+    fn write_register(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (prefix, registers) = self.frame.registers();
+        let offset = u32::try_from(self.offset()).ok();
+        let found = registers.iter().find_map(|info| Some((info, info.index_of(offset?)?)));
+        match found {
+            Some((info, index)) if info.count > 1 => write!(f, "{prefix}_{}{index}", info.name),
+            Some((info, _)) => write!(f, "{prefix}_{}", info.name),
+            None => write!(f, "offset {:#x}", self.offset()),
+        }
+    }
+}
+
+/// A sentence that names the frame, the register and the value.
+impl fmt::Display for GuestFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.frame)?;
+        if let FaultDetail::Command(command) = self.detail {
+            return command.fmt(f);
+        }
+        self.write_register(f)?;
+        if let FaultDetail::Value(value) = self.detail {
+            write!(f, " = {value:#x}")?;
+        }
+        write!(f, ": {}", self.reason)?;
+        match self.detail {
+            FaultDetail::None | FaultDetail::Value(_) | FaultDetail::Command(_) => Ok(()),
+            FaultDetail::Interrupt(intid) => write!(f, " ({intid})"),
+            FaultDetail::Memory(address) => write!(f, " (no memory at {address:#x})"),
+            FaultDetail::Message { device, event } => {
+                write!(f, " (DeviceID {:#x}, EventID {:#x})", device.get(), event.get())
+            }
+            FaultDetail::Redistributor(cpu) => write!(f, " (of vCPU {})", cpu.get()),
+        }
+    }
+}
