@@ -2,6 +2,7 @@
 
 use crate::controller::Controller;
 use crate::exits::{self, Exits};
+use crate::faults::Faults;
 use crate::gic::Gic;
 use crate::moving;
 use crate::pci::Pci;
@@ -86,6 +87,7 @@ pub(crate) struct Guest {
     /// By CPU, the vCPU that it had last: 1 more than its number.
     last_here: [AtomicU32; MAX_CPUS],
     pub(crate) exits: Exits,
+    faults: Faults,
     end: Once<End>,
 }
 
@@ -123,6 +125,7 @@ impl Guest {
             vcpus: vcpus.collect(),
             last_here: [const { AtomicU32::new(0) }; MAX_CPUS],
             exits: Exits::default(),
+            faults: Faults::default(),
             end: Once::new(),
         }
     }
@@ -192,6 +195,11 @@ impl Guest {
         if let Some(uart) = &self.uart {
             uart.type_in(self.vgic(), byte);
         }
+    }
+
+    /// Prints the guest's new mistakes.
+    pub(crate) fn print_faults(&self) {
+        self.faults.print(Name(self.number), self.vgic().events());
     }
 
     /// The end of the machine.

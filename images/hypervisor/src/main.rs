@@ -11,6 +11,7 @@ mod controller;
 mod devicetree;
 mod dma;
 mod exits;
+mod faults;
 mod gic;
 mod guest;
 mod hypervisor_timer;

@@ -9,17 +9,18 @@
 //! | all other writes | are ignored |
 //!
 //! Each vector is a physical event that `irq-domain` owns. Its handler signals the model's vector,
-//! which has the message that the guest wrote, for the guest's controller. A function with MSI and
-//! MSI-X shows the latter alone; the other is a null capability (PCI Code and ID Assignment,
-//! capability ID 00h).
+//! which has the message that the guest wrote, for the guest's controller. A lost message is a line
+//! on the console with the reason, once for each vector. A function with MSI and MSI-X shows the
+//! latter alone; the other is a null capability (PCI Code and ID Assignment, capability ID 00h).
 
 mod messages;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use image_rt::pci::{Bar, Function};
+use image_rt::println;
 use irq_domain::pci::ConfigSpace;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
 use irq_routing::Router;
@@ -63,7 +64,14 @@ impl Assigned {
         let vectors = device.allocate(shape, slots..=slots);
         let handles = vectors.expect("physical vectors").into_iter().map(|vector| {
             let (messages, slot) = (messages.clone(), vector.slot);
-            let handler = move |_: &irq_domain::IrqContext<'_>| messages.signal(slot);
+            let is_told = AtomicBool::new(false);
+            let handler = move |_: &irq_domain::IrqContext<'_>| {
+                let Err(reason) = messages.signal(slot) else { return };
+                if !is_told.swap(true, Relaxed) {
+                    let function = function.requester.get();
+                    println!("hypervisor: vector {slot} of function {function:#06x}: {reason}");
+                }
+            };
             device.request(slot, "passthrough", handler).expect("it is allocated")
         });
         let handles = handles.collect();

@@ -139,6 +139,7 @@ fn run_loaded(
                 Next::Resume
             }
         };
+        guest.print_faults();
         match next {
             Next::Resume => {}
             Next::Wait => {

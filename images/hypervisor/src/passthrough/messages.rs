@@ -7,10 +7,10 @@ use core::ops::Range;
 use image_rt::pci::Function;
 use irq_domain::pci::{ConfigSpace, MsixCapability};
 use irq_routing::msi::{MsiCapability, MsiLayout};
-use irq_routing::msix::MsixTable;
+use irq_routing::msix::{MsixTable, Signalled};
 use irq_routing::{Router, Sender};
-use msi_types::DeviceId;
 use msi_types::pci::{msi, msix};
+use msi_types::{Delivery, DeviceId};
 use vgic::AccessWidth;
 
 use super::PAGE;
@@ -57,13 +57,24 @@ impl Messages {
         Some(Self::Msi(offset, MsiCapability::new(layout, next, sender, router).ok()?))
     }
 
-    /// Sends a vector's message to the guest.
-    pub(super) fn signal(&self, vector: u16) {
-        // The guest may have disabled it; without INTx there is nothing else to do.
-        let _ = match self {
+    /// Sends a vector's message to the guest. The guest may have masked it: then it is pending in
+    /// the table.
+    ///
+    /// # Errors
+    /// The message is lost, for this reason. Without INTx nothing else tells the guest.
+    pub(super) fn signal(&self, vector: u16) -> Result<(), &'static str> {
+        let signalled = match self {
             Self::Msi(_, capability) => capability.signal(vector),
             Self::Msix(_, msix) => msix.table.signal(vector),
         };
+        Err(match signalled {
+            Signalled::Sent(Delivery::Pending) | Signalled::Held => return Ok(()),
+            Signalled::Sent(Delivery::Blocked) => "the guest's controller dropped the message",
+            Signalled::Sent(Delivery::NoDoorbell) => "the message's address is no doorbell",
+            Signalled::Refused(_) => "the message's route was refused",
+            Signalled::Disabled => "the guest has disabled MSI",
+            Signalled::NoSuchVector => "the guest has not enabled as many vectors",
+        })
     }
 
     /// Returns a word of configuration space, which is this physically, as the guest sees it.
