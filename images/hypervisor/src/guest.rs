@@ -7,7 +7,7 @@ use crate::gic::Gic;
 use crate::moving;
 use crate::pci::Pci;
 use crate::pl011::Pl011;
-use crate::power::{Affinity as PowerState, Power, Start};
+use crate::power::{Power, Start};
 use crate::psci::End;
 use crate::scheduler::{self, Entity, VcpuId};
 use crate::standstill::Gate;
@@ -175,13 +175,13 @@ impl Guest {
         self.entities.get(cpu.index())?.loaded_at()
     }
 
-    /// Starts a vCPU if it is off. Says what it was.
-    pub(crate) fn start(&self, cpu: Cpu, start: Start) -> PowerState {
-        let before = self.power.request(cpu, start);
-        if before == PowerState::Off {
+    /// Starts a vCPU. Returns false if it is on already.
+    pub(crate) fn start(&self, cpu: Cpu, start: Start) -> bool {
+        let starts = self.power.request(cpu, start);
+        if starts {
             self.kick(cpu);
         }
-        before
+        starts
     }
 
     /// Was the vCPU the last of this guest's on the CPU that executes this? Now it is.

@@ -1,4 +1,4 @@
-//! vCPUs that are off, about to be on, and on.
+//! vCPUs that are off and on.
 
 use alloc::boxed::Box;
 use image_rt::lock::IrqMutex;
@@ -13,17 +13,10 @@ pub(crate) struct Start {
     pub(crate) argument: u64,
 }
 
-/// State of a vCPU, as PSCI's AFFINITY_INFO tells it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Affinity {
-    On,
-    Off,
-    OnPending,
-}
-
 #[derive(Clone, Copy, Debug)]
 enum State {
     Off,
+    /// On for its guest, and queued: how long a vCPU waits for a CPU is the scheduler's matter.
     Requested(Start),
     On,
 }
@@ -38,21 +31,22 @@ impl Power {
         Self((0..cpus).map(|_| IrqMutex::new(State::Off)).collect())
     }
 
-    /// Asks for a vCPU's start, if it is off. Says what it was. The caller then kicks it.
-    pub(crate) fn request(&self, cpu: Cpu, start: Start) -> Affinity {
-        let Some(state) = self.0.get(cpu.index()) else { return Affinity::On };
+    /// Asks for a vCPU's start. Returns false if it is on already, else the caller kicks it.
+    pub(crate) fn request(&self, cpu: Cpu, start: Start) -> bool {
+        let Some(state) = self.0.get(cpu.index()) else { return false };
         state.with(|state| {
-            let before = affinity(*state);
-            if before == Affinity::Off {
+            let is_off = matches!(state, State::Off);
+            if is_off {
                 *state = State::Requested(start);
             }
-            before
+            is_off
         })
     }
 
-    /// The state of a vCPU.
-    pub(crate) fn of(&self, cpu: Cpu) -> Affinity {
-        self.0.get(cpu.index()).map_or(Affinity::Off, |state| state.with(|state| affinity(*state)))
+    /// Is this vCPU on?
+    pub(crate) fn is_on(&self, cpu: Cpu) -> bool {
+        let state = self.0.get(cpu.index());
+        state.is_some_and(|state| state.with(|state| !matches!(state, State::Off)))
     }
 
     /// Turns a vCPU on, if that was asked for.
@@ -71,13 +65,5 @@ impl Power {
         if let Some(state) = self.0.get(cpu.index()) {
             state.with(|state| *state = State::Off);
         }
-    }
-}
-
-fn affinity(state: State) -> Affinity {
-    match state {
-        State::Off => Affinity::Off,
-        State::Requested(_) => Affinity::OnPending,
-        State::On => Affinity::On,
     }
 }

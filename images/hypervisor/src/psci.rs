@@ -1,7 +1,7 @@
 //! PSCI 1.1 (DEN 0022) and SMCCC 1.1 (DEN 0028) for the guest, by HVC and SMC alike.
 
 use crate::guest::Guest;
-use crate::power::{Affinity, Start};
+use crate::power::Start;
 
 /// The result of a call for the vCPU that made it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +31,6 @@ const SUCCESS: i64 = 0;
 const NOT_SUPPORTED: i64 = -1;
 const INVALID_PARAMETERS: i64 = -2;
 const ALREADY_ON: i64 = -4;
-const ON_PENDING: i64 = -5;
 
 /// Function numbers.
 mod function {
@@ -127,21 +126,14 @@ fn status(status: i64) -> Answer {
 
 fn cpu_on(guest: &Guest, mpidr: u64, entry: u64, argument: u64) -> i64 {
     let Some(cpu) = guest.cpu_of(mpidr) else { return INVALID_PARAMETERS };
-    match guest.start(cpu, Start { entry, argument }) {
-        Affinity::Off => SUCCESS,
-        Affinity::OnPending => ON_PENDING,
-        Affinity::On => ALREADY_ON,
-    }
+    if guest.start(cpu, Start { entry, argument }) { SUCCESS } else { ALREADY_ON }
 }
 
 /// Of a single CPU: level 0.
 fn affinity_info(guest: &Guest, mpidr: u64, level: u64) -> i64 {
     match (level, guest.cpu_of(mpidr)) {
-        (0, Some(cpu)) => match guest.power.of(cpu) {
-            Affinity::On => 0,
-            Affinity::Off => 1,
-            Affinity::OnPending => 2,
-        },
+        (0, Some(cpu)) if guest.power.is_on(cpu) => 0,
+        (0, Some(_)) => 1,
         _ => INVALID_PARAMETERS,
     }
 }

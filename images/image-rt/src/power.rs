@@ -55,10 +55,16 @@ pub fn cpu_off() -> ! {
 
 /// Is the CPU off, as firmware sees it?
 pub fn is_off(mpidr: u64) -> bool {
-    matches!(
-        psci::affinity_info::<Chosen>(mpidr, psci::LowestAffinityLevel::All),
-        Ok(psci::AffinityState::Off)
-    )
+    state(mpidr) == Ok(psci::AffinityState::Off)
+}
+
+/// Is the CPU on, as firmware sees it? One that firmware is about to turn on is not.
+pub fn is_on(mpidr: u64) -> bool {
+    state(mpidr) == Ok(psci::AffinityState::On)
+}
+
+fn state(mpidr: u64) -> Result<psci::AffinityState, psci::Error> {
+    psci::affinity_info::<Chosen>(mpidr, psci::LowestAffinityLevel::All)
 }
 
 /// Turns the machine off.

@@ -259,7 +259,9 @@ fn turn_on_other() {
             take();
         }
     };
-    power::cpu_on(1, other.affinity.value.mpidr(), CpuStack::new(), work).expect("CPU_ON");
+    let mpidr = other.affinity.value.mpidr();
+    power::cpu_on(1, mpidr, CpuStack::new(), work).expect("CPU_ON");
+    assert!(power::is_on(mpidr), "a vCPU that was turned on waits for a CPU, not for its power");
     while READY.load(SeqCst) == 0 {
         core::hint::spin_loop();
     }
