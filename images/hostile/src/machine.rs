@@ -132,7 +132,10 @@ pub(crate) fn take() {
     end(acknowledge());
 }
 
-/// The INTID of an interrupt; 1023 is none.
+/// The INTID of no interrupt.
+pub(crate) const NONE: u64 = 1023;
+
+/// The INTID of an interrupt, or [`NONE`].
 pub(crate) fn acknowledge() -> u64 {
     read_register!("icc_iar1_el1")
 }

@@ -45,6 +45,10 @@ fn tick_at(deadline: u64) -> u64 {
         cpu::wait_for_interrupt();
         let late = cpu::ticks().saturating_sub(deadline);
         let intid = machine::acknowledge();
+        // WFI may end without an interrupt (DDI 0487, C6.2: it is a hint).
+        if intid == machine::NONE {
+            continue;
+        }
         cpu::stop_virtual_timer();
         machine::end(intid);
         if intid == TIMER {
