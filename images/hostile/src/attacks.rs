@@ -31,6 +31,8 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("many-pending", registers::many_pending),
     ("stain", leaks::stain),
     ("enables", commands::enables),
+    ("spin", spin),
+    ("wake-ups", wake_ups),
 ];
 
 pub(crate) fn named(name: &str) -> Option<Attack> {
@@ -116,20 +118,41 @@ fn timer(turns: &mut Turns) {
     }
 }
 
+/// `ICC_SGI1R_EL1.IRM`: to all others.
+const OTHERS: u64 = 1 << 40;
+
 /// SGIs to every vCPU, taken here and sent again.
 fn sgis(turns: &mut Turns) {
-    /// `ICC_SGI1R_EL1.IRM`: to all others.
-    const OTHERS: u64 = 1 << 40;
     machine::enable_interrupts();
     while turns.next() {
-        for sgi in 0..16_u64 {
+        for sgi in 0..16 {
             for target in [OTHERS, 0xffff] {
-                // SAFETY: the vCPUs' interrupts are masked.
-                unsafe {
-                    asm!("msr icc_sgi1r_el1, {}", in(reg) sgi << 24 | target);
-                }
+                send(sgi, target);
             }
             machine::take();
         }
+    }
+}
+
+fn send(sgi: u64, target: u64) {
+    // SAFETY: the vCPUs' interrupts are masked.
+    unsafe {
+        asm!("msr icc_sgi1r_el1, {}", in(reg) sgi << 24 | target);
+    }
+}
+
+/// Nothing that exits.
+fn spin(turns: &mut Turns) {
+    while turns.next() {}
+}
+
+/// An SGI to all others, then a sleep until one of them does the same, or until the timer fires.
+fn wake_ups(turns: &mut Turns) {
+    machine::enable_interrupts();
+    while turns.next() {
+        send(0, OTHERS);
+        cpu::start_virtual_timer_in(1);
+        cpu::wait_for_interrupt();
+        machine::take();
     }
 }

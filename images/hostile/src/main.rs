@@ -60,8 +60,8 @@ fn main(boot: Boot) -> ! {
     let milliseconds = number("milliseconds").expect("`milliseconds=N` on the command line");
     machine::find_memory(around.memory.start as u64);
     ATTACK.call_once(|| (attack, milliseconds));
-    if value("vcpus") == Some("2") {
-        power::cpu_on(1, 1, CpuStack::new(), || {
+    for other in 1..number("vcpus").unwrap_or(1) {
+        power::cpu_on(other as usize, other, CpuStack::new(), || {
             attack_here();
             power::cpu_off();
         })

@@ -1,13 +1,18 @@
-//! All guests' vCPUs on all CPUs: by turns, preemptively.
+//! All guests' vCPUs on all CPUs: guests in turn, preemptively.
 //!
 //! A vCPU that waits for an interrupt keeps its CPU until another vCPU wants one. So with a CPU for
 //! each vCPU nothing is switched.
+//!
+//! While vCPUs are queued, a CPU runs one guest for [`TURN`], then the next guest that has a queued
+//! vCPU. The guest's vCPUs share its turn, which they cannot prolong. It begins with the vCPU that
+//! has been queued longest. One that is woken preempts the one that runs. One that waits leaves the
+//! rest of the turn to the next vCPU of its guest: woken ones first.
 //!
 //! | state | ends by |
 //! |---|---|
 //! | waiting | a kick, or its timer's deadline: queued |
 //! | queued | a CPU that takes it from the queue: loaded |
-//! | loaded | the end of its slice: queued; WFI, `CPU_OFF`: waiting; its machine's end: ended |
+//! | loaded | its guest's turn or a wake-up: queued; WFI, `CPU_OFF`: waiting; its machine: ended |
 //!
 //! No kick is lost. A kick sets `kicked`, then looks at the state; a vCPU that is to wait sets the
 //! state, then looks at `kicked`. A vCPU is queued first, then idle CPUs are looked for; a CPU that
@@ -22,12 +27,12 @@ use image_rt::cpu::{self, MAX_CPUS};
 use msi_types::Cpu;
 use spin::Mutex;
 
-/// Milliseconds that a vCPU runs while others are queued.
-const SLICE: u64 = 2;
+/// Milliseconds that a guest's vCPUs run on a CPU while others are queued.
+const TURN: u64 = 2;
 /// Deadline of a timer that is off.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-static QUEUE: Mutex<VecDeque<VcpuId>> = Mutex::new(VecDeque::new());
+static QUEUE: Mutex<VecDeque<(VcpuId, Queued)>> = Mutex::new(VecDeque::new());
 /// Length of the queue.
 static QUEUED_VCPUS: AtomicUsize = AtomicUsize::new(0);
 /// CPUs that wait for work, by bit. The first one boots, and takes the first vCPU.
@@ -38,13 +43,23 @@ static CPUS: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
 struct CpuState {
     /// The vCPU that it has: 0, or 1 more than its packed number.
     loaded: AtomicU32,
-    /// End of the time slice: 0 while no other vCPU wants the CPU.
-    slice_end: AtomicU64,
+    /// The guest whose turn it is.
+    guest: AtomicUsize,
+    /// End of the turn: 0 while no other vCPU wants the CPU.
+    turn_end: AtomicU64,
+    /// The guest of the vCPU that was last queued for this CPU, and preempts one of the same guest:
+    /// 0, or 1 more than its number.
+    preempting: AtomicUsize,
 }
 
 impl CpuState {
     const fn new() -> Self {
-        Self { loaded: AtomicU32::new(0), slice_end: AtomicU64::new(0) }
+        Self {
+            loaded: AtomicU32::new(0),
+            guest: AtomicUsize::new(0),
+            turn_end: AtomicU64::new(0),
+            preempting: AtomicUsize::new(0),
+        }
     }
 
     fn here() -> &'static Self {
@@ -134,6 +149,13 @@ pub(crate) enum Leave {
     Ended,
 }
 
+/// The reason for which a vCPU is queued. Within a turn, this is the order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Queued {
+    Woken,
+    Preempted,
+}
+
 /// Runs vCPUs on the CPU that executes this.
 pub(crate) fn run() -> ! {
     cpu::irq_save();
@@ -166,12 +188,28 @@ pub(crate) fn idle() {
     IDLE.fetch_and(!bit, SeqCst);
 }
 
+/// Takes a queued vCPU: of the guest whose turn it is, or else of the next guest in turn.
 fn next() -> Option<(VcpuId, &'static Guest, &'static Entity)> {
-    let id = QUEUE.lock().pop_front()?;
+    let here = CpuState::here();
+    let (last, turn_end) = (here.guest.load(SeqCst), here.turn_end.load(SeqCst));
+    let is_over = (1..=cpu::ticks()).contains(&turn_end);
+    let order = |(id, why): (VcpuId, Queued)| {
+        let turns = (id.guest + guests().len() - last - usize::from(is_over)) % guests().len();
+        (turns, (turns == 0 && !is_over).then_some(why))
+    };
+    let mut queue = QUEUE.lock();
+    let (index, _) = queue.iter().enumerate().min_by_key(|(_, queued)| order(**queued))?;
+    let (id, _) = queue.remove(index)?;
+    drop(queue);
     QUEUED_VCPUS.fetch_sub(1, SeqCst);
+    if is_over || id.guest != last {
+        here.guest.store(id.guest, SeqCst);
+        here.turn_end.store(0, SeqCst);
+    }
+    here.preempting.store(0, SeqCst);
     let (guest, entity) = id.entity()?;
     entity.state.store(state::LOADED + cpu::current() as u32, SeqCst);
-    CpuState::here().loaded.store(id.pack() + 1, SeqCst);
+    here.loaded.store(id.pack() + 1, SeqCst);
     Some((id, guest, entity))
 }
 
@@ -196,20 +234,23 @@ pub(crate) fn kick(id: VcpuId) {
 fn wake(id: VcpuId, entity: &Entity) {
     let (from, to) = (state::WAITING, state::QUEUED);
     if entity.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok() {
-        queue(id, entity);
+        queue(id, entity, Queued::Woken);
     }
 }
 
-/// Has a CPU take the vCPU: one that idles, or else the last one, which then limits its own
-/// vCPU's time.
-fn queue(id: VcpuId, entity: &Entity) {
-    QUEUE.lock().push_back(id);
+/// Has a CPU take the vCPU: one that idles, or else the last one, whose own vCPU then asks
+/// [`is_turn_over`].
+fn queue(id: VcpuId, entity: &Entity, why: Queued) {
+    QUEUE.lock().push_back((id, why));
     QUEUED_VCPUS.fetch_add(1, SeqCst);
     let (idle, home) = (IDLE.load(SeqCst), entity.home.load(SeqCst));
     let cpu = if idle == 0 || idle & 1 << home != 0 { home } else { idle.trailing_zeros() };
     IDLE.fetch_and(!(1 << cpu), SeqCst);
+    CPUS[cpu as usize].preempting.store(id.guest + 1, SeqCst);
     if cpu != cpu::current() as u32 {
         interrupts::kick(Cpu::new(cpu));
+    } else if let Some((_, running)) = loaded().and_then(VcpuId::entity) {
+        running.kicked.store(true, SeqCst);
     }
 }
 
@@ -217,13 +258,12 @@ fn queue(id: VcpuId, entity: &Entity) {
 pub(crate) fn leave(id: VcpuId, why: Leave) {
     let here = CpuState::here();
     here.loaded.store(0, SeqCst);
-    here.slice_end.store(0, SeqCst);
     let Some((_, entity)) = id.entity() else { return };
     entity.home.store(cpu::current() as u32, SeqCst);
     match why {
         Leave::Preempted => {
             entity.state.store(state::QUEUED, SeqCst);
-            queue(id, entity);
+            queue(id, entity, Queued::Preempted);
         }
         Leave::Waits { deadline } => {
             entity.deadline.store(deadline, SeqCst);
@@ -242,23 +282,20 @@ pub(crate) fn is_wanted() -> bool {
     QUEUED_VCPUS.load(SeqCst) != 0 || moving::is_wanted()
 }
 
-/// Must the vCPU of this CPU let others run? Its time is limited from the first question on that
+/// Must the vCPU of this CPU let others run? Its guest's turn begins with the first question that
 /// finds others waiting.
-pub(crate) fn is_slice_over() -> bool {
-    let slice_end = &CpuState::here().slice_end;
+pub(crate) fn is_turn_over() -> bool {
+    let here = CpuState::here();
     if !is_wanted() {
-        slice_end.store(0, SeqCst);
+        here.turn_end.store(0, SeqCst);
         return false;
     }
-    match slice_end.load(SeqCst) {
-        _ if moving::is_wanted() => true,
-        0 => {
-            slice_end.store(cpu::ticks() + SLICE * cpu::ticks_per_millisecond(), SeqCst);
-            set_timer();
-            false
-        }
-        end => cpu::ticks() >= end,
+    if here.turn_end.load(SeqCst) == 0 {
+        here.turn_end.store(cpu::ticks() + TURN * cpu::ticks_per_millisecond(), SeqCst);
+        set_timer();
     }
+    let is_preempted = here.preempting.swap(0, SeqCst) == here.guest.load(SeqCst) + 1;
+    is_preempted || moving::is_wanted() || cpu::ticks() >= here.turn_end.load(SeqCst)
 }
 
 /// The CPU's timer fired: vCPUs whose deadline has passed run again.
@@ -276,7 +313,7 @@ pub(crate) fn on_timer() {
 /// Sets this CPU's timer to the next end or deadline.
 pub(crate) fn set_timer() {
     let deadlines = waiting_here().map(|(_, entity)| entity.deadline.load(SeqCst));
-    let end = CpuState::here().slice_end.load(SeqCst);
+    let end = CpuState::here().turn_end.load(SeqCst);
     let end = if end > cpu::ticks() { end } else { NEVER };
     hypervisor_timer::set(deadlines.fold(end.min(moving::deadline()), u64::min));
 }

@@ -36,7 +36,7 @@ pub(crate) fn prepare_cpu() {
 /// The reason for which a vCPU that is loaded stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stop {
-    /// Its time slice or its machine is over.
+    /// Its turn or its machine is over.
     Preempted,
     /// It waits for an interrupt, and another vCPU wants the CPU.
     Waits,
@@ -113,7 +113,7 @@ fn run_loaded(
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
     let (mut recorder, mut left) = (Recorder::new(guest, cpu), Hardware::empty());
     vcpu.returned();
-    while guest.end().is_none() && !scheduler::is_slice_over() {
+    while guest.end().is_none() && !scheduler::is_turn_over() {
         guest.gate.enter(cpu);
         entity.forget_kicks();
         let inside = vcpu.enter();
@@ -199,7 +199,7 @@ fn wait(
         }
         vcpu.returned();
         // The reason of the kick is found as it enters the guest: WFI may end without it, too.
-        if entity.is_kicked() {
+        if entity.is_kicked() && !scheduler::is_wanted() {
             return Sleep::DontSleep;
         }
     }

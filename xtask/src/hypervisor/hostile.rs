@@ -23,14 +23,14 @@ use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{process, qemu};
 
-/// The time slice of a vCPU while others wait for its CPU (`scheduler.rs`), in nanoseconds.
-const SLICE: u64 = 2_000_000;
+/// The turn of a guest while others wait for its CPU (`scheduler.rs`), in nanoseconds.
+const TURN: u64 = 2_000_000;
 /// Most instructions from an exit to the next entry: the budgets of an access and of the entry
 /// behind it (`WORK_PER_ACCESS` in `controller.rs`), and the chunk of LPIs that each has begun.
 const EXIT: u64 = 400_000;
-/// Most nanoseconds, one for each instruction, that a tick may come late. The vCPU that has the CPU
-/// ends the exit that it is in at the deadline, then a slice, then the exit that it is in by then.
-const LATENCY: u64 = EXIT + SLICE + EXIT;
+/// Most nanoseconds, one for each instruction, that a tick may come late. The other guest ends the
+/// exit that it is in at the deadline, then a turn, then the exit that it is in by then.
+const LATENCY: u64 = EXIT + TURN + EXIT;
 
 const MEMORY: u32 = 64;
 const TICKS: u32 = 8;
@@ -60,19 +60,34 @@ const ATTACKS: &[(&str, bool)] = &[
 ];
 /// Those in which vCPUs have to do with each other.
 const TOGETHER: &[&str] = &["state-registers", "sgis", "commands", "enables"];
+/// Those of many vCPUs that share the other guest's CPU.
+const CROWDED: &[&str] = &["spin", "wake-ups"];
+const CROWD: u8 = 8;
+/// A move kicks all vCPUs: WFI ends without an interrupt.
+const MOVE_EVERY: u32 = 7;
 
 /// A run of both guests.
+#[derive(Clone, Copy)]
 struct Run<'a> {
     attack: &'a str,
     takes_exceptions: bool,
+    /// Of each guest.
+    vcpus: u8,
     cpus: u8,
+    /// Milliseconds from one move of the guests to the next.
+    move_every: Option<u32>,
 }
 
 impl Run<'_> {
     fn name(&self) -> String {
-        match self.cpus {
-            1 => format!("a guest's ticks come in time beside `{}`", self.attack),
-            cpus => format!("guests on {cpus} CPUs survive `{}`", self.attack),
+        let Self { attack, vcpus, cpus, .. } = self;
+        match (cpus, vcpus) {
+            _ if self.move_every.is_some() => {
+                format!("a guest's ticks come beside `{attack}` of {vcpus} vCPUs, moved")
+            }
+            (1, 1) => format!("a guest's ticks come in time beside `{attack}`"),
+            (1, _) => format!("a guest's ticks come in time beside `{attack}` of {vcpus} vCPUs"),
+            _ => format!("guests on {cpus} CPUs survive `{attack}`"),
         }
     }
 
@@ -82,17 +97,17 @@ impl Run<'_> {
             machine: Machine::default(),
             tools,
             image,
-            vcpus: self.cpus,
+            vcpus: self.vcpus,
             cpus: self.cpus,
             memory: MEMORY,
             controller: Controller::Its,
             devices: &[],
             trusted: false,
-            move_every: None,
+            move_every: self.move_every,
             record: Record { trace: false, stats: true },
         };
         let words =
-            format!("attack={} milliseconds={MILLISECONDS} vcpus={}", self.attack, self.cpus);
+            format!("attack={} milliseconds={MILLISECONDS} vcpus={}", self.attack, self.vcpus);
         let files = |image, append| Files { kernel: image, initrd: None, append };
         let ticks = format!("ticks={TICKS}");
         let mut qemu =
@@ -108,7 +123,7 @@ impl Run<'_> {
         let mut found = Found::default();
         process::watch(&mut self.command(tools, images)?, LIMIT, |line| found.line(line))?;
         let figures = found.judge(self.takes_exceptions)?;
-        if self.cpus == 1 {
+        if self.cpus == 1 && self.move_every.is_none() {
             ensure!(figures.late <= LATENCY, "a tick came {} ns late", figures.late);
             let Count { reason, .. } = &figures.longest;
             let exit = figures.exit();
@@ -170,14 +185,20 @@ impl Hostile {
 
     /// Each attack, on one CPU and some on two.
     pub(super) fn trials<'a>(&'a self, hypervisor: &'a Image) -> impl Iterator<Item = Trial<'a>> {
-        let alone = ATTACKS.iter().map(|&(attack, takes_exceptions)| Run {
+        let run = |attack, vcpus, cpus| Run {
             attack,
-            takes_exceptions,
-            cpus: 1,
-        });
-        let together =
-            TOGETHER.iter().map(|&attack| Run { attack, takes_exceptions: false, cpus: 2 });
-        alone.chain(together).map(move |run| -> Trial<'a> {
+            takes_exceptions: false,
+            vcpus,
+            cpus,
+            move_every: None,
+        };
+        let alone = ATTACKS
+            .iter()
+            .map(move |&(attack, takes_exceptions)| Run { takes_exceptions, ..run(attack, 1, 1) });
+        let together = TOGETHER.iter().map(move |&attack| run(attack, 2, 2));
+        let crowded = CROWDED.iter().map(move |&attack| run(attack, CROWD, 1));
+        let moved = Run { move_every: Some(MOVE_EVERY), ..run("spin", CROWD, 1) };
+        alone.chain(together).chain(crowded).chain([moved]).map(move |run| -> Trial<'a> {
             Box::new(move |tally| {
                 let outcome = run.judge(&self.tools, [hypervisor, &self.ticker, &self.attacker]);
                 if let (Ok(figures), 1) = (&outcome, run.cpus) {
