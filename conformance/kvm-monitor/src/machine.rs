@@ -16,6 +16,7 @@ use kvm_bindings::{
     kvm_vcpu_init,
 };
 use kvm_ioctls::{DeviceFd, Kvm, VcpuExit, VcpuFd, VmFd};
+use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::error::Error;
 use std::path::Path;
@@ -154,11 +155,14 @@ impl Devices {
     }
 }
 
-/// Runs a vCPU on the CPU of its number.
+/// Runs a vCPU on the CPU of its number, or on any CPU where none has this number.
 fn run(number: usize, mut cpu: VcpuFd, devices: &Devices) -> Result<(), Failure> {
     let mut own = CpuSet::new();
     own.set(number);
-    sched_setaffinity(None, &own)?;
+    match sched_setaffinity(None, &own) {
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(error) => return Err(error.into()),
+    }
     loop {
         match cpu.run() {
             Ok(VcpuExit::MmioRead(address, data)) => devices.read(address, data),

@@ -19,7 +19,10 @@ use crate::workspace::Workspace;
 pub(super) const VERSION: Version = Version::Backports;
 pub(super) const COUNTED: &[&str] =
     &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
-pub(super) const CPUS: u8 = 2;
+/// CPUs of the machine: one for each of the guest's vCPUs, or one that they share.
+pub(super) const EACH: u8 = VCPUS;
+pub(super) const SHARED: u8 = 1;
+const VCPUS: u8 = 2;
 const MEMORY: u32 = 64;
 
 /// The guest, and what runs it.
@@ -56,27 +59,32 @@ impl<'a> Microbench<'a> {
 
 impl Microbench<'_> {
     /// Costs of the guest's operations. Their exits are those of a run that is traced.
-    pub(super) fn costs(&self) -> Result<Costs> {
-        let traced = self.watch(Record { trace: true, stats: false })?;
-        Ok(self.watch(Record::default())?.with_exits_of(traced))
+    pub(super) fn costs(&self, cpus: u8) -> Result<Costs> {
+        let traced = self.watch(cpus, Record { trace: true, stats: false })?;
+        Ok(self.watch(cpus, Record::default())?.with_exits_of(traced))
     }
 
     /// Runs the guest.
-    pub(super) fn watch(&self, record: Record) -> Result<Costs> {
+    pub(super) fn watch(&self, cpus: u8, record: Record) -> Result<Costs> {
         let mut costs = Costs::default();
-        process::watch(&mut self.command(record, None)?, LIMIT, |line| costs.line(line))?;
+        process::watch(&mut self.command(cpus, record, None)?, LIMIT, |line| costs.line(line))?;
         Ok(costs)
     }
 
     /// QEMU that counts time in instructions, with the guest, which is moved every so many
     /// milliseconds.
-    pub(super) fn command(&self, record: Record, move_every: Option<u32>) -> Result<Command> {
+    pub(super) fn command(
+        &self,
+        cpus: u8,
+        record: Record,
+        move_every: Option<u32>,
+    ) -> Result<Command> {
         let board = Board {
             machine: Machine::default(),
             tools: &self.tools,
             image: self.hypervisor,
-            vcpus: CPUS,
-            cpus: CPUS,
+            vcpus: VCPUS,
+            cpus,
             memory: MEMORY,
             controller: Controller::Its,
             devices: &[costs::DEVICE.to_owned()],

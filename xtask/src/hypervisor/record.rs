@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 
 use super::costs::Costs;
-use super::microbench::Microbench;
+use super::microbench::{EACH, Microbench};
 use super::{LIMIT, Record};
 use crate::process;
 use crate::step::Tally;
@@ -29,7 +29,7 @@ const COUNTS: &[(&str, u64)] = &[
 
 /// Counts and traces the guest's exits.
 pub(super) fn run(microbench: &Microbench<'_>, tally: &mut Tally) -> Result<()> {
-    let mut qemu = microbench.command(Record { trace: true, stats: true }, None)?;
+    let mut qemu = microbench.command(EACH, Record { trace: true, stats: true }, None)?;
     let (mut counts, mut traced) = (Vec::new(), BTreeMap::new());
     let mut costs = Costs::default();
     process::watch(&mut qemu, LIMIT, |line| {
