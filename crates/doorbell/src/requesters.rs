@@ -121,7 +121,7 @@ fn part<'d>(entry: &'d Fact<StreamEntry>, span: &RouteSpan, is_masked: bool) -> 
         iommu: entry.iommu?,
         rid_base: low,
         length: high.checked_sub(low).filter(|&length| length > 0)?,
-        id_base: entry.stream_id_base.checked_add(low - base),
+        id_base: entry.stream_id_base.and_then(|first| first.checked_add(low - base)),
         origin: &entry.origin,
     })
 }

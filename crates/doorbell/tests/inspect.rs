@@ -125,7 +125,7 @@ fn a_bus_outside_of_pci_shows_its_streams() {
         rid_base: 0.into(),
         length: 8,
         iommu: Some(IommuIndex::new(0)),
-        stream_id_base: 0x80,
+        stream_id_base: Some(0x80),
     };
     let machine = Description {
         controllers: vec![its],

@@ -10,6 +10,7 @@ mod excerpt;
 mod gic;
 mod gics;
 mod iommus;
+mod map_entries;
 mod requesters;
 mod tree;
 mod wired;

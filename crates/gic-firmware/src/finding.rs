@@ -150,6 +150,10 @@ rules! {
     MapRange "msi-map-range" Error
         "A map entry is empty or reaches past 32 bits."
         "Correct the entry's length.";
+    SeveralOutputCells "several-output-cells" Error
+        "An entry of `msi-map` or `iommu-map` holds several IDs, though its target takes several \
+         cells: Linux refuses them."
+        "Write an entry with length 1 for each ID.";
     MbiRange "mbi-range" Error
         "An MBI range holds INTIDs that are no SPIs."
         "`mbi-ranges` holds INTIDs: SPI numbers plus 32.";
@@ -244,9 +248,6 @@ rules! {
     RequesterBeyondPci "requester-beyond-pci" Warning
         "A PCI host's map entry reaches past the 16 bits of a requester ID."
         "Shorten the entry to 0x10000 requesters, less the first.";
-    MapOnDevice "map-on-device" Warning
-        "`msi-map` stands on a node that is no bus with requester IDs: nothing reads it."
-        "Move the map to the PCI host, or give the device `msi-parent`.";
     MaskWithoutMap "mask-without-map" Warning
         "`msi-map-mask` stands on a node without `msi-map`: nothing reads it."
         "Add the map, or remove the mask.";

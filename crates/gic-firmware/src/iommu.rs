@@ -64,8 +64,8 @@ pub struct IommuRouting {
 }
 
 impl IommuRouting {
-    /// The IOMMU that `requester` passes, and its StreamID there. `None` without one, and where the
-    /// reference is broken.
+    /// The IOMMU that `requester` passes, and its StreamID there. `None` without one, where the
+    /// reference is broken, and where the IOMMU takes no StreamIDs.
     ///
     /// As for `msi-map`, the first entry that holds the masked ID counts. One whose first ID has
     /// bits that the mask clears ends the search.
@@ -79,7 +79,7 @@ impl IommuRouting {
             }
             if let Some(offset) = masked.checked_sub(first).filter(|&offset| offset < entry.length)
             {
-                return Some((entry.iommu?, entry.stream_id_base.checked_add(offset)?));
+                return Some((entry.iommu?, entry.stream_id_base?.checked_add(offset)?));
             }
         }
         None
@@ -93,8 +93,9 @@ pub struct StreamEntry {
     pub rid_base: RequesterId,
     /// Number of requester IDs.
     pub length: u32,
-    /// The IOMMU; `None` if the reference is broken. A finding says how.
+    /// The IOMMU; `None` if the reference is broken, or if the entry does not say the StreamID of
+    /// each requester. A finding says how.
     pub iommu: Option<IommuIndex>,
-    /// The StreamID of the first.
-    pub stream_id_base: u32,
+    /// The StreamID of the first; `None` if references to the IOMMU have no cells.
+    pub stream_id_base: Option<u32>,
 }

@@ -161,8 +161,12 @@ pub enum Role {
     /// A device: [`Description::platform_routes`](crate::Description::platform_routes) says where
     /// it signals.
     Device,
-    /// A bus whose devices have requester IDs (`fsl-mc`, with a map):
+    /// A node behind which devices have requester IDs:
     /// [`Description::route_by`](crate::Description::route_by) says where they signal.
+    ///
+    /// It is a bus such as `fsl-mc`, or has a map instead of a reference. The ID of a function of a
+    /// PCI endpoint controller is its number, plus 8 times the number of its virtual function. A
+    /// platform device is requester 0 of its own map.
     Bus,
 }
 
@@ -242,6 +246,7 @@ impl Parent {
 pub enum Target {
     /// A controller of the same description.
     Controller(ControllerIndex),
-    /// Nowhere: the phandle is no node's, or that node is no MSI controller. A finding says which.
+    /// Nowhere: the phandle is no node's, that node is no MSI controller, or the map entry does not
+    /// say the DeviceID of each requester. A finding says which.
     Nowhere,
 }

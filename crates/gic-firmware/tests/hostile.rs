@@ -234,14 +234,23 @@ fn many_properties_in_a_node_are_read_soon() {
 
 #[test]
 fn many_overlapping_map_entries_are_read_soon() {
-    let entries = 60_000;
-    let mut structure = vec![BEGIN, 0, BEGIN, A, PROP, 4, 0, 0x7063_6900, PROP, entries * 16, 12];
-    structure.extend([0, 1, 0, 0x1_0000].repeat(entries as usize));
-    structure.extend([END_NODE, END_NODE, END]);
-    let map = blob(&structure, b"device_type\0msi-map\0");
-    let machine = parse(&map).expect("its skeleton is sound");
-    assert_eq!(machine.hosts[0].msi.map.as_ref().map(Vec::len), Some(60_000));
-    assert_soon("map entries", &map);
+    let count = 60_000;
+    // The host itself is the target, which states how many cells a specifier has.
+    for cells in [0, 1, 2, 16] {
+        let words = 3 + cells;
+        let mut structure = vec![BEGIN, 0, BEGIN, A, PROP, 4, 0, 0x7063_6900];
+        structure.extend([PROP, 4, 20, 1, PROP, 4, 28, cells, PROP, count * words * 4, 12]);
+        for first in 0..count {
+            structure.extend([first / 2, 1]);
+            structure.extend((0..cells).map(|_| first));
+            structure.push(0x1_0000);
+        }
+        structure.extend([END_NODE, END_NODE, END]);
+        let map = blob(&structure, b"device_type\0msi-map\0phandle\0#msi-cells\0");
+        let machine = parse(&map).expect("its skeleton is sound");
+        assert_eq!(machine.hosts[0].msi.map.as_ref().map(Vec::len), Some(60_000));
+        assert_soon("map entries", &map);
+    }
 }
 
 #[test]

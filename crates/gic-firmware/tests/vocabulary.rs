@@ -43,7 +43,7 @@ proptest! {
 fn streams_follow_the_first_entry_that_holds_the_masked_id() {
     let entry = |rid, length, iommu: Option<usize>, stream_id_base| {
         let (rid_base, iommu) = (RequesterId::new(rid), iommu.map(IommuIndex::new));
-        Fact::stated(StreamEntry { rid_base, length, iommu, stream_id_base })
+        Fact::stated(StreamEntry { rid_base, length, iommu, stream_id_base: Some(stream_id_base) })
     };
     let map = vec![
         entry(0x100, 0x100, Some(1), 0x5000),

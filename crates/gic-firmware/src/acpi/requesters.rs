@@ -248,7 +248,7 @@ impl Reader<'_, '_> {
                 rid_base: RequesterId::new(input),
                 length: more.saturating_add(1),
                 iommu,
-                stream_id_base: mapping.output,
+                stream_id_base: Some(mapping.output),
             };
             Some(Fact::new(entry, mapping_origin(*mapping)))
         });

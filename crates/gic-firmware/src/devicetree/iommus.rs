@@ -1,6 +1,7 @@
 //! IOMMUs and the requesters that pass them (bindings `iommu/iommu.txt`, `pci/pci-iommu.txt`).
 
 use super::address::{cells, regions_if_any};
+use super::map_entries::{self, MapKind};
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
 use crate::findings::Findings;
@@ -42,30 +43,27 @@ impl Iommus {
     }
 
     /// The way of the devices behind `node`, a host or another bus.
-    ///
-    /// An entry has four cells whatever `#iommu-cells` says: the binding's StreamID is one cell,
-    /// and trees with two cells beside `iommu-map` count on that.
     pub(super) fn routing(
         &self,
         tree: &Tree<'_>,
         node: NodeRef<'_, '_>,
         findings: &mut Findings,
     ) -> IommuRouting {
-        let Some(value) = node.property(MAP) else { return IommuRouting::default() };
-        let origin = node.origin(MAP);
-        let cells = cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(4));
-        let Some(cells) = cells else {
-            let message = format!("{} bytes are no whole number of four-cell entries", value.len());
-            findings.add(Rule::MalformedProperty, origin, message);
+        const KIND: MapKind = MapKind { property: MAP, cells: CELLS };
+        let Some(entries) = map_entries::read(tree, node, KIND, findings) else {
             return IommuRouting::default();
         };
-        let (entries, _) = cells.as_chunks();
-        let mut entry = |&[rid_base, phandle, stream_id_base, length]: &[u32; 4]| {
-            let iommu = self.target(tree, origin.clone(), phandle, findings);
-            let rid_base = RequesterId::new(rid_base);
-            Fact::new(StreamEntry { rid_base, length, iommu, stream_id_base }, origin.clone())
+        let mut stream = |entry: &map_entries::Entry| {
+            let iommu = self.target(tree, node.origin(MAP), entry.phandle, findings);
+            let stream = StreamEntry {
+                rid_base: RequesterId::new(entry.first),
+                length: entry.length,
+                iommu: iommu.filter(|_| entry.is_translated),
+                stream_id_base: entry.output,
+            };
+            Fact::new(stream, node.origin(MAP))
         };
-        let map = entries.iter().map(&mut entry).collect();
+        let map = entries.iter().map(&mut stream).collect();
         IommuRouting { mask: mask(node, findings), map }
     }
 

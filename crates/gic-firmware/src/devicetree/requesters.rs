@@ -2,8 +2,9 @@
 //! `interrupt-controller/msi.txt`).
 
 use super::address::{cells, regions_if_any};
-use super::controllers::Controllers;
+use super::controllers::{Controllers, MSI_CELLS};
 use super::iommus::{self, Iommus};
+use super::map_entries::{self, MapKind};
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
 use crate::findings::Findings;
@@ -26,6 +27,9 @@ pub(super) const ECAM_HOSTS: &[&str] = &[
     "snps,dw-pcie-ecam",
     "socionext,synquacer-pcie-ecam",
 ];
+
+/// Buses outside of PCI whose devices have requester IDs.
+pub(super) const BUSES: &[&str] = &["fsl,qoriq-mc", "xlnx,versal-net-cdx"];
 
 const MAP: &str = "msi-map";
 const MASK: &str = "msi-map-mask";
@@ -181,7 +185,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
 
     fn routing(&mut self, node: NodeRef<'t, 'a>) -> MsiRouting {
         let mask = self.mask(node);
-        let map = node.property(MAP).map(|value| self.map(node, value));
+        let map = self.map(node);
         if let Some(map) = &map {
             self.check_map(map, mask.as_ref().map_or(u32::MAX, |mask| mask.value));
         }
@@ -200,28 +204,21 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         None
     }
 
-    fn map(&mut self, node: NodeRef<'t, 'a>, value: &[u8]) -> Vec<Fact<MapEntry>> {
-        let origin = node.origin(MAP);
-        let Some(cells) =
-            cells(value).filter(|cells| !cells.is_empty() && cells.len().is_multiple_of(4))
-        else {
-            let message = format!("{} bytes are no whole number of four-cell entries", value.len());
-            self.findings.add(Rule::MalformedProperty, origin, message);
-            return Vec::new();
+    fn map(&mut self, node: NodeRef<'t, 'a>) -> Option<Vec<Fact<MapEntry>>> {
+        const KIND: MapKind = MapKind { property: MAP, cells: MSI_CELLS };
+        let entries = map_entries::read(self.tree, node, KIND, self.findings)?;
+        let mut entry = |entry: &map_entries::Entry| {
+            let target = self.target(node, MAP, entry.phandle);
+            let entry = MapEntry {
+                rid_base: RequesterId::new(entry.first),
+                length: entry.length,
+                target: if entry.is_translated { target } else { Target::Nowhere },
+                // Linux's `of_msi_xlate` keeps the requester ID where the target takes no cells.
+                device_id_base: DeviceId::new(entry.output.unwrap_or(entry.first)),
+            };
+            Fact::new(entry, node.origin(MAP))
         };
-        let (entries, _) = cells.as_chunks();
-        entries
-            .iter()
-            .map(|&[rid_base, phandle, device_id_base, length]| {
-                let entry = MapEntry {
-                    rid_base: RequesterId::new(rid_base),
-                    length,
-                    target: self.target(node, MAP, phandle),
-                    device_id_base: DeviceId::new(device_id_base),
-                };
-                Fact::new(entry, origin.clone())
-            })
-            .collect()
+        Some(entries.iter().map(&mut entry).collect())
     }
 
     fn check_map(&mut self, map: &[Fact<MapEntry>], mask: u32) {
@@ -302,9 +299,14 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
     }
 }
 
-/// A map, or a kind of bus that is known to have requester IDs of its own, makes a bus.
+/// A map makes a bus, and so does a kind of bus whose devices are known to have requester IDs.
+///
+/// A device with `msi-parent` and `msi-map` signals by `msi-parent`: Linux looks into the map of
+/// a platform device, since commit f1680d9081e1 ("irqchip/gic-v3-its: Add support for device tree
+/// msi-map and msi-mask"), only if `msi-parent` does not lead to the ITS.
 fn role(node: NodeRef<'_, '_>) -> Role {
-    if node.has(MAP) || node.has(iommus::MAP) || node.is_compatible(&["fsl,qoriq-mc"]) {
+    let is_mapped = node.has(MAP) && !node.has(PARENT);
+    if is_mapped || node.has(iommus::MAP) || node.is_compatible(BUSES) {
         Role::Bus
     } else {
         Role::Device

@@ -8,7 +8,7 @@ pub use names::with_node_paths;
 use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
 use super::controllers::PRE_ITS;
 use super::iommus;
-use super::requesters::ECAM_HOSTS;
+use super::requesters::{BUSES, ECAM_HOSTS};
 use super::wired;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::{Cpu, Description};
@@ -35,7 +35,8 @@ use properties::{
 /// enabled lies below something disabled. Another order changes the order of the lists and the
 /// indices with it, nothing else.
 ///
-/// Address limits are left out, and wired interrupts other than those of secondary GICs.
+/// Address limits are left out, wired interrupts other than those of secondary GICs, and in maps
+/// the DeviceIDs at a controller of Direct LPI, whose references have no cells.
 ///
 /// Origins are not written: every fact lands in the node that its identifier names. A GIC's version
 /// is written by its compatible strings (devicetree does not tell GICv4 from GICv3).
@@ -63,7 +64,7 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
         gics: description.gics().map(|gic| &gic.id).collect(),
         controllers: &description.controllers,
         iommus: &description.iommus,
-        devices: &description.devices,
+        iommu_cells: iommu_cells(description),
     };
     writer.root(description);
     for cpu in &description.cpus {
@@ -89,6 +90,26 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
         writer.device(device)?;
     }
     Ok(writer.tree)
+}
+
+/// Returns the number of cells after a reference to each IOMMU: as many as the longest reference
+/// has, and one if nothing refers to it.
+fn iommu_cells(description: &Description) -> Vec<usize> {
+    let devices = || description.devices.iter();
+    let named = devices().flat_map(|device| &device.iommus);
+    let named = named.map(|reference| (reference.iommu, reference.specifier.len()));
+    let hosts = description.hosts.iter().map(|host| &host.iommu);
+    let maps = hosts.chain(devices().map(|device| &device.iommu));
+    let entries = maps.flat_map(|routing| &routing.map);
+    let mapped = entries
+        .filter_map(|entry| Some((entry.iommu?, usize::from(entry.stream_id_base.is_some()))));
+    let mut cells = alloc::vec![None; description.iommus.len()];
+    for (iommu, count) in named.chain(mapped) {
+        if let Some(known) = cells.get_mut(iommu.get()) {
+            *known = (*known).max(Some(count));
+        }
+    }
+    cells.into_iter().map(|count| count.unwrap_or(1)).collect()
 }
 
 /// Sets the map of a bus's requesters to IOMMUs, whose entries are `streams`.
@@ -169,7 +190,8 @@ struct Writer<'d> {
     gics: Vec<&'d NodeId>,
     controllers: &'d [Controller],
     iommus: &'d [Iommu],
-    devices: &'d [PlatformDevice],
+    /// The number of cells after a reference to each IOMMU.
+    iommu_cells: Vec<usize>,
 }
 
 impl Writer<'_> {
@@ -356,9 +378,9 @@ impl Writer<'_> {
             set(node, "reg", regions(device.registers.iter().map(|region| region.value)));
         }
         set_streams(node, &device.iommu, streams);
-        let says_so = device.msi.map.is_some()
+        let says_so = (device.msi.map.is_some() && device.msi.parents.is_empty())
             || !device.iommu.map.is_empty()
-            || device.compatible.iter().any(|name| name == "fsl,qoriq-mc");
+            || device.compatible.iter().any(|name| BUSES.contains(&name.as_str()));
         match (device.role, says_so) {
             (Role::Bus, false) => flag(node, iommus::MAP),
             (Role::Device, true) => return Err(WriteErrorKind::Inexpressible.of(&device.id)),
@@ -372,7 +394,8 @@ impl Writer<'_> {
     /// IOMMUs are numbered after the controllers.
     fn iommu(&mut self, index: usize, iommu: &Iommu) -> Result<(), WriteError> {
         let phandle = self.iommu_phandle(&iommu.id, IommuIndex::new(index))?;
-        let cells = u32::try_from(self.iommu_cells(IommuIndex::new(index))).unwrap_or(u32::MAX);
+        let cells = self.cells_at(IommuIndex::new(index));
+        let cells = u32::try_from(cells).unwrap_or(u32::MAX);
         let node = self.node(&iommu.id)?;
         if !iommu.compatible.is_empty() {
             set(node, "compatible", strings(&iommu.compatible));
@@ -392,11 +415,8 @@ impl Writer<'_> {
         number.ok_or_else(|| WriteErrorKind::Nowhere.of(id))
     }
 
-    /// The number of cells after a reference to an IOMMU: as many as the longest one has.
-    fn iommu_cells(&self, index: IommuIndex) -> usize {
-        let references = self.devices.iter().flat_map(|device| &device.iommus);
-        let here = references.filter(|reference| reference.iommu == index);
-        here.map(|reference| reference.specifier.len()).fold(1, usize::max)
+    fn cells_at(&self, iommu: IommuIndex) -> usize {
+        self.iommu_cells.get(iommu.get()).copied().unwrap_or(1)
     }
 
     /// References to IOMMUs, each filled with zeroes up to the cells that the IOMMU takes.
@@ -404,7 +424,7 @@ impl Writer<'_> {
         let mut cells = Vec::new();
         for reference in &device.iommus {
             cells.push(self.iommu_phandle(&device.id, reference.iommu)?);
-            let count = self.iommu_cells(reference.iommu);
+            let count = self.cells_at(reference.iommu);
             let filled = reference.specifier.iter().copied().chain(core::iter::repeat(0));
             cells.extend(filled.take(count));
         }
@@ -412,13 +432,19 @@ impl Writer<'_> {
     }
 
     fn streams(&self, id: &NodeId, routing: &IommuRouting) -> Result<Vec<u32>, WriteError> {
-        let mut cells = Vec::new();
+        let mut words = Vec::new();
         for entry in &routing.map {
             let iommu = entry.iommu.ok_or_else(|| WriteErrorKind::Nowhere.of(id))?;
-            let phandle = self.iommu_phandle(id, iommu)?;
-            cells.extend([entry.rid_base.get(), phandle, entry.stream_id_base, entry.length]);
+            let count = self.cells_at(iommu);
+            if entry.stream_id_base.is_none() && count > 0 {
+                return Err(WriteErrorKind::Specifier.of(id));
+            }
+            words.extend([entry.rid_base.get(), self.iommu_phandle(id, iommu)?]);
+            let output = entry.stream_id_base.unwrap_or_default();
+            properties::map_output(&mut words, output, count, entry.length)
+                .ok_or_else(|| WriteErrorKind::Inexpressible.of(id))?;
         }
-        Ok(cells)
+        Ok(words)
     }
 
     fn routing(&self, id: &NodeId, msi: &MsiRouting) -> Result<Routing, WriteError> {
@@ -431,12 +457,19 @@ impl Writer<'_> {
     }
 
     fn map(&self, id: &NodeId, map: &[Fact<MapEntry>]) -> Result<Vec<u32>, WriteError> {
-        let mut cells = Vec::new();
+        let mut words = Vec::new();
         for entry in map {
-            let (phandle, _) = self.reference(id, entry.target)?;
-            cells.extend([entry.rid_base.get(), phandle, entry.device_id_base.get(), entry.length]);
+            let (phandle, controller) = self.reference(id, entry.target)?;
+            // Where the number is not written, one cell counts in a map.
+            let count = match controller.msi_cells.value {
+                0 if controller.kind != ControllerKind::DirectLpi => 1,
+                count => usize::try_from(count).unwrap_or(usize::MAX),
+            };
+            words.extend([entry.rid_base.get(), phandle]);
+            properties::map_output(&mut words, entry.device_id_base.get(), count, entry.length)
+                .ok_or_else(|| WriteErrorKind::Inexpressible.of(id))?;
         }
-        Ok(cells)
+        Ok(words)
     }
 
     fn parent(&self, id: &NodeId, parent: &Parent, cells: &mut Vec<u32>) -> Result<(), WriteError> {

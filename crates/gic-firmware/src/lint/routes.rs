@@ -16,10 +16,6 @@ use msi_types::DeviceId;
 
 /// Requester IDs on PCI: 16 bits.
 const PCI_REQUESTERS: u64 = 0x1_0000;
-/// Buses outside of PCI whose devices have requester IDs.
-const BUSES: &[&str] = &["fsl,qoriq-mc", "xlnx,versal-net-cdx"];
-/// Bindings that have no `msi-map`; ACPI has no such nodes.
-const MAP: &str = "msi-map";
 
 pub(super) fn check(description: &Description, findings: &mut Findings) {
     for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
@@ -149,15 +145,6 @@ fn ends(entry: &Fact<MapEntry>) -> Option<(u32, u32)> {
 fn check_devices(description: &Description, findings: &mut Findings) {
     for device in description.devices.iter().filter(|device| device.status.is_enabled()) {
         mask_without_map(&device.id, &device.msi, findings);
-        let is_bus = device.compatible.iter().any(|name| BUSES.contains(&name.as_str()));
-        let map = device.msi.map.as_ref().and_then(|map| map.first());
-        if let Some(entry) = map
-            && entry.origin.item() == MAP
-            && !is_bus
-        {
-            let message = "neither a PCI host nor another bus with requester IDs";
-            findings.add(Rule::MapOnDevice, entry.origin.clone(), message);
-        }
         disabled_iommus(description, &device.msi, &device.iommu, findings);
         for iommu in &device.iommus {
             if let Some(message) = disabled(description, iommu.iommu) {

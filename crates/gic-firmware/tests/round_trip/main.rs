@@ -2,16 +2,17 @@
 //! text.
 
 mod gics;
+mod maps;
 
 use gic_arch::{Affinity, IntId};
 use gic_firmware::devicetree::{WriteErrorKind, parse, write};
 use gic_firmware::{
     BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu,
-    Description, Fact, Gic, IntIdSpan, Iommu, IommuIndex, IommuRouting, MapEntry, MsiRouting,
-    NoRoute, Parent, PciBridge, PciHost, PlatformDevice, Region, Role, Status, StreamEntry, Target,
-    Via,
+    Description, Fact, Gic, IntIdSpan, IommuRouting, MapEntry, MsiRouting, NoRoute, PciBridge,
+    PciHost, PlatformDevice, Region, Role, Status, Target, Via,
 };
 use gics::{secondary_gics, users};
+use maps::{iommus, passages, routings, streams};
 use msi_types::{DeviceId, RequesterId};
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -155,68 +156,6 @@ fn controllers(gic: &Gic) -> impl Strategy<Value = Vec<Controller>> + use<> {
         })
 }
 
-fn map_entries(count: usize) -> impl Strategy<Value = MapEntry> {
-    (any::<u32>(), 0..0x2_0000u32, 0..count, any::<u32>()).prop_map(
-        |(rid, length, controller, device)| MapEntry {
-            rid_base: RequesterId::new(rid & 0x1_ffff),
-            length,
-            target: Target::Controller(ControllerIndex::new(controller)),
-            device_id_base: DeviceId::new(device),
-        },
-    )
-}
-
-fn parents(controllers: &[Controller]) -> BoxedStrategy<Vec<Fact<Parent>>> {
-    if controllers.is_empty() {
-        return Just(Vec::new()).boxed();
-    }
-    let cells: Vec<_> =
-        controllers.iter().map(|controller| controller.msi_cells.value as usize).collect();
-    let parent = (0..cells.len(), any::<[u32; 4]>()).prop_map(move |(index, specifier)| {
-        Fact::stated(Parent {
-            target: Target::Controller(ControllerIndex::new(index)),
-            specifier: specifier[..cells[index]].to_vec(),
-        })
-    });
-    vec(parent, 0..4).boxed()
-}
-
-fn routings(controllers: &[Controller]) -> BoxedStrategy<MsiRouting> {
-    let map = match controllers.len() {
-        0 => Just(None).boxed(),
-        count => option::of(vec(map_entries(count).prop_map(Fact::stated), 1..6)).boxed(),
-    };
-    let masks = option::of(prop_oneof![Just(0xffffu32), Just(0xfff8), any::<u32>()]);
-    (map, masks, parents(controllers))
-        .prop_map(|(map, mask, parents)| MsiRouting { mask: mask.map(Fact::stated), map, parents })
-        .boxed()
-}
-
-const IOMMUS: usize = 2;
-
-fn iommus() -> impl Strategy<Value = Vec<Iommu>> {
-    vec((statuses(), option::of(regions())), IOMMUS).prop_map(|iommus| {
-        let iommu = |(index, (status, registers)): (usize, (_, Option<Region>))| Iommu {
-            id: format!("/iommu@{index}").as_str().into(),
-            compatible: vec!["arm,smmu-v3".into()],
-            status,
-            registers: registers.map(Fact::stated),
-        };
-        iommus.into_iter().enumerate().map(iommu).collect()
-    })
-}
-
-fn streams() -> impl Strategy<Value = IommuRouting> {
-    let entry = (any::<u32>(), any::<u32>(), 0..IOMMUS, any::<u32>());
-    let entry = entry.prop_map(|(rid_base, length, iommu, stream_id_base)| {
-        let (rid_base, iommu) = (RequesterId::new(rid_base), Some(IommuIndex::new(iommu)));
-        Fact::stated(StreamEntry { rid_base, length, iommu, stream_id_base })
-    });
-    let some = (option::of(any::<u32>()), vec(entry, 1..4))
-        .prop_map(|(mask, map)| IommuRouting { mask: mask.map(Fact::stated), map });
-    prop_oneof![Just(IommuRouting::default()), some]
-}
-
 fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
     let parts = (regions(), any::<bool>(), any::<[u8; 2]>(), option::of(any::<u32>()), streams());
     let bridges = vec((any::<u8>(), routings(controllers)), 0..2);
@@ -263,15 +202,19 @@ fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
 }
 
 fn devices(controllers: &[Controller]) -> BoxedStrategy<Vec<PlatformDevice>> {
-    let parts = (routings(controllers), vec(regions(), 0..3), statuses(), streams());
+    let passages = (streams(), passages());
+    let parts = (routings(controllers), vec(regions(), 0..3), statuses(), passages);
     let device = parts.prop_filter_map(
         "a device that names nothing is not described",
-        |(msi, registers, status, streams)| {
+        |(msi, registers, status, (streams, iommus))| {
+            // Next to a reference nothing reads the map.
+            let is_bus = msi.map.is_some() && msi.parents.is_empty();
             (!msi.is_empty()).then(|| PlatformDevice {
-                iommu: if msi.map.is_some() { streams } else { IommuRouting::default() },
+                iommu: if is_bus { streams } else { IommuRouting::default() },
+                iommus: if is_bus { Vec::new() } else { iommus },
                 status,
                 registers: registers.into_iter().map(Fact::stated).collect(),
-                role: if msi.map.is_some() { Role::Bus } else { Role::Device },
+                role: if is_bus { Role::Bus } else { Role::Device },
                 ..PlatformDevice::new("/", "vendor,device", msi)
             })
         },

@@ -3,6 +3,7 @@
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
 use crate::devicetree::controllers::DIRECT_LPI;
+use crate::devicetree::map_entries;
 use crate::gic::Gic;
 use crate::region::Region;
 use crate::status::Status;
@@ -30,6 +31,23 @@ impl Routing {
             set(node, "msi-parent", self.parents.as_slice());
         }
     }
+}
+
+/// Adds the end of a map's entry: a specifier of `count` cells, zeroes after the first, and the
+/// number of IDs. Returns `None` if a specifier of several cells meets several IDs, or has more
+/// cells than any binding.
+pub(super) fn map_output(
+    words: &mut Vec<u32>,
+    output: u32,
+    count: usize,
+    length: u32,
+) -> Option<()> {
+    if count > map_entries::MAX_CELLS || (count > 1 && length > 1) {
+        return None;
+    }
+    words.extend(core::iter::once(output).chain(core::iter::repeat(0)).take(count));
+    words.push(length);
+    Some(())
 }
 
 pub(super) fn set_gic_facet(node: &mut DeviceTreeNode, controller: &Controller, gic: &Gic) {

@@ -1,0 +1,115 @@
+//! Entries of `msi-map` and `iommu-map`.
+//!
+//! An entry holds the first ID, a phandle, the cells of the first ID's specifier and the number of
+//! IDs. The target states how many cells a specifier has, as for every reference (bindings
+//! `pci/pci-msi.txt`, `pci/pci-iommu.txt`). Linux reads maps this way since commit ccb2fd725d41
+//! ("of: Respect #{iommu,msi}-cells in maps"). Older versions read one cell, whatever the target
+//! stated; newer ones still accept such a map where they [recognize](is_one_cell_map) it.
+
+use super::address::cells;
+use super::tree::{NodeRef, Tree};
+use crate::finding::Rule;
+use crate::findings::Findings;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// A kind of map.
+#[derive(Clone, Copy)]
+pub(super) struct MapKind {
+    /// Property that holds the map.
+    pub(super) property: &'static str,
+    /// Property in which a target states the cells of its specifiers.
+    pub(super) cells: &'static str,
+}
+
+/// One entry of a map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) first: u32,
+    pub(super) phandle: u32,
+    /// First cell of the specifier; `None` if the target's specifiers have no cells.
+    pub(super) output: Option<u32>,
+    pub(super) length: u32,
+    /// Whether each ID has a specifier. The second cell of a specifier need not count IDs, so an
+    /// entry with several cells must hold one ID only.
+    pub(super) is_translated: bool,
+}
+
+/// Highest number of cells that Linux accepts in a specifier (`MAX_PHANDLE_ARGS`).
+pub(super) const MAX_CELLS: usize = 16;
+/// Number of cells at a target that does not state one; this is Linux's default in maps.
+const DEFAULT_CELLS: u32 = 1;
+
+/// Reads the map of `node`, up to the first entry that cannot be told from its successor. Returns
+/// `None` without a map.
+pub(super) fn read(
+    tree: &Tree<'_>,
+    node: NodeRef<'_, '_>,
+    kind: MapKind,
+    findings: &mut Findings,
+) -> Option<Vec<Entry>> {
+    let value = node.property(kind.property)?;
+    let words = cells(value).unwrap_or_default();
+    let mut entries = Vec::new();
+    let mut malformed = words.is_empty().then(|| format!("{} bytes hold no entry", value.len()));
+    let mut rest = words.as_slice();
+    let mut is_one_cell = false;
+    while !rest.is_empty() {
+        let target = rest.get(1).and_then(|&phandle| tree.by_phandle(phandle));
+        let stated = target.and_then(|target| target.number(kind.cells)).unwrap_or(DEFAULT_CELLS);
+        is_one_cell |= entries.is_empty() && stated == 2 && is_one_cell_map(&words);
+        let count = if is_one_cell { 1 } else { stated };
+        let Some((entry, after)) = split_entry(rest, count) else {
+            malformed = Some(cut_off(target, kind, count, rest.len()));
+            break;
+        };
+        if !entry.is_translated {
+            let message = format!(
+                "{} IDs from {:#x} on, but a specifier of {count} cells fits one",
+                entry.length, entry.first
+            );
+            findings.add(Rule::SeveralOutputCells, node.origin(kind.property), message);
+        }
+        entries.push(entry);
+        if target.is_none() {
+            break;
+        }
+        rest = after;
+    }
+    if let Some(message) = malformed {
+        findings.add(Rule::MalformedProperty, node.origin(kind.property), message);
+    }
+    Some(entries)
+}
+
+/// Says that the `remaining` cells of a map are too few for an entry that refers to `target`.
+fn cut_off(target: Option<NodeRef<'_, '_>>, kind: MapKind, count: u32, remaining: usize) -> String {
+    let Some(target) = target else { return format!("the last {remaining} cells hold no entry") };
+    let expected = u64::from(count) + 3;
+    let path = target.path();
+    let cells = kind.cells;
+    format!("by its `{cells}`, an entry for {path} has {expected} cells, but {remaining} remain")
+}
+
+/// Splits the first entry off `words`, whose target's specifiers have `count` cells. Returns `None`
+/// if `words` are too few, or `count` is beyond [`MAX_CELLS`].
+fn split_entry(words: &[u32], count: u32) -> Option<(Entry, &[u32])> {
+    let count = usize::try_from(count).ok().filter(|&count| count <= MAX_CELLS)?;
+    let (&[first, phandle], after) = words.split_first_chunk()?;
+    let (output, after) = after.split_at_checked(count)?;
+    let (&length, after) = after.split_first()?;
+    let output = output.first().copied();
+    let is_translated = count <= 1 || length <= 1;
+    Some((Entry { first, phandle, output, length, is_translated }, after))
+}
+
+/// Whether a map whose first target asks for two cells consists of entries with one cell, which
+/// share the target and hold one ID each. Linux recognizes maps of old trees by the same signs
+/// (`of_check_bad_map`).
+fn is_one_cell_map(words: &[u32]) -> bool {
+    let (entries, rest) = words.as_chunks::<4>();
+    let shared = words.get(1);
+    let is_old = |[_, phandle, _, length]: &[u32; 4]| Some(phandle) == shared && *length == 1;
+    rest.is_empty() && entries.iter().all(is_old)
+}
