@@ -2,7 +2,7 @@
 
 use gic_firmware::{
     Description, Fact, IommuIndex, IommuReference, IommuRouting, MsiRouting, NodeId, Origin,
-    PlatformDevice, Role, RouteSpan, Status, StreamEntry,
+    PlatformDevice, RouteSpan, Status, StreamEntry,
 };
 use std::collections::BTreeMap;
 
@@ -71,9 +71,10 @@ pub(crate) fn all(description: &Description) -> Vec<Requester<'_>> {
 }
 
 fn passage(device: &PlatformDevice) -> Passage<'_> {
-    match device.role {
-        Role::Device => Passage::All(&device.iommus),
-        Role::Bus => Passage::Map(&device.iommu),
+    if device.iommu.map.is_empty() {
+        Passage::All(&device.iommus)
+    } else {
+        Passage::Map(&device.iommu)
     }
 }
 
@@ -89,12 +90,23 @@ impl<'d> Requester<'d> {
 
     /// The streams of those requesters of `span` that pass an IOMMU.
     pub(crate) fn streams(&self, span: &RouteSpan) -> Vec<Stream<'d>> {
+        let first = span.rid_base.get();
+        self.streams_within(first, first.saturating_add(span.length))
+    }
+
+    /// The streams of all requesters, if none of them has a route.
+    pub(crate) fn unrouted_streams(&self) -> Vec<Stream<'d>> {
+        if self.spans.is_empty() { self.streams_within(0, u32::MAX) } else { Vec::new() }
+    }
+
+    fn streams_within(&self, first: u32, end: u32) -> Vec<Stream<'d>> {
         match self.passage {
             Passage::All(passed) => passed.iter().map(stream_of_device).collect(),
             Passage::Map(routing) => {
+                // A mask folds requester IDs: any of them may pass.
                 let is_masked = routing.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX);
-                let entries = routing.map.iter();
-                entries.filter_map(|entry| part(entry, span, is_masked)).collect()
+                let (first, end) = if is_masked { (0, u32::MAX) } else { (first, end) };
+                routing.map.iter().filter_map(|entry| part(entry, first, end)).collect()
             }
         }
     }
@@ -111,12 +123,10 @@ fn stream_of_device(passed: &Fact<IommuReference>) -> Stream<'_> {
     }
 }
 
-/// The part of an entry that holds requesters of `span`. A mask folds requester IDs: any of them
-/// may pass.
-fn part<'d>(entry: &'d Fact<StreamEntry>, span: &RouteSpan, is_masked: bool) -> Option<Stream<'d>> {
-    let (base, end) = (entry.rid_base.get(), entry.rid_base.get().saturating_add(entry.length));
-    let (first, last) = (span.rid_base.get(), span.rid_base.get().saturating_add(span.length));
-    let (low, high) = if is_masked { (base, end) } else { (base.max(first), end.min(last)) };
+/// The part of an entry that holds requesters from `first` up to `end`.
+fn part(entry: &Fact<StreamEntry>, first: u32, end: u32) -> Option<Stream<'_>> {
+    let (base, last) = (entry.rid_base.get(), entry.rid_base.get().saturating_add(entry.length));
+    let (low, high) = (base.max(first), last.min(end));
     Some(Stream {
         iommu: entry.iommu?,
         rid_base: low,

@@ -4,7 +4,7 @@
 
 use gic_firmware::{
     Controller, ControllerIndex, Description, Fact, Iommu, IommuIndex, IommuRouting, MapEntry,
-    MsiRouting, PlatformDevice, Region, Role, Status, StreamEntry, Target, devicetree,
+    MsiRouting, PciHost, PlatformDevice, Region, Role, Status, StreamEntry, Target, devicetree,
 };
 use serde_json::Value;
 use std::path::PathBuf;
@@ -113,7 +113,7 @@ fn secondary_gics_show_their_parent_interrupts() {
 }
 
 #[test]
-fn a_bus_outside_of_pci_shows_its_streams() {
+fn buses_show_their_streams_with_and_without_a_route() {
     let its = Controller::its("/its@1000000", Region::new(0x100_0000, 0x2_0000).unwrap());
     let entry = MapEntry {
         rid_base: 0.into(),
@@ -127,8 +127,12 @@ fn a_bus_outside_of_pci_shows_its_streams() {
         iommu: Some(IommuIndex::new(0)),
         stream_id_base: Some(0x80),
     };
+    let iommu = IommuRouting { mask: None, map: vec![Fact::stated(stream)] };
+    let ecam = Region::new(0x1000_0000, 0x1000_0000).unwrap();
+    let silent = PciHost::ecam("/pcie@10000000", ecam, MsiRouting::default());
     let machine = Description {
         controllers: vec![its],
+        hosts: vec![PciHost { iommu: iommu.clone(), ..silent }],
         iommus: vec![Iommu {
             id: "/iommu@3000000".into(),
             compatible: vec!["arm,mmu-500".to_owned()],
@@ -137,7 +141,7 @@ fn a_bus_outside_of_pci_shows_its_streams() {
         }],
         devices: vec![PlatformDevice {
             role: Role::Bus,
-            iommu: IommuRouting { mask: None, map: vec![Fact::stated(stream)] },
+            iommu,
             ..PlatformDevice::new("/bus@2000000", "fsl,qoriq-mc", MsiRouting::map([entry]))
         }],
         ..Description::default()
@@ -145,11 +149,13 @@ fn a_bus_outside_of_pci_shows_its_streams() {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bus.dtb");
     std::fs::write(&path, devicetree::write(&machine).unwrap()).unwrap();
     let said = inspect(&[path.to_str().unwrap()]);
-    let route = &said["devices"][0]["routes"][0];
+    let [host, bus] = [0, 1].map(|place| &said["devices"][place]);
+    let route = &bus["routes"][0];
     assert_eq!(route["iommus"], serde_json::json!(["/iommu@3000000 (disabled)"]));
     let streams = serde_json::json!([{
         "iommu": "/iommu@3000000", "enabled": false,
         "rid_base": 0, "length": 8, "stream_id_base": 0x80,
     }]);
-    assert_eq!(route["streams"], streams);
+    assert_eq!((&route["streams"], &bus["streams"]), (&streams, &serde_json::json!([])));
+    assert_eq!((&host["routes"], &host["streams"]), (&serde_json::json!([]), &streams));
 }

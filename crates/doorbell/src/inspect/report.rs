@@ -93,6 +93,8 @@ pub(crate) struct DeviceRow {
     pub(crate) enabled: bool,
     pub(crate) isolation: String,
     pub(crate) routes: Vec<RouteRow>,
+    /// By requester ID, the IOMMUs that requesters without any route pass.
+    pub(crate) streams: Vec<StreamRow>,
 }
 
 #[derive(Debug, Serialize)]
@@ -223,13 +225,17 @@ impl DeviceRow {
             let streams = streams.filter_map(|stream| StreamRow::of(description, stream));
             Some(RouteRow::of(*span, (*controller)?, requester.msi, streams.collect()))
         });
+        let streams = requester.unrouted_streams().into_iter();
+        let streams = streams.filter_map(|stream| StreamRow::of(description, stream)).collect();
+        let routes = routes.collect();
         let controllers: Vec<_> = controllers.iter().flatten().copied().collect();
         Self {
             id: requester.id.to_string(),
             kind: requester.kind.to_owned(),
             enabled: requester.status.is_enabled(),
             isolation: isolation(&controllers),
-            routes: routes.collect(),
+            routes,
+            streams,
         }
     }
 }

@@ -161,7 +161,8 @@ fn print_streams(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     let mut rows = Table::new(["device", "requesters", "StreamIDs", "IOMMU", "enabled"]);
     let mut shown = BTreeSet::new();
     for device in devices {
-        for stream in device.routes.iter().flat_map(|route| &route.streams) {
+        let routed = device.routes.iter().flat_map(|route| &route.streams);
+        for stream in routed.chain(&device.streams) {
             let cells = [
                 device.id.clone(),
                 span(stream.rid_base, stream.length),
