@@ -23,6 +23,16 @@ pub(super) struct Node {
     properties: HashMap<String, String>,
 }
 
+/// One entry of a map from requester IDs.
+#[derive(Debug)]
+pub(super) struct MapEntry<'t> {
+    pub(super) first: u64,
+    pub(super) target: &'t Node,
+    /// First cell of the specifier of the first ID.
+    pub(super) output: Option<u64>,
+    pub(super) length: u64,
+}
+
 /// Facts that the command must report.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Facts {
@@ -64,6 +74,38 @@ impl Tree {
         }
         tree.switch();
         Ok(tree)
+    }
+
+    pub(super) fn by_phandle(&self, phandle: u32) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.cells("phandle").first() == Some(&phandle))
+    }
+
+    /// The entries of `map`, whose targets state the cells of a specifier in `cells`, up to the
+    /// first that is broken. Those that do not say the specifier of each ID are left out.
+    pub(super) fn map_entries(&self, node: &Node, map: &str, cells: &str) -> Vec<MapEntry<'_>> {
+        let words = node.cells(map);
+        let mut quads = words.chunks(4);
+        let is_old = quads.all(|quad| quad.get(1) == words.get(1) && quad.get(3) == Some(&1));
+        let mut entries = Vec::new();
+        let (mut at, mut limit) = (0, usize::MAX);
+        while let Some(target) = words.get(at + 1).and_then(|&phandle| self.by_phandle(phandle)) {
+            let stated = target.cells(cells).first().map_or(1, |&count| count as usize);
+            if at == 0 && stated == 2 && is_old {
+                limit = 1;
+            }
+            let count = stated.min(limit);
+            let end = at.saturating_add(count).saturating_add(2);
+            let (Some(output), Some(&length)) = (words.get(at + 2..end), words.get(end)) else {
+                break;
+            };
+            let output = output.first().map(|&cell| u64::from(cell));
+            let (first, length) = (u64::from(words[at]), u64::from(length));
+            if count < 2 || length < 2 {
+                entries.push(MapEntry { first, target, output, length });
+            }
+            at = end + 1;
+        }
+        entries
     }
 
     /// Works out which nodes are switched on; parents stand before their children.
@@ -141,12 +183,12 @@ impl Facts {
             node.is_its() || node.is_gic_with_messages() || (node.is_frame() && on_v3(node))
         };
         let built: Vec<_> = enabled().filter(is_built).collect();
-        let is_built =
-            |phandle: &u32| built.iter().any(|node| node.cells("phandle").first() == Some(phandle));
+        let is_built = |target: &Node| built.iter().any(|node| node.path == target.path);
         let refers = |node: &&Node| {
-            let mapped = node.cells("msi-map");
-            node.cells("msi-parent").first().is_some_and(is_built)
-                || mapped.chunks(4).any(|entry| entry.get(1).is_some_and(is_built))
+            let parent = node.cells("msi-parent");
+            let parent = parent.first().and_then(|&phandle| tree.by_phandle(phandle));
+            let mapped = tree.map_entries(node, "msi-map", "#msi-cells");
+            parent.is_some_and(is_built) || mapped.iter().any(|entry| is_built(entry.target))
         };
         let frames: Vec<_> = enabled().filter(|node| node.is_frame()).collect();
         Self {
@@ -160,6 +202,7 @@ impl Facts {
 #[cfg(test)]
 mod test {
     use super::*;
+    use anyhow::Context as _;
 
     const TEXT: &str = r#"/dts-v1/;
 / {
@@ -233,5 +276,25 @@ mod test {
     #[test]
     fn no_output_is_an_error() {
         assert!(Tree::parse("").is_err());
+    }
+
+    /// Maps of `node` to a target of two cells, as first ID, first cell and length.
+    fn entries(map: &str) -> Result<Vec<(u64, Option<u64>, u64)>> {
+        let target = "target { #iommu-cells = <0x02>; phandle = <0x01>; };";
+        let text = format!("/ {{\n{target}\nnode {{\niommu-map = <{map}>;\n}};\n}};\n");
+        let tree = Tree::parse(&text.replace("; ", ";\n").replace("{ #", "{\n#"))?;
+        let node = tree.nodes.last().context("there is no node")?;
+        let entries = tree.map_entries(node, "iommu-map", "#iommu-cells");
+        Ok(entries.iter().map(|entry| (entry.first, entry.output, entry.length)).collect())
+    }
+
+    #[test]
+    fn entries_of_a_map_have_the_cells_of_their_target() -> Result<()> {
+        let two = [(0, Some(0x40), 1), (0x100, Some(0x41), 1)];
+        assert_eq!(entries("0x00 0x01 0x40 0x7f 0x01 0x100 0x01 0x41 0x00 0x01")?, two);
+        assert_eq!(entries("0x00 0x01 0x40 0x01 0x100 0x01 0x41 0x01")?, two);
+        assert_eq!(entries("0x00 0x01 0x40 0x100")?, []);
+        assert_eq!(entries("0x00 0x01 0x40 0x00 0x100")?, []);
+        Ok(())
     }
 }

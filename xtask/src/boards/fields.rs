@@ -69,7 +69,8 @@ fn requesters(said: &Value) -> Result<Value> {
     let row = |device: &Value| -> Result<Vec<Value>> {
         let routes = device["routes"].as_array().context("no routes")?;
         let routes: Vec<_> = routes.iter().map(route).collect();
-        Ok(vec![device["id"].clone(), device["enabled"].clone(), json!(routes)])
+        let [id, enabled, streams] = ["id", "enabled", "streams"].map(|name| device[name].clone());
+        Ok(vec![id, enabled, json!(routes), streams])
     };
     Ok(sorted(devices.iter().map(row).collect::<Result<_>>()?))
 }
@@ -165,11 +166,13 @@ impl<'t> Reader<'t> {
         let row = |node: &'t Node| {
             let spans = self.spans(node);
             let route = |span: &Span<'_>| {
-                let streams = self.streams(node, span);
+                let streams = self.streams(node, span.first, span.length);
                 json!([span.first, span.length, span.controller.path, span.device, streams])
             };
             let routes: Vec<_> = spans.iter().map(route).collect();
-            vec![json!(node.path), json!(node.enabled), json!(routes)]
+            let streams =
+                if spans.is_empty() { self.streams(node, 0, u32::MAX.into()) } else { Vec::new() };
+            vec![json!(node.path), json!(node.enabled), json!(routes), json!(streams)]
         };
         sorted(self.senders().map(row).collect())
     }
@@ -188,24 +191,24 @@ impl<'t> Reader<'t> {
 
     fn spans(&self, node: &'t Node) -> Vec<Span<'t>> {
         let mut spans = Vec::new();
-        for entry in node.cells("msi-map").chunks_exact(4) {
-            let controller = self.by_phandle(entry[1]).filter(|to| kind(to).is_some());
-            let [first, _, device, length] = [0, 1, 2, 3].map(|cell| u64::from(entry[cell]));
-            spans.extend(controller.map(|to| Span {
-                first,
-                length,
-                controller: to,
-                device,
-                is_mapped: true,
-            }));
-        }
-        let is_device = !is_bridge(node)
-            && !["msi-map", "iommu-map"].iter().any(|name| node.has(name))
-            && !node.is(&["fsl,qoriq-mc"]);
+        let is_known_bus = node.is(&["fsl,qoriq-mc", "xlnx,versal-net-cdx"]);
+        let is_function = self.node(above(&node.path)).is_some_and(is_bridge);
+        let is_mapped = node.has("msi-map") && (is_function || !node.has("msi-parent"));
+        let is_device = !is_bridge(node) && !is_known_bus && !is_mapped && !node.has("iommu-map");
+        let entries = self.tree.map_entries(node, "msi-map", "#msi-cells");
+        let entries =
+            entries.into_iter().filter(|entry| !is_device && kind(entry.target).is_some());
+        spans.extend(entries.map(|entry| Span {
+            first: entry.first,
+            length: entry.length,
+            controller: entry.target,
+            device: entry.output.unwrap_or(entry.first),
+            is_mapped: true,
+        }));
         let cells = node.cells("msi-parent");
         let mut rest = cells.as_slice();
         while let Some((phandle, after)) = rest.split_first() {
-            let Some(controller) = self.by_phandle(*phandle) else { break };
+            let Some(controller) = self.tree.by_phandle(*phandle) else { break };
             let count = controller.cells("#msi-cells").first().map_or(0, |&count| count as usize);
             let specifier = after.get(..count).unwrap_or_default();
             rest = after.get(count..).unwrap_or_default();
@@ -224,28 +227,26 @@ impl<'t> Reader<'t> {
         spans
     }
 
-    /// The streams of those requesters of `span` that pass an IOMMU.
-    fn streams(&self, node: &Node, span: &Span<'_>) -> Vec<Value> {
+    /// The streams of those of `length` requesters from `first` on that pass an IOMMU.
+    fn streams(&self, node: &Node, first: u64, length: u64) -> Vec<Value> {
         let mut streams = Vec::new();
         let host = self.host_of(node);
-        for entry in host.cells("iommu-map").chunks_exact(4) {
-            let (base, end) = (u64::from(entry[0]), u64::from(entry[0]) + u64::from(entry[3]));
+        for entry in self.tree.map_entries(host, "iommu-map", "#iommu-cells") {
+            let (base, end) = (entry.first, entry.first + entry.length);
             let (first, last) = if host.has("iommu-map-mask") {
                 (base, end)
             } else {
-                (base.max(span.first), end.min(span.first + span.length))
+                (base.max(first), end.min(first + length))
             };
-            if first < last
-                && let Some(iommu) = self.by_phandle(entry[1])
-            {
-                let stream = u64::from(entry[2]) + first - base;
-                streams.push(stream_row(iommu, (first, last - first), Some(stream)));
+            if first < last {
+                let stream = entry.output.map(|output| output + first - base);
+                streams.push(stream_row(entry.target, (first, last - first), stream));
             }
         }
         let cells = if host.has("iommu-map") { Vec::new() } else { node.cells("iommus") };
         let mut rest = cells.as_slice();
         while let Some((phandle, after)) = rest.split_first().filter(|_| !is_bridge(node)) {
-            let Some(iommu) = self.by_phandle(*phandle) else { break };
+            let Some(iommu) = self.tree.by_phandle(*phandle) else { break };
             let count = iommu.cells("#iommu-cells").first().map_or(0, |&count| count as usize);
             let stream = after.get(..count).and_then(<[_]>::first).map(|&id| u64::from(id));
             streams.push(stream_row(iommu, (0, 1), stream));
@@ -378,10 +379,6 @@ impl<'t> Reader<'t> {
     fn node(&self, path: &str) -> Option<&'t Node> {
         self.tree.nodes.iter().find(|node| node.path == path)
     }
-
-    fn by_phandle(&self, phandle: u32) -> Option<&'t Node> {
-        self.tree.nodes.iter().find(|node| node.cells("phandle").first() == Some(&phandle))
-    }
 }
 
 fn stream_row(iommu: &Node, (first, length): (u64, u64), stream: Option<u64>) -> Value {
@@ -477,6 +474,14 @@ mod test {
         msi-parent = <0x01 0x07>;
         iommus = <0x02 0x11>;
     };
+    pci@4 {
+        device_type = "pci";
+        iommu-map = <0x00 0x03 0x40 0x7f 0x01 0x100 0x03 0x41 0x7f 0x01>;
+    };
+    iommu@5 {
+        #iommu-cells = <0x02>;
+        phandle = <0x03>;
+    };
 };
 "#;
 
@@ -486,6 +491,10 @@ mod test {
             json!([{ "iommu": iommu, "enabled": false, "rid_base": rid, "length": length,
                 "stream_id_base": id }])
         };
+        let silent = [(0, 0x40), (0x100, 0x41)].map(|(rid, id)| {
+            json!({ "iommu": "/iommu@5", "enabled": true, "rid_base": rid, "length": 1,
+                "stream_id_base": id })
+        });
         let route = |length: u32, device: u32, streams: Value| {
             json!([{ "rid_base": 0, "length": length, "controller": its,
                 "device_id_base": device, "streams": streams }])
@@ -500,9 +509,11 @@ mod test {
                 "id": its, "kind": "its", "enabled": true, "doorbells": [0x809_0040], "ranges": [],
             }],
             "devices": [
-                { "id": "/pci@2", "enabled": true,
+                { "id": "/pci@2", "enabled": true, "streams": [],
                     "routes": route(0x1_0000, 0x100, stream(8, 8, 0x20)) },
-                { "id": "/dma@3", "enabled": true, "routes": route(1, 7, stream(0, 1, 0x11)) },
+                { "id": "/dma@3", "enabled": true, "streams": [],
+                    "routes": route(1, 7, stream(0, 1, 0x11)) },
+                { "id": "/pci@4", "enabled": true, "routes": [], "streams": silent },
             ],
             "capacity": [{
                 "controller": its, "interrupts": null, "device_id_bits": null,
@@ -523,6 +534,7 @@ mod test {
             "/devices/0/routes/0/streams/0/stream_id_base",
             "/devices/1/routes/0/streams/0/iommu",
             "/devices/1/routes/0/streams/0/enabled",
+            "/devices/2/streams/1/stream_id_base",
             "/capacity/0/needed_device_id_bits",
         ] {
             let mut other = said();
