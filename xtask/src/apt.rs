@@ -33,11 +33,23 @@ pub(crate) enum Suite {
     Stable,
     /// Newer versions built for the release.
     Backports,
+    /// The newest versions, from which the next release is made (`sid`).
+    Unstable,
 }
 
 impl Apt {
     /// Reads which mirrors this machine uses and fetches their index into `folder`.
     pub(crate) fn update(folder: &Path) -> Result<Self> {
+        Self::update_any(folder, &[&[Suite::Stable, Suite::Backports], &[Suite::Stable]])
+    }
+
+    /// Fetches the index of the unstable suite into `folder`.
+    pub(crate) fn update_unstable(folder: &Path) -> Result<Self> {
+        Self::update_any(folder, &[&[Suite::Unstable]])
+    }
+
+    /// Fetches the index of the first of these lists of suites that the mirror has.
+    fn update_any(folder: &Path, choices: &[&[Suite]]) -> Result<Self> {
         ensure!(process::exists("apt-get"), "no apt-get on this machine");
         let apt = Self { folder: folder.to_path_buf(), sources: Sources::of_this_machine()? };
         for part in ["lists/partial", "archives/partial"] {
@@ -46,7 +58,7 @@ impl Apt {
         fs::write(folder.join("apt.conf"), apt.configuration())?;
         let installed = fs::read_to_string("/var/lib/dpkg/status")?;
         fs::write(folder.join("status"), without(&installed, UNPACKED))?;
-        for suites in [&[Suite::Stable, Suite::Backports][..], &[Suite::Stable]] {
+        for suites in choices {
             fs::write(folder.join("doorbell.sources"), apt.sources.render(suites))?;
             if process::capture(&mut apt.command("apt-get", &["-qq", "update"])).is_ok() {
                 return Ok(apt);
@@ -68,9 +80,15 @@ impl Apt {
     /// The package that version `version` of the metapackage `package` stands for.
     pub(crate) fn stands_for(&self, package: &str, version: &str) -> Result<String> {
         let wanted = format!("{package}={version}");
-        let text = process::capture(&mut self.command("apt-cache", &["depends", &wanted]))?;
-        let first = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-        first.map(str::to_owned).with_context(|| format!("{wanted} depends on nothing"))
+        let first = self.dependencies(&wanted)?.into_iter().next();
+        first.with_context(|| format!("{wanted} depends on nothing"))
+    }
+
+    /// The packages that `package` depends on, without alternatives.
+    pub(crate) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+        let text = process::capture(&mut self.command("apt-cache", &["depends", package]))?;
+        let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        Ok(names.map(str::to_owned).collect())
     }
 
     /// Downloads `package` alone into `to`.

@@ -111,6 +111,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         }
     }
     findings::check(workspace, &bench.command, tally);
+    findings::list_newest(workspace, &bench.command, tally);
     bench.inspect_large(workspace, tally);
     for board in unseen {
         tally.skip(format!("{board}: no kernel here knows the board"));

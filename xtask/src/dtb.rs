@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::apt::{self, Apt, Suite};
 use crate::workspace::Workspace;
@@ -135,15 +135,52 @@ fn fetch_tree(workspace: &Workspace, apt: &Apt, tree: Tree) -> Result<()> {
     })
 }
 
+/// Fetches the devicetrees of the newest arm64 kernel that Debian has now, unless they are in the
+/// cache. Returns the kernel's version and the folder of its devicetrees.
+pub(crate) fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
+    let cache = cache::folder(workspace);
+    let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
+    let version = apt.newest(KERNEL, Suite::Unstable)?;
+    let folder = cache.join("dtb/debian-unstable");
+    let note = folder.join("version");
+    if fs::read_to_string(&note).is_ok_and(|known| known != version) {
+        fs::remove_dir_all(&folder)?;
+    }
+    cache::fill(&folder, || {
+        unpack_trees(&download_unstable(&apt, &version, &folder)?, &folder)?;
+        fs::write(&note, &version).map_err(Into::into)
+    })?;
+    Ok((version, folder))
+}
+
+/// Downloads the package that has the devicetrees of the unstable kernel. Since Linux 7 the package
+/// of the kernel only depends on it.
+fn download_unstable(apt: &Apt, version: &str, folder: &Path) -> Result<PathBuf> {
+    let packages = apt.dependencies(&format!("{KERNEL}={version}"))?;
+    let kernel = packages.iter().find(|name| name.starts_with("linux-image-"));
+    let kernel = kernel.with_context(|| format!("{KERNEL} {version} has no kernel"))?;
+    let base = kernel.replacen("image", "base", 1);
+    let package = if apt.dependencies(kernel)?.contains(&base) { &base } else { kernel };
+    apt.download(package, folder)?;
+    apt::packages_in(folder)?.pop().with_context(|| format!("{package} was not downloaded"))
+}
+
 /// Unpacks the devicetrees of `suite`'s newest arm64 kernel into `folder`.
 fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
-    let package = apt::download_kernel(apt, KERNEL, suite, folder)?;
-    apt::unpack_matching(&package, &["./usr/lib/linux-image-*"], folder)?;
-    for trees in folder.join("usr/lib").read_dir()? {
-        for vendor in trees?.path().read_dir()? {
-            let vendor = vendor?.path();
-            fs::rename(&vendor, folder.join(vendor.file_name().unwrap_or_default()))?;
-        }
+    unpack_trees(&apt::download_kernel(apt, KERNEL, suite, folder)?, folder)
+}
+
+/// Moves the devicetrees of `package` into `folder`, and removes the package.
+fn unpack_trees(package: &Path, folder: &Path) -> Result<()> {
+    apt::unpack_matching(package, &["./usr/lib/*.dtb"], folder)?;
+    // Folders of vendors, below one folder or several, each alone in its parent.
+    let mut vendors = vec![folder.join("usr/lib")];
+    while let [only] = vendors.as_slice() {
+        let entries = only.read_dir()?.map(|entry| entry.map(|entry| entry.path()));
+        vendors = entries.collect::<Result<_, _>>()?;
+    }
+    for vendor in vendors {
+        fs::rename(&vendor, folder.join(vendor.file_name().unwrap_or_default()))?;
     }
     fs::remove_dir_all(folder.join("usr"))?;
     fs::remove_file(package).map_err(Into::into)

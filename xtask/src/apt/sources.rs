@@ -49,18 +49,23 @@ impl Sources {
         match suite {
             Suite::Stable => self.release.clone(),
             Suite::Backports => format!("{}-backports", self.release),
+            Suite::Unstable => "sid".into(),
         }
     }
 
     /// The suite of an origin as `apt-cache madison` prints it, `http://mirror release/main arch
     /// Packages`.
     pub(crate) fn suite_of(&self, origin: &str) -> Suite {
-        let backports = format!(" {}/", self.name_of(Suite::Backports));
-        if origin.contains(&backports) { Suite::Backports } else { Suite::Stable }
+        let others = [Suite::Backports, Suite::Unstable];
+        let is_of = |suite: &Suite| origin.contains(&format!(" {}/", self.name_of(*suite)));
+        others.into_iter().find(is_of).unwrap_or(Suite::Stable)
     }
 
     /// These suites as a file in apt's format.
     pub(crate) fn render(&self, suites: &[Suite]) -> String {
+        if suites == [Suite::Unstable] {
+            return self.main.render(&[self.name_of(Suite::Unstable)]);
+        }
         let mut names = vec![self.release.clone(), format!("{}-updates", self.release)];
         if suites.contains(&Suite::Backports) {
             names.push(self.name_of(Suite::Backports));
@@ -179,6 +184,7 @@ mod test {
             "URIs: http://mirror/debian\nSuites: trixie trixie-updates trixie-backports\n"
         ));
         assert!(!sources.render(&[Suite::Stable]).contains("backports"));
+        assert!(sources.render(&[Suite::Unstable]).contains("\nSuites: sid\nComponents: main\n"));
     }
 
     #[test]
@@ -191,6 +197,10 @@ mod test {
         assert_eq!(
             sources.suite_of("http://mirror/debian trixie-security/main arm64 Packages"),
             Suite::Stable
+        );
+        assert_eq!(
+            sources.suite_of("http://mirror/debian sid/main arm64 Packages"),
+            Suite::Unstable
         );
     }
 }

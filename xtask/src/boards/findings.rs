@@ -3,7 +3,7 @@
 //! The lists are of certain kernels. With another kernel in the cache the comparison is skipped:
 //! `cargo xtask findings` writes the lists anew, to be read before they are committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,13 +37,51 @@ pub(crate) fn check(workspace: &Workspace, command: &Path, tally: &mut Tally) {
     }
 }
 
+/// Lists the findings in the devicetrees of Debian's newest kernel. Nobody has read them, so that
+/// they are no reason to fail; neither is a kernel that cannot be had.
+pub(crate) fn list_newest(workspace: &Workspace, command: &Path, tally: &mut Tally) {
+    if let Err(error) = print_newest(workspace, command) {
+        tally.skip(format!("findings in Debian's newest kernel: {error:#}"));
+    }
+}
+
+fn print_newest(workspace: &Workspace, command: &Path) -> Result<()> {
+    let (version, trees) = dtb::fetch_newest(workspace)?;
+    let list = list("debian-unstable", &trees, command)?;
+    let folder = workspace.target.join("boards");
+    fs::create_dir_all(&folder)?;
+    let path = folder.join("debian-unstable.txt");
+    fs::write(&path, &list)?;
+    println!("findings in Linux {version} of Debian's sid, each in {}:", path.display());
+    for (rule, (count, trees)) in by_rule(&list) {
+        println!("  {count:5} {rule} in {} trees", trees.len());
+    }
+    Ok(())
+}
+
+/// The number of findings of each rule in a list, and the devicetrees that have them.
+fn by_rule(list: &str) -> BTreeMap<&str, (usize, BTreeSet<&str>)> {
+    let mut rules: BTreeMap<_, (usize, BTreeSet<_>)> = BTreeMap::new();
+    for line in list.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split(' ');
+        if let (Some(rule), Some(tree), Some(count)) =
+            (words.next(), words.next(), words.next_back())
+        {
+            let (total, trees) = rules.entry(rule).or_default();
+            *total += count.parse().unwrap_or(0);
+            trees.insert(tree);
+        }
+    }
+    rules
+}
+
 /// Writes the lists anew.
 pub(crate) fn accept(workspace: &Workspace) -> Result<ExitCode> {
     let command = machine::build(workspace)?;
     for (tree, fetched) in dtb::fetch(workspace) {
         if TREES.contains(&tree) {
             fetched?;
-            let list = list(workspace, &command, tree)?;
+            let list = list(tree.name(), &tree.folder(workspace), &command)?;
             let path = path(workspace, tree);
             fs::write(&path, list).with_context(|| format!("cannot write {}", path.display()))?;
             println!("{}", path.display());
@@ -59,7 +97,7 @@ enum Compared {
 
 fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<Compared> {
     let expected = fs::read_to_string(path(workspace, tree))?;
-    let found = list(workspace, command, tree)?;
+    let found = list(tree.name(), &tree.folder(workspace), command)?;
     if found == expected {
         return Ok(Compared::Same);
     }
@@ -76,22 +114,21 @@ fn path(workspace: &Workspace, tree: Tree) -> PathBuf {
 
 /// The findings as lines: rule, devicetree, place, and how many. The first line says which
 /// devicetrees they are.
-fn list(workspace: &Workspace, command: &Path, tree: Tree) -> Result<String> {
-    let folder = tree.folder(workspace);
-    let files = dtb::files(&folder)?;
+fn list(name: &str, folder: &Path, command: &Path) -> Result<String> {
+    let files = dtb::files(folder)?;
     let bytes = files.iter().map(|(_, file)| Ok(fs::metadata(file)?.len())).sum::<Result<u64>>()?;
     let mut judge = process::command(&command.to_string_lossy(), Path::new("/"));
     let start = Instant::now();
     let output =
-        process::output(judge.args(["lint", "--json"]).arg(&folder).stderr(Stdio::piped()))?;
+        process::output(judge.args(["lint", "--json"]).arg(folder).stderr(Stdio::piped()))?;
     let taken = start.elapsed();
-    println!("{}: {} trees linted in {:.1} s", tree.name(), files.len(), taken.as_secs_f32());
+    println!("{name}: {} trees linted in {:.1} s", files.len(), taken.as_secs_f32());
     ensure!(taken < PATIENCE, "took {:.1} s", taken.as_secs_f32());
     let findings: Value = serde_json::from_slice(&output.stdout).context("not JSON")?;
     let mut counts: BTreeMap<[String; 3], usize> = BTreeMap::new();
     for finding in findings.as_array().context("no list")? {
         let field = |name: &str| finding[name].as_str().context("a field is missing");
-        let source = Path::new(field("source")?).strip_prefix(&folder)?.with_extension("");
+        let source = Path::new(field("source")?).strip_prefix(folder)?.with_extension("");
         let line = [field("rule")?.into(), source.display().to_string(), field("where")?.into()];
         *counts.entry(line).or_default() += 1;
     }
@@ -100,4 +137,19 @@ fn list(workspace: &Workspace, command: &Path, tree: Tree) -> Result<String> {
         writeln!(text, "{rule} {source} {place} {count}")?;
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn findings_and_trees_are_counted_by_rule() {
+        let list = "# 3 devicetrees of 9 bytes\n\
+                    a vendor/one /x: reg 2\na vendor/one /y: reg 1\na vendor/two /x: reg 1\n\
+                    b vendor/two /x,1 y: reg 1\n";
+        let trees = |names: &[&'static str]| names.iter().copied().collect::<BTreeSet<_>>();
+        let one = ("a", (4, trees(&["vendor/one", "vendor/two"])));
+        assert_eq!(by_rule(list), BTreeMap::from([one, ("b", (1, trees(&["vendor/two"])))]));
+    }
 }
