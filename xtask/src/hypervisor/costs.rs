@@ -34,6 +34,8 @@ pub(super) const DEVICE: &str = "edu";
 
 /// The guest has woken its other CPU each time.
 const WOKEN: &str = "woken ";
+/// The hypervisor has found a mistake of its guest's.
+const FAULT: &str = ": fault of the guest: ";
 
 /// Measures, and holds the limits.
 pub(super) fn run(microbench: &Microbench<'_>, tally: &mut Tally) -> Result<()> {
@@ -53,12 +55,14 @@ pub(super) fn run(microbench: &Microbench<'_>, tally: &mut Tally) -> Result<()> 
 
 /// The guest wakes its other CPU, which has slept while it was moved.
 fn wakes(mut qemu: Command) -> Result<()> {
-    let (mut is_woken, mut moved) = (false, 0);
+    let (mut is_woken, mut moved, mut fault) = (false, 0, None);
     process::watch(&mut qemu, LIMIT, |line| {
         is_woken |= line.starts_with(WOKEN);
+        fault = fault.take().or_else(|| line.contains(FAULT).then(|| line.to_owned()));
         moved = moves(line).unwrap_or(moved);
     })?;
     ensure!(is_woken, "the guest does not say that it woke it");
+    ensure!(fault.is_none(), "{}", fault.unwrap_or_default());
     ensure!(moved >= MOVES, "{moved} moves, not {MOVES}");
     Ok(())
 }
