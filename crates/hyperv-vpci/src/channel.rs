@@ -42,10 +42,11 @@ pub enum ChannelError {
 
 /// Says if an end may sleep until its peer signals.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[must_use = "no signal follows after `Idle::Busy`"]
 pub enum Idle {
-    /// Nothing is waiting. The next packet comes with a signal.
+    /// No packet is waiting. The next one raises a signal.
     Sleep,
-    /// A packet is waiting.
+    /// A packet is waiting, and no signal announces it.
     Busy,
 }
 

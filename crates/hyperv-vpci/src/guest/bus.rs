@@ -76,8 +76,13 @@ impl Bus {
         bus.version = bus.negotiate()?;
         bus.query_relations()?;
         bus.power_on()?;
-        bus.poll()?;
-        Ok(bus)
+        match bus.poll()? {
+            Idle::Sleep => Ok(bus),
+            Idle::Busy => Err(VpciError::BadAnswer {
+                operation: "open",
+                reason: "the host sends without a pause",
+            }),
+        }
     }
 
     fn negotiate(&self) -> Result<Version, VpciError> {
@@ -116,14 +121,14 @@ impl Bus {
     }
 
     /// Handles received packets and assigns resources to new functions. Must be called when the
-    /// channel signals. After a success the next packet raises a signal.
+    /// channel signals, and again after [`Idle::Busy`]: the host sent more than one call handles,
+    /// and no signal follows. After [`Idle::Sleep`] the next packet raises one.
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The channel failed, or the bus is closed. [`VpciError::BadAnswer`] if the host sends
-    /// without a pause: packets remain, and the caller must call again. A function whose
-    /// resources the host refuses is left out.
-    pub fn poll(&self) -> Result<(), VpciError> {
+    /// The channel failed, or the bus is closed. A function whose resources the host refuses is
+    /// left out.
+    pub fn poll(&self) -> Result<Idle, VpciError> {
         self.look(&mut |_| Ok(None::<()>))?;
         for _ in 0..SLOTS {
             let listed = self.with_link(|link| link.functions.take_listed());
@@ -131,14 +136,7 @@ impl Bus {
             let state = self.assign(slot).map_or(FunctionState::Failed, FunctionState::Ready);
             self.with_link(|link| link.functions.set_state(slot, epoch, state));
         }
-        match self.with_link(|link| (link.end(), link.idle)) {
-            (Some(end), _) => Err(end),
-            (None, Idle::Sleep) => Ok(()),
-            (None, Idle::Busy) => Err(VpciError::BadAnswer {
-                operation: "poll",
-                reason: "the host sends without a pause",
-            }),
-        }
+        self.with_link(|link| link.end().map_or(Ok(link.idle), Err))
     }
 
     fn assign(&self, slot: Slot) -> Result<[u32; BARS], VpciError> {

@@ -73,6 +73,42 @@ impl<F: FnMut() + Send> Channel for Overtaken<F> {
     }
 }
 
+/// A channel whose peer sends as fast as it is read, while `floods` is set.
+struct Flooded {
+    inner: Ring,
+    floods: Arc<AtomicBool>,
+}
+
+impl Channel for Flooded {
+    fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
+        self.inner.send(kind, payload)
+    }
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
+        if self.floods.load(SeqCst) {
+            return Ok(Some(Received { kind: PacketKind::Notice, length: 0 }));
+        }
+        self.inner.receive(buffer)
+    }
+    fn idle(&mut self) -> Result<Idle, ChannelError> {
+        self.inner.idle()
+    }
+}
+
+#[test]
+fn a_flooded_guest_says_that_packets_remain() {
+    let gic = Arc::new(Gic::new(1020, 4));
+    let domain = SpiDomain::new(gic.clone(), Arc::new(crate::board::Idle)).unwrap();
+    let vectors = Vectors::Spis(Arc::new(domain));
+    let (kernel, _devices, inner) = prepare(Version::V1_4, Injection::Spi(gic), &Tamper::default());
+    let floods = Arc::new(AtomicBool::new(false));
+    let channel = Box::new(Flooded { inner, floods: floods.clone() });
+    let bus = Bus::open(crate::board::config(), channel, vectors, kernel).unwrap();
+    floods.store(true, SeqCst);
+    assert_eq!(bus.poll(), Ok(Idle::Busy));
+    floods.store(false, SeqCst);
+    assert_eq!(bus.poll(), Ok(Idle::Sleep));
+}
+
 #[test]
 fn a_host_takes_a_request_that_came_as_it_fell_asleep() {
     let mut peer = Peer::on(Version::V1_4);
@@ -117,7 +153,7 @@ fn a_guest_takes_a_packet_that_came_as_it_fell_asleep() {
     is_late.store(true, SeqCst);
     eject(SLOT);
     assert!(kernel.signals.host_signalled());
-    bus.poll().unwrap();
+    assert_eq!(bus.poll(), Ok(Idle::Sleep));
     assert!(!is_late.load(SeqCst), "the guest never fell asleep");
     let events: Vec<_> = std::iter::from_fn(|| bus.next_event()).collect();
     assert_eq!(events, [SLOT, OTHER].map(BusEvent::EjectRequested));

@@ -316,14 +316,14 @@ impl Board {
     /// The guest looks whenever the host signals, until both sleep.
     pub(crate) fn rest(&self) {
         while self.kernel.signals.guest_sleeps() {
-            self.bus.poll().unwrap();
+            assert_eq!(self.bus.poll(), Ok(hyperv_vpci::channel::Idle::Sleep));
         }
     }
 
     /// The guest looks because the host signalled.
     pub(crate) fn hear(&self) {
         assert!(self.kernel.signals.host_signalled(), "no signal came");
-        self.bus.poll().unwrap();
+        assert_eq!(self.bus.poll(), Ok(hyperv_vpci::channel::Idle::Sleep));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::board::{ADDRESS, BUS, Board, CPUS, OTHER, SLOT, request};
 use crate::gic::Gic;
+use hyperv_vpci::channel::Idle;
 use hyperv_vpci::guest::{LAST_SPI, SpiDomain};
 use hyperv_vpci::protocol::{Delivery as Mode, InterruptForm, Request, Version};
 use msi_types::{
@@ -329,7 +330,7 @@ fn endpoints_that_cannot_store_the_answer_are_refused() {
     let block = board.bus.allocate(&device, &wanted).unwrap();
     let refused = board.bus.compose(&block, 0);
     assert_eq!(refused, Err(MsiError::AddressTooWide { address: ADDRESS, bits: 24 }));
-    board.bus.poll().unwrap();
+    assert_eq!(board.bus.poll(), Ok(Idle::Sleep));
     board.kernel.side.lock().unwrap().serve().unwrap();
     assert_eq!(board.mapped(), 0);
 }

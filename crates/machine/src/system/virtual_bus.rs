@@ -6,6 +6,7 @@ use doorbell_hardware::lock::lock;
 use doorbell_hardware::pci::Function;
 use doorbell_hardware::platform::MachinePlatform;
 use gic_firmware::ControllerIndex;
+use hyperv_vpci::channel::Idle;
 use hyperv_vpci::guest::{Bus, BusEvent, SpiDomain, Vectors};
 use hyperv_vpci::protocol::Slot;
 use msi_types::{MsiParent, RequesterId, WiredParent};
@@ -64,9 +65,15 @@ impl VirtualBus {
         }
     }
 
+    /// Has the guest handle every packet that the host has sent.
+    fn poll(&self) -> Result<(), String> {
+        while self.guest.poll().map_err(|error| error.to_string())? == Idle::Busy {}
+        Ok(())
+    }
+
     /// The guest hears of `event` next.
     fn hear(&self, event: BusEvent) -> Result<(), String> {
-        self.guest.poll().map_err(|error| error.to_string())?;
+        self.poll()?;
         match self.guest.next_event() {
             Some(heard) if heard == event => Ok(()),
             other => Err(format!("the guest heard {other:?} instead of {event:?}")),
@@ -126,7 +133,7 @@ impl VirtualFunction {
         let completed = self.bus.guest.eject_complete(self.slot());
         completed.map_err(|error| error.to_string())?;
         self.bus.host.forget(self.requester)?;
-        self.bus.guest.poll().map_err(|error| error.to_string())
+        self.bus.poll()
     }
 
     /// A function is inserted, and the guest takes it in.
