@@ -132,11 +132,15 @@ impl Device {
     }
 }
 
-/// The table's size for so many events.
+/// Returns the size of a table for at least `events` events. A table occupies its alignment in any
+/// case, so that events which fit there cost nothing; the functions behind a conventional PCI
+/// bridge, which share one DeviceID, need them.
 fn event_bits(typer: Typer, events: u32) -> Result<u8, ItsError> {
     let limit = typer.event_id_bits().min(MAX_EVENT_BITS);
+    let fills_alignment =
+        |bits: &u8| u64::from(typer.itt_entry_bytes()) << bits >= ITT_ALIGNMENT || *bits == limit;
     (MIN_EVENT_BITS..=limit)
-        .find(|bits| events <= 1 << bits)
+        .find(|bits| events <= 1 << bits && fills_alignment(bits))
         .ok_or(ItsError::TooManyEvents { wanted: events, limit: 1 << limit })
 }
 
@@ -151,8 +155,17 @@ mod tests {
             let typer = Typer::new().with_event_id_bits_minus_one(31);
             let bits = event_bits(typer, events).unwrap();
             prop_assert!(events <= 1 << bits);
-            prop_assert!(bits == 1 || events > 1 << (bits - 1));
+            let half = bits - 1;
+            let half_is_free = u64::from(typer.itt_entry_bytes()) << half >= ITT_ALIGNMENT;
+            prop_assert!(!half_is_free || events > 1 << half);
         }
+    }
+
+    #[test]
+    fn a_small_table_fills_its_alignment() {
+        let typer = Typer::new().with_event_id_bits_minus_one(15).with_itt_entry_bytes_minus_one(7);
+        assert_eq!(event_bits(typer, 1), Ok(5), "32 entries of 8 bytes");
+        assert_eq!(event_bits(typer.with_event_id_bits_minus_one(2), 1), Ok(3));
     }
 
     #[test]

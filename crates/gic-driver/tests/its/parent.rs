@@ -194,3 +194,16 @@ fn foreign_vector_block_is_refused() {
         MsiError::UnknownVector(spi.first())
     );
 }
+
+/// Each function sends with the bridge's alias, and `msi-map` is the identity.
+#[test]
+fn functions_behind_a_conventional_bridge_share_a_table() {
+    let setup = Setup::new(Hardware::default());
+    let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity());
+    let alias = RequesterId::pci(1, 0, 0);
+    for function in 0..8 {
+        let attached = parent.attach(alias, 1);
+        let device = attached.unwrap_or_else(|error| panic!("function {function}: {error}"));
+        let _block = parent.allocate(&device, &block(1, Shape::Independent, MSI)).unwrap();
+    }
+}

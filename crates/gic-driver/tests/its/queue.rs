@@ -371,7 +371,6 @@ fn a_device_that_the_its_refuses_is_rolled_back() {
     let setup = Setup::new(Hardware::default());
     let device = setup.attach(5, 2);
     let free = setup.its.lpis().available();
-    setup.board.world().its[0].hardware.typer.set_event_id_bits_minus_one(0);
     setup.board.world().its[0].hardware.typer.set_device_id_bits_minus_one(1);
 
     let fault = fault(setup.its.map_events(&device, request(2, 1)).unwrap_err());

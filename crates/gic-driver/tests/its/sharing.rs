@@ -36,8 +36,8 @@ fn a_device_is_unmapped_with_its_last_attachment() {
 #[test]
 fn too_large_share_is_refused_while_in_use() {
     let setup = Setup::new(Hardware::default());
-    let one = setup.attach(5, 4);
-    let _block = setup.map(&one, 4, 0);
+    let one = setup.attach(5, 32);
+    let _block = setup.map(&one, 32, 0);
     let id = DeviceId::new(5);
     assert_eq!(setup.its.attach(id, 1).unwrap_err(), ItsError::AttachedForFewer(id));
 }
