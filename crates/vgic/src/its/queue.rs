@@ -49,6 +49,11 @@ impl Queue {
         }
     }
 
+    /// The value that the guest wrote to `GITS_CBASER`, which may name an unaligned queue.
+    pub(super) const fn written(&self) -> Cbaser {
+        self.written
+    }
+
     /// The value that the guest wrote to `GITS_CBASER`, if its queue is not aligned.
     pub(super) fn unaligned(&self) -> Option<Cbaser> {
         let is_unaligned = self.written.valid() && self.written.address() & UNALIGNED != 0;

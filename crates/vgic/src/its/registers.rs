@@ -123,7 +123,8 @@ impl Its {
         if state.enabled {
             return self.in_use(gits::CBASER.offset(), lanes);
         }
-        let written = Cbaser::from_bits(lanes.over(state.queue.base.into_bits()));
+        // A guest may write the register as two words.
+        let written = Cbaser::from_bits(lanes.over(state.queue.written().into_bits()));
         state.queue = Queue::at(match self.config.coherence {
             Coherence::Coherent => written,
             Coherence::NonCoherent => written.with_shareability(Shareability::Non),

@@ -65,6 +65,19 @@ fn pages(size: PageSize, pages_minus_one: u8) -> Baser {
 }
 
 #[test]
+fn an_unaligned_queue_that_is_written_as_two_words_is_recorded() {
+    let machine = its(PageSizes::Only(PageSize::Size64K));
+    let register = ITS + u64::from(gits::CBASER.offset());
+    let unaligned = queue(QUEUE | BITS[1]).into_bits();
+    machine.write(register, AccessWidth::Word, unaligned & 0xffff_ffff);
+    machine.write(register + 4, AccessWidth::Word, unaligned >> 32);
+    set_enabled(&machine, true);
+    let recorded = (FaultReason::UnalignedQueue, register, FaultDetail::Value(unaligned));
+    assert_eq!(faults(&machine), [recorded]);
+    assert_eq!(machine.read(register, AccessWidth::Double), queue(QUEUE).into_bits());
+}
+
+#[test]
 fn an_unaligned_queue_is_recorded_at_each_enable() {
     let machine = its(PageSizes::Only(PageSize::Size64K));
     let register = ITS + u64::from(gits::CBASER.offset());
