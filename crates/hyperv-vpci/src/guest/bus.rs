@@ -193,7 +193,8 @@ impl Bus {
         if !is_there {
             return Err(VpciError::NoFunction(slot));
         }
-        // The host answers deletions of messages that it still has.
+        // The host must read the deletions of the function's messages before its ejection, and
+        // their tasks must see the answers.
         let operation = "complete ejection";
         self.wait(operation, |link| Ok((!link.deletions.is_pending(slot)).then_some(())))?;
         self.notify("release resources", &Request::ReleaseResources(slot))?;
@@ -215,10 +216,12 @@ impl Bus {
             last = Some(hwirq);
         }
         let result = self.power_off();
-        let channel = self.with_link(Link::close);
-        // Closing may wait for the host. Vectors are released afterwards.
-        drop(channel);
-        self.with_link(|link| link.closed(&self.vectors));
+        // Dropping the channel may wait for the host. Vectors are released afterwards, by the task
+        // that drops it.
+        if let Some(channel) = self.with_link(Link::close) {
+            drop(channel);
+            self.with_link(|link| link.closed(&self.vectors));
+        }
         result
     }
 

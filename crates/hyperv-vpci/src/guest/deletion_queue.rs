@@ -86,9 +86,10 @@ impl DeletionQueue {
         Some(self.0.remove(index))
     }
 
-    /// Returns true while the host may still answer a deletion of the function in this slot.
+    /// Returns true while a deletion of the function in this slot is unsent, or its task waits for
+    /// the answer.
     pub(super) fn is_pending(&self, slot: Slot) -> bool {
         let mut of_function = self.0.iter().filter(|deletion| deletion.freed.slot == slot);
-        of_function.any(|deletion| deletion.progress != Progress::Refused)
+        of_function.any(|deletion| matches!(deletion.progress, Progress::Queued | Progress::Sent))
     }
 }

@@ -136,11 +136,13 @@ impl Link {
         operation: &'static str,
         request: &Request,
     ) -> Result<Option<u64>, VpciError> {
+        // A deletion that waited for room takes a place first.
+        let has_room = self.flush();
         if !self.has_place() {
             return Err(VpciError::TooManyUnanswered(operation));
         }
         let id = self.next_id;
-        if !self.flush() || !self.send(operation, PacketKind::Request(id), request)? {
+        if !has_room || !self.send(operation, PacketKind::Request(id), request)? {
             return Ok(None);
         }
         self.next_id += 1;

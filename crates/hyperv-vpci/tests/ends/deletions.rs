@@ -269,7 +269,7 @@ fn a_vector_freed_in_atomic_context_is_released_once_the_host_confirms() {
 }
 
 #[test]
-fn an_ejection_is_completed_after_its_deletions() {
+fn an_unanswered_deletion_does_not_prevent_an_ejection() {
     let board = Board::new();
     let device = board.attach(SLOT);
     let (block, _) = board.vector(&device);
@@ -283,10 +283,9 @@ fn an_ejection_is_completed_after_its_deletions() {
     board.tamper.set(Fate::Kept);
     board.bus.free(&device, block);
     board.bus.detach(device);
-    assert!(matches!(board.bus.eject_complete(SLOT), Err(VpciError::Silent(_))));
-    assert!(matches!(board.requests()[..], [Request::DeleteInterrupt { .. }]));
-    board.let_go();
     board.bus.eject_complete(SLOT).unwrap();
     let completed = [Request::ReleaseResources(SLOT), Request::EjectionComplete(SLOT)];
-    assert_eq!(board.requests(), completed);
+    let requests = board.requests();
+    assert!(matches!(requests[0], Request::DeleteInterrupt { .. }), "{requests:?}");
+    assert_eq!(requests[1..], completed);
 }
