@@ -268,7 +268,7 @@ pub(crate) fn leave(id: VcpuId, why: Leave) {
         Leave::Waits { deadline } => {
             entity.deadline.store(deadline, SeqCst);
             entity.state.store(state::WAITING, SeqCst);
-            if entity.kicked.swap(false, SeqCst) {
+            if entity.is_kicked() {
                 wake(id, entity);
             }
             set_timer();

@@ -46,6 +46,8 @@ enum Stop {
 
 /// Runs a vCPU, which this CPU has, until it leaves.
 pub(crate) fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
+    // The reasons of earlier kicks are found below. `leave` looks for later kicks.
+    entity.forget_kicks();
     let Some(Vcpu { interrupts, registers }) = guest.take_vcpu(id.cpu) else { return };
     let registers = match guest.power.take_request(id.cpu) {
         Some(start) => Some(Registers::starting(start)),
