@@ -17,6 +17,10 @@
 //! No kick is lost. A kick sets `kicked`, then looks at the state; a vCPU that is to wait sets the
 //! state, then looks at `kicked`. A vCPU is queued first, then idle CPUs are looked for; a CPU that
 //! is to idle says so, then looks at the queue.
+//!
+//! A wake-up never preempts the vCPU that it queued, and is not lost either: [`queue`] pushes the
+//! vCPU and sets `preempting` in one critical section, [`next`] takes a vCPU and clears
+//! `preempting` in one.
 
 use crate::context::Wfi;
 use crate::guest::{Guest, guests};
@@ -33,7 +37,7 @@ const TURN: u64 = 2;
 pub(crate) const NEVER: u64 = u64::MAX;
 
 static QUEUE: Mutex<VecDeque<(VcpuId, Queued)>> = Mutex::new(VecDeque::new());
-/// Length of the queue.
+/// Length of the queue. Must be changed under the queue's lock.
 static QUEUED_VCPUS: AtomicUsize = AtomicUsize::new(0);
 /// CPUs that wait for work, by bit. The first one boots, and takes the first vCPU.
 static IDLE: AtomicU32 = AtomicU32::new(1);
@@ -47,9 +51,10 @@ struct CpuState {
     guest: AtomicUsize,
     /// End of the turn: 0 while no other vCPU wants the CPU.
     turn_end: AtomicU64,
-    /// The guest of the vCPU that was last queued for this CPU, and preempts one of the same guest:
-    /// 0, or 1 more than its number.
-    preempting: AtomicUsize,
+    /// Guests that had a vCPU woken for this CPU since it took its own, by
+    /// [`VcpuId::guest_bit`]. Set under the queue's lock; cleared under it as the CPU takes a vCPU,
+    /// and without it by [`is_turn_over`].
+    preempting: AtomicU64,
 }
 
 impl CpuState {
@@ -58,7 +63,7 @@ impl CpuState {
             loaded: AtomicU32::new(0),
             guest: AtomicUsize::new(0),
             turn_end: AtomicU64::new(0),
-            preempting: AtomicUsize::new(0),
+            preempting: AtomicU64::new(0),
         }
     }
 
@@ -80,6 +85,11 @@ impl VcpuId {
     fn entity(self) -> Option<(&'static Guest, &'static Entity)> {
         let guest = guests().get(self.guest)?;
         Some((guest, guest.entities.get(self.cpu.index())?))
+    }
+
+    /// The bit of its guest. A guest after the 64th has none, and its vCPUs never preempt.
+    fn guest_bit(self) -> u64 {
+        1_u64.checked_shl(self.guest as u32).unwrap_or(0)
     }
 
     fn pack(self) -> u32 {
@@ -200,13 +210,13 @@ fn next() -> Option<(VcpuId, &'static Guest, &'static Entity)> {
     let mut queue = QUEUE.lock();
     let (index, _) = queue.iter().enumerate().min_by_key(|(_, queued)| order(**queued))?;
     let (id, _) = queue.remove(index)?;
+    QUEUED_VCPUS.store(queue.len(), SeqCst);
+    here.preempting.store(0, SeqCst);
     drop(queue);
-    QUEUED_VCPUS.fetch_sub(1, SeqCst);
     if is_over || id.guest != last {
         here.guest.store(id.guest, SeqCst);
         here.turn_end.store(0, SeqCst);
     }
-    here.preempting.store(0, SeqCst);
     let (guest, entity) = id.entity()?;
     entity.state.store(state::LOADED + cpu::current() as u32, SeqCst);
     here.loaded.store(id.pack() + 1, SeqCst);
@@ -241,12 +251,16 @@ fn wake(id: VcpuId, entity: &Entity) {
 /// Has a CPU take the vCPU: one that idles, or else the last one, whose own vCPU then asks
 /// [`is_turn_over`].
 fn queue(id: VcpuId, entity: &Entity, why: Queued) {
-    QUEUE.lock().push_back((id, why));
-    QUEUED_VCPUS.fetch_add(1, SeqCst);
+    let mut queue = QUEUE.lock();
+    queue.push_back((id, why));
+    QUEUED_VCPUS.store(queue.len(), SeqCst);
     let (idle, home) = (IDLE.load(SeqCst), entity.home.load(SeqCst));
     let cpu = if idle == 0 || idle & 1 << home != 0 { home } else { idle.trailing_zeros() };
     IDLE.fetch_and(!(1 << cpu), SeqCst);
-    CPUS[cpu as usize].preempting.store(id.guest + 1, SeqCst);
+    if why == Queued::Woken {
+        CPUS[cpu as usize].preempting.fetch_or(id.guest_bit(), SeqCst);
+    }
+    drop(queue);
     if cpu != cpu::current() as u32 {
         interrupts::kick(Cpu::new(cpu));
     } else if let Some((_, running)) = loaded().and_then(VcpuId::entity) {
@@ -286,6 +300,8 @@ pub(crate) fn is_wanted() -> bool {
 /// finds others waiting.
 pub(crate) fn is_turn_over() -> bool {
     let here = CpuState::here();
+    // Must precede `is_wanted`: `queue` counts the vCPU before it sets the bit.
+    let preempting = here.preempting.swap(0, SeqCst);
     if !is_wanted() {
         here.turn_end.store(0, SeqCst);
         return false;
@@ -294,7 +310,7 @@ pub(crate) fn is_turn_over() -> bool {
         here.turn_end.store(cpu::ticks() + TURN * cpu::ticks_per_millisecond(), SeqCst);
         set_timer();
     }
-    let is_preempted = here.preempting.swap(0, SeqCst) == here.guest.load(SeqCst) + 1;
+    let is_preempted = loaded().is_some_and(|id| preempting & id.guest_bit() != 0);
     is_preempted || moving::is_wanted() || cpu::ticks() >= here.turn_end.load(SeqCst)
 }
 
