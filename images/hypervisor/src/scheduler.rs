@@ -311,7 +311,22 @@ pub(crate) fn is_turn_over() -> bool {
         set_timer();
     }
     let is_preempted = loaded().is_some_and(|id| preempting & id.guest_bit() != 0);
-    is_preempted || moving::is_wanted() || cpu::ticks() >= here.turn_end.load(SeqCst)
+    let is_over = is_preempted || moving::is_wanted() || cpu::ticks() >= here.turn_end.load(SeqCst);
+    if !is_over {
+        wake_idle();
+    }
+    is_over
+}
+
+/// Wakes an idle CPU for queued vCPUs. The idle CPU that [`queue`] chose may keep the vCPU that it
+/// has instead, because that vCPU's own interrupt came at the same time.
+fn wake_idle() {
+    let idle = IDLE.load(SeqCst);
+    if idle != 0 {
+        let cpu = idle.trailing_zeros();
+        IDLE.fetch_and(!(1 << cpu), SeqCst);
+        interrupts::kick(Cpu::new(cpu));
+    }
 }
 
 /// The CPU's timer fired: vCPUs whose deadline has passed run again.
