@@ -84,7 +84,7 @@ impl Apt {
         first.with_context(|| format!("{wanted} depends on nothing"))
     }
 
-    /// The packages that `package` depends on, without alternatives.
+    /// Returns the packages that `package` depends on, without alternatives.
     pub(crate) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
         let text = process::capture(&mut self.command("apt-cache", &["depends", package]))?;
         let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));

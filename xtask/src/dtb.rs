@@ -153,8 +153,8 @@ pub(crate) fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
     Ok((version, folder))
 }
 
-/// Downloads the package that has the devicetrees of the unstable kernel. Since Linux 7 the package
-/// of the kernel only depends on it.
+/// Downloads the package that contains the devicetrees of the unstable kernel. Since Linux 7, the
+/// kernel's own package only depends on it.
 fn download_unstable(apt: &Apt, version: &str, folder: &Path) -> Result<PathBuf> {
     let packages = apt.dependencies(&format!("{KERNEL}={version}"))?;
     let kernel = packages.iter().find(|name| name.starts_with("linux-image-"));
@@ -173,7 +173,7 @@ fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
 /// Moves the devicetrees of `package` into `folder`, and removes the package.
 fn unpack_trees(package: &Path, folder: &Path) -> Result<()> {
     apt::unpack_matching(package, &["./usr/lib/*.dtb"], folder)?;
-    // Folders of vendors, below one folder or several, each alone in its parent.
+    // Vendor folders lie below one or more folders, each of which is alone in its parent.
     let mut vendors = vec![folder.join("usr/lib")];
     while let [only] = vendors.as_slice() {
         let entries = only.read_dir()?.map(|entry| entry.map(|entry| entry.path()));

@@ -52,7 +52,7 @@ const MOVES: u64 = 10;
 /// MiB of a guest of the test.
 const MEMORY: u32 = 512;
 
-/// The kernel that is downloaded.
+/// Name of the kernel that is downloaded.
 const DEBIAN: &str = "debian";
 
 /// Options of a person's run.
@@ -286,7 +286,7 @@ mod test {
         wanted: Wanted,
     }
 
-    /// Runs a command line where nothing can be built.
+    /// Runs a command line in a workspace where nothing can be built. Returns the error.
     fn error_of(kernel: &Path) -> Result<String> {
         let nowhere = PathBuf::from("/nowhere");
         let workspace = Workspace { root: nowhere.clone(), target: nowhere, packages: vec![] };

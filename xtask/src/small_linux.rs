@@ -9,7 +9,7 @@ use crate::apt::{self, Apt, Suite};
 use crate::cache;
 use crate::initramfs::{Content, File};
 
-/// The driver of NVMe controllers in the release's kernel, behind what it needs.
+/// Modules of the NVMe driver in the release's kernel, in the order of their dependencies.
 pub(crate) const NVME: &[&str] = &[
     "crc64.ko",
     "crct10dif_common.ko",

@@ -155,7 +155,7 @@ impl Devices {
     }
 }
 
-/// Runs a vCPU on the CPU of its number, or on any CPU where none has this number.
+/// Runs a vCPU on the CPU with the same number, or on any CPU if that one does not exist.
 fn run(number: usize, mut cpu: VcpuFd, devices: &Devices) -> Result<(), Failure> {
     let mut own = CpuSet::new();
     own.set(number);

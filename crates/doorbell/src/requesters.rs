@@ -94,7 +94,7 @@ impl<'d> Requester<'d> {
         self.streams_within(first, first.saturating_add(span.length))
     }
 
-    /// The streams of all requesters, if none of them has a route.
+    /// Returns the streams of all requesters, if none of them has a route.
     pub(crate) fn unrouted_streams(&self) -> Vec<Stream<'d>> {
         if self.spans.is_empty() { self.streams_within(0, u32::MAX) } else { Vec::new() }
     }
@@ -103,7 +103,7 @@ impl<'d> Requester<'d> {
         match self.passage {
             Passage::All(passed) => passed.iter().map(stream_of_device).collect(),
             Passage::Map(routing) => {
-                // A mask folds requester IDs: any of them may pass.
+                // A mask folds requester IDs, so any requester may use any entry.
                 let is_masked = routing.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX);
                 let (first, end) = if is_masked { (0, u32::MAX) } else { (first, end) };
                 routing.map.iter().filter_map(|entry| part(entry, first, end)).collect()
@@ -123,7 +123,7 @@ fn stream_of_device(passed: &Fact<IommuReference>) -> Stream<'_> {
     }
 }
 
-/// The part of an entry that holds requesters from `first` up to `end`.
+/// Returns the part of an entry that covers requesters from `first` up to `end`.
 fn part(entry: &Fact<StreamEntry>, first: u32, end: u32) -> Option<Stream<'_>> {
     let (base, last) = (entry.rid_base.get(), entry.rid_base.get().saturating_add(entry.length));
     let (low, high) = (base.max(first), last.min(end));

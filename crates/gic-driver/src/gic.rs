@@ -160,7 +160,7 @@ impl<P: GicPlatform> Gic<P> {
     /// [`bad_regions`](Self::bad_regions) and [`lpis`](Self::lpis) report them.
     ///
     /// # Errors
-    /// All of [`GicError`] but those of SGIs and CPU interfaces. The error of a region is returned
+    /// Any [`GicError`] except those of SGIs and CPU interfaces. The error of a region is returned
     /// only if no CPU of the configuration has a redistributor.
     pub fn new(platform: Arc<P>, config: GicConfig) -> Result<Self, GicError> {
         let GicConfig {
@@ -287,9 +287,9 @@ impl<P: GicPlatform> Gic<P> {
         per_cpu.redistributor.as_ref().ok_or(GicError::NoRedistributor(per_cpu.affinity))
     }
 
-    /// The error that ended the walk of each region of redistributors that firmware states wrongly,
-    /// or whose cluster is absent. A CPU whose redistributor would have come after it has none.
-    /// Context: any.
+    /// Returns the errors of redistributor regions that cannot be walked to their end, because
+    /// firmware describes them incorrectly or their cluster is absent. CPUs whose redistributors
+    /// lie beyond the error have none. Context: any.
     pub fn bad_regions(&self) -> &[GicError] {
         &self.bad_regions
     }
@@ -380,11 +380,12 @@ fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
     }
 }
 
-/// CPUs with their redistributors, and the errors of regions.
+/// Per-CPU state with the redistributors, and the errors of regions.
 type Opened<M> = (Vec<PerCpu<M>>, Vec<GicError>);
 
 /// Finds each CPU's redistributor, if it exists, and skips those of other PEs. An error ends the
-/// walk of its region alone: a region whose cluster is fused off must not cost the GIC.
+/// walk of that region only: a region whose cluster is fused off must not make the whole GIC
+/// unusable.
 fn open_redistributors<P: GicPlatform>(
     platform: &P,
     block: Block,

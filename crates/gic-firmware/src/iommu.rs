@@ -64,11 +64,11 @@ pub struct IommuRouting {
 }
 
 impl IommuRouting {
-    /// The IOMMU that `requester` passes, and its StreamID there. `None` without one, where the
-    /// reference is broken, and where the IOMMU takes no StreamIDs.
+    /// Returns the IOMMU that `requester` passes, and its StreamID there. Returns `None` if it
+    /// passes no IOMMU, if the reference is broken, or if the IOMMU takes no StreamIDs.
     ///
-    /// As for `msi-map`, the first entry that holds the masked ID counts. One whose first ID has
-    /// bits that the mask clears ends the search.
+    /// As for `msi-map`, the first entry that holds the masked ID is used. An entry whose first ID
+    /// has bits that the mask clears ends the search.
     pub fn stream(&self, requester: RequesterId) -> Option<(IommuIndex, u32)> {
         let mask = self.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
         let masked = requester.get() & mask;
@@ -93,9 +93,9 @@ pub struct StreamEntry {
     pub rid_base: RequesterId,
     /// Number of requester IDs.
     pub length: u32,
-    /// The IOMMU; `None` if the reference is broken, or if the entry does not say the StreamID of
-    /// each requester. A finding says how.
+    /// The IOMMU; `None` if the reference is broken, or if the entry does not define the StreamID
+    /// of each requester. A finding states which.
     pub iommu: Option<IommuIndex>,
-    /// The StreamID of the first; `None` if references to the IOMMU have no cells.
+    /// StreamID of the first requester; `None` if references to the IOMMU have no cells.
     pub stream_id_base: Option<u32>,
 }

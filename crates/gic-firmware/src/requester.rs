@@ -164,9 +164,9 @@ pub enum Role {
     /// A node behind which devices have requester IDs:
     /// [`Description::route_by`](crate::Description::route_by) says where they signal.
     ///
-    /// It is a bus such as `fsl-mc`, or has a map instead of a reference. The ID of a function of a
-    /// PCI endpoint controller is its number, plus 8 times the number of its virtual function. A
-    /// platform device is requester 0 of its own map.
+    /// It is a bus such as `fsl-mc`, or has a map instead of a reference. The requester ID of a
+    /// function of a PCI endpoint controller is the function number plus 8 times the virtual
+    /// function number. A platform device is requester 0 of its own map.
     Bus,
 }
 
@@ -246,7 +246,7 @@ impl Parent {
 pub enum Target {
     /// A controller of the same description.
     Controller(ControllerIndex),
-    /// Nowhere: the phandle is no node's, that node is no MSI controller, or the map entry does not
-    /// say the DeviceID of each requester. A finding says which.
+    /// No controller: the phandle does not exist, its node is not an MSI controller, or the map
+    /// entry does not define the DeviceID of each requester. A finding states which.
     Nowhere,
 }

@@ -15,8 +15,8 @@
 //! 5. Neither: the bridge's own MSI controller, if it is one.
 //!
 //! A platform device has one route for each `msi-parent` entry, in firmware's order; drivers take
-//! the first that suits them. A device with `msi-map` in its place, such as a PCI endpoint
-//! controller, counts as a [bus](Role::Bus).
+//! the first that suits them. A device with `msi-map` instead, such as a PCI endpoint controller,
+//! counts as a [bus](Role::Bus).
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;

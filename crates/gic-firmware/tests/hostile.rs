@@ -235,7 +235,7 @@ fn many_properties_in_a_node_are_read_soon() {
 #[test]
 fn many_overlapping_map_entries_are_read_soon() {
     let count = 60_000;
-    // The host itself is the target, which states how many cells a specifier has.
+    // The host itself is the target, and states the number of cells in a specifier.
     for cells in [0, 1, 2, 16] {
         let words = 3 + cells;
         let mut structure = vec![BEGIN, 0, BEGIN, A, PROP, 4, 0, 0x7063_6900];

@@ -18,7 +18,7 @@ fn set(node: &mut DeviceTreeNode, name: &str, value: impl ToPropertyValue) {
     node.add_property(DeviceTreeProperty::new_unchecked(name, value));
 }
 
-/// Reads a machine whose host has the map `words` to nodes that state these numbers of cells.
+/// Parses a machine whose host has the map `words` to nodes that state these numbers of cells.
 fn machine(
     [map, cells, mask_name]: [&str; 3],
     targets: &[Option<u32>],
@@ -51,7 +51,7 @@ fn host(machine: &Description) -> &PciHost {
     machine.hosts.first().expect("the tree has a host")
 }
 
-/// The target of `id`, by its place, and its StreamID.
+/// Returns the index of `id`'s target, and the StreamID.
 fn stream(machine: &Description, id: u32) -> Option<(usize, u32)> {
     let (iommu, stream) = host(machine).iommu.stream(RequesterId::new(id))?;
     let target = machine.iommu(iommu).expect("a stream has an IOMMU").id.as_str();
@@ -59,7 +59,7 @@ fn stream(machine: &Description, id: u32) -> Option<(usize, u32)> {
     Some((target.expect("it is a target") - 1, stream))
 }
 
-/// The target of `id`, by its place, and its DeviceID.
+/// Returns the index of `id`'s target, and the DeviceID.
 fn device(machine: &Description, id: u32) -> Option<(usize, u32)> {
     let route = machine.route(host(machine), RequesterId::new(id)).ok()?;
     Some((route.controller.get(), route.device_id.get()))
@@ -71,8 +71,8 @@ fn rules(machine: &Description) -> Vec<Rule> {
     rules.filter(|rule| shape.contains(rule)).collect()
 }
 
-/// Outcome of `of_map_id` as its documentation and callers describe it: the target and its cells.
-/// `None` if no entry translates `id`, or if the map is refused before one does.
+/// Models `of_map_id` as its documentation and callers describe it. Returns the index of the target
+/// and its cells, or `None` if no entry translates `id` or the map is rejected before one does.
 fn of_map_id(
     words: &[u32],
     targets: &[Option<u32>],
@@ -108,7 +108,7 @@ fn of_map_id(
         if cells > 1 && length > 1 {
             return None;
         }
-        // Linux wraps, but past 32 bits there is no ID.
+        // Linux wraps around here, but an ID has only 32 bits.
         let cells: Option<_> = output.iter().map(|cell| cell.checked_add(offset)).collect();
         return Some((target, cells?));
     }
@@ -120,7 +120,8 @@ fn counts() -> impl Strategy<Value = Vec<Option<u32>>> {
     vec(option::weighted(0.9, stated), TARGETS)
 }
 
-/// A few entries, each with as many cells as stated or with one, and then perhaps cut off.
+/// Generates a few entries, each with the stated number of cells or with one, and may cut off the
+/// last.
 fn maps(targets: Vec<Option<u32>>) -> impl Strategy<Value = Vec<u32>> {
     let length = prop_oneof![3 => Just(1u32), 1 => 0..8u32, 1 => any::<u32>()];
     let number = prop_oneof![4 => 0..8u32, 1 => any::<u32>()];
@@ -174,7 +175,7 @@ proptest! {
         let machine = machine(MSI, &targets, None, &words);
         for id in (0..10).chain([any_id]) {
             let expected = of_map_id(&words, &targets, None, id);
-            // Without cells the requester ID stays what it is.
+            // If the target takes no cells, the requester ID is kept.
             let expected = expected.map(|(target, cells)| (target, *cells.first().unwrap_or(&id)));
             prop_assert_eq!(device(&machine, id), expected, "{:#x}", id);
         }
@@ -257,7 +258,7 @@ fn map_ends_where_the_next_entry_cannot_be_found() {
     assert_eq!(stream(&read(1, 2), 2), Some((0, 0x12)));
 }
 
-/// A PCI endpoint controller, as `pci-ep.yaml` describes it, beside a device with `msi-parent`.
+/// A PCI endpoint controller, as `pci-ep.yaml` describes it, next to a device with `msi-parent`.
 #[test]
 fn endpoint_controller_has_a_device_id_for_each_function() {
     let mut tree = DeviceTree::new();

@@ -35,7 +35,7 @@ pub enum ChannelError {
     /// The peer broke the channel's rules. Nothing more can be exchanged.
     #[error("the peer broke the channel: {0}")]
     Broken(#[from] RingError),
-    /// The peer closed or rescinded the channel. A host's functions send no interrupts any more.
+    /// The peer closed or rescinded the channel. A host's functions no longer send interrupts.
     #[error("the peer closed the channel")]
     Closed,
 }
@@ -52,8 +52,9 @@ pub enum Idle {
 
 /// One end of a channel. Packets arrive in the order in which they were sent.
 ///
-/// Dropping a guest's end must close the channel: on return the host must have stopped sending
-/// interrupts of the bus's functions. [`Bus::close`](crate::guest::Bus::close) relies on it.
+/// Dropping a guest's end must close the channel: when the drop returns, the host must have stopped
+/// sending interrupts for the bus's functions. [`Bus::close`](crate::guest::Bus::close) relies on
+/// it.
 pub trait Channel: Send {
     /// Sends a packet.
     ///

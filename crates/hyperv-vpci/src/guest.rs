@@ -12,12 +12,12 @@
 //! stores the host's answer to a request. It is the same as long as the vector is allocated,
 //! wherever the vector moves.
 //!
-//! A request waits for its answer in task context, by the kernel's clock ([`Kernel::wait`]). An
-//! answer that comes later is given back.
+//! The sender of a request waits for the answer in task context, for a time that the kernel's clock
+//! measures ([`Kernel::wait`]). An interrupt that a later answer grants is returned to the host.
 //!
 //! The host may send a message until it confirms the deletion with success, lists the bus without
-//! the function, or has lost its channel. Until then a freed vector stays allocated at the root
-//! and counts against [`BusConfig::vectors`]. A deletion that cannot be sent yet is queued.
+//! the function, or loses its channel. Until then a freed vector stays allocated at the root and
+//! counts against [`BusConfig::vectors`]. A deletion that cannot be sent yet is queued.
 //!
 //! Locks, outermost first:
 //!

@@ -201,7 +201,8 @@ impl Host {
         {
             let length = Notice::Eject(slot).emit(&mut self.buffer).map_err(HostError::Emit)?;
             let message = self.buffer.get(..length).unwrap_or_default();
-            // An answer must not overtake it: the guest would not signal that there is room.
+            // An answer must not overtake the notice, or the guest would not signal that the
+            // channel has room.
             if !sent(channel.send(PacketKind::Notice, message))? {
                 return Ok(false);
             }

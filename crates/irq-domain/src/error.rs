@@ -8,8 +8,7 @@ use msi_types::{Cpu, HwIrq, Mismatch, MsiError, NotIsolated, StoreError};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The interrupt has an owner: another handler, or a controller that hands it out for
-    /// messages.
+    /// The interrupt has an owner: another handler, or a controller that allocates it for messages.
     #[error("vector {0} is in use already")]
     InUse(HwIrq),
     /// No controller acknowledges such a number.

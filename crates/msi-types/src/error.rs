@@ -69,7 +69,7 @@ pub enum MsiError {
     /// The vector is not one that this controller handed out.
     #[error("vector {0} does not belong to this controller")]
     UnknownVector(HwIrq),
-    /// The vector has an owner: another driver, or a controller that hands it out for messages.
+    /// The vector has an owner: another driver, or a controller that allocates it for messages.
     #[error("vector {0} is in use already")]
     InUse(HwIrq),
     /// The IOMMU in front of the device does not lead to the doorbell.

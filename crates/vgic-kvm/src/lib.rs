@@ -34,16 +34,16 @@
 //! any. It is dropped if no event maps it, because no device can send it. Pending state of an event
 //! is also dropped if its collection is unmapped. MAPC leaves that UNPREDICTABLE (IHI 0069, MAPC).
 //!
-//! Where LPIs are disabled, a save sets bits of the guest's pending table and clears none, because
-//! the table then holds what was pending when the guest disabled them. KVM clears these bits as
-//! well, but has kept a copy. KVM has one `GICR_PROPBASER`: redistributors without enabled LPIs get
-//! that of the others.
+//! While LPIs are disabled, a save sets bits of the guest's pending table but never clears any,
+//! because the table then holds the LPIs that were pending when the guest disabled them. KVM also
+//! clears these bits, but has kept a copy. KVM has a single `GICR_PROPBASER`: redistributors
+//! without enabled LPIs receive that of the others.
 //!
-//! Tables that are not in guest memory must not prevent a migration, where KVM's save fails with
+//! Tables that are not in guest memory must not prevent a migration, whereas KVM's save fails with
 //! `EFAULT`. A save leaves out pending bits, devices and collections that it cannot write: a
 //! pending bit beyond the table or of a redistributor that was never given one, a device whose
 //! entry or translation table is elsewhere, and all mappings if the collection table is. A restore
-//! takes what it cannot read for empty, apart from translation tables.
+//! treats tables that it cannot read as empty, except for translation tables.
 //!
 //! # Differences between KVM and its documentation
 //!

@@ -29,13 +29,13 @@ impl Bit {
         (exists && reaches).then(|| Self { address: table + offset, bit })
     }
 
-    /// Is it set? A bit that is not in memory is not.
+    /// Returns true if the bit is set. A bit that is not in memory is clear.
     pub(super) fn read(self, memory: &dyn GuestMemory) -> bool {
         self.byte(memory).is_ok_and(|byte| byte & self.mask() != 0)
     }
 
-    /// Writes only what changes, because a page that is written has to be sent again. A table that
-    /// is not in memory is the guest's mistake, and must not prevent its migration.
+    /// Writes the byte only if it changes, because a migration must send a written page again. A
+    /// table that is not in memory is the guest's mistake, and must not prevent its migration.
     fn write(self, memory: &dyn GuestMemory, set: bool) {
         let Ok(byte) = self.byte(memory) else { return };
         let wanted = if set { byte | self.mask() } else { byte & !self.mask() };
@@ -61,9 +61,9 @@ fn has_enabled_lpis(redistributor: &RedistributorState) -> bool {
 
 /// Writes the bit of every LPI that an event is mapped to.
 ///
-/// Where LPIs are disabled, bits are set and never cleared. The state does not contain what was
-/// pending when the guest disabled them: that was written to the guest's table, and is read from
-/// there when they are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
+/// While LPIs are disabled, bits are set and never cleared. The state does not contain the LPIs
+/// that were pending when the guest disabled them: these were written to the guest's table, and are
+/// read from there when LPIs are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
 pub(super) fn save(state: &SavedState, memory: &dyn GuestMemory) -> Result<(), TryReserveError> {
     let mut bits =
         try_collect(events(state).map(|(cpu, event)| (cpu, event.intid, event.pending)))?;

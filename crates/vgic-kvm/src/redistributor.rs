@@ -78,9 +78,10 @@ pub(crate) fn set(
     Ok(())
 }
 
-/// Gives every redistributor the same `GICR_PROPBASER`, because KVM has one for all: that of those
-/// whose LPIs are enabled, else the first that the guest wrote. Otherwise a redistributor that the
-/// guest has not brought up would take the table from the others when its zero is restored.
+/// Gives every redistributor the same `GICR_PROPBASER`, because KVM has one for all: that of the
+/// redistributors whose LPIs are enabled, or else the first that the guest wrote. Otherwise
+/// restoring the zero of a redistributor that the guest has not brought up would take the table
+/// from the others.
 pub(super) fn share_propbaser(cpus: &mut [CpuState]) {
     let of = |wanted: fn(&CpuState) -> bool| {
         cpus.iter().find(|cpu| wanted(cpu)).map(|cpu| cpu.redistributor.propbaser)

@@ -41,7 +41,7 @@ impl Numbers {
 }
 
 /// Writes all tables. A table that is not in memory is the guest's mistake, and must not prevent
-/// its migration: what cannot be written is left out.
+/// its migration: entries that cannot be written are left out.
 pub(super) fn save(
     its: &ItsState,
     numbers: &Numbers,
@@ -56,7 +56,7 @@ pub(super) fn save(
     if devices.valid() { save_devices(devices, mapped, memory, &mut budget) } else { Ok(()) }
 }
 
-/// Was a table written, or is it not in memory?
+/// Returns true if a table was written, or false if it is not in memory.
 const fn is_written(outcome: Result<(), Errno>) -> Result<bool, Errno> {
     match outcome {
         Ok(()) => Ok(true),
@@ -65,10 +65,10 @@ const fn is_written(outcome: Result<(), Errno>) -> Result<bool, Errno> {
     }
 }
 
-/// A reader goes from entry to entry by their distances, and one by one where an entry is invalid.
-/// So old contents that it could find have to be cleared: before the first entry of each page, and
-/// where a distance ends too early. A device is left out if its entry or its translation table is
-/// not in memory.
+/// Writes the device table. A reader follows the distances between entries, and advances one by one
+/// where an entry is invalid. Old contents that it could find must therefore be cleared: before the
+/// first entry of each page, and where a distance ends too early. A device is left out if its entry
+/// or its translation table is not in memory.
 fn save_devices(
     table: Baser,
     devices: &[DeviceState],
@@ -165,7 +165,7 @@ fn save_collections(
     for id in used.into_iter().filter(|id| !mapped(id)) {
         try_push(&mut entries, (id, UNMAPPED))?;
     }
-    // A guest that gave the ITS a smaller table afterwards has none for these.
+    // The table has no room for these if the guest gave the ITS a smaller one after it mapped them.
     let room = table.bytes() / ENTRY;
     if entries.iter().any(|(id, _)| u64::from(id.get()) >= room) {
         return Err(Errno::Fault);
@@ -238,7 +238,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// As far as `named` numbers, and memory, reach.
+    /// Reads the collection table, up to `named` entries or the first one that is not in memory.
     fn collections(&mut self, table: Baser, named: u64) -> Result<(), Errno> {
         let room = (table.bytes() / ENTRY).min(named);
         for index in 0..room {

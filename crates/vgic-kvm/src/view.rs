@@ -57,8 +57,8 @@ impl<'a> KvmView<'a> {
     /// restored, in the order of restoring it.
     ///
     /// # Errors
-    /// [`KvmError`] if the heap has no memory for it; the guest's memory may be partly written
-    /// then. A guest's tables cannot prevent a save: see the crate's documentation.
+    /// [`KvmError`] if the heap has no memory for the registers; the guest's memory may be partly
+    /// written then. The guest's tables cannot make a save fail: see the crate's documentation.
     pub fn save(&mut self) -> Result<Vec<KvmRegister>, KvmError> {
         for index in 0..self.config.its.len() {
             self.command(KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;

@@ -67,12 +67,13 @@ pub struct VgicConfig {
     /// With [`SecurityView::NonSecure`], the interrupts that belong to the Secure side: the guest
     /// cannot see them.
     pub secure_interrupts: Vec<IntId>,
-    /// Redistributors are awake after [`Vgic::reset`](crate::Vgic::reset) and
-    /// [`Vcpu::reset`](crate::Vcpu::reset), as firmware hands them to a kernel. Otherwise
+    /// Whether redistributors are awake after [`Vgic::reset`](crate::Vgic::reset) and
+    /// [`Vcpu::reset`](crate::Vcpu::reset), as firmware hands them to a kernel. If not,
     /// `GICR_WAKER.ProcessorSleep` is 1 after a system reset (IHI 0069, `GICR_WAKER`), and a
-    /// redistributor forwards nothing until somebody clears it. A monitor that runs no firmware in
-    /// its guests should set this: Linux clears the bit, other kernels leave it to firmware, and
-    /// KVM's redistributors are always awake. The guest may still put its redistributors to sleep.
+    /// redistributor forwards no interrupts until software clears it. A monitor that runs no
+    /// firmware in its guests should set this: Linux clears the bit, other kernels leave it to
+    /// firmware, and KVM's redistributors are always awake. The guest may still put its
+    /// redistributors to sleep.
     pub awake_redistributors: bool,
     /// PPIs are level-sensitive, and the guest cannot change that: `GICR_ICFGR<n>` ignores writes,
     /// as in Linux's KVM. Whether a PPI's trigger can be programmed is IMPLEMENTATION DEFINED (IHI
@@ -239,7 +240,8 @@ impl VgicConfig {
         WiredIntIds { spis, extended_spis, extended_ppis }
     }
 
-    /// Is a redistributor awake after reset? In the Non-secure view, firmware owns `GICR_WAKER`.
+    /// Returns true if redistributors are awake after reset. In the Non-secure view, firmware owns
+    /// `GICR_WAKER`.
     pub(crate) fn resets_awake(&self) -> bool {
         self.awake_redistributors || self.security == SecurityView::NonSecure
     }

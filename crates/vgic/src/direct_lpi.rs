@@ -63,8 +63,8 @@ impl Redistributor<'_> {
         Delivery::Blocked
     }
 
-    /// The LPI that a value written to a register names, if the distributor has it. Bits above the
-    /// INTID are RES0.
+    /// Returns the LPI that a value written to `register` names, if the distributor implements it.
+    /// Bits above the INTID are RES0.
     fn implemented_lpi(self, register: u32, value: u64) -> Option<Lpi> {
         let id_bits = self.config.lpi_id_bits?;
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();

@@ -1,5 +1,6 @@
 //! The guest's mistakes, counted and kept for the virtual machine monitor to read. They are never
-//! an error to it, and a bounded number of each kind is kept, however many the guest makes.
+//! returned to it as errors. A bounded number of each kind is kept, however many mistakes the guest
+//! makes.
 
 mod command_fault;
 mod fault;
@@ -18,20 +19,21 @@ use queue::{FaultQueue, KEPT};
 /// were last read. A kind that the guest repeats without end does not displace another.
 #[derive(Debug)]
 pub struct Events {
-    /// By kind.
+    /// Number of faults of each kind.
     counts: [AtomicU64; FaultReason::ALL.len()],
-    /// By kind, for those that the machine's guest can make.
+    /// Queues of the kinds that the machine's guest can make.
     queues: Box<[FaultQueue]>,
-    /// Number of faults.
+    /// Number of faults of all kinds.
     total: AtomicU64,
-    /// Number of faults that were kept, or found no room.
+    /// Number of faults that were kept, or dropped because their queue was full.
     stored: AtomicU64,
     /// The value of `stored` at the last drain.
     drained: AtomicU64,
 }
 
 impl Events {
-    /// No mistakes yet. `kinds` are those that the machine's guest can make.
+    /// Creates an empty record. `kinds` are those that the machine's guest can make; they must be
+    /// the first ones of [`FaultReason::ALL`].
     pub(crate) fn new(kinds: &[FaultReason]) -> Result<Self, OutOfMemory> {
         let counts = [const { AtomicU64::new(0) }; FaultReason::ALL.len()];
         let [total, stored, drained] = [const { AtomicU64::new(0) }; 3];
@@ -39,13 +41,13 @@ impl Events {
         Ok(Self { counts, queues, total, stored, drained })
     }
 
-    /// Of a machine with every kind.
+    /// Creates the record of a machine whose guest can make every kind of mistake.
     #[cfg(test)]
     pub(crate) fn of_all_kinds() -> Self {
         Self::new(&FaultReason::ALL).unwrap()
     }
 
-    /// Counts a fault, and keeps it if there is room for its kind. Lock-free; any thread.
+    /// Counts a fault, and keeps it unless the queue of its kind is full. Lock-free. Context: any.
     pub(crate) fn record(&self, fault: GuestFault) {
         let kind = fault.reason as usize;
         if let Some(count) = self.counts.get(kind) {
@@ -69,7 +71,8 @@ impl Events {
     }
 
     /// Hands out the faults kept since the last call, oldest first, and makes room for new ones. If
-    /// the guest has made none since, this is two atomic loads: a monitor may call it at each exit.
+    /// the guest has made none since, this costs two atomic loads, so a monitor may call it at each
+    /// exit.
     #[inline]
     pub fn drain(&self, each: impl FnMut(GuestFault)) {
         let stored = self.stored.load(SeqCst);

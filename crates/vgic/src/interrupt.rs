@@ -28,7 +28,7 @@ pub(crate) struct InterruptWord {
     pub(crate) any: bool,
     /// The priority as the hardware has it, whatever the view.
     pub(crate) priority_value: u8,
-    /// The vCPU that it goes to, or [`NOWHERE`](Self::NOWHERE).
+    /// Index of the target vCPU, or [`NOWHERE`](Self::NOWHERE).
     #[bits(10)]
     pub(crate) target_index: u16,
     /// In a list register of the [`taker`](State::taker): what happens there is not known here
@@ -48,7 +48,7 @@ pub(crate) struct InterruptWord {
     link_code: u16,
     /// The physical interrupt is active on its behalf. In a list register, `HW` says so instead.
     pub(crate) physical_active: bool,
-    /// An acknowledgement made it active, and not a register.
+    /// An acknowledgement made it active, not a register write.
     pub(crate) was_acknowledged: bool,
     /// The priority at which it was acknowledged.
     pub(crate) running_priority: u8,
@@ -136,21 +136,23 @@ impl InterruptWord {
         self.ready() && !self.listed() && self.target() == Some(cpu)
     }
 
-    /// Pending by the level of a physical input, which may have fallen since the physical interrupt
-    /// was taken: nobody hears of that while it is active. In no list register.
+    /// Returns true if the interrupt is in no list register and pending by the level of a physical
+    /// input. The level may have fallen since the physical interrupt was taken: the hypervisor is
+    /// not notified of that while the physical interrupt is active.
     pub(crate) const fn is_held_by_input(self) -> bool {
         self.physical_active() && self.line() && !self.edge() && !self.listed()
     }
 
-    /// Acknowledged, with its physical interrupt active: the line counts as low until the physical
-    /// interrupt fires again, whatever its input's level. In no list register.
+    /// Returns true if the interrupt is in no list register and was acknowledged, and its physical
+    /// interrupt is active. The line then counts as low until the physical interrupt fires again,
+    /// whatever the level of its input.
     pub(crate) const fn is_past_its_input(self) -> bool {
         self.active() && self.physical_active() && !self.edge() && !self.listed()
     }
 
-    /// Orders active interrupts by the likelihood that an EOI ended them: a guest ends what it
-    /// acknowledged last, which has the most urgent running priority. Interrupts that a register
-    /// made active follow.
+    /// Returns the rank of an active interrupt in the order in which EOIs end them. A guest ends
+    /// the interrupt that it acknowledged last, which has the most urgent running priority.
+    /// Interrupts that a register write made active come last.
     pub(crate) const fn end_rank(self) -> (bool, u8) {
         if self.was_acknowledged() {
             (false, self.running_priority())
@@ -213,8 +215,8 @@ impl InterruptWord {
             .with_physical_active(self.physical_active() || self.is_linked())
     }
 
-    /// A PE acknowledges it. The level of a physical interrupt that is active is heard again after
-    /// the end.
+    /// Records that a PE acknowledges the interrupt. If its physical interrupt is active, the level
+    /// is reported again only after the end.
     pub(crate) const fn acknowledged(self) -> Self {
         self.let_go()
             .with_physical_active(self.physical_active())
@@ -223,7 +225,7 @@ impl InterruptWord {
             .running_at(self.priority_value())
     }
 
-    /// A guest acknowledged it at this priority.
+    /// Records that a guest acknowledged the interrupt at this priority.
     pub(crate) const fn running_at(self, priority: u8) -> Self {
         self.with_was_acknowledged(true).with_running_priority(priority)
     }

@@ -16,8 +16,8 @@
 //! |---|---|
 //! | a command error | recorded ([`Vgic::command_faults`](crate::Vgic::command_faults), and counted in [`Vgic::events`](crate::Vgic::events)); then the command is skipped, or the queue stalls until `GITS_CWRITER.Retry`: [`ErrorPolicy`]. Never an SError (`SEIS` = 0), never another value in place of a wrong one |
 //! | a queue that lies outside of memory | stalls, whatever the policy |
-//! | bits 15:12 of `GITS_CBASER` that are not zero | taken as zeros; recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedQueue`]) |
-//! | a table that is not aligned to its pages, or not in memory | recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]). Commands do not fail for it, because what is mapped is held in the model's own memory |
+//! | bits 15:12 of `GITS_CBASER` that are not zero | treated as zero; recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedQueue`]) |
+//! | a table that is not aligned to its page size, or not in memory | recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]). Commands do not fail because of it: the model keeps mappings in its own memory |
 //! | `GITS_CWRITER` beyond the queue | the write is dropped |
 //! | MAPD, MAPTI of what is mapped already | mapped anew; what was pending of it is gone |
 //! | a command about virtual LPIs (GICv4) | a command error |

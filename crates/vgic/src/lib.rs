@@ -14,9 +14,9 @@
 //! the vCPU is asleep or in the guest. Then there is exactly one kick. Acknowledging one takes no
 //! lock and allocates nothing either.
 //!
-//! A guest can do nothing that makes the model panic, wait or grow without bounds. Its mistakes are
-//! recorded in [`Vgic::events`]: a [`GuestFault`] names the register, the value and, in words, what
-//! is wrong with it. A monitor that prints the first one of each kind saves its user hours.
+//! A guest cannot make the model panic, wait or grow without bound. Its mistakes are recorded in
+//! [`Vgic::events`]: a [`GuestFault`] names the register, the value and, in words, what is wrong
+//! with it. Monitors should print at least the first fault of each kind.
 //!
 //! | implemented | |
 //! |---|---|
@@ -52,12 +52,12 @@
 //!
 //! After a reset, a redistributor sleeps and forwards nothing until `GICR_WAKER.ProcessorSleep` is
 //! cleared (IHI 0069, `GICR_WAKER`). With one security state both firmware and the guest can clear
-//! it. Linux does; a kernel that expects firmware to have done so, as TF-A does before `CPU_ON`
-//! returns to it, receives no interrupt at all. A monitor that implements PSCI itself plays
-//! firmware, and therefore must wake each redistributor before its vCPU starts:
+//! it. Linux does, but a kernel that expects firmware to have done so, as TF-A does before it
+//! enters the kernel on a CPU, receives no interrupts at all. A monitor that implements PSCI itself
+//! acts as firmware, and therefore must wake each redistributor before its vCPU starts:
 //! [`VgicConfig::awake_redistributors`] makes [`Vgic::reset`] and [`Vcpu::reset`] do so. Monitors
-//! whose guests start in firmware of their own leave the option off. In the Non-secure view
-//! redistributors are always awake, and saved states contain whether they are.
+//! whose guests start in their own firmware should leave the option off. In the Non-secure view
+//! redistributors are always awake. Saved states contain whether each redistributor is awake.
 //!
 //! # What is left over
 //!

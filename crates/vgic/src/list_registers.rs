@@ -10,11 +10,11 @@
 //! |---|---|
 //! | order | the most urgent pending interrupt first, then what is active, then further pending ones by urgency |
 //! | more is pending than fits | `NPIE`: an exit when nothing that was listed is pending any more. (`UIE` would not come while what is listed is active.) Another group's enable then exits as well |
-//! | more is active than fits | `LRENPIE`: `EOIcount` ends those that the guest acknowledged last of the ones that are not listed, because guests nest. Interrupts that a register made active are ended after these |
+//! | more is active than fits | `LRENPIE`: `EOIcount` ends the unlisted interrupts that the guest acknowledged last, because guests nest. Interrupts that a register write made active are ended after these |
 //! | `ICC_DIR_EL1` | traps (`TDIR`), as it may name what is active at another vCPU; guests without `EOImode` do not use it. Where the CPU cannot trap it alone, `TC` does for guests that were entered with `EOImode`, and while more is active than fits |
 //! | 1-of-N interrupts | a guest that enables or disables a group by itself exits: from then on it takes part, or others get what it did not take |
 //! | levels | a maintenance interrupt at the end; the observer is told, and the level is sampled again |
-//! | linked interrupts | `HW` and the physical INTID while the physical interrupt is active: its end deactivates both, without an exit ([`Vgic::link`]). A level is sampled before it is listed, and at the exit if the guest has not acknowledged it |
+//! | linked interrupts | `HW` and the physical INTID while the physical interrupt is active: its end deactivates both, without an exit ([`Vgic::link`]). A level is sampled before it is listed, and again at the exit if the guest has not acknowledged it |
 //! | LPIs | no active state, never tied to a physical interrupt (`HW`) |
 //! | changes meanwhile | kick the vCPU. What a register or command promises (`RWP`, `SYNCR`, SYNC, `WAKER`) is complete once it has exited |
 

@@ -33,7 +33,7 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    /// Offset of the doorbell in its frame.
+    /// Returns the offset of the doorbell in its frame.
     const fn register(self) -> u32 {
         match self {
             Self::Set => gicd::SETSPI_NSR.offset(),

@@ -60,7 +60,7 @@ impl Refusal {
         Self { offset, reason: FaultReason::NoSuchInterrupt, missing: Some(intid) }
     }
 
-    /// The guest's fault, in this frame; `value` is what it wrote.
+    /// Converts the refusal to the guest's fault in this frame. `value` is the value that it wrote.
     pub(crate) fn at(self, frame: RegisterFrame, value: FaultDetail) -> GuestFault {
         let detail = self.missing.map_or(value, FaultDetail::Interrupt);
         GuestFault::new(self.reason, (frame, self.offset), detail)

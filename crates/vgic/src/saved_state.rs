@@ -18,9 +18,9 @@
 //!
 //! A state does not contain counters of the guest's mistakes, sleeping vCPUs and observers. List
 //! registers of a frozen machine are empty. The priority at which an interrupt was acknowledged is
-//! left out as well: no register shows it, and it matters only where more interrupts are active
-//! than there are list registers. A restored machine takes the present priority of each interrupt
-//! whose CPU (`active_at`) is known.
+//! left out as well: no register shows it, and it matters only if more interrupts are active than
+//! list registers exist. A restored machine uses the current priority of each interrupt whose CPU
+//! (`active_at`) is known.
 //!
 //! # Example
 //!

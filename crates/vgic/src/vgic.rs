@@ -91,7 +91,7 @@ pub(crate) enum FrameAt<'a> {
 }
 
 impl FrameAt<'_> {
-    /// The frame with its address.
+    /// Returns the frame at this address.
     const fn at(self, base: u64) -> RegisterFrame {
         match self {
             Self::Distributor => RegisterFrame::Distributor(base),
@@ -300,8 +300,9 @@ impl Vgic {
         self.its.get(index).map(|its| its.command_faults())
     }
 
-    /// The guest's mistakes. Nothing else tells why a guest that misuses its controller gets no
-    /// interrupts, so monitors should print what [`Events::drain`] hands out.
+    /// Returns the record of the guest's mistakes. Nothing else tells why a guest that misuses its
+    /// controller receives no interrupts, so monitors should print the faults that
+    /// [`Events::drain`] passes on.
     pub fn events(&self) -> &Events {
         &self.events
     }

@@ -118,7 +118,7 @@ fn timer(turns: &mut Turns) {
     }
 }
 
-/// `ICC_SGI1R_EL1.IRM`: to all others.
+/// `ICC_SGI1R_EL1.IRM`: the SGI targets all other PEs.
 const OTHERS: u64 = 1 << 40;
 
 /// SGIs to every vCPU, taken here and sent again.
@@ -141,12 +141,12 @@ fn send(sgi: u64, target: u64) {
     }
 }
 
-/// Nothing that exits.
+/// Computes without any exit.
 fn spin(turns: &mut Turns) {
     while turns.next() {}
 }
 
-/// An SGI to all others, then a sleep until one of them does the same, or until the timer fires.
+/// Sends an SGI to all others, then sleeps until one of them does the same or the timer fires.
 fn wake_ups(turns: &mut Turns) {
     machine::enable_interrupts();
     while turns.next() {

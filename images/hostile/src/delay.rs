@@ -1,4 +1,5 @@
-//! A delay as Linux's `__delay` makes it: WFIT where the ID register shows it, then the counter.
+//! A delay in the manner of Linux's `__delay`: WFIT if the ID register reports it, then the
+//! counter.
 
 use crate::machine;
 use core::arch::asm;
@@ -7,7 +8,7 @@ use image_rt::{cpu, power, println, read_register};
 /// Milliseconds after which the timer's interrupt ends a WFIT that has lost its timeout.
 const RESCUE: u64 = 20;
 
-/// Waits for so many microseconds, and says how long that took.
+/// Waits for this many microseconds, and prints how long that took.
 pub(crate) fn run(microseconds: u64) -> ! {
     cpu::irq_save();
     machine::enable_interrupts();
@@ -18,7 +19,7 @@ pub(crate) fn run(microseconds: u64) -> ! {
     let start = cpu::ticks();
     let deadline = start + microseconds * cpu::ticks_per_millisecond() / 1000;
     if has_timeouts {
-        // SAFETY: it waits: WFIT X0, which the assembler does not know without the feature.
+        // SAFETY: WFIT X0 only waits. The assembler does not know it without the feature.
         unsafe { asm!(".inst 0xd5031020", in("x0") deadline, options(nostack, preserves_flags)) };
     }
     while cpu::ticks() < deadline {}

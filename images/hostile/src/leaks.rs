@@ -9,17 +9,18 @@ use core::fmt::{self, Display, Formatter};
 use core::ops::Range;
 use image_rt::{cpu, power, println};
 
-/// Op0 (2 or 3), Op1, CRn, CRm, Op2, as in bits 20:5 of MRS and MSR.
+/// All encodings: Op0 (2 or 3), Op1, CRn, CRm, Op2, as in bits 20:5 of MRS and MSR.
 const ENCODINGS: Range<u32> = 2 << 14..4 << 14;
-/// Milliseconds between two readings: in the meantime another guest gets a time slice (2 ms) and
+/// Milliseconds between two readings: in the meantime the other guest has its turn (2 ms) and
 /// writes.
 const READING: u64 = 5;
-/// Milliseconds between two writings.
+/// Milliseconds between two rounds of writes.
 const WRITING: u64 = 1;
 
-/// Must the guest that writes keep the register's value? In this order: SCTLR, CPACR; TTBR0, TTBR1,
-/// TCR; MAIR; VBAR; TPIDR, which has the CPU's number; SPSel, PAN and other fields of PSTATE; and
-/// `ICC_BPR<n>_EL1`, where QEMU 10.0 ends with a failed assertion (`attacks::system_registers`).
+/// Returns true if the guest that writes must keep the register's value. In this order: SCTLR,
+/// CPACR; TTBR0, TTBR1, TCR; MAIR; VBAR; TPIDR, which has the CPU's number; SPSel, PAN and other
+/// fields of PSTATE; and `ICC_BPR<n>_EL1`, where QEMU 10.0 ends with a failed assertion
+/// (`attacks::system_registers`).
 fn is_needed(encoding: u32) -> bool {
     matches!(
         Fields::of(encoding),
@@ -34,7 +35,7 @@ fn is_needed(encoding: u32) -> bool {
     )
 }
 
-/// Writes a value to every register that accepts it, and another value each turn.
+/// Writes a value to every register that accepts it, a different value in each turn.
 pub(crate) fn stain(turns: &mut Turns) {
     let mut random = Random::here();
     let mut writable: Vec<_> = ENCODINGS.filter(|encoding| !is_needed(*encoding)).collect();
@@ -49,7 +50,7 @@ pub(crate) fn stain(turns: &mut Turns) {
     }
 }
 
-/// Reads every register so many times, and prints those whose value changes.
+/// Reads every register `times` times, and prints those whose value changes.
 pub(crate) fn scan(times: u64) -> ! {
     cpu::irq_save();
     exceptions::install();

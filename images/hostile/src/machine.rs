@@ -132,10 +132,10 @@ pub(crate) fn take() {
     end(acknowledge());
 }
 
-/// The INTID of no interrupt.
+/// INTID of a spurious interrupt: none is pending.
 pub(crate) const NONE: u64 = 1023;
 
-/// The INTID of an interrupt, or [`NONE`].
+/// Acknowledges an interrupt. Returns its INTID, or [`NONE`].
 pub(crate) fn acknowledge() -> u64 {
     read_register!("icc_iar1_el1")
 }

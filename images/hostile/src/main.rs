@@ -1,5 +1,5 @@
-//! Guests in one image, by its command line. A hypervisor runs two of them at once, and the first
-//! must fare as if it were alone.
+//! Several guests in one image, selected by its command line. A hypervisor runs two of them at
+//! once, and the first must fare as if it were alone.
 //!
 //! | words | guest |
 //! |---|---|
@@ -82,7 +82,7 @@ fn attack_here() -> u64 {
     turns.count()
 }
 
-/// Finds PSCI as a kernel does that knows version 0.2 alone.
+/// Returns true if a kernel that knows only PSCI 0.2 finds PSCI in the devicetree.
 fn has_psci(devicetree: &'static [u8]) -> bool {
     let psci = Fdt::new(devicetree).ok().and_then(|tree| tree.root().child("psci"));
     psci.is_some_and(|psci| psci.is_compatible("arm,psci-0.2"))

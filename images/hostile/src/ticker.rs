@@ -1,17 +1,17 @@
-//! A guest that wants nothing but its timer's interrupts in time.
+//! A guest that only needs its timer's interrupts in time.
 
 use crate::machine;
 use core::arch::asm;
 use image_rt::{cpu, power, println};
 
-/// Milliseconds from a tick to the next deadline, and how many ticks it takes to add as many: so
-/// deadlines fall anywhere into the turns of other guests.
+/// Milliseconds from a tick to the next deadline, and the number of ticks after which this period
+/// has doubled. It grows so that deadlines fall anywhere within the turns of other guests.
 const PERIOD: u64 = 3;
 const SHIFT: u64 = 12;
 /// The virtual timer (DEN 0094).
 const TIMER: u64 = 27;
 
-/// Takes so many ticks, and says how late they came.
+/// Takes `ticks` ticks, and prints how late they were.
 pub(crate) fn run(ticks: u64) -> ! {
     cpu::irq_save();
     machine::enable_interrupts();
@@ -30,7 +30,7 @@ pub(crate) fn run(ticks: u64) -> ! {
     power::system_off()
 }
 
-/// Waits for the timer's interrupt, and takes it. Says how late it is, in ticks.
+/// Waits for the timer's interrupt and takes it. Returns how late it is, in ticks.
 fn tick_at(deadline: u64) -> u64 {
     // SAFETY: the interrupt is taken below.
     unsafe {

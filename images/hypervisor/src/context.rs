@@ -152,7 +152,7 @@ el1_registers! {
     timer_control: "cntv_ctl_el0",
 }
 
-/// FEAT_RAS, without which there is no `VDISR_EL2`: ID_AA64PFR0_EL1.RAS.
+/// Returns true if the CPU has FEAT_RAS (ID_AA64PFR0_EL1.RAS), which `VDISR_EL2` requires.
 fn has_ras() -> bool {
     read_register!("id_aa64pfr0_el1") >> 28 & 0xf != 0
 }
@@ -204,7 +204,7 @@ pub(crate) unsafe fn prepare_cpu(wfi: Wfi) {
     }
 }
 
-/// Does WFI of the guests exit from the CPU that executes this?
+/// Returns true if the guests' WFI exits on the CPU that executes this.
 pub(crate) fn wfi_traps() -> bool {
     read_register!("hcr_el2") & WFI_TRAPS != 0
 }

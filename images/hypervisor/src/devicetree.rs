@@ -213,7 +213,8 @@ fn memory(ram: &Range<u64>) -> DeviceTreeNode {
     )
 }
 
-/// PSCI 1.1 is compatible with 0.2, and some kernels look for 0.2 alone (kvm-unit-tests, for one).
+/// Describes PSCI. Version 1.1 is compatible with 0.2, and some kernels look only for 0.2
+/// (kvm-unit-tests, for example).
 fn psci() -> DeviceTreeNode {
     let versions: &[&str] = &["arm,psci-1.0", "arm,psci-0.2"];
     node("psci", [property("compatible", versions), property("method", "hvc")])

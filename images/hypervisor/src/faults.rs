@@ -1,5 +1,5 @@
-//! Mistakes of a guest at the registers of its GIC, which the model records. The first one of each
-//! kind is a line on the console.
+//! Printing of a guest's mistakes at its GIC, which the model records. The first mistake of each
+//! kind is printed to the console.
 
 use alloc::vec::Vec;
 use core::fmt::Display;
@@ -7,12 +7,12 @@ use image_rt::lock::IrqMutex;
 use image_rt::println;
 use vgic::{Events, FaultReason};
 
-/// The kinds of mistakes of a guest that were printed.
+/// Kinds of a guest's mistakes that have been printed.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(IrqMutex<Vec<FaultReason>>);
 
 impl Faults {
-    /// Prints the mistakes since the last call whose kind is new.
+    /// Prints the mistakes since the last call whose kind has not been printed yet.
     #[inline]
     pub(crate) fn print(&self, guest: impl Display, events: &Events) {
         events.drain(|fault| {

@@ -10,7 +10,7 @@ use core::arch::asm;
 use gic_arch::icc::SysRegEncoding;
 
 /// Reads a register of group 3 (`HCR_EL2.TID3`). `None`: it is none of them.
-// Inlined, it costs the exits of other traps some instructions.
+// Inlining it would cost the exits of other traps some instructions.
 #[inline(never)]
 pub(crate) fn read(encoding: SysRegEncoding) -> Option<u64> {
     let packed = encoding.packed();

@@ -246,7 +246,8 @@ impl Machine {
 
 impl PhysicalInterrupts for Machine {
     /// A level-sensitive interrupt is pending as long as its input is high (IHI 0069,
-    /// `GICD_ISPENDR<n>`). That of a vCPU at no CPU cannot be looked at, and stays as it is.
+    /// `GICD_ISPENDR<n>`). The input of a vCPU that is on no CPU cannot be read, so its line keeps
+    /// its state.
     fn level(&self, line: Line, physical: IntId) -> Level {
         let interrupt = self.interrupt(line, physical);
         if interrupt.is_none_or(|it| it.is_pending()) { Level::High } else { Level::Low }

@@ -9,8 +9,8 @@
 //! | all other writes | are ignored |
 //!
 //! Each vector is a physical event that `irq-domain` owns. Its handler signals the model's vector,
-//! which has the message that the guest wrote, for the guest's controller. A lost message is a line
-//! on the console with the reason, once for each vector. A function with MSI and MSI-X shows the
+//! which has the message that the guest wrote, for the guest's controller. The reason for a lost
+//! message is printed to the console, once for each vector. A function with MSI and MSI-X shows the
 //! latter alone; the other is a null capability (PCI Code and ID Assignment, capability ID 00h).
 
 mod messages;

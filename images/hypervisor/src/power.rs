@@ -1,4 +1,4 @@
-//! vCPUs that are off and on.
+//! Power states of a guest's vCPUs.
 
 use alloc::boxed::Box;
 use image_rt::lock::IrqMutex;
@@ -16,7 +16,7 @@ pub(crate) struct Start {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Off,
-    /// On for its guest, and queued: how long a vCPU waits for a CPU is the scheduler's matter.
+    /// On as its guest sees it, and queued: the scheduler decides how long a vCPU waits for a CPU.
     Requested(Start),
     On,
 }
@@ -31,7 +31,8 @@ impl Power {
         Self((0..cpus).map(|_| IrqMutex::new(State::Off)).collect())
     }
 
-    /// Asks for a vCPU's start. Returns false if it is on already, else the caller kicks it.
+    /// Requests the start of a vCPU. Returns false if it is on already; otherwise the caller must
+    /// kick it.
     pub(crate) fn request(&self, cpu: Cpu, start: Start) -> bool {
         let Some(state) = self.0.get(cpu.index()) else { return false };
         state.with(|state| {
@@ -43,7 +44,7 @@ impl Power {
         })
     }
 
-    /// Is this vCPU on?
+    /// Returns true if this vCPU is on.
     pub(crate) fn is_on(&self, cpu: Cpu) -> bool {
         let state = self.0.get(cpu.index());
         state.is_some_and(|state| state.with(|state| !matches!(state, State::Off)))

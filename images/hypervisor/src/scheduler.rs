@@ -1,12 +1,12 @@
-//! All guests' vCPUs on all CPUs: guests in turn, preemptively.
+//! Preemptive scheduler of all guests' vCPUs on all CPUs. Guests run in turn.
 //!
 //! A vCPU that waits for an interrupt keeps its CPU until another vCPU wants one. So with a CPU for
 //! each vCPU nothing is switched.
 //!
 //! While vCPUs are queued, a CPU runs one guest for [`TURN`], then the next guest that has a queued
-//! vCPU. The guest's vCPUs share its turn, which they cannot prolong. It begins with the vCPU that
-//! has been queued longest. One that is woken preempts the one that runs. One that waits leaves the
-//! rest of the turn to the next vCPU of its guest: woken ones first.
+//! vCPU. The guest's vCPUs share its turn, which they cannot prolong. The turn begins with the vCPU
+//! that has been queued longest. A vCPU that is woken preempts the running vCPU of its guest. A
+//! vCPU that waits leaves the rest of the turn to the next vCPU of its guest; woken ones run first.
 //!
 //! | state | ends by |
 //! |---|---|
@@ -31,7 +31,7 @@ use image_rt::cpu::{self, MAX_CPUS};
 use msi_types::Cpu;
 use spin::Mutex;
 
-/// Milliseconds that a guest's vCPUs run on a CPU while others are queued.
+/// Length of a guest's turn on a CPU while other vCPUs are queued, in milliseconds.
 const TURN: u64 = 2;
 /// Deadline of a timer that is off.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -49,7 +49,7 @@ struct CpuState {
     loaded: AtomicU32,
     /// The guest whose turn it is.
     guest: AtomicUsize,
-    /// End of the turn: 0 while no other vCPU wants the CPU.
+    /// End of the turn, or 0 while no other vCPU wants the CPU.
     turn_end: AtomicU64,
     /// Guests that had a vCPU woken for this CPU since it took its own, by
     /// [`VcpuId::guest_bit`]. Set under the queue's lock; cleared under it as the CPU takes a vCPU,
@@ -159,7 +159,7 @@ pub(crate) enum Leave {
     Ended,
 }
 
-/// The reason for which a vCPU is queued. Within a turn, this is the order.
+/// Reason why a vCPU is queued. Within a turn, vCPUs run in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Queued {
     Woken,
@@ -198,7 +198,7 @@ pub(crate) fn idle() {
     IDLE.fetch_and(!bit, SeqCst);
 }
 
-/// Takes a queued vCPU: of the guest whose turn it is, or else of the next guest in turn.
+/// Dequeues a vCPU of the guest whose turn it is, or else of the next guest in turn.
 fn next() -> Option<(VcpuId, &'static Guest, &'static Entity)> {
     let here = CpuState::here();
     let (last, turn_end) = (here.guest.load(SeqCst), here.turn_end.load(SeqCst));
@@ -248,8 +248,8 @@ fn wake(id: VcpuId, entity: &Entity) {
     }
 }
 
-/// Has a CPU take the vCPU: one that idles, or else the last one, whose own vCPU then asks
-/// [`is_turn_over`].
+/// Queues a vCPU and kicks a CPU for it: an idle one, or else the one where the vCPU ran last,
+/// whose current vCPU then calls [`is_turn_over`].
 fn queue(id: VcpuId, entity: &Entity, why: Queued) {
     let mut queue = QUEUE.lock();
     queue.push_back((id, why));
@@ -296,8 +296,8 @@ pub(crate) fn is_wanted() -> bool {
     QUEUED_VCPUS.load(SeqCst) != 0 || moving::is_wanted()
 }
 
-/// Must the vCPU of this CPU let others run? Its guest's turn begins with the first question that
-/// finds others waiting.
+/// Returns true if the vCPU of this CPU must let others run. Its guest's turn begins with the first
+/// call that finds others waiting.
 pub(crate) fn is_turn_over() -> bool {
     let here = CpuState::here();
     // Must precede `is_wanted`: `queue` counts the vCPU before it sets the bit.

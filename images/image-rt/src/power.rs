@@ -58,7 +58,8 @@ pub fn is_off(mpidr: u64) -> bool {
     state(mpidr) == Ok(psci::AffinityState::Off)
 }
 
-/// Is the CPU on, as firmware sees it? One that firmware is about to turn on is not.
+/// Returns true if firmware reports the CPU as on. A CPU that firmware is about to turn on is not
+/// on.
 pub fn is_on(mpidr: u64) -> bool {
     state(mpidr) == Ok(psci::AffinityState::On)
 }

@@ -66,7 +66,8 @@ fn main(boot: Boot) -> ! {
     // The driver's last commands are those for the device.
     let edu = Edu::find(irqchip, around.pci_window, handle_message);
     measure("lpi", send_lpi(irqchip));
-    // It is never dropped: its driver would post commands over those of `send_lpi`.
+    // The device is never dropped, because its driver would then post commands over those of
+    // `send_lpi`.
     if let Some(edu) = &edu {
         measure_spans("msi", || receive_message(edu));
     }

@@ -80,8 +80,9 @@ impl Tree {
         self.nodes.iter().find(|node| node.cells("phandle").first() == Some(&phandle))
     }
 
-    /// The entries of `map`, whose targets state the cells of a specifier in `cells`, up to the
-    /// first that is broken. Those that do not say the specifier of each ID are left out.
+    /// Returns the entries of `map` up to the first malformed one. Targets state the number of
+    /// cells in a specifier by the property `cells`. Entries that do not define the specifier of
+    /// each ID are left out.
     pub(super) fn map_entries(&self, node: &Node, map: &str, cells: &str) -> Vec<MapEntry<'_>> {
         let words = node.cells(map);
         let mut quads = words.chunks(4);
@@ -278,7 +279,8 @@ mod test {
         assert!(Tree::parse("").is_err());
     }
 
-    /// Maps of `node` to a target of two cells, as first ID, first cell and length.
+    /// Parses a map to a target of two cells. Returns the first ID, first cell and length of each
+    /// entry.
     fn entries(map: &str) -> Result<Vec<(u64, Option<u64>, u64)>> {
         let target = "target { #iommu-cells = <0x02>; phandle = <0x01>; };";
         let text = format!("/ {{\n{target}\nnode {{\niommu-map = <{map}>;\n}};\n}};\n");

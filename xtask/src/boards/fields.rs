@@ -227,7 +227,8 @@ impl<'t> Reader<'t> {
         spans
     }
 
-    /// The streams of those of `length` requesters from `first` on that pass an IOMMU.
+    /// Returns the streams of the `length` requesters from `first` on, except those that pass no
+    /// IOMMU.
     fn streams(&self, node: &Node, first: u64, length: u64) -> Vec<Value> {
         let mut streams = Vec::new();
         let host = self.host_of(node);

@@ -37,8 +37,8 @@ pub(crate) fn check(workspace: &Workspace, command: &Path, tally: &mut Tally) {
     }
 }
 
-/// Lists the findings in the devicetrees of Debian's newest kernel. Nobody has read them, so that
-/// they are no reason to fail; neither is a kernel that cannot be had.
+/// Lists the findings in the devicetrees of Debian's newest kernel. These have not been reviewed,
+/// so they never fail the step; neither does a kernel that cannot be downloaded.
 pub(crate) fn list_newest(workspace: &Workspace, command: &Path, tally: &mut Tally) {
     if let Err(error) = print_newest(workspace, command) {
         tally.skip(format!("findings in Debian's newest kernel: {error:#}"));
@@ -59,7 +59,7 @@ fn print_newest(workspace: &Workspace, command: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The number of findings of each rule in a list, and the devicetrees that have them.
+/// Counts the findings of each rule in a list, and collects the devicetrees that have them.
 fn by_rule(list: &str) -> BTreeMap<&str, (usize, BTreeSet<&str>)> {
     let mut rules: BTreeMap<_, (usize, BTreeSet<_>)> = BTreeMap::new();
     for line in list.lines().filter(|line| !line.starts_with('#')) {

@@ -17,24 +17,25 @@ use crate::step::Tally;
 /// KVM. The limits leave some room for what another compiler makes of the same source.
 const LIMITS: &[(&str, u64)] =
     &[("hypercall", 160), ("register", 420), ("ipi", 1_300), ("lpi", 2_300), ("msi", 1_400)];
-/// The same for vCPUs that share a CPU: the SGI has both of them leave it.
+/// Likewise, for vCPUs that share a CPU: the SGI makes both of them leave it.
 const SHARED_LIMITS: &[(&str, u64)] =
     &[("hypercall", 160), ("register", 420), ("ipi", 6_500), ("lpi", 2_300), ("msi", 1_400)];
 
-/// The most exits of an operation. An SGI is sent by one, and its kick is one; an LPI by INT writes
-/// `GITS_CWRITER` and reads `GITS_CREADR`; a device's message is a physical interrupt.
+/// Maximum number of exits of an operation. An SGI takes one exit to send, and one for its kick; an
+/// LPI by INT writes `GITS_CWRITER` and reads `GITS_CREADR`; a device's message is a physical
+/// interrupt.
 const EXITS: &[(&str, u64)] =
     &[("hypercall", 1), ("register", 1), ("ipi", 2), ("lpi", 2), ("msi", 1)];
 /// Times that the guest does what it measures.
 const TURNS: u64 = 200;
-/// The most exits meanwhile that are not the operation's: a timer of the hypervisor's fires.
+/// Maximum number of other exits in the meantime, for example by the hypervisor's own timer.
 const OTHERS: u64 = 4;
 /// QEMU's educational device, whose message the guest measures.
 pub(super) const DEVICE: &str = "edu";
 
 /// The guest has woken its other CPU each time.
 const WOKEN: &str = "woken ";
-/// The hypervisor has found a mistake of its guest's.
+/// Part of the line that the hypervisor prints about a mistake of its guest.
 const FAULT: &str = ": fault of the guest: ";
 
 /// Measures, and holds the limits.

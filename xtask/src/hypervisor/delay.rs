@@ -1,4 +1,5 @@
-//! A guest that delays as Linux does (`images/hostile`, `delay`), where WFI traps and where not.
+//! A guest that delays as Linux does (`images/hostile`, `delay`), where WFI traps and where it does
+//! not.
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,12 +12,12 @@ use crate::process;
 use crate::qemu::image::Image;
 
 const MICROSECONDS: u64 = 1000;
-/// Nanoseconds.
+/// Requested delay in nanoseconds.
 const ASKED: u64 = MICROSECONDS * 1000;
-/// Most nanoseconds: the rest is the guest's own and some exits.
+/// Longest delay in nanoseconds: the margin covers the guest's own instructions and some exits.
 const LONGEST: u64 = ASKED + 100_000;
 
-/// With a CPU for the vCPU, where WFI idles it, and with one for two, where WFI traps.
+/// Lists the trials: one vCPU on the CPU, where WFI idles it, and two vCPUs on it, where WFI traps.
 pub(super) fn trials<'a>(
     hostile: &'a Hostile,
     hypervisor: &'a Image,
@@ -41,7 +42,7 @@ fn judge(hostile: &Hostile, hypervisor: &Image, vcpus: u8, by: &str) -> Result<(
     Ok(())
 }
 
-/// The delay that a guest reports.
+/// Parses the delay that a guest reports.
 fn nanoseconds(line: &str, by: &str) -> Option<u64> {
     let took = line.trim_end().strip_prefix(&format!("delay - {MICROSECONDS} us by {by} took "))?;
     took.strip_suffix(" ns")?.parse().ok()

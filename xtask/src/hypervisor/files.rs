@@ -82,14 +82,15 @@ pub(super) fn check_kernel(kernel: &Path) -> Result<()> {
     )
 }
 
-/// Does a file have the magic number of an arm64 kernel (Documentation/arch/arm64/booting.rst)?
+/// Returns true if a file has the magic number of an arm64 kernel
+/// (Documentation/arch/arm64/booting.rst).
 fn is_image(file: &[u8]) -> bool {
     file.get(56..60) == Some(b"ARM\x64")
 }
 
-/// What a file is that is no `Image`.
+/// Returns the kind of a file that is not an `Image`.
 fn kind(file: &[u8]) -> &'static str {
-    /// Offsets, what lies there, and the kinds of file.
+    /// Kinds of files, each with its magic number and that number's offset.
     const KINDS: &[(usize, &[u8], &str)] = &[
         (0, b"\x1f\x8b", "compressed by gzip (`gunzip` unpacks it)"),
         (0, b"\xfd7zXZ\0", "compressed by xz (`unxz` unpacks it)"),

@@ -28,8 +28,9 @@ const TURN: u64 = 2_000_000;
 /// Most instructions from an exit to the next entry: the budgets of an access and of the entry
 /// behind it (`WORK_PER_ACCESS` in `controller.rs`), and the chunk of LPIs that each has begun.
 const EXIT: u64 = 400_000;
-/// Most nanoseconds, one for each instruction, that a tick may come late. The other guest ends the
-/// exit that it is in at the deadline, then a turn, then the exit that it is in by then.
+/// Longest delay of a tick in nanoseconds, at one nanosecond per instruction. The other guest
+/// completes the exit that it is in at the deadline, then its turn, then the exit that it is in
+/// when the turn ends.
 const LATENCY: u64 = EXIT + TURN + EXIT;
 
 const MEMORY: u32 = 64;
@@ -60,10 +61,10 @@ const ATTACKS: &[(&str, bool)] = &[
 ];
 /// Those in which vCPUs have to do with each other.
 const TOGETHER: &[&str] = &["state-registers", "sgis", "commands", "enables"];
-/// Those of many vCPUs that share the other guest's CPU.
+/// Attacks by many vCPUs that share the other guest's CPU.
 const CROWDED: &[&str] = &["spin", "wake-ups"];
 const CROWD: u8 = 8;
-/// A move kicks all vCPUs: WFI ends without an interrupt.
+/// Milliseconds between moves. A move kicks all vCPUs, so WFI ends without an interrupt.
 const MOVE_EVERY: u32 = 7;
 
 /// A run of both guests.
@@ -71,7 +72,7 @@ const MOVE_EVERY: u32 = 7;
 struct Run<'a> {
     attack: &'a str,
     takes_exceptions: bool,
-    /// Of each guest.
+    /// Number of vCPUs of each guest.
     vcpus: u8,
     cpus: u8,
     /// Milliseconds from one move of the guests to the next.
@@ -156,7 +157,7 @@ impl Hostile {
         Ok(Some(Self { tools, ticker, attacker }))
     }
 
-    /// A machine with one CPU for guests of this image, each with one vCPU.
+    /// Returns a machine with one CPU for guests of this image, each with one vCPU.
     pub(super) fn board<'a>(&'a self, image: &'a Image) -> Board<'a> {
         Board {
             machine: Machine::default(),
@@ -173,12 +174,12 @@ impl Hostile {
         }
     }
 
-    /// The guest at the first guest's address, with these words.
+    /// Returns the guest at the first guest's address, with the command line `words`.
     pub(super) fn first<'a>(&'a self, words: &'a str) -> Files<'a> {
         Files { kernel: &self.ticker.flat, initrd: None, append: words }
     }
 
-    /// The guest at the second guest's address, with these words.
+    /// Returns the guest at the second guest's address, with the command line `words`.
     pub(super) fn second<'a>(&'a self, words: &'a str) -> Files<'a> {
         Files { kernel: &self.attacker.flat, initrd: None, append: words }
     }

@@ -27,7 +27,7 @@ pub(super) const KVM: &[(&str, u64, u64)] = &[
     ("lpi", 6_185, 402),
     ("msi", 3_332, 202),
 ];
-/// The same for vCPUs that share a CPU.
+/// Likewise, for vCPUs that share a CPU.
 pub(super) const KVM_SHARED: &[(&str, u64, u64)] = &[
     ("hypercall", 1_127, 202),
     ("register", 1_905, 202),

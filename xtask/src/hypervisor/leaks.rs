@@ -1,5 +1,5 @@
-//! A guest that writes every system register (`images/hostile`, `stain`), beside one that reads
-//! them all again and again (`scan`) on the same CPU. Only clocks may change.
+//! A guest that writes every system register (`images/hostile`, `stain`), next to one that
+//! repeatedly reads them all (`scan`) on the same CPU. Only clocks may change.
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,14 +11,14 @@ use crate::parallel::Trial;
 use crate::process;
 use crate::qemu::image::Image;
 
-/// Readings of each register. A leak of one bit is missed with a probability of 2^-15.
+/// Number of readings of each register. A leak of one bit is missed with a probability of 2^-15.
 const TIMES: usize = 16;
-/// The guest that reads must end before.
+/// Time limit of the guest that reads, in milliseconds.
 const MILLISECONDS: u32 = 200;
-/// Of 2,200 that a Neoverse-N1 has for EL1.
+/// Minimum number of readable registers. A Neoverse-N1 has 2,200 for EL1.
 const FEWEST: usize = 2000;
-/// Registers that change by themselves: `CNTPCT_EL0`, `CNTVCT_EL0`, `CNTPCTSS_EL0`,
-/// `CNTVCTSS_EL0`, `CNTV_TVAL_EL0`, `RNDR`, `RNDRRS`, and `NZCV`, which has the reader's own flags.
+/// Registers that change by themselves: `CNTPCT_EL0`, `CNTVCT_EL0`, `CNTPCTSS_EL0`, `CNTVCTSS_EL0`,
+/// `CNTV_TVAL_EL0`, `RNDR`, `RNDRRS`, and `NZCV`, which holds the reader's own flags.
 const CLOCKS: &[&str] = &[
     COUNTER,
     "S3_3_C14_C0_1",
@@ -32,7 +32,7 @@ const CLOCKS: &[&str] = &[
 /// `CNTVCT_EL0`, which a scan must see change.
 const COUNTER: &str = "S3_3_C14_C0_2";
 
-/// On each model of CPU.
+/// Lists the trials, one for each model of CPU.
 pub(super) fn trials<'a>(
     hostile: &'a Hostile,
     hypervisor: &'a Image,
@@ -56,13 +56,13 @@ fn judge(hostile: &Hostile, hypervisor: &Image, machine: Machine) -> Result<()> 
     scan.judge()
 }
 
-/// The report of the guest that reads.
+/// Report of the guest that reads.
 #[derive(Debug, Default)]
 struct Scan {
     readable: usize,
     changed: Vec<String>,
     kept: Option<usize>,
-    /// The other guest has written registers all the time.
+    /// Whether the other guest wrote registers all the time.
     is_stained: bool,
 }
 

@@ -93,7 +93,7 @@ pub(crate) struct DeviceRow {
     pub(crate) enabled: bool,
     pub(crate) isolation: String,
     pub(crate) routes: Vec<RouteRow>,
-    /// By requester ID, the IOMMUs that requesters without any route pass.
+    /// IOMMUs that requesters pass if none of them has a route, by requester ID.
     pub(crate) streams: Vec<StreamRow>,
 }
 

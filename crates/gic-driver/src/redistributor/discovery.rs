@@ -50,8 +50,8 @@ pub fn walk_redistributors<P: Platform>(
 /// Finds the redistributor of a PE. Task.
 ///
 /// # Errors
-/// If no region holds it: the first error of a walk, or [`GicError::NoRedistributor`] if every walk
-/// reached its end.
+/// If no region holds the redistributor: the first error of a walk, or
+/// [`GicError::NoRedistributor`] if every walk reached its end.
 pub fn find_redistributor<P: Platform>(
     platform: &P,
     regions: &[RedistributorRegion],

@@ -19,7 +19,7 @@ use gic_arch::IntId;
 
 /// Marks a GICv3 node whose redistributors take messages without an ITS (`docs/bindings`).
 pub(super) const DIRECT_LPI: &str = "direct-lpi";
-/// States the cells after a reference to a controller.
+/// Property that states the number of cells after a reference to a controller.
 pub(super) const MSI_CELLS: &str = "#msi-cells";
 pub(super) const PRE_ITS: &str = "socionext,synquacer-pre-its";
 /// An alias of the distributor is one frame.

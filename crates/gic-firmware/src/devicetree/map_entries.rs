@@ -2,9 +2,9 @@
 //!
 //! An entry holds the first ID, a phandle, the cells of the first ID's specifier and the number of
 //! IDs. The target states how many cells a specifier has, as for every reference (bindings
-//! `pci/pci-msi.txt`, `pci/pci-iommu.txt`). Linux reads maps this way since commit ccb2fd725d41
-//! ("of: Respect #{iommu,msi}-cells in maps"). Older versions read one cell, whatever the target
-//! stated; newer ones still accept such a map where they [recognize](is_one_cell_map) it.
+//! `pci/pci-msi.txt`, `pci/pci-iommu.txt`). Linux has read maps this way since commit ccb2fd725d41
+//! ("of: Respect #{iommu,msi}-cells in maps"). Older versions read one cell regardless of what the
+//! target stated; newer ones still accept such a map where they [recognize](is_one_cell_map) it.
 
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 pub(super) struct MapKind {
     /// Property that holds the map.
     pub(super) property: &'static str,
-    /// Property in which a target states the cells of its specifiers.
+    /// Property in which a target states the number of cells in its specifiers.
     pub(super) cells: &'static str,
 }
 
@@ -38,11 +38,11 @@ pub(super) struct Entry {
 
 /// Highest number of cells that Linux accepts in a specifier (`MAX_PHANDLE_ARGS`).
 pub(super) const MAX_CELLS: usize = 16;
-/// Number of cells at a target that does not state one; this is Linux's default in maps.
+/// Number of cells if the target does not state one; Linux uses the same default for maps.
 const DEFAULT_CELLS: u32 = 1;
 
-/// Reads the map of `node`, up to the first entry that cannot be told from its successor. Returns
-/// `None` without a map.
+/// Reads the map of `node` up to the first entry whose end is unknown. Returns `None` if the node
+/// has no map.
 pub(super) fn read(
     tree: &Tree<'_>,
     node: NodeRef<'_, '_>,
@@ -83,7 +83,7 @@ pub(super) fn read(
     Some(entries)
 }
 
-/// Says that the `remaining` cells of a map are too few for an entry that refers to `target`.
+/// Describes a map whose `remaining` cells are too few for an entry that refers to `target`.
 fn cut_off(target: Option<NodeRef<'_, '_>>, kind: MapKind, count: u32, remaining: usize) -> String {
     let Some(target) = target else { return format!("the last {remaining} cells hold no entry") };
     let expected = u64::from(count) + 3;
@@ -104,9 +104,9 @@ fn split_entry(words: &[u32], count: u32) -> Option<(Entry, &[u32])> {
     Some((Entry { first, phandle, output, length, is_translated }, after))
 }
 
-/// Whether a map whose first target asks for two cells consists of entries with one cell, which
-/// share the target and hold one ID each. Linux recognizes maps of old trees by the same signs
-/// (`of_check_bad_map`).
+/// Returns true if a map, whose first target asks for two cells, consists of one-cell entries that
+/// share the target and hold one ID each. Linux recognizes the maps of old trees by the same
+/// criteria (`of_check_bad_map`).
 fn is_one_cell_map(words: &[u32]) -> bool {
     let (entries, rest) = words.as_chunks::<4>();
     let shared = words.get(1);

@@ -28,7 +28,7 @@ pub(super) const ECAM_HOSTS: &[&str] = &[
     "socionext,synquacer-pcie-ecam",
 ];
 
-/// Buses outside of PCI whose devices have requester IDs.
+/// Compatible strings of buses other than PCI whose devices have requester IDs.
 pub(super) const BUSES: &[&str] = &["fsl,qoriq-mc", "xlnx,versal-net-cdx"];
 
 const MAP: &str = "msi-map";
@@ -213,7 +213,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
                 rid_base: RequesterId::new(entry.first),
                 length: entry.length,
                 target: if entry.is_translated { target } else { Target::Nowhere },
-                // Linux's `of_msi_xlate` keeps the requester ID where the target takes no cells.
+                // Linux's `of_msi_xlate` keeps the requester ID if the target takes no cells.
                 device_id_base: DeviceId::new(entry.output.unwrap_or(entry.first)),
             };
             Fact::new(entry, node.origin(MAP))
@@ -299,11 +299,12 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
     }
 }
 
-/// A map makes a bus, and so does a kind of bus whose devices are known to have requester IDs.
+/// Returns the role of a node. A node with a map is a bus, as is one of a type whose devices are
+/// known to have requester IDs.
 ///
-/// A device with `msi-parent` and `msi-map` signals by `msi-parent`: Linux looks into the map of
-/// a platform device, since commit f1680d9081e1 ("irqchip/gic-v3-its: Add support for device tree
-/// msi-map and msi-mask"), only if `msi-parent` does not lead to the ITS.
+/// A device with both `msi-parent` and `msi-map` signals through `msi-parent`. Since commit
+/// f1680d9081e1 ("irqchip/gic-v3-its: Add support for device tree msi-map and msi-mask"), Linux
+/// reads the map of a platform device, but only if `msi-parent` does not refer to the ITS.
 fn role(node: NodeRef<'_, '_>) -> Role {
     let is_mapped = node.has(MAP) && !node.has(PARENT);
     if is_mapped || node.has(iommus::MAP) || node.is_compatible(BUSES) {

@@ -35,8 +35,8 @@ use properties::{
 /// enabled lies below something disabled. Another order changes the order of the lists and the
 /// indices with it, nothing else.
 ///
-/// Address limits are left out, wired interrupts other than those of secondary GICs, and in maps
-/// the DeviceIDs at a controller of Direct LPI, whose references have no cells.
+/// The tree omits address limits and wired interrupts other than those of secondary GICs. Maps to a
+/// controller of Direct LPIs also omit the DeviceIDs, because references to it have no cells.
 ///
 /// Origins are not written: every fact lands in the node that its identifier names. A GIC's version
 /// is written by its compatible strings (devicetree does not tell GICv4 from GICv3).
@@ -92,8 +92,8 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     Ok(writer.tree)
 }
 
-/// Returns the number of cells after a reference to each IOMMU: as many as the longest reference
-/// has, and one if nothing refers to it.
+/// Returns the number of cells after a reference to each IOMMU: as many as its longest reference
+/// has, or one if no reference exists.
 fn iommu_cells(description: &Description) -> Vec<usize> {
     let devices = || description.devices.iter();
     let named = devices().flat_map(|device| &device.iommus);
@@ -190,7 +190,7 @@ struct Writer<'d> {
     gics: Vec<&'d NodeId>,
     controllers: &'d [Controller],
     iommus: &'d [Iommu],
-    /// The number of cells after a reference to each IOMMU.
+    /// Number of cells after a reference to each IOMMU.
     iommu_cells: Vec<usize>,
 }
 
@@ -460,7 +460,7 @@ impl Writer<'_> {
         let mut words = Vec::new();
         for entry in map {
             let (phandle, controller) = self.reference(id, entry.target)?;
-            // Where the number is not written, one cell counts in a map.
+            // If the number is not written, map entries have one cell.
             let count = match controller.msi_cells.value {
                 0 if controller.kind != ControllerKind::DirectLpi => 1,
                 count => usize::try_from(count).unwrap_or(usize::MAX),

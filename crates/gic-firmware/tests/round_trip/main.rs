@@ -207,7 +207,7 @@ fn devices(controllers: &[Controller]) -> BoxedStrategy<Vec<PlatformDevice>> {
     let device = parts.prop_filter_map(
         "a device that names nothing is not described",
         |(msi, registers, status, (streams, iommus))| {
-            // Next to a reference nothing reads the map.
+            // The map is not read if the node also has a reference.
             let is_bus = msi.map.is_some() && msi.parents.is_empty();
             (!msi.is_empty()).then(|| PlatformDevice {
                 iommu: if is_bus { streams } else { IommuRouting::default() },

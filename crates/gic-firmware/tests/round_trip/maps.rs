@@ -1,4 +1,4 @@
-//! Routings and the IOMMUs that requesters pass.
+//! Generators of MSI routings, and of the IOMMUs that requesters pass.
 
 use super::{regions, statuses};
 use gic_firmware::{
@@ -10,12 +10,12 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-/// Entries that refer to controllers with these numbers of cells.
+/// Generates entries that refer to controllers with these numbers of cells.
 fn map_entries(cells: Vec<u32>) -> impl Strategy<Value = MapEntry> {
     (any::<u32>(), 0..0x2_0000u32, 0..cells.len(), any::<u32>()).prop_map(
         move |(rid, length, controller, device)| MapEntry {
             rid_base: RequesterId::new(rid & 0x1_ffff),
-            // Several cells are those of one requester.
+            // An entry with several cells holds at most one requester.
             length: if cells[controller] > 1 { length & 1 } else { length },
             target: Target::Controller(ControllerIndex::new(controller)),
             device_id_base: DeviceId::new(device),
@@ -38,7 +38,7 @@ fn parents(controllers: &[Controller]) -> BoxedStrategy<Vec<Fact<Parent>>> {
     vec(parent, 0..4).boxed()
 }
 
-/// Where requesters signal.
+/// Generates MSI routings to `controllers`.
 pub(super) fn routings(controllers: &[Controller]) -> BoxedStrategy<MsiRouting> {
     let cells: Vec<_> = controllers.iter().map(|controller| controller.msi_cells.value).collect();
     let map = if cells.is_empty() {
@@ -52,7 +52,7 @@ pub(super) fn routings(controllers: &[Controller]) -> BoxedStrategy<MsiRouting> 
         .boxed()
 }
 
-/// Cells after a reference to each IOMMU.
+/// Number of cells after a reference to each IOMMU.
 const IOMMU_CELLS: [usize; 3] = [1, 2, 0];
 
 pub(super) fn iommus() -> impl Strategy<Value = Vec<Iommu>> {
@@ -67,7 +67,7 @@ pub(super) fn iommus() -> impl Strategy<Value = Vec<Iommu>> {
     })
 }
 
-/// The IOMMUs that requesters behind a bus pass.
+/// Generates the IOMMUs that requesters behind a bus pass.
 pub(super) fn streams() -> impl Strategy<Value = IommuRouting> {
     let entry = (any::<u32>(), any::<u32>(), 0..IOMMU_CELLS.len(), any::<u32>());
     let entry = entry.prop_map(|(rid_base, length, iommu, stream_id)| {
@@ -83,7 +83,7 @@ pub(super) fn streams() -> impl Strategy<Value = IommuRouting> {
     prop_oneof![Just(IommuRouting::default()), some]
 }
 
-/// The IOMMUs that a device passes.
+/// Generates the IOMMUs that a device passes.
 pub(super) fn passages() -> impl Strategy<Value = Vec<Fact<IommuReference>>> {
     let reference = (0..IOMMU_CELLS.len(), any::<[u32; 2]>()).prop_map(|(iommu, cells)| {
         let specifier = cells[..IOMMU_CELLS[iommu]].to_vec();

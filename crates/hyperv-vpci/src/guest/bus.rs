@@ -44,8 +44,8 @@ pub struct Bus {
     pub(super) interrupts: IrqLock<Interrupts>,
 }
 
-/// Looks at the channel between two turns of a wait: a host that never stops sending delays
-/// the kernel's clock by no more.
+/// Number of looks at the channel between two checks of the kernel's clock, which a host that never
+/// stops sending must not delay any further.
 const LOOKS: usize = 16;
 
 /// End of a request.
@@ -313,8 +313,8 @@ impl Bus {
         }
     }
 
-    /// Handles received packets until the channel is re-armed, and asks `done` until it has a
-    /// result. Fails if the channel has ended without one.
+    /// Handles received packets until the channel is re-armed, at most [`LOOKS`] times, and calls
+    /// `done` until it has a result. Fails if the channel ends before that.
     fn look<T>(
         &self,
         done: &mut impl FnMut(&mut Link) -> Result<Option<T>, VpciError>,

@@ -1,7 +1,7 @@
 //! Freed vectors whose messages the host has not deleted yet.
 //!
-//! Invariant: a vector stays in the list until the host cannot send its message any more. The host
-//! confirmed the deletion, listed the bus without the function, or its channel was closed.
+//! Invariant: a vector stays in the queue until the host can no longer send its message: it has
+//! confirmed the deletion or listed the bus without the function, or its channel is closed.
 
 use crate::protocol::{Request, Slot, TranslatedInterrupt};
 use alloc::collections::TryReserveError;
@@ -11,17 +11,17 @@ use msi_types::HwIrqBlock;
 /// Progress of a deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Progress {
-    /// The request was not sent yet.
+    /// The request has not been sent yet.
     Queued,
     /// The request was sent.
     Sent,
     /// The request was sent, and its task has stopped waiting.
     GivenUp,
-    /// The host refused. The request is not repeated.
+    /// The host answered but did not confirm. The request is not repeated.
     Refused,
 }
 
-/// A freed block of vectors, and its message.
+/// A freed block of vectors and its message.
 #[derive(Debug)]
 pub(super) struct FreedBlock {
     /// Cookie of the attachment that the block was allocated for.
@@ -60,14 +60,15 @@ impl DeletionQueue {
         Ok(Self(entries))
     }
 
-    /// Number of vectors in the list.
+    /// Returns the number of vectors in the queue.
     pub(super) fn vectors(&self) -> u16 {
         self.0
             .iter()
             .fold(0, |sum, deletion| sum.saturating_add(deletion.freed.block.count().get()))
     }
 
-    /// Appends a deletion. The caller has just vacated the places of its vectors.
+    /// Appends a deletion. The caller must have removed the block's vectors from the bus's
+    /// interrupts, so that the reserved capacity suffices.
     pub(super) fn push(&mut self, id: u64, freed: FreedBlock) {
         self.0.push(Deletion { id, progress: Progress::Queued, freed });
     }

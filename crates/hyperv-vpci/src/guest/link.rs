@@ -67,7 +67,7 @@ enum State {
     Waiting,
     Done(Completion),
     Late(Late),
-    /// The request of a deletion in the [`DeletionQueue`].
+    /// The request belongs to a deletion in the [`DeletionQueue`].
     Deletion,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Link {
     next_id: u64,
     /// The reason for which nothing more is exchanged.
     end: Option<VpciError>,
-    /// The channel was rescinded or closed: the host's functions send nothing any more.
+    /// The channel was rescinded or closed: the host's functions no longer send interrupts.
     host_is_gone: bool,
     buffer: Vec<u8>,
     faults: Faults,
@@ -103,7 +103,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A link with room for the deletions of so many vectors.
+    /// Creates a link with room for the deletions of this many vectors.
     pub(super) fn new(channel: Box<dyn Channel>, vectors: u16) -> Result<Self, VpciError> {
         let no_memory = |_| VpciError::NoMemory;
         let (mut transactions, mut unsent) = (Vec::new(), Vec::new());
@@ -150,7 +150,7 @@ impl Link {
         Ok(Some(id))
     }
 
-    /// Returns true if one more request can be kept account of.
+    /// Returns true if one more request can be tracked.
     fn has_place(&self) -> bool {
         self.transactions.len() + self.unsent.len() < MAX_UNANSWERED
     }
@@ -184,8 +184,9 @@ impl Link {
         }
     }
 
-    /// Has the host delete the message of freed vectors, which are released once it cannot send
-    /// the message any more. Returns the number of the deletion if the host has to confirm it.
+    /// Asks the host to delete the message of freed vectors, which are released once it can no
+    /// longer send the message. Returns the transaction ID of the deletion if the host must confirm
+    /// it.
     pub(super) fn delete(&mut self, vectors: &Vectors, freed: FreedBlock) -> Option<u64> {
         if self.host_is_gone || !self.functions.is_present(freed.slot, freed.epoch) {
             self.devices.release(vectors, freed.cookie, freed.block);
@@ -198,8 +199,8 @@ impl Link {
         Some(id)
     }
 
-    /// Returns true once nothing more is to be waited for: the host answered a deletion, or there
-    /// is no place for its request.
+    /// Returns true if the caller must not wait any longer: the host has answered the deletion, or
+    /// its request cannot be tracked.
     pub(super) fn is_settled(&mut self, id: u64) -> bool {
         let has_place = self.has_place();
         self.deletions.get_mut(id).is_none_or(|deletion| match deletion.progress {
@@ -209,7 +210,7 @@ impl Link {
         })
     }
 
-    /// Notes that a deletion's task has stopped waiting.
+    /// Records that the task of a deletion has stopped waiting.
     pub(super) fn give_up(&mut self, id: u64) {
         if let Some(deletion) = self.deletions.get_mut(id)
             && deletion.progress == Progress::Sent
@@ -218,7 +219,7 @@ impl Link {
         }
     }
 
-    /// Releases the vectors whose messages the host cannot send any more.
+    /// Releases the vectors whose messages the host can no longer send.
     fn release_unsendable(&mut self, vectors: &Vectors) {
         let (functions, host_is_gone) = (&self.functions, self.host_is_gone);
         let cannot_send = |deletion: &Deletion| {
@@ -249,8 +250,8 @@ impl Link {
         }
     }
 
-    /// Gives a request up: its answer is treated as `late` says, at once if it came
-    /// meanwhile.
+    /// Gives up a request: its answer is treated as `late` says, immediately if it has already
+    /// arrived.
     pub(super) fn abandon(&mut self, id: u64, late: Late) {
         let found = self.transactions.iter().position(|transaction| transaction.id == id);
         let Some(index) = found else { return };
@@ -293,7 +294,8 @@ impl Link {
         self.flush();
     }
 
-    /// A host that broke the channel still has its messages. One that closed it has none.
+    /// Ends the exchange after an error. The host may still send messages, unless it closed the
+    /// channel.
     fn fail(&mut self, error: ChannelError, vectors: &Vectors) {
         self.end = Some(VpciError::Channel { operation: "receive", error });
         self.host_is_gone |= error == ChannelError::Closed;
@@ -352,7 +354,7 @@ impl Link {
         }
     }
 
-    /// The host answered a deletion: the vectors are released if it succeeded.
+    /// Handles the host's answer to a deletion, and releases the vectors if it succeeded.
     fn confirm(&mut self, id: u64, payload: &[u8], vectors: &Vectors) {
         let status = Status::parse(payload);
         if status.is_err() {
@@ -364,7 +366,7 @@ impl Link {
                 deletion.progress = Progress::Refused;
                 is_late
             }
-            // The function went before.
+            // The function was removed before the answer arrived.
             None => true,
         };
         if is_late {
@@ -391,16 +393,17 @@ impl Link {
         }
     }
 
-    /// Sends a message that wants no answer once there is room. Dropped if there are too many: a
-    /// host that takes nothing gets nothing.
+    /// Sends a message that needs no answer once the channel has room. The message is dropped if
+    /// too many are waiting.
     pub(super) fn send_later(&mut self, request: Request) {
         if self.has_place() {
             self.unsent.push(request);
         }
     }
 
-    /// Sends what waits for room, in order. Returns false if the channel is full: nothing may
-    /// overtake then, because the host signals when the last message that was refused has room.
+    /// Sends waiting requests in order. Returns false if the channel is full: no other message may
+    /// overtake them then, because the host signals when the message that was refused last has
+    /// room.
     fn flush(&mut self) -> bool {
         while let Some(request) = self.unsent.first().copied() {
             match self.send("settle", PacketKind::Notice, &request) {
@@ -423,7 +426,7 @@ impl Link {
                     }
                 }
                 Ok(false) => return false,
-                // It stays queued until the channel is closed.
+                // The deletion stays queued until the channel is closed.
                 Err(_) => return true,
             }
         }
@@ -435,7 +438,7 @@ impl Link {
     pub(super) fn close(&mut self) -> Option<Box<dyn Channel>> {
         self.end = Some(VpciError::Closed);
         self.unsent.clear();
-        // Other tasks still ask for their answers.
+        // Other tasks may still fetch their answers.
         let is_asked_for = |transaction: &Transaction| {
             matches!(transaction.state, State::Waiting | State::Done(_))
         };
@@ -443,7 +446,7 @@ impl Link {
         self.channel.take()
     }
 
-    /// The channel is closed: releases all freed vectors.
+    /// Releases all freed vectors. The channel must be closed.
     pub(super) fn closed(&mut self, vectors: &Vectors) {
         self.host_is_gone = true;
         slots().for_each(|slot| self.functions.remove(slot));

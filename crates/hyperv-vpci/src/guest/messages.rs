@@ -103,7 +103,7 @@ impl Bus {
         }
     }
 
-    /// Frees a group, or one vector, that is masked. Returns once the host has confirmed that it
+    /// Frees a masked group or a single masked vector. Returns once the host has confirmed that it
     /// deleted the message. If the host does not confirm in time, the vectors stay allocated until
     /// it does.
     pub(super) fn free_block(&self, cookie: u32, block: HwIrqBlock) {

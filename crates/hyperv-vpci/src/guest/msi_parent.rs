@@ -245,8 +245,8 @@ impl Bus {
         })
     }
 
-    /// Returns true if so many more vectors can be allocated. Freed vectors that the host may
-    /// still send to count as allocated.
+    /// Returns true if `count` more vectors can be allocated. Freed vectors whose messages the host
+    /// may still send count as allocated.
     fn has_room(&self, link: &Link, count: u16) -> bool {
         let count = count.saturating_add(link.deletions.vectors());
         self.with_interrupts(|interrupts| interrupts.has_room(count))

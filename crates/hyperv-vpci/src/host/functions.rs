@@ -100,8 +100,8 @@ impl Offered {
         self.interrupts.set(data, target);
     }
 
-    /// Unmaps the vectors of the message with this data. Data are unique on the bus, so that the
-    /// number of vectors in the guest's request identifies nothing.
+    /// Unmaps the vectors of the message with this data. The data identifies the message on the
+    /// bus, so the number of vectors in the guest's request is ignored.
     pub(super) fn delete(&mut self, data: u32) -> bool {
         let found = self.mappings.iter().position(|mapping| mapping.data == data);
         let Some(index) = found else { return false };

@@ -78,7 +78,8 @@ impl Host {
             return Err(Status::BAD_DATA);
         }
         self.window = Some(window);
-        // A guest may rely on the list instead of asking for it. The list precedes the answer.
+        // A guest may rely on the list without asking for it, so the host sends it before the
+        // answer.
         self.relations_pending = true;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Ends that do nothing unless they are signalled.
+//! Ends of a channel that do nothing until they are signalled.
 
 use crate::board::{Board, OTHER, Ring, SLOT, function, prepare};
 use crate::gic::Gic;
@@ -21,7 +21,7 @@ fn no_wait_is_in_vain() {
         board.bus.free(&device, block);
     }
     assert_eq!(board.kernel.signals.waits_in_vain(), 0);
-    // An answer to each request of the loop.
+    // Each request of the loop has an answer.
     assert!(board.kernel.signals.raised() >= 400);
     board.bus.detach(device);
     board.bus.close().unwrap();
@@ -54,7 +54,7 @@ fn every_change_of_the_bus_is_signalled() {
     assert_eq!(board.kernel.signals.waits_in_vain(), 0);
 }
 
-/// A channel whose peer sends in the moment between the last look and the re-armed signal.
+/// A channel whose peer sends between the last look and the re-arming of the signal.
 struct Overtaken<F> {
     inner: Ring,
     before_idle: F,
@@ -157,7 +157,7 @@ fn a_guest_takes_a_packet_that_came_as_it_fell_asleep() {
     assert!(!is_late.load(SeqCst), "the guest never fell asleep");
     let events: Vec<_> = std::iter::from_fn(|| bus.next_event()).collect();
     assert_eq!(events, [SLOT, OTHER].map(BusEvent::EjectRequested));
-    // The second ejection came while signals were masked.
+    // The second ejection arrived while signals were masked.
     assert_eq!(kernel.signals.raised(), 1);
 }
 
@@ -165,7 +165,7 @@ fn a_guest_takes_a_packet_that_came_as_it_fell_asleep() {
 fn a_host_that_sends_more_than_one_look_takes_is_heard() {
     let board = Board::new();
     while board.bus.next_event().is_some() {}
-    // More ejections than the budget of a look, and a function behind them.
+    // More ejections than the budget of a look, followed by a new function.
     let third = Slot::new(2, 0);
     let mut eject = [0; 8];
     hyperv_vpci::protocol::Notice::Eject(SLOT).emit(&mut eject).unwrap();
@@ -183,7 +183,7 @@ fn a_host_that_sends_more_than_one_look_takes_is_heard() {
     assert_eq!(board.kernel.signals.waits_in_vain(), 0);
 }
 
-/// A channel that has no room for the first notice, and room for all that follows.
+/// A channel that has no room for the first notice, but accepts all later ones.
 struct FullOnce {
     inner: Ring,
     is_full: bool,
@@ -211,7 +211,7 @@ fn a_host_without_room_for_an_ejection_is_blocked() {
     peer.host.eject(SLOT).unwrap();
     let (_, far) = crate::board::channel();
     let mut far = FullOnce { inner: std::mem::replace(&mut peer.far, far), is_full: true };
-    // The guest signals that there is room, and the next call sends both.
+    // The guest signals that the channel has room, and the next call sends both.
     assert_eq!(peer.host.serve(&mut far), Ok(Served::Blocked));
     assert_eq!(peer.near.receive(&mut [0; 64]), Ok(None));
     assert_eq!(peer.host.serve(&mut far), Ok(Served::All));
@@ -219,7 +219,7 @@ fn a_host_without_room_for_an_ejection_is_blocked() {
     assert!(matches!(kinds, [Some(PacketKind::Notice), Some(PacketKind::Completion(_))]));
 }
 
-/// Sends notices for ever, one for each that is received.
+/// A channel from which another notice can always be received.
 struct Endless(Ring, Request);
 
 impl Channel for Endless {

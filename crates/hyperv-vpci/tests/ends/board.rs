@@ -31,12 +31,13 @@ pub(crate) const INSTANCE: [u8; 16] = *b"a bus's instance";
 
 pub(crate) type Ring = RingChannel<HeapRing, Bell>;
 
-/// Both ends of a channel, driven by hand: the guest's, the host's.
+/// Creates the guest's and the host's end of a channel, both driven by hand.
 pub(crate) fn channel() -> (Ring, Ring) {
     channel_with(4, Bell::Nobody, Bell::Nobody)
 }
 
-/// Both ends of a channel of so many pages, and what the guest and the host signal.
+/// Creates both ends of a channel of `pages` pages, with the bells that the guest and the host
+/// ring.
 fn channel_with(pages: u8, to_host: Bell, to_guest: Bell) -> (Ring, Ring) {
     let pages = NonZeroU8::new(pages).expect("some pages");
     let rings = [0, 1].map(|_| HeapRing::new(pages).expect("the heap has room"));
@@ -58,15 +59,15 @@ impl HostSide {
     }
 }
 
-/// Something that happens before the host serves the next time.
+/// An action that runs before the host serves the next time.
 type Meanwhile = Box<dyn FnOnce(&mut HostSide) + Send>;
 
-/// The host, as its thread and a test's own steps reach it.
+/// The host, shared by its thread and the steps of a test.
 pub(crate) struct HostThread {
     pub(crate) side: Mutex<HostSide>,
     pub(crate) signals: Arc<Signals>,
     meanwhile: Mutex<Option<Meanwhile>>,
-    /// The host's thread is not scheduled.
+    /// The host's thread does not serve.
     is_stalled: AtomicBool,
     /// Allocations that the host has left for each look at its channel, if they are limited.
     host_allocations: Mutex<Option<u32>>,
@@ -88,7 +89,7 @@ impl HostThread {
                 Some(allocations) => with_allocations(allocations, || side.serve()),
                 None => side.serve(),
             };
-            // A guest whose messages are refused is told so by its waits.
+            // A guest whose messages are refused learns that from its waits.
             while serve() == Ok(Served::More) {}
         }
     }
@@ -98,7 +99,7 @@ impl HostThread {
         *self.meanwhile.lock().unwrap() = Some(Box::new(act));
     }
 
-    /// The host's thread serves nothing from now on.
+    /// Stops the host's thread from serving.
     pub(crate) fn stall(&self) {
         self.signals.settle();
         self.is_stalled.store(true, Ordering::SeqCst);
@@ -115,7 +116,7 @@ impl HostThread {
     }
 }
 
-/// The guest's kernel: its waits sleep until the host signals.
+/// The guest's kernel, whose waits sleep until the host signals.
 pub(crate) struct TestKernel {
     host: Arc<HostThread>,
     pub(crate) may_wait: AtomicBool,
@@ -206,7 +207,7 @@ pub(crate) fn prepare(
     prepare_over(4, highest, injection, tamper)
 }
 
-/// Likewise, over rings of so many pages.
+/// Likewise, over rings of `pages` pages.
 fn prepare_over(
     pages: u8,
     highest: Version,
@@ -298,7 +299,8 @@ impl Board {
         self.kernel.signals.settle();
     }
 
-    /// A bus of up to 16 vectors over rings of one page, whose guest's end is wrapped.
+    /// Opens a bus of up to 16 vectors over rings of one page, with the guest's end wrapped by
+    /// `wrap`.
     pub(crate) fn over(wrap: impl FnOnce(Ring, &Arc<Gic>) -> Box<dyn Channel>) -> Self {
         let gic = Arc::new(Gic::new(1020, CPUS.into()));
         let domain = Arc::new(SpiDomain::new(gic.clone(), Arc::new(Idle)).unwrap());
@@ -313,14 +315,14 @@ impl Board {
         Self { gic, domain, kernel, tamper, devices, bus }
     }
 
-    /// The guest looks whenever the host signals, until both sleep.
+    /// Polls the guest whenever the host signals, until both sleep.
     pub(crate) fn rest(&self) {
         while self.kernel.signals.guest_sleeps() {
             assert_eq!(self.bus.poll(), Ok(hyperv_vpci::channel::Idle::Sleep));
         }
     }
 
-    /// The guest looks because the host signalled.
+    /// Polls the guest because the host signalled.
     pub(crate) fn hear(&self) {
         assert!(self.kernel.signals.host_signalled(), "no signal came");
         assert_eq!(self.bus.poll(), Ok(hyperv_vpci::channel::Idle::Sleep));

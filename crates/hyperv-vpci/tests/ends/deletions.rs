@@ -1,4 +1,4 @@
-//! A freed vector whose message the host may still send belongs to nobody else.
+//! Freed vectors whose messages the host may still send. They must not be allocated again.
 
 use crate::board::{Board, OTHER, Ring, SLOT, function, reason, request};
 use crate::gic::Gic;
@@ -10,7 +10,7 @@ use msi_types::{Delivery, HwIrqBlock, MsiError, MsiMessage, MsiParent, Shape};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-/// Answers to a deletion that confirm nothing: a failure, and no status at all.
+/// Answers that do not confirm a deletion: a failure, and an answer without a status.
 const UNCONFIRMED: [(Change, u32); 2] =
     [(|answer| answer[3] = 0xc0, 0), (|answer| answer.truncate(0), 1)];
 
@@ -18,7 +18,7 @@ fn board() -> Board {
     Board::over(|ring, _| Box::new(ring))
 }
 
-/// The vector is its old owner's: its message reaches no other.
+/// Asserts that the vector still belongs to its old owner: its message reaches no other.
 fn is_kept(board: &Board, first: u32, message: MsiMessage) {
     let spi = board.gic.spi(first);
     assert!(spi.claimed && !spi.enabled);
@@ -31,13 +31,13 @@ fn is_kept(board: &Board, first: u32, message: MsiMessage) {
     board.bus.detach(other);
 }
 
-/// The host deleted the message, and the vector is free.
+/// Asserts that the host deleted the message and the vector is free.
 fn is_free(board: &Board, first: u32, message: MsiMessage) {
     assert!(!board.gic.spi(first).claimed);
     assert_eq!(board.send(message), Delivery::Blocked);
 }
 
-/// Requests for a vector's message that are not answered.
+/// Requests a vector's message `count` times without getting an answer.
 fn compose_in_vain(board: &Board, block: &HwIrqBlock, count: usize) {
     for _ in 0..count {
         let refused = board.bus.compose(block, 0).unwrap_err();
@@ -73,7 +73,7 @@ fn deletions_that_find_a_full_ring_are_sent_once_there_is_room() {
     let messages: Vec<_> = vectors.iter().map(|(_, message)| *message).collect();
     let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     board.kernel.stall();
-    // 112 bytes each, of 4088: the first deletion still has room.
+    // The requests take 112 bytes each of 4088, so the first deletion still has room.
     compose_in_vain(&board, &other, 40);
     for (block, _) in vectors {
         board.bus.free(&device, block);
@@ -104,7 +104,7 @@ fn nothing_overtakes_a_deletion_that_waits_for_room() {
     let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     board.requests();
     board.kernel.stall();
-    // Of 4088 bytes 40 are left: enough for a notice of 32, too few for a deletion of 48.
+    // Of 4088 bytes, 40 are left: enough for a notice of 32 bytes, too few for a deletion of 48.
     compose_in_vain(&board, &other, 35);
     board.bus.eject_complete(OTHER).unwrap();
     board.bus.eject_complete(third).unwrap();
@@ -160,7 +160,8 @@ fn a_removal_ends_unconfirmed_deletions() {
     }
 }
 
-/// A channel that its host rescinds, and that sees the GIC as it is closed.
+/// A channel that its host rescinds, and that records the vectors claimed at the GIC when it is
+/// closed.
 struct Rescinded {
     inner: Ring,
     ended: Arc<AtomicBool>,

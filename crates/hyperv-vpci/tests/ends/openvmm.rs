@@ -13,8 +13,8 @@ use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The number of a message: version, entry, requirements, assignment, creation, deletion,
-/// completed ejection.
+/// Numbers of the messages: version, entry, requirements, assignment, creation, deletion, completed
+/// ejection.
 const VERSION: u32 = 0x4249_0013;
 const D0_ENTRY: u32 = 0x4249_0007;
 const REQUIREMENTS: u32 = 0x4249_0005;
@@ -32,7 +32,7 @@ struct Client {
     ejecting: Vec<Slot>,
 }
 
-/// A message of a type and these fields, filled up to a length.
+/// Builds a message of this type with these fields, padded to `length`.
 fn message(kind: u32, length: usize, fields: &[&[u8]]) -> Vec<u8> {
     let mut message = [&kind.to_le_bytes()[..], &fields.concat()].concat();
     assert!(message.len() <= length);
@@ -45,7 +45,7 @@ fn slot_field(slot: Slot) -> [u8; 4] {
 }
 
 impl Client {
-    /// Takes all packets and asks for a signal, as its ring's reader does.
+    /// Receives all packets and re-arms the signal, as the reader of OpenVMM's ring does.
     fn drain(&mut self) {
         let mut buffer = [0; 8192];
         loop {
@@ -70,7 +70,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and sleeps until its completion has come. Numbers are used again.
+    /// Sends a request and sleeps until its completion arrives. Transaction IDs are reused.
     fn transact(&mut self, message: &[u8]) -> Vec<u8> {
         self.ring.send(PacketKind::Request(1), message).unwrap();
         loop {
@@ -131,7 +131,7 @@ fn a_client_that_never_asks_hears_of_its_functions() {
 fn a_client_deletes_without_the_count() {
     let mut client = Client::connect();
     client.init(SLOT);
-    // More than the quota of 64 in all.
+    // Requests more vectors in total than the quota of 64.
     for round in 0..40 {
         let one = client.register(SLOT, 64, 1);
         let group = client.register(SLOT, 72, 4);

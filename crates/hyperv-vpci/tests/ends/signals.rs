@@ -1,7 +1,8 @@
 //! The signals between a guest and its host, each asleep until the other signals.
 //!
-//! The host has a thread. A guest that waits while the host sleeps and no signal is under way
-//! would wait for ever: its wait gives up, and is counted. So no test depends on a clock.
+//! The host runs on its own thread. A guest that waits while the host sleeps and no signal is
+//! pending would wait forever, so the wait is abandoned and counted. Therefore no test depends on a
+//! clock.
 
 use hyperv_vpci::channel::Notifier;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -14,12 +15,12 @@ struct State {
     /// The host's thread sleeps.
     host_sleeps: bool,
     stops: bool,
-    /// Signals that were raised at the guest.
+    /// Number of signals raised at the guest.
     raised: u32,
     waits_in_vain: u32,
 }
 
-/// Both ends' signals, and who sleeps.
+/// The signals of both ends, and whether the host sleeps.
 #[derive(Default)]
 pub(crate) struct Signals {
     state: Mutex<State>,
@@ -31,7 +32,7 @@ impl Signals {
         self.state.lock().expect("no test panics with the lock")
     }
 
-    /// The host sleeps until the guest signals. Returns false at the end.
+    /// Blocks the host's thread until the guest signals. Returns false at the end of the test.
     pub(crate) fn host_sleeps(&self) -> bool {
         let mut state = self.lock();
         state.host_sleeps = true;
@@ -41,7 +42,7 @@ impl Signals {
         !state.stops
     }
 
-    /// The guest sleeps until the host signals. Returns false if it never will.
+    /// Blocks the guest until the host signals. Returns false if the host never will.
     pub(crate) fn guest_sleeps(&self) -> bool {
         let state = self.lock();
         let is_under_way = |state: &mut State| !state.to_guest && !state.is_quiet();
@@ -56,7 +57,7 @@ impl Signals {
         drop(self.changed.wait_while(self.lock(), |state| !state.is_quiet()).unwrap());
     }
 
-    /// Waits until the host has done all that it was asked. Returns true if it signalled the guest.
+    /// Waits until the host has handled all signals. Returns true if it signalled the guest.
     pub(crate) fn host_signalled(&self) -> bool {
         self.settle();
         self.guest_sleeps()
@@ -67,12 +68,12 @@ impl Signals {
         self.changed.notify_all();
     }
 
-    /// Signals that were raised at the guest since the last call.
+    /// Returns the number of signals raised at the guest since the last call.
     pub(crate) fn raised(&self) -> u32 {
         std::mem::take(&mut self.lock().raised)
     }
 
-    /// The guest's waits that no signal ended, since the last call.
+    /// Returns the number of the guest's waits since the last call that no signal ended.
     pub(crate) fn waits_in_vain(&self) -> u32 {
         std::mem::take(&mut self.lock().waits_in_vain)
     }
@@ -84,7 +85,7 @@ impl State {
     }
 }
 
-/// Counts what it signals.
+/// Wakes one end, and counts the signals to the guest.
 #[derive(Clone)]
 pub(crate) enum Bell {
     /// Both ends are driven by hand.

@@ -42,8 +42,8 @@ pub(super) fn fault(_: MemoryFault) -> Errno {
     Errno::Fault
 }
 
-/// The pages of a device table that the guest has provided for, as far as 16 bits of DeviceIDs
-/// reach.
+/// Returns the pages that the guest has provided for a device table, for DeviceIDs of up to 16
+/// bits.
 pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>, Errno> {
     if !table.indirect() {
         let entries = (table.bytes() / ENTRY).min(IDS);
@@ -77,7 +77,7 @@ pub(super) fn locate(table: Baser, id: u64, memory: &dyn GuestMemory) -> Option<
     Some(page + ENTRY * (id % entries))
 }
 
-/// Returns the address that a first-level entry names, if it is in memory and valid.
+/// Returns the address that a first-level entry holds, if the entry is in memory and valid.
 fn second_level(table: Baser, index: u64, memory: &dyn GuestMemory) -> Option<u64> {
     let entry = Level1Entry::from_bits(memory.read_u64(table.address() + ENTRY * index).ok()?);
     entry.valid().then(|| entry.address() & !(table.page_size().bytes() - 1))

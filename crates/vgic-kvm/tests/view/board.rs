@@ -118,7 +118,7 @@ pub(crate) fn restore_tables(levels: Levels, memory: &Ram) -> Result<SavedState,
     restore_tables_of(with_tables(levels, memory), memory)
 }
 
-/// Reads the tables that are in memory into a state, in place of what it has mapped.
+/// Restores the tables in memory into a state, in place of the state's own mappings.
 pub(crate) fn restore_tables_of(state: SavedState, memory: &Ram) -> Result<SavedState, Errno> {
     let config = config();
     let mut view = KvmView::new(&config, state, memory).unwrap();

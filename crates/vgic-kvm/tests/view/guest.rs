@@ -1,4 +1,4 @@
-//! States that a guest brought about by registers and commands, and moves through KVM's format.
+//! Migration, through KVM's format, of states that a guest creates by registers and commands.
 
 use doorbell_test_guest::ram;
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
@@ -15,9 +15,9 @@ use vgic::{GuestMemory, Vcpu, Vgic, VmMemory};
 use vgic_kvm::{KvmRegister, KvmView, kvm_config, kvm_its_config};
 
 const ITS: u64 = 0x0808_0000;
-/// The last one never has LPI tables.
+/// Number of CPUs, the last of which never has LPI tables.
 const CPUS: u16 = 3;
-/// Memory begins at address 0, where a `GICR_PENDBASER` points that nobody wrote.
+/// Size of memory. It begins at address 0, to which a `GICR_PENDBASER` points until it is written.
 const RAM_BYTES: usize = 1 << 20;
 const QUEUE: u64 = 0x1_0000;
 const DEVICES: u64 = 0x2_0000;
@@ -25,7 +25,7 @@ const COLLECTIONS: u64 = 0x3_0000;
 const CONFIG: u64 = 0x4_0000;
 const PENDING: u64 = 0x6_0000;
 const TRANSLATIONS: u64 = 0xa_0000;
-/// LPIs of 14 bits have a pending table of 2 KiB.
+/// Size of a pending table for INTIDs of 14 bits.
 const PENDING_BYTES: u64 = 2 << 10;
 /// The LPIs of a device's events, the last of which lies beyond the tables.
 const LPIS: [u32; 6] = [8192, 8193, 8199, 8200, 16383, 16384];
@@ -39,7 +39,7 @@ enum Step {
     Take { cpu: usize },
 }
 
-/// Steps that move events to the first so many CPUs.
+/// Generates steps that move events among the first `cpus` CPUs.
 fn steps(cpus: u16) -> impl Strategy<Value = Vec<Step>> {
     let event = || 0..u32::try_from(LPIS.len()).unwrap();
     let cpu = move || 0..cpus;
@@ -63,7 +63,7 @@ struct Guest {
 }
 
 impl Guest {
-    /// Has mapped every event to collection 0, and collection n to CPU n.
+    /// Creates a guest that has mapped every event to collection 0, and collection n to CPU n.
     fn new() -> Self {
         let config = kvm_config(CPUS, 64).with_its(vec![kvm_its_config(ITS)]);
         let ram = Arc::new(VmMemory(ram(0, RAM_BYTES)));
@@ -75,7 +75,7 @@ impl Guest {
         guest
     }
 
-    /// After these steps.
+    /// Creates a guest and applies these steps.
     fn after(steps: &[Step]) -> Self {
         let mut guest = Self::new();
         for step in steps {
@@ -160,7 +160,7 @@ impl Guest {
         self.write_its(gits::CWRITER.offset(), written.into_bits());
     }
 
-    /// Acknowledges and ends an interrupt. Was one pending?
+    /// Acknowledges and ends an interrupt. Returns true if one was pending.
     fn take(&mut self, cpu: usize) -> bool {
         let intid = self.vcpus[cpu].read_sysreg(icc::IAR1.encoding()).unwrap();
         self.msr(cpu, icc::EOIR1.encoding(), intid);
@@ -169,7 +169,7 @@ impl Guest {
         is_pending
     }
 
-    /// Enables LPIs everywhere, and takes all of them. Returns all that were ever taken.
+    /// Enables LPIs on every CPU and takes all pending ones. Returns all LPIs that were ever taken.
     fn finish(mut self) -> BTreeSet<u64> {
         for cpu in 0..2 {
             self.enable(cpu, true);
@@ -184,7 +184,7 @@ impl Guest {
         KvmView::new(self.gic.config(), saved, &*self.ram).unwrap().save().unwrap()
     }
 
-    /// Goes on as another machine, restored from KVM's format.
+    /// Continues as another machine, restored from KVM's format.
     fn moved(mut self) -> Self {
         let registers = self.save();
         let config = self.gic.config().clone();
@@ -198,7 +198,7 @@ impl Guest {
         Self { gic, vcpus, ..self }
     }
 
-    /// Memory without the tables that the guest has provided.
+    /// Returns the contents of memory, with the guest's tables replaced by zeros.
     fn memory(&self) -> Vec<u8> {
         let mut bytes = vec![0; RAM_BYTES];
         self.ram.read(0, &mut bytes).unwrap();
@@ -233,7 +233,7 @@ fn pending_table(cpu: usize) -> u64 {
     PENDING + 0x1_0000 * cpu as u64
 }
 
-/// Fills memory outside of the tables, so that a bit cleared by mistake is seen.
+/// Fills memory outside of the tables, so that a bit cleared by mistake is detected.
 fn fill(guest: &Guest) {
     let bytes = vec![0xff; 0x1_0000 - 2048];
     for table in [0, 1].map(pending_table) {
@@ -246,7 +246,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     /// Compares which LPIs are taken, not how often: an LPI that is pending in the table of a
-    /// disabled redistributor becomes pending of its event, and coalesces with later messages.
+    /// disabled redistributor becomes pending with its event, and coalesces with later messages.
     #[test]
     fn a_moved_guest_finds_what_it_would_have_found(before in steps(2), after in steps(2)) {
         let (mut stayed, mut moved) = (Guest::after(&before), Guest::after(&before).moved());

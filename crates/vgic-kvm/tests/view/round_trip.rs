@@ -197,8 +197,8 @@ fn moved_over(before: SavedState, state: &SavedState, memory: &Ram) -> SavedStat
     view.into_state()
 }
 
-/// The CPUs and LPIs that a guest finds pending once it has enabled LPIs everywhere: those of
-/// events, and those of tables that are read then.
+/// Returns the CPUs and LPIs that a guest finds pending once it has enabled LPIs on every CPU: the
+/// pending LPIs of events, and those in the pending tables that are read then.
 fn found_once_enabled(state: &SavedState, memory: &Ram) -> BTreeSet<(Affinity, u32)> {
     let its = &state.its[0];
     let events = its.devices.iter().flat_map(|device| &device.events).filter(|it| it.pending);

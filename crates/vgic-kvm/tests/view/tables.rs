@@ -275,7 +275,7 @@ fn nothing_is_written_beyond_a_pending_table() {
     for (event, intid) in (first_beyond - 1..).take(2).enumerate() {
         state.its[0].devices[0].events[event].intid = IntId::new(intid);
     }
-    // The last one of the table is not pending any more; the first one beyond it is.
+    // The last LPI of the table is no longer pending; the first one beyond the table still is.
     for (event, pending) in [false, true].into_iter().enumerate() {
         state.its[0].devices[0].events[event].pending = pending;
     }
@@ -328,7 +328,8 @@ fn a_collection_beyond_the_limit_is_refused() {
     }
 }
 
-/// Devices 3 and 7, of which one has its translation table elsewhere: those that are restored.
+/// Returns which of devices 3 and 7 are restored if one of them has its translation table
+/// elsewhere.
 fn with_a_device_at(index: usize, itt: u64) -> Vec<u32> {
     let memory = ram();
     let mut state = two_devices();

@@ -3,28 +3,28 @@
 use core::fmt;
 use gic_arch::its::{CommandError, Opcode, UnknownOpcode};
 
-/// The reason for which a command was not carried out.
+/// Reason why a command was not executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandFault {
     /// The guest's command is wrong.
     #[error("the guest's ITS command failed: {0}")]
     Refused(CommandError),
-    /// The guest's command is none.
+    /// The opcode of the guest's command does not exist.
     #[error("the guest's ITS command queue holds nonsense: {0}")]
     Unknown(UnknownOpcode),
     /// The model's budget of entries, devices or table nodes is used up.
     #[error("{}: the model's budget for mappings is used up", .0.name())]
     NoRoom(Opcode),
-    /// The heap has no memory left for what the command maps. It may succeed later.
+    /// The heap has no memory left for the command's mapping. The command may succeed later.
     #[error("{}: the heap has no memory left", .0.name())]
     OutOfMemory(Opcode),
-    /// The queue lies where the guest has no memory. The queue stalls whatever the policy.
+    /// The queue lies outside of the guest's memory. It stalls regardless of the policy.
     #[error("the guest's ITS command queue is not in memory")]
     Unreadable,
 }
 
-/// A command that was not carried out.
+/// A command that was not executed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct FailedCommand {
@@ -66,12 +66,12 @@ impl fmt::Display for FailedCommand {
     }
 }
 
-/// The command faults of an ITS so far.
+/// Command faults of an ITS so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CommandFaults {
     /// Number of faults.
     pub count: u64,
-    /// The last one.
+    /// The last fault.
     pub last: Option<FailedCommand>,
 }
 

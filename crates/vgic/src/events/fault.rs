@@ -5,13 +5,13 @@ use core::fmt;
 use gic_arch::{IntId, RegisterInfo, gicd, gicr, gits, v2m};
 use msi_types::{Cpu, DeviceId, EventId};
 
-/// The kind of a mistake.
+/// Kind of a mistake.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum FaultReason {
     /// An offset at which the frame has no register.
     UnknownRegister,
-    /// A width or alignment that the register does not take.
+    /// A width or alignment that the register does not support.
     AccessWidth,
     /// A write-only register was read or a read-only one written.
     AccessDirection,
@@ -21,8 +21,8 @@ pub enum FaultReason {
     LpiTablesInUse,
     /// An LPI table is too small for any LPI, or not in memory.
     LpiTable,
-    /// `EnableLPIs` was set with a `GICR_PENDBASER` whose bits 15:12 are not zero. The model takes
-    /// them as zeros.
+    /// `EnableLPIs` was set with a `GICR_PENDBASER` whose bits 15:12 are not zero. The model treats
+    /// them as zero.
     UnalignedPendingTable,
     /// `EnableLPIs` was set with a pending table that overlaps that of another redistributor whose
     /// LPIs are enabled.
@@ -36,28 +36,29 @@ pub enum FaultReason {
     /// guest has no memory.
     UnalignedItsTable,
     /// The ITS was enabled with a `GITS_CBASER` whose bits 15:12 are not zero, which is CONSTRAINED
-    /// UNPREDICTABLE (IHI 0069 §12.19). The model takes them as zeros.
+    /// UNPREDICTABLE (IHI 0069 §12.19). The model treats them as zero.
     UnalignedQueue,
     /// An ITS command failed.
     ItsCommand,
     /// A message named an event that is not mapped, or whose collection is not.
     UnmappedMessage,
-    /// A message named a mapped event, while the ITS or LPIs at its redistributor were disabled. Or
-    /// the event's LPI is beyond the redistributor's tables.
+    /// A message named a mapped event while the ITS, or LPIs at its redistributor, were disabled,
+    /// or the event's LPI is beyond the redistributor's tables.
     DisabledMessage,
-    /// More was asked for than the model's memory budget allows.
+    /// The guest asked for more than the model's memory budget allows.
     Budget,
-    /// The heap has no memory left for what the guest asked for. Work that is in progress
-    /// continues when the guest polls for its end, or by [`Vgic::poll`](crate::Vgic::poll).
+    /// The heap has no memory left for the guest's request. Work that is in progress continues when
+    /// the guest polls for its completion, or when the monitor calls
+    /// [`Vgic::poll`](crate::Vgic::poll).
     OutOfMemory,
 }
 
 impl FaultReason {
-    /// Those of a machine without LPIs: the first ones.
+    /// Kinds of a machine without LPIs: the first ones of [`ALL`](Self::ALL).
     pub(crate) const WITHOUT_LPIS: [Self; 4] =
         [Self::UnknownRegister, Self::AccessWidth, Self::AccessDirection, Self::NoSuchInterrupt];
 
-    /// All of them, in the order of declaration.
+    /// All kinds, in the order of declaration.
     pub(crate) const ALL: [Self; 17] = [
         Self::UnknownRegister,
         Self::AccessWidth,
@@ -112,7 +113,7 @@ impl fmt::Display for FaultReason {
     }
 }
 
-/// A frame of registers, by the guest physical address of its first byte.
+/// A frame of registers, identified by the guest physical address of its first byte.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum RegisterFrame {
@@ -140,7 +141,7 @@ impl RegisterFrame {
         }
     }
 
-    /// Returns the prefix of the manual's names of its registers, and the registers.
+    /// Returns the prefix of its registers' names in the manual, and the registers.
     const fn registers(self) -> (&'static str, &'static [RegisterInfo]) {
         match self {
             Self::Distributor(_) | Self::MbiAlias(_) => ("GICD", gicd::REGISTERS),
@@ -151,7 +152,7 @@ impl RegisterFrame {
     }
 }
 
-/// The name that a devicetree could have for it: `its@8080000`.
+/// Formats the frame as a devicetree would name its node: `its@8080000`.
 impl fmt::Display for RegisterFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
@@ -169,19 +170,19 @@ impl fmt::Display for RegisterFrame {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FaultDetail {
-    /// No value: the guest read, or asked for more than there is.
+    /// No value: the guest read a register, or asked for more than is available.
     None,
-    /// The value that the guest wrote to the register, or that the register has by it.
+    /// The value that the guest wrote to the register, or that the register holds as a result.
     Value(u64),
     /// The interrupt that the register names.
     Interrupt(IntId),
-    /// Guest physical address to which the register points, where the guest has no memory.
+    /// Guest physical address to which the register points, and where the guest has no memory.
     Memory(u64),
     /// The message that a device sent.
     Message {
-        /// Sender.
+        /// DeviceID of the sender.
         device: DeviceId,
-        /// Number of the event.
+        /// EventID of the message.
         event: EventId,
     },
     /// The command.
@@ -190,7 +191,7 @@ pub enum FaultDetail {
     Redistributor(Cpu),
 }
 
-/// One mistake of the guest.
+/// A single mistake of the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GuestFault {
@@ -198,15 +199,15 @@ pub struct GuestFault {
     pub reason: FaultReason,
     /// The frame of the register.
     pub frame: RegisterFrame,
-    /// Guest physical address of the register, also if what it points to is wrong. For a command,
-    /// that of `GITS_CREADR`; for a message, that of the doorbell.
+    /// Guest physical address of the register, even if the fault is in the memory that it points
+    /// to. For a command, that of `GITS_CREADR`; for a message, that of the doorbell.
     pub address: u64,
     /// The value that is wrong.
     pub detail: FaultDetail,
 }
 
 impl GuestFault {
-    /// A fault at an offset of a frame.
+    /// Creates a fault at an offset of a frame.
     pub(crate) const fn new(
         reason: FaultReason,
         (frame, offset): (RegisterFrame, u32),
@@ -232,7 +233,7 @@ impl GuestFault {
     }
 }
 
-/// A sentence that names the frame, the register and the value.
+/// Formats the fault as a sentence that names the frame, the register and the value.
 impl fmt::Display for GuestFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.frame)?;

@@ -1,4 +1,4 @@
-//! The faults of one kind that are kept: a bounded queue for many writers and readers, none of whom
+//! Bounded queue of the faults of one kind. It has many writers and readers, none of which ever
 //! waits.
 
 use super::fault::{FaultReason, GuestFault};
@@ -10,7 +10,7 @@ use core::cmp::Ordering;
 /// only counted. Fewer in model checks, where each atomic costs.
 pub(super) const KEPT: usize = if cfg!(all(test, shuttle)) { 2 } else { 4 };
 
-/// The queue.
+/// Faults of one kind, oldest first.
 #[derive(Debug)]
 pub(super) struct FaultQueue {
     cells: [FaultCell; KEPT],
@@ -20,8 +20,8 @@ pub(super) struct FaultQueue {
     popped: AtomicU64,
 }
 
-/// A fault's cell. Its turn is `n` when the `n`th push may write here, `n + 1` when the `n`th pop
-/// may read, and after that `n + KEPT`.
+/// Storage of one fault. `turn` is `n` when the `n`th push may write the cell, `n + 1` when the
+/// `n`th pop may read it, and `n + KEPT` after that.
 #[derive(Debug)]
 struct FaultCell {
     turn: AtomicU64,
@@ -50,7 +50,7 @@ impl FaultQueue {
         &self.cells[index]
     }
 
-    /// Keeps the `number`th fault, or nothing if there is no room.
+    /// Appends the `number`th fault, or drops it if the queue is full.
     pub(super) fn push(&self, number: u64, fault: &GuestFault) {
         let mut turn = self.pushed.load(SeqCst);
         loop {
@@ -68,15 +68,15 @@ impl FaultQueue {
         }
     }
 
-    /// The number of the oldest fault; `None` if there is none, or it is just being written. If
-    /// another thread takes it in the meantime, any number.
+    /// Returns the number of the oldest fault, or `None` if there is none or it is still being
+    /// written. The number is arbitrary if another thread takes the fault in the meantime.
     pub(super) fn oldest(&self) -> Option<u64> {
         let turn = self.popped.load(SeqCst);
         let cell = self.cell(turn);
         (cell.turn.load(SeqCst) > turn).then(|| cell.number.load(SeqCst))
     }
 
-    /// Takes the oldest fault; `None` if there is none, or it is just being written.
+    /// Removes the oldest fault. Returns `None` if there is none or it is still being written.
     pub(super) fn pop(&self, reason: FaultReason) -> Option<GuestFault> {
         let mut turn = self.popped.load(SeqCst);
         loop {

@@ -11,11 +11,12 @@ use gic_arch::its::CommandErrorReason::{
 use gic_arch::its::{CommandError, Opcode, UnknownOpcode};
 use msi_types::{Cpu, DeviceId, EventId};
 
-/// A fault without its kind: frame and form of the detail, with the register's offset above; the
-/// frame's base; the detail.
+/// A fault without its kind. The first word holds the types of the frame and of the detail, with
+/// the register's offset in the upper half. The second word is the frame's base; the others are the
+/// detail.
 pub(super) type Words = [u64; 4];
 
-/// By their numbers.
+/// Reasons of command errors, indexed by number.
 const COMMAND_REASONS: [CommandErrorReason; 10] = [
     DeviceOutOfRange,
     IttSizeOutOfRange,

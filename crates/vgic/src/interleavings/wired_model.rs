@@ -279,7 +279,8 @@ struct Input {
 }
 
 impl Input {
-    /// The physical interrupt fires if it can, and the hypervisor takes it.
+    /// Fires the physical interrupt if its input is high and it is inactive. The hypervisor then
+    /// takes it.
     fn fire(&self, wired: &Wired) {
         if self.high.load(SeqCst) && !self.active.swap(true, SeqCst) {
             let _ = wired.drive(LINE, Level::High);

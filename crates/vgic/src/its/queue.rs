@@ -7,7 +7,7 @@ use gic_arch::gits::{Cbaser, Creadr, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, RawCommand};
 
 /// Bits of `GITS_CBASER` that must be zero, because a queue is aligned to 64 KiB. Other values are
-/// CONSTRAINED UNPREDICTABLE (IHI 0069 §12.19); the model takes them as zeros, as KVM does.
+/// CONSTRAINED UNPREDICTABLE (IHI 0069 §12.19); the model treats them as zero, as KVM does.
 const UNALIGNED: u64 = 0xf000;
 
 /// The registers of the queue.
@@ -49,18 +49,18 @@ impl Queue {
         }
     }
 
-    /// The value that the guest wrote to `GITS_CBASER`, which may name an unaligned queue.
+    /// Returns the value that the guest wrote to `GITS_CBASER`, which may name an unaligned queue.
     pub(super) const fn written(&self) -> Cbaser {
         self.written
     }
 
-    /// The value that the guest wrote to `GITS_CBASER`, if its queue is not aligned.
+    /// Returns the value that the guest wrote to `GITS_CBASER`, if the queue is not aligned.
     pub(super) fn unaligned(&self) -> Option<Cbaser> {
         let is_unaligned = self.written.valid() && self.written.address() & UNALIGNED != 0;
         is_unaligned.then_some(self.written)
     }
 
-    /// Guest physical address of the next command.
+    /// Returns the guest physical address of the next command.
     pub(super) fn command_address(&self) -> u64 {
         self.base.address() + u64::from(self.read)
     }

@@ -104,7 +104,7 @@ impl Its {
         self.give_up_enabling(&mut self.state.lock());
     }
 
-    /// Records what is wrong with the queue and the tables that the ITS uses from now on.
+    /// Records the faults of the queue and of the tables that the ITS uses from now on.
     fn judge_tables(&self, state: &ItsRegisters) {
         if let Some(written) = state.queue.unaligned() {
             let detail = FaultDetail::Value(written.into_bits());

@@ -41,7 +41,7 @@ impl Tables {
         }
     }
 
-    /// Both, by their registers.
+    /// Returns both tables, in the order of their registers.
     pub(super) const fn all(&self) -> [Baser; 2] {
         [self.devices, self.collections]
     }
@@ -99,8 +99,8 @@ pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {
         .is_ok_and(|entry| Level1Entry::from_bits(entry).valid())
 }
 
-/// Is a table aligned, and every page of it in memory? The model reads a word at the beginning of
-/// each page, of up to 256 pages, and the table's last word.
+/// Checks that a table is aligned and that every page of it is in memory. Reads the first word of
+/// each page, of which a table has at most 256, and the table's last word.
 pub(super) fn judge(
     table: Baser,
     memory: &dyn GuestMemory,

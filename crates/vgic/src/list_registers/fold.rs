@@ -40,8 +40,9 @@ impl ListRegisterVcpu {
         self.0[0].list_registers.used == 0 && left.hcr.eoi_count() == 0
     }
 
-    /// Takes everything back out of the hardware. With `EOImode`, an EOI ended nothing: the mode
-    /// that the guest was entered with counts, because it may have changed it since.
+    /// Folds the state of the hardware back into the model. With `EOImode`, an EOI did not
+    /// deactivate any interrupt. The mode at entry decides, because the guest may have changed it
+    /// since.
     pub(super) fn fold(&mut self, left: &VirtualInterface) {
         let ended = if self.0[0].interface.splits_eoi() { 0 } else { left.hcr.eoi_count() };
         self.load(left);
@@ -74,7 +75,7 @@ impl ListRegisterVcpu {
         });
     }
 
-    /// Empties the list registers, each of which the guest left as `left` says.
+    /// Empties the list registers. `left` returns the value that the guest left in each of them.
     fn fold_each(&mut self, left: impl Fn(usize, Listed) -> ListRegister) {
         for at in 0..self.0[0].list_registers.empty() {
             let listed = self.0[0].list_registers.listed[at];
@@ -100,8 +101,8 @@ impl ListRegisterVcpu {
         }
     }
 
-    /// Ends an interrupt that is in no list register, as the guest did. The hardware does not say
-    /// which: guests nest, and end first what they acknowledged last.
+    /// Deactivates an interrupt that the guest ended while it was in no list register. The hardware
+    /// does not say which one, but guests nest: they end first the one that they acknowledged last.
     fn end_unlisted(&mut self) {
         let [vcpu] = &mut *self.0;
         let (cpu, wired) = (vcpu.cpu, vcpu.gic.wired());

@@ -56,7 +56,7 @@ pub(crate) struct Control {
 
 /// The state that one ITS's commands made.
 pub(super) struct Translator {
-    /// Its registers.
+    /// Frame of the ITS's registers.
     pub(super) frame: RegisterFrame,
     pub(super) enabled: bool,
     pub(super) device_table: Arc<DeviceTable>,
@@ -358,8 +358,8 @@ impl Control {
         })
     }
 
-    /// Enable and level, from a vCPU's configuration table. An LPI whose byte cannot be read is
-    /// disabled.
+    /// Reads an LPI's enable bit and level from a vCPU's configuration table. An LPI whose byte
+    /// cannot be read is disabled.
     pub(super) fn settings(&self, vcpu: u32, tables: &LpiTables, lpi: Lpi) -> (bool, Level) {
         match tables.config(lpi, &*self.memory) {
             Ok(config) => self.settings_of(config),

@@ -1,20 +1,20 @@
-//! Recording of mistakes that the LPI core finds when it uses what the guest's registers say. Each
-//! fault names the register that led there.
+//! Recording of mistakes that the LPI core finds when it uses the values of the guest's registers.
+//! Each fault names the register that caused it.
 
 use crate::events::{Events, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::memory::MemoryFault;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-/// The faults, and the places of the registers.
+/// Recorder of faults, with the addresses of the registers.
 pub(crate) struct LpiFaults {
     events: Arc<Events>,
-    /// By vCPU: the guest physical address of its redistributor's frames.
+    /// Guest physical addresses of the redistributors' frames, by vCPU.
     redistributors: Box<[u64]>,
 }
 
 impl LpiFaults {
-    /// Of redistributors at these addresses, by vCPU.
+    /// Creates the recorder for redistributors at these addresses, by vCPU.
     pub(crate) const fn new(events: Arc<Events>, redistributors: Box<[u64]>) -> Self {
         Self { events, redistributors }
     }
@@ -26,12 +26,12 @@ impl LpiFaults {
         self.events.record(GuestFault::new(FaultReason::LpiTable, at, detail));
     }
 
-    /// Records that the heap has no memory for what a redistributor's register asked for.
+    /// Records that the heap has no memory for a request by a redistributor's register.
     pub(super) fn starved_redistributor(&self, vcpu: u32, register: u32) {
         self.starved((self.redistributor(vcpu), register));
     }
 
-    /// Records that the heap has no memory for what a register asked for.
+    /// Records that the heap has no memory for a request by a register.
     pub(super) fn starved(&self, at: (RegisterFrame, u32)) {
         self.events.record(GuestFault::new(FaultReason::OutOfMemory, at, FaultDetail::None));
     }

@@ -42,7 +42,7 @@ impl Control {
     }
 
     /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps that of this one.
-    /// Either redistributor then loses what the other one writes.
+    /// Each redistributor may then overwrite the other's pending bits.
     pub(crate) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
         let own = self.tables(vcpu)?.pending_range();
         let others = (0..).zip(&self.redistributors).filter(|(other, _)| *other != vcpu);

@@ -84,7 +84,7 @@ impl Control {
         result
     }
 
-    /// Records that the heap has no memory for what a register asked for.
+    /// Records that the heap has no memory for a request by a register.
     fn record_starved(&self, cause: Cause) {
         let tables = gits::BASER.info("BASER");
         let (its, register) = match cause {

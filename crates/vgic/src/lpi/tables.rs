@@ -41,7 +41,7 @@ impl LpiTables {
         1 << self.id_bits.min(MAX_ID_BITS)
     }
 
-    /// Addresses of the pending table; none without LPIs.
+    /// Returns the addresses of the pending table; the range is empty if the table has no LPIs.
     pub(super) fn pending_range(&self) -> Range<u64> {
         self.pending..self.pending + lpi::pending_table_bytes(self.id_bits)
     }

@@ -18,7 +18,7 @@ pub(crate) struct LpiRegisters {
     pub(crate) propbaser: Propbaser,
     /// As written: with `PTZ`, which does not read back, until LPIs are enabled.
     pub(crate) pendbaser: Pendbaser,
-    /// `GICR_PENDBASER` as written, with bits that are RES0.
+    /// `GICR_PENDBASER` as written, including RES0 bits.
     pub(crate) written_pendbaser: u64,
 }
 
@@ -106,7 +106,7 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Records what is wrong with the tables that the redistributor uses from now on.
+    /// Records the faults of the tables that the redistributor uses from now on.
     fn judge_tables(self, lpis: &LpiCore, registers: &LpiRegisters) {
         let LpiRegisters { propbaser, written_pendbaser, .. } = *registers;
         if propbaser.id_bits() < lpi::MIN_ID_BITS {

@@ -29,14 +29,15 @@ impl Vgic {
     ///
     /// The hypervisor takes the physical interrupt, drops its priority and leaves it active
     /// (EOImode 1). It then drives `line` high, or [pulses](msi_types::SetLine::pulse) it for an
-    /// edge. It need not drive it low: a physical input that is still high after the deactivation
-    /// fires again. A [`LineObserver`](msi_types::LineObserver) does not hear of linked interrupts.
+    /// edge. It need not drive the line low: a physical input that is still high after the
+    /// deactivation fires again. A [`LineObserver`](msi_types::LineObserver) is not notified of
+    /// linked interrupts.
     ///
-    /// Nobody hears of a physical input that falls before the guest has acknowledged the interrupt,
-    /// so the model [asks](PhysicalInterrupts::level): before the interrupt is signalled, after an
-    /// exit in which the guest did not acknowledge it, and when the guest reads whether it is
-    /// pending. If the input has fallen, the interrupt is pending no more and the physical one is
-    /// deactivated.
+    /// The hypervisor is not notified of a physical input that falls before the guest has
+    /// acknowledged the interrupt, so the model [asks](PhysicalInterrupts::level) for its level:
+    /// before the interrupt is signalled, after an exit in which the guest did not acknowledge it,
+    /// and when the guest reads whether it is pending. If the input has fallen, the interrupt is no
+    /// longer pending and the physical one is deactivated.
     ///
     /// A pending or active state that the guest makes by registers alone is not linked. A system
     /// reset keeps links; each physical interrupt that was active on behalf of the guest is

@@ -17,13 +17,13 @@ use msi_types::{Cpu, Level, Line};
 /// The hypervisor's side of physical interrupts that virtual ones are
 /// [linked](crate::Vgic::link) to. Called without locks held.
 pub trait PhysicalInterrupts: Send + Sync {
-    /// Returns the level of the physical input now. `line` is level-sensitive and its physical
-    /// interrupt active, so that nobody hears of a level that falls.
+    /// Returns the current level of the physical input. `line` is level-sensitive and its physical
+    /// interrupt is active, so the hypervisor is not notified when the level falls.
     ///
     /// Called on the vCPU's thread before the interrupt is signalled, and after the guest has
-    /// exited without acknowledging it; and on any thread that forwards a guest's read of
-    /// `ISPENDR` or `ICPENDR`. For the PPI of a vCPU that is on no CPU, return [`Level::High`]: the
-    /// line stays as it is until the vCPU's own thread asks.
+    /// exited without acknowledging it; and on any thread that forwards a guest's read of `ISPENDR`
+    /// or `ICPENDR`. For the PPI of a vCPU that is on no CPU, implementations must return
+    /// [`Level::High`]: the line keeps its state until the vCPU's own thread asks.
     fn level(&self, line: Line, physical: IntId) -> Level;
 
     /// Deactivates the physical interrupt: it may fire again. For a PPI, on the CPU that has the
@@ -110,8 +110,8 @@ impl Wired {
         }
     }
 
-    /// The state of an interrupt that is to be signalled to `cpu`, whose thread this is. If a
-    /// physical input holds it pending, the input is asked whether it still does.
+    /// Returns the state of an interrupt that is to be signalled to `cpu`. Must be called on that
+    /// vCPU's thread. If a physical input holds the interrupt pending, the input is sampled first.
     #[inline]
     pub(crate) fn state_to_signal(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
         let state = self.state(cpu, index);
@@ -122,8 +122,9 @@ impl Wired {
         }
     }
 
-    /// Is an interrupt pending that the guest can see, as `ISPENDR` reads it? A level-sensitive one
-    /// is as long as its input is asserted or its latch is set (IHI 0069, `GICD_ISPENDR<n>`).
+    /// Returns true if an interrupt that the guest can see is pending, as `ISPENDR` reads it. A
+    /// level-sensitive interrupt is pending while its input is asserted or its latch is set (IHI
+    /// 0069, `GICD_ISPENDR<n>`).
     pub(crate) fn reads_pending(&self, cpu: Cpu, intid: IntId) -> bool {
         let visible = self.visible(cpu, intid).zip(WiredIndex::of(intid));
         visible.is_some_and(|(state, index)| {
@@ -139,8 +140,8 @@ impl Wired {
     }
 
     /// Lowers the line of an interrupt in this state if its physical input has fallen, and returns
-    /// the state that it has then. The physical interrupt is deactivated, so that it fires again if
-    /// the input has risen since.
+    /// its new state. The physical interrupt is deactivated, so that it fires again if the input
+    /// has risen since.
     #[cold]
     fn sample_input(&self, cpu: Cpu, index: WiredIndex, state: InterruptWord) -> InterruptWord {
         let line = line_of(cpu, index);

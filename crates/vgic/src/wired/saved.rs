@@ -177,7 +177,7 @@ impl Wired {
         let taker = self.named_cpu("active CPU", affinity)?;
         let possible = saved.active && (bank == Bank::Shared || bank.owner() == taker);
         if possible {
-            // Not in the state: priorities are taken to be those of the acknowledgement.
+            // The running priority is not saved, so the current priority is used in its place.
             Ok(state.with_taker(taker).running_at(saved.priority))
         } else {
             Err(Problem::NoSuchCpu { field: "active CPU", cpu: affinity })

@@ -1,5 +1,5 @@
-//! The registers and commands of ArceOS (`somehal` 0.11.3, `arm-gic-driver` 0.18.1), as an EL2
-//! hypervisor's trace has them, with RAM moved to 0x4000_0000. The guest makes three mistakes: its
+//! The registers and commands of ArceOS (`somehal` 0.11.3, `arm-gic-driver` 0.18.1), as recorded in
+//! an EL2 hypervisor's trace, with RAM moved to 0x4000_0000. The guest makes three mistakes: its
 //! command queue is aligned to 4 KiB only, it does not read back the page size of its ITS tables,
 //! and its redistributors share one pending table.
 
@@ -30,7 +30,7 @@ fn parts(fault: &GuestFault) -> (FaultReason, u64, FaultDetail) {
     (fault.reason, fault.address, fault.detail)
 }
 
-/// Boots the guest up to its message. Returns what became of that, and the faults on the way.
+/// Boots the guest up to its message. Returns the message's delivery and the faults until then.
 fn boot(queue: u64) -> (Delivery, Vec<GuestFault>, Machine) {
     let config = VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_its(vec![ItsConfig::new(ITS)]);
     let machine = Machine::running(config);
@@ -68,7 +68,8 @@ fn its_message_comes_if_its_queue_is_aligned() {
 
 #[test]
 fn a_queue_that_is_not_aligned_is_named_where_it_is_given() {
-    // 8 KiB after the pending table, which the model then takes for the queue.
+    // The queue lies 8 KiB beyond the pending table's address, which the model then uses as the
+    // queue's.
     let queue = PENDING + 0x2000;
 
     let (delivery, faults, _) = boot(queue);

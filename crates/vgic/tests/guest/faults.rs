@@ -22,7 +22,7 @@ const TABLES: Range<u64> = 0x4003_0000..0x4004_0000;
 const ITS: u64 = 0x0808_0000;
 
 /// Memory that has an LPI configuration table, a pending table, a command queue and ITS tables, and
-/// punishes every access beside them.
+/// panics on every access outside of them.
 struct OnlyTables(Arc<VmMemory<Ram>>);
 
 impl GuestMemory for OnlyTables {

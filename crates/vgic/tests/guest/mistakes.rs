@@ -1,4 +1,4 @@
-//! The guest's mistakes: each is recorded once, where it is made.
+//! The guest's mistakes. Each must be recorded once, at the register where it is made.
 
 use crate::machine::Machine;
 use gic_arch::gicr::{self, Pendbaser, Propbaser};
@@ -14,9 +14,9 @@ const CONFIGURATION: u64 = 0x4001_0000;
 const PENDING: u64 = 0x4004_0000;
 const QUEUE: u64 = 0x4010_0000;
 const DEVICES: u64 = 0x4020_0000;
-/// Bits 15:12, which no address of 64 KiB pages has.
+/// Each of bits 15:12, which are zero in the address of a 64 KiB page.
 const BITS: [u64; 4] = [0x1000, 0x2000, 0x4000, 0x8000];
-/// The first address behind memory.
+/// First address beyond memory.
 const END: u64 = 0x4040_0000;
 
 type Fault = (FaultReason, u64, FaultDetail);
@@ -49,7 +49,7 @@ fn baser(index: u32) -> u32 {
     gits::BASER.get(index).unwrap().offset()
 }
 
-/// The faults of enabling an ITS with this device table, and the table as the register reads.
+/// Enables an ITS with this device table. Returns the faults, and the table as the register reads.
 fn faults_of_table(page_sizes: PageSizes, table: Baser) -> (Vec<Fault>, u64) {
     let machine = its(page_sizes);
     write_its(&machine, gits::CBASER.offset(), queue(QUEUE).into_bits());
@@ -114,7 +114,7 @@ fn tables_in_memory_are_no_fault() {
     for (size, bytes) in
         [(PageSize::Size4K, 0x1000), (PageSize::Size16K, 0x4000), (PageSize::Size64K, 0x1_0000)]
     {
-        // Up to the last byte of memory.
+        // The table ends at the last byte of memory.
         let table = pages(size, 15).with_address(END - 16 * bytes);
         assert_eq!(faults_of_table(any, table).0, [], "{size:?}");
     }
@@ -159,7 +159,7 @@ fn a_failed_command_has_its_address_in_the_queue() {
     let machine = its(PageSizes::Only(PageSize::Size64K));
     write_its(&machine, gits::CBASER.offset(), queue(QUEUE).into_bits());
     set_enabled(&machine, true);
-    // SYNC of a redistributor that exists, INV of a device beyond the table, and no command.
+    // SYNC of a redistributor that exists, INV of a device beyond the table, and an unknown opcode.
     for (word, at) in [[5, 0, 0, 0], [0x1_0000_000c, 0, 0, 0], [0x77, 0, 0, 0]].iter().zip(0..) {
         let bytes: Vec<u8> = word.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
         machine.ram.write(QUEUE + at * 32, &bytes).unwrap();
@@ -232,7 +232,7 @@ fn enable_lpis(machine: &Machine, cpu: usize, enable: bool) {
     machine.write(machine.frame(cpu), AccessWidth::Word, enable.into());
 }
 
-/// A fault at a register of a redistributor.
+/// Builds a fault at a register of a redistributor.
 fn at_gicr(
     machine: &Machine,
     cpu: usize,
@@ -264,7 +264,7 @@ fn an_unaligned_pending_table_is_recorded_at_each_enable() {
 #[test]
 fn overlapping_pending_tables_in_use_are_a_fault() {
     let machine = its(PageSizes::Any);
-    // Of 20 INTID bits: 128 KiB.
+    // A pending table for 20 INTID bits has 128 KiB.
     set_lpi_tables(&machine, 0, 19, PENDING);
     set_lpi_tables(&machine, 1, 19, PENDING + 0x1_0000);
     set_lpi_tables(&machine, 2, 19, PENDING + 0x3_0000);

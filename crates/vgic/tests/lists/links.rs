@@ -21,7 +21,7 @@ const PHYSICAL: u32 = 77;
 struct Distributor {
     high: Mutex<BTreeSet<u32>>,
     active: Mutex<BTreeSet<u32>>,
-    /// How often a level was asked for.
+    /// Number of times that a level was sampled.
     asked: AtomicUsize,
 }
 
@@ -182,7 +182,8 @@ fn a_level_fallen_before_the_ack_is_taken_back() {
     }
 }
 
-/// The guest has the interrupt disabled when it fires, and then has its device lower the input.
+/// Creates a board whose guest has the interrupt disabled when it fires, and then has its device
+/// lower the input.
 fn fallen_while_disabled() -> Board {
     let board = board();
     board.set(gicd::ICENABLER, SPI);

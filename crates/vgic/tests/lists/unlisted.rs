@@ -8,7 +8,8 @@ use msi_types::{Line, SetLine};
 use vgic::{AccessWidth, InGuest, ListRegisterVcpu, VgicConfig};
 
 const FIRST: u32 = 40;
-/// The first is acknowledged first, and the others preempt.
+/// Priorities of the SPIs. The first is acknowledged first, and each of the others preempts the one
+/// before.
 const PRIORITIES: [u8; 3] = [0x60, 0x40, 0x20];
 
 /// A guest with three edge-triggered SPIs, and its vCPU on a CPU with one list register.
@@ -30,7 +31,8 @@ impl Board {
         board
     }
 
-    /// The guest has acknowledged so many, each while it handled the one before.
+    /// Creates a board whose guest has acknowledged `count` SPIs, each while it handled the one
+    /// before.
     fn nested(count: u32) -> Self {
         let mut board = Self::new();
         (FIRST..FIRST + count).for_each(|spi| board.acknowledge(spi));
@@ -42,7 +44,7 @@ impl Board {
         self.run(|hardware| assert_eq!(hardware.acknowledge(1), spi));
     }
 
-    /// The guest runs once.
+    /// Runs the guest once.
     fn run(&mut self, guest: impl FnOnce(&mut Hardware)) {
         let inside: InGuest = self.vcpu.take().unwrap().enter();
         let mut hardware = Hardware::new(*inside.interface(), vtr(1, 5));
@@ -66,7 +68,7 @@ impl Board {
         (FIRST..FIRST + 3).filter(|spi| active >> (spi - 32) & 1 == 1).collect()
     }
 
-    /// The same machine, restored from its saved state.
+    /// Continues as another machine, restored from the saved state.
     fn moved(mut self) -> Self {
         let vcpu = self.vcpu.take().unwrap().into_software();
         let saved = self.machine.gic.freeze(&mut [vcpu]).unwrap().save().unwrap();

@@ -102,7 +102,7 @@ impl Half {
         }
     }
 
-    /// The physical interrupts that the hardware has deactivated since this was asked before.
+    /// Returns the physical interrupts that the hardware has deactivated since the last call.
     pub(crate) fn take_deactivated(&mut self) -> Vec<u32> {
         match self {
             Self::Software(_) => Vec::new(),

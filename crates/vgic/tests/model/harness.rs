@@ -166,7 +166,8 @@ impl Bench {
         }
     }
 
-    /// What the hardware deactivated can fire again, and the hypervisor takes what fires.
+    /// Lets physical interrupts that the hardware deactivated fire again, and takes those that
+    /// fire.
     fn take_physical(&mut self) {
         for (cpu, vcpu) in self.vcpus.iter_mut().enumerate() {
             for intid in vcpu.take_deactivated() {
@@ -250,9 +251,9 @@ impl Bench {
             .is_none_or(|it| it.owner.is_some() || !it.active || it.taker == Some(cpu))
     }
 
-    /// With few list registers, what the guest ends must be what it acknowledged last: the hardware
-    /// only counts what it ends beyond them. It may make others active by registers, and change the
-    /// priorities of those that it handles.
+    /// With few list registers, the guest must end the interrupt that it acknowledged last, because
+    /// the hardware only counts EOIs of interrupts that are not listed. The guest may make other
+    /// interrupts active by registers, and change the priorities of those that it handles.
     fn is_lawful(&self, op: &Op) -> bool {
         match *op {
             Op::End { .. } | Op::Modes { .. } | Op::Field { field: Field::Deactivate, .. } => false,
@@ -271,8 +272,9 @@ impl Bench {
         self.reference.clone().any(cpu, intid).is_some_and(|it| it.active)
     }
 
-    /// Does the guest have an interrupt active that it has not acknowledged, or at another priority
-    /// than its present one? A saved state does not contain that.
+    /// Returns true if `op` leaves the guest with an active interrupt that it has not acknowledged,
+    /// or that it acknowledged at another priority than the current one. A saved state does not
+    /// contain that.
     fn disturbs(&self, op: &Op) -> bool {
         match *op {
             Op::Field { field: Field::Activate, .. } => true,
@@ -303,7 +305,8 @@ impl Bench {
         self.kind != VcpuKind::Software
     }
 
-    /// The inputs of linked interrupts are levels: taken for edges, they come each time.
+    /// Returns true if `op` may make a linked interrupt edge-triggered. The inputs of linked
+    /// interrupts are levels, which would fire each time if they were treated as edges.
     fn makes_linked_edge(op: &Op) -> bool {
         matches!(*op, Op::Field { interrupt: index, field: Field::Trigger, .. }
             if LINKED.contains(&interrupt(index)))

@@ -1,5 +1,5 @@
-//! The physical interrupts that a hypervisor has linked virtual ones to. The level of an input is
-//! the truth: the model hears of it when it rises, and has to ask whether it has fallen.
+//! Physical interrupts that a hypervisor has linked to virtual ones. The level of an input is
+//! authoritative: the model is notified when it rises, and must ask whether it has fallen.
 
 use gic_arch::IntId;
 use msi_types::{Level, Line};
@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use vgic::PhysicalInterrupts;
 
-/// The linked interrupts, each to the physical one of its own number: a PPI of each CPU and an SPI.
+/// INTIDs of the linked interrupts, which are also those of the physical ones: a PPI of each CPU
+/// and an SPI.
 pub(crate) const LINKED: [u32; 2] = [27, 64];
 
-/// An input: of a PPI, with its CPU.
+/// An input: its CPU if it is a PPI's, and its INTID.
 type Input = (Option<usize>, u32);
 
 #[derive(Default)]
@@ -20,7 +21,7 @@ pub(crate) struct Physical {
 }
 
 impl Physical {
-    /// A device drives the input.
+    /// Drives an input, as a device does.
     pub(crate) fn drive(&self, line: Line, level: Level) {
         let mut high = self.high.lock().unwrap();
         if level == Level::High {
@@ -30,20 +31,21 @@ impl Physical {
         };
     }
 
-    /// Activates what is high and inactive, as the hypervisor that takes it.
+    /// Activates the inactive interrupts whose inputs are high, as a hypervisor does when it takes
+    /// them.
     pub(crate) fn take(&self) -> Vec<Line> {
         let mut active = self.active.lock().unwrap();
         let high = self.high.lock().unwrap();
         high.iter().filter(|input| active.insert(**input)).map(|input| line(*input)).collect()
     }
 
-    /// The hardware deactivates a physical interrupt of a CPU.
+    /// Deactivates a physical interrupt of a CPU, as the hardware does.
     pub(crate) fn end(&self, cpu: usize, intid: u32) {
         let input = if intid < 32 { (Some(cpu), intid) } else { (None, intid) };
         assert!(self.active.lock().unwrap().remove(&input), "{input:?} is not active");
     }
 
-    /// The machine is rebuilt: nothing is active on behalf of its guest.
+    /// Deactivates all interrupts: a rebuilt machine has none active on behalf of its guest.
     pub(crate) fn end_all(&self) {
         self.active.lock().unwrap().clear();
     }

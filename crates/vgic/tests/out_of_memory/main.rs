@@ -33,7 +33,7 @@ fn out_of_memory(board: &Board) -> u64 {
     board.gic.events().count(FaultReason::OutOfMemory)
 }
 
-/// The registers at which the heap had no memory left, since the last call.
+/// Returns the registers at which the heap has run out of memory since the last call.
 fn starved_registers(board: &Board) -> Vec<u64> {
     let mut registers = Vec::new();
     board.gic.events().drain(|fault| {

@@ -57,11 +57,12 @@ impl Messages {
         Some(Self::Msi(offset, MsiCapability::new(layout, next, sender, router).ok()?))
     }
 
-    /// Sends a vector's message to the guest. The guest may have masked it: then it is pending in
-    /// the table.
+    /// Sends a vector's message to the guest. If the guest has masked the vector, the message
+    /// becomes pending in the table.
     ///
     /// # Errors
-    /// The message is lost, for this reason. Without INTx nothing else tells the guest.
+    /// The reason why the message was lost. Without INTx the guest is not notified in any other
+    /// way.
     pub(super) fn signal(&self, vector: u16) -> Result<(), &'static str> {
         let signalled = match self {
             Self::Msi(_, capability) => capability.signal(vector),

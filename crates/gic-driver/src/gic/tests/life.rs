@@ -37,7 +37,7 @@ fn cpu_on_names_a_missing_redistributor() {
     assert_eq!(gic.cpu_on(cpu(9), &FakeRegisters::default()), Err(GicError::UnknownCpu(cpu(9))));
 }
 
-/// Linux, too, goes on with the redistributors that it found before a frame without one.
+/// Linux, too, keeps the redistributors that it found before a frame that holds none.
 #[test]
 fn a_bad_region_costs_only_its_own_cpus() {
     let fake = Fake::with_cpus(CPUS);

@@ -33,9 +33,9 @@ impl Routing {
     }
 }
 
-/// Adds the end of a map's entry: a specifier of `count` cells, zeroes after the first, and the
-/// number of IDs. Returns `None` if a specifier of several cells meets several IDs, or has more
-/// cells than any binding.
+/// Appends the end of a map entry: a specifier of `count` cells, all zero after the first, and the
+/// number of IDs. Returns `None` if the entry has both several cells and several IDs, or more cells
+/// than any binding allows.
 pub(super) fn map_output(
     words: &mut Vec<u32>,
     output: u32,

@@ -334,7 +334,7 @@ pub(super) fn sync(vcpu: u16) -> Command {
     Command::Sync { target: target(vcpu) }
 }
 
-/// A vCPU's redistributor.
+/// Returns the frame of a vCPU's redistributor.
 pub(super) fn redistributor(vcpu: u16) -> RegisterFrame {
     RegisterFrame::Redistributor(0x80a_0000 + u64::from(vcpu) * 0x2_0000)
 }

@@ -18,7 +18,7 @@ impl Bench {
         if LINKED.contains(&intid) {
             self.physical.drive(line, level);
             self.reference.drive(cpu, intid, high);
-            // The hardware goes on with a level that it has in a list register.
+            // The hardware keeps signalling a level that is in a list register.
             self.kicks.0.iter().for_each(|kicked| kicked.store(self.has_lists(), SeqCst));
             return;
         }
