@@ -185,7 +185,7 @@ mod tests {
                 FaultReason::ItsTable,
                 (ITS, 0x108),
                 FaultDetail::Memory(0x9000_0000),
-                "its@8080000: GITS_BASER1: ITS table or command queue not in memory \
+                "its@8080000: GITS_BASER1: points outside of guest memory \
                  (no memory at 0x90000000)",
             ),
             (

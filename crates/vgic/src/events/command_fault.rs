@@ -11,7 +11,7 @@ pub enum CommandFault {
     #[error("the guest's ITS command failed: {0}")]
     Refused(CommandError),
     /// The opcode of the guest's command does not exist.
-    #[error("the guest's ITS command queue holds nonsense: {0}")]
+    #[error("the guest's ITS command queue holds an unknown command: {0}")]
     Unknown(UnknownOpcode),
     /// The model's budget of entries, devices or table nodes is used up.
     #[error("{}: the model's budget for mappings is used up", .0.name())]

@@ -96,7 +96,7 @@ impl fmt::Display for FaultReason {
                 "the pending table overlaps that of another redistributor whose LPIs are enabled"
             }
             Self::ItsTablesInUse => "ITS table or command queue changed while the ITS is enabled",
-            Self::ItsTable => "ITS table or command queue not in memory",
+            Self::ItsTable => "points outside of guest memory",
             Self::UnalignedItsTable => {
                 "the ITS table is not aligned to its page size, which may be read-only (of pages \
                  of 64 KiB, bits 15:12 are address bits 51:48)"
