@@ -120,7 +120,9 @@ fn listed(plan: &Plan) -> Result<(), Failure> {
     let taken = carry_out(&mut machine, plan)?;
     let config = machine.config().clone();
     let state = machine.state()?;
-    let registers = KvmView::new(&config, state, machine.ram())?.save()?;
+    let mut view = KvmView::new(&config, state, machine.ram())?;
+    let registers = view.save()?;
+    accept(view.left_out().is_empty(), || view.left_out().to_string())?;
     let attributes = registers.iter().map(|saved| (saved.device, saved.attribute, saved.value));
     let snapshot = Snapshot { attributes: attributes.collect(), memory: machine.ram().rows()? };
     let mut restored = KvmMachine::new()?;

@@ -38,11 +38,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(|_| ()))?;
     let mut frozen = gic.freeze(&mut vcpus)?;
 
-    let registers = KvmView::new(&config, frozen.save()?, &*memory)?.save()?;
-    println!("{} registers", registers.len());
+    let mut view = KvmView::new(&config, frozen.save()?, &*memory)?;
+    let registers = view.save()?;
+    println!("{} registers; {}", registers.len(), view.left_out());
 
     let mut view = KvmView::new(&config, frozen.save()?, &*memory)?;
     view.load(&registers)?;
+    println!("restored; {}", view.left_out());
     frozen.restore(&view.into_state())?;
     Ok(())
 }

@@ -9,9 +9,9 @@
 //!
 //! | task | calls |
 //! |---|---|
-//! | save for KVM | view the result of [`Frozen::save`](vgic::Frozen::save), [`save`](KvmView::save); then copy the memory |
+//! | save for KVM | view the result of [`Frozen::save`](vgic::Frozen::save), [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy the memory |
 //! | create by KVM's attributes | a [`KvmCreation`], which becomes a [`VgicConfig`](vgic::VgicConfig) |
-//! | restore from KVM | restore the memory, view the state of the fresh machine, [`load`](KvmView::load), [`into_state`](KvmView::into_state), [`Frozen::restore`](vgic::Frozen::restore) |
+//! | restore from KVM | restore the memory, view the state of the fresh machine, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Frozen::restore`](vgic::Frozen::restore) |
 //!
 //! # Differences between the model and KVM
 //!
@@ -39,11 +39,23 @@
 //! clears these bits, but has kept a copy. KVM has a single `GICR_PROPBASER`: redistributors
 //! without enabled LPIs receive that of the others.
 //!
-//! Tables that are not in guest memory must not prevent a migration, whereas KVM's save fails with
-//! `EFAULT`. A save leaves out pending bits, devices and collections that it cannot write: a
-//! pending bit beyond the table or of a redistributor that was never given one, a device whose
-//! entry or translation table is elsewhere, and all mappings if the collection table is. A restore
-//! treats tables that it cannot read as empty, except for translation tables.
+//! Tables that are not in guest memory must not prevent a migration between models, where KVM's
+//! save fails with `EFAULT`. A save leaves out everything that it cannot write:
+//!
+//! - a pending bit beyond its table, or of a redistributor whose table was never set;
+//! - a device whose entry or translation table is elsewhere;
+//! - a collection beyond its table, or from the first write on that fails, and the events that use
+//!   it, because neither the model nor KVM restores an event whose collection is not in the table.
+//!
+//! A restore takes tables that it cannot read for empty, except translation tables: for these it
+//! fails with `EFAULT`. Whether KVM restores a machine whose valid `GITS_BASER<n>` points outside
+//! of memory is for KVM to decide: the versions below are expected to refuse it with an error.
+//!
+//! Faulty accesses of the monitor itself look the same, for example if it restores a machine before
+//! it registered the guest's RAM. They make a save or restore succeed with little or nothing in it.
+//! So a monitor should log [`KvmView::left_out`] after each save and load. It should abort the
+//! migration if something was left out although the tables are in RAM, where
+//! [`LeftOut::first_fault`] helps.
 //!
 //! # Differences between KVM and its documentation
 //!
@@ -97,10 +109,13 @@
 //! let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick))?;
 //! let mut frozen = gic.freeze(&mut vcpus)?;
 //!
-//! let registers = KvmView::new(&config, frozen.save()?, &*memory)?.save()?;
+//! let mut view = KvmView::new(&config, frozen.save()?, &*memory)?;
+//! let registers = view.save()?;
+//! assert!(view.left_out().is_empty(), "{}", view.left_out());
 //!
 //! let mut view = KvmView::new(&config, frozen.save()?, &*memory)?;
 //! view.load(&registers)?;
+//! assert!(view.left_out().is_empty(), "{}", view.left_out());
 //! frozen.restore(&view.into_state())?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -117,6 +132,7 @@ mod distributor;
 mod interface;
 mod interrupts;
 mod its;
+mod left_out;
 mod limits;
 mod order;
 mod pending;
@@ -131,6 +147,7 @@ mod word;
 pub use config::{kvm_config, kvm_its_config};
 pub use creation::{KvmCreation, KvmIncomplete};
 pub use gic_arch;
+pub use left_out::LeftOut;
 pub use limits::OutsideKvm;
 pub use msi_types;
 pub use register::{KvmDevice, KvmError, KvmRegister};

@@ -1,12 +1,13 @@
 //! The LPIs' pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and taking them
 //! over.
 
+use crate::abi::Errno;
+use crate::left_out::{TableMemory, add};
 use alloc::collections::TryReserveError;
 use doorbell_fallible::try_collect;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Affinity, IntId, Lpi, lpi};
 use vgic::saved_state::{CollectionState, EventState, RedistributorState, SavedState};
-use vgic::{GuestMemory, MemoryFault};
 
 /// A bit of a pending table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -29,22 +30,25 @@ impl Bit {
         (exists && reaches).then(|| Self { address: table + offset, bit })
     }
 
-    /// Returns true if the bit is set. A bit that is not in memory is clear.
-    pub(super) fn read(self, memory: &dyn GuestMemory) -> bool {
-        self.byte(memory).is_ok_and(|byte| byte & self.mask() != 0)
+    /// Is it set? A bit that is not in memory is not, and is counted.
+    pub(super) fn read(self, memory: &mut TableMemory<'_>) -> bool {
+        let byte = self.byte(memory);
+        add(&mut memory.left_out.pending_bits, usize::from(byte.is_err()));
+        byte.is_ok_and(|byte| byte & self.mask() != 0)
     }
 
-    /// Writes the byte only if it changes, because a migration must send a written page again. A
-    /// table that is not in memory is the guest's mistake, and must not prevent its migration.
-    fn write(self, memory: &dyn GuestMemory, set: bool) {
-        let Ok(byte) = self.byte(memory) else { return };
-        let wanted = if set { byte | self.mask() } else { byte & !self.mask() };
-        if wanted != byte {
-            let _ = memory.write(self.address, &[wanted]);
-        }
+    /// Writes only what changes, because a page that is written has to be sent again. A table that
+    /// is not in memory is the guest's mistake, and must not prevent its migration: the bit is
+    /// counted.
+    fn write(self, memory: &mut TableMemory<'_>, set: bool) {
+        let written = self.byte(memory).and_then(|byte| {
+            let wanted = if set { byte | self.mask() } else { byte & !self.mask() };
+            if wanted == byte { Ok(()) } else { memory.write(self.address, &[wanted]) }
+        });
+        add(&mut memory.left_out.pending_bits, usize::from(written.is_err()));
     }
 
-    fn byte(self, memory: &dyn GuestMemory) -> Result<u8, MemoryFault> {
+    fn byte(self, memory: &mut TableMemory<'_>) -> Result<u8, Errno> {
         let mut byte = [0];
         memory.read(self.address, &mut byte)?;
         Ok(byte[0])
@@ -61,10 +65,13 @@ fn has_enabled_lpis(redistributor: &RedistributorState) -> bool {
 
 /// Writes the bit of every LPI that an event is mapped to.
 ///
-/// While LPIs are disabled, bits are set and never cleared. The state does not contain the LPIs
-/// that were pending when the guest disabled them: these were written to the guest's table, and are
-/// read from there when LPIs are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
-pub(super) fn save(state: &SavedState, memory: &dyn GuestMemory) -> Result<(), TryReserveError> {
+/// Where LPIs are disabled, bits are set and never cleared. The state does not contain what was
+/// pending when the guest disabled them: that was written to the guest's table, and is read from
+/// there when they are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
+pub(super) fn save(
+    state: &SavedState,
+    memory: &mut TableMemory<'_>,
+) -> Result<(), TryReserveError> {
     let mut bits =
         try_collect(events(state).map(|(cpu, event)| (cpu, event.intid, event.pending)))?;
     // Of several events, one that is pending comes first.
@@ -73,15 +80,16 @@ pub(super) fn save(state: &SavedState, memory: &dyn GuestMemory) -> Result<(), T
     for (cpu, intid, pending) in bits {
         let cpu = state.cpus.iter().find(|of| of.affinity == cpu).map(|of| &of.redistributor);
         let written = cpu.filter(|of| pending || has_enabled_lpis(of));
-        if let Some(bit) = written.and_then(|of| Bit::of(of, intid)) {
-            bit.write(memory, pending);
+        match written.and_then(|of| Bit::of(of, intid)) {
+            Some(bit) => bit.write(memory, pending),
+            None => add(&mut memory.left_out.pending_bits, usize::from(pending)),
         }
     }
     Ok(())
 }
 
 /// Clears bits that were taken over.
-pub(super) fn clear(bits: &[Bit], memory: &dyn GuestMemory) {
+pub(super) fn clear(bits: &[Bit], memory: &mut TableMemory<'_>) {
     for bit in bits {
         bit.write(memory, false);
     }

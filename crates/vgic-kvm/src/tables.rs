@@ -4,18 +4,20 @@
 mod scan;
 
 use crate::abi::{CollectionEntry, DeviceEntry, Errno, TranslationEntry};
+use crate::left_out::{TableMemory, add};
 use crate::pending::Bit;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
+use core::ops::Range;
 use doorbell_fallible::{SortedMap, try_collect, try_push};
 use gic_arch::gicr::Typer;
 use gic_arch::gits::{self, Baser};
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
-use scan::{Budget, ENTRY, IDS, Next, fault};
+use scan::{Budget, ENTRY, IDS, Next};
+use vgic::VgicConfig;
 use vgic::saved_state::{CollectionState, CpuState, DeviceState, EventState, ItsState};
-use vgic::{GuestMemory, VgicConfig};
 
 /// Bits of an EventID.
 const EVENT_BITS: u8 = 16;
@@ -41,26 +43,27 @@ impl Numbers {
 }
 
 /// Writes all tables. A table that is not in memory is the guest's mistake, and must not prevent
-/// its migration: entries that cannot be written are left out.
+/// its migration: the save leaves out, and counts, what it cannot write.
 pub(super) fn save(
     its: &ItsState,
     numbers: &Numbers,
-    memory: &dyn GuestMemory,
+    memory: &mut TableMemory<'_>,
 ) -> Result<(), Errno> {
     let [devices, collections, ..] = its.baser.map(Baser::from_bits);
     let mut budget = Budget::new(u32::MAX, u32::MAX);
-    // A reader refuses events whose collection is not in the table.
-    let has_collections =
-        collections.valid() && is_written(save_collections(collections, its, numbers, memory))?;
-    let mapped: &[DeviceState] = if has_collections { &its.devices } else { &[] };
-    if devices.valid() { save_devices(devices, mapped, memory, &mut budget) } else { Ok(()) }
+    let saved = save_collections(collections, its, numbers, memory)?;
+    if devices.valid() {
+        save_devices(devices, &its.devices, &saved, memory, &mut budget)
+    } else {
+        Ok(())
+    }
 }
 
-/// Returns true if a table was written, or false if it is not in memory.
-const fn is_written(outcome: Result<(), Errno>) -> Result<bool, Errno> {
+/// Returns what was written; `None` if it is not in memory.
+fn written<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
     match outcome {
-        Ok(()) => Ok(true),
-        Err(Errno::Fault) => Ok(false),
+        Ok(written) => Ok(Some(written)),
+        Err(Errno::Fault) => Ok(None),
         Err(errno) => Err(errno),
     }
 }
@@ -72,7 +75,8 @@ const fn is_written(outcome: Result<(), Errno>) -> Result<bool, Errno> {
 fn save_devices(
     table: Baser,
     devices: &[DeviceState],
-    memory: &dyn GuestMemory,
+    collections: &[CollectionId],
+    memory: &mut TableMemory<'_>,
     budget: &mut Budget,
 ) -> Result<(), Errno> {
     let mut saved = Vec::new();
@@ -80,16 +84,18 @@ fn save_devices(
         let address = scan::locate(table, device.device.get().into(), memory);
         if let Some(address) = address
             && memory.write_u64(address, 0).is_ok()
-            && is_written(save_events(device, memory, budget))?
+            && let Some(events) = written(save_events(device, collections, memory, budget))?
         {
+            add(&mut memory.left_out.events, device.events.len() - events);
             try_push(&mut saved, (device, address))?;
         }
     }
+    add(&mut memory.left_out.devices, devices.len() - saved.len());
     let ids = try_collect(saved.iter().map(|(device, _)| u64::from(device.device.get())))?;
     for page in scan::pages(table, memory)? {
         let inside = |id: &&u64| (page.first..page.first + page.entries).contains(*id);
         let first = ids.iter().find(inside).map_or(page.entries, |id| id - page.first);
-        is_written(budget.clear(page.address, first, memory))?;
+        written(budget.clear(page.address, first, memory))?;
         // Nobody reads beyond the last device.
         if ids.last().is_some_and(|last| *last < page.first + page.entries) {
             break;
@@ -101,31 +107,36 @@ fn save_devices(
             .map_or(DeviceEntry::NEXT_MAX, |hop| hop.min(DeviceEntry::NEXT_MAX));
         if distance > u64::from(hop) && !table.indirect() {
             let stale = (address + ENTRY * u64::from(hop), distance - u64::from(hop));
-            is_written(budget.clear(stale.0, stale.1, memory))?;
+            written(budget.clear(stale.0, stale.1, memory))?;
         }
         let entry = DeviceEntry::new()
             .with_valid(true)
             .with_next(hop)
             .with_itt_address(device.itt)
             .with_event_bits_minus_one(device.event_bits.saturating_sub(1));
-        memory.write_u64(address, entry.into_bits()).map_err(fault)?;
+        memory.write_u64(address, entry.into_bits())?;
     }
     Ok(())
 }
 
+/// Writes the events that use one of these collections, and returns how many: a reader refuses the
+/// device if an event's collection is not in the collection table.
 fn save_events(
     device: &DeviceState,
-    memory: &dyn GuestMemory,
+    collections: &[CollectionId],
+    memory: &mut TableMemory<'_>,
     budget: &mut Budget,
-) -> Result<(), Errno> {
-    let ids = try_collect(device.events.iter().map(|event| u64::from(event.event.get())))?;
+) -> Result<usize, Errno> {
+    let readable = |event: &&EventState| collections.binary_search(&event.collection).is_ok();
+    let events = try_collect(device.events.iter().filter(readable))?;
+    let ids = try_collect(events.iter().map(|event| u64::from(event.event.get())))?;
     let all = 1 << device.event_bits;
     if ids.is_empty() {
         // Also where the budget does not reach.
-        memory.read_u64(device.itt + ENTRY * (all - 1)).map_err(fault)?;
+        memory.read_u64(device.itt + ENTRY * (all - 1))?;
     }
     budget.clear(device.itt, ids.first().copied().unwrap_or(all), memory)?;
-    for (event, next) in device.events.iter().zip(followers(&ids)) {
+    for (event, next) in events.iter().zip(followers(&ids)) {
         let id = u64::from(event.event.get());
         let distance =
             u16::try_from(next.map_or(0, |next| next - id)).map_err(|_| Errno::Invalid)?;
@@ -133,9 +144,9 @@ fn save_events(
             .with_next(distance)
             .with_intid(event.intid.get())
             .with_collection(event.collection.get());
-        memory.write_u64(device.itt + ENTRY * id, entry.into_bits()).map_err(fault)?;
+        memory.write_u64(device.itt + ENTRY * id, entry.into_bits())?;
     }
-    Ok(())
+    Ok(events.len())
 }
 
 /// Of each, the one that follows.
@@ -143,13 +154,14 @@ fn followers(ids: &[u64]) -> impl Iterator<Item = Option<u64>> {
     ids.iter().skip(1).copied().map(Some).chain([None])
 }
 
-/// Those that events use and nobody mapped are in the table too, so that a reader knows them.
+/// Returns the collections that were written, in ascending order. Those that events use and nobody
+/// mapped are in the table too, so that a reader knows them.
 fn save_collections(
     table: Baser,
     its: &ItsState,
     numbers: &Numbers,
-    memory: &dyn GuestMemory,
-) -> Result<(), Errno> {
+    memory: &mut TableMemory<'_>,
+) -> Result<Vec<CollectionId>, Errno> {
     let mut entries = Vec::new();
     for state in &its.collections {
         let number = numbers.number(state.target).ok_or(Errno::Invalid)?;
@@ -165,21 +177,45 @@ fn save_collections(
     for id in used.into_iter().filter(|id| !mapped(id)) {
         try_push(&mut entries, (id, UNMAPPED))?;
     }
-    // The table has no room for these if the guest gave the ITS a smaller one after it mapped them.
-    let room = table.bytes() / ENTRY;
-    if entries.iter().any(|(id, _)| u64::from(id.get()) >= room) {
-        return Err(Errno::Fault);
-    }
-    let ends = table.address() + table.bytes();
-    let mut addresses = (table.address()..ends).step_by(8);
-    for ((collection, target), address) in entries.into_iter().zip(&mut addresses) {
+    let all = entries.len();
+    // A guest that gave the ITS a smaller table afterwards has none for the others.
+    let room = if table.valid() { table.bytes() / ENTRY } else { 0 };
+    entries.retain(|(id, _)| u64::from(id.get()) < room);
+    write_collections(table.address()..table.address() + ENTRY * room, &mut entries, memory);
+    add(&mut memory.left_out.collections, all - entries.len());
+    let mut saved = try_collect(entries.into_iter().map(|(id, _)| id))?;
+    saved.sort_unstable();
+    Ok(saved)
+}
+
+/// Writes collections and their targets to a table, and removes those that a reader will not find.
+///
+/// A reader stops at an invalid entry. So the list ends where a write fails; if old contents would
+/// continue it there, it ends one entry earlier.
+fn write_collections(
+    table: Range<u64>,
+    entries: &mut Vec<(CollectionId, u64)>,
+    memory: &mut TableMemory<'_>,
+) {
+    let (mut end, mut written) = (table.start, 0);
+    for (collection, target) in entries.iter() {
         let entry = CollectionEntry::new()
             .with_valid(true)
             .with_collection(collection.get())
-            .with_target(target);
-        memory.write_u64(address, entry.into_bits()).map_err(fault)?;
+            .with_target(*target);
+        if memory.write_u64(end, entry.into_bits()).is_err() {
+            break;
+        }
+        end += ENTRY;
+        written += 1;
     }
-    addresses.next().map_or(Ok(()), |end| memory.write_u64(end, 0).map_err(fault))
+    entries.truncate(written);
+    let goes_on = end < table.end
+        && memory.write_u64(end, 0).is_err()
+        && memory.read_u64(end).is_ok_and(|old| CollectionEntry::from_bits(old).valid());
+    if goes_on && written > 0 && memory.write_u64(end - ENTRY, 0).is_ok() {
+        entries.pop();
+    }
 }
 
 /// Contents of the tables.
@@ -203,7 +239,7 @@ pub(super) fn restore(
     config: &VgicConfig,
     its: &ItsState,
     cpus: &[CpuState],
-    memory: &dyn GuestMemory,
+    memory: &mut TableMemory<'_>,
 ) -> Result<Restored, Errno> {
     let [devices, collections, ..] = its.baser.map(Baser::from_bits);
     let mut reader = Reader {
@@ -225,10 +261,10 @@ pub(super) fn restore(
     reader.take_each_bit_once()
 }
 
-struct Reader<'a> {
+struct Reader<'a, 'm> {
     cpus: &'a [CpuState],
     numbers: Numbers,
-    memory: &'a dyn GuestMemory,
+    memory: &'a mut TableMemory<'m>,
     budget: Budget,
     /// Collections that are in the table, mapped or not.
     known: SortedMap<CollectionId, ()>,
@@ -237,13 +273,13 @@ struct Reader<'a> {
     found: Vec<(Bit, usize, usize)>,
 }
 
-impl Reader<'_> {
-    /// Reads the collection table, up to `named` entries or the first one that is not in memory.
+impl Reader<'_, '_> {
+    /// As far as `named` numbers, and memory, reach.
     fn collections(&mut self, table: Baser, named: u64) -> Result<(), Errno> {
         let room = (table.bytes() / ENTRY).min(named);
         for index in 0..room {
             self.budget.spend()?;
-            let word = self.memory.read_u64(table.address() + ENTRY * index).unwrap_or(0);
+            let Ok(word) = self.memory.read_u64(table.address() + ENTRY * index) else { break };
             let entry = CollectionEntry::from_bits(word);
             if !entry.valid() {
                 break;
@@ -321,7 +357,7 @@ impl Reader<'_> {
         while id < all {
             self.budget.spend()?;
             let address = itt.checked_add(ENTRY * id).ok_or(Errno::Fault)?;
-            let entry = TranslationEntry::from_bits(self.memory.read_u64(address).map_err(fault)?);
+            let entry = TranslationEntry::from_bits(self.memory.read_u64(address)?);
             if entry.intid() == 0 {
                 id += 1;
                 continue;

@@ -1,6 +1,7 @@
 //! The view of a saved state: attributes are read and written.
 
 use crate::abi::{self, Attribute, Errno, LINE_LEVEL, control, frame};
+use crate::left_out::{LeftOut, TableMemory};
 use crate::limits::OutsideKvm;
 use crate::register::{KvmDevice, KvmError, KvmRegister};
 use crate::word::low_word;
@@ -24,6 +25,7 @@ pub struct KvmView<'a> {
     memory: &'a dyn GuestMemory,
     /// Lists every wired interrupt, also those that are as after reset.
     state: SavedState,
+    left_out: LeftOut,
 }
 
 impl core::fmt::Debug for KvmView<'_> {
@@ -50,15 +52,15 @@ impl<'a> KvmView<'a> {
         redistributor::share_propbaser(&mut state.cpus);
         pending::hand_over(&mut state)?;
         interrupts::list_all(&mut state, config.spis)?;
-        Ok(Self { config, memory, state })
+        Ok(Self { config, memory, state, left_out: LeftOut::default() })
     }
 
     /// Writes the tables and pending bits to guest memory, and gives every attribute that has to be
     /// restored, in the order of restoring it.
     ///
     /// # Errors
-    /// [`KvmError`] if the heap has no memory for the registers; the guest's memory may be partly
-    /// written then. The guest's tables cannot make a save fail: see the crate's documentation.
+    /// [`KvmError`] if the heap has no memory for it; the guest's memory may be partly written
+    /// then. A guest's tables cannot prevent a save: ask for what it [left out](Self::left_out).
     pub fn save(&mut self) -> Result<Vec<KvmRegister>, KvmError> {
         for index in 0..self.config.its.len() {
             self.command(KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;
@@ -77,7 +79,8 @@ impl<'a> KvmView<'a> {
     }
 
     /// Writes attributes in their order, reading an ITS's tables from guest memory before it is
-    /// enabled. Bits that are set by writing ones are first cleared.
+    /// enabled. Bits that are set by writing ones are first cleared. Tables that cannot be read are
+    /// taken for empty: ask for what was [left out](Self::left_out).
     ///
     /// # Errors
     /// [`KvmError`] for the first that cannot be written; the view is to be dropped then. Nothing
@@ -133,7 +136,8 @@ impl<'a> KvmView<'a> {
             Attribute::InterruptCount | Attribute::MaintenanceInterrupt => Err(Errno::Busy),
             Attribute::Control(control::INIT) => Ok(()),
             Attribute::Control(control::SAVE_PENDING_TABLES) => {
-                Ok(pending::save(&self.state, self.memory)?)
+                let mut memory = TableMemory::new(self.memory, &mut self.left_out);
+                Ok(pending::save(&self.state, &mut memory)?)
             }
             Attribute::Distributor { offset } => {
                 distributor::set(&mut self.state.distributor, offset, word)
@@ -167,7 +171,9 @@ impl<'a> KvmView<'a> {
             Attribute::Address(frame::ITS) => Err(Errno::Exists),
             Attribute::Address(_) => Err(Errno::NoDevice),
             Attribute::Control(control::ITS_SAVE_TABLES) => {
-                tables::save(&self.state.its[its], &self.numbers()?, self.memory)
+                let numbers = self.numbers()?;
+                let mut memory = TableMemory::new(self.memory, &mut self.left_out);
+                tables::save(&self.state.its[its], &numbers, &mut memory)
             }
             Attribute::Control(control::ITS_RESTORE_TABLES) => self.restore_tables(its),
             Attribute::Control(control::ITS_RESET) => {
@@ -186,16 +192,28 @@ impl<'a> KvmView<'a> {
     /// Takes the mappings of the tables over, if the machine can have them.
     fn restore_tables(&mut self, its: usize) -> Result<(), Errno> {
         let state = &mut self.state;
-        let mut restored = tables::restore(self.config, &state.its[its], &state.cpus, self.memory)?;
+        let memory = &mut TableMemory::new(self.memory, &mut self.left_out);
+        let mut restored = tables::restore(self.config, &state.its[its], &state.cpus, memory)?;
         restored.exchange(&mut state.its[its]);
         let possible =
             self.config.check_restorable(state).map_err(|error| limits::errno(error.into()));
         if possible.is_err() {
             restored.exchange(&mut state.its[its]);
         } else {
-            pending::clear(&restored.consumed, self.memory);
+            pending::clear(&restored.consumed, memory);
         }
         possible
+    }
+
+    /// Returns what this view's saves and restores left out so far, including those that failed.
+    ///
+    /// A monitor should log it after [`save`](Self::save) and [`load`](Self::load) unless it is
+    /// [empty](LeftOut::is_empty), and should abort the migration if it knows that the tables are
+    /// in the guest's RAM. Then its own accesses to guest memory failed, and the guest would lose
+    /// LPIs.
+    #[must_use]
+    pub const fn left_out(&self) -> LeftOut {
+        self.left_out
     }
 
     /// The saved state. Redistributors are awake, as KVM's always are. Of level-sensitive

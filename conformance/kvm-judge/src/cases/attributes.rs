@@ -1,6 +1,6 @@
 //! Attribute by attribute: a real KVM and the model's view of itself as KVM, side by side.
 
-use super::{Count, Fired, kvm};
+use super::{Count, Fired, accept, kvm};
 use gic_arch::icc::{self, SysRegEncoding};
 use gic_arch::{Affinity, gicd, gicr, gits, id};
 use kvm_judge::model::ModelMachine;
@@ -50,6 +50,7 @@ impl<'a> Pair<'a> {
             value: *value,
         });
         view.load(&registers.collect::<Vec<_>>())?;
+        accept(view.left_out().is_empty(), || view.left_out().to_string())?;
         Ok(Self { kvm, view })
     }
 

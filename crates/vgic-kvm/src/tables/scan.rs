@@ -1,11 +1,11 @@
 //! Addresses of entries, and limits of the work on them.
 
 use crate::abi::Errno;
+use crate::left_out::TableMemory;
 use alloc::vec::Vec;
 use doorbell_fallible::{try_collect, try_push};
 use gic_arch::gits::Baser;
 use gic_arch::its::Level1Entry;
-use vgic::{GuestMemory, MemoryFault};
 
 /// Bytes of every entry.
 pub(super) const ENTRY: u64 = 8;
@@ -37,14 +37,9 @@ pub(super) enum Next {
     End,
 }
 
-/// KVM's error for a table that is not in guest memory.
-pub(super) fn fault(_: MemoryFault) -> Errno {
-    Errno::Fault
-}
-
-/// Returns the pages that the guest has provided for a device table, for DeviceIDs of up to 16
-/// bits.
-pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>, Errno> {
+/// The pages of a device table that the guest has provided for, as far as 16 bits of DeviceIDs
+/// reach.
+pub(super) fn pages(table: Baser, memory: &mut TableMemory<'_>) -> Result<Vec<Page>, Errno> {
     if !table.indirect() {
         let entries = (table.bytes() / ENTRY).min(IDS);
         return Ok(try_collect(core::iter::once(Page {
@@ -64,7 +59,7 @@ pub(super) fn pages(table: Baser, memory: &dyn GuestMemory) -> Result<Vec<Page>,
 }
 
 /// Returns the address of a device's entry; `None` if the guest has not provided for it.
-pub(super) fn locate(table: Baser, id: u64, memory: &dyn GuestMemory) -> Option<u64> {
+pub(super) fn locate(table: Baser, id: u64, memory: &mut TableMemory<'_>) -> Option<u64> {
     if !table.indirect() {
         let inside = id < table.bytes() / ENTRY;
         return inside.then_some(table.address() + ENTRY * id);
@@ -77,8 +72,8 @@ pub(super) fn locate(table: Baser, id: u64, memory: &dyn GuestMemory) -> Option<
     Some(page + ENTRY * (id % entries))
 }
 
-/// Returns the address that a first-level entry holds, if the entry is in memory and valid.
-fn second_level(table: Baser, index: u64, memory: &dyn GuestMemory) -> Option<u64> {
+/// Returns the address that a first-level entry names, if it is in memory and valid.
+fn second_level(table: Baser, index: u64, memory: &mut TableMemory<'_>) -> Option<u64> {
     let entry = Level1Entry::from_bits(memory.read_u64(table.address() + ENTRY * index).ok()?);
     entry.valid().then(|| entry.address() & !(table.page_size().bytes() - 1))
 }
@@ -122,7 +117,7 @@ impl Budget {
         &mut self,
         address: u64,
         entries: u64,
-        memory: &dyn GuestMemory,
+        memory: &mut TableMemory<'_>,
     ) -> Result<(), Errno> {
         let entries = entries.min(self.clears);
         self.clears -= entries;
@@ -130,10 +125,10 @@ impl Budget {
         for first in (0..entries).step_by(CHUNK) {
             let count = usize::try_from(entries - first).unwrap_or(CHUNK).min(CHUNK);
             let (part, at) = (&mut bytes[..8 * count], address + ENTRY * first);
-            memory.read(at, part).map_err(fault)?;
+            memory.read(at, part)?;
             if part.iter().any(|byte| *byte != 0) {
                 part.fill(0);
-                memory.write(at, part).map_err(fault)?;
+                memory.write(at, part)?;
             }
         }
         Ok(())

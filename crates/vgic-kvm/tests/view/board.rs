@@ -8,7 +8,7 @@ use vgic::saved_state::SavedState;
 use vgic::{GuestMemory, Vgic, VgicConfig, VmMemory};
 use vgic_kvm::abi::Errno;
 use vgic_kvm::abi::{Attribute, control};
-use vgic_kvm::{KvmDevice, KvmView, kvm_config, kvm_its_config};
+use vgic_kvm::{KvmDevice, KvmView, LeftOut, kvm_config, kvm_its_config};
 
 pub(crate) const CPUS: u16 = 3;
 pub(crate) const SPIS: u32 = 64;
@@ -113,29 +113,38 @@ pub(crate) fn set_up_tables(state: &mut SavedState, levels: Levels, memory: &Ram
     }
 }
 
-/// Reads the tables that are in memory.
+/// Reads the tables that are in memory, leaving nothing out.
 pub(crate) fn restore_tables(levels: Levels, memory: &Ram) -> Result<SavedState, Errno> {
-    restore_tables_of(with_tables(levels, memory), memory)
+    let (state, left_out) = restore_tables_of(with_tables(levels, memory), memory)?;
+    assert!(left_out.is_empty(), "{left_out}");
+    Ok(state)
 }
 
-/// Restores the tables in memory into a state, in place of the state's own mappings.
-pub(crate) fn restore_tables_of(state: SavedState, memory: &Ram) -> Result<SavedState, Errno> {
+/// Reads the tables that are in memory into a state, in place of what it has mapped.
+pub(crate) fn restore_tables_of(
+    state: SavedState,
+    memory: &dyn GuestMemory,
+) -> Result<(SavedState, LeftOut), Errno> {
     let config = config();
     let mut view = KvmView::new(&config, state, memory).unwrap();
     view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_RESTORE_TABLES), 0)?;
-    Ok(view.into_state())
+    let left_out = view.left_out();
+    Ok((view.into_state(), left_out))
 }
 
 /// Writes the pending bits of a state.
-pub(crate) fn save_pending(state: SavedState, memory: &Ram) -> Result<(), Errno> {
-    let config = config();
-    let mut view = KvmView::new(&config, state, memory).unwrap();
-    view.set(KvmDevice::Gic, Attribute::Control(control::SAVE_PENDING_TABLES), 0)
+pub(crate) fn save_pending(state: SavedState, memory: &dyn GuestMemory) -> LeftOut {
+    saved(state, memory, KvmDevice::Gic, control::SAVE_PENDING_TABLES)
 }
 
 /// Writes the tables of a state.
-pub(crate) fn save_tables(state: SavedState, memory: &Ram) -> Result<(), Errno> {
+pub(crate) fn save_tables(state: SavedState, memory: &dyn GuestMemory) -> LeftOut {
+    saved(state, memory, KvmDevice::Its(0), control::ITS_SAVE_TABLES)
+}
+
+fn saved(state: SavedState, memory: &dyn GuestMemory, device: KvmDevice, command: u64) -> LeftOut {
     let config = config();
     let mut view = KvmView::new(&config, state, memory).unwrap();
-    view.set(KvmDevice::Its(0), Attribute::Control(control::ITS_SAVE_TABLES), 0)
+    assert_eq!(view.set(device, Attribute::Control(command), 0), Ok(()));
+    view.left_out()
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use vgic::AccessWidth::{Double, Word};
 use vgic::{GuestMemory, Vcpu, Vgic, VmMemory};
-use vgic_kvm::{KvmRegister, KvmView, kvm_config, kvm_its_config};
+use vgic_kvm::{KvmRegister, KvmView, LeftOut, kvm_config, kvm_its_config};
 
 const ITS: u64 = 0x0808_0000;
 /// Number of CPUs, the last of which never has LPI tables.
@@ -60,6 +60,8 @@ struct Guest {
     commands: u32,
     /// LPIs that were acknowledged.
     taken: BTreeSet<u64>,
+    /// Contents that the last save left out.
+    left_out: LeftOut,
 }
 
 impl Guest {
@@ -69,7 +71,8 @@ impl Guest {
         let ram = Arc::new(VmMemory(ram(0, RAM_BYTES)));
         ram.write(CONFIG, &[0xa1; 0x2000]).unwrap();
         let (gic, vcpus) = Vgic::new(config, ram.clone(), Arc::new(|_| {})).unwrap();
-        let mut guest = Self { gic, vcpus, ram, commands: 0, taken: BTreeSet::new() };
+        let (taken, left_out) = (BTreeSet::new(), LeftOut::default());
+        let mut guest = Self { gic, vcpus, ram, commands: 0, taken, left_out };
         guest.start_cpus();
         guest.start_its();
         guest
@@ -181,7 +184,10 @@ impl Guest {
     /// Saves in KVM's format.
     fn save(&mut self) -> Vec<KvmRegister> {
         let saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
-        KvmView::new(self.gic.config(), saved, &*self.ram).unwrap().save().unwrap()
+        let mut view = KvmView::new(self.gic.config(), saved, &*self.ram).unwrap();
+        let registers = view.save().unwrap();
+        self.left_out = view.left_out();
+        registers
     }
 
     /// Continues as another machine, restored from KVM's format.
@@ -193,6 +199,7 @@ impl Guest {
         let mut frozen = gic.freeze(&mut vcpus).unwrap();
         let mut view = KvmView::new(&config, frozen.save().unwrap(), &*self.ram).unwrap();
         view.load(&registers).unwrap();
+        assert!(view.left_out().is_empty(), "{}", view.left_out());
         frozen.restore(&view.into_state()).unwrap();
         frozen.thaw();
         Self { gic, vcpus, ..self }
@@ -250,6 +257,7 @@ proptest! {
     #[test]
     fn a_moved_guest_finds_what_it_would_have_found(before in steps(2), after in steps(2)) {
         let (mut stayed, mut moved) = (Guest::after(&before), Guest::after(&before).moved());
+        prop_assert_eq!(moved.left_out, LeftOut::default());
         for step in after {
             stayed.apply(step);
             moved.apply(step);
@@ -294,5 +302,7 @@ fn an_lpi_moved_to_a_cpu_without_tables_prevents_no_move() {
     let guest = Guest::after(&steps);
     fill(&guest);
     let memory = guest.memory();
-    assert!(guest.moved().memory() == memory);
+    let moved = guest.moved();
+    assert!(moved.memory() == memory);
+    assert_eq!((moved.left_out.pending_bits, moved.left_out.faults), (1, 0));
 }

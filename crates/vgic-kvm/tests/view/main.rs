@@ -5,6 +5,7 @@ mod board;
 mod creation;
 mod guest;
 mod hostile;
+mod left_out;
 mod limits;
 mod out_of_memory;
 mod regions;

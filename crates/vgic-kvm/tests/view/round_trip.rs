@@ -191,9 +191,12 @@ fn moved(state: &SavedState, memory: &Ram) -> SavedState {
 
 fn moved_over(before: SavedState, state: &SavedState, memory: &Ram) -> SavedState {
     let config = config();
-    let saved = KvmView::new(&config, state.clone(), memory).unwrap().save().unwrap();
+    let mut view = KvmView::new(&config, state.clone(), memory).unwrap();
+    let saved = view.save().unwrap();
+    assert!(view.left_out().is_empty(), "{}", view.left_out());
     let mut view = KvmView::new(&config, before, memory).unwrap();
     view.load(&saved).unwrap();
+    assert!(view.left_out().is_empty(), "{}", view.left_out());
     view.into_state()
 }
 

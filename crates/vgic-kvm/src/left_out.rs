@@ -1,0 +1,115 @@
+//! Records of table contents that a save or restore left out.
+
+use crate::abi::Errno;
+use core::fmt;
+use vgic::{GuestMemory, MemoryFault};
+
+/// Counts of the table contents that a [`KvmView`](crate::KvmView) could not save or restore.
+///
+/// A guest that put its tables outside of memory causes these counts, and must not prevent its
+/// migration. A monitor whose accesses to guest memory fail causes the same counts: then the
+/// restored guest may never receive an LPI. A monitor should log every `LeftOut` that is not
+/// [empty](Self::is_empty), and should abort the migration if [`first_fault`](Self::first_fault)
+/// lies in the guest's RAM.
+///
+/// Counts saturate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct LeftOut {
+    /// Number of mapped devices that a save left out, with all of their events.
+    pub devices: u32,
+    /// Number of events that a save left out because it left out their collection. Events of
+    /// left-out devices are not counted.
+    pub events: u32,
+    /// Number of collections that a save left out: mapped, or used by an event.
+    pub collections: u32,
+    /// Number of pending bits that could not be read or written. A save also counts pending LPIs
+    /// that have no bit in a pending table.
+    pub pending_bits: u32,
+    /// Number of accesses to the tables that failed. If a restore cannot read a table, it cannot
+    /// know how many devices or collections it left out, and counts only this.
+    pub faults: u32,
+    /// First access that failed. A table that the guest put outside of memory may thus hide a
+    /// later fault in RAM.
+    pub first_fault: Option<MemoryFault>,
+}
+
+impl LeftOut {
+    /// Returns whether nothing was left out and every access succeeded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("nothing was left out");
+        }
+        let Self { devices, events, collections, pending_bits, faults, first_fault } = *self;
+        let [devices, events] = [Count(devices, "device"), Count(events, "event")];
+        let [collections, bits] =
+            [Count(collections, "collection"), Count(pending_bits, "pending bit")];
+        write!(f, "left out {devices}, {events}, {collections} and {bits}")?;
+        first_fault.map_or(Ok(()), |first| {
+            write!(f, "; {}, first: {first}", Count(faults, "memory fault"))
+        })
+    }
+}
+
+/// A number of things with their name in the singular.
+struct Count(u32, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(number, name) = self;
+        write!(f, "{number} {name}{}", if *number == 1 { "" } else { "s" })
+    }
+}
+
+/// Adds to a count of a [`LeftOut`].
+pub(super) fn add(count: &mut u32, more: usize) {
+    *count = count.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+}
+
+/// Guest memory with the tables, and the record of a save or restore.
+pub(super) struct TableMemory<'a> {
+    memory: &'a dyn GuestMemory,
+    pub(super) left_out: &'a mut LeftOut,
+}
+
+impl<'a> TableMemory<'a> {
+    pub(super) fn new(memory: &'a dyn GuestMemory, left_out: &'a mut LeftOut) -> Self {
+        Self { memory, left_out }
+    }
+
+    pub(super) fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        let outcome = self.memory.read(address, bytes);
+        self.record(outcome)
+    }
+
+    pub(super) fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let outcome = self.memory.write(address, bytes);
+        self.record(outcome)
+    }
+
+    pub(super) fn read_u64(&mut self, address: u64) -> Result<u64, Errno> {
+        let outcome = self.memory.read_u64(address);
+        self.record(outcome)
+    }
+
+    pub(super) fn write_u64(&mut self, address: u64, word: u64) -> Result<(), Errno> {
+        let outcome = self.memory.write_u64(address, word);
+        self.record(outcome)
+    }
+
+    /// Counts a fault, and converts it to KVM's error for a table that is not in guest memory.
+    fn record<T>(&mut self, outcome: Result<T, MemoryFault>) -> Result<T, Errno> {
+        outcome.map_err(|fault| {
+            self.left_out.first_fault.get_or_insert(fault);
+            add(&mut self.left_out.faults, 1);
+            Errno::Fault
+        })
+    }
+}
