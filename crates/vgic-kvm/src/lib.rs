@@ -39,17 +39,18 @@
 //! clears these bits, but has kept a copy. KVM has a single `GICR_PROPBASER`: redistributors
 //! without enabled LPIs receive that of the others.
 //!
-//! Tables that are not in guest memory must not prevent a migration between models, where KVM's
-//! save fails with `EFAULT`. A save leaves out everything that it cannot write:
+//! Tables that are not in guest memory must not prevent a migration between models, whereas
+//! KVM's save fails with `EFAULT`. A save leaves out everything that it cannot write:
 //!
 //! - a pending bit beyond its table, or of a redistributor whose table was never set;
 //! - a device whose entry or translation table is elsewhere;
 //! - a collection beyond its table, or from the first write on that fails, and the events that use
 //!   it, because neither the model nor KVM restores an event whose collection is not in the table.
 //!
-//! A restore takes tables that it cannot read for empty, except translation tables: for these it
-//! fails with `EFAULT`. Whether KVM restores a machine whose valid `GITS_BASER<n>` points outside
-//! of memory is for KVM to decide: the versions below are expected to refuse it with an error.
+//! A restore treats tables that it cannot read as empty, except for translation tables: for these
+//! it fails with `EFAULT`. Whether KVM restores a machine whose valid `GITS_BASER<n>` points
+//! outside of memory is for KVM to decide: the versions below are expected to refuse it with an
+//! error.
 //!
 //! Faulty accesses of the monitor itself look the same, for example if it restores a machine before
 //! it registered the guest's RAM. They make a save or restore succeed with little or nothing in it.

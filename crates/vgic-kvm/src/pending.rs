@@ -30,16 +30,16 @@ impl Bit {
         (exists && reaches).then(|| Self { address: table + offset, bit })
     }
 
-    /// Is it set? A bit that is not in memory is not, and is counted.
+    /// Returns true if the bit is set. A bit that is not in memory is clear, and is counted.
     pub(super) fn read(self, memory: &mut TableMemory<'_>) -> bool {
         let byte = self.byte(memory);
         add(&mut memory.left_out.pending_bits, usize::from(byte.is_err()));
         byte.is_ok_and(|byte| byte & self.mask() != 0)
     }
 
-    /// Writes only what changes, because a page that is written has to be sent again. A table that
-    /// is not in memory is the guest's mistake, and must not prevent its migration: the bit is
-    /// counted.
+    /// Writes the byte only if it changes, because a migration must send a written page again. A
+    /// table that is not in memory is the guest's mistake, and must not prevent its migration: the
+    /// bit is counted.
     fn write(self, memory: &mut TableMemory<'_>, set: bool) {
         let written = self.byte(memory).and_then(|byte| {
             let wanted = if set { byte | self.mask() } else { byte & !self.mask() };
@@ -65,9 +65,9 @@ fn has_enabled_lpis(redistributor: &RedistributorState) -> bool {
 
 /// Writes the bit of every LPI that an event is mapped to.
 ///
-/// Where LPIs are disabled, bits are set and never cleared. The state does not contain what was
-/// pending when the guest disabled them: that was written to the guest's table, and is read from
-/// there when they are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
+/// While LPIs are disabled, bits are set and never cleared. The state does not contain the LPIs
+/// that were pending when the guest disabled them: these were written to the guest's table, and are
+/// read from there when LPIs are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
 pub(super) fn save(
     state: &SavedState,
     memory: &mut TableMemory<'_>,
