@@ -16,11 +16,11 @@ const TURNS: u64 = 201;
 /// SGIs to a CPU that has slept for a while. Before each, the other CPU makes a hypercall and sends
 /// itself an SGI.
 const NAPS: u64 = 12;
-/// Reasons, and how often the guest exits by them, or takes such an interrupt. Beside its
-/// operations it turns one vCPU on, and the machine off. The vCPU that takes the last SGI never
-/// exits after that.
+/// Reasons, and how often the guest exits by them, or takes such an interrupt. In addition to its
+/// operations it turns one vCPU on, asks whether that is on, and turns the machine off. The vCPU
+/// that takes the last SGI never exits after that.
 const COUNTS: &[(&str, u64)] = &[
-    ("HVC", TURNS + NAPS + 2),
+    ("HVC", TURNS + NAPS + 3),
     ("system register write", TURNS + 2 * NAPS),
     ("SGI taken", TURNS + 2 * NAPS - 1),
     // By INT, and of the device.
