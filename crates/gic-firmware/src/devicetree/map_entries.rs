@@ -31,7 +31,7 @@ pub(super) struct Entry {
     /// First cell of the specifier; `None` if the target's specifiers have no cells.
     pub(super) output: Option<u32>,
     pub(super) length: u32,
-    /// Whether each ID has a specifier. The second cell of a specifier need not count IDs, so an
+    /// True if each ID has a specifier. The second cell of a specifier need not count IDs, so an
     /// entry with several cells must hold one ID only.
     pub(super) is_translated: bool,
 }
