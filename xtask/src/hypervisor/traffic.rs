@@ -223,15 +223,20 @@ impl Known<'_> {
         Ok(())
     }
 
-    /// The driver wants no message of a queue before it has seen the last one. Of the queue that
-    /// sends, it says so anew whenever it sends: two messages may then become one interrupt.
+    /// The driver asks for a queue's next message when it has emptied the queue, so a lost message
+    /// stops the traffic, and pings go unanswered. Two messages may still become one interrupt: of
+    /// the queue that sends, because the driver asks again whenever it sends; of the queue that
+    /// receives, if the interrupt was moved to another CPU and is pending there while the CPU that
+    /// polls empties the queue and asks for the next message.
     fn judge_network(&self, sent: &Sent) -> Result<()> {
         let mut queues = sent.network.values().copied();
         let mut queue = || queues.next().unwrap_or_default();
         let (receives, sends) = (queue(), queue());
         let (input, output) =
             (self.row("virtio0-input.0")?.sum(), self.row("virtio0-output.0")?.sum());
-        ensure!(input > 0 && input == receives, "{input} interrupts of {receives} messages");
+        let fewest = if self.cpus == 1 { receives.max(1) } else { 1 };
+        let inputs = fewest..=receives;
+        ensure!(inputs.contains(&input), "{input} interrupts of {receives} messages");
         ensure!((1..=sends).contains(&output), "{output} interrupts of {sends} sent packets");
         Ok(())
     }
