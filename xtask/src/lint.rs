@@ -2,6 +2,7 @@
 
 mod blocks;
 pub(crate) mod circles;
+mod contexts;
 pub(crate) mod files;
 mod layers;
 mod length;
@@ -32,6 +33,7 @@ const RULES: &[Rule] = &[
     ("layers", |workspace| Ok(layers::check(workspace))),
     ("blocks", blocks::check),
     ("circles", circles::check),
+    ("contexts", contexts::check),
     ("locks", locks::check),
     ("manifests", |workspace| Ok(manifests::check(workspace))),
     ("promises", promises::check),

@@ -18,7 +18,9 @@ pub struct Started {
 impl<P: GicPlatform> Irqchip<P> {
     /// Makes the CPU that executes this take interrupts: [`cpu_starting`](Self::cpu_starting), then
     /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not come back to it are
-    /// handed to `stranded`. Task, before the CPU unmasks interrupts.
+    /// handed to `stranded`. Must be called before the CPU unmasks interrupts.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// A kernel whose tasks preempt each other calls the two by themselves, the second from a task.
     ///
@@ -49,7 +51,9 @@ impl<P: GicPlatform> Irqchip<P> {
     }
 
     /// The second half, on any CPU: what sends interrupts may send them there. Managed interrupts
-    /// that could not come back to it are handed to `stranded`. Task.
+    /// that could not come back to it are handed to `stranded`.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`CpuError::Its`], [`CpuError::DirectLpi`], [`CpuError::Unknown`].
@@ -72,8 +76,10 @@ impl<P: GicPlatform> Irqchip<P> {
     /// Makes the CPU that executes this take no interrupts any more:
     /// [`cpu_offline`](Self::cpu_offline), then what is pending, then
     /// [`cpu_dying`](Self::cpu_dying). Its interrupts arrive elsewhere; events that the interrupt
-    /// core does not know move to `heir`, and those that cannot move are handed to `stranded`.
-    /// Task. The kernel then turns the CPU off.
+    /// core does not know move to `heir`, and those that cannot move are handed to `stranded`. The
+    /// kernel then turns the CPU off.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`CpuError`]; with [`CpuError::Stranded`] and [`CpuError::Its`] the CPU stays on.
@@ -93,7 +99,9 @@ impl<P: GicPlatform> Irqchip<P> {
     }
 
     /// The first half, on any CPU: nothing is sent to `cpu` any more. Interrupts that cannot move
-    /// are handed to `stranded`. Task. The CPU then takes what is pending there.
+    /// are handed to `stranded`. The CPU then takes what is pending there.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`CpuError::Stranded`], [`CpuError::Its`], [`CpuError::Unknown`]: the CPU stays on line.

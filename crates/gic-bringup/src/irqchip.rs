@@ -25,7 +25,9 @@ pub struct Irqchip<P: GicPlatform> {
 impl<P: GicPlatform + 'static> Irqchip<P> {
     /// Takes every controller into use that firmware enables. CPU 0 is the first CPU of the
     /// description, and the one that executes this. No CPU takes interrupts yet: each calls
-    /// [`cpu_on`](Self::cpu_on), the boot CPU too. Task; once.
+    /// [`cpu_on`](Self::cpu_on), the boot CPU too. Must be called once.
+    ///
+    /// Context: task; may sleep.
     ///
     /// A controller of messages that cannot be used is no error here: [`refused`](Self::refused)
     /// names it, and devices that firmware sends to it have no parent.
@@ -62,7 +64,9 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     }
 
     /// The parent of a PCI function's messages. `requester` is the ID that arrives at the bridge:
-    /// behind a conventional bridge the alias. Task.
+    /// behind a conventional bridge the alias.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`NoParent`] says whose the fault is.
@@ -75,7 +79,9 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     }
 
     /// The parent of a single device's messages, which reach `controller` with this DeviceID.
-    /// `requester` is any number that the device goes by. Task.
+    /// `requester` is any number that the device goes by.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`NoParent::NotInUse`], and [`NoParent::NoRoute`] where firmware disables the controller.
@@ -109,8 +115,10 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
 
 impl<P: GicPlatform> Irqchip<P> {
     /// Handles an IRQ of the CPU: takes everything that is pending and runs its handlers, until
-    /// nothing is. Hard IRQ. `unhandled` hears of interrupts that found no handler. `registers` are
-    /// the CPU's own; they are not used where the GIC is a GICv2.
+    /// nothing is. `unhandled` hears of interrupts that found no handler. `registers` are the CPU's
+    /// own; they are not used where the GIC is a GICv2.
+    ///
+    /// Context: hard IRQ.
     #[inline]
     pub fn handle_irq(
         &self,

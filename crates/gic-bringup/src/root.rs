@@ -46,7 +46,9 @@ impl<P: GicPlatform> RootGic<P> {
     }
 
     /// Sends an SGI to CPUs that are on, this one among them or not. What the sender stored before
-    /// is visible to the receivers. Any context.
+    /// is visible to the receivers.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::SgiOutOfReach`]. A GICv3 sends none then.
@@ -68,7 +70,9 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Sends an SGI to all CPUs but this one. Any context.
+    /// Sends an SGI to all CPUs but this one.
+    ///
+    /// Context: any.
     pub fn send_to_others(&self, sgi: SgiId, registers: &impl SystemRegisters) {
         match self {
             Self::V3(gic) => gic.cpu_interface(registers).send_to_others(sgi),
@@ -77,7 +81,9 @@ impl<P: GicPlatform> RootGic<P> {
     }
 
     /// Takes everything that is pending at the CPU that executes this, one after the other, until
-    /// nothing is. Hard IRQ. `registers` are not used where the GIC is a GICv2.
+    /// nothing is. `registers` are not used where the GIC is a GICv2.
+    ///
+    /// Context: hard IRQ.
     #[inline]
     pub fn take_all(&self, registers: &impl SystemRegisters, mut handle: impl FnMut(IntId)) {
         match self {

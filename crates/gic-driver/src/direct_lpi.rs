@@ -102,7 +102,9 @@ struct PerCpu {
 
 impl<P: GicPlatform> DirectLpi<P> {
     /// Takes the LPIs of a GIC. CPUs that are on can be used at once; others after
-    /// [`cpu_on`](Self::cpu_on). Task.
+    /// [`cpu_on`](Self::cpu_on).
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`DirectLpiError::NotDirect`] names the first redistributor that lacks the registers, and

@@ -81,8 +81,10 @@ impl<M: Mmio> Distributor<M> {
         Self::new(platform, mmio, address)
     }
 
-    /// Takes the distributor whose frame, at physical `address`, is mapped as `mmio`. Task; once,
-    /// by the boot CPU.
+    /// Takes the distributor whose frame, at physical `address`, is mapped as `mmio`. Must be
+    /// called once, by the boot CPU.
+    ///
+    /// Context: task; may sleep.
     ///
     /// The security view is found out, not assumed. `GICD_TYPER.SecurityExtn` = 0 or `GICD_CTLR.DS`
     /// = 1 means one state. Otherwise only the Secure layout of `GICD_CTLR` has bits 2, 5 and 7:
@@ -114,7 +116,9 @@ impl<M: Mmio> Distributor<M> {
 
     /// Gives up the distinction of two security states (`GICD_CTLR.DS`), where Non-secure software
     /// sees the Secure registers ([`SecureRegistersExposed`](Erratum::SecureRegistersExposed)).
-    /// Task; before [`init`](Self::init). Does nothing in another view.
+    /// Must be called before [`init`](Self::init). Does nothing in another view.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`GicError::TimedOut`].
@@ -136,8 +140,10 @@ impl<M: Mmio> Distributor<M> {
 
     /// Brings the distributor and all shared interrupts to a known state. Affinity routing is on.
     /// Each interrupt is disabled, inactive, not pending, level-triggered, in the view's own group.
-    /// Then lets that group through. Task; once, before the CPU interfaces are enabled. What Secure
-    /// software keeps is untouched.
+    /// Then lets that group through. Must be called once, before the CPU interfaces are enabled.
+    /// What Secure software keeps is untouched.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`GicError::NoAffinityRouting`], [`GicError::TimedOut`].
@@ -163,7 +169,9 @@ impl<M: Mmio> Distributor<M> {
     }
 
     /// Reads everything that [`restore`](Self::restore) needs. The caller keeps other software from
-    /// changing it meanwhile. Task.
+    /// changing it meanwhile.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`GicError::StorageTooSmall`] if `storage` has fewer than
@@ -180,8 +188,10 @@ impl<M: Mmio> Distributor<M> {
         Ok(SavedDistributor { control: self.frame.mmio.read(gicd::CTLR) })
     }
 
-    /// Brings a distributor that lost its state back to what [`save`](Self::save) read. Task;
-    /// before the CPU interfaces are enabled again.
+    /// Brings a distributor that lost its state back to what [`save`](Self::save) read. Must be
+    /// called before the CPU interfaces are enabled again.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`GicError::StorageTooSmall`], [`GicError::NoAffinityRouting`], [`GicError::TimedOut`].
@@ -260,7 +270,9 @@ impl<M: Mmio> Distributor<M> {
         })
     }
 
-    /// Stops forwarding the view's own group: the last step before a suspend. Task.
+    /// Stops forwarding the view's own group: the last step before a suspend.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`GicError::TimedOut`].

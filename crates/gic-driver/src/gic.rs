@@ -153,7 +153,9 @@ struct PerCpu<M> {
 
 impl<P: GicPlatform> Gic<P> {
     /// Discovers a GIC and brings its distributor to a known state. No CPU takes interrupts yet:
-    /// each is [turned on](Self::cpu_on) by itself. Task; once, on the boot CPU.
+    /// each is [turned on](Self::cpu_on) by itself. Must be called once, on the boot CPU.
+    ///
+    /// Context: task; may sleep.
     ///
     /// A CPU without a redistributor, a region of redistributors that cannot be walked to its end,
     /// and unusable LPIs are not errors here: [`cpu_on`](Self::cpu_on),
@@ -212,9 +214,10 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     /// Makes a CPU take interrupts. Wakes its redistributor, brings its SGIs and PPIs to a known
-    /// state, gives the redistributor its LPI tables, and enables the CPU interface. Task; on that
-    /// CPU, with its interrupts masked. The sender of LPIs then invalidates what the redistributor
-    /// may have cached.
+    /// state, gives the redistributor its LPI tables, and enables the CPU interface. The sender of
+    /// LPIs then invalidates what the redistributor may have cached.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// `None` as answer if LPIs are [not usable](Self::lpis) at all, or not there.
     ///
@@ -253,7 +256,8 @@ impl<P: GicPlatform> Gic<P> {
 
     /// Makes a CPU take no interrupts any more and lets its redistributor sleep. Shared interrupts
     /// that are routed to it stay pending until they are routed elsewhere; LPIs were moved before.
-    /// Task; on that CPU, with its interrupts masked.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], [`GicError::TimedOut`].
@@ -265,7 +269,9 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     /// The CPU interface of the CPU that executes this, which was turned on by
-    /// [`cpu_on`](Self::cpu_on). Any context.
+    /// [`cpu_on`](Self::cpu_on).
+    ///
+    /// Context: any.
     pub fn cpu_interface<S: SystemRegisters>(&self, registers: S) -> CpuInterface<S> {
         CpuInterface::new(registers).limited_by(self.distributor.typer())
     }

@@ -129,8 +129,10 @@ pub struct GicV2<P: Platform> {
 
 impl<P: Platform> GicV2<P> {
     /// Takes a GICv2 and brings its SPIs to a known state: disabled, inactive, not pending,
-    /// level-triggered, to the CPU that executes this, `boot`. No CPU takes interrupts yet. Task;
-    /// once.
+    /// level-triggered, to the CPU that executes this, `boot`. No CPU takes interrupts yet. Must be
+    /// called once.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`GicError::NotMapped`], [`GicError::OtherVersion`], [`GicError::WrongRevision`],
@@ -165,7 +167,9 @@ impl<P: Platform> GicV2<P> {
     }
 
     /// Makes the CPU that executes this take interrupts: its SGIs enabled, its PPIs disabled, its
-    /// interface on. Task; with its interrupts masked.
+    /// interface on.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::NoTarget`].
@@ -198,7 +202,9 @@ impl<P: Platform> GicV2<P> {
     }
 
     /// Makes the CPU that executes this take no interrupts any more. SPIs that are routed to it
-    /// stay pending until they are routed elsewhere. Task; with its interrupts masked.
+    /// stay pending until they are routed elsewhere.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`].
@@ -210,7 +216,9 @@ impl<P: Platform> GicV2<P> {
     }
 
     /// Sends an SGI to a CPU that is on, which may be this one. What the sender stored before is
-    /// visible to the receiver. Any context.
+    /// visible to the receiver.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`] if it is not known, or off.
@@ -220,13 +228,17 @@ impl<P: Platform> GicV2<P> {
         Ok(())
     }
 
-    /// Sends an SGI to all CPUs but this one. Any context.
+    /// Sends an SGI to all CPUs but this one.
+    ///
+    /// Context: any.
     pub fn send_to_others(&self, sgi: SgiId) {
         const ALL_BUT_SELF: u8 = 1;
         self.write_sgi(Sgir::new().with_intid(sgi.get()).with_target_list_filter(ALL_BUT_SELF));
     }
 
-    /// The CPU interface of the CPU that executes this. Accesses nothing. Any context.
+    /// The CPU interface of the CPU that executes this. Accesses nothing.
+    ///
+    /// Context: any.
     pub fn cpu_interface(&self) -> CpuInterfaceV2<'_, P::Mmio> {
         CpuInterfaceV2::new(&self.interface)
     }

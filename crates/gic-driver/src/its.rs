@@ -155,7 +155,9 @@ struct TaskState {
 
 impl<P: GicPlatform> Its<P> {
     /// Attaches a device, for at most `max` more events. All requesters with this DeviceID share
-    /// one translation table; each caller gets a quota of its own. Task.
+    /// one translation table; each caller gets a quota of its own.
+    ///
+    /// Context: task; may sleep.
     ///
     /// A table that is too small for one more quota is replaced if no event is in use. Else the
     /// attachment is refused, because messages would be lost meanwhile.
@@ -198,13 +200,17 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Removes a quota. The last quota of a device unmaps the device and frees its table, if all
-    /// its events were unmapped. A device whose owner left events mapped keeps them. Task.
+    /// its events were unmapped. A device whose owner left events mapped keeps them.
+    ///
+    /// Context: task; may sleep.
     pub fn detach(&self, attachment: Attachment) {
         self.release(attachment, &mut core::iter::empty());
     }
 
     /// Removes a quota with all its events, as [`unmap_events`](Self::unmap_events) for each of the
-    /// `blocks` and [`detach`](Self::detach) would, but as one batch. Task.
+    /// `blocks` and [`detach`](Self::detach) would, but as one batch.
+    ///
+    /// Context: task; may sleep.
     #[expect(clippy::needless_pass_by_value, reason = "the caller gives the attachment up")]
     pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         // Before the lock: the caller's iterator may take locks of its own.
@@ -230,7 +236,9 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Brings the ITS to rest, for the system's suspension: its caches are written to memory, and
-    /// messages are dropped from now on. Devices are quiet. Task; the last CPU.
+    /// messages are dropped from now on. Devices are quiet. The last CPU calls it.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`ItsError::Fault`] if it does not come to rest: it goes on working then.
@@ -247,7 +255,9 @@ impl<P: GicPlatform> Its<P> {
 
     /// Takes the ITS into use again after [`suspend`](Self::suspend), whether or not it lost its
     /// registers, and the collections that it held itself. The tables' memory was kept; the
-    /// redistributors are awake with LPIs enabled. Task.
+    /// redistributors are awake with LPIs enabled.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`ItsError::Fault`].

@@ -119,8 +119,10 @@ pub struct Lpis<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> Lpis<P> {
-    /// Sets up the configuration table for the redistributors of one GIC. Task; once, on the boot
-    /// CPU.
+    /// Sets up the configuration table for the redistributors of one GIC. Must be called once, on
+    /// the boot CPU.
+    ///
+    /// Context: task; may sleep.
     ///
     /// LPIs that are enabled already are disabled where the implementation promises that it works
     /// (`GICR_CTLR.CES`). Otherwise the tables in use are taken over, if the platform
@@ -178,7 +180,9 @@ impl<P: GicPlatform> Lpis<P> {
 
     /// Allocates LPIs, disabled at the default priority. Their first INTID is aligned.
     /// Redistributors may have cached what a previous owner configured: the sender invalidates when
-    /// it maps them. Task.
+    /// it maps them.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`LpiError::Blocks`].
@@ -187,7 +191,9 @@ impl<P: GicPlatform> Lpis<P> {
     }
 
     /// [`allocate`](Self::allocate) among certain INTIDs alone, for senders whose message is the
-    /// INTID and has not all its bits. Task.
+    /// INTID and has not all its bits.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`LpiError::Blocks`].
@@ -204,7 +210,9 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(range)
     }
 
-    /// Frees LPIs, and disables them. Nothing sends them any more. Task.
+    /// Frees LPIs, and disables them. Nothing sends them any more.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`LpiError::Blocks`] if they are not all allocated: nothing is freed then.

@@ -98,7 +98,9 @@ enum MbiFrame {
 }
 
 impl<P: GicPlatform + 'static> Mbi<P> {
-    /// Takes the SPIs of the ranges from a GIC. Task.
+    /// Takes the SPIs of the ranges from a GIC.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// All of [`MbiError`]; nothing is taken then.

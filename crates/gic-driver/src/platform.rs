@@ -75,7 +75,9 @@ pub trait Platform: LocalCpu {
     /// A mapped register frame.
     type Mmio: Mmio;
 
-    /// Maps registers as device memory. `None` if nothing can be mapped there. Task.
+    /// Maps registers as device memory. `None` if nothing can be mapped there.
+    ///
+    /// Context: task; may sleep.
     fn map(&self, region: PhysicalRegion) -> Option<Self::Mmio>;
 
     /// One turn of waiting for hardware: a pause, and whether to look again. `turn` counts from 0

@@ -69,7 +69,9 @@ struct Allocation {
 }
 
 impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
-    /// Claims every range at `wired`, each with its doorbell. Task.
+    /// Claims every range at `wired`, each with its doorbell.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn claim(
         platform: Arc<P>,
         wired: Arc<dyn WiredParent>,

@@ -114,7 +114,9 @@ pub struct V2mDoorbell {
 }
 
 impl<P: Platform> V2m<P> {
-    /// Takes the SPIs of the frames from the GIC `wired`. Task.
+    /// Takes the SPIs of the frames from the GIC `wired`.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// All of [`V2mError`]; nothing is taken then.

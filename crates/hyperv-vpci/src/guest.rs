@@ -61,9 +61,13 @@ pub enum Wait {
 pub trait Kernel: TaskContext {
     /// One turn of waiting for the host, and whether to look again. `turn` counts from 0 in each
     /// wait; the kernel's clock decides when it is enough. A kernel may sleep until the channel
-    /// signals. Task.
+    /// signals.
+    ///
+    /// Context: task; may sleep.
     fn wait(&self, turn: u32) -> Wait;
 
-    /// The hypervisor's VP index of a CPU; `None` for a CPU that is not present. Any.
+    /// The hypervisor's VP index of a CPU; `None` for a CPU that is not present.
+    ///
+    /// Context: any.
     fn processor(&self, cpu: Cpu) -> Option<u16>;
 }

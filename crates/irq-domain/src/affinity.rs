@@ -9,7 +9,9 @@ use msi_types::Cpu;
 /// kernel.
 pub trait AffinityPolicy: Send + Sync {
     /// One of `online`, which is never empty and ascends. Anything else counts as the first of
-    /// them. Task.
+    /// them.
+    ///
+    /// Context: task; may sleep.
     fn choose(&self, online: &[Cpu]) -> Cpu;
 }
 

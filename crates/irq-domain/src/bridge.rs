@@ -13,13 +13,17 @@ use msi_types::{MessageStore, MsiParent, RequesterId, StoreError, Trigger};
 /// A bridge's registers: a message store with a slot for each input, such as HiSilicon's mbigen. An
 /// input sends its message when it is triggered, and not again before it was [ended](Self::end).
 pub trait InputBridge: MessageStore {
-    /// Says how the input is wired. Its interrupt is disabled meanwhile. Task.
+    /// Says how the input is wired. Its interrupt is disabled meanwhile.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The input cannot be triggered like that.
     fn set_trigger(&self, input: u16, trigger: Trigger) -> Result<(), StoreError>;
 
-    /// The input's handler returned: a level that is still asserted sends again. Any.
+    /// The input's handler returned: a level that is still asserted sends again.
+    ///
+    /// Context: any.
     fn end(&self, input: u16);
 }
 
@@ -94,7 +98,9 @@ pub struct WiredBridge {
 }
 
 impl WiredBridge {
-    /// Makes the bridge known to its controller. Task.
+    /// Makes the bridge known to its controller.
+    ///
+    /// Context: task; may sleep.
     pub fn attach(
         interrupts: &Interrupts,
         config: BridgeConfig<'_>,
@@ -106,7 +112,9 @@ impl WiredBridge {
         Ok(Self { device, bridge })
     }
 
-    /// Gives an input its trigger and its handler. After each run the input is ended. Task.
+    /// Gives an input its trigger and its handler. After each run the input is ended.
+    ///
+    /// Context: task; may sleep.
     pub fn request<R: Into<IrqReturn>>(
         &self,
         request: InputRequest<'_>,

@@ -37,7 +37,7 @@ impl<T: ?Sized> Deref for TakenOnDrop<T> {
 
 /// Something that a handle owns and its drop tears down.
 pub(crate) trait Teardown: Send + Sync {
-    /// Task.
+    /// Context: task; may sleep.
     fn tear_down(&self, descriptors: &Descriptors);
 }
 
@@ -76,8 +76,10 @@ impl DeferredFree {
         Self { list: IrqLock::new(Vec::new()), reserved: AtomicUsize::new(0) }
     }
 
-    /// Frees what was dropped where it could not be freed, and is no longer used. Task; nothing
-    /// elsewhere.
+    /// Frees what was dropped where it could not be freed, and is no longer used. Does nothing in
+    /// another context.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn reclaim(&self, descriptors: &Descriptors) {
         let host = descriptors.host();
         if !host.may_wait() {
@@ -103,7 +105,9 @@ impl DeferredFree {
     }
 
     /// Ends what a handle owns: at once, and after its handler returned everywhere, if the caller
-    /// may wait; else a later task does. Room was reserved. Any.
+    /// may wait; else a later task does. Room was reserved.
+    ///
+    /// Context: any.
     pub(crate) fn release_handle(&self, descriptors: &Descriptors, descriptor: Shared<Descriptor>) {
         let host = descriptors.host();
         let closed = descriptors.interrupt(&descriptor).close(HandlerPhase::Vacant);
@@ -118,7 +122,9 @@ impl DeferredFree {
     }
 
     /// Tears down what a device's handle owns: at once if the caller may wait, else by a later
-    /// task. Room was reserved. Any.
+    /// task. Room was reserved.
+    ///
+    /// Context: any.
     pub(crate) fn release_owner(&self, descriptors: &Descriptors, owner: Shared<dyn Teardown>) {
         if descriptors.host().may_wait() {
             self.tear_down(descriptors, &*owner);
@@ -132,7 +138,9 @@ impl DeferredFree {
         self.unreserve();
     }
 
-    /// Makes room for one more. Task.
+    /// Makes room for one more.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn reserve(&self, host: &dyn Host) -> Result<(), TryReserveError> {
         let needed = self.reserved.fetch_add(1, Ordering::Relaxed) + 1;
         if self.list.lock(host).capacity() >= needed {
@@ -150,12 +158,16 @@ impl DeferredFree {
         Ok(())
     }
 
-    /// The room of one is no longer needed. Any.
+    /// The room of one is no longer needed.
+    ///
+    /// Context: any.
     pub(crate) fn unreserve(&self) {
         self.reserved.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Any; the room was made before.
+    /// The room must have been made before.
+    ///
+    /// Context: any.
     fn push(&self, deferred: Deferred, host: &dyn Host) {
         self.list.lock(host).push(deferred);
     }

@@ -21,7 +21,9 @@ use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>;
 
 impl Handler {
-    /// Moves a handler to the heap. Task.
+    /// Moves a handler to the heap.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The allocator has no memory for it. The handler is dropped.
@@ -95,7 +97,9 @@ impl Descriptor {
         })
     }
 
-    /// The CPU that it is delivered to; without meaning for a private interrupt. Any.
+    /// The CPU that it is delivered to; without meaning for a private interrupt.
+    ///
+    /// Context: any.
     pub(crate) fn target(&self) -> Cpu {
         Cpu::new(self.target.load(Ordering::Relaxed))
     }
@@ -106,7 +110,9 @@ impl Descriptor {
     }
 
     /// Moves the interrupt, and lists what moved if the caller wants to know. Without a list it
-    /// allocates nothing. Task.
+    /// allocates nothing.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn relocate(
         &self,
         runtime: &Runtime,
@@ -122,7 +128,9 @@ impl Descriptor {
 
     /// The target once no move is under way; `None` for a private interrupt. A move to a CPU checks
     /// that it is on line under the same lock. An answer that is read after the CPU was marked off
-    /// line cannot become that CPU again. Task.
+    /// line cannot become that CPU again.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn settled_target(&self, host: &dyn Host) -> Option<Cpu> {
         match &self.source {
             Source::Device(source) => Some(source.settled_target(host, self)),
@@ -139,7 +147,9 @@ impl Descriptor {
         self.source.unmask(self.hwirq);
     }
 
-    /// Sends an arrival again, to the current target. Any.
+    /// Sends an arrival again, to the current target.
+    ///
+    /// Context: any.
     #[cold]
     pub(crate) fn redeliver(&self, runtime: &Runtime) {
         self.redelivered.fetch_add(1, Ordering::Relaxed);
@@ -147,15 +157,19 @@ impl Descriptor {
         self.source.set_pending(self.hwirq, Pending::Set);
     }
 
-    /// Masks the endpoint for the rewriting of its message. Task, under the device's lock.
+    /// Masks the endpoint for the rewriting of its message. The caller must hold the device's lock.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn begin_rewrite(&self, host: &dyn Host) {
         let mut control = self.control.lock(host);
         control.begin_rewrite();
         self.mask();
     }
 
-    /// Gives the endpoint the state that was asked for during the rewriting. Task, under the
-    /// device's lock.
+    /// Gives the endpoint the state that was asked for during the rewriting. The caller must hold
+    /// the device's lock.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn end_rewrite(&self, runtime: &Runtime) {
         let mut control = self.control.lock(runtime.host());
         if control.end_rewrite() {
@@ -177,8 +191,10 @@ pub(crate) enum Source {
     PerCpu(Arc<dyn WiredParent>),
 }
 
-/// A source of interrupts with a message of its own: a vector of a device. Any context, unless a
-/// function says otherwise.
+/// A source of interrupts with a message of its own: a vector of a device. A
+/// function that needs another context than this states it.
+///
+/// Context: any.
 pub(crate) trait IrqSource: Send + Sync {
     fn mask(&self, hwirq: HwIrq);
     fn unmask(&self, hwirq: HwIrq);
@@ -189,7 +205,9 @@ pub(crate) trait IrqSource: Send + Sync {
     fn slot(&self) -> (&Name, u16);
 
     /// Moves the interrupt, and its group where that moves as one; lists the interrupts that moved
-    /// if the caller wants to know. Task.
+    /// if the caller wants to know.
+    ///
+    /// Context: task; may sleep.
     fn relocate(
         &self,
         runtime: &Runtime,
@@ -198,10 +216,14 @@ pub(crate) trait IrqSource: Send + Sync {
         list: Option<&mut Vec<Irq>>,
     ) -> Result<(), MoveError>;
 
-    /// The target once no move is under way. Task.
+    /// The target once no move is under way.
+    ///
+    /// Context: task; may sleep.
     fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu;
 
-    /// Writes the levels from the device to the root. Task.
+    /// Writes the levels from the device to the root.
+    ///
+    /// Context: task; may sleep.
     fn describe(&self, host: &dyn Host, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 
@@ -217,7 +239,9 @@ impl WiredInput {
         Self { parent, target: TaskLock::new(()) }
     }
 
-    /// Moves the input, and lists it if the caller wants to know. Task.
+    /// Moves the input, and lists it if the caller wants to know.
+    ///
+    /// Context: task; may sleep.
     fn relocate(
         &self,
         runtime: &Runtime,
@@ -245,13 +269,17 @@ impl WiredInput {
         Ok(())
     }
 
-    /// The target once no move is under way. Task.
+    /// The target once no move is under way.
+    ///
+    /// Context: task; may sleep.
     fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu {
         let _target = self.target.lock(host);
         descriptor.target()
     }
 
-    /// Gives the input back. Task.
+    /// Gives the input back.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn release(&self, host: &dyn Host, hwirq: HwIrq) {
         let _not_while_it_moves = self.target.lock(host);
         self.parent.release(hwirq, NonZeroU16::MIN);
@@ -259,7 +287,7 @@ impl WiredInput {
 }
 
 impl Source {
-    /// Any.
+    /// Context: any.
     fn mask(&self, hwirq: HwIrq) {
         match self {
             Self::Device(source) => source.mask(hwirq),
@@ -267,7 +295,7 @@ impl Source {
         }
     }
 
-    /// Any.
+    /// Context: any.
     fn unmask(&self, hwirq: HwIrq) {
         match self {
             Self::Device(source) => source.unmask(hwirq),
@@ -275,7 +303,7 @@ impl Source {
         }
     }
 
-    /// Any.
+    /// Context: any.
     pub(crate) fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         match self {
             Self::Device(source) => source.set_pending(hwirq, pending),
@@ -285,7 +313,7 @@ impl Source {
         }
     }
 
-    /// Any.
+    /// Context: any.
     pub(crate) fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
         match self {
             Self::Device(source) => source.is_pending(hwirq),

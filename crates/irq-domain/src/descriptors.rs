@@ -38,12 +38,16 @@ impl Descriptors {
         self.runtime().host()
     }
 
-    /// An existing interrupt with its handler cells. Any.
+    /// An existing interrupt with its handler cells.
+    ///
+    /// Context: any.
     pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> Interrupt<'a> {
         self.dispatcher.interrupt(descriptor)
     }
 
-    /// Gives an interrupt a number. Its entry of the dispatch table was made before. Task.
+    /// Gives an interrupt a number. Its entry of the dispatch table was made before.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn insert(
         &self,
         new: impl FnOnce(Irq) -> NewDescriptor,
@@ -52,13 +56,17 @@ impl Descriptors {
     }
 
     /// Gives the number of a device's interrupt without handler back. Its vector may be another's
-    /// next. Task.
+    /// next.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn retire(&self, descriptor: &Descriptor) {
         self.interrupt(descriptor).entry.shared.forget();
         self.numbers.lock(self.host()).remove(descriptor.irq);
     }
 
-    /// Gives back what a request at the root took: the number, and the controller's input. Task.
+    /// Gives back what a request at the root took: the number, and the controller's input.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn release_root(&self, descriptor: &Descriptor) {
         match &descriptor.source {
             Source::Device(_) => return,
@@ -69,14 +77,18 @@ impl Descriptors {
     }
 
     /// Takes a closed handler out, after it returned everywhere: one whose handle was dropped
-    /// before, too, by another task or where it could not wait. Task.
+    /// before, too, by another task or where it could not wait.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn free_handler(&self, descriptor: &Descriptor) {
         while !self.try_free_handler(descriptor) {
             self.host().yield_now();
         }
     }
 
-    /// Frees the closed handler as far as nobody uses it; true if that was all. Task.
+    /// Frees the closed handler as far as nobody uses it; true if that was all.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn try_free_handler(&self, descriptor: &Descriptor) -> bool {
         let done = self.interrupt(descriptor).try_free();
         if done {

@@ -37,19 +37,25 @@ impl HwIrqEntry {
         Self { shared: HandlerCell::new(), private: OnceBox::new() }
     }
 
-    /// The cell of `cpu`, if the vector was ever requested as a private one. Any context.
+    /// The cell of `cpu`, if the vector was ever requested as a private one.
+    ///
+    /// Context: any.
     #[inline]
     pub(crate) fn private(&self, cpu: Cpu) -> Option<&HandlerCell<Action>> {
         let [cells] = self.private.get()?;
         Some(&cells.get(cpu.index())?.0)
     }
 
-    /// The cells of all CPUs: none if the vector was never requested as a private one. Any context.
+    /// The cells of all CPUs: none if the vector was never requested as a private one.
+    ///
+    /// Context: any.
     pub(crate) fn all_private(&self) -> impl Iterator<Item = &HandlerCell<Action>> {
         self.private.get().into_iter().flatten().flatten().map(|cell| &cell.0)
     }
 
-    /// Makes the private cells. Task: allocates.
+    /// Makes the private cells.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn ensure_private(&self, cpus: usize) -> Result<(), TryReserveError> {
         let cells = || try_collect((0..cpus).map(|_| PrivateCell(HandlerCell::new())));
         self.private.get_or_try_init(|| cells().and_then(try_box)).map(drop)
@@ -73,8 +79,9 @@ impl DispatchTable {
         Ok(Self { low: try_box_array(OnceBox::new)?, high: try_box_array(OnceBox::new)? })
     }
 
-    /// The entry of a vector; `None` if no vector near it was ever requested. Any context; loads
-    /// only.
+    /// The entry of a vector; `None` if no vector near it was ever requested. It only loads.
+    ///
+    /// Context: any.
     #[inline]
     pub(crate) fn get(&self, hwirq: HwIrq) -> Option<&HwIrqEntry> {
         let index = hwirq.index();
@@ -85,8 +92,9 @@ impl DispatchTable {
         middle.get((index >> 8) % FANOUT)?.get()?.get(index % FANOUT)
     }
 
-    /// The entry of a vector, made if it is not there; `None` for vectors beyond [`HWIRQS`]. Task:
-    /// allocates.
+    /// The entry of a vector, made if it is not there; `None` for vectors beyond [`HWIRQS`].
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn ensure(&self, hwirq: HwIrq) -> Result<Option<&HwIrqEntry>, TryReserveError> {
         let index = hwirq.index();
         let middle = match index >> 16 {

@@ -47,7 +47,7 @@ impl Dispatcher {
         Ok(Self { table: DispatchTable::new()?, runtime: Runtime::try_new(host, cpus)? })
     }
 
-    /// Hard IRQ.
+    /// Context: hard IRQ.
     #[inline]
     pub(crate) fn dispatch(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
         if cpu.index() >= self.runtime.cpus() {
@@ -101,8 +101,10 @@ impl Dispatcher {
         done
     }
 
-    /// Shuts the interrupt off if its handler finds nothing to do all the time. Hard IRQ, once in a
-    /// window with a lock.
+    /// Shuts the interrupt off if its handler finds nothing to do all the time. Takes a lock once
+    /// in a window.
+    ///
+    /// Context: hard IRQ.
     #[cold]
     fn unhandled(&self, descriptor: &Descriptor) {
         let screams =
@@ -113,13 +115,16 @@ impl Dispatcher {
         }
     }
 
-    /// The entry of a vector, made if it is not there; `None` for vectors beyond the table. Task:
-    /// allocates.
+    /// The entry of a vector, made if it is not there; `None` for vectors beyond the table.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn ensure(&self, hwirq: HwIrq) -> Result<Option<&HwIrqEntry>, TryReserveError> {
         self.table.ensure(hwirq)
     }
 
-    /// An existing interrupt with its entry of the table. Any.
+    /// An existing interrupt with its entry of the table.
+    ///
+    /// Context: any.
     pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> Interrupt<'a> {
         let entry = self.table.get(descriptor.hwirq);
         let entry = entry.expect("the entry was made before the descriptor");

@@ -62,7 +62,9 @@ pub struct IrqHandle {
 }
 
 impl IrqHandle {
-    /// Claims an input of a controller with wired inputs, and gives it a handler and a CPU. Task.
+    /// Claims an input of a controller with wired inputs, and gives it a handler and a CPU.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn request_wired(
         core: &Shared<IrqCore>,
         parent: &Arc<dyn WiredParent>,
@@ -83,7 +85,9 @@ impl IrqHandle {
             .inspect_err(|_| descriptors.release_root(&descriptor))
     }
 
-    /// Gives an interrupt its handler. Task.
+    /// Gives an interrupt its handler.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn install(
         core: &Shared<IrqCore>,
         descriptor: &Shared<Descriptor>,
@@ -105,60 +109,79 @@ impl IrqHandle {
         Ok(handle)
     }
 
-    /// The interrupt's number. Any.
+    /// The interrupt's number.
+    ///
+    /// Context: any.
     pub fn irq(&self) -> Irq {
         self.descriptor.irq
     }
 
-    /// The interrupt as the root controller acknowledges it. Any.
+    /// The interrupt as the root controller acknowledges it.
+    ///
+    /// Context: any.
     #[inline]
     pub fn hwirq(&self) -> HwIrq {
         self.descriptor.hwirq
     }
 
     /// Masks the interrupt at its source. A handler that runs goes on; what arrives from now on is
-    /// sent again when it is enabled. Disables nest. Any.
+    /// sent again when it is enabled. Disables nest.
+    ///
+    /// Context: any.
     pub fn disable(&self) {
         self.while_installed(|control| self.interrupt().disable(control));
     }
 
     /// [`disable`](Self::disable), then waits for the handler to return; nothing to wait for where
-    /// the caller may not. Task.
+    /// the caller may not.
+    ///
+    /// Context: task; may sleep.
     pub fn disable_and_wait(&self) {
         self.disable();
         self.synchronize();
     }
 
-    /// Undoes one [`disable`](Self::disable). What arrived meanwhile arrives now. Any.
+    /// Undoes one [`disable`](Self::disable). What arrived meanwhile arrives now.
+    ///
+    /// Context: any.
     pub fn enable(&self) {
         self.while_installed(|control| self.interrupt().enable(control));
     }
 
-    /// Waits until no handler runs that began before the call; where the caller
-    /// [may not wait](crate::TaskContext::may_wait), it does not. Task.
+    /// Waits until no handler runs that began before the call; where the caller [may not
+    /// wait](crate::TaskContext::may_wait), it does not.
+    ///
+    /// Context: task; may sleep.
     pub fn synchronize(&self) {
         self.interrupt().synchronize();
     }
 
-    /// Moves the interrupt: [`Interrupts::set_affinity`](crate::Interrupts::set_affinity). Task.
+    /// Moves the interrupt: [`Interrupts::set_affinity`](crate::Interrupts::set_affinity).
+    ///
+    /// Context: task; may sleep.
     pub fn set_affinity(&self, to: Cpu) -> Result<Moved, MoveError> {
         placement::set_affinity(&self.core.descriptors, &self.descriptor, to)
     }
 
     /// Delivers the interrupt to one of `among`:
-    /// [`Interrupts::set_affinity_among`](crate::Interrupts::set_affinity_among). Task.
+    /// [`Interrupts::set_affinity_among`](crate::Interrupts::set_affinity_among).
+    ///
+    /// Context: task; may sleep.
     pub fn set_affinity_among(&self, among: &[Cpu]) -> Result<Moved, MoveError> {
         let IrqCore { descriptors, placement, .. } = &*self.core;
         placement.set_affinity_among(descriptors, &self.descriptor, among)
     }
 
-    /// The CPU that it is delivered to. Any.
+    /// The CPU that it is delivered to.
+    ///
+    /// Context: any.
     pub fn effective_affinity(&self) -> Cpu {
         self.descriptor.target()
     }
 
     /// Makes the interrupt pending as its device would, or drops what is pending at the controller.
-    /// Any.
+    ///
+    /// Context: any.
     pub fn set_pending(&self, pending: Pending) {
         self.while_installed(|_| {
             self.descriptor.source.set_pending(self.descriptor.hwirq, pending);
@@ -166,18 +189,23 @@ impl IrqHandle {
     }
 
     /// Is it pending, at the endpoint or at the controller? `None` where the hardware cannot be
-    /// asked. Any.
+    /// asked.
+    ///
+    /// Context: any.
     pub fn is_pending(&self) -> Option<bool> {
         self.while_installed(|_| self.descriptor.source.is_pending(self.descriptor.hwirq))?
     }
 
-    /// Number of handler runs. Any.
+    /// Number of handler runs.
+    ///
+    /// Context: any.
     pub fn count(&self) -> u64 {
         self.descriptor.counts.per_cpu().sum()
     }
 
-    /// Number of redeliveries: it arrived while its handler ran elsewhere or was
-    /// disabled. Any.
+    /// Number of redeliveries: it arrived while its handler ran elsewhere or was disabled.
+    ///
+    /// Context: any.
     pub fn redelivered(&self) -> u64 {
         self.descriptor.redelivered.load(Ordering::Relaxed)
     }
@@ -206,7 +234,9 @@ impl fmt::Debug for IrqHandle {
     }
 }
 
-/// Claims an input for a request, on a CPU that can be reached. Task.
+/// Claims an input for a request, on a CPU that can be reached.
+///
+/// Context: task; may sleep.
 fn claim(
     core: &IrqCore,
     parent: &Arc<dyn WiredParent>,

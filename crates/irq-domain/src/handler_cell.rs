@@ -106,7 +106,9 @@ impl<T> HandlerCell<T> {
         Self { word: AtomicU32::new(0), value: UnsafeCell::new(None) }
     }
 
-    /// Puts a value in, disabled. Any context; tasks only, in practice.
+    /// Puts a value in, disabled.
+    ///
+    /// Context: any.
     pub(crate) fn install(&self, value: T, when_busy: WhenBusy) -> Result<(), InstallError<T>> {
         let mut seen = self.word.load(SeqCst);
         loop {
@@ -135,12 +137,16 @@ impl<T> HandlerCell<T> {
     }
 
     /// From now on arrivals are marked, for the value to come. Nothing if one is there or on its
-    /// way. Any context.
+    /// way.
+    ///
+    /// Context: any.
     pub(crate) fn await_value(&self) {
         self.change_vacant(|seen| seen | AWAITED);
     }
 
-    /// No value comes any more: the opposite of [`await_value`](Self::await_value). Any context.
+    /// No value comes any more: the opposite of [`await_value`](Self::await_value).
+    ///
+    /// Context: any.
     pub(crate) fn forget(&self) {
         self.change_vacant(|seen| seen & !(AWAITED | RESEND));
     }
@@ -155,7 +161,9 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// An arrival. Lock-free: a retry means that another party changed the word. Any context.
+    /// An arrival. Lock-free: a retry means that another party changed the word.
+    ///
+    /// Context: any.
     #[inline]
     pub(crate) fn enter(&self) -> Arrival<'_, T> {
         let mut seen = self.word.load(SeqCst);
@@ -186,7 +194,9 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// Arrivals no longer run, but are marked. A handler that runs already goes on. Any context.
+    /// Arrivals no longer run, but are marked. A handler that runs already goes on.
+    ///
+    /// Context: any.
     pub(crate) fn disable(&self) {
         let mut seen = self.word.load(SeqCst);
         while seen & INSTALLED != 0 {
@@ -197,7 +207,9 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// Arrivals run again. True if one was marked: the caller sends it again. Any context.
+    /// Arrivals run again. True if one was marked: the caller sends it again.
+    ///
+    /// Context: any.
     pub(crate) fn enable(&self) -> bool {
         let mut seen = self.word.load(SeqCst);
         while seen & INSTALLED != 0 {
@@ -214,7 +226,9 @@ impl<T> HandlerCell<T> {
     }
 
     /// Arrivals find nothing from now on; the value goes by [`take`](Self::take). False if there
-    /// was nothing to close. Any context.
+    /// was nothing to close.
+    ///
+    /// Context: any.
     pub(crate) fn close(&self) -> bool {
         let mut seen = self.word.load(SeqCst);
         while seen & (INSTALLED | CLOSING) == INSTALLED {
@@ -226,8 +240,9 @@ impl<T> HandlerCell<T> {
         false
     }
 
-    /// The value of a closed cell once nobody uses it; `None` before, or if there is none. Any
-    /// context.
+    /// The value of a closed cell once nobody uses it; `None` before, or if there is none.
+    ///
+    /// Context: any.
     pub(crate) fn take(&self) -> Option<T> {
         let mut seen = self.word.load(SeqCst);
         loop {
@@ -246,17 +261,23 @@ impl<T> HandlerCell<T> {
         value
     }
 
-    /// Nothing is installed, and nothing on its way in or out. Any context.
+    /// Nothing is installed, and nothing on its way in or out.
+    ///
+    /// Context: any.
     pub(crate) fn is_vacant(&self) -> bool {
         self.word.load(SeqCst) & (INSTALLED | CLOSING | CHANGING) == 0
     }
 
-    /// A handler runs, or an arrival is being sent again. Any context.
+    /// A handler runs, or an arrival is being sent again.
+    ///
+    /// Context: any.
     pub(crate) fn is_busy(&self) -> bool {
         self.word.load(SeqCst) & (RUNNING | PINS) != 0
     }
 
-    /// Arrivals run. Any context.
+    /// Arrivals run.
+    ///
+    /// Context: any.
     pub(crate) fn is_enabled(&self) -> bool {
         self.word.load(SeqCst) & (INSTALLED | DISABLED | CLOSING) == INSTALLED
     }

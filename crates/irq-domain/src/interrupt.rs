@@ -24,7 +24,9 @@ impl Interrupt<'_> {
     }
 
     /// Puts a handler in, disabled. A refused handler is dropped without the lock: its destructor
-    /// is the kernel's code. Task.
+    /// is the kernel's code.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn put_in(self, action: Action) -> Result<(), RequestError> {
         let in_use = RequestError::InUse(self.descriptor.hwirq);
         let when_busy =
@@ -44,7 +46,9 @@ impl Interrupt<'_> {
     }
 
     /// Masks the interrupt and closes its cells, if it has a handler. True if it had: the caller
-    /// frees it. Any.
+    /// frees it.
+    ///
+    /// Context: any.
     pub(crate) fn close(self, after: HandlerPhase) -> bool {
         let mut control = self.descriptor.control.lock(self.host());
         if !control.remove(after) {
@@ -62,7 +66,9 @@ impl Interrupt<'_> {
         true
     }
 
-    /// Frees the closed handler as far as nobody uses it; true if that was all. Task.
+    /// Frees the closed handler as far as nobody uses it; true if that was all.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn try_free(self) -> bool {
         // Outside of any lock: the handlers' destructors are the kernel's code.
         let taken = self.cells().fold(0, |taken, cell| taken + u32::from(cell.take().is_some()));
@@ -76,19 +82,25 @@ impl Interrupt<'_> {
         shared.into_iter().chain(private.into_iter().flatten())
     }
 
-    /// Arrivals run. Any.
+    /// Arrivals run.
+    ///
+    /// Context: any.
     pub(crate) fn is_enabled(self) -> bool {
         self.cells().any(HandlerCell::is_enabled)
     }
 
     /// Runs `act` if the handler is still there, and keeps it from going meanwhile: afterwards the
-    /// vector may be another's. Any.
+    /// vector may be another's.
+    ///
+    /// Context: any.
     pub(crate) fn while_installed<T>(self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
         let mut control = self.descriptor.control.lock(self.host());
         control.is_installed().then(|| act(&mut control))
     }
 
-    /// Under the control's lock. Any.
+    /// Under the control's lock.
+    ///
+    /// Context: any.
     pub(crate) fn disable(self, control: &mut Control) {
         if control.disable() {
             self.entry.shared.disable();
@@ -98,7 +110,9 @@ impl Interrupt<'_> {
         }
     }
 
-    /// Under the control's lock. Any.
+    /// Under the control's lock.
+    ///
+    /// Context: any.
     pub(crate) fn enable(self, control: &mut Control) {
         if !control.enable() {
             return;
@@ -115,14 +129,18 @@ impl Interrupt<'_> {
     }
 
     /// Returns once no handler of the interrupt runs that began before the call; at once if the
-    /// caller may not wait. Task.
+    /// caller may not wait.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn synchronize(self) {
         while self.host().may_wait() && self.entry.shared.is_busy() {
             self.host().yield_now();
         }
     }
 
-    /// A private interrupt's cell of the CPU that calls. Any.
+    /// A private interrupt's cell of the CPU that calls.
+    ///
+    /// Context: any.
     pub(crate) fn with_own_cell(self, act: impl FnOnce(&HandlerCell<Action>)) {
         let state = self.host().irq_save();
         if let Some(cpu) = self.host().current_cpu()
@@ -134,7 +152,9 @@ impl Interrupt<'_> {
     }
 
     /// Holds a managed interrupt back until one of its CPUs is on line again: what its device sends
-    /// stays pending. Task.
+    /// stays pending.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn shut_down(self) {
         let mut control = self.descriptor.control.lock(self.host());
         if control.shut_down() {
@@ -142,7 +162,9 @@ impl Interrupt<'_> {
         }
     }
 
-    /// A CPU of a managed interrupt that was shut down is back. Task.
+    /// A CPU of a managed interrupt that was shut down is back.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn start(self) {
         let mut control = self.descriptor.control.lock(self.host());
         control.start();

@@ -83,7 +83,9 @@ pub struct Interrupts {
 
 impl Interrupts {
     /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not.
-    /// The kernel keeps it as long as its CPUs take interrupts. Task.
+    /// The kernel keeps it as long as its CPUs take interrupts.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -98,10 +100,11 @@ impl Interrupts {
         Ok(Self { core })
     }
 
-    /// Runs the handler of `hwirq`, which `cpu` has acknowledged. Hard IRQ: takes no lock,
-    /// allocates nothing, and touches no hardware, with two exceptions. It sends an interrupt again
-    /// that arrived while its handler ran elsewhere, and it shuts off one that
-    /// [screams](Host::screaming).
+    /// Runs the handler of `hwirq`, which `cpu` has acknowledged. Takes no lock, allocates nothing,
+    /// and touches no hardware, with two exceptions. It sends an interrupt again that arrived while
+    /// its handler ran elsewhere, and it shuts off one that [screams](Host::screaming).
+    ///
+    /// Context: hard IRQ.
     ///
     /// The caller is the trap loop of `cpu`, and ends the interrupt on the CPU interface itself,
     /// whatever the answer:
@@ -118,7 +121,9 @@ impl Interrupts {
     }
 
     /// Claims a wired interrupt of the root controller, gives it a handler and a CPU, and lets it
-    /// through. Dropping the handle undoes it all. Task.
+    /// through. Dropping the handle undoes it all.
+    ///
+    /// Context: task; may sleep.
     pub fn request_wired<R: Into<IrqReturn>>(
         &self,
         request: WiredRequest<'_>,
@@ -130,7 +135,9 @@ impl Interrupts {
     /// The same at another controller with wired inputs. Its vectors are of the one space that
     /// [`dispatch`](Self::dispatch) knows. They are the root's own if it stands before inputs of
     /// the root. They are others (below 2^24) if it has one input of the root, whose handler
-    /// dispatches what it finds. Task.
+    /// dispatches what it finds.
+    ///
+    /// Context: task; may sleep.
     pub fn request_wired_at<R: Into<IrqReturn>>(
         &self,
         parent: &Arc<dyn WiredParent>,
@@ -150,7 +157,9 @@ impl Interrupts {
     /// Priorities and triggers of private interrupts are set up by the root controller's driver, on
     /// each CPU. `trigger` says here whether an arrival that nests below its own handler must be
     /// remembered (edge) or tells again (level). The wired parent's `mask`, `unmask` and
-    /// `set_pending` are used for the private vector too, and act on the calling CPU. Task.
+    /// `set_pending` are used for the private vector too, and act on the calling CPU.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`RequestError::NoWiredParent`]: without one, nothing could let the interrupt through.
@@ -170,7 +179,9 @@ impl Interrupts {
 
     /// Frees what was dropped where it could not be freed, and is no longer used. The operations
     /// that request, allocate and tear down do this by themselves. A kernel that does none of these
-    /// for long calls it from time to time. Task; nothing elsewhere.
+    /// for long calls it from time to time. Does nothing in another context.
+    ///
+    /// Context: task; may sleep.
     pub fn reclaim(&self) {
         self.core.reclaim();
     }
@@ -178,7 +189,9 @@ impl Interrupts {
     /// The CPU can take interrupts from now on: its controller interface works. Managed interrupts
     /// that were shut down for want of a CPU start again there; nothing else is moved to it. Calls
     /// `stranded` for each that could not be started: it stays shut down. `stranded` calls nothing
-    /// of the core. Task.
+    /// of the core.
+    ///
+    /// Context: task; may sleep.
     pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
         self.core.placement.cpu_online(&self.core.descriptors, cpu, stranded)
     }
@@ -187,22 +200,30 @@ impl Interrupts {
     /// more. A managed interrupt that has no CPU left is shut down until one is back. Calls
     /// `stranded` for each that could not be moved; it calls nothing of the core. Never fails for
     /// want of memory. The CPU still takes interrupts when this is called, and until its controller
-    /// interface has handed out what was pending there. Task.
+    /// interface has handed out what was pending there.
+    ///
+    /// Context: task; may sleep.
     pub fn cpu_offline(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
         self.core.placement.cpu_offline(&self.core.descriptors, cpu, stranded)
     }
 
-    /// Number of CPUs that the core was made for. Any.
+    /// Number of CPUs that the core was made for.
+    ///
+    /// Context: any.
     pub fn cpus(&self) -> usize {
         self.runtime().cpus()
     }
 
-    /// May interrupts be sent to this CPU? Any.
+    /// May interrupts be sent to this CPU?
+    ///
+    /// Context: any.
     pub fn is_online(&self, cpu: Cpu) -> bool {
         self.runtime().is_online(cpu)
     }
 
-    /// The CPUs on line, ascending. Task.
+    /// The CPUs on line, ascending.
+    ///
+    /// Context: task; may sleep.
     pub fn online_cpus(&self) -> impl Iterator<Item = Cpu> {
         (0..).map(Cpu::new).take(self.cpus()).filter(|cpu| self.is_online(*cpu))
     }
@@ -210,7 +231,9 @@ impl Interrupts {
     /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was
     /// pending there is handled once, there or at the new one. The steps are the same with every
     /// controller: it prepares the new target. The endpoint is masked, rewritten and read back if
-    /// its message changes. The controller finishes. If a step fails, all is as before. Task.
+    /// its message changes. The controller finishes. If a step fails, all is as before.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`MsiError::WouldTear`](msi_types::MsiError::WouldTear), among others: see [`MoveError`].
@@ -222,7 +245,9 @@ impl Interrupts {
 
     /// Delivers an interrupt to one of `among` from now on. It is moved if it is at none of them,
     /// to the one that the policy chooses. When its CPU goes off line it follows to another of
-    /// them. With the last of them it goes to any CPU, and `among` is forgotten. Task.
+    /// them. With the last of them it goes to any CPU, and `among` is forgotten.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`MoveError::NoneOnline`] if none of `among` is on line; as for
@@ -233,7 +258,9 @@ impl Interrupts {
         placement.set_affinity_among(descriptors, &descriptor, among)
     }
 
-    /// The CPU that an interrupt is delivered to; `None` for private and unknown ones. Task.
+    /// The CPU that an interrupt is delivered to; `None` for private and unknown ones.
+    ///
+    /// Context: task; may sleep.
     pub fn effective_affinity(&self, irq: Irq) -> Option<Cpu> {
         let descriptor = self.core.descriptors.find(irq)?;
         match descriptor.source {
@@ -242,7 +269,9 @@ impl Interrupts {
         }
     }
 
-    /// All interrupts, by ascending number. A momentary view: the counters go on meanwhile. Task.
+    /// All interrupts, by ascending number. A momentary view: the counters go on meanwhile.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -250,7 +279,9 @@ impl Interrupts {
         self.core.descriptors.snapshot()
     }
 
-    /// One interrupt; `None` if it does not exist. Task.
+    /// One interrupt; `None` if it does not exist.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -259,12 +290,16 @@ impl Interrupts {
     }
 
     /// Writes the hierarchy of an interrupt for people, one level per line, the device first and
-    /// the root last: what Linux shows in debugfs. Allocates nothing. Task.
+    /// the root last: what Linux shows in debugfs. Allocates nothing.
+    ///
+    /// Context: task; may sleep.
     pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
         self.core.descriptors.describe(irq, out)
     }
 
-    /// Number of redeliveries of all interrupts. Any.
+    /// Number of redeliveries of all interrupts.
+    ///
+    /// Context: any.
     pub fn redelivered(&self) -> u64 {
         self.runtime().redelivered()
     }

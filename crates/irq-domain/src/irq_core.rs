@@ -19,7 +19,9 @@ impl IrqCore {
         self.descriptors.host()
     }
 
-    /// Frees what was dropped where it could not be freed. Task; nothing elsewhere.
+    /// Frees what was dropped where it could not be freed. Does nothing in another context.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn reclaim(&self) {
         self.deferred.reclaim(&self.descriptors);
     }

@@ -48,7 +48,7 @@ pub struct IrqInfo {
 }
 
 impl IrqInfo {
-    /// Task.
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -75,7 +75,9 @@ impl IrqInfo {
     }
 }
 
-/// Writes the levels of an interrupt, the device first and the root last. Task.
+/// Writes the levels of an interrupt, the device first and the root last.
+///
+/// Context: task; may sleep.
 pub(crate) fn describe(interrupt: Interrupt<'_>, out: &mut dyn fmt::Write) -> fmt::Result {
     let (descriptor, host) = (interrupt.descriptor, interrupt.runtime.host());
     let name = descriptor.name.lock(host).clone();

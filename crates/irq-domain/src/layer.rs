@@ -35,10 +35,14 @@ const fn unaddressed(rewrite: Rewrite) -> Rewrite {
 /// All operations but [`tier`](Self::tier), [`fit`](Self::fit), [`requester`](Self::requester),
 /// [`isolation`](Self::isolation) and [`dma_isolation`](Self::dma_isolation) are task operations.
 pub trait Layer: Send + Sync {
-    /// Its name, and what it adds to or takes from the levels below. Any.
+    /// Its name, and what it adds to or takes from the levels below.
+    ///
+    /// Context: any.
     fn tier(&self) -> Tier;
 
-    /// The requester that the level below sees. Any.
+    /// The requester that the level below sees.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`MsiError::Bus`] if this requester cannot be passed on.
@@ -47,7 +51,8 @@ pub trait Layer: Send + Sync {
     }
 
     /// The fit that the level below must keep, so that the endpoint can hold this layer's message.
-    /// Any.
+    ///
+    /// Context: any.
     fn fit(&self, fit: Fit) -> Fit {
         fit
     }
@@ -71,7 +76,9 @@ pub trait Layer: Send + Sync {
     }
 
     /// Is the device kept from ringing others' interrupts, given what is true below? `page` says
-    /// what shares a page with the doorbells. Any.
+    /// what shares a page with the doorbells.
+    ///
+    /// Context: any.
     fn isolation(
         &self,
         device: RequesterId,
@@ -82,7 +89,9 @@ pub trait Layer: Send + Sync {
         below
     }
 
-    /// Is the device kept from memory that is not its own, given what is true below? Any.
+    /// Is the device kept from memory that is not its own, given what is true below?
+    ///
+    /// Context: any.
     fn dma_isolation(&self, device: RequesterId, below: DmaIsolation) -> DmaIsolation {
         let _ = device;
         below

@@ -43,10 +43,8 @@
 //! - **Whatever fails half-way is rolled back**: allocations, set-up, affinity changes.
 //!
 //! # Contexts
-//! Each operation says where it may be called. *Hard IRQ*: the trap loop. *Any*: also inside
-//! handlers and with interrupts saved; bounded. *Task*: may wait for hardware, for other CPUs or
-//! for a lock. Allowed only where the caller [may wait](TaskContext::may_wait), and not under a
-//! lock that a handler takes.
+//! Each operation states its [context](msi_types#contexts). A kernel says by
+//! [`may_wait`](TaskContext::may_wait) whether a caller is in a task that may sleep.
 //!
 //! # Example
 //!

@@ -24,7 +24,7 @@ impl<T> TaskRwLock<T> {
         Self(RwLock::new(value))
     }
 
-    /// Task.
+    /// Context: task; may sleep.
     pub(crate) fn read(&self, host: &dyn Host) -> RwLockReadGuard<'_, T> {
         loop {
             if let Some(guard) = self.0.try_read() {
@@ -34,7 +34,7 @@ impl<T> TaskRwLock<T> {
         }
     }
 
-    /// Task.
+    /// Context: task; may sleep.
     pub(crate) fn write(&self, host: &dyn Host) -> RwLockWriteGuard<'_, T> {
         loop {
             if let Some(guard) = self.0.try_write() {

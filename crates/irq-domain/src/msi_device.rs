@@ -106,7 +106,9 @@ pub struct MsiDevice {
 }
 
 impl MsiDevice {
-    /// Makes the device known to its controller. Task.
+    /// Makes the device known to its controller.
+    ///
+    /// Context: task; may sleep.
     pub fn attach(
         interrupts: &Interrupts,
         config: MsiDeviceConfig<'_>,
@@ -124,7 +126,9 @@ impl MsiDevice {
         Ok(device)
     }
 
-    /// The caller made it a user of the attachment. Task.
+    /// The caller made it a user of the attachment.
+    ///
+    /// Context: task; may sleep.
     fn on_attachment(
         core: &Shared<IrqCore>,
         name: &str,
@@ -148,7 +152,9 @@ impl MsiDevice {
     /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`]
     /// (MultiMSI) is granted in powers of two, once, on one CPU. A store that [signals by
     /// levels](MessageStore::trigger) needs a controller that has them; its handlers quiet their
-    /// device before they return. If anything fails, nothing of it remains. Task.
+    /// device before they return. If anything fails, nothing of it remains.
+    ///
+    /// Context: task; may sleep.
     pub fn allocate(
         &self,
         shape: Shape,
@@ -160,7 +166,9 @@ impl MsiDevice {
 
     /// Grants the device a vector at each of the given slots, wherever they are in its store,
     /// before or after others are in use. This is for devices that add vectors one by one. If
-    /// anything fails, nothing of it remains. Task.
+    /// anything fails, nothing of it remains.
+    ///
+    /// Context: task; may sleep.
     pub fn allocate_at(&self, slots: &[u16]) -> Result<Vec<MsiVector>, MsiDeviceError> {
         self.core.reclaim();
         Domain::allocate_at(&self.domain, &self.core, slots)
@@ -170,7 +178,9 @@ impl MsiDevice {
     /// own CPUs say. It goes to that one on line which has the fewest such vectors. When its CPU
     /// goes off line it follows to another of them. With the last of them it is shut down, and
     /// comes back with the first. What its device sends meanwhile stays pending. The controller
-    /// sets aside what such moves take. Task.
+    /// sets aside what such moves take.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is on
@@ -185,7 +195,9 @@ impl MsiDevice {
     }
 
     /// Gives the vector at `slot` back, with its handler. Its handle is inert from now on. The slot
-    /// can be allocated again, however it was allocated. Task; not within the handler.
+    /// can be allocated again, however it was allocated. Must not be called within the handler.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], as a group goes as a whole, by
@@ -196,7 +208,9 @@ impl MsiDevice {
         self.domain.free(&self.core.descriptors, slot)
     }
 
-    /// Gives the vector at `slot` its handler, and lets it through. Task.
+    /// Gives the vector at `slot` its handler, and lets it through.
+    ///
+    /// Context: task; may sleep.
     pub fn request<R: Into<IrqReturn>>(
         &self,
         slot: u16,
@@ -207,7 +221,8 @@ impl MsiDevice {
     }
 
     /// Gives the vector at `slot` its handler, which runs from the first [`IrqHandle::enable`] on.
-    /// Task.
+    ///
+    /// Context: task; may sleep.
     pub fn request_disabled<R: Into<IrqReturn>>(
         &self,
         slot: u16,
@@ -235,7 +250,8 @@ impl MsiDevice {
     /// function-level reset, or a suspend. The bus driver has restored what its accesses need (a
     /// PCI function's BARs and command register). What the device wanted to send meanwhile is lost
     /// with its state. Between the loss and this, the device's vectors are not turned on or off.
-    /// Task.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`MsiDeviceError::Store`] if the device did not take it all. It can be tried again.
@@ -243,7 +259,9 @@ impl MsiDevice {
         self.domain.restore(&self.core.descriptors)
     }
 
-    /// Undoes everything, like dropping, and says whether the store could be turned off. Task.
+    /// Undoes everything, like dropping, and says whether the store could be turned off.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The store did not take it. Handlers, vectors and the attachment were given back all the
@@ -252,7 +270,9 @@ impl MsiDevice {
         Domain::tear_down(&self.domain, &self.core.descriptors)
     }
 
-    /// The vectors granted so far, by ascending slot. Task.
+    /// The vectors granted so far, by ascending slot.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -261,42 +281,56 @@ impl MsiDevice {
         try_collect(state.vectors.iter().map(|(slot, entry)| entry.info(slot)))
     }
 
-    /// The vector at `slot`; `None` where there is none. Task.
+    /// The vector at `slot`; `None` where there is none.
+    ///
+    /// Context: task; may sleep.
     pub fn vector(&self, slot: u16) -> Option<MsiVector> {
         let state = self.domain.state.lock(self.core.host());
         state.vectors.get(slot).map(|entry| entry.info(slot))
     }
 
     /// The message that the store holds at `slot`: `None` where no vector is, and for all of a
-    /// group but its first. Task.
+    /// group but its first.
+    ///
+    /// Context: task; may sleep.
     pub fn message(&self, slot: u16) -> Option<MsiMessage> {
         self.domain.state.lock(self.core.host()).vectors.get(slot)?.message
     }
 
     /// The message that the device sends for the vector at `slot`, for devices that keep copies of
     /// it elsewhere. It is what the store holds, or what the device makes of its group's message.
-    /// It changes when the interrupt moves. Task.
+    /// It changes when the interrupt moves.
+    ///
+    /// Context: task; may sleep.
     pub fn sent_message(&self, slot: u16) -> Option<MsiMessage> {
         self.domain.sent_message(self.core.host(), slot)
     }
 
-    /// Is the device kept from ringing others' interrupts? Any.
+    /// Is the device kept from ringing others' interrupts?
+    ///
+    /// Context: any.
     pub fn isolation(&self) -> Isolation {
         self.domain.parent().isolation(self.domain.attachment.requester)
     }
 
-    /// The proof that it is, which passthrough asks for, or why there is none. Any.
+    /// The proof that it is, which passthrough asks for, or why there is none.
+    ///
+    /// Context: any.
     pub fn prove_isolated(&self) -> Result<InterruptIsolated<'_>, NotIsolated> {
         InterruptIsolated::prove(self.domain.parent(), self.domain.attachment.requester)
     }
 
     /// The proof that the device is kept from memory that is not its own, which passthrough asks
-    /// for as well, or why there is none. Any.
+    /// for as well, or why there is none.
+    ///
+    /// Context: any.
     pub fn prove_dma_isolated(&self) -> Result<DmaIsolated<'_>, NotDmaIsolated> {
         DmaIsolated::prove(self.domain.parent(), self.domain.attachment.requester)
     }
 
-    /// The device's name. Any.
+    /// The device's name.
+    ///
+    /// Context: any.
     pub fn name(&self) -> &str {
         &self.domain.name
     }
@@ -396,13 +430,17 @@ impl Domain {
     }
 
     /// The endpoint's mask, where it holds vectors back in any context. A level that was asserted
-    /// is held back by the controller alone. Any.
+    /// is held back by the controller alone.
+    ///
+    /// Context: any.
     fn endpoint_mask(&self) -> Option<&dyn FastMask> {
         self.store.fast_mask().filter(|_| self.store.trigger() == Trigger::Edge)
     }
 
     /// Holds a vector back: at the endpoint where that is possible in any context, else at the
-    /// controller. Any.
+    /// controller.
+    ///
+    /// Context: any.
     pub(crate) fn mask(&self, slot: u16, hwirq: HwIrq) {
         match self.endpoint_mask() {
             Some(endpoint) => endpoint.mask(slot),
@@ -410,7 +448,9 @@ impl Domain {
         }
     }
 
-    /// Lets it through. Any.
+    /// Lets it through.
+    ///
+    /// Context: any.
     pub(crate) fn unmask(&self, slot: u16, hwirq: HwIrq) {
         match self.endpoint_mask() {
             Some(endpoint) => endpoint.unmask(slot),
@@ -418,7 +458,7 @@ impl Domain {
         }
     }
 
-    /// Any.
+    /// Context: any.
     pub(crate) fn is_pending(&self, slot: u16, hwirq: HwIrq) -> Option<bool> {
         let waiting = self.endpoint_mask().is_some_and(|endpoint| endpoint.is_pending(slot));
         if waiting { Some(true) } else { self.parent().is_pending(hwirq) }
@@ -441,7 +481,7 @@ impl Domain {
         state.vectors.get(slot).map(|entry| entry.descriptor.clone())
     }
 
-    /// Task.
+    /// Context: task; may sleep.
     pub(crate) fn describe(
         &self,
         host: &dyn Host,

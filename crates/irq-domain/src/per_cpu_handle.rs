@@ -22,7 +22,9 @@ pub struct PerCpuHandle {
 }
 
 impl PerCpuHandle {
-    /// Registers an interrupt that each CPU has for itself, off on all of them. Task.
+    /// Registers an interrupt that each CPU has for itself, off on all of them.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn request(
         core: &Shared<IrqCore>,
         (hwirq, trigger): (HwIrq, Trigger),
@@ -58,18 +60,24 @@ impl PerCpuHandle {
         Ok(handle)
     }
 
-    /// The interrupt's number. Any.
+    /// The interrupt's number.
+    ///
+    /// Context: any.
     pub fn irq(&self) -> Irq {
         self.descriptor.irq
     }
 
-    /// The interrupt as each CPU acknowledges it. Any.
+    /// The interrupt as each CPU acknowledges it.
+    ///
+    /// Context: any.
     pub fn hwirq(&self) -> HwIrq {
         self.descriptor.hwirq
     }
 
-    /// Lets the interrupt through on the calling CPU. Does not nest. Any; nothing on a thread that
+    /// Lets the interrupt through on the calling CPU. Does not nest. Does nothing on a thread that
     /// is no CPU.
+    ///
+    /// Context: any.
     pub fn enable_here(&self) {
         self.core.descriptors.interrupt(&self.descriptor).with_own_cell(|cell| {
             let resend = cell.enable();
@@ -80,8 +88,10 @@ impl PerCpuHandle {
         });
     }
 
-    /// Masks the interrupt on the calling CPU. Does not nest. Any; nothing on a thread that is no
+    /// Masks the interrupt on the calling CPU. Does not nest. Does nothing on a thread that is no
     /// CPU.
+    ///
+    /// Context: any.
     pub fn disable_here(&self) {
         self.core.descriptors.interrupt(&self.descriptor).with_own_cell(|cell| {
             cell.disable();
@@ -89,7 +99,9 @@ impl PerCpuHandle {
         });
     }
 
-    /// Number of handler runs on all CPUs together. Any.
+    /// Number of handler runs on all CPUs together.
+    ///
+    /// Context: any.
     pub fn count(&self) -> u64 {
         self.descriptor.counts.per_cpu().sum()
     }

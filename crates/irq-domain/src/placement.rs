@@ -46,17 +46,21 @@ impl Placement {
         Ok(Self { hotplug, choice: CpuChoice::new(policy) })
     }
 
-    /// Task.
+    /// Context: task; may sleep.
     pub(crate) fn online_cpus(&self, host: &dyn Host) -> OnlineCpus<'_> {
         OnlineCpus(self.hotplug.read(host))
     }
 
-    /// The policy's choice among the CPUs on line; `None` if there are none. Task.
+    /// The policy's choice among the CPUs on line; `None` if there are none.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn choose(&self, online: &[Cpu]) -> Option<Cpu> {
         self.choice.choose(online)
     }
 
-    /// Lets interrupts be sent to a CPU, and starts those that were shut down for want of it. Task.
+    /// Lets interrupts be sent to a CPU, and starts those that were shut down for want of it.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn cpu_online(
         &self,
         descriptors: &Descriptors,
@@ -76,7 +80,9 @@ impl Placement {
         Ok(())
     }
 
-    /// Moves every interrupt away from a CPU, and lets none come any more. Task.
+    /// Moves every interrupt away from a CPU, and lets none come any more.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn cpu_offline(
         &self,
         descriptors: &Descriptors,
@@ -144,7 +150,9 @@ impl Placement {
         moved
     }
 
-    /// Delivers an interrupt to one of `among` from now on. Task.
+    /// Delivers an interrupt to one of `among` from now on.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn set_affinity_among(
         &self,
         descriptors: &Descriptors,
@@ -174,7 +182,9 @@ impl Placement {
     }
 }
 
-/// Moves an interrupt to a CPU, and keeps it there. Task.
+/// Moves an interrupt to a CPU, and keeps it there.
+///
+/// Context: task; may sleep.
 pub(crate) fn set_affinity(
     descriptors: &Descriptors,
     descriptor: &Descriptor,

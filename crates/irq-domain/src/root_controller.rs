@@ -25,13 +25,17 @@ impl RootController {
         self.parent.as_ref().ok_or(RequestError::NoWiredParent)
     }
 
-    /// Lets one request at a time look for a free input and take it. Task.
+    /// Lets one request at a time look for a free input and take it.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn one_request(&self, host: &dyn Host) -> TaskGuard<'_, ()> {
         self.requests.lock(host)
     }
 }
 
-/// Masks a claimed input and gives it a trigger and a CPU. Task.
+/// Masks a claimed input and gives it a trigger and a CPU.
+///
+/// Context: task; may sleep.
 pub(crate) fn prepare(
     parent: &dyn WiredParent,
     (hwirq, trigger): (HwIrq, Trigger),

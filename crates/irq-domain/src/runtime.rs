@@ -32,17 +32,17 @@ impl Runtime {
         self.online.len()
     }
 
-    /// Any.
+    /// Context: any.
     pub(crate) fn check_known(&self, cpu: Cpu) -> Result<(), UnknownCpu> {
         if cpu.index() < self.cpus() { Ok(()) } else { Err(UnknownCpu(cpu)) }
     }
 
-    /// Any.
+    /// Context: any.
     pub(crate) fn is_online(&self, cpu: Cpu) -> bool {
         self.online.get(cpu.index()).is_some_and(|online| online.load(Ordering::SeqCst))
     }
 
-    /// Any.
+    /// Context: any.
     pub(crate) fn check_online(&self, cpu: Cpu) -> Result<(), MoveError> {
         if self.is_online(cpu) { Ok(()) } else { Err(MoveError::Offline(cpu)) }
     }

@@ -62,7 +62,9 @@ unsafe impl<T: ?Sized + Send + Sync> Send for Shared<T> {}
 unsafe impl<T: ?Sized + Send + Sync> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    /// Moves a value to the heap. Task.
+    /// Moves a value to the heap.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The allocator has no memory for it. The value is dropped.
@@ -74,7 +76,8 @@ impl<T> Shared<T> {
 
 impl<T: ?Sized> Shared<T> {
     /// Moves a value to the heap and shares it as a trait object: `unsize` returns its argument.
-    /// Task.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The allocator has no memory for it. The value is dropped.

@@ -126,7 +126,9 @@ impl KvmRouter {
         self.limit
     }
 
-    /// Returns the route of a GSI. Any thread; takes no lock.
+    /// Returns the route of a GSI. Takes no lock.
+    ///
+    /// Context: any.
     pub fn route(&self, gsi: Gsi) -> Option<Route> {
         self.routes.route(gsi)
     }

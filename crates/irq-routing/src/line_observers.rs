@@ -27,8 +27,9 @@ impl LineObservers {
         Self::default()
     }
 
-    /// Adds an observer. Any thread, at any time; takes no lock. It hears of interrupts that end
-    /// after this returns.
+    /// Adds an observer. Takes no lock. It hears of interrupts that end after this returns.
+    ///
+    /// Context: any.
     pub fn add(&self, observer: Arc<dyn LineObserver>) {
         let mut node = Box::new(Node { observer, next: OnceBox::new() });
         let mut place = &self.first;

@@ -135,13 +135,17 @@ impl MsiCapability {
         self.registers.lock().control()
     }
 
-    /// Returns true if the function signals by MSI, not by its pin. Any thread; takes no lock.
+    /// Returns true if the function signals by MSI, not by its pin. Takes no lock.
+    ///
+    /// Context: any.
     pub fn is_enabled(&self) -> bool {
         self.granted.load(Ordering::SeqCst) != DISABLED
     }
 
     /// Returns the number of vectors that the guest granted: 0 while MSI is disabled. A device with
-    /// more reasons than that shares vectors. Any thread; takes no lock.
+    /// more reasons than that shares vectors. Takes no lock.
+    ///
+    /// Context: any.
     pub fn granted(&self) -> u16 {
         match self.granted.load(Ordering::SeqCst) {
             DISABLED => 0,
@@ -149,8 +153,10 @@ impl MsiCapability {
         }
     }
 
-    /// Sends a vector's message for the device. A vector that is not granted does not exist. Any
-    /// thread; as [`MsixTable::signal`].
+    /// Sends a vector's message for the device. A vector that is not granted does not exist. Takes
+    /// no lock and allocates nothing, as [`MsixTable::signal`].
+    ///
+    /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {
         match self.granted() {
             0 => Signalled::Disabled,

@@ -136,8 +136,10 @@ impl MsixTable {
         self
     }
 
-    /// Sends a vector's message for the device. Any thread; takes no lock and allocates nothing
-    /// beyond [`MessageSink::signal_msi`], which does not either.
+    /// Sends a vector's message for the device. Takes no lock and allocates nothing beyond
+    /// [`MessageSink::signal_msi`], which does not either.
+    ///
+    /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {
         let Some(word) = self.vectors.get(usize::from(vector)) else {
             return Signalled::NoSuchVector;
@@ -153,7 +155,9 @@ impl MsixTable {
     }
 
     /// Withdraws a vector's pending message for the device, whose reason is gone. A message that
-    /// was sent stays sent. Any thread; takes no lock.
+    /// was sent stays sent. Takes no lock.
+    ///
+    /// Context: any.
     pub fn withdraw(&self, vector: u16) {
         if let Some(word) = self.vectors.get(usize::from(vector)) {
             word.forget();

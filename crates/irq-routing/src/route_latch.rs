@@ -51,7 +51,9 @@ impl RouteLatch {
         self.version.store(next & !KIND | words.kind, SeqCst);
     }
 
-    /// Returns the route as it was at some moment of the call. Any thread.
+    /// Returns the route as it was at some moment of the call.
+    ///
+    /// Context: any.
     #[inline]
     pub(crate) fn load(&self) -> Option<Route> {
         let mut version = self.version.load(SeqCst);

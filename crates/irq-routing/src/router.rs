@@ -107,7 +107,9 @@ impl Router {
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
 
-    /// Returns the route of a GSI. Any thread.
+    /// Returns the route of a GSI.
+    ///
+    /// Context: any.
     pub fn route(&self, gsi: Gsi) -> Option<Route> {
         self.table.route(gsi)
     }

@@ -32,8 +32,10 @@ impl Change {
 /// A way for messages into the interrupt controller: [`Router`](crate::Router) for a model in this
 /// process, `kvm::KvmRouter` for the kernel's.
 pub trait MessageSink: Send + Sync {
-    /// Sends a message, which needs no GSI and no route: `KVM_SIGNAL_MSI`. Any thread. Takes no
-    /// lock and allocates nothing; KVM's is one system call.
+    /// Sends a message, which needs no GSI and no route: `KVM_SIGNAL_MSI`. Takes no lock and
+    /// allocates nothing; KVM's is one system call.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`SignalError::Refused`], with the kernel's error number.

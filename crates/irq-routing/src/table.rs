@@ -71,7 +71,9 @@ impl Table {
         self.gsis
     }
 
-    /// Returns the route of a GSI. Any thread; takes no lock and allocates nothing.
+    /// Returns the route of a GSI. Takes no lock and allocates nothing.
+    ///
+    /// Context: any.
     #[inline]
     pub(crate) fn route(&self, gsi: Gsi) -> Option<Route> {
         self.look(gsi).or_else(|| self.unrouted(gsi))

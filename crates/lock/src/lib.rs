@@ -47,7 +47,8 @@ impl<T> IrqLock<T> {
     }
 
     /// Locks until the guard is dropped. Guards are dropped in the reverse order of their locks.
-    /// Any context.
+    ///
+    /// Context: any.
     pub fn lock<'a, C: LocalCpu + ?Sized>(&'a self, cpu: &'a C) -> IrqGuard<'a, T, C> {
         let masked = Masked { cpu, state: cpu.irq_save() };
         loop {
@@ -58,7 +59,9 @@ impl<T> IrqLock<T> {
         }
     }
 
-    /// Runs `f` on the data. Any context.
+    /// Runs `f` on the data.
+    ///
+    /// Context: any.
     pub fn with<C: LocalCpu + ?Sized, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut self.lock(cpu))
     }
@@ -114,7 +117,9 @@ impl<T> TaskLock<T> {
         Self(SpinMutex::new(data))
     }
 
-    /// Locks until the guard is dropped. Task.
+    /// Locks until the guard is dropped.
+    ///
+    /// Context: task; may sleep.
     pub fn lock<C: LocalCpu + ?Sized>(&self, cpu: &C) -> TaskGuard<'_, T> {
         loop {
             if let Some(data) = self.0.try_lock() {
@@ -124,7 +129,9 @@ impl<T> TaskLock<T> {
         }
     }
 
-    /// Runs `f` on the data. Task.
+    /// Runs `f` on the data.
+    ///
+    /// Context: task; may sleep.
     pub fn with<C: LocalCpu + ?Sized, R>(&self, cpu: &C, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut self.lock(cpu))
     }

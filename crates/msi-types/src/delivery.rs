@@ -21,7 +21,9 @@ pub enum Delivery {
 ///
 /// Implementations take no lock, allocate nothing and make no system call unless a target sleeps.
 pub trait SignalMsi<Id>: Send + Sync {
-    /// Sends `message` on behalf of `from`. Any context, any thread.
+    /// Sends `message` on behalf of `from`.
+    ///
+    /// Context: any.
     fn signal_msi(&self, from: Id, message: MsiMessage) -> Delivery;
 }
 
@@ -51,13 +53,16 @@ pub enum Level {
 
 /// Takes line changes.
 pub trait SetLine: Send + Sync {
-    /// Drives `line` to `level`. Any thread.
+    /// Drives `line` to `level`.
+    ///
+    /// Context: any.
     fn set_line(&self, line: Line, level: Level) -> Delivery;
 
     /// Sends one edge on `line`, as one operation: an edge-triggered interrupt becomes pending at
     /// any level of the line, and under concurrent pulses. The level of the line stays. A
-    /// level-sensitive interrupt is therefore unaffected: a pulse ends before it can be taken. Any
-    /// thread.
+    /// level-sensitive interrupt is therefore unaffected: a pulse ends before it can be taken.
+    ///
+    /// Context: any.
     fn pulse(&self, line: Line) -> Delivery;
 }
 

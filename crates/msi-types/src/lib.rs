@@ -16,6 +16,16 @@
 //! | [`LocalCpu`] | a kernel and what it runs of interrupt cores and drivers |
 //! | [`Kick`], [`LineObserver`] | an interrupt controller model and the virtual machine monitor |
 //!
+//! # Contexts
+//! Operations of every crate of this family state their context in one of four forms:
+//!
+//! | form | the caller | the operation |
+//! |---|---|---|
+//! | `Context: any.` | may run anywhere: in a handler, with interrupts masked, in a task | is bounded, and must not sleep or allocate |
+//! | `Context: hard IRQ.` | must be the CPU's interrupt path, with interrupts masked | is bounded, and must not sleep or allocate |
+//! | `Context: task; may sleep.` | must be a task with interrupts unmasked, and must not hold a lock that a handler takes | may wait for hardware, other CPUs or locks, and may allocate |
+//! | `Context: task; interrupts may be masked; must not sleep or allocate.` | must be a task, and may have interrupts masked: a CPU that starts or stops | must not sleep or allocate; waits for hardware are bounded |
+//!
 //! # Example
 //!
 //! A device model that rings an ITS it knows nothing about:

@@ -21,8 +21,10 @@ impl IrqState {
 
 /// The interrupt mask of the CPU that executes the caller, and the ways to wait on it.
 ///
-/// A kernel implements this once for its interrupt core and its controllers' drivers. Every
-/// function may be called in any context unless it says "task", and calls nothing of its callers.
+/// A kernel implements this once for its interrupt core and its controllers' drivers. No function
+/// calls anything of its callers. A function that needs another context than this states it.
+///
+/// Context: any.
 pub trait LocalCpu: Send + Sync {
     /// Masks interrupts on this CPU and returns the state before. Nests.
     fn irq_save(&self) -> IrqState;
@@ -37,8 +39,9 @@ pub trait LocalCpu: Send + Sync {
     }
 
     /// One turn of a wait that may be long: for another task, for a handler on another CPU, or for
-    /// hardware. Locks of tasks may be held. Task: interrupts are as the kernel has them in task
-    /// context.
+    /// hardware. Locks of tasks may be held. Interrupts are as the kernel has them in task context.
+    ///
+    /// Context: task; may sleep.
     ///
     /// A kernel with a scheduler yields or sleeps. If its tasks have priorities, it must let a lock
     /// holder of lower priority run: the caller sleeps, or lends its priority. As provided, this is
@@ -52,7 +55,9 @@ pub trait LocalCpu: Send + Sync {
 pub trait TaskContext: LocalCpu {
     /// Returns true if the caller may wait for another CPU. False in hard-IRQ context, in every
     /// interrupt handler of the kernel, and with interrupts masked. A kernel that knows also
-    /// returns false with preemption off. Any.
+    /// returns false with preemption off.
+    ///
+    /// Context: any.
     fn may_wait(&self) -> bool;
 }
 

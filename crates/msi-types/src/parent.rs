@@ -155,14 +155,17 @@ pub enum MoveOutcome {
 /// one platform device, and knows how the controller sees its requesters. The trait is object safe;
 /// implementations lock inside.
 ///
-/// *Task* operations may wait for hardware and must not be called in hard-IRQ context or under a
-/// lock that an interrupt handler takes. *Any* operations are safe in hard-IRQ context and bounded.
+/// Each operation states its [context](crate#contexts).
 pub trait MsiParent: Send + Sync {
-    /// Is this requester kept from ringing others' interrupts? Any.
+    /// Is this requester kept from ringing others' interrupts?
+    ///
+    /// Context: any.
     fn isolation(&self, of: RequesterId) -> Isolation;
 
     /// Is this requester kept from memory that is not its own? The answer of a layer that drives
-    /// the IOMMU on the requester's way; a controller alone does not isolate memory. Any.
+    /// the IOMMU on the requester's way; a controller alone does not isolate memory.
+    ///
+    /// Context: any.
     fn dma_isolation(&self, of: RequesterId) -> DmaIsolation {
         let _ = of;
         DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu)
@@ -170,14 +173,20 @@ pub trait MsiParent: Send + Sync {
 
     /// Prepares for at most `max` vectors of a device, and takes it in. Requesters that the
     /// controller cannot tell apart share one attachment's tables; each caller gets an
-    /// [`Attachment`] of its own. Task.
+    /// [`Attachment`] of its own.
+    ///
+    /// Context: task; may sleep.
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError>;
 
     /// Forgets the device once the last of its attachments is gone. All its blocks were freed
-    /// before. Task.
+    /// before.
+    ///
+    /// Context: task; may sleep.
     fn detach(&self, device: Attachment);
 
-    /// Hands out vectors, ready to be delivered to [`BlockRequest::cpu`]. All or nothing. Task.
+    /// Hands out vectors, ready to be delivered to [`BlockRequest::cpu`]. All or nothing.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// Says which of the endpoint's limits the controller cannot meet, never truncates.
@@ -187,7 +196,9 @@ pub trait MsiParent: Send + Sync {
     /// [`allocate`](Self::allocate) for vectors of which each is delivered to one of `among` alone,
     /// as those CPUs come and go. What that takes is set aside on each of them, on line or not, so
     /// that no such move fails for want of it. Where vectors belong to no CPU there is nothing to
-    /// set aside. Task.
+    /// set aside.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// As there; [`MsiError::NoVectors`] also if one of the CPUs has nothing left to set aside.
@@ -202,13 +213,17 @@ pub trait MsiParent: Send + Sync {
     }
 
     /// Takes vectors back: a block as it was handed out, or a part of an independent one that was
-    /// [split](HwIrqBlock::split) off. Afterwards none of them becomes pending any more. Task.
+    /// [split](HwIrqBlock::split) off. Afterwards none of them becomes pending any more.
+    ///
+    /// Context: task; may sleep.
     fn free(&self, device: &Attachment, block: HwIrqBlock);
 
     /// Takes all vectors of a device back and forgets it, as [`free`](Self::free) for each of its
     /// `blocks` and [`detach`](Self::detach) would. It is one step where the controller has one.
     /// `blocks` are all those that were allocated through this attachment and not freed yet, or
-    /// their parts. Task.
+    /// their parts.
+    ///
+    /// Context: task; may sleep.
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         blocks.for_each(|block| self.free(&device, block));
         self.detach(device);
@@ -216,11 +231,15 @@ pub trait MsiParent: Send + Sync {
 
     /// The message that makes the vector at `index` of `block` pending. Of an aligned group only
     /// index 0 has one: the device makes the others itself. May ask somebody else, such as a
-    /// hypervisor. Task.
+    /// hypervisor.
+    ///
+    /// Context: task; may sleep.
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError>;
 
     /// Makes the vector at `index` of `block`, which is masked, level-triggered, and answers its
-    /// two messages in place of the one of [`compose`](Self::compose). Freeing it ends that. Task.
+    /// two messages in place of the one of [`compose`](Self::compose). Freeing it ends that.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`MsiError::NoLevels`], as provided: few controllers have a second message.
@@ -230,25 +249,36 @@ pub trait MsiParent: Send + Sync {
     }
 
     /// Prepares the delivery of `block`'s vector at `index` to `to`; the answer says which vectors
-    /// move along and whether the store must change. Task.
+    /// move along and whether the store must change.
+    ///
+    /// Context: task; may sleep.
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;
 
     /// Finishes what [`begin_move`](Self::begin_move) began. After `Written`, no new message
     /// arrives at the old CPU; what was pending there is delivered once, there or at the new one.
-    /// Task.
+    ///
+    /// Context: task; may sleep.
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError>;
 
-    /// Holds the vector back at the controller. What arrives stays pending. Any.
+    /// Holds the vector back at the controller. What arrives stays pending.
+    ///
+    /// Context: any.
     fn mask(&self, hwirq: HwIrq);
 
-    /// Lets the vector through. Any.
+    /// Lets the vector through.
+    ///
+    /// Context: any.
     fn unmask(&self, hwirq: HwIrq);
 
-    /// Makes the vector pending as its device would, or drops what is pending. Any.
+    /// Makes the vector pending as its device would, or drops what is pending.
+    ///
+    /// Context: any.
     fn set_pending(&self, hwirq: HwIrq, pending: Pending);
 
     /// Is it pending? `None` where the hardware cannot be asked, which is the case for physical
-    /// LPIs. Any.
+    /// LPIs.
+    ///
+    /// Context: any.
     fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
         let _ = hwirq;
         None
@@ -257,20 +287,26 @@ pub trait MsiParent: Send + Sync {
     /// Calls `visit` for each level of the hierarchy, the one next to the endpoint first, the root
     /// last. A level is what it offers, and what it asks for ([`negotiate`](crate::negotiate)).
     /// Without an implementation of its own, a controller counts as one that offers everything and
-    /// refuses when it is asked. Any.
+    /// refuses when it is asked.
+    ///
+    /// Context: any.
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
         visit(&Tier::new("controller").with_provides(Capabilities::ALL));
     }
 
     /// Returns the other contents of the pages of this controller's doorbells, for pages of this
-    /// size. A doorbell that is mapped for a device brings them with it. Any context.
+    /// size. A doorbell that is mapped for a device brings them with it.
+    ///
+    /// Context: any.
     fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
         let _ = granule;
         DoorbellPage::Unknown
     }
 
     /// Writes one line per level of the hierarchy below this vector, the root last, for people. A
-    /// line begins with the level's name, a continuation with two blanks; the caller indents. Task.
+    /// line begins with the level's name, a continuation with two blanks; the caller indents.
+    ///
+    /// Context: task; may sleep.
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 

@@ -76,7 +76,9 @@ pub struct Passthrough<'a> {
 }
 
 impl<'a> Passthrough<'a> {
-    /// Gives the device of these proofs away, for at most `vectors` vectors. Task.
+    /// Gives the device of these proofs away, for at most `vectors` vectors.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`PassthroughError::ForeignProof`] if the proofs do not belong together. The parent is asked
@@ -97,7 +99,9 @@ impl<'a> Passthrough<'a> {
         Ok(Self { proof, attachment: Some(parent.attach(device, vectors)?) })
     }
 
-    /// Hands out vectors to the new owner. Task.
+    /// Hands out vectors to the new owner.
+    ///
+    /// Context: task; may sleep.
     pub fn allocate(&self, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
         match &self.attachment {
             Some(attachment) => self.parent().allocate(attachment, request),
@@ -105,14 +109,18 @@ impl<'a> Passthrough<'a> {
         }
     }
 
-    /// Takes vectors back: all of them, before this is dropped. Task.
+    /// Takes vectors back: all of them, before this is dropped.
+    ///
+    /// Context: task; may sleep.
     pub fn free(&self, block: HwIrqBlock) {
         if let Some(attachment) = &self.attachment {
             self.parent().free(attachment, block);
         }
     }
 
-    /// The message that the new owner may store for a vector, or show to its guest. Task.
+    /// The message that the new owner may store for a vector, or show to its guest.
+    ///
+    /// Context: task; may sleep.
     pub fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         self.parent().compose(block, index)
     }

@@ -37,7 +37,9 @@ pub struct InterruptIsolated<'a> {
 }
 
 impl<'a> InterruptIsolated<'a> {
-    /// Asks `parent`. Any.
+    /// Asks `parent`.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// The reason for which `device` is not isolated.
@@ -88,7 +90,9 @@ pub struct DmaIsolated<'a> {
 }
 
 impl<'a> DmaIsolated<'a> {
-    /// Asks `parent`. Any.
+    /// Asks `parent`.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// The reason for which `device` is not isolated.

@@ -158,7 +158,9 @@ pub trait MessageStore: Send + Sync {
     /// Tells a store whose vectors are one aligned group the number of vectors that the controller
     /// granted. That is a power of two, at most [`slots`](Self::slots) (MSI's Multiple Message
     /// Enable). Called while the store is off. Stores whose slots are independent have nothing to
-    /// do. Task.
+    /// do.
+    ///
+    /// Context: task; may sleep.
     fn grant(&self, vectors: NonZeroU16) -> Result<(), StoreError> {
         let _ = vectors;
         Ok(())
@@ -166,9 +168,12 @@ pub trait MessageStore: Send + Sync {
     /// The device is off and has lost what it held: it was reset, or without power. The store
     /// assumes nothing of its registers any more; what they held comes by the next
     /// [`grant`](Self::grant), [`update`](Self::update) and [`set_enabled`](Self::set_enabled).
-    /// Task.
+    ///
+    /// Context: task; may sleep.
     fn forget(&self) {}
-    /// Turns the function's interrupts on or off as a whole: the capability's enable bit. Task.
+    /// Turns the function's interrupts on or off as a whole: the capability's enable bit.
+    ///
+    /// Context: task; may sleep.
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError>;
     /// Masking that is safe in hard-IRQ context, where the store has it.
     fn fast_mask(&self) -> Option<&dyn FastMask> {
@@ -178,11 +183,17 @@ pub trait MessageStore: Send + Sync {
 
 /// A mask bit that can be written in hard-IRQ context.
 pub trait FastMask: Sync {
-    /// Holds the slot's vector back; on return the device sends nothing for it. Any.
+    /// Holds the slot's vector back; on return the device sends nothing for it.
+    ///
+    /// Context: any.
     fn mask(&self, slot: u16);
-    /// Lets it through. Any.
+    /// Lets it through.
+    ///
+    /// Context: any.
     fn unmask(&self, slot: u16);
-    /// Is a message waiting behind the mask? Any.
+    /// Is a message waiting behind the mask?
+    ///
+    /// Context: any.
     fn is_pending(&self, slot: u16) -> bool;
 }
 

@@ -6,26 +6,42 @@ use core::num::NonZeroU16;
 /// Wired interrupts of the root controller, by INTID: the seam under MBI, GICv2m and Hyper-V's
 /// SPIs, and under wired devices. Object safe; the controller locks inside.
 ///
-/// "Task" operations may wait for hardware; "any" operations are safe in hard-IRQ context.
+/// Each operation states its [context](crate#contexts).
 pub trait WiredParent: Send + Sync {
-    /// Takes `count` interrupts from `first` on for one owner. Task.
+    /// Takes `count` interrupts from `first` on for one owner.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`MsiError::UnknownVector`] with the first interrupt that is not implemented,
     /// [`MsiError::InUse`] with the first one that is already claimed. Nothing is claimed then.
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError>;
-    /// Gives interrupts back: disabled, not pending. Task.
+    /// Gives interrupts back: disabled, not pending.
+    ///
+    /// Context: task; may sleep.
     fn release(&self, first: HwIrq, count: NonZeroU16);
-    /// Sets how the interrupt is signalled. Task; the interrupt is masked.
+    /// Sets how the interrupt is signalled. The interrupt must be masked.
+    ///
+    /// Context: task; may sleep.
     fn set_trigger(&self, hwirq: HwIrq, trigger: Trigger) -> Result<(), MsiError>;
-    /// Routes the interrupt to a CPU. Task.
+    /// Routes the interrupt to a CPU.
+    ///
+    /// Context: task; may sleep.
     fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError>;
-    /// Disables forwarding; waits until the controller took it. Any.
+    /// Disables forwarding; waits until the controller took it.
+    ///
+    /// Context: any.
     fn mask(&self, hwirq: HwIrq);
-    /// Enables forwarding. Any.
+    /// Enables forwarding.
+    ///
+    /// Context: any.
     fn unmask(&self, hwirq: HwIrq);
-    /// Sets or clears the pending state. Any.
+    /// Sets or clears the pending state.
+    ///
+    /// Context: any.
     fn set_pending(&self, hwirq: HwIrq, pending: Pending);
-    /// Is it pending (at the distributor or a redistributor)? Any.
+    /// Is it pending (at the distributor or a redistributor)?
+    ///
+    /// Context: any.
     fn is_pending(&self, hwirq: HwIrq) -> bool;
 }

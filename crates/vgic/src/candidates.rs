@@ -1,5 +1,5 @@
-//! Bitmap with a summary of interrupts that a vCPU has to look at. Any thread sets bits, the vCPU
-//! alone walks them.
+//! Bitmap with a summary of interrupts that a vCPU has to look at. Every thread may set bits; only
+//! the vCPU walks them.
 //!
 //! False positives are allowed: a set bit means "look at the word", and is cleared if the word is
 //! not ready. No ready word lacks its bit. A writer that makes a word ready sets the bit
@@ -34,7 +34,9 @@ impl Candidates {
         Self { summary: Summary::new(), leaves: [const { AtomicU64::new(0) }; LEAVES] }
     }
 
-    /// The interrupt at `index` became ready. Any thread.
+    /// The interrupt at `index` became ready.
+    ///
+    /// Context: any.
     #[inline]
     pub(crate) fn set(&self, index: WiredIndex) {
         let leaf = index.get() / 64;

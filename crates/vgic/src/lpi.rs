@@ -230,8 +230,10 @@ impl LpiCore {
         self.control.lock().add_its(base, device_table)
     }
 
-    /// Is an event of a device of an ITS mapped, to a collection that is? Any thread; lock-free.
-    /// While a command changes that, either answer.
+    /// Is an event of a device of an ITS mapped, to a collection that is? Lock-free. While a
+    /// command changes that, either answer.
+    ///
+    /// Context: any.
     pub(crate) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
         self.shared.is_mapped(device_table, device, event)
     }

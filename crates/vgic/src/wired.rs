@@ -180,7 +180,7 @@ impl Wired {
         private.participation.store(awake, SeqCst);
     }
 
-    /// Sets the observer of a line's end of interrupt. Once.
+    /// Sets the observer of a line's end of interrupt. Must be called once.
     pub(crate) fn observe(
         &self,
         observer: Arc<dyn LineObserver>,

@@ -47,7 +47,9 @@ pub use translation::RemapFault;
 pub trait EntryCache: Send + Sync {
     /// Makes the unit forget what it cached of the `2^log2_count` entries from `first` on, which is
     /// a multiple of that count. Waits until it has, and until interrupts that it sent on before
-    /// have arrived (an interrupt entry cache invalidation and an invalidation wait). Task.
+    /// have arrived (an interrupt entry cache invalidation and an invalidation wait).
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The unit did not answer.
@@ -158,7 +160,9 @@ enum Format {
 }
 
 impl<M: RemapMemory> RemappedVectors<M> {
-    /// A layer without devices. Task.
+    /// A layer without devices.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -179,7 +183,9 @@ impl<M: RemapMemory> RemappedVectors<M> {
         &self.table
     }
 
-    /// Number of entries in use. Task.
+    /// Number of entries in use.
+    ///
+    /// Context: task; may sleep.
     pub fn entries_in_use(&self) -> u32 {
         self.with_records(|records| records.handles.used())
     }

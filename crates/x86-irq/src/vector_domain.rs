@@ -126,7 +126,9 @@ pub enum CpuError {
 }
 
 impl VectorDomain {
-    /// A domain with all CPUs off line. Task.
+    /// A domain with all CPUs off line.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -152,12 +154,15 @@ impl VectorDomain {
     }
 
     /// The effective affinity of a vector. `None` if it is not handed out.
-    /// Any.
+    ///
+    /// Context: any.
     pub fn cpu_vector(&self, hwirq: HwIrq) -> Option<CpuVector> {
         self.irq(hwirq)?.cpu_vector()
     }
 
-    /// The message that makes a vector pending, in the compatibility format. Any.
+    /// The message that makes a vector pending, in the compatibility format.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`MsiError::UnknownVector`]; [`MsiError::NotReachable`] if the format cannot name the CPU's
@@ -167,17 +172,23 @@ impl VectorDomain {
         self.with_core(|core| self.message_to(core, cpu_vector))
     }
 
-    /// The APIC of a CPU that is or was on line. Any.
+    /// The APIC of a CPU that is or was on line.
+    ///
+    /// Context: any.
     pub fn apic_id(&self, cpu: Cpu) -> Option<ApicId> {
         self.with_core(|core| core.apic_id(cpu))
     }
 
-    /// Number of vectors that are free on a CPU. Any.
+    /// Number of vectors that are free on a CPU.
+    ///
+    /// Context: any.
     pub fn available_on(&self, cpu: Cpu) -> u32 {
         self.with_core(|core| core.matrix.available_on(cpu))
     }
 
-    /// Number of hwirqs in use: handed out, or freed and not cleaned up yet. Any.
+    /// Number of hwirqs in use: handed out, or freed and not cleaned up yet.
+    ///
+    /// Context: any.
     pub fn hwirqs_in_use(&self) -> usize {
         self.with_core(|core| core.irqs.iter().filter(|irq| irq.phase != Phase::Free).count())
     }

@@ -17,7 +17,9 @@ use msi_types::{BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MsiError, MsiMess
 const SHORT: u32 = 1 << 16;
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// [`MsiParent::allocate`](msi_types::MsiParent::allocate). Task.
+    /// [`MsiParent::allocate`](msi_types::MsiParent::allocate).
+    ///
+    /// Context: task; may sleep.
     pub(super) fn allocate_block(&self, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
         let BlockRequest { count, shape, fit, cpu, initially, .. } = *request;
         self.check_accepts(cpu)?;
@@ -47,7 +49,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// [`MsiParent::free`](msi_types::MsiParent::free). Task.
+    /// [`MsiParent::free`](msi_types::MsiParent::free).
+    ///
+    /// Context: task; may sleep.
     pub(super) fn free_block(&self, block: &HwIrqBlock) {
         let Ok(first) = Lpi::try_from(block.first().get()) else {
             return self.note(MsiError::UnknownVector(block.first()));

@@ -34,7 +34,9 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Makes a CPU take LPIs, after [`Gic::cpu_on`](crate::Gic::cpu_on). That call, like
     /// [`Gic::resume`](crate::Gic::resume), returned the fate of LPIs that were pending there
     /// ([`Attached::pending`](crate::lpi::Attached::pending)). The redistributor may have cached
-    /// old configurations: it reads all anew. Task, on any CPU.
+    /// old configurations: it reads all anew. May be called on any CPU.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`MsiError::NotReachable`] if its LPIs are not enabled; [`MsiError::Controller`].
@@ -63,7 +65,9 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Takes a CPU offline, after its vectors were moved elsewhere and before
     /// [`Gic::cpu_off`](crate::Gic::cpu_off). LPIs that may be pending at its redistributor become
     /// pending at their targets: none is lost. On return its redistributor's registers are not used
-    /// any more. Task, on any CPU; the leaving one does not take interrupts any more.
+    /// any more. May be called on any CPU; the leaving one must not take interrupts any more.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// With `GICR_CTLR.CES`, LPIs are disabled there, and its pending table lists those to carry
     /// over. Without, every LPI that may be pending is made pending at its target, and counted.

@@ -36,18 +36,24 @@ impl LpiBlock {
 }
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// [`MsiParent::mask`](msi_types::MsiParent::mask). Any context.
+    /// [`MsiParent::mask`](msi_types::MsiParent::mask).
+    ///
+    /// Context: any.
     pub(super) fn disable(&self, hwirq: HwIrq) -> Result<(), MsiError> {
         self.configure(hwirq, |lpi| self.gic.lpis().disable(lpi))
     }
 
-    /// [`MsiParent::unmask`](msi_types::MsiParent::unmask). Any context.
+    /// [`MsiParent::unmask`](msi_types::MsiParent::unmask).
+    ///
+    /// Context: any.
     pub(super) fn enable(&self, hwirq: HwIrq) -> Result<(), MsiError> {
         self.configure(hwirq, |lpi| self.gic.lpis().enable(lpi))
     }
 
     /// Changes a vector's priority, of which the two low bits are dropped. On return it counts at
-    /// its target. Any context.
+    /// its target.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`MsiError::UnknownVector`]; [`MsiError::Controller`] if a redistributor does not answer.
@@ -56,7 +62,9 @@ impl<P: GicPlatform> DirectLpi<P> {
     }
 
     /// Makes redistributors read the configuration of these LPIs anew. Goes on after a failure, and
-    /// reports the first one. Any context.
+    /// reports the first one.
+    ///
+    /// Context: any.
     pub(super) fn invalidate(
         &self,
         cpus: impl Iterator<Item = Cpu>,
@@ -65,7 +73,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         cpus.map(|cpu| self.invalidate_at(cpu, block)).fold(Ok(()), Result::and)
     }
 
-    /// The same at one redistributor. One that sleeps reads all anew once it is awake. Any context.
+    /// The same at one redistributor. One that sleeps reads all anew once it is awake.
+    ///
+    /// Context: any.
     pub(super) fn invalidate_at(&self, cpu: Cpu, block: LpiBlock) -> Result<(), MsiError> {
         if block.count.get() >= BULK {
             self.run_at(cpu, core::iter::once(Invalidation::All))
@@ -74,12 +84,16 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// Makes one redistributor read all configurations anew. Any context.
+    /// Makes one redistributor read all configurations anew.
+    ///
+    /// Context: any.
     pub(super) fn invalidate_all_at(&self, cpu: Cpu) -> Result<(), MsiError> {
         self.run_at(cpu, core::iter::once(Invalidation::All))
     }
 
-    /// Makes an LPI pending at its target, or not pending anywhere. Any context.
+    /// Makes an LPI pending at its target, or not pending anywhere.
+    ///
+    /// Context: any.
     pub(super) fn change_pending(&self, hwirq: HwIrq, pending: Pending) {
         let Ok(lpi) = Lpi::try_from(hwirq.get()) else { return };
         // Under the record's lock: the target does not change before the register is written.

@@ -8,7 +8,9 @@ use gic_arch::Lpi;
 use msi_types::{Cpu, Fit, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// [`MsiParent::begin_move`](msi_types::MsiParent::begin_move). Task.
+    /// [`MsiParent::begin_move`](msi_types::MsiParent::begin_move).
+    ///
+    /// Context: task; may sleep.
     ///
     /// Everything that can be refused is refused before anything changes: an address that the
     /// endpoint cannot hold, or cannot take in one store. The new CPU is recorded first, and its
@@ -46,7 +48,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// [`MsiParent::end_move`](msi_types::MsiParent::end_move). Task.
+    /// [`MsiParent::end_move`](msi_types::MsiParent::end_move).
+    ///
+    /// Context: task; may sleep.
     ///
     /// The CPU that the message does not name any more, or named for a moment, may have the LPI
     /// pending. That is delivered there.

@@ -87,7 +87,9 @@ impl Records {
         Some(Self { chunks, unowned })
     }
 
-    /// Allocates the memory for an LPI's record; `false` if there is none. Task.
+    /// Allocates the memory for an LPI's record; `false` if there is none.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn reserve(&self, lpi: Lpi) -> bool {
         let entry = || IrqLock::new(RecordSlot { record: None, unowned: self.unowned });
         let chunk = || filled(CHUNK, entry).ok_or(());
@@ -95,7 +97,9 @@ impl Records {
     }
 
     /// Adds an LPI for which there is [memory](Self::reserve). Returns the CPUs where it may be
-    /// pending without an owner. Any context.
+    /// pending without an owner.
+    ///
+    /// Context: any.
     pub(super) fn insert<P: GicPlatform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
         let Some(slot) = self.slot(lpi) else { return CpuSet::NONE };
         slot.with(platform, |entry| {
@@ -104,7 +108,9 @@ impl Records {
         })
     }
 
-    /// Takes an LPI out, and returns its record. Any context.
+    /// Takes an LPI out, and returns its record.
+    ///
+    /// Context: any.
     pub(super) fn remove<P: GicPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
         self.slot(lpi)?.with(platform, |entry| {
             let record = entry.record.take()?;
@@ -114,12 +120,16 @@ impl Records {
         })
     }
 
-    /// A copy of the record; `None` if the LPI is not allocated. Any context.
+    /// A copy of the record; `None` if the LPI is not allocated.
+    ///
+    /// Context: any.
     pub(super) fn get<P: GicPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
         self.update(platform, lpi, |record| *record)
     }
 
-    /// Changes the record. Any context.
+    /// Changes the record.
+    ///
+    /// Context: any.
     pub(super) fn update<P: GicPlatform, R>(
         &self,
         platform: &P,
@@ -130,7 +140,8 @@ impl Records {
     }
 
     /// Calls `look` with each record; those that are added or taken out meanwhile may be missed.
-    /// Task.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn for_each<P: GicPlatform>(
         &self,
         platform: &P,
@@ -141,7 +152,9 @@ impl Records {
         }
     }
 
-    /// The LPIs that have memory for a record. Any context.
+    /// The LPIs that have memory for a record.
+    ///
+    /// Context: any.
     pub(super) fn lpis(&self) -> impl Iterator<Item = Lpi> {
         let present = self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.is_completed());
         present.flat_map(|(chunk, _)| (0..CHUNK).filter_map(move |index| lpi_at(chunk, index)))

@@ -33,7 +33,9 @@ struct Progress {
 }
 
 impl Invalidations {
-    /// Writes each of `wanted`, and waits until the last one is complete. Any context.
+    /// Writes each of `wanted`, and waits until the last one is complete.
+    ///
+    /// Context: any.
     ///
     /// One bound of the platform's clock covers all of them, with the waits for other CPUs. At a
     /// redistributor that outlasted a wait before, it fails at once unless `Busy` is 0 again.

@@ -12,8 +12,10 @@ impl<P: GicPlatform> Gic<P> {
         self.quirks.iter()
     }
 
-    /// [`CpuInterface::end`] with what the errata of this GIC ask for. Any context, on the CPU of
+    /// [`CpuInterface::end`] with what the errata of this GIC ask for. Must be called on the CPU of
     /// the interface.
+    ///
+    /// Context: any.
     pub fn end<S: SystemRegisters, E: EoiMode>(
         &self,
         interface: &CpuInterface<S, E>,
@@ -29,8 +31,10 @@ impl<P: GicPlatform> Gic<P> {
         ended
     }
 
-    /// [`CpuInterface::deactivate`] with what the errata of this GIC ask for. Any context, on the
+    /// [`CpuInterface::deactivate`] with what the errata of this GIC ask for. Must be called on the
     /// CPU of the interface.
+    ///
+    /// Context: any.
     pub fn deactivate<S: SystemRegisters>(
         &self,
         interface: &CpuInterface<S, SplitEoi>,

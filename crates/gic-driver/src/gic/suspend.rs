@@ -50,8 +50,10 @@ pub struct Resumed {
 
 impl<P: GicPlatform> Gic<P> {
     /// Saves the GIC and stops it. The last step before the system loses power, after the other
-    /// CPUs were turned off and the senders of LPIs stopped. Task; on the last CPU, with its
-    /// interrupts masked.
+    /// CPUs were turned off and the senders of LPIs stopped. Must be called on the last CPU, with
+    /// its interrupts masked.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// Redistributors of CPUs that are off are left alone: they sleep, and may have no power.
     ///
@@ -84,9 +86,11 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     /// Restores the GIC, even if it kept its state. The first step after the system gets power; the
-    /// other CPUs are [turned on](Self::cpu_on) and the senders of LPIs resumed afterwards. Task;
-    /// on the CPU that suspended, with its interrupts masked. The CPU interface ends interrupts as
-    /// before.
+    /// other CPUs are [turned on](Self::cpu_on) and the senders of LPIs resumed afterwards. Must be
+    /// called on the CPU that suspended, with its interrupts masked. The CPU interface ends
+    /// interrupts as before.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// As [`cpu_on`](Self::cpu_on), and [`GicError::NoAffinityRouting`].

@@ -33,8 +33,10 @@ struct SharedBlockV2 {
 
 impl<P: Platform> GicV2<P> {
     /// Saves the GIC, with what is banked for the CPU that executes this, and stops it. The last
-    /// step before the system loses power, after the other CPUs were turned off. Task; on the last
-    /// CPU, `cpu`, with its interrupts masked.
+    /// step before the system loses power, after the other CPUs were turned off. Must be called on
+    /// the last CPU, `cpu`, with its interrupts masked.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`] if it is not known, or off; [`GicError::NoMemory`]. Nothing is
@@ -56,8 +58,11 @@ impl<P: Platform> GicV2<P> {
     }
 
     /// Brings the GIC back, whether it lost its state or not. The first step after the system gets
-    /// power; the other CPUs are [turned on](Self::cpu_on) afterwards. Task; on the CPU that
-    /// suspended, with its interrupts masked. The CPU interface ends interrupts as it did before.
+    /// power; the other CPUs are [turned on](Self::cpu_on) afterwards. Must be called on the CPU
+    /// that suspended, with its interrupts masked. The CPU interface ends interrupts as it did
+    /// before.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub fn resume(&self, saved: &SuspendedV2) {
         self.frame.mmio.write(gicd::CTLR, Ctlr::new());
         for (block, saved) in (1..).zip(&saved.shared) {

@@ -187,7 +187,9 @@ impl CommandQueue {
     }
 
     /// Posts all commands and waits until the ITS consumed them. There is one write of `CWRITER`
-    /// per chunk that fits the ring, hence one for whatever fits at once. Any context.
+    /// per chunk that fits the ring, hence one for whatever fits at once.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`QueueError::Stalled`] names the first refused command of these; the others were executed.
@@ -220,7 +222,9 @@ impl CommandQueue {
         }
     }
 
-    /// Posts as many commands as find room, without waiting. Any context.
+    /// Posts as many commands as find room, without waiting.
+    ///
+    /// Context: any.
     pub(crate) fn try_post<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
@@ -267,7 +271,9 @@ impl CommandQueue {
         self.ring.with(&*frame.platform, |ring| ring.verified_target = Some(target));
     }
 
-    /// Waits until these commands were consumed. Any context.
+    /// Waits until these commands were consumed.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// As [`run`](Self::run).

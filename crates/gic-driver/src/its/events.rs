@@ -46,7 +46,9 @@ impl EventRequest {
 
 impl<P: GicPlatform> Its<P> {
     /// Maps events to LPIs, both consecutive. All or nothing; everything is one batch. The vectors
-    /// of the block are the LPIs' INTIDs. Task.
+    /// of the block are the LPIs' INTIDs.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`ItsError::NotReachable`], [`ItsError::NoEvents`], [`ItsError::NoLpis`],
@@ -82,7 +84,9 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Discards events and frees their LPIs. On return none of them becomes pending any more. Task.
+    /// Discards events and frees their LPIs. On return none of them becomes pending any more.
+    ///
+    /// Context: task; may sleep.
     #[expect(clippy::needless_pass_by_value, reason = "the caller gives the block up")]
     pub fn unmap_events(&self, attachment: &Attachment, events: HwIrqBlock) {
         self.state.with(self.platform(), |state| {
@@ -96,8 +100,10 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Moves an event, and its pending state, to another CPU; its message stays as it is. On return
-    /// it cannot become pending at the old CPU any more. Returns the old CPU. Task; not for the
-    /// same LPI twice at a time.
+    /// it cannot become pending at the old CPU any more. Returns the old CPU. The same LPI must not
+    /// be moved twice at a time.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::NotReachable`], [`ItsError::Fault`]: it stays where it
@@ -142,8 +148,9 @@ impl<P: GicPlatform> Its<P> {
         ]
     }
 
-    /// Disables an LPI: messages that arrive stay pending. On return its redistributor knows. Any
-    /// context.
+    /// Disables an LPI: messages that arrive stay pending. On return its redistributor knows.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
@@ -152,7 +159,9 @@ impl<P: GicPlatform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Enables an LPI. Any context.
+    /// Enables an LPI.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
@@ -162,7 +171,9 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Changes an LPI's priority, of which the two low bits are dropped. On return its
-    /// redistributor knows. Any context.
+    /// redistributor knows.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
@@ -171,7 +182,9 @@ impl<P: GicPlatform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Makes an LPI's redistributor read its configuration byte anew. Any context.
+    /// Makes an LPI's redistributor read its configuration byte anew.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
@@ -179,7 +192,9 @@ impl<P: GicPlatform> Its<P> {
         self.run_on_event(lpi, |device, event| Command::Inv { device, event })
     }
 
-    /// Makes an LPI pending as its device would, or drops what is pending. Any context.
+    /// Makes an LPI pending as its device would, or drops what is pending.
+    ///
+    /// Context: any.
     ///
     /// # Errors
     /// [`ItsError::NotMapped`], [`ItsError::Fault`].
@@ -190,13 +205,17 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// The event that an LPI belongs to, and the CPU where it is delivered. Any context.
+    /// The event that an LPI belongs to, and the CPU where it is delivered.
+    ///
+    /// Context: any.
     pub fn event_of(&self, lpi: Lpi) -> Option<(DeviceId, EventId, Cpu)> {
         let route = self.routes.of(lpi)?;
         Some((route.device, route.event_id(), cpu_of(route.collection)))
     }
 
-    /// The message that makes an LPI pending, if its device sends it. Any context.
+    /// The message that makes an LPI pending, if its device sends it.
+    ///
+    /// Context: any.
     pub fn message(&self, lpi: Lpi) -> Option<MsiMessage> {
         let route = self.routes.of(lpi)?;
         Some(MsiMessage { address: self.doorbell_of(route.device), data: route.event_id().get() })

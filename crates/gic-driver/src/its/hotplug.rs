@@ -23,7 +23,9 @@ use msi_types::Cpu;
 impl<P: GicPlatform> Its<P> {
     /// Maps the CPU's collection to its redistributor, and makes that read the configuration of all
     /// LPIs anew. It may have cached configurations of before it was off.
-    /// [`Gic::cpu_on`](crate::Gic::cpu_on) came first. Task, on any CPU.
+    /// [`Gic::cpu_on`](crate::Gic::cpu_on) must have been called first. May be called on any CPU.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`ItsError::NotReachable`] if the CPU is none of
@@ -52,7 +54,9 @@ impl<P: GicPlatform> Its<P> {
 
     /// Takes a CPU offline: events that are still mapped to it move to `heir`, with their pending
     /// states, and are returned. On return this ITS sends nothing more to its redistributor, which
-    /// must be awake until then. Task, on any CPU.
+    /// must be awake until then. May be called on any CPU.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`ItsError::NotReachable`] if either CPU is off, or they are the same;
@@ -86,7 +90,9 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Moves all pending LPIs of one CPU's redistributor to another's, those of other ITSes too,
-    /// and changes no event. For software that retargets events by other means. Task.
+    /// and changes no event. For software that retargets events by other means.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`ItsError::NotReachable`], [`ItsError::Fault`].

@@ -31,8 +31,10 @@ struct ItsMemory {
 
 impl<P: GicPlatform> Its<P> {
     /// Takes the ITS at `config.base` into use, with the LPIs of its GIC: provides its tables and
-    /// its command queue, and enables it. CPUs become targets by [`cpu_on`](Self::cpu_on). Task;
-    /// once for each ITS.
+    /// its command queue, and enables it. CPUs become targets by [`cpu_on`](Self::cpu_on). Must be
+    /// called once for each ITS.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`ProbeError`]; all memory was freed, and the ITS is disabled but for

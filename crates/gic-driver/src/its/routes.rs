@@ -63,7 +63,9 @@ impl EventRoutes {
         Ok(Self { chunks })
     }
 
-    /// Provides memory for `count` LPIs from `first` on. Task.
+    /// Provides memory for `count` LPIs from `first` on.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn reserve(&self, first: Lpi, count: u16) -> Result<(), TryReserveError> {
         let (first, _) = locate(first);
         let wanted = usize::from(count).div_ceil(CHUNK) + 1;
@@ -73,7 +75,9 @@ impl EventRoutes {
         Ok(())
     }
 
-    /// The event of this LPI; `None` if it is not mapped here. Any context.
+    /// The event of this LPI; `None` if it is not mapped here.
+    ///
+    /// Context: any.
     pub(crate) fn of(&self, lpi: Lpi) -> Option<EventRoute> {
         EventRoute::unpack(self.word(lpi)?.load(Ordering::Acquire))
     }
@@ -85,7 +89,9 @@ impl EventRoutes {
         }
     }
 
-    /// The LPIs that are delivered by a collection. Task.
+    /// The LPIs that are delivered by a collection.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn mapped_to(&self, collection: CollectionId) -> Result<Vec<Lpi>, TryReserveError> {
         let chunks = self.chunks.iter().enumerate();
         let words = chunks.filter_map(|(number, chunk)| Some((number, chunk.get()?)));

@@ -13,7 +13,9 @@ pub(crate) struct TableConstraints {
 }
 
 impl TableConstraints {
-    /// Allocates `bytes` that a field of `address_bits` names. Task.
+    /// Allocates `bytes` that a field of `address_bits` names.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn allocate<P: GicPlatform>(
         self,
         platform: &P,

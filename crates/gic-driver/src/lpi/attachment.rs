@@ -24,10 +24,12 @@ enum PriorUse {
 }
 
 impl<P: GicPlatform> Lpis<P> {
-    /// Gives a redistributor its tables and enables LPIs there. Awake. Also for one whose CPU was
-    /// off or that lost its state; if its LPIs are still enabled with these tables, nothing is
-    /// done. The sender then invalidates all that is cached there. Task; for one redistributor at a
-    /// time.
+    /// Gives a redistributor its tables and enables LPIs there. It must be awake. Also for one
+    /// whose CPU was off or that lost its state; if its LPIs are still enabled with these tables,
+    /// nothing is done. The sender then invalidates all that is cached there. Must not be called
+    /// for two redistributors at a time.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`LpiError::NotSupported`], [`LpiError::NoMemory`], [`LpiError::Misplaced`],
@@ -187,7 +189,9 @@ impl<P: GicPlatform> Lpis<P> {
 
     /// Disables LPIs at a redistributor where the implementation allows that, so that what is
     /// pending there survives the loss of its state in its table. Before its CPU or the whole
-    /// system loses power. Task.
+    /// system loses power.
+    ///
+    /// Context: task; may sleep.
     ///
     /// [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor disabled them without
     /// being told to: it lost its power, and its table is undefined.
@@ -217,7 +221,9 @@ impl<P: GicPlatform> Lpis<P> {
 
     /// Takes out what was pending at a redistributor when it was [detached](Self::detach). Its
     /// pending table is empty afterwards, so that nothing of it becomes pending there again. Each
-    /// LPI is given to `found`. Task.
+    /// LPI is given to `found`.
+    ///
+    /// Context: task; may sleep.
     ///
     /// [`Collected::Unknown`] if the table was not written back, or the platform [cannot
     /// read](GicPlatform::observe) what the redistributor wrote: then nothing is taken. The table

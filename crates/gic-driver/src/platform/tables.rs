@@ -51,7 +51,9 @@ pub(crate) enum NoTable {
     Misplaced(u64),
 }
 
-/// Allocates a table and checks that the platform kept to `layout`. Task.
+/// Allocates a table and checks that the platform kept to `layout`.
+///
+/// Context: task; may sleep.
 pub(crate) fn allocate_table<P: GicPlatform>(
     platform: &P,
     layout: TableLayout,
@@ -118,13 +120,19 @@ pub trait GicPlatform: Platform {
 
     /// Allocates zeroed table memory, the zeros published as by [`publish`](Self::publish) with
     /// [`Coherence::NonCoherent`]. Returns `None` if no memory meets the layout; drivers refuse
-    /// memory that does not. Task.
+    /// memory that does not.
+    ///
+    /// Context: task; may sleep.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table>;
-    /// Frees table memory. No controller uses it any more. Task.
+    /// Frees table memory. No controller uses it any more.
+    ///
+    /// Context: task; may sleep.
     fn release_table(&self, table: Table);
     /// Takes over memory that firmware or a previous kernel set up as a table and reserved. `None`
     /// if it is not reserved. LPIs that are pending in such a table are cleared before their first
-    /// owner ([the ITS's part](crate::its#after-kexec)). Task.
+    /// owner ([the ITS's part](crate::its#after-kexec)).
+    ///
+    /// Context: task; may sleep.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
         let _ = region;
         None
@@ -142,7 +150,9 @@ pub trait GicPlatform: Platform {
 
     /// Makes what a controller wrote to `range` of the table, before a register that was read says
     /// so, visible to later loads. That is a barrier if it is coherent, an invalidation of the
-    /// caches if not. The CPU has stored nothing there since it was published. Task.
+    /// caches if not. The CPU has stored nothing there since it was published.
+    ///
+    /// Context: task; may sleep.
     ///
     /// As provided, only a coherent controller can be observed; drivers do without where they
     /// cannot.

@@ -39,7 +39,9 @@ pub struct RedistributorWalk<'a, P> {
     next: Option<u64>,
 }
 
-/// Walks one region. Task.
+/// Walks one region.
+///
+/// Context: task; may sleep.
 pub fn walk_redistributors<P: Platform>(
     platform: &P,
     region: RedistributorRegion,
@@ -47,7 +49,9 @@ pub fn walk_redistributors<P: Platform>(
     RedistributorWalk { platform, region, next: Some(0) }
 }
 
-/// Finds the redistributor of a PE. Task.
+/// Finds the redistributor of a PE.
+///
+/// Context: task; may sleep.
 ///
 /// # Errors
 /// If no region holds the redistributor: the first error of a walk, or

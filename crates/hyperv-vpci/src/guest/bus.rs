@@ -58,7 +58,9 @@ pub(super) enum Outcome {
 }
 
 impl Bus {
-    /// Negotiates with the host, turns the bus on and takes its functions in. Task.
+    /// Negotiates with the host, turns the bus on and takes its functions in.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`VpciError`]; the channel is dropped then.
@@ -155,12 +157,16 @@ impl Bus {
         }
     }
 
-    /// The next thing that happened to a function. Task.
+    /// The next thing that happened to a function.
+    ///
+    /// Context: task; may sleep.
     pub fn next_event(&self) -> Option<BusEvent> {
         self.with_link(|link| link.functions.next_event())
     }
 
-    /// The functions that are there and have their resources, by slot. Task.
+    /// The functions that are there and have their resources, by slot.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`VpciError::NoMemory`].
@@ -175,7 +181,9 @@ impl Bus {
         })
     }
 
-    /// A function's base address registers, as they read after ones were written. Task.
+    /// A function's base address registers, as they read after ones were written.
+    ///
+    /// Context: task; may sleep.
     pub fn bars(&self, slot: Slot) -> Option<[u32; BARS]> {
         self.with_link(|link| match link.functions.get(slot)?.state {
             FunctionState::Ready(bars) => Some(bars),
@@ -184,7 +192,9 @@ impl Bus {
     }
 
     /// Tells the host that an ejected function is out of use: its driver let all of its interrupts
-    /// go. Task.
+    /// go.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`VpciError::NoFunction`] and those of the channel.
@@ -242,7 +252,9 @@ impl Bus {
         self.version
     }
 
-    /// Faults of the host so far. Task.
+    /// Faults of the host so far.
+    ///
+    /// Context: task; may sleep.
     pub fn faults(&self) -> Faults {
         self.with_link(|link| link.faults())
     }

@@ -31,7 +31,9 @@ pub struct SpiDomain {
 }
 
 impl SpiDomain {
-    /// A domain without SPIs. Task.
+    /// A domain without SPIs.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -46,7 +48,9 @@ impl SpiDomain {
         Ok(Self { wired, cpu, targets: IrqLock::new(targets) })
     }
 
-    /// Hands out the lowest free block whose vectors are at most `highest`. Task.
+    /// Hands out the lowest free block whose vectors are at most `highest`.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn allocate(
         &self,
         request: &BlockRequest,
@@ -91,7 +95,9 @@ impl SpiDomain {
         Ok(block)
     }
 
-    /// Takes a block back. Nothing sends its SPIs any more. Task.
+    /// Takes a block back. Nothing sends its SPIs any more.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn free(&self, block: &HwIrqBlock) {
         for spi in spis(block) {
             self.wired.mask(spi);
@@ -101,7 +107,9 @@ impl SpiDomain {
         self.wired.release(block.first(), block.count());
     }
 
-    /// Changes the route of an SPI and returns its CPU before. Task.
+    /// Changes the route of an SPI and returns its CPU before.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn retarget(&self, spi: HwIrq, to: Cpu) -> Result<Cpu, MsiError> {
         let unknown = MsiError::UnknownVector(spi);
         let from = self.target(spi).ok_or(unknown)?;
@@ -114,13 +122,17 @@ impl SpiDomain {
         Ok(from)
     }
 
-    /// The CPU that takes an allocated SPI. Any.
+    /// The CPU that takes an allocated SPI.
+    ///
+    /// Context: any.
     pub fn target(&self, spi: HwIrq) -> Option<Cpu> {
         let index = index(spi)?;
         self.targets.with(&*self.cpu, |targets| *targets.get(index)?)
     }
 
-    /// The GIC's own operations on an SPI of this domain. Any.
+    /// The GIC's own operations on an SPI of this domain.
+    ///
+    /// Context: any.
     pub(super) fn wired(&self, spi: HwIrq) -> Option<&dyn WiredParent> {
         self.target(spi).map(|_| &*self.wired)
     }

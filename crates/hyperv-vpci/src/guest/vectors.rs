@@ -13,7 +13,9 @@ use msi_types::{
 /// The hypervisor, as an x86 guest calls it.
 pub trait Hypercall: Send + Sync {
     /// Makes the call [`RETARGET_INTERRUPT`](crate::protocol::RETARGET_INTERRUPT) with this input
-    /// and returns the low 16 bits of its result: 0 is success. Any.
+    /// and returns the low 16 bits of its result: 0 is success.
+    ///
+    /// Context: any.
     fn retarget(&self, input: &[u8; RETARGET_LENGTH]) -> u16;
 }
 
@@ -166,7 +168,9 @@ impl Vectors {
         }
     }
 
-    /// Tells the hypervisor of a target, where the root's route does not decide. Any.
+    /// Tells the hypervisor of a target, where the root's route does not decide.
+    ///
+    /// Context: any.
     pub(super) fn retarget(
         &self,
         slot: Slot,

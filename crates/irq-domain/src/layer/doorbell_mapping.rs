@@ -69,15 +69,21 @@ impl IovaConstraint {
     }
 }
 
-/// Services of an IOMMU driver. Task operations; the driver locks inside.
+/// Services of an IOMMU driver. The driver locks inside.
+///
+/// Context: task; may sleep.
 pub trait Iommu: Send + Sync {
     /// The address space of a device. `None` if the IOMMU does not serve it, and what it writes
     /// goes through as it is, as in [`DoorbellMode::Identity`]. Constant as long as the device
-    /// holds a message. Any.
+    /// holds a message.
+    ///
+    /// Context: any.
     fn domain(&self, device: RequesterId) -> Option<IommuDomain>;
 
     /// Translation of its devices' doorbell writes. Constant as long as a device of it holds a
-    /// message. Any.
+    /// message.
+    ///
+    /// Context: any.
     fn mode(&self, domain: IommuDomain) -> DoorbellMode;
 
     /// Makes a page of doorbells (a physical address, aligned to the granule of the mode) writable
@@ -149,7 +155,9 @@ impl<I: Iommu> DoorbellMapping<I> {
         &self.iommu
     }
 
-    /// Number of pages mapped in all domains together. Task.
+    /// Number of pages mapped in all domains together.
+    ///
+    /// Context: task; may sleep.
     pub fn pages(&self) -> usize {
         self.pages.lock(&*self.host).len()
     }

@@ -160,7 +160,9 @@ impl Domain {
     }
 
     /// Clears slots that lose their vectors, and turns the store off if it is to be off. Leaves
-    /// nothing undone because something else failed. Task.
+    /// nothing undone because something else failed.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn quieten(
         &self,
         mut slots: impl Iterator<Item = u16>,

@@ -11,7 +11,9 @@ use alloc::vec::Vec;
 use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, StoreUpdate};
 
 impl Domain {
-    /// Moves the vector at `slot`, and its group where that moves as one. Task.
+    /// Moves the vector at `slot`, and its group where that moves as one.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn relocate(
         &self,
         runtime: &Runtime,
@@ -47,7 +49,9 @@ impl Domain {
         Ok(())
     }
 
-    /// The target once no move is under way. Task.
+    /// The target once no move is under way.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu {
         let _state = self.state.lock(host);
         descriptor.target()

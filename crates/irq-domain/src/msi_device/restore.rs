@@ -6,7 +6,9 @@ use crate::error::MsiDeviceError;
 use msi_types::Shape;
 
 impl Domain {
-    /// Writes all again that the device held. Task.
+    /// Writes all again that the device held.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn restore(&self, descriptors: &Descriptors) -> Result<(), MsiDeviceError> {
         let state = self.state.lock(descriptors.host());
         self.store.forget();

@@ -23,7 +23,9 @@ struct Users {
 }
 
 impl SharedAttachment {
-    /// A device that is not attached yet; the caller is the first user. Task.
+    /// A device that is not attached yet; the caller is the first user.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn try_new(
         parent: Arc<dyn MsiParent>,
         requester: RequesterId,
@@ -32,14 +34,18 @@ impl SharedAttachment {
         Shared::try_new(Self { parent, requester, users })
     }
 
-    /// Attaches the device. Task.
+    /// Attaches the device.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn attach(&self, host: &dyn Host, vectors: u32) -> Result<(), MsiDeviceError> {
         let attachment = self.parent.attach(self.requester, vectors)?;
         self.users.lock(host).attachment = Some(attachment);
         Ok(())
     }
 
-    /// One more user. Task.
+    /// One more user.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn join(&self, host: &dyn Host) -> Result<(), MsiDeviceError> {
         let mut users = self.users.lock(host);
         if users.attachment.is_none() {
@@ -50,7 +56,9 @@ impl SharedAttachment {
     }
 
     /// One user less, with the blocks it had: with the last one's the device is detached, in one
-    /// step. Task.
+    /// step.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn leave(&self, host: &dyn Host, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
         let mut users = self.users.lock(host);
         users.count = users.count.saturating_sub(1);
@@ -68,14 +76,18 @@ impl SharedAttachment {
         }
     }
 
-    /// Gives one block back. Task.
+    /// Gives one block back.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn free(&self, host: &dyn Host, block: HwIrqBlock) {
         if let Some(attachment) = &self.users.lock(host).attachment {
             self.parent.free(attachment, block);
         }
     }
 
-    /// Works with the attachment. Task.
+    /// Works with the attachment.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn with<T>(
         &self,
         host: &dyn Host,

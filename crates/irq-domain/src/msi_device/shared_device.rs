@@ -62,7 +62,9 @@ impl Teardown for AttachmentOwner {
 }
 
 impl SharedDevice {
-    /// Makes the device known to its controller, with room for all its domains. Task.
+    /// Makes the device known to its controller, with room for all its domains.
+    ///
+    /// Context: task; may sleep.
     pub fn attach(
         interrupts: &Interrupts,
         config: SharedDeviceConfig,
@@ -80,7 +82,9 @@ impl SharedDevice {
         Ok(device)
     }
 
-    /// A domain for one of its stores. Task.
+    /// A domain for one of its stores.
+    ///
+    /// Context: task; may sleep.
     pub fn domain(
         &self,
         name: &str,
@@ -94,7 +98,9 @@ impl SharedDevice {
             .inspect_err(|_| self.attachment.leave(self.core.host(), &mut core::iter::empty()))?)
     }
 
-    /// Is the device kept from ringing others' interrupts? Any.
+    /// Is the device kept from ringing others' interrupts?
+    ///
+    /// Context: any.
     pub fn isolation(&self) -> Isolation {
         self.attachment.parent.isolation(self.attachment.requester)
     }

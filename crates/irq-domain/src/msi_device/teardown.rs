@@ -9,7 +9,9 @@ use msi_types::{Shape, StoreError};
 
 impl Domain {
     /// Removes the handlers, turns the store off, gives vectors, numbers and the attachment back.
-    /// Once; later calls do nothing. Task.
+    /// Once; later calls do nothing.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn tear_down(
         this: &Shared<Self>,
         descriptors: &Descriptors,
@@ -39,7 +41,9 @@ impl Domain {
         quiet
     }
 
-    /// Gives the vector at `slot` back, with its handler. Task.
+    /// Gives the vector at `slot` back, with its handler.
+    ///
+    /// Context: task; may sleep.
     pub(super) fn free(&self, descriptors: &Descriptors, slot: u16) -> Result<(), MsiDeviceError> {
         let (entry, quiet) = self.remove_vector(descriptors, slot)?;
         // Without the device's lock: whatever the handler owned is dropped here.

@@ -29,7 +29,9 @@ pub struct Capability {
 }
 
 /// The capabilities of a function, in the list's order. Ends where the list leaves the space that
-/// capabilities may use, and after 48 entries: a list that the device made a loop ends too. Task.
+/// capabilities may use, and after 48 entries: a list that the device made a loop ends too.
+///
+/// Context: task; may sleep.
 pub fn capabilities(config: &dyn ConfigSpace) -> Capabilities<'_> {
     let present = config.read16(STATUS) & STATUS_CAPABILITIES != 0;
     let pointer = match config.read8(HEADER_TYPE) & 0x7f {

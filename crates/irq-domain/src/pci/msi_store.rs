@@ -39,7 +39,9 @@ enum Masks {
 }
 
 impl MsiStore {
-    /// Finds the capability and takes it over: MSI off, every vector masked. Task.
+    /// Finds the capability and takes it over: MSI off, every vector masked.
+    ///
+    /// Context: task; may sleep.
     pub fn new(config: Arc<dyn ConfigSpace>, host: Arc<dyn Host>) -> Result<Self, PciError> {
         let offset = find(&*config, CAPABILITY_ID)?;
         check_length(CAPABILITY_ID, offset, ADDRESS_LOW)?;

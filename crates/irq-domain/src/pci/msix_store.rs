@@ -35,7 +35,9 @@ pub struct MsixCapability {
 }
 
 impl MsixCapability {
-    /// Reads the capability of a function. Task.
+    /// Reads the capability of a function.
+    ///
+    /// Context: task; may sleep.
     pub fn find(config: &dyn ConfigSpace) -> Result<Self, PciError> {
         let offset = find(config, CAPABILITY_ID)?;
         check_length(CAPABILITY_ID, offset, LENGTH)?;
@@ -119,7 +121,9 @@ enum MsixEnable {
 }
 
 impl MsixStore {
-    /// Takes the capability over: MSI-X off. Task.
+    /// Takes the capability over: MSI-X off.
+    ///
+    /// Context: task; may sleep.
     pub fn new(parts: MsixParts) -> Result<Self, PciError> {
         let MsixCapability { table, pending, slots, .. } = parts.capability;
         check_region(table, parts.capability.table_length(), &*parts.table)?;

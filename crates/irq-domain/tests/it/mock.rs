@@ -107,8 +107,8 @@ impl Host for Kernel {
     }
 }
 
-/// Task operations wait for hardware, allocate and free. They are not for contexts with interrupts
-/// off (as under a lock that a handler takes), nor for hard-IRQ context.
+/// Operations of "task; may sleep" wait for hardware, allocate and free. They must not be called
+/// with interrupts off (as under a lock that a handler takes), nor in hard-IRQ context.
 pub(crate) fn assert_task() {
     judge(is_task(), "a task operation with interrupts off, or in hard-IRQ context");
 }

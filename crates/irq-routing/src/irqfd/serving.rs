@@ -61,7 +61,9 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Serving {
-    /// Takes a signal by `read`. Any thread.
+    /// Takes a signal by `read`.
+    ///
+    /// Context: any.
     pub(crate) fn take(&self, read: impl FnOnce() -> Read) -> Taken<'_> {
         let mut state = self.state();
         if state.ended {

@@ -52,7 +52,9 @@ impl MsixVector {
         Self { state: zero(), address: zero(), rest: zero() }
     }
 
-    /// Enters to send a message, or makes the message pending. Any thread.
+    /// Enters to send a message, or makes the message pending.
+    ///
+    /// Context: any.
     #[inline]
     pub(crate) fn enter(&self) -> Entered {
         let mut word = self.state.load(SeqCst);

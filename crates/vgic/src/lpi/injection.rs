@@ -41,7 +41,9 @@ pub(crate) enum Injection {
 }
 
 impl LpiCore {
-    /// A message from a device of an ITS. Any thread; lock-free.
+    /// A message from a device of an ITS. Lock-free.
+    ///
+    /// Context: any.
     #[inline]
     pub(crate) fn signal(&self, device_table: &DeviceTable, device: u32, event: u32) -> Injection {
         match self.shared.find_near(device_table, device, event) {
@@ -68,7 +70,9 @@ impl LpiCore {
         }
     }
 
-    /// `GICR_SETLPIR`. Any thread; lock-free.
+    /// `GICR_SETLPIR`. Lock-free.
+    ///
+    /// Context: any.
     #[inline]
     pub(crate) fn set_lpi(&self, cpu: Cpu, lpi: Lpi) -> Injection {
         match self.shared.set_own_pending(cpu.get(), lpi.index()) {

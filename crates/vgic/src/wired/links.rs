@@ -28,7 +28,9 @@ pub trait PhysicalInterrupts: Send + Sync {
 
     /// Deactivates the physical interrupt: it may fire again. For a PPI, on the CPU that has the
     /// vCPU of `line`, if one has it: see
-    /// [`Vgic::is_physical_active`](crate::Vgic::is_physical_active). Any thread.
+    /// [`Vgic::is_physical_active`](crate::Vgic::is_physical_active).
+    ///
+    /// Context: any.
     fn deactivate(&self, line: Line, physical: IntId);
 }
 
@@ -48,7 +50,7 @@ pub enum LinkError {
 }
 
 impl Wired {
-    /// Sets the hypervisor's side. Once.
+    /// Sets the hypervisor's side. Must be called once.
     pub(crate) fn serve_physical(
         &self,
         physical: Arc<dyn PhysicalInterrupts>,

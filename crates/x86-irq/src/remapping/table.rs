@@ -7,10 +7,14 @@ use core::fmt;
 /// Memory of a table, zero at first: 64-bit words, counted from its base. Each is read and written
 /// in one access.
 pub trait RemapMemory: Send + Sync {
-    /// Reads a word. Any.
+    /// Reads a word.
+    ///
+    /// Context: any.
     fn read(&self, word: u32) -> u64;
     /// Writes a word, after the words written before, so that the unit sees it on return. That is a
-    /// barrier, or a clean if the unit does not look into caches. Any.
+    /// barrier, or a clean if the unit does not look into caches.
+    ///
+    /// Context: any.
     fn write(&self, word: u32, value: u64);
 }
 
@@ -113,7 +117,9 @@ impl<M: RemapMemory> RemapTable<M> {
         base & !0xfff | extended | u64::from(self.config.size.0 - 1)
     }
 
-    /// An entry as it is in memory; `None` past the end. Any.
+    /// An entry as it is in memory; `None` past the end.
+    ///
+    /// Context: any.
     pub fn entry(&self, index: u32) -> Option<Irte> {
         let (low, high) = self.words(index)?;
         Some(Irte {

@@ -73,7 +73,9 @@ impl RemapFault {
 }
 
 impl<M: RemapMemory> RemapTable<M> {
-    /// Translates a requester's message as the unit does: to an APIC, and what happens there. Any.
+    /// Translates a requester's message as the unit does: to an APIC, and what happens there.
+    ///
+    /// Context: any.
     ///
     /// The caller records faults, unless the entry (FPD) forbids it: see [`entry`](Self::entry).
     pub fn translate(

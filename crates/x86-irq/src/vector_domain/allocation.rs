@@ -12,7 +12,9 @@ use msi_types::{
 
 impl VectorDomain {
     /// Hwirqs for `request`, each with a vector on its CPU; managed ones take a list of CPUs each.
-    /// All or nothing. Task.
+    /// All or nothing.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn allocate_block(
         &self,
         device: &Attachment,
@@ -106,7 +108,9 @@ impl VectorDomain {
         managed
     }
 
-    /// Takes hwirqs back: what still arrives is [released](crate::Arrival::Released). Task.
+    /// Takes hwirqs back: what still arrives is [released](crate::Arrival::Released).
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn free_block(&self, device: &Attachment, block: &HwIrqBlock, freed: FreedVectors) {
         let attachment = AttachmentId::of(device);
         let vectors = || (0..block.count().get()).filter_map(|index| block.hwirq(index));

@@ -21,9 +21,11 @@ pub enum Arrival {
 
 impl VectorDomain {
     /// An interrupt arrived at `cpu` as `vector`: whose is it? The caller ends it at the APIC,
-    /// whatever the answer. Hard IRQ: takes no lock, allocates nothing, and calls
+    /// whatever the answer. Takes no lock, allocates nothing, and calls
     /// [`Apic::request_cleanup`](crate::Apic::request_cleanup) at most, for the first arrival after
     /// a move.
+    ///
+    /// Context: hard IRQ.
     #[inline]
     pub fn arrive(&self, cpu: Cpu, vector: ApicVector) -> Arrival {
         let cpu_vector = CpuVector { cpu, vector };
@@ -43,21 +45,21 @@ impl VectorDomain {
         }
     }
 
-    /// Any.
+    /// Context: any.
     pub(crate) fn hold_back(&self, hwirq: HwIrq) {
         if let Some(irq) = self.irq(hwirq) {
             irq.flags.fetch_or(HELD, Ordering::AcqRel);
         }
     }
 
-    /// Any.
+    /// Context: any.
     pub(crate) fn let_through(&self, hwirq: HwIrq) {
         let Some(irq) = self.irq(hwirq) else { return };
         irq.flags.fetch_and(!HELD, Ordering::AcqRel);
         self.with_core(|core| self.send_pending(core, irq));
     }
 
-    /// Any.
+    /// Context: any.
     pub(crate) fn change_pending(&self, hwirq: HwIrq, pending: Pending) {
         let Some(irq) = self.irq(hwirq) else { return };
         match pending {
@@ -88,7 +90,7 @@ impl VectorDomain {
         sent
     }
 
-    /// Any.
+    /// Context: any.
     pub(crate) fn pending(&self, hwirq: HwIrq) -> Option<bool> {
         let irq = self.irq(hwirq)?;
         if irq.flags.load(Ordering::Acquire) & PENDING != 0 {

@@ -38,7 +38,9 @@ enum VectorRole {
 
 impl VectorDomain {
     /// The CPU takes interrupts from now on, as this APIC: its local APIC is on. What was to be
-    /// sent there meanwhile is sent. Task.
+    /// sent there meanwhile is sent.
+    ///
+    /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`CpuError`]. An APIC that the message format cannot name is no error: interrupts that need
@@ -64,7 +66,9 @@ impl VectorDomain {
 
     /// The CPU takes no more interrupts from now on. Called on the CPU itself with interrupts off,
     /// after those that could be moved were. What waits in its APIC is sent again to where it
-    /// belongs now. Any.
+    /// belongs now.
+    ///
+    /// Context: any.
     pub fn offline(&self, cpu: Cpu) -> Result<Offline, CpuError> {
         self.with_core(|core| {
             core.matrix.offline(cpu).map_err(|_| CpuError::Unknown(cpu))?;
@@ -89,7 +93,9 @@ impl VectorDomain {
 
     /// Gives up the vectors at this CPU that interrupts have left. An interrupt must have arrived
     /// at the new vector and none may wait at the old. Called on the CPU itself, when
-    /// [`Apic::request_cleanup`] asked for it; the vectors are then free for others. Any.
+    /// [`Apic::request_cleanup`] asked for it; the vectors are then free for others.
+    ///
+    /// Context: any.
     ///
     /// [`Apic::request_cleanup`]: crate::Apic::request_cleanup
     pub fn clean_up(&self, cpu: Cpu) -> Cleanup {

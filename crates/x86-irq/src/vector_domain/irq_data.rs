@@ -51,7 +51,9 @@ impl IrqData {
         self.awaited.load(Ordering::SeqCst) != 0
     }
 
-    /// An interrupt arrived. Is it the one that was waited for? Any, without the lock.
+    /// An interrupt arrived. Is it the one that was waited for? Must be called without the lock.
+    ///
+    /// Context: any.
     pub(super) fn arrived(&self, cpu_vector: CpuVector) -> bool {
         let cpu_vector = pack(cpu_vector);
         self.awaited.load(Ordering::SeqCst) == cpu_vector

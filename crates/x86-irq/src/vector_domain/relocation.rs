@@ -42,7 +42,8 @@ enum Aside {
 
 impl VectorDomain {
     /// Takes a vector for the hwirq at its new CPU; interrupts there are the hwirq's from now on.
-    /// Task.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn begin_vector_move(&self, hwirq: HwIrq, to: Cpu) -> Result<VectorMove, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         let (index, irq) = self.index(hwirq).zip(self.irq(hwirq)).ok_or(unknown)?;
@@ -118,7 +119,9 @@ impl VectorDomain {
         Ok((cpu_vector, Some(self.message_to(core, cpu_vector)?)))
     }
 
-    /// Ends a move: the vector that was left becomes a former one. Task.
+    /// Ends a move: the vector that was left becomes a former one.
+    ///
+    /// Context: task; may sleep.
     pub(crate) fn end_vector_move(
         &self,
         hwirq: HwIrq,

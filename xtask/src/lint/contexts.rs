@@ -1,0 +1,66 @@
+//! Contexts in documentation: one of the four forms that `msi-types` defines.
+
+use std::fs;
+
+use anyhow::Result;
+
+use super::files;
+use crate::workspace::Workspace;
+
+const FORMS: [&str; 4] = [
+    "any.",
+    "hard IRQ.",
+    "task; may sleep.",
+    "task; interrupts may be masked; must not sleep or allocate.",
+];
+
+/// Words that stood for a context in running text.
+const LOOSE: [&str; 5] = ["Task.", "Any context", "Any thread", "Hard IRQ.", "Hard IRQ:"];
+
+/// Returns the doc comments that state a context in other words.
+pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for file in files::with_extensions(workspace, &["rs"])? {
+        let shown = workspace.relative(&file);
+        if !shown.starts_with("crates") {
+            continue;
+        }
+        for (line, text) in (1..).zip(fs::read_to_string(&file)?.lines()) {
+            if is_loose(text) {
+                findings.push(format!("{}:{line}: a context in other words", shown.display()));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+fn is_loose(line: &str) -> bool {
+    let text = line.trim_start();
+    let Some(text) = text.strip_prefix("/// ").or_else(|| text.strip_prefix("//! ")) else {
+        return false;
+    };
+    match text.strip_prefix("Context: ") {
+        Some(form) => !FORMS.contains(&form),
+        None => {
+            LOOSE.iter().any(|word| text.starts_with(word) || text.contains(&format!(". {word}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn only_the_four_forms_pass() {
+        for form in FORMS {
+            assert!(!is_loose(&format!("    /// Context: {form}")), "{form}");
+        }
+        for line in ["/// Context: task.", "/// Frees it. Task.", "//! Any thread; takes no lock."]
+        {
+            assert!(is_loose(line), "{line}");
+        }
+        assert!(!is_loose("// Context: of the caller."));
+        assert!(!is_loose("/// Any other number."));
+    }
+}
