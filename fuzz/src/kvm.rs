@@ -1,5 +1,4 @@
-//! A monitor that creates and restores a machine by KVM's attributes, and believes everything that
-//! it is sent.
+//! A monitor that restores a machine by KVM's attributes, and believes everything that it is sent.
 //!
 //! Refused input has no effect, on the machine nor on the guest's memory. Nothing is written
 //! outside of the tables that the guest has said.
@@ -15,17 +14,14 @@ use gic_arch::its::Level1Entry;
 use gic_arch::{gicr, gits, icc};
 use msi_types::{Cpu, Kick};
 use vgic::saved_state::SavedState;
-use vgic::{CpuConfig, GuestMemory, Vcpu, Vgic, VgicConfig};
+use vgic::{GuestMemory, Vcpu, Vgic, VgicConfig};
 use vgic_kvm::abi::{Attribute, Errno, control};
-use vgic_kvm::{KvmCreation, KvmDevice, KvmView, kvm_config, kvm_its_config};
+use vgic_kvm::{KvmDevice, KvmView};
 
-pub use self::input::{Access, Act, Make};
+pub use self::input::{Access, Act, Machine};
 use crate::guest::Damage;
 use crate::memory::{Memory, layout, pending_bits};
 
-/// Machines that are larger take too long to make.
-const MOST_CPUS: usize = 4;
-const MOST_ITS: usize = 3;
 /// Reads of memory that one access may take: entries of tables, each read for itself, and a few
 /// bytes for each.
 const MOST_READS: u64 = 1 << 26;
@@ -52,17 +48,9 @@ impl Monitor {
     /// Number of acts that are carried out.
     pub const MOST_ACTS: usize = 64;
 
-    /// Creates a machine, or takes a usual one if nothing that can run comes out of it.
-    pub fn create(makes: &[Make]) -> Self {
-        let mut creation = KvmCreation::new(40);
-        for make in makes.iter().take(Self::MOST_ACTS) {
-            take_make(&mut creation, *make);
-        }
-        let small =
-            |config: &VgicConfig| config.cpus.len() <= MOST_CPUS && config.its.len() <= MOST_ITS;
-        let usual =
-            || kvm_config(2, 96).with_its([0x0808_0000, 0x0810_0000].map(kvm_its_config).into());
-        let config = creation.config().ok().filter(small).unwrap_or_else(usual);
+    /// Creates a machine in its state after reset.
+    pub fn new(machine: Machine) -> Self {
+        let config = machine.config();
         let memory = Arc::new(Memory::default());
         let (gic, mut vcpus) =
             Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick)).expect("it was validated");
@@ -245,40 +233,10 @@ fn view<'a>(config: &'a VgicConfig, state: &SavedState, memory: &'a Arc<Memory>)
     KvmView::new(config, state.clone(), &**memory).expect("what came from a view can be viewed")
 }
 
-/// Checks that a refused call changes nothing.
-fn take_make(creation: &mut KvmCreation, make: Make) {
-    let before = creation.clone();
-    let outcome = match make {
-        Make::Cpu { number, affinity } => {
-            let mut cpu = CpuConfig::in_clusters_of_sixteen(affinity.into());
-            cpu.processor_number = number.into();
-            creation.add_cpu(cpu)
-        }
-        Make::Its => {
-            creation.add_its();
-            Ok(())
-        }
-        Make::Access(Access::Set { device, attribute, value }) => attribute
-            .decode()
-            .map_or(Ok(()), |attribute| creation.set(device.named(), attribute, value.bits())),
-        Make::Access(Access::Get { device, attribute }) => attribute
-            .decode()
-            .map_or(Ok(()), |attribute| creation.get(device.named(), attribute).map(drop)),
-        Make::Access(Access::Has { device, attribute }) => {
-            attribute.decode().map_or(Ok(()), |attribute| creation.has(device.named(), attribute))
-        }
-        Make::Access(Access::Region(index)) => creation.region(index).map(drop),
-    };
-    if let Err(errno) = outcome {
-        assert_eq!(*creation, before, "{make:?}: {errno}");
-    }
-}
-
 #[cfg(test)]
 mod test {
     use super::*;
     use input::{Device, Named, TableAddress, Value, Word};
-    use vgic_kvm::abi::frame;
 
     fn set(device: Device, attribute: Named, value: Value) -> Access {
         Access::Set { device, attribute, value }
@@ -286,7 +244,7 @@ mod test {
 
     #[test]
     fn input_can_restore_a_pending_event() {
-        let mut monitor = Monitor::create(&[]);
+        let mut monitor = Monitor::new(Machine { cpus: 1, its: 2, ..Machine::default() });
         let word = |place, word| Act::Word { place, index: 0, word };
         for act in [
             Act::Boot,
@@ -312,20 +270,5 @@ mod test {
             .save()
             .expect("there is memory");
         assert_eq!(state.its[0].devices.len(), 1);
-    }
-
-    #[test]
-    fn input_can_create_a_machine() {
-        let gic = |attribute, value| Make::Access(set(Device::Gic, attribute, value));
-        let monitor = Monitor::create(&[
-            Make::Cpu { number: 3, affinity: 3 },
-            gic(Named::Address(frame::DISTRIBUTOR as u8), Value::Frame(0)),
-            gic(
-                Named::Address(frame::REDISTRIBUTOR_REGION as u8),
-                Value::Region { index: 0, place: 8, count: 2 },
-            ),
-            gic(Named::Control(0), Value::Small(0)),
-        ]);
-        assert_eq!((monitor.config.cpus.len(), monitor.config.its.len()), (1, 0));
     }
 }

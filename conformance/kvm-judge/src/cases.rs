@@ -1,7 +1,6 @@
 //! The cases.
 
 mod attributes;
-mod creation;
 mod routes;
 mod tables;
 
@@ -43,7 +42,6 @@ pub(crate) fn run() {
     count.case("an old revision, Doorbell to KVM", moved(&plan, old_model, old_kvm));
     tables::run(&mut count);
     attributes::run(&mut count);
-    creation::run(&mut count);
     routes::run(&mut count);
     println!("total: {} passed, {} failed", count.passed, count.failed);
 }

@@ -8,11 +8,10 @@
 mod bare;
 mod program;
 
-pub use bare::BareMachine;
-
-use crate::creation::{Creation, NEWEST, bring_up};
 use crate::layout::{ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REPORT, SPECIAL};
+use crate::machine::NEWEST;
 use crate::{Failure, Machine, Operation, Ram};
+use bare::BareMachine;
 use gic_arch::gits;
 use kvm_bindings::{
     KVM_MSI_VALID_DEVID, kvm_create_device, kvm_device_attr, kvm_msi, kvm_userspace_memory_region,
@@ -54,9 +53,7 @@ impl KvmMachine {
 
     /// A machine like that, whose GIC has this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
-        let mut created = BareMachine::new()?;
-        created.take_all(&bring_up(revision))?;
-        let BareMachine { cpus, gic, its, vm, .. } = created;
+        let BareMachine { cpus, gic, its, vm } = BareMachine::new(revision)?;
         let ram = Ram::new()?;
         lend(&vm, &ram)?;
         ram.write(PROGRAM, program::bytes())?;

@@ -3,8 +3,8 @@
 //!
 //! The program of this package is the only process of a small arm64 Linux that QEMU emulates. It
 //! has a guest program KVM's GICv3 and two ITSes, saves registers and tables by KVM's device
-//! attributes, and restores them elsewhere. KVM's GIC and the model are created by the same steps.
-//! A [`Snapshot`] has a text form, so that what a real KVM said can be kept as test data.
+//! attributes, and restores them elsewhere. A [`Snapshot`] has a text form, so that what a real KVM
+//! said can be kept as test data.
 //!
 //! # Example
 //!
@@ -21,7 +21,6 @@
 // assembled.
 #![deny(unsafe_code)]
 
-pub mod creation;
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 pub mod kvm;
 pub mod layout;

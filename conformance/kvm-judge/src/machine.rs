@@ -2,11 +2,19 @@
 
 use crate::layout::CPUS;
 use crate::{Operation, Ram};
-use gic_arch::Affinity;
+use gic_arch::{Affinity, Iidr};
 use msi_types::{Delivery, DeviceId, EventId, Level};
 use std::error::Error;
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, Errno};
+
+/// The newest revision of KVM's GIC.
+pub(crate) const NEWEST: u8 = 3;
+
+/// `GICD_IIDR` of KVM's GIC of a revision.
+pub(crate) const fn iidr(revision: u8) -> Iidr {
+    Iidr::new().with_implementer(0x43b).with_product_id(0x4b).with_revision(revision)
+}
 
 /// Failure of a machine itself, rather than of its guest.
 pub type Failure = Box<dyn Error + Send + Sync>;

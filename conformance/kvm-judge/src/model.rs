@@ -1,15 +1,15 @@
 //! The same machine with Doorbell's GIC.
 
-use crate::creation::{ADDRESS_BITS, Creation, NEWEST, bring_up};
-use crate::layout::{ITS, LEVEL_LINE, SPECIAL};
+use crate::layout::{CPUS, DISTRIBUTOR, INTERRUPTS, ITS, LEVEL_LINE, REDISTRIBUTORS, SPECIAL};
+use crate::machine::{NEWEST, iidr};
 use crate::{Failure, Machine, Operation, Ram};
 use gic_arch::icc;
 use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick, Level, Line, MsiMessage, SetLine};
 use std::sync::Arc;
 use vgic::saved_state::SavedState;
-use vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, GuestMemory, MemoryFault, RedistributorRegion, Vcpu, Vgic, VgicConfig};
 use vgic_kvm::abi::{Attribute, Errno};
-use vgic_kvm::{KvmCreation, KvmDevice, KvmView, kvm_its_config};
+use vgic_kvm::{KvmDevice, KvmView, at_revision, kvm_config, kvm_its_config};
 
 /// A machine of Doorbell's.
 #[derive(Debug)]
@@ -32,11 +32,14 @@ impl GuestMemory for Ram {
     }
 }
 
-/// Carries out the same steps as in KVM.
-fn created(revision: u8) -> Result<VgicConfig, Failure> {
-    let mut creation = KvmCreation::new(ADDRESS_BITS);
-    creation.take_all(&bring_up(revision))?;
-    Ok(creation.config()?)
+/// The machine of the address map.
+fn config(revision: u8) -> Result<VgicConfig, Errno> {
+    let redistributors = RedistributorRegion::new(REDISTRIBUTORS, CPUS.into());
+    let config = kvm_config(CPUS, INTERRUPTS)
+        .with_distributor(DISTRIBUTOR)
+        .with_redistributors(vec![redistributors])
+        .with_its(ITS.map(kvm_its_config).into());
+    at_revision(config, iidr(revision))
 }
 
 /// The guest polls, so that no vCPU sleeps.
@@ -54,7 +57,7 @@ impl ModelMachine {
 
     /// A machine like that, whose GIC has this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
-        let config = created(revision)?;
+        let config = config(revision)?;
         let ram = Ram::new()?;
         let (gic, vcpus) = Vgic::new(config.clone(), Arc::new(ram.clone()), Arc::new(NoKick))?;
         Ok(Self { gic, vcpus, ram, config, staged: None })

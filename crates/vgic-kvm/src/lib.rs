@@ -10,7 +10,6 @@
 //! | task | calls |
 //! |---|---|
 //! | save for KVM | view the result of [`Frozen::save`](vgic::Frozen::save), [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy the memory |
-//! | create by KVM's attributes | a [`KvmCreation`], which becomes a [`VgicConfig`](vgic::VgicConfig) |
 //! | restore from KVM | restore the memory, view the state of the fresh machine, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Frozen::restore`](vgic::Frozen::restore) |
 //!
 //! # Differences between the model and KVM
@@ -128,7 +127,6 @@ extern crate alloc;
 pub mod abi;
 mod attributes;
 mod config;
-mod creation;
 mod distributor;
 mod interface;
 mod interrupts;
@@ -138,7 +136,6 @@ mod limits;
 mod order;
 mod pending;
 mod redistributor;
-mod regions;
 mod register;
 mod revision;
 mod tables;
@@ -146,7 +143,6 @@ mod view;
 mod word;
 
 pub use config::{kvm_config, kvm_its_config};
-pub use creation::{KvmCreation, KvmIncomplete};
 pub use gic_arch;
 pub use left_out::LeftOut;
 pub use limits::OutsideKvm;

@@ -2,29 +2,37 @@
 
 use gic_arch::{Affinity, icc};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use vgic_kvm::KvmDevice;
+use vgic::VgicConfig;
 use vgic_kvm::abi::{Attribute, RedistributorRegion, frame};
+use vgic_kvm::{KvmDevice, at_revision, kvm_config, kvm_its_config};
 
 use crate::guest::Damage;
 use crate::memory::layout;
 
-/// A step of creation.
-#[derive(Arbitrary, Clone, Copy, Debug)]
-pub enum Make {
-    /// A vCPU.
-    Cpu {
-        /// Its number.
-        number: u8,
-        /// Of a usual machine's, whose affinity it has.
-        affinity: u8,
-    },
-    /// An ITS.
-    Its,
-    /// An attribute.
-    Access(Access),
+/// A machine that KVM can create.
+#[derive(Arbitrary, Clone, Copy, Debug, Default)]
+pub struct Machine {
+    pub(super) cpus: u8,
+    pub(super) interrupts: u8,
+    pub(super) its: u8,
+    pub(super) is_old: bool,
 }
 
-/// A step of the machine that was created.
+impl Machine {
+    /// Its configuration: one to four vCPUs and at most three ITSes, since larger machines take too
+    /// long to create.
+    pub fn config(self) -> VgicConfig {
+        let bases = [0x0808_0000, 0x0810_0000, 0x0818_0000];
+        let its = bases.into_iter().take(usize::from(self.its % 4)).map(kvm_its_config).collect();
+        let interrupts = 64 + 32 * u32::from(self.interrupts % 31);
+        let config = kvm_config(1 + u16::from(self.cpus % 4), interrupts).with_its(its);
+        let revision = if self.is_old { 2 } else { 3 };
+        let iidr = config.iidr.with_revision(revision);
+        at_revision(config, iidr).expect("KVM has both revisions")
+    }
+}
+
+/// A step of the machine's monitor.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Act {
     /// All tables are put in place.

@@ -2,11 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod board;
-mod creation;
 mod guest;
 mod hostile;
 mod left_out;
 mod limits;
+mod machines;
 mod out_of_memory;
 mod regions;
 mod registers;
