@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_collect;
 use gic_arch::Affinity;
-use gic_driver::its::{IdMap, IdRange};
+use gic_driver::its::{IdMap, IdRange, IfEnabled};
 use gic_driver::mbi::MbiConfig;
 use gic_driver::{
     Coherence, GicConfig, GicV2Config, ItsConfig, PhysicalRegion, RedistributorRegion, SpiRange,
@@ -98,7 +98,9 @@ fn quirk_names(description: &Description) -> Result<Vec<String>, TryReserveError
     Ok(names)
 }
 
-/// The configuration of an ITS, for CPUs below `cpus`.
+/// The configuration of an ITS, for CPUs below `cpus`. An ITS that is enabled already is taken
+/// over: an [`Irqchip`](crate::Irqchip) is the only driver of a machine's controllers, so firmware
+/// or a previous kernel (kexec) must have left the ITS enabled.
 ///
 /// # Errors
 /// [`ControllerError::NoRegisters`], [`ControllerError::NoMemory`].
@@ -113,6 +115,7 @@ pub fn its(
             gic_firmware::Coherence::NonCoherent => Coherence::NonCoherent,
         })
         .with_machine(quirk_names(description)?)
+        .with_if_enabled(IfEnabled::TakeOver)
         .with_pre_its(
             controller
                 .pre_its

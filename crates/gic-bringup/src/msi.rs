@@ -61,6 +61,7 @@ impl<P: GicPlatform + 'static> MsiController<P> {
         Ok(match controller.kind {
             ControllerKind::Its => {
                 let config = config::its(description, controller, site.cpus)?;
+                let config = (site.options.its)(controller, config);
                 Self::Its(try_arc(Its::new(v3()?.clone(), &config)?)?)
             }
             ControllerKind::DirectLpi => {

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use core::fmt;
+use gic_driver::ItsConfig;
 use gic_driver::direct_lpi::ResendObserver;
 use gic_firmware::Controller;
 
@@ -16,6 +17,10 @@ pub struct Options<'a> {
     pub lpi_id_bits: Option<u8>,
     /// Admits a controller that firmware enables.
     pub drives: &'a dyn Fn(&Controller) -> bool,
+    /// Completes the configuration of an ITS: its NUMA node, its targets, the size of its command
+    /// queue, its DeviceID bits. The configuration that it receives holds what firmware states, and
+    /// [takes over](gic_driver::its::IfEnabled::TakeOver) an ITS that is enabled already.
+    pub its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
     /// Hears of each direct LPI that the driver itself makes pending.
     pub resend_observer: Option<Arc<dyn ResendObserver>>,
 }
@@ -25,6 +30,7 @@ impl<'a> Options<'a> {
         with_max_cpus: max_cpus: usize,
         with_lpi_id_bits: lpi_id_bits: Option<u8>,
         with_drives: drives: &'a dyn Fn(&Controller) -> bool,
+        with_its: its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
         with_resend_observer: resend_observer: Option<Arc<dyn ResendObserver>>,
     }
 }
@@ -32,7 +38,13 @@ impl<'a> Options<'a> {
 impl Default for Options<'_> {
     /// Every CPU and every controller.
     fn default() -> Self {
-        Self { max_cpus: usize::MAX, lpi_id_bits: None, drives: &|_| true, resend_observer: None }
+        Self {
+            max_cpus: usize::MAX,
+            lpi_id_bits: None,
+            drives: &|_| true,
+            its: &|_, config| config,
+            resend_observer: None,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use doorbell_hardware::ram::{Caches, Ram};
 use doorbell_test_support::Outside;
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::{Affinity, IntId, gicd, gicr, gits};
-use gic_bringup::{BringUpError, Irqchip};
+use gic_bringup::{BringUpError, Irqchip, Options};
 use gic_driver::{
     Coherence, GicPlatform, Mmio, MmioExt, PhysicalRegion, Platform, SystemRegisters, Table,
     TableLayout, Wait,
@@ -30,7 +30,7 @@ use vgic::{Block, Vcpu, Vgic, VgicConfig};
 pub(crate) const CPU0: Cpu = Cpu::new(0);
 pub(crate) const CPU1: Cpu = Cpu::new(1);
 const DISTRIBUTOR: u64 = 0x0800_0000;
-const ITS: u64 = 0x0808_0000;
+pub(crate) const ITS: u64 = 0x0808_0000;
 const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
 
 /// The kernel: what it hands the drivers is the machine's, its heap is not.
@@ -119,6 +119,11 @@ impl GicPlatform for Kernel {
         let _outside = Outside::new();
         self.tables.fetch_sub(1, Ordering::Relaxed);
         self.machine.release_table(table);
+    }
+
+    /// What a previous kernel used is reserved.
+    fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
+        Some(Table::new(region.base, region.bytes, 0))
     }
 
     fn store8(&self, table: &Table, offset: u64, value: u8) {
@@ -264,11 +269,20 @@ pub(crate) fn function(chip: &Chip) -> (MsiDevice, Arc<Messages>) {
 
 impl Machine {
     pub(crate) fn new() -> Self {
+        Self::with_model(|config| config)
+    }
+
+    /// One whose redistributors keep `EnableLPIs` set until reset.
+    pub(crate) fn with_lpis_that_stay_enabled() -> Self {
+        Self::with_model(|config| config.with_can_clear_enable_lpis(false))
+    }
+
+    fn with_model(choose: impl FnOnce(VgicConfig) -> VgicConfig) -> Self {
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)], Caches::Snooped));
         let mut config = VgicConfig::new(2);
         config.lpi_id_bits = Some(16);
         config.its = vec![ItsConfig::new(ITS)];
-        let (gic, vcpus) = Vgic::new(config, ram.clone(), Arc::new(NoKick)).unwrap();
+        let (gic, vcpus) = Vgic::new(choose(config), ram.clone(), Arc::new(NoKick)).unwrap();
         let (mut bus, mut redistributors) = (Bus::default(), Vec::new());
         for frames in gic.regions() {
             let (base, end) = (frames.addresses.start, frames.addresses.end);
@@ -296,7 +310,13 @@ impl Machine {
 
     /// The controllers' drivers, no CPU on. Allocates.
     pub(crate) fn bring_up(&self) -> Result<Chip, BringUpError> {
-        Irqchip::new(self.kernel.clone(), self.kernel.clone(), self.description.clone())
+        self.bring_up_with(&Options::default())
+    }
+
+    /// [`bring_up`](Self::bring_up) with choices.
+    pub(crate) fn bring_up_with(&self, options: &Options<'_>) -> Result<Chip, BringUpError> {
+        let kernel = self.kernel.clone();
+        Irqchip::with(kernel.clone(), kernel, self.description.clone(), options)
     }
 
     /// All of it, with both CPUs on.
@@ -354,7 +374,7 @@ impl Machine {
     pub(crate) fn assert_untouched(&self) {
         assert_eq!(self.tables(), 0);
         let frame = |base, bytes| self.kernel.map(PhysicalRegion { base, bytes }).unwrap();
-        let its = frame(ITS, 0x2_0000);
+        let its = self.its();
         assert!(!its.read(gits::CTLR).enabled(), "the ITS is enabled");
         assert!(!its.read(gits::CBASER).valid(), "the ITS has a queue");
         assert!((0..8).all(|table| !its.read(gits::BASER.get(table).unwrap()).valid()));
@@ -364,6 +384,11 @@ impl Machine {
         for cpu in [CPU0, CPU1] {
             assert!(!self.redistributor(cpu).read(gicr::CTLR).enable_lpis());
         }
+    }
+
+    /// The registers of the ITS.
+    pub(crate) fn its(&self) -> ModelFrame {
+        self.kernel.map(PhysicalRegion { base: ITS, bytes: gits::SIZE }).unwrap()
     }
 
     /// The registers of a CPU's redistributor.

@@ -5,6 +5,7 @@
 mod hotplug;
 mod machine;
 mod out_of_memory;
+mod second_boot;
 
 use gic_bringup::ControllerError;
 use machine::Machine;
