@@ -2,7 +2,7 @@
 
 use crate::config::RootConfig;
 use crate::error::{BringUpError, ControllerError, NoParent};
-use crate::msi::{MsiController, MsiControllers, Site};
+use crate::msi::{MsiController, MsiControllers, QuietItses, Site};
 use crate::options::Options;
 use crate::root::RootGic;
 use alloc::sync::Arc;
@@ -55,9 +55,10 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
         let description = description.into();
         let config = RootConfig::new(&description, options)?;
         let cpus = config.cpus();
+        let itses = QuietItses::new(&platform, &description, &config, options)?;
         let gic = RootGic::new(platform.clone(), config)?;
         let site =
-            Site { description: &description, gic: &gic, platform: &platform, cpus, options };
+            Site { description: &description, gic: &gic, platform: &platform, itses, options };
         let msi = MsiControllers::new(&site)?;
         let interrupts = Interrupts::new(Config::new(cpus, host).with_wired(gic.wired()))?;
         Ok(Self { description, platform, gic, msi, interrupts })

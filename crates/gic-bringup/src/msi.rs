@@ -1,6 +1,6 @@
 //! The controllers of messages, and the map from requesters to them.
 
-use crate::config;
+use crate::config::{self, RootConfig};
 use crate::error::{ControllerError, NoParent};
 use crate::options::Options;
 use crate::root::RootGic;
@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_arc;
-use gic_driver::its::IdMap;
-use gic_driver::{DirectLpi, GicPlatform, Its, ItsMsiParent, Mbi, V2m};
+use gic_driver::its::{IdMap, IfEnabled};
+use gic_driver::{DirectLpi, GicPlatform, Its, ItsConfig, ItsMsiParent, Mbi, V2m};
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, NoRoute, PciHost, Via,
 };
@@ -34,8 +34,66 @@ pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) description: &'a Description,
     pub(crate) gic: &'a RootGic<P>,
     pub(crate) platform: &'a Arc<P>,
-    pub(crate) cpus: NonZeroU16,
+    pub(crate) itses: QuietItses,
     pub(crate) options: &'a Options<'a>,
+}
+
+/// The ITSes that are to be driven, by their controllers: their configurations, or the reasons that
+/// they cannot be driven.
+pub(crate) struct QuietItses(Vec<(ControllerIndex, Result<ItsConfig, ControllerError>)>);
+
+impl QuietItses {
+    /// Configures each ITS, and quiesces those that are to be taken over. Must be called before any
+    /// table is allocated: an ITS that is still enabled may write to memory of a previous kernel.
+    pub(crate) fn new<P: GicPlatform>(
+        platform: &Arc<P>,
+        description: &Description,
+        root: &RootConfig,
+        options: &Options<'_>,
+    ) -> Result<Self, TryReserveError> {
+        let mut all = Vec::new();
+        for (index, controller) in driven(description, options) {
+            if controller.kind == ControllerKind::Its && matches!(root, RootConfig::V3(_)) {
+                all.try_reserve(1)?;
+                all.push((index, quiet(platform, description, controller, (root.cpus(), options))));
+            }
+        }
+        Ok(Self(all))
+    }
+
+    fn get(&self, index: ControllerIndex) -> Result<&ItsConfig, ControllerError> {
+        let found = self.0.iter().find(|(known, _)| *known == index);
+        match found.map(|(_, config)| config) {
+            Some(config) => config.as_ref().map_err(|error| *error),
+            None => Err(ControllerError::NeedsGicV3),
+        }
+    }
+}
+
+/// The configuration of an ITS that is quiescent, or will be refused if it is enabled.
+fn quiet<P: GicPlatform>(
+    platform: &Arc<P>,
+    description: &Description,
+    controller: &Controller,
+    (cpus, options): (NonZeroU16, &Options<'_>),
+) -> Result<ItsConfig, ControllerError> {
+    if controller.secondary_gic.is_some() {
+        return Err(ControllerError::SecondaryGic);
+    }
+    let config = (options.its)(controller, config::its(description, controller, cpus)?);
+    if config.if_enabled == IfEnabled::TakeOver {
+        Its::quiesce_at(platform.clone(), config.base)?;
+    }
+    Ok(config)
+}
+
+/// Controllers of messages that firmware enables and the options admit.
+fn driven<'a>(
+    description: &'a Description,
+    options: &'a Options<'_>,
+) -> impl Iterator<Item = (ControllerIndex, &'a Controller)> {
+    let enabled = description.indexed_controllers();
+    enabled.filter(|(_, one)| one.status.is_enabled() && (options.drives)(one))
 }
 
 /// All of them, by their places in the description.
@@ -52,7 +110,11 @@ struct Bus {
 }
 
 impl<P: GicPlatform + 'static> MsiController<P> {
-    fn new(site: &Site<'_, P>, controller: &Controller) -> Result<Self, ControllerError> {
+    fn new(
+        site: &Site<'_, P>,
+        index: ControllerIndex,
+        controller: &Controller,
+    ) -> Result<Self, ControllerError> {
         let Site { description, gic, platform, .. } = *site;
         if controller.secondary_gic.is_some() {
             return Err(ControllerError::SecondaryGic);
@@ -60,9 +122,7 @@ impl<P: GicPlatform + 'static> MsiController<P> {
         let v3 = || gic.v3().ok_or(ControllerError::NeedsGicV3);
         Ok(match controller.kind {
             ControllerKind::Its => {
-                let config = config::its(description, controller, site.cpus)?;
-                let config = (site.options.its)(controller, config);
-                Self::Its(try_arc(Its::new(v3()?.clone(), &config)?)?)
+                Self::Its(try_arc(Its::new(v3()?.clone(), site.itses.get(index)?)?)?)
             }
             ControllerKind::DirectLpi => {
                 let driver = DirectLpi::new(v3()?.clone())?;
@@ -116,7 +176,7 @@ impl<P: GicPlatform + 'static> MsiControllers<P> {
                 continue;
             }
             let driver = if (site.options.drives)(controller) {
-                MsiController::new(site, controller)
+                MsiController::new(site, index, controller)
             } else {
                 Err(ControllerError::LeftOut)
             };

@@ -37,6 +37,8 @@ const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
 pub(crate) struct Kernel {
     machine: MachinePlatform,
     tables: AtomicUsize,
+    /// Was the ITS enabled at an allocation?
+    its_at_allocations: Mutex<Vec<bool>>,
 }
 
 /// Mapped registers of the model, which has memory of its own.
@@ -112,6 +114,8 @@ impl GicPlatform for Kernel {
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         let _outside = Outside::new();
         self.tables.fetch_add(1, Ordering::Relaxed);
+        let its = self.machine.map(PhysicalRegion { base: ITS, bytes: gits::SIZE })?;
+        self.its_at_allocations.lock().unwrap().push(its.read(gits::CTLR).enabled());
         self.machine.allocate_table(layout)
     }
 
@@ -296,7 +300,11 @@ impl Machine {
         Self {
             gic,
             vcpus: vcpus.into_iter().map(Mutex::new).collect(),
-            kernel: Arc::new(Kernel { machine, tables: AtomicUsize::new(0) }),
+            kernel: Arc::new(Kernel {
+                machine,
+                tables: AtomicUsize::new(0),
+                its_at_allocations: Mutex::default(),
+            }),
             description: Arc::new(description(redistributors)),
         }
     }
@@ -368,6 +376,11 @@ impl Machine {
     /// Tables in use by the drivers.
     pub(crate) fn tables(&self) -> usize {
         self.kernel.tables.load(Ordering::Relaxed)
+    }
+
+    /// Was the ITS enabled at the allocations since the last call?
+    pub(crate) fn take_its_at_allocations(&self) -> Vec<bool> {
+        std::mem::take(&mut *self.kernel.its_at_allocations.lock().unwrap())
     }
 
     /// Nothing can be delivered, and no controller uses memory.

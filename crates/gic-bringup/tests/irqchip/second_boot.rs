@@ -45,6 +45,16 @@ fn an_enabled_its_is_taken_over() {
 }
 
 #[test]
+fn an_enabled_its_is_quiescent_before_allocations() {
+    let machine = Machine::new();
+    first_kernel(&machine);
+    let _of_the_first_kernel = machine.take_its_at_allocations();
+    let _chip = machine.bring_up().unwrap();
+    let enabled = machine.take_its_at_allocations();
+    assert!(!enabled.is_empty() && !enabled.contains(&true), "{enabled:?}");
+}
+
+#[test]
 fn lpis_that_stay_enabled_keep_their_tables() {
     let machine = Machine::with_lpis_that_stay_enabled();
     first_kernel(&machine);

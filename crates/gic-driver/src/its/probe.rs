@@ -30,6 +30,20 @@ struct ItsMemory {
 }
 
 impl<P: GicPlatform> Its<P> {
+    /// Disables the ITS at `base`, if it is enabled, and waits until it is quiescent. Until then it
+    /// may write to tables of firmware or of a previous kernel. A kernel that
+    /// [takes over](IfEnabled::TakeOver) ITSes must therefore quiesce all of them before it
+    /// allocates tables for the first one, or for LPIs.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`ProbeError::Unmappable`], [`ProbeError::NotAnIts`], [`ProbeError::NotQuiescent`].
+    pub fn quiesce_at(platform: Arc<P>, base: u64) -> Result<(), ProbeError> {
+        let quiet = ControlFrame::map(platform, base)?.quiesce();
+        quiet.map_err(|wait| ProbeError::NotQuiescent { base, wait })
+    }
+
     /// Takes the ITS at `config.base` into use, with the LPIs of its GIC: provides its tables and
     /// its command queue, and enables it. CPUs become targets by [`cpu_on`](Self::cpu_on). Must be
     /// called once for each ITS.
