@@ -15,6 +15,7 @@ use gic_driver::{
     TableAccess, V2mFrame,
 };
 use gic_firmware::{Controller, ControllerIndex, Description, Gic, GicVersion, IntIdSpan, PciHost};
+use msi_types::Cpu;
 
 /// The interrupt core and an ITS count CPUs in 16 bits; CPU 65535 has no collection at an ITS.
 const MAX_CPUS: usize = 0xffff;
@@ -31,19 +32,25 @@ pub enum RootConfig {
 }
 
 impl RootConfig {
-    /// Reads the root controller from the description.
+    /// Reads the root controller from the description, for CPUs in the description's order.
     ///
     /// # Errors
-    /// All of [`BringUpError`] but [`BringUpError::Gic`].
+    /// All of [`BringUpError`] but [`BringUpError::Gic`] and [`BringUpError::UnknownBootCpu`].
     pub fn new(description: &Description, options: &Options<'_>) -> Result<Self, BringUpError> {
-        let gic = description.gic.as_ref().filter(|gic| gic.status.is_enabled());
-        let gic = gic.ok_or(BringUpError::NoGic)?;
-        let most = if gic.version.value == GicVersion::V2 { MAX_CPUS_V2 } else { MAX_CPUS };
-        let enabled = description.enabled_cpus().map(|cpu| cpu.affinity.value);
-        let cpus = try_collect(enabled.take(options.max_cpus.min(most)))?;
-        if cpus.is_empty() {
-            return Err(BringUpError::NoCpus);
-        }
+        Self::with_cpus(description, options, cpus(description, options, None)?)
+    }
+
+    /// Reads the root controller from the description, for CPUs with these affinities, at least
+    /// one.
+    ///
+    /// # Errors
+    /// [`BringUpError::NoGic`], [`BringUpError::NoCpuInterface`], [`BringUpError::NoMemory`].
+    pub fn with_cpus(
+        description: &Description,
+        options: &Options<'_>,
+        cpus: Vec<Affinity>,
+    ) -> Result<Self, BringUpError> {
+        let gic = enabled_gic(description)?;
         match gic.version.value {
             GicVersion::V2 => v2(gic, cpus.len()).map(Self::V2),
             _ => Ok(Self::V3(v3(description, gic, cpus, options)?)),
@@ -58,6 +65,40 @@ impl RootConfig {
         };
         u16::try_from(count).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN)
     }
+}
+
+/// Returns the affinities of the CPUs, by their numbers: those that firmware enables, in its order,
+/// but the CPU with the affinity of `boot` has the number of `boot`.
+///
+/// # Errors
+/// [`BringUpError::NoGic`], [`BringUpError::NoCpus`], [`BringUpError::NoMemory`], and
+/// [`BringUpError::UnknownBootCpu`] if a GICv3 has to find a redistributor for a CPU that firmware
+/// does not enable. A GICv2 finds its CPUs without affinities.
+pub fn cpus(
+    description: &Description,
+    options: &Options<'_>,
+    boot: Option<(Cpu, Affinity)>,
+) -> Result<Vec<Affinity>, BringUpError> {
+    let is_v2 = enabled_gic(description)?.version.value == GicVersion::V2;
+    let most = if is_v2 { MAX_CPUS_V2 } else { MAX_CPUS };
+    let mut all = try_collect(description.enabled_cpus().map(|cpu| cpu.affinity.value))?;
+    if let Some((number, affinity)) = boot {
+        match all.iter().position(|other| *other == affinity) {
+            Some(place) => {
+                all.remove(place);
+                all.insert(number.index().min(all.len()), affinity);
+            }
+            None if is_v2 => {}
+            None => return Err(BringUpError::UnknownBootCpu(affinity)),
+        }
+    }
+    all.truncate(options.max_cpus.min(most));
+    if all.is_empty() { Err(BringUpError::NoCpus) } else { Ok(all) }
+}
+
+fn enabled_gic(description: &Description) -> Result<&Gic, BringUpError> {
+    let gic = description.gic.as_ref().filter(|gic| gic.status.is_enabled());
+    gic.ok_or(BringUpError::NoGic)
 }
 
 fn v2(gic: &Gic, cpus: usize) -> Result<GicV2Config, BringUpError> {

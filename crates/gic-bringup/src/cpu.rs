@@ -40,14 +40,25 @@ impl<P: GicPlatform> Irqchip<P> {
     /// interface.
     ///
     /// # Errors
-    /// [`CpuError::Gic`].
+    /// [`CpuError::Gic`], and [`CpuError::OtherCpu`] if [`GicPlatform::affinity`] says so.
     pub fn cpu_starting(
         &self,
         cpu: Cpu,
         registers: &impl SystemRegisters,
     ) -> Result<Started, CpuError> {
+        self.check_executing(cpu)?;
         let pending = self.gic.cpu_on(cpu, registers)?;
         Ok(Started { cpu, pending })
+    }
+
+    /// A GICv3's redistributors belong to CPUs by their affinities.
+    fn check_executing(&self, cpu: Cpu) -> Result<(), CpuError> {
+        match (self.platform.affinity(), self.affinity(cpu)) {
+            (Some(found), Some(expected)) if found != expected && self.gic.v3().is_some() => {
+                Err(CpuError::OtherCpu { expected, found })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The second half, on any CPU: what sends interrupts may send them there. Managed interrupts

@@ -1,6 +1,7 @@
 //! Errors while a machine's interrupt controllers are brought up.
 
 use alloc::collections::TryReserveError;
+use gic_arch::Affinity;
 use gic_driver::direct_lpi::DirectLpiError;
 use gic_driver::its::ProbeError;
 use gic_driver::mbi::MbiError;
@@ -22,6 +23,9 @@ pub enum BringUpError {
     /// Firmware enables no CPU, or the options admit none.
     #[error("firmware enables no CPU, or the caller admits none")]
     NoCpus,
+    /// Firmware does not enable the CPU that executes this, so that its redistributor is unknown.
+    #[error("firmware enables no CPU with the boot CPU's affinity, {0}")]
+    UnknownBootCpu(Affinity),
     /// The GIC's driver.
     #[error(transparent)]
     Gic(#[from] GicError),
@@ -106,6 +110,14 @@ impl From<TryReserveError> for NoParent {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CpuError {
+    /// Another CPU than the one that executes this was to be turned on.
+    #[error("CPU {expected} is to be turned on, and CPU {found} executes")]
+    OtherCpu {
+        /// The affinity of the CPU to be turned on.
+        expected: Affinity,
+        /// The affinity of the CPU that executes.
+        found: Affinity,
+    },
     /// The GIC's driver.
     #[error(transparent)]
     Gic(#[from] GicError),

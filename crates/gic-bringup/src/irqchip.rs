@@ -1,12 +1,15 @@
 //! The whole of a machine's interrupt controllers.
 
-use crate::config::RootConfig;
+use crate::config::{self, RootConfig};
 use crate::error::{BringUpError, ControllerError, NoParent};
 use crate::msi::{MsiController, MsiControllers, QuietItses, Site};
 use crate::options::Options;
 use crate::root::RootGic;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
+use doorbell_fallible::try_collect;
+use gic_arch::Affinity;
 use gic_driver::{GicPlatform, SystemRegisters};
 use gic_firmware::{ControllerIndex, Description, PciHost};
 use irq_domain::{Config, Dispatched, Host, Interrupts, Unhandled};
@@ -17,17 +20,23 @@ use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 pub struct Irqchip<P: GicPlatform> {
     pub(crate) description: Arc<Description>,
     pub(crate) platform: Arc<P>,
+    pub(crate) affinities: Vec<Affinity>,
     pub(crate) gic: RootGic<P>,
     pub(crate) msi: MsiControllers<P>,
     pub(crate) interrupts: Interrupts,
 }
 
 impl<P: GicPlatform + 'static> Irqchip<P> {
-    /// Takes every controller into use that firmware enables. CPU 0 is the first CPU of the
-    /// description, and the one that executes this. No CPU takes interrupts yet: each calls
-    /// [`cpu_on`](Self::cpu_on), the boot CPU too. Must be called once.
+    /// Takes every controller into use that firmware enables. No CPU takes interrupts yet: each
+    /// calls [`cpu_on`](Self::cpu_on), the boot CPU too. Must be called once.
     ///
     /// Context: task; may sleep.
+    ///
+    /// The CPU that executes this is the boot CPU. Its number is that of [`GicPlatform::cpu`], 0 in
+    /// most kernels, whatever its place in the description; the other CPUs are numbered in the
+    /// description's order ([`affinity`](Self::affinity)). The boot CPU is found by
+    /// [`GicPlatform::affinity`]. If that is `None`, or if firmware states no matching affinity for
+    /// a GICv2, the kernel must number CPUs in the description's order itself.
     ///
     /// A controller of messages that cannot be used is no error here: [`refused`](Self::refused)
     /// names it, and devices that firmware sends to it have no parent.
@@ -53,15 +62,20 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
         options: &Options<'_>,
     ) -> Result<Self, BringUpError> {
         let description = description.into();
-        let config = RootConfig::new(&description, options)?;
+        let boot_cpu = platform.cpu();
+        let known = platform.affinity().map(|affinity| (boot_cpu, affinity));
+        let affinities = config::cpus(&description, options, known)?;
+        let in_order = try_collect(affinities.iter().copied())?;
+        let config = RootConfig::with_cpus(&description, options, in_order)?;
         let cpus = config.cpus();
         let itses = QuietItses::new(&platform, &description, &config, options)?;
         let gic = RootGic::new(platform.clone(), config)?;
         let site =
             Site { description: &description, gic: &gic, platform: &platform, itses, options };
         let msi = MsiControllers::new(&site)?;
-        let interrupts = Interrupts::new(Config::new(cpus, host).with_wired(gic.wired()))?;
-        Ok(Self { description, platform, gic, msi, interrupts })
+        let config = Config::new(cpus, host).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
+        let interrupts = Interrupts::new(config)?;
+        Ok(Self { description, platform, affinities, gic, msi, interrupts })
     }
 
     /// The parent of a PCI function's messages. `requester` is the ID that arrives at the bridge:
@@ -148,6 +162,17 @@ impl<P: GicPlatform> Irqchip<P> {
     /// The description that all of it was brought up from.
     pub fn description(&self) -> &Arc<Description> {
         &self.description
+    }
+
+    /// Returns the affinity of a CPU, as `MPIDR_EL1` has it: the target of PSCI's `CPU_ON`. `None`
+    /// if there is no such CPU. Context: any.
+    pub fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
+        self.affinities.get(cpu.index()).copied()
+    }
+
+    /// Returns the number of the CPU with this affinity, if there is one. Context: any.
+    pub fn cpu_with(&self, affinity: Affinity) -> Option<Cpu> {
+        self.cpus().zip(&self.affinities).find(|(_, known)| **known == affinity).map(|(cpu, _)| cpu)
     }
 
     /// All CPUs, on or off.

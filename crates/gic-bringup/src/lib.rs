@@ -15,8 +15,8 @@
 //! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
 //!
 //! The root controller is a GICv2, or a GICv3 or later; messages go to ITSes, direct LPIs,
-//! message-based SPIs and GICv2m frames, as firmware says. CPU numbers are places among the CPUs
-//! that firmware enables.
+//! message-based SPIs and GICv2m frames, as firmware says. The boot CPU has the
+//! number that the kernel gives it; the others follow in the order in which firmware states them.
 //!
 //! # Example
 //!

@@ -219,3 +219,28 @@ fn exhausted_memory_refuses_each_configuration() {
     let map = || config::id_map(&described, &described.hosts[0], ControllerIndex::new(0));
     assert!(after_failures(1, map, drop).is_some());
 }
+
+#[test]
+fn the_boot_cpu_has_the_kernels_number() {
+    let boot = |number, place: u8, options: &Options<'_>| {
+        let affinity = Affinity::new(0, 0, 0, place);
+        config::cpus(&machine(), options, Some((msi_types::Cpu::new(number), affinity)))
+            .map(|cpus| cpus.iter().map(|cpu| cpu.levels()[3]).collect::<Vec<_>>())
+    };
+    let all = Options::default();
+    assert_eq!(boot(0, 0, &all), Ok(vec![0, 1]));
+    assert_eq!(boot(0, 1, &all), Ok(vec![1, 0]));
+    assert_eq!(boot(1, 1, &all), Ok(vec![0, 1]));
+    assert_eq!(boot(u32::MAX, 0, &all), Ok(vec![1, 0]));
+    assert_eq!(boot(0, 1, &Options::default().with_max_cpus(1)), Ok(vec![1]), "it is not left out");
+    let unknown = BringUpError::UnknownBootCpu(Affinity::new(0, 0, 0, 7));
+    assert_eq!(boot(0, 7, &all), Err(unknown));
+}
+
+#[test]
+fn gicv2_needs_no_affinity_of_its_boot_cpu() {
+    let mut described = machine();
+    described.gic.as_mut().unwrap().version = Fact::stated(GicVersion::V2);
+    let boot = Some((msi_types::Cpu::new(0), Affinity::new(0, 0, 0, 7)));
+    assert_eq!(config::cpus(&described, &Options::default(), boot).map(|cpus| cpus.len()), Ok(2));
+}

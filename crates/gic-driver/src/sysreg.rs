@@ -1,12 +1,13 @@
 //! The CPU interface's system registers on hardware, by `MRS` and `MSR`.
 //!
-//! Audited: the instructions below read and write registers of the GIC's CPU interface alone. They
-//! touch no memory that Rust knows; the barriers only order. What they need – an exception level
+//! Audited: the instructions below read and write registers of the GIC's CPU interface, and read
+//! `MPIDR_EL1` and `CurrentEL`. They touch no memory that Rust knows; the barriers only order. What they need – an exception level
 //! and a CPU that have these registers – is promised at [`CpuRegisters::new`].
 #![expect(unsafe_code, reason = "system registers are reached by inline assembly")]
 
 use crate::{ExceptionLevel, SystemRegisters};
 use core::arch::asm;
+use gic_arch::Affinity;
 use gic_arch::icc::{self, SysRegEncoding};
 
 /// The registers of the CPU that executes this. Zero-sized: make it, or copy it, wherever it is
@@ -26,6 +27,19 @@ impl CpuRegisters {
     pub const unsafe fn new() -> Self {
         Self(())
     }
+
+    /// Returns the affinity of the CPU that executes this, from `MPIDR_EL1`. Context: any.
+    pub fn affinity(self) -> Affinity {
+        own_affinity()
+    }
+}
+
+/// Reads the affinity of the CPU that executes this, at EL1 or above.
+pub(crate) fn own_affinity() -> Affinity {
+    let mpidr: u64;
+    // SAFETY: reading the register changes nothing. At EL0 the instruction is trapped at worst.
+    unsafe { asm!("mrs {}, MPIDR_EL1", out(reg) mpidr, options(nomem, nostack, preserves_flags)) };
+    Affinity::from_mpidr(mpidr)
 }
 
 /// Dispatches on an encoding. With a constant one, as everywhere in this crate, one instruction

@@ -14,9 +14,10 @@ pub(crate) struct Hotplug {
 
 impl Hotplug {
     /// With the boot CPU, and room for all.
-    pub(crate) fn try_new(cpus: usize) -> Result<Self, TryReserveError> {
-        let mut online = try_collect((0..).map(Cpu::new).take(cpus))?;
-        online.truncate(1);
+    pub(crate) fn try_new(cpus: usize, boot_cpu: Cpu) -> Result<Self, TryReserveError> {
+        let mut online = Vec::new();
+        online.try_reserve_exact(cpus)?;
+        online.push(boot_cpu);
         Ok(Self { online, room: Candidates::try_new(cpus)? })
     }
 

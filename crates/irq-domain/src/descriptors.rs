@@ -24,7 +24,7 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// No interrupts, CPU 0 on line.
+    /// No interrupts, and no CPU on line.
     pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
         let numbers = TaskLock::new(IrqNumbers::default());
         Ok(Self { dispatcher: Dispatcher::try_new(host, cpus)?, numbers })

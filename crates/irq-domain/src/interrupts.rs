@@ -37,12 +37,14 @@ pub struct Config {
     pub wired: Option<Arc<dyn WiredParent>>,
     /// The choice of CPUs: [`RoundRobin`] without it.
     pub policy: Option<Box<dyn AffinityPolicy>>,
+    /// The boot CPU, which is on line from the beginning: one of `cpus`.
+    pub boot_cpu: Cpu,
 }
 
 impl Config {
-    /// No wired interrupts, [`RoundRobin`] placement.
+    /// No wired interrupts, [`RoundRobin`] placement, CPU 0 is the boot CPU.
     pub fn new(cpus: NonZeroU16, host: Arc<dyn Host>) -> Self {
-        Self { cpus, host, wired: None, policy: None }
+        Self { cpus, host, wired: None, policy: None, boot_cpu: Cpu::new(0) }
     }
 
     /// With the root controller's wired interrupts.
@@ -53,6 +55,11 @@ impl Config {
     /// With another placement policy.
     pub fn with_policy(self, policy: Box<dyn AffinityPolicy>) -> Self {
         Self { policy: Some(policy), ..self }
+    }
+
+    /// With another boot CPU than CPU 0.
+    pub fn with_boot_cpu(self, boot_cpu: Cpu) -> Self {
+        Self { boot_cpu, ..self }
     }
 }
 
@@ -82,8 +89,8 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// An interrupt core without interrupts. CPU 0, the boot CPU, is on line; the others are not.
-    /// The kernel keeps it as long as its CPUs take interrupts.
+    /// An interrupt core without interrupts. The boot CPU is on line; the others are not. The
+    /// kernel keeps it as long as its CPUs take interrupts.
     ///
     /// Context: task; may sleep.
     ///
@@ -93,10 +100,11 @@ impl Interrupts {
         let cpus = config.cpus.get();
         let core = Shared::try_new(IrqCore {
             descriptors: Descriptors::try_new(config.host, cpus)?,
-            placement: Placement::try_new(cpus.into(), config.policy)?,
+            placement: Placement::try_new(cpus.into(), config.boot_cpu, config.policy)?,
             root: RootController::new(config.wired),
             deferred: DeferredFree::new(),
         })?;
+        core.descriptors.runtime().set_online(config.boot_cpu, true);
         Ok(Self { core })
     }
 

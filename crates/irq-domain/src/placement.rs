@@ -40,9 +40,10 @@ impl Placement {
     /// CPU 0 is on line.
     pub(crate) fn try_new(
         cpus: usize,
+        boot_cpu: Cpu,
         policy: Option<Box<dyn AffinityPolicy>>,
     ) -> Result<Self, TryReserveError> {
-        let hotplug = TaskRwLock::new(Hotplug::try_new(cpus)?);
+        let hotplug = TaskRwLock::new(Hotplug::try_new(cpus, boot_cpu)?);
         Ok(Self { hotplug, choice: CpuChoice::new(policy) })
     }
 

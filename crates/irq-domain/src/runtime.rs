@@ -18,9 +18,9 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// With CPU 0 on line.
+    /// With no CPU on line.
     pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
-        let online = try_collect((0..cpus).map(|cpu| AtomicBool::new(cpu == 0)))?;
+        let online = try_collect((0..cpus).map(|_| AtomicBool::new(false)))?;
         Ok(Self { host, online, redelivered: AtomicU64::new(0) })
     }
 

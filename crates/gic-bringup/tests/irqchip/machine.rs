@@ -153,6 +153,10 @@ impl GicPlatform for Kernel {
     fn cpu(&self) -> Cpu {
         self.machine.cpu()
     }
+
+    fn affinity(&self) -> Option<Affinity> {
+        Some(affinity(self.cpu()))
+    }
 }
 
 /// The model's frames on the bus.
@@ -239,13 +243,18 @@ pub(crate) struct Machine {
     description: Arc<Description>,
 }
 
+/// The model's CPUs are in one cluster, by their numbers.
+fn affinity(cpu: Cpu) -> Affinity {
+    Affinity::new(0, 0, 0, u8::try_from(cpu.get()).unwrap())
+}
+
 fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
 /// Firmware's description of the machine: a PCI host bridge whose functions all ring the ITS.
 fn description(redistributors: Vec<Region>) -> Description {
-    let cpu = |number: u8| CpuNode::new(format!("/cpus/{number}"), Affinity::new(0, 0, 0, number));
+    let cpu = |cpu: Cpu| CpuNode::new(format!("/cpus/{}", cpu.get()), affinity(cpu));
     let everyone = MapEntry {
         rid_base: RequesterId::new(0),
         length: 0x1_0000,
@@ -254,7 +263,7 @@ fn description(redistributors: Vec<Region>) -> Description {
     };
     let routing = MsiRouting { map: Some(vec![Fact::stated(everyone)]), ..MsiRouting::default() };
     Description {
-        cpus: vec![cpu(0), cpu(1)],
+        cpus: vec![cpu(CPU0), cpu(CPU1)],
         gic: Some(Gic::v3("/gic", region(DISTRIBUTOR, 0x1_0000), redistributors)),
         controllers: vec![Controller::its("/gic/its", region(ITS, 0x2_0000))],
         hosts: vec![PciHost::ecam("/pcie", region(0x3f00_0000, 0x10_0000), routing)],
@@ -313,6 +322,12 @@ impl Machine {
     pub(crate) fn with_its_of_secondary_gic(mut self) -> Self {
         let description = Arc::make_mut(&mut self.description);
         description.controllers[0].secondary_gic = Some("/gic2".into());
+        self
+    }
+
+    /// One whose firmware states the boot CPU last.
+    pub(crate) fn with_cpus_in_reverse(mut self) -> Self {
+        Arc::make_mut(&mut self.description).cpus.reverse();
         self
     }
 

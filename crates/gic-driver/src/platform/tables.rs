@@ -2,6 +2,7 @@
 
 use super::{PhysicalRegion, Platform};
 use core::ops::Range;
+use gic_arch::Affinity;
 use msi_types::Cpu;
 
 /// The requirements on a table's memory.
@@ -117,6 +118,20 @@ pub enum Observed {
 pub trait GicPlatform: Platform {
     /// The CPU that executes this.
     fn cpu(&self) -> Cpu;
+
+    /// The affinity of the CPU that executes this, as `MPIDR_EL1` has it. `None` if the platform
+    /// does not know it: then the boot CPU's number must be its place among the CPUs that firmware
+    /// enables.
+    ///
+    /// As provided, it reads the register on bare-metal AArch64 targets (`target_os = "none"`), at
+    /// EL1 or above. Kernels with targets of their own must implement it to be started on any CPU.
+    fn affinity(&self) -> Option<Affinity> {
+        #[cfg(all(target_arch = "aarch64", target_os = "none"))]
+        let affinity = Some(crate::sysreg::own_affinity());
+        #[cfg(not(all(target_arch = "aarch64", target_os = "none")))]
+        let affinity = None;
+        affinity
+    }
 
     /// Allocates zeroed table memory, the zeros published as by [`publish`](Self::publish) with
     /// [`Coherence::NonCoherent`]. Returns `None` if no memory meets the layout; drivers refuse
