@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_collect;
 use gic_arch::Affinity;
+use gic_driver::gic::Priorities;
 use gic_driver::its::{IdMap, IdRange, IfEnabled};
 use gic_driver::mbi::MbiConfig;
 use gic_driver::{
@@ -52,7 +53,7 @@ impl RootConfig {
     ) -> Result<Self, BringUpError> {
         let gic = enabled_gic(description)?;
         match gic.version.value {
-            GicVersion::V2 => v2(gic, cpus.len()).map(Self::V2),
+            GicVersion::V2 => v2(gic, cpus.len(), options.priorities).map(Self::V2),
             _ => Ok(Self::V3(v3(description, gic, cpus, options)?)),
         }
     }
@@ -101,10 +102,12 @@ fn enabled_gic(description: &Description) -> Result<&Gic, BringUpError> {
     gic.ok_or(BringUpError::NoGic)
 }
 
-fn v2(gic: &Gic, cpus: usize) -> Result<GicV2Config, BringUpError> {
+fn v2(gic: &Gic, cpus: usize, priorities: Priorities) -> Result<GicV2Config, BringUpError> {
     let interface = gic.cpu_interface.as_ref().ok_or(BringUpError::NoCpuInterface)?;
     Ok(GicV2Config::new(gic.distributor.base(), interface.base(), cpus)
-        .with_cpu_interface_bytes(interface.size()))
+        .with_cpu_interface_bytes(interface.size())
+        .with_priority(priorities.wired)
+        .with_mask(priorities.mask))
 }
 
 fn v3(
@@ -122,6 +125,7 @@ fn v3(
             gic_firmware::Coherence::ByRegister => TableAccess::Negotiate,
             gic_firmware::Coherence::NonCoherent => TableAccess::NonCoherent,
         })
+        .with_priorities(options.priorities)
         .with_lpi_id_bits(options.lpi_id_bits)
         .with_machine(quirk_names(description)?))
 }

@@ -2,6 +2,7 @@
 
 use crate::error::CpuError;
 use crate::irqchip::Irqchip;
+use gic_driver::cpu_interface::EoiMode;
 use gic_driver::lpi::PendingLpis;
 use gic_driver::{GicPlatform, SystemRegisters};
 use irq_domain::Stranded;
@@ -15,7 +16,7 @@ pub struct Started {
     pending: Option<PendingLpis>,
 }
 
-impl<P: GicPlatform> Irqchip<P> {
+impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Makes the CPU that executes this take interrupts: [`cpu_starting`](Self::cpu_starting), then
     /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not come back to it are
     /// handed to `stranded`. Must be called before the CPU unmasks interrupts.
@@ -47,7 +48,7 @@ impl<P: GicPlatform> Irqchip<P> {
         registers: &impl SystemRegisters,
     ) -> Result<Started, CpuError> {
         self.check_executing(cpu)?;
-        let pending = self.gic.cpu_on(cpu, registers)?;
+        let pending = self.gic.cpu_on::<E>(cpu, registers)?;
         Ok(Started { cpu, pending })
     }
 

@@ -1,7 +1,7 @@
 //! Errors while a machine's interrupt controllers are brought up.
 
 use alloc::collections::TryReserveError;
-use gic_arch::Affinity;
+use gic_arch::{Affinity, Lpi};
 use gic_driver::direct_lpi::DirectLpiError;
 use gic_driver::its::ProbeError;
 use gic_driver::mbi::MbiError;
@@ -104,6 +104,24 @@ impl From<TryReserveError> for NoParent {
     fn from(_: TryReserveError) -> Self {
         Self::NoMemory
     }
+}
+
+/// Reason why an interrupt's priority was not changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PriorityError {
+    /// The GIC has no such interrupt.
+    #[error(transparent)]
+    Gic(#[from] GicError),
+    /// The ITS that sends the LPI.
+    #[error(transparent)]
+    Its(#[from] ItsError),
+    /// The driver of direct LPIs.
+    #[error(transparent)]
+    DirectLpi(MsiError),
+    /// No controller of messages sends the LPI.
+    #[error("no controller of messages sends {0}")]
+    NotMapped(Lpi),
 }
 
 /// Reason why a CPU could not be turned on or off.

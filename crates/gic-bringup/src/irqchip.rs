@@ -8,22 +8,29 @@ use crate::root::RootGic;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::marker::PhantomData;
 use doorbell_fallible::try_collect;
-use gic_arch::Affinity;
-use gic_driver::{GicPlatform, SystemRegisters};
+use gic_arch::{Affinity, IntId, SgiId};
+use gic_driver::cpu_interface::{Active, CombinedEoi, EoiMode, SplitEoi};
+use gic_driver::{GicError, GicPlatform, SystemRegisters};
 use gic_firmware::{ControllerIndex, Description, PciHost};
 use irq_domain::{Config, Dispatched, Host, Interrupts, Unhandled};
 use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 
 /// A machine's interrupt controllers, running, and the interrupt core over them. A kernel keeps it
 /// as long as its CPUs take interrupts.
-pub struct Irqchip<P: GicPlatform> {
+///
+/// Its type says how interrupts are ended: as [`CombinedEoi`] in most kernels, as
+/// [`SplitEoi`](gic_driver::cpu_interface::SplitEoi) where guests deactivate interrupts
+/// ([`split`](Self::split)).
+pub struct Irqchip<P: GicPlatform, E = CombinedEoi> {
     pub(crate) description: Arc<Description>,
     pub(crate) platform: Arc<P>,
     pub(crate) affinities: Vec<Affinity>,
     pub(crate) gic: RootGic<P>,
     pub(crate) msi: MsiControllers<P>,
     pub(crate) interrupts: Interrupts,
+    mode: PhantomData<fn() -> E>,
 }
 
 impl<P: GicPlatform + 'static> Irqchip<P> {
@@ -61,7 +68,36 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
         description: impl Into<Arc<Description>>,
         options: &Options<'_>,
     ) -> Result<Self, BringUpError> {
-        let description = description.into();
+        Self::bring_up(platform, host, description.into(), options)
+    }
+}
+
+impl<P: GicPlatform + 'static> Irqchip<P, SplitEoi> {
+    /// [`with`](Irqchip::with), for a hypervisor: ending an interrupt drops the running priority
+    /// alone, so that an active interrupt can be handed to a guest, which deactivates it
+    /// ([`handle_irq_with`](Self::handle_irq_with)).
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// As [`Irqchip::new`].
+    pub fn split(
+        platform: Arc<P>,
+        host: Arc<dyn Host>,
+        description: impl Into<Arc<Description>>,
+        options: &Options<'_>,
+    ) -> Result<Self, BringUpError> {
+        Self::bring_up(platform, host, description.into(), options)
+    }
+}
+
+impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
+    fn bring_up(
+        platform: Arc<P>,
+        host: Arc<dyn Host>,
+        description: Arc<Description>,
+        options: &Options<'_>,
+    ) -> Result<Self, BringUpError> {
         let boot_cpu = platform.cpu();
         let known = platform.affinity().map(|affinity| (boot_cpu, affinity));
         let affinities = config::cpus(&description, options, known)?;
@@ -73,9 +109,10 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
         let site =
             Site { description: &description, gic: &gic, platform: &platform, itses, options };
         let msi = MsiControllers::new(&site)?;
-        let config = Config::new(cpus, host).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
+        let mut config = Config::new(cpus, host).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
+        config.policy = options.policy.clone();
         let interrupts = Interrupts::new(config)?;
-        Ok(Self { description, platform, affinities, gic, msi, interrupts })
+        Ok(Self { description, platform, affinities, gic, msi, interrupts, mode: PhantomData })
     }
 
     /// The parent of a PCI function's messages. `requester` is the ID that arrives at the bridge:
@@ -128,7 +165,28 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     }
 }
 
-impl<P: GicPlatform> Irqchip<P> {
+impl<P: GicPlatform> Irqchip<P, SplitEoi> {
+    /// [`handle_irq`](Self::handle_irq) of a hypervisor. After the handlers of an interrupt ran,
+    /// `finish` gets it: it [hands it over](Active::hand_over) to a guest, or returns it to be
+    /// deactivated.
+    ///
+    /// Context: hard IRQ.
+    #[inline]
+    pub fn handle_irq_with(
+        &self,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+        mut finish: impl FnMut(Active) -> Option<Active>,
+        mut unhandled: impl FnMut(HwIrq, Unhandled),
+    ) {
+        self.gic.take_all_split(registers, |active| {
+            self.dispatch(cpu, active.intid(), &mut unhandled);
+            finish(active)
+        });
+    }
+}
+
+impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Handles an IRQ of the CPU: takes everything that is pending and runs its handlers, until
     /// nothing is. `unhandled` hears of interrupts that found no handler. `registers` are the CPU's
     /// own; they are not used where the GIC is a GICv2.
@@ -141,12 +199,45 @@ impl<P: GicPlatform> Irqchip<P> {
         registers: &impl SystemRegisters,
         mut unhandled: impl FnMut(HwIrq, Unhandled),
     ) {
-        self.gic.take_all(registers, |intid| {
-            let vector = intid.hwirq();
-            if let Dispatched::Unhandled(why) = self.interrupts.dispatch(cpu, vector) {
-                unhandled(vector, why);
-            }
-        });
+        if E::SPLIT {
+            self.gic.take_all_split(registers, |active| {
+                self.dispatch(cpu, active.intid(), &mut unhandled);
+                Some(active)
+            });
+        } else {
+            self.gic.take_all(registers, |intid| self.dispatch(cpu, intid, &mut unhandled));
+        }
+    }
+
+    #[inline]
+    fn dispatch(&self, cpu: Cpu, intid: IntId, unhandled: &mut impl FnMut(HwIrq, Unhandled)) {
+        let vector = intid.hwirq();
+        if let Dispatched::Unhandled(why) = self.interrupts.dispatch(cpu, vector) {
+            unhandled(vector, why);
+        }
+    }
+
+    /// Sends an SGI to CPUs that are on, with a GICv2 or a GICv3. Its handler is registered by
+    /// [`Interrupts::request_per_cpu`]. What the sender stored before is visible to the receivers.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    /// As [`RootGic::send`].
+    pub fn send_ipi(
+        &self,
+        sgi: SgiId,
+        to: &[Cpu],
+        registers: &impl SystemRegisters,
+    ) -> Result<(), GicError> {
+        self.gic.send(sgi, to, registers)
+    }
+
+    /// Sends an SGI to all CPUs but this one.
+    ///
+    /// Context: any.
+    pub fn send_ipi_to_others(&self, sgi: SgiId, registers: &impl SystemRegisters) {
+        self.gic.send_to_others(sgi, registers);
     }
 
     /// The interrupt core.
@@ -176,12 +267,12 @@ impl<P: GicPlatform> Irqchip<P> {
     }
 
     /// All CPUs, on or off.
-    pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P> {
+    pub fn cpus(&self) -> impl Iterator<Item = Cpu> + use<P, E> {
         (0..u32::try_from(self.interrupts.cpus()).unwrap_or(0)).map(Cpu::new)
     }
 }
 
-impl<P: GicPlatform> fmt::Debug for Irqchip<P> {
+impl<P: GicPlatform, E> fmt::Debug for Irqchip<P, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Irqchip").field("gic", &self.gic).finish_non_exhaustive()
     }

@@ -65,10 +65,11 @@ mod error;
 mod irqchip;
 mod msi;
 mod options;
+mod priority;
 mod root;
 
 pub use cpu::Started;
-pub use error::{BringUpError, ControllerError, CpuError, NoParent};
+pub use error::{BringUpError, ControllerError, CpuError, NoParent, PriorityError};
 pub use gic_arch;
 pub use gic_driver;
 pub use gic_firmware;

@@ -4,7 +4,9 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_driver::ItsConfig;
 use gic_driver::direct_lpi::ResendObserver;
+use gic_driver::gic::Priorities;
 use gic_firmware::Controller;
+use irq_domain::AffinityPolicy;
 
 /// Choices of the kernel.
 #[derive(Clone)]
@@ -21,6 +23,11 @@ pub struct Options<'a> {
     /// queue, its DeviceID bits. The configuration that it receives holds what firmware states, and
     /// [takes over](gic_driver::its::IfEnabled::TakeOver) an ITS that is enabled already.
     pub its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
+    /// Priorities of interrupts, and of the mask. A GICv2 uses those of wired interrupts and of the
+    /// mask. [`Irqchip::set_priority`](crate::Irqchip::set_priority) changes that of one interrupt.
+    pub priorities: Priorities,
+    /// The choice of CPUs for interrupts; `None` for [`RoundRobin`](irq_domain::RoundRobin).
+    pub policy: Option<Arc<dyn AffinityPolicy>>,
     /// Hears of each direct LPI that the driver itself makes pending.
     pub resend_observer: Option<Arc<dyn ResendObserver>>,
 }
@@ -31,6 +38,8 @@ impl<'a> Options<'a> {
         with_lpi_id_bits: lpi_id_bits: Option<u8>,
         with_drives: drives: &'a dyn Fn(&Controller) -> bool,
         with_its: its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
+        with_priorities: priorities: Priorities,
+        with_policy: policy: Option<Arc<dyn AffinityPolicy>>,
         with_resend_observer: resend_observer: Option<Arc<dyn ResendObserver>>,
     }
 }
@@ -43,6 +52,8 @@ impl Default for Options<'_> {
             lpi_id_bits: None,
             drives: &|_| true,
             its: &|_, config| config,
+            priorities: Priorities::default(),
+            policy: None,
             resend_observer: None,
         }
     }
@@ -50,6 +61,10 @@ impl Default for Options<'_> {
 
 impl fmt::Debug for Options<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("max_cpus", &self.max_cpus).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("max_cpus", &self.max_cpus)
+            .field("lpi_id_bits", &self.lpi_id_bits)
+            .field("priorities", &self.priorities)
+            .finish_non_exhaustive()
     }
 }

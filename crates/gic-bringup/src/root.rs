@@ -5,7 +5,8 @@ use crate::error::BringUpError;
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::try_arc;
-use gic_arch::{IntId, SgiId};
+use gic_arch::{IntId, Priority, SgiId};
+use gic_driver::cpu_interface::{Active, EoiMode, SplitEoi};
 use gic_driver::lpi::PendingLpis;
 use gic_driver::{Gic, GicCpuInterface, GicError, GicPlatform, GicV2, SystemRegisters};
 use msi_types::{Cpu, WiredParent};
@@ -98,16 +99,60 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
+    /// Takes everything that is pending at the CPU that executes this, one after the other, until
+    /// nothing is, after [`SplitEoi`] was chosen. `handle` is called after the running priority
+    /// dropped: more interrupts may arrive then. What it returns is deactivated; what it
+    /// [hands over](Active::hand_over) stays active.
+    ///
+    /// Context: hard IRQ.
+    #[inline]
+    pub fn take_all_split(
+        &self,
+        registers: &impl SystemRegisters,
+        mut handle: impl FnMut(Active) -> Option<Active>,
+    ) {
+        match self {
+            Self::V3(gic) => {
+                let interface = gic.cpu_interface_with::<_, SplitEoi>(registers);
+                while let Some(interrupt) = interface.acknowledge() {
+                    if let Some(active) = handle(gic.end(&interface, interrupt)) {
+                        gic.deactivate(&interface, active);
+                    }
+                }
+            }
+            Self::V2(gic) => {
+                let interface = gic.cpu_interface_with::<SplitEoi>();
+                while let Some(interrupt) = interface.acknowledge() {
+                    if let Some(active) = handle(interface.end(interrupt)) {
+                        interface.deactivate(active);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Changes the priority of a wired interrupt; of a private one on the CPU that executes this.
+    pub(crate) fn set_priority(&self, intid: IntId, priority: Priority) -> Result<(), GicError> {
+        match self {
+            Self::V3(gic) => gic.interrupt(intid)?.set_priority(priority),
+            Self::V2(gic) => gic.interrupt(intid)?.set_priority(priority),
+        }
+        Ok(())
+    }
+
     /// Makes the CPU that executes this take interrupts. Says what became of its LPIs, if it takes
     /// LPIs.
-    pub(crate) fn cpu_on(
+    pub(crate) fn cpu_on<E: EoiMode>(
         &self,
         cpu: Cpu,
         registers: &impl SystemRegisters,
     ) -> Result<Option<PendingLpis>, GicError> {
         match self {
-            Self::V3(gic) => Ok(gic.cpu_on(cpu, registers)?.map(|attached| attached.pending)),
-            Self::V2(gic) => gic.cpu_on(cpu).map(|()| None),
+            Self::V3(gic) => {
+                let attached = gic.cpu_on_with::<_, E>(cpu, registers)?;
+                Ok(attached.map(|attached| attached.pending))
+            }
+            Self::V2(gic) => gic.cpu_on_with::<E>(cpu).map(|()| None),
         }
     }
 

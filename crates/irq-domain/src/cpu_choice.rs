@@ -3,17 +3,17 @@
 use crate::affinity::{AffinityPolicy, RoundRobin};
 use crate::cpu_lists::Candidates;
 use crate::error::MoveError;
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use msi_types::{Cpu, MsiError};
 
 /// The kernel's policy, or [`RoundRobin`] without one.
 pub(crate) struct CpuChoice {
-    policy: Option<Box<dyn AffinityPolicy>>,
+    policy: Option<Arc<dyn AffinityPolicy>>,
     round_robin: RoundRobin,
 }
 
 impl CpuChoice {
-    pub(crate) fn new(policy: Option<Box<dyn AffinityPolicy>>) -> Self {
+    pub(crate) fn new(policy: Option<Arc<dyn AffinityPolicy>>) -> Self {
         Self { policy, round_robin: RoundRobin::default() }
     }
 

@@ -17,7 +17,6 @@ use crate::runtime::Runtime;
 use crate::shared::Shared;
 #[cfg(doc)]
 use crate::{affinity::RoundRobin, irq::Deferral};
-use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -36,7 +35,7 @@ pub struct Config {
     /// Without it, requests for either are refused.
     pub wired: Option<Arc<dyn WiredParent>>,
     /// The choice of CPUs: [`RoundRobin`] without it.
-    pub policy: Option<Box<dyn AffinityPolicy>>,
+    pub policy: Option<Arc<dyn AffinityPolicy>>,
     /// The boot CPU, which is on line from the beginning: one of `cpus`.
     pub boot_cpu: Cpu,
 }
@@ -53,7 +52,7 @@ impl Config {
     }
 
     /// With another placement policy.
-    pub fn with_policy(self, policy: Box<dyn AffinityPolicy>) -> Self {
+    pub fn with_policy(self, policy: Arc<dyn AffinityPolicy>) -> Self {
         Self { policy: Some(policy), ..self }
     }
 

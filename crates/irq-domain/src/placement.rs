@@ -9,7 +9,7 @@ use crate::descriptors::Descriptors;
 use crate::error::{MoveError, Stranded, UnknownCpu};
 use crate::host::Host;
 use crate::lock::TaskRwLock;
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Deref;
@@ -41,7 +41,7 @@ impl Placement {
     pub(crate) fn try_new(
         cpus: usize,
         boot_cpu: Cpu,
-        policy: Option<Box<dyn AffinityPolicy>>,
+        policy: Option<Arc<dyn AffinityPolicy>>,
     ) -> Result<Self, TryReserveError> {
         let hotplug = TaskRwLock::new(Hotplug::try_new(cpus, boot_cpu)?);
         Ok(Self { hotplug, choice: CpuChoice::new(policy) })

@@ -132,9 +132,7 @@ fn place_devicetree(guest: &Guest, ram: &Range<u64>, files: &Files) -> u64 {
 
 /// Turns a CPU of the machine on, which then runs vCPUs.
 fn turn_on(cpu: Cpu) {
-    let affinities = interrupts::irqchip().description().enabled_cpus();
-    let affinity = affinities.map(|cpu| cpu.affinity.value).nth(cpu.index());
-    let mpidr = affinity.expect("firmware's CPU").mpidr();
+    let mpidr = interrupts::irqchip().affinity(cpu).expect("firmware's CPU").mpidr();
     let work = || {
         interrupts::bring_up_cpu();
         scheduler::run()

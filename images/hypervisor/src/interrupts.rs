@@ -10,9 +10,7 @@ use gic_arch::{IntId, IntIdClass, SgiId};
 use gic_bringup::{Irqchip, Options};
 use gic_driver::cpu_interface::{Acknowledged, SplitEoi};
 use gic_driver::sysreg::CpuRegisters;
-use gic_driver::{
-    CpuInterface, CpuInterfaceConfig, Gic, GicError, GicPlatform, Interrupt, RawMmio,
-};
+use gic_driver::{CpuInterface, Gic, GicError, GicPlatform, Interrupt, RawMmio};
 use gic_firmware::Description;
 use image_rt::platform::{Kernel, registers};
 use image_rt::{console, cpu, println};
@@ -33,7 +31,7 @@ const HYPERVISOR_TIMER: IntId = IntId::ppi(10).expect("there are 16");
 /// The SGI that makes a CPU leave its guest, or WFI.
 const KICK: SgiId = SgiId::new(0).expect("there are 16");
 
-static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
+static IRQCHIP: Once<Irqchip<Kernel, SplitEoi>> = Once::new();
 static HANDLERS: Once<Handlers> = Once::new();
 
 /// The interrupts that are handled as long as the machine runs.
@@ -46,7 +44,7 @@ struct Handlers {
 pub(crate) fn bring_up(description: Description) {
     let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
     let kernel = || Arc::new(Kernel);
-    let irqchip = Irqchip::with(kernel(), kernel(), description, &options);
+    let irqchip = Irqchip::split(kernel(), kernel(), description, &options);
     IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers"));
     bring_up_cpu();
 }
@@ -54,9 +52,6 @@ pub(crate) fn bring_up(description: Description) {
 /// Brings this CPU's interface up.
 pub(crate) fn bring_up_cpu() {
     irqchip().cpu_on(here(), &registers(), |_| ()).expect("the CPU's interface");
-    let mask = interface().mask();
-    let config = CpuInterfaceConfig::default().with_mask(mask);
-    CpuInterface::<_, SplitEoi>::enable(registers(), config).expect("the CPU's interface");
     for handle in HANDLERS.get().iter().flat_map(|handlers| &handlers.per_cpu) {
         handle.enable_here();
     }
@@ -214,7 +209,7 @@ pub(crate) fn here() -> Cpu {
 }
 
 /// The machine's controllers.
-pub(crate) fn irqchip() -> &'static Irqchip<Kernel> {
+pub(crate) fn irqchip() -> &'static Irqchip<Kernel, SplitEoi> {
     IRQCHIP.get().expect("the controllers are brought up first")
 }
 

@@ -331,6 +331,11 @@ impl Machine {
         self
     }
 
+    /// Firmware's description.
+    pub(crate) fn description(&self) -> Arc<Description> {
+        self.description.clone()
+    }
+
     /// The controllers' drivers, no CPU on. Allocates.
     pub(crate) fn bring_up(&self) -> Result<Chip, BringUpError> {
         self.bring_up_with(&Options::default())
@@ -344,7 +349,12 @@ impl Machine {
 
     /// All of it, with both CPUs on.
     pub(crate) fn boot(&self) -> Chip {
-        let chip = self.bring_up().unwrap();
+        self.boot_with(&Options::default())
+    }
+
+    /// [`boot`](Self::boot) with choices.
+    pub(crate) fn boot_with(&self, options: &Options<'_>) -> Chip {
+        let chip = self.bring_up_with(options).unwrap();
         for cpu in chip.cpus() {
             self.execute(cpu, |registers| chip.cpu_on(cpu, registers, |_| unreachable!())).unwrap();
         }

@@ -91,15 +91,24 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
 }
 
 impl<P: GicPlatform> Gic<P> {
-    /// An interrupt where its state is: at the distributor, or at the calling CPU's redistributor.
-    fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
-        let intid = IntId::from(hwirq);
-        let found = if intid.is_private() {
-            self.redistributor_frames(self.platform.cpu()).and_then(|own| own.interrupt(intid))
+    /// An SPI or extended SPI, or an SGI or PPI of the CPU that executes this.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    /// [`GicError::NoSuchInterrupt`]; [`GicError::UnknownCpu`], [`GicError::NoRedistributor`] for
+    /// the CPU that executes this.
+    pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, P::Mmio>, GicError> {
+        if intid.is_private() {
+            self.redistributor_frames(self.platform.cpu())?.interrupt(intid)
         } else {
             self.distributor.interrupt(intid)
-        };
-        found.map_err(|_| MsiError::UnknownVector(hwirq))
+        }
+    }
+
+    /// An interrupt where its state is: at the distributor, or at the calling CPU's redistributor.
+    fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
+        self.interrupt(IntId::from(hwirq)).map_err(|_| MsiError::UnknownVector(hwirq))
     }
 
     /// Changes the route of a shared interrupt, and returns once nothing new arrives at the old

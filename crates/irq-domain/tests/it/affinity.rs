@@ -356,7 +356,7 @@ fn a_stranded_interrupt_is_not_at_its_target() {
 fn line_under(policy: impl AffinityPolicy + 'static) -> (Interrupts, IrqHandle) {
     let cpus = NonZeroU16::new(4).unwrap();
     let config = Config::new(cpus, Arc::new(Kernel)).with_wired(Arc::new(Root::default()));
-    let interrupts = Interrupts::new(config.with_policy(Box::new(policy))).unwrap();
+    let interrupts = Interrupts::new(config.with_policy(Arc::new(policy))).unwrap();
     let request = WiredRequest::new(HwIrq::new(40), Trigger::Edge, "line");
     let handle = interrupts.request_wired(request, |_| {}).unwrap();
     (interrupts, handle)

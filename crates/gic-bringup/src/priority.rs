@@ -1,0 +1,41 @@
+//! Priorities of single interrupts.
+
+use crate::error::PriorityError;
+use crate::irqchip::Irqchip;
+use gic_arch::{IntId, Lpi, Priority};
+use gic_driver::{GicPlatform, ItsError};
+use msi_types::HwIrq;
+
+impl<P: GicPlatform, E> Irqchip<P, E> {
+    /// Changes the priority of an interrupt, in the GIC's [security
+    /// view](gic_driver::SecurityView). An LPI must have an owner; the two low bits of its priority
+    /// are dropped. An SGI or PPI changes on the CPU that executes this, and must be changed again
+    /// each time that the CPU was turned on.
+    ///
+    /// Interrupts more urgent than a threshold come through while a kernel masks all others by
+    /// [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below) (pseudo-NMI). A more
+    /// urgent interrupt also preempts a handler, if the kernel unmasks interrupts there.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    /// [`PriorityError`]; the priority may have changed without the redistributor knowing if the
+    /// controller of messages does not answer.
+    pub fn set_priority(&self, hwirq: HwIrq, priority: Priority) -> Result<(), PriorityError> {
+        match Lpi::try_from(hwirq.get()) {
+            Ok(lpi) => self.set_lpi_priority(lpi, priority),
+            Err(_) => Ok(self.gic.set_priority(IntId::from(hwirq), priority)?),
+        }
+    }
+
+    fn set_lpi_priority(&self, lpi: Lpi, priority: Priority) -> Result<(), PriorityError> {
+        for its in self.msi.itses() {
+            match its.set_priority(lpi, priority) {
+                Err(ItsError::NotMapped(_)) => {}
+                answer => return Ok(answer?),
+            }
+        }
+        let direct_lpi = self.msi.direct_lpi().ok_or(PriorityError::NotMapped(lpi))?;
+        direct_lpi.set_priority(lpi.intid().hwirq(), priority).map_err(PriorityError::DirectLpi)
+    }
+}

@@ -1,0 +1,133 @@
+//! Choices of the kernel that reach the drivers: placement, priorities, and the end of interrupts.
+
+use crate::machine::{CPU0, CPU1, Machine, function};
+use gic_arch::{IntId, Lpi, Priority, SgiId};
+use gic_bringup::{Irqchip, Options, PriorityError};
+use gic_driver::GicError;
+use gic_driver::cpu_interface::Active;
+use gic_driver::gic::Priorities;
+use irq_domain::{AffinityPolicy, IrqContext, WiredRequest};
+use msi_types::{Cpu, HwIrq, Level, Line, Shape, Trigger};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const SPI: u32 = 40;
+const ORDINARY: Priority = Priority::new(0x80);
+const THRESHOLD: Priority = Priority::new(0x60);
+const URGENT: Priority = Priority::new(0x40);
+
+struct Last;
+
+impl AffinityPolicy for Last {
+    fn choose(&self, online: &[Cpu]) -> Cpu {
+        *online.last().unwrap()
+    }
+}
+
+#[test]
+fn the_policy_places_interrupts() {
+    let machine = Machine::new();
+    let chip = machine.boot_with(&Options::default().with_policy(Some(Arc::new(Last))));
+    let (device, _) = function(&chip);
+    device.allocate(Shape::Independent, 2..=2).unwrap();
+    for slot in 0..2 {
+        let handle = device.request(slot, "queue", |_| {}).unwrap();
+        assert_eq!(handle.effective_affinity(), CPU1);
+    }
+}
+
+#[test]
+fn urgent_interrupts_pass_the_mask() {
+    let machine = Machine::new();
+    let priorities = Priorities::default().with_wired(URGENT).with_lpi(URGENT);
+    let chip = machine.boot_with(&Options::default().with_priorities(priorities));
+    let (device, messages) = function(&chip);
+    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let queues = [0, 1].map(|slot| device.request(slot, "queue", |_| {}).unwrap());
+    let lines = [SPI, SPI + 1].map(|spi| {
+        let request = WiredRequest::new(HwIrq::new(spi), Trigger::Edge, "line");
+        chip.interrupts().request_wired(request, |_| {}).unwrap()
+    });
+    for [ordinary, urgent] in [&queues, &lines] {
+        chip.set_priority(ordinary.hwirq(), ORDINARY).unwrap();
+        ordinary.set_affinity(CPU0).unwrap();
+        urgent.set_affinity(CPU1).unwrap();
+    }
+    let gic = chip.gic().v3().unwrap();
+    for cpu in [CPU0, CPU1] {
+        let _stays = machine.execute(cpu, |own| gic.cpu_interface(own).mask_below(THRESHOLD));
+    }
+    for slot in [0, 1] {
+        machine.send(&messages, slot);
+    }
+    for spi in [SPI, SPI + 1] {
+        machine.set_line(Line::Spi(spi), Level::High);
+    }
+    assert!(!machine.wants(CPU0), "ordinary");
+    machine.settle(&chip);
+    assert_eq!(queues.map(|handle| handle.count()), [0, 1]);
+    assert_eq!(lines.map(|handle| handle.count()), [0, 1]);
+}
+
+#[test]
+fn an_lpi_without_owner_has_no_priority() {
+    let chip = Machine::new().boot();
+    let refused = chip.set_priority(Lpi::FIRST.intid().hwirq(), URGENT);
+    assert_eq!(refused, Err(PriorityError::NotMapped(Lpi::FIRST)));
+    assert!(matches!(chip.set_priority(HwIrq::new(1022), URGENT), Err(PriorityError::Gic(_))));
+}
+
+#[test]
+fn a_guest_deactivates_what_it_was_handed() {
+    let machine = Arc::new(Machine::new());
+    let kernel = machine.kernel.clone();
+    let description = machine.description();
+    let chip = Irqchip::split(kernel.clone(), kernel, description, &Options::default()).unwrap();
+    machine.execute(CPU0, |own| chip.cpu_on(CPU0, own, |_| unreachable!())).unwrap();
+    let (runs, line) = (AtomicU32::new(0), machine.clone());
+    let lower_at_second_run = move |_: &IrqContext<'_>| {
+        if runs.fetch_add(1, Ordering::Relaxed) == 1 {
+            line.set_line(Line::Spi(SPI), Level::Low);
+        }
+    };
+    let request = WiredRequest::new(HwIrq::new(SPI), Trigger::Level, "uart");
+    let uart = chip.interrupts().request_wired(request, lower_at_second_run).unwrap();
+    let physical = chip.gic().v3().unwrap().interrupt(IntId::new(SPI)).unwrap();
+    machine.set_line(Line::Spi(SPI), Level::High);
+    machine.execute(CPU0, |own| {
+        let hand_over = |active: Active| {
+            active.hand_over();
+            None
+        };
+        chip.handle_irq_with(CPU0, own, hand_over, |_, why| panic!("{why:?}"));
+    });
+    assert_eq!(uart.count(), 1);
+    assert!(physical.is_active() && !machine.wants(CPU0));
+    physical.deactivate();
+    assert!(machine.wants(CPU0), "its line is still high");
+    machine.execute(CPU0, |own| chip.handle_irq(CPU0, own, |_, why| panic!("{why:?}")));
+    assert_eq!(uart.count(), 2);
+    assert!(!physical.is_active(), "without a guest the kernel deactivates");
+}
+
+#[test]
+fn an_ipi_runs_the_receivers_handler() {
+    let machine = Machine::new();
+    let chip = machine.boot();
+    let sgi = SgiId::new(3).unwrap();
+    let hwirq = sgi.intid().hwirq();
+    let ipi = chip.interrupts().request_per_cpu(hwirq, Trigger::Edge, "ipi", |_| {}).unwrap();
+    [CPU0, CPU1].iter().for_each(|cpu| machine.execute(*cpu, |_| ipi.enable_here()));
+    machine.execute(CPU0, |own| chip.send_ipi(sgi, &[CPU1], own)).unwrap();
+    assert!(!machine.wants(CPU0) && machine.wants(CPU1));
+    machine.settle(&chip);
+    machine.execute(CPU1, |own| chip.send_ipi_to_others(sgi, own));
+    assert!(machine.wants(CPU0) && !machine.wants(CPU1));
+    machine.settle(&chip);
+    machine.execute(CPU0, |own| chip.send_ipi(sgi, &[CPU0, CPU1], own)).unwrap();
+    machine.settle(&chip);
+    assert_eq!(ipi.count(), 4);
+    let nobody = machine.execute(CPU0, |own| chip.send_ipi(sgi, &[CPU1, Cpu::new(2)], own));
+    assert_eq!(nobody, Err(GicError::UnknownCpu(Cpu::new(2))));
+    assert!(!machine.wants(CPU1), "to all or none");
+}
