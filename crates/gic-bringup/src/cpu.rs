@@ -19,11 +19,13 @@ pub struct Started {
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Makes the CPU that executes this take interrupts: [`cpu_starting`](Self::cpu_starting), then
     /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not come back to it are
-    /// handed to `stranded`. Must be called before the CPU unmasks interrupts.
+    /// handed to `stranded`.
     ///
-    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    /// Context: task; may sleep.
     ///
-    /// A kernel whose tasks preempt each other calls the two by themselves, the second from a task.
+    /// Interrupts may be masked if [`LocalCpu::yield_now`](gic_driver::LocalCpu::yield_now) spins;
+    /// nothing is allocated. A kernel whose tasks preempt each other calls the two by themselves,
+    /// the second from a task.
     ///
     /// # Errors
     /// [`CpuError`], but for [`CpuError::Stranded`].
@@ -37,8 +39,10 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         self.cpu_online(started, stranded)
     }
 
-    /// The first half, on the CPU itself with its interrupts masked: its redistributor and its
+    /// The first half, on the CPU itself before it unmasks interrupts: its redistributor and its
     /// interface.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`CpuError::Gic`], and [`CpuError::OtherCpu`] if [`GicPlatform::affinity`] says so.
@@ -153,11 +157,13 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// The second half, on the CPU itself with its interrupts masked, after it took what was
     /// pending. Its direct LPIs are carried elsewhere, and its interface and redistributor go off.
     ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    ///
     /// # Errors
     /// [`CpuError::DirectLpi`], [`CpuError::Gic`].
     pub fn cpu_dying(&self, cpu: Cpu, registers: &impl SystemRegisters) -> Result<(), CpuError> {
         if let Some(direct_lpi) = self.msi.direct_lpi() {
-            direct_lpi.cpu_off(cpu).map_err(CpuError::DirectLpi)?;
+            direct_lpi.cpu_off(cpu, |_| ()).map_err(CpuError::DirectLpi)?;
         }
         Ok(self.gic.cpu_off(cpu, registers)?)
     }

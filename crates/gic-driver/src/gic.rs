@@ -234,6 +234,8 @@ impl<P: GicPlatform> Gic<P> {
 
     /// [`cpu_on`](Self::cpu_on) with a choice of how interrupts are ended.
     ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    ///
     /// # Errors
     /// As [`cpu_on`](Self::cpu_on).
     pub fn cpu_on_with<S: SystemRegisters, E: EoiMode>(

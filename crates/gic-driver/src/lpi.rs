@@ -108,7 +108,6 @@ pub struct Lpis<P: GicPlatform> {
     count: u32,
     priority: Priority,
     access: TableAccess,
-    address_bits: u8,
     config: ConfigTable,
     coherence: AttachedCoherence,
     allocator: IrqLock<LpiAllocator>,
@@ -119,8 +118,8 @@ pub struct Lpis<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> Lpis<P> {
-    /// Sets up the configuration table for the redistributors of one GIC. Must be called once, on
-    /// the boot CPU.
+    /// Sets up the tables for the redistributors of one GIC: the configuration table, and the
+    /// pending table of each redistributor. Must be called once, on the boot CPU.
     ///
     /// Context: task; may sleep.
     ///
@@ -157,17 +156,16 @@ impl<P: GicPlatform> Lpis<P> {
         }
         let count = lpi_count(typer, id_bits);
         let adoption = if adopted.is_some() { Adoption::Possible } else { Adoption::None };
-        let (allocator, pending) = bookkeeping(count, redistributors.count(), adoption)?;
+        let (allocator, pending) = bookkeeping(count, redistributors.clone().count(), adoption)?;
         let table = match adopted {
             Some(adopted) => adopted.table,
             None => tables::allocate_config(&*platform, id_bits, config.address_bits)?,
         };
-        Ok(Self {
+        let mut new = Self {
             id_bits,
             count,
             priority: config.priority,
             access: config.access,
-            address_bits: config.address_bits,
             config: table,
             coherence: AttachedCoherence::new(),
             allocator: IrqLock::new(allocator),
@@ -175,7 +173,11 @@ impl<P: GicPlatform> Lpis<P> {
             pending: IrqLock::new(pending),
             messages: IrqLock::new(None),
             platform,
-        })
+        };
+        let bits = (id_bits, config.address_bits);
+        // Tables that were provided before a failure are released with `new`.
+        tables::provide_pending(&*new.platform, new.pending.get_mut(), redistributors, bits)?;
+        Ok(new)
     }
 
     /// Allocates LPIs, disabled at the default priority. Their first INTID is aligned.
@@ -292,12 +294,18 @@ impl<P: GicPlatform> Lpis<P> {
 }
 
 impl<P: GicPlatform> Drop for Lpis<P> {
-    /// Frees the configuration table if no redistributor ever used it. Tables that are in use stay
-    /// where they are: a redistributor goes on reading them until reset.
+    /// Frees the pending tables that no redistributor ever used, and the configuration table if
+    /// none used any. Tables that are in use stay where they are: a redistributor goes on reading
+    /// them until reset.
     fn drop(&mut self) {
-        if self.pending.get_mut().is_empty()
-            && let Some(table) = self.config.take_unused()
-        {
+        let mut in_use = false;
+        for table in self.pending.get_mut().drain(..) {
+            match table.take_unused() {
+                Some(unused) => self.platform.release_table(unused),
+                None => in_use = true,
+            }
+        }
+        if !in_use && let Some(table) = self.config.take_unused() {
             self.platform.release_table(table);
         }
     }

@@ -31,7 +31,7 @@ fn the_boot_cpu_is_zero_wherever_described() {
 #[test]
 fn a_boot_cpu_keeps_the_kernels_number() {
     let machine = Machine::new();
-    let chip = machine.execute(CPU1, |_| machine.bring_up()).unwrap();
+    let chip = machine.execute_task(CPU1, || machine.bring_up()).unwrap();
     assert!(chip.interrupts().is_online(CPU1) && !chip.interrupts().is_online(CPU0));
     machine.execute(CPU1, |registers| chip.cpu_on(CPU1, registers, |_| unreachable!())).unwrap();
     let request = WiredRequest::new(HwIrq::new(SPI), Trigger::Edge, "uart");

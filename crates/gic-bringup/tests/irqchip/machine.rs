@@ -111,7 +111,9 @@ impl Platform for Kernel {
 }
 
 impl GicPlatform for Kernel {
+    /// A real kernel's page allocator may sleep.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
+        assert!(self.machine.may_wait(), "a table is allocated with interrupts masked");
         let _outside = Outside::new();
         self.tables.fetch_add(1, Ordering::Relaxed);
         let its = self.machine.map(PhysicalRegion { base: ITS, bytes: gits::SIZE })?;
@@ -127,6 +129,7 @@ impl GicPlatform for Kernel {
 
     /// What a previous kernel used is reserved.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
+        assert!(self.machine.may_wait(), "a table is adopted with interrupts masked");
         Some(Table::new(region.base, region.bytes, 0))
     }
 
@@ -365,6 +368,14 @@ impl Machine {
     pub(crate) fn execute<R>(&self, cpu: Cpu, code: impl FnOnce(&CpuRegisters<'_>) -> R) -> R {
         let _executing = Executing::in_exception(cpu);
         code(&CpuRegisters(&self.vcpus[cpu.index()]))
+    }
+
+    /// A task of `cpu` executes `code`, with interrupts on.
+    pub(crate) fn execute_task<R>(&self, cpu: Cpu, code: impl FnOnce() -> R) -> R {
+        self.execute(cpu, |_| {
+            self.kernel.irq_restore(IrqState::new(0));
+            code()
+        })
     }
 
     /// Both CPUs take what is pending.

@@ -5,7 +5,6 @@ use super::records::Deferred;
 use super::{DirectLpi, ResendReason};
 use crate::lpi::{Collected, PendingLpis};
 use crate::{GicPlatform, wait_until};
-use alloc::vec::Vec;
 use gic_arch::Lpi;
 use msi_types::{Cpu, HwIrq, MsiError};
 
@@ -18,16 +17,16 @@ pub struct CpuOn {
 }
 
 /// The result of [`DirectLpi::cpu_off`].
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CpuOff {
     /// LPIs that were pending at the CPU, and are pending at their targets now.
     pub carried: u32,
     /// LPIs that were made pending at their targets because it cannot be known whether they were
     /// pending at the CPU. Handlers may run once more than devices sent.
     pub redelivered: u32,
-    /// Vectors whose messages still go to the CPU, because they were not moved. What arrives while
-    /// it is off stays pending at its redistributor, as long as that keeps its power.
-    pub stranded: Vec<HwIrq>,
+    /// Number of vectors whose messages still go to the CPU, because they were not moved. What
+    /// arrives while it is off stays pending at its redistributor, as long as that keeps its power.
+    pub stranded: u32,
 }
 
 impl<P: GicPlatform> DirectLpi<P> {
@@ -69,6 +68,9 @@ impl<P: GicPlatform> DirectLpi<P> {
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
+    /// Vectors whose messages still go to the CPU are handed to `stranded`, which is called with
+    /// interrupts masked and must not call the driver.
+    ///
     /// With `GICR_CTLR.CES`, LPIs are disabled there, and its pending table lists those to carry
     /// over. Without, every LPI that may be pending is made pending at its target, and counted.
     /// LPIs stay enabled if messages still go there.
@@ -76,14 +78,14 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// # Errors
     /// [`MsiError::NotReachable`] if it is not on; [`MsiError::Controller`] if another user keeps
     /// using its registers. Nothing is lost then either, but its redistributor must not be put to
-    /// sleep yet. [`MsiError::NoMemory`]: it stays on.
-    pub fn cpu_off(&self, cpu: Cpu) -> Result<CpuOff, MsiError> {
+    /// sleep yet.
+    pub fn cpu_off(&self, cpu: Cpu, stranded: impl FnMut(HwIrq)) -> Result<CpuOff, MsiError> {
         self.check_accepts(cpu)?;
         let access = self.access(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;
         access.refuse();
-        let stranded = self.stranded(cpu).inspect_err(|_| access.accept())?;
+        let stranded = self.count_stranded(cpu, stranded);
         let mut off = CpuOff { carried: 0, redelivered: 0, stranded };
-        match if off.stranded.is_empty() { self.carry(cpu) } else { None } {
+        match if off.stranded == 0 { self.carry(cpu) } else { None } {
             Some(carried) => off.carried = carried,
             None => off.redelivered = self.redeliver(cpu),
         }
@@ -130,21 +132,15 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    fn stranded(&self, cpu: Cpu) -> Result<Vec<HwIrq>, MsiError> {
+    fn count_stranded(&self, cpu: Cpu, mut stranded: impl FnMut(HwIrq)) -> u32 {
         let mut count = 0;
-        self.records
-            .for_each(self.platform(), |_, record| count += usize::from(record.is_bound_for(cpu)));
-        // Nothing is placed here any more, so that there is room for all; no memory is asked for
-        // under a lock.
-        let mut stranded = Vec::new();
-        let no_memory = MsiError::NoMemory("the list of stranded vectors");
-        stranded.try_reserve_exact(count).map_err(|_| no_memory)?;
         self.records.for_each(self.platform(), |lpi, record| {
-            if record.is_bound_for(cpu) && stranded.len() < count {
-                stranded.push(lpi.intid().hwirq());
+            if record.is_bound_for(cpu) {
+                count += 1;
+                stranded(lpi.intid().hwirq());
             }
         });
-        Ok(stranded)
+        count
     }
 
     /// Disables LPIs at a redistributor, and makes pending elsewhere what was pending there. `None`

@@ -1,27 +1,16 @@
 //! Pending tables: given to redistributors, verified, and taken back.
 
-use super::tables::{Contents, PendingTable, allocate};
+use super::tables::{Contents, PendingTable, PriorUse, TableOrigin};
 use super::{
     AdoptionRefused, Attached, Collected, LpiError, LpiMessages, Lpis, PendingLpis, StaleAt,
 };
 use crate::redistributor::{
     LpiClearing, LpiTables, NegotiatedTables, PendingContents, Redistributor, is_coherent,
 };
-use crate::{
-    Block, Coherence, GicError, GicPlatform, Observed, PhysicalRegion, Table, TableLayout,
-};
+use crate::{Block, Coherence, GicError, GicPlatform, Observed, Table};
 use gic_arch::Lpi;
 use gic_arch::gicr::{Pendbaser, Propbaser};
-use gic_arch::lpi::{PENDING_TABLE_ALIGNMENT, PENDING_TABLE_RESERVED, pending_table_bytes};
-
-const PENDING: &str = "LPI pending table";
-
-/// Use of the pending table before this attach.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum PriorUse {
-    Yes,
-    No,
-}
+use gic_arch::lpi::PENDING_TABLE_RESERVED;
 
 impl<P: GicPlatform> Lpis<P> {
     /// Gives a redistributor its tables and enables LPIs there. It must be awake. Also for one
@@ -29,76 +18,57 @@ impl<P: GicPlatform> Lpis<P> {
     /// nothing is done. The sender then invalidates all that is cached there. Must not be called
     /// for two redistributors at a time.
     ///
-    /// Context: task; may sleep.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`LpiError::NotSupported`], [`LpiError::NoMemory`], [`LpiError::Misplaced`],
-    /// [`LpiError::AlreadyEnabled`]; [`GicError::TimedOut`].
+    /// [`LpiError::NotSupported`], [`LpiError::AlreadyEnabled`]; [`GicError::TimedOut`].
     pub fn attach(&self, redistributor: &Redistributor<P::Mmio>) -> Result<Attached, GicError> {
         if !redistributor.typer().plpis() {
             return Err(
                 LpiError::NotSupported(Block::Redistributor(redistributor.address())).into()
             );
         }
-        let known = self.remove_pending(redistributor.address());
-        let (mut table, prior_use) = match known {
-            Some(table) => (table, PriorUse::Yes),
-            None => (self.first_pending(redistributor)?, PriorUse::No),
-        };
+        let mut table = self
+            .remove_pending(redistributor.address())
+            .ok_or_else(|| Self::not_taken_over(redistributor))?;
         let result = if redistributor.lpis_enabled() {
-            self.verify(redistributor, &table).map(|()| PendingLpis::Kept)
+            self.keep(redistributor, &mut table)
         } else {
-            self.start(redistributor, &mut table, prior_use)
+            self.start(redistributor, &mut table)
         };
+        if result.is_ok() {
+            table.prior_use = PriorUse::Yes;
+        }
         let tables = table.tables;
         self.insert_pending(table);
         Ok(Attached { tables, pending: result? })
     }
 
-    /// The table for a redistributor that was never attached: its own if LPIs are enabled, else a
-    /// new one.
-    fn first_pending(
+    /// The error of a redistributor without a table: the one that it used when this was made is not
+    /// reserved memory.
+    fn not_taken_over(redistributor: &Redistributor<P::Mmio>) -> GicError {
+        let (_, pending) = redistributor.lpi_bases();
+        let reason = AdoptionRefused::PendingNotReserved { address: pending.address() };
+        let block = Block::Redistributor(redistributor.address());
+        LpiError::AlreadyEnabled { block, reason }.into()
+    }
+
+    /// LPIs are enabled already: keeps the tables if they are the expected ones.
+    fn keep(
         &self,
         redistributor: &Redistributor<P::Mmio>,
-    ) -> Result<PendingTable, GicError> {
-        let id_bits = self.id_bits;
-        let address = redistributor.address();
-        if !redistributor.lpis_enabled() {
-            let (bytes, align) = (pending_table_bytes(id_bits), PENDING_TABLE_ALIGNMENT);
-            let layout = TableLayout::new(bytes, align).with_address_bits(self.address_bits);
-            let table = allocate(&*self.platform, PENDING, layout)?;
-            let tables = NegotiatedTables {
-                config: Coherence::NonCoherent,
-                pending: Coherence::NonCoherent,
-            };
-            return Ok(PendingTable {
-                redistributor: address,
-                table,
-                contents: Contents::Zero,
-                tables,
-            });
+        table: &mut PendingTable,
+    ) -> Result<PendingLpis, GicError> {
+        self.verify(redistributor, table)?;
+        if table.origin == TableOrigin::Adopted && table.prior_use == PriorUse::No {
+            let block = Block::Redistributor(redistributor.address());
+            self.note_stale(redistributor)
+                .map_err(|reason| LpiError::AlreadyEnabled { block, reason })?;
+            let (config, pending) = redistributor.lpi_bases();
+            table.tables = self.adopted_coherence(config, pending);
+            self.note_coherence(table.tables.config);
         }
-        let block = Block::Redistributor(address);
-        let (config, pending) = redistributor.lpi_bases();
-        let expected = self.config.table().address;
-        if config.address() != expected {
-            let reason = AdoptionRefused::OtherConfigTable { found: config.address(), expected };
-            return Err(LpiError::AlreadyEnabled { block, reason }.into());
-        }
-        self.note_stale(redistributor)
-            .map_err(|reason| LpiError::AlreadyEnabled { block, reason })?;
-        let region = PhysicalRegion {
-            base: pending.address(),
-            bytes: pending_table_bytes(config.id_bits()),
-        };
-        let Some(table) = self.platform.adopt_table(region) else {
-            self.forget_stale(address);
-            let reason = AdoptionRefused::PendingNotReserved { address: pending.address() };
-            return Err(LpiError::AlreadyEnabled { block, reason }.into());
-        };
-        let tables = self.adopted_coherence(config, pending);
-        self.note_coherence(tables.config);
-        Ok(PendingTable { redistributor: address, table, contents: Contents::Undefined, tables })
+        Ok(PendingLpis::Kept)
     }
 
     /// Records a redistributor whose pending LPIs may be a previous kernel's. Direct LPIs are
@@ -160,12 +130,11 @@ impl<P: GicPlatform> Lpis<P> {
         &self,
         redistributor: &Redistributor<P::Mmio>,
         table: &mut PendingTable,
-        prior_use: PriorUse,
     ) -> Result<PendingLpis, GicError> {
         if table.contents == Contents::Undefined {
             clear(&*self.platform, &table.table);
         }
-        let (contents, fate) = match (table.contents, prior_use) {
+        let (contents, fate) = match (table.contents, table.prior_use) {
             (Contents::Flushed, _) => (PendingContents::Pending, PendingLpis::Kept),
             (Contents::Undefined, PriorUse::Yes) => (PendingContents::Zero, PendingLpis::Lost),
             (Contents::Zero, _) | (Contents::Undefined, PriorUse::No) => {
@@ -202,6 +171,10 @@ impl<P: GicPlatform> Lpis<P> {
         let Some(mut table) = self.remove_pending(redistributor.address()) else {
             return Ok(PendingLpis::Kept);
         };
+        if table.prior_use == PriorUse::No {
+            self.insert_pending(table);
+            return Ok(PendingLpis::Kept);
+        }
         let flushed = self.flush(redistributor);
         if flushed == Ok(true) {
             table.contents = Contents::Flushed;

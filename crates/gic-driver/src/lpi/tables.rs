@@ -4,11 +4,15 @@ use super::{AdoptionRefused, LpiError};
 use crate::platform::{NoTable, allocate_table};
 use crate::redistributor::{LpiClearing, NegotiatedTables, Redistributor};
 use crate::{Block, Coherence, GicError, GicPlatform, PhysicalRegion, Table, TableLayout};
+use alloc::vec::Vec;
 use gic_arch::gicd;
 use gic_arch::gicr::Propbaser;
-use gic_arch::lpi::{CONFIG_TABLE_ALIGNMENT, config_table_bytes};
+use gic_arch::lpi::{
+    CONFIG_TABLE_ALIGNMENT, PENDING_TABLE_ALIGNMENT, config_table_bytes, pending_table_bytes,
+};
 
 const CONFIG: &str = "LPI configuration table";
+const PENDING: &str = "LPI pending table";
 
 /// The configuration table.
 #[derive(Debug)]
@@ -17,8 +21,9 @@ pub(super) struct ConfigTable {
     origin: TableOrigin,
 }
 
+/// The origin of a table's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum TableOrigin {
+pub(super) enum TableOrigin {
     Allocated,
     Adopted,
 }
@@ -45,14 +50,32 @@ pub(super) struct AdoptedConfig {
     pub(super) id_bits: u8,
 }
 
-/// A redistributor's pending table, while it is in use and afterwards.
+/// A redistributor's pending table, before, during and after its use.
 #[derive(Debug)]
 pub(super) struct PendingTable {
     /// RD_base.
     pub(super) redistributor: u64,
     pub(super) table: Table,
+    pub(super) origin: TableOrigin,
+    /// Use by an earlier attach.
+    pub(super) prior_use: PriorUse,
     pub(super) contents: Contents,
     pub(super) tables: NegotiatedTables,
+}
+
+impl PendingTable {
+    /// The table's memory if it is ours to release.
+    pub(super) fn take_unused(self) -> Option<Table> {
+        let unused = self.prior_use == PriorUse::No && self.origin == TableOrigin::Allocated;
+        unused.then_some(self.table)
+    }
+}
+
+/// Use of a pending table by this driver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PriorUse {
+    Yes,
+    No,
 }
 
 /// The known contents of a pending table.
@@ -136,7 +159,47 @@ fn take_over_config<P: GicPlatform>(
     Some(ConfigTable { table, origin: TableOrigin::Adopted })
 }
 
-pub(super) fn allocate<P: GicPlatform>(
+/// Provides the pending table of each redistributor that has LPIs: a new one, or that of a previous
+/// kernel where LPIs are still enabled. Nothing is left to allocate when their CPUs start, with
+/// interrupts masked. `pending` has room for all. A table that cannot be taken over is left out:
+/// its redistributor is refused when it is attached.
+pub(super) fn provide_pending<'a, P: GicPlatform>(
+    platform: &P,
+    pending: &mut Vec<PendingTable>,
+    redistributors: impl Iterator<Item = &'a Redistributor<P::Mmio>>,
+    (id_bits, address_bits): (u8, u8),
+) -> Result<(), LpiError>
+where
+    P::Mmio: 'a,
+{
+    let layout = TableLayout::new(pending_table_bytes(id_bits), PENDING_TABLE_ALIGNMENT)
+        .with_address_bits(address_bits);
+    for redistributor in redistributors.filter(|redistributor| redistributor.typer().plpis()) {
+        let (table, origin, contents) = if redistributor.lpis_enabled() {
+            let (config, pending) = redistributor.lpi_bases();
+            let bytes = pending_table_bytes(config.id_bits());
+            let in_use = PhysicalRegion { base: pending.address(), bytes };
+            let Some(table) = platform.adopt_table(in_use) else { continue };
+            (table, TableOrigin::Adopted, Contents::Undefined)
+        } else {
+            (allocate(platform, PENDING, layout)?, TableOrigin::Allocated, Contents::Zero)
+        };
+        pending.push(PendingTable {
+            redistributor: redistributor.address(),
+            table,
+            origin,
+            prior_use: PriorUse::No,
+            contents,
+            tables: NegotiatedTables {
+                config: Coherence::NonCoherent,
+                pending: Coherence::NonCoherent,
+            },
+        });
+    }
+    Ok(())
+}
+
+fn allocate<P: GicPlatform>(
     platform: &P,
     table: &'static str,
     layout: TableLayout,

@@ -138,9 +138,9 @@ mod limits {
     fn exhausted_memory_names_table_and_size() {
         let fake = machine(1);
         fake.in_memory(|memory| memory.limit = Some(0xf000));
-        let lpis = set_up(&fake, CONFIG).unwrap();
-        let refused = lpis.attach(&redistributor(&fake, 0)).unwrap_err();
+        let refused = set_up(&fake, CONFIG).unwrap_err();
         assert_eq!(refused, LpiError::NoMemory { table: "LPI pending table", bytes: 8192 }.into());
+        assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
     }
 
     #[test]
@@ -162,12 +162,7 @@ mod limits {
         fake.in_memory(|memory| memory.misalignment = 1 << 32);
         let refused = set_up(&fake, narrow).unwrap_err();
         assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { .. })));
-        fake.in_memory(|memory| memory.misalignment = 0);
-        let lpis = set_up(&fake, narrow).unwrap();
-        fake.in_memory(|memory| memory.misalignment = 1 << 32);
-        let refused = lpis.attach(&redistributor(&fake, 0)).unwrap_err();
-        assert!(matches!(refused, GicError::Lpi(LpiError::Misplaced { .. })));
-        assert_eq!(fake.in_memory(|memory| memory.tables()), 1);
+        assert_eq!(fake.in_memory(|memory| memory.tables()), 0);
     }
 
     #[test]
@@ -179,11 +174,11 @@ mod limits {
 
     #[test]
     fn tables_that_a_redistributor_uses_stay() {
-        let fake = machine(1);
+        let fake = machine(2);
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         drop(lpis);
-        assert_eq!(fake.in_memory(|memory| memory.tables()), 2);
+        assert_eq!(fake.in_memory(|memory| memory.tables()), 2, "but for the other CPU's");
     }
 }
 

@@ -4,11 +4,20 @@ use super::board::{Board, run_on};
 use super::endpoint::{Endpoint, StoreKind, attach, taken};
 use gic_driver::direct_lpi::{CpuOff, CpuOn, DirectLpi};
 use gic_driver::lpi::PendingLpis;
-use msi_types::{Cpu, MsiError, MsiParent, Pending};
+use msi_types::{Cpu, HwIrq, MsiError, MsiParent, Pending};
 
 /// Takes a CPU offline as its kernel does after the vectors were moved.
 pub(crate) fn leave(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOff {
-    let left = direct.cpu_off(Cpu::new(cpu)).unwrap();
+    leave_with(board, direct, cpu, |_| ())
+}
+
+fn leave_with(
+    board: &Board,
+    direct: &DirectLpi<Board>,
+    cpu: u32,
+    stranded: impl FnMut(HwIrq),
+) -> CpuOff {
+    let left = direct.cpu_off(Cpu::new(cpu), stranded).unwrap();
     direct.gic().cpu_off(Cpu::new(cpu), &board.registers(Cpu::new(cpu))).unwrap();
     left
 }
@@ -35,7 +44,7 @@ fn ces_carries_exactly_the_pending_lpis() {
     let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     let left = leave(&board, &direct, 0);
-    assert_eq!(left, CpuOff { carried: 1, redelivered: 0, stranded: vec![] });
+    assert_eq!(left, CpuOff { carried: 1, redelivered: 0, stranded: 0 });
     assert_eq!(taken(&board, 1), [device.lpi(0)]);
     // The table that it was read from is empty: nothing comes back with the CPU.
     come(&board, &direct, 0);
@@ -55,7 +64,7 @@ fn without_ces_possible_lpis_are_resent() {
         let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
         idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
         let left = leave(&board, &direct, 0);
-        assert_eq!(left, CpuOff { carried: 0, redelivered: 2, stranded: vec![] });
+        assert_eq!(left, CpuOff { carried: 0, redelivered: 2, stranded: 0 });
         assert_eq!(taken(&board, 1), [device.lpi(0), idle.lpi(0)]);
         come(&board, &direct, 0);
         assert_eq!(taken(&board, 0), [], "cleared where it was");
@@ -94,8 +103,10 @@ fn unmoved_lpis_stay_pending_until_cpu_on() {
     let direct = board.direct_lpi().unwrap();
     let stuck = Endpoint::new(&direct, StoreKind::Fixed, 1, 0).unwrap();
     let moved = left_behind(&board, &direct);
-    let left = leave(&board, &direct, 0);
-    assert_eq!(left, CpuOff { carried: 0, redelivered: 1, stranded: vec![stuck.block.first()] });
+    let mut stranded = Vec::new();
+    let left = leave_with(&board, &direct, 0, |hwirq| stranded.push(hwirq));
+    assert_eq!(left, CpuOff { carried: 0, redelivered: 1, stranded: 1 });
+    assert_eq!(stranded, [stuck.block.first()]);
     assert_eq!(taken(&board, 1), [moved.lpi(0)]);
     stuck.fire(&board, 0);
     come(&board, &direct, 0);
@@ -223,7 +234,7 @@ fn a_cpu_that_leaves_gets_nothing_new() {
         Err(MsiError::NotReachable(..))
     ));
     assert!(
-        matches!(direct.cpu_off(Cpu::new(0)), Err(MsiError::NotReachable(..))),
+        matches!(direct.cpu_off(Cpu::new(0), |_| ()), Err(MsiError::NotReachable(..))),
         "it left before"
     );
     assert!(matches!(

@@ -199,8 +199,8 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
         {
             machine.move_to(1, world.between);
             machine.left.store(true, SeqCst);
-            let left = machine.direct.cpu_off(Cpu::new(0)).unwrap();
-            assert!(left.stranded.is_empty());
+            let left = machine.direct.cpu_off(Cpu::new(0), |_| ()).unwrap();
+            assert_eq!(left.stranded, 0);
             machine
                 .direct
                 .gic()
@@ -230,7 +230,7 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
         },
         {
             machine.left.store(true, SeqCst);
-            machine.direct.cpu_off(Cpu::new(0)).unwrap();
+            machine.direct.cpu_off(Cpu::new(0), |_| ()).unwrap();
             machine
                 .direct
                 .gic()

@@ -2,7 +2,7 @@
 
 use super::board::Board;
 use super::endpoint::{Endpoint, StoreKind, attach, fit, request, taken};
-use doorbell_test_support::{after_failures, until_it_succeeds, with_allocations};
+use doorbell_test_support::{after_failures, with_allocations};
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
 use gic_driver::lpi::PendingLpis;
 use msi_types::{Cpu, HwIrq, MsiError, MsiParent};
@@ -47,21 +47,16 @@ fn vectors_without_heap_are_refused() {
 }
 
 #[test]
-fn a_cpu_that_leaves_without_heap_stays() {
+fn a_cpu_leaves_and_returns_without_heap() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 2, 1).unwrap();
-    let (off, failures) = until_it_succeeds(
-        || direct.cpu_off(Cpu::new(1)),
-        |error| {
-            assert!(matches!(error, MsiError::NoMemory(_)), "{error}");
-            device.fire(&board, 0);
-            assert_eq!(taken(&board, 1), [device.lpi(0)]);
-        },
-    );
-    assert_eq!(
-        (failures, off.stranded),
-        (1, [0, 1].map(|index| HwIrq::new(device.lpi(index))).to_vec())
-    );
+    let mut stranded = [None; 2];
+    let off = with_allocations(0, || {
+        let mut rest = stranded.iter_mut();
+        direct.cpu_off(Cpu::new(1), |hwirq| *rest.next().unwrap() = Some(hwirq))
+    });
+    assert_eq!(off.unwrap().stranded, 2);
+    assert_eq!(stranded, [0, 1].map(|index| Some(HwIrq::new(device.lpi(index)))));
     with_allocations(0, || direct.cpu_on(Cpu::new(1), PendingLpis::Kept)).unwrap();
 }

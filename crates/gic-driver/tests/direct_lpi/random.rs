@@ -316,12 +316,12 @@ impl RandomMachine {
                 self.run_at(device, &Op::Move { device, index: 0, to: heir });
             }
         }
-        let left = self.direct.cpu_off(Cpu::new(cpu)).unwrap();
+        let left = self.direct.cpu_off(Cpu::new(cpu), |_| ()).unwrap();
         self.direct.gic().cpu_off(Cpu::new(cpu), &self.board.registers(Cpu::new(cpu))).unwrap();
         self.on[cpu as usize] = false;
         let stays = (0..self.devices.len()).filter(|device| self.target(*device) == cpu);
         let stays: usize = stays.map(|device| self.devices[device].1.len()).sum();
-        assert_eq!(left.stranded.len(), stays);
+        assert_eq!(left.stranded as usize, stays);
     }
 
     fn come(&mut self, cpu: u32) {
