@@ -40,7 +40,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 
     /// The first half, on the CPU itself before it unmasks interrupts: its redistributor and its
-    /// interface.
+    /// interface. Private interrupts that were enabled there before it went off are on again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -53,6 +53,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     ) -> Result<Started, CpuError> {
         self.check_executing(cpu)?;
         let pending = self.gic.cpu_on::<E>(cpu, registers)?;
+        self.interrupts.cpu_starting();
         Ok(Started { cpu, pending })
     }
 

@@ -42,7 +42,7 @@ impl Drop for Run<'_> {
 }
 
 impl Dispatcher {
-    /// Without handlers, CPU 0 on line.
+    /// Without handlers, and no CPU on line.
     pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
         Ok(Self { table: DispatchTable::new()?, runtime: Runtime::try_new(host, cpus)? })
     }
@@ -67,6 +67,14 @@ impl Dispatcher {
                 History::Unused => Unhandled::Unknown,
             })
         })
+    }
+
+    /// Does the vector have a handler on this CPU that is private to it and enabled?
+    ///
+    /// Context: any.
+    pub(crate) fn is_enabled_on(&self, cpu: Cpu, hwirq: HwIrq) -> bool {
+        let cell = self.table.get(hwirq).and_then(|entry| entry.private(cpu));
+        cell.is_some_and(HandlerCell::is_enabled)
     }
 
     /// # Errors

@@ -159,7 +159,8 @@ impl Interrupts {
 
     /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI). It has one
     /// IRQ number, and one handler that may run on all CPUs at once. It is off on each CPU until
-    /// that CPU calls [`PerCpuHandle::enable_here`].
+    /// that CPU calls [`PerCpuHandle::enable_here`], and stays on when that CPU goes off line and
+    /// returns.
     ///
     /// Priorities and triggers of private interrupts are set up by the root controller's driver, on
     /// each CPU. `trigger` says here whether an arrival that nests below its own handler must be
@@ -191,6 +192,21 @@ impl Interrupts {
     /// Context: task; may sleep.
     pub fn reclaim(&self) {
         self.core.reclaim();
+    }
+
+    /// Unmasks the private interrupts of the calling CPU that were enabled there before it went off
+    /// line. Controllers mask all of them when a CPU is turned on. Must be called on each CPU,
+    /// after its controller interface was turned on and before
+    /// [`cpu_online`](Self::cpu_online); does nothing on a thread that is no CPU.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    pub fn cpu_starting(&self) {
+        let host = self.core.host();
+        let state = host.irq_save();
+        if let Some(cpu) = host.current_cpu() {
+            self.core.root.unmask_private(&self.core.descriptors, cpu);
+        }
+        host.irq_restore(state);
     }
 
     /// The CPU can take interrupts from now on: its controller interface works. Managed interrupts

@@ -41,6 +41,7 @@ impl PerCpuHandle {
         if !entry.shared.is_vacant() || entry.all_private().any(|cell| !cell.is_vacant()) {
             return Err(RequestError::InUse(hwirq));
         }
+        root.note_private(core.host(), hwirq)?;
         deferred.reserve(core.host())?;
         let numbered = descriptors.insert(|irq| NewDescriptor {
             irq,
@@ -74,7 +75,8 @@ impl PerCpuHandle {
         self.descriptor.hwirq
     }
 
-    /// Lets the interrupt through on the calling CPU. Does not nest. Does nothing on a thread that
+    /// Lets the interrupt through on the calling CPU, also after that CPU was off line
+    /// ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Does not nest. Does nothing on a thread that
     /// is no CPU.
     ///
     /// Context: any.

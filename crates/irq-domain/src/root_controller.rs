@@ -1,28 +1,71 @@
 //! The root controller, whose inputs requests claim.
 
 use crate::cpu_choice::first_reachable;
+use crate::descriptors::Descriptors;
 use crate::error::RequestError;
 use crate::host::Host;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
-use doorbell_lock::{TaskGuard, TaskLock};
+use alloc::vec::Vec;
+use doorbell_lock::{IrqLock, TaskGuard, TaskLock};
 use msi_types::{Cpu, HwIrq, MsiError, Trigger, WiredParent};
 
 /// The root controller, if the core hands out its interrupts, and the lock over requests at it and
 /// at other controllers with wired inputs.
 pub(crate) struct RootController {
     parent: Option<Arc<dyn WiredParent>>,
+    /// Vectors that were requested as private ones, at any time.
+    private: IrqLock<Vec<HwIrq>>,
     requests: TaskLock<()>,
 }
 
 impl RootController {
     pub(crate) const fn new(parent: Option<Arc<dyn WiredParent>>) -> Self {
-        Self { parent, requests: TaskLock::new(()) }
+        Self { parent, private: IrqLock::new(Vec::new()), requests: TaskLock::new(()) }
     }
 
     /// # Errors
     /// [`RequestError::NoWiredParent`].
     pub(crate) fn parent(&self) -> Result<&Arc<dyn WiredParent>, RequestError> {
         self.parent.as_ref().ok_or(RequestError::NoWiredParent)
+    }
+
+    /// Adds a vector to the private ones. Called under the lock of [`one_request`].
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// [`one_request`]: Self::one_request
+    pub(crate) fn note_private(
+        &self,
+        host: &dyn Host,
+        hwirq: HwIrq,
+    ) -> Result<(), TryReserveError> {
+        let (known, count) = self.private.with(host, |list| (list.contains(&hwirq), list.len()));
+        if known {
+            return Ok(());
+        }
+        let mut grown = Vec::new();
+        grown.try_reserve_exact(count + 1)?;
+        // The former list is freed outside of the lock.
+        let _former = self.private.with(host, |list| {
+            grown.extend_from_slice(list);
+            grown.push(hwirq);
+            core::mem::replace(list, grown)
+        });
+        Ok(())
+    }
+
+    /// Unmasks private interrupts on the calling CPU, `cpu`, that are enabled there.
+    ///
+    /// Context: any.
+    pub(crate) fn unmask_private(&self, descriptors: &Descriptors, cpu: Cpu) {
+        let Some(parent) = &self.parent else { return };
+        self.private.with(descriptors.host(), |list| {
+            for hwirq in list.iter().filter(|one| descriptors.dispatcher.is_enabled_on(cpu, **one))
+            {
+                parent.unmask(*hwirq);
+            }
+        });
     }
 
     /// Lets one request at a time look for a free input and take it.

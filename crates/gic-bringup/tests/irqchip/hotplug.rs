@@ -119,18 +119,34 @@ fn timer(machine: &Arc<Machine>, chip: &Chip, runs: &Runs) -> PerCpuHandle {
 }
 
 #[test]
-fn a_private_interrupt_is_off_until_enabled_again() {
+fn private_interrupts_stay_enabled_over_hotplug() {
     let (machine, runs) = (Arc::new(Machine::new()), Runs::default());
     let chip = machine.boot();
-    let handle = timer(&machine, &chip, &runs);
+    let _handle = timer(&machine, &chip, &runs);
     leave(&machine, &chip);
     machine.set_line(TIMER, Level::High);
     assert!(!machine.wants(CPU1) && !machine.wants(CPU0), "it is off");
     return_to(&machine, &chip);
-    assert!(!machine.wants(CPU1), "a returned CPU enables its own");
-    machine.execute(CPU1, |_| handle.enable_here());
+    assert!(machine.wants(CPU1));
     machine.settle(&chip);
     assert_eq!(runs.get(), [0, 1]);
+}
+
+#[test]
+fn private_interrupts_stay_disabled_over_hotplug() {
+    let (machine, runs) = (Arc::new(Machine::new()), Runs::default());
+    let chip = machine.boot();
+    let handle = timer(&machine, &chip, &runs);
+    machine.execute(CPU1, |_| handle.disable_here());
+    leave(&machine, &chip);
+    return_to(&machine, &chip);
+    machine.set_line(TIMER, Level::High);
+    assert!(!machine.wants(CPU1), "disabled by its handle");
+    machine.execute(CPU1, |_| handle.enable_here());
+    leave(&machine, &chip);
+    drop(handle);
+    return_to(&machine, &chip);
+    assert!(!machine.wants(CPU1), "released");
 }
 
 #[test]
