@@ -1,6 +1,7 @@
 //! The kernel's services for the interrupt core.
 
 use crate::irq::Irq;
+use core::ops::Deref;
 use msi_types::{Cpu, TaskContext};
 
 /// The kernel, or a simulation of one, as the interrupt core uses it. Every function may be called
@@ -19,5 +20,16 @@ pub trait Host: TaskContext {
     /// Context: hard IRQ.
     fn screaming(&self, irq: Irq) {
         let _ = irq;
+    }
+}
+
+/// References and smart pointers.
+impl<P: Deref<Target: Host> + Send + Sync> Host for P {
+    fn current_cpu(&self) -> Option<Cpu> {
+        (**self).current_cpu()
+    }
+
+    fn screaming(&self, irq: Irq) {
+        (**self).screaming(irq);
     }
 }

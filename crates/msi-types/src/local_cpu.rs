@@ -79,3 +79,10 @@ impl<P: Deref<Target: LocalCpu> + Send + Sync> LocalCpu for P {
         (**self).yield_now();
     }
 }
+
+/// References and smart pointers.
+impl<P: Deref<Target: TaskContext> + Send + Sync> TaskContext for P {
+    fn may_wait(&self) -> bool {
+        (**self).may_wait()
+    }
+}

@@ -1,12 +1,14 @@
 //! A kernel that is started while another one's interrupt controllers are still enabled (kexec).
 
 use crate::machine::{CPU0, CPU1, Chip, ITS, Machine, function};
-use gic_arch::{gicr, gits};
-use gic_bringup::{ControllerError, Options};
+use gic_arch::{Affinity, gicr, gits};
+use gic_bringup::{ControllerError, Irqchip, Options};
 use gic_driver::its::{IfEnabled, ProbeError};
-use gic_driver::{ItsConfig, MmioExt};
-use gic_firmware::Controller;
+use gic_driver::{GicPlatform, ItsConfig, MmioExt};
+use gic_firmware::{Controller, Description};
+use irq_domain::Host;
 use msi_types::Shape;
+use std::sync::Arc;
 
 /// A kernel that leaves an LPI pending at each CPU and is gone, without disabling anything.
 fn first_kernel(machine: &Machine) {
@@ -90,4 +92,23 @@ fn the_caller_configures_each_its() {
     let chip = machine.bring_up_with(&Options::default().with_its(&narrow)).unwrap();
     assert_eq!(chip.refused().next(), None);
     assert_eq!(machine.its().read(gits::CBASER).bytes(), 0x2000);
+}
+
+#[test]
+fn an_arc_of_a_kernel_is_a_kernel() {
+    fn bring_up<K: GicPlatform + Host + 'static>(
+        kernel: K,
+        description: Arc<Description>,
+    ) -> Irqchip<K> {
+        let kernel = Arc::new(kernel);
+        Irqchip::new(kernel.clone(), kernel, description).unwrap()
+    }
+    let machine = Machine::with_lpis_that_stay_enabled().with_cpus_in_reverse();
+    first_kernel(&machine);
+    let chip = bring_up(machine.kernel.clone(), machine.description());
+    assert_eq!(chip.refused().next(), None);
+    assert!(chip.gic().v3().unwrap().lpis().unwrap().were_adopted(), "by its `adopt_table`");
+    assert_eq!(chip.affinity(CPU0), Some(Affinity::new(0, 0, 0, 0)), "by its `affinity`");
+    machine.execute(CPU0, |own| chip.cpu_on(CPU0, own, |_| unreachable!())).unwrap();
+    assert!(chip.gic().is_on(CPU0));
 }

@@ -1,7 +1,7 @@
 //! Memory that a controller reads, and the rest of what LPIs need.
 
 use super::{PhysicalRegion, Platform};
-use core::ops::Range;
+use core::ops::{Deref, Range};
 use gic_arch::Affinity;
 use msi_types::Cpu;
 
@@ -112,7 +112,7 @@ pub enum Observed {
 }
 
 /// The kernel's services for a whole GIC with LPIs and ITSes, beside its [`Platform`]: table memory
-/// and CPU numbers.
+/// and CPU numbers. References and `Arc`s to such a platform are such platforms, too.
 ///
 /// Everything may be called in any context unless it says "task".
 pub trait GicPlatform: Platform {
@@ -180,5 +180,48 @@ pub trait GicPlatform: Platform {
             }
             Coherence::NonCoherent => Observed::No,
         }
+    }
+}
+
+/// References and smart pointers.
+impl<P: Deref<Target: GicPlatform> + Send + Sync> GicPlatform for P {
+    fn cpu(&self) -> Cpu {
+        (**self).cpu()
+    }
+
+    fn affinity(&self) -> Option<Affinity> {
+        (**self).affinity()
+    }
+
+    fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
+        (**self).allocate_table(layout)
+    }
+
+    fn release_table(&self, table: Table) {
+        (**self).release_table(table);
+    }
+
+    fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
+        (**self).adopt_table(region)
+    }
+
+    fn store8(&self, table: &Table, offset: u64, value: u8) {
+        (**self).store8(table, offset, value);
+    }
+
+    fn store64(&self, table: &Table, offset: u64, value: u64) {
+        (**self).store64(table, offset, value);
+    }
+
+    fn load8(&self, table: &Table, offset: u64) -> u8 {
+        (**self).load8(table, offset)
+    }
+
+    fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence) {
+        (**self).publish(table, range, coherence);
+    }
+
+    fn observe(&self, table: &Table, range: Range<u64>, coherence: Coherence) -> Observed {
+        (**self).observe(table, range, coherence)
     }
 }
