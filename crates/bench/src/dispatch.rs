@@ -59,6 +59,10 @@ impl LocalCpu for IdleHost {
     fn relax(&self) {
         std::thread::yield_now();
     }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl TaskContext for IdleHost {

@@ -12,6 +12,7 @@
 //! | takes an IRQ | [`Irqchip::handle_irq`] |
 //! | finds a device | [`Irqchip::pci_parent`] or [`Irqchip::device_parent`], then [`irq_domain::MsiDevice::attach`] |
 //! | requests a wired interrupt | [`Irqchip::interrupts`] |
+//! | sends an interrupt to CPUs | [`Irqchip::send_ipi`] |
 //! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
 //!
 //! The root controller is a GICv2, or a GICv3 or later; messages go to ITSes, direct LPIs,

@@ -210,6 +210,10 @@ impl LocalCpu for Fake {
     fn relax(&self) {
         panic!("a lock is taken by its holder");
     }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl Platform for Fake {

@@ -55,6 +55,9 @@ pub enum Wait {
 ///     fn irq_restore(&self, state: IrqState) {
 ///         irq::restore(state.get());
 ///     }
+///     fn yield_now(&self) {
+///         self.relax(); // A kernel with a scheduler yields.
+///     }
 /// }
 ///
 /// impl Platform for Kernel {

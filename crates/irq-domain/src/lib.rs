@@ -57,6 +57,9 @@
 //! # impl LocalCpu for Kernel {
 //! #     fn irq_save(&self) -> IrqState { IrqState::new(0) }
 //! #     fn irq_restore(&self, _: IrqState) {}
+//! #     fn yield_now(&self) {
+//! #         self.relax();
+//! #     }
 //! # }
 //! # impl irq_domain::Host for Kernel {
 //! #     fn current_cpu(&self) -> Option<Cpu> { None }

@@ -16,6 +16,10 @@
 //!     }
 //!
 //!     fn irq_restore(&self, _: IrqState) {}
+//!
+//!     fn yield_now(&self) {
+//!         self.relax(); // A kernel with a scheduler yields.
+//!     }
 //! }
 //!
 //! let count = IrqLock::new(0);

@@ -19,6 +19,9 @@ struct Guest(Arc<Board>, Mutex<(Host, End)>);
 impl LocalCpu for Guest {
     fn irq_save(&self) -> IrqState { self.0.platform.irq_save() }
     fn irq_restore(&self, state: IrqState) { self.0.platform.irq_restore(state); }
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 #[rustfmt::skip]
 impl TaskContext for Guest { fn may_wait(&self) -> bool { true } }

@@ -44,11 +44,9 @@ pub trait LocalCpu: Send + Sync {
     /// Context: task; may sleep.
     ///
     /// A kernel with a scheduler yields or sleeps. If its tasks have priorities, it must let a lock
-    /// holder of lower priority run: the caller sleeps, or lends its priority. As provided, this is
-    /// [`relax`](Self::relax), for kernels that do not preempt tasks.
-    fn yield_now(&self) {
-        self.relax();
-    }
+    /// holder of lower priority run: the caller sleeps, or lends its priority. A kernel that does
+    /// not preempt tasks pauses, as in [`relax`](Self::relax).
+    fn yield_now(&self);
 }
 
 /// The kernel's knowledge of the context that it calls in.

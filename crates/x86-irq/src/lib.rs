@@ -36,6 +36,9 @@
 //! impl LocalCpu for Kernel {
 //!     fn irq_save(&self) -> IrqState { IrqState::new(0) }
 //!     fn irq_restore(&self, _: IrqState) {}
+//!     fn yield_now(&self) {
+//!         self.relax(); // A kernel with a scheduler yields.
+//!     }
 //! }
 //! impl Apic for Kernel {
 //!     fn send(&self, _: ApicId, _: ApicVector) { /* write the interrupt command register */ }

@@ -35,6 +35,9 @@ impl LocalCpu for Kernel {
         IrqState::new(0) // exceptions are always masked
     }
     fn irq_restore(&self, _: IrqState) {}
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl Platform for Kernel {

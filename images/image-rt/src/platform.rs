@@ -38,6 +38,10 @@ impl LocalCpu for Kernel {
     fn irq_restore(&self, state: IrqState) {
         cpu::irq_restore(state.get() as u64);
     }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl Platform for Kernel {

@@ -78,6 +78,10 @@ impl LocalCpu for Kernel {
     fn irq_restore(&self, state: IrqState) {
         Image.irq_restore(state);
     }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl TaskContext for Kernel {

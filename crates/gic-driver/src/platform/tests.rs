@@ -20,6 +20,10 @@ impl LocalCpu for Timekeeper {
     fn irq_restore(&self, state: IrqState) {
         self.0.irq_restore(state);
     }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl Platform for Timekeeper {

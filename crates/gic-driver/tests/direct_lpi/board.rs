@@ -217,6 +217,10 @@ impl LocalCpu for Board {
     fn relax(&self) {
         YIELD.get()();
     }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl Platform for Board {

@@ -34,6 +34,10 @@ impl LocalCpu for GuestKernel {
     fn relax(&self) {
         LocalCpu::relax(&*self.platform);
     }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl TaskContext for GuestKernel {

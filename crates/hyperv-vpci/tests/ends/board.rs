@@ -162,6 +162,9 @@ impl LocalCpu for TestKernel {
     }
     fn irq_restore(&self, _: IrqState) {}
     fn relax(&self) {}
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl Kernel for TestKernel {
@@ -361,4 +364,7 @@ impl LocalCpu for Idle {
     }
     fn irq_restore(&self, _: IrqState) {}
     fn relax(&self) {}
+    fn yield_now(&self) {
+        self.relax();
+    }
 }

@@ -88,6 +88,9 @@ impl<F: Fn() + Send + Sync> LocalCpu for Process<F> {
     fn relax(&self) {
         thread::yield_now();
     }
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl<F: Fn() + Send + Sync> TaskContext for Process<F> {

@@ -41,6 +41,10 @@ impl LocalCpu for Hardware {
     fn relax(&self) {
         unreachable!("one thread waits for nobody");
     }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl Apic for Hardware {

@@ -32,6 +32,10 @@ impl LocalCpu for Apics {
     fn relax(&self) {
         unreachable!("one thread waits for nobody");
     }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl Apic for Apics {

@@ -32,6 +32,10 @@ impl LocalCpu for KvmApic {
     fn relax(&self) {
         std::thread::yield_now();
     }
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl Apic for KvmApic {

@@ -265,6 +265,10 @@ impl LocalCpu for Board {
     }
 
     fn irq_restore(&self, _: IrqState) {}
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl Platform for Board {
