@@ -1,8 +1,9 @@
 //! The CPU interface's system registers on hardware, by `MRS` and `MSR`.
 //!
 //! Audited: the instructions below read and write registers of the GIC's CPU interface, and read
-//! `MPIDR_EL1` and `CurrentEL`. They touch no memory that Rust knows; the barriers only order. What they need – an exception level
-//! and a CPU that have these registers – is promised at [`CpuRegisters::new`].
+//! `MPIDR_EL1` and `CurrentEL`. They touch no memory that Rust knows; the barriers only order. What
+//! they need – an exception level and a CPU that have these registers – is promised at
+//! [`CpuRegisters::new`].
 #![expect(unsafe_code, reason = "system registers are reached by inline assembly")]
 
 use crate::{ExceptionLevel, SystemRegisters};

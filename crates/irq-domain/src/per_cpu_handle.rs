@@ -76,8 +76,8 @@ impl PerCpuHandle {
     }
 
     /// Lets the interrupt through on the calling CPU, also after that CPU was off line
-    /// ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Does not nest. Does nothing on a thread that
-    /// is no CPU.
+    /// ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Does not nest. Does nothing
+    /// on a thread that is no CPU.
     ///
     /// Context: any.
     pub fn enable_here(&self) {

@@ -36,7 +36,7 @@ impl LocalCpu for Kernel {
     }
     fn irq_restore(&self, _: IrqState) {}
     fn yield_now(&self) {
-        self.relax();
+        self.relax(); // A kernel with a scheduler yields.
     }
 }
 

@@ -164,15 +164,15 @@ pub trait GicPlatform: Platform {
     ///
     /// On Arm, a coherent controller needs `DSB ISHST`, which Linux's ITS driver uses as well: the
     /// drivers make tables Inner Shareable (`GICR_PROPBASER`, `GITS_BASER<n>`; IHI 0069 §12.11,
-    /// §12.19). A controller that is not coherent needs `DC CVAC` for each cache line of the range,
-    /// in steps of `CTR_EL0.DminLine`, and then `DSB SY`, which waits until they are clean (Arm ARM,
-    /// DDI 0487, "A64 Cache maintenance instructions").
+    /// §12.19). A controller that is not coherent needs `DC CVAC` for each cache line of the
+    /// range, in steps of `CTR_EL0.DminLine`, and then `DSB SY`, which waits until they are clean
+    /// (Arm ARM, DDI 0487, "A64 Cache maintenance instructions").
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence);
 
     /// Makes what a controller wrote to `range` of the table, before a register that was read says
     /// so, visible to later loads. That is a barrier if it is coherent (on Arm, `DMB OSHLD`), an
-    /// invalidation of the caches if not (`DC IVAC` for each cache line, then `DSB SY`). The CPU has
-    /// stored nothing there since it was published.
+    /// invalidation of the caches if not (`DC IVAC` for each cache line, then `DSB SY`). The CPU
+    /// has stored nothing there since it was published.
     ///
     /// Context: task; may sleep.
     ///
