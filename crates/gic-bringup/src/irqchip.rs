@@ -110,7 +110,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
             Site { description: &description, gic: &gic, platform: &platform, itses, options };
         let msi = MsiControllers::new(&site)?;
         let mut config = Config::new(cpus, host).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
-        config.policy = options.policy.clone();
+        config.policy.clone_from(&options.policy);
         let interrupts = Interrupts::new(config)?;
         Ok(Self { description, platform, affinities, gic, msi, interrupts, mode: PhantomData })
     }

@@ -117,7 +117,9 @@ fn an_ipi_runs_the_receivers_handler() {
     let sgi = SgiId::new(3).unwrap();
     let hwirq = sgi.intid().hwirq();
     let ipi = chip.interrupts().request_per_cpu(hwirq, Trigger::Edge, "ipi", |_| {}).unwrap();
-    [CPU0, CPU1].iter().for_each(|cpu| machine.execute(*cpu, |_| ipi.enable_here()));
+    for cpu in [CPU0, CPU1] {
+        machine.execute(cpu, |_| ipi.enable_here());
+    }
     machine.execute(CPU0, |own| chip.send_ipi(sgi, &[CPU1], own)).unwrap();
     assert!(!machine.wants(CPU0) && machine.wants(CPU1));
     machine.settle(&chip);

@@ -6,7 +6,7 @@ use gic_bringup::{ControllerError, Irqchip, Options};
 use gic_driver::its::{IfEnabled, ProbeError};
 use gic_driver::{GicPlatform, ItsConfig, MmioExt};
 use gic_firmware::{Controller, Description};
-use irq_domain::Host;
+use irq_domain::{Host, IrqHandle};
 use msi_types::Shape;
 use std::sync::Arc;
 
@@ -30,11 +30,11 @@ fn assert_messages_arrive(machine: &Machine, chip: &Chip) {
     let handles = [0, 1].map(|slot| device.request(slot, "new", |_| {}).unwrap());
     handles[1].set_affinity(CPU1).unwrap();
     machine.settle(chip);
-    assert_eq!(handles.each_ref().map(|handle| handle.count()), [0, 0], "of the previous kernel");
+    assert_eq!(handles.each_ref().map(IrqHandle::count), [0, 0], "of the previous kernel");
     machine.send(&messages, 0);
     machine.send(&messages, 1);
     machine.settle(chip);
-    assert_eq!(handles.each_ref().map(|handle| handle.count()), [1, 1]);
+    assert_eq!(handles.each_ref().map(IrqHandle::count), [1, 1]);
 }
 
 #[test]
