@@ -30,6 +30,8 @@ pub(crate) struct FakeRedistributor {
     asleep: bool,
     lag: u32,
     pending_writes: u32,
+    /// `EnableLPIs` was set, and the write was acknowledged before it arrived.
+    enable_under_way: bool,
     /// Writes never finish, and nothing falls asleep or wakes.
     pub(crate) stuck: bool,
     /// Its CPU's power domain is on: without power every access is an external abort.
@@ -64,6 +66,7 @@ impl FakeRedistributor {
             asleep: true,
             lag: 0,
             pending_writes: 0,
+            enable_under_way: false,
             stuck: false,
             powered: true,
         }
@@ -84,6 +87,7 @@ impl FakeRedistributor {
     }
 
     pub(crate) fn read(&mut self, offset: u32, bytes: u32) -> u64 {
+        self.complete_enable();
         self.check_awake(offset);
         if let Some(value) = self.bank.read(offset, bytes) {
             return value.into();
@@ -101,6 +105,7 @@ impl FakeRedistributor {
     }
 
     pub(crate) fn write(&mut self, offset: u32, bytes: u32, value: u64) {
+        self.complete_enable();
         self.check_awake(offset);
         let low = u32::try_from(value & 0xffff_ffff).unwrap();
         match offset {
@@ -134,6 +139,14 @@ impl FakeRedistributor {
         }
     }
 
+    /// Accesses to one peripheral arrive in program order: a write that was acknowledged early is
+    /// there before the next access.
+    fn complete_enable(&mut self) {
+        if core::mem::take(&mut self.enable_under_way) {
+            self.control = self.control.with_enable_lpis(true);
+        }
+    }
+
     fn read_control(&mut self) -> u32 {
         if !self.stuck {
             self.pending_writes = self.pending_writes.saturating_sub(1);
@@ -150,7 +163,7 @@ impl FakeRedistributor {
             (false, true) => {
                 assert_eq!(self.pending_writes, 0, "EnableLPIs is set while RWP is");
                 assert_ne!(self.propbaser.address(), 0, "LPIs are enabled without tables");
-                self.control = self.control.with_enable_lpis(true);
+                self.enable_under_way = true;
             }
             (true, false) if !self.lpis_stuck => {
                 self.control = self.control.with_enable_lpis(false);

@@ -103,6 +103,11 @@ impl<P: GicPlatform> Its<P> {
     /// it cannot become pending at the old CPU any more. Returns the old CPU. The same LPI must not
     /// be moved twice at a time.
     ///
+    /// A masked LPI may be signalled once at its new CPU before this returns: the redistributor may
+    /// have cached the configuration of an earlier stay, and can be told to read it again only
+    /// after the event is there (INV follows MOVI; IHI 0069 §5.3). A kernel remembers interrupts
+    /// that arrive while they are disabled.
+    ///
     /// Context: task; may sleep.
     ///
     /// # Errors

@@ -122,7 +122,9 @@ impl<M: Mmio> Redistributor<M> {
     /// Enables LPIs, with the tables that were programmed.
     pub fn start_lpis(&self) {
         self.write_enable_lpis(true);
-        // The read makes sure that the redistributor took the write before an ITS command names it.
+        // A write to device memory may be acknowledged before it arrives (Arm ARM, Device memory:
+        // Early Write Acknowledgement), so that not even a DSB waits for it. The read returns after
+        // the write arrived. An ITS command that names the redistributor may follow.
         let _ = self.lpis_enabled();
     }
 

@@ -189,11 +189,12 @@ mod interrupts {
         fake.at_redistributor(0, |frame| {
             let state = frame.bank.state(IntId::new(1060));
             (state.enabled, state.pending, state.active) = (true, true, true);
+            state.forwarded = true;
         });
         redistributor.init(&fake, config()).unwrap();
         fake.at_redistributor(0, |frame| {
             for (index, state) in frame.bank.states().iter().enumerate() {
-                assert_eq!(state.enabled, index < 16, "{index}");
+                assert_eq!((state.enabled, state.forwarded), (index < 16, index < 16), "{index}");
                 assert!(!state.pending && !state.active && state.group && state.priority == 0x90);
             }
         });
@@ -334,6 +335,14 @@ mod lpi_tables {
         assert_eq!(redistributor.disable_lpis(&fake), Ok(LpiClearing::Cleared));
         // The fake panics if the write to EnableLPIs is still taking effect.
         redistributor.mmio().write(gicr::PROPBASER, gicr::Propbaser::new());
+    }
+
+    #[test]
+    fn enabling_has_arrived_on_return() {
+        let (fake, redistributor) = awake();
+        redistributor.program_lpi_tables(&fake, &tables()).unwrap();
+        redistributor.start_lpis();
+        assert!(fake.at_redistributor(0, |frame| frame.control.enable_lpis()));
     }
 
     #[test]

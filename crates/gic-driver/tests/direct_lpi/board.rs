@@ -1,5 +1,6 @@
 //! A machine without ITS whose redistributors have Direct LPIs, as the drivers' platform.
 
+use super::interleaving;
 use super::memory::Memory;
 use super::redistributor::Redistributor;
 use doorbell_test_support::Outside;
@@ -71,33 +72,6 @@ pub(crate) struct Board {
 thread_local! {
     static MASKED: Cell<u32> = const { Cell::new(0) };
     static CPU: Cell<u32> = const { Cell::new(0) };
-    /// Called before each access: where a model checker may switch.
-    static SCHEDULE: Cell<fn()> = const { Cell::new(|| ()) };
-    /// Called before a lock is taken.
-    static LOCK: Cell<fn()> = const { Cell::new(|| ()) };
-    /// Called where something is waited for: where it has to.
-    static YIELD: Cell<fn()> = const { Cell::new(std::thread::yield_now) };
-    /// Counting masked interrupts needs a thread for each CPU.
-    static COUNTS: Cell<bool> = const { Cell::new(true) };
-}
-
-/// Hooks for a scheduler that switches threads.
-#[derive(Clone, Copy)]
-pub(crate) struct Schedule {
-    /// Before each access to registers and tables.
-    pub(crate) access: fn(),
-    /// Before each lock.
-    pub(crate) lock: fn(),
-    /// Called while another thread has to act.
-    pub(crate) wait: fn(),
-}
-
-/// From now on, this thread is under that scheduler.
-pub(crate) fn schedule_by(schedule: Schedule) {
-    SCHEDULE.set(schedule.access);
-    LOCK.set(schedule.lock);
-    YIELD.set(schedule.wait);
-    COUNTS.set(false);
 }
 
 /// Runs the following accesses on this CPU.
@@ -205,17 +179,17 @@ impl Board {
 
 impl LocalCpu for Board {
     fn irq_save(&self) -> IrqState {
-        LOCK.get()();
-        MASKED.set(MASKED.get() + u32::from(COUNTS.get()));
+        interleaving::lock();
+        MASKED.set(MASKED.get() + u32::from(interleaving::is_one_cpu()));
         IrqState::new(0)
     }
 
     fn irq_restore(&self, _: IrqState) {
-        MASKED.set(MASKED.get() - u32::from(COUNTS.get()));
+        MASKED.set(MASKED.get() - u32::from(interleaving::is_one_cpu()));
     }
 
     fn relax(&self) {
-        YIELD.get()();
+        interleaving::wait();
     }
 
     fn yield_now(&self) {
@@ -241,7 +215,7 @@ impl Platform for Board {
 
     fn wait(&self, turn: u32) -> Wait {
         assert_eq!(MASKED.get(), 0, "hardware is waited for under a lock");
-        YIELD.get()();
+        interleaving::wait();
         if turn < self.world().patience { Wait::Again } else { Wait::GiveUp }
     }
 }
@@ -261,7 +235,7 @@ impl GicPlatform for Board {
     }
 
     fn store8(&self, table: &Table, offset: u64, value: u8) {
-        SCHEDULE.get()();
+        interleaving::access();
         self.world().memory.store(table.address + offset, &[value]);
     }
 
@@ -270,12 +244,12 @@ impl GicPlatform for Board {
     }
 
     fn load8(&self, table: &Table, offset: u64) -> u8 {
-        SCHEDULE.get()();
+        interleaving::access();
         self.world().memory.load(table.address + offset)
     }
 
     fn publish(&self, table: &Table, range: Range<u64>, _: Coherence) {
-        SCHEDULE.get()();
+        interleaving::access();
         self.world().memory.publish(table.address, range);
     }
 
@@ -303,7 +277,7 @@ pub(crate) struct BoardFrame {
 
 impl BoardFrame {
     fn read(&self, offset: u32) -> u64 {
-        SCHEDULE.get()();
+        interleaving::access();
         let world = &mut *self.board.world();
         if let Some(cpu) = self.cpu {
             return world.redistributors[cpu as usize].1.read(&mut world.memory, offset);
@@ -323,7 +297,7 @@ impl BoardFrame {
     }
 
     fn write(&self, offset: u32, value: u64) {
-        SCHEDULE.get()();
+        interleaving::access();
         let world = &mut *self.board.world();
         match self.cpu {
             Some(cpu) => {
@@ -365,7 +339,7 @@ pub(crate) struct BoardRegisters {
 impl SystemRegisters for BoardRegisters {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
         if register == icc::IAR1.encoding() || register == icc::HPPIR1.encoding() {
-            SCHEDULE.get()();
+            interleaving::access();
             let mut world = self.board.world();
             let redistributor = world.rd(self.cpu);
             let Some(intid) = redistributor.signalled() else { return 1023 };

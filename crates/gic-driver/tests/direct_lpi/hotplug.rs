@@ -52,6 +52,20 @@ fn ces_carries_exactly_the_pending_lpis() {
 }
 
 #[test]
+fn a_cpu_whose_lpis_were_carried_is_forgotten() {
+    let board = Board::new(5, 0);
+    let direct = board.direct_lpi().unwrap();
+    let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
+    idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
+    leave(&board, &direct, 0);
+    // Three previous targets are remembered. A fourth would have the LPI sent again.
+    for to in [2, 3, 4] {
+        idle.relocate(&board, &direct, 0, to, &|| ()).unwrap();
+    }
+    assert_eq!([1, 2, 3, 4].map(|cpu| taken(&board, cpu)), [const { vec![] }; 4]);
+}
+
+#[test]
 fn without_ces_possible_lpis_are_resent() {
     for blinding in [
         |board: &Board| board.world().rd(0).can_disable = false,

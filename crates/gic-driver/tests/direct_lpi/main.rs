@@ -5,6 +5,8 @@ mod board;
 mod bulk;
 mod endpoint;
 mod hotplug;
+#[path = "../interleaving/mod.rs"]
+mod interleaving;
 mod masking;
 mod memory;
 mod messages;

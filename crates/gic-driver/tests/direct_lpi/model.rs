@@ -3,12 +3,12 @@
 //! hardware that behaves as if the driver lacked it, which the checker has to notice. The same
 //! scenarios run on real threads.
 
-use super::board::{Board, Schedule, schedule_by};
+use super::board::Board;
 use super::endpoint::{Endpoint, StoreKind};
+use super::interleaving::{self, CHECKED, REAL, World, threads};
 use gic_driver::direct_lpi::DirectLpi;
 use msi_types::{Cpu, MsiParent, Pending};
-use std::cell::Cell;
-use std::panic::catch_unwind;
+use std::panic::UnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
@@ -20,8 +20,6 @@ const DEPTH: usize = 5;
 const ROUNDS: usize = 200;
 /// Polls of a CPU while the others act.
 const LOOKS: usize = 6;
-
-type Thread = Box<dyn FnOnce() + Send>;
 
 /// Five CPUs and a device with one vector, at CPU 0 first.
 struct Scenario {
@@ -87,57 +85,6 @@ impl Scenario {
         assert_eq!(self.seen.load(SeqCst), self.sent(), "a message was lost");
         assert_eq!(self.direct.take_fault(), None);
     }
-}
-
-/// The way threads run, and the point at which others may run.
-#[derive(Clone, Copy)]
-struct World {
-    run: fn(Vec<Thread>),
-    between: fn(),
-}
-
-/// Setting up is the same in every schedule.
-const SET_UP: Schedule = Schedule { access: || (), lock: || (), wait: || () };
-/// Every lock and every access.
-const FINE: Schedule = Schedule { access: switch, lock: switch, wait: shuttle::thread::yield_now };
-/// Accesses alone: a tenth of the steps, so that what takes several switches in the right places is
-/// found.
-const COARSE: Schedule = Schedule { lock: || (), ..FINE };
-
-thread_local! {
-    static SCHEDULE: Cell<Schedule> = const { Cell::new(FINE) };
-}
-
-const CHECKED: World = World {
-    run: |threads| {
-        schedule_by(SCHEDULE.get());
-        let threads: Vec<_> = threads.into_iter().map(shuttle::thread::spawn).collect();
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        schedule_by(SET_UP);
-    },
-    between: switch,
-};
-
-const REAL: World = World {
-    run: |threads| {
-        let threads: Vec<_> = threads.into_iter().map(std::thread::spawn).collect();
-        for thread in threads {
-            thread.join().unwrap();
-        }
-    },
-    between: std::thread::yield_now,
-};
-
-/// Runs bodies on several threads with one machine.
-macro_rules! threads {
-    ($world:ident, $machine:ident: $($body:expr),* $(,)?) => {
-        ($world.run)(vec![$({
-            let $machine = $machine.clone();
-            Box::new(move || { $body; })
-        }),*])
-    };
 }
 
 fn look(machine: &Scenario, cpu: u32, between: fn()) {
@@ -279,26 +226,13 @@ fn two_cpus_invalidate_at_one_redistributor(world: World, hardware: fn(&Board)) 
     machine.finish();
 }
 
-/// Threads that take turns at random, and threads of which one runs far ahead of the others.
 fn check(scenario: impl Fn() + Send + Sync + 'static) {
-    let scenario = Arc::new(scenario);
-    for schedule in [FINE, COARSE] {
-        schedule_by(SET_UP);
-        SCHEDULE.set(schedule);
-        let (first, second) = (scenario.clone(), scenario.clone());
-        shuttle::check_random(move || first(), SCHEDULES);
-        shuttle::check_pct(move || second(), SCHEDULES, DEPTH);
-    }
-}
-
-/// A point at which the scheduler may switch, without the hint of a wait.
-fn switch() {
-    shuttle::sync::atomic::AtomicBool::new(false).load(SeqCst);
+    interleaving::check(SCHEDULES, DEPTH, scenario);
 }
 
 /// The checker finds a schedule in which a promise is broken.
-fn is_caught(scenario: impl Fn() + Send + Sync + std::panic::UnwindSafe + 'static) -> bool {
-    catch_unwind(move || check(scenario)).is_err()
+fn is_caught(scenario: impl Fn() + Send + Sync + UnwindSafe + 'static) -> bool {
+    interleaving::is_caught(|| check(scenario))
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A machine with several ITSes and redistributors, as the drivers' platform.
 
+use super::interleaving;
 use super::interpreter::{Hardware, Interpreter};
 use super::memory::Memory;
 use super::redistributor::{ConfigTable, Redistributor};
@@ -200,24 +201,34 @@ fn must_be_task(what: &str) {
 
 impl LocalCpu for Board {
     fn irq_save(&self) -> IrqState {
+        interleaving::lock();
+        if !interleaving::is_one_cpu() {
+            return IrqState::new(0);
+        }
         MASKED.set(MASKED.get() + 1);
         IrqState::new(MASKED.get() - 1)
     }
 
     fn irq_restore(&self, state: IrqState) {
+        if !interleaving::is_one_cpu() {
+            return;
+        }
         MASKED.set(MASKED.get() - 1);
         assert_eq!(MASKED.get(), state.get(), "interrupt states are restored in reverse order");
     }
 
     fn relax(&self) {
-        assert_ne!(MASKED.get(), 0, "a task spins, and whom it waits for may never run");
-        std::thread::yield_now();
+        assert!(
+            MASKED.get() != 0 || !interleaving::is_one_cpu(),
+            "a task spins, and whom it waits for may never run"
+        );
+        interleaving::wait();
     }
 
     fn yield_now(&self) {
         must_be_task("yield_now");
         self.world().yields += 1;
-        std::thread::yield_now();
+        interleaving::wait();
     }
 }
 
@@ -241,7 +252,7 @@ impl Platform for Board {
     }
 
     fn wait(&self, turn: u32) -> Wait {
-        std::thread::yield_now();
+        interleaving::wait();
         match HANDLER.take() {
             Some((0, handler)) => handler(),
             Some((more, handler)) => HANDLER.set(Some((more - 1, handler))),
@@ -304,6 +315,7 @@ impl GicPlatform for Board {
 
     fn store8(&self, table: &Table, offset: u64, value: u8) {
         assert!(offset < table.bytes);
+        interleaving::access();
         self.world().memory.store(table.address + offset, &[value]);
     }
 
@@ -313,11 +325,13 @@ impl GicPlatform for Board {
     }
 
     fn load8(&self, table: &Table, offset: u64) -> u8 {
+        interleaving::access();
         self.world().memory.load(table.address + offset, 1)[0]
     }
 
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence) {
         assert!(range.start < range.end && range.end <= table.bytes, "publish of {range:?}");
+        interleaving::access();
         self.world().memory.publish(table.address, range, coherence);
     }
 
@@ -350,6 +364,7 @@ const CREADR: u32 = gits::CREADR.offset();
 
 impl Mmio for BoardFrame {
     fn read32(&self, offset: u32) -> u32 {
+        interleaving::access();
         let mut world = self.board.world();
         match (self.block, offset) {
             (_, PIDR2) => 0x3b,
@@ -366,6 +381,7 @@ impl Mmio for BoardFrame {
     }
 
     fn write32(&self, offset: u32, value: u32) {
+        interleaving::access();
         let mut world = self.board.world();
         match (self.block, offset) {
             (BoardBlock::Its(its), CTLR) => world.its[its].set_control(Ctlr::from(value)),
@@ -376,6 +392,7 @@ impl Mmio for BoardFrame {
     }
 
     fn read64(&self, offset: u32) -> u64 {
+        interleaving::access();
         let world = &mut *self.board.world();
         let its = match self.block {
             BoardBlock::Its(its) => its,
@@ -395,6 +412,7 @@ impl Mmio for BoardFrame {
     }
 
     fn write64(&self, offset: u32, value: u64) {
+        interleaving::access();
         let mut world = self.board.world();
         let its = match self.block {
             BoardBlock::Its(its) => its,

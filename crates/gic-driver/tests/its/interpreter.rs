@@ -98,6 +98,8 @@ pub(crate) struct Interpreter {
     /// Effects that no SYNC has made certain yet, by redistributor.
     pub(crate) deferred: Vec<(u64, Effect)>,
     pub(crate) traffic: Traffic,
+    /// Commands that it refused.
+    pub(crate) refused: Vec<Command>,
 }
 
 const SLOT: u32 = 32;
@@ -133,6 +135,7 @@ impl Interpreter {
             own_collections: BTreeMap::new(),
             deferred: Vec::new(),
             traffic: Traffic::default(),
+            refused: Vec::new(),
             hardware,
         }
     }
@@ -141,8 +144,8 @@ impl Interpreter {
     pub(crate) fn lose_power(&mut self) {
         assert!(!self.control.enabled() && self.unrest == 0, "power was taken from a working ITS");
         let fresh = Self::new(self.hardware.clone(), self.config);
-        let Self { mapped, traffic, .. } = std::mem::replace(self, fresh);
-        (self.mapped, self.traffic) = (mapped, traffic);
+        let Self { mapped, traffic, refused, .. } = std::mem::replace(self, fresh);
+        (self.mapped, self.traffic, self.refused) = (mapped, traffic, refused);
     }
 
     pub(crate) fn control(&mut self) -> Ctlr {
@@ -327,9 +330,12 @@ impl Interpreter {
                 redistributor.deliver_early(memory, self.config);
             }
             let done = Execution { its: self, memory, redistributors }.run(command);
-            if done.is_none() && self.hardware.stalls {
-                self.stalled = true;
-                return;
+            if done.is_none() {
+                self.refused.push(command);
+                if self.hardware.stalls {
+                    self.stalled = true;
+                    return;
+                }
             }
             self.traffic.executed.push(command);
             self.posted.pop_front();

@@ -4,6 +4,8 @@
 mod board;
 mod entries;
 mod execution;
+#[path = "../interleaving/mod.rs"]
+mod interleaving;
 mod interpreter;
 mod memory;
 mod redistributor;
@@ -13,6 +15,7 @@ mod adoption;
 mod collections;
 mod errata;
 mod events;
+mod model;
 mod out_of_memory;
 mod parent;
 mod probing;

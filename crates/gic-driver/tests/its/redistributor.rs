@@ -28,6 +28,8 @@ pub(crate) struct Redistributor {
     bases: [u64; 2],
     /// `GICR_CTLR.CES` is 0, and LPIs stay enabled.
     stuck: bool,
+    /// Ignores invalidations of single LPIs, as a broken driver would show.
+    pub(crate) ignores_invalidation: bool,
     /// LPIs delivered between polls, as by a redistributor that reads configurations at any time.
     pub(crate) delivered: Vec<u32>,
 }
@@ -41,8 +43,17 @@ const PENDBASER: u32 = gicr::PENDBASER.offset();
 impl Redistributor {
     pub(crate) fn new(target: u64) -> Self {
         let (pending, config, bases) = (BTreeSet::new(), Vec::new(), [0; 2]);
-        let (stuck, delivered) = (false, Vec::new());
-        Self { target, pending, config, asleep: true, lpis_enabled: false, bases, stuck, delivered }
+        Self {
+            target,
+            pending,
+            config,
+            asleep: true,
+            lpis_enabled: false,
+            bases,
+            stuck: false,
+            ignores_invalidation: false,
+            delivered: Vec::new(),
+        }
     }
 
     /// A previous kernel used it: LPIs are enabled for good, with its tables, and these LPIs are
@@ -156,6 +167,9 @@ impl Redistributor {
     }
 
     fn reload(&mut self, memory: &mut Memory, table: u64, lpi: u32) {
+        if self.ignores_invalidation {
+            return;
+        }
         let byte = memory.device_read(View::Dram, table + u64::from(lpi) - 8192, 1)[0];
         let index = lpi as usize - 8192;
         if self.config.len() <= index {
