@@ -36,10 +36,8 @@ mod invalidation;
 mod moves;
 mod msi_parent;
 mod records;
-mod register_access;
 mod registers;
 mod resend;
-mod syncr;
 
 pub use error::DirectLpiError;
 pub use hotplug::{CpuOff, CpuOn};
@@ -47,6 +45,7 @@ pub use resend::{Resend, ResendObserver, ResendReason};
 
 use crate::gic::GicWithLpis;
 use crate::lpi::LpiMessages;
+use crate::register_access::RegisterAccess;
 use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -55,9 +54,7 @@ use cpu_set::CpuSet;
 use doorbell_lock::IrqLock;
 use msi_types::{ControllerFault, Cpu, MsiError};
 use records::Records;
-use register_access::RegisterAccess;
 use registers::DirectLpiRegisters;
-use syncr::Invalidations;
 
 /// Direct LPIs of one GIC. Share it in an [`Arc`]; locks are inside. It is the
 /// [`MsiParent`](msi_types::MsiParent) of every bus and platform device that firmware sends here:
@@ -97,7 +94,6 @@ pub struct DirectLpi<P: GicPlatform> {
 #[derive(Debug, Default)]
 struct PerCpu {
     access: RegisterAccess,
-    invalidations: Invalidations,
 }
 
 impl<P: GicPlatform> DirectLpi<P> {

@@ -62,7 +62,8 @@
 //!     ring         the command queue (IrqLock); routes and collections change under it
 //!       last_fault
 //! ```
-//! Operations marked *any context* take the ring's lock and the configuration table's alone.
+//! Operations marked *any context* take the ring's lock and an LPI's configuration alone. Masks take
+//! no ring's lock where the redistributors have `GICR_INVLPIR`.
 
 mod adoption;
 mod collections;
@@ -76,6 +77,7 @@ mod events;
 mod faults;
 mod hotplug;
 mod id_map;
+mod invalidation;
 mod msi_parent;
 mod probe;
 mod queue_wait;
@@ -109,6 +111,7 @@ use doorbell_fallible::SortedMap;
 use doorbell_lock::{IrqLock, TaskLock};
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use invalidation::RegisterInvalidation;
 use msi_types::{Attachment, DeviceId, HwIrqBlock};
 use queue_wait::Context;
 use routes::EventRoutes;
@@ -126,6 +129,7 @@ pub struct Its<P: GicPlatform> {
     queue: CommandQueue,
     collections: Collections,
     routes: EventRoutes,
+    invalidation: RegisterInvalidation,
     constraints: TableConstraints,
     doorbell_window: Option<PhysicalRegion>,
     errata: Vec<&'static ErratumEntry>,
@@ -245,11 +249,15 @@ impl<P: GicPlatform> Its<P> {
     pub fn suspend(&self) -> Result<(), ItsError> {
         self.state.with(self.platform(), |state| {
             self.finish_deferred_unmaps(state)?;
-            self.queue.stop(&self.frame).map_err(|error| error.at(self.frame.base))?;
-            self.quiesce().inspect_err(|_| {
-                self.frame.enable();
-                self.queue.start(&self.frame);
-            })
+            self.close_all_registers()?;
+            let stopped = self.queue.stop(&self.frame).map_err(|error| error.at(self.frame.base));
+            let quiet = stopped.and_then(|()| {
+                self.quiesce().inspect_err(|_| {
+                    self.frame.enable();
+                    self.queue.start(&self.frame);
+                })
+            });
+            quiet.inspect_err(|_| self.open_all_registers())
         })
     }
 
@@ -271,7 +279,9 @@ impl<P: GicPlatform> Its<P> {
             }
             self.queue.start(&self.frame);
             self.frame.enable();
-            self.run(&mut self.collections.recover())
+            self.run(&mut self.collections.recover())?;
+            self.open_all_registers();
+            Ok(())
         })
     }
 

@@ -134,6 +134,8 @@ pub mod mbi;
 mod mmio;
 mod platform;
 pub mod redistributor;
+#[cfg(feature = "alloc")]
+mod register_access;
 mod saved;
 #[cfg(feature = "alloc")]
 pub mod spi_messages;

@@ -29,6 +29,7 @@ pub(crate) use stale::StaleAt;
 
 use allocator::LpiAllocator;
 use coherence::AttachedCoherence;
+use configuration::ConfigLocks;
 use core::num::NonZeroU32;
 use core::ops::Range;
 use gic_arch::lpi::{MIN_ID_BITS, config_table_bytes};
@@ -111,8 +112,7 @@ pub struct Lpis<P: GicPlatform> {
     config: ConfigTable,
     coherence: AttachedCoherence,
     allocator: IrqLock<LpiAllocator>,
-    /// Serialises changes of configuration bytes, and of how they are published.
-    config_lock: IrqLock<()>,
+    config_locks: ConfigLocks,
     pending: IrqLock<Vec<PendingTable>>,
     messages: IrqLock<Option<LpiMessages>>,
 }
@@ -169,7 +169,7 @@ impl<P: GicPlatform> Lpis<P> {
             config: table,
             coherence: AttachedCoherence::new(),
             allocator: IrqLock::new(allocator),
-            config_lock: IrqLock::new(()),
+            config_locks: ConfigLocks::default(),
             pending: IrqLock::new(pending),
             messages: IrqLock::new(None),
             platform,

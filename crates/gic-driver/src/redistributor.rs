@@ -2,11 +2,13 @@
 //! and the base registers of its LPI tables. Without a heap.
 
 mod discovery;
+mod invalidation;
 mod lpi_tables;
 
 pub use discovery::{
     RedistributorRegion, RedistributorWalk, find_redistributor, walk_redistributors,
 };
+pub(crate) use invalidation::Invalidation;
 pub(crate) use lpi_tables::is_coherent;
 pub use lpi_tables::{LpiClearing, LpiTables, NegotiatedTables, PendingContents, TableAccess};
 
@@ -15,6 +17,7 @@ use crate::saved::{BlockDefaults, PrivateState};
 use crate::{Block, GicError, Group, Interrupt, Mmio, MmioExt, Platform, SecurityView};
 use gic_arch::gicr::{self, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, Priority};
+use invalidation::Invalidations;
 
 /// The state into which [`Redistributor::init`] brings a CPU's own interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +44,7 @@ pub struct Redistributor<M> {
     typer: Typer,
     /// Is `GICR_WAKER` usable?
     waker: bool,
+    invalidations: Invalidations,
 }
 
 impl<M: Mmio> Redistributor<M> {
@@ -52,7 +56,8 @@ impl<M: Mmio> Redistributor<M> {
     pub fn new(mmio: M, address: u64) -> Result<Self, GicError> {
         let frame = Frame::probe(mmio, Block::Redistributor(address))?;
         let typer = frame.mmio.read(gicr::TYPER);
-        Ok(Self { frame, address, typer, waker: true })
+        let invalidations = Invalidations::default();
+        Ok(Self { frame, address, typer, waker: true, invalidations })
     }
 
     /// Leaves `GICR_WAKER` alone: firmware woke the redistributor

@@ -1,10 +1,10 @@
 //! Making redistributors read configuration bytes anew, and setting and clearing what is pending.
 
 use super::records::{Deferred, Record};
-use super::registers::Invalidation;
 use super::{DirectLpi, ResendReason};
 use crate::GicPlatform;
 use crate::lpi::LpiError;
+use crate::redistributor::Invalidation;
 use core::num::NonZeroU16;
 use gic_arch::{Lpi, Priority};
 use msi_types::{Cpu, HwIrq, MsiError, Pending};
@@ -128,11 +128,9 @@ impl<P: GicPlatform> DirectLpi<P> {
     }
 
     fn run_at(&self, cpu: Cpu, wanted: impl Iterator<Item = Invalidation>) -> Result<(), MsiError> {
-        let done = self.at(cpu, |registers| {
-            let invalidations = &self.per_cpu.get(cpu.index())?.invalidations;
-            Some(invalidations.run(self.platform(), &registers, wanted))
-        });
-        match done.flatten() {
+        let done =
+            self.at(cpu, |registers| registers.redistributor().invalidate(self.platform(), wanted));
+        match done {
             Some(Err(late)) => Err(self.fault_at(cpu, "invalidate", late.0)),
             Some(Ok(())) | None => Ok(()),
         }

@@ -106,6 +106,11 @@ impl Collections {
         self.ids().find_map(|collection| self.target(collection))
     }
 
+    /// The CPUs that are on.
+    pub(crate) fn mapped(&self) -> impl Iterator<Item = Cpu> {
+        self.ids().filter(|collection| self.target(*collection).is_some()).map(cpu_of)
+    }
+
     /// Number of collections.
     pub(crate) fn count(&self) -> usize {
         self.states.len()
@@ -165,4 +170,9 @@ impl Collections {
         });
         map.chain(reload)
     }
+}
+
+/// The CPU that a collection stands for.
+pub(super) fn cpu_of(collection: CollectionId) -> Cpu {
+    Cpu::new(collection.get().into())
 }

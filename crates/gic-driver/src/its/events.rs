@@ -1,5 +1,6 @@
 //! Events: mapped to LPIs, moved between CPUs, masked, made pending, discarded.
 
+use super::collections::cpu_of;
 use super::command_queue::FailedRun;
 use super::device::{Device, Mapping};
 use super::error::{ItsError, QueueError, fault};
@@ -116,6 +117,7 @@ impl<P: GicPlatform> Its<P> {
     pub fn move_event(&self, lpi: Lpi, to: Cpu) -> Result<Cpu, ItsError> {
         let mut answer = Err(ItsError::NotMapped(lpi));
         let mut moved = None;
+        self.invalidation.begin_move();
         let mut commands = made_in_order(|| {
             let route = self.routes.of(lpi)?;
             let bound = self.collections.of_cpu(to);
@@ -131,9 +133,14 @@ impl<P: GicPlatform> Its<P> {
         });
         let result = self.queue.run(&self.frame, Context::Task, &mut commands);
         drop(commands);
-        let Err(FailedRun { error, .. }) = result else { return answer };
+        let Err(FailedRun { error, .. }) = result else {
+            self.invalidation.end_move();
+            return answer;
+        };
         if let Some((old, new)) = moved {
             self.undo_move(lpi, old, new, error);
+        } else {
+            self.invalidation.end_move();
         }
         Err(error.at(self.frame.base))
     }
@@ -187,16 +194,6 @@ impl<P: GicPlatform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Makes an LPI's redistributor read its configuration byte anew.
-    ///
-    /// Context: any.
-    ///
-    /// # Errors
-    /// [`ItsError::NotMapped`], [`ItsError::Fault`].
-    pub fn invalidate(&self, lpi: Lpi) -> Result<(), ItsError> {
-        self.run_on_event(lpi, |device, event| Command::Inv { device, event })
-    }
-
     /// Makes an LPI pending as its device would, or drops what is pending.
     ///
     /// Context: any.
@@ -227,7 +224,7 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// One command for an event, and a SYNC for where it is delivered at that moment of the queue.
-    fn run_on_event(
+    pub(super) fn run_on_event(
         &self,
         lpi: Lpi,
         command: impl Fn(DeviceId, EventId) -> Command,
@@ -378,7 +375,7 @@ impl<P: GicPlatform> Its<P> {
     fn undo_move(&self, lpi: Lpi, old: EventRoute, new: EventRoute, error: QueueError) {
         if let QueueError::Stalled(Some(Command::Movi { .. })) = error {
             self.routes.set(lpi, Some(old));
-            return;
+            return self.invalidation.end_move();
         }
         // The MOVI was executed, or may be later; a second one behind it undoes it. If that finds
         // no room, the route keeps describing the queue's result.
@@ -408,10 +405,6 @@ pub(super) fn invalidation(block: EventBlock, collection: CollectionId) -> Comma
     } else {
         Command::Invall { collection }
     }
-}
-
-fn cpu_of(collection: CollectionId) -> Cpu {
-    Cpu::new(collection.get().into())
 }
 
 fn free_share_events(state: &mut TaskState, attachment: &Attachment, count: NonZeroU16) {

@@ -45,7 +45,10 @@ impl<P: GicPlatform> Its<P> {
                 &mut self.collections.rebind(collection, Binding::Mapped(target)).chain(reload),
             );
             match result {
-                Ok(()) => self.queue.set_verified_target(&self.frame, target),
+                Ok(()) => {
+                    self.queue.set_verified_target(&self.frame, target);
+                    self.open_registers(cpu);
+                }
                 Err(_) => self.undo_rebind(collection, old),
             }
             result
@@ -70,6 +73,7 @@ impl<P: GicPlatform> Its<P> {
             if leaving == heirs {
                 return Err(ItsError::NotReachable(heir, "it is the CPU that leaves"));
             }
+            self.close_registers(cpu)?;
             // In the queue's order: a later move to this CPU is refused, an earlier one is found in
             // the routes.
             self.queue
@@ -77,13 +81,18 @@ impl<P: GicPlatform> Its<P> {
             let Ok(mut left) = self.routes.mapped_to(leaving) else {
                 self.queue
                     .in_order(&self.frame, || self.collections.set(leaving, Binding::Mapped(from)));
+                self.open_registers(cpu);
                 return Err(ItsError::NoMemory("a list of a CPU's events"));
             };
+            // Not ended after a failure: the ITS may execute the moves later.
+            self.invalidation.begin_move();
             let result = self.run(&mut self.evacuate(&left, (leaving, from), (heirs, to)));
             if let Err(error) = result {
                 self.undo_rebind(leaving, Binding::Mapped(from));
+                self.open_registers(cpu);
                 return Err(error);
             }
+            self.invalidation.end_move();
             left.retain(|lpi| self.routes.of(*lpi).is_some_and(|route| route.collection == heirs));
             Ok(left)
         })

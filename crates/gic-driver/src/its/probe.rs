@@ -5,6 +5,7 @@ use super::command_queue::CommandQueue;
 use super::config::{IfEnabled, ItsConfig};
 use super::control_frame::ControlFrame;
 use super::error::ProbeError;
+use super::invalidation::RegisterInvalidation;
 use super::quirks::{self, CorrectedConfig};
 use super::routes::EventRoutes;
 use super::tables::{self, ItsTable, TableRequest};
@@ -81,6 +82,7 @@ impl<P: GicPlatform> Its<P> {
         let collections =
             Collections::new(config.cpus, typer.hcc().into(), config.targets.as_deref())
                 .map_err(no_memory)?;
+        let invalidation = RegisterInvalidation::new(collections.count()).map_err(no_memory)?;
         let mut targets = Vec::new();
         targets.try_reserve_exact(collections.count()).map_err(no_memory)?;
         let mut to_clear = Vec::new();
@@ -108,6 +110,7 @@ impl<P: GicPlatform> Its<P> {
         Ok(Self {
             collections,
             routes,
+            invalidation,
             constraints,
             doorbell_window: config.pre_its,
             errata,

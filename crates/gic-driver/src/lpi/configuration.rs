@@ -1,10 +1,36 @@
-//! Configuration bytes: changed under one lock, and published to those who do not look into caches.
+//! Configuration bytes: each is changed under its lock, and published to those who do not look into
+//! caches. Neighbours have different locks, because a device's LPIs are consecutive and often one
+//! for each CPU.
 
 use super::{LpiError, Lpis};
 use crate::{Coherence, GicPlatform};
 use core::num::NonZeroU32;
+use doorbell_lock::IrqLock;
 use gic_arch::lpi::{Config, config_offset};
 use gic_arch::{Lpi, Priority};
+
+/// Locks for all configuration bytes.
+const LOCKS: usize = 32;
+
+/// The locks of the configuration bytes: the LPI number n has lock n modulo [`LOCKS`].
+#[derive(Debug, Default)]
+pub(super) struct ConfigLocks([ConfigLock; LOCKS]);
+
+/// In a cache line of its own, so that CPUs with different locks do not slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct ConfigLock(IrqLock<()>);
+
+impl ConfigLocks {
+    fn of(&self, lpi: Lpi) -> &IrqLock<()> {
+        &self.0[lpi.index() as usize % LOCKS].0
+    }
+
+    /// The locks of consecutive LPIs.
+    fn from(&self, first: Lpi) -> impl Iterator<Item = &IrqLock<()>> {
+        self.0.iter().cycle().skip(first.index() as usize % LOCKS).map(|lock| &lock.0)
+    }
+}
 
 impl<P: GicPlatform> Lpis<P> {
     /// Stores an LPI's configuration and publishes it. Redistributors may go on with the old one
@@ -14,7 +40,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// [`LpiError::NoSuchLpi`].
     pub fn set_config(&self, lpi: Lpi, config: Config) -> Result<(), LpiError> {
         self.check(lpi)?;
-        self.config_lock.with(&*self.platform, |()| self.store_config(lpi, config));
+        self.config_locks.of(lpi).with(&*self.platform, |()| self.store_config(lpi, config));
         Ok(())
     }
 
@@ -49,7 +75,7 @@ impl<P: GicPlatform> Lpis<P> {
     pub fn config(&self, lpi: Lpi) -> Result<Config, LpiError> {
         self.check(lpi)?;
         // Under the lock: what is answered was published as well.
-        let byte = self.config_lock.with(&*self.platform, |()| {
+        let byte = self.config_locks.of(lpi).with(&*self.platform, |()| {
             self.platform.load8(self.config.table(), config_offset(lpi))
         });
         Ok(Config::from(byte))
@@ -72,7 +98,7 @@ impl<P: GicPlatform> Lpis<P> {
         change: impl FnOnce(Config) -> Config,
     ) -> Result<(), LpiError> {
         self.check(lpi)?;
-        self.config_lock.with(&*self.platform, |()| {
+        self.config_locks.of(lpi).with(&*self.platform, |()| {
             let old = Config::from(self.platform.load8(self.config.table(), config_offset(lpi)));
             self.store_config(lpi, change(old).with_res1(true));
         });
@@ -89,12 +115,12 @@ impl<P: GicPlatform> Lpis<P> {
     pub(super) fn reset_config(&self, first: Lpi, count: NonZeroU32) {
         let start = config_offset(first);
         let end = start + u64::from(count.get());
-        self.config_lock.with(&*self.platform, |()| {
-            for offset in start..end {
+        for (offset, lock) in (start..end).zip(self.config_locks.from(first)) {
+            lock.with(&*self.platform, |()| {
                 self.platform.store8(self.config.table(), offset, self.initial_config().into());
-            }
-            self.platform.publish(self.config.table(), start..end, self.coherence());
-        });
+            });
+        }
+        self.platform.publish(self.config.table(), start..end, self.coherence());
     }
 
     /// Takes in how one more redistributor reads the configuration table.
@@ -102,10 +128,12 @@ impl<P: GicPlatform> Lpis<P> {
         match found {
             Coherence::Coherent => self.coherence.note_coherent(),
             Coherence::NonCoherent => {
-                // Under the lock: bytes stored before are cleaned below, and a later store cleans
-                // its own.
-                let before =
-                    self.config_lock.with(&*self.platform, |()| self.coherence.note_non_coherent());
+                let before = self.coherence.note_non_coherent();
+                // Whoever holds a lock may have read the old value. What is stored until it is
+                // unlocked is cleaned below, and a later store cleans its own.
+                for ConfigLock(lock) in &self.config_locks.0 {
+                    lock.with(&*self.platform, |()| ());
+                }
                 if before == Coherence::Coherent {
                     // Published so far for the coherent ones alone.
                     let table = self.config.table();

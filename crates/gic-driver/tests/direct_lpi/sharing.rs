@@ -47,7 +47,7 @@ fn only_tables_and_allocator_are_shared() {
         include_str!("../../src/direct_lpi/cached_at.rs"),
         include_str!("../../src/direct_lpi/cpu_set.rs"),
         include_str!("../../src/direct_lpi/error.rs"),
-        include_str!("../../src/direct_lpi/register_access.rs"),
+        include_str!("../../src/register_access.rs"),
         include_str!("../../src/direct_lpi/hotplug.rs"),
         include_str!("../../src/direct_lpi/invalidation.rs"),
         include_str!("../../src/direct_lpi/moves.rs"),
@@ -55,7 +55,7 @@ fn only_tables_and_allocator_are_shared() {
         include_str!("../../src/direct_lpi/records.rs"),
         include_str!("../../src/direct_lpi/registers.rs"),
         include_str!("../../src/direct_lpi/resend.rs"),
-        include_str!("../../src/direct_lpi/syncr.rs"),
+        include_str!("../../src/redistributor/invalidation.rs"),
     ];
     for line in sources.iter().flat_map(|source| source.lines()) {
         let code = line.split("//").next().unwrap();

@@ -368,7 +368,10 @@ impl Mmio for BoardFrame {
         let mut world = self.board.world();
         match (self.block, offset) {
             (_, PIDR2) => 0x3b,
-            (BoardBlock::Redistributor(cpu), offset) => world.redistributors[cpu].read(offset),
+            (BoardBlock::Redistributor(cpu), offset) => {
+                let World { redistributors, memory, .. } = &mut *world;
+                redistributors[cpu].read(memory, offset)
+            }
             (BoardBlock::Distributor, offset) if offset == gicd::CTLR.offset() => world.distributor,
             (BoardBlock::Its(its), CTLR) => world.its[its].control().into(),
             (BoardBlock::Its(its), IIDR) => world.its[its].hardware.iidr,

@@ -1,7 +1,8 @@
 //! Events from their mapping to their end.
 
+use crate::board::Board;
 use crate::interpreter::Hardware;
-use crate::setup::{Setup, lpi, request};
+use crate::setup::{Setup, config, lpi, request};
 use gic_arch::{Lpi, Priority};
 use gic_driver::ItsError;
 use msi_types::{Cpu, DeviceId, Initially, Pending, Shape};
@@ -227,4 +228,47 @@ fn mask_elsewhere_survives_a_move() {
     setup.its.move_event(lpi(&block, 0), Cpu::new(0)).unwrap();
     setup.send(lpi(&block, 0));
     assert_eq!(setup.take(0), []);
+}
+
+#[test]
+fn masks_use_invlpir_where_it_exists() {
+    let board = Board::new(vec![Hardware::default()], 4);
+    for cpu in [0, 1] {
+        board.world().redistributors[cpu].has_invlpir = true;
+    }
+    let setup = Setup::on(board, &config(0));
+    (0..4).for_each(|cpu| setup.bring_up(cpu));
+    let device = setup.attach(5, 2);
+    for (cpu, commands) in [(0, 0), (2, 4)] {
+        let block = setup.map(&device, 1, cpu);
+        let traffic = setup.traffic(|| {
+            setup.its.mask(lpi(&block, 0)).unwrap();
+            assert!(
+                !setup.board.world().redistributors[cpu as usize].is_enabled(lpi(&block, 0).get())
+            );
+            setup.its.unmask(lpi(&block, 0)).unwrap();
+        });
+        assert_eq!(traffic.executed.len(), commands, "CPU {cpu}");
+        let invalidations = setup.board.world().redistributors[cpu as usize].invalidations;
+        assert_eq!(invalidations, if commands == 0 { 2 } else { 0 });
+        setup.its.unmap_events(&device, block);
+    }
+}
+
+#[test]
+fn masks_use_the_queue_while_a_move_is_not_finished() {
+    let board = Board::new(vec![Hardware::default()], 4);
+    board.world().redistributors.iter_mut().for_each(|rd| rd.has_invlpir = true);
+    let setup = Setup::on(board, &config(0));
+    (0..4).for_each(|cpu| setup.bring_up(cpu));
+    let device = setup.attach(5, 1);
+    let block = setup.map(&device, 1, 0);
+    setup.board.world().set_stuck(true);
+    setup.its.move_event(lpi(&block, 0), Cpu::new(1)).unwrap_err();
+    let error = setup.its.mask(lpi(&block, 0)).unwrap_err();
+    assert!(matches!(error, ItsError::Fault(_)), "{error}");
+    setup.board.world().set_stuck(false);
+    setup.its.mask(lpi(&block, 0)).unwrap();
+    setup.send(lpi(&block, 0));
+    assert_eq!([0, 1].map(|cpu| setup.take(cpu)), [[]; 2]);
 }

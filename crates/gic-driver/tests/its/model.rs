@@ -3,6 +3,7 @@
 //! hardware is a point where others may run; the ITS executes one command per look at `CREADR`. The
 //! same scenarios run on real threads.
 
+use super::board::Board;
 use super::interleaving::{self, CHECKED, REAL, World, threads};
 use super::interpreter::Hardware;
 use super::setup::{Setup, config, lpi, request};
@@ -37,6 +38,15 @@ struct Vector {
     masked: AtomicBool,
 }
 
+/// The way in which masks reach the redistributors.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Masks {
+    /// By INV.
+    Command,
+    /// By `GICR_INVLPIR`.
+    Register,
+}
+
 /// Four CPUs, and devices 1 and 2 with one vector each.
 struct Scenario {
     setup: Setup,
@@ -48,9 +58,20 @@ struct Scenario {
 }
 
 impl Scenario {
-    fn new(at: [u32; 2]) -> Arc<Self> {
-        let hardware = Hardware { pace: Some(1), ..Hardware::default() };
-        let setup = Setup::with_lpis(hardware, &config(0), 3);
+    fn new(masks: Masks, at: [u32; 2]) -> Arc<Self> {
+        Self::with_pace(Some(1), masks, at)
+    }
+
+    /// With an ITS that executes so many commands per look, or all as they are posted.
+    fn with_pace(pace: Option<usize>, masks: Masks, at: [u32; 2]) -> Arc<Self> {
+        let hardware = Hardware { pace, ..Hardware::default() };
+        let board = Board::new(vec![hardware], 4);
+        board.world().num_lpis = 3;
+        for redistributor in &mut board.world().redistributors {
+            redistributor.has_invlpir = masks == Masks::Register;
+        }
+        let setup = Setup::on(board, &config(0));
+        (0..4).for_each(|cpu| setup.bring_up(cpu));
         // Others may be late.
         setup.board.world().patience = 10_000_000;
         let attachments = [1, 2].map(|device| setup.attach(device, 2));
@@ -129,10 +150,12 @@ impl Scenario {
         let leaving = &mut world.redistributors[LEAVING as usize];
         assert!(leaving.pending.is_empty(), "the CPU leaves with {:?}", leaving.pending);
         leaving.forget();
+        leaving.set_asleep(true);
         self.is_off.store(true, SeqCst);
     }
 
     fn cpu_on(&self) {
+        self.setup.board.world().redistributors[LEAVING as usize].set_asleep(false);
         self.is_off.store(false, SeqCst);
         self.setup.cpu_on(LEAVING).unwrap();
     }
@@ -181,8 +204,8 @@ impl Scenario {
 }
 
 /// The CPU leaves while a vector moves to it and another one is there.
-fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
-    let machine = Scenario::new([START, LEAVING]);
+fn a_vector_moves_to_a_cpu_that_leaves(world: World, masks: Masks) {
+    let machine = Scenario::new(masks, [START, LEAVING]);
     threads! { world, machine:
         for _ in 0..2 { machine.fire(0); (world.between)() },
         for _ in 0..2 { machine.fire(1); (world.between)() },
@@ -197,8 +220,8 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
 }
 
 /// The CPU leaves and comes back, while vectors move there and one is masked.
-fn a_cpu_comes_back_while_vectors_move(world: World) {
-    let machine = Scenario::new([START, LEAVING]);
+fn a_cpu_comes_back_while_vectors_move(world: World, masks: Masks) {
+    let machine = Scenario::new(masks, [START, LEAVING]);
     threads! { world, machine:
         for _ in 0..2 { machine.fire(0); machine.fire(1); (world.between)() },
         {
@@ -215,8 +238,8 @@ fn a_cpu_comes_back_while_vectors_move(world: World) {
 }
 
 /// A handler masks and unmasks a vector while it moves.
-fn a_vector_is_masked_while_it_moves(world: World, path: &'static [u32]) {
-    masked_while_it_moves(world, &Scenario::new([START, LEAVING]), path);
+fn a_vector_is_masked_while_it_moves(world: World, masks: Masks, path: &'static [u32]) {
+    masked_while_it_moves(world, &Scenario::new(masks, [START, LEAVING]), path);
 }
 
 fn masked_while_it_moves(world: World, machine: &Arc<Scenario>, path: &'static [u32]) {
@@ -232,8 +255,8 @@ fn masked_while_it_moves(world: World, machine: &Arc<Scenario>, path: &'static [
 }
 
 /// Handlers mask vectors while their CPU leaves.
-fn vectors_are_masked_while_their_cpu_leaves(world: World) {
-    let machine = Scenario::new([LEAVING, LEAVING]);
+fn vectors_are_masked_while_their_cpu_leaves(world: World, masks: Masks, pace: Option<usize>) {
+    let machine = Scenario::with_pace(pace, masks, [LEAVING, LEAVING]);
     threads! { world, machine:
         for _ in 0..2 { machine.fire(0); machine.fire(1); (world.between)() },
         machine.cpu_off(),
@@ -246,8 +269,8 @@ fn vectors_are_masked_while_their_cpu_leaves(world: World) {
 }
 
 /// A vector ends, and another one takes its LPI, while a CPU leaves and a vector moves.
-fn a_vector_ends_while_others_move(world: World) {
-    let machine = Scenario::new([LEAVING, START]);
+fn a_vector_ends_while_others_move(world: World, masks: Masks) {
+    let machine = Scenario::new(masks, [LEAVING, START]);
     machine.vectors[0].sent.store(0, SeqCst);
     threads! { world, machine:
         {
@@ -266,8 +289,8 @@ fn a_vector_ends_while_others_move(world: World) {
 }
 
 /// A handler masks a vector whose owner frees it.
-fn a_vector_is_masked_while_it_ends(world: World) {
-    let machine = Scenario::new([START, START]);
+fn a_vector_is_masked_while_it_ends(world: World, masks: Masks) {
+    let machine = Scenario::new(masks, [START, START]);
     let lpi = machine.lpi(0);
     threads! { world, machine:
         machine.unmap(0),
@@ -282,59 +305,64 @@ fn a_vector_is_masked_while_it_ends(world: World) {
     machine.finish();
 }
 
-fn check(scenario: impl Fn() + Send + Sync + 'static) {
-    interleaving::check(SCHEDULES, DEPTH, scenario);
+fn check(scenario: fn(Masks)) {
+    for masks in [Masks::Command, Masks::Register] {
+        interleaving::check(SCHEDULES, DEPTH, move || scenario(masks));
+    }
 }
 
 #[test]
 fn a_move_to_an_offgoing_cpu_loses_nothing() {
-    check(|| a_vector_moves_to_a_cpu_that_leaves(CHECKED));
+    check(|masks| a_vector_moves_to_a_cpu_that_leaves(CHECKED, masks));
 }
 
 #[test]
 fn a_cpu_that_comes_back_loses_nothing() {
-    check(|| a_cpu_comes_back_while_vectors_move(CHECKED));
+    check(|masks| a_cpu_comes_back_while_vectors_move(CHECKED, masks));
 }
 
 #[test]
 fn mask_holds_during_a_move() {
-    check(|| a_vector_is_masked_while_it_moves(CHECKED, &[HEIR, 3]));
+    check(|masks| a_vector_is_masked_while_it_moves(CHECKED, masks, &[HEIR, 3]));
 }
 
 #[test]
 fn mask_holds_while_the_cpu_leaves() {
-    check(|| vectors_are_masked_while_their_cpu_leaves(CHECKED));
+    check(|masks| vectors_are_masked_while_their_cpu_leaves(CHECKED, masks, Some(1)));
+    check(|masks| vectors_are_masked_while_their_cpu_leaves(CHECKED, masks, None));
 }
 
 #[test]
 fn the_end_of_a_vector_loses_nothing_of_others() {
-    check(|| a_vector_ends_while_others_move(CHECKED));
+    check(|masks| a_vector_ends_while_others_move(CHECKED, masks));
 }
 
 #[test]
 fn mask_of_an_ending_vector_is_harmless() {
-    check(|| a_vector_is_masked_while_it_ends(CHECKED));
+    check(|masks| a_vector_is_masked_while_it_ends(CHECKED, masks));
 }
 
 #[test]
 fn a_mask_without_invalidation_leaks() {
-    assert!(interleaving::is_caught(|| {
-        check(|| {
-            let machine = Scenario::new([START, START]);
-            machine.setup.board.world().redistributors[0].ignores_invalidation = true;
-            masked_while_it_moves(CHECKED, &machine, &[HEIR]);
-        });
-    }));
+    for masks in [Masks::Command, Masks::Register] {
+        assert!(interleaving::is_caught(|| {
+            interleaving::check(SCHEDULES, DEPTH, move || {
+                let machine = Scenario::new(masks, [START, START]);
+                machine.setup.board.world().redistributors[0].ignores_invalidation = true;
+                masked_while_it_moves(CHECKED, &machine, &[]);
+            });
+        }));
+    }
 }
 
 #[test]
 fn on_real_threads_nothing_is_lost() {
-    for _ in 0..ROUNDS {
-        a_vector_moves_to_a_cpu_that_leaves(REAL);
-        a_cpu_comes_back_while_vectors_move(REAL);
-        a_vector_is_masked_while_it_moves(REAL, &[HEIR, 3]);
-        vectors_are_masked_while_their_cpu_leaves(REAL);
-        a_vector_ends_while_others_move(REAL);
-        a_vector_is_masked_while_it_ends(REAL);
+    for masks in [Masks::Command, Masks::Register].repeat(ROUNDS) {
+        a_vector_moves_to_a_cpu_that_leaves(REAL, masks);
+        a_cpu_comes_back_while_vectors_move(REAL, masks);
+        a_vector_is_masked_while_it_moves(REAL, masks, &[HEIR, 3]);
+        vectors_are_masked_while_their_cpu_leaves(REAL, masks, Some(1));
+        a_vector_ends_while_others_move(REAL, masks);
+        a_vector_is_masked_while_it_ends(REAL, masks);
     }
 }

@@ -1,6 +1,6 @@
 //! Redistributors as stubborn as the architecture allows. The configuration of an LPI is what was
 //! in memory when it was last invalidated here, wherever the LPI was meanwhile. Nothing that an ITS
-//! asks takes effect before a SYNC.
+//! asks takes effect before a SYNC, and nothing that `INVLPIR` asks before `SYNCR.Busy` is 0.
 
 use super::memory::{Memory, View};
 use gic_arch::{Shareability, gicr};
@@ -30,11 +30,22 @@ pub(crate) struct Redistributor {
     stuck: bool,
     /// Ignores invalidations of single LPIs, as a broken driver would show.
     pub(crate) ignores_invalidation: bool,
+    /// Has `GICR_INVLPIR` and its kin: `GICR_CTLR.IR`.
+    pub(crate) has_invlpir: bool,
+    /// Number of writes of `INVLPIR`.
+    pub(crate) invalidations: u32,
+    invalidating: Option<u32>,
+    /// Reads of `SYNCR` that still show `Busy`.
+    busy: u32,
     /// LPIs delivered between polls, as by a redistributor that reads configurations at any time.
     pub(crate) delivered: Vec<u32>,
 }
 
+/// Reads of `SYNCR` until an invalidation is complete.
+const LAG: u32 = 2;
 const CTLR: u32 = gicr::CTLR.offset();
+const INVLPIR: u32 = gicr::INVLPIR.offset();
+const SYNCR: u32 = gicr::SYNCR.offset();
 const WAKER: u32 = gicr::WAKER.offset();
 const TYPER: u32 = gicr::TYPER.offset();
 const PROPBASER: u32 = gicr::PROPBASER.offset();
@@ -52,6 +63,10 @@ impl Redistributor {
             bases,
             stuck: false,
             ignores_invalidation: false,
+            has_invlpir: false,
+            invalidations: 0,
+            invalidating: None,
+            busy: 0,
             delivered: Vec::new(),
         }
     }
@@ -75,7 +90,8 @@ impl Redistributor {
 
     /// Loses its power: only what its new owner gives it is there afterwards.
     pub(crate) fn lose_power(&mut self) {
-        *self = Self { stuck: self.stuck, ..Self::new(self.target) };
+        let Self { stuck, has_invlpir, target, .. } = *self;
+        *self = Self { stuck, has_invlpir, ..Self::new(target) };
     }
 
     /// With LPIs enabled for good, it may read configurations at any time, and deliver at once.
@@ -87,10 +103,22 @@ impl Redistributor {
         }
     }
 
-    pub(crate) fn read(&self, offset: u32) -> u32 {
+    pub(crate) fn read(&mut self, memory: &mut Memory, offset: u32) -> u32 {
         match offset {
             CTLR => {
-                gicr::Ctlr::new().with_ces(!self.stuck).with_enable_lpis(self.lpis_enabled).into()
+                let control = gicr::Ctlr::new().with_ces(!self.stuck).with_ir(self.has_invlpir);
+                control.with_enable_lpis(self.lpis_enabled).into()
+            }
+            SYNCR => {
+                self.check_invlpir("SYNCR");
+                self.busy = self.busy.saturating_sub(1);
+                if self.busy == 0
+                    && let Some(lpi) = self.invalidating.take()
+                {
+                    let config = gicr::Propbaser::from(self.bases[0]).address();
+                    self.reload(memory, config, lpi);
+                }
+                gicr::Syncr::new().with_busy(self.busy != 0).into()
             }
             WAKER => {
                 let waker = gicr::Waker::new().with_processor_sleep(self.asleep);
@@ -122,6 +150,14 @@ impl Redistributor {
     }
 
     pub(crate) fn write64(&mut self, offset: u32, value: u64) {
+        if offset == INVLPIR {
+            self.check_invlpir("INVLPIR");
+            // CONSTRAINED UNPREDICTABLE (IHI 0069, GICR_INVLPIR): it may be ignored.
+            assert_eq!(self.invalidating, None, "INVLPIR is written while GICR_SYNCR.Busy is 1");
+            self.invalidations += 1;
+            (self.invalidating, self.busy) = (Some(u32::try_from(value).unwrap()), LAG);
+            return;
+        }
         assert!(!self.lpis_enabled, "a table moved under enabled LPIs");
         match offset {
             // It does not look into caches.
@@ -135,6 +171,16 @@ impl Redistributor {
             }
             _ => panic!("write of GICR + {offset:#x}"),
         }
+    }
+
+    /// Its CPU is off, or on again.
+    pub(crate) fn set_asleep(&mut self, asleep: bool) {
+        self.asleep = asleep;
+    }
+
+    fn check_invlpir(&self, register: &str) {
+        assert!(self.has_invlpir, "{register} is used where it is IMPLEMENTATION DEFINED");
+        assert!(!self.asleep, "{register} is used while the redistributor sleeps");
     }
 
     /// Loses its caches, as if it had been without power: all LPIs look disabled.

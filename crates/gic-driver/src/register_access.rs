@@ -16,43 +16,47 @@ const USERS: u32 = OPEN - 1;
 /// A user checks that access is open and counts itself in one atomic step. After
 /// [`close`](Self::close) nobody enters, so the count falls to zero.
 #[derive(Debug, Default)]
-pub(super) struct RegisterAccess(AtomicU32);
+pub(crate) struct RegisterAccess(AtomicU32);
 
 /// The right to use the registers, until it is dropped.
 #[derive(Debug)]
-pub(super) struct RegisterGuard<'a>(&'a RegisterAccess);
+pub(crate) struct RegisterGuard<'a>(&'a RegisterAccess);
 
 impl RegisterAccess {
     /// The redistributor is awake. Nothing is placed there yet.
-    pub(super) fn open(&self) {
+    pub(crate) fn open(&self) {
         self.0.fetch_or(OPEN, Ordering::SeqCst);
     }
 
     /// Its LPIs work: they may be placed there.
-    pub(super) fn accept(&self) {
+    pub(crate) fn accept(&self) {
         self.0.fetch_or(ACCEPTING, Ordering::SeqCst);
     }
 
     /// No LPI is placed there any more. LPIs that were placed before are in the records.
-    pub(super) fn refuse(&self) {
+    pub(crate) fn refuse(&self) {
         self.0.fetch_and(!ACCEPTING, Ordering::SeqCst);
     }
 
     /// Admits no further user. Earlier users may still hold a [guard](Self::is_used).
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.fetch_and(USERS, Ordering::SeqCst);
     }
 
-    pub(super) fn accepts(&self) -> bool {
+    pub(crate) fn accepts(&self) -> bool {
         self.0.load(Ordering::SeqCst) & ACCEPTING != 0
     }
 
-    pub(super) fn is_used(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.load(Ordering::SeqCst) & OPEN != 0
+    }
+
+    pub(crate) fn is_used(&self) -> bool {
         self.0.load(Ordering::SeqCst) & USERS != 0
     }
 
     /// `None` if it is closed.
-    pub(super) fn enter(&self) -> Option<RegisterGuard<'_>> {
+    pub(crate) fn enter(&self) -> Option<RegisterGuard<'_>> {
         let enter = |word: u32| (word & OPEN != 0).then_some(word + ONE_USER);
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).ok()?;
         Some(RegisterGuard(self))

@@ -1,4 +1,5 @@
-//! The invalidations of one redistributor, one at a time.
+//! `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR`: the invalidations of one redistributor, one at
+//! a time.
 //!
 //! A write of `GICR_INVLPIR` or `GICR_INVALLR` while `GICR_SYNCR.Busy` is 1 is CONSTRAINED
 //! UNPREDICTABLE (IHI 0069, `GICR_INVLPIR`): the redistributor may ignore it. An invalidation takes
@@ -11,16 +12,26 @@
 //! Interrupts are masked in step 1 alone, so that a handler which interrupts a waiter can
 //! invalidate too.
 
-use super::registers::{DirectLpiRegisters, Invalidation};
-use crate::{GicPlatform, Mmio, TimedOut, wait_until};
+use super::Redistributor;
+use crate::{Mmio, MmioExt, Platform, TimedOut, wait_until};
 use core::iter::Peekable;
 use doorbell_lock::IrqLock;
+use gic_arch::{Lpi, gicr};
 
 const WAIT: &str = "SYNCR.Busy = 0";
 
+/// The configurations that a redistributor reads again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Invalidation {
+    /// One LPI's (`GICR_INVLPIR`).
+    One(Lpi),
+    /// All LPIs' (`GICR_INVALLR`).
+    All,
+}
+
 /// The invalidations of one redistributor.
 #[derive(Debug, Default)]
-pub(super) struct Invalidations(IrqLock<Progress>);
+pub(crate) struct Invalidations(IrqLock<Progress>);
 
 #[derive(Debug, Default)]
 struct Progress {
@@ -32,25 +43,33 @@ struct Progress {
     stuck: bool,
 }
 
-impl Invalidations {
-    /// Writes each of `wanted`, and waits until the last one is complete.
+impl<M: Mmio> Redistributor<M> {
+    /// Returns true if LPIs are invalidated by this redistributor's registers, with or without an
+    /// ITS (IHI 0069 §12.11: `GICR_TYPER.DirectLPI`, `GICR_CTLR.IR`). Otherwise what is at their
+    /// offsets must not be accessed.
+    pub(crate) fn can_invalidate(&self) -> bool {
+        self.typer.direct_lpi() || self.frame.mmio.read(gicr::CTLR).ir()
+    }
+
+    /// Writes each of `wanted`, and waits until the last one is complete. The redistributor [can
+    /// do that](Self::can_invalidate) and is awake.
     ///
     /// Context: any.
     ///
     /// One bound of the platform's clock covers all of them, with the waits for other CPUs. At a
     /// redistributor that outlasted a wait before, it fails at once unless `Busy` is 0 again.
-    pub(super) fn run<P: GicPlatform, M: Mmio>(
+    pub(crate) fn invalidate<P: Platform>(
         &self,
         platform: &P,
-        registers: &DirectLpiRegisters<'_, M>,
         wanted: impl Iterator<Item = Invalidation>,
     ) -> Result<(), TimedOut> {
+        let Invalidations(progress) = &self.invalidations;
         let mut run = InvalidationRun { wanted: wanted.peekable(), own: 0 };
         let mut stuck = false;
-        let before = self.0.with(platform, |progress| progress.complete);
+        let before = progress.with(platform, |progress| progress.complete);
         let result = wait_until(platform, WAIT, || {
-            self.0.with(platform, |progress| {
-                let done = run.step(progress, registers);
+            progress.with(platform, |progress| {
+                let done = run.step(progress, self);
                 stuck = !done && progress.stuck;
                 done || stuck
             })
@@ -60,15 +79,24 @@ impl Invalidations {
         }
         result.inspect_err(|_| {
             // Other CPUs' invalidations that completed meanwhile show that it works.
-            self.0.with(platform, |progress| progress.stuck = progress.complete == before);
+            progress.with(platform, |progress| progress.stuck = progress.complete == before);
         })
+    }
+
+    /// Begins to read configurations again. `Busy` is 0.
+    fn begin_invalidation(&self, what: Invalidation) {
+        match what {
+            // The fields beside `pINTID` are zero for physical LPIs.
+            Invalidation::One(lpi) => self.frame.mmio.write(gicr::INVLPIR, lpi.get().into()),
+            Invalidation::All => self.frame.mmio.write(gicr::INVALLR, 0),
+        }
     }
 }
 
 impl Progress {
     /// Reads `Busy`; `true` if it is 0.
-    fn look<M: Mmio>(&mut self, registers: &DirectLpiRegisters<'_, M>) -> bool {
-        let idle = !registers.is_busy();
+    fn look<M: Mmio>(&mut self, redistributor: &Redistributor<M>) -> bool {
+        let idle = !redistributor.frame.mmio.read(gicr::SYNCR).busy();
         if idle {
             self.complete = self.written;
             self.stuck = false;
@@ -86,14 +114,10 @@ struct InvalidationRun<I: Iterator<Item = Invalidation>> {
 
 impl<I: Iterator<Item = Invalidation>> InvalidationRun<I> {
     /// Goes on as far as possible without waiting; `true` if all are complete.
-    fn step<M: Mmio>(
-        &mut self,
-        progress: &mut Progress,
-        registers: &DirectLpiRegisters<'_, M>,
-    ) -> bool {
-        while progress.look(registers) {
+    fn step<M: Mmio>(&mut self, progress: &mut Progress, redistributor: &Redistributor<M>) -> bool {
+        while progress.look(redistributor) {
             let Some(next) = self.wanted.next() else { return true };
-            registers.invalidate(next);
+            redistributor.begin_invalidation(next);
             progress.written += 1;
             self.own = progress.written;
         }
