@@ -5,7 +5,8 @@ use crate::interpreter::Hardware;
 use crate::setup::{Setup, config, gic, lpi, probe};
 use gic_arch::gits::PageSize;
 use gic_driver::its::{IfEnabled, ProbeError};
-use gic_driver::{Coherence, Its, ItsConfig};
+use gic_driver::{Coherence, Its, ItsConfig, ItsError};
+use msi_types::DeviceId;
 
 /// A message arrives: every table, the queue and the attributes are right.
 pub(crate) fn works(hardware: Hardware, config: &ItsConfig) {
@@ -171,9 +172,49 @@ fn device_ids_beyond_the_erratum_are_refused() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(23);
     let setup =
         Setup::new(Hardware { typer, indirect: true, iidr: 0xa100_034c, ..Hardware::default() });
-    let id = msi_types::DeviceId::new(1 << 20);
+    let id = DeviceId::new(1 << 20);
     let error = setup.its.attach(id, 1).unwrap_err();
-    assert_eq!(error, gic_driver::ItsError::DeviceIdOutOfRange { id, bits: 20 });
+    assert_eq!(error, ItsError::DeviceIdOutOfRange { id, bits: 20 });
+}
+
+/// `GITS_TYPER.Devbits` and `ID_bits` at their largest, 31: identifiers of 32 bits. A count of them,
+/// 2^32, does not fit into 32 bits.
+#[test]
+fn identifiers_of_32_bits_work() {
+    let typer = Hardware::default()
+        .typer
+        .with_device_id_bits_minus_one(31)
+        .with_event_id_bits_minus_one(31);
+    // A first level of 256 pages of 4 KiB reaches 2^26 second-level entries of 8 bytes.
+    for (page, last) in [(PageSize::Size4K, (1 << 26) - 1), (PageSize::Size64K, u32::MAX)] {
+        let hardware = Hardware { typer, pages: vec![page], indirect: true, ..Hardware::default() };
+        let setup = Setup::new(hardware);
+        for device in [0, last] {
+            let attachment = setup.attach(device, 2);
+            let block = setup.map(&attachment, 2, 1);
+            let lpi = lpi(&block, 1);
+            assert_eq!(setup.send(lpi), Some((1, lpi.get())), "{device:#x}");
+            assert_eq!(setup.take(1), [lpi.get()]);
+        }
+        let wanted = (1 << 16) + 1;
+        let error = setup.its.attach(DeviceId::new(1), wanted).unwrap_err();
+        assert_eq!(error, ItsError::TooManyEvents { wanted, limit: 1 << 16 });
+    }
+}
+
+/// Without two levels, a table of 256 pages has room for fewer DeviceIDs.
+#[test]
+fn a_flat_table_for_32_bits_reaches_what_it_has_room_for() {
+    let typer = Hardware::default().typer.with_device_id_bits_minus_one(31);
+    let setup = Setup::new(Hardware { typer, ..Hardware::default() });
+    // 256 pages of 64 KiB, 8 bytes each.
+    let last = 256 * 0x1_0000 / 8 - 1;
+    let refused = setup.its.attach(DeviceId::new(last + 1), 1).unwrap_err();
+    let id = DeviceId::new(last + 1);
+    assert_eq!(refused, ItsError::DeviceIdOutOfRange { id, bits: 21 });
+    let attachment = setup.attach(last, 1);
+    let block = setup.map(&attachment, 1, 1);
+    assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
 }
 
 /// Misplacements that no ITS can work with: misaligned, beyond 2^52.
@@ -272,8 +313,8 @@ fn memory_beyond_the_limit_is_refused() {
     let setup = Setup::with_config(hardware, &config);
     for table in 0..2 {
         setup.board.world().misplaced = Some((table, 1 << 32));
-        let refused = setup.its.attach(msi_types::DeviceId::new(7), 1).unwrap_err();
-        assert!(matches!(refused, gic_driver::ItsError::Misplaced { .. }), "{refused}");
+        let refused = setup.its.attach(DeviceId::new(7), 1).unwrap_err();
+        assert!(matches!(refused, ItsError::Misplaced { .. }), "{refused}");
     }
 }
 

@@ -212,6 +212,20 @@ fn an_lpi_of_two_events_is_pending_once() {
     assert_eq!(pending, [true, false]);
 }
 
+#[test]
+fn two_events_of_an_lpi_survive_the_tables() {
+    let memory = ram();
+    let mut state = one_pending();
+    state.its[0].devices[0].events[1].intid = IntId::new(8200);
+    assert_eq!(save_tables(state.clone(), &memory), LeftOut::default());
+    assert_eq!(save_pending(state, &memory), LeftOut::default());
+    let restored = restore_tables(Levels::Flat, &memory).unwrap();
+    let events = restored.its[0].devices[0].events.iter();
+    let events: Vec<_> =
+        events.map(|event| (event.event.get(), event.intid.get(), event.pending)).collect();
+    assert_eq!(events, [(1, 8200, true), (3, 8200, false)]);
+}
+
 /// `two_devices` with both events in collection 5, which is CPU 2's; the first is pending. LPIs are
 /// enabled there.
 pub(crate) fn one_pending() -> SavedState {

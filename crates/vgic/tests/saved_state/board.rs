@@ -287,6 +287,10 @@ pub(crate) fn mapti(device: u32, event: u32, intid: u32, collection: u16) -> Com
     Command::Mapti { device, event, intid, collection: CollectionId::new(collection) }
 }
 
+pub(crate) fn discard(device: u32, event: u32) -> Command {
+    Command::Discard { device: DeviceId::new(device), event: EventId::new(event) }
+}
+
 pub(crate) fn movall(from: u16, to: u16) -> Command {
     let [from, to] = [from, to].map(RdBase::from_processor_number);
     Command::Movall { from, to }

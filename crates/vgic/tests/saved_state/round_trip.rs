@@ -1,6 +1,6 @@
 //! Behaviour of restored machines.
 
-use crate::board::{Board, CPUS, ITS, config, mapc, mapd, mapti, movall, unmapc};
+use crate::board::{Board, CPUS, ITS, config, discard, mapc, mapd, mapti, movall, unmapc};
 use doorbell_test_guest::take_dirty;
 use gic_arch::gicd::Irouter;
 use gic_arch::gits::Creadr;
@@ -359,4 +359,30 @@ fn a_restored_machine_can_be_reset() {
     saved.distributor.interrupts.clear();
     saved.cpus.iter_mut().for_each(|cpu| cpu.redistributor.interrupts.clear());
     assert_eq!(saved, untouched);
+}
+
+/// Each of the two events makes the LPI pending, before and after.
+#[test]
+fn an_lpi_of_two_events_is_saved_and_restored() {
+    let mut board = Board::running();
+    board.run([mapd(5, 5, 0x4010_0000), mapti(5, 0, 8200, 1), mapti(5, 3, 8200, 1)]);
+    board.configure(8200, true, 0xa0);
+    board.send(5, 3);
+    let saved = board.save();
+    let events: Vec<_> = saved.its[0].devices[0].events.iter().collect();
+    let numbers = events.iter().map(|event| (event.event.get(), event.intid.get(), event.pending));
+    assert_eq!(numbers.collect::<Vec<_>>(), [(0, 8200, false), (3, 8200, true)]);
+
+    let mut board = board.moved();
+    assert_eq!(board.save(), saved);
+    assert_eq!(board.handle_all(1), [8200]);
+    for event in [0, 3] {
+        board.send(5, event);
+        assert_eq!(board.handle_all(1), [8200], "event {event}");
+    }
+    // The end of one event is not the end of the other.
+    board.run([discard(5, 0)]);
+    let mut board = board.moved();
+    board.send(5, 3);
+    assert_eq!(board.handle_all(1), [8200]);
 }
