@@ -14,6 +14,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use gic_arch::icc::{self, Ctlr, Igrpen, IntIdValue};
 use gic_arch::{IntId, IntIdClass, Priority, gicd};
+use setup::shows_all_priorities;
 use sgi_reach::SgiReach;
 
 /// The way interrupts are ended (`ICC_CTLR_EL1.EOImode`), as a type.
@@ -337,6 +338,14 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// The CPU's own mask is off meanwhile. `threshold` lies between the priority of ordinary
     /// interrupts and that of the urgent ones, in [the mask's scale](Self::priority_scale). It
     /// masks the ordinary ones: their priority is not more urgent than it.
+    ///
+    /// An urgent interrupt may arrive while its own CPU holds any lock of this crate or of the
+    /// interrupt core: this mask, used for [`LocalCpu::irq_save`](crate::LocalCpu::irq_save), does
+    /// not keep it out. Its handler must not take these locks, or the CPU waits for itself. It may
+    /// acknowledge and end interrupts by this handle. It must not mask, unmask, move or set pending
+    /// any interrupt, nor dispatch ordinary interrupts: after an interrupt that arrived while it
+    /// was disabled, a dispatch may send commands to an ITS. Such work is left to an ordinary
+    /// interrupt, for example an SGI that the handler sends.
     pub fn mask_below(&self, threshold: Priority) -> SavedMask {
         let old = self.mask();
         if threshold.is_more_urgent_than(old) {
@@ -390,11 +399,9 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
             return PriorityScale::Same;
         }
         let old = self.mask();
-        let lowest = 1u8.checked_shl(8u32.saturating_sub(self.priority_bits())).unwrap_or(1);
-        self.set_mask(Priority::new(lowest));
-        let is_implemented = self.mask().get() != 0;
+        let shows_all = shows_all_priorities(&self.registers);
         self.set_mask(old);
-        if is_implemented { PriorityScale::Unshifted } else { PriorityScale::Same }
+        if shows_all { PriorityScale::Unshifted } else { PriorityScale::Same }
     }
 }
 

@@ -129,6 +129,8 @@ mod interrupt;
 pub mod its;
 #[cfg(feature = "alloc")]
 pub mod lpi;
+#[cfg(any(target_arch = "aarch64", test))]
+mod mask_hint;
 #[cfg(feature = "alloc")]
 pub mod mbi;
 mod mmio;

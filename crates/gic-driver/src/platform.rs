@@ -75,7 +75,8 @@ pub enum Wait {
 /// }
 /// ```
 pub trait Platform: LocalCpu {
-    /// A mapped register frame.
+    /// A mapped register frame. The driver drops those that it does not keep, such as frames of
+    /// redistributors without a CPU: a platform that takes mappings back does so in `Drop`.
     type Mmio: Mmio;
 
     /// Maps registers as device memory. `None` if nothing can be mapped there.
@@ -142,7 +143,9 @@ pub enum ExceptionLevel {
 pub trait SystemRegisters {
     /// Reads a register.
     fn read_raw(&self, register: SysRegEncoding) -> u64;
-    /// Writes a register, with the barrier that makes it take effect (`ISB`).
+    /// Writes a register, with the barriers that make it take effect: `ISB`, but for the mask
+    /// (`ICC_PMR_EL1`), whose writes are self-synchronising and need a `DSB` where
+    /// `ICC_CTLR_EL1.PMHE` is 1.
     fn write_raw(&self, register: SysRegEncoding, value: u64);
     /// The exception level that executes this: EL1, if the implementation does not say otherwise.
     fn exception_level(&self) -> ExceptionLevel {

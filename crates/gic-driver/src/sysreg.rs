@@ -6,10 +6,14 @@
 //! [`CpuRegisters::new`].
 #![expect(unsafe_code, reason = "system registers are reached by inline assembly")]
 
+use crate::mask_hint::MaskHint;
 use crate::{ExceptionLevel, SystemRegisters};
 use core::arch::asm;
 use gic_arch::Affinity;
 use gic_arch::icc::{self, SysRegEncoding};
+
+/// Of all CPUs.
+static MASK_HINT: MaskHint = MaskHint::new();
 
 /// The registers of the CPU that executes this. Zero-sized: make it, or copy it, wherever it is
 /// needed.
@@ -124,12 +128,18 @@ impl SystemRegisters for CpuRegisters {
             SRE: "S3_0_C12_C12_5", IGRPEN0: "S3_0_C12_C12_6", IGRPEN1: "S3_0_C12_C12_7",
             SRE_EL2: "S3_4_C12_C9_5",
         );
+        if register == icc::PMR.encoding() {
+            // Self-synchronising: it needs no ISB (IHI 0069, observability of the effects of
+            // accesses to the GIC registers).
+            if MASK_HINT.is_possible() {
+                barrier_system();
+            }
+            return;
+        }
         // SAFETY: a barrier.
         unsafe { asm!("isb", options(nostack, preserves_flags)) };
-        if register == icc::PMR.encoding() {
-            // `ICC_CTLR_EL1.PMHE` makes the mask a hint to the redistributor: the barrier waits for
-            // its arrival.
-            barrier_system();
+        if register == icc::CTLR.encoding() {
+            MASK_HINT.note(self.read(icc::CTLR).pmhe());
         }
     }
 

@@ -22,6 +22,7 @@ impl SavedCpuInterface {
     /// [`GicError::NoSystemRegisters`].
     pub fn restore<S: SystemRegisters>(self, registers: &S) -> Result<(), GicError> {
         enable_system_registers(registers)?;
+        let has_group_0 = shows_all_priorities(registers);
         registers.write(icc::PMR, u64::from(self.mask.get()));
         registers.write(icc::BPR1, u64::from(self.binary_point.min(7)));
         let control = registers
@@ -30,9 +31,10 @@ impl SavedCpuInterface {
             .with_pmhe(false)
             .with_eoi_mode(self.eoi_mode);
         registers.write(icc::CTLR, control);
-        for active in active_priorities(control) {
-            registers.write(*active, 0);
+        if has_group_0 {
+            active_priorities(control, &icc::AP0R).iter().for_each(|ap| registers.write(*ap, 0));
         }
+        active_priorities(control, &icc::AP1R).iter().for_each(|ap| registers.write(*ap, 0));
         registers.write(icc::IGRPEN1, Igrpen::new().with_enable(true));
         Ok(())
     }
@@ -58,15 +60,23 @@ fn enable_system_registers<S: SystemRegisters>(registers: &S) -> Result<(), GicE
     Ok(())
 }
 
-/// The Group 1 active-priority registers that an implementation with that many priority bits has
-/// (IHI 0069 §12.2, `ICC_AP1R<n>_EL1`); the others are UNDEFINED. Those of Group 0 are EL3's where
-/// it keeps that group.
-fn active_priorities(control: Ctlr) -> &'static [SysReg<u64>] {
+/// Returns true if this software sees all priorities, so that Group 0 is its own: there is one
+/// security state, or EL3 leaves the group to it (`SCR_EL3.FIQ` is 0). A Non-secure view loses the
+/// lowest implemented bit of the mask. Changes the mask.
+pub(super) fn shows_all_priorities<S: SystemRegisters>(registers: &S) -> bool {
+    let priority_bits = u32::from(registers.read(icc::CTLR).pri_bits_minus_one()) + 1;
+    let lowest = 1_u8.checked_shl(8_u32.saturating_sub(priority_bits)).unwrap_or(1);
+    registers.write(icc::PMR, u64::from(lowest));
+    registers.read(icc::PMR).to_le_bytes()[0] != 0
+}
+
+/// The active-priority registers of a group that an implementation with that many priority bits has
+/// (IHI 0069 §12.2, `ICC_AP0R<n>_EL1`, `ICC_AP1R<n>_EL1`); the others are UNDEFINED.
+fn active_priorities(control: Ctlr, all: &[SysReg<u64>]) -> &[SysReg<u64>] {
     let count = match control.pri_bits_minus_one() {
         0..=4 => 1,
         5 => 2,
         _ => 4,
     };
-    const ALL: &[SysReg<u64>] = &icc::AP1R;
-    ALL.get(..count).unwrap_or(ALL)
+    all.get(..count).unwrap_or(all)
 }

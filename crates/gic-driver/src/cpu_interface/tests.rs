@@ -97,6 +97,17 @@ fn split_end_leaves_the_interrupt_active() {
 }
 
 #[test]
+fn enabling_clears_active_priorities_of_its_groups() {
+    let registers = FakeRegisters::default();
+    registers.set(icc::AP0R0.encoding(), 1 << 3);
+    combined(&registers);
+    assert_eq!(registers.get(icc::AP0R0.encoding()), 0);
+    // The fake panics if Group 0 is touched.
+    let interface = combined(&FakeRegisters::with_shifted_mask()).mask();
+    assert_eq!(interface, Priority::new(0xf0));
+}
+
+#[test]
 fn an_lpi_is_never_deactivated() {
     let registers = FakeRegisters::default();
     let interface = split(&registers);

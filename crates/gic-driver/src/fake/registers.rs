@@ -30,8 +30,10 @@ struct RegisterState {
     unsynchronised: bool,
 }
 
-/// Read-only fields of `ICC_CTLR_EL1`: five priority bits, the range selector, Aff3.
-const FEATURES: u64 = 4 << 8 | 1 << 18 | 1 << 15;
+/// Read-only fields of `ICC_CTLR_EL1`: five priority bits, the range selector, Aff3, the extended
+/// ranges.
+const FEATURES: u64 = 4 << 8 | 1 << 18 | 1 << 15 | EXTENDED_RANGE;
+const EXTENDED_RANGE: u64 = 1 << 19;
 
 impl FakeRegisters {
     pub(crate) fn without_system_registers() -> Self {
@@ -49,6 +51,13 @@ impl FakeRegisters {
     pub(crate) fn at_el2() -> Self {
         let fake = Self::default();
         fake.0.borrow_mut().hypervisor = true;
+        fake
+    }
+
+    /// The CPU interface does not know the extended ranges of INTIDs.
+    pub(crate) fn without_extended_range() -> Self {
+        let fake = Self::default();
+        fake.set(icc::CTLR.encoding(), FEATURES & !EXTENDED_RANGE);
         fake
     }
 
@@ -183,8 +192,14 @@ impl SystemRegisters for FakeRegisters {
             state.values.insert(register, value);
         } else if register == icc::BPR1.encoding() {
             state.values.insert(register, value.max(3));
-        } else if icc::AP1R[1..].iter().any(|absent| absent.encoding() == register) {
+        } else if [&icc::AP0R[1..], &icc::AP1R[1..]]
+            .concat()
+            .iter()
+            .any(|absent| absent.encoding() == register)
+        {
             panic!("five priority bits need one active-priority register");
+        } else if register == icc::AP0R0.encoding() && state.shifted_mask {
+            panic!("Group 0 is EL3's");
         } else if register == icc::CTLR.encoding() {
             state.values.insert(register, value & !FEATURES | Self::control(state) & FEATURES);
         } else {
