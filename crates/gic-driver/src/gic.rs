@@ -36,7 +36,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use doorbell_fallible::try_collect;
-use gic_arch::{Affinity, Priority, gicd};
+use gic_arch::{Affinity, Priority, gicd, icc};
 use msi_types::Cpu;
 
 /// Priorities, as the security view has them.
@@ -61,6 +61,8 @@ impl Priorities {
 
 impl Default for Priorities {
     /// One priority in the middle of the range for all, so that there is room for more urgent ones.
+    /// What their handlers must not do is stated at
+    /// [`mask_below`](crate::CpuInterface::mask_below).
     /// The mask lets everything through that an implementation of four priority bits can tell from
     /// it.
     fn default() -> Self {
@@ -142,6 +144,8 @@ pub struct Gic<P: GicPlatform> {
     quirks: Quirks,
     claims: IrqLock<Claims>,
     moves: IrqLock<Moves>,
+    /// The CPU interfaces do not know INTIDs of the extended ranges, says that of the first CPU.
+    without_extended: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -210,6 +214,7 @@ impl<P: GicPlatform> Gic<P> {
             quirks,
             claims,
             moves,
+            without_extended: AtomicBool::new(false),
         })
     }
 
@@ -252,6 +257,10 @@ impl<P: GicPlatform> Gic<P> {
             let _ = redistributor.sleep(&*self.platform);
         })?;
         self.enable_interface::<S, E>(registers)?;
+        let is_first = !self.cpus.iter().any(|cpu| cpu.on.load(Ordering::Relaxed));
+        if is_first && !registers.read(icc::CTLR).ext_range() {
+            self.without_extended.store(true, Ordering::Relaxed);
+        }
         self.set_on(cpu, true);
         Ok(attached)
     }

@@ -5,7 +5,8 @@ use super::Gic;
 use crate::claims::{Moving, nth};
 use crate::{GicError, GicPlatform, Interrupt, Route};
 use core::num::NonZeroU16;
-use gic_arch::{Affinity, IntId};
+use core::sync::atomic::Ordering;
+use gic_arch::{Affinity, IntId, IntIdClass};
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
 /// Private vectors are SGIs, PPIs and extended PPIs. Operations on them act on the calling CPU's:
@@ -108,7 +109,13 @@ impl<P: GicPlatform> Gic<P> {
 
     /// An interrupt where its state is: at the distributor, or at the calling CPU's redistributor.
     fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
-        self.interrupt(IntId::from(hwirq)).map_err(|_| MsiError::UnknownVector(hwirq))
+        let intid = IntId::from(hwirq);
+        // A CPU interface without `ICC_CTLR_EL1.ExtRange` must not be sent one (IHI 0069 §12.2).
+        let extended = matches!(intid.class(), IntIdClass::ExtendedPpi | IntIdClass::ExtendedSpi);
+        if extended && self.without_extended.load(Ordering::Relaxed) {
+            return Err(MsiError::UnknownVector(hwirq));
+        }
+        self.interrupt(intid).map_err(|_| MsiError::UnknownVector(hwirq))
     }
 
     /// Changes the route of a shared interrupt, and returns once nothing new arrives at the old

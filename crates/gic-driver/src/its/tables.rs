@@ -113,11 +113,7 @@ impl ItsTable {
             |reason| ProbeError::TableRefused { base: frame.base, table: request.name, reason };
         let abilities =
             BaserAbilities::probe(&frame.registers, register).ok_or(refused("no page size"))?;
-        let shape = TableShape::choose(abilities, request.ids);
-        let page = abilities.page.bytes();
-        let memory = request
-            .constraints
-            .allocate(&*frame.platform, shape.pages * page, page, address_bits(abilities.page))
+        let (shape, memory) = allocate(frame, abilities, request)
             .map_err(|error| ProbeError::no_table(frame.base, request.name, error))?;
         let value = Baser::new()
             .with_page_size(abilities.page)
@@ -217,6 +213,28 @@ pub(crate) fn clear_all<M: Mmio>(registers: &M) {
     for register in gits::BASER.iter() {
         if registers.read(register).valid() {
             registers.write(register, Baser::new());
+        }
+    }
+}
+
+/// Allocates a table. Where so much contiguous memory cannot be had, a table for half as many
+/// identifiers is tried, and so on down to one page: fewer devices are better than no ITS. A table
+/// that must hold all its identifiers is checked by the caller.
+fn allocate<P: GicPlatform>(
+    frame: &ControlFrame<P>,
+    abilities: BaserAbilities,
+    request: TableRequest,
+) -> Result<(TableShape, Table), NoTable> {
+    let page = abilities.page.bytes();
+    let mut shape = TableShape::choose(abilities, request.ids);
+    loop {
+        let bytes = shape.pages * page;
+        let bits = address_bits(abilities.page);
+        match request.constraints.allocate(&*frame.platform, bytes, page, bits) {
+            Err(NoTable::NoMemory) if shape.pages > 1 => {
+                shape = TableShape::choose(abilities, shape.ids / 2);
+            }
+            result => return result.map(|memory| (shape, memory)),
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) redistributors: Vec<Redistributor>,
     /// Allocations that still succeed.
     pub(crate) allowance: Option<u32>,
+    /// Bytes of the largest allocation that succeeds.
+    pub(crate) largest: u64,
     /// So many allocations from now, one lies this far from where it should.
     pub(crate) misplaced: Option<(u32, u64)>,
     /// Turns of one wait.
@@ -166,6 +168,7 @@ impl Board {
             its: Vec::new(),
             redistributors,
             allowance: None,
+            largest: u64::MAX,
             misplaced: None,
             patience: 40,
             turns: 0,
@@ -271,6 +274,9 @@ impl GicPlatform for Board {
             interlude();
         }
         let mut world = self.world();
+        if layout.bytes > world.largest {
+            return None;
+        }
         if let Some(allowance) = &mut world.allowance {
             *allowance = allowance.checked_sub(1)?;
         }

@@ -217,6 +217,22 @@ fn a_flat_table_for_32_bits_reaches_what_it_has_room_for() {
     assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
 }
 
+#[test]
+fn a_device_table_is_as_large_as_memory_allows() {
+    let typer = Hardware::default().typer.with_device_id_bits_minus_one(31);
+    let board = Board::new(vec![Hardware { typer, indirect: true, ..Hardware::default() }], 4);
+    // For 2^32 devices the first level takes 4 MiB.
+    board.world().largest = 0x10_0000;
+    let setup = Setup::on(board, &config(0));
+    setup.bring_up(1);
+    let id = DeviceId::new(1 << 30);
+    let refused = setup.its.attach(id, 1).unwrap_err();
+    assert_eq!(refused, ItsError::DeviceIdOutOfRange { id, bits: 30 });
+    let attachment = setup.attach((1 << 30) - 1, 1);
+    let block = setup.map(&attachment, 1, 1);
+    assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
+}
+
 /// Misplacements that no ITS can work with: misaligned, beyond 2^52.
 const UNREACHABLE: [u64; 3] = [0x80, 0x1000, 1 << 52];
 

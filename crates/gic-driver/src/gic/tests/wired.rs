@@ -32,6 +32,17 @@ fn unwired_interrupts_cannot_be_claimed() {
 }
 
 #[test]
+fn without_extended_range_no_extended_interrupt_is_offered() {
+    let fake = Fake::with_cpus(CPUS);
+    let gic = discovered(&fake).unwrap();
+    gic.cpu_on(cpu(0), &FakeRegisters::without_extended_range()).unwrap();
+    for intid in [1060, 4096] {
+        assert_eq!(gic.claim(hwirq(intid), count(1)), Err(MsiError::UnknownVector(hwirq(intid))));
+    }
+    assert_eq!(gic.claim(hwirq(40), count(1)), Ok(()));
+}
+
+#[test]
 fn private_vector_changes_at_the_calling_cpu() {
     let (fake, gic, _) = running();
     for intid in [5, 27, 1060] {
