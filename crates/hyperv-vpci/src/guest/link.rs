@@ -19,13 +19,13 @@ const MAX_UNANSWERED: usize = 64;
 /// Packets that one look takes: a host that never stops sending does not hold a task up.
 const BUDGET: usize = 256;
 
-/// Longest request of a guest: an assignment of resources without interrupts.
-const MAX_REQUEST: usize = 160;
+/// Longest request of a guest: an assignment of resources with room for one interrupt.
+const MAX_REQUEST: usize = 216;
 
 /// Longest part of an answer that anything is read of.
 const MAX_ANSWER: usize = 32;
 
-/// Faults of the host, counted.
+/// Faults of the host and the hypervisor, counted.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Faults {
     /// Messages that are malformed or unknown.

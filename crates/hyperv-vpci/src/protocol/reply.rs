@@ -193,7 +193,7 @@ impl AssignedReply {
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
         let mut to = Writer::new(out);
         to.u32(Status::SUCCESS.0)?;
-        AssignedResources::new(self.0, ResourcesForm::V2).write(&mut to)?;
+        AssignedResources::new(self.0, ResourcesForm::V2).write_completion(&mut to)?;
         Ok(to.length())
     }
 }

@@ -128,7 +128,7 @@ impl Request {
             Self::QueryResources(slot)
             | Self::ReleaseResources(slot)
             | Self::EjectionComplete(slot) => to.u32(slot.to_wire())?,
-            Self::AssignResources(assigned) => assigned.write(&mut to)?,
+            Self::AssignResources(assigned) => assigned.write_request(&mut to)?,
             Self::PowerChange { slot, state } => {
                 to.u32(slot.to_wire())?;
                 to.u32(match state {

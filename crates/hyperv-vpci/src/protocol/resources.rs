@@ -71,12 +71,23 @@ impl AssignedResources {
         Ok(Self { slot, form, interrupts })
     }
 
-    pub(super) fn write(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
+    /// Writes the fields of a request. A request without interrupts ends with one empty descriptor:
+    /// Linux, FreeBSD and OpenVMM's client send its room, and none is known to send less.
+    pub(super) fn write_request(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
+        self.write(self.interrupts.max(1), to)
+    }
+
+    /// Writes the fields of a completion, which has no descriptor that was not asked for.
+    pub(super) fn write_completion(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
+        self.write(self.interrupts, to)
+    }
+
+    fn write(self, descriptors: u32, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
         to.u32(self.slot.to_wire())?;
         to.bytes(&[0; BARS * RESOURCE])?;
         to.u32(self.interrupts)?;
         to.u32(0)?;
-        (0..self.interrupts).try_for_each(|_| {
+        (0..descriptors).try_for_each(|_| {
             let zeros = [0; ResourcesForm::V3.interrupt_length()];
             to.bytes(zeros.get(..self.form.interrupt_length()).unwrap_or_default())
         })
