@@ -18,7 +18,7 @@ use crate::lock::lock;
 use crate::platform::MachinePlatform;
 use hyperv_vpci::guest::{Bus, BusConfig, Hypercall, Vectors};
 use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Injection};
-use hyperv_vpci::protocol::{DeviceDescription, RETARGET_LENGTH, Slot};
+use hyperv_vpci::protocol::{DeviceDescription, RetargetInput, Slot};
 use hyperv_vpci::ring::{HeapRing, RingChannel};
 use kernel::{Answers, GuestKernel};
 use migration::{Full, Migrations, Request};
@@ -256,8 +256,8 @@ impl SignalMsi<DeviceId> for HypervHost {
 }
 
 impl Hypercall for HypervHost {
-    fn retarget(&self, input: &[u8; RETARGET_LENGTH]) -> u16 {
-        lock(&self.end).host.retarget(input)
+    fn retarget(&self, input: &RetargetInput) -> u16 {
+        lock(&self.end).host.retarget(input.bytes())
     }
 }
 

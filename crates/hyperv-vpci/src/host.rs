@@ -222,6 +222,8 @@ impl Host {
     }
 
     /// Serves the hypercall that moves an interrupt on x86, and returns the hypervisor's status.
+    /// `input` must have the [length](Retarget::input_length) that the guest's control word
+    /// announces.
     pub fn retarget(&mut self, input: &[u8]) -> u16 {
         let done = Retarget::parse(input).ok().filter(|_| self.window.is_some());
         match done.and_then(|retarget| self.functions.retarget(&self.config, &retarget)) {

@@ -31,7 +31,7 @@ pub use notice::{DeviceDescription, Notice, Relations, RelationsForm};
 pub use reply::Status;
 pub use request::{PowerState, Request};
 pub use resources::{AssignedResources, ResourcesForm};
-pub use retarget::{DeviceKey, RETARGET_INTERRUPT, RETARGET_LENGTH, Retarget};
+pub use retarget::{DeviceKey, RETARGET_INTERRUPT, Retarget, RetargetInput};
 pub use slot::Slot;
 pub use version::Version;
 

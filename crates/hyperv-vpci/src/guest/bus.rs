@@ -13,6 +13,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_lock::{IrqLock, TaskLock};
 
 /// Configuration of a bus.
@@ -42,6 +43,8 @@ pub struct Bus {
     pub(super) vectors: Vectors,
     pub(super) link: TaskLock<Link>,
     pub(super) interrupts: IrqLock<Interrupts>,
+    /// Unmasks whose hypercall was refused.
+    pub(super) refused_unmasks: AtomicU32,
 }
 
 /// Number of looks at the channel between two checks of the kernel's clock, which a host that never
@@ -74,7 +77,8 @@ impl Bus {
         let interrupts = Interrupts::new(config.vectors).map_err(|_| VpciError::NoMemory)?;
         let interrupts = IrqLock::new(interrupts);
         let version = Version::V1_1;
-        let mut bus = Self { config, version, kernel, vectors, link, interrupts };
+        let refused_unmasks = AtomicU32::new(0);
+        let mut bus = Self { config, version, kernel, vectors, link, interrupts, refused_unmasks };
         bus.version = bus.negotiate()?;
         bus.query_relations()?;
         bus.power_on()?;
@@ -252,11 +256,12 @@ impl Bus {
         self.version
     }
 
-    /// Faults of the host so far.
+    /// Faults of the host and the hypervisor so far.
     ///
     /// Context: task; may sleep.
     pub fn faults(&self) -> Faults {
-        self.with_link(|link| link.faults())
+        let refused_unmasks = self.refused_unmasks.load(Ordering::Relaxed);
+        Faults { refused_unmasks, ..self.with_link(|link| link.faults()) }
     }
 
     /// A request whose answer is a status.

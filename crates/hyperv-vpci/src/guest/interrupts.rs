@@ -29,6 +29,8 @@ pub(super) struct Interrupt {
     pub(super) target: VectorTarget,
     /// The target that it leaves, during a move.
     pub(super) previous: Option<VectorTarget>,
+    /// The hypervisor refused the target at the last unmask.
+    pub(super) unmask_was_refused: bool,
     /// The message, at the group's first vector.
     pub(super) answer: Answer,
 }

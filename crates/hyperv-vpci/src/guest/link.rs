@@ -34,6 +34,9 @@ pub struct Faults {
     pub unexpected: u32,
     /// Answers that came after their request was given up.
     pub late: u32,
+    /// Unmasks on x86 whose hypercall the hypervisor refused. The vectors were unmasked at their
+    /// last targets.
+    pub refused_unmasks: u32,
 }
 
 /// The begin of a completion's payload.

@@ -84,8 +84,8 @@ impl Bus {
                 let data = answer.message.data | u32::from(index);
                 let message = MsiMessage { data, ..answer.message };
                 if let Some(place) = place {
-                    let processor = self.kernel.processor(place.cpu);
-                    self.vectors.retarget(slot, message, place, processor)?;
+                    let processor = self.processor(place.cpu)?;
+                    self.vectors.retarget(self.version, slot, message, place, processor)?;
                 }
             }
         }

@@ -6,9 +6,10 @@ use super::functions::FunctionState;
 use super::interrupts::{Answer, Interrupt};
 use super::link::Link;
 use super::messages::CREATE;
-use super::vectors::VectorTarget;
+use super::vectors::{UNNAMED, VectorTarget};
 use crate::protocol::{MAX_GROUP, Slot, TranslatedInterrupt};
 use core::fmt;
+use core::sync::atomic::Ordering;
 use msi_types::{
     Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, HwIrq,
     HwIrqBlock, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated,
@@ -152,16 +153,23 @@ impl MsiParent for Bus {
     }
 
     /// On x86 the hypervisor is told of the vector's target again, which may have changed while it
-    /// was masked.
+    /// was masked. If it refuses, the vector is unmasked at its last target all the same, and the
+    /// refusal is counted in [`Faults`](super::Faults) and shown by [`describe`](Self::describe).
     fn unmask(&self, hwirq: HwIrq) {
         let known = self.with_interrupts(|interrupts| {
             Some((interrupts.get(hwirq)?.target, interrupts.message(hwirq)))
         });
-        if let Some((target, answer)) = known {
-            // The hypervisor took the same call when the vector was placed.
-            let _ = self.tell(hwirq, answer, target);
-            self.vectors.unmask(hwirq);
+        let Some((target, answer)) = known else { return };
+        let was_refused = self.tell(hwirq, answer, target).is_err();
+        if was_refused {
+            self.refused_unmasks.fetch_add(1, Ordering::Relaxed);
         }
+        self.with_interrupts(|interrupts| {
+            if let Some(interrupt) = interrupts.get_mut(hwirq) {
+                interrupt.unmask_was_refused = was_refused;
+            }
+        });
+        self.vectors.unmask(hwirq);
     }
 
     fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
@@ -188,8 +196,10 @@ impl MsiParent for Bus {
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
-        let known = self.with_interrupts(|interrupts| {
-            interrupts.get(hwirq).map(|of| (of.slot, interrupts.message(hwirq)))
+        let (known, was_refused) = self.with_interrupts(|interrupts| {
+            let interrupt = interrupts.get(hwirq);
+            let known = interrupt.map(|of| (of.slot, interrupts.message(hwirq)));
+            (known, interrupt.is_some_and(|of| of.unmask_was_refused))
         });
         let base = self.config.window;
         match known {
@@ -199,6 +209,9 @@ impl MsiParent for Bus {
             }
             Some((slot, None)) => writeln!(out, "hyperv-vpci@{base:x}: {slot}, no message yet")?,
             None => writeln!(out, "hyperv-vpci@{base:x}: vector {hwirq} is not handed out")?,
+        }
+        if was_refused {
+            writeln!(out, "hyperv-vpci@{base:x}: the hypervisor refused the last unmask")?;
         }
         self.vectors.describe(hwirq, out)
     }
@@ -274,6 +287,7 @@ impl Bus {
                 fit: request.fit,
                 target,
                 previous: None,
+                unmask_was_refused: false,
                 answer: Answer::None,
             };
             self.with_interrupts(|interrupts| interrupts.insert(hwirq, interrupt));
@@ -291,12 +305,18 @@ impl Bus {
         let Some(answer) = answer else { return Ok(()) };
         let slot = self.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.slot));
         let slot = slot.ok_or(MsiError::UnknownVector(hwirq))?;
-        self.vectors.retarget(slot, answer.message, target, self.kernel.processor(target.cpu))
+        let processor = self.processor(target.cpu)?;
+        self.vectors.retarget(self.version, slot, answer.message, target, processor)
     }
 
+    /// Returns the VP index of a CPU that messages of the bus's version can name.
     pub(super) fn processor(&self, cpu: Cpu) -> Result<u16, MsiError> {
         let unknown = MsiError::NotReachable(cpu, "the hypervisor does not know it");
-        self.kernel.processor(cpu).ok_or(unknown)
+        let processor = self.kernel.processor(cpu).ok_or(unknown)?;
+        if processor > self.version.highest_processor() {
+            return Err(MsiError::NotReachable(cpu, UNNAMED));
+        }
+        Ok(processor)
     }
 
     fn fault(&self, operation: &'static str, reason: &'static str) -> MsiError {

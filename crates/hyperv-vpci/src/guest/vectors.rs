@@ -1,7 +1,7 @@
 //! The root's vectors under a bus: SPIs of a GIC, or vectors of local APICs.
 
 use super::SpiDomain;
-use crate::protocol::{DeviceKey, RETARGET_LENGTH, Retarget, Slot};
+use crate::protocol::{DeviceKey, Retarget, RetargetInput, Slot, Version};
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
@@ -12,11 +12,11 @@ use msi_types::{
 
 /// The hypervisor, as an x86 guest calls it.
 pub trait Hypercall: Send + Sync {
-    /// Makes the call [`RETARGET_INTERRUPT`](crate::protocol::RETARGET_INTERRUPT) with this input
-    /// and returns the low 16 bits of its result: 0 is success.
+    /// Makes the hypercall with this input's [control word](RetargetInput::control) and
+    /// [bytes](RetargetInput::bytes). Returns the low 16 bits of its result: 0 is success.
     ///
     /// Context: any.
-    fn retarget(&self, input: &[u8; RETARGET_LENGTH]) -> u16;
+    fn retarget(&self, input: &RetargetInput) -> u16;
 }
 
 /// The vectors that a bus's interrupts stand on.
@@ -58,6 +58,9 @@ pub(super) struct VectorTarget {
     pub(super) vector: u32,
     pub(super) cpu: Cpu,
 }
+
+/// Reason for a CPU that the version's messages and hypercalls cannot name.
+pub(super) const UNNAMED: &str = "the protocol's version cannot name its VP index";
 
 /// The vector in x86 requests for groups, whose vectors are placed one by one afterwards.
 const GROUP_VECTOR: u32 = 0x20;
@@ -173,18 +176,17 @@ impl Vectors {
     /// Context: any.
     pub(super) fn retarget(
         &self,
+        version: Version,
         slot: Slot,
         message: MsiMessage,
         target: VectorTarget,
-        processor: Option<u16>,
+        processor: u16,
     ) -> Result<(), MsiError> {
         let Self::Apic(apic) = self else { return Ok(()) };
-        let unreachable = MsiError::NotReachable(target.cpu, "its VP index is above 63");
-        let processor = processor.and_then(|index| u8::try_from(index).ok()).ok_or(unreachable)?;
         let device = DeviceKey::new(apic.instance, slot);
         let retarget = Retarget { device, message, vector: target.vector, processor };
-        let mut input = [0; RETARGET_LENGTH];
-        retarget.emit(&mut input).map_err(|_| unreachable)?;
+        let unreachable = |_| MsiError::NotReachable(target.cpu, UNNAMED);
+        let input = RetargetInput::new(&retarget, version).map_err(unreachable)?;
         match apic.hypercall.retarget(&input) {
             0 => Ok(()),
             _ => Err(fault("retarget", "the hypervisor refused")),

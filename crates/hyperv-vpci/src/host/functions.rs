@@ -224,7 +224,7 @@ impl Functions {
         let address = MsiMessage { address: config.address, data: 0 }.address_low();
         let is_sound = message.address == u64::from(address)
             && APIC_VECTORS.contains(&vector)
-            && u16::from(processor) < config.processors;
+            && processor < config.processors;
         let mut named = self
             .0
             .iter_mut()
@@ -233,7 +233,7 @@ impl Functions {
             let mut mappings = offered.mappings.iter();
             mappings.any(|mapping| mapping.range().contains(&message.data.into()))
         });
-        let target = Target { vector, processor: processor.into() };
+        let target = Target { vector, processor };
         owner.filter(|_| is_sound)?.set_target(message.data, target);
         Some(())
     }

@@ -117,9 +117,13 @@ impl Host {
         interrupt: &InterruptDescriptor,
     ) -> Result<Reply, Status> {
         let is_on = self.functions.get(slot).is_some_and(|offered| offered.is_assigned);
-        let is_known = form <= version.interrupts() && interrupt.delivery == Delivery::Fixed;
-        if !is_on || !is_known {
+        if !is_on || form > version.interrupts() {
             return Err(Status::BAD_DATA);
+        }
+        // Each of them would have to take the interrupt. With the lowest priority any of them may,
+        // and the first does.
+        if interrupt.delivery == Delivery::Fixed && interrupt.processors.indices().len() > 1 {
+            return Err(Status::NOT_SUPPORTED);
         }
         let mapped = self.functions.map(&self.config, &self.injection, slot, interrupt);
         let (mapping, first) = mapped.ok_or(Status::BAD_DATA)?;

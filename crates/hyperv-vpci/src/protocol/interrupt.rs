@@ -43,9 +43,9 @@ impl InterruptForm {
 /// Delivery mode of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
-    /// To the one processor that is named. The only one on arm64.
+    /// To each of the processors that are named. A host of this crate delivers to one alone.
     Fixed,
-    /// To any of the processors that are named. x86 alone.
+    /// To any one of the processors that are named: the first, if the host is this crate's.
     LowestPriority,
 }
 

@@ -1,20 +1,53 @@
 //! The hypercall that moves an interrupt of a device on x86: `HvCallRetargetDeviceInterrupt`
 //! (Hypervisor Top Level Functional Specification).
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0 to 7 | the partition: the caller's own |
+//! | 8 to 15 | the function, as [`DeviceKey`] |
+//! | 16 to 23 | the source: a message; reserved |
+//! | 24 to 31 | the message: lower half of the address, data |
+//! | 32 to 39 | reserved |
+//! | 40 to 47 | the vector, flags |
+//! | 48 to 55 | a mask of the processors 0 to 63, or the format of a set |
+//! | 56 to 63 | a sparse set: a bit for each bank that follows |
+//! | from 64 | a sparse set: 8 bytes for each bank, a bit for each of its 64 processors |
 
-use super::{ProtocolError, Reader, Slot, Writer};
+use super::{ProtocolError, Reader, Slot, Version, Writer};
 use msi_types::MsiMessage;
 
 /// Call code of the hypercall.
 pub const RETARGET_INTERRUPT: u16 = 0x7e;
 
-/// Length of the input that [`Retarget::emit`] writes.
-pub const RETARGET_LENGTH: usize = 56;
+/// Length of the input's fixed part. The variable header follows it.
+const FIXED_LENGTH: usize = 56;
+
+/// Length of an input with a sparse set of one bank.
+const SPARSE_LENGTH: usize = FIXED_LENGTH + 16;
 
 /// The caller's own partition.
 const SELF: u64 = u64::MAX;
 
 /// The interrupt is message-signalled.
 const SOURCE_MSI: u32 = 1;
+
+/// Flag of a target: every processor that is named takes the interrupt.
+const MULTICAST: u32 = 1;
+
+/// Flag of a target: the processors are a set, not a mask.
+const PROCESSOR_SET: u32 = 2;
+
+/// Format of a set: banks follow.
+const SPARSE: u64 = 0;
+
+/// Format of a set: every processor. No bank follows.
+const ALL: u64 = 1;
+
+/// Lowest bit of the variable header's length in a control word, in units of 8 bytes.
+const VARIABLE_SHIFT: u32 = 17;
+
+/// Greatest length of a variable header, in units of 8 bytes.
+const VARIABLE_MASK: u64 = 0x3ff;
 
 /// A function, as hypercalls name it: made of the bus's instance GUID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -42,37 +75,76 @@ pub struct Retarget {
     pub message: MsiMessage,
     /// The vector.
     pub vector: u32,
-    /// The processor, by VP index below 64.
-    pub processor: u8,
+    /// The processor, by VP index.
+    pub processor: u16,
+}
+
+/// Input of the hypercall.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RetargetInput {
+    bytes: [u8; SPARSE_LENGTH],
+    length: usize,
+}
+
+impl RetargetInput {
+    /// Encodes a target. From version 1.2 on the processor is a sparse set, as Linux sends it.
+    /// Version 1.1 has a mask of the processors 0 to 63.
+    ///
+    /// # Errors
+    /// [`ProtocolError::BadProcessors`] for a VP index that the form cannot name: above 63 under
+    /// version 1.1, above 4095 later.
+    pub fn new(retarget: &Retarget, version: Version) -> Result<Self, ProtocolError> {
+        let mut bytes = [0; SPARSE_LENGTH];
+        let mut to = Writer::new(&mut bytes);
+        let (bank, bit) = (retarget.processor / 64, 1u64 << (retarget.processor % 64));
+        let is_set = version >= Version::V1_2;
+        if bank > if is_set { 63 } else { 0 } {
+            return Err(ProtocolError::BadProcessors);
+        }
+        to.u64(SELF)?;
+        to.u64(retarget.device.0)?;
+        to.u32(SOURCE_MSI)?;
+        to.u32(0)?;
+        to.u32(retarget.message.address_low())?;
+        to.u32(retarget.message.data)?;
+        to.u64(0)?;
+        to.u32(retarget.vector)?;
+        if is_set {
+            to.u32(PROCESSOR_SET)?;
+            to.u64(SPARSE)?;
+            to.u64(1 << bank)?;
+        } else {
+            to.u32(0)?;
+        }
+        to.u64(bit)?;
+        let length = to.length();
+        Ok(Self { bytes, length })
+    }
+
+    /// The bytes of the input: it must be aligned to 8 bytes and must not cross a page.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// The hypercall's control word: the call code and the variable header's length.
+    pub const fn control(&self) -> u64 {
+        let variable = (self.length - FIXED_LENGTH) as u64 / 8;
+        RETARGET_INTERRUPT as u64 | variable << VARIABLE_SHIFT
+    }
 }
 
 impl Retarget {
-    /// Writes the hypercall's input to `out` and returns its length in bytes.
-    ///
-    /// # Errors
-    /// [`ProtocolError::NoRoom`]; [`ProtocolError::BadProcessors`] for a VP index above 63, which
-    /// would need a sparse set.
-    pub fn emit(&self, out: &mut [u8]) -> Result<usize, ProtocolError> {
-        let mask = 1u64.checked_shl(self.processor.into()).ok_or(ProtocolError::BadProcessors)?;
-        let mut to = Writer::new(out);
-        to.u64(SELF)?;
-        to.u64(self.device.0)?;
-        to.u32(SOURCE_MSI)?;
-        to.u32(0)?;
-        to.u32(self.message.address_low())?;
-        to.u32(self.message.data)?;
-        to.u64(0)?;
-        to.u32(self.vector)?;
-        to.u32(0)?;
-        to.u64(mask)?;
-        Ok(to.length())
+    /// Length in bytes of the input that a guest's control word announces.
+    pub const fn input_length(control: u64) -> usize {
+        FIXED_LENGTH + 8 * (control >> VARIABLE_SHIFT & VARIABLE_MASK) as usize
     }
 
-    /// Parses the hypercall's input. Only the form that [`emit`](Self::emit) writes is taken: the
-    /// caller's own partition, one processor in a mask.
+    /// Parses the hypercall's input: a mask of processors, a sparse set, or all of them. An
+    /// interrupt that any of several processors may take goes to the one with the lowest VP index.
     ///
     /// # Errors
-    /// [`ProtocolError::Truncated`]; [`ProtocolError::BadRetarget`] for other forms.
+    /// [`ProtocolError::Truncated`]; [`ProtocolError::BadRetarget`] for another partition or
+    /// source, for no processor, and for several that are all to take the interrupt.
     pub fn parse(input: &[u8]) -> Result<Self, ProtocolError> {
         let mut from = Reader::new(input);
         let partition = from.u64()?;
@@ -80,13 +152,38 @@ impl Retarget {
         let (source, _) = (from.u32()?, from.u32()?);
         let message = MsiMessage { address: from.u32()?.into(), data: from.u32()? };
         from.u64()?;
-        let (vector, flags, mask) = (from.u32()?, from.u32()?, from.u64()?);
-        let plain = partition == SELF && source == SOURCE_MSI && flags == 0;
-        match u8::try_from(mask.trailing_zeros()) {
-            Ok(processor) if plain && mask.is_power_of_two() => {
-                Ok(Self { device, message, vector, processor })
-            }
-            _ => Err(ProtocolError::BadRetarget),
+        let (vector, flags) = (from.u32()?, from.u32()?);
+        if partition != SELF || source != SOURCE_MSI || flags & !(MULTICAST | PROCESSOR_SET) != 0 {
+            return Err(ProtocolError::BadRetarget);
         }
+        let (processor, count) = read_processors(flags & PROCESSOR_SET != 0, &mut from)?;
+        if count == 0 || flags & MULTICAST != 0 && count > 1 {
+            return Err(ProtocolError::BadRetarget);
+        }
+        Ok(Self { device, message, vector, processor })
     }
+}
+
+/// Reads the lowest VP index of a target and the number of its processors.
+fn read_processors(is_set: bool, from: &mut Reader<'_>) -> Result<(u16, u32), ProtocolError> {
+    let banks = match (is_set, from.u64()?) {
+        (false, mask) => return Ok((lowest(0, mask), mask.count_ones())),
+        (true, ALL) => return Ok((0, u32::MAX)),
+        (true, SPARSE) => from.u64()?,
+        (true, _) => return Err(ProtocolError::BadRetarget),
+    };
+    let (mut first, mut count) = (0, 0);
+    for bank in (0..64).filter(|bank| banks >> bank & 1 == 1) {
+        let processors = from.u64()?;
+        if count == 0 && processors != 0 {
+            first = lowest(bank, processors);
+        }
+        count += processors.count_ones();
+    }
+    Ok((first, count))
+}
+
+/// VP index of the lowest bit in a bank. The bank is below 64 and not empty, or its index is unused.
+const fn lowest(bank: u16, processors: u64) -> u16 {
+    bank * 64 + (processors.trailing_zeros() % 64) as u16
 }

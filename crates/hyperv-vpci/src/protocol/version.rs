@@ -50,6 +50,15 @@ impl Version {
         }
     }
 
+    /// The highest VP index that interrupts under this version can name: masks have 64 processors,
+    /// sparse sets 4096.
+    pub const fn highest_processor(self) -> u16 {
+        match self {
+            Self::V1_1 => 63,
+            Self::V1_2 | Self::V1_3 | Self::V1_4 => 4095,
+        }
+    }
+
     /// The form of bus relations under this version.
     pub const fn relations(self) -> RelationsForm {
         match self {

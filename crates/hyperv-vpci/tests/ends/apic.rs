@@ -1,10 +1,17 @@
 //! x86: vectors of local APICs, moved by hypercalls.
 
-use crate::board::{BUS, CPUS, HostSide, INSTANCE, SLOT, TestKernel, open, reason, request};
+use crate::board::{
+    BUS, FAR, HostSide, INSTANCE, PROCESSORS, SLOT, TestKernel, channel, open, reason, request,
+};
 use crate::tamper::Tamper;
+use hyperv_vpci::channel::{Channel, PacketKind};
 use hyperv_vpci::guest::{ApicVectors, Bus, Hypercall, Vectors};
 use hyperv_vpci::host::{FunctionInterrupts, Injection};
-use hyperv_vpci::protocol::{RETARGET_LENGTH, Version};
+use hyperv_vpci::protocol::reply::{InterruptReply, Status};
+use hyperv_vpci::protocol::{
+    Delivery as Mode, InterruptDescriptor, InterruptForm, Processors, Request, RetargetInput,
+    Version,
+};
 use msi_types::{
     Attachment, BlockRequest, Cpu, Delivery, HwIrq, HwIrqBlock, Isolation, Move, MoveOutcome,
     MsiError, MsiMessage, MsiParent, NoIdentity, NotIsolated, Pending, RequesterId, Shape,
@@ -107,12 +114,12 @@ struct Machine {
 }
 
 impl Hypercall for Machine {
-    fn retarget(&self, input: &[u8; RETARGET_LENGTH]) -> u16 {
+    fn retarget(&self, input: &RetargetInput) -> u16 {
         *self.calls.lock().unwrap() += 1;
         let kernel = self.kernel.lock().unwrap();
         let kernel: &TestKernel = kernel.as_ref().expect("the bus is open");
         match self.status.load(Ordering::SeqCst) {
-            0 => kernel.side.lock().unwrap().host.retarget(input),
+            0 => kernel.side.lock().unwrap().host.retarget(input.bytes()),
             refused => refused,
         }
     }
@@ -237,6 +244,90 @@ fn an_unmask_tells_the_hypervisor_again() {
 }
 
 #[test]
+fn processors_above_63_are_reached_from_1_2_on() {
+    let far = Cpu::new(FAR.into());
+    for version in [Version::V1_2, Version::V1_3, Version::V1_4] {
+        let pc = Pc::new(version);
+        let device = pc.attach();
+        let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+        let opaque = pc.bus.compose(&block, 0).unwrap();
+        let moved = pc.bus.begin_move(&block, 0, far).unwrap();
+        pc.bus.end_move(moved, MoveOutcome::Written).unwrap();
+        pc.bus.unmask(block.first());
+        assert_eq!(pc.calls(), 2);
+        assert_eq!(pc.arrives(opaque), message(far.get(), 0x42));
+        // A group is placed there from the start.
+        let wanted = request(2, Shape::AlignedGroup).with_cpu(far);
+        let group = pc.bus.allocate(&device, &wanted).unwrap();
+        let opaque = pc.bus.compose(&group, 0).unwrap();
+        assert_eq!(pc.arrives(opaque), message(far.get(), 0x43));
+        assert_eq!(pc.bus.faults().refused_unmasks, 0);
+    }
+    let pc = Pc::new(Version::V1_1);
+    let device = pc.attach();
+    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    pc.bus.compose(&block, 0).unwrap();
+    let unnamed = "the protocol's version cannot name its VP index";
+    let refused = pc.bus.begin_move(&block, 0, far).unwrap_err();
+    assert_eq!(refused, MsiError::NotReachable(far, unnamed));
+    let wanted = request(1, Shape::Independent).with_cpu(far);
+    let refused = pc.bus.allocate(&device, &wanted).unwrap_err();
+    assert_eq!(refused, MsiError::NotReachable(far, unnamed));
+    assert!(pc.matrix.moving.lock().unwrap().is_none());
+}
+
+#[test]
+fn a_refused_unmask_is_reported() {
+    let pc = Pc::new(Version::V1_4);
+    let device = pc.attach();
+    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    pc.bus.compose(&block, 0).unwrap();
+    let shown = || {
+        let mut text = String::new();
+        pc.bus.describe(block.first(), &mut text).unwrap();
+        text.contains("the hypervisor refused the last unmask")
+    };
+    pc.bus.unmask(block.first());
+    assert_eq!((pc.bus.faults().refused_unmasks, shown()), (0, false));
+    pc.machine.status.store(5, Ordering::SeqCst);
+    pc.bus.unmask(block.first());
+    assert_eq!((pc.bus.faults().refused_unmasks, shown()), (1, true));
+    // The vector works at its last target, and the next unmask succeeds.
+    assert_eq!(*pc.matrix.unmasked.lock().unwrap(), [block.first(); 2]);
+    pc.machine.status.store(0, Ordering::SeqCst);
+    pc.bus.unmask(block.first());
+    assert_eq!((pc.bus.faults().refused_unmasks, shown()), (1, false));
+}
+
+/// OpenVMM's client asks for the lowest priority where any of several processors may take an
+/// interrupt.
+#[test]
+fn any_of_several_processors_is_granted_and_all_of_them_are_not() {
+    let pc = Pc::new(Version::V1_4);
+    let mut vector = 0x60;
+    let mut create = |delivery, processors: &[u16]| {
+        vector += 1;
+        let processors = Processors::new(processors).unwrap();
+        let interrupt = InterruptDescriptor { vector, delivery, count: 1, processors };
+        let request = Request::CreateInterrupt { slot: SLOT, form: InterruptForm::V3, interrupt };
+        let mut message = [0; 128];
+        let length = request.emit(&mut message).unwrap();
+        let mut side = pc.kernel.side.lock().unwrap();
+        let HostSide { host, .. } = &mut *side;
+        let (mut near, mut far) = channel();
+        near.send(PacketKind::Request(7), &message[..length]).unwrap();
+        host.serve(&mut far).unwrap();
+        let received = near.receive(&mut message).unwrap().unwrap();
+        InterruptReply::parse(&message[..received.length]).unwrap().map(|of| of.0.message)
+    };
+    let any = create(Mode::LowestPriority, &[3, 1]).unwrap();
+    assert_eq!(pc.arrives(any), message(3, 0x61));
+    let alone = create(Mode::Fixed, &[2]).unwrap();
+    assert_eq!(pc.arrives(alone), message(2, 0x62));
+    assert_eq!(create(Mode::Fixed, &[1, 3]), Err(Status::NOT_SUPPORTED));
+}
+
+#[test]
 fn vectors_of_a_group_are_placed_one_by_one() {
     let pc = Pc::new(Version::V1_4);
     let device = pc.attach();
@@ -280,14 +371,13 @@ fn the_host_refuses_stray_hypercalls() {
         Retarget { message: MsiMessage { address: 0, ..opaque }, ..good },
         Retarget { vector: 0xff, ..good },
         Retarget { vector: 0x160, ..good },
-        Retarget { processor: u8::try_from(CPUS).unwrap(), ..good },
+        Retarget { processor: PROCESSORS, ..good },
     ];
     let call = |retarget: Retarget| {
-        let mut input = [0; RETARGET_LENGTH];
-        retarget.emit(&mut input).unwrap();
+        let input = RetargetInput::new(&retarget, Version::V1_4).unwrap();
         let mut side = pc.kernel.side.lock().unwrap();
         let HostSide { host, .. } = &mut *side;
-        host.retarget(&input)
+        host.retarget(input.bytes())
     };
     for retarget in stray {
         assert_eq!(call(retarget), 5, "{retarget:?}");

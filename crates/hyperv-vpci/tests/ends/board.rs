@@ -22,6 +22,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 pub(crate) const CPUS: u16 = 4;
+/// A CPU of x86 machines whose VP index no mask of 64 processors names.
+pub(crate) const FAR: u16 = 200;
+/// An x86 host's VP indices are below.
+pub(crate) const PROCESSORS: u16 = 256;
 pub(crate) const BUS: u8 = 5;
 pub(crate) const SLOT: Slot = Slot::new(0, 0);
 pub(crate) const OTHER: Slot = Slot::new(1, 0);
@@ -173,7 +177,7 @@ impl Kernel for TestKernel {
         if self.signals.guest_sleeps() { Wait::Again } else { Wait::GiveUp }
     }
     fn processor(&self, cpu: Cpu) -> Option<u16> {
-        u16::try_from(cpu.get()).ok().filter(|index| *index < CPUS)
+        u16::try_from(cpu.get()).ok().filter(|index| *index < CPUS || *index == FAR)
     }
 }
 
@@ -220,7 +224,11 @@ fn prepare_over(
     let signals = Arc::new(Signals::default());
     let (to_host, to_guest) = (Bell::Host(signals.clone()), Bell::Guest(signals.clone()));
     let (guest, inner) = channel_with(pages, to_host, to_guest);
-    let mut host = Host::new(host_config(highest), injection).unwrap();
+    let config = match injection {
+        Injection::Spi(_) => host_config(highest),
+        Injection::Apic { .. } => host_config(highest).with_processors(PROCESSORS),
+    };
+    let mut host = Host::new(config, injection).unwrap();
     let devices = [SLOT, OTHER].map(|slot| host.offer(function(slot)).unwrap()).to_vec();
     let side = HostSide { host, channel: Tampered { inner, tamper: tamper.clone() } };
     (Arc::new(TestKernel::new(side, signals)), devices, guest)

@@ -166,20 +166,19 @@ fn answers_carry_the_spi_to_an_address_of_their_own() {
 #[test]
 fn impossible_interrupts_are_refused() {
     let mut peer = Peer::on(Version::V1_4);
-    let strange = |vector, count, processor, delivery| {
+    let strange = |vector, count, processor| {
         let processors = Processors::one(processor);
+        let delivery = Delivery::Fixed;
         let interrupt = InterruptDescriptor { vector, delivery, count, processors };
         Request::CreateInterrupt { slot: SLOT, form: InterruptForm::V3, interrupt }
     };
-    let fixed = Delivery::Fixed;
     for request in [
-        strange(31, 1, 0, fixed),
-        strange(1020, 1, 0, fixed),
-        strange(1016, 8, 0, fixed),
-        strange(66, 4, 0, fixed),
-        strange(u32::MAX, 1, 0, fixed),
-        strange(64, 1, 4, fixed),
-        strange(64, 1, 0, Delivery::LowestPriority),
+        strange(31, 1, 0),
+        strange(1020, 1, 0),
+        strange(1016, 8, 0),
+        strange(66, 4, 0),
+        strange(u32::MAX, 1, 0),
+        strange(64, 1, 4),
         create(Slot::new(9, 0), 64, 1),
     ] {
         let before = peer.host.save();

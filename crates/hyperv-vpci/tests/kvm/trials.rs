@@ -6,7 +6,7 @@ use hyperv_vpci::host::{FunctionInterrupts, Host, HostConfig, HostFunction, Inje
 use hyperv_vpci::protocol::reply::InterruptReply;
 use hyperv_vpci::protocol::{
     AssignedResources, Delivery as Mode, DeviceDescription, DeviceKey, InterruptDescriptor,
-    InterruptForm, Processors, RETARGET_LENGTH, Request, ResourcesForm, Retarget, Slot,
+    InterruptForm, Processors, Request, ResourcesForm, Retarget, RetargetInput, Slot,
     TranslatedInterrupt, Version,
 };
 use hyperv_vpci::ring::{HeapRing, RingChannel};
@@ -141,9 +141,8 @@ fn retarget() -> Outcome {
     let TranslatedInterrupt { message, .. } = machine.create(0x41)?;
     let device = DeviceKey::new(INSTANCE, SLOT);
     let retarget = Retarget { device, message, vector: 0x63, processor: 1 };
-    let mut input = [0; RETARGET_LENGTH];
-    retarget.emit(&mut input)?;
-    same(machine.host.retarget(&input), 0)?;
+    let input = RetargetInput::new(&retarget, Version::V1_4)?;
+    same(machine.host.retarget(input.bytes()), 0)?;
     same(machine.device.signal_msi(NoIdentity, message), Delivery::Pending)?;
     same(machine.both()?, [vec![], vec![0x63]])
 }

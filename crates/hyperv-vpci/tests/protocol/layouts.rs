@@ -4,8 +4,8 @@
 use hyperv_vpci::protocol::reply::{AssignedReply, BarsReply, InterruptReply, VersionReply};
 use hyperv_vpci::protocol::{
     AssignedResources, Delivery, DeviceDescription, DeviceKey, InterruptDescriptor, InterruptForm,
-    Notice, PowerState, Processors, RETARGET_LENGTH, Relations, RelationsForm, Request,
-    ResourcesForm, Retarget, Slot, Status, TranslatedInterrupt,
+    Notice, PowerState, Processors, ProtocolError, Relations, RelationsForm, Request,
+    ResourcesForm, Retarget, RetargetInput, Slot, Status, TranslatedInterrupt, Version,
 };
 use msi_types::MsiMessage;
 
@@ -195,24 +195,86 @@ fn ejections_have_their_layout() {
     assert_eq!(out[..], message(0x4249_000b, 8, &[(4, &SLOT_BYTES)]));
 }
 
-#[test]
-fn the_retarget_hypercall_has_its_layout() {
-    let instance = core::array::from_fn(|index| 0x10 + u8::try_from(index).unwrap());
-    let retarget = Retarget {
-        device: DeviceKey::new(instance, SLOT),
-        message: MsiMessage { address: 0xfee0_1000, data: 0x4321 },
-        vector: 0x51,
-        processor: 9,
-    };
-    let mut out = [0xee; RETARGET_LENGTH];
-    assert_eq!(retarget.emit(&mut out), Ok(RETARGET_LENGTH));
-    let mut bytes = message(u32::MAX, RETARGET_LENGTH, &[(4, &[0xff; 4])]);
+const INSTANCE: [u8; 16] = [
+    0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f,
+];
+
+const RETARGET: Retarget = Retarget {
+    device: DeviceKey::new(INSTANCE, SLOT),
+    message: MsiMessage { address: 0xfee0_1000, data: 0x4321 },
+    vector: 0x51,
+    processor: 9,
+};
+
+/// The input of a retarget hypercall with these fields from byte 44 on.
+fn retarget_bytes(target: &[(usize, &[u8])], length: usize) -> Vec<u8> {
+    let mut bytes = message(u32::MAX, length, &[(4, &[0xff; 4])]);
     // GUID bytes 5, 4, 7, 6 from the top; the function number in the low bits of byte 6.
     bytes[8..16].copy_from_slice(&[0x15, 0x17, 0x14, 0x15, 0, 0, 0, 0]);
     bytes[16] = 1;
     bytes[24..32].copy_from_slice(&[0x00, 0x10, 0xe0, 0xfe, 0x21, 0x43, 0, 0]);
     bytes[40] = 0x51;
-    bytes[49] = 2;
-    assert_eq!(out[..], bytes);
-    assert_eq!(Retarget::parse(&out), Ok(retarget));
+    for (offset, field) in target {
+        bytes[*offset..offset + field.len()].copy_from_slice(field);
+    }
+    bytes
+}
+
+#[test]
+fn the_retarget_hypercall_has_a_mask_under_1_1() {
+    let input = RetargetInput::new(&RETARGET, Version::V1_1).unwrap();
+    assert_eq!(input.bytes(), retarget_bytes(&[(49, &[2])], 56));
+    assert_eq!((input.control(), Retarget::input_length(input.control())), (0x7e, 56));
+    assert_eq!(Retarget::parse(input.bytes()), Ok(RETARGET));
+    let beyond = Retarget { processor: 64, ..RETARGET };
+    let refused = RetargetInput::new(&beyond, Version::V1_1);
+    assert_eq!(refused, Err(ProtocolError::BadProcessors));
+}
+
+/// Linux sets flag 2 from 1.2 on and counts the bank mask and each bank as the variable header.
+#[test]
+fn the_retarget_hypercall_has_a_sparse_set_from_1_2_on() {
+    for version in [Version::V1_2, Version::V1_3, Version::V1_4] {
+        for (processor, bank, bit) in [
+            (9, (56, &[1]), (65, &[2])),
+            (65, (56, &[2]), (64, &[2])),
+            // Bit 7 of bank 60.
+            (3847, (63, &[0x10]), (64, &[0x80])),
+        ] {
+            let retarget = Retarget { processor, ..RETARGET };
+            let input = RetargetInput::new(&retarget, version).unwrap();
+            let fields: [(usize, &[u8]); 3] = [(44, &[2]), (bank.0, bank.1), (bit.0, bit.1)];
+            assert_eq!(input.bytes(), retarget_bytes(&fields, 72));
+            assert_eq!((input.control(), Retarget::input_length(input.control())), (0x4_007e, 72));
+            assert_eq!(Retarget::parse(input.bytes()), Ok(retarget));
+        }
+        let beyond = Retarget { processor: 4096, ..RETARGET };
+        assert_eq!(RetargetInput::new(&beyond, version), Err(ProtocolError::BadProcessors));
+    }
+}
+
+#[test]
+fn sets_of_processors_name_their_lowest() {
+    let parsed = |target: &[(usize, &[u8])], length| {
+        Retarget::parse(&retarget_bytes(target, length)).map(|retarget| retarget.processor)
+    };
+    let sparse: (usize, &[u8]) = (44, &[2]);
+    // Two banks, the first of which is empty.
+    assert_eq!(parsed(&[sparse, (56, &[5]), (72, &[0x30])], 80), Ok(132));
+    assert_eq!(parsed(&[sparse, (56, &[3]), (67, &[0xff]), (72, &[1])], 80), Ok(24));
+    assert_eq!(parsed(&[sparse, (48, &[1])], 56), Ok(0));
+    assert_eq!(parsed(&[(48, &[0x30])], 56), Ok(4));
+    let bad = Err(ProtocolError::BadRetarget);
+    // No bank, no processor, an unknown format, an unknown flag, and two that are all to take it.
+    assert_eq!(parsed(&[sparse], 64), bad);
+    assert_eq!(parsed(&[sparse, (56, &[1])], 72), bad);
+    assert_eq!(parsed(&[], 56), bad);
+    assert_eq!(parsed(&[sparse, (48, &[2]), (64, &[1])], 72), bad);
+    assert_eq!(parsed(&[(44, &[4]), (48, &[1])], 56), bad);
+    assert_eq!(parsed(&[(44, &[1]), (48, &[3])], 56), bad);
+    assert_eq!(parsed(&[(44, &[1]), (48, &[2])], 56), Ok(1));
+    // The bank mask announces more banks than the input has.
+    let truncated = Err(ProtocolError::Truncated { needed: 8, have: 0 });
+    assert_eq!(parsed(&[sparse, (56, &[3]), (64, &[1])], 72), truncated);
+    assert_eq!(parsed(&[sparse], 56), truncated);
 }
