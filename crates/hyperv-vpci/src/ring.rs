@@ -185,9 +185,13 @@ impl<M: RingMemory, N: Notifier> Channel for RingChannel<M, N> {
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
-        let Some((received, notify)) = self.reader.read(buffer)? else { return Ok(None) };
+        let (received, notify) = self.reader.read(buffer)?;
         self.tell(notify);
-        Ok(Some(received))
+        Ok(received)
+    }
+
+    fn skipped(&self) -> u32 {
+        self.reader.skipped()
     }
 
     fn idle(&mut self) -> Result<Idle, ChannelError> {

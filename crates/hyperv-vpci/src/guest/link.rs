@@ -34,6 +34,8 @@ pub struct Faults {
     pub unexpected: u32,
     /// Answers that came after their request was given up.
     pub late: u32,
+    /// Packets of unknown types or with unknown flags, which were skipped.
+    pub skipped: u32,
     /// Unmasks on x86 whose hypercall the hypervisor refused. The vectors were unmasked at their
     /// last targets.
     pub refused_unmasks: u32,
@@ -446,6 +448,7 @@ impl Link {
             matches!(transaction.state, State::Waiting | State::Done(_))
         };
         self.transactions.retain(is_asked_for);
+        self.faults = self.faults();
         self.channel.take()
     }
 
@@ -460,8 +463,10 @@ impl Link {
         self.end
     }
 
-    pub(super) const fn faults(&self) -> Faults {
-        self.faults
+    pub(super) fn faults(&self) -> Faults {
+        let of_channel = self.channel.as_ref().map_or(0, |channel| channel.skipped());
+        let skipped = self.faults.skipped.saturating_add(of_channel);
+        Faults { skipped, ..self.faults }
     }
 
     fn malformed(&mut self) {

@@ -20,10 +20,7 @@ pub enum RingError {
         /// Number of bytes between the indices.
         available: u32,
     },
-    /// The packet's type is none that travels here.
-    #[error("{0:#x} is no type of a packet")]
-    BadType(u16),
-    /// The packet has flags that do not exist.
-    #[error("a packet has flags {0:#x}")]
-    BadFlags(u16),
+    /// The heap is exhausted.
+    #[error("no memory for the ring's pages")]
+    NoMemory,
 }

@@ -12,11 +12,16 @@ pub struct RingReader<M> {
     length: u32,
     /// The value of `out` that this end last stored.
     at: u32,
+    skipped: u32,
 }
+
+/// Greatest number of unknown packets that one read skips, so that its caller keeps its own bounds.
+const MAX_SKIPPED: u32 = 64;
 
 /// A packet's header, checked against what was written.
 struct Header {
-    kind: PacketKind,
+    /// `None` for a type or flags that this end does not know.
+    kind: Option<PacketKind>,
     /// Offset of the payload from the packet's begin, in bytes.
     offset: u32,
     /// Length of the payload in bytes.
@@ -33,23 +38,50 @@ impl<M: RingMemory> RingReader<M> {
     pub fn new(memory: M, at: u32) -> Result<Self, RingError> {
         let length = check_length(memory.length())?;
         let at = check_index(at, length)?;
-        Ok(Self { memory, length, at })
+        Ok(Self { memory, length, at, skipped: 0 })
     }
 
-    /// Copies the next packet's payload to `buffer`; `None` if the ring is empty. The writer
-    /// cannot change afterwards what was copied.
+    /// Copies the next packet's payload to `buffer`. The writer cannot change afterwards what was
+    /// copied. Packets of unknown types or with unknown flags are skipped and
+    /// [counted](Self::skipped). The writer must be signalled as the second result says, even if
+    /// no packet is left.
     ///
     /// # Errors
     /// [`ChannelError::TooLong`] if `buffer` is too short; [`ChannelError::Broken`]. The packet
     /// stays then.
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<Option<(Received, Notify)>, ChannelError> {
-        let inp = check_index(self.memory.control(Control::In), self.length)?;
-        let available = used(inp, self.at, self.length);
-        if available == 0 {
-            return Ok(None);
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<(Option<Received>, Notify), ChannelError> {
+        let mut notify = Notify::Nobody;
+        for _ in 0..MAX_SKIPPED {
+            let inp = check_index(self.memory.control(Control::In), self.length)?;
+            let available = used(inp, self.at, self.length);
+            if available == 0 {
+                break;
+            }
+            self.memory.set_control(Control::InterruptMask, 1);
+            let header = self.header(available)?;
+            let received = match header.kind {
+                Some(kind) => Some(Received { kind, length: self.copy(&header, buffer)? }),
+                None => None,
+            };
+            if self.consume(inp, header.total) == Notify::Peer {
+                notify = Notify::Peer;
+            }
+            if received.is_some() {
+                return Ok((received, notify));
+            }
+            self.skipped = self.skipped.saturating_add(1);
         }
-        self.memory.set_control(Control::InterruptMask, 1);
-        let header = self.header(available)?;
+        // After many unknown packets more may be left: `idle` tells.
+        Ok((None, notify))
+    }
+
+    /// Number of packets that were skipped because their types or flags are unknown.
+    pub const fn skipped(&self) -> u32 {
+        self.skipped
+    }
+
+    /// Copies a packet's payload and returns its length.
+    fn copy(&self, header: &Header, buffer: &mut [u8]) -> Result<usize, ChannelError> {
         let length = usize::try_from(header.payload).map_err(|_| ChannelError::TooLong)?;
         let room = buffer.get_mut(..length).ok_or(ChannelError::TooLong)?;
         let mut from = advance(self.at, header.offset, self.length);
@@ -58,11 +90,15 @@ impl<M: RingMemory> RingReader<M> {
             chunk.iter_mut().zip(word).for_each(|(to, from)| *to = from);
             from = advance(from, 8, self.length);
         }
+        Ok(length)
+    }
+
+    /// Frees the room of the packet of `total` bytes that is next.
+    fn consume(&mut self, inp: u32, total: u32) -> Notify {
         let before = free(inp, self.at, self.length);
-        self.at = advance(self.at, header.total, self.length);
+        self.at = advance(self.at, total, self.length);
         self.memory.set_control(Control::Out, self.at);
-        let notify = self.notify(before, free(inp, self.at, self.length));
-        Ok(Some((Received { kind: header.kind, length }, notify)))
+        self.notify(before, free(inp, self.at, self.length))
     }
 
     /// Unmasks signals, and looks for a packet that came before.
@@ -91,18 +127,20 @@ impl<M: RingMemory> RingReader<M> {
             return Err(RingError::BadPacket { length, header: offset, available });
         }
         let kind = match (number, flags) {
-            (_, 2..) => return Err(RingError::BadFlags(flags)),
-            (packet::IN_BAND, packet::COMPLETION_REQUESTED) => PacketKind::Request(id),
-            (packet::IN_BAND, _) => PacketKind::Notice,
-            (packet::COMPLETION, _) => PacketKind::Completion(id),
-            (other, _) => return Err(RingError::BadType(other)),
+            (packet::IN_BAND, packet::COMPLETION_REQUESTED) => Some(PacketKind::Request(id)),
+            (packet::IN_BAND, 0) => Some(PacketKind::Notice),
+            (packet::COMPLETION, 0 | packet::COMPLETION_REQUESTED) => {
+                Some(PacketKind::Completion(id))
+            }
+            _ => None,
         };
         Ok(Header { kind, offset, payload: length - offset, total })
     }
 
-    /// A writer that waits is told when its packet has room, and not before.
+    /// A writer that waits is told when its packet has room, and not before. Some writers wait for
+    /// an empty ring by the ring's length or that less 1, which are more than an empty ring has.
     fn notify(&self, before: u32, after: u32) -> Notify {
-        let waits_for = self.memory.control(Control::PendingSendSize);
+        let waits_for = self.memory.control(Control::PendingSendSize).min(self.length - 8) & !7;
         let now = waits_for != 0 && before < waits_for && after >= waits_for;
         if now { Notify::Peer } else { Notify::Nobody }
     }

@@ -1,30 +1,65 @@
 //! A ring in guest memory, by rust-vmm's crate.
 
 use super::{Control, PAGE, RingError, RingMemory, check_length};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use doorbell_fallible::try_arc;
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
-/// A ring in guest memory: a control page and the data after it.
+/// A ring in guest memory: a control page and the data pages after it, anywhere in memory. A guest
+/// announces a ring as a list of pages (VMBus: GPADL). Clones share the list.
 #[derive(Clone, Debug)]
 pub struct GuestRing<M> {
     memory: M,
-    base: GuestAddress,
+    /// Addresses of the control page and the data pages, in order.
+    pages: Arc<Vec<GuestAddress>>,
     length: u32,
 }
 
 impl<M: GuestMemory> GuestRing<M> {
-    /// The ring at `base`, aligned to a page, with `length` bytes of data.
+    /// The ring in contiguous pages from `base` on, with `length` bytes of data.
     ///
     /// # Errors
-    /// [`RingError::BadLength`]; [`RingError::BadIndex`] if guest memory does not hold all of it.
+    /// Those of [`from_pages`](Self::from_pages).
     pub fn new(memory: M, base: GuestAddress, length: u32) -> Result<Self, RingError> {
-        let ring = Self { memory, base, length: check_length(length)? };
-        let pages = length / PAGE + 1;
-        match (0..pages).find(|page| ring.load::<u64>(page * PAGE).is_none()) {
-            Some(page) => Err(RingError::BadIndex(page * PAGE)),
-            None if !base.0.is_multiple_of(PAGE.into()) => Err(RingError::BadIndex(0)),
-            None => Ok(ring),
+        let pages = check_length(length)? / PAGE;
+        let base = base.0;
+        Self::collect(memory, pages + 1, |page| {
+            base.checked_add(u64::from(page) * u64::from(PAGE)).map(GuestAddress)
+        })
+    }
+
+    /// The ring in these pages: the control page, then each page of data.
+    ///
+    /// # Errors
+    /// [`RingError::BadLength`] for a number of pages that no ring has; [`RingError::BadIndex`]
+    /// with the offset of a page that guest memory does not hold or that is not aligned;
+    /// [`RingError::NoMemory`].
+    pub fn from_pages(memory: M, pages: &[GuestAddress]) -> Result<Self, RingError> {
+        let count = u32::try_from(pages.len()).map_err(|_| RingError::BadLength(u32::MAX))?;
+        Self::collect(memory, count, |page| pages.get(page as usize).copied())
+    }
+
+    fn collect(
+        memory: M,
+        count: u32,
+        address: impl Fn(u32) -> Option<GuestAddress>,
+    ) -> Result<Self, RingError> {
+        let length = check_length(count.saturating_sub(1).saturating_mul(PAGE))?;
+        let mut pages = Vec::new();
+        pages.try_reserve_exact(count as usize).map_err(|_| RingError::NoMemory)?;
+        for page in 0..count {
+            let bad = RingError::BadIndex(page * PAGE);
+            let address = address(page).ok_or(bad)?;
+            let is_aligned = address.0.is_multiple_of(PAGE.into());
+            if !is_aligned || memory.load::<u64>(address, Ordering::SeqCst).is_err() {
+                return Err(bad);
+            }
+            pages.push(address);
         }
+        let pages = try_arc(pages).map_err(|_| RingError::NoMemory)?;
+        Ok(Self { memory, pages, length })
     }
 
     fn load<T: vm_memory::AtomicAccess>(&self, offset: u32) -> Option<T> {
@@ -39,7 +74,8 @@ impl<M: GuestMemory> GuestRing<M> {
     }
 
     fn address(&self, offset: u32) -> Option<GuestAddress> {
-        self.base.0.checked_add(offset.into()).map(GuestAddress)
+        let page = self.pages.get((offset / PAGE) as usize)?;
+        page.0.checked_add((offset % PAGE).into()).map(GuestAddress)
     }
 }
 

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
-const DATA: u32 = 0x4000;
 /// A control page and the data.
 const RING: u64 = 0x5000;
 
@@ -31,8 +30,12 @@ fn memory(file: File) -> GuestMemoryMmap {
 
 fn channel<F: AsFd + Send>(file: File, (out, inp): (u64, u64), peer: F) -> Channel<F> {
     let memory = memory(file);
+    // The pages of a ring are in descending order: a guest may list any.
     let ring = |index: u64| {
-        GuestRing::new(memory.clone(), GuestAddress(index * RING), DATA).expect("it is mapped")
+        let mut pages: Vec<_> =
+            (0..RING).step_by(4096).map(|at| GuestAddress(index * RING + at)).collect();
+        pages.reverse();
+        GuestRing::from_pages(memory.clone(), &pages).expect("it is mapped")
     };
     RingChannel::new(ring(out), ring(inp), EventFd(peer)).expect("new rings")
 }

@@ -40,7 +40,7 @@ fn a_writer_sees_room_that_was_made_meanwhile() {
     let ring = ring(1);
     let mut reader = RingReader::new(ring.clone(), 0).unwrap();
     let read = move || {
-        let (_, notify) = reader.read(&mut [0; 4096]).unwrap().unwrap();
+        let (_, notify) = reader.read(&mut [0; 4096]).unwrap();
         // The writer waits, so that it is told, too.
         assert_eq!(notify, Notify::Peer);
     };
