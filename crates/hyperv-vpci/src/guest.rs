@@ -36,6 +36,7 @@ mod interrupts;
 mod link;
 mod messages;
 mod msi_parent;
+mod power;
 mod spi_domain;
 mod vectors;
 
@@ -48,7 +49,7 @@ pub use vectors::{ApicVectors, Hypercall, Vectors};
 
 use msi_types::{Cpu, TaskContext};
 
-/// One turn of a bounded wait.
+/// Result of one turn of a bounded wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wait {
     /// Look again.
@@ -58,13 +59,30 @@ pub enum Wait {
 }
 
 /// The kernel's services for a bus.
+///
+/// A task reads [`wake_ups`](Self::wake_ups), looks at the channel, and passes the number to
+/// [`wait`](Self::wait) if it did not find what it waits for. A signal that arrives after the look
+/// changes the number, so that the wait returns immediately. Several tasks may wait on one bus, and
+/// any of them may receive what another waits for: the bus calls [`wake`](Self::wake) then.
 pub trait Kernel: TaskContext {
-    /// One turn of waiting for the host, and whether to look again. `turn` counts from 0 in each
-    /// wait; the kernel's clock decides when it is enough. A kernel may sleep until the channel
-    /// signals.
+    /// Returns the number of wake-ups so far. It may wrap.
+    ///
+    /// Context: any.
+    fn wake_ups(&self) -> u32;
+
+    /// Counts a wake-up and wakes every task in [`wait`](Self::wait). The kernel must call it in
+    /// its handler of the channel's signal, and the bus calls it in tasks.
+    ///
+    /// Context: any.
+    fn wake(&self);
+
+    /// Waits for the host until the number of wake-ups differs from `seen` or the kernel's clock
+    /// ends the turn. Returns immediately if the number differs already. `turn` counts from 0 in
+    /// each wait. [`Wait::GiveUp`] ends the wait: the kernel decides how long a host may be silent,
+    /// and must end a wait by its clock even if wake-ups never cease.
     ///
     /// Context: task; may sleep.
-    fn wait(&self, turn: u32) -> Wait;
+    fn wait(&self, seen: u32, turn: u32) -> Wait;
 
     /// The hypervisor's VP index of a CPU; `None` for a CPU that is not present.
     ///

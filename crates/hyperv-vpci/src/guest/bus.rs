@@ -2,7 +2,7 @@
 
 use super::functions::{Function, FunctionState};
 use super::interrupts::Interrupts;
-use super::link::{Completion, Late, Link};
+use super::link::{Completion, Link};
 use super::{BusEvent, Faults, Kernel, Vectors, VpciError, Wait};
 use crate::channel::{Channel, Idle};
 use crate::protocol::reply::BarsReply;
@@ -61,7 +61,8 @@ pub(super) enum Outcome {
 }
 
 impl Bus {
-    /// Negotiates with the host, turns the bus on and takes its functions in.
+    /// Negotiates with the host, turns the bus on and takes its functions in. Callers must call
+    /// [`poll`](Self::poll) afterwards: it assigns resources to functions that are left.
     ///
     /// Context: task; may sleep.
     ///
@@ -79,10 +80,11 @@ impl Bus {
         let version = Version::V1_1;
         let refused_unmasks = AtomicU32::new(0);
         let mut bus = Self { config, version, kernel, vectors, link, interrupts, refused_unmasks };
-        bus.version = bus.negotiate()?;
+        bus.version = bus.negotiate(&Version::OFFERED)?;
         bus.query_relations()?;
         bus.power_on()?;
-        match bus.poll()? {
+        let _ = bus.poll()?;
+        match bus.with_link(|link| link.idle) {
             Idle::Sleep => Ok(bus),
             Idle::Busy => Err(VpciError::BadAnswer {
                 operation: "open",
@@ -91,61 +93,36 @@ impl Bus {
         }
     }
 
-    fn negotiate(&self) -> Result<Version, VpciError> {
-        for version in Version::OFFERED {
-            let operation = "query version";
-            match self.ask(operation, &Request::QueryVersion(version.to_wire()))? {
-                Status::REVISION_MISMATCH => {}
-                status if status.is_success() => return Ok(version),
-                status => return Err(VpciError::Refused { operation, status }),
-            }
-        }
-        Err(VpciError::NoVersion)
-    }
-
-    fn query_relations(&self) -> Result<(), VpciError> {
-        let operation = "query relations";
-        self.notify(operation, &Request::QueryRelations)?;
-        self.wait(operation, |link| Ok(link.has_relations.then_some(())))
-    }
-
-    /// A host that still has the bus on, for a guest that ended without a word, refuses once.
-    fn power_on(&self) -> Result<(), VpciError> {
-        let operation = "enter D0";
-        let entry = Request::D0Entry { window: self.config.window };
-        if self.ask(operation, &entry)?.is_success() {
-            return Ok(());
-        }
-        for slot in self.with_link(|link| listed(link, |_| true))? {
-            self.notify("release resources", &Request::ReleaseResources(slot))?;
-        }
-        self.ask("exit D0", &Request::D0Exit)?;
-        match self.ask(operation, &entry)? {
-            status if status.is_success() => Ok(()),
-            status => Err(VpciError::Refused { operation, status }),
-        }
-    }
-
     /// Handles received packets and assigns resources to new functions. Must be called when the
-    /// channel signals, and again after [`Idle::Busy`]: the host sent more than one call handles,
-    /// and no signal follows. After [`Idle::Sleep`] the next packet raises one.
+    /// channel signals, and again after [`Idle::Busy`]: packets or functions are left, and no
+    /// signal follows. After [`Idle::Sleep`] the next packet raises one. A call ends after the
+    /// first function that the host does not answer for, so that it waits once at most.
+    ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The channel failed, or the bus is closed. A function whose resources the host refuses is
-    /// left out.
+    /// The channel failed, or the bus is closed or suspended. A function whose resources the host
+    /// refuses is left out.
     pub fn poll(&self) -> Result<Idle, VpciError> {
-        self.look(&mut |_| Ok(None::<()>))?;
+        let _ = self.look(0, &mut |_| Ok(None::<()>))?;
         for _ in 0..SLOTS {
             let listed = self.with_link(|link| link.functions.take_listed());
             let Some((slot, epoch)) = listed else { break };
-            let state = self.assign(slot).map_or(FunctionState::Failed, FunctionState::Ready);
+            let assigned = self.assign(slot);
+            let state = assigned.map_or(FunctionState::Failed, FunctionState::Ready);
             self.with_link(|link| link.functions.set_state(slot, epoch, state));
+            if let Err(VpciError::Silent(_)) = assigned {
+                break;
+            }
         }
-        self.with_link(|link| link.end().map_or(Ok(link.idle), Err))
+        self.with_link(|link| match link.end() {
+            Some(end) => Err(end),
+            None if link.functions.has_listed() => Ok(Idle::Busy),
+            None => Ok(link.idle),
+        })
     }
 
-    fn assign(&self, slot: Slot) -> Result<[u32; BARS], VpciError> {
+    pub(super) fn assign(&self, slot: Slot) -> Result<[u32; BARS], VpciError> {
         let operation = "query resources";
         let answer = self.request(operation, &Request::QueryResources(slot), None)?;
         let answer = self.answered(answer)?;
@@ -191,7 +168,10 @@ impl Bus {
     pub fn bars(&self, slot: Slot) -> Option<[u32; BARS]> {
         self.with_link(|link| match link.functions.get(slot)?.state {
             FunctionState::Ready(bars) => Some(bars),
-            FunctionState::Listed | FunctionState::Assigning | FunctionState::Failed => None,
+            FunctionState::Listed
+            | FunctionState::Assigning
+            | FunctionState::Failed
+            | FunctionState::Suspended(_) => None,
         })
     }
 
@@ -217,40 +197,6 @@ impl Bus {
         Ok(())
     }
 
-    /// Turns the bus off and drops its channel, which closes it. Freed vectors whose deletion the
-    /// host did not confirm are released. Vectors that are still allocated are masked at the root
-    /// and stay allocated until they are freed. The root's domain stays. Context: task; may sleep.
-    ///
-    /// # Errors
-    /// The host did not confirm. The bus is closed nevertheless.
-    pub fn close(&self) -> Result<(), VpciError> {
-        let mut last = None;
-        while let Some(hwirq) = self.with_interrupts(|interrupts| interrupts.next_after(last)) {
-            self.vectors.mask(hwirq);
-            last = Some(hwirq);
-        }
-        let result = self.power_off();
-        // Dropping the channel may wait for the host. Vectors are released afterwards, by the task
-        // that drops it.
-        if let Some(channel) = self.with_link(Link::close) {
-            drop(channel);
-            self.with_link(|link| link.closed(&self.vectors));
-        }
-        result
-    }
-
-    fn power_off(&self) -> Result<(), VpciError> {
-        let ready = |function: &Function| matches!(function.state, FunctionState::Ready(_));
-        for slot in self.with_link(|link| listed(link, ready))?.into_iter().rev() {
-            self.notify("release resources", &Request::ReleaseResources(slot))?;
-        }
-        let operation = "exit D0";
-        match self.ask(operation, &Request::D0Exit)? {
-            status if status.is_success() => Ok(()),
-            status => Err(VpciError::Refused { operation, status }),
-        }
-    }
-
     /// The version that both ends speak.
     pub const fn version(&self) -> Version {
         self.version
@@ -265,7 +211,11 @@ impl Bus {
     }
 
     /// A request whose answer is a status.
-    fn ask(&self, operation: &'static str, request: &Request) -> Result<Status, VpciError> {
+    pub(super) fn ask(
+        &self,
+        operation: &'static str,
+        request: &Request,
+    ) -> Result<Status, VpciError> {
         let answer = self.request(operation, request, None)?;
         let answer = self.answered(answer)?;
         let malformed = |error| VpciError::Protocol { operation, error };
@@ -276,7 +226,7 @@ impl Bus {
         match outcome {
             Outcome::Answered(completion) => Ok(completion),
             Outcome::Unanswered(id, error) => {
-                self.with_link(|link| link.abandon(id, Late::Forget));
+                self.with_link(|link| link.abandon(id, None));
                 Err(error)
             }
         }
@@ -304,7 +254,11 @@ impl Bus {
         }
     }
 
-    fn notify(&self, operation: &'static str, request: &Request) -> Result<(), VpciError> {
+    pub(super) fn notify(
+        &self,
+        operation: &'static str,
+        request: &Request,
+    ) -> Result<(), VpciError> {
         self.wait(operation, |link| Ok(link.notify(operation, request)?.then_some(())))
     }
 
@@ -317,28 +271,46 @@ impl Bus {
         if !self.kernel.may_wait() {
             return Err(VpciError::NotInTask(operation));
         }
+        self.with_link(|link| link.waiting += 1);
+        let result = self.wait_turns(operation, &mut done);
+        self.with_link(|link| link.waiting -= 1);
+        result
+    }
+
+    fn wait_turns<T>(
+        &self,
+        operation: &'static str,
+        done: &mut impl FnMut(&mut Link) -> Result<Option<T>, VpciError>,
+    ) -> Result<T, VpciError> {
         let mut turn = 0;
         loop {
-            if let Some(result) = self.look(&mut done)? {
+            // Any wake-up from here on ends the wait: the look may miss its cause.
+            let seen = self.kernel.wake_ups();
+            let (result, idle) = self.look(1, done)?;
+            if let Some(result) = result {
                 return Ok(result);
             }
-            if self.kernel.wait(turn) == Wait::GiveUp {
+            // No signal follows for packets that are left.
+            let seen = if idle == Idle::Busy { seen.wrapping_sub(1) } else { seen };
+            if self.kernel.wait(seen, turn) == Wait::GiveUp {
                 // A task that was not run for long does not report a silence that was none.
-                return self.look(&mut done)?.ok_or(VpciError::Silent(operation));
+                return self.look(1, done)?.0.ok_or(VpciError::Silent(operation));
             }
             turn = turn.saturating_add(1);
         }
     }
 
     /// Handles received packets until the channel is re-armed, at most [`LOOKS`] times, and calls
-    /// `done` until it has a result. Fails if the channel ends before that.
+    /// `done` until it has a result. Fails if the channel ends before that. `own` is 1 for a task
+    /// that is counted as waiting.
     fn look<T>(
         &self,
+        own: u32,
         done: &mut impl FnMut(&mut Link) -> Result<Option<T>, VpciError>,
-    ) -> Result<Option<T>, VpciError> {
-        let mut result = None;
+    ) -> Result<(Option<T>, Idle), VpciError> {
+        let (mut result, mut idle) = (None, Idle::Busy);
         for _ in 0..LOOKS {
-            let idle = self.with_link(|link| {
+            idle = self.with_link_as(own, |link| {
                 link.poll(&self.vectors);
                 if result.is_none() {
                     result = done(link)?;
@@ -352,11 +324,23 @@ impl Bus {
                 break;
             }
         }
-        Ok(result)
+        Ok((result, idle))
     }
 
     pub(super) fn with_link<R>(&self, f: impl FnOnce(&mut Link) -> R) -> R {
-        self.link.with(&*self.kernel, f)
+        self.with_link_as(0, f)
+    }
+
+    /// Calls `f` with the link, and wakes other tasks if they may find what they wait for.
+    fn with_link_as<R>(&self, own: u32, f: impl FnOnce(&mut Link) -> R) -> R {
+        let (result, wakes) = self.link.with(&*self.kernel, |link| {
+            let result = f(link);
+            (result, link.take_news(own))
+        });
+        if wakes {
+            self.kernel.wake();
+        }
+        result
     }
 
     pub(super) fn with_interrupts<R>(&self, f: impl FnOnce(&mut Interrupts) -> R) -> R {
@@ -365,7 +349,10 @@ impl Bus {
 }
 
 /// The slots of some functions.
-fn listed(link: &Link, filter: impl Fn(&Function) -> bool) -> Result<Vec<Slot>, VpciError> {
+pub(super) fn listed(
+    link: &Link,
+    filter: impl Fn(&Function) -> bool,
+) -> Result<Vec<Slot>, VpciError> {
     let mut slots = Vec::new();
     slots.try_reserve_exact(SLOTS).map_err(|_| VpciError::NoMemory)?;
     let chosen = link.functions.iter().filter(|function| filter(function));

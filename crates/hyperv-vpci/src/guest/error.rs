@@ -58,6 +58,15 @@ pub enum VpciError {
     /// The bus was closed.
     #[error("the bus is closed")]
     Closed,
+    /// The bus was suspended.
+    #[error("the bus is suspended")]
+    Suspended,
+    /// The caller resumes a bus that is not suspended.
+    #[error("the bus is not suspended")]
+    NotSuspended,
+    /// A message could not be created again.
+    #[error("a message was not created again: {0}")]
+    NotRecreated(MsiError),
     /// The kernel's heap is exhausted.
     #[error("no memory for the bus")]
     NoMemory,
@@ -74,7 +83,8 @@ impl VpciError {
             | Self::Protocol { operation, .. }
             | Self::Channel { operation, .. } => operation,
             Self::NoVersion => "query version",
-            Self::NoFunction(_) | Self::Closed | Self::NoMemory => "request",
+            Self::NotRecreated(_) | Self::NotSuspended => "resume",
+            Self::NoFunction(_) | Self::Closed | Self::Suspended | Self::NoMemory => "request",
         }
     }
 
@@ -90,6 +100,9 @@ impl VpciError {
             Self::NoFunction(_) => "the function is gone",
             Self::TooManyUnanswered(_) => "too many requests are unanswered",
             Self::Closed => "the bus is closed",
+            Self::Suspended => "the bus is suspended",
+            Self::NotSuspended => "the bus is not suspended",
+            Self::NotRecreated(_) => "a message was not created again",
             Self::NoMemory => "no memory",
         }
     }

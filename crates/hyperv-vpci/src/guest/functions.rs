@@ -36,6 +36,8 @@ pub(super) enum FunctionState {
     Ready([u32; BARS]),
     /// The host refused its resources.
     Failed,
+    /// The bus is suspended. The function had these registers.
+    Suspended([u32; BARS]),
 }
 
 /// One bit for each slot.
@@ -110,6 +112,11 @@ impl Functions {
         Some((function.description.slot, function.epoch))
     }
 
+    /// Returns true if a function has not been assigned its resources yet.
+    pub(super) fn has_listed(&self) -> bool {
+        self.iter().any(|function| function.state == FunctionState::Listed)
+    }
+
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Function> {
         self.slots.iter().flatten()
     }
@@ -119,8 +126,8 @@ impl Functions {
         self.get(slot).is_some_and(|function| function.epoch == epoch)
     }
 
-    /// Takes a list in. A function that is missing is gone, and so is one whose description
-    /// changed.
+    /// Updates the functions from the host's list. A missing function is gone. So is a function
+    /// whose slot lists [another one](DeviceDescription::is_same_function).
     pub(super) fn update(&mut self, relations: &Relations<'_>) {
         for slot in slots() {
             let listed = relations.functions().find(|function| function.slot == slot);
@@ -129,13 +136,13 @@ impl Functions {
     }
 
     fn update_slot(&mut self, slot: Slot, listed: Option<DeviceDescription>) {
-        let known = self.get(slot).map(|function| function.description);
-        if known == listed {
+        if let (Some(Some(known)), Some(listed)) = (self.entry(slot), &listed)
+            && known.description.is_same_function(listed)
+        {
+            known.description = *listed;
             return;
         }
-        if known.is_some() {
-            self.remove(slot);
-        }
+        self.remove(slot);
         if let Some(description) = listed {
             self.epoch = self.epoch.wrapping_add(1);
             let epoch = self.epoch;
@@ -159,8 +166,32 @@ impl Functions {
         let removed = self.entry(slot).and_then(Option::take);
         let was_told = !self.arrived.take(slot);
         self.ejecting.take(slot);
-        let ready = |function: Function| matches!(function.state, FunctionState::Ready(_));
-        was_told && removed.is_some_and(ready)
+        let had_resources = |function: Function| {
+            matches!(function.state, FunctionState::Ready(_) | FunctionState::Suspended(_))
+        };
+        was_told && removed.is_some_and(had_resources)
+    }
+
+    /// Records that no function has its resources any longer. Functions that had them stay.
+    pub(super) fn suspend(&mut self) {
+        self.ejecting = SlotSet::default();
+        for function in self.slots.iter_mut().flatten() {
+            function.state = match function.state {
+                FunctionState::Ready(bars) | FunctionState::Suspended(bars) => {
+                    FunctionState::Suspended(bars)
+                }
+                FunctionState::Listed | FunctionState::Assigning | FunctionState::Failed => {
+                    FunctionState::Listed
+                }
+            };
+        }
+    }
+
+    /// Records that a function has its resources again.
+    pub(super) fn resume(&mut self, slot: Slot, bars: [u32; BARS]) {
+        if let Some(Some(function)) = self.entry(slot) {
+            function.state = FunctionState::Ready(bars);
+        }
     }
 
     /// The host wants a function back. Returns false if there is none.

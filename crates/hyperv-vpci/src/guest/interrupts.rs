@@ -15,6 +15,8 @@ pub(super) enum Answer {
     Asked,
     /// The host answered.
     Known(TranslatedInterrupt),
+    /// The host answered, and the bus was suspended afterwards.
+    Lost,
 }
 
 /// An allocated vector.
@@ -55,6 +57,21 @@ impl Interrupts {
     pub(super) fn next_after(&self, after: Option<HwIrq>) -> Option<HwIrq> {
         let mut vectors = self.entries.iter().map(|(hwirq, _)| *hwirq);
         vectors.find(|hwirq| after.is_none_or(|after| *hwirq > after))
+    }
+
+    /// Forgets the host's messages. Their vectors are to be asked for again.
+    pub(super) fn lose_messages(&mut self) {
+        for (_, interrupt) in &mut self.entries {
+            if let Answer::Known(_) = interrupt.answer {
+                interrupt.answer = Answer::Lost;
+            }
+        }
+    }
+
+    /// The first vector after another, or of all, whose message was lost.
+    pub(super) fn next_lost(&self, after: Option<HwIrq>) -> Option<(HwIrq, Interrupt)> {
+        let mut lost = self.entries.iter().filter(|(_, of)| of.answer == Answer::Lost);
+        lost.find(|(hwirq, _)| after.is_none_or(|after| *hwirq > after)).copied()
     }
 
     /// Has room for so many more.

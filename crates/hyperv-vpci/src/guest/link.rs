@@ -30,9 +30,11 @@ const MAX_ANSWER: usize = 32;
 pub struct Faults {
     /// Messages that are malformed or unknown.
     pub malformed: u32,
-    /// Answers to nobody, or a second time, and notices about functions that are not there.
+    /// Answers to no request, to one that was given up, or a second time, and notices about
+    /// functions that do not exist.
     pub unexpected: u32,
-    /// Answers that came after their request was given up.
+    /// Answers about messages that came after their request was given up. A message that such an
+    /// answer grants is returned to the host.
     pub late: u32,
     /// Packets of unknown types or with unknown flags, which were skipped.
     pub skipped: u32,
@@ -71,18 +73,17 @@ struct Transaction {
 enum State {
     Waiting,
     Done(Completion),
-    Late(Late),
+    /// The request was given up. A message that its answer brings goes back to the host.
+    Late(LateMessage),
     /// The request belongs to a deletion in the [`DeletionQueue`].
     Deletion,
 }
 
-/// The action for an answer that comes after its request was given up.
-#[derive(Debug)]
-pub(super) enum Late {
-    /// Nothing.
-    Forget,
-    /// The message that it brings goes back to the host.
-    DeleteInterrupt(Slot, u32),
+/// A requested message whose request was given up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LateMessage {
+    pub(super) slot: Slot,
+    pub(super) epoch: u32,
 }
 
 /// The link to the host.
@@ -98,6 +99,12 @@ pub(super) struct Link {
     end: Option<VpciError>,
     /// The channel was rescinded or closed: the host's functions no longer send interrupts.
     host_is_gone: bool,
+    /// The channel had no room for the message that was refused last.
+    is_full: bool,
+    /// Tasks may find what they wait for since the last [`take_news`](Self::take_news).
+    has_news: bool,
+    /// Number of tasks that wait.
+    pub(super) waiting: u32,
     buffer: Vec<u8>,
     faults: Faults,
     pub(super) functions: Functions,
@@ -112,7 +119,8 @@ impl Link {
     pub(super) fn new(channel: Box<dyn Channel>, vectors: u16) -> Result<Self, VpciError> {
         let no_memory = |_| VpciError::NoMemory;
         let (mut transactions, mut unsent) = (Vec::new(), Vec::new());
-        transactions.try_reserve_exact(MAX_UNANSWERED).map_err(no_memory)?;
+        // One more for the request that turns the bus off.
+        transactions.try_reserve_exact(MAX_UNANSWERED + 1).map_err(no_memory)?;
         unsent.try_reserve_exact(MAX_UNANSWERED).map_err(no_memory)?;
         let mut buffer = Vec::new();
         buffer.try_reserve_exact(MAX_MESSAGE).map_err(no_memory)?;
@@ -125,6 +133,9 @@ impl Link {
             next_id: 1,
             end: None,
             host_is_gone: false,
+            is_full: false,
+            has_news: false,
+            waiting: 0,
             buffer,
             faults: Faults::default(),
             functions: Functions::new().map_err(no_memory)?,
@@ -143,7 +154,7 @@ impl Link {
     ) -> Result<Option<u64>, VpciError> {
         // A deletion that waited for room takes a place first.
         let has_room = self.flush();
-        if !self.has_place() {
+        if !self.has_place() && *request != Request::D0Exit {
             return Err(VpciError::TooManyUnanswered(operation));
         }
         let id = self.next_id;
@@ -183,8 +194,16 @@ impl Link {
         let length = request.emit(&mut message).map_err(malformed)?;
         let channel = self.channel.as_mut().ok_or(VpciError::Closed)?;
         match channel.send(kind, message.get(..length).unwrap_or_default()) {
-            Ok(()) => Ok(true),
-            Err(ChannelError::Full) => Ok(false),
+            Ok(()) => {
+                // The channel no longer signals room for another task's message: that task has to
+                // try again.
+                self.has_news |= core::mem::take(&mut self.is_full);
+                Ok(true)
+            }
+            Err(ChannelError::Full) => {
+                self.is_full = true;
+                Ok(false)
+            }
             Err(error) => Err(VpciError::Channel { operation, error }),
         }
     }
@@ -221,18 +240,25 @@ impl Link {
             && deletion.progress == Progress::Sent
         {
             deletion.progress = Progress::GivenUp;
+            self.has_news = true;
         }
     }
 
-    /// Releases the vectors whose messages the host can no longer send.
+    /// Releases the vectors whose messages the host can no longer send, and forgets the messages
+    /// that it may have granted to removed functions.
     fn release_unsendable(&mut self, vectors: &Vectors) {
         let (functions, host_is_gone) = (&self.functions, self.host_is_gone);
-        let cannot_send = |deletion: &Deletion| {
-            host_is_gone || !functions.is_present(deletion.freed.slot, deletion.freed.epoch)
-        };
-        while let Some(Deletion { freed, .. }) = self.deletions.take(cannot_send) {
+        let cannot_send =
+            |slot: Slot, epoch: u32| host_is_gone || !functions.is_present(slot, epoch);
+        self.transactions.retain(|transaction| match transaction.state {
+            State::Late(LateMessage { slot, epoch }) => !cannot_send(slot, epoch),
+            State::Waiting | State::Done(_) | State::Deletion => true,
+        });
+        let is_over = |deletion: &Deletion| cannot_send(deletion.freed.slot, deletion.freed.epoch);
+        while let Some(Deletion { freed, .. }) = self.deletions.take(is_over) {
             self.devices.release(vectors, freed.cookie, freed.block);
         }
+        self.has_news = true;
     }
 
     /// The answer to a request, if it came.
@@ -255,16 +281,20 @@ impl Link {
         }
     }
 
-    /// Gives up a request: its answer is treated as `late` says, immediately if it has already
-    /// arrived.
-    pub(super) fn abandon(&mut self, id: u64, late: Late) {
+    /// Gives up a request. If it asked for a message, a late answer returns that message to the
+    /// host. Any other late answer is unexpected: transaction IDs are never used again.
+    pub(super) fn abandon(&mut self, id: u64, message: Option<LateMessage>) {
         let found = self.transactions.iter().position(|transaction| transaction.id == id);
         let Some(index) = found else { return };
-        match self.transactions.swap_remove(index).state {
-            State::Done(completion) => self.settle(&late, completion.bytes()),
-            // Another takes its place, so that there is room.
+        let state = self.transactions.swap_remove(index).state;
+        let Some(late) = message else { return };
+        match state {
+            State::Done(completion) => self.settle(late, completion.bytes()),
             State::Waiting | State::Late(_) | State::Deletion => {
-                self.transactions.push(Transaction { id, state: State::Late(late) });
+                // A removed function has no messages at the host.
+                if self.functions.is_present(late.slot, late.epoch) {
+                    self.transactions.push(Transaction { id, state: State::Late(late) });
+                }
             }
         }
     }
@@ -344,12 +374,15 @@ impl Link {
         let found = self.transactions.iter().position(|transaction| transaction.id == id);
         let Some(index) = found else { return self.unexpected() };
         match self.transactions.get_mut(index).map(|transaction| &mut transaction.state) {
-            Some(state @ State::Waiting) => *state = State::Done(Completion::new(payload)),
-            Some(State::Late(_)) => {
-                if let State::Late(late) = self.transactions.swap_remove(index).state {
-                    self.late();
-                    self.settle(&late, payload);
-                }
+            Some(state @ State::Waiting) => {
+                *state = State::Done(Completion::new(payload));
+                self.has_news = true;
+            }
+            Some(State::Late(late)) => {
+                let late = *late;
+                self.transactions.swap_remove(index);
+                self.late();
+                self.settle(late, payload);
             }
             Some(State::Deletion) => {
                 self.transactions.swap_remove(index);
@@ -361,6 +394,7 @@ impl Link {
 
     /// Handles the host's answer to a deletion, and releases the vectors if it succeeded.
     fn confirm(&mut self, id: u64, payload: &[u8], vectors: &Vectors) {
+        self.has_news = true;
         let status = Status::parse(payload);
         if status.is_err() {
             self.malformed();
@@ -384,17 +418,15 @@ impl Link {
         }
     }
 
-    fn settle(&mut self, late: &Late, payload: &[u8]) {
-        match *late {
-            Late::Forget => {}
-            Late::DeleteInterrupt(slot, epoch) => match InterruptReply::parse(payload) {
-                // The place of its transaction is free now.
-                Ok(Ok(InterruptReply(interrupt))) if self.functions.is_present(slot, epoch) => {
-                    self.send_later(Request::DeleteInterrupt { slot, interrupt });
-                }
-                Ok(_) => {}
-                Err(_) => self.malformed(),
-            },
+    /// Returns the message of a late answer to the host.
+    fn settle(&mut self, LateMessage { slot, epoch }: LateMessage, payload: &[u8]) {
+        match InterruptReply::parse(payload) {
+            // The place of its transaction is free now.
+            Ok(Ok(InterruptReply(interrupt))) if self.functions.is_present(slot, epoch) => {
+                self.send_later(Request::DeleteInterrupt { slot, interrupt });
+            }
+            Ok(_) => {}
+            Err(_) => self.malformed(),
         }
     }
 
@@ -438,10 +470,12 @@ impl Link {
         true
     }
 
-    /// Ends the exchange. The caller must drop the channel and then call
-    /// [`closed`](Self::closed).
-    pub(super) fn close(&mut self) -> Option<Box<dyn Channel>> {
-        self.end = Some(VpciError::Closed);
+    /// Ends the exchange. The caller must drop the channel and then call [`closed`](Self::closed)
+    /// or [`suspended`](Self::suspended).
+    pub(super) fn close(&mut self, end: VpciError) -> Option<Box<dyn Channel>> {
+        if self.end != Some(VpciError::Closed) {
+            self.end = Some(end);
+        }
         self.unsent.clear();
         // Other tasks may still fetch their answers.
         let is_asked_for = |transaction: &Transaction| {
@@ -449,14 +483,47 @@ impl Link {
         };
         self.transactions.retain(is_asked_for);
         self.faults = self.faults();
+        self.has_news = true;
         self.channel.take()
     }
 
-    /// Releases all freed vectors. The channel must be closed.
+    /// Returns true once the host can no longer send messages.
+    pub(super) const fn host_is_gone(&self) -> bool {
+        self.host_is_gone
+    }
+
+    /// Removes all functions and releases all freed vectors. The channel must be closed.
     pub(super) fn closed(&mut self, vectors: &Vectors) {
-        self.host_is_gone = true;
         slots().for_each(|slot| self.functions.remove(slot));
+        self.host_is_gone = true;
         self.release_unsendable(vectors);
+    }
+
+    /// Releases all freed vectors, and keeps the functions. The channel must be closed.
+    pub(super) fn suspended(&mut self, vectors: &Vectors) {
+        self.functions.suspend();
+        self.host_is_gone = true;
+        self.release_unsendable(vectors);
+    }
+
+    /// Begins the exchange over another channel. Fails unless the bus is suspended.
+    pub(super) fn resume(&mut self, channel: Box<dyn Channel>) -> Result<(), VpciError> {
+        match self.end {
+            Some(VpciError::Suspended) if self.channel.is_none() => {}
+            Some(VpciError::Closed) => return Err(VpciError::Closed),
+            _ => return Err(VpciError::NotSuspended),
+        }
+        self.channel = Some(channel);
+        self.transactions.clear();
+        (self.end, self.host_is_gone, self.is_full) = (None, false, false);
+        (self.has_relations, self.idle) = (false, Idle::Busy);
+        Ok(())
+    }
+
+    /// Returns true if other tasks may find what they wait for. `own` is 1 for a task that is one
+    /// of those that wait.
+    pub(super) fn take_news(&mut self, own: u32) -> bool {
+        core::mem::take(&mut self.has_news) && self.waiting > own
     }
 
     pub(super) const fn end(&self) -> Option<VpciError> {

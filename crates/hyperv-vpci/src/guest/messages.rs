@@ -3,7 +3,7 @@
 use super::bus::{Bus, Outcome};
 use super::deletion_queue::FreedBlock;
 use super::interrupts::{Answer, Interrupt};
-use super::link::Late;
+use super::link::LateMessage;
 use super::{Vectors, VpciError};
 use crate::protocol::reply::InterruptReply;
 use crate::protocol::{
@@ -34,8 +34,7 @@ impl Bus {
         let completion = match self.request(CREATE, &request, Some((slot, epoch))) {
             Ok(Outcome::Answered(completion)) => completion,
             Ok(Outcome::Unanswered(id, error)) => {
-                let late = Late::DeleteInterrupt(slot, epoch);
-                self.with_link(|link| link.abandon(id, late));
+                self.with_link(|link| link.abandon(id, Some(LateMessage { slot, epoch })));
                 return Err(failed(error));
             }
             Err(error) => return Err(failed(error)),

@@ -89,7 +89,7 @@ impl MsiParent for Bus {
             let interrupt = interrupts.get_mut(hwirq).filter(|of| of.first == hwirq);
             let interrupt = interrupt.ok_or(unknown)?;
             let before = *interrupt;
-            if before.answer == Answer::None {
+            if matches!(before.answer, Answer::None | Answer::Lost) {
                 interrupt.answer = Answer::Asked;
             }
             Ok(before)
@@ -97,12 +97,13 @@ impl MsiParent for Bus {
         match interrupt.answer {
             Answer::Known(answer) => return Ok(answer.message),
             Answer::Asked => return Err(self.fault(CREATE, "a request is under way")),
-            Answer::None => {}
+            Answer::None | Answer::Lost => {}
         }
+        let before = interrupt.answer;
         let answer = self.create(hwirq, &interrupt);
         self.with_interrupts(|interrupts| {
             if let Some(interrupt) = interrupts.get_mut(hwirq) {
-                interrupt.answer = answer.map_or(Answer::None, Answer::Known);
+                interrupt.answer = answer.map_or(before, Answer::Known);
             }
         });
         answer.map(|answer| answer.message)

@@ -100,12 +100,13 @@ impl Host {
         if !is_known || self.window.is_none() {
             return Err(Status::BAD_DATA);
         }
-        // Guests of these versions ask for interrupts one by one.
+        // Linux and OpenVMM's client ask for interrupts one by one. Windows does so from 1.6 on,
+        // which this host does not speak.
         if assigned.interrupts != 0 {
             return Err(Status::NOT_SUPPORTED);
         }
-        let offered = self.functions.get_mut(slot).filter(|offered| !offered.is_assigned);
-        offered.ok_or(Status::BAD_DATA)?.is_assigned = true;
+        // A second assignment replaces the first one. Messages stay.
+        self.functions.get_mut(slot).ok_or(Status::BAD_DATA)?.is_assigned = true;
         Ok(Reply::Assigned(AssignedReply(slot)))
     }
 

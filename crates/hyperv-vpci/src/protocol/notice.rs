@@ -177,6 +177,14 @@ pub struct DeviceDescription {
 }
 
 impl DeviceDescription {
+    /// Returns true if both describe one function. Slot, vendor, device and serial number identify
+    /// a function; its other fields may change while it stays, as its NUMA node does when the guest
+    /// migrates to another host.
+    pub fn is_same_function(&self, other: &Self) -> bool {
+        let identity = |of: &Self| (of.slot, of.vendor, of.device, of.serial);
+        identity(self) == identity(other)
+    }
+
     fn read(form: RelationsForm, from: &mut Reader<'_>) -> Result<Self, ProtocolError> {
         let (vendor, device) = (from.u16()?, from.u16()?);
         let (revision, interface) = (from.u8()?, from.u8()?);

@@ -33,6 +33,9 @@ pub(crate) const OTHER: Slot = Slot::new(1, 0);
 pub(crate) const ADDRESS: u64 = 0xfeed_0000;
 pub(crate) const INSTANCE: [u8; 16] = *b"a bus's instance";
 
+/// Wake-ups until a wait is given up.
+const PATIENCE: u32 = 256;
+
 pub(crate) type Ring = RingChannel<HeapRing, Bell>;
 
 /// Creates the guest's and the host's end of a channel, both driven by hand.
@@ -172,9 +175,15 @@ impl LocalCpu for TestKernel {
 }
 
 impl Kernel for TestKernel {
-    fn wait(&self, _: u32) -> Wait {
+    fn wake_ups(&self) -> u32 {
+        self.signals.wake_ups()
+    }
+    fn wake(&self) {
+        self.signals.wake();
+    }
+    fn wait(&self, seen: u32, turn: u32) -> Wait {
         assert!(self.may_wait(), "a wait in atomic context");
-        if self.signals.guest_sleeps() { Wait::Again } else { Wait::GiveUp }
+        if self.signals.guest_waits(seen) && turn < PATIENCE { Wait::Again } else { Wait::GiveUp }
     }
     fn processor(&self, cpu: Cpu) -> Option<u16> {
         u16::try_from(cpu.get()).ok().filter(|index| *index < CPUS || *index == FAR)
@@ -243,6 +252,17 @@ pub(crate) fn open(
     let (kernel, devices, guest) = prepare(highest, injection, tamper);
     let bus = Bus::open(config(), Box::new(guest), vectors, kernel.clone());
     (kernel, devices, bus)
+}
+
+/// Opens another channel to the host of a suspended board, which `change` changes first.
+pub(crate) fn channel_to(board: &Board, change: impl FnOnce(&mut Host)) -> Ring {
+    let signals = board.kernel.signals.clone();
+    signals.settle();
+    let (guest, inner) = channel_with(4, Bell::Host(signals.clone()), Bell::Guest(signals));
+    let mut side = board.kernel.side.lock().unwrap();
+    side.channel.inner = inner;
+    change(&mut side.host);
+    guest
 }
 
 impl Board {

@@ -6,6 +6,7 @@
 mod apic;
 mod asleep;
 mod board;
+mod changes;
 mod deletions;
 mod demands;
 mod ejection;

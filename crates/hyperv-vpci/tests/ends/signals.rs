@@ -12,6 +12,8 @@ struct State {
     /// A signal is pending.
     to_host: bool,
     to_guest: bool,
+    /// Number of the guest's wake-ups, by signals and by its other tasks.
+    wake_ups: u32,
     /// The host's thread sleeps.
     host_sleeps: bool,
     stops: bool,
@@ -50,6 +52,29 @@ impl Signals {
         let signalled = std::mem::take(&mut state.to_guest);
         state.waits_in_vain += u32::from(!signalled);
         signalled
+    }
+
+    pub(crate) fn wake_ups(&self) -> u32 {
+        self.lock().wake_ups
+    }
+
+    /// Wakes the guest's tasks.
+    pub(crate) fn wake(&self) {
+        let mut state = self.lock();
+        state.wake_ups = state.wake_ups.wrapping_add(1);
+        self.changed.notify_all();
+    }
+
+    /// Blocks a task of the guest until there were other than `seen` wake-ups. Returns false if
+    /// the host never will signal.
+    pub(crate) fn guest_waits(&self, seen: u32) -> bool {
+        let state = self.lock();
+        let is_under_way = |state: &mut State| state.wake_ups == seen && !state.is_quiet();
+        let mut state = self.changed.wait_while(state, is_under_way).unwrap();
+        state.to_guest = false;
+        let is_woken = state.wake_ups != seen;
+        state.waits_in_vain += u32::from(!is_woken);
+        is_woken
     }
 
     /// Waits until the host sleeps and has nothing to do.
@@ -105,6 +130,7 @@ impl Notifier for Bell {
             Self::Guest(signals) => {
                 let mut state = signals.lock();
                 state.to_guest = true;
+                state.wake_ups = state.wake_ups.wrapping_add(1);
                 state.raised += 1;
                 signals.changed.notify_all();
             }

@@ -100,7 +100,12 @@ impl<F: Fn() + Send + Sync> TaskContext for Process<F> {
 }
 
 impl<F: Fn() + Send + Sync> Kernel for Process<F> {
-    fn wait(&self, turn: u32) -> Wait {
+    fn wake_ups(&self) -> u32 {
+        0
+    }
+    fn wake(&self) {}
+    /// The one task of this process takes each signal of its eventfd.
+    fn wait(&self, _: u32, turn: u32) -> Wait {
         (self.0)();
         if turn < 6 { Wait::Again } else { Wait::GiveUp }
     }

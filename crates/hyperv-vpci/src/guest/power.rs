@@ -1,0 +1,177 @@
+//! The bus's power: negotiation, D0 entry and exit, suspend and resume.
+
+use super::bus::{Bus, listed};
+use super::functions::{Function, FunctionState};
+use super::interrupts::{Answer, Interrupts};
+use super::link::Link;
+use super::{Vectors, VpciError};
+use crate::channel::Channel;
+use crate::protocol::{Request, Status, Version};
+use alloc::boxed::Box;
+
+impl Bus {
+    /// Turns the bus off and drops its channel, which closes it. Freed vectors whose deletion the
+    /// host did not confirm are released. Vectors that are still allocated are masked at the root
+    /// and stay allocated until they are freed. The root's domain stays.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// The host did not confirm. The bus is closed nevertheless.
+    pub fn close(&self) -> Result<(), VpciError> {
+        self.turn_off(VpciError::Closed, Link::closed)
+    }
+
+    /// Turns the bus off and drops its channel, which closes it, as before hibernation. Functions
+    /// stay attached and vectors stay allocated, but the host's messages are void. Each vector is
+    /// masked at the root, and stays masked until its owner unmasks it after a
+    /// [`resume`](Self::resume). Functions' drivers must have stopped their devices, and no other
+    /// task may be in a call of the bus.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// The host did not confirm, or the channel failed. The bus is suspended nevertheless, unless
+    /// it is closed.
+    pub fn suspend(&self) -> Result<(), VpciError> {
+        let result = self.turn_off(VpciError::Suspended, Link::suspended);
+        self.with_interrupts(Interrupts::lose_messages);
+        result
+    }
+
+    /// Turns a suspended bus on again over another channel. The bus keeps its version: the host
+    /// must speak it. Functions that the host still lists are assigned their resources again, and
+    /// each vector that had a message is asked for again, as the same vector with its present
+    /// target. The host may answer with other messages: the caller must write what
+    /// [`compose`](msi_types::MsiParent::compose) returns to every function before vectors are
+    /// unmasked. A function that the host no longer lists, or refuses, is
+    /// [gone](super::BusEvent::Gone).
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`VpciError::NotSuspended`], [`VpciError::Closed`]; others if the host refuses the version,
+    /// the bus or a message, or does not answer. The channel is dropped, and the bus stays
+    /// suspended.
+    pub fn resume(&self, channel: Box<dyn Channel>) -> Result<(), VpciError> {
+        self.with_link(|link| link.resume(channel))?;
+        let resumed = self.turn_on_again();
+        if resumed.is_err() {
+            // The first error tells more.
+            let _ = self.suspend();
+        }
+        resumed
+    }
+
+    fn turn_on_again(&self) -> Result<(), VpciError> {
+        self.negotiate(&[self.version])?;
+        self.query_relations()?;
+        self.power_on()?;
+        let suspended = |function: &Function| matches!(function.state, FunctionState::Suspended(_));
+        for slot in self.with_link(|link| listed(link, suspended))? {
+            match self.assign(slot) {
+                Ok(bars) => self.with_link(|link| link.functions.resume(slot, bars)),
+                Err(VpciError::Refused { .. }) => {
+                    self.with_link(|link| link.functions.remove(slot));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.create_again()
+    }
+
+    /// Asks for the messages that were lost.
+    fn create_again(&self) -> Result<(), VpciError> {
+        let mut last = None;
+        while let Some((hwirq, interrupt)) =
+            self.with_interrupts(|interrupts| interrupts.next_lost(last))
+        {
+            last = Some(hwirq);
+            let (slot, epoch) = (interrupt.slot, interrupt.epoch);
+            let is_gone = || self.with_link(|link| !link.functions.is_present(slot, epoch));
+            // Its driver frees the vector.
+            if is_gone() {
+                continue;
+            }
+            match self.create(hwirq, &interrupt) {
+                Ok(answer) => self.with_interrupts(|interrupts| {
+                    if let Some(interrupt) = interrupts.get_mut(hwirq) {
+                        interrupt.answer = Answer::Known(answer);
+                    }
+                }),
+                Err(_) if is_gone() => {}
+                Err(error) => return Err(VpciError::NotRecreated(error)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn negotiate(&self, versions: &[Version]) -> Result<Version, VpciError> {
+        for version in versions {
+            let operation = "query version";
+            match self.ask(operation, &Request::QueryVersion(version.to_wire()))? {
+                Status::REVISION_MISMATCH => {}
+                status if status.is_success() => return Ok(*version),
+                status => return Err(VpciError::Refused { operation, status }),
+            }
+        }
+        Err(VpciError::NoVersion)
+    }
+
+    pub(super) fn query_relations(&self) -> Result<(), VpciError> {
+        let operation = "query relations";
+        self.notify(operation, &Request::QueryRelations)?;
+        self.wait(operation, |link| Ok(link.has_relations.then_some(())))
+    }
+
+    /// A host that still has the bus on, for a guest that ended without a word, refuses once.
+    pub(super) fn power_on(&self) -> Result<(), VpciError> {
+        let operation = "enter D0";
+        let entry = Request::D0Entry { window: self.config.window };
+        if self.ask(operation, &entry)?.is_success() {
+            return Ok(());
+        }
+        for slot in self.with_link(|link| listed(link, |_| true))? {
+            self.notify("release resources", &Request::ReleaseResources(slot))?;
+        }
+        self.ask("exit D0", &Request::D0Exit)?;
+        match self.ask(operation, &entry)? {
+            status if status.is_success() => Ok(()),
+            status => Err(VpciError::Refused { operation, status }),
+        }
+    }
+
+    /// Masks all vectors, turns the bus off and drops its channel.
+    fn turn_off(
+        &self,
+        end: VpciError,
+        after: impl FnOnce(&mut Link, &Vectors),
+    ) -> Result<(), VpciError> {
+        let mut last = None;
+        while let Some(hwirq) = self.with_interrupts(|interrupts| interrupts.next_after(last)) {
+            self.vectors.mask(hwirq);
+            last = Some(hwirq);
+        }
+        let result = self.power_off();
+        // Dropping the channel may wait for the host. Vectors are released afterwards, by the task
+        // that drops it.
+        let channel = self.with_link(|link| link.close(end));
+        if channel.is_some() || self.with_link(|link| link.host_is_gone()) {
+            drop(channel);
+            self.with_link(|link| after(link, &self.vectors));
+        }
+        result
+    }
+
+    fn power_off(&self) -> Result<(), VpciError> {
+        let ready = |function: &Function| matches!(function.state, FunctionState::Ready(_));
+        for slot in self.with_link(|link| listed(link, ready))?.into_iter().rev() {
+            self.notify("release resources", &Request::ReleaseResources(slot))?;
+        }
+        let operation = "exit D0";
+        match self.ask(operation, &Request::D0Exit)? {
+            status if status.is_success() => Ok(()),
+            status => Err(VpciError::Refused { operation, status }),
+        }
+    }
+}
