@@ -27,7 +27,9 @@ impl LocalCpu for Guest {
 impl TaskContext for Guest { fn may_wait(&self) -> bool { true } }
 #[rustfmt::skip]
 impl Kernel for Guest {
-    fn wait(&self, turn: u32) -> Wait {
+    fn wake_ups(&self) -> u32 { 0 }
+    fn wake(&self) {}
+    fn wait(&self, _: u32, turn: u32) -> Wait {
         let (host, end) = &mut *self.1.lock().unwrap_or_else(PoisonError::into_inner);
         if turn < 8 && host.serve(end).is_ok() { Wait::Again } else { Wait::GiveUp }
     }

@@ -1,5 +1,8 @@
 //! Ends of a channel that do nothing until they are signalled.
 
+#[path = "../../examples/kernel.rs"]
+mod kernel;
+
 use crate::board::{Board, OTHER, Ring, SLOT, function, prepare};
 use crate::gic::Gic;
 use crate::host::{Peer, create};
@@ -245,4 +248,10 @@ fn a_host_that_never_pauses_holds_nobody_up() {
     let config = crate::board::config();
     let opened = Bus::open(config, Box::new(channel), vectors, kernel);
     assert!(opened.is_err(), "its answers are lost");
+}
+
+/// The example's four tasks wait on one bus.
+#[test]
+fn tasks_that_wait_on_one_bus_lose_no_wake_up() {
+    kernel::main().unwrap();
 }

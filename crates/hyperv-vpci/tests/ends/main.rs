@@ -7,6 +7,7 @@ mod apic;
 mod asleep;
 mod board;
 mod changes;
+mod crowd;
 mod deletions;
 mod demands;
 mod ejection;

@@ -1,0 +1,150 @@
+//! A task that waits while another task uses the bus. No signal of the host ends its wait.
+
+use crate::board::{BUS, OTHER, Ring, SLOT, channel, config, function, host_config, request};
+use crate::gic::Gic;
+use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
+use hyperv_vpci::guest::{Bus, Kernel, SpiDomain, Vectors, Wait};
+use hyperv_vpci::host::{Host, Injection};
+use hyperv_vpci::protocol::Version;
+use msi_types::{Cpu, IrqState, LocalCpu, MsiParent, Shape, TaskContext};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+type OtherTask = Box<dyn FnOnce() + Send>;
+
+/// A kernel whose first wait lets another task run, and then looks whether it was woken.
+struct Crowd {
+    host: Mutex<(Host, Ring)>,
+    other: Mutex<Option<OtherTask>>,
+    wake_ups: AtomicU32,
+    was_woken: AtomicBool,
+}
+
+impl Crowd {
+    fn serve(&self) {
+        let (host, channel) = &mut *self.host.lock().unwrap();
+        host.serve(channel).unwrap();
+    }
+
+    fn meanwhile(&self, act: impl FnOnce() + Send + 'static) {
+        *self.other.lock().unwrap() = Some(Box::new(act));
+    }
+}
+
+impl LocalCpu for Crowd {
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+    fn irq_restore(&self, _: IrqState) {}
+}
+
+impl TaskContext for Crowd {
+    fn may_wait(&self) -> bool {
+        true
+    }
+}
+
+impl Kernel for Crowd {
+    fn wake_ups(&self) -> u32 {
+        self.wake_ups.load(SeqCst)
+    }
+    fn wake(&self) {
+        self.wake_ups.fetch_add(1, SeqCst);
+    }
+    fn wait(&self, seen: u32, turn: u32) -> Wait {
+        self.serve();
+        let other = self.other.lock().unwrap().take();
+        if let Some(other) = other {
+            other();
+            self.was_woken.store(self.wake_ups() != seen, SeqCst);
+        }
+        if turn < 8 { Wait::Again } else { Wait::GiveUp }
+    }
+    fn processor(&self, cpu: Cpu) -> Option<u16> {
+        u16::try_from(cpu.get()).ok()
+    }
+}
+
+/// A channel that has no room for a packet once.
+struct FullOnce(Ring, Arc<AtomicBool>);
+
+impl Channel for FullOnce {
+    fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
+        if self.1.swap(false, SeqCst) {
+            return Err(ChannelError::Full);
+        }
+        self.0.send(kind, payload)
+    }
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
+        self.0.receive(buffer)
+    }
+    fn idle(&mut self) -> Result<Idle, ChannelError> {
+        self.0.idle()
+    }
+}
+
+fn crowd() -> (Arc<Crowd>, Arc<Bus>, Arc<AtomicBool>) {
+    let (near, far) = channel();
+    let gic = Arc::new(Gic::new(1020, 4));
+    let mut host = Host::new(host_config(Version::V1_4), Injection::Spi(gic.clone())).unwrap();
+    host.offer(function(SLOT)).unwrap();
+    host.offer(function(OTHER)).unwrap();
+    let kernel = Arc::new(Crowd {
+        host: Mutex::new((host, far)),
+        other: Mutex::default(),
+        wake_ups: AtomicU32::new(0),
+        was_woken: AtomicBool::new(false),
+    });
+    let is_full = Arc::new(AtomicBool::new(false));
+    let domain = SpiDomain::new(gic, Arc::new(crate::board::Idle)).unwrap();
+    let vectors = Vectors::Spis(Arc::new(domain));
+    let channel = Box::new(FullOnce(near, is_full.clone()));
+    let bus = Arc::new(Bus::open(config(), channel, vectors, kernel.clone()).unwrap());
+    (kernel, bus, is_full)
+}
+
+#[test]
+fn a_task_wakes_those_whose_answers_it_received() {
+    let (kernel, bus, _) = crowd();
+    let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
+    let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let other = bus.clone();
+    kernel.meanwhile(move || assert_eq!(other.poll(), Ok(Idle::Sleep)));
+    bus.compose(&block, 0).unwrap();
+    assert!(kernel.was_woken.swap(false, SeqCst));
+    // The answer to a deletion, likewise.
+    let other = bus.clone();
+    kernel.meanwhile(move || assert_eq!(other.poll(), Ok(Idle::Sleep)));
+    bus.free(&device, block);
+    assert!(kernel.was_woken.load(SeqCst));
+    // A task that is alone wakes nobody.
+    let before = kernel.wake_ups();
+    let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    bus.compose(&block, 0).unwrap();
+    assert_eq!(kernel.wake_ups(), before);
+}
+
+/// A message that is sent ends the request for a signal that another task's larger one made.
+#[test]
+fn a_task_that_sends_wakes_those_without_room() {
+    let (kernel, bus, is_full) = crowd();
+    let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
+    let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let other = bus.clone();
+    // It sends notices alone: no answer arrives.
+    kernel.meanwhile(move || other.eject_complete(OTHER).unwrap());
+    is_full.store(true, SeqCst);
+    bus.compose(&block, 0).unwrap();
+    assert!(kernel.was_woken.load(SeqCst));
+}
+
+#[test]
+fn a_task_that_closes_the_bus_wakes_all() {
+    let (kernel, bus, _) = crowd();
+    let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
+    let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let other = bus.clone();
+    kernel.meanwhile(move || other.close().unwrap());
+    let _ = bus.compose(&block, 0);
+    assert!(kernel.was_woken.load(SeqCst));
+}
