@@ -1,0 +1,311 @@
+//! The guest's end against foreign hosts.
+
+use crate::gic::Gic;
+use crate::script::{Line, Ring, Section, Signal, channel, rounded, section, sections};
+use hyperv_vpci::channel::{Channel, Idle, PacketKind};
+use hyperv_vpci::guest::{
+    ApicVectors, Bus, BusConfig, BusEvent, Faults, Hypercall, Kernel, SpiDomain, Vectors, Wait,
+};
+use hyperv_vpci::protocol::{RetargetInput, Slot};
+use msi_types::{
+    Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, IrqState, Isolation, LocalCpu, Move,
+    MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId, Rewrite,
+    Shape, TaskContext,
+};
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+const SLOT: Slot = Slot::new(0, 0);
+
+/// The recorded host, which answers what it was recorded to answer.
+struct Peer {
+    far: Ring,
+    lines: Vec<Line>,
+    to_host: Signal,
+    /// The guest's packets come in the recorded order, with the recorded kinds and IDs.
+    is_exact: bool,
+}
+
+/// Type of a message.
+fn kind_of(bytes: &[u8]) -> &[u8] {
+    &bytes[..4]
+}
+
+const CREATE_V1: [u8; 4] = [0x14, 0, 0x49, 0x42];
+
+impl Peer {
+    /// Takes the guest's packets, if it signalled, and answers them.
+    fn answer(&mut self) {
+        let mut buffer = [0; 512];
+        while let Some(received) = self.far.receive(&mut buffer).unwrap() {
+            self.answer_one(received.kind, &buffer[..received.length]);
+        }
+        let _ = self.far.idle();
+    }
+
+    fn answer_one(&mut self, kind: PacketKind, sent: &[u8]) {
+        let is_recorded =
+            |line: &Line| matches!(line, Line::Guest(_, bytes) if kind_of(bytes) == kind_of(sent));
+        let found = self.lines.iter().position(is_recorded);
+        let index = found.unwrap_or_else(|| panic!("not recorded: {kind:?} {sent:02x?}"));
+        let Line::Guest(recorded, bytes) = self.lines.remove(index) else { unreachable!() };
+        let mut bytes = rounded(&bytes);
+        assert_eq!(sent.len(), bytes.len(), "the length of {sent:02x?}");
+        if self.is_exact {
+            assert_eq!((index, kind), (0, recorded), "the order of {sent:02x?}");
+        } else if sent.starts_with(&CREATE_V1) {
+            // Linux names every processor here and retargets later.
+            bytes[16..24].copy_from_slice(&sent[16..24]);
+        }
+        assert_eq!(sent, bytes);
+        while let Some(Line::Host(..)) = self.lines.get(index) {
+            let Line::Host(answer, bytes) = self.lines.remove(index) else { unreachable!() };
+            let answer = match (answer, kind) {
+                (PacketKind::Completion(_), PacketKind::Request(id)) => PacketKind::Completion(id),
+                (answer, _) => answer,
+            };
+            self.far.send(answer, &bytes).unwrap();
+        }
+        // Linux deletes without asking for an answer.
+        if let (PacketKind::Notice, PacketKind::Request(id)) = (recorded, kind) {
+            self.far.send(PacketKind::Completion(id), &[0; 8]).unwrap();
+        }
+    }
+}
+
+/// A kernel with one task, which sleeps until it is signalled.
+struct Sleeper {
+    peer: Mutex<Peer>,
+    to_guest: Signal,
+    wake_ups: AtomicU32,
+    in_vain: AtomicU32,
+}
+
+impl Sleeper {
+    /// Lets the host work. Returns true if it signalled.
+    fn is_signalled(&self) -> bool {
+        let mut peer = self.peer.lock().unwrap();
+        if peer.to_host.take() {
+            peer.answer();
+        }
+        let is_signalled = self.to_guest.take();
+        self.wake_ups.fetch_add(u32::from(is_signalled), SeqCst);
+        is_signalled
+    }
+
+    /// Sends the notice of the recorded call that is next.
+    fn send_next(&self) {
+        let mut peer = self.peer.lock().unwrap();
+        assert!(matches!(peer.lines.remove(0), Line::Call(_)));
+        let Line::Host(kind, bytes) = peer.lines.remove(0) else { panic!("no notice") };
+        peer.far.send(kind, &bytes).unwrap();
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_signalled();
+        self.peer.lock().unwrap().lines.is_empty()
+    }
+}
+
+impl LocalCpu for Sleeper {
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+    fn irq_restore(&self, _: IrqState) {}
+}
+
+impl TaskContext for Sleeper {
+    fn may_wait(&self) -> bool {
+        true
+    }
+}
+
+impl Kernel for Sleeper {
+    fn wake_ups(&self) -> u32 {
+        self.wake_ups.load(SeqCst)
+    }
+    fn wake(&self) {
+        self.wake_ups.fetch_add(1, SeqCst);
+    }
+    fn wait(&self, seen: u32, _: u32) -> Wait {
+        if self.wake_ups() != seen || self.is_signalled() {
+            return Wait::Again;
+        }
+        self.in_vain.fetch_add(1, SeqCst);
+        Wait::GiveUp
+    }
+    fn processor(&self, cpu: Cpu) -> Option<u16> {
+        u16::try_from(cpu.get()).ok()
+    }
+}
+
+fn sleeper(section: Section, is_exact: bool) -> (Arc<Sleeper>, Ring) {
+    let ([near, far], [to_guest, to_host]) = channel();
+    let peer = Peer { far, lines: section.lines, to_host, is_exact };
+    let (wake_ups, in_vain) = Default::default();
+    (Arc::new(Sleeper { peer: Mutex::new(peer), to_guest, wake_ups, in_vain }), near)
+}
+
+fn request(count: u16, cpu: u32) -> BlockRequest {
+    let count = NonZeroU16::new(count).unwrap();
+    let request = BlockRequest::new(count, Fit::new(Rewrite::Masked), Cpu::new(cpu));
+    if count.get() > 1 { request.with_shape(Shape::AlignedGroup) } else { request }
+}
+
+fn open(kernel: &Arc<Sleeper>, near: Ring, vectors: Vectors) -> Bus {
+    let config = BusConfig::new(0x1000_0000, 5, 64);
+    let bus = Bus::open(config, Box::new(near), vectors, kernel.clone()).unwrap();
+    assert_eq!(bus.next_event(), Some(BusEvent::Arrived(SLOT)));
+    bus
+}
+
+fn spis(kernel: &Arc<Sleeper>) -> (Arc<Gic>, Vectors) {
+    let gic = Arc::new(Gic::new(1020, 4));
+    let domain = SpiDomain::new(gic.clone(), kernel.clone()).unwrap();
+    (gic, Vectors::Spis(Arc::new(domain)))
+}
+
+fn finish(bus: &Bus, kernel: &Sleeper) {
+    bus.close().unwrap();
+    assert!(kernel.is_over(), "{:x?}", kernel.peer.lock().unwrap().lines);
+    assert_eq!(kernel.in_vain.load(SeqCst), 0, "a wait that no signal ended");
+    assert_eq!(bus.faults(), Faults::default());
+}
+
+#[test]
+fn openvmms_host_is_asked_as_it_was() {
+    let text = include_str!("data/openvmm-host.txt");
+    let (kernel, near) = sleeper(section(text, "whole"), true);
+    let (gic, vectors) = spis(&kernel);
+    let bus = open(&kernel, near, vectors);
+    let device = bus.attach(SLOT.requester(5), 8).unwrap();
+    let [one, four] = [1, 4].map(|count| {
+        let block = bus.allocate(&device, &request(count, 0)).unwrap();
+        let spi = block.first().get();
+        let message = MsiMessage { address: 0xfeed_0000, data: spi };
+        assert_eq!(bus.compose(&block, 0), Ok(message));
+        block
+    });
+    bus.free(&device, four);
+    bus.free(&device, one);
+    assert!(gic.claimed().is_empty());
+    finish(&bus, &kernel);
+}
+
+#[test]
+fn openvmms_host_is_heard() {
+    let text = include_str!("data/openvmm-host.txt");
+    let (kernel, near) = sleeper(section(text, "events"), true);
+    let (gic, vectors) = spis(&kernel);
+    let bus = open(&kernel, near, vectors);
+    let device = bus.attach(SLOT.requester(5), 8).unwrap();
+    let block = bus.allocate(&device, &request(1, 0)).unwrap();
+    bus.compose(&block, 0).unwrap();
+    // The deletion is refused.
+    bus.free(&device, block);
+    assert_eq!(gic.claimed(), [64]);
+    for event in [BusEvent::EjectRequested(SLOT), BusEvent::Gone(SLOT)] {
+        assert!(!kernel.is_signalled());
+        kernel.send_next();
+        assert!(kernel.is_signalled(), "{event:?} raises no signal");
+        assert_eq!((bus.poll(), bus.next_event()), (Ok(Idle::Sleep), Some(event)));
+    }
+    assert!(gic.claimed().is_empty() && kernel.is_over());
+    assert_eq!(kernel.in_vain.load(SeqCst), 0, "a wait that no signal ended");
+}
+
+#[test]
+fn a_guest_on_arm64_sends_as_linux_does() {
+    for section in sections(include_str!("data/linux-arm64.txt")).into_iter().take(4) {
+        let (kernel, near) = sleeper(section, false);
+        let (_, vectors) = spis(&kernel);
+        let bus = open(&kernel, near, vectors);
+        let device = bus.attach(SLOT.requester(5), 8).unwrap();
+        let block = bus.allocate(&device, &request(1, 0)).unwrap();
+        bus.compose(&block, 0).unwrap();
+        bus.free(&device, block);
+        finish(&bus, &kernel);
+    }
+}
+
+/// Vectors of local APICs from 0x41 on, by allocation.
+#[derive(Default)]
+struct Matrix(Mutex<Vec<u32>>);
+
+impl MsiParent for Matrix {
+    fn isolation(&self, _: RequesterId) -> Isolation {
+        Isolation::NotIsolated(NotIsolated::NoController)
+    }
+    fn attach(&self, _: RequesterId, _: u32) -> Result<Attachment, MsiError> {
+        Ok(Attachment::new(0))
+    }
+    fn detach(&self, _: Attachment) {}
+    fn allocate(&self, _: &Attachment, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
+        let mut cpus = self.0.lock().unwrap();
+        cpus.push(request.cpu.get());
+        let vector = 0x40 + u32::try_from(cpus.len()).unwrap();
+        Ok(HwIrqBlock::new(HwIrq::new(vector), request.count))
+    }
+    fn free(&self, _: &Attachment, _: HwIrqBlock) {}
+    fn compose(&self, block: &HwIrqBlock, _: u16) -> Result<MsiMessage, MsiError> {
+        Ok(MsiMessage { address: 0xfee0_0000, data: block.first().get() })
+    }
+    fn begin_move(&self, block: &HwIrqBlock, _: u16, _: Cpu) -> Result<Move, MsiError> {
+        Err(MsiError::UnknownVector(block.first()))
+    }
+    fn end_move(&self, _: Move, _: MoveOutcome) -> Result<(), MsiError> {
+        Ok(())
+    }
+    fn mask(&self, _: HwIrq) {}
+    fn unmask(&self, _: HwIrq) {}
+    fn set_pending(&self, _: HwIrq, _: Pending) {}
+    fn describe(&self, _: HwIrq, _: &mut dyn fmt::Write) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// The recorded hypervisor.
+struct Hypervisor(Arc<Sleeper>);
+
+impl Hypercall for Hypervisor {
+    fn retarget(&self, input: &RetargetInput) -> u16 {
+        let mut peer = self.0.peer.lock().unwrap();
+        let is_call = |line: &Line| matches!(line, Line::Hypercall(..));
+        let index = peer.lines.iter().position(is_call).expect("a hypercall is recorded");
+        let line = peer.lines.remove(index);
+        assert_eq!(line, Line::Hypercall(input.control(), input.bytes().to_vec()));
+        match peer.lines.remove(index) {
+            Line::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_guest_on_x86_sends_as_linux_does() {
+    for section in sections(include_str!("data/linux-x86.txt")) {
+        let cpus: &[u32] = if section.name == "1.1" { &[1] } else { &[1, 70] };
+        let (kernel, near) = sleeper(section, false);
+        let hypervisor = Arc::new(Hypervisor(kernel.clone()));
+        let instance = *b"a bus's instance";
+        let vectors =
+            Vectors::Apic(ApicVectors::new(Arc::new(Matrix::default()), hypervisor, instance));
+        let bus = open(&kernel, near, vectors);
+        let device = bus.attach(SLOT.requester(5), 8).unwrap();
+        let blocks: Vec<_> = cpus
+            .iter()
+            .map(|cpu| {
+                let block = bus.allocate(&device, &request(1, *cpu)).unwrap();
+                bus.compose(&block, 0).unwrap();
+                bus.unmask(block.first());
+                block
+            })
+            .collect();
+        for block in blocks {
+            bus.free(&device, block);
+        }
+        finish(&bus, &kernel);
+    }
+}
