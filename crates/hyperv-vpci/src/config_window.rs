@@ -6,6 +6,10 @@
 //! | 0 | the selected slot, 32 bits |
 //! | 0x1000 | 4 KiB of configuration space of that slot |
 
+mod function_config;
+
+pub use function_config::FunctionConfig;
+
 use crate::protocol::{ProtocolError, Slot};
 
 /// Length of the window in bytes.
