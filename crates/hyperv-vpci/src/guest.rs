@@ -5,7 +5,11 @@
 //! | vectors | SPIs of an [`SpiDomain`], 64 to 1019 | local APICs' vectors, by [`ApicVectors`] |
 //! | message | the host's answer | the host's answer |
 //! | a move | changes the SPI's route | is a hypercall ([`Hypercall`]) |
-//! | protocol | 1.4 for SPIs above 255 | 1.1 |
+//! | protocol | 1.4 for SPIs above 255 | 1.2 for VP indices above 63 |
+//!
+//! The kernel must call [`Bus::poll`] when the channel signals, and [`Kernel::wake`] in its handler
+//! of the signal. [`Bus`] re-arms the signal itself once no packet is left. `examples/kernel.rs` of
+//! this crate is such a kernel.
 //!
 //! A [`Bus`] is an [`MsiParent`](msi_types::MsiParent). Its vectors are the root's own, so that
 //! acknowledgement, end of interrupt, masks and routes are the root's business, too. A function
