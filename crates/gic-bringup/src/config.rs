@@ -53,6 +53,7 @@ impl RootConfig {
     ) -> Result<Self, BringUpError> {
         let gic = enabled_gic(description)?;
         match gic.version.value {
+            GicVersion::V2 if !cfg!(feature = "gicv2") => Err(BringUpError::NotBuilt),
             GicVersion::V2 => v2(gic, cpus.len(), options.priorities).map(Self::V2),
             _ => Ok(Self::V3(v3(description, gic, cpus, options)?)),
         }

@@ -2,10 +2,14 @@
 
 use alloc::collections::TryReserveError;
 use gic_arch::{Affinity, Lpi};
+#[cfg(feature = "v2m")]
+use gic_driver::V2mError;
+#[cfg(feature = "direct-lpi")]
 use gic_driver::direct_lpi::DirectLpiError;
 use gic_driver::its::ProbeError;
+#[cfg(feature = "mbi")]
 use gic_driver::mbi::MbiError;
-use gic_driver::{GicError, ItsError, LpiError, V2mError};
+use gic_driver::{GicError, ItsError, LpiError};
 use gic_firmware::{ControllerIndex, NoRoute};
 use irq_domain::UnknownCpu;
 use msi_types::MsiError;
@@ -20,6 +24,9 @@ pub enum BringUpError {
     /// Firmware states no CPU interface for a GICv2.
     #[error("firmware states no CPU interface (GICC) for its GICv2")]
     NoCpuInterface,
+    /// Firmware describes a GICv2, whose driver belongs to the disabled feature `gicv2`.
+    #[error("firmware describes a GICv2, and this build leaves its driver out")]
+    NotBuilt,
     /// Firmware enables no CPU, or the options admit none.
     #[error("firmware enables no CPU, or the caller admits none")]
     NoCpus,
@@ -59,6 +66,9 @@ pub enum ControllerError {
     /// No driver is for its kind.
     #[error("it is of a kind without a driver")]
     Foreign,
+    /// The feature of its kind is disabled.
+    #[error("this build leaves the driver of its kind out")]
+    NotBuilt,
     /// LPIs cannot be used.
     #[error(transparent)]
     Lpis(#[from] LpiError),
@@ -66,12 +76,15 @@ pub enum ControllerError {
     #[error(transparent)]
     Its(#[from] ProbeError),
     /// The driver of direct LPIs.
+    #[cfg(feature = "direct-lpi")]
     #[error(transparent)]
     DirectLpi(#[from] DirectLpiError),
     /// The driver of message-based SPIs.
+    #[cfg(feature = "mbi")]
     #[error(transparent)]
     Mbi(#[from] MbiError),
     /// The driver of GICv2m frames.
+    #[cfg(feature = "v2m")]
     #[error(transparent)]
     V2m(#[from] V2mError),
     /// There is no memory for what firmware says of it.

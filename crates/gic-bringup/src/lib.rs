@@ -55,6 +55,10 @@
 //!     Ok((handle, device))
 //! }
 //! ```
+//! # Features
+//! A feature for each kind of controller, all of them on by default: `its`, `direct-lpi`, `mbi`,
+//! `v2m` and `gicv2`. A kernel that disables one does not link its driver, and a controller of that
+//! kind is [refused](ControllerError::NotBuilt).
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -62,6 +66,7 @@ extern crate alloc;
 
 pub mod config;
 mod cpu;
+mod driver;
 mod error;
 mod irqchip;
 mod msi;
@@ -70,6 +75,7 @@ mod priority;
 mod root;
 
 pub use cpu::Started;
+pub use driver::{Absent, DirectLpiDriver, GicV2Driver, ItsDriver, MbiDriver, V2mDriver};
 pub use error::{BringUpError, ControllerError, CpuError, NoParent, PriorityError};
 pub use gic_arch;
 pub use gic_driver;

@@ -1,6 +1,7 @@
 //! The controllers of messages, and the map from requesters to them.
 
 use crate::config::{self, RootConfig};
+use crate::driver::{DirectLpiDriver, ItsDriver, MbiDriver, V2mDriver};
 use crate::error::{ControllerError, NoParent};
 use crate::options::Options;
 use crate::root::RootGic;
@@ -17,16 +18,17 @@ use gic_firmware::{
 };
 use msi_types::{DeviceId, MsiParent, RequesterId};
 
-/// The driver of one controller.
+/// The driver of one controller. In a build without the feature of a kind, its variant holds
+/// [`Absent`](crate::Absent), so that no value of the variant exists.
 pub enum MsiController<P: GicPlatform> {
     /// An ITS.
-    Its(Arc<Its<P>>),
+    Its(ItsDriver<P>),
     /// The redistributors' `GICR_SETLPIR`.
-    DirectLpi(Arc<DirectLpi<P>>),
+    DirectLpi(DirectLpiDriver<P>),
     /// Message-based SPIs.
-    Mbi(Arc<Mbi<P>>),
+    Mbi(MbiDriver<P>),
     /// A GICv2m frame.
-    V2m(Arc<V2m<P>>),
+    V2m(V2mDriver<P>),
 }
 
 /// Everything that a controller is brought up from.
@@ -53,7 +55,8 @@ impl QuietItses {
     ) -> Result<Self, TryReserveError> {
         let mut all = Vec::new();
         for (index, controller) in driven(description, options) {
-            if controller.kind == ControllerKind::Its && matches!(root, RootConfig::V3(_)) {
+            let is_its = cfg!(feature = "its") && controller.kind == ControllerKind::Its;
+            if is_its && matches!(root, RootConfig::V3(_)) {
                 all.try_reserve(1)?;
                 all.push((index, quiet(platform, description, controller, (root.cpus(), options))));
             }
@@ -115,41 +118,59 @@ impl<P: GicPlatform + 'static> MsiController<P> {
         index: ControllerIndex,
         controller: &Controller,
     ) -> Result<Self, ControllerError> {
-        let Site { description, gic, platform, .. } = *site;
         if controller.secondary_gic.is_some() {
             return Err(ControllerError::SecondaryGic);
         }
-        let v3 = || gic.v3().ok_or(ControllerError::NeedsGicV3);
-        Ok(match controller.kind {
+        match controller.kind {
+            #[cfg(feature = "its")]
             ControllerKind::Its => {
-                Self::Its(try_arc(Its::new(v3()?.clone(), site.itses.get(index)?)?)?)
+                let gic = site.gic.v3().ok_or(ControllerError::NeedsGicV3)?;
+                Ok(Self::Its(try_arc(Its::new(gic.clone(), site.itses.get(index)?)?)?))
             }
+            #[cfg(feature = "direct-lpi")]
             ControllerKind::DirectLpi => {
-                let driver = DirectLpi::new(v3()?.clone())?;
-                Self::DirectLpi(try_arc(match &site.options.resend_observer {
+                let gic = site.gic.v3().ok_or(ControllerError::NeedsGicV3)?;
+                let driver = DirectLpi::new(gic.clone())?;
+                Ok(Self::DirectLpi(try_arc(match &site.options.resend_observer {
                     Some(observer) => driver.with_observer(observer.clone()),
                     None => driver,
-                })?)
+                })?))
             }
+            #[cfg(feature = "mbi")]
             ControllerKind::Mbi => {
-                Self::Mbi(try_arc(Mbi::new(v3()?, config::mbi(description, controller)?)?)?)
+                let gic = site.gic.v3().ok_or(ControllerError::NeedsGicV3)?;
+                let config = config::mbi(site.description, controller)?;
+                Ok(Self::Mbi(try_arc(Mbi::new(gic, config)?)?))
             }
+            #[cfg(feature = "v2m")]
             ControllerKind::V2m => {
-                let frame = config::v2m(description, controller)?;
-                Self::V2m(try_arc(V2m::new(platform.clone(), gic.wired(), &[frame])?)?)
+                let frame = config::v2m(site.description, controller)?;
+                let driver = V2m::new(site.platform.clone(), site.gic.wired(), &[frame])?;
+                Ok(Self::V2m(try_arc(driver)?))
             }
-            ControllerKind::Other(_) => return Err(ControllerError::Foreign),
-        })
+            ControllerKind::Other(_) => Err(ControllerError::Foreign),
+            #[cfg(not(all(
+                feature = "its",
+                feature = "direct-lpi",
+                feature = "mbi",
+                feature = "v2m"
+            )))]
+            _ => {
+                // Used by the drivers that this build leaves out.
+                let _ = (site.gic, site.platform, site.itses.get(index));
+                Err(ControllerError::NotBuilt)
+            }
+        }
     }
 
     /// The parent of what has these DeviceIDs. Where there are no DeviceIDs, it is the controller
     /// itself.
     fn parent(&self, map: impl FnOnce() -> IdMap) -> Result<Arc<dyn MsiParent>, TryReserveError> {
         Ok(match self {
-            Self::Its(its) => try_arc(ItsMsiParent::new(its.clone(), map()))?,
-            Self::DirectLpi(direct_lpi) => direct_lpi.clone(),
-            Self::Mbi(mbi) => mbi.clone(),
-            Self::V2m(v2m) => v2m.clone(),
+            Self::Its(its) => try_arc(ItsMsiParent::new(Arc::clone(its), map()))?,
+            Self::DirectLpi(direct_lpi) => Arc::<DirectLpi<P>>::clone(direct_lpi),
+            Self::Mbi(mbi) => Arc::<Mbi<P>>::clone(mbi),
+            Self::V2m(v2m) => Arc::<V2m<P>>::clone(v2m),
         })
     }
 }
@@ -259,14 +280,14 @@ impl<P: GicPlatform + 'static> MsiControllers<P> {
 impl<P: GicPlatform> MsiControllers<P> {
     pub(crate) fn itses(&self) -> impl Iterator<Item = &Arc<Its<P>>> {
         self.drivers.iter().filter_map(|(_, driver)| match driver {
-            Ok(MsiController::Its(its)) => Some(its),
+            Ok(MsiController::Its(its)) => Some::<&Arc<Its<P>>>(its),
             _ => None,
         })
     }
 
     pub(crate) fn direct_lpi(&self) -> Option<&Arc<DirectLpi<P>>> {
         self.drivers.iter().find_map(|(_, driver)| match driver {
-            Ok(MsiController::DirectLpi(direct_lpi)) => Some(direct_lpi),
+            Ok(MsiController::DirectLpi(direct_lpi)) => Some::<&Arc<DirectLpi<P>>>(direct_lpi),
             _ => None,
         })
     }

@@ -1,6 +1,7 @@
 //! The root controller of either architecture.
 
 use crate::config::RootConfig;
+use crate::driver::GicV2Driver;
 use crate::error::BringUpError;
 use alloc::sync::Arc;
 use core::fmt;
@@ -15,14 +16,18 @@ use msi_types::{Cpu, WiredParent};
 pub enum RootGic<P: GicPlatform> {
     /// GICv3 or later: redistributors, and system registers.
     V3(Arc<Gic<P>>),
-    /// GICv2: at most eight CPUs, and memory-mapped CPU interfaces.
-    V2(Arc<GicV2<Arc<P>>>),
+    /// GICv2: at most eight CPUs, and memory-mapped CPU interfaces. In a build without the feature
+    /// `gicv2` it holds [`Absent`](crate::Absent), so that no value of the variant exists.
+    V2(GicV2Driver<P>),
 }
 
 impl<P: GicPlatform> RootGic<P> {
     pub(crate) fn new(platform: Arc<P>, config: RootConfig) -> Result<Self, BringUpError> {
         Ok(match config {
             RootConfig::V3(config) => Self::V3(try_arc(Gic::new(platform, config)?)?),
+            #[cfg(not(feature = "gicv2"))]
+            RootConfig::V2(_) => return Err(BringUpError::NotBuilt),
+            #[cfg(feature = "gicv2")]
             RootConfig::V2(config) => {
                 let boot = platform.cpu();
                 Self::V2(try_arc(GicV2::new(platform, config, boot)?)?)
@@ -173,7 +178,7 @@ impl<P: GicPlatform + 'static> RootGic<P> {
     pub fn wired(&self) -> Arc<dyn WiredParent> {
         match self {
             Self::V3(gic) => gic.clone(),
-            Self::V2(gic) => gic.clone(),
+            Self::V2(gic) => Arc::<GicV2<Arc<P>>>::clone(gic),
         }
     }
 }

@@ -26,7 +26,13 @@ pub type Gic = gic_driver::Gic<Kernel>;
 /// Brings a controller up.
 pub type BringUp = fn(&Arc<Gic>) -> Result<Arc<dyn MsiParent>, Box<dyn Error>>;
 
-const THIS: Cpu = Cpu::new(0);
+/// A device with vectors, and its handler.
+pub type Served = (MsiDevice, irq_domain::IrqHandle);
+
+/// The CPU that runs the kernel.
+pub const THIS: Cpu = Cpu::new(0);
+/// The device.
+pub const REQUESTER: RequesterId = RequesterId::pci(1, 0, 0);
 const VECTORS: u16 = 4;
 
 static INTERRUPTS: Once<Interrupts> = Once::new();
@@ -42,7 +48,11 @@ pub fn run(boot: Boot, controller: BringUp) -> ! {
             let _ = interrupts.dispatch(THIS, HwIrq::new(intid.get()));
         });
     });
-    let served = serve(gic, controller).expect("the controllers and a vector");
+    finish(serve(gic, controller).expect("the controllers and a vector"))
+}
+
+/// Waits for the device's message and turns the machine off.
+pub fn finish(served: Served) -> ! {
     cpu::irq_enable();
     assert!(cpu::wait_until(5000, || MESSAGES.load(Ordering::Relaxed) > 0), "no message");
     drop(served);
@@ -52,7 +62,7 @@ pub fn run(boot: Boot, controller: BringUp) -> ! {
 fn serve(
     [gicd, redistributors]: [gic_driver::PhysicalRegion; 2],
     controller: BringUp,
-) -> Result<(MsiDevice, irq_domain::IrqHandle), Box<dyn Error>> {
+) -> Result<Served, Box<dyn Error>> {
     let region = RedistributorRegion::new(redistributors);
     let this = Affinity::from_mpidr(cpu::mpidr());
     let config = GicConfig::new(gicd.base, vec![region], vec![this]);
@@ -62,9 +72,16 @@ fn serve(
     let config = Config::new(NonZeroU16::MIN, Arc::new(Kernel)).with_wired(gic);
     let interrupts = INTERRUPTS.call_once(|| Interrupts::new(config).expect("memory"));
     interrupts.cpu_online(THIS, |_| ())?;
-    let requester = RequesterId::pci(1, 0, 0);
+    take_vectors(interrupts, parent)
+}
+
+/// Takes the device's vectors into use.
+pub fn take_vectors(
+    interrupts: &Interrupts,
+    parent: Arc<dyn MsiParent>,
+) -> Result<Served, Box<dyn Error>> {
     let store = Arc::new(Store::default());
-    let config = MsiDeviceConfig::new("device", requester, parent, store);
+    let config = MsiDeviceConfig::new("device", REQUESTER, parent, store);
     let device = MsiDevice::attach(interrupts, config)?;
     let vectors = device.allocate(Shape::Independent, 1..=VECTORS)?;
     let count = |_: &irq_domain::IrqContext<'_>| _ = MESSAGES.fetch_add(1, Ordering::Relaxed);

@@ -103,14 +103,35 @@ fn target(package: &str) -> &'static str {
 pub(crate) fn text_bytes(file: &[u8]) -> Result<u64> {
     const INSTRUCTIONS: u64 = 1 << 2;
     let file = ElfFile::new(file)?;
-    let (headers, count) = (file.number(0x28, 8)?, file.number(0x3c, 2)?);
     let mut bytes = 0;
-    for header in (0..count).map(|index| headers + 64 * index) {
+    for header in file.sections()? {
         if file.number(header + 8, 8)? & INSTRUCTIONS != 0 {
             bytes += file.number(header + 32, 8)?;
         }
     }
     Ok(bytes)
+}
+
+/// The names in an ELF file's symbol table, of which it has one.
+pub(crate) fn symbols(file: &[u8]) -> Result<Vec<String>> {
+    const SYMBOLS: u64 = 2;
+    const SYMBOL_BYTES: usize = 24;
+    let file = ElfFile::new(file)?;
+    let mut table = None;
+    for header in file.sections()? {
+        if file.number(header + 4, 4)? == SYMBOLS {
+            table = Some(header);
+        }
+    }
+    let table = table.context("no symbol table")?;
+    let strings = file.section(file.number(0x28, 8)? + 64 * file.number(table + 40, 4)?)?;
+    let names = file.section(table)?.chunks_exact(SYMBOL_BYTES).map(|symbol| {
+        let at = u32::from_le_bytes([symbol[0], symbol[1], symbol[2], symbol[3]]);
+        let name = strings.get(usize::try_from(at)?..).context("a name outside of its table")?;
+        let end = name.iter().position(|byte| *byte == 0).context("a name without an end")?;
+        Ok(String::from_utf8_lossy(&name[..end]).into_owned())
+    });
+    names.collect()
 }
 
 /// An ELF file of 64 bits.
@@ -122,6 +143,19 @@ impl<'a> ElfFile<'a> {
         let magic = (file.number(0, 4)?, file.number(4, 1)?);
         ensure!(magic == (0x464c_457f, 2), "wrong magic number");
         Ok(file)
+    }
+
+    /// The offsets of the sections' headers.
+    fn sections(&self) -> Result<impl Iterator<Item = u64> + use<>> {
+        let (headers, count) = (self.number(0x28, 8)?, self.number(0x3c, 2)?);
+        Ok((0..count).map(move |index| headers + 64 * index))
+    }
+
+    /// The contents of the section with this header.
+    fn section(&self, header: u64) -> Result<&'a [u8]> {
+        let start = usize::try_from(self.number(header + 24, 8)?)?;
+        let end = start.checked_add(usize::try_from(self.number(header + 32, 8)?)?);
+        end.and_then(|end| self.0.get(start..end)).context("a section is cut off")
     }
 
     /// A little-endian number.
@@ -206,6 +240,32 @@ mod test {
         }
         assert_eq!(text_bytes(&file).unwrap(), 23);
         assert!(text_bytes(&file[..100]).is_err());
+    }
+
+    #[test]
+    fn symbols_have_the_names_of_their_table() {
+        let mut file = elf(&[]);
+        let strings = file.len();
+        file.extend(b"\0first\0second\0");
+        let table = file.len();
+        for name in [1_u32, 7] {
+            file.extend(name.to_le_bytes());
+            file.resize(file.len() + 20, 0);
+        }
+        let headers = file.len();
+        file[0x28..0x30].copy_from_slice(&(headers as u64).to_le_bytes());
+        file[0x3c] = 2;
+        for (kind, offset, bytes) in [(3, strings, 14_u64), (2, table, 48)] {
+            let header = file.len();
+            file.resize(header + 64, 0);
+            file[header + 4] = kind;
+            file[header + 24..][..8].copy_from_slice(&(offset as u64).to_le_bytes());
+            file[header + 32..][..8].copy_from_slice(&bytes.to_le_bytes());
+        }
+        assert_eq!(symbols(&file).unwrap(), ["first", "second"]);
+        file[headers + 32] = 8;
+        assert!(symbols(&file).is_err(), "a name without an end");
+        assert!(symbols(&elf(&[])).is_err(), "a file that was stripped");
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! The types of drivers, each of which a feature includes in the build.
+
+use alloc::sync::Arc;
+use core::convert::Infallible;
+use core::marker::PhantomData;
+use core::ops::Deref;
+use gic_driver::{DirectLpi, GicV2, Its, Mbi, V2m};
+
+/// A driver in a build without its feature. No value of this type exists, so that the compiler
+/// removes what would be done with one.
+#[derive(Debug)]
+pub struct Absent<D>(Infallible, PhantomData<fn() -> D>);
+
+impl<D> Deref for Absent<D> {
+    type Target = D;
+
+    fn deref(&self) -> &D {
+        match self.0 {}
+    }
+}
+
+/// The driver of an ITS.
+#[cfg(feature = "its")]
+pub type ItsDriver<P> = Arc<Its<P>>;
+/// The driver of an ITS, which this build leaves out.
+#[cfg(not(feature = "its"))]
+pub type ItsDriver<P> = Absent<Arc<Its<P>>>;
+
+/// The driver of direct LPIs.
+#[cfg(feature = "direct-lpi")]
+pub type DirectLpiDriver<P> = Arc<DirectLpi<P>>;
+/// The driver of direct LPIs, which this build leaves out.
+#[cfg(not(feature = "direct-lpi"))]
+pub type DirectLpiDriver<P> = Absent<Arc<DirectLpi<P>>>;
+
+/// The driver of message-based SPIs.
+#[cfg(feature = "mbi")]
+pub type MbiDriver<P> = Arc<Mbi<P>>;
+/// The driver of message-based SPIs, which this build leaves out.
+#[cfg(not(feature = "mbi"))]
+pub type MbiDriver<P> = Absent<Arc<Mbi<P>>>;
+
+/// The driver of a GICv2m frame.
+#[cfg(feature = "v2m")]
+pub type V2mDriver<P> = Arc<V2m<P>>;
+/// The driver of a GICv2m frame, which this build leaves out.
+#[cfg(not(feature = "v2m"))]
+pub type V2mDriver<P> = Absent<Arc<V2m<P>>>;
+
+/// The driver of a GICv2.
+#[cfg(feature = "gicv2")]
+pub type GicV2Driver<P> = Arc<GicV2<Arc<P>>>;
+/// The driver of a GICv2, which this build leaves out.
+#[cfg(not(feature = "gicv2"))]
+pub type GicV2Driver<P> = Absent<Arc<GicV2<Arc<P>>>>;

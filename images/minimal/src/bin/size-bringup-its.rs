@@ -1,0 +1,38 @@
+//! A kernel that has its GIC and its ITS from the devicetree, to measure how large it is.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::error::Error;
+use gic_bringup::Irqchip;
+use gic_firmware::devicetree;
+use image_rt::platform::{Kernel, registers};
+use image_rt::{Boot, exceptions, start};
+use minimal::size::{self, REQUESTER, Served, THIS};
+use spin::Once;
+
+image_rt::image!(main);
+
+static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
+
+fn main(boot: Boot) -> ! {
+    // SAFETY: what the loader handed over, before anything else.
+    let started = unsafe { start::start(boot) };
+    exceptions::set_irq_handler(|| {
+        let irqchip = IRQCHIP.get().expect("interrupts come after it");
+        irqchip.handle_irq(THIS, &registers(), |_, _| ());
+    });
+    size::finish(serve(started.devicetree).expect("the controllers and a vector"))
+}
+
+fn serve(blob: &[u8]) -> Result<Served, Box<dyn Error>> {
+    let kernel = Arc::new(Kernel);
+    let irqchip = Irqchip::new(kernel.clone(), kernel, devicetree::parse(blob)?)?;
+    let irqchip = IRQCHIP.call_once(|| irqchip);
+    irqchip.cpu_on(THIS, &registers(), |_| ())?;
+    let host = irqchip.description().hosts.first().ok_or("firmware describes no PCI")?;
+    size::take_vectors(irqchip.interrupts(), irqchip.pci_parent(host, REQUESTER)?)
+}
