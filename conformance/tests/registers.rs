@@ -106,6 +106,12 @@ fn redistributor_offsets() {
             ("NSACR", 0x10E00, 4, 1),
         ],
     );
+    compare(
+        "GICR, VLPI_base",
+        gicr::vlpi::REGISTERS,
+        &[("VPROPBASER", 0x0070, 8, 1), ("VPENDBASER", 0x0078, 8, 1)],
+    );
+    assert_eq!(gicr::VLPI_BASE, 0x2_0000);
 }
 
 #[test]
@@ -293,6 +299,18 @@ fn lpi_table_registers() {
     let pendbaser = gicr::Pendbaser::from(0x4000_0000_1235_0000);
     assert_eq!(pendbaser.address(), 0x1235_0000);
     assert!(pendbaser.pending_table_zero());
+}
+
+/// Bits of `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11), which Linux's arm-gic-v3.h
+/// states too.
+#[test]
+fn residency_registers() {
+    assert!(gicr::vlpi::Vpendbaser::from(1 << 63).valid());
+    assert!(gicr::vlpi::Vpendbaser::from(1 << 61).pending_last());
+    assert!(gicr::vlpi::Vpendbaser::from(1 << 60).dirty());
+    assert!(gicr::vlpi::Vpropbaser::from(1 << 63).valid());
+    let vpendbaser = gicr::vlpi::Vpendbaser::new().with_address(0x1235_0000).with_valid(true);
+    assert_eq!(u64::from(vpendbaser), 0x8000_0000_1235_0000);
 }
 
 #[test]

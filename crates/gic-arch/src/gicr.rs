@@ -1,5 +1,8 @@
 //! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): two frames of 64 KiB each, RD_base and
-//! SGI_base (two more with virtual LPIs). All offsets here count from RD_base.
+//! SGI_base (two more with virtual LPIs, of which [`vlpi`] is the first). All offsets here count
+//! from RD_base.
+
+pub mod vlpi;
 
 use crate::per_intid::IntIdRange::Private;
 use crate::reg::{register_frame, register_values};
@@ -17,6 +20,8 @@ pub const STRIDE_V3: u64 = 2 * FRAME_SIZE;
 pub const STRIDE_V4: u64 = 4 * FRAME_SIZE;
 /// Offset of SGI_base.
 pub const SGI_BASE: u32 = 0x1_0000;
+/// Offset of VLPI_base, where [`Typer::vlpis`] is set.
+pub const VLPI_BASE: u32 = 0x2_0000;
 
 register_frame! {
     /// Every register of both frames but the identification registers, by ascending offset.

@@ -6,12 +6,14 @@ mod distributor;
 mod memory;
 mod redistributor;
 mod registers;
+mod vlpi;
 
 pub(crate) use bank::{Bank, InterruptState};
 pub(crate) use distributor::{FakeDistributor, Security};
 pub(crate) use memory::Memory;
 pub(crate) use redistributor::FakeRedistributor;
 pub(crate) use registers::FakeRegisters;
+pub(crate) use vlpi::FakeVlpiFrame;
 
 extern crate std;
 
@@ -20,7 +22,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use doorbell_test_support::Outside;
-use gic_arch::gicr::STRIDE_V3;
+use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3, VLPI_BASE};
 use gic_arch::v2m;
 use msi_types::{Cpu, IrqState, LocalCpu};
 use std::collections::BTreeMap;
@@ -128,6 +130,7 @@ enum FakeFrame {
     Distributor,
     DistributorAlias(u32),
     Redistributor(usize),
+    Vlpi(usize),
     V2m(u64),
 }
 
@@ -149,6 +152,10 @@ impl FakeMmio {
             FakeFrame::Redistributor(index) => {
                 self.machine.at_redistributor(index, |frame| frame.read(offset, bytes))
             }
+            FakeFrame::Vlpi(index) => {
+                assert_eq!(bytes, 8, "the registers of virtual LPIs have 64 bits");
+                self.machine.at_redistributor(index, |frame| frame.vlpi.read(offset))
+            }
             FakeFrame::V2m(address) => {
                 let [typer, iidr] = self.machine.0.v2m.lock().unwrap()[&address];
                 match offset {
@@ -167,6 +174,10 @@ impl FakeMmio {
             }
             FakeFrame::Redistributor(index) => {
                 self.machine.at_redistributor(index, |frame| frame.write(offset, bytes, value));
+            }
+            FakeFrame::Vlpi(index) => {
+                assert_eq!(bytes, 8, "the registers of virtual LPIs have 64 bits");
+                self.machine.at_redistributor(index, |frame| frame.vlpi.write(offset, value));
             }
             FakeFrame::DistributorAlias(chip) => {
                 panic!("GICD + {offset:#x} is written at chip {chip}")
@@ -235,6 +246,13 @@ impl Platform for Fake {
             return Some(FakeMmio { machine: self.clone(), frame: FakeFrame::V2m(region.base) });
         }
         let offset = region.base.checked_sub(REDISTRIBUTORS)?;
+        if region.bytes == FRAME_SIZE {
+            let redistributors = self.0.redistributors.lock().unwrap();
+            let index = redistributors.iter().position(|frame| {
+                frame.typer.vlpis() && frame.offset + u64::from(VLPI_BASE) == offset
+            })?;
+            return Some(FakeMmio { machine: self.clone(), frame: FakeFrame::Vlpi(index) });
+        }
         assert_eq!(region.bytes, STRIDE_V3, "RD_base and SGI_base");
         let redistributors = self.0.redistributors.lock().unwrap();
         let index = redistributors.iter().position(|frame| frame.offset == offset)?;

@@ -218,9 +218,10 @@ impl<P: GicPlatform> Gic<P> {
         })
     }
 
-    /// Makes a CPU take interrupts. Wakes its redistributor, brings its SGIs and PPIs to a known
-    /// state, gives the redistributor its LPI tables, and enables the CPU interface. The sender of
-    /// LPIs then invalidates what the redistributor may have cached.
+    /// Makes a CPU take interrupts. Wakes its redistributor, [evicts](Redistributor::evict_vpe) a
+    /// vPE, brings its SGIs and PPIs to a known state, gives the redistributor its LPI tables, and
+    /// enables the CPU interface. The sender of LPIs then invalidates what the redistributor may
+    /// have cached.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -250,6 +251,7 @@ impl<P: GicPlatform> Gic<P> {
     ) -> Result<Option<Attached>, GicError> {
         let redistributor = self.redistributor_frames(cpu)?;
         redistributor.wake(&*self.platform)?;
+        redistributor.evict_vpe(&*self.platform)?;
         let view = self.distributor.view();
         redistributor.init(&*self.platform, PrivateConfig::new(self.priorities.wired, view))?;
         let attached = self.attach_lpis(redistributor).inspect_err(|_| {
@@ -422,6 +424,9 @@ fn open_redistributors<P: GicPlatform>(
                     break;
                 }
             };
+            // Before any table is allocated, and at redistributors of unused CPUs too. `cpu_on`
+            // reports a redistributor that does not comply.
+            let _ = redistributor.evict_vpe(platform);
             let affinity = redistributor.affinity();
             let cpu = found
                 .iter_mut()

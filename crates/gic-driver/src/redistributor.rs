@@ -4,6 +4,7 @@
 mod discovery;
 mod invalidation;
 mod lpi_tables;
+mod residency;
 
 pub use discovery::{
     RedistributorRegion, RedistributorWalk, find_redistributor, walk_redistributors,
@@ -45,6 +46,8 @@ pub struct Redistributor<M> {
     /// Is `GICR_WAKER` usable?
     waker: bool,
     invalidations: Invalidations,
+    /// The frame VLPI_base, if it exists and is mapped.
+    vlpi_frame: Option<M>,
 }
 
 impl<M: Mmio> Redistributor<M> {
@@ -57,7 +60,7 @@ impl<M: Mmio> Redistributor<M> {
         let frame = Frame::probe(mmio, Block::Redistributor(address))?;
         let typer = frame.mmio.read(gicr::TYPER);
         let invalidations = Invalidations::default();
-        Ok(Self { frame, address, typer, waker: true, invalidations })
+        Ok(Self { frame, address, typer, waker: true, invalidations, vlpi_frame: None })
     }
 
     /// Leaves `GICR_WAKER` alone: firmware woke the redistributor

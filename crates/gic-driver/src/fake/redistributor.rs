@@ -1,6 +1,6 @@
 //! A redistributor that sleeps after reset.
 
-use super::{Bank, LAG};
+use super::{Bank, FakeVlpiFrame, LAG};
 use crate::frame::Fields;
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, STRIDE_V3, Typer, Waker};
 use gic_arch::{Affinity, Shareability, id};
@@ -16,6 +16,8 @@ pub(crate) struct FakeRedistributor {
     pub(crate) bank: Bank,
     pub(crate) propbaser: Propbaser,
     pub(crate) pendbaser: Pendbaser,
+    /// With `GICR_TYPER.VLPIS`.
+    pub(crate) vlpi: FakeVlpiFrame,
     /// Was `PTZ` written with the pending table in use?
     pub(crate) pending_table_zero: bool,
     /// Accesses to tables look into caches.
@@ -57,6 +59,7 @@ impl FakeRedistributor {
             bank: Bank::new(&Fields::PRIVATE, 0..64),
             propbaser: Propbaser::new(),
             pendbaser: Pendbaser::new(),
+            vlpi: FakeVlpiFrame::default(),
             pending_table_zero: false,
             coherent: true,
             lpis_stuck: false,

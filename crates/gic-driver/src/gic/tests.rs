@@ -1,6 +1,7 @@
 mod life;
 mod out_of_memory;
 mod quirks;
+mod residency;
 mod suspending;
 mod wired;
 

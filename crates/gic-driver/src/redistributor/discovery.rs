@@ -4,7 +4,7 @@
 use super::Redistributor;
 use crate::{Block, GicError, PhysicalRegion, Platform};
 use gic_arch::Affinity;
-use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3};
+use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3, STRIDE_V4, VLPI_BASE};
 
 /// A region of redistributors, as firmware states it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -104,12 +104,21 @@ impl<P: Platform> RedistributorWalk<'_, P> {
             return Err(GicError::BadStride { base, stride });
         }
         let at = base.saturating_add(offset);
-        if bytes - offset < STRIDE_V3 || at.checked_add(STRIDE_V3).is_none() {
+        if bytes - offset < STRIDE_V3 || at.checked_add(STRIDE_V4).is_none() {
             return Err(GicError::RegionTruncated { base, at });
         }
         let frames = PhysicalRegion { base: at, bytes: STRIDE_V3 };
         let block = Block::Redistributor(at);
         let mmio = self.platform.map(frames).ok_or(GicError::NotMapped(block))?;
-        Redistributor::new(mmio, at)
+        let redistributor = Redistributor::new(mmio, at)?;
+        // Firmware may state a stride, or a region, in which the frame has no room.
+        let stride = self.region.stride.unwrap_or(STRIDE_V4);
+        let has_room = stride >= STRIDE_V4 && bytes - offset >= STRIDE_V4;
+        if !redistributor.typer().vlpis() || !has_room {
+            return Ok(redistributor);
+        }
+        let frame = PhysicalRegion { base: at + u64::from(VLPI_BASE), bytes: FRAME_SIZE };
+        let mmio = self.platform.map(frame).ok_or(GicError::NotMapped(block))?;
+        Ok(redistributor.with_vlpi_frame(mmio))
     }
 }

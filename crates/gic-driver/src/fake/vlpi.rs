@@ -1,0 +1,43 @@
+//! The frame VLPI_base of a redistributor, whose vPE comes and goes late.
+
+use super::LAG;
+use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
+
+#[derive(Debug, Default)]
+pub(crate) struct FakeVlpiFrame {
+    pub(crate) vpropbaser: Vpropbaser,
+    pub(crate) vpendbaser: Vpendbaser,
+    /// Reads for which the last change of `Valid` still takes effect.
+    pub(crate) lag: u32,
+    /// No change of `Valid` ever takes effect.
+    pub(crate) stuck: bool,
+}
+
+impl FakeVlpiFrame {
+    pub(super) fn read(&mut self, offset: u32) -> u64 {
+        match offset {
+            _ if offset == vlpi::VPROPBASER.offset() => self.vpropbaser.into(),
+            _ if offset == vlpi::VPENDBASER.offset() => {
+                self.lag = self.lag.saturating_sub(1);
+                self.vpendbaser.with_dirty(self.stuck || self.lag > 0).into()
+            }
+            _ => panic!("read of VLPI_base + {offset:#x}"),
+        }
+    }
+
+    pub(super) fn write(&mut self, offset: u32, value: u64) {
+        match offset {
+            _ if offset == vlpi::VPROPBASER.offset() => {
+                assert!(!self.vpendbaser.valid(), "VPROPBASER changes under a resident vPE");
+                assert_eq!(self.lag, 0, "VPROPBASER changes while Dirty is set");
+                self.vpropbaser = Vpropbaser::from(value);
+            }
+            _ if offset == vlpi::VPENDBASER.offset() => {
+                assert_eq!(self.lag, 0, "VPENDBASER changes while Dirty is set");
+                self.vpendbaser = Vpendbaser::from(value);
+                self.lag = LAG;
+            }
+            _ => panic!("write of VLPI_base + {offset:#x}"),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! vPEs that a hypervisor left resident.
+
+use super::*;
+use crate::fake::FakeVlpiFrame;
+use gic_arch::gicr::STRIDE_V4;
+use gic_arch::gicr::vlpi::{Vpendbaser, Vpropbaser};
+
+const TABLE: u64 = 0x1235_0000;
+
+/// Redistributors with virtual LPIs, at each of which a vPE is resident.
+fn machine(change: impl Fn(&mut FakeRedistributor)) -> Fake {
+    let redistributors = (0..CPUS).map(|cpu| {
+        let mut frame = FakeRedistributor::new(cpu, cpu + 1 == CPUS);
+        frame.offset = u64::from(cpu) * STRIDE_V4;
+        frame.typer = frame.typer.with_vlpis(true);
+        frame.vlpi.vpendbaser = Vpendbaser::new().with_address(TABLE).with_valid(true);
+        frame.vlpi.vpropbaser = Vpropbaser::new().with_id_bits_minus_one(13);
+        change(&mut frame);
+        frame
+    });
+    Fake::new(FakeDistributor::new(Security::Single), redistributors.collect())
+}
+
+fn region(bytes: u64) -> RedistributorRegion {
+    RedistributorRegion::new(PhysicalRegion { base: REDISTRIBUTORS, bytes })
+}
+
+fn found(fake: &Fake, config: GicConfig) -> Gic<Fake> {
+    Gic::new(Arc::new(fake.clone()), config).unwrap()
+}
+
+fn with_room() -> GicConfig {
+    config().with_redistributors(vec![region(u64::from(CPUS) * STRIDE_V4)])
+}
+
+fn at_all(fake: &Fake, check: impl Fn(&mut FakeVlpiFrame)) {
+    (0..usize::from(CPUS))
+        .for_each(|cpu| fake.at_redistributor(cpu, |frame| check(&mut frame.vlpi)));
+}
+
+#[test]
+fn no_vpe_is_resident_after_discovery() {
+    let fake = machine(|_| ());
+    // The kernel uses one CPU: the others' redistributors write to memory, too.
+    let _gic = found(&fake, with_room().with_cpus(vec![Affinity::new(0, 0, 0, 0)]));
+    let left = Vpendbaser::new().with_address(TABLE);
+    at_all(&fake, |frame| assert_eq!(frame.vpendbaser, left));
+}
+
+#[test]
+fn discovery_waits_for_an_earlier_change_of_residency() {
+    let fake = machine(|frame| {
+        frame.typer = frame.typer.with_dirty(true);
+        frame.vlpi.lag = 5;
+    });
+    let _gic = found(&fake, with_room());
+    at_all(&fake, |frame| assert!(!frame.vpendbaser.valid() && frame.lag == 0));
+}
+
+#[test]
+fn table_of_vpes_is_invalid_after_discovery() {
+    let fake = machine(|frame| {
+        frame.typer = frame.typer.with_rvpeid(true);
+        frame.vlpi.vpropbaser = Vpropbaser::new().with_valid(true);
+    });
+    let _gic = found(&fake, with_room());
+    at_all(&fake, |frame| {
+        assert!(!frame.vpendbaser.valid() && !frame.vpropbaser.valid());
+        assert!(frame.vpendbaser.pending_last(), "a doorbell is requested");
+    });
+}
+
+#[test]
+fn cpu_on_evicts_a_vpe() {
+    let fake = machine(|_| ());
+    let gic = found(&fake, with_room());
+    at_all(&fake, |frame| frame.vpendbaser = frame.vpendbaser.with_valid(true));
+    gic.cpu_on(cpu(1), &FakeRegisters::default()).unwrap();
+    fake.at_redistributor(1, |frame| assert!(!frame.vlpi.vpendbaser.valid()));
+}
+
+#[test]
+fn a_vpe_that_stays_costs_its_own_cpu() {
+    let fake = machine(|_| ());
+    fake.at_redistributor(1, |frame| {
+        frame.typer = frame.typer.with_dirty(true);
+        frame.vlpi.stuck = true;
+    });
+    let gic = found(&fake, with_room());
+    let block = Block::Redistributor(REDISTRIBUTORS + STRIDE_V4);
+    let refused = GicError::TimedOut { block, what: "GICR_VPENDBASER.Dirty = 0" };
+    assert_eq!(gic.cpu_on(cpu(1), &FakeRegisters::default()), Err(refused));
+    assert!(gic.cpu_on(cpu(0), &FakeRegisters::default()).is_ok());
+}
+
+#[test]
+fn a_region_without_room_has_no_virtual_lpis() {
+    let fake = machine(|_| ());
+    let bytes = STRIDE_V3;
+    let gic = found(&fake, config().with_redistributors(vec![region(bytes)]));
+    assert!(gic.cpu_on(cpu(0), &FakeRegisters::default()).is_ok());
+    fake.at_redistributor(0, |frame| assert!(frame.vlpi.vpendbaser.valid()));
+}

@@ -1,0 +1,45 @@
+//! `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11): the vPE that a hypervisor left
+//! resident.
+
+use super::Redistributor;
+use crate::{GicError, Mmio, MmioExt, Platform};
+use gic_arch::gicr::vlpi;
+
+impl<M: Mmio> Redistributor<M> {
+    /// Takes the frame VLPI_base of a redistributor with virtual LPIs, mapped as `mmio`, into use.
+    #[must_use]
+    pub fn with_vlpi_frame(self, mmio: M) -> Self {
+        Self { vlpi_frame: Some(mmio), ..self }
+    }
+
+    /// Makes the redistributor leave the memory of vPEs alone, after a hypervisor that was replaced
+    /// (kexec) while a vPE was resident: its pending table is written while it is. No doorbell is
+    /// sent. Does nothing without [VLPI_base](Self::with_vlpi_frame).
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    ///
+    /// # Errors
+    /// [`GicError::TimedOut`] if `GICR_VPENDBASER.Dirty` stays set.
+    pub fn evict_vpe<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
+        let Some(frame) = &self.vlpi_frame else { return Ok(()) };
+        let settled = || !frame.read(vlpi::VPENDBASER).dirty();
+        if frame.read(vlpi::VPENDBASER).valid() {
+            // Valid must not change while an earlier change takes effect. Dirty says so only where
+            // `GICR_TYPER.Dirty` is set.
+            if self.typer.dirty() {
+                self.frame.wait(platform, "GICR_VPENDBASER.Dirty = 0", settled)?;
+            }
+            let resident = frame.read(vlpi::VPENDBASER);
+            let leaving = resident.with_valid(false).with_pending_last(self.typer.rvpeid());
+            frame.write(vlpi::VPENDBASER, leaving);
+            self.frame.wait(platform, "GICR_VPENDBASER.Dirty = 0", settled)?;
+        }
+        if self.typer.rvpeid() {
+            let table = frame.read(vlpi::VPROPBASER);
+            if table.valid() {
+                frame.write(vlpi::VPROPBASER, table.with_valid(false));
+            }
+        }
+        Ok(())
+    }
+}
