@@ -39,6 +39,7 @@ pub mod monitor;
 pub mod pci;
 pub mod platform;
 pub mod power;
+pub mod restart;
 pub mod start;
 
 use core::sync::atomic::{AtomicBool, Ordering};

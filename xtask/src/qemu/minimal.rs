@@ -9,14 +9,20 @@ use crate::process;
 use crate::step::Tally;
 use crate::workspace::Workspace;
 
-const GICV3: &str = "virt,gic-version=3,its=on";
-const GICV2: &str = "virt,gic-version=2";
+const GICV3: &[&str] = &["virt,gic-version=3,its=on"];
+const GICV2: &[&str] = &["virt,gic-version=2"];
+/// With two CPUs.
+const GICV3_2_CPUS: &[&str] = &["virt,gic-version=3,its=on", "-smp", "2"];
+/// Redistributors with virtual LPIs, and an image at EL2.
+const GICV4: &[&str] = &["virt,gic-version=4,its=on,virtualization=on"];
+const GICV4_2_CPUS: &[&str] = &["virt,gic-version=4,its=on,virtualization=on", "-smp", "2"];
 
 /// A kernel, and the beginning of the line that it ends with.
 pub(super) struct Kernel {
     name: &'static str,
     says: &'static str,
-    machines: &'static [&'static str],
+    /// Values of `-M`, each with what else QEMU is told.
+    machines: &'static [&'static [&'static str]],
     devices: &'static [&'static str],
     image: Image,
 }
@@ -37,6 +43,13 @@ pub(super) fn build(workspace: &Workspace) -> Result<Vec<Kernel>> {
             devices: &["edu"],
             image: Image::build(workspace, "minimal", "message")?,
         },
+        Kernel {
+            name: "kexec",
+            says: "ok - 3 lives",
+            machines: &[GICV3, GICV3_2_CPUS, GICV4, GICV4_2_CPUS],
+            devices: &["edu", "edu"],
+            image: Image::build(workspace, "minimal", "kexec")?,
+        },
     ])
 }
 
@@ -44,15 +57,16 @@ impl Kernel {
     /// Runs it on each of its machines.
     pub(super) fn judge(&self, tools: &Tools, version: Version, tally: &mut Tally) {
         for machine in self.machines {
-            let name = format!("{} on {machine} of {version:?}'s QEMU", self.name);
+            let shown = machine.join(" ");
+            let name = format!("{} on {shown} of {version:?}'s QEMU", self.name);
             tally.case(&name, self.run(tools, machine));
         }
     }
 
-    fn run(&self, tools: &Tools, machine: &str) -> Result<()> {
+    fn run(&self, tools: &Tools, machine: &[&str]) -> Result<()> {
         let mut qemu = tools.command(PROGRAM);
         qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);
-        qemu.args(["-M", machine, "-cpu", "cortex-a57"]).arg("-kernel").arg(&self.image.flat);
+        qemu.args(["-cpu", "cortex-a57", "-M"]).args(machine).arg("-kernel").arg(&self.image.flat);
         for device in self.devices {
             qemu.args(["-device", device]);
         }

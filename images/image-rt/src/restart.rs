@@ -1,0 +1,64 @@
+//! Starting the image again without a reset of anything but the boot CPU, as kexec starts another
+//! kernel.
+
+use crate::boot::Boot;
+use crate::{cpu, monitor, read_register};
+use core::arch::asm;
+use core::hint::black_box;
+
+unsafe extern "C" {
+    static data_begin: u8;
+    static image_file_end: u8;
+}
+
+/// Returns how often the image was [started again](again). The register that counts, `TPIDR_EL0`,
+/// has no other user; QEMU resets it to 0.
+pub fn count() -> u64 {
+    read_register!("tpidr_el0")
+}
+
+/// Starts the image again on this CPU, with MMU and caches off, as the loader did. Devices and
+/// interrupt controllers keep their state.
+///
+/// # Safety
+/// All other CPUs are off. No device writes to memory that the image uses when it starts.
+pub unsafe fn again(boot: Boot) -> ! {
+    // The start code clears `.bss`, and cannot restore what was written to `.data`.
+    // The compiler believes that two symbols never have one address.
+    let [begin, end] = [&raw const data_begin, &raw const image_file_end].map(black_box);
+    assert_eq!(begin, end, "the image has variables that are not zero at first");
+    let mark = boot.conduit.map_or(0, |_| monitor::MARK);
+    // SAFETY: memory is mapped identically, and nothing of this life is used afterwards (the
+    // caller's promise for devices and other CPUs).
+    unsafe {
+        asm!("msr tpidr_el0, {}", in(reg) count() + 1, options(nostack, preserves_flags));
+        match cpu::level() {
+            cpu::Level::El1 => asm!(
+                "msr daifset, #0xf",
+                "dsb sy",
+                "mrs x9, sctlr_el1",
+                "bic x9, x9, #1 << 0", // M
+                "bic x9, x9, #1 << 2", // C
+                "msr sctlr_el1, x9",
+                "isb",
+                "b image_header",
+                in("x0") boot.devicetree,
+                in("x1") mark,
+                options(noreturn),
+            ),
+            cpu::Level::El2 => asm!(
+                "msr daifset, #0xf",
+                "dsb sy",
+                "mrs x9, sctlr_el2",
+                "bic x9, x9, #1 << 0", // M
+                "bic x9, x9, #1 << 2", // C
+                "msr sctlr_el2, x9",
+                "isb",
+                "b image_header",
+                in("x0") boot.devicetree,
+                in("x1") mark,
+                options(noreturn),
+            ),
+        }
+    }
+}
