@@ -20,7 +20,7 @@ mod wired;
 use doorbell_lock::IrqLock;
 pub(crate) use lpis::GicWithLpis;
 use quirks::Quirks;
-pub use suspend::{Resumed, SuspendError, Suspended};
+pub use suspend::{Resumed, SuspendError, SuspendRoom, Suspended};
 
 use crate::claims::{Claims, Moves};
 use crate::cpu_interface::{CombinedEoi, CpuInterface, CpuInterfaceConfig, EoiMode};

@@ -46,7 +46,7 @@ mod wired;
 
 pub use cpu_interface::CpuInterfaceV2;
 #[cfg(feature = "alloc")]
-pub use suspend::SuspendedV2;
+pub use suspend::{SuspendRoomV2, SuspendedV2};
 
 use crate::claims::Claims;
 use crate::cpu_interface::{CombinedEoi, EoiMode};

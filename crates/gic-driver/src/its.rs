@@ -82,6 +82,7 @@ mod msi_parent;
 mod probe;
 mod queue_wait;
 mod quirks;
+mod resend;
 mod routes;
 mod sequences;
 mod table_constraints;
@@ -265,7 +266,7 @@ impl<P: GicPlatform> Its<P> {
     /// registers, and the collections that it held itself. The tables' memory was kept; the
     /// redistributors are awake with LPIs enabled.
     ///
-    /// Context: task; may sleep.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`ItsError::Fault`].

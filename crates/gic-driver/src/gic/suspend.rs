@@ -13,7 +13,14 @@ use msi_types::Cpu;
 
 /// State that a GIC loses while the system sleeps.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Suspended(Box<[SavedState; 1]>);
+pub struct Suspended(Box<[Option<SavedState>; 1]>);
+
+/// Memory for the state that [`Gic::suspend`] saves with interrupts masked.
+#[derive(Debug)]
+pub struct SuspendRoom {
+    state: Box<[Option<SavedState>; 1]>,
+    shared: Vec<SharedBlock>,
+}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct SavedState {
@@ -41,6 +48,16 @@ pub enum SuspendError {
     },
 }
 
+impl SuspendError {
+    /// The failure, and the saved state if the GIC was stopped.
+    pub fn into_parts(self) -> (GicError, Option<Suspended>) {
+        match self {
+            Self::Refused(error) => (error, None),
+            Self::Incomplete { error, saved } => (error, Some(saved)),
+        }
+    }
+}
+
 /// State that a resume could not restore.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Resumed {
@@ -49,6 +66,19 @@ pub struct Resumed {
 }
 
 impl<P: GicPlatform> Gic<P> {
+    /// Allocates the memory for a [`suspend`](Self::suspend).
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`GicError::NoMemory`].
+    pub fn suspend_room(&self) -> Result<SuspendRoom, GicError> {
+        let no_memory = |_| GicError::NoMemory(Block::Distributor(self.distributor.address()));
+        let blocks = core::iter::repeat_n(SharedBlock::default(), self.distributor.saved_blocks());
+        let shared = try_collect(blocks).map_err(no_memory)?;
+        Ok(SuspendRoom { state: try_box(None).map_err(no_memory)?, shared })
+    }
+
     /// Saves the GIC and stops it. The last step before the system loses power, after the other
     /// CPUs were turned off and the senders of LPIs stopped. Must be called on the last CPU, with
     /// its interrupts masked.
@@ -58,21 +88,22 @@ impl<P: GicPlatform> Gic<P> {
     /// Redistributors of CPUs that are off are left alone: they sleep, and may have no power.
     ///
     /// # Errors
-    /// [`SuspendError::Refused`] with [`GicError::UnknownCpu`], [`GicError::NoRedistributor`] or
-    /// [`GicError::NoMemory`];
+    /// [`SuspendError::Refused`] with [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], or
+    /// [`GicError::StorageTooSmall`] if `room` is of another GIC;
     /// [`SuspendError::Incomplete`] with [`GicError::TimedOut`].
     pub fn suspend<S: SystemRegisters>(
         &self,
+        room: SuspendRoom,
         cpu: Cpu,
         registers: &S,
     ) -> Result<Suspended, SuspendError> {
         let redistributor = self.redistributor_frames(cpu)?;
-        let mut shared = self.storage()?;
+        let SuspendRoom { mut state, mut shared } = room;
         let distributor = self.distributor.save(&mut shared)?;
         let private = redistributor.save();
         let interface = self.cpu_interface(registers).save();
-        let saved = try_box(SavedState { cpu, interface, distributor, shared, private });
-        let saved = Suspended(saved.map_err(|_| self.no_memory())?);
+        *state = [Some(SavedState { cpu, interface, distributor, shared, private })];
+        let saved = Suspended(state);
         self.set_on(cpu, false);
         self.cpu_interface(registers).disable();
         let stopped = self.distributor.stop(&*self.platform);
@@ -99,7 +130,9 @@ impl<P: GicPlatform> Gic<P> {
         saved: &Suspended,
         registers: &S,
     ) -> Result<Resumed, GicError> {
-        let [SavedState { cpu, interface, distributor, shared, private }] = &*saved.0;
+        let [Some(SavedState { cpu, interface, distributor, shared, private })] = &*saved.0 else {
+            unreachable!("a suspend fills it")
+        };
         let redistributor = self.redistributor_frames(*cpu)?;
         self.distributor.restore(&*self.platform, distributor, shared)?;
         redistributor.wake(&*self.platform)?;
@@ -108,15 +141,5 @@ impl<P: GicPlatform> Gic<P> {
         interface.restore(registers)?;
         self.set_on(*cpu, true);
         Ok(Resumed { lpis: attached.map_or(PendingLpis::Kept, |attached| attached.pending) })
-    }
-
-    /// Allocates the blocks for the distributor's state.
-    fn storage(&self) -> Result<Vec<SharedBlock>, GicError> {
-        let blocks = core::iter::repeat_n(SharedBlock::default(), self.distributor.saved_blocks());
-        try_collect(blocks).map_err(|_| self.no_memory())
-    }
-
-    fn no_memory(&self) -> GicError {
-        GicError::NoMemory(Block::Distributor(self.distributor.address()))
     }
 }

@@ -7,6 +7,7 @@ use crate::saved::InterruptBlock;
 use crate::{GicError, MmioExt, Platform};
 use alloc::vec::Vec;
 use core::num::NonZeroU8;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 use gic_arch::gicd::{self, Ctlr};
 use msi_types::Cpu;
@@ -24,6 +25,10 @@ pub struct SuspendedV2 {
     interface: SavedInterfaceV2,
 }
 
+/// Memory for the state that [`GicV2::suspend`] saves with interrupts masked.
+#[derive(Debug)]
+pub struct SuspendRoomV2(Vec<SharedBlockV2>);
+
 /// The state of 32 SPIs.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 struct SharedBlockV2 {
@@ -32,6 +37,20 @@ struct SharedBlockV2 {
 }
 
 impl<P: Platform> GicV2<P> {
+    /// Allocates the memory for a [`suspend`](Self::suspend).
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`GicError::NoMemory`].
+    pub fn suspend_room(&self) -> Result<SuspendRoomV2, GicError> {
+        let mut shared = Vec::new();
+        shared
+            .try_reserve_exact(self.shared_blocks().len())
+            .map_err(|_| GicError::NoMemory(self.frame.block))?;
+        Ok(SuspendRoomV2(shared))
+    }
+
     /// Saves the GIC, with what is banked for the CPU that executes this, and stops it. The last
     /// step before the system loses power, after the other CPUs were turned off. Must be called on
     /// the last CPU, `cpu`, with its interrupts masked.
@@ -39,15 +58,15 @@ impl<P: Platform> GicV2<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`] if it is not known, or off; [`GicError::NoMemory`]. Nothing is
-    /// changed then.
-    pub fn suspend(&self, cpu: Cpu) -> Result<SuspendedV2, GicError> {
+    /// [`GicError::UnknownCpu`] if it is not known, or off; [`GicError::StorageTooSmall`] if `room`
+    /// is of another GIC. Nothing is changed then.
+    pub fn suspend(&self, room: SuspendRoomV2, cpu: Cpu) -> Result<SuspendedV2, GicError> {
         let target = self.target_of(cpu).ok_or(GicError::UnknownCpu(cpu))?;
         let saved = SuspendedV2 {
             cpu,
             target,
             control: self.frame.mmio.read(gicd::CTLR),
-            shared: self.save_shared()?,
+            shared: self.save_shared(room)?,
             private: self.frame.save_block(&Fields::BANKED, 0),
             sgis: self.pending_sgis(),
             interface: self.cpu_interface().save(),
@@ -81,10 +100,13 @@ impl<P: Platform> GicV2<P> {
         }
     }
 
-    fn save_shared(&self) -> Result<Vec<SharedBlockV2>, GicError> {
-        let blocks = 1..self.typer.spi_end().div_ceil(32);
-        let mut shared = Vec::new();
-        shared.try_reserve_exact(blocks.len()).map_err(|_| GicError::NoMemory(self.frame.block))?;
+    fn save_shared(&self, room: SuspendRoomV2) -> Result<Vec<SharedBlockV2>, GicError> {
+        let blocks = self.shared_blocks();
+        let SuspendRoomV2(mut shared) = room;
+        let (wanted, given) = (blocks.len(), shared.capacity());
+        if given < wanted {
+            return Err(GicError::StorageTooSmall { block: self.frame.block, wanted, given });
+        }
         for block in blocks {
             let mut saved = SharedBlockV2 {
                 interrupts: self.frame.save_block(&Fields::BANKED, block),
@@ -96,6 +118,11 @@ impl<P: Platform> GicV2<P> {
             shared.push(saved);
         }
         Ok(shared)
+    }
+
+    /// The blocks of 32 SPIs.
+    fn shared_blocks(&self) -> Range<u32> {
+        1..self.typer.spi_end().div_ceil(32)
     }
 
     /// SGIs are pending for each sender: `GICD_ISPENDR` shows them and takes no writes (IHI 0048

@@ -221,7 +221,7 @@ fn a_gic_that_lost_power_comes_back_as_it_was() {
     board.run_on(1);
     gic.cpu_off(Cpu::new(1)).unwrap();
     board.run_on(0);
-    let saved = gic.suspend(Cpu::new(0)).unwrap();
+    let saved = gic.suspend(gic.suspend_room().unwrap(), Cpu::new(0)).unwrap();
     assert_eq!(board.state(|state| state.read(gicd::CTLR.offset())), 0);
     assert!(!gic.is_on(Cpu::new(0)));
     lose_power(&board);
@@ -239,7 +239,10 @@ fn a_gic_that_lost_power_comes_back_as_it_was() {
         assert!(interface.splits() && interface.read(gicc::CTLR.offset()) & 1 != 0);
         assert_eq!(interface.read(gicc::PMR.offset()), 0x80);
     });
-    assert_eq!(gic.suspend(Cpu::new(1)).unwrap_err(), GicError::UnknownCpu(Cpu::new(1)));
+    assert_eq!(
+        gic.suspend(gic.suspend_room().unwrap(), Cpu::new(1)).unwrap_err(),
+        GicError::UnknownCpu(Cpu::new(1))
+    );
 }
 
 #[test]

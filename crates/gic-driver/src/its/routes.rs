@@ -2,6 +2,7 @@
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
 use gic_arch::its::CollectionId;
@@ -103,6 +104,17 @@ impl EventRoutes {
                 .is_some_and(|route| route.collection == collection)
         });
         try_collect(here.filter_map(|(index, _)| Lpi::from_index(u32::try_from(index).ok()?)))
+    }
+
+    /// The ranges of LPI indices whose memory was provided: no other LPI is mapped.
+    ///
+    /// Context: any.
+    pub(crate) fn provided(&self) -> impl Iterator<Item = Range<u32>> {
+        let provided = self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.get().is_some());
+        provided.filter_map(|(number, _)| {
+            let first = u32::try_from(number * CHUNK).ok()?;
+            Some(first..u32::try_from((number + 1) * CHUNK).ok()?)
+        })
     }
 
     fn word(&self, lpi: Lpi) -> Option<&AtomicU64> {

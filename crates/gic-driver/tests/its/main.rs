@@ -21,5 +21,6 @@ mod parent;
 mod probing;
 mod queue;
 mod random;
+mod resend;
 mod sharing;
 mod steps;

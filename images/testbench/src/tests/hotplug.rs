@@ -113,7 +113,7 @@ fn sleep_and_wake(machine: &'static Machine) -> Outcome {
     device.fire(0);
     let state = cpu::irq_save();
     its.suspend()?;
-    let saved = gic.suspend(boot, &registers())?;
+    let saved = gic.suspend(gic.suspend_room()?, boot, &registers())?;
     device.fire(1);
     gic.resume(&saved, &registers())?;
     its.resume()?;

@@ -21,7 +21,7 @@ fn a_waker_that_is_unusable_is_left_alone() {
     gic.cpu_on(cpu(1), &registers).unwrap();
     gic.cpu_off(cpu(1), &registers).unwrap();
     gic.cpu_on(cpu(0), &registers).unwrap();
-    let saved = gic.suspend(cpu(0), &registers).unwrap();
+    let saved = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers).unwrap();
     gic.resume(&saved, &registers).unwrap();
 }
 
@@ -159,7 +159,7 @@ fn spi_registers_are_read_at_the_owning_chip() {
         }
         let registers = FakeRegisters::default();
         gic.cpu_on(cpu(0), &registers).unwrap();
-        let saved = gic.suspend(cpu(0), &registers).unwrap();
+        let saved = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers).unwrap();
         gic.resume(&saved, &registers).unwrap();
         fake.at_distributor(|frame| {
             assert!(!frame.spis.state(IntId::new(399)).enabled);

@@ -22,7 +22,7 @@ fn resume_restores_routes_enables_and_lpis() {
         fake.at_redistributor(off as usize, |frame| frame.powered = false);
     }
 
-    let saved = gic.suspend(cpu(0), &registers[0]).unwrap();
+    let saved = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers[0]).unwrap();
     lose_power(&fake);
     let resumed = gic.resume(&saved, &registers[0]).unwrap();
 
@@ -41,7 +41,7 @@ fn resume_restores_routes_enables_and_lpis() {
 fn a_suspend_that_did_not_cost_power_is_undone() {
     let (fake, gic, registers) = running();
     gic.unmask(hwirq(40));
-    let saved = gic.suspend(cpu(0), &registers[0]).unwrap();
+    let saved = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers[0]).unwrap();
     assert!(!fake.at_distributor(|frame| frame.control.enable_grp1()));
     gic.resume(&saved, &registers[0]).unwrap();
     assert!(fake.at_distributor(
@@ -57,7 +57,7 @@ fn resume_keeps_the_split_eoi_mode() {
     gic.cpu_on_with::<_, SplitEoi>(cpu(0), &registers).unwrap();
     let interface = gic.cpu_interface_with::<_, SplitEoi>(&registers);
     interface.set_mask(Priority::new(0xc0));
-    let saved = gic.suspend(cpu(0), &registers).unwrap();
+    let saved = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers).unwrap();
     registers.reset();
     gic.resume(&saved, &registers).unwrap();
 
@@ -73,7 +73,7 @@ fn suspend_timeout_stops_the_rest() {
     let (fake, gic, registers) = running();
     gic.unmask(hwirq(40));
     fake.at_distributor(|frame| frame.stuck = true);
-    let refused = gic.suspend(cpu(0), &registers[0]).unwrap_err();
+    let refused = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers[0]).unwrap_err();
     let SuspendError::Incomplete { error, saved } = refused else { panic!("{refused}") };
     let block = Block::Distributor(DISTRIBUTOR);
     assert_eq!(error, GicError::TimedOut { block, what: "RWP = 0" });
@@ -90,7 +90,7 @@ fn suspend_timeout_stops_the_rest() {
 fn suspend_names_the_stuck_redistributor() {
     let (fake, gic, registers) = running();
     fake.at_redistributor(0, |frame| frame.stuck = true);
-    let refused = gic.suspend(cpu(0), &registers[0]).unwrap_err();
+    let refused = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers[0]).unwrap_err();
     let SuspendError::Incomplete { error, .. } = refused else { panic!("{refused}") };
     assert!(matches!(
         error,
@@ -106,7 +106,7 @@ fn unsaved_pending_lpis_are_reported_lost() {
     let gic = discovered(&fake).unwrap();
     let registers = FakeRegisters::default();
     gic.cpu_on(cpu(0), &registers).unwrap();
-    let saved = gic.suspend(cpu(0), &registers).unwrap();
+    let saved = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers).unwrap();
     lose_power(&fake);
     assert_eq!(gic.resume(&saved, &registers).unwrap().lpis, PendingLpis::Lost);
 }
