@@ -4,7 +4,7 @@ use crate::error::CpuError;
 use crate::irqchip::Irqchip;
 use gic_driver::cpu_interface::EoiMode;
 use gic_driver::lpi::PendingLpis;
-use gic_driver::{GicPlatform, SystemRegisters};
+use gic_driver::{GicPlatform, Its, ItsError, SystemRegisters};
 use irq_domain::Stranded;
 use msi_types::Cpu;
 
@@ -68,7 +68,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 
     /// The second half, on any CPU: what sends interrupts may send them there. Managed interrupts
-    /// that could not come back to it are handed to `stranded`.
+    /// that could not come back to it are handed to `stranded`. If its redistributor lost pending
+    /// LPIs, all that may have been pending become pending again.
     ///
     /// Context: task; may sleep.
     ///
@@ -82,7 +83,10 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         let Started { cpu, pending } = started;
         // A CPU whose LPIs are off takes wired interrupts.
         if let Some(pending) = pending {
-            self.msi.itses().try_for_each(|its| its.cpu_on(cpu))?;
+            for its in self.msi.itses() {
+                its.cpu_on(cpu)?;
+                answer_loss(its, cpu, pending)?;
+            }
             if let Some(direct_lpi) = self.msi.direct_lpi() {
                 direct_lpi.cpu_on(cpu, pending).map_err(CpuError::DirectLpi)?;
             }
@@ -167,5 +171,22 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
             direct_lpi.cpu_off(cpu, |_| ()).map_err(CpuError::DirectLpi)?;
         }
         Ok(self.gic.cpu_off(cpu, registers)?)
+    }
+}
+
+/// Makes the CPU's events pending again if its redistributor lost its pending LPIs: a handler that
+/// runs once more than needed is better than a message that is never handled.
+pub(crate) fn answer_loss<P: GicPlatform>(
+    its: &Its<P>,
+    cpu: Cpu,
+    pending: PendingLpis,
+) -> Result<(), ItsError> {
+    if pending == PendingLpis::Kept {
+        return Ok(());
+    }
+    match its.resend(cpu) {
+        // An ITS that does not reach the CPU has no event there.
+        Ok(_) | Err(ItsError::NotReachable(..)) => Ok(()),
+        Err(error) => Err(error),
     }
 }

@@ -1,5 +1,6 @@
 //! Errors while a machine's interrupt controllers are brought up.
 
+use crate::suspend::Suspended;
 use alloc::collections::TryReserveError;
 use gic_arch::{Affinity, Lpi};
 #[cfg(feature = "v2m")]
@@ -12,7 +13,7 @@ use gic_driver::mbi::MbiError;
 use gic_driver::{GicError, ItsError, LpiError};
 use gic_firmware::{ControllerIndex, NoRoute};
 use irq_domain::UnknownCpu;
-use msi_types::MsiError;
+use msi_types::{Cpu, MsiError};
 
 /// Reason why there is no [`Irqchip`](crate::Irqchip): the machine has no interrupts then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -164,4 +165,75 @@ pub enum CpuError {
     /// So many interrupts could not be moved away: the CPU stays on.
     #[error("{0} interrupts could not be moved away, and the CPU stays on")]
     Stranded(usize),
+}
+
+/// The step of a suspend or resume that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The GIC's driver.
+    #[error(transparent)]
+    Gic(GicError),
+    /// An ITS, by its place in the description.
+    #[error("{1}")]
+    Its(ControllerIndex, ItsError),
+    /// The driver of direct LPIs.
+    #[error(transparent)]
+    DirectLpi(MsiError),
+}
+
+/// Reason why the interrupt controllers were not suspended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SuspendError {
+    /// Another CPU takes interrupts. Nothing was changed.
+    #[error("CPU {0} is still on, and nothing was suspended")]
+    CpuIsOn(Cpu),
+    /// The CPU is not on, or there is no memory for the saved state. Nothing was changed.
+    #[error("{0}; nothing was suspended")]
+    Refused(GicError),
+    /// A step failed, and every controller that was stopped before works again.
+    #[error("{0}; everything works as before")]
+    Undone(StepError),
+    /// A step failed, and not every controller that was stopped before could be restarted.
+    #[error("{cause}; then {left}")]
+    NotUndone {
+        /// The step that failed.
+        cause: StepError,
+        /// Controllers that do not work.
+        left: ResumeError,
+    },
+}
+
+impl SuspendError {
+    /// The error of a suspend whose earlier steps were undone with this result.
+    pub(crate) fn after_undo(cause: StepError, undone: Result<(), ResumeError>) -> Self {
+        match undone {
+            Ok(()) => Self::Undone(cause),
+            Err(left) => Self::NotUndone { cause, left },
+        }
+    }
+}
+
+/// Reason why not every interrupt controller was resumed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// The GIC was not restored, and nothing else was tried.
+    #[error("{error}; no interrupt controller was resumed")]
+    Gic {
+        /// The failure.
+        error: GicError,
+        /// The state, for another attempt.
+        suspended: Suspended,
+    },
+    /// The GIC and all other controllers work. [`Its::resume`](gic_driver::Its::resume) and
+    /// [`DirectLpi::cpu_on`](gic_driver::DirectLpi::cpu_on) can be tried again.
+    #[error("{first}; {failed} controllers of messages were not resumed, all others were")]
+    Controllers {
+        /// The first failure.
+        first: StepError,
+        /// Number of controllers that failed.
+        failed: usize,
+    },
 }

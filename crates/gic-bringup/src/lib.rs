@@ -14,6 +14,7 @@
 //! | requests a wired interrupt | [`Irqchip::interrupts`] |
 //! | sends an interrupt to CPUs | [`Irqchip::send_ipi`] |
 //! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
+//! | suspends the system | [`Irqchip::suspend`], on the last CPU; [`Irqchip::resume`], there; [`Irqchip::cpu_on`], on the others; then [`irq_domain::MsiDevice::restore`] for each device |
 //!
 //! The root controller is a GICv2, or a GICv3 or later; messages go to ITSes, direct LPIs,
 //! message-based SPIs and GICv2m frames, as firmware says. The boot CPU has the
@@ -73,10 +74,14 @@ mod msi;
 mod options;
 mod priority;
 mod root;
+mod suspend;
 
 pub use cpu::Started;
 pub use driver::{Absent, DirectLpiDriver, GicV2Driver, ItsDriver, MbiDriver, V2mDriver};
-pub use error::{BringUpError, ControllerError, CpuError, NoParent, PriorityError};
+pub use error::{
+    BringUpError, ControllerError, CpuError, NoParent, PriorityError, ResumeError, StepError,
+    SuspendError,
+};
 pub use gic_arch;
 pub use gic_driver;
 pub use gic_firmware;
@@ -86,3 +91,4 @@ pub use msi::MsiController;
 pub use msi_types;
 pub use options::Options;
 pub use root::RootGic;
+pub use suspend::Suspended;

@@ -1,5 +1,6 @@
 //! Freeze, save, thaw.
 
+mod power;
 mod restore;
 
 use crate::config::cpu;

@@ -39,35 +39,50 @@ pub(crate) struct Kernel {
     tables: AtomicUsize,
     /// Was the ITS enabled at an allocation?
     its_at_allocations: Mutex<Vec<bool>>,
+    stuck: Arc<Mutex<Option<Stuck>>>,
+}
+
+/// A 32-bit register of hardware that never finishes.
+#[derive(Clone, Copy)]
+struct Stuck {
+    address: u64,
+    value: u32,
 }
 
 /// Mapped registers of the model, which has memory of its own.
-pub(crate) struct ModelFrame(Frame);
+pub(crate) struct ModelFrame {
+    frame: Frame,
+    base: u64,
+    stuck: Arc<Mutex<Option<Stuck>>>,
+}
 
 impl Mmio for ModelFrame {
     fn read32(&self, offset: u32) -> u32 {
         let _outside = Outside::new();
-        self.0.read32(offset)
+        match *self.stuck.lock().unwrap() {
+            Some(stuck) if stuck.address == self.base + u64::from(offset) => stuck.value,
+            _ => self.frame.read32(offset),
+        }
     }
 
     fn write32(&self, offset: u32, value: u32) {
         let _outside = Outside::new();
-        self.0.write32(offset, value);
+        self.frame.write32(offset, value);
     }
 
     fn read64(&self, offset: u32) -> u64 {
         let _outside = Outside::new();
-        self.0.read64(offset)
+        self.frame.read64(offset)
     }
 
     fn write64(&self, offset: u32, value: u64) {
         let _outside = Outside::new();
-        self.0.write64(offset, value);
+        self.frame.write64(offset, value);
     }
 
     fn write8(&self, offset: u32, value: u8) {
         let _outside = Outside::new();
-        self.0.write8(offset, value);
+        self.frame.write8(offset, value);
     }
 }
 
@@ -106,10 +121,14 @@ impl Platform for Kernel {
 
     fn map(&self, region: PhysicalRegion) -> Option<ModelFrame> {
         let _outside = Outside::new();
-        self.machine.map(region).map(ModelFrame)
+        let frame = self.machine.map(region)?;
+        Some(ModelFrame { frame, base: region.base, stuck: self.stuck.clone() })
     }
 
     fn wait(&self, turn: u32) -> Wait {
+        if turn > 100 && self.stuck.lock().unwrap().is_some() {
+            return Wait::GiveUp;
+        }
         self.machine.wait(turn)
     }
 }
@@ -289,20 +308,22 @@ pub(crate) fn function(chip: &Chip) -> (MsiDevice, Arc<Messages>) {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self::with_model(|config| config)
+        Self::with(|_| ())
     }
 
     /// One whose redistributors keep `EnableLPIs` set until reset.
     pub(crate) fn with_lpis_that_stay_enabled() -> Self {
-        Self::with_model(|config| config.with_can_clear_enable_lpis(false))
+        Self::with(|config| config.can_clear_enable_lpis = false)
     }
 
-    fn with_model(choose: impl FnOnce(VgicConfig) -> VgicConfig) -> Self {
+    /// Of hardware that `change` makes different.
+    pub(crate) fn with(change: impl FnOnce(&mut VgicConfig)) -> Self {
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)], Caches::Snooped));
         let mut config = VgicConfig::new(2);
         config.lpi_id_bits = Some(16);
         config.its = vec![ItsConfig::new(ITS)];
-        let (gic, vcpus) = Vgic::new(choose(config), ram.clone(), Arc::new(NoKick)).unwrap();
+        change(&mut config);
+        let (gic, vcpus) = Vgic::new(config, ram.clone(), Arc::new(NoKick)).unwrap();
         let (mut bus, mut redistributors) = (Bus::default(), Vec::new());
         for frames in gic.regions() {
             let (base, end) = (frames.addresses.start, frames.addresses.end);
@@ -320,6 +341,7 @@ impl Machine {
                 machine,
                 tables: AtomicUsize::new(0),
                 its_at_allocations: Mutex::default(),
+                stuck: Arc::default(),
             }),
             description: Arc::new(description(redistributors)),
         }
@@ -380,6 +402,33 @@ impl Machine {
             self.kernel.irq_restore(IrqState::new(0));
             code()
         })
+    }
+
+    /// All registers are as after power-on; RAM and lines stay as they are.
+    pub(crate) fn lose_power(&self) {
+        let mut halves: Vec<_> = self.vcpus.iter().map(|vcpu| vcpu.lock().unwrap()).collect();
+        self.gic.freeze(halves.iter_mut().map(|half| &mut **half)).unwrap().lose_power().unwrap();
+    }
+
+    /// The ITS never comes to rest from now on.
+    pub(crate) fn block_its(&self) {
+        self.block(ITS + u64::from(gits::CTLR.offset()), 0);
+    }
+
+    /// The boot CPU's redistributor never falls asleep from now on.
+    pub(crate) fn block_sleep(&self) {
+        let base = self.description.gic.as_ref().unwrap().redistributors[0].value.base();
+        let value = gicr::Waker::new().with_processor_sleep(true).into();
+        self.block(base + u64::from(gicr::WAKER.offset()), value);
+    }
+
+    fn block(&self, address: u64, value: u32) {
+        *self.kernel.stuck.lock().unwrap() = Some(Stuck { address, value });
+    }
+
+    /// All hardware finishes again.
+    pub(crate) fn unblock(&self) {
+        *self.kernel.stuck.lock().unwrap() = None;
     }
 
     /// Both CPUs take what is pending.

@@ -8,6 +8,7 @@ mod hotplug;
 mod machine;
 mod out_of_memory;
 mod second_boot;
+mod suspend;
 
 use gic_bringup::ControllerError;
 use machine::Machine;

@@ -1,0 +1,261 @@
+//! Suspend and resume of all interrupt controllers, when the system loses power but for its RAM.
+
+use crate::error::{ResumeError, StepError, SuspendError};
+use crate::irqchip::Irqchip;
+use crate::msi::MsiController;
+use crate::root::RootGic;
+use alloc::boxed::Box;
+use core::fmt;
+use doorbell_fallible::try_box;
+use gic_driver::gic::{self, SuspendRoom};
+use gic_driver::gicv2::{SuspendRoomV2, SuspendedV2};
+use gic_driver::lpi::PendingLpis;
+use gic_driver::{Block, GicError, GicPlatform, SystemRegisters};
+use msi_types::{Cpu, MsiError};
+
+/// State of interrupt controllers that are stopped. [`Irqchip::resume`] consumes it.
+#[must_use = "no interrupt arrives before `Irqchip::resume`"]
+pub struct Suspended {
+    cpu: Cpu,
+    stopped: Stopped,
+    gic: SavedGic,
+}
+
+enum SavedGic {
+    V3(gic::Suspended),
+    V2(Box<[Option<SuspendedV2>; 1]>),
+}
+
+/// Memory that is allocated before interrupts are masked.
+enum Room {
+    V3(SuspendRoom),
+    V2(SuspendRoomV2, Box<[Option<SuspendedV2>; 1]>),
+}
+
+/// Controllers that a suspend has stopped so far.
+#[derive(Clone, Copy, Default)]
+struct Stopped {
+    /// Number of ITSes, in the order of [`Irqchip::controllers`].
+    itses: usize,
+    direct_lpi: bool,
+}
+
+impl<P: GicPlatform + 'static> Irqchip<P> {
+    /// Stops every controller and saves the state that it loses without power. The last step before
+    /// the kernel has firmware suspend the system. Must be called on the last CPU, `cpu`; the other
+    /// CPUs must have called [`cpu_off`](Self::cpu_off), and devices must not send messages any
+    /// more. Interrupts are masked meanwhile, and nothing is signalled to the CPU afterwards.
+    ///
+    /// | step | reason for the order |
+    /// |---|---|
+    /// | every ITS finishes its commands, writes its caches to memory and drops messages | it needs redistributors that are awake |
+    /// | direct LPIs are not invalidated or made pending any more | their registers are the redistributor's |
+    /// | the GIC writes pending LPIs to memory where it can, and is saved and stopped | everything else has stopped |
+    ///
+    /// Message-based SPIs and GICv2m frames have no state apart from their SPIs.
+    ///
+    /// Interrupts that are pending are handled after [`resume`](Self::resume). A message that a
+    /// device sends in the meantime is dropped, unless the device masks its vector and so keeps the
+    /// message itself.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`SuspendError`]. The controllers work as before, except those that
+    /// [`SuspendError::NotUndone`] names.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a box would take memory where none may be asked for"
+    )]
+    pub fn suspend(
+        &self,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+    ) -> Result<Suspended, SuspendError> {
+        if let Some(on) = self.cpus().find(|other| *other != cpu && self.gic.is_on(*other)) {
+            return Err(SuspendError::CpuIsOn(on));
+        }
+        if !self.gic.is_on(cpu) {
+            return Err(SuspendError::Refused(GicError::UnknownCpu(cpu)));
+        }
+        let room = Room::new(&self.gic).map_err(SuspendError::Refused)?;
+        let state = self.platform.irq_save();
+        let result = self.suspend_masked(cpu, registers, room);
+        self.platform.irq_restore(state);
+        result
+    }
+
+    /// Restores every controller after the system got its power back, even if it kept its state.
+    /// Must be called on the CPU that suspended, before it unmasks interrupts or touches a device.
+    /// Afterwards the other CPUs call [`cpu_on`](Self::cpu_on), and bus drivers restore their
+    /// devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
+    ///
+    /// The order is that of [`suspend`](Self::suspend) in reverse: the GIC, direct LPIs, ITSes. Where
+    /// the redistributor could not write its pending LPIs to memory, every event that may have been
+    /// pending becomes pending again: handlers may run once more than their devices sent.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    ///
+    /// # Errors
+    /// [`ResumeError`]. Every controller that it does not name works.
+    pub fn resume(
+        &self,
+        suspended: Suspended,
+        registers: &impl SystemRegisters,
+    ) -> Result<(), ResumeError> {
+        let state = self.platform.irq_save();
+        let result = self.resume_masked(suspended, registers);
+        self.platform.irq_restore(state);
+        result
+    }
+
+    #[expect(
+        clippy::result_large_err,
+        reason = "a box would take memory where none may be asked for"
+    )]
+    fn suspend_masked(
+        &self,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+        room: Room,
+    ) -> Result<Suspended, SuspendError> {
+        let mut stopped = Stopped::default();
+        if let Err(cause) = self.stop_senders(cpu, &mut stopped) {
+            let result = self.restart_senders(cpu, stopped, PendingLpis::Kept);
+            return Err(SuspendError::after_undo(cause, result));
+        }
+        match self.save_gic(cpu, registers, room) {
+            Ok(gic) => Ok(Suspended { cpu, stopped, gic }),
+            Err((error, saved)) => {
+                let result = match saved {
+                    Some(gic) => self.resume_masked(Suspended { cpu, stopped, gic }, registers),
+                    None => self.restart_senders(cpu, stopped, PendingLpis::Kept),
+                };
+                Err(SuspendError::after_undo(StepError::Gic(error), result))
+            }
+        }
+    }
+
+    fn resume_masked(
+        &self,
+        suspended: Suspended,
+        registers: &impl SystemRegisters,
+    ) -> Result<(), ResumeError> {
+        let pending = match self.restore_gic(&suspended, registers) {
+            Ok(pending) => pending,
+            Err(error) => return Err(ResumeError::Gic { error, suspended }),
+        };
+        self.restart_senders(suspended.cpu, suspended.stopped, pending)
+    }
+
+    /// Stops everything that makes LPIs pending, and records it in `stopped`.
+    fn stop_senders(&self, cpu: Cpu, stopped: &mut Stopped) -> Result<(), StepError> {
+        for (index, controller) in self.msi.iter() {
+            if let MsiController::Its(its) = controller {
+                its.suspend().map_err(|error| StepError::Its(index, error))?;
+                stopped.itses += 1;
+            }
+        }
+        if let Some(direct_lpi) = self.msi.direct_lpi() {
+            match direct_lpi.cpu_off(cpu) {
+                // LPIs are off at this CPU.
+                Err(MsiError::NotReachable(..)) => {}
+                result => {
+                    stopped.direct_lpi = true;
+                    result.map_err(StepError::DirectLpi)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Restarts senders that were stopped, whatever becomes of the others, and has them answer for
+    /// pending LPIs that were lost.
+    fn restart_senders(
+        &self,
+        cpu: Cpu,
+        stopped: Stopped,
+        pending: PendingLpis,
+    ) -> Result<(), ResumeError> {
+        let (mut first, mut failed) = (None, 0_usize);
+        let mut note = |error: StepError| {
+            first.get_or_insert(error);
+            failed += 1;
+        };
+        if let Some(direct_lpi) = self.msi.direct_lpi().filter(|_| stopped.direct_lpi)
+            && let Err(error) = direct_lpi.cpu_on(cpu, pending)
+        {
+            note(StepError::DirectLpi(error));
+        }
+        let itses = self.msi.iter().filter_map(|(index, controller)| match controller {
+            MsiController::Its(its) => Some((index, its)),
+            _ => None,
+        });
+        for (index, its) in itses.take(stopped.itses) {
+            let resumed = its.resume().and_then(|()| crate::cpu::answer_loss(its, cpu, pending));
+            if let Err(error) = resumed {
+                note(StepError::Its(index, error));
+            }
+        }
+        match first {
+            None => Ok(()),
+            Some(first) => Err(ResumeError::Controllers { first, failed }),
+        }
+    }
+
+    /// Saves the GIC and stops it. An error comes with the state where the GIC was stopped.
+    fn save_gic(
+        &self,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+        room: Room,
+    ) -> Result<SavedGic, (GicError, Option<SavedGic>)> {
+        match (&self.gic, room) {
+            (RootGic::V3(gic), Room::V3(room)) => {
+                let saved =
+                    gic.suspend(room, cpu, registers).map_err(gic::SuspendError::into_parts);
+                saved.map(SavedGic::V3).map_err(|(error, saved)| (error, saved.map(SavedGic::V3)))
+            }
+            (RootGic::V2(gic), Room::V2(room, mut place)) => {
+                *place = [Some(gic.suspend(room, cpu).map_err(|error| (error, None))?)];
+                Ok(SavedGic::V2(place))
+            }
+            _ => unreachable!("the room was made for this GIC"),
+        }
+    }
+
+    /// Restores the GIC, and returns the fate of LPIs that were pending.
+    fn restore_gic(
+        &self,
+        suspended: &Suspended,
+        registers: &impl SystemRegisters,
+    ) -> Result<PendingLpis, GicError> {
+        match (&self.gic, &suspended.gic) {
+            (RootGic::V3(gic), SavedGic::V3(saved)) => Ok(gic.resume(saved, registers)?.lpis),
+            (RootGic::V2(gic), SavedGic::V2(place)) => {
+                let [Some(saved)] = &**place else { unreachable!("a suspend fills it") };
+                gic.resume(saved);
+                Ok(PendingLpis::Kept)
+            }
+            _ => Err(GicError::UnknownCpu(suspended.cpu)),
+        }
+    }
+}
+
+impl Room {
+    fn new<P: GicPlatform>(gic: &RootGic<P>) -> Result<Self, GicError> {
+        match gic {
+            RootGic::V3(gic) => Ok(Self::V3(gic.suspend_room()?)),
+            RootGic::V2(gic) => {
+                let place = try_box(None).map_err(|_| GicError::NoMemory(Block::CpuInterface))?;
+                Ok(Self::V2(gic.suspend_room()?, place))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Suspended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Suspended").field("cpu", &self.cpu).finish_non_exhaustive()
+    }
+}

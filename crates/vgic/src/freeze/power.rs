@@ -1,0 +1,57 @@
+//! A loss of power that guest memory survives.
+
+use super::Frozen;
+use crate::saved_state::{EventState, ItsState, RestoreError, SavedState};
+use gic_arch::{Affinity, gicr};
+
+impl Frozen<'_> {
+    /// Takes the machine's power away and gives it back, as a guest's suspend to RAM does: all
+    /// registers are as after a reset, and lines stay as they are driven. Guest memory survives,
+    /// and so does everything for which the architecture keeps it there: what an ITS mapped, except
+    /// collections that it holds itself, and LPIs that were pending where LPIs are disabled,
+    /// because disabling them writes the pending table (IHI 0069 §5.1.2). LPIs that are pending at
+    /// a redistributor whose LPIs are enabled are lost.
+    ///
+    /// `GITS_BASERn` keep their values, because the model holds in its own memory what their tables
+    /// would hold. A guest that programs them again changes nothing.
+    ///
+    /// # Errors
+    /// The heap has no memory for it.
+    pub fn lose_power(&mut self) -> Result<(), RestoreError> {
+        let before = self.save()?;
+        self.gic.reset();
+        self.vcpus.iter_mut().for_each(|vcpu| vcpu.reset());
+        let mut after = self.save()?;
+        for (its, old) in after.its.iter_mut().zip(&before.its) {
+            let held = self.gic.config().its.iter().find(|config| config.base == old.base);
+            keep_tables(its, old, held.map_or(0, |config| config.held_collections), &before);
+        }
+        for (cpu, old) in after.cpus.iter_mut().zip(&before.cpus) {
+            if is_flushed(&before, old.affinity) {
+                cpu.redistributor.lpis.clone_from(&old.redistributor.lpis);
+            }
+        }
+        self.restore(&after)
+    }
+}
+
+/// What is in guest memory is as before.
+fn keep_tables(its: &mut ItsState, old: &ItsState, held: u8, before: &SavedState) {
+    its.baser = old.baser;
+    let in_memory = |number: u16| number >= u16::from(held);
+    let kept = old.collections.iter().filter(|each| in_memory(each.collection.get()));
+    its.collections = kept.copied().collect();
+    its.devices.clone_from(&old.devices);
+    for event in its.devices.iter_mut().flat_map(|device| &mut device.events) {
+        let at = old.collections.iter().find(|each| each.collection == event.collection);
+        let place = at.map(|at| at.target).or(event.stays_at);
+        let pending = event.pending && place.is_none_or(|at| is_flushed(before, at));
+        *event = EventState { pending, configuration: None, ..*event };
+    }
+}
+
+/// Are LPIs disabled at this redistributor, so that its pending table holds what was pending?
+fn is_flushed(before: &SavedState, at: Affinity) -> bool {
+    let cpu = before.cpus.iter().find(|cpu| cpu.affinity == at);
+    cpu.is_some_and(|cpu| !gicr::Ctlr::from_bits(cpu.redistributor.ctlr).enable_lpis())
+}
