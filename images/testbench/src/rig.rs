@@ -189,6 +189,11 @@ impl Rig {
         if self.device.prompt(slot) { 2000 } else { 20_000 }
     }
 
+    /// Writes everything again that the device lost.
+    pub(crate) fn restore(&self) -> Outcome {
+        Ok(self.msi.restore()?)
+    }
+
     /// Releases everything.
     pub(crate) fn tear_down(self) -> Outcome {
         drop(self.handles);

@@ -9,6 +9,7 @@ mod load;
 mod lpis;
 mod priorities;
 mod sgis;
+mod suspend;
 mod translated;
 
 use crate::machine::Machine;
@@ -29,6 +30,7 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     lpis::run(machine, report);
     load::run(machine, load_of(expected), report);
     hotplug::run(machine, report);
+    suspend::run(machine, report);
     cost::run(machine, has_word(expected, "cost=linux"), report);
 }
 

@@ -4,7 +4,7 @@ use super::cpu_interface::SavedInterfaceV2;
 use super::{GicV2, TARGET_WORDS};
 use crate::frame::Fields;
 use crate::saved::InterruptBlock;
-use crate::{GicError, MmioExt, Platform};
+use crate::{GicError, Mmio, MmioExt, Platform};
 use alloc::vec::Vec;
 use core::num::NonZeroU8;
 use core::ops::Range;
@@ -134,7 +134,13 @@ impl<P: Platform> GicV2<P> {
             self.frame.mmio.write(register, u32::MAX);
         }
         for (register, senders) in gicd::SPENDSGIR.iter().zip(saved.sgis) {
-            self.frame.mmio.write(register, senders);
+            // By SGI, and only those with a sender: for a byte of zeros, QEMU (7.2, 10.0) makes the
+            // SGI pending without a sender, and aborts when it is acknowledged.
+            for (byte, senders) in (register.offset()..).zip(senders.to_le_bytes()) {
+                if senders != 0 {
+                    self.frame.mmio.write8(byte, senders);
+                }
+            }
         }
         self.frame.restore_enables(&Fields::BANKED, 0, &saved.private);
     }

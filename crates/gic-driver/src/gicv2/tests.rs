@@ -215,7 +215,7 @@ fn a_gic_that_lost_power_comes_back_as_it_was() {
     gic.unmask(hwirq(27));
     gic.interrupt(IntId::new(27)).unwrap().set_priority(Priority::new(0x40));
     gic.cpu_interface().set_mask(Priority::new(0x80));
-    board.state(|state| state.write(gicd::SPENDSGIR.get(1).unwrap().offset(), 0x0200));
+    board.state(|state| state.write_byte(gicd::SPENDSGIR.get(1).unwrap().offset() + 1, 2));
     let before = board.state(|state| (state.distributor.clone(), state.banked[0].clone()));
 
     board.run_on(1);

@@ -49,7 +49,7 @@ fn fire_all(device: &SoftDevice, runs: &Runs, cpu: Cpu) -> Result<u64, crate::re
     Ok(runs[cpu.index()].load(Ordering::Acquire) - there)
 }
 
-fn take_away(machine: &'static Machine, cpu: Cpu) -> Outcome {
+pub(super) fn take_away(machine: &'static Machine, cpu: Cpu) -> Outcome {
     let mut stranded = Vec::new();
     let offline = machine.irqchip.cpu_offline(cpu, Cpu::new(0), |one| stranded.push(one));
     check!(stranded.is_empty(), "{stranded:?} stay on CPU {cpu}");

@@ -145,6 +145,7 @@ impl BoardState {
         );
         assert!(offset < 0x1000, "an external abort at GICD + {offset:#x}");
         if in_array(offset, gicd::SPENDSGIR.info("")).is_some() {
+            assert!(value.to_le_bytes().iter().all(|senders| *senders != 0), "a word sets all its bytes: {value:#x}");
             *self.words(offset).entry(offset).or_default() |= value;
         } else if let Some(register) = in_array(offset, gicd::CPENDSGIR.info("")) {
             let set = gicd::SPENDSGIR.info("").offset + register * 4;
@@ -157,6 +158,12 @@ impl BoardState {
     }
 
     pub(super) fn write_byte(&mut self, offset: u32, value: u8) {
+        if in_array(offset & !3, gicd::SPENDSGIR.info("")).is_some() {
+            assert_ne!(value, 0, "QEMU makes an SGI pending that has no sender");
+            *self.words(offset).entry(offset & !3).or_default() |=
+                u32::from(value) << (8 * (offset % 4));
+            return;
+        }
         let word = offset & !3;
         let mut bytes = self.read(word).to_le_bytes();
         bytes[(offset & 3) as usize] = value;

@@ -1,0 +1,166 @@
+//! The whole machine suspends, loses every register that a power-down loses, and resumes.
+
+mod power;
+
+use super::online;
+use crate::check;
+use crate::controller::registers;
+use crate::devices::DeviceKind;
+use crate::machine::Machine;
+use crate::platform::Kernel;
+use crate::report::{Outcome, Report, Verdict};
+use crate::rig::Rig;
+use crate::smp;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use gic_driver::{Mmio, PhysicalRegion, Platform};
+use image_rt::cpu;
+use image_rt::pci::Function;
+use irq_domain::{IrqHandle, PerCpuHandle, WiredRequest};
+use msi_types::{Cpu, HwIrq, Trigger};
+
+/// Rounds of suspend and resume: the second finds what the first restored.
+const ROUNDS: u32 = 2;
+const BOOT: Cpu = Cpu::new(0);
+/// `virt`'s console, a PL011, and its interrupt mask register. A character that was written asserts
+/// the line, if that is enabled.
+const UART: PhysicalRegion = PhysicalRegion { base: 0x0900_0000, bytes: 0x1000 };
+const UART_SPI: u32 = 33;
+const MASK: u32 = 0x38;
+const WHEN_SENT: u32 = 1 << 5;
+const TIMER_PPI: u32 = 27;
+
+pub(super) fn run(machine: &'static Machine, report: &mut Report) {
+    report.case(
+        "the machine loses its registers in a suspend, and resumes with all interrupts",
+        || {
+            let busy = Busy::new(machine)?;
+            (0..ROUNDS).try_for_each(|_| suspend_and_resume(machine, &busy))?;
+            busy.devices.into_iter().try_for_each(|(_, rig)| rig.tear_down())
+        },
+    );
+    report.case("a suspend is refused while another CPU is on", || refused(machine));
+}
+
+/// Everything that is to go on after a resume.
+struct Busy {
+    /// One with MSI and one with MSI-X; none where messages have no controller.
+    devices: Vec<(&'static Function, Rig)>,
+    wired: IrqHandle,
+    lines: Arc<AtomicU64>,
+    _timer: PerCpuHandle,
+    ticks: Arc<AtomicU64>,
+}
+
+impl Busy {
+    fn new(machine: &'static Machine) -> Result<Self, Verdict> {
+        let mut devices = Vec::new();
+        for name in ["edu", "nvme"].into_iter().filter(|_| machine.parent.is_some()) {
+            let function = machine.functions.iter().find(|each| DeviceKind::is(each, name));
+            let function = function.ok_or(Verdict::Failed("no such device".into()))?;
+            let kind = DeviceKind::of(function).ok_or(Verdict::Failed("no driver".into()))?;
+            devices.push((function, Rig::new(machine, name, function, kind.drive(function))?));
+        }
+        let (lines, ticks) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (line, tick) = (lines.clone(), ticks.clone());
+        let uart = WiredRequest::new(HwIrq::new(UART_SPI), Trigger::Level, "uart");
+        let wired = machine.interrupts.request_wired(uart, move |_| {
+            set_uart_mask(0);
+            line.fetch_add(1, Ordering::Release);
+        })?;
+        let vector = HwIrq::new(TIMER_PPI);
+        let handler = move |_: &irq_domain::IrqContext<'_>| {
+            cpu::stop_virtual_timer();
+            tick.fetch_add(1, Ordering::Release);
+        };
+        let timer = machine.interrupts.request_per_cpu(vector, Trigger::Level, "timer", handler)?;
+        timer.enable_here();
+        Ok(Self { devices, wired, lines, _timer: timer, ticks })
+    }
+
+    /// Devices that can send while interrupts are masked.
+    fn posting(&self) -> impl Iterator<Item = &(&'static Function, Rig)> {
+        self.devices.iter().filter(|(_, rig)| rig.device.posts())
+    }
+
+    /// Each source signals, and its handler runs at the CPU that was asked for.
+    fn arrives(&self, cpu: Cpu) -> Outcome {
+        for (_, rig) in &self.devices {
+            rig.handles.iter().try_for_each(|handle| handle.set_affinity(cpu).map(drop))?;
+            let runs = rig.fire(0, cpu)?;
+            check!(runs.is_some_and(|runs| runs.there > 0), "{} at CPU {cpu}: {runs:?}", rig.name);
+        }
+        let before = self.lines.load(Ordering::Acquire);
+        self.wired.set_affinity(cpu)?;
+        set_uart_mask(WHEN_SENT);
+        let arrived = cpu::wait_until(2000, || self.lines.load(Ordering::Acquire) > before);
+        check!(arrived, "the line does not arrive at CPU {cpu}");
+        let before = self.ticks.load(Ordering::Acquire);
+        cpu::start_virtual_timer_in(1);
+        let arrived = cpu::wait_until(2000, || self.ticks.load(Ordering::Acquire) > before);
+        check!(arrived, "the timer does not tick");
+        Ok(())
+    }
+}
+
+fn set_uart_mask(mask: u32) {
+    if let Some(uart) = Kernel.map(UART) {
+        uart.write32(MASK, mask);
+    }
+}
+
+fn suspend_and_resume(machine: &'static Machine, busy: &Busy) -> Outcome {
+    busy.arrives(BOOT)?;
+    let others: Vec<_> = online(machine).into_iter().filter(|cpu| *cpu != BOOT).collect();
+    others.iter().try_for_each(|cpu| super::hotplug::take_away(machine, *cpu))?;
+    let state = cpu::irq_save();
+    let result = sleep_with_something_pending(machine, busy);
+    cpu::irq_restore(state);
+    let (messages, lines) = result?;
+    for ((_, rig), before) in busy.posting().zip(&messages) {
+        let arrived = cpu::wait_until(2000, || rig.counts.of(0) > *before);
+        check!(arrived, "what {} sent before the suspend is lost", rig.name);
+    }
+    let arrived = cpu::wait_until(2000, || busy.lines.load(Ordering::Acquire) > lines);
+    check!(arrived, "the line that was asserted at the suspend is lost");
+    busy.arrives(BOOT)?;
+    others.iter().try_for_each(|cpu| smp::turn_on(machine, *cpu))?;
+    let Some(last) = others.last() else { return Ok(()) };
+    busy.arrives(*last)?;
+    busy.arrives(BOOT)
+}
+
+/// Suspends with a pending message of each device that can post one, and an asserted line, and resumes. Returns how
+/// often the devices' handlers and the line's had run before.
+fn sleep_with_something_pending(
+    machine: &'static Machine,
+    busy: &Busy,
+) -> Result<(Vec<u64>, u64), Verdict> {
+    let messages = busy.posting().map(|(_, rig)| rig.counts.of(0)).collect();
+    let lines = busy.lines.load(Ordering::Acquire);
+    for (_, rig) in busy.posting() {
+        rig.device.fire(0)?;
+    }
+    set_uart_mask(WHEN_SENT);
+    let suspended = machine.irqchip.suspend(BOOT, &registers())?;
+    power::lose_at_controllers(machine);
+    let lost: Vec<_> =
+        busy.devices.iter().map(|(function, _)| power::lose_at_endpoint(function)).collect();
+
+    machine.irqchip.resume(suspended, &registers())?;
+    for ((function, rig), header) in busy.devices.iter().zip(lost) {
+        power::restore_header(function, &header);
+        rig.restore()?;
+    }
+    Ok((messages, lines))
+}
+
+fn refused(machine: &'static Machine) -> Outcome {
+    if online(machine).len() == 1 {
+        crate::skip!("there is one CPU");
+    }
+    let refused = machine.irqchip.suspend(BOOT, &registers());
+    check!(refused.is_err(), "it was suspended");
+    Ok(())
+}
