@@ -156,6 +156,9 @@ pub(crate) enum Disturbance {
     Hotplug,
     /// Devices are removed, orderly or by surprise, and added again.
     Remove,
+    /// The machine suspends to RAM, loses the registers of its interrupt controllers and PCI
+    /// functions, and resumes.
+    Suspend,
 }
 
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use crate::source::Source;
 use anyhow::{Context, Result};
 use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Progress, Report,
-    RunOptions, Simulation, TraceEvent, simulate,
+    RunOptions, Simulation, Suspensions, TraceEvent, simulate,
 };
 use gic_firmware::lint::KnownRegisters;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -68,6 +68,9 @@ fn run_options(args: &WorkloadArgs) -> RunOptions {
     }
     if args.disturb.contains(&Disturbance::Remove) {
         disturbances.devices = DeviceHotplug::Readded;
+    }
+    if args.disturb.contains(&Disturbance::Suspend) {
+        disturbances.suspensions = Suspensions::NowAndThen;
     }
     let messages = args.messages.unwrap_or(RunOptions::default().messages);
     RunOptions { messages, seed: args.seed, disturbances }

@@ -154,13 +154,14 @@ fn disturbances_happen_on_demand() {
         let output = doorbell(&[&run[..], disturb].concat());
         assert_eq!(output.status.code(), Some(0), "{disturb:?}");
         let report = json(&output);
-        ["migrated", "replugged", "readded"].map(|kind| total(&report, kind) > 0)
+        ["migrated", "replugged", "readded", "suspended"].map(|kind| total(&report, kind) > 0)
     };
-    assert_eq!(happened(&[]), [false; 3]);
-    assert_eq!(happened(&["--disturb", "migrate"]), [true, false, false]);
-    assert_eq!(happened(&["--disturb", "hotplug"]), [false, true, false]);
-    assert_eq!(happened(&["--disturb", "remove"]), [false, false, true]);
-    assert_eq!(happened(&["--disturb", "migrate,hotplug,remove"]), [true; 3]);
+    assert_eq!(happened(&[]), [false; 4]);
+    assert_eq!(happened(&["--disturb", "migrate"]), [true, false, false, false]);
+    assert_eq!(happened(&["--disturb", "hotplug"]), [false, true, false, false]);
+    assert_eq!(happened(&["--disturb", "remove"]), [false, false, true, false]);
+    assert_eq!(happened(&["--disturb", "suspend"]), [false, false, false, true]);
+    assert_eq!(happened(&["--disturb", "migrate,hotplug,remove,suspend"]), [true; 4]);
 }
 
 #[test]

@@ -64,5 +64,7 @@ pub use migration::Migration;
 /// Types of a report.
 pub use msi_types::{Cpu, DeviceId, HwIrq, Isolation, RequesterId};
 pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, VectorReport};
-pub use run::{CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, run};
+pub use run::{
+    CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, Suspensions, run,
+};
 pub use simulate::{Simulation, TraceEvent, simulate};

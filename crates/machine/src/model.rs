@@ -124,6 +124,18 @@ impl GicModel {
         restore(&current.vgic, &mut all, &sent)
     }
 
+    /// Takes the model's power away and gives it back: RAM alone survives.
+    ///
+    /// # Errors
+    /// The model's reason.
+    pub(crate) fn lose_power(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
+        let current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
+        let all = vcpus.iter_mut().map(|vcpu| &mut **vcpu).chain(idle.iter_mut());
+        let mut frozen = current.vgic.freeze(all).map_err(|error| error.to_string())?;
+        frozen.lose_power().map_err(|error| error.to_string())
+    }
+
     /// Has the model of the moment do something.
     pub(crate) fn with<R>(&self, act: impl FnOnce(&Vgic) -> R) -> R {
         act(&self.current().vgic)

@@ -7,7 +7,9 @@ mod tests;
 mod verdict;
 
 pub(crate) use load::DisturbanceCounts;
-pub use options::{CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions};
+pub use options::{
+    CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, Suspensions,
+};
 pub(crate) use verdict::verdict;
 
 use crate::cpu::CpuThreads;

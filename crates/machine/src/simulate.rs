@@ -10,8 +10,8 @@ use crate::error::RunError;
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::rng::Rng;
-use crate::run::{CpuHotplug, DeviceHotplug, DisturbanceCounts, RunOptions, verdict};
-use crate::system::{self, PoweredMachine, Removal, System};
+use crate::run::{CpuHotplug, DeviceHotplug, DisturbanceCounts, RunOptions, Suspensions, verdict};
+use crate::system::{self, PoweredMachine, Removal, Suspension, System};
 use msi_types::Cpu;
 use scheduler::Scheduler;
 use std::sync::Arc;
@@ -121,6 +121,9 @@ impl Disturber<'_> {
         if disturbances.cpus == CpuHotplug::Replugged && self.rng.one_in(RARE_EVERY) {
             scheduler.as_task(|| self.replug_a_cpu());
         }
+        if disturbances.suspensions == Suspensions::NowAndThen && self.rng.one_in(RARE_EVERY) {
+            scheduler.as_task(|| self.suspend_the_machine());
+        }
         if disturbances.devices == DeviceHotplug::Readded && self.rng.one_in(RARE_EVERY) {
             scheduler.as_task(|| self.readd_a_device());
         }
@@ -140,6 +143,14 @@ impl Disturber<'_> {
         self.system.replug_cpu(self.scheduler, cpu)?;
         self.counts.replugged += 1;
         self.scheduler.record(TraceEvent::Replugged { cpu });
+        Ok(())
+    }
+
+    fn suspend_the_machine(&mut self) -> Result<(), String> {
+        if self.system.suspend_and_resume(self.scheduler)? == Suspension::Done {
+            self.counts.suspended += 1;
+            self.scheduler.record(TraceEvent::Suspended);
+        }
         Ok(())
     }
 

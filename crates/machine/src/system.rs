@@ -4,12 +4,14 @@ mod boot;
 mod device;
 mod hotplug;
 mod sequential_cpus;
+mod suspend;
 mod virtual_bus;
 
 pub(crate) use boot::{PoweredMachine, boot};
 pub(crate) use device::{Device, DeviceVector, Driver, Removal};
 pub(crate) use hotplug::{AffinityChange, first_message};
 pub(crate) use sequential_cpus::SequentialCpus;
+pub(crate) use suspend::Suspension;
 pub(crate) use virtual_bus::{VirtualBus, VirtualFunction};
 
 use crate::cpu::{CpuCore, CpuRecords, Cpus, Its, call};
@@ -23,8 +25,8 @@ use gic_bringup::MsiController;
 use gic_firmware::{ControllerIndex, ControllerKind, Description};
 use irq_domain::Interrupts;
 use msi_types::Cpu;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
 
 /// The machine's interrupt controllers.
 pub(crate) type Irqchip = gic_bringup::Irqchip<MachinePlatform>;
@@ -60,6 +62,9 @@ pub(crate) struct System {
     /// Devices that are pulled out: it goes up when one begins to go, and when it is gone. Odd
     /// meanwhile.
     pub(crate) surprises: AtomicU64,
+    pub(crate) cores: Vec<Arc<CpuCore>>,
+    /// Held by tasks that use drivers: a suspend waits until they are frozen.
+    pub(crate) tasks: RwLock<()>,
 }
 
 impl System {

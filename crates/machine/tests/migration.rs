@@ -5,7 +5,7 @@
 
 use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Moves, Report,
-    RunOptions, TraceEvent, build, embedded, run, simulate,
+    RunOptions, Suspensions, TraceEvent, build, embedded, run, simulate,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU16;
@@ -23,6 +23,7 @@ fn options(seed: u64, messages: u32) -> RunOptions {
         moves: Moves::Random,
         cpus: CpuHotplug::Replugged,
         devices: DeviceHotplug::Readded,
+        suspensions: Suspensions::None,
     };
     RunOptions { messages, seed, disturbances }
 }
@@ -65,6 +66,7 @@ fn nothing_is_lost_by_the_migrations_alone() {
         moves: Moves::None,
         cpus: CpuHotplug::AlwaysOn,
         devices: DeviceHotplug::Stay,
+        suspensions: Suspensions::None,
     };
     for embedded in embedded::machines() {
         let options = RunOptions { messages: 1000, seed: 1, disturbances };

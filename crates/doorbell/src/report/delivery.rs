@@ -41,10 +41,11 @@ impl<'r> Delivery<'r> {
         let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = report.totals;
         let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } =
             report.totals;
-        let Totals { replugged, readded, migrated, .. } = report.totals;
+        let Totals { replugged, readded, suspended, migrated, .. } = report.totals;
         let disturbed = [
             (replugged, "CPUs replugged"),
             (readded, "devices added again"),
+            (suspended, "suspensions"),
             (migrated, "migrations"),
         ];
         Self {

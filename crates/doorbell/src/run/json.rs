@@ -79,6 +79,7 @@ struct Sums {
     moves: u64,
     replugged: u64,
     readded: u64,
+    suspended: u64,
     migrated: u64,
     migrated_in_flight: u64,
 }
@@ -166,6 +167,7 @@ impl Sums {
             moves: totals.moves,
             replugged: totals.replugged,
             readded: totals.readded,
+            suspended: totals.suspended,
             migrated: totals.migrated,
             migrated_in_flight: totals.migrated_in_flight,
         }

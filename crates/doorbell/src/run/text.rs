@@ -223,6 +223,7 @@ fn print_totals(out: &mut Output, totals: &Totals) -> io::Result<()> {
     for (count, what) in [
         (totals.replugged, "CPUs replugged"),
         (totals.readded, "devices removed and added again"),
+        (totals.suspended, "suspensions"),
         (totals.migrated, "migrations"),
         (totals.migrated_in_flight, "migrations with a request in flight"),
     ] {

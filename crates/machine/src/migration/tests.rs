@@ -6,7 +6,7 @@ use crate::attack::{IommuPages, attack};
 use crate::embedded;
 use crate::machine::{BuildOptions, LpiNumbers, Machine, build};
 use crate::model::StateFilter;
-use crate::run::{CpuHotplug, DeviceHotplug, Disturbances, Moves, RunOptions, run};
+use crate::run::{CpuHotplug, DeviceHotplug, Disturbances, Moves, RunOptions, Suspensions, run};
 use crate::simulate::simulate;
 use crate::system::{PoweredMachine, SequentialCpus, System, boot};
 use doorbell_hardware::bus::AccessWidth;
@@ -84,13 +84,18 @@ fn forgetting(forget: DropState, at_most: usize) -> (StateFilter, Arc<AtomicUsiz
 }
 
 /// Nothing happens that would make a driver send again what was lost.
-const UNDISTURBED: Disturbances =
-    Disturbances { moves: Moves::None, cpus: CpuHotplug::AlwaysOn, devices: DeviceHotplug::Stay };
+const UNDISTURBED: Disturbances = Disturbances {
+    moves: Moves::None,
+    cpus: CpuHotplug::AlwaysOn,
+    devices: DeviceHotplug::Stay,
+    suspensions: Suspensions::None,
+};
 /// Everything does.
 const DISTURBED: Disturbances = Disturbances {
     moves: Moves::Random,
     cpus: CpuHotplug::Replugged,
     devices: DeviceHotplug::Readded,
+    suspensions: Suspensions::None,
 };
 
 #[test]

@@ -1,12 +1,12 @@
 //! The load: a thread for each device and for each kind of disturbance. A lost message never blocks
 //! a device.
 
-use super::{CpuHotplug, DeviceHotplug, Moves, Progress, RunOptions};
+use super::{CpuHotplug, DeviceHotplug, Moves, Progress, RunOptions, Suspensions};
 use crate::cpu::Cpus;
 use crate::error::RunError;
 use crate::migration::Migrator;
 use crate::rng::Rng;
-use crate::system::{AffinityChange, Device, DeviceVector, Removal, System};
+use crate::system::{AffinityChange, Device, DeviceVector, Removal, Suspension, System};
 use doorbell_hardware::lock::lock;
 use msi_types::Cpu;
 use std::sync::Mutex;
@@ -27,6 +27,7 @@ const SOME_TURNS: u32 = 40;
 /// The pause between two affinity changes, and between two of the rarer disturbances.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
 const RARE_PAUSE: Duration = Duration::from_millis(4);
+const SUSPEND_PAUSE: Duration = Duration::from_millis(8);
 
 /// The number of disturbances by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -34,6 +35,7 @@ pub(crate) struct DisturbanceCounts {
     pub(crate) moves: u64,
     pub(crate) readded: u64,
     pub(crate) replugged: u64,
+    pub(crate) suspended: u64,
     pub(crate) migrated: u64,
 }
 
@@ -146,6 +148,9 @@ impl<'a> Load<'a> {
         if disturbances.cpus == CpuHotplug::Replugged {
             disturbers.push(scope.spawn(|| self.replug_cpus(Rng::new(self.options.seed, 2))));
         }
+        if disturbances.suspensions == Suspensions::NowAndThen {
+            disturbers.push(scope.spawn(|| self.suspend_machine()));
+        }
         if disturbances.devices == DeviceHotplug::Readded {
             disturbers.push(scope.spawn(|| self.readd_devices(Rng::new(self.options.seed, 3))));
         }
@@ -232,6 +237,7 @@ impl<'a> Load<'a> {
             let Some(device) = rng.pick(&active) else { return Ok(()) };
             let index = rng.below(device.vectors().len());
             let to = random_cpu(&mut rng, self.system.cpus);
+            let _awake = self.system.awake();
             let moved = device.move_vector(index, to)?;
             lock(counts).moves += u64::from(moved == AffinityChange::Done);
             Ok(())
@@ -243,6 +249,7 @@ impl<'a> Load<'a> {
             return;
         }
         self.administrate(RARE_PAUSE, |counts| {
+            let _awake = self.system.awake();
             let cpu = Cpu::new(1 + random_cpu(&mut rng, self.system.cpus - 1).get());
             let gone = self.system.unplug_cpu(self.cpus, cpu);
             if gone.map_err(|reason| format!("CPU {cpu} off line: {reason}"))?
@@ -264,9 +271,18 @@ impl<'a> Load<'a> {
             self.system.devices.iter().filter(|device| !device.vectors().is_empty()).collect();
         self.administrate(RARE_PAUSE, |counts| {
             let Some(device) = rng.pick(&active) else { return Ok(()) };
+            let _awake = self.system.awake();
             let removal = if rng.one_in(2) { Removal::Orderly } else { Removal::Surprise };
             self.system.readd_device(device, removal)?;
             lock(counts).readded += 1;
+            Ok(())
+        });
+    }
+
+    fn suspend_machine(&self) {
+        self.administrate(SUSPEND_PAUSE, |counts| {
+            let suspended = self.system.suspend_and_resume(self.cpus)?;
+            lock(counts).suspended += u64::from(suspended == Suspension::Done);
             Ok(())
         });
     }

@@ -26,11 +26,18 @@ pub struct Disturbances {
     pub cpus: CpuHotplug,
     /// Removal and return of devices.
     pub devices: DeviceHotplug,
+    /// Suspensions of the whole machine.
+    pub suspensions: Suspensions,
 }
 
 impl Default for Disturbances {
     fn default() -> Self {
-        Self { moves: Moves::Random, cpus: CpuHotplug::AlwaysOn, devices: DeviceHotplug::Stay }
+        Self {
+            moves: Moves::Random,
+            cpus: CpuHotplug::AlwaysOn,
+            devices: DeviceHotplug::Stay,
+            suspensions: Suspensions::None,
+        }
     }
 }
 
@@ -59,6 +66,17 @@ pub enum DeviceHotplug {
     Stay,
     /// Now and then one is removed with all its vectors, and added again.
     Readded,
+}
+
+/// Suspensions of the whole machine during a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Suspensions {
+    /// It stays awake.
+    None,
+    /// Now and then it suspends to RAM and resumes: all registers of interrupt controllers and
+    /// PCI functions are lost. Devices sleep in the meantime. What they want to send is sent after
+    /// the resume, and what was pending before must arrive.
+    NowAndThen,
 }
 
 /// The progress of a run.

@@ -2,7 +2,8 @@
 //! each. And while everything happens, in any order, there are none.
 
 use super::{
-    CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, run, verdict,
+    CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, Suspensions,
+    run, verdict,
 };
 use crate::embedded;
 use crate::machine::{BuildOptions, LpiDisabling, LpiNumbers, Machine, build};
@@ -201,6 +202,7 @@ fn everything(seed: u64, messages: u32) -> RunOptions {
         moves: Moves::Random,
         cpus: CpuHotplug::Replugged,
         devices: DeviceHotplug::Readded,
+        suspensions: Suspensions::None,
     };
     RunOptions { messages, seed, disturbances }
 }

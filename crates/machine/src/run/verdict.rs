@@ -18,6 +18,7 @@ pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Durat
         moves: counts.moves,
         readded: counts.readded,
         replugged: counts.replugged,
+        suspended: counts.suspended,
         migrated: counts.migrated,
         migrated_in_flight: system.virtual_bus.as_ref().map_or(0, |bus| bus.migrated_in_flight()),
         guest_faults: system.model.guest_faults(),

@@ -43,6 +43,8 @@ pub enum TraceEvent {
         /// The CPU.
         cpu: Cpu,
     },
+    /// The machine suspended to RAM and resumed.
+    Suspended,
     /// A device was removed and added again.
     Readded {
         /// The device.
@@ -65,6 +67,7 @@ impl fmt::Display for TraceEvent {
                 write!(f, "device {device} vector {vector} moves to CPU{to}")
             }
             Self::Replugged { cpu } => write!(f, "CPU{cpu} was off line"),
+            Self::Suspended => f.write_str("the machine suspends and resumes"),
             Self::Readded { device } => write!(f, "device {device} was removed"),
             Self::Migrated => f.write_str("the interrupt controller migrates"),
         }

@@ -22,8 +22,8 @@ use gic_firmware::{Controller, ControllerIndex, Description};
 use irq_domain::Host as _;
 use msi_types::{Cpu, DeviceId, RequesterId};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
 
 /// The requester ID by which a platform device's own parent knows it: there is nobody else.
 const ALONE: RequesterId = RequesterId::new(0);
@@ -88,6 +88,8 @@ pub(crate) fn boot(
         notes: machine.notes,
         name: machine.name,
         surprises: AtomicU64::new(0),
+        cores: powered.cores.clone(),
+        tasks: RwLock::new(()),
     };
     for host in &machine.hosts {
         let devices = pci_devices(&system, host);
@@ -161,7 +163,7 @@ fn take_short(irqchip: &Irqchip) -> Result<(), RunError> {
 const FIRMWARE_KEEPS_WAKER: &str = "qcom,msm8996-gic-v3";
 
 /// As such a board's firmware does it.
-fn wake_redistributors(
+pub(super) fn wake_redistributors(
     platform: &Arc<MachinePlatform>,
     description: &Description,
     options: &Options<'_>,

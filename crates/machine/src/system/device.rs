@@ -106,6 +106,8 @@ pub(crate) struct Device {
     driver: Mutex<Driver>,
     /// Held while the device sends one message and counts it.
     sending: Mutex<()>,
+    /// The device sleeps with the machine, and sends nothing.
+    asleep: AtomicBool,
 }
 
 /// The driver's side.
@@ -126,7 +128,8 @@ impl Device {
         parent: Result<Arc<dyn MsiParent>, String>,
     ) -> Self {
         let driver = Mutex::new(Driver::Gone);
-        Self { config, parent, vectors: OnceLock::new(), driver, sending: Mutex::new(()) }
+        let (sending, asleep) = (Mutex::new(()), AtomicBool::new(false));
+        Self { config, parent, vectors: OnceLock::new(), driver, sending, asleep }
     }
 
     /// The driver finds the message store and makes the device known to its controller.
@@ -242,6 +245,9 @@ impl Device {
     /// The device sends its next message on `vector`. False if it could not.
     pub(crate) fn send(&self, vector: &DeviceVector) -> bool {
         let _sending = lock(&self.sending);
+        if self.asleep.load(Ordering::Relaxed) {
+            return false;
+        }
         vector.record.send(|| {
             let left = match self.config.hardware.signal(vector.slot) {
                 Signalled::Sent(_) => SendOutcome::Sent,
@@ -250,6 +256,26 @@ impl Device {
             };
             vector.is_off.store(left == SendOutcome::NotSent, Ordering::Relaxed);
             left
+        })
+    }
+
+    /// The device sleeps, with its messages sent, and wakes.
+    pub(super) fn set_asleep(&self, asleep: bool) {
+        let _sending = lock(&self.sending);
+        self.asleep.store(asleep, Ordering::Relaxed);
+    }
+
+    /// The device loses what a power-down loses. Its bus driver restores its header, and the
+    /// interrupt core the rest.
+    ///
+    /// # Errors
+    /// The reason for which the device does not take its messages again.
+    pub(super) fn lose_power_and_restore(&self) -> Result<(), String> {
+        let DeviceHardware::Function(function) = &self.config.hardware else { return Ok(()) };
+        self.with_driver(|driver| {
+            let Driver::Active(device, _) = driver else { return Ok(()) };
+            function.reset();
+            device.restore().map_err(|error| format!("{}: {error}", self.config.name))
         })
     }
 

@@ -83,7 +83,11 @@ impl System {
         result
     }
 
-    fn try_unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<AffinityChange, String> {
+    pub(super) fn try_unplug_cpu(
+        &self,
+        cpus: &dyn Cpus,
+        cpu: Cpu,
+    ) -> Result<AffinityChange, String> {
         let surprises = self.surprises.load(Ordering::SeqCst);
         let mut stranded = Vec::new();
         let offline = self.irqchip.cpu_offline(cpu, Cpu::new(0), |one| stranded.push(one));
@@ -131,13 +135,13 @@ impl System {
         device.add(self).map_err(|reason| format!("{}: {reason}", device.config.name))
     }
 
-    fn begin_everywhere(&self) {
+    pub(super) fn begin_everywhere(&self) {
         for vector in self.devices.iter().flat_map(Device::vectors) {
             vector.record.begin_operation();
         }
     }
 
-    fn end_everywhere(&self) {
+    pub(super) fn end_everywhere(&self) {
         for vector in self.devices.iter().flat_map(Device::vectors) {
             vector.record.end_operation();
         }

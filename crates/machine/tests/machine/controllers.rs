@@ -4,8 +4,8 @@ use crate::boards::{self, flashed, region};
 use crate::{assert_delivered, assert_refusals_are_counted, deliver_with, migration};
 use doorbell_machine::{
     AttackReport, BuildOptions, ControllerChoice, CpuHotplug, DeviceConfig, DeviceHotplug,
-    Disturbances, IommuPages, LpiDisabling, Migration, Moves, Refusal, Report, RunOptions, attack,
-    build, embedded, run, simulate,
+    Disturbances, IommuPages, LpiDisabling, Migration, Moves, Refusal, Report, RunOptions,
+    Suspensions, attack, build, embedded, run, simulate,
 };
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, Fact, IntIdSpan, MsiRouting,
@@ -305,7 +305,7 @@ proptest! {
             Disturbances {
                 moves: Moves::Random,
                 cpus: CpuHotplug::Replugged,
-                devices: DeviceHotplug::Readded,
+                devices: DeviceHotplug::Readded, suspensions: Suspensions::None,
             };
         let run_options = RunOptions { messages: 40, seed, disturbances };
         let report = if threads {

@@ -7,8 +7,8 @@ use doorbell_hardware::pci::{AddressWidth, StoreConfig};
 use doorbell_hardware::platform_device::{DataWidth, PlatformDeviceConfig};
 use doorbell_machine::{
     BuildOptions, ChosenDevices, ChosenFunction, CpuHotplug, DeviceHotplug, DeviceReport,
-    Disturbances, FunctionPlacement, LpiNumbers, Moves, Population, Report, RunOptions, build,
-    simulate,
+    Disturbances, FunctionPlacement, LpiNumbers, Moves, Population, Report, RunOptions,
+    Suspensions, build, simulate,
 };
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fact, MsiRouting};
 use msi_types::{Cpu, Masking, Trigger};
@@ -63,6 +63,7 @@ fn report(board: &Description, devices: [PlatformDeviceConfig; 3], lpis: LpiNumb
         moves: Moves::Random,
         cpus: CpuHotplug::Replugged,
         devices: DeviceHotplug::Readded,
+        suspensions: Suspensions::None,
     };
     let options = RunOptions { messages: 40, seed: 1, disturbances };
     let [_, report] = [built.clone(), moving(&built)].map(|built| {

@@ -13,6 +13,7 @@ mod refusals;
 mod replay;
 mod shapes;
 mod stress;
+mod suspensions;
 mod virtual_bus;
 
 use doorbell_machine::{

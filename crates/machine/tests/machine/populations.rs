@@ -8,7 +8,8 @@ use doorbell_hardware::pci::{AddressWidth, StoreConfig};
 use doorbell_hardware::platform_device::{DataWidth, PlatformDeviceConfig};
 use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceConfig, DeviceHotplug, DeviceInfo, DeviceReport, Disturbances,
-    LpiNumbers, Machine, Migration, Moves, Report, RunError, RunOptions, build, run, simulate,
+    LpiNumbers, Machine, Migration, Moves, Report, RunError, RunOptions, Suspensions, build, run,
+    simulate,
 };
 use drawn::{Drawn, Kinds, machines};
 use gic_firmware::{ControllerKind, Description};
@@ -70,6 +71,7 @@ fn options(drawn: &Drawn, messages: u32) -> RunOptions {
         moves: Moves::Random,
         cpus: CpuHotplug::Replugged,
         devices: DeviceHotplug::Readded,
+        suspensions: Suspensions::None,
     };
     RunOptions { messages, seed: drawn.seed, disturbances }
 }

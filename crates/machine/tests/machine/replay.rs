@@ -4,7 +4,7 @@
 use crate::{boards, harbour, migration};
 use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Migration, Moves, RunOptions,
-    Simulation, TraceEvent, build, simulate,
+    Simulation, Suspensions, TraceEvent, build, simulate,
 };
 use gic_firmware::{Description, MsiRouting};
 use msi_types::DeviceId;
@@ -15,6 +15,7 @@ const EVERYTHING: Disturbances = Disturbances {
     moves: Moves::Random,
     cpus: CpuHotplug::Replugged,
     devices: DeviceHotplug::Readded,
+    suspensions: Suspensions::None,
 };
 
 fn replay(board: &Description, migration: Migration, seed: u64, messages: u32) -> Simulation {

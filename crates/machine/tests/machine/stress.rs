@@ -3,7 +3,8 @@
 use crate::boards::{self, flashed, its};
 use crate::{assert_delivered, deliver_with, harbour, moving};
 use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Moves, Report, RunOptions, build, run,
+    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Moves, Report, RunOptions, Suspensions,
+    build, run,
 };
 use gic_firmware::MsiRouting;
 use msi_types::DeviceId;
@@ -41,6 +42,7 @@ fn a_million_messages(built: &BuildOptions) -> Report {
         moves: Moves::Random,
         cpus: CpuHotplug::Replugged,
         devices: DeviceHotplug::Readded,
+        suspensions: Suspensions::None,
     };
     let options = RunOptions { messages: 7400, seed: 1, disturbances };
     let report = run(build(&harbour(), built).unwrap(), &options, &mut |_| {}).unwrap();

@@ -5,7 +5,7 @@ use doorbell_hardware::pci::StoreConfig;
 use doorbell_machine::{
     BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, CpuHotplug, DeviceHotplug,
     Disturbances, FunctionPlacement, Machine, Migration, Moves, Population, Report, RunOptions,
-    TraceEvent, build, embedded, run, simulate,
+    Suspensions, TraceEvent, build, embedded, run, simulate,
 };
 
 fn machine(options: &BuildOptions) -> Machine {
@@ -23,6 +23,7 @@ fn options(messages: u32) -> RunOptions {
         moves: Moves::None,
         cpus: CpuHotplug::AlwaysOn,
         devices: DeviceHotplug::Readded,
+        suspensions: Suspensions::None,
     };
     RunOptions { messages, disturbances, ..RunOptions::default() }
 }

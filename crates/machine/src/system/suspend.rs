@@ -1,0 +1,107 @@
+//! The whole machine suspends to RAM, loses its registers, and resumes.
+
+use super::boot::wake_redistributors;
+use super::{AffinityChange, Device, System};
+use crate::cpu::{CpuCore, Cpus, call};
+use crate::model::GicModel;
+use doorbell_hardware::platform::MachinePlatform;
+use gic_bringup::{Irqchip, Options};
+use gic_firmware::Description;
+use msi_types::Cpu;
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
+use vgic::Vcpu;
+
+/// The CPU that suspends.
+const BOOT: Cpu = Cpu::new(0);
+
+/// The result of a suspend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Suspension {
+    /// The machine suspended and resumed.
+    Done,
+    /// A CPU could not be taken off line, and the machine stayed awake.
+    Refused,
+}
+
+/// The parts of the machine that its last CPU needs.
+struct Sleeper {
+    irqchip: Arc<Irqchip<MachinePlatform>>,
+    platform: Arc<MachinePlatform>,
+    description: Arc<Description>,
+    model: Arc<GicModel>,
+    cores: Vec<Arc<CpuCore>>,
+}
+
+impl System {
+    /// Keeps the machine awake: tasks hold this while they use drivers.
+    pub(crate) fn awake(&self) -> RwLockReadGuard<'_, ()> {
+        self.tasks.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Suspends the machine to RAM and resumes it, in the order of a kernel: tasks are frozen,
+    /// devices stop, the other CPUs go off line, and the boot CPU suspends the interrupt
+    /// controllers. Then all of it in reverse.
+    ///
+    /// # Errors
+    /// The drivers' reason.
+    pub(crate) fn suspend_and_resume(&self, cpus: &dyn Cpus) -> Result<Suspension, String> {
+        let _frozen = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
+        self.begin_everywhere();
+        self.devices.iter().for_each(|device| device.set_asleep(true));
+        let result = self.sleep_on_last_cpu(cpus);
+        self.devices.iter().for_each(|device| device.set_asleep(false));
+        self.end_everywhere();
+        result
+    }
+
+    fn sleep_on_last_cpu(&self, cpus: &dyn Cpus) -> Result<Suspension, String> {
+        let mut off = Vec::new();
+        let mut result = Ok(Suspension::Done);
+        for cpu in self.irqchip.cpus().filter(|cpu| *cpu != BOOT) {
+            match self.try_unplug_cpu(cpus, cpu) {
+                Ok(AffinityChange::Done) => off.push(cpu),
+                Ok(_) => result = Ok(Suspension::Refused),
+                Err(reason) => result = Err(reason),
+            }
+            if result != Ok(Suspension::Done) {
+                break;
+            }
+        }
+        if result == Ok(Suspension::Done) {
+            let sleeper = Sleeper {
+                irqchip: Arc::clone(&self.irqchip),
+                platform: Arc::clone(&self.platform),
+                description: Arc::clone(&self.description),
+                model: Arc::clone(&self.model),
+                cores: self.cores.clone(),
+            };
+            let slept = call(cpus, BOOT, move |core| sleeper.sleep(core));
+            slept.ok_or("the boot CPU does not answer")??;
+            self.devices.iter().try_for_each(Device::lose_power_and_restore)?;
+        }
+        off.into_iter().try_for_each(|cpu| self.replug_cpu(cpus, cpu))?;
+        result
+    }
+}
+
+impl Sleeper {
+    fn sleep(&self, core: &CpuCore) -> Result<(), String> {
+        core.execute(|cpu, registers| {
+            let suspended =
+                self.irqchip.suspend(cpu, registers).map_err(|error| error.to_string())?;
+            self.lose_power()?;
+            self.irqchip.resume(suspended, registers).map_err(|error| error.to_string())
+        })
+    }
+
+    fn lose_power(&self) -> Result<(), String> {
+        {
+            let mut halves: Vec<_> = self.cores.iter().map(|core| core.vcpu()).collect();
+            let mut vcpus: Vec<&mut Vcpu> = halves.iter_mut().map(|half| &mut **half).collect();
+            self.model.lose_power(&mut vcpus)?;
+        }
+        // Firmware wakes redistributors where it keeps their registers to itself.
+        wake_redistributors(&self.platform, &self.description, &Options::default())
+            .map_err(|error| error.to_string())
+    }
+}

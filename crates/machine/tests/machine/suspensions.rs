@@ -1,0 +1,47 @@
+//! The whole machine suspends to RAM and resumes under load, and loses all registers each time.
+
+use doorbell_machine::{
+    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, LpiDisabling, Moves, Report, RunOptions,
+    Suspensions, build, embedded, run, simulate,
+};
+
+const EVERYTHING: Disturbances = Disturbances {
+    moves: Moves::Random,
+    cpus: CpuHotplug::Replugged,
+    devices: DeviceHotplug::Readded,
+    suspensions: Suspensions::NowAndThen,
+};
+const ALONE: Disturbances =
+    Disturbances { cpus: CpuHotplug::AlwaysOn, devices: DeviceHotplug::Stay, ..EVERYTHING };
+
+fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances) -> [Report; 2] {
+    let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
+    let options = BuildOptions { lpi_disabling, ..BuildOptions::default() };
+    let run_options = RunOptions { messages: 40, seed: 3, disturbances };
+    let machine = || build(&description, &options).unwrap();
+    let on_threads = run(machine(), &run_options, &mut |_| {}).unwrap();
+    [on_threads, simulate(machine(), &run_options).unwrap().report]
+}
+
+#[test]
+fn nothing_is_lost_or_spurious_over_suspensions() {
+    for name in ["harbour", "lagoon", "estuary", "cove", "hyperv"] {
+        for disturbances in [ALONE, EVERYTHING] {
+            for report in disturbed(name, LpiDisabling::Possible, disturbances) {
+                let totals = report.totals;
+                assert!(totals.is_clean() && totals.suspended > 0, "{name}: {totals:?}");
+                assert_eq!(totals.sent, totals.vectors * 40, "{name}");
+            }
+        }
+    }
+}
+
+/// Pending LPIs are lost with the registers, and sent again: a handler may run for nothing.
+#[test]
+fn nothing_is_lost_where_pending_lpis_are() {
+    for report in disturbed("harbour", LpiDisabling::Impossible, ALONE) {
+        let totals = report.totals;
+        assert!(totals.lost == 0 && totals.suspended > 0, "{totals:?}");
+        assert_eq!(totals.sent, totals.vectors * 40);
+    }
+}
