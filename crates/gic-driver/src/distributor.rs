@@ -354,6 +354,12 @@ impl<M: Mmio> Distributor<M> {
         spis.chain((0..extended).map(|block| (&Fields::EXTENDED_SPI, block)))
     }
 
+    /// The INTID of the first interrupt of each saved block.
+    pub(crate) fn first_intids(&self) -> impl Iterator<Item = u32> + use<M> {
+        self.blocks()
+            .map(|(fields, block)| fields.group.range().intid_at(32 * block).map_or(0, IntId::get))
+    }
+
     fn route_registers(&self) -> impl Iterator<Item = Reg<Irouter>> + use<M> {
         let routes = self.blocks().flat_map(|(fields, block)| routes_of(fields, block)).flatten();
         routes.map(|(_, register)| register)

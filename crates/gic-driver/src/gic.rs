@@ -30,7 +30,9 @@ use crate::lpi::{Attached, LpiConfig, LpiError, Lpis};
 use crate::redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, walk_redistributors,
 };
+use crate::spi_messages::SpiRange;
 use crate::{Block, GicError, GicPlatform, Mmio, SystemRegisters};
+use alloc::collections::TryReserveError;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -146,6 +148,8 @@ pub struct Gic<P: GicPlatform> {
     moves: IrqLock<Moves>,
     /// The CPU interfaces do not know INTIDs of the extended ranges, says that of the first CPU.
     without_extended: AtomicBool,
+    /// SPIs that messages assert: their levels survive a suspend nowhere else.
+    message_ranges: IrqLock<Vec<SpiRange>>,
 }
 
 #[derive(Debug)]
@@ -215,6 +219,7 @@ impl<P: GicPlatform> Gic<P> {
             claims,
             moves,
             without_extended: AtomicBool::new(false),
+            message_ranges: IrqLock::default(),
         })
     }
 
@@ -344,6 +349,15 @@ impl<P: GicPlatform> Gic<P> {
     /// The platform.
     pub fn platform(&self) -> &Arc<P> {
         &self.platform
+    }
+
+    /// Records SPIs that messages assert.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn record_messages(&self, ranges: &[SpiRange]) -> Result<(), TryReserveError> {
+        let recorded = try_collect(ranges.iter().copied())?;
+        self.message_ranges.with(&*self.platform, |known| *known = recorded);
+        Ok(())
     }
 
     fn attach_lpis(

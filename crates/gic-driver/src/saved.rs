@@ -31,6 +31,20 @@ pub struct PrivateState {
     pub(crate) blocks: [InterruptBlock; 3],
 }
 
+/// SGIs, the first interrupts of a CPU's own: edge-triggered, whatever `ICFGR0` reads as.
+pub(crate) const SGIS: u32 = 0xffff;
+
+impl InterruptBlock {
+    /// Drops the pending state of level-triggered interrupts, except of those in `kept`. Their
+    /// lines make them pending again, if they are still asserted.
+    pub(crate) fn drop_levels(&mut self, kept: u32) {
+        let [low, high] = self.triggers.map(u64::from);
+        let is_edge = |bit: &u32| (high << 32 | low) >> (2 * bit + 1) & 1 != 0;
+        let edges = (0..u32::BITS).filter(is_edge).fold(0, |edges, bit| edges | 1 << bit);
+        self.pending &= edges | kept;
+    }
+}
+
 impl<M: Mmio> Frame<M> {
     /// Reads the interrupts of block `block`: the 32 from field 32 × `block` on.
     pub(crate) fn save_block(&self, fields: &Fields, block: u32) -> InterruptBlock {
@@ -48,9 +62,9 @@ impl<M: Mmio> Frame<M> {
     /// Writes back everything but the enables. The block's interrupts are disabled, and that took
     /// effect.
     ///
-    /// A level-triggered interrupt that was pending is made pending again, because the level of a
-    /// message-based one exists nowhere else. If the source gave up meanwhile, it is delivered once
-    /// more than needed.
+    /// A level-triggered interrupt that was pending is made pending again, as the level of a
+    /// message-based one exists nowhere else. The others were
+    /// [dropped](InterruptBlock::drop_levels).
     pub(crate) fn restore_block(&self, fields: &Fields, block: u32, saved: &InterruptBlock) {
         let InterruptBlock {
             group,

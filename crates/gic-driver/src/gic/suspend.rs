@@ -4,7 +4,8 @@ use super::Gic;
 use crate::cpu_interface::SavedCpuInterface;
 use crate::distributor::SavedDistributor;
 use crate::lpi::PendingLpis;
-use crate::saved::{PrivateState, SharedBlock};
+use crate::saved::{PrivateState, SGIS, SharedBlock};
+use crate::spi_messages::SpiRange;
 use crate::{Block, GicError, GicPlatform, SystemRegisters};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -100,7 +101,8 @@ impl<P: GicPlatform> Gic<P> {
         let redistributor = self.redistributor_frames(cpu)?;
         let SuspendRoom { mut state, mut shared } = room;
         let distributor = self.distributor.save(&mut shared)?;
-        let private = redistributor.save();
+        let mut private = redistributor.save();
+        self.drop_wired_levels(&mut shared, &mut private);
         let interface = self.cpu_interface(registers).save();
         *state = [Some(SavedState { cpu, interface, distributor, shared, private })];
         let saved = Suspended(state);
@@ -141,5 +143,27 @@ impl<P: GicPlatform> Gic<P> {
         interface.restore(registers)?;
         self.set_on(*cpu, true);
         Ok(Resumed { lpis: attached.map_or(PendingLpis::Kept, |attached| attached.pending) })
+    }
+
+    /// Drops pending states that lines restore by themselves. A level that a message asserted is
+    /// held by the distributor alone, and stays.
+    fn drop_wired_levels(&self, shared: &mut [SharedBlock], private: &mut PrivateState) {
+        for (first, saved) in self.distributor.first_intids().zip(shared) {
+            let kept = self.message_ranges.with(&*self.platform, |ranges| {
+                let has = |intid: u32| {
+                    let is_in = |range: &SpiRange| {
+                        intid
+                            .checked_sub(range.first.get())
+                            .is_some_and(|at| at < range.count.get().into())
+                    };
+                    ranges.iter().any(is_in)
+                };
+                (0..u32::BITS).filter(|bit| has(first + bit)).fold(0, |kept, bit| kept | 1 << bit)
+            });
+            saved.interrupts.drop_levels(kept);
+        }
+        for (block, kept) in private.blocks.iter_mut().zip([SGIS, 0, 0]) {
+            block.drop_levels(kept);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::cpu_interface::SavedInterfaceV2;
 use super::{GicV2, TARGET_WORDS};
 use crate::frame::Fields;
-use crate::saved::InterruptBlock;
+use crate::saved::{InterruptBlock, SGIS};
 use crate::{GicError, Mmio, MmioExt, Platform};
 use alloc::vec::Vec;
 use core::num::NonZeroU8;
@@ -62,12 +62,15 @@ impl<P: Platform> GicV2<P> {
     /// is of another GIC. Nothing is changed then.
     pub fn suspend(&self, room: SuspendRoomV2, cpu: Cpu) -> Result<SuspendedV2, GicError> {
         let target = self.target_of(cpu).ok_or(GicError::UnknownCpu(cpu))?;
+        // Without message-based SPIs, lines make levels pending again.
+        let mut private = self.frame.save_block(&Fields::BANKED, 0);
+        private.drop_levels(SGIS);
         let saved = SuspendedV2 {
             cpu,
             target,
             control: self.frame.mmio.read(gicd::CTLR),
             shared: self.save_shared(room)?,
-            private: self.frame.save_block(&Fields::BANKED, 0),
+            private,
             sgis: self.pending_sgis(),
             interface: self.cpu_interface().save(),
         };
@@ -112,6 +115,7 @@ impl<P: Platform> GicV2<P> {
                 interrupts: self.frame.save_block(&Fields::BANKED, block),
                 ..SharedBlockV2::default()
             };
+            saved.interrupts.drop_levels(0);
             for (targets, register) in saved.targets.iter_mut().zip(self.target_registers(block)) {
                 *targets = self.frame.mmio.read(register);
             }

@@ -211,6 +211,7 @@ fn a_gic_that_lost_power_comes_back_as_it_was() {
     gic.set_trigger(hwirq(40), Trigger::Edge).unwrap();
     gic.set_target(hwirq(40), Cpu::new(1)).unwrap();
     gic.unmask(hwirq(40));
+    gic.set_trigger(hwirq(41), Trigger::Edge).unwrap();
     gic.set_pending(hwirq(41), Pending::Set);
     gic.unmask(hwirq(27));
     gic.interrupt(IntId::new(27)).unwrap().set_priority(Priority::new(0x40));

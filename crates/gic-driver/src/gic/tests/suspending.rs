@@ -110,3 +110,23 @@ fn unsaved_pending_lpis_are_reported_lost() {
     lose_power(&fake);
     assert_eq!(gic.resume(&saved, &registers).unwrap().lpis, PendingLpis::Lost);
 }
+
+#[test]
+fn levels_of_lines_are_not_restored() {
+    let (fake, gic, registers) = running();
+    let message = SpiRange { first: hwirq(64), count: count(1) };
+    gic.record_messages(&[message]).unwrap();
+    gic.set_trigger(hwirq(41), Trigger::Edge).unwrap();
+    for spi in [40, 41, 63, 64, 65] {
+        gic.set_pending(hwirq(spi), Pending::Set);
+    }
+    let timer = gic.redistributor_frames(cpu(0)).unwrap().interrupt(IntId::new(27)).unwrap();
+    timer.set_pending(Pending::Set);
+    let saved = gic.suspend(gic.suspend_room().unwrap(), cpu(0), &registers[0]).unwrap();
+    lose_power(&fake);
+    gic.resume(&saved, &registers[0]).unwrap();
+
+    let pending = [40, 41, 63, 64, 65].map(|spi| gic.is_pending(hwirq(spi)));
+    assert_eq!(pending, [false, true, false, true, false], "an edge, and a message's level");
+    assert!(!timer.is_pending(), "its line tells");
+}

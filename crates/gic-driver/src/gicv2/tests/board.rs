@@ -145,7 +145,10 @@ impl BoardState {
         );
         assert!(offset < 0x1000, "an external abort at GICD + {offset:#x}");
         if in_array(offset, gicd::SPENDSGIR.info("")).is_some() {
-            assert!(value.to_le_bytes().iter().all(|senders| *senders != 0), "a word sets all its bytes: {value:#x}");
+            assert!(
+                value.to_le_bytes().iter().all(|senders| *senders != 0),
+                "a word sets all its bytes: {value:#x}"
+            );
             *self.words(offset).entry(offset).or_default() |= value;
         } else if let Some(register) = in_array(offset, gicd::CPENDSGIR.info("")) {
             let set = gicd::SPENDSGIR.info("").offset + register * 4;
