@@ -246,10 +246,15 @@ impl MsiDevice {
         IrqHandle::install(&self.core, &descriptor, name, handler, start)
     }
 
-    /// Writes the messages, masks and enable of all vectors again, after the device lost them: a
-    /// function-level reset, or a suspend. The bus driver has restored what its accesses need (a
-    /// PCI function's BARs and command register). What the device wanted to send meanwhile is lost
-    /// with its state. Between the loss and this, the device's vectors are not turned on or off.
+    /// Writes the messages, masks and enable of all vectors again, after the device lost them in a
+    /// function-level reset or a suspend. The bus driver must call it in the device's resume, in
+    /// this order: interrupt controllers have resumed; the bus driver restores the registers that
+    /// accesses to the store need (a PCI function's command register and BARs, and those of bridges
+    /// before it); this; the device's own driver starts it again. Vectors must not be enabled or
+    /// disabled between the loss and this.
+    ///
+    /// A message that the device wanted to send in the meantime is lost with its state: a driver
+    /// whose device can wake the system must look at the device after this.
     ///
     /// Context: task; may sleep.
     ///

@@ -4,6 +4,7 @@ use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, LpiDisabling, Moves, Report, RunOptions,
     Suspensions, build, embedded, run, simulate,
 };
+use std::num::NonZeroU16;
 
 const EVERYTHING: Disturbances = Disturbances {
     moves: Moves::Random,
@@ -16,7 +17,9 @@ const ALONE: Disturbances =
 
 fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances) -> [Report; 2] {
     let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
-    let options = BuildOptions { lpi_disabling, ..BuildOptions::default() };
+    // Some endpoints cannot be moved to another CPU: the fewer CPUs, the more suspends happen.
+    let cpus = NonZeroU16::new(3);
+    let options = BuildOptions { lpi_disabling, cpus, ..BuildOptions::default() };
     let run_options = RunOptions { messages: 40, seed: 3, disturbances };
     let machine = || build(&description, &options).unwrap();
     let on_threads = run(machine(), &run_options, &mut |_| {}).unwrap();
@@ -27,9 +30,12 @@ fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances
 fn nothing_is_lost_or_spurious_over_suspensions() {
     for name in ["harbour", "lagoon", "estuary", "cove", "hyperv"] {
         for disturbances in [ALONE, EVERYTHING] {
-            for report in disturbed(name, LpiDisabling::Possible, disturbances) {
+            let reports = disturbed(name, LpiDisabling::Possible, disturbances);
+            let suspended = reports.iter().map(|report| report.totals.suspended).sum::<u64>();
+            assert!(suspended > 0, "{name} stays awake");
+            for report in reports {
                 let totals = report.totals;
-                assert!(totals.is_clean() && totals.suspended > 0, "{name}: {totals:?}");
+                assert!(totals.is_clean(), "{name}: {totals:?}");
                 assert_eq!(totals.sent, totals.vectors * 40, "{name}");
             }
         }
