@@ -182,6 +182,16 @@ pub enum StepError {
     DirectLpi(MsiError),
 }
 
+impl StepError {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Gic(_) => "the GIC",
+            Self::Its(..) => "an ITS",
+            Self::DirectLpi(_) => "direct LPIs",
+        }
+    }
+}
+
 /// Reason why the interrupt controllers were not suspended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -196,10 +206,10 @@ pub enum SuspendError {
     #[error("{0}; everything works as before")]
     Undone(StepError),
     /// A step failed, and not every controller that was stopped before could be restarted.
-    #[error("{cause}; then {left}")]
+    #[error("{step} did not stop, and then: {left}")]
     NotUndone {
-        /// The step that failed.
-        cause: StepError,
+        /// What did not stop.
+        step: &'static str,
         /// Controllers that do not work.
         left: ResumeError,
     },
@@ -210,7 +220,7 @@ impl SuspendError {
     pub(crate) fn after_undo(cause: StepError, undone: Result<(), ResumeError>) -> Self {
         match undone {
             Ok(()) => Self::Undone(cause),
-            Err(left) => Self::NotUndone { cause, left },
+            Err(left) => Self::NotUndone { step: cause.name(), left },
         }
     }
 }

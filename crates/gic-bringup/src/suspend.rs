@@ -63,10 +63,6 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     /// # Errors
     /// [`SuspendError`]. The controllers work as before, except those that
     /// [`SuspendError::NotUndone`] names.
-    #[expect(
-        clippy::result_large_err,
-        reason = "a box would take memory where none may be asked for"
-    )]
     pub fn suspend(
         &self,
         cpu: Cpu,
@@ -109,10 +105,6 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
         result
     }
 
-    #[expect(
-        clippy::result_large_err,
-        reason = "a box would take memory where none may be asked for"
-    )]
     fn suspend_masked(
         &self,
         cpu: Cpu,

@@ -355,8 +355,15 @@ impl<P: GicPlatform> Gic<P> {
     ///
     /// Context: task; may sleep.
     pub(crate) fn record_messages(&self, ranges: &[SpiRange]) -> Result<(), TryReserveError> {
-        let recorded = try_collect(ranges.iter().copied())?;
-        self.message_ranges.with(&*self.platform, |known| *known = recorded);
+        let known = self.message_ranges.with(&*self.platform, |known| known.len());
+        let mut all = Vec::new();
+        all.try_reserve_exact(known + ranges.len())?;
+        self.message_ranges.with(&*self.platform, |known| {
+            // Message-based SPIs are taken at boot, one owner after the other.
+            all.extend(known.iter().take(all.capacity() - ranges.len()));
+            all.extend(ranges);
+            *known = all;
+        });
         Ok(())
     }
 

@@ -111,10 +111,10 @@ impl<P: GicPlatform + 'static> Mbi<P> {
         check_ranges(&config.ranges)?;
         let doorbell = MbiDoorbell::new(registers, distributor, config.alias);
         let wired: Arc<dyn WiredParent> = gic.clone();
-        let ranges = config.ranges.iter().map(|range| (*range, doorbell));
+        let ranges = config.ranges.into_iter().map(|range| (range, doorbell));
         let new = Self::claim(gic.platform().clone(), wired, ranges).map_err(MbiError::Claim)?;
         let no_memory = |_| MbiError::Claim(MsiError::NoMemory("a list of message-based SPIs"));
-        gic.record_messages(&config.ranges).map_err(no_memory)?;
+        gic.record_messages(new.ranges()).map_err(no_memory)?;
         Ok(new)
     }
 }

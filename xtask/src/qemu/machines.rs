@@ -31,6 +31,9 @@ pub(super) struct Machine {
 const SEVERAL_CPUS: &str = "there is one CPU";
 /// Features that a GICv2 lacks.
 const ITS: &str = "no ITS";
+/// Features that a GICv3 without ITS lacks on `virt`, which gives it no PCI device with messages.
+const MESSAGES: &str = "no MSI controller";
+const EDU: &str = "no edu";
 
 impl Machine {
     /// Returns additional arguments of a device. Virtio may hold back a message whose cause its
@@ -48,6 +51,12 @@ impl Machine {
     pub(super) fn iommu(&self) -> &'static str {
         let named = self.options.split(',').find_map(|option| option.strip_prefix("iommu="));
         named.unwrap_or("none")
+    }
+
+    /// Returns the devices that this QEMU has on this machine.
+    pub(super) fn devices(&self, version: Version) -> impl Iterator<Item = &'static Device> {
+        let devices = if self.lacks.contains(&MESSAGES) { &[] } else { DEVICES };
+        devices.iter().filter(move |device| !device.newer || version == Version::Backports)
     }
 
     /// Returns the reasons for which the image may skip a test: what the machine lacks, and what is
@@ -102,6 +111,16 @@ pub(super) const ALL: &[Machine] = &[
         expected: "el=el1 gic=3 its=on security=one",
         load: 10_000,
         lacks: &[],
+    },
+    Machine {
+        name: "gicv3-no-its",
+        options: "gic-version=3,its=off",
+        cpu: "cortex-a57",
+        cpus: 2,
+        boot: Boot::Loader,
+        expected: "el=el1 gic=3 its=off security=one",
+        load: 10_000,
+        lacks: &[ITS, MESSAGES, EDU],
     },
     // PCI behind an SMMU, with addresses of its own for doorbells.
     Machine {
@@ -256,7 +275,3 @@ const DEVICES: &[Device] = &[
     Device { arguments: "usb-kbd,bus=msi.0", function: None, newer: true },
 ];
 
-/// Returns the devices that this QEMU has.
-pub(super) fn devices(version: Version) -> impl Iterator<Item = &'static Device> {
-    DEVICES.iter().filter(move |device| !device.newer || version == Version::Backports)
-}
