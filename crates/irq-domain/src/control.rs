@@ -7,6 +7,8 @@
 //! | `disables` | each disable, the install, a shutdown | each enable, the CPU's return |
 //! | `unmasked` | the allocation, if its source lets messages through | the first enable |
 //! | `rewriting` | a move or a restore, before the message is rewritten | the same, afterwards |
+//! | `members` | each handler of a shared line | each handle's drop |
+//! | `shut_off` | dispatch, as the interrupt screams | an enable, or another handler of its line |
 //! | `resend` | an enable that finds an arrival marked at the cell | the enable, or the end of the rewrite |
 //! | `closing` | the close of a handler, per cell | a task that frees the handler |
 //! | `shut_down` | the last of a managed interrupt's CPUs that goes off line | the first that is back |
@@ -25,6 +27,9 @@ pub(crate) struct Control {
     resend: bool,
     closing: u32,
     shut_down: bool,
+    /// Handlers of a shared line; 1 for an interrupt that has one handler.
+    members: u32,
+    shut_off: bool,
 }
 
 /// Presence of an interrupt's handler.
@@ -38,6 +43,17 @@ pub(crate) enum HandlerPhase {
     Gone,
 }
 
+/// State of an interrupt whose handle was dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Released {
+    /// It is closed, and its handler may still run.
+    Interrupt,
+    /// It has other handlers. The handle's handler may still run.
+    Member,
+    /// The handler was freed before, with its device.
+    Before,
+}
+
 impl Control {
     /// Without handler; `unmasked` if the source lets messages through already.
     pub(crate) const fn new(unmasked: bool) -> Self {
@@ -49,6 +65,8 @@ impl Control {
             resend: false,
             closing: 0,
             shut_down: false,
+            members: 0,
+            shut_off: false,
         }
     }
 
@@ -89,6 +107,8 @@ impl Control {
         self.handler = to;
         self.disables = 1 + u32::from(self.shut_down);
         self.resend = false;
+        self.members = u32::from(to == HandlerPhase::Installed);
+        self.shut_off = false;
     }
 
     /// Returns true if the interrupt was enabled before.
@@ -99,9 +119,7 @@ impl Control {
 
     /// Returns true if the interrupt is enabled by this.
     pub(crate) fn enable(&mut self) -> bool {
-        let last = self.disables == 1;
-        self.disables = self.disables.saturating_sub(1);
-        last
+        self.enable_all(1)
     }
 
     /// Notes an arrival to be sent again, if there is one.
@@ -139,6 +157,34 @@ impl Control {
     pub(crate) fn remove_closing(&mut self, cells: u32) -> bool {
         self.closing = self.closing.saturating_sub(cells);
         self.closing == 0
+    }
+
+    /// Counts another handler of a shared line.
+    pub(crate) fn add_member(&mut self) {
+        self.members = self.members.saturating_add(1);
+    }
+
+    /// Counts a handler of a shared line that leaves. Returns true if none is left.
+    pub(crate) fn remove_member(&mut self) -> bool {
+        self.members = self.members.saturating_sub(1);
+        self.members == 0
+    }
+
+    /// Marks an interrupt as screaming. The caller disables it.
+    pub(crate) fn shut_off(&mut self) {
+        self.shut_off = true;
+    }
+
+    /// Returns true once if the interrupt was shut off. The caller enables it.
+    pub(crate) fn take_shut_off(&mut self) -> bool {
+        core::mem::take(&mut self.shut_off)
+    }
+
+    /// Undoes `disables`. Returns true if the interrupt is enabled by this.
+    pub(crate) fn enable_all(&mut self, disables: u32) -> bool {
+        let was_disabled = self.disables != 0;
+        self.disables = self.disables.saturating_sub(disables);
+        was_disabled && self.disables == 0
     }
 
     /// Marks a managed interrupt without CPU. Returns true if it was not marked before: the caller

@@ -1,11 +1,12 @@
 //! Release of handlers and devices: at once, or later by a task if they were dropped where their
 //! owner may not wait.
 
-use crate::control::HandlerPhase;
+use crate::control::Released;
 use crate::descriptor::Descriptor;
 use crate::descriptors::Descriptors;
 use crate::host::Host;
 use crate::shared::Shared;
+use crate::shared_line::MemberIndex;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Deref;
@@ -44,7 +45,7 @@ pub(crate) trait Teardown: Send + Sync {
 /// Something that is still to be freed.
 enum Deferred {
     /// A handle's interrupt.
-    Handle(Shared<Descriptor>, HandlerState),
+    Handle(Shared<Descriptor>, Option<MemberIndex>, Released),
     /// A device's domain, or its attachment.
     Owner(Shared<dyn Teardown>),
 }
@@ -53,15 +54,6 @@ impl Deferred {
     const fn is_handle(&self) -> bool {
         matches!(self, Self::Handle(..))
     }
-}
-
-/// State of a dropped handle's handler.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum HandlerState {
-    /// It is closed, and may still run.
-    Closed,
-    /// Nothing: it went with its device.
-    Gone,
 }
 
 /// A list that takes entries in hard-IRQ context without allocating. Its room is made when what may
@@ -88,10 +80,10 @@ impl DeferredFree {
         // Backwards: entries that are put back, or come meanwhile, stand behind.
         for index in (0..self.len(host)).rev() {
             match self.take_at(index, host, Deferred::is_handle) {
-                Some(Deferred::Handle(descriptor, HandlerState::Closed))
-                    if !descriptors.try_free_handler(&descriptor) =>
+                Some(Deferred::Handle(descriptor, member, released))
+                    if !descriptors.try_free_released(&descriptor, member, released) =>
                 {
-                    self.push(Deferred::Handle(descriptor, HandlerState::Closed), host);
+                    self.push(Deferred::Handle(descriptor, member, released), host);
                 }
                 Some(_) => self.unreserve(),
                 None => {}
@@ -108,15 +100,19 @@ impl DeferredFree {
     /// may wait; else a later task does. Room was reserved.
     ///
     /// Context: any.
-    pub(crate) fn release_handle(&self, descriptors: &Descriptors, descriptor: Shared<Descriptor>) {
+    pub(crate) fn release_handle(
+        &self,
+        descriptors: &Descriptors,
+        descriptor: Shared<Descriptor>,
+        member: Option<MemberIndex>,
+    ) {
         let host = descriptors.host();
-        let closed = descriptors.interrupt(&descriptor).close(HandlerPhase::Vacant);
+        let released = descriptors.interrupt(&descriptor).release(member);
         if !host.may_wait() {
-            let state = if closed { HandlerState::Closed } else { HandlerState::Gone };
-            return self.push(Deferred::Handle(descriptor, state), host);
+            return self.push(Deferred::Handle(descriptor, member, released), host);
         }
-        if closed {
-            descriptors.free_handler(&descriptor);
+        while !descriptors.try_free_released(&descriptor, member, released) {
+            host.yield_now();
         }
         self.unreserve();
     }

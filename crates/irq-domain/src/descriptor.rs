@@ -2,12 +2,14 @@
 
 use crate::control::Control;
 use crate::error::MoveError;
+use crate::handler::Handler;
 use crate::host::Host;
-use crate::irq::{Flow, Irq, IrqContext, IrqReturn};
+use crate::irq::{Flow, Irq};
 use crate::name::Name;
 use crate::run_counts::{Counts, Spacing, UnhandledRuns};
 use crate::runtime::Runtime;
 use crate::shared::Shared;
+use crate::shared_line::SharedLine;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -16,23 +18,6 @@ use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use doorbell_lock::{IrqLock, TaskLock};
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
-
-/// A handler, as dispatch calls it.
-pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>;
-
-impl Handler {
-    /// Moves a handler to the heap.
-    ///
-    /// Context: task; may sleep.
-    ///
-    /// # Errors
-    /// The allocator has no memory for it. The handler is dropped.
-    pub(crate) fn try_handler<R: Into<IrqReturn>>(
-        run: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
-    ) -> Result<Self, TryReserveError> {
-        Self::try_unsized(move |context: &IrqContext<'_>| run(context).into(), |block| block)
-    }
-}
 
 /// Value of a handler cell.
 pub(crate) struct Action {
@@ -102,6 +87,27 @@ impl Descriptor {
     /// Context: any.
     pub(crate) fn target(&self) -> Cpu {
         Cpu::new(self.target.load(Ordering::Relaxed))
+    }
+
+    /// The handlers of a line that can have several.
+    ///
+    /// Context: any.
+    pub(crate) fn shared_line(&self) -> Option<&SharedLine> {
+        match &self.source {
+            Source::Wired(input) => input.shared.as_deref(),
+            Source::Device(_) | Source::PerCpu(_) => None,
+        }
+    }
+
+    /// The names of its handlers: the last one's if there is none now.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub(crate) fn name(&self, host: &dyn Host) -> Result<Option<Name>, TryReserveError> {
+        let Some(line) = self.shared_line() else { return Ok(self.name.lock(host).clone()) };
+        Name::try_written(|out| line.write_names(host, out)).map(Some)
     }
 
     /// Under the lock of the source.
@@ -230,13 +236,23 @@ pub(crate) trait IrqSource: Send + Sync {
 /// A claimed input of a controller with wired inputs.
 pub(crate) struct WiredInput {
     parent: Arc<dyn WiredParent>,
+    /// Its handlers, if it can have several.
+    shared: Option<Shared<SharedLine>>,
     /// Held while the input's target changes, and while it is given back.
     target: TaskLock<()>,
 }
 
 impl WiredInput {
-    pub(crate) const fn new(parent: Arc<dyn WiredParent>) -> Self {
-        Self { parent, target: TaskLock::new(()) }
+    pub(crate) const fn new(
+        parent: Arc<dyn WiredParent>,
+        shared: Option<Shared<SharedLine>>,
+    ) -> Self {
+        Self { parent, shared, target: TaskLock::new(()) }
+    }
+
+    /// Is this an input of `parent` that can have several handlers?
+    pub(crate) fn is_shared_at(&self, parent: &Arc<dyn WiredParent>) -> bool {
+        self.shared.is_some() && Arc::ptr_eq(&self.parent, parent)
     }
 
     /// Moves the input, and lists it if the caller wants to know.

@@ -1,5 +1,6 @@
 //! All interrupts: their descriptors by number, and the way from a hwirq to the handler.
 
+use crate::control::Released;
 use crate::cpu_lists::Candidates;
 use crate::descriptor::{Descriptor, NewDescriptor, Source};
 use crate::dispatcher::Dispatcher;
@@ -10,12 +11,13 @@ use crate::irq_info::{self, IrqInfo};
 use crate::irq_numbers::IrqNumbers;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
+use crate::shared_line::MemberIndex;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use doorbell_lock::TaskLock;
-use msi_types::Cpu;
+use msi_types::{Cpu, HwIrq, WiredParent};
 
 /// The interrupts that exist. A descriptor has an entry of the dispatch table as long as it lives.
 pub(crate) struct Descriptors {
@@ -90,11 +92,46 @@ impl Descriptors {
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free_handler(&self, descriptor: &Descriptor) -> bool {
-        let done = self.interrupt(descriptor).try_free();
-        if done {
-            self.release_root(descriptor);
+        self.try_free_released(descriptor, None, Released::Interrupt)
+    }
+
+    /// Frees what a dropped handle released, as far as nobody uses it; true if that was all.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn try_free_released(
+        &self,
+        descriptor: &Descriptor,
+        member: Option<MemberIndex>,
+        released: Released,
+    ) -> bool {
+        // Once no handler of a shared line runs, none of its members' does.
+        if released == Released::Interrupt && !self.interrupt(descriptor).try_free() {
+            return false;
         }
-        done
+        let member = descriptor.shared_line().zip(member);
+        let taken = member.map(|(line, index)| line.take(self.host(), index).is_some());
+        match released {
+            Released::Member => taken == Some(true),
+            Released::Interrupt => {
+                self.release_root(descriptor);
+                true
+            }
+            Released::Before => true,
+        }
+    }
+
+    /// A line that others may share, at this controller.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn find_shared_line(
+        &self,
+        parent: &Arc<dyn WiredParent>,
+        hwirq: HwIrq,
+    ) -> Option<Shared<Descriptor>> {
+        self.numbers.lock(self.host()).find(|descriptor| {
+            descriptor.hwirq == hwirq
+                && matches!(&descriptor.source, Source::Wired(input) if input.is_shared_at(parent))
+        })
     }
 
     pub(crate) fn find(&self, irq: Irq) -> Option<Shared<Descriptor>> {

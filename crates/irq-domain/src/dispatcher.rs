@@ -1,5 +1,6 @@
 //! Dispatch: from an acknowledged hwirq to its handler's run, without a lock.
 
+use crate::control::Control;
 use crate::descriptor::{Action, Descriptor};
 use crate::dispatch_table::{DispatchTable, HwIrqEntry};
 use crate::handler_cell::{Arrival, HandlerCell, History, Running};
@@ -118,7 +119,11 @@ impl Dispatcher {
         let screams =
             descriptor.unhandled.count(&descriptor.counts) && descriptor.flow != Flow::PerCpu;
         let interrupt = self.interrupt(descriptor);
-        if screams && interrupt.while_installed(|control| interrupt.disable(control)).is_some() {
+        let shut_off = |control: &mut Control| {
+            interrupt.disable(control);
+            control.shut_off();
+        };
+        if screams && interrupt.while_installed(shut_off).is_some() {
             self.runtime.host().screaming(descriptor.irq);
         }
     }

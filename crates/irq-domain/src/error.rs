@@ -11,6 +11,9 @@ pub enum RequestError {
     /// The interrupt has an owner: another handler, or a controller that allocates it for messages.
     #[error("vector {0} is in use already")]
     InUse(HwIrq),
+    /// Several handlers share levels only: an edge tells nobody that it is still wanted.
+    #[error("vector {0} is triggered by edges, which handlers cannot share")]
+    SharedEdge(HwIrq),
     /// No controller acknowledges such a number.
     #[error("vector {0} is beyond the 24 bits of the vector space")]
     OutOfRange(HwIrq),

@@ -3,15 +3,17 @@
 use crate::affinity::Moved;
 use crate::control::Control;
 use crate::deferred_free::TakenOnDrop;
-use crate::descriptor::{Action, Descriptor, Handler, NewDescriptor, Source, WiredInput};
+use crate::descriptor::{Action, Descriptor, NewDescriptor, Source, WiredInput};
 use crate::error::{MoveError, RequestError};
+use crate::handler::Handler;
 use crate::interrupt::Interrupt;
-use crate::irq::{Flow, Irq, Start};
+use crate::irq::{Flow, Irq, IrqContext, Start};
 use crate::irq_core::IrqCore;
 use crate::name::Name;
 use crate::placement;
 use crate::root_controller::prepare;
 use crate::shared::Shared;
+use crate::shared_line::{MemberIndex, SharedLine};
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
@@ -30,12 +32,25 @@ pub struct WiredRequest<'a> {
     pub name: &'a str,
     /// Enabled or disabled after the request.
     pub start: Start,
+    /// Whether other handlers may be at the same input.
+    pub sharing: Sharing,
+}
+
+/// Number of handlers that an input may have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum Sharing {
+    /// One: other requests of the input are refused.
+    #[default]
+    Exclusive,
+    /// One for each device on the line, which is level-triggered. Each arrival runs all of them;
+    /// it is unhandled if all return [`IrqReturn::None`](crate::IrqReturn::None).
+    Shared,
 }
 
 impl<'a> WiredRequest<'a> {
     /// A request of an input, enabled at once.
     pub const fn new(hwirq: HwIrq, trigger: Trigger, name: &'a str) -> Self {
-        Self { hwirq, trigger, name, start: Start::Enabled }
+        Self { hwirq, trigger, name, start: Start::Enabled, sharing: Sharing::Exclusive }
     }
 
     msi_types::setters! {
@@ -43,6 +58,7 @@ impl<'a> WiredRequest<'a> {
         with_trigger: trigger: Trigger,
         with_name: name: &'a str,
         with_start: start: Start,
+        with_sharing: sharing: Sharing,
     }
 }
 
@@ -55,14 +71,25 @@ impl<'a> WiredRequest<'a> {
 /// - Elsewhere – in hard-IRQ context, inside its own handler or not, and with interrupts saved –
 ///   drop neither waits nor frees. The handler is not entered again; a later task operation, such
 ///   as [`Interrupts::reclaim`](crate::Interrupts::reclaim), frees it.
+///
+/// **A [shared](Sharing::Shared) line** is one interrupt with one number, state, affinity and count
+/// of runs; each of its handles controls all of it. [`disable`](Self::disable) masks the line for
+/// all handlers. It is let through while no handle has an outstanding disable: a handle undoes its
+/// own disables only, and its drop undoes the rest of them. A line that was shut off because it
+/// [screams](crate::Host::screaming) is let through by any handle's [`enable`](Self::enable) that
+/// has no disable to undo, and by another handler's request. The drop of the last handle masks the
+/// line and frees it.
 #[must_use = "dropping the handle removes the handler"]
 pub struct IrqHandle {
     core: Shared<IrqCore>,
     descriptor: TakenOnDrop<Descriptor>,
+    /// The handler's place on a shared line.
+    member: Option<MemberIndex>,
 }
 
 impl IrqHandle {
-    /// Claims an input of a controller with wired inputs, and gives it a handler and a CPU.
+    /// Claims an input of a controller with wired inputs, and gives it a handler and a CPU. Joins
+    /// the others' handlers if the input is shared.
     ///
     /// Context: task; may sleep.
     pub(crate) fn request_wired(
@@ -71,6 +98,26 @@ impl IrqHandle {
         request: WiredRequest<'_>,
         handler: &Handler,
     ) -> Result<Self, RequestError> {
+        if request.sharing == Sharing::Shared && request.trigger == Trigger::Edge {
+            return Err(RequestError::SharedEdge(request.hwirq));
+        }
+        loop {
+            if let Some(handle) = Self::try_request_wired(core, parent, request, handler)? {
+                return Ok(handle);
+            }
+            // The last handle of the shared line is being dropped: its input is free afterwards.
+            core.reclaim();
+            core.host().yield_now();
+        }
+    }
+
+    /// Returns `None` while a shared line is on its way out.
+    fn try_request_wired(
+        core: &Shared<IrqCore>,
+        parent: &Arc<dyn WiredParent>,
+        request: WiredRequest<'_>,
+        handler: &Handler,
+    ) -> Result<Option<Self>, RequestError> {
         let IrqCore { descriptors, placement, root, .. } = &**core;
         let entry = descriptors.dispatcher.ensure(request.hwirq)?;
         let entry = entry.ok_or(RequestError::OutOfRange(request.hwirq))?;
@@ -80,9 +127,62 @@ impl IrqHandle {
         if entry.all_private().any(|cell| !cell.is_vacant()) {
             return Err(RequestError::InUse(request.hwirq));
         }
-        let descriptor = claim(core, parent, &request, &online)?;
-        Self::install(core, &descriptor, request.name, handler.clone(), request.start)
-            .inspect_err(|_| descriptors.release_root(&descriptor))
+        if request.sharing == Sharing::Exclusive {
+            let descriptor = claim(core, parent, &request, &online, None)?;
+            return Self::install(core, &descriptor, request.name, handler.clone(), request.start)
+                .inspect_err(|_| descriptors.release_root(&descriptor))
+                .map(Some);
+        }
+        if let Some(descriptor) = descriptors.find_shared_line(parent, request.hwirq) {
+            return Self::join(core, &descriptor, &request, handler.clone());
+        }
+        Self::share(core, parent, &request, &online, handler.clone()).map(Some)
+    }
+
+    /// Claims an input for several handlers, of which this is the first.
+    fn share(
+        core: &Shared<IrqCore>,
+        parent: &Arc<dyn WiredParent>,
+        request: &WiredRequest<'_>,
+        online: &[Cpu],
+        handler: Handler,
+    ) -> Result<Self, RequestError> {
+        let name = Name::try_new(request.name)?;
+        let line = Shared::<SharedLine>::try_new(SharedLine::new(handler))?;
+        let members = line.clone();
+        let run_all = Handler::try_handler(move |context: &IrqContext<'_>| members.run(context))?;
+        let descriptor = claim(core, parent, request, online, Some(line.clone()))?;
+        let mut handle = Self::install(core, &descriptor, "", run_all, Start::Disabled)
+            .inspect_err(|_| core.descriptors.release_root(&descriptor))?;
+        line.count_disable(MemberIndex::FIRST);
+        line.set_name(core.host(), MemberIndex::FIRST, name);
+        handle.member = Some(MemberIndex::FIRST);
+        if request.start == Start::Enabled {
+            handle.enable();
+        }
+        Ok(handle)
+    }
+
+    /// Adds a handler to a shared line. Returns `None` if the line is on its way out. The caller
+    /// must hold the lock over requests.
+    fn join(
+        core: &Shared<IrqCore>,
+        descriptor: &Shared<Descriptor>,
+        request: &WiredRequest<'_>,
+        handler: Handler,
+    ) -> Result<Option<Self>, RequestError> {
+        let Some(line) = descriptor.shared_line() else { return Ok(None) };
+        let name = Name::try_new(request.name)?;
+        let member = line.vacant()?;
+        core.deferred.reserve(core.host())?;
+        let interrupt = core.descriptors.interrupt(descriptor);
+        if !interrupt.join(line, member, handler, request.start) {
+            core.deferred.unreserve();
+            return Ok(None);
+        }
+        line.set_name(core.host(), member, name);
+        let descriptor = TakenOnDrop::new(descriptor.clone());
+        Ok(Some(Self { core: core.clone(), descriptor, member: Some(member) }))
     }
 
     /// Gives an interrupt its handler.
@@ -102,7 +202,7 @@ impl IrqHandle {
         installed.inspect_err(|_| core.deferred.unreserve())?;
         *descriptor.name.lock(core.host()) = Some(name);
         let descriptor = TakenOnDrop::new(descriptor.clone());
-        let handle = Self { core: core.clone(), descriptor };
+        let handle = Self { core: core.clone(), descriptor, member: None };
         if start == Start::Enabled {
             handle.enable();
         }
@@ -129,7 +229,12 @@ impl IrqHandle {
     ///
     /// Context: any.
     pub fn disable(&self) {
-        self.while_installed(|control| self.interrupt().disable(control));
+        self.while_installed(|control| {
+            if let Some((line, member)) = self.member() {
+                line.count_disable(member);
+            }
+            self.interrupt().disable(control);
+        });
     }
 
     /// [`disable`](Self::disable), then waits for the handler to return; nothing to wait for where
@@ -145,7 +250,12 @@ impl IrqHandle {
     ///
     /// Context: any.
     pub fn enable(&self) {
-        self.while_installed(|control| self.interrupt().enable(control));
+        self.while_installed(|control| {
+            let is_own = self.member().is_none_or(|(line, member)| line.uncount_disable(member));
+            if is_own || control.take_shut_off() {
+                self.interrupt().enable(control);
+            }
+        });
     }
 
     /// Waits until no handler runs that began before the call; where the caller [may not
@@ -210,6 +320,11 @@ impl IrqHandle {
         self.descriptor.redelivered.load(Ordering::Relaxed)
     }
 
+    /// The line that the handler shares, and its place there.
+    fn member(&self) -> Option<(&SharedLine, MemberIndex)> {
+        self.descriptor.shared_line().zip(self.member)
+    }
+
     fn interrupt(&self) -> Interrupt<'_> {
         self.core.descriptors.interrupt(&self.descriptor)
     }
@@ -223,7 +338,7 @@ impl IrqHandle {
 impl Drop for IrqHandle {
     fn drop(&mut self) {
         if let Some(descriptor) = self.descriptor.take() {
-            self.core.deferred.release_handle(&self.core.descriptors, descriptor);
+            self.core.deferred.release_handle(&self.core.descriptors, descriptor, self.member);
         }
     }
 }
@@ -242,6 +357,7 @@ fn claim(
     parent: &Arc<dyn WiredParent>,
     request: &WiredRequest<'_>,
     online: &[Cpu],
+    shared: Option<Shared<SharedLine>>,
 ) -> Result<Shared<Descriptor>, RequestError> {
     let target = core.placement.choose(online).ok_or(RequestError::NoCpu)?;
     parent.claim(request.hwirq, NonZeroU16::MIN)?;
@@ -255,7 +371,7 @@ fn claim(
                 Trigger::Edge => Flow::Edge,
                 Trigger::Level => Flow::Level,
             },
-            source: Source::Wired(WiredInput::new(parent.clone())),
+            source: Source::Wired(WiredInput::new(parent.clone(), shared)),
             target,
             among: None,
             cpus: core.descriptors.runtime().cpus(),

@@ -8,6 +8,7 @@
 
 mod handler_cell;
 mod shared;
+mod shared_line;
 
 /// Random interleavings of each scenario.
 const SCHEDULES: usize = 200_000;

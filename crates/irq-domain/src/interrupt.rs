@@ -1,14 +1,16 @@
 //! One interrupt as tasks and handlers control it: its descriptor with the control state, and its
 //! handler cells. The source is masked while the interrupt is disabled.
 
-use crate::control::{Control, HandlerPhase};
+use crate::control::{Control, HandlerPhase, Released};
 use crate::descriptor::{Action, Descriptor};
 use crate::dispatch_table::HwIrqEntry;
 use crate::error::RequestError;
+use crate::handler::Handler;
 use crate::handler_cell::{HandlerCell, WhenBusy};
 use crate::host::Host;
-use crate::irq::Flow;
+use crate::irq::{Flow, Start};
 use crate::runtime::Runtime;
+use crate::shared_line::{MemberIndex, Remaining, SharedLine};
 
 /// An interrupt, its entry of the dispatch table, and the kernel.
 #[derive(Clone, Copy)]
@@ -50,7 +52,13 @@ impl Interrupt<'_> {
     ///
     /// Context: any.
     pub(crate) fn close(self, after: HandlerPhase) -> bool {
-        let mut control = self.descriptor.control.lock(self.host());
+        self.close_under(&mut self.descriptor.control.lock(self.host()), after)
+    }
+
+    /// [`close`](Self::close) under the control's lock.
+    ///
+    /// Context: any.
+    fn close_under(self, control: &mut Control, after: HandlerPhase) -> bool {
         if !control.remove(after) {
             return false;
         }
@@ -64,6 +72,48 @@ impl Interrupt<'_> {
         }
         control.add_closing(self.cells().fold(0, |closed, cell| closed + u32::from(cell.close())));
         true
+    }
+
+    /// Removes a handler that a handle owned: the only one, or a member of a shared line. With the
+    /// last one the interrupt is masked and its cells are closed.
+    ///
+    /// Context: any.
+    pub(crate) fn release(self, member: Option<MemberIndex>) -> Released {
+        if let Some((line, index)) = self.descriptor.shared_line().zip(member) {
+            let mut control = self.descriptor.control.lock(self.host());
+            if line.leave(&mut control, index) == Remaining::Some {
+                if control.enable_all(line.take_disables(index)) {
+                    self.let_through(&mut control);
+                }
+                return Released::Member;
+            }
+            self.close_under(&mut control, HandlerPhase::Vacant);
+            return Released::Interrupt;
+        }
+        if self.close(HandlerPhase::Vacant) { Released::Interrupt } else { Released::Before }
+    }
+
+    /// Adds a handler to a shared line. Returns false if the line is on its way out. The caller
+    /// must hold the lock over requests since it found the vacant member.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn join(
+        self,
+        line: &SharedLine,
+        index: MemberIndex,
+        handler: Handler,
+        start: Start,
+    ) -> bool {
+        let mut control = self.descriptor.control.lock(self.host());
+        let joined = line.join(&mut control, index, handler);
+        if joined && start == Start::Disabled {
+            line.count_disable(index);
+            self.disable(&mut control);
+        }
+        if joined && control.take_shut_off() {
+            self.enable(&mut control);
+        }
+        joined
     }
 
     /// Frees the closed handler as far as nobody uses it; true if that was all.
@@ -114,9 +164,15 @@ impl Interrupt<'_> {
     ///
     /// Context: any.
     pub(crate) fn enable(self, control: &mut Control) {
-        if !control.enable() {
-            return;
+        if control.enable() {
+            self.let_through(control);
         }
+    }
+
+    /// Under the control's lock.
+    ///
+    /// Context: any.
+    fn let_through(self, control: &mut Control) {
         control.defer(self.entry.shared.enable());
         if !control.is_rewriting() {
             if !control.take_unmasked() {

@@ -2,10 +2,11 @@
 
 use crate::affinity::{AffinityPolicy, Moved};
 use crate::deferred_free::DeferredFree;
-use crate::descriptor::{Handler, Source};
+use crate::descriptor::Source;
 use crate::descriptors::Descriptors;
 use crate::error::{MoveError, RequestError, Stranded, UnknownCpu};
 use crate::handle::{IrqHandle, WiredRequest};
+use crate::handler::Handler;
 use crate::host::Host;
 use crate::irq::{Dispatched, Irq, IrqContext, IrqReturn};
 use crate::irq_core::IrqCore;

@@ -28,6 +28,7 @@ pub struct IrqInfo {
     /// As the root controller acknowledges it.
     pub hwirq: HwIrq,
     /// The name of its handler: the last one's if there is none now, `None` if there was none yet.
+    /// A shared line has the names of all its handlers, separated by commas.
     pub name: Option<Name>,
     /// The name of the device's domain and the slot in its message store, for message-signalled
     /// interrupts.
@@ -57,7 +58,7 @@ impl IrqInfo {
         Ok(Self {
             irq: descriptor.irq,
             hwirq: descriptor.hwirq,
-            name: descriptor.name.lock(interrupt.runtime.host()).clone(),
+            name: descriptor.name(interrupt.runtime.host())?,
             slot: match &descriptor.source {
                 Source::Device(source) => {
                     let (name, slot) = source.slot();
@@ -80,14 +81,14 @@ impl IrqInfo {
 /// Context: task; may sleep.
 pub(crate) fn describe(interrupt: Interrupt<'_>, out: &mut dyn fmt::Write) -> fmt::Result {
     let (descriptor, host) = (interrupt.descriptor, interrupt.runtime.host());
-    let name = descriptor.name.lock(host).clone();
-    write!(
-        out,
-        "irq {}: {}, {}",
-        descriptor.irq,
-        name.as_deref().unwrap_or("(no handler)"),
-        descriptor.flow
-    )?;
+    write!(out, "irq {}: ", descriptor.irq)?;
+    if let Some(line) = descriptor.shared_line() {
+        line.write_names(host, out)?;
+    } else {
+        let name = descriptor.name.lock(host).clone();
+        out.write_str(name.as_deref().unwrap_or("(no handler)"))?;
+    }
+    write!(out, ", {}", descriptor.flow)?;
     if let EffectiveAffinity::Cpu(cpu) = affinity(descriptor) {
         write!(out, ", cpu {cpu}")?;
     }

@@ -50,6 +50,11 @@ impl IrqNumbers {
         self.used.get(irq.get() as usize)?.clone()
     }
 
+    /// The first interrupt that is `wanted`.
+    pub(crate) fn find(&self, wanted: impl Fn(&Descriptor) -> bool) -> Option<Shared<Descriptor>> {
+        self.used.iter().flatten().find(|descriptor| wanted(descriptor)).cloned()
+    }
+
     /// The targets of all managed interrupts.
     pub(crate) fn managed_targets(&self) -> impl Iterator<Item = Cpu> {
         let managed = self.used.iter().flatten().filter(|descriptor| descriptor.among.is_some());

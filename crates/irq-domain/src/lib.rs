@@ -35,6 +35,8 @@
 //! - **Dropping a handle synchronises** with the handler on whichever CPU it runs. Where the caller
 //!   [may not wait](TaskContext::may_wait), a handler or any other interrupt of the kernel's own,
 //!   drop neither waits nor frees.
+//! - **A level may have several handlers** ([`Sharing::Shared`]), which come and go while CPUs
+//!   dispatch. All of them run.
 //! - **A screaming interrupt is shut off**: one whose handler [finds nothing to
 //!   do](IrqReturn::None), time after time.
 //! - **A message that comes before its handler waits for it**. It waits at the endpoint if that can
@@ -154,6 +156,7 @@ mod dispatch_table;
 mod dispatcher;
 mod error;
 mod handle;
+mod handler;
 mod handler_cell;
 mod host;
 #[cfg(all(test, shuttle))]
@@ -175,12 +178,13 @@ mod root_controller;
 mod run_counts;
 mod runtime;
 mod shared;
+mod shared_line;
 mod sync;
 
 pub use affinity::{AffinityPolicy, Moved, RoundRobin, spread};
 pub use bridge::{BridgeConfig, InputBridge, InputRequest, WiredBridge};
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
-pub use handle::{IrqHandle, WiredRequest};
+pub use handle::{IrqHandle, Sharing, WiredRequest};
 pub use host::Host;
 pub use interrupts::{Config, Interrupts};
 pub use irq::{Deferral, Dispatched, Flow, Irq, IrqContext, IrqReturn, Start, Unhandled};

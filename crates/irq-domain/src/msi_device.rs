@@ -16,10 +16,11 @@ use shared_attachment::SharedAttachment;
 pub use shared_device::{SharedDevice, SharedDeviceConfig};
 
 use crate::deferred_free::{TakenOnDrop, Teardown};
-use crate::descriptor::{Descriptor, Handler};
+use crate::descriptor::Descriptor;
 use crate::descriptors::Descriptors;
 use crate::error::{MsiDeviceError, RequestError};
 use crate::handle::IrqHandle;
+use crate::handler::Handler;
 use crate::host::Host;
 use crate::interrupts::Interrupts;
 use crate::irq::{Irq, IrqContext, IrqReturn, Start};

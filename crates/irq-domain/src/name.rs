@@ -17,6 +17,33 @@ impl Name {
         owned.push_str(name);
         Shared::try_new(owned).map(Self)
     }
+
+    /// The name that `write` writes.
+    pub(crate) fn try_written(
+        write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result,
+    ) -> Result<Self, TryReserveError> {
+        let mut writer = Fallible { text: String::new(), refused: None };
+        // An error of the writer is `refused`.
+        let _ = write(&mut writer);
+        writer.refused.map_or_else(|| Shared::try_new(writer.text).map(Self), Err)
+    }
+}
+
+/// A string that grows only while the heap has memory.
+struct Fallible {
+    text: String,
+    refused: Option<TryReserveError>,
+}
+
+impl fmt::Write for Fallible {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if let Err(refused) = self.text.try_reserve(text.len()) {
+            self.refused = Some(refused);
+            return Err(fmt::Error);
+        }
+        self.text.push_str(text);
+        Ok(())
+    }
 }
 
 impl Deref for Name {

@@ -1,9 +1,10 @@
 //! Interrupts that each CPU has for itself: their requests and handles.
 
 use crate::deferred_free::TakenOnDrop;
-use crate::descriptor::{Action, Descriptor, Handler, NewDescriptor, Source};
+use crate::descriptor::{Action, Descriptor, NewDescriptor, Source};
 use crate::dispatch_table::HwIrqEntry;
 use crate::error::RequestError;
+use crate::handler::Handler;
 use crate::handler_cell::{InstallError, WhenBusy};
 use crate::irq::{Flow, Irq};
 use crate::irq_core::IrqCore;
@@ -112,7 +113,7 @@ impl PerCpuHandle {
 impl Drop for PerCpuHandle {
     fn drop(&mut self) {
         if let Some(descriptor) = self.descriptor.take() {
-            self.core.deferred.release_handle(&self.core.descriptors, descriptor);
+            self.core.deferred.release_handle(&self.core.descriptors, descriptor, None);
         }
     }
 }

@@ -136,7 +136,7 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Shared<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptor::Handler;
+    use crate::handler::Handler;
     use crate::irq::IrqContext;
     use alloc::sync::Arc;
     use doorbell_test_support::with_allocations;

@@ -22,6 +22,7 @@ mod msix;
 mod negotiation;
 mod out_of_memory;
 mod restore;
+mod shared_lines;
 mod threads;
 mod view;
 mod wired;

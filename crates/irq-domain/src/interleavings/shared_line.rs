@@ -1,0 +1,201 @@
+//! The handlers of a shared line that CPUs take while tasks add and remove them.
+
+use super::explore;
+use crate::control::{Control, HandlerPhase};
+use crate::handler::Handler;
+use crate::handler_cell::{Arrival, HandlerCell, WhenBusy};
+use crate::host::Host;
+use crate::irq::{Irq, IrqContext, IrqReturn};
+use crate::shared_line::{MemberIndex, Remaining, SharedLine};
+use core::marker::PhantomData;
+use msi_types::{Cpu, HwIrq, IrqState, LocalCpu, TaskContext};
+use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use shuttle::sync::{Arc, Mutex};
+use shuttle::thread;
+
+/// The kernel, of which a member's name asks nothing.
+struct Kernel;
+
+impl LocalCpu for Kernel {
+    fn irq_save(&self) -> IrqState {
+        IrqState::new(0)
+    }
+    fn irq_restore(&self, _: IrqState) {}
+}
+
+impl TaskContext for Kernel {
+    fn may_wait(&self) -> bool {
+        true
+    }
+}
+
+impl Host for Kernel {
+    fn current_cpu(&self) -> Option<Cpu> {
+        None
+    }
+}
+
+/// A line with its handler cell, its control state, and the lock over requests.
+struct Machine {
+    cell: HandlerCell<()>,
+    line: SharedLine,
+    control: Mutex<Control>,
+    requests: Mutex<()>,
+    is_freed: AtomicBool,
+}
+
+/// A device's handler: it runs on one CPU at a time, and not after it was freed.
+struct Device {
+    running: AtomicBool,
+    freed: AtomicBool,
+    runs: AtomicU32,
+}
+
+/// Tells that the handler was freed.
+struct Freed(Arc<Device>);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        assert!(!self.0.running.load(SeqCst), "freed while it ran");
+        assert!(!self.0.freed.swap(true, SeqCst), "freed twice");
+    }
+}
+
+impl Device {
+    fn new() -> (Arc<Self>, Handler) {
+        let flag = || AtomicBool::new(false);
+        let device = Self { running: flag(), freed: flag(), runs: AtomicU32::new(0) };
+        let device = Arc::new(device);
+        let owned = Freed(device.clone());
+        let run = move |_: &IrqContext<'_>| {
+            assert!(!owned.0.running.swap(true, SeqCst), "ran beside itself");
+            assert!(!owned.0.freed.load(SeqCst), "ran after it was freed");
+            owned.0.runs.fetch_add(1, SeqCst);
+            owned.0.running.store(false, SeqCst);
+        };
+        (device, Handler::try_handler(run).unwrap())
+    }
+}
+
+impl Machine {
+    /// A line with one handler, enabled.
+    fn new() -> (Arc<Self>, Arc<Device>) {
+        let (device, handler) = Device::new();
+        let machine = Self {
+            cell: HandlerCell::new(),
+            line: SharedLine::new(handler),
+            control: Mutex::new(Control::new(false)),
+            requests: Mutex::new(()),
+            is_freed: AtomicBool::new(false),
+        };
+        assert!(machine.cell.install((), WhenBusy::Ignore).is_ok());
+        machine.control.lock().unwrap().install();
+        machine.cell.enable();
+        (Arc::new(machine), device)
+    }
+
+    /// A CPU acknowledges the line. Returns true if it ran the handlers.
+    fn arrive(&self) -> bool {
+        let Arrival::Entered(running) = self.cell.enter() else { return false };
+        let (irq, hwirq, cpu) = (Irq::new(0), HwIrq::new(40), Cpu::new(0));
+        let verdict = self.line.run(&IrqContext { irq, hwirq, cpu, run: PhantomData });
+        assert!(running.leave().is_none(), "a level was marked");
+        verdict == IrqReturn::Handled
+    }
+
+    /// A task adds a handler. Returns `None` if the line is on its way out.
+    fn join(&self) -> Option<(MemberIndex, Arc<Device>)> {
+        let (device, handler) = Device::new();
+        let _one_at_a_time = self.requests.lock().unwrap();
+        let index = self.line.vacant().unwrap();
+        let joined = self.line.join(&mut self.control.lock().unwrap(), index, handler.clone());
+        joined.then_some((index, device))
+    }
+
+    /// A task drops a handle.
+    fn leave(&self, index: MemberIndex, device: &Device) {
+        let remaining = {
+            let mut control = self.control.lock().unwrap();
+            let remaining = self.line.leave(&mut control, index);
+            if remaining == Remaining::None {
+                control.remove(HandlerPhase::Vacant);
+                assert!(self.cell.close(), "closed twice");
+            }
+            remaining
+        };
+        if remaining == Remaining::None {
+            while self.cell.take().is_none() {
+                thread::yield_now();
+            }
+            assert!(!self.is_freed.swap(true, SeqCst), "the line was freed twice");
+        }
+        while self.line.take(&Kernel, index).is_none() {
+            thread::yield_now();
+        }
+        let runs = device.runs.load(SeqCst);
+        assert!(device.freed.load(SeqCst), "not freed");
+        assert_eq!(device.runs.load(SeqCst), runs, "ran after its handle was dropped");
+    }
+}
+
+/// Two tasks add and remove handlers, of which one takes the other's place, while a CPU takes the
+/// line.
+fn handlers_come_and_go() {
+    let (machine, first) = Machine::new();
+    let visit = |machine: Arc<Machine>| {
+        move || {
+            let (index, device) = machine.join().unwrap();
+            machine.leave(index, &device);
+        }
+    };
+    let cpu = machine.clone();
+    let threads = [
+        thread::spawn(visit(machine.clone())),
+        thread::spawn(visit(machine.clone())),
+        thread::spawn(move || {
+            for _ in 0..2 {
+                assert!(cpu.arrive(), "the first handler did not run");
+            }
+        }),
+    ];
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(first.runs.load(SeqCst), 2);
+    assert!(!machine.is_freed.load(SeqCst), "freed with a handler left");
+    machine.leave(MemberIndex::FIRST, &first);
+    assert!(machine.is_freed.load(SeqCst), "never freed");
+}
+
+/// The first handler is removed while another is added: it is refused, or its line stays.
+fn the_last_handler_goes_while_another_comes() {
+    let (machine, first) = Machine::new();
+    let (leaving, cpu) = (machine.clone(), machine.clone());
+    let threads = [
+        thread::spawn(move || leaving.leave(MemberIndex::FIRST, &first)),
+        thread::spawn(move || {
+            cpu.arrive();
+        }),
+    ];
+    let joined = machine.join();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    if let Some((index, device)) = joined {
+        let runs = device.runs.load(SeqCst);
+        assert!(machine.arrive(), "the line was freed with a handler on it");
+        assert_eq!(device.runs.load(SeqCst), runs + 1, "a handler was lost");
+        machine.leave(index, &device);
+    }
+    assert!(machine.is_freed.load(SeqCst), "never freed");
+}
+
+#[test]
+fn a_member_never_runs_after_it_was_freed() {
+    explore(handlers_come_and_go);
+}
+
+#[test]
+fn no_handler_joins_a_line_that_goes() {
+    explore(the_last_handler_goes_while_another_comes);
+}

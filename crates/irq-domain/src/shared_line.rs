@@ -1,0 +1,222 @@
+//! The handlers of a shared line.
+//!
+//! The line has one handler cell, as any interrupt, and its action runs the handlers of all
+//! members. Members form a list that only grows: a task appends one, and a later handler reuses
+//! it. So dispatch walks the list without a lock. Each member's handler is in a cell of its own,
+//! which keeps it in place while it runs.
+//!
+//! The control state, under its lock, decides who is last: a handler that is added to a line finds
+//! it installed, or on its way out.
+
+use crate::control::Control;
+use crate::handler::Handler;
+use crate::handler_cell::{Arrival, HandlerCell, WhenBusy};
+use crate::host::Host;
+use crate::irq::{IrqContext, IrqReturn};
+use crate::name::Name;
+use alloc::collections::TryReserveError;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_fallible::try_box;
+use doorbell_lock::TaskLock;
+use once_cell::race::OnceBox;
+
+/// Position of a member in its line's list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MemberIndex(usize);
+
+impl MemberIndex {
+    /// The member that made the line.
+    pub(crate) const FIRST: Self = Self(0);
+}
+
+/// One handler of a shared line, with its part of the control state.
+struct Member {
+    cell: HandlerCell<Handler>,
+    name: TaskLock<Option<Name>>,
+    /// Disables by this member's handle that it has not undone. Changed under the control's lock.
+    disables: AtomicU32,
+    next: OnceBox<[Self; 1]>,
+}
+
+impl Member {
+    fn new() -> Self {
+        Self {
+            cell: HandlerCell::new(),
+            name: TaskLock::new(None),
+            disables: AtomicU32::new(0),
+            next: OnceBox::new(),
+        }
+    }
+
+    /// Lets a handler run. Returns false if the cell is not vacant.
+    fn open(&self, handler: Handler) -> bool {
+        let installed = self.cell.install(handler, WhenBusy::Ignore).is_ok();
+        if installed {
+            self.cell.enable();
+        }
+        installed
+    }
+}
+
+/// The members of a shared line.
+pub(crate) struct SharedLine {
+    first: Member,
+}
+
+/// Members of a line after one of them left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Remaining {
+    /// The line stays installed.
+    Some,
+    /// The caller closes the line.
+    None,
+}
+
+impl SharedLine {
+    /// A line whose first member has this handler.
+    pub(crate) fn new(handler: Handler) -> Self {
+        let line = Self { first: Member::new() };
+        line.first.open(handler);
+        line
+    }
+
+    /// Runs the handlers of all members: what one of them handled is handled.
+    ///
+    /// Context: hard IRQ.
+    pub(crate) fn run(&self, context: &IrqContext<'_>) -> IrqReturn {
+        let mut verdict = IrqReturn::None;
+        for member in self.members() {
+            if let Arrival::Entered(handler) = member.cell.enter() {
+                if handler(context) == IrqReturn::Handled {
+                    verdict = IrqReturn::Handled;
+                }
+                // A level is never marked, so there is nothing to send again.
+                drop(handler);
+            }
+        }
+        verdict
+    }
+
+    /// Returns a member without handler, and appends one if all have handlers. The caller must hold
+    /// the lock over requests until it has [joined](Self::join).
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn vacant(&self) -> Result<MemberIndex, TryReserveError> {
+        let mut last = &self.first;
+        for (index, member) in self.members().enumerate() {
+            if member.cell.is_vacant() {
+                return Ok(MemberIndex(index));
+            }
+            last = member;
+        }
+        last.next.get_or_try_init(|| try_box(Member::new()))?;
+        Ok(MemberIndex(self.members().count() - 1))
+    }
+
+    /// Gives a vacant member its handler. Returns false if the line is on its way out. Under the
+    /// control's lock.
+    ///
+    /// Context: any.
+    pub(crate) fn join(&self, control: &mut Control, index: MemberIndex, handler: Handler) -> bool {
+        let joined =
+            control.is_installed() && self.member(index).is_some_and(|member| member.open(handler));
+        if joined {
+            control.add_member();
+        }
+        joined
+    }
+
+    /// Closes a member's cell: its handler is not entered any more, and [`take`](Self::take) frees
+    /// it. Under the control's lock.
+    ///
+    /// Context: any.
+    pub(crate) fn leave(&self, control: &mut Control, index: MemberIndex) -> Remaining {
+        if let Some(member) = self.member(index) {
+            member.cell.close();
+        }
+        if control.remove_member() { Remaining::None } else { Remaining::Some }
+    }
+
+    /// Takes the handler of a member that left, once it returned.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn take(&self, host: &dyn Host, index: MemberIndex) -> Option<Handler> {
+        let member = self.member(index)?;
+        let mut name = member.name.lock(host);
+        let handler = member.cell.take()?;
+        *name = None;
+        Some(handler)
+    }
+
+    /// Notes a disable by a member's handle. Under the control's lock.
+    ///
+    /// Context: any.
+    pub(crate) fn count_disable(&self, index: MemberIndex) {
+        if let Some(Member { disables, .. }) = self.member(index) {
+            let count = disables.load(Ordering::Relaxed).saturating_add(1);
+            disables.store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Undoes a disable by a member's handle. Returns false if there is none. Under the control's
+    /// lock.
+    ///
+    /// Context: any.
+    pub(crate) fn uncount_disable(&self, index: MemberIndex) -> bool {
+        let disables = self.member(index).map(|member| &member.disables);
+        disables.is_some_and(|disables| {
+            let fewer = disables.load(Ordering::Relaxed).checked_sub(1);
+            fewer.inspect(|fewer| disables.store(*fewer, Ordering::Relaxed)).is_some()
+        })
+    }
+
+    /// Undoes all disables by a member's handle, and returns their number. Under the control's
+    /// lock.
+    ///
+    /// Context: any.
+    pub(crate) fn take_disables(&self, index: MemberIndex) -> u32 {
+        self.member(index).map_or(0, |member| member.disables.swap(0, Ordering::Relaxed))
+    }
+
+    /// Names a member's handler.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn set_name(&self, host: &dyn Host, index: MemberIndex, name: Name) {
+        if let Some(member) = self.member(index) {
+            *member.name.lock(host) = Some(name);
+        }
+    }
+
+    /// Writes the names of all handlers, separated by commas.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn write_names(&self, host: &dyn Host, out: &mut dyn fmt::Write) -> fmt::Result {
+        let mut separator = "";
+        for member in self.members() {
+            let name = member.name.lock(host).clone();
+            if let Some(name) = name {
+                write!(out, "{separator}{name}")?;
+                separator = ", ";
+            }
+        }
+        Ok(())
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        core::iter::successors(Some(&self.first), |member| {
+            let [next] = member.next.get()?;
+            Some(next)
+        })
+    }
+
+    fn member(&self, index: MemberIndex) -> Option<&Member> {
+        self.members().nth(index.0)
+    }
+}
+
+impl fmt::Debug for SharedLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedLine").field("members", &self.members().count()).finish()
+    }
+}

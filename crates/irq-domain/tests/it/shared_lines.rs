@@ -1,0 +1,361 @@
+//! Several devices on one level-triggered line.
+
+use crate::mock::take_screaming;
+use crate::mock::{Addressing, CPUS, Hotplug as _, Machine, Root, in_hard_irq};
+use doorbell_test_support::after_failures;
+use irq_domain::{
+    Deferral, Dispatched, IrqHandle, IrqReturn, RequestError, Sharing, Start, Unhandled,
+    WiredRequest,
+};
+use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+
+const LINE: HwIrq = HwIrq::new(40);
+
+fn named(name: &str) -> WiredRequest<'_> {
+    WiredRequest::new(LINE, Trigger::Level, name).with_sharing(Sharing::Shared)
+}
+
+/// A device that asserts the line until its handler serves it.
+#[derive(Default)]
+struct Device {
+    asserted: AtomicBool,
+    runs: AtomicU32,
+}
+
+impl Device {
+    fn request(self: &Arc<Self>, machine: &Machine, request: WiredRequest<'_>) -> IrqHandle {
+        let device = self.clone();
+        let handler = move |_: &irq_domain::IrqContext<'_>| {
+            device.runs.fetch_add(1, SeqCst);
+            if device.asserted.swap(false, SeqCst) { IrqReturn::Handled } else { IrqReturn::None }
+        };
+        machine.interrupts.request_wired(request, handler).unwrap()
+    }
+
+    fn runs(&self) -> u32 {
+        self.runs.load(SeqCst)
+    }
+}
+
+fn device(machine: &Machine, name: &str) -> (Arc<Device>, IrqHandle) {
+    let device = Arc::new(Device::default());
+    let handle = device.request(machine, named(name));
+    (device, handle)
+}
+
+fn arrive(machine: &Machine) -> Dispatched {
+    in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), LINE))
+}
+
+fn is_masked(machine: &Machine) -> bool {
+    machine.root.line(LINE.get()).unwrap().masked
+}
+
+#[test]
+fn all_handlers_of_a_line_run() {
+    let machine = Machine::new(Addressing::Stays);
+    let (first, a) = device(&machine, "first");
+    let (second, b) = device(&machine, "second");
+    assert_eq!((a.irq(), a.hwirq()), (b.irq(), b.hwirq()), "one line has one number");
+    second.asserted.store(true, SeqCst);
+    assert_eq!(arrive(&machine), Dispatched::Handled);
+    first.asserted.store(true, SeqCst);
+    assert_eq!(arrive(&machine), Dispatched::Handled);
+    assert_eq!((first.runs(), second.runs(), a.count()), (2, 2, 2));
+}
+
+#[test]
+fn none_from_all_handlers_is_unhandled() {
+    let machine = Machine::new(Addressing::Stays);
+    let (_first, _a) = device(&machine, "first");
+    let (_second, b) = device(&machine, "second");
+    assert_eq!(arrive(&machine), Dispatched::Unhandled(Unhandled::IrqNone));
+    assert_eq!(machine.interrupts.irq_info(b.irq()).unwrap().unwrap().unhandled, 1);
+}
+
+#[test]
+fn only_levels_of_willing_holders_are_shared() {
+    let machine = Machine::new(Addressing::Stays);
+    let refused = |request| machine.interrupts.request_wired(request, |_| {}).err();
+    assert_eq!(
+        refused(named("edge").with_trigger(Trigger::Edge)),
+        Some(RequestError::SharedEdge(LINE))
+    );
+    let exclusive = named("exclusive").with_sharing(Sharing::Exclusive);
+    let holder = machine.interrupts.request_wired(exclusive, |_| {}).unwrap();
+    assert_eq!(refused(named("shared")), Some(RequestError::InUse(LINE)));
+    drop(holder);
+    let _holder = device(&machine, "first");
+    assert_eq!(refused(exclusive), Some(RequestError::InUse(LINE)));
+    assert_eq!(refused(exclusive.with_trigger(Trigger::Edge)), Some(RequestError::InUse(LINE)));
+    assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1);
+}
+
+#[test]
+fn another_controllers_line_is_not_joined() {
+    let machine = Machine::new(Addressing::Stays);
+    let (first, _a) = device(&machine, "first");
+    let other: Arc<dyn WiredParent> = Arc::new(Root::default());
+    let refused = machine.interrupts.request_wired_at(&other, named("stranger"), |_| {});
+    assert_eq!(refused.err(), Some(RequestError::InUse(LINE)));
+    arrive(&machine);
+    assert_eq!(first.runs(), 1);
+}
+
+#[test]
+fn the_last_handle_frees_the_line() {
+    let machine = Machine::new(Addressing::Stays);
+    let (first, a) = device(&machine, "first");
+    let (second, b) = device(&machine, "second");
+    drop(a);
+    assert_eq!(Arc::strong_count(&first), 1, "the handler was not freed");
+    assert!(!is_masked(&machine));
+    second.asserted.store(true, SeqCst);
+    assert_eq!((arrive(&machine), first.runs()), (Dispatched::Handled, 0));
+    drop(b);
+    assert_eq!(Arc::strong_count(&second), 1, "the handler was not freed");
+    assert_eq!(machine.root.line(LINE.get()), None);
+    assert!(machine.interrupts.snapshot().unwrap().is_empty());
+    assert_eq!(arrive(&machine), Dispatched::Unhandled(Unhandled::Released));
+    let exclusive = named("exclusive").with_sharing(Sharing::Exclusive);
+    let _exclusive = machine.interrupts.request_wired(exclusive, |_| {}).unwrap();
+}
+
+#[test]
+fn a_handle_disables_the_line_for_all() {
+    let machine = Machine::new(Addressing::Stays);
+    let (first, a) = device(&machine, "first");
+    let (second, b) = device(&machine, "second");
+    a.disable();
+    assert!(is_masked(&machine));
+    assert_eq!(arrive(&machine), Dispatched::Deferred(Deferral::Disabled));
+    b.enable();
+    assert!(is_masked(&machine), "a handle undid another's disable");
+    b.disable();
+    a.enable();
+    assert!(is_masked(&machine));
+    b.enable();
+    assert!(!is_masked(&machine));
+    arrive(&machine);
+    assert_eq!((first.runs(), second.runs()), (1, 1));
+}
+
+#[test]
+fn a_dropped_handle_undoes_its_disables() {
+    let machine = Machine::new(Addressing::Stays);
+    let (_first, a) = device(&machine, "first");
+    let (second, _b) = device(&machine, "second");
+    a.disable();
+    a.disable();
+    drop(a);
+    assert!(!is_masked(&machine));
+    arrive(&machine);
+    assert_eq!(second.runs(), 1);
+    let (third, c) = device(&machine, "third");
+    c.enable();
+    arrive(&machine);
+    assert_eq!((second.runs(), third.runs()), (2, 1), "the place's next handler inherits nothing");
+}
+
+#[test]
+fn a_handler_started_disabled_holds_the_line() {
+    let machine = Machine::new(Addressing::Stays);
+    let device = Arc::new(Device::default());
+    let first = device.request(&machine, named("first").with_start(Start::Disabled));
+    assert!(is_masked(&machine));
+    first.enable();
+    assert!(!is_masked(&machine));
+    let second = device.request(&machine, named("second").with_start(Start::Disabled));
+    first.enable();
+    assert!(is_masked(&machine));
+    second.enable();
+    assert!(!is_masked(&machine));
+}
+
+#[test]
+fn a_screaming_line_is_shut_off_for_all() {
+    let machine = Machine::new(Addressing::Stays);
+    let (first, a) = device(&machine, "first");
+    let (_second, b) = device(&machine, "second");
+    let scream = || {
+        for _ in 0..99_901 {
+            arrive(&machine);
+        }
+        take_screaming()
+    };
+    assert_eq!((scream(), is_masked(&machine)), (Some(a.irq()), true));
+    b.disable();
+    b.enable();
+    assert!(is_masked(&machine), "only an enable without disable lets it through");
+    b.enable();
+    assert!(!is_masked(&machine));
+    first.asserted.store(true, SeqCst);
+    assert_eq!(arrive(&machine), Dispatched::Handled);
+    arrive(&machine);
+    assert_eq!((scream(), is_masked(&machine)), (Some(a.irq()), true));
+    let _third = device(&machine, "third");
+    assert!(!is_masked(&machine), "the new handler may be the one that the line waits for");
+    assert_eq!(arrive(&machine), Dispatched::Unhandled(Unhandled::IrqNone));
+}
+
+#[test]
+fn one_busy_device_keeps_a_line_from_screaming() {
+    let machine = Machine::new(Addressing::Stays);
+    let (_first, _a) = device(&machine, "first");
+    let (second, _b) = device(&machine, "second");
+    for _ in 0..200_000 {
+        second.asserted.store(true, SeqCst);
+        arrive(&machine);
+    }
+    assert_eq!((take_screaming(), is_masked(&machine)), (None, false));
+}
+
+#[test]
+fn the_affinity_belongs_to_the_line() {
+    let machine = Machine::new(Addressing::Stays);
+    let (_first, a) = device(&machine, "first");
+    let (_second, b) = device(&machine, "second");
+    assert_eq!(a.set_affinity(Cpu::new(2)).unwrap().irqs, [b.irq()]);
+    assert_eq!(b.effective_affinity(), Cpu::new(2));
+    drop(a);
+    assert_eq!(machine.root.line(LINE.get()).unwrap().target, Some(Cpu::new(2)));
+    machine.interrupts.offline(Cpu::new(2)).unwrap();
+    assert_ne!(b.effective_affinity(), Cpu::new(2));
+}
+
+#[test]
+fn a_line_is_listed_with_all_names() {
+    let machine = Machine::new(Addressing::Stays);
+    let (_first, a) = device(&machine, "first");
+    let (_second, b) = device(&machine, "second");
+    let name = || machine.interrupts.irq_info(b.irq()).unwrap().unwrap().name.unwrap();
+    assert_eq!(&*name(), "first, second");
+    drop(a);
+    assert_eq!(&*name(), "second");
+    let (_third, _c) = device(&machine, "third");
+    let mut text = String::new();
+    machine.interrupts.describe(b.irq(), &mut text).unwrap();
+    assert!(text.starts_with("irq 0: third, second, level"), "{text}");
+}
+
+#[test]
+fn a_handler_may_drop_any_handle_of_its_line() {
+    let machine = Machine::new(Addressing::Stays);
+    let handles = Arc::new(Mutex::new(Vec::new()));
+    let (other, b) = device(&machine, "other");
+    let mine = handles.clone();
+    let drop_all = move |_: &irq_domain::IrqContext<'_>| mine.lock().unwrap().clear();
+    let own = machine.interrupts.request_wired(named("own"), drop_all).unwrap();
+    handles.lock().unwrap().extend([own, b]);
+    assert_eq!(arrive(&machine), Dispatched::Handled);
+    assert_eq!(Arc::strong_count(&other), 2, "freed in hard-IRQ context");
+    assert_eq!(arrive(&machine), Dispatched::Unhandled(Unhandled::Released));
+    let (again, _c) = device(&machine, "again");
+    assert_eq!((Arc::strong_count(&other), Arc::strong_count(&handles)), (1, 1));
+    arrive(&machine);
+    assert_eq!(again.runs(), 1);
+}
+
+#[test]
+fn dropping_waits_for_the_own_handler() {
+    let machine = Machine::new(Addressing::Stays);
+    let (_first, _a) = device(&machine, "first");
+    let (inside, done) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    let (entered, finished) = (inside.clone(), done.clone());
+    let slow = move |_: &irq_domain::IrqContext<'_>| {
+        entered.wait();
+        thread::sleep(std::time::Duration::from_millis(50));
+        finished.store(true, SeqCst);
+    };
+    let handle = machine.interrupts.request_wired(named("slow"), slow).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| arrive(&machine));
+        inside.wait();
+        drop(handle);
+        assert!(done.load(SeqCst), "the handler still ran");
+    });
+}
+
+#[test]
+fn a_line_without_memory_stays_as_it_was() {
+    let machine = Machine::new(Addressing::Stays);
+    let request = |name| machine.interrupts.request_wired(named(name), |_| IrqReturn::None);
+    let nothing = |error| {
+        assert_eq!((error, machine.root.line(LINE.get())), (RequestError::NoMemory, None));
+    };
+    let _first = after_failures(5, || request("first"), nothing);
+    let one = |error| {
+        let info = machine.interrupts.irq_info(irq_domain::Irq::new(0)).unwrap().unwrap();
+        assert_eq!((error, &*info.name.unwrap()), (RequestError::NoMemory, "first"));
+    };
+    let second = after_failures(3, || request("second"), one);
+    after_failures(1, || machine.interrupts.irq_info(second.irq()), drop);
+}
+
+/// Two handlers are added and removed without end while CPUs take what a third device asserts.
+#[test]
+fn handlers_come_and_go_under_load() {
+    let machine = Machine::new(Addressing::Stays);
+    let (steady, handle) = device(&machine, "steady");
+    let stop = AtomicBool::new(false);
+    let served = thread::scope(|scope| {
+        let cpus: Vec<_> = (0..CPUS)
+            .map(|cpu| {
+                let (stop, steady, machine) = (&stop, &steady, &machine);
+                scope.spawn(move || {
+                    let mut served = 0;
+                    while !stop.load(SeqCst) {
+                        steady.asserted.store(true, SeqCst);
+                        let done =
+                            in_hard_irq(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), LINE));
+                        served += u32::from(done == Dispatched::Handled);
+                    }
+                    served
+                })
+            })
+            .collect();
+        let visitors: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        let (visitor, handle) = device(&machine, "visitor");
+                        handle.disable();
+                        drop(handle);
+                        assert_eq!(Arc::strong_count(&visitor), 1, "not freed");
+                    }
+                })
+            })
+            .collect();
+        for visitor in visitors {
+            visitor.join().unwrap();
+        }
+        stop.store(true, SeqCst);
+        cpus.into_iter().map(|cpu| cpu.join().unwrap()).sum::<u32>()
+    });
+    assert!(served > 0);
+    assert_eq!(handle.count(), u64::from(steady.runs()));
+    assert!(!is_masked(&machine));
+}
+
+/// The first and the last handler of a line come and go on several CPUs.
+#[test]
+fn a_line_is_made_and_freed_under_load() {
+    let machine = Machine::new(Addressing::Stays);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    let (device, handle) = device(&machine, "visitor");
+                    arrive(&machine);
+                    drop(handle);
+                    assert_eq!(Arc::strong_count(&device), 1, "not freed");
+                }
+            });
+        }
+    });
+    assert_eq!(machine.root.line(LINE.get()), None);
+    assert!(machine.interrupts.snapshot().unwrap().is_empty());
+}
