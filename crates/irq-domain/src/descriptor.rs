@@ -99,6 +99,13 @@ impl Descriptor {
         }
     }
 
+    /// Does it have its handler on this CPU? False for an interrupt that is not private.
+    ///
+    /// Context: any.
+    pub(crate) fn is_private_on(&self, cpu: Cpu) -> bool {
+        matches!(&self.source, Source::PerCpu(input) if input.is_on(cpu))
+    }
+
     /// The names of its handlers: the last one's if there is none now.
     ///
     /// Context: task; may sleep.
@@ -194,7 +201,25 @@ pub(crate) enum Source {
     /// An input of a controller with wired inputs.
     Wired(WiredInput),
     /// A private interrupt; masked and sent on the calling CPU.
-    PerCpu(Arc<dyn WiredParent>),
+    PerCpu(PrivateInput),
+}
+
+/// A private interrupt of the root controller, on some of the CPUs or on all.
+pub(crate) struct PrivateInput {
+    parent: Arc<dyn WiredParent>,
+    /// The CPUs on which it has its handler, ascending; `None` for all.
+    cpus: Option<Vec<Cpu>>,
+}
+
+impl PrivateInput {
+    pub(crate) const fn new(parent: Arc<dyn WiredParent>, cpus: Option<Vec<Cpu>>) -> Self {
+        Self { parent, cpus }
+    }
+
+    /// Context: any.
+    pub(crate) fn is_on(&self, cpu: Cpu) -> bool {
+        self.cpus.as_ref().is_none_or(|cpus| cpus.binary_search(&cpu).is_ok())
+    }
 }
 
 /// A source of interrupts with a message of its own: a vector of a device. A
@@ -307,7 +332,8 @@ impl Source {
     fn mask(&self, hwirq: HwIrq) {
         match self {
             Self::Device(source) => source.mask(hwirq),
-            Self::Wired(WiredInput { parent, .. }) | Self::PerCpu(parent) => parent.mask(hwirq),
+            Self::Wired(input) => input.parent.mask(hwirq),
+            Self::PerCpu(input) => input.parent.mask(hwirq),
         }
     }
 
@@ -315,7 +341,8 @@ impl Source {
     fn unmask(&self, hwirq: HwIrq) {
         match self {
             Self::Device(source) => source.unmask(hwirq),
-            Self::Wired(WiredInput { parent, .. }) | Self::PerCpu(parent) => parent.unmask(hwirq),
+            Self::Wired(input) => input.parent.unmask(hwirq),
+            Self::PerCpu(input) => input.parent.unmask(hwirq),
         }
     }
 
@@ -323,9 +350,8 @@ impl Source {
     pub(crate) fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         match self {
             Self::Device(source) => source.set_pending(hwirq, pending),
-            Self::Wired(WiredInput { parent, .. }) | Self::PerCpu(parent) => {
-                parent.set_pending(hwirq, pending);
-            }
+            Self::Wired(input) => input.parent.set_pending(hwirq, pending),
+            Self::PerCpu(input) => input.parent.set_pending(hwirq, pending),
         }
     }
 
@@ -333,9 +359,8 @@ impl Source {
     pub(crate) fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
         match self {
             Self::Device(source) => source.is_pending(hwirq),
-            Self::Wired(WiredInput { parent, .. }) | Self::PerCpu(parent) => {
-                Some(parent.is_pending(hwirq))
-            }
+            Self::Wired(input) => Some(input.parent.is_pending(hwirq)),
+            Self::PerCpu(input) => Some(input.parent.is_pending(hwirq)),
         }
     }
 }

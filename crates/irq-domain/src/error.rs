@@ -26,9 +26,12 @@ pub enum RequestError {
     /// The device's domain was torn down.
     #[error("the device is gone")]
     Gone,
-    /// No CPU is on line.
-    #[error("no CPU is on line to take the interrupt")]
+    /// No CPU is on line, or the request names none.
+    #[error("no CPU is there to take the interrupt")]
     NoCpu,
+    /// The request names a CPU that does not exist.
+    #[error(transparent)]
+    UnknownCpu(#[from] UnknownCpu),
     /// The kernel's heap is exhausted. Nothing was done.
     #[error("the kernel has no memory for the interrupt's handler")]
     NoMemory,

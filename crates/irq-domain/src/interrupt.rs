@@ -11,6 +11,7 @@ use crate::host::Host;
 use crate::irq::{Flow, Start};
 use crate::runtime::Runtime;
 use crate::shared_line::{MemberIndex, Remaining, SharedLine};
+use msi_types::Cpu;
 
 /// An interrupt, its entry of the dispatch table, and the kernel.
 #[derive(Clone, Copy)]
@@ -129,7 +130,9 @@ impl Interrupt<'_> {
     fn cells(&self) -> impl Iterator<Item = &HandlerCell<Action>> {
         let shared = (self.descriptor.flow != Flow::PerCpu).then_some(&self.entry.shared);
         let private = (self.descriptor.flow == Flow::PerCpu).then(|| self.entry.all_private());
-        shared.into_iter().chain(private.into_iter().flatten())
+        let own = |(cpu, _): &(Cpu, _)| self.descriptor.is_private_on(*cpu);
+        let private = private.into_iter().flatten().filter(own).map(|(_, cell)| cell);
+        shared.into_iter().chain(private)
     }
 
     /// Arrivals run.
@@ -194,12 +197,13 @@ impl Interrupt<'_> {
         }
     }
 
-    /// A private interrupt's cell of the CPU that calls.
+    /// A private interrupt's cell of the CPU that calls. Does nothing on a CPU without its handler.
     ///
     /// Context: any.
     pub(crate) fn with_own_cell(self, act: impl FnOnce(&HandlerCell<Action>)) {
         let state = self.host().irq_save();
         if let Some(cpu) = self.host().current_cpu()
+            && self.descriptor.is_private_on(cpu)
             && let Some(cell) = self.entry.private(cpu)
         {
             act(cell);

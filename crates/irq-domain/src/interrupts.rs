@@ -183,7 +183,31 @@ impl Interrupts {
         self.reclaim();
         // A refused handler is dropped after the locks: its destructor is the kernel's code.
         let handler = Handler::try_handler(handler)?;
-        PerCpuHandle::request(&self.core, (hwirq, trigger), name, &handler)
+        PerCpuHandle::request(&self.core, None, (hwirq, trigger), name, &handler)
+    }
+
+    /// [`request_per_cpu`](Self::request_per_cpu) on some CPUs. A machine with several kinds of CPU
+    /// may wire one private interrupt to a different device on each kind (their PMUs, for example);
+    /// each set of CPUs has its own request, handler and IRQ number. Arrivals on other CPUs do not
+    /// run this handler.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// As for [`request_per_cpu`](Self::request_per_cpu). [`RequestError::InUse`] if the interrupt
+    /// has a handler on one of the CPUs. [`RequestError::UnknownCpu`], and [`RequestError::NoCpu`]
+    /// if `on` is empty.
+    pub fn request_per_cpu_on<R: Into<IrqReturn>>(
+        &self,
+        on: &[Cpu],
+        (hwirq, trigger): (HwIrq, Trigger),
+        name: &str,
+        handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
+    ) -> Result<PerCpuHandle, RequestError> {
+        self.reclaim();
+        // A refused handler is dropped after the locks: its destructor is the kernel's code.
+        let handler = Handler::try_handler(handler)?;
+        PerCpuHandle::request(&self.core, Some(on), (hwirq, trigger), name, &handler)
     }
 
     /// Frees what was dropped where it could not be freed, and is no longer used. The operations

@@ -70,7 +70,7 @@ impl IrqNumbers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptor::{NewDescriptor, Source};
+    use crate::descriptor::{NewDescriptor, PrivateInput, Source};
     use crate::irq::Flow;
     use alloc::sync::Arc;
     use core::num::NonZeroU16;
@@ -111,7 +111,7 @@ mod tests {
             irq,
             hwirq: HwIrq::new(27),
             flow: Flow::PerCpu,
-            source: Source::PerCpu(Arc::new(Untouched)),
+            source: Source::PerCpu(PrivateInput::new(Arc::new(Untouched), None)),
             target: Cpu::new(0),
             among: None,
             cpus: 1,

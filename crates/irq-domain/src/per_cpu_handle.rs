@@ -1,16 +1,19 @@
 //! Interrupts that each CPU has for itself: their requests and handles.
 
 use crate::deferred_free::TakenOnDrop;
-use crate::descriptor::{Action, Descriptor, NewDescriptor, Source};
+use crate::descriptor::{Action, Descriptor, NewDescriptor, PrivateInput, Source};
 use crate::dispatch_table::HwIrqEntry;
 use crate::error::RequestError;
 use crate::handler::Handler;
-use crate::handler_cell::{InstallError, WhenBusy};
+use crate::handler_cell::{HandlerCell, InstallError, WhenBusy};
 use crate::irq::{Flow, Irq};
 use crate::irq_core::IrqCore;
 use crate::name::Name;
+use crate::runtime::Runtime;
 use crate::shared::Shared;
+use alloc::vec::Vec;
 use core::fmt;
+use doorbell_fallible::try_collect;
 use msi_types::{Cpu, HwIrq, Trigger};
 
 /// A requested private interrupt. Dropping it follows the rules of
@@ -23,23 +26,26 @@ pub struct PerCpuHandle {
 }
 
 impl PerCpuHandle {
-    /// Registers an interrupt that each CPU has for itself, off on all of them.
+    /// Registers an interrupt that each CPU has for itself, off on all of them: on `on`, or on all.
     ///
     /// Context: task; may sleep.
     pub(crate) fn request(
         core: &Shared<IrqCore>,
+        on: Option<&[Cpu]>,
         (hwirq, trigger): (HwIrq, Trigger),
         name: &str,
         handler: &Handler,
     ) -> Result<Self, RequestError> {
         let IrqCore { descriptors, root, deferred, .. } = &**core;
-        let source = Source::PerCpu(root.parent()?.clone());
+        let on = on.map(|on| set_of(descriptors.runtime(), on)).transpose()?;
+        let input = PrivateInput::new(root.parent()?.clone(), on);
         let name = Name::try_new(name)?;
         let entry = descriptors.dispatcher.ensure(hwirq)?.ok_or(RequestError::OutOfRange(hwirq))?;
         let cpus = descriptors.runtime().cpus();
         entry.ensure_private(cpus)?;
+        let is_taken = |(cpu, cell): (Cpu, &HandlerCell<_>)| input.is_on(cpu) && !cell.is_vacant();
         let _one_at_a_time = root.one_request(core.host());
-        if !entry.shared.is_vacant() || entry.all_private().any(|cell| !cell.is_vacant()) {
+        if !entry.shared.is_vacant() || entry.all_private().any(is_taken) {
             return Err(RequestError::InUse(hwirq));
         }
         root.note_private(core.host(), hwirq)?;
@@ -48,7 +54,7 @@ impl PerCpuHandle {
             irq,
             hwirq,
             flow: Flow::PerCpu,
-            source,
+            source: Source::PerCpu(input),
             target: Cpu::default(),
             among: None,
             cpus,
@@ -78,7 +84,7 @@ impl PerCpuHandle {
 
     /// Lets the interrupt through on the calling CPU, also after that CPU was off line
     /// ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Does not nest. Does nothing
-    /// on a thread that is no CPU.
+    /// on a thread that is no CPU, and on a CPU for which the interrupt was not requested.
     ///
     /// Context: any.
     pub fn enable_here(&self) {
@@ -92,7 +98,7 @@ impl PerCpuHandle {
     }
 
     /// Masks the interrupt on the calling CPU. Does not nest. Does nothing on a thread that is no
-    /// CPU.
+    /// CPU, and on a CPU for which the interrupt was not requested.
     ///
     /// Context: any.
     pub fn disable_here(&self) {
@@ -127,6 +133,17 @@ impl fmt::Debug for PerCpuHandle {
     }
 }
 
+/// The CPUs of a request, ascending.
+fn set_of(runtime: &Runtime, on: &[Cpu]) -> Result<Vec<Cpu>, RequestError> {
+    on.iter().try_for_each(|cpu| runtime.check_known(*cpu))?;
+    if on.is_empty() {
+        return Err(RequestError::NoCpu);
+    }
+    let mut set = try_collect(on.iter().copied())?;
+    set.sort_unstable();
+    Ok(set)
+}
+
 fn install_private(
     entry: &HwIrqEntry,
     descriptor: &Shared<Descriptor>,
@@ -137,7 +154,8 @@ fn install_private(
         Trigger::Edge => WhenBusy::Mark,
         Trigger::Level => WhenBusy::Ignore,
     };
-    for cell in entry.all_private() {
+    let own = entry.all_private().filter(|(cpu, _)| descriptor.is_private_on(*cpu));
+    for (_, cell) in own {
         let action = Action { handler: handler.clone(), descriptor: descriptor.clone() };
         cell.install(action, when_busy).map_err(|refused| match refused {
             InstallError::Occupied(_) | InstallError::Closing(_) => {

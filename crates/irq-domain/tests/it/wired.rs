@@ -1,7 +1,9 @@
 //! Interrupts at the root controller.
 
 use crate::mock::{Addressing, Hotplug as _, Kernel, Machine, Root, StoreKind, in_hard_irq};
-use irq_domain::{Config, Deferral, Dispatched, Interrupts, IrqReturn, RequestError, WiredRequest};
+use irq_domain::{
+    Config, Deferral, Dispatched, Interrupts, IrqReturn, RequestError, Unhandled, WiredRequest,
+};
 use msi_types::{Cpu, HwIrq, Shape, Trigger, WiredParent};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -116,6 +118,74 @@ fn a_private_vector_has_one_owner() {
     drop(first);
     let third = machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "third", |_| {}).unwrap();
     assert_eq!(third.irq().get(), 0, "the refused request kept a number");
+}
+
+/// Requests the PMU's interrupt on some CPUs.
+fn pmu(machine: &Machine, on: &[u32]) -> Result<irq_domain::PerCpuHandle, RequestError> {
+    let on: Vec<_> = on.iter().copied().map(Cpu::new).collect();
+    machine.interrupts.request_per_cpu_on(&on, (TIMER, Trigger::Level), "pmu", |_| {})
+}
+
+fn take_private(machine: &Machine, cpu: u32) -> Dispatched {
+    in_hard_irq(cpu, || machine.interrupts.dispatch(Cpu::new(cpu), TIMER))
+}
+
+#[test]
+fn each_set_of_cpus_has_its_private_handler() {
+    let machine = Machine::new(Addressing::Stays);
+    let (little, big) = (pmu(&machine, &[2, 0]).unwrap(), pmu(&machine, &[1]).unwrap());
+    assert_ne!(little.irq(), big.irq());
+    for cpu in 0..4 {
+        in_hard_irq(cpu, || [&little, &big].map(irq_domain::PerCpuHandle::enable_here));
+    }
+    let none = Dispatched::Unhandled(Unhandled::Unknown);
+    let handled = Dispatched::Handled;
+    assert_eq!(
+        [0, 1, 2, 3].map(|cpu| take_private(&machine, cpu)),
+        [handled, handled, handled, none]
+    );
+    assert_eq!((little.count(), big.count()), (2, 1));
+    drop(big);
+    let released = Dispatched::Unhandled(Unhandled::Released);
+    assert_eq!([0, 1].map(|cpu| take_private(&machine, cpu)), [handled, released]);
+    let again = pmu(&machine, &[1, 3]).unwrap();
+    in_hard_irq(3, || again.enable_here());
+    assert_eq!(take_private(&machine, 3), handled);
+}
+
+#[test]
+fn a_private_interrupt_is_masked_on_its_cpus_only() {
+    let machine = Machine::new(Addressing::Stays);
+    let (little, big) = (pmu(&machine, &[0]).unwrap(), pmu(&machine, &[1]).unwrap());
+    in_hard_irq(0, || little.enable_here());
+    in_hard_irq(1, || big.enable_here());
+    let masks = || machine.root.private_masks.load(Ordering::Relaxed);
+    let before = masks();
+    in_hard_irq(0, || big.disable_here());
+    in_hard_irq(0, || drop(big));
+    assert_eq!((masks(), take_private(&machine, 0)), (before, Dispatched::Handled));
+    in_hard_irq(0, || drop(little));
+    assert_eq!(masks(), before + 1);
+    machine.interrupts.reclaim();
+}
+
+#[test]
+fn overlapping_sets_of_cpus_are_refused() {
+    let machine = Machine::new(Addressing::Stays);
+    let everywhere =
+        || machine.interrupts.request_per_cpu(TIMER, Trigger::Level, "all", |_| {}).map(drop);
+    let little = pmu(&machine, &[0, 2]).unwrap();
+    assert_eq!(pmu(&machine, &[1, 2]).err(), Some(RequestError::InUse(TIMER)));
+    assert_eq!(everywhere().err(), Some(RequestError::InUse(TIMER)));
+    assert_eq!(pmu(&machine, &[]).err(), Some(RequestError::NoCpu));
+    let stranger = RequestError::UnknownCpu(irq_domain::UnknownCpu(Cpu::new(4)));
+    assert_eq!(pmu(&machine, &[1, 4]).err(), Some(stranger));
+    assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1, "a refused request kept a number");
+    drop(little);
+    assert_eq!(everywhere(), Ok(()));
+    let twice = pmu(&machine, &[1, 1]).unwrap();
+    in_hard_irq(1, || twice.enable_here());
+    assert_eq!(take_private(&machine, 1), Dispatched::Handled);
 }
 
 #[test]

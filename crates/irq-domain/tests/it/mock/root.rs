@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A controller of wired inputs.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Root {
     pub(crate) pending: Mutex<BTreeSet<HwIrq>>,
     /// No trigger can be set.
     pub(crate) stuck: AtomicBool,
+    /// Masks of private interrupts.
+    pub(crate) private_masks: AtomicUsize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +41,7 @@ impl Root {
             lines: Mutex::default(),
             pending: Mutex::default(),
             stuck: AtomicBool::new(false),
+            private_masks: AtomicUsize::new(0),
         }
     }
 
@@ -97,6 +100,9 @@ impl WiredParent for Root {
     }
 
     fn mask(&self, hwirq: HwIrq) {
+        if hwirq.get() < 32 {
+            self.private_masks.fetch_add(1, Ordering::Relaxed);
+        }
         self.change(hwirq, |line| line.masked = true);
     }
 
