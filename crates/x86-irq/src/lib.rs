@@ -1,4 +1,5 @@
-//! Message-signalled interrupts on x86: vector allocation, message formats, interrupt remapping.
+//! Message-signalled interrupts on x86: vector allocation, message formats, Intel's interrupt
+//! remapping.
 //!
 //! A device on x86 interrupts by writing to the local APICs: the address says which, the data says
 //! which of the CPU's 200-odd vectors. This crate hands out those vectors, composes those messages,

@@ -56,6 +56,7 @@ mod allocation;
 mod arrival;
 mod cleanup;
 mod config;
+mod free_hwirqs;
 mod irq_data;
 mod msi_parent;
 mod quotas;
@@ -71,7 +72,8 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
 use doorbell_lock::{IrqLock, TaskLock};
-use irq_data::{IrqData, IrqDataLocked, Phase};
+use free_hwirqs::FreeHwirqs;
+use irq_data::{IrqData, IrqDataLocked};
 use msi_types::{Cpu, HwIrq, MsiError, MsiMessage};
 use quotas::VectorQuotas;
 
@@ -106,6 +108,7 @@ struct Core {
     /// By CPU; `None` until it first came on line.
     apic_ids: Vec<Option<ApicId>>,
     irqs: Vec<IrqDataLocked>,
+    free: FreeHwirqs,
 }
 
 /// A CPU cannot come or go.
@@ -139,6 +142,7 @@ impl VectorDomain {
             matrix: VectorMatrix::new(cpus, window.clone(), system)?,
             apic_ids: try_collect((0..count_cpus).map(|_| None))?,
             irqs: try_collect((0..count).map(|_| IrqDataLocked::default()))?,
+            free: FreeHwirqs::try_new(count.into())?,
         };
         Ok(Self {
             apic,
@@ -190,7 +194,7 @@ impl VectorDomain {
     ///
     /// Context: any.
     pub fn hwirqs_in_use(&self) -> usize {
-        self.with_core(|core| core.irqs.iter().filter(|irq| irq.phase != Phase::Free).count())
+        self.irqs.len() - self.with_core(|core| core.free.len())
     }
 
     pub(crate) fn apic(&self) -> &dyn Apic {

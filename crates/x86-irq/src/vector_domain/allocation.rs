@@ -33,7 +33,7 @@ impl VectorDomain {
                     self.message_to(core, CpuVector { cpu: request.cpu, vector: self.window.1 })?,
                 )?;
             }
-            let first = core.free_run(count).ok_or(MsiError::NoVectors { wanted: count })?;
+            let first = core.free.run(count).ok_or(MsiError::NoVectors { wanted: count })?;
             for (done, index) in (first..first + usize::from(count)).enumerate() {
                 let among = managed.pop();
                 if let Err((error, among)) = self.occupy(core, index, request, (phase, among)) {
@@ -81,6 +81,7 @@ impl VectorDomain {
         };
         let Ok(cpu_vector) = taken else { return Err((full, managed)) };
         *state = IrqDataLocked { phase, managed, ..IrqDataLocked::default() };
+        core.free.take(index);
         irq.flags.store(
             if request.initially == Initially::Masked { HELD } else { 0 },
             Ordering::Release,
@@ -95,6 +96,7 @@ impl VectorDomain {
     fn vacate(&self, core: &mut Core, index: usize) -> Option<Vec<Cpu>> {
         let (irq, state) = self.irqs.get(index).zip(core.irqs.get_mut(index))?;
         state.phase = Phase::Free;
+        core.free.give_back(index);
         let cpu_vector = irq.cpu_vector();
         irq.set_cpu_vector(None);
         let managed = state.managed.take();
@@ -201,18 +203,5 @@ impl Core {
         } else {
             Err(MsiError::NoVectors { wanted: count })
         }
-    }
-
-    /// The lowest run of free hwirqs.
-    fn free_run(&self, count: u16) -> Option<usize> {
-        let mut first = 0;
-        for (index, irq) in self.irqs.iter().enumerate() {
-            if irq.phase != Phase::Free {
-                first = index + 1;
-            } else if index + 1 - first == usize::from(count) {
-                return Some(first);
-            }
-        }
-        None
     }
 }

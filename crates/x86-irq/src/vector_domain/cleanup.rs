@@ -170,6 +170,7 @@ impl VectorDomain {
             state.impatient = false;
             if state.phase == Phase::Draining {
                 state.phase = Phase::Free;
+                core.free.give_back(index);
             }
         }
     }

@@ -22,7 +22,8 @@ pub struct VectorDomainConfig<'a> {
     /// Number of CPUs that are or can come on line.
     pub cpus: NonZeroU16,
     /// Upper bound of interrupts at a time, on all CPUs together. Memory for all of them is
-    /// taken at once: some 64 bytes each.
+    /// taken at once: some 64 bytes each. A machine may have more vectors than this type can count:
+    /// 512 CPUs have some 103,000.
     pub hwirqs: NonZeroU16,
     /// The vectors to hand out.
     pub window: RangeInclusive<ApicVector>,
