@@ -13,12 +13,17 @@
 //! | finds a device | [`Irqchip::pci_parent`] or [`Irqchip::device_parent`], then [`irq_domain::MsiDevice::attach`] |
 //! | requests a wired interrupt | [`Irqchip::interrupts`] |
 //! | sends an interrupt to CPUs | [`Irqchip::send_ipi`] |
+//! | requests a PCI function's INTx | [`PciHost::route_intx`], then [`Interrupts::request_wired`] with [`Sharing::Shared`] |
 //! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
 //! | suspends the system | [`Irqchip::suspend`], on the last CPU; [`Irqchip::resume`], there; [`Irqchip::cpu_on`], on the others; then [`irq_domain::MsiDevice::restore`] for each device |
 //!
 //! The root controller is a GICv2, or a GICv3 or later; messages go to ITSes, direct LPIs,
 //! message-based SPIs and GICv2m frames, as firmware says. The boot CPU has the
 //! number that the kernel gives it; the others follow in the order in which firmware states them.
+//!
+//! [`PciHost::route_intx`]: gic_firmware::PciHost::route_intx
+//! [`Interrupts::request_wired`]: irq_domain::Interrupts::request_wired
+//! [`Sharing::Shared`]: irq_domain::Sharing::Shared
 //!
 //! # Example
 //!

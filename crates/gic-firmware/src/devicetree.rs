@@ -9,6 +9,7 @@ mod error;
 mod excerpt;
 mod gic;
 mod gics;
+mod intx;
 mod iommus;
 mod map_entries;
 mod requesters;
@@ -56,7 +57,8 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
     let secondary_gics = gics.read_secondary(&tree, &mut findings);
     let controllers = Controllers::read(&tree, &gics, &mut findings);
     let iommus = Iommus::read(&tree);
-    let requesters = Requesters::read(&tree, &controllers, &iommus, &mut findings);
+    let mut requesters = Requesters::read(&tree, &controllers, &iommus, &mut findings);
+    intx::read(&tree, gics.root, &mut requesters.hosts);
     Ok(Description {
         model: model(&tree),
         compatible: tree.nodes().next().map(NodeRef::compatible).unwrap_or_default(),

@@ -52,6 +52,7 @@ mod doorbells;
 mod finding;
 mod findings;
 mod gic;
+mod intx;
 mod iommu;
 pub mod lint;
 mod map_overlap;
@@ -67,6 +68,7 @@ pub use controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 pub use description::{Cpu, Description};
 pub use finding::{Finding, Rule, Severity};
 pub use gic::{Gic, GicVersion, ParentInterrupt, SecondaryGic};
+pub use intx::{IntxPin, IntxRoute, IntxRouting, NoIntx, WiredInterrupt};
 pub use iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 pub use origin::{Fact, NodeId, Origin};
 pub use region::Region;
@@ -80,5 +82,5 @@ pub use wired::WiredUser;
 
 /// Types of other packages that stand in signatures here.
 pub use gic_arch::{Affinity, IntId};
-pub use msi_types::{DeviceId, RequesterId};
+pub use msi_types::{DeviceId, RequesterId, Trigger};
 pub use {gic_arch, msi_types};

@@ -1,6 +1,7 @@
 //! Senders of messages: PCI hosts, platform devices and other buses.
 
 use crate::controller::ControllerIndex;
+use crate::intx::{IntxPin, IntxRouting, NoIntx, WiredInterrupt};
 use crate::iommu::{IommuReference, IommuRouting};
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
@@ -34,6 +35,9 @@ pub struct PciHost {
     pub iommu: IommuRouting,
     /// Bits of the addresses that its functions can write to; `None` = 64.
     pub address_bits: Option<Fact<u8>>,
+    /// Routing of the interrupt pins of its root bus. Devicetree only: ACPI states it in AML, from
+    /// which a kernel makes it by [`IntxRouting::by_device`].
+    pub intx: Option<IntxRouting>,
 }
 
 impl PciHost {
@@ -52,7 +56,17 @@ impl PciHost {
             bridges: Vec::new(),
             iommu: IommuRouting::default(),
             address_bits: None,
+            intx: None,
         }
+    }
+
+    /// The wired interrupt of a PCI function's pin. `path` has the function first, then each bridge
+    /// above it up to the root bus: one element for a function on the root bus.
+    ///
+    /// # Errors
+    /// All of [`NoIntx`].
+    pub fn route_intx(&self, path: &[RequesterId], pin: IntxPin) -> Result<WiredInterrupt, NoIntx> {
+        self.intx.as_ref().ok_or(NoIntx::NotDescribed)?.route(path, pin)
     }
 }
 

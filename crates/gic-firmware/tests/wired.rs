@@ -6,7 +6,10 @@ use gic_firmware::{
     Controller, ControllerIndex, DeviceId, Fact, Iommu, IommuReference, MsiRouting, PlatformDevice,
     Region,
 };
-use gic_firmware::{Description, IommuIndex, NodeId, Rule, Status, devicetree};
+use gic_firmware::{
+    Description, IntxPin, IommuIndex, NoIntx, NodeId, RequesterId, Rule, Status, Trigger,
+    devicetree,
+};
 use std::collections::BTreeSet;
 
 fn machine() -> Description {
@@ -44,6 +47,49 @@ fn a_nexus_uses_what_its_map_leads_to() {
     assert_eq!(interrupts(&machine, "/pcie@10000000"), [72, 74]);
     let nexus = machine.wired.iter().find(|user| user.id.as_str() == "/pcie@10000000").unwrap();
     assert_eq!(nexus.interrupts[0].origin.to_string(), "/pcie@10000000: interrupt-map");
+}
+
+/// The interrupt of a pin of a function on the root bus, by its number and trigger.
+fn intx(host: &str, function: RequesterId, pin: IntxPin) -> Result<(u32, Trigger), NoIntx> {
+    let machine = machine();
+    let host = machine.hosts.iter().find(|found| found.id.as_str() == host).expect("a host");
+    host.route_intx(&[function], pin).map(|found| (found.intid.get(), found.trigger))
+}
+
+#[test]
+fn pins_follow_the_interrupt_map() {
+    let device = |device| RequesterId::pci(0, device, 0);
+    let any = "/pcie@10000000";
+    assert_eq!(intx(any, device(9), IntxPin::A), Ok((72, Trigger::Level)));
+    assert_eq!(intx(any, device(9), IntxPin::B), Err(NoIntx::OtherController(IntxPin::B)));
+    assert_eq!(intx(any, device(9), IntxPin::D), Err(NoIntx::Unmapped(IntxPin::D)));
+    let by_device = "/pcie@20000000";
+    // The first entry that matches counts; an entry whose lower cells count has no function.
+    assert_eq!(intx(by_device, device(1), IntxPin::A), Ok((92, Trigger::Level)));
+    assert_eq!(intx(by_device, device(3), IntxPin::A), Ok((95, Trigger::Level)));
+    // Functions and buses count where the mask says so.
+    let functions = RequesterId::pci(0, 3, 1);
+    assert_eq!(intx(by_device, functions, IntxPin::A), Ok((93, Trigger::Edge)));
+    let elsewhere = intx(by_device, RequesterId::pci(1, 1, 0), IntxPin::A);
+    assert_eq!(elsewhere, Err(NoIntx::Unmapped(IntxPin::A)));
+    // The mask leaves out the highest bits of the device.
+    assert_eq!(intx(by_device, device(5), IntxPin::A), Ok((92, Trigger::Level)));
+}
+
+#[test]
+fn all_bits_count_without_a_mask() {
+    let host = "/pcie@30000000";
+    assert_eq!(intx(host, RequesterId::pci(0, 1, 0), IntxPin::A), Ok((97, Trigger::Level)));
+    let function = intx(host, RequesterId::pci(0, 1, 1), IntxPin::A);
+    assert_eq!(function, Err(NoIntx::Unmapped(IntxPin::A)));
+}
+
+#[test]
+fn a_host_without_a_map_says_so() {
+    let machine = devicetree::parse(include_bytes!("data/single-its.dtb")).expect("a tree");
+    let host = machine.hosts.first().expect("a host");
+    let refused = host.route_intx(&[RequesterId::pci(0, 1, 0)], IntxPin::A);
+    assert_eq!(refused, Err(NoIntx::NotDescribed));
 }
 
 #[test]

@@ -210,6 +210,7 @@ impl Reader<'_, '_> {
             bridges: Vec::new(),
             iommu: complex.map_or_else(IommuRouting::default, |node| self.streams(node)),
             address_bits: complex.and_then(address_bits),
+            intx: None,
         }
     }
 

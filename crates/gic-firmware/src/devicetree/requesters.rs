@@ -73,7 +73,7 @@ impl Requesters {
 }
 
 /// A PCI bridge that is not itself behind one.
-fn is_pci_host(node: NodeRef<'_, '_>) -> bool {
+pub(super) fn is_pci_host(node: NodeRef<'_, '_>) -> bool {
     is_pci_bridge(node) && !node.parent().is_some_and(is_pci_bridge)
 }
 
@@ -105,6 +105,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             bridges: Vec::new(),
             iommu: self.iommus.routing(self.tree, node, self.findings),
             address_bits: None,
+            intx: None,
         }
     }
 

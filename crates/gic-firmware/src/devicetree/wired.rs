@@ -19,7 +19,7 @@ pub(super) const CELLS: &str = "#interrupt-cells";
 pub(super) const PARENT: &str = "interrupt-parent";
 pub(super) const INTERRUPTS: &str = "interrupts";
 pub(super) const EXTENDED: &str = "interrupts-extended";
-const MAP: &str = "interrupt-map";
+pub(super) const MAP: &str = "interrupt-map";
 
 /// Controllers whose `interrupt-map` has no cells for the parent's address, whatever the parent
 /// says: their drivers read it themselves (Linux's `of_irq_imap_abusers`).
@@ -96,24 +96,11 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         }
     }
 
-    /// Reads `interrupt-map`: child address and specifier, parent, its address and specifier. A
-    /// node that states no address cells has none here, as in Linux.
     fn map(&mut self, node: NodeRef<'t, 'a>, cells: &[u32], interrupts: &mut Vec<Fact<IntId>>) {
-        let child = cell_count(node, "#address-cells").zip(cell_count(node, CELLS));
-        let Some((address, specifier)) = child else { return };
-        let mut rest = cells;
-        while let Some((&phandle, after)) =
-            rest.get(address.saturating_add(specifier)..).and_then(<[u32]>::split_first)
-        {
-            let Some(parent) = self.tree.by_phandle(phandle) else { return };
-            let stated = cell_count(parent, "#address-cells").unwrap_or(0);
-            let address = if node.is_compatible(WITHOUT_ADDRESS) { 0 } else { stated };
-            let Some(count) = cell_count(parent, CELLS) else { return };
-            let after = after.get(address..).unwrap_or_default();
-            if self.is_gic(parent) {
-                self.add(node, MAP, after.get(..count).unwrap_or(after), interrupts);
+        for entry in map_entries(self.tree, node, cells) {
+            if self.is_gic(entry.parent) {
+                self.add(node, MAP, entry.specifier, interrupts);
             }
-            rest = after.get(count..).unwrap_or_default();
         }
     }
 
@@ -138,6 +125,39 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             Err(_) => {}
         }
     }
+}
+
+/// An entry of `interrupt-map`.
+pub(super) struct MapEntry<'t, 'a, 'c> {
+    /// Address and specifier below the nexus.
+    pub(super) child: &'c [u32],
+    pub(super) parent: NodeRef<'t, 'a>,
+    pub(super) specifier: &'c [u32],
+}
+
+/// Splits `cells` of the `interrupt-map` of `node` into entries, up to one whose end is not known:
+/// child address and specifier, parent, its address and specifier. A node that states no address
+/// cells has none here, as in Linux.
+pub(super) fn map_entries<'t, 'a, 'c>(
+    tree: &'t Tree<'a>,
+    node: NodeRef<'t, 'a>,
+    cells: &'c [u32],
+) -> impl Iterator<Item = MapEntry<'t, 'a, 'c>> {
+    let child = cell_count(node, "#address-cells").zip(cell_count(node, CELLS));
+    let child = child.map(|(address, specifier)| address.saturating_add(specifier));
+    let mut rest = cells;
+    core::iter::from_fn(move || {
+        let (child, after) = rest.split_at_checked(child?)?;
+        let (&phandle, after) = after.split_first()?;
+        let parent = tree.by_phandle(phandle)?;
+        let stated = cell_count(parent, "#address-cells").unwrap_or(0);
+        let address = if node.is_compatible(WITHOUT_ADDRESS) { 0 } else { stated };
+        let count = cell_count(parent, CELLS)?;
+        let after = after.get(address..).unwrap_or_default();
+        let specifier = after.get(..count).unwrap_or(after);
+        rest = after.get(count..).unwrap_or_default();
+        Some(MapEntry { child, parent, specifier })
+    })
 }
 
 /// Classes of interrupts by their types: name, first INTID, and number of interrupts (binding

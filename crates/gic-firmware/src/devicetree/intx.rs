@@ -1,0 +1,54 @@
+//! Routing of PCI pins by a host bridge's `interrupt-map` (Devicetree Specification §2.4.3, IEEE
+//! 1275 PCI interrupt mapping).
+
+use super::address::cells;
+use super::requesters::is_pci_host;
+use super::tree::{NodeRef, Tree};
+use super::wired::{self, MAP};
+use crate::intx::{IntxRoute, IntxRouting, WiredInterrupt};
+use crate::origin::Fact;
+use crate::requester::PciHost;
+use msi_types::Trigger;
+
+const MASK: &str = "interrupt-map-mask";
+/// Cells of a function's address and of a pin.
+const CHILD: usize = 4;
+/// Flags of an edge: low to high, high to low (binding `arm,gic-v3.yaml`).
+const EDGES: u32 = 3;
+
+/// Gives the hosts, which were read from `tree`, the routing of their pins to `gic`.
+pub(super) fn read(tree: &Tree<'_>, gic: Option<NodeRef<'_, '_>>, hosts: &mut [PciHost]) {
+    for (node, host) in tree.nodes().filter(|node| is_pci_host(*node)).zip(hosts) {
+        host.intx = routing(tree, gic, node);
+    }
+}
+
+fn routing(
+    tree: &Tree<'_>,
+    gic: Option<NodeRef<'_, '_>>,
+    host: NodeRef<'_, '_>,
+) -> Option<IntxRouting> {
+    let words = cells(host.property(MAP)?)?;
+    let mask = host.property(MASK).and_then(cells).unwrap_or_default();
+    // Without a mask all bits count, as in Linux.
+    let mask: [u32; CHILD] = mask.first_chunk().copied().unwrap_or([u32::MAX; CHILD]);
+    let is_gic = |node: NodeRef<'_, '_>| gic.is_some_and(|gic| gic.index() == node.index());
+    let route = |entry: wired::MapEntry<'_, '_, '_>| {
+        let [address, middle, low, pin] = *entry.child.first_chunk()?;
+        let interrupt = is_gic(entry.parent).then(|| interrupt(entry.specifier)).flatten();
+        // A function's address has nothing in its lower cells.
+        let is_reached = middle & mask[1] == 0 && low & mask[2] == 0;
+        is_reached.then(|| Fact::new(IntxRoute { address, pin, interrupt }, host.origin(MAP)))
+    };
+    Some(IntxRouting {
+        address_mask: mask[0],
+        pin_mask: mask[3],
+        routes: wired::map_entries(tree, host, &words).filter_map(route).collect(),
+    })
+}
+
+fn interrupt(specifier: &[u32]) -> Option<WiredInterrupt> {
+    let intid = wired::interrupt(specifier).ok()?;
+    let is_edge = specifier.get(2).is_some_and(|flags| flags & EDGES != 0);
+    Some(WiredInterrupt { intid, trigger: if is_edge { Trigger::Edge } else { Trigger::Level } })
+}

@@ -1,0 +1,180 @@
+//! Wired interrupts of PCI functions, INTA to INTD.
+
+use crate::origin::Fact;
+use alloc::vec::Vec;
+use gic_arch::IntId;
+use msi_types::{RequesterId, Trigger};
+
+/// Interrupt pin of a PCI function (PCI Local Bus 3.0 §6.2.4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum IntxPin {
+    /// INTA.
+    A,
+    /// INTB.
+    B,
+    /// INTC.
+    C,
+    /// INTD.
+    D,
+}
+
+impl IntxPin {
+    const ALL: [Self; 4] = [Self::A, Self::B, Self::C, Self::D];
+
+    /// The pin that a function's Interrupt Pin register holds, the byte at 0x3d of its
+    /// configuration space. `None` if the function uses no pin, and for reserved values.
+    pub const fn from_register(register: u8) -> Option<Self> {
+        match register {
+            1 => Some(Self::A),
+            2 => Some(Self::B),
+            3 => Some(Self::C),
+            4 => Some(Self::D),
+            _ => None,
+        }
+    }
+
+    /// The pin of the bus above a bridge that the bridge connects this one to, by the number of the
+    /// device below that asserts it (PCI-to-PCI Bridge 1.2 §9.1).
+    #[must_use]
+    pub const fn above_bridge(self, device: u8) -> Self {
+        Self::ALL[(self as usize + device as usize) % Self::ALL.len()]
+    }
+
+    /// The number: 1 for INTA.
+    pub const fn number(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
+/// An interrupt of the root GIC, as firmware wires it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct WiredInterrupt {
+    /// The interrupt.
+    pub intid: IntId,
+    /// Its trigger. INTx is a level, which several functions may share.
+    pub trigger: Trigger,
+}
+
+/// Routing of the pins of a PCI bus: an `interrupt-map` (Devicetree Specification §2.4.3), or
+/// ACPI's `_PRT` (ACPI 6.5 §6.2.13).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct IntxRouting {
+    /// Bits of a function's address that count.
+    pub address_mask: u32,
+    /// Bits of a pin's number that count.
+    pub pin_mask: u32,
+    /// The routes, of which the first that matches counts.
+    pub routes: Vec<Fact<IntxRoute>>,
+}
+
+/// One entry of a routing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct IntxRoute {
+    /// Address of the function on the routed bus: bus number in bits 23 to 16, device in bits 15 to
+    /// 11, function in bits 10 to 8 (IEEE 1275 PCI binding §2.2.1.1).
+    pub address: u32,
+    /// Number of the pin: 1 for INTA.
+    pub pin: u32,
+    /// The interrupt. `None` if another controller than the root GIC takes it.
+    pub interrupt: Option<WiredInterrupt>,
+}
+
+/// Reason for which a function's pin has no interrupt at the GIC.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoIntx {
+    /// The description has no routing for the host bridge: firmware has none, or it is AML.
+    #[error("the interrupt pins of the host bridge have no routing")]
+    NotDescribed,
+    /// No entry of the routing matches.
+    #[error("firmware routes no interrupt for pin {0:?} of the function")]
+    Unmapped(IntxPin),
+    /// Another controller takes the interrupt.
+    #[error("pin {0:?} of the function leads to a controller other than the GIC")]
+    OtherController(IntxPin),
+    /// The caller names no function.
+    #[error("the path to the function is empty")]
+    EmptyPath,
+}
+
+impl IntxRouting {
+    /// A routing by device number and pin, as `_PRT` states it.
+    ///
+    /// `_PRT` is AML, which this crate does not interpret: under ACPI the kernel evaluates it and
+    /// passes the routes. It keeps the routing and asks it by [`route`](Self::route), or sets
+    /// [`PciHost::intx`](crate::PciHost::intx). The number of a route without a link device is a
+    /// GSI, which on a GIC is the INTID (ACPI 6.5 §6.2.13, §5.2.12.15); its trigger is a level. A
+    /// bridge below the host bridge may have a `_PRT` of its own: it routes the functions behind
+    /// that bridge, by paths that end below it.
+    pub fn by_device(routes: impl IntoIterator<Item = (u8, IntxPin, WiredInterrupt)>) -> Self {
+        const DEVICE: u32 = 0xf800;
+        let route = |(device, pin, interrupt): (u8, IntxPin, _)| IntxRoute {
+            address: u32::from(device) << 11 & DEVICE,
+            pin: pin.number().into(),
+            interrupt: Some(interrupt),
+        };
+        Self {
+            address_mask: DEVICE,
+            pin_mask: 7,
+            routes: routes.into_iter().map(route).map(Fact::stated).collect(),
+        }
+    }
+
+    /// The interrupt of a function's pin. `path` has the function first, then each bridge above it
+    /// up to the routed bus: one element for a function on that bus. An ARI function goes by
+    /// device 0, as its number has no device (PCI Express 4.0 §2.2.8.1).
+    ///
+    /// # Errors
+    /// All of [`NoIntx`].
+    pub fn route(&self, path: &[RequesterId], pin: IntxPin) -> Result<WiredInterrupt, NoIntx> {
+        let (top, below) = path.split_last().ok_or(NoIntx::EmptyPath)?;
+        let pin = below.iter().fold(pin, |pin, below| pin.above_bridge(below.pci_device()));
+        let address = top.get() << 8 & 0xff_ff00;
+        let matches = |route: &&Fact<IntxRoute>| {
+            (route.address ^ address) & self.address_mask == 0
+                && (route.pin ^ u32::from(pin.number())) & self.pin_mask == 0
+        };
+        let route = self.routes.iter().find(matches).ok_or(NoIntx::Unmapped(pin))?;
+        route.interrupt.ok_or(NoIntx::OtherController(pin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FUNCTION: RequesterId = RequesterId::pci(0, 5, 0);
+
+    fn level(intid: u32) -> WiredInterrupt {
+        WiredInterrupt { intid: IntId::new(intid), trigger: Trigger::Level }
+    }
+
+    #[test]
+    fn a_prt_routes_by_device_and_pin() {
+        let routes = [(5, IntxPin::A, level(36)), (5, IntxPin::B, level(37))];
+        let bus = IntxRouting::by_device(routes);
+        assert_eq!(bus.route(&[FUNCTION], IntxPin::B), Ok(level(37)));
+        let other = RequesterId::pci(0, 5, 3);
+        assert_eq!(bus.route(&[other], IntxPin::A), Ok(level(36)));
+        let refused = bus.route(&[RequesterId::pci(0, 6, 0)], IntxPin::A);
+        assert_eq!(refused, Err(NoIntx::Unmapped(IntxPin::A)));
+        assert_eq!(bus.route(&[], IntxPin::A), Err(NoIntx::EmptyPath));
+    }
+
+    #[test]
+    fn each_bridge_turns_the_pin() {
+        let pins = IntxPin::ALL.map(|pin| (5, pin, level(32 + u32::from(pin.number()))));
+        let bus = IntxRouting::by_device(pins);
+        let below = |device| RequesterId::pci(2, device, 0);
+        // INTD of device 2 behind device 3, which stands behind device 5 of the root bus.
+        let path = [below(2), RequesterId::pci(1, 3, 0), FUNCTION];
+        assert_eq!(bus.route(&path, IntxPin::D), Ok(level(33)));
+        assert_eq!(bus.route(&[below(31), FUNCTION], IntxPin::A), Ok(level(36)));
+    }
+
+    #[test]
+    fn a_register_names_four_pins() {
+        let pins: Vec<_> = (0..=255).filter_map(IntxPin::from_register).collect();
+        assert_eq!(pins, IntxPin::ALL);
+    }
+}
