@@ -5,6 +5,7 @@ mod cost;
 mod devices;
 mod discovery;
 mod hotplug;
+mod intx;
 mod load;
 mod lpis;
 mod priorities;
@@ -25,6 +26,7 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     sgis::run(machine, report);
     devices::run(machine, report);
     translated::run(machine, report);
+    intx::run(machine, report);
     controller::run(machine, report);
     priorities::run(machine, report);
     lpis::run(machine, report);

@@ -260,7 +260,9 @@ const DEVICES: &[Device] = &[
     // port, with its own.
     device("pcie-pci-bridge,id=bridge", "1b36:000e"),
     device("edu,bus=bridge,addr=1", "1234:11e8"),
-    device("edu,bus=bridge,addr=2", "1234:11e8"),
+    // Shares the wire of INTx with the `edu` of the root bus, which is device 5. The bridge is
+    // device 10, and `virt` has four wires.
+    device("edu,bus=bridge,addr=3", "1234:11e8"),
     device("virtio-rng-pci,disable-legacy=on,bus=rp", "1af4:1044"),
     device("nec-usb-xhci,id=nec,msix=off", "1033:0194"),
     Device { arguments: "usb-kbd,bus=nec.0", function: None, newer: false },

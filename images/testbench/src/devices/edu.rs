@@ -1,4 +1,4 @@
-//! QEMU's educational device: one MSI, raised by a register write, and a copying engine.
+//! QEMU's educational device: one MSI or INTA, raised by a register write, and a copying engine.
 
 use crate::check;
 use crate::report::Verdict;
@@ -8,6 +8,8 @@ use image_rt::cpu;
 use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
+/// What it asserts its interrupt for: 0 while it does not.
+pub(crate) const STATUS: u64 = 0x24;
 /// Its occasion to send.
 pub(crate) const RAISE: u64 = 0x60;
 pub(crate) const ACKNOWLEDGE: u64 = 0x64;

@@ -1,0 +1,200 @@
+//! Two functions on one wire: their pins, which firmware's `interrupt-map` routes, lead to one
+//! level of the GIC.
+
+use super::online;
+use crate::check;
+use crate::devices::DeviceKind;
+use crate::devices::edu::{ACKNOWLEDGE, RAISE, STATUS};
+use crate::machine::Machine;
+use crate::report::{Outcome, Report, Verdict};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+use gic_firmware::{IntxPin, WiredInterrupt};
+use image_rt::pci::{Bar, Function};
+use image_rt::{cpu, println};
+use irq_domain::pci::{ConfigSpace, TableMemory};
+use irq_domain::{IrqHandle, IrqReturn, RequestError, Sharing, WiredRequest};
+use msi_types::{RequesterId, Trigger};
+
+const COMMAND: u16 = 0x04;
+/// The function asserts no pin (PCI Local Bus 3.0 §6.2.2).
+const INTERRUPT_DISABLE: u16 = 1 << 10;
+const INTERRUPT_PIN: u16 = 0x3d;
+const HEADER_TYPE: u16 = 0x0e;
+const SECONDARY_BUS: u16 = 0x19;
+
+pub(super) fn run(machine: &'static Machine, report: &mut Report) {
+    let mut found = None;
+    report.case("firmware routes the pins of two functions to one level", || {
+        quieten(machine);
+        found = Some(pair(machine)?);
+        Ok(())
+    });
+    let Some((functions, wire)) = found else { return };
+    let mut made = None;
+    report.case("two functions share the level", || {
+        let [first, second] = functions.map(|function| Sharer::new(machine, function, wire));
+        made = Some((first?, second?));
+        Ok(())
+    });
+    let Some((first, second)) = made else { return };
+    report.case("the level serves whichever function asserts it, on each CPU", || {
+        for cpu in online(machine) {
+            first.handle.set_affinity(cpu)?;
+            check!(second.handle.effective_affinity() == cpu, "it moved apart");
+            alone(&first, &second)?;
+            alone(&second, &first)?;
+        }
+        Ok(())
+    });
+    report
+        .case("both functions assert the level while it is disabled", || together(&first, &second));
+    report.case("the level has no exclusive handler", || {
+        let request = WiredRequest::new(wire.intid.hwirq(), wire.trigger, "exclusive");
+        let refused = machine.interrupts.request_wired(request, |_| {});
+        let hwirq = first.handle.hwirq();
+        check!(refused.err() == Some(RequestError::InUse(hwirq)), "it was not refused");
+        Ok(())
+    });
+    report.case("the level outlives one of its handlers", || {
+        let Sharer { handle, served, unserved, .. } = first;
+        drop(handle);
+        let before = (served.load(Ordering::Acquire), unserved.load(Ordering::Acquire));
+        second.raise();
+        second.expect_served()?;
+        let after = (served.load(Ordering::Acquire), unserved.load(Ordering::Acquire));
+        check!(before == after, "a dropped handler ran");
+        let irq = second.handle.irq();
+        drop(second);
+        check!(machine.interrupts.effective_affinity(irq).is_none(), "the level was not freed");
+        Ok(())
+    });
+}
+
+/// Keeps the pins of all functions from being asserted: drivers of earlier tests left some.
+fn quieten(machine: &Machine) {
+    for function in &machine.functions {
+        let command = function.config.read16(COMMAND);
+        function.config.write16(COMMAND, command | INTERRUPT_DISABLE);
+    }
+}
+
+/// Two functions on one wire, the second behind a bridge.
+fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> {
+    let mut wires: Vec<(&Function, WiredInterrupt)> = Vec::new();
+    for function in machine.functions.iter().filter(|found| DeviceKind::is(found, "edu")) {
+        let wire = wire(machine, function)?;
+        println!("note - {} asserts INTID {}", function.address, wire.intid);
+        check!(wire.trigger == Trigger::Level, "{:?}", wire.trigger);
+        if let Some((other, _)) = wires.iter().find(|(_, other)| *other == wire) {
+            check!(function.address.pci_bus() != 0, "no bridge is on the way");
+            return Ok(([other, function], wire));
+        }
+        wires.push((function, wire));
+    }
+    Err(Verdict::Failed("no two functions share a wire".into()))
+}
+
+fn wire(machine: &Machine, function: &Function) -> Result<WiredInterrupt, Verdict> {
+    let pin = IntxPin::from_register(function.config.read8(INTERRUPT_PIN));
+    let pin = pin.ok_or(Verdict::Failed("the function has no pin".into()))?;
+    let host = machine.description.hosts.first().ok_or(Verdict::Failed("no PCI".into()))?;
+    Ok(host.route_intx(&path(machine, function.address), pin)?)
+}
+
+/// The function, and the bridges above it up to the root bus.
+fn path(machine: &Machine, function: RequesterId) -> Vec<RequesterId> {
+    let mut path = vec![function];
+    let is_bridge = |found: &&Function| found.config.read8(HEADER_TYPE) & 0x7f == 1;
+    let mut bus = function.pci_bus();
+    while let Some(bridge) = machine
+        .functions
+        .iter()
+        .filter(is_bridge)
+        .find(|bridge| bus != 0 && bridge.config.read8(SECONDARY_BUS) == bus)
+    {
+        path.push(bridge.address);
+        bus = bridge.address.pci_bus();
+    }
+    path
+}
+
+/// A function that shares the level.
+struct Sharer {
+    registers: Bar,
+    handle: IrqHandle,
+    /// Runs of its handler that found its function asserting the level, and others.
+    served: Arc<AtomicU32>,
+    unserved: Arc<AtomicU32>,
+}
+
+impl Sharer {
+    fn new(machine: &Machine, function: &Function, wire: WiredInterrupt) -> Result<Self, Verdict> {
+        let registers = function.bar(0);
+        let command = function.config.read16(COMMAND);
+        function.config.write16(COMMAND, command & !INTERRUPT_DISABLE);
+        let (served, unserved) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let counts = (served.clone(), unserved.clone());
+        let request = WiredRequest::new(wire.intid.hwirq(), wire.trigger, "edu");
+        let handle =
+            machine.interrupts.request_wired(request.with_sharing(Sharing::Shared), move |_| {
+                let status = registers.read32(STATUS);
+                if status == 0 {
+                    counts.1.fetch_add(1, Ordering::Release);
+                    return IrqReturn::None;
+                }
+                // The function deasserts the level.
+                registers.write32(ACKNOWLEDGE, status);
+                counts.0.fetch_add(1, Ordering::Release);
+                IrqReturn::Handled
+            })?;
+        Ok(Self { registers, handle, served, unserved })
+    }
+
+    fn raise(&self) {
+        self.served.store(0, Ordering::Release);
+        self.unserved.store(0, Ordering::Release);
+        self.registers.write32(RAISE, 1);
+    }
+
+    /// Its handler ran once for what its function asserted, and the level is quiet.
+    fn expect_served(&self) -> Outcome {
+        cpu::wait_until(2000, || self.served.load(Ordering::Acquire) > 0);
+        // A level that is still asserted would arrive again.
+        cpu::wait_until(3, || self.served.load(Ordering::Acquire) > 1);
+        let served = self.served.load(Ordering::Acquire);
+        check!(served == 1, "the handler found its function {served} times");
+        check!(self.registers.read32(STATUS) == 0, "the function still asserts the level");
+        let pending = self.handle.is_pending();
+        check!(pending == Some(false), "the level is pending: {pending:?}");
+        Ok(())
+    }
+}
+
+/// One of them asserts the level: the other's handler finds nothing to do.
+fn alone(asserting: &Sharer, other: &Sharer) -> Outcome {
+    other.served.store(0, Ordering::Release);
+    other.unserved.store(0, Ordering::Release);
+    asserting.raise();
+    asserting.expect_served()?;
+    let (served, unserved) =
+        (other.served.load(Ordering::Acquire), other.unserved.load(Ordering::Acquire));
+    check!(served == 0 && unserved > 0, "the other: {served} served, {unserved} not");
+    Ok(())
+}
+
+fn together(first: &Sharer, second: &Sharer) -> Outcome {
+    first.handle.disable();
+    first.raise();
+    second.raise();
+    let early = cpu::wait_until(5, || {
+        [first, second].iter().any(|one| one.served.load(Ordering::Acquire) > 0)
+    });
+    check!(!early, "a handler ran while the level was disabled");
+    check!(second.handle.is_pending() == Some(true), "the level is not pending");
+    first.handle.enable();
+    first.expect_served()?;
+    second.expect_served()
+}
