@@ -12,6 +12,7 @@ mod floors;
 pub mod growth;
 mod injection;
 mod list_registers;
+mod masks;
 mod measurements;
 mod model;
 mod neighbour;
@@ -143,6 +144,7 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
     probes.push(peers::locked_list());
     probes.extend(controllers::probes()?);
     probes.push(bring_up::probe()?);
+    probes.extend(masks::probes()?);
     let rounds = options.rounds.max(1);
     let mut neighbour = Neighbour::new(PATIENCE * rounds);
     for _ in 0..rounds {
@@ -167,7 +169,7 @@ mod tests {
     use super::*;
 
     /// Cases, and the floors that they are compared with.
-    const FLOORS: [(&str, &str); 15] = [
+    const FLOORS: [(&str, &str); 17] = [
         ("inject-1", "floor-translate-1"),
         ("inject-1-fresh", "floor-translate-64-fresh"),
         ("inject-64k-random", "floor-translate-64k-fresh"),
@@ -181,6 +183,8 @@ mod tests {
         ("kick-asleep", "floor-eventfd-write"),
         ("route-update-4096", "route-update-16"),
         ("dispatch", "floor-dispatch"),
+        ("mask-command-8", "floor-mask-8"),
+        ("mask-register-8", "floor-mask-8"),
         ("enter-0", "floor-enter"),
         ("enter-exit-57k", "enter-exit-16"),
     ];
