@@ -32,9 +32,13 @@ impl SavedCpuInterface {
             .with_eoi_mode(self.eoi_mode);
         registers.write(icc::CTLR, control);
         if has_group_0 {
-            active_priorities(control, &icc::AP0R).iter().for_each(|ap| registers.write(*ap, 0));
+            for active in active_priorities(control, &icc::AP0R) {
+                registers.write(*active, 0);
+            }
         }
-        active_priorities(control, &icc::AP1R).iter().for_each(|ap| registers.write(*ap, 0));
+        for active in active_priorities(control, &icc::AP1R) {
+            registers.write(*active, 0);
+        }
         registers.write(icc::IGRPEN1, Igrpen::new().with_enable(true));
         Ok(())
     }

@@ -85,7 +85,7 @@ impl<P: GicPlatform> Its<P> {
     pub(super) fn open_registers(&self, cpu: Cpu) {
         let Some(access) = self.invalidation.access.get(cpu.index()) else { return };
         let redistributor = self.gic.redistributor_frames(cpu);
-        if redistributor.is_ok_and(|redistributor| redistributor.can_invalidate()) {
+        if redistributor.is_ok_and(crate::Redistributor::can_invalidate) {
             access.open();
         }
     }
