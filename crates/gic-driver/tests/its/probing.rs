@@ -177,7 +177,7 @@ fn device_ids_beyond_the_erratum_are_refused() {
     assert_eq!(error, ItsError::DeviceIdOutOfRange { id, bits: 20 });
 }
 
-/// `GITS_TYPER.Devbits` and `ID_bits` at their largest, 31: identifiers of 32 bits. A count of them,
+/// `GITS_TYPER.Devbits` and `ID_bits` at their largest, 31: identifiers of 32 bits. Their count,
 /// 2^32, does not fit into 32 bits.
 #[test]
 fn identifiers_of_32_bits_work() {
