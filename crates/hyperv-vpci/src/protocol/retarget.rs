@@ -183,7 +183,8 @@ fn read_processors(is_set: bool, from: &mut Reader<'_>) -> Result<(u16, u32), Pr
     Ok((first, count))
 }
 
-/// VP index of the lowest bit in a bank. The bank is below 64 and not empty, or its index is unused.
+/// VP index of the lowest bit in a bank, which must be below 64. The index of an empty one is
+/// unused.
 const fn lowest(bank: u16, processors: u64) -> u16 {
     bank * 64 + (processors.trailing_zeros() % 64) as u16
 }

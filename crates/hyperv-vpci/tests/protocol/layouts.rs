@@ -64,8 +64,8 @@ fn resource_assignments_have_their_layouts() {
     }
 }
 
-/// Linux writes 148 bytes of the first form and 202 of the second, which a ring rounds up to 152 and
-/// 208. OpenVMM's client writes 216 bytes of the first form.
+/// Linux writes 148 bytes of the first form and 202 of the second, which a ring rounds up to 152
+/// and 208. OpenVMM's client writes 216 bytes of the first form.
 #[test]
 fn a_request_without_interrupts_has_room_for_one() {
     for (form, kind, length) in [
