@@ -86,9 +86,9 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     /// Afterwards the other CPUs call [`cpu_on`](Self::cpu_on), and bus drivers restore their
     /// devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
     ///
-    /// The order is that of [`suspend`](Self::suspend) in reverse: the GIC, direct LPIs, ITSes. Where
-    /// the redistributor could not write its pending LPIs to memory, every event that may have been
-    /// pending becomes pending again: handlers may run once more than their devices sent.
+    /// The order is that of [`suspend`](Self::suspend) in reverse: the GIC, direct LPIs, ITSes.
+    /// Where the redistributor could not write its pending LPIs to memory, every event that may
+    /// have been pending becomes pending again: handlers may run once more than their devices sent.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///

@@ -276,4 +276,3 @@ const DEVICES: &[Device] = &[
     },
     Device { arguments: "usb-kbd,bus=msi.0", function: None, newer: true },
 ];
-
