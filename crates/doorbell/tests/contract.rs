@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
 use doorbell_machine::embedded;
-use gic_firmware::{Affinity, ControllerKind, Cpu, Fact, IntIdSpan, Region, devicetree};
+use gic_firmware::{Affinity, ControllerKind, CpuNode, Fact, IntIdSpan, Region, devicetree};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -117,7 +117,7 @@ fn many_cpus_are_summed_up() {
     board.cpus = (0..32)
         .map(|number: u8| {
             let affinity = Affinity::new(0, 0, number / 16, number % 16);
-            Cpu::new(format!("/cpus/cpu@{:x}", affinity.packed()), affinity)
+            CpuNode::new(format!("/cpus/cpu@{:x}", affinity.packed()), affinity)
         })
         .collect();
     std::fs::write(&path, devicetree::write(&board).unwrap()).unwrap();

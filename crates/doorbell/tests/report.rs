@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
 use gic_firmware::{
-    Controller, ControllerIndex, Cpu, Description, Fact, Gic, MsiRouting, PlatformDevice, Region,
-    Status, devicetree,
+    Controller, ControllerIndex, CpuNode, Description, Fact, Gic, MsiRouting, PlatformDevice,
+    Region, Status, devicetree,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -188,7 +188,7 @@ fn names_are_text() {
     its.status = Fact::stated(Status::Disabled);
     let machine = Description {
         model: Some(Fact::stated("</title><script>alert(2)</script>".to_owned())),
-        cpus: vec![Cpu::new("/cpus/cpu@0", gic_firmware::Affinity::new(0, 0, 0, 0))],
+        cpus: vec![CpuNode::new("/cpus/cpu@0", gic_firmware::Affinity::new(0, 0, 0, 0))],
         gic: Some(Gic::v3("/gic", region(0x800_0000), [region(0x80a_0000)])),
         controllers: vec![its],
         devices: vec![PlatformDevice::new(

@@ -9,7 +9,7 @@ use gic_bringup::{BringUpError, ControllerError, Options};
 use gic_driver::errata::{self, Erratum, IdRegister};
 use gic_driver::{Coherence, GicConfig, GicV2Config, PhysicalRegion, TableAccess, V2mFrame};
 use gic_firmware::{
-    Controller, ControllerIndex, ControllerKind, Cpu, Description, Fact, Gic, GicVersion,
+    Controller, ControllerIndex, ControllerKind, CpuNode, Description, Fact, Gic, GicVersion,
     IntIdSpan, MapEntry, MsiRouting, PciHost, Region, Status, Target, acpi, devicetree,
 };
 use msi_types::{DeviceId, RequesterId};
@@ -21,7 +21,8 @@ fn region(base: u64, size: u64) -> Region {
 
 /// A GICv3 with two CPUs.
 fn machine() -> Description {
-    let cpu = |number: u8| Cpu::new(format!("/cpus/cpu@{number}"), Affinity::new(0, 0, 0, number));
+    let cpu =
+        |number: u8| CpuNode::new(format!("/cpus/cpu@{number}"), Affinity::new(0, 0, 0, number));
     Description {
         gic: Some(Gic::v3("/gic", region(0xfd40_0000, 0x1_0000), [region(0xfd46_0000, 0x10_0000)])),
         cpus: vec![cpu(0), cpu(1)],
@@ -96,7 +97,7 @@ fn gicv2_needs_its_cpu_interface() {
 fn gicv2_takes_eight_cpus_at_most() {
     let mut described = machine();
     described.cpus =
-        (0..9).map(|number| Cpu::new("/cpus/cpu", Affinity::new(0, 0, 0, number))).collect();
+        (0..9).map(|number| CpuNode::new("/cpus/cpu", Affinity::new(0, 0, 0, number))).collect();
     let gic = described.gic.as_mut().unwrap();
     gic.version = Fact::stated(GicVersion::V2);
     gic.cpu_interface = Some(Fact::stated(region(0x801_0000, 0x2000)));

@@ -28,7 +28,7 @@ pub struct Description {
     /// described by ACPI tables.
     pub oem_id: Option<String>,
     /// The CPUs.
-    pub cpus: Vec<Cpu>,
+    pub cpus: Vec<CpuNode>,
     /// The root interrupt controller; `None` if none of this family is described.
     pub gic: Option<Gic>,
     /// GICs of this family beside the root. ACPI has none.
@@ -98,14 +98,14 @@ impl Description {
     }
 
     /// The CPUs that firmware enables.
-    pub fn enabled_cpus(&self) -> impl Iterator<Item = &Cpu> {
+    pub fn enabled_cpus(&self) -> impl Iterator<Item = &CpuNode> {
         self.cpus.iter().filter(|cpu| cpu.status.is_enabled())
     }
 }
 
 /// A CPU.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Cpu {
+pub struct CpuNode {
     /// Its node.
     pub id: NodeId,
     /// Its affinity, `MPIDR_EL1`'s.
@@ -114,7 +114,7 @@ pub struct Cpu {
     pub status: Fact<Status>,
 }
 
-impl Cpu {
+impl CpuNode {
     /// An enabled CPU.
     pub fn new(id: impl Into<NodeId>, affinity: Affinity) -> Self {
         Self {

@@ -65,7 +65,7 @@ mod wired;
 
 pub use coherence::Coherence;
 pub use controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
-pub use description::{Cpu, Description};
+pub use description::{CpuNode, Description};
 pub use finding::{Finding, Rule, Severity};
 pub use gic::{Gic, GicVersion, ParentInterrupt, SecondaryGic};
 pub use intx::{IntxPin, IntxRoute, IntxRouting, NoIntx, WiredInterrupt};
@@ -73,7 +73,7 @@ pub use iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 pub use origin::{Fact, NodeId, Origin};
 pub use region::Region;
 pub use requester::{
-    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role,
+    BusRange, ConfigAccess, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role,
     Target,
 };
 pub use route::{NoRoute, Route, RouteSpan, Via};

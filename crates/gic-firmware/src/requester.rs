@@ -20,7 +20,7 @@ pub struct PciHost {
     /// State that firmware gives it.
     pub status: Fact<Status>,
     /// Access to its configuration space.
-    pub config: Option<Fact<ConfigSpace>>,
+    pub config: Option<Fact<ConfigAccess>>,
     /// The bus numbers behind it.
     pub buses: Fact<BusRange>,
     /// Its PCI domain (segment), if firmware numbers it.
@@ -48,7 +48,7 @@ impl PciHost {
             id: id.into(),
             compatible: alloc::vec![String::from("pci-host-ecam-generic")],
             status: Fact::stated(Status::Enabled),
-            config: Some(Fact::stated(ConfigSpace::Ecam(ecam))),
+            config: Some(Fact::stated(ConfigAccess::Ecam(ecam))),
             buses: Fact::stated(BusRange::of_ecam(ecam)),
             segment: None,
             msi,
@@ -87,14 +87,14 @@ pub struct PciBridge {
 
 /// Method of access to a host bridge's configuration space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ConfigSpace {
+pub enum ConfigAccess {
     /// ECAM: 4 KiB per function, the first bus of the bridge's range first.
     Ecam(Region),
     /// By the bridge's own means; this is the `config` window, else the first register region.
     Registers(Region),
 }
 
-impl ConfigSpace {
+impl ConfigAccess {
     /// The region, however it is used.
     pub const fn region(self) -> Region {
         match self {

@@ -2,7 +2,7 @@
 
 use gic_arch::{Affinity, IntId};
 use gic_firmware::{
-    BusRange, Coherence, ConfigSpace, Controller, ControllerKind, Description, GicVersion,
+    BusRange, Coherence, ConfigAccess, Controller, ControllerKind, Description, GicVersion,
     IntIdSpan, IommuIndex, NoRoute, PciHost, Region, Role, Rule, Status, Via, devicetree,
 };
 use msi_types::{DeviceId, RequesterId};
@@ -119,7 +119,7 @@ fn bridges_behind_a_host_are_no_hosts() {
     let host = &machine.hosts[0];
     assert_eq!(
         host.config.as_ref().unwrap().value,
-        ConfigSpace::Ecam(region(0x40_1000_0000, 0x1000_0000))
+        ConfigAccess::Ecam(region(0x40_1000_0000, 0x1000_0000))
     );
     assert_eq!((host.buses.value, host.segment.as_ref().unwrap().value), (BusRange::ALL, 0));
 }
@@ -154,7 +154,7 @@ fn host_without_ecam_has_a_config_window() {
     let host = &machine.hosts[0];
     assert_eq!(
         host.config.as_ref().unwrap().value,
-        ConfigSpace::Registers(region(0x20_0000_0000, 0x2000))
+        ConfigAccess::Registers(region(0x20_0000_0000, 0x2000))
     );
     assert_eq!(host.buses.value, BusRange { first: 0x10, last: 0x1f });
     assert_eq!(host.segment.as_ref().unwrap().value, 3);

@@ -9,8 +9,8 @@ use doorbell_hardware::ram::{Caches, Ram};
 use gic_arch::Affinity;
 use gic_bringup::Irqchip;
 use gic_firmware::{
-    Controller, ControllerIndex, Cpu as CpuNode, Description, Fact, Gic, MapEntry, MsiRouting,
-    PciHost, Region, Target, devicetree,
+    Controller, ControllerIndex, CpuNode, Description, Fact, Gic, MapEntry, MsiRouting, PciHost,
+    Region, Target, devicetree,
 };
 use irq_routing::msix::{MsixTable, Signalled};
 use msi_types::pci::msix;

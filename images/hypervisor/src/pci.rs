@@ -8,7 +8,7 @@ use crate::passthrough::Assigned;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use gic_firmware::{ConfigSpace, PciHost, Region};
+use gic_firmware::{ConfigAccess, PciHost, Region};
 use image_rt::pci::{self, Function};
 use irq_routing::{GsiSpace, Router};
 use msi_types::pci::{msi, msix};
@@ -24,7 +24,7 @@ pub(crate) fn functions(host: &PciHost, window: Range<u64>) -> Vec<Function> {
 
 fn ecam(host: &PciHost) -> Region {
     match host.config.as_ref().map(|config| config.value) {
-        Some(ConfigSpace::Ecam(ecam)) => ecam,
+        Some(ConfigAccess::Ecam(ecam)) => ecam,
         _ => panic!("the PCI host has no ECAM"),
     }
 }

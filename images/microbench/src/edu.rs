@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 use gic_bringup::Irqchip;
-use gic_firmware::{ConfigSpace, PciHost};
+use gic_firmware::{ConfigAccess, PciHost};
 use image_rt::pci::{self, Bar, Function};
 use image_rt::platform::Kernel;
 use irq_domain::pci::TableMemory;
@@ -32,7 +32,7 @@ impl Edu {
         begun: fn(),
     ) -> Option<Self> {
         let host = irqchip.description().hosts.first()?;
-        let ConfigSpace::Ecam(ecam) = host.config.as_ref()?.value else { return None };
+        let ConfigAccess::Ecam(ecam) = host.config.as_ref()?.value else { return None };
         let functions = pci::enumerate(ecam, window?);
         let function = functions.iter().find(|function| function.is(VENDOR, DEVICE))?;
         Some(Self::start(irqchip, host, function, begun))

@@ -9,7 +9,7 @@ extern crate alloc;
 use alloc::boxed::Box;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
-use gic_firmware::ConfigSpace;
+use gic_firmware::ConfigAccess;
 use image_rt::pci::{self, Bar};
 use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, power, println};
@@ -65,7 +65,7 @@ fn address(around: &Started) -> Option<u64> {
 /// The controller's registers.
 fn bar(around: &Started) -> Option<Bar> {
     let description = gic_firmware::devicetree::parse(around.devicetree).ok()?;
-    let Some(ConfigSpace::Ecam(ecam)) = description.hosts.first()?.config.as_ref()?.value.into()
+    let Some(ConfigAccess::Ecam(ecam)) = description.hosts.first()?.config.as_ref()?.value.into()
     else {
         return None;
     };

@@ -14,7 +14,7 @@ use gic_arch::Affinity;
 use gic_bringup::{Irqchip, MsiController, Options, config};
 use gic_driver::{GicPlatform, Its};
 use gic_firmware::{
-    ConfigSpace, Controller as Described, ControllerIndex, ControllerKind, Description, PciHost,
+    ConfigAccess, Controller as Described, ControllerIndex, ControllerKind, Description, PciHost,
 };
 use image_rt::pci::{self, Function};
 use image_rt::start::Started;
@@ -173,7 +173,7 @@ fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Interrupt
 
 fn functions(host: &PciHost, around: &Started) -> Vec<Function> {
     match (host.config.as_ref().map(|config| config.value), &around.pci_window) {
-        (Some(ConfigSpace::Ecam(ecam)), Some(window)) => pci::enumerate(ecam, window.clone()),
+        (Some(ConfigAccess::Ecam(ecam)), Some(window)) => pci::enumerate(ecam, window.clone()),
         _ => Vec::new(),
     }
 }

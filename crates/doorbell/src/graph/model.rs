@@ -1,7 +1,7 @@
 //! The boxes and arrows of a picture.
 
 use crate::requesters::{self, Requester};
-use gic_firmware::{Controller, Cpu, Description, Gic, NodeId, RouteSpan, SecondaryGic};
+use gic_firmware::{Controller, CpuNode, Description, Gic, NodeId, RouteSpan, SecondaryGic};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Routes that a box lists; the number of others follows.
@@ -229,12 +229,12 @@ struct Reader<'d> {
 }
 
 /// The name of the box of a CPU's cluster.
-pub(crate) fn cluster(cpu: &Cpu) -> NodeId {
+pub(crate) fn cluster(cpu: &CpuNode) -> NodeId {
     cluster_id(cluster_of(cpu))
 }
 
 /// A CPU's affinity without the lowest level.
-fn cluster_of(cpu: &Cpu) -> u64 {
+fn cluster_of(cpu: &CpuNode) -> u64 {
     cpu.affinity.mpidr() >> 8
 }
 

@@ -160,7 +160,7 @@ impl Inspection {
 }
 
 impl CpuRow {
-    fn of(cpu: &gic_firmware::Cpu) -> Self {
+    fn of(cpu: &gic_firmware::CpuNode) -> Self {
         Self {
             id: cpu.id.to_string(),
             affinity: cpu.affinity.to_string(),

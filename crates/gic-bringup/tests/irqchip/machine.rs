@@ -13,8 +13,8 @@ use gic_driver::{
     TableLayout, Wait,
 };
 use gic_firmware::{
-    Controller, ControllerIndex, Cpu as CpuNode, Description, Fact, Gic, MapEntry, MsiRouting,
-    PciHost, Region, Target,
+    Controller, ControllerIndex, CpuNode, Description, Fact, Gic, MapEntry, MsiRouting, PciHost,
+    Region, Target,
 };
 use irq_domain::{Host, MsiDevice, MsiDeviceConfig};
 use msi_types::{

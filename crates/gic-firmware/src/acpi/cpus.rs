@@ -3,7 +3,7 @@
 use super::madt::{Gicc, MadtContents, MadtStructure};
 use super::origins::{madt_id, origin};
 use super::table::Signature;
-use crate::description::Cpu;
+use crate::description::CpuNode;
 use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::origin::Fact;
@@ -24,7 +24,7 @@ pub(super) fn giccs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicc
 }
 
 /// A CPU that can only be brought online later counts as disabled.
-pub(super) fn read(madt: &[MadtStructure], findings: &mut Findings) -> Vec<Cpu> {
+pub(super) fn read(madt: &[MadtStructure], findings: &mut Findings) -> Vec<CpuNode> {
     let mut known = BTreeSet::new();
     let mut cpus = Vec::new();
     for (offset, gicc) in giccs(madt) {
@@ -46,7 +46,7 @@ pub(super) fn read(madt: &[MadtStructure], findings: &mut Findings) -> Vec<Cpu> 
             continue;
         }
         let status = if gicc.is_enabled() { Status::Enabled } else { Status::Disabled };
-        cpus.push(Cpu {
+        cpus.push(CpuNode {
             id: madt_id("GICC", gicc.uid),
             affinity: Fact::new(affinity, mpidr_at("MPIDR")),
             status: Fact::new(status, mpidr_at("flags")),

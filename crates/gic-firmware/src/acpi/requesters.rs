@@ -14,7 +14,7 @@ use crate::map_overlap::report_overlaps;
 use crate::origin::{Fact, NodeId, Origin};
 use crate::region::Region;
 use crate::requester::{
-    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
+    BusRange, ConfigAccess, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
 };
 use crate::status::Status;
 use alloc::collections::btree_map::Entry;
@@ -177,7 +177,7 @@ impl Reader<'_, '_> {
         let buses = origin(Signature::MCFG, allocation.offset, "bus numbers");
         let segment = origin(Signature::MCFG, allocation.offset, "PCI segment group number");
         Some(PciHost {
-            config: Some(Fact::new(ConfigSpace::Ecam(ecam), place)),
+            config: Some(Fact::new(ConfigAccess::Ecam(ecam), place)),
             buses: Fact::new(BusRange { first, last }, buses),
             ..self.host(id, Fact::new(allocation.segment.into(), segment), complex)
         })

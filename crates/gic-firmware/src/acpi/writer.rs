@@ -16,7 +16,7 @@ pub use error::{WriteError, WriteErrorKind};
 use super::table::Signature;
 use crate::description::Description;
 use crate::origin::NodeId;
-use crate::requester::{BusRange, ConfigSpace};
+use crate::requester::{BusRange, ConfigAccess};
 use alloc::vec::Vec;
 use bytes::{Oem, Structure, table};
 use numbering::Segments;
@@ -91,7 +91,7 @@ pub fn write_with(
 fn mcfg(description: &Description, segments: &Segments<'_>) -> Result<Option<Vec<u8>>, WriteError> {
     let mut body = Vec::from([0; 8]);
     for (segment, host) in segments.hosts() {
-        let Some(ConfigSpace::Ecam(ecam)) = host.config.as_ref().map(|config| config.value) else {
+        let Some(ConfigAccess::Ecam(ecam)) = host.config.as_ref().map(|config| config.value) else {
             continue;
         };
         let BusRange { first, last } = host.buses.value;
@@ -100,7 +100,7 @@ fn mcfg(description: &Description, segments: &Segments<'_>) -> Result<Option<Vec
         let base = ecam.base().checked_sub(u64::from(first) << 20);
         let fields = base.zip(u16::try_from(*segment).ok()).zip(u8::try_from(last).ok());
         let ((base, segment), last) =
-            fields.ok_or_else(|| WriteErrorKind::ConfigSpace.of(&host.id))?;
+            fields.ok_or_else(|| WriteErrorKind::ConfigAccess.of(&host.id))?;
         let allocation = Structure::new(16)
             .set(0, base.to_le_bytes())
             .set(8, segment.to_le_bytes())

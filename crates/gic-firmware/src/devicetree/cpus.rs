@@ -2,7 +2,7 @@
 
 use super::address::{bus_regions, regions_if_any};
 use super::tree::{NodeRef, Tree};
-use crate::description::Cpu;
+use crate::description::CpuNode;
 use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::origin::Fact;
@@ -15,7 +15,7 @@ use gic_arch::Affinity;
 /// Aff3 and Aff2–0, where `MPIDR_EL1` has them.
 const AFFINITY_BITS: u128 = 0xff_00ff_ffff;
 
-pub(super) fn read(tree: &Tree<'_>, findings: &mut Findings) -> Vec<Cpu> {
+pub(super) fn read(tree: &Tree<'_>, findings: &mut Findings) -> Vec<CpuNode> {
     let mut known = BTreeMap::new();
     let mut cpus = Vec::new();
     for node in tree.nodes().filter(|node| is_cpu(*node)) {
@@ -26,7 +26,7 @@ pub(super) fn read(tree: &Tree<'_>, findings: &mut Findings) -> Vec<Cpu> {
             findings.add(Rule::DuplicateAffinity, node.origin("reg"), message);
             continue;
         }
-        cpus.push(Cpu {
+        cpus.push(CpuNode {
             id: node.id(),
             affinity: Fact::new(affinity, node.origin("reg")),
             status: node.status(),

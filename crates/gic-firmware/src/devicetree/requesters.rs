@@ -12,7 +12,7 @@ use crate::map_overlap::report_overlaps;
 use crate::origin::Fact;
 use crate::region::Region;
 use crate::requester::{
-    BusRange, ConfigSpace, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role,
+    BusRange, ConfigAccess, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role,
     Target,
 };
 use alloc::collections::BTreeMap;
@@ -161,12 +161,12 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
     fn buses(
         &mut self,
         node: NodeRef<'t, 'a>,
-        config: Option<&Fact<ConfigSpace>>,
+        config: Option<&Fact<ConfigAccess>>,
     ) -> Fact<BusRange> {
         const BUSES: &str = "bus-range";
         let origin = node.origin(BUSES);
         let default = match config.map(|config| config.value) {
-            Some(ConfigSpace::Ecam(ecam)) => BusRange::of_ecam(ecam),
+            Some(ConfigAccess::Ecam(ecam)) => BusRange::of_ecam(ecam),
             _ => BusRange::ALL,
         };
         let Some(value) = node.property(BUSES) else { return Fact::new(default, origin) };
@@ -317,15 +317,15 @@ fn role(node: NodeRef<'_, '_>) -> Role {
 
 /// A host's configuration space: ECAM where the host is of a kind that has nothing else, otherwise
 /// the region named `config`, else the first.
-fn config_space(node: NodeRef<'_, '_>) -> Option<Fact<ConfigSpace>> {
+fn config_space(node: NodeRef<'_, '_>) -> Option<Fact<ConfigAccess>> {
     let regions: Vec<Fact<Region>> = regions_if_any(node);
     if node.is_compatible(ECAM_HOSTS) {
         return regions
             .into_iter()
             .next()
-            .map(|region| Fact::new(ConfigSpace::Ecam(region.value), region.origin));
+            .map(|region| Fact::new(ConfigAccess::Ecam(region.value), region.origin));
     }
     let named = node.strings("reg-names").position(|name| name == "config");
     let region = regions.get(named.unwrap_or(0)).or(regions.first())?;
-    Some(Fact::new(ConfigSpace::Registers(region.value), region.origin.clone()))
+    Some(Fact::new(ConfigAccess::Registers(region.value), region.origin.clone()))
 }

@@ -11,12 +11,12 @@ use super::iommus;
 use super::requesters::{BUSES, ECAM_HOSTS};
 use super::wired;
 use crate::controller::{Controller, ControllerKind};
-use crate::description::{Cpu, Description};
+use crate::description::{CpuNode, Description};
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion, SecondaryGic};
 use crate::iommu::{Iommu, IommuIndex, IommuRouting};
 use crate::origin::{Fact, NodeId};
 use crate::requester::{
-    ConfigSpace, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role, Target,
+    ConfigAccess, MapEntry, MsiRouting, Parent, PciBridge, PciHost, PlatformDevice, Role, Target,
 };
 use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString as _};
@@ -211,7 +211,7 @@ impl Writer<'_> {
         }
     }
 
-    fn cpu(&mut self, cpu: &Cpu) -> Result<(), WriteError> {
+    fn cpu(&mut self, cpu: &CpuNode) -> Result<(), WriteError> {
         if cpu.id.as_str().strip_prefix("/cpus/").is_none_or(|name| name.contains('/')) {
             return Err(WriteErrorKind::NotInCpus.of(&cpu.id));
         }
@@ -325,7 +325,7 @@ impl Writer<'_> {
         set(node, "#size-cells", 2u32);
         if let Some(config) = &host.config {
             let is_ecam = host.compatible.iter().any(|name| ECAM_HOSTS.contains(&name.as_str()));
-            if is_ecam != matches!(config.value, ConfigSpace::Ecam(_)) {
+            if is_ecam != matches!(config.value, ConfigAccess::Ecam(_)) {
                 return Err(WriteErrorKind::Inexpressible.of(&host.id));
             }
             set(node, "reg", regions([config.region()]));

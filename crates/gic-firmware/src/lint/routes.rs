@@ -7,7 +7,7 @@ use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::iommu::IommuRouting;
 use crate::origin::{Fact, NodeId, Origin};
-use crate::requester::{ConfigSpace, MapEntry, MsiRouting, PciHost, Role};
+use crate::requester::{ConfigAccess, MapEntry, MsiRouting, PciHost, Role};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
@@ -45,7 +45,7 @@ fn check_host(description: &Description, host: &PciHost, findings: &mut Findings
 /// Hosts that are no ECAM may have a controller of their own, which devicetrees do not always say.
 fn unreachable_host(description: &Description, host: &PciHost, findings: &mut Findings) {
     let is_ecam =
-        host.config.as_ref().is_some_and(|config| matches!(config.value, ConfigSpace::Ecam(_)));
+        host.config.as_ref().is_some_and(|config| matches!(config.value, ConfigAccess::Ecam(_)));
     let takes_messages = |controller: &Controller| {
         controller.status.is_enabled() && !matches!(controller.kind, ControllerKind::Other(_))
     };

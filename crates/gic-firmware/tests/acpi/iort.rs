@@ -5,8 +5,8 @@ use super::bytes::{
     named_component, node, offset, pmcg, root_complex, rules, smmu_v2, smmu_v3, usual_madt,
 };
 use gic_firmware::{
-    BusRange, ConfigSpace, ControllerKind, Description, IommuIndex, NoRoute, PciHost, Region, Role,
-    Rule, Target, Via,
+    BusRange, ConfigAccess, ControllerKind, Description, IommuIndex, NoRoute, PciHost, Region,
+    Role, Rule, Target, Via,
 };
 use msi_types::RequesterId;
 use proptest::collection::vec;
@@ -34,7 +34,7 @@ fn root_complex_maps_requesters() {
     let host = &machine.hosts[0];
     assert_eq!(host.id.as_str(), "MCFG/0000:00-ff");
     let ecam = Region::new(0x10_0000_0000, 256 << 20).unwrap();
-    assert_eq!(host.config.as_ref().unwrap().value, ConfigSpace::Ecam(ecam));
+    assert_eq!(host.config.as_ref().unwrap().value, ConfigAccess::Ecam(ecam));
     assert_eq!(device(&machine, host, 0x1ff), Ok((0x20ff, 1)));
     assert_eq!(device(&machine, host, 0x200), Err(NoRoute::Unmapped(RequesterId::new(0x200))));
     assert_eq!(host.iommu.stream(RequesterId::new(0x1ff)), None);
@@ -231,7 +231,7 @@ fn segments_have_hosts_of_their_own() {
     assert_eq!(rules(&machine), [Rule::DuplicateId]);
     let [one, two, three] = machine.hosts.as_slice() else { panic!("one for each window") };
     let ecam = Region::new(0x1040_0000, 4 << 20).unwrap();
-    assert_eq!(one.config.as_ref().unwrap().value, ConfigSpace::Ecam(ecam));
+    assert_eq!(one.config.as_ref().unwrap().value, ConfigAccess::Ecam(ecam));
     assert_eq!(one.buses.value, BusRange { first: 4, last: 7 });
     assert_eq!(device(&machine, one, 0), Err(NoRoute::NotDescribed));
     assert_eq!(device(&machine, two, 3), Ok((3, 0)));

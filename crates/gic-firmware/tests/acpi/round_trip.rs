@@ -3,7 +3,7 @@
 use gic_arch::{Affinity, IntId};
 use gic_firmware::acpi::{Extensions, Tables, WriteErrorKind, parse, write, write_with};
 use gic_firmware::{
-    BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu,
+    BusRange, Coherence, ConfigAccess, Controller, ControllerIndex, ControllerKind, CpuNode,
     Description, Fact, Gic, GicVersion, IntIdSpan, Iommu, MapEntry, MsiRouting, Parent, PciHost,
     PlatformDevice, Region, Role, Status, Target,
 };
@@ -24,7 +24,7 @@ fn coherences() -> impl Strategy<Value = Fact<Coherence>> {
     prop_oneof![Just(Coherence::ByRegister), Just(Coherence::NonCoherent)].prop_map(Fact::stated)
 }
 
-fn cpus() -> impl Strategy<Value = Vec<Cpu>> {
+fn cpus() -> impl Strategy<Value = Vec<CpuNode>> {
     btree_set((any::<u32>(), 0..1000u32), 1..12).prop_map(|cpus| {
         let mut cpus: Vec<_> = cpus.into_iter().collect();
         cpus.dedup_by_key(|(affinity, _)| *affinity);
@@ -32,7 +32,7 @@ fn cpus() -> impl Strategy<Value = Vec<Cpu>> {
             let status = if uid % 5 == 0 { Status::Disabled } else { Status::Enabled };
             let id = format!("MADT/GICC@{uid}");
             let status = Fact::stated(status);
-            Cpu { status, ..Cpu::new(id.as_str(), Affinity::from_packed(affinity)) }
+            CpuNode { status, ..CpuNode::new(id.as_str(), Affinity::from_packed(affinity)) }
         };
         cpus.into_iter().map(cpu).collect()
     })
@@ -118,7 +118,7 @@ fn hosts(msi: impl Strategy<Value = MsiRouting>) -> impl Strategy<Value = Vec<Pc
                 compatible: Vec::new(),
                 buses: Fact::stated(BusRange { first, last }),
                 segment: Some(Fact::stated(index)),
-                config: Some(Fact::stated(ConfigSpace::Ecam(window.value))),
+                config: Some(Fact::stated(ConfigAccess::Ecam(window.value))),
                 ..PciHost::ecam(
                     format!("MCFG/{index:04x}:{first:02x}-{last:02x}"),
                     window.value,
@@ -164,7 +164,7 @@ fn devices(controllers: usize) -> impl Strategy<Value = Vec<PlatformDevice>> {
 
 fn named(
     gic: Gic,
-    cpus: Vec<Cpu>,
+    cpus: Vec<CpuNode>,
     controllers: Vec<Controller>,
     hosts: Vec<PciHost>,
 ) -> Description {
@@ -253,7 +253,7 @@ pub(crate) fn foreign() -> Description {
     let route = MsiRouting::parent(ControllerIndex::new(1));
     Description {
         gic: Some(Gic::v3("/intc", at(0x800_0000), [at(0x80a_0000)])),
-        cpus: vec![Cpu::new("/cpus/cpu@5", Affinity::from_packed(5))],
+        cpus: vec![CpuNode::new("/cpus/cpu@5", Affinity::from_packed(5))],
         controllers: vec![
             Controller::its("/its@0", at(0x1000_0000)),
             Controller::its("/its@1", at(0x2000_0000)),
@@ -336,7 +336,7 @@ fn inexpressible_facts_are_refused() {
     assert_eq!(refused(mask), WriteErrorKind::Mask);
     let segment =
         |machine: &mut Description| machine.hosts[0].segment = Some(Fact::stated(0x1_0000));
-    assert_eq!(refused(segment), WriteErrorKind::ConfigSpace);
+    assert_eq!(refused(segment), WriteErrorKind::ConfigAccess);
     let sharing = |machine: &mut Description| {
         let mut other = machine.hosts[0].clone();
         other.msi = MsiRouting::parent(ControllerIndex::new(0));

@@ -7,7 +7,7 @@ mod maps;
 use gic_arch::{Affinity, IntId};
 use gic_firmware::devicetree::{WriteErrorKind, parse, write};
 use gic_firmware::{
-    BusRange, Coherence, ConfigSpace, Controller, ControllerIndex, ControllerKind, Cpu,
+    BusRange, Coherence, ConfigAccess, Controller, ControllerIndex, ControllerKind, CpuNode,
     Description, Fact, Gic, IntIdSpan, IommuRouting, MapEntry, MsiRouting, NoRoute, PciBridge,
     PciHost, PlatformDevice, Region, Role, Status, Target, Via,
 };
@@ -31,7 +31,7 @@ fn coherences() -> impl Strategy<Value = Fact<Coherence>> {
     prop_oneof![Just(Coherence::ByRegister), Just(Coherence::NonCoherent)].prop_map(Fact::stated)
 }
 
-fn cpus() -> impl Strategy<Value = Vec<Cpu>> {
+fn cpus() -> impl Strategy<Value = Vec<CpuNode>> {
     btree_set(any::<u32>(), 0..20).prop_flat_map(|affinities| {
         let count = affinities.len();
         (Just(affinities), vec(statuses(), count)).prop_map(|(affinities, statuses)| {
@@ -40,7 +40,7 @@ fn cpus() -> impl Strategy<Value = Vec<Cpu>> {
                 .zip(statuses)
                 .map(|(affinity, status)| {
                     let id = format!("/cpus/cpu@{affinity:x}");
-                    Cpu { status, ..Cpu::new(id.as_str(), Affinity::from_packed(affinity)) }
+                    CpuNode { status, ..CpuNode::new(id.as_str(), Affinity::from_packed(affinity)) }
                 })
                 .collect()
         })
@@ -171,7 +171,7 @@ fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
             };
             let bridges = bridges.map(bridge).collect();
             let config =
-                if is_ecam { ConfigSpace::Ecam(window) } else { ConfigSpace::Registers(window) };
+                if is_ecam { ConfigAccess::Ecam(window) } else { ConfigAccess::Registers(window) };
             let compatible = if is_ecam { "pci-host-ecam-generic" } else { "snps,dw-pcie" };
             PciHost {
                 compatible: vec!["vendor,host".into(), compatible.into()],
@@ -379,7 +379,10 @@ fn large_machine_is_written_without_findings() {
         )),
         cpus: (0..64u8)
             .map(|n| {
-                Cpu::new(format!("/cpus/cpu@{n:x}").as_str(), Affinity::new(0, 0, n >> 4, n & 15))
+                CpuNode::new(
+                    format!("/cpus/cpu@{n:x}").as_str(),
+                    Affinity::new(0, 0, n >> 4, n & 15),
+                )
             })
             .collect(),
         controllers: (0..8u64)
@@ -451,7 +454,7 @@ fn direct_lpi_has_a_doorbell_per_cpu() {
         )
     };
     let direct = Controller::new("/intc", ControllerKind::DirectLpi, None);
-    let cpu = |n: u8| Cpu::new(format!("/cpus/cpu@{n}").as_str(), Affinity::new(0, 0, 0, n));
+    let cpu = |n: u8| CpuNode::new(format!("/cpus/cpu@{n}").as_str(), Affinity::new(0, 0, 0, n));
     let machine = Description {
         gic: Some(gic),
         cpus: (0..3).map(cpu).collect(),
@@ -505,14 +508,14 @@ fn what_no_devicetree_can_say_is_refused() {
     let region = Region::new(0, 0x1000).unwrap();
     let refused = |description: Description| write(&description).unwrap_err().kind;
     let with_cpu = |id: &str| Description {
-        cpus: vec![Cpu::new(id, Affinity::default())],
+        cpus: vec![CpuNode::new(id, Affinity::default())],
         ..Default::default()
     };
     let with_controller =
         |controller| Description { controllers: vec![controller], ..Default::default() };
     assert_eq!(refused(with_cpu("/cpu@0")), WriteErrorKind::NotInCpus);
     assert_eq!(refused(with_cpu("/cpus/")), WriteErrorKind::NotAPath);
-    let cpu = || Cpu::new("/cpus/cpu@0", Affinity::default());
+    let cpu = || CpuNode::new("/cpus/cpu@0", Affinity::default());
     let twice = Description { cpus: vec![cpu(), cpu()], ..Default::default() };
     assert_eq!(refused(twice), WriteErrorKind::Twice);
     assert_eq!(refused(with_controller(Controller::its("its", region))), WriteErrorKind::NotAPath);

@@ -4,7 +4,7 @@ use super::populate::{self, Candidates, Functions};
 use super::{AddressPlan, BuildOptions, Population, Refusal};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::pci::{HostBridge, Windows};
-use gic_firmware::{BusRange, ConfigSpace, Description, PciHost, Region};
+use gic_firmware::{BusRange, ConfigAccess, Description, PciHost, Region};
 use std::sync::Arc;
 
 /// ECAM per bus.
@@ -95,8 +95,8 @@ fn usable_buses(host: &PciHost) -> BusRange {
 /// The ECAM window that firmware states, if it is one and holds a bus.
 fn described_ecam(host: &PciHost) -> Option<Region> {
     match host.config.as_ref()?.value {
-        ConfigSpace::Ecam(region) if region.size() >= BUS => Some(region),
-        ConfigSpace::Ecam(_) | ConfigSpace::Registers(_) => None,
+        ConfigAccess::Ecam(region) if region.size() >= BUS => Some(region),
+        ConfigAccess::Ecam(_) | ConfigAccess::Registers(_) => None,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use gic_arch::Affinity;
 use gic_firmware::{
-    Controller, ControllerIndex, Cpu, Description, Fact, Gic, MsiRouting, PciHost, PlatformDevice,
-    Region, devicetree,
+    Controller, ControllerIndex, CpuNode, Description, Fact, Gic, MsiRouting, PciHost,
+    PlatformDevice, Region, devicetree,
 };
 use msi_types::DeviceId;
 
@@ -23,7 +23,7 @@ pub(crate) fn region(base: u64, size: u64) -> Region {
 pub(crate) fn bare(cpus: u8, itses: u64) -> Description {
     let cpu = |index: u8| {
         let affinity = Affinity::new(0, 0, index / 4, index % 4);
-        Cpu::new(format!("/cpus/cpu@{:x}", affinity.mpidr()).as_str(), affinity)
+        CpuNode::new(format!("/cpus/cpu@{:x}", affinity.mpidr()).as_str(), affinity)
     };
     let its = |index: u64| {
         let base = ITS + index * 0x4_0000;

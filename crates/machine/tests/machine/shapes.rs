@@ -193,7 +193,7 @@ fn its_may_name_redistributors_by_address() {
 fn host_bridge_without_ecam_gets_window_and_note() {
     let mut board = harbour();
     let config = board.hosts[0].config.as_mut().unwrap();
-    config.value = gic_firmware::ConfigSpace::Registers(config.value.region());
+    config.value = gic_firmware::ConfigAccess::Registers(config.value.region());
     let report = deliver(&board);
     assert_delivered(&report, 60);
     assert!(

@@ -14,7 +14,7 @@ extern crate alloc;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 use gic_bringup::Irqchip;
-use gic_firmware::ConfigSpace;
+use gic_firmware::ConfigAccess;
 use image_rt::pci::{self, Function};
 use image_rt::platform::{Kernel, registers};
 use image_rt::start::{self, Started};
@@ -62,7 +62,7 @@ fn main(boot: Boot) -> ! {
 
 fn find(irqchip: &Irqchip<Kernel>, around: &Started) -> Option<Function> {
     let config = irqchip.description().hosts.first()?.config.as_ref()?;
-    let ConfigSpace::Ecam(ecam) = config.value else { return None };
+    let ConfigAccess::Ecam(ecam) = config.value else { return None };
     let functions = pci::enumerate(ecam, around.pci_window.clone()?);
     functions.into_iter().find(|function| function.is(EDU.0, EDU.1))
 }

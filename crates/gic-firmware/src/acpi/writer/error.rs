@@ -30,7 +30,7 @@ pub enum WriteErrorKind {
     Controller,
     /// The host's buses start below address 0, or its segment has more than 16 bits.
     #[error("MCFG cannot express its configuration space")]
-    ConfigSpace,
+    ConfigAccess,
     /// Two hosts share a segment but not their routing.
     #[error("another host of the same segment has another routing")]
     Segment,

@@ -6,7 +6,7 @@ use super::extensions::Extensions;
 use super::numbering::{number, numbered, numbers};
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
-use crate::description::{Cpu, Description};
+use crate::description::{CpuNode, Description};
 use crate::gic::{Gic, GicVersion};
 use crate::origin::Fact;
 use crate::region::Region;
@@ -67,7 +67,7 @@ const fn has_structure(controller: &Controller, extensions: Extensions) -> bool 
     }
 }
 
-fn gicc(cpu: &Cpu, ordinal: u32, uid: u32, interface: Option<&Fact<Region>>) -> Vec<u8> {
+fn gicc(cpu: &CpuNode, ordinal: u32, uid: u32, interface: Option<&Fact<Region>>) -> Vec<u8> {
     Structure::new(GICC_BYTES.into())
         .set(0, [11, GICC_BYTES])
         .set(4, ordinal.to_le_bytes())

@@ -4,7 +4,7 @@ use crate::controller::ControllerKind;
 use crate::description::Description;
 use crate::gic::{Gic, GicVersion};
 use crate::origin::NodeId;
-use crate::requester::{ConfigSpace, PciHost, PlatformDevice};
+use crate::requester::{ConfigAccess, PciHost, PlatformDevice};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
@@ -71,7 +71,7 @@ fn rename_host(host: &mut PciHost, names: &mut Names) {
     let config = host.config.as_ref().map(|config| config.value);
     let base = config.map_or(0, |config| config.region().base());
     names.rename(&mut host.id, &format!("/pcie@{base:x}"));
-    if host.compatible.is_empty() && matches!(config, Some(ConfigSpace::Ecam(_))) {
+    if host.compatible.is_empty() && matches!(config, Some(ConfigAccess::Ecam(_))) {
         host.compatible = vec![String::from("pci-host-ecam-generic")];
     }
 }
