@@ -14,6 +14,7 @@ mod iommus;
 mod map_entries;
 mod requesters;
 mod tree;
+mod windows;
 mod wired;
 #[cfg(feature = "write")]
 mod writer;

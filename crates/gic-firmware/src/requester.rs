@@ -8,6 +8,8 @@ use crate::region::Region;
 use crate::status::Status;
 use alloc::string::String;
 use alloc::vec::Vec;
+pub use msi_types::pci::BusRange;
+use msi_types::pci::PciWindow;
 use msi_types::{DeviceId, RequesterId};
 
 /// A PCI host bridge.
@@ -23,6 +25,10 @@ pub struct PciHost {
     pub config: Option<Fact<ConfigAccess>>,
     /// The bus numbers behind it.
     pub buses: Fact<BusRange>,
+    /// Windows through which CPUs reach its functions' regions (`ranges`). ACPI tables describe
+    /// none: they are resources of the bridge in AML (`_CRS`), which the kernel's interpreter
+    /// must evaluate.
+    pub windows: Vec<Fact<PciWindow>>,
     /// Its PCI domain (segment), if firmware numbers it.
     pub segment: Option<Fact<u32>>,
     /// Through which controllers its functions signal.
@@ -50,6 +56,7 @@ impl PciHost {
             status: Fact::stated(Status::Enabled),
             config: Some(Fact::stated(ConfigAccess::Ecam(ecam))),
             buses: Fact::stated(BusRange::of_ecam(ecam)),
+            windows: Vec::new(),
             segment: None,
             msi,
             own_controller: None,
@@ -100,32 +107,6 @@ impl ConfigAccess {
         match self {
             Self::Ecam(region) | Self::Registers(region) => region,
         }
-    }
-}
-
-/// Bus numbers, both ends included.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct BusRange {
-    /// The root bus.
-    pub first: u8,
-    /// The highest bus.
-    pub last: u8,
-}
-
-impl BusRange {
-    /// All 256.
-    pub const ALL: Self = Self { first: 0, last: 0xff };
-
-    /// As many buses from 0 on as fit into an ECAM region, at least one.
-    pub const fn of_ecam(ecam: Region) -> Self {
-        let buses = ecam.size() >> 20;
-        let last = if buses == 0 { 0 } else { buses - 1 };
-        Self { first: 0, last: if last > 0xff { 0xff } else { last.to_le_bytes()[0] } }
-    }
-
-    /// Is this bus behind the bridge?
-    pub const fn contains(self, bus: u8) -> bool {
-        self.first <= bus && bus <= self.last
     }
 }
 

@@ -60,6 +60,7 @@ mod parent;
 mod passthrough;
 pub mod pci;
 mod proof;
+mod region;
 mod setters;
 mod store;
 mod wired;
@@ -79,5 +80,6 @@ pub use parent::{
 };
 pub use passthrough::{Passthrough, PassthroughError};
 pub use proof::{DmaIsolated, InterruptIsolated};
+pub use region::Region;
 pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Storage, StoreError, StoreUpdate};
 pub use wired::WiredParent;

@@ -1,10 +1,15 @@
-//! PCI's MSI and MSI-X capabilities, the stores of a function's messages, for drivers and device
-//! models alike.
+//! PCI as drivers and device models see it: the MSI and MSI-X capabilities, the identity of a
+//! function, and the resources of a host bridge.
 //!
 //! Source: PCI Local Bus 3.0 §6.8, PCI Express Base §7.7.
 
 pub mod msi;
 pub mod msix;
+mod requester;
+mod window;
+
+pub use requester::PciRequester;
+pub use window::{BusRange, PciSpace, PciWindow};
 
 /// A function's MSI can offer at most this many vectors.
 pub const MSI_MAX_VECTORS: u16 = 32;

@@ -204,6 +204,7 @@ impl Reader<'_, '_> {
             status,
             config: None,
             buses: Fact::new(BusRange::ALL, segment.origin.clone()),
+            windows: Vec::new(),
             segment: Some(segment),
             msi,
             own_controller: None,

@@ -45,7 +45,7 @@ impl Shape {
 fn entries<const N: usize>(
     value: &[u8],
     fields: [usize; N],
-) -> Option<impl Iterator<Item = [u128; N]>> {
+) -> Option<impl Iterator<Item = [u128; N]> + use<'_, N>> {
     let entry_bytes = fields.iter().sum::<usize>() * CELL_BYTES;
     if entry_bytes == 0 || !value.len().is_multiple_of(entry_bytes) {
         return None;
@@ -94,6 +94,18 @@ pub(super) fn to_cpu(node: NodeRef<'_, '_>, address: u128) -> Result<u64, String
         address = search(bus, entries, address)?;
     }
     u64::try_from(address).map_err(|_| format!("address {address:#x} has more than 64 bits"))
+}
+
+/// The entries of the `ranges` of `bus`, whose addresses must have `cells` cells: (address on the
+/// bus, address above, size). `None` without any, and if the property is malformed.
+pub(super) fn range_entries<'a>(
+    bus: NodeRef<'_, 'a>,
+    cells: usize,
+) -> Option<impl Iterator<Item = [u128; 3]> + use<'a>> {
+    let ranges = bus.property("ranges")?;
+    let (child, parent) = (Shape::of(bus).ok()?, Shape::of(bus.parent()?).ok()?);
+    let fields = [child.address, parent.address, child.size];
+    if child.address == cells { entries(ranges, fields) } else { None }
 }
 
 /// Looks `address` up in the `ranges` of `bus`; the first entry that holds it counts.

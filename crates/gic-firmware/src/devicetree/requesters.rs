@@ -6,6 +6,7 @@ use super::controllers::{Controllers, MSI_CELLS};
 use super::iommus::{self, Iommus};
 use super::map_entries::{self, MapKind};
 use super::tree::{NodeRef, Tree};
+use super::windows;
 use crate::finding::Rule;
 use crate::findings::Findings;
 use crate::map_overlap::report_overlaps;
@@ -97,6 +98,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             status: node.status(),
             buses: self.buses(node, config.as_ref()),
             config,
+            windows: windows::read(node),
             segment: node
                 .number("linux,pci-domain")
                 .map(|segment| Fact::new(segment, node.origin("linux,pci-domain"))),

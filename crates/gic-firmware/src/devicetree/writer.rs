@@ -9,6 +9,7 @@ use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
 use super::controllers::PRE_ITS;
 use super::iommus;
 use super::requesters::{BUSES, ECAM_HOSTS};
+use super::windows;
 use super::wired;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::{CpuNode, Description};
@@ -331,6 +332,9 @@ impl Writer<'_> {
             set(node, "reg", regions([config.region()]));
         }
         set(node, "bus-range", [u32::from(host.buses.first), u32::from(host.buses.last)]);
+        if !host.windows.is_empty() {
+            set(node, "ranges", windows::ranges(&host.windows));
+        }
         if let Some(segment) = &host.segment {
             set(node, "linux,pci-domain", segment.value);
         }

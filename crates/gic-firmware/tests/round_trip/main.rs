@@ -13,6 +13,7 @@ use gic_firmware::{
 };
 use gics::{secondary_gics, users};
 use maps::{iommus, passages, routings, streams};
+use msi_types::pci::{PciSpace, PciWindow};
 use msi_types::{DeviceId, RequesterId};
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -156,11 +157,24 @@ fn controllers(gic: &Gic) -> impl Strategy<Value = Vec<Controller>> + use<> {
         })
 }
 
+fn windows() -> impl Strategy<Value = Vec<Fact<PciWindow>>> {
+    let spaces =
+        prop_oneof![Just(PciSpace::Io), Just(PciSpace::Memory32), Just(PciSpace::Memory64)];
+    let window =
+        (spaces, regions(), any::<u64>(), any::<bool>()).prop_map(|(space, cpu, bus, fetch)| {
+            let window = PciWindow::new(space, cpu, bus);
+            let window = window.unwrap_or(PciWindow::identity(space, cpu));
+            Fact::stated(if fetch { window.prefetchable() } else { window })
+        });
+    vec(window, 0..4)
+}
+
 fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
-    let parts = (regions(), any::<bool>(), any::<[u8; 2]>(), option::of(any::<u32>()), streams());
+    let buses = (any::<[u8; 2]>(), windows());
+    let parts = (regions(), any::<bool>(), buses, option::of(any::<u32>()), streams());
     let bridges = vec((any::<u8>(), routings(controllers)), 0..2);
     let host = (parts, routings(controllers), statuses(), bridges).prop_map(
-        |((window, is_ecam, buses, segment, iommu), msi, status, bridges)| {
+        |((window, is_ecam, (buses, windows), segment, iommu), msi, status, bridges)| {
             // Nothing enabled lies below something disabled.
             let bridges = bridges.into_iter().filter(|(_, msi)| msi.map.is_some());
             let bridge = |(function, msi): (u8, _)| PciBridge {
@@ -181,6 +195,7 @@ fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
                     first: buses[0].min(buses[1]),
                     last: buses[0].max(buses[1]),
                 }),
+                windows,
                 segment: segment.map(Fact::stated),
                 bridges,
                 iommu,

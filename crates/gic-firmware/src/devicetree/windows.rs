@@ -1,0 +1,67 @@
+//! `ranges` of a PCI host bridge: its windows (IEEE 1275 PCI binding §2.1.4.1 and §2.2.1.1).
+
+use super::address::{range_entries, to_cpu};
+use super::tree::NodeRef;
+use crate::origin::Fact;
+use crate::region::Region;
+use alloc::vec::Vec;
+use msi_types::pci::{PciSpace, PciWindow};
+
+const RANGES: &str = "ranges";
+/// Cells of a PCI address: space and flags, then 64 bits.
+const PCI_CELLS: usize = 3;
+
+/// Bits of the first cell.
+const PREFETCHABLE: u32 = 1 << 30;
+const SPACE: u32 = 3 << 24;
+const IO: u32 = 1 << 24;
+const MEMORY_32: u32 = 2 << 24;
+const MEMORY_64: u32 = 3 << 24;
+
+/// The windows of `host`, in the property's order. Leaves out entries without a CPU address and
+/// those of configuration space.
+pub(super) fn read(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
+    let Some(entries) = range_entries(host, PCI_CELLS) else { return Vec::new() };
+    let windows = entries.filter_map(|[child, parent, size]| {
+        let (flags, bus_base) = split(child)?;
+        let space = match flags & SPACE {
+            IO => PciSpace::Io,
+            MEMORY_32 => PciSpace::Memory32,
+            MEMORY_64 => PciSpace::Memory64,
+            _ => return None,
+        };
+        let cpu = Region::new(to_cpu(host, parent).ok()?, u64::try_from(size).ok()?)?;
+        let window = PciWindow::new(space, cpu, bus_base)?;
+        let prefetchable = flags & PREFETCHABLE != 0;
+        Some(if prefetchable { window.prefetchable() } else { window })
+    });
+    windows.map(|window| Fact::new(window, host.origin(RANGES))).collect()
+}
+
+/// The first cell of a PCI address, and the address itself.
+fn split(address: u128) -> Option<(u32, u64)> {
+    let flags = u32::try_from(address >> 64).ok()?;
+    Some((flags, u64::try_from(address & u128::from(u64::MAX)).ok()?))
+}
+
+/// The cells of `ranges` for these windows, with CPU addresses of two cells and sizes of two.
+#[cfg(feature = "write")]
+pub(super) fn ranges(windows: &[Fact<PciWindow>]) -> Vec<u32> {
+    let entry = |window: &Fact<PciWindow>| {
+        let space = match window.space() {
+            PciSpace::Io => IO,
+            PciSpace::Memory32 => MEMORY_32,
+            PciSpace::Memory64 => MEMORY_64,
+        };
+        let flags = if window.is_prefetchable() { space | PREFETCHABLE } else { space };
+        let [bus, cpu, size] =
+            [window.bus_base(), window.cpu().base(), window.cpu().size()].map(halves);
+        [flags, bus[0], bus[1], cpu[0], cpu[1], size[0], size[1]]
+    };
+    windows.iter().flat_map(entry).collect()
+}
+
+#[cfg(feature = "write")]
+fn halves(value: u64) -> [u32; 2] {
+    [value >> 32, value & 0xffff_ffff].map(|half| u32::try_from(half).unwrap_or(0))
+}

@@ -1,0 +1,43 @@
+//! Identity of a PCI function as the sender of messages.
+
+use crate::RequesterId;
+
+/// A PCI function as the sender of messages.
+///
+/// Functions behind a bridge to conventional PCI have no requester ID of their own: the bridge
+/// sends on their behalf, with an alias that all of them share (PCI Express to PCI/PCI-X Bridge
+/// 1.0 §2.3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PciRequester {
+    /// Bus, device and function number of the function itself.
+    pub function: RequesterId,
+    /// Requester ID of its messages at the host bridge, if a bridge replaces the function's.
+    pub alias: Option<RequesterId>,
+}
+
+impl PciRequester {
+    /// A function whose messages carry its own number.
+    pub const fn new(function: RequesterId) -> Self {
+        Self { function, alias: None }
+    }
+
+    /// Replaces the alias.
+    #[must_use]
+    pub const fn with_alias(self, alias: Option<RequesterId>) -> Self {
+        Self { alias, ..self }
+    }
+
+    /// The requester ID of its messages at the host bridge.
+    pub const fn at_host(self) -> RequesterId {
+        match self.alias {
+            Some(alias) => alias,
+            None => self.function,
+        }
+    }
+}
+
+impl From<RequesterId> for PciRequester {
+    fn from(function: RequesterId) -> Self {
+        Self::new(function)
+    }
+}

@@ -1,0 +1,105 @@
+//! The resources of a host bridge: bus numbers and address windows.
+
+use crate::Region;
+
+/// Bus numbers, both ends included.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct BusRange {
+    /// The root bus.
+    pub first: u8,
+    /// The highest bus.
+    pub last: u8,
+}
+
+impl BusRange {
+    /// All 256.
+    pub const ALL: Self = Self { first: 0, last: 0xff };
+
+    /// As many buses from 0 on as fit into an ECAM region, at least one.
+    pub const fn of_ecam(ecam: Region) -> Self {
+        let buses = ecam.size() >> 20;
+        let last = if buses == 0 { 0 } else { buses - 1 };
+        Self { first: 0, last: if last > 0xff { 0xff } else { last.to_le_bytes()[0] } }
+    }
+
+    /// Is this bus behind the bridge?
+    pub const fn contains(self, bus: u8) -> bool {
+        self.first <= bus && bus <= self.last
+    }
+}
+
+/// Address space of a [`PciWindow`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PciSpace {
+    /// I/O ports.
+    Io,
+    /// Memory at bus addresses of 32 bits.
+    Memory32,
+    /// Memory at bus addresses of 64 bits.
+    Memory64,
+}
+
+/// A window of a host bridge: CPU addresses at which it forwards accesses to the bus. Neither the
+/// CPU's nor the bus's range wraps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PciWindow {
+    space: PciSpace,
+    prefetchable: bool,
+    bus_base: u64,
+    cpu: Region,
+}
+
+impl PciWindow {
+    /// Creates a window that maps `cpu` to the bus addresses from `bus_base` on. `None` if these
+    /// wrap.
+    pub const fn new(space: PciSpace, cpu: Region, bus_base: u64) -> Option<Self> {
+        match Region::new(bus_base, cpu.size()) {
+            Some(_) => Some(Self { space, prefetchable: false, bus_base, cpu }),
+            None => None,
+        }
+    }
+
+    /// Creates a window of memory whose CPU and bus addresses are the same.
+    pub const fn identity(space: PciSpace, cpu: Region) -> Self {
+        Self { space, prefetchable: false, bus_base: cpu.base(), cpu }
+    }
+
+    /// Marks reads from the window as free of side effects.
+    #[must_use]
+    pub const fn prefetchable(self) -> Self {
+        Self { prefetchable: true, ..self }
+    }
+
+    /// The address space on the bus.
+    pub const fn space(self) -> PciSpace {
+        self.space
+    }
+
+    /// Are reads from the window free of side effects?
+    pub const fn is_prefetchable(self) -> bool {
+        self.prefetchable
+    }
+
+    /// First bus address.
+    pub const fn bus_base(self) -> u64 {
+        self.bus_base
+    }
+
+    /// CPU physical addresses.
+    pub const fn cpu(self) -> Region {
+        self.cpu
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_that_wraps_is_refused() {
+        let cpu = Region::new(0x1000, 0x2000).unwrap();
+        assert!(PciWindow::new(PciSpace::Memory64, cpu, u64::MAX - 0xfff).is_none());
+        let last = PciWindow::new(PciSpace::Memory64, cpu, u64::MAX - 0x1fff).unwrap();
+        assert_eq!((last.bus_base(), last.cpu()), (0xffff_ffff_ffff_e000, cpu));
+    }
+}
