@@ -15,6 +15,7 @@ use gic_driver::cpu_interface::{Active, CombinedEoi, EoiMode, SplitEoi};
 use gic_driver::{GicError, GicPlatform, SystemRegisters};
 use gic_firmware::{ControllerIndex, Description, PciHost};
 use irq_domain::{Config, Dispatched, Host, Interrupts, Unhandled};
+use msi_types::pci::PciRequester;
 use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 
 /// A machine's interrupt controllers, running, and the interrupt core over them. A kernel keeps it
@@ -115,8 +116,11 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         Ok(Self { description, platform, affinities, gic, msi, interrupts, mode: PhantomData })
     }
 
-    /// The parent of a PCI function's messages. `requester` is the ID that arrives at the bridge:
-    /// behind a conventional bridge the alias.
+    /// Returns the parent of a PCI function's messages.
+    ///
+    /// A function behind a bridge to conventional PCI must be named with its alias
+    /// ([`irq_domain::pci::enumerate`] finds it): the functions that share the alias are one device
+    /// to an ITS, which reserves events for all of them.
     ///
     /// Context: task; may sleep.
     ///
@@ -125,9 +129,9 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     pub fn pci_parent(
         &self,
         host: &PciHost,
-        requester: RequesterId,
+        requester: impl Into<PciRequester>,
     ) -> Result<Arc<dyn MsiParent>, NoParent> {
-        self.msi.of_pci(&self.description, host, requester)
+        self.msi.of_pci(&self.description, host, requester.into())
     }
 
     /// The parent of a single device's messages, which reach `controller` with this DeviceID.

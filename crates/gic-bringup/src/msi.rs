@@ -16,6 +16,7 @@ use gic_driver::{DirectLpi, GicPlatform, Its, ItsConfig, ItsMsiParent, Mbi, V2m}
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, NoRoute, PciHost, Via,
 };
+use msi_types::pci::PciRequester;
 use msi_types::{DeviceId, MsiParent, RequesterId};
 
 /// The driver of one controller. In a build without the feature of a kind, its variant holds
@@ -250,12 +251,16 @@ impl<P: GicPlatform + 'static> MsiControllers<P> {
         &self,
         description: &Description,
         host: &PciHost,
-        requester: RequesterId,
+        requester: PciRequester,
     ) -> Result<Arc<dyn MsiParent>, NoParent> {
-        let route = description.route(host, requester)?;
+        let PciRequester { function, alias } = requester;
+        let route = description.route(host, requester.at_host())?;
+        if alias.is_some() {
+            return Ok(self.driver(route.controller)?.parent(|| IdMap::shared(route.device_id))?);
+        }
         // Requesters that firmware's map leaves out are not masked as the others are.
         if matches!(route.via, Via::ParentAfterMap(_)) {
-            return self.of_device(route.controller, requester, route.device_id);
+            return self.of_device(route.controller, function, route.device_id);
         }
         let driver = self.driver(route.controller)?;
         let is_host =

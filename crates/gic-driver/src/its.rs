@@ -107,7 +107,7 @@ use command_queue::CommandQueue;
 use control_frame::ControlFrame;
 use core::sync::atomic::{AtomicU32, Ordering};
 use deferred_unmap::DeferredUnmap;
-use device::{Device, EventQuota, Mapping};
+use device::{Device, EventQuota, Mapping, max_events};
 use doorbell_fallible::SortedMap;
 use doorbell_lock::{IrqLock, TaskLock};
 use gic_arch::gits::{self, Typer};
@@ -377,6 +377,7 @@ impl<P: GicPlatform> Its<P> {
         max: u32,
         room: u32,
     ) -> Result<(), ItsError> {
+        let room = room.min(max_events(self.typer));
         let mut wanted = max.max(room);
         if let Some(known) = state.devices.get_mut(id) {
             if known.add_quota(max) {

@@ -453,8 +453,13 @@ impl Machine {
 
     /// The function sends what it has at `slot`.
     pub(crate) fn send(&self, messages: &Messages, slot: usize) {
+        self.send_from(FUNCTION, messages, slot);
+    }
+
+    /// A function sends what it has at `slot`, which arrives with this requester ID.
+    pub(crate) fn send_from(&self, requester: RequesterId, messages: &Messages, slot: usize) {
         let message = messages.0.lock().unwrap()[slot];
-        self.signal(DeviceId::new(FUNCTION.get()), message);
+        self.signal(DeviceId::new(requester.get()), message);
     }
 
     /// A device sends a message.

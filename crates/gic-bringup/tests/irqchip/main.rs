@@ -4,6 +4,7 @@
 
 mod boot_cpu;
 mod choices;
+mod bridge;
 mod hotplug;
 mod machine;
 mod out_of_memory;

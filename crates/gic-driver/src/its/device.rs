@@ -136,12 +136,21 @@ impl Device {
 /// case, so that events which fit there cost nothing; the functions behind a conventional PCI
 /// bridge, which share one DeviceID, need them.
 fn event_bits(typer: Typer, events: u32) -> Result<u8, ItsError> {
-    let limit = typer.event_id_bits().min(MAX_EVENT_BITS);
+    let limit = max_event_bits(typer);
     let fills_alignment =
         |bits: &u8| u64::from(typer.itt_entry_bytes()) << bits >= ITT_ALIGNMENT || *bits == limit;
     (MIN_EVENT_BITS..=limit)
         .find(|bits| events <= 1 << bits && fills_alignment(bits))
         .ok_or(ItsError::TooManyEvents { wanted: events, limit: 1 << limit })
+}
+
+/// Number of events that a device can have at this ITS.
+pub(crate) fn max_events(typer: Typer) -> u32 {
+    1 << max_event_bits(typer)
+}
+
+fn max_event_bits(typer: Typer) -> u8 {
+    typer.event_id_bits().min(MAX_EVENT_BITS)
 }
 
 #[cfg(test)]

@@ -65,6 +65,12 @@ impl IdMap {
         Self { mask: u32::MAX, ranges: Ranges::One(range) }
     }
 
+    /// Every requester has this DeviceID: functions behind a bridge to conventional PCI, whose
+    /// messages carry the bridge's alias.
+    pub fn shared(device: DeviceId) -> Self {
+        Self::single(RequesterId::new(0), device).with_mask(0)
+    }
+
     /// Requesters are looked up by these bits of their number alone (`msi-map-mask`): those that
     /// differ in the others share a DeviceID.
     pub fn with_mask(self, mask: u32) -> Self {
@@ -123,6 +129,15 @@ mod tests {
     #[test]
     fn an_unmasked_identity_shares_nothing() {
         assert!(!IdMap::identity().is_shared(DeviceId::new(0x100)));
+    }
+
+    #[test]
+    fn every_requester_has_the_shared_device() {
+        let map = IdMap::shared(DeviceId::new(0x2_0100));
+        for requester in [RequesterId::pci(1, 0, 0), RequesterId::pci(1, 31, 7)] {
+            assert_eq!(map.device(requester), Some(DeviceId::new(0x2_0100)));
+        }
+        assert!(map.is_shared(DeviceId::new(0x2_0100)));
     }
 
     #[test]

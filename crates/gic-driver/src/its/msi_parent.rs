@@ -14,9 +14,9 @@ use msi_types::{
     Pending, Properties, Property, RequesterId, Tier,
 };
 
-/// Events that a DeviceID which several requesters may share gets room for. A function's MSI has 32
-/// at most, and a bridge hides seldom more than eight functions.
-const SHARED_ROOM: u32 = 256;
+/// Number of events reserved for a DeviceID that several requesters may share. A bus behind a
+/// bridge to conventional PCI has up to 32 devices, and MSI up to 32 vectors.
+const SHARED_ROOM: u32 = 32 * 32;
 
 /// One bus's way to an ITS. Several buses, and platform devices, have one each over the same
 /// [`Its`].

@@ -207,3 +207,32 @@ fn functions_behind_a_conventional_bridge_share_a_table() {
         let _block = parent.allocate(&device, &block(1, Shape::Independent, MSI)).unwrap();
     }
 }
+
+#[test]
+fn functions_behind_a_bridge_all_get_vectors() {
+    let setup = Setup::new(Hardware::default());
+    let alias = DeviceId::new(0x100);
+    for device in 0..32 {
+        let parent = ItsMsiParent::new(setup.its.clone(), IdMap::shared(alias));
+        let function = RequesterId::pci(1, device, 0);
+        let attached = parent.attach(function, 32);
+        let attached = attached.unwrap_or_else(|error| panic!("{function}: {error}"));
+        let vectors = parent.allocate(&attached, &block(32, Shape::AlignedGroup, MSI)).unwrap();
+        let data = parent.compose(&vectors, 31).unwrap().data;
+        let arrived = setup.board.world().message(0, alias.get(), data);
+        assert_eq!(arrived, Some((1, vectors.hwirq(31).unwrap().get())), "{function}");
+    }
+}
+
+#[test]
+fn shared_room_is_limited_by_the_event_ids() {
+    let mut hardware = Hardware::default();
+    hardware.typer = hardware.typer.with_event_id_bits_minus_one(4);
+    let setup = Setup::new(hardware);
+    let parent = ItsMsiParent::new(setup.its.clone(), IdMap::shared(DeviceId::new(0x100)));
+    let attached = parent.attach(RequesterId::pci(1, 1, 0), 32).unwrap();
+    let _vectors = parent.allocate(&attached, &block(32, Shape::Independent, MSI)).unwrap();
+    let other = RequesterId::pci(1, 2, 0);
+    let error = parent.attach(other, 1).unwrap_err().to_string();
+    assert!(error.contains("for fewer vectors"), "{error}");
+}
