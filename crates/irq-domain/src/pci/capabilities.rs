@@ -1,15 +1,9 @@
 //! The capability list.
 
+use super::header::{HEADER_TYPE, MULTI_FUNCTION, STATUS, STATUS_CAPABILITIES, TYPE_CARDBUS};
 use super::{ConfigSpace, PciError};
 use core::fmt;
 
-/// Status register.
-const STATUS: u16 = 0x06;
-/// Status: there is a capability list.
-const STATUS_CAPABILITIES: u16 = 1 << 4;
-/// Header type, without the multi-function bit.
-const HEADER_TYPE: u16 = 0x0e;
-const HEADER_TYPE_CARDBUS: u8 = 2;
 /// Pointer to the list: in header types 0 and 1, and in CardBus bridges.
 const POINTER: u16 = 0x34;
 const POINTER_CARDBUS: u16 = 0x14;
@@ -34,8 +28,8 @@ pub struct Capability {
 /// Context: task; may sleep.
 pub fn capabilities(config: &dyn ConfigSpace) -> Capabilities<'_> {
     let present = config.read16(STATUS) & STATUS_CAPABILITIES != 0;
-    let pointer = match config.read8(HEADER_TYPE) & 0x7f {
-        HEADER_TYPE_CARDBUS => POINTER_CARDBUS,
+    let pointer = match config.read8(HEADER_TYPE) & !MULTI_FUNCTION {
+        TYPE_CARDBUS => POINTER_CARDBUS,
         _ => POINTER,
     };
     let next = if present { config.read8(pointer) } else { 0 };

@@ -97,7 +97,7 @@ impl Function {
         Arc::new(function)
     }
 
-    fn set_list(&self, list: &[(u16, u8, u8)]) {
+    pub(crate) fn set_list(&self, list: &[(u16, u8, u8)]) {
         self.set(0x06, &0x10u16.to_le_bytes());
         if let Some((first, ..)) = list.first() {
             self.set(0x34, &[u8::try_from(*first).unwrap()]);

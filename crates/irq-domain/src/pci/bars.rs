@@ -1,0 +1,100 @@
+//! Base address registers: their sizes, and addresses for them (PCI Express Base §7.5.1.2.1).
+
+use super::ConfigSpace;
+use super::header::{BAR0, COMMAND, COMMAND_IO, COMMAND_MASTER, COMMAND_MEMORY};
+use super::windows::{Bar, BarRequest, BarWidth, Windows, halves};
+
+/// Base address registers of an endpoint.
+pub(super) const MAX_BARS: u8 = 6;
+
+/// I/O ports.
+const IO: u32 = 1;
+/// Memory: the type, in bits 2:1.
+const TYPE: u32 = 0x6;
+const TYPE_32: u32 = 0x0;
+const TYPE_64: u32 = 0x4;
+/// Memory: reads have no side effects.
+const PREFETCHABLE: u32 = 0x8;
+/// Memory: bits below the address.
+const FLAGS: u32 = 0xf;
+
+/// The regions of a function, by register, and whether each that it asks for has an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Bars {
+    pub(super) placed: [Option<Bar>; MAX_BARS as usize],
+    /// The first register without an address.
+    pub(super) unplaced: Option<u8>,
+}
+
+impl Bars {
+    /// Sizes the first `count` registers and places the memory regions. The function neither
+    /// decodes nor sends afterwards.
+    pub(super) fn place(config: &dyn ConfigSpace, count: u8, windows: &mut Windows) -> Self {
+        let command = config.read16(COMMAND);
+        config.write16(COMMAND, command & !(COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER));
+        let mut bars = Self { placed: [None; MAX_BARS as usize], unplaced: None };
+        let mut index = 0;
+        while index < count {
+            let register = register(index);
+            let (step, request) = size(config, register, count - index);
+            if let Some(request) = request {
+                let bar = windows.take(request);
+                set(config, register, request.width, bar.map_or(0, |bar| bar.bus_base));
+                if let Some(place) = bars.placed.get_mut(usize::from(index)) {
+                    *place = bar;
+                }
+                if bar.is_none() {
+                    bars.unplaced = bars.unplaced.or(Some(index));
+                }
+            }
+            index += step;
+        }
+        bars
+    }
+
+    /// Writes the addresses again, after the function lost them.
+    pub(super) fn restore(&self, config: &dyn ConfigSpace) {
+        for (index, bar) in (0..).zip(&self.placed) {
+            if let Some(bar) = bar {
+                set(config, register(index), bar.width, bar.bus_base);
+            }
+        }
+    }
+}
+
+/// The number of registers that the one at `register` takes, of the `left` ones, and its request.
+/// The function chooses every value that is read here.
+fn size(config: &dyn ConfigSpace, register: u16, left: u8) -> (u8, Option<BarRequest>) {
+    let flags = config.read32(register);
+    let width = match flags & TYPE {
+        _ if flags & IO != 0 => return (1, None),
+        TYPE_32 => BarWidth::Bits32,
+        TYPE_64 if left >= 2 => BarWidth::Bits64,
+        _ => return (1, None),
+    };
+    config.write32(register, u32::MAX);
+    let mut kept = u64::from(config.read32(register) & !FLAGS);
+    let mut step = 1;
+    if width == BarWidth::Bits64 {
+        step = 2;
+        config.write32(register + 4, u32::MAX);
+        kept |= u64::from(config.read32(register + 4)) << 32;
+    }
+    set(config, register, width, 0);
+    // The lowest address bit that can be changed.
+    let size = kept & kept.wrapping_neg();
+    let prefetchable = flags & PREFETCHABLE != 0;
+    (step, (size != 0).then_some(BarRequest { size, width, prefetchable }))
+}
+
+fn set(config: &dyn ConfigSpace, register: u16, width: BarWidth, address: u64) {
+    let [low, high] = halves(address);
+    config.write32(register, low);
+    if width == BarWidth::Bits64 {
+        config.write32(register + 4, high);
+    }
+}
+
+fn register(index: u8) -> u16 {
+    BAR0 + 4 * u16::from(index)
+}

@@ -1,0 +1,107 @@
+//! Enhanced Configuration Access Mechanism: configuration space in memory, 4 KiB for each function
+//! (PCI Express Base §7.2.2).
+
+use super::access::{AccessContext, ConfigSpace, EcamWindow};
+use alloc::sync::Arc;
+use core::fmt;
+use msi_types::RequesterId;
+use msi_types::pci::BusRange;
+
+/// Bytes of a function's configuration space; a power of two.
+const FUNCTION: u64 = 0x1000;
+
+/// The ECAM window of a host bridge.
+#[derive(Clone)]
+pub struct Ecam {
+    window: Arc<dyn EcamWindow>,
+    buses: BusRange,
+}
+
+impl Ecam {
+    /// The window over `buses`, which begins with the first of them. Buses beyond the window's
+    /// length have no functions.
+    pub fn new(window: Arc<dyn EcamWindow>, buses: BusRange) -> Self {
+        Self { window, buses }
+    }
+
+    /// The buses behind the host bridge.
+    pub fn buses(&self) -> BusRange {
+        self.buses
+    }
+
+    /// The configuration space at this address, present or not. `None` outside of the bus range
+    /// and of the window.
+    pub fn function(&self, address: RequesterId) -> Option<EcamFunction> {
+        let bus = u8::try_from(address.get() >> 8).ok().filter(|bus| self.buses.contains(*bus))?;
+        let place = (u64::from(bus - self.buses.first) << 8) | u64::from(address.get() & 0xff);
+        let base = place * FUNCTION;
+        let inside = base + FUNCTION <= self.window.length();
+        inside.then(|| EcamFunction { window: self.window.clone(), base })
+    }
+}
+
+impl fmt::Debug for Ecam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ecam").field("buses", &self.buses).finish_non_exhaustive()
+    }
+}
+
+/// One function's configuration space in an [`Ecam`] window: 4096 bytes, in any context. A
+/// misaligned access, or one beyond the 4096 bytes, is refused: a read returns all ones, a write
+/// is dropped.
+#[derive(Clone)]
+pub struct EcamFunction {
+    window: Arc<dyn EcamWindow>,
+    base: u64,
+}
+
+impl EcamFunction {
+    /// The place of a register in the window; `None` if it is misaligned or another function's.
+    fn at<T>(&self, offset: u16) -> Option<u64> {
+        let (offset, width) = (u64::from(offset), size_of::<T>() as u64);
+        let valid = offset.is_multiple_of(width) && offset < FUNCTION;
+        valid.then_some(self.base + offset)
+    }
+}
+
+impl ConfigSpace for EcamFunction {
+    fn read8(&self, offset: u16) -> u8 {
+        self.at::<u8>(offset).map_or(u8::MAX, |at| self.window.read8(at))
+    }
+
+    fn read16(&self, offset: u16) -> u16 {
+        self.at::<u16>(offset).map_or(u16::MAX, |at| self.window.read16(at))
+    }
+
+    fn read32(&self, offset: u16) -> u32 {
+        self.at::<u32>(offset).map_or(u32::MAX, |at| self.window.read32(at))
+    }
+
+    fn write8(&self, offset: u16, value: u8) {
+        if let Some(at) = self.at::<u8>(offset) {
+            self.window.write8(at, value);
+        }
+    }
+
+    fn write16(&self, offset: u16, value: u16) {
+        if let Some(at) = self.at::<u16>(offset) {
+            self.window.write16(at, value);
+        }
+    }
+
+    fn write32(&self, offset: u16, value: u32) {
+        if let Some(at) = self.at::<u32>(offset) {
+            self.window.write32(at, value);
+        }
+    }
+
+    fn context(&self) -> AccessContext {
+        AccessContext::Any
+    }
+}
+
+impl fmt::Debug for EcamFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EcamFunction").field("base", &self.base).finish_non_exhaustive()
+    }
+}

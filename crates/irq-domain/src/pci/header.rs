@@ -1,0 +1,45 @@
+//! Registers of the configuration header (PCI Express Base §7.5.1).
+
+pub(super) const VENDOR: u16 = 0x00;
+pub(super) const DEVICE: u16 = 0x02;
+pub(super) const COMMAND: u16 = 0x04;
+/// Status register.
+pub(super) const STATUS: u16 = 0x06;
+/// Status: the function has a capability list.
+pub(super) const STATUS_CAPABILITIES: u16 = 1 << 4;
+/// Revision ID, and above it the class code.
+pub(super) const CLASS: u16 = 0x08;
+pub(super) const HEADER_TYPE: u16 = 0x0e;
+/// The first base address register.
+pub(super) const BAR0: u16 = 0x10;
+
+/// Command: the function answers at its I/O ports.
+pub(super) const COMMAND_IO: u16 = 1 << 0;
+/// Command: the function answers in its memory regions.
+pub(super) const COMMAND_MEMORY: u16 = 1 << 1;
+/// Command: the function may write to memory, and so send messages.
+pub(super) const COMMAND_MASTER: u16 = 1 << 2;
+
+/// Header type: the device has several functions.
+pub(super) const MULTI_FUNCTION: u8 = 0x80;
+pub(super) const TYPE_ENDPOINT: u8 = 0;
+pub(super) const TYPE_BRIDGE: u8 = 1;
+pub(super) const TYPE_CARDBUS: u8 = 2;
+
+// Registers of bridges, type 1.
+pub(super) const PRIMARY_BUS: u16 = 0x18;
+pub(super) const SECONDARY_BUS: u16 = 0x19;
+pub(super) const SUBORDINATE_BUS: u16 = 0x1a;
+pub(super) const MEMORY: u16 = 0x20;
+pub(super) const PREFETCHABLE: u16 = 0x24;
+pub(super) const PREFETCHABLE_BASE_UPPER: u16 = 0x28;
+pub(super) const PREFETCHABLE_LIMIT_UPPER: u16 = 0x2c;
+
+/// Capability ID of PCI Express.
+pub(super) const EXPRESS: u8 = 0x10;
+/// Offset of the PCI Express capabilities register; the port type in its bits 7:4 (§7.5.3.2).
+pub(super) const EXPRESS_FLAGS: u16 = 0x02;
+/// Port type: a bridge from PCI Express to conventional PCI.
+pub(super) const PORT_TO_CONVENTIONAL: u16 = 7;
+/// Port type: a bridge from conventional PCI to PCI Express.
+pub(super) const PORT_FROM_CONVENTIONAL: u16 = 8;

@@ -1,0 +1,55 @@
+//! The message store of a function: MSI-X, else MSI.
+
+use super::{ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError, TableMemory};
+use crate::host::Host;
+use alloc::sync::Arc;
+use core::fmt;
+use msi_types::{MessageStore, Shape};
+
+/// A function's message store, and the shape in which its vectors must be
+/// [allocated](crate::MsiDevice::allocate).
+#[derive(Clone)]
+pub struct FunctionStore {
+    /// The store.
+    pub store: Arc<dyn MessageStore>,
+    /// Independent vectors (MSI-X), or an aligned group (MSI).
+    pub shape: Shape,
+}
+
+/// Takes a function's messages over: those of MSI-X where it has it, else those of MSI. `map`
+/// returns the memory region at a base address register, mapped; it is called for MSI-X alone.
+///
+/// Context: task; may sleep.
+///
+/// # Errors
+/// All of [`PciError`] but [`PciError::NoCapability`]. A function whose MSI-X cannot be driven is
+/// not tried with MSI: [`MsiStore::new`] does that.
+pub fn find_store(
+    config: Arc<dyn ConfigSpace>,
+    host: Arc<dyn Host>,
+    mut map: impl FnMut(u8) -> Option<Arc<dyn TableMemory>>,
+) -> Result<FunctionStore, PciError> {
+    let capability = match MsixCapability::find(&*config) {
+        Ok(capability) => capability,
+        Err(PciError::NoCapability { .. }) => return msi(config, host),
+        Err(error) => return Err(error),
+    };
+    let [table, pending] = [capability.table.bir(), capability.pending.bir()]
+        .map(|bir| map(bir).ok_or(PciError::NotMapped { bir }));
+    let store = MsixStore::new(MsixParts::new(capability, config, table?, pending?, host))?;
+    Ok(FunctionStore { store: Arc::new(store), shape: Shape::Independent })
+}
+
+fn msi(config: Arc<dyn ConfigSpace>, host: Arc<dyn Host>) -> Result<FunctionStore, PciError> {
+    match MsiStore::new(config, host) {
+        Ok(store) => Ok(FunctionStore { store: Arc::new(store), shape: Shape::AlignedGroup }),
+        Err(PciError::NoCapability { .. }) => Err(PciError::NoMessages),
+        Err(error) => Err(error),
+    }
+}
+
+impl fmt::Debug for FunctionStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FunctionStore").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,166 @@
+//! Addresses for memory regions, out of the windows of a host bridge and of the bridges below it.
+
+use super::ConfigSpace;
+use super::header::{MEMORY, PREFETCHABLE, PREFETCHABLE_BASE_UPPER, PREFETCHABLE_LIMIT_UPPER};
+use msi_types::Region;
+use msi_types::pci::{PciSpace, PciWindow};
+
+/// Regions lie in pages of their own, of this size at least.
+const PAGE: u64 = 0x1000;
+/// Granularity of a bridge's window.
+const BRIDGE: u64 = 1 << 20;
+/// End of the addresses that a 32-bit register can hold.
+const END_32: u64 = 1 << 32;
+
+/// A memory region of a function that has addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bar {
+    /// Its addresses as CPUs see them, to be mapped as device memory.
+    pub cpu: Region,
+    /// Its address on the bus, which the register holds.
+    pub bus_base: u64,
+    /// Width of the register.
+    pub width: BarWidth,
+}
+
+/// Width of a base address register.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BarWidth {
+    /// 32 bits.
+    Bits32,
+    /// 64 bits: this register and the next one.
+    Bits64,
+}
+
+/// A memory region that a function asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BarRequest {
+    /// A power of two from 16 on.
+    pub(super) size: u64,
+    pub(super) width: BarWidth,
+    pub(super) prefetchable: bool,
+}
+
+/// The unused part of two windows. Regions of 32-bit registers lie in `low` alone; others in
+/// `high`, where it exists, if they are prefetchable, and otherwise if `low` has no room. Below
+/// bridges `high` is the prefetchable window, which PCI Express permits for all 64-bit regions
+/// (PCI Express Base §7.5.1.2.1).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Windows {
+    low: Pool,
+    high: Pool,
+    /// Do the bridges above forward 64-bit addresses?
+    high_reachable: bool,
+}
+
+/// The windows of a bridge that is being enumerated: where they begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BridgeWindows {
+    low: u64,
+    high: u64,
+    high_reachable_above: bool,
+    /// Has the bridge the upper registers of a prefetchable window?
+    wide: bool,
+}
+
+impl Windows {
+    /// The largest window of 32-bit memory, and the largest one of 64-bit memory.
+    pub(super) fn of_host(windows: &[PciWindow]) -> Self {
+        let largest = |space| {
+            let windows = windows.iter().filter(|window| window.space() == space);
+            windows.max_by_key(|window| window.cpu().size()).map_or(Pool::EMPTY, Pool::of)
+        };
+        let mut low = largest(PciSpace::Memory32);
+        low.end = low.end.min(END_32);
+        Self { low, high: largest(PciSpace::Memory64), high_reachable: true }
+    }
+
+    /// Takes addresses for a region.
+    pub(super) fn take(&mut self, request: BarRequest) -> Option<Bar> {
+        let wide = request.width == BarWidth::Bits64 && self.high_reachable;
+        let Self { low, high, .. } = self;
+        match (wide, request.prefetchable) {
+            (false, _) => low.take(request),
+            (true, true) => high.take(request).or_else(|| low.take(request)),
+            (true, false) => low.take(request).or_else(|| high.take(request)),
+        }
+    }
+
+    /// Begins the windows of a bridge.
+    pub(super) fn open(&mut self, config: &dyn ConfigSpace) -> BridgeWindows {
+        self.low.align();
+        self.high.align();
+        let high_reachable_above = self.high_reachable;
+        // Bits 3:0 of a prefetchable window's base: 1 if it has the upper registers. A bridge
+        // without such a window has zeros throughout.
+        let wide = config.read16(PREFETCHABLE) & 0xf == 1;
+        self.high_reachable = high_reachable_above && wide;
+        BridgeWindows { low: self.low.next, high: self.high.next, high_reachable_above, wide }
+    }
+
+    /// Ends the windows of a bridge after everything below it was placed.
+    pub(super) fn close(&mut self, config: &dyn ConfigSpace, begin: BridgeWindows) {
+        self.low.align();
+        self.high.align();
+        let [low_base, low_limit] = ends(begin.low, self.low.next);
+        config.write32(MEMORY, field(low_limit) << 16 | field(low_base));
+        let [base, limit] = ends(begin.high, self.high.next);
+        config.write32(PREFETCHABLE, field(limit) << 16 | field(base));
+        if begin.wide {
+            config.write32(PREFETCHABLE_BASE_UPPER, halves(base)[1]);
+            config.write32(PREFETCHABLE_LIMIT_UPPER, halves(limit)[1]);
+        }
+        self.high_reachable = begin.high_reachable_above;
+    }
+}
+
+/// Base and last address of a bridge's window; the base above the last one if it is empty.
+fn ends(begin: u64, end: u64) -> [u64; 2] {
+    if begin < end { [begin, end - 1] } else { [0xfff0_0000, 0] }
+}
+
+/// Bits 31:20 of an address, as a window's registers hold them in their bits 15:4.
+fn field(address: u64) -> u32 {
+    halves(address)[0] >> 16 & 0xfff0
+}
+
+/// The unused part of a window, in bus addresses.
+#[derive(Clone, Copy, Debug)]
+struct Pool {
+    next: u64,
+    end: u64,
+    /// First addresses of the window.
+    bus_base: u64,
+    cpu_base: u64,
+}
+
+impl Pool {
+    const EMPTY: Self = Self { next: 0, end: 0, bus_base: 0, cpu_base: 0 };
+
+    fn of(window: &PciWindow) -> Self {
+        let (bus_base, cpu) = (window.bus_base(), window.cpu());
+        // A window does not wrap; one that ends with the address space loses its last byte.
+        let end = bus_base.saturating_add(cpu.size());
+        // Address 0 in a register means that it has none.
+        Self { next: bus_base.max(PAGE), end, bus_base, cpu_base: cpu.base() }
+    }
+
+    fn take(&mut self, request: BarRequest) -> Option<Bar> {
+        let bus_base = self.next.checked_next_multiple_of(request.size.max(PAGE))?;
+        let end = bus_base.checked_add(request.size).filter(|end| *end <= self.end)?;
+        let cpu = Region::new(self.cpu_base + (bus_base - self.bus_base), request.size)?;
+        self.next = end;
+        Some(Bar { cpu, bus_base, width: request.width })
+    }
+
+    /// Begins a bridge's window, or ends one. A pool without room for that is used up.
+    fn align(&mut self) {
+        let aligned = self.next.checked_next_multiple_of(BRIDGE);
+        self.next = aligned.filter(|next| *next <= self.end).unwrap_or(self.end);
+    }
+}
+
+/// The low and the high word of an address.
+pub(super) fn halves(address: u64) -> [u32; 2] {
+    [address & 0xffff_ffff, address >> 32].map(|half| u32::try_from(half).unwrap_or(0))
+}
