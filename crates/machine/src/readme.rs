@@ -12,6 +12,7 @@ use gic_firmware::{
     Controller, ControllerIndex, CpuNode, Description, Fact, Gic, MapEntry, MsiRouting, PciHost,
     Region, Target, devicetree,
 };
+use irq_domain::pci::FunctionStore;
 use irq_routing::msix::{MsixTable, Signalled};
 use msi_types::pci::msix;
 use msi_types::{
@@ -25,6 +26,7 @@ use vgic::{Block, Vcpu, Vgic};
 #[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
 mod firmware;
 #[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
+#[expect(dead_code, reason = "the guest's functions are the monitor's tables, without registers")]
 mod kernel;
 #[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
 mod monitor;
@@ -205,7 +207,9 @@ fn readme_kernel_handles_monitors_signals() {
         counted[context.cpu().index()].fetch_add(1, Ordering::Relaxed);
     };
     let store = Arc::new(Table(table.clone()));
-    let driver = kernel::probe(&kernel, FUNCTION, (store, Shape::Independent), count).unwrap();
+    let host = kernel.description().hosts.first().unwrap();
+    let found = FunctionStore { store, shape: Shape::Independent };
+    let driver = kernel::probe(&kernel, host, FUNCTION.into(), found, count).unwrap();
     let runs = || runs.each_ref().map(|runs| runs.load(Ordering::Relaxed));
 
     assert_eq!(table.signal(0), Signalled::Sent(Delivery::Pending));

@@ -3,7 +3,7 @@
 use super::Endpoint;
 use doorbell_hardware::bus::{Bus, DeviceWrites, Doorbells, Overlap, Written};
 use doorbell_hardware::ims::{QueueDevice, QueueStore, RingDevice, RingStore};
-use doorbell_hardware::pci::enumerate::{FoundStore, enumerate};
+use doorbell_hardware::pci::enumerate::enumerate;
 use doorbell_hardware::pci::{
     AddressWidth, DevFn, DeviceFunctions, Function, FunctionConfig, HostBridge, Segment, Signalled,
     StoreConfig, Windows,
@@ -12,6 +12,7 @@ use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::platform_device::{self, PlatformDevice, PlatformStore};
 use doorbell_hardware::ram::Ram;
 use gic_firmware::{BusRange, Region};
+use irq_domain::pci::FunctionStore;
 use msi_types::{DeviceId, Masking, MessageStore, MsiMessage, RequesterId, Shape, SignalMsi};
 use std::sync::Arc;
 
@@ -134,8 +135,10 @@ impl Devices {
         let bus = platform.cpu_bus();
         let (hardware, found, rings) = match endpoint {
             Endpoint::PciMsi | Endpoint::PciMultiMsi | Endpoint::PciMsix => {
-                let found = enumerate(&bus, self.host.windows());
-                let found = found.into_iter().find(|found| found.requester == endpoint.requester());
+                let found =
+                    enumerate(&bus, self.host.windows()).map_err(|error| error.to_string())?;
+                let mut found = found.into_iter();
+                let found = found.find(|it| it.requester().function == endpoint.requester());
                 let mut functions = self.host.functions().iter();
                 let function =
                     functions.find(|function| function.requester() == endpoint.requester());
@@ -196,8 +199,8 @@ fn platform_device(
     PlatformDevice::new(DeviceId::new(requester.get()), PLATFORM, Arc::new(behind))
 }
 
-fn independent(store: Arc<dyn MessageStore>) -> FoundStore {
-    FoundStore { store, shape: Shape::Independent }
+fn independent(store: Arc<dyn MessageStore>) -> FunctionStore {
+    FunctionStore { store, shape: Shape::Independent }
 }
 
 fn host_bridge(upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Option<HostBridge> {
@@ -242,7 +245,7 @@ enum Hardware {
 pub(crate) struct Probed {
     pub(crate) endpoint: Endpoint,
     hardware: Hardware,
-    pub(crate) found: FoundStore,
+    pub(crate) found: FunctionStore,
     pub(crate) rings: Option<Arc<RingStore>>,
 }
 

@@ -58,13 +58,13 @@ fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
     let end = (around.memory.end as u64).min(MAPPED_END);
     let ends = files.iter().skip(1).map(first).chain([end]);
     assert!((around.devicetree.as_ptr().addr() as u64) < first(&files[0]), "RAM is in use");
-    let functions = functions(around, options);
+    let functions = functions(options);
     let (mut guests, mut starts) = (Vec::new(), Vec::new());
     for ((number, of_guest), end) in files.iter().enumerate().zip(ends) {
         let config = GuestConfig { number, ram: first(of_guest)..end, vcpus, uart, controller };
         let mine = functions.iter().skip(number).step_by(files.len()).cloned();
         dma::confine(number, &config.ram, mine.clone());
-        let (guest, start) = make_guest(around, config, mine, of_guest);
+        let (guest, start) = make_guest(config, mine, of_guest);
         guests.push(guest);
         starts.push(start);
     }
@@ -73,7 +73,6 @@ fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
 }
 
 fn make_guest(
-    around: &Started,
     config: GuestConfig,
     functions: impl ExactSizeIterator<Item = Function>,
     files: &Files,
@@ -82,7 +81,7 @@ fn make_guest(
     let (ram, count) = (ram.clone(), functions.len());
     let guest = Guest::new(config, |gic| {
         let host = interrupts::irqchip().description().hosts.first()?;
-        let window = around.pci_window.clone().filter(|_| count > 0)?;
+        let window = image_rt::pci::window(host).filter(|_| count > 0)?;
         Some(Pci::assign(host, window, functions, gic))
     });
     let argument = place_devicetree(&guest, &ram, files);
@@ -95,15 +94,15 @@ fn make_guest(
 
 /// The machine's PCI functions for guests: those whose DMA an SMMU confines, or all if the guests
 /// are trusted.
-fn functions(around: &Started, options: Options) -> Vec<Function> {
+fn functions(options: Options) -> Vec<Function> {
     let host = interrupts::irqchip().description().hosts.first();
-    let (Some(host), Some(window)) = (host, &around.pci_window) else { return Vec::new() };
+    let Some(host) = host else { return Vec::new() };
     let trusted = options.trusted_guest;
     if !trusted {
         // Enumeration lets functions reach memory.
         dma::bring_up(host);
     }
-    let mut functions = pci::functions(host, window.clone());
+    let mut functions = pci::functions(host);
     functions.retain(|function| match dma::stream(function) {
         Err(reason) if !trusted => {
             let name = function.address;

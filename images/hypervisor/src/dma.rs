@@ -14,7 +14,7 @@ use image_rt::lock::IrqMutex;
 use image_rt::pci::Function;
 use image_rt::println;
 use irq_domain::WiredRequest;
-use irq_domain::pci::{ConfigSpace, TableMemory, capabilities};
+use irq_domain::pci::{TableMemory, capabilities};
 use msi_types::{HwIrq, Trigger};
 use smmu::{Context, Smmu, SpaceId, StreamId, Translation};
 use spin::Once;
@@ -110,7 +110,7 @@ fn bypasses(function: &Function) -> bool {
     if function.vendor != VENDOR || !DEVICES.contains(&function.device) {
         return false;
     }
-    let config = &function.config;
+    let config = &*function.config;
     let common = capabilities(config)
         .filter(|it| it.id == VENDOR_SPECIFIC && config.read8(it.offset + 3) == COMMON);
     let registers = common.filter_map(|it| {

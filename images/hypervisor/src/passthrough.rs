@@ -21,7 +21,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use image_rt::pci::{Bar, Function};
 use image_rt::println;
-use irq_domain::pci::ConfigSpace;
+use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
 use irq_routing::Router;
 use messages::Messages;
@@ -56,7 +56,7 @@ impl Assigned {
         router: Arc<Router>,
     ) -> Option<Self> {
         let messages = Arc::new(Messages::new(&function, router)?);
-        let (store, shape) = function.store().ok()?;
+        let FunctionStore { store, shape } = function.store().ok()?;
         let slots = store.slots();
         let config = MsiDeviceConfig::new("passthrough", function.requester, parent, store);
         let device = MsiDevice::attach(interrupts::irqchip().interrupts(), config);
@@ -85,7 +85,7 @@ impl Assigned {
 
     /// Physical address of the function's configuration space.
     pub(crate) fn config_base(&self) -> u64 {
-        self.function.config.0
+        self.function.config_base
     }
 
     /// Has the function send and reach memory no more.

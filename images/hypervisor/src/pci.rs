@@ -8,25 +8,18 @@ use crate::passthrough::Assigned;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use gic_firmware::{ConfigAccess, PciHost, Region};
+use gic_firmware::PciHost;
 use image_rt::pci::{self, Function};
 use irq_routing::{GsiSpace, Router};
 use msi_types::pci::{msi, msix};
 use vgic::AccessWidth;
 
 /// The machine's functions that have messages.
-pub(crate) fn functions(host: &PciHost, window: Range<u64>) -> Vec<Function> {
-    let mut functions = pci::enumerate(ecam(host), window);
+pub(crate) fn functions(host: &PciHost) -> Vec<Function> {
+    let mut functions = pci::enumerate(host);
     let kinds = [msi::CAPABILITY_ID, msix::CAPABILITY_ID];
     functions.retain(|function| kinds.iter().any(|id| function.capability(*id).is_some()));
     functions
-}
-
-fn ecam(host: &PciHost) -> Region {
-    match host.config.as_ref().map(|config| config.value) {
-        Some(ConfigAccess::Ecam(ecam)) => ecam,
-        _ => panic!("the PCI host has no ECAM"),
-    }
 }
 
 /// A host bridge, and the functions behind it that are the guest's.
@@ -46,13 +39,13 @@ impl Pci {
         functions: impl Iterator<Item = Function>,
         gic: &Arc<Gic>,
     ) -> Self {
-        let ecam = ecam(host);
+        let ecam = pci::ecam(host).expect("an ECAM window");
         let router = Router::new(GsiSpace::default(), controller::inputs(gic));
         let router = router.expect("the routes");
         let router = Arc::new(router);
         let parent = |requester| interrupts::irqchip().pci_parent(host, requester);
         let functions = functions.filter_map(|function| {
-            let parent = parent(function.requester).expect("firmware's ITS");
+            let parent = parent(function.sender()).expect("firmware's ITS");
             Assigned::new(function, parent, router.clone())
         });
         Self {

@@ -1,8 +1,57 @@
-//! PCI: configuration space by ECAM, enumeration with bus numbers and base addresses, and functions
-//! as message stores.
+//! PCI: functions with their addresses, and access to their registers.
 
-mod enumerate;
 mod function;
 
-pub use enumerate::enumerate;
-pub use function::{Bar, Ecam, Function};
+pub use function::{Bar, Function};
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::ptr::{NonNull, with_exposed_provenance_mut};
+use gic_firmware::{ConfigAccess, PciHost, Region};
+use irq_domain::pci::{Ecam, MappedRegion};
+use msi_types::pci::{PciSpace, PciWindow};
+
+/// Finds, numbers, places and enables every function behind a host bridge. Their memory lies in
+/// the window for 32-bit addresses.
+pub fn enumerate(host: &PciHost) -> Vec<Function> {
+    let Some(region) = ecam(host) else { return Vec::new() };
+    let ecam = Ecam::new(Arc::new(mapped(region)), host.buses.value);
+    let windows: Vec<_> = memory(host).collect();
+    let found = irq_domain::pci::enumerate(ecam.buses(), &windows, |at| ecam.function(at));
+    let found = found.expect("memory for the functions").into_iter();
+    found
+        .map(|function| {
+            function.enable().expect("PCI memory for every region");
+            let place = function.requester().function.get() - (u32::from(ecam.buses().first) << 8);
+            Function::new(function, region.base() + (u64::from(place) << 12))
+        })
+        .collect()
+}
+
+/// The ECAM window of a host bridge.
+pub fn ecam(host: &PciHost) -> Option<Region> {
+    match host.config.as_ref()?.value {
+        ConfigAccess::Ecam(region) => Some(region),
+        ConfigAccess::Registers(_) => None,
+    }
+}
+
+/// The window for memory at 32-bit addresses, which are the same on both sides.
+pub fn window(host: &PciHost) -> Option<Range<u64>> {
+    let cpu = memory(host).next()?.cpu();
+    Some(cpu.base()..cpu.base() + cpu.size())
+}
+
+fn memory(host: &PciHost) -> impl Iterator<Item = PciWindow> + use<'_> {
+    let windows = host.windows.iter().map(|window| window.value);
+    windows.filter(|window| window.space() == PciSpace::Memory32)
+}
+
+/// Access to a region that the start code maps: a host bridge's configuration space or memory.
+pub fn mapped(region: Region) -> MappedRegion {
+    let base = NonNull::new(with_exposed_provenance_mut(region.base() as usize));
+    // SAFETY: the start code maps the host bridge's windows as device memory, identically and for
+    // ever, and no reference points into them.
+    unsafe { MappedRegion::new(base.expect("no window begins at 0"), region.size() as usize) }
+}

@@ -9,9 +9,6 @@ use dtoolkit::standard::NodeStandard;
 use dtoolkit::{Node, Property};
 use gic_driver::PhysicalRegion;
 
-/// PCI address space code of 32-bit memory in the first cell of a range.
-const MEMORY_32: u32 = 0x0200_0000;
-const SPACE: u32 = 0x0300_0000;
 /// A GICv3, and the GICv2 of `virt`.
 const GICS: [&str; 2] = ["arm,gic-v3", "arm,cortex-a15-gic"];
 
@@ -25,8 +22,6 @@ pub struct Started {
     /// The GIC's first two regions: the distributor, and a GICv3's redistributors or a GICv2's CPU
     /// interface (devicetree bindings `arm,gic-v3`, `arm,gic`).
     pub gic: Option<[PhysicalRegion; 2]>,
-    /// The PCI host's window for 32-bit memory, at the same addresses on both sides.
-    pub pci_window: Option<Range<u64>>,
 }
 
 /// Takes the console, firmware's conduit and the heap, if there is one, into use. First, and once.
@@ -48,7 +43,7 @@ pub unsafe fn start(boot: Boot) -> Started {
         crate::heap::init(crate::heap::free_memory(&memory, boot.devicetree));
     }
     power::set_conduit(boot.conduit.unwrap_or_else(|| conduit(tree)));
-    Started { devicetree, memory, gic: gic(tree), pci_window: pci_window(tree) }
+    Started { devicetree, memory, gic: gic(tree) }
 }
 
 /// The blob that the loader handed over.
@@ -88,17 +83,4 @@ fn gic(tree: Fdt<'_>) -> Option<[PhysicalRegion; 2]> {
         Some(PhysicalRegion { base, bytes })
     });
     Some([regions.next()??, regions.next()??])
-}
-
-fn pci_host(tree: Fdt<'_>) -> Option<FdtNode<'_>> {
-    tree.root().children().find(|node| node.is_compatible("pci-host-ecam-generic"))
-}
-
-fn pci_window(tree: Fdt<'_>) -> Option<Range<u64>> {
-    pci_host(tree)?.ranges().ok()??.find_map(|range| {
-        let space = range.child_bus_address.as_ref().first()?.get();
-        let start = range.parent_bus_address::<u64>().ok()?;
-        let length = range.length::<u64>().ok()?;
-        (space & SPACE == MEMORY_32).then(|| start..start + length)
-    })
 }

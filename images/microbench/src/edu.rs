@@ -1,12 +1,11 @@
 //! QEMU's educational device (docs/specs/edu.rst): a store to one of its registers sends its
 //! message, and the store's instruction ends with that.
 
-use core::ops::Range;
 use gic_bringup::Irqchip;
-use gic_firmware::{ConfigAccess, PciHost};
+use gic_firmware::PciHost;
 use image_rt::pci::{self, Bar, Function};
 use image_rt::platform::Kernel;
-use irq_domain::pci::TableMemory;
+use irq_domain::pci::{FunctionStore, TableMemory};
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig};
 use msi_types::Cpu;
 
@@ -24,24 +23,18 @@ pub(crate) struct Edu {
 }
 
 impl Edu {
-    /// Finds it behind the host whose memory has this window. Its interrupt's handler calls `begun`
-    /// first.
-    pub(crate) fn find(
-        irqchip: &Irqchip<Kernel>,
-        window: Option<Range<u64>>,
-        begun: fn(),
-    ) -> Option<Self> {
+    /// Finds it behind the first host. Its interrupt's handler calls `begun` first.
+    pub(crate) fn find(irqchip: &Irqchip<Kernel>, begun: fn()) -> Option<Self> {
         let host = irqchip.description().hosts.first()?;
-        let ConfigAccess::Ecam(ecam) = host.config.as_ref()?.value else { return None };
-        let functions = pci::enumerate(ecam, window?);
+        let functions = pci::enumerate(host);
         let function = functions.iter().find(|function| function.is(VENDOR, DEVICE))?;
         Some(Self::start(irqchip, host, function, begun))
     }
 
     fn start(irqchip: &Irqchip<Kernel>, host: &PciHost, function: &Function, begun: fn()) -> Self {
-        let requester = function.requester;
-        let parent = irqchip.pci_parent(host, requester).expect("the host's ITS");
-        let (store, shape) = function.store().expect("the MSI capability");
+        let requester = function.address;
+        let parent = irqchip.pci_parent(host, function.sender()).expect("the host's ITS");
+        let FunctionStore { store, shape } = function.store().expect("the MSI capability");
         let config = MsiDeviceConfig::new("edu", requester, parent, store);
         let device = MsiDevice::attach(irqchip.interrupts(), config).expect("a DeviceID");
         device.allocate(shape, 1..=1).expect("a vector");

@@ -64,7 +64,7 @@ fn main(boot: Boot) -> ! {
     measure("register", read_register_of(&distributor()));
     measure("ipi", send_ipi);
     // The driver's last commands are those for the device.
-    let edu = Edu::find(irqchip, around.pci_window, handle_message);
+    let edu = Edu::find(irqchip, handle_message);
     measure("lpi", send_lpi(irqchip));
     // The device is never dropped, because its driver would then post commands over those of
     // `send_lpi`.

@@ -9,7 +9,6 @@ extern crate alloc;
 use alloc::boxed::Box;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::{Node, Property};
-use gic_firmware::ConfigAccess;
 use image_rt::pci::{self, Bar};
 use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, power, println};
@@ -65,11 +64,7 @@ fn address(around: &Started) -> Option<u64> {
 /// The controller's registers.
 fn bar(around: &Started) -> Option<Bar> {
     let description = gic_firmware::devicetree::parse(around.devicetree).ok()?;
-    let Some(ConfigAccess::Ecam(ecam)) = description.hosts.first()?.config.as_ref()?.value.into()
-    else {
-        return None;
-    };
-    let functions = pci::enumerate(ecam, around.pci_window.clone()?);
+    let functions = pci::enumerate(description.hosts.first()?);
     let function = functions.iter().find(|function| function.is(VENDOR, DEVICE))?;
     Some(function.bar(0))
 }

@@ -13,9 +13,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gic_arch::Affinity;
 use gic_bringup::{Irqchip, MsiController, Options, config};
 use gic_driver::{GicPlatform, Its};
-use gic_firmware::{
-    ConfigAccess, Controller as Described, ControllerIndex, ControllerKind, Description, PciHost,
-};
+use gic_firmware::{Controller as Described, ControllerIndex, ControllerKind, Description};
 use image_rt::pci::{self, Function};
 use image_rt::start::Started;
 use image_rt::{cpu, exceptions};
@@ -86,7 +84,7 @@ pub(crate) fn bring_up(
     let host = description.hosts.first();
     let controller = host.and_then(|host| irqchip.pci_parent(host, RequesterId::pci(0, 0, 0)).ok());
     let interrupts = irqchip.interrupts().clone();
-    let functions = host.map_or_else(Vec::new, |host| functions(host, around));
+    let functions = host.map_or_else(Vec::new, pci::enumerate);
     let smmu = smmu.map(|smmu| {
         let edu = functions.iter().find(|function| DeviceKind::is(function, "edu"));
         let write = || edu.map_or(Err(Verdict::Failed("no edu".into())), edu::writes);
@@ -139,6 +137,16 @@ impl Machine {
         self.irqchip.cpus()
     }
 
+    /// The parent of a function's messages.
+    pub(crate) fn parent_of(&self, function: &Function) -> Option<Arc<dyn MsiParent>> {
+        // All functions share the SMMU's layer, and without an alias the host's parent.
+        if self.smmu.is_some() || function.sender().alias.is_none() {
+            return self.parent.clone();
+        }
+        let host = self.description.hosts.first()?;
+        self.irqchip.pci_parent(host, function.sender()).ok()
+    }
+
     /// The number by which firmware knows a CPU.
     pub(crate) fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.description.enabled_cpus().nth(cpu.index()).map(|cpu| cpu.affinity.value)
@@ -169,11 +177,4 @@ fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Interrupt
     core::mem::forget(handle.expect("the SMMU's event interrupt"));
     let layer = DoorbellMapping::new(Behind(smmu.clone()), Arc::new(Kernel));
     Translated { smmu, doorbells: Arc::new(LayeredParent::new(layer, below, Arc::new(Kernel))) }
-}
-
-fn functions(host: &PciHost, around: &Started) -> Vec<Function> {
-    match (host.config.as_ref().map(|config| config.value), &around.pci_window) {
-        (Some(ConfigAccess::Ecam(ecam)), Some(window)) => pci::enumerate(ecam, window.clone()),
-        _ => Vec::new(),
-    }
 }

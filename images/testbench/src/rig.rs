@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use image_rt::cpu::{self, MAX_CPUS};
 use image_rt::pci::Function;
+use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::Cpu;
 
@@ -146,8 +147,9 @@ impl Rig {
         device: Arc<dyn Device>,
         most: u16,
     ) -> Result<Self, Verdict> {
-        let parent = machine.parent.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
-        let (store, shape) = function.store()?;
+        let parent = machine.parent_of(function);
+        let parent = parent.ok_or(Verdict::Skipped("no MSI controller".into()))?;
+        let FunctionStore { store, shape } = function.store()?;
         let before = Ledger::now();
         let config = MsiDeviceConfig::new(name, function.requester, parent, store);
         let msi = MsiDevice::attach(&machine.interrupts, config)?;

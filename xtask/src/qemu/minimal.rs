@@ -17,6 +17,29 @@ const GICV3_2_CPUS: &[&str] = &["virt,gic-version=3,its=on", "-smp", "2"];
 const GICV4: &[&str] = &["virt,gic-version=4,its=on,virtualization=on"];
 const GICV4_2_CPUS: &[&str] = &["virt,gic-version=4,its=on,virtualization=on", "-smp", "2"];
 
+/// Functions behind a bridge from PCI Express to conventional PCI, one of them behind a second
+/// bridge there, and functions behind a bridge on the root bus. GICv2m has 64 vectors for all.
+const BEHIND_BRIDGES: &[&str] = &[
+    "pcie-pci-bridge,id=outer",
+    "edu,bus=outer,addr=1",
+    "edu,bus=outer,addr=2",
+    "edu,bus=outer,addr=3",
+    "edu,bus=outer,addr=4",
+    "edu,bus=outer,addr=5",
+    "edu,bus=outer,addr=6",
+    "edu,bus=outer,addr=7",
+    "edu,bus=outer,addr=8",
+    "edu,bus=outer,addr=9",
+    "virtio-rng-pci,disable-legacy=on,bus=outer,addr=10,vectors=16",
+    "virtio-rng-pci,disable-legacy=on,bus=outer,addr=11,vectors=16",
+    "virtio-rng-pci,disable-legacy=on,bus=outer,addr=12,vectors=16",
+    "pci-bridge,id=inner,bus=outer,addr=16,chassis_nr=2",
+    "edu,bus=inner,addr=1",
+    "pci-bridge,id=root,chassis_nr=1",
+    "edu,bus=root,addr=1",
+    "edu,bus=root,addr=2",
+];
+
 /// A kernel, and the beginning of the line that it ends with.
 pub(super) struct Kernel {
     name: &'static str,
@@ -49,6 +72,13 @@ pub(super) fn build(workspace: &Workspace) -> Result<Vec<Kernel>> {
             machines: &[GICV3, GICV3_2_CPUS, GICV4, GICV4_2_CPUS],
             devices: &["edu", "edu"],
             image: Image::build(workspace, "minimal", "kexec")?,
+        },
+        Kernel {
+            name: "bridge",
+            says: "ok - 16 functions behind 2 bridges have 61 vectors",
+            machines: &[GICV3, GICV2],
+            devices: BEHIND_BRIDGES,
+            image: Image::build(workspace, "minimal", "bridge")?,
         },
     ])
 }

@@ -1,11 +1,12 @@
 extern crate alloc;
-use alloc::{boxed::Box, sync::Arc};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::error::Error;
 use gic_bringup::Irqchip;
 use gic_driver::{GicPlatform, SystemRegisters};
-use gic_firmware::devicetree;
+use gic_firmware::{ConfigAccess, PciHost, Region, devicetree};
+use irq_domain::pci::{self, Ecam, Function, FunctionStore, MappedRegion};
 use irq_domain::{Host, IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig};
-use msi_types::{Cpu, MessageStore, RequesterId, Shape};
+use msi_types::{Cpu, pci::PciRequester};
 
 /// On the boot CPU, which unmasks interrupts afterwards. The kernel keeps the `Irqchip` as long as
 /// it takes interrupts.
@@ -35,18 +36,33 @@ pub struct Pci {
     pub device: MsiDevice,
 }
 
-/// A driver takes its PCI function into use, with up to 32 vectors.
+/// The functions behind a host bridge, with bus numbers and addresses. `map` maps registers.
+pub fn functions(
+    host: &PciHost,
+    map: impl Fn(Region) -> MappedRegion,
+) -> Result<Vec<Function>, Box<dyn Error>> {
+    let config = host.config.as_ref().map(|config| config.value);
+    let Some(ConfigAccess::Ecam(ecam)) = config else {
+        return Err("the bridge has no ECAM".into());
+    };
+    let ecam = Ecam::new(Arc::new(map(ecam)), host.buses.value);
+    let windows: Vec<_> = host.windows.iter().map(|window| window.value).collect();
+    Ok(pci::enumerate(ecam.buses(), &windows, |address| ecam.function(address))?)
+}
+
+/// A driver takes its PCI function into use, with up to 32 vectors. After `function.enable()`,
+/// `found` is `function.store(kernel, |bar| Some(Arc::new(map(bar.cpu))))`, MSI-X or else MSI.
 pub fn probe<K: GicPlatform + 'static>(
     irqchip: &Irqchip<K>,
-    requester: RequesterId,
-    (store, shape): (Arc<dyn MessageStore>, Shape),
+    host: &PciHost,
+    requester: PciRequester, // function.requester()
+    found: FunctionStore,
     handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
 ) -> Result<Pci, Box<dyn Error>> {
-    let host = irqchip.description().hosts.first().ok_or("firmware describes no PCI")?;
     let parent = irqchip.pci_parent(host, requester)?;
-    let config = MsiDeviceConfig::new("device", requester, parent, store);
+    let config = MsiDeviceConfig::new("device", requester.function, parent, found.store);
     let device = MsiDevice::attach(irqchip.interrupts(), config)?;
-    let vectors = device.allocate(shape, 1..=32)?;
+    let vectors = device.allocate(found.shape, 1..=32)?;
     let handle = device.request(vectors[0].slot, "first", handler)?;
     Ok(Pci { handle, device })
 }

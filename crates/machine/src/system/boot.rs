@@ -10,9 +10,9 @@ use crate::machine::{
     is_virtual_bus, populated,
 };
 use crate::migration::Migrator;
-use doorbell_hardware::pci::enumerate::enumerate;
+use doorbell_hardware::pci::enumerate::{FoundFunction, enumerate};
 use doorbell_hardware::pci::{Function, HostBridge, StoreConfig};
-use doorbell_hardware::platform::MachinePlatform;
+use doorbell_hardware::platform::{CpuBus, MachinePlatform};
 use gic_arch::Lpi;
 use gic_bringup::config::RootConfig;
 use gic_bringup::{BringUpError, ControllerError, MsiController, NoParent, Options};
@@ -92,7 +92,7 @@ pub(crate) fn boot(
         tasks: RwLock::new(()),
     };
     for host in &machine.hosts {
-        let devices = pci_devices(&system, host);
+        let devices = pci_devices(&system, host)?;
         system.devices.extend(devices);
     }
     if let Some(hardware) = &machine.virtual_bus {
@@ -181,27 +181,32 @@ pub(super) fn wake_redistributors(
 }
 
 /// Every function behind a host bridge that has a message store.
-fn pci_devices(system: &System, host: &Host) -> Vec<Device> {
-    let Some(described) = system.description.hosts.get(host.index) else { return Vec::new() };
+fn pci_devices(system: &System, host: &Host) -> Result<Vec<Device>, RunError> {
+    let Some(described) = system.description.hosts.get(host.index) else { return Ok(Vec::new()) };
     let bus = system.platform.cpu_bus();
     let mut devices = Vec::new();
-    for found in enumerate(&bus, host.bridge.windows()) {
-        let Some(function) = function_at(&host.bridge, found.requester) else { continue };
-        let (id, alias) = (found.requester, found.alias);
-        let route = system.description.route(described, alias);
+    for found in found(&bus, &host.bridge)? {
+        let requester = found.requester();
+        let id = requester.function;
+        let Some(function) = function_at(&host.bridge, id) else { continue };
+        let route = system.description.route(described, requester.at_host());
         let config = DiscoveredDevice {
             name: function_name(described.id.as_str(), id),
             hardware: DeviceHardware::Function(function),
             probe: Probe::Pci(Box::new(found)),
-            requester: alias,
+            requester: requester.at_host(),
             controller: route.map_or(ControllerIndex::new(usize::MAX), |route| route.controller),
             device_id: route.map(|route| route.device_id).unwrap_or_default(),
         };
-        let parent = system.irqchip.pci_parent(described, alias);
+        let parent = system.irqchip.pci_parent(described, requester);
         let parent = parent.map_err(|reason| not_driven(&system.description, reason));
         devices.push(Device::new(config, parent));
     }
-    devices
+    Ok(devices)
+}
+
+fn found(bus: &CpuBus, bridge: &HostBridge) -> Result<Vec<FoundFunction>, RunError> {
+    enumerate(bus, bridge.windows()).map_err(|reason| failed("finding PCI functions", &reason))
 }
 
 /// Every function on the virtual bus that has a message store.
@@ -213,9 +218,9 @@ fn virtual_devices(
     let bus = VirtualBus::open(hardware, &system.platform, wired)
         .map_err(|reason| failed("opening the virtual bus", &reason))?;
     let mut devices = Vec::new();
-    for found in enumerate(&system.platform.cpu_bus(), hardware.bridge.windows()) {
-        let Some(function) = function_at(&hardware.bridge, found.requester) else { continue };
-        let id = found.requester;
+    for found in found(&system.platform.cpu_bus(), &hardware.bridge)? {
+        let id = found.requester().function;
+        let Some(function) = function_at(&hardware.bridge, id) else { continue };
         let config = DiscoveredDevice {
             name: function_name(VIRTUAL_BUS, id),
             hardware: DeviceHardware::Virtual(VirtualFunction::new(function, &bus)),

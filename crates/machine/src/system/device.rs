@@ -7,10 +7,11 @@ use crate::fault::Handler;
 use crate::oracle::{SendOutcome, VectorRecord};
 use crate::report::DeviceKind;
 use doorbell_hardware::lock::lock;
-use doorbell_hardware::pci::enumerate::{FoundFunction, FoundStore};
+use doorbell_hardware::pci::enumerate::FoundFunction;
 use doorbell_hardware::pci::{Function, Signalled, StoreConfig};
 use doorbell_hardware::platform_device::{Line, PlatformDevice, PlatformStore};
 use gic_firmware::ControllerIndex;
+use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId, Shape};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -142,7 +143,7 @@ impl Device {
     fn try_attach(&self, system: &System) -> Result<(MsiDevice, Shape), String> {
         let parent = self.watched_parent(system)?;
         system.faults.admit()?;
-        let FoundStore { store, shape } = self.store(system)?;
+        let FunctionStore { store, shape } = self.store(system)?;
         let store = system.faults.store(store);
         let config = MsiDeviceConfig::new(&self.config.name, self.config.requester, parent, store);
         let device =
@@ -156,14 +157,14 @@ impl Device {
         Ok(system.records.routes.watch(parent, system.pending_at(self.config.controller)))
     }
 
-    fn store(&self, system: &System) -> Result<FoundStore, String> {
+    fn store(&self, system: &System) -> Result<FunctionStore, String> {
         match &self.config.probe {
             Probe::Pci(found) => {
                 found.store(Arc::clone(&system.platform) as _).map_err(|error| error.to_string())
             }
             Probe::Platform { base } => {
                 let store = PlatformStore::new(system.platform.cpu_bus(), *base);
-                Ok(FoundStore { store: Arc::new(store), shape: Shape::Independent })
+                Ok(FunctionStore { store: Arc::new(store), shape: Shape::Independent })
             }
         }
     }
@@ -326,7 +327,7 @@ impl Device {
     pub(crate) fn add(&self, system: &System) -> Result<(), String> {
         self.config.hardware.plug();
         if let Probe::Pci(found) = &self.config.probe {
-            found.configure();
+            found.configure().map_err(|error| error.to_string())?;
         }
         self.attach(system);
         self.activate(system);

@@ -5,7 +5,7 @@
 use alloc::sync::Arc;
 use core::ops::Range;
 use image_rt::pci::Function;
-use irq_domain::pci::{ConfigSpace, MsixCapability};
+use irq_domain::pci::MsixCapability;
 use irq_routing::msi::{MsiCapability, MsiLayout};
 use irq_routing::msix::{MsixTable, Signalled};
 use irq_routing::{Router, Sender};
@@ -35,7 +35,7 @@ impl Messages {
     pub(super) fn new(function: &Function, router: Arc<Router>) -> Option<Self> {
         let sender = Sender::Device(DeviceId::new(function.requester.get()));
         let msi = function.capability(msi::CAPABILITY_ID);
-        if let Ok(capability) = MsixCapability::find(&function.config) {
+        if let Ok(capability) = MsixCapability::find(&*function.config) {
             let MsixCapability { offset, slots, table, pending, .. } = capability;
             let range = |(bir, offset): (u8, u64), length| {
                 let start = function.bars[usize::from(bir)]?.address + offset;

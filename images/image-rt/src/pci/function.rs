@@ -2,66 +2,13 @@
 
 use crate::platform::Kernel;
 use alloc::sync::Arc;
+use core::fmt;
 use core::ptr::{NonNull, with_exposed_provenance_mut};
-use irq_domain::pci::{
-    AccessContext, ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError,
-    TableMemory, capabilities,
-};
-use msi_types::{MessageStore, RequesterId, Shape};
+use irq_domain::pci::{self, ConfigSpace, FunctionStore, PciError, TableMemory, capabilities};
+use msi_types::RequesterId;
+use msi_types::pci::PciRequester;
 use safe_mmio::UniqueMmioPointer;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
-
-/// Command register: memory space and bus mastering.
-const COMMAND: u16 = 0x04;
-const MEMORY_AND_MASTER: u16 = 0x6;
-
-/// A function's configuration space.
-#[derive(Clone, Copy, Debug)]
-pub struct Ecam(pub u64);
-
-impl Ecam {
-    fn pointer<T>(self, offset: u16) -> *mut T {
-        with_exposed_provenance_mut((self.0 + u64::from(offset)) as usize)
-    }
-}
-
-// ECAM is mapped as device memory by the start code: each access is one load or store at an aligned
-// offset below 4 KiB.
-impl ConfigSpace for Ecam {
-    fn read8(&self, offset: u16) -> u8 {
-        // SAFETY: mapped device memory, see above.
-        unsafe { load::<u8>(self.pointer(offset)) }
-    }
-
-    fn read16(&self, offset: u16) -> u16 {
-        // SAFETY: mapped device memory, see above.
-        unsafe { load::<u16>(self.pointer(offset)) }
-    }
-
-    fn read32(&self, offset: u16) -> u32 {
-        // SAFETY: mapped device memory, see above.
-        unsafe { load::<u32>(self.pointer(offset)) }
-    }
-
-    fn write8(&self, offset: u16, value: u8) {
-        // SAFETY: mapped device memory, see above.
-        unsafe { store::<u8>(self.pointer(offset), value) };
-    }
-
-    fn write16(&self, offset: u16, value: u16) {
-        // SAFETY: mapped device memory, see above.
-        unsafe { store::<u16>(self.pointer(offset), value) };
-    }
-
-    fn write32(&self, offset: u16, value: u32) {
-        // SAFETY: mapped device memory, see above.
-        unsafe { store::<u32>(self.pointer(offset), value) };
-    }
-
-    fn context(&self) -> AccessContext {
-        AccessContext::Any
-    }
-}
 
 /// A memory region of a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,7 +86,7 @@ unsafe fn store<T: IntoBytes + Immutable>(register: *mut T, value: T) {
 }
 
 /// A function that enumeration found.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Function {
     /// Its own address.
     pub address: RequesterId,
@@ -150,16 +97,32 @@ pub struct Function {
     /// Device ID.
     pub device: u16,
     /// Configuration space.
-    pub config: Ecam,
+    pub config: Arc<dyn ConfigSpace>,
+    /// Physical address of its configuration space.
+    pub config_base: u64,
     /// Memory regions, by their registers.
     pub bars: [Option<Bar>; 6],
+    found: pci::Function,
 }
 
 impl Function {
-    /// Lets it be reached, and send.
-    pub fn enable(&self) {
-        let command = self.config.read16(COMMAND);
-        self.config.write16(COMMAND, command | MEMORY_AND_MASTER);
+    pub(super) fn new(found: pci::Function, config_base: u64) -> Self {
+        let bar = |index: usize| found.bar(index as u8).map(Bar::from);
+        Self {
+            address: found.requester().function,
+            requester: found.requester().at_host(),
+            vendor: found.vendor(),
+            device: found.device(),
+            config: found.config().clone(),
+            config_base,
+            bars: core::array::from_fn(bar),
+            found,
+        }
+    }
+
+    /// Its address and its alias.
+    pub fn sender(&self) -> PciRequester {
+        self.found.requester()
     }
 
     /// Is it of this vendor and kind?
@@ -174,7 +137,7 @@ impl Function {
 
     /// Returns the offset of its first capability of this kind.
     pub fn capability(&self, id: u8) -> Option<u16> {
-        capabilities(&self.config)
+        capabilities(&*self.config)
             .find(|capability| capability.id == id)
             .map(|capability| capability.offset)
     }
@@ -199,25 +162,20 @@ impl Function {
         None
     }
 
-    /// Its MSI-X, else its MSI, with the shape that vectors have there.
-    pub fn store(&self) -> Result<(Arc<dyn MessageStore>, Shape), PciError> {
-        match MsixCapability::find(&self.config) {
-            Ok(capability) => {
-                let bar = |bir: u8| -> Arc<dyn TableMemory> { Arc::new(self.bar(bir.into())) };
-                let store = MsixStore::new(MsixParts::new(
-                    capability,
-                    Arc::new(self.config),
-                    bar(capability.table.bir()),
-                    bar(capability.pending.bir()),
-                    Arc::new(Kernel),
-                ))?;
-                Ok((Arc::new(store), Shape::Independent))
-            }
-            Err(PciError::NoCapability { .. }) => {
-                let store = MsiStore::new(Arc::new(self.config), Arc::new(Kernel))?;
-                Ok((Arc::new(store), Shape::AlignedGroup))
-            }
-            Err(error) => Err(error),
-        }
+    /// Takes its MSI-X over, else its MSI.
+    pub fn store(&self) -> Result<FunctionStore, PciError> {
+        self.found.store(Arc::new(Kernel), |bar| Some(Arc::new(Bar::from(bar))))
+    }
+}
+
+impl fmt::Debug for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.found.fmt(f)
+    }
+}
+
+impl From<pci::Bar> for Bar {
+    fn from(bar: pci::Bar) -> Self {
+        Self { address: bar.cpu.base(), length: bar.cpu.size() }
     }
 }

@@ -14,10 +14,9 @@ extern crate alloc;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 use gic_bringup::Irqchip;
-use gic_firmware::ConfigAccess;
-use image_rt::pci::{self, Function};
+use image_rt::pci;
 use image_rt::platform::{Kernel, registers};
-use image_rt::start::{self, Started};
+use image_rt::start;
 use image_rt::{Boot, cpu, exceptions, power, println};
 use irq_domain::pci::TableMemory;
 use msi_types::Cpu;
@@ -44,25 +43,23 @@ fn main(boot: Boot) -> ! {
     });
     cpu::irq_enable();
 
-    let edu = find(irqchip, &around).expect("QEMU has an edu");
-    let device = edu.bar(0);
-    let store = edu.store().expect("edu has MSI");
-    let driver = kernel::probe(irqchip, edu.requester, store, move |_| {
-        device.write32(ACKNOWLEDGE, 1);
+    let host = irqchip.description().hosts.first().expect("QEMU has PCI");
+    let functions = kernel::functions(host, pci::mapped).expect("memory for the functions");
+    let edu = functions.iter().find(|one| (one.vendor(), one.device()) == EDU);
+    let edu = edu.expect("QEMU has an edu");
+    edu.enable().expect("room for its registers");
+    let registers = pci::mapped(edu.bar(0).expect("its registers").cpu);
+    let store = edu.store(Arc::new(Kernel), |bar| Some(Arc::new(pci::mapped(bar.cpu))));
+    let store = store.expect("edu has MSI");
+    let driver = kernel::probe(irqchip, host, edu.requester(), store, move |_| {
+        TableMemory::write32(&registers, ACKNOWLEDGE, 1);
         MESSAGES.fetch_add(1, Ordering::Relaxed);
     });
     let driver = driver.expect("a vector");
-    device.write32(RAISE, 1);
+    TableMemory::write32(&registers, RAISE, 1);
     assert!(cpu::wait_until(5000, || MESSAGES.load(Ordering::Relaxed) > 0), "no message");
     println!("ok - the first message, vector {}", driver.handle.hwirq());
     drop(driver.handle);
     driver.device.tear_down().expect("the device stops");
     power::system_off()
-}
-
-fn find(irqchip: &Irqchip<Kernel>, around: &Started) -> Option<Function> {
-    let config = irqchip.description().hosts.first()?.config.as_ref()?;
-    let ConfigAccess::Ecam(ecam) = config.value else { return None };
-    let functions = pci::enumerate(ecam, around.pci_window.clone()?);
-    functions.into_iter().find(|function| function.is(EDU.0, EDU.1))
 }

@@ -3,7 +3,8 @@
 
 use crate::report::{Outcome, Verdict};
 use crate::rig::Device;
-use image_rt::pci::{Ecam, Function};
+use alloc::sync::Arc;
+use image_rt::pci::Function;
 use image_rt::println;
 use irq_domain::pci::ConfigSpace;
 
@@ -29,7 +30,7 @@ const INTERRUPT_WHEN_NON_FATAL: u32 = 1 << 1;
 
 /// The port. Its hot-plug events are its message 0.
 pub(crate) struct Port {
-    config: Ecam,
+    config: Arc<dyn ConfigSpace>,
     capability: u16,
     /// Offset of the capability that reports errors by message 1, if there is one.
     errors: Option<u16>,
@@ -39,7 +40,7 @@ impl Port {
     /// A port with one message.
     pub(crate) fn new(function: &Function) -> Self {
         let capability = function.capability(PCI_EXPRESS).expect("a port is PCI Express");
-        Self { config: function.config, capability, errors: None }
+        Self { config: function.config.clone(), capability, errors: None }
     }
 
     /// A root port with two.

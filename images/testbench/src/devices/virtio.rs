@@ -12,7 +12,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use image_rt::cpu;
 use image_rt::pci::{Bar, Function};
-use irq_domain::pci::{ConfigSpace, capabilities};
+use irq_domain::pci::capabilities;
 use spin::Mutex;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, SECTOR_SIZE, VirtIOBlk};
 use virtio_drivers::device::rng::VirtIORng;
@@ -98,8 +98,8 @@ struct Common {
 
 impl Common {
     fn of(function: &Function) -> Self {
-        let config = function.config;
-        let found = capabilities(&config).find(|capability| {
+        let config = &function.config;
+        let found = capabilities(&**config).find(|capability| {
             capability.id == VENDOR_CAPABILITY
                 && config.read8(capability.offset + 3) == COMMON_CONFIG
         });

@@ -16,7 +16,7 @@ use core::sync::atomic::Ordering;
 use image_rt::cpu;
 use image_rt::pci::Function;
 use irq_domain::layer::{Iommu, IommuDomain, IovaConstraint};
-use irq_domain::pci::{ConfigSpace, TableMemory};
+use irq_domain::pci::TableMemory;
 use msi_types::Granule;
 
 const MSI: u8 = 0x05;

@@ -1,0 +1,119 @@
+//! A small kernel with PCI functions behind a bridge to conventional PCI. The functions share one
+//! requester ID, and yet each gets all of its vectors, and one of its own messages.
+#![no_std]
+#![no_main]
+
+#[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
+#[path = "../../../../crates/machine/src/readme/kernel.rs"]
+mod kernel;
+
+extern crate alloc;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+use gic_bringup::Irqchip;
+use image_rt::pci;
+use image_rt::platform::{Kernel, registers};
+use image_rt::start;
+use image_rt::{Boot, cpu, exceptions, power, println};
+use irq_domain::pci::{Function, TableMemory};
+use irq_domain::{IrqContext, IrqHandle, MsiDevice};
+use msi_types::{Cpu, Pending};
+use spin::Once;
+
+image_rt::image!(main);
+
+/// QEMU's `edu`, and its registers that raise and acknowledge an interrupt.
+const EDU: (u16, u16) = (0x1234, 0x11e8);
+const RAISE: u64 = 0x60;
+const ACKNOWLEDGE: u64 = 0x64;
+
+static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
+
+/// A function with all of its vectors.
+struct Taken {
+    runs: Arc<AtomicU32>,
+    handles: Vec<IrqHandle>,
+    device: MsiDevice,
+}
+
+fn main(boot: Boot) -> ! {
+    // SAFETY: what the loader handed over, before anything else.
+    let around = unsafe { start::start(boot) };
+    let new = || kernel::boot(Arc::new(Kernel), around.devicetree, &registers());
+    let irqchip = IRQCHIP.call_once(|| new().expect("the interrupt controllers"));
+    exceptions::set_irq_handler(|| {
+        let irqchip = IRQCHIP.get().expect("interrupts come after it");
+        kernel::take_interrupts(irqchip, Cpu::new(0), &registers());
+    });
+    cpu::irq_enable();
+
+    let host = irqchip.description().hosts.first().expect("QEMU has PCI");
+    let functions = kernel::functions(host, pci::mapped).expect("memory for the functions");
+    let shared = functions.iter().filter(|function| function.requester().alias.is_some());
+    // All at the same time.
+    let taken: Vec<_> = shared.map(|function| (function, take(irqchip, function))).collect();
+    let vectors: usize = taken.iter().map(|(_, taken)| taken.handles.len()).sum();
+    taken.iter().for_each(|(function, taken)| check(function, taken));
+    let aliases = taken.iter().filter_map(|(function, _)| function.requester().alias);
+    let mut aliases: Vec<_> = aliases.collect();
+    aliases.sort_unstable();
+    aliases.dedup();
+    let (functions, aliases) = (taken.len(), aliases.len());
+    println!("ok - {functions} functions behind {aliases} bridges have {vectors} vectors");
+    for (_, taken) in taken {
+        drop(taken.handles);
+        taken.device.tear_down().expect("the device stops");
+    }
+    power::system_off()
+}
+
+fn take(irqchip: &Irqchip<Kernel>, function: &Function) -> Taken {
+    let name = function.requester().function;
+    function.enable().expect("room for its registers");
+    let registers = function.bar(0).map(|bar| pci::mapped(bar.cpu));
+    let found = function.store(Arc::new(Kernel), |bar| Some(Arc::new(pci::mapped(bar.cpu))));
+    let found = found.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let slots = found.store.slots();
+    let runs = Arc::new(AtomicU32::new(0));
+    let registers = registers.filter(|_| is_edu(function));
+    let handler = |runs: Arc<AtomicU32>| {
+        move |_: &IrqContext<'_>| {
+            if let Some(registers) = registers {
+                TableMemory::write32(&registers, ACKNOWLEDGE, 1);
+            }
+            runs.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let host = irqchip.description().hosts.first().expect("QEMU has PCI");
+    let first = kernel::probe(irqchip, host, function.requester(), found, handler(runs.clone()));
+    let kernel::Pci { handle, device } = first.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut handles = alloc::vec![handle];
+    for slot in 1..slots {
+        let handle = device.request(slot, "behind", handler(runs.clone()));
+        handles.push(handle.unwrap_or_else(|error| panic!("{name}: {error}")));
+    }
+    Taken { runs, handles, device }
+}
+
+fn is_edu(function: &Function) -> bool {
+    (function.vendor(), function.device()) == EDU
+}
+
+/// Each vector is its own, and a device that can is heard.
+fn check(function: &Function, taken: &Taken) {
+    let name = function.requester().function;
+    let runs = || taken.runs.load(Ordering::Relaxed);
+    let mut expected = 0;
+    for handle in &taken.handles {
+        handle.set_pending(Pending::Set);
+        expected += 1;
+        assert!(cpu::wait_until(5000, || runs() == expected), "{name}: {} of {expected}", runs());
+    }
+    if is_edu(function) {
+        let registers = pci::mapped(function.bar(0).expect("its registers").cpu);
+        TableMemory::write32(&registers, RAISE, 1);
+        assert!(cpu::wait_until(5000, || runs() > expected), "{name}: no message");
+    }
+}
