@@ -60,6 +60,20 @@ impl fmt::Display for Affinity {
     }
 }
 
+/// The [packed](Affinity::packed) levels.
+impl fmt::LowerHex for Affinity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+/// The [packed](Affinity::packed) levels.
+impl fmt::UpperHex for Affinity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::UpperHex::fmt(&self.0, f)
+    }
+}
+
 impl fmt::Debug for Affinity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Affinity({self})")

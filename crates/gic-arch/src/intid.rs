@@ -165,6 +165,18 @@ impl fmt::Display for IntId {
     }
 }
 
+impl fmt::LowerHex for IntId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+impl fmt::UpperHex for IntId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::UpperHex::fmt(&self.0, f)
+    }
+}
+
 impl fmt::Debug for IntId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IntId({self})")
@@ -192,7 +204,8 @@ impl SgiId {
     }
 }
 
-/// An INTID from 8192 on.
+/// An INTID from 8192 on, made from the INTID: `Lpi::try_from(8192)`, or from its place among the
+/// LPIs: [`from_index`](Self::from_index).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Lpi(u32);
@@ -243,6 +256,18 @@ impl TryFrom<u32> for Lpi {
 
     fn try_from(number: u32) -> Result<Self, NotAnLpi> {
         IntId::new(number).try_into()
+    }
+}
+
+impl fmt::LowerHex for Lpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+impl fmt::UpperHex for Lpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::UpperHex::fmt(&self.0, f)
     }
 }
 

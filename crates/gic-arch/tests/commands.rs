@@ -2,6 +2,7 @@
 use gic_arch::its::{
     CollectionId, Command, CommandError, CommandErrorReason, MapAction, Opcode, RawCommand, RdBase,
 };
+use gic_arch::{Affinity, IntId, Lpi};
 use msi_types::{DeviceId, EventId};
 use proptest::prelude::*;
 
@@ -122,4 +123,21 @@ fn error_codes_are_distinct_within_a_command() {
         codes.dedup();
         assert_eq!(codes.len(), reasons.len(), "{opcode:?}");
     }
+}
+
+#[test]
+fn mapped_interrupt_is_called_by_its_class_once() {
+    let text = |intid| {
+        let (device, event) = (DeviceId::new(0x12), EventId::new(3));
+        Command::Mapti { device, event, intid, collection: CollectionId::new(1) }.to_string()
+    };
+    assert_eq!(text(8192), "MAPTI device 0x12 event 0x3 to LPI 8192 in collection 1");
+    assert_eq!(text(40), "MAPTI device 0x12 event 0x3 to SPI 40 in collection 1");
+}
+
+#[test]
+fn identifiers_have_hexadecimal_digits() {
+    let lpi = Lpi::try_from(8192).unwrap();
+    assert_eq!(format!("{lpi} {lpi:#x} {:04X}", IntId::new(0x2b)), "LPI 8192 0x2000 002B");
+    assert_eq!(format!("{:#010x}", Affinity::new(0, 1, 0, 0xa)), "0x0001000a");
 }

@@ -1,5 +1,10 @@
 //! Identifiers. Each is a type of its own, because mixing them up is the classic mistake of this
 //! field.
+//!
+//! `Display` writes the number alone, in the base that is usual for it; a sentence names the kind
+//! before it ("DeviceID 0x12", "CPU 3"). `gic_arch`'s `IntId` and `Lpi` write their class
+//! themselves ("LPI 8192"), because an INTID is a different interrupt in each. `LowerHex` and
+//! `UpperHex` always write the number alone.
 
 use core::fmt;
 
@@ -38,6 +43,18 @@ macro_rules! identifier {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, $format, self.0)
+            }
+        }
+
+        impl fmt::LowerHex for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::LowerHex::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::UpperHex for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::UpperHex::fmt(&self.0, f)
             }
         }
 
@@ -150,5 +167,6 @@ mod tests {
         assert_eq!(format!("{:?}", DeviceId::new(0x12)), "DeviceId(0x12)");
         assert_eq!(format!("{:?}", Gsi::new(12)), "Gsi(12)");
         assert_eq!(format!("{}", RequesterId::pci(1, 0, 0)), "0x0100");
+        assert_eq!(format!("{:04x} {:#X}", EventId::new(0xab), HwIrq::new(0xab)), "00ab 0xAB");
     }
 }

@@ -1,6 +1,7 @@
 //! ITS commands (IHI 0069 §5.3): 32 bytes each, in a ring of memory.
 
 use super::{CollectionId, RdBase};
+use crate::intid::IntId;
 use core::fmt;
 use msi_types::{DeviceId, EventId};
 
@@ -399,7 +400,7 @@ impl fmt::Display for Command {
         }
         match self {
             Self::Mapti { intid, collection, .. } => {
-                write!(f, " to LPI {intid} in collection {collection}")
+                write!(f, " to {} in collection {collection}", IntId::new(*intid))
             }
             Self::Mapi { collection, .. }
             | Self::Movi { collection, .. }
