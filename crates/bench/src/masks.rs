@@ -37,7 +37,10 @@ const TABLES: usize = 1 << 21;
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let mut probes = Vec::new();
     for (name, ir) in [("mask-command", false), ("mask-register", true)] {
-        let masks = Arc::new(Masks::new(ir).map_err(|reason| MeasureError::Machine(name, reason))?);
+        let masks = Arc::new(
+            Masks::new(Arc::new(Board::new(ir)))
+                .map_err(|reason| MeasureError::Machine(name, reason))?,
+        );
         for (cpus, floor) in CPUS.into_iter().zip(FLOORS) {
             let masks = masks.clone();
             let sample = move || masks.sample(cpus);
@@ -91,20 +94,18 @@ fn on_each(cpus: u32, f: impl Fn(u32) -> Result<(), String> + Sync) -> Result<f6
 
 /// A driver with one LPI for each CPU.
 struct Masks {
-    board: Arc<Board>,
     its: Its<Board>,
     lpis: Vec<Lpi>,
 }
 
 impl Masks {
-    fn new(ir: bool) -> Result<Self, String> {
+    fn new(board: Arc<Board>) -> Result<Self, String> {
         let text = |error: &dyn ToString| error.to_string();
         let region = PhysicalRegion { base: REDISTRIBUTORS, bytes: u64::from(MOST) * STRIDE };
         let affinities = (0..MOST).map(Affinity::from_packed).collect();
         let regions = vec![RedistributorRegion::new(region)];
         let config = GicConfig::new(DISTRIBUTOR, regions, affinities).with_lpi_id_bits(Some(14));
-        let board = Arc::new(Board::new(ir));
-        let gic = Gic::new(board.clone(), config).map_err(|error| text(&error))?;
+        let gic = Gic::new(board, config).map_err(|error| text(&error))?;
         let gic = Arc::new(gic);
         let config = ItsConfig::new(ITS, MOST);
         let its = Its::new(gic.clone(), &config).map_err(|error| text(&error))?;
@@ -118,7 +119,7 @@ impl Masks {
             let block = its.map_events(&device, request).map_err(|error| text(&error))?;
             lpis.push(Lpi::try_from(block.first().get()).map_err(|error| text(&error))?);
         }
-        Ok(Self { board, its, lpis })
+        Ok(Self { its, lpis })
     }
 
     fn sample(&self, cpus: u32) -> Result<f64, String> {
@@ -168,6 +169,10 @@ impl LocalCpu for Board {
 
     fn relax(&self) {
         spin_loop();
+    }
+
+    fn yield_now(&self) {
+        self.relax();
     }
 }
 
@@ -327,9 +332,10 @@ mod tests {
 
     /// `GITS_CWRITER` after a sample.
     fn posted(ir: bool) -> [u32; 2] {
-        let masks = Masks::new(ir).unwrap();
+        let board = Arc::new(Board::new(ir));
+        let masks = Masks::new(board.clone()).unwrap();
         let offset = gits::CWRITER.offset() as usize / 4;
-        let posted = || masks.board.its.get().unwrap()[offset].load(Ordering::Relaxed);
+        let posted = || board.its.get().unwrap()[offset].load(Ordering::Relaxed);
         [posted(), (masks.sample(2).unwrap(), posted()).1]
     }
 

@@ -7,6 +7,7 @@ use crate::root::RootGic;
 use alloc::boxed::Box;
 use core::fmt;
 use doorbell_fallible::try_box;
+use gic_driver::cpu_interface::EoiMode;
 use gic_driver::gic::{self, SuspendRoom};
 use gic_driver::gicv2::{SuspendRoomV2, SuspendedV2};
 use gic_driver::lpi::PendingLpis;
@@ -40,7 +41,7 @@ struct Stopped {
     direct_lpi: bool,
 }
 
-impl<P: GicPlatform + 'static> Irqchip<P> {
+impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// Stops every controller and saves the state that it loses without power. The last step before
     /// the kernel has firmware suspend the system. Must be called on the last CPU, `cpu`; the other
     /// CPUs must have called [`cpu_off`](Self::cpu_off), and devices must not send messages any
@@ -149,7 +150,7 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
             }
         }
         if let Some(direct_lpi) = self.msi.direct_lpi() {
-            match direct_lpi.cpu_off(cpu) {
+            match direct_lpi.cpu_off(cpu, |_| ()) {
                 // LPIs are off at this CPU.
                 Err(MsiError::NotReachable(..)) => {}
                 result => {

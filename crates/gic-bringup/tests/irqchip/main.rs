@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
 mod boot_cpu;
-mod choices;
 mod bridge;
+mod choices;
 mod hotplug;
 mod machine;
 mod out_of_memory;

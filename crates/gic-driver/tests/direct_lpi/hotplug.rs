@@ -280,7 +280,10 @@ fn a_system_that_sleeps_keeps_what_is_pending() {
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     device.fire(&board, 0);
     let registers = board.registers(Cpu::new(0));
-    let saved = direct.gic().suspend(Cpu::new(0), &registers).unwrap();
+    let saved = direct
+        .gic()
+        .suspend(direct.gic().suspend_room().unwrap(), Cpu::new(0), &registers)
+        .unwrap();
     let resumed = direct.gic().resume(&saved, &registers).unwrap();
     direct.cpu_on(Cpu::new(0), resumed.lpis).unwrap();
     assert_eq!(taken(&board, 0), [device.lpi(0)]);
@@ -326,7 +329,10 @@ fn power_loss_while_offline_is_resent() {
         if suspends {
             run_on(1);
             let registers = board.registers(Cpu::new(1));
-            let saved = direct.gic().suspend(Cpu::new(1), &registers).unwrap();
+            let saved = direct
+                .gic()
+                .suspend(direct.gic().suspend_room().unwrap(), Cpu::new(1), &registers)
+                .unwrap();
             direct.gic().resume(&saved, &registers).unwrap();
         }
         assert_eq!(come(&board, &direct, 0), CpuOn { redelivered: 1 }, "{suspends}");

@@ -36,6 +36,10 @@ impl LocalCpu for Crowd {
         IrqState::new(0)
     }
     fn irq_restore(&self, _: IrqState) {}
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl TaskContext for Crowd {

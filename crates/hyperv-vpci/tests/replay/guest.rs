@@ -114,6 +114,10 @@ impl LocalCpu for Sleeper {
         IrqState::new(0)
     }
     fn irq_restore(&self, _: IrqState) {}
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl TaskContext for Sleeper {

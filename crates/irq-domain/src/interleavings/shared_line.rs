@@ -21,6 +21,10 @@ impl LocalCpu for Kernel {
         IrqState::new(0)
     }
     fn irq_restore(&self, _: IrqState) {}
+
+    fn yield_now(&self) {
+        self.relax();
+    }
 }
 
 impl TaskContext for Kernel {

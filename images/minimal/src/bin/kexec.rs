@@ -19,13 +19,13 @@ use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
 use gic_arch::gicr::{FRAME_SIZE, VLPI_BASE};
 use gic_bringup::Irqchip;
 use gic_driver::{GicPlatform, MmioExt, PhysicalRegion, Platform, RawMmio, TableLayout};
-use gic_firmware::{ConfigSpace, devicetree};
+use gic_firmware::devicetree;
 use image_rt::pci::{self, Bar, Function};
 use image_rt::platform::{Kernel, registers};
 use image_rt::power::{self, CpuStack};
 use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, exceptions, println, restart};
-use irq_domain::pci::TableMemory;
+use irq_domain::pci::{FunctionStore, TableMemory};
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
 use msi_types::Cpu;
 use spin::Once;
@@ -74,7 +74,7 @@ fn main(boot: Boot) -> ! {
 
 fn live(life: u64, started: &Started) -> Result<()> {
     let irqchip = bring_up(life, started.devicetree)?;
-    let edus = find(irqchip, started)?;
+    let edus = find(irqchip)?;
     let cpus: Vec<Cpu> = irqchip.cpus().collect();
     for (edu, cpu) in edus.iter().zip(cpus.iter().copied().cycle()) {
         edu.handle.set_affinity(cpu)?;
@@ -162,12 +162,9 @@ fn take_interrupts() {
     });
 }
 
-fn find(irqchip: &Irqchip<Kernel>, started: &Started) -> Result<Vec<Edu>> {
+fn find(irqchip: &Irqchip<Kernel>) -> Result<Vec<Edu>> {
     let host = irqchip.description().hosts.first().ok_or("firmware describes no PCI")?;
-    let config = host.config.as_ref().ok_or("PCI without configuration space")?;
-    let ConfigSpace::Ecam(ecam) = config.value else { return Err("no ECAM".into()) };
-    let window = started.pci_window.clone().ok_or("PCI without memory")?;
-    let functions = pci::enumerate(ecam, window);
+    let functions = pci::enumerate(host);
     let edus = functions.iter().filter(|function| function.is(EDU.0, EDU.1));
     edus.map(|function| Edu::new(irqchip, host, function)).collect()
 }
@@ -179,10 +176,10 @@ impl Edu {
         function: &Function,
     ) -> Result<Self> {
         let requester = function.requester;
-        let (registers, (store, shape)) = (function.bar(0), function.store()?);
+        let (registers, FunctionStore { store, shape }) = (function.bar(0), function.store()?);
         // The interrupt that the previous life did not handle.
         registers.write32(ACKNOWLEDGE, 1);
-        let parent = irqchip.pci_parent(host, requester)?;
+        let parent = irqchip.pci_parent(host, function.sender())?;
         let config = MsiDeviceConfig::new("edu", requester, parent, store);
         let device = MsiDevice::attach(irqchip.interrupts(), config)?;
         let vectors = device.allocate(shape, 1..=1)?;

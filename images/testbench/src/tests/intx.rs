@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use gic_firmware::{IntxPin, WiredInterrupt};
 use image_rt::pci::{Bar, Function};
 use image_rt::{cpu, println};
-use irq_domain::pci::{ConfigSpace, TableMemory};
+use irq_domain::pci::TableMemory;
 use irq_domain::{IrqHandle, IrqReturn, RequestError, Sharing, WiredRequest};
 use msi_types::{RequesterId, Trigger};
 

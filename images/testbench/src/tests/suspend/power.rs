@@ -9,7 +9,7 @@ use gic_arch::icc;
 use gic_bringup::RootGic;
 use gic_driver::{GicPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table};
 use image_rt::pci::Function;
-use irq_domain::pci::{ConfigSpace, TableMemory};
+use irq_domain::pci::TableMemory;
 use msi_types::Cpu;
 
 /// `virt`'s.
