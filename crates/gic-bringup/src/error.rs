@@ -1,6 +1,6 @@
 //! Errors while a machine's interrupt controllers are brought up.
 
-use crate::suspend::Suspended;
+use crate::suspended::Suspended;
 use alloc::collections::TryReserveError;
 use gic_arch::{Affinity, Lpi};
 #[cfg(feature = "v2m")]

@@ -80,6 +80,7 @@ mod options;
 mod priority;
 mod root;
 mod suspend;
+mod suspended;
 
 pub use cpu::Started;
 pub use driver::{Absent, DirectLpiDriver, GicV2Driver, ItsDriver, MbiDriver, V2mDriver};
@@ -96,4 +97,4 @@ pub use msi::MsiController;
 pub use msi_types;
 pub use options::Options;
 pub use root::RootGic;
-pub use suspend::Suspended;
+pub use suspended::Suspended;

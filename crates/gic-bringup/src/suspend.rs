@@ -4,8 +4,8 @@ use crate::error::{ResumeError, StepError, SuspendError};
 use crate::irqchip::Irqchip;
 use crate::msi::MsiController;
 use crate::root::RootGic;
+use crate::suspended::{SavedGic, Stopped, Suspended};
 use alloc::boxed::Box;
-use core::fmt;
 use doorbell_fallible::try_box;
 use gic_driver::cpu_interface::EoiMode;
 use gic_driver::gic::{self, SuspendRoom};
@@ -14,31 +14,10 @@ use gic_driver::lpi::PendingLpis;
 use gic_driver::{Block, GicError, GicPlatform, SystemRegisters};
 use msi_types::{Cpu, MsiError};
 
-/// State of interrupt controllers that are stopped. [`Irqchip::resume`] consumes it.
-#[must_use = "no interrupt arrives before `Irqchip::resume`"]
-pub struct Suspended {
-    cpu: Cpu,
-    stopped: Stopped,
-    gic: SavedGic,
-}
-
-enum SavedGic {
-    V3(gic::Suspended),
-    V2(Box<[Option<SuspendedV2>; 1]>),
-}
-
 /// Memory that is allocated before interrupts are masked.
 enum Room {
     V3(SuspendRoom),
     V2(SuspendRoomV2, Box<[Option<SuspendedV2>; 1]>),
-}
-
-/// Controllers that a suspend has stopped so far.
-#[derive(Clone, Copy, Default)]
-struct Stopped {
-    /// Number of ITSes, in the order of [`Irqchip::controllers`].
-    itses: usize,
-    direct_lpi: bool,
 }
 
 impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
@@ -244,11 +223,5 @@ impl Room {
                 Ok(Self::V2(gic.suspend_room()?, place))
             }
         }
-    }
-}
-
-impl fmt::Debug for Suspended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Suspended").field("cpu", &self.cpu).finish_non_exhaustive()
     }
 }

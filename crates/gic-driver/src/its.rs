@@ -62,8 +62,8 @@
 //!     ring         the command queue (IrqLock); routes and collections change under it
 //!       last_fault
 //! ```
-//! Operations marked *any context* take the ring's lock and an LPI's configuration alone. Masks take
-//! no ring's lock where the redistributors have `GICR_INVLPIR`.
+//! Operations of any context take the ring's lock and the lock of an LPI's configuration alone.
+//! Masks do without the ring's lock where the redistributors have `GICR_INVLPIR`.
 
 mod adoption;
 mod collections;
@@ -82,6 +82,7 @@ mod msi_parent;
 mod probe;
 mod queue_wait;
 mod quirks;
+mod register_invalidation;
 mod resend;
 mod routes;
 mod sequences;
@@ -112,9 +113,9 @@ use doorbell_fallible::SortedMap;
 use doorbell_lock::{IrqLock, TaskLock};
 use gic_arch::gits::{self, Typer};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use invalidation::RegisterInvalidation;
 use msi_types::{Attachment, DeviceId, HwIrqBlock};
 use queue_wait::Context;
+use register_invalidation::RegisterInvalidation;
 use routes::EventRoutes;
 use sequences::EventBlocks;
 use table_constraints::TableConstraints;

@@ -8,6 +8,7 @@
 mod allocator;
 mod attachment;
 mod coherence;
+mod config_locks;
 mod configuration;
 mod error;
 mod messages;
@@ -29,7 +30,7 @@ pub(crate) use stale::StaleAt;
 
 use allocator::LpiAllocator;
 use coherence::AttachedCoherence;
-use configuration::ConfigLocks;
+use config_locks::ConfigLocks;
 use core::num::NonZeroU32;
 use core::ops::Range;
 use gic_arch::lpi::{MIN_ID_BITS, config_table_bytes};

@@ -3,6 +3,7 @@
 
 mod discovery;
 mod invalidation;
+mod invalidation_progress;
 mod lpi_tables;
 mod residency;
 
@@ -18,7 +19,7 @@ use crate::saved::{BlockDefaults, PrivateState};
 use crate::{Block, GicError, Group, Interrupt, Mmio, MmioExt, Platform, SecurityView};
 use gic_arch::gicr::{self, Typer};
 use gic_arch::{Affinity, Iidr, IntId, IntIdClass, Priority};
-use invalidation::Invalidations;
+use invalidation_progress::Invalidations;
 
 /// The state into which [`Redistributor::init`] brings a CPU's own interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

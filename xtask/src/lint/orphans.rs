@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -45,7 +45,7 @@ fn reach(file: &Path, root: Root, reached: &mut BTreeSet<PathBuf>) -> Result<()>
         fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let beside = file.parent().map(Path::to_path_buf).unwrap_or_default();
     for path in paths(&text) {
-        reach(&beside.join(path), Root::Yes, reached)?;
+        reach(&resolved(&beside, path), Root::Yes, reached)?;
     }
     let folder = match root {
         Root::No if !file.ends_with("mod.rs") => file.with_extension(""),
@@ -56,6 +56,18 @@ fn reach(file: &Path, root: Root, reached: &mut BTreeSet<PathBuf>) -> Result<()>
         reach(&folder.join(name).join("mod.rs"), Root::No, reached)?;
     }
     Ok(())
+}
+
+/// A path as an attribute states it, relative to a folder, without the `..` in it.
+fn resolved(folder: &Path, path: &str) -> PathBuf {
+    let mut resolved = folder.to_path_buf();
+    for part in Path::new(path).components() {
+        match part {
+            Component::ParentDir => _ = resolved.pop(),
+            part => resolved.push(part),
+        }
+    }
+    resolved
 }
 
 /// The files that `#[path]` attributes name.

@@ -13,44 +13,13 @@
 use super::Its;
 use super::collections::cpu_of;
 use super::error::{ItsError, fault};
+use super::register_invalidation::RegisterInvalidation;
 use crate::platform::{GicPlatform, wait_until};
 use crate::redistributor::Invalidation;
-use crate::register_access::RegisterAccess;
-use alloc::collections::TryReserveError;
-use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering, fence};
-use doorbell_fallible::try_collect;
+use core::sync::atomic::{Ordering, fence};
 use gic_arch::Lpi;
 use gic_arch::its::Command;
 use msi_types::Cpu;
-
-/// The permissions to use the redistributors' registers, by CPU, and the moves that are under way.
-#[derive(Debug)]
-pub(crate) struct RegisterInvalidation {
-    access: Vec<RegisterAccess>,
-    /// Number of moves whose commands the ITS may still execute.
-    moves: AtomicU32,
-}
-
-impl RegisterInvalidation {
-    /// For so many CPUs, all closed.
-    pub(super) fn new(cpus: usize) -> Result<Self, TryReserveError> {
-        let access = try_collect((0..cpus).map(|_| RegisterAccess::default()))?;
-        Ok(Self { access, moves: AtomicU32::new(0) })
-    }
-
-    /// Must be called before the route of an event changes. Until the move
-    /// [ended](Self::end_move), invalidations use the queue.
-    pub(super) fn begin_move(&self) {
-        self.moves.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// The ITS executed all commands of a move, or none. Must not be called for a move of which it
-    /// may execute some later.
-    pub(super) fn end_move(&self) {
-        self.moves.fetch_sub(1, Ordering::SeqCst);
-    }
-}
 
 impl<P: GicPlatform> Its<P> {
     /// Makes an LPI's redistributor read its configuration byte again.

@@ -5,32 +5,8 @@
 use super::{LpiError, Lpis};
 use crate::{Coherence, GicPlatform};
 use core::num::NonZeroU32;
-use doorbell_lock::IrqLock;
 use gic_arch::lpi::{Config, config_offset};
 use gic_arch::{Lpi, Priority};
-
-/// Locks for all configuration bytes.
-const LOCKS: usize = 32;
-
-/// The locks of the configuration bytes: the LPI number n has lock n modulo [`LOCKS`].
-#[derive(Debug, Default)]
-pub(super) struct ConfigLocks([ConfigLock; LOCKS]);
-
-/// In a cache line of its own, so that CPUs with different locks do not slow each other down.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct ConfigLock(IrqLock<()>);
-
-impl ConfigLocks {
-    fn of(&self, lpi: Lpi) -> &IrqLock<()> {
-        &self.0[lpi.index() as usize % LOCKS].0
-    }
-
-    /// The locks of consecutive LPIs.
-    fn from(&self, first: Lpi) -> impl Iterator<Item = &IrqLock<()>> {
-        self.0.iter().cycle().skip(first.index() as usize % LOCKS).map(|lock| &lock.0)
-    }
-}
 
 impl<P: GicPlatform> Lpis<P> {
     /// Stores an LPI's configuration and publishes it. Redistributors may go on with the old one
@@ -129,11 +105,9 @@ impl<P: GicPlatform> Lpis<P> {
             Coherence::Coherent => self.coherence.note_coherent(),
             Coherence::NonCoherent => {
                 let before = self.coherence.note_non_coherent();
-                // Whoever holds a lock may have read the old value. What is stored until it is
-                // unlocked is cleaned below, and a later store cleans its own.
-                for ConfigLock(lock) in &self.config_locks.0 {
-                    lock.with(&*self.platform, |()| ());
-                }
+                // The holder of a lock may have read the old value. Its store is cleaned below, and
+                // later stores clean their own bytes.
+                self.config_locks.all().for_each(|lock| lock.with(&*self.platform, |()| ()));
                 if before == Coherence::Coherent {
                     // Published so far for the coherent ones alone.
                     let table = self.config.table();

@@ -13,9 +13,9 @@
 //! invalidate too.
 
 use super::Redistributor;
+use super::invalidation_progress::{Invalidations, Progress};
 use crate::{Mmio, MmioExt, Platform, TimedOut, wait_until};
 use core::iter::Peekable;
-use doorbell_lock::IrqLock;
 use gic_arch::{Lpi, gicr};
 
 const WAIT: &str = "SYNCR.Busy = 0";
@@ -27,20 +27,6 @@ pub(crate) enum Invalidation {
     One(Lpi),
     /// All LPIs' (`GICR_INVALLR`).
     All,
-}
-
-/// The invalidations of one redistributor.
-#[derive(Debug, Default)]
-pub(crate) struct Invalidations(IrqLock<Progress>);
-
-#[derive(Debug, Default)]
-struct Progress {
-    /// The number of invalidations written.
-    written: u64,
-    /// The number of these that are complete: all written before `Busy` was last read as 0.
-    complete: u64,
-    /// One of them outlasted a whole wait, and `Busy` has been 1 since.
-    stuck: bool,
 }
 
 impl<M: Mmio> Redistributor<M> {
@@ -83,6 +69,16 @@ impl<M: Mmio> Redistributor<M> {
         })
     }
 
+    /// Reads `Busy`; `true` if it is 0.
+    fn is_idle(&self, progress: &mut Progress) -> bool {
+        let idle = !self.frame.mmio.read(gicr::SYNCR).busy();
+        if idle {
+            progress.complete = progress.written;
+            progress.stuck = false;
+        }
+        idle
+    }
+
     /// Begins to read configurations again. `Busy` is 0.
     fn begin_invalidation(&self, what: Invalidation) {
         match what {
@@ -90,18 +86,6 @@ impl<M: Mmio> Redistributor<M> {
             Invalidation::One(lpi) => self.frame.mmio.write(gicr::INVLPIR, lpi.get().into()),
             Invalidation::All => self.frame.mmio.write(gicr::INVALLR, 0),
         }
-    }
-}
-
-impl Progress {
-    /// Reads `Busy`; `true` if it is 0.
-    fn look<M: Mmio>(&mut self, redistributor: &Redistributor<M>) -> bool {
-        let idle = !redistributor.frame.mmio.read(gicr::SYNCR).busy();
-        if idle {
-            self.complete = self.written;
-            self.stuck = false;
-        }
-        idle
     }
 }
 
@@ -115,7 +99,7 @@ struct InvalidationRun<I: Iterator<Item = Invalidation>> {
 impl<I: Iterator<Item = Invalidation>> InvalidationRun<I> {
     /// Goes on as far as possible without waiting; `true` if all are complete.
     fn step<M: Mmio>(&mut self, progress: &mut Progress, redistributor: &Redistributor<M>) -> bool {
-        while progress.look(redistributor) {
+        while redistributor.is_idle(progress) {
             let Some(next) = self.wanted.next() else { return true };
             redistributor.begin_invalidation(next);
             progress.written += 1;

@@ -55,7 +55,9 @@ fn main(boot: Boot) -> ! {
     // All at the same time.
     let taken: Vec<_> = shared.map(|function| (function, take(irqchip, function))).collect();
     let vectors: usize = taken.iter().map(|(_, taken)| taken.handles.len()).sum();
-    taken.iter().for_each(|(function, taken)| check(function, taken));
+    for (function, taken) in &taken {
+        check(function, taken);
+    }
     let aliases = taken.iter().filter_map(|(function, _)| function.requester().alias);
     let mut aliases: Vec<_> = aliases.collect();
     aliases.sort_unstable();
@@ -78,7 +80,7 @@ fn take(irqchip: &Irqchip<Kernel>, function: &Function) -> Taken {
     let slots = found.store.slots();
     let runs = Arc::new(AtomicU32::new(0));
     let registers = registers.filter(|_| is_edu(function));
-    let handler = |runs: Arc<AtomicU32>| {
+    let counting = |runs: Arc<AtomicU32>| {
         move |_: &IrqContext<'_>| {
             if let Some(registers) = registers {
                 TableMemory::write32(&registers, ACKNOWLEDGE, 1);
@@ -87,11 +89,11 @@ fn take(irqchip: &Irqchip<Kernel>, function: &Function) -> Taken {
         }
     };
     let host = irqchip.description().hosts.first().expect("QEMU has PCI");
-    let first = kernel::probe(irqchip, host, function.requester(), found, handler(runs.clone()));
+    let first = kernel::probe(irqchip, host, function.requester(), found, counting(runs.clone()));
     let kernel::Pci { handle, device } = first.unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut handles = alloc::vec![handle];
     for slot in 1..slots {
-        let handle = device.request(slot, "behind", handler(runs.clone()));
+        let handle = device.request(slot, "behind", counting(runs.clone()));
         handles.push(handle.unwrap_or_else(|error| panic!("{name}: {error}")));
     }
     Taken { runs, handles, device }

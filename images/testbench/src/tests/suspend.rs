@@ -131,8 +131,8 @@ fn suspend_and_resume(machine: &'static Machine, busy: &Busy) -> Outcome {
     busy.arrives(BOOT)
 }
 
-/// Suspends with a pending message of each device that can post one, and an asserted line, and resumes. Returns how
-/// often the devices' handlers and the line's had run before.
+/// Suspends with a pending message of each device that can post one, and an asserted line, and
+/// resumes. Returns how often the devices' handlers and the line's had run before.
 fn sleep_with_something_pending(
     machine: &'static Machine,
     busy: &Busy,

@@ -43,7 +43,9 @@ pub(super) fn lose_at_controllers(machine: &Machine) {
         }
         RootGic::V2(_) => {
             let interface = map(INTERFACE);
-            [0, 4, 8].into_iter().for_each(|offset| interface.write32(offset, 0));
+            for offset in [0, 4, 8] {
+                interface.write32(offset, 0);
+            }
             lose_distributor(&distributor, 0);
             (0xf10..0xf20).step_by(4).for_each(|offset| distributor.write32(offset, u32::MAX));
             for spis in (0x820..0x800 + 32 * blocks(&distributor)).step_by(4) {
@@ -121,11 +123,14 @@ pub(super) fn lose_at_endpoint(function: &Function) -> Header {
         function.config.write16(msix + 2, 0);
     }
     let header = Header(HEADER.map(|register| function.config.read32(register)));
-    HEADER.into_iter().for_each(|register| function.config.write32(register, 0));
+    for register in HEADER {
+        function.config.write32(register, 0);
+    }
     header
 }
 
-/// The bus driver's part of a resume, before [`MsiDevice::restore`](irq_domain::MsiDevice::restore).
+/// The bus driver's part of a resume, before
+/// [`MsiDevice::restore`](irq_domain::MsiDevice::restore).
 pub(super) fn restore_header(function: &Function, Header(values): &Header) {
     for (register, value) in HEADER.into_iter().zip(values).rev() {
         function.config.write32(register, *value);

@@ -1,0 +1,35 @@
+//! State of a machine's interrupt controllers while they are suspended.
+
+use alloc::boxed::Box;
+use core::fmt;
+use gic_driver::gic;
+use gic_driver::gicv2::SuspendedV2;
+use msi_types::Cpu;
+
+/// State of interrupt controllers that are stopped, which
+/// [`Irqchip::resume`](crate::Irqchip::resume) consumes.
+#[must_use = "no interrupt arrives before `Irqchip::resume`"]
+pub struct Suspended {
+    pub(crate) cpu: Cpu,
+    pub(crate) stopped: Stopped,
+    pub(crate) gic: SavedGic,
+}
+
+pub(crate) enum SavedGic {
+    V3(gic::Suspended),
+    V2(Box<[Option<SuspendedV2>; 1]>),
+}
+
+/// Controllers that a suspend has stopped so far.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Stopped {
+    /// Number of ITSes, in the order of [`Irqchip::controllers`](crate::Irqchip::controllers).
+    pub(crate) itses: usize,
+    pub(crate) direct_lpi: bool,
+}
+
+impl fmt::Debug for Suspended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Suspended").field("cpu", &self.cpu).finish_non_exhaustive()
+    }
+}
