@@ -10,6 +10,7 @@ mod bindings;
 mod boards;
 mod cache;
 mod changes;
+mod check;
 mod deny;
 mod differential;
 mod dtb;
@@ -67,6 +68,9 @@ enum Task {
         #[arg(long)]
         list: bool,
     },
+    /// Check what changed: format, house lints, then clippy and the tests of the packages that
+    /// changed and of their direct dependents
+    Check(check::Wanted),
     /// Format the Rust sources
     Fmt,
     /// rustfmt's check, the house lints and clippy
@@ -118,6 +122,7 @@ fn run(task: &Task) -> Result<ExitCode> {
     let workspace = Workspace::read()?;
     let steps = match task {
         Task::Fmt => return rust::format(&workspace),
+        Task::Check(wanted) => return check::run(&workspace, wanted),
         Task::Fuzz { target, seconds } => {
             return fuzz::run_alone(&workspace, target.as_deref(), *seconds);
         }

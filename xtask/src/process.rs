@@ -61,22 +61,39 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
 pub(crate) fn watch(
     command: &mut Command,
     limit: Duration,
-    mut line: impl FnMut(&str),
+    line: impl FnMut(&str),
 ) -> Result<ExitStatus> {
     let start = Instant::now();
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", shown(command)))?;
+    supervise(command, || limit.saturating_sub(start.elapsed()), line)
+        .with_context(|| format!("{} has {} s", shown(command), limit.as_secs()))
+}
+
+/// Runs `command` as [`watch`] does, for as long as it prints a line at least every `silence`.
+pub(crate) fn watch_each(
+    command: &mut Command,
+    silence: Duration,
+    line: impl FnMut(&str),
+) -> Result<ExitStatus> {
+    supervise(command, || silence, line)
+        .with_context(|| format!("{} has {} s for a line", shown(command), silence.as_secs()))
+}
+
+/// `left` is the time until the next line, or the end, is due.
+fn supervise(
+    command: &mut Command,
+    left: impl Fn() -> Duration,
+    mut line: impl FnMut(&str),
+) -> Result<ExitStatus> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("it cannot be started")?;
     let lines = lines_of(&mut child);
     loop {
-        match lines.recv_timeout(limit.saturating_sub(start.elapsed())) {
+        match lines.recv_timeout(left()) {
             Ok(text) => line(&text),
             Err(RecvTimeoutError::Disconnected) => return Ok(child.wait()?),
             Err(RecvTimeoutError::Timeout) => {
                 child.kill()?;
                 child.wait()?;
-                bail!("{} did not end within {} s", shown(command), limit.as_secs());
+                bail!("it did not end in time");
             }
         }
     }

@@ -247,7 +247,8 @@ pub(crate) fn run(workspace: &Workspace, steps: &[&Step]) -> ExitCode {
     summarize(&rows)
 }
 
-fn summarize(rows: &[(&str, Tally, f32)]) -> ExitCode {
+/// Prints the rows of a summary, what was skipped and what failed, and the total.
+pub(crate) fn summarize(rows: &[(&str, Tally, f32)]) -> ExitCode {
     println!("\n{:17} {:>7} {:>7} {:>7} {:>8}", "step", "passed", "failed", "skipped", "seconds");
     for (name, tally, seconds) in rows {
         let (passed, failed, skipped) = (tally.passed, tally.failed.len(), tally.skipped.len());
