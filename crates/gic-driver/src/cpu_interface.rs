@@ -331,21 +331,22 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     }
 
     /// Masks interrupts by priority: afterwards only those more urgent than `threshold` are
-    /// signalled, or fewer if the mask was stricter. In place of the CPU's own interrupt mask
-    /// (pseudo-NMI): interrupts of a more urgent priority come through everywhere. Nests; undone by
-    /// [`restore_mask`](Self::restore_mask).
+    /// signalled, or fewer if the mask was stricter. Replaces the CPU's own interrupt mask
+    /// (pseudo-NMI): interrupts of a more urgent priority are signalled everywhere. Calls nest;
+    /// [`restore_mask`](Self::restore_mask) undoes one.
     ///
-    /// The CPU's own mask is off meanwhile. `threshold` lies between the priority of ordinary
-    /// interrupts and that of the urgent ones, in [the mask's scale](Self::priority_scale). It
-    /// masks the ordinary ones: their priority is not more urgent than it.
+    /// The CPU's own mask must be off in the meantime. `threshold` lies between the priority of
+    /// ordinary interrupts and that of the urgent ones, in [the mask's
+    /// scale](Self::priority_scale). It masks the ordinary ones: their priority is not more urgent
+    /// than it.
     ///
     /// An urgent interrupt may arrive while its own CPU holds any lock of this crate or of the
     /// interrupt core: this mask, used for [`LocalCpu::irq_save`](crate::LocalCpu::irq_save), does
-    /// not keep it out. Its handler must not take these locks, or the CPU waits for itself. It may
+    /// not block it. Its handler must not acquire these locks, or the CPU deadlocks. It may
     /// acknowledge and end interrupts by this handle. It must not mask, unmask, move or set pending
     /// any interrupt, nor dispatch ordinary interrupts: after an interrupt that arrived while it
-    /// was disabled, a dispatch may send commands to an ITS. Such work is left to an ordinary
-    /// interrupt, for example an SGI that the handler sends.
+    /// was disabled, a dispatch may send commands to an ITS. Such work must be deferred to an
+    /// ordinary interrupt, for example an SGI that the handler sends.
     pub fn mask_below(&self, threshold: Priority) -> SavedMask {
         let old = self.mask();
         if threshold.is_more_urgent_than(old) {

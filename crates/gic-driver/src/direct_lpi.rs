@@ -97,7 +97,7 @@ struct PerCpu {
 }
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// Takes the LPIs of a GIC. CPUs that are on can be used at once; others after
+    /// Claims the LPIs of a GIC. CPUs that are on can be used immediately; others after
     /// [`cpu_on`](Self::cpu_on).
     ///
     /// Context: task; may sleep.

@@ -81,8 +81,8 @@ impl<M: Mmio> Distributor<M> {
         Self::new(platform, mmio, address)
     }
 
-    /// Takes the distributor whose frame, at physical `address`, is mapped as `mmio`. Must be
-    /// called once, by the boot CPU.
+    /// Creates the driver of the distributor whose frame, at physical `address`, is mapped as
+    /// `mmio`. Must be called once, by the boot CPU.
     ///
     /// Context: task; may sleep.
     ///
@@ -140,8 +140,8 @@ impl<M: Mmio> Distributor<M> {
 
     /// Brings the distributor and all shared interrupts to a known state. Affinity routing is on.
     /// Each interrupt is disabled, inactive, not pending, level-triggered, in the view's own group.
-    /// Then lets that group through. Must be called once, before the CPU interfaces are enabled.
-    /// What Secure software keeps is untouched.
+    /// Then enables forwarding of that group. Must be called once, before the CPU interfaces are
+    /// enabled. Interrupts that Secure software owns are untouched.
     ///
     /// Context: task; may sleep.
     ///
@@ -168,8 +168,8 @@ impl<M: Mmio> Distributor<M> {
         self.set_forwarding(platform, Forwarding::On)
     }
 
-    /// Reads everything that [`restore`](Self::restore) needs. The caller keeps other software from
-    /// changing it meanwhile.
+    /// Reads the state that [`restore`](Self::restore) needs. Callers must prevent concurrent
+    /// changes by other software.
     ///
     /// Context: task; may sleep.
     ///
@@ -188,8 +188,8 @@ impl<M: Mmio> Distributor<M> {
         Ok(SavedDistributor { control: self.frame.mmio.read(gicd::CTLR) })
     }
 
-    /// Brings a distributor that lost its state back to what [`save`](Self::save) read. Must be
-    /// called before the CPU interfaces are enabled again.
+    /// Restores a distributor that lost its state to the state that [`save`](Self::save) read. Must
+    /// be called before the CPU interfaces are enabled again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -354,7 +354,7 @@ impl<M: Mmio> Distributor<M> {
         spis.chain((0..extended).map(|block| (&Fields::EXTENDED_SPI, block)))
     }
 
-    /// The INTID of the first interrupt of each saved block.
+    /// Returns the INTID of the first interrupt of each saved block.
     pub(crate) fn first_intids(&self) -> impl Iterator<Item = u32> + use<M> {
         self.blocks()
             .map(|(fields, block)| fields.group.range().intid_at(32 * block).map_or(0, IntId::get))

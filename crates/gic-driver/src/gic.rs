@@ -62,11 +62,10 @@ impl Priorities {
 }
 
 impl Default for Priorities {
-    /// One priority in the middle of the range for all, so that there is room for more urgent ones.
-    /// What their handlers must not do is stated at
-    /// [`mask_below`](crate::CpuInterface::mask_below).
-    /// The mask lets everything through that an implementation of four priority bits can tell from
-    /// it.
+    /// Returns one priority in the middle of the range for all interrupts, which leaves room for
+    /// more urgent ones. [`mask_below`](crate::CpuInterface::mask_below) lists the restrictions on
+    /// handlers of more urgent interrupts. The mask admits every priority that an implementation
+    /// with four priority bits can distinguish from the mask.
     fn default() -> Self {
         Self { wired: Priority::new(0xa0), lpi: Priority::new(0xa0), mask: Priority::new(0xf0) }
     }
@@ -146,9 +145,10 @@ pub struct Gic<P: GicPlatform> {
     quirks: Quirks,
     claims: IrqLock<Claims>,
     moves: IrqLock<Moves>,
-    /// The CPU interfaces do not know INTIDs of the extended ranges, says that of the first CPU.
+    /// The first CPU's interface reports that INTIDs of the extended ranges are not supported.
     without_extended: AtomicBool,
-    /// SPIs that messages assert: their levels survive a suspend nowhere else.
+    /// SPIs that messages assert. Their levels exist only in the distributor, so a suspend must
+    /// save them.
     message_ranges: IrqLock<Vec<SpiRange>>,
 }
 
@@ -161,7 +161,7 @@ struct PerCpu<M> {
 
 impl<P: GicPlatform> Gic<P> {
     /// Discovers a GIC and brings its distributor to a known state. No CPU takes interrupts yet:
-    /// each is [turned on](Self::cpu_on) by itself. Must be called once, on the boot CPU.
+    /// each must be [turned on](Self::cpu_on) separately. Must be called once, on the boot CPU.
     ///
     /// Context: task; may sleep.
     ///
@@ -230,7 +230,7 @@ impl<P: GicPlatform> Gic<P> {
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// `None` as answer if LPIs are [not usable](Self::lpis) at all, or not there.
+    /// Returns `None` if LPIs are [not usable](Self::lpis), or not implemented.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], [`GicError::TimedOut`],
@@ -243,7 +243,7 @@ impl<P: GicPlatform> Gic<P> {
         self.cpu_on_with::<S, CombinedEoi>(cpu, registers)
     }
 
-    /// [`cpu_on`](Self::cpu_on) with a choice of how interrupts are ended.
+    /// Like [`cpu_on`](Self::cpu_on), but with a choice of how interrupts are ended.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -273,7 +273,8 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     /// Makes a CPU take no interrupts any more and lets its redistributor sleep. Shared interrupts
-    /// that are routed to it stay pending until they are routed elsewhere; LPIs were moved before.
+    /// that are routed to it stay pending until they are routed elsewhere; LPIs must have been
+    /// moved before.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -286,7 +287,7 @@ impl<P: GicPlatform> Gic<P> {
         redistributor.sleep(&*self.platform)
     }
 
-    /// The CPU interface of the CPU that executes this, which was turned on by
+    /// Returns the interface of the calling CPU, which must have been turned on by
     /// [`cpu_on`](Self::cpu_on).
     ///
     /// Context: any.
@@ -359,7 +360,7 @@ impl<P: GicPlatform> Gic<P> {
         let mut all = Vec::new();
         all.try_reserve_exact(known + ranges.len())?;
         self.message_ranges.with(&*self.platform, |known| {
-            // Message-based SPIs are taken at boot, one owner after the other.
+            // Owners claim message-based SPIs at boot, one after the other.
             all.extend(known.iter().take(all.capacity() - ranges.len()));
             all.extend(ranges);
             *known = all;
@@ -445,8 +446,8 @@ fn open_redistributors<P: GicPlatform>(
                     break;
                 }
             };
-            // Before any table is allocated, and at redistributors of unused CPUs too. `cpu_on`
-            // reports a redistributor that does not comply.
+            // Must happen before any table is allocated, and at redistributors of unused CPUs, too.
+            // `cpu_on` reports a redistributor that does not comply.
             let _ = redistributor.evict_vpe(platform);
             let affinity = redistributor.affinity();
             let cpu = found

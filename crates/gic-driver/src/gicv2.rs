@@ -128,16 +128,16 @@ pub struct GicV2<P: Platform> {
 }
 
 impl<P: Platform> GicV2<P> {
-    /// Takes a GICv2 and brings its SPIs to a known state: disabled, inactive, not pending,
-    /// level-triggered, to the CPU that executes this, `boot`. No CPU takes interrupts yet. Must be
-    /// called once.
+    /// Creates the driver of a GICv2 and brings its SPIs to a known state: disabled, inactive, not
+    /// pending, level-triggered, and routed to the calling CPU, `boot`. No CPU takes interrupts
+    /// yet. Must be called once.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`GicError::NotMapped`], [`GicError::OtherVersion`], [`GicError::WrongRevision`],
-    /// [`GicError::UnknownCpu`] if the CPU is not among [`GicV2Config::cpus`] or those are more
-    /// than eight; [`GicError::NoTarget`].
+    /// [`GicError::UnknownCpu`] if the CPU is not in [`GicV2Config::cpus`], or if that has more
+    /// than eight CPUs; [`GicError::NoTarget`].
     pub fn new(platform: P, config: GicV2Config, boot: Cpu) -> Result<Self, GicError> {
         let block = Block::Distributor(config.distributor);
         if boot.index() >= config.cpus || config.cpus > MAX_CPUS {
@@ -166,8 +166,8 @@ impl<P: Platform> GicV2<P> {
         Ok(new)
     }
 
-    /// Makes the CPU that executes this take interrupts: its SGIs enabled, its PPIs disabled, its
-    /// interface on.
+    /// Makes the calling CPU take interrupts: enables its SGIs, disables its PPIs, and enables its
+    /// interface.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -201,8 +201,8 @@ impl<P: Platform> GicV2<P> {
         Ok(())
     }
 
-    /// Makes the CPU that executes this take no interrupts any more. SPIs that are routed to it
-    /// stay pending until they are routed elsewhere.
+    /// Disables the calling CPU's interface, so that it takes no more interrupts. SPIs that are
+    /// routed to it stay pending until they are routed elsewhere.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -215,8 +215,8 @@ impl<P: Platform> GicV2<P> {
         Ok(())
     }
 
-    /// Sends an SGI to a CPU that is on, which may be this one. What the sender stored before is
-    /// visible to the receiver.
+    /// Sends an SGI to a CPU that is on, which may be the calling one. The sender's earlier stores
+    /// are visible to the receiver.
     ///
     /// Context: any.
     ///
@@ -236,7 +236,7 @@ impl<P: Platform> GicV2<P> {
         self.write_sgi(Sgir::new().with_intid(sgi.get()).with_target_list_filter(ALL_BUT_SELF));
     }
 
-    /// The CPU interface of the CPU that executes this. Accesses nothing.
+    /// Returns the interface of the calling CPU. Accesses no registers.
     ///
     /// Context: any.
     pub fn cpu_interface(&self) -> CpuInterfaceV2<'_, P::Mmio> {

@@ -62,8 +62,9 @@
 //!     ring         the command queue (IrqLock); routes and collections change under it
 //!       last_fault
 //! ```
-//! Operations of any context take the ring's lock and the lock of an LPI's configuration alone.
-//! Masks do without the ring's lock where the redistributors have `GICR_INVLPIR`.
+//! Operations that may run in any context acquire only the ring's lock and the lock of an LPI's
+//! configuration. Masking does not acquire the ring's lock if the redistributors have
+//! `GICR_INVLPIR`.
 
 mod adoption;
 mod collections;
@@ -161,12 +162,12 @@ struct TaskState {
 
 impl<P: GicPlatform> Its<P> {
     /// Attaches a device, for at most `max` more events. All requesters with this DeviceID share
-    /// one translation table; each caller gets a quota of its own.
+    /// one translation table; each caller receives a separate quota.
     ///
     /// Context: task; may sleep.
     ///
-    /// A table that is too small for one more quota is replaced if no event is in use. Else the
-    /// attachment is refused, because messages would be lost meanwhile.
+    /// A table that is too small for one more quota is replaced if no event is in use. Otherwise
+    /// the attachment is refused, because messages would be lost during the replacement.
     ///
     /// # Errors
     /// [`ItsError::DeviceIdOutOfRange`], [`ItsError::TooManyEvents`],
@@ -205,8 +206,9 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Removes a quota. The last quota of a device unmaps the device and frees its table, if all
-    /// its events were unmapped. A device whose owner left events mapped keeps them.
+    /// Removes a quota. Removing the last quota of a device unmaps the device and frees its table,
+    /// if all its events were unmapped. If its owner left events mapped, the device stays mapped,
+    /// too.
     ///
     /// Context: task; may sleep.
     pub fn detach(&self, attachment: Attachment) {
@@ -241,13 +243,14 @@ impl<P: GicPlatform> Its<P> {
         });
     }
 
-    /// Brings the ITS to rest, for the system's suspension: its caches are written to memory, and
-    /// messages are dropped from now on. Devices are quiet. The last CPU calls it.
+    /// Quiesces the ITS for a suspend of the system: its caches are written to memory, and later
+    /// messages are dropped. Devices must have stopped sending messages. Must be called on the last
+    /// CPU.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`ItsError::Fault`] if it does not come to rest: it goes on working then.
+    /// [`ItsError::Fault`] if it does not become quiescent. It then continues to work.
     pub fn suspend(&self) -> Result<(), ItsError> {
         self.state.with(self.platform(), |state| {
             self.finish_deferred_unmaps(state)?;
@@ -263,9 +266,9 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Takes the ITS into use again after [`suspend`](Self::suspend), whether or not it lost its
-    /// registers, and the collections that it held itself. The tables' memory was kept; the
-    /// redistributors are awake with LPIs enabled.
+    /// Resumes the ITS after [`suspend`](Self::suspend), whether or not it lost its registers and
+    /// the collections that it held internally. The tables' memory must have been kept; the
+    /// redistributors must be awake with LPIs enabled.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///

@@ -124,10 +124,10 @@ impl<P: GicPlatform> Lpis<P> {
     ///
     /// Context: task; may sleep.
     ///
-    /// LPIs that are enabled already are disabled where the implementation promises that it works
+    /// LPIs that are already enabled are disabled if the implementation guarantees that this works
     /// (`GICR_CTLR.CES`). Otherwise the tables in use are taken over, if the platform
-    /// [reserved](GicPlatform::adopt_table) them: all LPIs become disabled, and the sender
-    /// invalidates. Otherwise disabling is tried nevertheless.
+    /// [reserved](GicPlatform::adopt_table) them: all LPIs become disabled, and the sender must
+    /// invalidate them. Otherwise disabling is tried nevertheless.
     ///
     /// # Errors
     /// [`LpiError::NotSupported`], [`LpiError::TooFewIdBits`], [`LpiError::NoMemory`],
@@ -176,14 +176,14 @@ impl<P: GicPlatform> Lpis<P> {
             platform,
         };
         let bits = (id_bits, config.address_bits);
-        // Tables that were provided before a failure are released with `new`.
+        // Tables that were allocated before a failure are released when `new` is dropped.
         tables::provide_pending(&*new.platform, new.pending.get_mut(), redistributors, bits)?;
         Ok(new)
     }
 
     /// Allocates LPIs, disabled at the default priority. Their first INTID is aligned.
-    /// Redistributors may have cached what a previous owner configured: the sender invalidates when
-    /// it maps them.
+    /// Redistributors may have cached a previous owner's configuration, so the sender must
+    /// invalidate it when it maps them.
     ///
     /// Context: task; may sleep.
     ///
@@ -193,8 +193,8 @@ impl<P: GicPlatform> Lpis<P> {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// [`allocate`](Self::allocate) among certain INTIDs alone, for senders whose message is the
-    /// INTID and has not all its bits.
+    /// Like [`allocate`](Self::allocate), but only among certain INTIDs, for senders whose message
+    /// is the INTID and is narrower than INTIDs.
     ///
     /// Context: task; may sleep.
     ///
@@ -213,7 +213,8 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(range)
     }
 
-    /// Frees LPIs, and disables them. Nothing sends them any more.
+    /// Frees LPIs, and disables them. Callers must have stopped all messages that make them
+    /// pending.
     ///
     /// Context: task; may sleep.
     ///
@@ -295,9 +296,9 @@ impl<P: GicPlatform> Lpis<P> {
 }
 
 impl<P: GicPlatform> Drop for Lpis<P> {
-    /// Frees the pending tables that no redistributor ever used, and the configuration table if
-    /// none used any. Tables that are in use stay where they are: a redistributor goes on reading
-    /// them until reset.
+    /// Frees the pending tables that no redistributor ever used, and the configuration table if no
+    /// pending table was ever used. Tables in use are leaked, because a redistributor reads them
+    /// until reset.
     fn drop(&mut self) {
         let mut in_use = false;
         for table in self.pending.get_mut().drain(..) {

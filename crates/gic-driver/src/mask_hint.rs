@@ -1,19 +1,20 @@
 //! `ICC_CTLR_EL1.PMHE`: the priority mask as a hint to the distributor.
 //!
-//! With the hint, a CPU's mask decides where 1-of-N interrupts are sent. A write of `ICC_PMR_EL1`
-//! then needs a DSB before it counts there (IHI 0069, `ICC_CTLR_EL1.PMHE`). EL3 may set the bit and
-//! keep it from others, so that it is read back.
+//! With the hint, a CPU's mask influences where 1-of-N interrupts are sent. A write of
+//! `ICC_PMR_EL1` then needs a DSB before the distributor is guaranteed to observe it (IHI 0069,
+//! `ICC_CTLR_EL1.PMHE`). EL3 may set the bit and deny others the access to it, so its value is read
+//! back.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-/// No CPU's control register was read back yet.
+/// State before any CPU's control register was read back.
 const UNKNOWN: u8 = 0;
-/// No CPU uses the hint.
+/// State if no CPU uses the hint.
 const OFF: u8 = 1;
-/// A CPU does.
+/// State if at least one CPU uses the hint.
 const ON: u8 = 2;
 
-/// Does a CPU use the hint? One that does decides for all.
+/// Whether any CPU uses the hint. If one does, all CPUs execute the barrier.
 #[derive(Debug)]
 pub(crate) struct MaskHint(AtomicU8);
 
@@ -22,7 +23,7 @@ impl MaskHint {
         Self(AtomicU8::new(UNKNOWN))
     }
 
-    /// Takes in the bit of one CPU, as it read back.
+    /// Records the bit as one CPU read it back.
     pub(crate) fn note(&self, pmhe: bool) {
         let state = if pmhe { ON } else { OFF };
         self.0.fetch_max(state, Ordering::Relaxed);

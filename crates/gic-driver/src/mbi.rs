@@ -98,12 +98,12 @@ enum MbiFrame {
 }
 
 impl<P: GicPlatform + 'static> Mbi<P> {
-    /// Takes the SPIs of the ranges from a GIC.
+    /// Claims the SPIs of the ranges from a GIC.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// All of [`MbiError`]; nothing is taken then.
+    /// All of [`MbiError`]. On error, no SPI is claimed.
     pub fn new(gic: &Arc<Gic<P>>, config: MbiConfig) -> Result<Self, MbiError> {
         let distributor = gic.distributor().address();
         let registers =

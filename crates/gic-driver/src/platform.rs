@@ -75,11 +75,11 @@ pub enum Wait {
 /// }
 /// ```
 pub trait Platform: LocalCpu {
-    /// A mapped register frame. The driver drops those that it does not keep, such as frames of
-    /// redistributors without a CPU: a platform that takes mappings back does so in `Drop`.
+    /// A mapped register frame. The driver drops frames that it does not need, such as those of
+    /// redistributors without a CPU, so a platform may unmap frames in `Drop`.
     type Mmio: Mmio;
 
-    /// Maps registers as device memory. `None` if nothing can be mapped there.
+    /// Maps registers as device memory. Returns `None` if the region cannot be mapped.
     ///
     /// Context: task; may sleep.
     fn map(&self, region: PhysicalRegion) -> Option<Self::Mmio>;
@@ -143,8 +143,8 @@ pub enum ExceptionLevel {
 pub trait SystemRegisters {
     /// Reads a register.
     fn read_raw(&self, register: SysRegEncoding) -> u64;
-    /// Writes a register, with the barriers that make it take effect: `ISB`, but for the mask
-    /// (`ICC_PMR_EL1`), whose writes are self-synchronising and need a `DSB` where
+    /// Writes a register, with the barriers that make the write take effect: an `ISB`, except after
+    /// writes of the mask (`ICC_PMR_EL1`), which are self-synchronising and need a `DSB` if
     /// `ICC_CTLR_EL1.PMHE` is 1.
     fn write_raw(&self, register: SysRegEncoding, value: u64);
     /// The exception level that executes this: EL1, if the implementation does not say otherwise.

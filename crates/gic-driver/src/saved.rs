@@ -31,12 +31,13 @@ pub struct PrivateState {
     pub(crate) blocks: [InterruptBlock; 3],
 }
 
-/// SGIs, the first interrupts of a CPU's own: edge-triggered, whatever `ICFGR0` reads as.
+/// Bits of the SGIs in a CPU's block of private interrupts. SGIs are edge-triggered, regardless of
+/// the value of `ICFGR0`.
 pub(crate) const SGIS: u32 = 0xffff;
 
 impl InterruptBlock {
     /// Drops the pending state of level-triggered interrupts, except of those in `kept`. Their
-    /// lines make them pending again, if they are still asserted.
+    /// lines make them pending again if the lines are still asserted.
     pub(crate) fn drop_levels(&mut self, kept: u32) {
         let [low, high] = self.triggers.map(u64::from);
         let is_edge = |bit: &u32| (high << 32 | low) >> (2 * bit + 1) & 1 != 0;
@@ -62,8 +63,8 @@ impl<M: Mmio> Frame<M> {
     /// Writes back everything but the enables. The block's interrupts are disabled, and that took
     /// effect.
     ///
-    /// A level-triggered interrupt that was pending is made pending again, as the level of a
-    /// message-based one exists nowhere else. The others were
+    /// A level-triggered interrupt that was pending is made pending again, because the level of a
+    /// message-based interrupt exists nowhere else. Other pending levels were
     /// [dropped](InterruptBlock::drop_levels).
     pub(crate) fn restore_block(&self, fields: &Fields, block: u32, saved: &InterruptBlock) {
         let InterruptBlock {

@@ -69,7 +69,7 @@ struct Allocation {
 }
 
 impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
-    /// Claims every range at `wired`, each with its doorbell.
+    /// Claims every range, with its doorbell, from `wired`.
     ///
     /// Context: task; may sleep.
     pub(crate) fn claim(

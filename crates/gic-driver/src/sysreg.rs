@@ -1,9 +1,9 @@
 //! The CPU interface's system registers on hardware, by `MRS` and `MSR`.
 //!
 //! Audited: the instructions below read and write registers of the GIC's CPU interface, and read
-//! `MPIDR_EL1` and `CurrentEL`. They touch no memory that Rust knows; the barriers only order. What
-//! they need – an exception level and a CPU that have these registers – is promised at
-//! [`CpuRegisters::new`].
+//! `MPIDR_EL1` and `CurrentEL`. They access no memory that Rust manages; the barriers only order
+//! accesses. Callers of [`CpuRegisters::new`] guarantee that the exception level and the CPU have
+//! these registers.
 #![expect(unsafe_code, reason = "system registers are reached by inline assembly")]
 
 use crate::mask_hint::MaskHint;
@@ -12,7 +12,7 @@ use core::arch::asm;
 use gic_arch::Affinity;
 use gic_arch::icc::{self, SysRegEncoding};
 
-/// Of all CPUs.
+/// Priority mask hint of all CPUs.
 static MASK_HINT: MaskHint = MaskHint::new();
 
 /// The registers of the CPU that executes this. Zero-sized: make it, or copy it, wherever it is
@@ -33,16 +33,16 @@ impl CpuRegisters {
         Self(())
     }
 
-    /// Returns the affinity of the CPU that executes this, from `MPIDR_EL1`. Context: any.
+    /// Returns the affinity of the calling CPU, from `MPIDR_EL1`. Context: any.
     pub fn affinity(self) -> Affinity {
         own_affinity()
     }
 }
 
-/// Reads the affinity of the CPU that executes this, at EL1 or above.
+/// Reads the affinity of the calling CPU, which must execute at EL1 or above.
 pub(crate) fn own_affinity() -> Affinity {
     let mpidr: u64;
-    // SAFETY: reading the register changes nothing. At EL0 the instruction is trapped at worst.
+    // SAFETY: reading the register has no side effects. At EL0 the instruction may trap.
     unsafe { asm!("mrs {}, MPIDR_EL1", out(reg) mpidr, options(nomem, nostack, preserves_flags)) };
     Affinity::from_mpidr(mpidr)
 }
@@ -129,8 +129,8 @@ impl SystemRegisters for CpuRegisters {
             SRE_EL2: "S3_4_C12_C9_5",
         );
         if register == icc::PMR.encoding() {
-            // Self-synchronising: it needs no ISB (IHI 0069, observability of the effects of
-            // accesses to the GIC registers).
+            // The write is self-synchronising and needs no ISB (IHI 0069, observability of the
+            // effects of accesses to the GIC registers).
             if MASK_HINT.is_possible() {
                 barrier_system();
             }

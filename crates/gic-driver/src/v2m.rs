@@ -114,12 +114,12 @@ pub struct V2mDoorbell {
 }
 
 impl<P: Platform> V2m<P> {
-    /// Takes the SPIs of the frames from the GIC `wired`.
+    /// Claims the SPIs of the frames from the GIC `wired`.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// All of [`V2mError`]; nothing is taken then.
+    /// All of [`V2mError`]. On error, no SPI is claimed.
     pub fn new(
         platform: Arc<P>,
         wired: Arc<dyn WiredParent>,

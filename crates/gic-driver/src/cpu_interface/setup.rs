@@ -64,9 +64,9 @@ fn enable_system_registers<S: SystemRegisters>(registers: &S) -> Result<(), GicE
     Ok(())
 }
 
-/// Returns true if this software sees all priorities, so that Group 0 is its own: there is one
-/// security state, or EL3 leaves the group to it (`SCR_EL3.FIQ` is 0). A Non-secure view loses the
-/// lowest implemented bit of the mask. Changes the mask.
+/// Returns true if this software sees all priorities and therefore owns Group 0: only one security
+/// state exists, or EL3 leaves the group to this software (`SCR_EL3.FIQ` is 0). A Non-secure view
+/// loses the lowest implemented bit of the mask. Changes the mask.
 pub(super) fn shows_all_priorities<S: SystemRegisters>(registers: &S) -> bool {
     let priority_bits = u32::from(registers.read(icc::CTLR).pri_bits_minus_one()) + 1;
     let lowest = 1_u8.checked_shl(8_u32.saturating_sub(priority_bits)).unwrap_or(1);
@@ -74,8 +74,9 @@ pub(super) fn shows_all_priorities<S: SystemRegisters>(registers: &S) -> bool {
     registers.read(icc::PMR).to_le_bytes()[0] != 0
 }
 
-/// The active-priority registers of a group that an implementation with that many priority bits has
-/// (IHI 0069 §12.2, `ICC_AP0R<n>_EL1`, `ICC_AP1R<n>_EL1`); the others are UNDEFINED.
+/// Returns a group's active-priority registers that exist with the implemented number of priority
+/// bits (IHI 0069 §12.2, `ICC_AP0R<n>_EL1`, `ICC_AP1R<n>_EL1`); accesses to the others are
+/// UNDEFINED.
 fn active_priorities(control: Ctlr, all: &[SysReg<u64>]) -> &[SysReg<u64>] {
     let count = match control.pri_bits_minus_one() {
         0..=4 => 1,

@@ -24,8 +24,9 @@ pub struct CpuOff {
     /// LPIs that were made pending at their targets because it cannot be known whether they were
     /// pending at the CPU. Handlers may run once more than devices sent.
     pub redelivered: u32,
-    /// Number of vectors whose messages still go to the CPU, because they were not moved. What
-    /// arrives while it is off stays pending at its redistributor, as long as that keeps its power.
+    /// Number of vectors whose messages still target the CPU, because they were not moved. Messages
+    /// that arrive while it is off stay pending at its redistributor, as long as that keeps its
+    /// power.
     pub stranded: u32,
 }
 
@@ -33,7 +34,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Makes a CPU take LPIs, after [`Gic::cpu_on`](crate::Gic::cpu_on). That call, like
     /// [`Gic::resume`](crate::Gic::resume), returned the fate of LPIs that were pending there
     /// ([`Attached::pending`](crate::lpi::Attached::pending)). The redistributor may have cached
-    /// old configurations: it reads all anew. May be called on any CPU.
+    /// old configurations, so all of them are invalidated. May be called on any CPU.
     ///
     /// Context: task; may sleep.
     ///
@@ -63,12 +64,13 @@ impl<P: GicPlatform> DirectLpi<P> {
 
     /// Takes a CPU offline, after its vectors were moved elsewhere and before
     /// [`Gic::cpu_off`](crate::Gic::cpu_off). LPIs that may be pending at its redistributor become
-    /// pending at their targets: none is lost. On return its redistributor's registers are not used
-    /// any more. May be called on any CPU; the leaving one must not take interrupts any more.
+    /// pending at their targets: none is lost. After the call the driver no longer uses its
+    /// redistributor's registers. May be called on any CPU; the CPU that goes offline must no
+    /// longer take interrupts.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// Vectors whose messages still go to the CPU are handed to `stranded`, which is called with
+    /// Vectors whose messages still target the CPU are handed to `stranded`, which is called with
     /// interrupts masked and must not call the driver.
     ///
     /// With `GICR_CTLR.CES`, LPIs are disabled there, and its pending table lists those to carry
@@ -77,8 +79,8 @@ impl<P: GicPlatform> DirectLpi<P> {
     ///
     /// # Errors
     /// [`MsiError::NotReachable`] if it is not on; [`MsiError::Controller`] if another user keeps
-    /// using its registers. Nothing is lost then either, but its redistributor must not be put to
-    /// sleep yet.
+    /// using its registers. In the latter case, too, no LPI is lost, but its redistributor must not
+    /// be put to sleep yet.
     pub fn cpu_off(&self, cpu: Cpu, stranded: impl FnMut(HwIrq)) -> Result<CpuOff, MsiError> {
         self.check_accepts(cpu)?;
         let access = self.access(cpu).ok_or(MsiError::NotReachable(cpu, "it is not known"))?;

@@ -50,8 +50,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.configure(hwirq, |lpi| self.gic.lpis().enable(lpi))
     }
 
-    /// Changes a vector's priority, of which the two low bits are dropped. On return it counts at
-    /// its target.
+    /// Changes a vector's priority, of which the two low bits are dropped. On return the priority
+    /// is in effect at the vector's target.
     ///
     /// Context: any.
     ///
@@ -61,8 +61,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.configure(hwirq, |lpi| self.gic.lpis().set_priority(lpi, priority))
     }
 
-    /// Makes redistributors read the configuration of these LPIs anew. Goes on after a failure, and
-    /// reports the first one.
+    /// Invalidates the cached configuration of these LPIs at their redistributors. Continues after
+    /// a failure, and reports the first one.
     ///
     /// Context: any.
     pub(super) fn invalidate(
@@ -73,7 +73,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         cpus.map(|cpu| self.invalidate_at(cpu, block)).fold(Ok(()), Result::and)
     }
 
-    /// The same at one redistributor. One that sleeps reads all anew once it is awake.
+    /// Invalidates the cached configuration of these LPIs at one redistributor. A sleeping
+    /// redistributor is skipped, because all its configurations are invalidated once it is awake.
     ///
     /// Context: any.
     pub(super) fn invalidate_at(&self, cpu: Cpu, block: LpiBlock) -> Result<(), MsiError> {
@@ -84,14 +85,14 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// Makes one redistributor read all configurations anew.
+    /// Invalidates all configurations cached by one redistributor.
     ///
     /// Context: any.
     pub(super) fn invalidate_all_at(&self, cpu: Cpu) -> Result<(), MsiError> {
         self.run_at(cpu, core::iter::once(Invalidation::All))
     }
 
-    /// Makes an LPI pending at its target, or not pending anywhere.
+    /// Makes an LPI pending at its target, or clears its pending state at every CPU.
     ///
     /// Context: any.
     pub(super) fn change_pending(&self, hwirq: HwIrq, pending: Pending) {

@@ -15,7 +15,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Everything that can be refused is refused before anything changes: an address that the
     /// endpoint cannot hold, or cannot take in one store. The new CPU is recorded first, and its
     /// redistributor invalidated second. A mask that starts later invalidates there itself, and a
-    /// mask that started earlier has stored its configuration.
+    /// mask that started earlier has already stored its configuration.
     pub(super) fn prepare_move(&self, hwirq: HwIrq, to: Cpu) -> Result<Move, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
@@ -52,8 +52,8 @@ impl<P: GicPlatform> DirectLpi<P> {
     ///
     /// Context: task; may sleep.
     ///
-    /// The CPU that the message does not name any more, or named for a moment, may have the LPI
-    /// pending. That is delivered there.
+    /// The LPI may be pending at a CPU that the message no longer names, or named temporarily. It
+    /// is delivered there.
     pub(super) fn finish_move(&self, moved: &Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         if moved.message.is_none() {
             return Ok(());

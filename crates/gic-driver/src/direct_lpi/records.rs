@@ -96,8 +96,8 @@ impl Records {
         self.chunks.get(locate(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
     }
 
-    /// Adds an LPI for which there is [memory](Self::reserve). Returns the CPUs where it may be
-    /// pending without an owner.
+    /// Adds an LPI whose [memory](Self::reserve) must have been reserved. Returns the CPUs where it
+    /// may be pending without an owner.
     ///
     /// Context: any.
     pub(super) fn insert<P: GicPlatform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
@@ -108,7 +108,7 @@ impl Records {
         })
     }
 
-    /// Takes an LPI out, and returns its record.
+    /// Removes an LPI and returns its record.
     ///
     /// Context: any.
     pub(super) fn remove<P: GicPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
@@ -120,7 +120,7 @@ impl Records {
         })
     }
 
-    /// A copy of the record; `None` if the LPI is not allocated.
+    /// Returns a copy of the record; `None` if the LPI is not allocated.
     ///
     /// Context: any.
     pub(super) fn get<P: GicPlatform>(&self, platform: &P, lpi: Lpi) -> Option<Record> {
@@ -139,7 +139,7 @@ impl Records {
         self.slot(lpi)?.with(platform, |entry| entry.record.as_mut().map(change))
     }
 
-    /// Calls `look` with each record; those that are added or taken out meanwhile may be missed.
+    /// Calls `look` with each record; records that are added or removed concurrently may be missed.
     ///
     /// Context: task; may sleep.
     pub(super) fn for_each<P: GicPlatform>(
@@ -152,7 +152,7 @@ impl Records {
         }
     }
 
-    /// The LPIs that have memory for a record.
+    /// Returns the LPIs that have memory for a record.
     ///
     /// Context: any.
     pub(super) fn lpis(&self) -> impl Iterator<Item = Lpi> {

@@ -1,5 +1,6 @@
 //! The registers that only redistributors with Direct LPIs have (IHI 0069 §12.11: `GICR_SETLPIR`,
-//! `GICR_CLRLPIR`). They also have those of [invalidations](crate::redistributor).
+//! `GICR_CLRLPIR`). Such redistributors also have the registers of
+//! [invalidations](crate::redistributor).
 
 use crate::{Mmio, MmioExt, Redistributor};
 use gic_arch::{Lpi, gicr};

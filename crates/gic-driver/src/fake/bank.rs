@@ -63,8 +63,8 @@ impl Bank {
         &mut self.states[usize::try_from(index).unwrap()]
     }
 
-    /// A message takes back what messages did; `None` if it is none of these interrupts. An edge
-    /// stops being pending, a level stops being asserted (IHI 0069, `GICD_CLRSPI_NSR`).
+    /// Clears the effect of earlier messages: an edge stops being pending, a level stops being
+    /// asserted (IHI 0069, `GICD_CLRSPI_NSR`). Returns `None` if the interrupt is not in this bank.
     pub(crate) fn clear_message(&mut self, intid: IntId) -> Option<()> {
         let index = usize::try_from(self.fields.group.range().index_of(intid)?).ok()?;
         let state = self.states.get_mut(index)?;

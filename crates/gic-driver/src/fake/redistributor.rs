@@ -16,7 +16,7 @@ pub(crate) struct FakeRedistributor {
     pub(crate) bank: Bank,
     pub(crate) propbaser: Propbaser,
     pub(crate) pendbaser: Pendbaser,
-    /// With `GICR_TYPER.VLPIS`.
+    /// The frame VLPI_base, present with `GICR_TYPER.VLPIS`.
     pub(crate) vlpi: FakeVlpiFrame,
     /// Was `PTZ` written with the pending table in use?
     pub(crate) pending_table_zero: bool,
@@ -142,8 +142,8 @@ impl FakeRedistributor {
         }
     }
 
-    /// Accesses to one peripheral arrive in program order: a write that was acknowledged early is
-    /// there before the next access.
+    /// Completes an early-acknowledged write: accesses to one peripheral arrive in program order,
+    /// so the write arrives before the next access.
     fn complete_enable(&mut self) {
         if core::mem::take(&mut self.enable_under_way) {
             self.control = self.control.with_enable_lpis(true);

@@ -54,7 +54,7 @@ impl FakeRegisters {
         fake
     }
 
-    /// The CPU interface does not know the extended ranges of INTIDs.
+    /// Removes the CPU interface's support for the extended ranges of INTIDs.
     pub(crate) fn without_extended_range() -> Self {
         let fake = Self::default();
         fake.set(icc::CTLR.encoding(), FEATURES & !EXTENDED_RANGE);

@@ -1,4 +1,4 @@
-//! The frame VLPI_base of a redistributor, whose vPE comes and goes late.
+//! The frame VLPI_base of a redistributor, where changes of residency take effect late.
 
 use super::LAG;
 use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
@@ -7,7 +7,7 @@ use gic_arch::gicr::vlpi::{self, Vpendbaser, Vpropbaser};
 pub(crate) struct FakeVlpiFrame {
     pub(crate) vpropbaser: Vpropbaser,
     pub(crate) vpendbaser: Vpendbaser,
-    /// Reads for which the last change of `Valid` still takes effect.
+    /// Number of reads until the last change of `Valid` has taken effect.
     pub(crate) lag: u32,
     /// No change of `Valid` ever takes effect.
     pub(crate) stuck: bool,

@@ -12,8 +12,8 @@ impl<P: GicPlatform> Gic<P> {
         self.quirks.iter()
     }
 
-    /// [`CpuInterface::end`] with what the errata of this GIC ask for. Must be called on the CPU of
-    /// the interface.
+    /// Calls [`CpuInterface::end`] with the workarounds for this GIC's errata. Must be called on
+    /// the CPU of the interface.
     ///
     /// Context: any.
     pub fn end<S: SystemRegisters, E: EoiMode>(
@@ -31,8 +31,8 @@ impl<P: GicPlatform> Gic<P> {
         ended
     }
 
-    /// [`CpuInterface::deactivate`] with what the errata of this GIC ask for. Must be called on the
-    /// CPU of the interface.
+    /// Calls [`CpuInterface::deactivate`] with the workarounds for this GIC's errata. Must be
+    /// called on the CPU of the interface.
     ///
     /// Context: any.
     pub fn deactivate<S: SystemRegisters>(

@@ -50,7 +50,7 @@ pub enum SuspendError {
 }
 
 impl SuspendError {
-    /// The failure, and the saved state if the GIC was stopped.
+    /// Returns the failure, and the saved state if the GIC was stopped.
     pub fn into_parts(self) -> (GicError, Option<Suspended>) {
         match self {
             Self::Refused(error) => (error, None),
@@ -80,9 +80,9 @@ impl<P: GicPlatform> Gic<P> {
         Ok(SuspendRoom { state: try_box(None).map_err(no_memory)?, shared })
     }
 
-    /// Saves the GIC and stops it. The last step before the system loses power, after the other
-    /// CPUs were turned off and the senders of LPIs stopped. Must be called on the last CPU, with
-    /// its interrupts masked.
+    /// Saves the GIC and stops it. This is the last step before the system loses power: the other
+    /// CPUs must have been turned off, and the senders of LPIs stopped. Must be called on the last
+    /// CPU, with its interrupts masked.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -90,8 +90,8 @@ impl<P: GicPlatform> Gic<P> {
     ///
     /// # Errors
     /// [`SuspendError::Refused`] with [`GicError::UnknownCpu`], [`GicError::NoRedistributor`], or
-    /// [`GicError::StorageTooSmall`] if `room` is of another GIC;
-    /// [`SuspendError::Incomplete`] with [`GicError::TimedOut`].
+    /// [`GicError::StorageTooSmall`] if `room` belongs to another GIC; [`SuspendError::Incomplete`]
+    /// with [`GicError::TimedOut`].
     pub fn suspend<S: SystemRegisters>(
         &self,
         room: SuspendRoom,
@@ -118,10 +118,10 @@ impl<P: GicPlatform> Gic<P> {
         }
     }
 
-    /// Restores the GIC, even if it kept its state. The first step after the system gets power; the
-    /// other CPUs are [turned on](Self::cpu_on) and the senders of LPIs resumed afterwards. Must be
-    /// called on the CPU that suspended, with its interrupts masked. The CPU interface ends
-    /// interrupts as before.
+    /// Restores the GIC, even if it kept its state. This is the first step after the system
+    /// regained power; afterwards the other CPUs are [turned on](Self::cpu_on) and the senders of
+    /// LPIs resumed. Must be called on the CPU that suspended, with its interrupts masked. The CPU
+    /// interface ends interrupts in the same way as before.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -145,8 +145,8 @@ impl<P: GicPlatform> Gic<P> {
         Ok(Resumed { lpis: attached.map_or(PendingLpis::Kept, |attached| attached.pending) })
     }
 
-    /// Drops pending states that lines restore by themselves. A level that a message asserted is
-    /// held by the distributor alone, and stays.
+    /// Drops the pending states of levels, because their lines assert them again. A level that a
+    /// message asserted is kept, because only the distributor holds it.
     fn drop_wired_levels(&self, shared: &mut [SharedBlock], private: &mut PrivateState) {
         for (first, saved) in self.distributor.first_intids().zip(shared) {
             let kept = self.message_ranges.with(&*self.platform, |ranges| {

@@ -92,13 +92,13 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
 }
 
 impl<P: GicPlatform> Gic<P> {
-    /// An SPI or extended SPI, or an SGI or PPI of the CPU that executes this.
+    /// Returns a handle on an SPI or extended SPI, or on an SGI or PPI of the calling CPU.
     ///
     /// Context: any.
     ///
     /// # Errors
     /// [`GicError::NoSuchInterrupt`]; [`GicError::UnknownCpu`], [`GicError::NoRedistributor`] for
-    /// the CPU that executes this.
+    /// the calling CPU.
     pub fn interrupt(&self, intid: IntId) -> Result<Interrupt<'_, P::Mmio>, GicError> {
         if intid.is_private() {
             self.redistributor_frames(self.platform.cpu())?.interrupt(intid)
@@ -110,7 +110,8 @@ impl<P: GicPlatform> Gic<P> {
     /// An interrupt where its state is: at the distributor, or at the calling CPU's redistributor.
     fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
         let intid = IntId::from(hwirq);
-        // A CPU interface without `ICC_CTLR_EL1.ExtRange` must not be sent one (IHI 0069 §12.2).
+        // An extended INTID must not be sent to a CPU interface without `ICC_CTLR_EL1.ExtRange`
+        // (IHI 0069 §12.2).
         let extended = matches!(intid.class(), IntIdClass::ExtendedPpi | IntIdClass::ExtendedSpi);
         if extended && self.without_extended.load(Ordering::Relaxed) {
             return Err(MsiError::UnknownVector(hwirq));

@@ -51,18 +51,18 @@ impl<P: Platform> GicV2<P> {
         Ok(SuspendRoomV2(shared))
     }
 
-    /// Saves the GIC, with what is banked for the CPU that executes this, and stops it. The last
-    /// step before the system loses power, after the other CPUs were turned off. Must be called on
-    /// the last CPU, `cpu`, with its interrupts masked.
+    /// Saves the GIC, including the calling CPU's banked registers, and stops it. This is the last
+    /// step before the system loses power: the other CPUs must have been turned off. Must be called
+    /// on the last CPU, `cpu`, with its interrupts masked.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`] if it is not known, or off; [`GicError::StorageTooSmall`] if `room`
-    /// is of another GIC. Nothing is changed then.
+    /// belongs to another GIC. On error, nothing was changed.
     pub fn suspend(&self, room: SuspendRoomV2, cpu: Cpu) -> Result<SuspendedV2, GicError> {
         let target = self.target_of(cpu).ok_or(GicError::UnknownCpu(cpu))?;
-        // Without message-based SPIs, lines make levels pending again.
+        // A GICv2 has no message-based SPIs, so lines make levels pending again.
         let mut private = self.frame.save_block(&Fields::BANKED, 0);
         private.drop_levels(SGIS);
         let saved = SuspendedV2 {
@@ -79,10 +79,10 @@ impl<P: Platform> GicV2<P> {
         Ok(saved)
     }
 
-    /// Brings the GIC back, whether it lost its state or not. The first step after the system gets
-    /// power; the other CPUs are [turned on](Self::cpu_on) afterwards. Must be called on the CPU
-    /// that suspended, with its interrupts masked. The CPU interface ends interrupts as it did
-    /// before.
+    /// Restores the GIC, whether or not it lost its state. This is the first step after the system
+    /// regained power; the other CPUs are [turned on](Self::cpu_on) afterwards. Must be called on
+    /// the CPU that suspended, with its interrupts masked. The CPU interface ends interrupts in the
+    /// same way as before.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub fn resume(&self, saved: &SuspendedV2) {
@@ -124,7 +124,7 @@ impl<P: Platform> GicV2<P> {
         Ok(shared)
     }
 
-    /// The blocks of 32 SPIs.
+    /// Returns the indices of the blocks of 32 SPIs.
     fn shared_blocks(&self) -> Range<u32> {
         1..self.typer.spi_end().div_ceil(32)
     }
@@ -138,8 +138,9 @@ impl<P: Platform> GicV2<P> {
             self.frame.mmio.write(register, u32::MAX);
         }
         for (register, senders) in gicd::SPENDSGIR.iter().zip(saved.sgis) {
-            // By SGI, and only those with a sender: for a byte of zeros, QEMU (7.2, 10.0) makes the
-            // SGI pending without a sender, and aborts when it is acknowledged.
+            // Write one byte per SGI, and only for SGIs with a sender: if a byte of zeros is
+            // written, QEMU (7.2, 10.0) makes the SGI pending without a sender, and aborts when it
+            // is acknowledged.
             for (byte, senders) in (register.offset()..).zip(senders.to_le_bytes()) {
                 if senders != 0 {
                     self.frame.mmio.write8(byte, senders);

@@ -106,7 +106,7 @@ impl Collections {
         self.ids().find_map(|collection| self.target(collection))
     }
 
-    /// The CPUs that are on.
+    /// Returns the CPUs that are on.
     pub(crate) fn mapped(&self) -> impl Iterator<Item = Cpu> {
         self.ids().filter(|collection| self.target(*collection).is_some()).map(cpu_of)
     }
@@ -172,7 +172,7 @@ impl Collections {
     }
 }
 
-/// The CPU that a collection stands for.
+/// Returns the CPU of a collection.
 pub(super) fn cpu_of(collection: CollectionId) -> Cpu {
     Cpu::new(collection.get().into())
 }

@@ -186,8 +186,8 @@ impl CommandQueue {
         })
     }
 
-    /// Posts all commands and waits until the ITS consumed them. There is one write of `CWRITER`
-    /// per chunk that fits the ring, hence one for whatever fits at once.
+    /// Posts all commands and waits until the ITS consumed them. Writes `CWRITER` once per chunk
+    /// that fits the ring, hence only once if all commands fit.
     ///
     /// Context: any.
     ///
@@ -222,7 +222,7 @@ impl CommandQueue {
         }
     }
 
-    /// Posts as many commands as find room, without waiting.
+    /// Posts as many commands as fit, without waiting.
     ///
     /// Context: any.
     pub(crate) fn try_post<P: GicPlatform>(

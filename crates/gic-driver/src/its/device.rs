@@ -144,7 +144,7 @@ fn event_bits(typer: Typer, events: u32) -> Result<u8, ItsError> {
         .ok_or(ItsError::TooManyEvents { wanted: events, limit: 1 << limit })
 }
 
-/// Number of events that a device can have at this ITS.
+/// Returns the number of events that a device can have at this ITS.
 pub(crate) fn max_events(typer: Typer) -> u32 {
     1 << max_event_bits(typer)
 }

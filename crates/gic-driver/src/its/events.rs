@@ -85,7 +85,7 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Discards events and frees their LPIs. On return none of them becomes pending any more.
+    /// Discards events and frees their LPIs. After the call none of them can become pending.
     ///
     /// Context: task; may sleep.
     #[expect(clippy::needless_pass_by_value, reason = "the caller gives the block up")]
@@ -101,19 +101,19 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Moves an event, and its pending state, to another CPU; its message stays as it is. On return
-    /// it cannot become pending at the old CPU any more. Returns the old CPU. The same LPI must not
-    /// be moved twice at a time.
+    /// it can no longer become pending at the old CPU. Returns the old CPU. Callers must not move
+    /// the same LPI concurrently.
     ///
     /// A masked LPI may be signalled once at its new CPU before this returns: the redistributor may
-    /// have cached the configuration of an earlier stay, and can be told to read it again only
-    /// after the event is there (INV follows MOVI; IHI 0069 §5.3). A kernel remembers interrupts
-    /// that arrive while they are disabled.
+    /// have cached an old configuration of the LPI, which can be invalidated only after the event
+    /// has moved there (INV follows MOVI; IHI 0069 §5.3). Kernels must record interrupts that
+    /// arrive while they are disabled.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`ItsError::NotMapped`], [`ItsError::NotReachable`], [`ItsError::Fault`]: it stays where it
-    /// was.
+    /// [`ItsError::NotMapped`], [`ItsError::NotReachable`], [`ItsError::Fault`]: the event was not
+    /// moved.
     pub fn move_event(&self, lpi: Lpi, to: Cpu) -> Result<Cpu, ItsError> {
         let mut answer = Err(ItsError::NotMapped(lpi));
         let mut moved = None;
@@ -160,7 +160,8 @@ impl<P: GicPlatform> Its<P> {
         ]
     }
 
-    /// Disables an LPI: messages that arrive stay pending. On return its redistributor knows.
+    /// Disables an LPI: messages that arrive stay pending. On return the new configuration is in
+    /// effect at its redistributor.
     ///
     /// Context: any.
     ///
@@ -182,8 +183,8 @@ impl<P: GicPlatform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Changes an LPI's priority, of which the two low bits are dropped. On return its
-    /// redistributor knows.
+    /// Changes an LPI's priority, of which the two low bits are dropped. On return the new priority
+    /// is in effect at its redistributor.
     ///
     /// Context: any.
     ///
@@ -194,7 +195,7 @@ impl<P: GicPlatform> Its<P> {
         self.invalidate(lpi)
     }
 
-    /// Makes an LPI pending as its device would, or drops what is pending.
+    /// Makes an LPI pending as its device would, or clears its pending state.
     ///
     /// Context: any.
     ///
@@ -207,7 +208,7 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// The event that an LPI belongs to, and the CPU where it is delivered.
+    /// Returns the event of an LPI, and the CPU to which it is delivered.
     ///
     /// Context: any.
     pub fn event_of(&self, lpi: Lpi) -> Option<(DeviceId, EventId, Cpu)> {
@@ -215,7 +216,7 @@ impl<P: GicPlatform> Its<P> {
         Some((route.device, route.event_id(), cpu_of(route.collection)))
     }
 
-    /// The message that makes an LPI pending, if its device sends it.
+    /// Returns the message by which its device makes an LPI pending.
     ///
     /// Context: any.
     pub fn message(&self, lpi: Lpi) -> Option<MsiMessage> {

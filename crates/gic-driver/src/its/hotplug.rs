@@ -21,8 +21,8 @@ use gic_arch::its::{CollectionId, Command, RdBase};
 use msi_types::Cpu;
 
 impl<P: GicPlatform> Its<P> {
-    /// Maps the CPU's collection to its redistributor, and makes that read the configuration of all
-    /// LPIs anew. It may have cached configurations of before it was off.
+    /// Maps the CPU's collection to its redistributor, and invalidates all configurations cached
+    /// there: the redistributor may have cached them before the CPU was turned off.
     /// [`Gic::cpu_on`](crate::Gic::cpu_on) must have been called first. May be called on any CPU.
     ///
     /// Context: task; may sleep.
@@ -56,16 +56,15 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Takes a CPU offline: events that are still mapped to it move to `heir`, with their pending
-    /// states, and are returned. On return this ITS sends nothing more to its redistributor, which
+    /// states, and are returned. On return this ITS no longer accesses its redistributor, which
     /// must be awake until then. May be called on any CPU.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`ItsError::NotReachable`] if either CPU is off, or they are the same;
-    /// [`ItsError::NoMemory`]: nothing is done.
-    /// [`ItsError::Fault`]: the CPU counts as on then; events that moved already stay at the heir
-    /// ([`event_of`](Self::event_of)).
+    /// [`ItsError::NoMemory`]: nothing is done. [`ItsError::Fault`]: the CPU then still counts as
+    /// on, and events that have already moved stay at the heir ([`event_of`](Self::event_of)).
     pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<Vec<Lpi>, ItsError> {
         self.state.with(self.platform(), |_| {
             let (leaving, from) = self.collections.of_cpu(cpu)?;
@@ -84,7 +83,8 @@ impl<P: GicPlatform> Its<P> {
                 self.open_registers(cpu);
                 return Err(ItsError::NoMemory("a list of a CPU's events"));
             };
-            // Not ended after a failure: the ITS may execute the moves later.
+            // The move is not ended after a failure, because the ITS may execute the commands
+            // later.
             self.invalidation.begin_move();
             let result = self.run(&mut self.evacuate(&left, (leaving, from), (heirs, to)));
             if let Err(error) = result {
@@ -98,8 +98,8 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Moves all pending LPIs of one CPU's redistributor to another's, those of other ITSes too,
-    /// and changes no event. For software that retargets events by other means.
+    /// Moves all pending LPIs of one CPU's redistributor to another's, including those of other
+    /// ITSes, and changes no event. Intended for software that retargets events by other means.
     ///
     /// Context: task; may sleep.
     ///

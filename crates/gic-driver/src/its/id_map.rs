@@ -65,8 +65,8 @@ impl IdMap {
         Self { mask: u32::MAX, ranges: Ranges::One(range) }
     }
 
-    /// Every requester has this DeviceID: functions behind a bridge to conventional PCI, whose
-    /// messages carry the bridge's alias.
+    /// Maps every requester to this DeviceID, as for functions behind a bridge to conventional PCI,
+    /// whose messages carry the bridge's alias.
     pub fn shared(device: DeviceId) -> Self {
         Self::single(RequesterId::new(0), device).with_mask(0)
     }

@@ -1,14 +1,15 @@
-//! Invalidation of an LPI's cached configuration: by `GICR_INVLPIR` at its redistributor where that
-//! has the register, by the INV command otherwise.
+//! Invalidation of an LPI's cached configuration: by `GICR_INVLPIR` if its redistributor has the
+//! register, by the INV command otherwise.
 //!
-//! The register takes neither the command queue nor its lock. CPUs that mask LPIs of different
-//! redistributors have nothing in common.
+//! The register requires neither the command queue nor its lock, so CPUs that mask LPIs of
+//! different redistributors do not contend for it.
 //!
-//! Invariant: on return, the LPI's redistributor goes by the configuration that was stored before.
-//! A move that is posted later sends an INV of its own, behind its MOVI. A move that is under way
-//! has changed the route already, and its INV may have read the old configuration: the
-//! redistributor that the route names may not have the LPI yet. So the route is read first, then
-//! the number of moves under way; unless that is 0, INV is used, which the queue puts behind them.
+//! Invariant: on return, the LPI's redistributor uses the configuration that was stored before the
+//! call. A move that is posted later posts its own INV after its MOVI. A move in progress has
+//! already changed the route, and its INV may have read the old configuration: the redistributor
+//! that the route names may not have the LPI yet. Therefore the route is read first, then the
+//! number of moves in progress. Unless that number is 0, INV is used, which the queue orders after
+//! their commands.
 
 use super::Its;
 use super::collections::cpu_of;
@@ -22,7 +23,7 @@ use gic_arch::its::Command;
 use msi_types::Cpu;
 
 impl<P: GicPlatform> Its<P> {
-    /// Makes an LPI's redistributor read its configuration byte again.
+    /// Invalidates an LPI's configuration at its redistributor.
     ///
     /// Context: any.
     ///
@@ -35,10 +36,11 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// `None` if the register is not usable, or does not suffice.
+    /// Invalidates an LPI by its redistributor's register. `None` if the register cannot be used,
+    /// or does not suffice.
     fn invalidate_by_register(&self, lpi: Lpi) -> Option<()> {
         let RegisterInvalidation { access, moves } = &self.invalidation;
-        // A move that is not seen below is posted after the configuration was stored.
+        // A move that is not counted below is posted after the configuration was stored.
         fence(Ordering::SeqCst);
         let cpu = cpu_of(self.routes.of(lpi)?.collection);
         if moves.load(Ordering::SeqCst) != 0 {
@@ -50,7 +52,8 @@ impl<P: GicPlatform> Its<P> {
         redistributor.invalidate(self.platform(), one).ok()
     }
 
-    /// Lets invalidations use the registers of a CPU that is on, where its redistributor has them.
+    /// Allows invalidations to use the registers of a CPU that is on, if its redistributor has
+    /// them.
     pub(super) fn open_registers(&self, cpu: Cpu) {
         let Some(access) = self.invalidation.access.get(cpu.index()) else { return };
         let redistributor = self.gic.redistributor_frames(cpu);
@@ -59,10 +62,10 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// Ends all use of the registers of a CPU: its redistributor may be put to sleep then.
+    /// Ends all use of a CPU's registers, after which its redistributor may be put to sleep.
     ///
     /// # Errors
-    /// [`ItsError::Fault`] if a user does not end: they are open again then.
+    /// [`ItsError::Fault`] if a user does not finish. The registers are then open again.
     pub(super) fn close_registers(&self, cpu: Cpu) -> Result<(), ItsError> {
         let Some(access) = self.invalidation.access.get(cpu.index()) else { return Ok(()) };
         if !access.is_open() {
@@ -77,12 +80,12 @@ impl<P: GicPlatform> Its<P> {
         )
     }
 
-    /// [`open_registers`](Self::open_registers) of all CPUs that are on.
+    /// Calls [`open_registers`](Self::open_registers) for all CPUs that are on.
     pub(super) fn open_all_registers(&self) {
         self.collections.mapped().for_each(|cpu| self.open_registers(cpu));
     }
 
-    /// [`close_registers`](Self::close_registers) of all CPUs; all or none.
+    /// Calls [`close_registers`](Self::close_registers) for all CPUs; closes all or none.
     pub(super) fn close_all_registers(&self) -> Result<(), ItsError> {
         let closed = self.collections.mapped().try_for_each(|cpu| self.close_registers(cpu));
         closed.inspect_err(|_| self.open_all_registers())

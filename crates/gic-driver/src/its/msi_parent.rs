@@ -15,7 +15,7 @@ use msi_types::{
 };
 
 /// Number of events reserved for a DeviceID that several requesters may share. A bus behind a
-/// bridge to conventional PCI has up to 32 devices, and MSI up to 32 vectors.
+/// bridge to conventional PCI has up to 32 devices, and MSI supports up to 32 vectors.
 const SHARED_ROOM: u32 = 32 * 32;
 
 /// One bus's way to an ITS. Several buses, and platform devices, have one each over the same

@@ -45,14 +45,14 @@ impl<P: GicPlatform> Its<P> {
         quiet.map_err(|wait| ProbeError::NotQuiescent { base, wait })
     }
 
-    /// Takes the ITS at `config.base` into use, with the LPIs of its GIC: provides its tables and
-    /// its command queue, and enables it. CPUs become targets by [`cpu_on`](Self::cpu_on). Must be
+    /// Initialises the ITS at `config.base` with the LPIs of its GIC: allocates its tables and its
+    /// command queue, and enables it. CPUs become targets by [`cpu_on`](Self::cpu_on). Must be
     /// called once for each ITS.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`ProbeError`]; all memory was freed, and the ITS is disabled but for
+    /// [`ProbeError`]. All memory was freed, and the ITS is disabled, except for
     /// [`ProbeError::AlreadyEnabled`].
     pub fn new(gic: Arc<Gic<P>>, config: &ItsConfig) -> Result<Self, ProbeError> {
         config.check()?;

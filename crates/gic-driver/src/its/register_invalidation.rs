@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
 
-/// The permissions to use the redistributors' registers, by CPU, and the moves that are under way.
+/// Permissions to use the redistributors' registers, by CPU, and the number of moves in progress.
 #[derive(Debug)]
 pub(crate) struct RegisterInvalidation {
     pub(super) access: Vec<RegisterAccess>,
@@ -15,20 +15,20 @@ pub(crate) struct RegisterInvalidation {
 }
 
 impl RegisterInvalidation {
-    /// For so many CPUs, all closed.
+    /// Creates the state for `cpus` CPUs, with all registers closed.
     pub(super) fn new(cpus: usize) -> Result<Self, TryReserveError> {
         let access = try_collect((0..cpus).map(|_| RegisterAccess::default()))?;
         Ok(Self { access, moves: AtomicU32::new(0) })
     }
 
-    /// Must be called before the route of an event changes. Until the move
-    /// [ended](Self::end_move), invalidations use the queue.
+    /// Begins a move. Must be called before the route of an event changes. Invalidations use the
+    /// queue until the move has [ended](Self::end_move).
     pub(super) fn begin_move(&self) {
         self.moves.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The ITS executed all commands of a move, or none. Must not be called for a move of which it
-    /// may execute some later.
+    /// Ends a move of which the ITS executed all commands, or none. Must not be called if the ITS
+    /// may execute some of them later.
     pub(super) fn end_move(&self) {
         self.moves.fetch_sub(1, Ordering::SeqCst);
     }

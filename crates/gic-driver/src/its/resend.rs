@@ -9,17 +9,17 @@ use gic_arch::Lpi;
 use gic_arch::its::{CollectionId, Command};
 use msi_types::Cpu;
 
-/// Number of LPIs that one pass of the command queue looks at. It bounds the time for which a pass
-/// holds the queue's lock, and its commands fit the smallest queue.
+/// Number of LPIs that one pass of the command queue examines. This bounds the time for which a
+/// pass holds the queue's lock, and its commands fit the smallest queue.
 const LPIS_PER_PASS: u32 = 64;
 
 impl<P: GicPlatform> Its<P> {
     /// Makes every event that is mapped to `cpu` pending again, and returns their number. Callers
     /// must do so after [`cpu_on`](Self::cpu_on) or [`resume`](Self::resume) if the redistributor
     /// [lost](crate::lpi::PendingLpis::Lost) its pending LPIs, because a message that was pending
-    /// there has no other trace. A handler whose device sent nothing runs once more than needed;
-    /// an event that is masked stays pending until it is unmasked. The CPU must not go off line
-    /// concurrently, and its events must not move.
+    /// there is recorded nowhere else. The handler of a device that sent nothing runs once to no
+    /// effect; an event that is masked stays pending until it is unmasked. The CPU must not go
+    /// offline concurrently, and its events must not move.
     ///
     /// No lock is held during the whole walk: each pass of the command queue covers a bounded
     /// number of LPIs.
@@ -34,7 +34,7 @@ impl<P: GicPlatform> Its<P> {
         let (mut resent, mut result) = (0, Ok(()));
         for pass in passes(&self.routes) {
             let events = pass.filter_map(|index| self.int(collection, index));
-            // Most passes have none, and need no lock.
+            // Most passes have no events, and need no lock.
             if events.clone().next().is_none() {
                 continue;
             }
@@ -44,7 +44,7 @@ impl<P: GicPlatform> Its<P> {
         result.map(|()| resent)
     }
 
-    /// INT for the event of an LPI, if it is mapped to this collection.
+    /// Returns the INT command for the event of an LPI, if it is mapped to this collection.
     fn int(&self, collection: CollectionId, index: u32) -> Option<Command> {
         let route = self.routes.of(Lpi::from_index(index)?)?;
         let here = route.collection == collection;
@@ -52,7 +52,7 @@ impl<P: GicPlatform> Its<P> {
     }
 }
 
-/// The LPIs that may be mapped, by passes.
+/// Returns the LPIs that may be mapped, divided into passes.
 fn passes(routes: &EventRoutes) -> impl Iterator<Item = Range<u32>> {
     routes.provided().flat_map(|lpis| {
         let (start, end) = (lpis.start, lpis.end);

@@ -64,7 +64,7 @@ impl EventRoutes {
         Ok(Self { chunks })
     }
 
-    /// Provides memory for `count` LPIs from `first` on.
+    /// Allocates the memory for `count` LPIs from `first` on.
     ///
     /// Context: task; may sleep.
     pub(crate) fn reserve(&self, first: Lpi, count: u16) -> Result<(), TryReserveError> {
@@ -76,7 +76,7 @@ impl EventRoutes {
         Ok(())
     }
 
-    /// The event of this LPI; `None` if it is not mapped here.
+    /// Returns the event of this LPI; `None` if it is not mapped at this ITS.
     ///
     /// Context: any.
     pub(crate) fn of(&self, lpi: Lpi) -> Option<EventRoute> {
@@ -90,7 +90,7 @@ impl EventRoutes {
         }
     }
 
-    /// The LPIs that are delivered by a collection.
+    /// Returns the LPIs that are mapped to a collection.
     ///
     /// Context: task; may sleep.
     pub(crate) fn mapped_to(&self, collection: CollectionId) -> Result<Vec<Lpi>, TryReserveError> {
@@ -106,7 +106,7 @@ impl EventRoutes {
         try_collect(here.filter_map(|(index, _)| Lpi::from_index(u32::try_from(index).ok()?)))
     }
 
-    /// The ranges of LPI indices whose memory was provided: no other LPI is mapped.
+    /// Returns the ranges of LPI indices whose memory was allocated. No other LPI is mapped.
     ///
     /// Context: any.
     pub(crate) fn provided(&self) -> impl Iterator<Item = Range<u32>> {

@@ -13,7 +13,7 @@ pub(crate) struct TableConstraints {
 }
 
 impl TableConstraints {
-    /// Allocates `bytes` that a field of `address_bits` names.
+    /// Allocates `bytes` of table memory whose address fits a field of `address_bits` bits.
     ///
     /// Context: task; may sleep.
     pub(crate) fn allocate<P: GicPlatform>(

@@ -217,9 +217,9 @@ pub(crate) fn clear_all<M: Mmio>(registers: &M) {
     }
 }
 
-/// Allocates a table. Where so much contiguous memory cannot be had, a table for half as many
-/// identifiers is tried, and so on down to one page: fewer devices are better than no ITS. A table
-/// that must hold all its identifiers is checked by the caller.
+/// Allocates a table. If the allocation fails, retries with half as many identifiers, down to one
+/// page: fewer devices are better than no ITS. Callers that need all identifiers must check the
+/// table's size.
 fn allocate<P: GicPlatform>(
     frame: &ControlFrame<P>,
     abilities: BaserAbilities,

@@ -13,10 +13,10 @@ use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::lpi::PENDING_TABLE_RESERVED;
 
 impl<P: GicPlatform> Lpis<P> {
-    /// Gives a redistributor its tables and enables LPIs there. It must be awake. Also for one
-    /// whose CPU was off or that lost its state; if its LPIs are still enabled with these tables,
-    /// nothing is done. The sender then invalidates all that is cached there. Must not be called
-    /// for two redistributors at a time.
+    /// Assigns a redistributor its tables and enables LPIs there. The redistributor must be awake;
+    /// its CPU may have been off, and it may have lost its state. Does nothing if its LPIs are
+    /// still enabled with these tables. Afterwards the sender must invalidate all configurations
+    /// cached there. Must not be called concurrently for two redistributors.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -44,8 +44,8 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(Attached { tables, pending: result? })
     }
 
-    /// The error of a redistributor without a table: the one that it used when this was made is not
-    /// reserved memory.
+    /// Returns the error for a redistributor without a table: the table that it used when `self`
+    /// was created is not reserved memory.
     fn not_taken_over(redistributor: &Redistributor<P::Mmio>) -> GicError {
         let (_, pending) = redistributor.lpi_bases();
         let reason = AdoptionRefused::PendingNotReserved { address: pending.address() };
@@ -53,7 +53,8 @@ impl<P: GicPlatform> Lpis<P> {
         LpiError::AlreadyEnabled { block, reason }.into()
     }
 
-    /// LPIs are enabled already: keeps the tables if they are the expected ones.
+    /// Keeps the tables of a redistributor whose LPIs are already enabled, if they are the expected
+    /// ones.
     fn keep(
         &self,
         redistributor: &Redistributor<P::Mmio>,
@@ -156,14 +157,13 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(fate)
     }
 
-    /// Disables LPIs at a redistributor where the implementation allows that, so that what is
-    /// pending there survives the loss of its state in its table. Before its CPU or the whole
-    /// system loses power.
+    /// Disables LPIs at a redistributor if the implementation allows it, so that its table
+    /// preserves its pending LPIs. Must be called before its CPU or the whole system loses power.
     ///
-    /// Context: task; may sleep.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor disabled them without
-    /// being told to: it lost its power, and its table is undefined.
+    /// Returns [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor lost its power:
+    /// its LPIs are then disabled already, and its table is undefined.
     ///
     /// # Errors
     /// [`GicError::TimedOut`].
@@ -179,8 +179,8 @@ impl<P: GicPlatform> Lpis<P> {
         if flushed == Ok(true) {
             table.contents = Contents::Flushed;
         }
-        // Undefined although LPIs are disabled: the redistributor lost its power, and wrote
-        // nothing.
+        // Undefined although LPIs are disabled: the redistributor lost its power before it wrote
+        // its table.
         let lost = table.contents == Contents::Undefined;
         self.insert_pending(table);
         flushed.map(|_| if lost { PendingLpis::Lost } else { PendingLpis::Kept })
@@ -192,15 +192,16 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(possible && redistributor.disable_lpis(&*self.platform)? == LpiClearing::Cleared)
     }
 
-    /// Takes out what was pending at a redistributor when it was [detached](Self::detach). Its
-    /// pending table is empty afterwards, so that nothing of it becomes pending there again. Each
-    /// LPI is given to `found`.
+    /// Calls `found` with each LPI that was pending at a redistributor when it was
+    /// [detached](Self::detach), and clears its pending table, so that these LPIs do not become
+    /// pending there again.
     ///
     /// Context: task; may sleep.
     ///
-    /// [`Collected::Unknown`] if the table was not written back, or the platform [cannot
-    /// read](GicPlatform::observe) what the redistributor wrote: then nothing is taken. The table
-    /// counts as [lost](PendingLpis::Lost), and nothing of it becomes pending again.
+    /// Returns [`Collected::Unknown`], and does not call `found`, if the table was not written
+    /// back, or if the platform [cannot read](GicPlatform::observe) what the redistributor wrote.
+    /// The table then counts as [lost](PendingLpis::Lost), and none of its LPIs becomes pending
+    /// again.
     pub fn collect_pending(
         &self,
         redistributor: &Redistributor<P::Mmio>,

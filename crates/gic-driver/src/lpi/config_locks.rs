@@ -3,14 +3,15 @@
 use doorbell_lock::IrqLock;
 use gic_arch::Lpi;
 
-/// Locks for all configuration bytes.
+/// Number of locks for all configuration bytes.
 const LOCKS: usize = 32;
 
-/// The locks of the configuration bytes: the LPI number n has lock n modulo [`LOCKS`].
+/// Locks of the configuration bytes: LPI number n has lock n modulo [`LOCKS`].
 #[derive(Debug, Default)]
 pub(super) struct ConfigLocks([ConfigLock; LOCKS]);
 
-/// In a cache line of its own, so that CPUs with different locks do not slow each other down.
+/// A lock in its own cache line, so that CPUs that hold different locks do not slow each other
+/// down.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct ConfigLock(IrqLock<()>);
@@ -24,7 +25,7 @@ impl ConfigLocks {
         self.0.iter().map(|lock| &lock.0)
     }
 
-    /// The locks of consecutive LPIs.
+    /// Returns the locks of consecutive LPIs.
     pub(super) fn from(&self, first: Lpi) -> impl Iterator<Item = &IrqLock<()>> {
         self.0.iter().cycle().skip(first.index() as usize % LOCKS).map(|lock| &lock.0)
     }

@@ -1,6 +1,6 @@
-//! Configuration bytes: each is changed under its lock, and published to those who do not look into
-//! caches. Neighbours have different locks, because a device's LPIs are consecutive and often one
-//! for each CPU.
+//! Configuration bytes. Each is changed under its lock, and published to redistributors that do not
+//! snoop caches. Neighbouring bytes have different locks, because a device's LPIs are consecutive
+//! and often target one CPU each.
 
 use super::{LpiError, Lpis};
 use crate::{Coherence, GicPlatform};
@@ -105,8 +105,8 @@ impl<P: GicPlatform> Lpis<P> {
             Coherence::Coherent => self.coherence.note_coherent(),
             Coherence::NonCoherent => {
                 let before = self.coherence.note_non_coherent();
-                // The holder of a lock may have read the old value. Its store is cleaned below, and
-                // later stores clean their own bytes.
+                // The holder of a lock may have read the old coherence. The loop waits for it: its
+                // store is cleaned below, and later stores clean their own bytes.
                 self.config_locks.all().for_each(|lock| lock.with(&*self.platform, |()| ()));
                 if before == Coherence::Coherent {
                     // Published so far for the coherent ones alone.

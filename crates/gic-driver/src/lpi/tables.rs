@@ -29,7 +29,7 @@ pub(super) enum TableOrigin {
 }
 
 impl ConfigTable {
-    /// The table's memory if it is ours to release.
+    /// Returns the table's memory if the driver must release it.
     pub(super) fn take_unused(&mut self) -> Option<Table> {
         (self.origin == TableOrigin::Allocated).then(|| self.table.take())
     }
@@ -50,21 +50,21 @@ pub(super) struct AdoptedConfig {
     pub(super) id_bits: u8,
 }
 
-/// A redistributor's pending table, before, during and after its use.
+/// Pending table of a redistributor, before, during and after its use.
 #[derive(Debug)]
 pub(super) struct PendingTable {
     /// RD_base.
     pub(super) redistributor: u64,
     pub(super) table: Table,
     pub(super) origin: TableOrigin,
-    /// Use by an earlier attach.
+    /// Whether an earlier attach used the table.
     pub(super) prior_use: PriorUse,
     pub(super) contents: Contents,
     pub(super) tables: NegotiatedTables,
 }
 
 impl PendingTable {
-    /// The table's memory if it is ours to release.
+    /// Returns the table's memory if the driver must release it.
     pub(super) fn take_unused(self) -> Option<Table> {
         let unused = self.prior_use == PriorUse::No && self.origin == TableOrigin::Allocated;
         unused.then_some(self.table)
@@ -159,10 +159,10 @@ fn take_over_config<P: GicPlatform>(
     Some(ConfigTable { table, origin: TableOrigin::Adopted })
 }
 
-/// Provides the pending table of each redistributor that has LPIs: a new one, or that of a previous
-/// kernel where LPIs are still enabled. Nothing is left to allocate when their CPUs start, with
-/// interrupts masked. `pending` has room for all. A table that cannot be taken over is left out:
-/// its redistributor is refused when it is attached.
+/// Provides the pending table of each redistributor that has LPIs: a new one, or the previous
+/// kernel's if LPIs are still enabled. CPUs start with interrupts masked, so everything is
+/// allocated here. `pending` must have room for all tables. A table that cannot be taken over is
+/// left out: its redistributor is refused when it is attached.
 pub(super) fn provide_pending<'a, P: GicPlatform>(
     platform: &P,
     pending: &mut Vec<PendingTable>,

@@ -111,20 +111,21 @@ pub enum Observed {
     No,
 }
 
-/// The kernel's services for a whole GIC with LPIs and ITSes, beside its [`Platform`]: table memory
-/// and CPU numbers. References and `Arc`s to such a platform are such platforms, too.
+/// The kernel's services for a whole GIC with LPIs and ITSes, in addition to its [`Platform`]:
+/// table memory and CPU numbers. References and `Arc`s to a `GicPlatform` implement the trait, too.
 ///
 /// Everything may be called in any context unless it says "task".
 pub trait GicPlatform: Platform {
     /// The CPU that executes this.
     fn cpu(&self) -> Cpu;
 
-    /// The affinity of the CPU that executes this, as `MPIDR_EL1` has it. `None` if the platform
-    /// does not know it: then the boot CPU's number must be its place among the CPUs that firmware
-    /// enables.
+    /// Returns the affinity of the calling CPU, in the layout of `MPIDR_EL1`. If a platform returns
+    /// `None`, because it does not know the affinity, the boot CPU's number must be its index among
+    /// the CPUs that firmware enables.
     ///
-    /// As provided, it reads the register on bare-metal AArch64 targets (`target_os = "none"`), at
-    /// EL1 or above. Kernels with targets of their own must implement it to be started on any CPU.
+    /// The provided method reads the register on bare-metal AArch64 targets (`target_os = "none"`),
+    /// at EL1 or above. Kernels with custom targets must implement it if they may be started on any
+    /// CPU.
     fn affinity(&self) -> Option<Affinity> {
         #[cfg(all(target_arch = "aarch64", target_os = "none"))]
         let affinity = Some(crate::sysreg::own_affinity());
@@ -139,13 +140,13 @@ pub trait GicPlatform: Platform {
     ///
     /// Context: task; may sleep.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table>;
-    /// Frees table memory. No controller uses it any more.
+    /// Frees table memory, which no controller uses any longer.
     ///
     /// Context: task; may sleep.
     fn release_table(&self, table: Table);
-    /// Takes over memory that firmware or a previous kernel set up as a table and reserved. `None`
-    /// if it is not reserved. LPIs that are pending in such a table are cleared before their first
-    /// owner ([the ITS's part](crate::its#after-kexec)).
+    /// Takes over memory that firmware or a previous kernel set up as a table and reserved. Returns
+    /// `None` if the memory is not reserved. Drivers clear LPIs that are pending in such a table
+    /// before their first owner uses them (for an ITS, see [after kexec](crate::its#after-kexec)).
     ///
     /// Context: task; may sleep.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
@@ -169,15 +170,16 @@ pub trait GicPlatform: Platform {
     /// (Arm ARM, DDI 0487, "A64 Cache maintenance instructions").
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence);
 
-    /// Makes what a controller wrote to `range` of the table, before a register that was read says
-    /// so, visible to later loads. That is a barrier if it is coherent (on Arm, `DMB OSHLD`), an
-    /// invalidation of the caches if not (`DC IVAC` for each cache line, then `DSB SY`). The CPU
-    /// has stored nothing there since it was published.
+    /// Makes data that a controller wrote to `range` of the table visible to later loads, after a
+    /// register read has shown that the data was written. This requires a barrier if the controller
+    /// is coherent (on Arm, `DMB OSHLD`), an invalidation of the caches if it is not (`DC IVAC` for
+    /// each cache line, then `DSB SY`). The CPU has stored nothing to the range since it was
+    /// published.
     ///
     /// Context: task; may sleep.
     ///
-    /// As provided, only a coherent controller can be observed; drivers do without where they
-    /// cannot.
+    /// The provided method can observe only a coherent controller; drivers handle the failure to
+    /// observe another one.
     fn observe(&self, table: &Table, range: Range<u64>, coherence: Coherence) -> Observed {
         let _ = (table, range);
         match coherence {

@@ -111,7 +111,7 @@ impl<P: Platform> RedistributorWalk<'_, P> {
         let block = Block::Redistributor(at);
         let mmio = self.platform.map(frames).ok_or(GicError::NotMapped(block))?;
         let redistributor = Redistributor::new(mmio, at)?;
-        // Firmware may state a stride, or a region, in which the frame has no room.
+        // Firmware may state a stride, or a region, that is too small for the frame.
         let stride = self.region.stride.unwrap_or(STRIDE_V4);
         let has_room = stride >= STRIDE_V4 && bytes - offset >= STRIDE_V4;
         if !redistributor.typer().vlpis() || !has_room {

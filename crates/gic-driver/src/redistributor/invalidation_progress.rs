@@ -2,16 +2,16 @@
 
 use doorbell_lock::IrqLock;
 
-/// The invalidations of one redistributor.
+/// Invalidations of one redistributor.
 #[derive(Debug, Default)]
 pub(super) struct Invalidations(pub(super) IrqLock<Progress>);
 
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// The number of invalidations written.
+    /// Number of invalidations written.
     pub(super) written: u64,
-    /// The number of these that are complete: all written before `Busy` was last read as 0.
+    /// Number of completed invalidations: those written before `Busy` was last read as 0.
     pub(super) complete: u64,
-    /// One of them outlasted a whole wait, and `Busy` has been 1 since.
+    /// An invalidation was not complete at the end of its wait, and `Busy` has been 1 ever since.
     pub(super) stuck: bool,
 }

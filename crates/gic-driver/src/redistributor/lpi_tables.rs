@@ -123,8 +123,9 @@ impl<M: Mmio> Redistributor<M> {
     pub fn start_lpis(&self) {
         self.write_enable_lpis(true);
         // A write to device memory may be acknowledged before it arrives (Arm ARM, Device memory:
-        // Early Write Acknowledgement), so that not even a DSB waits for it. The read returns after
-        // the write arrived. An ITS command that names the redistributor may follow.
+        // Early Write Acknowledgement), so a DSB does not guarantee that it has arrived. This read
+        // returns only after the write arrived, because an ITS command that names the redistributor
+        // may follow.
         let _ = self.lpis_enabled();
     }
 

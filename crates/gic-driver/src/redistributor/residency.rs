@@ -1,20 +1,21 @@
-//! `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11): the vPE that a hypervisor left
-//! resident.
+//! `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11): eviction of a vPE that a hypervisor
+//! left resident.
 
 use super::Redistributor;
 use crate::{GicError, Mmio, MmioExt, Platform};
 use gic_arch::gicr::vlpi;
 
 impl<M: Mmio> Redistributor<M> {
-    /// Takes the frame VLPI_base of a redistributor with virtual LPIs, mapped as `mmio`, into use.
+    /// Adds the frame VLPI_base of a redistributor with virtual LPIs, mapped as `mmio`.
     #[must_use]
     pub fn with_vlpi_frame(self, mmio: M) -> Self {
         Self { vlpi_frame: Some(mmio), ..self }
     }
 
-    /// Makes the redistributor leave the memory of vPEs alone, after a hypervisor that was replaced
-    /// (kexec) while a vPE was resident: its pending table is written while it is. No doorbell is
-    /// sent. Does nothing without [VLPI_base](Self::with_vlpi_frame).
+    /// Makes the redistributor stop accessing the memory of vPEs. A hypervisor may have been
+    /// replaced (kexec) while a vPE was resident, and the redistributor writes the vPE's pending
+    /// table as long as it is. No doorbell is sent. Does nothing without
+    /// [VLPI_base](Self::with_vlpi_frame).
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -24,8 +25,8 @@ impl<M: Mmio> Redistributor<M> {
         let Some(frame) = &self.vlpi_frame else { return Ok(()) };
         let settled = || !frame.read(vlpi::VPENDBASER).dirty();
         if frame.read(vlpi::VPENDBASER).valid() {
-            // Valid must not change while an earlier change takes effect. Dirty says so only where
-            // `GICR_TYPER.Dirty` is set.
+            // Valid must not change while an earlier change takes effect. Dirty indicates this only
+            // if `GICR_TYPER.Dirty` is set.
             if self.typer.dirty() {
                 self.frame.wait(platform, "GICR_VPENDBASER.Dirty = 0", settled)?;
             }

@@ -58,7 +58,7 @@ fn a_cpu_whose_lpis_were_carried_is_forgotten() {
     let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     leave(&board, &direct, 0);
-    // Three previous targets are remembered. A fourth would have the LPI sent again.
+    // Three previous targets are remembered. With a fourth, the LPI would be sent again.
     for to in [2, 3, 4] {
         idle.relocate(&board, &direct, 0, to, &|| ()).unwrap();
     }

@@ -1,5 +1,5 @@
-//! Threads under a scheduler that explores interleavings, and on real threads. A board calls
-//! [`access`], [`lock`] and [`wait`] where another thread may run.
+//! Scenarios under a scheduler that explores interleavings, and on real threads. A board must call
+//! [`access`], [`lock`] and [`wait`] wherever another thread may run.
 
 use std::cell::Cell;
 use std::panic::{UnwindSafe, catch_unwind};
@@ -9,61 +9,60 @@ use std::sync::atomic::Ordering::SeqCst;
 /// Hooks for a scheduler that switches threads.
 #[derive(Clone, Copy)]
 pub(crate) struct Schedule {
-    /// Before each access to registers and tables.
+    /// Called before each access to registers and tables.
     pub(crate) access: fn(),
-    /// Before each lock.
+    /// Called before each lock is acquired.
     pub(crate) lock: fn(),
-    /// Called while another thread has to act.
+    /// Called while the thread waits for another one.
     pub(crate) wait: fn(),
 }
 
-/// Setting up is the same in every schedule.
+/// Schedule of the set-up, which is the same in every run.
 const SET_UP: Schedule = Schedule { access: || (), lock: || (), wait: || () };
-/// Every lock and every access.
+/// Switches at every lock and every access.
 const FINE: Schedule = Schedule { access: switch, lock: switch, wait: shuttle::thread::yield_now };
-/// Accesses alone: a tenth of the steps, so that what takes several switches in the right places is
-/// found.
+/// Switches only at accesses: this has a tenth of the steps, so faults that require several
+/// switches in the right places are found.
 const COARSE: Schedule = Schedule { lock: || (), ..FINE };
 
 thread_local! {
     static HOOKS: Cell<Schedule> =
         const { Cell::new(Schedule { wait: std::thread::yield_now, ..SET_UP }) };
-    /// Counting masked interrupts needs a thread for each CPU.
+    /// Whether each thread stands for one CPU, which counting masked interrupts requires.
     static COUNTS: Cell<bool> = const { Cell::new(true) };
-    /// The schedule of the threads that are started next.
+    /// Schedule of the threads that are started next.
     static CHOSEN: Cell<Schedule> = const { Cell::new(FINE) };
 }
 
-/// From now on, this thread is under that scheduler.
+/// Selects the schedule of this thread.
 fn schedule_by(schedule: Schedule) {
     HOOKS.set(schedule);
     COUNTS.set(false);
 }
 
-/// Before an access to a register or a table.
+/// Lets other threads run. Must be called before an access to a register or a table.
 pub(crate) fn access() {
     (HOOKS.get().access)();
 }
 
-/// Before a lock is taken.
+/// Lets other threads run. Must be called before a lock is acquired.
 pub(crate) fn lock() {
     (HOOKS.get().lock)();
 }
 
-/// While another thread has to act.
+/// Lets other threads run. Must be called while the thread waits for another one.
 pub(crate) fn wait() {
     (HOOKS.get().wait)();
 }
 
-/// Returns true if each thread stands for one CPU, so that the board can check in which context it
-/// is called.
+/// Returns true if each thread stands for one CPU, so that the board can check its calling context.
 pub(crate) fn is_one_cpu() -> bool {
     COUNTS.get()
 }
 
 pub(crate) type Thread = Box<dyn FnOnce() + Send>;
 
-/// The way threads run, and the point at which others may run.
+/// Functions that spawn threads and let other threads run.
 #[derive(Clone, Copy)]
 pub(crate) struct World {
     pub(crate) run: fn(Vec<Thread>),
@@ -103,9 +102,8 @@ macro_rules! threads {
 }
 pub(crate) use threads;
 
-/// Runs a scenario by `schedules` schedules of each kind: threads that take turns at random, and
-/// threads of which one runs far ahead of the others, with at most `depth` switches in the right
-/// places.
+/// Runs a scenario under `schedules` schedules of each kind: random switches between threads, and
+/// threads of which one runs far ahead of the others, with at most `depth` switches.
 pub(crate) fn check(schedules: usize, depth: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let scenario = Arc::new(scenario);
     for schedule in [FINE, COARSE] {
@@ -117,12 +115,12 @@ pub(crate) fn check(schedules: usize, depth: usize, scenario: impl Fn() + Send +
     }
 }
 
-/// Returns true if a check finds a schedule in which a promise is broken.
+/// Returns true if a check finds a schedule that breaks a contract.
 pub(crate) fn is_caught(check: impl FnOnce() + UnwindSafe) -> bool {
     catch_unwind(check).is_err()
 }
 
-/// A point at which the scheduler may switch, without the hint of a wait.
+/// Lets the scheduler switch threads, without the hint that the thread waits.
 fn switch() {
     shuttle::sync::atomic::AtomicBool::new(false).load(SeqCst);
 }

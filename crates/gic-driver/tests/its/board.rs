@@ -32,7 +32,7 @@ pub(crate) struct World {
     pub(crate) redistributors: Vec<Redistributor>,
     /// Allocations that still succeed.
     pub(crate) allowance: Option<u32>,
-    /// Bytes of the largest allocation that succeeds.
+    /// Size in bytes of the largest allocation that succeeds.
     pub(crate) largest: u64,
     /// So many allocations from now, one lies this far from where it should.
     pub(crate) misplaced: Option<(u32, u64)>,

@@ -98,7 +98,7 @@ pub(crate) struct Interpreter {
     /// Effects that no SYNC has made certain yet, by redistributor.
     pub(crate) deferred: Vec<(u64, Effect)>,
     pub(crate) traffic: Traffic,
-    /// Commands that it refused.
+    /// Commands that the interpreter refused.
     pub(crate) refused: Vec<Command>,
 }
 

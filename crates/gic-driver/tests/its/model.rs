@@ -1,7 +1,7 @@
-//! Moves, masks, CPUs that leave and come, and events that end, at once and while devices send,
-//! under a model checker. The driver itself runs, on the interpreter of the ITS. Every access to
-//! hardware is a point where others may run; the ITS executes one command per look at `CREADR`. The
-//! same scenarios run on real threads.
+//! Concurrent moves, masks, CPU hotplug and unmapped events while devices send, under a model
+//! checker. The scenarios execute the real driver on the interpreter of the ITS. Other threads may
+//! run at every access to hardware; the ITS executes one command per read of `CREADR`. The same
+//! scenarios run on real threads.
 
 use super::board::Board;
 use super::interleaving::{self, CHECKED, REAL, World, threads};
@@ -14,31 +14,31 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-/// Schedules of each kind that the driver has to survive.
+/// Number of schedules of each kind.
 const SCHEDULES: usize = 250;
-/// Switches in the right places that a fault may need.
+/// Greatest number of switches that a fault may require.
 const DEPTH: usize = 4;
-/// Runs of each scenario on real threads.
+/// Number of runs of each scenario on real threads.
 const ROUNDS: usize = 100;
-/// Polls of a CPU while the others act.
+/// Number of times that a CPU polls while the other threads run.
 const LOOKS: usize = 6;
-/// The CPU that leaves, its heir, and the CPU at which the vectors start.
+/// The CPU that goes offline; its heir; the CPU at which the vectors start.
 const LEAVING: u32 = 1;
 const HEIR: u32 = 2;
 const START: u32 = 0;
 
-/// Number of messages that were sent by an event, and number of those that a CPU knows of.
+/// Number of messages that an event's device sent, and number of those that a CPU has observed.
 #[derive(Default)]
 struct Vector {
     lpi: Mutex<Option<Lpi>>,
     event: (u32, u32),
     sent: AtomicU64,
     seen: AtomicU64,
-    /// Between the return of `mask` and the call of `unmask`.
+    /// True between the return of `mask` and the call of `unmask`.
     masked: AtomicBool,
 }
 
-/// The way in which masks reach the redistributors.
+/// Means by which masks reach the redistributors.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Masks {
     /// By INV.
@@ -53,7 +53,7 @@ struct Scenario {
     attachments: [Attachment; 2],
     blocks: Mutex<[Option<HwIrqBlock>; 2]>,
     vectors: [Vector; 2],
-    /// [`LEAVING`] neither takes interrupts nor has power.
+    /// True while [`LEAVING`] is off: it has no power and takes no interrupts.
     is_off: AtomicBool,
 }
 
@@ -62,7 +62,8 @@ impl Scenario {
         Self::with_pace(Some(1), masks, at)
     }
 
-    /// With an ITS that executes so many commands per look, or all as they are posted.
+    /// Creates a scenario whose ITS executes `pace` commands per read of `CREADR`, or all commands
+    /// as soon as they are posted.
     fn with_pace(pace: Option<usize>, masks: Masks, at: [u32; 2]) -> Arc<Self> {
         let hardware = Hardware { pace, ..Hardware::default() };
         let board = Board::new(vec![hardware], 4);
@@ -72,7 +73,7 @@ impl Scenario {
         }
         let setup = Setup::on(board, &config(0));
         (0..4).for_each(|cpu| setup.bring_up(cpu));
-        // Others may be late.
+        // Waits must not time out while other threads are late.
         setup.board.world().patience = 10_000_000;
         let attachments = [1, 2].map(|device| setup.attach(device, 2));
         let block = |index: usize| setup.map(&attachments[index], 1, at[index]);
@@ -95,7 +96,7 @@ impl Scenario {
         self.vectors[vector].lpi.lock().unwrap().unwrap()
     }
 
-    /// A device sends a message, which must reach a CPU that has power.
+    /// Makes a device send a message, and checks that it reaches a CPU that has power.
     fn fire(&self, vector: usize) {
         interleaving::access();
         let Vector { event: (device, event), sent, .. } = &self.vectors[vector];
@@ -108,7 +109,7 @@ impl Scenario {
         );
     }
 
-    /// Takes what a CPU's redistributor signals.
+    /// Acknowledges and checks an LPI that a CPU's redistributor signals.
     fn take(&self, cpu: u32) -> bool {
         interleaving::access();
         let mut world = self.setup.board.world();
@@ -135,7 +136,7 @@ impl Scenario {
         }
     }
 
-    /// Returns true unless the CPU was off or leaving.
+    /// Moves a vector. Returns false if the CPU was off or going offline.
     fn move_to(&self, vector: usize, cpu: u32) -> bool {
         match self.setup.its.move_event(self.lpi(vector), Cpu::new(cpu)) {
             Ok(_) => true,
@@ -169,7 +170,7 @@ impl Scenario {
         self.setup.its.unmask(lpi).unwrap();
     }
 
-    /// Ends a vector.
+    /// Unmaps a vector, and checks that its LPI is no longer pending.
     fn unmap(&self, vector: usize) {
         let block = self.blocks.lock().unwrap()[vector].take().unwrap();
         self.setup.its.unmap_events(&self.attachments[vector], block);
@@ -178,7 +179,7 @@ impl Scenario {
         assert_eq!(world.traces_of(old.get()), 0, "{old} is pending after its end");
     }
 
-    /// Gives a device without a vector a new one, whose LPI may have been another's.
+    /// Maps a new vector for a device without one. Its LPI may have belonged to another vector.
     fn map(&self, vector: usize, cpu: u32) {
         let wanted = request(1, cpu).with_initially(Initially::Masked);
         let block = self.setup.its.map_events(&self.attachments[vector], wanted).unwrap();
@@ -203,7 +204,7 @@ impl Scenario {
     }
 }
 
-/// The CPU leaves while a vector moves to it and another one is there.
+/// The CPU goes offline while a vector moves to it and another one is mapped to it.
 fn a_vector_moves_to_a_cpu_that_leaves(world: World, masks: Masks) {
     let machine = Scenario::new(masks, [START, LEAVING]);
     threads! { world, machine:
@@ -219,7 +220,7 @@ fn a_vector_moves_to_a_cpu_that_leaves(world: World, masks: Masks) {
     machine.finish();
 }
 
-/// The CPU leaves and comes back, while vectors move there and one is masked.
+/// The CPU goes offline and online again, while vectors move to it and one is masked.
 fn a_cpu_comes_back_while_vectors_move(world: World, masks: Masks) {
     let machine = Scenario::new(masks, [START, LEAVING]);
     threads! { world, machine:
@@ -254,7 +255,7 @@ fn masked_while_it_moves(world: World, machine: &Arc<Scenario>, path: &'static [
     machine.finish();
 }
 
-/// Handlers mask vectors while their CPU leaves.
+/// Handlers mask vectors while their CPU goes offline.
 fn vectors_are_masked_while_their_cpu_leaves(world: World, masks: Masks, pace: Option<usize>) {
     let machine = Scenario::with_pace(pace, masks, [LEAVING, LEAVING]);
     threads! { world, machine:
@@ -268,7 +269,7 @@ fn vectors_are_masked_while_their_cpu_leaves(world: World, masks: Masks, pace: O
     machine.finish();
 }
 
-/// A vector ends, and another one takes its LPI, while a CPU leaves and a vector moves.
+/// A vector is unmapped, and its LPI reused, while a CPU goes offline and another vector moves.
 fn a_vector_ends_while_others_move(world: World, masks: Masks) {
     let machine = Scenario::new(masks, [LEAVING, START]);
     machine.vectors[0].sent.store(0, SeqCst);

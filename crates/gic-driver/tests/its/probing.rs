@@ -177,8 +177,8 @@ fn device_ids_beyond_the_erratum_are_refused() {
     assert_eq!(error, ItsError::DeviceIdOutOfRange { id, bits: 20 });
 }
 
-/// `GITS_TYPER.Devbits` and `ID_bits` at their largest, 31: identifiers of 32 bits. Their count,
-/// 2^32, does not fit into 32 bits.
+/// With `GITS_TYPER.Devbits` and `ID_bits` at their maximum, 31, identifiers have 32 bits. Their
+/// count, 2^32, does not fit in 32 bits.
 #[test]
 fn identifiers_of_32_bits_work() {
     let typer = Hardware::default()
@@ -202,7 +202,7 @@ fn identifiers_of_32_bits_work() {
     }
 }
 
-/// Without two levels, a table of 256 pages has room for fewer DeviceIDs.
+/// A flat table of at most 256 pages has room for fewer than 2^32 DeviceIDs.
 #[test]
 fn a_flat_table_for_32_bits_reaches_what_it_has_room_for() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(31);

@@ -1,6 +1,7 @@
-//! Redistributors as stubborn as the architecture allows. The configuration of an LPI is what was
-//! in memory when it was last invalidated here, wherever the LPI was meanwhile. Nothing that an ITS
-//! asks takes effect before a SYNC, and nothing that `INVLPIR` asks before `SYNCR.Busy` is 0.
+//! Redistributors as stubborn as the architecture allows. A redistributor uses the configuration
+//! that was in memory when the LPI was last invalidated there, even if the LPI was elsewhere in the
+//! meantime. Commands of an ITS take effect only at a SYNC, and writes of `INVLPIR` only when
+//! `SYNCR.Busy` becomes 0.
 
 use super::memory::{Memory, View};
 use gic_arch::{Shareability, gicr};
@@ -28,20 +29,20 @@ pub(crate) struct Redistributor {
     bases: [u64; 2],
     /// `GICR_CTLR.CES` is 0, and LPIs stay enabled.
     stuck: bool,
-    /// Ignores invalidations of single LPIs, as a broken driver would show.
+    /// Ignores invalidations of single LPIs, which has the same effect as a driver that omits them.
     pub(crate) ignores_invalidation: bool,
-    /// Has `GICR_INVLPIR` and its kin: `GICR_CTLR.IR`.
+    /// Whether `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` exist: `GICR_CTLR.IR`.
     pub(crate) has_invlpir: bool,
     /// Number of writes of `INVLPIR`.
     pub(crate) invalidations: u32,
     invalidating: Option<u32>,
-    /// Reads of `SYNCR` that still show `Busy`.
+    /// Number of further reads of `SYNCR` that return `Busy` as 1.
     busy: u32,
     /// LPIs delivered between polls, as by a redistributor that reads configurations at any time.
     pub(crate) delivered: Vec<u32>,
 }
 
-/// Reads of `SYNCR` until an invalidation is complete.
+/// Number of reads of `SYNCR` until an invalidation is complete.
 const LAG: u32 = 2;
 const CTLR: u32 = gicr::CTLR.offset();
 const INVLPIR: u32 = gicr::INVLPIR.offset();
@@ -152,7 +153,7 @@ impl Redistributor {
     pub(crate) fn write64(&mut self, offset: u32, value: u64) {
         if offset == INVLPIR {
             self.check_invlpir("INVLPIR");
-            // CONSTRAINED UNPREDICTABLE (IHI 0069, GICR_INVLPIR): it may be ignored.
+            // This is CONSTRAINED UNPREDICTABLE (IHI 0069, GICR_INVLPIR): the write may be ignored.
             assert_eq!(self.invalidating, None, "INVLPIR is written while GICR_SYNCR.Busy is 1");
             self.invalidations += 1;
             (self.invalidating, self.busy) = (Some(u32::try_from(value).unwrap()), LAG);
@@ -173,7 +174,7 @@ impl Redistributor {
         }
     }
 
-    /// Its CPU is off, or on again.
+    /// Puts the redistributor to sleep, or wakes it.
     pub(crate) fn set_asleep(&mut self, asleep: bool) {
         self.asleep = asleep;
     }

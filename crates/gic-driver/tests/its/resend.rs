@@ -1,4 +1,4 @@
-//! Events that are sent again after a redistributor lost its pending LPIs.
+//! Events that become pending again after a redistributor lost its pending LPIs.
 
 use crate::interpreter::Hardware;
 use crate::setup::{Setup, lpi};
