@@ -69,13 +69,14 @@ impl RootConfig {
     }
 }
 
-/// Returns the affinities of the CPUs, by their numbers: those that firmware enables, in its order,
-/// but the CPU with the affinity of `boot` has the number of `boot`.
+/// Returns the affinities of the CPUs that firmware enables, indexed by CPU number. CPUs are
+/// numbered in firmware's order, except that the CPU with the affinity of `boot` has the number of
+/// `boot`.
 ///
 /// # Errors
 /// [`BringUpError::NoGic`], [`BringUpError::NoCpus`], [`BringUpError::NoMemory`], and
-/// [`BringUpError::UnknownBootCpu`] if a GICv3 has to find a redistributor for a CPU that firmware
-/// does not enable. A GICv2 finds its CPUs without affinities.
+/// [`BringUpError::UnknownBootCpu`] if firmware does not enable the boot CPU of a GICv3, which
+/// needs its redistributor. A GICv2 identifies its CPUs without affinities.
 pub fn cpus(
     description: &Description,
     options: &Options<'_>,
@@ -144,9 +145,9 @@ fn quirk_names(description: &Description) -> Result<Vec<String>, TryReserveError
     Ok(names)
 }
 
-/// The configuration of an ITS, for CPUs below `cpus`. An ITS that is enabled already is taken
-/// over: an [`Irqchip`](crate::Irqchip) is the only driver of a machine's controllers, so firmware
-/// or a previous kernel (kexec) must have left the ITS enabled.
+/// Returns the configuration of an ITS for CPUs below `cpus`. An ITS that is already enabled is
+/// taken over, because an [`Irqchip`](crate::Irqchip) is the only driver of a machine's
+/// controllers: firmware or a previous kernel (kexec) must have left the ITS enabled.
 ///
 /// # Errors
 /// [`ControllerError::NoRegisters`], [`ControllerError::NoMemory`].

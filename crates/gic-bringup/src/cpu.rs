@@ -18,14 +18,14 @@ pub struct Started {
 
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Makes the CPU that executes this take interrupts: [`cpu_starting`](Self::cpu_starting), then
-    /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not come back to it are
+    /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not move back to it are
     /// handed to `stranded`.
     ///
     /// Context: task; may sleep.
     ///
     /// Interrupts may be masked if [`LocalCpu::yield_now`](gic_driver::LocalCpu::yield_now) spins;
-    /// nothing is allocated. A kernel whose tasks preempt each other calls the two by themselves,
-    /// the second from a task.
+    /// the call does not allocate. A kernel with preemptible tasks should call the two halves
+    /// separately, the second one from a task.
     ///
     /// # Errors
     /// [`CpuError`], but for [`CpuError::Stranded`].
@@ -39,13 +39,15 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         self.cpu_online(started, stranded)
     }
 
-    /// The first half, on the CPU itself before it unmasks interrupts: its redistributor and its
-    /// interface. Private interrupts that were enabled there before it went off are on again.
+    /// Executes the first half of [`cpu_on`](Self::cpu_on): sets up the redistributor and the CPU
+    /// interface. Must be called on the CPU itself, before it unmasks interrupts. Private
+    /// interrupts that were enabled there before the CPU was turned off are enabled again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`CpuError::Gic`], and [`CpuError::OtherCpu`] if [`GicPlatform::affinity`] says so.
+    /// [`CpuError::Gic`], and [`CpuError::OtherCpu`] if [`GicPlatform::affinity`] names another
+    /// CPU.
     pub fn cpu_starting(
         &self,
         cpu: Cpu,
@@ -57,7 +59,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         Ok(Started { cpu, pending })
     }
 
-    /// A GICv3's redistributors belong to CPUs by their affinities.
+    /// Checks that `cpu` is the calling CPU, because a GICv3 assigns redistributors by affinity.
     fn check_executing(&self, cpu: Cpu) -> Result<(), CpuError> {
         match (self.platform.affinity(), self.affinity(cpu)) {
             (Some(found), Some(expected)) if found != expected && self.gic.v3().is_some() => {
@@ -67,9 +69,10 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         }
     }
 
-    /// The second half, on any CPU: what sends interrupts may send them there. Managed interrupts
-    /// that could not come back to it are handed to `stranded`. If its redistributor lost pending
-    /// LPIs, all that may have been pending become pending again.
+    /// Executes the second half of [`cpu_on`](Self::cpu_on): allows controllers to send interrupts
+    /// to the CPU. May be called on any CPU. Managed interrupts that could not move back to the CPU
+    /// are handed to `stranded`. If its redistributor lost pending LPIs, all LPIs that may have
+    /// been pending become pending again.
     ///
     /// Context: task; may sleep.
     ///
@@ -95,10 +98,10 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 
     /// Makes the CPU that executes this take no interrupts any more:
-    /// [`cpu_offline`](Self::cpu_offline), then what is pending, then
-    /// [`cpu_dying`](Self::cpu_dying). Its interrupts arrive elsewhere; events that the interrupt
-    /// core does not know move to `heir`, and those that cannot move are handed to `stranded`. The
-    /// kernel then turns the CPU off.
+    /// [`cpu_offline`](Self::cpu_offline), then handling of pending interrupts, then
+    /// [`cpu_dying`](Self::cpu_dying). Its interrupts move to other CPUs; events that the interrupt
+    /// core does not know move to `heir`, and interrupts that cannot move are handed to `stranded`.
+    /// The kernel must then turn the CPU off.
     ///
     /// Context: task; may sleep.
     ///
@@ -119,13 +122,14 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         result
     }
 
-    /// The first half, on any CPU: nothing is sent to `cpu` any more. Interrupts that cannot move
-    /// are handed to `stranded`. The CPU then takes what is pending there.
+    /// Executes the first half of [`cpu_off`](Self::cpu_off): stops sending interrupts to `cpu`.
+    /// May be called on any CPU. Interrupts that cannot move are handed to `stranded`. The CPU must
+    /// then handle its pending interrupts.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`CpuError::Stranded`], [`CpuError::Its`], [`CpuError::Unknown`]: the CPU stays on line.
+    /// [`CpuError::Stranded`], [`CpuError::Its`], [`CpuError::Unknown`]: the CPU stays online.
     pub fn cpu_offline(
         &self,
         cpu: Cpu,
@@ -159,8 +163,9 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         }
     }
 
-    /// The second half, on the CPU itself with its interrupts masked, after it took what was
-    /// pending. Its direct LPIs are carried elsewhere, and its interface and redistributor go off.
+    /// Executes the second half of [`cpu_off`](Self::cpu_off): makes its pending direct LPIs
+    /// pending at their targets, and turns off its interface and redistributor. Must be called on
+    /// the CPU itself, with interrupts masked, after it handled its pending interrupts.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///

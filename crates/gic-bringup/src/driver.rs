@@ -1,4 +1,4 @@
-//! The types of drivers, each of which a feature includes in the build.
+//! Types of the drivers, each of which is included in the build by a feature.
 
 use alloc::sync::Arc;
 use core::convert::Infallible;
@@ -6,8 +6,8 @@ use core::marker::PhantomData;
 use core::ops::Deref;
 use gic_driver::{DirectLpi, GicV2, Its, Mbi, V2m};
 
-/// A driver in a build without its feature. No value of this type exists, so that the compiler
-/// removes what would be done with one.
+/// A driver in a build without its feature. No value of this type exists, so the compiler removes
+/// the code that would use one.
 #[derive(Debug)]
 pub struct Absent<D>(Infallible, PhantomData<fn() -> D>);
 

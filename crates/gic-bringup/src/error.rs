@@ -31,7 +31,7 @@ pub enum BringUpError {
     /// Firmware enables no CPU, or the options admit none.
     #[error("firmware enables no CPU, or the caller admits none")]
     NoCpus,
-    /// Firmware does not enable the CPU that executes this, so that its redistributor is unknown.
+    /// Firmware does not enable the calling CPU, so its redistributor is unknown.
     #[error("firmware enables no CPU with the boot CPU's affinity, {0}")]
     UnknownBootCpu(Affinity),
     /// The GIC's driver.
@@ -67,7 +67,7 @@ pub enum ControllerError {
     /// No driver is for its kind.
     #[error("it is of a kind without a driver")]
     Foreign,
-    /// The feature of its kind is disabled.
+    /// The feature for this kind of controller is disabled.
     #[error("this build leaves the driver of its kind out")]
     NotBuilt,
     /// LPIs cannot be used.
@@ -127,7 +127,7 @@ pub enum PriorityError {
     /// The GIC has no such interrupt.
     #[error(transparent)]
     Gic(#[from] GicError),
-    /// The ITS that sends the LPI.
+    /// The ITS that sends the LPI failed.
     #[error(transparent)]
     Its(#[from] ItsError),
     /// The driver of direct LPIs.
@@ -142,12 +142,12 @@ pub enum PriorityError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CpuError {
-    /// Another CPU than the one that executes this was to be turned on.
+    /// The calling CPU is not the one to be turned on.
     #[error("CPU {expected} is to be turned on, and CPU {found} executes")]
     OtherCpu {
         /// The affinity of the CPU to be turned on.
         expected: Affinity,
-        /// The affinity of the CPU that executes.
+        /// The affinity of the calling CPU.
         found: Affinity,
     },
     /// The GIC's driver.

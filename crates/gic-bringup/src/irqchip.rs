@@ -21,7 +21,7 @@ use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 /// A machine's interrupt controllers, running, and the interrupt core over them. A kernel keeps it
 /// as long as its CPUs take interrupts.
 ///
-/// Its type says how interrupts are ended: as [`CombinedEoi`] in most kernels, as
+/// The type parameter `E` selects how interrupts are ended: [`CombinedEoi`] in most kernels,
 /// [`SplitEoi`](gic_driver::cpu_interface::SplitEoi) where guests deactivate interrupts
 /// ([`split`](Self::split)).
 pub struct Irqchip<P: GicPlatform, E = CombinedEoi> {
@@ -35,16 +35,16 @@ pub struct Irqchip<P: GicPlatform, E = CombinedEoi> {
 }
 
 impl<P: GicPlatform + 'static> Irqchip<P> {
-    /// Takes every controller into use that firmware enables. No CPU takes interrupts yet: each
-    /// calls [`cpu_on`](Self::cpu_on), the boot CPU too. Must be called once.
+    /// Initialises every controller that firmware enables. No CPU takes interrupts yet: each CPU,
+    /// including the boot CPU, must call [`cpu_on`](Self::cpu_on). Must be called once.
     ///
     /// Context: task; may sleep.
     ///
-    /// The CPU that executes this is the boot CPU. Its number is that of [`GicPlatform::cpu`], 0 in
-    /// most kernels, whatever its place in the description; the other CPUs are numbered in the
-    /// description's order ([`affinity`](Self::affinity)). The boot CPU is found by
-    /// [`GicPlatform::affinity`]. If that is `None`, or if firmware states no matching affinity for
-    /// a GICv2, the kernel must number CPUs in the description's order itself.
+    /// The calling CPU is the boot CPU. Its number is that of [`GicPlatform::cpu`], 0 in most
+    /// kernels, regardless of its position in the description; the other CPUs are numbered in the
+    /// description's order ([`affinity`](Self::affinity)). [`GicPlatform::affinity`] identifies the
+    /// boot CPU. If it returns `None`, or if firmware states no matching affinity for a GICv2, the
+    /// kernel must number CPUs in the description's order itself.
     ///
     /// A controller of messages that cannot be used is no error here: [`refused`](Self::refused)
     /// names it, and devices that firmware sends to it have no parent.
@@ -74,8 +74,8 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
 }
 
 impl<P: GicPlatform + 'static> Irqchip<P, SplitEoi> {
-    /// [`with`](Irqchip::with), for a hypervisor: ending an interrupt drops the running priority
-    /// alone, so that an active interrupt can be handed to a guest, which deactivates it
+    /// Like [`with`](Irqchip::with), but for a hypervisor: ending an interrupt only drops the
+    /// running priority, so that an active interrupt can be handed to a guest, which deactivates it
     /// ([`handle_irq_with`](Self::handle_irq_with)).
     ///
     /// Context: task; may sleep.
@@ -119,13 +119,13 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// Returns the parent of a PCI function's messages.
     ///
     /// A function behind a bridge to conventional PCI must be named with its alias
-    /// ([`irq_domain::pci::enumerate`] finds it): the functions that share the alias are one device
-    /// to an ITS, which reserves events for all of them.
+    /// ([`irq_domain::pci::enumerate`] finds it): to an ITS, the functions that share the alias are
+    /// one device, for which it reserves events for all of them.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`NoParent`] says whose the fault is.
+    /// [`NoParent`] tells who is at fault.
     pub fn pci_parent(
         &self,
         host: &PciHost,
@@ -134,8 +134,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         self.msi.of_pci(&self.description, host, requester.into())
     }
 
-    /// The parent of a single device's messages, which reach `controller` with this DeviceID.
-    /// `requester` is any number that the device goes by.
+    /// Returns the parent of a single device's messages, which reach `controller` with this
+    /// DeviceID. `requester` may be any number that identifies the device.
     ///
     /// Context: task; may sleep.
     ///
@@ -170,9 +170,9 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
 }
 
 impl<P: GicPlatform> Irqchip<P, SplitEoi> {
-    /// [`handle_irq`](Self::handle_irq) of a hypervisor. After the handlers of an interrupt ran,
-    /// `finish` gets it: it [hands it over](Active::hand_over) to a guest, or returns it to be
-    /// deactivated.
+    /// Handles an IRQ of the CPU in a hypervisor, like [`handle_irq`](Self::handle_irq). After the
+    /// handlers of an interrupt ran, `finish` receives the interrupt. It must either [hand it
+    /// over](Active::hand_over) to a guest, or return it to be deactivated.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -191,9 +191,9 @@ impl<P: GicPlatform> Irqchip<P, SplitEoi> {
 }
 
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
-    /// Handles an IRQ of the CPU: takes everything that is pending and runs its handlers, until
-    /// nothing is. `unhandled` hears of interrupts that found no handler. `registers` are the CPU's
-    /// own; they are not used where the GIC is a GICv2.
+    /// Handles an IRQ of the CPU: acknowledges interrupts and runs their handlers until none is
+    /// pending. `unhandled` is called for interrupts without a handler. `registers` must be the
+    /// CPU's own; they are not used if the GIC is a GICv2.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -222,7 +222,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 
     /// Sends an SGI to CPUs that are on, with a GICv2 or a GICv3. Its handler is registered by
-    /// [`Interrupts::request_per_cpu`]. What the sender stored before is visible to the receivers.
+    /// [`Interrupts::request_per_cpu`]. The sender's earlier stores are visible to the receivers.
     ///
     /// Context: any.
     ///
@@ -259,13 +259,13 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         &self.description
     }
 
-    /// Returns the affinity of a CPU, as `MPIDR_EL1` has it: the target of PSCI's `CPU_ON`. `None`
-    /// if there is no such CPU. Context: any.
+    /// Returns the affinity of a CPU in the layout of `MPIDR_EL1`: the target of PSCI's `CPU_ON`.
+    /// `None` if the CPU does not exist. Context: any.
     pub fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.affinities.get(cpu.index()).copied()
     }
 
-    /// Returns the number of the CPU with this affinity, if there is one. Context: any.
+    /// Returns the number of the CPU with this affinity, if it exists. Context: any.
     pub fn cpu_with(&self, affinity: Affinity) -> Option<Cpu> {
         self.cpus().zip(&self.affinities).find(|(_, known)| **known == affinity).map(|(cpu, _)| cpu)
     }

@@ -17,9 +17,10 @@
 //! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
 //! | suspends the system | [`Irqchip::suspend`], on the last CPU; [`Irqchip::resume`], there; [`Irqchip::cpu_on`], on the others; then [`irq_domain::MsiDevice::restore`] for each device |
 //!
-//! The root controller is a GICv2, or a GICv3 or later; messages go to ITSes, direct LPIs,
-//! message-based SPIs and GICv2m frames, as firmware says. The boot CPU has the
-//! number that the kernel gives it; the others follow in the order in which firmware states them.
+//! The root controller is a GICv2, or a GICv3 or later; messages are delivered by ITSes, direct
+//! LPIs, message-based SPIs and GICv2m frames, as firmware describes them. The boot CPU has the
+//! number that the kernel assigns to it; the other CPUs are numbered in the order in which firmware
+//! lists them.
 //!
 //! [`PciHost::route_intx`]: gic_firmware::PciHost::route_intx
 //! [`Interrupts::request_wired`]: irq_domain::Interrupts::request_wired
@@ -62,9 +63,9 @@
 //! }
 //! ```
 //! # Features
-//! A feature for each kind of controller, all of them on by default: `its`, `direct-lpi`, `mbi`,
-//! `v2m` and `gicv2`. A kernel that disables one does not link its driver, and a controller of that
-//! kind is [refused](ControllerError::NotBuilt).
+//! One feature exists for each kind of controller, and all are on by default: `its`, `direct-lpi`,
+//! `mbi`, `v2m` and `gicv2`. A kernel that disables one does not link its driver, and a controller
+//! of that kind is [refused](ControllerError::NotBuilt).
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -41,8 +41,8 @@ pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) options: &'a Options<'a>,
 }
 
-/// The ITSes that are to be driven, by their controllers: their configurations, or the reasons that
-/// they cannot be driven.
+/// Configurations of the ITSes to be driven, or the reasons why they cannot be driven, each with
+/// its controller.
 pub(crate) struct QuietItses(Vec<(ControllerIndex, Result<ItsConfig, ControllerError>)>);
 
 impl QuietItses {
@@ -74,7 +74,7 @@ impl QuietItses {
     }
 }
 
-/// The configuration of an ITS that is quiescent, or will be refused if it is enabled.
+/// Returns the configuration of an ITS that is quiescent, or that will be refused if it is enabled.
 fn quiet<P: GicPlatform>(
     platform: &Arc<P>,
     description: &Description,
@@ -91,7 +91,7 @@ fn quiet<P: GicPlatform>(
     Ok(config)
 }
 
-/// Controllers of messages that firmware enables and the options admit.
+/// Returns the MSI controllers that firmware enables and the options admit.
 fn driven<'a>(
     description: &'a Description,
     options: &'a Options<'_>,

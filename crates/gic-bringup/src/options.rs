@@ -19,14 +19,17 @@ pub struct Options<'a> {
     pub lpi_id_bits: Option<u8>,
     /// Admits a controller that firmware enables.
     pub drives: &'a dyn Fn(&Controller) -> bool,
-    /// Completes the configuration of an ITS: its NUMA node, its targets, the size of its command
-    /// queue, its DeviceID bits. The configuration that it receives holds what firmware states, and
-    /// [takes over](gic_driver::its::IfEnabled::TakeOver) an ITS that is enabled already.
+    /// Closure that completes the configuration of an ITS: its NUMA node, its targets, the size of
+    /// its command queue, its DeviceID bits. The configuration passed to it reflects firmware's
+    /// description, and [takes over](gic_driver::its::IfEnabled::TakeOver) an ITS that is already
+    /// enabled.
     pub its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
-    /// Priorities of interrupts, and of the mask. A GICv2 uses those of wired interrupts and of the
-    /// mask. [`Irqchip::set_priority`](crate::Irqchip::set_priority) changes that of one interrupt.
+    /// Priorities of interrupts, and of the mask. A GICv2 uses only those of wired interrupts and
+    /// of the mask. [`Irqchip::set_priority`](crate::Irqchip::set_priority) changes the priority of
+    /// a single interrupt.
     pub priorities: Priorities,
-    /// The choice of CPUs for interrupts; `None` for [`RoundRobin`](irq_domain::RoundRobin).
+    /// Policy that chooses CPUs for interrupts; `None` selects
+    /// [`RoundRobin`](irq_domain::RoundRobin).
     pub policy: Option<Arc<dyn AffinityPolicy>>,
     /// Hears of each direct LPI that the driver itself makes pending.
     pub resend_observer: Option<Arc<dyn ResendObserver>>,

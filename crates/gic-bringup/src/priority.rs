@@ -9,18 +9,18 @@ use msi_types::HwIrq;
 impl<P: GicPlatform, E> Irqchip<P, E> {
     /// Changes the priority of an interrupt, in the GIC's [security
     /// view](gic_driver::SecurityView). An LPI must have an owner; the two low bits of its priority
-    /// are dropped. An SGI or PPI changes on the CPU that executes this, and must be changed again
-    /// each time that the CPU was turned on.
+    /// are dropped. For an SGI or PPI, the priority changes only on the calling CPU, and must be
+    /// set again each time that CPU is turned on.
     ///
-    /// Interrupts more urgent than a threshold come through while a kernel masks all others by
-    /// [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below) (pseudo-NMI). A more
-    /// urgent interrupt also preempts a handler, if the kernel unmasks interrupts there.
+    /// Interrupts more urgent than a threshold are still signalled while a kernel masks all others
+    /// by [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below) (pseudo-NMI). A more
+    /// urgent interrupt also preempts a handler if the kernel unmasks interrupts in handlers.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// [`PriorityError`]; the priority may have changed without the redistributor knowing if the
-    /// controller of messages does not answer.
+    /// [`PriorityError`]; if the MSI controller does not answer, the priority may have changed in
+    /// memory but not at the redistributor.
     pub fn set_priority(&self, hwirq: HwIrq, priority: Priority) -> Result<(), PriorityError> {
         match Lpi::try_from(hwirq.get()) {
             Ok(lpi) => self.set_lpi_priority(lpi, priority),

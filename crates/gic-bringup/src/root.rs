@@ -51,13 +51,13 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Sends an SGI to CPUs that are on, this one among them or not. What the sender stored before
-    /// is visible to the receivers.
+    /// Sends an SGI to CPUs that are on, this one among them or not. The sender's earlier stores
+    /// are visible to the receivers.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`], [`GicError::SgiOutOfReach`]. A GICv3 sends none then.
+    /// [`GicError::UnknownCpu`], [`GicError::SgiOutOfReach`]. A GICv3 then sends no SGI at all.
     pub fn send(
         &self,
         sgi: SgiId,
@@ -86,8 +86,8 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Takes everything that is pending at the CPU that executes this, one after the other, until
-    /// nothing is. `registers` are not used where the GIC is a GICv2.
+    /// Acknowledges the calling CPU's interrupts, one after the other, until none is pending.
+    /// `registers` are not used if the GIC is a GICv2.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -104,10 +104,10 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Takes everything that is pending at the CPU that executes this, one after the other, until
-    /// nothing is, after [`SplitEoi`] was chosen. `handle` is called after the running priority
-    /// dropped: more interrupts may arrive then. What it returns is deactivated; what it
-    /// [hands over](Active::hand_over) stays active.
+    /// Acknowledges the calling CPU's interrupts, one after the other, until none is pending.
+    /// [`SplitEoi`] must have been chosen. `handle` is called after the running priority dropped,
+    /// so more interrupts may be signalled in the meantime. An interrupt that it returns is
+    /// deactivated; one that it [hands over](Active::hand_over) stays active.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -136,7 +136,8 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Changes the priority of a wired interrupt; of a private one on the CPU that executes this.
+    /// Changes the priority of a wired interrupt. For a private interrupt, this affects only the
+    /// calling CPU.
     pub(crate) fn set_priority(&self, intid: IntId, priority: Priority) -> Result<(), GicError> {
         match self {
             Self::V3(gic) => gic.interrupt(intid)?.set_priority(priority),

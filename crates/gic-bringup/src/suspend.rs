@@ -1,4 +1,5 @@
-//! Suspend and resume of all interrupt controllers, when the system loses power but for its RAM.
+//! Suspend and resume of all interrupt controllers for a system that loses all power except its
+//! RAM's.
 
 use crate::error::{ResumeError, StepError, SuspendError};
 use crate::irqchip::Irqchip;
@@ -14,29 +15,30 @@ use gic_driver::lpi::PendingLpis;
 use gic_driver::{Block, GicError, GicPlatform, SystemRegisters};
 use msi_types::{Cpu, MsiError};
 
-/// Memory that is allocated before interrupts are masked.
+/// Memory for the GIC's saved state, allocated before interrupts are masked.
 enum Room {
     V3(SuspendRoom),
     V2(SuspendRoomV2, Box<[Option<SuspendedV2>; 1]>),
 }
 
 impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
-    /// Stops every controller and saves the state that it loses without power. The last step before
-    /// the kernel has firmware suspend the system. Must be called on the last CPU, `cpu`; the other
-    /// CPUs must have called [`cpu_off`](Self::cpu_off), and devices must not send messages any
-    /// more. Interrupts are masked meanwhile, and nothing is signalled to the CPU afterwards.
+    /// Stops every controller and saves the state that it loses without power. This is the last
+    /// step before the kernel has firmware suspend the system. Must be called on the last CPU,
+    /// `cpu`; the other CPUs must have called [`cpu_off`](Self::cpu_off), and devices must have
+    /// stopped sending messages. The call masks interrupts, and the CPU is signalled no interrupt
+    /// afterwards.
     ///
     /// | step | reason for the order |
     /// |---|---|
     /// | every ITS finishes its commands, writes its caches to memory and drops messages | it needs redistributors that are awake |
-    /// | direct LPIs are not invalidated or made pending any more | their registers are the redistributor's |
+    /// | direct LPIs are no longer invalidated or made pending | both use the redistributors' registers |
     /// | the GIC writes pending LPIs to memory where it can, and is saved and stopped | everything else has stopped |
     ///
-    /// Message-based SPIs and GICv2m frames have no state apart from their SPIs.
+    /// Message-based SPIs and GICv2m frames have no state other than that of their SPIs.
     ///
     /// Interrupts that are pending are handled after [`resume`](Self::resume). A message that a
-    /// device sends in the meantime is dropped, unless the device masks its vector and so keeps the
-    /// message itself.
+    /// device sends while the system is suspended is dropped, unless the device's own mask bit
+    /// holds the message back.
     ///
     /// Context: task; may sleep.
     ///
@@ -61,14 +63,15 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         result
     }
 
-    /// Restores every controller after the system got its power back, even if it kept its state.
-    /// Must be called on the CPU that suspended, before it unmasks interrupts or touches a device.
-    /// Afterwards the other CPUs call [`cpu_on`](Self::cpu_on), and bus drivers restore their
-    /// devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
+    /// Restores every controller after the system regained power, even if a controller kept its
+    /// state. Must be called on the CPU that suspended, before it unmasks interrupts or accesses a
+    /// device. Afterwards the other CPUs must call [`cpu_on`](Self::cpu_on), and bus drivers must
+    /// restore their devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
     ///
     /// The order is that of [`suspend`](Self::suspend) in reverse: the GIC, direct LPIs, ITSes.
     /// Where the redistributor could not write its pending LPIs to memory, every event that may
-    /// have been pending becomes pending again: handlers may run once more than their devices sent.
+    /// have been pending becomes pending again: a handler may run once more than its device sent
+    /// messages.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -120,7 +123,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         self.restart_senders(suspended.cpu, suspended.stopped, pending)
     }
 
-    /// Stops everything that makes LPIs pending, and records it in `stopped`.
+    /// Stops all controllers that make LPIs pending, and records them in `stopped`.
     fn stop_senders(&self, cpu: Cpu, stopped: &mut Stopped) -> Result<(), StepError> {
         for (index, controller) in self.msi.iter() {
             if let MsiController::Its(its) = controller {
@@ -141,8 +144,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         Ok(())
     }
 
-    /// Restarts senders that were stopped, whatever becomes of the others, and has them answer for
-    /// pending LPIs that were lost.
+    /// Restarts the stopped senders, continues after failures, and makes the sender of lost LPIs
+    /// set them pending again.
     fn restart_senders(
         &self,
         cpu: Cpu,
@@ -175,7 +178,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         }
     }
 
-    /// Saves the GIC and stops it. An error comes with the state where the GIC was stopped.
+    /// Saves the GIC and stops it. An error includes the saved state if the GIC was stopped.
     fn save_gic(
         &self,
         cpu: Cpu,

@@ -6,8 +6,8 @@ use gic_driver::gic;
 use gic_driver::gicv2::SuspendedV2;
 use msi_types::Cpu;
 
-/// State of interrupt controllers that are stopped, which
-/// [`Irqchip::resume`](crate::Irqchip::resume) consumes.
+/// Saved state of stopped interrupt controllers, consumed by
+/// [`Irqchip::resume`](crate::Irqchip::resume).
 #[must_use = "no interrupt arrives before `Irqchip::resume`"]
 pub struct Suspended {
     pub(crate) cpu: Cpu,

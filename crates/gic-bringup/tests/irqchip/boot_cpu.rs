@@ -1,4 +1,4 @@
-//! A kernel that is started on another CPU than the first one of the description.
+//! A kernel whose boot CPU is not the first one of the description.
 
 use crate::machine::{CPU0, CPU1, Machine, function};
 use gic_bringup::CpuError;

@@ -7,7 +7,7 @@ use msi_types::{RequesterId, Shape};
 use std::sync::Arc;
 
 const ALIAS: RequesterId = RequesterId::pci(1, 0, 0);
-/// With four vectors each they have more than fit into the smallest translation table.
+/// Number of devices: with four vectors each, they overflow the smallest translation table.
 const DEVICES: u8 = 20;
 
 fn attach(chip: &Chip, device: u8) -> (MsiDevice, Arc<Messages>) {

@@ -37,7 +37,7 @@ const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
 pub(crate) struct Kernel {
     machine: MachinePlatform,
     tables: AtomicUsize,
-    /// Was the ITS enabled at an allocation?
+    /// For each table allocation, whether the ITS was enabled.
     its_at_allocations: Mutex<Vec<bool>>,
     stuck: Arc<Mutex<Option<Stuck>>>,
 }
@@ -134,7 +134,7 @@ impl Platform for Kernel {
 }
 
 impl GicPlatform for Kernel {
-    /// A real kernel's page allocator may sleep.
+    /// Checks that the caller may sleep, as a real kernel's page allocator does.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         assert!(self.machine.may_wait(), "a table is allocated with interrupts masked");
         let _outside = Outside::new();
@@ -150,7 +150,7 @@ impl GicPlatform for Kernel {
         self.machine.release_table(table);
     }
 
-    /// What a previous kernel used is reserved.
+    /// Memory that a previous kernel used is reserved.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
         assert!(self.machine.may_wait(), "a table is adopted with interrupts masked");
         Some(Table::new(region.base, region.bytes, 0))
@@ -269,7 +269,8 @@ pub(crate) struct Machine {
     description: Arc<Description>,
 }
 
-/// The model's CPUs are in one cluster, by their numbers.
+/// Returns a CPU's affinity: all CPUs of the model are in one cluster, in the order of their
+/// numbers.
 fn affinity(cpu: Cpu) -> Affinity {
     Affinity::new(0, 0, 0, u8::try_from(cpu.get()).unwrap())
 }
@@ -311,12 +312,12 @@ impl Machine {
         Self::with(|_| ())
     }
 
-    /// One whose redistributors keep `EnableLPIs` set until reset.
+    /// Creates a machine whose redistributors keep `EnableLPIs` set until reset.
     pub(crate) fn with_lpis_that_stay_enabled() -> Self {
         Self::with(|config| config.can_clear_enable_lpis = false)
     }
 
-    /// Of hardware that `change` makes different.
+    /// Creates a machine whose configuration is modified by `change`.
     pub(crate) fn with(change: impl FnOnce(&mut VgicConfig)) -> Self {
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)], Caches::Snooped));
         let mut config = VgicConfig::new(2);
@@ -354,13 +355,13 @@ impl Machine {
         self
     }
 
-    /// One whose firmware states the boot CPU last.
+    /// Makes firmware list the boot CPU last.
     pub(crate) fn with_cpus_in_reverse(mut self) -> Self {
         Arc::make_mut(&mut self.description).cpus.reverse();
         self
     }
 
-    /// Firmware's description.
+    /// Returns firmware's description.
     pub(crate) fn description(&self) -> Arc<Description> {
         self.description.clone()
     }
@@ -370,7 +371,7 @@ impl Machine {
         self.bring_up_with(&Options::default())
     }
 
-    /// [`bring_up`](Self::bring_up) with choices.
+    /// Like [`bring_up`](Self::bring_up), with options.
     pub(crate) fn bring_up_with(&self, options: &Options<'_>) -> Result<Chip, BringUpError> {
         let kernel = self.kernel.clone();
         Irqchip::with(kernel.clone(), kernel, self.description.clone(), options)
@@ -381,7 +382,7 @@ impl Machine {
         self.boot_with(&Options::default())
     }
 
-    /// [`boot`](Self::boot) with choices.
+    /// Like [`boot`](Self::boot), with options.
     pub(crate) fn boot_with(&self, options: &Options<'_>) -> Chip {
         let chip = self.bring_up_with(options).unwrap();
         for cpu in chip.cpus() {
@@ -396,7 +397,7 @@ impl Machine {
         code(&CpuRegisters(&self.vcpus[cpu.index()]))
     }
 
-    /// A task of `cpu` executes `code`, with interrupts on.
+    /// Executes `code` as a task of `cpu`, with interrupts unmasked.
     pub(crate) fn execute_task<R>(&self, cpu: Cpu, code: impl FnOnce() -> R) -> R {
         self.execute(cpu, |_| {
             self.kernel.irq_restore(IrqState::new(0));
@@ -404,18 +405,18 @@ impl Machine {
         })
     }
 
-    /// All registers are as after power-on; RAM and lines stay as they are.
+    /// Resets all registers to their power-on values, and keeps RAM and the levels of lines.
     pub(crate) fn lose_power(&self) {
         let mut halves: Vec<_> = self.vcpus.iter().map(|vcpu| vcpu.lock().unwrap()).collect();
         self.gic.freeze(halves.iter_mut().map(|half| &mut **half)).unwrap().lose_power().unwrap();
     }
 
-    /// The ITS never comes to rest from now on.
+    /// Makes the ITS never become quiescent.
     pub(crate) fn block_its(&self) {
         self.block(ITS + u64::from(gits::CTLR.offset()), 0);
     }
 
-    /// The boot CPU's redistributor never falls asleep from now on.
+    /// Makes the boot CPU's redistributor never fall asleep.
     pub(crate) fn block_sleep(&self) {
         let base = self.description.gic.as_ref().unwrap().redistributors[0].value.base();
         let value = gicr::Waker::new().with_processor_sleep(true).into();
@@ -426,7 +427,7 @@ impl Machine {
         *self.kernel.stuck.lock().unwrap() = Some(Stuck { address, value });
     }
 
-    /// All hardware finishes again.
+    /// Undoes [`block_its`](Self::block_its) and [`block_sleep`](Self::block_sleep).
     pub(crate) fn unblock(&self) {
         *self.kernel.stuck.lock().unwrap() = None;
     }
@@ -456,7 +457,7 @@ impl Machine {
         self.send_from(FUNCTION, messages, slot);
     }
 
-    /// A function sends what it has at `slot`, which arrives with this requester ID.
+    /// Sends a function's message of `slot` with this requester ID.
     pub(crate) fn send_from(&self, requester: RequesterId, messages: &Messages, slot: usize) {
         let message = messages.0.lock().unwrap()[slot];
         self.signal(DeviceId::new(requester.get()), message);
@@ -472,7 +473,7 @@ impl Machine {
         self.kernel.tables.load(Ordering::Relaxed)
     }
 
-    /// Was the ITS enabled at the allocations since the last call?
+    /// Returns, for each allocation since the last call, whether the ITS was enabled.
     pub(crate) fn take_its_at_allocations(&self) -> Vec<bool> {
         std::mem::take(&mut *self.kernel.its_at_allocations.lock().unwrap())
     }
@@ -493,7 +494,7 @@ impl Machine {
         }
     }
 
-    /// The registers of the ITS.
+    /// Returns the registers of the ITS.
     pub(crate) fn its(&self) -> ModelFrame {
         self.kernel.map(PhysicalRegion { base: ITS, bytes: gits::SIZE }).unwrap()
     }

@@ -10,7 +10,7 @@ use irq_domain::{Host, IrqHandle};
 use msi_types::Shape;
 use std::sync::Arc;
 
-/// A kernel that leaves an LPI pending at each CPU and is gone, without disabling anything.
+/// Runs a kernel that ends with an LPI pending at each CPU, without disabling anything.
 fn first_kernel(machine: &Machine) {
     let chip = machine.boot();
     let (device, messages) = function(&chip);
@@ -23,7 +23,7 @@ fn first_kernel(machine: &Machine) {
     std::mem::forget((chip, device, handles));
 }
 
-/// The next kernel's device gets the messages that it sends, and no others.
+/// Checks that the next kernel handles its own device's messages, and no others.
 fn assert_messages_arrive(machine: &Machine, chip: &Chip) {
     let (device, messages) = function(chip);
     device.allocate(Shape::Independent, 2..=2).unwrap();

@@ -1,4 +1,4 @@
-//! The whole machine suspends, loses everything but its RAM, and resumes.
+//! A machine that suspends, loses all state except its RAM, and resumes.
 
 use crate::machine::{CPU0, CPU1, Chip, Machine, Messages, function};
 use doorbell_test_support::with_allocations;
@@ -70,7 +70,7 @@ impl Busy {
         [first, second, self.wired.count(), timer]
     }
 
-    /// Each source signals once, and each handler runs once.
+    /// Makes each source signal once, and checks that each handler runs once.
     fn everything_arrives(&self) {
         let before = self.counts();
         self.machine.send(&self.messages, 0);
