@@ -1,6 +1,6 @@
-//! Masks of an ITS's LPIs, from several CPUs at once: by commands, and by `GICR_INVLPIR`. The
-//! hardware costs nothing: it is memory, and has done what it is asked at once. What is left is the
-//! driver, and what its CPUs wait for each other.
+//! Concurrent masking of an ITS's LPIs from several CPUs, by commands and by `GICR_INVLPIR`. The
+//! hardware is plain memory that completes every request immediately, so the probes measure the
+//! driver alone, including the time that CPUs wait for each other.
 
 use crate::{MeasureError, Probe, Reference, each};
 use gic_driver::gic_arch::icc::SysRegEncoding;
@@ -18,22 +18,22 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::Instant;
 
-/// Numbers of CPUs that mask at a time.
+/// Numbers of CPUs that mask concurrently.
 const CPUS: [u32; 3] = [1, 2, 8];
 const MOST: u32 = 8;
-/// Masks of each CPU in one sample.
+/// Masks and unmasks by each CPU in one sample.
 const OPERATIONS: u32 = 10_000;
 
 const DISTRIBUTOR: u64 = 0x0800_0000;
 const ITS: u64 = 0x0808_0000;
 const REDISTRIBUTORS: u64 = 0x0900_0000;
 const STRIDE: u64 = 0x2_0000;
-/// Where tables begin: the configuration bytes alone, then all others.
+/// Addresses of tables: one range for the configuration bytes, one for all other tables.
 const BYTES: u64 = 1 << 32;
 const WORDS: u64 = 1 << 33;
 const TABLES: usize = 1 << 21;
 
-/// Nanoseconds of all CPUs together for each mask or unmask.
+/// Probes of the elapsed time per mask or unmask, divided by the operations of all CPUs together.
 pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     let mut probes = Vec::new();
     for (name, ir) in [("mask-command", false), ("mask-register", true)] {
@@ -55,7 +55,7 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
 
 const FLOORS: [&str; 3] = ["floor-mask-1", "floor-mask-2", "floor-mask-8"];
 
-/// What each mask has to do: a byte changed, published, a register written and one read.
+/// Measures the least work of a mask: change and publish a byte, write a register, read one.
 fn floor(cpus: u32) -> Result<f64, String> {
     let lines: Vec<[AtomicU64; 16]> = (0..cpus).map(|_| Default::default()).collect();
     let bytes: Vec<AtomicU8> = (0..cpus).map(|_| AtomicU8::new(0)).collect();
@@ -71,7 +71,7 @@ fn floor(cpus: u32) -> Result<f64, String> {
     })
 }
 
-/// Runs `f` on as many threads, which begin together.
+/// Runs `f` on one thread for each CPU. All threads start together.
 fn on_each(cpus: u32, f: impl Fn(u32) -> Result<(), String> + Sync) -> Result<f64, String> {
     let start = Barrier::new(cpus as usize + 1);
     let (f, start) = (&f, &start);
@@ -134,7 +134,7 @@ impl Masks {
     }
 }
 
-/// Registers and tables, as memory.
+/// Registers and tables in plain memory.
 struct Board {
     ir: bool,
     bytes: Vec<AtomicU8>,
@@ -249,7 +249,7 @@ impl GicPlatform for Board {
     }
 }
 
-/// A register frame that holds what is written, and answers at once.
+/// A register frame that stores what is written and completes immediately.
 struct Frame {
     base: u64,
     typer: u64,
@@ -292,7 +292,7 @@ impl Mmio for Frame {
 
     fn read64(&self, offset: u32) -> u64 {
         if self.base == ITS && offset == gits::CREADR.offset() {
-            // Everything was executed.
+            // All commands have been executed.
             return self.at(gits::CWRITER.offset()).load(Ordering::Acquire).into();
         }
         if offset == gits::TYPER.offset() {
@@ -314,7 +314,7 @@ impl Mmio for Frame {
     }
 }
 
-/// A CPU interface that holds nothing but is there.
+/// A CPU interface that exists and holds no state.
 struct Registers;
 
 impl SystemRegisters for Registers {

@@ -204,8 +204,8 @@ impl SgiId {
     }
 }
 
-/// An INTID from 8192 on, made from the INTID: `Lpi::try_from(8192)`, or from its place among the
-/// LPIs: [`from_index`](Self::from_index).
+/// An INTID of at least 8192, converted from the INTID (`Lpi::try_from(8192)`) or from its index
+/// among the LPIs ([`from_index`](Self::from_index)).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Lpi(u32);

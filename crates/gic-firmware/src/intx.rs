@@ -21,8 +21,8 @@ pub enum IntxPin {
 impl IntxPin {
     const ALL: [Self; 4] = [Self::A, Self::B, Self::C, Self::D];
 
-    /// The pin that a function's Interrupt Pin register holds, the byte at 0x3d of its
-    /// configuration space. `None` if the function uses no pin, and for reserved values.
+    /// Converts the value of a function's Interrupt Pin register, the byte at 0x3d of its
+    /// configuration space. Returns `None` if the function uses no pin, and for reserved values.
     pub const fn from_register(register: u8) -> Option<Self> {
         match register {
             1 => Some(Self::A),
@@ -33,14 +33,14 @@ impl IntxPin {
         }
     }
 
-    /// The pin of the bus above a bridge that the bridge connects this one to, by the number of the
-    /// device below that asserts it (PCI-to-PCI Bridge 1.2 §9.1).
+    /// Returns the pin on the bus above a bridge to which the bridge connects this pin of `device`,
+    /// the number of a device below it (PCI-to-PCI Bridge 1.2 §9.1).
     #[must_use]
     pub const fn above_bridge(self, device: u8) -> Self {
         Self::ALL[(self as usize + device as usize) % Self::ALL.len()]
     }
 
-    /// The number: 1 for INTA.
+    /// Returns the pin's number: 1 for INTA.
     pub const fn number(self) -> u8 {
         self as u8 + 1
     }
@@ -51,7 +51,7 @@ impl IntxPin {
 pub struct WiredInterrupt {
     /// The interrupt.
     pub intid: IntId,
-    /// Its trigger. INTx is a level, which several functions may share.
+    /// Trigger of the interrupt. INTx is level-triggered, and several functions may share it.
     pub trigger: Trigger,
 }
 
@@ -59,11 +59,11 @@ pub struct WiredInterrupt {
 /// ACPI's `_PRT` (ACPI 6.5 §6.2.13).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IntxRouting {
-    /// Bits of a function's address that count.
+    /// Mask of the bits of a function's address that are compared.
     pub address_mask: u32,
-    /// Bits of a pin's number that count.
+    /// Mask of the bits of a pin's number that are compared.
     pub pin_mask: u32,
-    /// The routes, of which the first that matches counts.
+    /// The routes. The first match is used.
     pub routes: Vec<Fact<IntxRoute>>,
 }
 
@@ -75,37 +75,38 @@ pub struct IntxRoute {
     pub address: u32,
     /// Number of the pin: 1 for INTA.
     pub pin: u32,
-    /// The interrupt. `None` if another controller than the root GIC takes it.
+    /// The interrupt. `None` if it is routed to a controller other than the root GIC.
     pub interrupt: Option<WiredInterrupt>,
 }
 
-/// Reason for which a function's pin has no interrupt at the GIC.
+/// Reason why a function's pin has no interrupt at the GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoIntx {
-    /// The description has no routing for the host bridge: firmware has none, or it is AML.
+    /// The description has no routing for the host bridge: firmware provides none, or provides it
+    /// in AML.
     #[error("the interrupt pins of the host bridge have no routing")]
     NotDescribed,
     /// No entry of the routing matches.
     #[error("firmware routes no interrupt for pin {0:?} of the function")]
     Unmapped(IntxPin),
-    /// Another controller takes the interrupt.
+    /// The interrupt is routed to another controller.
     #[error("pin {0:?} of the function leads to a controller other than the GIC")]
     OtherController(IntxPin),
-    /// The caller names no function.
+    /// The caller passed an empty path.
     #[error("the path to the function is empty")]
     EmptyPath,
 }
 
 impl IntxRouting {
-    /// A routing by device number and pin, as `_PRT` states it.
+    /// Creates a routing by device number and pin, as `_PRT` states it.
     ///
-    /// `_PRT` is AML, which this crate does not interpret: under ACPI the kernel evaluates it and
-    /// passes the routes. It keeps the routing and asks it by [`route`](Self::route), or sets
+    /// `_PRT` is AML, which this crate does not interpret: under ACPI the kernel must evaluate it
+    /// and pass the routes. It may keep the routing and call [`route`](Self::route), or set
     /// [`PciHost::intx`](crate::PciHost::intx). The number of a route without a link device is a
-    /// GSI, which on a GIC is the INTID (ACPI 6.5 §6.2.13, §5.2.12.15); its trigger is a level. A
-    /// bridge below the host bridge may have a `_PRT` of its own: it routes the functions behind
-    /// that bridge, by paths that end below it.
+    /// GSI, which on a GIC is the INTID (ACPI 6.5 §6.2.13, §5.2.12.15); it is level-triggered. A
+    /// bridge below the host bridge may have its own `_PRT`, which routes the functions behind that
+    /// bridge; their paths must then end below it.
     pub fn by_device(routes: impl IntoIterator<Item = (u8, IntxPin, WiredInterrupt)>) -> Self {
         const DEVICE: u32 = 0xf800;
         let route = |(device, pin, interrupt): (u8, IntxPin, _)| IntxRoute {
@@ -120,9 +121,10 @@ impl IntxRouting {
         }
     }
 
-    /// The interrupt of a function's pin. `path` has the function first, then each bridge above it
-    /// up to the routed bus: one element for a function on that bus. An ARI function goes by
-    /// device 0, as its number has no device (PCI Express 4.0 §2.2.8.1).
+    /// Returns the interrupt of a function's pin. `path` must have the function first, then each
+    /// bridge above it up to the routed bus: a single element for a function on that bus. An ARI
+    /// function is routed as device 0, because its function number has no device part (PCI Express
+    /// 4.0 §2.2.8.1).
     ///
     /// # Errors
     /// All of [`NoIntx`].
@@ -166,7 +168,7 @@ mod tests {
         let pins = IntxPin::ALL.map(|pin| (5, pin, level(32 + u32::from(pin.number()))));
         let bus = IntxRouting::by_device(pins);
         let below = |device| RequesterId::pci(2, device, 0);
-        // INTD of device 2 behind device 3, which stands behind device 5 of the root bus.
+        // INTD of device 2 behind device 3, which is behind device 5 of the root bus.
         let path = [below(2), RequesterId::pci(1, 3, 0), FUNCTION];
         assert_eq!(bus.route(&path, IntxPin::D), Ok(level(33)));
         assert_eq!(bus.route(&[below(31), FUNCTION], IntxPin::A), Ok(level(36)));

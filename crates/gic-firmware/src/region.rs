@@ -1,11 +1,11 @@
-//! Regions that are asked for addresses.
+//! Sets of regions that are searched by address.
 
 pub use msi_types::Region;
 
 use alloc::vec::Vec;
 
-/// Regions that are asked for addresses. Of regions that overlap, the one with the highest base
-/// counts.
+/// A set of regions that is searched by address. Of overlapping regions, only the one with the
+/// highest base is considered.
 pub(crate) struct RegionSet(Vec<Region>);
 
 impl RegionSet {

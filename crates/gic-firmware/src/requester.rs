@@ -25,9 +25,9 @@ pub struct PciHost {
     pub config: Option<Fact<ConfigAccess>>,
     /// The bus numbers behind it.
     pub buses: Fact<BusRange>,
-    /// Windows through which CPUs reach its functions' regions (`ranges`). ACPI tables describe
-    /// none: they are resources of the bridge in AML (`_CRS`), which the kernel's interpreter
-    /// must evaluate.
+    /// Windows through which CPUs reach its functions' regions (`ranges`). ACPI tables do not
+    /// describe windows: they are resources of the bridge in AML (`_CRS`), which the kernel's
+    /// interpreter must evaluate.
     pub windows: Vec<Fact<PciWindow>>,
     /// Its PCI domain (segment), if firmware numbers it.
     pub segment: Option<Fact<u32>>,
@@ -41,8 +41,8 @@ pub struct PciHost {
     pub iommu: IommuRouting,
     /// Bits of the addresses that its functions can write to; `None` = 64.
     pub address_bits: Option<Fact<u8>>,
-    /// Routing of the interrupt pins of its root bus. Devicetree only: ACPI states it in AML, from
-    /// which a kernel makes it by [`IntxRouting::by_device`].
+    /// Routing of the interrupt pins of its root bus. Set only from a devicetree: ACPI describes it
+    /// in AML, from which a kernel can create it by [`IntxRouting::by_device`].
     pub intx: Option<IntxRouting>,
 }
 
@@ -67,8 +67,9 @@ impl PciHost {
         }
     }
 
-    /// The wired interrupt of a PCI function's pin. `path` has the function first, then each bridge
-    /// above it up to the root bus: one element for a function on the root bus.
+    /// Returns the wired interrupt of a PCI function's pin. `path` must have the function first,
+    /// then each bridge above it up to the root bus: a single element for a function on the root
+    /// bus.
     ///
     /// # Errors
     /// All of [`NoIntx`].

@@ -49,7 +49,7 @@ fn a_nexus_uses_what_its_map_leads_to() {
     assert_eq!(nexus.interrupts[0].origin.to_string(), "/pcie@10000000: interrupt-map");
 }
 
-/// The interrupt of a pin of a function on the root bus, by its number and trigger.
+/// Returns the number and trigger of the interrupt of a function's pin on the root bus.
 fn intx(host: &str, function: RequesterId, pin: IntxPin) -> Result<(u32, Trigger), NoIntx> {
     let machine = machine();
     let host = machine.hosts.iter().find(|found| found.id.as_str() == host).expect("a host");
@@ -64,10 +64,10 @@ fn pins_follow_the_interrupt_map() {
     assert_eq!(intx(any, device(9), IntxPin::B), Err(NoIntx::OtherController(IntxPin::B)));
     assert_eq!(intx(any, device(9), IntxPin::D), Err(NoIntx::Unmapped(IntxPin::D)));
     let by_device = "/pcie@20000000";
-    // The first entry that matches counts; an entry whose lower cells count has no function.
+    // The first match is used; an entry that compares the lower cells matches no function.
     assert_eq!(intx(by_device, device(1), IntxPin::A), Ok((92, Trigger::Level)));
     assert_eq!(intx(by_device, device(3), IntxPin::A), Ok((95, Trigger::Level)));
-    // Functions and buses count where the mask says so.
+    // Functions and buses are compared where the mask includes them.
     let functions = RequesterId::pci(0, 3, 1);
     assert_eq!(intx(by_device, functions, IntxPin::A), Ok((93, Trigger::Edge)));
     let elsewhere = intx(by_device, RequesterId::pci(1, 1, 0), IntxPin::A);

@@ -96,7 +96,7 @@ impl HypervHost {
         Ok(Arc::new(host))
     }
 
-    /// The guest's end, over `vectors`. Must be called once.
+    /// Opens the guest's end, over `vectors`. Must be called once.
     ///
     /// # Errors
     /// The guest's reason.

@@ -68,17 +68,18 @@ pub struct Vpendbaser {
     __: bool,
     /// The last change of `valid` is still taking effect. Read-only.
     pub dirty: bool,
-    /// Virtual interrupts were pending when the vPE became non-resident. GICv4.1: written as 1 when
-    /// `valid` is cleared, no doorbell is requested.
+    /// Virtual interrupts were pending when the vPE became non-resident. GICv4.1: if software
+    /// writes 1 while it clears `valid`, no doorbell is requested.
     pub pending_last: bool,
-    /// The pending table's first part may be invalid; GICv4.1: a doorbell is requested.
+    /// GICv4.0: the first part of the pending table may be invalid. GICv4.1: a doorbell is
+    /// requested.
     pub idai: bool,
     /// A vPE is resident: the redistributor reads and writes its pending table.
     pub valid: bool,
 }
 
 impl Vpendbaser {
-    /// With the table at `address`; bits 15:0 and 63:52 are dropped.
+    /// Returns the value with the table at `address`, of which bits 15:0 and 63:52 are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         self.with_address_51_16((address >> 16) & 0xf_ffff_ffff)
     }

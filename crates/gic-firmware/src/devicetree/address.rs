@@ -96,8 +96,8 @@ pub(super) fn to_cpu(node: NodeRef<'_, '_>, address: u128) -> Result<u64, String
     u64::try_from(address).map_err(|_| format!("address {address:#x} has more than 64 bits"))
 }
 
-/// The entries of the `ranges` of `bus`, whose addresses must have `cells` cells: (address on the
-/// bus, address above, size). `None` without any, and if the property is malformed.
+/// Returns the entries of the `ranges` of `bus`, whose addresses must have `cells` cells: (address
+/// on the bus, address above, size). `None` if the property is absent or malformed.
 pub(super) fn range_entries<'a>(
     bus: NodeRef<'_, 'a>,
     cells: usize,

@@ -11,12 +11,12 @@ use crate::requester::PciHost;
 use msi_types::Trigger;
 
 const MASK: &str = "interrupt-map-mask";
-/// Cells of a function's address and of a pin.
+/// Number of cells of a function's address and pin together.
 const CHILD: usize = 4;
-/// Flags of an edge: low to high, high to low (binding `arm,gic-v3.yaml`).
+/// Flags of edge triggers: low to high, high to low (binding `arm,gic-v3.yaml`).
 const EDGES: u32 = 3;
 
-/// Gives the hosts, which were read from `tree`, the routing of their pins to `gic`.
+/// Sets the routing of pins to `gic` for `hosts`, which were read from `tree`.
 pub(super) fn read(tree: &Tree<'_>, gic: Option<NodeRef<'_, '_>>, hosts: &mut [PciHost]) {
     for (node, host) in tree.nodes().filter(|node| is_pci_host(*node)).zip(hosts) {
         host.intx = routing(tree, gic, node);
@@ -30,13 +30,13 @@ fn routing(
 ) -> Option<IntxRouting> {
     let words = cells(host.property(MAP)?)?;
     let mask = host.property(MASK).and_then(cells).unwrap_or_default();
-    // Without a mask all bits count, as in Linux.
+    // Without a mask, all bits are compared, as in Linux.
     let mask: [u32; CHILD] = mask.first_chunk().copied().unwrap_or([u32::MAX; CHILD]);
     let is_gic = |node: NodeRef<'_, '_>| gic.is_some_and(|gic| gic.index() == node.index());
     let route = |entry: wired::MapEntry<'_, '_, '_>| {
         let [address, middle, low, pin] = *entry.child.first_chunk()?;
         let interrupt = is_gic(entry.parent).then(|| interrupt(entry.specifier)).flatten();
-        // A function's address has nothing in its lower cells.
+        // A function's address is zero in its lower cells.
         let is_reached = middle & mask[1] == 0 && low & mask[2] == 0;
         is_reached.then(|| Fact::new(IntxRoute { address, pin, interrupt }, host.origin(MAP)))
     };

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use msi_types::pci::{PciSpace, PciWindow};
 
 const RANGES: &str = "ranges";
-/// Cells of a PCI address: space and flags, then 64 bits.
+/// Number of cells of a PCI address: space and flags, then 64 bits of address.
 const PCI_CELLS: usize = 3;
 
 /// Bits of the first cell.
@@ -18,8 +18,8 @@ const IO: u32 = 1 << 24;
 const MEMORY_32: u32 = 2 << 24;
 const MEMORY_64: u32 = 3 << 24;
 
-/// The windows of `host`, in the property's order. Leaves out entries without a CPU address and
-/// those of configuration space.
+/// Returns the windows of `host`, in the property's order. Leaves out entries without a CPU address
+/// and those of configuration space.
 pub(super) fn read(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
     let Some(entries) = range_entries(host, PCI_CELLS) else { return Vec::new() };
     let windows = entries.filter_map(|[child, parent, size]| {
@@ -38,13 +38,13 @@ pub(super) fn read(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
     windows.map(|window| Fact::new(window, host.origin(RANGES))).collect()
 }
 
-/// The first cell of a PCI address, and the address itself.
+/// Returns the first cell of a PCI address, and the address itself.
 fn split(address: u128) -> Option<(u32, u64)> {
     let flags = u32::try_from(address >> 64).ok()?;
     Some((flags, u64::try_from(address & u128::from(u64::MAX)).ok()?))
 }
 
-/// The cells of `ranges` for these windows, with CPU addresses of two cells and sizes of two.
+/// Returns the cells of `ranges` for these windows. CPU addresses and sizes have two cells each.
 #[cfg(feature = "write")]
 pub(super) fn ranges(windows: &[Fact<PciWindow>]) -> Vec<u32> {
     let entry = |window: &Fact<PciWindow>| {

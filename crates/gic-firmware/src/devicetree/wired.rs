@@ -135,9 +135,10 @@ pub(super) struct MapEntry<'t, 'a, 'c> {
     pub(super) specifier: &'c [u32],
 }
 
-/// Splits `cells` of the `interrupt-map` of `node` into entries, up to one whose end is not known:
-/// child address and specifier, parent, its address and specifier. A node that states no address
-/// cells has none here, as in Linux.
+/// Splits `cells` of the `interrupt-map` of `node` into entries, each of which has the child's
+/// address and specifier, the parent, and the parent's address and specifier. Stops at an entry
+/// whose length is unknown. A node without `#address-cells` has zero address cells here, as in
+/// Linux.
 pub(super) fn map_entries<'t, 'a, 'c>(
     tree: &'t Tree<'a>,
     node: NodeRef<'t, 'a>,

@@ -47,7 +47,8 @@ impl TaskContext for GuestKernel {
 }
 
 impl Kernel for GuestKernel {
-    /// No task of this kernel sleeps: each turn of a wait lets the host work.
+    /// Returns a constant, because no task of this kernel sleeps: each turn of a wait lets the host
+    /// run.
     fn wake_ups(&self) -> u32 {
         0
     }

@@ -1,5 +1,5 @@
-//! The bus driver: the interrupt core's enumeration, over the simulated bus. It knows nothing of a
-//! host bridge but its windows.
+//! Bus driver: the interrupt core's enumeration, over the simulated bus. It depends only on a host
+//! bridge's windows.
 
 use crate::bus::AccessWidth;
 use crate::pci::Windows;
@@ -36,8 +36,7 @@ pub fn enumerate(bus: &CpuBus, windows: Windows) -> Result<Vec<FoundFunction>, P
 }
 
 impl FoundFunction {
-    /// Gives the function its addresses again and lets it answer and send, after it was taken out
-    /// and put back.
+    /// Restores the function's addresses and enables it again, after it was removed and reinserted.
     ///
     /// # Errors
     /// [`PciError::Unplaced`].
@@ -45,12 +44,12 @@ impl FoundFunction {
         self.function.enable()
     }
 
-    /// Its place on its bus, and its requester ID as the host bridge sees it.
+    /// Returns the function's place on its bus, and its requester ID as the host bridge sees it.
     pub fn requester(&self) -> PciRequester {
         self.function.requester()
     }
 
-    /// The function's message store: MSI-X if it has it, else MSI.
+    /// Returns the function's message store: of MSI-X if it has that, of MSI otherwise.
     ///
     /// # Errors
     /// Those of [`irq_domain::pci::find_store`].
