@@ -1,6 +1,6 @@
 //! A kernel whose tasks sleep until the host signals, and a monitor whose thread sleeps until the
-//! guest does. Four tasks request and delete messages on one bus at the same time, and one task
-//! handles the bus's events.
+//! guest does. Four tasks request and delete messages on one bus concurrently, and one task handles
+//! the bus's events.
 
 use hyperv_vpci::channel::Idle;
 use hyperv_vpci::guest::{Bus, BusConfig, BusEvent, Kernel, SpiDomain, Vectors, Wait};
@@ -39,7 +39,7 @@ impl Signals {
         self.changed.notify_all();
     }
 
-    /// Sleeps until the count differs from `seen`. Returns false if `time` is over first.
+    /// Sleeps until the count differs from `seen`. Returns false if `time` elapses first.
     fn sleep(&self, seen: u32, time: Duration) -> bool {
         let unchanged = |count: &mut u32| *count == seen;
         let slept = self.changed.wait_timeout_while(self.count(), time, unchanged);
@@ -51,7 +51,7 @@ impl Signals {
 #[derive(Default)]
 struct SleepingKernel {
     signals: Signals,
-    /// Turns that no wake-up ended.
+    /// Number of turns that no wake-up ended.
     timeouts: AtomicU32,
 }
 
@@ -131,8 +131,7 @@ impl SetLine for Spis {
     }
 }
 
-/// The monitor's thread: it serves the guest until `end` is signalled, and ejects the function
-/// then.
+/// Serves the guest on the monitor's thread until `end` is signalled, and then ejects the function.
 fn monitor(
     mut host: Host,
     mut channel: impl hyperv_vpci::channel::Channel,
@@ -141,7 +140,7 @@ fn monitor(
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut is_ejected = false;
     while host.version().is_none() || host.window().is_some() || !is_ejected {
-        // The count is read before the host looks: a later signal ends the sleep.
+        // The count is read before the host looks for packets, so a later signal ends the sleep.
         let seen = *signals.count();
         if end.load(Ordering::SeqCst) == 1 && !is_ejected {
             host.eject(SLOT)?;
@@ -155,7 +154,7 @@ fn monitor(
     Ok(())
 }
 
-/// A driver's task: messages are requested and deleted.
+/// Requests and deletes messages in a driver's task.
 fn churn(bus: &Bus) -> Result<(), MsiError> {
     let device = bus.attach(SLOT.requester(0), 8)?;
     let request = BlockRequest::new(NonZeroU16::MIN, Fit::new(Rewrite::Masked), Cpu::new(0));
@@ -168,7 +167,7 @@ fn churn(bus: &Bus) -> Result<(), MsiError> {
     Ok(())
 }
 
-/// The task that handles the bus's events until the host wants the function back.
+/// Handles the bus's events in a task, until the host ejects the function.
 fn handle_events(bus: &Bus, kernel: &SleepingKernel) -> Result<(), Box<dyn Error + Send + Sync>> {
     loop {
         let seen = kernel.wake_ups();

@@ -69,8 +69,8 @@ pub trait Channel: Send {
     /// use; [`ChannelError::Broken`] and [`ChannelError::Closed`].
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError>;
 
-    /// Number of received packets that were skipped because this end does not know their types or
-    /// flags.
+    /// Returns the number of received packets that were skipped because this end does not know
+    /// their types or flags.
     fn skipped(&self) -> u32 {
         0
     }

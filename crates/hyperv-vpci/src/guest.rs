@@ -5,7 +5,7 @@
 //! | vectors | SPIs of an [`SpiDomain`], 64 to 1019 | local APICs' vectors, by [`ApicVectors`] |
 //! | message | the host's answer | the host's answer |
 //! | a move | changes the SPI's route | is a hypercall ([`Hypercall`]) |
-//! | protocol | 1.4 for SPIs above 255 | 1.2 for VP indices above 63 |
+//! | required version | 1.4 for SPIs above 255 | 1.2 for VP indices above 63 |
 //!
 //! The kernel must call [`Bus::poll`] when the channel signals, and [`Kernel::wake`] in its handler
 //! of the signal. [`Bus`] re-arms the signal itself once no packet is left. `examples/kernel.rs` of
@@ -64,10 +64,10 @@ pub enum Wait {
 
 /// The kernel's services for a bus.
 ///
-/// A task reads [`wake_ups`](Self::wake_ups), looks at the channel, and passes the number to
-/// [`wait`](Self::wait) if it did not find what it waits for. A signal that arrives after the look
+/// A task reads [`wake_ups`](Self::wake_ups), checks the channel, and passes the number to
+/// [`wait`](Self::wait) if it did not find what it waits for. A signal that arrives after the check
 /// changes the number, so that the wait returns immediately. Several tasks may wait on one bus, and
-/// any of them may receive what another waits for: the bus calls [`wake`](Self::wake) then.
+/// any of them may receive a packet for another: the bus then calls [`wake`](Self::wake).
 pub trait Kernel: TaskContext {
     /// Returns the number of wake-ups so far. It may wrap.
     ///
@@ -82,13 +82,13 @@ pub trait Kernel: TaskContext {
 
     /// Waits for the host until the number of wake-ups differs from `seen` or the kernel's clock
     /// ends the turn. Returns immediately if the number differs already. `turn` counts from 0 in
-    /// each wait. [`Wait::GiveUp`] ends the wait: the kernel decides how long a host may be silent,
-    /// and must end a wait by its clock even if wake-ups never cease.
+    /// each wait. The kernel ends the wait by [`Wait::GiveUp`]: it decides how long a host may be
+    /// silent, and must end a wait by its clock even if wake-ups never stop.
     ///
     /// Context: task; may sleep.
     fn wait(&self, seen: u32, turn: u32) -> Wait;
 
-    /// The hypervisor's VP index of a CPU; `None` for a CPU that is not present.
+    /// Returns the hypervisor's VP index of a CPU; `None` for a CPU that is not present.
     ///
     /// Context: any.
     fn processor(&self, cpu: Cpu) -> Option<u16>;

@@ -1,4 +1,4 @@
-//! A function's configuration space as a guest's PCI core may read it.
+//! Configuration space of a function, in a form that a guest's PCI core can read.
 
 use super::{ConfigWindow, Width, WindowMemory};
 use crate::protocol::{BARS, DeviceDescription};
@@ -9,32 +9,33 @@ const COMMAND: u16 = 0x04;
 /// Offset of the first base address register.
 const BAR0: u16 = 0x10;
 
-/// Bit of the command register: the function answers at its base addresses.
+/// Bit of the command register: the function decodes its base addresses.
 const MEMORY_ENABLE: u16 = 1 << 1;
 
-/// Bits of a base address register that say what it is.
+/// Bits of a base address register that describe its kind.
 const BAR_KIND: u32 = 0xf;
 
 /// Configuration space of a function behind the window, for a PCI core that probes it.
 ///
-/// Hyper-V does not answer some reads consistently, so that other guests do not pass them on. The
-/// ID, class and subsystem registers are answered from the function's description, the expansion
-/// ROM, interrupt line and interrupt pin read as zeros (Linux). Base address registers are kept
-/// here, and written to the function when memory accesses are enabled, because Hyper-V ignores a
-/// write while they are; the enable bit reads as it was written (OpenVMM's client).
+/// Hyper-V does not answer some reads consistently, so other guests do not forward them. As in
+/// Linux, the ID, class and subsystem registers are read from the function's description, and the
+/// expansion ROM, interrupt line and interrupt pin registers read as zeros. As in OpenVMM's client,
+/// base address registers are kept here and written to the function when memory accesses are
+/// enabled, because Hyper-V ignores writes while they are enabled; the enable bit reads as it was
+/// written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FunctionConfig {
     description: DeviceDescription,
-    /// The registers as they read after ones were written.
+    /// Values that the base address registers return after ones were written.
     masks: [u32; BARS],
     bars: [u32; BARS],
     command: u16,
 }
 
 impl FunctionConfig {
-    /// The configuration space of a function with this description and these base address
-    /// registers, as [`Bus::functions`](crate::guest::Bus::functions) and
-    /// [`Bus::bars`](crate::guest::Bus::bars) return them. Memory accesses must be disabled.
+    /// Creates the configuration space of a function with this description and these base address
+    /// registers, as returned by [`Bus::functions`](crate::guest::Bus::functions) and
+    /// [`Bus::bars`](crate::guest::Bus::bars). Memory accesses must be disabled.
     pub const fn new(description: DeviceDescription, masks: [u32; BARS]) -> Self {
         let mut config = Self { description, masks, bars: [0; BARS], command: 0 };
         let mut index = 0;
@@ -45,7 +46,7 @@ impl FunctionConfig {
         config
     }
 
-    /// Reads configuration space; all ones past its end or at an unaligned offset.
+    /// Reads configuration space. Returns all ones past its end or at an unaligned offset.
     pub fn read<M: WindowMemory>(
         &self,
         window: &mut ConfigWindow<M>,
@@ -68,8 +69,8 @@ impl FunctionConfig {
         }
     }
 
-    /// Writes configuration space. Ignored past its end, at an unaligned offset, and in the
-    /// subsystem and expansion ROM registers.
+    /// Writes configuration space. Writes past its end, at an unaligned offset, and to the
+    /// subsystem and expansion ROM registers are ignored.
     pub fn write<M: WindowMemory>(
         &mut self,
         window: &mut ConfigWindow<M>,
@@ -108,8 +109,8 @@ impl FunctionConfig {
         }
     }
 
-    /// The bits of the register at `offset`, a multiple of 4, that are not read from the window,
-    /// and their mask.
+    /// Returns the bits of the register at `offset`, a multiple of 4, that are not read from the
+    /// window, and their mask.
     fn known(&self, offset: u16) -> Option<(u32, u32)> {
         let of = &self.description;
         let halves = |low: u16, high: u16| u32::from(low) | u32::from(high) << 16;
@@ -130,14 +131,14 @@ impl FunctionConfig {
 
     const fn set_bar(&mut self, index: usize, value: u32) {
         if index < BARS {
-            // The upper half of a register of 64 bits has no kind.
+            // The upper half of a 64-bit register has no kind.
             let is_upper = index > 0 && self.is_wide(index - 1);
             let kind = if is_upper { 0 } else { self.masks[index] & BAR_KIND };
             self.bars[index] = value & self.masks[index] & !kind | kind;
         }
     }
 
-    /// Returns true if a register is the lower half of one of 64 bits.
+    /// Returns true if a register is the lower half of a 64-bit one.
     const fn is_wide(&self, index: usize) -> bool {
         let mut at = 0;
         while at < index {
@@ -147,7 +148,7 @@ impl FunctionConfig {
     }
 }
 
-/// The base address register at `offset`, a multiple of 4.
+/// Returns the index of the base address register at `offset`, a multiple of 4.
 fn bar_index(offset: u16) -> Option<usize> {
     let index = usize::from(offset.checked_sub(BAR0)? / 4);
     (index < BARS).then_some(index)
@@ -160,7 +161,7 @@ mod tests {
     use alloc::vec;
     use alloc::vec::Vec;
 
-    /// A host that answers every read with one value, and its log of writes.
+    /// A host that answers every read with the same value, and its log of writes.
     struct Host(u32, Vec<(u64, u32)>);
 
     impl WindowMemory for Host {
@@ -201,7 +202,7 @@ mod tests {
         assert_eq!((read(2, Width::Half), read(9, Width::Byte)), (7, 2));
         assert_eq!((read(8, Width::Word), read(0x2c, Width::Word)), (0x0403_0201, 0x6666_5555));
         assert_eq!((read(0x30, Width::Word), read(0x3c, Width::Half)), (0, 0));
-        // The latencies, the capabilities and the rest are the host's.
+        // The latencies, the capabilities and all other registers are read from the host.
         assert_eq!((read(0x3c, Width::Word), read(0x34, Width::Byte)), (0xffff_0000, 0xff));
         assert_eq!(read(0x40, Width::Word), u32::MAX);
         assert_eq!((read(1, Width::Half), read(0x11, Width::Word)), (u32::MAX, u32::MAX));
@@ -234,7 +235,7 @@ mod tests {
         config.write(&mut window, 0x2c, Width::Word, 1);
         config.write(&mut window, 0x30, Width::Word, 1);
         assert!(window.0.1.is_empty());
-        // Reads of the host do not show the enable bit.
+        // The host does not return the enable bit.
         window.0.0 = 0;
         config.write(&mut window, COMMAND, Width::Half, 0x0406);
         let bars = [0x8000_0004, 0x12, 0xc000_0000, 0, 0, 0];

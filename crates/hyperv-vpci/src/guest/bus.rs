@@ -43,7 +43,7 @@ pub struct Bus {
     pub(super) vectors: Vectors,
     pub(super) link: TaskLock<Link>,
     pub(super) interrupts: IrqLock<Interrupts>,
-    /// Unmasks whose hypercall was refused.
+    /// Number of unmasks whose hypercall was refused.
     pub(super) refused_unmasks: AtomicU32,
 }
 
@@ -61,8 +61,8 @@ pub(super) enum Outcome {
 }
 
 impl Bus {
-    /// Negotiates with the host, turns the bus on and takes its functions in. Callers must call
-    /// [`poll`](Self::poll) afterwards: it assigns resources to functions that are left.
+    /// Negotiates with the host, turns the bus on and adds its functions. Callers must call
+    /// [`poll`](Self::poll) afterwards, which assigns resources to the remaining functions.
     ///
     /// Context: task; may sleep.
     ///
@@ -94,9 +94,9 @@ impl Bus {
     }
 
     /// Handles received packets and assigns resources to new functions. Must be called when the
-    /// channel signals, and again after [`Idle::Busy`]: packets or functions are left, and no
-    /// signal follows. After [`Idle::Sleep`] the next packet raises one. A call ends after the
-    /// first function that the host does not answer for, so that it waits once at most.
+    /// channel signals, and again after [`Idle::Busy`]: packets or functions are left, and the host
+    /// sends no further signal. After [`Idle::Sleep`] the next packet raises a signal. A call ends
+    /// after the first function for which the host does not answer, so that it waits at most once.
     ///
     /// Context: task; may sleep.
     ///
@@ -138,14 +138,14 @@ impl Bus {
         }
     }
 
-    /// The next thing that happened to a function.
+    /// Returns the next event of a function.
     ///
     /// Context: task; may sleep.
     pub fn next_event(&self) -> Option<BusEvent> {
         self.with_link(|link| link.functions.next_event())
     }
 
-    /// The functions that are there and have their resources, by slot.
+    /// Returns the functions that are present and have their resources, by slot.
     ///
     /// Context: task; may sleep.
     ///
@@ -162,7 +162,7 @@ impl Bus {
         })
     }
 
-    /// A function's base address registers, as they read after ones were written.
+    /// Returns the values of a function's base address registers after ones were written.
     ///
     /// Context: task; may sleep.
     pub fn bars(&self, slot: Slot) -> Option<[u32; BARS]> {
@@ -175,8 +175,8 @@ impl Bus {
         })
     }
 
-    /// Tells the host that an ejected function is out of use: its driver let all of its interrupts
-    /// go.
+    /// Tells the host that an ejected function is no longer used. Its driver must have freed all of
+    /// its interrupts.
     ///
     /// Context: task; may sleep.
     ///
@@ -202,7 +202,7 @@ impl Bus {
         self.version
     }
 
-    /// Faults of the host and the hypervisor so far.
+    /// Returns the faults of the host and the hypervisor so far.
     ///
     /// Context: task; may sleep.
     pub fn faults(&self) -> Faults {
@@ -284,13 +284,13 @@ impl Bus {
     ) -> Result<T, VpciError> {
         let mut turn = 0;
         loop {
-            // Any wake-up from here on ends the wait: the look may miss its cause.
+            // Any wake-up from here on ends the wait, because the look below may miss its cause.
             let seen = self.kernel.wake_ups();
             let (result, idle) = self.look(1, done)?;
             if let Some(result) = result {
                 return Ok(result);
             }
-            // No signal follows for packets that are left.
+            // The host sends no signal for packets that are left.
             let seen = if idle == Idle::Busy { seen.wrapping_sub(1) } else { seen };
             if self.kernel.wait(seen, turn) == Wait::GiveUp {
                 // A task that was not run for long does not report a silence that was none.

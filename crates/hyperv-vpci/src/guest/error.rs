@@ -61,7 +61,7 @@ pub enum VpciError {
     /// The bus was suspended.
     #[error("the bus is suspended")]
     Suspended,
-    /// The caller resumes a bus that is not suspended.
+    /// The caller tried to resume a bus that is not suspended.
     #[error("the bus is not suspended")]
     NotSuspended,
     /// A message could not be created again.

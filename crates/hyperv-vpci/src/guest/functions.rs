@@ -36,7 +36,7 @@ pub(super) enum FunctionState {
     Ready([u32; BARS]),
     /// The host refused its resources.
     Failed,
-    /// The bus is suspended. The function had these registers.
+    /// The bus is suspended. The function had these base address registers.
     Suspended([u32; BARS]),
 }
 
@@ -126,8 +126,8 @@ impl Functions {
         self.get(slot).is_some_and(|function| function.epoch == epoch)
     }
 
-    /// Updates the functions from the host's list. A missing function is gone. So is a function
-    /// whose slot lists [another one](DeviceDescription::is_same_function).
+    /// Updates the functions from the host's list. A function is gone if it is missing from the
+    /// list, or if its slot lists [another one](DeviceDescription::is_same_function).
     pub(super) fn update(&mut self, relations: &Relations<'_>) {
         for slot in slots() {
             let listed = relations.functions().find(|function| function.slot == slot);
@@ -172,7 +172,8 @@ impl Functions {
         was_told && removed.is_some_and(had_resources)
     }
 
-    /// Records that no function has its resources any longer. Functions that had them stay.
+    /// Records that no function has its resources any longer. Functions that had resources are
+    /// kept.
     pub(super) fn suspend(&mut self) {
         self.ejecting = SlotSet::default();
         for function in self.slots.iter_mut().flatten() {

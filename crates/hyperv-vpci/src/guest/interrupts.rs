@@ -15,7 +15,7 @@ pub(super) enum Answer {
     Asked,
     /// The host answered.
     Known(TranslatedInterrupt),
-    /// The host answered, and the bus was suspended afterwards.
+    /// The host granted the message, but the bus was suspended afterwards.
     Lost,
 }
 
@@ -59,7 +59,7 @@ impl Interrupts {
         vectors.find(|hwirq| after.is_none_or(|after| *hwirq > after))
     }
 
-    /// Forgets the host's messages. Their vectors are to be asked for again.
+    /// Forgets the host's messages, which must be requested again for their vectors.
     pub(super) fn lose_messages(&mut self) {
         for (_, interrupt) in &mut self.entries {
             if let Answer::Known(_) = interrupt.answer {
@@ -68,7 +68,7 @@ impl Interrupts {
         }
     }
 
-    /// The first vector after another, or of all, whose message was lost.
+    /// Returns the first vector whose message was lost, after the vector `after` if given.
     pub(super) fn next_lost(&self, after: Option<HwIrq>) -> Option<(HwIrq, Interrupt)> {
         let mut lost = self.entries.iter().filter(|(_, of)| of.answer == Answer::Lost);
         lost.find(|(hwirq, _)| after.is_none_or(|after| *hwirq > after)).copied()

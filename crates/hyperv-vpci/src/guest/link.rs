@@ -25,16 +25,16 @@ const MAX_REQUEST: usize = 216;
 /// Longest part of an answer that anything is read of.
 const MAX_ANSWER: usize = 32;
 
-/// Faults of the host and the hypervisor, counted.
+/// Counts of faults of the host and the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Faults {
     /// Messages that are malformed or unknown.
     pub malformed: u32,
-    /// Answers to no request, to one that was given up, or a second time, and notices about
-    /// functions that do not exist.
+    /// Answers to unknown, abandoned or already answered requests, and notices about functions that
+    /// do not exist.
     pub unexpected: u32,
-    /// Answers about messages that came after their request was given up. A message that such an
-    /// answer grants is returned to the host.
+    /// Answers to requests for messages that arrived after the request was abandoned. A message
+    /// that such an answer grants is returned to the host.
     pub late: u32,
     /// Packets of unknown types or with unknown flags, which were skipped.
     pub skipped: u32,
@@ -73,13 +73,13 @@ struct Transaction {
 enum State {
     Waiting,
     Done(Completion),
-    /// The request was given up. A message that its answer brings goes back to the host.
+    /// The request was abandoned. A message that its answer grants is returned to the host.
     Late(LateMessage),
     /// The request belongs to a deletion in the [`DeletionQueue`].
     Deletion,
 }
 
-/// A requested message whose request was given up.
+/// A message whose request was abandoned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LateMessage {
     pub(super) slot: Slot,
@@ -99,9 +99,10 @@ pub(super) struct Link {
     end: Option<VpciError>,
     /// The channel was rescinded or closed: the host's functions no longer send interrupts.
     host_is_gone: bool,
-    /// The channel had no room for the message that was refused last.
+    /// The channel had no room for the last message that it refused.
     is_full: bool,
-    /// Tasks may find what they wait for since the last [`take_news`](Self::take_news).
+    /// Since the last [`take_news`](Self::take_news), an event occurred that other tasks may wait
+    /// for.
     has_news: bool,
     /// Number of tasks that wait.
     pub(super) waiting: u32,
@@ -119,7 +120,7 @@ impl Link {
     pub(super) fn new(channel: Box<dyn Channel>, vectors: u16) -> Result<Self, VpciError> {
         let no_memory = |_| VpciError::NoMemory;
         let (mut transactions, mut unsent) = (Vec::new(), Vec::new());
-        // One more for the request that turns the bus off.
+        // One additional place is reserved for the request that turns the bus off.
         transactions.try_reserve_exact(MAX_UNANSWERED + 1).map_err(no_memory)?;
         unsent.try_reserve_exact(MAX_UNANSWERED).map_err(no_memory)?;
         let mut buffer = Vec::new();
@@ -195,7 +196,7 @@ impl Link {
         let channel = self.channel.as_mut().ok_or(VpciError::Closed)?;
         match channel.send(kind, message.get(..length).unwrap_or_default()) {
             Ok(()) => {
-                // The channel no longer signals room for another task's message: that task has to
+                // The channel no longer signals room for another task's message, so that task must
                 // try again.
                 self.has_news |= core::mem::take(&mut self.is_full);
                 Ok(true)
@@ -281,8 +282,9 @@ impl Link {
         }
     }
 
-    /// Gives up a request. If it asked for a message, a late answer returns that message to the
-    /// host. Any other late answer is unexpected: transaction IDs are never used again.
+    /// Abandons a request. If it asked for a message, and an answer grants it later, the message is
+    /// returned to the host. Any other late answer is unexpected, because transaction IDs are never
+    /// reused.
     pub(super) fn abandon(&mut self, id: u64, message: Option<LateMessage>) {
         let found = self.transactions.iter().position(|transaction| transaction.id == id);
         let Some(index) = found else { return };
@@ -421,7 +423,7 @@ impl Link {
     /// Returns the message of a late answer to the host.
     fn settle(&mut self, LateMessage { slot, epoch }: LateMessage, payload: &[u8]) {
         match InterruptReply::parse(payload) {
-            // The place of its transaction is free now.
+            // The place of its transaction is free at this point.
             Ok(Ok(InterruptReply(interrupt))) if self.functions.is_present(slot, epoch) => {
                 self.send_later(Request::DeleteInterrupt { slot, interrupt });
             }
@@ -520,8 +522,8 @@ impl Link {
         Ok(())
     }
 
-    /// Returns true if other tasks may find what they wait for. `own` is 1 for a task that is one
-    /// of those that wait.
+    /// Returns true if other tasks must be woken, because an event occurred that they may wait for.
+    /// `own` is 1 if the calling task is counted as waiting.
     pub(super) fn take_news(&mut self, own: u32) -> bool {
         core::mem::take(&mut self.has_news) && self.waiting > own
     }

@@ -153,9 +153,10 @@ impl MsiParent for Bus {
         self.vectors.mask(hwirq);
     }
 
-    /// On x86 the hypervisor is told of the vector's target again, which may have changed while it
-    /// was masked. If it refuses, the vector is unmasked at its last target all the same, and the
-    /// refusal is counted in [`Faults`](super::Faults) and shown by [`describe`](Self::describe).
+    /// On x86 the vector is retargeted again, because its target may have changed while it was
+    /// masked. If the hypervisor refuses, the vector is nevertheless unmasked at its last target,
+    /// and the refusal is counted in [`Faults`](super::Faults) and shown by
+    /// [`describe`](Self::describe).
     fn unmask(&self, hwirq: HwIrq) {
         let known = self.with_interrupts(|interrupts| {
             Some((interrupts.get(hwirq)?.target, interrupts.message(hwirq)))

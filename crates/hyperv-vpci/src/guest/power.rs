@@ -1,4 +1,4 @@
-//! The bus's power: negotiation, D0 entry and exit, suspend and resume.
+//! Power of the bus: negotiation, D0 entry and exit, suspend and resume.
 
 use super::bus::{Bus, listed};
 use super::functions::{Function, FunctionState};
@@ -12,7 +12,7 @@ use alloc::boxed::Box;
 impl Bus {
     /// Turns the bus off and drops its channel, which closes it. Freed vectors whose deletion the
     /// host did not confirm are released. Vectors that are still allocated are masked at the root
-    /// and stay allocated until they are freed. The root's domain stays.
+    /// and stay allocated until they are freed. The root's domain is kept.
     ///
     /// Context: task; may sleep.
     ///
@@ -22,11 +22,11 @@ impl Bus {
         self.turn_off(VpciError::Closed, Link::closed)
     }
 
-    /// Turns the bus off and drops its channel, which closes it, as before hibernation. Functions
-    /// stay attached and vectors stay allocated, but the host's messages are void. Each vector is
-    /// masked at the root, and stays masked until its owner unmasks it after a
+    /// Turns the bus off, for example before hibernation, and drops its channel, which closes it.
+    /// Functions stay attached and vectors stay allocated, but the host's messages are void. Each
+    /// vector is masked at the root, and stays masked until its owner unmasks it after a
     /// [`resume`](Self::resume). Functions' drivers must have stopped their devices, and no other
-    /// task may be in a call of the bus.
+    /// task may be inside a call on the bus.
     ///
     /// Context: task; may sleep.
     ///
@@ -39,9 +39,9 @@ impl Bus {
         result
     }
 
-    /// Turns a suspended bus on again over another channel. The bus keeps its version: the host
-    /// must speak it. Functions that the host still lists are assigned their resources again, and
-    /// each vector that had a message is asked for again, as the same vector with its present
+    /// Turns a suspended bus on again over another channel. The bus keeps its protocol version,
+    /// which the host must support. Functions that the host still lists are assigned their
+    /// resources again, and each message is requested again, for the same vector and its current
     /// target. The host may answer with other messages: the caller must write what
     /// [`compose`](msi_types::MsiParent::compose) returns to every function before vectors are
     /// unmasked. A function that the host no longer lists, or refuses, is
@@ -57,7 +57,7 @@ impl Bus {
         self.with_link(|link| link.resume(channel))?;
         let resumed = self.turn_on_again();
         if resumed.is_err() {
-            // The first error tells more.
+            // The first error is more specific.
             let _ = self.suspend();
         }
         resumed
@@ -80,7 +80,7 @@ impl Bus {
         self.create_again()
     }
 
-    /// Asks for the messages that were lost.
+    /// Requests the lost messages again.
     fn create_again(&self) -> Result<(), VpciError> {
         let mut last = None;
         while let Some((hwirq, interrupt)) =
@@ -89,7 +89,7 @@ impl Bus {
             last = Some(hwirq);
             let (slot, epoch) = (interrupt.slot, interrupt.epoch);
             let is_gone = || self.with_link(|link| !link.functions.is_present(slot, epoch));
-            // Its driver frees the vector.
+            // The function's driver must free the vector.
             if is_gone() {
                 continue;
             }
@@ -124,7 +124,8 @@ impl Bus {
         self.wait(operation, |link| Ok(link.has_relations.then_some(())))
     }
 
-    /// A host that still has the bus on, for a guest that ended without a word, refuses once.
+    /// Turns the bus on. A host whose previous guest ended without turning the bus off refuses the
+    /// first request.
     pub(super) fn power_on(&self) -> Result<(), VpciError> {
         let operation = "enter D0";
         let entry = Request::D0Entry { window: self.config.window };
@@ -153,8 +154,8 @@ impl Bus {
             last = Some(hwirq);
         }
         let result = self.power_off();
-        // Dropping the channel may wait for the host. Vectors are released afterwards, by the task
-        // that drops it.
+        // Dropping the channel may wait for the host. The task that drops it releases the vectors
+        // afterwards.
         let channel = self.with_link(|link| link.close(end));
         if channel.is_some() || self.with_link(|link| link.host_is_gone()) {
             drop(channel);

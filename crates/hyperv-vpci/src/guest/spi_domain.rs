@@ -31,7 +31,7 @@ pub struct SpiDomain {
 }
 
 impl SpiDomain {
-    /// A domain without SPIs.
+    /// Creates a domain in which no SPI is allocated.
     ///
     /// Context: task; may sleep.
     ///
@@ -48,7 +48,7 @@ impl SpiDomain {
         Ok(Self { wired, cpu, targets: IrqLock::new(targets) })
     }
 
-    /// Hands out the lowest free block whose vectors are at most `highest`.
+    /// Allocates the lowest free block whose vectors are at most `highest`.
     ///
     /// Context: task; may sleep.
     pub(super) fn allocate(
@@ -95,7 +95,7 @@ impl SpiDomain {
         Ok(block)
     }
 
-    /// Takes a block back. Nothing sends its SPIs any more.
+    /// Frees a block. No device may send its SPIs any longer.
     ///
     /// Context: task; may sleep.
     pub(super) fn free(&self, block: &HwIrqBlock) {
@@ -107,7 +107,7 @@ impl SpiDomain {
         self.wired.release(block.first(), block.count());
     }
 
-    /// Changes the route of an SPI and returns its CPU before.
+    /// Changes the route of an SPI and returns its previous CPU.
     ///
     /// Context: task; may sleep.
     pub(super) fn retarget(&self, spi: HwIrq, to: Cpu) -> Result<Cpu, MsiError> {
@@ -122,7 +122,7 @@ impl SpiDomain {
         Ok(from)
     }
 
-    /// The CPU that takes an allocated SPI.
+    /// Returns the CPU to which an allocated SPI is routed.
     ///
     /// Context: any.
     pub fn target(&self, spi: HwIrq) -> Option<Cpu> {
@@ -130,7 +130,7 @@ impl SpiDomain {
         self.targets.with(&*self.cpu, |targets| *targets.get(index)?)
     }
 
-    /// The GIC's own operations on an SPI of this domain.
+    /// Returns the GIC's operations for an SPI of this domain.
     ///
     /// Context: any.
     pub(super) fn wired(&self, spi: HwIrq) -> Option<&dyn WiredParent> {

@@ -59,7 +59,7 @@ pub(super) struct VectorTarget {
     pub(super) cpu: Cpu,
 }
 
-/// Reason for a CPU that the version's messages and hypercalls cannot name.
+/// Reason for refusing a CPU that the version's messages and hypercalls cannot name.
 pub(super) const UNNAMED: &str = "the protocol's version cannot name its VP index";
 
 /// The vector in x86 requests for groups, whose vectors are placed one by one afterwards.
@@ -171,7 +171,7 @@ impl Vectors {
         }
     }
 
-    /// Tells the hypervisor of a target, where the root's route does not decide.
+    /// Retargets a message at the hypervisor, unless the root's route determines the target.
     ///
     /// Context: any.
     pub(super) fn retarget(

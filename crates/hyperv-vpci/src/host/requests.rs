@@ -100,12 +100,12 @@ impl Host {
         if !is_known || self.window.is_none() {
             return Err(Status::BAD_DATA);
         }
-        // Linux and OpenVMM's client ask for interrupts one by one. Windows does so from 1.6 on,
-        // which this host does not speak.
+        // Linux and OpenVMM's client ask for interrupts one by one. Windows does so only from 1.6
+        // on, which this host does not support.
         if assigned.interrupts != 0 {
             return Err(Status::NOT_SUPPORTED);
         }
-        // A second assignment replaces the first one. Messages stay.
+        // A second assignment replaces the first one and keeps the messages.
         self.functions.get_mut(slot).ok_or(Status::BAD_DATA)?.is_assigned = true;
         Ok(Reply::Assigned(AssignedReply(slot)))
     }
@@ -121,8 +121,8 @@ impl Host {
         if !is_on || form > version.interrupts() {
             return Err(Status::BAD_DATA);
         }
-        // Each of them would have to take the interrupt. With the lowest priority any of them may,
-        // and the first does.
+        // With fixed delivery, each of the processors would have to take the interrupt. With lowest
+        // priority, any one of them may, and the first one does.
         if interrupt.delivery == Delivery::Fixed && interrupt.processors.indices().len() > 1 {
             return Err(Status::NOT_SUPPORTED);
         }

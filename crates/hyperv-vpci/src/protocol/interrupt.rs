@@ -43,9 +43,9 @@ impl InterruptForm {
 /// Delivery mode of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
-    /// To each of the processors that are named. A host of this crate delivers to one alone.
+    /// Delivers to each named processor. This crate's host accepts only one.
     Fixed,
-    /// To any one of the processors that are named: the first, if the host is this crate's.
+    /// Delivers to any one of the named processors. This crate's host selects the first.
     LowestPriority,
 }
 

@@ -178,8 +178,8 @@ pub struct DeviceDescription {
 
 impl DeviceDescription {
     /// Returns true if both describe one function. Slot, vendor, device and serial number identify
-    /// a function; its other fields may change while it stays, as its NUMA node does when the guest
-    /// migrates to another host.
+    /// a function; its other fields may change during its lifetime, as the NUMA node does when the
+    /// guest migrates to another host.
     pub fn is_same_function(&self, other: &Self) -> bool {
         let identity = |of: &Self| (of.slot, of.vendor, of.device, of.serial);
         identity(self) == identity(other)

@@ -71,13 +71,13 @@ impl AssignedResources {
         Ok(Self { slot, form, interrupts })
     }
 
-    /// Writes the fields of a request. A request without interrupts ends with one empty descriptor:
-    /// Linux, FreeBSD and OpenVMM's client send its room, and none is known to send less.
+    /// Writes the fields of a request. A request without interrupts ends with one empty descriptor,
+    /// because Linux, FreeBSD and OpenVMM's client reserve room for it; no known guest sends less.
     pub(super) fn write_request(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
         self.write(self.interrupts.max(1), to)
     }
 
-    /// Writes the fields of a completion, which has no descriptor that was not asked for.
+    /// Writes the fields of a completion, which has only the requested descriptors.
     pub(super) fn write_completion(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
         self.write(self.interrupts, to)
     }

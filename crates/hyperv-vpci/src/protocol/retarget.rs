@@ -31,7 +31,7 @@ const SELF: u64 = u64::MAX;
 /// The interrupt is message-signalled.
 const SOURCE_MSI: u32 = 1;
 
-/// Flag of a target: every processor that is named takes the interrupt.
+/// Flag of a target: every named processor takes the interrupt.
 const MULTICAST: u32 = 1;
 
 /// Flag of a target: the processors are a set, not a mask.
@@ -75,7 +75,7 @@ pub struct Retarget {
     pub message: MsiMessage,
     /// The vector.
     pub vector: u32,
-    /// The processor, by VP index.
+    /// Target processor, by VP index.
     pub processor: u16,
 }
 
@@ -87,12 +87,12 @@ pub struct RetargetInput {
 }
 
 impl RetargetInput {
-    /// Encodes a target. From version 1.2 on the processor is a sparse set, as Linux sends it.
-    /// Version 1.1 has a mask of the processors 0 to 63.
+    /// Encodes a target. From version 1.2 on, the processor is encoded as a sparse set, as in
+    /// Linux. Under version 1.1, it is encoded as a mask of the processors 0 to 63.
     ///
     /// # Errors
-    /// [`ProtocolError::BadProcessors`] for a VP index that the form cannot name: above 63 under
-    /// version 1.1, above 4095 later.
+    /// [`ProtocolError::BadProcessors`] for a VP index that the encoding cannot represent: above 63
+    /// under version 1.1, above 4095 under later versions.
     pub fn new(retarget: &Retarget, version: Version) -> Result<Self, ProtocolError> {
         let mut bytes = [0; SPARSE_LENGTH];
         let mut to = Writer::new(&mut bytes);
@@ -121,12 +121,13 @@ impl RetargetInput {
         Ok(Self { bytes, length })
     }
 
-    /// The bytes of the input: it must be aligned to 8 bytes and must not cross a page.
+    /// Returns the bytes of the input. The hypercall's input must be aligned to 8 bytes and must
+    /// not cross a page.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 
-    /// The hypercall's control word: the call code and the variable header's length.
+    /// Returns the hypercall's control word: the call code and the variable header's length.
     pub const fn control(&self) -> u64 {
         let variable = (self.length - FIXED_LENGTH) as u64 / 8;
         RETARGET_INTERRUPT as u64 | variable << VARIABLE_SHIFT
@@ -134,17 +135,19 @@ impl RetargetInput {
 }
 
 impl Retarget {
-    /// Length in bytes of the input that a guest's control word announces.
+    /// Returns the length in bytes of the input that a guest's control word announces.
     pub const fn input_length(control: u64) -> usize {
         FIXED_LENGTH + 8 * (control >> VARIABLE_SHIFT & VARIABLE_MASK) as usize
     }
 
     /// Parses the hypercall's input: a mask of processors, a sparse set, or all of them. An
-    /// interrupt that any of several processors may take goes to the one with the lowest VP index.
+    /// interrupt that any of several processors may take is delivered to the one with the lowest VP
+    /// index.
     ///
     /// # Errors
     /// [`ProtocolError::Truncated`]; [`ProtocolError::BadRetarget`] for another partition or
-    /// source, for no processor, and for several that are all to take the interrupt.
+    /// source, for an empty set of processors, and for several processors that must all take the
+    /// interrupt.
     pub fn parse(input: &[u8]) -> Result<Self, ProtocolError> {
         let mut from = Reader::new(input);
         let partition = from.u64()?;
@@ -183,8 +186,8 @@ fn read_processors(is_set: bool, from: &mut Reader<'_>) -> Result<(u16, u32), Pr
     Ok((first, count))
 }
 
-/// VP index of the lowest bit in a bank, which must be below 64. The index of an empty one is
-/// unused.
+/// Returns the VP index of the lowest bit in a bank. `bank` must be less than 64. Callers must not
+/// use the result for an empty bank.
 const fn lowest(bank: u16, processors: u64) -> u16 {
     bank * 64 + (processors.trailing_zeros() % 64) as u16
 }

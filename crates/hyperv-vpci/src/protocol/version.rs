@@ -50,8 +50,8 @@ impl Version {
         }
     }
 
-    /// The highest VP index that interrupts under this version can name: masks have 64 processors,
-    /// sparse sets 4096.
+    /// Returns the highest VP index that interrupts under this version can name: masks have 64
+    /// processors, sparse sets 4096.
     pub const fn highest_processor(self) -> u16 {
         match self {
             Self::V1_1 => 63,

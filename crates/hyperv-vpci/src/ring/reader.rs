@@ -15,7 +15,8 @@ pub struct RingReader<M> {
     skipped: u32,
 }
 
-/// Greatest number of unknown packets that one read skips, so that its caller keeps its own bounds.
+/// Greatest number of unknown packets that one read skips, so that the work of a caller stays
+/// bounded.
 const MAX_SKIPPED: u32 = 64;
 
 /// A packet's header, checked against what was written.
@@ -41,14 +42,13 @@ impl<M: RingMemory> RingReader<M> {
         Ok(Self { memory, length, at, skipped: 0 })
     }
 
-    /// Copies the next packet's payload to `buffer`. The writer cannot change afterwards what was
-    /// copied. Packets of unknown types or with unknown flags are skipped and
-    /// [counted](Self::skipped). The writer must be signalled as the second result says, even if
-    /// no packet is left.
+    /// Copies the next packet's payload to `buffer`. The writer cannot change the copy afterwards.
+    /// Packets of unknown types or with unknown flags are skipped and [counted](Self::skipped).
+    /// Callers must signal the writer if the second result requires it, even if no packet is left.
     ///
     /// # Errors
-    /// [`ChannelError::TooLong`] if `buffer` is too short; [`ChannelError::Broken`]. The packet
-    /// stays then.
+    /// [`ChannelError::TooLong`] if `buffer` is too short; [`ChannelError::Broken`]. On error, the
+    /// packet is not consumed.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<(Option<Received>, Notify), ChannelError> {
         let mut notify = Notify::Nobody;
         for _ in 0..MAX_SKIPPED {
@@ -71,11 +71,11 @@ impl<M: RingMemory> RingReader<M> {
             }
             self.skipped = self.skipped.saturating_add(1);
         }
-        // After many unknown packets more may be left: `idle` tells.
+        // After the limit of unknown packets, more packets may be left: `idle` reports them.
         Ok((None, notify))
     }
 
-    /// Number of packets that were skipped because their types or flags are unknown.
+    /// Returns the number of packets that were skipped because their types or flags are unknown.
     pub const fn skipped(&self) -> u32 {
         self.skipped
     }
@@ -93,7 +93,7 @@ impl<M: RingMemory> RingReader<M> {
         Ok(length)
     }
 
-    /// Frees the room of the packet of `total` bytes that is next.
+    /// Frees the room of the next packet, which has `total` bytes.
     fn consume(&mut self, inp: u32, total: u32) -> Notify {
         let before = free(inp, self.at, self.length);
         self.at = advance(self.at, total, self.length);
@@ -137,8 +137,9 @@ impl<M: RingMemory> RingReader<M> {
         Ok(Header { kind, offset, payload: length - offset, total })
     }
 
-    /// A writer that waits is told when its packet has room, and not before. Some writers wait for
-    /// an empty ring by the ring's length or that less 1, which are more than an empty ring has.
+    /// Decides whether a waiting writer must be signalled: only when the ring has room for its
+    /// packet. Some writers wait for an empty ring by requesting the ring's length or one byte
+    /// less, which is more than the room of an empty ring.
     fn notify(&self, before: u32, after: u32) -> Notify {
         let waits_for = self.memory.control(Control::PendingSendSize).min(self.length - 8) & !7;
         let now = waits_for != 0 && before < waits_for && after >= waits_for;

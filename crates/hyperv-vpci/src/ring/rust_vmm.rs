@@ -18,7 +18,7 @@ pub struct GuestRing<M> {
 }
 
 impl<M: GuestMemory> GuestRing<M> {
-    /// The ring in contiguous pages from `base` on, with `length` bytes of data.
+    /// Creates a ring in contiguous pages from `base` on, with `length` bytes of data.
     ///
     /// # Errors
     /// Those of [`from_pages`](Self::from_pages).
@@ -30,12 +30,11 @@ impl<M: GuestMemory> GuestRing<M> {
         })
     }
 
-    /// The ring in these pages: the control page, then each page of data.
+    /// Creates a ring in these pages: the control page, then each page of data.
     ///
     /// # Errors
-    /// [`RingError::BadLength`] for a number of pages that no ring has; [`RingError::BadIndex`]
-    /// with the offset of a page that guest memory does not hold or that is not aligned;
-    /// [`RingError::NoMemory`].
+    /// [`RingError::BadLength`] for an invalid number of pages; [`RingError::BadIndex`] with the
+    /// offset of a page that is not in guest memory or not aligned; [`RingError::NoMemory`].
     pub fn from_pages(memory: M, pages: &[GuestAddress]) -> Result<Self, RingError> {
         let count = u32::try_from(pages.len()).map_err(|_| RingError::BadLength(u32::MAX))?;
         Self::collect(memory, count, |page| pages.get(page as usize).copied())

@@ -256,7 +256,7 @@ fn processors_above_63_are_reached_from_1_2_on() {
         pc.bus.unmask(block.first());
         assert_eq!(pc.calls(), 2);
         assert_eq!(pc.arrives(opaque), message(far.get(), 0x42));
-        // A group is placed there from the start.
+        // A group is allocated at that CPU from the start.
         let wanted = request(2, Shape::AlignedGroup).with_cpu(far);
         let group = pc.bus.allocate(&device, &wanted).unwrap();
         let opaque = pc.bus.compose(&group, 0).unwrap();

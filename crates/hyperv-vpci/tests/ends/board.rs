@@ -22,9 +22,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 pub(crate) const CPUS: u16 = 4;
-/// A CPU of x86 machines whose VP index no mask of 64 processors names.
+/// A CPU of x86 machines whose VP index does not fit in a mask of 64 processors.
 pub(crate) const FAR: u16 = 200;
-/// An x86 host's VP indices are below.
+/// Number of an x86 host's VP indices.
 pub(crate) const PROCESSORS: u16 = 256;
 pub(crate) const BUS: u8 = 5;
 pub(crate) const SLOT: Slot = Slot::new(0, 0);
@@ -33,7 +33,7 @@ pub(crate) const OTHER: Slot = Slot::new(1, 0);
 pub(crate) const ADDRESS: u64 = 0xfeed_0000;
 pub(crate) const INSTANCE: [u8; 16] = *b"a bus's instance";
 
-/// Wake-ups until a wait is given up.
+/// Number of wake-ups until a wait times out.
 const PATIENCE: u32 = 256;
 
 pub(crate) type Ring = RingChannel<HeapRing, Bell>;
@@ -254,7 +254,7 @@ pub(crate) fn open(
     (kernel, devices, bus)
 }
 
-/// Opens another channel to the host of a suspended board, which `change` changes first.
+/// Opens another channel to the host of a suspended board, after `change` modified the host.
 pub(crate) fn channel_to(board: &Board, change: impl FnOnce(&mut Host)) -> Ring {
     let signals = board.kernel.signals.clone();
     signals.settle();

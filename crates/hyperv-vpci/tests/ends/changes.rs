@@ -26,7 +26,7 @@ fn list(board: &Board, functions: impl IntoIterator<Item = DeviceDescription>) {
     .unwrap();
 }
 
-/// A live migration to a host with another topology changes the node alone.
+/// A live migration to a host with another topology changes only the NUMA node.
 #[test]
 fn a_changed_numa_node_is_an_update() {
     let board = Board::new();
@@ -53,7 +53,7 @@ fn surprise_removals_do_not_use_up_the_bus() {
         while board.bus.next_event().is_some() {}
         let device = board.attach(SLOT);
         let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-        // The function goes while its message is asked for, and no answer comes.
+        // The function is removed while its message is requested, and the host does not answer.
         board.tamper.set(Fate::Lost);
         board.kernel.meanwhile(|side| {
             side.serve().unwrap();
@@ -73,7 +73,7 @@ fn surprise_removals_do_not_use_up_the_bus() {
     assert_eq!(board.bus.close(), Ok(()));
 }
 
-/// A host lists 256 functions and falls silent. Each call waits once.
+/// A host lists 256 functions and stops answering. Each call must wait only once.
 #[test]
 fn a_silent_host_ends_a_poll_after_one_function() {
     let board = Board::new();
@@ -90,7 +90,7 @@ fn a_silent_host_ends_a_poll_after_one_function() {
         assert_eq!(board.bus.poll(), Ok(Idle::Busy));
         assert_eq!(board.asked(), 1);
     }
-    // However many requests the host leaves unanswered, it hears of the bus's end.
+    // The host is told of the bus's end, no matter how many requests it leaves unanswered.
     for _ in 3..70 {
         assert_eq!(board.bus.poll(), Ok(Idle::Busy));
     }
@@ -99,7 +99,7 @@ fn a_silent_host_ends_a_poll_after_one_function() {
     assert_eq!(board.kernel.side.lock().unwrap().host.window(), None);
 }
 
-/// 64 messages are asked for, and no answer comes.
+/// 64 messages are requested, and the host answers none of them.
 #[test]
 fn a_bus_with_no_place_for_a_request_is_turned_off() {
     let board = Board::new();
@@ -162,7 +162,7 @@ fn a_resumed_bus_creates_its_messages_again() {
     assert_eq!(events, [BusEvent::Gone(OTHER)]);
     board.bus.free(&other, of_other);
     board.bus.detach(other);
-    // Nothing is asked for again, and the vectors stay masked until they are unmasked.
+    // No message is requested again, and the vectors stay masked until they are unmasked.
     assert_eq!(board.bus.compose(&one, 0), Ok(message));
     assert_eq!(board.bus.compose(&four, 0), Ok(group));
     assert_eq!((created(&board.requests()), board.mapped()), (vec![], 5));
@@ -185,7 +185,7 @@ fn a_bus_that_cannot_resume_stays_suspended() {
     let (unused, _) = crate::board::channel();
     assert_eq!(board.bus.resume(Box::new(unused)), Err(VpciError::NotSuspended));
     assert_eq!(board.bus.suspend(), Ok(()));
-    // The other host speaks 1.3 at most, and the bus keeps its version.
+    // The other host supports at most 1.3, but the bus keeps its version.
     let guest = channel_to(&board, |host| {
         let injection = hyperv_vpci::host::Injection::Spi(Arc::new(Gic::new(1020, 4)));
         let config = crate::board::host_config(Version::V1_3);
@@ -203,7 +203,7 @@ fn a_bus_that_cannot_resume_stays_suspended() {
     let refused = board.bus.resume(Box::new(guest));
     assert!(matches!(refused, Err(VpciError::NotRecreated(MsiError::Controller(_)))));
     assert_eq!(board.gic.claimed(), [64]);
-    // A host that has all of it.
+    // A host that supports the version and grants the message.
     let guest = channel_to(&board, |host| {
         let config = crate::board::host_config(Version::V1_4);
         *host = hyperv_vpci::host::Host::new(config, injection.clone()).unwrap();

@@ -1,4 +1,4 @@
-//! A task that waits while another task uses the bus. No signal of the host ends its wait.
+//! Tasks that wait while another task uses the bus. No signal of the host ends their wait.
 
 use crate::board::{BUS, OTHER, Ring, SLOT, channel, config, function, host_config, request};
 use crate::gic::Gic;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 type OtherTask = Box<dyn FnOnce() + Send>;
 
-/// A kernel whose first wait lets another task run, and then looks whether it was woken.
+/// A kernel whose first wait runs another task, and then checks whether that task woke it.
 struct Crowd {
     host: Mutex<(Host, Ring)>,
     other: Mutex<Option<OtherTask>>,
@@ -116,26 +116,26 @@ fn a_task_wakes_those_whose_answers_it_received() {
     kernel.meanwhile(move || assert_eq!(other.poll(), Ok(Idle::Sleep)));
     bus.compose(&block, 0).unwrap();
     assert!(kernel.was_woken.swap(false, SeqCst));
-    // The answer to a deletion, likewise.
+    // Likewise for the answer to a deletion.
     let other = bus.clone();
     kernel.meanwhile(move || assert_eq!(other.poll(), Ok(Idle::Sleep)));
     bus.free(&device, block);
     assert!(kernel.was_woken.load(SeqCst));
-    // A task that is alone wakes nobody.
+    // A single task wakes no other task.
     let before = kernel.wake_ups();
     let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     bus.compose(&block, 0).unwrap();
     assert_eq!(kernel.wake_ups(), before);
 }
 
-/// A message that is sent ends the request for a signal that another task's larger one made.
+/// A sent message cancels the request for a signal that another task made for a larger one.
 #[test]
 fn a_task_that_sends_wakes_those_without_room() {
     let (kernel, bus, is_full) = crowd();
     let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
     let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     let other = bus.clone();
-    // It sends notices alone: no answer arrives.
+    // This sends only a notice, so no answer arrives.
     kernel.meanwhile(move || other.eject_complete(OTHER).unwrap());
     is_full.store(true, SeqCst);
     bus.compose(&block, 0).unwrap();

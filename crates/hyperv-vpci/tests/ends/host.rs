@@ -229,7 +229,7 @@ fn requests_out_of_order_are_refused() {
     assert_eq!(peer.host.window(), Some(0x2000));
     assert_eq!(peer.ask(&create(SLOT, 64, 1)), Ok(Status::BAD_DATA));
     assert_eq!(peer.ask(&assign), Ok(Status::SUCCESS));
-    // Another assignment replaces it, and messages stay.
+    // Another assignment replaces it and keeps the messages.
     assert_eq!(peer.ask(&create(SLOT, 64, 1)), Ok(Status::SUCCESS));
     assert_eq!(peer.ask(&assign), Ok(Status::SUCCESS));
     assert_eq!(peer.host.vectors(SLOT), 1);

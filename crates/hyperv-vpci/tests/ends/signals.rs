@@ -65,8 +65,8 @@ impl Signals {
         self.changed.notify_all();
     }
 
-    /// Blocks a task of the guest until there were other than `seen` wake-ups. Returns false if
-    /// the host never will signal.
+    /// Blocks a task of the guest until the number of wake-ups differs from `seen`. Returns false
+    /// if the host will never signal.
     pub(crate) fn guest_waits(&self, seen: u32) -> bool {
         let state = self.lock();
         let is_under_way = |state: &mut State| state.wake_ups == seen && !state.is_quiet();

@@ -30,7 +30,7 @@ fn memory(file: File) -> GuestMemoryMmap {
 
 fn channel<F: AsFd + Send>(file: File, (out, inp): (u64, u64), peer: F) -> Channel<F> {
     let memory = memory(file);
-    // The pages of a ring are in descending order: a guest may list any.
+    // The pages of a ring are in descending order, because a guest may list them in any order.
     let ring = |index: u64| {
         let mut pages: Vec<_> =
             (0..RING).step_by(4096).map(|at| GuestAddress(index * RING + at)).collect();

@@ -104,7 +104,7 @@ impl<F: Fn() + Send + Sync> Kernel for Process<F> {
         0
     }
     fn wake(&self) {}
-    /// The one task of this process takes each signal of its eventfd.
+    /// Waits for a signal of the eventfd, which the only task of this process consumes.
     fn wait(&self, _: u32, turn: u32) -> Wait {
         (self.0)();
         if turn < 6 { Wait::Again } else { Wait::GiveUp }

@@ -206,7 +206,7 @@ const RETARGET: Retarget = Retarget {
     processor: 9,
 };
 
-/// The input of a retarget hypercall with these fields from byte 44 on.
+/// Returns the input of a retarget hypercall with these fields from byte 44 on.
 fn retarget_bytes(target: &[(usize, &[u8])], length: usize) -> Vec<u8> {
     let mut bytes = message(u32::MAX, length, &[(4, &[0xff; 4])]);
     // GUID bytes 5, 4, 7, 6 from the top; the function number in the low bits of byte 6.
@@ -265,7 +265,8 @@ fn sets_of_processors_name_their_lowest() {
     assert_eq!(parsed(&[sparse, (48, &[1])], 56), Ok(0));
     assert_eq!(parsed(&[(48, &[0x30])], 56), Ok(4));
     let bad = Err(ProtocolError::BadRetarget);
-    // No bank, no processor, an unknown format, an unknown flag, and two that are all to take it.
+    // No bank, no processor, an unknown format, an unknown flag, and two processors that must both
+    // take the interrupt.
     assert_eq!(parsed(&[sparse], 64), bad);
     assert_eq!(parsed(&[sparse, (56, &[1])], 72), bad);
     assert_eq!(parsed(&[], 56), bad);

@@ -19,16 +19,17 @@ use std::sync::{Arc, Mutex};
 
 const SLOT: Slot = Slot::new(0, 0);
 
-/// The recorded host, which answers what it was recorded to answer.
+/// A host that replays the recorded answers.
 struct Peer {
     far: Ring,
     lines: Vec<Line>,
     to_host: Signal,
-    /// The guest's packets come in the recorded order, with the recorded kinds and IDs.
+    /// Whether the guest must send its packets in the recorded order, with the recorded kinds and
+    /// IDs.
     is_exact: bool,
 }
 
-/// Type of a message.
+/// Returns the type of a message.
 fn kind_of(bytes: &[u8]) -> &[u8] {
     &bytes[..4]
 }
@@ -36,7 +37,7 @@ fn kind_of(bytes: &[u8]) -> &[u8] {
 const CREATE_V1: [u8; 4] = [0x14, 0, 0x49, 0x42];
 
 impl Peer {
-    /// Takes the guest's packets, if it signalled, and answers them.
+    /// Receives the guest's packets, if it signalled, and answers them.
     fn answer(&mut self) {
         let mut buffer = [0; 512];
         while let Some(received) = self.far.receive(&mut buffer).unwrap() {
@@ -84,7 +85,7 @@ struct Sleeper {
 }
 
 impl Sleeper {
-    /// Lets the host work. Returns true if it signalled.
+    /// Lets the host run. Returns true if it signalled.
     fn is_signalled(&self) -> bool {
         let mut peer = self.peer.lock().unwrap();
         if peer.to_host.take() {
@@ -95,7 +96,7 @@ impl Sleeper {
         is_signalled
     }
 
-    /// Sends the notice of the recorded call that is next.
+    /// Sends the notice of the next recorded call.
     fn send_next(&self) {
         let mut peer = self.peer.lock().unwrap();
         assert!(matches!(peer.lines.remove(0), Line::Call(_)));

@@ -26,7 +26,7 @@ fn function(serial: u32) -> HostFunction {
     HostFunction::new(description, [0xffff_0000, 0, 0, 0, 0, 0])
 }
 
-/// Local APICs that take any message.
+/// Local APICs that accept any message.
 struct Apics;
 
 impl SignalMsi<NoIdentity> for Apics {
@@ -44,13 +44,13 @@ fn apics() -> Injection {
 
 struct Replay {
     host: Host,
-    /// The host's channel, and the one through which the recording speaks.
+    /// The host's channel, and the channel on which the recorded guest sends.
     far: Ring,
     near: Ring,
     to_guest: Signal,
     to_host: Signal,
     serial: u32,
-    /// The guest sleeps: the next packet must raise a signal.
+    /// Whether the guest sleeps, so that the next packet must raise a signal.
     sleeps: bool,
 }
 
@@ -80,7 +80,7 @@ impl Replay {
         self.serve();
     }
 
-    /// Takes the host's next packet as a guest that sleeps until it is signalled.
+    /// Receives the host's next packet as a guest that sleeps until it is signalled.
     fn hear(&mut self) -> Option<(PacketKind, Vec<u8>)> {
         if self.sleeps && !self.to_guest.take() {
             return None;

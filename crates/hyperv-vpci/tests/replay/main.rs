@@ -1,4 +1,4 @@
-//! Both ends against packets of foreign ends: recorded ones of OpenVMM's, and the sequences of
+//! Both ends against packets of foreign ends: recorded packets of OpenVMM, and the sequences of
 //! Linux's driver. Each end sleeps until it is signalled.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]

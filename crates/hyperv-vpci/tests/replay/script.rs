@@ -36,7 +36,7 @@ pub(crate) fn sections(text: &str) -> Vec<Section> {
     sections
 }
 
-/// The section of this name.
+/// Returns the section with this name.
 pub(crate) fn section(text: &str, name: &str) -> Section {
     sections(text).into_iter().find(|section| section.name == name).expect("it is recorded")
 }
@@ -73,14 +73,14 @@ fn bytes_of(word: &str) -> Option<Vec<u8>> {
     (0..word.len()).step_by(2).map(digit).collect()
 }
 
-/// A payload as a ring delivers it: rounded up to 8 bytes.
+/// Returns a payload as a ring delivers it, padded to a multiple of 8 bytes.
 pub(crate) fn rounded(payload: &[u8]) -> Vec<u8> {
     let mut payload = payload.to_vec();
     payload.resize(payload.len().next_multiple_of(8), 0);
     payload
 }
 
-/// A signal that stays pending until it is taken.
+/// A signal that stays pending until it is consumed.
 #[derive(Clone, Default)]
 pub(crate) struct Signal(Arc<AtomicBool>);
 
@@ -92,7 +92,8 @@ impl Signal {
 
 pub(crate) type Ring = RingChannel<HeapRing, Box<dyn Fn() + Send>>;
 
-/// The guest's and the host's end of a channel, and the signals to the guest and to the host.
+/// Creates a channel. Returns the guest's and the host's end, and the signals to the guest and to
+/// the host.
 pub(crate) fn channel() -> ([Ring; 2], [Signal; 2]) {
     let ring = || HeapRing::new(NonZeroU8::new(4).unwrap()).unwrap();
     let (there, back) = (ring(), ring());

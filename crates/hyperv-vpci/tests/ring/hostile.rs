@@ -37,7 +37,7 @@ proptest! {
                     prop_assert!(received.length <= buffer.len());
                     prop_assert_ne!(reader.index(), before);
                 }
-                // The memory does not change while this end looks.
+                // The memory does not change while this end reads it.
                 Ok((None, _)) => prop_assert_eq!(inp, reader.index()),
                 Err(_) => prop_assert!(reader.index() == before || reader.skipped() > skipped),
             }
@@ -107,7 +107,7 @@ fn unknown_packets_are_skipped_and_counted() {
         ring.set_data(start, descriptor);
     }
     let _ = writer.write(PacketKind::Request(3), &[1; 8]).unwrap();
-    // Their payloads do not have to fit the buffer.
+    // Payloads of skipped packets need not fit in the buffer.
     let (received, _) = reader.read(&mut [0; 8]).unwrap();
     assert_eq!(received, Some(Received { kind: PacketKind::Request(3), length: 8 }));
     assert_eq!((reader.skipped(), reader.index()), (4, writer.index()));
@@ -130,7 +130,7 @@ fn a_flood_of_unknown_packets_ends_a_read() {
         signals += u32::from(notify == Notify::Peer);
         assert_eq!(reader.idle(), Ok(if round == 3 { Idle::Sleep } else { Idle::Busy }));
     }
-    // The writer hears of the room that they took.
+    // The writer is signalled that their room is free.
     assert_eq!((reader.skipped(), signals), (170, 1));
 }
 

@@ -65,7 +65,7 @@ fn headers_longer_than_the_descriptor_are_skipped() {
     assert_eq!((received.kind, received.length, payload), (PacketKind::Notice, 8, [0x55; 8]));
 }
 
-/// A guest lists the pages of its ring one by one.
+/// A guest lists the pages of its ring individually.
 #[test]
 fn rings_lie_in_scattered_pages() {
     let whole = (GuestAddress(0), 0x1_0000);
