@@ -8,8 +8,8 @@ use msi_types::Cpu;
 /// Chooses CPUs for new interrupts, and for those whose CPU goes off line. Replaceable by the
 /// kernel.
 pub trait AffinityPolicy: Send + Sync {
-    /// One of `online`, which is never empty and ascends. Anything else counts as the first of
-    /// them.
+    /// Chooses one of `online`, which is in ascending order and never empty. If the result is not
+    /// in `online`, the core uses its first CPU.
     ///
     /// Context: task; may sleep.
     fn choose(&self, online: &[Cpu]) -> Cpu;

@@ -13,7 +13,7 @@ use msi_types::{MessageStore, MsiParent, RequesterId, StoreError, Trigger};
 /// A bridge's registers: a message store with a slot for each input, such as HiSilicon's mbigen. An
 /// input sends its message when it is triggered, and not again before it was [ended](Self::end).
 pub trait InputBridge: MessageStore {
-    /// Says how the input is wired. Its interrupt is disabled meanwhile.
+    /// Sets the trigger of an input. Its interrupt is disabled during the call.
     ///
     /// Context: task; may sleep.
     ///
@@ -21,7 +21,8 @@ pub trait InputBridge: MessageStore {
     /// The input cannot be triggered like that.
     fn set_trigger(&self, input: u16, trigger: Trigger) -> Result<(), StoreError>;
 
-    /// The input's handler returned: a level that is still asserted sends again.
+    /// Ends an input's interrupt after its handler returned. If a level is still asserted, the
+    /// bridge must send its message again.
     ///
     /// Context: any.
     fn end(&self, input: u16);
@@ -98,7 +99,7 @@ pub struct WiredBridge {
 }
 
 impl WiredBridge {
-    /// Makes the bridge known to its controller.
+    /// Attaches the bridge to its controller.
     ///
     /// Context: task; may sleep.
     pub fn attach(
@@ -112,7 +113,8 @@ impl WiredBridge {
         Ok(Self { device, bridge })
     }
 
-    /// Gives an input its trigger and its handler. After each run the input is ended.
+    /// Sets the trigger and the handler of an input. The input is ended after each run of the
+    /// handler.
     ///
     /// Context: task; may sleep.
     pub fn request<R: Into<IrqReturn>>(

@@ -3,15 +3,15 @@
 //! | state | set by | cleared by |
 //! |---|---|---|
 //! | handler `Installed` | a request | the handle's drop, or its device |
-//! | handler `Gone` | the device that gives the vector back | never: the descriptor ends |
+//! | handler `Gone` | the device that frees the vector | never: the descriptor is freed |
 //! | `disables` | each disable, the install, a shutdown | each enable, the CPU's return |
 //! | `unmasked` | the allocation, if its source lets messages through | the first enable |
 //! | `rewriting` | a move or a restore, before the message is rewritten | the same, afterwards |
 //! | `members` | each handler of a shared line | each handle's drop |
-//! | `shut_off` | dispatch, as the interrupt screams | an enable, or another handler of its line |
+//! | `shut_off` | dispatch, when the interrupt screams | an enable, or another handler of its line |
 //! | `resend` | an enable that finds an arrival marked at the cell | the enable, or the end of the rewrite |
 //! | `closing` | the close of a handler, per cell | a task that frees the handler |
-//! | `shut_down` | the last of a managed interrupt's CPUs that goes off line | the first that is back |
+//! | `shut_down` | the last of a managed interrupt's CPUs that goes offline | the first that is online again |
 //!
 //! All changes are made under the descriptor's lock, by any context. Exceptions are `rewriting` (a
 //! task under the device's lock) and `shut_down` (a task under the hotplug lock). The source is
@@ -27,7 +27,7 @@ pub(crate) struct Control {
     resend: bool,
     closing: u32,
     shut_down: bool,
-    /// Handlers of a shared line; 1 for an interrupt that has one handler.
+    /// Number of handlers of a shared line; 1 for an interrupt that is not shared.
     members: u32,
     shut_off: bool,
 }
@@ -46,11 +46,11 @@ pub(crate) enum HandlerPhase {
 /// State of an interrupt whose handle was dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Released {
-    /// It is closed, and its handler may still run.
+    /// The interrupt is closed. Its handler may still run.
     Interrupt,
-    /// It has other handlers. The handle's handler may still run.
+    /// The interrupt has other handlers. The released handler may still run.
     Member,
-    /// The handler was freed before, with its device.
+    /// The handler was already freed together with its device.
     Before,
 }
 
@@ -164,23 +164,24 @@ impl Control {
         self.members = self.members.saturating_add(1);
     }
 
-    /// Counts a handler of a shared line that leaves. Returns true if none is left.
+    /// Uncounts a handler that is removed from a shared line. Returns true if no handler is left.
     pub(crate) fn remove_member(&mut self) -> bool {
         self.members = self.members.saturating_sub(1);
         self.members == 0
     }
 
-    /// Marks an interrupt as screaming. The caller disables it.
+    /// Marks an interrupt as screaming. The caller must disable it.
     pub(crate) fn shut_off(&mut self) {
         self.shut_off = true;
     }
 
-    /// Returns true once if the interrupt was shut off. The caller enables it.
+    /// Returns true if the interrupt was shut off, and clears the mark. The caller must then enable
+    /// it.
     pub(crate) fn take_shut_off(&mut self) -> bool {
         core::mem::take(&mut self.shut_off)
     }
 
-    /// Undoes `disables`. Returns true if the interrupt is enabled by this.
+    /// Undoes `disables`. Returns true if this enables the interrupt.
     pub(crate) fn enable_all(&mut self, disables: u32) -> bool {
         let was_disabled = self.disables != 0;
         self.disables = self.disables.saturating_sub(disables);

@@ -68,8 +68,8 @@ impl DeferredFree {
         Self { list: IrqLock::new(Vec::new()), reserved: AtomicUsize::new(0) }
     }
 
-    /// Frees what was dropped where it could not be freed, and is no longer used. Does nothing in
-    /// another context.
+    /// Frees objects that were dropped in a context that must not free them, once they are no
+    /// longer used. Does nothing in a context that may not wait.
     ///
     /// Context: task; may sleep.
     pub(crate) fn reclaim(&self, descriptors: &Descriptors) {
@@ -96,8 +96,9 @@ impl DeferredFree {
         }
     }
 
-    /// Ends what a handle owns: at once, and after its handler returned everywhere, if the caller
-    /// may wait; else a later task does. Room was reserved.
+    /// Releases the interrupt or member that a handle owns. If the caller may wait, waits until the
+    /// handler has returned on all CPUs and frees it; otherwise a later task frees it. Room must
+    /// have been reserved.
     ///
     /// Context: any.
     pub(crate) fn release_handle(
@@ -117,8 +118,8 @@ impl DeferredFree {
         self.unreserve();
     }
 
-    /// Tears down what a device's handle owns: at once if the caller may wait, else by a later
-    /// task. Room was reserved.
+    /// Tears down the device that a handle owns: immediately if the caller may wait, otherwise in a
+    /// later task. Room must have been reserved.
     ///
     /// Context: any.
     pub(crate) fn release_owner(&self, descriptors: &Descriptors, owner: Shared<dyn Teardown>) {
@@ -134,7 +135,7 @@ impl DeferredFree {
         self.unreserve();
     }
 
-    /// Makes room for one more.
+    /// Reserves room for one more deferred object.
     ///
     /// Context: task; may sleep.
     pub(crate) fn reserve(&self, host: &dyn Host) -> Result<(), TryReserveError> {
@@ -154,14 +155,14 @@ impl DeferredFree {
         Ok(())
     }
 
-    /// The room of one is no longer needed.
+    /// Releases the room of one object.
     ///
     /// Context: any.
     pub(crate) fn unreserve(&self) {
         self.reserved.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The room must have been made before.
+    /// Adds a deferred object. Its room must have been reserved.
     ///
     /// Context: any.
     fn push(&self, deferred: Deferred, host: &dyn Host) {

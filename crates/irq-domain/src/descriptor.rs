@@ -82,14 +82,14 @@ impl Descriptor {
         })
     }
 
-    /// The CPU that it is delivered to; without meaning for a private interrupt.
+    /// Returns the CPU to which the interrupt is delivered. Meaningless for a private interrupt.
     ///
     /// Context: any.
     pub(crate) fn target(&self) -> Cpu {
         Cpu::new(self.target.load(Ordering::Relaxed))
     }
 
-    /// The handlers of a line that can have several.
+    /// Returns the handlers of the line, if it can have several.
     ///
     /// Context: any.
     pub(crate) fn shared_line(&self) -> Option<&SharedLine> {
@@ -99,14 +99,15 @@ impl Descriptor {
         }
     }
 
-    /// Does it have its handler on this CPU? False for an interrupt that is not private.
+    /// Returns true if the interrupt is private and has its handler on this CPU.
     ///
     /// Context: any.
     pub(crate) fn is_private_on(&self, cpu: Cpu) -> bool {
         matches!(&self.source, Source::PerCpu(input) if input.is_on(cpu))
     }
 
-    /// The names of its handlers: the last one's if there is none now.
+    /// Returns the names of its handlers, or the name of the last handler if the interrupt has none
+    /// at present.
     ///
     /// Context: task; may sleep.
     ///
@@ -122,8 +123,8 @@ impl Descriptor {
         self.target.store(cpu.get(), Ordering::Relaxed);
     }
 
-    /// Moves the interrupt, and lists what moved if the caller wants to know. Without a list it
-    /// allocates nothing.
+    /// Moves the interrupt, and lists the moved interrupts if the caller passes a list. Does not
+    /// allocate without a list.
     ///
     /// Context: task; may sleep.
     pub(crate) fn relocate(
@@ -139,9 +140,9 @@ impl Descriptor {
         }
     }
 
-    /// The target once no move is under way; `None` for a private interrupt. A move to a CPU checks
-    /// that it is on line under the same lock. An answer that is read after the CPU was marked off
-    /// line cannot become that CPU again.
+    /// Waits until no move is in progress and returns the target; `None` for a private interrupt. A
+    /// move checks under the same lock that its target CPU is online. If this is called after a CPU
+    /// was marked offline, a later move cannot select that CPU.
     ///
     /// Context: task; may sleep.
     pub(crate) fn settled_target(&self, host: &dyn Host) -> Option<Cpu> {
@@ -160,7 +161,7 @@ impl Descriptor {
         self.source.unmask(self.hwirq);
     }
 
-    /// Sends an arrival again, to the current target.
+    /// Sends an interrupt again, to its current target.
     ///
     /// Context: any.
     #[cold]
@@ -170,7 +171,7 @@ impl Descriptor {
         self.source.set_pending(self.hwirq, Pending::Set);
     }
 
-    /// Masks the endpoint for the rewriting of its message. The caller must hold the device's lock.
+    /// Masks the endpoint while its message is rewritten. The caller must hold the device's lock.
     ///
     /// Context: task; may sleep.
     pub(crate) fn begin_rewrite(&self, host: &dyn Host) {
@@ -179,8 +180,8 @@ impl Descriptor {
         self.mask();
     }
 
-    /// Gives the endpoint the state that was asked for during the rewriting. The caller must hold
-    /// the device's lock.
+    /// Applies to the endpoint the state that was requested while its message was rewritten. The
+    /// caller must hold the device's lock.
     ///
     /// Context: task; may sleep.
     pub(crate) fn end_rewrite(&self, runtime: &Runtime) {
@@ -207,7 +208,7 @@ pub(crate) enum Source {
 /// A private interrupt of the root controller, on some of the CPUs or on all.
 pub(crate) struct PrivateInput {
     parent: Arc<dyn WiredParent>,
-    /// The CPUs on which it has its handler, ascending; `None` for all.
+    /// The CPUs on which it has its handler, in ascending order; `None` for all CPUs.
     cpus: Option<Vec<Cpu>>,
 }
 
@@ -222,8 +223,8 @@ impl PrivateInput {
     }
 }
 
-/// A source of interrupts with a message of its own: a vector of a device. A
-/// function that needs another context than this states it.
+/// A source of interrupts with its own message: a vector of a device. Functions have the following
+/// context unless they state another one.
 ///
 /// Context: any.
 pub(crate) trait IrqSource: Send + Sync {
@@ -235,8 +236,8 @@ pub(crate) trait IrqSource: Send + Sync {
     /// The name of the device's domain, and the slot in its message store.
     fn slot(&self) -> (&Name, u16);
 
-    /// Moves the interrupt, and its group where that moves as one; lists the interrupts that moved
-    /// if the caller wants to know.
+    /// Moves the interrupt, or its whole group if that can only move as a whole. Lists the moved
+    /// interrupts if the caller passes a list.
     ///
     /// Context: task; may sleep.
     fn relocate(
@@ -247,7 +248,7 @@ pub(crate) trait IrqSource: Send + Sync {
         list: Option<&mut Vec<Irq>>,
     ) -> Result<(), MoveError>;
 
-    /// The target once no move is under way.
+    /// Waits until no move is in progress and returns the target.
     ///
     /// Context: task; may sleep.
     fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu;
@@ -261,7 +262,7 @@ pub(crate) trait IrqSource: Send + Sync {
 /// A claimed input of a controller with wired inputs.
 pub(crate) struct WiredInput {
     parent: Arc<dyn WiredParent>,
-    /// Its handlers, if it can have several.
+    /// The input's handlers, if it can have several.
     shared: Option<Shared<SharedLine>>,
     /// Held while the input's target changes, and while it is given back.
     target: TaskLock<()>,
@@ -275,12 +276,12 @@ impl WiredInput {
         Self { parent, shared, target: TaskLock::new(()) }
     }
 
-    /// Is this an input of `parent` that can have several handlers?
+    /// Returns true if this is an input of `parent` that can have several handlers.
     pub(crate) fn is_shared_at(&self, parent: &Arc<dyn WiredParent>) -> bool {
         self.shared.is_some() && Arc::ptr_eq(&self.parent, parent)
     }
 
-    /// Moves the input, and lists it if the caller wants to know.
+    /// Moves the input, and lists it if the caller passes a list.
     ///
     /// Context: task; may sleep.
     fn relocate(
@@ -310,7 +311,7 @@ impl WiredInput {
         Ok(())
     }
 
-    /// The target once no move is under way.
+    /// Waits until no move is in progress and returns the target.
     ///
     /// Context: task; may sleep.
     fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu {
@@ -318,7 +319,7 @@ impl WiredInput {
         descriptor.target()
     }
 
-    /// Gives the input back.
+    /// Releases the input.
     ///
     /// Context: task; may sleep.
     pub(crate) fn release(&self, host: &dyn Host, hwirq: HwIrq) {

@@ -26,7 +26,7 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// No interrupts, and no CPU on line.
+    /// Creates an empty set of interrupts, with all CPUs offline.
     pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
         let numbers = TaskLock::new(IrqNumbers::default());
         Ok(Self { dispatcher: Dispatcher::try_new(host, cpus)?, numbers })
@@ -40,14 +40,14 @@ impl Descriptors {
         self.runtime().host()
     }
 
-    /// An existing interrupt with its handler cells.
+    /// Returns an existing interrupt with its handler cells.
     ///
     /// Context: any.
     pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> Interrupt<'a> {
         self.dispatcher.interrupt(descriptor)
     }
 
-    /// Gives an interrupt a number. Its entry of the dispatch table was made before.
+    /// Assigns a number to an interrupt, whose entry in the dispatch table must exist.
     ///
     /// Context: task; may sleep.
     pub(crate) fn insert(
@@ -57,8 +57,8 @@ impl Descriptors {
         self.numbers.lock(self.host()).insert(|irq| Descriptor::new(new(irq)))
     }
 
-    /// Gives the number of a device's interrupt without handler back. Its vector may be another's
-    /// next.
+    /// Frees the number of a device's interrupt without a handler. Its vector may be reused
+    /// afterwards.
     ///
     /// Context: task; may sleep.
     pub(crate) fn retire(&self, descriptor: &Descriptor) {
@@ -66,7 +66,7 @@ impl Descriptors {
         self.numbers.lock(self.host()).remove(descriptor.irq);
     }
 
-    /// Gives back what a request at the root took: the number, and the controller's input.
+    /// Frees the number and the controller's input of a request at the root.
     ///
     /// Context: task; may sleep.
     pub(crate) fn release_root(&self, descriptor: &Descriptor) {
@@ -78,8 +78,8 @@ impl Descriptors {
         self.numbers.lock(self.host()).remove(descriptor.irq);
     }
 
-    /// Takes a closed handler out, after it returned everywhere: one whose handle was dropped
-    /// before, too, by another task or where it could not wait.
+    /// Removes and frees a closed handler after it has returned on all CPUs, even if its handle was
+    /// dropped earlier by another task or in a context that could not wait.
     ///
     /// Context: task; may sleep.
     pub(crate) fn free_handler(&self, descriptor: &Descriptor) {
@@ -88,14 +88,15 @@ impl Descriptors {
         }
     }
 
-    /// Frees the closed handler as far as nobody uses it; true if that was all.
+    /// Frees the closed handler in all cells that are not in use. Returns true if no cell is left.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free_handler(&self, descriptor: &Descriptor) -> bool {
         self.try_free_released(descriptor, None, Released::Interrupt)
     }
 
-    /// Frees what a dropped handle released, as far as nobody uses it; true if that was all.
+    /// Frees the parts of a released interrupt or member that are not in use. Returns true if no
+    /// part is left.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free_released(
@@ -104,7 +105,7 @@ impl Descriptors {
         member: Option<MemberIndex>,
         released: Released,
     ) -> bool {
-        // Once no handler of a shared line runs, none of its members' does.
+        // If no handler of a shared line runs, no handler of its members runs.
         if released == Released::Interrupt && !self.interrupt(descriptor).try_free() {
             return false;
         }
@@ -120,7 +121,7 @@ impl Descriptors {
         }
     }
 
-    /// A line that others may share, at this controller.
+    /// Returns the line at this controller's input, if it can be shared.
     ///
     /// Context: task; may sleep.
     pub(crate) fn find_shared_line(

@@ -37,7 +37,7 @@ impl HwIrqEntry {
         Self { shared: HandlerCell::new(), private: OnceBox::new() }
     }
 
-    /// The cell of `cpu`, if the vector was ever requested as a private one.
+    /// Returns the cell of `cpu`, if the vector was ever requested as a private one.
     ///
     /// Context: any.
     #[inline]
@@ -46,7 +46,7 @@ impl HwIrqEntry {
         Some(&cells.get(cpu.index())?.0)
     }
 
-    /// The cells of all CPUs: none if the vector was never requested as a private one.
+    /// Returns the cells of all CPUs, or none if the vector was never requested as a private one.
     ///
     /// Context: any.
     pub(crate) fn all_private(&self) -> impl Iterator<Item = (Cpu, &HandlerCell<Action>)> {
@@ -54,7 +54,7 @@ impl HwIrqEntry {
         (0..).map(Cpu::new).zip(cells.map(|cell| &cell.0))
     }
 
-    /// Makes the private cells.
+    /// Allocates the private cells.
     ///
     /// Context: task; may sleep.
     pub(crate) fn ensure_private(&self, cpus: usize) -> Result<(), TryReserveError> {
@@ -80,7 +80,8 @@ impl DispatchTable {
         Ok(Self { low: try_box_array(OnceBox::new)?, high: try_box_array(OnceBox::new)? })
     }
 
-    /// The entry of a vector; `None` if no vector near it was ever requested. It only loads.
+    /// Returns the entry of a vector; `None` if no vector near it was ever requested. Only loads
+    /// from memory.
     ///
     /// Context: any.
     #[inline]
@@ -93,7 +94,8 @@ impl DispatchTable {
         middle.get((index >> 8) % FANOUT)?.get()?.get(index % FANOUT)
     }
 
-    /// The entry of a vector, made if it is not there; `None` for vectors beyond [`HWIRQS`].
+    /// Returns the entry of a vector, and allocates it if it does not exist; `None` for vectors
+    /// beyond [`HWIRQS`].
     ///
     /// Context: task; may sleep.
     pub(crate) fn ensure(&self, hwirq: HwIrq) -> Result<Option<&HwIrqEntry>, TryReserveError> {

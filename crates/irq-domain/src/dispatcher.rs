@@ -43,7 +43,7 @@ impl Drop for Run<'_> {
 }
 
 impl Dispatcher {
-    /// Without handlers, and no CPU on line.
+    /// Creates a dispatcher without handlers, with all CPUs offline.
     pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
         Ok(Self { table: DispatchTable::new()?, runtime: Runtime::try_new(host, cpus)? })
     }
@@ -70,7 +70,7 @@ impl Dispatcher {
         })
     }
 
-    /// Does the vector have a handler on this CPU that is private to it and enabled?
+    /// Returns true if the vector has an enabled private handler on this CPU.
     ///
     /// Context: any.
     pub(crate) fn is_enabled_on(&self, cpu: Cpu, hwirq: HwIrq) -> bool {
@@ -110,8 +110,8 @@ impl Dispatcher {
         done
     }
 
-    /// Shuts the interrupt off if its handler finds nothing to do all the time. Takes a lock once
-    /// in a window.
+    /// Shuts the interrupt off if nearly all runs of its handler find nothing to do. Acquires a
+    /// lock once per window of runs.
     ///
     /// Context: hard IRQ.
     #[cold]
@@ -128,14 +128,15 @@ impl Dispatcher {
         }
     }
 
-    /// The entry of a vector, made if it is not there; `None` for vectors beyond the table.
+    /// Returns the entry of a vector, and allocates it if it does not exist; `None` for vectors
+    /// beyond the table.
     ///
     /// Context: task; may sleep.
     pub(crate) fn ensure(&self, hwirq: HwIrq) -> Result<Option<&HwIrqEntry>, TryReserveError> {
         self.table.ensure(hwirq)
     }
 
-    /// An existing interrupt with its entry of the table.
+    /// Returns an existing interrupt with its entry of the table.
     ///
     /// Context: any.
     pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> Interrupt<'a> {

@@ -11,7 +11,8 @@ pub enum RequestError {
     /// The interrupt has an owner: another handler, or a controller that allocates it for messages.
     #[error("vector {0} is in use already")]
     InUse(HwIrq),
-    /// Several handlers share levels only: an edge tells nobody that it is still wanted.
+    /// Handlers can share only a level-triggered input: after an edge, the line does not show
+    /// whether another device still needs service.
     #[error("vector {0} is triggered by edges, which handlers cannot share")]
     SharedEdge(HwIrq),
     /// No controller acknowledges such a number.
@@ -26,7 +27,7 @@ pub enum RequestError {
     /// The device's domain was torn down.
     #[error("the device is gone")]
     Gone,
-    /// No CPU is on line, or the request names none.
+    /// No CPU is online, or the request names none.
     #[error("no CPU is there to take the interrupt")]
     NoCpu,
     /// The request names a CPU that does not exist.

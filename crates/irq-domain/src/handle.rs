@@ -32,18 +32,18 @@ pub struct WiredRequest<'a> {
     pub name: &'a str,
     /// Enabled or disabled after the request.
     pub start: Start,
-    /// Whether other handlers may be at the same input.
+    /// Whether the input may have other handlers.
     pub sharing: Sharing,
 }
 
-/// Number of handlers that an input may have.
+/// Whether an input may have several handlers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Sharing {
-    /// One: other requests of the input are refused.
+    /// The input has one handler: other requests of the input are refused.
     #[default]
     Exclusive,
-    /// One for each device on the line, which is level-triggered. Each arrival runs all of them;
-    /// it is unhandled if all return [`IrqReturn::None`](crate::IrqReturn::None).
+    /// The level-triggered input has one handler for each device on its line. Each interrupt runs
+    /// all of them, and is unhandled if all return [`IrqReturn::None`](crate::IrqReturn::None).
     Shared,
 }
 
@@ -74,22 +74,22 @@ impl<'a> WiredRequest<'a> {
 ///
 /// **A [shared](Sharing::Shared) line** is one interrupt with one number, state, affinity and count
 /// of runs; each of its handles controls all of it. [`disable`](Self::disable) masks the line for
-/// all handlers. It is let through while no handle has an outstanding disable: a handle undoes its
-/// own disables only, and its drop undoes the rest of them. A line that was shut off because it
-/// [screams](crate::Host::screaming) is let through by any handle's [`enable`](Self::enable) that
-/// has no disable to undo, and by another handler's request. The drop of the last handle masks the
-/// line and frees it.
+/// all handlers. The line is unmasked only while no handle has an outstanding disable. A handle can
+/// undo only its own disables, and dropping it undoes the remaining ones. A line that was shut off
+/// because it [screams](crate::Host::screaming) is unmasked by the [`enable`](Self::enable) of any
+/// handle that has no disable to undo, and by the request of another handler. Dropping the last
+/// handle masks the line and frees it.
 #[must_use = "dropping the handle removes the handler"]
 pub struct IrqHandle {
     core: Shared<IrqCore>,
     descriptor: TakenOnDrop<Descriptor>,
-    /// The handler's place on a shared line.
+    /// Position of the handler on a shared line.
     member: Option<MemberIndex>,
 }
 
 impl IrqHandle {
-    /// Claims an input of a controller with wired inputs, and gives it a handler and a CPU. Joins
-    /// the others' handlers if the input is shared.
+    /// Claims an input of a controller with wired inputs, and assigns it a handler and a CPU. If
+    /// the input is shared and already claimed, adds the handler to its line.
     ///
     /// Context: task; may sleep.
     pub(crate) fn request_wired(
@@ -105,13 +105,13 @@ impl IrqHandle {
             if let Some(handle) = Self::try_request_wired(core, parent, request, handler)? {
                 return Ok(handle);
             }
-            // The last handle of the shared line is being dropped: its input is free afterwards.
+            // The last handle of the shared line is being dropped, which releases its input.
             core.reclaim();
             core.host().yield_now();
         }
     }
 
-    /// Returns `None` while a shared line is on its way out.
+    /// Tries to claim an input. Returns `None` while a shared line of the input is being removed.
     fn try_request_wired(
         core: &Shared<IrqCore>,
         parent: &Arc<dyn WiredParent>,
@@ -139,7 +139,7 @@ impl IrqHandle {
         Self::share(core, parent, &request, &online, handler.clone()).map(Some)
     }
 
-    /// Claims an input for several handlers, of which this is the first.
+    /// Claims an input for a shared line, and adds its first handler.
     fn share(
         core: &Shared<IrqCore>,
         parent: &Arc<dyn WiredParent>,
@@ -163,8 +163,8 @@ impl IrqHandle {
         Ok(handle)
     }
 
-    /// Adds a handler to a shared line. Returns `None` if the line is on its way out. The caller
-    /// must hold the lock over requests.
+    /// Adds a handler to a shared line. Returns `None` if the line is being removed. The caller
+    /// must hold the request lock.
     fn join(
         core: &Shared<IrqCore>,
         descriptor: &Shared<Descriptor>,
@@ -185,7 +185,7 @@ impl IrqHandle {
         Ok(Some(Self { core: core.clone(), descriptor, member: Some(member) }))
     }
 
-    /// Gives an interrupt its handler.
+    /// Installs the handler of an interrupt.
     ///
     /// Context: task; may sleep.
     pub(crate) fn install(
@@ -209,14 +209,14 @@ impl IrqHandle {
         Ok(handle)
     }
 
-    /// The interrupt's number.
+    /// Returns the interrupt's number.
     ///
     /// Context: any.
     pub fn irq(&self) -> Irq {
         self.descriptor.irq
     }
 
-    /// The interrupt as the root controller acknowledges it.
+    /// Returns the interrupt as the root controller acknowledges it.
     ///
     /// Context: any.
     #[inline]
@@ -224,8 +224,8 @@ impl IrqHandle {
         self.descriptor.hwirq
     }
 
-    /// Masks the interrupt at its source. A handler that runs goes on; what arrives from now on is
-    /// sent again when it is enabled. Disables nest.
+    /// Masks the interrupt at its source. A running handler continues; an interrupt that arrives
+    /// afterwards is sent again when it is enabled. Disables nest.
     ///
     /// Context: any.
     pub fn disable(&self) {
@@ -237,8 +237,8 @@ impl IrqHandle {
         });
     }
 
-    /// [`disable`](Self::disable), then waits for the handler to return; nothing to wait for where
-    /// the caller may not.
+    /// [Disables](Self::disable) the interrupt, then waits for the handler to return. Does not wait
+    /// if the caller may not.
     ///
     /// Context: task; may sleep.
     pub fn disable_and_wait(&self) {
@@ -246,7 +246,8 @@ impl IrqHandle {
         self.synchronize();
     }
 
-    /// Undoes one [`disable`](Self::disable). What arrived meanwhile arrives now.
+    /// Undoes one [`disable`](Self::disable). An interrupt that arrived in the meantime is sent
+    /// again.
     ///
     /// Context: any.
     pub fn enable(&self) {
@@ -258,8 +259,8 @@ impl IrqHandle {
         });
     }
 
-    /// Waits until no handler runs that began before the call; where the caller [may not
-    /// wait](crate::TaskContext::may_wait), it does not.
+    /// Waits until all handler runs that began before the call have returned. Does not wait if the
+    /// caller [may not](crate::TaskContext::may_wait).
     ///
     /// Context: task; may sleep.
     pub fn synchronize(&self) {
@@ -282,14 +283,15 @@ impl IrqHandle {
         placement.set_affinity_among(descriptors, &self.descriptor, among)
     }
 
-    /// The CPU that it is delivered to.
+    /// Returns the CPU to which the interrupt is delivered.
     ///
     /// Context: any.
     pub fn effective_affinity(&self) -> Cpu {
         self.descriptor.target()
     }
 
-    /// Makes the interrupt pending as its device would, or drops what is pending at the controller.
+    /// Makes the interrupt pending as its device would, or clears its pending state at the
+    /// controller.
     ///
     /// Context: any.
     pub fn set_pending(&self, pending: Pending) {
@@ -298,29 +300,30 @@ impl IrqHandle {
         });
     }
 
-    /// Is it pending, at the endpoint or at the controller? `None` where the hardware cannot be
-    /// asked.
+    /// Returns whether the interrupt is pending at the endpoint or at the controller; `None` if the
+    /// hardware cannot report it.
     ///
     /// Context: any.
     pub fn is_pending(&self) -> Option<bool> {
         self.while_installed(|_| self.descriptor.source.is_pending(self.descriptor.hwirq))?
     }
 
-    /// Number of handler runs.
+    /// Returns the number of handler runs.
     ///
     /// Context: any.
     pub fn count(&self) -> u64 {
         self.descriptor.counts.per_cpu().sum()
     }
 
-    /// Number of redeliveries: it arrived while its handler ran elsewhere or was disabled.
+    /// Returns the number of redeliveries, which occur if the interrupt arrives while its handler
+    /// runs on another CPU or is disabled.
     ///
     /// Context: any.
     pub fn redelivered(&self) -> u64 {
         self.descriptor.redelivered.load(Ordering::Relaxed)
     }
 
-    /// The line that the handler shares, and its place there.
+    /// Returns the line that the handler shares, and its position there.
     fn member(&self) -> Option<(&SharedLine, MemberIndex)> {
         self.descriptor.shared_line().zip(self.member)
     }
@@ -349,7 +352,7 @@ impl fmt::Debug for IrqHandle {
     }
 }
 
-/// Claims an input for a request, on a CPU that can be reached.
+/// Claims an input for a request, and routes it to a CPU that the controller can reach.
 ///
 /// Context: task; may sleep.
 fn claim(

@@ -4,7 +4,7 @@ use crate::irq::{IrqContext, IrqReturn};
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 
-/// A handler, as dispatch calls it.
+/// A handler, in the form that dispatch calls.
 pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>;
 
 impl Handler {

@@ -106,7 +106,7 @@ impl<T> HandlerCell<T> {
         Self { word: AtomicU32::new(0), value: UnsafeCell::new(None) }
     }
 
-    /// Puts a value in, disabled.
+    /// Installs a value, disabled.
     ///
     /// Context: any.
     pub(crate) fn install(&self, value: T, when_busy: WhenBusy) -> Result<(), InstallError<T>> {
@@ -136,15 +136,15 @@ impl<T> HandlerCell<T> {
         Ok(())
     }
 
-    /// From now on arrivals are marked, for the value to come. Nothing if one is there or on its
-    /// way.
+    /// Makes the cell mark arrivals for a value that will be installed later. Does nothing if a
+    /// value is installed or being installed.
     ///
     /// Context: any.
     pub(crate) fn await_value(&self) {
         self.change_vacant(|seen| seen | AWAITED);
     }
 
-    /// No value comes any more: the opposite of [`await_value`](Self::await_value).
+    /// Undoes [`await_value`](Self::await_value): no value will be installed.
     ///
     /// Context: any.
     pub(crate) fn forget(&self) {
@@ -161,7 +161,8 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// An arrival. Lock-free: a retry means that another party changed the word.
+    /// Enters the cell for an arrival. Lock-free: a retry occurs only if another party changed the
+    /// word.
     ///
     /// Context: any.
     #[inline]
@@ -194,7 +195,7 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// Arrivals no longer run, but are marked. A handler that runs already goes on.
+    /// Disables the cell: arrivals are marked instead of run. A running handler continues.
     ///
     /// Context: any.
     pub(crate) fn disable(&self) {
@@ -207,7 +208,7 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// Arrivals run again. True if one was marked: the caller sends it again.
+    /// Enables the cell. Returns true if an arrival was marked, which the caller must send again.
     ///
     /// Context: any.
     pub(crate) fn enable(&self) -> bool {
@@ -225,8 +226,8 @@ impl<T> HandlerCell<T> {
         false
     }
 
-    /// Arrivals find nothing from now on; the value goes by [`take`](Self::take). False if there
-    /// was nothing to close.
+    /// Closes the cell: arrivals find no value, which [`take`](Self::take) removes. Returns false
+    /// if the cell has no value to close.
     ///
     /// Context: any.
     pub(crate) fn close(&self) -> bool {
@@ -240,7 +241,8 @@ impl<T> HandlerCell<T> {
         false
     }
 
-    /// The value of a closed cell once nobody uses it; `None` before, or if there is none.
+    /// Takes the value of a closed cell. Returns `None` if the value is still in use, or if the
+    /// cell has none.
     ///
     /// Context: any.
     pub(crate) fn take(&self) -> Option<T> {
@@ -261,14 +263,14 @@ impl<T> HandlerCell<T> {
         value
     }
 
-    /// Nothing is installed, and nothing on its way in or out.
+    /// Returns true if no value is installed, being installed or being removed.
     ///
     /// Context: any.
     pub(crate) fn is_vacant(&self) -> bool {
         self.word.load(SeqCst) & (INSTALLED | CLOSING | CHANGING) == 0
     }
 
-    /// A handler runs, or an arrival is being sent again.
+    /// Returns true if a handler runs, or an arrival is being sent again.
     ///
     /// Context: any.
     pub(crate) fn is_busy(&self) -> bool {

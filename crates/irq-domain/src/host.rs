@@ -13,9 +13,9 @@ pub trait Host: TaskContext {
     /// The core asks this only with interrupts saved, so the answer cannot change under it.
     fn current_cpu(&self) -> Option<Cpu>;
 
-    /// An interrupt was shut off: more than 99 900 of 100 000 runs of its handler found [nothing to
-    /// do](crate::IrqReturn::None). It is disabled once more than before, until
-    /// [`IrqHandle::enable`](crate::IrqHandle::enable). As provided, nobody hears of it.
+    /// Called after an interrupt was shut off because more than 99 900 of 100 000 runs of its
+    /// handler found [nothing to do](crate::IrqReturn::None). It has one additional disable, which
+    /// [`IrqHandle::enable`](crate::IrqHandle::enable) undoes. The provided method does nothing.
     ///
     /// Context: hard IRQ.
     fn screaming(&self, irq: Irq) {

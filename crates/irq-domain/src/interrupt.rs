@@ -26,8 +26,8 @@ impl Interrupt<'_> {
         self.runtime.host()
     }
 
-    /// Puts a handler in, disabled. A refused handler is dropped without the lock: its destructor
-    /// is the kernel's code.
+    /// Installs a handler, disabled. A refused handler is dropped without holding the lock, because
+    /// its destructor is code of the kernel.
     ///
     /// Context: task; may sleep.
     pub(crate) fn put_in(self, action: Action) -> Result<(), RequestError> {
@@ -48,15 +48,15 @@ impl Interrupt<'_> {
         installed.map_err(|_| in_use)
     }
 
-    /// Masks the interrupt and closes its cells, if it has a handler. True if it had: the caller
-    /// frees it.
+    /// Masks the interrupt and closes its cells, if it has a handler. Returns true if it had one,
+    /// which the caller must free.
     ///
     /// Context: any.
     pub(crate) fn close(self, after: HandlerPhase) -> bool {
         self.close_under(&mut self.descriptor.control.lock(self.host()), after)
     }
 
-    /// [`close`](Self::close) under the control's lock.
+    /// Closes the interrupt like [`close`](Self::close). The control's lock must be held.
     ///
     /// Context: any.
     fn close_under(self, control: &mut Control, after: HandlerPhase) -> bool {
@@ -75,8 +75,8 @@ impl Interrupt<'_> {
         true
     }
 
-    /// Removes a handler that a handle owned: the only one, or a member of a shared line. With the
-    /// last one the interrupt is masked and its cells are closed.
+    /// Removes a handler that a handle owned: the only one, or a member of a shared line. If it was
+    /// the last one, masks the interrupt and closes its cells.
     ///
     /// Context: any.
     pub(crate) fn release(self, member: Option<MemberIndex>) -> Released {
@@ -94,8 +94,8 @@ impl Interrupt<'_> {
         if self.close(HandlerPhase::Vacant) { Released::Interrupt } else { Released::Before }
     }
 
-    /// Adds a handler to a shared line. Returns false if the line is on its way out. The caller
-    /// must hold the lock over requests since it found the vacant member.
+    /// Adds a handler to a shared line. Returns false if the line is being removed. The caller must
+    /// have held the request lock since it found the vacant member.
     ///
     /// Context: task; may sleep.
     pub(crate) fn join(
@@ -117,7 +117,7 @@ impl Interrupt<'_> {
         joined
     }
 
-    /// Frees the closed handler as far as nobody uses it; true if that was all.
+    /// Frees the closed handler in all cells that are not in use. Returns true if no cell is left.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free(self) -> bool {
@@ -142,8 +142,8 @@ impl Interrupt<'_> {
         self.cells().any(HandlerCell::is_enabled)
     }
 
-    /// Runs `act` if the handler is still there, and keeps it from going meanwhile: afterwards the
-    /// vector may be another's.
+    /// Runs `act` if the handler is still installed, and prevents its removal during the call:
+    /// afterwards the vector may belong to another device.
     ///
     /// Context: any.
     pub(crate) fn while_installed<T>(self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
@@ -187,8 +187,8 @@ impl Interrupt<'_> {
         }
     }
 
-    /// Returns once no handler of the interrupt runs that began before the call; at once if the
-    /// caller may not wait.
+    /// Waits until all runs of the handler that began before the call have returned. Returns
+    /// immediately if the caller may not wait.
     ///
     /// Context: task; may sleep.
     pub(crate) fn synchronize(self) {
@@ -197,7 +197,8 @@ impl Interrupt<'_> {
         }
     }
 
-    /// A private interrupt's cell of the CPU that calls. Does nothing on a CPU without its handler.
+    /// Calls `act` with a private interrupt's cell of the calling CPU. Does nothing on a CPU
+    /// without its handler.
     ///
     /// Context: any.
     pub(crate) fn with_own_cell(self, act: impl FnOnce(&HandlerCell<Action>)) {
@@ -211,8 +212,8 @@ impl Interrupt<'_> {
         self.host().irq_restore(state);
     }
 
-    /// Holds a managed interrupt back until one of its CPUs is on line again: what its device sends
-    /// stays pending.
+    /// Shuts down a managed interrupt until one of its CPUs is online again. Messages of its device
+    /// stay pending.
     ///
     /// Context: task; may sleep.
     pub(crate) fn shut_down(self) {
@@ -222,7 +223,7 @@ impl Interrupt<'_> {
         }
     }
 
-    /// A CPU of a managed interrupt that was shut down is back.
+    /// Starts a managed interrupt that was shut down, because one of its CPUs is online again.
     ///
     /// Context: task; may sleep.
     pub(crate) fn start(self) {

@@ -37,12 +37,13 @@ pub struct Config {
     pub wired: Option<Arc<dyn WiredParent>>,
     /// The choice of CPUs: [`RoundRobin`] without it.
     pub policy: Option<Arc<dyn AffinityPolicy>>,
-    /// The boot CPU, which is on line from the beginning: one of `cpus`.
+    /// The boot CPU, which is online from the beginning. Must be less than `cpus`.
     pub boot_cpu: Cpu,
 }
 
 impl Config {
-    /// No wired interrupts, [`RoundRobin`] placement, CPU 0 is the boot CPU.
+    /// Creates a configuration without wired interrupts, with [`RoundRobin`] placement, and with
+    /// CPU 0 as the boot CPU.
     pub fn new(cpus: NonZeroU16, host: Arc<dyn Host>) -> Self {
         Self { cpus, host, wired: None, policy: None, boot_cpu: Cpu::new(0) }
     }
@@ -57,7 +58,7 @@ impl Config {
         Self { policy: Some(policy), ..self }
     }
 
-    /// With another boot CPU than CPU 0.
+    /// Sets the boot CPU.
     pub fn with_boot_cpu(self, boot_cpu: Cpu) -> Self {
         Self { boot_cpu, ..self }
     }
@@ -89,8 +90,8 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// An interrupt core without interrupts. The boot CPU is on line; the others are not. The
-    /// kernel keeps it as long as its CPUs take interrupts.
+    /// Creates an interrupt core without interrupts. The boot CPU is online; the others are
+    /// offline. The kernel must keep the core as long as its CPUs take interrupts.
     ///
     /// Context: task; may sleep.
     ///
@@ -108,9 +109,10 @@ impl Interrupts {
         Ok(Self { core })
     }
 
-    /// Runs the handler of `hwirq`, which `cpu` has acknowledged. Takes no lock, allocates nothing,
-    /// and touches no hardware, with two exceptions. It sends an interrupt again that arrived while
-    /// its handler ran elsewhere, and it shuts off one that [screams](Host::screaming).
+    /// Runs the handler of `hwirq`, which `cpu` has acknowledged. Acquires no lock, allocates
+    /// nothing, and accesses no hardware, with two exceptions: it sends again an interrupt that
+    /// arrived while its handler ran on another CPU, and it shuts off one that
+    /// [screams](Host::screaming).
     ///
     /// Context: hard IRQ.
     ///
@@ -128,8 +130,8 @@ impl Interrupts {
         self.core.descriptors.dispatcher.dispatch(cpu, hwirq)
     }
 
-    /// Claims a wired interrupt of the root controller, gives it a handler and a CPU, and lets it
-    /// through. Dropping the handle undoes it all.
+    /// Claims a wired interrupt of the root controller, assigns it a handler and a CPU, and unmasks
+    /// it. Dropping the handle undoes all of this.
     ///
     /// Context: task; may sleep.
     pub fn request_wired<R: Into<IrqReturn>>(
@@ -140,10 +142,11 @@ impl Interrupts {
         self.request_wired_at(self.core.root.parent()?, request, handler)
     }
 
-    /// The same at another controller with wired inputs. Its vectors are of the one space that
-    /// [`dispatch`](Self::dispatch) knows. They are the root's own if it stands before inputs of
-    /// the root. They are others (below 2^24) if it has one input of the root, whose handler
-    /// dispatches what it finds.
+    /// Like [`request_wired`](Self::request_wired), at another controller with wired inputs. Its
+    /// vectors share one number space, that of [`dispatch`](Self::dispatch). If the controller sits
+    /// directly on inputs of the root, its vectors are the root's. If it has a single input of the
+    /// root, whose handler dispatches the interrupts that it finds, its vectors are other numbers
+    /// below 2^24.
     ///
     /// Context: task; may sleep.
     pub fn request_wired_at<R: Into<IrqReturn>>(
@@ -153,26 +156,26 @@ impl Interrupts {
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
         self.reclaim();
-        // A refused handler is dropped after the locks: its destructor is the kernel's code.
+        // A refused handler is dropped without locks, because its destructor is the kernel's code.
         let handler = Handler::try_handler(handler)?;
         IrqHandle::request_wired(&self.core, parent, request, &handler)
     }
 
     /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI). It has one
-    /// IRQ number, and one handler that may run on all CPUs at once. It is off on each CPU until
-    /// that CPU calls [`PerCpuHandle::enable_here`], and stays on when that CPU goes off line and
-    /// returns.
+    /// IRQ number, and one handler that may run on all CPUs at once. It is disabled on each CPU
+    /// until that CPU calls [`PerCpuHandle::enable_here`], and stays enabled when that CPU goes
+    /// offline and online again.
     ///
     /// Priorities and triggers of private interrupts are set up by the root controller's driver, on
-    /// each CPU. `trigger` says here whether an arrival that nests below its own handler must be
-    /// remembered (edge) or tells again (level). The wired parent's `mask`, `unmask` and
-    /// `set_pending` are used for the private vector too, and act on the calling CPU.
+    /// each CPU. `trigger` determines whether an arrival that nests inside its own handler must be
+    /// recorded (edge) or will be signalled again (level). The wired parent's `mask`, `unmask` and
+    /// `set_pending` are also used for the private vector, and act on the calling CPU.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`RequestError::NoWiredParent`]: without one, nothing could let the interrupt through.
-    /// [`RequestError::OutOfRange`], [`RequestError::InUse`].
+    /// [`RequestError::NoWiredParent`]: without a wired parent, the interrupt could not be
+    /// unmasked. [`RequestError::OutOfRange`], [`RequestError::InUse`].
     pub fn request_per_cpu<R: Into<IrqReturn>>(
         &self,
         hwirq: HwIrq,
@@ -181,15 +184,15 @@ impl Interrupts {
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<PerCpuHandle, RequestError> {
         self.reclaim();
-        // A refused handler is dropped after the locks: its destructor is the kernel's code.
+        // A refused handler is dropped without locks, because its destructor is the kernel's code.
         let handler = Handler::try_handler(handler)?;
         PerCpuHandle::request(&self.core, None, (hwirq, trigger), name, &handler)
     }
 
-    /// [`request_per_cpu`](Self::request_per_cpu) on some CPUs. A machine with several kinds of CPU
-    /// may wire one private interrupt to a different device on each kind (their PMUs, for example);
-    /// each set of CPUs has its own request, handler and IRQ number. Arrivals on other CPUs do not
-    /// run this handler.
+    /// Like [`request_per_cpu`](Self::request_per_cpu), but only on some CPUs. A machine with
+    /// several kinds of CPU may wire one private interrupt to a different device on each kind
+    /// (their PMUs, for example); each set of CPUs has its own request, handler and IRQ number.
+    /// Arrivals on other CPUs do not run this handler.
     ///
     /// Context: task; may sleep.
     ///
@@ -205,24 +208,25 @@ impl Interrupts {
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<PerCpuHandle, RequestError> {
         self.reclaim();
-        // A refused handler is dropped after the locks: its destructor is the kernel's code.
+        // A refused handler is dropped without locks, because its destructor is the kernel's code.
         let handler = Handler::try_handler(handler)?;
         PerCpuHandle::request(&self.core, Some(on), (hwirq, trigger), name, &handler)
     }
 
-    /// Frees what was dropped where it could not be freed, and is no longer used. The operations
-    /// that request, allocate and tear down do this by themselves. A kernel that does none of these
-    /// for long calls it from time to time. Does nothing in another context.
+    /// Frees objects that were dropped in a context that must not free them, once they are no
+    /// longer used. Operations that request, allocate and tear down call this themselves. A kernel
+    /// that uses none of them for a long time should call it periodically. Does nothing in a
+    /// context that may not wait.
     ///
     /// Context: task; may sleep.
     pub fn reclaim(&self) {
         self.core.reclaim();
     }
 
-    /// Unmasks the private interrupts of the calling CPU that were enabled there before it went off
-    /// line. Controllers mask all of them when a CPU is turned on. Must be called on each CPU,
-    /// after its controller interface was turned on and before
-    /// [`cpu_online`](Self::cpu_online); does nothing on a thread that is no CPU.
+    /// Unmasks the private interrupts of the calling CPU that were enabled there before it went
+    /// offline, because controllers mask all of them when a CPU is turned on. Must be called on
+    /// each CPU, after its controller interface was turned on and before
+    /// [`cpu_online`](Self::cpu_online). Does nothing on a thread that is not a CPU.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub fn cpu_starting(&self) {
@@ -234,52 +238,53 @@ impl Interrupts {
         host.irq_restore(state);
     }
 
-    /// The CPU can take interrupts from now on: its controller interface works. Managed interrupts
-    /// that were shut down for want of a CPU start again there; nothing else is moved to it. Calls
-    /// `stranded` for each that could not be started: it stays shut down. `stranded` calls nothing
-    /// of the core.
+    /// Marks a CPU as online. Its controller interface must work. Managed interrupts that were shut
+    /// down for lack of a CPU start again there; no other interrupt is moved to it. Calls
+    /// `stranded` for each managed interrupt that could not be started and stays shut down.
+    /// `stranded` must not call the core.
     ///
     /// Context: task; may sleep.
     pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
         self.core.placement.cpu_online(&self.core.descriptors, cpu, stranded)
     }
 
-    /// The CPU is about to go off line: moves every interrupt away from it, and lets none come any
-    /// more. A managed interrupt that has no CPU left is shut down until one is back. Calls
-    /// `stranded` for each that could not be moved; it calls nothing of the core. Never fails for
-    /// want of memory. The CPU still takes interrupts when this is called, and until its controller
-    /// interface has handed out what was pending there.
+    /// Marks a CPU as offline: moves every interrupt away from it, and prevents moves to it. A
+    /// managed interrupt that has no CPU left is shut down until one is online again. Calls
+    /// `stranded` for each interrupt that could not be moved; it must not call the core. Never
+    /// fails for lack of memory. The CPU must still take interrupts when this is called, and until
+    /// it has handled the interrupts that are pending at its controller interface.
     ///
     /// Context: task; may sleep.
     pub fn cpu_offline(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
         self.core.placement.cpu_offline(&self.core.descriptors, cpu, stranded)
     }
 
-    /// Number of CPUs that the core was made for.
+    /// Returns the number of CPUs of the configuration.
     ///
     /// Context: any.
     pub fn cpus(&self) -> usize {
         self.runtime().cpus()
     }
 
-    /// May interrupts be sent to this CPU?
+    /// Returns true if interrupts may be sent to this CPU.
     ///
     /// Context: any.
     pub fn is_online(&self, cpu: Cpu) -> bool {
         self.runtime().is_online(cpu)
     }
 
-    /// The CPUs on line, ascending.
+    /// Returns the CPUs that are online, in ascending order.
     ///
     /// Context: task; may sleep.
     pub fn online_cpus(&self) -> impl Iterator<Item = Cpu> {
         (0..).map(Cpu::new).take(self.cpus()).filter(|cpu| self.is_online(*cpu))
     }
 
-    /// Moves an interrupt to another CPU. On return no new arrival goes to the old one; what was
-    /// pending there is handled once, there or at the new one. The steps are the same with every
-    /// controller: it prepares the new target. The endpoint is masked, rewritten and read back if
-    /// its message changes. The controller finishes. If a step fails, all is as before.
+    /// Moves an interrupt to another CPU. On return no new arrival is delivered to the old CPU; an
+    /// interrupt that was pending there is handled once, there or at the new CPU. The steps are the
+    /// same for every controller: the controller prepares the new target; if the message changes,
+    /// the endpoint is masked, rewritten and read back; the controller finishes. If a step fails,
+    /// the previous steps are rolled back.
     ///
     /// Context: task; may sleep.
     ///
@@ -291,14 +296,14 @@ impl Interrupts {
         placement::set_affinity(descriptors, &descriptor, to)
     }
 
-    /// Delivers an interrupt to one of `among` from now on. It is moved if it is at none of them,
-    /// to the one that the policy chooses. When its CPU goes off line it follows to another of
-    /// them. With the last of them it goes to any CPU, and `among` is forgotten.
+    /// Delivers an interrupt to one of `among` from now on. If its target is not among them, it is
+    /// moved to the one that the policy chooses. When its CPU goes offline, it moves to another one
+    /// of them. When the last of them goes offline, it moves to any CPU, and `among` is forgotten.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MoveError::NoneOnline`] if none of `among` is on line; as for
+    /// [`MoveError::NoneOnline`] if none of `among` is online; otherwise as for
     /// [`set_affinity`](Self::set_affinity).
     pub fn set_affinity_among(&self, irq: Irq, among: &[Cpu]) -> Result<Moved, MoveError> {
         let IrqCore { descriptors, placement, .. } = &*self.core;
@@ -306,7 +311,7 @@ impl Interrupts {
         placement.set_affinity_among(descriptors, &descriptor, among)
     }
 
-    /// The CPU that an interrupt is delivered to; `None` for private and unknown ones.
+    /// Returns the CPU to which an interrupt is delivered; `None` for private and unknown ones.
     ///
     /// Context: task; may sleep.
     pub fn effective_affinity(&self, irq: Irq) -> Option<Cpu> {
@@ -317,7 +322,7 @@ impl Interrupts {
         }
     }
 
-    /// All interrupts, by ascending number. A momentary view: the counters go on meanwhile.
+    /// Returns all interrupts, by ascending number. Their counters may change during the call.
     ///
     /// Context: task; may sleep.
     ///
@@ -327,7 +332,7 @@ impl Interrupts {
         self.core.descriptors.snapshot()
     }
 
-    /// One interrupt; `None` if it does not exist.
+    /// Returns the information on one interrupt; `None` if it does not exist.
     ///
     /// Context: task; may sleep.
     ///
@@ -337,15 +342,15 @@ impl Interrupts {
         self.core.descriptors.irq_info(irq)
     }
 
-    /// Writes the hierarchy of an interrupt for people, one level per line, the device first and
-    /// the root last: what Linux shows in debugfs. Allocates nothing.
+    /// Writes the hierarchy of an interrupt in readable form, one level per line, the device first
+    /// and the root last, like Linux's debugfs. Allocates nothing.
     ///
     /// Context: task; may sleep.
     pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
         self.core.descriptors.describe(irq, out)
     }
 
-    /// Number of redeliveries of all interrupts.
+    /// Returns the number of redeliveries of all interrupts.
     ///
     /// Context: any.
     pub fn redelivered(&self) -> u64 {

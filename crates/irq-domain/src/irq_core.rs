@@ -19,7 +19,8 @@ impl IrqCore {
         self.descriptors.host()
     }
 
-    /// Frees what was dropped where it could not be freed. Does nothing in another context.
+    /// Frees objects that were dropped in a context that must not free them. Does nothing in a
+    /// context that may not wait.
     ///
     /// Context: task; may sleep.
     pub(crate) fn reclaim(&self) {

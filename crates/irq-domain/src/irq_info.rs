@@ -27,8 +27,8 @@ pub struct IrqInfo {
     pub irq: Irq,
     /// As the root controller acknowledges it.
     pub hwirq: HwIrq,
-    /// The name of its handler: the last one's if there is none now, `None` if there was none yet.
-    /// A shared line has the names of all its handlers, separated by commas.
+    /// Name of its handler, or of the last handler if it has none at present; `None` if it never
+    /// had one. A shared line has the names of all its handlers, separated by commas.
     pub name: Option<Name>,
     /// The name of the device's domain and the slot in its message store, for message-signalled
     /// interrupts.

@@ -50,7 +50,7 @@ impl IrqNumbers {
         self.used.get(irq.get() as usize)?.clone()
     }
 
-    /// The first interrupt that is `wanted`.
+    /// Returns the first interrupt that is `wanted`.
     pub(crate) fn find(&self, wanted: impl Fn(&Descriptor) -> bool) -> Option<Shared<Descriptor>> {
         self.used.iter().flatten().find(|descriptor| wanted(descriptor)).cloned()
     }

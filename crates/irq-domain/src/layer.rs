@@ -35,12 +35,13 @@ const fn unaddressed(rewrite: Rewrite) -> Rewrite {
 /// All operations but [`tier`](Self::tier), [`fit`](Self::fit), [`requester`](Self::requester),
 /// [`isolation`](Self::isolation) and [`dma_isolation`](Self::dma_isolation) are task operations.
 pub trait Layer: Send + Sync {
-    /// Its name, and what it adds to or takes from the levels below.
+    /// Returns the layer's name, and the properties that it adds to or removes from the levels
+    /// below.
     ///
     /// Context: any.
     fn tier(&self) -> Tier;
 
-    /// The requester that the level below sees.
+    /// Returns the requester that the level below sees.
     ///
     /// Context: any.
     ///
@@ -50,7 +51,8 @@ pub trait Layer: Send + Sync {
         Ok(device)
     }
 
-    /// The fit that the level below must keep, so that the endpoint can hold this layer's message.
+    /// Returns the fit that the level below must satisfy so that the endpoint can hold this layer's
+    /// message.
     ///
     /// Context: any.
     fn fit(&self, fit: Fit) -> Fit {
@@ -75,8 +77,8 @@ pub trait Layer: Send + Sync {
         let _ = (device, message);
     }
 
-    /// Is the device kept from ringing others' interrupts, given what is true below? `page` says
-    /// what shares a page with the doorbells.
+    /// Returns whether the device is prevented from triggering other devices' interrupts, given the
+    /// isolation of the level below. `page` tells which registers share a page with the doorbells.
     ///
     /// Context: any.
     fn isolation(
@@ -89,7 +91,8 @@ pub trait Layer: Send + Sync {
         below
     }
 
-    /// Is the device kept from memory that is not its own, given what is true below?
+    /// Returns whether the device is prevented from accessing memory that does not belong to it,
+    /// given the isolation of the level below.
     ///
     /// Context: any.
     fn dma_isolation(&self, device: RequesterId, below: DmaIsolation) -> DmaIsolation {

@@ -35,8 +35,8 @@
 //! - **Dropping a handle synchronises** with the handler on whichever CPU it runs. Where the caller
 //!   [may not wait](TaskContext::may_wait), a handler or any other interrupt of the kernel's own,
 //!   drop neither waits nor frees.
-//! - **A level may have several handlers** ([`Sharing::Shared`]), which come and go while CPUs
-//!   dispatch. All of them run.
+//! - **A level may have several handlers** ([`Sharing::Shared`]), which may be added and removed
+//!   while CPUs dispatch. Each interrupt runs all of them.
 //! - **A screaming interrupt is shut off**: one whose handler [finds nothing to
 //!   do](IrqReturn::None), time after time.
 //! - **A message that comes before its handler waits for it**. It waits at the endpoint if that can
@@ -45,8 +45,8 @@
 //! - **Whatever fails half-way is rolled back**: allocations, set-up, affinity changes.
 //!
 //! # Contexts
-//! Each operation states its [context](msi_types#contexts). A kernel says by
-//! [`may_wait`](TaskContext::may_wait) whether a caller is in a task that may sleep.
+//! Each operation states its [context](msi_types#contexts). A kernel reports by
+//! [`may_wait`](TaskContext::may_wait) whether the caller is in a task that may sleep.
 //!
 //! # Example
 //!

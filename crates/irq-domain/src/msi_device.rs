@@ -107,7 +107,7 @@ pub struct MsiDevice {
 }
 
 impl MsiDevice {
-    /// Makes the device known to its controller.
+    /// Attaches the device to its controller.
     ///
     /// Context: task; may sleep.
     pub fn attach(
@@ -127,7 +127,7 @@ impl MsiDevice {
         Ok(device)
     }
 
-    /// The caller made it a user of the attachment.
+    /// Creates a domain on an attachment, of which the caller must have made it a user.
     ///
     /// Context: task; may sleep.
     fn on_attachment(
@@ -145,15 +145,17 @@ impl MsiDevice {
         Ok(Self { core: core.clone(), domain, owner: TakenOnDrop::new(owner) })
     }
 
-    /// Grants the device vectors at its lowest free slots: as many as the controller has of the
-    /// `wanted` range of counts, the most first. Places them on CPUs, writes their messages, and
-    /// turns the store on. They are held back until they are [requested](Self::request): at the
-    /// endpoint if it can, else by the core, which sends what came too early again.
+    /// Grants the device vectors at its lowest free slots: as many of the `wanted` range of counts
+    /// as the controller can allocate, beginning with the most. Places them on CPUs, writes their
+    /// messages, and turns the store on. They are held back until they are
+    /// [requested](Self::request): at the endpoint if it can mask them, otherwise by the core,
+    /// which sends messages that arrived too early again.
     ///
     /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`]
     /// (MultiMSI) is granted in powers of two, once, on one CPU. A store that [signals by
-    /// levels](MessageStore::trigger) needs a controller that has them; its handlers quiet their
-    /// device before they return. If anything fails, nothing of it remains.
+    /// levels](MessageStore::trigger) requires a controller that supports them; its handlers must
+    /// make their device deassert the level before they return. If a step fails, all previous ones
+    /// are rolled back.
     ///
     /// Context: task; may sleep.
     pub fn allocate(
@@ -165,9 +167,9 @@ impl MsiDevice {
         Domain::allocate(&self.domain, &self.core, shape, wanted)
     }
 
-    /// Grants the device a vector at each of the given slots, wherever they are in its store,
-    /// before or after others are in use. This is for devices that add vectors one by one. If
-    /// anything fails, nothing of it remains.
+    /// Grants the device a vector at each of the given slots, at any position in its store, before
+    /// or after others are in use. Intended for devices that add vectors one by one. If a step
+    /// fails, all previous ones are rolled back.
     ///
     /// Context: task; may sleep.
     pub fn allocate_at(&self, slots: &[u16]) -> Result<Vec<MsiVector>, MsiDeviceError> {
@@ -175,17 +177,17 @@ impl MsiDevice {
         Domain::allocate_at(&self.domain, &self.core, slots)
     }
 
-    /// Grants the device a vector at `slot` that is delivered to one of `among` alone, a queue's
-    /// own CPUs say. It goes to that one on line which has the fewest such vectors. When its CPU
-    /// goes off line it follows to another of them. With the last of them it is shut down, and
-    /// comes back with the first. What its device sends meanwhile stays pending. The controller
-    /// sets aside what such moves take.
+    /// Grants the device a vector at `slot` that is delivered only to one of `among`, for example
+    /// the CPUs of a queue. It is assigned to the online CPU that has the fewest managed vectors.
+    /// When its CPU goes offline, it moves to another one of them. When the last of them goes
+    /// offline, it is shut down until the first is online again; its device's messages stay pending
+    /// in the meantime. The controller reserves the resources that these moves require.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is on
-    /// line.
+    /// As for [`allocate_at`](Self::allocate_at); [`MsiDeviceError::NoCpu`] if none of them is
+    /// online.
     pub fn allocate_managed(
         &self,
         slot: u16,
@@ -195,21 +197,21 @@ impl MsiDevice {
         Domain::allocate_managed(&self.domain, &self.core, slot, among)
     }
 
-    /// Gives the vector at `slot` back, with its handler. Its handle is inert from now on. The slot
-    /// can be allocated again, however it was allocated. Must not be called within the handler.
+    /// Frees the vector at `slot`, with its handler. Its handle has no effect afterwards. The slot
+    /// can be allocated again, in any way. Must not be called within the handler.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], as a group goes as a whole, by
-    /// tearing the domain down. [`MsiDeviceError::Store`] if the store did not take it: the vector
-    /// was given back all the same.
+    /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], because a group can be freed
+    /// only as a whole, by tearing the domain down. [`MsiDeviceError::Store`] if the store refused
+    /// the write; the vector was freed nevertheless.
     pub fn free(&self, slot: u16) -> Result<(), MsiDeviceError> {
         self.core.reclaim();
         self.domain.free(&self.core.descriptors, slot)
     }
 
-    /// Gives the vector at `slot` its handler, and lets it through.
+    /// Installs the handler of the vector at `slot`, and enables it.
     ///
     /// Context: task; may sleep.
     pub fn request<R: Into<IrqReturn>>(
@@ -221,7 +223,8 @@ impl MsiDevice {
         self.install(slot, name, Handler::try_handler(handler)?, Start::Enabled)
     }
 
-    /// Gives the vector at `slot` its handler, which runs from the first [`IrqHandle::enable`] on.
+    /// Installs the handler of the vector at `slot`. The vector is disabled until the first
+    /// [`IrqHandle::enable`].
     ///
     /// Context: task; may sleep.
     pub fn request_disabled<R: Into<IrqReturn>>(
@@ -248,35 +251,36 @@ impl MsiDevice {
     }
 
     /// Writes the messages, masks and enable of all vectors again, after the device lost them in a
-    /// function-level reset or a suspend. The bus driver must call it in the device's resume, in
-    /// this order: interrupt controllers have resumed; the bus driver restores the registers that
-    /// accesses to the store need (a PCI function's command register and BARs, and those of bridges
-    /// before it); this; the device's own driver starts it again. Vectors must not be enabled or
-    /// disabled between the loss and this.
+    /// function-level reset or a suspend. The bus driver must call it when it resumes the device:
+    /// after interrupt controllers have resumed, after it restored the registers that accesses to
+    /// the store require (a PCI function's command register and BARs, and those of bridges above
+    /// it), and before the device's own driver starts the device again. Vectors must not be enabled
+    /// or disabled between the loss and this call.
     ///
-    /// A message that the device wanted to send in the meantime is lost with its state: a driver
-    /// whose device can wake the system must look at the device after this.
+    /// A message that the device had to send in the meantime is lost with its state: the driver of
+    /// a device that can wake the system must check the device after this call.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`MsiDeviceError::Store`] if the device did not take it all. It can be tried again.
+    /// [`MsiDeviceError::Store`] if the device refused a write. The call can be repeated.
     pub fn restore(&self) -> Result<(), MsiDeviceError> {
         self.domain.restore(&self.core.descriptors)
     }
 
-    /// Undoes everything, like dropping, and says whether the store could be turned off.
+    /// Frees all vectors and detaches the device, like dropping, but reports whether the store
+    /// could be turned off.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The store did not take it. Handlers, vectors and the attachment were given back all the
-    /// same: such a device is gone, or broken.
+    /// The store refused a write, because the device is absent or broken. Handlers, vectors and the
+    /// attachment were freed nevertheless.
     pub fn tear_down(self) -> Result<(), StoreError> {
         Domain::tear_down(&self.domain, &self.core.descriptors)
     }
 
-    /// The vectors granted so far, by ascending slot.
+    /// Returns the vectors granted so far, by ascending slot.
     ///
     /// Context: task; may sleep.
     ///
@@ -287,7 +291,7 @@ impl MsiDevice {
         try_collect(state.vectors.iter().map(|(slot, entry)| entry.info(slot)))
     }
 
-    /// The vector at `slot`; `None` where there is none.
+    /// Returns the vector at `slot`; `None` if the slot has none.
     ///
     /// Context: task; may sleep.
     pub fn vector(&self, slot: u16) -> Option<MsiVector> {
@@ -295,46 +299,47 @@ impl MsiDevice {
         state.vectors.get(slot).map(|entry| entry.info(slot))
     }
 
-    /// The message that the store holds at `slot`: `None` where no vector is, and for all of a
-    /// group but its first.
+    /// Returns the message that the store holds at `slot`; `None` if the slot has no vector, and
+    /// for all vectors of a group except the first.
     ///
     /// Context: task; may sleep.
     pub fn message(&self, slot: u16) -> Option<MsiMessage> {
         self.domain.state.lock(self.core.host()).vectors.get(slot)?.message
     }
 
-    /// The message that the device sends for the vector at `slot`, for devices that keep copies of
-    /// it elsewhere. It is what the store holds, or what the device makes of its group's message.
-    /// It changes when the interrupt moves.
+    /// Returns the message that the device sends for the vector at `slot`, for devices that keep
+    /// copies of it elsewhere: the message that the store holds, or the one that the device derives
+    /// from its group's message. It changes when the interrupt moves.
     ///
     /// Context: task; may sleep.
     pub fn sent_message(&self, slot: u16) -> Option<MsiMessage> {
         self.domain.sent_message(self.core.host(), slot)
     }
 
-    /// Is the device kept from ringing others' interrupts?
+    /// Returns whether the device is prevented from triggering other devices' interrupts.
     ///
     /// Context: any.
     pub fn isolation(&self) -> Isolation {
         self.domain.parent().isolation(self.domain.attachment.requester)
     }
 
-    /// The proof that it is, which passthrough asks for, or why there is none.
+    /// Returns a proof of this isolation, which passthrough requires, or the reason why it does not
+    /// hold.
     ///
     /// Context: any.
     pub fn prove_isolated(&self) -> Result<InterruptIsolated<'_>, NotIsolated> {
         InterruptIsolated::prove(self.domain.parent(), self.domain.attachment.requester)
     }
 
-    /// The proof that the device is kept from memory that is not its own, which passthrough asks
-    /// for as well, or why there is none.
+    /// Returns a proof that the device is prevented from accessing memory that does not belong to
+    /// it, which passthrough requires as well, or the reason why it does not hold.
     ///
     /// Context: any.
     pub fn prove_dma_isolated(&self) -> Result<DmaIsolated<'_>, NotDmaIsolated> {
         DmaIsolated::prove(self.domain.parent(), self.domain.attachment.requester)
     }
 
-    /// The device's name.
+    /// Returns the device's name.
     ///
     /// Context: any.
     pub fn name(&self) -> &str {
@@ -435,15 +440,15 @@ impl Domain {
         &*self.attachment.parent
     }
 
-    /// The endpoint's mask, where it holds vectors back in any context. A level that was asserted
-    /// is held back by the controller alone.
+    /// Returns the endpoint's mask, if it can mask vectors in any context. Only the controller can
+    /// mask a level that was asserted.
     ///
     /// Context: any.
     fn endpoint_mask(&self) -> Option<&dyn FastMask> {
         self.store.fast_mask().filter(|_| self.store.trigger() == Trigger::Edge)
     }
 
-    /// Holds a vector back: at the endpoint where that is possible in any context, else at the
+    /// Masks a vector: at the endpoint if that is possible in any context, otherwise at the
     /// controller.
     ///
     /// Context: any.
@@ -454,7 +459,7 @@ impl Domain {
         }
     }
 
-    /// Lets it through.
+    /// Unmasks a vector.
     ///
     /// Context: any.
     pub(crate) fn unmask(&self, slot: u16, hwirq: HwIrq) {

@@ -18,12 +18,12 @@ impl Name {
         Shared::try_new(owned).map(Self)
     }
 
-    /// The name that `write` writes.
+    /// Creates the name that `write` writes.
     pub(crate) fn try_written(
         write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result,
     ) -> Result<Self, TryReserveError> {
         let mut writer = Fallible { text: String::new(), refused: None };
-        // An error of the writer is `refused`.
+        // If the writer fails, the error is in `refused`.
         let _ = write(&mut writer);
         writer.refused.map_or_else(|| Shared::try_new(writer.text).map(Self), Err)
     }

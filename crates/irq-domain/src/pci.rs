@@ -1,16 +1,16 @@
-//! PCI functions as message stores: finding functions and their MSI and MSI-X capabilities, and
-//! driving them.
+//! PCI functions as message stores: discovery of functions, and drivers of their MSI and MSI-X
+//! capabilities.
 //!
 //! | a kernel | calls |
 //! |---|---|
 //! | maps the configuration space of a host bridge | [`Ecam::new`] over a [`MappedRegion`] |
 //! | finds its functions, with bus numbers, addresses and aliases | [`enumerate`] |
 //! | takes a function into use | [`Function::enable`], [`Function::store`] |
-//! | gives the store to the interrupt core | [`MsiDeviceConfig::new`](crate::MsiDeviceConfig::new) |
+//! | passes the store to the interrupt core | [`MsiDeviceConfig::new`](crate::MsiDeviceConfig::new) |
 //!
-//! A kernel that has a PCI subsystem skips the first two: its bus driver gives access
-//! ([`ConfigSpace`] for one function, [`TableMemory`] for one of its memory regions) and gets a
-//! [`MessageStore`](msi_types::MessageStore) from [`find_store`].
+//! A kernel that has a PCI subsystem skips the first two: its bus driver provides access
+//! ([`ConfigSpace`] for one function, [`TableMemory`] for one of its memory regions) and calls
+//! [`find_store`] for a [`MessageStore`](msi_types::MessageStore).
 //!
 //! Source: PCI Local Bus 3.0 §6.7 and §6.8, PCI Express Base §7.5 and §7.7.
 
@@ -88,7 +88,7 @@ pub enum PciError {
     /// The function has neither an MSI-X nor an MSI capability.
     #[error("the function has neither MSI-X nor MSI")]
     NoMessages,
-    /// The MSI-X table or its pending bits lie in a region that has no address, or that the caller
+    /// The MSI-X table or its pending bits are in a region that has no address, or that the caller
     /// did not map.
     #[error("MSI-X needs base address register {bir}, which is not mapped")]
     NotMapped {
@@ -107,7 +107,7 @@ pub enum PciError {
     NoMemory,
 }
 
-/// A capability as a person calls it.
+/// Name of a capability for messages.
 struct CapabilityName(u8);
 
 impl fmt::Display for CapabilityName {

@@ -26,7 +26,8 @@ pub struct PerCpuHandle {
 }
 
 impl PerCpuHandle {
-    /// Registers an interrupt that each CPU has for itself, off on all of them: on `on`, or on all.
+    /// Requests a private interrupt on the CPUs of `on`, or on all CPUs. It is disabled on all of
+    /// them.
     ///
     /// Context: task; may sleep.
     pub(crate) fn request(
@@ -68,23 +69,24 @@ impl PerCpuHandle {
         Ok(handle)
     }
 
-    /// The interrupt's number.
+    /// Returns the interrupt's number.
     ///
     /// Context: any.
     pub fn irq(&self) -> Irq {
         self.descriptor.irq
     }
 
-    /// The interrupt as each CPU acknowledges it.
+    /// Returns the interrupt as each CPU acknowledges it.
     ///
     /// Context: any.
     pub fn hwirq(&self) -> HwIrq {
         self.descriptor.hwirq
     }
 
-    /// Lets the interrupt through on the calling CPU, also after that CPU was off line
-    /// ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Does not nest. Does nothing
-    /// on a thread that is no CPU, and on a CPU for which the interrupt was not requested.
+    /// Enables the interrupt on the calling CPU. It stays enabled when that CPU goes offline and
+    /// online again ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Calls do not
+    /// nest. Does nothing on a thread that is not a CPU, and on a CPU for which the interrupt was
+    /// not requested.
     ///
     /// Context: any.
     pub fn enable_here(&self) {
@@ -97,8 +99,8 @@ impl PerCpuHandle {
         });
     }
 
-    /// Masks the interrupt on the calling CPU. Does not nest. Does nothing on a thread that is no
-    /// CPU, and on a CPU for which the interrupt was not requested.
+    /// Disables the interrupt on the calling CPU. Calls do not nest. Does nothing on a thread that
+    /// is not a CPU, and on a CPU for which the interrupt was not requested.
     ///
     /// Context: any.
     pub fn disable_here(&self) {
@@ -108,7 +110,7 @@ impl PerCpuHandle {
         });
     }
 
-    /// Number of handler runs on all CPUs together.
+    /// Returns the number of handler runs on all CPUs together.
     ///
     /// Context: any.
     pub fn count(&self) -> u64 {
@@ -133,7 +135,7 @@ impl fmt::Debug for PerCpuHandle {
     }
 }
 
-/// The CPUs of a request, ascending.
+/// Returns the CPUs of a request, in ascending order.
 fn set_of(runtime: &Runtime, on: &[Cpu]) -> Result<Vec<Cpu>, RequestError> {
     on.iter().try_for_each(|cpu| runtime.check_known(*cpu))?;
     if on.is_empty() {

@@ -52,14 +52,14 @@ impl Placement {
         OnlineCpus(self.hotplug.read(host))
     }
 
-    /// The policy's choice among the CPUs on line; `None` if there are none.
+    /// Returns the policy's choice among the online CPUs; `None` if no CPU is online.
     ///
     /// Context: task; may sleep.
     pub(crate) fn choose(&self, online: &[Cpu]) -> Option<Cpu> {
         self.choice.choose(online)
     }
 
-    /// Lets interrupts be sent to a CPU, and starts those that were shut down for want of it.
+    /// Marks a CPU as online, and starts interrupts that were shut down for lack of a CPU.
     ///
     /// Context: task; may sleep.
     pub(crate) fn cpu_online(
@@ -81,7 +81,7 @@ impl Placement {
         Ok(())
     }
 
-    /// Moves every interrupt away from a CPU, and lets none come any more.
+    /// Marks a CPU as offline, and moves every interrupt away from it.
     ///
     /// Context: task; may sleep.
     pub(crate) fn cpu_offline(
@@ -151,7 +151,7 @@ impl Placement {
         moved
     }
 
-    /// Delivers an interrupt to one of `among` from now on.
+    /// Restricts an interrupt to the CPUs of `among`, and moves it if necessary.
     ///
     /// Context: task; may sleep.
     pub(crate) fn set_affinity_among(
@@ -183,7 +183,7 @@ impl Placement {
     }
 }
 
-/// Moves an interrupt to a CPU, and keeps it there.
+/// Moves an interrupt to a CPU, and restricts it to that CPU.
 ///
 /// Context: task; may sleep.
 pub(crate) fn set_affinity(

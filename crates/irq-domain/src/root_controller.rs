@@ -14,7 +14,7 @@ use msi_types::{Cpu, HwIrq, MsiError, Trigger, WiredParent};
 /// at other controllers with wired inputs.
 pub(crate) struct RootController {
     parent: Option<Arc<dyn WiredParent>>,
-    /// Vectors that were requested as private ones, at any time.
+    /// Vectors that were ever requested as private ones.
     private: IrqLock<Vec<HwIrq>>,
     requests: TaskLock<()>,
 }
@@ -30,7 +30,7 @@ impl RootController {
         self.parent.as_ref().ok_or(RequestError::NoWiredParent)
     }
 
-    /// Adds a vector to the private ones. Called under the lock of [`one_request`].
+    /// Adds a vector to the private ones. The caller must hold the lock of [`one_request`].
     ///
     /// Context: task; may sleep.
     ///
@@ -46,7 +46,7 @@ impl RootController {
         }
         let mut grown = Vec::new();
         grown.try_reserve_exact(count + 1)?;
-        // The former list is freed outside of the lock.
+        // The former list is freed outside the lock.
         let _former = self.private.with(host, |list| {
             grown.extend_from_slice(list);
             grown.push(hwirq);
@@ -68,7 +68,7 @@ impl RootController {
         });
     }
 
-    /// Lets one request at a time look for a free input and take it.
+    /// Acquires the request lock, under which a request looks for a free input and claims it.
     ///
     /// Context: task; may sleep.
     pub(crate) fn one_request(&self, host: &dyn Host) -> TaskGuard<'_, ()> {
@@ -76,7 +76,7 @@ impl RootController {
     }
 }
 
-/// Masks a claimed input and gives it a trigger and a CPU.
+/// Masks a claimed input and sets its trigger and CPU.
 ///
 /// Context: task; may sleep.
 pub(crate) fn prepare(

@@ -18,7 +18,7 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// With no CPU on line.
+    /// Creates the state with all CPUs offline.
     pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
         let online = try_collect((0..cpus).map(|_| AtomicBool::new(false)))?;
         Ok(Self { host, online, redelivered: AtomicU64::new(0) })

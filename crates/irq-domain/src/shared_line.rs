@@ -1,12 +1,12 @@
-//! The handlers of a shared line.
+//! Handlers of a shared line.
 //!
-//! The line has one handler cell, as any interrupt, and its action runs the handlers of all
-//! members. Members form a list that only grows: a task appends one, and a later handler reuses
-//! it. So dispatch walks the list without a lock. Each member's handler is in a cell of its own,
-//! which keeps it in place while it runs.
+//! The line has one handler cell, like any interrupt, and its action runs the handlers of all
+//! members. Members form a list that only grows: a task appends a member, and later handlers may
+//! reuse it, so that dispatch walks the list without a lock. Each member's handler is in a separate
+//! cell, which prevents its removal while it runs.
 //!
-//! The control state, under its lock, decides who is last: a handler that is added to a line finds
-//! it installed, or on its way out.
+//! The control state, under its lock, determines which handler is the last: a handler that is added
+//! to a line finds it either installed or being removed.
 
 use crate::control::Control;
 use crate::handler::Handler;
@@ -26,7 +26,7 @@ use once_cell::race::OnceBox;
 pub(crate) struct MemberIndex(usize);
 
 impl MemberIndex {
-    /// The member that made the line.
+    /// The member that created the line.
     pub(crate) const FIRST: Self = Self(0);
 }
 
@@ -34,7 +34,7 @@ impl MemberIndex {
 struct Member {
     cell: HandlerCell<Handler>,
     name: TaskLock<Option<Name>>,
-    /// Disables by this member's handle that it has not undone. Changed under the control's lock.
+    /// Number of outstanding disables by this member's handle. Changed under the control's lock.
     disables: AtomicU32,
     next: OnceBox<[Self; 1]>,
 }
@@ -49,7 +49,7 @@ impl Member {
         }
     }
 
-    /// Lets a handler run. Returns false if the cell is not vacant.
+    /// Installs and enables a handler. Returns false if the cell is not vacant.
     fn open(&self, handler: Handler) -> bool {
         let installed = self.cell.install(handler, WhenBusy::Ignore).is_ok();
         if installed {
@@ -64,24 +64,24 @@ pub(crate) struct SharedLine {
     first: Member,
 }
 
-/// Members of a line after one of them left.
+/// Whether a line has members after one was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Remaining {
-    /// The line stays installed.
+    /// The line has members and stays installed.
     Some,
-    /// The caller closes the line.
+    /// The line has no members. The caller must close it.
     None,
 }
 
 impl SharedLine {
-    /// A line whose first member has this handler.
+    /// Creates a line whose first member has this handler.
     pub(crate) fn new(handler: Handler) -> Self {
         let line = Self { first: Member::new() };
         line.first.open(handler);
         line
     }
 
-    /// Runs the handlers of all members: what one of them handled is handled.
+    /// Runs the handlers of all members. The interrupt is handled if any of them handled it.
     ///
     /// Context: hard IRQ.
     pub(crate) fn run(&self, context: &IrqContext<'_>) -> IrqReturn {
@@ -91,15 +91,15 @@ impl SharedLine {
                 if handler(context) == IrqReturn::Handled {
                     verdict = IrqReturn::Handled;
                 }
-                // A level is never marked, so there is nothing to send again.
+                // Levels are never marked, so no arrival must be sent again.
                 drop(handler);
             }
         }
         verdict
     }
 
-    /// Returns a member without handler, and appends one if all have handlers. The caller must hold
-    /// the lock over requests until it has [joined](Self::join).
+    /// Returns a member without a handler, and appends one if all have handlers. The caller must
+    /// hold the request lock until it has [joined](Self::join).
     ///
     /// Context: task; may sleep.
     pub(crate) fn vacant(&self) -> Result<MemberIndex, TryReserveError> {
@@ -114,8 +114,8 @@ impl SharedLine {
         Ok(MemberIndex(self.members().count() - 1))
     }
 
-    /// Gives a vacant member its handler. Returns false if the line is on its way out. Under the
-    /// control's lock.
+    /// Installs the handler of a vacant member. Returns false if the line is being removed. The
+    /// caller must hold the control's lock.
     ///
     /// Context: any.
     pub(crate) fn join(&self, control: &mut Control, index: MemberIndex, handler: Handler) -> bool {
@@ -127,8 +127,8 @@ impl SharedLine {
         joined
     }
 
-    /// Closes a member's cell: its handler is not entered any more, and [`take`](Self::take) frees
-    /// it. Under the control's lock.
+    /// Closes a member's cell: its handler is no longer entered, and [`take`](Self::take) removes
+    /// it. The caller must hold the control's lock.
     ///
     /// Context: any.
     pub(crate) fn leave(&self, control: &mut Control, index: MemberIndex) -> Remaining {
@@ -138,7 +138,7 @@ impl SharedLine {
         if control.remove_member() { Remaining::None } else { Remaining::Some }
     }
 
-    /// Takes the handler of a member that left, once it returned.
+    /// Takes the handler of a removed member. Returns `None` while the handler runs.
     ///
     /// Context: task; may sleep.
     pub(crate) fn take(&self, host: &dyn Host, index: MemberIndex) -> Option<Handler> {
@@ -149,7 +149,7 @@ impl SharedLine {
         Some(handler)
     }
 
-    /// Notes a disable by a member's handle. Under the control's lock.
+    /// Counts a disable by a member's handle. The caller must hold the control's lock.
     ///
     /// Context: any.
     pub(crate) fn count_disable(&self, index: MemberIndex) {
@@ -159,8 +159,8 @@ impl SharedLine {
         }
     }
 
-    /// Undoes a disable by a member's handle. Returns false if there is none. Under the control's
-    /// lock.
+    /// Undoes a disable by a member's handle. Returns false if it has none. The caller must hold
+    /// the control's lock.
     ///
     /// Context: any.
     pub(crate) fn uncount_disable(&self, index: MemberIndex) -> bool {
@@ -171,8 +171,8 @@ impl SharedLine {
         })
     }
 
-    /// Undoes all disables by a member's handle, and returns their number. Under the control's
-    /// lock.
+    /// Undoes all disables by a member's handle, and returns their number. The caller must hold the
+    /// control's lock.
     ///
     /// Context: any.
     pub(crate) fn take_disables(&self, index: MemberIndex) -> u32 {

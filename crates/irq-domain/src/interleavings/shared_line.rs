@@ -1,4 +1,4 @@
-//! The handlers of a shared line that CPUs take while tasks add and remove them.
+//! Shared lines that CPUs acknowledge while tasks add and remove handlers.
 
 use super::explore;
 use crate::control::{Control, HandlerPhase};
@@ -13,7 +13,7 @@ use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
 
-/// The kernel, of which a member's name asks nothing.
+/// A kernel without services, because members' names do not use any.
 struct Kernel;
 
 impl LocalCpu for Kernel {
@@ -39,7 +39,7 @@ impl Host for Kernel {
     }
 }
 
-/// A line with its handler cell, its control state, and the lock over requests.
+/// A line with its handler cell, its control state, and the request lock.
 struct Machine {
     cell: HandlerCell<()>,
     line: SharedLine,
@@ -48,14 +48,14 @@ struct Machine {
     is_freed: AtomicBool,
 }
 
-/// A device's handler: it runs on one CPU at a time, and not after it was freed.
+/// Handler of a device. It must run on one CPU at a time, and not after it was freed.
 struct Device {
     running: AtomicBool,
     freed: AtomicBool,
     runs: AtomicU32,
 }
 
-/// Tells that the handler was freed.
+/// Records, when it is dropped, that the handler was freed.
 struct Freed(Arc<Device>);
 
 impl Drop for Freed {
@@ -82,7 +82,7 @@ impl Device {
 }
 
 impl Machine {
-    /// A line with one handler, enabled.
+    /// Creates an enabled line with one handler.
     fn new() -> (Arc<Self>, Arc<Device>) {
         let (device, handler) = Device::new();
         let machine = Self {
@@ -98,7 +98,7 @@ impl Machine {
         (Arc::new(machine), device)
     }
 
-    /// A CPU acknowledges the line. Returns true if it ran the handlers.
+    /// Acknowledges the line on a CPU. Returns true if the handlers ran.
     fn arrive(&self) -> bool {
         let Arrival::Entered(running) = self.cell.enter() else { return false };
         let (irq, hwirq, cpu) = (Irq::new(0), HwIrq::new(40), Cpu::new(0));
@@ -107,7 +107,7 @@ impl Machine {
         verdict == IrqReturn::Handled
     }
 
-    /// A task adds a handler. Returns `None` if the line is on its way out.
+    /// Adds a handler from a task. Returns `None` if the line is being removed.
     fn join(&self) -> Option<(MemberIndex, Arc<Device>)> {
         let (device, handler) = Device::new();
         let _one_at_a_time = self.requests.lock().unwrap();
@@ -116,7 +116,7 @@ impl Machine {
         joined.then_some((index, device))
     }
 
-    /// A task drops a handle.
+    /// Drops a handle from a task.
     fn leave(&self, index: MemberIndex, device: &Device) {
         let remaining = {
             let mut control = self.control.lock().unwrap();
@@ -142,8 +142,8 @@ impl Machine {
     }
 }
 
-/// Two tasks add and remove handlers, of which one takes the other's place, while a CPU takes the
-/// line.
+/// Two tasks add and remove handlers, one of which reuses the other's member, while a CPU
+/// acknowledges the line.
 fn handlers_come_and_go() {
     let (machine, first) = Machine::new();
     let visit = |machine: Arc<Machine>| {
@@ -171,7 +171,8 @@ fn handlers_come_and_go() {
     assert!(machine.is_freed.load(SeqCst), "never freed");
 }
 
-/// The first handler is removed while another is added: it is refused, or its line stays.
+/// The first handler is removed while another one is added, which is either refused or keeps the
+/// line.
 fn the_last_handler_goes_while_another_comes() {
     let (machine, first) = Machine::new();
     let (leaving, cpu) = (machine.clone(), machine.clone());

@@ -73,15 +73,15 @@ impl IovaConstraint {
 ///
 /// Context: task; may sleep.
 pub trait Iommu: Send + Sync {
-    /// The address space of a device. `None` if the IOMMU does not serve it, and what it writes
-    /// goes through as it is, as in [`DoorbellMode::Identity`]. Constant as long as the device
-    /// holds a message.
+    /// Returns the address space of a device; `None` if the IOMMU does not translate it, so that
+    /// its writes pass unchanged, as in [`DoorbellMode::Identity`]. The result must not change as
+    /// long as the device holds a message.
     ///
     /// Context: any.
     fn domain(&self, device: RequesterId) -> Option<IommuDomain>;
 
-    /// Translation of its devices' doorbell writes. Constant as long as a device of it holds a
-    /// message.
+    /// Returns how doorbell writes of a domain's devices are translated. The result must not change
+    /// as long as a device of the domain holds a message.
     ///
     /// Context: any.
     fn mode(&self, domain: IommuDomain) -> DoorbellMode;
@@ -155,7 +155,7 @@ impl<I: Iommu> DoorbellMapping<I> {
         &self.iommu
     }
 
-    /// Number of pages mapped in all domains together.
+    /// Returns the number of pages mapped in all domains together.
     ///
     /// Context: task; may sleep.
     pub fn pages(&self) -> usize {

@@ -159,8 +159,8 @@ impl Domain {
         Ok(())
     }
 
-    /// Clears slots that lose their vectors, and turns the store off if it is to be off. Leaves
-    /// nothing undone because something else failed.
+    /// Clears slots that lose their vectors, and turns the store off if `enable` says so.
+    /// Continues after failures.
     ///
     /// Context: task; may sleep.
     pub(super) fn quieten(

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, StoreUpdate};
 
 impl Domain {
-    /// Moves the vector at `slot`, and its group where that moves as one.
+    /// Moves the vector at `slot`, or its whole group if that can only move as a whole.
     ///
     /// Context: task; may sleep.
     pub(crate) fn relocate(
@@ -49,7 +49,7 @@ impl Domain {
         Ok(())
     }
 
-    /// The target once no move is under way.
+    /// Waits until no move is in progress and returns the target.
     ///
     /// Context: task; may sleep.
     pub(crate) fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu {

@@ -6,7 +6,7 @@ use crate::error::MsiDeviceError;
 use msi_types::Shape;
 
 impl Domain {
-    /// Writes all again that the device held.
+    /// Writes again everything that the device's store held.
     ///
     /// Context: task; may sleep.
     pub(super) fn restore(&self, descriptors: &Descriptors) -> Result<(), MsiDeviceError> {

@@ -23,7 +23,7 @@ struct Users {
 }
 
 impl SharedAttachment {
-    /// A device that is not attached yet; the caller is the first user.
+    /// Creates the attachment of a device that is not attached yet. The caller is its first user.
     ///
     /// Context: task; may sleep.
     pub(super) fn try_new(
@@ -43,7 +43,7 @@ impl SharedAttachment {
         Ok(())
     }
 
-    /// One more user.
+    /// Adds a user.
     ///
     /// Context: task; may sleep.
     pub(super) fn join(&self, host: &dyn Host) -> Result<(), MsiDeviceError> {
@@ -55,8 +55,8 @@ impl SharedAttachment {
         Ok(())
     }
 
-    /// One user less, with the blocks it had: with the last one's the device is detached, in one
-    /// step.
+    /// Removes a user and frees its blocks. If it is the last user, also detaches the device, in
+    /// one operation of the controller.
     ///
     /// Context: task; may sleep.
     pub(crate) fn leave(&self, host: &dyn Host, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
@@ -76,7 +76,7 @@ impl SharedAttachment {
         }
     }
 
-    /// Gives one block back.
+    /// Frees one block.
     ///
     /// Context: task; may sleep.
     pub(super) fn free(&self, host: &dyn Host, block: HwIrqBlock) {
@@ -85,7 +85,7 @@ impl SharedAttachment {
         }
     }
 
-    /// Works with the attachment.
+    /// Calls a function with the attachment.
     ///
     /// Context: task; may sleep.
     pub(super) fn with<T>(

@@ -62,7 +62,7 @@ impl Teardown for AttachmentOwner {
 }
 
 impl SharedDevice {
-    /// Makes the device known to its controller, with room for all its domains.
+    /// Attaches the device to its controller, with room for all its domains.
     ///
     /// Context: task; may sleep.
     pub fn attach(
@@ -82,7 +82,7 @@ impl SharedDevice {
         Ok(device)
     }
 
-    /// A domain for one of its stores.
+    /// Creates a domain for one of its stores.
     ///
     /// Context: task; may sleep.
     pub fn domain(
@@ -98,7 +98,7 @@ impl SharedDevice {
             .inspect_err(|_| self.attachment.leave(self.core.host(), &mut core::iter::empty()))?)
     }
 
-    /// Is the device kept from ringing others' interrupts?
+    /// Returns whether the device is prevented from triggering other devices' interrupts.
     ///
     /// Context: any.
     pub fn isolation(&self) -> Isolation {

@@ -8,8 +8,8 @@ use crate::shared::Shared;
 use msi_types::{Shape, StoreError};
 
 impl Domain {
-    /// Removes the handlers, turns the store off, gives vectors, numbers and the attachment back.
-    /// Once; later calls do nothing.
+    /// Removes the handlers, turns the store off, and frees vectors, numbers and the attachment.
+    /// Later calls do nothing.
     ///
     /// Context: task; may sleep.
     pub(crate) fn tear_down(
@@ -41,7 +41,7 @@ impl Domain {
         quiet
     }
 
-    /// Gives the vector at `slot` back, with its handler.
+    /// Frees the vector at `slot`, with its handler.
     ///
     /// Context: task; may sleep.
     pub(super) fn free(&self, descriptors: &Descriptors, slot: u16) -> Result<(), MsiDeviceError> {

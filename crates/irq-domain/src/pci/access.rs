@@ -10,9 +10,10 @@ pub enum AccessContext {
     Task,
 }
 
-/// The configuration space of one function: 256 bytes, or 4096 on PCI Express. Little-endian
-/// registers as numbers; an access is aligned to its width. Reads of a function that is gone
-/// return all ones. [`Ecam`](super::Ecam) provides it for memory-mapped configuration space.
+/// The configuration space of one function: 256 bytes, or 4096 on PCI Express. Values are numbers
+/// in CPU byte order, although registers are little-endian; accesses are aligned to their width.
+/// Reads of a removed function must return all ones. [`Ecam`](super::Ecam) implements the trait for
+/// memory-mapped configuration space.
 pub trait ConfigSpace: Send + Sync {
     /// Reads 8 bits.
     fn read8(&self, offset: u16) -> u8;
@@ -34,27 +35,27 @@ pub trait ConfigSpace: Send + Sync {
 }
 
 /// An ECAM window that the kernel mapped as device memory ([`MappedRegion`](super::MappedRegion)).
-/// Little-endian registers as numbers.
+/// Values are numbers in CPU byte order, although registers are little-endian.
 pub trait EcamWindow: Send + Sync {
-    /// Length of the window in bytes.
+    /// Returns the length of the window in bytes.
     fn length(&self) -> u64;
     /// Reads 8 bits at a byte offset below [`length`](Self::length).
     fn read8(&self, offset: u64) -> u8;
-    /// Reads 16 bits at such an offset, aligned.
+    /// Reads 16 bits at an aligned offset below [`length`](Self::length).
     fn read16(&self, offset: u64) -> u16;
-    /// Reads 32 bits at such an offset, aligned.
+    /// Reads 32 bits at an aligned offset below [`length`](Self::length).
     fn read32(&self, offset: u64) -> u32;
-    /// Writes 8 bits at such an offset.
+    /// Writes 8 bits at a byte offset below [`length`](Self::length).
     fn write8(&self, offset: u64, value: u8);
-    /// Writes 16 bits at such an offset, aligned.
+    /// Writes 16 bits at an aligned offset below [`length`](Self::length).
     fn write16(&self, offset: u64, value: u16);
-    /// Writes 32 bits at such an offset, aligned, as one store.
+    /// Writes 32 bits at an aligned offset below [`length`](Self::length), as one store.
     fn write32(&self, offset: u64, value: u32);
 }
 
 /// One memory region of a function (a BAR), which the bus driver mapped. Accesses are 32 bits wide,
 /// aligned, in program order, and possible in any context. Little-endian registers as numbers.
-/// [`MappedRegion`](super::MappedRegion) provides it.
+/// [`MappedRegion`](super::MappedRegion) implements the trait.
 pub trait TableMemory: Send + Sync {
     /// Length of the region in bytes.
     fn length(&self) -> u64;

@@ -1,34 +1,34 @@
-//! Base address registers: their sizes, and addresses for them (PCI Express Base §7.5.1.2.1).
+//! Sizing and placement of base address registers (PCI Express Base §7.5.1.2.1).
 
 use super::ConfigSpace;
 use super::header::{BAR0, COMMAND, COMMAND_IO, COMMAND_MASTER, COMMAND_MEMORY};
 use super::windows::{Bar, BarRequest, BarWidth, Windows, halves};
 
-/// Base address registers of an endpoint.
+/// Number of base address registers of an endpoint.
 pub(super) const MAX_BARS: u8 = 6;
 
-/// I/O ports.
+/// Flag of a register for I/O ports.
 const IO: u32 = 1;
-/// Memory: the type, in bits 2:1.
+/// Mask of a memory register's type, bits 2:1.
 const TYPE: u32 = 0x6;
 const TYPE_32: u32 = 0x0;
 const TYPE_64: u32 = 0x4;
-/// Memory: reads have no side effects.
+/// Flag of a prefetchable memory register: reads have no side effects.
 const PREFETCHABLE: u32 = 0x8;
-/// Memory: bits below the address.
+/// Mask of a memory register's bits below the address.
 const FLAGS: u32 = 0xf;
 
-/// The regions of a function, by register, and whether each that it asks for has an address.
+/// Regions of a function, by register, and the first requested region without an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Bars {
     pub(super) placed: [Option<Bar>; MAX_BARS as usize],
-    /// The first register without an address.
+    /// The first register whose region has no address.
     pub(super) unplaced: Option<u8>,
 }
 
 impl Bars {
-    /// Sizes the first `count` registers and places the memory regions. The function neither
-    /// decodes nor sends afterwards.
+    /// Sizes the first `count` registers and places the memory regions. Afterwards the function
+    /// neither decodes accesses nor sends messages.
     pub(super) fn place(config: &dyn ConfigSpace, count: u8, windows: &mut Windows) -> Self {
         let command = config.read16(COMMAND);
         config.write16(COMMAND, command & !(COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER));
@@ -52,7 +52,7 @@ impl Bars {
         bars
     }
 
-    /// Writes the addresses again, after the function lost them.
+    /// Writes the addresses again after the function lost them.
     pub(super) fn restore(&self, config: &dyn ConfigSpace) {
         for (index, bar) in (0..).zip(&self.placed) {
             if let Some(bar) = bar {
@@ -62,8 +62,8 @@ impl Bars {
     }
 }
 
-/// The number of registers that the one at `register` takes, of the `left` ones, and its request.
-/// The function chooses every value that is read here.
+/// Returns the number of registers, of the remaining `left`, that the region at `register`
+/// occupies, and its request. All values read here are chosen by the function and not trusted.
 fn size(config: &dyn ConfigSpace, register: u16, left: u8) -> (u8, Option<BarRequest>) {
     let flags = config.read32(register);
     let width = match flags & TYPE {
@@ -81,7 +81,7 @@ fn size(config: &dyn ConfigSpace, register: u16, left: u8) -> (u8, Option<BarReq
         kept |= u64::from(config.read32(register + 4)) << 32;
     }
     set(config, register, width, 0);
-    // The lowest address bit that can be changed.
+    // The lowest writable address bit is the size.
     let size = kept & kept.wrapping_neg();
     let prefetchable = flags & PREFETCHABLE != 0;
     (step, (size != 0).then_some(BarRequest { size, width, prefetchable }))

@@ -22,8 +22,8 @@ pub struct Capability {
     pub offset: u16,
 }
 
-/// The capabilities of a function, in the list's order. Ends where the list leaves the space that
-/// capabilities may use, and after 48 entries: a list that the device made a loop ends too.
+/// Returns the capabilities of a function, in the list's order. Stops where the list leaves the
+/// space that capabilities may use, and after 48 entries, so that a circular list also ends.
 ///
 /// Context: task; may sleep.
 pub fn capabilities(config: &dyn ConfigSpace) -> Capabilities<'_> {

@@ -1,5 +1,5 @@
-//! Enhanced Configuration Access Mechanism: configuration space in memory, 4 KiB for each function
-//! (PCI Express Base §7.2.2).
+//! Enhanced Configuration Access Mechanism: memory-mapped configuration space, 4 KiB for each
+//! function (PCI Express Base §7.2.2).
 
 use super::access::{AccessContext, ConfigSpace, EcamWindow};
 use alloc::sync::Arc;
@@ -7,7 +7,7 @@ use core::fmt;
 use msi_types::RequesterId;
 use msi_types::pci::BusRange;
 
-/// Bytes of a function's configuration space; a power of two.
+/// Size in bytes of a function's configuration space; a power of two.
 const FUNCTION: u64 = 0x1000;
 
 /// The ECAM window of a host bridge.
@@ -18,19 +18,19 @@ pub struct Ecam {
 }
 
 impl Ecam {
-    /// The window over `buses`, which begins with the first of them. Buses beyond the window's
-    /// length have no functions.
+    /// Creates the access to `buses`, the first of which is at the start of the window. Buses
+    /// beyond the window's length have no functions.
     pub fn new(window: Arc<dyn EcamWindow>, buses: BusRange) -> Self {
         Self { window, buses }
     }
 
-    /// The buses behind the host bridge.
+    /// Returns the buses behind the host bridge.
     pub fn buses(&self) -> BusRange {
         self.buses
     }
 
-    /// The configuration space at this address, present or not. `None` outside of the bus range
-    /// and of the window.
+    /// Returns the configuration space at this address, whether or not a function is present.
+    /// `None` outside the bus range or the window.
     pub fn function(&self, address: RequesterId) -> Option<EcamFunction> {
         let bus = u8::try_from(address.get() >> 8).ok().filter(|bus| self.buses.contains(*bus))?;
         let place = (u64::from(bus - self.buses.first) << 8) | u64::from(address.get() & 0xff);
@@ -46,9 +46,9 @@ impl fmt::Debug for Ecam {
     }
 }
 
-/// One function's configuration space in an [`Ecam`] window: 4096 bytes, in any context. A
-/// misaligned access, or one beyond the 4096 bytes, is refused: a read returns all ones, a write
-/// is dropped.
+/// One function's configuration space in an [`Ecam`] window: 4096 bytes, which can be accessed in
+/// any context. Misaligned accesses and accesses beyond the 4096 bytes are refused: a read returns
+/// all ones, a write is dropped.
 #[derive(Clone)]
 pub struct EcamFunction {
     window: Arc<dyn EcamWindow>,
@@ -56,7 +56,8 @@ pub struct EcamFunction {
 }
 
 impl EcamFunction {
-    /// The place of a register in the window; `None` if it is misaligned or another function's.
+    /// Returns the offset of a register in the window; `None` if it is misaligned or belongs to
+    /// another function.
     fn at<T>(&self, offset: u16) -> Option<u64> {
         let (offset, width) = (u64::from(offset), size_of::<T>() as u64);
         let valid = offset.is_multiple_of(width) && offset < FUNCTION;

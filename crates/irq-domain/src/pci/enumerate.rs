@@ -16,33 +16,34 @@ use doorbell_fallible::{try_arc, try_push};
 use msi_types::RequesterId;
 use msi_types::pci::{BusRange, PciRequester, PciWindow};
 
-/// Base address registers of a bridge.
+/// Number of base address registers of a bridge.
 const BRIDGE_BARS: u8 = 2;
-/// Functions on a bus: 32 devices with 8 each.
+/// Number of possible functions on a bus: 32 devices with 8 functions each.
 const PLACES: u16 = 256;
 const FUNCTIONS_PER_DEVICE: u16 = 8;
 
-/// Finds the functions behind a host bridge, bridges among them, in the order of their numbers.
-/// Numbers the buses, gives every memory region an address from `windows`, and finds the alias of
-/// each function. `config` returns the configuration space at an address, as
+/// Finds the functions behind a host bridge, including bridges, in the order of their numbers.
+/// Numbers the buses, assigns every memory region an address from `windows`, and finds the alias of
+/// each function. `config` must return the configuration space at an address, as
 /// [`Ecam::function`](super::Ecam::function) does.
 ///
-/// No function may be in use: each stops decoding and sending, and bridges stop forwarding.
-/// Bridges are on again afterwards, other functions when [`Function::enable`] is called.
+/// No function may be in use: each stops decoding accesses and sending messages, and bridges stop
+/// forwarding. Bridges are enabled again on return, other functions when [`Function::enable`] is
+/// called.
 ///
 /// Context: task; may sleep.
 ///
-/// A bus number that firmware assigned is kept if no bus before has a higher one: firmware's maps
-/// of requester IDs refer to it. Of the windows, the largest one of 32-bit memory and the largest
-/// one of 64-bit memory are used. I/O ports, expansion ROMs, CardBus bridges, virtual functions and
-/// functions beyond the eighth (ARI) are left alone, and bridges get no spare room for hot-plugged
-/// functions.
+/// A bus number that firmware assigned is kept, unless it is at most a number that is already in
+/// use, because firmware's maps of requester IDs refer to it. Of the windows, only the largest one
+/// of 32-bit memory and the largest one of 64-bit memory are used. I/O ports, expansion ROMs,
+/// CardBus bridges, virtual functions and functions beyond the eighth (ARI) are not configured, and
+/// bridges have no spare room for hot-plugged functions.
 ///
 /// The alias is the requester ID that the host bridge sees. A bridge from PCI Express to
 /// conventional PCI sends with device 0, function 0 of its secondary bus (PCI Express to PCI/PCI-X
-/// Bridge 1.0 §2.3). Other bridges on conventional buses send with their own number. Of several
-/// such bridges, the one next to the host counts. Bridges that deviate from this are not known
-/// here.
+/// Bridge 1.0 §2.3). Other bridges on conventional buses send with their own number. With several
+/// such bridges, the one nearest to the host determines the alias. Quirks of bridges that deviate
+/// from this are not handled.
 ///
 /// # Errors
 /// [`PciError::NoMemory`].
@@ -76,15 +77,15 @@ struct Walk<F> {
     last_bus: u8,
     windows: Windows,
     found: Vec<Function>,
-    /// The buses from the root down to the current one. Each has a higher number than the one
-    /// before, so that there are 256 at most.
+    /// The buses from the root down to the current one. Each has a higher number than the previous
+    /// one, so there are at most 256.
     levels: Vec<Level>,
 }
 
 /// A bus that is being visited.
 struct Level {
     bus: u8,
-    /// The next device and function number.
+    /// The device and function number to visit next.
     next: u16,
     alias: Option<RequesterId>,
     bridge: Option<OpenBridge>,
@@ -94,11 +95,11 @@ struct Level {
 struct OpenBridge {
     config: Arc<dyn ConfigSpace>,
     windows: BridgeWindows,
-    /// Have its own regions addresses?
+    /// Whether the bridge's own regions have addresses.
     placed: bool,
 }
 
-/// A place on a bus.
+/// Position of a function on a bus.
 #[derive(Clone, Copy)]
 struct Place {
     address: RequesterId,
@@ -196,15 +197,16 @@ impl<F> Walk<F> {
     }
 }
 
-/// The number for the bus behind a bridge: firmware's if it is above all that are in use, else the
-/// next one. `None` if the host bridge has no more.
+/// Returns the number for the bus behind a bridge: firmware's if it is higher than all numbers in
+/// use, otherwise the next one. `None` if the host bridge's range is exhausted.
 fn next_bus(config: &dyn ConfigSpace, last: u8, buses: BusRange) -> Option<u8> {
     let usable = |bus: &u8| *bus > last && buses.contains(*bus);
     let assigned = Some(config.read8(SECONDARY_BUS)).filter(usable);
     assigned.or_else(|| last.checked_add(1).filter(usable))
 }
 
-/// The requester ID of messages from below a bridge, if it does not pass on the sender's.
+/// Returns the requester ID that a bridge uses for messages from below it, if it does not forward
+/// the sender's.
 fn alias_below(
     config: &dyn ConfigSpace,
     bridge: RequesterId,

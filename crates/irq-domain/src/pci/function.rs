@@ -1,4 +1,4 @@
-//! A function that enumeration found.
+//! Functions found by enumeration.
 
 use super::bars::Bars;
 use super::header::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY};
@@ -10,8 +10,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use msi_types::pci::PciRequester;
 
-/// A function that [`enumerate`](super::enumerate) found, with addresses. It neither decodes them
-/// nor sends until [`enable`](Self::enable).
+/// A function found by [`enumerate`](super::enumerate), with addresses. It does not decode them or
+/// send messages before [`enable`](Self::enable) is called.
 #[derive(Clone)]
 pub struct Function {
     pub(super) requester: PciRequester,
@@ -24,47 +24,48 @@ pub struct Function {
 }
 
 impl Function {
-    /// Its address, and the alias of its messages behind a bridge to conventional PCI.
+    /// Returns the function's address, and the alias of its messages if it is behind a bridge to
+    /// conventional PCI.
     pub fn requester(&self) -> PciRequester {
         self.requester
     }
 
-    /// Vendor ID.
+    /// Returns the vendor ID.
     pub fn vendor(&self) -> u16 {
         self.vendor
     }
 
-    /// Device ID.
+    /// Returns the device ID.
     pub fn device(&self) -> u16 {
         self.device
     }
 
-    /// Class code: base class, subclass and programming interface in 24 bits.
+    /// Returns the class code: base class, subclass and programming interface in 24 bits.
     pub fn class(&self) -> u32 {
         self.class
     }
 
-    /// The bus behind it, if it is a bridge that got a bus number.
+    /// Returns the bus behind the function, if it is a bridge with an assigned bus number.
     pub fn secondary_bus(&self) -> Option<u8> {
         self.secondary
     }
 
-    /// Configuration space.
+    /// Returns the function's configuration space.
     pub fn config(&self) -> &Arc<dyn ConfigSpace> {
         &self.config
     }
 
-    /// The memory region at a base address register. `None` if the function has none there, or if
+    /// Returns the memory region of a base address register; `None` if the register has none, or if
     /// the windows have no room for it.
     pub fn bar(&self, index: u8) -> Option<Bar> {
         self.bars.placed.get(usize::from(index)).copied().flatten()
     }
 
-    /// Makes the function decode its memory regions, and lets it write to memory and send
-    /// messages. May be called again after a reset: writes the addresses again.
+    /// Enables decoding of the function's memory regions, and bus mastering, which messages
+    /// require. Also writes the addresses, so it may be called again after a reset.
     ///
     /// # Errors
-    /// [`PciError::Unplaced`]: a region without an address would answer at address 0.
+    /// [`PciError::Unplaced`]: the function would decode a region without an address at address 0.
     pub fn enable(&self) -> Result<(), PciError> {
         if let Some(bir) = self.bars.unplaced {
             return Err(PciError::Unplaced { bir });
@@ -75,8 +76,8 @@ impl Function {
         Ok(())
     }
 
-    /// Takes the function's messages over, as [`find_store`] does; `map` maps the region of the
-    /// MSI-X table. The function must be [enabled](Self::enable).
+    /// Creates the function's message store, as [`find_store`] does; `map` must map the region of
+    /// the MSI-X table. The function must be [enabled](Self::enable).
     ///
     /// Context: task; may sleep.
     ///

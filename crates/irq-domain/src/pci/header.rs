@@ -13,9 +13,9 @@ pub(super) const HEADER_TYPE: u16 = 0x0e;
 /// The first base address register.
 pub(super) const BAR0: u16 = 0x10;
 
-/// Command: the function answers at its I/O ports.
+/// Command: the function decodes its I/O ports.
 pub(super) const COMMAND_IO: u16 = 1 << 0;
-/// Command: the function answers in its memory regions.
+/// Command: the function decodes its memory regions.
 pub(super) const COMMAND_MEMORY: u16 = 1 << 1;
 /// Command: the function may write to memory, and so send messages.
 pub(super) const COMMAND_MASTER: u16 = 1 << 2;

@@ -1,6 +1,6 @@
 //! Mapped device memory of a PCI bus: an ECAM window, or a function's region.
 //!
-//! Audited: all blocks below rely on one promise, made at [`MappedRegion::new`]. The region is
+//! Audited: all unsafe blocks below rely on the contract of [`MappedRegion::new`]: the region is
 //! mapped as device memory for as long as the program runs. Each access checks that it is inside
 //! the region and aligned ([`MappedRegion::register`]).
 #![expect(unsafe_code, reason = "device memory is reached by raw pointers")]
@@ -11,15 +11,16 @@ use safe_mmio::UniqueMmioPointer;
 use safe_mmio::fields::{ReadPureWrite, WriteOnly};
 
 /// A region mapped as device memory. On AArch64 each access is one plain load or store, which a
-/// hypervisor can decode. Reads outside of the region and misaligned reads return all ones, such
-/// writes are dropped: a function may claim a table that its region does not hold.
+/// hypervisor can decode. Reads outside the region and misaligned reads return all ones, and the
+/// corresponding writes are dropped, because a function may claim a table that its region cannot
+/// hold.
 #[derive(Clone, Copy, Debug)]
 pub struct MappedRegion {
     base: NonNull<u8>,
     length: usize,
 }
 
-// SAFETY: the region stays mapped, and device memory takes accesses from any CPU (the promise at
+// SAFETY: the region stays mapped, and device memory can be accessed from any CPU (the contract of
 // `new`).
 unsafe impl Send for MappedRegion {}
 // SAFETY: as for `Send`; each access is one load or store, so that concurrent ones are ordered by
@@ -27,7 +28,7 @@ unsafe impl Send for MappedRegion {}
 unsafe impl Sync for MappedRegion {}
 
 impl MappedRegion {
-    /// The region of `length` bytes mapped at `base`.
+    /// Creates the region of `length` bytes that is mapped at `base`.
     ///
     /// # Safety
     /// - `base..base + length` must be mapped as device memory for the rest of the program's life,
@@ -38,7 +39,8 @@ impl MappedRegion {
         Self { base, length }
     }
 
-    /// The register at `offset`; `None` if it is misaligned or outside of the region.
+    /// Returns a pointer to the register at `offset`; `None` if it is misaligned or outside the
+    /// region.
     fn register<T>(&self, offset: u64) -> Option<NonNull<T>> {
         let start = usize::try_from(offset).ok()?;
         let end = start.checked_add(size_of::<T>())?;
@@ -46,7 +48,7 @@ impl MappedRegion {
             return None;
         }
         // SAFETY: inside the region (checked above), which does not wrap the address space (the
-        // promise at `new`).
+        // contract of `new`).
         Some(unsafe { self.base.add(start).cast() })
     }
 }
@@ -59,7 +61,7 @@ macro_rules! accesses {
                 return <$value>::MAX;
             };
             // SAFETY: aligned, in a region mapped as device memory (`register`, `new`). The pointer
-            // lives for this one access; others of the same register, on other CPUs, are single
+            // is used only for this access; accesses to the same register by other CPUs are single
             // accesses that the device orders.
             <$value>::from_le(unsafe { UniqueMmioPointer::new(register) }.read())
         }
@@ -100,8 +102,8 @@ mod tests {
     struct Memory(UnsafeCell<[u8; 16]>);
 
     fn over(memory: &mut Memory) -> MappedRegion {
-        // SAFETY: plain memory takes volatile accesses as device memory does; it is borrowed for
-        // the whole test, which does not use it otherwise in the meantime.
+        // SAFETY: plain memory permits volatile accesses, as device memory does; it is borrowed for
+        // the whole test, which does not access it otherwise in the meantime.
         unsafe { MappedRegion::new(NonNull::new(memory.0.get().cast()).unwrap(), 14) }
     }
 

@@ -39,7 +39,7 @@ enum Masks {
 }
 
 impl MsiStore {
-    /// Finds the capability and takes it over: MSI off, every vector masked.
+    /// Finds the capability and initialises it: MSI off, every vector masked.
     ///
     /// Context: task; may sleep.
     pub fn new(config: Arc<dyn ConfigSpace>, host: Arc<dyn Host>) -> Result<Self, PciError> {

@@ -121,7 +121,7 @@ enum MsixEnable {
 }
 
 impl MsixStore {
-    /// Takes the capability over: MSI-X off.
+    /// Initialises the capability with MSI-X off.
     ///
     /// Context: task; may sleep.
     pub fn new(parts: MsixParts) -> Result<Self, PciError> {

@@ -1,4 +1,4 @@
-//! The message store of a function: MSI-X, else MSI.
+//! Message store of a function: MSI-X if available, otherwise MSI.
 
 use super::{ConfigSpace, MsiStore, MsixCapability, MsixParts, MsixStore, PciError, TableMemory};
 use crate::host::Host;
@@ -16,14 +16,14 @@ pub struct FunctionStore {
     pub shape: Shape,
 }
 
-/// Takes a function's messages over: those of MSI-X where it has it, else those of MSI. `map`
-/// returns the memory region at a base address register, mapped; it is called for MSI-X alone.
+/// Creates a function's message store: of MSI-X if it has that, otherwise of MSI. `map` must map
+/// the memory region of a base address register; it is called only for MSI-X.
 ///
 /// Context: task; may sleep.
 ///
 /// # Errors
-/// All of [`PciError`] but [`PciError::NoCapability`]. A function whose MSI-X cannot be driven is
-/// not tried with MSI: [`MsiStore::new`] does that.
+/// All of [`PciError`] but [`PciError::NoCapability`]. If a function's MSI-X cannot be used, MSI is
+/// not tried: call [`MsiStore::new`] for that.
 pub fn find_store(
     config: Arc<dyn ConfigSpace>,
     host: Arc<dyn Host>,

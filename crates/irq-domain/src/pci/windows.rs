@@ -1,23 +1,24 @@
-//! Addresses for memory regions, out of the windows of a host bridge and of the bridges below it.
+//! Allocation of addresses for memory regions from the windows of a host bridge and of the bridges
+//! below it.
 
 use super::ConfigSpace;
 use super::header::{MEMORY, PREFETCHABLE, PREFETCHABLE_BASE_UPPER, PREFETCHABLE_LIMIT_UPPER};
 use msi_types::Region;
 use msi_types::pci::{PciSpace, PciWindow};
 
-/// Regions lie in pages of their own, of this size at least.
+/// Least alignment and size of a region: no two regions share a page.
 const PAGE: u64 = 0x1000;
 /// Granularity of a bridge's window.
 const BRIDGE: u64 = 1 << 20;
 /// End of the addresses that a 32-bit register can hold.
 const END_32: u64 = 1 << 32;
 
-/// A memory region of a function that has addresses.
+/// A memory region of a function, with its addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bar {
-    /// Its addresses as CPUs see them, to be mapped as device memory.
+    /// CPU physical addresses of the region, which must be mapped as device memory.
     pub cpu: Region,
-    /// Its address on the bus, which the register holds.
+    /// Address of the region on the bus, as the register holds it.
     pub bus_base: u64,
     /// Width of the register.
     pub width: BarWidth,
@@ -32,39 +33,39 @@ pub enum BarWidth {
     Bits64,
 }
 
-/// A memory region that a function asks for.
+/// A memory region that a function requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct BarRequest {
-    /// A power of two from 16 on.
+    /// Size in bytes: a power of two, at least 16.
     pub(super) size: u64,
     pub(super) width: BarWidth,
     pub(super) prefetchable: bool,
 }
 
-/// The unused part of two windows. Regions of 32-bit registers lie in `low` alone; others in
-/// `high`, where it exists, if they are prefetchable, and otherwise if `low` has no room. Below
-/// bridges `high` is the prefetchable window, which PCI Express permits for all 64-bit regions
-/// (PCI Express Base §7.5.1.2.1).
+/// The unused parts of two windows. Regions of 32-bit registers are allocated only from `low`.
+/// Those of 64-bit registers are allocated from `high`, if it exists, when they are prefetchable or
+/// `low` has no room. Below bridges, `high` is the prefetchable window, which PCI Express permits
+/// for all 64-bit regions (PCI Express Base §7.5.1.2.1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Windows {
     low: Pool,
     high: Pool,
-    /// Do the bridges above forward 64-bit addresses?
+    /// Whether the bridges above forward 64-bit addresses.
     high_reachable: bool,
 }
 
-/// The windows of a bridge that is being enumerated: where they begin.
+/// First addresses of the windows of a bridge that is being enumerated.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BridgeWindows {
     low: u64,
     high: u64,
     high_reachable_above: bool,
-    /// Has the bridge the upper registers of a prefetchable window?
+    /// Whether the bridge has the upper registers of a prefetchable window.
     wide: bool,
 }
 
 impl Windows {
-    /// The largest window of 32-bit memory, and the largest one of 64-bit memory.
+    /// Selects the largest window of 32-bit memory, and the largest one of 64-bit memory.
     pub(super) fn of_host(windows: &[PciWindow]) -> Self {
         let largest = |space| {
             let windows = windows.iter().filter(|window| window.space() == space);
@@ -75,7 +76,7 @@ impl Windows {
         Self { low, high: largest(PciSpace::Memory64), high_reachable: true }
     }
 
-    /// Takes addresses for a region.
+    /// Allocates addresses for a region.
     pub(super) fn take(&mut self, request: BarRequest) -> Option<Bar> {
         let wide = request.width == BarWidth::Bits64 && self.high_reachable;
         let Self { low, high, .. } = self;
@@ -91,8 +92,8 @@ impl Windows {
         self.low.align();
         self.high.align();
         let high_reachable_above = self.high_reachable;
-        // Bits 3:0 of a prefetchable window's base: 1 if it has the upper registers. A bridge
-        // without such a window has zeros throughout.
+        // Bits 3:0 of a prefetchable window's base are 1 if the bridge has the upper registers. If
+        // it has no prefetchable window, the whole register is zero.
         let wide = config.read16(PREFETCHABLE) & 0xf == 1;
         self.high_reachable = high_reachable_above && wide;
         BridgeWindows { low: self.low.next, high: self.high.next, high_reachable_above, wide }
@@ -114,12 +115,13 @@ impl Windows {
     }
 }
 
-/// Base and last address of a bridge's window; the base above the last one if it is empty.
+/// Returns the first and last address of a bridge's window. If the window is empty, the first one
+/// is higher.
 fn ends(begin: u64, end: u64) -> [u64; 2] {
     if begin < end { [begin, end - 1] } else { [0xfff0_0000, 0] }
 }
 
-/// Bits 31:20 of an address, as a window's registers hold them in their bits 15:4.
+/// Returns bits 31:20 of an address in the format of a window's registers, bits 15:4.
 fn field(address: u64) -> u32 {
     halves(address)[0] >> 16 & 0xfff0
 }
@@ -129,7 +131,7 @@ fn field(address: u64) -> u32 {
 struct Pool {
     next: u64,
     end: u64,
-    /// First addresses of the window.
+    /// First bus address and first CPU address of the window.
     bus_base: u64,
     cpu_base: u64,
 }
@@ -139,9 +141,10 @@ impl Pool {
 
     fn of(window: &PciWindow) -> Self {
         let (bus_base, cpu) = (window.bus_base(), window.cpu());
-        // A window does not wrap; one that ends with the address space loses its last byte.
+        // A window does not wrap. One that ends at the end of the address space loses its last
+        // byte.
         let end = bus_base.saturating_add(cpu.size());
-        // Address 0 in a register means that it has none.
+        // Address 0 in a register means that no address is assigned.
         Self { next: bus_base.max(PAGE), end, bus_base, cpu_base: cpu.base() }
     }
 
@@ -153,14 +156,15 @@ impl Pool {
         Some(Bar { cpu, bus_base, width: request.width })
     }
 
-    /// Begins a bridge's window, or ends one. A pool without room for that is used up.
+    /// Aligns the next address to begin or end a bridge's window. Exhausts the pool if that has no
+    /// room.
     fn align(&mut self) {
         let aligned = self.next.checked_next_multiple_of(BRIDGE);
         self.next = aligned.filter(|next| *next <= self.end).unwrap_or(self.end);
     }
 }
 
-/// The low and the high word of an address.
+/// Returns the low and the high word of an address.
 pub(super) fn halves(address: u64) -> [u32; 2] {
     [address & 0xffff_ffff, address >> 32].map(|half| u32::try_from(half).unwrap_or(0))
 }

@@ -1,4 +1,4 @@
-//! Configuration space in memory.
+//! Memory-mapped configuration space.
 
 #![expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
 
@@ -7,7 +7,7 @@ use msi_types::RequesterId;
 use msi_types::pci::BusRange;
 use std::sync::{Arc, Mutex};
 
-/// Accesses: offset, width and value, of reads without one.
+/// Log of accesses: offset, width, and the value of writes.
 #[derive(Default)]
 struct Window(Mutex<Vec<(u64, u8, Option<u32>)>>);
 
@@ -31,7 +31,7 @@ impl EcamWindow for Window {
     fn write32(&self, offset: u64, value: u32) { self.note(offset, 4, Some(value)); }
 }
 
-/// One and a half buses, of which firmware claims three.
+/// Creates a window of one and a half buses, of which firmware claims three.
 fn ecam() -> (Ecam, Arc<Window>) {
     let window = Arc::new(Window::default());
     (Ecam::new(window.clone(), BusRange { first: 0x40, last: 0x42 }), window)

@@ -1,4 +1,4 @@
-//! Enumeration over functions whose registers keep what their hardware would.
+//! Enumeration of simulated functions whose registers have realistic writable bits.
 
 #![expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
 
@@ -13,7 +13,7 @@ const EXPRESS: u8 = 0x10;
 const BUSES: BusRange = BusRange { first: 0x20, last: 0x2f };
 const ROOT: u8 = BUSES.first;
 
-/// 256 bytes, of which software can change some bits.
+/// Configuration space of 256 bytes, with a mask of writable bits.
 #[derive(Debug)]
 struct Registers {
     bytes: [u8; 256],
@@ -21,7 +21,7 @@ struct Registers {
 }
 
 impl Registers {
-    /// A function with these base address registers: flags and size.
+    /// Creates a function with these base address registers (flags and size).
     fn endpoint(bars: &[(u32, u64)]) -> Self {
         let mut new = Self { bytes: [0; 256], writable: [0; 256] };
         new.set(0x00, 0x11e8_1234);
@@ -40,7 +40,7 @@ impl Registers {
         new
     }
 
-    /// A bridge of this port type; without one it is a conventional one.
+    /// Creates a bridge of this port type, or a conventional bridge without one.
     fn bridge(port: Option<u16>, secondary: u8) -> Self {
         let mut new = Self::endpoint(&[]);
         new.bytes[0x0e] = 1;
@@ -71,7 +71,7 @@ impl Registers {
 
 type Place = (usize, u8);
 
-/// Buses by the bridge that leads to them; 0 is the root.
+/// Buses, of which number 0 is the root bus, and the bridges above them.
 #[derive(Debug, Default)]
 struct Tree {
     functions: BTreeMap<Place, Registers>,
@@ -90,7 +90,7 @@ impl Tree {
         self.with(at.0, at.1, registers)
     }
 
-    /// The place that an address leads to, by the numbers of the bridges.
+    /// Resolves an address to a function by the bus numbers of the bridges.
     fn find(&self, mut bus: usize, mut number: u8, address: RequesterId) -> Option<Place> {
         loop {
             if number == address.pci_bus() {
@@ -301,7 +301,7 @@ fn functions_beyond_the_first_need_the_multifunction_bit() {
     assert_eq!(requesters(&found), [at(0x2008), at(0x2010), at(0x2017)]);
 }
 
-/// A function that answers each read with what chance has next.
+/// A function that answers each read with the next random value.
 #[derive(Debug)]
 struct Hostile(Arc<Mutex<(Vec<u32>, usize)>>);
 

@@ -295,7 +295,7 @@ fn a_line_without_memory_stays_as_it_was() {
     after_failures(1, || machine.interrupts.irq_info(second.irq()), drop);
 }
 
-/// Two handlers are added and removed without end while CPUs take what a third device asserts.
+/// Two handlers are added and removed repeatedly while CPUs handle a third device's interrupts.
 #[test]
 fn handlers_come_and_go_under_load() {
     let machine = Machine::new(Addressing::Stays);
@@ -340,7 +340,7 @@ fn handlers_come_and_go_under_load() {
     assert!(!is_masked(&machine));
 }
 
-/// The first and the last handler of a line come and go on several CPUs.
+/// The first and the last handler of a line are added and removed on several CPUs.
 #[test]
 fn a_line_is_made_and_freed_under_load() {
     let machine = Machine::new(Addressing::Stays);

@@ -1,4 +1,4 @@
-//! The store of a function: MSI-X, else MSI.
+//! Message store of a function: MSI-X if available, otherwise MSI.
 
 use crate::function::{AT, Function};
 use crate::mock::Kernel;

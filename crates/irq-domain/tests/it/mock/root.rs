@@ -16,7 +16,7 @@ pub(crate) struct Root {
     pub(crate) pending: Mutex<BTreeSet<HwIrq>>,
     /// No trigger can be set.
     pub(crate) stuck: AtomicBool,
-    /// Masks of private interrupts.
+    /// Number of masks of private interrupts.
     pub(crate) private_masks: AtomicUsize,
 }
 
