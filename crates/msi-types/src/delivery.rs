@@ -59,8 +59,9 @@ pub trait SetLine: Send + Sync {
     fn set_line(&self, line: Line, level: Level) -> Delivery;
 
     /// Sends one edge on `line`, as one operation: an edge-triggered interrupt becomes pending at
-    /// any level of the line, and under concurrent pulses. The level of the line stays. A
-    /// level-sensitive interrupt is therefore unaffected: a pulse ends before it can be taken.
+    /// any level of the line, and under concurrent pulses. The level of the line does not change. A
+    /// level-sensitive interrupt is therefore unaffected: a pulse ends before the interrupt can be
+    /// acknowledged.
     ///
     /// Context: any.
     fn pulse(&self, line: Line) -> Delivery;

@@ -1,10 +1,10 @@
 //! Identifiers. Each is a type of its own, because mixing them up is the classic mistake of this
 //! field.
 //!
-//! `Display` writes the number alone, in the base that is usual for it; a sentence names the kind
-//! before it ("DeviceID 0x12", "CPU 3"). `gic_arch`'s `IntId` and `Lpi` write their class
-//! themselves ("LPI 8192"), because an INTID is a different interrupt in each. `LowerHex` and
-//! `UpperHex` always write the number alone.
+//! `Display` writes only the number, in its usual base; the surrounding text names the kind
+//! ("DeviceID 0x12", "CPU 3"). `gic_arch`'s `IntId` and `Lpi` write their class themselves ("LPI
+//! 8192"), because the class is part of what an INTID identifies. `LowerHex` and `UpperHex` always
+//! write only the number.
 
 use core::fmt;
 

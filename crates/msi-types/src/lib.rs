@@ -17,7 +17,7 @@
 //! | [`Kick`], [`LineObserver`] | an interrupt controller model and the virtual machine monitor |
 //!
 //! # Contexts
-//! Operations of every crate of this family state their context in one of four forms:
+//! Operations of all crates of this family document their calling context in one of four forms:
 //!
 //! | form | the caller | the operation |
 //! |---|---|---|

@@ -21,8 +21,9 @@ impl IrqState {
 
 /// The interrupt mask of the CPU that executes the caller, and the ways to wait on it.
 ///
-/// A kernel implements this once for its interrupt core and its controllers' drivers. No function
-/// calls anything of its callers. A function that needs another context than this states it.
+/// A kernel implements this once for its interrupt core and its controllers' drivers.
+/// Implementations must not call the interrupt core or the drivers. Functions have the following
+/// context unless they state another one.
 ///
 /// Context: any.
 pub trait LocalCpu: Send + Sync {
@@ -38,22 +39,23 @@ pub trait LocalCpu: Send + Sync {
         core::hint::spin_loop();
     }
 
-    /// One turn of a wait that may be long: for another task, for a handler on another CPU, or for
-    /// hardware. Locks of tasks may be held. Interrupts are as the kernel has them in task context.
+    /// Executes one turn of a wait that may be long: for another task, for a handler on another
+    /// CPU, or for hardware. Callers may hold task locks. Interrupts are in the state that the
+    /// kernel has in task context.
     ///
     /// Context: task; may sleep.
     ///
     /// A kernel with a scheduler yields or sleeps. If its tasks have priorities, it must let a lock
-    /// holder of lower priority run: the caller sleeps, or lends its priority. A kernel that does
-    /// not preempt tasks pauses, as in [`relax`](Self::relax).
+    /// holder of lower priority run: the caller must sleep, or lend its priority. A kernel that
+    /// does not preempt tasks may pause, as in [`relax`](Self::relax).
     fn yield_now(&self);
 }
 
 /// The kernel's knowledge of the context that it calls in.
 pub trait TaskContext: LocalCpu {
-    /// Returns true if the caller may wait for another CPU. False in hard-IRQ context, in every
-    /// interrupt handler of the kernel, and with interrupts masked. A kernel that knows also
-    /// returns false with preemption off.
+    /// Returns true if the caller may wait for another CPU. Must return false in hard-IRQ context,
+    /// in every interrupt handler of the kernel, and with interrupts masked. A kernel that tracks
+    /// preemption should also return false while preemption is disabled.
     ///
     /// Context: any.
     fn may_wait(&self) -> bool;

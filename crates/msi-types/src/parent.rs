@@ -157,13 +157,14 @@ pub enum MoveOutcome {
 ///
 /// Each operation states its [context](crate#contexts).
 pub trait MsiParent: Send + Sync {
-    /// Is this requester kept from ringing others' interrupts?
+    /// Returns whether this requester is prevented from triggering other requesters' interrupts.
     ///
     /// Context: any.
     fn isolation(&self, of: RequesterId) -> Isolation;
 
-    /// Is this requester kept from memory that is not its own? The answer of a layer that drives
-    /// the IOMMU on the requester's way; a controller alone does not isolate memory.
+    /// Returns whether this requester is prevented from accessing memory that does not belong to
+    /// it. Implemented by a layer that drives the IOMMU in front of the requester; a controller
+    /// alone does not isolate memory.
     ///
     /// Context: any.
     fn dma_isolation(&self, of: RequesterId) -> DmaIsolation {
@@ -171,20 +172,21 @@ pub trait MsiParent: Send + Sync {
         DmaIsolation::NotIsolated(NotDmaIsolated::NoIommu)
     }
 
-    /// Prepares for at most `max` vectors of a device, and takes it in. Requesters that the
-    /// controller cannot tell apart share one attachment's tables; each caller gets an
-    /// [`Attachment`] of its own.
+    /// Attaches a device and prepares for at most `max` of its vectors. Requesters that the
+    /// controller cannot distinguish share one attachment's tables; each caller receives a separate
+    /// [`Attachment`].
     ///
     /// Context: task; may sleep.
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError>;
 
-    /// Forgets the device once the last of its attachments is gone. All its blocks were freed
-    /// before.
+    /// Removes an attachment, and forgets the device when its last attachment is removed. All
+    /// blocks of the attachment must have been freed.
     ///
     /// Context: task; may sleep.
     fn detach(&self, device: Attachment);
 
-    /// Hands out vectors, ready to be delivered to [`BlockRequest::cpu`]. All or nothing.
+    /// Allocates vectors that are delivered to [`BlockRequest::cpu`]. Allocates all of them or
+    /// none.
     ///
     /// Context: task; may sleep.
     ///
@@ -193,15 +195,16 @@ pub trait MsiParent: Send + Sync {
     fn allocate(&self, device: &Attachment, request: &BlockRequest)
     -> Result<HwIrqBlock, MsiError>;
 
-    /// [`allocate`](Self::allocate) for vectors of which each is delivered to one of `among` alone,
-    /// as those CPUs come and go. What that takes is set aside on each of them, on line or not, so
-    /// that no such move fails for want of it. Where vectors belong to no CPU there is nothing to
-    /// set aside.
+    /// Allocates vectors like [`allocate`](Self::allocate), but each is delivered only to one of
+    /// `among`, while those CPUs go online and offline. The controller reserves the required
+    /// resources on each of them, whether online or not, so that no move between them fails for
+    /// lack of resources. If vectors are not a resource of a CPU, nothing has to be reserved.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As there; [`MsiError::NoVectors`] also if one of the CPUs has nothing left to set aside.
+    /// As for [`allocate`](Self::allocate); also [`MsiError::NoVectors`] if nothing can be reserved
+    /// on one of the CPUs.
     fn allocate_managed(
         &self,
         device: &Attachment,
@@ -212,16 +215,16 @@ pub trait MsiParent: Send + Sync {
         self.allocate(device, request)
     }
 
-    /// Takes vectors back: a block as it was handed out, or a part of an independent one that was
-    /// [split](HwIrqBlock::split) off. Afterwards none of them becomes pending any more.
+    /// Frees vectors: a block as it was allocated, or a part that was [split](HwIrqBlock::split)
+    /// off an independent block. After the call none of them can become pending.
     ///
     /// Context: task; may sleep.
     fn free(&self, device: &Attachment, block: HwIrqBlock);
 
-    /// Takes all vectors of a device back and forgets it, as [`free`](Self::free) for each of its
-    /// `blocks` and [`detach`](Self::detach) would. It is one step where the controller has one.
-    /// `blocks` are all those that were allocated through this attachment and not freed yet, or
-    /// their parts.
+    /// Frees all vectors of an attachment and removes it, as [`free`](Self::free) for each of its
+    /// `blocks` and [`detach`](Self::detach) would, but in one step if the controller supports
+    /// that. `blocks` must be all blocks that were allocated through this attachment and not freed
+    /// yet, or their parts.
     ///
     /// Context: task; may sleep.
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
@@ -229,15 +232,16 @@ pub trait MsiParent: Send + Sync {
         self.detach(device);
     }
 
-    /// The message that makes the vector at `index` of `block` pending. Of an aligned group only
-    /// index 0 has one: the device makes the others itself. May ask somebody else, such as a
-    /// hypervisor.
+    /// Returns the message that makes the vector at `index` of `block` pending. In an aligned group
+    /// only index 0 has a message, from which the device derives the others. May ask another party,
+    /// such as a hypervisor.
     ///
     /// Context: task; may sleep.
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError>;
 
-    /// Makes the vector at `index` of `block`, which is masked, level-triggered, and answers its
-    /// two messages in place of the one of [`compose`](Self::compose). Freeing it ends that.
+    /// Makes the vector at `index` of `block` level-triggered until it is freed, and returns its
+    /// two messages, which replace the one of [`compose`](Self::compose). The vector must be
+    /// masked.
     ///
     /// Context: task; may sleep.
     ///
@@ -248,35 +252,36 @@ pub trait MsiParent: Send + Sync {
         Err(MsiError::NoLevels)
     }
 
-    /// Prepares the delivery of `block`'s vector at `index` to `to`; the answer says which vectors
+    /// Prepares the delivery of `block`'s vector at `index` to `to`. The result tells which vectors
     /// move along and whether the store must change.
     ///
     /// Context: task; may sleep.
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;
 
-    /// Finishes what [`begin_move`](Self::begin_move) began. After `Written`, no new message
-    /// arrives at the old CPU; what was pending there is delivered once, there or at the new one.
+    /// Finishes what [`begin_move`](Self::begin_move) began. After `Written`, no new message is
+    /// delivered to the old CPU; a vector that was pending there is delivered once, there or at the
+    /// new CPU.
     ///
     /// Context: task; may sleep.
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError>;
 
-    /// Holds the vector back at the controller. What arrives stays pending.
+    /// Masks the vector at the controller. A message that arrives makes it pending.
     ///
     /// Context: any.
     fn mask(&self, hwirq: HwIrq);
 
-    /// Lets the vector through.
+    /// Unmasks the vector at the controller.
     ///
     /// Context: any.
     fn unmask(&self, hwirq: HwIrq);
 
-    /// Makes the vector pending as its device would, or drops what is pending.
+    /// Makes the vector pending as its device would, or clears its pending state.
     ///
     /// Context: any.
     fn set_pending(&self, hwirq: HwIrq, pending: Pending);
 
-    /// Is it pending? `None` where the hardware cannot be asked, which is the case for physical
-    /// LPIs.
+    /// Returns whether the vector is pending; `None` if the hardware cannot report it, as for
+    /// physical LPIs.
     ///
     /// Context: any.
     fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
@@ -285,9 +290,9 @@ pub trait MsiParent: Send + Sync {
     }
 
     /// Calls `visit` for each level of the hierarchy, the one next to the endpoint first, the root
-    /// last. A level is what it offers, and what it asks for ([`negotiate`](crate::negotiate)).
-    /// Without an implementation of its own, a controller counts as one that offers everything and
-    /// refuses when it is asked.
+    /// last. A level describes the capabilities that it offers and requires
+    /// ([`negotiate`](crate::negotiate)). A controller that does not override the provided method
+    /// counts as offering everything, and must refuse requests that it cannot meet.
     ///
     /// Context: any.
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
@@ -295,7 +300,7 @@ pub trait MsiParent: Send + Sync {
     }
 
     /// Returns the other contents of the pages of this controller's doorbells, for pages of this
-    /// size. A doorbell that is mapped for a device brings them with it.
+    /// size. Mapping a doorbell for a device also maps these contents.
     ///
     /// Context: any.
     fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
@@ -303,8 +308,8 @@ pub trait MsiParent: Send + Sync {
         DoorbellPage::Unknown
     }
 
-    /// Writes one line per level of the hierarchy below this vector, the root last, for people. A
-    /// line begins with the level's name, a continuation with two blanks; the caller indents.
+    /// Writes one readable line per level of the hierarchy below this vector, the root last. A line
+    /// begins with the level's name, a continuation with two blanks; the caller indents the lines.
     ///
     /// Context: task; may sleep.
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result;

@@ -76,13 +76,13 @@ pub struct Passthrough<'a> {
 }
 
 impl<'a> Passthrough<'a> {
-    /// Gives the device of these proofs away, for at most `vectors` vectors.
+    /// Passes the device of these proofs to a new owner, for at most `vectors` vectors.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
     /// [`PassthroughError::ForeignProof`] if the proofs do not belong together. The parent is asked
-    /// once more: what it does not isolate any more is refused.
+    /// again, and a device that is no longer isolated is refused.
     pub fn new(
         interrupts: InterruptIsolated<'a>,
         dma: DmaIsolated<'a>,
@@ -99,7 +99,7 @@ impl<'a> Passthrough<'a> {
         Ok(Self { proof, attachment: Some(parent.attach(device, vectors)?) })
     }
 
-    /// Hands out vectors to the new owner.
+    /// Allocates vectors for the new owner.
     ///
     /// Context: task; may sleep.
     pub fn allocate(&self, request: &BlockRequest) -> Result<HwIrqBlock, MsiError> {
@@ -109,7 +109,7 @@ impl<'a> Passthrough<'a> {
         }
     }
 
-    /// Takes vectors back: all of them, before this is dropped.
+    /// Frees vectors. All vectors must be freed before this is dropped.
     ///
     /// Context: task; may sleep.
     pub fn free(&self, block: HwIrqBlock) {
@@ -118,7 +118,7 @@ impl<'a> Passthrough<'a> {
         }
     }
 
-    /// The message that the new owner may store for a vector, or show to its guest.
+    /// Returns the message that the new owner may store for a vector, or show to its guest.
     ///
     /// Context: task; may sleep.
     pub fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {

@@ -1,5 +1,5 @@
-//! PCI as drivers and device models see it: the MSI and MSI-X capabilities, the identity of a
-//! function, and the resources of a host bridge.
+//! Parts of PCI that drivers and device models share: the MSI and MSI-X capabilities, the identity
+//! of a function, and the resources of a host bridge.
 //!
 //! Source: PCI Local Bus 3.0 §6.8, PCI Express Base §7.7.
 

@@ -37,12 +37,12 @@ pub struct InterruptIsolated<'a> {
 }
 
 impl<'a> InterruptIsolated<'a> {
-    /// Asks `parent`.
+    /// Asks `parent` for the proof.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// The reason for which `device` is not isolated.
+    /// The reason why `device` is not isolated.
     pub fn prove(parent: &'a dyn MsiParent, device: RequesterId) -> Result<Self, NotIsolated> {
         match parent.isolation(device) {
             Isolation::Isolated(mechanism) => {
@@ -90,12 +90,12 @@ pub struct DmaIsolated<'a> {
 }
 
 impl<'a> DmaIsolated<'a> {
-    /// Asks `parent`.
+    /// Asks `parent` for the proof.
     ///
     /// Context: any.
     ///
     /// # Errors
-    /// The reason for which `device` is not isolated.
+    /// The reason why `device` is not isolated.
     pub fn prove(parent: &'a dyn MsiParent, device: RequesterId) -> Result<Self, NotDmaIsolated> {
         match parent.dma_isolation(device) {
             DmaIsolation::Isolated => Ok(Self { subject: Subject { parent, device } }),

@@ -10,7 +10,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// `size` bytes from `base` on; `None` if they reach past the end of the address space.
+    /// Creates a region of `size` bytes from `base` on; `None` if it would exceed the address
+    /// space.
     pub const fn new(base: u64, size: u64) -> Option<Self> {
         match base.checked_add(size.saturating_sub(1)) {
             Some(_) => Some(Self { base, size }),
@@ -18,17 +19,17 @@ impl Region {
         }
     }
 
-    /// First byte.
+    /// Returns the address of the first byte.
     pub const fn base(self) -> u64 {
         self.base
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub const fn size(self) -> u64 {
         self.size
     }
 
-    /// The last byte; `None` for an empty region.
+    /// Returns the address of the last byte; `None` for an empty region.
     pub const fn last(self) -> Option<u64> {
         match self.size {
             0 => None,
@@ -36,7 +37,7 @@ impl Region {
         }
     }
 
-    /// Is this address inside?
+    /// Returns true if this address is in the region.
     pub const fn contains(self, address: u64) -> bool {
         address >= self.base && address - self.base < self.size
     }

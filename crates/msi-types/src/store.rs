@@ -155,19 +155,19 @@ pub trait MessageStore: Send + Sync {
     /// The store did not take it all. It then holds the old message of the failed slot and those
     /// after it. A mask or unmask after the failure may not have taken effect.
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError>;
-    /// Tells a store whose vectors are one aligned group the number of vectors that the controller
-    /// granted. That is a power of two, at most [`slots`](Self::slots) (MSI's Multiple Message
-    /// Enable). Called while the store is off. Stores whose slots are independent have nothing to
-    /// do.
+    /// Tells a store whose vectors are one aligned group how many vectors the controller granted: a
+    /// power of two, at most [`slots`](Self::slots) (MSI's Multiple Message Enable). Called while
+    /// the store is off. Stores with independent slots need not do anything.
     ///
     /// Context: task; may sleep.
     fn grant(&self, vectors: NonZeroU16) -> Result<(), StoreError> {
         let _ = vectors;
         Ok(())
     }
-    /// The device is off and has lost what it held: it was reset, or without power. The store
-    /// assumes nothing of its registers any more; what they held comes by the next
-    /// [`grant`](Self::grant), [`update`](Self::update) and [`set_enabled`](Self::set_enabled).
+    /// Tells the store that the device lost its registers in a reset or without power, and is
+    /// turned off. The store must not rely on their earlier contents, which the next
+    /// [`grant`](Self::grant), [`update`](Self::update) and [`set_enabled`](Self::set_enabled)
+    /// write again.
     ///
     /// Context: task; may sleep.
     fn forget(&self) {}
@@ -183,15 +183,15 @@ pub trait MessageStore: Send + Sync {
 
 /// A mask bit that can be written in hard-IRQ context.
 pub trait FastMask: Sync {
-    /// Holds the slot's vector back; on return the device sends nothing for it.
+    /// Masks the slot's vector. After the call the device sends no message for it.
     ///
     /// Context: any.
     fn mask(&self, slot: u16);
-    /// Lets it through.
+    /// Unmasks the slot's vector.
     ///
     /// Context: any.
     fn unmask(&self, slot: u16);
-    /// Is a message waiting behind the mask?
+    /// Returns true if a message is pending because of the mask.
     ///
     /// Context: any.
     fn is_pending(&self, slot: u16) -> bool;

@@ -8,7 +8,7 @@ use core::num::NonZeroU16;
 ///
 /// Each operation states its [context](crate#contexts).
 pub trait WiredParent: Send + Sync {
-    /// Takes `count` interrupts from `first` on for one owner.
+    /// Claims `count` interrupts from `first` on for one owner.
     ///
     /// Context: task; may sleep.
     ///
@@ -16,7 +16,7 @@ pub trait WiredParent: Send + Sync {
     /// [`MsiError::UnknownVector`] with the first interrupt that is not implemented,
     /// [`MsiError::InUse`] with the first one that is already claimed. Nothing is claimed then.
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError>;
-    /// Gives interrupts back: disabled, not pending.
+    /// Releases interrupts, which are then disabled and not pending.
     ///
     /// Context: task; may sleep.
     fn release(&self, first: HwIrq, count: NonZeroU16);
@@ -28,7 +28,7 @@ pub trait WiredParent: Send + Sync {
     ///
     /// Context: task; may sleep.
     fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError>;
-    /// Disables forwarding; waits until the controller took it.
+    /// Disables forwarding, and waits until this has taken effect.
     ///
     /// Context: any.
     fn mask(&self, hwirq: HwIrq);
@@ -40,7 +40,7 @@ pub trait WiredParent: Send + Sync {
     ///
     /// Context: any.
     fn set_pending(&self, hwirq: HwIrq, pending: Pending);
-    /// Is it pending (at the distributor or a redistributor)?
+    /// Returns true if the interrupt is pending (at the distributor or a redistributor).
     ///
     /// Context: any.
     fn is_pending(&self, hwirq: HwIrq) -> bool;

@@ -45,9 +45,10 @@ pub use translation::RemapFault;
 
 /// The unit's cache of entries. Implemented over its invalidation queue.
 pub trait EntryCache: Send + Sync {
-    /// Makes the unit forget what it cached of the `2^log2_count` entries from `first` on, which is
-    /// a multiple of that count. Waits until it has, and until interrupts that it sent on before
-    /// have arrived (an interrupt entry cache invalidation and an invalidation wait).
+    /// Invalidates the unit's cache of the `2^log2_count` entries from `first` on, which is a
+    /// multiple of that count. Must wait until the invalidation is complete, and until interrupts
+    /// that the unit forwarded before have arrived (an interrupt entry cache invalidation and an
+    /// invalidation wait).
     ///
     /// Context: task; may sleep.
     ///
@@ -160,7 +161,7 @@ enum Format {
 }
 
 impl<M: RemapMemory> RemappedVectors<M> {
-    /// A layer without devices.
+    /// Creates a layer without devices.
     ///
     /// Context: task; may sleep.
     ///
@@ -183,7 +184,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         &self.table
     }
 
-    /// Number of entries in use.
+    /// Returns the number of entries in use.
     ///
     /// Context: task; may sleep.
     pub fn entries_in_use(&self) -> u32 {

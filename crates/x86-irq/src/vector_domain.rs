@@ -129,7 +129,7 @@ pub enum CpuError {
 }
 
 impl VectorDomain {
-    /// A domain with all CPUs off line.
+    /// Creates a domain with all CPUs offline.
     ///
     /// Context: task; may sleep.
     ///
@@ -157,14 +157,14 @@ impl VectorDomain {
         })
     }
 
-    /// The effective affinity of a vector. `None` if it is not handed out.
+    /// Returns the effective affinity of a vector; `None` if it is not allocated.
     ///
     /// Context: any.
     pub fn cpu_vector(&self, hwirq: HwIrq) -> Option<CpuVector> {
         self.irq(hwirq)?.cpu_vector()
     }
 
-    /// The message that makes a vector pending, in the compatibility format.
+    /// Returns the message that makes a vector pending, in the compatibility format.
     ///
     /// Context: any.
     ///
@@ -176,21 +176,21 @@ impl VectorDomain {
         self.with_core(|core| self.message_to(core, cpu_vector))
     }
 
-    /// The APIC of a CPU that is or was on line.
+    /// Returns the APIC of a CPU that is or was online.
     ///
     /// Context: any.
     pub fn apic_id(&self, cpu: Cpu) -> Option<ApicId> {
         self.with_core(|core| core.apic_id(cpu))
     }
 
-    /// Number of vectors that are free on a CPU.
+    /// Returns the number of vectors that are free on a CPU.
     ///
     /// Context: any.
     pub fn available_on(&self, cpu: Cpu) -> u32 {
         self.with_core(|core| core.matrix.available_on(cpu))
     }
 
-    /// Number of hwirqs in use: handed out, or freed and not cleaned up yet.
+    /// Returns the number of hwirqs in use: allocated, or freed and not cleaned up yet.
     ///
     /// Context: any.
     pub fn hwirqs_in_use(&self) -> usize {

@@ -4,9 +4,9 @@ use crate::RequesterId;
 
 /// A PCI function as the sender of messages.
 ///
-/// Functions behind a bridge to conventional PCI have no requester ID of their own: the bridge
-/// sends on their behalf, with an alias that all of them share (PCI Express to PCI/PCI-X Bridge
-/// 1.0 §2.3).
+/// Functions behind a bridge to conventional PCI do not use their own requester IDs: the bridge
+/// sends on their behalf, with an alias that all of them share (PCI Express to PCI/PCI-X Bridge 1.0
+/// §2.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PciRequester {
     /// Bus, device and function number of the function itself.
@@ -16,7 +16,7 @@ pub struct PciRequester {
 }
 
 impl PciRequester {
-    /// A function whose messages carry its own number.
+    /// Creates a function whose messages carry its own requester ID.
     pub const fn new(function: RequesterId) -> Self {
         Self { function, alias: None }
     }
@@ -27,7 +27,7 @@ impl PciRequester {
         Self { alias, ..self }
     }
 
-    /// The requester ID of its messages at the host bridge.
+    /// Returns the requester ID of the function's messages at the host bridge.
     pub const fn at_host(self) -> RequesterId {
         match self.alias {
             Some(alias) => alias,

@@ -1,8 +1,8 @@
-//! The resources of a host bridge: bus numbers and address windows.
+//! Resources of a host bridge: bus numbers and address windows.
 
 use crate::Region;
 
-/// Bus numbers, both ends included.
+/// A range of bus numbers, both ends included.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BusRange {
     /// The root bus.
@@ -12,17 +12,17 @@ pub struct BusRange {
 }
 
 impl BusRange {
-    /// All 256.
+    /// All 256 bus numbers.
     pub const ALL: Self = Self { first: 0, last: 0xff };
 
-    /// As many buses from 0 on as fit into an ECAM region, at least one.
+    /// Returns the buses from 0 on that fit in an ECAM region, at least one.
     pub const fn of_ecam(ecam: Region) -> Self {
         let buses = ecam.size() >> 20;
         let last = if buses == 0 { 0 } else { buses - 1 };
         Self { first: 0, last: if last > 0xff { 0xff } else { last.to_le_bytes()[0] } }
     }
 
-    /// Is this bus behind the bridge?
+    /// Returns true if the range contains this bus.
     pub const fn contains(self, bus: u8) -> bool {
         self.first <= bus && bus <= self.last
     }
@@ -70,22 +70,22 @@ impl PciWindow {
         Self { prefetchable: true, ..self }
     }
 
-    /// The address space on the bus.
+    /// Returns the address space on the bus.
     pub const fn space(self) -> PciSpace {
         self.space
     }
 
-    /// Are reads from the window free of side effects?
+    /// Returns true if reads from the window have no side effects.
     pub const fn is_prefetchable(self) -> bool {
         self.prefetchable
     }
 
-    /// First bus address.
+    /// Returns the first bus address.
     pub const fn bus_base(self) -> u64 {
         self.bus_base
     }
 
-    /// CPU physical addresses.
+    /// Returns the CPU physical addresses.
     pub const fn cpu(self) -> Region {
         self.cpu
     }

@@ -11,8 +11,8 @@ pub trait RemapMemory: Send + Sync {
     ///
     /// Context: any.
     fn read(&self, word: u32) -> u64;
-    /// Writes a word, after the words written before, so that the unit sees it on return. That is a
-    /// barrier, or a clean if the unit does not look into caches.
+    /// Writes a word, ordered after earlier writes, so that the unit sees it on return. This
+    /// requires a barrier, or a cache clean if the unit does not snoop caches.
     ///
     /// Context: any.
     fn write(&self, word: u32, value: u64);
@@ -117,7 +117,7 @@ impl<M: RemapMemory> RemapTable<M> {
         base & !0xfff | extended | u64::from(self.config.size.0 - 1)
     }
 
-    /// An entry as it is in memory; `None` past the end.
+    /// Returns an entry as it is in memory; `None` past the end.
     ///
     /// Context: any.
     pub fn entry(&self, index: u32) -> Option<Irte> {

@@ -73,7 +73,7 @@ impl RemapFault {
 }
 
 impl<M: RemapMemory> RemapTable<M> {
-    /// Translates a requester's message as the unit does: to an APIC, and what happens there.
+    /// Translates a requester's message as the unit does, to an APIC and the interrupt there.
     ///
     /// Context: any.
     ///

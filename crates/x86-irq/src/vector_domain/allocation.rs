@@ -11,8 +11,8 @@ use msi_types::{
 };
 
 impl VectorDomain {
-    /// Hwirqs for `request`, each with a vector on its CPU; managed ones take a list of CPUs each.
-    /// All or nothing.
+    /// Allocates hwirqs for `request`, each with a vector on its CPU; managed hwirqs have a list of
+    /// CPUs each. Allocates all of them or none.
     ///
     /// Context: task; may sleep.
     pub(crate) fn allocate_block(
@@ -110,7 +110,7 @@ impl VectorDomain {
         managed
     }
 
-    /// Takes hwirqs back: what still arrives is [released](crate::Arrival::Released).
+    /// Frees hwirqs. Interrupts that still arrive are [released](crate::Arrival::Released).
     ///
     /// Context: task; may sleep.
     pub(crate) fn free_block(&self, device: &Attachment, block: &HwIrqBlock, freed: FreedVectors) {

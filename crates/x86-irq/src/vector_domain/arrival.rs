@@ -20,10 +20,9 @@ pub enum Arrival {
 }
 
 impl VectorDomain {
-    /// An interrupt arrived at `cpu` as `vector`: whose is it? The caller ends it at the APIC,
-    /// whatever the answer. Takes no lock, allocates nothing, and calls
-    /// [`Apic::request_cleanup`](crate::Apic::request_cleanup) at most, for the first arrival after
-    /// a move.
+    /// Returns the hwirq of an interrupt that arrived at `cpu` as `vector`. The caller must end it
+    /// at the APIC, whatever the result. Acquires no lock, does not allocate, and calls at most
+    /// [`Apic::request_cleanup`](crate::Apic::request_cleanup), for the first arrival after a move.
     ///
     /// Context: hard IRQ.
     #[inline]

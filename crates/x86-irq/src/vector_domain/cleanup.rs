@@ -37,8 +37,8 @@ enum VectorRole {
 }
 
 impl VectorDomain {
-    /// The CPU takes interrupts from now on, as this APIC: its local APIC is on. What was to be
-    /// sent there meanwhile is sent.
+    /// Marks a CPU as online, with this APIC. Its local APIC must be on. Interrupts that were to be
+    /// sent to the CPU in the meantime are sent.
     ///
     /// Context: task; may sleep.
     ///
@@ -64,9 +64,9 @@ impl VectorDomain {
         })
     }
 
-    /// The CPU takes no more interrupts from now on. Called on the CPU itself with interrupts off,
-    /// after those that could be moved were. What waits in its APIC is sent again to where it
-    /// belongs now.
+    /// Marks a CPU as offline. Must be called on the CPU itself with interrupts masked, after its
+    /// interrupts were moved where possible. Interrupts that are pending in its APIC are sent again
+    /// to their current targets.
     ///
     /// Context: any.
     pub fn offline(&self, cpu: Cpu) -> Result<Offline, CpuError> {
@@ -91,9 +91,9 @@ impl VectorDomain {
         })
     }
 
-    /// Gives up the vectors at this CPU that interrupts have left. An interrupt must have arrived
-    /// at the new vector and none may wait at the old. Called on the CPU itself, when
-    /// [`Apic::request_cleanup`] asked for it; the vectors are then free for others.
+    /// Frees the vectors of this CPU from which interrupts have moved. A vector is freed if its
+    /// interrupt has arrived at the new vector and is not pending at the old one. Must be called on
+    /// the CPU itself after [`Apic::request_cleanup`] asked for it.
     ///
     /// Context: any.
     ///

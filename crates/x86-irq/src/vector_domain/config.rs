@@ -21,9 +21,9 @@ const MOST_BY_DEFAULT: u16 = 16384;
 pub struct VectorDomainConfig<'a> {
     /// Number of CPUs that are or can come on line.
     pub cpus: NonZeroU16,
-    /// Upper bound of interrupts at a time, on all CPUs together. Memory for all of them is
-    /// taken at once: some 64 bytes each. A machine may have more vectors than this type can count:
-    /// 512 CPUs have some 103,000.
+    /// Maximum number of interrupts at a time, on all CPUs together. Memory for all of them, about
+    /// 64 bytes each, is allocated at creation. A machine may have more vectors than this type can
+    /// count: 512 CPUs have about 103,000.
     pub hwirqs: NonZeroU16,
     /// The vectors to hand out.
     pub window: RangeInclusive<ApicVector>,

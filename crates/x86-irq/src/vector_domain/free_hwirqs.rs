@@ -1,6 +1,6 @@
-//! Free hwirqs: a bit each, and a hint at the lowest one. A search looks at 64 at a time, so its
-//! work under the lock that masks interrupts is bounded by the number of hwirqs divided by 64 and
-//! by the number of runs of free hwirqs.
+//! Bitmap of free hwirqs, with a hint for the lowest one. A search examines 64 hwirqs at a time, so
+//! its work under the lock, which masks interrupts, is bounded by the number of hwirqs divided by
+//! 64 and by the number of runs of free hwirqs.
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -14,16 +14,16 @@ const BITS: usize = u64::BITS as usize;
 /// The set of free hwirqs, by their indices.
 #[derive(Debug)]
 pub(super) struct FreeHwirqs {
-    /// A set bit is a free hwirq.
+    /// A set bit marks a free hwirq.
     words: Vec<u64>,
-    /// No hwirq below is free.
+    /// No hwirq below this index is free.
     lowest: usize,
     #[cfg(test)]
     words_read: Cell<u64>,
 }
 
 impl FreeHwirqs {
-    /// All of `count` hwirqs.
+    /// Creates a set of `count` hwirqs, all of them free.
     pub(super) fn try_new(count: usize) -> Result<Self, TryReserveError> {
         let word = |index: usize| match count - index * BITS {
             0..BITS => (1 << (count - index * BITS)) - 1,
@@ -37,12 +37,12 @@ impl FreeHwirqs {
         })
     }
 
-    /// Number of free hwirqs.
+    /// Returns the number of free hwirqs.
     pub(super) fn len(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Takes a hwirq.
+    /// Allocates a hwirq.
     pub(super) fn take(&mut self, index: usize) {
         if let Some(word) = self.words.get_mut(index / BITS) {
             *word &= !(1 << (index % BITS));
@@ -52,7 +52,7 @@ impl FreeHwirqs {
         }
     }
 
-    /// Gives a hwirq back.
+    /// Frees a hwirq.
     pub(super) fn give_back(&mut self, index: usize) {
         if let Some(word) = self.words.get_mut(index / BITS) {
             *word |= 1 << (index % BITS);
@@ -60,7 +60,7 @@ impl FreeHwirqs {
         }
     }
 
-    /// The lowest run of `count` free hwirqs; its first one.
+    /// Returns the first hwirq of the lowest run of `count` free hwirqs.
     pub(super) fn run(&self, count: u16) -> Option<usize> {
         let count = usize::from(count);
         let mut from = self.lowest;
@@ -73,7 +73,8 @@ impl FreeHwirqs {
         }
     }
 
-    /// The next run from `from` on, of which at least `enough` are found if it has as many.
+    /// Returns the next run of free hwirqs from `from` on. The search may stop after `enough`
+    /// hwirqs.
     fn next_run(&self, from: usize, enough: usize) -> Option<Range<usize>> {
         let start = self.next(from)?;
         let mut end = start + 1;
@@ -88,7 +89,7 @@ impl FreeHwirqs {
         Some(start..end)
     }
 
-    /// The first free hwirq from `from` on.
+    /// Returns the first free hwirq from `from` on.
     fn next(&self, from: usize) -> Option<usize> {
         let mut at = from;
         loop {
@@ -113,7 +114,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// Takes the lowest run.
+    /// Allocates the lowest run.
     fn allocate(free: &mut FreeHwirqs, count: u16) -> Option<usize> {
         let first = free.run(count)?;
         (first..first + usize::from(count)).for_each(|index| free.take(index));
@@ -127,7 +128,7 @@ mod tests {
             assert_eq!(allocate(&mut free, 1), Some(index));
         }
         assert_eq!(free.run(1), None);
-        // Two where a word ends.
+        // A search reads two words where a word ends.
         assert!(free.words_read.get() <= 2 * 65_536, "{} words read", free.words_read.get());
     }
 

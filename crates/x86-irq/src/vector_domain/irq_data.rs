@@ -51,7 +51,8 @@ impl IrqData {
         self.awaited.load(Ordering::SeqCst) != 0
     }
 
-    /// An interrupt arrived. Is it the one that was waited for? Must be called without the lock.
+    /// Records an arrival. Returns true if it is the one that was waited for. Must be called
+    /// without holding the lock.
     ///
     /// Context: any.
     pub(super) fn arrived(&self, cpu_vector: CpuVector) -> bool {

@@ -41,7 +41,8 @@ enum Aside {
 }
 
 impl VectorDomain {
-    /// Takes a vector for the hwirq at its new CPU; interrupts there are the hwirq's from now on.
+    /// Allocates a vector for the hwirq at its new CPU. Interrupts that arrive there belong to the
+    /// hwirq from now on.
     ///
     /// Context: task; may sleep.
     pub(crate) fn begin_vector_move(&self, hwirq: HwIrq, to: Cpu) -> Result<VectorMove, MsiError> {
@@ -119,7 +120,7 @@ impl VectorDomain {
         Ok((cpu_vector, Some(self.message_to(core, cpu_vector)?)))
     }
 
-    /// Ends a move: the vector that was left becomes a former one.
+    /// Ends a move, and makes the old vector a former one.
     ///
     /// Context: task; may sleep.
     pub(crate) fn end_vector_move(
