@@ -126,7 +126,7 @@ impl KvmRouter {
         self.limit
     }
 
-    /// Returns the route of a GSI. Takes no lock.
+    /// Returns the route of a GSI. Acquires no lock.
     ///
     /// Context: any.
     pub fn route(&self, gsi: Gsi) -> Option<Route> {

@@ -27,7 +27,8 @@ impl LineObservers {
         Self::default()
     }
 
-    /// Adds an observer. Takes no lock. It hears of interrupts that end after this returns.
+    /// Adds an observer, which is called for interrupts that end after this returns. Acquires no
+    /// lock.
     ///
     /// Context: any.
     pub fn add(&self, observer: Arc<dyn LineObserver>) {

@@ -135,7 +135,7 @@ impl MsiCapability {
         self.registers.lock().control()
     }
 
-    /// Returns true if the function signals by MSI, not by its pin. Takes no lock.
+    /// Returns true if the function signals by MSI, not by its pin. Acquires no lock.
     ///
     /// Context: any.
     pub fn is_enabled(&self) -> bool {
@@ -143,7 +143,7 @@ impl MsiCapability {
     }
 
     /// Returns the number of vectors that the guest granted: 0 while MSI is disabled. A device with
-    /// more reasons than that shares vectors. Takes no lock.
+    /// more sources than vectors must share vectors. Acquires no lock.
     ///
     /// Context: any.
     pub fn granted(&self) -> u16 {
@@ -153,8 +153,8 @@ impl MsiCapability {
         }
     }
 
-    /// Sends a vector's message for the device. A vector that is not granted does not exist. Takes
-    /// no lock and allocates nothing, as [`MsixTable::signal`].
+    /// Sends a vector's message for the device. A vector that is not granted does not exist. Like
+    /// [`MsixTable::signal`], acquires no lock and does not allocate.
     ///
     /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {

@@ -136,8 +136,8 @@ impl MsixTable {
         self
     }
 
-    /// Sends a vector's message for the device. Takes no lock and allocates nothing beyond
-    /// [`MessageSink::signal_msi`], which does not either.
+    /// Sends a vector's message for the device. Acquires no lock and does not allocate, and neither
+    /// does [`MessageSink::signal_msi`].
     ///
     /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {
@@ -154,8 +154,8 @@ impl MsixTable {
         }
     }
 
-    /// Withdraws a vector's pending message for the device, whose reason is gone. A message that
-    /// was sent stays sent. Takes no lock.
+    /// Withdraws a vector's pending message for the device after its cause has ceased. A message
+    /// that was already sent is not affected. Acquires no lock.
     ///
     /// Context: any.
     pub fn withdraw(&self, vector: u16) {

@@ -51,7 +51,7 @@ impl RouteLatch {
         self.version.store(next & !KIND | words.kind, SeqCst);
     }
 
-    /// Returns the route as it was at some moment of the call.
+    /// Returns the route as of some moment during the call.
     ///
     /// Context: any.
     #[inline]

@@ -32,8 +32,8 @@ impl Change {
 /// A way for messages into the interrupt controller: [`Router`](crate::Router) for a model in this
 /// process, `kvm::KvmRouter` for the kernel's.
 pub trait MessageSink: Send + Sync {
-    /// Sends a message, which needs no GSI and no route: `KVM_SIGNAL_MSI`. Takes no lock and
-    /// allocates nothing; KVM's is one system call.
+    /// Sends a message without a GSI or a route: `KVM_SIGNAL_MSI`. Acquires no lock and does not
+    /// allocate; KVM's implementation is one system call.
     ///
     /// Context: any.
     ///

@@ -71,7 +71,7 @@ impl Table {
         self.gsis
     }
 
-    /// Returns the route of a GSI. Takes no lock and allocates nothing.
+    /// Returns the route of a GSI. Acquires no lock and does not allocate.
     ///
     /// Context: any.
     #[inline]

@@ -124,7 +124,7 @@ impl GicModel {
         restore(&current.vgic, &mut all, &sent)
     }
 
-    /// Takes the model's power away and gives it back: RAM alone survives.
+    /// Turns the model's power off and on again. Only RAM keeps its contents.
     ///
     /// # Errors
     /// The model's reason.

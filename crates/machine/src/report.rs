@@ -194,7 +194,7 @@ pub struct Totals {
     pub readded: u64,
     /// CPUs that were taken off line and brought back.
     pub replugged: u64,
-    /// Suspensions of the whole machine that ended in a resume.
+    /// Number of times that the whole machine suspended and resumed.
     pub suspended: u64,
     /// The number of times that the interrupt controller's model was saved and restored.
     pub migrated: u64,

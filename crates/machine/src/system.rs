@@ -63,7 +63,7 @@ pub(crate) struct System {
     /// meanwhile.
     pub(crate) surprises: AtomicU64,
     pub(crate) cores: Vec<Arc<CpuCore>>,
-    /// Held by tasks that use drivers: a suspend waits until they are frozen.
+    /// Held by tasks that use drivers, so that a suspend waits until they are frozen.
     pub(crate) tasks: RwLock<()>,
 }
 

@@ -1,10 +1,10 @@
-//! Bitmap with a summary of interrupts that a vCPU has to look at. Every thread may set bits; only
+//! Bitmap, with a summary, of interrupts that a vCPU must examine. Every thread may set bits; only
 //! the vCPU walks them.
 //!
-//! False positives are allowed: a set bit means "look at the word", and is cleared if the word is
-//! not ready. No ready word lacks its bit. A writer that makes a word ready sets the bit
-//! afterwards, and a reader that clears a bit looks at the word again afterwards. Both are
-//! sequentially consistent, so one of the two sees the other.
+//! False positives are allowed: a set bit means "examine the word", and is cleared if the word is
+//! not ready. Invariant: every ready word has its bit set. A writer that makes a word ready sets
+//! the bit afterwards, and a reader that clears a bit examines the word again afterwards. Both are
+//! sequentially consistent, so one of the two observes the other.
 
 use crate::summary::Summary;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
@@ -34,7 +34,7 @@ impl Candidates {
         Self { summary: Summary::new(), leaves: [const { AtomicU64::new(0) }; LEAVES] }
     }
 
-    /// The interrupt at `index` became ready.
+    /// Sets the bit of the interrupt at `index`, which became ready.
     ///
     /// Context: any.
     #[inline]

@@ -230,8 +230,8 @@ impl LpiCore {
         self.control.lock().add_its(base, device_table)
     }
 
-    /// Is an event of a device of an ITS mapped, to a collection that is? Lock-free. While a
-    /// command changes that, either answer.
+    /// Returns true if an event of a device of an ITS is mapped to a mapped collection. Lock-free.
+    /// While a command changes the mapping, either result is possible.
     ///
     /// Context: any.
     pub(crate) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {

@@ -61,7 +61,7 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Serving {
-    /// Takes a signal by `read`.
+    /// Consumes a signal by `read`.
     ///
     /// Context: any.
     pub(crate) fn take(&self, read: impl FnOnce() -> Read) -> Taken<'_> {

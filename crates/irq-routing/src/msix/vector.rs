@@ -52,7 +52,7 @@ impl MsixVector {
         Self { state: zero(), address: zero(), rest: zero() }
     }
 
-    /// Enters to send a message, or makes the message pending.
+    /// Enters the vector to send its message, or makes the message pending.
     ///
     /// Context: any.
     #[inline]

@@ -71,11 +71,11 @@ pub enum DeviceHotplug {
 /// Suspensions of the whole machine during a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Suspensions {
-    /// It stays awake.
+    /// The machine never suspends.
     None,
-    /// Now and then it suspends to RAM and resumes: all registers of interrupt controllers and
-    /// PCI functions are lost. Devices sleep in the meantime. What they want to send is sent after
-    /// the resume, and what was pending before must arrive.
+    /// The machine occasionally suspends to RAM and resumes, and loses all registers of interrupt
+    /// controllers and PCI functions. Devices sleep in the meantime: they send messages only after
+    /// the resume, and messages that were pending before the suspend must arrive.
     NowAndThen,
 }
 

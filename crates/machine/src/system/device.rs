@@ -107,7 +107,7 @@ pub(crate) struct Device {
     driver: Mutex<Driver>,
     /// Held while the device sends one message and counts it.
     sending: Mutex<()>,
-    /// The device sleeps with the machine, and sends nothing.
+    /// Whether the device sleeps with the machine, and sends nothing.
     asleep: AtomicBool,
 }
 
@@ -260,17 +260,17 @@ impl Device {
         })
     }
 
-    /// The device sleeps, with its messages sent, and wakes.
+    /// Puts the device to sleep, after its messages were sent, or wakes it.
     pub(super) fn set_asleep(&self, asleep: bool) {
         let _sending = lock(&self.sending);
         self.asleep.store(asleep, Ordering::Relaxed);
     }
 
-    /// The device loses what a power-down loses. Its bus driver restores its header, and the
-    /// interrupt core the rest.
+    /// Makes the device lose the state that a power-down loses. Its bus driver then restores its
+    /// header, and the interrupt core its message store.
     ///
     /// # Errors
-    /// The reason for which the device does not take its messages again.
+    /// The reason why the device's messages could not be restored.
     pub(super) fn lose_power_and_restore(&self) -> Result<(), String> {
         let DeviceHardware::Function(function) = &self.config.hardware else { return Ok(()) };
         self.with_driver(|driver| {

@@ -1,4 +1,4 @@
-//! The whole machine suspends to RAM, loses its registers, and resumes.
+//! Suspend to RAM of the whole machine, which loses its registers, and its resume.
 
 use super::boot::wake_redistributors;
 use super::{AffinityChange, Device, System};
@@ -19,11 +19,11 @@ const BOOT: Cpu = Cpu::new(0);
 pub(crate) enum Suspension {
     /// The machine suspended and resumed.
     Done,
-    /// A CPU could not be taken off line, and the machine stayed awake.
+    /// A CPU could not go offline, and the machine stayed awake.
     Refused,
 }
 
-/// The parts of the machine that its last CPU needs.
+/// Parts of the machine that its last CPU needs.
 struct Sleeper {
     irqchip: Arc<Irqchip<MachinePlatform>>,
     platform: Arc<MachinePlatform>,
@@ -33,14 +33,14 @@ struct Sleeper {
 }
 
 impl System {
-    /// Keeps the machine awake: tasks hold this while they use drivers.
+    /// Keeps the machine awake while the guard is held. Tasks must hold it while they use drivers.
     pub(crate) fn awake(&self) -> RwLockReadGuard<'_, ()> {
         self.tasks.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Suspends the machine to RAM and resumes it, in the order of a kernel: tasks are frozen,
-    /// devices stop, the other CPUs go off line, and the boot CPU suspends the interrupt
-    /// controllers. Then all of it in reverse.
+    /// devices stop, the other CPUs go offline, and the boot CPU suspends the interrupt
+    /// controllers. The resume has the reverse order.
     ///
     /// # Errors
     /// The drivers' reason.
@@ -100,7 +100,7 @@ impl Sleeper {
             let mut vcpus: Vec<&mut Vcpu> = halves.iter_mut().map(|half| &mut **half).collect();
             self.model.lose_power(&mut vcpus)?;
         }
-        // Firmware wakes redistributors where it keeps their registers to itself.
+        // Firmware wakes the redistributors if it does not let the kernel do so.
         wake_redistributors(&self.platform, &self.description, &Options::default())
             .map_err(|error| error.to_string())
     }

@@ -1,4 +1,4 @@
-//! The whole machine suspends to RAM and resumes under load, and loses all registers each time.
+//! Machines that suspend to RAM and resume under load, and lose all registers each time.
 
 use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, LpiDisabling, Moves, Report, RunOptions,
@@ -42,7 +42,7 @@ fn nothing_is_lost_or_spurious_over_suspensions() {
     }
 }
 
-/// Pending LPIs are lost with the registers, and sent again: a handler may run for nothing.
+/// Pending LPIs are lost with the registers and sent again, so a handler may run to no effect.
 #[test]
 fn nothing_is_lost_where_pending_lpis_are() {
     for report in disturbed("harbour", LpiDisabling::Impossible, ALONE) {

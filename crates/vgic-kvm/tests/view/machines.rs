@@ -1,4 +1,4 @@
-//! Machines whose revision or regions are not the usual ones, as their view shows them.
+//! Views of machines with an unusual revision or unusual regions.
 
 use crate::board::ram;
 use gic_arch::{Affinity, Iidr, gicd, gicr};
@@ -7,7 +7,7 @@ use vgic::{CpuConfig, RedistributorRegion, Vgic, VgicConfig};
 use vgic_kvm::abi::{self, Attribute, Errno, frame};
 use vgic_kvm::{KvmDevice, KvmView, at_revision, kvm_config, kvm_its_config};
 
-/// Reads from the view of a machine after reset.
+/// Calls `read` with the view of a machine after reset.
 fn viewed<T>(config: &VgicConfig, read: impl FnOnce(&KvmView<'_>) -> T) -> T {
     let memory = Arc::new(ram());
     let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(|_| {})).unwrap();

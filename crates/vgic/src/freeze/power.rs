@@ -1,19 +1,19 @@
-//! A loss of power that guest memory survives.
+//! Loss of power that guest memory survives.
 
 use super::Frozen;
 use crate::saved_state::{EventState, ItsState, RestoreError, SavedState};
 use gic_arch::{Affinity, gicr};
 
 impl Frozen<'_> {
-    /// Takes the machine's power away and gives it back, as a guest's suspend to RAM does: all
-    /// registers are as after a reset, and lines stay as they are driven. Guest memory survives,
-    /// and so does everything for which the architecture keeps it there: what an ITS mapped, except
-    /// collections that it holds itself, and LPIs that were pending where LPIs are disabled,
-    /// because disabling them writes the pending table (IHI 0069 §5.1.2). LPIs that are pending at
-    /// a redistributor whose LPIs are enabled are lost.
+    /// Turns the machine's power off and on again, as a guest's suspend to RAM does: all registers
+    /// have their reset values, and lines keep the levels to which they are driven. Guest memory
+    /// survives, and with it the state that the architecture keeps there: the mappings of an ITS,
+    /// except collections that it holds internally, and LPIs that are pending at a redistributor
+    /// whose LPIs are disabled, because disabling them writes the pending table (IHI 0069 §5.1.2).
+    /// LPIs that are pending at a redistributor whose LPIs are enabled are lost.
     ///
-    /// `GITS_BASERn` keep their values, because the model holds in its own memory what their tables
-    /// would hold. A guest that programs them again changes nothing.
+    /// `GITS_BASER<n>` keep their values, because the model holds the contents of these tables in
+    /// its own memory. A guest that programs them again changes nothing.
     ///
     /// # Errors
     /// The heap has no memory for it.
@@ -35,7 +35,7 @@ impl Frozen<'_> {
     }
 }
 
-/// What is in guest memory is as before.
+/// Restores the state that the architecture keeps in guest memory.
 fn keep_tables(its: &mut ItsState, old: &ItsState, held: u8, before: &SavedState) {
     its.baser = old.baser;
     let in_memory = |number: u16| number >= u16::from(held);
@@ -50,7 +50,8 @@ fn keep_tables(its: &mut ItsState, old: &ItsState, held: u8, before: &SavedState
     }
 }
 
-/// Are LPIs disabled at this redistributor, so that its pending table holds what was pending?
+/// Returns true if LPIs are disabled at this redistributor, so that its pending table holds the
+/// pending LPIs.
 fn is_flushed(before: &SavedState, at: Affinity) -> bool {
     let cpu = before.cpus.iter().find(|cpu| cpu.affinity == at);
     cpu.is_some_and(|cpu| !gicr::Ctlr::from_bits(cpu.redistributor.ctlr).enable_lpis())

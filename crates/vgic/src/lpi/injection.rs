@@ -41,7 +41,7 @@ pub(crate) enum Injection {
 }
 
 impl LpiCore {
-    /// A message from a device of an ITS. Lock-free.
+    /// Injects a message from a device of an ITS. Lock-free.
     ///
     /// Context: any.
     #[inline]
@@ -70,7 +70,7 @@ impl LpiCore {
         }
     }
 
-    /// `GICR_SETLPIR`. Lock-free.
+    /// Injects an LPI by `GICR_SETLPIR`. Lock-free.
     ///
     /// Context: any.
     #[inline]

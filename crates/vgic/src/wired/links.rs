@@ -26,8 +26,8 @@ pub trait PhysicalInterrupts: Send + Sync {
     /// [`Level::High`]: the line keeps its state until the vCPU's own thread asks.
     fn level(&self, line: Line, physical: IntId) -> Level;
 
-    /// Deactivates the physical interrupt: it may fire again. For a PPI, on the CPU that has the
-    /// vCPU of `line`, if one has it: see
+    /// Deactivates the physical interrupt, so that it may fire again. A PPI must be deactivated on
+    /// the CPU on which the vCPU of `line` is loaded, if any: see
     /// [`Vgic::is_physical_active`](crate::Vgic::is_physical_active).
     ///
     /// Context: any.

@@ -361,7 +361,7 @@ fn a_restored_machine_can_be_reset() {
     assert_eq!(saved, untouched);
 }
 
-/// Each of the two events makes the LPI pending, before and after.
+/// Each of the two events makes the LPI pending, before and after the restore.
 #[test]
 fn an_lpi_of_two_events_is_saved_and_restored() {
     let mut board = Board::running();
@@ -380,7 +380,7 @@ fn an_lpi_of_two_events_is_saved_and_restored() {
         board.send(5, event);
         assert_eq!(board.handle_all(1), [8200], "event {event}");
     }
-    // The end of one event is not the end of the other.
+    // Discarding one event does not discard the other.
     board.run([discard(5, 0)]);
     let mut board = board.moved();
     board.send(5, 3);
