@@ -1,4 +1,4 @@
-//! PCI: functions with their addresses, and access to their registers.
+//! PCI functions with their addresses, and access to their registers.
 
 mod function;
 
@@ -12,8 +12,8 @@ use gic_firmware::{ConfigAccess, PciHost, Region};
 use irq_domain::pci::{Ecam, MappedRegion};
 use msi_types::pci::{PciSpace, PciWindow};
 
-/// Finds, numbers, places and enables every function behind a host bridge. Their memory lies in
-/// the window for 32-bit addresses.
+/// Finds and enables every function behind a host bridge, after assigning bus numbers and
+/// addresses. Memory regions are placed in the window for 32-bit addresses.
 pub fn enumerate(host: &PciHost) -> Vec<Function> {
     let Some(region) = ecam(host) else { return Vec::new() };
     let ecam = Ecam::new(Arc::new(mapped(region)), host.buses.value);
@@ -29,7 +29,7 @@ pub fn enumerate(host: &PciHost) -> Vec<Function> {
         .collect()
 }
 
-/// The ECAM window of a host bridge.
+/// Returns the ECAM window of a host bridge.
 pub fn ecam(host: &PciHost) -> Option<Region> {
     match host.config.as_ref()?.value {
         ConfigAccess::Ecam(region) => Some(region),
@@ -37,7 +37,8 @@ pub fn ecam(host: &PciHost) -> Option<Region> {
     }
 }
 
-/// The window for memory at 32-bit addresses, which are the same on both sides.
+/// Returns the window for memory at 32-bit addresses, which must be the same for CPUs and on the
+/// bus.
 pub fn window(host: &PciHost) -> Option<Range<u64>> {
     let cpu = memory(host).next()?.cpu();
     Some(cpu.base()..cpu.base() + cpu.size())
@@ -48,10 +49,11 @@ fn memory(host: &PciHost) -> impl Iterator<Item = PciWindow> + use<'_> {
     windows.filter(|window| window.space() == PciSpace::Memory32)
 }
 
-/// Access to a region that the start code maps: a host bridge's configuration space or memory.
+/// Returns access to a region that the start code maps: a host bridge's configuration space or
+/// memory.
 pub fn mapped(region: Region) -> MappedRegion {
     let base = NonNull::new(with_exposed_provenance_mut(region.base() as usize));
-    // SAFETY: the start code maps the host bridge's windows as device memory, identically and for
-    // ever, and no reference points into them.
+    // SAFETY: the start code permanently maps the host bridge's windows as device memory,
+    // identity-mapped, and no reference points into them.
     unsafe { MappedRegion::new(base.expect("no window begins at 0"), region.size() as usize) }
 }

@@ -1,5 +1,4 @@
-//! Starting the image again without a reset of anything but the boot CPU, as kexec starts another
-//! kernel.
+//! Restart of the image that resets only the boot CPU, as kexec starts another kernel.
 
 use crate::boot::Boot;
 use crate::{cpu, monitor, read_register};
@@ -11,25 +10,26 @@ unsafe extern "C" {
     static image_file_end: u8;
 }
 
-/// Returns how often the image was [started again](again). The register that counts, `TPIDR_EL0`,
-/// has no other user; QEMU resets it to 0.
+/// Returns how often the image was [restarted](again). The count is in `TPIDR_EL0`, which has no
+/// other user; QEMU resets it to 0.
 pub fn count() -> u64 {
     read_register!("tpidr_el0")
 }
 
-/// Starts the image again on this CPU, with MMU and caches off, as the loader did. Devices and
+/// Restarts the image on this CPU, with MMU and caches off, as the loader did. Devices and
 /// interrupt controllers keep their state.
 ///
 /// # Safety
-/// All other CPUs are off. No device writes to memory that the image uses when it starts.
+/// All other CPUs must be off. No device may write to memory that the image uses when it starts.
 pub unsafe fn again(boot: Boot) -> ! {
-    // The start code clears `.bss`, and cannot restore what was written to `.data`.
-    // The compiler believes that two symbols never have one address.
+    // The start code clears `.bss`, but cannot restore the initial contents of `.data`, which must
+    // be empty. `black_box` is required because the compiler assumes that two symbols never have
+    // the same address.
     let [begin, end] = [&raw const data_begin, &raw const image_file_end].map(black_box);
     assert_eq!(begin, end, "the image has variables that are not zero at first");
     let mark = boot.conduit.map_or(0, |_| monitor::MARK);
-    // SAFETY: memory is mapped identically, and nothing of this life is used afterwards (the
-    // caller's promise for devices and other CPUs).
+    // SAFETY: memory is identity-mapped, and nothing of this run is used afterwards (for devices
+    // and other CPUs, the caller guarantees this).
     unsafe {
         asm!("msr tpidr_el0, {}", in(reg) count() + 1, options(nostack, preserves_flags));
         match cpu::level() {

@@ -75,7 +75,7 @@ fn serve(
     take_vectors(interrupts, parent)
 }
 
-/// Takes the device's vectors into use.
+/// Attaches the device, allocates its vectors and requests the first one.
 pub fn take_vectors(
     interrupts: &Interrupts,
     parent: Arc<dyn MsiParent>,

@@ -137,9 +137,10 @@ impl Machine {
         self.irqchip.cpus()
     }
 
-    /// The parent of a function's messages.
+    /// Returns the parent of a function's messages.
     pub(crate) fn parent_of(&self, function: &Function) -> Option<Arc<dyn MsiParent>> {
-        // All functions share the SMMU's layer, and without an alias the host's parent.
+        // All functions share the layer of the SMMU; without an SMMU, functions without an alias
+        // share the host bridge's parent.
         if self.smmu.is_some() || function.sender().alias.is_none() {
             return self.parent.clone();
         }

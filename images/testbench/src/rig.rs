@@ -191,7 +191,7 @@ impl Rig {
         if self.device.prompt(slot) { 2000 } else { 20_000 }
     }
 
-    /// Writes everything again that the device lost.
+    /// Writes again everything that the device lost.
     pub(crate) fn restore(&self) -> Outcome {
         Ok(self.msi.restore()?)
     }

@@ -98,7 +98,7 @@ pub struct Function {
     pub device: u16,
     /// Configuration space.
     pub config: Arc<dyn ConfigSpace>,
-    /// Physical address of its configuration space.
+    /// Physical address of the function's configuration space.
     pub config_base: u64,
     /// Memory regions, by their registers.
     pub bars: [Option<Bar>; 6],
@@ -120,7 +120,7 @@ impl Function {
         }
     }
 
-    /// Its address and its alias.
+    /// Returns the function's address and alias.
     pub fn sender(&self) -> PciRequester {
         self.found.requester()
     }
@@ -162,7 +162,7 @@ impl Function {
         None
     }
 
-    /// Takes its MSI-X over, else its MSI.
+    /// Creates the function's message store: of MSI-X if available, otherwise of MSI.
     pub fn store(&self) -> Result<FunctionStore, PciError> {
         self.found.store(Arc::new(Kernel), |bar| Some(Arc::new(Bar::from(bar))))
     }

@@ -1,5 +1,5 @@
 //! A small kernel with PCI functions behind a bridge to conventional PCI. The functions share one
-//! requester ID, and yet each gets all of its vectors, and one of its own messages.
+//! requester ID, but each is granted all of its vectors, and receives one of its own messages.
 #![no_std]
 #![no_main]
 
@@ -31,7 +31,7 @@ const ACKNOWLEDGE: u64 = 0x64;
 
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 
-/// A function with all of its vectors.
+/// A function's device and its vectors.
 struct Taken {
     runs: Arc<AtomicU32>,
     handles: Vec<IrqHandle>,
@@ -39,7 +39,7 @@ struct Taken {
 }
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
+    // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
     let around = unsafe { start::start(boot) };
     let new = || kernel::boot(Arc::new(Kernel), around.devicetree, &registers());
     let irqchip = IRQCHIP.call_once(|| new().expect("the interrupt controllers"));
@@ -52,7 +52,7 @@ fn main(boot: Boot) -> ! {
     let host = irqchip.description().hosts.first().expect("QEMU has PCI");
     let functions = kernel::functions(host, pci::mapped).expect("memory for the functions");
     let shared = functions.iter().filter(|function| function.requester().alias.is_some());
-    // All at the same time.
+    // All functions are in use at the same time.
     let taken: Vec<_> = shared.map(|function| (function, take(irqchip, function))).collect();
     let vectors: usize = taken.iter().map(|(_, taken)| taken.handles.len()).sum();
     for (function, taken) in &taken {
@@ -103,7 +103,7 @@ fn is_edu(function: &Function) -> bool {
     (function.vendor(), function.device()) == EDU
 }
 
-/// Each vector is its own, and a device that can is heard.
+/// Checks that each vector runs the handler, and that a message of an `edu` arrives.
 fn check(function: &Function, taken: &Taken) {
     let name = function.requester().function;
     let runs = || taken.runs.load(Ordering::Relaxed);

@@ -1,9 +1,9 @@
-//! A kernel that starts itself again twice, as kexec starts another one. Nothing is reset: the ITS
-//! and the redistributors go on with the tables of the previous life, in memory that belongs to the
-//! next. Each life brings the controllers up and receives its devices' messages.
+//! A kernel that restarts itself twice, as kexec starts another kernel. Nothing is reset: the ITS
+//! and the redistributors continue to use the previous run's tables, in memory that now belongs to
+//! the next run. Each run brings the controllers up and receives its devices' messages.
 //!
-//! A life ends with a message pending at each CPU; the second one ends in an interrupt handler, as
-//! a kernel that crashes. Redistributors with virtual LPIs are left with a resident vPE.
+//! Each run ends with a message pending at each CPU; the second one ends in an interrupt handler,
+//! like a kernel that crashes. Redistributors with virtual LPIs are left with a resident vPE.
 #![no_std]
 #![no_main]
 
@@ -45,9 +45,9 @@ const LAST_LIFE: u64 = 2;
 
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 static BOOT: Once<Boot> = Once::new();
-/// Interrupts without a handler.
+/// Number of interrupts without a handler.
 static STRAY: AtomicU64 = AtomicU64::new(0);
-/// The next message ends this life.
+/// True if the next message must end this run.
 static CRASHING: AtomicBool = AtomicBool::new(false);
 /// Number of further CPUs that take interrupts.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
@@ -62,7 +62,7 @@ struct Edu {
 
 fn main(boot: Boot) -> ! {
     BOOT.call_once(|| boot);
-    // SAFETY: what the loader handed over, before anything else.
+    // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
     let started = unsafe { start::start(boot) };
     let life = restart::count();
     if let Err(error) = live(life, &started) {
@@ -83,7 +83,7 @@ fn live(life: u64, started: &Started) -> Result<()> {
             expect(|| edu.handle.count() == round, || format!("message {round} at CPU {cpu}"))?;
         }
     }
-    // What the previous life left pending is nobody's now.
+    // Messages that the previous run left pending must not arrive in this run.
     expect(|| STRAY.load(Ordering::Relaxed) == 0, || "no other interrupt".into())?;
     if life == LAST_LIFE {
         return Ok(());
@@ -101,7 +101,7 @@ fn live(life: u64, started: &Started) -> Result<()> {
     start_again()
 }
 
-/// The controllers, and every CPU.
+/// Brings up the controllers and every CPU.
 fn bring_up(life: u64, blob: &[u8]) -> Result<&'static Irqchip<Kernel>> {
     let kernel = Arc::new(Kernel);
     let irqchip = IRQCHIP.call_once({
@@ -131,7 +131,7 @@ fn bring_up(life: u64, blob: &[u8]) -> Result<&'static Irqchip<Kernel>> {
     Ok(irqchip)
 }
 
-/// Every other CPU: takes interrupts, until it is told to stop. Its redistributor stays as it is.
+/// Takes interrupts on another CPU until it is told to stop. Leaves its redistributor enabled.
 fn run_other() {
     let irqchip = IRQCHIP.get().expect("it was brought up before CPUs are started");
     let online = irqchip.cpu_on(Kernel.cpu(), &registers(), |_| ());
@@ -177,7 +177,7 @@ impl Edu {
     ) -> Result<Self> {
         let requester = function.requester;
         let (registers, FunctionStore { store, shape }) = (function.bar(0), function.store()?);
-        // The interrupt that the previous life did not handle.
+        // Acknowledges the interrupt that the previous run did not handle.
         registers.write32(ACKNOWLEDGE, 1);
         let parent = irqchip.pci_parent(host, function.sender())?;
         let config = MsiDeviceConfig::new("edu", requester, parent, store);
@@ -196,11 +196,11 @@ impl Edu {
 
 fn start_again() -> ! {
     let boot = *BOOT.get().expect("`main` stored it");
-    // SAFETY: the other CPUs are off. Devices write to no memory but by their messages.
+    // SAFETY: the other CPUs are off. The only writes of devices are their messages.
     unsafe { restart::again(boot) }
 }
 
-/// The frames of virtual LPIs, where the redistributors have them.
+/// Returns the frames of virtual LPIs of the redistributors that have them.
 fn vlpi_frames(irqchip: &Irqchip<Kernel>) -> Result<Vec<RawMmio>> {
     let gic = irqchip.gic().v3().ok_or("no GICv3")?;
     let mut frames = Vec::new();

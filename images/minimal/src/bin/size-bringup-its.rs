@@ -1,4 +1,4 @@
-//! A kernel that has its GIC and its ITS from the devicetree, to measure how large it is.
+//! A kernel that finds its GIC and its ITS in the devicetree, for measuring its size.
 #![no_std]
 #![no_main]
 
@@ -19,7 +19,7 @@ image_rt::image!(main);
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
+    // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
     let started = unsafe { start::start(boot) };
     exceptions::set_irq_handler(|| {
         let irqchip = IRQCHIP.get().expect("interrupts come after it");

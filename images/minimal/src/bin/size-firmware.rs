@@ -1,5 +1,5 @@
-//! The reader of firmware's description without any driver, to measure how large it is: the
-//! devicetree is read, and the route of a device's messages is found.
+//! The reader of firmware's description without any driver, for measuring its size: it reads the
+//! devicetree, and finds the route of a device's messages.
 #![no_std]
 #![no_main]
 
@@ -15,7 +15,7 @@ use minimal::size::REQUESTER;
 image_rt::image!(main);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
+    // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
     let started = unsafe { start::start(boot) };
     read(started.devicetree).expect("a GIC and a route to it");
     power::system_off()

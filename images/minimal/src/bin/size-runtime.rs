@@ -1,4 +1,4 @@
-//! The runtime that all kernels here share, and nothing else, to measure how large it is.
+//! The runtime that all kernels here share, without anything else, for measuring its size.
 #![no_std]
 #![no_main]
 
@@ -13,13 +13,13 @@ use minimal as _;
 image_rt::image!(main);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: what the loader handed over, before anything else.
+    // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
     let started = unsafe { start::start(boot) };
     read(started.devicetree).expect("a devicetree");
     power::system_off()
 }
 
-/// Uses the heap and errors, as the other kernels do.
+/// Reads the devicetree's bytes, and uses the heap and errors, as the other kernels do.
 fn read(blob: &[u8]) -> Result<(), Box<dyn Error>> {
     let copy: Box<[u8]> = Box::from(blob);
     black_box(copy.first().ok_or("an empty devicetree")?);

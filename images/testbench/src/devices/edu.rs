@@ -8,7 +8,7 @@ use image_rt::cpu;
 use image_rt::pci::{Bar, Function};
 use irq_domain::pci::TableMemory;
 
-/// What it asserts its interrupt for: 0 while it does not.
+/// Interrupt status register: 0 while the interrupt is not asserted.
 pub(crate) const STATUS: u64 = 0x24;
 /// Its occasion to send.
 pub(crate) const RAISE: u64 = 0x60;

@@ -1,5 +1,5 @@
-//! Two functions on one wire: their pins, which firmware's `interrupt-map` routes, lead to one
-//! level of the GIC.
+//! Two functions on one wire: firmware's `interrupt-map` routes their pins to one level-triggered
+//! interrupt of the GIC.
 
 use super::online;
 use crate::check;
@@ -19,7 +19,7 @@ use irq_domain::{IrqHandle, IrqReturn, RequestError, Sharing, WiredRequest};
 use msi_types::{RequesterId, Trigger};
 
 const COMMAND: u16 = 0x04;
-/// The function asserts no pin (PCI Local Bus 3.0 §6.2.2).
+/// Command register bit that disables a function's pin (PCI Local Bus 3.0 §6.2.2).
 const INTERRUPT_DISABLE: u16 = 1 << 10;
 const INTERRUPT_PIN: u16 = 0x3d;
 const HEADER_TYPE: u16 = 0x0e;
@@ -73,7 +73,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     });
 }
 
-/// Keeps the pins of all functions from being asserted: drivers of earlier tests left some.
+/// Disables the pins of all functions, because drivers of earlier tests left some asserted.
 fn quieten(machine: &Machine) {
     for function in &machine.functions {
         let command = function.config.read16(COMMAND);
@@ -81,7 +81,7 @@ fn quieten(machine: &Machine) {
     }
 }
 
-/// Two functions on one wire, the second behind a bridge.
+/// Returns two functions on one wire, the second of which is behind a bridge.
 fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> {
     let mut wires: Vec<(&Function, WiredInterrupt)> = Vec::new();
     for function in machine.functions.iter().filter(|found| DeviceKind::is(found, "edu")) {
@@ -104,7 +104,7 @@ fn wire(machine: &Machine, function: &Function) -> Result<WiredInterrupt, Verdic
     Ok(host.route_intx(&path(machine, function.address), pin)?)
 }
 
-/// The function, and the bridges above it up to the root bus.
+/// Returns the function, and the bridges above it up to the root bus.
 fn path(machine: &Machine, function: RequesterId) -> Vec<RequesterId> {
     let mut path = vec![function];
     let is_bridge = |found: &&Function| found.config.read8(HEADER_TYPE) & 0x7f == 1;
@@ -125,7 +125,7 @@ fn path(machine: &Machine, function: RequesterId) -> Vec<RequesterId> {
 struct Sharer {
     registers: Bar,
     handle: IrqHandle,
-    /// Runs of its handler that found its function asserting the level, and others.
+    /// Numbers of handler runs that found the function asserting the level, and of other runs.
     served: Arc<AtomicU32>,
     unserved: Arc<AtomicU32>,
 }
@@ -159,10 +159,10 @@ impl Sharer {
         self.registers.write32(RAISE, 1);
     }
 
-    /// Its handler ran once for what its function asserted, and the level is quiet.
+    /// Checks that the handler ran once for its function, and that the level is deasserted.
     fn expect_served(&self) -> Outcome {
         cpu::wait_until(2000, || self.served.load(Ordering::Acquire) > 0);
-        // A level that is still asserted would arrive again.
+        // A level that is still asserted would be signalled again.
         cpu::wait_until(3, || self.served.load(Ordering::Acquire) > 1);
         let served = self.served.load(Ordering::Acquire);
         check!(served == 1, "the handler found its function {served} times");
@@ -173,7 +173,7 @@ impl Sharer {
     }
 }
 
-/// One of them asserts the level: the other's handler finds nothing to do.
+/// Makes one function assert the level, and checks that the other's handler finds nothing to do.
 fn alone(asserting: &Sharer, other: &Sharer) -> Outcome {
     other.served.store(0, Ordering::Release);
     other.unserved.store(0, Ordering::Release);

@@ -1,4 +1,4 @@
-//! The whole machine suspends, loses every register that a power-down loses, and resumes.
+//! A machine that suspends, loses every register that a power-down loses, and resumes.
 
 mod power;
 
@@ -20,11 +20,12 @@ use image_rt::pci::Function;
 use irq_domain::{IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::{Cpu, HwIrq, Trigger};
 
-/// Rounds of suspend and resume: the second finds what the first restored.
+/// Number of rounds of suspend and resume. The second one suspends the state that the first one
+/// restored.
 const ROUNDS: u32 = 2;
 const BOOT: Cpu = Cpu::new(0);
-/// `virt`'s console, a PL011, and its interrupt mask register. A character that was written asserts
-/// the line, if that is enabled.
+/// The console of `virt`, a PL011, and its interrupt mask register. If its interrupt is enabled,
+/// writing a character asserts the line.
 const UART: PhysicalRegion = PhysicalRegion { base: 0x0900_0000, bytes: 0x1000 };
 const UART_SPI: u32 = 33;
 const MASK: u32 = 0x38;
@@ -43,9 +44,9 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     report.case("a suspend is refused while another CPU is on", || refused(machine));
 }
 
-/// Everything that is to go on after a resume.
+/// Sources of interrupts that must work after a resume.
 struct Busy {
-    /// One with MSI and one with MSI-X; none where messages have no controller.
+    /// One device with MSI and one with MSI-X; none if the machine has no MSI controller.
     devices: Vec<(&'static Function, Rig)>,
     wired: IrqHandle,
     lines: Arc<AtomicU64>,
@@ -79,12 +80,12 @@ impl Busy {
         Ok(Self { devices, wired, lines, _timer: timer, ticks })
     }
 
-    /// Devices that can send while interrupts are masked.
+    /// Returns the devices that can send messages while interrupts are masked.
     fn posting(&self) -> impl Iterator<Item = &(&'static Function, Rig)> {
         self.devices.iter().filter(|(_, rig)| rig.device.posts())
     }
 
-    /// Each source signals, and its handler runs at the CPU that was asked for.
+    /// Makes each source signal, and checks that its handler runs on `cpu`.
     fn arrives(&self, cpu: Cpu) -> Outcome {
         for (_, rig) in &self.devices {
             rig.handles.iter().try_for_each(|handle| handle.set_affinity(cpu).map(drop))?;

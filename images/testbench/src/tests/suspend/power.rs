@@ -1,6 +1,6 @@
-//! The registers that a power-down loses, at the values that a reset gives them. By their offsets
-//! alone (IHI 0069 §12, IHI 0048 §4; PCI Express §7.5, §7.7), so that no code of the drivers judges
-//! itself.
+//! Simulated power-down: writes the reset values of the registers that a power-down loses. Uses
+//! only offsets from the specifications (IHI 0069 §12, IHI 0048 §4; PCI Express §7.5, §7.7), so
+//! that the drivers' own definitions are not part of the test.
 
 use crate::controller::registers;
 use crate::machine::Machine;
@@ -12,14 +12,14 @@ use image_rt::pci::Function;
 use irq_domain::pci::TableMemory;
 use msi_types::Cpu;
 
-/// `virt`'s.
+/// The distributor of `virt`.
 const DISTRIBUTOR: PhysicalRegion = PhysicalRegion { base: 0x0800_0000, bytes: 0x1_0000 };
 const INTERFACE: PhysicalRegion = PhysicalRegion { base: 0x0801_0000, bytes: 0x1_0000 };
 const ENABLE_LPIS: u32 = 1;
 
 type Frame = <Kernel as Platform>::Mmio;
 
-/// Everything that the interrupt controllers lose. RAM stays.
+/// Resets everything that the interrupt controllers lose. RAM is not changed.
 pub(super) fn lose_at_controllers(machine: &Machine) {
     if let Some(its) = &machine.its {
         let frame = map(PhysicalRegion { base: its.base(), bytes: 0x2_0000 });
@@ -55,7 +55,7 @@ pub(super) fn lose_at_controllers(machine: &Machine) {
     }
 }
 
-/// Blocks of 32 interrupts from `first` on.
+/// Resets the distributor's blocks of 32 interrupts from `first` on.
 fn lose_distributor(frame: &Frame, first: u32) {
     frame.write32(0, 0);
     for block in first..blocks(frame) {
@@ -69,7 +69,7 @@ fn blocks(distributor: &Frame) -> u32 {
     (distributor.read32(4) & 0x1f) + 1
 }
 
-/// The fields that the distributor and a redistributor have at the same offsets.
+/// Resets the fields that the distributor and a redistributor have at the same offsets.
 fn lose_block(frame: &Frame, base: u32, block: u32) {
     for clearing in [0x180, 0x280, 0x380] {
         frame.write32(base + clearing + 4 * block, u32::MAX);
@@ -80,8 +80,8 @@ fn lose_block(frame: &Frame, base: u32, block: u32) {
     }
 }
 
-/// Where LPIs were not disabled before, what was pending is lost: a table that was not written back
-/// is undefined.
+/// Resets a redistributor. If LPIs were not disabled before, pending LPIs are lost, because a table
+/// that was not written back is undefined.
 fn lose_redistributor(frame: &Frame) {
     lose_block(frame, 0x1_0000, 0);
     frame.write32(0x1_0c04, 0);
@@ -98,12 +98,12 @@ fn lose_redistributor(frame: &Frame) {
     frame.write32(0x14, 0b10);
 }
 
-/// The registers of a function's header that its bus driver saves: the command and the BARs.
+/// Registers of a function's header that its bus driver saves: the command register and the BARs.
 pub(super) struct Header([u32; 7]);
 
 const HEADER: [u16; 7] = [0x04, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24];
 
-/// A function loses its header, and MSI or MSI-X.
+/// Resets a function's header, and its MSI or MSI-X capability.
 pub(super) fn lose_at_endpoint(function: &Function) -> Header {
     if let Some(msi) = function.capability(0x05) {
         function.config.write16(msi + 2, 0);
@@ -129,7 +129,7 @@ pub(super) fn lose_at_endpoint(function: &Function) -> Header {
     header
 }
 
-/// The bus driver's part of a resume, before
+/// Restores a function's header as its bus driver must do before
 /// [`MsiDevice::restore`](irq_domain::MsiDevice::restore).
 pub(super) fn restore_header(function: &Function, Header(values): &Header) {
     for (register, value) in HEADER.into_iter().zip(values).rev() {
