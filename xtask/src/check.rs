@@ -1,5 +1,5 @@
-//! The check between two edits: format and house lints, then clippy and the tests of the packages
-//! that changed and of their direct dependents.
+//! Quick check during development: format and house lints, then clippy and the tests of the
+//! packages that changed and of their direct dependents.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use crate::step::{self, Tally};
 use crate::workspace::{Package, Workspace};
 use crate::{lint, rust, tests};
 
-/// Cases of each property; proptest's own default is 256.
+/// Number of cases of each property; proptest's default is 256.
 const PROPERTY_CASES: &str = "32";
 /// Time in which a test program must finish at least one more test.
 const LIMIT: Duration = Duration::from_mins(2);
-/// Time for building, with nothing built yet.
+/// Time limit of a build from scratch.
 const BUILD_LIMIT: Duration = Duration::from_hours(1);
-/// Time for the documentation tests of all packages.
+/// Time limit of the documentation tests of all packages.
 const DOC_LIMIT: Duration = Duration::from_mins(5);
 
 /// Options of a check.
@@ -70,8 +70,8 @@ fn changed_files(root: &Path, since: &str) -> Result<Vec<PathBuf>> {
     Ok(tracked.lines().chain(untracked.lines()).map(|line| root.join(line)).collect())
 }
 
-/// Returns the packages whose files changed, and those that depend on one of them directly. A
-/// change of the workspace's manifest concerns every package.
+/// Returns the packages whose files changed, and their direct dependents. A change of the
+/// workspace's manifest affects every package.
 fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> BTreeSet<&'a str> {
     let images = workspace.root.join("images");
     let members =
@@ -99,7 +99,8 @@ fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> BTreeSet<&'a st
     found
 }
 
-/// Tests, examples and documents of a package do not concern its dependents.
+/// Returns true if a file can affect a package's dependents, unlike its tests, examples and
+/// documents.
 fn is_of_library(package: &Package, file: &Path) -> bool {
     file.starts_with(package.folder.join("src")) || file == package.folder.join("Cargo.toml")
 }
@@ -112,7 +113,7 @@ fn clippy(workspace: &Workspace, chosen: &[&str], tally: &mut Tally) -> Result<(
     Ok(())
 }
 
-/// A program with tests, and the folder in which cargo would run it.
+/// A test program, and the folder in which cargo would run it.
 struct Program {
     file: PathBuf,
     folder: PathBuf,
@@ -128,7 +129,7 @@ fn run_programs(workspace: &Workspace, chosen: &[&str], tally: &mut Tally) -> Re
     programs.iter().try_for_each(|program| run_program(program, tally))
 }
 
-/// Reads a line of cargo's.
+/// Parses a line of cargo's output.
 fn program(line: &str) -> Option<Program> {
     let message: Value = serde_json::from_str(line).ok()?;
     let is_test = message["profile"]["test"].as_bool()?;
@@ -137,7 +138,7 @@ fn program(line: &str) -> Option<Program> {
     Some(Program { file: file.into(), folder: manifest.parent()?.into() })
 }
 
-/// Runs a program, and names the tests that had not ended when it hung.
+/// Runs a program. If it hangs, names the tests that had not finished.
 fn run_program(program: &Program, tally: &mut Tally) -> Result<()> {
     let name = program.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let file = program.file.to_string_lossy();
@@ -176,7 +177,7 @@ fn listed(program: &Program) -> Result<BTreeSet<String>> {
     Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(Into::into).collect())
 }
 
-/// The examples in the documentation of the libraries among the packages.
+/// Runs the examples in the documentation of the libraries among the packages.
 fn run_examples(workspace: &Workspace, packages: &BTreeSet<&str>, tally: &mut Tally) -> Result<()> {
     let is_library = |package: &&Package| {
         packages.contains(&*package.name)

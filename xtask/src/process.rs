@@ -68,7 +68,8 @@ pub(crate) fn watch(
         .with_context(|| format!("{} has {} s", shown(command), limit.as_secs()))
 }
 
-/// Runs `command` as [`watch`] does, for as long as it prints a line at least every `silence`.
+/// Runs `command` like [`watch`], as long as the time between two of its lines does not exceed
+/// `silence`.
 pub(crate) fn watch_each(
     command: &mut Command,
     silence: Duration,
@@ -78,7 +79,7 @@ pub(crate) fn watch_each(
         .with_context(|| format!("{} has {} s for a line", shown(command), silence.as_secs()))
 }
 
-/// `left` is the time until the next line, or the end, is due.
+/// Runs `command`, and kills it if `left` elapses before its next line or its end.
 fn supervise(
     command: &mut Command,
     left: impl Fn() -> Duration,

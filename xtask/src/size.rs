@@ -1,5 +1,5 @@
-//! The text of kernels that use one kind of MSI controller, built for size: each has a budget, and
-//! no code of the drivers that it does not use.
+//! Code size of kernels that use one kind of MSI controller. Each is built for size, must not
+//! exceed its budget, and must not contain code of drivers that it does not use.
 
 use crate::qemu::image;
 use crate::step::Tally;
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 const HEAPLESS: &[&str] = &["--no-default-features"];
-/// With a heap and, of the drivers that `gic-bringup` joins, the ITS's alone.
+/// Features of a kernel with a heap and, of the drivers of `gic-bringup`, only the ITS's.
 const ITS_ALONE: &[&str] = &["--no-default-features", "--features", "heap"];
 
 /// A kernel, and how many bytes of instructions it may have: its drivers, the interrupt core, and
@@ -19,11 +19,11 @@ struct Kernel {
     about: &'static str,
     features: &'static [&'static str],
     budget: u64,
-    /// The drivers of [`DRIVERS`] that it uses.
+    /// The drivers of [`DRIVERS`] that the kernel uses.
     drivers: &'static [&'static str],
 }
 
-/// Drivers of kinds of controllers, and the modules of `gic-driver` that they consist of.
+/// Drivers by kind of controller, and the modules of `gic-driver` that implement them.
 const DRIVERS: [(&str, &[&str]); 4] = [
     ("direct LPIs", &["direct_lpi"]),
     ("GICv2", &["gicv2"]),
@@ -45,7 +45,8 @@ impl Kernel {
     }
 }
 
-/// The first ones have a timer's interrupt alone, and little beside the runtime.
+/// The measured kernels. The first ones handle only a timer's interrupt, and contain little besides
+/// the runtime.
 const KERNELS: [Kernel; 7] = [
     kernel("tick", "without messages", 49_000).with_features(HEAPLESS),
     kernel("tick-gicv2", "without messages, on a GICv2", 46_000)
@@ -62,9 +63,9 @@ const RUNTIME: Kernel = kernel("size-runtime", "the runtime alone", 40_000);
 const FIRMWARE: Kernel =
     kernel("size-firmware", "the runtime and the devicetree's reader", 107_000);
 
-/// The kernel that reads the devicetree and uses an ITS. Its budget consists of that of
-/// [`ITS`] and the reader, which is measured (by how much [`FIRMWARE`] exceeds [`RUNTIME`]), plus a
-/// tenth for `gic-bringup` itself.
+/// The kernel that reads the devicetree and uses an ITS. Its budget is the sum of the budget of
+/// [`ITS`] and the reader's measured size (the size of [`FIRMWARE`] minus that of [`RUNTIME`]),
+/// plus a tenth for `gic-bringup` itself.
 fn bring_up(firmware: u64, runtime: u64) -> Kernel {
     let budget = (ITS.budget + firmware.saturating_sub(runtime)) * 11 / 10;
     kernel("size-bringup-its", "only an ITS, from the devicetree", budget)
@@ -93,7 +94,7 @@ pub(crate) fn markdown(workspace: &Workspace) -> Result<String> {
     Ok(table)
 }
 
-/// A kernel's bytes of instructions, and the drivers that it contains code of.
+/// Size of a kernel's code in bytes, and the drivers of which it contains code.
 struct Measured {
     kernel: Kernel,
     text: u64,
@@ -121,9 +122,9 @@ fn measure(workspace: &Workspace, kernel: Kernel) -> Result<Measured> {
     Ok(Measured { text: image::text_bytes(&file)?, kernel, drivers })
 }
 
-/// The drivers that these symbols name.
+/// Returns the drivers that these symbols name.
 fn drivers_in(symbols: &[String]) -> Vec<&'static str> {
-    // In both of Rust's manglings each part of a path follows its length.
+    // In both of Rust's mangling schemes, each part of a path is prefixed by its length.
     let names = |module: &str| {
         let path = format!("10gic_driver{}{module}", module.len());
         symbols.iter().any(|symbol| symbol.contains(&path))

@@ -247,7 +247,7 @@ pub(crate) fn run(workspace: &Workspace, steps: &[&Step]) -> ExitCode {
     summarize(&rows)
 }
 
-/// Prints the rows of a summary, what was skipped and what failed, and the total.
+/// Prints the rows of a summary, the skipped and failed checks, and the total.
 pub(crate) fn summarize(rows: &[(&str, Tally, f32)]) -> ExitCode {
     println!("\n{:17} {:>7} {:>7} {:>7} {:>8}", "step", "passed", "failed", "skipped", "seconds");
     for (name, tally, seconds) in rows {

@@ -223,11 +223,12 @@ impl Known<'_> {
         Ok(())
     }
 
-    /// The driver asks for a queue's next message when it has emptied the queue, so a lost message
-    /// stops the traffic, and pings go unanswered. Two messages may still become one interrupt: of
-    /// the queue that sends, because the driver asks again whenever it sends; of the queue that
-    /// receives, if the interrupt was moved to another CPU and is pending there while the CPU that
-    /// polls empties the queue and asks for the next message.
+    /// Judges the network's interrupts. The driver requests a queue's next message when it has
+    /// emptied the queue, so a lost message stops the traffic, and pings are not answered.
+    /// Nevertheless two messages may become one interrupt. For the transmit queue, this is because
+    /// the driver requests a message whenever it sends. For the receive queue, it happens if the
+    /// interrupt was moved to another CPU and is pending there while the polling CPU empties the
+    /// queue and requests the next message.
     fn judge_network(&self, sent: &Sent) -> Result<()> {
         let mut queues = sent.network.values().copied();
         let mut queue = || queues.next().unwrap_or_default();

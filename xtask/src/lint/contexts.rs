@@ -1,4 +1,5 @@
-//! Contexts in documentation: one of the four forms that `msi-types` defines.
+//! Lint of calling contexts in documentation, which must have one of the four forms that
+//! `msi-types` defines.
 
 use std::fs;
 
@@ -14,10 +15,10 @@ const FORMS: [&str; 4] = [
     "task; interrupts may be masked; must not sleep or allocate.",
 ];
 
-/// Words that stood for a context in running text.
+/// Phrases that state a context in running text.
 const LOOSE: [&str; 5] = ["Task.", "Any context", "Any thread", "Hard IRQ.", "Hard IRQ:"];
 
-/// Returns the doc comments that state a context in other words.
+/// Returns the doc comments that state a context in another form.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for file in files::with_extensions(workspace, &["rs"])? {

@@ -58,7 +58,7 @@ fn reach(file: &Path, root: Root, reached: &mut BTreeSet<PathBuf>) -> Result<()>
     Ok(())
 }
 
-/// A path as an attribute states it, relative to a folder, without the `..` in it.
+/// Resolves a path from an attribute relative to a folder, and removes its `..` components.
 fn resolved(folder: &Path, path: &str) -> PathBuf {
     let mut resolved = folder.to_path_buf();
     for part in Path::new(path).components() {

@@ -112,7 +112,7 @@ pub(crate) fn text_bytes(file: &[u8]) -> Result<u64> {
     Ok(bytes)
 }
 
-/// The names in an ELF file's symbol table, of which it has one.
+/// Returns the names in an ELF file's symbol table, of which it must have exactly one.
 pub(crate) fn symbols(file: &[u8]) -> Result<Vec<String>> {
     const SYMBOLS: u64 = 2;
     const SYMBOL_BYTES: usize = 24;
@@ -145,13 +145,13 @@ impl<'a> ElfFile<'a> {
         Ok(file)
     }
 
-    /// The offsets of the sections' headers.
+    /// Returns the offsets of the section headers.
     fn sections(&self) -> Result<impl Iterator<Item = u64> + use<>> {
         let (headers, count) = (self.number(0x28, 8)?, self.number(0x3c, 2)?);
         Ok((0..count).map(move |index| headers + 64 * index))
     }
 
-    /// The contents of the section with this header.
+    /// Returns the contents of the section with this header.
     fn section(&self, header: u64) -> Result<&'a [u8]> {
         let start = usize::try_from(self.number(header + 24, 8)?)?;
         let end = start.checked_add(usize::try_from(self.number(header + 32, 8)?)?);

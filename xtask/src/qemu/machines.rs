@@ -31,7 +31,7 @@ pub(super) struct Machine {
 const SEVERAL_CPUS: &str = "there is one CPU";
 /// Features that a GICv2 lacks.
 const ITS: &str = "no ITS";
-/// Features that a GICv3 without ITS lacks on `virt`, which gives it no PCI device with messages.
+/// Missing feature of `virt` with a GICv3 without ITS, where no PCI device can send messages.
 const MESSAGES: &str = "no MSI controller";
 const EDU: &str = "no edu";
 
@@ -260,8 +260,8 @@ const DEVICES: &[Device] = &[
     // port, with its own.
     device("pcie-pci-bridge,id=bridge", "1b36:000e"),
     device("edu,bus=bridge,addr=1", "1234:11e8"),
-    // Shares the wire of INTx with the `edu` of the root bus, which is device 5. The bridge is
-    // device 10, and `virt` has four wires.
+    // This `edu` shares its INTx wire with the one on the root bus, which is device 5. The bridge
+    // is device 10, and `virt` has four wires.
     device("edu,bus=bridge,addr=3", "1234:11e8"),
     device("virtio-rng-pci,disable-legacy=on,bus=rp", "1af4:1044"),
     device("nec-usb-xhci,id=nec,msix=off", "1033:0194"),

@@ -11,14 +11,15 @@ use crate::workspace::Workspace;
 
 const GICV3: &[&str] = &["virt,gic-version=3,its=on"];
 const GICV2: &[&str] = &["virt,gic-version=2"];
-/// With two CPUs.
+/// A GICv3 with an ITS, and two CPUs.
 const GICV3_2_CPUS: &[&str] = &["virt,gic-version=3,its=on", "-smp", "2"];
-/// Redistributors with virtual LPIs, and an image at EL2.
+/// A GICv4 with virtual LPIs at its redistributors, and an image at EL2.
 const GICV4: &[&str] = &["virt,gic-version=4,its=on,virtualization=on"];
 const GICV4_2_CPUS: &[&str] = &["virt,gic-version=4,its=on,virtualization=on", "-smp", "2"];
 
-/// Functions behind a bridge from PCI Express to conventional PCI, one of them behind a second
-/// bridge there, and functions behind a bridge on the root bus. GICv2m has 64 vectors for all.
+/// Devices with functions behind a bridge from PCI Express to conventional PCI, one of them behind
+/// a second bridge on that bus, and with functions behind a bridge on the root bus. GICv2m has 64
+/// vectors for all of them.
 const BEHIND_BRIDGES: &[&str] = &[
     "pcie-pci-bridge,id=outer",
     "edu,bus=outer,addr=1",
@@ -44,7 +45,7 @@ const BEHIND_BRIDGES: &[&str] = &[
 pub(super) struct Kernel {
     name: &'static str,
     says: &'static str,
-    /// Values of `-M`, each with what else QEMU is told.
+    /// Values of `-M`, each with further options of QEMU.
     machines: &'static [&'static [&'static str]],
     devices: &'static [&'static str],
     image: Image,
