@@ -26,7 +26,7 @@ pub enum BringUpError {
     #[error("firmware states no CPU interface (GICC) for its GICv2")]
     NoCpuInterface,
     /// Firmware describes a GICv2, whose driver belongs to the disabled feature `gicv2`.
-    #[error("firmware describes a GICv2, and this build leaves its driver out")]
+    #[error("firmware describes a GICv2, but this build does not include its driver")]
     NotBuilt,
     /// Firmware enables no CPU, or the options admit none.
     #[error("firmware enables no CPU, or the caller admits none")]
@@ -68,7 +68,7 @@ pub enum ControllerError {
     #[error("it is of a kind without a driver")]
     Foreign,
     /// The feature for this kind of controller is disabled.
-    #[error("this build leaves the driver of its kind out")]
+    #[error("this build does not include the driver for this kind of controller")]
     NotBuilt,
     /// LPIs cannot be used.
     #[error(transparent)]
@@ -133,8 +133,8 @@ pub enum PriorityError {
     /// The driver of direct LPIs.
     #[error(transparent)]
     DirectLpi(MsiError),
-    /// No controller of messages sends the LPI.
-    #[error("no controller of messages sends {0}")]
+    /// No MSI controller sends the LPI.
+    #[error("no MSI controller sends {0}")]
     NotMapped(Lpi),
 }
 
@@ -143,7 +143,7 @@ pub enum PriorityError {
 #[non_exhaustive]
 pub enum CpuError {
     /// The calling CPU is not the one to be turned on.
-    #[error("CPU {expected} is to be turned on, and CPU {found} executes")]
+    #[error("CPU {expected} is to be turned on, but CPU {found} is executing")]
     OtherCpu {
         /// The affinity of the CPU to be turned on.
         expected: Affinity,
@@ -206,7 +206,7 @@ pub enum SuspendError {
     #[error("{0}; everything works as before")]
     Undone(StepError),
     /// A step failed, and not every controller that was stopped before could be restarted.
-    #[error("{step} did not stop, and then: {left}")]
+    #[error("{step} did not stop, and the suspend was not undone: {left}")]
     NotUndone {
         /// What did not stop.
         step: &'static str,
@@ -239,7 +239,7 @@ pub enum ResumeError {
     },
     /// The GIC and all other controllers work. [`Its::resume`](gic_driver::Its::resume) and
     /// [`DirectLpi::cpu_on`](gic_driver::DirectLpi::cpu_on) can be tried again.
-    #[error("{first}; {failed} controllers of messages were not resumed, all others were")]
+    #[error("{first}; {failed} MSI controllers were not resumed, all others were")]
     Controllers {
         /// The first failure.
         first: StepError,

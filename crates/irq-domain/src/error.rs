@@ -28,7 +28,7 @@ pub enum RequestError {
     #[error("the device is gone")]
     Gone,
     /// No CPU is online, or the request names none.
-    #[error("no CPU is there to take the interrupt")]
+    #[error("no CPU is online to take the interrupt")]
     NoCpu,
     /// The request names a CPU that does not exist.
     #[error(transparent)]
