@@ -17,7 +17,7 @@ pub struct Started {
 }
 
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
-    /// Makes the CPU that executes this take interrupts: [`cpu_starting`](Self::cpu_starting), then
+    /// Makes the calling CPU take interrupts: [`cpu_starting`](Self::cpu_starting), then
     /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not move back to it are
     /// handed to `stranded`.
     ///
@@ -97,11 +97,10 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         Ok(self.interrupts.cpu_online(cpu, stranded)?)
     }
 
-    /// Makes the CPU that executes this take no interrupts any more:
-    /// [`cpu_offline`](Self::cpu_offline), then handling of pending interrupts, then
-    /// [`cpu_dying`](Self::cpu_dying). Its interrupts move to other CPUs; events that the interrupt
-    /// core does not know move to `heir`, and interrupts that cannot move are handed to `stranded`.
-    /// The kernel must then turn the CPU off.
+    /// Makes the calling CPU stop taking interrupts: [`cpu_offline`](Self::cpu_offline), then
+    /// handling of pending interrupts, then [`cpu_dying`](Self::cpu_dying). Its interrupts move to
+    /// other CPUs; events that the interrupt core does not know move to `heir`, and interrupts that
+    /// cannot move are handed to `stranded`. The kernel must then turn the CPU off.
     ///
     /// Context: task; may sleep.
     ///

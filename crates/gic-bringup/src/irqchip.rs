@@ -18,8 +18,8 @@ use irq_domain::{Config, Dispatched, Host, Interrupts, Unhandled};
 use msi_types::pci::PciRequester;
 use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 
-/// A machine's interrupt controllers, running, and the interrupt core over them. A kernel keeps it
-/// as long as its CPUs take interrupts.
+/// A machine's interrupt controllers, running, and the interrupt core over them. A kernel must keep
+/// it as long as its CPUs take interrupts.
 ///
 /// The type parameter `E` selects how interrupts are ended: [`CombinedEoi`] in most kernels,
 /// [`SplitEoi`](gic_driver::cpu_interface::SplitEoi) where guests deactivate interrupts

@@ -114,7 +114,7 @@ impl<M: Mmio> Distributor<M> {
         Ok(Self { frame, address, typer, view })
     }
 
-    /// Gives up the distinction of two security states (`GICD_CTLR.DS`), where Non-secure software
+    /// Disables the distinction of two security states (`GICD_CTLR.DS`), if Non-secure software
     /// sees the Secure registers ([`SecureRegistersExposed`](Erratum::SecureRegistersExposed)).
     /// Must be called before [`init`](Self::init). Does nothing in another view.
     ///
@@ -138,10 +138,10 @@ impl<M: Mmio> Distributor<M> {
         self.frame.aliases = Some(aliases);
     }
 
-    /// Brings the distributor and all shared interrupts to a known state. Affinity routing is on.
-    /// Each interrupt is disabled, inactive, not pending, level-triggered, in the view's own group.
-    /// Then enables forwarding of that group. Must be called once, before the CPU interfaces are
-    /// enabled. Interrupts that Secure software owns are untouched.
+    /// Brings the distributor and all shared interrupts to a known state. Enables affinity routing.
+    /// Makes each interrupt disabled, inactive, not pending, level-triggered, and part of the
+    /// view's own group. Then enables forwarding of that group. Must be called once, before the CPU
+    /// interfaces are enabled. Interrupts that Secure software owns are untouched.
     ///
     /// Context: task; may sleep.
     ///

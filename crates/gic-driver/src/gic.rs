@@ -272,7 +272,7 @@ impl<P: GicPlatform> Gic<P> {
         Ok(attached)
     }
 
-    /// Makes a CPU take no interrupts any more and lets its redistributor sleep. Shared interrupts
+    /// Makes a CPU stop taking interrupts and puts its redistributor to sleep. Shared interrupts
     /// that are routed to it stay pending until they are routed elsewhere; LPIs must have been
     /// moved before.
     ///

@@ -181,8 +181,8 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(new)
     }
 
-    /// Allocates LPIs, disabled at the default priority. Their first INTID is aligned.
-    /// Redistributors may have cached a previous owner's configuration, so the sender must
+    /// Allocates LPIs, which are disabled and have the default priority. Their first INTID is
+    /// aligned. Redistributors may have cached a previous owner's configuration, so the sender must
     /// invalidate it when it maps them.
     ///
     /// Context: task; may sleep.

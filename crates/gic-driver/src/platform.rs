@@ -30,8 +30,8 @@ pub enum Wait {
     GiveUp,
 }
 
-/// The kernel's services for the drivers, beside its [`LocalCpu`]. By `&self`: several controllers
-/// in one process need no global.
+/// The kernel's services for the drivers, in addition to its [`LocalCpu`]. Functions take `&self`,
+/// so that several controllers in one process need no global state.
 ///
 /// A timer's interrupt, SGIs, other PPIs and SPIs need nothing else, and no heap. A whole
 /// [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a platform are

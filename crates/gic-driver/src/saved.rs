@@ -60,8 +60,8 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// Writes back everything but the enables. The block's interrupts are disabled, and that took
-    /// effect.
+    /// Writes back everything but the enables. The block's interrupts must be disabled, and this
+    /// must have taken effect.
     ///
     /// A level-triggered interrupt that was pending is made pending again, because the level of a
     /// message-based interrupt exists nowhere else. Other pending levels were

@@ -267,14 +267,14 @@ impl IrqHandle {
         self.interrupt().synchronize();
     }
 
-    /// Moves the interrupt: [`Interrupts::set_affinity`](crate::Interrupts::set_affinity).
+    /// Moves the interrupt, like [`Interrupts::set_affinity`](crate::Interrupts::set_affinity).
     ///
     /// Context: task; may sleep.
     pub fn set_affinity(&self, to: Cpu) -> Result<Moved, MoveError> {
         placement::set_affinity(&self.core.descriptors, &self.descriptor, to)
     }
 
-    /// Delivers the interrupt to one of `among`:
+    /// Restricts the interrupt to the CPUs of `among`, like
     /// [`Interrupts::set_affinity_among`](crate::Interrupts::set_affinity_among).
     ///
     /// Context: task; may sleep.

@@ -151,7 +151,8 @@ impl Interrupt<'_> {
         control.is_installed().then(|| act(&mut control))
     }
 
-    /// Under the control's lock.
+    /// Adds a disable, the first of which masks the interrupt. The caller must hold the control's
+    /// lock.
     ///
     /// Context: any.
     pub(crate) fn disable(self, control: &mut Control) {
@@ -163,7 +164,8 @@ impl Interrupt<'_> {
         }
     }
 
-    /// Under the control's lock.
+    /// Undoes a disable, the last of which enables the interrupt. The caller must hold the
+    /// control's lock.
     ///
     /// Context: any.
     pub(crate) fn enable(self, control: &mut Control) {
@@ -172,7 +174,8 @@ impl Interrupt<'_> {
         }
     }
 
-    /// Under the control's lock.
+    /// Unmasks the interrupt, and sends marked arrivals again, unless its message is being
+    /// rewritten. The caller must hold the control's lock.
     ///
     /// Context: any.
     fn let_through(self, control: &mut Control) {

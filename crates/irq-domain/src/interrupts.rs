@@ -161,10 +161,10 @@ impl Interrupts {
         IrqHandle::request_wired(&self.core, parent, request, &handler)
     }
 
-    /// Registers an interrupt that each CPU has for itself (on a GIC: an SGI or PPI). It has one
-    /// IRQ number, and one handler that may run on all CPUs at once. It is disabled on each CPU
-    /// until that CPU calls [`PerCpuHandle::enable_here`], and stays enabled when that CPU goes
-    /// offline and online again.
+    /// Requests a private interrupt of every CPU (on a GIC: an SGI or PPI). It has one IRQ number,
+    /// and one handler that may run on all CPUs concurrently. It is disabled on each CPU until that
+    /// CPU calls [`PerCpuHandle::enable_here`], and stays enabled when that CPU goes offline and
+    /// online again.
     ///
     /// Priorities and triggers of private interrupts are set up by the root controller's driver, on
     /// each CPU. `trigger` determines whether an arrival that nests inside its own handler must be

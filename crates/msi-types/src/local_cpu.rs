@@ -19,7 +19,7 @@ impl IrqState {
     }
 }
 
-/// The interrupt mask of the CPU that executes the caller, and the ways to wait on it.
+/// The interrupt mask of the calling CPU, and the ways to wait on it.
 ///
 /// A kernel implements this once for its interrupt core and its controllers' drivers.
 /// Implementations must not call the interrupt core or the drivers. Functions have the following

@@ -151,9 +151,9 @@ pub enum MoveOutcome {
     RolledBack,
 }
 
-/// A controller, or a layer over one, as a device's vectors see it. One object serves one bus or
-/// one platform device, and knows how the controller sees its requesters. The trait is object safe;
-/// implementations lock inside.
+/// A controller, or a layer over one, as the parent of devices' vectors. One object serves one bus
+/// or one platform device, and knows how the controller identifies its requesters. The trait is
+/// object safe; implementations lock internally.
 ///
 /// Each operation states its [context](crate#contexts).
 pub trait MsiParent: Send + Sync {

@@ -3,8 +3,8 @@
 use crate::{Cpu, HwIrq, MsiError, Pending, Trigger};
 use core::num::NonZeroU16;
 
-/// Wired interrupts of the root controller, by INTID: the seam under MBI, GICv2m and Hyper-V's
-/// SPIs, and under wired devices. Object safe; the controller locks inside.
+/// Wired interrupts of the root controller, by INTID: the seam below MBI, GICv2m, Hyper-V's SPIs
+/// and wired devices. The trait is object safe; the controller locks internally.
 ///
 /// Each operation states its [context](crate#contexts).
 pub trait WiredParent: Send + Sync {

@@ -64,7 +64,7 @@ impl<P: GicPlatform> DirectLpi<P> {
 
     /// Takes a CPU offline, after its vectors were moved elsewhere and before
     /// [`Gic::cpu_off`](crate::Gic::cpu_off). LPIs that may be pending at its redistributor become
-    /// pending at their targets: none is lost. After the call the driver no longer uses its
+    /// pending at their targets, so none is lost. After the call the driver no longer uses its
     /// redistributor's registers. May be called on any CPU; the CPU that goes offline must no
     /// longer take interrupts.
     ///

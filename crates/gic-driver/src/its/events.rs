@@ -46,7 +46,7 @@ impl EventRequest {
 }
 
 impl<P: GicPlatform> Its<P> {
-    /// Maps events to LPIs, both consecutive. All or nothing; everything is one batch. The vectors
+    /// Maps consecutive events to consecutive LPIs, all of them or none, as one batch. The vectors
     /// of the block are the LPIs' INTIDs.
     ///
     /// Context: task; may sleep.

@@ -223,7 +223,7 @@ impl LocalCpu for Board {
     fn relax(&self) {
         assert!(
             MASKED.get() != 0 || !interleaving::is_one_cpu(),
-            "a task spins, and whom it waits for may never run"
+            "a task spins, and the thread that it waits for may never run"
         );
         interleaving::wait();
     }

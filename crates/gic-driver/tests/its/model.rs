@@ -41,9 +41,9 @@ struct Vector {
 /// Means by which masks reach the redistributors.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Masks {
-    /// By INV.
+    /// Masks use the INV command.
     Command,
-    /// By `GICR_INVLPIR`.
+    /// Masks use `GICR_INVLPIR`.
     Register,
 }
 
@@ -105,7 +105,7 @@ impl Scenario {
         let (cpu, _) = world.message(0, *device, *event).expect("the message has no target");
         assert!(
             cpu != LEAVING as usize || !self.is_off.load(SeqCst),
-            "the message went to a CPU that is off"
+            "the message was delivered to a CPU that is off"
         );
     }
 
@@ -122,8 +122,8 @@ impl Scenario {
                 .vectors
                 .iter()
                 .find(|vector| vector.lpi.lock().unwrap().is_some_and(|lpi| lpi.get() == *intid));
-            let vector = vector.unwrap_or_else(|| panic!("LPI {intid} came after its end"));
-            assert!(!vector.masked.load(SeqCst), "it came through its mask at CPU {cpu}");
+            let vector = vector.unwrap_or_else(|| panic!("unmapped LPI {intid} was signalled"));
+            assert!(!vector.masked.load(SeqCst), "a masked LPI was signalled at CPU {cpu}");
             vector.seen.fetch_max(vector.sent.load(SeqCst), SeqCst);
         }
         !taken.is_empty()
@@ -149,7 +149,7 @@ impl Scenario {
         self.setup.its.cpu_off(Cpu::new(LEAVING), Cpu::new(HEIR)).unwrap();
         let mut world = self.setup.board.world();
         let leaving = &mut world.redistributors[LEAVING as usize];
-        assert!(leaving.pending.is_empty(), "the CPU leaves with {:?}", leaving.pending);
+        assert!(leaving.pending.is_empty(), "left pending: {:?}", leaving.pending);
         leaving.forget();
         leaving.set_asleep(true);
         self.is_off.store(true, SeqCst);
@@ -176,7 +176,7 @@ impl Scenario {
         self.setup.its.unmap_events(&self.attachments[vector], block);
         let old = self.vectors[vector].lpi.lock().unwrap().take().unwrap();
         let world = self.setup.board.world();
-        assert_eq!(world.traces_of(old.get()), 0, "{old} is pending after its end");
+        assert_eq!(world.traces_of(old.get()), 0, "{old} is pending after it was unmapped");
     }
 
     /// Maps a new vector for a device without one. Its LPI may have belonged to another vector.

@@ -72,7 +72,7 @@ impl Device {
         let device = Arc::new(device);
         let owned = Freed(device.clone());
         let run = move |_: &IrqContext<'_>| {
-            assert!(!owned.0.running.swap(true, SeqCst), "ran beside itself");
+            assert!(!owned.0.running.swap(true, SeqCst), "ran concurrently with itself");
             assert!(!owned.0.freed.load(SeqCst), "ran after it was freed");
             owned.0.runs.fetch_add(1, SeqCst);
             owned.0.running.store(false, SeqCst);

@@ -69,7 +69,7 @@ impl IovaConstraint {
     }
 }
 
-/// Services of an IOMMU driver. The driver locks inside.
+/// Services of an IOMMU driver. The driver locks internally.
 ///
 /// Context: task; may sleep.
 pub trait Iommu: Send + Sync {

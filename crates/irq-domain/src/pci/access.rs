@@ -54,8 +54,9 @@ pub trait EcamWindow: Send + Sync {
 }
 
 /// One memory region of a function (a BAR), which the bus driver mapped. Accesses are 32 bits wide,
-/// aligned, in program order, and possible in any context. Little-endian registers as numbers.
-/// [`MappedRegion`](super::MappedRegion) implements the trait.
+/// aligned, in program order, and possible in any context. Values are numbers in CPU byte order,
+/// although registers are little-endian. [`MappedRegion`](super::MappedRegion) implements the
+/// trait.
 pub trait TableMemory: Send + Sync {
     /// Length of the region in bytes.
     fn length(&self) -> u64;

@@ -157,7 +157,7 @@ fn a_dropped_handle_undoes_its_disables() {
     let (third, c) = device(&machine, "third");
     c.enable();
     arrive(&machine);
-    assert_eq!((second.runs(), third.runs()), (2, 1), "the place's next handler inherits nothing");
+    assert_eq!((second.runs(), third.runs()), (2, 1), "the next handler inherits no disable");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_screaming_line_is_shut_off_for_all() {
     assert_eq!((scream(), is_masked(&machine)), (Some(a.irq()), true));
     b.disable();
     b.enable();
-    assert!(is_masked(&machine), "only an enable without disable lets it through");
+    assert!(is_masked(&machine), "only an enable without a disable unmasks it");
     b.enable();
     assert!(!is_masked(&machine));
     first.asserted.store(true, SeqCst);
