@@ -51,8 +51,8 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Sends an SGI to CPUs that are on, this one among them or not. The sender's earlier stores
-    /// are visible to the receivers.
+    /// Sends an SGI to CPUs that are on, possibly including the calling one. The sender's earlier
+    /// stores are visible to the receivers.
     ///
     /// Context: any.
     ///

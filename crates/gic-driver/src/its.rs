@@ -63,8 +63,8 @@
 //!       last_fault
 //! ```
 //! Operations that may run in any context acquire only the ring's lock and the lock of an LPI's
-//! configuration. Masking does not acquire the ring's lock if the redistributors have
-//! `GICR_INVLPIR`.
+//! configuration. If the redistributors have `GICR_INVLPIR`, masking acquires the ring's lock only
+//! when the register cannot be used, for example while a move is in progress.
 
 mod adoption;
 mod collections;

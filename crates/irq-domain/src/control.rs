@@ -164,7 +164,7 @@ impl Control {
         self.members = self.members.saturating_add(1);
     }
 
-    /// Uncounts a handler that is removed from a shared line. Returns true if no handler is left.
+    /// Removes a handler of a shared line from the count. Returns true if no handler is left.
     pub(crate) fn remove_member(&mut self) -> bool {
         self.members = self.members.saturating_sub(1);
         self.members == 0

@@ -211,7 +211,7 @@ impl MsiDevice {
         self.domain.free(&self.core.descriptors, slot)
     }
 
-    /// Installs the handler of the vector at `slot`, and enables it.
+    /// Installs the handler of the vector at `slot`, and enables the vector.
     ///
     /// Context: task; may sleep.
     pub fn request<R: Into<IrqReturn>>(

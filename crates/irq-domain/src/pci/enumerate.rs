@@ -33,11 +33,11 @@ const FUNCTIONS_PER_DEVICE: u16 = 8;
 ///
 /// Context: task; may sleep.
 ///
-/// A bus number that firmware assigned is kept, unless it is at most a number that is already in
-/// use, because firmware's maps of requester IDs refer to it. Of the windows, only the largest one
-/// of 32-bit memory and the largest one of 64-bit memory are used. I/O ports, expansion ROMs,
-/// CardBus bridges, virtual functions and functions beyond the eighth (ARI) are not configured, and
-/// bridges have no spare room for hot-plugged functions.
+/// A bus number that firmware assigned is kept if it is higher than all numbers in use, because
+/// firmware's maps of requester IDs refer to it. Of the windows, only the largest one of 32-bit
+/// memory and the largest one of 64-bit memory are used. I/O ports, expansion ROMs, CardBus
+/// bridges, virtual functions and functions beyond the eighth (ARI) are not configured, and bridges
+/// have no spare room for hot-plugged functions.
 ///
 /// The alias is the requester ID that the host bridge sees. A bridge from PCI Express to
 /// conventional PCI sends with device 0, function 0 of its secondary bus (PCI Express to PCI/PCI-X

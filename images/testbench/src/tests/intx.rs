@@ -43,7 +43,7 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
     report.case("the level serves whichever function asserts it, on each CPU", || {
         for cpu in online(machine) {
             first.handle.set_affinity(cpu)?;
-            check!(second.handle.effective_affinity() == cpu, "the handlers have different targets");
+            check!(second.handle.effective_affinity() == cpu, "the targets differ");
             alone(&first, &second)?;
             alone(&second, &first)?;
         }
