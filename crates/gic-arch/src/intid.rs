@@ -7,7 +7,8 @@ use msi_types::HwIrq;
 /// [`class`](Self::class) says what it means.
 ///
 /// Firmware and manuals count the interrupts of each class from 0; so do the constructors that are
-/// named after the classes. They return `None` beyond the class.
+/// named after the classes. They return `None` beyond the class. `Display` writes the class and the
+/// INTID: `IntId::ppi(11)` is "PPI 27".
 ///
 /// ```
 /// use gic_arch::IntId;

@@ -192,7 +192,9 @@ impl<P: GicPlatform> Irqchip<P, SplitEoi> {
 
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Handles an IRQ of the CPU: acknowledges interrupts and runs their handlers until none is
-    /// pending. `unhandled` is called for interrupts without a handler. `registers` must be the
+    /// pending. `unhandled` is called for interrupts that no handler served: none was there, or all
+    /// returned [`IrqReturn::None`](irq_domain::IrqReturn::None). It should log them: a shared line
+    /// that a device without a driver asserts is no fault of the kernel. `registers` must be the
     /// CPU's own; they are not used if the GIC is a GICv2.
     ///
     /// Context: hard IRQ.

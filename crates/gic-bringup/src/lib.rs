@@ -12,10 +12,11 @@
 //! | takes an IRQ | [`Irqchip::handle_irq`] |
 //! | finds a device | [`Irqchip::pci_parent`] or [`Irqchip::device_parent`], then [`irq_domain::MsiDevice::attach`] |
 //! | requests a wired interrupt | [`Irqchip::interrupts`] |
+//! | requests its timer's or an IPI's handler | [`Interrupts::request_per_cpu`], then [`PerCpuHandle::enable_here`] on each CPU |
 //! | sends an interrupt to CPUs | [`Irqchip::send_ipi`] |
 //! | requests a PCI function's INTx | [`PciHost::route_intx`], then [`Interrupts::request_wired`] with [`Sharing::Shared`] |
 //! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
-//! | suspends the system | [`Irqchip::suspend`], on the last CPU; [`Irqchip::resume`], there; [`Irqchip::cpu_on`], on the others; then [`irq_domain::MsiDevice::restore`] for each device |
+//! | suspends the system | [`Irqchip::suspend`], on the last CPU; [`Irqchip::resume`], there; [`Irqchip::cpu_on`], on the others; then, for each device, its bridges' registers, [`Function::enable`] and [`irq_domain::MsiDevice::restore`] |
 //!
 //! The root controller is a GICv2, or a GICv3 or later; messages are delivered by ITSes, direct
 //! LPIs, message-based SPIs and GICv2m frames, as firmware describes them. The boot CPU has the
@@ -23,7 +24,10 @@
 //! lists them.
 //!
 //! [`PciHost::route_intx`]: gic_firmware::PciHost::route_intx
+//! [`Function::enable`]: irq_domain::pci::Function::enable
+//! [`Interrupts::request_per_cpu`]: irq_domain::Interrupts::request_per_cpu
 //! [`Interrupts::request_wired`]: irq_domain::Interrupts::request_wired
+//! [`PerCpuHandle::enable_here`]: irq_domain::PerCpuHandle::enable_here
 //! [`Sharing::Shared`]: irq_domain::Sharing::Shared
 //!
 //! # Example

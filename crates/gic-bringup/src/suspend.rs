@@ -25,8 +25,9 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// Stops every controller and saves the state that it loses without power. This is the last
     /// step before the kernel has firmware suspend the system. Must be called on the last CPU,
     /// `cpu`; the other CPUs must have called [`cpu_off`](Self::cpu_off), and devices must have
-    /// stopped sending messages. The call masks interrupts, and the CPU is signalled no interrupt
-    /// afterwards.
+    /// stopped sending messages. The call itself masks interrupts while it stops the controllers,
+    /// and the CPU is signalled no interrupt afterwards. No task may be within an operation of a
+    /// controller.
     ///
     /// | step | reason for the order |
     /// |---|---|

@@ -60,7 +60,7 @@ pub struct SavedDistributor {
 /// The distributor. All operations take `&self`; registers that need read-modify-write are behind a
 /// lock inside.
 ///
-/// Configuration may run in any context unless it says "task".
+/// Functions that state no context may be called in any.
 #[derive(Debug)]
 pub struct Distributor<M> {
     frame: Frame<M>,
@@ -171,7 +171,7 @@ impl<M: Mmio> Distributor<M> {
     /// Reads the state that [`restore`](Self::restore) needs. Callers must prevent concurrent
     /// changes by other software.
     ///
-    /// Context: task; may sleep.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`GicError::StorageTooSmall`] if `storage` has fewer than
@@ -272,7 +272,7 @@ impl<M: Mmio> Distributor<M> {
 
     /// Stops forwarding the view's own group: the last step before a suspend.
     ///
-    /// Context: task; may sleep.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`GicError::TimedOut`].

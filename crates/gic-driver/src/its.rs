@@ -52,7 +52,7 @@
 //! bound](crate::Platform::wait) beyond that; then the ITS counts as unresponsive. Later callers
 //! post their commands, poll once, and fail. The ITS counts as responsive again as soon as
 //! `GITS_CREADR` advances: it executes what was posted in order, so nothing has to be reset.
-//! Operations marked *any context* wait for one such bound in all, however long the queue is, and
+//! Operations with `Context: any.` wait for one such bound in all, however long the queue is, and
 //! do not declare the ITS unresponsive.
 //!
 //! # Locks, outermost first
@@ -245,7 +245,7 @@ impl<P: GicPlatform> Its<P> {
 
     /// Quiesces the ITS for a suspend of the system: its caches are written to memory, and later
     /// messages are dropped. Devices must have stopped sending messages. Must be called on the last
-    /// CPU.
+    /// CPU, while no task is within an operation of this ITS: its lock would have to be waited for.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -268,7 +268,8 @@ impl<P: GicPlatform> Its<P> {
 
     /// Resumes the ITS after [`suspend`](Self::suspend), whether or not it lost its registers and
     /// the collections that it held internally. The tables' memory must have been kept; the
-    /// redistributors must be awake with LPIs enabled.
+    /// redistributors must be awake with LPIs enabled. No task may be within an operation of this
+    /// ITS.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///

@@ -37,7 +37,7 @@ pub enum Wait {
 /// [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a platform are
 /// platforms, too.
 ///
-/// Everything may be called in any context unless it says "task".
+/// Functions that state no context may be called in any.
 ///
 /// A kernel of one CPU at `EL1` whose memory is identity-mapped; `irq` is its own module:
 ///

@@ -69,7 +69,7 @@ impl PciHost {
 
     /// Returns the wired interrupt of a PCI function's pin. `path` must have the function first,
     /// then each bridge above it up to the root bus: a single element for a function on the root
-    /// bus.
+    /// bus. The bridge above a function is the one whose secondary bus is the function's bus.
     ///
     /// # Errors
     /// All of [`NoIntx`].

@@ -12,6 +12,7 @@ pub struct WiredUser {
     pub id: NodeId,
     /// State that firmware gives it.
     pub status: Fact<Status>,
-    /// The interrupts, in firmware's order.
+    /// The interrupts, in firmware's order. Those of a timer (`arm,armv8-timer`) are the PPIs of
+    /// the secure, physical, virtual and hypervisor timers.
     pub interrupts: Vec<Fact<IntId>>,
 }

@@ -167,8 +167,10 @@ impl Interrupts {
     /// online again.
     ///
     /// Priorities and triggers of private interrupts are set up by the root controller's driver, on
-    /// each CPU. `trigger` determines whether an arrival that nests inside its own handler must be
-    /// recorded (edge) or will be signalled again (level). The wired parent's `mask`, `unmask` and
+    /// each CPU. A GIC's PPIs are level-sensitive whenever a CPU has been turned on; for an edge,
+    /// that CPU must call the wired parent's `set_trigger` before it enables the interrupt.
+    /// `trigger` determines whether an arrival that nests inside its own handler must be recorded
+    /// (edge) or will be signalled again (level). The wired parent's `mask`, `unmask` and
     /// `set_pending` are also used for the private vector, and act on the calling CPU.
     ///
     /// Context: task; may sleep.

@@ -191,7 +191,9 @@ impl GuestMachine {
     fn run(&self, kernel: &Irqchip<MachinePlatform>, cpu: u32) {
         if self.vcpus[cpu as usize].lock().unwrap().irq_pending() {
             let _executing = Executing::in_exception(Cpu::new(cpu));
-            kernel::take_interrupts(kernel, Cpu::new(cpu), &self.registers(cpu));
+            kernel::take_interrupts(kernel, Cpu::new(cpu), &self.registers(cpu), |vector, why| {
+                panic!("interrupt {vector}: {why:?}")
+            });
         }
     }
 }

@@ -101,7 +101,8 @@ identifier!(
 );
 
 identifier!(
-    /// A logical CPU: the platform's own dense numbering, 0 for the boot CPU. Never an affinity.
+    /// A logical CPU: the platform's own dense numbering, usually with 0 for the boot CPU. Never an
+    /// affinity.
     Cpu, "{}"
 );
 

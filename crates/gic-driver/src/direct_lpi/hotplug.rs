@@ -36,7 +36,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// ([`Attached::pending`](crate::lpi::Attached::pending)). The redistributor may have cached
     /// old configurations, so all of them are invalidated. May be called on any CPU.
     ///
-    /// Context: task; may sleep.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`MsiError::NotReachable`] if its LPIs are not enabled; [`MsiError::Controller`].

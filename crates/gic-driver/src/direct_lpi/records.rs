@@ -141,7 +141,7 @@ impl Records {
 
     /// Calls `look` with each record; records that are added or removed concurrently may be missed.
     ///
-    /// Context: task; may sleep.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub(super) fn for_each<P: GicPlatform>(
         &self,
         platform: &P,

@@ -196,7 +196,7 @@ impl<P: GicPlatform> Lpis<P> {
     /// [detached](Self::detach), and clears its pending table, so that these LPIs do not become
     /// pending there again.
     ///
-    /// Context: task; may sleep.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// Returns [`Collected::Unknown`], and does not call `found`, if the table was not written
     /// back, or if the platform [cannot read](GicPlatform::observe) what the redistributor wrote.

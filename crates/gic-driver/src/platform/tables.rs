@@ -114,7 +114,7 @@ pub enum Observed {
 /// The kernel's services for a whole GIC with LPIs and ITSes, in addition to its [`Platform`]:
 /// table memory and CPU numbers. References and `Arc`s to a `GicPlatform` implement the trait, too.
 ///
-/// Everything may be called in any context unless it says "task".
+/// Functions that state no context may be called in any.
 pub trait GicPlatform: Platform {
     /// The CPU that executes this.
     fn cpu(&self) -> Cpu;
@@ -176,7 +176,7 @@ pub trait GicPlatform: Platform {
     /// each cache line, then `DSB SY`). The CPU has stored nothing to the range since it was
     /// published.
     ///
-    /// Context: task; may sleep.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// The provided method can observe only a coherent controller; drivers handle the failure to
     /// observe another one.

@@ -62,7 +62,11 @@ impl Function {
     }
 
     /// Enables decoding of the function's memory regions, and bus mastering, which messages
-    /// require. Also writes the addresses, so it may be called again after a reset.
+    /// require. Also writes the addresses, so it may be called again after a reset. It does not
+    /// restore a bridge's bus numbers and windows: a kernel whose bridges lose power must save
+    /// these registers (0x18 to 0x33 of the configuration space) and write them back, outermost
+    /// bridge first. INTx's disable bit (bit 10 of the command register) stays as it is: a driver
+    /// that wants INTx must clear it.
     ///
     /// # Errors
     /// [`PciError::Unplaced`]: the function would decode a region without an address at address 0.

@@ -5,8 +5,8 @@ use gic_bringup::Irqchip;
 use gic_driver::{GicPlatform, SystemRegisters};
 use gic_firmware::{ConfigAccess, PciHost, Region, devicetree};
 use irq_domain::pci::{self, Ecam, Function, FunctionStore, MappedRegion};
-use irq_domain::{Host, IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig};
-use msi_types::{Cpu, pci::PciRequester};
+use irq_domain::{Host, IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, Unhandled};
+use msi_types::{Cpu, HwIrq, pci::PciRequester};
 
 /// On the boot CPU, which unmasks interrupts afterwards. The kernel keeps the `Irqchip` as long as
 /// it takes interrupts.
@@ -16,7 +16,7 @@ pub fn boot<K: GicPlatform + Host + 'static>(
     registers: &impl SystemRegisters,
 ) -> Result<Irqchip<K>, Box<dyn Error>> {
     let irqchip = Irqchip::new(kernel.clone(), kernel, devicetree::parse(blob)?)?;
-    irqchip.cpu_on(Cpu::new(0), registers, |_| ())?; // every other CPU does the same, once it runs
+    irqchip.cpu_on(Cpu::new(0), registers, |_| ())?; // each other CPU, too, once PSCI started it
     Ok(irqchip)
 }
 
@@ -25,8 +25,9 @@ pub fn take_interrupts<K: GicPlatform>(
     irqchip: &Irqchip<K>,
     cpu: Cpu,
     registers: &impl SystemRegisters,
+    unhandled: impl FnMut(HwIrq, Unhandled), // logs
 ) {
-    irqchip.handle_irq(cpu, registers, |vector, why| panic!("interrupt {vector}: {why:?}"));
+    irqchip.handle_irq(cpu, registers, unhandled);
 }
 
 /// A device driver's parts: without the handle no handler runs, without the device there is no

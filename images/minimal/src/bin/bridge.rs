@@ -18,8 +18,8 @@ use image_rt::platform::{Kernel, registers};
 use image_rt::start;
 use image_rt::{Boot, cpu, exceptions, power, println};
 use irq_domain::pci::{Function, TableMemory};
-use irq_domain::{IrqContext, IrqHandle, MsiDevice};
-use msi_types::{Cpu, Pending};
+use irq_domain::{IrqContext, IrqHandle, MsiDevice, Unhandled};
+use msi_types::{Cpu, HwIrq, Pending};
 use spin::Once;
 
 image_rt::image!(main);
@@ -38,6 +38,10 @@ struct Taken {
     device: MsiDevice,
 }
 
+fn stray(vector: HwIrq, why: Unhandled) {
+    panic!("interrupt {vector}: {why:?}");
+}
+
 fn main(boot: Boot) -> ! {
     // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
     let around = unsafe { start::start(boot) };
@@ -45,7 +49,7 @@ fn main(boot: Boot) -> ! {
     let irqchip = IRQCHIP.call_once(|| new().expect("the interrupt controllers"));
     exceptions::set_irq_handler(|| {
         let irqchip = IRQCHIP.get().expect("interrupts come after it");
-        kernel::take_interrupts(irqchip, Cpu::new(0), &registers());
+        kernel::take_interrupts(irqchip, Cpu::new(0), &registers(), stray);
     });
     cpu::irq_enable();
 

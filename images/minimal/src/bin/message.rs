@@ -18,8 +18,9 @@ use image_rt::pci;
 use image_rt::platform::{Kernel, registers};
 use image_rt::start;
 use image_rt::{Boot, cpu, exceptions, power, println};
+use irq_domain::Unhandled;
 use irq_domain::pci::TableMemory;
-use msi_types::Cpu;
+use msi_types::{Cpu, HwIrq};
 use spin::Once;
 
 image_rt::image!(main);
@@ -32,6 +33,10 @@ const ACKNOWLEDGE: u64 = 0x64;
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 static MESSAGES: AtomicU32 = AtomicU32::new(0);
 
+fn stray(vector: HwIrq, why: Unhandled) {
+    panic!("interrupt {vector}: {why:?}");
+}
+
 fn main(boot: Boot) -> ! {
     // SAFETY: what the loader handed over, before anything else.
     let around = unsafe { start::start(boot) };
@@ -39,7 +44,7 @@ fn main(boot: Boot) -> ! {
     let irqchip = IRQCHIP.call_once(|| new().expect("the interrupt controllers"));
     exceptions::set_irq_handler(|| {
         let irqchip = IRQCHIP.get().expect("interrupts come after it");
-        kernel::take_interrupts(irqchip, Cpu::new(0), &registers());
+        kernel::take_interrupts(irqchip, Cpu::new(0), &registers(), stray);
     });
     cpu::irq_enable();
 
