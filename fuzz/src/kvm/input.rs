@@ -22,7 +22,8 @@ impl Machine {
     /// Its configuration: one to four vCPUs and at most three ITSes, since larger machines take too
     /// long to create.
     pub fn config(self) -> VgicConfig {
-        let bases = [0x0808_0000, 0x0810_0000, 0x0818_0000];
+        // Below and above the redistributors, which begin at 0x080a_0000.
+        let bases = [0x0808_0000, 0x0900_0000, 0x0902_0000];
         let its = bases.into_iter().take(usize::from(self.its % 4)).map(kvm_its_config).collect();
         let interrupts = 64 + 32 * u32::from(self.interrupts % 31);
         let config = kvm_config(1 + u16::from(self.cpus % 4), interrupts).with_its(its);

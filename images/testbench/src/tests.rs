@@ -32,13 +32,22 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     lpis::run(machine, report);
     load::run(machine, load_of(expected), report);
     hotplug::run(machine, report);
-    suspend::run(machine, report);
+    suspend::run(machine, tables_of(expected), report);
     cost::run(machine, has_word(expected, "cost=linux"), report);
 }
 
 /// The CPUs that are on line.
 fn online(machine: &Machine) -> alloc::vec::Vec<Cpu> {
     machine.interrupts.online_cpus().collect()
+}
+
+/// Returns where the ITS keeps its mappings, as the runner says.
+fn tables_of(arguments: &str) -> suspend::Tables {
+    if has_word(arguments, "tables=inside") {
+        suspend::Tables::Inside
+    } else {
+        suspend::Tables::InMemory
+    }
 }
 
 /// Returns the number of interrupts that the runner asks for under load.

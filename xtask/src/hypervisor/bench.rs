@@ -41,32 +41,34 @@ struct Case {
 }
 
 const NO_ITS: &str = "no ITS";
+/// The devicetree of the guest has no `interrupt-map`.
+const NO_PINS: &str = "firmware routes no pins";
 
 const CASES: &[Case] = &[
     Case {
         controller: Controller::Its,
-        found: "its=on direct-lpi=off mbi=off v2m=off",
-        reasons: &["the ITS keeps its tables elsewhere"],
+        found: "its=on direct-lpi=off mbi=off v2m=off tables=inside",
+        reasons: &["the ITS keeps its tables elsewhere", NO_PINS],
     },
     Case {
         controller: Controller::DirectLpi,
         found: "its=off direct-lpi=on mbi=off v2m=off",
-        reasons: &[NO_ITS],
+        reasons: &[NO_ITS, NO_PINS],
     },
     Case {
         controller: Controller::Mbi,
         found: "its=off direct-lpi=off mbi=on v2m=off",
-        reasons: &[NO_ITS],
+        reasons: &[NO_ITS, NO_PINS],
     },
     Case {
         controller: Controller::V2m,
         found: "its=off direct-lpi=off mbi=off v2m=on",
-        reasons: &[NO_ITS],
+        reasons: &[NO_ITS, NO_PINS],
     },
     Case {
         controller: Controller::None,
         found: "its=off direct-lpi=off mbi=off v2m=off",
-        reasons: &[NO_ITS, "no MSI controller"],
+        reasons: &[NO_ITS, NO_PINS, "no MSI controller"],
     },
 ];
 

@@ -32,12 +32,21 @@ const MASK: u32 = 0x38;
 const WHEN_SENT: u32 = 1 << 5;
 const TIMER_PPI: u32 = 27;
 
-pub(super) fn run(machine: &'static Machine, report: &mut Report) {
+/// The place of an ITS's mappings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tables {
+    /// The tables that `GITS_BASER<n>` names.
+    InMemory,
+    /// The model itself, as in KVM, which drops its mappings if `GITS_BASER<n>` is cleared.
+    Inside,
+}
+
+pub(super) fn run(machine: &'static Machine, tables: Tables, report: &mut Report) {
     report.case(
         "the machine loses its registers in a suspend, and resumes with all interrupts",
         || {
             let busy = Busy::new(machine)?;
-            (0..ROUNDS).try_for_each(|_| suspend_and_resume(machine, &busy))?;
+            (0..ROUNDS).try_for_each(|_| suspend_and_resume(machine, tables, &busy))?;
             busy.devices.into_iter().try_for_each(|(_, rig)| rig.tear_down())
         },
     );
@@ -111,12 +120,12 @@ fn set_uart_mask(mask: u32) {
     }
 }
 
-fn suspend_and_resume(machine: &'static Machine, busy: &Busy) -> Outcome {
+fn suspend_and_resume(machine: &'static Machine, tables: Tables, busy: &Busy) -> Outcome {
     busy.arrives(BOOT)?;
     let others: Vec<_> = online(machine).into_iter().filter(|cpu| *cpu != BOOT).collect();
     others.iter().try_for_each(|cpu| super::hotplug::take_away(machine, *cpu))?;
     let state = cpu::irq_save();
-    let result = sleep_with_something_pending(machine, busy);
+    let result = sleep_with_something_pending(machine, tables, busy);
     cpu::irq_restore(state);
     let (messages, lines) = result?;
     for ((_, rig), before) in busy.posting().zip(&messages) {
@@ -136,6 +145,7 @@ fn suspend_and_resume(machine: &'static Machine, busy: &Busy) -> Outcome {
 /// resumes. Returns how often the devices' handlers and the line's had run before.
 fn sleep_with_something_pending(
     machine: &'static Machine,
+    tables: Tables,
     busy: &Busy,
 ) -> Result<(Vec<u64>, u64), Verdict> {
     let messages = busy.posting().map(|(_, rig)| rig.counts.of(0)).collect();
@@ -145,7 +155,7 @@ fn sleep_with_something_pending(
     }
     set_uart_mask(WHEN_SENT);
     let suspended = machine.irqchip.suspend(BOOT, &registers())?;
-    power::lose_at_controllers(machine);
+    power::lose_at_controllers(machine, tables);
     let lost: Vec<_> =
         busy.devices.iter().map(|(function, _)| power::lose_at_endpoint(function)).collect();
 

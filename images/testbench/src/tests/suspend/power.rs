@@ -2,6 +2,7 @@
 //! only offsets from the specifications (IHI 0069 §12, IHI 0048 §4; PCI Express §7.5, §7.7), so
 //! that the drivers' own definitions are not part of the test.
 
+use super::Tables;
 use crate::controller::registers;
 use crate::machine::Machine;
 use crate::platform::Kernel;
@@ -20,11 +21,12 @@ const ENABLE_LPIS: u32 = 1;
 type Frame = <Kernel as Platform>::Mmio;
 
 /// Resets everything that the interrupt controllers lose. RAM is not changed.
-pub(super) fn lose_at_controllers(machine: &Machine) {
+pub(super) fn lose_at_controllers(machine: &Machine, tables: Tables) {
     if let Some(its) = &machine.its {
         let frame = map(PhysicalRegion { base: its.base(), bytes: 0x2_0000 });
         frame.write32(0, 0);
-        for offset in [0x80, 0x88].into_iter().chain((0x100..0x140).step_by(8)) {
+        let table_registers = if tables == Tables::InMemory { 0x100..0x140 } else { 0..0 };
+        for offset in [0x80, 0x88].into_iter().chain(table_registers.step_by(8)) {
             frame.write64(offset, 0);
         }
     }
