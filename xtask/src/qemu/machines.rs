@@ -34,6 +34,7 @@ const ITS: &str = "no ITS";
 /// Missing feature of `virt` with a GICv3 without ITS, where no PCI device can send messages.
 const MESSAGES: &str = "no MSI controller";
 const EDU: &str = "no edu";
+const PAIR: &str = "no second edu";
 
 impl Machine {
     /// Returns additional arguments of a device. Virtio may hold back a message whose cause its
@@ -120,7 +121,7 @@ pub(super) const ALL: &[Machine] = &[
         boot: Boot::Loader,
         expected: "el=el1 gic=3 its=off security=one",
         load: 10_000,
-        lacks: &[ITS, MESSAGES, EDU],
+        lacks: &[ITS, MESSAGES, EDU, PAIR],
     },
     // PCI behind an SMMU, with addresses of its own for doorbells.
     Machine {

@@ -86,7 +86,7 @@ fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> 
     let mut wires: Vec<(&Function, WiredInterrupt)> = Vec::new();
     let edus = || machine.functions.iter().filter(|found| DeviceKind::is(found, "edu"));
     if edus().count() < 2 {
-        crate::skip!("no edu");
+        crate::skip!("no second edu");
     }
     for function in edus() {
         let wire = wire(machine, function)?;
