@@ -22,7 +22,7 @@ use crate::{cache, machine, process};
 
 /// A machine that runs, and a server of the shape that firmware in the wild has: sources of ours,
 /// compiled beside them.
-const SOURCES: &str = "crates/machine/machines/marina";
+const SOURCES: &str = "sim/machine/machines/marina";
 const SERVER: &str = "crates/gic-firmware/tests/data/server";
 /// Names of the tables that are looked at.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];

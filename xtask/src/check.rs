@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::process;
 use crate::step::{self, Tally};
-use crate::workspace::{Package, Workspace};
+use crate::workspace::{BARE_METAL, Package, Workspace};
 use crate::{lint, rust, tests};
 
 /// Number of cases of each property; proptest's default is 256.
@@ -73,9 +73,10 @@ fn changed_files(root: &Path, since: &str) -> Result<Vec<PathBuf>> {
 /// Returns the packages whose files changed, and their direct dependents. A change of the
 /// workspace's manifest affects every package.
 fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> BTreeSet<&'a str> {
-    let images = workspace.root.join("images");
-    let members =
-        || workspace.packages.iter().filter(|package| !package.folder.starts_with(&images));
+    let bare_metal = BARE_METAL.map(|folder| workspace.root.join(folder));
+    let is_hosted =
+        |package: &&Package| !bare_metal.iter().any(|folder| package.folder.starts_with(folder));
+    let members = || workspace.packages.iter().filter(is_hosted);
     let manifests = ["Cargo.toml", "Cargo.lock"].map(|name| workspace.root.join(name));
     if files.iter().any(|file| manifests.contains(file)) {
         return members().map(|package| &*package.name).collect();

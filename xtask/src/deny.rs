@@ -11,10 +11,11 @@ use crate::{cache, process};
 /// Version that is installed into the cache if the machine has none.
 const VERSION: &str = "0.20.2";
 /// The workspaces: each has a lock file of its own, and all are judged by the root's `deny.toml`.
-const MANIFESTS: [&str; 5] = [
+const MANIFESTS: [&str; 6] = [
     "Cargo.toml",
     "images/Cargo.toml",
-    "fuzz/Cargo.toml",
+    "el2/Cargo.toml",
+    "proof/fuzz/Cargo.toml",
     "peers/arm-vgic/Cargo.toml",
     "adopters/alioth/Cargo.toml",
 ];

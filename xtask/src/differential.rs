@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 const LIMIT: Duration = Duration::from_mins(10);
 
 /// The program that compares.
-const PROGRAM: [&str; 4] = ["--package", "conformance", "--bin", "differential"];
+const PROGRAM: [&str; 4] = ["--package", "doorbell-oracles", "--bin", "differential"];
 
 /// Cases of each family in a long run.
 const LONG_CASES: u32 = 100_000;

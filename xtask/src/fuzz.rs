@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 use crate::{parallel, process, system, tests};
 
 /// The targets are a workspace of their own.
-const MANIFEST: &str = "fuzz/Cargo.toml";
+const MANIFEST: &str = "proof/fuzz/Cargo.toml";
 /// Time that each target runs as part of the tests, and of the long ones.
 const SECONDS: u64 = 20;
 const LONG_SECONDS: u64 = 600;
@@ -79,7 +79,8 @@ pub(crate) fn run_alone(
 
 /// The names of the targets: one file each.
 fn targets(workspace: &Workspace) -> Result<Vec<String>> {
-    let files = workspace.root.join("fuzz/fuzz_targets").read_dir().context("no fuzz targets")?;
+    let files =
+        workspace.root.join("proof/fuzz/fuzz_targets").read_dir().context("no fuzz targets")?;
     let mut names = Vec::new();
     for file in files {
         let file = file?.path();
@@ -106,8 +107,8 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
 
 fn fuzz(workspace: &Workspace, folder: &Path, target: &str, seconds: u64) -> Result<()> {
     println!("fuzzing {target} for {seconds} s");
-    let corpus = workspace.root.join("fuzz/corpus").join(target);
-    let artifacts = workspace.root.join("fuzz/artifacts").join(target);
+    let corpus = workspace.root.join("proof/fuzz/corpus").join(target);
+    let artifacts = workspace.root.join("proof/fuzz/artifacts").join(target);
     fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&artifacts)?;
     let mut fuzzer = process::command(&folder.join(target).to_string_lossy(), &workspace.root);

@@ -23,7 +23,7 @@ const CHECKED: &[&str] = &["irq-domain", "irq-routing", "vgic"];
 /// A package's faults, below its folder.
 const MUTANTS: &str = "src/interleavings/mutants.txt";
 /// Parts of the repository that make up its workspace.
-const COPIED: &[&str] = &["Cargo.toml", "Cargo.lock", "crates", "conformance", "xtask"];
+const COPIED: &[&str] = &["Cargo.toml", "Cargo.lock", "crates", "proof", "sim", "xtask"];
 /// Time after which a run, which may build everything, counts as hung.
 const LIMIT: Duration = Duration::from_mins(20);
 
@@ -161,6 +161,9 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
         fs::create_dir_all(to)?;
         for entry in from.read_dir()? {
             let name = entry?.file_name();
+            if name == "target" || name == "corpus" {
+                continue;
+            }
             copy_all(&from.join(&name), &to.join(&name))?;
         }
     } else {

@@ -83,9 +83,9 @@ enum Task {
     },
     /// Build the documentation; warnings are errors
     Docs,
-    /// Run a fuzz target, or all, and keep what it finds in fuzz/artifacts
+    /// Run a fuzz target, or all, and keep what it finds in proof/fuzz/artifacts
     Fuzz {
-        /// A file in fuzz/fuzz_targets
+        /// A file in proof/fuzz/fuzz_targets
         target: Option<String>,
         /// For how long, each
         #[arg(long, default_value_t = 600)]

@@ -21,9 +21,9 @@ const AUDIT: &str = include_str!("report/audit.js");
 /// focus.
 const SELECTED: &str = include_str!("report/selected.js");
 /// A machine of ours that can be run, one with many mistakes, and one whose names are changed.
-const RUN: &str = "crates/machine/machines/marina";
+const RUN: &str = "sim/machine/machines/marina";
 const MISTAKES: &str = "crates/gic-firmware/tests/data/mistakes.dtb";
-const RENAMED: &str = "crates/machine/machines/harbour.dtb";
+const RENAMED: &str = "sim/machine/machines/harbour.dtb";
 /// Names in [`RENAMED`], each with one of the same length that a browser must not obey.
 const NAMES: [(&str, &str); 3] = [
     ("interrupt-controller@8000000", "<img src=x onerror=alert(1)>"),

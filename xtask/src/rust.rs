@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::process;
 use crate::step::Tally;
-use crate::workspace::Workspace;
+use crate::workspace::{BARE_METAL as IMAGES, Workspace};
 
 /// Libraries that must build where there is no operating system.
 const BARE_METAL: &[&str] = &[
@@ -37,10 +37,11 @@ pub(crate) const JUDGE_TARGET: &str = "aarch64-unknown-linux-musl";
 /// and the images. The images' `--all` formats what they use of the workspace once more.
 const FORMATTED: &[&[&str]] = &[
     &["--all"],
-    &["--manifest-path", "fuzz/Cargo.toml"],
+    &["--manifest-path", "proof/fuzz/Cargo.toml"],
     &["--manifest-path", "peers/arm-vgic/Cargo.toml"],
     &["--manifest-path", "adopters/alioth/Cargo.toml", "--package", "alioth-adopter"],
     &["--manifest-path", "images/Cargo.toml", "--all"],
+    &["--manifest-path", "el2/Cargo.toml", "--all"],
 ];
 
 /// Formats every package.
@@ -81,12 +82,16 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     heapless.args(["clippy", "--lib", "--target", BARE_TARGET, "--no-default-features"]);
     heapless.args(HEAPLESS.iter().flat_map(|package| ["--package", package]));
     tally.case("without a heap", process::must(heapless.args(["--", "-D", "warnings"])));
-    let mut images = process::cargo(&workspace.root.join("images"));
-    images.args(["clippy", "--workspace", "--target", BARE_TARGET, "--target-dir"]);
-    images.arg(workspace.target.join("images"));
-    // Together with the others it would need a heap: their drivers have one.
-    images.args(["--exclude", "alone"]);
-    tally.case("the images", process::must(images.args(["--", "-D", "warnings"])));
+    for folder in IMAGES {
+        let mut images = process::cargo(&workspace.root.join(folder));
+        images.args(["clippy", "--workspace", "--target", BARE_TARGET, "--target-dir"]);
+        images.arg(workspace.target.join("images"));
+        if folder == "images" {
+            // Together with the others it would need a heap: their drivers have one.
+            images.args(["--exclude", "alone"]);
+        }
+        tally.case(folder, process::must(images.args(["--", "-D", "warnings"])));
+    }
     let mut alone = process::cargo(&workspace.root.join("images"));
     alone.args(["clippy", "--package", "alone", "--target", BARE_TARGET, "--target-dir"]);
     alone.arg(workspace.target.join("images"));

@@ -7,7 +7,10 @@ use serde_json::Value;
 
 use crate::process;
 
-/// The root folder, the packages (those of the images' workspace too) and the target folder.
+/// Folders of the workspaces whose packages run on bare metal.
+pub(crate) const BARE_METAL: [&str; 2] = ["images", "el2"];
+
+/// The root folder, the packages (those on bare metal too) and the target folder.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
@@ -53,10 +56,10 @@ impl Workspace {
             .context("xtask lies in the workspace")?;
         let metadata = metadata(here)?;
         let mut packages = each(&metadata["packages"], Package::from_metadata);
-        packages.extend(each(
-            &self::metadata(&here.join("images"))?["packages"],
-            Package::from_metadata,
-        ));
+        for folder in BARE_METAL {
+            let metadata = self::metadata(&here.join(folder))?;
+            packages.extend(each(&metadata["packages"], Package::from_metadata));
+        }
         Ok(Self {
             root: path(&metadata["workspace_root"]),
             target: path(&metadata["target_directory"]),

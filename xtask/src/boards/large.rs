@@ -18,7 +18,7 @@ const RUNS: usize = 5;
 const MEGABYTE: usize = 1_000_000;
 
 /// Its MADT has the ITS that the table's devices ring.
-const MADT: &str = "crates/machine/machines/marina/apic.aml";
+const MADT: &str = "sim/machine/machines/marina/apic.aml";
 const ITS: u32 = 4;
 /// The offset of an IORT's first node.
 const FIRST_NODE: u32 = 48;

@@ -1,4 +1,4 @@
-//! A guest that delays as Linux does (`images/hostile`, `delay`), where WFI traps and where it does
+//! A guest that delays as Linux does (`el2/hostile`, `delay`), where WFI traps and where it does
 //! not.
 
 use anyhow::{Context, Result, ensure};

@@ -1,4 +1,4 @@
-//! A guest that misbehaves (`images/hostile`) beside one that waits for its timer: the second gets
+//! A guest that misbehaves (`el2/hostile`) beside one that waits for its timer: the second gets
 //! its ticks within a bound, and no exit takes longer than another one.
 //!
 //! Bounds are held on one CPU, which both guests want, with virtual time counted in instructions:

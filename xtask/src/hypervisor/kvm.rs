@@ -1,4 +1,4 @@
-//! `images/microbench` as a guest of Linux's KVM, on the QEMU that counts instructions: what the
+//! `el2/microbench` as a guest of Linux's KVM, on the QEMU that counts instructions: what the
 //! hypervisor's costs are compared with.
 
 use std::fs;

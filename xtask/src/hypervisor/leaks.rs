@@ -1,4 +1,4 @@
-//! A guest that writes every system register (`images/hostile`, `stain`), next to one that
+//! A guest that writes every system register (`el2/hostile`, `stain`), next to one that
 //! repeatedly reads them all (`scan`) on the same CPU. Only clocks may change.
 
 use anyhow::{Context, Result, ensure};

@@ -1,4 +1,4 @@
-//! `images/microbench` as the guest: what its operations cost, and the record of its exits.
+//! `el2/microbench` as the guest: what its operations cost, and the record of its exits.
 
 use std::process::Command;
 

@@ -11,7 +11,7 @@ use super::{LIMIT, Record};
 use crate::process;
 use crate::step::Tally;
 
-/// Operations of each kind that `images/microbench` does.
+/// Operations of each kind that `el2/microbench` does.
 const TURNS: u64 = 201;
 /// SGIs to a CPU that has slept for a while. Before each, the other CPU makes a hypercall and sends
 /// itself an SGI.

@@ -104,7 +104,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("microbench", &[IMAGES_USE]),
     ("stray-dma", &[IMAGES_USE]),
     ("hostile", &[IMAGES_USE]),
-    ("conformance", &[LIBRARIES, &["doorbell-qtest", "doorbell-test-guest"]]),
+    ("doorbell-oracles", &[LIBRARIES, &["doorbell-qtest", "doorbell-test-guest"]]),
     ("kvm-judge", &[LIBRARIES]),
     ("kvm-monitor", &[LIBRARIES]),
     ("xtask", &[]),

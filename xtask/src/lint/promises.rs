@@ -51,7 +51,7 @@ fn tests(promise: &str) -> Vec<(&str, &str)> {
 
 fn exists(workspace: &Workspace, package: &str, test: &str) -> Result<bool> {
     if package == FUZZ {
-        return Ok(workspace.root.join(format!("fuzz/fuzz_targets/{test}.rs")).exists());
+        return Ok(workspace.root.join(format!("proof/fuzz/fuzz_targets/{test}.rs")).exists());
     }
     let Some(package) = workspace.packages.iter().find(|other| other.name == package) else {
         return Ok(false);

@@ -20,9 +20,10 @@ const AUDITED: &[&str] = &[
     "crates/irq-routing/src/kvm/rust_vmm.rs",
     "crates/test-support/src/heap.rs",
     "crates/x86-irq/tests/kvm/machine.rs",
-    "conformance/kvm-judge/src/kvm.rs",
-    "conformance/kvm-judge/src/kvm",
-    "conformance/kvm-monitor/src/kernel.rs",
+    "proof/oracles/kvm-judge/src/kvm.rs",
+    "proof/oracles/kvm-judge/src/kvm",
+    "proof/oracles/kvm-monitor/src/kernel.rs",
+    "el2",
     "images",
 ];
 

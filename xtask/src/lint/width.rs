@@ -15,7 +15,7 @@ pub(crate) const MOST: usize = 100;
 const EXTENSIONS: &[&str] = &["rs", "md", "toml", "yaml", "yml"];
 
 /// Recorded output of the command, whose lines are as wide as its tables.
-const RECORDED: &str = "crates/doorbell/tests/cmd";
+const RECORDED: &str = "sim/doorbell/tests/cmd";
 
 /// Returns the lines that are too wide and could be wrapped.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {

@@ -83,11 +83,17 @@ fn cargo(
 ) -> Result<Command> {
     let target = target(package);
     rust::need_target(&workspace.root, target)?;
-    let mut cargo = process::cargo(&workspace.root.join("images"));
+    let mut cargo = process::cargo(&folder(workspace, package));
     cargo.args([verb, "--profile", profile, "--package", package, "--bin", program]);
     cargo.args(["--target", target, "--target-dir"]);
     cargo.arg(workspace.target.join("images"));
     Ok(cargo)
+}
+
+/// Returns the folder of the workspace that a package belongs to.
+fn folder(workspace: &Workspace, package: &str) -> PathBuf {
+    let el2 = workspace.root.join("el2");
+    if el2.join(package).exists() { el2 } else { workspace.root.join("images") }
 }
 
 fn built(workspace: &Workspace, profile: &str, package: &str, program: &str) -> PathBuf {

@@ -4,7 +4,7 @@
 #![no_main]
 
 #[expect(unreachable_pub, reason = "a reader makes a module of it where it is reachable")]
-#[path = "../../../../crates/machine/src/readme/kernel.rs"]
+#[path = "../../../../sim/machine/src/readme/kernel.rs"]
 mod kernel;
 
 extern crate alloc;

@@ -17,5 +17,5 @@ pub mod differential;
 
 /// The examples of the project's README, so that they compile.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../../README.md")]
 pub struct Readme;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use conformance::differential::{
+use doorbell_oracles::differential::{
     Comparison, Finding, Limits, MUTANTS, Model, Peer as _, Qemu, World, compare, hunt,
     reset_values,
 };

@@ -96,7 +96,7 @@ fn a_difference_leaves_out_its_own_bits_alone() {
 
 #[test]
 fn documentation_lists_every_exception() {
-    let text = include_str!("../../../docs/differential.md");
+    let text = include_str!("../../../../docs/differential.md");
     for difference in DIFFERENCES {
         assert!(text.contains(difference.name), "{}", difference.name);
         assert!(text.contains(difference.section), "{}", difference.section);
