@@ -18,7 +18,8 @@ use crate::apt::{Apt, Suite};
 use crate::dtb::{self, Tools, Tree, VIRT, Virt};
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{cache, machine, process};
+use crate::{cache, process};
+use doorbell_harness::command;
 
 /// A machine that runs, and a server of the shape that firmware in the wild has: sources of ours,
 /// compiled beside them.
@@ -34,7 +35,7 @@ const ITS_IN_VAIN: &str = "virt-without-its";
 
 /// Each machine's tables counted as a case for each judge.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let command = machine::build(workspace)?;
+    let command = command::build(workspace)?;
     let folder = workspace.target.join("acpi");
     let iasl = match fetch_iasl(workspace) {
         Ok(iasl) => Some(iasl),

@@ -14,10 +14,10 @@ use rustdoc_types::FORMAT_VERSION;
 use serde_json::Value;
 
 use crate::package::published;
-use crate::rust::{BARE_TARGET, need_target};
 use crate::step::Tally;
 use crate::workspace::{Package, Workspace};
 use crate::{changes, lint, process};
+use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 
 /// The machine of a library that runs on each.
 const HOSTED_TARGET: &str = "x86_64-unknown-linux-gnu";

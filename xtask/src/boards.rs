@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use self::devicetree::{Facts, Tree as Source};
 use crate::dtb::{self, Tools, Tree};
+use crate::process;
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{machine, process};
+use doorbell_harness::command;
 
 /// Boards of Debian's kernels, each for a shape of its own.
 const BOARDS: &[&str] = &[
@@ -86,7 +87,7 @@ const FEW_MESSAGES: &str = "50";
 /// The chosen boards, each counted as one case, and every other devicetree of each tree together as
 /// one.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let bench = Bench { command: machine::build(workspace)?, tools: Tools::of(workspace) };
+    let bench = Bench { command: command::build(workspace)?, tools: Tools::of(workspace) };
     let mut unseen = BOARDS.to_vec();
     for (tree, fetched) in dtb::fetch(workspace) {
         if let Err(absent) = fetched {
@@ -221,7 +222,7 @@ fn judge(report: &Value, facts: &Facts) -> Result<String> {
             "{node} refers to an MSI controller, but got no vector"
         );
     }
-    machine::judge_totals(&report["totals"])
+    command::judge_totals(&report["totals"])
 }
 
 /// Got some device fewer vectors than it needs? SPIs can be fewer than those that the functions

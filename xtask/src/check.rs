@@ -13,6 +13,7 @@ use crate::process;
 use crate::step::{self, Tally};
 use crate::workspace::{BARE_METAL, Package, Workspace};
 use crate::{lint, rust, tests};
+use doorbell_harness::toolchain;
 
 /// Number of cases of each property; proptest's default is 256.
 const PROPERTY_CASES: &str = "32";
@@ -107,7 +108,7 @@ fn is_of_library(package: &Package, file: &Path) -> bool {
 }
 
 fn clippy(workspace: &Workspace, chosen: &[&str], tally: &mut Tally) -> Result<()> {
-    rust::need_component(&workspace.root, "clippy")?;
+    toolchain::need_component(&workspace.root, "clippy")?;
     let mut clippy = process::cargo(&workspace.root);
     clippy.arg("clippy").args(chosen).args(["--all-targets", "--all-features"]);
     tally.case("clippy", process::must(clippy.args(["--", "-D", "warnings"])));

@@ -3,8 +3,9 @@
 
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{machine, process, size};
+use crate::{process, size};
 use anyhow::{Context, Result};
+use doorbell_harness::command;
 use std::path::Path;
 
 const PAGE: &str = "docs/measurements.md";
@@ -33,7 +34,7 @@ fn growth(workspace: &Workspace) -> Result<String> {
 }
 
 fn bench(workspace: &Workspace) -> Result<String> {
-    let command = machine::build(workspace)?;
+    let command = command::build(workspace)?;
     let mut bench = process::command(&command.to_string_lossy(), &workspace.root);
     bench.args(["bench", "--markdown"]);
     let peer = workspace.root.join(PEER);

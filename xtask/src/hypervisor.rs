@@ -35,10 +35,10 @@ use self::machine::{GICV3, Machine};
 use self::report::Ending;
 use crate::dtb::Tools;
 use crate::parallel::{self, Trial};
-use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
+use doorbell_harness::image::Image;
 
 /// A run takes 5 to 15 seconds, on a busy machine more; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(2);

@@ -16,7 +16,8 @@ use anyhow::{Context, Result, bail, ensure};
 use self::mutant::Mutant;
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{parallel, process, rust, tests};
+use crate::{parallel, process, tests};
+use doorbell_harness::toolchain;
 
 /// Packages with such checks.
 const CHECKED: &[&str] = &["irq-domain", "irq-routing", "vgic"];
@@ -43,7 +44,7 @@ fn judge(
     chosen: fn(Vec<Mutant>) -> Vec<Mutant>,
     tally: &mut Tally,
 ) -> Result<()> {
-    rust::need_component(&workspace.root, "clippy")?;
+    toolchain::need_component(&workspace.root, "clippy")?;
     let here = Sources::own(workspace);
     let mut faults = Vec::new();
     for package in CHECKED {

@@ -13,10 +13,10 @@ use crate::dtb::{self, Tools};
 use crate::initramfs::{self, Content, File};
 use crate::parallel::{self, Trial};
 use crate::qemu::{self, Version};
-use crate::rust::{self, JUDGE_TARGET as TARGET};
 use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{cache, process, small_linux};
+use doorbell_harness::toolchain::{self, JUDGE_TARGET as TARGET};
 
 /// A run takes 10 to 20 seconds, on a busy machine more; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -70,7 +70,7 @@ fn ask(
     limit: Duration,
     tally: &mut Tally,
 ) -> Result<()> {
-    if let Err(absent) = rust::need_target(&workspace.root, TARGET) {
+    if let Err(absent) = toolchain::need_target(&workspace.root, TARGET) {
         tally.skip(format!("the judge: {TARGET}: {absent:#}"));
         return Ok(());
     }
@@ -129,7 +129,7 @@ impl Judge<'_> {
 
 /// Builds the program of a package for the machine that has KVM.
 pub(crate) fn build(workspace: &Workspace, package: &str) -> Result<PathBuf> {
-    rust::need_target(&workspace.root, TARGET)?;
+    toolchain::need_target(&workspace.root, TARGET)?;
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["build", "--release", "--package", package, "--target", TARGET]);
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");

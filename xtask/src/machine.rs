@@ -1,11 +1,12 @@
 //! The command on the machine that it carries with it, and the rules by which its totals are
 //! judged.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+
+use doorbell_harness::command;
 
 use crate::process;
 use crate::step::Tally;
@@ -18,7 +19,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 /// `cargo run --release`, as a newcomer types it, and its report for programs.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let command = build(workspace)?;
+    let command = command::build(workspace)?;
     let mut cargo = process::cargo(&workspace.root);
     let start = Instant::now();
     let status =
@@ -32,7 +33,10 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     tally.case("within 10 s", accept(taken < PATIENCE, &taken_text));
     let mut json = process::command(&command.to_string_lossy(), &workspace.root);
     let report: Value = serde_json::from_str(&process::capture(json.args(["run", "--json"]))?)?;
-    tally.case("--json", judge_totals(&report["totals"]).map(|summary| println!("{summary}")));
+    tally.case(
+        "--json",
+        command::judge_totals(&report["totals"]).map(|summary| println!("{summary}")),
+    );
     let mut bench = process::command(&command.to_string_lossy(), &workspace.root);
     let bench = process::capture(bench.args(["bench", "--json"]).args(SAMPLES))?;
     let measured: Value = serde_json::from_str(&bench)?;
@@ -63,61 +67,7 @@ fn judge_bench(measured: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Builds the command and says where it is.
-pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
-    process::must(process::cargo(&workspace.root).args([
-        "build",
-        "--release",
-        "--package",
-        "doorbell",
-    ]))?;
-    Ok(workspace.target.join("release/doorbell"))
-}
-
-/// Nothing lost, spurious or at a wrong CPU, and something sent; a summary in words.
-pub(crate) fn judge_totals(totals: &Value) -> Result<String> {
-    let number =
-        |name: &str| totals[name].as_u64().with_context(|| format!("totals without `{name}`"));
-    for fault in ["lost", "spurious", "wrong_cpu", "guest_faults", "no_doorbell"] {
-        let count = number(fault)?;
-        ensure!(count == 0, "{fault}: {count}");
-    }
-    let (vectors, sent) = (number("vectors")?, number("sent")?);
-    let (delivered, coalesced) = (number("delivered")?, number("coalesced")?);
-    ensure!(vectors > 0 && sent > 0, "nothing was sent");
-    ensure!(
-        delivered + coalesced == sent,
-        "{sent} sent, {delivered} delivered, {coalesced} coalesced"
-    );
-    Ok(format!("{vectors} vectors, {sent} sent, {delivered} delivered"))
-}
-
 fn accept(good: bool, otherwise: &str) -> Result<()> {
     ensure!(good, "{otherwise}");
     Ok(())
-}
-
-#[cfg(test)]
-mod test {
-    use super::*;
-    use serde_json::json;
-
-    fn totals(lost: u64, coalesced: u64) -> Value {
-        json!({
-            "vectors": 2, "sent": 10, "delivered": 9, "coalesced": coalesced, "lost": lost,
-            "spurious": 0, "wrong_cpu": 0, "guest_faults": 0, "no_doorbell": 0,
-        })
-    }
-
-    #[test]
-    fn totals_that_add_up_are_good() {
-        assert!(judge_totals(&totals(0, 1)).is_ok());
-    }
-
-    #[test]
-    fn wrong_counts_are_refused() {
-        assert!(judge_totals(&totals(1, 1)).is_err());
-        assert!(judge_totals(&totals(0, 0)).is_err());
-        assert!(judge_totals(&json!({ "lost": 0 })).is_err());
-    }
 }

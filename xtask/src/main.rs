@@ -5,20 +5,16 @@
 mod acpi;
 mod adopters;
 mod api;
-mod apt;
 mod bindings;
 mod boards;
-mod cache;
 mod changes;
 mod check;
 mod deny;
 mod differential;
-mod dtb;
 mod examples;
 mod figures;
 mod fuzz;
 mod hypervisor;
-mod initramfs;
 mod interleavings;
 mod kvm;
 mod language;
@@ -28,21 +24,18 @@ mod msrv;
 mod newcomer;
 mod package;
 mod parallel;
-mod process;
 mod qemu;
 mod report;
 mod rust;
 mod size;
-mod small_linux;
 mod step;
-mod system;
 mod tests;
-mod workspace;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use doorbell_harness::{apt, cache, dtb, initramfs, process, small_linux, system, workspace};
 
 use crate::workspace::Workspace;
 

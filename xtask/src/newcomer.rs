@@ -10,10 +10,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::dtb::Tools;
 use crate::package::Archives;
-use crate::rust::{BARE_TARGET, need_target};
 use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{process as children, qemu};
+use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 
 /// Building a program and its dependencies takes less, on a busy machine too.
 const LIMIT: Duration = Duration::from_mins(10);

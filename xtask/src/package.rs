@@ -1,19 +1,17 @@
 //! The packages as a registry gets them. Each builds from its archive alone, with each of its
 //! features alone, for machines without an operating system too.
 
-mod archives;
-
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-pub(crate) use archives::{Archives, published};
+pub(crate) use doorbell_harness::archives::{Archives, published};
 
 use crate::lint;
 use crate::process;
-use crate::rust::{BARE_TARGET, need_target};
 use crate::step::Tally;
 use crate::workspace::{Package, Workspace};
+use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 
 /// Features that need an operating system: of these packages, by these names.
 const HOSTED: &[(&str, &[&str])] = &[

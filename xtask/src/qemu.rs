@@ -1,11 +1,8 @@
 //! The bare-metal images on QEMU: the drivers, judged by a GIC and PCI devices of another project.
 
 mod cost;
-pub(crate) mod image;
 mod machines;
 mod minimal;
-mod monitor;
-mod peer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,54 +10,23 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use doorbell_harness::image::Image;
+pub(crate) use doorbell_harness::qemu::{
+    Monitor, PROGRAM, Peer, Version, drives, fetch, write_disk,
+};
 
 use self::cost::{Linux, Spans};
-use self::image::Image;
 use self::machines::{Boot, Machine};
-pub(crate) use self::monitor::Monitor;
-pub(crate) use self::peer::Peer;
-use crate::apt::{Apt, Suite};
 use crate::dtb::Tools;
 use crate::parallel::{self, Trial};
+use crate::process;
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{cache, process};
 
 /// A run takes seconds; what takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(3);
 /// Interrupts of the load test where each takes long.
 const SMALL_LOAD: u32 = 1000;
-pub(crate) const PROGRAM: &str = "qemu-system-aarch64";
-/// Sectors of the disk; each begins with its own number.
-const SECTORS: u64 = 2048;
-const SECTOR: usize = 512;
-
-/// One of Debian's QEMUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Version {
-    /// The release's.
-    Stable,
-    /// The one in its backports.
-    Backports,
-}
-
-impl Version {
-    pub(crate) const ALL: [Self; 2] = [Self::Stable, Self::Backports];
-
-    pub(crate) fn suite(self) -> Suite {
-        match self {
-            Self::Stable => Suite::Stable,
-            Self::Backports => Suite::Backports,
-        }
-    }
-
-    fn folder(self, workspace: &Workspace) -> PathBuf {
-        cache::folder(workspace).join(match self {
-            Self::Stable => "qemu-stable",
-            Self::Backports => "qemu-backports",
-        })
-    }
-}
 
 /// Options of a person's run.
 #[derive(Debug, clap::Args)]
@@ -179,18 +145,6 @@ fn compare(workspace: &Workspace, version: Version) -> Result<ExitCode> {
     println!("{:16} {}", "Linux:", bench.cost_of(&linux)?);
     println!("{:16} {}, by {}", "on record:", cost::LINUX, linux.name);
     Ok(ExitCode::SUCCESS)
-}
-
-/// Unpacks a QEMU into the cache.
-pub(crate) fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
-    let folder = version.folder(workspace);
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || {
-            apt.unpack_with_needs(&["qemu-system-arm"], version.suite(), &folder)
-        })?;
-    }
-    Ok(Tools::at(folder))
 }
 
 /// One run's ingredients.
@@ -338,22 +292,6 @@ fn requested(line: &str) -> Option<&'static str> {
     // pass on.
     let known = line.trim_end() == "request - an error at hp";
     known.then_some("pcie_aer_inject_error hp 0x4000")
-}
-
-/// Returns arguments by which a file is the drives `d0` and `d1`.
-pub(crate) fn drives(disk: &Path) -> [String; 4] {
-    let drive = |id| format!("if=none,id={id},format=raw,readonly=on,file={}", disk.display());
-    ["-drive".into(), drive("d0"), "-drive".into(), drive("d1")]
-}
-
-/// Writes the disk that the image's drivers read.
-pub(crate) fn write_disk(file: &Path) -> Result<()> {
-    let mut content = Vec::new();
-    for number in 0..SECTORS {
-        content.extend(number.to_le_bytes());
-        content.resize(content.len() + SECTOR - 8, 0);
-    }
-    fs::write(file, content).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Results that the image printed.

@@ -1,19 +1,17 @@
 //! The page that the command writes, in a real browser. It is shown light and dark, wide and
 //! narrow, with names that would be code if they were not escaped.
 
-mod browser;
-mod chromium;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use self::browser::Browser;
+use crate::process;
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{machine, process};
+use doorbell_harness::browser::{self, Browser};
+use doorbell_harness::command;
 
 /// Says what is wrong with the page that is open, as a list of sentences.
 const AUDIT: &str = include_str!("report/audit.js");
@@ -48,8 +46,8 @@ const LINK: &str = "#findings li:last-child a.place, #findings li:nth-last-child
 
 /// Each page in each view counted as a case, and each thing that a reader does with it.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let command = machine::build(workspace)?;
-    let tools = match chromium::fetch(workspace) {
+    let command = command::build(workspace)?;
+    let tools = match browser::fetch(workspace) {
         Ok(tools) => tools,
         Err(absent) => {
             tally.skip(format!("no Chromium: {absent:#}"));

@@ -1,9 +1,10 @@
 //! rustfmt, clippy and rustdoc.
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
+
+use doorbell_harness::toolchain::{BARE_TARGET, JUDGE_TARGET, need_component, need_target};
 
 use crate::process;
 use crate::step::Tally;
@@ -27,12 +28,6 @@ const BARE_METAL: &[&str] = &[
 ];
 /// Those of them that serve a kernel without a heap, by what their default features leave out.
 const HEAPLESS: &[&str] = &["gic-driver"];
-/// The machine they are built for.
-pub(crate) const BARE_TARGET: &str = "aarch64-unknown-none";
-/// The machine of a hypervisor that leaves the vector registers to its guests.
-pub(crate) const SOFT_FLOAT_TARGET: &str = "aarch64-unknown-none-softfloat";
-/// The machine that KVM's judge is built for: static programs, linked without any C tools.
-pub(crate) const JUDGE_TARGET: &str = "aarch64-unknown-linux-musl";
 /// The workspace, and the parts outside of it: the fuzz targets, the bench's peers, the adopters
 /// and the images. The images' `--all` formats what they use of the workspace once more.
 const FORMATTED: &[&[&str]] = &[
@@ -115,25 +110,4 @@ pub(crate) fn docs(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     process::must(&mut doc)?;
     tally.pass(1);
     Ok(())
-}
-
-/// Adds a target to a rustup toolchain that lacks it.
-pub(crate) fn need_target(root: &Path, target: &str) -> Result<()> {
-    let mut sysroot = process::command("rustc", root);
-    let sysroot = process::capture(sysroot.args(["--print", "sysroot"]))?;
-    if Path::new(sysroot.trim()).join("lib/rustlib").join(target).exists() {
-        return Ok(());
-    }
-    ensure!(process::exists("rustup"), "not part of this Rust, and there is no rustup to add it");
-    process::must(process::command("rustup", root).args(["target", "add", target]))
-}
-
-/// Adds rustfmt or clippy to a rustup toolchain of the minimal profile.
-pub(crate) fn need_component(root: &Path, name: &str) -> Result<()> {
-    let subcommand = if name == "rustfmt" { "fmt" } else { name };
-    if process::output(process::cargo(root).args([subcommand, "--version"]))?.status.success() {
-        return Ok(());
-    }
-    ensure!(process::exists("rustup"), "{name} is not installed, and there is no rustup to add it");
-    process::must(process::command("rustup", root).args(["component", "add", name]))
 }

@@ -1,10 +1,10 @@
 //! Code size of kernels that use one kind of MSI controller. Each is built for size, must not
 //! exceed its budget, and must not contain code of drivers that it does not use.
 
-use crate::qemu::image;
 use crate::step::Tally;
 use crate::workspace::Workspace;
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::image;
 use std::fmt::Write as _;
 use std::fs;
 

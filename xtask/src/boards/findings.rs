@@ -16,7 +16,8 @@ use serde_json::Value;
 use crate::dtb::{self, Tree};
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{changes, machine, process};
+use crate::{changes, process};
+use doorbell_harness::command;
 
 /// Kernels' devicetrees.
 const TREES: [Tree; 2] = [Tree::Debian, Tree::Backports];
@@ -77,7 +78,7 @@ fn by_rule(list: &str) -> BTreeMap<&str, (usize, BTreeSet<&str>)> {
 
 /// Writes the lists anew.
 pub(crate) fn accept(workspace: &Workspace) -> Result<ExitCode> {
-    let command = machine::build(workspace)?;
+    let command = command::build(workspace)?;
     for (tree, fetched) in dtb::fetch(workspace) {
         if TREES.contains(&tree) {
             fetched?;

@@ -7,10 +7,10 @@ use super::files::{Files, GUEST_RAM};
 use super::{Board, LIMIT, MEMORY, Machine, Record};
 use crate::dtb::Tools;
 use crate::process;
-use crate::qemu::image::Image;
 use crate::qemu::{self, Count, Peer, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
+use doorbell_harness::image::Image;
 
 const CPUS: u8 = 2;
 const LOAD: u32 = 1000;

@@ -9,7 +9,7 @@ use super::microbench::COUNTED;
 use super::{Board, LIMIT};
 use crate::parallel::Trial;
 use crate::process;
-use crate::qemu::image::Image;
+use doorbell_harness::image::Image;
 
 const MICROSECONDS: u64 = 1000;
 /// Requested delay in nanoseconds.

@@ -12,10 +12,10 @@ use super::files::{Files, GUEST_RAM, MACHINE_BYTES_BELOW, RAM};
 use super::{Board, LIMIT, Machine, Record};
 use crate::dtb::Tools;
 use crate::process;
-use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
+use doorbell_harness::image::Image;
 
 /// MiB of the guest.
 const MEMORY: u32 = 64;

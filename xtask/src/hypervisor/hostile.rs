@@ -18,10 +18,10 @@ use super::report::Ending;
 use super::{Board, LIMIT, Machine, Record};
 use crate::dtb::Tools;
 use crate::parallel::Trial;
-use crate::qemu::image::Image;
 use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{process, qemu};
+use doorbell_harness::image::Image;
 
 /// The turn of a guest while others wait for its CPU (`scheduler.rs`), in nanoseconds.
 const TURN: u64 = 2_000_000;

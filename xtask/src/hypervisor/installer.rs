@@ -10,11 +10,11 @@ use super::controller::Controller;
 use super::files::Files;
 use super::{Board, Machine, Record};
 use crate::apt::{self, Apt};
-use crate::qemu::image::Image;
 use crate::qemu::{self, Monitor, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
 use crate::{cache, process};
+use doorbell_harness::image::Image;
 
 const PACKAGE: &str = "debian-installer-12-netboot-arm64";
 /// Folder of the package's kernel and first file system, for a text console.

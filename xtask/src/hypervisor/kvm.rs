@@ -13,10 +13,10 @@ use super::microbench::{COUNTED, EACH, Microbench, SHARED, VERSION};
 use super::{COMMAND_LINE, CONFINED, GICV3, SURROUNDINGS};
 use crate::apt::Apt;
 use crate::initramfs::{self, Content, File};
-use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
 use crate::workspace::Workspace;
 use crate::{cache, dtb, kvm, process, small_linux};
+use doorbell_harness::image::Image;
 
 /// Instructions of each operation and exits of all its turns, under Debian 12's Linux 6.1.
 /// `cargo xtask hypervisor --cost` measures them anew (docs/measurements.md).

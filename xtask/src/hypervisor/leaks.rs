@@ -9,7 +9,7 @@ use super::microbench::COUNTED;
 use super::{Board, LIMIT};
 use crate::parallel::Trial;
 use crate::process;
-use crate::qemu::image::Image;
+use doorbell_harness::image::Image;
 
 /// Number of readings of each register. A leak of one bit is missed with a probability of 2^-15.
 const TIMES: usize = 16;

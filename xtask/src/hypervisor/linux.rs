@@ -16,10 +16,10 @@ use super::{Board, COMMAND_LINE, LIMIT, MEMORY, MOVES, Record, traffic};
 use crate::dtb::Tools;
 use crate::parallel::Trial;
 use crate::process;
-use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
+use doorbell_harness::image::Image;
 
 /// The kernel's log has no times: its lines are the guest's words. No packet comes unasked.
 const WORDS: &str = "printk.time=0 ipv6.disable=1";

@@ -10,10 +10,10 @@ use super::files::{Files, GUEST_RAM};
 use super::{Board, LIMIT, Machine, Record, costs, record};
 use crate::dtb::Tools;
 use crate::process;
-use crate::qemu::image::Image;
 use crate::qemu::{self, Version};
 use crate::step::Tally;
 use crate::workspace::Workspace;
+use doorbell_harness::image::Image;
 
 /// The QEMU that counts the instructions of several CPUs.
 pub(super) const VERSION: Version = Version::Backports;

@@ -107,7 +107,8 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell-oracles", &[LIBRARIES, &["doorbell-qtest", "doorbell-test-guest"]]),
     ("kvm-judge", &[LIBRARIES]),
     ("kvm-monitor", &[LIBRARIES]),
-    ("xtask", &[]),
+    ("doorbell-harness", &[]),
+    ("xtask", &[&["doorbell-harness"]]),
 ];
 
 /// Arrows that the table does not have, and packages that it does not know.

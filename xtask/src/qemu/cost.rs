@@ -19,8 +19,8 @@ use anyhow::{Context, Result, ensure};
 pub(super) use self::linux::Linux;
 use self::log::Reader;
 pub(super) use self::log::Spans;
-use super::monitor::Monitor;
 use crate::process;
+use doorbell_harness::qemu::Monitor;
 
 /// Booting, and logging a few hundred thousand lines.
 const LIMIT: Duration = Duration::from_mins(3);

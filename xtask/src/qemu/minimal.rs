@@ -2,12 +2,12 @@
 
 use anyhow::{Result, ensure};
 
-use super::image::Image;
 use super::{LIMIT, PROGRAM, Version};
 use crate::dtb::Tools;
 use crate::process;
 use crate::step::Tally;
 use crate::workspace::Workspace;
+use doorbell_harness::image::Image;
 
 const GICV3: &[&str] = &["virt,gic-version=3,its=on"];
 const GICV2: &[&str] = &["virt,gic-version=2"];

@@ -10,26 +10,26 @@ use std::{env, thread};
 use anyhow::{Context, Result, bail, ensure};
 
 /// A command in `directory`, without standard input: nothing that runs here may ask a question.
-pub(crate) fn command(program: &str, directory: &Path) -> Command {
+pub fn command(program: &str, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(directory).stdin(Stdio::null());
     command
 }
 
 /// Cargo, of the toolchain that runs this program.
-pub(crate) fn cargo(directory: &Path) -> Command {
+pub fn cargo(directory: &Path) -> Command {
     command(&env::var("CARGO").unwrap_or_else(|_| "cargo".into()), directory)
 }
 
 /// Returns true if `program` is found and answers `--version`.
-pub(crate) fn exists(program: &str) -> bool {
+pub fn exists(program: &str) -> bool {
     let mut command = Command::new(program);
     command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
 /// Runs `command` quietly and returns its standard output; an error carries its standard error.
-pub(crate) fn capture(command: &mut Command) -> Result<String> {
+pub fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     ensure!(
         output.status.success(),
@@ -42,14 +42,14 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 }
 
 /// Runs `command` with its output where ours goes, and fails where it fails.
-pub(crate) fn must(command: &mut Command) -> Result<()> {
+pub fn must(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
     ensure!(status.success(), "{} ended with {status}", shown(command));
     Ok(())
 }
 
 /// Runs `command`, collecting what it prints.
-pub(crate) fn output(command: &mut Command) -> Result<Output> {
+pub fn output(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("cannot start {}", shown(command)))
 }
 
@@ -58,11 +58,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
 ///
 /// Its standard error goes where ours goes. A child that overruns is killed and reported as an
 /// error.
-pub(crate) fn watch(
-    command: &mut Command,
-    limit: Duration,
-    line: impl FnMut(&str),
-) -> Result<ExitStatus> {
+pub fn watch(command: &mut Command, limit: Duration, line: impl FnMut(&str)) -> Result<ExitStatus> {
     let start = Instant::now();
     supervise(command, || limit.saturating_sub(start.elapsed()), line)
         .with_context(|| format!("{} has {} s", shown(command), limit.as_secs()))
@@ -70,7 +66,7 @@ pub(crate) fn watch(
 
 /// Runs `command` like [`watch`], as long as the time between two of its lines does not exceed
 /// `silence`.
-pub(crate) fn watch_each(
+pub fn watch_each(
     command: &mut Command,
     silence: Duration,
     line: impl FnMut(&str),

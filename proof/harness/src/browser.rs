@@ -1,5 +1,7 @@
 //! A headless Chromium, by the WebDriver protocol (W3C) of its driver.
 
+mod chromium;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -11,7 +13,8 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use ureq::Agent;
 
-use super::chromium::{BROWSER, FONTS};
+pub use self::chromium::fetch;
+use self::chromium::{BROWSER, FONTS};
 use crate::dtb::Tools;
 use crate::workspace::Workspace;
 
@@ -38,7 +41,7 @@ const ARGUMENTS: [&str; 9] = [
 
 /// A browser with one window. It ends with this object.
 #[derive(Debug)]
-pub(super) struct Browser {
+pub struct Browser {
     driver: Child,
     agent: Agent,
     session: String,
@@ -47,7 +50,7 @@ pub(super) struct Browser {
 
 impl Browser {
     /// Starts the driver, and by it the browser, with a profile that is new.
-    pub(super) fn start(workspace: &Workspace, tools: &Tools) -> Result<Self> {
+    pub fn start(workspace: &Workspace, tools: &Tools) -> Result<Self> {
         let profile = env::temp_dir().join(format!("doorbell-chromium-{}", process::id()));
         fs::create_dir_all(&profile)?;
         let mut command = tools.command("chromedriver");
@@ -76,7 +79,7 @@ impl Browser {
     }
 
     /// Sets the window's size and the preferred colours.
-    pub(super) fn emulate(&self, scheme: &str, width: u32, height: u32) -> Result<()> {
+    pub fn emulate(&self, scheme: &str, width: u32, height: u32) -> Result<()> {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.devtools("Emulation.setEmulatedMedia", &json!({ "features": features }))?;
         let size = json!({
@@ -86,7 +89,7 @@ impl Browser {
     }
 
     /// Loads a page, from the beginning even if it is open.
-    pub(super) fn open(&self, address: &str) -> Result<()> {
+    pub fn open(&self, address: &str) -> Result<()> {
         self.post("/url", &json!({ "url": "about:blank" }))?;
         self.log("browser")?;
         self.log("performance")?;
@@ -94,24 +97,24 @@ impl Browser {
     }
 
     /// Runs the body of a function in the page.
-    pub(super) fn execute(&self, script: &str, arguments: &Value) -> Result<Value> {
+    pub fn execute(&self, script: &str, arguments: &Value) -> Result<Value> {
         self.post("/execute/sync", &json!({ "script": script, "args": arguments }))
     }
 
     /// Clicks on the first element that a selector means.
-    pub(super) fn click(&self, selector: &str) -> Result<()> {
+    pub fn click(&self, selector: &str) -> Result<()> {
         let element = self.element(selector)?;
         self.post(&format!("/element/{element}/click"), &json!({})).map(drop)
     }
 
     /// Types while an element has the focus.
-    pub(super) fn keys(&self, selector: &str, keys: &str) -> Result<()> {
+    pub fn keys(&self, selector: &str, keys: &str) -> Result<()> {
         let element = self.element(selector)?;
         self.post(&format!("/element/{element}/value"), &json!({ "text": keys })).map(drop)
     }
 
     /// Moves the pointer over an element.
-    pub(super) fn point(&self, selector: &str) -> Result<()> {
+    pub fn point(&self, selector: &str) -> Result<()> {
         let element = json!({ ELEMENT: self.element(selector)? });
         let motion = json!([{ "type": "pointerMove", "origin": element, "x": 0, "y": 0 }]);
         let pointer = json!({ "type": "pointer", "id": "mouse", "actions": motion });
@@ -119,7 +122,7 @@ impl Browser {
     }
 
     /// The whole page as PNG.
-    pub(super) fn screenshot(&self) -> Result<Vec<u8>> {
+    pub fn screenshot(&self) -> Result<Vec<u8>> {
         let whole = json!({ "captureBeyondViewport": true, "format": "png" });
         let metrics = self.devtools("Page.getLayoutMetrics", &json!({}))?;
         let size = &metrics["cssContentSize"];
@@ -134,13 +137,13 @@ impl Browser {
     }
 
     /// Takes what a log has gathered.
-    pub(super) fn log(&self, kind: &str) -> Result<Vec<Value>> {
+    pub fn log(&self, kind: &str) -> Result<Vec<Value>> {
         let entries = self.post("/se/log", &json!({ "type": kind }))?;
         entries.as_array().cloned().context("a log is a list")
     }
 
     /// The addresses that the page asked for since it was opened.
-    pub(super) fn requests(&self) -> Result<Vec<String>> {
+    pub fn requests(&self) -> Result<Vec<String>> {
         let mut addresses = Vec::new();
         for entry in self.log("performance")? {
             let event = entry["message"].as_str().context("an event without a message")?;

@@ -14,13 +14,13 @@ const PROMPT: &[u8] = b"(qemu) ";
 
 /// Connection to a QEMU's monitor.
 #[derive(Debug)]
-pub(crate) struct Monitor {
+pub struct Monitor {
     socket: PathBuf,
 }
 
 impl Monitor {
     /// Has a QEMU that is to be started offer one, at a socket in `folder`.
-    pub(crate) fn offered_by(qemu: &mut Command, folder: &Path) -> Result<Self> {
+    pub fn offered_by(qemu: &mut Command, folder: &Path) -> Result<Self> {
         let socket = folder.join("monitor.sock");
         if socket.exists() {
             fs::remove_file(&socket)?;
@@ -30,7 +30,7 @@ impl Monitor {
     }
 
     /// Gives orders, and waits until each is carried out.
-    pub(crate) fn order(&self, orders: &[&str]) -> Result<()> {
+    pub fn order(&self, orders: &[&str]) -> Result<()> {
         let mut stream = self.connect()?;
         for order in orders {
             writeln!(stream, "{order}")?;
@@ -40,7 +40,7 @@ impl Monitor {
     }
 
     /// Ends QEMU, which may drop an order whose connection is closed before it reads.
-    pub(crate) fn quit(&self) -> Result<()> {
+    pub fn quit(&self) -> Result<()> {
         let mut stream = self.connect()?;
         writeln!(stream, "quit")?;
         match io::copy(&mut stream, &mut io::sink()) {

@@ -5,11 +5,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::Suite;
+/// Suite of the distribution that a package comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// The release and its updates.
+    Stable,
+    /// Newer versions built for the release.
+    Backports,
+    /// The newest versions, from which the next release is made (`sid`).
+    Unstable,
+}
 
 /// The release's code name and where its packages and security updates come from.
 #[derive(Debug)]
-pub(crate) struct Sources {
+pub(super) struct Sources {
     release: String,
     main: Source,
     security: Option<Source>,
@@ -26,7 +35,7 @@ struct Source {
 
 impl Sources {
     /// Reads `/etc/os-release` and `/etc/apt`.
-    pub(crate) fn of_this_machine() -> Result<Self> {
+    pub(super) fn of_this_machine() -> Result<Self> {
         let system = fs::read_to_string("/etc/os-release").context("this is no Debian machine")?;
         let release = system.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
         let release =
@@ -40,12 +49,12 @@ impl Sources {
         Ok(Self { release, main, security })
     }
 
-    pub(crate) fn mirror(&self) -> &str {
+    pub(super) fn mirror(&self) -> &str {
         &self.main.uri
     }
 
     /// The suites' own name.
-    pub(crate) fn name_of(&self, suite: Suite) -> String {
+    pub(super) fn name_of(&self, suite: Suite) -> String {
         match suite {
             Suite::Stable => self.release.clone(),
             Suite::Backports => format!("{}-backports", self.release),
@@ -55,14 +64,14 @@ impl Sources {
 
     /// The suite of an origin as `apt-cache madison` prints it, `http://mirror release/main arch
     /// Packages`.
-    pub(crate) fn suite_of(&self, origin: &str) -> Suite {
+    pub(super) fn suite_of(&self, origin: &str) -> Suite {
         let others = [Suite::Backports, Suite::Unstable];
         let is_of = |suite: &Suite| origin.contains(&format!(" {}/", self.name_of(*suite)));
         others.into_iter().find(is_of).unwrap_or(Suite::Stable)
     }
 
     /// These suites as a file in apt's format.
-    pub(crate) fn render(&self, suites: &[Suite]) -> String {
+    pub(super) fn render(&self, suites: &[Suite]) -> String {
         if suites == [Suite::Unstable] {
             return self.main.render(&[self.name_of(Suite::Unstable)]);
         }

@@ -3,17 +3,24 @@
 
 /// A file of the archive.
 #[derive(Debug)]
-pub(super) struct File {
-    pub(super) path: &'static str,
-    pub(super) content: Content,
+pub struct File {
+    /// Path without the leading slash.
+    pub path: &'static str,
+    /// What it is and holds.
+    pub content: Content,
 }
 
 /// Content of a file.
 #[derive(Debug)]
-pub(super) enum Content {
+pub enum Content {
+    /// A folder.
     Folder,
+    /// An executable file.
     Program(Vec<u8>),
+    /// Another file.
     Data(Vec<u8>),
+    /// A device node.
+    #[expect(missing_docs, reason = "the numbers have the names that Linux gives them")]
     CharacterDevice { major: u32, minor: u32 },
 }
 
@@ -21,7 +28,7 @@ pub(super) enum Content {
 const TRAILER: &str = "TRAILER!!!";
 
 /// An archive of `files`, folders before what is in them.
-pub(super) fn pack(files: &[File]) -> Vec<u8> {
+pub fn pack(files: &[File]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (number, file) in (1..).zip(files) {
         let (mode, data, device) = match &file.content {

@@ -10,7 +10,7 @@ use crate::cache;
 use crate::initramfs::{Content, File};
 
 /// Modules of the NVMe driver in the release's kernel, in the order of their dependencies.
-pub(crate) const NVME: &[&str] = &[
+pub const NVME: &[&str] = &[
     "crc64.ko",
     "crct10dif_common.ko",
     "crct10dif_generic.ko",
@@ -23,7 +23,7 @@ pub(crate) const NVME: &[&str] = &[
 ];
 
 /// Downloads a suite's kernel, and unpacks it with these of its modules into `folder`.
-pub(crate) fn unpack_kernel<'a>(
+pub fn unpack_kernel<'a>(
     apt: &Apt,
     metapackage: &str,
     suite: Suite,
@@ -40,13 +40,13 @@ pub(crate) fn unpack_kernel<'a>(
 }
 
 /// The kernel that was unpacked into `folder`.
-pub(crate) fn kernel(folder: &Path) -> Result<PathBuf> {
+pub fn kernel(folder: &Path) -> Result<PathBuf> {
     let mut boot = folder.join("boot").read_dir().context("no kernel was unpacked")?;
     Ok(boot.next().context("the kernel's package has no kernel")??.path())
 }
 
 /// The modules of these names that were unpacked into `folder`.
-pub(crate) fn modules(folder: &Path, names: &[&'static str]) -> Result<Vec<File>> {
+pub fn modules(folder: &Path, names: &[&'static str]) -> Result<Vec<File>> {
     let found = cache::files_below(folder)?;
     let module = |path: &&'static str| {
         let file = found.iter().find(|file| file.ends_with(path));
@@ -58,7 +58,7 @@ pub(crate) fn modules(folder: &Path, names: &[&'static str]) -> Result<Vec<File>
 
 /// The first file system, with the busybox that was unpacked into `folder`. Its file `modules`
 /// names the modules in their order, for `init` to load.
-pub(crate) fn first_files(folder: &Path, init: &str, modules: Vec<File>) -> Result<Vec<File>> {
+pub fn first_files(folder: &Path, init: &str, modules: Vec<File>) -> Result<Vec<File>> {
     let folders = ["dev", "proc", "sys", "tmp"];
     let busybox = fs::read(folder.join(apt::BUSYBOX)).context("busybox")?;
     let names: Vec<_> = modules.iter().map(|module| module.path).collect();

@@ -8,17 +8,17 @@ use anyhow::{Context, Result};
 use crate::workspace::Workspace;
 
 /// `$DOORBELL_CACHE`, or `cache` in the target folder: nothing is written elsewhere unasked.
-pub(crate) fn folder(workspace: &Workspace) -> PathBuf {
+pub fn folder(workspace: &Workspace) -> PathBuf {
     env::var_os("DOORBELL_CACHE").map_or_else(|| workspace.target.join("cache"), PathBuf::from)
 }
 
 /// Returns true if [`fill`] filled `folder` to the end.
-pub(crate) fn is_filled(folder: &Path) -> bool {
+pub fn is_filled(folder: &Path) -> bool {
     stamp(folder).exists()
 }
 
 /// Fills `folder` by `work` unless an earlier call did; a half-filled one is emptied first.
-pub(crate) fn fill(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn fill(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
     if is_filled(folder) {
         return Ok(());
     }
@@ -31,7 +31,7 @@ pub(crate) fn fill(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<(
 }
 
 /// Every file in `folder` and the folders in it.
-pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
     while let Some(next) = folders.pop() {
         for entry in next.read_dir()? {

@@ -7,14 +7,14 @@ use anyhow::{Context, Result, ensure};
 use crate::process;
 
 /// The machine that this toolchain builds for by default.
-pub(crate) fn host_triple(root: &Path) -> Result<String> {
+pub fn host_triple(root: &Path) -> Result<String> {
     let version = process::capture(process::command("rustc", root).arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("rustc does not name its host")
 }
 
 /// A C++ compiler, for libFuzzer; installed where this user may.
-pub(crate) fn need_cxx(root: &Path) -> Result<()> {
+pub fn need_cxx(root: &Path) -> Result<()> {
     if process::exists("c++") {
         return Ok(());
     }
@@ -22,7 +22,7 @@ pub(crate) fn need_cxx(root: &Path) -> Result<()> {
 }
 
 /// Python's virtual environments; installed where this user may.
-pub(crate) fn need_venv(root: &Path) -> Result<()> {
+pub fn need_venv(root: &Path) -> Result<()> {
     let mut python = process::command("python3", root);
     if process::capture(python.args(["-c", "import ensurepip, venv"])).is_ok() {
         return Ok(());

@@ -7,33 +7,31 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::workspace::Workspace;
-use crate::{process, rust};
+use crate::{process, toolchain};
 
 /// The two forms of an image.
 #[derive(Debug)]
-pub(crate) struct Image {
-    pub(crate) elf: PathBuf,
-    pub(crate) flat: PathBuf,
+pub struct Image {
+    /// File with sections and symbols.
+    pub elf: PathBuf,
+    /// Contents of memory, from the first loaded address on.
+    pub flat: PathBuf,
 }
 
 impl Image {
     /// Builds a package's program of this name, with the package's default features.
-    pub(crate) fn build(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
+    pub fn build(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
         Self::build_with(workspace, package, program, &[])
     }
 
     /// Builds a program without features: it does not link where it needs a global allocator and
     /// has none.
-    pub(super) fn build_heapless(
-        workspace: &Workspace,
-        package: &str,
-        program: &str,
-    ) -> Result<Self> {
+    pub fn build_heapless(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
         Self::build_with(workspace, package, program, &["--no-default-features"])
     }
 
     /// Builds a program for another address than the usual one: a guest's RAM begins elsewhere.
-    pub(crate) fn build_at(
+    pub fn build_at(
         workspace: &Workspace,
         package: &str,
         program: &str,
@@ -62,7 +60,7 @@ impl Image {
 }
 
 /// Builds a program by a profile; the ELF file.
-pub(crate) fn elf(
+pub fn elf(
     workspace: &Workspace,
     profile: &str,
     package: &str,
@@ -82,7 +80,7 @@ fn cargo(
     program: &str,
 ) -> Result<Command> {
     let target = target(package);
-    rust::need_target(&workspace.root, target)?;
+    toolchain::need_target(&workspace.root, target)?;
     let mut cargo = process::cargo(&folder(workspace, package));
     cargo.args([verb, "--profile", profile, "--package", package, "--bin", program]);
     cargo.args(["--target", target, "--target-dir"]);
@@ -102,11 +100,11 @@ fn built(workspace: &Workspace, profile: &str, package: &str, program: &str) -> 
 
 /// The machine that a package is built for.
 fn target(package: &str) -> &'static str {
-    if package == "hypervisor" { rust::SOFT_FLOAT_TARGET } else { rust::BARE_TARGET }
+    if package == "hypervisor" { toolchain::SOFT_FLOAT_TARGET } else { toolchain::BARE_TARGET }
 }
 
 /// Bytes of an ELF file's sections that hold instructions.
-pub(crate) fn text_bytes(file: &[u8]) -> Result<u64> {
+pub fn text_bytes(file: &[u8]) -> Result<u64> {
     const INSTRUCTIONS: u64 = 1 << 2;
     let file = ElfFile::new(file)?;
     let mut bytes = 0;
@@ -119,7 +117,7 @@ pub(crate) fn text_bytes(file: &[u8]) -> Result<u64> {
 }
 
 /// Returns the names in an ELF file's symbol table, of which it must have exactly one.
-pub(crate) fn symbols(file: &[u8]) -> Result<Vec<String>> {
+pub fn symbols(file: &[u8]) -> Result<Vec<String>> {
     const SYMBOLS: u64 = 2;
     const SYMBOL_BYTES: usize = 24;
     let file = ElfFile::new(file)?;

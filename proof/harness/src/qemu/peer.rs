@@ -26,7 +26,7 @@ const SHARED_MEMORY: i64 = -1;
 
 /// A running peer; dropped, it ends.
 #[derive(Debug)]
-pub(crate) struct Peer {
+pub struct Peer {
     socket: PathBuf,
     stop: OwnedFd,
     thread: Option<JoinHandle<()>>,
@@ -34,7 +34,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Serves one QEMU at `socket`.
-    pub(crate) fn start(socket: &Path) -> Result<Self> {
+    pub fn start(socket: &Path) -> Result<Self> {
         if socket.exists() {
             fs::remove_file(socket)?;
         }
@@ -51,7 +51,7 @@ impl Peer {
     }
 
     /// Returns the path at which QEMU finds it.
-    pub(crate) fn socket(&self) -> &Path {
+    pub fn socket(&self) -> &Path {
         &self.socket
     }
 }

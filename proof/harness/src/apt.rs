@@ -10,6 +10,7 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail, ensure};
 
 use self::sources::Sources;
+pub use self::sources::Suite;
 use crate::process;
 
 /// Beginnings of the names of packages that are unpacked even where they are installed. An
@@ -17,34 +18,23 @@ use crate::process;
 const UNPACKED: &[&str] = &["qemu", "seabios", "device-tree-compiler", "acpica", "chromium"];
 
 /// Path of the program that [`Apt::unpack_busybox`] unpacks.
-pub(crate) const BUSYBOX: &str = "bin/busybox";
+pub const BUSYBOX: &str = "bin/busybox";
 
 /// A private package index.
 #[derive(Debug)]
-pub(crate) struct Apt {
+pub struct Apt {
     folder: PathBuf,
     sources: Sources,
 }
 
-/// Suite of the distribution that a package comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Suite {
-    /// The release and its updates.
-    Stable,
-    /// Newer versions built for the release.
-    Backports,
-    /// The newest versions, from which the next release is made (`sid`).
-    Unstable,
-}
-
 impl Apt {
     /// Reads which mirrors this machine uses and fetches their index into `folder`.
-    pub(crate) fn update(folder: &Path) -> Result<Self> {
+    pub fn update(folder: &Path) -> Result<Self> {
         Self::update_any(folder, &[&[Suite::Stable, Suite::Backports], &[Suite::Stable]])
     }
 
     /// Fetches the index of the unstable suite into `folder`.
-    pub(crate) fn update_unstable(folder: &Path) -> Result<Self> {
+    pub fn update_unstable(folder: &Path) -> Result<Self> {
         Self::update_any(folder, &[&[Suite::Unstable]])
     }
 
@@ -68,7 +58,7 @@ impl Apt {
     }
 
     /// The newest version of `package` that `suite` has.
-    pub(crate) fn newest(&self, package: &str, suite: Suite) -> Result<String> {
+    pub fn newest(&self, package: &str, suite: Suite) -> Result<String> {
         let table = process::capture(&mut self.command("apt-cache", &["madison", package]))?;
         let rows = table.lines().map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
         let mut rows = rows.filter(|row| row.len() == 3 && self.sources.suite_of(row[2]) == suite);
@@ -78,21 +68,21 @@ impl Apt {
     }
 
     /// The package that version `version` of the metapackage `package` stands for.
-    pub(crate) fn stands_for(&self, package: &str, version: &str) -> Result<String> {
+    pub fn stands_for(&self, package: &str, version: &str) -> Result<String> {
         let wanted = format!("{package}={version}");
         let first = self.dependencies(&wanted)?.into_iter().next();
         first.with_context(|| format!("{wanted} depends on nothing"))
     }
 
     /// Returns the packages that `package` depends on, without alternatives.
-    pub(crate) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
+    pub fn dependencies(&self, package: &str) -> Result<Vec<String>> {
         let text = process::capture(&mut self.command("apt-cache", &["depends", package]))?;
         let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
         Ok(names.map(str::to_owned).collect())
     }
 
     /// Downloads `package` alone into `to`.
-    pub(crate) fn download(&self, package: &str, to: &Path) -> Result<()> {
+    pub fn download(&self, package: &str, to: &Path) -> Result<()> {
         println!("downloading {package}");
         let mut apt = self.command("apt-get", &["-qq", "download", package]);
         process::capture(apt.current_dir(to)).map(drop)
@@ -100,12 +90,7 @@ impl Apt {
 
     /// Downloads `packages` and what they need beyond what is installed, and unpacks all of it into
     /// `to`.
-    pub(crate) fn unpack_with_needs(
-        &self,
-        packages: &[&str],
-        suite: Suite,
-        to: &Path,
-    ) -> Result<()> {
+    pub fn unpack_with_needs(&self, packages: &[&str], suite: Suite, to: &Path) -> Result<()> {
         println!("downloading {} and what it needs", packages.join(", "));
         let archives = to.join("archives");
         fs::create_dir_all(archives.join("partial"))?;
@@ -121,7 +106,7 @@ impl Apt {
     }
 
     /// Unpacks a user space for a Debian architecture in one program into `to`.
-    pub(crate) fn unpack_busybox(&self, architecture: &str, to: &Path) -> Result<()> {
+    pub fn unpack_busybox(&self, architecture: &str, to: &Path) -> Result<()> {
         self.download(&format!("busybox-static:{architecture}"), to)?;
         let package = packages_in(to)?.pop().context("busybox was not downloaded")?;
         unpack_matching(&package, &[&format!("./{BUSYBOX}")], to)?;
@@ -158,7 +143,7 @@ Debug::NoLocking "1";
 
 /// Downloads the package of the newest kernel that `metapackage` stands for in `suite` into
 /// `folder`, and says what it is called there.
-pub(crate) fn download_kernel(
+pub fn download_kernel(
     apt: &Apt,
     metapackage: &str,
     suite: Suite,
@@ -171,7 +156,7 @@ pub(crate) fn download_kernel(
 
 /// Unpacks the files of `package` whose path matches one of `patterns` into `to`; each has to have
 /// its match.
-pub(crate) fn unpack_matching(package: &Path, patterns: &[&str], to: &Path) -> Result<()> {
+pub fn unpack_matching(package: &Path, patterns: &[&str], to: &Path) -> Result<()> {
     let mut archive = process::command("dpkg-deb", to);
     let mut archive = archive.arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;
     let stream = archive.stdout.take().context("dpkg-deb has no output")?;
@@ -182,7 +167,7 @@ pub(crate) fn unpack_matching(package: &Path, patterns: &[&str], to: &Path) -> R
 }
 
 /// The package files in `folder`.
-pub(crate) fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
+pub fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let paths = folder
         .read_dir()?
         .map(|entry| entry.map(|entry| entry.path()))

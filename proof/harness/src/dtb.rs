@@ -12,7 +12,7 @@ use crate::{cache, process};
 
 /// A folder of devicetrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tree {
+pub enum Tree {
     /// Of the release's kernel.
     Debian,
     /// Of the kernel in its backports.
@@ -22,12 +22,13 @@ pub(crate) enum Tree {
 }
 
 /// The metapackage of Debian's arm64 kernel.
-pub(crate) const KERNEL: &str = "linux-image-arm64:arm64";
+pub const KERNEL: &str = "linux-image-arm64:arm64";
 
 /// QEMU's `virt` as [`VIRT`]'s rows vary it: a name, options of the machine, further arguments.
-pub(crate) type Virt = (&'static str, &'static str, &'static [&'static str]);
+pub type Virt = (&'static str, &'static str, &'static [&'static str]);
 
-pub(crate) const VIRT: &[Virt] = &[
+/// Machines whose devicetrees QEMU writes.
+pub const VIRT: &[Virt] = &[
     ("virt-1-cpu", "gic-version=3", &["-smp", "1"]),
     ("virt-4-cpus", "gic-version=3", &["-smp", "4"]),
     ("virt-200-cpus", "gic-version=3", &["-smp", "200"]),
@@ -40,9 +41,11 @@ pub(crate) const VIRT: &[Virt] = &[
 ];
 
 impl Tree {
-    pub(crate) const ALL: [Self; 3] = [Self::Debian, Self::Backports, Self::Qemu];
+    /// All folders.
+    pub const ALL: [Self; 3] = [Self::Debian, Self::Backports, Self::Qemu];
 
-    pub(crate) fn name(self) -> &'static str {
+    /// Returns the folder's name in the cache.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Debian => "debian",
             Self::Backports => "debian-backports",
@@ -51,13 +54,13 @@ impl Tree {
     }
 
     /// Returns the folder of this tree.
-    pub(crate) fn folder(self, workspace: &Workspace) -> PathBuf {
+    pub fn folder(self, workspace: &Workspace) -> PathBuf {
         cache::folder(workspace).join("dtb").join(self.name())
     }
 }
 
 /// Every devicetree below `folder`, by its path there without the ending, in alphabetical order.
-pub(crate) fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+pub fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(next) = folders.pop() {
@@ -77,28 +80,28 @@ pub(crate) fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 
 /// Programs that were unpacked, not installed.
 #[derive(Debug)]
-pub(crate) struct Tools {
+pub struct Tools {
     root: PathBuf,
 }
 
 impl Tools {
     /// QEMU and the devicetree compiler.
-    pub(crate) fn of(workspace: &Workspace) -> Self {
+    pub fn of(workspace: &Workspace) -> Self {
         Self { root: cache::folder(workspace).join("qemu") }
     }
 
     /// Those that were unpacked into `root`.
-    pub(crate) fn at(root: PathBuf) -> Self {
+    pub fn at(root: PathBuf) -> Self {
         Self { root }
     }
 
     /// The folder that they were unpacked into.
-    pub(crate) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// One of them, with its own libraries and data.
-    pub(crate) fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: &str) -> Command {
         let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
         let usr = self.root.join("usr/lib").join(&triplet);
         // PulseAudio's library finds its other half by an absolute path only.
@@ -112,7 +115,7 @@ impl Tools {
 }
 
 /// Fetches what is not in the cache yet; one result for each tree.
-pub(crate) fn fetch(workspace: &Workspace) -> Vec<(Tree, Result<()>)> {
+pub fn fetch(workspace: &Workspace) -> Vec<(Tree, Result<()>)> {
     if Tree::ALL.iter().all(|tree| cache::is_filled(&tree.folder(workspace))) {
         return Tree::ALL.map(|tree| (tree, Ok(()))).into();
     }
@@ -137,7 +140,7 @@ fn fetch_tree(workspace: &Workspace, apt: &Apt, tree: Tree) -> Result<()> {
 
 /// Fetches the devicetrees of the newest arm64 kernel that Debian has now, unless they are in the
 /// cache. Returns the kernel's version and the folder of its devicetrees.
-pub(crate) fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
+pub fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
     let cache = cache::folder(workspace);
     let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
     let version = apt.newest(KERNEL, Suite::Unstable)?;

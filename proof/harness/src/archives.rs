@@ -11,9 +11,10 @@ use crate::process;
 use crate::workspace::{Package, Workspace};
 
 /// The files that users of the packages get: none of this checkout that is in no archive.
-pub(crate) struct Archives {
+#[derive(Debug)]
+pub struct Archives {
     /// A workspace of the unpacked packages.
-    pub(crate) folder: PathBuf,
+    pub folder: PathBuf,
     /// The folder in which it is built.
     target: PathBuf,
     packages: Vec<String>,
@@ -21,7 +22,7 @@ pub(crate) struct Archives {
 
 impl Archives {
     /// Packages the working tree as it is, committed or not.
-    pub(crate) fn make(workspace: &Workspace) -> Result<Self> {
+    pub fn make(workspace: &Workspace) -> Result<Self> {
         let target = workspace.target.join("archives");
         let packed = target.join("package");
         let archives = Self {
@@ -51,7 +52,7 @@ impl Archives {
     }
 
     /// Cargo in the unpacked workspace, of this toolchain if no other is named.
-    pub(crate) fn cargo(&self, toolchain: Option<&str>) -> Command {
+    pub fn cargo(&self, toolchain: Option<&str>) -> Command {
         let mut cargo = match toolchain {
             None => process::cargo(&self.folder),
             Some(version) => {
@@ -67,7 +68,7 @@ impl Archives {
     }
 
     /// Lines of a manifest that take the packages from here and not from the registry.
-    pub(crate) fn patch(&self) -> String {
+    pub fn patch(&self) -> String {
         let mut lines = String::from("[patch.crates-io]\n");
         for folder in &self.packages {
             let name = name_of(folder);
@@ -78,13 +79,13 @@ impl Archives {
     }
 
     /// The folder of a package.
-    pub(crate) fn package(&self, name: &str) -> Result<PathBuf> {
+    pub fn package(&self, name: &str) -> Result<PathBuf> {
         let folder = self.packages.iter().find(|folder| name_of(folder) == name);
         Ok(self.folder.join(folder.with_context(|| format!("no archive of {name}"))?))
     }
 
     /// Has a crate in `folder` use the versions that this workspace uses.
-    pub(crate) fn lock(&self, folder: &Path) -> Result<()> {
+    pub fn lock(&self, folder: &Path) -> Result<()> {
         fs::copy(self.folder.join("Cargo.lock"), folder.join("Cargo.lock"))?;
         Ok(())
     }
@@ -95,7 +96,7 @@ impl Archives {
 }
 
 /// The packages of the workspace that a registry gets.
-pub(crate) fn published(workspace: &Workspace) -> impl Iterator<Item = &Package> {
+pub fn published(workspace: &Workspace) -> impl Iterator<Item = &Package> {
     workspace.packages.iter().filter(|package| package.published)
 }
 

@@ -17,7 +17,7 @@ pub(super) const FONTS: &str = "fonts.conf";
 pub(super) const BROWSER: &str = "usr/lib/chromium/chromium";
 
 /// Unpacks them into the cache.
-pub(super) fn fetch(workspace: &Workspace) -> Result<Tools> {
+pub fn fetch(workspace: &Workspace) -> Result<Tools> {
     let folder = cache::folder(workspace).join("chromium");
     if !cache::is_filled(&folder) {
         let apt = Apt::update(&cache::folder(workspace).join("apt"))?;

@@ -6,54 +6,76 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::process;
+use crate::suite::Shared;
 
 /// Folders of the workspaces whose packages run on bare metal.
-pub(crate) const BARE_METAL: [&str; 2] = ["images", "el2"];
+pub const BARE_METAL: [&str; 2] = ["images", "el2"];
 
 /// The root folder, the packages (those on bare metal too) and the target folder.
 #[derive(Debug)]
-pub(crate) struct Workspace {
-    pub(crate) root: PathBuf,
-    pub(crate) target: PathBuf,
-    pub(crate) packages: Vec<Package>,
+pub struct Workspace {
+    /// The folder of the repository.
+    pub root: PathBuf,
+    /// The folder of what is built.
+    pub target: PathBuf,
+    /// All packages, in no order.
+    pub packages: Vec<Package>,
+}
+
+/// Returns the workspace that this program belongs to.
+///
+/// # Errors
+/// Cargo cannot describe it.
+pub fn this() -> Result<&'static Workspace> {
+    static THIS: Shared<Workspace> = Shared::new();
+    THIS.get(Workspace::read)
 }
 
 /// One member of a workspace.
 #[derive(Debug)]
-pub(crate) struct Package {
-    pub(crate) name: String,
-    pub(crate) folder: PathBuf,
+pub struct Package {
+    /// Name in the manifest.
+    pub name: String,
+    /// Folder of the manifest.
+    pub folder: PathBuf,
     /// May be uploaded to a registry.
-    pub(crate) published: bool,
-    pub(crate) dependencies: Vec<Dependency>,
-    pub(crate) targets: Vec<Target>,
+    pub published: bool,
+    /// Packages that it uses, of any kind and origin.
+    pub dependencies: Vec<Dependency>,
+    /// What cargo builds of it.
+    pub targets: Vec<Target>,
     metadata: Value,
 }
 
 /// An edge from a package to another, of any kind.
 #[derive(Debug)]
-pub(crate) struct Dependency {
-    pub(crate) name: String,
+pub struct Dependency {
+    /// Name of the package.
+    pub name: String,
     /// `normal`, `dev` or `build`.
-    pub(crate) kind: String,
+    pub kind: String,
     /// In this checkout, not from a registry.
-    pub(crate) local: bool,
+    pub local: bool,
 }
 
 /// A library, program, example, test or benchmark of a package.
 #[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) name: String,
-    pub(crate) kind: String,
-    pub(crate) source: PathBuf,
+pub struct Target {
+    /// Name in the manifest, or of the file.
+    pub name: String,
+    /// `lib`, `bin`, `example`, `test`, `bench` or `custom-build`.
+    pub kind: String,
+    /// Root file.
+    pub source: PathBuf,
 }
 
 impl Workspace {
     /// Asks cargo.
-    pub(crate) fn read() -> Result<Self> {
+    pub fn read() -> Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .context("xtask lies in the workspace")?;
+            .ancestors()
+            .nth(2)
+            .context("the harness lies in the workspace")?;
         let metadata = metadata(here)?;
         let mut packages = each(&metadata["packages"], Package::from_metadata);
         for folder in BARE_METAL {
@@ -68,7 +90,7 @@ impl Workspace {
     }
 
     /// A path below the root, as a person would name it.
-    pub(crate) fn relative<'a>(&self, path: &'a Path) -> &'a Path {
+    pub fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)
     }
 }
@@ -95,20 +117,19 @@ impl Package {
     }
 
     /// A package for tests of what looks at dependencies.
-    #[cfg(test)]
-    pub(crate) fn fake(name: &str, dependencies: Vec<Dependency>) -> Self {
+    pub fn fake(name: &str, dependencies: Vec<Dependency>) -> Self {
         let mut package = Self::from_metadata(&serde_json::json!({ "name": name }));
         package.dependencies = dependencies;
         package
     }
 
     /// A field of the manifest, as cargo resolved it.
-    pub(crate) fn field(&self, name: &str) -> &Value {
+    pub fn field(&self, name: &str) -> &Value {
         &self.metadata[name]
     }
 
     /// Every Rust file of the package that is committed or could be.
-    pub(crate) fn rust_files(&self) -> Result<Vec<PathBuf>> {
+    pub fn rust_files(&self) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         collect_rust_files(&self.folder, &mut files)?;
         files.sort();

@@ -1,0 +1,63 @@
+//! The `doorbell` command, and the judge of the totals that a run of it reports.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::process;
+use crate::workspace::Workspace;
+
+/// Builds the command and says where it is.
+pub fn build(workspace: &Workspace) -> Result<PathBuf> {
+    process::must(process::cargo(&workspace.root).args([
+        "build",
+        "--release",
+        "--package",
+        "doorbell",
+    ]))?;
+    Ok(workspace.target.join("release/doorbell"))
+}
+
+/// Nothing lost, spurious or at a wrong CPU, and something sent; a summary in words.
+pub fn judge_totals(totals: &Value) -> Result<String> {
+    let number =
+        |name: &str| totals[name].as_u64().with_context(|| format!("totals without `{name}`"));
+    for fault in ["lost", "spurious", "wrong_cpu", "guest_faults", "no_doorbell"] {
+        let count = number(fault)?;
+        ensure!(count == 0, "{fault}: {count}");
+    }
+    let (vectors, sent) = (number("vectors")?, number("sent")?);
+    let (delivered, coalesced) = (number("delivered")?, number("coalesced")?);
+    ensure!(vectors > 0 && sent > 0, "nothing was sent");
+    ensure!(
+        delivered + coalesced == sent,
+        "{sent} sent, {delivered} delivered, {coalesced} coalesced"
+    );
+    Ok(format!("{vectors} vectors, {sent} sent, {delivered} delivered"))
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use serde_json::json;
+
+    fn totals(lost: u64, coalesced: u64) -> Value {
+        json!({
+            "vectors": 2, "sent": 10, "delivered": 9, "coalesced": coalesced, "lost": lost,
+            "spurious": 0, "wrong_cpu": 0, "guest_faults": 0, "no_doorbell": 0,
+        })
+    }
+
+    #[test]
+    fn totals_that_add_up_are_good() {
+        assert!(judge_totals(&totals(0, 1)).is_ok());
+    }
+
+    #[test]
+    fn wrong_counts_are_refused() {
+        assert!(judge_totals(&totals(1, 1)).is_err());
+        assert!(judge_totals(&totals(0, 0)).is_err());
+        assert!(judge_totals(&json!({ "lost": 0 })).is_err());
+    }
+}

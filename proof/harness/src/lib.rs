@@ -1,0 +1,41 @@
+//! What the project's suites run things with: processes with a time limit, Debian packages that
+//! are unpacked and not installed, QEMU, bare-metal images, small Linux systems, a browser, and the
+//! cases of a suite.
+//!
+//! A suite is a test target without libtest. Its `main` lists [`suite::Case`]s and gives them to
+//! [`suite::main`]:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use doorbell_harness::suite::{self, Case, OrAbsent};
+//! use doorbell_harness::{process, workspace};
+//!
+//! fn main() -> std::process::ExitCode {
+//!     suite::main(vec![Case::new("QEMU tells its version", Duration::from_secs(10), || {
+//!         let workspace = workspace::this()?;
+//!         let mut qemu = process::command("qemu-system-aarch64", &workspace.root);
+//!         let version = process::capture(qemu.arg("--version")).or_absent("QEMU")?;
+//!         anyhow::ensure!(version.starts_with("QEMU emulator"), "it says {version}");
+//!         Ok(())
+//!     })])
+//! }
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod apt;
+pub mod archives;
+pub mod browser;
+pub mod cache;
+pub mod command;
+pub mod dtb;
+pub mod image;
+pub mod initramfs;
+pub mod parallel;
+pub mod process;
+pub mod qemu;
+pub mod small_linux;
+pub mod suite;
+pub mod system;
+pub mod toolchain;
+pub mod workspace;

@@ -1,0 +1,46 @@
+//! Independent pieces of work, as many at a time as there are CPUs.
+
+use std::num::NonZero;
+use std::sync::{Mutex, PoisonError};
+use std::{iter, thread};
+
+/// Number of workers of [`on_each_cpu`].
+pub fn workers() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// The outcomes of `work` in the order of `items`. `work` is told the index of its worker, below
+/// [`workers`]; a worker does one piece after the other.
+///
+/// # Panics
+/// `work` panics.
+pub fn on_each_cpu<I: Sync, O: Send>(items: &[I], work: impl Fn(usize, &I) -> O + Sync) -> Vec<O> {
+    let queue = Mutex::new(items.iter().enumerate());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work_off = |worker| {
+        let done = iter::from_fn(next).map(|(index, item)| (index, work(worker, item)));
+        done.collect::<Vec<_>>()
+    };
+    let mut outcomes = thread::scope(|scope| {
+        let work_off = &work_off;
+        let workers: Vec<_> =
+            (0..workers()).map(|worker| scope.spawn(move || work_off(worker))).collect();
+        let results = workers.into_iter().map(|worker| worker.join().expect("no worker panics"));
+        results.flatten().collect::<Vec<_>>()
+    });
+    outcomes.sort_by_key(|(index, _)| *index);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn outcomes_keep_the_order_of_their_items() {
+        let items: Vec<_> = (0..100).collect();
+        let outcomes = on_each_cpu(&items, |worker, item| (worker < workers(), item * 2));
+        assert!(outcomes.iter().zip(&items).all(|(outcome, item)| *outcome == (true, item * 2)));
+        assert_eq!(outcomes.len(), items.len());
+    }
+}

@@ -1,0 +1,79 @@
+//! QEMU as Debian packages it, its monitor, and the devices that another process serves.
+
+mod monitor;
+mod peer;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+pub use self::monitor::Monitor;
+pub use self::peer::Peer;
+use crate::apt::{Apt, Suite};
+use crate::cache;
+use crate::dtb::Tools;
+use crate::workspace::Workspace;
+
+/// The program for 64-bit Arm machines.
+pub const PROGRAM: &str = "qemu-system-aarch64";
+/// Sectors of the disk; each begins with its own number.
+const SECTORS: u64 = 2048;
+const SECTOR: usize = 512;
+
+/// One of Debian's QEMUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Version {
+    /// The release's.
+    Stable,
+    /// The one in its backports.
+    Backports,
+}
+
+impl Version {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Stable, Self::Backports];
+
+    /// Returns the suite that has it.
+    pub fn suite(self) -> Suite {
+        match self {
+            Self::Stable => Suite::Stable,
+            Self::Backports => Suite::Backports,
+        }
+    }
+
+    fn folder(self, workspace: &Workspace) -> PathBuf {
+        cache::folder(workspace).join(match self {
+            Self::Stable => "qemu-stable",
+            Self::Backports => "qemu-backports",
+        })
+    }
+}
+
+/// Unpacks a QEMU into the cache.
+pub fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
+    let folder = version.folder(workspace);
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || {
+            apt.unpack_with_needs(&["qemu-system-arm"], version.suite(), &folder)
+        })?;
+    }
+    Ok(Tools::at(folder))
+}
+
+/// Returns arguments by which a file is the drives `d0` and `d1`.
+pub fn drives(disk: &Path) -> [String; 4] {
+    let drive = |id| format!("if=none,id={id},format=raw,readonly=on,file={}", disk.display());
+    ["-drive".into(), drive("d0"), "-drive".into(), drive("d1")]
+}
+
+/// Writes the disk that the image's drivers read.
+pub fn write_disk(file: &Path) -> Result<()> {
+    let mut content = Vec::new();
+    for number in 0..SECTORS {
+        content.extend(number.to_le_bytes());
+        content.resize(content.len() + SECTOR - 8, 0);
+    }
+    fs::write(file, content).with_context(|| format!("cannot write {}", file.display()))
+}

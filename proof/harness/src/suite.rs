@@ -1,0 +1,203 @@
+//! The cases of a suite: filtered by name, run on every CPU, each with a time limit and a line of
+//! its own in the report.
+
+use std::fmt::{self, Display, Formatter};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+use std::{env, thread};
+
+use anyhow::{Error, Result};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+/// Environment variable that asks suites for their long cases too.
+pub const LONG: &str = "DOORBELL_LONG";
+
+/// Returns true if cases that take hours, or an idle machine, are wanted.
+pub fn is_long() -> bool {
+    env::var_os(LONG).is_some()
+}
+
+/// One promise, and what tries it.
+#[derive(Debug)]
+pub struct Case {
+    trial: Trial,
+}
+
+impl Case {
+    /// A case that fails if `run` fails or takes longer than `limit`. It counts as skipped if the
+    /// error of `run` stems from an [`Absent`].
+    pub fn new(
+        name: impl Into<String>,
+        limit: Duration,
+        run: impl FnOnce() -> Result<()> + Send + 'static,
+    ) -> Self {
+        Self { trial: Trial::ignorable_test(name, move || completion(within(limit, run))) }
+    }
+}
+
+/// Runs the cases that the command line chooses (`NAME`, `--exact`, `--skip`, `--list`,
+/// `--test-threads`), and prints a line for each.
+pub fn main(cases: Vec<Case>) -> ExitCode {
+    let trials = cases.into_iter().map(|case| case.trial).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Runs `work` on a thread. If it exceeds `limit`, the thread is left to the end of the process.
+fn within(limit: Duration, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        // The receiver has given up if it is gone.
+        let _ = sender.send(work());
+    });
+    match receiver.recv_timeout(limit) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => {
+            Err(Error::msg(format!("it did not end within {} s", limit.as_secs())))
+        }
+        Err(RecvTimeoutError::Disconnected) => {
+            let panic = thread.join().err().unwrap_or_else(|| Box::new("it panicked"));
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(Error::msg(text.unwrap_or("it panicked").to_owned()))
+        }
+    }
+}
+
+fn completion(outcome: Result<()>) -> Result<Completion, Failed> {
+    match outcome {
+        Ok(()) => Ok(Completion::Completed),
+        Err(error) if error.is::<Absent>() => {
+            Ok(Completion::ignored_with(format!("{error:#}").replace('\n', " ")))
+        }
+        Err(error) => Err(format!("{error:#}").into()),
+    }
+}
+
+/// Something that this machine does not have, and without which a case cannot be tried.
+#[derive(Clone, Debug)]
+pub struct Absent(String);
+
+impl Absent {
+    /// A reason to skip a case, for a person to read.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl Display for Absent {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Absent {}
+
+/// Turns errors of fetching a real component into reasons to skip.
+pub trait OrAbsent<T> {
+    /// Names the absent component.
+    ///
+    /// # Errors
+    /// Any error becomes an [`Absent`].
+    fn or_absent(self, what: &str) -> Result<T>;
+}
+
+impl<T> OrAbsent<T> for Result<T> {
+    fn or_absent(self, what: &str) -> Result<T> {
+        self.map_err(|error| Absent(format!("{what}: {error:#}")).into())
+    }
+}
+
+/// A value that several cases share, and that the first of them makes.
+#[derive(Debug)]
+pub struct Shared<T>(OnceLock<Result<T, Failure>>);
+
+/// An error that each case that shares a value gets.
+#[derive(Clone, Debug)]
+enum Failure {
+    Absent(Absent),
+    Other(String),
+}
+
+impl<T> Shared<T> {
+    /// Returns a place for a value.
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// Returns the value, made by `make` unless an earlier call did. An error stays, too.
+    ///
+    /// # Errors
+    /// `make` failed, now or earlier.
+    pub fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+        let outcome = self.0.get_or_init(|| {
+            make().map_err(|error| match error.downcast::<Absent>() {
+                Ok(absent) => Failure::Absent(absent),
+                Err(other) => Failure::Other(format!("{other:#}")),
+            })
+        });
+        match outcome {
+            Ok(value) => Ok(value),
+            Err(Failure::Absent(absent)) => Err(absent.clone().into()),
+            Err(Failure::Other(message)) => Err(Error::msg(message.clone())),
+        }
+    }
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use anyhow::bail;
+
+    fn outcome(run: impl FnOnce() -> Result<()> + Send + 'static) -> String {
+        outcome_within(Duration::from_mins(10), run)
+    }
+
+    fn outcome_within(
+        limit: Duration,
+        run: impl FnOnce() -> Result<()> + Send + 'static,
+    ) -> String {
+        match completion(within(limit, run)) {
+            Ok(Completion::Completed) => "passed".into(),
+            Ok(Completion::Ignored { reason }) => {
+                format!("skipped: {}", reason.unwrap_or_default())
+            }
+            Err(failed) => format!("failed: {}", failed.message().unwrap_or_default()),
+        }
+    }
+
+    #[test]
+    fn only_absent_components_are_skipped() {
+        assert_eq!(outcome(|| Ok(())), "passed");
+        assert_eq!(outcome(|| bail!("wrong")), "failed: wrong");
+        let absent = || Err(Absent::new("no QEMU").into());
+        assert_eq!(outcome(absent), "skipped: no QEMU");
+        let within = || Err(Error::from(Absent::new("no QEMU")).context("on arm64"));
+        assert_eq!(outcome(within), "skipped: on arm64: no QEMU");
+    }
+
+    #[test]
+    fn a_case_that_hangs_or_panics_fails() {
+        let hangs = || loop {
+            thread::park();
+        };
+        assert_eq!(outcome_within(Duration::ZERO, hangs), "failed: it did not end within 0 s");
+        assert_eq!(outcome(|| panic!("at {}", 1)), "failed: at 1");
+    }
+
+    #[test]
+    fn a_shared_error_stays() {
+        let shared = Shared::<u8>::new();
+        assert!(shared.get(|| Err(Absent::new("no").into())).unwrap_err().is::<Absent>());
+        assert!(shared.get(|| Ok(1)).unwrap_err().is::<Absent>());
+        let shared = Shared::new();
+        assert_eq!((*shared.get(|| Ok(1)).unwrap(), *shared.get(|| Ok(2)).unwrap()), (1, 1));
+    }
+}
