@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{parallel, process, system, tests};
+use crate::{parallel, process, tests};
+use doorbell_harness::system;
 
 /// The targets are a workspace of their own.
 const MANIFEST: &str = "proof/fuzz/Cargo.toml";

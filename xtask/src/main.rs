@@ -5,7 +5,6 @@
 mod acpi;
 mod adopters;
 mod api;
-mod bindings;
 mod boards;
 mod changes;
 mod check;
@@ -29,13 +28,14 @@ mod report;
 mod rust;
 mod size;
 mod step;
+mod suites;
 mod tests;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use doorbell_harness::{apt, cache, dtb, initramfs, process, small_linux, system, workspace};
+use doorbell_harness::{apt, cache, dtb, initramfs, process, small_linux, workspace};
 
 use crate::workspace::Workspace;
 

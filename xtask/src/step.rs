@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    acpi, adopters, api, bindings, boards, deny, differential, examples, figures, fuzz, hypervisor,
-    interleavings, kvm, lint, machine, msrv, newcomer, package, qemu, report, rust, size, tests,
+    acpi, adopters, api, boards, deny, differential, examples, figures, fuzz, hypervisor,
+    interleavings, kvm, lint, machine, msrv, newcomer, package, qemu, report, rust, size, suites,
+    tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -72,7 +73,11 @@ const STEPS: &[Step] = &[
         about: "the page that `doorbell report` writes, in Chromium",
         run: report::run,
     },
-    Step { name: "bindings", about: "the devicetree bindings, by dtschema", run: bindings::run },
+    Step {
+        name: "bindings",
+        about: "the devicetree bindings, by dtschema",
+        run: |workspace, tally| suites::run(workspace, "bindings", tally),
+    },
     Step {
         name: "qemu",
         about: "the drivers on bare metal, on QEMU's machines with PCI devices",

@@ -1,27 +1,33 @@
 //! `cargo test`, counted.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::process;
 use crate::step::Tally;
 use crate::workspace::Workspace;
+use crate::{process, suites};
 
-/// Building and running everything takes ten minutes, on a busy machine twice that; what takes
-/// longer hangs.
+/// Time in which everything must build, or one more test end.
 const LIMIT: Duration = Duration::from_mins(40);
 
 /// Every unit, property, integration and documentation test of the workspace.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    test(workspace, &["--workspace", "--all-features", "--no-fail-fast"], tally)
+    let suites = ["--exclude", suites::PACKAGE];
+    let all = [&["--workspace", "--all-features", "--no-fail-fast"], &suites[..]].concat();
+    test(workspace, &all, tally)
 }
 
 /// `cargo test` with these arguments, shown and counted.
 pub(crate) fn test(workspace: &Workspace, arguments: &[&str], tally: &mut Tally) -> Result<()> {
+    count_all(process::cargo(&workspace.root).arg("test").args(arguments), LIMIT, tally)
+}
+
+/// Runs a `cargo test`, shown and counted. It must print a line, or end, within `silence`.
+pub(crate) fn count_all(cargo: &mut Command, silence: Duration, tally: &mut Tally) -> Result<()> {
     let failures_before = tally.failures();
-    let mut cargo = process::cargo(&workspace.root);
-    let status = process::watch(cargo.arg("test").args(arguments), LIMIT, |line| {
+    let status = process::watch_each(cargo, silence, |line| {
         println!("{line}");
         count(line, tally);
     })?;

@@ -108,6 +108,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("kvm-judge", &[LIBRARIES]),
     ("kvm-monitor", &[LIBRARIES]),
     ("doorbell-harness", &[]),
+    ("doorbell-suites", &[&["doorbell-harness"]]),
     ("xtask", &[&["doorbell-harness"]]),
 ];
 

@@ -1,16 +1,18 @@
 //! The devicetree bindings, judged by dtschema, as the kernel's are. Schemas and examples pass
 //! without a word, and every counter-example gets the complaint that it is there for.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-
-use crate::dtb::{self, Tools};
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{cache, process, system};
+use doorbell_harness::dtb::{self, Tools};
+use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{cache, process, system};
 
 /// Version that is installed into the cache. Its complaints are worded alike within a version.
 const VERSION: &str = "2026.9";
@@ -18,32 +20,31 @@ const FOLDER: &str = "docs/bindings";
 /// Prefix of the line in which a counter-example states its complaint.
 const COMPLAINT: &str = "// Complaint: ";
 
-/// Each schema, example and counter-example counted as one case.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let judge = match Judge::find(workspace) {
-        Ok(judge) => judge,
-        Err(absent) => {
-            tally.skip(format!("{absent:#}"));
-            return Ok(());
-        }
-    };
-    for schema in files(&judge.folder.join("interrupt-controller"), "yaml")? {
-        tally.case(&judge.name(&schema), judge.accept_schema(&schema));
-        tally.case(
-            &format!("{}'s own example", judge.name(&schema)),
-            judge.accept_own_example(&schema),
-        );
+/// Time limit of a case, which may install the tools.
+const LIMIT: Duration = Duration::from_mins(5);
+
+fn main() -> Result<ExitCode> {
+    let folder = workspace::this()?.root.join(FOLDER);
+    let mut cases = Vec::new();
+    for schema in files(&folder.join("interrupt-controller"), "yaml")? {
+        let again = schema.clone();
+        cases.push(case(&name(&schema), move |judge| judge.accept_schema(&again)));
+        let own = format!("{}'s own example", name(&schema));
+        cases.push(case(&own, move |judge| judge.accept_own_example(&schema)));
     }
-    for example in files(&judge.folder.join("examples"), "dts")? {
-        tally.case(
-            &judge.name(&example),
-            judge.compile(&example).and_then(|blob| judge.accept(&blob)),
-        );
+    for example in files(&folder.join("examples"), "dts")? {
+        cases.push(case(&name(&example), move |judge| judge.accept(&judge.compile(&example)?)));
     }
-    for example in files(&judge.folder.join("counter-examples"), "dts")? {
-        tally.case(&judge.name(&example), judge.reject(&example));
+    for example in files(&folder.join("counter-examples"), "dts")? {
+        cases.push(case(&name(&example), move |judge| judge.reject(&example)));
     }
-    Ok(())
+    Ok(suite::main(cases))
+}
+
+/// A case that needs the tools.
+fn case(name: &str, run: impl FnOnce(&Judge) -> Result<()> + Send + 'static) -> Case {
+    static JUDGE: Shared<Judge> = Shared::new();
+    Case::new(name, LIMIT, || run(JUDGE.get(|| Judge::find(workspace::this()?))?))
 }
 
 /// The tools, and where they find and put things.
@@ -62,8 +63,8 @@ impl Judge {
         let output = workspace.target.join("bindings");
         fs::create_dir_all(&output)?;
         Ok(Self {
-            programs: find_or_install(workspace).context("dtschema cannot be had")?,
-            unpacked: find_compiler(workspace).context("the devicetree compiler cannot be had")?,
+            programs: find_or_install(workspace).or_absent("dtschema")?,
+            unpacked: find_compiler(workspace).or_absent("the devicetree compiler")?,
             folder: workspace.root.join(FOLDER),
             output,
         })
@@ -77,7 +78,8 @@ impl Judge {
 
     /// The example in the schema's own text.
     fn accept_own_example(&self, schema: &Path) -> Result<()> {
-        let example = self.output.join("own-example.dts");
+        let stem = schema.file_stem().context("the schema has no name")?.to_string_lossy();
+        let example = self.output.join(format!("{stem}-own-example.dts"));
         let text = process::capture(self.program("dt-extract-example").arg(schema))?;
         ensure!(text.contains("example-0"), "it has none");
         fs::write(&example, text)?;
@@ -129,10 +131,12 @@ impl Judge {
     fn program(&self, name: &str) -> Command {
         process::command(&self.programs.join(name).to_string_lossy(), &self.folder)
     }
+}
 
-    fn name(&self, path: &Path) -> String {
-        path.strip_prefix(&self.folder).unwrap_or(path).display().to_string()
-    }
+/// Returns a file's name with that of its folder.
+fn name(path: &Path) -> String {
+    let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
+    Path::new(folder).join(path.file_name().unwrap_or_default()).display().to_string()
 }
 
 /// dtschema's programs, in a virtual environment of Python in the cache.

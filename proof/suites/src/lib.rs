@@ -1,0 +1,3 @@
+//! Parts that several suites share. Each suite is a test target of this package, and a step of
+//! `cargo xtask test`.
+#![forbid(unsafe_code)]
