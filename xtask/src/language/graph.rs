@@ -15,9 +15,13 @@ use crate::workspace::Package;
 /// Most re-exports that one name passes through.
 const MOST_STEPS: usize = 8;
 
-/// Returns the strongly connected files of a package: those that depend on each other, by name.
+/// Returns the files of a package that depend on each other, and the modules that do: of one
+/// module's children, each together with everything below it.
 pub(crate) fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
-    Ok(Graph::new(&sources(package)?).circles())
+    let graph = Graph::new(&sources(package)?);
+    let mut circles = graph.circles();
+    circles.extend(graph.module_circles());
+    Ok(circles)
 }
 
 /// Reads the source files of a package, not its tests, with their paths below `src`.
@@ -48,36 +52,29 @@ impl Graph {
     }
 
     fn circles(&self) -> Vec<Vec<String>> {
-        let reached: BTreeMap<_, _> =
-            self.files.keys().map(|module| (module, self.reach(module))).collect();
-        let is_reached =
-            |from: &Path, to: &Path| reached.get(from).is_some_and(|reached| reached.contains(to));
-        let mut circles = BTreeSet::new();
-        for module in self.files.keys() {
-            let both = self
-                .files
-                .iter()
-                .filter(|(other, _)| is_reached(module, other) && is_reached(other, module));
-            let circle: Vec<_> = both.map(|(_, (file, _))| file.clone()).collect();
-            if circle.len() > 1 {
-                circles.insert(circle);
-            }
-        }
-        circles.into_iter().collect()
+        let arrows = self.files.keys().map(|module| (module.clone(), self.arrows(module)));
+        let name = |module: &Path| self.files.get(module).map(|(file, _)| file.clone());
+        let circles = connected(&arrows.collect()).into_iter();
+        circles.map(|circle| circle.iter().filter_map(name).collect()).collect()
     }
 
-    /// Returns the modules that a module leads to, by one arrow or several.
-    fn reach(&self, module: &Path) -> BTreeSet<Path> {
-        let mut reached = BTreeSet::new();
-        let mut pending = vec![module.clone()];
-        while let Some(next) = pending.pop() {
-            for target in self.arrows(&next) {
-                if reached.insert(target.clone()) {
-                    pending.push(target);
-                }
+    /// Returns the sibling modules that depend on each other though none of their files do.
+    fn module_circles(&self) -> Vec<Vec<String>> {
+        let files = connected(&self.files.keys().map(|it| (it.clone(), self.arrows(it))).collect());
+        let mut circles = Vec::new();
+        for parent in self.files.keys() {
+            let child = |module: &Path| {
+                let is_below = module.len() > parent.len() && module.starts_with(parent);
+                is_below.then(|| module[..=parent.len()].to_vec())
+            };
+            let mut arrows = BTreeMap::<Path, BTreeSet<Path>>::new();
+            for (module, from) in self.files.keys().filter_map(|it| Some((it, child(it)?))) {
+                let targets = self.arrows(module);
+                arrows.entry(from).or_default().extend(targets.iter().filter_map(child));
             }
+            circles.extend(connected(&arrows).into_iter().filter(|circle| !files.contains(circle)));
         }
-        reached
+        circles.into_iter().map(|circle| circle.iter().map(|it| it.join("::")).collect()).collect()
     }
 
     fn arrows(&self, module: &Path) -> BTreeSet<Path> {
@@ -138,6 +135,31 @@ impl Graph {
         start.extend(rest.iter().skip(supers).cloned());
         Some(start)
     }
+}
+
+/// Returns the sets of two or more nodes that reach each other.
+fn connected(arrows: &BTreeMap<Path, BTreeSet<Path>>) -> BTreeSet<Vec<Path>> {
+    let reached: BTreeMap<_, _> = arrows.keys().map(|node| (node, reach(arrows, node))).collect();
+    let leads = |from: &Path, to: &Path| reached.get(from).is_some_and(|set| set.contains(to));
+    let set_of = |node: &Path| {
+        let both = arrows.keys().filter(|other| leads(node, other) && leads(other, node));
+        both.cloned().collect::<Vec<_>>()
+    };
+    arrows.keys().map(set_of).filter(|circle| circle.len() > 1).collect()
+}
+
+/// Returns the nodes that a node leads to, by one arrow or several.
+fn reach(arrows: &BTreeMap<Path, BTreeSet<Path>>, node: &Path) -> BTreeSet<Path> {
+    let mut reached = BTreeSet::new();
+    let mut pending = vec![node];
+    while let Some(next) = pending.pop() {
+        for target in arrows.get(next).into_iter().flatten() {
+            if reached.insert(target.clone()) {
+                pending.push(target);
+            }
+        }
+    }
+    reached
 }
 
 /// Returns true for a path that begins in the package.
@@ -218,6 +240,25 @@ mod test {
             ("b.rs", "use crate::a::x;"),
         ];
         assert_eq!(circles(&files), [["a.rs", "b.rs"]]);
+    }
+
+    #[test]
+    fn modules_that_use_each_other_are_a_circle() {
+        let files = [
+            ("lib.rs", "mod a; mod b;"),
+            ("a.rs", "mod x; mod y;"),
+            ("a/x.rs", "use crate::b::u::U;"),
+            ("a/y.rs", ""),
+            ("b.rs", "mod u; mod v;"),
+            ("b/u.rs", ""),
+            ("b/v.rs", "use crate::a::y::Y;"),
+        ];
+        let sources: Vec<_> =
+            files.iter().map(|(file, text)| ((*file).into(), (*text).into())).collect();
+        let graph = Graph::new(&sources);
+        assert!(graph.circles().is_empty());
+        assert_eq!(graph.module_circles(), [["a", "b"]]);
+        assert!(Graph::new(&sources[..6]).module_circles().is_empty());
     }
 
     #[test]

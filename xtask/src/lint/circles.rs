@@ -1,4 +1,5 @@
-//! Files of a package that use each other, directly or through others: none can be read first.
+//! Files or modules of a package that use each other, directly or through others: none can be read
+//! first.
 
 use anyhow::Result;
 
@@ -19,7 +20,7 @@ const PROGRAMS: &[&str] = &[
     "testbench",
 ];
 
-/// Returns the circles between files.
+/// Returns the circles between files and between modules.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in workspace.packages.iter().filter(|package| !PROGRAMS.contains(&&*package.name)) {
