@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use serde_json::Value;
+use anyhow::Result;
 
 use crate::process;
+use crate::programs::{self, Kind};
 use crate::step::{self, Tally};
 use crate::workspace::{BARE_METAL, Package, Workspace};
 use crate::{lint, rust, tests};
@@ -19,8 +19,6 @@ use doorbell_harness::toolchain;
 const PROPERTY_CASES: &str = "32";
 /// Time in which a test program must finish at least one more test.
 const LIMIT: Duration = Duration::from_mins(2);
-/// Time limit of a build from scratch.
-const BUILD_LIMIT: Duration = Duration::from_hours(1);
 /// Time limit of the documentation tests of all packages.
 const DOC_LIMIT: Duration = Duration::from_mins(5);
 
@@ -53,7 +51,12 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
         println!("── of {}", packages.iter().copied().collect::<Vec<_>>().join(", "));
         let chosen: Vec<_> = packages.iter().flat_map(|name| ["--package", name]).collect();
         step("clippy", &|tally| clippy(workspace, &chosen, tally));
-        step("test", &|tally| run_programs(workspace, &chosen, tally));
+        step("test", &|tally| {
+            let programs = programs::build(workspace, &chosen)?;
+            let cases = [("PROPTEST_CASES", PROPERTY_CASES)];
+            programs::run(&programs, Kind::Test, &cases, LIMIT, tally);
+            Ok(())
+        });
         step("examples", &|tally| run_examples(workspace, &packages, tally));
     }
     Ok(step::summarize(&rows))
@@ -113,70 +116,6 @@ fn clippy(workspace: &Workspace, chosen: &[&str], tally: &mut Tally) -> Result<(
     clippy.arg("clippy").args(chosen).args(["--all-targets", "--all-features"]);
     tally.case("clippy", process::must(clippy.args(["--", "-D", "warnings"])));
     Ok(())
-}
-
-/// A test program, and the folder in which cargo would run it.
-struct Program {
-    file: PathBuf,
-    folder: PathBuf,
-}
-
-fn run_programs(workspace: &Workspace, chosen: &[&str], tally: &mut Tally) -> Result<()> {
-    let mut build = process::cargo(&workspace.root);
-    build.arg("test").args(chosen).args(["--all-features", "--no-run"]);
-    let mut programs = Vec::new();
-    build.args(["--message-format", "json-render-diagnostics"]);
-    let status = process::watch(&mut build, BUILD_LIMIT, |line| programs.extend(program(line)))?;
-    ensure!(status.success(), "the tests do not compile");
-    programs.iter().try_for_each(|program| run_program(program, tally))
-}
-
-/// Parses a line of cargo's output.
-fn program(line: &str) -> Option<Program> {
-    let message: Value = serde_json::from_str(line).ok()?;
-    let is_test = message["profile"]["test"].as_bool()?;
-    let file = message["executable"].as_str().filter(|_| is_test)?;
-    let manifest = Path::new(message["manifest_path"].as_str()?);
-    Some(Program { file: file.into(), folder: manifest.parent()?.into() })
-}
-
-/// Runs a program. If it hangs, names the tests that had not finished.
-fn run_program(program: &Program, tally: &mut Tally) -> Result<()> {
-    let name = program.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let file = program.file.to_string_lossy();
-    let mut unfinished = listed(program)?;
-    let failures = tally.failures();
-    let mut command = process::command(&file, &program.folder);
-    command.env("PROPTEST_CASES", PROPERTY_CASES).env("CARGO_MANIFEST_DIR", &program.folder);
-    let outcome = process::watch_each(&mut command, LIMIT, |line| {
-        tests::count(line, tally);
-        if let Some((test, verdict)) =
-            line.strip_prefix("test ").and_then(|case| case.rsplit_once(" ... "))
-        {
-            unfinished.remove(test.trim_end());
-            if !verdict.starts_with("ok") {
-                println!("{name}: {line}");
-            }
-        } else if !line.starts_with("running ") && !line.is_empty() {
-            println!("{line}");
-        }
-    });
-    match outcome {
-        Ok(status) if status.success() || tally.failures() > failures => {}
-        Ok(status) => tally.fail(format!("{name} ended with {status}")),
-        Err(error) => {
-            let unfinished = unfinished.into_iter().collect::<Vec<_>>().join(", ");
-            tally.fail(format!("{name}: {error:#}; not ended: {unfinished}"));
-        }
-    }
-    Ok(())
-}
-
-/// Returns the names of a program's tests.
-fn listed(program: &Program) -> Result<BTreeSet<String>> {
-    let mut command = process::command(&program.file.to_string_lossy(), &program.folder);
-    let list = process::capture(command.args(["--list", "--format", "terse"]))?;
-    Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(Into::into).collect())
 }
 
 /// Runs the examples in the documentation of the libraries among the packages.
@@ -253,15 +192,5 @@ mod test {
     fn files_outside_of_the_packages_concern_none() {
         assert!(concerned_by("docs/hierarchy.md").is_empty());
         assert!(concerned_by("images/image/src/main.rs").is_empty());
-    }
-
-    #[test]
-    fn programs_are_read_from_what_cargo_says() {
-        let line = r#"{"reason":"compiler-artifact","manifest_path":"/d/vgic/Cargo.toml",
-            "profile":{"test":true},"executable":"/d/target/debug/deps/vgic-1"}"#;
-        let found = program(&line.replace('\n', "")).unwrap();
-        assert_eq!(found.folder, Path::new("/d/vgic"));
-        assert!(program(&line.replace('\n', "").replace("true", "false")).is_none());
-        assert!(program("   Compiling vgic").is_none());
     }
 }

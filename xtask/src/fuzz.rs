@@ -16,7 +16,7 @@ use doorbell_harness::system;
 /// The targets are a workspace of their own.
 const MANIFEST: &str = "proof/fuzz/Cargo.toml";
 /// Time that each target runs as part of the tests, and of the long ones.
-const SECONDS: u64 = 20;
+const SECONDS: u64 = 10;
 const LONG_SECONDS: u64 = 600;
 /// Flags that instrument the code for libFuzzer, with the checks that a release build leaves out.
 const FLAGS: &[&str] = &[
@@ -34,7 +34,7 @@ const FLAGS: &[&str] = &[
 /// a finding.
 const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=512"];
 
-/// Each target for twenty seconds, each counted as one case.
+/// Each target for ten seconds, each counted as one case.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for_each(workspace, SECONDS, tally)
 }

@@ -7,9 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    acpi, adopters, api, boards, deny, differential, examples, figures, fuzz, hypervisor,
-    interleavings, kvm, lint, machine, msrv, newcomer, package, qemu, report, rust, size, suites,
-    tests,
+    acpi, adopters, api, boards, deny, differential, figures, fuzz, hypervisor, interleavings, kvm,
+    lint, machine, msrv, newcomer, package, qemu, report, rust, size, suites, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -34,7 +33,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "test",
-        about: "unit, property, integration and documentation tests",
+        about: "unit, property, integration and documentation tests, and every example",
         run: tests::run,
     },
     Step {
@@ -42,7 +41,6 @@ const STEPS: &[Step] = &[
         about: "lock-free code under every interleaving, and for each check a fault that it finds",
         run: interleavings::run,
     },
-    Step { name: "examples", about: "every example, built and run", run: examples::run },
     Step {
         name: "package",
         about: "each package, built from its archive alone, with each feature alone",
@@ -110,7 +108,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "fuzz",
-        about: "each fuzz target for twenty seconds, one on each CPU",
+        about: "each fuzz target for ten seconds, one on each CPU",
         run: fuzz::run,
     },
     Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },

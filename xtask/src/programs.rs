@@ -1,0 +1,151 @@
+//! Test programs and examples as cargo builds them, run side by side. One that hangs is killed, and
+//! the tests that it had not finished are named.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::parallel::on_each_cpu;
+use crate::step::Tally;
+use crate::workspace::Workspace;
+use crate::{process, tests};
+
+/// Time limit of a build from scratch.
+const BUILD_LIMIT: Duration = Duration::from_hours(1);
+
+/// What a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Tests, by libtest or a harness that speaks like it.
+    Test,
+    /// An example.
+    Example,
+}
+
+/// A program that was built, and the folder in which cargo would run it.
+#[derive(Debug)]
+pub(crate) struct Program {
+    kind: Kind,
+    file: PathBuf,
+    folder: PathBuf,
+}
+
+/// Builds the test programs and the examples of the packages that `chosen` selects.
+pub(crate) fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Vec<Program>> {
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.arg("test").args(chosen).args(["--all-features", "--no-run"]);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    let mut programs = Vec::new();
+    let status = process::watch(&mut cargo, BUILD_LIMIT, |line| programs.extend(program(line)))?;
+    ensure!(status.success(), "the tests do not compile");
+    Ok(programs)
+}
+
+/// Parses a line of cargo's output.
+fn program(line: &str) -> Option<Program> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let kind = match message["target"]["kind"][0].as_str() {
+        Some("example") => Kind::Example,
+        _ if message["profile"]["test"].as_bool()? => Kind::Test,
+        _ => return None,
+    };
+    let manifest = Path::new(message["manifest_path"].as_str()?);
+    let file = message["executable"].as_str()?.into();
+    Some(Program { kind, file, folder: manifest.parent()?.into() })
+}
+
+/// Runs the programs of a kind, each with this environment. A test program must finish at least one
+/// test, and an example end, within `limit`.
+pub(crate) fn run(
+    programs: &[Program],
+    kind: Kind,
+    environment: &[(&str, &str)],
+    limit: Duration,
+    tally: &mut Tally,
+) {
+    let chosen: Vec<_> = programs.iter().filter(|program| program.kind == kind).collect();
+    let outcomes = on_each_cpu(&chosen, |_, program| {
+        let mut tally = Tally::default();
+        match kind {
+            Kind::Test => program.run_tests(environment, limit, &mut tally),
+            Kind::Example => tally.case(&program.name(), program.run_example(limit)),
+        }
+        tally
+    });
+    for counts in outcomes {
+        tally.add(counts);
+    }
+}
+
+impl Program {
+    fn name(&self) -> String {
+        self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn run_example(&self, limit: Duration) -> Result<()> {
+        let mut command = process::command(&self.file.to_string_lossy(), &self.folder);
+        let mut output = vec![format!("example {}", self.name())];
+        let status = process::watch(&mut command, limit, |line| output.push(format!("  {line}")))?;
+        println!("{}", output.join("\n"));
+        ensure!(status.success(), "ended with {status}");
+        Ok(())
+    }
+
+    fn run_tests(&self, environment: &[(&str, &str)], limit: Duration, tally: &mut Tally) {
+        let name = self.name();
+        let failures = tally.failures();
+        let mut unfinished = self.listed();
+        let mut command = process::command(&self.file.to_string_lossy(), &self.folder);
+        command.envs(environment.iter().copied()).env("CARGO_MANIFEST_DIR", &self.folder);
+        let mut output = vec![name.clone()];
+        let outcome = process::watch_each(&mut command, limit, |line| {
+            tests::count(line, tally);
+            let verdict = line.strip_prefix("test ").and_then(|case| case.rsplit_once(" ... "));
+            if let (Some((test, _)), Ok(unfinished)) = (verdict, &mut unfinished) {
+                unfinished.remove(test.trim_end());
+            }
+            let is_ok = verdict.is_some_and(|(_, verdict)| verdict.starts_with("ok"));
+            if !is_ok && !line.is_empty() {
+                output.push(line.to_owned());
+            }
+        });
+        println!("{}", output.join("\n"));
+        match outcome {
+            Ok(status) if status.success() || tally.failures() > failures => {}
+            Ok(status) => tally.fail(format!("{name} ended with {status}")),
+            Err(error) => {
+                let unfinished = unfinished.unwrap_or_default().into_iter().collect::<Vec<_>>();
+                tally.fail(format!("{name}: {error:#}; not ended: {}", unfinished.join(", ")));
+            }
+        }
+    }
+
+    /// Returns the names of a program's tests.
+    fn listed(&self) -> Result<BTreeSet<String>> {
+        let mut command = process::command(&self.file.to_string_lossy(), &self.folder);
+        let list = process::capture(command.args(["--list", "--format", "terse"]))?;
+        Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(Into::into).collect())
+    }
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn programs_are_read_from_what_cargo_says() {
+        let line = r#"{"reason":"compiler-artifact","manifest_path":"/d/vgic/Cargo.toml",
+            "target":{"kind":["lib"]},"profile":{"test":true},
+            "executable":"/d/target/debug/deps/vgic-1"}"#
+            .replace('\n', "");
+        let found = program(&line).unwrap();
+        assert_eq!((found.kind, &*found.folder), (Kind::Test, Path::new("/d/vgic")));
+        assert!(program(&line.replace("true", "false")).is_none());
+        let example = line.replace("lib", "example").replace("true", "false");
+        assert_eq!(program(&example).unwrap().kind, Kind::Example);
+        assert!(program("   Compiling vgic").is_none());
+    }
+}
