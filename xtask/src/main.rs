@@ -11,14 +11,11 @@ mod check;
 mod deny;
 mod differential;
 mod figures;
-mod fuzz;
 mod hypervisor;
-mod interleavings;
 mod kvm;
 mod language;
 mod lint;
 mod machine;
-mod msrv;
 mod newcomer;
 mod package;
 mod parallel;
@@ -76,14 +73,6 @@ enum Task {
     },
     /// Build the documentation; warnings are errors
     Docs,
-    /// Run a fuzz target, or all, and keep what it finds in proof/fuzz/artifacts
-    Fuzz {
-        /// A file in proof/fuzz/fuzz_targets
-        target: Option<String>,
-        /// For how long, each
-        #[arg(long, default_value_t = 600)]
-        seconds: u64,
-    },
     /// Compare the model with QEMU's GIC and ITS for as long as wanted
     Differential(differential::Wanted),
     /// Have Linux's KVM for arm64, nested in QEMU, judge more of the model than the test does
@@ -116,9 +105,6 @@ fn run(task: &Task) -> Result<ExitCode> {
     let steps = match task {
         Task::Fmt => return rust::format(&workspace),
         Task::Check(wanted) => return check::run(&workspace, wanted),
-        Task::Fuzz { target, seconds } => {
-            return fuzz::run_alone(&workspace, target.as_deref(), *seconds);
-        }
         Task::Differential(wanted) => return differential::run_alone(&workspace, wanted),
         Task::Kvm(wanted) => return kvm::run_alone(&workspace, wanted),
         Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),

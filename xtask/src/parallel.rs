@@ -1,7 +1,7 @@
 //! Trials of a step, as many at a time as there are CPUs.
 
 use anyhow::Result;
-pub(crate) use doorbell_harness::parallel::{on_each_cpu, workers};
+pub(crate) use doorbell_harness::parallel::on_each_cpu;
 
 use crate::step::Tally;
 

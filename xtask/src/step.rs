@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    acpi, adopters, api, boards, deny, differential, figures, fuzz, hypervisor, interleavings, kvm,
-    lint, machine, msrv, newcomer, package, qemu, report, rust, size, suites, tests,
+    acpi, adopters, api, boards, deny, differential, figures, hypervisor, kvm, lint, machine,
+    newcomer, package, qemu, report, rust, size, suites, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -39,7 +39,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "interleavings",
         about: "lock-free code under every interleaving, and for each check a fault that it finds",
-        run: interleavings::run,
+        run: |workspace, tally| suites::run(workspace, "interleavings", tally),
     },
     Step {
         name: "package",
@@ -109,7 +109,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "fuzz",
         about: "each fuzz target for ten seconds, one on each CPU",
-        run: fuzz::run,
+        run: |workspace, tally| suites::run(workspace, "fuzz", tally),
     },
     Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },
 ];
@@ -119,9 +119,13 @@ const LONG: &[Step] = &[
     Step {
         name: "interleavings-long",
         about: "lock-free code under every interleaving, and every fault that this must find",
-        run: interleavings::run_long,
+        run: |workspace, tally| suites::run_long(workspace, "interleavings", tally),
     },
-    Step { name: "fuzz-long", about: "each fuzz target for ten minutes", run: fuzz::run_long },
+    Step {
+        name: "fuzz-long",
+        about: "each fuzz target for ten minutes",
+        run: |workspace, tally| suites::run_long(workspace, "fuzz", tally),
+    },
     Step {
         name: "differential-long",
         about: "the model against QEMU's GIC and ITS, 100,000 scripts",
@@ -145,7 +149,7 @@ const LONG: &[Step] = &[
     Step {
         name: "msrv",
         about: "each package, built by the oldest compiler that it states",
-        run: msrv::run,
+        run: |workspace, tally| suites::run_long(workspace, "msrv", tally),
     },
     Step {
         name: "package-long",

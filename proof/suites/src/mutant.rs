@@ -6,17 +6,19 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// A fault, and the checks that must find it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Mutant {
-    pub(super) name: String,
+pub struct Mutant {
+    /// What is wrong with it.
+    pub name: String,
     /// Path below the package.
-    pub(super) file: String,
+    pub file: String,
     removed: Vec<String>,
     added: Vec<String>,
-    pub(super) checks: Vec<String>,
+    /// Checks that must fail.
+    pub checks: Vec<String>,
 }
 
 /// Reads the faults of a text. Paragraphs that do not begin with `fault:` are prose.
-pub(super) fn parse(text: &str) -> Result<Vec<Mutant>> {
+pub fn parse(text: &str) -> Result<Vec<Mutant>> {
     let paragraphs = text.split("\n\n").map(str::trim);
     paragraphs.filter(|paragraph| paragraph.starts_with("fault:")).map(paragraph).collect()
 }
@@ -45,7 +47,7 @@ fn paragraph(text: &str) -> Result<Mutant> {
 }
 
 /// The first faults, in their order, by which each check that one of `faults` names fails once.
-pub(super) fn covering(faults: Vec<Mutant>) -> Vec<Mutant> {
+pub fn covering(faults: Vec<Mutant>) -> Vec<Mutant> {
     let mut failed = HashSet::new();
     let mut is_first = |fault: &Mutant| {
         let new = fault.checks.iter().filter(|check| failed.insert((*check).clone()));
@@ -59,7 +61,7 @@ impl Mutant {
     ///
     /// # Errors
     /// The removed lines, compared without indentation, do not occur exactly once.
-    pub(super) fn apply(&self, source: &str) -> Result<String> {
+    pub fn apply(&self, source: &str) -> Result<String> {
         let lines: Vec<_> = source.lines().collect();
         let is_match = |window: &[&str]| {
             window.iter().zip(&self.removed).all(|(line, removed)| line.trim() == removed)

@@ -1,23 +1,25 @@
 //! The fuzz targets, built for libFuzzer with the stable compiler: coverage needs no nightly, and
 //! code without `unsafe` needs no sanitizer.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{parallel, process, tests};
-use doorbell_harness::system;
+use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{process, system};
 
 /// The targets are a workspace of their own.
 const MANIFEST: &str = "proof/fuzz/Cargo.toml";
 /// Time that each target runs as part of the tests, and of the long ones.
 const SECONDS: u64 = 10;
 const LONG_SECONDS: u64 = 600;
+/// Time limit of building all targets.
+const BUILD_LIMIT: Duration = Duration::from_mins(30);
 /// Flags that instrument the code for libFuzzer, with the checks that a release build leaves out.
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
@@ -34,48 +36,22 @@ const FLAGS: &[&str] = &[
 /// a finding.
 const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=512"];
 
-/// Each target for ten seconds, each counted as one case.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    for_each(workspace, SECONDS, tally)
-}
-
-/// Each target for ten minutes.
-pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    for_each(workspace, LONG_SECONDS, tally)
-}
-
-fn for_each(workspace: &Workspace, seconds: u64, tally: &mut Tally) -> Result<()> {
-    if let Err(absent) = system::need_cxx(&workspace.root) {
-        tally.skip(format!("{absent:#}"));
-        return Ok(());
-    }
-    tests::test(workspace, &["--manifest-path", MANIFEST, "--lib", "--locked"], tally)?;
-    let folder = build(workspace)?;
-    let targets = targets(workspace)?;
-    let outcomes =
-        parallel::on_each_cpu(&targets, |_, target| fuzz(workspace, &folder, target, seconds));
-    for (target, outcome) in targets.iter().zip(outcomes) {
-        tally.case(target, outcome);
-    }
-    Ok(())
-}
-
-/// One target, or all, for `seconds` each.
-pub(crate) fn run_alone(
-    workspace: &Workspace,
-    target: Option<&str>,
-    seconds: u64,
-) -> Result<ExitCode> {
-    let known = targets(workspace)?;
-    let chosen: Vec<_> =
-        known.iter().filter(|name| target.is_none_or(|wanted| wanted == *name)).collect();
-    ensure!(!chosen.is_empty(), "no such target; there are {}", known.join(", "));
-    system::need_cxx(&workspace.root)?;
-    let folder = build(workspace)?;
-    for name in chosen {
-        fuzz(workspace, &folder, name, seconds)?;
-    }
-    Ok(ExitCode::SUCCESS)
+fn main() -> Result<ExitCode> {
+    let workspace = workspace::this()?;
+    let seconds = if suite::is_long() { LONG_SECONDS } else { SECONDS };
+    let limit = BUILD_LIMIT + Duration::from_secs(seconds);
+    let mut cases = vec![Case::new("unit tests", BUILD_LIMIT, || {
+        let mut cargo = process::cargo(&workspace.root);
+        process::must(cargo.args(["test", "--manifest-path", MANIFEST, "--lib", "--locked"]))
+    })];
+    cases.extend(targets(workspace)?.into_iter().map(|target| {
+        Case::new(target.clone(), limit, move || {
+            static BUILT: Shared<PathBuf> = Shared::new();
+            system::need_cxx(&workspace.root).or_absent("libFuzzer")?;
+            fuzz(workspace, BUILT.get(|| build(workspace))?, &target, seconds)
+        })
+    }));
+    Ok(suite::main(cases))
 }
 
 /// The names of the targets: one file each.

@@ -4,20 +4,19 @@
 //! A package's checks are the unit tests of its module `interleavings`. Its faults are in
 //! `src/interleavings/mutants.txt`; each is applied to a copy of the sources.
 
-mod mutant;
+#![forbid(unsafe_code)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-
-use self::mutant::Mutant;
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{parallel, process, tests};
-use doorbell_harness::toolchain;
+use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{process, toolchain};
+use doorbell_suites::mutant::{self, Mutant};
 
 /// Packages with such checks.
 const CHECKED: &[&str] = &["irq-domain", "irq-routing", "vgic"];
@@ -28,51 +27,65 @@ const COPIED: &[&str] = &["Cargo.toml", "Cargo.lock", "crates", "proof", "sim", 
 /// Time after which a run, which may build everything, counts as hung.
 const LIMIT: Duration = Duration::from_mins(20);
 
-/// Runs every check, and so many faults that each check that can find one has failed once.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    judge(workspace, mutant::covering, tally)
-}
-
-/// Runs every check, and every fault.
-pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    judge(workspace, |faults| faults, tally)
-}
-
-/// Runs every check, and those faults that are `chosen`, each counted as one case.
-fn judge(
-    workspace: &Workspace,
-    chosen: fn(Vec<Mutant>) -> Vec<Mutant>,
-    tally: &mut Tally,
-) -> Result<()> {
-    toolchain::need_component(&workspace.root, "clippy")?;
-    let here = Sources::own(workspace);
-    let mut faults = Vec::new();
+/// Every check, and so many faults that each check that can find one has failed once; in the long
+/// run every fault.
+fn main() -> Result<ExitCode> {
+    let mut cases = Vec::new();
     for package in CHECKED {
-        tally.case("clippy", process::must(&mut clippy(&here, package)));
-        let mut checks = checks(&here, package);
-        checks.arg("interleavings::");
-        let status = process::watch(&mut checks, LIMIT, |line| {
-            println!("{line}");
-            tests::count(line, tally);
-        })?;
-        if status.success() {
-            let mutants = chosen(mutants(workspace, package)?);
-            faults.extend(mutants.into_iter().map(|mutant| (*package, mutant)));
-        } else {
-            tally.fail(format!("{package}: the checks ended with {status}"));
-        }
+        cases.push(Case::new(format!("{package}: clippy"), LIMIT, || {
+            let workspace = workspace::this()?;
+            toolchain::need_component(&workspace.root, "clippy").or_absent("clippy")?;
+            process::must(&mut clippy(&Sources::own(workspace), package))
+        }));
+        cases.push(Case::new(format!("{package}: every check"), LIMIT, || check(package)));
+        let faults = mutants(workspace::this()?, package)?;
+        let faults = if suite::is_long() { faults } else { mutant::covering(faults) };
+        cases.extend(faults.into_iter().map(|fault| {
+            let name = format!("{package}: {}", fault.name);
+            Case::new(name, LIMIT, move || find(package, &fault))
+        }));
     }
-    let copies: Vec<_> = (0..parallel::workers())
-        .map(|worker| here.copied(workspace, worker))
-        .collect::<Result<_>>()?;
-    let outcomes = parallel::on_each_cpu(&faults, |worker, (package, mutant)| {
-        println!("fault: {package}: {}", mutant.name);
-        find(workspace, &copies[worker], package, mutant)
-    });
-    for ((package, mutant), outcome) in faults.iter().zip(outcomes) {
-        tally.case(&format!("{package}: {}", mutant.name), outcome);
-    }
+    Ok(suite::main(cases))
+}
+
+/// Runs the checks of a package.
+fn check(package: &str) -> Result<()> {
+    let mut checks = checks(&Sources::own(workspace::this()?), package);
+    let mut failed = Vec::new();
+    let status = process::watch(checks.arg("interleavings::"), LIMIT, |line| {
+        println!("{line}");
+        failed.extend(line.strip_suffix(" ... FAILED").map(str::to_owned));
+    })?;
+    ensure!(status.success(), "the checks ended with {status}; {}", failed.join(", "));
     Ok(())
+}
+
+/// Copies of the sources that no case uses now, in which faults are tried. A case that finds none
+/// makes one.
+static IDLE: Mutex<Vec<Sources>> = Mutex::new(Vec::new());
+
+/// Finds a fault in a copy of the sources.
+fn find(package: &str, fault: &Mutant) -> Result<()> {
+    static COPIES: Mutex<usize> = Mutex::new(0);
+    static BUILT: Shared<()> = Shared::new();
+    let workspace = workspace::this()?;
+    let here = Sources::own(workspace);
+    // Copies begin with what the checks were built with.
+    BUILT.get(|| {
+        let mut build = cargo(&here, "test", package);
+        process::must(build.arg("--no-run"))
+    })?;
+    let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let copy = if let Some(copy) = idle {
+        copy
+    } else {
+        let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+        *copies += 1;
+        here.copied(workspace, *copies)?
+    };
+    let outcome = find_in(workspace, &copy, package, fault);
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(copy);
+    outcome
 }
 
 /// The workspace's sources, or a copy of them, and the folder of what is built from them: the flag
@@ -132,7 +145,7 @@ fn cargo(sources: &Sources, subcommand: &str, package: &str) -> Command {
     cargo.arg("--target-dir").arg(&sources.artifacts);
     cargo.env("RUSTFLAGS", "--cfg shuttle");
     // Each fault is a line of what is built already.
-    cargo.env("CARGO_INCREMENTAL", "1");
+    cargo.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
     cargo
 }
 
@@ -175,7 +188,7 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
 
 /// Applies a fault to the copy, runs there the checks that the fault names, and restores the copy.
 /// Fails unless every one of them fails.
-fn find(workspace: &Workspace, copy: &Sources, package: &str, mutant: &Mutant) -> Result<()> {
+fn find_in(workspace: &Workspace, copy: &Sources, package: &str, mutant: &Mutant) -> Result<()> {
     let file = copy.root.join(workspace.relative(folder(workspace, package)?)).join(&mutant.file);
     let source = read(&file)?;
     fs::write(&file, mutant.apply(&source)?)?;
