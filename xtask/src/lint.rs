@@ -1,9 +1,11 @@
 //! House lints: rules of this project that the compiler cannot know.
 
 mod blocks;
-pub(crate) mod circles;
+mod circles;
 mod contexts;
-pub(crate) mod files;
+mod files;
+mod graph;
+mod imports;
 mod layers;
 mod length;
 mod locks;
@@ -13,10 +15,10 @@ mod orphans;
 mod promises;
 mod readmes;
 mod reexports;
-pub(crate) mod source;
+mod source;
 mod unsafety;
 mod walks;
-pub(crate) mod width;
+mod width;
 mod words;
 
 use anyhow::{Result, bail};

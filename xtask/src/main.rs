@@ -6,14 +6,11 @@ mod acpi;
 mod adopters;
 mod api;
 mod boards;
-mod changes;
 mod check;
-mod deny;
 mod differential;
 mod figures;
 mod hypervisor;
 mod kvm;
-mod language;
 mod lint;
 mod machine;
 mod newcomer;
@@ -65,12 +62,6 @@ enum Task {
     Fmt,
     /// rustfmt's check, the house lints and clippy
     Lint,
-    /// Measure the language: commits, lines, names, circles between files
-    Language {
-        /// Count commits from this revision on; all by default
-        #[arg(long, value_name = "REVISION")]
-        since: Option<String>,
-    },
     /// Build the documentation; warnings are errors
     Docs,
     /// Compare the model with QEMU's GIC and ITS for as long as wanted
@@ -113,9 +104,6 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Api => return api::accept(&workspace),
         Task::Publish => return package::rehearse(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),
-        Task::Language { since } => {
-            return language::run(&workspace, since.as_deref());
-        }
         Task::Test { list: true, .. } => {
             step::list();
             return Ok(ExitCode::SUCCESS);

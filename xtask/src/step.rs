@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 use crate::{
-    acpi, adopters, api, boards, deny, differential, figures, hypervisor, kvm, lint, machine,
-    newcomer, package, qemu, report, rust, size, suites, tests,
+    acpi, adopters, api, boards, differential, figures, hypervisor, kvm, lint, machine, newcomer,
+    package, qemu, report, rust, size, suites, tests,
 };
 
 /// All steps, cheap and telling ones first.
@@ -111,7 +111,11 @@ const STEPS: &[Step] = &[
         about: "each fuzz target for ten seconds, one on each CPU",
         run: |workspace, tally| suites::run(workspace, "fuzz", tally),
     },
-    Step { name: "deny", about: "cargo-deny: licences, bans, sources, advisories", run: deny::run },
+    Step {
+        name: "deny",
+        about: "cargo-deny: licences, bans, sources, advisories",
+        run: |workspace, tally| suites::run(workspace, "deny", tally),
+    },
 ];
 
 /// Steps that take hours, or an idle machine: only with `--long`, or by name.

@@ -27,6 +27,7 @@ pub mod apt;
 pub mod archives;
 pub mod browser;
 pub mod cache;
+pub mod changes;
 pub mod command;
 pub mod dtb;
 pub mod image;

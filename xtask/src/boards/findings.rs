@@ -14,9 +14,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::dtb::{self, Tree};
+use crate::process;
 use crate::step::Tally;
 use crate::workspace::Workspace;
-use crate::{changes, process};
 use doorbell_harness::command;
 
 /// Kernels' devicetrees.
@@ -105,7 +105,7 @@ fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<Compared
     if found.lines().next() != expected.lines().next() {
         return Ok(Compared::OtherKernel);
     }
-    let changes = changes::between(&expected, &found);
+    let changes = doorbell_harness::changes::between(&expected, &found);
     bail!("{} findings changed:\n  {}", changes.len(), changes.join("\n  "))
 }
 

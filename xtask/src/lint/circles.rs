@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::language::graph;
+use super::graph;
 use crate::workspace::Workspace;
 
 /// Packages that are not held to it: programs, and what they alone use.

@@ -1,12 +1,15 @@
 //! cargo-deny: licences, sources, banned and vulnerable dependencies, by the rules in `deny.toml`.
 
+#![forbid(unsafe_code)]
+
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
-
-use crate::step::Tally;
-use crate::workspace::Workspace;
-use crate::{cache, process};
+use anyhow::{Result, bail};
+use doorbell_harness::suite::{self, Absent, Case, OrAbsent, Shared};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{cache, process};
 
 /// Version that is installed into the cache if the machine has none.
 const VERSION: &str = "0.20.2";
@@ -23,35 +26,32 @@ const CHECKS: [&str; 4] = ["licenses", "bans", "sources", "advisories"];
 /// Prefix of cargo-deny's error that the database of advisories cannot be reached.
 const UNREACHABLE: &str = "failed to fetch advisory database";
 
-/// Each check of each workspace counted as one case.
-pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let program = match find_or_install(workspace) {
-        Ok(program) => program,
-        Err(absent) => {
-            tally.skip(format!("cargo-deny cannot be had: {absent:#}"));
-            return Ok(());
-        }
+/// Time limit of a case, which may build cargo-deny.
+const LIMIT: Duration = Duration::from_mins(30);
+
+fn main() -> ExitCode {
+    let of = |manifest| {
+        CHECKS.map(|check| {
+            Case::new(format!("{manifest}: {check}"), LIMIT, move || judge(manifest, check))
+        })
     };
-    for check in CHECKS {
-        for manifest in MANIFESTS {
-            println!("{manifest}: {check}");
-            let mut deny = process::command(&program.to_string_lossy(), &workspace.root);
-            deny.args(["--locked", "--manifest-path", manifest]);
-            let output = process::output(deny.args(["check", "--hide-inclusion-graph", check]))?;
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            print!("{}{said}", String::from_utf8_lossy(&output.stdout));
-            if said.contains(UNREACHABLE) {
-                tally.skip(format!("{check}: {UNREACHABLE}"));
-                break;
-            }
-            tally.case(&format!("{manifest}: {check}"), failed(output.status.success()));
-        }
-    }
-    Ok(())
+    suite::main(MANIFESTS.into_iter().flat_map(of).collect())
 }
 
-fn failed(success: bool) -> Result<()> {
-    ensure!(success, "see above");
+fn judge(manifest: &str, check: &str) -> Result<()> {
+    static PROGRAM: Shared<PathBuf> = Shared::new();
+    let workspace = workspace::this()?;
+    let program = PROGRAM.get(|| find_or_install(workspace).or_absent("cargo-deny"))?;
+    let mut deny = process::command(&program.to_string_lossy(), &workspace.root);
+    deny.args(["--locked", "--manifest-path", manifest]);
+    let output = process::output(deny.args(["check", "--hide-inclusion-graph", check]))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains(UNREACHABLE) {
+        return Err(Absent::new(UNREACHABLE).into());
+    }
+    if !output.status.success() {
+        bail!("{}{said}", String::from_utf8_lossy(&output.stdout));
+    }
     Ok(())
 }
 

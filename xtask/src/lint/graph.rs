@@ -9,7 +9,7 @@ use std::fs;
 use anyhow::Result;
 
 use super::imports::{self, Imports, Path};
-use crate::lint::source;
+use super::source;
 use crate::workspace::Package;
 
 /// Most re-exports that one name passes through.
