@@ -8,6 +8,7 @@ mod graph;
 mod imports;
 mod layers;
 mod length;
+pub(crate) mod lines;
 mod locks;
 mod manifests;
 mod orderings;
@@ -45,6 +46,7 @@ const RULES: &[Rule] = &[
     ("unsafe", unsafety::check),
     ("orderings", orderings::check),
     ("length", length::check),
+    ("lines", lines::check),
     ("words", words::check),
     ("width", width::check),
     ("walks", walks::check),

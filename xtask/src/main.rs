@@ -78,6 +78,8 @@ enum Task {
     Findings,
     /// Write the lists of the libraries' interfaces anew, to be read before they are committed
     Api,
+    /// Record the lines of code of each package in docs/architecture.md
+    Lines,
     /// Rehearse the upload of all packages to the registry
     Publish,
     /// Fetch QEMU and real devicetrees into the cache, and say where they are
@@ -101,6 +103,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Hypervisor(wanted) => return hypervisor::run_alone(&workspace, wanted),
         Task::Qemu(wanted) => return qemu::watch(&workspace, wanted),
         Task::Findings => return boards::findings::accept(&workspace),
+        Task::Lines => return lint::lines::accept(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Api => return api::accept(&workspace),
         Task::Publish => return package::rehearse(&workspace),
         Task::Fetch => return Ok(fetch(&workspace)),

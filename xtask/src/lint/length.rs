@@ -37,8 +37,15 @@ fn is_test(file: &Path) -> bool {
     file.with_extension("").iter().any(|part| part == "tests")
 }
 
-fn lines_before_tests(text: &str) -> usize {
-    text.lines().take_while(|line| line.trim() != "#[cfg(test)]").count()
+/// Returns the number of lines before the unit tests, which stand at a file's end.
+pub(super) fn lines_before_tests(text: &str) -> usize {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let begins = |pair: &[&str]| {
+        let [condition, module] = pair else { return false };
+        let is_test = ["#[cfg(test)", "#[cfg(all(test"].iter().any(|it| condition.starts_with(it));
+        is_test && module.starts_with("mod ") && module.ends_with('{')
+    };
+    lines.windows(2).position(begins).unwrap_or(lines.len())
 }
 
 #[cfg(test)]

@@ -6,12 +6,22 @@
 /// Knows line and nested block comments, strings with escapes, raw strings, and characters against
 /// lifetimes.
 pub(crate) fn code_only(text: &str) -> String {
+    blanked(text, |_| true)
+}
+
+/// `text` with comments blanked.
+pub(crate) fn without_comments(text: &str) -> String {
+    blanked(text, |this| this.starts_with("//") || this.starts_with("/*"))
+}
+
+/// `text` with those of its comments, strings and characters blanked that are `chosen`.
+fn blanked(text: &str, chosen: fn(&str) -> bool) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(next) = rest.chars().next() {
         let (length, kept) = token(rest, next, &code);
         let (this, after) = rest.split_at(length);
-        if kept {
+        if kept || !chosen(this) {
             code.push_str(this);
         } else {
             code.extend(this.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
