@@ -1,23 +1,23 @@
 //! The interrupt core as the kernel calls it.
 
-use crate::affinity::{AffinityPolicy, Moved};
-use crate::deferred_free::DeferredFree;
-use crate::descriptor::Source;
-use crate::descriptors::Descriptors;
+use crate::affinity::placement::{self, Placement};
+use crate::affinity::policy::{AffinityPolicy, Moved};
 use crate::error::{MoveError, RequestError, Stranded, UnknownCpu};
-use crate::handle::{IrqHandle, WiredRequest};
-use crate::handler::Handler;
 use crate::host::Host;
-use crate::irq::{Dispatched, Irq, IrqContext, IrqReturn};
-use crate::irq_core::IrqCore;
-use crate::irq_info::IrqInfo;
-use crate::per_cpu_handle::PerCpuHandle;
-use crate::placement::{self, Placement};
-use crate::root_controller::RootController;
+use crate::irq::descriptor::Source;
+use crate::irq::flow::{Dispatched, Irq, IrqContext, IrqReturn};
+use crate::irq::handler::Handler;
+use crate::irq::info::IrqInfo;
+use crate::irq::registry::Descriptors;
+use crate::request::deferred_free::DeferredFree;
+use crate::request::handle::{IrqHandle, WiredRequest};
+use crate::request::parts::IrqCore;
+use crate::request::per_cpu::PerCpuHandle;
+use crate::request::root_controller::RootController;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 #[cfg(doc)]
-use crate::{affinity::RoundRobin, irq::Deferral};
+use crate::{affinity::policy::RoundRobin, irq::flow::Deferral};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

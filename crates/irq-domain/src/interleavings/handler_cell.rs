@@ -1,7 +1,7 @@
 //! The handler cell of an interrupt that CPUs take, tasks disable and a handle's drop frees.
 
 use super::explore;
-use crate::handler_cell::{Arrival, HandlerCell, InstallError, Running, WhenBusy};
+use crate::irq::handler_cell::{Arrival, HandlerCell, InstallError, Running, WhenBusy};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use shuttle::thread;

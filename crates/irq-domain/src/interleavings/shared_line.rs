@@ -1,12 +1,12 @@
 //! Shared lines that CPUs acknowledge while tasks add and remove handlers.
 
 use super::explore;
-use crate::control::{Control, HandlerPhase};
-use crate::handler::Handler;
-use crate::handler_cell::{Arrival, HandlerCell, WhenBusy};
 use crate::host::Host;
-use crate::irq::{Irq, IrqContext, IrqReturn};
-use crate::shared_line::{MemberIndex, Remaining, SharedLine};
+use crate::irq::control::{Control, HandlerPhase};
+use crate::irq::flow::{Irq, IrqContext, IrqReturn};
+use crate::irq::handler::Handler;
+use crate::irq::handler_cell::{Arrival, HandlerCell, WhenBusy};
+use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
 use core::marker::PhantomData;
 use msi_types::{Cpu, HwIrq, IrqState, LocalCpu, TaskContext};
 use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};

@@ -1,10 +1,10 @@
 //! The one algorithm of affinity changes, for every controller and every endpoint.
 
 use super::{Allocation, Domain, DomainState, StoreEnable};
-use crate::descriptor::Descriptor;
 use crate::error::MoveError;
 use crate::host::Host;
-use crate::irq::Irq;
+use crate::irq::descriptor::Descriptor;
+use crate::irq::flow::Irq;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use alloc::vec::Vec;

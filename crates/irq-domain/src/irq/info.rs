@@ -1,8 +1,8 @@
 //! Statistics and descriptions for people.
 
-use crate::descriptor::{Descriptor, Source};
-use crate::interrupt::Interrupt;
-use crate::irq::{Flow, Irq};
+use crate::irq::descriptor::{Descriptor, Source};
+use crate::irq::flow::{Flow, Irq};
+use crate::irq::manage::Interrupt;
 use crate::name::Name;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;

@@ -1,11 +1,11 @@
 //! Wired-to-MSI bridges: controllers whose wired inputs become messages, each with a vector of its
 //! own.
 
+use crate::domain::{MsiDevice, MsiDeviceConfig};
 use crate::error::{MsiDeviceError, RequestError};
-use crate::handle::IrqHandle;
 use crate::interrupts::Interrupts;
-use crate::irq::{IrqContext, IrqReturn, Start};
-use crate::msi_device::{MsiDevice, MsiDeviceConfig};
+use crate::irq::flow::{IrqContext, IrqReturn, Start};
+use crate::request::handle::IrqHandle;
 use alloc::sync::Arc;
 use core::fmt;
 use msi_types::{MessageStore, MsiParent, RequesterId, StoreError, Trigger};

@@ -8,11 +8,11 @@
 //! The control state, under its lock, determines which handler is the last: a handler that is added
 //! to a line finds it either installed or being removed.
 
-use crate::control::Control;
-use crate::handler::Handler;
-use crate::handler_cell::{Arrival, HandlerCell, WhenBusy};
 use crate::host::Host;
-use crate::irq::{IrqContext, IrqReturn};
+use crate::irq::control::Control;
+use crate::irq::flow::{IrqContext, IrqReturn};
+use crate::irq::handler::Handler;
+use crate::irq::handler_cell::{Arrival, HandlerCell, WhenBusy};
 use crate::name::Name;
 use alloc::collections::TryReserveError;
 use core::fmt;

@@ -1,12 +1,12 @@
 //! Release of handlers and devices: at once, or later by a task if they were dropped where their
 //! owner may not wait.
 
-use crate::control::Released;
-use crate::descriptor::Descriptor;
-use crate::descriptors::Descriptors;
 use crate::host::Host;
+use crate::irq::control::Released;
+use crate::irq::descriptor::Descriptor;
+use crate::irq::registry::Descriptors;
+use crate::irq::shared_line::MemberIndex;
 use crate::shared::Shared;
-use crate::shared_line::MemberIndex;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Deref;

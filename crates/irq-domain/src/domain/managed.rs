@@ -3,7 +3,7 @@
 use super::allocation::Transaction;
 use super::{Domain, MsiVector};
 use crate::error::MsiDeviceError;
-use crate::irq_core::IrqCore;
+use crate::request::parts::IrqCore;
 use crate::shared::Shared;
 use alloc::vec::Vec;
 use msi_types::{Cpu, Shape};

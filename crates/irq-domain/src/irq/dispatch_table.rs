@@ -1,8 +1,8 @@
 //! From a hwirq to its handler cells: a radix table. Its parts are allocated on the first request
 //! of a vector among them and stay where they are for good. So dispatch walks it without a lock.
 
-use crate::descriptor::Action;
-use crate::handler_cell::HandlerCell;
+use crate::irq::descriptor::Action;
+use crate::irq::handler_cell::HandlerCell;
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;

@@ -1,19 +1,19 @@
 //! Interrupts that any CPU may take: their requests, and the handles that own their handlers.
 
-use crate::affinity::Moved;
-use crate::control::Control;
-use crate::deferred_free::TakenOnDrop;
-use crate::descriptor::{Action, Descriptor, NewDescriptor, Source, WiredInput};
+use crate::affinity::placement;
+use crate::affinity::policy::Moved;
 use crate::error::{MoveError, RequestError};
-use crate::handler::Handler;
-use crate::interrupt::Interrupt;
-use crate::irq::{Flow, Irq, IrqContext, Start};
-use crate::irq_core::IrqCore;
+use crate::irq::control::Control;
+use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, Source, WiredInput};
+use crate::irq::flow::{Flow, Irq, IrqContext, Start};
+use crate::irq::handler::Handler;
+use crate::irq::manage::Interrupt;
+use crate::irq::shared_line::{MemberIndex, SharedLine};
 use crate::name::Name;
-use crate::placement;
-use crate::root_controller::prepare;
+use crate::request::deferred_free::TakenOnDrop;
+use crate::request::parts::IrqCore;
+use crate::request::root_controller::prepare;
 use crate::shared::Shared;
-use crate::shared_line::{MemberIndex, SharedLine};
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;

@@ -1,7 +1,7 @@
 //! The list of IRQ numbers: dense, the lowest free one first.
 
-use crate::descriptor::Descriptor;
-use crate::irq::Irq;
+use crate::irq::descriptor::Descriptor;
+use crate::irq::flow::Irq;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -70,8 +70,8 @@ impl IrqNumbers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptor::{NewDescriptor, PrivateInput, Source};
-    use crate::irq::Flow;
+    use crate::irq::descriptor::{NewDescriptor, PrivateInput, Source};
+    use crate::irq::flow::Flow;
     use alloc::sync::Arc;
     use core::num::NonZeroU16;
     use msi_types::{HwIrq, MsiError, Pending, Trigger, WiredParent};

@@ -1,12 +1,12 @@
 //! Dispatch: from an acknowledged hwirq to its handler's run, without a lock.
 
-use crate::control::Control;
-use crate::descriptor::{Action, Descriptor};
-use crate::dispatch_table::{DispatchTable, HwIrqEntry};
-use crate::handler_cell::{Arrival, HandlerCell, History, Running};
 use crate::host::Host;
-use crate::interrupt::Interrupt;
-use crate::irq::{Deferral, Dispatched, Flow, IrqContext, IrqReturn, Unhandled};
+use crate::irq::control::Control;
+use crate::irq::descriptor::{Action, Descriptor};
+use crate::irq::dispatch_table::{DispatchTable, HwIrqEntry};
+use crate::irq::flow::{Deferral, Dispatched, Flow, IrqContext, IrqReturn, Unhandled};
+use crate::irq::handler_cell::{Arrival, HandlerCell, History, Running};
+use crate::irq::manage::Interrupt;
 use crate::runtime::Runtime;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;

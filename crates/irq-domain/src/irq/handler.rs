@@ -1,6 +1,6 @@
 //! Handlers on the heap.
 
-use crate::irq::{IrqContext, IrqReturn};
+use crate::irq::flow::{IrqContext, IrqReturn};
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 

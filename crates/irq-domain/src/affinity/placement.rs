@@ -1,13 +1,13 @@
 //! Placement of interrupts on CPUs, which come and go. What a CPU that goes off line takes was
 //! reserved when the core was made: its interrupts are moved without an allocation.
 
-use crate::affinity::{AffinityPolicy, Moved};
-use crate::cpu_choice::{CpuChoice, Unreachable, first_of, first_reachable};
-use crate::cpu_lists::{Candidates, Hotplug};
-use crate::descriptor::Descriptor;
-use crate::descriptors::Descriptors;
+use crate::affinity::choice::{CpuChoice, Unreachable, first_of, first_reachable};
+use crate::affinity::lists::{Candidates, Hotplug};
+use crate::affinity::policy::{AffinityPolicy, Moved};
 use crate::error::{MoveError, Stranded, UnknownCpu};
 use crate::host::Host;
+use crate::irq::descriptor::Descriptor;
+use crate::irq::registry::Descriptors;
 use crate::lock::TaskRwLock;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;

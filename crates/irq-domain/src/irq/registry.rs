@@ -1,17 +1,17 @@
 //! All interrupts: their descriptors by number, and the way from a hwirq to the handler.
 
-use crate::control::Released;
-use crate::cpu_lists::Candidates;
-use crate::descriptor::{Descriptor, NewDescriptor, Source};
-use crate::dispatcher::Dispatcher;
+use crate::affinity::lists::Candidates;
 use crate::host::Host;
-use crate::interrupt::Interrupt;
-use crate::irq::Irq;
-use crate::irq_info::{self, IrqInfo};
-use crate::irq_numbers::IrqNumbers;
+use crate::irq::control::Released;
+use crate::irq::descriptor::{Descriptor, NewDescriptor, Source};
+use crate::irq::dispatch::Dispatcher;
+use crate::irq::flow::Irq;
+use crate::irq::info::{self, IrqInfo};
+use crate::irq::manage::Interrupt;
+use crate::irq::map::IrqNumbers;
+use crate::irq::shared_line::MemberIndex;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
-use crate::shared_line::MemberIndex;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -180,7 +180,7 @@ impl Descriptors {
 
     pub(crate) fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
         match self.find(irq) {
-            Some(descriptor) => irq_info::describe(self.interrupt(&descriptor), out),
+            Some(descriptor) => info::describe(self.interrupt(&descriptor), out),
             None => writeln!(out, "irq {irq}: does not exist"),
         }
     }

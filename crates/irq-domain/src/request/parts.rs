@@ -1,10 +1,10 @@
 //! State that handles, devices and the kernel's [`Interrupts`](crate::Interrupts) share.
 
-use crate::deferred_free::DeferredFree;
-use crate::descriptors::Descriptors;
+use crate::affinity::placement::Placement;
 use crate::host::Host;
-use crate::placement::Placement;
-use crate::root_controller::RootController;
+use crate::irq::registry::Descriptors;
+use crate::request::deferred_free::DeferredFree;
+use crate::request::root_controller::RootController;
 
 /// The parts of the interrupt core. Each locks for itself.
 pub(crate) struct IrqCore {

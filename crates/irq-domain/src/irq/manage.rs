@@ -1,16 +1,16 @@
 //! One interrupt as tasks and handlers control it: its descriptor with the control state, and its
 //! handler cells. The source is masked while the interrupt is disabled.
 
-use crate::control::{Control, HandlerPhase, Released};
-use crate::descriptor::{Action, Descriptor};
-use crate::dispatch_table::HwIrqEntry;
 use crate::error::RequestError;
-use crate::handler::Handler;
-use crate::handler_cell::{HandlerCell, WhenBusy};
 use crate::host::Host;
-use crate::irq::{Flow, Start};
+use crate::irq::control::{Control, HandlerPhase, Released};
+use crate::irq::descriptor::{Action, Descriptor};
+use crate::irq::dispatch_table::HwIrqEntry;
+use crate::irq::flow::{Flow, Start};
+use crate::irq::handler::Handler;
+use crate::irq::handler_cell::{HandlerCell, WhenBusy};
+use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
 use crate::runtime::Runtime;
-use crate::shared_line::{MemberIndex, Remaining, SharedLine};
 use msi_types::Cpu;
 
 /// An interrupt, its entry of the dispatch table, and the kernel.

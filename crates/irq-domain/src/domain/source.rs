@@ -1,10 +1,10 @@
 //! A device's vector as the source of an interrupt.
 
 use super::Domain;
-use crate::descriptor::{Descriptor, IrqSource};
 use crate::error::MoveError;
 use crate::host::Host;
-use crate::irq::Irq;
+use crate::irq::descriptor::{Descriptor, IrqSource};
+use crate::irq::flow::Irq;
 use crate::name::Name;
 use crate::runtime::Runtime;
 use crate::shared::Shared;

@@ -2,11 +2,11 @@
 
 use super::shared_attachment::SharedAttachment;
 use super::{Domain, MsiDevice};
-use crate::deferred_free::{TakenOnDrop, Teardown};
-use crate::descriptors::Descriptors;
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
-use crate::irq_core::IrqCore;
+use crate::irq::registry::Descriptors;
+use crate::request::deferred_free::{TakenOnDrop, Teardown};
+use crate::request::parts::IrqCore;
 use crate::shared::Shared;
 use alloc::sync::Arc;
 use core::fmt;

@@ -1,7 +1,7 @@
 //! Choice of an interrupt's CPU: by the kernel's policy, and by what can be reached.
 
-use crate::affinity::{AffinityPolicy, RoundRobin};
-use crate::cpu_lists::Candidates;
+use crate::affinity::lists::Candidates;
+use crate::affinity::policy::{AffinityPolicy, RoundRobin};
 use crate::error::MoveError;
 use alloc::sync::Arc;
 use msi_types::{Cpu, MsiError};

@@ -1,14 +1,14 @@
 //! Interrupts that each CPU has for itself: their requests and handles.
 
-use crate::deferred_free::TakenOnDrop;
-use crate::descriptor::{Action, Descriptor, NewDescriptor, PrivateInput, Source};
-use crate::dispatch_table::HwIrqEntry;
 use crate::error::RequestError;
-use crate::handler::Handler;
-use crate::handler_cell::{HandlerCell, InstallError, WhenBusy};
-use crate::irq::{Flow, Irq};
-use crate::irq_core::IrqCore;
+use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, PrivateInput, Source};
+use crate::irq::dispatch_table::HwIrqEntry;
+use crate::irq::flow::{Flow, Irq};
+use crate::irq::handler::Handler;
+use crate::irq::handler_cell::{HandlerCell, InstallError, WhenBusy};
 use crate::name::Name;
+use crate::request::deferred_free::TakenOnDrop;
+use crate::request::parts::IrqCore;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use alloc::vec::Vec;

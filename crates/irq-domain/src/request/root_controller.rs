@@ -1,9 +1,9 @@
 //! The root controller, whose inputs requests claim.
 
-use crate::cpu_choice::first_reachable;
-use crate::descriptors::Descriptors;
+use crate::affinity::choice::first_reachable;
 use crate::error::RequestError;
 use crate::host::Host;
+use crate::irq::registry::Descriptors;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

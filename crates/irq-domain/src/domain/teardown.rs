@@ -1,9 +1,9 @@
 //! Everything back, in the order that lets no message slip through.
 
 use super::{DeviceVector, Domain, StoreEnable};
-use crate::control::HandlerPhase;
-use crate::descriptors::Descriptors;
 use crate::error::MsiDeviceError;
+use crate::irq::control::HandlerPhase;
+use crate::irq::registry::Descriptors;
 use crate::shared::Shared;
 use msi_types::{Shape, StoreError};
 

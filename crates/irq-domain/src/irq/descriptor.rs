@@ -1,15 +1,15 @@
 //! One interrupt: its numbers, its counters, and what its level of the hierarchy offers.
 
-use crate::control::Control;
 use crate::error::MoveError;
-use crate::handler::Handler;
 use crate::host::Host;
-use crate::irq::{Flow, Irq};
+use crate::irq::control::Control;
+use crate::irq::flow::{Flow, Irq};
+use crate::irq::handler::Handler;
+use crate::irq::run_counts::{Counts, Spacing, UnhandledRuns};
+use crate::irq::shared_line::SharedLine;
 use crate::name::Name;
-use crate::run_counts::{Counts, Spacing, UnhandledRuns};
 use crate::runtime::Runtime;
 use crate::shared::Shared;
-use crate::shared_line::SharedLine;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

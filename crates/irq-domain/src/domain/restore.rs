@@ -1,8 +1,8 @@
 //! A device's messages, masks and enable after it lost them.
 
 use super::{Domain, DomainState, StoreEnable};
-use crate::descriptors::Descriptors;
 use crate::error::MsiDeviceError;
+use crate::irq::registry::Descriptors;
 use msi_types::Shape;
 
 impl Domain {

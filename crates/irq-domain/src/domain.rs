@@ -2,6 +2,7 @@
 //! its controller.
 
 mod allocation;
+pub(crate) mod bridge;
 mod counts;
 mod managed;
 mod negotiation;
@@ -15,17 +16,17 @@ mod teardown;
 use shared_attachment::SharedAttachment;
 pub use shared_device::{SharedDevice, SharedDeviceConfig};
 
-use crate::deferred_free::{TakenOnDrop, Teardown};
-use crate::descriptor::Descriptor;
-use crate::descriptors::Descriptors;
 use crate::error::{MsiDeviceError, RequestError};
-use crate::handle::IrqHandle;
-use crate::handler::Handler;
 use crate::host::Host;
 use crate::interrupts::Interrupts;
-use crate::irq::{Irq, IrqContext, IrqReturn, Start};
-use crate::irq_core::IrqCore;
+use crate::irq::descriptor::Descriptor;
+use crate::irq::flow::{Irq, IrqContext, IrqReturn, Start};
+use crate::irq::handler::Handler;
+use crate::irq::registry::Descriptors;
 use crate::name::Name;
+use crate::request::deferred_free::{TakenOnDrop, Teardown};
+use crate::request::handle::IrqHandle;
+use crate::request::parts::IrqCore;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;

@@ -1,0 +1,96 @@
+//! Choice of the CPU that takes an interrupt.
+
+use crate::irq::flow::Irq;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use msi_types::Cpu;
+
+/// Chooses CPUs for new interrupts, and for those whose CPU goes off line. Replaceable by the
+/// kernel.
+pub trait AffinityPolicy: Send + Sync {
+    /// Chooses one of `online`, which is in ascending order and never empty. If the result is not
+    /// in `online`, the core uses its first CPU.
+    ///
+    /// Context: task; may sleep.
+    fn choose(&self, online: &[Cpu]) -> Cpu;
+}
+
+/// One CPU after the other. The default.
+#[derive(Debug, Default)]
+pub struct RoundRobin {
+    next: AtomicUsize,
+}
+
+impl AffinityPolicy for RoundRobin {
+    fn choose(&self, online: &[Cpu]) -> Cpu {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        online.get(turn % online.len().max(1)).copied().unwrap_or_default()
+    }
+}
+
+/// CPUs for each of `vectors` vectors, so that all CPUs have about as many vectors and all vectors
+/// about as many CPUs. Queues of a device, say, can [follow](crate::MsiDevice::allocate_managed)
+/// their CPUs. With fewer vectors than CPUs each gets neighbours in `cpus`, with more several share
+/// a CPU. Give the CPUs node by node to keep a queue's CPUs on one node. Nothing without CPUs.
+///
+/// ```
+/// use irq_domain::spread;
+/// use msi_types::Cpu;
+///
+/// let cpus = [0, 1, 2, 3, 4].map(Cpu::new);
+/// assert!(spread(2, &cpus).eq([&cpus[..2], &cpus[2..]]));
+/// assert!(spread(6, &cpus[..2]).flatten().eq(&[0, 0, 0, 1, 1, 1].map(Cpu::new)));
+/// ```
+pub fn spread(vectors: u16, cpus: &[Cpu]) -> impl ExactSizeIterator<Item = &[Cpu]> {
+    let begin = move |vector: u16| usize::from(vector) * cpus.len() / usize::from(vectors);
+    let share = move |vector| {
+        let end = begin(vector + 1).max(begin(vector) + 1);
+        cpus.get(begin(vector)..end).unwrap_or_default()
+    };
+    (0..if cpus.is_empty() { 0 } else { vectors }).map(share)
+}
+
+/// An affinity change that took effect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Moved {
+    /// The interrupts' effective affinity.
+    pub to: Cpu,
+    /// The interrupts that moved: the one asked for, and those of its group where the controller
+    /// delivers a group as one. That is MultiMSI, if the message names the CPU. Empty if it was
+    /// there already.
+    pub irqs: Vec<Irq>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_robin_visits_every_online_cpu_equally() {
+        let policy = RoundRobin::default();
+        let online = [Cpu::new(0), Cpu::new(3), Cpu::new(7)];
+        let chosen: Vec<_> = (0..6).map(|_| policy.choose(&online).get()).collect();
+        assert_eq!(chosen, [0, 3, 7, 0, 3, 7]);
+    }
+
+    #[test]
+    fn spread_uses_every_cpu_and_differs_by_one() {
+        for cpus in 1..20 {
+            let all: Vec<_> = (0..cpus).map(Cpu::new).collect();
+            for vectors in 1..40 {
+                let shares: Vec<_> = spread(vectors, &all).collect();
+                assert_eq!(shares.len(), usize::from(vectors));
+                let sizes = shares.iter().map(|share| share.len());
+                assert!(sizes.clone().min().unwrap() >= 1);
+                assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
+                let uses = all
+                    .iter()
+                    .map(|cpu| shares.iter().copied().flatten().filter(|at| *at == cpu).count());
+                assert!(uses.clone().min().unwrap() >= 1);
+                assert!(uses.clone().max().unwrap() - uses.min().unwrap() <= 1);
+            }
+        }
+        assert_eq!(spread(3, &[]).len(), 0);
+        assert_eq!(spread(0, &[Cpu::new(0)]).len(), 0);
+    }
+}

@@ -1,0 +1,7 @@
+//! Requests of interrupts, and the handles that own their handlers.
+
+pub(crate) mod deferred_free;
+pub(crate) mod handle;
+pub(crate) mod parts;
+pub(crate) mod per_cpu;
+pub(crate) mod root_controller;
