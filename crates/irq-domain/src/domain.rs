@@ -20,10 +20,12 @@ use crate::error::{MsiDeviceError, RequestError};
 use crate::host::Host;
 use crate::interrupts::Interrupts;
 use crate::irq::descriptor::Descriptor;
-use crate::irq::flow::{Irq, IrqContext, IrqReturn, Start};
+use crate::irq::flow::Start;
 use crate::irq::handler::Handler;
-use crate::irq::registry::Descriptors;
+use crate::irq::handler::{IrqContext, IrqReturn};
+use crate::irq::registry::IrqRegistry;
 use crate::name::Name;
+use crate::number::Irq;
 use crate::request::deferred_free::{TakenOnDrop, Teardown};
 use crate::request::handle::IrqHandle;
 use crate::request::parts::IrqCore;
@@ -209,7 +211,7 @@ impl MsiDevice {
     /// the write; the vector was freed nevertheless.
     pub fn free(&self, slot: u16) -> Result<(), MsiDeviceError> {
         self.core.reclaim();
-        self.domain.free(&self.core.descriptors, slot)
+        self.domain.free(&self.core.registry, slot)
     }
 
     /// Installs the handler of the vector at `slot`, and enables the vector.
@@ -247,7 +249,7 @@ impl MsiDevice {
         self.core.reclaim();
         let descriptor =
             self.domain.descriptor(self.core.host(), slot).ok_or(RequestError::NoVector(slot))?;
-        self.core.descriptors.free_handler(&descriptor);
+        self.core.registry.free_handler(&descriptor);
         IrqHandle::install(&self.core, &descriptor, name, handler, start)
     }
 
@@ -266,7 +268,7 @@ impl MsiDevice {
     /// # Errors
     /// [`MsiDeviceError::Store`] if the device refused a write. The call can be repeated.
     pub fn restore(&self) -> Result<(), MsiDeviceError> {
-        self.domain.restore(&self.core.descriptors)
+        self.domain.restore(&self.core.registry)
     }
 
     /// Frees all vectors and detaches the device, like dropping, but reports whether the store
@@ -278,7 +280,7 @@ impl MsiDevice {
     /// The store refused a write, because the device is absent or broken. Handlers, vectors and the
     /// attachment were freed nevertheless.
     pub fn tear_down(self) -> Result<(), StoreError> {
-        Domain::tear_down(&self.domain, &self.core.descriptors)
+        Domain::tear_down(&self.domain, &self.core.registry)
     }
 
     /// Returns the vectors granted so far, by ascending slot.
@@ -351,7 +353,7 @@ impl MsiDevice {
 impl Drop for MsiDevice {
     fn drop(&mut self) {
         if let Some(owner) = self.owner.take() {
-            self.core.deferred.release_owner(&self.core.descriptors, owner);
+            self.core.deferred.release_owner(&self.core.registry, owner);
         }
     }
 }
@@ -366,9 +368,9 @@ impl fmt::Debug for MsiDevice {
 struct DomainOwner(Shared<Domain>);
 
 impl Teardown for DomainOwner {
-    fn tear_down(&self, descriptors: &Descriptors) {
+    fn tear_down(&self, registry: &IrqRegistry) {
         // `MsiDevice::tear_down` is for callers that want the error of the store.
-        let _ = Domain::tear_down(&self.0, descriptors);
+        let _ = Domain::tear_down(&self.0, registry);
     }
 }
 

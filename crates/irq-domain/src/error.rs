@@ -1,6 +1,6 @@
 //! Errors. Each message names the party at fault.
 
-use crate::irq::flow::Irq;
+use crate::number::Irq;
 use alloc::collections::TryReserveError;
 use msi_types::{Cpu, HwIrq, Mismatch, MsiError, NotIsolated, StoreError};
 

@@ -1,6 +1,6 @@
 //! The kernel's services for the interrupt core.
 
-use crate::irq::flow::Irq;
+use crate::number::Irq;
 use core::ops::Deref;
 use msi_types::{Cpu, TaskContext};
 

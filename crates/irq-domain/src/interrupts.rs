@@ -5,10 +5,12 @@ use crate::affinity::policy::{AffinityPolicy, Moved};
 use crate::error::{MoveError, RequestError, Stranded, UnknownCpu};
 use crate::host::Host;
 use crate::irq::descriptor::Source;
-use crate::irq::flow::{Dispatched, Irq, IrqContext, IrqReturn};
+use crate::irq::dispatch::Dispatched;
 use crate::irq::handler::Handler;
+use crate::irq::handler::{IrqContext, IrqReturn};
 use crate::irq::info::IrqInfo;
-use crate::irq::registry::Descriptors;
+use crate::irq::registry::IrqRegistry;
+use crate::number::Irq;
 use crate::request::deferred_free::DeferredFree;
 use crate::request::handle::{IrqHandle, WiredRequest};
 use crate::request::parts::IrqCore;
@@ -17,7 +19,7 @@ use crate::request::root_controller::RootController;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 #[cfg(doc)]
-use crate::{affinity::policy::RoundRobin, irq::flow::Deferral};
+use crate::{affinity::policy::RoundRobin, irq::dispatch::Deferral};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -100,12 +102,12 @@ impl Interrupts {
     pub fn new(config: Config) -> Result<Self, TryReserveError> {
         let cpus = config.cpus.get();
         let core = Shared::try_new(IrqCore {
-            descriptors: Descriptors::try_new(config.host, cpus)?,
+            registry: IrqRegistry::try_new(config.host, cpus)?,
             placement: Placement::try_new(cpus.into(), config.boot_cpu, config.policy)?,
             root: RootController::new(config.wired),
             deferred: DeferredFree::new(),
         })?;
-        core.descriptors.runtime().set_online(config.boot_cpu, true);
+        core.registry.runtime().set_online(config.boot_cpu, true);
         Ok(Self { core })
     }
 
@@ -127,7 +129,7 @@ impl Interrupts {
     /// The special INTIDs (1020 to 1023) are not vectors: the trap loop does not pass them on.
     #[inline]
     pub fn dispatch(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
-        self.core.descriptors.dispatcher.dispatch(cpu, hwirq)
+        self.core.registry.dispatcher.dispatch(cpu, hwirq)
     }
 
     /// Claims a wired interrupt of the root controller, assigns it a handler and a CPU, and unmasks
@@ -235,7 +237,7 @@ impl Interrupts {
         let host = self.core.host();
         let state = host.irq_save();
         if let Some(cpu) = host.current_cpu() {
-            self.core.root.unmask_private(&self.core.descriptors, cpu);
+            self.core.root.unmask_private(&self.core.registry, cpu);
         }
         host.irq_restore(state);
     }
@@ -247,7 +249,7 @@ impl Interrupts {
     ///
     /// Context: task; may sleep.
     pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
-        self.core.placement.cpu_online(&self.core.descriptors, cpu, stranded)
+        self.core.placement.cpu_online(&self.core.registry, cpu, stranded)
     }
 
     /// Marks a CPU as offline: moves every interrupt away from it, and prevents moves to it. A
@@ -258,7 +260,7 @@ impl Interrupts {
     ///
     /// Context: task; may sleep.
     pub fn cpu_offline(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
-        self.core.placement.cpu_offline(&self.core.descriptors, cpu, stranded)
+        self.core.placement.cpu_offline(&self.core.registry, cpu, stranded)
     }
 
     /// Returns the number of CPUs of the configuration.
@@ -293,9 +295,9 @@ impl Interrupts {
     /// # Errors
     /// [`MsiError::WouldTear`](msi_types::MsiError::WouldTear), among others: see [`MoveError`].
     pub fn set_affinity(&self, irq: Irq, to: Cpu) -> Result<Moved, MoveError> {
-        let descriptors = &self.core.descriptors;
-        let descriptor = descriptors.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
-        placement::set_affinity(descriptors, &descriptor, to)
+        let registry = &self.core.registry;
+        let descriptor = registry.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
+        placement::set_affinity(registry, &descriptor, to)
     }
 
     /// Delivers an interrupt to one of `among` from now on. If its target is not among them, it is
@@ -308,16 +310,16 @@ impl Interrupts {
     /// [`MoveError::NoneOnline`] if none of `among` is online; otherwise as for
     /// [`set_affinity`](Self::set_affinity).
     pub fn set_affinity_among(&self, irq: Irq, among: &[Cpu]) -> Result<Moved, MoveError> {
-        let IrqCore { descriptors, placement, .. } = &*self.core;
-        let descriptor = descriptors.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
-        placement.set_affinity_among(descriptors, &descriptor, among)
+        let IrqCore { registry, placement, .. } = &*self.core;
+        let descriptor = registry.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
+        placement.set_affinity_among(registry, &descriptor, among)
     }
 
     /// Returns the CPU to which an interrupt is delivered; `None` for private and unknown ones.
     ///
     /// Context: task; may sleep.
     pub fn effective_affinity(&self, irq: Irq) -> Option<Cpu> {
-        let descriptor = self.core.descriptors.find(irq)?;
+        let descriptor = self.core.registry.find(irq)?;
         match descriptor.source {
             Source::PerCpu(_) => None,
             Source::Device(_) | Source::Wired(_) => Some(descriptor.target()),
@@ -331,7 +333,7 @@ impl Interrupts {
     /// # Errors
     /// The kernel's heap is exhausted.
     pub fn snapshot(&self) -> Result<Vec<IrqInfo>, TryReserveError> {
-        self.core.descriptors.snapshot()
+        self.core.registry.snapshot()
     }
 
     /// Returns the information on one interrupt; `None` if it does not exist.
@@ -341,7 +343,7 @@ impl Interrupts {
     /// # Errors
     /// The kernel's heap is exhausted.
     pub fn irq_info(&self, irq: Irq) -> Result<Option<IrqInfo>, TryReserveError> {
-        self.core.descriptors.irq_info(irq)
+        self.core.registry.irq_info(irq)
     }
 
     /// Writes the hierarchy of an interrupt in readable form, one level per line, the device first
@@ -349,7 +351,7 @@ impl Interrupts {
     ///
     /// Context: task; may sleep.
     pub fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {
-        self.core.descriptors.describe(irq, out)
+        self.core.registry.describe(irq, out)
     }
 
     /// Returns the number of redeliveries of all interrupts.
@@ -360,7 +362,7 @@ impl Interrupts {
     }
 
     fn runtime(&self) -> &Runtime {
-        self.core.descriptors.runtime()
+        self.core.registry.runtime()
     }
 }
 

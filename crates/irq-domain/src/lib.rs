@@ -155,6 +155,7 @@ mod irq;
 pub mod layer;
 mod lock;
 mod name;
+mod number;
 pub mod pci;
 mod request;
 mod runtime;
@@ -167,11 +168,14 @@ pub use domain::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDevi
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
 pub use host::Host;
 pub use interrupts::{Config, Interrupts};
-pub use irq::flow::{Deferral, Dispatched, Flow, Irq, IrqContext, IrqReturn, Start, Unhandled};
+pub use irq::dispatch::{Deferral, Dispatched, Unhandled};
+pub use irq::flow::{Flow, Start};
+pub use irq::handler::{IrqContext, IrqReturn};
 pub use irq::info::{EffectiveAffinity, IrqInfo};
 pub use msi_types;
 #[doc(no_inline)]
 pub use msi_types::{IrqState, LocalCpu, TaskContext};
 pub use name::Name;
+pub use number::Irq;
 pub use request::handle::{IrqHandle, Sharing, WiredRequest};
 pub use request::per_cpu::PerCpuHandle;

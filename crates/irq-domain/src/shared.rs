@@ -136,8 +136,8 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Shared<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irq::flow::IrqContext;
     use crate::irq::handler::Handler;
+    use crate::irq::handler::IrqContext;
     use alloc::sync::Arc;
     use doorbell_test_support::with_allocations;
 

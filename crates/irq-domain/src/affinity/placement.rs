@@ -7,7 +7,7 @@ use crate::affinity::policy::{AffinityPolicy, Moved};
 use crate::error::{MoveError, Stranded, UnknownCpu};
 use crate::host::Host;
 use crate::irq::descriptor::Descriptor;
-use crate::irq::registry::Descriptors;
+use crate::irq::registry::IrqRegistry;
 use crate::lock::TaskRwLock;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
@@ -64,17 +64,17 @@ impl Placement {
     /// Context: task; may sleep.
     pub(crate) fn cpu_online(
         &self,
-        descriptors: &Descriptors,
+        registry: &IrqRegistry,
         cpu: Cpu,
         mut stranded: impl FnMut(Stranded),
     ) -> Result<(), UnknownCpu> {
-        let (runtime, host) = (descriptors.runtime(), descriptors.host());
+        let (runtime, host) = (registry.runtime(), registry.host());
         runtime.check_known(cpu)?;
         let mut hotplug = self.hotplug.write(host);
         runtime.set_online(cpu, true);
         hotplug.insert(cpu);
-        for descriptor in descriptors.each() {
-            if let Err(error) = start(descriptors, &descriptor, cpu) {
+        for descriptor in registry.each() {
+            if let Err(error) = start(registry, &descriptor, cpu) {
                 stranded(Stranded { irq: descriptor.irq, error });
             }
         }
@@ -86,17 +86,17 @@ impl Placement {
     /// Context: task; may sleep.
     pub(crate) fn cpu_offline(
         &self,
-        descriptors: &Descriptors,
+        registry: &IrqRegistry,
         cpu: Cpu,
         mut stranded: impl FnMut(Stranded),
     ) -> Result<(), UnknownCpu> {
-        let (runtime, host) = (descriptors.runtime(), descriptors.host());
+        let (runtime, host) = (registry.runtime(), registry.host());
         runtime.check_known(cpu)?;
         let mut hotplug = self.hotplug.write(host);
         runtime.set_online(cpu, false);
         hotplug.remove(cpu);
-        for descriptor in descriptors.each() {
-            if let Err(error) = self.evacuate(descriptors, &descriptor, cpu, &mut hotplug) {
+        for descriptor in registry.each() {
+            if let Err(error) = self.evacuate(registry, &descriptor, cpu, &mut hotplug) {
                 stranded(Stranded { irq: descriptor.irq, error });
             }
         }
@@ -106,27 +106,27 @@ impl Placement {
     /// Moves an interrupt away from `from`, if it is there.
     fn evacuate(
         &self,
-        descriptors: &Descriptors,
+        registry: &IrqRegistry,
         descriptor: &Descriptor,
         from: Cpu,
         hotplug: &mut Hotplug,
     ) -> Result<(), MoveError> {
-        if descriptor.settled_target(descriptors.host()) != Some(from) {
+        if descriptor.settled_target(registry.host()) != Some(from) {
             return Ok(());
         }
         let Hotplug { online, room } = hotplug;
-        let relocate = |cpu| descriptor.relocate(descriptors.runtime(), cpu, None);
+        let relocate = |cpu| descriptor.relocate(registry.runtime(), cpu, None);
         if let Some(among) = &descriptor.among {
-            let moved = first_of(descriptors.least_managed(among, online, room), relocate);
+            let moved = first_of(least_managed(registry, among, online, room), relocate);
             return moved.map_or_else(
                 || {
-                    descriptors.interrupt(descriptor).shut_down();
+                    registry.interrupt(descriptor).shut_down();
                     Ok(())
                 },
                 unless_unknown,
             );
         }
-        if let Some(moved) = self.among_wanted(descriptors.host(), descriptor, hotplug, relocate) {
+        if let Some(moved) = self.among_wanted(registry.host(), descriptor, hotplug, relocate) {
             return unless_unknown(moved);
         }
         let choice = self.choice.choose(&hotplug.online).ok_or(MoveError::Offline(from))?;
@@ -156,11 +156,11 @@ impl Placement {
     /// Context: task; may sleep.
     pub(crate) fn set_affinity_among(
         &self,
-        descriptors: &Descriptors,
+        registry: &IrqRegistry,
         descriptor: &Descriptor,
         among: &[Cpu],
     ) -> Result<Moved, MoveError> {
-        let (runtime, host) = (descriptors.runtime(), descriptors.host());
+        let (runtime, host) = (registry.runtime(), registry.host());
         let managed =
             |cpu: &&Cpu| descriptor.among.as_ref().is_none_or(|managed| managed.contains(cpu));
         if let Some(stray) = among.iter().find(|cpu| !managed(cpu)) {
@@ -174,7 +174,7 @@ impl Placement {
             let mut room = Candidates::try_new(runtime.cpus())?;
             room.fill(&self.online_cpus(host), among);
             first_of(self.choice.preferred(&mut room), |cpu| {
-                relocate_and_tell(descriptors, descriptor, cpu)
+                relocate_and_tell(registry, descriptor, cpu)
             })
             .ok_or(MoveError::NoneOnline)??
         };
@@ -183,38 +183,50 @@ impl Placement {
     }
 }
 
+/// Returns the CPUs of `among` that are online, the one with the fewest managed interrupts first.
+///
+/// Context: task; may sleep.
+pub(crate) fn least_managed<'a>(
+    registry: &IrqRegistry,
+    among: &[Cpu],
+    online: &[Cpu],
+    candidates: &'a mut Candidates,
+) -> &'a [Cpu] {
+    registry.with_managed_targets(|targets| candidates.least_managed(among, online, targets))
+}
+
 /// Moves an interrupt to a CPU, and restricts it to that CPU.
 ///
 /// Context: task; may sleep.
 pub(crate) fn set_affinity(
-    descriptors: &Descriptors,
+    registry: &IrqRegistry,
     descriptor: &Descriptor,
     to: Cpu,
 ) -> Result<Moved, MoveError> {
     let wanted = try_collect(core::iter::once(to))?;
-    let moved = relocate_and_tell(descriptors, descriptor, to)?;
-    *descriptor.wanted.lock(descriptors.host()) = Some(wanted);
+    let moved = relocate_and_tell(registry, descriptor, to)?;
+    *descriptor.wanted.lock(registry.host()) = Some(wanted);
     Ok(moved)
 }
 
 fn relocate_and_tell(
-    descriptors: &Descriptors,
+    registry: &IrqRegistry,
     descriptor: &Descriptor,
     to: Cpu,
 ) -> Result<Moved, MoveError> {
     let mut irqs = Vec::new();
-    descriptor.relocate(descriptors.runtime(), to, Some(&mut irqs))?;
+    descriptor.relocate(registry.runtime(), to, Some(&mut irqs))?;
     Ok(Moved { to, irqs })
 }
 
 /// Lets a managed interrupt through again that was shut down, on one of its CPUs.
-fn start(descriptors: &Descriptors, descriptor: &Descriptor, cpu: Cpu) -> Result<(), MoveError> {
+fn start(registry: &IrqRegistry, descriptor: &Descriptor, cpu: Cpu) -> Result<(), MoveError> {
     let managed = descriptor.among.as_ref().is_some_and(|among| among.contains(&cpu));
-    if !managed || !descriptor.control.lock(descriptors.host()).is_shut_down() {
+    if !managed || !descriptor.control.lock(registry.host()).is_shut_down() {
         return Ok(());
     }
-    unless_unknown(descriptor.relocate(descriptors.runtime(), cpu, None))?;
-    descriptors.interrupt(descriptor).start();
+    unless_unknown(descriptor.relocate(registry.runtime(), cpu, None))?;
+    registry.interrupt(descriptor).start();
     Ok(())
 }
 

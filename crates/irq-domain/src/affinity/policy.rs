@@ -1,6 +1,6 @@
 //! Choice of the CPU that takes an interrupt.
 
-use crate::irq::flow::Irq;
+use crate::number::Irq;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use msi_types::Cpu;

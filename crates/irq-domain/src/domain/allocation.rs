@@ -5,6 +5,7 @@ use super::source::SlotSource;
 use super::{Allocation, DeviceVector, Domain, DomainState, MsiVector, StoreEnable};
 use crate::affinity::choice::{first_of, first_reachable};
 use crate::affinity::lists::Candidates;
+use crate::affinity::placement::least_managed;
 use crate::error::MsiDeviceError;
 use crate::irq::control::HandlerPhase;
 use crate::irq::descriptor::{IrqSource, NewDescriptor, Source};
@@ -319,10 +320,10 @@ impl<'a> Transaction<'a> {
         let (domain, attachment) = (self.domain, self.attachment);
         let (count, shape) = (NonZeroU16::MIN, Shape::Independent);
         let follows = try_collect(among.iter().copied())?;
-        let mut room = Candidates::try_new(self.core.descriptors.runtime().cpus())?;
+        let mut room = Candidates::try_new(self.core.registry.runtime().cpus())?;
         self.reserve(1, count)?;
         let placed =
-            first_of(self.core.descriptors.least_managed(among, self.online, &mut room), |cpu| {
+            first_of(least_managed(&self.core.registry, among, self.online, &mut room), |cpu| {
                 let (fit, initially) = (domain.fit(), domain.initially());
                 let request =
                     BlockRequest::new(count, fit, cpu).with_shape(shape).with_initially(initially);
@@ -384,20 +385,20 @@ impl<'a> Transaction<'a> {
             let hwirq = in_range(&allocation.block, index)?;
             let entry = self
                 .core
-                .descriptors
+                .registry
                 .dispatcher
                 .ensure(hwirq)?
                 .ok_or(MsiDeviceError::VectorOutOfRange(hwirq))?;
             let source = SlotSource { domain: self.domain.clone(), slot };
             let source = Shared::<dyn IrqSource>::try_unsized(source, |block| block)?;
-            let descriptor = self.core.descriptors.insert(|irq| NewDescriptor {
+            let descriptor = self.core.registry.insert(|irq| NewDescriptor {
                 irq,
                 hwirq,
                 flow: self.domain.flow(),
                 source: Source::Device(source),
                 target: cpu,
                 among: among.take(),
-                cpus: self.core.descriptors.runtime().cpus(),
+                cpus: self.core.registry.runtime().cpus(),
                 unmasked: self.domain.flow() == Flow::Edge && self.domain.endpoint_mask().is_none(),
             })?;
             entry.shared.await_value();
@@ -453,7 +454,7 @@ impl Transaction<'_> {
     fn give_back(&mut self) {
         for entry in core::mem::take(&mut self.vectors).into_values() {
             entry.descriptor.control.lock(self.core.host()).remove(HandlerPhase::Gone);
-            self.core.descriptors.retire(&entry.descriptor);
+            self.core.registry.retire(&entry.descriptor);
         }
         for allocation in core::mem::take(&mut self.allocations) {
             self.domain.parent().free(self.attachment, allocation.block);

@@ -4,7 +4,8 @@
 use crate::domain::{MsiDevice, MsiDeviceConfig};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::interrupts::Interrupts;
-use crate::irq::flow::{IrqContext, IrqReturn, Start};
+use crate::irq::flow::Start;
+use crate::irq::handler::{IrqContext, IrqReturn};
 use crate::request::handle::IrqHandle;
 use alloc::sync::Arc;
 use core::fmt;

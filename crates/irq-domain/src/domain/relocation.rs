@@ -4,7 +4,7 @@ use super::{Allocation, Domain, DomainState, StoreEnable};
 use crate::error::MoveError;
 use crate::host::Host;
 use crate::irq::descriptor::Descriptor;
-use crate::irq::flow::Irq;
+use crate::number::Irq;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use alloc::vec::Vec;

@@ -2,15 +2,15 @@
 
 use super::{Domain, DomainState, StoreEnable};
 use crate::error::MsiDeviceError;
-use crate::irq::registry::Descriptors;
+use crate::irq::registry::IrqRegistry;
 use msi_types::Shape;
 
 impl Domain {
     /// Writes again everything that the device's store held.
     ///
     /// Context: task; may sleep.
-    pub(super) fn restore(&self, descriptors: &Descriptors) -> Result<(), MsiDeviceError> {
-        let state = self.state.lock(descriptors.host());
+    pub(super) fn restore(&self, registry: &IrqRegistry) -> Result<(), MsiDeviceError> {
+        let state = self.state.lock(registry.host());
         self.store.forget();
         if state.enable == StoreEnable::Off {
             return Ok(());
@@ -19,13 +19,13 @@ impl Domain {
         let masks_itself = self.endpoint_mask().is_some();
         if masks_itself {
             for entry in state.vectors.values() {
-                entry.descriptor.control.lock(descriptors.host()).begin_rewrite();
+                entry.descriptor.control.lock(registry.host()).begin_rewrite();
             }
         }
         let written = self.write(&state.vectors, shape(&state), StoreEnable::Off);
         if masks_itself {
             for entry in state.vectors.values() {
-                entry.descriptor.end_rewrite(descriptors.runtime());
+                entry.descriptor.end_rewrite(registry.runtime());
             }
         }
         written

@@ -4,7 +4,7 @@ use super::shared_attachment::SharedAttachment;
 use super::{Domain, MsiDevice};
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
-use crate::irq::registry::Descriptors;
+use crate::irq::registry::IrqRegistry;
 use crate::request::deferred_free::{TakenOnDrop, Teardown};
 use crate::request::parts::IrqCore;
 use crate::shared::Shared;
@@ -56,8 +56,8 @@ pub struct SharedDevice {
 struct AttachmentOwner(Shared<SharedAttachment>);
 
 impl Teardown for AttachmentOwner {
-    fn tear_down(&self, descriptors: &Descriptors) {
-        self.0.leave(descriptors.host(), &mut core::iter::empty());
+    fn tear_down(&self, registry: &IrqRegistry) {
+        self.0.leave(registry.host(), &mut core::iter::empty());
     }
 }
 
@@ -109,7 +109,7 @@ impl SharedDevice {
 impl Drop for SharedDevice {
     fn drop(&mut self) {
         if let Some(owner) = self.owner.take() {
-            self.core.deferred.release_owner(&self.core.descriptors, owner);
+            self.core.deferred.release_owner(&self.core.registry, owner);
         }
     }
 }

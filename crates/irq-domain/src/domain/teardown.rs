@@ -3,7 +3,7 @@
 use super::{DeviceVector, Domain, StoreEnable};
 use crate::error::MsiDeviceError;
 use crate::irq::control::HandlerPhase;
-use crate::irq::registry::Descriptors;
+use crate::irq::registry::IrqRegistry;
 use crate::shared::Shared;
 use msi_types::{Shape, StoreError};
 
@@ -12,12 +12,9 @@ impl Domain {
     /// Later calls do nothing.
     ///
     /// Context: task; may sleep.
-    pub(crate) fn tear_down(
-        this: &Shared<Self>,
-        descriptors: &Descriptors,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn tear_down(this: &Shared<Self>, registry: &IrqRegistry) -> Result<(), StoreError> {
         let (allocations, vectors, enable) = {
-            let mut state = this.state.lock(descriptors.host());
+            let mut state = this.state.lock(registry.host());
             if core::mem::replace(&mut state.gone, true) {
                 return Ok(());
             }
@@ -26,32 +23,32 @@ impl Domain {
             (allocations, vectors, core::mem::replace(&mut state.enable, StoreEnable::Off))
         };
         for entry in vectors.values() {
-            descriptors.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
+            registry.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
         }
         let quiet = match enable {
             StoreEnable::Off => Ok(()),
             StoreEnable::On => this.quieten(vectors.iter().map(|(slot, _)| slot), StoreEnable::Off),
         };
         for entry in vectors.values() {
-            descriptors.free_handler(&entry.descriptor);
-            descriptors.retire(&entry.descriptor);
+            registry.free_handler(&entry.descriptor);
+            registry.retire(&entry.descriptor);
         }
         let mut blocks = allocations.into_values().map(|allocation| allocation.block);
-        this.attachment.leave(descriptors.host(), &mut blocks);
+        this.attachment.leave(registry.host(), &mut blocks);
         quiet
     }
 
     /// Frees the vector at `slot`, with its handler.
     ///
     /// Context: task; may sleep.
-    pub(super) fn free(&self, descriptors: &Descriptors, slot: u16) -> Result<(), MsiDeviceError> {
-        let (entry, quiet) = self.remove_vector(descriptors, slot)?;
+    pub(super) fn free(&self, registry: &IrqRegistry, slot: u16) -> Result<(), MsiDeviceError> {
+        let (entry, quiet) = self.remove_vector(registry, slot)?;
         // Without the device's lock: whatever the handler owned is dropped here.
-        descriptors.free_handler(&entry.descriptor);
-        descriptors.retire(&entry.descriptor);
-        let mut state = self.state.lock(descriptors.host());
+        registry.free_handler(&entry.descriptor);
+        registry.retire(&entry.descriptor);
+        let mut state = self.state.lock(registry.host());
         if let Some(allocation) = state.allocations.remove(entry.first) {
-            self.attachment.free(descriptors.host(), allocation.block);
+            self.attachment.free(registry.host(), allocation.block);
         }
         Ok(quiet?)
     }
@@ -60,10 +57,10 @@ impl Domain {
     /// turned off.
     fn remove_vector(
         &self,
-        descriptors: &Descriptors,
+        registry: &IrqRegistry,
         slot: u16,
     ) -> Result<RemovedVector, MsiDeviceError> {
-        let mut state = self.state.lock(descriptors.host());
+        let mut state = self.state.lock(registry.host());
         let missing = MsiDeviceError::NoVector(slot);
         let allocation =
             state.vectors.get(slot).and_then(|entry| state.allocations.get(entry.first));
@@ -72,7 +69,7 @@ impl Domain {
             return Err(MsiDeviceError::OfAGroup(slot));
         }
         let entry = state.vectors.remove(slot).ok_or(missing)?;
-        descriptors.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
+        registry.interrupt(&entry.descriptor).close(HandlerPhase::Gone);
         if state.vectors.is_empty() {
             state.enable = StoreEnable::Off;
         }

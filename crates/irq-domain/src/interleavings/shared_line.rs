@@ -3,10 +3,11 @@
 use super::explore;
 use crate::host::Host;
 use crate::irq::control::{Control, HandlerPhase};
-use crate::irq::flow::{Irq, IrqContext, IrqReturn};
 use crate::irq::handler::Handler;
+use crate::irq::handler::{IrqContext, IrqReturn};
 use crate::irq::handler_cell::{Arrival, HandlerCell, WhenBusy};
 use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
+use crate::number::Irq;
 use core::marker::PhantomData;
 use msi_types::{Cpu, HwIrq, IrqState, LocalCpu, TaskContext};
 use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};

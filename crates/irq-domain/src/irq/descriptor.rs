@@ -3,11 +3,12 @@
 use crate::error::MoveError;
 use crate::host::Host;
 use crate::irq::control::Control;
-use crate::irq::flow::{Flow, Irq};
+use crate::irq::flow::Flow;
 use crate::irq::handler::Handler;
 use crate::irq::run_counts::{Counts, Spacing, UnhandledRuns};
 use crate::irq::shared_line::SharedLine;
 use crate::name::Name;
+use crate::number::Irq;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;

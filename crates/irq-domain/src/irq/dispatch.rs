@@ -4,14 +4,49 @@ use crate::host::Host;
 use crate::irq::control::Control;
 use crate::irq::descriptor::{Action, Descriptor};
 use crate::irq::dispatch_table::{DispatchTable, HwIrqEntry};
-use crate::irq::flow::{Deferral, Dispatched, Flow, IrqContext, IrqReturn, Unhandled};
+use crate::irq::flow::Flow;
+use crate::irq::handler::{IrqContext, IrqReturn};
 use crate::irq::handler_cell::{Arrival, HandlerCell, History, Running};
-use crate::irq::manage::Interrupt;
+use crate::irq::manage::IrqRef;
 use crate::runtime::Runtime;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::marker::PhantomData;
 use msi_types::{Cpu, HwIrq};
+
+/// Result of dispatch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Dispatched {
+    /// The handler ran.
+    Handled,
+    /// The handler did not run now.
+    Deferred(Deferral),
+    /// There was no handler to run, or it found nothing to do.
+    Unhandled(Unhandled),
+}
+
+/// A handler did not run at once. Nothing is lost. An edge or message is sent again through the
+/// controller, to wherever the interrupt is routed by then; a level is still asserted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Deferral {
+    /// It runs on another CPU (or below the caller on this one). Sent again when it returns.
+    Running,
+    /// It is disabled. Sent again when it is enabled.
+    Disabled,
+}
+
+/// An arrival was not handled.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Unhandled {
+    /// The vector had a handler before: the arrival was under way when that was dropped.
+    Released,
+    /// The vector never had a handler: spurious.
+    Unknown,
+    /// The handler ran, and says that its device wanted nothing: [`IrqReturn::None`].
+    IrqNone,
+    /// The caller is not one of the CPUs that the core was made for.
+    UnknownCpu,
+}
 
 /// The dispatch table, and what its handlers' runs use.
 pub(crate) struct Dispatcher {
@@ -139,9 +174,9 @@ impl Dispatcher {
     /// Returns an existing interrupt with its entry of the table.
     ///
     /// Context: any.
-    pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> Interrupt<'a> {
+    pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> IrqRef<'a> {
         let entry = self.table.get(descriptor.hwirq);
         let entry = entry.expect("the entry was made before the descriptor");
-        Interrupt { descriptor, entry, runtime: &self.runtime }
+        IrqRef { descriptor, entry, runtime: &self.runtime }
     }
 }

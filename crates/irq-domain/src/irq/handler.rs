@@ -1,8 +1,53 @@
-//! Handlers on the heap.
+//! Handlers: their argument, their result, and their memory.
 
-use crate::irq::flow::{IrqContext, IrqReturn};
+use crate::number::Irq;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
+use core::marker::PhantomData;
+use msi_types::{Cpu, HwIrq};
+
+/// Argument of a handler, which runs in hard-IRQ context.
+#[derive(Debug)]
+pub struct IrqContext<'a> {
+    pub(crate) irq: Irq,
+    pub(crate) hwirq: HwIrq,
+    pub(crate) cpu: Cpu,
+    /// Ends with the handler's run.
+    pub(crate) run: PhantomData<&'a ()>,
+}
+
+impl IrqContext<'_> {
+    /// The interrupt.
+    pub fn irq(&self) -> Irq {
+        self.irq
+    }
+
+    /// The interrupt as the root controller acknowledged it.
+    pub fn hwirq(&self) -> HwIrq {
+        self.hwirq
+    }
+
+    /// The CPU on which the handler runs.
+    pub fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+}
+
+/// Result of a handler. A handler that returns nothing returns
+/// [`Handled`](Self::Handled).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum IrqReturn {
+    /// Its device wanted something.
+    Handled,
+    /// Its device wanted nothing: the interrupt is another's, or nobody's.
+    None,
+}
+
+impl From<()> for IrqReturn {
+    fn from((): ()) -> Self {
+        Self::Handled
+    }
+}
 
 /// A handler, in the form that dispatch calls.
 pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>;

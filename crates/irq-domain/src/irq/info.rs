@@ -1,9 +1,10 @@
 //! Statistics and descriptions for people.
 
 use crate::irq::descriptor::{Descriptor, Source};
-use crate::irq::flow::{Flow, Irq};
-use crate::irq::manage::Interrupt;
+use crate::irq::flow::Flow;
+use crate::irq::manage::IrqRef;
 use crate::name::Name;
+use crate::number::Irq;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
@@ -53,7 +54,7 @@ impl IrqInfo {
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
-    pub(crate) fn of(interrupt: Interrupt<'_>) -> Result<Self, TryReserveError> {
+    pub(crate) fn of(interrupt: IrqRef<'_>) -> Result<Self, TryReserveError> {
         let descriptor = interrupt.descriptor;
         Ok(Self {
             irq: descriptor.irq,
@@ -79,7 +80,7 @@ impl IrqInfo {
 /// Writes the levels of an interrupt, the device first and the root last.
 ///
 /// Context: task; may sleep.
-pub(crate) fn describe(interrupt: Interrupt<'_>, out: &mut dyn fmt::Write) -> fmt::Result {
+pub(crate) fn describe(interrupt: IrqRef<'_>, out: &mut dyn fmt::Write) -> fmt::Result {
     let (descriptor, host) = (interrupt.descriptor, interrupt.runtime.host());
     write!(out, "irq {}: ", descriptor.irq)?;
     if let Some(line) = descriptor.shared_line() {

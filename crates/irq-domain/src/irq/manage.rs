@@ -13,15 +13,16 @@ use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
 use crate::runtime::Runtime;
 use msi_types::Cpu;
 
-/// An interrupt, its entry of the dispatch table, and the kernel.
+/// Reference to an interrupt with everything that controls it: its descriptor, its entry of the
+/// dispatch table, and the kernel.
 #[derive(Clone, Copy)]
-pub(crate) struct Interrupt<'a> {
+pub(crate) struct IrqRef<'a> {
     pub(crate) descriptor: &'a Descriptor,
     pub(crate) entry: &'a HwIrqEntry,
     pub(crate) runtime: &'a Runtime,
 }
 
-impl Interrupt<'_> {
+impl IrqRef<'_> {
     fn host(&self) -> &dyn Host {
         self.runtime.host()
     }

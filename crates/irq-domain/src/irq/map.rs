@@ -1,7 +1,7 @@
-//! The list of IRQ numbers: dense, the lowest free one first.
+//! The map from IRQ numbers to descriptors: dense, the lowest free number first.
 
 use crate::irq::descriptor::Descriptor;
-use crate::irq::flow::Irq;
+use crate::number::Irq;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -9,13 +9,13 @@ use msi_types::Cpu;
 
 /// Interrupts by IRQ number.
 #[derive(Debug, Default)]
-pub(crate) struct IrqNumbers {
+pub(crate) struct IrqMap {
     used: Vec<Option<Shared<Descriptor>>>,
     /// No number below is free.
     lowest_free: usize,
 }
 
-impl IrqNumbers {
+impl IrqMap {
     /// Makes the interrupt of the lowest free number.
     pub(crate) fn insert(
         &mut self,
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_lowest_free_number_is_used_again_first() {
-        let mut numbers = IrqNumbers::default();
+        let mut numbers = IrqMap::default();
         let made: Vec<_> = (0..4).map(|_| numbers.insert(interrupt).unwrap().irq.get()).collect();
         assert_eq!(made, [0, 1, 2, 3]);
         numbers.remove(Irq::new(2));
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_number_freed_twice_is_free_once() {
-        let mut numbers = IrqNumbers::default();
+        let mut numbers = IrqMap::default();
         numbers.insert(interrupt).unwrap();
         numbers.remove(Irq::new(0));
         numbers.remove(Irq::new(0));

@@ -1,15 +1,14 @@
-//! All interrupts: their descriptors by number, and the way from a hwirq to the handler.
+//! The registry of all interrupts: descriptors by number, and dispatch by hwirq.
 
-use crate::affinity::lists::Candidates;
 use crate::host::Host;
 use crate::irq::control::Released;
 use crate::irq::descriptor::{Descriptor, NewDescriptor, Source};
 use crate::irq::dispatch::Dispatcher;
-use crate::irq::flow::Irq;
 use crate::irq::info::{self, IrqInfo};
-use crate::irq::manage::Interrupt;
-use crate::irq::map::IrqNumbers;
+use crate::irq::manage::IrqRef;
+use crate::irq::map::IrqMap;
 use crate::irq::shared_line::MemberIndex;
+use crate::number::Irq;
 use crate::runtime::Runtime;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
@@ -20,15 +19,15 @@ use doorbell_lock::TaskLock;
 use msi_types::{Cpu, HwIrq, WiredParent};
 
 /// The interrupts that exist. A descriptor has an entry of the dispatch table as long as it lives.
-pub(crate) struct Descriptors {
+pub(crate) struct IrqRegistry {
     pub(crate) dispatcher: Dispatcher,
-    numbers: TaskLock<IrqNumbers>,
+    numbers: TaskLock<IrqMap>,
 }
 
-impl Descriptors {
+impl IrqRegistry {
     /// Creates an empty set of interrupts, with all CPUs offline.
     pub(crate) fn try_new(host: Arc<dyn Host>, cpus: u16) -> Result<Self, TryReserveError> {
-        let numbers = TaskLock::new(IrqNumbers::default());
+        let numbers = TaskLock::new(IrqMap::default());
         Ok(Self { dispatcher: Dispatcher::try_new(host, cpus)?, numbers })
     }
 
@@ -43,7 +42,7 @@ impl Descriptors {
     /// Returns an existing interrupt with its handler cells.
     ///
     /// Context: any.
-    pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> Interrupt<'a> {
+    pub(crate) fn interrupt<'a>(&'a self, descriptor: &'a Descriptor) -> IrqRef<'a> {
         self.dispatcher.interrupt(descriptor)
     }
 
@@ -150,15 +149,14 @@ impl Descriptors {
         })
     }
 
-    /// Those of `among` that are on line, the one with the fewest managed interrupts first.
-    pub(crate) fn least_managed<'a>(
+    /// Calls `use_them` with the targets of all managed interrupts.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn with_managed_targets<R>(
         &self,
-        among: &[Cpu],
-        online: &[Cpu],
-        candidates: &'a mut Candidates,
-    ) -> &'a [Cpu] {
-        let numbers = self.numbers.lock(self.host());
-        candidates.least_managed(among, online, numbers.managed_targets())
+        use_them: impl FnOnce(&mut dyn Iterator<Item = Cpu>) -> R,
+    ) -> R {
+        use_them(&mut self.numbers.lock(self.host()).managed_targets())
     }
 
     /// # Errors

@@ -10,8 +10,8 @@
 
 use crate::host::Host;
 use crate::irq::control::Control;
-use crate::irq::flow::{IrqContext, IrqReturn};
 use crate::irq::handler::Handler;
+use crate::irq::handler::{IrqContext, IrqReturn};
 use crate::irq::handler_cell::{Arrival, HandlerCell, WhenBusy};
 use crate::name::Name;
 use alloc::collections::TryReserveError;

@@ -4,7 +4,7 @@
 use crate::host::Host;
 use crate::irq::control::Released;
 use crate::irq::descriptor::Descriptor;
-use crate::irq::registry::Descriptors;
+use crate::irq::registry::IrqRegistry;
 use crate::irq::shared_line::MemberIndex;
 use crate::shared::Shared;
 use alloc::collections::TryReserveError;
@@ -39,7 +39,7 @@ impl<T: ?Sized> Deref for TakenOnDrop<T> {
 /// Something that a handle owns and its drop tears down.
 pub(crate) trait Teardown: Send + Sync {
     /// Context: task; may sleep.
-    fn tear_down(&self, descriptors: &Descriptors);
+    fn tear_down(&self, registry: &IrqRegistry);
 }
 
 /// Something that is still to be freed.
@@ -72,8 +72,8 @@ impl DeferredFree {
     /// longer used. Does nothing in a context that may not wait.
     ///
     /// Context: task; may sleep.
-    pub(crate) fn reclaim(&self, descriptors: &Descriptors) {
-        let host = descriptors.host();
+    pub(crate) fn reclaim(&self, registry: &IrqRegistry) {
+        let host = registry.host();
         if !host.may_wait() {
             return;
         }
@@ -81,7 +81,7 @@ impl DeferredFree {
         for index in (0..self.len(host)).rev() {
             match self.take_at(index, host, Deferred::is_handle) {
                 Some(Deferred::Handle(descriptor, member, released))
-                    if !descriptors.try_free_released(&descriptor, member, released) =>
+                    if !registry.try_free_released(&descriptor, member, released) =>
                 {
                     self.push(Deferred::Handle(descriptor, member, released), host);
                 }
@@ -91,7 +91,7 @@ impl DeferredFree {
         }
         while let Some(deferred) = self.take_any(host, |other| !other.is_handle()) {
             if let Deferred::Owner(owner) = deferred {
-                self.tear_down(descriptors, &*owner);
+                self.tear_down(registry, &*owner);
             }
         }
     }
@@ -103,16 +103,16 @@ impl DeferredFree {
     /// Context: any.
     pub(crate) fn release_handle(
         &self,
-        descriptors: &Descriptors,
+        registry: &IrqRegistry,
         descriptor: Shared<Descriptor>,
         member: Option<MemberIndex>,
     ) {
-        let host = descriptors.host();
-        let released = descriptors.interrupt(&descriptor).release(member);
+        let host = registry.host();
+        let released = registry.interrupt(&descriptor).release(member);
         if !host.may_wait() {
             return self.push(Deferred::Handle(descriptor, member, released), host);
         }
-        while !descriptors.try_free_released(&descriptor, member, released) {
+        while !registry.try_free_released(&descriptor, member, released) {
             host.yield_now();
         }
         self.unreserve();
@@ -122,16 +122,16 @@ impl DeferredFree {
     /// later task. Room must have been reserved.
     ///
     /// Context: any.
-    pub(crate) fn release_owner(&self, descriptors: &Descriptors, owner: Shared<dyn Teardown>) {
-        if descriptors.host().may_wait() {
-            self.tear_down(descriptors, &*owner);
+    pub(crate) fn release_owner(&self, registry: &IrqRegistry, owner: Shared<dyn Teardown>) {
+        if registry.host().may_wait() {
+            self.tear_down(registry, &*owner);
         } else {
-            self.push(Deferred::Owner(owner), descriptors.host());
+            self.push(Deferred::Owner(owner), registry.host());
         }
     }
 
-    fn tear_down(&self, descriptors: &Descriptors, owner: &dyn Teardown) {
-        owner.tear_down(descriptors);
+    fn tear_down(&self, registry: &IrqRegistry, owner: &dyn Teardown) {
+        owner.tear_down(registry);
         self.unreserve();
     }
 

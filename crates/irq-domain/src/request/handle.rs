@@ -5,11 +5,13 @@ use crate::affinity::policy::Moved;
 use crate::error::{MoveError, RequestError};
 use crate::irq::control::Control;
 use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, Source, WiredInput};
-use crate::irq::flow::{Flow, Irq, IrqContext, Start};
+use crate::irq::flow::{Flow, Start};
 use crate::irq::handler::Handler;
-use crate::irq::manage::Interrupt;
+use crate::irq::handler::IrqContext;
+use crate::irq::manage::IrqRef;
 use crate::irq::shared_line::{MemberIndex, SharedLine};
 use crate::name::Name;
+use crate::number::Irq;
 use crate::request::deferred_free::TakenOnDrop;
 use crate::request::parts::IrqCore;
 use crate::request::root_controller::prepare;
@@ -118,8 +120,8 @@ impl IrqHandle {
         request: WiredRequest<'_>,
         handler: &Handler,
     ) -> Result<Option<Self>, RequestError> {
-        let IrqCore { descriptors, placement, root, .. } = &**core;
-        let entry = descriptors.dispatcher.ensure(request.hwirq)?;
+        let IrqCore { registry, placement, root, .. } = &**core;
+        let entry = registry.dispatcher.ensure(request.hwirq)?;
         let entry = entry.ok_or(RequestError::OutOfRange(request.hwirq))?;
         // No CPU goes off line between being chosen and being seen as a target.
         let online = placement.online_cpus(core.host());
@@ -130,10 +132,10 @@ impl IrqHandle {
         if request.sharing == Sharing::Exclusive {
             let descriptor = claim(core, parent, &request, &online, None)?;
             return Self::install(core, &descriptor, request.name, handler.clone(), request.start)
-                .inspect_err(|_| descriptors.release_root(&descriptor))
+                .inspect_err(|_| registry.release_root(&descriptor))
                 .map(Some);
         }
-        if let Some(descriptor) = descriptors.find_shared_line(parent, request.hwirq) {
+        if let Some(descriptor) = registry.find_shared_line(parent, request.hwirq) {
             return Self::join(core, &descriptor, &request, handler.clone());
         }
         Self::share(core, parent, &request, &online, handler.clone()).map(Some)
@@ -153,7 +155,7 @@ impl IrqHandle {
         let run_all = Handler::try_handler(move |context: &IrqContext<'_>| members.run(context))?;
         let descriptor = claim(core, parent, request, online, Some(line.clone()))?;
         let mut handle = Self::install(core, &descriptor, "", run_all, Start::Disabled)
-            .inspect_err(|_| core.descriptors.release_root(&descriptor))?;
+            .inspect_err(|_| core.registry.release_root(&descriptor))?;
         line.count_disable(MemberIndex::FIRST);
         line.set_name(core.host(), MemberIndex::FIRST, name);
         handle.member = Some(MemberIndex::FIRST);
@@ -175,7 +177,7 @@ impl IrqHandle {
         let name = Name::try_new(request.name)?;
         let member = line.vacant()?;
         core.deferred.reserve(core.host())?;
-        let interrupt = core.descriptors.interrupt(descriptor);
+        let interrupt = core.registry.interrupt(descriptor);
         if !interrupt.join(line, member, handler, request.start) {
             core.deferred.unreserve();
             return Ok(None);
@@ -198,7 +200,7 @@ impl IrqHandle {
         let name = Name::try_new(name)?;
         core.deferred.reserve(core.host())?;
         let action = Action { handler, descriptor: descriptor.clone() };
-        let installed = core.descriptors.interrupt(descriptor).put_in(action);
+        let installed = core.registry.interrupt(descriptor).put_in(action);
         installed.inspect_err(|_| core.deferred.unreserve())?;
         *descriptor.name.lock(core.host()) = Some(name);
         let descriptor = TakenOnDrop::new(descriptor.clone());
@@ -271,7 +273,7 @@ impl IrqHandle {
     ///
     /// Context: task; may sleep.
     pub fn set_affinity(&self, to: Cpu) -> Result<Moved, MoveError> {
-        placement::set_affinity(&self.core.descriptors, &self.descriptor, to)
+        placement::set_affinity(&self.core.registry, &self.descriptor, to)
     }
 
     /// Restricts the interrupt to the CPUs of `among`, like
@@ -279,8 +281,8 @@ impl IrqHandle {
     ///
     /// Context: task; may sleep.
     pub fn set_affinity_among(&self, among: &[Cpu]) -> Result<Moved, MoveError> {
-        let IrqCore { descriptors, placement, .. } = &*self.core;
-        placement.set_affinity_among(descriptors, &self.descriptor, among)
+        let IrqCore { registry, placement, .. } = &*self.core;
+        placement.set_affinity_among(registry, &self.descriptor, among)
     }
 
     /// Returns the CPU to which the interrupt is delivered.
@@ -328,8 +330,8 @@ impl IrqHandle {
         self.descriptor.shared_line().zip(self.member)
     }
 
-    fn interrupt(&self) -> Interrupt<'_> {
-        self.core.descriptors.interrupt(&self.descriptor)
+    fn interrupt(&self) -> IrqRef<'_> {
+        self.core.registry.interrupt(&self.descriptor)
     }
 
     /// The device's domain may be torn down before its handles are dropped.
@@ -341,7 +343,7 @@ impl IrqHandle {
 impl Drop for IrqHandle {
     fn drop(&mut self) {
         if let Some(descriptor) = self.descriptor.take() {
-            self.core.deferred.release_handle(&self.core.descriptors, descriptor, self.member);
+            self.core.deferred.release_handle(&self.core.registry, descriptor, self.member);
         }
     }
 }
@@ -367,7 +369,7 @@ fn claim(
     let prepared = prepare(&**parent, (request.hwirq, request.trigger), target, online)
         .map_err(RequestError::from);
     let numbered = prepared.and_then(|target| {
-        Ok(core.descriptors.insert(|irq| NewDescriptor {
+        Ok(core.registry.insert(|irq| NewDescriptor {
             irq,
             hwirq: request.hwirq,
             flow: match request.trigger {
@@ -377,7 +379,7 @@ fn claim(
             source: Source::Wired(WiredInput::new(parent.clone(), shared)),
             target,
             among: None,
-            cpus: core.descriptors.runtime().cpus(),
+            cpus: core.registry.runtime().cpus(),
             unmasked: false,
         })?)
     });

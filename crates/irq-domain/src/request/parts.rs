@@ -2,13 +2,13 @@
 
 use crate::affinity::placement::Placement;
 use crate::host::Host;
-use crate::irq::registry::Descriptors;
+use crate::irq::registry::IrqRegistry;
 use crate::request::deferred_free::DeferredFree;
 use crate::request::root_controller::RootController;
 
 /// The parts of the interrupt core. Each locks for itself.
 pub(crate) struct IrqCore {
-    pub(crate) descriptors: Descriptors,
+    pub(crate) registry: IrqRegistry,
     pub(crate) placement: Placement,
     pub(crate) root: RootController,
     pub(crate) deferred: DeferredFree,
@@ -16,7 +16,7 @@ pub(crate) struct IrqCore {
 
 impl IrqCore {
     pub(crate) fn host(&self) -> &dyn Host {
-        self.descriptors.host()
+        self.registry.host()
     }
 
     /// Frees objects that were dropped in a context that must not free them. Does nothing in a
@@ -24,6 +24,6 @@ impl IrqCore {
     ///
     /// Context: task; may sleep.
     pub(crate) fn reclaim(&self) {
-        self.deferred.reclaim(&self.descriptors);
+        self.deferred.reclaim(&self.registry);
     }
 }

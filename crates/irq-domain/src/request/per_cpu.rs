@@ -3,10 +3,11 @@
 use crate::error::RequestError;
 use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, PrivateInput, Source};
 use crate::irq::dispatch_table::HwIrqEntry;
-use crate::irq::flow::{Flow, Irq};
+use crate::irq::flow::Flow;
 use crate::irq::handler::Handler;
 use crate::irq::handler_cell::{HandlerCell, InstallError, WhenBusy};
 use crate::name::Name;
+use crate::number::Irq;
 use crate::request::deferred_free::TakenOnDrop;
 use crate::request::parts::IrqCore;
 use crate::runtime::Runtime;
@@ -37,12 +38,12 @@ impl PerCpuHandle {
         name: &str,
         handler: &Handler,
     ) -> Result<Self, RequestError> {
-        let IrqCore { descriptors, root, deferred, .. } = &**core;
-        let on = on.map(|on| set_of(descriptors.runtime(), on)).transpose()?;
+        let IrqCore { registry, root, deferred, .. } = &**core;
+        let on = on.map(|on| set_of(registry.runtime(), on)).transpose()?;
         let input = PrivateInput::new(root.parent()?.clone(), on);
         let name = Name::try_new(name)?;
-        let entry = descriptors.dispatcher.ensure(hwirq)?.ok_or(RequestError::OutOfRange(hwirq))?;
-        let cpus = descriptors.runtime().cpus();
+        let entry = registry.dispatcher.ensure(hwirq)?.ok_or(RequestError::OutOfRange(hwirq))?;
+        let cpus = registry.runtime().cpus();
         entry.ensure_private(cpus)?;
         let is_taken = |(cpu, cell): (Cpu, &HandlerCell<_>)| input.is_on(cpu) && !cell.is_vacant();
         let _one_at_a_time = root.one_request(core.host());
@@ -51,7 +52,7 @@ impl PerCpuHandle {
         }
         root.note_private(core.host(), hwirq)?;
         deferred.reserve(core.host())?;
-        let numbered = descriptors.insert(|irq| NewDescriptor {
+        let numbered = registry.insert(|irq| NewDescriptor {
             irq,
             hwirq,
             flow: Flow::PerCpu,
@@ -90,11 +91,11 @@ impl PerCpuHandle {
     ///
     /// Context: any.
     pub fn enable_here(&self) {
-        self.core.descriptors.interrupt(&self.descriptor).with_own_cell(|cell| {
+        self.core.registry.interrupt(&self.descriptor).with_own_cell(|cell| {
             let resend = cell.enable();
             self.descriptor.unmask();
             if resend {
-                self.descriptor.redeliver(self.core.descriptors.runtime());
+                self.descriptor.redeliver(self.core.registry.runtime());
             }
         });
     }
@@ -104,7 +105,7 @@ impl PerCpuHandle {
     ///
     /// Context: any.
     pub fn disable_here(&self) {
-        self.core.descriptors.interrupt(&self.descriptor).with_own_cell(|cell| {
+        self.core.registry.interrupt(&self.descriptor).with_own_cell(|cell| {
             cell.disable();
             self.descriptor.mask();
         });
@@ -121,7 +122,7 @@ impl PerCpuHandle {
 impl Drop for PerCpuHandle {
     fn drop(&mut self) {
         if let Some(descriptor) = self.descriptor.take() {
-            self.core.deferred.release_handle(&self.core.descriptors, descriptor, None);
+            self.core.deferred.release_handle(&self.core.registry, descriptor, None);
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::affinity::choice::first_reachable;
 use crate::error::RequestError;
 use crate::host::Host;
-use crate::irq::registry::Descriptors;
+use crate::irq::registry::IrqRegistry;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -58,11 +58,10 @@ impl RootController {
     /// Unmasks private interrupts on the calling CPU, `cpu`, that are enabled there.
     ///
     /// Context: any.
-    pub(crate) fn unmask_private(&self, descriptors: &Descriptors, cpu: Cpu) {
+    pub(crate) fn unmask_private(&self, registry: &IrqRegistry, cpu: Cpu) {
         let Some(parent) = &self.parent else { return };
-        self.private.with(descriptors.host(), |list| {
-            for hwirq in list.iter().filter(|one| descriptors.dispatcher.is_enabled_on(cpu, **one))
-            {
+        self.private.with(registry.host(), |list| {
+            for hwirq in list.iter().filter(|one| registry.dispatcher.is_enabled_on(cpu, **one)) {
                 parent.unmask(*hwirq);
             }
         });

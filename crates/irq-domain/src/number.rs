@@ -1,0 +1,32 @@
+//! IRQ numbers.
+
+use core::fmt;
+
+/// An IRQ number: the core's own name of an interrupt, dense from 0, used again after it was freed.
+/// Never an INTID.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Irq(u32);
+
+impl Irq {
+    /// The IRQ with this number.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Debug for Irq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Irq({})", self.0)
+    }
+}
+
+impl fmt::Display for Irq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
