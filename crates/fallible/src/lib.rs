@@ -1,8 +1,8 @@
 //! Allocation that can fail: a kernel without memory gets an error, not an abort.
 //!
 //! Stable Rust has `Vec::try_reserve` and nothing more. This crate builds the rest from it: a
-//! collected vector, a box and a map whose insertion takes room that was reserved before. Of an
-//! [`Arc`] it asks the heap beforehand.
+//! collected vector, a box, shared ownership, and a map whose insertion takes room that was reserved
+//! before. For an [`Arc`] it asks the heap beforehand.
 //!
 //! # Example
 //!
@@ -19,9 +19,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![no_std]
-#![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(all(test, shuttle))]
+extern crate std;
+
+#[cfg(all(test, shuttle))]
+mod interleavings;
+mod shared;
+mod sync;
+
+pub use shared::{Block, Shared};
 
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;

@@ -29,13 +29,12 @@ use crate::number::Irq;
 use crate::request::deferred_free::{TakenOnDrop, Teardown};
 use crate::request::handle::IrqHandle;
 use crate::request::parts::IrqCore;
-use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
-use doorbell_fallible::{SortedMap, try_collect};
+use doorbell_fallible::{Shared, SortedMap, try_collect};
 use doorbell_lock::TaskLock;
 use msi_types::{
     Cpu, DmaIsolated, FastMask, HwIrq, HwIrqBlock, InterruptIsolated, Isolation, Masking,
@@ -223,7 +222,7 @@ impl MsiDevice {
         name: &str,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
-        self.install(slot, name, Handler::try_handler(handler)?, Start::Enabled)
+        self.install(slot, name, Handler::try_new(handler)?, Start::Enabled)
     }
 
     /// Installs the handler of the vector at `slot`. The vector is disabled until the first
@@ -236,7 +235,7 @@ impl MsiDevice {
         name: &str,
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
-        self.install(slot, name, Handler::try_handler(handler)?, Start::Disabled)
+        self.install(slot, name, Handler::try_new(handler)?, Start::Disabled)
     }
 
     fn install(

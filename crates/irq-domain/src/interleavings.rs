@@ -1,13 +1,11 @@
 //! Checks of the lock-free parts under a scheduler that explores interleavings. Compiled with
 //! `--cfg shuttle` alone; `cargo xtask test --only interleavings` runs them.
 //!
-//! A handler never runs beside itself nor after it was freed, and no message is lost. A shared
-//! value is freed once, by its last owner. The file `interleavings/mutants.txt` has faults that
-//! these checks must find.
+//! A handler never runs beside itself nor after it was freed, and no message is lost. The
+//! file `interleavings/mutants.txt` has faults that these checks must find.
 #![expect(clippy::unwrap_used, reason = "a check fails where it unwraps")]
 
 mod handler_cell;
-mod shared;
 mod shared_line;
 
 /// Random interleavings of each scenario.

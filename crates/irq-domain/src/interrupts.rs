@@ -17,7 +17,6 @@ use crate::request::parts::IrqCore;
 use crate::request::per_cpu::PerCpuHandle;
 use crate::request::root_controller::RootController;
 use crate::runtime::Runtime;
-use crate::shared::Shared;
 #[cfg(doc)]
 use crate::{affinity::policy::RoundRobin, irq::dispatch::Deferral};
 use alloc::collections::TryReserveError;
@@ -25,6 +24,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
+use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 
 /// Configuration of an interrupt core.
@@ -159,7 +159,7 @@ impl Interrupts {
     ) -> Result<IrqHandle, RequestError> {
         self.reclaim();
         // A refused handler is dropped without locks, because its destructor is the kernel's code.
-        let handler = Handler::try_handler(handler)?;
+        let handler = Handler::try_new(handler)?;
         IrqHandle::request_wired(&self.core, parent, request, &handler)
     }
 
@@ -189,7 +189,7 @@ impl Interrupts {
     ) -> Result<PerCpuHandle, RequestError> {
         self.reclaim();
         // A refused handler is dropped without locks, because its destructor is the kernel's code.
-        let handler = Handler::try_handler(handler)?;
+        let handler = Handler::try_new(handler)?;
         PerCpuHandle::request(&self.core, None, (hwirq, trigger), name, &handler)
     }
 
@@ -213,7 +213,7 @@ impl Interrupts {
     ) -> Result<PerCpuHandle, RequestError> {
         self.reclaim();
         // A refused handler is dropped without locks, because its destructor is the kernel's code.
-        let handler = Handler::try_handler(handler)?;
+        let handler = Handler::try_new(handler)?;
         PerCpuHandle::request(&self.core, Some(on), (hwirq, trigger), name, &handler)
     }
 

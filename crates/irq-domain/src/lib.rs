@@ -153,13 +153,11 @@ mod interleavings;
 mod interrupts;
 mod irq;
 pub mod layer;
-mod lock;
 mod name;
 mod number;
 pub mod pci;
 mod request;
 mod runtime;
-mod shared;
 mod sync;
 
 pub use affinity::policy::{AffinityPolicy, Moved, RoundRobin, spread};

@@ -1,10 +1,10 @@
 //! Names for people.
 
-use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::string::String;
 use core::fmt;
 use core::ops::Deref;
+use doorbell_fallible::Shared;
 
 /// The name of a handler or of a device. A clone shares its memory.
 #[derive(Clone)]

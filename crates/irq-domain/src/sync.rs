@@ -1,4 +1,4 @@
-//! The primitives under handler cells and shared ownership. Every access is sequentially
+//! The primitives under handler cells. Every access is sequentially
 //! consistent; a house lint refuses other orderings in the files that use them.
 //!
 //! Tests that are compiled with `--cfg shuttle` get the primitives of a scheduler that explores
@@ -7,8 +7,8 @@
 //! guarantee).
 
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicUsize};
+pub(crate) use core::sync::atomic::AtomicU32;
 #[cfg(all(test, shuttle))]
-pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicUsize};
+pub(crate) use shuttle::sync::atomic::AtomicU32;
 
 pub(crate) use core::sync::atomic::Ordering::SeqCst;

@@ -1,6 +1,6 @@
 //! Locks over a kernel's [`LocalCpu`]: [`IrqLock`] for data that hard-IRQ handlers touch,
-//! [`TaskLock`] for data of tasks alone. An `IrqLock` may be taken while a `TaskLock` is held,
-//! never the other way round. Neither is reentrant.
+//! [`TaskLock`] and [`TaskRwLock`] for data of tasks alone. An `IrqLock` may be taken while a task
+//! lock is held, never the other way round. None is reentrant.
 //!
 //! # Example
 //!
@@ -32,7 +32,10 @@
 #[cfg(test)]
 extern crate std;
 
+mod task_rw_lock;
+
 pub use msi_types;
+pub use task_rw_lock::{TaskReadGuard, TaskRwLock, TaskWriteGuard};
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};

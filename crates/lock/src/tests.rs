@@ -80,6 +80,37 @@ fn a_task_yields_to_a_locks_holder() {
 }
 
 #[test]
+fn a_writer_yields_to_a_reader() {
+    let (lock, cpu) = (TaskRwLock::new(0), Kernel::default());
+    contend(
+        &cpu.yielded,
+        |until_waited| {
+            let data = lock.read(&cpu);
+            until_waited();
+            assert_eq!(*data, 0, "written while it is read");
+        },
+        || *lock.write(&cpu) += 1,
+    );
+    assert_eq!(*lock.read(&cpu), 1);
+}
+
+#[test]
+fn a_reader_yields_to_a_writer_and_not_to_readers() {
+    let (lock, cpu) = (TaskRwLock::new(0), Kernel::default());
+    drop((lock.read(&cpu), lock.read(&cpu)));
+    assert!(!cpu.yielded.load(SeqCst));
+    contend(
+        &cpu.yielded,
+        |until_waited| {
+            let mut data = lock.write(&cpu);
+            until_waited();
+            *data += 1;
+        },
+        || assert_eq!(*lock.read(&cpu), 1, "read while it is written"),
+    );
+}
+
+#[test]
 fn an_irq_lock_is_waited_for_with_interrupts_masked() {
     let cpu = Kernel::default();
     contend(

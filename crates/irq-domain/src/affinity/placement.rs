@@ -8,14 +8,13 @@ use crate::error::{MoveError, Stranded, UnknownCpu};
 use crate::host::Host;
 use crate::irq::descriptor::Descriptor;
 use crate::irq::registry::IrqRegistry;
-use crate::lock::TaskRwLock;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
 use doorbell_fallible::try_collect;
+use doorbell_lock::{TaskReadGuard, TaskRwLock};
 use msi_types::Cpu;
-use spin::rwlock::RwLockReadGuard;
 
 /// The CPUs on line, and the policy that chooses among them.
 pub(crate) struct Placement {
@@ -26,7 +25,7 @@ pub(crate) struct Placement {
 
 /// The CPUs on line. None comes or goes while this is held: a CPU that was chosen is seen as a
 /// target before it can go.
-pub(crate) struct OnlineCpus<'a>(RwLockReadGuard<'a, Hotplug>);
+pub(crate) struct OnlineCpus<'a>(TaskReadGuard<'a, Hotplug>);
 
 impl Deref for OnlineCpus<'_> {
     type Target = [Cpu];

@@ -12,12 +12,11 @@ use crate::irq::descriptor::{IrqSource, NewDescriptor, Source};
 use crate::irq::dispatch_table::HWIRQS;
 use crate::irq::flow::Flow;
 use crate::request::parts::IrqCore;
-use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use core::ops::RangeInclusive;
-use doorbell_fallible::{SortedMap, try_collect};
+use doorbell_fallible::{Shared, SortedMap, try_collect};
 use msi_types::{
     Attachment, BlockRequest, Capability, Cpu, Fit, HwIrqBlock, Initially, LevelMessages, Masking,
     MsiError, MsiMessage, Shape, StoreError, StoreUpdate, Trigger,

@@ -4,8 +4,8 @@ use super::allocation::Transaction;
 use super::{Domain, MsiVector};
 use crate::error::MsiDeviceError;
 use crate::request::parts::IrqCore;
-use crate::shared::Shared;
 use alloc::vec::Vec;
+use doorbell_fallible::Shared;
 use msi_types::{Cpu, Shape};
 
 impl Domain {

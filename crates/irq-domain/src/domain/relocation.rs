@@ -6,8 +6,8 @@ use crate::host::Host;
 use crate::irq::descriptor::Descriptor;
 use crate::number::Irq;
 use crate::runtime::Runtime;
-use crate::shared::Shared;
 use alloc::vec::Vec;
+use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, StoreUpdate};
 
 impl Domain {

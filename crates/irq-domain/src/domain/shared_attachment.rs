@@ -2,10 +2,10 @@
 
 use crate::error::MsiDeviceError;
 use crate::host::Host;
-use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use core::fmt;
+use doorbell_fallible::Shared;
 use doorbell_lock::TaskLock;
 use msi_types::{Attachment, HwIrqBlock, MsiParent, RequesterId};
 

@@ -7,9 +7,9 @@ use crate::interrupts::Interrupts;
 use crate::irq::registry::IrqRegistry;
 use crate::request::deferred_free::{TakenOnDrop, Teardown};
 use crate::request::parts::IrqCore;
-use crate::shared::Shared;
 use alloc::sync::Arc;
 use core::fmt;
+use doorbell_fallible::Shared;
 use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};
 
 /// A device that will have several domains.

@@ -7,9 +7,9 @@ use crate::irq::descriptor::{Descriptor, IrqSource};
 use crate::name::Name;
 use crate::number::Irq;
 use crate::runtime::Runtime;
-use crate::shared::Shared;
 use alloc::vec::Vec;
 use core::fmt;
+use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq, Pending};
 
 /// A slot of a device's domain.

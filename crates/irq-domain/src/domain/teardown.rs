@@ -4,7 +4,7 @@ use super::{DeviceVector, Domain, StoreEnable};
 use crate::error::MsiDeviceError;
 use crate::irq::control::HandlerPhase;
 use crate::irq::registry::IrqRegistry;
-use crate::shared::Shared;
+use doorbell_fallible::Shared;
 use msi_types::{Shape, StoreError};
 
 impl Domain {

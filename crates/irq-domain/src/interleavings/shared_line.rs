@@ -3,8 +3,7 @@
 use super::explore;
 use crate::host::Host;
 use crate::irq::control::{Control, HandlerPhase};
-use crate::irq::handler::Handler;
-use crate::irq::handler::{IrqContext, IrqReturn};
+use crate::irq::handler::{Handler, IrqContext, IrqReturn};
 use crate::irq::handler_cell::{Arrival, HandlerCell, WhenBusy};
 use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
 use crate::number::Irq;
@@ -78,7 +77,7 @@ impl Device {
             owned.0.runs.fetch_add(1, SeqCst);
             owned.0.running.store(false, SeqCst);
         };
-        (device, Handler::try_handler(run).unwrap())
+        (device, Handler::try_new(run).unwrap())
     }
 }
 

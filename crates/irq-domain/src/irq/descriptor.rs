@@ -10,13 +10,13 @@ use crate::irq::shared_line::SharedLine;
 use crate::name::Name;
 use crate::number::Irq;
 use crate::runtime::Runtime;
-use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use doorbell_fallible::Shared;
 use doorbell_lock::{IrqLock, TaskLock};
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 

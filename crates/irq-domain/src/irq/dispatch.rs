@@ -133,7 +133,7 @@ impl Dispatcher {
         };
         descriptor.counts.count(cpu);
         let Descriptor { irq, hwirq, .. } = **descriptor;
-        let done = match handler(&IrqContext { irq, hwirq, cpu, run: PhantomData }) {
+        let done = match handler.run(&IrqContext { irq, hwirq, cpu, run: PhantomData }) {
             IrqReturn::Handled => Dispatched::Handled,
             IrqReturn::None => {
                 self.unhandled(descriptor);

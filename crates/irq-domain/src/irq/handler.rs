@@ -1,9 +1,9 @@
 //! Handlers: their argument, their result, and their memory.
 
 use crate::number::Irq;
-use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use core::marker::PhantomData;
+use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq};
 
 /// Argument of a handler, which runs in hard-IRQ context.
@@ -49,8 +49,9 @@ impl From<()> for IrqReturn {
     }
 }
 
-/// A handler, in the form that dispatch calls.
-pub(crate) type Handler = Shared<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>;
+/// A handler, in the form that dispatch calls. A clone shares its memory.
+#[derive(Clone)]
+pub(crate) struct Handler(Shared<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>);
 
 impl Handler {
     /// Moves a handler to the heap.
@@ -59,9 +60,21 @@ impl Handler {
     ///
     /// # Errors
     /// The allocator has no memory for it. The handler is dropped.
-    pub(crate) fn try_handler<R: Into<IrqReturn>>(
+    pub(crate) fn try_new<R: Into<IrqReturn>>(
         run: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<Self, TryReserveError> {
-        Self::try_unsized(move |context: &IrqContext<'_>| run(context).into(), |block| block)
+        let run = move |context: &IrqContext<'_>| run(context).into();
+        Shared::<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>::try_unsized(run, |block| {
+            block
+        })
+        .map(Self)
+    }
+
+    /// Runs the handler.
+    ///
+    /// Context: hard IRQ.
+    #[inline]
+    pub(crate) fn run(&self, context: &IrqContext<'_>) -> IrqReturn {
+        (self.0)(context)
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::irq::descriptor::Descriptor;
 use crate::number::Irq;
-use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
+use doorbell_fallible::Shared;
 use msi_types::Cpu;
 
 /// Interrupts by IRQ number.

@@ -10,11 +10,11 @@ use crate::irq::map::IrqMap;
 use crate::irq::shared_line::MemberIndex;
 use crate::number::Irq;
 use crate::runtime::Runtime;
-use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use doorbell_fallible::Shared;
 use doorbell_lock::TaskLock;
 use msi_types::{Cpu, HwIrq, WiredParent};
 

@@ -88,7 +88,7 @@ impl SharedLine {
         let mut verdict = IrqReturn::None;
         for member in self.members() {
             if let Arrival::Entered(handler) = member.cell.enter() {
-                if handler(context) == IrqReturn::Handled {
+                if handler.run(context) == IrqReturn::Handled {
                     verdict = IrqReturn::Handled;
                 }
                 // Levels are never marked, so no arrival must be sent again.

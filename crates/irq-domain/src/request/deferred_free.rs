@@ -6,11 +6,11 @@ use crate::irq::control::Released;
 use crate::irq::descriptor::Descriptor;
 use crate::irq::registry::IrqRegistry;
 use crate::irq::shared_line::MemberIndex;
-use crate::shared::Shared;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use doorbell_fallible::Shared;
 use doorbell_lock::IrqLock;
 
 /// A value that an owner shares with the core. Its `drop` can move it out: freeing it is then

@@ -15,11 +15,11 @@ use crate::number::Irq;
 use crate::request::deferred_free::TakenOnDrop;
 use crate::request::parts::IrqCore;
 use crate::request::root_controller::prepare;
-use crate::shared::Shared;
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use core::sync::atomic::Ordering;
+use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq, Pending, Trigger, WiredParent};
 
 /// A wired interrupt, as its device's driver wants it.
@@ -152,7 +152,7 @@ impl IrqHandle {
         let name = Name::try_new(request.name)?;
         let line = Shared::<SharedLine>::try_new(SharedLine::new(handler))?;
         let members = line.clone();
-        let run_all = Handler::try_handler(move |context: &IrqContext<'_>| members.run(context))?;
+        let run_all = Handler::try_new(move |context: &IrqContext<'_>| members.run(context))?;
         let descriptor = claim(core, parent, request, online, Some(line.clone()))?;
         let mut handle = Self::install(core, &descriptor, "", run_all, Start::Disabled)
             .inspect_err(|_| core.registry.release_root(&descriptor))?;

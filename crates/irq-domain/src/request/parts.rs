@@ -1,4 +1,16 @@
 //! State that handles, devices and the kernel's [`Interrupts`](crate::Interrupts) share.
+//!
+//! Order of locks, outermost first. A lock must not be taken while one further down is held:
+//!
+//! ```text
+//! hotplug (TaskRwLock)
+//! └─ a device's state; requests at the root, then a wired input's target (TaskLock)
+//!    ├─ a device's attachment, then a layer's records, then its pages (TaskLock)
+//!    └─ IRQ numbers, names (TaskLock)
+//!       └─ an interrupt's control block (IrqLock)
+//!          └─ the list of deferred frees, a store's mask bits (IrqLock); locks
+//!             inside the controller
+//! ```
 
 use crate::affinity::placement::Placement;
 use crate::host::Host;

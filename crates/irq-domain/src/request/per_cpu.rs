@@ -11,10 +11,9 @@ use crate::number::Irq;
 use crate::request::deferred_free::TakenOnDrop;
 use crate::request::parts::IrqCore;
 use crate::runtime::Runtime;
-use crate::shared::Shared;
 use alloc::vec::Vec;
 use core::fmt;
-use doorbell_fallible::try_collect;
+use doorbell_fallible::{Shared, try_collect};
 use msi_types::{Cpu, HwIrq, Trigger};
 
 /// A requested private interrupt. Dropping it follows the rules of

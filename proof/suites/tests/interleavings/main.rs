@@ -19,7 +19,7 @@ use doorbell_harness::{process, toolchain};
 use doorbell_suites::mutant::{self, Mutant};
 
 /// Packages with such checks.
-const CHECKED: &[&str] = &["irq-domain", "irq-routing", "vgic"];
+const CHECKED: &[&str] = &["doorbell-fallible", "irq-domain", "irq-routing", "vgic"];
 /// A package's faults, below its folder.
 const MUTANTS: &str = "src/interleavings/mutants.txt";
 /// Parts of the repository that make up its workspace.

@@ -1,12 +1,14 @@
-//! Shared ownership whose making can fail: an `Arc` without weak references, for which stable Rust
-//! has no constructor that reports a lack of memory.
+//! Shared ownership whose creation can fail: an `Arc` without weak references.
 //!
-//! The protocol, on one counter that begins at one:
-//! 1. A clone adds one while its original lives, so that the count is not zero.
-//! 2. A drop subtracts one. The drop that takes the last one frees the value, alone with it.
+//! Stable Rust has no `Arc` constructor that reports exhausted memory. When `Arc::try_new` is
+//! stable, this file can be removed.
 //!
-//! The count cannot overflow: each owner is a value of at least a pointer's size, and this crate
-//! forgets none.
+//! The protocol uses one counter, which starts at one:
+//! 1. A clone adds one while its original lives, so the count is not zero.
+//! 2. A drop subtracts one. The drop that subtracts the last one has exclusive access, and frees
+//!    the value.
+//!
+//! The checks in `interleavings/shared.rs` explore both steps.
 // UNSAFETY: the value is freed by the last of its owners, which the compiler cannot know. `Arc`
 // would abort where the kernel's heap is exhausted.
 #![expect(
@@ -15,42 +17,63 @@
 )]
 
 use crate::sync::{AtomicUsize, SeqCst};
+use crate::try_box;
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use doorbell_fallible::try_box;
 
-/// The number of a value's owners.
+/// Most owners of a value. Far below an overflow, because owners on other threads may be added
+/// before the check of one fails. Only a program that forgets owners can reach it.
+const MOST_OWNERS: usize = usize::MAX / 2;
+
+/// Number of owners of a value.
 pub(crate) struct Owners(AtomicUsize);
 
 impl Owners {
-    /// One owner.
+    /// Creates the count of a value with one owner.
     pub(crate) fn one() -> Self {
         Self(AtomicUsize::new(1))
     }
 
-    /// One more.
+    /// Adds an owner. Panics if there are more than [`MOST_OWNERS`]; the value is then never freed.
+    #[inline]
     pub(crate) fn add(&self) {
-        self.0.fetch_add(1, SeqCst);
+        let before = self.0.fetch_add(1, SeqCst);
+        assert!(before <= MOST_OWNERS, "the owners of a value cannot be counted");
     }
 
-    /// One less. Returns true if it was the last.
+    /// Removes an owner. Returns true if it was the last.
+    #[inline]
     pub(crate) fn remove(&self) -> bool {
         self.0.fetch_sub(1, SeqCst) == 1
     }
 }
 
-/// A value and the count of its owners.
-pub(crate) struct Block<T: ?Sized> {
+/// The allocation of a [`Shared`] value: the value and the count of its owners.
+pub struct Block<T: ?Sized> {
     owners: Owners,
     value: T,
 }
 
-/// A value with several owners. The last of them frees it.
-pub(crate) struct Shared<T: ?Sized> {
+/// A value with several owners, the last of which frees it. Cloning adds an owner.
+///
+/// ```
+/// use core::fmt::Display;
+/// use doorbell_fallible::Shared;
+///
+/// let number = Shared::<u32>::try_new(7)?;
+/// let same = number.clone();
+/// drop(number);
+/// assert_eq!(*same, 7);
+///
+/// let displayed = Shared::<dyn Display>::try_unsized(7, |block| block)?;
+/// assert_eq!(displayed.to_string(), "7");
+/// # Ok::<(), std::collections::TryReserveError>(())
+/// ```
+pub struct Shared<T: ?Sized> {
     block: NonNull<Block<T>>,
     _owns: PhantomData<Block<T>>,
 }
@@ -64,24 +87,21 @@ unsafe impl<T: ?Sized + Send + Sync> Sync for Shared<T> {}
 impl<T> Shared<T> {
     /// Moves a value to the heap.
     ///
-    /// Context: task; may sleep.
-    ///
     /// # Errors
     /// The allocator has no memory for it. The value is dropped.
-    pub(crate) fn try_new(value: T) -> Result<Self, TryReserveError> {
+    pub fn try_new(value: T) -> Result<Self, TryReserveError> {
         let block = Box::leak(try_box(Block { owners: Owners::one(), value })?);
         Ok(Self { block: NonNull::from(block).cast(), _owns: PhantomData })
     }
 }
 
 impl<T: ?Sized> Shared<T> {
-    /// Moves a value to the heap and shares it as a trait object: `unsize` returns its argument.
-    ///
-    /// Context: task; may sleep.
+    /// Moves a value to the heap and shares it as a trait object. `unsize` must return its
+    /// argument, which stable Rust coerces only where both types are known.
     ///
     /// # Errors
     /// The allocator has no memory for it. The value is dropped.
-    pub(crate) fn try_unsized<V>(
+    pub fn try_unsized<V>(
         value: V,
         unsize: impl FnOnce(Box<Block<V>>) -> Box<Block<T>>,
     ) -> Result<Self, TryReserveError> {
@@ -95,13 +115,14 @@ impl<T: ?Sized> Shared<T> {
 
     #[inline]
     fn block(&self) -> &Block<T> {
-        // SAFETY: the block was leaked by `try_new`, and is freed by the last owner alone: this one
+        // SAFETY: the block was leaked by a constructor, and is freed by the last owner alone: this one
         // still counts. Nobody has an exclusive reference before.
         unsafe { self.block.as_ref() }
     }
 }
 
 impl<T: ?Sized> Clone for Shared<T> {
+    #[inline]
     fn clone(&self) -> Self {
         self.block().owners.add();
         Self { block: self.block, _owns: PhantomData }
@@ -133,11 +154,15 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Shared<T> {
     }
 }
 
+impl<T: ?Sized> fmt::Debug for Block<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Block(..)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irq::handler::Handler;
-    use crate::irq::handler::IrqContext;
     use alloc::sync::Arc;
     use doorbell_test_support::with_allocations;
 
@@ -162,14 +187,21 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_is_dropped_with_its_last_owner() {
+    fn a_trait_object_is_dropped_with_its_last_owner() {
         let drops = Drops::default();
         let counted = Counted(drops.clone());
-        let handler =
-            Handler::try_handler(move |_: &IrqContext<'_>| drop(counted.0.clone())).unwrap();
-        drop(handler.clone());
+        let run: Shared<dyn Fn()> =
+            Shared::<dyn Fn()>::try_unsized(move || drop(counted.0.clone()), |block| block)
+                .unwrap();
+        drop(run.clone());
         assert_eq!(drops.load(SeqCst), 0);
-        drop(handler);
+        drop(run);
         assert_eq!(drops.load(SeqCst), 1);
+    }
+
+    #[test]
+    #[should_panic = "the owners of a value cannot be counted"]
+    fn owners_beyond_the_count_are_refused() {
+        Owners(AtomicUsize::new(MOST_OWNERS + 1)).add();
     }
 }
