@@ -162,7 +162,9 @@ mod sync;
 
 pub use affinity::policy::{AffinityPolicy, Moved, RoundRobin, spread};
 pub use domain::bridge::{BridgeConfig, InputBridge, InputRequest, WiredBridge};
-pub use domain::{MsiDevice, MsiDeviceConfig, MsiVector, SharedDevice, SharedDeviceConfig};
+pub use domain::msi_device::{MsiDevice, MsiDeviceConfig};
+pub use domain::shared_device::{SharedDevice, SharedDeviceConfig};
+pub use domain::vector_table::MsiVector;
 pub use error::{MoveError, MsiDeviceError, RequestError, Stranded, UnknownCpu};
 pub use host::Host;
 pub use interrupts::{Config, Interrupts};

@@ -1,7 +1,7 @@
 //! Wired-to-MSI bridges: controllers whose wired inputs become messages, each with a vector of its
 //! own.
 
-use crate::domain::{MsiDevice, MsiDeviceConfig};
+use super::msi_device::{MsiDevice, MsiDeviceConfig};
 use crate::error::{MsiDeviceError, RequestError};
 use crate::interrupts::Interrupts;
 use crate::irq::flow::Start;

@@ -1,6 +1,6 @@
 //! Acceptable numbers of vectors.
 
-use super::DomainState;
+use super::vector_table::VectorTable;
 use crate::error::MsiDeviceError;
 use core::ops::RangeInclusive;
 use msi_types::Shape;
@@ -16,12 +16,12 @@ impl Counts {
     pub(super) fn new(
         shape: Shape,
         wanted: RangeInclusive<u16>,
-        state: &DomainState,
+        table: &VectorTable,
         free: usize,
     ) -> Result<Self, MsiDeviceError> {
         let (min, max) = wanted.into_inner();
         let free = u16::try_from(free).unwrap_or(u16::MAX);
-        if shape == Shape::AlignedGroup && !state.vectors.is_empty() {
+        if shape == Shape::AlignedGroup && !table.is_empty() {
             return Err(MsiDeviceError::GroupNotFirst);
         }
         if min > free {

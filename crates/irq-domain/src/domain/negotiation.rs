@@ -1,40 +1,41 @@
-//! Does a store fit what is below it?
+//! Negotiation of a store with the levels below it.
 
-use super::Domain;
 use crate::error::MsiDeviceError;
 use msi_types::{
     Capabilities, Capability, InterruptIsolated, Masking, MessageStore, Mismatch, MsiParent,
     Properties, Property, RequesterId, Storage, negotiate,
 };
 
-impl Domain {
-    /// Asks each level of the hierarchy, before anything is done.
-    pub(super) fn check(
-        parent: &dyn MsiParent,
-        requester: RequesterId,
-        store: &dyn MessageStore,
-    ) -> Result<(), MsiDeviceError> {
-        let isolated = match store.storage() {
-            Storage::Bus | Storage::Emulated => Ok(()),
-            Storage::Device => InterruptIsolated::prove(parent, requester).map(drop),
-        };
-        let has = properties(store);
-        let has = if isolated.is_ok() { has.with(Property::Isolation) } else { has };
-        negotiate(needs(store), has, &|visit| parent.tiers(visit)).map_err(|mismatch| {
-            match (mismatch, isolated) {
-                (Mismatch::Required { property: Property::Isolation, tier }, Err(reason)) => {
-                    MsiDeviceError::NotIsolated { tier, reason }
-                }
-                (other, _) => other.into(),
+/// Checks with each level of the hierarchy that a store fits, before anything is done.
+///
+/// Context: any.
+pub(super) fn check_store(
+    parent: &dyn MsiParent,
+    requester: RequesterId,
+    store: &dyn MessageStore,
+) -> Result<(), MsiDeviceError> {
+    let isolated = match store.storage() {
+        Storage::Bus | Storage::Emulated => Ok(()),
+        Storage::Device => InterruptIsolated::prove(parent, requester).map(drop),
+    };
+    let has = properties(store);
+    let has = if isolated.is_ok() { has.with(Property::Isolation) } else { has };
+    negotiate(needs(store), has, &|visit| parent.tiers(visit)).map_err(|mismatch| {
+        match (mismatch, isolated) {
+            (Mismatch::Required { property: Property::Isolation, tier }, Err(reason)) => {
+                MsiDeviceError::NotIsolated { tier, reason }
             }
-        })
-    }
+            (other, _) => other.into(),
+        }
+    })
+}
 
-    /// Asks each level for something that is needed now.
-    pub(super) fn require(&self, capability: Capability) -> Result<(), Mismatch> {
-        let needs = Capabilities::NONE.with(capability);
-        negotiate(needs, Properties::ALL, &|visit| self.parent().tiers(visit))
-    }
+/// Checks with each level that it offers a capability.
+///
+/// Context: any.
+pub(super) fn require(parent: &dyn MsiParent, capability: Capability) -> Result<(), Mismatch> {
+    let needs = Capabilities::NONE.with(capability);
+    negotiate(needs, Properties::ALL, &|visit| parent.tiers(visit))
 }
 
 fn needs(store: &dyn MessageStore) -> Capabilities {

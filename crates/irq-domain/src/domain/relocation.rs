@@ -1,6 +1,7 @@
 //! The one algorithm of affinity changes, for every controller and every endpoint.
 
-use super::{Allocation, Domain, DomainState, StoreEnable};
+use super::endpoint::{Endpoint, StoreEnable};
+use super::vector_table::{Allocation, DeviceVector, Messages, VectorTable};
 use crate::error::MoveError;
 use crate::host::Host;
 use crate::irq::descriptor::Descriptor;
@@ -8,24 +9,30 @@ use crate::number::Irq;
 use crate::runtime::Runtime;
 use alloc::vec::Vec;
 use doorbell_fallible::Shared;
-use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, Rewrite, Shape, StoreUpdate};
+use msi_types::{Cpu, HwIrq, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, Shape};
 
-impl Domain {
+/// A move of vectors. The caller holds the device's lock.
+pub(super) struct Relocation<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) parent: &'a dyn MsiParent,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) enable: StoreEnable,
+    pub(super) table: &'a mut VectorTable,
+}
+
+impl Relocation<'_> {
     /// Moves the vector at `slot`, or its whole group if that can only move as a whole.
     ///
     /// Context: task; may sleep.
-    pub(crate) fn relocate(
-        &self,
-        runtime: &Runtime,
+    pub(super) fn run(
+        mut self,
         (descriptor, slot): (&Descriptor, u16),
         to: Cpu,
         mut list: Option<&mut Vec<Irq>>,
     ) -> Result<(), MoveError> {
-        let mut state = self.state.lock(runtime.host());
-        runtime.check_online(to)?;
+        self.runtime.check_online(to)?;
         let unknown = MoveError::UnknownIrq(descriptor.irq);
-        let entry = state.vectors.get(slot).ok_or(unknown)?;
-        let allocation = state.allocations.get(entry.first).ok_or(unknown)?;
+        let (_, allocation) = self.table.find(slot).ok_or(unknown)?;
         if let Some(irqs) = &mut list {
             irqs.try_reserve(allocation.block.count().get().into())?;
         }
@@ -33,128 +40,73 @@ impl Domain {
             return Err(MoveError::NotAmong(to));
         }
         // Asked even if it should be there: controllers move vectors by themselves when a CPU goes.
-        let moved = self.parent().begin_move(&allocation.block, slot - entry.first, to)?;
+        let moved = self.parent.begin_move(&allocation.block, slot - allocation.first, to)?;
         let Some(group) = Group::of(&moved, allocation) else {
             let stray = MsiError::UnknownVector(moved.first);
-            self.parent().end_move(moved, MoveOutcome::RolledBack)?;
+            self.parent.end_move(moved, MoveOutcome::RolledBack)?;
             return Err(stray.into());
         };
-        if group.is_there(&moved, &state) {
-            return self.end(moved, MoveOutcome::Written, &group, &state);
+        if group.is_there(&moved, self.table) {
+            return self.end(moved, MoveOutcome::Written, &group);
         }
-        self.carry_out(runtime, &mut state, moved, &group)?;
+        self.carry_out(moved, &group)?;
         if let Some(irqs) = list {
-            irqs.extend(group.members(&state).map(|member| member.irq));
+            irqs.extend(group.members(self.table).map(|member| member.irq));
         }
         Ok(())
     }
 
-    /// Waits until no move is in progress and returns the target.
-    ///
-    /// Context: task; may sleep.
-    pub(crate) fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu {
-        let _state = self.state.lock(host);
-        descriptor.target()
-    }
-
-    fn carry_out(
-        &self,
-        runtime: &Runtime,
-        state: &mut DomainState,
-        moved: Move,
-        group: &Group,
-    ) -> Result<(), MoveError> {
+    fn carry_out(&mut self, moved: Move, group: &Group) -> Result<(), MoveError> {
         let Some(message) = moved.message else {
-            return self.end(moved, MoveOutcome::Written, group, state);
+            return self.end(moved, MoveOutcome::Written, group);
         };
         // Held back until the controller is done too, if that is possible at the endpoint at any
         // time. Else the update masks and unmasks by itself.
-        let hold = self.endpoint_mask().is_some();
+        let hold = self.endpoint.mask().is_some();
+        let host: &dyn Host = self.runtime.host();
         if hold {
-            group.members(state).for_each(|member| member.begin_rewrite(runtime.host()));
+            group.members(self.table).for_each(|member| member.begin_rewrite(host));
         }
-        let result = match self.rewrite(state, group, message) {
-            Ok(()) => self.end(moved, MoveOutcome::Written, group, state),
+        let result = match self.rewrite(group, message) {
+            Ok(()) => self.end(moved, MoveOutcome::Written, group),
             Err(error) => {
                 // The first error is the one to report.
-                let _ = self.end(moved, MoveOutcome::RolledBack, group, state);
+                let _ = self.end(moved, MoveOutcome::RolledBack, group);
                 Err(error)
             }
         };
         if hold {
-            group.members(state).for_each(|member| member.end_rewrite(runtime));
+            group.members(self.table).for_each(|member| member.end_rewrite(self.runtime));
         }
         result
     }
 
     /// Writes the new message where the old one can be replaced without a moment in between.
-    fn rewrite(
-        &self,
-        state: &mut DomainState,
-        group: &Group,
-        message: MsiMessage,
-    ) -> Result<(), MoveError> {
-        self.fit().check(message)?;
-        let entry =
-            state.vectors.get_mut(group.first).ok_or(MsiError::UnknownVector(group.hwirq))?;
+    fn rewrite(&mut self, group: &Group, message: MsiMessage) -> Result<(), MoveError> {
+        self.endpoint.fit().check(message)?;
+        let entry = self.table.get_mut(group.first).ok_or(MsiError::UnknownVector(group.hwirq))?;
         if !message.data.is_multiple_of(u32::from(group.alignment)) {
             return Err(MoveError::Misaligned { data: message.data, count: group.alignment });
         }
         // Two messages do not change in one step: the device could assert here and deassert there.
-        if entry.deassert.is_some() {
+        if entry.messages.is_some_and(|messages| messages.deassert.is_some()) {
             return Err(MsiError::WouldTear.into());
         }
-        if state.enable == StoreEnable::On && !self.can_replace(entry.message, message) {
+        let replaceable = self.endpoint.can_replace(entry.message(), message);
+        if self.enable == StoreEnable::On && !replaceable {
             return Err(MsiError::WouldTear.into());
         }
-        let masks_itself = self.endpoint_mask().is_some();
-        let written = self.store.update(&mut |update: &mut dyn StoreUpdate| {
-            group.slots().for_each(|slot| update.mask(slot));
-            update.write(group.first, message);
-            if !masks_itself {
-                group.slots().for_each(|slot| update.unmask(slot));
-            }
-        });
-        if let Err(error) = written {
-            if !masks_itself {
-                // A queue that stopped at the message did not come to the unmasking. The first
-                // error is reported.
-                let _ = self.store.update(&mut |update: &mut dyn StoreUpdate| {
-                    group.slots().for_each(|slot| update.unmask(slot));
-                });
-            }
-            return Err(error.into());
-        }
-        entry.message = Some(message);
+        self.endpoint.rewrite(&group.slots(), message)?;
+        entry.messages = Some(Messages { message, deassert: None });
         Ok(())
     }
 
-    /// Could the device send half of the old message and half of the new?
-    fn can_replace(&self, old: Option<MsiMessage>, new: MsiMessage) -> bool {
-        let Some(old) = old else { return false };
-        match self.fit().rewrite {
-            Rewrite::Masked => self.can_mask() || old == new,
-            Rewrite::Atomic64 => true,
-            Rewrite::AddressOnly => old.data == new.data,
-            Rewrite::LowWordOnly => {
-                old.address_high() == new.address_high() && old.data == new.data
-            }
-            Rewrite::Never => old == new,
-        }
-    }
-
-    fn end(
-        &self,
-        moved: Move,
-        outcome: MoveOutcome,
-        group: &Group,
-        state: &DomainState,
-    ) -> Result<(), MoveError> {
+    fn end(&self, moved: Move, outcome: MoveOutcome, group: &Group) -> Result<(), MoveError> {
         let to = moved.to;
-        let result = self.parent().end_move(moved, outcome);
+        let result = self.parent.end_move(moved, outcome);
         // The endpoint's message is the truth, even if the controller failed to finish.
         if outcome == MoveOutcome::Written {
-            group.members(state).for_each(|member| member.set_target(to));
+            group.members(self.table).for_each(|member| member.set_target(to));
         }
         Ok(result?)
     }
@@ -192,19 +144,19 @@ impl Group {
         })
     }
 
-    fn slots(&self) -> impl Iterator<Item = u16> {
+    fn slots(&self) -> impl Iterator<Item = u16> + Clone {
         (self.first..=u16::MAX).take(self.count.into())
     }
 
-    fn members<'a>(&self, state: &'a DomainState) -> impl Iterator<Item = &'a Shared<Descriptor>> {
-        self.slots().filter_map(|slot| state.vectors.get(slot)).map(|entry| &entry.descriptor)
+    fn members<'a>(&self, table: &'a VectorTable) -> impl Iterator<Item = &'a Shared<Descriptor>> {
+        self.slots().filter_map(|slot| table.get(slot)).map(|entry| &entry.descriptor)
     }
 
-    /// The move changes nothing: neither for the controller, nor for the store, nor for the core.
-    fn is_there(&self, moved: &Move, state: &DomainState) -> bool {
-        let stored = state.vectors.get(self.first).and_then(|entry| entry.message);
+    /// Returns true if the move changes nothing for the controller, the store and the core.
+    fn is_there(&self, moved: &Move, table: &VectorTable) -> bool {
+        let stored = table.get(self.first).and_then(DeviceVector::message);
         moved.from == moved.to
             && (moved.message.is_none() || moved.message == stored)
-            && self.members(state).all(|member| member.target() == moved.to)
+            && self.members(table).all(|member| member.target() == moved.to)
     }
 }

@@ -7,7 +7,10 @@ use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::Shared;
 use doorbell_lock::TaskLock;
-use msi_types::{Attachment, HwIrqBlock, MsiParent, RequesterId};
+use msi_types::{
+    Attachment, DmaIsolated, HwIrqBlock, InterruptIsolated, Isolation, MsiParent, NotDmaIsolated,
+    NotIsolated, RequesterId,
+};
 
 /// A device's attachment. It goes back to the controller with the last of its users.
 pub(crate) struct SharedAttachment {
@@ -83,6 +86,27 @@ impl SharedAttachment {
         if let Some(attachment) = &self.users.lock(host).attachment {
             self.parent.free(attachment, block);
         }
+    }
+
+    /// Returns whether the device is prevented from triggering other devices' interrupts.
+    ///
+    /// Context: any.
+    pub(super) fn isolation(&self) -> Isolation {
+        self.parent.isolation(self.requester)
+    }
+
+    /// Returns a proof of this isolation.
+    ///
+    /// Context: any.
+    pub(super) fn prove_isolated(&self) -> Result<InterruptIsolated<'_>, NotIsolated> {
+        InterruptIsolated::prove(&*self.parent, self.requester)
+    }
+
+    /// Returns a proof that the device cannot access memory that does not belong to it.
+    ///
+    /// Context: any.
+    pub(super) fn prove_dma_isolated(&self) -> Result<DmaIsolated<'_>, NotDmaIsolated> {
+        DmaIsolated::prove(&*self.parent, self.requester)
     }
 
     /// Calls a function with the attachment.

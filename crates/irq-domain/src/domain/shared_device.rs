@@ -1,7 +1,9 @@
 //! Devices with several message stores.
 
+use super::msi_device::MsiDevice;
+use super::negotiation::check_store;
 use super::shared_attachment::SharedAttachment;
-use super::{Domain, MsiDevice};
+
 use crate::error::MsiDeviceError;
 use crate::interrupts::Interrupts;
 use crate::irq::registry::IrqRegistry;
@@ -91,7 +93,7 @@ impl SharedDevice {
         store: Arc<dyn MessageStore>,
     ) -> Result<MsiDevice, MsiDeviceError> {
         self.core.reclaim();
-        Domain::check(&*self.attachment.parent, self.attachment.requester, &*store)?;
+        check_store(&*self.attachment.parent, self.attachment.requester, &*store)?;
         self.attachment.join(self.core.host())?;
         let domain = MsiDevice::on_attachment(&self.core, name, self.attachment.clone(), store);
         Ok(domain
@@ -102,7 +104,7 @@ impl SharedDevice {
     ///
     /// Context: any.
     pub fn isolation(&self) -> Isolation {
-        self.attachment.parent.isolation(self.attachment.requester)
+        self.attachment.isolation()
     }
 }
 

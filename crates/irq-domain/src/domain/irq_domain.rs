@@ -1,0 +1,339 @@
+//! The interrupt domain of a device, between its message store and its controller.
+
+use super::allocation::{Site, Transaction};
+use super::counts::Counts;
+use super::endpoint::{Endpoint, StoreEnable};
+use super::negotiation::require;
+use super::relocation::Relocation;
+use super::shared_attachment::SharedAttachment;
+use super::vector_table::{DeviceVector, MsiVector, VectorTable};
+use crate::error::{MoveError, MsiDeviceError};
+use crate::host::Host;
+use crate::irq::control::HandlerPhase;
+use crate::irq::descriptor::{Descriptor, IrqSource};
+use crate::irq::registry::IrqRegistry;
+use crate::name::Name;
+use crate::number::Irq;
+use crate::request::parts::IrqCore;
+use crate::runtime::Runtime;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::RangeInclusive;
+use doorbell_fallible::Shared;
+use doorbell_lock::TaskLock;
+use msi_types::{
+    Capability, Cpu, HwIrq, MessageStore, MsiError, MsiParent, Pending, Shape, StoreError, Trigger,
+};
+
+/// State that a device and its interrupts share.
+pub(super) struct IrqDomain {
+    pub(super) name: Name,
+    pub(super) attachment: Shared<SharedAttachment>,
+    endpoint: Endpoint,
+    state: TaskLock<DomainState>,
+}
+
+#[derive(Default)]
+struct DomainState {
+    /// The domain was torn down.
+    gone: bool,
+    enable: StoreEnable,
+    table: VectorTable,
+}
+
+impl IrqDomain {
+    pub(super) fn new(
+        name: Name,
+        attachment: Shared<SharedAttachment>,
+        store: Arc<dyn MessageStore>,
+    ) -> Self {
+        let state = TaskLock::new(DomainState::default());
+        Self { name, attachment, endpoint: Endpoint::new(store), state }
+    }
+
+    fn parent(&self) -> &dyn MsiParent {
+        &*self.attachment.parent
+    }
+
+    /// Calls a function with the vectors.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn with_table<R>(&self, host: &dyn Host, read: impl FnOnce(&VectorTable) -> R) -> R {
+        read(&self.state.lock(host).table)
+    }
+
+    /// Grants vectors at the lowest free slots.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn allocate(
+        this: &Shared<Self>,
+        core: &IrqCore,
+        shape: Shape,
+        wanted: RangeInclusive<u16>,
+    ) -> Result<Vec<MsiVector>, MsiDeviceError> {
+        let plan = |table: &VectorTable| {
+            let free = table.vacant(this.endpoint.slots())?;
+            let mut counts = Counts::new(shape, wanted, table, free.len())?;
+            if shape == Shape::AlignedGroup && this.endpoint.trigger() == Trigger::Level {
+                return Err(MsiError::NoLevels.into());
+            }
+            if shape == Shape::AlignedGroup && counts.most > 1 {
+                match require(this.parent(), Capability::Groups) {
+                    // A group of one is none.
+                    Err(_) if counts.least <= 1 => counts.most = 1,
+                    other => other?,
+                }
+            }
+            Ok((counts, free))
+        };
+        Self::grant(this, core, shape, plan, |transaction, (counts, free)| match shape {
+            Shape::Independent => transaction.independent(counts, &free),
+            Shape::AlignedGroup => transaction.group(counts),
+        })
+    }
+
+    /// Grants a vector at each of `slots`.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn allocate_at(
+        this: &Shared<Self>,
+        core: &IrqCore,
+        slots: &[u16],
+    ) -> Result<Vec<MsiVector>, MsiDeviceError> {
+        let plan = |table: &VectorTable| table.check_vacant(this.endpoint.slots(), slots);
+        Self::grant(this, core, Shape::Independent, plan, |transaction, ()| {
+            transaction.spread(slots)
+        })
+    }
+
+    /// Grants a vector at `slot` that is delivered only to CPUs of `among`.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn allocate_managed(
+        this: &Shared<Self>,
+        core: &IrqCore,
+        slot: u16,
+        among: &[Cpu],
+    ) -> Result<Vec<MsiVector>, MsiDeviceError> {
+        let plan = |table: &VectorTable| table.check_vacant(this.endpoint.slots(), &[slot]);
+        Self::grant(this, core, Shape::Independent, plan, |transaction, ()| {
+            transaction.allocate_managed(slot, among)
+        })
+    }
+
+    /// Plans an allocation, takes the vectors, and composes, writes and commits them. If a step
+    /// fails, all previous ones are rolled back.
+    fn grant<P>(
+        this: &Shared<Self>,
+        core: &IrqCore,
+        shape: Shape,
+        plan: impl FnOnce(&VectorTable) -> Result<P, MsiDeviceError>,
+        take: impl FnOnce(&mut Transaction<'_>, P) -> Result<(), MsiDeviceError>,
+    ) -> Result<Vec<MsiVector>, MsiDeviceError> {
+        // No CPU goes off line between being chosen and being seen as a target.
+        let online = core.placement.online_cpus(core.host());
+        let mut state = this.state.lock(core.host());
+        let state = &mut *state;
+        this.check_present(state)?;
+        let plan = plan(&state.table)?;
+        this.attachment.with(core.host(), |attachment| {
+            let make_source = |slot| {
+                let slot = Slot { domain: this.clone(), number: slot };
+                Shared::<dyn IrqSource>::try_unsized(slot, |block| block)
+            };
+            let mut transaction = Transaction::new(Site {
+                core,
+                parent: this.parent(),
+                attachment,
+                endpoint: &this.endpoint,
+                make_source: &make_source,
+                online: &online,
+            });
+            take(&mut transaction, plan)?;
+            transaction.compose()?;
+            let taken = transaction.taken();
+            let granted = taken.granted()?;
+            state.table.reserve_for(taken)?;
+            this.endpoint.write(taken, shape, state.enable).inspect_err(|_| {
+                // The first error is the one to report.
+                let _ = this.endpoint.quieten(taken.slots(), state.enable);
+            })?;
+            state.enable = StoreEnable::On;
+            state.table.absorb(transaction.commit());
+            Ok(granted)
+        })
+    }
+
+    /// Checks that the domain was not torn down, and may have more vectors.
+    fn check_present(&self, state: &DomainState) -> Result<(), MsiDeviceError> {
+        if state.gone {
+            return Err(MsiDeviceError::Gone);
+        }
+        match state.enable {
+            StoreEnable::Off => Ok(()),
+            StoreEnable::On => Ok(require(self.parent(), Capability::LateAllocation)?),
+        }
+    }
+
+    /// Frees the vector at `slot`, with its handler.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn free(&self, registry: &IrqRegistry, slot: u16) -> Result<(), MsiDeviceError> {
+        let (vector, quiet) = self.remove_vector(registry, slot)?;
+        // Without the device's lock: whatever the handler owned is dropped here.
+        registry.free_handler(&vector.descriptor);
+        registry.retire(&vector.descriptor);
+        let mut state = self.state.lock(registry.host());
+        if let Some(allocation) = state.table.remove_allocation(vector.first) {
+            self.attachment.free(registry.host(), allocation.block);
+        }
+        Ok(quiet?)
+    }
+
+    /// Closes the vector at `slot` and frees its slot. With the last vector the store is turned
+    /// off. Also returns the result of the store.
+    fn remove_vector(
+        &self,
+        registry: &IrqRegistry,
+        slot: u16,
+    ) -> Result<(DeviceVector, Result<(), StoreError>), MsiDeviceError> {
+        let mut state = self.state.lock(registry.host());
+        let vector = state.table.remove(slot)?;
+        registry.interrupt(&vector.descriptor).close(HandlerPhase::Gone);
+        if state.table.is_empty() {
+            state.enable = StoreEnable::Off;
+        }
+        let quiet = self.endpoint.quieten(core::iter::once(slot), state.enable);
+        Ok((vector, quiet))
+    }
+
+    /// Removes the handlers, turns the store off, and frees vectors, numbers and the attachment, in
+    /// the order that lets no message slip through. Later calls do nothing.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn tear_down(&self, registry: &IrqRegistry) -> Result<(), StoreError> {
+        let (table, enable) = {
+            let mut state = self.state.lock(registry.host());
+            if core::mem::replace(&mut state.gone, true) {
+                return Ok(());
+            }
+            (core::mem::take(&mut state.table), core::mem::take(&mut state.enable))
+        };
+        for (_, vector) in table.iter() {
+            registry.interrupt(&vector.descriptor).close(HandlerPhase::Gone);
+        }
+        let quiet = match enable {
+            StoreEnable::Off => Ok(()),
+            StoreEnable::On => self.endpoint.quieten(table.slots(), StoreEnable::Off),
+        };
+        let (allocations, vectors) = table.into_parts();
+        for vector in vectors {
+            registry.free_handler(&vector.descriptor);
+            registry.retire(&vector.descriptor);
+        }
+        let mut blocks = allocations.map(|allocation| allocation.block);
+        self.attachment.leave(registry.host(), &mut blocks);
+        quiet
+    }
+
+    /// Writes again everything that the device's store held.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn restore(&self, registry: &IrqRegistry) -> Result<(), MsiDeviceError> {
+        let state = self.state.lock(registry.host());
+        self.endpoint.forget();
+        if state.enable == StoreEnable::Off {
+            return Ok(());
+        }
+        let descriptors = || state.table.iter().map(|(_, vector)| &vector.descriptor);
+        // An enable or disable meanwhile leaves the endpoint's mask to the end of this.
+        let masks_itself = self.endpoint.mask().is_some();
+        if masks_itself {
+            descriptors().for_each(|one| one.control.lock(registry.host()).begin_rewrite());
+        }
+        let written = self.endpoint.write(&state.table, state.table.shape(), StoreEnable::Off);
+        if masks_itself {
+            descriptors().for_each(|one| one.end_rewrite(registry.runtime()));
+        }
+        Ok(written?)
+    }
+}
+
+/// A slot of a device's domain, as the source of an interrupt.
+struct Slot {
+    domain: Shared<IrqDomain>,
+    number: u16,
+}
+
+impl IrqSource for Slot {
+    fn mask(&self, hwirq: HwIrq) {
+        match self.domain.endpoint.mask() {
+            Some(endpoint) => endpoint.mask(self.number),
+            None => self.domain.parent().mask(hwirq),
+        }
+    }
+
+    fn unmask(&self, hwirq: HwIrq) {
+        match self.domain.endpoint.mask() {
+            Some(endpoint) => endpoint.unmask(self.number),
+            None => self.domain.parent().unmask(hwirq),
+        }
+    }
+
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        self.domain.parent().set_pending(hwirq, pending);
+    }
+
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        let endpoint = self.domain.endpoint.mask();
+        let waiting = endpoint.is_some_and(|endpoint| endpoint.is_pending(self.number));
+        if waiting { Some(true) } else { self.domain.parent().is_pending(hwirq) }
+    }
+
+    fn slot(&self) -> (&Name, u16) {
+        (&self.domain.name, self.number)
+    }
+
+    fn relocate(
+        &self,
+        runtime: &Runtime,
+        descriptor: &Descriptor,
+        to: Cpu,
+        list: Option<&mut Vec<Irq>>,
+    ) -> Result<(), MoveError> {
+        let mut state = self.domain.state.lock(runtime.host());
+        let relocation = Relocation {
+            runtime,
+            parent: self.domain.parent(),
+            endpoint: &self.domain.endpoint,
+            enable: state.enable,
+            table: &mut state.table,
+        };
+        relocation.run((descriptor, self.number), to, list)
+    }
+
+    fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu {
+        let _state = self.domain.state.lock(host);
+        descriptor.target()
+    }
+
+    fn describe(&self, host: &dyn Host, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        let IrqDomain { name, attachment, endpoint, .. } = &*self.domain;
+        let (message, shape) = self.domain.with_table(host, |table| {
+            let found = table.find(self.number);
+            let message = found.and_then(|(vector, _)| vector.message());
+            (message, found.map(|(_, allocation)| allocation.shape))
+        });
+        write!(out, "device {name}: requester {}, slot {}", attachment.requester, self.number)?;
+        if shape == Some(Shape::AlignedGroup) {
+            write!(out, " of a group")?;
+        }
+        if let Some(message) = message {
+            write!(out, ", address {:#x}, data {:#x}", message.address, message.data)?;
+        }
+        let (masked_at, isolation) = (endpoint.masked_at(), attachment.isolation());
+        writeln!(out, ", masked at {masked_at}, {isolation}")?;
+        self.domain.parent().describe(hwirq, out)
+    }
+}

@@ -1,0 +1,239 @@
+//! The vectors of a device, by slot, and the controller's blocks to which they belong.
+
+use crate::error::MsiDeviceError;
+use crate::irq::descriptor::Descriptor;
+use crate::number::Irq;
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use doorbell_fallible::{Shared, SortedMap, try_collect};
+use msi_types::{Cpu, HwIrq, HwIrqBlock, MsiMessage, Shape};
+
+/// A vector that a device was granted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MsiVector {
+    /// Its slot in the device's message store: the MSI-X table index, or the MultiMSI message
+    /// number.
+    pub slot: u16,
+    /// Its IRQ number.
+    pub irq: Irq,
+    /// The interrupt as the root controller acknowledges it.
+    pub hwirq: HwIrq,
+    /// The CPU that it is delivered to.
+    pub cpu: Cpu,
+}
+
+/// Unit of freeing at the controller: an independent vector or a group. Its vectors are in
+/// consecutive slots.
+pub(super) struct Allocation {
+    pub(super) block: HwIrqBlock,
+    pub(super) shape: Shape,
+    /// The slot of its first vector.
+    pub(super) first: u16,
+}
+
+impl Allocation {
+    pub(super) fn slots(&self) -> impl Iterator<Item = u16> + use<> {
+        (self.first..=u16::MAX).take(self.block.count().get().into())
+    }
+}
+
+/// Messages of a vector.
+#[derive(Clone, Copy)]
+pub(super) struct Messages {
+    pub(super) message: MsiMessage,
+    /// The second message of a level.
+    pub(super) deassert: Option<MsiMessage>,
+}
+
+/// A vector of the device.
+pub(super) struct DeviceVector {
+    /// The first slot of its allocation.
+    pub(super) first: u16,
+    pub(super) descriptor: Shared<Descriptor>,
+    /// The messages in the store; of a group only the first vector has them.
+    pub(super) messages: Option<Messages>,
+}
+
+impl DeviceVector {
+    fn info(&self, slot: u16) -> MsiVector {
+        MsiVector {
+            slot,
+            irq: self.descriptor.irq,
+            hwirq: self.descriptor.hwirq,
+            cpu: self.descriptor.target(),
+        }
+    }
+
+    pub(super) fn message(&self) -> Option<MsiMessage> {
+        self.messages.map(|messages| messages.message)
+    }
+}
+
+/// Vectors and their allocations. Each vector has an allocation, except while it is removed.
+#[derive(Default)]
+pub(super) struct VectorTable {
+    /// By their first slot.
+    allocations: SortedMap<u16, Allocation>,
+    /// By slot, sparse.
+    vectors: SortedMap<u16, DeviceVector>,
+}
+
+impl VectorTable {
+    /// Reserves room.
+    pub(super) fn reserve(
+        &mut self,
+        allocations: usize,
+        vectors: usize,
+    ) -> Result<(), TryReserveError> {
+        self.allocations.reserve_many(allocations)?;
+        self.vectors.reserve_many(vectors)
+    }
+
+    /// Reserves room for all entries of another table.
+    pub(super) fn reserve_for(&mut self, more: &Self) -> Result<(), TryReserveError> {
+        self.reserve(more.allocations.len(), more.vectors.len())
+    }
+
+    /// Moves all entries of another table here. Room must have been reserved.
+    pub(super) fn absorb(&mut self, more: Self) {
+        for allocation in more.allocations.into_values() {
+            self.add_allocation(allocation);
+        }
+        for (slot, vector) in more.vectors {
+            self.add(slot, vector);
+        }
+    }
+
+    /// Adds an allocation. Room must have been reserved.
+    pub(super) fn add_allocation(&mut self, allocation: Allocation) {
+        self.allocations.insert(allocation.first, allocation);
+    }
+
+    /// Adds a vector. Room must have been reserved.
+    pub(super) fn add(&mut self, slot: u16, vector: DeviceVector) {
+        self.vectors.insert(slot, vector);
+    }
+
+    /// Sets the messages of each allocation.
+    pub(super) fn compose(
+        &mut self,
+        mut compose: impl FnMut(&Allocation) -> Result<Messages, MsiDeviceError>,
+    ) -> Result<(), MsiDeviceError> {
+        for allocation in self.allocations.values() {
+            let messages = compose(allocation)?;
+            if let Some(vector) = self.vectors.get_mut(allocation.first) {
+                vector.messages = Some(messages);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an independent vector, but not its allocation.
+    ///
+    /// # Errors
+    /// [`MsiDeviceError::NoVector`], [`MsiDeviceError::OfAGroup`].
+    pub(super) fn remove(&mut self, slot: u16) -> Result<DeviceVector, MsiDeviceError> {
+        let missing = MsiDeviceError::NoVector(slot);
+        let (_, allocation) = self.find(slot).ok_or(missing)?;
+        if allocation.shape == Shape::AlignedGroup {
+            return Err(MsiDeviceError::OfAGroup(slot));
+        }
+        self.vectors.remove(slot).ok_or(missing)
+    }
+
+    /// Removes an allocation, whose vectors must have been removed.
+    pub(super) fn remove_allocation(&mut self, first: u16) -> Option<Allocation> {
+        self.allocations.remove(first)
+    }
+
+    /// Returns all entries.
+    pub(super) fn into_parts(
+        self,
+    ) -> (impl Iterator<Item = Allocation>, impl Iterator<Item = DeviceVector>) {
+        (self.allocations.into_values(), self.vectors.into_values())
+    }
+
+    pub(super) fn allocation(&self, first: u16) -> Option<&Allocation> {
+        self.allocations.get(first)
+    }
+
+    pub(super) fn get(&self, slot: u16) -> Option<&DeviceVector> {
+        self.vectors.get(slot)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u16) -> Option<&mut DeviceVector> {
+        self.vectors.get_mut(slot)
+    }
+
+    /// Returns a vector with its allocation.
+    pub(super) fn find(&self, slot: u16) -> Option<(&DeviceVector, &Allocation)> {
+        let vector = self.vectors.get(slot)?;
+        Some((vector, self.allocations.get(vector.first)?))
+    }
+
+    /// Returns the vectors by ascending slot.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (u16, &DeviceVector)> + Clone {
+        self.vectors.iter()
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = u16> {
+        self.iter().map(|(slot, _)| slot)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.vectors.is_empty()
+    }
+
+    /// Returns the shape of the allocations: a group is alone in its store.
+    pub(super) fn shape(&self) -> Shape {
+        self.allocations.values().next().map_or(Shape::Independent, |first| first.shape)
+    }
+
+    /// Returns the vectors as their driver sees them.
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub(super) fn granted(&self) -> Result<Vec<MsiVector>, TryReserveError> {
+        try_collect(self.iter().map(|(slot, vector)| vector.info(slot)))
+    }
+
+    /// Returns a vector as its driver sees it.
+    pub(super) fn vector(&self, slot: u16) -> Option<MsiVector> {
+        self.get(slot).map(|vector| vector.info(slot))
+    }
+
+    /// Returns the message that the device sends for a vector.
+    pub(super) fn sent_message(&self, slot: u16) -> Option<MsiMessage> {
+        let (vector, allocation) = self.find(slot)?;
+        match allocation.shape {
+            Shape::Independent => vector.message(),
+            Shape::AlignedGroup => {
+                let base = self.get(allocation.first)?.message()?;
+                Some(MsiMessage { data: base.data | u32::from(slot - allocation.first), ..base })
+            }
+        }
+    }
+
+    /// Returns the slots without vectors of a store of `slots` slots.
+    ///
+    /// # Errors
+    /// The kernel's heap is exhausted.
+    pub(super) fn vacant(&self, slots: u16) -> Result<Vec<u16>, TryReserveError> {
+        try_collect((0..slots).filter(|slot| !self.vectors.contains(*slot)))
+    }
+
+    /// Checks that a store of `slots` slots has a vacant slot for each of `wanted`.
+    pub(super) fn check_vacant(&self, slots: u16, wanted: &[u16]) -> Result<(), MsiDeviceError> {
+        if wanted.is_empty() {
+            return Err(MsiDeviceError::BadCount { min: 0, max: 0 });
+        }
+        if let Some(stray) = wanted.iter().find(|slot| **slot >= slots) {
+            return Err(MsiDeviceError::NoSlot(*stray));
+        }
+        let mut sorted = try_collect(wanted.iter().copied())?;
+        sorted.sort_unstable();
+        let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        let in_use = wanted.iter().copied().find(|slot| self.vectors.contains(*slot));
+        in_use.or(twice).map_or(Ok(()), |slot| Err(MsiDeviceError::SlotInUse(slot)))
+    }
+}
